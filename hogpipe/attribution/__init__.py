@@ -1,0 +1,1 @@
+"""From flows to the processes that own them."""

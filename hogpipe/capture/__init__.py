@@ -1,0 +1,1 @@
+"""From frames on a link or in a file to flow batches."""

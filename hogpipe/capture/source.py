@@ -1,0 +1,25 @@
+"""What every source of packets offers to the pipeline."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from hogpipe.model import FlowBatch
+
+
+class PacketSource(Protocol):
+    """Flow batches from packets. All but `stop` is called from one executor thread."""
+
+    live: bool
+    """Whether time passes by the clock; otherwise it passes with the packets."""
+
+    def open(self) -> None:
+        """Acquire what capturing needs.
+
+        Raises ConfigurationError, NotPermittedError or CaptureError; nothing stays open then.
+        """
+
+    def run(self, offer: Callable[[FlowBatch], None]) -> None:
+        """Give batches to `offer` until the source ends or `stop` is called, then release all."""
+
+    def stop(self) -> None:
+        """Make `run` return soon; may be called from any thread, and more than once."""

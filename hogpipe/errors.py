@@ -1,0 +1,50 @@
+"""The kinds of error that a user of hogpipe can meet.
+
+Each message is one line that names the thing, the place and the remedy. `exit_code` is what the
+command line ends with when the error reaches it (docs/cli.md).
+"""
+
+from collections.abc import Sequence
+
+
+class HogpipeError(Exception):
+    """Whatever hogpipe raises on purpose; its text is meant for the user."""
+
+    exit_code = 1
+
+
+class CaptureError(HogpipeError):
+    """The capture failed or ended before its time."""
+
+
+class NotPermittedError(HogpipeError):
+    """The kernel refused; the message names the missing capability and how to grant it."""
+
+    exit_code = 77
+
+
+class ConfigurationError(HogpipeError):
+    """The configuration asks for something that is not there or makes no sense.
+
+    `problems` holds one line for each thing that is wrong, each beginning with its place.
+    """
+
+    exit_code = 78
+
+    def __init__(self, problems: Sequence[str] | str) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DeliveryError(HogpipeError):
+    """A sink could not deliver for now; the same records are worth another try."""
+
+
+class RefusedError(HogpipeError):
+    """The receiver will never take these records; trying again is useless."""
+
+
+class OutputClosedError(HogpipeError):
+    """Whoever read our output has left; the run ends quietly."""
+
+    exit_code = 0

@@ -1,0 +1,164 @@
+"""The values that pass between the stages.
+
+Deltas add: merging two of anything here gives the sum, so a stage that is behind loses time
+resolution and never a byte.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class FlowKey(msgspec.Struct, frozen=True, gc=False):
+    """A flow turned towards this host.
+
+    Addresses are in network order, 4 bytes (IPv4) or 16 (IPv6). Ports are 0 where the protocol has
+    none; an ICMP echo has its identifier on both sides. `interface` is where it was captured.
+    """
+
+    protocol: int
+    local_address: bytes
+    local_port: int
+    remote_address: bytes
+    remote_port: int
+    interface: str
+
+
+class FlowDelta(msgspec.Struct, gc=False):
+    """What a flow moved: bytes are IP packet bytes (the IP header's total length).
+
+    `opened` is set when a TCP SYN was among the packets: whoever owned this five-tuple before may
+    not own it now.
+    """
+
+    transmit_bytes: int = 0
+    transmit_packets: int = 0
+    receive_bytes: int = 0
+    receive_packets: int = 0
+    opened: bool = False
+
+    def add(self, other: "FlowDelta") -> None:
+        """Add `other` to this delta."""
+        self.transmit_bytes += other.transmit_bytes
+        self.transmit_packets += other.transmit_packets
+        self.receive_bytes += other.receive_bytes
+        self.receive_packets += other.receive_packets
+        self.opened |= other.opened
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of both directions."""
+        return self.transmit_bytes + self.receive_bytes
+
+
+class Tally(msgspec.Struct):
+    """Packets and their bytes."""
+
+    packets: int = 0
+    bytes: int = 0
+
+    def add(self, other: "Tally") -> None:
+        """Add `other` to this tally."""
+        self.packets += other.packets
+        self.bytes += other.bytes
+
+
+class CaptureCounts(msgspec.Struct):
+    """Where every captured packet went that is not in a flow, and what the kernel dropped.
+
+    The bytes of all flows = captured - not_local - not_ip - undecoded + both_sides.
+    """
+
+    captured: Tally = msgspec.field(default_factory=Tally)
+    """All frames; bytes of the IP packet, or of the frame as captured where there is none."""
+    not_local: Tally = msgspec.field(default_factory=Tally)
+    """IP packets whose source and destination are both elsewhere."""
+    not_ip: Tally = msgspec.field(default_factory=Tally)
+    """Frames of another network protocol (ARP, LLDP, …)."""
+    undecoded: Tally = msgspec.field(default_factory=Tally)
+    """Frames that are malformed, or cut before the addresses end."""
+    both_sides: Tally = msgspec.field(default_factory=Tally)
+    """IP packets whose source and destination are both local: they count once on each side."""
+    length_floored: Tally = msgspec.field(default_factory=Tally)
+    """BIG TCP packets of unknown length, counted as the least they can be (part of captured)."""
+    kernel_dropped: int = 0
+    interface_dropped: int = 0
+    merged_batches: int = 0
+    """Batches that were merged because the event loop was behind."""
+    overflowed: Tally = msgspec.field(default_factory=Tally)
+    """What was moved to the nameless flow because too many flows waited."""
+
+    def add(self, other: "CaptureCounts") -> None:
+        """Add `other` to these counts."""
+        self.captured.add(other.captured)
+        self.not_local.add(other.not_local)
+        self.not_ip.add(other.not_ip)
+        self.undecoded.add(other.undecoded)
+        self.both_sides.add(other.both_sides)
+        self.length_floored.add(other.length_floored)
+        self.kernel_dropped += other.kernel_dropped
+        self.interface_dropped += other.interface_dropped
+        self.merged_batches += other.merged_batches
+        self.overflowed.add(other.overflowed)
+
+
+class FlowBatch(msgspec.Struct):
+    """What a capture saw since its last batch."""
+
+    flows: dict[FlowKey, FlowDelta] = msgspec.field(default_factory=dict)
+    counts: CaptureCounts = msgspec.field(default_factory=CaptureCounts)
+    time_ns: int = 0
+    """When the newest packet passed, nanoseconds since the epoch."""
+
+
+class Process(msgspec.Struct, frozen=True):
+    """A process, identified by (pid, start). Strings are valid UTF-8; absent is None."""
+
+    pid: int
+    start: int
+    """Start time in clock ticks since boot (/proc/PID/stat, field 22)."""
+    parent_pid: int | None = None
+    created_ns: int | None = None
+    command: str | None = None
+    """The kernel's short name of it (comm)."""
+    executable: str | None = None
+    command_line: tuple[str, ...] | None = None
+    user_id: int | None = None
+    owner: str | None = None
+    cgroup: str | None = None
+    unit: str | None = None
+    container: str | None = None
+
+
+class User(msgspec.Struct, frozen=True):
+    """Who owns a socket whose process is not known."""
+
+    id: int
+    name: str | None = None
+
+
+class Quality(StrEnum):
+    """How bytes came to their process."""
+
+    EXACT = "exact"
+    """The flow's own socket was seen with its owner."""
+    LISTENER = "listener"
+    """By the listening or unconnected socket on the local port."""
+    INFERRED = "inferred"
+    """By a documented rule."""
+    NONE = "none"
+    """No owner, or more than one possible."""
+
+
+class Attribution(msgspec.Struct, frozen=True):
+    """Who moved the bytes of a flow, and how that is known.
+
+    With quality NONE `process` is None; `user` may be known all the same.
+    """
+
+    quality: Quality
+    process: Process | None = None
+    user: User | None = None
+
+
+UNATTRIBUTED = Attribution(Quality.NONE)

@@ -1,0 +1,272 @@
+"""The record: the one shape in which results leave hogpipe (docs/record.md and its schema).
+
+Records are plain dicts, so that a sink can hand them to any encoder; the types here say which keys
+there are. Names follow OpenTelemetry's semantic conventions. A key that does not apply is absent.
+"""
+
+import secrets
+from datetime import UTC, datetime
+from typing import Literal, NotRequired, TypedDict
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_NANOSECONDS = 1_000_000_000
+
+
+class Window(TypedDict):
+    """The time that a record speaks of; `end` is exclusive."""
+
+    start: str
+    end: str
+
+
+class Named(TypedDict):
+    """Something that is told by its name."""
+
+    name: str
+
+
+class Identified(TypedDict):
+    """Something that is told by its id."""
+
+    id: str
+
+
+class CreationInfo(TypedDict):
+    """When a process was made."""
+
+    time: str
+
+
+class ExecutableInfo(TypedDict):
+    """The program file of a process; `path` as the process itself sees it."""
+
+    name: str
+    path: str
+
+
+class UserInfo(TypedDict):
+    """The real user of a process, or the owner of a socket."""
+
+    id: int
+
+
+class LinuxInfo(TypedDict):
+    """What only Linux has."""
+
+    cgroup: str
+
+
+class ProcessInfo(TypedDict, total=False):
+    """A process, or of it only what was asked for or is known."""
+
+    pid: int
+    parent_pid: int
+    creation: CreationInfo
+    executable: ExecutableInfo
+    command: str
+    command_args: list[str]
+    user: UserInfo
+    owner: str
+    linux: LinuxInfo
+
+
+class SystemdInfo(TypedDict):
+    """The systemd unit of a process."""
+
+    unit: str
+
+
+class TallyInfo(TypedDict):
+    """Packets and their IP bytes."""
+
+    bytes: int
+    packets: int
+
+
+class IoInfo(TypedDict):
+    """Both directions, as this host sees them."""
+
+    transmit: TallyInfo
+    receive: TallyInfo
+
+
+class EndpointInfo(TypedDict, total=False):
+    """One end of a flow."""
+
+    address: str
+    port: int
+
+
+class NetworkInfo(TypedDict):
+    """What was moved, and over what."""
+
+    flows: int
+    io: IoInfo
+    transport: NotRequired[str]
+    type: NotRequired[str]
+    interface: NotRequired[Named]
+    local: NotRequired[EndpointInfo]
+    peer: NotRequired[EndpointInfo]
+
+
+class TrafficBody(TypedDict):
+    """A traffic record before it is stamped."""
+
+    network: NetworkInfo
+    attribution: dict[str, int]
+    process: NotRequired[ProcessInfo]
+    systemd: NotRequired[SystemdInfo]
+    container: NotRequired[Identified]
+    remainder: NotRequired[Literal[True]]
+    """Set on the one record that sums up what `only` or `max_records` left out."""
+
+
+class DroppedInfo(TypedDict):
+    """Packets that never reached hogpipe, by who dropped them."""
+
+    kernel: int
+    interface: int
+
+
+class CaptureInfo(TypedDict):
+    """Where captured packets went; the sums are explained in docs/record.md."""
+
+    packets: int
+    bytes: int
+    dropped: DroppedInfo
+    not_local: TallyInfo
+    not_ip: TallyInfo
+    undecoded: TallyInfo
+    both_sides: TallyInfo
+    length_floored: TallyInfo
+    overflowed: TallyInfo
+    merged_batches: int
+
+
+class PendingInfo(TypedDict):
+    """What waits for an owner at the end of the window."""
+
+    flows: int
+    bytes: int
+
+
+class AttributionInfo(TypedDict):
+    """What attribution did in the window."""
+
+    new_flows: int
+    batches: int
+    reads: int
+    fds_read: int
+    forgotten_flows: int
+    pending: PendingInfo
+    bytes: dict[str, int]
+    lookup_seconds: NotRequired[float]
+
+
+class SinkInfo(TypedDict):
+    """How a sink stands: totals since the start of the run, `queued` now, in records."""
+
+    name: str
+    type: str
+    queued: int
+    delivered: int
+    dropped: int
+    coalesced: int
+    retries: int
+    last_error: NotRequired[str]
+
+
+class CpuInfo(TypedDict):
+    """CPU time spent in the window."""
+
+    seconds: float
+
+
+class MemoryInfo(TypedDict):
+    """Resident memory now."""
+
+    bytes: int
+
+
+class SelfInfo(TypedDict):
+    """What hogpipe itself cost."""
+
+    cpu: CpuInfo
+    memory: MemoryInfo
+
+
+class StatsBody(TypedDict):
+    """A stats record before it is stamped. A replay has no clock, and so no `self`."""
+
+    capture: CaptureInfo
+    attribution: AttributionInfo
+    sinks: NotRequired[list[SinkInfo]]
+    self: NotRequired[SelfInfo]
+
+
+class _Stamp(TypedDict):
+    timestamp: str
+    window: Window
+    run: str
+    sequence: int
+    host: Named
+
+
+class TrafficRecord(_Stamp, TrafficBody):
+    """What one group moved in one window, as deltas."""
+
+    type: Literal["traffic"]
+
+
+class StatsRecord(_Stamp, StatsBody):
+    """How the pipeline itself fared in one window."""
+
+    type: Literal["stats"]
+
+
+Record = TrafficRecord | StatsRecord
+
+
+class RecordStamper:
+    """Gives each record of a run its identity: `run` with a `sequence` that has no gaps."""
+
+    def __init__(self, run: str, host: str) -> None:
+        self.run = run
+        self._host = host
+        self._sequence = 0
+
+    def _stamp(self, start_ns: int, end_ns: int) -> _Stamp:
+        self._sequence += 1
+        end = format_time(end_ns)
+        return {
+            "timestamp": end,
+            "window": {"start": format_time(start_ns), "end": end},
+            "run": self.run,
+            "sequence": self._sequence,
+            "host": {"name": self._host},
+        }
+
+    def traffic(self, body: TrafficBody, start_ns: int, end_ns: int) -> TrafficRecord:
+        """Return `body` as a record of the window from `start_ns` to `end_ns`."""
+        return {"type": "traffic", **self._stamp(start_ns, end_ns), **body}
+
+    def stats(self, body: StatsBody, start_ns: int, end_ns: int) -> StatsRecord:
+        """Return `body` as a record of the window from `start_ns` to `end_ns`."""
+        return {"type": "stats", **self._stamp(start_ns, end_ns), **body}
+
+
+def format_time(time_ns: int) -> str:
+    """Return nanoseconds since the epoch as RFC 3339 in UTC, to the millisecond below."""
+    seconds, rest = divmod(time_ns, _NANOSECONDS)
+    whole = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{whole}.{rest // 1_000_000:03d}Z"
+
+
+def make_run_id(time_ns: int, entropy: bytes | None = None) -> str:
+    """Return a ULID: 26 characters that sort by time (https://github.com/ulid/spec).
+
+    `entropy` is 10 bytes; random where absent.
+    """
+    milliseconds = (time_ns // 1_000_000) & (1 << 48) - 1
+    value = milliseconds << 80 | int.from_bytes(entropy or secrets.token_bytes(10), "big")
+    return "".join(_CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5))

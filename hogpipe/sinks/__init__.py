@@ -1,0 +1,1 @@
+"""Where records go: the plugin contract, the built-in sinks, and their delivery."""
