@@ -110,13 +110,14 @@ class NetworkInfo(TypedDict):
 
 
 class TrafficBody(TypedDict):
-    """A traffic record before it is stamped."""
+    """A traffic record before it is stamped; its keys come in this order."""
 
-    network: NetworkInfo
-    attribution: dict[str, int]
     process: NotRequired[ProcessInfo]
     systemd: NotRequired[SystemdInfo]
     container: NotRequired[Identified]
+    network: NetworkInfo
+    attribution: dict[str, int]
+    """Bytes of both directions by quality (model.Quality); those without bytes are absent."""
     remainder: NotRequired[Literal[True]]
     """Set on the one record that sums up what `only` or `max_records` left out."""
 
@@ -155,12 +156,25 @@ class AttributionInfo(TypedDict):
 
     new_flows: int
     batches: int
+    failed_batches: int
     reads: int
+    rows_skipped: int
+    walks: int
     fds_read: int
+    not_permitted: int
     forgotten_flows: int
+    overflowed: TallyInfo
     pending: PendingInfo
     bytes: dict[str, int]
     lookup_seconds: NotRequired[float]
+
+
+class AggregationInfo(TypedDict):
+    """How the window's traffic became records."""
+
+    records: int
+    folded_groups: int
+    uncounted_flows: int
 
 
 class SinkInfo(TypedDict):
@@ -200,6 +214,7 @@ class StatsBody(TypedDict):
 
     capture: CaptureInfo
     attribution: AttributionInfo
+    aggregation: AggregationInfo
     sinks: NotRequired[list[SinkInfo]]
     self: NotRequired[SelfInfo]
 

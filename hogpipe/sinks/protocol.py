@@ -6,9 +6,10 @@ sink is opened once, gets each window's records in order from one task, and is c
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Annotated, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import msgspec
+from msgspec import Meta
 
 from hogpipe.record import Record
 
@@ -19,13 +20,14 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     name: str | None = None
     """How logs and stats call it; the type where absent."""
-    queue_windows: int = 64
+    queue_windows: Annotated[int, Meta(ge=1)] = 64
     """How many windows may wait for it."""
     when_full: Literal["coalesce", "drop_oldest", "block"] = "coalesce"
-    retry_initial: float = 0.5
-    """Seconds to wait before the second try; doubles with each further one."""
-    retry_max: float = 30.0
-    """The longest wait between two tries, in seconds."""
+    """Then: merge the oldest waiting windows, drop the oldest, or make the pipeline wait."""
+    retry_initial: Annotated[float, Meta(gt=0)] = 0.5
+    """The longest wait before the second try, in seconds; doubles with each further one."""
+    retry_max: Annotated[float, Meta(gt=0)] = 30.0
+    """The longest wait between any two tries, in seconds."""
 
 
 class Sink(Protocol):
@@ -35,14 +37,14 @@ class Sink(Protocol):
         """Get ready to write.
 
         Raises ConfigurationError for what no retry can mend (the run does not start), OSError or
-        DeliveryError for what may pass (it is retried).
+        DeliveryError for what may pass (it is called again).
         """
 
     async def write(self, records: Sequence[Record]) -> None:
-        """Deliver one window's records, all of them or none.
+        """Deliver one window's records, all of them or none. Other sinks get them too: only read.
 
         Raises OSError or DeliveryError to get the same records again later, RefusedError to have
-        them counted as dropped, OutputClosedError to end the run.
+        them counted as dropped, OutputClosedError to end the run. It may be cancelled.
         """
 
     async def close(self) -> None:
@@ -57,13 +59,18 @@ class Reopenable(Protocol):
         """Close and open again under the same name."""
 
 
-S = TypeVar("S", bound=SinkSettings)
+# Covariant although `create` takes it: whoever holds a SinkType[SinkSettings] gives `create` only
+# what was decoded as `settings`.
+S_co = TypeVar("S_co", bound=SinkSettings, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class SinkType(Generic[S]):
+class SinkType(Generic[S_co]):
     """A kind of sink that the configuration can name."""
 
     name: str
-    settings: type[S]
-    create: Callable[[S], Sink]
+    """What `type` says in a `[[sinks]]` table."""
+    settings: type[S_co]
+    """A msgspec.Struct: the keys of that table with their types, bounds and defaults."""
+    create: Callable[[S_co], Sink]
+    """Makes the sink; it does no I/O, that is for `open`."""

@@ -1,0 +1,5 @@
+"""`python -m hogpipe` is the same as `hogpipe`."""
+
+from hogpipe.cli import main
+
+main()

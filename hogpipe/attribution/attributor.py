@@ -1,0 +1,243 @@
+"""The stage that gives each flow's bytes an owner.
+
+A known flow passes at once. An unknown one waits, its bytes adding up, while one look-up at a time
+runs in the executor for all that is due; what was not found is looked for again with growing pauses
+until its first byte is `hold` seconds old, and then passes with what is known. Each flow is looked
+for at least once. That there was no owner is remembered like an owner.
+
+Nothing is ever thrown away: every byte that was ingested has been emitted or is pending, whatever
+fails and whenever `run` is cancelled.
+"""
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Executor
+from contextlib import suppress
+from copy import copy
+
+import msgspec
+
+from hogpipe.attribution.contract import AttributionCounts, Resolver, ResolverCounts
+from hogpipe.attribution.flow_memory import FlowMemory, KnownFlow
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality, Tally
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE = 0.05
+_IDLE = 60.0
+
+Emit = Callable[[FlowKey, FlowDelta, Attribution], None]
+
+
+class _Waiting(msgspec.Struct, eq=False, gc=False):
+    """A pending flow. A connection that takes over its five-tuple makes a new one of these."""
+
+    delta: FlowDelta
+    since: float
+    due: float
+    pause: float = _FIRST_PAUSE
+    fallback: Attribution = UNATTRIBUTED
+    """What is known of it should no owner be found."""
+
+
+class Attributor:
+    """Feed it with `ingest`, keep `run` running; owners come out through `emit`.
+
+    `cpu_budget` is the share of one core that look-ups may take; a look-up on a rested host starts
+    at once. At most `max_flows` flows are known and as many pending; `recheck` is after how many
+    seconds an answer that is still in use is asked for again.
+    """
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        executor: Executor,
+        emit: Emit,
+        *,
+        hold: float,
+        cpu_budget: float,
+        clock: Callable[[], float] = time.monotonic,
+        max_flows: int = 262_144,
+        recheck: float = 10.0,
+    ) -> None:
+        self._resolver = resolver
+        self._executor = executor
+        self._emit = emit
+        self._hold = hold
+        self._rest_per_cost = 1 / cpu_budget - 1
+        self._clock = clock
+        self._max_flows = max_flows
+        self._recheck = recheck
+        self._known = FlowMemory(max_flows, _IDLE, clock())
+        self._pending: dict[FlowKey, _Waiting] = {}
+        self._stale: dict[FlowKey, None] = {}
+        self._one_at_a_time = threading.Lock()
+        self._wake = asyncio.Event()
+        self._due = math.inf  # when something is to be looked up
+        self._rested = -math.inf  # when the budget allows the next look-up
+        self._looked = -math.inf  # when the last one began
+        self._failing = False
+        self._counts = AttributionCounts()
+        self._resolver_now = copy(resolver.counts())
+        self._resolver_before = self._resolver_now
+        self._forgotten_before = 0
+
+    def ingest(self, flows: Mapping[FlowKey, FlowDelta]) -> None:
+        """Emit what is known, and let the rest wait."""
+        now = self._clock()
+        self._known.forget_idle(now)
+        for flow, delta in flows.items():
+            known = self._known.get(flow)
+            if known is None or delta.opened:
+                self._wait(flow, delta, now)
+                continue
+            self._emit(flow, delta, known.attribution)
+            if now - known.checked >= self._recheck:
+                known.checked = now
+                self._stale[flow] = None
+                # Alone they are not worth a look-up more often than this.
+                self._look_by(self._looked + self._recheck)
+
+    async def run(self) -> None:
+        """Look up what waits, until cancelled; what is pending then stays so."""
+        while True:
+            self._wake.clear()
+            delay = max(self._due, self._rested) - self._clock()
+            if delay <= 0:
+                await self._look_up(self._select_due())
+                continue
+            with suppress(TimeoutError):  # the time has come
+                async with asyncio.timeout(None if math.isinf(delay) else delay):
+                    await self._wake.wait()
+
+    async def settle(self) -> None:
+        """Look up all that is pending now, once, and emit it, found or not."""
+        if self._pending:
+            await self._look_up(dict(self._pending), last=True)
+
+    def drain_stats(self) -> AttributionCounts:
+        """Return what was done since the last time; `pending_*` is what waits now."""
+        counts, self._counts = self._counts, AttributionCounts()
+        counts.forgotten_flows = self._known.forgotten - self._forgotten_before
+        counts.pending_flows = len(self._pending)
+        counts.pending_bytes = sum(waiting.delta.total_bytes for waiting in self._pending.values())
+        counts.resolver = self._resolver_now.since(self._resolver_before)
+        self._forgotten_before = self._known.forgotten
+        self._resolver_before = self._resolver_now
+        return counts
+
+    def _wait(self, flow: FlowKey, delta: FlowDelta, now: float) -> None:
+        waiting = self._pending.get(flow)
+        if waiting is None:
+            self._add_pending(flow, delta, now)
+            return
+        waiting.delta.add(delta)
+        if delta.opened:
+            # A look-up that is under way may have met the owner before this one.
+            self._pending[flow] = _Waiting(waiting.delta, waiting.since, due=now)
+            self._look_by(now)
+
+    def _add_pending(self, flow: FlowKey, delta: FlowDelta, now: float) -> None:
+        self._known.discard(flow)
+        if not flow.local_address:  # the sum of flows that were too many for the capture
+            self._emit(flow, delta, UNATTRIBUTED)
+        elif len(self._pending) >= self._max_flows:
+            packets = delta.transmit_packets + delta.receive_packets
+            self._counts.overflowed.add(Tally(packets, delta.total_bytes))
+            self._emit(flow, delta, UNATTRIBUTED)
+        else:
+            self._counts.new_flows += 1
+            self._pending[flow] = _Waiting(copy(delta), since=now, due=now)
+            self._look_by(now)
+
+    def _look_by(self, due: float) -> None:
+        if due < self._due:
+            self._due = due
+            self._wake.set()
+
+    def _select_due(self) -> dict[FlowKey, _Waiting]:
+        now = self._clock()
+        return {flow: waiting for flow, waiting in self._pending.items() if waiting.due <= now}
+
+    async def _look_up(self, batch: dict[FlowKey, _Waiting], *, last: bool = False) -> None:
+        """Ask for the flows of `batch` and for stale ones, and act on the answers."""
+        stale, self._stale = self._stale, {}
+        if batch or stale:
+            self._looked = self._clock()
+            found = await self._resolve([*batch, *stale])
+            now = self._clock()
+            for flow, waiting in batch.items():
+                self._conclude(flow, waiting, found.get(flow, UNATTRIBUTED), now, last=last)
+            for flow in stale:
+                self._refresh(flow, found.get(flow, UNATTRIBUTED))
+        self._due = min((waiting.due for waiting in self._pending.values()), default=math.inf)
+        if self._stale:
+            self._due = min(self._due, self._looked + self._recheck)
+
+    async def _resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Attribution]:
+        """Return what one look-up found, nothing if it failed; account for what it cost."""
+        loop = asyncio.get_running_loop()
+        found, error, counts, seconds = await loop.run_in_executor(
+            self._executor, self._call_resolver, flows
+        )
+        if error is not None:
+            self._counts.failed_batches += 1
+            if not self._failing:
+                log.warning("owners of traffic cannot be looked up, trying on: %s", error)
+        self._failing = error is not None
+        self._resolver_now = counts
+        self._counts.batches += 1
+        self._counts.lookup_seconds += seconds
+        self._rested = self._clock() + seconds * self._rest_per_cost
+        return found
+
+    def _call_resolver(
+        self, flows: Collection[FlowKey]
+    ) -> tuple[dict[FlowKey, Attribution], OSError | None, ResolverCounts, float]:
+        """Run in the executor, where a call that was cancelled may still be at work."""
+        with self._one_at_a_time:
+            found: dict[FlowKey, Attribution] = {}
+            failure = None
+            before = time.thread_time()
+            try:
+                found = self._resolver.resolve(flows)
+            except OSError as error:
+                failure = error
+            seconds = time.thread_time() - before
+            return found, failure, copy(self._resolver.counts()), seconds
+
+    def _conclude(
+        self, flow: FlowKey, asked: _Waiting, answer: Attribution, now: float, *, last: bool
+    ) -> None:
+        """Emit a pending flow, or make it wait for another try."""
+        waiting = self._pending.get(flow)
+        if waiting is None:
+            return  # another look-up was faster
+        if waiting is not asked:
+            answer = UNATTRIBUTED
+        if answer.quality is Quality.NONE:
+            if answer.user is not None:
+                waiting.fallback = answer
+            expires = waiting.since + self._hold
+            if now < expires and not last:
+                waiting.due = min(now + waiting.pause, expires)
+                waiting.pause *= 2
+                return
+            answer = waiting.fallback
+        del self._pending[flow]
+        self._known.put(flow, KnownFlow(answer, now))
+        self._emit(flow, waiting.delta, answer)
+
+    def _refresh(self, flow: FlowKey, answer: Attribution) -> None:
+        """Take a new answer for a known flow; an owner stays until another one is found."""
+        known = self._known.get(flow)
+        if known is None:
+            return  # forgotten or taken over meanwhile
+        lost = answer.quality is Quality.NONE and known.attribution.quality is not Quality.NONE
+        # Equal answers keep the object: others recognise it by identity.
+        if not lost and answer != known.attribution:
+            known.attribution = answer

@@ -1,0 +1,70 @@
+"""The seams of attribution: who looks owners up, and what the stage tells of its work."""
+
+from collections.abc import Collection
+from typing import Protocol
+
+import msgspec
+
+from hogpipe.model import Attribution, FlowKey, Tally
+
+
+class ResolverCounts(msgspec.Struct):
+    """What a resolver has done since it was made; the numbers only grow."""
+
+    reads: int = 0
+    """Socket tables read."""
+    fds_read: int = 0
+    """Links of /proc/PID/fd read."""
+    walks: int = 0
+    """Passes over the list of processes."""
+    not_permitted: int = 0
+    """Processes whose descriptors the kernel refused to show."""
+    rows_skipped: int = 0
+    """Rows of a socket table that could not be read."""
+
+    def since(self, earlier: "ResolverCounts") -> "ResolverCounts":
+        """Return what was done after `earlier`."""
+        return ResolverCounts(
+            reads=self.reads - earlier.reads,
+            fds_read=self.fds_read - earlier.fds_read,
+            walks=self.walks - earlier.walks,
+            not_permitted=self.not_permitted - earlier.not_permitted,
+            rows_skipped=self.rows_skipped - earlier.rows_skipped,
+        )
+
+
+class Resolver(Protocol):
+    """Finds the owners of flows. It blocks, and is called by one executor thread at a time."""
+
+    def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Attribution]:
+        """Return what is known of `flows` after one look at the host.
+
+        A flow that is absent from the answer, or in it with quality NONE, was not found and may be
+        asked for again. Raises OSError if the host could not be looked at.
+        """
+
+    def counts(self) -> ResolverCounts:
+        """Return what was done so far."""
+
+
+class AttributionCounts(msgspec.Struct):
+    """What the attribution stage did since the last time it was asked."""
+
+    new_flows: int = 0
+    """Flows that had to be looked up."""
+    batches: int = 0
+    """Look-ups, each for all flows that were due."""
+    failed_batches: int = 0
+    """Look-ups that the host refused."""
+    forgotten_flows: int = 0
+    """Flows dropped from memory because they were idle or too many."""
+    overflowed: Tally = msgspec.field(default_factory=Tally)
+    """What was told without an owner because too many flows were waiting."""
+    pending_flows: int = 0
+    """Flows that wait for an owner now."""
+    pending_bytes: int = 0
+    """Bytes of both directions that wait for an owner now."""
+    lookup_seconds: float = 0.0
+    """CPU time of the look-ups."""
+    resolver: ResolverCounts = msgspec.field(default_factory=ResolverCounts)
+    """What the resolver did in the same time."""

@@ -1,0 +1,149 @@
+"""From a flow to the sockets that may be its own, and how sure that is.
+
+Pure: flows and rows in, candidates out. The order follows the kernel's own look-up, which prefers
+the more closely bound socket, and the IPv4 one among wildcards (inet_lookup_listener and
+udp4_lib_lookup). Only the candidates of the closest level are returned; whether they have the same
+owner is for the caller to find out.
+
+The tables do not tell whether a socket on `::` takes IPv6 only, nor which interface it is bound to,
+nor which of several that share a port by SO_REUSEPORT the kernel chose.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+from hogpipe.attribution.socket_table import TCP_LISTEN, SocketRow
+from hogpipe.model import FlowKey, Quality
+
+_ICMP, _TCP, _UDP, _ICMPV6, _SCTP, _UDPLITE = 1, 6, 17, 58, 132, 136
+_BY_PORTS = {_TCP: "tcp", _UDP: "udp", _UDPLITE: "udplite"}
+
+_ANY4, _ANY6 = bytes(4), bytes(16)
+_MAPPED = bytes(10) + b"\xff\xff"
+
+_Ends = tuple[bytes, int, bytes, int]
+
+
+class Match(msgspec.Struct, frozen=True):
+    """The sockets that a flow may belong to; none of them has inode 0."""
+
+    quality: Quality
+    rows: tuple[SocketRow, ...] = ()
+
+
+NO_MATCH = Match(Quality.NONE)
+
+
+def tables_for(flow: FlowKey) -> tuple[str, ...]:
+    """Return the names of the tables that may hold a socket of `flow`, the likeliest first.
+
+    None for SCTP, whose sockets are in no table of this shape.
+    """
+    version = "" if len(flow.local_address) == 4 else "6"
+    name = _BY_PORTS.get(flow.protocol)
+    if name is not None:
+        # A socket of the IPv6 table also takes IPv4, with addresses as ::ffff:a.b.c.d.
+        return (f"{name}6",) if version else (name, f"{name}6")
+    if flow.protocol in (_ICMP, _ICMPV6):
+        return f"icmp{version}", f"raw{version}"
+    return () if flow.protocol == _SCTP else (f"raw{version}",)
+
+
+def port_pairs_for(flow: FlowKey) -> tuple[tuple[int, int], ...]:
+    """Return the (local, remote) ports that a socket of `flow` may show in a table by ports."""
+    return (flow.local_port, flow.remote_port), (flow.local_port, 0)
+
+
+def has_ports(table: str) -> bool:
+    """Return whether the sockets of `table` are found by pairs of ports."""
+    return table.removesuffix("6") in _BY_PORTS.values()
+
+
+class SocketIndex:
+    """The rows of one reading of the tables, ready to be matched."""
+
+    def __init__(self, tables: Mapping[str, Sequence[SocketRow]]) -> None:
+        self._rows: dict[str, list[SocketRow]] = {}
+        self._by_ends: dict[str, dict[_Ends, list[SocketRow]]] = {}
+        for name, rows in tables.items():
+            held = [row for row in rows if row.inode]
+            if has_ports(name):
+                self._by_ends[name] = _index(held)
+            else:
+                self._rows[name] = held
+
+    def match(self, flow: FlowKey) -> Match:
+        """Return the closest candidates for `flow`, or NO_MATCH."""
+        if flow.protocol in _BY_PORTS:
+            return self._match_ports(flow)
+        for name in tables_for(flow):
+            number = flow.local_port if name.startswith("icmp") else flow.protocol
+            match = _match_number(flow, number, self._rows.get(name, ()))
+            if match.rows:
+                return match
+        return NO_MATCH
+
+    def _match_ports(self, flow: FlowKey) -> Match:
+        tables = [self._by_ends.get(name, {}) for name in tables_for(flow)]
+        for quality, level in _levels(flow):
+            rows = tuple(row for ends in level for table in tables for row in table.get(ends, ()))
+            if quality is Quality.LISTENER and flow.protocol == _TCP:
+                rows = tuple(row for row in rows if row.state == TCP_LISTEN)
+            if rows:
+                return Match(quality, rows)
+        return NO_MATCH
+
+
+def _index(rows: Sequence[SocketRow]) -> dict[_Ends, list[SocketRow]]:
+    index: defaultdict[_Ends, list[SocketRow]] = defaultdict(list)
+    for row in rows:
+        ends = (row.local_address, row.local_port, row.remote_address, row.remote_port)
+        index[ends].append(row)
+    return dict(index)
+
+
+def _levels(flow: FlowKey) -> Iterator[tuple[Quality, list[_Ends]]]:
+    """Give what a socket of `flow` may have as its ends, the closest level first."""
+    ours, port, theirs = flow.local_address, flow.local_port, flow.remote_address
+    exact: list[_Ends] = [(ours, port, theirs, flow.remote_port)]
+    if len(ours) == 4:
+        exact.append((_MAPPED + ours, port, _MAPPED + theirs, flow.remote_port))
+        bound: list[_Ends] = [(ours, port, _ANY4, 0), (_MAPPED + ours, port, _ANY6, 0)]
+        wildcard: list[_Ends] = [(_ANY4, port, _ANY4, 0), (_MAPPED + _ANY4, port, _ANY6, 0)]
+        dual_stack: list[_Ends] = [(_ANY6, port, _ANY6, 0)]
+    else:
+        bound, wildcard, dual_stack = [(ours, port, _ANY6, 0)], [(_ANY6, port, _ANY6, 0)], []
+    yield Quality.EXACT, exact
+    if _reaches_all(ours):
+        yield Quality.LISTENER, bound + wildcard + dual_stack
+    else:
+        yield from ((Quality.LISTENER, level) for level in (bound, wildcard, dual_stack))
+
+
+def _reaches_all(address: bytes) -> bool:
+    """Return whether each socket that fits gets its own copy: multicast, limited broadcast."""
+    if len(address) == 16:
+        return address[0] == 0xFF
+    return 224 <= address[0] <= 239 or address == b"\xff\xff\xff\xff"
+
+
+def _match_number(flow: FlowKey, number: int, rows: Sequence[SocketRow]) -> Match:
+    """Match the sockets whose local port column is `number`.
+
+    Each raw socket that fits gets a copy of what arrives, so those without a remote address are
+    one level, however they are bound. Ping sockets have their identifier for themselves.
+    """
+    any_address = bytes(len(flow.local_address))
+    fitting = [
+        row
+        for row in rows
+        if row.local_port == number
+        and row.local_address in (flow.local_address, any_address)
+        and row.remote_address in (flow.remote_address, any_address)
+    ]
+    connected = tuple(row for row in fitting if row.remote_address != any_address)
+    if connected:
+        return Match(Quality.EXACT, connected)
+    return Match(Quality.LISTENER, tuple(fitting)) if fitting else NO_MATCH

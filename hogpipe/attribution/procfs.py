@@ -1,0 +1,162 @@
+"""The one reader of /proc.
+
+Everything is read through a root that is an argument, so that a container can look at /host/proc
+and a test at a tree of its own. A process that is gone is ordinary, and so is one that is hidden
+(hidepid): what belongs to it reads as None. Only for the fds of a process is it an error that they
+may not be read. All text comes out as valid UTF-8 (`decode_text`).
+
+Formats: proc(5) and Documentation/filesystems/proc.rst of the kernel.
+"""
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from hogpipe.errors import ConfigurationError
+
+_SOCKET = b"socket:["
+_DELETED = b" (deleted)"
+_COMMAND_LINE_LIMIT = 4096
+
+
+class ProcessStat(msgspec.Struct, frozen=True):
+    """What /proc/PID/stat tells; `start` is in clock ticks since boot."""
+
+    command: str
+    parent_pid: int
+    start: int
+
+
+def decode_text(raw: bytes) -> str:
+    r"""Return what the kernel hands on from strangers as text; invalid UTF-8 becomes `\xNN`."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def parse_stat(data: bytes) -> ProcessStat:
+    """Parse /proc/PID/stat. The command may hold anything, `)` and blanks too; the rest cannot."""
+    opening, closing = data.index(b"("), data.rindex(b")")
+    fields = data[closing + 1 :].split()
+    return ProcessStat(
+        command=decode_text(data[opening + 1 : closing]),
+        parent_pid=int(fields[1]),
+        start=int(fields[19]),
+    )
+
+
+class Procfs:
+    """A mounted procfs.
+
+    The socket tables are those of `net`, the network namespace of the reader, which is also the one
+    whose packets it captures. Where `net` leads nowhere (a procfs that does not know the reader),
+    they are those of process 1.
+
+    Raises ConfigurationError where `root` is no procfs.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = os.fsencode(root)
+        self.boot_time = _read_boot_time(root)
+        """Seconds since the epoch, as the kernel tells it now."""
+        tables = next((path for path in (root / "net", root / "1" / "net") if path.is_dir()), None)
+        if tables is None:
+            raise ConfigurationError(
+                f"attribution.procfs: {root} shows no socket tables (neither net nor 1/net); "
+                "name a procfs that is mounted whole"
+            )
+        self._tables = tables
+
+    def table(self, name: str) -> bytes | None:
+        """Return a table of sockets, or None where the kernel has no such protocol."""
+        try:
+            return (self._tables / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def pids(self) -> set[int]:
+        """Return the ids of the processes that are there now."""
+        names = os.listdir(self._root)  # noqa: PTH208 (bytes, and no Path for each of thousands)
+        return {int(name) for name in names if name.isdigit()}
+
+    def stat(self, pid: int) -> ProcessStat | None:
+        """Return identity and name of a process, or None."""
+        data = self._read(pid, b"stat")
+        return parse_stat(data) if data else None
+
+    def user_id(self, pid: int) -> int | None:
+        """Return the real user of a process (`Uid:` of status), or None."""
+        for line in (self._read(pid, b"status") or b"").split(b"\n"):
+            if line.startswith(b"Uid:"):
+                return int(line.split()[1])
+        return None
+
+    def cgroup(self, pid: int) -> str | None:
+        """Return the text of /proc/PID/cgroup, or None where there is none."""
+        data = self._read(pid, b"cgroup")
+        return None if data is None else decode_text(data)
+
+    def command_line(self, pid: int) -> tuple[str, ...] | None:
+        """Return the arguments of a process, 4 KiB at most; None for a kernel thread."""
+        data = self._read(pid, b"cmdline", _COMMAND_LINE_LIMIT)
+        # A process that renamed itself leaves a tail of zeroes.
+        text = (data or b"").rstrip(b"\0")
+        return tuple(decode_text(part) for part in text.split(b"\0")) if text else None
+
+    def executable(self, pid: int) -> str | None:
+        """Return the program file, or None for a kernel thread and where it may not be seen."""
+        try:
+            path = self._read_link(pid, b"exe")
+        except PermissionError:
+            return None  # the rest of what is told of the process is worth having all the same
+        return None if path is None else decode_text(path.removesuffix(_DELETED))
+
+    def fds(self, pid: int) -> list[int]:
+        """Return the open fds of a process; none where it is gone. Raises PermissionError."""
+        try:
+            names = os.listdir(self._path(pid, b"fd"))  # noqa: PTH208 (as in `pids`)
+        except (FileNotFoundError, ProcessLookupError):
+            return []
+        return [int(name) for name in names]
+
+    def socket_inode(self, pid: int, fd: int) -> int | None:
+        """Return the inode of the socket at `fd`, or None where there is none.
+
+        Raises PermissionError.
+        """
+        target = self._read_link(pid, b"fd/%d" % fd)
+        if target is None or not target.startswith(_SOCKET):
+            return None
+        return int(target[len(_SOCKET) : -1])
+
+    def _path(self, pid: int, name: bytes) -> bytes:
+        return b"%b/%d/%b" % (self._root, pid, name)
+
+    def _read(self, pid: int, name: bytes, limit: int = -1) -> bytes | None:
+        try:
+            with open(self._path(pid, name), "rb", buffering=0) as file:  # noqa: PTH123 (bytes)
+                return file.read(limit)
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            return None
+
+    def _read_link(self, pid: int, name: bytes) -> bytes | None:
+        try:
+            return os.readlink(self._path(pid, name))  # noqa: PTH115 (bytes)
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+
+
+def _read_boot_time(root: Path) -> int:
+    try:
+        lines = (root / "stat").read_bytes().split(b"\n")
+    except OSError as error:
+        raise ConfigurationError(
+            f"attribution.procfs: {root}/stat cannot be read ({error.strerror}); "
+            "name the place where a procfs is mounted"
+        ) from error
+    for line in lines:
+        if line.startswith(b"btime "):
+            return int(line.split()[1])
+    raise ConfigurationError(
+        f"attribution.procfs: {root} is no procfs (its stat has no boot time); "
+        "name the place where one is mounted"
+    )

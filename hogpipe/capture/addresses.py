@@ -1,0 +1,71 @@
+"""PURE: which addresses are this host's own, as one interface sees them."""
+
+import msgspec
+
+from hogpipe.capture.interfaces import find_uppers
+from hogpipe.capture.netlink import Address, Link, LinkTable
+
+_MULTICAST_V4 = range(224, 240)
+_BROADCAST_V4 = b"\xff\xff\xff\xff"
+
+
+class LocalAddresses(msgspec.Struct, frozen=True):
+    """The addresses that are this host's own, as seen from one interface."""
+
+    addresses: frozenset[bytes] = frozenset()
+    prefixes: tuple[tuple[int, int], ...] = ()
+    """IPv4 networks that are local as a whole (127.0.0.0/8): (network, mask)."""
+    broadcasts: frozenset[bytes] = frozenset()
+    loopback: bool = False
+    """Whether the interface is a loopback: each of its frames is sent and received here."""
+
+    def has(self, address: bytes) -> bool:
+        """Tell whether packets to `address` are delivered on this host."""
+        if address in self.addresses:
+            return True
+        if len(address) != 4:
+            return False
+        value = int.from_bytes(address, "big")
+        return any(value & mask == network for network, mask in self.prefixes)
+
+    def is_group(self, address: bytes) -> bool:
+        """Tell whether `address` is a multicast or broadcast address."""
+        if len(address) == 16:
+            return address[0] == 0xFF
+        return address[0] in _MULTICAST_V4 or address == _BROADCAST_V4 or address in self.broadcasts
+
+
+def find_local(table: LinkTable, link: Link | None) -> LocalAddresses:
+    """Return what is local as `link` sees it; None stands for all interfaces at once.
+
+    Linux takes packets to any of its addresses on any interface. Link-local IPv6 addresses are
+    the exception: another host may have the same one on another link, so they count only on
+    their own link and on those that it stands upon.
+    """
+    loopbacks = {other.index for other in table.links if other.loopback}
+    here = None if link is None else {link.index, *find_uppers(table.links, link.index)}
+    addresses = frozenset(
+        entry.address
+        for entry in table.addresses
+        if here is None or entry.link in here or not _is_link_local(entry.address)
+    )
+    return LocalAddresses(
+        addresses=addresses,
+        # net/ipv4/fib_frontend.c, fib_add_ifaddr: on a loopback the whole prefix is local.
+        prefixes=tuple(
+            _network(entry)
+            for entry in table.addresses
+            if entry.link in loopbacks and len(entry.address) == 4
+        ),
+        broadcasts=frozenset(entry.broadcast for entry in table.addresses if entry.broadcast),
+        loopback=link is not None and link.loopback,
+    )
+
+
+def _network(entry: Address) -> tuple[int, int]:
+    mask = 0xFFFFFFFF << (32 - entry.prefix_length) & 0xFFFFFFFF
+    return int.from_bytes(entry.address, "big") & mask, mask
+
+
+def _is_link_local(address: bytes) -> bool:
+    return len(address) == 16 and address[0] == 0xFE and address[1] & 0xC0 == 0x80

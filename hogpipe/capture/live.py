@@ -1,0 +1,253 @@
+"""Live capture: a handle for each interface, all under one poll in one thread.
+
+Handles never block, so that a stop, a change of addresses and an interface that comes or goes are
+noticed at once on an idle link; only this thread reads or closes them.
+"""
+
+import logging
+import os
+import select
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from hogpipe.capture.addresses import LocalAddresses, find_local
+from hogpipe.capture.decode import Decoder
+from hogpipe.capture.direction import Direction
+from hogpipe.capture.fragments import FragmentTable
+from hogpipe.capture.interfaces import ANY, find_unknown, select_links
+from hogpipe.capture.netlink import LinkMonitor, LinkTable, read_link_table
+from hogpipe.capture.pcap import READ_TIMEOUT_MS, Handle, LinkUnavailableError, open_live
+from hogpipe.errors import CaptureError, ConfigurationError
+from hogpipe.model import FlowBatch
+
+log = logging.getLogger(__name__)
+
+_PACE_SECONDS = 0.002  # between two reads: many interfaces that wake us one by one cost more
+_LAST_FRAMES_SECONDS = 2 * READ_TIMEOUT_MS / 1000
+_DROPS_SECONDS = 0.25  # between two looks at the drop counters
+_ANY_INDEX = 0  # of the pseudo-interface; the kernel counts from 1
+
+
+class LiveOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How to capture; see `[capture]` in docs/configuration.md."""
+
+    interfaces: Sequence[str] = ("auto",)
+    filter: str = ""
+    snaplen: int = 128
+    buffer_mib: int = 16
+    promiscuous: bool = False
+
+
+class _View(msgspec.Struct, frozen=True):
+    """What matters of an interface, or of all of them at once."""
+
+    name: str
+    local: LocalAddresses
+    big_tcp: bool
+
+
+class _Tap:
+    """One interface that is being captured."""
+
+    def __init__(self, handle: Handle, view: "_View") -> None:
+        self.name = view.name
+        self._handle = handle
+        self._exact = view.big_tcp
+        self._drops_read = 0.0
+        self._decoder = Decoder(handle.link_type, FragmentTable())
+        self._direction = Direction(view.name, view.local)
+
+    def update(self, view: "_View") -> None:
+        """Go on with a new view of the interface."""
+        self.name = view.name
+        self._exact = self._exact or view.big_tcp
+        self._direction.update(view.name, view.local)
+
+    def fileno(self) -> int:
+        return self._handle.fileno()
+
+    def read(self, batch: FlowBatch, now: float) -> None:
+        """Add what is there to `batch`; raises CaptureError once the interface has failed."""
+        failure = None
+        if self._exact:
+            frames, failure = self._handle.read_exact()
+        else:
+            frames = self._handle.read()
+        if len(frames):
+            wire = self._decoder.decode(frames)
+            # Unannounced BIG TCP (a veth's peer may be set up for it): from now on read lengths.
+            self._exact = self._exact or wire.lengths_wanted
+            self._direction.turn(wire, batch)
+        if now >= self._drops_read + _DROPS_SECONDS:
+            self._drops_read = now
+            self.count_drops(batch)
+        if failure:
+            raise failure
+
+    def count_drops(self, batch: FlowBatch) -> None:
+        kernel, interface = self._handle.take_drops()
+        batch.counts.kernel_dropped += kernel
+        batch.counts.interface_dropped += interface
+
+    def close(self, batch: FlowBatch) -> None:
+        """Add what was held back to `batch` and close the handle."""
+        self._direction.turn(self._decoder.flush(), batch)
+        self.count_drops(batch)
+        self._handle.close()
+
+
+class LiveSource:
+    """The frames of this host's interfaces, as they pass."""
+
+    live = True
+
+    def __init__(self, options: LiveOptions) -> None:
+        self._options = options
+        self._taps: dict[int, _Tap] = {}
+        self._monitor: LinkMonitor | None = None
+        self._poll = select.poll()
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def open(self) -> None:
+        """Open all that is selected now; see PacketSource."""
+        self._monitor = LinkMonitor()
+        self._poll.register(self._stop, select.POLLIN)
+        self._poll.register(self._monitor, select.POLLIN)
+        try:
+            table = read_link_table()
+            self._check_names(table)
+            failures = self._follow(table, FlowBatch())
+        except BaseException:
+            self._release(FlowBatch())
+            raise
+        if not self._taps and failures:
+            self._release(FlowBatch())
+            raise failures[-1]
+        if not self._taps:
+            log.warning("no chosen interface is up; capture starts when one comes up")
+
+    def run(self, offer: Callable[[FlowBatch], None]) -> None:
+        """Capture until stopped; see PacketSource."""
+        last = FlowBatch()
+        try:
+            while not self._turn(offer):
+                pass
+            time.sleep(_LAST_FRAMES_SECONDS)  # until the kernel has handed up the block it was filling
+            for tap in self._taps.values():
+                self._read(tap, last)
+        finally:
+            self._release(last)
+            _offer(last, offer)
+
+    def stop(self) -> None:
+        """Make `run` return."""
+        os.eventfd_write(self._stop, 1)
+
+    def _turn(self, offer: Callable[[FlowBatch], None]) -> bool:
+        """Wait for frames or a change, deal with them, and return whether to stop."""
+        assert self._monitor is not None
+        ready = {descriptor for descriptor, _events in self._poll.poll()}
+        batch = FlowBatch()
+        if self._monitor.fileno() in ready:
+            self._monitor.drain()
+            self._follow(read_link_table(), batch)
+        for index, tap in list(self._taps.items()):
+            if tap.fileno() in ready and not self._read(tap, batch):
+                self._drop(index, batch)
+        _offer(batch, offer)
+        return bool(select.select([self._stop], [], [], _PACE_SECONDS)[0])
+
+    def _read(self, tap: _Tap, batch: FlowBatch) -> bool:
+        """Read one tap into `batch`; return whether it can be read again."""
+        try:
+            tap.read(batch, time.monotonic())
+        except CaptureError as error:
+            # An interface that went down or away; the others go on, and it may come back.
+            log.warning("%s; capture on it goes on when it comes up again", error)
+            return False
+        return True
+
+    def _check_names(self, table: LinkTable) -> None:
+        patterns = self._options.interfaces
+        unknown = find_unknown(patterns, table.links)
+        names = ", ".join(link.name for link in table.links)
+        missing = [pattern for pattern in unknown if not set(pattern) & set("*?[")]
+        if missing or len(unknown) == len(patterns):
+            raise ConfigurationError(
+                [
+                    f'capture.interfaces: no interface "{pattern}"; there are: {names}'
+                    for pattern in missing or unknown
+                ]
+            )
+        for pattern in unknown:
+            log.warning(
+                'capture.interfaces: nothing matches "%s" yet; there are: %s', pattern, names
+            )
+
+    def _follow(self, table: LinkTable, batch: FlowBatch) -> list[CaptureError]:
+        """Open what is newly selected, close what no longer is, take new addresses into account.
+
+        Returns why some could not be opened.
+        """
+        wanted = self._view(table)
+        for index in self._taps.keys() - wanted.keys():
+            log.info("%s: the interface is down or gone", self._taps[index].name)
+            self._drop(index, batch)
+        failures = []
+        for index, view in wanted.items():
+            if index in self._taps:
+                self._taps[index].update(view)
+                continue
+            try:
+                self._add(index, view)
+            except LinkUnavailableError:
+                continue  # it went between the dump and now; word of it is on its way
+            except CaptureError as error:
+                log.warning("%s", error)
+                failures.append(error)
+        return failures
+
+    def _view(self, table: LinkTable) -> dict[int, _View]:
+        """Return what is to be captured now, by interface index."""
+        patterns = self._options.interfaces
+        views = {
+            link.index: _View(link.name, find_local(table, link), link.big_tcp)
+            for link in select_links(patterns, table.links)
+        }
+        if ANY in patterns:
+            big_tcp = any(link.big_tcp for link in table.links)
+            views[_ANY_INDEX] = _View(ANY, find_local(table, None), big_tcp)
+        return views
+
+    def _add(self, index: int, view: _View) -> None:
+        options = self._options
+        handle = open_live(
+            view.name,
+            snaplen=options.snaplen,
+            buffer_mib=options.buffer_mib,
+            promiscuous=options.promiscuous,
+            expression=options.filter,
+        )
+        tap = self._taps[index] = _Tap(handle, view)
+        self._poll.register(tap, select.POLLIN)
+        log.info("capturing on %s", view.name)
+
+    def _drop(self, index: int, batch: FlowBatch) -> None:
+        tap = self._taps.pop(index)
+        self._poll.unregister(tap)
+        tap.close(batch)
+
+    def _release(self, batch: FlowBatch) -> None:
+        for index in list(self._taps):
+            self._drop(index, batch)
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
+
+
+def _offer(batch: FlowBatch, offer: Callable[[FlowBatch], None]) -> None:
+    if batch != FlowBatch():
+        batch.time_ns = time.time_ns()
+        offer(batch)

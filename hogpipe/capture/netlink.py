@@ -1,0 +1,178 @@
+"""The host's links and addresses, read over rtnetlink, and word of every change.
+
+pyroute2 does this too, but starts an event loop of its own under its socket and takes longer to
+import than the rest of hogpipe; the capture thread needs one descriptor to poll and two dumps.
+Sources: rtnetlink(7), include/uapi/linux/{netlink,rtnetlink,if_link,if_addr}.h.
+"""
+
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+
+import msgspec
+
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_RTM_NEWLINK, _RTM_GETLINK = 16, 18
+_RTM_NEWADDR, _RTM_GETADDR = 20, 22
+_NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
+_GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
+
+_IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER = 3, 5, 10
+_IFLA_LINKINFO, _IFLA_INFO_KIND, _IFLA_LINK_NETNSID = 18, 1, 37
+# IFLA_GSO_MAX_SIZE, IFLA_GRO_MAX_SIZE, IFLA_GSO_IPV4_MAX_SIZE, IFLA_GRO_IPV4_MAX_SIZE
+_PACKET_LIMITS = (41, 58, 63, 64)
+_LEGACY_LIMIT = 65536
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
+_IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
+
+_MESSAGE = struct.Struct("=IHHII")  # length, type, flags, sequence, port
+_LINK = struct.Struct("=BxHiII")  # family, hardware type, index, flags, change mask
+_ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+_ATTRIBUTE = struct.Struct("=HH")  # length, type
+_TYPE_MASK = 0x3FFF  # without the NESTED and BYTEORDER flags
+_RECEIVE_BYTES = 1 << 17
+
+
+class Link(msgspec.Struct, frozen=True):
+    """A network interface. `lower` is the link that it was made upon (VLAN, macvlan, tunnel)."""
+
+    index: int
+    name: str
+    up: bool
+    loopback: bool
+    hardware: int
+    """ARPHRD_*, include/uapi/linux/if_arp.h."""
+    kind: str | None = None
+    master: int | None = None
+    """Index of the bridge or bond that it is a port of."""
+    lower: int | None = None
+    big_tcp: bool = False
+    """Whether it is set up for packets too long for the length field of IP."""
+
+
+class Address(msgspec.Struct, frozen=True):
+    """An address that a link has; in network order, 4 or 16 bytes."""
+
+    link: int
+    address: bytes
+    prefix_length: int
+    broadcast: bytes | None = None
+
+
+class LinkTable(msgspec.Struct, frozen=True):
+    """All links and addresses of a network namespace at one moment."""
+
+    links: tuple[Link, ...] = ()
+    addresses: tuple[Address, ...] = ()
+
+
+def parse_messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield (type, payload) of each netlink message; a cut one ends the walk."""
+    at = 0
+    while at + _MESSAGE.size <= len(data):
+        length, kind, *_ = _MESSAGE.unpack_from(data, at)
+        if length < _MESSAGE.size or at + length > len(data):
+            return
+        yield kind, data[at + _MESSAGE.size : at + length]
+        at += (length + 3) & ~3
+
+
+def _parse_attributes(data: bytes) -> dict[int, bytes]:
+    attributes = {}
+    at = 0
+    while at + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        if length < _ATTRIBUTE.size:
+            break
+        attributes[kind & _TYPE_MASK] = data[at + _ATTRIBUTE.size : at + length]
+        at += (length + 3) & ~3
+    return attributes
+
+
+def parse_link(payload: bytes) -> Link:
+    """Return the link of an RTM_NEWLINK message."""
+    _family, hardware, index, flags, _change = _LINK.unpack_from(payload)
+    attributes = _parse_attributes(payload[_LINK.size :])
+    info = _parse_attributes(attributes.get(_IFLA_LINKINFO, b""))
+    kind = info.get(_IFLA_INFO_KIND)
+    master = attributes.get(_IFLA_MASTER)
+    lower = attributes.get(_IFLA_LINK)
+    # A veth names its peer here; a link with a NETNSID names an index of another namespace.
+    if kind == b"veth\0" or _IFLA_LINK_NETNSID in attributes:
+        lower = None
+    return Link(
+        index=index,
+        name=attributes[_IFLA_IFNAME].rstrip(b"\0").decode("utf-8", "backslashreplace"),
+        up=bool(flags & _IFF_UP),
+        loopback=bool(flags & _IFF_LOOPBACK),
+        hardware=hardware,
+        kind=kind.rstrip(b"\0").decode("ascii", "replace") if kind else None,
+        master=int.from_bytes(master, sys.byteorder) if master else None,
+        lower=int.from_bytes(lower, sys.byteorder) if lower else None,
+        big_tcp=any(
+            int.from_bytes(attributes.get(limit, b""), sys.byteorder) > _LEGACY_LIMIT
+            for limit in _PACKET_LIMITS
+        ),
+    )
+
+
+def parse_address(payload: bytes) -> Address | None:
+    """Return the address of an RTM_NEWADDR message; None where it has none."""
+    _family, prefix_length, _flags, _scope, index = _ADDRESS.unpack_from(payload)
+    attributes = _parse_attributes(payload[_ADDRESS.size :])
+    # On a point-to-point link IFA_ADDRESS is the peer's, IFA_LOCAL ours.
+    address = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
+    if address is None:
+        return None
+    return Address(index, address, prefix_length, attributes.get(_IFA_BROADCAST))
+
+
+class LinkMonitor:
+    """Tells when the links or addresses of this network namespace have changed."""
+
+    def __init__(self) -> None:
+        self._events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        self._events.bind((0, _GROUPS))
+        self._events.setblocking(False)
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when something has changed."""
+        return self._events.fileno()
+
+    def drain(self) -> None:
+        """Forget the changes that were told so far."""
+        while True:
+            try:
+                self._events.recv(_RECEIVE_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                # ENOBUFS: some were lost. The table is read anew after any change, so none matters.
+                continue
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._events.close()
+
+
+def read_link_table() -> LinkTable:
+    """Return all links and addresses of this namespace; raises OSError if the kernel refuses."""
+    links = [parse_link(message) for message in _read_dump(_RTM_GETLINK, _RTM_NEWLINK)]
+    found = map(parse_address, _read_dump(_RTM_GETADDR, _RTM_NEWADDR))
+    return LinkTable(tuple(links), tuple(address for address in found if address))
+
+
+def _read_dump(request: int, answer: int) -> list[bytes]:
+    header = _MESSAGE.pack(_MESSAGE.size + 4, request, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0)
+    payloads: list[bytes] = []
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as dump:
+        dump.send(header + bytes(4))  # a struct rtgenmsg of AF_UNSPEC, padded
+        while True:
+            for kind, payload in parse_messages(dump.recv(_RECEIVE_BYTES)):
+                if kind == _NLMSG_DONE:
+                    return payloads
+                if kind == _NLMSG_ERROR:
+                    raise OSError(-int.from_bytes(payload[:4], sys.byteorder, signed=True), "rtnetlink")
+                if kind == answer:
+                    payloads.append(payload)

@@ -1,0 +1,121 @@
+"""A pcap or pcapng file as a source: time passes with its packets.
+
+A file that is cut, or that holds BIG TCP packets (whose length only the record header tells), is
+read again from its start the exact way, so that what was whole counts and counts right.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from hogpipe.capture.addresses import LocalAddresses
+from hogpipe.capture.decode import Decoder, FrameBatch, WireFlows
+from hogpipe.capture.direction import Direction
+from hogpipe.capture.fragments import FragmentTable
+from hogpipe.capture.pcap import Handle, open_savefile
+from hogpipe.errors import CaptureError
+from hogpipe.model import FlowBatch
+
+_NAMELESS = ""  # a savefile does not tell the interface of its packets
+
+
+class SavefileSource:
+    """The frames of a savefile, in batches that never span two windows of `interval_ns`.
+
+    A packet that is stamped earlier than one before it counts in that one's window: windows never
+    go back. Raises CaptureError at the end of a cut file, after all that was whole was offered.
+    """
+
+    live = False
+
+    def __init__(
+        self, path: Path, *, expression: str, local: LocalAddresses, interval_ns: int
+    ) -> None:
+        self._path = path
+        self._expression = expression
+        self._interval_ns = interval_ns
+        self._direction = Direction(_NAMELESS, local)
+        self._handle: Handle | None = None
+        self._newest_ns = 0
+        self._stopped = threading.Event()
+
+    def open(self) -> None:
+        """Open the file; see PacketSource."""
+        self._handle = open_savefile(self._path, self._expression)
+
+    def run(self, offer: Callable[[FlowBatch], None]) -> None:
+        """Offer all that the file holds; see PacketSource."""
+        failure = None
+        assert self._handle is not None
+        decoder = Decoder(self._handle.link_type, FragmentTable())
+        try:
+            counted = self._run_fast(decoder, offer)
+            if counted is not None:
+                decoder = Decoder(self._handle.link_type, FragmentTable())
+                failure = self._run_exact(decoder, counted, offer)
+            self._offer(decoder.flush(), offer)
+        finally:
+            self._handle.close()
+        if failure:
+            raise failure
+
+    def stop(self) -> None:
+        """Make `run` return after the batch at hand."""
+        self._stopped.set()
+
+    def _run_fast(self, decoder: Decoder, offer: Callable[[FlowBatch], None]) -> int | None:
+        """Return None at the end, or how many frames were counted where this way stops short."""
+        assert self._handle is not None
+        counted = 0
+        while not self._stopped.is_set():
+            try:
+                frames = self._handle.read()
+            except CaptureError:
+                return counted  # the exact way finds what was whole, and the same error
+            if not len(frames):
+                break
+            for piece in self._split(frames):
+                wire = decoder.decode(piece)
+                if wire.lengths_wanted:
+                    return counted
+                self._offer(wire, offer)
+                counted += len(piece)
+        return None
+
+    def _run_exact(
+        self, decoder: Decoder, counted: int, offer: Callable[[FlowBatch], None]
+    ) -> CaptureError | None:
+        """Go on after the first `counted` frames; return what ended the file before its time."""
+        assert self._handle is not None
+        self._handle.close()
+        self._handle = open_savefile(self._path, self._expression)
+        while not self._stopped.is_set():
+            frames, failure = self._handle.read_exact()
+            again = min(counted, len(frames))
+            counted -= again
+            decoder.decode(frames.slice(0, again))  # for the fragments among them
+            for piece in self._split(frames.slice(again, len(frames))):
+                self._offer(decoder.decode(piece), offer)
+            if failure or not len(frames):
+                return failure
+        return None
+
+    def _split(self, frames: FrameBatch) -> Iterator[FrameBatch]:
+        """Yield `frames` in pieces of one window each, with `_newest_ns` set to the piece's."""
+        if not len(frames):
+            return
+        newest = np.maximum.accumulate(np.maximum(frames.times_ns(), self._newest_ns))
+        windows = newest // self._interval_ns
+        cuts = [0, *(np.flatnonzero(np.diff(windows)) + 1).tolist(), len(frames)]
+        for start, stop in pairwise(cuts):
+            self._newest_ns = int(newest[stop - 1])
+            yield frames.slice(start, stop)
+
+    def _offer(self, wire: WireFlows, offer: Callable[[FlowBatch], None]) -> None:
+        batch = FlowBatch(time_ns=self._newest_ns)
+        self._direction.turn(wire, batch)
+        if batch.flows or batch.counts.captured.packets:
+            offer(batch)

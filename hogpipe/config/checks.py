@@ -1,0 +1,155 @@
+"""What no single type can say: values that need one another, and things that must be there.
+
+The files and folders that a configuration names are looked at here, and filters are compiled;
+nothing is kept open, and no privilege is needed.
+"""
+
+import itertools
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+import pcapy
+
+from hogpipe.config.report import Place, Report, quote
+from hogpipe.config.settings import (
+    AggregationSettings,
+    AttributionSettings,
+    CaptureSettings,
+    PluginSettings,
+)
+from hogpipe.selectors import parse_selector
+from hogpipe.sinks.protocol import SinkSettings
+
+_LINK_TYPES = (pcapy.DLT_EN10MB, pcapy.DLT_RAW, pcapy.DLT_LINUX_SLL)
+
+
+def check_capture(capture: CaptureSettings, report: Report) -> None:
+    """Check the source with what it needs, and the filter."""
+    source, path = ("capture", "source"), ("capture", "path")
+    if capture.source == "ebpf":
+        _report_unavailable(source, "ebpf", 'use "pcap"', report)
+    if capture.source != "savefile":
+        if capture.path is not None and not report.is_wrong(source):
+            report.add(path, 'only for source "savefile"')
+    elif capture.path is None:
+        report.add(path, 'required for source "savefile"')
+    else:
+        _check_savefile(capture.path, path, report)
+    if capture.source != "ebpf" and (problem := check_filter(capture.filter, capture.snaplen)):
+        text = f"libpcap refuses {quote(capture.filter)}: {problem}"
+        report.add(("capture", "filter"), text, discreet="libpcap refuses it")
+
+
+def check_filter(expression: str, snaplen: int) -> str | None:
+    """Return what libpcap has against the BPF `expression`; None if it may work.
+
+    Some expressions have a meaning on some link types only, and which those of a run are is not
+    known yet. So an error is certain only if it comes with each link type that is tried.
+    """
+    first = None
+    for link_type in _LINK_TYPES:
+        try:
+            pcapy.compile(link_type, snaplen, expression, 1, 0)
+        except (pcapy.PcapError, ValueError) as error:  # ValueError: a NUL, lone surrogates
+            first = first or str(error)
+        else:
+            return None
+    return first
+
+
+def check_attribution(attribution: AttributionSettings, report: Report) -> None:
+    """Check that what is asked for exists."""
+    if attribution.ledger == "on":
+        _report_unavailable(("attribution", "ledger"), "on", 'use "auto" or "off"', report)
+    if attribution.socket_table == "sock_diag":
+        remedy = 'use "procfs" or "auto"'
+        _report_unavailable(("attribution", "socket_table"), "sock_diag", remedy, report)
+    place = ("attribution", "procfs")
+    mode = _read_mode(attribution.procfs, place, report)
+    if mode is not None and not stat.S_ISDIR(mode):
+        _report_path(attribution.procfs, place, "not a folder", report)
+
+
+def check_aggregation(aggregation: AggregationSettings, report: Report) -> None:
+    """Check that no dimension is given twice, and what `only` selects by."""
+    for index, dimension in enumerate(aggregation.group_by):
+        if aggregation.group_by.index(dimension) < index:
+            place = ("aggregation", "group_by", index)
+            report.add(place, f"{quote(dimension)} is given twice", discreet="given twice")
+    for index, text in enumerate(aggregation.only):
+        try:
+            parse_selector(text)
+        except ValueError as error:
+            report.add(("aggregation", "only", index), str(error), discreet="not a selector")
+
+
+def check_plugin_paths(plugins: PluginSettings, report: Report) -> list[Path]:
+    """Return the paths of plugins that exist."""
+    places = [("plugins", "paths", index) for index in range(len(plugins.paths))]
+    return [
+        path
+        for path, place in zip(plugins.paths, places, strict=True)
+        if _read_mode(path, place, report) is not None
+    ]
+
+
+def check_sinks(sinks: Sequence[SinkSettings | None], report: Report) -> None:
+    """Check the names and waits of all sinks; None stands for one that says too little."""
+    first_of: dict[str, int] = {}
+    for index, sink in enumerate(sinks):
+        if sink is None:
+            continue
+        at = ("sinks", index)
+        if sink.retry_max < sink.retry_initial and not report.is_wrong((*at, "retry_initial")):
+            report.add((*at, "retry_max"), "must be at least retry_initial")
+        if sink.name is None:
+            continue
+        if not sink.name or not sink.name.isprintable():
+            report.add((*at, "name"), "must be printable and not empty")
+        elif sink.name in first_of:
+            report.add((*at, "name"), f"already the name of sinks[{first_of[sink.name]}]")
+        else:
+            first_of[sink.name] = index
+
+
+def choose_names(sinks: Sequence[SinkSettings]) -> list[str]:
+    """Return a name for each sink: its own, or its type, with a number where that is taken."""
+    taken = {sink.name for sink in sinks}
+    names = []
+    for sink in sinks:
+        numbered = (f"{sink.type}-{number}" for number in itertools.count(2))
+        free = (name for name in itertools.chain([sink.type], numbered) if name not in taken)
+        names.append(sink.name or next(free))
+        taken.add(names[-1])
+    return names
+
+
+def _check_savefile(path: Path, place: Place, report: Report) -> None:
+    mode = _read_mode(path, place, report)
+    if mode is None:
+        return
+    if not stat.S_ISREG(mode):
+        _report_path(path, place, "not a regular file", report)
+        return
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        _report_path(path, place, f"cannot be read: {error.strerror}", report)
+
+
+def _read_mode(path: Path, place: Place, report: Report) -> int | None:
+    try:
+        return path.stat().st_mode
+    except OSError as error:
+        _report_path(path, place, f"{error.strerror}", report)
+        return None
+
+
+def _report_path(path: Path, place: Place, text: str, report: Report) -> None:
+    report.add(place, f"{quote(path)}: {text}", discreet=text)
+
+
+def _report_unavailable(place: Place, value: str, remedy: str, report: Report) -> None:
+    text = "not available in this version"
+    report.add(place, f"{quote(value)} is {text}; {remedy}", discreet=f"{text}; {remedy}")

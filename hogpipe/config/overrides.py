@@ -1,0 +1,77 @@
+"""PURE: what `--set KEY=VALUE` changes in the tables of a configuration file.
+
+The key is a path of bare keys and indices: `aggregation.interval`, `sinks[0].path` or
+`sinks.0.path`. The value is a TOML value where it is one, and else the text itself. Tables that are
+missing are made; a list grows by its next free index.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+
+from hogpipe.config.report import quote, shorten
+from hogpipe.sinks.text import printable
+
+_KEY = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+|\[[0-9]+\])*")
+_STEP = re.compile(r"[A-Za-z0-9_-]+")
+_INDEX = re.compile(r"[0-9]{1,9}")
+
+
+def apply_override(tables: Mapping[str, object], override: str) -> dict[str, object]:
+    """Return `tables` with one override; raises ValueError with a line that names it."""
+    key, equals, value = override.partition("=")
+    key = key.strip()
+    try:
+        return _apply(tables, key, value if equals else None)
+    except ValueError as error:
+        raise ValueError(printable(f"--set {shorten(key)}: {error}")) from error
+
+
+def _apply(tables: Mapping[str, object], key: str, value: str | None) -> dict[str, object]:
+    if value is None:
+        raise ValueError("expected KEY=VALUE")
+    if not _KEY.fullmatch(key):
+        raise ValueError("the key is not a path such as sinks[0].path")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("the value is not UTF-8") from error
+    first, *rest = _STEP.findall(key)
+    return {**tables, first: _with(tables.get(first), first, rest, _parse(value))}
+
+
+def _with(node: object, path: str, steps: list[str], value: object) -> object:
+    """Return `node`, which is at `path`, with `value` at the end of `steps`; None is nothing."""
+    if not steps:
+        return value
+    step, *rest = steps
+    if node is None:
+        node = [] if _INDEX.fullmatch(step) else {}
+    if isinstance(node, list):
+        return _with_item(node, path, steps, value)
+    if isinstance(node, dict):
+        return {**node, step: _with(node.get(step), f"{path}.{step}", rest, value)}
+    raise ValueError(f"{path} is neither a table nor an array")
+
+
+def _with_item(node: list[object], path: str, steps: list[str], value: object) -> list[object]:
+    step, *rest = steps
+    if not _INDEX.fullmatch(step):
+        raise ValueError(f"{path} is an array: expected an index, got {quote(step)}")
+    index = int(step)
+    if index > len(node):
+        raise ValueError(f"{path} has {len(node)} items, so the next free index is {len(node)}")
+    item = node[index] if index < len(node) else None
+    return [*node[:index], _with(item, f"{path}[{index}]", rest, value), *node[index + 1 :]]
+
+
+def _parse(text: str) -> object:
+    try:
+        # Within an inline table neither a comment nor a second line can hide.
+        tables = tomllib.loads(f"inline = {{value = {text}}}")
+    except ValueError:
+        return text
+    match tables:
+        case {"inline": {"value": value, **others}, **outside} if not others and not outside:
+            return value
+    return text

@@ -1,0 +1,248 @@
+"""The composition root: which stage follows which, and how a run starts and ends.
+
+    capture thread -> HandOver -> Attributor -> Aggregator -> RecordStamper -> Dispatcher -> sinks
+
+The capture thread runs until the source ends or is stopped; everything behind it drains in that
+order, so that what was captured is also told. The look-ups of attribution have a thread of their
+own; all else is one event loop.
+"""
+
+import asyncio
+import hashlib
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+
+from hogpipe import stats
+from hogpipe.aggregation import Aggregator
+from hogpipe.attribution.attributor import Attributor
+from hogpipe.attribution.resolver import ProcfsResolver
+from hogpipe.capture.live import LiveOptions, LiveSource
+from hogpipe.capture.recorded import read_local_addresses
+from hogpipe.capture.savefile import SavefileSource
+from hogpipe.capture.source import PacketSource
+from hogpipe.config.settings import Settings, SinkChoice
+from hogpipe.errors import ConfigurationError, HogpipeError
+from hogpipe.handover import HandOver
+from hogpipe.model import CaptureCounts, FlowBatch
+from hogpipe.record import Record, RecordStamper, StatsBody, make_run_id
+from hogpipe.selectors import parse_selector
+from hogpipe.sinks.dispatch import Dispatcher
+from hogpipe.sinks.protocol import Sink, SinkSettings
+from hogpipe.summary import Summary
+from hogpipe.usage import UsageMeter
+from hogpipe.windows import ClockWindows, PacketWindows, Span
+
+_DRAIN_SECONDS = 1.0  # for the sinks after the last window; a stop must not take two seconds
+_NANOSECONDS = 1_000_000_000
+
+
+class Pipeline:
+    """One run: `open`, then `run` to its end; `stop` ends it early with nothing lost.
+
+    `host` is the name that records carry, this host's where absent.
+    """
+
+    def __init__(self, settings: Settings, *, host: str | None = None) -> None:
+        self._settings = settings
+        self._interval_ns = round(settings.aggregation.interval * _NANOSECONDS)
+        self._capture_thread = ThreadPoolExecutor(1, "capture")
+        self._lookup_thread = ThreadPoolExecutor(1, "lookup")
+        self._source = _make_source(settings, self._interval_ns)
+        self._aggregator = Aggregator(
+            settings.aggregation.group_by,
+            [parse_selector(text) for text in settings.aggregation.only],
+            settings.aggregation.max_records,
+        )
+        self._attributor = Attributor(
+            ProcfsResolver(
+                settings.attribution.procfs, command_line=settings.enrichment.command_line
+            ),
+            self._lookup_thread,
+            self._aggregator.ingest,
+            hold=settings.attribution.hold,
+            cpu_budget=settings.attribution.cpu_budget,
+            clock=time.monotonic if self._source.live else self._packet_clock,
+        )
+        self._dispatcher = Dispatcher(
+            [_make_sink(choice, live=self._source.live) for choice in settings.sinks],
+            on_output_closed=self.stop,
+        )
+        self._usage = UsageMeter()
+        self._counts = CaptureCounts()
+        self._packet_time_ns = 0
+        self._stamper = RecordStamper("", host or socket.gethostname())
+        self.summary = Summary()
+
+    async def open(self) -> None:
+        """Get ready to run.
+
+        Raises ConfigurationError, NotPermittedError or CaptureError; nothing stays open then.
+        """
+        in_thread = asyncio.get_running_loop().run_in_executor
+        await self._dispatcher.open()
+        try:
+            await in_thread(self._capture_thread, self._source.open)
+            self._stamper.run = await in_thread(None, _make_run_id, self._settings)
+        except BaseException:
+            await self._dispatcher.drain(0)
+            self._shut_threads()
+            raise
+
+    async def run(self) -> Summary:
+        """Run until the source ends or `stop` is called; return the totals.
+
+        Raises CaptureError, after everything captured was told, where the source broke off.
+        """
+        started = time.monotonic()
+        handover = HandOver(merge=self._source.live)
+        capture = asyncio.get_running_loop().run_in_executor(
+            self._capture_thread, self._capture, handover
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._dispatcher.run())
+                account = self._account_live if self._source.live else self._account_replay
+                await account(handover)
+                self.summary.undelivered = await self._dispatcher.drain(_DRAIN_SECONDS)
+        finally:
+            self._source.stop()
+            handover.abandon()
+            self.summary.seconds = time.monotonic() - started
+            try:
+                await capture
+            finally:
+                self._shut_threads()
+        return self.summary
+
+    def stop(self) -> None:
+        """End the run soon: the last window is still told. May be called more than once."""
+        self._source.stop()
+        self._dispatcher.stop_blocking()
+
+    def reopen(self) -> None:
+        """Have the sinks that write files close and open them again, soon."""
+        self._dispatcher.reopen()
+
+    def _capture(self, handover: HandOver) -> None:
+        try:
+            self._source.run(handover.offer)
+        finally:
+            handover.end()
+
+    async def _account_live(self, handover: HandOver) -> None:
+        windows = ClockWindows(self._interval_ns, time.time_ns())
+        ended = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            lookups = group.create_task(self._attributor.run())
+            group.create_task(self._close_windows(windows, ended))
+            async for batch in handover:
+                self._ingest(batch)
+            ended.set()
+            lookups.cancel()
+        await self._attributor.settle()
+        await self._publish(windows.close(time.time_ns(), last=True))
+
+    async def _close_windows(self, windows: ClockWindows, ended: asyncio.Event) -> None:
+        while not ended.is_set():
+            try:
+                async with asyncio.timeout(windows.delay(time.time_ns())):
+                    await ended.wait()
+            except TimeoutError:
+                await self._publish(windows.close(time.time_ns()))
+
+    async def _account_replay(self, handover: HandOver) -> None:
+        windows = PacketWindows(self._interval_ns)
+        async for batch in handover:
+            if span := windows.advance(batch.time_ns):
+                await self._publish(span)
+            self._ingest(batch)
+            await self._attributor.settle()
+        if span := windows.close():
+            await self._publish(span)
+
+    def _ingest(self, batch: FlowBatch) -> None:
+        self._packet_time_ns = batch.time_ns
+        self._counts.add(batch.counts)
+        self._attributor.ingest(batch.flows)
+
+    async def _publish(self, span: Span) -> None:
+        """Close a window: drain every stage into records and hand them to the sinks."""
+        traffic = self._aggregator.drain()
+        counts, self._counts = self._counts, CaptureCounts()
+        records: list[Record] = [self._stamper.traffic(body, *span) for body in traffic]
+        records.append(self._stamper.stats(self._tell_stats(counts, len(traffic)), *span))
+        self.summary.add_window(counts, self._aggregator.bytes_by_quality, len(records))
+        await self._dispatcher.publish(records)
+
+    def _tell_stats(self, counts: CaptureCounts, records: int) -> StatsBody:
+        live = self._source.live
+        aggregator = self._aggregator
+        body: StatsBody = {
+            "capture": stats.capture_info(counts),
+            "attribution": stats.attribution_info(
+                self._attributor.drain_stats(), aggregator.bytes_by_quality, timed=live
+            ),
+            "aggregation": stats.aggregation_info(
+                records=records,
+                folded_groups=aggregator.folded_groups,
+                uncounted_flows=aggregator.uncounted_flows,
+            ),
+        }
+        if live:  # what depends on the clock has no place in a replay, which repeats to the byte
+            body["sinks"] = self._dispatcher.health()
+            body["self"] = self._usage.read()
+        return body
+
+    def _packet_clock(self) -> float:
+        return self._packet_time_ns / _NANOSECONDS
+
+    def _shut_threads(self) -> None:
+        self._capture_thread.shutdown(wait=False)
+        self._lookup_thread.shutdown(wait=False)
+
+
+def _make_source(settings: Settings, interval_ns: int) -> PacketSource:
+    capture = settings.capture
+    if capture.source == "savefile":
+        assert capture.path is not None  # load_config sees to it
+        return SavefileSource(
+            capture.path,
+            expression=capture.filter,
+            local=read_local_addresses(settings.attribution.procfs),
+            interval_ns=interval_ns,
+        )
+    return LiveSource(
+        LiveOptions(
+            interfaces=capture.interfaces,
+            filter=capture.filter,
+            snaplen=capture.snaplen,
+            buffer_mib=capture.buffer_mib,
+            promiscuous=capture.promiscuous,
+        )
+    )
+
+
+def _make_sink(choice: SinkChoice, *, live: bool) -> tuple[Sink, SinkSettings]:
+    settings = choice.settings
+    if not live:  # a replay can wait, and its records must not depend on how fast sinks are
+        settings = msgspec.structs.replace(settings, when_full="block")
+    try:
+        return choice.type.create(settings), settings
+    except HogpipeError:
+        raise
+    except Exception as error:  # whatever a plugin's factory may raise
+        raise ConfigurationError(f"sink {settings.name or settings.type}: {error!r}") from error
+
+
+def _make_run_id(settings: Settings) -> str:
+    """Return a new run's id; that of a replay follows from the file, so repeats can be told."""
+    capture = settings.capture
+    if capture.source != "savefile" or capture.path is None:
+        return make_run_id(time.time_ns())
+    with capture.path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update(msgspec.json.encode((capture.filter, settings.aggregation)))
+    return make_run_id(0, digest.digest()[:10])

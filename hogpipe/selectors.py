@@ -1,0 +1,90 @@
+"""PURE: the `only` selectors, which say whose traffic gets records of its own.
+
+A selector is `kind:pattern`. Patterns are shell globs, case-sensitive (`*`, `?`, `[…]`; a `*` also
+stands for slashes), except that a pid is exact and a user may be given by number.
+"""
+
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Literal, get_args
+
+import msgspec
+
+from hogpipe.model import Attribution, Process
+
+_Kind = Literal["pid", "exe", "unit", "container", "user", "cgroup"]
+_ID_DIGITS = 10  # pids and user ids are of 32 bits
+
+
+class Selector(msgspec.Struct, frozen=True):
+    """One `only` entry."""
+
+    kind: _Kind
+    pattern: str
+
+    def matches(self, attribution: Attribution) -> bool:
+        """Tell whether the owner that `attribution` names is selected; what is unknown is not."""
+        if self.kind == "user":
+            return _matches_user(self.pattern, attribution)
+        process = attribution.process
+        return process is not None and _PROCESS_TESTS[self.kind](self.pattern, process)
+
+
+def parse_selector(text: str) -> Selector:
+    """Return the selector that `text` spells, such as `exe:nginx*`.
+
+    Raises ValueError, whose message names the known kinds.
+    """
+    spelled, _, pattern = text.partition(":")
+    kind = next((known for known in get_args(_Kind) if known == spelled), None)
+    if kind is None or not pattern:
+        kinds = ", ".join(get_args(_Kind))
+        raise ValueError(f"{text!r} is not a selector: write kind:pattern, kind one of {kinds}")
+    if kind == "pid" and not _is_number(pattern):
+        raise ValueError(f"{text!r} is not a selector: a pid is a number, as in pid:4242")
+    return Selector(kind, pattern)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _ID_DIGITS
+
+
+def _matches_user(pattern: str, attribution: Attribution) -> bool:
+    if (process := attribution.process) is not None:
+        number, name = process.user_id, process.owner
+    elif (user := attribution.user) is not None:
+        number, name = user.id, user.name
+    else:
+        return False
+    if _is_number(pattern):
+        return number == int(pattern)
+    return _matches_text(pattern, name)
+
+
+def _matches_pid(pattern: str, process: Process) -> bool:
+    return process.pid == int(pattern)
+
+
+def _matches_executable(pattern: str, process: Process) -> bool:
+    """Match the whole path if `pattern` has a slash, else the base name.
+
+    The executable of a kernel thread or of another user's process may be unknown: its command then
+    stands for it.
+    """
+    path = process.executable
+    if path is None:
+        return _matches_text(pattern, process.command)
+    return fnmatchcase(path if "/" in pattern else path.rpartition("/")[2], pattern)
+
+
+def _matches_text(pattern: str, text: str | None) -> bool:
+    return text is not None and fnmatchcase(text, pattern)
+
+
+_PROCESS_TESTS: dict[str, Callable[[str, Process], bool]] = {
+    "pid": _matches_pid,
+    "exe": _matches_executable,
+    "unit": lambda pattern, process: _matches_text(pattern, process.unit),
+    "container": lambda pattern, process: _matches_text(pattern, process.container),
+    "cgroup": lambda pattern, process: _matches_text(pattern, process.cgroup),
+}

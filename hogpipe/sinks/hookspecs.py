@@ -1,0 +1,21 @@
+"""The hook by which plugins reach hogpipe (docs/plugins.md).
+
+There is one. It hands over sink types once, at start; records never travel through hooks.
+"""
+
+from collections.abc import Iterable
+
+import pluggy
+
+from hogpipe.sinks.protocol import SinkSettings, SinkType
+
+PROJECT = "hogpipe"
+"""The name of the pluggy project, and of the entry-point group of installed plugins."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def hogpipe_sinks() -> Iterable[SinkType[SinkSettings]]:  # type: ignore[empty-body]
+    """Return the sink types that this plugin offers."""

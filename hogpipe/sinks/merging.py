@@ -1,0 +1,166 @@
+"""PURE: windows of records merged into one, so that a full queue loses time and never a byte.
+
+Traffic records that say the same of everything but numbers and stamp are one group. Within a group
+bytes, packets, the bytes of each attribution quality, and flows are added. A flow that moved bytes
+in both windows thus counts twice, just as it does for whoever adds up the two records unmerged.
+Of stats records the deltas are added and the states (`pending`, `sinks`, memory) are the newest.
+The window spans both; timestamp, sequence, run and host are those of the newer record.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import orjson
+
+from hogpipe.record import (
+    IoInfo,
+    NetworkInfo,
+    Record,
+    StatsRecord,
+    TallyInfo,
+    TrafficRecord,
+    Window,
+)
+
+_STAMP = ("timestamp", "window", "run", "sequence", "host")
+_NUMBERS = (*_STAMP, "network", "attribution")
+
+
+def merge_windows(older: Sequence[Record], newer: Sequence[Record]) -> list[Record]:
+    """Return the records of two windows as those of one; neither is changed."""
+    merger = Merger()
+    merger.add(older)
+    merger.add(newer)
+    return merger.records()
+
+
+class Merger:
+    """A window that others are merged into, each at a cost that follows its own size.
+
+    Beyond `max_groups` those that moved least are summed up in the remainder record.
+    """
+
+    def __init__(self, max_groups: int | None = None) -> None:
+        self._max_groups = max_groups
+        self._groups: dict[bytes, TrafficRecord] = {}
+        self._stats: StatsRecord | None = None
+
+    def __len__(self) -> int:
+        return len(self._groups) + (self._stats is not None)
+
+    def add(self, window: Sequence[Record]) -> None:
+        """Merge in a window that is newer than those before; it is not changed."""
+        for record in window:
+            if record["type"] == "stats":
+                self._stats = _merge_stats(self._stats, record) if self._stats else record
+            else:
+                _add(self._groups, record)
+        if self._max_groups is not None and len(self._groups) > self._max_groups:
+            self._groups = _fold_least(self._groups, self._max_groups)
+
+    def records(self) -> list[Record]:
+        """Return the records of the merged window by sequence."""
+        merged: list[Record] = [*self._groups.values()]
+        if self._stats is not None:
+            merged.append(self._stats)
+        return sorted(merged, key=lambda record: record["sequence"])
+
+
+def _add(groups: dict[bytes, TrafficRecord], record: TrafficRecord) -> None:
+    key = _group_key(record)
+    older = groups.get(key)
+    groups[key] = _merge_traffic(older, record) if older else record
+
+
+def _group_key(record: TrafficRecord) -> bytes:
+    about: dict[str, object] = {k: v for k, v in record.items() if k not in _NUMBERS}
+    about["network"] = {k: v for k, v in record["network"].items() if k not in ("flows", "io")}
+    return orjson.dumps(about, option=orjson.OPT_SORT_KEYS)
+
+
+def _fold_least(groups: Mapping[bytes, TrafficRecord], limit: int) -> dict[bytes, TrafficRecord]:
+    by_bytes = sorted(groups.items(), key=lambda item: _total_bytes(item[1]), reverse=True)
+    kept = dict(by_bytes[: limit - 1])
+    for _, record in by_bytes[limit - 1 :]:
+        _add(kept, _nameless(record))
+    return kept
+
+
+def _total_bytes(record: TrafficRecord) -> int:
+    io = record["network"]["io"]
+    return io["transmit"]["bytes"] + io["receive"]["bytes"]
+
+
+def _nameless(record: TrafficRecord) -> TrafficRecord:
+    network = record["network"]
+    return {
+        "type": "traffic",
+        "timestamp": record["timestamp"],
+        "window": record["window"],
+        "run": record["run"],
+        "sequence": record["sequence"],
+        "host": record["host"],
+        "network": {"flows": network["flows"], "io": network["io"]},
+        "attribution": record["attribution"],
+        "remainder": True,
+    }
+
+
+def _merge_traffic(older: TrafficRecord, newer: TrafficRecord) -> TrafficRecord:
+    return {
+        **newer,
+        "window": _span(older["window"], newer["window"]),
+        "network": _merge_network(older["network"], newer["network"]),
+        "attribution": _added(older["attribution"], newer["attribution"]),
+    }
+
+
+def _merge_network(older: NetworkInfo, newer: NetworkInfo) -> NetworkInfo:
+    io: IoInfo = {
+        "transmit": _merge_tally(older["io"]["transmit"], newer["io"]["transmit"]),
+        "receive": _merge_tally(older["io"]["receive"], newer["io"]["receive"]),
+    }
+    return {**newer, "flows": older["flows"] + newer["flows"], "io": io}
+
+
+def _merge_tally(older: TallyInfo, newer: TallyInfo) -> TallyInfo:
+    return {
+        "bytes": older["bytes"] + newer["bytes"],
+        "packets": older["packets"] + newer["packets"],
+    }
+
+
+def _span(older: Window, newer: Window) -> Window:
+    # The stamps are all of one form, in UTC: they sort as text.
+    return {
+        "start": min(older["start"], newer["start"]),
+        "end": max(older["end"], newer["end"]),
+    }
+
+
+def _merge_stats(older: StatsRecord, newer: StatsRecord) -> StatsRecord:
+    # Whatever is a number is a delta, unless it is put right here.
+    merged = cast("StatsRecord", _sum(older, newer))
+    merged["timestamp"] = newer["timestamp"]
+    merged["window"] = _span(older["window"], newer["window"])
+    merged["sequence"] = newer["sequence"]
+    merged["attribution"]["pending"] = newer["attribution"]["pending"]
+    if "self" in newer:
+        merged["self"]["memory"] = newer["self"]["memory"]
+    return merged
+
+
+def _added(older: Mapping[str, int], newer: Mapping[str, int]) -> dict[str, int]:
+    return {key: older.get(key, 0) + newer.get(key, 0) for key in {**older, **newer}}
+
+
+def _sum(older: Mapping[str, object], newer: Mapping[str, object]) -> dict[str, object]:
+    """Add two trees of numbers key by key; a key that only one has is taken as it is."""
+    total: dict[str, object] = {**older, **newer}
+    for key in older.keys() & newer.keys():
+        one, other = older[key], newer[key]
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            total[key] = _sum(one, other)
+        elif isinstance(one, int | float) and isinstance(other, int | float):
+            total[key] = one + other
+    return total

@@ -1,0 +1,153 @@
+"""Which sink types there are: those of hogpipe itself, of installed packages and of single files.
+
+A plugin that fails takes nothing down with it. It is left out whole, and its `PluginInfo` says why.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from pluggy import PluginManager
+
+import hogpipe
+from hogpipe.sinks import builtin, hookspecs
+from hogpipe.sinks.files import forget_module, load_module
+from hogpipe.sinks.protocol import SinkSettings, SinkType
+from hogpipe.sinks.text import describe_error, printable
+
+
+@dataclass(frozen=True, slots=True)
+class PluginInfo:
+    """A plugin, as `hogpipe plugins` lists it; `error` is one printable line."""
+
+    name: str
+    """What `[plugins] disabled` calls it: `builtin`, the entry point's name, or the file's stem."""
+    origin: str
+    """`built-in`, the distribution's name and version, or the file's path."""
+    version: str | None = None
+    sinks: tuple[str, ...] = ()
+    state: Literal["built-in", "loaded", "disabled", "failed"] = "loaded"
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """What was found; `sink_types` by name, `plugins` in the order in which they were asked."""
+
+    sink_types: Mapping[str, SinkType[SinkSettings]]
+    plugins: Sequence[PluginInfo]
+
+    @property
+    def failures(self) -> Sequence[PluginInfo]:
+        """The plugins that were left out because they failed."""
+        return [plugin for plugin in self.plugins if plugin.state == "failed"]
+
+
+def load_plugins(paths: Sequence[Path], disabled: Sequence[str]) -> Registry:
+    """Return the sink types of hogpipe, of entry points, and of the files under `paths`.
+
+    A folder stands for each `*.py` in it that does not begin with `_`. Where two plugins offer
+    the same sink type, the later one fails. A plugin that is `disabled` is not even imported.
+    """
+    loader = _Loader(frozenset(disabled))
+    loader.add(PluginInfo("builtin", "built-in", hogpipe.__version__, state="built-in"), builtin)
+    for entry_point in sorted(entry_points(group=hookspecs.PROJECT)):
+        loader.add(_describe_entry_point(entry_point), entry_point)
+    for path in dict.fromkeys(_find_files(paths)):
+        loader.add(PluginInfo(printable(path.stem), printable(str(path))), path)
+    return Registry(loader.sink_types, loader.plugins)
+
+
+def _describe_entry_point(entry_point: EntryPoint) -> PluginInfo:
+    name, distribution = printable(entry_point.name), entry_point.dist
+    if distribution is None:
+        return PluginInfo(name, printable(entry_point.value))
+    version = printable(distribution.version)
+    return PluginInfo(name, f"{printable(distribution.name)} {version}", version)
+
+
+def _find_files(paths: Sequence[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(file for file in path.glob("*.py") if not file.name.startswith("_"))
+        else:
+            yield path
+
+
+@dataclass(slots=True)
+class _Loader:
+    disabled: frozenset[str]
+    sink_types: dict[str, SinkType[SinkSettings]] = field(default_factory=dict)
+    plugins: list[PluginInfo] = field(default_factory=list)
+    owners: dict[str, PluginInfo] = field(default_factory=dict)
+
+    def add(self, info: PluginInfo, source: object) -> None:
+        """Load a plugin from an entry point, a file, or as it is; keep what it offers."""
+        if info.name in self.disabled:
+            self.plugins.append(replace(info, state="disabled"))
+            return
+        try:
+            plugin = _import(source)
+            offered = self._check(_ask(plugin, info.name))
+            info = replace(info, sinks=tuple(offered), version=info.version or _version(plugin))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin may do
+            if isinstance(source, Path):
+                forget_module(source)
+            self.plugins.append(replace(info, state="failed", error=describe_error(error)))
+            return
+        self.plugins.append(info)
+        self.sink_types.update(offered)
+        self.owners.update(dict.fromkeys(offered, info))
+
+    def _check(self, offered: Sequence[object]) -> dict[str, SinkType[SinkSettings]]:
+        checked: dict[str, SinkType[SinkSettings]] = {}
+        for sink_type in offered:
+            if not isinstance(sink_type, SinkType):
+                raise TypeError(f"hogpipe_sinks must return SinkTypes, not {sink_type!r}")
+            _check_type(sink_type)
+            name = sink_type.name
+            if name in checked:
+                raise ValueError(f"it offers the sink type {name!r} twice")
+            if owner := self.owners.get(name):
+                raise ValueError(
+                    f"the sink type {name!r} is taken by {owner.name} ({owner.origin})"
+                )
+            checked[name] = sink_type
+        return checked
+
+
+def _import(source: object) -> object:
+    if isinstance(source, EntryPoint):
+        return source.load()
+    return load_module(source) if isinstance(source, Path) else source
+
+
+def _ask(plugin: object, name: str) -> Sequence[object]:
+    # A manager of its own: what a plugin registers or breaks there concerns nobody else.
+    manager = PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(plugin, name)
+    manager.check_pending()
+    if not manager.hook.hogpipe_sinks.get_hookimpls():
+        raise TypeError("it has no function hogpipe_sinks marked with @hookimpl")
+    return [sink_type for offered in manager.hook.hogpipe_sinks() for sink_type in offered]
+
+
+def _check_type(sink_type: SinkType[SinkSettings]) -> None:
+    name: object = sink_type.name
+    settings: object = sink_type.settings
+    if not isinstance(name, str) or not name or not name.isprintable():
+        raise TypeError(f"a sink type's name must be printable text, not {name!r}")
+    if not isinstance(settings, type) or not issubclass(settings, SinkSettings):
+        raise TypeError(f"the settings of {name!r} must be a subclass of SinkSettings")
+    if not callable(sink_type.create):
+        raise TypeError(f"the sink type {name!r} has nothing callable to create a sink")
+    msgspec.json.Decoder(settings)  # raises for field types that cannot be read from a file
+
+
+def _version(plugin: object) -> str | None:
+    version = getattr(plugin, "__version__", None)
+    return printable(version) if isinstance(version, str) else None

@@ -1,0 +1,74 @@
+"""PURE: the parts of a stats record, from what the stages counted."""
+
+from collections.abc import Mapping
+
+from hogpipe.attribution.contract import AttributionCounts
+from hogpipe.model import CaptureCounts, Tally
+from hogpipe.record import (
+    AggregationInfo,
+    AttributionInfo,
+    CaptureInfo,
+    SelfInfo,
+    TallyInfo,
+)
+
+
+def capture_info(counts: CaptureCounts) -> CaptureInfo:
+    """Return what the captures counted in a window."""
+    return {
+        "packets": counts.captured.packets,
+        "bytes": counts.captured.bytes,
+        "dropped": {"kernel": counts.kernel_dropped, "interface": counts.interface_dropped},
+        "not_local": _tally_info(counts.not_local),
+        "not_ip": _tally_info(counts.not_ip),
+        "undecoded": _tally_info(counts.undecoded),
+        "both_sides": _tally_info(counts.both_sides),
+        "length_floored": _tally_info(counts.length_floored),
+        "overflowed": _tally_info(counts.overflowed),
+        "merged_batches": counts.merged_batches,
+    }
+
+
+def attribution_info(
+    counts: AttributionCounts, bytes_by_quality: Mapping[str, int], *, timed: bool
+) -> AttributionInfo:
+    """Return what attribution did in a window.
+
+    A replay is not `timed`: the same packets then give the same record.
+    """
+    resolver = counts.resolver
+    info: AttributionInfo = {
+        "new_flows": counts.new_flows,
+        "batches": counts.batches,
+        "failed_batches": counts.failed_batches,
+        "reads": resolver.reads,
+        "rows_skipped": resolver.rows_skipped,
+        "walks": resolver.walks,
+        "fds_read": resolver.fds_read,
+        "not_permitted": resolver.not_permitted,
+        "forgotten_flows": counts.forgotten_flows,
+        "overflowed": _tally_info(counts.overflowed),
+        "pending": {"flows": counts.pending_flows, "bytes": counts.pending_bytes},
+        "bytes": dict(bytes_by_quality),
+    }
+    if timed:
+        info["lookup_seconds"] = round(counts.lookup_seconds, 6)
+    return info
+
+
+def aggregation_info(*, records: int, folded_groups: int, uncounted_flows: int) -> AggregationInfo:
+    """Return how a window's traffic became records."""
+    return {
+        "records": records,
+        "folded_groups": folded_groups,
+        "uncounted_flows": uncounted_flows,
+    }
+
+
+def self_info(*, cpu_seconds: float, memory_bytes: int) -> SelfInfo:
+    """Return what the process itself cost: CPU seconds of the window, resident bytes now."""
+    return {"cpu": {"seconds": round(cpu_seconds, 6)}, "memory": {"bytes": memory_bytes}}
+
+
+def _tally_info(tally: Tally) -> TallyInfo:
+    return {"bytes": tally.bytes, "packets": tally.packets}

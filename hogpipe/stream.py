@@ -1,0 +1,83 @@
+"""The pipeline as a library: a context in which records can be iterated over."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from hogpipe.config.settings import Settings, SinkChoice
+from hogpipe.errors import OutputClosedError
+from hogpipe.pipeline import Pipeline
+from hogpipe.record import Record
+from hogpipe.sinks.protocol import Sink, SinkSettings, SinkType
+
+_MOST_WAITING = 2  # windows; more of them wait, and merge, in the sink's queue
+
+
+class _Outlet:
+    """A sink whose windows an iterator takes out again."""
+
+    def __init__(self) -> None:
+        self._windows: deque[Sequence[Record]] = deque()
+        self._changed = asyncio.Condition()
+        self._ended = False
+
+    async def open(self) -> None:
+        """Do nothing: the reader is there."""
+
+    async def write(self, records: Sequence[Record]) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self._windows) < _MOST_WAITING or self._ended)
+            if self._ended:
+                raise OutputClosedError("the iteration has ended")
+            self._windows.append(records)
+            self._changed.notify_all()
+
+    async def close(self) -> None:
+        async with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    async def iterate(self) -> AsyncIterator[Record]:
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._windows or self._ended)
+                if not self._windows:
+                    return
+                records = self._windows.popleft()
+                self._changed.notify_all()
+            for record in records:
+                yield record
+
+
+@asynccontextmanager
+async def stream(
+    settings: Settings, *, host: str | None = None
+) -> AsyncIterator[AsyncIterator[Record]]:
+    """Run a pipeline for as long as the context lasts, and give an iterator over its records.
+
+    The iterator ends when the source does. The configured sinks, if any, get the records too. A
+    reader that is slow gets windows merged (live) or slows the replay down.
+
+    Raises ConfigurationError, NotPermittedError or CaptureError on entry; CaptureError on exit
+    where the source broke off.
+    """
+    outlet = _Outlet()
+
+    def create(_settings: SinkSettings) -> Sink:
+        return outlet
+
+    choice = SinkChoice(SinkType("stream", SinkSettings, create), SinkSettings(type="stream"))
+    pipeline = Pipeline(
+        msgspec.structs.replace(settings, sinks=(*settings.sinks, choice)), host=host
+    )
+    await pipeline.open()
+    run = asyncio.create_task(pipeline.run())
+    try:
+        yield outlet.iterate()
+    finally:
+        pipeline.stop()
+        await outlet.close()
+        await run

@@ -1,0 +1,57 @@
+"""What a run amounted to, in one line for the user."""
+
+import msgspec
+
+from hogpipe.model import CaptureCounts, Quality
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+class Summary(msgspec.Struct):
+    """The totals of a run."""
+
+    seconds: float = 0.0
+    counts: CaptureCounts = msgspec.field(default_factory=CaptureCounts)
+    bytes_by_quality: dict[str, int] = msgspec.field(default_factory=dict)
+    records: int = 0
+    undelivered: list[str] = msgspec.field(default_factory=list)
+    """One line for each sink that did not get all."""
+
+    def add_window(
+        self, counts: CaptureCounts, bytes_by_quality: dict[str, int], records: int
+    ) -> None:
+        """Add what one window held."""
+        self.counts.add(counts)
+        for quality, size in bytes_by_quality.items():
+            self.bytes_by_quality[quality] = self.bytes_by_quality.get(quality, 0) + size
+        self.records += records
+
+    def __str__(self) -> str:
+        counts = self.counts
+        shares = _format_shares(self.bytes_by_quality)
+        dropped = counts.kernel_dropped + counts.interface_dropped
+        return (
+            f"{self.seconds:.1f} s, {counts.captured.packets} packets, "
+            f"{format_bytes(counts.captured.bytes)} captured, {dropped} dropped, "
+            f"{self.records} records; by owner: {shares}"
+        )
+
+
+def _format_shares(bytes_by_quality: dict[str, int]) -> str:
+    whole = sum(bytes_by_quality.values())
+    if not whole:
+        return "nothing to attribute"
+    return ", ".join(
+        f"{100 * bytes_by_quality[quality] / whole:.1f} % {quality}"
+        for quality in Quality
+        if bytes_by_quality.get(quality)
+    )
+
+
+def format_bytes(size: float) -> str:
+    """Return a number of bytes in decimal units, three digits or so."""
+    for unit in _UNITS:
+        if size < 1000 or unit == _UNITS[-1]:
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

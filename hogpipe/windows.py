@@ -1,0 +1,63 @@
+"""PURE: where windows begin and end. All times are nanoseconds since the epoch, given as arguments.
+
+Windows begin at multiples of the interval, so that those of several hosts line up.
+"""
+
+from typing import NamedTuple
+
+_NANOSECONDS = 1_000_000_000
+_SLACK_NS = 10_000_000  # a timer may fire a little before the wall clock says so
+
+
+class Span(NamedTuple):
+    """A window's time; `end_ns` is exclusive."""
+
+    start_ns: int
+    end_ns: int
+
+
+class ClockWindows:
+    """Windows of a live run: they follow a wall clock, which may be set while it runs."""
+
+    def __init__(self, interval_ns: int, now_ns: int) -> None:
+        self._interval_ns = interval_ns
+        self._slack_ns = min(interval_ns // 10, _SLACK_NS)
+        self._start_ns = now_ns
+
+    def delay(self, now_ns: int) -> float:
+        """Return the seconds until the open window is to be closed."""
+        end = self._floor(self._start_ns) + self._interval_ns
+        return min(self._interval_ns, max(0, end - now_ns)) / _NANOSECONDS
+
+    def close(self, now_ns: int, *, last: bool = False) -> Span:
+        """End the window at the boundary that was just reached (the last window: now)."""
+        boundary = now_ns if last else self._floor(now_ns + self._slack_ns)
+        # No boundary since the start means that the clock was set back.
+        end = boundary if boundary > self._start_ns else now_ns
+        span = Span(min(self._start_ns, end), end)
+        self._start_ns = end
+        return span
+
+    def _floor(self, time_ns: int) -> int:
+        return time_ns - time_ns % self._interval_ns
+
+
+class PacketWindows:
+    """Windows of a replay: they follow packet time; those without a packet do not occur."""
+
+    def __init__(self, interval_ns: int) -> None:
+        self._interval_ns = interval_ns
+        self._current: Span | None = None
+
+    def advance(self, time_ns: int) -> Span | None:
+        """Enter the window of `time_ns`; return the one that this ends, if any."""
+        start = time_ns - time_ns % self._interval_ns
+        ended = self._current
+        if ended is not None and start < ended.end_ns:
+            return None
+        self._current = Span(start, start + self._interval_ns)
+        return ended
+
+    def close(self) -> Span | None:
+        """Return the window that is still open, if any."""
+        return self._current

@@ -1,0 +1,453 @@
+"""The stage against a scripted resolver, a real executor thread and a clock set by hand."""
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from typing import cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from support.traffic import NGINX, attributions, deltas, exact, make_flow
+
+from hogpipe.attribution.attributor import Attributor
+from hogpipe.attribution.contract import ResolverCounts
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality, Tally, User
+
+CURL = replace(NGINX, pid=77, command="curl")
+ONLY_USER = Attribution(Quality.NONE, None, User(33, "www-data"))
+FLOW = make_flow(1)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class ScriptedResolver:
+    """Answers from `answers`, raises `error`, and blocks while `gate` is closed."""
+
+    def __init__(self) -> None:
+        self.answers: dict[FlowKey, Attribution] = {}
+        self.error: OSError | None = None
+        self.gate = threading.Event()
+        self.gate.set()
+        self.asked: list[list[FlowKey]] = []
+        self.calls: asyncio.Queue[list[FlowKey]] = asyncio.Queue()
+        self.cpu_seconds = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._counts = ResolverCounts()
+
+    def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Attribution]:
+        self._counts.reads += 1
+        self.asked.append(list(flows))
+        answers = {flow: self.answers[flow] for flow in flows if flow in self.answers}
+        self._loop.call_soon_threadsafe(self.calls.put_nowait, list(flows))
+        assert self.gate.wait(10)
+        until = time.thread_time() + self.cpu_seconds
+        while time.thread_time() < until:
+            pass
+        if self.error is not None:
+            raise self.error
+        return answers
+
+    def counts(self) -> ResolverCounts:
+        return self._counts
+
+
+class Stage:
+    """An attributor with all that it touches; `emitted` is what came out."""
+
+    def __init__(
+        self,
+        executor: ThreadPoolExecutor,
+        *,
+        hold: float = 2.0,
+        cpu_budget: float = 1.0,
+        max_flows: int = 1000,
+    ) -> None:
+        self.clock = Clock()
+        self.resolver = ScriptedResolver()
+        self.emitted: list[tuple[FlowKey, FlowDelta, Attribution]] = []
+        self.came_out = asyncio.Event()
+        self.attributor = Attributor(
+            self.resolver,
+            executor,
+            self._take,
+            hold=hold,
+            cpu_budget=cpu_budget,
+            clock=self.clock,
+            max_flows=max_flows,
+        )
+
+    def ingest(self, *flows: FlowKey, size: int = 1, opened: bool = False) -> None:
+        self.attributor.ingest({flow: FlowDelta(size, 1, opened=opened) for flow in flows})
+
+    async def next_look(self) -> float:
+        """Do as `run` does when the time comes; return the time."""
+        self.clock.now = max(self.clock.now, self.attributor._due, self.attributor._rested)
+        await self.attributor._look_up(self.attributor._select_due())
+        return self.clock.now
+
+    def drain(self) -> list[tuple[FlowKey, int, Attribution]]:
+        """Return flow, bytes and owner of what was emitted since the last time."""
+        emitted, self.emitted = self.emitted, []
+        return [(flow, delta.total_bytes, owner) for flow, delta, owner in emitted]
+
+    def _take(self, flow: FlowKey, delta: FlowDelta, attribution: Attribution) -> None:
+        self.emitted.append((flow, copy(delta), attribution))
+        self.came_out.set()
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+async def test_a_new_flow_is_looked_up_at_once_and_from_then_on_known(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, cpu_budget=0.2)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    async with asyncio.timeout(10):
+        run = asyncio.create_task(stage.attributor.run())
+        await asyncio.sleep(0)
+        stage.ingest(FLOW, size=10)
+        assert stage.drain() == []
+        await stage.came_out.wait()
+        assert stage.drain() == [(FLOW, 10, exact(NGINX))]
+        stage.ingest(FLOW, size=5)
+        assert stage.drain() == [(FLOW, 5, exact(NGINX))]
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    assert stage.resolver.asked == [[FLOW]]
+
+
+async def test_all_that_waits_is_one_batch_and_bytes_add_up_meanwhile(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.ingest(make_flow(1), make_flow(2))
+    stage.ingest(make_flow(2), make_flow(3))
+    await stage.next_look()
+    assert stage.resolver.asked == [[make_flow(1), make_flow(2), make_flow(3)]]
+    assert stage.attributor.drain_stats().pending_bytes == 4
+
+
+async def test_a_delta_that_waits_is_not_the_callers_own(executor: ThreadPoolExecutor) -> None:
+    stage = Stage(executor)
+    delta = FlowDelta(1, 1)
+    stage.attributor.ingest({FLOW: delta})
+    stage.ingest(FLOW, size=2)
+    assert delta == FlowDelta(1, 1)
+
+
+async def test_a_flow_that_is_not_found_is_tried_again_with_growing_pauses_until_hold(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, hold=2.0)
+    stage.ingest(FLOW)
+    times = []
+    while not stage.emitted:
+        times.append(await stage.next_look())
+    assert times == pytest.approx([0.0, 0.05, 0.15, 0.35, 0.75, 1.55, 2.0])
+    assert stage.drain() == [(FLOW, 1, UNATTRIBUTED)]
+
+
+async def test_every_flow_gets_one_look_even_without_hold(executor: ThreadPoolExecutor) -> None:
+    stage = Stage(executor, hold=0.0)
+    stage.ingest(make_flow(1), make_flow(2))
+    stage.resolver.answers[make_flow(1)] = exact(NGINX)
+    stage.clock.now = 5.0
+    await stage.next_look()
+    assert stage.drain() == [
+        (make_flow(1), 1, exact(NGINX)),
+        (make_flow(2), 1, UNATTRIBUTED),
+    ]
+
+
+async def test_a_user_that_was_seen_once_is_told_though_a_later_look_finds_nothing(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = ONLY_USER
+    stage.ingest(FLOW)
+    await stage.next_look()
+    assert stage.drain() == []
+    del stage.resolver.answers[FLOW]
+    await stage.attributor.settle()
+    assert stage.drain() == [(FLOW, 1, ONLY_USER)]
+
+
+async def test_a_flow_without_an_owner_is_not_looked_up_with_each_batch(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.ingest(FLOW)
+    await stage.attributor.settle()
+    for second in range(1, 10):
+        stage.clock.now = float(second)
+        stage.ingest(FLOW)
+        await stage.next_look()
+    assert stage.resolver.asked == [[FLOW]]
+    assert stage.drain() == [(FLOW, 1, UNATTRIBUTED)] * 10
+
+
+async def test_an_old_answer_is_used_at_once_and_asked_for_again(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.ingest(FLOW)
+    await stage.attributor.settle()
+    stage.resolver.answers[FLOW] = exact(CURL)
+    stage.clock.now = 10.0
+    stage.ingest(FLOW)
+    stage.ingest(FLOW)
+    await stage.next_look()
+    stage.ingest(FLOW)
+    assert stage.drain() == [(FLOW, 1, exact(NGINX))] * 3 + [(FLOW, 1, exact(CURL))]
+    assert stage.resolver.asked == [[FLOW]] * 2
+
+
+async def test_old_answers_alone_cause_no_look_up_more_often_than_they_age(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    first, second = make_flow(1), make_flow(2)
+    stage.ingest(first)
+    await stage.attributor.settle()
+    stage.clock.now = 4.0
+    stage.ingest(second)
+    await stage.attributor.settle()
+    stage.clock.now = 10.0
+    stage.ingest(first)
+    assert await stage.next_look() == 14.0
+    assert stage.resolver.asked[2:] == [[first]]
+
+
+async def test_an_owner_stays_when_its_socket_is_gone(executor: ThreadPoolExecutor) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.ingest(FLOW)
+    await stage.attributor.settle()
+    stage.resolver.answers.clear()
+    stage.clock.now = 10.0
+    stage.ingest(FLOW)
+    await stage.next_look()
+    stage.ingest(FLOW)
+    assert stage.drain() == [(FLOW, 1, exact(NGINX))] * 3
+
+
+async def test_a_new_connection_on_a_known_five_tuple_waits_for_its_own_owner(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.ingest(FLOW)
+    await stage.attributor.settle()
+    stage.drain()
+    stage.resolver.answers[FLOW] = exact(CURL)
+    stage.ingest(FLOW, size=10, opened=True)
+    stage.ingest(FLOW, size=20)
+    assert stage.drain() == []
+    await stage.next_look()
+    assert stage.drain() == [(FLOW, 30, exact(CURL))]
+
+
+async def test_a_look_up_that_began_before_a_new_connection_does_not_name_its_owner(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.ingest(FLOW, size=10)
+    stage.resolver.gate.clear()
+    async with asyncio.timeout(10):
+        look = asyncio.create_task(stage.next_look())
+        await stage.resolver.calls.get()
+        stage.resolver.answers[FLOW] = exact(CURL)
+        stage.ingest(FLOW, size=20, opened=True)
+        stage.resolver.gate.set()
+        await look
+    assert stage.drain() == []
+    await stage.next_look()
+    assert stage.drain() == [(FLOW, 30, exact(CURL))]
+
+
+async def test_a_nameless_flow_is_not_looked_up(executor: ThreadPoolExecutor) -> None:
+    stage = Stage(executor)
+    nameless = FlowKey(0, b"", 0, b"", 0, "")
+    stage.ingest(nameless)
+    assert stage.drain() == [(nameless, 1, UNATTRIBUTED)]
+    assert stage.attributor.drain_stats().new_flows == 0
+
+
+async def test_look_ups_rest_so_that_they_stay_within_the_cpu_budget(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, cpu_budget=0.1)
+    stage.resolver.cpu_seconds = 0.005
+    stage.ingest(make_flow(1))
+    assert await stage.next_look() == 0.0
+    stage.ingest(make_flow(2))
+    cost = stage.attributor.drain_stats().lookup_seconds
+    assert cost >= 0.005
+    assert await stage.next_look() == pytest.approx(cost * 9)
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_cancelling_the_look_ups_at_any_point_loses_nothing(
+    executor: ThreadPoolExecutor, steps: int
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[make_flow(1)] = exact(NGINX)
+    async with asyncio.timeout(10):
+        run = asyncio.create_task(stage.attributor.run())
+        stage.ingest(make_flow(1), make_flow(2), size=10)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        run.cancel()
+        await asyncio.wait([run])
+        stage.ingest(make_flow(1), make_flow(2), size=1)
+        await stage.attributor.settle()
+    told = Counter[FlowKey]()
+    for flow, size, _ in stage.drain():
+        told[flow] += size
+    assert told == {make_flow(1): 11, make_flow(2): 11}
+    assert run.cancelled()
+
+
+async def test_a_look_up_whose_asker_was_cancelled_ends_before_the_next_begins() -> None:
+    with ThreadPoolExecutor(2) as pool:
+        stage = Stage(pool)
+        stage.resolver.answers[FLOW] = exact(NGINX)
+        stage.ingest(FLOW)
+        stage.resolver.gate.clear()
+        async with asyncio.timeout(10):
+            run = asyncio.create_task(stage.attributor.run())
+            await stage.resolver.calls.get()
+            run.cancel()
+            await asyncio.wait([run])
+            settling = asyncio.create_task(stage.attributor.settle())
+            await asyncio.sleep(0)
+            assert len(stage.resolver.asked) == 1
+            stage.resolver.gate.set()
+            await settling
+    assert stage.drain() == [(FLOW, 1, exact(NGINX))]
+    assert stage.resolver.asked == [[FLOW]] * 2
+
+
+async def test_a_failing_resolver_is_logged_once_and_its_flows_wait_until_hold(
+    executor: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = Stage(executor, hold=0.1)
+    stage.resolver.error = OSError(5, "Input/output error", "/proc/net/tcp")
+    stage.ingest(FLOW)
+    times = []
+    while not stage.emitted:
+        times.append(await stage.next_look())
+    assert times == pytest.approx([0.0, 0.05, 0.1])
+    assert stage.drain() == [(FLOW, 1, UNATTRIBUTED)]
+    assert len(caplog.records) == 1
+    assert "/proc/net/tcp" in caplog.text
+    counts = stage.attributor.drain_stats()
+    assert (counts.batches, counts.failed_batches) == (3, 3)
+
+
+async def test_what_finds_no_room_to_wait_passes_without_an_owner_and_is_counted(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, max_flows=2)
+    stage.ingest(make_flow(1), make_flow(2), make_flow(3), size=7)
+    assert stage.drain() == [(make_flow(3), 7, UNATTRIBUTED)]
+    counts = stage.attributor.drain_stats()
+    assert counts.overflowed == Tally(packets=1, bytes=7)
+    assert counts.pending_flows == 2
+
+
+async def test_statistics_tell_what_was_done_since_they_were_last_asked_for(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, max_flows=4)
+    for port in range(5):
+        stage.ingest(make_flow(port))
+        await stage.attributor.settle()
+    counts = stage.attributor.drain_stats()
+    assert (counts.new_flows, counts.batches, counts.resolver.reads) == (5, 5, 5)
+    assert counts.forgotten_flows == 2
+    stage.ingest(make_flow(9), size=30)
+    counts = stage.attributor.drain_stats()
+    assert (counts.new_flows, counts.batches, counts.resolver.reads) == (1, 0, 0)
+    assert (counts.pending_flows, counts.pending_bytes, counts.forgotten_flows) == (1, 30, 0)
+
+
+FLOWS = [make_flow(port) for port in range(4)]
+batches = st.dictionaries(st.sampled_from(FLOWS), deltas)
+answers = st.dictionaries(st.sampled_from(FLOWS), attributions)
+steps = st.one_of(
+    st.tuples(st.just("ingest"), batches),
+    st.tuples(st.just("ingest during a look"), batches),
+    st.tuples(st.just("answers become"), answers),
+    st.tuples(st.just("time passes"), st.sampled_from([0.01, 0.5, 11.0, 70.0])),
+    st.tuples(st.just("fail"), st.booleans()),
+    st.tuples(st.sampled_from(["look", "settle"]), st.none()),
+)
+
+
+def sum_up(given_deltas: Iterable[FlowDelta]) -> FlowDelta:
+    total = FlowDelta()
+    for delta in given_deltas:
+        total.add(delta)
+    return total
+
+
+async def play(stage: Stage, script: list[tuple[str, object]]) -> None:
+    for step in script:
+        match step:
+            case "ingest", dict(batch):
+                stage.attributor.ingest(batch)
+            case "ingest during a look", dict(batch):
+                look = asyncio.create_task(stage.attributor.settle())
+                await asyncio.sleep(0)
+                stage.attributor.ingest(batch)
+                await look
+            case "answers become", dict(known):
+                stage.resolver.answers = known
+            case "time passes", float(seconds):
+                stage.clock.now += seconds
+            case "fail", bool(failing):
+                stage.resolver.error = OSError("no") if failing else None
+            case "look", _:
+                await stage.attributor._look_up(stage.attributor._select_due())
+            case "settle", _:
+                await stage.attributor.settle()
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(steps, max_size=15), st.integers(2, 6), st.sampled_from([0.0, 0.3]))
+def test_every_byte_that_goes_in_comes_out_once(
+    executor: ThreadPoolExecutor, script: list[tuple[str, object]], max_flows: int, hold: float
+) -> None:
+    async def run() -> Stage:
+        stage = Stage(executor, hold=hold, max_flows=max_flows)
+        await play(stage, script)
+        await stage.attributor.settle()
+        return stage
+
+    stage = asyncio.run(run())
+    ingests = [batch for action, batch in script if action.startswith("ingest")]
+    ingested = sum_up(
+        delta for batch in ingests for delta in cast("dict[FlowKey, FlowDelta]", batch).values()
+    )
+    assert sum_up(delta for _, delta, _ in stage.emitted) == ingested
+    assert stage.attributor.drain_stats().pending_flows == 0

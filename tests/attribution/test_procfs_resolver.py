@@ -1,0 +1,160 @@
+"""From flows to owners on a /proc of the test's own."""
+
+import ipaddress
+import pwd
+from pathlib import Path
+
+import pytest
+from support.fake_proc import CLOSE, LISTEN, FakeProc, format_row, format_time_wait
+
+from hogpipe.attribution.resolver import ProcfsResolver
+from hogpipe.errors import ConfigurationError
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowKey, Quality, User
+
+TCP, UDP, SCTP = 6, 17, 132
+HERE, THERE = ipaddress.ip_address("10.0.0.1").packed, ipaddress.ip_address("10.0.0.2").packed
+HERE6, THERE6 = ipaddress.ip_address("fd00::1").packed, ipaddress.ip_address("fd00::2").packed
+NOBODY_KNOWN = 2**32 - 2
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> FakeProc:
+    return FakeProc(tmp_path / "proc")
+
+
+def tcp_flow(local_port: int, remote_port: int) -> FlowKey:
+    return FlowKey(TCP, HERE, local_port, THERE, remote_port, "eth0")
+
+
+def connection(local_port: int, remote_port: int, *, inode: int, uid: int = 0) -> bytes:
+    return format_row((HERE, local_port), (THERE, remote_port), inode=inode, uid=uid)
+
+
+def listener(port: int, *, inode: int, uid: int = 0) -> bytes:
+    return format_row((bytes(4), port), (bytes(4), 0), inode=inode, state=LISTEN, uid=uid)
+
+
+def found(resolver: ProcfsResolver, flow: FlowKey) -> tuple[Quality, int | None]:
+    attribution = resolver.resolve([flow])[flow]
+    process = attribution.process
+    return attribution.quality, None if process is None else process.pid
+
+
+def test_a_wrong_root_is_told_when_the_resolver_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError):
+        ProcfsResolver(tmp_path / "nowhere")
+
+
+def test_a_batch_reads_each_table_that_it_needs_once(fake: FakeProc) -> None:
+    for name in ("tcp", "tcp6", "udp", "udp6"):
+        fake.table(name)
+    resolver = ProcfsResolver(fake.root)
+    flows = [tcp_flow(port, 80) for port in range(1000, 1100)]
+    flows.append(FlowKey(TCP, HERE6, 1, THERE6, 2, "eth0"))
+    assert resolver.resolve(flows) == dict.fromkeys(flows, UNATTRIBUTED)
+    assert resolver.counts().reads == 2
+    resolver.resolve([FlowKey(UDP, HERE6, 1, THERE6, 2, "eth0")])
+    assert resolver.counts().reads == 3
+
+
+def test_flows_of_all_kinds_get_their_owners_from_one_call(fake: FakeProc) -> None:
+    fake.table(
+        "tcp",
+        connection(4000, 80, inode=100),
+        listener(443, inode=101),
+        format_time_wait((HERE, 443), (THERE, 5000)),
+    )
+    fake.table("udp6", format_row((HERE6, 53), (bytes(16), 0), inode=102, state=CLOSE))
+    fake.process(10, sockets={3: 100})
+    fake.process(20, sockets={3: 101, 4: 102})
+    client, server = tcp_flow(4000, 80), tcp_flow(443, 5000)
+    name_server = FlowKey(UDP, HERE6, 53, THERE6, 999, "eth0")
+    stranger, other = tcp_flow(1, 2), FlowKey(SCTP, HERE, 1, THERE, 2, "eth0")
+    answer = ProcfsResolver(fake.root).resolve([client, server, name_server, stranger, other])
+    pids = {
+        flow: (attribution.quality, attribution.process and attribution.process.pid)
+        for flow, attribution in answer.items()
+    }
+    assert pids == {
+        client: (Quality.EXACT, 10),
+        server: (Quality.LISTENER, 20),
+        name_server: (Quality.LISTENER, 20),
+        stranger: (Quality.NONE, None),
+        other: (Quality.NONE, None),
+    }
+
+
+def test_a_client_that_closed_its_connection_cannot_be_named(fake: FakeProc) -> None:
+    # The row of a connection in TIME_WAIT says uid 0, whoever had it.
+    fake.table("tcp", format_time_wait((HERE, 4000), (THERE, 80)))
+    fake.process(10, sockets={3: 0})
+    flow = tcp_flow(4000, 80)
+    assert ProcfsResolver(fake.root).resolve([flow]) == {flow: UNATTRIBUTED}
+
+
+def test_a_connection_nobody_seems_to_hold_has_its_user(fake: FakeProc) -> None:
+    fake.table(
+        "tcp", connection(4000, 80, inode=100), connection(4001, 80, inode=7, uid=NOBODY_KNOWN)
+    )
+    known, unknown = tcp_flow(4000, 80), tcp_flow(4001, 80)
+    assert ProcfsResolver(fake.root).resolve([known, unknown]) == {
+        known: Attribution(Quality.NONE, user=User(0, pwd.getpwuid(0).pw_name)),
+        unknown: Attribution(Quality.NONE, user=User(NOBODY_KNOWN)),
+    }
+
+
+def test_a_connection_nobody_seems_to_hold_is_not_left_to_the_listener(fake: FakeProc) -> None:
+    fake.table("tcp", connection(443, 5000, inode=100), listener(443, inode=101))
+    fake.process(20, sockets={3: 101})
+    assert found(ProcfsResolver(fake.root), tcp_flow(443, 5000)) == (Quality.NONE, None)
+
+
+def test_two_possible_owners_are_no_owner(fake: FakeProc) -> None:
+    fake.table("tcp", listener(443, inode=101, uid=5), listener(443, inode=102, uid=5))
+    fake.process(20, sockets={3: 101})
+    fake.process(21, sockets={3: 102})
+    flow = tcp_flow(443, 5000)
+    attribution = ProcfsResolver(fake.root).resolve([flow])[flow]
+    assert (attribution.quality, attribution.process) == (Quality.NONE, None)
+    assert attribution.user is not None
+    assert attribution.user.id == 5
+
+
+def test_two_possible_owners_of_different_users_leave_nothing(fake: FakeProc) -> None:
+    fake.table("tcp", listener(443, inode=101, uid=5), listener(443, inode=102, uid=6))
+    fake.process(20, sockets={3: 101})
+    fake.process(21, sockets={3: 102})
+    flow = tcp_flow(443, 5000)
+    assert ProcfsResolver(fake.root).resolve([flow]) == {flow: UNATTRIBUTED}
+
+
+def test_an_owner_beside_an_unknown_one_is_not_sure(fake: FakeProc) -> None:
+    fake.table("tcp", listener(443, inode=101), listener(443, inode=102))
+    fake.process(20, sockets={3: 101})
+    assert found(ProcfsResolver(fake.root), tcp_flow(443, 5000)) == (Quality.NONE, None)
+
+
+def test_one_process_with_two_sockets_on_a_port_is_one_owner(fake: FakeProc) -> None:
+    fake.table("tcp", listener(443, inode=101), listener(443, inode=102))
+    fake.process(20, sockets={3: 101, 4: 102})
+    assert found(ProcfsResolver(fake.root), tcp_flow(443, 5000)) == (Quality.LISTENER, 20)
+
+
+def test_rows_that_make_no_sense_are_counted(fake: FakeProc) -> None:
+    fake.table("tcp", b"nonsense", connection(4000, 80, inode=100))
+    fake.process(10, sockets={3: 100})
+    resolver = ProcfsResolver(fake.root)
+    assert found(resolver, tcp_flow(4000, 80)) == (Quality.EXACT, 10)
+    assert resolver.counts().rows_skipped == 1
+
+
+def test_counters_only_grow(fake: FakeProc) -> None:
+    fake.table("tcp", connection(4000, 80, inode=100))
+    fake.process(10, sockets={3: 100})
+    resolver = ProcfsResolver(fake.root)
+    first = resolver.counts()
+    resolver.resolve([tcp_flow(4000, 80)])
+    second = resolver.counts()
+    assert (first.reads, first.walks, first.fds_read) == (0, 0, 0)
+    assert (second.reads, second.walks) == (1, 1)
+    assert second.fds_read > 0

@@ -1,0 +1,271 @@
+"""Batches: the columns agree with the plain decoder on all that can come, and conserve bytes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import frames as build
+from support.frame_strategies import LINK_TYPES, frames
+
+from hogpipe.capture import grouping
+from hogpipe.capture.bulk_packet import PacketColumns
+from hogpipe.capture.decode import LARGE_BATCH, Decoder, FrameBatch, WireFlows
+from hogpipe.capture.fragments import FirstFragment, FragmentTable, LaterFragment
+from hogpipe.capture.frame import Path, Rejection, WireKey, decode_frame, pack_key, unpack_key
+from hogpipe.capture.link_types import LinkType
+from hogpipe.model import Tally
+
+ETHERNET = LinkType.ETHERNET
+ORDINARY = build.ipv4(17, build.udp(9, 9, bytes(30)))
+
+Sums = dict[bytes, tuple[int, int, bool]]
+Tallies = tuple[Tally, Tally, Tally, Tally]
+
+
+def new_table() -> FragmentTable:
+    return FragmentTable(max_entries=2, ttl_ns=30_000_000, parking_ns=2_000_000)
+
+
+def tallies_of(all_flows: Sequence[WireFlows]) -> Tallies:
+    sums = (Tally(), Tally(), Tally(), Tally())
+    for flows in all_flows:
+        parts = (flows.captured, flows.not_ip, flows.undecoded, flows.length_floored)
+        for total, part in zip(sums, parts, strict=True):
+            total.add(part)
+    return sums
+
+
+def sums_of(all_flows: Sequence[WireFlows]) -> Sums:
+    sums: Sums = {}
+    for flows in all_flows:
+        assert len(set(flows.keys)) == len(flows.keys)
+        rows = zip(flows.keys, flows.packets, flows.bytes, flows.opened, strict=True)
+        for key, packets, size, opened in rows:
+            before = sums.get(key, (0, 0, False))
+            sums[key] = before[0] + packets, before[1] + size, before[2] | opened
+    return sums
+
+
+def decode_all(link_type: int, *batches: FrameBatch) -> list[WireFlows]:
+    decoder = Decoder(link_type, new_table())
+    return [*(decoder.decode(batch) for batch in batches), decoder.flush()]
+
+
+def decode_plainly(link_type: int, batch: FrameBatch) -> tuple[Sums, Tallies]:
+    """What `decode_all` should give, by the plain decoder and a fragment table alone."""
+    table = new_table()
+    sums: Sums = {}
+    captured, not_ip, undecoded, floored = tallies = (Tally(), Tally(), Tally(), Tally())
+
+    def add(key: bytes, packets: int, size: int, opened: bool) -> None:
+        before = sums.get(key, (0, 0, False))
+        sums[key] = before[0] + packets, before[1] + size, before[2] | opened
+
+    for row, (_, _, start, size) in enumerate(batch.records.tolist()):
+        now = int(batch.times_ns()[: row + 1].max())
+        original = None if batch.original_lengths is None else int(batch.original_lengths[row])
+        decoded = decode_frame(link_type, batch.data[start : start + size], original)
+        settled = table.advance(now)
+        if isinstance(decoded, Rejection):
+            captured.add(Tally(1, size))
+            (not_ip if decoded is Rejection.NOT_IP else undecoded).add(Tally(1, size))
+        else:
+            captured.add(Tally(1, decoded.length))
+            if decoded.length_floored:
+                floored.add(Tally(1, decoded.length))
+            match decoded.fragment:
+                case LaterFragment(ident):
+                    settled += table.later(ident, decoded.key, decoded.length, now)
+                case FirstFragment(ident):
+                    settled += table.first(ident, decoded.key, now)
+            if not isinstance(decoded.fragment, LaterFragment):
+                add(decoded.key, 1, decoded.length, decoded.opened)
+        for one in settled:
+            add(one.key, one.packets, one.bytes, False)
+    for one in table.flush():
+        add(one.key, one.packets, one.bytes, False)
+    return sums, tallies
+
+
+@st.composite
+def batches(draw: st.DrawFn, link_type: int) -> FrameBatch:
+    """A few frames of any kind, among enough ordinary ones that columns are used, or alone."""
+    few = draw(st.lists(frames(link_type), min_size=1, max_size=6))
+    many = [build.wrap(LinkType(link_type), ORDINARY)] * LARGE_BATCH if link_type != 127 else []
+    drawn = draw(st.sampled_from([few, many + few, few + many, few * LARGE_BATCH]))
+    steps = draw(st.lists(st.integers(0, 3_000), min_size=1, max_size=3))
+    times = [1_000_000 + steps[row % len(steps)] for row in range(len(drawn))]
+    lengths = None
+    if draw(st.booleans()):
+        extra = draw(st.sampled_from([0, 80_000]))
+        lengths = [len(frame) + extra for frame in drawn]
+    tail = draw(st.sampled_from([b"", b"\x08\x00\x45" * 30]))
+    return build.batch_of(drawn, times, lengths, tail)
+
+
+@given(st.data(), LINK_TYPES)
+@settings(deadline=None, max_examples=200)
+def test_columns_and_the_plain_decoder_agree_on_any_frames(
+    data: st.DataObject, link_type: int
+) -> None:
+    batch = data.draw(batches(link_type))
+    flows = decode_all(link_type, batch)
+    assert (sums_of(flows), tallies_of(flows)) == decode_plainly(link_type, batch)
+
+
+@given(LINK_TYPES, st.lists(st.binary(max_size=100), min_size=LARGE_BATCH, max_size=48))
+@settings(deadline=None, max_examples=40)
+def test_columns_and_the_plain_decoder_agree_on_random_bytes(
+    link_type: int, drawn: list[bytes]
+) -> None:
+    batch = build.batch_of(drawn)
+    flows = decode_all(link_type, batch)
+    assert (sums_of(flows), tallies_of(flows)) == decode_plainly(link_type, batch)
+
+
+@given(st.data(), LINK_TYPES)
+@settings(deadline=None, max_examples=60)
+def test_bytes_are_conserved(data: st.DataObject, link_type: int) -> None:
+    batch = data.draw(batches(link_type))
+    flows = decode_all(link_type, batch)
+    captured, not_ip, undecoded, _ = tallies_of(flows)
+    sums = sums_of(flows).values()
+    assert captured.packets == len(batch)
+    assert sum(packets for packets, _, _ in sums) + not_ip.packets + undecoded.packets == len(batch)
+    assert sum(size for _, size, _ in sums) + not_ip.bytes + undecoded.bytes == captured.bytes
+
+
+@given(st.data(), LINK_TYPES)
+@settings(deadline=None, max_examples=60)
+def test_a_batch_may_be_split_anywhere(data: st.DataObject, link_type: int) -> None:
+    batch = data.draw(batches(link_type))
+    cut = data.draw(st.integers(0, len(batch)))
+    whole = decode_all(link_type, batch)
+    parts = decode_all(link_type, batch.slice(0, cut), batch.slice(cut, len(batch)))
+    assert sums_of(parts) == sums_of(whole)
+    assert tallies_of(parts) == tallies_of(whole)
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=60)
+def test_what_stands_behind_a_cut_frame_does_not_matter(data: st.DataObject) -> None:
+    link_type = data.draw(LINK_TYPES)
+    frame = data.draw(frames(link_type))
+    row = np.array([[0, 0, 0, len(frame)]] * LARGE_BATCH, np.uint32)
+    results = []
+    for tail in (bytes(100), b"\xff" * 100, b"\x08\x00\x45\x00" * 25, b"\x86\xdd\x60\x00" * 25):
+        flows = decode_all(link_type, FrameBatch(frame + tail, row))
+        results.append((sums_of(flows), tallies_of(flows)))
+    assert all(result == results[0] for result in results)
+
+
+def cut_into_fragments(ident: int, sizes: Sequence[int]) -> list[bytes]:
+    """The fragments of one UDP packet, whose port is its identification."""
+    pieces, offset = [], 0
+    for place, size in enumerate(sizes):
+        payload = build.udp(ident, ident, bytes(size - 8)) if place == 0 else bytes(size)
+        more = place < len(sizes) - 1
+        pieces.append(
+            build.ethernet(build.ipv4(17, payload, identification=ident, offset=offset, more=more))
+        )
+        offset += size
+    return pieces
+
+
+@given(st.data(), st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_fragments_in_any_order_come_to_the_flow_of_their_first(
+    data: st.DataObject, large: bool
+) -> None:
+    packets = {ident: cut_into_fragments(ident, [24, 16, 8]) for ident in (1, 2)}
+    order = data.draw(st.permutations([piece for pieces in packets.values() for piece in pieces]))
+    filler = [build.ethernet(ORDINARY)] * (LARGE_BATCH if large else 0)
+    flows = decode_all(ETHERNET, build.batch_of([*filler, *order]))
+    for ident in packets:
+        key = pack_key(WireKey(4, 17, Path.UNKNOWN, build.A4, ident, build.B4, ident))
+        assert sums_of(flows)[key] == (3, 24 + 16 + 8 + 3 * 20, False)
+
+
+def test_a_fragment_whose_first_never_comes_is_captured_now_and_in_a_flow_later() -> None:
+    decoder = Decoder(ETHERNET, FragmentTable())
+    later = build.ethernet(build.ipv4(17, bytes(100), identification=3, offset=8))
+    flows = decoder.decode(build.batch_of([later]))
+    assert (flows.keys, flows.captured) == ([], Tally(1, 120))
+    ordinary = build.ethernet(ORDINARY)
+    flows = decoder.decode(build.batch_of([ordinary], times_us=[2_000_000]))
+    assert (flows.packets, flows.bytes) == ([1, 1], [len(ORDINARY), 120])
+    assert flows.captured == Tally(1, len(ORDINARY))
+    assert unpack_key(flows.keys[1]).source_port == 0
+    assert decoder.flush().keys == []
+
+
+def test_an_empty_batch_holds_nothing() -> None:
+    flows = Decoder(ETHERNET, FragmentTable()).decode(build.batch_of([]))
+    assert (flows.keys, flows.captured, flows.lengths_wanted) == ([], Tally(), False)
+
+
+@pytest.mark.parametrize("count", [4, 40])
+def test_keys_come_in_order_of_first_appearance(count: int) -> None:
+    ports = [(7 * row) % count for row in range(count)] * 2
+    drawn = [build.ethernet(build.ipv4(17, build.udp(port, 53, bytes(20)))) for port in ports]
+    flows = Decoder(ETHERNET, FragmentTable()).decode(build.batch_of(drawn))
+    assert [unpack_key(key).source_port for key in flows.keys] == ports[:count]
+    assert flows.packets == [2] * count
+    assert flows.bytes == [2 * 48] * count
+    assert not any(flows.opened)
+
+
+@pytest.mark.parametrize("count", [1, LARGE_BATCH])
+def test_lengths_are_wanted_once_one_was_floored(count: int) -> None:
+    big = build.ethernet(build.ipv4(6, build.tcp(), total=0))
+    drawn = [build.ethernet(ORDINARY)] * count + [big]
+    flows = Decoder(ETHERNET, FragmentTable()).decode(build.batch_of(drawn))
+    assert flows.lengths_wanted
+    assert flows.length_floored == Tally(1, 65_536)
+    lengths = [len(frame) + 90_000 for frame in drawn]
+    flows = Decoder(ETHERNET, FragmentTable()).decode(
+        build.batch_of(drawn, original_lengths=lengths)
+    )
+    assert not flows.lengths_wanted
+    assert flows.bytes == [len(ORDINARY) * count, len(big) - 14 + 90_000]
+
+
+def test_a_slice_shares_the_memory_and_keeps_times_and_lengths() -> None:
+    batch = build.batch_of([b"a", b"bb", b"ccc"], [1, 2_000_003, 4_294_967_295_999_999], [5, 6, 7])
+    part = batch.slice(1, 3)
+    assert len(part) == 2
+    assert part.data is batch.data
+    assert part.times_ns().tolist() == [2_000_003_000, 4_294_967_295_999_999_000]
+    assert part.original_lengths is not None
+    assert part.original_lengths.tolist() == [6, 7]
+
+
+def test_offsets_near_the_end_of_32_bits_do_not_wrap() -> None:
+    records = np.array([[0, 0, 2**32 - 1, 0]] * LARGE_BATCH, np.uint32)
+    flows = Decoder(ETHERNET, FragmentTable()).decode(FrameBatch(bytes(100), records))
+    assert flows.undecoded == Tally(LARGE_BATCH, 0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=40))
+@settings(deadline=None, max_examples=60)
+def test_keys_with_the_same_hash_stay_apart(rows: list[tuple[int, int]]) -> None:
+    # With these two words the hash is the same for all a: the inverse of one factor undoes it.
+    first, second = (int(factor) for factor in grouping._FACTORS[:2])
+    undo = (-first * pow(second, -1, 1 << 64)) % (1 << 64)
+    colliding = [(unfold(a), unfold(a * undo % (1 << 64)), 0, 0, b) for a, b in rows]
+    keys = np.array(colliding, np.uint64)
+    count = len(rows)
+    columns = PacketColumns(
+        np.arange(count), keys, np.ones(count, np.int64), np.zeros(count, np.bool_)
+    )
+    sums = grouping.sum_by_key(columns)
+    expected = list(dict.fromkeys(row.tobytes() for row in keys))
+    assert sums.keys == expected
+    assert sums.packets == [sum(row.tobytes() == key for row in keys) for key in expected]
+
+
+def unfold(mixed: int) -> int:
+    """The word that x ^ x >> 32 makes `mixed` of."""
+    return mixed ^ mixed >> 32

@@ -1,0 +1,315 @@
+"""Live capture on real links, in namespaces of the test's own."""
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.captures import read_pcap
+from support.namespaces import Namespace, require
+from support.running import PATIENCE, tcpdump
+
+from hogpipe.capture.live import LiveOptions, LiveSource
+from hogpipe.errors import ConfigurationError
+from hogpipe.model import CaptureCounts, FlowBatch, FlowKey
+
+UDP = 17
+IP_AND_UDP = 28
+
+
+class Seen:
+    """What a running source has offered so far."""
+
+    def __init__(self) -> None:
+        self.batches: list[FlowBatch] = []
+
+    @property
+    def counts(self) -> CaptureCounts:
+        counts = CaptureCounts()
+        for batch in list(self.batches):
+            counts.add(batch.counts)
+        return counts
+
+    def bytes_of(self, wanted: Callable[[FlowKey], bool]) -> int:
+        return sum(
+            delta.total_bytes
+            for batch in list(self.batches)
+            for flow, delta in batch.flows.items()
+            if wanted(flow)
+        )
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        patience = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < patience, self.counts
+            time.sleep(0.01)
+
+
+@contextmanager
+def capturing(where: Namespace, **options: object) -> Iterator[Seen]:
+    """Capture in a thread inside a namespace; everything is in `Seen` after the context."""
+    seen = Seen()
+    source = LiveSource(LiveOptions(**options))  # type: ignore[arg-type]
+    opened = threading.Event()
+
+    def capture() -> None:
+        try:
+            source.open()
+        finally:
+            opened.set()
+        source.run(seen.batches.append)
+
+    thread = threading.Thread(target=lambda: where.call(capture))
+    thread.start()
+    assert opened.wait(PATIENCE)
+    try:
+        yield seen
+    finally:
+        source.stop()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def send(where: Namespace, to: str, port: int, size: int = 100, source: str = "") -> None:
+    def work() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+            if source:
+                made.bind((source, 0))
+            made.sendto(bytes(size), (to, port))
+
+    where.call(work)
+
+
+def on_port(port: int) -> Callable[[FlowKey], bool]:
+    return lambda flow: port in {flow.local_port, flow.remote_port}
+
+
+def test_a_packet_is_seen_while_it_is_recent(veth: tuple[Namespace, Namespace]) -> None:
+    left, right = veth
+    with capturing(left, interfaces=["left"]) as seen:
+        send(right, "10.77.0.1", 5001)
+        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 100 + IP_AND_UDP)
+    (flow,) = {flow for batch in seen.batches for flow in batch.flows if on_port(5001)(flow)}
+    assert flow.interface == "left"
+    assert flow.local_address == socket.inet_aton("10.77.0.1")
+
+
+def test_an_idle_interface_is_stopped_at_once(netns: Namespace) -> None:
+    with capturing(netns, interfaces=["lo"]) as seen:
+        pass  # `capturing` asserts that the thread ends
+    assert seen.counts.captured.packets == 0
+
+
+def test_several_interfaces_are_read_by_one_thread(veth: tuple[Namespace, Namespace]) -> None:
+    left, right = veth
+    with capturing(left, interfaces=["lo", "le*"]) as seen:
+        send(right, "10.77.0.1", 5001)
+        send(left, "127.0.0.1", 5002)
+        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 128)
+        seen.wait(lambda: seen.bytes_of(on_port(5002)) == 2 * 128)
+
+
+def test_a_filter_lets_only_matching_packets_through(netns: Namespace) -> None:
+    with capturing(netns, interfaces=["lo"], filter="udp port 5002") as seen:
+        send(netns, "127.0.0.1", 5001)
+        send(netns, "127.0.0.1", 5002)
+        seen.wait(lambda: seen.counts.captured.packets == 1)
+    assert seen.bytes_of(on_port(5001)) == 0
+
+
+def test_addresses_that_come_and_go_during_a_run_are_followed(
+    veth: tuple[Namespace, Namespace],
+) -> None:
+    left, right = veth
+    right.ip("route", "add", "10.78.0.1/32", "via", "10.77.0.1")
+    port = 5000
+
+    def deliver() -> int:
+        nonlocal port
+        port += 1
+        send(right, "10.78.0.1", port)
+        seen.wait(lambda: seen.counts.captured.packets > before)
+        return seen.bytes_of(lambda flow: flow.local_port == port)
+
+    with capturing(left, interfaces=["left"], filter="udp and dst 10.78.0.1") as seen:
+        before = 0
+        assert deliver() == 0
+        left.ip("address", "add", "10.78.0.1/32", "dev", "left")
+        settle()
+        before = seen.counts.captured.packets
+        assert deliver() == 128
+        left.ip("address", "delete", "10.78.0.1/32", "dev", "left")
+        settle()
+        before = seen.counts.captured.packets
+        assert deliver() == 0
+    counts = seen.counts
+    assert counts.not_local.packets == 2
+
+
+def settle() -> None:
+    time.sleep(0.2)  # for the notice of a change, which no test can see arrive
+
+
+def test_an_interface_that_goes_down_and_comes_up_again_is_captured_again(
+    veth: tuple[Namespace, Namespace],
+) -> None:
+    left, right = veth
+    with capturing(left, interfaces=["left"]) as seen:
+        send(right, "10.77.0.1", 5001)
+        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 128)
+        left.ip("link", "set", "left", "down")
+        settle()
+        left.ip("link", "set", "left", "up")
+        settle()
+        send(right, "10.77.0.1", 5002)
+        seen.wait(lambda: seen.bytes_of(on_port(5002)) == 128)
+    assert seen.bytes_of(on_port(5001)) == 128
+
+
+def test_an_interface_that_is_made_during_a_run_is_captured_and_may_vanish(
+    netns: Namespace,
+) -> None:
+    with capturing(netns, interfaces=["lo", "late*"]) as seen:
+        netns.ip("link", "add", "late0", "type", "veth", "peer", "name", "other")
+        netns.ip("address", "add", "10.80.0.1/24", "dev", "late0")
+        netns.ip("link", "set", "other", "up")
+        netns.ip("link", "set", "late0", "up")
+        settle()
+        netns.ip("neighbour", "add", "10.80.0.2", "lladdr", "02:00:00:00:00:02", "dev", "late0")
+        send(netns, "10.80.0.2", 5001)
+        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 128)
+        netns.ip("link", "delete", "late0")
+        settle()
+        send(netns, "127.0.0.1", 5002)
+        seen.wait(lambda: seen.bytes_of(on_port(5002)) == 2 * 128)
+
+
+def test_a_renamed_interface_stays_captured_under_its_new_name(
+    veth: tuple[Namespace, Namespace],
+) -> None:
+    left, right = veth
+    with capturing(left, interfaces=["auto"]) as seen:
+        left.ip("link", "set", "left", "name", "renamed")
+        left.ip("link", "set", "renamed", "up")
+        settle()
+        send(right, "10.77.0.1", 5001)
+        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 128)
+    (flow,) = {flow for batch in seen.batches for flow in batch.flows if on_port(5001)(flow)}
+    assert flow.interface == "renamed"
+
+
+def test_any_sees_all_interfaces_and_the_loopback_on_both_sides(
+    veth: tuple[Namespace, Namespace],
+) -> None:
+    left, right = veth
+    with capturing(left, interfaces=["any"]) as seen:
+        send(right, "10.77.0.1", 5001)
+        send(left, "127.0.0.1", 5002)
+        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 128)
+        seen.wait(lambda: seen.bytes_of(on_port(5002)) == 2 * 128)
+
+
+def test_an_interface_that_does_not_exist_is_named_with_those_that_do(netns: Namespace) -> None:
+    source = LiveSource(LiveOptions(interfaces=["lo", "eth7"]))
+    with pytest.raises(ConfigurationError) as caught:
+        netns.call(source.open)
+    assert str(caught.value) == 'capture.interfaces: no interface "eth7"; there are: lo'
+
+
+def test_an_invalid_filter_is_told_in_libpcaps_words(netns: Namespace) -> None:
+    source = LiveSource(LiveOptions(interfaces=["lo"], filter="host and"))
+    with pytest.raises(ConfigurationError, match=r'^capture\.filter: "host and" on lo: .*syntax'):
+        netns.call(source.open)
+
+
+RTM_NEWLINK, NLM_F_REQUEST_ACK = 16, 5
+GSO_IPV4_MAX_SIZE, GRO_IPV4_MAX_SIZE = 63, 64
+
+
+def allow_big_tcp_v4(where: Namespace, name: str) -> None:
+    """What `ip link set NAME gso_ipv4_max_size …` does, which older iproute2 lacks."""
+
+    def work() -> None:
+        attributes = b"".join(
+            struct.pack("=HHI", 8, kind, 200_000) for kind in (GSO_IPV4_MAX_SIZE, GRO_IPV4_MAX_SIZE)
+        )
+        body = struct.pack("=BxHiII", 0, 0, socket.if_nametoindex(name), 0, 0) + attributes
+        header = struct.pack("=IHHII", 16 + len(body), RTM_NEWLINK, NLM_F_REQUEST_ACK, 1, 0)
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as netlink:
+            netlink.send(header + body)
+            (code,) = struct.unpack_from("=i", netlink.recv(4096), 16)
+            assert code == 0, f"the kernel refused: {code}"
+
+    where.call(work)
+
+
+def transfer(server: Namespace, client: Namespace, family: int, address: str, size: int) -> None:
+    def listen() -> socket.socket:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.bind((address, 0))
+        listener.listen()
+        return listener
+
+    def connect() -> socket.socket:
+        made = socket.socket(family, socket.SOCK_STREAM)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+        made.connect(listener.getsockname()[:2])
+        return made
+
+    with server.call(listen) as listener, client.call(connect) as sending:
+        receiving, _peer = listener.accept()
+        with receiving:
+            writer = threading.Thread(target=sending.sendall, args=(bytes(size),))
+            writer.start()
+            while size:
+                size -= len(receiving.recv(1 << 20))
+            writer.join()
+
+
+def ip_bytes(wire: Path) -> int:
+    """What the record headers of a capture of Ethernet frames say that IP packets have."""
+    ethertypes = {b"\x08\x00", b"\x86\xdd"}
+    return sum(one.length - 14 for one in read_pcap(wire) if one.frame[12:14] in ethertypes)
+
+
+@pytest.mark.parametrize(
+    ("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+)
+def test_big_tcp_packets_count_with_their_real_length(
+    netns: Namespace, tmp_path: Path, family: int, address: str
+) -> None:
+    require("ip", "tcpdump")
+    netns.ip("link", "set", "lo", "gso_max_size", "200000", "gro_max_size", "200000")
+    allow_big_tcp_v4(netns, "lo")
+    wire = tmp_path / "wire.pcap"
+    with tcpdump(netns, "lo", wire) as dump, capturing(netns, interfaces=["lo"]) as seen:
+        transfer(netns, netns, family, address, 20_000_000)
+        settle()
+        dump.end()
+    assert max(one.length for one in read_pcap(wire)) > 65_550, "no BIG TCP packet passed"
+    assert seen.counts.length_floored.packets == 0
+    assert seen.counts.captured.bytes == ip_bytes(wire)
+
+
+def test_big_tcp_that_only_the_peer_is_set_up_for_is_never_counted_as_nothing(
+    veth: tuple[Namespace, Namespace], tmp_path: Path
+) -> None:
+    require("ip", "tcpdump")
+    left, right = veth
+    allow_big_tcp_v4(right, "right")
+    wire = tmp_path / "wire.pcap"
+    with tcpdump(left, "left", wire) as dump, capturing(left, interfaces=["left"]) as seen:
+        transfer(left, right, socket.AF_INET, "10.77.0.1", 20_000_000)
+        settle()
+        dump.end()
+    floored = seen.counts.length_floored
+    assert floored.packets > 0, "no BIG TCP packet passed unannounced"
+    assert floored.bytes == 65_536 * floored.packets
+    lengths = [one.length - 14 for one in read_pcap(wire) if one.frame[12:14] == b"\x08\x00"]
+    first_big = sum(sorted(size for size in lengths if size > 65_535)[-floored.packets :])
+    truth = ip_bytes(wire)
+    assert truth - first_big + floored.bytes <= seen.counts.captured.bytes <= truth

@@ -1,0 +1,82 @@
+import select
+import socket
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.namespaces import Namespace
+
+from hogpipe.capture.netlink import LinkMonitor, LinkTable, parse_messages, read_link_table
+
+
+def links_of(table: LinkTable) -> dict[str, object]:
+    return {link.name: link for link in table.links}
+
+
+def test_a_veth_and_its_addresses_are_read(veth: tuple[Namespace, Namespace]) -> None:
+    left, _right = veth
+    table = left.call(read_link_table)
+    by_name = {link.name: link for link in table.links}
+    assert by_name["lo"].loopback
+    assert by_name["lo"].up
+    assert by_name["left"].kind == "veth"
+    assert by_name["left"].up
+    found = {
+        entry.address: entry.prefix_length
+        for entry in table.addresses
+        if entry.link == by_name["left"].index
+    }
+    assert found[socket.inet_aton("10.77.0.1")] == 24
+    assert found[socket.inet_pton(socket.AF_INET6, "fd77::1")] == 64
+
+
+def test_a_veth_does_not_stand_upon_its_peer(netns: Namespace) -> None:
+    netns.ip("link", "add", "one", "type", "veth", "peer", "name", "two")
+    by_name = {link.name: link for link in netns.call(read_link_table).links}
+    assert by_name["one"].lower is None
+    assert by_name["two"].lower is None
+
+
+def test_a_bridge_port_names_its_master_and_a_macvlan_its_lower_link(netns: Namespace) -> None:
+    netns.ip("link", "add", "br0", "type", "bridge")
+    netns.ip("link", "add", "one", "type", "veth", "peer", "name", "two")
+    netns.ip("link", "set", "one", "master", "br0")
+    netns.ip("link", "add", "link", "two", "name", "upon", "type", "macvlan")
+    by_name = {link.name: link for link in netns.call(read_link_table).links}
+    assert by_name["one"].master == by_name["br0"].index
+    assert by_name["upon"].lower == by_name["two"].index
+
+
+def test_on_a_point_to_point_link_the_local_address_is_ours_and_not_the_peers(
+    netns: Namespace,
+) -> None:
+    netns.ip("link", "add", "one", "type", "veth", "peer", "name", "two")
+    netns.ip("address", "add", "10.1.1.1", "peer", "10.1.1.2", "dev", "one")
+    table = netns.call(read_link_table)
+    addresses = {entry.address for entry in table.addresses}
+    assert socket.inet_aton("10.1.1.1") in addresses
+    assert socket.inet_aton("10.1.1.2") not in addresses
+
+
+@pytest.fixture
+def monitor(netns: Namespace) -> Iterator[LinkMonitor]:
+    made = netns.call(LinkMonitor)
+    yield made
+    made.close()
+
+
+def test_each_change_of_an_address_makes_the_monitor_readable(
+    netns: Namespace, monitor: LinkMonitor
+) -> None:
+    for verb in ("add", "delete"):
+        netns.ip("address", verb, "10.9.9.9/32", "dev", "lo")
+        assert select.select([monitor], [], [], 10)[0]
+        monitor.drain()
+        assert not select.select([monitor], [], [], 0)[0]
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_walked_without_an_error(data: bytes) -> None:
+    for _kind, payload in parse_messages(data):
+        assert len(payload) <= len(data)

@@ -1,0 +1,159 @@
+from pathlib import Path
+
+import pytest
+from support.captures import Captured, write_pcap
+from support.frames import A4, B4, ethernet, ipv4, tcp, udp
+
+from hogpipe.capture.addresses import LocalAddresses
+from hogpipe.capture.savefile import SavefileSource
+from hogpipe.errors import CaptureError, ConfigurationError
+from hogpipe.model import CaptureCounts, FlowBatch, Tally
+
+ETHERNET = 1
+TCP, UDP = 6, 17
+SECOND_US = 1_000_000
+START_US = 1_700_000_000 * SECOND_US
+INTERVAL_NS = 1_000_000_000
+LOCAL = LocalAddresses(frozenset({A4}))
+
+
+def source_of(path: Path, expression: str = "") -> SavefileSource:
+    return SavefileSource(path, expression=expression, local=LOCAL, interval_ns=INTERVAL_NS)
+
+
+def replay(path: Path, expression: str = "") -> tuple[list[FlowBatch], CaptureError | None]:
+    batches: list[FlowBatch] = []
+    source = source_of(path, expression)
+    source.open()
+    try:
+        source.run(batches.append)
+    except CaptureError as error:
+        return batches, error
+    return batches, None
+
+
+def counts_of(batches: list[FlowBatch]) -> CaptureCounts:
+    counts = CaptureCounts()
+    for batch in batches:
+        counts.add(batch.counts)
+    return counts
+
+
+def sent(batches: list[FlowBatch]) -> int:
+    return sum(delta.transmit_bytes for batch in batches for delta in batch.flows.values())
+
+
+def datagram(size: int = 72, **parts: object) -> bytes:
+    return ethernet(ipv4(UDP, udp(payload=bytes(size)), **parts))  # type: ignore[arg-type]
+
+
+def at(second: float, frame: bytes, length: int = 0) -> Captured:
+    return Captured(START_US + round(second * SECOND_US), frame, length)
+
+
+def test_batches_never_span_two_windows(tmp_path: Path) -> None:
+    seconds = [0.1, 0.9, 1.0, 1.5, 4.2, 4.999999]
+    path = write_pcap(tmp_path / "t.pcap", ETHERNET, [at(s, datagram()) for s in seconds])
+    batches, failure = replay(path)
+    assert failure is None
+    windows = [batch.time_ns // INTERVAL_NS - 1_700_000_000 for batch in batches]
+    assert windows == [0, 1, 4]
+    assert [batch.counts.captured.packets for batch in batches] == [2, 2, 2]
+
+
+def test_a_packet_stamped_before_its_window_counts_in_the_window_that_is_open(
+    tmp_path: Path,
+) -> None:
+    seconds = [2.5, 1.0, 2.6]
+    path = write_pcap(tmp_path / "t.pcap", ETHERNET, [at(s, datagram()) for s in seconds])
+    batches, _failure = replay(path)
+    assert [batch.counts.captured.packets for batch in batches] == [3]
+
+
+def test_more_packets_than_a_batch_holds_are_all_counted(tmp_path: Path) -> None:
+    frames = [at(number / 10_000, datagram()) for number in range(20_000)]
+    batches, _failure = replay(write_pcap(tmp_path / "t.pcap", ETHERNET, frames))
+    assert sent(batches) == 20_000 * 100
+
+
+def test_of_a_cut_file_everything_whole_is_counted_and_then_told(tmp_path: Path) -> None:
+    frames = [at(number / 10_000, datagram()) for number in range(10_000)]
+    path = write_pcap(tmp_path / "t.pcap", ETHERNET, frames)
+    path.write_bytes(path.read_bytes()[:-5])
+    batches, failure = replay(path)
+    assert sent(batches) == 9_999 * 100
+    assert counts_of(batches).captured == Tally(9_999, 9_999 * 100)
+    assert str(failure).startswith(f"{path}: truncated dump file")
+
+
+def test_a_file_that_is_cut_in_its_first_packet_counts_nothing(tmp_path: Path) -> None:
+    path = write_pcap(tmp_path / "t.pcap", ETHERNET, [at(0, datagram())])
+    path.write_bytes(path.read_bytes()[:30])
+    batches, failure = replay(path)
+    assert sent(batches) == 0
+    assert failure is not None
+
+
+def test_big_tcp_packets_of_a_file_count_with_their_real_length(tmp_path: Path) -> None:
+    big = ethernet(ipv4(TCP, tcp(), total=0))
+    frames = [at(0, datagram()), at(0.1, datagram()), at(0.2, big, 14 + 190_000), at(0.3, datagram())]
+    batches, _failure = replay(write_pcap(tmp_path / "t.pcap", ETHERNET, frames))
+    counts = counts_of(batches)
+    assert counts.captured == Tally(4, 190_000 + 300)
+    assert counts.length_floored == Tally()
+    assert sent(batches) == 190_000 + 300
+
+
+def test_fragments_before_a_big_tcp_packet_are_counted_once(tmp_path: Path) -> None:
+    whole = udp(payload=bytes(2000))
+    first = ethernet(ipv4(UDP, whole[:1480], more=True, identification=7))
+    later = ethernet(ipv4(UDP, whole[1480:], offset=1480, identification=7))
+    big = ethernet(ipv4(TCP, tcp(), total=0))
+    frames = [at(0, later), at(0.1, big, 14 + 100_000), at(0.2, first)]
+    batches, _failure = replay(write_pcap(tmp_path / "t.pcap", ETHERNET, frames))
+    assert sent(batches) == counts_of(batches).captured.bytes == 2008 + 40 + 100_000
+    udp_flows = {flow for batch in batches for flow in batch.flows if flow.protocol == UDP}
+    assert {(flow.local_port, flow.remote_port) for flow in udp_flows} == {(1000, 53)}
+
+
+def test_a_filter_lets_only_matching_packets_through(tmp_path: Path) -> None:
+    frames = [at(0, datagram()), at(0, ethernet(ipv4(TCP, tcp())))]
+    path = write_pcap(tmp_path / "t.pcap", ETHERNET, frames)
+    batches, _failure = replay(path, "tcp")
+    assert counts_of(batches).captured.packets == 1
+
+
+def test_an_invalid_filter_is_told_in_libpcaps_words(tmp_path: Path) -> None:
+    path = write_pcap(tmp_path / "t.pcap", ETHERNET, [])
+    with pytest.raises(ConfigurationError, match=r'^capture\.filter: "nonsense" on .*: '):
+        source_of(path, "nonsense").open()
+
+
+def test_a_file_that_is_no_capture_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("these are no packets, not even a header of them")
+    with pytest.raises(ConfigurationError, match=r"^capture\.path: .*notes.txt: not a capture"):
+        source_of(path).open()
+
+
+def test_an_empty_capture_offers_nothing(tmp_path: Path) -> None:
+    batches, failure = replay(write_pcap(tmp_path / "t.pcap", ETHERNET, []))
+    assert batches == []
+    assert failure is None
+
+
+def test_a_stopped_replay_offers_no_more(tmp_path: Path) -> None:
+    frames = [at(number, datagram()) for number in range(20_000)]
+    source = source_of(write_pcap(tmp_path / "t.pcap", ETHERNET, frames))
+    source.open()
+    batches: list[FlowBatch] = []
+    source.stop()
+    source.run(batches.append)
+    assert batches == []
+
+
+def test_what_is_not_local_is_counted_and_in_no_flow(tmp_path: Path) -> None:
+    frame = datagram(source=B4, destination=b"\x0a\0\0\x09")
+    batches, _failure = replay(write_pcap(tmp_path / "t.pcap", ETHERNET, [at(0, frame)]))
+    assert counts_of(batches).not_local == Tally(1, 100)
+    assert sent(batches) == 0

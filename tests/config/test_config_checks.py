@@ -1,0 +1,154 @@
+import os
+from pathlib import Path
+
+import pytest
+from support.configuration import load_text, problems_of
+
+from hogpipe.config.checks import check_filter
+
+
+def test_the_source_savefile_needs_a_path(tmp_path: Path) -> None:
+    assert problems_of(tmp_path, '[capture]\nsource = "savefile"') == [
+        'capture.path: required for source "savefile"'
+    ]
+
+
+def test_a_path_is_refused_where_nothing_reads_it(tmp_path: Path) -> None:
+    assert problems_of(tmp_path, '[capture]\npath = "x.pcap"') == [
+        'capture.path: only for source "savefile"'
+    ]
+
+
+def test_a_path_is_not_blamed_for_a_source_that_is_misspelt(tmp_path: Path) -> None:
+    assert problems_of(tmp_path, '[capture]\nsource = "savefiel"\npath = "x.pcap"') == [
+        'capture.source: must be "pcap", "savefile" or "ebpf", not "savefiel"'
+    ]
+
+
+def test_a_savefile_must_be_a_file_that_is_there(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    text = '[capture]\nsource = "savefile"\npath = '
+    assert problems_of(tmp_path, text + '"absent"') == [
+        f'capture.path: "{tmp_path}/absent": No such file or directory'
+    ]
+    assert problems_of(tmp_path, text + '"."') == [
+        f'capture.path: "{tmp_path}": not a regular file'
+    ]
+    assert problems_of(tmp_path, text + '"pipe"') == [
+        f'capture.path: "{tmp_path}/pipe": not a regular file'
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_savefile_must_be_readable(tmp_path: Path) -> None:
+    (tmp_path / "sealed").touch(mode=0)
+    assert problems_of(tmp_path, '[capture]\nsource = "savefile"\npath = "sealed"') == [
+        f'capture.path: "{tmp_path}/sealed": cannot be read: Permission denied'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("section", "setting", "line"),
+    [
+        ("capture", 'source = "ebpf"', '"ebpf" is not available in this version; use "pcap"'),
+        (
+            "attribution",
+            'ledger = "on"',
+            '"on" is not available in this version; use "auto" or "off"',
+        ),
+        (
+            "attribution",
+            'socket_table = "sock_diag"',
+            '"sock_diag" is not available in this version; use "procfs" or "auto"',
+        ),
+    ],
+)
+def test_what_this_version_has_not_is_refused_with_the_remedy(
+    tmp_path: Path, section: str, setting: str, line: str
+) -> None:
+    key = setting.partition(" ")[0]
+    assert problems_of(tmp_path, f"[{section}]\n{setting}") == [f"{section}.{key}: {line}"]
+
+
+def test_procfs_must_be_a_folder(tmp_path: Path) -> None:
+    assert problems_of(tmp_path, '[attribution]\nprocfs = "config.toml"') == [
+        f'attribution.procfs: "{tmp_path}/config.toml": not a folder'
+    ]
+    assert problems_of(tmp_path, '[attribution]\nprocfs = "host/proc"') == [
+        f'attribution.procfs: "{tmp_path}/host/proc": No such file or directory'
+    ]
+
+
+def test_at_least_one_interface_is_named(tmp_path: Path) -> None:
+    assert problems_of(tmp_path, "[capture]\ninterfaces = []") == [
+        "capture.interfaces: must not be empty"
+    ]
+    assert problems_of(tmp_path, '[capture]\ninterfaces = ["lo", ""]') == [
+        "capture.interfaces[1]: must not be empty"
+    ]
+
+
+def test_a_dimension_is_given_once(tmp_path: Path) -> None:
+    text = '[aggregation]\ngroup_by = ["user", "remote", "user"]'
+    assert problems_of(tmp_path, text) == ['aggregation.group_by[2]: "user" is given twice']
+
+
+def test_a_selector_is_told_with_what_is_wrong_with_it(tmp_path: Path) -> None:
+    assert problems_of(tmp_path, '[aggregation]\nonly = ["pid:1", "pid:x"]') == [
+        "aggregation.only[1]: 'pid:x' is not a selector: a pid is a number, as in pid:4242"
+    ]
+
+
+def test_the_waits_of_a_sink_grow(tmp_path: Path) -> None:
+    text = '[[sinks]]\ntype = "stdout"\nretry_initial = 0\n[[sinks]]\ntype = "stdout"\n'
+    assert problems_of(tmp_path, text + "retry_initial = 5\nretry_max = 4") == [
+        "sinks[0].retry_initial: must be more than 0",
+        "sinks[1].retry_max: must be at least retry_initial",
+    ]
+
+
+def test_sinks_without_a_name_are_called_by_their_type_and_number(tmp_path: Path) -> None:
+    sinks = ["stdout-2", None, None, "stdout", None]
+    text = "".join(
+        '[[sinks]]\ntype = "stdout"\n' + (f'name = "{name}"\n' if name else "") for name in sinks
+    )
+    names = [choice.settings.name for choice in load_text(tmp_path, text).sinks]
+    assert names == ["stdout-2", "stdout-3", "stdout-4", "stdout", "stdout-5"]
+
+
+def test_two_unnamed_sinks_of_a_type_are_told_apart(tmp_path: Path) -> None:
+    settings = load_text(tmp_path, '[[sinks]]\ntype = "stdout"\n' * 2)
+    assert [choice.settings.name for choice in settings.sinks] == ["stdout", "stdout-2"]
+
+
+def test_no_two_sinks_have_one_name(tmp_path: Path) -> None:
+    text = '[[sinks]]\ntype = "stdout"\nname = "x"\n' * 2
+    assert problems_of(tmp_path, text) == ["sinks[1].name: already the name of sinks[0]"]
+
+
+@pytest.mark.parametrize("name", ["", "a\\u001b[2J"])
+def test_a_name_is_something_that_logs_can_show(tmp_path: Path, name: str) -> None:
+    assert problems_of(tmp_path, f'[[sinks]]\ntype = "stdout"\nname = "{name}"') == [
+        "sinks[0].name: must be printable and not empty"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("expression", "problem"),
+    [
+        ("", None),
+        ("tcp port 80 and not net 10.0.0.0/8", None),
+        ("vlan", None),
+        ("inbound", None),
+        ("ether host 1:2:3:4:5:6", None),
+        ("tcp port", "can't parse filter expression: syntax error"),
+        ("ip and ip6", "expression rejects all packets"),
+        ("port 65536", "illegal port number 65536 > 65535"),
+        ("wlan type mgt", "802.11 link-layer types supported only on 802.11"),
+        ("tcp\0", "embedded null character"),
+    ],
+)
+def test_a_filter_is_refused_only_if_no_link_type_takes_it(
+    expression: str, problem: str | None
+) -> None:
+    assert check_filter(expression, 128) == problem

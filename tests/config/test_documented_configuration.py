@@ -1,0 +1,145 @@
+"""config.toml and docs/configuration.md tell what the structs say."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+from support.configuration import load_text, problems_of
+
+from hogpipe.config import Settings, load_config
+from hogpipe.sinks.protocol import SinkSettings
+from hogpipe.sinks.registry import load_plugins
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = (ROOT / "config.toml").read_text(encoding="utf-8")
+REFERENCE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+SECTIONS = {
+    field.name: field.type
+    for field in msgspec.structs.fields(Settings)
+    if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct)
+}
+SINK_TYPES = load_plugins([], []).sink_types
+
+
+def keys_of(struct: type[msgspec.Struct], beyond: type[msgspec.Struct] | None = None) -> list[str]:
+    others = beyond.__struct_fields__ if beyond else ()
+    return [name for name in struct.__struct_fields__ if name not in others]
+
+
+def default_of(struct: type[msgspec.Struct], key: str) -> object:
+    """Return the default as TOML has it; None if there is none."""
+    (field,) = (field for field in msgspec.structs.fields(struct) if field.name == key)
+    if field.required:
+        return None
+    return json.loads(msgspec.json.encode(field.default, enc_hook=str))
+
+
+def uncommented(text: str) -> str:
+    """Return `text` with the settings in it that are commented out."""
+    return re.sub(r"^# (\w+ = |\[\[)", r"\1", text, flags=re.MULTILINE)
+
+
+def test_the_example_runs_as_it_is_with_every_default() -> None:
+    settings = load_config(ROOT / "config.toml")
+    assert msgspec.structs.replace(settings, sinks=()) == Settings()
+    assert [choice.type.name for choice in settings.sinks] == ["stdout", "jsonl"]
+    assert getattr(settings.sinks[1].settings, "path", None) == ROOT / "hogpipe.jsonl"
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_example_shows_every_key_with_its_default(section: str) -> None:
+    shown = tomllib.loads(uncommented(EXAMPLE))[section]
+    assert list(shown) == keys_of(SECTIONS[section])
+    for key, value in shown.items():
+        default = default_of(SECTIONS[section], key)
+        assert default is None or (value, type(value)) == (default, type(default)), key
+
+
+def test_the_example_shows_every_key_of_the_sinks_with_its_default() -> None:
+    sinks = tomllib.loads(uncommented(EXAMPLE))["sinks"]
+    assert {sink["type"] for sink in sinks} == set(SINK_TYPES)
+    assert set(keys_of(SinkSettings)) <= set(sinks[0])
+    for sink in sinks:
+        struct = SINK_TYPES[sink["type"]].settings
+        assert set(keys_of(struct, beyond=SinkSettings)) <= set(sink)
+        for key, value in sink.items():
+            default = default_of(struct, key)
+            assert default is None or (value, type(value)) == (default, type(default)), key
+
+
+def rows_after(heading: str) -> dict[str, str]:
+    """Return what the first table after `heading` has for default, by key."""
+    table = REFERENCE.partition(heading)[2].partition("\n##")[0].partition("And of its own")[0]
+    return dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", table, re.MULTILINE))
+
+
+def write_default(default: object) -> str:
+    """Return how the reference writes a default."""
+    if isinstance(default, list):
+        return f"`[{', '.join(write_default(item).strip('`') for item in default)}]`"
+    return f"`{msgspec.json.encode(default).decode()}`"
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_reference_names_every_key_with_its_default(section: str) -> None:
+    documented = rows_after(f"## `[{section}]`")
+    assert list(documented) == keys_of(SECTIONS[section])
+    for key, text in documented.items():
+        default = default_of(SECTIONS[section], key)
+        assert text == ("none" if default is None else write_default(default)), key
+
+
+def test_the_reference_names_what_every_sink_takes() -> None:
+    documented = rows_after("## `[[sinks]]`")
+    assert list(documented) == keys_of(SinkSettings)
+    assert (documented.pop("type"), documented.pop("name")) == ("required", "the type")
+    for key, text in documented.items():
+        assert text == write_default(default_of(SinkSettings, key)), key
+
+
+def test_the_reference_names_what_each_built_in_sink_takes_of_its_own() -> None:
+    table = REFERENCE.partition("And of its own:")[2].partition("\n##")[0]
+    documented = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.+?) \|", table, re.MULTILINE)
+    taken = [
+        (name, key, default_of(sink_type.settings, key))
+        for name, sink_type in SINK_TYPES.items()
+        for key in keys_of(sink_type.settings, beyond=SinkSettings)
+    ]
+    assert sorted(documented) == sorted(
+        (name, key, "required" if default is None else write_default(default))
+        for name, key, default in taken
+    )
+
+
+def test_each_bound_in_the_structs_is_in_the_reference() -> None:
+    for section, struct in SECTIONS.items():
+        for field in msgspec.structs.fields(struct):
+            for meta in getattr(field.type, "__metadata__", ()):
+                (row,) = re.findall(rf"^\| `{field.name}` \|.*$", REFERENCE, re.MULTILINE)[:1]
+                bound = row.rpartition("| ")[2]
+                for number in (meta.ge, meta.gt, meta.le):
+                    assert number is None or re.search(rf"\b{number}\b", bound), (section, row)
+
+
+def test_the_errors_in_the_reference_are_those_that_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_SUCH_VARIABLE", raising=False)
+    chapter = REFERENCE.partition("## Errors")[2]
+    file, lines = re.findall(r"```(?:toml|text)\n(.*?)```", chapter, re.DOTALL)
+    problems = problems_of(tmp_path, file)
+    assert [f"config.toml: {problem}" for problem in problems] == lines.splitlines()
+
+
+def test_the_references_in_the_reference_are_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLLECTOR", "::1")
+    (tmp_path / "port").write_text("5170\n")
+    chapter = REFERENCE.partition("## Values kept elsewhere")[2]
+    file = re.findall(r"```toml\n(.*?)```", chapter, re.DOTALL)[0]
+    settings = load_text(tmp_path, file.replace("/run/secrets/port", "port"))
+    assert getattr(settings.sinks[0].settings, "port", None) == 5170

@@ -1,0 +1,24 @@
+"""Fixtures for tests on real traffic."""
+
+from collections.abc import Iterator
+
+import pytest
+from support.namespaces import Namespace, namespace, pair, require
+
+ADDRESSES = [("10.77.0.1/24", "10.77.0.2/24"), ("fd77::1/64", "fd77::2/64")]
+
+
+@pytest.fixture
+def netns() -> Iterator[Namespace]:
+    """A network namespace with nothing but its loopback."""
+    require("ip")
+    with namespace() as made:
+        yield made
+
+
+@pytest.fixture
+def veth() -> Iterator[tuple[Namespace, Namespace]]:
+    """Two namespaces, joined by a veth with addresses of both families."""
+    require("ip")
+    with pair(ADDRESSES) as both:
+        yield both

@@ -1,0 +1,125 @@
+"""Per-process bytes and packets equal what tcpdump saw, to the byte."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from support.namespaces import Namespace, require
+from support.running import (
+    hogpipe,
+    peer,
+    read_records,
+    stats_of,
+    tcpdump,
+    traffic_of,
+    write_config,
+)
+from support.wire import Moved, count, read_packets
+
+SIZE = "300000"
+TAIL = 0.3  # seconds for the last packets to pass before the captures are ended
+
+
+def config(folder: Path, interface: str) -> Path:
+    return write_config(
+        folder,
+        f"""
+        [capture]
+        interfaces = ["{interface}"]
+        [aggregation]
+        interval = 0.5
+        [[sinks]]
+        type = "jsonl"
+        path = "records.jsonl"
+        """,
+    )
+
+
+def told_of(records: Sequence[dict[str, Any]], pid: int) -> Moved:
+    total: Counter[str] = Counter()
+    for record in traffic_of(records):
+        if record.get("process", {}).get("pid") == pid:
+            for way in ("transmit", "receive"):
+                for unit in ("bytes", "packets"):
+                    total[way + unit] += record["network"]["io"][way][unit]
+    keys = ("transmitbytes", "transmitpackets", "receivebytes", "receivepackets")
+    return Moved(*[total[key] for key in keys])
+
+
+def assert_conserved(records: Sequence[dict[str, Any]]) -> None:
+    """Sum of records + counters = captured."""
+    traffic = sum(
+        record["network"]["io"][way]["bytes"]
+        for record in traffic_of(records)
+        for way in ("transmit", "receive")
+    )
+    balance = 0
+    for record in stats_of(records):
+        capture = record["capture"]
+        assert capture["dropped"] == {"kernel": 0, "interface": 0}
+        balance += capture["bytes"] + capture["both_sides"]["bytes"]
+        balance -= sum(capture[key]["bytes"] for key in ("not_local", "not_ip", "undecoded"))
+    assert traffic == balance > 0
+    assert stats_of(records)[-1]["attribution"]["pending"] == {"flows": 0, "bytes": 0}
+
+
+def test_two_processes_over_veth_get_exactly_their_bytes(
+    veth: tuple[Namespace, Namespace], tmp_path: Path
+) -> None:
+    require("ip", "tcpdump")
+    left, right = veth
+    wire = tmp_path / "wire.pcap"
+    with (
+        tcpdump(left, "left", wire) as dump,
+        hogpipe(left, "-v", "run", config(tmp_path, "left")) as run,
+    ):
+        run.wait_for("capturing on left")
+        with (
+            peer(left, "serve", "10.77.0.1", "fd77::1") as near_server,
+            peer(right, "serve", "10.77.0.2", "fd77::2") as far_server,
+            peer(right, "talk", SIZE, json.dumps(near_server["servers"])),
+            peer(left, "talk", SIZE, json.dumps(far_server["servers"])) as near_client,
+        ):
+            time.sleep(TAIL)
+        time.sleep(TAIL)
+        assert run.end() == 0
+        dump.end()
+    records = read_records(tmp_path / "records.jsonl")
+    packets = list(read_packets(wire))
+    for process in (near_server, near_client):
+        truth = count(packets, process["ports"])
+        assert truth.sent_bytes > 2 * int(SIZE)
+        assert told_of(records, process["pid"]) == truth
+    assert_conserved(records)
+
+
+def test_two_processes_over_loopback_get_exactly_their_bytes_on_both_sides(
+    netns: Namespace, tmp_path: Path
+) -> None:
+    require("ip", "tcpdump")
+    wire = tmp_path / "wire.pcap"
+    with (
+        tcpdump(netns, "lo", wire) as dump,
+        hogpipe(netns, "-v", "run", config(tmp_path, "lo")) as run,
+    ):
+        run.wait_for("capturing on lo")
+        with (
+            peer(netns, "serve", "127.0.0.1", "::1") as server,
+            peer(netns, "talk", SIZE, json.dumps(server["servers"])) as client,
+        ):
+            time.sleep(TAIL)
+        time.sleep(TAIL)
+        assert run.end() == 0
+        dump.end()
+    records = read_records(tmp_path / "records.jsonl")
+    packets = list(read_packets(wire))
+    for process in (server, client):
+        truth = count(packets, process["ports"])
+        assert truth.sent_bytes > 2 * int(SIZE)
+        assert told_of(records, process["pid"]) == truth
+    assert_conserved(records)
+    both = sum(record["capture"]["both_sides"]["packets"] for record in stats_of(records))
+    assert both == sum(record["capture"]["packets"] for record in stats_of(records))

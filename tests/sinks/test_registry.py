@@ -1,0 +1,178 @@
+"""Sink types come from anywhere, and a plugin that fails takes nothing down with it."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from hogpipe.sinks.registry import PluginInfo, Registry, load_plugins
+
+GOOD = """
+from hogpipe import SinkSettings, SinkType, hookimpl
+__version__ = "1.2"
+class Settings(SinkSettings, frozen=True):
+    colour: str = "red"
+@hookimpl
+def hogpipe_sinks():
+    yield SinkType("NAME", Settings, lambda settings: None)
+"""
+BUILT_IN = ("jsonl", "stdout", "tcp")
+
+
+def _write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(dedent(text))
+    return path
+
+
+def _good(path: Path, sink: str) -> Path:
+    return _write(path, GOOD.replace("NAME", sink))
+
+
+def _only(plugins: Sequence[PluginInfo]) -> PluginInfo:
+    (plugin,) = plugins
+    return plugin
+
+
+def _failure(registry: Registry) -> str:
+    """The error of the one plugin that failed; the built-ins must have survived it."""
+    assert tuple(registry.sink_types)[:3] == BUILT_IN
+    plugin = _only(registry.failures)
+    assert plugin.state == "failed"
+    assert plugin.sinks == ()
+    assert plugin.error is not None
+    assert plugin.error.isprintable()
+    return plugin.error
+
+
+def test_the_built_ins_are_a_plugin_like_any_other() -> None:
+    registry = load_plugins([], [])
+    plugin = _only(registry.plugins)
+    assert (plugin.name, plugin.origin, plugin.state) == ("builtin", "built-in", "built-in")
+    assert plugin.sinks == tuple(registry.sink_types) == BUILT_IN
+
+
+def test_a_file_offers_its_sink_types(tmp_path: Path) -> None:
+    file = _good(tmp_path / "mine.py", "mine")
+    before = list(sys.path)
+    registry = load_plugins([file], [])
+    assert registry.sink_types["mine"].settings(type="mine").type == "mine"
+    assert registry.plugins[1] == PluginInfo("mine", str(file), "1.2", ("mine",), "loaded")
+    assert sys.path == before
+
+
+def test_a_folder_stands_for_its_files_in_order_but_for_private_ones(tmp_path: Path) -> None:
+    for name in ("b", "a", "_c"):
+        _good(tmp_path / f"{name}.py", name)
+    _write(tmp_path / "readme.txt", "not a plugin")
+    registry = load_plugins([tmp_path, tmp_path / "a.py"], [])
+    assert [plugin.name for plugin in registry.plugins] == ["builtin", "a", "b"]
+
+
+def test_files_of_the_same_name_do_not_clash(tmp_path: Path) -> None:
+    one, two = _good(tmp_path / "1" / "same.py", "one"), _good(tmp_path / "2" / "same.py", "two")
+    registry = load_plugins([one, two], [])
+    assert registry.failures == []
+    assert {"one", "two"} <= registry.sink_types.keys()
+
+
+def test_what_is_disabled_is_not_even_imported(tmp_path: Path) -> None:
+    file = _write(tmp_path / "loud.py", "raise RuntimeError")
+    registry = load_plugins([file], ["loud", "builtin"])
+    assert [plugin.state for plugin in registry.plugins] == ["disabled", "disabled"]
+    assert dict(registry.sink_types) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("raise RuntimeError('no\\x1b[2J\\nway')", r"RuntimeError: no\x1b[2J; way"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("import hogpipe_no_such_module", "ModuleNotFoundError: "),
+        ("def (", "SyntaxError: "),
+        ("x = 1", "TypeError: it has no function hogpipe_sinks marked with @hookimpl"),
+        (
+            "from hogpipe import hookimpl\n@hookimpl\ndef hogpipe_sinks(config): return []",
+            "PluginValidationError: ",
+        ),
+        (
+            "from hogpipe import hookimpl\n@hookimpl\ndef hogpipe_sink(): return []",
+            "PluginValidationError: ",
+        ),
+        (
+            "from hogpipe import hookimpl\n@hookimpl\ndef hogpipe_sinks(): raise OSError('broken')",
+            "OSError: broken",
+        ),
+        (
+            "from hogpipe import hookimpl\n@hookimpl\ndef hogpipe_sinks(): return ['tcp']",
+            "TypeError: hogpipe_sinks must return SinkTypes, not 'tcp'",
+        ),
+        (GOOD.replace('"NAME"', "3"), "TypeError: a sink type's name must be printable text"),
+        (GOOD.replace("(SinkSettings, frozen=True)", ""), "TypeError: the settings of 'NAME'"),
+        (GOOD.replace("lambda settings: None", "None"), "TypeError: the sink type 'NAME' has"),
+        (
+            GOOD.replace('colour: str = "red"', "both: list | set | str"),
+            "TypeError: Type unions may not contain more than one array-like",
+        ),
+        (
+            GOOD.replace("NAME", "tcp"),
+            "ValueError: the sink type 'tcp' is taken by builtin (built-in)",
+        ),
+    ],
+)
+def test_a_failing_plugin_is_left_out_and_says_why(tmp_path: Path, text: str, error: str) -> None:
+    before = set(sys.modules)
+    bad = _write(tmp_path / "bad.py", text)
+    registry = load_plugins([bad, _good(tmp_path / "good.py", "good")], [])
+    assert _failure(registry).startswith(error)
+    assert "good" in registry.sink_types
+    left = {name for name in set(sys.modules) - before if name.startswith("hogpipe_plugin_")}
+    assert all("good" in name for name in left)
+
+
+def test_of_two_plugins_with_one_sink_type_the_later_is_left_out_whole(tmp_path: Path) -> None:
+    _good(tmp_path / "a.py", "same")
+    _write(
+        tmp_path / "b.py",
+        GOOD.replace("NAME", "other") + '    yield SinkType("same", Settings, print)\n',
+    )
+    registry = load_plugins([tmp_path], [])
+    assert f"'same' is taken by a ({tmp_path / 'a.py'})" in _failure(registry)
+    assert "other" not in registry.sink_types
+
+
+def test_a_path_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
+    assert _failure(load_plugins([tmp_path / "gone.py"], [])).startswith("FileNotFoundError: ")
+
+
+def test_a_file_that_is_no_python_is_a_failure(tmp_path: Path) -> None:
+    assert "is no Python file" in _failure(load_plugins([_write(tmp_path / "x.toml", "")], []))
+
+
+def test_settings_may_be_annotated_by_strings(tmp_path: Path) -> None:
+    file = _good(tmp_path / "late.py", "late")
+    file.write_text(f"from __future__ import annotations\n{file.read_text()}")
+    assert load_plugins([file], []).failures == []
+
+
+def _install(site: Path, name: str, version: str, module: str, text: str) -> None:
+    _write(site / f"{module}.py", text)
+    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    _write(info / "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    _write(info / "entry_points.txt", f"[hogpipe]\n{module} = {module}\n")
+
+
+def test_installed_packages_are_found_and_one_that_fails_does_not_stop_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _install(tmp_path, "hogpipe-broken", "0.1", "hogpipe_a_broken", "raise ValueError('broken')")
+    _install(tmp_path, "hogpipe-fine", "2.0", "hogpipe_b_fine", GOOD.replace("NAME", "fine"))
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = load_plugins([], [])
+    assert _failure(registry) == "ValueError: broken"
+    broken, fine = registry.plugins[1:]
+    assert (broken.origin, broken.version) == ("hogpipe-broken 0.1", "0.1")
+    assert fine == PluginInfo("hogpipe_b_fine", "hogpipe-fine 2.0", "2.0", ("fine",), "loaded")
+    monkeypatch.delitem(sys.modules, "hogpipe_b_fine")

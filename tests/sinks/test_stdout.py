@@ -1,0 +1,191 @@
+"""Standard output: whole lines, a reader who leaves, a reader who stalls."""
+
+import asyncio
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.sinks import traffic
+
+from hogpipe.errors import ConfigurationError, OutputClosedError
+from hogpipe.sinks.stdout import StdoutSettings, StdoutSink
+
+PROGRAM = """
+import asyncio, sys
+sys.path.insert(0, sys.argv[1])
+from support.sinks import traffic
+from hogpipe.errors import OutputClosedError
+from hogpipe.sinks.stdout import StdoutSettings, StdoutSink
+
+async def main():
+    sink = StdoutSink(StdoutSettings(type="stdout"))
+    await sink.open()
+    print("ready", file=sys.stderr, flush=True)
+    try:
+        async with asyncio.timeout(float(sys.argv[2])):
+            while True:
+                await sink.write([traffic(n) for n in range(100)])
+    except OutputClosedError:
+        print("left behind in the buffer")
+        print("closed", file=sys.stderr)
+    except TimeoutError:
+        print("gave up", file=sys.stderr)
+    await sink.close()
+
+asyncio.run(main())
+"""
+
+
+def _start(seconds: float) -> "subprocess.Popen[bytes]":
+    tests = Path(__file__).parents[1]
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(tests), str(seconds)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def _sink(descriptor: int, **changes: object) -> StdoutSink:
+    return StdoutSink(StdoutSettings(type="stdout", **changes), descriptor)
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """A real pipe: what is read and what is written to; a test may close the first."""
+    reader, writer = os.pipe()
+    yield reader, writer
+    os.close(writer)
+    try:
+        os.close(reader)
+    except OSError:
+        return
+
+
+async def test_a_pipe_gets_json_lines(pipe: tuple[int, int]) -> None:
+    sink = _sink(pipe[1])
+    await sink.open()
+    await sink.write([traffic(1), traffic(2)])
+    lines = os.read(pipe[0], 1 << 16).splitlines()
+    assert [json.loads(line) for line in lines] == [traffic(1), traffic(2)]
+
+
+async def test_a_terminal_gets_a_table_as_wide_as_it_is() -> None:
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, 40))
+    sink = _sink(slave)
+    await sink.open()
+    record = traffic(1)
+    record["process"]["executable"]["name"] = "x" * 100
+    await sink.write([record])
+    lines = os.read(master, 1 << 16).decode().splitlines()
+    os.close(master)
+    os.close(slave)
+    assert lines[0].split() == ["PID", "PROGRAM", "SENT", "RECEIVED"]
+    assert max(map(len, lines)) == 40
+
+
+@pytest.mark.parametrize(("chosen", "start"), [("table", b"PID"), ("jsonl", b'{"type":')])
+async def test_the_format_can_be_chosen(pipe: tuple[int, int], chosen: str, start: bytes) -> None:
+    sink = _sink(pipe[1], format=chosen)
+    await sink.open()
+    await sink.write([traffic(1)])
+    assert os.read(pipe[0], 1 << 16).startswith(start)
+
+
+async def test_a_terminal_that_hangs_up_is_a_reader_who_has_left() -> None:
+    master, slave = pty.openpty()
+    sink = _sink(slave)
+    await sink.open()
+    os.close(master)
+    with pytest.raises(OutputClosedError):
+        await sink.write([traffic(1)])
+    os.close(slave)
+
+
+async def test_a_closed_descriptor_is_a_configuration_error(pipe: tuple[int, int]) -> None:
+    os.close(pipe[0])
+    with pytest.raises(ConfigurationError, match="stdout is closed"):
+        await _sink(pipe[0]).open()
+
+
+async def test_a_reader_who_leaves_closes_the_output(pipe: tuple[int, int]) -> None:
+    sink = _sink(pipe[1])
+    await sink.open()
+    os.close(pipe[0])
+    with pytest.raises(OutputClosedError):
+        await sink.write([traffic(1)])
+
+
+async def test_a_stalled_reader_blocks_neither_the_loop_nor_gets_anything_twice(
+    pipe: tuple[int, int],
+) -> None:
+    sink = _sink(pipe[1])
+    await sink.open()
+    records = [traffic(sequence) for sequence in range(1000)]
+    for _ in range(3):
+        writing = asyncio.ensure_future(sink.write(records))
+        await asyncio.sleep(0.01)
+        assert not writing.done()
+        writing.cancel()
+        await asyncio.wait({writing})
+    writing = asyncio.ensure_future(sink.write(records))
+    data = bytearray()
+    while data.count(b"\n") < 1000:
+        if select.select([pipe[0]], [], [], 0)[0]:
+            data += os.read(pipe[0], 1 << 16)
+        await asyncio.sleep(0)
+    await writing
+    assert [json.loads(line)["sequence"] for line in data.splitlines()] == list(range(1000))
+
+
+async def test_a_pipe_that_someone_made_non_blocking_is_waited_for(pipe: tuple[int, int]) -> None:
+    os.set_blocking(pipe[1], False)
+    sink = _sink(pipe[1])
+    await sink.open()
+    writing = asyncio.ensure_future(sink.write([traffic(n) for n in range(1000)]))
+    count = 0
+    while count < 1000:
+        await asyncio.sleep(0.001)
+        count += os.read(pipe[0], 1 << 16).count(b"\n")
+    await writing
+
+
+async def test_on_a_full_disk_the_write_goes_on_where_it_stopped() -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    sink = _sink(full)
+    await sink.open()
+    with pytest.raises(OSError, match="No space left"):
+        await sink.write([traffic(1)])
+    reader, writer = os.pipe()
+    os.dup2(writer, full)
+    await sink.write([traffic(1)])
+    assert os.read(reader, 1 << 16).count(b"\n") == 1
+    for descriptor in (full, reader, writer):
+        os.close(descriptor)
+
+
+def test_when_the_reader_leaves_the_process_ends_without_a_word_of_python() -> None:
+    with _start(30) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b"closed\n"
+        assert process.wait(30) == 0
+
+
+def test_a_stalled_reader_does_not_hold_up_the_end_and_is_left_with_whole_lines() -> None:
+    with _start(0.2) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.wait(30) == 0
+        assert process.stderr.read() == b"ready\ngave up\n"
+        assert all(json.loads(line) for line in process.stdout.read().splitlines())

@@ -1,0 +1,121 @@
+"""A window as a table that fits the terminal and cannot harm it."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.sinks import stats, traffic
+
+from hogpipe.sinks.table import fit, format_rate, render_table
+
+
+def test_groups_come_by_what_they_moved_with_a_line_that_sums_up() -> None:
+    named = traffic(2, pid=42, sent=1500, received=2_500_000)
+    named["process"]["owner"] = "www-data"
+    table = render_table([traffic(1, pid=7, sent=10, received=20), named, stats(3)], 80)
+    assert table.splitlines() == [
+        "PID  USER      PROGRAM        SENT  RECEIVED",
+        " 42  www-data  program42  1.5 kB/s  2.5 MB/s",
+        "  7            program7     10 B/s    20 B/s",
+        "sent 1.5 kB/s, received 2.5 MB/s, 1 packets dropped before capture",
+    ]
+
+
+def test_rates_follow_the_length_of_the_window() -> None:
+    record = traffic(1, sent=1000, received=0)
+    record["window"]["end"] = "2026-11-22T07:00:10.000Z"
+    assert "sent 100 B/s" in render_table([record], 80)
+
+
+def test_a_window_that_seems_to_have_no_length_is_shown_all_the_same() -> None:
+    record = traffic(1)
+    record["window"]["end"] = record["window"]["start"]
+    assert "kB/s" in render_table([record], 80)
+
+
+def test_what_has_no_owner_and_what_was_left_out_say_so() -> None:
+    nobody, rest = traffic(1, pid=None), traffic(2, pid=None)
+    rest["remainder"] = True
+    table = render_table([nobody, rest], 80)
+    assert "(unattributed)" in table
+    assert "(all others)" in table
+    assert "PID" not in table
+
+
+def test_a_socket_of_a_known_user_shows_the_user() -> None:
+    record = traffic(1, pid=None)
+    record["process"] = {"user": {"id": 33}}
+    assert render_table([record], 80).splitlines()[1].split()[:2] == ["33", "(unattributed)"]
+
+
+def test_the_dimensions_that_were_asked_for_have_columns() -> None:
+    record = traffic(1)
+    record["network"] |= {
+        "transport": "tcp",
+        "type": "ipv6",
+        "interface": {"name": "eth0"},
+        "local": {"address": "10.0.0.1", "port": 22},
+        "peer": {"address": "fd00::1", "port": 5000},
+    }
+    record["container"] = {"id": "0123456789abcdef"}
+    header, line, _ = render_table([record], 200).splitlines()
+    assert header.split()[2:-2] == [
+        "CONTAINER", "INTERFACE", "TYPE", "TRANSPORT", "LOCAL", "REMOTE",
+    ]  # fmt: skip
+    assert line.split()[2:8] == [
+        "0123456789ab", "eth0", "ipv6", "tcp", "10.0.0.1:22", "[fd00::1]:5000",
+    ]  # fmt: skip
+
+
+def test_only_the_top_is_shown_and_the_rest_is_counted() -> None:
+    table = render_table([traffic(n, pid=n, sent=n) for n in range(1, 31)], 80, rows=3)
+    assert len(table.splitlines()) == 5
+    assert "27 more not shown" in table
+
+
+def test_an_idle_window_is_one_line() -> None:
+    assert render_table([], 80) == "sent 0 B/s, received 0 B/s\n"
+
+
+def test_an_escape_sequence_in_a_name_reaches_nobody() -> None:
+    record = traffic(1)
+    record["process"]["executable"]["name"] = "\x1b]0;owned\x07\u202e\n\x9b2J"
+    table = render_table([record], 200)
+    assert r"\x1b]0;owned\x07\u202e\n\x9b2J" in table
+    assert all(line.isprintable() for line in table.split("\n"))
+
+
+def test_a_long_name_is_cut_before_the_numbers_are() -> None:
+    record = traffic(1, sent=5, received=6)
+    record["process"]["executable"]["name"] = "x" * 500
+    line = render_table([record], 40).splitlines()[1]
+    assert len(line) <= 40
+    assert line.endswith("…  5 B/s     6 B/s")
+
+
+def test_wide_characters_take_two_columns() -> None:
+    assert fit("日本語", 8) == "日本語  "
+    assert fit("日本語", 4) == "日… "
+
+
+@given(
+    st.lists(st.text(max_size=30), min_size=1, max_size=4), st.integers(1, 120), st.integers(0, 60)
+)
+@settings(deadline=None)
+def test_no_line_is_wider_than_the_terminal_nor_holds_a_control(
+    names: list[str], width: int, sent: int
+) -> None:
+    records = [traffic(n, pid=n, sent=2**sent) for n, _ in enumerate(names)]
+    for record, name in zip(records, names, strict=True):
+        record["process"]["executable"]["name"] = name
+        record["process"]["owner"] = name[::-1]
+    *lines, end = render_table(records, width).split("\n")
+    assert end == ""
+    for line in lines:
+        assert line.isprintable()
+        assert fit(line, width).rstrip() == line
+
+
+def test_rates_are_told_in_decimal_units() -> None:
+    rates = [0, 999, 1500, 99_960, 120e6, 3.2e9, 7e15]
+    assert [format_rate(rate) for rate in rates] == [
+        "0 B/s", "999 B/s", "1.5 kB/s", "100 kB/s", "120 MB/s", "3.2 GB/s", "7000.0 TB/s",
+    ]  # fmt: skip

@@ -1,0 +1,35 @@
+"""Foreign text is fit for a terminal before it gets there."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hogpipe.sinks.text import describe_error, printable
+
+
+def test_ordinary_text_of_any_script_is_left_alone() -> None:
+    assert printable("nginx: wörker ядро 日本語") == "nginx: wörker ядро 日本語"
+
+
+def test_escapes_line_ends_and_bidirectional_controls_become_visible() -> None:
+    assert printable("a\x1b[2J\n\x7f\x9b\u202e\u2028\udc80") == (
+        r"a\x1b[2J\n\x7f\x9b\u202e\u2028\udc80"
+    )
+
+
+@given(st.text())
+def test_whatever_comes_in_comes_out_printable_and_encodable(text: str) -> None:
+    assert printable(text).isprintable()
+    printable(text).encode()
+
+
+def test_an_error_of_many_lines_is_told_in_one() -> None:
+    assert describe_error(ValueError("first\n  second\x07")) == r"ValueError: first; second\x07"
+    assert describe_error(TimeoutError()) == "TimeoutError"
+
+
+def test_an_error_that_cannot_even_be_printed_is_told_by_its_type() -> None:
+    class UnspeakableError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    assert describe_error(UnspeakableError()).startswith("UnspeakableError: ")

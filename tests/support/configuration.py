@@ -1,0 +1,22 @@
+"""Configuration files, as tests write and load them."""
+
+from pathlib import Path
+
+import pytest
+
+from hogpipe.config import Settings, load_config
+from hogpipe.errors import ConfigurationError
+
+
+def load_text(folder: Path, text: str, *overrides: str) -> Settings:
+    """Return the settings of a config.toml in `folder` that holds `text`."""
+    path = folder / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_config(path, overrides)
+
+
+def problems_of(folder: Path, text: str, *overrides: str) -> list[str]:
+    """Return the problems of such a file, without its name in front."""
+    with pytest.raises(ConfigurationError) as caught:
+        load_text(folder, text, *overrides)
+    return [line.removeprefix(f"{folder / 'config.toml'}: ") for line in caught.value.problems]

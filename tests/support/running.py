@@ -1,0 +1,143 @@
+"""Programs under test, started inside a namespace and ended by their own process id."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Queue
+from typing import IO, Any
+
+from support.namespaces import Namespace
+
+PEER = Path(__file__).with_name("peer.py")
+PATIENCE = 30.0  # seconds until a test gives up on what should come soon
+
+
+class Running:
+    """A program whose error output is read along, so that it can be waited for."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+        self.errors: list[str] = []
+        self._lines: Queue[str | None] = Queue()
+        self._reader = threading.Thread(target=self._read, args=(process.stderr,))
+        self._reader.start()
+
+    def _read(self, stream: IO[str]) -> None:
+        for line in stream:
+            self.errors.append(line)
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def wait_for(self, pattern: str) -> None:
+        """Wait until a line of the error output matches."""
+        while True:
+            line = self._lines.get(timeout=PATIENCE)
+            assert line is not None, f"ended before {pattern!r}: {self.errors}"
+            if re.search(pattern, line):
+                return
+
+    def end(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Send a signal and return the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        code = self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        return code
+
+    def close(self) -> None:
+        """End it the hard way if it is still there."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join(PATIENCE)
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+@contextmanager
+def running(where: Namespace | None, *words: str | Path, **options: Any) -> Iterator[Running]:
+    """Run a program, in a namespace or here; `words` may not start a child of their own."""
+    command = where.command(*words) if where else [str(word) for word in words]
+    process = subprocess.Popen(command, text=True, stderr=subprocess.PIPE, **options)
+    run = Running(process)
+    try:
+        yield run
+    finally:
+        run.close()
+
+
+@contextmanager
+def hogpipe(where: Namespace | None, *words: str | Path, **options: Any) -> Iterator[Running]:
+    """Run hogpipe with these arguments."""
+    with running(where, sys.executable, "-m", "hogpipe", *words, **options) as run:
+        yield run
+
+
+@contextmanager
+def tcpdump(where: Namespace, interface: str, path: Path) -> Iterator[Running]:
+    """Capture an interface into a file; `end` it before the file is read."""
+    words = [
+        "tcpdump",
+        "-i",
+        interface,
+        "-w",
+        path,
+        "-s",
+        "128",
+        "--immediate-mode",
+        "-U",
+        "-B",
+        "16384",
+        "-Z",
+        "root",
+    ]
+    with running(where, *words) as run:
+        run.wait_for("listening on")
+        yield run
+
+
+@contextmanager
+def peer(where: Namespace, *words: str) -> Iterator[dict[str, Any]]:
+    """Run support/peer.py; gives what it told, and lets it end with the context."""
+    with running(
+        where, sys.executable, PEER, *words, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as run:
+        assert run.process.stdout is not None
+        line = run.process.stdout.readline()
+        assert line, run.errors
+        yield json.loads(line)
+        assert run.process.stdin is not None
+        run.process.stdin.close()
+        assert run.wait() == 0, run.errors
+
+
+def write_config(folder: Path, text: str) -> Path:
+    """Write a configuration into `folder` and return its path."""
+    path = folder / "config.toml"
+    path.write_text(text)
+    return path
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a JSON lines file, which must all be whole."""
+    text = path.read_text()
+    assert text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def traffic_of(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [record for record in records if record["type"] == "traffic"]
+
+
+def stats_of(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [record for record in records if record["type"] == "stats"]

@@ -1,0 +1,166 @@
+"""Records and sinks to test delivery with."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from hogpipe.record import Record, StatsRecord, TallyInfo, TrafficRecord
+from hogpipe.sinks.protocol import SinkSettings
+
+NOTHING: TallyInfo = {"bytes": 0, "packets": 0}
+
+
+def traffic(
+    sequence: int = 1, pid: int | None = 1, sent: int = 100, received: int = 200, second: int = 0
+) -> TrafficRecord:
+    """Return what process `pid` moved in the window that begins at `second`."""
+    record: TrafficRecord = {
+        "type": "traffic",
+        "timestamp": f"2026-11-22T07:00:{second + 1:02}.000Z",
+        "window": {
+            "start": f"2026-11-22T07:00:{second:02}.000Z",
+            "end": f"2026-11-22T07:00:{second + 1:02}.000Z",
+        },
+        "run": "01JD",
+        "sequence": sequence,
+        "host": {"name": "web1"},
+        "network": {
+            "flows": 1,
+            "io": {
+                "transmit": {"bytes": sent, "packets": 1},
+                "receive": {"bytes": received, "packets": 2},
+            },
+        },
+        "attribution": {"none" if pid is None else "exact": sent + received},
+    }
+    if pid is not None:
+        record["process"] = {
+            "pid": pid,
+            "executable": {"name": f"program{pid}", "path": f"/bin/program{pid}"},
+        }
+    return record
+
+
+def stats(sequence: int = 1, packets: int = 10, second: int = 0) -> StatsRecord:
+    """Return how the window that begins at `second` was captured."""
+    stamp = traffic(sequence, second=second)
+    return {
+        "type": "stats",
+        "timestamp": stamp["timestamp"],
+        "window": stamp["window"],
+        "run": stamp["run"],
+        "sequence": sequence,
+        "host": stamp["host"],
+        "capture": {
+            "packets": packets,
+            "bytes": packets * 100,
+            "dropped": {"kernel": 1, "interface": 0},
+            "not_local": NOTHING,
+            "not_ip": NOTHING,
+            "undecoded": NOTHING,
+            "both_sides": NOTHING,
+            "length_floored": NOTHING,
+            "overflowed": NOTHING,
+            "merged_batches": 0,
+        },
+        "attribution": {
+            "new_flows": 2,
+            "batches": 1,
+            "failed_batches": 0,
+            "reads": 1,
+            "rows_skipped": 0,
+            "walks": 1,
+            "fds_read": 5,
+            "not_permitted": 0,
+            "forgotten_flows": 0,
+            "overflowed": NOTHING,
+            "pending": {"flows": sequence, "bytes": 7},
+            "bytes": {"exact": 300},
+        },
+        "aggregation": {"records": 2, "folded_groups": 0, "uncounted_flows": 0},
+        "sinks": [],
+        "self": {"cpu": {"seconds": 0.25}, "memory": {"bytes": 1000 + sequence}},
+    }
+
+
+def settings(name: str = "s", **changes: object) -> SinkSettings:
+    """Return settings with short waits."""
+    return SinkSettings(
+        type="test", name=name, **{"retry_initial": 0.001, "retry_max": 0.002, **changes}
+    )
+
+
+def total_bytes(records: Sequence[Record]) -> int:
+    """Return the bytes of all traffic records."""
+    total = 0
+    for record in records:
+        if record["type"] == "traffic":
+            io = record["network"]["io"]
+            total += io["transmit"]["bytes"] + io["receive"]["bytes"]
+    return total
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until `condition` holds; give up in the end, whatever the machine does."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - it stands for many kinds of condition
+            await asyncio.sleep(0.001)
+
+
+class ScriptedSink:
+    """Keeps what it gets; `on_open`, `on_write` and `on_close` may raise or wait before that."""
+
+    def __init__(
+        self,
+        on_write: Callable[[], Awaitable[None]] | None = None,
+        on_open: Callable[[], Awaitable[None]] | None = None,
+        on_close: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self.on_write, self.on_open, self.on_close = on_write, on_open, on_close
+        self.windows: list[list[Record]] = []
+        self.calls: list[str] = []
+
+    @property
+    def records(self) -> list[Record]:
+        return [record for window in self.windows for record in window]
+
+    async def open(self) -> None:
+        self.calls.append("open")
+        if self.on_open:
+            await self.on_open()
+
+    async def write(self, records: Sequence[Record]) -> None:
+        self.calls.append("write")
+        if self.on_write:
+            await self.on_write()
+        self.windows.append(list(records))
+
+    async def close(self) -> None:
+        self.calls.append("close")
+        if self.on_close:
+            await self.on_close()
+
+
+class Script:
+    """An action that raises each of `errors` in turn and then does nothing more."""
+
+    def __init__(self, *errors: BaseException) -> None:
+        self.errors = list(errors)
+
+    async def __call__(self) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+class Gate:
+    """An action that waits until the gate is opened."""
+
+    def __init__(self) -> None:
+        self.opened = asyncio.Event()
+        self.waiting = 0
+
+    async def __call__(self) -> None:
+        self.waiting += 1
+        try:
+            await self.opened.wait()
+        finally:
+            self.waiting -= 1

@@ -1,0 +1,104 @@
+"""Flows, deltas and owners, made by hand or by Hypothesis."""
+
+from hypothesis import strategies as st
+
+from hogpipe.model import (
+    UNATTRIBUTED,
+    Attribution,
+    FlowDelta,
+    FlowKey,
+    Process,
+    Quality,
+    User,
+)
+
+NGINX = Process(
+    pid=4242,
+    start=8117,
+    parent_pid=1,
+    created_ns=1_795_330_681_220_000_000,
+    command="nginx",
+    executable="/usr/sbin/nginx",
+    user_id=33,
+    owner="www-data",
+    cgroup="/system.slice/nginx.service",
+    unit="nginx.service",
+    container="1f2e3d",
+)
+
+
+def make_flow(
+    local_port: int = 40000,
+    *,
+    protocol: int = 6,
+    remote: bytes = b"\x0a\x00\x00\x02",
+    remote_port: int = 443,
+    interface: str = "eth0",
+) -> FlowKey:
+    """Return a flow of an address of the same family as `remote`."""
+    local = b"\x0a\x00\x00\x01" if len(remote) == 4 else bytes(15) + b"\x01"
+    return FlowKey(protocol, local, local_port, remote, remote_port, interface)
+
+
+def exact(process: Process) -> Attribution:
+    """Return what a socket seen with its owner gives."""
+    return Attribution(Quality.EXACT, process)
+
+
+ports = st.sampled_from([0, 22, 443, 40000])
+v4 = st.sampled_from([bytes([10, 0, 0, last]) for last in (1, 2, 3)])
+v6 = st.sampled_from([bytes(15) + bytes([last]) for last in (1, 2, 3)])
+
+
+def _flows_between(addresses: st.SearchStrategy[bytes]) -> st.SearchStrategy[FlowKey]:
+    protocols = st.sampled_from([0, 1, 6, 17, 47, 58, 132, 136])
+    interfaces = st.sampled_from(["", "eth0", "wlan0"])
+    return st.builds(FlowKey, protocols, addresses, ports, addresses, ports, interfaces)
+
+
+flows = _flows_between(v4) | _flows_between(v6) | st.just(FlowKey(0, b"", 0, b"", 0, ""))
+
+counts = st.integers(0, 1 << 40)
+deltas = st.builds(FlowDelta, counts, counts, counts, counts, st.booleans())
+
+words = st.text(min_size=1, max_size=8)
+processes = st.builds(
+    Process,
+    pid=st.integers(1, 3),
+    start=st.integers(0, 1),
+    parent_pid=st.none() | st.integers(0, 1 << 22),
+    created_ns=st.none() | st.integers(0, 4_000_000_000_000_000_000),
+    command=st.none() | words,
+    executable=st.none() | words.map("/usr/bin/{}".format),
+    command_line=st.none() | st.lists(words, max_size=2).map(tuple),
+    user_id=st.none() | st.integers(0, 2),
+    owner=st.none() | st.sampled_from(["root", "www-data"]),
+    cgroup=st.none() | st.sampled_from(["/", "/a.slice", "/b.slice"]),
+    unit=st.none() | st.sampled_from(["a.service", "b.service"]),
+    container=st.none() | st.sampled_from(["1f2e", "3d4c"]),
+)
+users = st.builds(User, st.integers(0, 2), st.none() | st.sampled_from(["root", "www-data"]))
+owned = st.builds(
+    Attribution,
+    st.sampled_from([Quality.EXACT, Quality.LISTENER, Quality.INFERRED]),
+    processes,
+)
+ownerless = st.just(UNATTRIBUTED) | st.builds(Attribution, st.just(Quality.NONE), st.none(), users)
+attributions = owned | ownerless
+
+dimensions = st.lists(
+    st.sampled_from(
+        [
+            "process",
+            "transport",
+            "network_type",
+            "interface",
+            "user",
+            "cgroup",
+            "container",
+            "remote",
+            "flow",
+        ]
+    ),
+    unique=True,
+)

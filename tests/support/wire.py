@@ -1,0 +1,91 @@
+"""Wire truth: what tcpdump saw on an Ethernet link, counted by code that shares nothing with ours."""
+
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+UDP = 17
+FRAGMENT_HEADER = 44
+
+
+class Packet(NamedTuple):
+    """An IP packet; `size` is its total length, ports are those of its first fragment."""
+
+    protocol: int
+    source: bytes
+    source_port: int
+    destination: bytes
+    destination_port: int
+    size: int
+
+
+class Moved(NamedTuple):
+    """What a process moved: bytes and packets, sent and received."""
+
+    sent_bytes: int
+    sent_packets: int
+    received_bytes: int
+    received_packets: int
+
+
+def read_packets(path: Path) -> Iterator[Packet]:
+    """Yield the TCP and UDP packets of a little-endian pcap file of Ethernet frames."""
+    data = path.read_bytes()
+    at = 24
+    firsts: dict[bytes, bytes] = {}
+    while at < len(data):
+        (captured,) = struct.unpack_from("<I", data, at + 8)
+        frame = data[at + 16 : at + 16 + captured]
+        at += 16 + captured
+        if frame[12:14] == b"\x08\x00":
+            packet = read_v4(frame[14:], firsts)
+        elif frame[12:14] == b"\x86\xdd":
+            packet = read_v6(frame[14:], firsts)
+        else:
+            continue
+        if packet.protocol in {6, UDP}:
+            yield packet
+
+
+def read_v4(ip: bytes, firsts: dict[bytes, bytes]) -> Packet:
+    (size,) = struct.unpack_from(">H", ip, 2)
+    ports = ip[(ip[0] & 15) * 4 :][:4]
+    name = ip[12:20] + ip[4:6] + ip[9:10]
+    if struct.unpack_from(">H", ip, 6)[0] & 0x1FFF:
+        ports = firsts[name]
+    else:
+        firsts[name] = ports
+    return Packet(ip[9], ip[12:16], *_pick(ports, ip[16:20]), size)
+
+
+def read_v6(ip: bytes, firsts: dict[bytes, bytes]) -> Packet:
+    size = 40 + struct.unpack_from(">H", ip, 4)[0]
+    protocol, ports = ip[6], ip[40:44]
+    if protocol == FRAGMENT_HEADER:
+        protocol, name = ip[40], ip[8:40] + ip[44:48]
+        if struct.unpack_from(">H", ip, 42)[0] >> 3:
+            ports = firsts[name]
+        else:
+            ports = firsts[name] = ip[48:52]
+    return Packet(protocol, ip[8:24], *_pick(ports, ip[24:40]), size)
+
+
+def _pick(ports: bytes, destination: bytes) -> tuple[int, bytes, int]:
+    source_port, destination_port = struct.unpack(">HH", ports)
+    return source_port, destination, destination_port
+
+
+def count(packets: list[Packet], ports: list[list[int]]) -> Moved:
+    """Return what the process that used `ports`, (protocol, port) each, moved."""
+    used = {(protocol, port) for protocol, port in ports}
+    moved: Counter[str] = Counter()
+    for packet in packets:
+        if (packet.protocol, packet.source_port) in used:
+            moved["sent"] += packet.size
+            moved["sent packets"] += 1
+        if (packet.protocol, packet.destination_port) in used:
+            moved["received"] += packet.size
+            moved["received packets"] += 1
+    return Moved(moved["sent"], moved["sent packets"], moved["received"], moved["received packets"])

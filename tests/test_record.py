@@ -1,0 +1,250 @@
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from support.traffic import NGINX, attributions, deltas, dimensions, exact, flows, make_flow
+
+from hogpipe import stats
+from hogpipe.aggregation import Aggregator
+from hogpipe.attribution.contract import AttributionCounts, ResolverCounts
+from hogpipe.model import Attribution, CaptureCounts, FlowDelta, FlowKey, Quality, Tally
+from hogpipe.record import (
+    Record,
+    RecordStamper,
+    SinkInfo,
+    StatsBody,
+    TrafficBody,
+    format_time,
+    make_run_id,
+)
+from hogpipe.selectors import parse_selector
+
+DOCS = Path(__file__).parent.parent / "docs"
+SCHEMA = json.loads((DOCS / "record.schema.json").read_text())
+VALIDATOR = Draft202012Validator(SCHEMA)
+RUN = make_run_id(1_795_330_800_000_000_000, bytes(10))
+SECOND = 1_000_000_000
+
+times = st.integers(0, 4_000_000_000 * SECOND)
+counts = st.integers(0, 1 << 60)
+tallies = st.builds(Tally, counts, counts)
+
+
+def examples() -> Iterator[dict[str, Any]]:
+    """Yield what docs/record.md shows."""
+    for text in re.findall(r"```json\n(.*?)```", (DOCS / "record.md").read_text(), re.DOTALL):
+        yield json.loads(text)
+
+
+def validate(record: Record) -> None:
+    """Check a record as its readers get it: through the encoder."""
+    VALIDATOR.validate(orjson.loads(orjson.dumps(record)))
+
+
+def objects(schema: object) -> Iterator[dict[str, Any]]:
+    """Yield each part of `schema` that describes an object."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "object":
+            yield schema
+        for part in schema.values():
+            yield from objects(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            yield from objects(part)
+
+
+def test_the_schema_is_one_and_closes_every_object() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    assert len(list(objects(SCHEMA))) > 20
+    assert all(part["additionalProperties"] is False for part in objects(SCHEMA))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(flows, deltas, attributions), max_size=8),
+    dimensions,
+    st.booleans(),
+    st.integers(1, 3),
+    times,
+)
+def test_traffic_records_are_valid(
+    moved: list[tuple[FlowKey, FlowDelta, Attribution]],
+    group_by: list[str],
+    selective: bool,
+    max_records: int,
+    start_ns: int,
+) -> None:
+    only = [parse_selector("pid:1")] * selective
+    aggregator = Aggregator(group_by, only, max_records)
+    for item in moved:
+        aggregator.ingest(*item)
+    stamper = RecordStamper(RUN, "web1")
+    for body in aggregator.drain():
+        validate(stamper.traffic(body, start_ns, start_ns + SECOND))
+
+
+@settings(deadline=None)
+@given(
+    st.builds(
+        CaptureCounts,
+        captured=tallies,
+        not_local=tallies,
+        kernel_dropped=counts,
+        overflowed=tallies,
+    ),
+    st.builds(
+        AttributionCounts,
+        new_flows=counts,
+        overflowed=tallies,
+        lookup_seconds=st.floats(0, 1e6),
+        resolver=st.builds(ResolverCounts, counts, counts),
+    ),
+    st.dictionaries(st.sampled_from(list(Quality)).map(str), st.integers(1, 1 << 60)),
+    st.booleans(),
+    times,
+)
+def test_stats_records_are_valid(
+    capture: CaptureCounts,
+    attribution: AttributionCounts,
+    qualities: dict[str, int],
+    timed: bool,
+    start_ns: int,
+) -> None:
+    body: StatsBody = {
+        "capture": stats.capture_info(capture),
+        "attribution": stats.attribution_info(attribution, qualities, timed=timed),
+        "aggregation": stats.aggregation_info(records=3, folded_groups=0, uncounted_flows=0),
+    }
+    stamper = RecordStamper(RUN, "web1")
+    validate(stamper.stats(body, start_ns, start_ns + SECOND))
+    sink: SinkInfo = {
+        "name": "out",
+        "type": "stdout",
+        "queued": 1,
+        "delivered": 2,
+        "dropped": 3,
+        "coalesced": 4,
+        "retries": 5,
+        "last_error": "Broken pipe",
+    }
+    body["sinks"] = [sink]
+    body["self"] = stats.self_info(cpu_seconds=0.5, memory_bytes=1 << 25)
+    validate(stamper.stats(body, start_ns, start_ns + SECOND))
+
+
+def test_the_documented_examples_are_valid_and_of_every_kind() -> None:
+    shown = list(examples())
+    for record in shown:
+        VALIDATOR.validate(record)
+    assert [record["type"] for record in shown] == ["traffic", "traffic", "stats"]
+
+
+def test_the_documented_examples_conserve_bytes_as_the_text_says() -> None:
+    *traffic, told = examples()
+    moved = [record["network"]["io"] for record in traffic]
+    total = sum(io[way]["bytes"] for io in moved for way in ("transmit", "receive"))
+    capture, pending = told["capture"], told["attribution"]["pending"]
+    left_out = sum(capture[why]["bytes"] for why in ("not_local", "not_ip", "undecoded"))
+    assert total == capture["bytes"] - left_out + capture["both_sides"]["bytes"] - pending["bytes"]
+    assert total == sum(told["attribution"]["bytes"].values())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sequence": 0},
+        {"remainder": True},
+        {"surprise": 1},
+        {"process": None},
+        {"process": {}},
+        {"attribution": {"exact": 0}},
+        {"attribution": {"guessed": 1}},
+        {"timestamp": "2026-11-22 07:00:10"},
+        {"run": "short"},
+    ],
+)
+def test_the_schema_refuses_what_is_no_record(change: dict[str, object]) -> None:
+    record = next(examples())
+    assert VALIDATOR.is_valid(record)
+    assert not VALIDATOR.is_valid({**record, **change})
+
+
+def test_keys_come_in_the_documented_order() -> None:
+    aggregator = Aggregator(["process"], [], 1)
+    aggregator.ingest(make_flow(), FlowDelta(10, 1, 460, 2), exact(NGINX))
+    (body,) = aggregator.drain()
+    start = 1_795_330_809 * SECOND
+    record = RecordStamper(RUN, "web1").traffic(body, start, start + SECOND)
+    example = next(examples())
+    example.update(run=RUN, sequence=1, attribution={"exact": 470})
+    example["network"]["flows"] = 1
+    assert orjson.dumps(record) == orjson.dumps(example)
+
+
+def test_a_sequence_has_no_gaps_over_both_types() -> None:
+    stamper = RecordStamper(RUN, "web1")
+    aggregator = Aggregator([], [], 1)
+    aggregator.ingest(make_flow(), FlowDelta(1, 1), exact(NGINX))
+    (traffic,) = aggregator.drain()
+    body: StatsBody = {
+        "capture": stats.capture_info(CaptureCounts()),
+        "attribution": stats.attribution_info(AttributionCounts(), {}, timed=False),
+        "aggregation": stats.aggregation_info(records=1, folded_groups=0, uncounted_flows=0),
+    }
+    records: list[Record] = [
+        stamper.traffic(traffic, 0, SECOND),
+        stamper.stats(body, 0, SECOND),
+        stamper.traffic(traffic, SECOND, 2 * SECOND),
+    ]
+    assert [record["sequence"] for record in records] == [1, 2, 3]
+    assert {record["run"] for record in records} == {RUN}
+
+
+@given(times)
+def test_a_time_is_told_to_the_millisecond_below(time_ns: int) -> None:
+    told = datetime.strptime(format_time(time_ns), "%Y-%m-%dT%H:%M:%S.%f%z")
+    milliseconds = (told - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000
+    assert round(milliseconds) == time_ns // 1_000_000
+
+
+def test_a_time_is_rounded_down_and_padded() -> None:
+    assert format_time(1_795_330_810_009_999_999) == "2026-11-22T07:00:10.009Z"
+    assert format_time(0) == "1970-01-01T00:00:00.000Z"
+
+
+@given(times, times)
+def test_run_ids_are_ulids_that_sort_by_time(earlier: int, later: int) -> None:
+    earlier, later = sorted((earlier // 1_000_000, later // 1_000_000))
+    first = make_run_id(earlier * 1_000_000, b"\xff" * 10)
+    second = make_run_id((later + 1) * 1_000_000, bytes(10))
+    assert re.fullmatch("[0-7][0-9A-HJKMNP-TV-Z]{25}", first)
+    assert first < second
+
+
+def test_run_ids_of_one_moment_differ() -> None:
+    assert make_run_id(0) != make_run_id(0)
+    # The example of the specification: 1469922850259 ms.
+    assert make_run_id(1_469_922_850_259_000_000, bytes(10)) == "01ARZ3NDEK" + "0" * 16
+
+
+def test_a_body_may_be_stamped_twice_and_stays_as_it_was() -> None:
+    body: TrafficBody = {
+        "network": {
+            "flows": 0,
+            "io": {
+                "transmit": {"bytes": 0, "packets": 0},
+                "receive": {"bytes": 0, "packets": 0},
+            },
+        },
+        "attribution": {},
+    }
+    RecordStamper(RUN, "web1").traffic(body, 0, 1)
+    assert list(body) == ["network", "attribution"]

@@ -1,0 +1,87 @@
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hogpipe import stats
+from hogpipe.attribution.contract import AttributionCounts, ResolverCounts
+from hogpipe.model import CaptureCounts, Tally
+
+
+def test_each_capture_count_is_told_under_its_own_name() -> None:
+    counts = CaptureCounts(
+        captured=Tally(1, 100),
+        not_local=Tally(2, 200),
+        not_ip=Tally(3, 300),
+        undecoded=Tally(4, 400),
+        both_sides=Tally(5, 500),
+        length_floored=Tally(6, 600),
+        kernel_dropped=7,
+        interface_dropped=8,
+        merged_batches=9,
+        overflowed=Tally(10, 1000),
+    )
+    assert stats.capture_info(counts) == {
+        "packets": 1,
+        "bytes": 100,
+        "dropped": {"kernel": 7, "interface": 8},
+        "not_local": {"bytes": 200, "packets": 2},
+        "not_ip": {"bytes": 300, "packets": 3},
+        "undecoded": {"bytes": 400, "packets": 4},
+        "both_sides": {"bytes": 500, "packets": 5},
+        "length_floored": {"bytes": 600, "packets": 6},
+        "overflowed": {"bytes": 1000, "packets": 10},
+        "merged_batches": 9,
+    }
+
+
+def test_each_attribution_count_is_told_under_its_own_name() -> None:
+    counts = AttributionCounts(
+        new_flows=1,
+        batches=2,
+        failed_batches=3,
+        forgotten_flows=4,
+        overflowed=Tally(5, 50),
+        pending_flows=6,
+        pending_bytes=7,
+        lookup_seconds=0.8,
+        resolver=ResolverCounts(reads=9, fds_read=10, walks=11, not_permitted=12, rows_skipped=13),
+    )
+    assert stats.attribution_info(counts, {"exact": 14}, timed=True) == {
+        "new_flows": 1,
+        "batches": 2,
+        "failed_batches": 3,
+        "reads": 9,
+        "rows_skipped": 13,
+        "walks": 11,
+        "fds_read": 10,
+        "not_permitted": 12,
+        "forgotten_flows": 4,
+        "overflowed": {"bytes": 50, "packets": 5},
+        "pending": {"flows": 6, "bytes": 7},
+        "bytes": {"exact": 14},
+        "lookup_seconds": 0.8,
+    }
+
+
+def test_a_replay_tells_no_times() -> None:
+    info = stats.attribution_info(AttributionCounts(lookup_seconds=0.5), {}, timed=False)
+    assert "lookup_seconds" not in info
+
+
+def test_what_the_process_cost_is_told_to_the_microsecond() -> None:
+    assert stats.self_info(cpu_seconds=0.12345678, memory_bytes=4096) == {
+        "cpu": {"seconds": 0.123457},
+        "memory": {"bytes": 4096},
+    }
+
+
+resolver_counts = st.builds(ResolverCounts, *[st.integers(0, 1 << 40)] * 5)
+
+
+@settings(deadline=None)
+@given(resolver_counts, resolver_counts)
+def test_resolver_counts_since_themselves_and_since_nothing(
+    earlier: ResolverCounts, later: ResolverCounts
+) -> None:
+    assert later.since(later) == ResolverCounts()
+    assert later.since(ResolverCounts()) == later
+    assert later.since(earlier).reads + earlier.reads == later.reads
