@@ -10,14 +10,14 @@ from pathlib import Path
 
 import click
 
-import hogpipe
 from hogpipe.capture.interfaces import AUTO, select_links
 from hogpipe.capture.netlink import Link, LinkTable, read_link_table
 from hogpipe.config import Settings, load_config
 from hogpipe.errors import HogpipeError
 from hogpipe.pipeline import Pipeline
 from hogpipe.sinks.registry import load_plugins
-from hogpipe.sinks.text import printable
+from hogpipe.text import printable
+from hogpipe.version import __version__
 
 log = logging.getLogger("hogpipe")
 
@@ -38,7 +38,7 @@ def _make_printable(record: logging.LogRecord) -> bool:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(hogpipe.__version__, prog_name="hogpipe")
+@click.version_option(__version__, prog_name="hogpipe")
 @click.option("-v", "--verbose", count=True, help="Log more: once what happens, twice details.")
 def commands(verbose: int) -> None:
     """Tell which process on this host sends and receives which bytes."""

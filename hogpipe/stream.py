@@ -53,7 +53,7 @@ class _Outlet:
 
 
 @asynccontextmanager
-async def stream(
+async def stream_records(
     settings: Settings, *, host: str | None = None
 ) -> AsyncIterator[AsyncIterator[Record]]:
     """Run a pipeline for as long as the context lasts, and give an iterator over its records.

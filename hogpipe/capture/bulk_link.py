@@ -30,7 +30,7 @@ Indices = NDArray[np.int64]
 Octets = NDArray[np.uint8]
 
 NOT_IP, ODD = 0, 1
-"""What a row may be beside 4 and 6, the versions of IP."""
+"""What a row may be beside 4 and 6, the versions of IP. Any other number is odd too."""
 _TAGGED, _SESSION = 2, 3
 
 
@@ -118,8 +118,6 @@ def _by_ethertype(data: bytes, at: Indices, ethertype: Indices, path: Octets) ->
             break
         kind[tagged] = _BY_ETHERTYPE[_read16(data, at[tagged] + 2)]
         at[tagged] += 4
-    else:
-        kind[kind == _TAGGED] = ODD
     sessions = np.flatnonzero(kind == _SESSION)
     if sessions.size:
         inner = _pppoe(data, at[sessions])

@@ -134,7 +134,9 @@ class LiveSource:
         try:
             while not self._turn(offer):
                 pass
-            time.sleep(_LAST_FRAMES_SECONDS)  # until the kernel has handed up the block it was filling
+            time.sleep(
+                _LAST_FRAMES_SECONDS
+            )  # until the kernel has handed up the block it was filling
             for tap in self._taps.values():
                 self._read(tap, last)
         finally:

@@ -173,6 +173,8 @@ def _read_dump(request: int, answer: int) -> list[bytes]:
                 if kind == _NLMSG_DONE:
                     return payloads
                 if kind == _NLMSG_ERROR:
-                    raise OSError(-int.from_bytes(payload[:4], sys.byteorder, signed=True), "rtnetlink")
+                    raise OSError(
+                        -int.from_bytes(payload[:4], sys.byteorder, signed=True), "rtnetlink"
+                    )
                 if kind == answer:
                     payloads.append(payload)

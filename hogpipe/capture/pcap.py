@@ -4,6 +4,7 @@
 costs some ten times more a packet and gives them (and, of a cut savefile, all that was whole).
 """
 
+import sys
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -17,13 +18,12 @@ BATCH_FRAMES = 8192
 # The age at which the kernel hands up a block of the ring that is not full. A block is 256 KiB, and
 # until it is read back an aged one is as used up as a full one: 16 MiB last 64 of these times.
 READ_TIMEOUT_MS = 5
-_PERMISSION_REMEDY = (
-    "capturing needs the capability CAP_NET_RAW: run as root, or grant it to the Python that runs "
-    "hogpipe (sudo setcap cap_net_raw+ep PATH-OF-PYTHON)"
-)
-
 # What pcap_activate returns (pcap/pcap.h); pcapy-ng hands the number through.
 _NO_SUCH_DEVICE, _PERMISSION_DENIED, _NOT_UP, _PROMISC_DENIED = -5, -8, -9, -11
+
+
+# Filters are tried on these before a run; which link types it will meet is not known by then.
+_USUAL_LINK_TYPES = (pcapy.DLT_EN10MB, pcapy.DLT_RAW, pcapy.DLT_LINUX_SLL)
 
 
 class LinkUnavailableError(CaptureError):
@@ -155,7 +155,12 @@ def open_live(
 
 def _explain(interface: str, status: int) -> Exception:
     if status in {_PERMISSION_DENIED, _PROMISC_DENIED}:
-        return NotPermittedError(f"{interface}: {_PERMISSION_REMEDY}")
+        python = Path(sys.executable).resolve()
+        return NotPermittedError(
+            f"{interface}: capturing needs the capability CAP_NET_RAW: run as root, or grant it "
+            "and those that find other users' processes: sudo setcap "
+            f"cap_net_raw,cap_sys_ptrace,cap_dac_read_search+ep {python}"
+        )
     if status in {_NO_SUCH_DEVICE, _NOT_UP}:
         return LinkUnavailableError(f"{interface}: the interface is down or gone")
     return CaptureError(f"{interface}: libpcap cannot capture on it (pcap_activate: {status})")
@@ -168,3 +173,20 @@ def open_savefile(path: Path, expression: str) -> Handle:
     except pcapy.PcapError as error:
         raise ConfigurationError(f"capture.path: {path}: not a capture file: {error}") from error
     return Handle(reader, str(path)).apply_filter(expression)
+
+
+def check_filter(expression: str, snaplen: int) -> str | None:
+    """Return what libpcap has against the BPF `expression`; None if it may work.
+
+    Some expressions have a meaning on some link types only, and which those of a run are is not
+    known yet. So an error is certain only if it comes with each link type that is tried.
+    """
+    first = None
+    for link_type in _USUAL_LINK_TYPES:
+        try:
+            pcapy.compile(link_type, snaplen, expression, 1, 0)
+        except (pcapy.PcapError, ValueError) as error:  # ValueError: a NUL, lone surrogates
+            first = first or str(error)
+        else:
+            return None
+    return first

@@ -9,8 +9,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-import pcapy
-
+from hogpipe.capture.pcap import check_filter
 from hogpipe.config.report import Place, Report, quote
 from hogpipe.config.settings import (
     AggregationSettings,
@@ -20,8 +19,6 @@ from hogpipe.config.settings import (
 )
 from hogpipe.selectors import parse_selector
 from hogpipe.sinks.protocol import SinkSettings
-
-_LINK_TYPES = (pcapy.DLT_EN10MB, pcapy.DLT_RAW, pcapy.DLT_LINUX_SLL)
 
 
 def check_capture(capture: CaptureSettings, report: Report) -> None:
@@ -39,23 +36,6 @@ def check_capture(capture: CaptureSettings, report: Report) -> None:
     if capture.source != "ebpf" and (problem := check_filter(capture.filter, capture.snaplen)):
         text = f"libpcap refuses {quote(capture.filter)}: {problem}"
         report.add(("capture", "filter"), text, discreet="libpcap refuses it")
-
-
-def check_filter(expression: str, snaplen: int) -> str | None:
-    """Return what libpcap has against the BPF `expression`; None if it may work.
-
-    Some expressions have a meaning on some link types only, and which those of a run are is not
-    known yet. So an error is certain only if it comes with each link type that is tried.
-    """
-    first = None
-    for link_type in _LINK_TYPES:
-        try:
-            pcapy.compile(link_type, snaplen, expression, 1, 0)
-        except (pcapy.PcapError, ValueError) as error:  # ValueError: a NUL, lone surrogates
-            first = first or str(error)
-        else:
-            return None
-    return first
 
 
 def check_attribution(attribution: AttributionSettings, report: Report) -> None:

@@ -25,7 +25,7 @@ from hogpipe.config.settings import (
 )
 from hogpipe.errors import ConfigurationError
 from hogpipe.sinks.registry import Registry, load_plugins
-from hogpipe.sinks.text import printable
+from hogpipe.text import printable
 
 log = logging.getLogger(__name__)
 

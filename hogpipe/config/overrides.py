@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 
 from hogpipe.config.report import quote, shorten
-from hogpipe.sinks.text import printable
+from hogpipe.text import printable
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+|\[[0-9]+\])*")
 _STEP = re.compile(r"[A-Za-z0-9_-]+")

@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Collection, Sequence
 
-from hogpipe.sinks.text import printable
+from hogpipe.text import printable
 
 Place = tuple[str | int, ...]
 

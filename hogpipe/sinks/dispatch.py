@@ -86,7 +86,7 @@ class Dispatcher:
         await self._close()
         return [line for lane in self._lanes if (line := lane.left_over()) is not None]
 
-    async def reopen(self) -> None:
+    def reopen(self) -> None:
         """Have the sinks that write files open them anew, each before its next write."""
         for lane in self._lanes:
             lane.reopen()

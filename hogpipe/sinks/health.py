@@ -6,7 +6,7 @@ windows once for each kind of error.
 
 import logging
 
-from hogpipe.sinks.text import describe_error
+from hogpipe.text import describe_error
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from hogpipe.errors import ConfigurationError
 from hogpipe.record import Record
 from hogpipe.sinks.encoding import encode_lines
 from hogpipe.sinks.protocol import SinkSettings
-from hogpipe.sinks.text import printable
+from hogpipe.text import printable
 
 log = logging.getLogger(__name__)
 

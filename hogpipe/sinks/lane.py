@@ -13,7 +13,7 @@ from hogpipe.record import Record, SinkInfo
 from hogpipe.sinks.backlog import Backlog
 from hogpipe.sinks.health import Health
 from hogpipe.sinks.protocol import Reopenable, Sink, SinkSettings
-from hogpipe.sinks.text import describe_error, printable
+from hogpipe.text import describe_error, printable
 
 OPEN_SECONDS = 5.0
 """How long an open or a reopen may take."""

@@ -12,11 +12,11 @@ from typing import Literal
 import msgspec
 from pluggy import PluginManager
 
-import hogpipe
 from hogpipe.sinks import builtin, hookspecs
 from hogpipe.sinks.files import forget_module, load_module
 from hogpipe.sinks.protocol import SinkSettings, SinkType
-from hogpipe.sinks.text import describe_error, printable
+from hogpipe.text import describe_error, printable
+from hogpipe.version import __version__
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def load_plugins(paths: Sequence[Path], disabled: Sequence[str]) -> Registry:
     the same sink type, the later one fails. A plugin that is `disabled` is not even imported.
     """
     loader = _Loader(frozenset(disabled))
-    loader.add(PluginInfo("builtin", "built-in", hogpipe.__version__, state="built-in"), builtin)
+    loader.add(PluginInfo("builtin", "built-in", __version__, state="built-in"), builtin)
     for entry_point in sorted(entry_points(group=hookspecs.PROJECT)):
         loader.add(_describe_entry_point(entry_point), entry_point)
     for path in dict.fromkeys(_find_files(paths)):

@@ -9,7 +9,7 @@ from datetime import datetime
 from unicodedata import combining, east_asian_width
 
 from hogpipe.record import EndpointInfo, Record, StatsRecord, TrafficRecord, Window
-from hogpipe.sinks.text import printable
+from hogpipe.text import printable
 
 _TEXT_COLUMNS = (
     "PID", "USER", "PROGRAM", "CONTAINER", "CGROUP", "INTERFACE", "TYPE", "TRANSPORT", "LOCAL",

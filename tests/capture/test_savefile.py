@@ -96,7 +96,12 @@ def test_a_file_that_is_cut_in_its_first_packet_counts_nothing(tmp_path: Path) -
 
 def test_big_tcp_packets_of_a_file_count_with_their_real_length(tmp_path: Path) -> None:
     big = ethernet(ipv4(TCP, tcp(), total=0))
-    frames = [at(0, datagram()), at(0.1, datagram()), at(0.2, big, 14 + 190_000), at(0.3, datagram())]
+    frames = [
+        at(0, datagram()),
+        at(0.1, datagram()),
+        at(0.2, big, 14 + 190_000),
+        at(0.3, datagram()),
+    ]
     batches, _failure = replay(write_pcap(tmp_path / "t.pcap", ETHERNET, frames))
     counts = counts_of(batches)
     assert counts.captured == Tally(4, 190_000 + 300)

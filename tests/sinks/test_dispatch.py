@@ -359,7 +359,7 @@ async def test_reopening_waits_for_the_write_at_hand_and_comes_before_the_next()
     async with _running(dispatcher):
         await dispatcher.publish(_window(1))
         await until(lambda: gate.waiting)
-        await dispatcher.reopen()
+        dispatcher.reopen()
         await dispatcher.publish(_window(2))
         gate.opened.set()
         assert await dispatcher.drain(10) == []
@@ -370,7 +370,7 @@ async def test_an_idle_sink_is_reopened_at_once() -> None:
     sink = ReopenableSink()
     dispatcher = _dispatcher((sink, settings()))
     async with _running(dispatcher):
-        await dispatcher.reopen()
+        dispatcher.reopen()
         await until(lambda: "reopen" in sink.calls)
 
 

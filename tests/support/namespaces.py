@@ -57,10 +57,7 @@ class Namespace:
 
         def enter() -> None:
             try:
-                libc = ctypes.CDLL(None, use_errno=True)
-                with open(f"/run/netns/{self.name}", "rb") as file:
-                    if libc.setns(file.fileno(), _CLONE_NEWNET):
-                        raise OSError(ctypes.get_errno(), "setns")
+                _enter(self.name)
                 results.append(work())
             except BaseException as error:  # noqa: BLE001  it is raised again in the caller
                 errors.append(error)
@@ -71,6 +68,14 @@ class Namespace:
         if errors:
             raise errors[0]
         return results[0]
+
+
+def _enter(name: str) -> None:
+    """Move this thread into the namespace; os.setns comes with Python 3.12."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with Path(f"/run/netns/{name}").open("rb") as file:
+        if libc.setns(file.fileno(), _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
 
 
 @contextmanager

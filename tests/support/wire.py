@@ -1,4 +1,4 @@
-"""Wire truth: what tcpdump saw on an Ethernet link, counted by code that shares nothing with ours."""
+"""Wire truth: what tcpdump saw of an Ethernet link, counted by code of its own."""
 
 import struct
 from collections import Counter

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hogpipe.sinks.text import describe_error, printable
+from hogpipe.text import describe_error, printable
 
 
 def test_ordinary_text_of_any_script_is_left_alone() -> None:
