@@ -50,6 +50,7 @@ class Pipeline:
         self._interval_ns = round(settings.aggregation.interval * _NANOSECONDS)
         self._capture_thread = ThreadPoolExecutor(1, "capture")
         self._lookup_thread = ThreadPoolExecutor(1, "lookup")
+        self._packet_time_ns = 0
         self._source = _make_source(settings, self._interval_ns)
         self._aggregator = Aggregator(
             settings.aggregation.group_by,
@@ -72,7 +73,6 @@ class Pipeline:
         )
         self._usage = UsageMeter()
         self._counts = CaptureCounts()
-        self._packet_time_ns = 0
         self._stamper = RecordStamper("", host or socket.gethostname())
         self.summary = Summary()
 
