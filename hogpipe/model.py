@@ -27,8 +27,8 @@ class FlowKey(msgspec.Struct, frozen=True, gc=False):
 class FlowDelta(msgspec.Struct, gc=False):
     """What a flow moved: bytes are IP packet bytes (the IP header's total length).
 
-    `opened` is set when a TCP SYN was among the packets: whoever owned this five-tuple before may
-    not own it now.
+    `opened` is set when a TCP SYN without ACK was among the packets: a new connection, and whoever
+    owned this five-tuple before may not own it now.
     """
 
     transmit_bytes: int = 0

@@ -95,7 +95,9 @@ async def test_only_follows_the_chosen_process_in_tcp_and_udp_and_sums_up_the_re
     assert total(chosen, None) == total(everyone, None)
     transports = {
         record["network"]["transport"]
-        for line in await replay('aggregation.only=["exe:curl"]', 'aggregation.group_by=["transport"]')
+        for line in await replay(
+            'aggregation.only=["exe:curl"]', 'aggregation.group_by=["transport"]'
+        )
         if (record := orjson.loads(line))["type"] == "traffic" and "remainder" not in record
     }
     assert transports == {"tcp", "udp"}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hogpipe.capture.bulk_link import Indices, Packets, windows
 from hogpipe.capture.frame import (
+    ACK,
     ECHO_TYPES,
     EXTENSIONS,
     ICMP,
@@ -99,7 +100,7 @@ def decode_packets(data: bytes, packets: Packets, end: Indices, version: int) ->
     keys = _make_keys(rows, protocol, layout)
     keys.view(np.uint8)[:, 2] = packets.path[index]
     flags = rows[:, layout.header + TCP_FLAGS]
-    return PacketColumns(index, keys, lengths, (protocol == TCP) & (flags & SYN != 0))
+    return PacketColumns(index, keys, lengths, (protocol == TCP) & (flags & (SYN | ACK) == SYN))
 
 
 def _column16(rows: NDArray[np.uint8], at: int) -> Indices:

@@ -31,7 +31,7 @@ BIG_TCP_FLOOR = 65_536
 
 _MAX_OPTIONS = 8  # in a hop-by-hop header, as Linux allows (net.ipv6.max_hbh_opts_number)
 _PAD1, _JUMBO = 0x00, 0xC2
-TCP_FLAGS, SYN = 13, 0x02
+TCP_FLAGS, SYN, ACK = 13, 0x02, 0x10
 """Where a TCP header has its flags, and which of them opens."""
 
 _IPV4 = struct.Struct(">BxHHHxBxx4s4s")
@@ -51,7 +51,7 @@ class DecodedFrame(msgspec.Struct, frozen=True, gc=False):
     key: bytes
     length: int
     opened: bool
-    """A TCP SYN, in a packet that is whole or in a first fragment."""
+    """A TCP SYN without ACK, in a packet that is whole or in a first fragment."""
     fragment: FirstFragment | LaterFragment | None
     length_floored: bool
     """The length is not known, only the least that it can be."""
@@ -197,7 +197,8 @@ def _read_transport(frame: bytes, at: int, end: int, version: int, protocol: int
     """Return what the header from `at` to at most `end` tells."""
     if protocol in WITH_PORTS and at + _PORTS.size <= end:
         source, destination = _PORTS.unpack_from(frame, at)
-        opened = protocol == TCP and at + TCP_FLAGS < end and bool(frame[at + TCP_FLAGS] & SYN)
+        flags = frame[at + TCP_FLAGS] if protocol == TCP and at + TCP_FLAGS < end else 0
+        opened = flags & (SYN | ACK) == SYN
         return _Transport(source, destination, opened)
     if (version, protocol) in ECHO_TYPES and at + _ECHO.size <= end:
         kind, identifier = _ECHO.unpack_from(frame, at)

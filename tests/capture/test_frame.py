@@ -256,8 +256,8 @@ def test_padding_behind_the_packet_is_no_port() -> None:
     assert decode_ports(build.ipv6(17, build.udp(7, 9), payload_length=3)) == (17, 0, 0)
 
 
-def test_a_syn_opens_and_an_ack_does_not() -> None:
-    for flags, opened in ((0x02, True), (0x12, True), (0x10, False), (0x11, False)):
+def test_a_syn_opens_and_its_answer_does_not() -> None:
+    for flags, opened in ((0x02, True), (0x12, False), (0x10, False), (0x11, False)):
         assert decode(build.ethernet(build.ipv4(6, build.tcp(flags=flags)))).opened is opened
         assert decode(build.ethernet(build.ipv6(6, build.tcp(flags=flags)))).opened is opened
     assert not decode(build.ethernet(build.ipv4(6, build.tcp(flags=2)))[: 14 + 20 + 13]).opened

@@ -8,7 +8,6 @@ the new result, read it against the capture, and keep it.
 """
 
 import json
-import os
 import shutil
 import socket
 import sys
@@ -42,7 +41,7 @@ def sockets_of(pid: int) -> dict[int, int]:
     """Return the inode of each socket that a process holds, by descriptor."""
     found = {}
     for link in Path(f"/proc/{pid}/fd").iterdir():
-        target = os.readlink(link)
+        target = str(link.readlink())
         if target.startswith("socket:["):
             found[int(link.name)] = int(target[8:-1])
     return found

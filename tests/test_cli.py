@@ -1,0 +1,204 @@
+"""The command line as its user meets it: what it prints, and what it ends with."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from support.captures import Captured, write_pcap
+from support.frames import A4, ethernet, ipv4, udp
+from support.namespaces import Namespace, require
+
+HOGPIPE = [sys.executable, "-m", "hogpipe"]
+OK, FAILURE, USAGE, NOT_PERMITTED, BAD_CONFIGURATION = 0, 1, 2, 77, 78
+GOLDEN = Path(__file__).parent / "data" / "golden" / "config.toml"
+
+
+def call(*words: str | Path, prefix: list[str] | None = None) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*(prefix or []), *HOGPIPE, *map(str, words)], capture_output=True, text=True, check=False
+    )
+
+
+def assert_refused(done: "subprocess.CompletedProcess[str]", code: int, *lines: str) -> None:
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [f"hogpipe: {line}" for line in lines]
+
+
+def config(folder: Path, text: str) -> Path:
+    path = folder / "config.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_valid_configuration_is_told_so(tmp_path: Path) -> None:
+    path = config(tmp_path, '[[sinks]]\ntype = "stdout"\n[[sinks]]\ntype = "stdout"')
+    done = call("check", path)
+    assert done.returncode == OK
+    assert done.stdout == f"{path}: valid; source pcap, sinks stdout, stdout-2\n"
+
+
+def test_all_errors_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+    path = config(tmp_path, '[capture]\ninterfacs = ["lo"]\nsnaplen = "big"')
+    assert_refused(
+        call("check", path),
+        BAD_CONFIGURATION,
+        f'{path}: capture.interfacs: unknown key; did you mean "interfaces"?',
+        f"{path}: capture.snaplen: expected int, got str",
+    )
+
+
+def test_a_missing_configuration_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "none.toml"
+    done = call("run", path)
+    assert done.returncode == BAD_CONFIGURATION
+    assert done.stderr.startswith(f"hogpipe: {path}: ")
+
+
+def test_a_wrong_command_line_ends_with_its_own_code() -> None:
+    assert call("run").returncode == USAGE
+    assert call("rum", "config.toml").returncode == USAGE
+    assert call("run", GOLDEN, "--duration", "-1").returncode == USAGE
+
+
+def test_a_replay_writes_records_and_sums_up_in_one_line_of_the_error_output() -> None:
+    done = call("run", GOLDEN)
+    assert done.returncode == OK
+    types = [json.loads(line)["type"] for line in done.stdout.splitlines()]
+    assert types.count("stats") == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("hogpipe: ")
+    assert "149 packets, 260.0 kB captured, 0 dropped" in line
+
+
+def test_a_setting_can_be_overridden_from_the_command_line() -> None:
+    done = call("run", GOLDEN, "--set", "aggregation.group_by=[]", "--set", "capture.filter=udp")
+    traffic = [json.loads(line) for line in done.stdout.splitlines() if '"traffic"' in line]
+    assert traffic
+    assert all("process" not in record for record in traffic)
+
+
+def test_a_cut_savefile_is_replayed_as_far_as_it_is_whole(tmp_path: Path) -> None:
+    frame = ethernet(ipv4(17, udp(payload=bytes(72)), source=A4))
+    trace = write_pcap(tmp_path / "cut.pcap", 1, [Captured(n * 100_000, frame) for n in range(50)])
+    trace.write_bytes(trace.read_bytes()[:-1])
+    path = config(tmp_path, '[capture]\nsource = "savefile"\npath = "cut.pcap"')
+    done = call("run", path)
+    assert done.returncode == FAILURE
+    assert f"hogpipe: {trace}: truncated dump file" in done.stderr
+    stats = [json.loads(line)["capture"] for line in done.stdout.splitlines() if '"stats"' in line]
+    assert sum(capture["packets"] for capture in stats) == 49
+    assert sum(capture["bytes"] for capture in stats) == 49 * 100
+
+
+def test_a_file_that_is_no_capture_is_refused(tmp_path: Path) -> None:
+    path = config(tmp_path, '[capture]\nsource = "savefile"\npath = "config.toml"')
+    done = call("run", path)
+    assert done.returncode == BAD_CONFIGURATION
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"hogpipe: capture.path: {path}: not a capture file: ")
+
+
+def test_an_unwritable_path_is_refused_before_anything_is_captured(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    path = config(tmp_path, '[[sinks]]\ntype = "jsonl"\npath = "folder"')
+    done = call("run", path, "--set", "capture.interfaces=['lo']")
+    assert done.returncode == BAD_CONFIGURATION
+    (line,) = done.stderr.splitlines()
+    assert str(tmp_path / "folder") in line
+
+
+def test_an_unknown_sink_type_is_told_with_those_that_exist(tmp_path: Path) -> None:
+    path = config(tmp_path, '[[sinks]]\ntype = "kafak"')
+    assert_refused(
+        call("run", path),
+        BAD_CONFIGURATION,
+        f'{path}: sinks[0].type: unknown sink type "kafak"; known: jsonl, stdout, tcp',
+    )
+
+
+def test_an_interface_that_does_not_exist_is_told_with_those_that_do(
+    netns: Namespace, tmp_path: Path
+) -> None:
+    path = config(tmp_path, '[capture]\ninterfaces = ["eth7"]')
+    assert_refused(
+        call("run", path, prefix=netns.command()),
+        BAD_CONFIGURATION,
+        'capture.interfaces: no interface "eth7"; there are: lo',
+    )
+
+
+def test_an_invalid_filter_is_told_in_libpcaps_words(tmp_path: Path) -> None:
+    path = config(tmp_path, '[capture]\nfilter = "host and"')
+    done = call("run", path)
+    assert done.returncode == BAD_CONFIGURATION
+    assert 'capture.filter: libpcap refuses "host and": ' in done.stderr
+
+
+def test_without_the_privilege_the_capability_and_its_remedy_are_told(
+    netns: Namespace, tmp_path: Path
+) -> None:
+    require("setpriv")
+    path = config(tmp_path, '[capture]\ninterfaces = ["lo"]')
+    without = ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"]
+    done = call("run", path, prefix=netns.command(*without))
+    assert done.returncode == NOT_PERMITTED
+    (line,) = done.stderr.splitlines()
+    assert "CAP_NET_RAW" in line
+    assert "sudo setcap" in line
+    assert str(Path(sys.executable).resolve()) in line
+
+
+def test_interfaces_are_listed_with_what_auto_takes(veth: tuple[Namespace, Namespace]) -> None:
+    left, _right = veth
+    done = subprocess.run(
+        left.command(*HOGPIPE, "interfaces"), capture_output=True, text=True, check=True
+    )
+    rows = {line[2:].split()[0]: line for line in done.stdout.splitlines()}
+    assert rows["left"].startswith("* ")
+    assert "10.77.0.1/24" in rows["left"]
+    assert rows["lo"].startswith("  ")
+    assert "127.0.0.1/8 ::1/128" in rows["lo"]
+
+
+def test_plugins_are_listed_with_what_they_offer_and_why_they_failed(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("raise RuntimeError('not today')")
+    done = call("plugins", tmp_path)
+    assert done.returncode == OK
+    builtin, broken, reason = done.stdout.splitlines()
+    assert builtin.split()[:2] == ["builtin", "built-in"]
+    assert "jsonl, stdout, tcp" in builtin
+    assert broken.split()[:2] == ["broken", "failed"]
+    assert reason.strip() == "RuntimeError: not today"
+
+
+def test_a_closed_output_ends_the_run_quietly() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*HOGPIPE, "run", GOLDEN], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert done.returncode == OK
+    (line,) = done.stderr.splitlines()
+    assert "149 packets" in line
+
+
+def test_jq_reads_the_records() -> None:
+    if shutil.which("jq") is None:
+        require("jq")
+    hogpipe = " ".join([*HOGPIPE, "run", str(GOLDEN)])
+    done = subprocess.run(
+        [
+            "sh",
+            "-c",
+            f"{hogpipe} 2>/dev/null | jq -c 'select(.type==\"traffic\") | .process.command'",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(done.stdout.split()) == {'"nginx"', '"curl"', "null"}
