@@ -50,16 +50,13 @@ class Converter:
         return self._struct(tables.get(name, {}), struct, (name,)) or struct()
 
     def sinks(self, tables: Mapping[str, object], types: SinkTypes) -> list[ConvertedSink]:
-        """Return the sinks of `tables`; one for stdout if there are none."""
-        sinks = tables.get("sinks", [])
+        """Return the sinks of `tables`; one for stdout if that says nothing of sinks."""
+        sinks = tables.get("sinks", [_DEFAULT_SINK])
         if not isinstance(sinks, list):
             expected = f"expected array of tables, got {name_type(sinks)}"
             self._report.add(("sinks",), f"{expected}; write [[sinks]]")
             return []
-        return [
-            self._sink(table, types, ("sinks", index))
-            for index, table in enumerate(sinks or [_DEFAULT_SINK])
-        ]
+        return [self._sink(table, types, ("sinks", index)) for index, table in enumerate(sinks)]
 
     def _sink(self, table: object, types: SinkTypes, place: Place) -> ConvertedSink:
         """Convert what all sinks have first: that can be checked whatever becomes of the rest."""

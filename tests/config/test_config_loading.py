@@ -34,6 +34,11 @@ def hogpipe_sinks():
 """
 
 
+def test_an_empty_list_of_sinks_means_none(tmp_path: Path) -> None:
+    assert load_text(tmp_path, "sinks = []").sinks == ()
+    assert [sink.settings.type for sink in load_text(tmp_path, "").sinks] == ["stdout"]
+
+
 def test_an_empty_file_gives_the_defaults_and_one_sink_for_stdout(tmp_path: Path) -> None:
     settings = load_text(tmp_path, "")
     assert settings.capture == CaptureSettings()

@@ -1,0 +1,63 @@
+"""The README's commands: `block NAME` prints one, `try-run` runs the main one as printed."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PATIENCE = 240.0  # seconds for an installation and the first windows
+
+
+def find_block(name: str) -> str:
+    text = (ROOT / "README.md").read_text()
+    found = re.search(rf"<!-- {name} -->\n```sh\n(.*?)```", text, re.DOTALL)
+    if found is None:
+        sys.exit(f"README.md has no block {name}")
+    return found[1]
+
+
+def find_children(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    children = [int(word) for word in path.read_text().split()] if path.exists() else []
+    return [pid, *[one for child in children for one in find_children(child)]]
+
+
+def try_run() -> None:
+    """Run the main command in a fresh clone, interrupt it, and look at what it left."""
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Path(folder) / "hogpipe"
+        subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+        shell = subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", find_block("run")], cwd=clone, text=True,
+            stdout=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        assert shell.stdout is not None
+        started = time.monotonic()
+        lines = [shell.stdout.readline() for _ in range(3)]
+        for pid in find_children(shell.pid):
+            if b"bin/hogpipe\0run" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGINT)
+                break
+        rest, _ = shell.communicate(timeout=PATIENCE)
+        written = (clone / "hogpipe.jsonl").read_text()
+        printed = "".join(lines) + rest
+        types = [json.loads(line)["type"] for line in printed.splitlines()]
+        if shell.returncode or printed != written or "stats" not in types:
+            sys.exit(f"the run command ended with {shell.returncode}, having printed {printed!r}")
+        seconds = time.monotonic() - started
+        print(f"ran as printed: {len(types)} records in {seconds:.0f} s, the same on both sinks")
+
+
+match sys.argv[1:]:
+    case ["block", name]:
+        print(find_block(name), end="")
+    case ["try-run"]:
+        try_run()
+    case _:
+        sys.exit("usage: readme.py block NAME | try-run")
