@@ -2,8 +2,8 @@
 
 A known flow passes at once. An unknown one waits, its bytes adding up, while one look-up at a time
 runs in the executor for all that is due; what was not found is looked for again with growing pauses
-until its first byte is `hold` seconds old, and then passes with what is known. Each flow is looked
-for at least once. That there was no owner is remembered like an owner.
+until its first byte is `hold` seconds old, and then passes with what is known. That there was no
+owner is remembered like an owner, and asked for again like one.
 
 Nothing is ever thrown away: every byte that was ingested has been emitted or is pending, whatever
 fails and whenever `run` is cancelled.
@@ -18,12 +18,14 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from copy import copy
+from socket import IPPROTO_TCP
 
 import msgspec
 
 from hogpipe.attribution.contract import AttributionCounts, Resolver, ResolverCounts
 from hogpipe.attribution.flow_memory import FlowMemory, KnownFlow
 from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality, Tally
+from hogpipe.text import describe_error
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +50,8 @@ class Attributor:
     """Feed it with `ingest`, keep `run` running; owners come out through `emit`.
 
     `cpu_budget` is the share of one core that look-ups may take; a look-up on a rested host starts
-    at once. At most `max_flows` flows are known and as many pending; `recheck` is after how many
-    seconds an answer that is still in use is asked for again.
+    at once. At most `max_flows` flows are known and as many pending; an answer that is still in use
+    is asked for again when it is `recheck` to twice `recheck` seconds old.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class Attributor:
         cpu_budget: float,
         clock: Callable[[], float] = time.monotonic,
         max_flows: int = 262_144,
-        recheck: float = 10.0,
+        recheck: float = 5.0,
     ) -> None:
         self._resolver = resolver
         self._executor = executor
@@ -114,10 +116,27 @@ class Attributor:
                 async with asyncio.timeout(None if math.isinf(delay) else delay):
                     await self._wake.wait()
 
-    async def settle(self) -> None:
-        """Look up all that is pending now, once, and emit it, found or not."""
-        if self._pending:
-            await self._look_up(dict(self._pending), last=True)
+    async def settle(self, deadline: float | None = None) -> None:
+        """Look up all that is pending now, once, and emit it, found or not.
+
+        After `deadline` seconds the rest is emitted as it is; a look-up may then still be at work.
+        """
+        if not self._pending:
+            return
+        try:
+            async with asyncio.timeout(deadline):
+                await self._look_up(dict(self._pending), last=True)
+        except TimeoutError:
+            for flow, waiting in list(self._pending.items()):
+                self._give_up(flow, waiting)
+
+    def expire(self) -> None:
+        """Emit what has waited for longer than `hold`, whatever look-ups are doing."""
+        latest = self._clock() - self._hold
+        for flow, waiting in list(self._pending.items()):
+            if waiting.since > latest:
+                return  # they are in the order in which they came
+            self._give_up(flow, waiting)
 
     def drain_stats(self) -> AttributionCounts:
         """Return what was done since the last time; `pending_*` is what waits now."""
@@ -132,14 +151,14 @@ class Attributor:
 
     def _wait(self, flow: FlowKey, delta: FlowDelta, now: float) -> None:
         waiting = self._pending.get(flow)
+        if waiting is not None and delta.opened and not _repeats_opening(waiting.delta):
+            # What came before belongs to a connection that can no longer be asked about.
+            self._give_up(flow, waiting)
+            waiting = None
         if waiting is None:
             self._add_pending(flow, delta, now)
-            return
-        waiting.delta.add(delta)
-        if delta.opened:
-            # A look-up that is under way may have met the owner before this one.
-            self._pending[flow] = _Waiting(waiting.delta, waiting.since, due=now)
-            self._look_by(now)
+        else:
+            waiting.delta.add(delta)
 
     def _add_pending(self, flow: FlowKey, delta: FlowDelta, now: float) -> None:
         self._known.discard(flow)
@@ -173,7 +192,8 @@ class Attributor:
             for flow, waiting in batch.items():
                 self._conclude(flow, waiting, found.get(flow, UNATTRIBUTED), now, last=last)
             for flow in stale:
-                self._refresh(flow, found.get(flow, UNATTRIBUTED))
+                if flow in found:
+                    self._refresh(flow, found[flow])
         self._due = min((waiting.due for waiting in self._pending.values()), default=math.inf)
         if self._stale:
             self._due = min(self._due, self._looked + self._recheck)
@@ -187,7 +207,10 @@ class Attributor:
         if error is not None:
             self._counts.failed_batches += 1
             if not self._failing:
-                log.warning("owners of traffic cannot be looked up, trying on: %s", error)
+                log.warning(
+                    "owners of traffic cannot be looked up, trying on: %s", describe_error(error)
+                )
+                log.debug("where the look-up failed", exc_info=error)
         self._failing = error is not None
         self._resolver_now = counts
         self._counts.batches += 1
@@ -197,15 +220,15 @@ class Attributor:
 
     def _call_resolver(
         self, flows: Collection[FlowKey]
-    ) -> tuple[dict[FlowKey, Attribution], OSError | None, ResolverCounts, float]:
+    ) -> tuple[dict[FlowKey, Attribution], Exception | None, ResolverCounts, float]:
         """Run in the executor, where a call that was cancelled may still be at work."""
         with self._one_at_a_time:
             found: dict[FlowKey, Attribution] = {}
-            failure = None
+            failure: Exception | None = None
             before = time.thread_time()
             try:
                 found = self._resolver.resolve(flows)
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - no failed look-up may end the run
                 failure = error
             seconds = time.thread_time() - before
             return found, failure, copy(self._resolver.counts()), seconds
@@ -216,9 +239,10 @@ class Attributor:
         """Emit a pending flow, or make it wait for another try."""
         waiting = self._pending.get(flow)
         if waiting is None:
-            return  # another look-up was faster
+            self._refresh(flow, answer)  # it could not wait for this, but what comes next can
+            return
         if waiting is not asked:
-            answer = UNATTRIBUTED
+            return  # a new connection: this look-up may have met the owner before it
         if answer.quality is Quality.NONE:
             if answer.user is not None:
                 waiting.fallback = answer
@@ -228,16 +252,35 @@ class Attributor:
                 waiting.pause *= 2
                 return
             answer = waiting.fallback
+        self._settle_one(flow, waiting, answer, checked=now)
+
+    def _give_up(self, flow: FlowKey, waiting: _Waiting) -> None:
+        """Emit a pending flow as it is; whatever it moves next is looked up soon."""
+        self._settle_one(flow, waiting, waiting.fallback, checked=-math.inf)
+
+    def _settle_one(
+        self, flow: FlowKey, waiting: _Waiting, answer: Attribution, *, checked: float
+    ) -> None:
         del self._pending[flow]
-        self._known.put(flow, KnownFlow(answer, now))
+        self._known.put(flow, KnownFlow(answer, checked))
         self._emit(flow, waiting.delta, answer)
 
     def _refresh(self, flow: FlowKey, answer: Attribution) -> None:
-        """Take a new answer for a known flow; an owner stays until another one is found."""
+        """Take a new answer for a known flow.
+
+        A TCP connection keeps its owner after its socket is gone: what is still on its way is its
+        own, and the next connection begins with a SYN.
+        """
         known = self._known.get(flow)
         if known is None:
             return  # forgotten or taken over meanwhile
-        lost = answer.quality is Quality.NONE and known.attribution.quality is not Quality.NONE
+        orphan = flow.protocol == IPPROTO_TCP and answer.quality is Quality.NONE
+        keeps = orphan and known.attribution.quality is not Quality.NONE
         # Equal answers keep the object: others recognise it by identity.
-        if not lost and answer != known.attribution:
+        if not keeps and answer != known.attribution:
             known.attribution = answer
+
+
+def _repeats_opening(delta: FlowDelta) -> bool:
+    """Tell whether nothing but SYNs has passed: one that follows is sent again, not anew."""
+    return delta.opened and not (delta.transmit_packets and delta.receive_packets)

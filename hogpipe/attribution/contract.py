@@ -39,8 +39,8 @@ class Resolver(Protocol):
     def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Attribution]:
         """Return what is known of `flows` after one look at the host.
 
-        A flow that is absent from the answer, or in it with quality NONE, was not found and may be
-        asked for again. Raises OSError if the host could not be looked at.
+        A flow that is in the answer with quality NONE was not found, one that is absent was not
+        looked for; both may be asked for again. Raises OSError if the host could not be looked at.
         """
 
     def counts(self) -> ResolverCounts:

@@ -37,7 +37,7 @@ class ScriptedResolver:
 
     def __init__(self) -> None:
         self.answers: dict[FlowKey, Attribution] = {}
-        self.error: OSError | None = None
+        self.error: Exception | None = None
         self.gate = threading.Event()
         self.gate.set()
         self.asked: list[list[FlowKey]] = []
@@ -196,7 +196,7 @@ async def test_a_flow_without_an_owner_is_not_looked_up_with_each_batch(
     stage.ingest(FLOW)
     await stage.attributor.settle()
     for second in range(1, 10):
-        stage.clock.now = float(second)
+        stage.clock.now = second / 2
         stage.ingest(FLOW)
         await stage.next_look()
     assert stage.resolver.asked == [[FLOW]]
@@ -230,23 +230,53 @@ async def test_old_answers_alone_cause_no_look_up_more_often_than_they_age(
     stage.clock.now = 4.0
     stage.ingest(second)
     await stage.attributor.settle()
-    stage.clock.now = 10.0
+    stage.clock.now = 6.0
     stage.ingest(first)
-    assert await stage.next_look() == 14.0
+    assert await stage.next_look() == 9.0
     assert stage.resolver.asked[2:] == [[first]]
 
 
-async def test_an_owner_stays_when_its_socket_is_gone(executor: ThreadPoolExecutor) -> None:
+async def test_a_tcp_connection_keeps_its_owner_when_its_socket_is_gone(
+    executor: ThreadPoolExecutor,
+) -> None:
     stage = Stage(executor)
     stage.resolver.answers[FLOW] = exact(NGINX)
     stage.ingest(FLOW)
     await stage.attributor.settle()
-    stage.resolver.answers.clear()
+    stage.resolver.answers[FLOW] = UNATTRIBUTED
     stage.clock.now = 10.0
     stage.ingest(FLOW)
     await stage.next_look()
     stage.ingest(FLOW)
     assert stage.drain() == [(FLOW, 1, exact(NGINX))] * 3
+
+
+async def test_a_udp_flow_loses_its_owner_with_its_socket(executor: ThreadPoolExecutor) -> None:
+    stage = Stage(executor)
+    flow = replace(FLOW, protocol=17)
+    stage.resolver.answers[flow] = exact(NGINX)
+    stage.ingest(flow)
+    await stage.attributor.settle()
+    stage.resolver.answers[flow] = UNATTRIBUTED
+    stage.clock.now = 10.0
+    stage.ingest(flow)
+    await stage.next_look()
+    stage.ingest(flow)
+    assert stage.drain() == [(flow, 1, exact(NGINX))] * 2 + [(flow, 1, UNATTRIBUTED)]
+
+
+async def test_an_owner_stays_when_a_look_up_fails(executor: ThreadPoolExecutor) -> None:
+    stage = Stage(executor)
+    flow = replace(FLOW, protocol=17)
+    stage.resolver.answers[flow] = exact(NGINX)
+    stage.ingest(flow)
+    await stage.attributor.settle()
+    stage.resolver.error = OSError("no")
+    stage.clock.now = 10.0
+    stage.ingest(flow)
+    await stage.next_look()
+    stage.ingest(flow)
+    assert stage.drain() == [(flow, 1, exact(NGINX))] * 3
 
 
 async def test_a_new_connection_on_a_known_five_tuple_waits_for_its_own_owner(
@@ -279,9 +309,84 @@ async def test_a_look_up_that_began_before_a_new_connection_does_not_name_its_ow
         stage.ingest(FLOW, size=20, opened=True)
         stage.resolver.gate.set()
         await look
-    assert stage.drain() == []
+    assert stage.drain() == [(FLOW, 10, UNATTRIBUTED)]
     await stage.next_look()
-    assert stage.drain() == [(FLOW, 30, exact(CURL))]
+    assert stage.drain() == [(FLOW, 20, exact(CURL))]
+
+
+async def test_bytes_of_the_connection_before_never_go_to_the_next_owner(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.attributor.ingest({FLOW: FlowDelta(60, 1, 60, 1, opened=True)})
+    stage.attributor.ingest({FLOW: FlowDelta(300_000, 200, 5_000, 100)})
+    stage.ingest(FLOW, size=60, opened=True)
+    assert stage.drain() == [(FLOW, 305_120, UNATTRIBUTED)]
+    stage.resolver.answers[FLOW] = exact(CURL)
+    await stage.next_look()
+    assert stage.drain() == [(FLOW, 60, exact(CURL))]
+
+
+async def test_a_syn_that_is_sent_again_is_the_same_connection(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(CURL)
+    stage.ingest(FLOW, size=60, opened=True)
+    stage.ingest(FLOW, size=60, opened=True)
+    await stage.next_look()
+    assert stage.drain() == [(FLOW, 120, exact(CURL))]
+
+
+async def test_what_has_waited_for_hold_passes_though_the_budget_makes_look_ups_rest(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, hold=0.5, cpu_budget=0.01)
+    stage.resolver.cpu_seconds = 0.02
+    stage.ingest(make_flow(1))
+    await stage.next_look()
+    stage.clock.now = 0.6
+    stage.ingest(make_flow(2))
+    stage.attributor.expire()
+    assert stage.drain() == [(make_flow(1), 1, UNATTRIBUTED)]
+    stage.clock.now = 1.2
+    stage.attributor.expire()
+    assert stage.drain() == [(make_flow(2), 1, UNATTRIBUTED)]
+    # It was never looked for, so the next byte asks, and the answer serves what follows.
+    stage.resolver.answers[make_flow(2)] = exact(NGINX)
+    stage.ingest(make_flow(2))
+    await stage.next_look()
+    stage.ingest(make_flow(2))
+    assert stage.drain() == [(make_flow(2), 1, UNATTRIBUTED), (make_flow(2), 1, exact(NGINX))]
+
+
+async def test_an_answer_that_comes_after_hold_serves_what_follows(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, hold=0.5)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.ingest(FLOW)
+    stage.resolver.gate.clear()
+    async with asyncio.timeout(10):
+        look = asyncio.create_task(stage.next_look())
+        await stage.resolver.calls.get()
+        stage.clock.now = 1.0
+        stage.attributor.expire()
+        stage.resolver.gate.set()
+        await look
+    stage.ingest(FLOW)
+    assert stage.drain() == [(FLOW, 1, UNATTRIBUTED), (FLOW, 1, exact(NGINX))]
+
+
+async def test_settling_with_a_deadline_does_not_wait_for_a_slow_look_up() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        stage = Stage(pool)
+        stage.ingest(FLOW)
+        stage.resolver.gate.clear()
+        async with asyncio.timeout(10):
+            await stage.attributor.settle(0.01)
+        assert stage.drain() == [(FLOW, 1, UNATTRIBUTED)]
+        stage.resolver.gate.set()
 
 
 async def test_a_nameless_flow_is_not_looked_up(executor: ThreadPoolExecutor) -> None:
@@ -347,11 +452,15 @@ async def test_a_look_up_whose_asker_was_cancelled_ends_before_the_next_begins()
     assert stage.resolver.asked == [[FLOW]] * 2
 
 
+@pytest.mark.parametrize(
+    "error",
+    [OSError(5, "Input/output error", "/proc/net/tcp"), ValueError("odd row in /proc/net/tcp")],
+)
 async def test_a_failing_resolver_is_logged_once_and_its_flows_wait_until_hold(
-    executor: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
+    executor: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     stage = Stage(executor, hold=0.1)
-    stage.resolver.error = OSError(5, "Input/output error", "/proc/net/tcp")
+    stage.resolver.error = error
     stage.ingest(FLOW)
     times = []
     while not stage.emitted:
@@ -400,7 +509,7 @@ steps = st.one_of(
     st.tuples(st.just("answers become"), answers),
     st.tuples(st.just("time passes"), st.sampled_from([0.01, 0.5, 11.0, 70.0])),
     st.tuples(st.just("fail"), st.booleans()),
-    st.tuples(st.sampled_from(["look", "settle"]), st.none()),
+    st.tuples(st.sampled_from(["look", "settle", "expire"]), st.none()),
 )
 
 
@@ -431,6 +540,8 @@ async def play(stage: Stage, script: list[tuple[str, object]]) -> None:
                 await stage.attributor._look_up(stage.attributor._select_due())
             case "settle", _:
                 await stage.attributor.settle()
+            case "expire", _:
+                stage.attributor.expire()
 
 
 @settings(deadline=None, max_examples=150)
