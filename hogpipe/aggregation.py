@@ -9,7 +9,7 @@ remembered until the window ends, at most `max_flows` of them. A flow that comes
 counted in `network.flows`, which is then the least it can be; `uncounted_flows` says how often.
 """
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -77,21 +77,28 @@ class Aggregator:
         qualities, quality = group.qualities, attribution.quality
         qualities[quality] = qualities.get(quality, 0) + delta.total_bytes
 
-    def drain(self) -> list[TrafficBody]:
-        """Return the window's bodies in order of first ingest, the remainder last; begin anew."""
-        bodies = [self._build_body(group) for group in self._groups.values()]
-        if self._remainder is not None:
-            remainder = _build_sums(self._remainder)
-            remainder["remainder"] = True
-            bodies.append(remainder)
+    def drain(self) -> Iterator[TrafficBody]:
+        """End the window and return its bodies: in order of first ingest, the remainder last.
+
+        The next window has begun when this returns; bodies are built as they are asked for.
+        """
+        groups, remainder = list(self._groups.values()), self._remainder
         self.bytes_by_quality = {}
-        for body in bodies:
-            for quality, size in body["attribution"].items():
-                self.bytes_by_quality[quality] = self.bytes_by_quality.get(quality, 0) + size
+        for group in groups if remainder is None else (*groups, remainder):
+            for name, size in _name_qualities(group).items():
+                self.bytes_by_quality[name] = self.bytes_by_quality.get(name, 0) + size
         self.folded_groups = len(self._folded)
         self.uncounted_flows = self._uncounted
         self._start_window()
-        return bodies
+        return self._build_bodies(groups, remainder)
+
+    def _build_bodies(
+        self, groups: Iterable[_Group], remainder: _Group | None
+    ) -> Iterator[TrafficBody]:
+        for group in groups:
+            yield self._build_body(group)
+        if remainder is not None:
+            yield {**_build_sums(remainder), "remainder": True}
 
     def _start_window(self) -> None:
         self._groups: dict[Hashable, _Group] = {}
@@ -150,5 +157,9 @@ def _build_sums(group: _Group) -> TrafficBody:
     }
     return {
         "network": {"flows": group.flows, "io": io},
-        "attribution": {str(quality): size for quality, size in group.qualities.items() if size},
+        "attribution": _name_qualities(group),
     }
+
+
+def _name_qualities(group: _Group) -> dict[str, int]:
+    return {str(quality): size for quality, size in group.qualities.items() if size}

@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -15,13 +15,15 @@ from hogpipe.capture.netlink import Link, LinkTable, read_link_table
 from hogpipe.config import Settings, load_config
 from hogpipe.errors import HogpipeError
 from hogpipe.pipeline import Pipeline
+from hogpipe.signals import StopSignals, leave
 from hogpipe.sinks.registry import load_plugins
-from hogpipe.text import printable
+from hogpipe.summary import Summary
+from hogpipe.text import describe_error, printable
 from hogpipe.version import __version__
 
 log = logging.getLogger("hogpipe")
 
-_CONFIG = click.argument("config", type=click.Path(path_type=Path))
+_CONFIG = click.argument("config", type=click.Path(path_type=Path, readable=False))
 _SET = click.option(
     "--set",
     "overrides",
@@ -57,30 +59,47 @@ def commands(verbose: int) -> None:
 @_SET
 @click.option(
     "--duration",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(0, 1e9, min_open=True),
     metavar="SECONDS",
     help="End the run after this time.",
 )
 def run(config: Path, overrides: Sequence[str], duration: float | None) -> None:
     """Capture, attribute and deliver until interrupted."""
-    settings = load_config(config, overrides)
-    pipeline = asyncio.run(_run(settings, duration))
-    for line in pipeline.summary.undelivered:
-        log.warning("%s", line)
-    click.echo(f"hogpipe: {pipeline.summary}", err=True)
+    asyncio.run(_run(load_config(config, overrides), duration))
 
 
-async def _run(settings: Settings, duration: float | None) -> Pipeline:
+async def _run(settings: Settings, duration: float | None) -> NoReturn:
     pipeline = Pipeline(settings)
-    await pipeline.open()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, pipeline.stop)
-    loop.add_signal_handler(signal.SIGHUP, pipeline.reopen)
-    if duration is not None:
-        loop.call_later(duration, pipeline.stop)
-    await pipeline.run()
-    return pipeline
+    opening = asyncio.create_task(pipeline.open())
+    signals = StopSignals(opening.cancel)
+    code = 0
+    try:
+        await opening
+        signals.action = pipeline.stop
+        signals.on_hangup(pipeline.reopen)
+        if duration is not None:
+            asyncio.get_running_loop().call_later(duration, pipeline.stop)
+        await pipeline.run()
+    except asyncio.CancelledError:
+        log.info("stopped before it had begun")
+    except HogpipeError as error:
+        code = _tell_error(error)
+    if opening.done() and not opening.cancelled() and not opening.exception():
+        _tell_summary(pipeline.summary)
+    leave(code)
+
+
+def _tell_summary(summary: Summary) -> None:
+    for line in summary.undelivered:
+        log.warning("%s", line)
+    click.echo(f"hogpipe: {summary}", err=True)
+
+
+def _tell_error(error: HogpipeError) -> int:
+    """Print an error, a line for each problem, and return the exit code."""
+    for line in str(error).split("\n"):
+        click.echo(f"hogpipe: {printable(line)}", err=True)
+    return error.exit_code
 
 
 @commands.command()
@@ -89,7 +108,7 @@ async def _run(settings: Settings, duration: float | None) -> Pipeline:
 def check(config: Path, overrides: Sequence[str]) -> None:
     """Read a configuration, report every error in it, and end."""
     settings = load_config(config, overrides)
-    names = ", ".join(f"{choice.settings.name}" for choice in settings.sinks)
+    names = ", ".join(f"{choice.settings.name}" for choice in settings.sinks) or "none"
     click.echo(f"{config}: valid; source {settings.capture.source}, sinks {names}")
 
 
@@ -119,7 +138,12 @@ def plugins(paths: Sequence[Path]) -> None:
     """List the plugins: the built-in, those installed, and those at PATHS."""
     for plugin in load_plugins(paths, ()).plugins:
         sinks = ", ".join(plugin.sinks) or "-"
-        click.echo(printable(f"{plugin.name:<20} {plugin.state:<9} {sinks:<24} {plugin.origin}"))
+        version = plugin.version or "-"
+        click.echo(
+            printable(
+                f"{plugin.name:<20} {version:<10} {plugin.state:<9} {sinks:<20} {plugin.origin}"
+            )
+        )
         if plugin.error:
             click.echo(printable(f"    {plugin.error}"))
 
@@ -129,6 +153,12 @@ def main() -> None:
     try:
         commands.main(prog_name="hogpipe")
     except HogpipeError as error:
-        for line in str(error).splitlines():
-            click.echo(f"hogpipe: {printable(line)}", err=True)
-        sys.exit(error.exit_code)
+        sys.exit(_tell_error(error))
+    except Exception as error:
+        log.debug("where it failed", exc_info=error)
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        click.echo(
+            f"hogpipe: {describe_error(error)} (-vv before the command tells more)", err=True
+        )
+        sys.exit(1)

@@ -9,33 +9,48 @@ own; all else is one event loop.
 
 import asyncio
 import hashlib
+import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import msgspec
 
 from hogpipe import stats
 from hogpipe.aggregation import Aggregator
 from hogpipe.attribution.attributor import Attributor
+from hogpipe.attribution.contract import AttributionCounts
 from hogpipe.attribution.resolver import ProcfsResolver
 from hogpipe.capture.live import LiveOptions, LiveSource
 from hogpipe.capture.recorded import read_local_addresses
 from hogpipe.capture.savefile import SavefileSource
 from hogpipe.capture.source import PacketSource
 from hogpipe.config.settings import Settings, SinkChoice
-from hogpipe.errors import ConfigurationError, HogpipeError
+from hogpipe.errors import CaptureError, ConfigurationError, HogpipeError
 from hogpipe.handover import HandOver
-from hogpipe.model import CaptureCounts, FlowBatch
+from hogpipe.model import (
+    UNATTRIBUTED,
+    Attribution,
+    CaptureCounts,
+    FlowBatch,
+    FlowDelta,
+    FlowKey,
+)
 from hogpipe.record import Record, RecordStamper, StatsBody, make_run_id
 from hogpipe.selectors import parse_selector
 from hogpipe.sinks.dispatch import Dispatcher
 from hogpipe.sinks.protocol import Sink, SinkSettings
 from hogpipe.summary import Summary
+from hogpipe.text import describe_error
 from hogpipe.usage import UsageMeter
 from hogpipe.windows import ClockWindows, PacketWindows, Span
 
-_DRAIN_SECONDS = 1.0  # for the sinks after the last window; a stop must not take two seconds
+# A stop must not take two seconds: so long for a last look-up, and so long for the sinks.
+_SETTLE_SECONDS = 0.5
+_DRAIN_SECONDS = 1.0
+_SLICE = 500  # records that are built in one go, without a turn for the rest of the event loop
+_HASHED_BYTES = 1 << 20
 _NANOSECONDS = 1_000_000_000
 
 
@@ -62,7 +77,7 @@ class Pipeline:
                 settings.attribution.procfs, command_line=settings.enrichment.command_line
             ),
             self._lookup_thread,
-            self._aggregator.ingest,
+            self._aggregator.ingest if self._source.live else self._ingest_replayed,
             hold=settings.attribution.hold,
             cpu_budget=settings.attribution.cpu_budget,
             clock=time.monotonic if self._source.live else self._packet_clock,
@@ -73,21 +88,22 @@ class Pipeline:
         )
         self._usage = UsageMeter()
         self._counts = CaptureCounts()
-        self._stamper = RecordStamper("", host or socket.gethostname())
+        self._stamper = RecordStamper(_make_run_id(settings), host or socket.gethostname())
+        self._stopping = asyncio.Event()
         self.summary = Summary()
 
     async def open(self) -> None:
-        """Get ready to run.
+        """Get ready to run; the capture begins here.
 
         Raises ConfigurationError, NotPermittedError or CaptureError; nothing stays open then.
         """
         in_thread = asyncio.get_running_loop().run_in_executor
-        await self._dispatcher.open()
         try:
+            await self._dispatcher.open()
             await in_thread(self._capture_thread, self._source.open)
-            self._stamper.run = await in_thread(None, _make_run_id, self._settings)
         except BaseException:
             await self._dispatcher.drain(0)
+            await asyncio.shield(in_thread(self._capture_thread, self._source.close))
             self._shut_threads()
             raise
 
@@ -104,9 +120,13 @@ class Pipeline:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._dispatcher.run())
-                account = self._account_live if self._source.live else self._account_replay
-                await account(handover)
-                self.summary.undelivered = await self._dispatcher.drain(_DRAIN_SECONDS)
+                try:
+                    await (self._account_live if self._source.live else self._account_replay)(
+                        handover
+                    )
+                    await self._deliver()
+                finally:
+                    self.summary.undelivered = await self._dispatcher.drain(_DRAIN_SECONDS)
         finally:
             self._source.stop()
             handover.abandon()
@@ -119,6 +139,7 @@ class Pipeline:
 
     def stop(self) -> None:
         """End the run soon: the last window is still told. May be called more than once."""
+        self._stopping.set()
         self._source.stop()
         self._dispatcher.stop_blocking()
 
@@ -142,7 +163,7 @@ class Pipeline:
                 self._ingest(batch)
             ended.set()
             lookups.cancel()
-        await self._attributor.settle()
+        await self._attributor.settle(_SETTLE_SECONDS)
         await self._publish(windows.close(time.time_ns(), last=True))
 
     async def _close_windows(self, windows: ClockWindows, ended: asyncio.Event) -> None:
@@ -170,20 +191,38 @@ class Pipeline:
 
     async def _publish(self, span: Span) -> None:
         """Close a window: drain every stage into records and hand them to the sinks."""
-        traffic = self._aggregator.drain()
+        self._attributor.expire()
         counts, self._counts = self._counts, CaptureCounts()
-        records: list[Record] = [self._stamper.traffic(body, *span) for body in traffic]
-        records.append(self._stamper.stats(self._tell_stats(counts, len(traffic)), *span))
+        bodies = self._aggregator.drain()
+        looked_up = self._attributor.drain_stats()
+        records: list[Record] = []
+        while part := [self._stamper.traffic(body, *span) for body in islice(bodies, _SLICE)]:
+            records += part
+            await asyncio.sleep(0)
+        stats_body = self._tell_stats(counts, looked_up, len(records))
+        records.append(self._stamper.stats(stats_body, *span))
         self.summary.add_window(counts, self._aggregator.bytes_by_quality, len(records))
         await self._dispatcher.publish(records)
 
-    def _tell_stats(self, counts: CaptureCounts, records: int) -> StatsBody:
+    async def _deliver(self) -> None:
+        """Wait for the sinks to take everything: the source has ended and nothing presses."""
+        idle = asyncio.create_task(self._dispatcher.idle())
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait([idle, stopping], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            idle.cancel()
+            stopping.cancel()
+
+    def _tell_stats(
+        self, counts: CaptureCounts, looked_up: AttributionCounts, records: int
+    ) -> StatsBody:
         live = self._source.live
         aggregator = self._aggregator
         body: StatsBody = {
             "capture": stats.capture_info(counts),
             "attribution": stats.attribution_info(
-                self._attributor.drain_stats(), aggregator.bytes_by_quality, timed=live
+                looked_up, aggregator.bytes_by_quality, timed=live
             ),
             "aggregation": stats.aggregation_info(
                 records=records,
@@ -193,8 +232,15 @@ class Pipeline:
         }
         if live:  # what depends on the clock has no place in a replay, which repeats to the byte
             body["sinks"] = self._dispatcher.health()
-            body["self"] = self._usage.read()
+            body["self"] = stats.self_info(**self._usage.read())
         return body
+
+    def _ingest_replayed(self, flow: FlowKey, delta: FlowDelta, attribution: Attribution) -> None:
+        """Take a flow of a replay, whose owner cannot be a process younger than its packets."""
+        process = attribution.process
+        if process is not None and (process.created_ns or 0) > self._packet_time_ns:
+            attribution = UNATTRIBUTED
+        self._aggregator.ingest(flow, delta, attribution)
 
     def _packet_clock(self) -> float:
         return self._packet_time_ns / _NANOSECONDS
@@ -234,15 +280,28 @@ def _make_sink(choice: SinkChoice, *, live: bool) -> tuple[Sink, SinkSettings]:
     except HogpipeError:
         raise
     except Exception as error:  # whatever a plugin's factory may raise
-        raise ConfigurationError(f"sink {settings.name or settings.type}: {error!r}") from error
+        name = settings.name or settings.type
+        raise ConfigurationError(f"sink {name}: cannot be made: {describe_error(error)}") from error
 
 
 def _make_run_id(settings: Settings) -> str:
-    """Return a new run's id; that of a replay follows from the file, so repeats can be told."""
-    capture = settings.capture
-    if capture.source != "savefile" or capture.path is None:
+    """Return a new run's id.
+
+    A replay with a recorded /proc depends on nothing but what it is given. Its id follows from
+    that, so that a receiver can tell a repeated replay from another one.
+    """
+    path = settings.capture.path
+    live_processes = (settings.attribution.procfs / "self").exists()
+    if settings.capture.source != "savefile" or path is None or live_processes:
         return make_run_id(time.time_ns())
-    with capture.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-    digest.update(msgspec.json.encode((capture.filter, settings.aggregation)))
+    digest = hashlib.sha256(msgspec.json.encode((settings.capture.filter, settings.aggregation)))
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            digest.update(size.to_bytes(8, "big"))
+            for start in (0, max(0, size - _HASHED_BYTES)):
+                file.seek(start)
+                digest.update(file.read(_HASHED_BYTES))
+    except OSError as error:
+        raise CaptureError(f"capture.path: {path}: {error.strerror}") from error
     return make_run_id(0, digest.digest()[:10])

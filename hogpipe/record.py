@@ -249,13 +249,17 @@ class RecordStamper:
         self.run = run
         self._host = host
         self._sequence = 0
+        self._span: tuple[int, int] = (0, 0)
+        self._start = self._end = format_time(0)
 
     def _stamp(self, start_ns: int, end_ns: int) -> _Stamp:
         self._sequence += 1
-        end = format_time(end_ns)
+        if self._span != (start_ns, end_ns):  # all records of a window say the same
+            self._span = (start_ns, end_ns)
+            self._start, self._end = format_time(start_ns), format_time(end_ns)
         return {
-            "timestamp": end,
-            "window": {"start": format_time(start_ns), "end": end},
+            "timestamp": self._end,
+            "window": {"start": self._start, "end": self._end},
             "run": self.run,
             "sequence": self._sequence,
             "host": {"name": self._host},

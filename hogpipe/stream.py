@@ -1,6 +1,7 @@
 """The pipeline as a library: a context in which records can be iterated over."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -8,10 +9,12 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from hogpipe.config.settings import Settings, SinkChoice
-from hogpipe.errors import OutputClosedError
+from hogpipe.errors import CaptureError, OutputClosedError
 from hogpipe.pipeline import Pipeline
 from hogpipe.record import Record
 from hogpipe.sinks.protocol import Sink, SinkSettings, SinkType
+
+log = logging.getLogger(__name__)
 
 _MOST_WAITING = 2  # windows; more of them wait, and merge, in the sink's queue
 
@@ -23,6 +26,7 @@ class _Outlet:
         self._windows: deque[Sequence[Record]] = deque()
         self._changed = asyncio.Condition()
         self._ended = False
+        self.exhausted = False
 
     async def open(self) -> None:
         """Do nothing: the reader is there."""
@@ -45,6 +49,7 @@ class _Outlet:
             async with self._changed:
                 await self._changed.wait_for(lambda: self._windows or self._ended)
                 if not self._windows:
+                    self.exhausted = True
                     return
                 records = self._windows.popleft()
                 self._changed.notify_all()
@@ -62,7 +67,7 @@ async def stream_records(
     reader that is slow gets windows merged (live) or slows the replay down.
 
     Raises ConfigurationError, NotPermittedError or CaptureError on entry; CaptureError on exit
-    where the source broke off.
+    where the source broke off before its end and all was read.
     """
     outlet = _Outlet()
 
@@ -78,6 +83,13 @@ async def stream_records(
     try:
         yield outlet.iterate()
     finally:
+        read_all = outlet.exhausted
         pipeline.stop()
         await outlet.close()
-        await run
+        try:
+            await run
+        except CaptureError as error:
+            # Who left early, or with an error of their own, did not want to know.
+            if read_all:
+                raise
+            log.info("%s", error)

@@ -3,24 +3,36 @@
 import os
 import time
 from pathlib import Path
-
-from hogpipe.record import SelfInfo
+from typing import TypedDict
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
+class Usage(TypedDict):
+    """The CPU seconds since the reading before, and the resident bytes now."""
+
+    cpu_seconds: float
+    memory_bytes: int
+
+
 class UsageMeter:
-    """Measures this process; the CPU time of each reading is that since the one before."""
+    """Measures this process."""
 
     def __init__(self) -> None:
         self._cpu_seconds = time.process_time()
 
-    def read(self) -> SelfInfo:
-        """Return the CPU seconds since the last reading and the resident bytes now."""
+    def read(self) -> Usage:
+        """Return the usage since the last reading."""
         before, self._cpu_seconds = self._cpu_seconds, time.process_time()
-        # proc(5): the second field of statm is the resident set in pages.
-        resident = int(Path("/proc/self/statm").read_text("ascii").split()[1])
         return {
-            "cpu": {"seconds": round(self._cpu_seconds - before, 6)},
-            "memory": {"bytes": resident * _PAGE_BYTES},
+            "cpu_seconds": self._cpu_seconds - before,
+            "memory_bytes": _read_resident_bytes(),
         }
+
+
+def _read_resident_bytes() -> int:
+    """Return the resident set of this process: proc(5), second field of statm, in pages."""
+    try:
+        return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * _PAGE_BYTES
+    except OSError:
+        return 0  # no /proc is mounted here; the one to attribute by may be elsewhere

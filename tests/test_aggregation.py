@@ -58,7 +58,7 @@ def test_the_bodies_of_a_window_add_up_to_what_was_ingested(
         expected.add(delta)
         qualities[attribution.quality] += delta.total_bytes
 
-    bodies = aggregator.drain()
+    bodies = list(aggregator.drain())
 
     total, told = FlowDelta(opened=expected.opened), Counter[str]()
     for body in bodies:
@@ -79,7 +79,7 @@ def test_the_bodies_of_a_window_add_up_to_what_was_ingested(
     assert told == +qualities == Counter(aggregator.bytes_by_quality)
     assert sum("remainder" not in body for body in bodies) <= max_records
     assert all("remainder" not in body for body in bodies[:-1])
-    assert aggregator.drain() == []
+    assert list(aggregator.drain()) == []
 
 
 def test_a_process_is_told_once_however_many_flows_it_has() -> None:
@@ -252,7 +252,7 @@ def test_a_flow_that_changes_hands_counts_once_with_each_owner() -> None:
     aggregator = Aggregator(["process"], [], 10)
     for owner in (NGINX, CURL, NGINX, CURL):
         aggregator.ingest(make_flow(), sent(1), exact(owner))
-    bodies = aggregator.drain()
+    bodies = list(aggregator.drain())
     assert [body["network"]["flows"] for body in bodies] == [1, 1]
     assert [body["attribution"]["exact"] for body in bodies] == [2, 2]
 

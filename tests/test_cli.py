@@ -11,6 +11,8 @@ from support.captures import Captured, write_pcap
 from support.frames import A4, ethernet, ipv4, udp
 from support.namespaces import Namespace, require
 
+from hogpipe.version import __version__
+
 HOGPIPE = [sys.executable, "-m", "hogpipe"]
 OK, FAILURE, USAGE, NOT_PERMITTED, BAD_CONFIGURATION = 0, 1, 2, 77, 78
 GOLDEN = Path(__file__).parent / "data" / "golden" / "config.toml"
@@ -169,9 +171,9 @@ def test_plugins_are_listed_with_what_they_offer_and_why_they_failed(tmp_path: P
     done = call("plugins", tmp_path)
     assert done.returncode == OK
     builtin, broken, reason = done.stdout.splitlines()
-    assert builtin.split()[:2] == ["builtin", "built-in"]
+    assert builtin.split()[:3] == ["builtin", __version__, "built-in"]
     assert "jsonl, stdout, tcp" in builtin
-    assert broken.split()[:2] == ["broken", "failed"]
+    assert broken.split()[:3] == ["broken", "-", "failed"]
     assert reason.strip() == "RuntimeError: not today"
 
 

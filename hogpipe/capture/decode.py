@@ -13,7 +13,7 @@ import numpy as np
 from hogpipe.capture.bulk_link import NOT_IP, Indices, locate_packets
 from hogpipe.capture.bulk_packet import MOST_BYTES, PacketColumns, decode_packets
 from hogpipe.capture.fragments import FirstFragment, FragmentTable, LaterFragment, Settled
-from hogpipe.capture.frame import DecodedFrame, decode_frame
+from hogpipe.capture.frame import decode_frame
 from hogpipe.capture.frames import FrameBatch
 from hogpipe.capture.grouping import Sums, sum_by_key
 from hogpipe.capture.link import Rejection
@@ -29,10 +29,9 @@ class WireFlows(msgspec.Struct, frozen=True):
     """What a batch held: for each packed wire key its packets, IP bytes, and whether it opened.
 
     Keys are unique, and in the same order whenever the same batch is decoded from the same state.
-    `captured` counts each frame when it comes: the IP length of a packet, the captured bytes of
-    what was rejected. A later fragment that waits for its first is in `captured` of its own batch
-    and among the flows of a later one, or of `flush`. So over all that a decoder has returned, up
-    to and with its flush, the sums of the flows + not_ip + undecoded = captured.
+    `captured` is all of it: the IP length of each packet in a flow, the captured bytes of what was
+    rejected. So the sums of the flows + not_ip + undecoded = captured. A later fragment that waits
+    for its first counts, like any packet, when it is in a flow: with a later batch, or `flush`.
     """
 
     keys: list[bytes]
@@ -104,7 +103,8 @@ class Decoder:
             if isinstance(decoded, Rejection):
                 count.reject(decoded, size)
                 continue
-            count.accept(decoded)
+            if decoded.length_floored:
+                count.length_floored.add(Tally(1, decoded.length))
             fragment, now = decoded.fragment, int(clock[index])
             if isinstance(fragment, LaterFragment):
                 count.settle(
@@ -129,6 +129,8 @@ class _Count:
     _places: dict[bytes, int] | None = None
 
     def add(self, key: bytes, packets: int, length: int, *, opened: bool) -> None:
+        self.captured.packets += packets
+        self.captured.bytes += length
         if self._places is None:
             self._places = {key: place for place, key in enumerate(self.sums.keys)}
         place = self._places.setdefault(key, len(self._places))
@@ -141,12 +143,6 @@ class _Count:
             self.sums.packets[place] += packets
             self.sums.bytes[place] += length
             self.sums.opened[place] |= opened
-
-    def accept(self, decoded: DecodedFrame) -> None:
-        self.captured.packets += 1
-        self.captured.bytes += decoded.length
-        if decoded.length_floored:
-            self.length_floored.add(Tally(1, decoded.length))
 
     def settle(self, settled: Iterable[Settled]) -> None:
         for one in settled:

@@ -7,8 +7,9 @@ noticed at once on an idle link; only this thread reads or closes them.
 import logging
 import os
 import select
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -18,13 +19,14 @@ from hogpipe.capture.direction import Direction
 from hogpipe.capture.fragments import FragmentTable
 from hogpipe.capture.interfaces import ANY, find_unknown, select_links
 from hogpipe.capture.netlink import LinkMonitor, LinkTable, read_link_table
-from hogpipe.capture.pcap import READ_TIMEOUT_MS, Handle, LinkUnavailableError, open_live
-from hogpipe.errors import CaptureError, ConfigurationError
+from hogpipe.capture.pcap import BATCH_FRAMES, READ_TIMEOUT_MS, Handle, open_live
+from hogpipe.errors import CaptureError, ConfigurationError, HogpipeError
 from hogpipe.model import FlowBatch
 
 log = logging.getLogger(__name__)
 
-_PACE_SECONDS = 0.002  # between two reads: many interfaces that wake us one by one cost more
+# Between two reads that found little: many interfaces that wake us one by one cost more.
+_PACE_SECONDS = 0.002
 _LAST_FRAMES_SECONDS = 2 * READ_TIMEOUT_MS / 1000
 _DROPS_SECONDS = 0.25  # between two looks at the drop counters
 _ANY_INDEX = 0  # of the pseudo-interface; the kernel counts from 1
@@ -106,13 +108,18 @@ class LiveSource:
     def __init__(self, options: LiveOptions) -> None:
         self._options = options
         self._taps: dict[int, _Tap] = {}
+        self._refused: set[int] = set()  # interfaces that could not be opened, and are told of
         self._monitor: LinkMonitor | None = None
         self._poll = select.poll()
-        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._stopping = threading.Event()
+        # One thread stops what another may just be closing.
+        self._guard = threading.Lock()
+        self._stop: int | None = None
 
     def open(self) -> None:
         """Open all that is selected now; see PacketSource."""
         self._monitor = LinkMonitor()
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll.register(self._stop, select.POLLIN)
         self._poll.register(self._monitor, select.POLLIN)
         try:
@@ -120,11 +127,12 @@ class LiveSource:
             self._check_names(table)
             failures = self._follow(table, FlowBatch())
         except BaseException:
-            self._release(FlowBatch())
+            self.close()
             raise
         if not self._taps and failures:
-            self._release(FlowBatch())
+            self.close()
             raise failures[-1]
+        _warn(failures)
         if not self._taps:
             log.warning("no chosen interface is up; capture starts when one comes up")
 
@@ -132,8 +140,8 @@ class LiveSource:
         """Capture until stopped; see PacketSource."""
         last = FlowBatch()
         try:
-            while not self._turn(offer):
-                pass
+            while not self._stopping.is_set():
+                self._turn(offer)
             time.sleep(
                 _LAST_FRAMES_SECONDS
             )  # until the kernel has handed up the block it was filling
@@ -143,23 +151,31 @@ class LiveSource:
             self._release(last)
             _offer(last, offer)
 
+    def close(self) -> None:
+        """Close all handles; see PacketSource."""
+        self._release(FlowBatch())
+
     def stop(self) -> None:
         """Make `run` return."""
-        os.eventfd_write(self._stop, 1)
+        with self._guard:
+            self._stopping.set()
+            if self._stop is not None:
+                os.eventfd_write(self._stop, 1)
 
-    def _turn(self, offer: Callable[[FlowBatch], None]) -> bool:
-        """Wait for frames or a change, deal with them, and return whether to stop."""
+    def _turn(self, offer: Callable[[FlowBatch], None]) -> None:
+        """Wait for frames, a change or a stop, and deal with the first two."""
         assert self._monitor is not None
         ready = {descriptor for descriptor, _events in self._poll.poll()}
         batch = FlowBatch()
         if self._monitor.fileno() in ready:
             self._monitor.drain()
-            self._follow(read_link_table(), batch)
+            _warn(self._follow(read_link_table(), batch))
         for index, tap in list(self._taps.items()):
             if tap.fileno() in ready and not self._read(tap, batch):
                 self._drop(index, batch)
         _offer(batch, offer)
-        return bool(select.select([self._stop], [], [], _PACE_SECONDS)[0])
+        if batch.counts.captured.packets < BATCH_FRAMES:
+            self._stopping.wait(_PACE_SECONDS)
 
     def _read(self, tap: _Tap, batch: FlowBatch) -> bool:
         """Read one tap into `batch`; return whether it can be read again."""
@@ -188,27 +204,28 @@ class LiveSource:
                 'capture.interfaces: nothing matches "%s" yet; there are: %s', pattern, names
             )
 
-    def _follow(self, table: LinkTable, batch: FlowBatch) -> list[CaptureError]:
+    def _follow(self, table: LinkTable, batch: FlowBatch) -> list[HogpipeError]:
         """Open what is newly selected, close what no longer is, take new addresses into account.
 
-        Returns why some could not be opened.
+        Returns why some could not be opened, once for each.
         """
         wanted = self._view(table)
         for index in self._taps.keys() - wanted.keys():
             log.info("%s: the interface is down or gone", self._taps[index].name)
             self._drop(index, batch)
-        failures = []
+        failures: list[HogpipeError] = []
         for index, view in wanted.items():
             if index in self._taps:
                 self._taps[index].update(view)
                 continue
             try:
                 self._add(index, view)
-            except LinkUnavailableError:
-                continue  # it went between the dump and now; word of it is on its way
-            except CaptureError as error:
-                log.warning("%s", error)
-                failures.append(error)
+                self._refused.discard(index)
+            except HogpipeError as error:  # the others are none the worse for it
+                if index not in self._refused:
+                    failures.append(error)
+                self._refused.add(index)
+        self._refused &= wanted.keys()
         return failures
 
     def _view(self, table: LinkTable) -> dict[int, _View]:
@@ -247,6 +264,15 @@ class LiveSource:
         if self._monitor is not None:
             self._monitor.close()
             self._monitor = None
+        with self._guard:
+            if self._stop is not None:
+                os.close(self._stop)
+                self._stop = None
+
+
+def _warn(failures: Iterable[HogpipeError]) -> None:
+    for failure in failures:
+        log.warning("%s", failure)
 
 
 def _offer(batch: FlowBatch, offer: Callable[[FlowBatch], None]) -> None:

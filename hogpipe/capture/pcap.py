@@ -26,10 +26,6 @@ _NO_SUCH_DEVICE, _PERMISSION_DENIED, _NOT_UP, _PROMISC_DENIED = -5, -8, -9, -11
 _USUAL_LINK_TYPES = (pcapy.DLT_EN10MB, pcapy.DLT_RAW, pcapy.DLT_LINUX_SLL)
 
 
-class LinkUnavailableError(CaptureError):
-    """The interface is down or gone; it may come back."""
-
-
 class _Header(Protocol):
     """pcapy-ng's packet header."""
 
@@ -134,7 +130,7 @@ def open_live(
 ) -> Handle:
     """Return a non-blocking handle on `interface`.
 
-    Raises NotPermittedError, ConfigurationError (filter), LinkUnavailableError, or CaptureError.
+    Raises NotPermittedError, ConfigurationError (filter) or CaptureError.
     """
     try:
         reader = pcapy.create(interface)
@@ -162,7 +158,7 @@ def _explain(interface: str, status: int) -> Exception:
             f"cap_net_raw,cap_sys_ptrace,cap_dac_read_search+ep {python}"
         )
     if status in {_NO_SUCH_DEVICE, _NOT_UP}:
-        return LinkUnavailableError(f"{interface}: the interface is down or gone")
+        return CaptureError(f"{interface}: the interface is down or gone")
     return CaptureError(f"{interface}: libpcap cannot capture on it (pcap_activate: {status})")
 
 

@@ -58,9 +58,14 @@ class SavefileSource:
                 failure = self._run_exact(decoder, counted, offer)
             self._offer(decoder.flush(), offer)
         finally:
-            self._handle.close()
+            self.close()
         if failure:
             raise failure
+
+    def close(self) -> None:
+        """Close the file; see PacketSource."""
+        if self._handle is not None:
+            self._handle.close()
 
     def stop(self) -> None:
         """Make `run` return after the batch at hand."""

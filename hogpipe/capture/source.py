@@ -7,7 +7,7 @@ from hogpipe.model import FlowBatch
 
 
 class PacketSource(Protocol):
-    """Flow batches from packets. All but `stop` is called from one executor thread."""
+    """Flow batches from packets. All but `stop` is called from one thread."""
 
     live: bool
     """Whether time passes by the clock; otherwise it passes with the packets."""
@@ -20,6 +20,9 @@ class PacketSource(Protocol):
 
     def run(self, offer: Callable[[FlowBatch], None]) -> None:
         """Give batches to `offer` until the source ends or `stop` is called, then release all."""
+
+    def close(self) -> None:
+        """Release what `open` acquired, where `run` is never called; else do nothing."""
 
     def stop(self) -> None:
         """Make `run` return soon; may be called from any thread, and more than once."""

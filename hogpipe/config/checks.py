@@ -9,6 +9,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from hogpipe.capture.interfaces import ANY
 from hogpipe.capture.pcap import check_filter
 from hogpipe.config.report import Place, Report, quote
 from hogpipe.config.settings import (
@@ -33,6 +34,8 @@ def check_capture(capture: CaptureSettings, report: Report) -> None:
         report.add(path, 'required for source "savefile"')
     else:
         _check_savefile(capture.path, path, report)
+    if ANY in capture.interfaces and len(capture.interfaces) > 1:
+        report.add(("capture", "interfaces"), '"any" means all of them: leave the others out')
     if capture.source != "ebpf" and (problem := check_filter(capture.filter, capture.snaplen)):
         text = f"libpcap refuses {quote(capture.filter)}: {problem}"
         report.add(("capture", "filter"), text, discreet="libpcap refuses it")

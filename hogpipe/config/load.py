@@ -49,7 +49,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Settings:
 
 def _read_tables(path: Path) -> dict[str, object]:
     try:
-        return tomllib.loads(path.read_bytes().decode())
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         reason = f"cannot read it: {error.strerror}"
     except UnicodeDecodeError as error:
@@ -97,6 +97,8 @@ def _convert(tables: Mapping[str, object], folder: Path, report: Report) -> Sett
 def _load_plugins(plugins: PluginSettings, report: Report) -> Registry:
     """Load plugins; one that failed is an error if the file names it, and else a warning."""
     registry = load_plugins(checks.check_plugin_paths(plugins, report), plugins.disabled)
+    for name in sorted(set(plugins.disabled) - {plugin.name for plugin in registry.plugins}):
+        log.warning("plugins.disabled: there is no plugin %s", quote(name))
     named = {printable(str(path)): index for index, path in enumerate(plugins.paths)}
     secret = report.is_secret(("plugins", "paths"))
     for plugin in registry.failures:

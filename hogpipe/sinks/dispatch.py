@@ -69,6 +69,11 @@ class Dispatcher:
         for lane in self._lanes:
             lane.stop_blocking()
 
+    async def idle(self) -> None:
+        """Wait until every sink has taken what was published."""
+        for lane in self._lanes:
+            await lane.idle()
+
     async def drain(self, deadline: float) -> list[str]:
         """Deliver what waits within `deadline` seconds, then close the sinks.
 
@@ -78,8 +83,7 @@ class Dispatcher:
             lane.finish()
         with suppress(TimeoutError):  # what is left is told by the lines
             async with asyncio.timeout(deadline):
-                for lane in self._lanes:
-                    await lane.idle()
+                await self.idle()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

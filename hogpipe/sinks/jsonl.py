@@ -3,11 +3,12 @@
 The file holds whole lines only, whatever happens. A write that failed half-way, or that was given
 up, is cut off before the next one. What a crash has left behind is seen to at open: a record
 without its line end gets one, half a record of ours is cut off, and a file that ends in anything
-else is not taken for ours and is left alone. Only one writer may use a file. Nothing is synced to
-the disk: that is the kernel's pace.
+else is not taken for ours and is left alone. Only one writer may use a file, which a lock holds
+(flock). Nothing is synced to the disk: that is the kernel's pace.
 """
 
 import errno
+import fcntl
 import logging
 import os
 import stat
@@ -127,10 +128,22 @@ class JsonlSink:
 def _open_regular(path: str, flags: int) -> int:
     # Without O_NONBLOCK a named pipe that nobody reads would keep the thread for ever.
     descriptor = os.open(path, flags | os.O_NONBLOCK, _MODE)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    try:
+        _take(descriptor)
+    except BaseException:
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is not a regular file")
+        raise
     return descriptor
+
+
+def _take(descriptor: int) -> None:
+    """Make sure that it is a file, and that nobody else writes to it."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OSError(errno.EBUSY, "another run or sink writes to it") from error
 
 
 async def _mend(file: AsyncFileIO, path: Path) -> None:

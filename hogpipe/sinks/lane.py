@@ -15,8 +15,10 @@ from hogpipe.sinks.health import Health
 from hogpipe.sinks.protocol import Reopenable, Sink, SinkSettings
 from hogpipe.text import describe_error, printable
 
+START_SECONDS = 0.5
+"""How long the start of a run waits for a sink to open."""
 OPEN_SECONDS = 5.0
-"""How long an open or a reopen may take."""
+"""How long any other open, or a reopen, may take."""
 WRITE_SECONDS = 30.0
 """How long a write may take."""
 CLOSE_SECONDS = 1.0
@@ -65,14 +67,14 @@ class Lane:
     async def open(self) -> str | None:
         """Open the sink, or leave that to `run`; return why the run must not start, if so."""
         try:
-            await self._open()
+            await self._open(START_SECONDS)
         except OutputClosedError:
             self._end()
         except (OSError, DeliveryError) as error:
             self._health.note_failure(error)
         except ConfigurationError as error:
             return "\n".join(f"sink {self.name}: {problem}" for problem in error.problems)
-        except Exception as error:  # noqa: BLE001 - a plugin may raise whatever it likes
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise whatever it likes
             return f"sink {self.name}: cannot be opened: {describe_error(error)}"
         return None
 
@@ -128,7 +130,7 @@ class Lane:
         self.stop_blocking()
         try:
             await self._call(self._sink.close(), CLOSE_SECONDS)
-        except Exception as error:  # noqa: BLE001 - the other sinks are still to be closed
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the other sinks are still to be closed
             self._health.note_unclosed(error)
 
     def left_over(self) -> str | None:
@@ -163,7 +165,7 @@ class Lane:
         """Do the next thing that is due; raise nothing but OutputClosedError and cancellation."""
         try:
             if not self._opened:
-                await self._open()
+                await self._open(OPEN_SECONDS)
             elif self._reopen_asked:
                 await self._reopen()
             elif self._in_flight:
@@ -175,14 +177,14 @@ class Lane:
             raise
         except (OSError, DeliveryError) as error:
             await self._pause(error)
-        except Exception as error:  # noqa: BLE001 - RefusedError, or a bug in a plugin
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - RefusedError, or a bug in a plugin
             if self._opened:
                 self._discard(error)
             else:
                 await self._pause(error)
 
-    async def _open(self) -> None:
-        await self._call(self._sink.open(), OPEN_SECONDS)
+    async def _open(self, seconds: float) -> None:
+        await self._call(self._sink.open(), seconds)
         self._opened = True
         self._reopen_asked = False
         self._reset_ceiling()
@@ -193,7 +195,7 @@ class Lane:
         self._reopen_asked = False
         try:
             await self._call(self._sink.reopen(), OPEN_SECONDS)
-        except Exception as error:  # noqa: BLE001 - what waits must not be dropped for it
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - what waits must not be dropped for it
             self._health.note_failure(error)
 
     async def _call(self, call: Awaitable[None], seconds: float) -> None:
@@ -219,7 +221,7 @@ class Lane:
         if not self._in_flight:
             await self._work.wait()
 
-    async def _pause(self, error: Exception) -> None:
+    async def _pause(self, error: BaseException) -> None:
         """Wait before another try: exponential back-off with full jitter."""
         self._health.note_failure(error)
         delay = self._rng.uniform(0, self._ceiling)
@@ -238,7 +240,7 @@ class Lane:
         self._reset_ceiling()
         self._settle()
 
-    def _discard(self, error: Exception) -> None:
+    def _discard(self, error: BaseException) -> None:
         self._health.note_drop(error, len(self._in_flight))
         self._in_flight = ()
         self._settle()

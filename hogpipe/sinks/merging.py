@@ -26,14 +26,6 @@ _STAMP = ("timestamp", "window", "run", "sequence", "host")
 _NUMBERS = (*_STAMP, "network", "attribution")
 
 
-def merge_windows(older: Sequence[Record], newer: Sequence[Record]) -> list[Record]:
-    """Return the records of two windows as those of one; neither is changed."""
-    merger = Merger()
-    merger.add(older)
-    merger.add(newer)
-    return merger.records()
-
-
 class Merger:
     """A window that others are merged into, each at a cost that follows its own size.
 

@@ -3,7 +3,9 @@
 A plugin that fails takes nothing down with it. It is left out whole, and its `PluginInfo` says why.
 """
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -90,8 +92,10 @@ class _Loader:
             self.plugins.append(replace(info, state="disabled"))
             return
         try:
-            plugin = _import(source)
-            offered = self._check(_ask(plugin, info.name))
+            # What a plugin prints must not get in among records on stdout.
+            with redirect_stdout(sys.stderr):
+                plugin = _import(source)
+                offered = self._check(_ask(plugin, info.name))
             info = replace(info, sinks=tuple(offered), version=info.version or _version(plugin))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin may do
             if isinstance(source, Path):

@@ -19,6 +19,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from hogpipe.errors import ConfigurationError, DeliveryError
 from hogpipe.record import Record
 from hogpipe.sinks.encoding import encode_lines
 from hogpipe.sinks.protocol import SinkSettings
@@ -46,16 +47,29 @@ class TcpSink:
         self._connection: _Connection | None = None
 
     async def open(self) -> None:
-        """Connect; raises OSError."""
-        host = self._settings.host.removeprefix("[").removesuffix("]")
-        async with asyncio.timeout(self._settings.connect_timeout):
-            streams = await asyncio.open_connection(
-                host, self._settings.port, happy_eyeballs_delay=0.25
-            )
+        """Connect; raises DeliveryError, or ConfigurationError if `host` can be no host."""
+        settings = self._settings
+        host = settings.host.removeprefix("[").removesuffix("]")
+        target = f"{settings.host} port {settings.port}"
+        try:
+            async with asyncio.timeout(settings.connect_timeout):
+                streams = await asyncio.open_connection(
+                    host, settings.port, happy_eyeballs_delay=0.25
+                )
+        except TimeoutError as error:
+            seconds = settings.connect_timeout
+            raise DeliveryError(f"no connection to {target} within {seconds:g} s") from error
+        except OSError as error:
+            # asyncio's own text repeats the address; a look-up's error codes are negative.
+            code = error.errno or 0
+            reason = os.strerror(code) if code > 0 else error.strerror or error
+            raise DeliveryError(f"no connection to {target}: {reason}") from error
+        except UnicodeError as error:
+            raise ConfigurationError(f"host {settings.host}: no name or address") from error
         self._connection = _Connection(*streams)
 
     async def write(self, records: Sequence[Record]) -> None:
-        """Send a window and wait until it is acknowledged; raises OSError."""
+        """Send a window and wait until it is acknowledged; raises OSError, DeliveryError."""
         if self._connection is not None and self._connection.lost:
             await self._abandon()
         if self._connection is None:

@@ -235,7 +235,7 @@ async def test_a_sink_that_cannot_be_opened_yet_is_opened_later() -> None:
 async def test_a_sink_that_is_slow_to_open_does_not_hold_up_the_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lane, "OPEN_SECONDS", 0.01)
+    monkeypatch.setattr(lane, "START_SECONDS", 0.01)
     slow, healthy = ScriptedSink(on_open=Gate()), ScriptedSink()
     dispatcher = _dispatcher((slow, settings("slow")), (healthy, settings()))
     async with _running(dispatcher):

@@ -1,6 +1,7 @@
 """Windows merge into one without a byte lost."""
 
 from collections import Counter
+from collections.abc import Sequence
 from copy import deepcopy
 
 from hypothesis import given, settings
@@ -8,7 +9,14 @@ from hypothesis import strategies as st
 from support.sinks import stats, total_bytes, traffic
 
 from hogpipe.record import Record, TrafficRecord
-from hogpipe.sinks.merging import Merger, merge_windows
+from hogpipe.sinks.merging import Merger
+
+
+def merge_windows(*windows: Sequence[Record]) -> list[Record]:
+    merger = Merger()
+    for records in windows:
+        merger.add(records)
+    return merger.records()
 
 
 def _merge(windows: list[list[Record]], max_groups: int | None = None) -> list[Record]:

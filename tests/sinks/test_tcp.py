@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 from support.sinks import traffic, until
 
+from hogpipe.errors import ConfigurationError, DeliveryError
 from hogpipe.sinks import lane
 from hogpipe.sinks.dispatch import Dispatcher
 from hogpipe.sinks.tcp import TcpSettings, TcpSink
@@ -131,10 +132,18 @@ async def test_an_ipv6_address_may_stand_in_brackets(host: str) -> None:
 async def test_nobody_listening_is_an_error_to_try_again() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        settings = TcpSettings(type="tcp", host="127.0.0.1", port=taken.getsockname()[1])
-        with pytest.raises(ConnectionRefusedError):
+        port = taken.getsockname()[1]
+        settings = TcpSettings(type="tcp", host="127.0.0.1", port=port)
+        with pytest.raises(DeliveryError) as caught:
             async with _open(settings):
                 pass
+    assert str(caught.value) == f"no connection to 127.0.0.1 port {port}: Connection refused"
+
+
+async def test_a_host_that_can_be_no_name_is_a_wrong_configuration() -> None:
+    with pytest.raises(ConfigurationError, match=r"^host a\.\.b: "):
+        async with _open(TcpSettings(type="tcp", host="a..b", port=1)):
+            pass
 
 
 async def test_a_collector_that_dies_and_comes_back_misses_no_window(collector: Collector) -> None:
