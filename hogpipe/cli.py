@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -39,6 +40,14 @@ def _make_printable(record: logging.LogRecord) -> bool:
     return True
 
 
+def _be_finite(
+    _context: click.Context, _parameter: click.Parameter, value: float | None
+) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter("must be a finite number of seconds")
+    return value
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="hogpipe")
 @click.option("-v", "--verbose", count=True, help="Log more: once what happens, twice details.")
@@ -59,7 +68,8 @@ def commands(verbose: int) -> None:
 @_SET
 @click.option(
     "--duration",
-    type=click.FloatRange(0, 1e9, min_open=True),
+    type=click.FloatRange(0, min_open=True),
+    callback=_be_finite,
     metavar="SECONDS",
     help="End the run after this time.",
 )
@@ -158,7 +168,5 @@ def main() -> None:
         log.debug("where it failed", exc_info=error)
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
-        click.echo(
-            f"hogpipe: {describe_error(error)} (-vv before the command tells more)", err=True
-        )
+        click.echo(f"hogpipe: {describe_error(error)} (hogpipe -vv tells more)", err=True)
         sys.exit(1)

@@ -27,7 +27,7 @@ from hogpipe.capture.recorded import read_local_addresses
 from hogpipe.capture.savefile import SavefileSource
 from hogpipe.capture.source import PacketSource
 from hogpipe.config.settings import Settings, SinkChoice
-from hogpipe.errors import CaptureError, ConfigurationError, HogpipeError
+from hogpipe.errors import ConfigurationError, HogpipeError
 from hogpipe.handover import HandOver
 from hogpipe.model import (
     UNATTRIBUTED,
@@ -303,5 +303,5 @@ def _make_run_id(settings: Settings) -> str:
                 file.seek(start)
                 digest.update(file.read(_HASHED_BYTES))
     except OSError as error:
-        raise CaptureError(f"capture.path: {path}: {error.strerror}") from error
+        raise ConfigurationError(f"capture.path: {path}: {error.strerror}") from error
     return make_run_id(0, digest.digest()[:10])

@@ -63,7 +63,8 @@ def test_a_missing_configuration_is_told(tmp_path: Path) -> None:
 def test_a_wrong_command_line_ends_with_its_own_code() -> None:
     assert call("run").returncode == USAGE
     assert call("rum", "config.toml").returncode == USAGE
-    assert call("run", GOLDEN, "--duration", "-1").returncode == USAGE
+    for seconds in ("-1", "0", "nan", "inf"):
+        assert call("run", GOLDEN, "--duration", seconds).returncode == USAGE
 
 
 def test_a_replay_writes_records_and_sums_up_in_one_line_of_the_error_output() -> None:
@@ -90,7 +91,9 @@ def test_a_cut_savefile_is_replayed_as_far_as_it_is_whole(tmp_path: Path) -> Non
     path = config(tmp_path, '[capture]\nsource = "savefile"\npath = "cut.pcap"')
     done = call("run", path)
     assert done.returncode == FAILURE
-    assert f"hogpipe: {trace}: truncated dump file" in done.stderr
+    error, summary = done.stderr.splitlines()
+    assert error.startswith(f"hogpipe: {trace}: truncated dump file")
+    assert "49 packets" in summary
     stats = [json.loads(line)["capture"] for line in done.stdout.splitlines() if '"stats"' in line]
     assert sum(capture["packets"] for capture in stats) == 49
     assert sum(capture["bytes"] for capture in stats) == 49 * 100
@@ -111,6 +114,29 @@ def test_an_unwritable_path_is_refused_before_anything_is_captured(tmp_path: Pat
     assert done.returncode == BAD_CONFIGURATION
     (line,) = done.stderr.splitlines()
     assert str(tmp_path / "folder") in line
+
+
+def test_two_sinks_cannot_write_one_file(tmp_path: Path) -> None:
+    sink = '[[sinks]]\ntype = "jsonl"\npath = "records.jsonl"\n'
+    path = config(tmp_path, f'[capture]\ninterfaces = ["lo"]\n{sink}{sink}')
+    done = call("run", path)
+    assert done.returncode == BAD_CONFIGURATION
+    (line,) = done.stderr.splitlines()
+    assert "another run or sink writes to it" in line
+
+
+def test_an_unreadable_configuration_is_told_like_a_missing_one(tmp_path: Path) -> None:
+    done = call("check", tmp_path)
+    assert done.returncode == BAD_CONFIGURATION
+    assert done.stderr == f"hogpipe: {tmp_path}: cannot read it: Is a directory\n"
+
+
+def test_no_name_can_forge_a_line_of_its_own(netns: Namespace, tmp_path: Path) -> None:
+    netns.ip("link", "add", "a\x85FORGED", "type", "veth")
+    path = config(tmp_path, '[capture]\ninterfaces = ["eth7"]')
+    done = call("run", path, prefix=netns.command())
+    assert done.stderr.count("\n") == 1
+    assert "\\x85FORGED" in done.stderr
 
 
 def test_an_unknown_sink_type_is_told_with_those_that_exist(tmp_path: Path) -> None:

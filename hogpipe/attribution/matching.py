@@ -81,7 +81,9 @@ class SocketIndex:
         for name in tables_for(flow):
             number = flow.local_port if name.startswith("icmp") else flow.protocol
             match = _match_number(flow, number, self._rows.get(name, ()))
-            if match.rows:
+            # A raw socket gets a copy of ICMP that the kernel itself sends, answers and handles.
+            copies_only = flow.protocol in (_ICMP, _ICMPV6) and name.startswith("raw")
+            if match.quality is Quality.EXACT or (match.rows and not copies_only):
                 return match
         return NO_MATCH
 

@@ -17,7 +17,7 @@ class Health:
     def __init__(self, name: str) -> None:
         self._name = name
         self._failing = False
-        self._kinds_logged: set[type[BaseException]] = set()
+        self._kinds_logged: set[type[Exception]] = set()
         self.delivered = 0
         self.dropped = 0
         self.retries = 0
@@ -30,14 +30,14 @@ class Health:
             self._failing = False
             log.warning("sink %s: works again", self._name)
 
-    def note_failure(self, error: BaseException) -> None:
+    def note_failure(self, error: Exception) -> None:
         """Note what keeps the sink from working for now."""
         self.last_error = describe_error(error)
         if not self._failing:
             self._failing = True
             log.warning("sink %s: fails, is tried again: %s", self._name, self.last_error)
 
-    def note_drop(self, error: BaseException, records: int) -> None:
+    def note_drop(self, error: Exception, records: int) -> None:
         """Count what `error` made us drop."""
         self.last_error = describe_error(error)
         self.dropped += records
@@ -46,7 +46,7 @@ class Health:
             log.error("sink %s: drops a window: %s", self._name, self.last_error)
             log.debug("sink %s: where it failed", self._name, exc_info=error)
 
-    def note_unclosed(self, error: BaseException) -> None:
+    def note_unclosed(self, error: Exception) -> None:
         """Note that closing failed."""
         self.last_error = describe_error(error)
         log.warning("sink %s: cannot be closed: %s", self._name, self.last_error)

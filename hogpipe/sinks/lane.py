@@ -74,7 +74,7 @@ class Lane:
             self._health.note_failure(error)
         except ConfigurationError as error:
             return "\n".join(f"sink {self.name}: {problem}" for problem in error.problems)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise whatever it likes
+        except Exception as error:  # noqa: BLE001 - a plugin may raise whatever it likes
             return f"sink {self.name}: cannot be opened: {describe_error(error)}"
         return None
 
@@ -130,7 +130,7 @@ class Lane:
         self.stop_blocking()
         try:
             await self._call(self._sink.close(), CLOSE_SECONDS)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the other sinks are still to be closed
+        except Exception as error:  # noqa: BLE001 - the other sinks are still to be closed
             self._health.note_unclosed(error)
 
     def left_over(self) -> str | None:
@@ -177,7 +177,7 @@ class Lane:
             raise
         except (OSError, DeliveryError) as error:
             await self._pause(error)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - RefusedError, or a bug in a plugin
+        except Exception as error:  # noqa: BLE001 - RefusedError, or a bug in a plugin
             if self._opened:
                 self._discard(error)
             else:
@@ -195,7 +195,7 @@ class Lane:
         self._reopen_asked = False
         try:
             await self._call(self._sink.reopen(), OPEN_SECONDS)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - what waits must not be dropped for it
+        except Exception as error:  # noqa: BLE001 - what waits must not be dropped for it
             self._health.note_failure(error)
 
     async def _call(self, call: Awaitable[None], seconds: float) -> None:
@@ -213,6 +213,11 @@ class Lane:
                 raise
             # Nobody cancelled us: the sink awaited something that was cancelled.
             raise RuntimeError("the sink was cancelled from within") from error
+        except Exception:
+            raise
+        except BaseException as error:
+            # SystemExit and the like are a plugin's own; they must not end the run.
+            raise RuntimeError(f"the sink raised {describe_error(error)}") from error
 
     async def _next_window(self) -> None:
         self._work.clear()
@@ -221,7 +226,7 @@ class Lane:
         if not self._in_flight:
             await self._work.wait()
 
-    async def _pause(self, error: BaseException) -> None:
+    async def _pause(self, error: Exception) -> None:
         """Wait before another try: exponential back-off with full jitter."""
         self._health.note_failure(error)
         delay = self._rng.uniform(0, self._ceiling)
@@ -240,7 +245,7 @@ class Lane:
         self._reset_ceiling()
         self._settle()
 
-    def _discard(self, error: BaseException) -> None:
+    def _discard(self, error: Exception) -> None:
         self._health.note_drop(error, len(self._in_flight))
         self._in_flight = ()
         self._settle()

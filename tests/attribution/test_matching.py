@@ -174,7 +174,7 @@ def test_an_echo_belongs_to_the_ping_socket_with_its_identifier() -> None:
     ping, other = row(1, "0.0.0.0", 77, state=CLOSE), row(2, "0.0.0.0", 78, state=CLOSE)
     raw = row(3, "0.0.0.0", ICMP, state=CLOSE)
     assert candidates(key, icmp=[other, ping], raw=[raw]) == (Quality.LISTENER, {1})
-    assert candidates(key, icmp=[other], raw=[raw]) == (Quality.LISTENER, {3})
+    assert candidates(key, icmp=[other], raw=[raw]) == NOTHING  # it only gets copies
 
 
 def test_a_connected_ping_socket_is_exact_for_its_peer_only() -> None:

@@ -202,6 +202,22 @@ def test_a_renamed_interface_stays_captured_under_its_new_name(
     assert flow.interface == "renamed"
 
 
+def test_an_interface_that_the_filter_does_not_fit_is_told_and_harms_no_other(
+    netns: Namespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    expression = "not ether host 02:00:00:00:00:01"
+    with capturing(netns, interfaces=["*"], filter=expression) as seen:
+        netns.ip("tuntap", "add", "tun7", "mode", "tun")
+        netns.ip("link", "set", "tun7", "up")
+        settle()
+        netns.ip("address", "add", "10.80.0.1/24", "dev", "tun7")
+        settle()
+        send(netns, "127.0.0.1", 5001)
+        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 2 * 128)
+    (line,) = [record.message for record in caplog.records if "tun7" in record.message]
+    assert line.startswith(f'capture.filter: "{expression}" on tun7: ')
+
+
 def test_any_sees_all_interfaces_and_the_loopback_on_both_sides(
     veth: tuple[Namespace, Namespace],
 ) -> None:

@@ -42,6 +42,12 @@ def test_a_savefile_must_be_a_file_that_is_there(tmp_path: Path) -> None:
     ]
 
 
+def test_any_stands_alone(tmp_path: Path) -> None:
+    assert problems_of(tmp_path, '[capture]\ninterfaces = ["any", "lo"]') == [
+        'capture.interfaces: "any" means all of them: leave the others out'
+    ]
+
+
 def test_a_savefile_must_be_readable(tmp_path: Path) -> None:
     (tmp_path / "sealed").touch(mode=0)
     path = tmp_path / "config.toml"

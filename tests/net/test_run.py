@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from support.namespaces import Namespace, require
 from support.running import (
-    PATIENCE,
     hogpipe,
     peer,
     read_records,
     running,
     stats_of,
     traffic_of,
+    wait_until,
     write_config,
 )
 
@@ -131,13 +131,6 @@ def test_jq_follows_a_live_run(netns: Namespace, tmp_path: Path) -> None:
         assert run.wait() == 0
     pids = {line.get("process", {}).get("pid") for line in lines}
     assert {server["pid"], client["pid"]} <= pids
-
-
-def wait_until(condition: Any) -> None:
-    patience = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < patience
-        time.sleep(0.05)
 
 
 COLLECTOR = """

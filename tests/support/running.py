@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Queue
@@ -119,6 +120,14 @@ def peer(where: Namespace, *words: str) -> Iterator[dict[str, Any]]:
         assert run.process.stdin is not None
         run.process.stdin.close()
         assert run.wait() == 0, run.errors
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for what should come soon."""
+    patience = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < patience
+        time.sleep(0.05)
 
 
 def write_config(folder: Path, text: str) -> Path:
