@@ -9,7 +9,7 @@ The house, in the order that a packet goes through it:
     record.py      what leaves hogpipe: docs/record.md
     sinks/         records -> wherever they are wanted; docs/plugins.md
 
-    pipeline.py    puts these together: the only place that knows the order
+    pipeline.py    puts these together: the only place that knows the order; assembly.py
     config/        the configuration file; docs/configuration.md
     cli.py         the commands
     stream.py      the same pipeline from Python; docs/library.md

@@ -8,26 +8,18 @@ own; all else is one event loop.
 """
 
 import asyncio
-import hashlib
-import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
-import msgspec
-
 from hogpipe import stats
 from hogpipe.aggregation import Aggregator
+from hogpipe.assembly import make_run_id_for, make_sink, make_source
 from hogpipe.attribution.attributor import Attributor
 from hogpipe.attribution.contract import AttributionCounts
 from hogpipe.attribution.resolver import ProcfsResolver
-from hogpipe.capture.live import LiveOptions, LiveSource
-from hogpipe.capture.recorded import read_local_addresses
-from hogpipe.capture.savefile import SavefileSource
-from hogpipe.capture.source import PacketSource
-from hogpipe.config.settings import Settings, SinkChoice
-from hogpipe.errors import ConfigurationError, HogpipeError
+from hogpipe.config.settings import Settings
 from hogpipe.handover import HandOver
 from hogpipe.model import (
     UNATTRIBUTED,
@@ -37,12 +29,10 @@ from hogpipe.model import (
     FlowDelta,
     FlowKey,
 )
-from hogpipe.record import Record, RecordStamper, StatsBody, make_run_id
+from hogpipe.record import Record, RecordStamper, StatsBody
 from hogpipe.selectors import parse_selector
 from hogpipe.sinks.dispatch import Dispatcher
-from hogpipe.sinks.protocol import Sink, SinkSettings
 from hogpipe.summary import Summary
-from hogpipe.text import describe_error
 from hogpipe.usage import UsageMeter
 from hogpipe.windows import ClockWindows, PacketWindows, Span
 
@@ -50,7 +40,6 @@ from hogpipe.windows import ClockWindows, PacketWindows, Span
 _SETTLE_SECONDS = 0.5
 _DRAIN_SECONDS = 1.0
 _SLICE = 500  # records that are built in one go, without a turn for the rest of the event loop
-_HASHED_BYTES = 1 << 20
 _NANOSECONDS = 1_000_000_000
 
 
@@ -66,7 +55,7 @@ class Pipeline:
         self._capture_thread = ThreadPoolExecutor(1, "capture")
         self._lookup_thread = ThreadPoolExecutor(1, "lookup")
         self._packet_time_ns = 0
-        self._source = _make_source(settings, self._interval_ns)
+        self._source = make_source(settings, self._interval_ns)
         self._aggregator = Aggregator(
             settings.aggregation.group_by,
             [parse_selector(text) for text in settings.aggregation.only],
@@ -83,12 +72,12 @@ class Pipeline:
             clock=time.monotonic if self._source.live else self._packet_clock,
         )
         self._dispatcher = Dispatcher(
-            [_make_sink(choice, live=self._source.live) for choice in settings.sinks],
+            [make_sink(choice, live=self._source.live) for choice in settings.sinks],
             on_output_closed=self.stop,
         )
         self._usage = UsageMeter()
         self._counts = CaptureCounts()
-        self._stamper = RecordStamper(_make_run_id(settings), host or socket.gethostname())
+        self._stamper = RecordStamper(make_run_id_for(settings), host or socket.gethostname())
         self._stopping = asyncio.Event()
         self.summary = Summary()
 
@@ -248,60 +237,3 @@ class Pipeline:
     def _shut_threads(self) -> None:
         self._capture_thread.shutdown(wait=False)
         self._lookup_thread.shutdown(wait=False)
-
-
-def _make_source(settings: Settings, interval_ns: int) -> PacketSource:
-    capture = settings.capture
-    if capture.source == "savefile":
-        assert capture.path is not None  # load_config sees to it
-        return SavefileSource(
-            capture.path,
-            expression=capture.filter,
-            local=read_local_addresses(settings.attribution.procfs),
-            interval_ns=interval_ns,
-        )
-    return LiveSource(
-        LiveOptions(
-            interfaces=capture.interfaces,
-            filter=capture.filter,
-            snaplen=capture.snaplen,
-            buffer_mib=capture.buffer_mib,
-            promiscuous=capture.promiscuous,
-        )
-    )
-
-
-def _make_sink(choice: SinkChoice, *, live: bool) -> tuple[Sink, SinkSettings]:
-    settings = choice.settings
-    if not live:  # a replay can wait, and its records must not depend on how fast sinks are
-        settings = msgspec.structs.replace(settings, when_full="block")
-    try:
-        return choice.type.create(settings), settings
-    except HogpipeError:
-        raise
-    except Exception as error:  # whatever a plugin's factory may raise
-        name = settings.name or settings.type
-        raise ConfigurationError(f"sink {name}: cannot be made: {describe_error(error)}") from error
-
-
-def _make_run_id(settings: Settings) -> str:
-    """Return a new run's id.
-
-    A replay with a recorded /proc depends on nothing but what it is given. Its id follows from
-    that, so that a receiver can tell a repeated replay from another one.
-    """
-    path = settings.capture.path
-    live_processes = (settings.attribution.procfs / "self").exists()
-    if settings.capture.source != "savefile" or path is None or live_processes:
-        return make_run_id(time.time_ns())
-    digest = hashlib.sha256(msgspec.json.encode((settings.capture.filter, settings.aggregation)))
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            digest.update(size.to_bytes(8, "big"))
-            for start in (0, max(0, size - _HASHED_BYTES)):
-                file.seek(start)
-                digest.update(file.read(_HASHED_BYTES))
-    except OSError as error:
-        raise ConfigurationError(f"capture.path: {path}: {error.strerror}") from error
-    return make_run_id(0, digest.digest()[:10])

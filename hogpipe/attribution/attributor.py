@@ -12,9 +12,8 @@ fails and whenever `run` is cancelled.
 import asyncio
 import logging
 import math
-import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from copy import copy
@@ -22,10 +21,10 @@ from socket import IPPROTO_TCP
 
 import msgspec
 
-from hogpipe.attribution.contract import AttributionCounts, Resolver, ResolverCounts
+from hogpipe.attribution.contract import AttributionCounts, Resolver
 from hogpipe.attribution.flow_memory import FlowMemory, KnownFlow
+from hogpipe.attribution.lookup import LookUp
 from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality, Tally
-from hogpipe.text import describe_error
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +65,7 @@ class Attributor:
         max_flows: int = 262_144,
         recheck: float = 5.0,
     ) -> None:
-        self._resolver = resolver
-        self._executor = executor
+        self._look_ups = LookUp(resolver, executor)
         self._emit = emit
         self._hold = hold
         self._rest_per_cost = 1 / cpu_budget - 1
@@ -77,15 +75,11 @@ class Attributor:
         self._known = FlowMemory(max_flows, _IDLE, clock())
         self._pending: dict[FlowKey, _Waiting] = {}
         self._stale: dict[FlowKey, None] = {}
-        self._one_at_a_time = threading.Lock()
         self._wake = asyncio.Event()
         self._due = math.inf  # when something is to be looked up
         self._rested = -math.inf  # when the budget allows the next look-up
         self._looked = -math.inf  # when the last one began
-        self._failing = False
         self._counts = AttributionCounts()
-        self._resolver_now = copy(resolver.counts())
-        self._resolver_before = self._resolver_now
         self._forgotten_before = 0
 
     def ingest(self, flows: Mapping[FlowKey, FlowDelta]) -> None:
@@ -144,9 +138,10 @@ class Attributor:
         counts.forgotten_flows = self._known.forgotten - self._forgotten_before
         counts.pending_flows = len(self._pending)
         counts.pending_bytes = sum(waiting.delta.total_bytes for waiting in self._pending.values())
-        counts.resolver = self._resolver_now.since(self._resolver_before)
         self._forgotten_before = self._known.forgotten
-        self._resolver_before = self._resolver_now
+        looked_up = self._look_ups.drain_counts()
+        counts.batches, counts.failed_batches = looked_up.batches, looked_up.failed
+        counts.lookup_seconds, counts.resolver = looked_up.seconds, looked_up.resolver
         return counts
 
     def _wait(self, flow: FlowKey, delta: FlowDelta, now: float) -> None:
@@ -187,8 +182,9 @@ class Attributor:
         stale, self._stale = self._stale, {}
         if batch or stale:
             self._looked = self._clock()
-            found = await self._resolve([*batch, *stale])
+            found, seconds = await self._look_ups.find([*batch, *stale])
             now = self._clock()
+            self._rested = now + seconds * self._rest_per_cost
             for flow, waiting in batch.items():
                 self._conclude(flow, waiting, found.get(flow, UNATTRIBUTED), now, last=last)
             for flow in stale:
@@ -197,41 +193,6 @@ class Attributor:
         self._due = min((waiting.due for waiting in self._pending.values()), default=math.inf)
         if self._stale:
             self._due = min(self._due, self._looked + self._recheck)
-
-    async def _resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Attribution]:
-        """Return what one look-up found, nothing if it failed; account for what it cost."""
-        loop = asyncio.get_running_loop()
-        found, error, counts, seconds = await loop.run_in_executor(
-            self._executor, self._call_resolver, flows
-        )
-        if error is not None:
-            self._counts.failed_batches += 1
-            if not self._failing:
-                log.warning(
-                    "owners of traffic cannot be looked up, trying on: %s", describe_error(error)
-                )
-                log.debug("where the look-up failed", exc_info=error)
-        self._failing = error is not None
-        self._resolver_now = counts
-        self._counts.batches += 1
-        self._counts.lookup_seconds += seconds
-        self._rested = self._clock() + seconds * self._rest_per_cost
-        return found
-
-    def _call_resolver(
-        self, flows: Collection[FlowKey]
-    ) -> tuple[dict[FlowKey, Attribution], Exception | None, ResolverCounts, float]:
-        """Run in the executor, where a call that was cancelled may still be at work."""
-        with self._one_at_a_time:
-            found: dict[FlowKey, Attribution] = {}
-            failure: Exception | None = None
-            before = time.thread_time()
-            try:
-                found = self._resolver.resolve(flows)
-            except Exception as error:  # noqa: BLE001 - no failed look-up may end the run
-                failure = error
-            seconds = time.thread_time() - before
-            return found, failure, copy(self._resolver.counts()), seconds
 
     def _conclude(
         self, flow: FlowKey, asked: _Waiting, answer: Attribution, now: float, *, last: bool

@@ -13,13 +13,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from hogpipe.capture.addresses import LocalAddresses, find_local
-from hogpipe.capture.decode import Decoder
-from hogpipe.capture.direction import Direction
-from hogpipe.capture.fragments import FragmentTable
+from hogpipe.capture.addresses import find_local
 from hogpipe.capture.interfaces import ANY, find_unknown, select_links
 from hogpipe.capture.netlink import LinkMonitor, LinkTable, read_link_table
-from hogpipe.capture.pcap import BATCH_FRAMES, READ_TIMEOUT_MS, Handle, open_live
+from hogpipe.capture.pcap import BATCH_FRAMES, READ_TIMEOUT_MS, open_live
+from hogpipe.capture.tap import Tap, View
 from hogpipe.errors import CaptureError, ConfigurationError, HogpipeError
 from hogpipe.model import FlowBatch
 
@@ -28,7 +26,6 @@ log = logging.getLogger(__name__)
 # Between two reads that found little: many interfaces that wake us one by one cost more.
 _PACE_SECONDS = 0.002
 _LAST_FRAMES_SECONDS = 2 * READ_TIMEOUT_MS / 1000
-_DROPS_SECONDS = 0.25  # between two looks at the drop counters
 _ANY_INDEX = 0  # of the pseudo-interface; the kernel counts from 1
 
 
@@ -42,64 +39,6 @@ class LiveOptions(msgspec.Struct, frozen=True, kw_only=True):
     promiscuous: bool = False
 
 
-class _View(msgspec.Struct, frozen=True):
-    """What matters of an interface, or of all of them at once."""
-
-    name: str
-    local: LocalAddresses
-    big_tcp: bool
-
-
-class _Tap:
-    """One interface that is being captured."""
-
-    def __init__(self, handle: Handle, view: "_View") -> None:
-        self.name = view.name
-        self._handle = handle
-        self._exact = view.big_tcp
-        self._drops_read = 0.0
-        self._decoder = Decoder(handle.link_type, FragmentTable())
-        self._direction = Direction(view.name, view.local)
-
-    def update(self, view: "_View") -> None:
-        """Go on with a new view of the interface."""
-        self.name = view.name
-        self._exact = self._exact or view.big_tcp
-        self._direction.update(view.name, view.local)
-
-    def fileno(self) -> int:
-        return self._handle.fileno()
-
-    def read(self, batch: FlowBatch, now: float) -> None:
-        """Add what is there to `batch`; raises CaptureError once the interface has failed."""
-        failure = None
-        if self._exact:
-            frames, failure = self._handle.read_exact()
-        else:
-            frames = self._handle.read()
-        if len(frames):
-            wire = self._decoder.decode(frames)
-            # Unannounced BIG TCP (a veth's peer may be set up for it): from now on read lengths.
-            self._exact = self._exact or wire.lengths_wanted
-            self._direction.turn(wire, batch)
-        if now >= self._drops_read + _DROPS_SECONDS:
-            self._drops_read = now
-            self.count_drops(batch)
-        if failure:
-            raise failure
-
-    def count_drops(self, batch: FlowBatch) -> None:
-        kernel, interface = self._handle.take_drops()
-        batch.counts.kernel_dropped += kernel
-        batch.counts.interface_dropped += interface
-
-    def close(self, batch: FlowBatch) -> None:
-        """Add what was held back to `batch` and close the handle."""
-        self._direction.turn(self._decoder.flush(), batch)
-        self.count_drops(batch)
-        self._handle.close()
-
-
 class LiveSource:
     """The frames of this host's interfaces, as they pass."""
 
@@ -107,7 +46,7 @@ class LiveSource:
 
     def __init__(self, options: LiveOptions) -> None:
         self._options = options
-        self._taps: dict[int, _Tap] = {}
+        self._taps: dict[int, Tap] = {}
         self._refused: set[int] = set()  # interfaces that could not be opened, and are told of
         self._monitor: LinkMonitor | None = None
         self._poll = select.poll()
@@ -177,7 +116,7 @@ class LiveSource:
         if batch.counts.captured.packets < BATCH_FRAMES:
             self._stopping.wait(_PACE_SECONDS)
 
-    def _read(self, tap: _Tap, batch: FlowBatch) -> bool:
+    def _read(self, tap: Tap, batch: FlowBatch) -> bool:
         """Read one tap into `batch`; return whether it can be read again."""
         try:
             tap.read(batch, time.monotonic())
@@ -228,19 +167,19 @@ class LiveSource:
         self._refused &= wanted.keys()
         return failures
 
-    def _view(self, table: LinkTable) -> dict[int, _View]:
+    def _view(self, table: LinkTable) -> dict[int, View]:
         """Return what is to be captured now, by interface index."""
         patterns = self._options.interfaces
         views = {
-            link.index: _View(link.name, find_local(table, link), link.big_tcp)
+            link.index: View(link.name, find_local(table, link), link.big_tcp)
             for link in select_links(patterns, table.links)
         }
         if ANY in patterns:
             big_tcp = any(link.big_tcp for link in table.links)
-            views[_ANY_INDEX] = _View(ANY, find_local(table, None), big_tcp)
+            views[_ANY_INDEX] = View(ANY, find_local(table, None), big_tcp)
         return views
 
-    def _add(self, index: int, view: _View) -> None:
+    def _add(self, index: int, view: View) -> None:
         options = self._options
         handle = open_live(
             view.name,
@@ -249,7 +188,7 @@ class LiveSource:
             promiscuous=options.promiscuous,
             expression=options.filter,
         )
-        tap = self._taps[index] = _Tap(handle, view)
+        tap = self._taps[index] = Tap(handle, view)
         self._poll.register(tap, select.POLLIN)
         log.info("capturing on %s", view.name)
 

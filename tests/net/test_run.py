@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from support.namespaces import Namespace, require
 from support.running import (
+    balance,
     hogpipe,
     peer,
     read_records,
     running,
     stats_of,
-    traffic_of,
     wait_until,
     write_config,
 )
@@ -41,21 +41,6 @@ interval = 0.2
 type = "jsonl"
 path = "records.jsonl"
 """
-
-
-def balance(records: list[dict[str, Any]]) -> tuple[int, int]:
-    """Return the bytes of all traffic records, and what the counters say they are."""
-    told = sum(
-        record["network"]["io"][way]["bytes"]
-        for record in traffic_of(records)
-        for way in ("transmit", "receive")
-    )
-    counted = 0
-    for record in stats_of(records):
-        capture = record["capture"]
-        counted += capture["bytes"] + capture["both_sides"]["bytes"]
-        counted -= sum(capture[key]["bytes"] for key in ("not_local", "not_ip", "undecoded"))
-    return told, counted
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -150,3 +150,18 @@ def traffic_of(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def stats_of(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [record for record in records if record["type"] == "stats"]
+
+
+def balance(records: Sequence[dict[str, Any]]) -> tuple[int, int]:
+    """Return the bytes of all traffic records, and what the counters say they are."""
+    told = sum(
+        record["network"]["io"][way]["bytes"]
+        for record in traffic_of(records)
+        for way in ("transmit", "receive")
+    )
+    counted = 0
+    for record in stats_of(records):
+        capture = record["capture"]
+        counted += capture["bytes"] + capture["both_sides"]["bytes"]
+        counted -= sum(capture[key]["bytes"] for key in ("not_local", "not_ip", "undecoded"))
+    return told, counted

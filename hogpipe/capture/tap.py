@@ -1,0 +1,71 @@
+"""One interface that is being captured: its handle, and how its frames become flows."""
+
+import msgspec
+
+from hogpipe.capture.addresses import LocalAddresses
+from hogpipe.capture.decode import Decoder
+from hogpipe.capture.direction import Direction
+from hogpipe.capture.fragments import FragmentTable
+from hogpipe.capture.pcap import Handle
+from hogpipe.model import FlowBatch
+
+_DROPS_SECONDS = 0.25  # between two looks at the drop counters
+
+
+class View(msgspec.Struct, frozen=True):
+    """What matters of an interface, or of all of them at once."""
+
+    name: str
+    local: LocalAddresses
+    big_tcp: bool
+
+
+class Tap:
+    """One interface that is being captured."""
+
+    def __init__(self, handle: Handle, view: View) -> None:
+        self.name = view.name
+        self._handle = handle
+        self._exact = view.big_tcp
+        self._drops_read = 0.0
+        self._decoder = Decoder(handle.link_type, FragmentTable())
+        self._direction = Direction(view.name, view.local)
+
+    def update(self, view: View) -> None:
+        """Go on with a new view of the interface."""
+        self.name = view.name
+        self._exact = self._exact or view.big_tcp
+        self._direction.update(view.name, view.local)
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll for frames."""
+        return self._handle.fileno()
+
+    def read(self, batch: FlowBatch, now: float) -> None:
+        """Add what is there to `batch`; raises CaptureError once the interface has failed."""
+        failure = None
+        if self._exact:
+            frames, failure = self._handle.read_exact()
+        else:
+            frames = self._handle.read()
+        if len(frames):
+            wire = self._decoder.decode(frames)
+            # Unannounced BIG TCP (a veth's peer may be set up for it): from now on read lengths.
+            self._exact = self._exact or wire.lengths_wanted
+            self._direction.turn(wire, batch)
+        if now >= self._drops_read + _DROPS_SECONDS:
+            self._drops_read = now
+            self._count_drops(batch)
+        if failure:
+            raise failure
+
+    def _count_drops(self, batch: FlowBatch) -> None:
+        kernel, interface = self._handle.take_drops()
+        batch.counts.kernel_dropped += kernel
+        batch.counts.interface_dropped += interface
+
+    def close(self, batch: FlowBatch) -> None:
+        """Add what was held back to `batch` and close the handle."""
+        self._direction.turn(self._decoder.flush(), batch)
+        self._count_drops(batch)
+        self._handle.close()
