@@ -21,6 +21,7 @@ from socket import IPPROTO_TCP
 
 import msgspec
 
+from hogpipe.attribution.budget import CpuBudget
 from hogpipe.attribution.contract import AttributionCounts, Resolver
 from hogpipe.attribution.flow_memory import FlowMemory, KnownFlow
 from hogpipe.attribution.lookup import LookUp
@@ -68,7 +69,7 @@ class Attributor:
         self._look_ups = LookUp(resolver, executor)
         self._emit = emit
         self._hold = hold
-        self._rest_per_cost = 1 / cpu_budget - 1
+        self._budget = CpuBudget(cpu_budget, clock())
         self._clock = clock
         self._max_flows = max_flows
         self._recheck = recheck
@@ -77,7 +78,6 @@ class Attributor:
         self._stale: dict[FlowKey, None] = {}
         self._wake = asyncio.Event()
         self._due = math.inf  # when something is to be looked up
-        self._rested = -math.inf  # when the budget allows the next look-up
         self._looked = -math.inf  # when the last one began
         self._counts = AttributionCounts()
         self._forgotten_before = 0
@@ -102,7 +102,7 @@ class Attributor:
         """Look up what waits, until cancelled; what is pending then stays so."""
         while True:
             self._wake.clear()
-            delay = max(self._due, self._rested) - self._clock()
+            delay = max(self._due, self._budget.ready_at()) - self._clock()
             if delay <= 0:
                 await self._look_up(self._select_due())
                 continue
@@ -184,7 +184,7 @@ class Attributor:
             self._looked = self._clock()
             found, seconds = await self._look_ups.find([*batch, *stale])
             now = self._clock()
-            self._rested = now + seconds * self._rest_per_cost
+            self._budget.spend(seconds, now)
             for flow, waiting in batch.items():
                 self._conclude(flow, waiting, found.get(flow, UNATTRIBUTED), now, last=last)
             for flow in stale:
