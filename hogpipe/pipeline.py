@@ -147,11 +147,13 @@ class Pipeline:
         ended = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             lookups = group.create_task(self._attributor.run())
+            watch = group.create_task(self._usage.watch_loop())
             group.create_task(self._close_windows(windows, ended))
             async for batch in handover:
                 self._ingest(batch)
             ended.set()
             lookups.cancel()
+            watch.cancel()
         await self._attributor.settle(_SETTLE_SECONDS)
         await self._publish(windows.close(time.time_ns(), last=True))
 

@@ -202,11 +202,18 @@ class MemoryInfo(TypedDict):
     bytes: int
 
 
+class LoopInfo(TypedDict):
+    """How late, at the most, the event loop came to what was due in the window."""
+
+    longest_delay_seconds: float
+
+
 class SelfInfo(TypedDict):
     """What hogpipe itself cost."""
 
     cpu: CpuInfo
     memory: MemoryInfo
+    loop: LoopInfo
 
 
 class StatsBody(TypedDict):

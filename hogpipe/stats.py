@@ -65,9 +65,13 @@ def aggregation_info(*, records: int, folded_groups: int, uncounted_flows: int) 
     }
 
 
-def self_info(*, cpu_seconds: float, memory_bytes: int) -> SelfInfo:
-    """Return what the process itself cost: CPU seconds of the window, resident bytes now."""
-    return {"cpu": {"seconds": round(cpu_seconds, 6)}, "memory": {"bytes": memory_bytes}}
+def self_info(*, cpu_seconds: float, memory_bytes: int, loop_delay_seconds: float) -> SelfInfo:
+    """Return what the process itself cost; seconds are of the window, bytes are resident now."""
+    return {
+        "cpu": {"seconds": round(cpu_seconds, 6)},
+        "memory": {"bytes": memory_bytes},
+        "loop": {"longest_delay_seconds": round(loop_delay_seconds, 6)},
+    }
 
 
 def _tally_info(tally: Tally) -> TallyInfo:

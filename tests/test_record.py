@@ -136,7 +136,7 @@ def test_stats_records_are_valid(
         "last_error": "Broken pipe",
     }
     body["sinks"] = [sink]
-    body["self"] = stats.self_info(cpu_seconds=0.5, memory_bytes=1 << 25)
+    body["self"] = stats.self_info(cpu_seconds=0.5, memory_bytes=1 << 25, loop_delay_seconds=0.01)
     validate(stamper.stats(body, start_ns, start_ns + SECOND))
 
 

@@ -68,9 +68,11 @@ def test_a_replay_tells_no_times() -> None:
 
 
 def test_what_the_process_cost_is_told_to_the_microsecond() -> None:
-    assert stats.self_info(cpu_seconds=0.12345678, memory_bytes=4096) == {
+    info = stats.self_info(cpu_seconds=0.12345678, memory_bytes=4096, loop_delay_seconds=0.0000014)
+    assert info == {
         "cpu": {"seconds": 0.123457},
         "memory": {"bytes": 4096},
+        "loop": {"longest_delay_seconds": 0.000001},
     }
 
 

@@ -14,6 +14,7 @@ import orjson
 
 from hogpipe.record import (
     IoInfo,
+    LoopInfo,
     NetworkInfo,
     Record,
     StatsRecord,
@@ -139,7 +140,13 @@ def _merge_stats(older: StatsRecord, newer: StatsRecord) -> StatsRecord:
     merged["attribution"]["pending"] = newer["attribution"]["pending"]
     if "self" in newer:
         merged["self"]["memory"] = newer["self"]["memory"]
+        merged["self"]["loop"] = _longer(older, newer)
     return merged
+
+
+def _longer(older: StatsRecord, newer: StatsRecord) -> LoopInfo:
+    delays = [record["self"]["loop"]["longest_delay_seconds"] for record in (older, newer)]
+    return {"longest_delay_seconds": max(delays)}
 
 
 def _added(older: Mapping[str, int], newer: Mapping[str, int]) -> dict[str, int]:

@@ -60,7 +60,11 @@ def test_of_stats_deltas_are_added_and_states_are_the_newest() -> None:
     assert merged["attribution"]["bytes"] == {"exact": 600}
     assert merged["attribution"]["pending"] == {"flows": 2, "bytes": 7}
     assert merged["aggregation"]["records"] == 4
-    assert merged["self"] == {"cpu": {"seconds": 0.5}, "memory": {"bytes": 1002}}
+    assert merged["self"] == {
+        "cpu": {"seconds": 0.5},
+        "memory": {"bytes": 1002},
+        "loop": {"longest_delay_seconds": 1.0},
+    }
     assert merged["sequence"] == 2
     assert merged["window"]["start"] == "2026-11-22T07:00:00.000Z"
 

@@ -78,7 +78,11 @@ def stats(sequence: int = 1, packets: int = 10, second: int = 0) -> StatsRecord:
         },
         "aggregation": {"records": 2, "folded_groups": 0, "uncounted_flows": 0},
         "sinks": [],
-        "self": {"cpu": {"seconds": 0.25}, "memory": {"bytes": 1000 + sequence}},
+        "self": {
+            "cpu": {"seconds": 0.25},
+            "memory": {"bytes": 1000 + sequence},
+            "loop": {"longest_delay_seconds": 1.0 / sequence},
+        },
     }
 
 
