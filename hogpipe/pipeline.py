@@ -36,8 +36,9 @@ from hogpipe.summary import Summary
 from hogpipe.usage import UsageMeter
 from hogpipe.windows import ClockWindows, PacketWindows, Span
 
-# A stop must not take two seconds: so long for a last look-up, and so long for the sinks.
-_SETTLE_SECONDS = 0.5
+# A stop must not take two seconds: so long for a last look-up, and so long for the sinks, which
+# then get a little for closing (sinks/lane.py).
+_SETTLE_SECONDS = 0.3
 _DRAIN_SECONDS = 1.0
 _SLICE = 500  # records that are built in one go, without a turn for the rest of the event loop
 _NANOSECONDS = 1_000_000_000

@@ -7,8 +7,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 _PATIENCE = 2.0  # seconds that a run has to end by itself before another signal ends it
 
@@ -51,9 +52,9 @@ def leave(code: int) -> NoReturn:
     the interpreter would wait for it.
     """
     logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            continue  # whoever read it has left, or it was never open
+    streams: list[TextIO | None] = [sys.stdout, sys.stderr]
+    for stream in streams:
+        with suppress(OSError, ValueError):  # whoever read it has left
+            if stream is not None:  # it was never open
+                stream.flush()
     os._exit(code)

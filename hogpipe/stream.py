@@ -16,6 +16,7 @@ from hogpipe.sinks.protocol import Sink, SinkSettings, SinkType
 
 log = logging.getLogger(__name__)
 
+_FOR_EVER = 1e9  # seconds
 _MOST_WAITING = 2  # windows; more of them wait, and merge, in the sink's queue
 
 
@@ -74,7 +75,9 @@ async def stream_records(
     def create(_settings: SinkSettings) -> Sink:
         return outlet
 
-    choice = SinkChoice(SinkType("stream", SinkSettings, create), SinkSettings(type="stream"))
+    # A reader may take its time: that is no failure to be tried again.
+    sink = SinkSettings(type="stream", write_timeout=_FOR_EVER)
+    choice = SinkChoice(SinkType("stream", SinkSettings, create), sink)
     pipeline = Pipeline(
         msgspec.structs.replace(settings, sinks=(*settings.sinks, choice)), host=host
     )

@@ -215,6 +215,11 @@ def test_a_closed_output_ends_the_run_quietly() -> None:
     assert "149 packets" in line
 
 
+def test_a_run_without_any_output_ends_as_well_as_another() -> None:
+    closed = f'{" ".join(HOGPIPE)} run {GOLDEN} --set "sinks=[]" >&- 2>&-'
+    assert subprocess.run(["sh", "-c", closed], check=False).returncode == OK
+
+
 def test_jq_reads_the_records() -> None:
     if shutil.which("jq") is None:
         require("jq")

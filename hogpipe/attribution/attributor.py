@@ -10,13 +10,13 @@ fails and whenever `run` is cancelled.
 """
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from copy import copy
+from itertools import islice
 from socket import IPPROTO_TCP
 
 import msgspec
@@ -27,9 +27,9 @@ from hogpipe.attribution.flow_memory import FlowMemory, KnownFlow
 from hogpipe.attribution.lookup import LookUp
 from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality, Tally
 
-log = logging.getLogger(__name__)
-
 _FIRST_PAUSE = 0.05
+_MOST_AT_ONCE = 8192  # flows of one look-up: a longer one would hold up capture and event loop
+_SURENESS = {Quality.NONE: 0, Quality.INFERRED: 1, Quality.LISTENER: 2, Quality.EXACT: 3}
 _IDLE = 60.0
 
 Emit = Callable[[FlowKey, FlowDelta, Attribution], None]
@@ -174,8 +174,10 @@ class Attributor:
             self._wake.set()
 
     def _select_due(self) -> dict[FlowKey, _Waiting]:
+        """Return what is to be looked up now, the oldest first; what is too much stays due."""
         now = self._clock()
-        return {flow: waiting for flow, waiting in self._pending.items() if waiting.due <= now}
+        due = ((flow, waiting) for flow, waiting in self._pending.items() if waiting.due <= now)
+        return dict(islice(due, _MOST_AT_ONCE))
 
     async def _look_up(self, batch: dict[FlowKey, _Waiting], *, last: bool = False) -> None:
         """Ask for the flows of `batch` and for stale ones, and act on the answers."""
@@ -230,15 +232,14 @@ class Attributor:
         """Take a new answer for a known flow.
 
         A TCP connection keeps its owner after its socket is gone: what is still on its way is its
-        own, and the next connection begins with a SYN.
+        own, though a look finds but the listener then, and the next connection begins with a SYN.
         """
         known = self._known.get(flow)
         if known is None:
             return  # forgotten or taken over meanwhile
-        orphan = flow.protocol == IPPROTO_TCP and answer.quality is Quality.NONE
-        keeps = orphan and known.attribution.quality is not Quality.NONE
+        surer = _SURENESS[answer.quality] >= _SURENESS[known.attribution.quality]
         # Equal answers keep the object: others recognise it by identity.
-        if not keeps and answer != known.attribution:
+        if (surer or flow.protocol != IPPROTO_TCP) and answer != known.attribution:
             known.attribution = answer
 
 

@@ -109,9 +109,12 @@ class LiveSource:
         if self._monitor.fileno() in ready:
             self._monitor.drain()
             _warn(self._follow(read_link_table(), batch))
-        for index, tap in list(self._taps.items()):
-            if tap.fileno() in ready and not self._read(tap, batch):
-                self._drop(index, batch)
+        ready_taps = [(i, tap) for i, tap in self._taps.items() if tap.fileno() in ready]
+        failed = [index for index, tap in ready_taps if not self._read(tap, batch)]
+        for index in failed:
+            self._drop(index, batch)
+        if failed:  # one may be up again already, and word of that may have come before its error
+            _warn(self._follow(read_link_table(), batch))
         _offer(batch, offer)
         if batch.counts.captured.packets < BATCH_FRAMES:
             self._stopping.wait(_PACE_SECONDS)

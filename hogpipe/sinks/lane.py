@@ -16,12 +16,10 @@ from hogpipe.sinks.protocol import Reopenable, Sink, SinkSettings
 from hogpipe.text import describe_error, printable
 
 START_SECONDS = 0.5
-"""How long the start of a run waits for a sink to open."""
+"""How long the start of a run waits for a sink that is being opened."""
 OPEN_SECONDS = 5.0
-"""How long any other open, or a reopen, may take."""
-WRITE_SECONDS = 30.0
-"""How long a write may take."""
-CLOSE_SECONDS = 1.0
+"""How long an open or a reopen may take."""
+CLOSE_SECONDS = 0.4
 """How long a close may take: whoever stops a run waits for it."""
 
 
@@ -46,6 +44,7 @@ class Lane:
         self._blocks = settings.when_full == "block"
         self._backlog = Backlog(settings.queue_windows, settings.when_full)
         self._in_flight: Sequence[Record] = ()
+        self._opening: asyncio.Task[None] | None = None
         self._opened = False
         self._closed = False
         self._ended = False
@@ -66,8 +65,12 @@ class Lane:
 
     async def open(self) -> str | None:
         """Open the sink, or leave that to `run`; return why the run must not start, if so."""
+        self._opening = self._start_opening()
+        done, _late = await asyncio.wait({self._opening}, timeout=START_SECONDS)
+        if not done:
+            return None
         try:
-            await self._open(START_SECONDS)
+            await self._open()
         except OutputClosedError:
             self._end()
         except (OSError, DeliveryError) as error:
@@ -128,6 +131,9 @@ class Lane:
             return
         self._closed = True
         self.stop_blocking()
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait({self._opening}, timeout=CLOSE_SECONDS)
         try:
             await self._call(self._sink.close(), CLOSE_SECONDS)
         except Exception as error:  # noqa: BLE001 - the other sinks are still to be closed
@@ -165,11 +171,11 @@ class Lane:
         """Do the next thing that is due; raise nothing but OutputClosedError and cancellation."""
         try:
             if not self._opened:
-                await self._open(OPEN_SECONDS)
+                await self._open()
             elif self._reopen_asked:
                 await self._reopen()
             elif self._in_flight:
-                await self._call(self._sink.write(self._in_flight), WRITE_SECONDS)
+                await self._call(self._sink.write(self._in_flight), self._settings.write_timeout)
                 self._delivered()
             else:
                 await self._next_window()
@@ -183,12 +189,19 @@ class Lane:
             else:
                 await self._pause(error)
 
-    async def _open(self, seconds: float) -> None:
-        await self._call(self._sink.open(), seconds)
+    def _start_opening(self) -> asyncio.Task[None]:
+        return asyncio.create_task(self._call(self._sink.open(), OPEN_SECONDS))
+
+    async def _open(self) -> None:
+        """Open the sink; an open that is under way is waited for."""
+        opening = self._opening = self._opening or self._start_opening()
+        await asyncio.wait({opening})
+        self._opening = None
+        opening.result()
         self._opened = True
         self._reopen_asked = False
-        self._reset_ceiling()
         self._health.note_success()
+        self._reset_ceiling()
 
     async def _reopen(self) -> None:
         assert isinstance(self._sink, Reopenable)

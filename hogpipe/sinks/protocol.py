@@ -28,6 +28,8 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The longest wait before the second try, in seconds; doubles with each further one."""
     retry_max: Annotated[float, Meta(gt=0)] = 30.0
     """The longest wait between any two tries, in seconds."""
+    write_timeout: Annotated[float, Meta(gt=0)] = 30.0
+    """Seconds after which a write that has not ended counts as failed, and is tried again."""
 
 
 class Sink(Protocol):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.traffic import NGINX, attributions, deltas, exact, make_flow
 
+from hogpipe.attribution import attributor
 from hogpipe.attribution.attributor import Attributor
 from hogpipe.attribution.contract import ResolverCounts
 from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality, Tally, User
@@ -250,6 +251,47 @@ async def test_a_tcp_connection_keeps_its_owner_when_its_socket_is_gone(
     await stage.next_look()
     stage.ingest(FLOW)
     assert stage.drain() == [(FLOW, 1, exact(NGINX))] * 3
+
+
+async def test_a_tcp_connection_does_not_pass_to_the_listener_when_its_socket_is_gone(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.ingest(FLOW)
+    await stage.attributor.settle()
+    stage.resolver.answers[FLOW] = Attribution(Quality.LISTENER, CURL)
+    stage.clock.now = 10.0
+    stage.ingest(FLOW)
+    await stage.next_look()
+    stage.ingest(FLOW)
+    assert stage.drain() == [(FLOW, 1, exact(NGINX))] * 3
+
+
+async def test_a_surer_answer_takes_the_place_of_a_guess(executor: ThreadPoolExecutor) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = Attribution(Quality.LISTENER, NGINX)
+    stage.ingest(FLOW)
+    await stage.attributor.settle()
+    stage.resolver.answers[FLOW] = exact(CURL)
+    stage.clock.now = 10.0
+    stage.ingest(FLOW)
+    await stage.next_look()
+    stage.drain()
+    stage.ingest(FLOW)
+    assert stage.drain() == [(FLOW, 1, exact(CURL))]
+
+
+async def test_a_look_up_takes_only_so_many_flows_the_oldest_first(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attributor, "_MOST_AT_ONCE", 3)
+    stage = Stage(executor, hold=0.0)
+    stage.ingest(*[make_flow(port) for port in range(5)])
+    assert await stage.next_look() == 0.0
+    assert await stage.next_look() == 0.0
+    assert [len(asked) for asked in stage.resolver.asked] == [3, 2]
+    assert [flow for flow, _, _ in stage.drain()] == [make_flow(port) for port in range(5)]
 
 
 async def test_a_udp_flow_loses_its_owner_with_its_socket(executor: ThreadPoolExecutor) -> None:

@@ -170,6 +170,21 @@ def test_an_interface_that_goes_down_and_comes_up_again_is_captured_again(
     assert seen.bytes_of(on_port(5001)) == 128
 
 
+def test_an_interface_that_is_down_for_a_moment_only_is_captured_again(
+    veth: tuple[Namespace, Namespace],
+) -> None:
+    left, right = veth
+    left.call(lambda: Path("/proc/sys/net/ipv6/conf/left/disable_ipv6").write_text("1"))
+    with capturing(left, interfaces=["left"]) as seen:
+        send(right, "10.77.0.1", 5001)
+        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 128)
+        for port in range(5002, 5007):
+            left.batch("link set left down", "link set left up")
+            settle()
+            send(right, "10.77.0.1", port)
+            seen.wait(lambda port=port: seen.bytes_of(on_port(port)) == 128)
+
+
 def test_an_interface_that_is_made_during_a_run_is_captured_and_may_vanish(
     netns: Namespace,
 ) -> None:

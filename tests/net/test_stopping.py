@@ -118,7 +118,8 @@ def test_a_signal_while_sinks_are_opened_ends_the_run_quietly(
 
 def test_many_signals_are_as_good_as_one(netns: object, tmp_path: Path) -> None:
     with hogpipe(netns, "-v", "run", configure(tmp_path)) as run:  # type: ignore[arg-type]
-        wait_until((tmp_path / "records.jsonl").exists)
+        path = tmp_path / "records.jsonl"
+        wait_until(lambda: path.exists() and path.stat().st_size > 0)
         for _ in range(20):
             if run.process.poll() is None:
                 run.process.send_signal(signal.SIGINT)

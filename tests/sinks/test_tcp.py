@@ -9,10 +9,10 @@ import struct
 from collections.abc import AsyncIterator
 
 import pytest
+from msgspec import structs
 from support.sinks import traffic, until
 
 from hogpipe.errors import ConfigurationError, DeliveryError
-from hogpipe.sinks import lane
 from hogpipe.sinks.dispatch import Dispatcher
 from hogpipe.sinks.tcp import TcpSettings, TcpSink
 
@@ -203,13 +203,11 @@ async def test_after_a_reset_in_the_middle_of_a_window_all_of_it_is_sent_again(
     assert dispatcher.health()[0]["retries"] >= 1
 
 
-async def test_a_stalled_peer_is_given_up_and_its_window_sent_anew(
-    collector: Collector, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lane, "WRITE_SECONDS", 1.0)
+async def test_a_stalled_peer_is_given_up_and_its_window_sent_anew(collector: Collector) -> None:
     window = [traffic(sequence) for sequence in range(20_000)]
     collector.reading.clear()
-    async with _running(_settings(collector)) as dispatcher:
+    impatient = structs.replace(_settings(collector), write_timeout=1.0)
+    async with _running(impatient) as dispatcher:
         await dispatcher.publish(window)
         await until(lambda: dispatcher.health()[0]["retries"])
         collector.reading.set()

@@ -42,6 +42,11 @@ class Namespace:
             ["ip", "-n", self.name, *words], check=True, capture_output=True, text=True
         ).stdout
 
+    def batch(self, *lines: str) -> None:
+        """Run several `ip` commands in one go, without a pause between them."""
+        command = ["ip", "-n", self.name, "-batch", "-"]
+        subprocess.run(command, input="\n".join(lines) + "\n", check=True, text=True)
+
     def command(self, *words: str | Path) -> list[str]:
         """Return the command that runs `words` inside."""
         return ["ip", "netns", "exec", self.name, *map(str, words)]
