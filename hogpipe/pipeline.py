@@ -64,7 +64,9 @@ class Pipeline:
         )
         self._attributor = Attributor(
             ProcfsResolver(
-                settings.attribution.procfs, command_line=settings.enrichment.command_line
+                settings.attribution.procfs,
+                command_line=settings.enrichment.command_line,
+                socket_table=settings.attribution.socket_table,
             ),
             self._lookup_thread,
             self._aggregator.ingest if self._source.live else self._ingest_replayed,
@@ -90,6 +92,8 @@ class Pipeline:
         in_thread = asyncio.get_running_loop().run_in_executor
         try:
             await self._dispatcher.open()
+            if self._source.live:
+                await self._attributor.prepare()
             await in_thread(self._capture_thread, self._source.open)
         except BaseException:
             await self._dispatcher.drain(0)

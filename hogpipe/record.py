@@ -162,6 +162,8 @@ class AttributionInfo(TypedDict):
     walks: int
     fds_read: int
     not_permitted: int
+    put_off: int
+    shared: int
     forgotten_flows: int
     overflowed: TallyInfo
     pending: PendingInfo

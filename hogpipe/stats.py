@@ -46,6 +46,8 @@ def attribution_info(
         "walks": resolver.walks,
         "fds_read": resolver.fds_read,
         "not_permitted": resolver.not_permitted,
+        "put_off": resolver.put_off,
+        "shared": resolver.shared,
         "forgotten_flows": counts.forgotten_flows,
         "overflowed": _tally_info(counts.overflowed),
         "pending": {"flows": counts.pending_flows, "bytes": counts.pending_bytes},

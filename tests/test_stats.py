@@ -43,7 +43,9 @@ def test_each_attribution_count_is_told_under_its_own_name() -> None:
         pending_flows=6,
         pending_bytes=7,
         lookup_seconds=0.8,
-        resolver=ResolverCounts(reads=9, fds_read=10, walks=11, not_permitted=12, rows_skipped=13),
+        resolver=ResolverCounts(
+            reads=9, fds_read=10, walks=11, not_permitted=12, rows_skipped=13, put_off=15, shared=16
+        ),
     )
     assert stats.attribution_info(counts, {"exact": 14}, timed=True) == {
         "new_flows": 1,
@@ -54,6 +56,8 @@ def test_each_attribution_count_is_told_under_its_own_name() -> None:
         "walks": 11,
         "fds_read": 10,
         "not_permitted": 12,
+        "put_off": 15,
+        "shared": 16,
         "forgotten_flows": 4,
         "overflowed": {"bytes": 50, "packets": 5},
         "pending": {"flows": 6, "bytes": 7},
@@ -76,7 +80,7 @@ def test_what_the_process_cost_is_told_to_the_microsecond() -> None:
     }
 
 
-resolver_counts = st.builds(ResolverCounts, *[st.integers(0, 1 << 40)] * 5)
+resolver_counts = st.builds(ResolverCounts, *[st.integers(0, 1 << 40)] * 7)
 
 
 @settings(deadline=None)

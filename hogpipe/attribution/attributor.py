@@ -98,6 +98,10 @@ class Attributor:
                 # Alone they are not worth a look-up more often than this.
                 self._look_by(self._looked + self._recheck)
 
+    async def prepare(self) -> None:
+        """Read ahead, before flows come that may not last until that is done."""
+        await self._look_ups.prepare()
+
     async def run(self) -> None:
         """Look up what waits, until cancelled; what is pending then stays so."""
         while True:

@@ -16,11 +16,15 @@ class ResolverCounts(msgspec.Struct):
     fds_read: int = 0
     """Links of /proc/PID/fd read."""
     walks: int = 0
-    """Passes over the list of processes."""
+    """Look-ups that read fds beyond verifying what was known."""
     not_permitted: int = 0
     """Processes whose descriptors the kernel refused to show."""
     rows_skipped: int = 0
     """Rows of a socket table that could not be read."""
+    put_off: int = 0
+    """Sockets whose owner was left to the next look-up, once for each."""
+    shared: int = 0
+    """Sockets without an owner because strangers hold them, once for each look-up."""
 
     def since(self, earlier: "ResolverCounts") -> "ResolverCounts":
         """Return what was done after `earlier`."""
@@ -30,11 +34,16 @@ class ResolverCounts(msgspec.Struct):
             walks=self.walks - earlier.walks,
             not_permitted=self.not_permitted - earlier.not_permitted,
             rows_skipped=self.rows_skipped - earlier.rows_skipped,
+            put_off=self.put_off - earlier.put_off,
+            shared=self.shared - earlier.shared,
         )
 
 
 class Resolver(Protocol):
     """Finds the owners of flows. It blocks, and is called by one executor thread at a time."""
+
+    def prepare(self) -> None:
+        """Read ahead what later look-ups build upon; raises OSError like `resolve`."""
 
     def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Attribution]:
         """Return what is known of `flows` after one look at the host.

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Collection
 from concurrent.futures import Executor
+from contextlib import suppress
 from copy import copy
 
 import msgspec
@@ -38,6 +39,12 @@ class LookUp:
         self._counts = LookUpCounts()
         self._resolver_now = copy(resolver.counts())
         self._resolver_before = self._resolver_now
+
+    async def prepare(self) -> None:
+        """Let the resolver read ahead; a failure will show again in the first look-up."""
+        with suppress(OSError):
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._executor, self._resolver.prepare)
 
     async def find(self, flows: Collection[FlowKey]) -> tuple[dict[FlowKey, Attribution], float]:
         """Return what one look-up found, nothing if it failed, and the CPU seconds it took."""

@@ -19,6 +19,7 @@ from hogpipe.model import FlowKey, Quality
 
 _ICMP, _TCP, _UDP, _ICMPV6, _SCTP, _UDPLITE = 1, 6, 17, 58, 132, 136
 _BY_PORTS = {_TCP: "tcp", _UDP: "udp", _UDPLITE: "udplite"}
+_PROTOCOLS = {name: protocol for protocol, name in _BY_PORTS.items()}
 
 _ANY4, _ANY6 = bytes(4), bytes(16)
 _MAPPED = bytes(10) + b"\xff\xff"
@@ -37,18 +38,38 @@ NO_MATCH = Match(Quality.NONE)
 
 
 def tables_for(flow: FlowKey) -> tuple[str, ...]:
-    """Return the names of the tables that may hold a socket of `flow`, the likeliest first.
+    """Return the names of the tables that may hold a socket of `flow`, the likeliest first."""
+    return tables_of(flow.protocol, flow.local_address)
+
+
+def tables_of(protocol: int, address: bytes) -> tuple[str, ...]:
+    """Return the names of the tables with sockets of this protocol and kind of address.
 
     None for SCTP, whose sockets are in no table of this shape.
     """
-    version = "" if len(flow.local_address) == 4 else "6"
-    name = _BY_PORTS.get(flow.protocol)
+    version = "" if len(address) == 4 else "6"
+    name = _BY_PORTS.get(protocol)
     if name is not None:
         # A socket of the IPv6 table also takes IPv4, with addresses as ::ffff:a.b.c.d.
         return (f"{name}6",) if version else (name, f"{name}6")
-    if flow.protocol in (_ICMP, _ICMPV6):
+    if protocol in (_ICMP, _ICMPV6):
         return f"icmp{version}", f"raw{version}"
-    return () if flow.protocol == _SCTP else (f"raw{version}",)
+    return () if protocol == _SCTP else (f"raw{version}",)
+
+
+def has_endpoint(flow: FlowKey) -> bool:
+    """Return whether sockets of the flow's protocol are found by ports, and its peer has one."""
+    return flow.protocol in _BY_PORTS and flow.remote_port > 0
+
+
+def protocol_of(table: str) -> int:
+    """Return the protocol of a table by ports."""
+    return _PROTOCOLS[table.removesuffix("6")]
+
+
+def unmap(address: bytes) -> bytes:
+    """Return the IPv4 address of a v4-mapped one, any other as it is."""
+    return address[12:] if address.startswith(_MAPPED) else address
 
 
 def port_pairs_for(flow: FlowKey) -> tuple[tuple[int, int], ...]:

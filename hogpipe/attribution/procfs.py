@@ -3,7 +3,8 @@
 Everything is read through a root that is an argument, so that a container can look at /host/proc
 and a test at a tree of its own. A process that is gone is ordinary, and so is one that is hidden
 (hidepid): what belongs to it reads as None. Only for the fds of a process is it an error that they
-may not be read. All text comes out as valid UTF-8 (`decode_text`).
+may not be read. What is malformed is counted and reads as None. All text comes out as valid UTF-8
+(`decode_text`).
 
 Formats: proc(5) and Documentation/filesystems/proc.rst of the kernel.
 """
@@ -18,6 +19,8 @@ from hogpipe.errors import ConfigurationError
 _SOCKET = b"socket:["
 _DELETED = b" (deleted)"
 _COMMAND_LINE_LIMIT = 4096
+# ENOTDIR: in a tree that only looks like /proc, a number may be the name of a file.
+_GONE = (FileNotFoundError, ProcessLookupError, NotADirectoryError)
 
 
 class ProcessStat(msgspec.Struct, frozen=True):
@@ -28,15 +31,35 @@ class ProcessStat(msgspec.Struct, frozen=True):
     start: int
 
 
+class FdFolder(msgspec.Struct, frozen=True, gc=False):
+    """What stat(2) tells of /proc/PID/fd.
+
+    `node` is another one for each process, also where a pid was given away anew (the kernel makes
+    the inode when the process is first looked at). `count` is the number of open fds where
+    `Procfs.counts_fds`. In procfs `changed_ns` never changes; in a tree that only looks like one
+    it is the sign of a change. `user_id` is the effective user, or root (proc(5), "dumpable").
+    """
+
+    node: int
+    count: int
+    changed_ns: int
+    user_id: int
+
+
 def decode_text(raw: bytes) -> str:
     r"""Return what the kernel hands on from strangers as text; invalid UTF-8 becomes `\xNN`."""
     return raw.decode("utf-8", "backslashreplace")
 
 
 def parse_stat(data: bytes) -> ProcessStat:
-    """Parse /proc/PID/stat. The command may hold anything, `)` and blanks too; the rest cannot."""
+    """Parse /proc/PID/stat. The command may hold anything, `)` and blanks too; the rest cannot.
+
+    Raises ValueError where it is malformed.
+    """
     opening, closing = data.index(b"("), data.rindex(b")")
     fields = data[closing + 1 :].split()
+    if len(fields) < 20:
+        raise ValueError("too few fields")
     return ProcessStat(
         command=decode_text(data[opening + 1 : closing]),
         parent_pid=int(fields[1]),
@@ -65,6 +88,10 @@ class Procfs:
                 "name a procfs that is mounted whole"
             )
         self._tables = tables
+        self.counts_fds = False
+        """Whether the kernel tells how many fds a process has (Linux 6.2), seen on the first."""
+        self.malformed = 0
+        """Files of processes that made no sense; the number only grows."""
 
     def table(self, name: str) -> bytes | None:
         """Return a table of sockets, or None where the kernel has no such protocol."""
@@ -81,13 +108,20 @@ class Procfs:
     def stat(self, pid: int) -> ProcessStat | None:
         """Return identity and name of a process, or None."""
         data = self._read(pid, b"stat")
-        return parse_stat(data) if data else None
+        try:
+            return parse_stat(data) if data else None
+        except ValueError:
+            self.malformed += 1
+            return None
 
     def user_id(self, pid: int) -> int | None:
         """Return the real user of a process (`Uid:` of status), or None."""
         for line in (self._read(pid, b"status") or b"").split(b"\n"):
             if line.startswith(b"Uid:"):
-                return int(line.split()[1])
+                try:
+                    return int(line.split()[1])
+                except (ValueError, IndexError):
+                    self.malformed += 1
         return None
 
     def cgroup(self, pid: int) -> str | None:
@@ -110,23 +144,36 @@ class Procfs:
             return None  # the rest of what is told of the process is worth having all the same
         return None if path is None else decode_text(path.removesuffix(_DELETED))
 
+    def fd_folder(self, pid: int) -> FdFolder | None:
+        """Return the state of the folder of fds, or None where the process is gone or hidden."""
+        try:
+            status = os.stat(self._path(pid, b"fd"))  # noqa: PTH116 (as in `pids`)
+        except (*_GONE, PermissionError):
+            return None
+        self.counts_fds |= status.st_size > 0
+        return FdFolder(status.st_ino, status.st_size, status.st_mtime_ns, status.st_uid)
+
     def fds(self, pid: int) -> list[int]:
         """Return the open fds of a process; none where it is gone. Raises PermissionError."""
         try:
             names = os.listdir(self._path(pid, b"fd"))  # noqa: PTH208 (as in `pids`)
-        except (FileNotFoundError, ProcessLookupError):
+        except _GONE:
             return []
-        return [int(name) for name in names]
+        return [int(name) for name in names if name.isdigit()]
 
     def socket_inode(self, pid: int, fd: int) -> int | None:
-        """Return the inode of the socket at `fd`, or None where there is none.
+        """Return the inode of the socket at `fd`, 0 if it is no socket, None if it is not open.
 
         Raises PermissionError.
         """
         target = self._read_link(pid, b"fd/%d" % fd)
         if target is None or not target.startswith(_SOCKET):
-            return None
-        return int(target[len(_SOCKET) : -1])
+            return None if target is None else 0
+        inode = target[len(_SOCKET) : -1]
+        if inode.isdigit():
+            return int(inode)
+        self.malformed += 1
+        return 0
 
     def _path(self, pid: int, name: bytes) -> bytes:
         return b"%b/%d/%b" % (self._root, pid, name)
@@ -135,13 +182,13 @@ class Procfs:
         try:
             with open(self._path(pid, name), "rb", buffering=0) as file:  # noqa: PTH123 (bytes)
                 return file.read(limit)
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
+        except (*_GONE, PermissionError):
             return None
 
     def _read_link(self, pid: int, name: bytes) -> bytes | None:
         try:
             return os.readlink(self._path(pid, name))  # noqa: PTH115 (bytes)
-        except (FileNotFoundError, ProcessLookupError):
+        except _GONE:
             return None
 
 
@@ -154,8 +201,8 @@ def _read_boot_time(root: Path) -> int:
             "name the place where a procfs is mounted"
         ) from error
     for line in lines:
-        if line.startswith(b"btime "):
-            return int(line.split()[1])
+        if line.startswith(b"btime ") and line[len(b"btime ") :].isdigit():
+            return int(line[len(b"btime ") :])
     raise ConfigurationError(
         f"attribution.procfs: {root} is no procfs (its stat has no boot time); "
         "name the place where one is mounted"

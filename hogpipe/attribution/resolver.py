@@ -1,91 +1,139 @@
-"""From flows to their owners, through /proc alone: one reading of each table for a whole batch.
+"""From flows to their owners, through /proc and sock_diag: one reading for a whole batch.
 
-The steps: read the tables that the flows need, match each flow to sockets (`matching`), find who
-holds these (`fd_cache`), read what is told of the holders (`processes`). Another source of socket
-rows takes the place of the first step; a flow that no socket fits is left to rules of their own.
+The steps: read the tables that the flows need (`table_reader`), match each flow to sockets
+(`matching`), find who owns these (`fd_cache`) and the port of each flow (`kinship`), read what is
+told of the owners (`processes`). Flows that no socket fits are left to the rule of `inference`, for
+which the sockets are read that talk to the same endpoints.
 """
 
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from hogpipe.attribution.contract import ResolverCounts
-from hogpipe.attribution.fd_cache import FdCache, Holder
-from hogpipe.attribution.matching import (
-    Match,
-    SocketIndex,
-    has_ports,
-    port_pairs_for,
-    tables_for,
-)
+from hogpipe.attribution.fd_cache import FdCache
+from hogpipe.attribution.inference import Endpoint, EndpointOwners, endpoint_of
+from hogpipe.attribution.kinship import Identity, Kinship
+from hogpipe.attribution.matching import Match, SocketIndex, has_endpoint
 from hogpipe.attribution.processes import ProcessReader
 from hogpipe.attribution.procfs import Procfs
-from hogpipe.attribution.socket_table import SocketRow, parse_table
+from hogpipe.attribution.table_reader import SocketTable, TableReader
 from hogpipe.model import UNATTRIBUTED, Attribution, FlowKey, Process, Quality, User
 
 
 class ProcfsResolver:
     """Finds the owners of flows in a procfs. Blocking; for one thread at a time.
 
-    Raises ConfigurationError where `procfs` is none.
+    `clock` gives the seconds by which sightings of sockets grow old. Raises ConfigurationError
+    where `procfs` is none, or `socket_table` cannot be had with it.
     """
 
-    def __init__(self, procfs: Path, *, command_line: bool = False) -> None:
+    def __init__(
+        self,
+        procfs: Path,
+        *,
+        command_line: bool = False,
+        socket_table: SocketTable = "auto",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._procfs = Procfs(procfs)
+        self._tables = TableReader(procfs, self._procfs, socket_table)
         self._fds = FdCache(self._procfs)
         self._processes = ProcessReader(self._procfs, command_line=command_line)
-        self._reads = 0
-        self._rows_skipped = 0
+        self._endpoints = EndpointOwners()
+        self._clock = clock
+
+    def prepare(self) -> None:
+        """Read the fds of all processes, which later look-ups only bring up to date."""
+        self._fds.prepare(Kinship(self._procfs))
 
     def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Attribution]:
         """Return the attribution of each flow; an OSError means that /proc itself failed."""
-        index = SocketIndex(self._read_tables(flows))
+        kinship = Kinship(self._procfs)
+        index = SocketIndex(self._tables.read(flows))
         matches = {flow: index.match(flow) for flow in flows}
-        holders = self._fds.find({row.inode for match in matches.values() for row in match.rows})
-        processes = self._read_processes(holders)
-        return {flow: self._attribute(match, processes) for flow, match in matches.items()}
+        rows = (row for match in matches.values() for row in match.rows)
+        sockets = self._fds.find({row.inode: row.user_id for row in rows}, kinship)
+        owners = {flow: _own(match, sockets, kinship) for flow, match in matches.items()}
+        processes = self._read_processes(owners.values())
+        found = {
+            flow: self._attribute(match, processes[owners[flow]]) for flow, match in matches.items()
+        }
+        self._infer(found, matches, kinship)
+        return found
 
     def counts(self) -> ResolverCounts:
         """Return the counters as they stand; they only grow."""
         return ResolverCounts(
-            reads=self._reads,
+            reads=self._tables.reads,
             fds_read=self._fds.fds_read,
             walks=self._fds.walks,
             not_permitted=self._fds.not_permitted,
-            rows_skipped=self._rows_skipped,
+            rows_skipped=self._tables.rows_skipped,
+            put_off=self._fds.put_off,
+            shared=self._fds.shared,
         )
 
-    def _read_tables(self, flows: Collection[FlowKey]) -> dict[str, list[SocketRow]]:
-        """Read each table that a flow needs, once, for the rows that matter to the flows."""
-        port_pairs: dict[str, set[tuple[int, int]]] = {}
-        for flow in flows:
-            for name in tables_for(flow):
-                port_pairs.setdefault(name, set()).update(port_pairs_for(flow))
-        tables: dict[str, list[SocketRow]] = {}
-        for name, pairs in port_pairs.items():
-            data = self._procfs.table(name)
-            if data is None:
-                continue
-            self._reads += 1
-            tables[name], skipped = parse_table(data, pairs if has_ports(name) else None)
-            self._rows_skipped += skipped
-        return tables
+    def _infer(
+        self,
+        found: dict[FlowKey, Attribution],
+        matches: Mapping[FlowKey, Match],
+        kinship: Kinship,
+    ) -> None:
+        """Give flows without a socket to who owns all others towards the same endpoint."""
+        now = self._clock()
+        for flow, match in matches.items():
+            if match.quality is Quality.EXACT and len(match.rows) == 1:
+                owner = found[flow].process
+                self._endpoints.see(endpoint_of(flow), match.rows[0].inode, owner, now)
+        unseen = [flow for flow in found if not matches[flow].rows and has_endpoint(flow)]
+        if not unseen:
+            return
+        self._look_for_siblings({endpoint_of(flow) for flow in unseen}, kinship, now)
+        for flow in unseen:
+            owner = self._endpoints.infer(endpoint_of(flow), now)
+            if owner is not None:
+                found[flow] = Attribution(Quality.INFERRED, process=owner)
 
-    def _read_processes(self, holders: dict[int, Holder]) -> dict[int, Process]:
-        """Return the owner of each inode, with each process read once."""
-        identities = {(holder.pid, holder.start) for holder in holders.values()}
-        read = {identity: self._processes.read(*identity) for identity in identities}
-        owners = {inode: read[holder.pid, holder.start] for inode, holder in holders.items()}
-        return {inode: process for inode, process in owners.items() if process is not None}
+    def _look_for_siblings(
+        self, endpoints: Collection[Endpoint], kinship: Kinship, now: float
+    ) -> None:
+        """Note whose the sockets are that talk to these endpoints just now."""
+        towards = self._tables.read_towards(endpoints)
+        rows = {row.inode: row for siblings in towards.values() for row in siblings}
+        sockets = self._fds.find({row.inode: row.user_id for row in rows.values()}, kinship)
+        processes = self._read_processes(sockets.values())
+        for endpoint, siblings in towards.items():
+            for row in siblings:
+                owner = processes.get(sockets.get(row.inode))
+                if owner is not None:
+                    self._endpoints.see(endpoint, row.inode, owner, now)
 
-    def _attribute(self, match: Match, processes: dict[int, Process]) -> Attribution:
-        """Name the one process that owns all candidates, or else their one user."""
+    def _read_processes(
+        self, owners: Iterable[Identity | None]
+    ) -> dict[Identity | None, Process | None]:
+        """Return each owner as a process, read once; no owner is no process."""
+        return {
+            owner: None if owner is None else self._processes.read(owner.pid, owner.start)
+            for owner in {None, *owners}
+        }
+
+    def _attribute(self, match: Match, owner: Process | None) -> Attribution:
+        """Name the owner of a flow, or else the one user of all candidates."""
         if not match.rows:
             return UNATTRIBUTED
-        owners = {processes.get(row.inode) for row in match.rows}
-        if len(owners) == 1 and (owner := owners.pop()) is not None:
+        if owner is not None:
             return Attribution(match.quality, process=owner)
         user_ids = {row.user_id for row in match.rows}
         if len(user_ids) > 1:
             return UNATTRIBUTED
         user_id = user_ids.pop()
         return Attribution(Quality.NONE, user=User(user_id, self._processes.user_name(user_id)))
+
+
+def _own(match: Match, sockets: Mapping[int, Identity], kinship: Kinship) -> Identity | None:
+    """Return the owner of the port of a flow; none where a socket on it has no owner."""
+    inodes = {row.inode for row in match.rows}
+    if not inodes or not inodes <= sockets.keys():
+        return None
+    return kinship.owner_of_port(frozenset(sockets[inode] for inode in inodes))

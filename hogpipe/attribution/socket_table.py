@@ -38,15 +38,18 @@ class SocketRow(msgspec.Struct, frozen=True, gc=False):
 
 
 def parse_table(
-    data: bytes, port_pairs: Collection[tuple[int, int]] | None = None
+    data: bytes,
+    port_pairs: Collection[tuple[int, int]] | None = None,
+    remote_ports: Collection[int] = (),
 ) -> tuple[list[SocketRow], int]:
     """Return the rows of a table and how many were skipped because they are malformed.
 
-    With `port_pairs` only rows with such a (local, remote) pair of ports are returned; of the
-    others nothing but the number of columns and the state is looked at, which keeps a table of
-    tens of thousands of rows cheap.
+    With `port_pairs` only rows with such a (local, remote) pair of ports, or a remote port of
+    `remote_ports`, are returned; of the others nothing but the number of columns and the state is
+    looked at, which keeps a table of tens of thousands of rows cheap.
     """
     wanted = None if port_pairs is None else {b"%04X%04X" % pair for pair in port_pairs}
+    towards = {b"%04X" % port for port in remote_ports}
     rows: list[SocketRow] = []
     skipped = 0
     for line in data.split(b"\n")[1:]:
@@ -55,7 +58,8 @@ def parse_table(
         try:
             _, local, remote, state, rest = line.split(None, 4)
             state_number = _STATES[state]
-            if wanted is None or local[-4:] + remote[-4:] in wanted:
+            port = remote[-4:]
+            if wanted is None or local[-4:] + port in wanted or port in towards:
                 rows.append(_parse_row(local, remote, state_number, rest))
         except (ValueError, KeyError):
             skipped += 1

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from hogpipe.attribution.table_reader import find_problem
 from hogpipe.capture.interfaces import ANY
 from hogpipe.capture.pcap import check_filter
 from hogpipe.config.report import Place, Report, quote
@@ -45,13 +46,14 @@ def check_attribution(attribution: AttributionSettings, report: Report) -> None:
     """Check that what is asked for exists."""
     if attribution.ledger == "on":
         _report_unavailable(("attribution", "ledger"), "on", 'use "auto" or "off"', report)
-    if attribution.socket_table == "sock_diag":
-        remedy = 'use "procfs" or "auto"'
-        _report_unavailable(("attribution", "socket_table"), "sock_diag", remedy, report)
     place = ("attribution", "procfs")
     mode = _read_mode(attribution.procfs, place, report)
-    if mode is not None and not stat.S_ISDIR(mode):
+    if mode is None:
+        return
+    if not stat.S_ISDIR(mode):
         _report_path(attribution.procfs, place, "not a folder", report)
+    elif problem := find_problem(attribution.procfs, attribution.socket_table):
+        report.add(("attribution", "socket_table"), problem)
 
 
 def check_aggregation(aggregation: AggregationSettings, report: Report) -> None:

@@ -42,7 +42,7 @@ class AttributionSettings(msgspec.Struct, frozen=True, kw_only=True):
     procfs: Path = Path("/proc")
     """The process file system, such as /host/proc in a container."""
     socket_table: Literal["procfs", "sock_diag", "auto"] = "auto"
-    """What sockets are read from: /proc/net, sock_diag (not in this version), or the cheaper."""
+    """What sockets are read from: /proc/net, sock_diag, or the cheaper."""
     ledger: Literal["auto", "on", "off"] = "auto"
     """The eBPF socket ledger ("on": not in this version)."""
     hold: Annotated[float, Meta(ge=0, le=60)] = 2.0

@@ -44,8 +44,14 @@ class ScriptedResolver:
         self.asked: list[list[FlowKey]] = []
         self.calls: asyncio.Queue[list[FlowKey]] = asyncio.Queue()
         self.cpu_seconds = 0.0
+        self.prepared = False
         self._loop = asyncio.get_running_loop()
         self._counts = ResolverCounts()
+
+    def prepare(self) -> None:
+        self.prepared = True
+        if self.error is not None:
+            raise self.error
 
     def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Attribution]:
         self._counts.reads += 1
@@ -133,6 +139,17 @@ async def test_a_new_flow_is_looked_up_at_once_and_from_then_on_known(
         with pytest.raises(asyncio.CancelledError):
             await run
     assert stage.resolver.asked == [[FLOW]]
+
+
+@pytest.mark.parametrize("error", [None, OSError("not now")])
+async def test_preparing_lets_the_resolver_read_ahead_and_costs_nothing_if_it_cannot(
+    executor: ThreadPoolExecutor, error: OSError | None
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.error = error
+    await stage.attributor.prepare()
+    assert stage.resolver.prepared
+    assert stage.attributor.drain_stats().batches == 0
 
 
 async def test_all_that_waits_is_one_batch_and_bytes_add_up_meanwhile(

@@ -1,13 +1,39 @@
-"""Who holds a socket, and how little of /proc is read to know."""
+"""Who owns a socket, and how little of /proc is read to know."""
 
+import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.fake_proc import FakeProc
 
-from hogpipe.attribution.fd_cache import FdCache, Holder
+from hogpipe.attribution.fd_cache import FdCache
+from hogpipe.attribution.kinship import Identity, Kinship
 from hogpipe.attribution.procfs import Procfs
+
+MANY = range(1000, 1050)
+
+
+class Cache:
+    """An FdCache on a fake tree, with a Kinship of its own for each look."""
+
+    def __init__(self, fake: FakeProc, *, max_fds: int = 100_000, max_kept: int = 100_000) -> None:
+        self.procfs = Procfs(fake.root)
+        self.fds = FdCache(self.procfs, max_fds=max_fds, max_kept=max_kept)
+
+    def find(self, *inodes: int, user: int = 0) -> dict[int, int]:
+        """Return the pid of each owner."""
+        found = self.fds.find(dict.fromkeys(inodes, user), Kinship(self.procfs))
+        return {inode: owner.pid for inode, owner in found.items()}
+
+    def cost(self, *inodes: int, user: int = 0) -> int:
+        """Return how many fds a look reads."""
+        before = self.fds.fds_read
+        self.find(*inodes, user=user)
+        return self.fds.fds_read - before
 
 
 @pytest.fixture
@@ -16,112 +42,334 @@ def fake(tmp_path: Path) -> FakeProc:
 
 
 @pytest.fixture
-def fds(fake: FakeProc) -> FdCache:
-    return FdCache(Procfs(fake.root))
+def cache(fake: FakeProc) -> Cache:
+    return Cache(fake)
 
 
-def test_a_holder_is_found_and_an_unheld_inode_is_absent(fake: FakeProc, fds: FdCache) -> None:
+def test_an_owner_is_a_process_for_all_time_and_an_unheld_inode_is_absent(fake: FakeProc) -> None:
     fake.process(10, start=5, sockets={3: 100, 4: 101})
-    assert fds.find({101, 999}) == {101: Holder(10, 5, 4)}
+    procfs = Procfs(fake.root)
+    found = FdCache(procfs).find({101: 0, 999: 0}, Kinship(procfs))
+    assert found == {101: Identity(10, 5)}
 
 
-def test_nothing_is_read_for_no_inodes(fake: FakeProc, fds: FdCache) -> None:
+def test_nothing_is_read_for_no_inodes(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets={3: 100})
-    assert fds.find(set()) == {}
-    assert (fds.walks, fds.fds_read) == (0, 0)
+    assert cache.find() == {}
+    assert (cache.fds.walks, cache.fds.fds_read) == (0, 0)
 
 
-def test_what_was_met_on_a_walk_needs_no_other(fake: FakeProc, fds: FdCache) -> None:
-    fake.process(10, start=5, sockets={3: 100, 4: 101})
-    fds.find({100})
-    assert (fds.walks, fds.fds_read) == (1, 3 + 1)  # and a look at the parent
-    assert fds.find({101}) == {101: Holder(10, 5, 4)}
-    assert (fds.walks, fds.fds_read) == (1, 4 + 2)
-
-
-def test_a_walk_ends_when_all_is_found(fake: FakeProc, fds: FdCache) -> None:
-    fake.process(10, sockets=dict(enumerate(range(1000, 1050), start=3)))
-    fake.process(20, parent=1, sockets={3: 100})
-    fds.find({100})
-    assert fds.fds_read == 2 + 1
-
-
-def test_the_lately_useful_come_first_and_then_the_new(fake: FakeProc, fds: FdCache) -> None:
-    fake.process(10, sockets={3: 100})
-    fake.process(20)
-    fds.find({100})
-    fake.process(10, sockets={4: 101})
-    fake.process(30)
-    before = fds.fds_read
-    assert fds.find({101}).keys() == {101}
-    assert fds.fds_read - before == 2 + 1  # nothing of 20 and 30
-    fake.process(40, sockets={3: 102})
-    before = fds.fds_read
-    assert fds.find({102}).keys() == {102}
-    assert fds.fds_read - before == 2 + 2 + 1  # 10, 40 and its parent; nothing of 20 and 30
-
-
-def test_a_socket_that_was_closed_has_no_holder_any_more(fake: FakeProc, fds: FdCache) -> None:
-    fake.process(10, sockets={3: 100})
-    fds.find({100})
-    fake.process(10)
-    assert fds.find({100}) == {}
-
-
-def test_an_fd_that_now_is_another_socket_is_seen(fake: FakeProc, fds: FdCache) -> None:
-    fake.process(10, start=5, sockets={3: 100})
-    fds.find({100})
-    fake.process(10, start=5, sockets={3: 101})
-    assert fds.find({100, 101}) == {101: Holder(10, 5, 3)}
-
-
-def test_a_socket_that_moved_to_another_fd_is_found_again(fake: FakeProc, fds: FdCache) -> None:
-    fake.process(10, start=5, sockets={3: 100})
-    fds.find({100})
-    fake.process(10, start=5, sockets={7: 100})
-    assert fds.find({100}) == {100: Holder(10, 5, 7)}
-
-
-def test_a_pid_that_was_given_away_is_another_process(fake: FakeProc, fds: FdCache) -> None:
-    fake.process(10, start=5, sockets={3: 100})
-    fds.find({100})
-    fake.process(10, start=6, sockets={3: 100})
-    assert fds.find({100}) == {100: Holder(10, 6, 3)}
-
-
-def test_a_socket_survives_its_first_holder(fake: FakeProc, fds: FdCache) -> None:
-    fake.process(20, start=5, sockets={3: 100})
-    fake.process(10, start=4, sockets={9: 100})
-    assert fds.find({100}) == {100: Holder(20, 5, 3)}
-    shutil.rmtree(fake.root / "20")
-    assert fds.find({100}) == {100: Holder(10, 4, 9)}
-
-
-def test_the_dead_are_forgotten(fake: FakeProc, fds: FdCache) -> None:
+def test_what_is_known_is_only_verified(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets={3: 100, 4: 101})
-    fds.find({100})
-    shutil.rmtree(fake.root / "10")
-    fds.find({999})
-    assert (fds._holders, fds._sockets, fds._useful) == ({}, {}, {})
+    fake.process(20, sockets=dict(enumerate(MANY, start=3)))
+    cache.find(100)
+    assert (cache.cost(100), cache.cost(101), cache.fds.walks) == (1, 1, 1)
 
 
-def test_an_inherited_socket_belongs_to_the_eldest_that_holds_it(
-    fake: FakeProc, fds: FdCache
+def test_of_a_process_with_more_fds_only_the_new_ones_are_read(
+    fake: FakeProc, cache: Cache
 ) -> None:
-    fake.process(1, start=0)
-    fake.process(10, start=1, parent=1, sockets={3: 100})
-    fake.process(11, start=2, parent=10, sockets={3: 100})
-    fake.process(12, start=3, parent=11, sockets={3: 100})
-    assert fds.find({100}) == {100: Holder(10, 1, 3)}
+    held = dict(enumerate(MANY, start=3))
+    fake.process(10, sockets=held)
+    cache.find(1000)
+    fake.process(10, sockets={**held, 99: 100})
+    assert cache.cost(100) == 1 + 1  # read and verified
+    assert cache.find(100) == {100: 10}
+    assert cache.fds.walks == 2
 
 
-def test_a_parent_that_holds_it_elsewhere_only_handed_it_over(fake: FakeProc, fds: FdCache) -> None:
-    fake.process(1, start=0, sockets={42: 100})
-    fake.process(10, start=1, parent=1, sockets={3: 100})
-    assert fds.find({100}) == {100: Holder(10, 1, 3)}
+def test_of_many_processes_only_the_new_one_is_read(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, sockets=dict(enumerate(MANY, start=3)))
+    cache.find(1000)
+    fake.process(20, sockets={3: 100})
+    assert cache.cost(100) == 2 + 1
 
 
-def test_parents_that_seem_to_go_round_end_the_climb(fake: FakeProc, fds: FdCache) -> None:
-    fake.process(10, start=1, parent=11, sockets={3: 100})
-    fake.process(11, start=2, parent=10, sockets={3: 100})
-    assert fds.find({100})[100].pid in {10, 11}
+def test_a_socket_at_the_number_of_another_is_searched_for_where_it_is_likely(
+    fake: FakeProc, cache: Cache
+) -> None:
+    fake.process(10, sockets={3: 100})
+    fake.process(20, sockets=dict(enumerate(MANY, start=3)))
+    cache.find(100)
+    fake.swap(10, (3, 101))
+    # It was useful lately, and what is missing is found: nothing of 20 is read.
+    assert cache.cost(101) <= 2
+    assert cache.find(101) == {101: 10}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
+def test_the_processes_of_the_sockets_user_come_first(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, sockets={3: 100})
+    fake.process(20, sockets=dict(enumerate(MANY, start=3)))
+    os.chown(fake.root / "10" / "fd", 5, 5)
+    cache.find(999)
+    fake.swap(10, (3, 101))
+    assert cache.cost(101, user=5) < len(MANY)
+
+
+def test_the_fd_that_changed_last_is_read_first(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, sockets=dict(enumerate(MANY, start=3)))
+    cache.find(1000)
+    fake.swap(10, (7, 100))
+    cache.find(100)
+    fake.swap(10, (7, 101))
+    assert cache.cost(101) == 1
+
+
+def test_a_socket_that_was_closed_has_no_owner_any_more(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, sockets={3: 100})
+    cache.find(100)
+    fake.process(10)
+    assert cache.find(100) == {}
+
+
+def test_an_fd_that_now_is_another_socket_is_seen(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, sockets={3: 100})
+    cache.find(100)
+    fake.swap(10, (3, 101))
+    assert cache.find(100, 101) == {101: 10}
+    assert cache.find(100) == {}
+
+
+def test_a_socket_that_moved_to_another_fd_is_found_again(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, sockets={3: 100, 7: 101})
+    cache.find(100)
+    fake.swap(10, (3, 102), (7, 100))
+    assert cache.find(100) == {100: 10}
+
+
+def test_a_pid_that_was_given_away_is_another_process(fake: FakeProc) -> None:
+    procfs = Procfs(fake.root)
+    fds = FdCache(procfs)
+    fake.process(10, start=5, sockets={3: 100})
+    fds.find({100: 0}, Kinship(procfs))
+    fake.process(10, start=6, sockets={3: 100})
+    assert fds.find({100: 0}, Kinship(procfs)) == {100: Identity(10, 6)}
+
+
+def test_nothing_is_left_of_what_was_known_of_a_pid_that_was_given_away(
+    fake: FakeProc, cache: Cache
+) -> None:
+    fake.process(10, start=5, sockets={3: 100})
+    fake.process(20, sockets={3: 101})
+    cache.find(100)
+    fake.process(10, start=6, sockets={3: 101})
+    assert cache.find(101) == {}
+
+
+def test_a_pid_that_is_given_away_during_a_look_is_read_again(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, start=5, sockets={3: 100, 4: 102})
+    fake.process(20, sockets={3: 101})
+    cache.find(100)
+    folder = fake.root / "10" / "fd"
+    stamp = folder.stat().st_mtime_ns
+    fake.process(10, start=6, sockets={3: 100, 4: 101})
+    os.utime(folder, ns=(0, stamp))
+    assert cache.find(100, 101) == {100: 10}
+
+
+def test_a_socket_survives_its_first_holder(fake: FakeProc, cache: Cache) -> None:
+    fake.process(20, parent=10, sockets={3: 100})
+    fake.process(10, sockets={9: 100})
+    assert cache.find(100) == {100: 10}
+    shutil.rmtree(fake.root / "10")
+    assert cache.find(100) == {100: 20}
+
+
+def test_the_dead_are_forgotten(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, sockets={3: 100, 4: 101})
+    cache.find(100)
+    shutil.rmtree(fake.root / "10")
+    cache.find(999)
+    assert cache.fds._table.pids() == set()
+    assert cache.fds._table.size == 0
+    assert cache.fds._table.places(100) == ()
+
+
+def test_a_holder_that_appears_later_counts_as_much_as_the_first(
+    fake: FakeProc, cache: Cache
+) -> None:
+    fake.process(10, sockets={3: 100})
+    fake.process(20, sockets={3: 101})
+    assert cache.find(100) == {100: 10}
+    fake.process(30, sockets={3: 100})
+    assert cache.find(100) == {}
+    assert cache.fds.shared == 1
+    shutil.rmtree(fake.root / "30")
+    assert cache.find(100) == {100: 10}
+    fake.process(20, sockets={3: 101, 4: 100})
+    assert cache.find(100) == {}
+
+
+def test_a_parent_that_gave_its_newest_socket_to_a_child_is_seen_to_hold_it(
+    fake: FakeProc, cache: Cache
+) -> None:
+    fake.process(10, sockets={3: 100})
+    cache.find(100)
+    fake.swap(10, (3, 101))
+    fake.process(20, parent=10, sockets={3: 101})
+    assert cache.find(101) == {101: 10}
+
+
+def test_an_inode_that_nobody_holds_is_searched_for_once(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, sockets=dict(enumerate(MANY, start=3)))
+    cache.find(1000)
+    assert cache.cost(999) == len(MANY) + 1
+    assert cache.cost(999) == 0
+    assert cache.cost(999, 1000) == 1
+    fake.process(20, sockets={3: 100})
+    assert cache.cost(999) == 2
+    fake.process(20, sockets={3: 100, 4: 999})
+    assert cache.find(999) == {999: 20}
+    assert cache.fds._sought == {}
+
+
+def test_an_inode_that_nobody_holds_makes_no_search_for_others_longer(
+    fake: FakeProc, cache: Cache
+) -> None:
+    fake.process(10, sockets=dict(enumerate(MANY, start=3)))
+    fake.process(20, sockets={3: 100})
+    cache.find(999)
+    cache.find(100)
+    fake.swap(20, (3, 101))
+    assert cache.cost(999, 101) == 1 + 1
+
+
+def test_a_reading_that_is_too_long_goes_on_in_the_next_look(fake: FakeProc) -> None:
+    for pid in range(10, 20):
+        fake.process(pid, sockets={3: 100 + pid})
+    cache = Cache(fake, max_fds=5)
+    looks = [cache.find(119, 110) for _ in range(4)]
+    assert looks == [{}, {}, {}, {119: 19, 110: 10}]
+    assert cache.fds.put_off == 3 * 2
+
+
+def test_a_search_that_is_too_long_goes_on_in_the_next_look(fake: FakeProc) -> None:
+    for pid in range(10, 20):
+        fake.process(pid, sockets={3: 100 + pid})
+    cache = Cache(fake, max_fds=60)  # of which a twentieth is for searches: two processes each
+    cache.find(119)
+    fake.swap(10, (3, 100))
+    looks = [cache.find(100, 119) for _ in range(5)]
+    # The useful one first, and then the young: 10 is the last to be read.
+    assert looks == [{119: 19}] * 4 + [{100: 10, 119: 19}]
+    assert cache.fds.put_off == 4
+
+
+def test_memory_is_bounded_and_those_useful_last_stay(fake: FakeProc) -> None:
+    for pid in range(10, 20):
+        fake.process(pid, sockets={3: 100 + pid})
+    cache = Cache(fake, max_kept=7)
+    assert cache.find(113) == {113: 13}
+    assert cache.fds._table.size <= 7
+    assert cache.fds.forgotten == 20 - cache.fds._table.size
+    assert cache.find(113) == {113: 13}
+    assert cache.fds.walks == 1
+    assert cache.find(*range(110, 120)) == {pid + 100: pid for pid in range(10, 20)}
+
+
+def test_a_kernel_that_tells_no_number_of_fds_is_asked_for_their_names(
+    fake: FakeProc, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = Procfs.fd_folder
+
+    def without_count(procfs: Procfs, pid: int) -> object:
+        folder = folders(procfs, pid)
+        procfs.counts_fds = False
+        return None if folder is None else type(folder)(folder.node, 0, 0, folder.user_id)
+
+    monkeypatch.setattr(Procfs, "fd_folder", without_count)
+    fake.process(10, sockets={3: 100})
+    assert cache.find(100) == {100: 10}
+    fake.process(10, sockets={3: 100, 4: 101})
+    assert cache.cost(101) == 1 + 1
+    assert cache.find(101) == {101: 10}
+
+
+def test_a_process_with_a_malformed_stat_owns_nothing_until_it_makes_sense(
+    fake: FakeProc, cache: Cache
+) -> None:
+    fake.process(10, sockets={3: 100})
+    (fake.root / "10" / "stat").write_bytes(b"10 (program) S")
+    assert cache.find(100) == {}
+    assert cache.procfs.malformed > 0
+    fake.process(10, sockets={3: 100})
+    assert cache.find(100) == {100: 10}
+
+
+def test_what_is_no_folder_of_a_process_is_passed_by(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, sockets={3: 100})
+    (fake.root / "77").write_text("a file")
+    (fake.root / "78").mkdir()
+    fake.process(79)
+    (fake.root / "79" / "fd" / "0").unlink()
+    (fake.root / "10" / "fd" / "no number").symlink_to("socket:[55]")
+    (fake.root / "10" / "fd" / "9").symlink_to("socket:[what]")
+    assert cache.find(100, 55) == {100: 10}
+    assert cache.procfs.malformed == 1
+
+
+inodes = st.integers(100, 104)
+trees = st.dictionaries(
+    st.integers(1, 8),
+    st.tuples(st.integers(0, 8), st.dictionaries(st.integers(3, 5), inodes), st.sampled_from("ps")),
+    max_size=6,
+)
+questions = st.lists(st.sets(inodes, min_size=1), min_size=1, max_size=5)
+
+
+def put(fake: FakeProc, pid: int, shape: tuple[int, dict[int, int], str]) -> None:
+    parent, sockets, kind = shape
+    command = b"systemd" if kind == "s" else b"program"
+    fake.process(pid, parent=parent, command=command, sockets=sockets)
+
+
+def answer(cache: Cache, asked: Collection[int]) -> dict[int, int]:
+    """Ask until nothing is put off."""
+    for _ in range(50):
+        before = cache.fds.put_off
+        found = cache.find(*asked)
+        if cache.fds.put_off == before:
+            return found
+    raise AssertionError("put off again and again")
+
+
+@settings(deadline=None, max_examples=60)
+@given(tree=trees, asked=questions, max_fds=st.sampled_from([1, 7, 100_000]))
+def test_what_was_asked_before_changes_no_answer(
+    tmp_path_factory: pytest.TempPathFactory,
+    tree: dict[int, tuple[int, dict[int, int], str]],
+    asked: list[set[int]],
+    max_fds: int,
+) -> None:
+    fake = FakeProc(tmp_path_factory.mktemp("any") / "proc")
+    for pid, shape in tree.items():
+        put(fake, pid, shape)
+    cache = Cache(fake, max_fds=max_fds)
+    truth = Cache(fake).find(*range(100, 105))
+    for question in asked:
+        expected = {inode: pid for inode, pid in truth.items() if inode in question}
+        assert answer(cache, question) == expected
+
+
+@settings(deadline=None, max_examples=60)
+@given(before=trees, after=trees, asked=questions, max_fds=st.sampled_from([1, 100_000]))
+def test_a_tree_that_changed_is_answered_as_if_never_seen_before(
+    tmp_path_factory: pytest.TempPathFactory,
+    before: dict[int, tuple[int, dict[int, int], str]],
+    after: dict[int, tuple[int, dict[int, int], str]],
+    asked: list[set[int]],
+    max_fds: int,
+) -> None:
+    fake = FakeProc(tmp_path_factory.mktemp("any") / "proc")
+    for pid, shape in before.items():
+        put(fake, pid, shape)
+    cache = Cache(fake, max_fds=max_fds)
+    for question in asked:
+        answer(cache, question)
+    for pid in before:
+        shutil.rmtree(fake.root / str(pid))
+    for pid, shape in after.items():
+        put(fake, pid, shape)
+    truth = Cache(fake).find(*range(100, 105))
+    assert answer(cache, range(100, 105)) == truth

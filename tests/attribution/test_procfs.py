@@ -1,6 +1,7 @@
 """Reading /proc and what only looks like it."""
 
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -108,7 +109,8 @@ def test_an_fd_is_a_socket_only_if_it_says_so(fake: FakeProc) -> None:
     procfs = Procfs(fake.root)
     assert sorted(procfs.fds(5)) == [0, 3]
     assert procfs.socket_inode(5, 3) == 777
-    assert procfs.socket_inode(5, 0) is None
+    assert procfs.socket_inode(5, 0) == 0
+    assert procfs.socket_inode(5, 9) is None
 
 
 def test_a_zombie_has_an_identity_and_no_program_until_it_is_gone() -> None:
@@ -120,3 +122,61 @@ def test_a_zombie_has_an_identity_and_no_program_until_it_is_gone() -> None:
     assert procfs.command_line(child.pid) is None
     child.wait()
     assert procfs.stat(child.pid) is None
+
+
+@pytest.mark.parametrize(
+    "data", [b"42", b"42 (x", b") (", b"42 (x) S 7", b"42 (x) S seven " + b"0 " * 40, b"\xff" * 9]
+)
+def test_a_malformed_stat_is_counted_and_reads_as_nothing(fake: FakeProc, data: bytes) -> None:
+    (fake.process(42) / "stat").write_bytes(data)
+    procfs = Procfs(fake.root)
+    assert procfs.stat(42) is None
+    assert procfs.malformed == 1
+
+
+@settings(deadline=None)
+@given(st.binary())
+def test_whatever_a_stat_holds_it_is_parsed_or_refused(data: bytes) -> None:
+    try:
+        parse_stat(data)
+    except ValueError:
+        return
+    assert b"(" in data
+
+
+@pytest.mark.parametrize("line", [b"Uid:", b"Uid:\troot"])
+def test_a_malformed_user_is_counted_and_reads_as_nothing(fake: FakeProc, line: bytes) -> None:
+    (fake.process(42) / "status").write_bytes(b"Name:\tx\n" + line + b"\n")
+    procfs = Procfs(fake.root)
+    assert procfs.user_id(42) is None
+    assert procfs.malformed == 1
+
+
+def test_a_file_with_the_name_of_a_process_reads_as_nothing(fake: FakeProc) -> None:
+    (fake.root / "5").write_text("no folder")
+    procfs = Procfs(fake.root)
+    assert (procfs.stat(5), procfs.executable(5), procfs.fd_folder(5)) == (None, None, None)
+    assert (procfs.fds(5), procfs.socket_inode(5, 0)) == ([], None)
+
+
+def test_a_link_that_is_no_number_is_counted_and_no_socket(fake: FakeProc) -> None:
+    (fake.process(5) / "fd" / "3").symlink_to("socket:[many]")
+    procfs = Procfs(fake.root)
+    assert procfs.socket_inode(5, 3) == 0
+    assert procfs.malformed == 1
+
+
+def test_a_boot_time_that_is_no_number_is_a_wrong_setting(fake: FakeProc) -> None:
+    (fake.root / "stat").write_text("btime soon\n")
+    with pytest.raises(ConfigurationError, match="is no procfs"):
+        Procfs(fake.root)
+
+
+def test_the_folder_of_fds_changes_with_the_number_of_fds_and_with_nothing_else() -> None:
+    procfs = Procfs(Path("/proc"))
+    before = procfs.fd_folder(os.getpid())
+    assert procfs.fd_folder(os.getpid()) == before
+    with socket.socket():
+        opened = procfs.fd_folder(os.getpid())
+    assert procfs.fd_folder(os.getpid()) == before
+    assert (opened != before) == procfs.counts_fds

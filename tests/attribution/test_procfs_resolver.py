@@ -158,3 +158,41 @@ def test_counters_only_grow(fake: FakeProc) -> None:
     assert (first.reads, first.walks, first.fds_read) == (0, 0, 0)
     assert (second.reads, second.walks) == (1, 1)
     assert second.fds_read > 0
+
+
+def test_sockets_that_were_never_seen_fall_to_the_owner_of_all_others_to_the_same_endpoint(
+    fake: FakeProc,
+) -> None:
+    now = 0.0
+    resolver = ProcfsResolver(fake.root, clock=lambda: now)
+    fake.process(500, command=b"curl", sockets={3: 71})
+    unseen = tcp_flow(9999, 443)
+    for inode in range(71, 79):
+        assert resolver.resolve([unseen])[unseen] is UNATTRIBUTED
+        # Another connection is open now, on a port that no packet was yet seen of.
+        fake.table("tcp", connection(1000 + inode, 443, inode=inode))
+        fake.process(500, command=b"curl", sockets={3 + inode: inode})
+    assert found(resolver, unseen) == (Quality.INFERRED, 500)
+    assert found(resolver, tcp_flow(9999, 444)) == (Quality.NONE, None)
+    fake.table("tcp")
+    now = 31.0
+    assert found(resolver, unseen) == (Quality.NONE, None)
+
+
+def test_an_endpoint_of_two_processes_infers_nothing(fake: FakeProc) -> None:
+    resolver = ProcfsResolver(fake.root)
+    rows = [connection(1000 + inode, 443, inode=inode) for inode in range(71, 81)]
+    fake.table("tcp", *rows)
+    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 12)})
+    fake.process(600, sockets={3: 80})
+    assert found(resolver, tcp_flow(9999, 443)) == (Quality.NONE, None)
+
+
+def test_sightings_of_matched_flows_count_as_well(fake: FakeProc) -> None:
+    resolver = ProcfsResolver(fake.root)
+    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 11)})
+    rows = [connection(1000 + inode, 443, inode=inode) for inode in range(71, 79)]
+    fake.table("tcp", *rows)
+    resolver.resolve([tcp_flow(1000 + inode, 443) for inode in range(71, 79)])
+    fake.table("tcp")
+    assert found(resolver, tcp_flow(9999, 443)) == (Quality.INFERRED, 500)

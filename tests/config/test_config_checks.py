@@ -70,11 +70,6 @@ def test_a_savefile_must_be_readable(tmp_path: Path) -> None:
             'ledger = "on"',
             '"on" is not available in this version; use "auto" or "off"',
         ),
-        (
-            "attribution",
-            'socket_table = "sock_diag"',
-            '"sock_diag" is not available in this version; use "procfs" or "auto"',
-        ),
     ],
 )
 def test_what_this_version_has_not_is_refused_with_the_remedy(
@@ -82,6 +77,17 @@ def test_what_this_version_has_not_is_refused_with_the_remedy(
 ) -> None:
     key = setting.partition(" ")[0]
     assert problems_of(tmp_path, f"[{section}]\n{setting}") == [f"{section}.{key}: {line}"]
+
+
+def test_sock_diag_is_for_the_proc_of_the_own_network_namespace(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    settings = '[attribution]\nsocket_table = "sock_diag"'
+    assert load_text(tmp_path, settings).attribution.socket_table == "sock_diag"
+    (problem,) = problems_of(tmp_path, f'{settings}\nprocfs = "proc"')
+    assert problem == (
+        'attribution.socket_table: "sock_diag" reads the sockets of the network namespace that '
+        'hogpipe runs in, and procfs shows another one or a recorded one; use "procfs" or "auto"'
+    )
 
 
 def test_procfs_must_be_a_folder(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ class FakeProc:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._changes = 0
         (root / "net").mkdir(parents=True)
         (root / "stat").write_text(f"cpu  1 2 3 4\nbtime {BOOT_TIME}\nprocesses 7\n")
 
@@ -95,4 +96,19 @@ class FakeProc:
         (home / "fd" / "0").symlink_to("/dev/null")
         for fd, inode in (sockets or {}).items():
             (home / "fd" / str(fd)).symlink_to(f"socket:[{inode}]")
+        self.touch(pid)
         return home
+
+    def touch(self, pid: int) -> None:
+        """Make the folder of fds look changed, however fast tests are and clocks coarse."""
+        self._changes += 1
+        os.utime(self.root / str(pid) / "fd", ns=(0, self._changes))
+
+    def swap(self, pid: int, *sockets: tuple[int, int]) -> None:
+        """Put other sockets (fd, inode) at fds, unnoticeably: as many fds as before are open."""
+        folder = self.root / str(pid) / "fd"
+        before = folder.stat().st_mtime_ns
+        for fd, inode in sockets:
+            (folder / str(fd)).unlink()
+            (folder / str(fd)).symlink_to(f"socket:[{inode}]")
+        os.utime(folder, ns=(0, before))

@@ -71,6 +71,8 @@ def stats(sequence: int = 1, packets: int = 10, second: int = 0) -> StatsRecord:
             "walks": 1,
             "fds_read": 5,
             "not_permitted": 0,
+            "put_off": 0,
+            "shared": 0,
             "forgotten_flows": 0,
             "overflowed": NOTHING,
             "pending": {"flows": sequence, "bytes": 7},

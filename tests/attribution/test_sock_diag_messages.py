@@ -1,0 +1,154 @@
+"""Requests to sock_diag and what comes back, as bytes."""
+
+import errno
+import socket
+import struct
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hogpipe.attribution.sock_diag_messages import (
+    build_dump,
+    build_look_up,
+    pack_ports,
+    parse_answer,
+)
+from hogpipe.attribution.socket_table import SocketRow
+
+HERE, THERE = bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2])
+ROW = SocketRow(HERE, 443, THERE, 50_000, 1, 1000, 77)
+ROW6 = SocketRow(bytes(15) + b"\1", 80, bytes(16), 0, 10, 0, 78)
+DONE = struct.pack("=IHHIIi", 20, 3, 2, 0, 0, 0)
+PORT = st.integers(0, 0xFFFF)
+PAIRS = st.sets(st.tuples(PORT, PORT), min_size=1, max_size=60)
+
+
+def format_socket(row: SocketRow, *, family: int | None = None, flags: int = 2) -> bytes:
+    """Return the message of a socket, with an attribute behind it as the kernel adds some."""
+    if family is None:
+        family = socket.AF_INET if len(row.local_address) == 4 else socket.AF_INET6
+    body = struct.pack("=BBBB", family, row.state, 0, 0)
+    body += struct.pack(">HH16s16s", row.local_port, row.remote_port, row.local_address,
+                        row.remote_address)  # fmt: skip
+    body += struct.pack("=I8s", 0, b"cookie42")
+    body += struct.pack("=IIIII", 0, 0, 0, row.user_id, row.inode)
+    body += struct.pack("=HHB3x", 5, 8, 0)
+    return struct.pack("=IHHII", 16 + len(body), 20, flags, 0, 0) + body
+
+
+def filter_of(request: bytes) -> bytes:
+    """Return the filter of a dump request, without the head of its attribute."""
+    return request[16 + 56 + 4 :]
+
+
+def passes(program: bytes, local_port: int, remote_port: int) -> bool:
+    """Run a filter as inet_diag_bc_run of net/ipv4/inet_diag.c does."""
+    at = 0
+    while at < len(program):
+        code, yes, no = struct.unpack_from("=BBH", program, at)
+        if code == 1:
+            at += no
+            continue
+        port = struct.unpack_from("=BBH", program, at + 4)[2]
+        holds = {
+            2: local_port >= port,
+            4: remote_port >= port,
+            11: local_port == port,
+            12: remote_port == port,
+        }[code]
+        at += yes if holds else no
+    return at == len(program)
+
+
+def test_sockets_of_both_families_come_out_as_rows() -> None:
+    answer = parse_answer(format_socket(ROW) + format_socket(ROW6) + DONE)
+    assert answer.rows == [ROW, ROW6]
+    assert (answer.skipped, answer.done, answer.error, answer.interrupted) == (0, True, 0, False)
+
+
+def test_only_rows_of_the_wanted_ports_come_out() -> None:
+    data = format_socket(ROW) + format_socket(ROW6)
+    assert parse_answer(data, pack_ports({(443, 50_000), (443, 0)})).rows == [ROW]
+    assert parse_answer(data, pack_ports({(80, 0)})).rows == [ROW6]
+    assert parse_answer(data, pack_ports({(50_000, 443)})).rows == []
+
+
+def test_an_error_is_told_by_either_kind_of_end() -> None:
+    refused = struct.pack("=IHHIIi", 36, 2, 0, 0, 0, -errno.ENOENT) + bytes(16)
+    assert parse_answer(refused).error == errno.ENOENT
+    late = struct.pack("=IHHIIi", 20, 3, 2, 0, 0, -errno.ENOMEM)
+    assert parse_answer(late).error == errno.ENOMEM
+    assert parse_answer(late).done
+
+
+def test_a_dump_that_was_interrupted_says_so_and_is_used() -> None:
+    answer = parse_answer(format_socket(ROW, flags=2 | 0x10))
+    assert answer.interrupted
+    assert answer.rows == [ROW]
+
+
+@pytest.mark.parametrize("kept", [4, 15, 16, 40, 87])
+def test_a_message_that_is_cut_is_counted_and_what_came_before_is_used(kept: int) -> None:
+    answer = parse_answer(format_socket(ROW) + format_socket(ROW6)[:kept])
+    assert answer.rows == [ROW]
+    assert answer.skipped == 1
+
+
+def test_a_message_that_makes_no_sense_is_counted_and_what_follows_is_used() -> None:
+    wrong = [
+        format_socket(ROW, family=socket.AF_UNIX),
+        format_socket(SocketRow(HERE, 443, THERE, 50_000, 0, 0, 0)),
+        format_socket(SocketRow(HERE, 443, THERE, 50_000, 99, 0, 0)),
+        struct.pack("=IHHIII", 20, 20, 2, 0, 0, 0),
+        struct.pack("=IHHIII", 20, 4711, 2, 0, 0, 0),
+    ]
+    answer = parse_answer(b"".join(wrong) + format_socket(ROW))
+    assert answer.rows == [ROW]
+    assert answer.skipped == len(wrong)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300), st.lists(st.sampled_from([ROW, ROW6])), st.booleans())
+def test_any_bytes_parse_behind_whole_messages(
+    rest: bytes, rows: list[SocketRow], picky: bool
+) -> None:
+    wanted = pack_ports({(443, 50_000), (80, 0)}) if picky else None
+    answer = parse_answer(b"".join(map(format_socket, rows)) + rest, wanted)
+    assert answer.rows[: len(rows)] == rows
+    if rest and not (answer.done or answer.rows[len(rows) :]):
+        assert answer.skipped or wanted is not None
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_any_bytes_in_a_message_are_a_row_or_counted(data: st.DataObject) -> None:
+    body = data.draw(st.binary(max_size=120))
+    answer = parse_answer(struct.pack("=IHHII", 16 + len(body), 20, 0, 0, 0) + body)
+    assert len(answer.rows) + answer.skipped == 1
+
+
+@settings(deadline=None)
+@given(PAIRS, st.lists(st.tuples(PORT, PORT)))
+def test_a_filter_passes_wanted_local_ports_with_wanted_remote_ones(
+    pairs: set[tuple[int, int]], others: list[tuple[int, int]]
+) -> None:
+    program = filter_of(build_dump(socket.AF_INET, socket.IPPROTO_TCP, pairs))
+    local, remote = {pair[0] for pair in pairs}, {pair[1] for pair in pairs}
+    near = [(port + 1, other) for port, other in pairs]
+    for mine, theirs in [*pairs, *others, *near]:
+        assert passes(program, mine, theirs) == (mine in local and theirs in remote)
+
+
+def test_very_many_ports_are_not_filtered_by_the_kernel() -> None:
+    few = build_dump(socket.AF_INET, socket.IPPROTO_TCP, {(port, 443) for port in range(256)})
+    many = build_dump(socket.AF_INET, socket.IPPROTO_TCP, {(port, 443) for port in range(257)})
+    assert filter_of(few)
+    assert not filter_of(many)
+
+
+def test_a_look_up_has_the_family_of_its_addresses() -> None:
+    ipv4 = build_look_up(socket.IPPROTO_TCP, HERE, 443, THERE, 50_000)
+    ipv6 = build_look_up(socket.IPPROTO_TCP, bytes(16), 443, bytes(16), 50_000)
+    assert (ipv4[16], ipv6[16]) == (socket.AF_INET, socket.AF_INET6)
+    assert len(ipv4) == len(ipv6) == struct.unpack_from("=I", ipv4)[0] == 72

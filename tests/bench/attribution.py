@@ -1,0 +1,106 @@
+"""Who attributes what, and at what cost: hogpipe beside nethogs and tcpdump, on the same load.
+
+    sudo .venv/bin/python tests/bench/attribution.py [WORKLOAD…] [--seconds N]
+        [--connections-per-second N] [--by-flow] [--json FILE]
+
+Needs root, ip, tcpdump and nethogs. Everything runs in network namespaces that are removed at the
+end. docs/benchmark.md tells what the columns mean.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import warm_batch
+from report import as_json, host, render, table
+from stage import RUN_ERRORS, Result, run_workload
+from workloads import WORKLOADS
+
+WARM_BATCH = "warm-batch"
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    names = [*WORKLOADS, WARM_BATCH]
+    parser.add_argument(
+        "workloads", nargs="*", metavar="WORKLOAD", help=f"of {', '.join(names)}; all by default"
+    )
+    parser.add_argument("--seconds", type=float, default=6.0, help="how long each load lasts")
+    parser.add_argument("--connections-per-second", type=float, metavar="N", help="in sum")
+    parser.add_argument(
+        "--by-flow", action="store_true", help="judge each connection (costs hogpipe more)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    chosen = parser.parse_args(arguments)
+    unknown = set(chosen.workloads) - set(names)
+    if unknown:
+        parser.error(f"no workload {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
+    chosen.workloads = chosen.workloads or names
+    return chosen
+
+
+def interrupt(_number: int, _frame: FrameType | None) -> None:
+    """Leave once; what has to be removed is then removed undisturbed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Return 0, 1 if anything failed, or 130 after an interrupt."""
+    chosen = parse_arguments()
+    if os.geteuid() != 0:
+        print("attribution.py: captures and namespaces need root; use sudo", file=sys.stderr)
+        return 1
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+    results: list[Result] = []
+    batches: dict[str, object] = {}
+    code = 0
+    try:
+        for name in chosen.workloads:
+            print(f"{name} …", file=sys.stderr, flush=True)
+            try:
+                if name == WARM_BATCH:
+                    batches = warm_batch.measure()
+                else:
+                    results.append(run_one(name, chosen))
+            except RUN_ERRORS as error:
+                print(f"{name}: failed: {error or repr(error)}", file=sys.stderr)
+                code = 1
+    except KeyboardInterrupt:
+        code = 130
+    tell(results, batches)
+    if chosen.json:
+        figures = {"host": host(), "workloads": [as_json(one) for one in results], **batches}
+        chosen.json.write_text(json.dumps(figures, indent=1) + "\n")
+    failed = any(verdict is None for result in results for _, verdict in result.tools)
+    return code or int(failed)
+
+
+def run_one(name: str, chosen: argparse.Namespace) -> Result:
+    workload = WORKLOADS[name]
+    if chosen.connections_per_second:
+        workload = replace(workload, rate=chosen.connections_per_second)
+    return run_workload(workload, chosen.seconds, by_flow=chosen.by_flow)
+
+
+def tell(results: Sequence[Result], batches: dict[str, object]) -> None:
+    print(host())
+    if results:
+        print(f"\n{render(results)}")
+    if batches:
+        print(f"\n{table(warm_batch.HEAD, warm_batch.rows(batches))}")
+        print(f"\nresolver alone: {batches['peak_bytes'] / 1e6:.0f} MB at its peak")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""Wire truth: what each process of the load moved, from tcpdump and the ports that they logged."""
+
+import socket
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from support.wire import read_packets
+
+Part = tuple[int, int, int]
+"""A connection: protocol, local port, remote port. The addresses are the same for all."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process, or a server with its workers; `remote_port` None stands for any."""
+
+    name: str
+    pids: frozenset[int]
+    protocol: int
+    local_ports: Sequence[int]
+    remote_port: int | None
+
+
+@dataclass
+class Truth:
+    """What passed on the wire by owner and connection; bytes are those of IP packets."""
+
+    bytes: Counter[tuple[str, Part]] = field(default_factory=Counter)
+    packets: Counter[tuple[str, Part]] = field(default_factory=Counter)
+    stray_packets: int = 0
+    """Packets that no process of the load logged."""
+
+
+def read_truth(path: Path, near: str, owners: Sequence[Owner]) -> Truth:
+    """Join a capture with the logs. Raises ValueError if two processes used the same connection."""
+    owner_of = _index(owners)
+    address = socket.inet_aton(near)
+    truth = Truth()
+    for packet in read_packets(path):
+        if packet.source == address:
+            local, remote = packet.source_port, packet.destination_port
+        else:
+            local, remote = packet.destination_port, packet.source_port
+        part = (packet.protocol, local, remote)
+        name = owner_of.get(part) or owner_of.get((packet.protocol, local, None))
+        if name is None:
+            truth.stray_packets += 1
+        else:
+            truth.bytes[name, part] += packet.size
+            truth.packets[name, part] += 1
+    return truth
+
+
+def _index(owners: Sequence[Owner]) -> dict[tuple[int, int, int | None], str]:
+    index: dict[tuple[int, int, int | None], str] = {}
+    for owner in owners:
+        for port in owner.local_ports:
+            name = index.setdefault((owner.protocol, port, owner.remote_port), owner.name)
+            if name != owner.name:
+                raise ValueError(f"{name} and {owner.name} both used port {port}: no truth to tell")
+    return index
