@@ -16,34 +16,20 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from copy import copy
-from itertools import islice
 from socket import IPPROTO_TCP
-
-import msgspec
 
 from hogpipe.attribution.budget import CpuBudget
 from hogpipe.attribution.contract import AttributionCounts, Resolver
 from hogpipe.attribution.flow_memory import FlowMemory, KnownFlow
 from hogpipe.attribution.lookup import LookUp
+from hogpipe.attribution.pending import PendingFlows, Waiting
 from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality, Tally
 
-_FIRST_PAUSE = 0.05
 _MOST_AT_ONCE = 8192  # flows of one look-up: a longer one would hold up capture and event loop
 _SURENESS = {Quality.NONE: 0, Quality.INFERRED: 1, Quality.LISTENER: 2, Quality.EXACT: 3}
 _IDLE = 60.0
 
 Emit = Callable[[FlowKey, FlowDelta, Attribution], None]
-
-
-class _Waiting(msgspec.Struct, eq=False, gc=False):
-    """A pending flow. A connection that takes over its five-tuple makes a new one of these."""
-
-    delta: FlowDelta
-    since: float
-    due: float
-    pause: float = _FIRST_PAUSE
-    fallback: Attribution = UNATTRIBUTED
-    """What is known of it should no owner be found."""
 
 
 class Attributor:
@@ -74,10 +60,10 @@ class Attributor:
         self._max_flows = max_flows
         self._recheck = recheck
         self._known = FlowMemory(max_flows, _IDLE, clock())
-        self._pending: dict[FlowKey, _Waiting] = {}
+        self._pending = PendingFlows()
         self._stale: dict[FlowKey, None] = {}
         self._wake = asyncio.Event()
-        self._due = math.inf  # when something is to be looked up
+        self._refresh_due = math.inf  # when old answers alone are worth a look-up
         self._looked = -math.inf  # when the last one began
         self._counts = AttributionCounts()
         self._forgotten_before = 0
@@ -96,7 +82,8 @@ class Attributor:
                 known.checked = now
                 self._stale[flow] = None
                 # Alone they are not worth a look-up more often than this.
-                self._look_by(self._looked + self._recheck)
+                self._refresh_due = self._looked + self._recheck
+                self._wake.set()
 
     async def prepare(self) -> None:
         """Read ahead, before flows come that may not last until that is done."""
@@ -106,9 +93,10 @@ class Attributor:
         """Look up what waits, until cancelled; what is pending then stays so."""
         while True:
             self._wake.clear()
-            delay = max(self._due, self._budget.ready_at()) - self._clock()
+            now = self._clock()
+            delay = max(self._next_look(), self._budget.ready_at()) - now
             if delay <= 0:
-                await self._look_up(self._select_due())
+                await self._look_up(self._pending.take_due(now, _MOST_AT_ONCE))
                 continue
             with suppress(TimeoutError):  # the time has come
                 async with asyncio.timeout(None if math.isinf(delay) else delay):
@@ -123,7 +111,7 @@ class Attributor:
             return
         try:
             async with asyncio.timeout(deadline):
-                await self._look_up(dict(self._pending), last=True)
+                await self._look_up(dict(self._pending.items()), last=True)
         except TimeoutError:
             for flow, waiting in list(self._pending.items()):
                 self._give_up(flow, waiting)
@@ -141,7 +129,9 @@ class Attributor:
         counts, self._counts = self._counts, AttributionCounts()
         counts.forgotten_flows = self._known.forgotten - self._forgotten_before
         counts.pending_flows = len(self._pending)
-        counts.pending_bytes = sum(waiting.delta.total_bytes for waiting in self._pending.values())
+        counts.pending_bytes = sum(
+            waiting.delta.total_bytes for _flow, waiting in self._pending.items()
+        )
         self._forgotten_before = self._known.forgotten
         looked_up = self._look_ups.drain_counts()
         counts.batches, counts.failed_batches = looked_up.batches, looked_up.failed
@@ -169,66 +159,60 @@ class Attributor:
             self._emit(flow, delta, UNATTRIBUTED)
         else:
             self._counts.new_flows += 1
-            self._pending[flow] = _Waiting(copy(delta), since=now, due=now)
-            self._look_by(now)
-
-    def _look_by(self, due: float) -> None:
-        if due < self._due:
-            self._due = due
+            self._pending.add(flow, Waiting(copy(delta), since=now))
             self._wake.set()
 
-    def _select_due(self) -> dict[FlowKey, _Waiting]:
-        """Return what is to be looked up now, the oldest first; what is too much stays due."""
-        now = self._clock()
-        due = ((flow, waiting) for flow, waiting in self._pending.items() if waiting.due <= now)
-        return dict(islice(due, _MOST_AT_ONCE))
+    def _next_look(self) -> float:
+        return min(self._pending.next_due(), self._refresh_due)
 
-    async def _look_up(self, batch: dict[FlowKey, _Waiting], *, last: bool = False) -> None:
+    async def _look_up(self, batch: dict[FlowKey, Waiting], *, last: bool = False) -> None:
         """Ask for the flows of `batch` and for stale ones, and act on the answers."""
         stale, self._stale = self._stale, {}
+        self._refresh_due = math.inf
         if batch or stale:
             self._looked = self._clock()
             found, seconds = await self._look_ups.find([*batch, *stale])
             now = self._clock()
             self._budget.spend(seconds, now)
             for flow, waiting in batch.items():
-                self._conclude(flow, waiting, found.get(flow, UNATTRIBUTED), now, last=last)
+                self._conclude(flow, waiting, found.get(flow), now, last=last)
             for flow in stale:
                 if flow in found:
                     self._refresh(flow, found[flow])
-        self._due = min((waiting.due for waiting in self._pending.values()), default=math.inf)
-        if self._stale:
-            self._due = min(self._due, self._looked + self._recheck)
 
     def _conclude(
-        self, flow: FlowKey, asked: _Waiting, answer: Attribution, now: float, *, last: bool
+        self, flow: FlowKey, asked: Waiting, answer: Attribution | None, now: float, *, last: bool
     ) -> None:
-        """Emit a pending flow, or make it wait for another try."""
+        """Emit a pending flow, or make it wait for another try; None is no answer at all."""
         waiting = self._pending.get(flow)
         if waiting is None:
-            self._refresh(flow, answer)  # it could not wait for this, but what comes next can
+            if answer is not None:
+                self._refresh(flow, answer)  # it did not wait, but what comes next can use this
             return
         if waiting is not asked:
             return  # a new connection: this look-up may have met the owner before it
-        if answer.quality is Quality.NONE:
-            if answer.user is not None:
+        if answer is None or answer.quality is Quality.NONE:
+            if answer is not None and answer.user is not None:
                 waiting.fallback = answer
             expires = waiting.since + self._hold
             if now < expires and not last:
-                waiting.due = min(now + waiting.pause, expires)
+                # A socket that is not in the tables will not come into them: once more at the end
+                # is enough, for an owner may be inferred by then.
+                pause = math.inf if answer == UNATTRIBUTED else waiting.pause
+                self._pending.put_off(flow, waiting, min(now + pause, expires))
                 waiting.pause *= 2
                 return
             answer = waiting.fallback
         self._settle_one(flow, waiting, answer, checked=now)
 
-    def _give_up(self, flow: FlowKey, waiting: _Waiting) -> None:
+    def _give_up(self, flow: FlowKey, waiting: Waiting) -> None:
         """Emit a pending flow as it is; whatever it moves next is looked up soon."""
         self._settle_one(flow, waiting, waiting.fallback, checked=-math.inf)
 
     def _settle_one(
-        self, flow: FlowKey, waiting: _Waiting, answer: Attribution, *, checked: float
+        self, flow: FlowKey, waiting: Waiting, answer: Attribution, *, checked: float
     ) -> None:
-        del self._pending[flow]
+        self._pending.pop(flow)
         self._known.put(flow, KnownFlow(answer, checked))
         self._emit(flow, waiting.delta, answer)
 

@@ -7,6 +7,7 @@ which the sockets are read that talk to the same endpoints.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -89,9 +90,14 @@ class ProcfsResolver:
         unseen = [flow for flow in found if not matches[flow].rows and has_endpoint(flow)]
         if not unseen:
             return
-        self._look_for_siblings({endpoint_of(flow) for flow in unseen}, kinship, now)
+        endpoints = Counter(endpoint_of(flow) for flow in unseen)
+        # A rule of many sockets needs many: a single flow has no siblings worth a look.
+        repeated = [endpoint for endpoint, flows in endpoints.items() if flows > 1]
+        if repeated:
+            self._look_for_siblings(repeated, kinship, now)
+        owners = {endpoint: self._endpoints.infer(endpoint, now) for endpoint in endpoints}
         for flow in unseen:
-            owner = self._endpoints.infer(endpoint_of(flow), now)
+            owner = owners[endpoint_of(flow)]
             if owner is not None:
                 found[flow] = Attribution(Quality.INFERRED, process=owner)
 

@@ -21,7 +21,7 @@ from hogpipe.model import Tally
 
 __all__ = ["Decoder", "FrameBatch", "WireFlows"]
 
-LARGE_BATCH = 32
+LARGE_BATCH = 48
 """From about this many frames on, columns are cheaper than one by one."""
 
 

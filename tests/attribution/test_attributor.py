@@ -18,6 +18,7 @@ from support.traffic import NGINX, attributions, deltas, exact, make_flow
 from hogpipe.attribution import attributor
 from hogpipe.attribution.attributor import Attributor
 from hogpipe.attribution.contract import ResolverCounts
+from hogpipe.attribution.pending import Waiting
 from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality, Tally, User
 
 CURL = replace(NGINX, pid=77, command="curl")
@@ -101,9 +102,12 @@ class Stage:
     async def next_look(self) -> float:
         """Do as `run` does when the time comes; return the time."""
         ready = self.attributor._budget.ready_at()
-        self.clock.now = max(self.clock.now, self.attributor._due, ready)
-        await self.attributor._look_up(self.attributor._select_due())
+        self.clock.now = max(self.clock.now, self.attributor._next_look(), ready)
+        await self.attributor._look_up(self._take_due())
         return self.clock.now
+
+    def _take_due(self) -> dict[FlowKey, Waiting]:
+        return self.attributor._pending.take_due(self.clock.now, attributor._MOST_AT_ONCE)
 
     def drain(self) -> list[tuple[FlowKey, int, Attribution]]:
         """Return flow, bytes and owner of what was emitted since the last time."""
@@ -181,6 +185,18 @@ async def test_a_flow_that_is_not_found_is_tried_again_with_growing_pauses_until
         times.append(await stage.next_look())
     assert times == pytest.approx([0.0, 0.05, 0.15, 0.35, 0.75, 1.55, 2.0])
     assert stage.drain() == [(FLOW, 1, UNATTRIBUTED)]
+
+
+async def test_a_flow_whose_socket_is_gone_is_asked_for_once_more_and_no_oftener(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, hold=2.0)
+    stage.resolver.answers[FLOW] = UNATTRIBUTED
+    stage.ingest(FLOW)
+    assert await stage.next_look() == 0.0
+    stage.resolver.answers[FLOW] = Attribution(Quality.INFERRED, CURL)
+    assert await stage.next_look() == 2.0
+    assert stage.drain() == [(FLOW, 1, Attribution(Quality.INFERRED, CURL))]
 
 
 async def test_every_flow_gets_one_look_even_without_hold(executor: ThreadPoolExecutor) -> None:
@@ -597,7 +613,7 @@ async def play(stage: Stage, script: list[tuple[str, object]]) -> None:
             case "fail", bool(failing):
                 stage.resolver.error = OSError("no") if failing else None
             case "look", _:
-                await stage.attributor._look_up(stage.attributor._select_due())
+                await stage.attributor._look_up(stage._take_due())
             case "settle", _:
                 await stage.attributor.settle()
             case "expire", _:

@@ -166,13 +166,14 @@ def test_sockets_that_were_never_seen_fall_to_the_owner_of_all_others_to_the_sam
     now = 0.0
     resolver = ProcfsResolver(fake.root, clock=lambda: now)
     fake.process(500, command=b"curl", sockets={3: 71})
-    unseen = tcp_flow(9999, 443)
+    unseen, sibling = tcp_flow(9999, 443), tcp_flow(9998, 443)
     for inode in range(71, 79):
-        assert resolver.resolve([unseen])[unseen] is UNATTRIBUTED
+        assert resolver.resolve([unseen, sibling])[unseen] is UNATTRIBUTED
         # Another connection is open now, on a port that no packet was yet seen of.
         fake.table("tcp", connection(1000 + inode, 443, inode=inode))
         fake.process(500, command=b"curl", sockets={3 + inode: inode})
-    assert found(resolver, unseen) == (Quality.INFERRED, 500)
+    last = resolver.resolve([unseen, sibling])[unseen]
+    assert (last.quality, last.process and last.process.pid) == (Quality.INFERRED, 500)
     assert found(resolver, tcp_flow(9999, 444)) == (Quality.NONE, None)
     fake.table("tcp")
     now = 31.0
