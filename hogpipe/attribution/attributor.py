@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from copy import copy
+from itertools import takewhile
 from socket import IPPROTO_TCP
 
 from hogpipe.attribution.budget import CpuBudget
@@ -96,7 +97,8 @@ class Attributor:
             now = self._clock()
             delay = max(self._next_look(), self._budget.ready_at()) - now
             if delay <= 0:
-                await self._look_up(self._pending.take_due(now, _MOST_AT_ONCE))
+                due = self._pending.take_due(now, _MOST_AT_ONCE)
+                await self._look_up(self._give_up_gone(due))
                 continue
             with suppress(TimeoutError):  # the time has come
                 async with asyncio.timeout(None if math.isinf(delay) else delay):
@@ -119,9 +121,10 @@ class Attributor:
     def expire(self) -> None:
         """Emit what has waited for longer than `hold`, whatever look-ups are doing."""
         latest = self._clock() - self._hold
-        for flow, waiting in list(self._pending.items()):
-            if waiting.since > latest:
-                return  # they are in the order in which they came
+        # They are in the order in which they came.
+        for flow, waiting in list(
+            takewhile(lambda one: one[1].since <= latest, self._pending.items())
+        ):
             self._give_up(flow, waiting)
 
     def drain_stats(self) -> AttributionCounts:
@@ -196,9 +199,9 @@ class Attributor:
                 waiting.fallback = answer
             expires = waiting.since + self._hold
             if now < expires and not last:
-                # A socket that is not in the tables will not come into them: once more at the end
-                # is enough, for an owner may be inferred by then.
-                pause = math.inf if answer == UNATTRIBUTED else waiting.pause
+                # It waits on all the same, for an owner may be inferred by then.
+                waiting.gone = answer == UNATTRIBUTED
+                pause = math.inf if waiting.gone else waiting.pause
                 self._pending.put_off(flow, waiting, min(now + pause, expires))
                 waiting.pause *= 2
                 return
@@ -206,8 +209,19 @@ class Attributor:
         self._settle_one(flow, waiting, answer, checked=now)
 
     def _give_up(self, flow: FlowKey, waiting: Waiting) -> None:
-        """Emit a pending flow as it is; whatever it moves next is looked up soon."""
-        self._settle_one(flow, waiting, waiting.fallback, checked=-math.inf)
+        """Emit a pending flow as it is; one with a socket is looked up when it moves more."""
+        if waiting.gone:
+            answer = self._look_ups.infer(flow)
+            self._settle_one(flow, waiting, answer, checked=self._clock())
+        else:
+            self._settle_one(flow, waiting, waiting.fallback, checked=-math.inf)
+
+    def _give_up_gone(self, due: dict[FlowKey, Waiting]) -> dict[FlowKey, Waiting]:
+        """Emit those of `due` whose sockets are gone; return the others."""
+        for flow, waiting in due.items():
+            if waiting.gone:
+                self._give_up(flow, waiting)
+        return {flow: waiting for flow, waiting in due.items() if not waiting.gone}
 
     def _settle_one(
         self, flow: FlowKey, waiting: Waiting, answer: Attribution, *, checked: float

@@ -48,8 +48,15 @@ class Resolver(Protocol):
     def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Attribution]:
         """Return what is known of `flows` after one look at the host.
 
-        A flow that is in the answer with quality NONE was not found, one that is absent was not
-        looked for; both may be asked for again. Raises OSError if the host could not be looked at.
+        A flow that is UNATTRIBUTED in the answer has no socket any more. One with quality NONE and
+        a user has, and one that is absent was not looked for: both may be asked for again. Raises
+        OSError if the host could not be looked at.
+        """
+
+    def infer(self, flow: FlowKey) -> Attribution:
+        """Return what follows for `flow` from what look-ups have seen, without a look.
+
+        UNATTRIBUTED if nothing does. Cheap, and may be called while another thread resolves.
         """
 
     def counts(self) -> ResolverCounts:

@@ -60,6 +60,10 @@ class LookUp:
         self._counts.seconds += seconds
         return found, seconds
 
+    def infer(self, flow: FlowKey) -> Attribution:
+        """Return what follows for a flow from the look-ups so far."""
+        return self._resolver.infer(flow)
+
     def drain_counts(self) -> LookUpCounts:
         """Return what was done since the last time."""
         counts, self._counts = self._counts, LookUpCounts()

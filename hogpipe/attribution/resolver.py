@@ -6,6 +6,7 @@ told of the owners (`processes`). Flows that no socket fits are left to the rule
 which the sockets are read that talk to the same endpoints.
 """
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -42,6 +43,7 @@ class ProcfsResolver:
         self._fds = FdCache(self._procfs)
         self._processes = ProcessReader(self._procfs, command_line=command_line)
         self._endpoints = EndpointOwners()
+        self._sightings = threading.Lock()  # for `_endpoints`
         self._clock = clock
 
     def prepare(self) -> None:
@@ -62,6 +64,14 @@ class ProcfsResolver:
         }
         self._infer(found, matches, kinship)
         return found
+
+    def infer(self, flow: FlowKey) -> Attribution:
+        """Return whose the flow is by the rule of `inference`; from any thread."""
+        if not has_endpoint(flow):
+            return UNATTRIBUTED
+        with self._sightings:
+            owner = self._endpoints.infer(endpoint_of(flow), self._clock())
+        return UNATTRIBUTED if owner is None else Attribution(Quality.INFERRED, process=owner)
 
     def counts(self) -> ResolverCounts:
         """Return the counters as they stand; they only grow."""
@@ -85,8 +95,7 @@ class ProcfsResolver:
         now = self._clock()
         for flow, match in matches.items():
             if match.quality is Quality.EXACT and len(match.rows) == 1:
-                owner = found[flow].process
-                self._endpoints.see(endpoint_of(flow), match.rows[0].inode, owner, now)
+                self._see(endpoint_of(flow), match.rows[0].inode, found[flow].process, now)
         unseen = [flow for flow in found if not matches[flow].rows and has_endpoint(flow)]
         if not unseen:
             return
@@ -95,11 +104,7 @@ class ProcfsResolver:
         repeated = [endpoint for endpoint, flows in endpoints.items() if flows > 1]
         if repeated:
             self._look_for_siblings(repeated, kinship, now)
-        owners = {endpoint: self._endpoints.infer(endpoint, now) for endpoint in endpoints}
-        for flow in unseen:
-            owner = owners[endpoint_of(flow)]
-            if owner is not None:
-                found[flow] = Attribution(Quality.INFERRED, process=owner)
+        found.update((flow, self.infer(flow)) for flow in unseen)
 
     def _look_for_siblings(
         self, endpoints: Collection[Endpoint], kinship: Kinship, now: float
@@ -113,7 +118,11 @@ class ProcfsResolver:
             for row in siblings:
                 owner = processes.get(sockets.get(row.inode))
                 if owner is not None:
-                    self._endpoints.see(endpoint, row.inode, owner, now)
+                    self._see(endpoint, row.inode, owner, now)
+
+    def _see(self, endpoint: Endpoint, inode: int, owner: Process | None, now: float) -> None:
+        with self._sightings:
+            self._endpoints.see(endpoint, inode, owner, now)
 
     def _read_processes(
         self, owners: Iterable[Identity | None]

@@ -39,6 +39,7 @@ class ScriptedResolver:
 
     def __init__(self) -> None:
         self.answers: dict[FlowKey, Attribution] = {}
+        self.inferences: dict[FlowKey, Attribution] = {}
         self.error: Exception | None = None
         self.gate = threading.Event()
         self.gate.set()
@@ -66,6 +67,9 @@ class ScriptedResolver:
         if self.error is not None:
             raise self.error
         return answers
+
+    def infer(self, flow: FlowKey) -> Attribution:
+        return self.inferences.get(flow, UNATTRIBUTED)
 
     def counts(self) -> ResolverCounts:
         return self._counts
@@ -103,7 +107,7 @@ class Stage:
         """Do as `run` does when the time comes; return the time."""
         ready = self.attributor._budget.ready_at()
         self.clock.now = max(self.clock.now, self.attributor._next_look(), ready)
-        await self.attributor._look_up(self._take_due())
+        await self.attributor._look_up(self.attributor._give_up_gone(self._take_due()))
         return self.clock.now
 
     def _take_due(self) -> dict[FlowKey, Waiting]:
@@ -187,16 +191,34 @@ async def test_a_flow_that_is_not_found_is_tried_again_with_growing_pauses_until
     assert stage.drain() == [(FLOW, 1, UNATTRIBUTED)]
 
 
-async def test_a_flow_whose_socket_is_gone_is_asked_for_once_more_and_no_oftener(
+@pytest.mark.parametrize("way", ["run", "end of a window"])
+async def test_a_flow_whose_socket_is_gone_is_not_asked_for_again_but_may_be_inferred(
+    executor: ThreadPoolExecutor, way: str
+) -> None:
+    stage = Stage(executor, hold=2.0)
+    stage.resolver.answers[FLOW] = UNATTRIBUTED
+    stage.ingest(FLOW)
+    await stage.next_look()
+    inferred = stage.resolver.inferences[FLOW] = Attribution(Quality.INFERRED, CURL)
+    stage.ingest(FLOW)
+    if way == "run":
+        assert await stage.next_look() == 2.0
+    else:
+        stage.clock.now = 2.0
+        stage.attributor.expire()
+    assert stage.drain() == [(FLOW, 2, inferred)]
+    assert stage.resolver.asked == [[FLOW]]
+
+
+async def test_a_flow_whose_socket_is_gone_is_told_without_owner_when_nothing_follows(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor, hold=2.0)
     stage.resolver.answers[FLOW] = UNATTRIBUTED
     stage.ingest(FLOW)
-    assert await stage.next_look() == 0.0
-    stage.resolver.answers[FLOW] = Attribution(Quality.INFERRED, CURL)
-    assert await stage.next_look() == 2.0
-    assert stage.drain() == [(FLOW, 1, Attribution(Quality.INFERRED, CURL))]
+    await stage.next_look()
+    await stage.next_look()
+    assert stage.drain() == [(FLOW, 1, UNATTRIBUTED)]
 
 
 async def test_every_flow_gets_one_look_even_without_hold(executor: ThreadPoolExecutor) -> None:
@@ -613,7 +635,7 @@ async def play(stage: Stage, script: list[tuple[str, object]]) -> None:
             case "fail", bool(failing):
                 stage.resolver.error = OSError("no") if failing else None
             case "look", _:
-                await stage.attributor._look_up(stage._take_due())
+                await stage.attributor._look_up(stage.attributor._give_up_gone(stage._take_due()))
             case "settle", _:
                 await stage.attributor.settle()
             case "expire", _:
