@@ -293,48 +293,41 @@ async def test_old_answers_alone_cause_no_look_up_more_often_than_they_age(
     assert stage.resolver.asked[2:] == [[first]]
 
 
+async def ask_again(
+    executor: ThreadPoolExecutor, flow: FlowKey, first: Attribution, then: Attribution
+) -> Attribution:
+    """Return the owner of a flow after a look-up said `first` and, when that was old, `then`."""
+    stage = Stage(executor)
+    stage.resolver.answers[flow] = first
+    stage.ingest(flow)
+    await stage.attributor.settle()
+    stage.resolver.answers[flow] = then
+    stage.clock.now = 10.0
+    stage.ingest(flow)
+    await stage.next_look()
+    stage.ingest(flow)
+    told = [owner for _flow, _size, owner in stage.drain()]
+    assert told[:2] == [first, first]
+    return told[2]
+
+
+GUESSED, GUESSED_OTHER = (Attribution(Quality.LISTENER, process) for process in (NGINX, CURL))
+
+
+@pytest.mark.parametrize("then", [UNATTRIBUTED, GUESSED_OTHER])
 async def test_a_tcp_connection_keeps_its_owner_when_its_socket_is_gone(
-    executor: ThreadPoolExecutor,
+    executor: ThreadPoolExecutor, then: Attribution
 ) -> None:
-    stage = Stage(executor)
-    stage.resolver.answers[FLOW] = exact(NGINX)
-    stage.ingest(FLOW)
-    await stage.attributor.settle()
-    stage.resolver.answers[FLOW] = UNATTRIBUTED
-    stage.clock.now = 10.0
-    stage.ingest(FLOW)
-    await stage.next_look()
-    stage.ingest(FLOW)
-    assert stage.drain() == [(FLOW, 1, exact(NGINX))] * 3
-
-
-async def test_a_tcp_connection_does_not_pass_to_the_listener_when_its_socket_is_gone(
-    executor: ThreadPoolExecutor,
-) -> None:
-    stage = Stage(executor)
-    stage.resolver.answers[FLOW] = exact(NGINX)
-    stage.ingest(FLOW)
-    await stage.attributor.settle()
-    stage.resolver.answers[FLOW] = Attribution(Quality.LISTENER, CURL)
-    stage.clock.now = 10.0
-    stage.ingest(FLOW)
-    await stage.next_look()
-    stage.ingest(FLOW)
-    assert stage.drain() == [(FLOW, 1, exact(NGINX))] * 3
+    assert await ask_again(executor, FLOW, exact(NGINX), then) == exact(NGINX)
 
 
 async def test_a_surer_answer_takes_the_place_of_a_guess(executor: ThreadPoolExecutor) -> None:
-    stage = Stage(executor)
-    stage.resolver.answers[FLOW] = Attribution(Quality.LISTENER, NGINX)
-    stage.ingest(FLOW)
-    await stage.attributor.settle()
-    stage.resolver.answers[FLOW] = exact(CURL)
-    stage.clock.now = 10.0
-    stage.ingest(FLOW)
-    await stage.next_look()
-    stage.drain()
-    stage.ingest(FLOW)
-    assert stage.drain() == [(FLOW, 1, exact(CURL))]
+    assert await ask_again(executor, FLOW, GUESSED, exact(CURL)) == exact(CURL)
+
+
+async def test_a_udp_flow_loses_its_owner_with_its_socket(executor: ThreadPoolExecutor) -> None:
+    udp = replace(FLOW, protocol=17)
+    assert await ask_again(executor, udp, exact(NGINX), UNATTRIBUTED) == UNATTRIBUTED
 
 
 async def test_a_look_up_takes_only_so_many_flows_the_oldest_first(
@@ -347,20 +340,6 @@ async def test_a_look_up_takes_only_so_many_flows_the_oldest_first(
     assert await stage.next_look() == 0.0
     assert [len(asked) for asked in stage.resolver.asked] == [3, 2]
     assert [flow for flow, _, _ in stage.drain()] == [make_flow(port) for port in range(5)]
-
-
-async def test_a_udp_flow_loses_its_owner_with_its_socket(executor: ThreadPoolExecutor) -> None:
-    stage = Stage(executor)
-    flow = replace(FLOW, protocol=17)
-    stage.resolver.answers[flow] = exact(NGINX)
-    stage.ingest(flow)
-    await stage.attributor.settle()
-    stage.resolver.answers[flow] = UNATTRIBUTED
-    stage.clock.now = 10.0
-    stage.ingest(flow)
-    await stage.next_look()
-    stage.ingest(flow)
-    assert stage.drain() == [(flow, 1, exact(NGINX))] * 2 + [(flow, 1, UNATTRIBUTED)]
 
 
 async def test_an_owner_stays_when_a_look_up_fails(executor: ThreadPoolExecutor) -> None:
