@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator
 
-from hogpipe.model import FlowBatch, FlowDelta, FlowKey, Tally
+from hogpipe.model import FlowBatch, FlowDelta, FlowKey
 
 NAMELESS = FlowKey(0, b"", 0, b"", 0, "")
 """The flow of all bytes whose own flow could not be kept; it has no address and no owner."""
@@ -27,8 +27,7 @@ def merge_batches(older: FlowBatch, newer: FlowBatch, max_flows: int) -> None:
         kept = key
         if key not in flows and len(flows) >= max_flows:
             kept = NAMELESS
-            packets = delta.transmit_packets + delta.receive_packets
-            counts.overflowed.add(Tally(packets, delta.total_bytes))
+            counts.overflowed.add(delta.total)
         flows.setdefault(kept, FlowDelta()).add(delta)
 
 

@@ -50,6 +50,11 @@ class FlowDelta(msgspec.Struct, gc=False):
         """Bytes of both directions."""
         return self.transmit_bytes + self.receive_bytes
 
+    @property
+    def total(self) -> "Tally":
+        """Packets and bytes of both directions."""
+        return Tally(self.transmit_packets + self.receive_packets, self.total_bytes)
+
 
 class Tally(msgspec.Struct):
     """Packets and their bytes."""

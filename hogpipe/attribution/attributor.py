@@ -24,7 +24,7 @@ from hogpipe.attribution.contract import AttributionCounts, Resolver
 from hogpipe.attribution.flow_memory import FlowMemory, KnownFlow
 from hogpipe.attribution.lookup import LookUp
 from hogpipe.attribution.pending import PendingFlows, Waiting
-from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality, Tally
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality
 
 _MOST_AT_ONCE = 8192  # flows of one look-up: a longer one would hold up capture and event loop
 _SURENESS = {Quality.NONE: 0, Quality.INFERRED: 1, Quality.LISTENER: 2, Quality.EXACT: 3}
@@ -121,10 +121,9 @@ class Attributor:
     def expire(self) -> None:
         """Emit what has waited for longer than `hold`, whatever look-ups are doing."""
         latest = self._clock() - self._hold
-        # They are in the order in which they came.
-        for flow, waiting in list(
-            takewhile(lambda one: one[1].since <= latest, self._pending.items())
-        ):
+        oldest_first = self._pending.items()
+        expired = takewhile(lambda one: one[1].since <= latest, oldest_first)
+        for flow, waiting in list(expired):
             self._give_up(flow, waiting)
 
     def drain_stats(self) -> AttributionCounts:
@@ -157,8 +156,7 @@ class Attributor:
         if not flow.local_address:  # the sum of flows that were too many for the capture
             self._emit(flow, delta, UNATTRIBUTED)
         elif len(self._pending) >= self._max_flows:
-            packets = delta.transmit_packets + delta.receive_packets
-            self._counts.overflowed.add(Tally(packets, delta.total_bytes))
+            self._counts.overflowed.add(delta.total)
             self._emit(flow, delta, UNATTRIBUTED)
         else:
             self._counts.new_flows += 1

@@ -81,9 +81,8 @@ class LiveSource:
         try:
             while not self._stopping.is_set():
                 self._turn(offer)
-            time.sleep(
-                _LAST_FRAMES_SECONDS
-            )  # until the kernel has handed up the block it was filling
+            # The kernel still has to hand up the block that it was filling.
+            time.sleep(_LAST_FRAMES_SECONDS)
             for tap in self._taps.values():
                 self._read(tap, last)
         finally:
