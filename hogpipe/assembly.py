@@ -37,6 +37,7 @@ def make_source(settings: Settings, interval_ns: int) -> PacketSource:
             snaplen=capture.snaplen,
             buffer_mib=capture.buffer_mib,
             promiscuous=capture.promiscuous,
+            procfs=settings.attribution.procfs,
         )
     )
 

@@ -124,22 +124,25 @@ def check(config: Path, overrides: Sequence[str]) -> None:
 
 @commands.command()
 def interfaces() -> None:
-    """List the interfaces of this host; a star marks what "auto" captures."""
+    """List the interfaces of this host; a star marks what "auto" captures.
+
+    A plus marks what it captures only for the network namespace behind it.
+    """
     table = read_link_table()
-    chosen = {link.index for link in select_links([AUTO], table.links)}
+    selected = select_links([AUTO], table.links)
+    marks = {one.link.index: "+" if one.is_door else "*" for one in selected}
     for link in table.links:
-        click.echo(printable(_describe(link, table, chosen=link.index in chosen)))
+        click.echo(printable(f"{marks.get(link.index, ' ')} {_describe(link, table)}"))
 
 
-def _describe(link: Link, table: LinkTable, *, chosen: bool) -> str:
+def _describe(link: Link, table: LinkTable) -> str:
     addresses = [
         f"{ip_address(entry.address)}/{entry.prefix_length}"
         for entry in table.addresses
         if entry.link == link.index
     ]
     state = "up" if link.up else "down"
-    row = f"{'*' if chosen else ' '} {link.name:<15} {state:<4} {' '.join(addresses)}"
-    return row.rstrip()
+    return f"{link.name:<15} {state:<4} {' '.join(addresses)}".rstrip()
 
 
 @commands.command()

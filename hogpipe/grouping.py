@@ -12,6 +12,7 @@ from hogpipe.model import Attribution, FlowKey, Process
 from hogpipe.record import (
     EndpointInfo,
     Identified,
+    KubernetesInfo,
     Named,
     ProcessInfo,
     SystemdInfo,
@@ -30,6 +31,7 @@ class OwnerInfo(TypedDict, total=False):
     process: ProcessInfo
     systemd: SystemdInfo
     container: Identified
+    k8s: KubernetesInfo
 
 
 class PathInfo(TypedDict, total=False):
@@ -72,6 +74,8 @@ class Grouping:
             info["systemd"] = {"unit": process.unit}
         if process.container is not None and self._owner & {"process", "container"}:
             info["container"] = {"id": process.container}
+        if process.pod is not None and self._owner & {"process", "container"}:
+            info["k8s"] = {"pod": {"uid": process.pod}}
         return info
 
     def describe_path(self, flow: FlowKey) -> PathInfo:
@@ -168,7 +172,8 @@ def _identify_cgroup(attribution: Attribution) -> Hashable:
 
 
 def _identify_container(attribution: Attribution) -> Hashable:
-    return attribution.process and attribution.process.container
+    process = attribution.process
+    return (None, None) if process is None else (process.container, process.pod)
 
 
 def _identify_flow(flow: FlowKey) -> Hashable:

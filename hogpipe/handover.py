@@ -7,6 +7,7 @@ moves to the nameless flow, is counted, and is reported as unattributed.
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 
@@ -44,6 +45,8 @@ class HandOver:
         self._loop = asyncio.get_running_loop()
         self._ended = False
         self._abandoned = False
+        self._called_at: float | None = None
+        self._longest_delay = 0.0
 
     def offer(self, batch: FlowBatch) -> None:
         """Hand `batch` over (thread); waits for room if batches are not to merge."""
@@ -85,5 +88,22 @@ class HandOver:
                 return
             await self._ready.wait()
 
+    def take_longest_delay(self) -> float:
+        """Return for how many seconds at the most the loop let a batch wait, since the last call.
+
+        That is how long something kept the loop from its work while there was some.
+        """
+        longest, self._longest_delay = self._longest_delay, 0.0
+        return longest
+
     def _wake(self) -> None:
-        self._loop.call_soon_threadsafe(self._ready.set)
+        """Call the loop, once until it answers (thread)."""
+        if self._called_at is None:
+            self._called_at = time.monotonic()
+            self._loop.call_soon_threadsafe(self._answer)
+
+    def _answer(self) -> None:
+        assert self._called_at is not None
+        self._longest_delay = max(self._longest_delay, time.monotonic() - self._called_at)
+        self._called_at = None
+        self._ready.set()

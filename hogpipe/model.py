@@ -8,12 +8,17 @@ from enum import StrEnum
 
 import msgspec
 
+OWN_NAMESPACE = 0
+"""The network namespace that is captured in; the kernel gives no other one this number."""
+
 
 class FlowKey(msgspec.Struct, frozen=True, gc=False):
     """A flow turned towards this host.
 
     Addresses are in network order, 4 bytes (IPv4) or 16 (IPv6). Ports are 0 where the protocol has
     none; an ICMP echo has its identifier on both sides. `interface` is where it was captured.
+    `namespace` is the network namespace that the local address is in, by its inode, or None where
+    it is in several and nothing tells in which.
     """
 
     protocol: int
@@ -22,6 +27,7 @@ class FlowKey(msgspec.Struct, frozen=True, gc=False):
     remote_address: bytes
     remote_port: int
     interface: str
+    namespace: int | None = OWN_NAMESPACE
 
 
 class FlowDelta(msgspec.Struct, gc=False):
@@ -129,10 +135,13 @@ class Process(msgspec.Struct, frozen=True):
     executable: str | None = None
     command_line: tuple[str, ...] | None = None
     user_id: int | None = None
+    """The real user: what a program that is set-uid was started by."""
     owner: str | None = None
     cgroup: str | None = None
     unit: str | None = None
     container: str | None = None
+    pod: str | None = None
+    """The uid of the Kubernetes pod."""
 
 
 class User(msgspec.Struct, frozen=True):

@@ -40,7 +40,9 @@ from hogpipe.windows import ClockWindows, PacketWindows, Span
 # then get a little for closing (sinks/lane.py).
 _SETTLE_SECONDS = 0.3
 _DRAIN_SECONDS = 1.0
-_SLICE = 500  # records that are built in one go, without a turn for the rest of the event loop
+# Flows that are taken in, and records that are built, in one go, without a turn for the rest of the
+# event loop.
+_SLICE = 500
 _NANOSECONDS = 1_000_000_000
 
 
@@ -82,6 +84,7 @@ class Pipeline:
         self._counts = CaptureCounts()
         self._stamper = RecordStamper(make_run_id_for(settings), host or socket.gethostname())
         self._stopping = asyncio.Event()
+        self._handover: HandOver | None = None
         self.summary = Summary()
 
     async def open(self) -> None:
@@ -107,7 +110,7 @@ class Pipeline:
         Raises CaptureError, after everything captured was told, where the source broke off.
         """
         started = time.monotonic()
-        handover = HandOver(merge=self._source.live)
+        handover = self._handover = HandOver(merge=self._source.live)
         capture = asyncio.get_running_loop().run_in_executor(
             self._capture_thread, self._capture, handover
         )
@@ -152,13 +155,11 @@ class Pipeline:
         ended = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             lookups = group.create_task(self._attributor.run())
-            watch = group.create_task(self._usage.watch_loop())
             group.create_task(self._close_windows(windows, ended))
             async for batch in handover:
-                self._ingest(batch)
+                await self._ingest(batch)
             ended.set()
             lookups.cancel()
-            watch.cancel()
         await self._attributor.settle(_SETTLE_SECONDS)
         await self._publish(windows.close(time.time_ns(), last=True))
 
@@ -175,15 +176,18 @@ class Pipeline:
         async for batch in handover:
             if span := windows.advance(batch.time_ns):
                 await self._publish(span)
-            self._ingest(batch)
+            await self._ingest(batch)
             await self._attributor.settle()
         if span := windows.close():
             await self._publish(span)
 
-    def _ingest(self, batch: FlowBatch) -> None:
+    async def _ingest(self, batch: FlowBatch) -> None:
         self._packet_time_ns = batch.time_ns
         self._counts.add(batch.counts)
-        self._attributor.ingest(batch.flows)
+        flows = iter(batch.flows.items())
+        while part := dict(islice(flows, _SLICE)):
+            self._attributor.ingest(part)
+            await asyncio.sleep(0)
 
     async def _publish(self, span: Span) -> None:
         """Close a window: drain every stage into records and hand them to the sinks."""
@@ -226,9 +230,12 @@ class Pipeline:
                 uncounted_flows=aggregator.uncounted_flows,
             ),
         }
-        if live:  # what depends on the clock has no place in a replay, which repeats to the byte
+        # What depends on the clock has no place in a replay, which repeats to the byte.
+        if live and self._handover is not None:
             body["sinks"] = self._dispatcher.health()
-            body["self"] = stats.self_info(**self._usage.read())
+            body["self"] = stats.self_info(
+                **self._usage.read(), loop_delay_seconds=self._handover.take_longest_delay()
+            )
         return body
 
     def _ingest_replayed(self, flow: FlowKey, delta: FlowDelta, attribution: Attribution) -> None:

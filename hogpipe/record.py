@@ -76,6 +76,18 @@ class SystemdInfo(TypedDict):
     unit: str
 
 
+class PodInfo(TypedDict):
+    """The Kubernetes pod of a process; the hash of a static one is its uid there."""
+
+    uid: str
+
+
+class KubernetesInfo(TypedDict):
+    """What Kubernetes runs the process as."""
+
+    pod: PodInfo
+
+
 class TallyInfo(TypedDict):
     """Packets and their IP bytes."""
 
@@ -115,6 +127,7 @@ class TrafficBody(TypedDict):
     process: NotRequired[ProcessInfo]
     systemd: NotRequired[SystemdInfo]
     container: NotRequired[Identified]
+    k8s: NotRequired[KubernetesInfo]
     network: NetworkInfo
     attribution: dict[str, int]
     """Bytes of both directions by quality (model.Quality); those without bytes are absent."""
@@ -151,6 +164,13 @@ class PendingInfo(TypedDict):
     bytes: int
 
 
+class LatencyInfo(TypedDict):
+    """How long new flows waited for their first look-up to be over; the median to a tenth."""
+
+    median_seconds: float
+    max_seconds: float
+
+
 class AttributionInfo(TypedDict):
     """What attribution did in the window."""
 
@@ -158,10 +178,15 @@ class AttributionInfo(TypedDict):
     batches: int
     failed_batches: int
     reads: int
+    tuples_asked: int
+    dumps_interrupted: int
+    dumps_refused: int
     rows_skipped: int
     walks: int
     fds_read: int
+    fds_forgotten: int
     not_permitted: int
+    malformed_files: int
     put_off: int
     shared: int
     forgotten_flows: int
@@ -169,6 +194,7 @@ class AttributionInfo(TypedDict):
     pending: PendingInfo
     bytes: dict[str, int]
     lookup_seconds: NotRequired[float]
+    latency: NotRequired[LatencyInfo]
 
 
 class AggregationInfo(TypedDict):
@@ -205,7 +231,7 @@ class MemoryInfo(TypedDict):
 
 
 class LoopInfo(TypedDict):
-    """How late, at the most, the event loop came to what was due in the window."""
+    """How long, at the most, a batch of packets waited in the window for the event loop."""
 
     longest_delay_seconds: float
 

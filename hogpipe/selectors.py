@@ -12,7 +12,7 @@ import msgspec
 
 from hogpipe.model import Attribution, Process
 
-_Kind = Literal["pid", "exe", "unit", "container", "user", "cgroup"]
+_Kind = Literal["pid", "exe", "unit", "container", "pod", "user", "cgroup"]
 _ID_DIGITS = 10  # pids and user ids are of 32 bits
 
 
@@ -86,5 +86,6 @@ _PROCESS_TESTS: dict[str, Callable[[str, Process], bool]] = {
     "exe": _matches_executable,
     "unit": lambda pattern, process: _matches_text(pattern, process.unit),
     "container": lambda pattern, process: _matches_text(pattern, process.container),
+    "pod": lambda pattern, process: _matches_text(pattern, process.pod),
     "cgroup": lambda pattern, process: _matches_text(pattern, process.cgroup),
 }

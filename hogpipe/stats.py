@@ -42,10 +42,15 @@ def attribution_info(
         "batches": counts.batches,
         "failed_batches": counts.failed_batches,
         "reads": resolver.reads,
+        "tuples_asked": resolver.tuples_asked,
+        "dumps_interrupted": resolver.dumps_interrupted,
+        "dumps_refused": resolver.dumps_refused,
         "rows_skipped": resolver.rows_skipped,
         "walks": resolver.walks,
         "fds_read": resolver.fds_read,
+        "fds_forgotten": resolver.fds_forgotten,
         "not_permitted": resolver.not_permitted,
+        "malformed_files": resolver.malformed_files,
         "put_off": resolver.put_off,
         "shared": resolver.shared,
         "forgotten_flows": counts.forgotten_flows,
@@ -55,6 +60,11 @@ def attribution_info(
     }
     if timed:
         info["lookup_seconds"] = round(counts.lookup_seconds, 6)
+        if counts.latency is not None:
+            info["latency"] = {
+                "median_seconds": round(counts.latency.median, 6),
+                "max_seconds": round(counts.latency.longest, 6),
+            }
     return info
 
 

@@ -1,21 +1,18 @@
-"""What hogpipe itself costs: CPU time, memory, and how long its event loop stood still."""
+"""What hogpipe itself costs: CPU time and memory."""
 
-import asyncio
 import os
 import time
 from pathlib import Path
 from typing import TypedDict
 
-_WATCH_SECONDS = 0.02
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Usage(TypedDict):
-    """CPU seconds and the loop's longest delay since the reading before; resident bytes now."""
+    """CPU seconds since the reading before; resident bytes now."""
 
     cpu_seconds: float
     memory_bytes: int
-    loop_delay_seconds: float
 
 
 class UsageMeter:
@@ -23,23 +20,13 @@ class UsageMeter:
 
     def __init__(self) -> None:
         self._cpu_seconds = time.process_time()
-        self._longest_delay = 0.0
-
-    async def watch_loop(self) -> None:
-        """Measure, until cancelled, how late the event loop comes to what is due."""
-        while True:
-            due = time.monotonic() + _WATCH_SECONDS
-            await asyncio.sleep(_WATCH_SECONDS)
-            self._longest_delay = max(self._longest_delay, time.monotonic() - due)
 
     def read(self) -> Usage:
         """Return the usage since the last reading."""
         before, self._cpu_seconds = self._cpu_seconds, time.process_time()
-        delay, self._longest_delay = self._longest_delay, 0.0
         return {
             "cpu_seconds": self._cpu_seconds - before,
             "memory_bytes": _read_resident_bytes(),
-            "loop_delay_seconds": delay,
         }
 
 

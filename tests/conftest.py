@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from support.namespaces import Namespace, namespace, pair, require
+from support.namespaces import Namespace, host_and_guest, namespace, pair, require
 
 ADDRESSES = [("10.77.0.1/24", "10.77.0.2/24"), ("fd77::1/64", "fd77::2/64")]
 
@@ -21,4 +21,12 @@ def veth() -> Iterator[tuple[Namespace, Namespace]]:
     """Two namespaces, joined by a veth with addresses of both families."""
     require("ip")
     with pair(ADDRESSES) as both:
+        yield both
+
+
+@pytest.fixture
+def guest_veth() -> Iterator[tuple[Namespace, Namespace]]:
+    """The same addresses, but the second namespace is a guest of the first."""
+    require("ip")
+    with host_and_guest(ADDRESSES) as both:
         yield both

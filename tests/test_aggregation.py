@@ -23,7 +23,10 @@ CURL = replace(NGINX, pid=77, executable="/usr/bin/curl", command="curl")
 V6 = bytes(15) + b"\x02"
 
 selectors = st.sampled_from(
-    ["pid:1", "exe:/usr/bin/*", "user:1", "user:ro*", "cgroup:/a.*", "unit:b.*", "container:1*"]
+    [
+        *("pid:1", "exe:/usr/bin/*", "user:1", "user:ro*", "cgroup:/a.*", "unit:b.*"),
+        *("container:1*", "pod:7a1b"),
+    ]
 ).map(parse_selector)
 
 
@@ -100,6 +103,7 @@ def test_a_process_is_told_once_however_many_flows_it_has() -> None:
         },
         "systemd": {"unit": "nginx.service"},
         "container": {"id": "1f2e3d"},
+        "k8s": {"pod": {"uid": "7a1b90f2-713c-467a-a18a-cbb50a075296"}},
         "network": {
             "flows": 2,
             "io": {
@@ -138,7 +142,13 @@ def test_who_has_no_process_is_told_by_user_or_not_at_all() -> None:
                 "systemd": {"unit": "nginx.service"},
             },
         ),
-        ("container", {"container": {"id": "1f2e3d"}}),
+        (
+            "container",
+            {
+                "container": {"id": "1f2e3d"},
+                "k8s": {"pod": {"uid": "7a1b90f2-713c-467a-a18a-cbb50a075296"}},
+            },
+        ),
     ],
 )
 def test_a_part_of_the_owner_groups_processes_that_share_it(
@@ -150,8 +160,18 @@ def test_a_part_of_the_owner_groups_processes_that_share_it(
     body = drain_one(aggregator)
     assert body["attribution"] == {"exact": 3}
     assert {
-        key: body.get(key) for key in ("process", "systemd", "container") if key in body
+        key: body.get(key) for key in ("process", "systemd", "container", "k8s") if key in body
     } == owner
+
+
+def test_pods_are_told_apart_where_their_containers_are_not_known() -> None:
+    aggregator = Aggregator(["container"], [], 10)
+    for pod in ("7a1b", "5c6d"):
+        aggregator.ingest(make_flow(), sent(1), exact(replace(NGINX, container=None, pod=pod)))
+    assert [body.get("k8s") for body in aggregator.drain()] == [
+        {"pod": {"uid": "7a1b"}},
+        {"pod": {"uid": "5c6d"}},
+    ]
 
 
 @pytest.mark.parametrize(

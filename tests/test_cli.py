@@ -192,6 +192,18 @@ def test_interfaces_are_listed_with_what_auto_takes(veth: tuple[Namespace, Names
     assert "127.0.0.1/8 ::1/128" in rows["lo"]
 
 
+def test_a_port_that_auto_captures_for_the_namespace_behind_it_is_listed_with_a_plus(
+    veth: tuple[Namespace, Namespace],
+) -> None:
+    left, _right = veth
+    left.batch("link add name br0 type bridge", "link set left master br0", "link set br0 up")
+    done = subprocess.run(
+        left.command(*HOGPIPE, "interfaces"), capture_output=True, text=True, check=True
+    )
+    marks = {line[2:].split()[0]: line[0] for line in done.stdout.splitlines()}
+    assert marks == {"lo": " ", "left": "+", "br0": "*"}
+
+
 def test_plugins_are_listed_with_what_they_offer_and_why_they_failed(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("raise RuntimeError('not today')")
     done = call("plugins", tmp_path)

@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -44,6 +45,19 @@ async def test_a_batch_that_is_offered_later_wakes_the_iteration() -> None:
         await asyncio.wrap_future(thread.submit(handover.offer, batch(1)))
         await asyncio.wrap_future(thread.submit(handover.end))
         assert len(await taking) == 1
+
+
+async def test_how_long_the_loop_let_a_batch_wait_is_told_once() -> None:
+    handover = HandOver(merge=True)
+    with ThreadPoolExecutor(1) as thread:
+        taking = asyncio.create_task(take_all(handover))
+        await asyncio.sleep(0)
+        thread.submit(handover.offer, batch(1)).result()
+        time.sleep(0.2)  # noqa: ASYNC251 - it is to block
+        handover.end()
+        await taking
+    assert handover.take_longest_delay() >= 0.2
+    assert handover.take_longest_delay() == 0.0
 
 
 async def test_a_loop_that_is_behind_gets_merged_batches_and_every_byte() -> None:

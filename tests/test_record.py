@@ -15,6 +15,7 @@ from support.traffic import NGINX, attributions, deltas, dimensions, exact, flow
 from hogpipe import stats
 from hogpipe.aggregation import Aggregator
 from hogpipe.attribution.contract import AttributionCounts, ResolverCounts
+from hogpipe.attribution.latency import Latency
 from hogpipe.model import Attribution, CaptureCounts, FlowDelta, FlowKey, Quality, Tally
 from hogpipe.record import (
     Record,
@@ -105,6 +106,7 @@ def test_traffic_records_are_valid(
         new_flows=counts,
         overflowed=tallies,
         lookup_seconds=st.floats(0, 1e6),
+        latency=st.none() | st.builds(Latency, st.floats(0, 1e6), st.floats(0, 1e6)),
         resolver=st.builds(ResolverCounts, counts, counts),
     ),
     st.dictionaries(st.sampled_from(list(Quality)).map(str), st.integers(1, 1 << 60)),
@@ -162,6 +164,8 @@ def test_the_documented_examples_conserve_bytes_as_the_text_says() -> None:
     [
         {"sequence": 0},
         {"remainder": True},
+        {"k8s": {"pod": {}}},
+        {"k8s": {"pod": {"uid": ""}}},
         {"surprise": 1},
         {"process": None},
         {"process": {}},

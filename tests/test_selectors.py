@@ -19,6 +19,7 @@ WWW_DATA = Attribution(Quality.NONE, None, User(33, "www-data"))
         "exe:/usr/*/nginx",
         "unit:nginx.*",
         "container:1f2e*",
+        "pod:7a1b*",
         "user:www-*",
         "user:33",
         "cgroup:/system.slice/*",
@@ -37,6 +38,7 @@ def test_a_selector_matches_the_process_it_describes(text: str) -> None:
         "exe:/sbin/nginx",
         "unit:nginx",
         "container:1f2e",
+        "pod:7a1b",
         "user:root",
         "user:3",
         "cgroup:system.slice/*",
@@ -44,6 +46,10 @@ def test_a_selector_matches_the_process_it_describes(text: str) -> None:
 )
 def test_a_selector_leaves_other_processes_alone(text: str) -> None:
     assert not parse_selector(text).matches(exact(NGINX))
+
+
+def test_what_is_in_no_pod_is_matched_by_none() -> None:
+    assert not parse_selector("pod:*").matches(exact(replace(NGINX, pod=None)))
 
 
 def test_a_command_stands_for_an_unknown_executable_and_only_then() -> None:
@@ -60,14 +66,14 @@ def test_a_user_is_matched_where_only_the_user_is_known(text: str) -> None:
     assert not parse_selector(text).matches(Attribution(Quality.NONE, None, User(0)))
 
 
-@pytest.mark.parametrize("kind", ["exe", "unit", "container", "user", "cgroup"])
+@pytest.mark.parametrize("kind", ["exe", "unit", "container", "pod", "user", "cgroup"])
 def test_what_is_unknown_is_not_matched_even_by_a_star(kind: str) -> None:
     assert not parse_selector(f"{kind}:*").matches(UNATTRIBUTED)
 
 
 @pytest.mark.parametrize("text", ["", "nginx", "exe:", ":nginx", "comm:nginx", "PID:1"])
 def test_a_text_that_is_no_selector_is_refused_with_the_kinds_there_are(text: str) -> None:
-    with pytest.raises(ValueError, match="pid, exe, unit, container, user, cgroup"):
+    with pytest.raises(ValueError, match="pid, exe, unit, container, pod, user, cgroup"):
         parse_selector(text)
 
 
@@ -80,7 +86,7 @@ def test_a_pid_that_is_no_number_is_refused(pid: str) -> None:
 @settings(deadline=None)
 @given(st.text(), attributions)
 def test_no_text_makes_a_selector_that_fails_later(text: str, attribution: Attribution) -> None:
-    for kind in ("exe", "unit", "container", "user", "cgroup"):
+    for kind in ("exe", "unit", "container", "pod", "user", "cgroup"):
         try:
             selector = parse_selector(f"{kind}:{text}")
         except ValueError:

@@ -1,8 +1,10 @@
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hogpipe import stats
 from hogpipe.attribution.contract import AttributionCounts, ResolverCounts
+from hogpipe.attribution.latency import Latency
 from hogpipe.model import CaptureCounts, Tally
 
 
@@ -44,18 +46,35 @@ def test_each_attribution_count_is_told_under_its_own_name() -> None:
         pending_bytes=7,
         lookup_seconds=0.8,
         resolver=ResolverCounts(
-            reads=9, fds_read=10, walks=11, not_permitted=12, rows_skipped=13, put_off=15, shared=16
+            reads=9,
+            fds_read=10,
+            walks=11,
+            not_permitted=12,
+            rows_skipped=13,
+            put_off=15,
+            shared=16,
+            tuples_asked=17,
+            dumps_interrupted=18,
+            dumps_refused=19,
+            fds_forgotten=20,
+            malformed_files=21,
         ),
+        latency=Latency(0.22, 0.23),
     )
     assert stats.attribution_info(counts, {"exact": 14}, timed=True) == {
         "new_flows": 1,
         "batches": 2,
         "failed_batches": 3,
         "reads": 9,
+        "tuples_asked": 17,
+        "dumps_interrupted": 18,
+        "dumps_refused": 19,
         "rows_skipped": 13,
         "walks": 11,
         "fds_read": 10,
+        "fds_forgotten": 20,
         "not_permitted": 12,
+        "malformed_files": 21,
         "put_off": 15,
         "shared": 16,
         "forgotten_flows": 4,
@@ -63,12 +82,18 @@ def test_each_attribution_count_is_told_under_its_own_name() -> None:
         "pending": {"flows": 6, "bytes": 7},
         "bytes": {"exact": 14},
         "lookup_seconds": 0.8,
+        "latency": {"median_seconds": 0.22, "max_seconds": 0.23},
     }
 
 
 def test_a_replay_tells_no_times() -> None:
-    info = stats.attribution_info(AttributionCounts(lookup_seconds=0.5), {}, timed=False)
-    assert "lookup_seconds" not in info
+    counts = AttributionCounts(lookup_seconds=0.5, latency=Latency(1.0, 1.0))
+    info = stats.attribution_info(counts, {}, timed=False)
+    assert info.keys().isdisjoint({"lookup_seconds", "latency"})
+
+
+def test_where_no_flow_was_answered_no_latency_is_told() -> None:
+    assert "latency" not in stats.attribution_info(AttributionCounts(), {}, timed=True)
 
 
 def test_what_the_process_cost_is_told_to_the_microsecond() -> None:
@@ -80,7 +105,8 @@ def test_what_the_process_cost_is_told_to_the_microsecond() -> None:
     }
 
 
-resolver_counts = st.builds(ResolverCounts, *[st.integers(0, 1 << 40)] * 7)
+FIELDS = msgspec.structs.fields(ResolverCounts)
+resolver_counts = st.builds(ResolverCounts, *[st.integers(0, 1 << 40)] * len(FIELDS))
 
 
 @settings(deadline=None)
@@ -90,4 +116,6 @@ def test_resolver_counts_since_themselves_and_since_nothing(
 ) -> None:
     assert later.since(later) == ResolverCounts()
     assert later.since(ResolverCounts()) == later
-    assert later.since(earlier).reads + earlier.reads == later.reads
+    done = later.since(earlier)
+    for name in (field.name for field in FIELDS):
+        assert getattr(done, name) + getattr(earlier, name) == getattr(later, name)

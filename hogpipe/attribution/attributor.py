@@ -22,13 +22,17 @@ from socket import IPPROTO_TCP
 from hogpipe.attribution.budget import CpuBudget
 from hogpipe.attribution.contract import AttributionCounts, Resolver
 from hogpipe.attribution.flow_memory import FlowMemory, KnownFlow
+from hogpipe.attribution.latency import LatencyMeter
 from hogpipe.attribution.lookup import LookUp
+from hogpipe.attribution.pace import Pace
 from hogpipe.attribution.pending import PendingFlows, Waiting
 from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality
 
 _MOST_AT_ONCE = 8192  # flows of one look-up: a longer one would hold up capture and event loop
 _SURENESS = {Quality.NONE: 0, Quality.INFERRED: 1, Quality.LISTENER: 2, Quality.EXACT: 3}
+_GONE = (Quality.NONE, Quality.INFERRED)  # what flows without a socket are told as
 _IDLE = 60.0
+_SLICE = 500  # answers that are acted on in one go, without a turn for the rest of the event loop
 
 Emit = Callable[[FlowKey, FlowDelta, Attribution], None]
 
@@ -57,6 +61,7 @@ class Attributor:
         self._emit = emit
         self._hold = hold
         self._budget = CpuBudget(cpu_budget, clock())
+        self._pace = Pace()
         self._clock = clock
         self._max_flows = max_flows
         self._recheck = recheck
@@ -66,7 +71,9 @@ class Attributor:
         self._wake = asyncio.Event()
         self._refresh_due = math.inf  # when old answers alone are worth a look-up
         self._looked = -math.inf  # when the last one began
+        self._rested = -math.inf  # when the next one may begin
         self._counts = AttributionCounts()
+        self._latency = LatencyMeter()
         self._forgotten_before = 0
 
     def ingest(self, flows: Mapping[FlowKey, FlowDelta]) -> None:
@@ -95,7 +102,7 @@ class Attributor:
         while True:
             self._wake.clear()
             now = self._clock()
-            delay = max(self._next_look(), self._budget.ready_at()) - now
+            delay = max(self._next_look(), self._budget.ready_at(), self._rested) - now
             if delay <= 0:
                 due = self._pending.take_due(now, _MOST_AT_ONCE)
                 await self._look_up(self._give_up_gone(due))
@@ -138,6 +145,7 @@ class Attributor:
         looked_up = self._look_ups.drain_counts()
         counts.batches, counts.failed_batches = looked_up.batches, looked_up.failed
         counts.lookup_seconds, counts.resolver = looked_up.seconds, looked_up.resolver
+        counts.latency = self._latency.drain()
         return counts
 
     def _wait(self, flow: FlowKey, delta: FlowDelta, now: float) -> None:
@@ -175,11 +183,25 @@ class Attributor:
             found, seconds = await self._look_ups.find([*batch, *stale])
             now = self._clock()
             self._budget.spend(seconds, now)
-            for flow, waiting in batch.items():
+            self._rested = now + self._pace_after(seconds, batch, found)
+            for number, (flow, waiting) in enumerate(batch.items(), 1):
+                if flow in found and not waiting.answered:
+                    waiting.answered = True
+                    self._latency.add(now - waiting.since)
                 self._conclude(flow, waiting, found.get(flow), now, last=last)
+                if number % _SLICE == 0:
+                    await asyncio.sleep(0)
             for flow in stale:
                 if flow in found:
                     self._refresh(flow, found[flow])
+
+    def _pace_after(
+        self, seconds: float, batch: Mapping[FlowKey, Waiting], found: Mapping[FlowKey, Attribution]
+    ) -> float:
+        """Return how long to gather flows after this look-up."""
+        answers = [found[flow] for flow, one in batch.items() if flow in found and not one.answered]
+        gone = sum(answer.quality in _GONE and answer.user is None for answer in answers)
+        return self._pace.next_pause(seconds, len(answers), gone)
 
     def _conclude(
         self, flow: FlowKey, asked: Waiting, answer: Attribution | None, now: float, *, last: bool

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from hogpipe.attribution.latency import Latency
 from hogpipe.model import Attribution, FlowKey, Tally
 
 
@@ -13,30 +14,35 @@ class ResolverCounts(msgspec.Struct):
 
     reads: int = 0
     """Socket tables read."""
+    tuples_asked: int = 0
+    """Single connections asked for over sock_diag, in place of a whole table."""
+    dumps_interrupted: int = 0
+    """Tables over sock_diag that may miss sockets because they changed meanwhile."""
+    dumps_refused: int = 0
+    """Times that sock_diag failed and /proc/net was read in its place."""
     fds_read: int = 0
     """Links of /proc/PID/fd read."""
+    fds_forgotten: int = 0
+    """Fds that were forgotten because there were too many: they may be read again."""
     walks: int = 0
     """Look-ups that read fds beyond verifying what was known."""
     not_permitted: int = 0
     """Processes whose descriptors the kernel refused to show."""
+    malformed_files: int = 0
+    """Files of processes that made no sense."""
     rows_skipped: int = 0
     """Rows of a socket table that could not be read."""
     put_off: int = 0
-    """Sockets whose owner was left to the next look-up, once for each."""
+    """Sockets whose owner, and flows of other namespaces whose socket, was left to the next
+    look-up, once for each."""
     shared: int = 0
     """Sockets without an owner because strangers hold them, once for each look-up."""
 
     def since(self, earlier: "ResolverCounts") -> "ResolverCounts":
         """Return what was done after `earlier`."""
-        return ResolverCounts(
-            reads=self.reads - earlier.reads,
-            fds_read=self.fds_read - earlier.fds_read,
-            walks=self.walks - earlier.walks,
-            not_permitted=self.not_permitted - earlier.not_permitted,
-            rows_skipped=self.rows_skipped - earlier.rows_skipped,
-            put_off=self.put_off - earlier.put_off,
-            shared=self.shared - earlier.shared,
-        )
+        before = msgspec.structs.asdict(earlier)
+        now = msgspec.structs.asdict(self)
+        return ResolverCounts(**{name: now[name] - before[name] for name in now})
 
 
 class Resolver(Protocol):
@@ -82,5 +88,7 @@ class AttributionCounts(msgspec.Struct):
     """Bytes of both directions that wait for an owner now."""
     lookup_seconds: float = 0.0
     """CPU time of the look-ups."""
+    latency: Latency | None = None
+    """How long new flows waited for an answer; None where none got its first one."""
     resolver: ResolverCounts = msgspec.field(default_factory=ResolverCounts)
     """What the resolver did in the same time."""

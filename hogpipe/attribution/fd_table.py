@@ -9,13 +9,17 @@ from hogpipe.attribution.procfs import FdFolder
 Place = tuple[int, int]
 """A pid and the fd at which it holds something."""
 
+_CHURN_KEPT = 64  # numbers of each process
+
 
 class KnownProcess(msgspec.Struct, eq=False):
     """A process whose fds were read.
 
     `fds` gives the inode of the socket at each fd, 0 for what is no socket; what changed last comes
-    last. `read_at` and `useful` number the looks in which all its fds were read, and in which it
-    last held a socket that was asked for.
+    last. `read_at`, `useful` and `lively` number the looks in which all its fds were read, in which
+    it last held a socket that was asked for, and in which that or its fds changed. `churn` has the
+    numbers, open or not, at which something changed last, the latest one last; `top` is the highest
+    number that was ever open.
     """
 
     pid: int
@@ -23,7 +27,17 @@ class KnownProcess(msgspec.Struct, eq=False):
     folder: FdFolder
     read_at: int
     useful: int = 0
+    lively: int = 0
     fds: dict[int, int] = msgspec.field(default_factory=dict)
+    churn: dict[int, None] = msgspec.field(default_factory=dict)
+    top: int = -1
+
+    def note_change(self, fd: int) -> None:
+        """Note that something else is at this number now, or nothing."""
+        self.churn.pop(fd, None)
+        self.churn[fd] = None
+        if len(self.churn) > _CHURN_KEPT:
+            del self.churn[next(iter(self.churn))]
 
 
 class FdTable:
@@ -32,6 +46,7 @@ class FdTable:
     def __init__(self) -> None:
         self._processes: dict[int, KnownProcess] = {}
         self._places: dict[int, list[Place]] = {}
+        self._lively: dict[int, None] = {}
         self.size = 0
         """The number of fds that are kept."""
 
@@ -51,6 +66,16 @@ class FdTable:
         self.forget(process.pid)
         self._processes[process.pid] = process
 
+    def note_lively(self, process: KnownProcess, look: int) -> None:
+        """Note that the fds of a process have changed, or were of use, in this look."""
+        process.lively = look
+        self._lively.pop(process.pid, None)
+        self._lively[process.pid] = None
+
+    def lively(self) -> Iterator[KnownProcess]:
+        """Yield the processes of which that was noted, the latest first."""
+        return (self._processes[pid] for pid in reversed(self._lively))
+
     def places(self, inode: int) -> tuple[Place, ...]:
         """Return where a socket is held, as far as known."""
         return tuple(self._places.get(inode, ()))
@@ -59,14 +84,36 @@ class FdTable:
         """Note what is at an fd now."""
         if process.fds.get(fd) == inode:
             return
-        self.drop(process, fd)
+        self._remove(process, fd)
         process.fds[fd] = inode
+        process.top = max(process.top, fd)
+        process.note_change(fd)
         self.size += 1
         if inode:
             self._places.setdefault(inode, []).append((process.pid, fd))
 
     def drop(self, process: KnownProcess, fd: int) -> None:
         """Note that an fd is not open."""
+        if fd in process.fds:
+            self._remove(process, fd)
+            process.note_change(fd)
+
+    def empty(self, process: KnownProcess) -> int:
+        """Forget the fds of a process, but not the process; return how many there were."""
+        before = self.size
+        for fd in list(process.fds):
+            self._remove(process, fd)
+        process.churn.clear()
+        return before - self.size
+
+    def forget(self, pid: int) -> None:
+        """Forget a process."""
+        self._lively.pop(pid, None)
+        process = self._processes.pop(pid, None)
+        if process is not None:
+            self.empty(process)
+
+    def _remove(self, process: KnownProcess, fd: int) -> None:
         inode = process.fds.pop(fd, None)
         if inode is None:
             return
@@ -76,16 +123,3 @@ class FdTable:
             places.remove((process.pid, fd))
             if not places:
                 del self._places[inode]
-
-    def empty(self, process: KnownProcess) -> int:
-        """Forget the fds of a process, but not the process; return how many there were."""
-        before = self.size
-        for fd in list(process.fds):
-            self.drop(process, fd)
-        return before - self.size
-
-    def forget(self, pid: int) -> None:
-        """Forget a process."""
-        process = self._processes.pop(pid, None)
-        if process is not None:
-            self.empty(process)

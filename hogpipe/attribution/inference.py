@@ -5,7 +5,8 @@ that talks to a remote endpoint in many short connections is caught at it now an
 
     If at least `min_sockets` sockets towards the same protocol, remote address and remote port
     were seen within the last `memory` seconds, and all of them had one owner, then the unseen
-    ones have that owner, too. Two owners, or a socket whose owner could not be told: none.
+    ones have that owner, too. Two owners, or a socket that stayed open and whose owner could not
+    be told: none.
 
 What is found so is told as `inferred`. A few sightings are not enough, for several processes that
 share an endpoint would each be taken for the only one until the next is seen.
@@ -39,12 +40,24 @@ class EndpointOwners:
         self._seen: OrderedDict[Endpoint, _Sightings] = OrderedDict()
 
     def see(self, endpoint: Endpoint, inode: int, owner: Process | None, now: float) -> None:
-        """Note that the socket `inode` talks to `endpoint`; `owner` is None if it is in doubt."""
+        """Note that the socket `inode` talks to `endpoint`; `owner` is None if it is not known.
+
+        That makes for doubt only when it is noted again: at first the socket may just be closed.
+        """
         sightings = self._seen.setdefault(endpoint, _Sightings())
         self._seen.move_to_end(endpoint)
+        sightings.forget(now - self._memory)
         sightings.add(inode, owner, now)
         if len(self._seen) > self._max_endpoints:
             self._seen.popitem(last=False)
+
+    def is_settled(self, endpoint: Endpoint, now: float) -> bool:
+        """Tell whether enough is known of an endpoint: an owner, or that there is none."""
+        sightings = self._seen.get(endpoint)
+        if sightings is None:
+            return False
+        sightings.forget(now - self._memory)
+        return len(sightings.sockets) >= self._min_sockets or sightings.is_disputed()
 
     def infer(self, endpoint: Endpoint, now: float) -> Process | None:
         """Return whose the unseen sockets towards `endpoint` are, None if that does not follow."""
@@ -52,7 +65,7 @@ class EndpointOwners:
         if sightings is None:
             return None
         sightings.forget(now - self._memory)
-        if not sightings.sockets:
+        if not sightings.sockets and not sightings.unowned:
             del self._seen[endpoint]
         if len(sightings.sockets) < self._min_sockets:
             return None
@@ -62,26 +75,56 @@ class EndpointOwners:
 class _Sightings:
     """The sockets that were seen towards one endpoint, the latest last."""
 
-    __slots__ = ("sockets",)
+    __slots__ = ("_owners", "sockets", "unowned")
 
     def __init__(self) -> None:
+        self._owners: dict[_Identity | None, int] = {}
+        """How many of the sockets each has."""
         self.sockets: OrderedDict[int, tuple[Process | None, float]] = OrderedDict()
+        self.unowned: OrderedDict[int, float] = OrderedDict()
+        """Sockets whose owner was not known when they were seen for the first time, and that."""
 
     def add(self, inode: int, owner: Process | None, now: float) -> None:
+        if owner is None and inode not in self.sockets and inode not in self.unowned:
+            self.unowned[inode] = now
+            if len(self.unowned) > _MOST_SOCKETS:
+                self.unowned.popitem(last=False)
+            return
+        self.unowned.pop(inode, None)
+        self._remove(inode)
         self.sockets[inode] = owner, now
-        self.sockets.move_to_end(inode)
+        identity = _identify(owner)
+        self._owners[identity] = self._owners.get(identity, 0) + 1
         if len(self.sockets) > _MOST_SOCKETS:
-            self.sockets.popitem(last=False)
+            self._remove(next(iter(self.sockets)))
 
     def forget(self, latest: float) -> None:
         while self.sockets:
             inode, (_owner, seen) = next(iter(self.sockets.items()))
             if seen >= latest:
-                return
-            del self.sockets[inode]
+                break
+            self._remove(inode)
+        while self.unowned and next(iter(self.unowned.values())) < latest:
+            self.unowned.popitem(last=False)
 
     def only_owner(self) -> Process | None:
-        owners: dict[_Identity | None, Process | None] = {}
-        for owner, _seen in self.sockets.values():
-            owners[None if owner is None else (owner.pid, owner.start)] = owner
-        return owners.popitem()[1] if len(owners) == 1 else None
+        if len(self._owners) != 1:
+            return None
+        owner, _seen = self.sockets[next(reversed(self.sockets))]
+        return owner
+
+    def is_disputed(self) -> bool:
+        return len(self._owners) > 1 or None in self._owners
+
+    def _remove(self, inode: int) -> None:
+        if inode not in self.sockets:
+            return
+        owner, _seen = self.sockets.pop(inode)
+        identity = _identify(owner)
+        self._owners[identity] -= 1
+        if not self._owners[identity]:
+            del self._owners[identity]
+
+
+def _identify(owner: Process | None) -> _Identity | None:
+    return None if owner is None else (owner.pid, owner.start)

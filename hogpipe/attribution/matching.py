@@ -9,8 +9,8 @@ The tables do not tell whether a socket on `::` takes IPv6 only, nor which inter
 nor which of several that share a port by SO_REUSEPORT the kernel chose.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 import msgspec
 
@@ -24,7 +24,12 @@ _PROTOCOLS = {name: protocol for protocol, name in _BY_PORTS.items()}
 _ANY4, _ANY6 = bytes(4), bytes(16)
 _MAPPED = bytes(10) + b"\xff\xff"
 
-_Ends = tuple[bytes, int, bytes, int]
+# Where a socket may be bound that takes packets to any address, the closest first: an IPv6 socket
+# takes IPv4, too.
+_EVERYWHERE4, _EVERYWHERE6 = (_ANY4, _ANY6), (_ANY6,)
+
+_Ends = tuple[int, bytes, int, bytes, int]
+_LocalEnd = tuple[int, bytes, int]
 
 
 class Match(msgspec.Struct, frozen=True):
@@ -83,17 +88,37 @@ def has_ports(table: str) -> bool:
 
 
 class SocketIndex:
-    """The rows of one reading of the tables, ready to be matched."""
+    """The rows of one reading of the tables, ready to be matched.
+
+    Addresses are compared as IPv4 where they are v4-mapped, so both tables of a protocol are one.
+    """
 
     def __init__(self, tables: Mapping[str, Sequence[SocketRow]]) -> None:
         self._rows: dict[str, list[SocketRow]] = {}
-        self._by_ends: dict[str, dict[_Ends, list[SocketRow]]] = {}
+        self._connected: dict[_Ends, list[SocketRow]] = {}
+        self._unconnected: dict[_LocalEnd, list[SocketRow]] = {}
         for name, rows in tables.items():
-            held = [row for row in rows if row.inode]
             if has_ports(name):
-                self._by_ends[name] = _index(held)
+                self.add(name, rows)
             else:
-                self._rows[name] = held
+                self._rows[name] = [row for row in rows if row.inode]
+
+    def add(self, table: str, rows: Iterable[SocketRow]) -> None:
+        """Take up more rows of a table by ports."""
+        protocol = protocol_of(table)
+        for row in rows:
+            if not row.inode:
+                continue
+            local = unmap(row.local_address)
+            if row.remote_port or any(row.remote_address):
+                ends = protocol, local, row.local_port, unmap(row.remote_address), row.remote_port
+                known = self._connected.setdefault(ends, [])
+            elif protocol != _TCP or row.state == TCP_LISTEN:
+                known = self._unconnected.setdefault((protocol, local, row.local_port), [])
+            else:
+                continue
+            if row not in known:
+                known.append(row)
 
     def match(self, flow: FlowKey) -> Match:
         """Return the closest candidates for `flow`, or NO_MATCH."""
@@ -109,40 +134,17 @@ class SocketIndex:
         return NO_MATCH
 
     def _match_ports(self, flow: FlowKey) -> Match:
-        tables = [self._by_ends.get(name, {}) for name in tables_for(flow)]
-        for quality, level in _levels(flow):
-            rows = tuple(row for ends in level for table in tables for row in table.get(ends, ()))
-            if quality is Quality.LISTENER and flow.protocol == _TCP:
-                rows = tuple(row for row in rows if row.state == TCP_LISTEN)
-            if rows:
-                return Match(quality, rows)
-        return NO_MATCH
-
-
-def _index(rows: Sequence[SocketRow]) -> dict[_Ends, list[SocketRow]]:
-    index: defaultdict[_Ends, list[SocketRow]] = defaultdict(list)
-    for row in rows:
-        ends = (row.local_address, row.local_port, row.remote_address, row.remote_port)
-        index[ends].append(row)
-    return dict(index)
-
-
-def _levels(flow: FlowKey) -> Iterator[tuple[Quality, list[_Ends]]]:
-    """Give what a socket of `flow` may have as its ends, the closest level first."""
-    ours, port, theirs = flow.local_address, flow.local_port, flow.remote_address
-    exact: list[_Ends] = [(ours, port, theirs, flow.remote_port)]
-    if len(ours) == 4:
-        exact.append((_MAPPED + ours, port, _MAPPED + theirs, flow.remote_port))
-        bound: list[_Ends] = [(ours, port, _ANY4, 0), (_MAPPED + ours, port, _ANY6, 0)]
-        wildcard: list[_Ends] = [(_ANY4, port, _ANY4, 0), (_MAPPED + _ANY4, port, _ANY6, 0)]
-        dual_stack: list[_Ends] = [(_ANY6, port, _ANY6, 0)]
-    else:
-        bound, wildcard, dual_stack = [(ours, port, _ANY6, 0)], [(_ANY6, port, _ANY6, 0)], []
-    yield Quality.EXACT, exact
-    if _reaches_all(ours):
-        yield Quality.LISTENER, bound + wildcard + dual_stack
-    else:
-        yield from ((Quality.LISTENER, level) for level in (bound, wildcard, dual_stack))
+        protocol, ours, port = flow.protocol, flow.local_address, flow.local_port
+        rows = self._connected.get((protocol, ours, port, flow.remote_address, flow.remote_port))
+        if rows:
+            return Match(Quality.EXACT, tuple(rows))
+        everywhere = _EVERYWHERE4 if len(ours) == 4 else _EVERYWHERE6
+        levels = (self._unconnected.get((protocol, at, port)) for at in (ours, *everywhere))
+        fitting = [rows for rows in levels if rows]
+        if not fitting:
+            return NO_MATCH
+        closest = chain.from_iterable(fitting) if _reaches_all(ours) else fitting[0]
+        return Match(Quality.LISTENER, tuple(closest))
 
 
 def _reaches_all(address: bytes) -> bool:

@@ -24,6 +24,8 @@ class Waiting(msgspec.Struct, eq=False, gc=False):
     """How long to wait before the next try, in seconds."""
     fallback: Attribution = UNATTRIBUTED
     """What is known of it should no owner be found."""
+    answered: bool = False
+    """Whether a look-up has told anything of it yet."""
     gone: bool = False
     """Whether a look has shown that it has no socket any more: another would be in vain."""
 

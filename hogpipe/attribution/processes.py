@@ -1,52 +1,121 @@
-"""What is told of a process: identity, names, user, control group.
+"""What is told of a process: identity, names, user, control group, container, pod.
 
-Nothing is kept from one call to the next, as exec changes the names while the identity stays; the
-caller asks once for each process of a batch, and these are few. Names of users are kept.
+It is read once and kept, also when the process is gone; a process that moves bytes all the time
+costs no further reading. But identity does not change with exec, nor with a change of user or of
+control group, so it is read again from time to time: after `_PAUSE` seconds where stat, which the
+caller has read anyway, shows another command, and after `_RECHECK` seconds where it does not. The
+user is the real one: a set-uid program is told by its own name, and by the user who started it.
 """
 
 import os
 import pwd
 from functools import lru_cache
 
-from hogpipe.attribution.cgroups import container_of, parse_cgroup, unit_of
-from hogpipe.attribution.procfs import Procfs, decode_text
+import msgspec
+
+from hogpipe.attribution.cgroups import parse_cgroup
+from hogpipe.attribution.kinship import Identity
+from hogpipe.attribution.procfs import ProcessStat, Procfs, decode_text
 from hogpipe.model import Process
 
 _NANOSECONDS = 1_000_000_000
 _USERS_KEPT = 4096
+_RECHECK = 10.0
+_PAUSE = 1.0  # some programs tell by their name what they are at, and change it all the time
 
 
 class ProcessReader:
-    """Reads processes; command lines only when asked to, as they may hold secrets."""
+    """Reads processes, and keeps the `max_kept` that were asked for last.
 
-    def __init__(self, procfs: Procfs, *, command_line: bool = False) -> None:
+    Equal answers are the same object. Command lines are read only when asked for, as they may hold
+    secrets.
+    """
+
+    def __init__(self, procfs: Procfs, *, command_line: bool = False, max_kept: int = 4096) -> None:
         self._procfs = procfs
         self._command_line = command_line
+        self._max_kept = max_kept
+        self._kept: dict[Identity, _Kept] = {}
+        """The one that was asked for last comes last."""
         self._clock_ticks = os.sysconf("SC_CLK_TCK")
         self.user_name = lru_cache(maxsize=_USERS_KEPT)(_user_name)
 
-    def read(self, pid: int, start: int) -> Process | None:
-        """Return the process (pid, start) as it is now, or None where it is gone."""
-        procfs = self._procfs
-        stat = procfs.stat(pid)
-        if stat is None or stat.start != start:
-            return None
+    def recall(self, owner: Identity, now: float) -> Process | None:
+        """Return the process `owner` if it was read so lately that no look is needed."""
+        kept = self._kept.get(owner)
+        return kept.process if kept is not None and now - kept.read_at < _PAUSE else None
+
+    def read(self, owner: Identity, stat: ProcessStat | None, now: float) -> Process | None:
+        """Return the process `owner`, or None if it is gone and was not known.
+
+        `stat` is what its pid has shown in this look, `now` the caller's clock in seconds.
+        """
+        kept = self._kept.pop(owner, None)
+        if stat is None or stat.start != owner.start:
+            return None if kept is None else self._keep(owner, kept)
+        if kept is not None and not kept.is_due(stat, now):
+            return self._keep(owner, kept)
+        known = None if kept is None else kept.process
+        process = self._read(owner, stat)
+        if process is None:
+            # Gone while it was being read: what stat told is still true.
+            return known or self._describe(owner, stat)
+        if known is not None and (process == known or _is_ending(process, known)):
+            process = known
+        return self._keep(owner, _Kept(process, now))
+
+    def _keep(self, owner: Identity, kept: "_Kept") -> Process:
+        self._kept[owner] = kept
+        if len(self._kept) > self._max_kept:
+            del self._kept[next(iter(self._kept))]
+        return kept.process
+
+    def _read(self, owner: Identity, stat: ProcessStat) -> Process | None:
+        """Return the whole of a process; None if all of this may not be of one and the same."""
+        procfs, pid = self._procfs, owner.pid
         user_id = procfs.user_id(pid)
-        cgroup = parse_cgroup(procfs.cgroup(pid) or "")
-        return Process(
-            pid=pid,
-            start=start,
-            parent_pid=stat.parent_pid,
-            created_ns=procfs.boot_time * _NANOSECONDS + start * _NANOSECONDS // self._clock_ticks,
-            command=stat.command,
+        place = parse_cgroup(procfs.cgroup(pid) or "")
+        process = msgspec.structs.replace(
+            self._describe(owner, stat),
             executable=procfs.executable(pid),
             command_line=procfs.command_line(pid) if self._command_line else None,
             user_id=user_id,
             owner=None if user_id is None else self.user_name(user_id),
-            cgroup=cgroup,
-            unit=unit_of(cgroup) if cgroup else None,
-            container=container_of(cgroup) if cgroup else None,
+            cgroup=place.cgroup,
+            unit=place.unit,
+            container=place.container,
+            pod=place.pod,
         )
+        after = procfs.stat(pid)
+        return process if after is not None and after.start == owner.start else None
+
+    def _describe(self, owner: Identity, stat: ProcessStat) -> Process:
+        started_ns = owner.start * _NANOSECONDS // self._clock_ticks
+        return Process(
+            pid=owner.pid,
+            start=owner.start,
+            parent_pid=stat.parent_pid,
+            created_ns=self._procfs.boot_time * _NANOSECONDS + started_ns,
+            command=stat.command,
+        )
+
+
+class _Kept(msgspec.Struct, eq=False):
+    process: Process
+    read_at: float
+
+    def is_due(self, stat: ProcessStat, now: float) -> bool:
+        age = now - self.read_at
+        return age >= (_RECHECK if stat.command == self.process.command else _PAUSE)
+
+
+def _is_ending(process: Process, known: Process) -> bool:
+    """Tell whether a process has let go of its program without taking another: a zombie."""
+    return (
+        process.executable is None
+        and known.executable is not None
+        and process.command == known.command
+    )
 
 
 def _user_name(user_id: int) -> str | None:

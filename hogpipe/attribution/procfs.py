@@ -9,6 +9,8 @@ may not be read. What is malformed is counted and reads as None. All text comes 
 Formats: proc(5) and Documentation/filesystems/proc.rst of the kernel.
 """
 
+import errno
+import logging
 import os
 from pathlib import Path
 
@@ -16,6 +18,9 @@ import msgspec
 
 from hogpipe.errors import ConfigurationError
 
+log = logging.getLogger(__name__)
+
+_OWN_NAMESPACE = Path("/proc/thread-self/ns/net")
 _SOCKET = b"socket:["
 _DELETED = b" (deleted)"
 _COMMAND_LINE_LIMIT = 4096
@@ -71,8 +76,10 @@ class Procfs:
     """A mounted procfs.
 
     The socket tables are those of `net`, the network namespace of the reader, which is also the one
-    whose packets it captures. Where `net` leads nowhere (a procfs that does not know the reader),
-    they are those of process 1.
+    whose packets it captures. Where `net` leads nowhere (a recorded tree, or the procfs of another
+    pid namespace, which does not know the reader), they are those of process 1; unless it is or may
+    be in another network namespace, for its sockets would then be taken for those of the reader:
+    then there are none.
 
     Raises ConfigurationError where `root` is no procfs.
     """
@@ -81,24 +88,50 @@ class Procfs:
         self._root = os.fsencode(root)
         self.boot_time = _read_boot_time(root)
         """Seconds since the epoch, as the kernel tells it now."""
-        tables = next((path for path in (root / "net", root / "1" / "net") if path.is_dir()), None)
+        tables = next(
+            (path for path in (root / "net", root / "1" / "net") if _is_folder(path)), None
+        )
         if tables is None:
             raise ConfigurationError(
                 f"attribution.procfs: {root} shows no socket tables (neither net nor 1/net); "
                 "name a procfs that is mounted whole"
             )
-        self._tables = tables
+        self._tables = tables if tables == root / "net" or _may_be_ours(root / "1") else None
+        if self._tables is None:
+            log.warning(
+                "attribution.procfs: %s shows no sockets of the network namespace that hogpipe "
+                "runs in, so none of them will have an owner; name a procfs that knows hogpipe",
+                root,
+            )
         self.counts_fds = False
         """Whether the kernel tells how many fds a process has (Linux 6.2), seen on the first."""
         self.malformed = 0
         """Files of processes that made no sense; the number only grows."""
+        self.hidden = 0
+        """Times that nothing of a process was shown but its pid; the number only grows."""
 
     def table(self, name: str) -> bytes | None:
-        """Return a table of sockets, or None where the kernel has no such protocol."""
+        """Return a table of sockets, or None where the kernel has no such protocol.
+
+        Raises OSError where the procfs is there no more.
+        """
+        if self._tables is None:
+            return None
         try:
             return (self._tables / name).read_bytes()
         except FileNotFoundError:
+            if not _is_folder(self._tables):
+                raise
             return None
+
+    def table_seen_by(self, pid: int, name: str) -> bytes | None:
+        """Return a table of the namespace that a process is in, None where either is not there."""
+        try:
+            return self._read(pid, b"net/" + name.encode())
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return None  # seq_open_net in fs/proc/proc_net.c: the process has just ended
 
     def pids(self) -> set[int]:
         """Return the ids of the processes that are there now."""
@@ -142,13 +175,16 @@ class Procfs:
             path = self._read_link(pid, b"exe")
         except PermissionError:
             return None  # the rest of what is told of the process is worth having all the same
-        return None if path is None else decode_text(path.removesuffix(_DELETED))
+        return decode_text(path.removesuffix(_DELETED)) if path else None
 
     def fd_folder(self, pid: int) -> FdFolder | None:
         """Return the state of the folder of fds, or None where the process is gone or hidden."""
         try:
             status = os.stat(self._path(pid, b"fd"))  # noqa: PTH116 (as in `pids`)
-        except (*_GONE, PermissionError):
+        except _GONE:
+            return None
+        except PermissionError:
+            self.hidden += 1
             return None
         self.counts_fds |= status.st_size > 0
         return FdFolder(status.st_ino, status.st_size, status.st_mtime_ns, status.st_uid)
@@ -186,10 +222,33 @@ class Procfs:
             return None
 
     def _read_link(self, pid: int, name: bytes) -> bytes | None:
+        """Return where a link leads, empty where that has too long a name (4096 and more)."""
         try:
             return os.readlink(self._path(pid, name))  # noqa: PTH115 (bytes)
         except _GONE:
             return None
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return b""  # anyone can open such a file: it may harm nobody else's look-ups
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except PermissionError:
+        return False
+
+
+def _may_be_ours(process: Path) -> bool:
+    """Tell whether a process is in this thread's network namespace, or of a recorded tree."""
+    link = process / "ns" / "net"
+    try:
+        return link.samefile(_OWN_NAMESPACE)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # it may not be seen
 
 
 def _read_boot_time(root: Path) -> int:

@@ -4,23 +4,37 @@ The steps: read the tables that the flows need (`table_reader`), match each flow
 (`matching`), find who owns these (`fd_cache`) and the port of each flow (`kinship`), read what is
 told of the owners (`processes`). Flows that no socket fits are left to the rule of `inference`, for
 which the sockets are read that talk to the same endpoints.
+
+Flows of other network namespaces are matched to the tables there (`guest_tables`), and from then on
+are like all others. The rule of inference is not for them: it would have to be kept apart for each
+namespace, and siblings there cannot be asked for without reading whole tables again.
 """
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from hogpipe.attribution.contract import ResolverCounts
 from hogpipe.attribution.fd_cache import FdCache
+from hogpipe.attribution.guest_tables import GuestTables
 from hogpipe.attribution.inference import Endpoint, EndpointOwners, endpoint_of
 from hogpipe.attribution.kinship import Identity, Kinship
 from hogpipe.attribution.matching import Match, SocketIndex, has_endpoint
 from hogpipe.attribution.processes import ProcessReader
 from hogpipe.attribution.procfs import Procfs
-from hogpipe.attribution.table_reader import SocketTable, TableReader
-from hogpipe.model import UNATTRIBUTED, Attribution, FlowKey, Process, Quality, User
+from hogpipe.attribution.sampling import Sampling
+from hogpipe.attribution.table_reader import Siblings, SocketTable, TableReader
+from hogpipe.model import (
+    OWN_NAMESPACE,
+    UNATTRIBUTED,
+    Attribution,
+    FlowKey,
+    Process,
+    Quality,
+    User,
+)
+from hogpipe.namespaces import NamespaceScan, read_own_namespace
 
 
 class ProcfsResolver:
@@ -40,9 +54,12 @@ class ProcfsResolver:
     ) -> None:
         self._procfs = Procfs(procfs)
         self._tables = TableReader(procfs, self._procfs, socket_table)
+        scan = NamespaceScan(procfs, read_own_namespace())
+        self._guest_tables = GuestTables(self._procfs, scan, clock)
         self._fds = FdCache(self._procfs)
         self._processes = ProcessReader(self._procfs, command_line=command_line)
         self._endpoints = EndpointOwners()
+        self._sampling = Sampling()
         self._sightings = threading.Lock()  # for `_endpoints`
         self._clock = clock
 
@@ -53,21 +70,28 @@ class ProcfsResolver:
     def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Attribution]:
         """Return the attribution of each flow; an OSError means that /proc itself failed."""
         kinship = Kinship(self._procfs)
-        index = SocketIndex(self._tables.read(flows))
-        matches = {flow: index.match(flow) for flow in flows}
+        now = self._clock()
+        own = [flow for flow in flows if flow.namespace == OWN_NAMESPACE]
+        reading = self._tables.read(own, now)
+        index = SocketIndex(reading.tables)
+        own_matches = {flow: index.match(flow) for flow in own if flow not in reading.unsure}
+        matches = own_matches
+        if len(own) < len(flows):
+            guests = [flow for flow in flows if flow.namespace != OWN_NAMESPACE]
+            matches = own_matches | self._guest_tables.match(guests)
         rows = (row for match in matches.values() for row in match.rows)
-        sockets = self._fds.find({row.inode: row.user_id for row in rows}, kinship)
+        sockets = self._fds.find({row.inode: row.user_id for row in rows}, kinship, now)
         owners = {flow: _own(match, sockets, kinship) for flow, match in matches.items()}
-        processes = self._read_processes(owners.values())
+        processes = self._read_processes(owners.values(), kinship)
         found = {
             flow: self._attribute(match, processes[owners[flow]]) for flow, match in matches.items()
         }
-        self._infer(found, matches, kinship)
+        self._infer(found, own_matches, kinship, now)
         return found
 
     def infer(self, flow: FlowKey) -> Attribution:
         """Return whose the flow is by the rule of `inference`; from any thread."""
-        if not has_endpoint(flow):
+        if flow.namespace != OWN_NAMESPACE or not has_endpoint(flow):
             return UNATTRIBUTED
         with self._sightings:
             owner = self._endpoints.infer(endpoint_of(flow), self._clock())
@@ -76,12 +100,17 @@ class ProcfsResolver:
     def counts(self) -> ResolverCounts:
         """Return the counters as they stand; they only grow."""
         return ResolverCounts(
-            reads=self._tables.reads,
+            reads=self._tables.reads + self._guest_tables.reads,
+            tuples_asked=self._tables.counts.look_ups,
+            dumps_interrupted=self._tables.counts.interrupted,
+            dumps_refused=self._tables.counts.refused,
+            rows_skipped=self._tables.rows_skipped + self._guest_tables.rows_skipped,
             fds_read=self._fds.fds_read,
+            fds_forgotten=self._fds.forgotten,
             walks=self._fds.walks,
-            not_permitted=self._fds.not_permitted,
-            rows_skipped=self._tables.rows_skipped,
-            put_off=self._fds.put_off,
+            not_permitted=self._fds.not_permitted + self._procfs.hidden,
+            malformed_files=self._procfs.malformed,
+            put_off=self._fds.put_off + self._guest_tables.put_off,
             shared=self._fds.shared,
         )
 
@@ -90,48 +119,60 @@ class ProcfsResolver:
         found: dict[FlowKey, Attribution],
         matches: Mapping[FlowKey, Match],
         kinship: Kinship,
+        now: float,
     ) -> None:
         """Give flows without a socket to who owns all others towards the same endpoint."""
-        now = self._clock()
+        unseen = []
         for flow, match in matches.items():
             if match.quality is Quality.EXACT and len(match.rows) == 1:
                 self._see(endpoint_of(flow), match.rows[0].inode, found[flow].process, now)
-        unseen = [flow for flow in found if not matches[flow].rows and has_endpoint(flow)]
-        if not unseen:
-            return
-        endpoints = Counter(endpoint_of(flow) for flow in unseen)
-        # A rule of many sockets needs many: a single flow has no siblings worth a look.
-        repeated = [endpoint for endpoint, flows in endpoints.items() if flows > 1]
-        if repeated:
-            self._look_for_siblings(repeated, kinship, now)
-        found.update((flow, self.infer(flow)) for flow in unseen)
+            elif not match.rows and has_endpoint(flow):
+                unseen.append(flow)
+                self._sampling.note(endpoint_of(flow), now)
+        if unseen:
+            self._look_for_siblings(kinship, now)
+            found.update((flow, self.infer(flow)) for flow in unseen)
 
-    def _look_for_siblings(
-        self, endpoints: Collection[Endpoint], kinship: Kinship, now: float
-    ) -> None:
-        """Note whose the sockets are that talk to these endpoints just now."""
-        towards = self._tables.read_towards(endpoints)
-        rows = {row.inode: row for siblings in towards.values() for row in siblings}
-        sockets = self._fds.find({row.inode: row.user_id for row in rows.values()}, kinship)
-        processes = self._read_processes(sockets.values())
+    def _look_for_siblings(self, kinship: Kinship, now: float) -> None:
+        """Note whose the sockets are that talk to endpoints of which too little is known."""
+        with self._sightings:
+            endpoints = self._sampling.take_due(
+                now, lambda one: self._endpoints.is_settled(one, now)
+            )
+        if not endpoints:
+            return
+        before = time.thread_time()
+        towards: Siblings = {}
+
+        def see() -> dict[int, int]:
+            towards.update(self._tables.read_towards(endpoints))
+            return {row.inode: row.user_id for siblings in towards.values() for row in siblings}
+
+        sockets = self._fds.glimpse(see, kinship, now)
+        processes = self._read_processes(sockets.values(), kinship)
         for endpoint, siblings in towards.items():
             for row in siblings:
                 owner = processes.get(sockets.get(row.inode))
                 if owner is not None:
                     self._see(endpoint, row.inode, owner, now)
+        self._sampling.spend(time.thread_time() - before, now)
 
     def _see(self, endpoint: Endpoint, inode: int, owner: Process | None, now: float) -> None:
         with self._sightings:
             self._endpoints.see(endpoint, inode, owner, now)
 
     def _read_processes(
-        self, owners: Iterable[Identity | None]
+        self, owners: Iterable[Identity | None], kinship: Kinship
     ) -> dict[Identity | None, Process | None]:
-        """Return each owner as a process, read once; no owner is no process."""
-        return {
-            owner: None if owner is None else self._processes.read(owner.pid, owner.start)
-            for owner in {None, *owners}
-        }
+        """Return each owner as a process; no owner is no process."""
+        now = self._clock()
+        found: dict[Identity | None, Process | None] = {None: None}
+        for owner in {*owners} - {None}:
+            assert owner is not None
+            found[owner] = self._processes.recall(owner, now) or self._processes.read(
+                owner, kinship.stat(owner.pid), now
+            )
+        return found
 
     def _attribute(self, match: Match, owner: Process | None) -> Attribution:
         """Name the owner of a flow, or else the one user of all candidates."""

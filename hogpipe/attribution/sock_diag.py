@@ -15,11 +15,14 @@ from hogpipe.attribution.sock_diag_messages import (
     Answer,
     build_dump,
     build_dump_towards,
+    build_listening_dump,
     build_look_up,
+    build_tcp_dump,
+    build_tcp_dump_towards,
     pack_ports,
     parse_answer,
 )
-from hogpipe.attribution.socket_table import SocketRow
+from hogpipe.attribution.socket_table import TCP_TIME_WAIT, SocketRow
 from hogpipe.model import FlowKey
 
 _NETLINK_SOCK_DIAG = 4
@@ -30,6 +33,8 @@ _PROTOCOLS = {
 }
 # A datagram of a dump is 32 KiB at most (netlink_dump of net/netlink/af_netlink.c).
 _RECEIVE_BYTES = 1 << 16
+# The answers must fit into the receive buffer, whose default is 208 KiB.
+_ASKED_AT_ONCE = 64
 # The kernel answers before `send` returns, so this ends nothing but a wait for what was lost.
 _PATIENCE = struct.pack("@ll", 2, 0)
 
@@ -44,19 +49,46 @@ class Dump(msgspec.Struct):
     """The kernel says that sockets may be missing, because the table changed meanwhile."""
 
 
+class LookedUp(msgspec.Struct):
+    """What the kernel knows of flows by their tuples.
+
+    Of the others it may all the same have a socket: one that is bound to another device than the
+    flow was seen on, or that listens.
+    """
+
+    found: dict[FlowKey, SocketRow] = msgspec.field(default_factory=dict)
+    """Connected sockets that somebody holds."""
+    closed: set[FlowKey] = msgspec.field(default_factory=set)
+    """Connections in TIME_WAIT."""
+
+
 def read_dump(table: str, port_pairs: Collection[tuple[int, int]]) -> Dump:
     """Return the rows of a table by ports, named as in /proc/net, that have such a pair of ports.
 
-    They are those of /proc/net but TIME_WAIT and SYN_RECV, which nobody holds. Raises OSError, with
-    ENOENT where the kernel has no sock_diag for this protocol.
+    "tcp" stands for tcp and tcp6, which the kernel keeps together. The rows are those of /proc/net
+    but TIME_WAIT and SYN_RECV, which nobody holds. Raises OSError, with ENOENT where the kernel has
+    no sock_diag for this protocol.
     """
+    if table == "tcp":
+        return _converse(table, build_tcp_dump(port_pairs), pack_ports(port_pairs))
     request = build_dump(*_describe(table), port_pairs)
     return _converse(table, request, pack_ports(port_pairs))
 
 
 def read_dump_towards(table: str, remote_ports: Collection[int]) -> Dump:
     """Return the rows that talk to such a remote port (and maybe others), like `read_dump`."""
+    if table == "tcp":
+        return _converse(table, build_tcp_dump_towards(remote_ports), None)
     return _converse(table, build_dump_towards(*_describe(table), remote_ports), None)
+
+
+def read_listening(local_ports: Collection[int]) -> Dump:
+    """Return the TCP sockets, of both families, that listen on such a port.
+
+    The kernel keeps them apart from the connected ones, so that this costs next to nothing.
+    """
+    ports = pack_ports([(port, 0) for port in local_ports])
+    return _converse("tcp", build_listening_dump(), ports)
 
 
 def _describe(table: str) -> tuple[int, int]:
@@ -79,21 +111,42 @@ def _converse(table: str, request: bytes, wanted: frozenset[bytes] | None) -> Du
                 return dump
 
 
-def look_up(flows: Collection[FlowKey]) -> dict[FlowKey, SocketRow]:
-    """Return the connected sockets of TCP flows, as far as the kernel finds them by their tuples.
-
-    Not found are also those bound to a device, and those that nobody holds. Raises OSError.
-    """
-    found: dict[FlowKey, SocketRow] = {}
+def look_up(flows: Collection[FlowKey]) -> LookedUp:
+    """Ask for each of these TCP flows by its tuple. Raises OSError."""
+    answer = LookedUp()
+    asked = list(flows)
+    devices = {name: _read_index(name) for name in {flow.interface for flow in asked}}
     with _open() as link:
-        for flow in flows:
-            ends = flow.local_address, flow.local_port, flow.remote_address, flow.remote_port
-            link.send(build_look_up(socket.IPPROTO_TCP, *ends))
-            for row in _receive(link).rows:
-                # A listening socket has no remote port.
-                if row.inode and row.remote_port == flow.remote_port:
-                    found[flow] = row
-    return found
+        for start in range(0, len(asked), _ASKED_AT_ONCE):
+            some = asked[start : start + _ASKED_AT_ONCE]
+            link.send(b"".join(_build_look_up(flow, devices[flow.interface]) for flow in some))
+            for flow in some:  # each is answered by a datagram of its own, in the same order
+                _note_answer(answer, flow, _receive(link).rows)
+    return answer
+
+
+def _build_look_up(flow: FlowKey, device: int) -> bytes:
+    ends = flow.local_address, flow.local_port, flow.remote_address, flow.remote_port
+    return build_look_up(socket.IPPROTO_TCP, *ends, device=device)
+
+
+def _read_index(interface: str) -> int:
+    """Return the index of an interface, 0 if it is gone or none: then no device is asked for."""
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:
+        return 0
+
+
+def _note_answer(answer: LookedUp, flow: FlowKey, rows: Collection[SocketRow]) -> None:
+    for row in rows:
+        # A listening socket has no remote port.
+        if row.remote_port != flow.remote_port:
+            continue
+        if row.inode:
+            answer.found[flow] = row
+        elif row.state == TCP_TIME_WAIT:
+            answer.closed.add(flow)
 
 
 def _open() -> socket.socket:

@@ -14,7 +14,7 @@ from collections.abc import Collection
 
 import msgspec
 
-TCP_LISTEN = 0x0A
+TCP_TIME_WAIT, TCP_LISTEN = 0x06, 0x0A
 
 # TCP_ESTABLISHED to TCP_BOUND_INACTIVE (include/net/tcp_states.h).
 _STATES = {b"%02X" % state: state for state in range(0x01, 0x0E)}

@@ -1,16 +1,24 @@
-"""PURE: which addresses are this host's own, as one interface sees them."""
+"""PURE: which addresses are local, as one interface sees them: this host's own, and its guests'.
+
+A guest is a network namespace that a link faces: what comes in on the link was sent there, and
+what goes out is received there.
+"""
+
+from collections.abc import Mapping
 
 import msgspec
 
 from hogpipe.capture.interfaces import find_uppers
 from hogpipe.capture.netlink import Address, Link, LinkTable
+from hogpipe.model import OWN_NAMESPACE
 
 _MULTICAST_V4 = range(224, 240)
 _BROADCAST_V4 = b"\xff\xff\xff\xff"
+_LOOPBACK_V6 = bytes(15) + b"\1"
 
 
 class LocalAddresses(msgspec.Struct, frozen=True):
-    """The addresses that are this host's own, as seen from one interface."""
+    """The addresses that are local, as seen from one interface."""
 
     addresses: frozenset[bytes] = frozenset()
     prefixes: tuple[tuple[int, int], ...] = ()
@@ -18,9 +26,20 @@ class LocalAddresses(msgspec.Struct, frozen=True):
     broadcasts: frozenset[bytes] = frozenset()
     loopback: bool = False
     """Whether the interface is a loopback: each of its frames is sent and received here."""
+    guests_only: bool = False
+    """Whether packets of this host's own are counted on another interface, and not on this one."""
+    guests: dict[bytes, tuple[int, ...]] = {}
+    """The namespaces of guests that have an address, by that address."""
+    faced: tuple[int, ...] = ()
+    """The namespaces that the interface faces, as far as known."""
+
+    def namespaces_of(self, address: bytes) -> tuple[int, ...]:
+        """Return the namespaces that packets to `address` may be delivered in; none elsewhere."""
+        guests = self.guests.get(address, ())
+        return (OWN_NAMESPACE, *guests) if self.has(address) else guests
 
     def has(self, address: bytes) -> bool:
-        """Tell whether packets to `address` are delivered on this host."""
+        """Tell whether packets to `address` are delivered in the namespace that is captured in."""
         if address in self.addresses:
             return True
         if len(address) != 4:
@@ -59,6 +78,23 @@ def find_local(table: LinkTable, link: Link | None) -> LocalAddresses:
         ),
         broadcasts=frozenset(entry.broadcast for entry in table.addresses if entry.broadcast),
         loopback=link is not None and link.loopback,
+    )
+
+
+def add_guests(
+    local: LocalAddresses, guests: Mapping[int, LocalAddresses], *, guests_only: bool = False
+) -> LocalAddresses:
+    """Return `local` with the addresses of guests, by namespace; loopback ones never come out."""
+    namespaces: dict[bytes, tuple[int, ...]] = {}
+    for namespace, known in sorted(guests.items()):
+        for address in known.addresses - {_LOOPBACK_V6}:
+            namespaces[address] = (*namespaces.get(address, ()), namespace)
+    return msgspec.structs.replace(
+        local,
+        broadcasts=local.broadcasts.union(*[known.broadcasts for known in guests.values()]),
+        guests_only=guests_only,
+        guests=namespaces,
+        faced=tuple(sorted(guests)),
     )
 
 

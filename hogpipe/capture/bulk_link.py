@@ -24,14 +24,17 @@ from hogpipe.capture.link_types import (
     VLAN_ETHERTYPES,
     LinkType,
 )
+from hogpipe.capture.rows import Indices, Octets, RowType, read_rows, read_values, row_type
 from hogpipe.capture.wire_key import Path
-
-Indices = NDArray[np.int64]
-Octets = NDArray[np.uint8]
 
 NOT_IP, ODD = 0, 1
 """What a row may be beside 4 and 6, the versions of IP. Any other number is odd too."""
-_TAGGED, _SESSION = 2, 3
+_TAGGED, _SESSION = 7, 8
+
+_U8, _U16, _U32 = np.dtype(np.uint8), np.dtype(">u2"), np.dtype(">u4")
+_SLL = row_type(16, {"packet_type": (">u2", 0), "hardware": (">u2", 2), "ethertype": (">u2", 14)})
+_SLL2 = row_type(20, {"ethertype": (">u2", 0), "hardware": (">u2", 8), "packet_type": ("u1", 10)})
+_INCOMING, _OUTGOING, _LOOPBACK = map(np.uint8, (Path.INCOMING, Path.OUTGOING, Path.LOOPBACK))
 
 
 class Packets(NamedTuple):
@@ -55,16 +58,8 @@ def locate_packets(link_type: int, data: bytes, start: Indices, end: Indices) ->
     return packets
 
 
-def windows(data: bytes, at: Indices, width: int) -> Octets:
-    """Return the `width` bytes from each `at` on, as rows; `at` is clipped to fit into `data`."""
-    last = len(data) - width
-    # Every window of the data without a copy: they overlap, one begins at each byte.
-    all_windows = np.ndarray((last + 1,), f"V{width}", data, strides=(1,))
-    return all_windows[np.minimum(at, last)].view(np.uint8).reshape(-1, width)
-
-
-def _read16(data: bytes, at: Indices) -> Indices:
-    return windows(data, at, 2).view(">u2")[:, 0].astype(np.int64)
+def _read16(data: bytes, at: Indices) -> NDArray[np.uint16]:
+    return read_values(data, at, _U16)
 
 
 def _no_path(start: Indices) -> Octets:
@@ -91,38 +86,29 @@ def _ethernet(data: bytes, start: Indices) -> Packets:
     return _by_ethertype(data, start + 14, _read16(data, start + 12), _no_path(start))
 
 
-def _sll(data: bytes, start: Indices) -> Packets:
-    header = windows(data, start, 16).view(">u2")
-    path = _cooked_path(header[:, 0], header[:, 1])
-    return _by_ethertype(data, start + 16, header[:, 7].astype(np.int64), path)
+def _cooked(data: bytes, start: Indices, header: RowType) -> Packets:
+    rows = read_rows(data, start, header)
+    path = np.where(rows["packet_type"] == COOKED_OUTGOING, _OUTGOING, _INCOMING)
+    path[rows["hardware"] == ARPHRD_LOOPBACK] = _LOOPBACK
+    return _by_ethertype(data, start + header.size, rows["ethertype"], path)
 
 
-def _sll2(data: bytes, start: Indices) -> Packets:
-    header = windows(data, start, 20)
-    halves = header.view(">u2")
-    path = _cooked_path(header[:, 10], halves[:, 4])
-    return _by_ethertype(data, start + 20, halves[:, 0].astype(np.int64), path)
+def _by_ethertype(data: bytes, at: Indices, ethertype: NDArray[np.uint16], path: Octets) -> Packets:
+    kind = _BY_ETHERTYPE.take(ethertype)
+    if np.count_nonzero(kind >= _TAGGED):
+        _pass_tags(data, at, kind)
+    return Packets(at, kind, path)
 
 
-def _cooked_path(packet_type: NDArray[np.generic], hardware: NDArray[np.generic]) -> Octets:
-    path = np.where(packet_type == COOKED_OUTGOING, Path.OUTGOING, Path.INCOMING).astype(np.uint8)
-    path[hardware == ARPHRD_LOOPBACK] = Path.LOOPBACK
-    return path
-
-
-def _by_ethertype(data: bytes, at: Indices, ethertype: Indices, path: Octets) -> Packets:
-    kind = _BY_ETHERTYPE[ethertype]
+def _pass_tags(data: bytes, at: Indices, kind: Octets) -> None:
+    """Move `at` past VLAN tags and PPPoE headers to the packet, and tell its kind."""
     for _ in range(MAX_VLAN_TAGS):
         tagged = np.flatnonzero(kind == _TAGGED)
-        if not tagged.size:
-            break
         kind[tagged] = _BY_ETHERTYPE[_read16(data, at[tagged] + 2)]
         at[tagged] += 4
     sessions = np.flatnonzero(kind == _SESSION)
-    if sessions.size:
-        inner = _pppoe(data, at[sessions])
-        at[sessions], kind[sessions] = inner.at, inner.kind
-    return Packets(at, kind, path)
+    inner = _pppoe(data, at[sessions])
+    at[sessions], kind[sessions] = inner.at, inner.kind
 
 
 def _pppoe(data: bytes, start: Indices) -> Packets:
@@ -141,7 +127,7 @@ def _by_ppp_protocol(data: bytes, at: Indices) -> Packets:
 
 
 def _raw(data: bytes, start: Indices) -> Packets:
-    kind = windows(data, start, 1)[:, 0] >> np.uint8(4)
+    kind = read_values(data, start, _U8) >> np.uint8(4)
     kind[(kind != 4) & (kind != 6)] = ODD
     return Packets(start, kind, _no_path(start))
 
@@ -154,11 +140,11 @@ def _only(version: int) -> Callable[[bytes, Indices], Packets]:
 
 
 def _loop(data: bytes, start: Indices) -> Packets:
-    return _by_family(start, windows(data, start, 4).view(">u4")[:, 0])
+    return _by_family(start, read_values(data, start, _U32))
 
 
 def _null(data: bytes, start: Indices) -> Packets:
-    family = windows(data, start, 4).view(np.uint32)[:, 0]
+    family = read_values(data, start, _U32)
     return _by_family(start, np.minimum(family, family.byteswap()))
 
 
@@ -179,9 +165,9 @@ _LOCATORS: dict[int, Callable[[bytes, Indices], Packets]] = {
     LinkType.PPP_ETHER: _pppoe,
     LinkType.RAW_FILE: _raw,
     LinkType.LOOP: _loop,
-    LinkType.LINUX_SLL: _sll,
+    LinkType.LINUX_SLL: lambda data, start: _cooked(data, start, _SLL),
     LinkType.PPP_PPPD: lambda data, start: _by_ppp_protocol(data, start + 2),
     LinkType.IPV4: _only(4),
     LinkType.IPV6: _only(6),
-    LinkType.LINUX_SLL2: _sll2,
+    LinkType.LINUX_SLL2: lambda data, start: _cooked(data, start, _SLL2),
 }

@@ -5,23 +5,23 @@ one. Both ways give the same sums, which the tests hold.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 
-from hogpipe.capture.bulk_link import NOT_IP, Indices, locate_packets
-from hogpipe.capture.bulk_packet import MOST_BYTES, PacketColumns, decode_packets
+from hogpipe.capture.bulk_link import NOT_IP, locate_packets
+from hogpipe.capture.bulk_packet import MOST_BYTES, decode_packets
 from hogpipe.capture.fragments import FirstFragment, FragmentTable, LaterFragment, Settled
-from hogpipe.capture.frame import decode_frame
+from hogpipe.capture.frame import DecodedFrame, decode_frame
 from hogpipe.capture.frames import FrameBatch
 from hogpipe.capture.grouping import Sums, sum_by_key
 from hogpipe.capture.link import Rejection
+from hogpipe.capture.rows import Indices
 from hogpipe.model import Tally
 
 __all__ = ["Decoder", "FrameBatch", "WireFlows"]
 
-LARGE_BATCH = 48
+LARGE_BATCH = 24
 """From about this many frames on, columns are cheaper than one by one."""
 
 
@@ -59,11 +59,15 @@ class Decoder:
 
     def decode(self, batch: FrameBatch) -> WireFlows:
         """Return what `batch` held, and the fragments of earlier ones that it settled."""
+        if not len(batch):
+            return _Count(Sums([], [], [], [])).flows()
+        clock = np.maximum.accumulate(batch.times_ns())
         if len(batch) >= LARGE_BATCH and len(batch.data) >= MOST_BYTES:
-            count, odd = self._decode_columns(batch)
+            count = self._decode_columns(batch, clock)
         else:
-            count, odd = _Count(Sums([], [], [], [])), np.arange(len(batch))
-        self._decode_each(batch, odd, count)
+            count = _Count(Sums([], [], [], []))
+            self._decode_each(batch, clock, count)
+        count.settle(self._fragments.advance(int(clock[-1])))
         return count.flows()
 
     def flush(self) -> WireFlows:
@@ -72,87 +76,83 @@ class Decoder:
         count.settle(self._fragments.flush())
         return count.flows()
 
-    def _decode_columns(self, batch: FrameBatch) -> tuple["_Count", Indices]:
-        """Decode the ordinary frames; return also which ones are left."""
+    def _decode_columns(self, batch: FrameBatch, clock: Indices) -> "_Count":
+        """Decode the ordinary frames at once, and then the others one by one."""
         start = batch.records[:, 2].astype(np.int64)
         size = batch.records[:, 3].astype(np.int64)
         end = start + size
         packets = locate_packets(self._link_type, batch.data, start, end)
-        columns = [decode_packets(batch.data, packets, end, version) for version in (4, 6)]
-        ordinary = PacketColumns(*map(np.concatenate, zip(*columns, strict=True)))
-        foreign = packets.kind == NOT_IP
-        left = ~foreign
-        left[ordinary.frame] = False
+        ordinary = decode_packets(batch.data, packets, end)
         count = _Count(sum_by_key(ordinary))
-        count.captured = Tally(len(ordinary.frame), int(ordinary.lengths.sum()))
-        count.not_ip = Tally(int(foreign.sum()), int(size[foreign].sum()))
-        count.captured.add(count.not_ip)
-        return count, np.flatnonzero(left)
+        if len(ordinary.frame) < len(batch):
+            foreign = packets.kind == NOT_IP
+            count.not_ip = Tally(int(foreign.sum()), int(size[foreign].sum()))
+            odd = ~foreign
+            odd[ordinary.frame] = False
+            self._decode_each(batch.take(odd), clock[odd], count)
+        return count
 
-    def _decode_each(self, batch: FrameBatch, indices: Indices, count: "_Count") -> None:
-        """Decode the frames at `indices` one by one, then let time pass."""
-        if not len(batch):
-            return
-        clock = np.maximum.accumulate(batch.times_ns())
-        lengths = batch.original_lengths
-        places = batch.records[indices, 2:].tolist()
-        for index, (start, size) in zip(indices.tolist(), places, strict=True):
-            frame = batch.data[start : start + size]
-            original = None if lengths is None else int(lengths[index])
-            decoded = decode_frame(self._link_type, frame, original)
-            if isinstance(decoded, Rejection):
+    def _decode_each(self, batch: FrameBatch, clock: Indices, count: "_Count") -> None:
+        """Decode frames one by one; `clock` is the newest time that was seen up to each."""
+        data, lengths = batch.data, batch.original_lengths
+        originals = [None] * len(batch) if lengths is None else lengths.tolist()
+        places = batch.records[:, 2:].tolist()
+        for (start, size), original, now_ns in zip(places, originals, clock.tolist(), strict=True):
+            decoded = decode_frame(self._link_type, data[start : start + size], original)
+            if not isinstance(decoded, DecodedFrame):
                 count.reject(decoded, size)
                 continue
             if decoded.length_floored:
                 count.length_floored.add(Tally(1, decoded.length))
-            fragment, now = decoded.fragment, int(clock[index])
-            if isinstance(fragment, LaterFragment):
-                count.settle(
-                    self._fragments.later(fragment.ident, decoded.key, decoded.length, now)
-                )
-                continue
-            count.add(decoded.key, 1, decoded.length, opened=decoded.opened)
-            if isinstance(fragment, FirstFragment):
-                count.settle(self._fragments.first(fragment.ident, decoded.key, now))
-        count.settle(self._fragments.advance(int(clock[-1])))
+            if decoded.fragment is None:
+                count.add(decoded.key, 1, decoded.length, decoded.opened)
+            else:
+                self._decode_fragment(decoded, now_ns, count)
+
+    def _decode_fragment(self, decoded: DecodedFrame, now_ns: int, count: "_Count") -> None:
+        match decoded.fragment:
+            case FirstFragment(ident):
+                count.add(decoded.key, 1, decoded.length, decoded.opened)
+                count.settle(self._fragments.first(ident, decoded.key, now_ns))
+            case LaterFragment(ident):
+                count.settle(self._fragments.later(ident, decoded.key, decoded.length, now_ns))
 
 
-@dataclass(slots=True)
 class _Count:
     """The sums of a batch as they grow."""
 
-    sums: Sums
-    captured: Tally = field(default_factory=Tally)
-    not_ip: Tally = field(default_factory=Tally)
-    undecoded: Tally = field(default_factory=Tally)
-    length_floored: Tally = field(default_factory=Tally)
-    _places: dict[bytes, int] | None = None
+    def __init__(self, sums: Sums) -> None:
+        self._sums = sums
+        self._places: dict[bytes, int] | None = None
+        self.not_ip = Tally()
+        self.undecoded = Tally()
+        self.length_floored = Tally()
 
-    def add(self, key: bytes, packets: int, length: int, *, opened: bool) -> None:
-        self.captured.packets += packets
-        self.captured.bytes += length
+    def add(self, key: bytes, packets: int, length: int, opened: bool) -> None:
+        sums = self._sums
         if self._places is None:
-            self._places = {key: place for place, key in enumerate(self.sums.keys)}
-        place = self._places.setdefault(key, len(self._places))
-        if place == len(self.sums.keys):
-            self.sums.keys.append(key)
-            self.sums.packets.append(packets)
-            self.sums.bytes.append(length)
-            self.sums.opened.append(opened)
+            self._places = {key: place for place, key in enumerate(sums.keys)}
+        place = self._places.get(key)
+        if place is None:
+            self._places[key] = len(sums.keys)
+            sums.keys.append(key)
+            sums.packets.append(packets)
+            sums.bytes.append(length)
+            sums.opened.append(opened)
         else:
-            self.sums.packets[place] += packets
-            self.sums.bytes[place] += length
-            self.sums.opened[place] |= opened
+            sums.packets[place] += packets
+            sums.bytes[place] += length
+            sums.opened[place] |= opened
 
     def settle(self, settled: Iterable[Settled]) -> None:
         for one in settled:
             self.add(one.key, one.packets, one.bytes, opened=False)
 
     def reject(self, why: Rejection, size: int) -> None:
-        self.captured.add(Tally(1, size))
         (self.not_ip if why is Rejection.NOT_IP else self.undecoded).add(Tally(1, size))
 
     def flows(self) -> WireFlows:
-        return WireFlows(
-            *self.sums, self.captured, self.not_ip, self.undecoded, self.length_floored
-        )
+        captured = Tally(sum(self._sums.packets), sum(self._sums.bytes))
+        captured.add(self.not_ip)
+        captured.add(self.undecoded)
+        return WireFlows(*self._sums, captured, self.not_ip, self.undecoded, self.length_floored)

@@ -11,7 +11,7 @@ import msgspec
 
 from hogpipe.capture.fragments import FirstFragment, LaterFragment
 from hogpipe.capture.link import Packet, Rejection, locate_packet
-from hogpipe.capture.wire_key import Path, WireKey, pack_key, unpack_key
+from hogpipe.capture.wire_key import KEY, Path, WireKey, pack_key, unpack_key
 
 __all__ = ["DecodedFrame", "Path", "Rejection", "WireKey", "decode_frame", "pack_key", "unpack_key"]
 
@@ -57,11 +57,6 @@ class DecodedFrame(msgspec.Struct, frozen=True, gc=False):
     """The length is not known, only the least that it can be."""
 
 
-class _Length(msgspec.Struct, frozen=True, gc=False):
-    bytes: int
-    floored: bool
-
-
 class _Chain(msgspec.Struct, frozen=True, gc=False):
     """Where IPv6 extension headers lead; `fragment` is its kind and the packet's identification."""
 
@@ -70,13 +65,9 @@ class _Chain(msgspec.Struct, frozen=True, gc=False):
     fragment: tuple[type[FirstFragment | LaterFragment], int] | None
 
 
-class _Transport(msgspec.Struct, frozen=True, gc=False):
-    source: int
-    destination: int
-    opened: bool
-
-
-_NO_TRANSPORT = _Transport(0, 0, opened=False)
+_Transport = tuple[int, int, bool]
+"""Source port, destination port, and whether it is a TCP SYN without ACK."""
+_NO_TRANSPORT: _Transport = (0, 0, False)
 
 
 def decode_frame(
@@ -87,7 +78,7 @@ def decode_frame(
     `frame` is what was captured of it, `original_length` its length on the link where known.
     """
     packet = locate_packet(link_type, frame)
-    if isinstance(packet, Rejection):
+    if not isinstance(packet, Packet):
         return packet
     if packet.version == 4:
         return _decode_ipv4(frame, packet, original_length)
@@ -104,24 +95,23 @@ def _decode_ipv4(
         frame, at
     )
     header = (first & 0x0F) * 4
-    length = _Length(total, floored=False)
+    length, floored = total, False
     if total == 0 and protocol == TCP:
-        length = _untold_length(frame, at, original_length)
-    if first >> 4 != 4 or header < _IPV4.size or length.bytes < header:
+        length, floored = _untold_length(frame, at, original_length)
+    if first >> 4 != 4 or header < _IPV4.size or length < header:
         return Rejection.UNDECODED
-    offset, more = flags_offset & 0x1FFF, bool(flags_offset & 0x2000)
-    fragment = None
+    offset, more = flags_offset & 0x1FFF, flags_offset & 0x2000
+    fragment: FirstFragment | LaterFragment | None = None
     if offset or more:
         ident = _IDENT.pack(4, protocol, packet.path, source, destination, identification)
         fragment = LaterFragment(ident) if offset else FirstFragment(ident)
     transport = _NO_TRANSPORT
     if not offset:
-        end = min(len(frame), at + length.bytes)
+        end = min(len(frame), at + length)
         transport = _read_transport(frame, at + header, end, 4, protocol)
-    key = WireKey(
-        4, protocol, packet.path, source, transport.source, destination, transport.destination
-    )
-    return DecodedFrame(pack_key(key), length.bytes, transport.opened, fragment, length.floored)
+    source_port, destination_port, opened = transport
+    key = KEY.pack(4, protocol, packet.path, source_port, destination_port, source, destination)
+    return DecodedFrame(key, length, opened, fragment, floored)
 
 
 def _decode_ipv6(
@@ -131,12 +121,12 @@ def _decode_ipv6(
     if len(frame) - at < _IPV6.size or frame[at] >> 4 != 6:
         return Rejection.UNDECODED
     payload, next_header, source, destination = _IPV6.unpack_from(frame, at)
-    length = _Length(_IPV6.size + payload, floored=False)
+    length, floored = _IPV6.size + payload, False
     if payload == 0 and next_header == HOP_BY_HOP:
-        length = _Length(_IPV6.size + _read_jumbo_length(frame, at + _IPV6.size), floored=False)
+        length = _IPV6.size + _read_jumbo_length(frame, at + _IPV6.size)
     elif payload == 0 and next_header == TCP:
-        length = _untold_length(frame, at, original_length)
-    end = min(len(frame), at + length.bytes)
+        length, floored = _untold_length(frame, at, original_length)
+    end = min(len(frame), at + length)
     chain = _follow_extensions(frame, at + _IPV6.size, end, next_header)
     fragment = None
     if chain.fragment is not None:
@@ -146,17 +136,21 @@ def _decode_ipv6(
     transport = _NO_TRANSPORT
     if not isinstance(fragment, LaterFragment):
         transport = _read_transport(frame, chain.at, end, 6, chain.protocol)
-    key = WireKey(
-        6, chain.protocol, packet.path, source, transport.source, destination, transport.destination
+    source_port, destination_port, opened = transport
+    key = KEY.pack(
+        6, chain.protocol, packet.path, source_port, destination_port, source, destination
     )
-    return DecodedFrame(pack_key(key), length.bytes, transport.opened, fragment, length.floored)
+    return DecodedFrame(key, length, opened, fragment, floored)
 
 
-def _untold_length(frame: bytes, at: int, original_length: int | None) -> _Length:
-    """Return the length of a BIG TCP packet at `at`, whose header has no room for it."""
+def _untold_length(frame: bytes, at: int, original_length: int | None) -> tuple[int, bool]:
+    """Return the length of a BIG TCP packet at `at`, which its header has no room for.
+
+    And whether that is only the least that it can be.
+    """
     if original_length is None:
-        return _Length(max(BIG_TCP_FLOOR, len(frame) - at), floored=True)
-    return _Length(max(original_length, len(frame)) - at, floored=False)
+        return max(BIG_TCP_FLOOR, len(frame) - at), True
+    return max(original_length, len(frame)) - at, False
 
 
 def _read_jumbo_length(frame: bytes, at: int) -> int:
@@ -198,10 +192,9 @@ def _read_transport(frame: bytes, at: int, end: int, version: int, protocol: int
     if protocol in WITH_PORTS and at + _PORTS.size <= end:
         source, destination = _PORTS.unpack_from(frame, at)
         flags = frame[at + TCP_FLAGS] if protocol == TCP and at + TCP_FLAGS < end else 0
-        opened = flags & (SYN | ACK) == SYN
-        return _Transport(source, destination, opened)
+        return source, destination, flags & (SYN | ACK) == SYN
     if (version, protocol) in ECHO_TYPES and at + _ECHO.size <= end:
         kind, identifier = _ECHO.unpack_from(frame, at)
         if kind in ECHO_TYPES[version, protocol]:
-            return _Transport(identifier, identifier, opened=False)
+            return identifier, identifier, False
     return _NO_TRANSPORT

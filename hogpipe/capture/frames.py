@@ -30,6 +30,12 @@ class FrameBatch:
         part = None if lengths is None else lengths[start:stop]
         return FrameBatch(self.data, self.records[start:stop], part)
 
+    def take(self, chosen: NDArray[np.bool_]) -> "FrameBatch":
+        """Return the frames that are `chosen`, without copying them."""
+        lengths = self.original_lengths
+        part = None if lengths is None else lengths[chosen]
+        return FrameBatch(self.data, self.records[chosen], part)
+
     def times_ns(self) -> NDArray[np.int64]:
         """Return when each frame passed, nanoseconds since the epoch."""
         seconds = self.records[:, 0].astype(np.int64)

@@ -83,13 +83,13 @@ def _cooked_path(packet_type: int, hardware: int) -> Path:
 
 
 def _by_ethertype(frame: bytes, at: int, ethertype: int, path: Path) -> Packet | Rejection:
-    for _ in range(MAX_VLAN_TAGS):
-        if ethertype not in VLAN_ETHERTYPES:
-            break
+    tags = 0
+    while ethertype in VLAN_ETHERTYPES:
+        tags += 1
+        if tags > MAX_VLAN_TAGS:
+            return Rejection.UNDECODED
         (ethertype,) = _U16.unpack_from(frame, at + 2)
         at += 4
-    if ethertype in VLAN_ETHERTYPES:
-        return Rejection.UNDECODED
     if ethertype == ETHERTYPE_PPPOE_SESSION:
         return _pppoe(frame, at, path)
     version = ETHERTYPE_VERSIONS.get(ethertype)

@@ -9,11 +9,14 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
+from pathlib import Path
 
 import msgspec
 
 from hogpipe.capture.addresses import find_local
+from hogpipe.capture.guests import Guests
 from hogpipe.capture.interfaces import ANY, find_unknown, select_links
 from hogpipe.capture.netlink import LinkMonitor, LinkTable, read_link_table
 from hogpipe.capture.pcap import BATCH_FRAMES, READ_TIMEOUT_MS, open_live
@@ -23,8 +26,10 @@ from hogpipe.model import FlowBatch
 
 log = logging.getLogger(__name__)
 
-# Between two reads that found little: many interfaces that wake us one by one cost more.
-_PACE_SECONDS = 0.002
+# A batch costs a lot before its first frame, so a busy link is left to fill up: for a multiple of
+# the CPU time that it took last. The longest rest is short beside the ring's patience (`pcap`).
+_REST_FACTOR = 16
+_SHORTEST_REST, _LONGEST_REST = 0.002, 0.004
 _LAST_FRAMES_SECONDS = 2 * READ_TIMEOUT_MS / 1000
 _ANY_INDEX = 0  # of the pseudo-interface; the kernel counts from 1
 
@@ -37,6 +42,8 @@ class LiveOptions(msgspec.Struct, frozen=True, kw_only=True):
     snaplen: int = 128
     buffer_mib: int = 16
     promiscuous: bool = False
+    procfs: Path = Path("/proc")
+    """Where the processes of other network namespaces are seen."""
 
 
 class LiveSource:
@@ -47,6 +54,8 @@ class LiveSource:
     def __init__(self, options: LiveOptions) -> None:
         self._options = options
         self._taps: dict[int, Tap] = {}
+        self._table = LinkTable()
+        self._guests = Guests(options.procfs)
         self._refused: set[int] = set()  # interfaces that could not be opened, and are told of
         self._monitor: LinkMonitor | None = None
         self._poll = select.poll()
@@ -103,20 +112,26 @@ class LiveSource:
     def _turn(self, offer: Callable[[FlowBatch], None]) -> None:
         """Wait for frames, a change or a stop, and deal with the first two."""
         assert self._monitor is not None
-        ready = {descriptor for descriptor, _events in self._poll.poll()}
+        ready = dict(self._poll.poll())
+        before = time.thread_time()
         batch = FlowBatch()
         if self._monitor.fileno() in ready:
             self._monitor.drain()
             _warn(self._follow(read_link_table(), batch))
+        self._look_for_guests()
         ready_taps = [(i, tap) for i, tap in self._taps.items() if tap.fileno() in ready]
-        failed = [index for index, tap in ready_taps if not self._read(tap, batch)]
-        for index in failed:
-            self._drop(index, batch)
+        failed = [
+            index
+            for index, tap in ready_taps
+            if ready[tap.fileno()] & select.POLLERR or not self._read(tap, batch)
+        ]
+        self._lose(failed, batch)
         if failed:  # one may be up again already, and word of that may have come before its error
             _warn(self._follow(read_link_table(), batch))
         _offer(batch, offer)
         if batch.counts.captured.packets < BATCH_FRAMES:
-            self._stopping.wait(_PACE_SECONDS)
+            rest = _REST_FACTOR * (time.thread_time() - before)
+            time.sleep(min(max(rest, _SHORTEST_REST), _LONGEST_REST))
 
     def _read(self, tap: Tap, batch: FlowBatch) -> bool:
         """Read one tap into `batch`; return whether it can be read again."""
@@ -150,10 +165,11 @@ class LiveSource:
 
         Returns why some could not be opened, once for each.
         """
+        self._table = table
+        self._guests.follow(table.links, select_links(self._options.interfaces, table.links))
+        self._look_for_guests()
         wanted = self._view(table)
-        for index in self._taps.keys() - wanted.keys():
-            log.info("%s: the interface is down or gone", self._taps[index].name)
-            self._drop(index, batch)
+        self._lose(self._taps.keys() - wanted.keys(), batch)
         failures: list[HogpipeError] = []
         for index, view in wanted.items():
             if index in self._taps:
@@ -172,14 +188,29 @@ class LiveSource:
     def _view(self, table: LinkTable) -> dict[int, View]:
         """Return what is to be captured now, by interface index."""
         patterns = self._options.interfaces
-        views = {
-            link.index: View(link.name, find_local(table, link), link.big_tcp)
-            for link in select_links(patterns, table.links)
-        }
+        views = {}
+        for found in select_links(patterns, table.links):
+            link, elsewhere = found
+            local = find_local(table.without_addresses_of(elsewhere), link)
+            local = self._guests.add_to(local, link.index, guests_only=found.is_door)
+            guests = self._guests.faces_any(link.index)
+            views[link.index] = View(link.name, local, link.big_tcp, guests)
         if ANY in patterns:
             big_tcp = any(link.big_tcp for link in table.links)
             views[_ANY_INDEX] = View(ANY, find_local(table, None), big_tcp)
         return views
+
+    def _look_for_guests(self) -> None:
+        """Take guests and their addresses into account if it is time to look for them."""
+        now = time.monotonic()
+        if self._guests.is_due(now) and self._guests.refresh(now):
+            for index, view in self._view(self._table).items():
+                if index in self._taps:
+                    self._taps[index].update(view)
+
+    def _meet_strangers(self, index: int) -> None:
+        self._guests.want(index)
+        self._look_for_guests()
 
     def _add(self, index: int, view: View) -> None:
         options = self._options
@@ -190,9 +221,20 @@ class LiveSource:
             promiscuous=options.promiscuous,
             expression=options.filter,
         )
-        tap = self._taps[index] = Tap(handle, view)
+        tap = self._taps[index] = Tap(handle, view, partial(self._meet_strangers, index))
         self._poll.register(tap, select.POLLIN)
         log.info("capturing on %s", view.name)
+
+    def _lose(self, indices: Collection[int], batch: FlowBatch) -> None:
+        """Let go of interfaces that went down or away, once all that they got is in `batch`."""
+        if indices:
+            time.sleep(_LAST_FRAMES_SECONDS)
+        for index in indices:
+            log.info(
+                "%s: the interface is down, gone or not chosen any more", self._taps[index].name
+            )
+            self._taps[index].read_rest(batch, time.time())
+            self._drop(index, batch)
 
     def _drop(self, index: int, batch: FlowBatch) -> None:
         tap = self._taps.pop(index)

@@ -9,6 +9,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
@@ -23,6 +24,8 @@ _IFLA_LINKINFO, _IFLA_INFO_KIND, _IFLA_LINK_NETNSID = 18, 1, 37
 # IFLA_GSO_MAX_SIZE, IFLA_GRO_MAX_SIZE, IFLA_GSO_IPV4_MAX_SIZE, IFLA_GRO_IPV4_MAX_SIZE
 _PACKET_LIMITS = (41, 58, 63, 64)
 _LEGACY_LIMIT = 65536
+VETH_KINDS = frozenset({"veth", "netkit"})
+"""Kinds of links that come in pairs, what is sent on one received on the other."""
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
 
@@ -49,6 +52,11 @@ class Link(msgspec.Struct, frozen=True):
     lower: int | None = None
     big_tcp: bool = False
     """Whether it is set up for packets too long for the length field of IP."""
+    peer: int | None = None
+    """Index of the other end of a veth, if that is in this network namespace, too."""
+    peer_netns: int | None = None
+    """This namespace's id (ip-netns(8)) of the one that its peer or lower link is in, if another;
+    -1 where the kernel has none."""
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -65,6 +73,11 @@ class LinkTable(msgspec.Struct, frozen=True):
 
     links: tuple[Link, ...] = ()
     addresses: tuple[Address, ...] = ()
+
+    def without_addresses_of(self, links: AbstractSet[int]) -> "LinkTable":
+        """Return the table without the addresses that these links, given by index, have."""
+        kept = tuple(entry for entry in self.addresses if entry.link not in links)
+        return LinkTable(self.links, kept)
 
 
 def parse_messages(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -90,30 +103,33 @@ def _parse_attributes(data: bytes) -> dict[int, bytes]:
     return attributes
 
 
+def _number(attribute: bytes | None) -> int:
+    return int.from_bytes(attribute or b"", sys.byteorder)
+
+
 def parse_link(payload: bytes) -> Link:
     """Return the link of an RTM_NEWLINK message."""
     _family, hardware, index, flags, _change = _LINK.unpack_from(payload)
     attributes = _parse_attributes(payload[_LINK.size :])
     info = _parse_attributes(attributes.get(_IFLA_LINKINFO, b""))
-    kind = info.get(_IFLA_INFO_KIND)
+    kind = info.get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode("ascii", "replace") or None
     master = attributes.get(_IFLA_MASTER)
-    lower = attributes.get(_IFLA_LINK)
-    # A veth names its peer here; a link with a NETNSID names an index of another namespace.
-    if kind == b"veth\0" or _IFLA_LINK_NETNSID in attributes:
-        lower = None
+    netns = attributes.get(_IFLA_LINK_NETNSID)
+    # An index of another namespace says nothing here; zero is a tunnel that is bound to no link.
+    linked = _number(attributes.get(_IFLA_LINK)) if netns is None else 0
+    is_end = kind in VETH_KINDS
     return Link(
         index=index,
         name=attributes[_IFLA_IFNAME].rstrip(b"\0").decode("utf-8", "backslashreplace"),
         up=bool(flags & _IFF_UP),
         loopback=bool(flags & _IFF_LOOPBACK),
         hardware=hardware,
-        kind=kind.rstrip(b"\0").decode("ascii", "replace") if kind else None,
-        master=int.from_bytes(master, sys.byteorder) if master else None,
-        lower=int.from_bytes(lower, sys.byteorder) if lower else None,
-        big_tcp=any(
-            int.from_bytes(attributes.get(limit, b""), sys.byteorder) > _LEGACY_LIMIT
-            for limit in _PACKET_LIMITS
-        ),
+        kind=kind,
+        master=_number(master) or None,
+        lower=None if is_end else linked or None,
+        big_tcp=any(_number(attributes.get(limit)) > _LEGACY_LIMIT for limit in _PACKET_LIMITS),
+        peer=linked or None if is_end else None,
+        peer_netns=None if netns is None else int.from_bytes(netns, sys.byteorder, signed=True),
     )
 
 

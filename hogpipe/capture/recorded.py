@@ -1,6 +1,7 @@
-"""The local addresses that a /proc tells, for replays: of this host, or of the one recorded with.
+"""The local addresses that a /proc tells: for replays, and of guests.
 
-A recorded tree needs net/fib_trie and net/if_inet6 (net/ipv4/fib_trie.c, net/ipv6/addrconf.c).
+A recorded tree needs net/fib_trie and net/if_inet6 (net/ipv4/fib_trie.c, net/ipv6/addrconf.c); a
+process shows those of its network namespace.
 """
 
 import socket
@@ -9,16 +10,17 @@ from pathlib import Path
 from hogpipe.capture.addresses import LocalAddresses
 
 
-def read_local_addresses(procfs: Path) -> LocalAddresses:
-    """Return the addresses of the host whose /proc is at `procfs`; none where it tells none."""
-    return parse_local_addresses(_read(procfs / "net/fib_trie"), _read(procfs / "net/if_inet6"))
+def read_local_addresses(root: Path) -> LocalAddresses:
+    """Return the addresses that a /proc, or a process in it, tells in its `net`; or none."""
+    return parse_local_addresses(_read(root / "net/fib_trie"), _read(root / "net/if_inet6"))
 
 
 def _read(path: Path) -> str:
     try:
         return path.read_text("ascii", "replace")
     except OSError:
-        return ""  # a host without IPv6 has no if_inet6, a partial recording may lack either
+        # A host without IPv6 has no if_inet6, a recording may lack either, a process may be gone.
+        return ""
 
 
 def parse_local_addresses(fib_trie: str, if_inet6: str) -> LocalAddresses:
@@ -31,6 +33,8 @@ def parse_local_addresses(fib_trie: str, if_inet6: str) -> LocalAddresses:
         match line.split():
             case ["|--", text]:
                 leaf = _parse_v4(text)
+            case ["/32", _scope, "LOCAL"] if leaf:
+                addresses.add(leaf)
             case [length, _scope, "LOCAL"] if leaf and (mask := _parse_mask(length)):
                 prefixes[int.from_bytes(leaf, "big") & mask, mask] = None
             case [_length, _scope, "BROADCAST"] if leaf:
@@ -54,8 +58,8 @@ def _parse_v4(text: str) -> bytes:
 
 
 def _parse_mask(text: str) -> int:
-    """Return the mask of "/N"; 0 where it is none."""
+    """Return the mask of "/N" that leaves more than one address; 0 where it is none."""
     length = text.removeprefix("/")
-    if not length.isdecimal() or not 1 <= int(length) <= 32:
+    if not length.isdecimal() or not 1 <= int(length) < 32:
         return 0
     return 0xFFFFFFFF << (32 - int(length)) & 0xFFFFFFFF

@@ -1,11 +1,14 @@
 """One interface that is being captured: its handle, and how its frames become flows."""
 
+from collections.abc import Callable
+
 import msgspec
 
 from hogpipe.capture.addresses import LocalAddresses
 from hogpipe.capture.decode import Decoder
 from hogpipe.capture.direction import Direction
 from hogpipe.capture.fragments import FragmentTable
+from hogpipe.capture.frames import FrameBatch
 from hogpipe.capture.pcap import Handle
 from hogpipe.model import FlowBatch
 
@@ -18,15 +21,22 @@ class View(msgspec.Struct, frozen=True):
     name: str
     local: LocalAddresses
     big_tcp: bool
+    faces_guests: bool = False
 
 
 class Tap:
-    """One interface that is being captured."""
+    """One interface that is being captured.
 
-    def __init__(self, handle: Handle, view: View) -> None:
+    `on_strangers` is called when new flows pass an interface that faces guests and no known guest
+    takes part in them, before they are counted: it may update the view.
+    """
+
+    def __init__(self, handle: Handle, view: View, on_strangers: Callable[[], None]) -> None:
         self.name = view.name
         self._handle = handle
         self._exact = view.big_tcp
+        self._faces_guests = view.faces_guests
+        self._on_strangers = on_strangers
         self._drops_read = 0.0
         self._decoder = Decoder(handle.link_type, FragmentTable())
         self._direction = Direction(view.name, view.local)
@@ -35,6 +45,7 @@ class Tap:
         """Go on with a new view of the interface."""
         self.name = view.name
         self._exact = self._exact or view.big_tcp
+        self._faces_guests = view.faces_guests
         self._direction.update(view.name, view.local)
 
     def fileno(self) -> int:
@@ -49,15 +60,31 @@ class Tap:
         else:
             frames = self._handle.read()
         if len(frames):
-            wire = self._decoder.decode(frames)
-            # Unannounced BIG TCP (a veth's peer may be set up for it): from now on read lengths.
-            self._exact = self._exact or wire.lengths_wanted
-            self._direction.turn(wire, batch)
+            self._count(frames, batch)
         if now >= self._drops_read + _DROPS_SECONDS:
             self._drops_read = now
             self._count_drops(batch)
         if failure:
             raise failure
+
+    def read_rest(self, batch: FlowBatch, until: float) -> None:
+        """Add what came before `until`, in seconds since 1970, even if the interface has failed."""
+        failure, last = None, 0.0
+        while failure is None and last < until:
+            frames, failure = self._handle.read_exact()
+            if not len(frames):
+                return
+            seconds, microseconds = map(int, frames.records[-1][:2])
+            last = seconds + microseconds / 1e6
+            self._count(frames, batch)
+
+    def _count(self, frames: FrameBatch, batch: FlowBatch) -> None:
+        wire = self._decoder.decode(frames)
+        # Unannounced BIG TCP (a veth's peer may be set up for it): from now on read lengths.
+        self._exact = self._exact or wire.lengths_wanted
+        if self._faces_guests and self._direction.meets_strangers(wire):
+            self._on_strangers()
+        self._direction.turn(wire, batch)
 
     def _count_drops(self, batch: FlowBatch) -> None:
         kernel, interface = self._handle.take_drops()

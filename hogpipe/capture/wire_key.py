@@ -25,6 +25,9 @@ class Path(IntEnum):
     LOOPBACK = 3
 
 
+_PATHS = tuple(Path)
+
+
 class WireKey(msgspec.Struct, frozen=True, gc=False):
     """A five-tuple as on the wire.
 
@@ -62,7 +65,7 @@ def unpack_key(packed: bytes) -> WireKey:
     return WireKey(
         version,
         protocol,
-        Path(path),
+        _PATHS[path],
         source[:width],
         source_port,
         destination[:width],

@@ -22,8 +22,8 @@ class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True):
     source: Literal["pcap", "savefile", "ebpf"] = "pcap"
     """Live interfaces, a capture file, or the kernel's own hooks (not in this version)."""
     interfaces: Annotated[tuple[_NotEmpty, ...], Meta(min_length=1)] = ("auto",)
-    """Names or globs; "auto" is each interface that is up, loopback aside, that no other captured
-    one stands under."""
+    """Names or globs; "auto" is each interface that is up, loopback aside, and of those that stand
+    upon one another the one that shows each packet once."""
     filter: str = ""
     """A BPF expression (pcap-filter(7)); all packets where empty."""
     snaplen: Annotated[int, Meta(ge=96, le=262144)] = 128

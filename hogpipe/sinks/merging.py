@@ -3,7 +3,8 @@
 Traffic records that say the same of everything but numbers and stamp are one group. Within a group
 bytes, packets, the bytes of each attribution quality, and flows are added. A flow that moved bytes
 in both windows thus counts twice, just as it does for whoever adds up the two records unmerged.
-Of stats records the deltas are added and the states (`pending`, `sinks`, memory) are the newest.
+Of stats records the deltas are added and the states (`pending`, `sinks`, memory) are the newest;
+of delays and of medians the longest stays (the median of two windows lies between theirs).
 The window spans both; timestamp, sequence, run and host are those of the newer record.
 """
 
@@ -14,6 +15,7 @@ import orjson
 
 from hogpipe.record import (
     IoInfo,
+    LatencyInfo,
     LoopInfo,
     NetworkInfo,
     Record,
@@ -138,10 +140,20 @@ def _merge_stats(older: StatsRecord, newer: StatsRecord) -> StatsRecord:
     merged["window"] = _span(older["window"], newer["window"])
     merged["sequence"] = newer["sequence"]
     merged["attribution"]["pending"] = newer["attribution"]["pending"]
+    if "latency" in older["attribution"] and "latency" in newer["attribution"]:
+        merged["attribution"]["latency"] = _slower(older, newer)
     if "self" in newer:
         merged["self"]["memory"] = newer["self"]["memory"]
         merged["self"]["loop"] = _longer(older, newer)
     return merged
+
+
+def _slower(older: StatsRecord, newer: StatsRecord) -> LatencyInfo:
+    latencies = [record["attribution"]["latency"] for record in (older, newer)]
+    return {
+        "median_seconds": max(latency["median_seconds"] for latency in latencies),
+        "max_seconds": max(latency["max_seconds"] for latency in latencies),
+    }
 
 
 def _longer(older: StatsRecord, newer: StatsRecord) -> LoopInfo:

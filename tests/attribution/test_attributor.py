@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
+from itertools import pairwise
 from typing import cast
 
 import pytest
@@ -15,9 +16,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.traffic import NGINX, attributions, deltas, exact, make_flow
 
-from hogpipe.attribution import attributor
+from hogpipe.attribution import attributor, pace
 from hogpipe.attribution.attributor import Attributor
 from hogpipe.attribution.contract import ResolverCounts
+from hogpipe.attribution.latency import Latency
 from hogpipe.attribution.pending import Waiting
 from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality, Tally, User
 
@@ -105,7 +107,7 @@ class Stage:
 
     async def next_look(self) -> float:
         """Do as `run` does when the time comes; return the time."""
-        ready = self.attributor._budget.ready_at()
+        ready = max(self.attributor._budget.ready_at(), self.attributor._rested)
         self.clock.now = max(self.clock.now, self.attributor._next_look(), ready)
         await self.attributor._look_up(self.attributor._give_up_gone(self._take_due()))
         return self.clock.now
@@ -487,6 +489,136 @@ async def test_look_ups_rest_so_that_they_stay_within_the_cpu_budget(
     assert await stage.next_look() == pytest.approx((cost - 0.01) / 0.01)
 
 
+async def test_new_flows_are_gathered_for_a_while_after_a_look_up(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.cpu_seconds = 0.01  # a dear look-up makes a long pause
+    stage.resolver.answers = {make_flow(port): exact(NGINX) for port in range(9)}
+    async with asyncio.timeout(10):
+        run = asyncio.create_task(stage.attributor.run())
+        stage.ingest(make_flow(0))
+        assert await stage.resolver.calls.get() == [make_flow(0)]
+        await stage.came_out.wait()
+        for port in (1, 2):
+            stage.ingest(make_flow(port))
+            await asyncio.sleep(0.01)  # by the stage's clock no time passes
+        assert stage.resolver.asked == [[make_flow(0)]]
+        stage.clock.now = pace._LONGEST
+        assert await stage.resolver.calls.get() == [make_flow(1), make_flow(2)]
+        run.cancel()
+        await asyncio.wait([run])
+
+
+async def gathering_after(executor: ThreadPoolExecutor, *answers: Attribution | None) -> float:
+    """Return how long flows are gathered after a look-up with these answers."""
+    stage = Stage(executor)
+    stage.attributor._pace.next_pause(1.0, 10, 0)  # grown a little
+    flows = [make_flow(port) for port in range(len(answers))]
+    stage.resolver.answers = {
+        flow: answer for flow, answer in zip(flows, answers, strict=True) if answer is not None
+    }
+    stage.ingest(*flows)
+    await stage.next_look()
+    return stage.attributor._rested - stage.clock.now
+
+
+async def test_flows_are_gathered_longer_while_their_sockets_are_found(
+    executor: ThreadPoolExecutor,
+) -> None:
+    grown = pace._SHORT_BOUND * pace._GROWTH
+    found = [exact(NGINX), Attribution(Quality.LISTENER, NGINX), ONLY_USER]
+    assert await gathering_after(executor, *found) == pytest.approx(grown * pace._GROWTH)
+    for gone in (UNATTRIBUTED, Attribution(Quality.INFERRED, NGINX)):
+        assert await gathering_after(executor, *found, gone) < grown
+    # What was not looked for says nothing.
+    assert await gathering_after(executor, None, None) == pytest.approx(grown)
+    assert await gathering_after(executor, *found, None) == pytest.approx(grown * pace._GROWTH)
+
+
+async def test_only_the_first_answer_of_a_flow_makes_the_pace(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = ONLY_USER
+    stage.ingest(FLOW)
+    await stage.next_look()
+    stage.attributor._pace.next_pause(1.0, 10, 0)
+    stage.resolver.answers[FLOW] = UNATTRIBUTED  # it is gone, but has been seen in time
+    await stage.next_look()
+    assert stage.attributor._rested - stage.clock.now >= pace._SHORT_BOUND
+
+
+async def test_the_event_loop_has_its_turn_while_very_many_answers_are_acted_on(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, max_flows=5000)
+    flows = [make_flow(port) for port in range(1, 1700)]
+    stage.resolver.answers = dict.fromkeys(flows, exact(NGINX))
+    stage.ingest(*flows)
+    seen = []
+
+    async def watch() -> None:
+        while len(stage.emitted) < len(flows):
+            seen.append(len(stage.emitted))
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(stage.attributor.settle(), watch())
+    at_work = sorted(set(seen) - {0})
+    assert len(at_work) >= 3
+    turns = [0, *at_work, len(flows)]
+    assert all(later - earlier <= 500 for earlier, later in pairwise(turns))
+
+
+@pytest.mark.parametrize("opened", [False, True])
+async def test_bytes_that_come_between_two_answers_are_told_once(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, opened: bool
+) -> None:
+    monkeypatch.setattr(attributor, "_SLICE", 1)
+    stage = Stage(executor)
+    flows = [make_flow(port) for port in range(1, 5)]
+    stage.resolver.answers = dict.fromkeys(flows, exact(NGINX))
+    stage.ingest(*flows, size=10)
+    ingested = 0
+
+    async def add() -> None:
+        nonlocal ingested
+        while len(stage.emitted) < len(flows):
+            if stage.emitted:
+                stage.ingest(*flows, size=1, opened=opened)
+                ingested += 1
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(stage.attributor.settle(), add())
+        await stage.attributor.settle()
+    told = Counter[FlowKey]()
+    for flow, size, _ in stage.drain():
+        told[flow] += size
+    assert ingested
+    assert told == dict.fromkeys(flows, 10 + ingested)
+
+
+async def test_cancelling_between_two_answers_loses_nothing(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attributor, "_SLICE", 1)
+    stage = Stage(executor)
+    flows = [make_flow(port) for port in range(1, 5)]
+    stage.resolver.answers = dict.fromkeys(flows, exact(NGINX))
+    async with asyncio.timeout(10):
+        run = asyncio.create_task(stage.attributor.run())
+        stage.ingest(*flows)
+        await stage.came_out.wait()
+        run.cancel()
+        await asyncio.wait([run])
+        before = len(stage.emitted)
+        assert 0 < before < len(flows)
+        await stage.attributor.settle()
+    assert stage.drain() == [(flow, 1, exact(NGINX)) for flow in flows]
+
+
 @pytest.mark.parametrize("steps", range(12))
 async def test_cancelling_the_look_ups_at_any_point_loses_nothing(
     executor: ThreadPoolExecutor, steps: int
@@ -559,6 +691,24 @@ async def test_what_finds_no_room_to_wait_passes_without_an_owner_and_is_counted
     counts = stage.attributor.drain_stats()
     assert counts.overflowed == Tally(packets=1, bytes=7)
     assert counts.pending_flows == 2
+
+
+async def test_latency_is_the_time_from_the_first_bytes_of_a_flow_to_its_first_answer(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.ingest(FLOW)
+    stage.clock.now = 0.2
+    stage.ingest(FLOW)
+    await stage.next_look()
+    assert stage.attributor.drain_stats().latency is None  # it was not looked for
+    stage.resolver.answers[FLOW] = ONLY_USER
+    stage.clock.now = 0.25
+    await stage.next_look()
+    assert stage.attributor.drain_stats().latency == Latency(0.25, 0.25)
+    stage.clock.now = 0.5
+    await stage.next_look()
+    assert stage.attributor.drain_stats().latency is None  # a second answer is not the first
 
 
 async def test_statistics_tell_what_was_done_since_they_were_last_asked_for(

@@ -41,20 +41,22 @@ def test_memory_is_bounded_and_keeps_the_half_that_was_used_last(
 ) -> None:
     memory = FlowMemory(max_flows, idle=60.0, now=0.0)
     recent: list[int] = []
-    puts = 0
-    discarded = 0
+    discarded: set[int] = set()
+    puts = discards = 0
     for use, port in uses:
         flow = make_flow(port)
         kept = len(memory)
         if use == "put":
             puts += memory.get(flow) is None
             memory.put(flow, KNOWN)
+            discarded.discard(port)
         elif use == "discard":
             memory.discard(flow)
-            discarded += kept - len(memory)
-        known = memory.get(flow) is not None
-        recent = [other for other in recent if other != port] + [port] * known
+            discards += kept - len(memory)
+            discarded.add(port)
+        if memory.get(flow) is not None:
+            recent = [other for other in recent if other != port] + [port]
         assert len(memory) <= max_flows
-    assert puts - discarded - memory.forgotten == len(memory)
-    latest = recent[-(max_flows // 2) :]
+    assert puts - discards - memory.forgotten == len(memory)
+    latest = [port for port in recent[-(max_flows // 2) :] if port not in discarded]
     assert all(memory.get(make_flow(port)) is not None for port in reversed(latest))

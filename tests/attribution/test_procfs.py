@@ -1,8 +1,10 @@
 """Reading /proc and what only looks like it."""
 
 import os
+import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -77,8 +79,30 @@ def test_where_net_leads_nowhere_the_tables_are_those_of_process_1(fake: FakePro
     assert Procfs(fake.root).table("tcp") == format_table([])
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_tables_of_another_network_namespace_are_not_taken_for_our_own(
+    fake: FakeProc, caplog: pytest.LogCaptureFixture, same: bool
+) -> None:
+    (fake.root / "net").rmdir()
+    (fake.root / "1" / "net").mkdir(parents=True)
+    (fake.root / "1" / "net" / "tcp").write_bytes(format_table([]))
+    (fake.root / "1" / "ns").mkdir()
+    (fake.root / "1" / "ns" / "net").symlink_to(
+        "/proc/self/ns/net" if same else "/proc/self/ns/user"
+    )
+    assert Procfs(fake.root).table("tcp") == (format_table([]) if same else None)
+    assert ("shows no sockets of the network namespace" in caplog.text) == (not same)
+
+
 def test_a_table_that_the_kernel_has_not_is_ordinary(fake: FakeProc) -> None:
     assert Procfs(fake.root).table("tcp6") is None
+
+
+def test_a_procfs_that_is_gone_is_an_error_and_not_one_without_tables(fake: FakeProc) -> None:
+    procfs = Procfs(fake.root)
+    (fake.root / "net").rmdir()
+    with pytest.raises(FileNotFoundError):
+        procfs.table("tcp")
 
 
 def test_boot_time_is_read_once(fake: FakeProc) -> None:
@@ -180,3 +204,31 @@ def test_the_folder_of_fds_changes_with_the_number_of_fds_and_with_nothing_else(
         opened = procfs.fd_folder(os.getpid())
     assert procfs.fd_folder(os.getpid()) == before
     assert (opened != before) == procfs.counts_fds
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """A folder whose path is longer than the kernel would tell; the working directory is there."""
+    before = Path.cwd()
+    os.chdir(tmp_path)
+    for _ in range(25):
+        Path("d" * 200).mkdir()
+        os.chdir("d" * 200)
+    yield Path()
+    os.chdir(before)
+    # pytest could not remove it: the names of what is in there are too long.
+    subprocess.run(["rm", "-r", tmp_path / ("d" * 200)], check=True)
+
+
+def test_a_file_with_too_long_a_path_is_no_socket_and_no_error(deep: Path) -> None:
+    with (deep / "file").open("w") as file:
+        assert Procfs(Path("/proc")).socket_inode(os.getpid(), file.fileno()) == 0
+
+
+def test_a_program_with_too_long_a_path_is_not_known(deep: Path) -> None:
+    shutil.copy(shutil.which("sleep") or "", deep / "program")
+    with subprocess.Popen(["./program", "60"]) as process:
+        procfs = Procfs(Path("/proc"))
+        assert procfs.stat(process.pid) is not None
+        assert procfs.executable(process.pid) is None
+        process.kill()

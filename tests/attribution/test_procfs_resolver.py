@@ -2,14 +2,17 @@
 
 import ipaddress
 import pwd
+import threading
 from pathlib import Path
 
 import pytest
 from support.fake_proc import CLOSE, LISTEN, FakeProc, format_row, format_time_wait
 
+from hogpipe.attribution import sampling
+from hogpipe.attribution.inference import Endpoint, EndpointOwners
 from hogpipe.attribution.resolver import ProcfsResolver
 from hogpipe.errors import ConfigurationError
-from hogpipe.model import UNATTRIBUTED, Attribution, FlowKey, Quality, User
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowKey, Process, Quality, User
 
 TCP, UDP, SCTP = 6, 17, 132
 HERE, THERE = ipaddress.ip_address("10.0.0.1").packed, ipaddress.ip_address("10.0.0.2").packed
@@ -146,6 +149,7 @@ def test_rows_that_make_no_sense_are_counted(fake: FakeProc) -> None:
     resolver = ProcfsResolver(fake.root)
     assert found(resolver, tcp_flow(4000, 80)) == (Quality.EXACT, 10)
     assert resolver.counts().rows_skipped == 1
+    assert resolver.counts().tuples_asked == 0
 
 
 def test_counters_only_grow(fake: FakeProc) -> None:
@@ -160,33 +164,168 @@ def test_counters_only_grow(fake: FakeProc) -> None:
     assert second.fds_read > 0
 
 
+class Clock:
+    """Is advanced by so much that the pause after a sample is over, whatever it cost."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float = 2.0) -> None:
+        self.now += seconds
+
+
+UNSEEN, SIBLING = tcp_flow(9999, 443), tcp_flow(9998, 443)
+
+
+def inferred(resolver: ProcfsResolver) -> tuple[Quality, int | None]:
+    """Look up two flows to one endpoint whose sockets are gone; return whose they are."""
+    answer = resolver.resolve([UNSEEN, SIBLING])
+    assert answer[UNSEEN] == answer[SIBLING]
+    process = answer[UNSEEN].process
+    return answer[UNSEEN].quality, None if process is None else process.pid
+
+
+def open_siblings(fake: FakeProc, *inodes: int) -> None:
+    """Put connections to the same endpoint, on ports that no packet was yet seen of."""
+    fake.table("tcp", *(connection(1000 + inode, 443, inode=inode) for inode in inodes))
+
+
 def test_sockets_that_were_never_seen_fall_to_the_owner_of_all_others_to_the_same_endpoint(
     fake: FakeProc,
 ) -> None:
-    now = 0.0
-    resolver = ProcfsResolver(fake.root, clock=lambda: now)
-    fake.process(500, command=b"curl", sockets={3: 71})
-    unseen, sibling = tcp_flow(9999, 443), tcp_flow(9998, 443)
+    clock = Clock()
+    resolver = ProcfsResolver(fake.root, clock=clock)
+    fake.process(500, command=b"curl")
+    resolver.prepare()
     for inode in range(71, 79):
-        assert resolver.resolve([unseen, sibling])[unseen] is UNATTRIBUTED
-        # Another connection is open now, on a port that no packet was yet seen of.
-        fake.table("tcp", connection(1000 + inode, 443, inode=inode))
-        fake.process(500, command=b"curl", sockets={3 + inode: inode})
-    last = resolver.resolve([unseen, sibling])[unseen]
-    assert (last.quality, last.process and last.process.pid) == (Quality.INFERRED, 500)
+        assert inferred(resolver) == (Quality.NONE, None)
+        clock.advance()
+        open_siblings(fake, inode)
+        fake.process(500, command=b"curl", sockets={1: inode})  # the lowest free number
+    assert inferred(resolver) == (Quality.INFERRED, 500)
     assert found(resolver, tcp_flow(9999, 444)) == (Quality.NONE, None)
     fake.table("tcp")
-    now = 31.0
-    assert found(resolver, unseen) == (Quality.NONE, None)
+    clock.advance(31.0)
+    assert found(resolver, UNSEEN) == (Quality.NONE, None)
 
 
-def test_an_endpoint_of_two_processes_infers_nothing(fake: FakeProc) -> None:
+@pytest.mark.parametrize("owners", [1, 2])
+def test_an_endpoint_of_two_processes_infers_nothing(fake: FakeProc, owners: int) -> None:
     resolver = ProcfsResolver(fake.root)
-    rows = [connection(1000 + inode, 443, inode=inode) for inode in range(71, 81)]
-    fake.table("tcp", *rows)
+    open_siblings(fake, *range(71, 81))
     fake.process(500, sockets={fd: 68 + fd for fd in range(3, 12)})
-    fake.process(600, sockets={3: 80})
-    assert found(resolver, tcp_flow(9999, 443)) == (Quality.NONE, None)
+    if owners == 2:
+        fake.process(600, sockets={3: 80})
+    else:
+        fake.process(500, sockets={fd: 68 + fd for fd in range(3, 13)})
+    resolver.prepare()
+    assert inferred(resolver) == ((Quality.INFERRED, 500) if owners == 1 else (Quality.NONE, None))
+
+
+def test_siblings_are_looked_for_once_two_flows_to_their_endpoint_went_unseen(
+    fake: FakeProc,
+) -> None:
+    clock = Clock()
+    resolver = ProcfsResolver(fake.root, clock=clock)
+    open_siblings(fake, *range(71, 79))
+    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 11)})
+    assert found(resolver, UNSEEN) == (Quality.NONE, None)
+    clock.advance()
+    assert found(resolver, tcp_flow(9999, 444)) == (Quality.NONE, None)
+    assert resolver.counts().fds_read == 0
+    clock.advance()
+    resolver.prepare()
+    assert found(resolver, SIBLING) == (Quality.INFERRED, 500)
+
+
+def test_a_batch_right_after_a_sample_makes_no_other_but_is_told_what_follows(
+    fake: FakeProc,
+) -> None:
+    clock = Clock()
+    resolver = ProcfsResolver(fake.root, clock=clock)
+    open_siblings(fake, *range(71, 78))
+    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 11)})
+    resolver.prepare()
+    assert inferred(resolver) == (Quality.NONE, None)  # seven are not enough
+    open_siblings(fake, *range(71, 79))
+    clock.advance(sampling._PAUSE / 2)
+    assert inferred(resolver) == (Quality.NONE, None)
+    clock.advance()
+    assert inferred(resolver) == (Quality.INFERRED, 500)
+    assert resolver.infer(tcp_flow(1, 443)).quality is Quality.INFERRED
+
+
+def test_after_a_sample_there_is_none_of_another_endpoint_for_a_while(fake: FakeProc) -> None:
+    clock = Clock()
+    resolver = ProcfsResolver(fake.root, clock=clock)
+    fake.table("tcp", *(connection(1000 + inode, 444, inode=inode) for inode in range(71, 79)))
+    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 11)})
+    resolver.prepare()
+    others = [tcp_flow(9999, 444), tcp_flow(9998, 444)]
+    assert inferred(resolver) == (Quality.NONE, None)
+    clock.advance(sampling._PAUSE / 2)
+    assert {one.quality for one in resolver.resolve(others).values()} == {Quality.NONE}
+    clock.advance()
+    assert {one.quality for one in resolver.resolve(others).values()} == {Quality.INFERRED}
+
+
+def test_a_sibling_whose_owner_a_quick_look_misses_is_no_doubt(fake: FakeProc) -> None:
+    clock = Clock()
+    resolver = ProcfsResolver(fake.root, clock=clock)
+    open_siblings(fake, *range(71, 81))
+    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 12)})  # nobody has the last one
+    resolver.prepare()
+    for _ in range(3):
+        assert inferred(resolver) == (Quality.INFERRED, 500)
+        clock.advance()
+
+
+def test_a_connection_that_stays_open_without_an_owner_is_doubt(fake: FakeProc) -> None:
+    clock = Clock()
+    resolver = ProcfsResolver(fake.root, clock=clock)
+    open_siblings(fake, *range(71, 80))
+    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 11)})  # nobody has the last one
+    flows = [tcp_flow(1000 + inode, 443) for inode in range(71, 80)]
+    resolver.resolve(flows)
+    assert resolver.infer(UNSEEN).quality is Quality.INFERRED  # it may just have been closed
+    clock.advance()
+    resolver.resolve(flows)
+    assert resolver.infer(UNSEEN) is UNATTRIBUTED
+
+
+class WatchedOwners(EndpointOwners):
+    """Notes by which methods it was used, and whether `lock` was held each time."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        super().__init__()
+        self._lock = lock
+        self.uses: set[tuple[str, bool]] = set()
+
+    def see(self, endpoint: Endpoint, inode: int, owner: Process | None, now: float) -> None:
+        self.uses.add(("see", self._lock.locked()))
+        super().see(endpoint, inode, owner, now)
+
+    def is_settled(self, endpoint: Endpoint, now: float) -> bool:
+        self.uses.add(("is_settled", self._lock.locked()))
+        return super().is_settled(endpoint, now)
+
+    def infer(self, endpoint: Endpoint, now: float) -> Process | None:
+        self.uses.add(("infer", self._lock.locked()))
+        return super().infer(endpoint, now)
+
+
+def test_the_rule_may_be_asked_while_another_thread_looks(fake: FakeProc) -> None:
+    resolver = ProcfsResolver(fake.root)
+    owners = resolver._endpoints = WatchedOwners(resolver._sightings)
+    open_siblings(fake, *range(71, 79))
+    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 11)})
+    resolver.prepare()
+    assert inferred(resolver) == (Quality.INFERRED, 500)
+    resolver.infer(UNSEEN)
+    assert owners.uses == {("see", True), ("is_settled", True), ("infer", True)}
 
 
 def test_sightings_of_matched_flows_count_as_well(fake: FakeProc) -> None:

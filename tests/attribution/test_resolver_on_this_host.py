@@ -9,9 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
+from support.sockets import connections, make_time_wait
 
 from hogpipe.attribution.resolver import ProcfsResolver
-from hogpipe.model import Attribution, FlowKey, Quality
+from hogpipe.attribution.table_reader import SocketTable
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowKey, Quality
 
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 NOBODY = 65534
@@ -195,6 +198,49 @@ def test_without_the_right_to_look_only_the_user_is_known_until_it_is_granted() 
     assert granted.process.pid == pid
     # There may be processes that not even root may look into.
     assert resolver.counts().not_permitted - not_permitted < not_permitted
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can bind a socket to a device everywhere")
+def test_a_flow_that_was_not_looked_for_everywhere_is_left_out_until_it_was() -> None:
+    now = 0.0
+    resolver = ProcfsResolver(Path("/proc"), socket_table="sock_diag", clock=lambda: now)
+    with connections(1) as others, connections(1, device="lo") as bound:
+        hidden = replace(bound[0], interface="elsewhere")
+        resolver.resolve(others)  # which dumps the table
+        resolver._tables._tcp_diag._look_up_cost = 0.0
+        now = 0.001
+        answer = resolver.resolve([*others, hidden])
+        assert answer.keys() == set(others)
+        assert (answer[others[0]].quality, resolver.counts().tuples_asked) == (Quality.EXACT, 2)
+        resolver._tables._tcp_diag._look_up_cost = 0.0
+        now = 1000.0
+        answer = resolver.resolve([hidden])
+    assert answer[hidden].quality is Quality.EXACT
+    assert answer[hidden].process is not None
+    assert answer[hidden].process.pid == ME
+
+
+def test_a_closed_connection_is_told_by_its_tuple_without_another_dump() -> None:
+    resolver = ProcfsResolver(Path("/proc"), socket_table="sock_diag")
+    one, other = *make_time_wait(1), *make_time_wait(1)
+    assert resolver.resolve([one]) == {one: UNATTRIBUTED}
+    reads = resolver.counts().reads
+    resolver._tables._tcp_diag._look_up_cost = 0.0
+    assert resolver.resolve([other]) == {other: UNATTRIBUTED}
+    assert resolver.counts().reads == reads + 1  # the sockets that listen
+
+
+@pytest.mark.parametrize("socket_table", ["procfs", "sock_diag"])
+def test_siblings_are_found_by_either_way(socket_table: SocketTable) -> None:
+    now = 0.0
+    resolver = ProcfsResolver(Path("/proc"), socket_table=socket_table, clock=lambda: now)
+    with connections(8) as open_ones:
+        unseen = [replace(open_ones[0], local_port=port) for port in (1, 2)]
+        resolver.resolve(unseen)  # the quick look for siblings knows no process yet, and learns
+        now = 10.0
+        answer = resolver.resolve(unseen)
+    assert {one.quality for one in answer.values()} == {Quality.INFERRED}
+    assert {one.process and one.process.pid for one in answer.values()} == {ME}
 
 
 def test_every_row_that_is_met_on_this_host_is_understood() -> None:

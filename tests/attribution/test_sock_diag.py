@@ -2,33 +2,46 @@
 
 import errno
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
 import pytest
 from support.namespaces import namespace, require
+from support.sockets import (
+    IPV4,
+    IPV6,
+    TCP,
+    UDP,
+    all_kinds_of_sockets,
+    connections,
+    make_flow,
+    make_time_wait,
+    turned,
+)
 
-from hogpipe.attribution import sock_diag
+from hogpipe.attribution import sock_diag, sock_diag_messages
 from hogpipe.attribution.matching import Match, SocketIndex, port_pairs_for, tables_for
-from hogpipe.attribution.sock_diag import look_up, read_dump
-from hogpipe.attribution.socket_table import SocketRow, parse_table
+from hogpipe.attribution.sock_diag import (
+    Dump,
+    LookedUp,
+    look_up,
+    read_dump,
+    read_dump_towards,
+    read_listening,
+)
+from hogpipe.attribution.socket_table import (
+    TCP_LISTEN,
+    TCP_TIME_WAIT,
+    SocketRow,
+    parse_table,
+)
 from hogpipe.model import FlowKey, Quality
 
-TCP, UDP, UDPLITE = socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_UDPLITE
-IPV4, IPV6 = socket.AF_INET, socket.AF_INET6
-FIN_WAIT1, FIN_WAIT2, TIME_WAIT = 4, 5, 6
+FIN_WAIT1, FIN_WAIT2 = 4, 5
 
 needs_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this host has no IPv6")
-
-
-def packed(address: str) -> bytes:
-    return socket.inet_pton(IPV6 if ":" in address else IPV4, address)
-
-
-def flow(protocol: int, local: tuple[str, int], remote: tuple[str, int]) -> FlowKey:
-    return FlowKey(protocol, packed(local[0]), local[1], packed(remote[0]), remote[1], "lo")
 
 
 def ports_of(flows: list[FlowKey]) -> dict[str, set[tuple[int, int]]]:
@@ -39,7 +52,7 @@ def ports_of(flows: list[FlowKey]) -> dict[str, set[tuple[int, int]]]:
     return ports
 
 
-def read_text(name: str, pairs: set[tuple[int, int]]) -> list[SocketRow]:
+def read_text(name: str, pairs: set[tuple[int, int]] | None = None) -> list[SocketRow]:
     """Read a table of /proc/net in the namespace of this very thread."""
     return parse_table(Path(f"/proc/thread-self/net/{name}").read_bytes(), pairs)[0]
 
@@ -64,73 +77,9 @@ def by_text(flows: list[FlowKey]) -> dict[FlowKey, Match]:
 
 
 def by_dump(flows: list[FlowKey]) -> dict[FlowKey, Match]:
-    return match_all(flows, {name: read_dump(name, p).rows for name, p in ports_of(flows).items()})
-
-
-@contextmanager
-def all_kinds_of_sockets() -> Iterator[list[FlowKey]]:
-    """Open sockets of many kinds, and give the flows that they and nobody may have."""
-    with ExitStack() as stack:
-        flows: list[FlowKey] = []
-        for family, host, place in (
-            (IPV4, "127.0.0.1", "127.0.0.1"),
-            (IPV4, "", "127.0.0.1"),
-            (IPV6, "::1", "::1"),
-            (IPV6, "", "::1"),
-            (IPV6, "", "127.0.0.1"),
-        ):
-            server = stack.enter_context(
-                socket.create_server((host, 0), family=family, dualstack_ipv6=family == IPV6)
-            )
-            flows += connect(stack, server, place)
-        for protocol in (UDP, UDPLITE):
-            for family, host in ((IPV4, "127.0.0.1"), (IPV4, ""), (IPV6, "::1"), (IPV6, "")):
-                with suppress(OSError):  # the kernel may have no UDP-Lite
-                    flows += exchange(stack, protocol, family, host)
-        yield flows
-
-
-def connect(stack: ExitStack, server: socket.socket, place: str) -> list[FlowKey]:
-    """Make connections that are accepted, half-closed, closed by either side, and waiting."""
-    port = server.getsockname()[1]
-    flows = [flow(TCP, (place, port), (place, 9))]
-    for kind in ("accepted", "half-closed", "client first", "server first", "waiting"):
-        client = stack.enter_context(socket.create_connection((place, port)))
-        peer = client.getsockname()[:2]
-        flows += [flow(TCP, (place, port), peer), flow(TCP, peer, (place, port))]
-        if kind == "waiting":
-            continue
-        accepted = stack.enter_context(server.accept()[0])
-        if kind == "half-closed":
-            client.shutdown(socket.SHUT_WR)
-        elif kind == "client first":
-            close(client, accepted)
-        elif kind == "server first":
-            close(accepted, client)
-    return flows
-
-
-def close(one: socket.socket, other: socket.socket) -> None:
-    """Close both ends, so that the first is left in TIME_WAIT."""
-    one.close()
-    assert other.recv(1) == b""
-    other.close()
-
-
-def exchange(stack: ExitStack, protocol: int, family: int, host: str) -> list[FlowKey]:
-    """Open an unconnected socket and one that is connected to it."""
-    place = host or ("127.0.0.1" if family == IPV4 else "::1")
-    server = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM, protocol))
-    server.bind((host, 0))
-    port = server.getsockname()[1]
-    client = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM, protocol))
-    client.connect((place, port))
-    peer = client.getsockname()[:2]
-    flows = [flow(protocol, peer, (place, port)), flow(protocol, (place, port), peer)]
-    if family == IPV6 and not host:
-        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        flows.append(flow(protocol, ("127.0.0.1", port), ("127.0.0.1", 9)))
-    return flows
+    ports = ports_of(flows)
+    ports["tcp"] = ports.pop("tcp", set()) | ports.pop("tcp6", set())  # they are dumped as one
+    return match_all(flows, {name: read_dump(name, p).rows for name, p in ports.items() if p})
 
 
 @needs_ipv6
@@ -148,7 +97,7 @@ def test_both_ways_give_the_same_matches_in_another_network_namespace() -> None:
 
     def compare() -> tuple[dict[FlowKey, Match], dict[FlowKey, Match], dict[FlowKey, Match]]:
         with all_kinds_of_sockets() as flows:
-            found = look_up(flows)
+            found = look_up([key for key in flows if key.protocol == TCP]).found
             looked_up = {key: Match(Quality.EXACT, (steady(row),)) for key, row in found.items()}
             return by_text(flows), by_dump(flows), looked_up
 
@@ -160,41 +109,129 @@ def test_both_ways_give_the_same_matches_in_another_network_namespace() -> None:
 
 
 @needs_ipv6
+def test_one_dump_of_tcp_holds_the_sockets_of_both_tables() -> None:
+    require("ip")
+
+    def read_both_ways() -> tuple[list[SocketRow], list[SocketRow]]:
+        with all_kinds_of_sockets() as flows:
+            ports = ports_of(flows)
+            pairs = ports["tcp"] | ports["tcp6"]
+            text = read_text("tcp", pairs) + read_text("tcp6", pairs)
+            return text, read_dump("tcp", pairs).rows
+
+    with namespace() as room:
+        text, dump = room.call(read_both_ways)
+    held = [steady(row) for row in dump if row.inode]
+    assert {len(row.local_address) for row in held} == {4, 16}
+    assert len(held) == len(set(held))
+    assert set(held) == {steady(row) for row in text if row.inode}
+
+
+@needs_ipv6
 def test_looking_a_connection_up_gives_the_row_that_the_table_has() -> None:
     with all_kinds_of_sockets() as flows:
-        connections = [key for key in flows if key.protocol == TCP]
-        text, found = by_text(connections), look_up(connections)
+        asked = [key for key in flows if key.protocol == TCP]
+        text, answer = by_text(asked), look_up(asked)
+    found = answer.found
     exact = {key: match.rows[0] for key, match in text.items() if match.quality is Quality.EXACT}
     assert {key: steady(row) for key, row in found.items()} == exact
-    assert len(found) < len(connections)
+    assert len(found) < len(asked)
     assert {len(row.local_address) for row in found.values()} == {4, 16}
     assert any(
         len(key.local_address) == 4 and len(row.local_address) == 16 for key, row in found.items()
     )
+    assert answer.closed
+    assert found.keys().isdisjoint(answer.closed)
 
 
-def test_connections_in_time_wait_are_left_out() -> None:
+def test_each_of_many_look_ups_gets_its_own_answer() -> None:
+    nobodys = [make_flow(TCP, ("127.0.0.1", 1), ("127.0.0.1", port)) for port in range(1, 100)]
+    with connections(150) as flows:
+        mixed = [key for pair in zip(flows, nobodys, strict=False) for key in pair] + flows[99:]
+        found = look_up(mixed).found
+        assert found.keys() == set(flows)
+        assert all(row.local_port == key.local_port for key, row in found.items())
+    assert look_up([]) == LookedUp()
+
+
+def test_connections_in_time_wait_are_left_out_of_a_dump_and_are_closed_by_a_look_up() -> None:
     require("ip")
 
-    def make_and_read() -> tuple[int, list[SocketRow], dict[FlowKey, SocketRow]]:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            place = server.getsockname()
-            flows = []
-            for _ in range(500):
-                client = socket.create_connection(place)
-                flows.append(flow(TCP, client.getsockname(), place))
-                accepted, _ = server.accept()
-                client.close()
-                accepted.close()
-            pairs = ports_of(flows)["tcp"]
-            waiting = sum(row.state == TIME_WAIT for row in read_text("tcp", pairs))
-            return waiting, read_dump("tcp", pairs).rows, look_up(flows)
+    def make_and_read() -> tuple[list[FlowKey], int, list[SocketRow], LookedUp]:
+        flows = make_time_wait(500)
+        pairs = ports_of(flows)["tcp"]
+        waiting = sum(row.state == TCP_TIME_WAIT for row in read_text("tcp", pairs))
+        return flows, waiting, read_dump("tcp", pairs).rows, look_up(flows)
 
     with namespace() as room:
-        waiting, rows, found = room.call(make_and_read)
+        flows, waiting, rows, looked_up = room.call(make_and_read)
     assert waiting == 500
     assert [row for row in rows if row.inode] == []
-    assert found == {}
+    assert looked_up == LookedUp(closed=set(flows))
+
+
+def test_a_tuple_that_never_was_is_neither_found_nor_closed() -> None:
+    with connections(1) as flows, socket.create_server(("127.0.0.1", 0)) as server:
+        stranger = msgspec.structs.replace(flows[0], remote_port=9)
+        # The kernel answers this one with the listening socket.
+        unconnected = make_flow(TCP, server.getsockname(), ("127.0.0.1", 9))
+        assert look_up([stranger, unconnected]) == LookedUp()
+
+
+def test_a_connection_that_is_not_yet_accepted_is_neither_found_nor_closed() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        accepted_later = make_flow(TCP, server.getsockname(), client.getsockname())
+        assert look_up([accepted_later]) == LookedUp()
+        with server.accept()[0]:
+            assert look_up([accepted_later]).found.keys() == {accepted_later}
+
+
+@needs_ipv6
+def test_the_sockets_that_listen_are_read_by_their_ports_alone() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("::1", 0), family=IPV6) as other,
+        socket.create_server(("127.0.0.1", 0)) as unwanted,
+        socket.create_connection(one.getsockname()),
+    ):
+        ports = {one.getsockname()[1], other.getsockname()[1]}
+        rows = read_listening(ports).rows
+        assert unwanted.getsockname()[1] not in ports
+        text = read_text("tcp") + read_text("tcp6")
+    assert {row.local_port for row in rows} == ports
+    assert set(rows) == {row for row in text if row.local_port in ports and row.state == TCP_LISTEN}
+
+
+@needs_ipv6
+@pytest.mark.parametrize("ports_asked", [1, 300])
+def test_what_talks_to_a_port_is_dumped_for_both_families_at_once(ports_asked: int) -> None:
+    with (
+        socket.create_server(("", 0), family=IPV6, dualstack_ipv6=True) as server,
+        socket.create_connection(("127.0.0.1", server.getsockname()[1])),
+        socket.create_connection(("::1", server.getsockname()[1])),
+    ):
+        port = server.getsockname()[1]
+        ports = {port, *range(1, ports_asked)}  # more than the kernel filters
+        towards = [row for row in read_dump_towards("tcp", ports).rows if row.remote_port == port]
+        text = read_text("tcp") + read_text("tcp6")
+    assert {len(row.local_address) for row in towards} == {4, 16}
+    assert set(towards) == {row for row in text if row.remote_port == port}
+
+
+def test_what_talks_to_a_port_is_dumped_of_udp_by_table() -> None:
+    with ExitStack() as stack:
+        server, client, unwanted = (
+            stack.enter_context(socket.socket(IPV4, socket.SOCK_DGRAM)) for _ in range(3)
+        )
+        server.bind(("127.0.0.1", 0))
+        client.connect(server.getsockname())
+        unwanted.connect(("127.0.0.1", 9))
+        port = server.getsockname()[1]
+        (row,) = read_dump_towards("udp", {port}).rows
+        assert (row.local_port, row.remote_port) == (client.getsockname()[1], port)
 
 
 def test_a_dump_of_several_datagrams_is_whole() -> None:
@@ -203,31 +240,66 @@ def test_a_dump_of_several_datagrams_is_whole() -> None:
         for _ in range(600):  # more than a datagram holds, and more ports than the kernel filters
             opened = stack.enter_context(socket.socket(IPV4, socket.SOCK_DGRAM))
             opened.bind(("127.0.0.1", 0))
-            flows.append(flow(UDP, opened.getsockname(), ("127.0.0.1", 9)))
+            flows.append(make_flow(UDP, opened.getsockname(), ("127.0.0.1", 9)))
         assert by_dump(flows) == by_text(flows)
         assert all(match.rows for match in by_dump(flows).values())
 
 
-def test_a_connection_that_is_bound_to_a_device_is_left_to_the_dump() -> None:
+def test_a_connection_that_is_bound_to_another_device_is_left_to_the_dump() -> None:
     require("ip")
 
-    def make_and_read() -> tuple[dict[FlowKey, SocketRow], dict[FlowKey, Match]]:
-        with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
-            client.connect(server.getsockname())
-            key = flow(TCP, client.getsockname(), server.getsockname())
-            return look_up([key]), by_dump([key])
+    def make_and_read() -> tuple[LookedUp, dict[FlowKey, Match], dict[FlowKey, Match]]:
+        with connections(1, device="lo") as flows:
+            seen = [
+                msgspec.structs.replace(key, interface="") for key in [*flows, turned(flows[0])]
+            ]
+            return look_up(seen), by_dump(seen), by_text(seen)
 
     with namespace() as room:
-        found, dumped = room.call(make_and_read)
-    assert found == {}
-    assert [match.quality for match in dumped.values()] == [Quality.EXACT]
+        looked_up, dumped, text = room.call(make_and_read)
+    assert looked_up == LookedUp()
+    assert [match.quality for match in dumped.values()] == [Quality.EXACT] * 2
+    assert dumped == text
 
 
+def test_a_connection_that_is_bound_to_the_interface_it_was_seen_on_is_found() -> None:
+    require("ip")
+
+    def make_and_read() -> tuple[set[FlowKey], set[FlowKey]]:
+        with connections(1, device="lo") as flows, connections(1) as unbound:
+            asked = [key for one in (*flows, *unbound) for key in (one, turned(one))]
+            return set(asked), set(look_up(asked).found)
+
+    with namespace() as room:
+        asked, found = room.call(make_and_read)
+    assert len(asked) == 4
+    assert found == asked
+
+
+@pytest.mark.parametrize("table", ["udp", "udp6"])
 def test_a_protocol_that_the_kernel_does_not_diagnose_is_an_error(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
-    monkeypatch.setitem(sock_diag._PROTOCOLS, "tcp", 200)
-    with pytest.raises(OSError, match="sock_diag tcp") as caught:
-        read_dump("tcp", {(1, 2)})
+    monkeypatch.setitem(sock_diag._PROTOCOLS, "udp", 200)
+    with pytest.raises(OSError, match=f"sock_diag {table}") as caught:
+        read_dump(table, {(1, 2)})
     assert caught.value.errno == errno.ENOENT
+    with pytest.raises(OSError, match=f"sock_diag {table}"):
+        read_dump_towards(table, {1})
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda: read_dump("tcp", {(1, 2)}),
+        lambda: read_dump_towards("tcp", {1}),
+        lambda: read_listening({1}),
+    ],
+)
+def test_a_request_for_tcp_that_the_kernel_does_not_know_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, read: Callable[[], Dump]
+) -> None:
+    monkeypatch.setattr(sock_diag_messages, "_TCPDIAG_GETSOCK", 4711)
+    with pytest.raises(OSError, match="sock_diag tcp") as caught:
+        read()
+    assert caught.value.errno == errno.EINVAL

@@ -3,6 +3,7 @@
 import errno
 import socket
 import struct
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,11 @@ from hypothesis import strategies as st
 
 from hogpipe.attribution.sock_diag_messages import (
     build_dump,
+    build_dump_towards,
+    build_listening_dump,
     build_look_up,
+    build_tcp_dump,
+    build_tcp_dump_towards,
     pack_ports,
     parse_answer,
 )
@@ -20,11 +25,16 @@ HERE, THERE = bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2])
 ROW = SocketRow(HERE, 443, THERE, 50_000, 1, 1000, 77)
 ROW6 = SocketRow(bytes(15) + b"\1", 80, bytes(16), 0, 10, 0, 78)
 DONE = struct.pack("=IHHIIi", 20, 3, 2, 0, 0, 0)
+BY_FAMILY, OLDER = 20, 18  # kinds of messages: of one family and protocol, and of TCP of both
+# Lengths of what stands before a filter: the header, and inet_diag_req_v2 or inet_diag_req.
+HEADS = {BY_FAMILY: 16 + 56, OLDER: 16 + 60}
 PORT = st.integers(0, 0xFFFF)
 PAIRS = st.sets(st.tuples(PORT, PORT), min_size=1, max_size=60)
 
 
-def format_socket(row: SocketRow, *, family: int | None = None, flags: int = 2) -> bytes:
+def format_socket(
+    row: SocketRow, *, family: int | None = None, flags: int = 2, kind: int = BY_FAMILY
+) -> bytes:
     """Return the message of a socket, with an attribute behind it as the kernel adds some."""
     if family is None:
         family = socket.AF_INET if len(row.local_address) == 4 else socket.AF_INET6
@@ -34,12 +44,25 @@ def format_socket(row: SocketRow, *, family: int | None = None, flags: int = 2) 
     body += struct.pack("=I8s", 0, b"cookie42")
     body += struct.pack("=IIIII", 0, 0, 0, row.user_id, row.inode)
     body += struct.pack("=HHB3x", 5, 8, 0)
-    return struct.pack("=IHHII", 16 + len(body), 20, flags, 0, 0) + body
+    return struct.pack("=IHHII", 16 + len(body), kind, flags, 0, 0) + body
 
 
 def filter_of(request: bytes) -> bytes:
     """Return the filter of a dump request, without the head of its attribute."""
-    return request[16 + 56 + 4 :]
+    length, kind = struct.unpack_from("=IH", request)
+    assert length == len(request)
+    attribute = request[HEADS[kind] :]
+    if attribute:
+        assert struct.unpack_from("=HH", attribute) == (len(attribute), 1)
+    return attribute[4:]
+
+
+def states_of(request: bytes) -> set[int]:
+    """Return the states of sockets that a dump request asks for."""
+    kind = struct.unpack_from("=H", request, 4)[0]
+    at = 16 + 4 if kind == BY_FAMILY else HEADS[kind] - 8
+    mask = struct.unpack_from("=I", request, at)[0]
+    return {state for state in range(32) if mask >> state & 1}
 
 
 def passes(program: bytes, local_port: int, remote_port: int) -> bool:
@@ -67,8 +90,10 @@ def test_sockets_of_both_families_come_out_as_rows() -> None:
     assert (answer.skipped, answer.done, answer.error, answer.interrupted) == (0, True, 0, False)
 
 
-def test_only_rows_of_the_wanted_ports_come_out() -> None:
-    data = format_socket(ROW) + format_socket(ROW6)
+@pytest.mark.parametrize("kind", [BY_FAMILY, OLDER])
+def test_only_rows_of_the_wanted_ports_come_out(kind: int) -> None:
+    data = format_socket(ROW, kind=kind) + format_socket(ROW6, kind=kind)
+    assert parse_answer(data).rows == [ROW, ROW6]
     assert parse_answer(data, pack_ports({(443, 50_000), (443, 0)})).rows == [ROW]
     assert parse_answer(data, pack_ports({(80, 0)})).rows == [ROW6]
     assert parse_answer(data, pack_ports({(50_000, 443)})).rows == []
@@ -128,23 +153,58 @@ def test_any_bytes_in_a_message_are_a_row_or_counted(data: st.DataObject) -> Non
     assert len(answer.rows) + answer.skipped == 1
 
 
+def build_udp(pairs: set[tuple[int, int]]) -> bytes:
+    return build_dump(socket.AF_INET, socket.IPPROTO_UDP, pairs)
+
+
+def build_udp_towards(ports: set[int]) -> bytes:
+    return build_dump_towards(socket.AF_INET6, socket.IPPROTO_UDP, ports)
+
+
 @settings(deadline=None)
-@given(PAIRS, st.lists(st.tuples(PORT, PORT)))
+@given(st.sampled_from([build_udp, build_tcp_dump]), PAIRS, st.lists(st.tuples(PORT, PORT)))
 def test_a_filter_passes_wanted_local_ports_with_wanted_remote_ones(
-    pairs: set[tuple[int, int]], others: list[tuple[int, int]]
+    build: Callable[[set[tuple[int, int]]], bytes],
+    pairs: set[tuple[int, int]],
+    others: list[tuple[int, int]],
 ) -> None:
-    program = filter_of(build_dump(socket.AF_INET, socket.IPPROTO_TCP, pairs))
+    program = filter_of(build(pairs))
     local, remote = {pair[0] for pair in pairs}, {pair[1] for pair in pairs}
     near = [(port + 1, other) for port, other in pairs]
     for mine, theirs in [*pairs, *others, *near]:
         assert passes(program, mine, theirs) == (mine in local and theirs in remote)
 
 
+@settings(deadline=None)
+@given(
+    st.sampled_from([build_udp_towards, build_tcp_dump_towards]),
+    st.sets(PORT, min_size=1, max_size=256),
+    st.lists(st.tuples(PORT, PORT)),
+)
+def test_a_filter_passes_wanted_remote_ports_whatever_the_local_one(
+    build: Callable[[set[int]], bytes], ports: set[int], others: list[tuple[int, int]]
+) -> None:
+    program = filter_of(build(ports))
+    near = [(7, port + step) for port in ports for step in (-1, 0, 1)]
+    for mine, theirs in [*others, *near]:
+        assert passes(program, mine, theirs) == (theirs in ports)
+
+
 def test_very_many_ports_are_not_filtered_by_the_kernel() -> None:
-    few = build_dump(socket.AF_INET, socket.IPPROTO_TCP, {(port, 443) for port in range(256)})
-    many = build_dump(socket.AF_INET, socket.IPPROTO_TCP, {(port, 443) for port in range(257)})
-    assert filter_of(few)
-    assert not filter_of(many)
+    for build in (build_udp, build_tcp_dump):
+        assert filter_of(build({(port, 443) for port in range(256)}))
+        assert not filter_of(build({(port, 443) for port in range(257)}))
+    for build_towards in (build_udp_towards, build_tcp_dump_towards):
+        assert filter_of(build_towards(set(range(256))))
+        assert not filter_of(build_towards(set(range(257))))
+
+
+def test_a_dump_asks_for_what_a_process_can_hold_or_for_what_listens() -> None:
+    held = {1, 2, 4, 5, 7, 8, 9, 10, 11}
+    requests = [build_udp({(1, 2)}), build_udp_towards({2}), build_tcp_dump({(1, 2)})]
+    for request in (*requests, build_tcp_dump_towards({2}), build_tcp_dump()):
+        assert states_of(request) == held
+    assert states_of(build_listening_dump()) == {10}
 
 
 def test_a_look_up_has_the_family_of_its_addresses() -> None:
@@ -152,3 +212,11 @@ def test_a_look_up_has_the_family_of_its_addresses() -> None:
     ipv6 = build_look_up(socket.IPPROTO_TCP, bytes(16), 443, bytes(16), 50_000)
     assert (ipv4[16], ipv6[16]) == (socket.AF_INET, socket.AF_INET6)
     assert len(ipv4) == len(ipv6) == struct.unpack_from("=I", ipv4)[0] == 72
+
+
+def test_a_look_up_has_the_index_of_the_device_that_it_is_told() -> None:
+    ends = socket.IPPROTO_TCP, HERE, 443, THERE, 50_000
+    at = 16 + 8 + 4 + 2 * 16  # header, what comes before the ports, ports, addresses
+    for device in (0, 7):
+        request = build_look_up(*ends, device=device)
+        assert struct.unpack_from("=I", request, at) == (device,)

@@ -293,6 +293,14 @@ def test_keys_come_in_order_of_first_appearance(count: int) -> None:
 
 
 @pytest.mark.parametrize("count", [1, LARGE_BATCH])
+def test_keys_come_in_order_of_first_appearance_whatever_their_ip_version(count: int) -> None:
+    pair = [build.ethernet(build.ipv6(17, build.udp(1, 2))), build.ethernet(ORDINARY)]
+    flows = Decoder(ETHERNET, FragmentTable()).decode(build.batch_of(pair * count))
+    assert [unpack_key(key).version for key in flows.keys] == [6, 4]
+    assert flows.packets == [count, count]
+
+
+@pytest.mark.parametrize("count", [1, LARGE_BATCH])
 def test_lengths_are_wanted_once_one_was_floored(count: int) -> None:
     big = build.ethernet(build.ipv4(6, build.tcp(), total=0))
     drawn = [build.ethernet(ORDINARY)] * count + [big]
@@ -317,6 +325,15 @@ def test_a_slice_shares_the_memory_and_keeps_times_and_lengths() -> None:
     assert part.original_lengths.tolist() == [6, 7]
 
 
+def test_chosen_frames_keep_their_times_and_lengths_and_share_the_memory() -> None:
+    batch = build.batch_of([b"a", b"bb", b"ccc"], [1, 2, 3], [5, 6, 7])
+    part = batch.take(np.array([True, False, True]))
+    assert part.data is batch.data
+    assert part.times_ns().tolist() == [1_000, 3_000]
+    assert part.original_lengths is not None
+    assert part.original_lengths.tolist() == [5, 7]
+
+
 def test_offsets_near_the_end_of_32_bits_do_not_wrap() -> None:
     records = np.array([[0, 0, 2**32 - 1, 0]] * LARGE_BATCH, np.uint32)
     flows = Decoder(ETHERNET, FragmentTable()).decode(FrameBatch(bytes(100), records))
@@ -332,8 +349,9 @@ def test_keys_with_the_same_hash_stay_apart(rows: list[tuple[int, int]]) -> None
     colliding = [(unfold(a), unfold(a * undo % (1 << 64)), 0, 0, b) for a, b in rows]
     keys = np.array(colliding, np.uint64)
     count = len(rows)
+    packed = keys.view("V40")[:, 0]
     columns = PacketColumns(
-        np.arange(count), keys, np.ones(count, np.int64), np.zeros(count, np.bool_)
+        np.arange(count), packed, np.ones(count, np.int64), np.zeros(count, np.bool_)
     )
     sums = grouping.sum_by_key(columns)
     expected = list(dict.fromkeys(row.tobytes() for row in keys))

@@ -38,6 +38,32 @@ def test_a_veth_does_not_stand_upon_its_peer(netns: Namespace) -> None:
     assert by_name["two"].lower is None
 
 
+def test_each_end_of_a_veth_names_the_other_while_both_are_in_one_namespace(
+    netns: Namespace, veth: tuple[Namespace, Namespace]
+) -> None:
+    netns.ip("link", "add", "one", "type", "veth", "peer", "name", "two")
+    by_name = {link.name: link for link in netns.call(read_link_table).links}
+    assert by_name["one"].peer == by_name["two"].index
+    assert by_name["two"].peer == by_name["one"].index
+    assert by_name["one"].peer_netns is None
+    assert by_name["lo"].peer is None
+    left, _right = veth
+    apart = {link.name: link for link in left.call(read_link_table).links}["left"]
+    assert apart.peer is None
+    assert apart.peer_netns is not None
+
+
+def test_an_end_of_a_veth_tells_the_id_of_the_namespace_that_the_other_is_in(
+    netns: Namespace, veth: tuple[Namespace, Namespace]
+) -> None:
+    left, _right = veth
+    netns.ip("link", "add", "one", "type", "veth", "peer", "name", "two")
+    netns.ip("netns", "set", left.name, "7")
+    netns.ip("link", "set", "two", "netns", left.name)
+    by_name = {link.name: link for link in netns.call(read_link_table).links}
+    assert (by_name["one"].peer, by_name["one"].peer_netns) == (None, 7)
+
+
 def test_a_bridge_port_names_its_master_and_a_macvlan_its_lower_link(netns: Namespace) -> None:
     netns.ip("link", "add", "br0", "type", "bridge")
     netns.ip("link", "add", "one", "type", "veth", "peer", "name", "two")

@@ -2,23 +2,21 @@
 
 import json
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from support.namespaces import Namespace, require
 from support.running import (
-    balance,
+    assert_conserved,
     hogpipe,
     peer,
     read_records,
     stats_of,
     tcpdump,
-    traffic_of,
     write_config,
 )
-from support.wire import Moved, count, read_packets
+from support.wire import count, read_packets, told_of
 
 SIZE = "300000"
 TAIL = 0.3  # seconds for the last packets to pass before the captures are ended
@@ -37,26 +35,6 @@ def config(folder: Path, interface: str) -> Path:
         path = "records.jsonl"
         """,
     )
-
-
-def told_of(records: Sequence[dict[str, Any]], pid: int) -> Moved:
-    total: Counter[str] = Counter()
-    for record in traffic_of(records):
-        if record.get("process", {}).get("pid") == pid:
-            for way in ("transmit", "receive"):
-                for unit in ("bytes", "packets"):
-                    total[way + unit] += record["network"]["io"][way][unit]
-    keys = ("transmitbytes", "transmitpackets", "receivebytes", "receivepackets")
-    return Moved(*[total[key] for key in keys])
-
-
-def assert_conserved(records: Sequence[dict[str, Any]]) -> None:
-    """Sum of records + counters = captured."""
-    told, counted = balance(records)
-    assert told == counted > 0
-    for record in stats_of(records):
-        assert record["capture"]["dropped"] == {"kernel": 0, "interface": 0}
-    assert stats_of(records)[-1]["attribution"]["pending"] == {"flows": 0, "bytes": 0}
 
 
 def assert_true(folder: Path, processes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -69,6 +69,15 @@ def test_of_stats_deltas_are_added_and_states_are_the_newest() -> None:
     assert merged["window"]["start"] == "2026-11-22T07:00:00.000Z"
 
 
+def test_of_latencies_the_longest_stays() -> None:
+    older, newer, none = stats(1), stats(2), stats(3)
+    older["attribution"]["latency"] = {"median_seconds": 0.2, "max_seconds": 0.3}
+    newer["attribution"]["latency"] = {"median_seconds": 0.1, "max_seconds": 0.5}
+    (merged,) = merge_windows([older], [newer], [none])
+    assert merged["type"] == "stats"
+    assert merged["attribution"]["latency"] == {"median_seconds": 0.2, "max_seconds": 0.5}
+
+
 def test_what_is_merged_is_not_changed() -> None:
     windows: list[list[Record]] = [[traffic(1), stats(2)], [traffic(3), stats(4)]]
     before = deepcopy(windows)

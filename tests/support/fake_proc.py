@@ -1,9 +1,12 @@
 """A tree in the shape of /proc, with whatever processes and sockets a test needs."""
 
 import os
+import shutil
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from hogpipe.attribution.procfs import parse_stat
 
 BOOT_TIME = 1_700_000_000
 
@@ -82,7 +85,7 @@ class FakeProc:
     ) -> Path:
         """Put a process that holds `sockets` (inode by fd), and return its directory."""
         home = self.root / str(pid)
-        (home / "fd").mkdir(parents=True, exist_ok=True)
+        self._begin(home, start)
         fields = [b"S", b"%d" % parent, *[b"0"] * 17, b"%d" % start, *[b"0"] * 30]
         (home / "stat").write_bytes(b"%d (%b) %b\n" % (pid, command, b" ".join(fields)))
         (home / "status").write_bytes(b"Name:\tx\nUid:\t%d\t9\t9\t9\nGid:\t8\t8\t8\t8\n" % uid)
@@ -98,6 +101,32 @@ class FakeProc:
             (home / "fd" / str(fd)).symlink_to(f"socket:[{inode}]")
         self.touch(pid)
         return home
+
+    def _begin(self, home: Path, start: int) -> None:
+        """Make the folder of fds: like the kernel, a new one for a new process."""
+        home.mkdir(exist_ok=True)
+        try:
+            same = parse_stat((home / "stat").read_bytes()).start == start
+        except (FileNotFoundError, ValueError):  # none yet, or what a test made of it
+            same = False
+        if not same:
+            (home / "fd.new").mkdir()
+            if (home / "fd").exists():
+                shutil.rmtree(home / "fd")
+            (home / "fd.new").rename(home / "fd")
+
+    def enter(self, pid: int, namespace: int) -> None:
+        """Put a process into the network namespace of that number."""
+        folder = self.root / str(pid) / "ns"
+        folder.mkdir(exist_ok=True)
+        (folder / "net").unlink(missing_ok=True)
+        (folder / "net").symlink_to(f"net:[{namespace}]")
+
+    def table_seen_by(self, pid: int, name: str, *rows: bytes) -> None:
+        """Put the socket table `name` as a process sees it."""
+        folder = self.root / str(pid) / "net"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_bytes(format_table(rows))
 
     def touch(self, pid: int) -> None:
         """Make the folder of fds look changed, however fast tests are and clocks coarse."""

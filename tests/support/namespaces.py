@@ -98,16 +98,38 @@ def namespace() -> Iterator[Namespace]:
 
 @contextmanager
 def pair(addresses: Sequence[tuple[str, str]] = ()) -> Iterator[tuple[Namespace, Namespace]]:
-    """Make two namespaces joined by a veth, `left` in one and `right` in the other."""
+    """Make two namespaces on one wire, `left` in one and `right` in the other.
+
+    The wire is a bridge in a third one, which no process is in. Joined directly, each would have
+    the other for a guest of its own, as a host has a container.
+    """
     with ExitStack() as stack:
-        left, right = stack.enter_context(namespace()), stack.enter_context(namespace())
-        left.ip("link", "add", "left", "type", "veth", "peer", "name", "right", "netns", right.name)
+        left, right, wire = (stack.enter_context(namespace()) for _ in range(3))
+        wire.call(lambda: Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1"))
+        wire.ip("link", "add", "bridge", "type", "bridge")
+        wire.ip("link", "set", "bridge", "up")
+        for name, end in (("left", left), ("right", right)):
+            end.ip("link", "add", name, "type", "veth", "peer", "name", name, "netns", wire.name)
+            wire.ip("link", "set", name, "master", "bridge", "up")
         for one, other in addresses:
             left.ip("address", "add", one, "dev", "left", *_no_dad(one))
             right.ip("address", "add", other, "dev", "right", *_no_dad(other))
         left.ip("link", "set", "left", "up")
         right.ip("link", "set", "right", "up")
         yield left, right
+
+
+@contextmanager
+def host_and_guest(addresses: Sequence[tuple[str, str]]) -> Iterator[tuple[Namespace, Namespace]]:
+    """Make two namespaces that a veth joins directly: `left` of the host and `right` of a guest."""
+    with namespace() as host, namespace() as guest:
+        host.ip("link", "add", "left", "type", "veth", "peer", "name", "right", "netns", guest.name)
+        for one, other in addresses:
+            host.ip("address", "add", one, "dev", "left", *_no_dad(one))
+            guest.ip("address", "add", other, "dev", "right", *_no_dad(other))
+        host.ip("link", "set", "left", "up")
+        guest.ip("link", "set", "right", "up")
+        yield host, guest
 
 
 def _no_dad(address: str) -> list[str]:

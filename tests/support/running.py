@@ -165,3 +165,12 @@ def balance(records: Sequence[dict[str, Any]]) -> tuple[int, int]:
         counted += capture["bytes"] + capture["both_sides"]["bytes"]
         counted -= sum(capture[key]["bytes"] for key in ("not_local", "not_ip", "undecoded"))
     return told, counted
+
+
+def assert_conserved(records: Sequence[dict[str, Any]]) -> None:
+    """Sum of records + counters = captured."""
+    told, counted = balance(records)
+    assert told == counted > 0, (told, counted)
+    for record in stats_of(records):
+        assert record["capture"]["dropped"] == {"kernel": 0, "interface": 0}, record
+    assert stats_of(records)[-1]["attribution"]["pending"] == {"flows": 0, "bytes": 0}

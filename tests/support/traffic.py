@@ -24,6 +24,7 @@ NGINX = Process(
     cgroup="/system.slice/nginx.service",
     unit="nginx.service",
     container="1f2e3d",
+    pod="7a1b90f2-713c-467a-a18a-cbb50a075296",
 )
 
 
@@ -76,6 +77,7 @@ processes = st.builds(
     cgroup=st.none() | st.sampled_from(["/", "/a.slice", "/b.slice"]),
     unit=st.none() | st.sampled_from(["a.service", "b.service"]),
     container=st.none() | st.sampled_from(["1f2e", "3d4c"]),
+    pod=st.none() | st.sampled_from(["7a1b", "5c6d"]),
 )
 users = st.builds(User, st.integers(0, 2), st.none() | st.sampled_from(["root", "www-data"]))
 owned = st.builds(

@@ -2,9 +2,11 @@
 
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from support.running import traffic_of
 
 UDP = 17
 FRAGMENT_HEADER = 44
@@ -89,3 +91,15 @@ def count(packets: list[Packet], ports: list[list[int]]) -> Moved:
             moved["received"] += packet.size
             moved["received packets"] += 1
     return Moved(moved["sent"], moved["sent packets"], moved["received"], moved["received packets"])
+
+
+def told_of(records: Sequence[dict[str, Any]], pid: int) -> Moved:
+    """Return what records say that a process moved."""
+    total: Counter[str] = Counter()
+    for record in traffic_of(records):
+        if record.get("process", {}).get("pid") == pid:
+            for way in ("transmit", "receive"):
+                for unit in ("bytes", "packets"):
+                    total[way + unit] += record["network"]["io"][way][unit]
+    keys = ("transmitbytes", "transmitpackets", "receivebytes", "receivepackets")
+    return Moved(*[total[key] for key in keys])
