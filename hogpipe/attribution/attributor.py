@@ -42,7 +42,8 @@ class Attributor:
 
     `cpu_budget` is the share of one core that look-ups may take; a look-up on a rested host starts
     at once. At most `max_flows` flows are known and as many pending; an answer that is still in use
-    is asked for again when it is `recheck` to twice `recheck` seconds old.
+    is asked for again when it is `recheck` to twice `recheck` seconds old. `be_early` is told
+    whether sockets are lost if flows come later than need be.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Attributor:
         hold: float,
         cpu_budget: float,
         clock: Callable[[], float] = time.monotonic,
+        be_early: Callable[[bool], None] = lambda _early: None,
         max_flows: int = 262_144,
         recheck: float = 5.0,
     ) -> None:
@@ -62,6 +64,7 @@ class Attributor:
         self._hold = hold
         self._budget = CpuBudget(cpu_budget, clock())
         self._pace = Pace()
+        self._be_early = be_early
         self._clock = clock
         self._max_flows = max_flows
         self._recheck = recheck
@@ -201,7 +204,9 @@ class Attributor:
         """Return how long to gather flows after this look-up."""
         answers = [found[flow] for flow, one in batch.items() if flow in found and not one.answered]
         gone = sum(answer.quality in _GONE and answer.user is None for answer in answers)
-        return self._pace.next_pause(seconds, len(answers), gone)
+        pause = self._pace.next_pause(seconds, len(answers), gone)
+        self._be_early(self._pace.early)
+        return pause
 
     def _conclude(
         self, flow: FlowKey, asked: Waiting, answer: Attribution | None, now: float, *, last: bool

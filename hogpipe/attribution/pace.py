@@ -1,27 +1,41 @@
-"""PURE: how long to gather new flows before they are looked up together, which costs less.
+"""PURE: how early new flows have to be looked up, and so how long they may be gathered before.
 
-As long as sockets are still there when they are looked for, the pause grows; when some are gone it
-shrinks, down to a few times the CPU time that a look-up takes. So connections that live long enough
-are looked up in time, at no higher cost than that takes.
+Gathering makes look-ups cheap. As long as sockets are still there when they are looked for, the
+pause between look-ups grows; when some are gone it shrinks to a few times the CPU time that one
+takes, and grows again no further than to where that happened, for a while. Where nearly all are
+gone, their connections are too short for any look-up, and nothing is gained by being early.
 """
 
-_SHORTEST = 4.0  # of the CPU time of a look-up
-_SHORT_BOUND, _LONGEST = 0.006, 0.025  # seconds
-_GROWTH = 1.25
-_TOLERATED = 0.02  # of the flows may be gone
+_SHORTEST = 4.0  # times the CPU time of a look-up
+_SHORT_BOUND, _IN_VAIN, _LONGEST = 0.006, 0.012, 0.025  # seconds
+_GROWTH, _RECOVERY = 1.25, 1.02
+_TOLERATED, _NEARLY_ALL = 0.02, 0.98  # of the flows are gone
+_BELOW = 0.7  # of the pause at which sockets were gone
 
 
 class Pace:
-    """Seconds of the caller's clock."""
+    """The pause after each look-up, in seconds."""
 
     def __init__(self) -> None:
         self._pause = 0.0
+        self._ceiling = _LONGEST
+        self.early = False
+        """Whether sockets are lost if packets are not told of as soon as may be."""
 
     def next_pause(self, cpu_seconds: float, flows: int, gone: int) -> float:
         """Return how long to wait after a look-up for so many flows, of which some were gone."""
+        if not flows:
+            return self._pause
         shortest = min(_SHORTEST * cpu_seconds, _SHORT_BOUND)
-        if gone > _TOLERATED * flows:
+        if gone >= _NEARLY_ALL * flows:
+            self.early = False
+            self._pause = max(shortest, _IN_VAIN)
+        elif gone > _TOLERATED * flows:
+            self.early = True
+            self._ceiling = max(shortest, _BELOW * self._pause)
             self._pause = shortest
-        elif flows:
-            self._pause = min(max(self._pause, shortest) * _GROWTH, _LONGEST)
+        else:
+            self._ceiling = min(self._ceiling * _RECOVERY, _LONGEST)
+            self._pause = min(max(self._pause, shortest) * _GROWTH, self._ceiling)
+            self.early = self.early and self._ceiling < _LONGEST
         return self._pause

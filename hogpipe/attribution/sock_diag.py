@@ -22,7 +22,7 @@ from hogpipe.attribution.sock_diag_messages import (
     pack_ports,
     parse_answer,
 )
-from hogpipe.attribution.socket_table import TCP_TIME_WAIT, SocketRow
+from hogpipe.attribution.socket_table import TCP_CLOSING, SocketRow
 from hogpipe.model import FlowKey
 
 _NETLINK_SOCK_DIAG = 4
@@ -59,7 +59,7 @@ class LookedUp(msgspec.Struct):
     found: dict[FlowKey, SocketRow] = msgspec.field(default_factory=dict)
     """Connected sockets that somebody holds."""
     closed: set[FlowKey] = msgspec.field(default_factory=set)
-    """Connections in TIME_WAIT."""
+    """Connections that their process has closed, in TIME_WAIT or on the way there."""
 
 
 def read_dump(table: str, port_pairs: Collection[tuple[int, int]]) -> Dump:
@@ -145,7 +145,7 @@ def _note_answer(answer: LookedUp, flow: FlowKey, rows: Collection[SocketRow]) -
             continue
         if row.inode:
             answer.found[flow] = row
-        elif row.state == TCP_TIME_WAIT:
+        elif row.state in TCP_CLOSING:
             answer.closed.add(flow)
 
 

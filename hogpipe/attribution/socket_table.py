@@ -14,7 +14,9 @@ from collections.abc import Collection
 
 import msgspec
 
-TCP_TIME_WAIT, TCP_LISTEN = 0x06, 0x0A
+TCP_LISTEN = 0x0A
+TCP_CLOSING = frozenset({0x04, 0x05, 0x06, 0x09, 0x0B})
+"""FIN_WAIT1, FIN_WAIT2, TIME_WAIT, LAST_ACK, CLOSING: nobody's if it has no inode."""
 
 # TCP_ESTABLISHED to TCP_BOUND_INACTIVE (include/net/tcp_states.h).
 _STATES = {b"%02X" % state: state for state in range(0x01, 0x0E)}

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _CPU_SHARE = 0.02  # of one core
 _MOST_SAVED = 0.02  # seconds
 _PERIOD = 5.0  # to forget what is no more, while everything that passes is known
+# Strangers may just be other hosts: while looks for them find nothing new, they become rarer.
+_LEAST_PATIENCE, _MOST_PATIENCE = 0.02, 0.5
 
 
 class _Guest(msgspec.Struct, frozen=True):
@@ -51,6 +53,7 @@ class Guests:
         self._doubted: set[int] = set()
         """Captured links that strangers passed since the last look."""
         self._saved = _MOST_SAVED
+        self._patience = 0.0
         self._looked = self._looked_at_all = 0.0
 
     def follow(self, links: Iterable[Link], captured: Iterable[Selection]) -> None:
@@ -61,6 +64,7 @@ class Guests:
         self._others.clear()
         self._doubted.update(self._faced)
         self._wanted = True
+        self._patience = 0.0
 
     def want(self, index: int) -> None:
         """Take note that the link of `index` may face a guest or an address not known yet."""
@@ -71,7 +75,7 @@ class Guests:
         """Tell whether it is time for another look; `now` is in seconds."""
         if not self._faced:
             return bool(self._guests)
-        pause = -self._saved / _CPU_SHARE if self._wanted else _PERIOD
+        pause = max(-self._saved / _CPU_SHARE, self._patience) if self._wanted else _PERIOD
         return now >= self._looked + pause
 
     def refresh(self, now: float) -> bool:
@@ -89,7 +93,11 @@ class Guests:
         self._saved += (now - self._looked) * _CPU_SHARE
         self._saved = min(self._saved, _MOST_SAVED) - (time.thread_time() - started)
         self._looked = now
-        return self._guests != before
+        if self._guests != before:
+            self._patience = 0.0
+            return True
+        self._patience = min(max(2 * self._patience, _LEAST_PATIENCE), _MOST_PATIENCE)
+        return False
 
     def faces_any(self, index: int) -> bool:
         """Tell whether the link of `index` faces guests, known or not."""

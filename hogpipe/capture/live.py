@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 # A batch costs a lot before its first frame, so a busy link is left to fill up: for a multiple of
 # the CPU time that it took last. The longest rest is short beside the ring's patience (`pcap`).
 _REST_FACTOR = 16
-_SHORTEST_REST, _LONGEST_REST = 0.002, 0.004
+_SHORTEST_REST, _EARLY_REST, _LONGEST_REST = 0.002, 0.004, 0.01
 _LAST_FRAMES_SECONDS = 2 * READ_TIMEOUT_MS / 1000
 _ANY_INDEX = 0  # of the pseudo-interface; the kernel counts from 1
 
@@ -59,6 +59,7 @@ class LiveSource:
         self._refused: set[int] = set()  # interfaces that could not be opened, and are told of
         self._monitor: LinkMonitor | None = None
         self._poll = select.poll()
+        self._longest_rest = _LONGEST_REST
         self._stopping = threading.Event()
         # One thread stops what another may just be closing.
         self._guard = threading.Lock()
@@ -102,6 +103,10 @@ class LiveSource:
         """Close all handles; see PacketSource."""
         self._release(FlowBatch())
 
+    def be_early(self, early: bool) -> None:
+        """Rest for less long between batches, or not; see PacketSource."""
+        self._longest_rest = _EARLY_REST if early else _LONGEST_REST
+
     def stop(self) -> None:
         """Make `run` return."""
         with self._guard:
@@ -131,7 +136,7 @@ class LiveSource:
         _offer(batch, offer)
         if batch.counts.captured.packets < BATCH_FRAMES:
             rest = _REST_FACTOR * (time.thread_time() - before)
-            time.sleep(min(max(rest, _SHORTEST_REST), _LONGEST_REST))
+            time.sleep(min(max(rest, _SHORTEST_REST), self._longest_rest))
 
     def _read(self, tap: Tap, batch: FlowBatch) -> bool:
         """Read one tap into `batch`; return whether it can be read again."""

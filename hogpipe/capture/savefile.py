@@ -62,6 +62,9 @@ class SavefileSource:
         if failure:
             raise failure
 
+    def be_early(self, early: bool) -> None:
+        """Do nothing: what is recorded waits for nobody."""
+
     def close(self) -> None:
         """Close the file; see PacketSource."""
         if self._handle is not None:

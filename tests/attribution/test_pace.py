@@ -9,7 +9,7 @@ from hogpipe.attribution.pace import Pace
 
 COST = 0.001
 FACTOR, BOUND, GROWTH = module._SHORTEST, module._SHORT_BOUND, module._GROWTH
-LONGEST = module._LONGEST
+IN_VAIN, LONGEST = module._IN_VAIN, module._LONGEST
 
 look_ups = st.lists(
     st.tuples(st.floats(0, 10), st.integers(0, 10_000), st.floats(0, 1)).map(
@@ -32,16 +32,43 @@ def test_the_pause_grows_while_all_sockets_are_found_up_to_a_bound() -> None:
     assert pauses[:3] == pytest.approx([FACTOR * COST * GROWTH**turn for turn in (1, 2, 3)])
     assert pauses[-1] == LONGEST
     assert pauses == sorted(pauses)
+    assert not pace.early
 
 
-def test_the_pause_shrinks_to_a_few_times_the_cost_of_a_look_up_when_sockets_are_gone() -> None:
+def test_when_sockets_are_gone_it_shrinks_to_a_few_times_the_cost_of_a_look_up() -> None:
     pace = grown(30)
     assert pace.next_pause(COST, 10, 1) == pytest.approx(FACTOR * COST)
-    assert pace.next_pause(0.0, 10, 10) == 0.0
+    assert pace.early
+    assert pace.next_pause(0.0, 10, 5) == 0.0
 
 
 def test_after_a_dear_look_up_it_shrinks_to_a_bound_all_the_same() -> None:
-    assert grown(30).next_pause(1.0, 10, 10) == BOUND
+    assert grown(30).next_pause(1.0, 10, 5) == BOUND
+
+
+def test_it_grows_again_to_less_than_where_sockets_were_gone_and_slowly_beyond() -> None:
+    pace = grown(30)
+    pace.next_pause(COST, 10, 1)
+    pauses = [pace.next_pause(COST, 10, 0) for _ in range(100)]
+    assert pauses == sorted(pauses)
+    assert pauses[9] < 0.9 * LONGEST
+    assert pauses[-1] == LONGEST
+
+
+def test_packets_are_needed_early_until_the_pause_is_the_longest_again() -> None:
+    pace = grown(30)
+    pace.next_pause(COST, 10, 1)
+    for _ in range(100):
+        longest = pace.next_pause(COST, 10, 0) == LONGEST
+        assert longest or pace.early
+    assert not pace.early
+
+
+def test_where_nearly_all_are_gone_nothing_is_gained_by_being_early() -> None:
+    pace = grown(30)
+    pace.next_pause(COST, 10, 1)
+    assert pace.next_pause(COST, 100, 98) == IN_VAIN
+    assert not pace.early
 
 
 def test_one_socket_in_fifty_may_be_gone() -> None:
@@ -63,15 +90,12 @@ def test_the_pause_stays_within_its_bounds(script: list[tuple[float, int, int]])
         assert 0 <= pace.next_pause(seconds, flows, gone) <= LONGEST
 
 
-@given(look_ups, st.floats(0, 10), st.integers(1, 10_000))
-def test_it_never_shrinks_while_sockets_are_found_nor_grows_while_some_are_gone(
+@given(look_ups, st.floats(0, 10), st.integers(100, 10_000))
+def test_it_is_short_whenever_some_are_gone(
     script: list[tuple[float, int, int]], seconds: float, flows: int
 ) -> None:
     pace = Pace()
-    before = 0.0
     for step in script:
-        before = pace.next_pause(*step)
-    longer = pace.next_pause(seconds, flows, 0)
-    assert longer >= before
-    shortest = min(FACTOR * seconds, BOUND)
-    assert pace.next_pause(seconds, flows, flows) == shortest
+        pace.next_pause(*step)
+    assert pace.next_pause(seconds, flows, flows // 2) == min(FACTOR * seconds, BOUND)
+    assert pace.early
