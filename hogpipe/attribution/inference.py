@@ -3,16 +3,20 @@
 A connection that is over before the socket table can be read cannot be found in it. But a process
 that talks to a remote endpoint in many short connections is caught at it now and then. The rule:
 
-    If at least `min_sockets` sockets towards the same protocol, remote address and remote port
-    were seen within the last `memory` seconds, and all of them had one owner, then the unseen
-    ones have that owner, too. Two owners, or a socket that stayed open and whose owner could not
-    be told: none.
+    If at least `min_sockets` short-lived sockets towards the same protocol, remote address and
+    remote port were seen within the last `memory` seconds, and all sockets that were seen there
+    had one owner, however long they live, then the unseen ones have that owner, too. Two owners,
+    or a socket that stays open and whose owner cannot be told: none.
 
 What is found so is told as `inferred`. A few sightings are not enough, for several processes that
-share an endpoint would each be taken for the only one until the next is seen.
+share an endpoint would each be taken for the only one until the next is seen. Nor are sockets that
+live long: who keeps a pool of connections need not be who makes the short ones.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+
+import msgspec
 
 from hogpipe.model import FlowKey, Process
 
@@ -20,7 +24,10 @@ Endpoint = tuple[int, bytes, int]
 """Protocol, remote address, remote port."""
 
 _Identity = tuple[int, int]
-_MOST_SOCKETS = 64  # that are remembered of an endpoint
+_MOST_OPEN = 256  # sockets of an endpoint whose end is waited for
+_MOST_BRIEF, _MOST_OWNERS = 64, 4  # two are as good as many
+_SHORT_LIFE = 1.0  # seconds, from when a socket was first seen to when it was gone
+_DOUBT = 0.2  # seconds for which a socket may be seen without an owner: it may just be closing
 
 
 def endpoint_of(flow: FlowKey) -> Endpoint:
@@ -40,16 +47,17 @@ class EndpointOwners:
         self._seen: OrderedDict[Endpoint, _Sightings] = OrderedDict()
 
     def see(self, endpoint: Endpoint, inode: int, owner: Process | None, now: float) -> None:
-        """Note that the socket `inode` talks to `endpoint`; `owner` is None if it is not known.
+        """Note that the socket `inode` talks to `endpoint`; `owner` is None if it is not known."""
+        self._touch(endpoint, now).see(inode, owner, now)
 
-        That makes for doubt only when it is noted again: at first the socket may just be closed.
-        """
-        sightings = self._seen.setdefault(endpoint, _Sightings())
-        self._seen.move_to_end(endpoint)
-        sightings.forget(now - self._memory)
-        sightings.add(inode, owner, now)
-        if len(self._seen) > self._max_endpoints:
-            self._seen.popitem(last=False)
+    def see_all(
+        self, endpoint: Endpoint, owners: Mapping[int, Process | None], now: float
+    ) -> None:
+        """Note like `see` all sockets that talk to `endpoint`: there are no others now."""
+        sightings = self._touch(endpoint, now)
+        for inode, owner in owners.items():
+            sightings.see(inode, owner, now)
+        sightings.end_others(owners, now)
 
     def is_settled(self, endpoint: Endpoint, now: float) -> bool:
         """Tell whether enough is known of an endpoint: an owner, or that there is none."""
@@ -57,7 +65,7 @@ class EndpointOwners:
         if sightings is None:
             return False
         sightings.forget(now - self._memory)
-        return len(sightings.sockets) >= self._min_sockets or sightings.is_disputed()
+        return len(sightings.brief) >= self._min_sockets or sightings.is_disputed()
 
     def infer(self, endpoint: Endpoint, now: float) -> Process | None:
         """Return whose the unseen sockets towards `endpoint` are, None if that does not follow."""
@@ -65,66 +73,81 @@ class EndpointOwners:
         if sightings is None:
             return None
         sightings.forget(now - self._memory)
-        if not sightings.sockets and not sightings.unowned:
+        if sightings.is_empty():
             del self._seen[endpoint]
-        if len(sightings.sockets) < self._min_sockets:
-            return None
-        return sightings.only_owner()
+        return sightings.only_owner() if len(sightings.brief) >= self._min_sockets else None
+
+    def _touch(self, endpoint: Endpoint, now: float) -> "_Sightings":
+        sightings = self._seen.setdefault(endpoint, _Sightings())
+        self._seen.move_to_end(endpoint)
+        sightings.forget(now - self._memory)
+        if len(self._seen) > self._max_endpoints:
+            self._seen.popitem(last=False)
+        return sightings
+
+
+class _Open(msgspec.Struct, gc=False):
+    """A socket that was there when it was seen last."""
+
+    first: float
+    last: float
+    owned: bool = False
 
 
 class _Sightings:
-    """The sockets that were seen towards one endpoint, the latest last."""
+    """What was seen of the sockets towards one endpoint."""
 
-    __slots__ = ("_owners", "sockets", "unowned")
+    __slots__ = ("_open", "_owners", "brief")
 
     def __init__(self) -> None:
-        self._owners: dict[_Identity | None, int] = {}
-        """How many of the sockets each has."""
-        self.sockets: OrderedDict[int, tuple[Process | None, float]] = OrderedDict()
-        self.unowned: OrderedDict[int, float] = OrderedDict()
-        """Sockets whose owner was not known when they were seen for the first time, and that."""
+        self._owners: OrderedDict[_Identity | None, tuple[Process | None, float]] = OrderedDict()
+        """Who had sockets here, and when last; None stands for a socket in doubt."""
+        self._open: OrderedDict[int, _Open] = OrderedDict()
+        """By inode, the one that was seen last at the end."""
+        self.brief: deque[float] = deque(maxlen=_MOST_BRIEF)
+        """When sockets with an owner were found to be gone, not long after they were seen."""
 
-    def add(self, inode: int, owner: Process | None, now: float) -> None:
-        if owner is None and inode not in self.sockets and inode not in self.unowned:
-            self.unowned[inode] = now
-            if len(self.unowned) > _MOST_SOCKETS:
-                self.unowned.popitem(last=False)
-            return
-        self.unowned.pop(inode, None)
-        self._remove(inode)
-        self.sockets[inode] = owner, now
-        identity = _identify(owner)
-        self._owners[identity] = self._owners.get(identity, 0) + 1
-        if len(self.sockets) > _MOST_SOCKETS:
-            self._remove(next(iter(self.sockets)))
+    def see(self, inode: int, owner: Process | None, now: float) -> None:
+        known = self._open.pop(inode, None)
+        if known is None:
+            known = _Open(now, now)
+        known.last = now
+        if owner is not None:
+            known.owned = True
+            self._note_owner((owner.pid, owner.start), owner, now)
+        elif now - known.first >= _DOUBT:
+            self._note_owner(None, None, now)
+        if len(self._open) < _MOST_OPEN:
+            self._open[inode] = known
+
+    def end_others(self, present: Mapping[int, object], now: float) -> None:
+        for inode in [inode for inode in self._open if inode not in present]:
+            ended = self._open.pop(inode)
+            if ended.owned and now - ended.first <= _SHORT_LIFE:
+                self.brief.append(now)
 
     def forget(self, latest: float) -> None:
-        while self.sockets:
-            inode, (_owner, seen) = next(iter(self.sockets.items()))
-            if seen >= latest:
-                break
-            self._remove(inode)
-        while self.unowned and next(iter(self.unowned.values())) < latest:
-            self.unowned.popitem(last=False)
+        while self._owners and next(iter(self._owners.values()))[1] < latest:
+            self._owners.popitem(last=False)
+        while self._open and next(iter(self._open.values())).last < latest:
+            self._open.popitem(last=False)
+        while self.brief and self.brief[0] < latest:
+            self.brief.popleft()
 
     def only_owner(self) -> Process | None:
         if len(self._owners) != 1:
             return None
-        owner, _seen = self.sockets[next(reversed(self.sockets))]
+        owner, _seen = next(iter(self._owners.values()))
         return owner
 
     def is_disputed(self) -> bool:
         return len(self._owners) > 1 or None in self._owners
 
-    def _remove(self, inode: int) -> None:
-        if inode not in self.sockets:
-            return
-        owner, _seen = self.sockets.pop(inode)
-        identity = _identify(owner)
-        self._owners[identity] -= 1
-        if not self._owners[identity]:
-            del self._owners[identity]
+    def is_empty(self) -> bool:
+        return not (self._owners or self._open or self.brief)
 
-
-def _identify(owner: Process | None) -> _Identity | None:
-    return None if owner is None else (owner.pid, owner.start)
+    def _note_owner(self, identity: _Identity | None, owner: Process | None, now: float) -> None:
+        self._owners[identity] = owner, now
+        self._owners.move_to_end(identity)
+        if len(self._owners) > _MOST_OWNERS:
+            self._owners.popitem(last=False)

@@ -151,10 +151,9 @@ class ProcfsResolver:
         sockets = self._fds.glimpse(see, kinship, now)
         processes = self._read_processes(sockets.values(), kinship)
         for endpoint, siblings in towards.items():
-            for row in siblings:
-                owner = processes.get(sockets.get(row.inode))
-                if owner is not None:
-                    self._see(endpoint, row.inode, owner, now)
+            owners = {row.inode: processes.get(sockets.get(row.inode)) for row in siblings}
+            with self._sightings:
+                self._endpoints.see_all(endpoint, owners, now)
         self._sampling.spend(time.thread_time() - before, now)
 
     def _see(self, endpoint: Endpoint, inode: int, owner: Process | None, now: float) -> None:

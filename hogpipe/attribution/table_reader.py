@@ -151,7 +151,9 @@ class TableReader:
             return self.counts.add_dump(read_dump_towards(name, remote_ports))
         except OSError as error:
             self._note_refusal(name, error)
-            return []  # for a sample; the next batch is read from /proc/net
+            self._choice(name).record_failure(Reader.SOCK_DIAG)
+            names = ("tcp", "tcp6") if name == "tcp" else (name,)
+            return [row for one in names for row in self._read_procfs(one, set(), remote_ports)]
 
     def _read_tcp(self, flows: Collection[FlowKey], now: float, reading: Reading) -> None:
         def ask() -> TcpReading:

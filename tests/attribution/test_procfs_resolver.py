@@ -3,6 +3,7 @@
 import ipaddress
 import pwd
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -165,7 +166,7 @@ def test_counters_only_grow(fake: FakeProc) -> None:
 
 
 class Clock:
-    """Is advanced by so much that the pause after a sample is over, whatever it cost."""
+    """Is advanced by so much that the pause after a sample is over, and a short life is not."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -173,7 +174,7 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
-    def advance(self, seconds: float = 2.0) -> None:
+    def advance(self, seconds: float = 0.9) -> None:
         self.now += seconds
 
 
@@ -201,20 +202,21 @@ def test_sockets_that_were_never_seen_fall_to_the_owner_of_all_others_to_the_sam
     fake.process(500, command=b"curl")
     resolver.prepare()
     for inode in range(71, 79):
-        assert inferred(resolver) == (Quality.NONE, None)
-        clock.advance()
         open_siblings(fake, inode)
         fake.process(500, command=b"curl", sockets={1: inode})  # the lowest free number
+        assert inferred(resolver) == (Quality.NONE, None)
+        clock.advance()
+    open_siblings(fake)
     assert inferred(resolver) == (Quality.INFERRED, 500)
     assert found(resolver, tcp_flow(9999, 444)) == (Quality.NONE, None)
-    fake.table("tcp")
     clock.advance(31.0)
     assert found(resolver, UNSEEN) == (Quality.NONE, None)
 
 
 @pytest.mark.parametrize("owners", [1, 2])
 def test_an_endpoint_of_two_processes_infers_nothing(fake: FakeProc, owners: int) -> None:
-    resolver = ProcfsResolver(fake.root)
+    clock = Clock()
+    resolver = ProcfsResolver(fake.root, clock=clock)
     open_siblings(fake, *range(71, 81))
     fake.process(500, sockets={fd: 68 + fd for fd in range(3, 12)})
     if owners == 2:
@@ -222,23 +224,37 @@ def test_an_endpoint_of_two_processes_infers_nothing(fake: FakeProc, owners: int
     else:
         fake.process(500, sockets={fd: 68 + fd for fd in range(3, 13)})
     resolver.prepare()
+    inferred(resolver)
+    open_siblings(fake)
+    clock.advance()
     assert inferred(resolver) == ((Quality.INFERRED, 500) if owners == 1 else (Quality.NONE, None))
 
 
+def test_a_pool_of_connections_does_not_name_who_makes_short_ones(fake: FakeProc) -> None:
+    clock = Clock()
+    resolver = ProcfsResolver(fake.root, clock=clock)
+    open_siblings(fake, *range(71, 91))
+    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 23)})
+    resolver.prepare()
+    for _ in range(20):
+        assert inferred(resolver) == (Quality.NONE, None)
+        clock.advance()
+
+
+@pytest.mark.parametrize("unseen", [1, 2])
 def test_siblings_are_looked_for_once_two_flows_to_their_endpoint_went_unseen(
-    fake: FakeProc,
+    fake: FakeProc, unseen: int
 ) -> None:
     clock = Clock()
     resolver = ProcfsResolver(fake.root, clock=clock)
     open_siblings(fake, *range(71, 79))
     fake.process(500, sockets={fd: 68 + fd for fd in range(3, 11)})
-    assert found(resolver, UNSEEN) == (Quality.NONE, None)
-    clock.advance()
-    assert found(resolver, tcp_flow(9999, 444)) == (Quality.NONE, None)
-    assert resolver.counts().fds_read == 0
-    clock.advance()
     resolver.prepare()
-    assert found(resolver, SIBLING) == (Quality.INFERRED, 500)
+    for port in range(unseen):
+        assert found(resolver, tcp_flow(9000 + port, 443)) == (Quality.NONE, None)
+    open_siblings(fake)
+    clock.advance()
+    assert inferred(resolver) == ((Quality.INFERRED, 500) if unseen == 2 else (Quality.NONE, None))
 
 
 def test_a_batch_right_after_a_sample_makes_no_other_but_is_told_what_follows(
@@ -246,11 +262,11 @@ def test_a_batch_right_after_a_sample_makes_no_other_but_is_told_what_follows(
 ) -> None:
     clock = Clock()
     resolver = ProcfsResolver(fake.root, clock=clock)
-    open_siblings(fake, *range(71, 78))
+    open_siblings(fake, *range(71, 79))
     fake.process(500, sockets={fd: 68 + fd for fd in range(3, 11)})
     resolver.prepare()
-    assert inferred(resolver) == (Quality.NONE, None)  # seven are not enough
-    open_siblings(fake, *range(71, 79))
+    assert inferred(resolver) == (Quality.NONE, None)
+    open_siblings(fake)
     clock.advance(sampling._PAUSE / 2)
     assert inferred(resolver) == (Quality.NONE, None)
     clock.advance()
@@ -267,33 +283,24 @@ def test_after_a_sample_there_is_none_of_another_endpoint_for_a_while(fake: Fake
     others = [tcp_flow(9999, 444), tcp_flow(9998, 444)]
     assert inferred(resolver) == (Quality.NONE, None)
     clock.advance(sampling._PAUSE / 2)
-    assert {one.quality for one in resolver.resolve(others).values()} == {Quality.NONE}
+    resolver.resolve(others)  # a sample now would see the siblings
+    fake.table("tcp")
     clock.advance()
-    assert {one.quality for one in resolver.resolve(others).values()} == {Quality.INFERRED}
-
-
-def test_a_sibling_whose_owner_a_quick_look_misses_is_no_doubt(fake: FakeProc) -> None:
-    clock = Clock()
-    resolver = ProcfsResolver(fake.root, clock=clock)
-    open_siblings(fake, *range(71, 81))
-    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 12)})  # nobody has the last one
-    resolver.prepare()
-    for _ in range(3):
-        assert inferred(resolver) == (Quality.INFERRED, 500)
-        clock.advance()
+    assert {one.quality for one in resolver.resolve(others).values()} == {Quality.NONE}
 
 
 def test_a_connection_that_stays_open_without_an_owner_is_doubt(fake: FakeProc) -> None:
     clock = Clock()
     resolver = ProcfsResolver(fake.root, clock=clock)
-    open_siblings(fake, *range(71, 80))
-    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 11)})  # nobody has the last one
-    flows = [tcp_flow(1000 + inode, 443) for inode in range(71, 80)]
-    resolver.resolve(flows)
-    assert resolver.infer(UNSEEN).quality is Quality.INFERRED  # it may just have been closed
+    open_siblings(fake, *range(71, 81))
+    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 11)})  # nobody has the last ones
+    resolver.prepare()
+    inferred(resolver)
+    open_siblings(fake, 80)
+    clock.advance(0.1)
+    assert inferred(resolver) == (Quality.INFERRED, 500)  # it may just have been closed
     clock.advance()
-    resolver.resolve(flows)
-    assert resolver.infer(UNSEEN) is UNATTRIBUTED
+    assert inferred(resolver) == (Quality.NONE, None)
 
 
 class WatchedOwners(EndpointOwners):
@@ -308,6 +315,10 @@ class WatchedOwners(EndpointOwners):
         self.uses.add(("see", self._lock.locked()))
         super().see(endpoint, inode, owner, now)
 
+    def see_all(self, endpoint: Endpoint, owners: Mapping[int, Process | None], now: float) -> None:
+        self.uses.add(("see_all", self._lock.locked()))
+        super().see_all(endpoint, owners, now)
+
     def is_settled(self, endpoint: Endpoint, now: float) -> bool:
         self.uses.add(("is_settled", self._lock.locked()))
         return super().is_settled(endpoint, now)
@@ -320,19 +331,25 @@ class WatchedOwners(EndpointOwners):
 def test_the_rule_may_be_asked_while_another_thread_looks(fake: FakeProc) -> None:
     resolver = ProcfsResolver(fake.root)
     owners = resolver._endpoints = WatchedOwners(resolver._sightings)
-    open_siblings(fake, *range(71, 79))
-    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 11)})
+    fake.table("tcp", connection(4000, 80, inode=71))
+    fake.process(500, sockets={3: 71})
     resolver.prepare()
-    assert inferred(resolver) == (Quality.INFERRED, 500)
+    resolver.resolve([tcp_flow(4000, 80), UNSEEN, SIBLING])
     resolver.infer(UNSEEN)
-    assert owners.uses == {("see", True), ("is_settled", True), ("infer", True)}
+    assert owners.uses == {
+        ("see", True),
+        ("see_all", True),
+        ("is_settled", True),
+        ("infer", True),
+    }
 
 
 def test_sightings_of_matched_flows_count_as_well(fake: FakeProc) -> None:
-    resolver = ProcfsResolver(fake.root)
+    clock = Clock()
+    resolver = ProcfsResolver(fake.root, clock=clock)
     fake.process(500, sockets={fd: 68 + fd for fd in range(3, 11)})
-    rows = [connection(1000 + inode, 443, inode=inode) for inode in range(71, 79)]
-    fake.table("tcp", *rows)
+    open_siblings(fake, *range(71, 79))
     resolver.resolve([tcp_flow(1000 + inode, 443) for inode in range(71, 79)])
-    fake.table("tcp")
-    assert found(resolver, tcp_flow(9999, 443)) == (Quality.INFERRED, 500)
+    open_siblings(fake)
+    clock.advance()
+    assert inferred(resolver) == (Quality.INFERRED, 500)

@@ -33,13 +33,12 @@ from hogpipe.attribution.sock_diag import (
 )
 from hogpipe.attribution.socket_table import (
     TCP_LISTEN,
-    TCP_TIME_WAIT,
     SocketRow,
     parse_table,
 )
 from hogpipe.model import FlowKey, Quality
 
-FIN_WAIT1, FIN_WAIT2 = 4, 5
+FIN_WAIT1, FIN_WAIT2, TIME_WAIT = 4, 5, 6
 
 needs_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this host has no IPv6")
 
@@ -160,7 +159,7 @@ def test_connections_in_time_wait_are_left_out_of_a_dump_and_are_closed_by_a_loo
     def make_and_read() -> tuple[list[FlowKey], int, list[SocketRow], LookedUp]:
         flows = make_time_wait(500)
         pairs = ports_of(flows)["tcp"]
-        waiting = sum(row.state == TCP_TIME_WAIT for row in read_text("tcp", pairs))
+        waiting = sum(row.state == TIME_WAIT for row in read_text("tcp", pairs))
         return flows, waiting, read_dump("tcp", pairs).rows, look_up(flows)
 
     with namespace() as room:
