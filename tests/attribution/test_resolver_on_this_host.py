@@ -238,7 +238,9 @@ def test_siblings_are_found_by_either_way(socket_table: SocketTable) -> None:
         unseen = [replace(open_ones[0], local_port=port) for port in (1, 2)]
         resolver.resolve(unseen)  # the quick look for siblings knows no process yet, and learns
         now = 10.0
-        answer = resolver.resolve(unseen)
+        resolver.resolve(unseen)
+    now = 10.8
+    answer = resolver.resolve(unseen)  # those that were seen are gone
     assert {one.quality for one in answer.values()} == {Quality.INFERRED}
     assert {one.process and one.process.pid for one in answer.values()} == {ME}
 
