@@ -235,11 +235,10 @@ def test_siblings_are_found_by_either_way(socket_table: SocketTable) -> None:
     now = 0.0
     resolver = ProcfsResolver(Path("/proc"), socket_table=socket_table, clock=lambda: now)
     with connections(8) as open_ones:
+        resolver.prepare()
         unseen = [replace(open_ones[0], local_port=port) for port in (1, 2)]
-        resolver.resolve(unseen)  # the quick look for siblings knows no process yet, and learns
-        now = 10.0
         resolver.resolve(unseen)
-    now = 10.8
+    now = 0.9
     answer = resolver.resolve(unseen)  # those that were seen are gone
     assert {one.quality for one in answer.values()} == {Quality.INFERRED}
     assert {one.process and one.process.pid for one in answer.values()} == {ME}
