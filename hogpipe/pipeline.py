@@ -192,7 +192,7 @@ class Pipeline:
 
     async def _publish(self, span: Span) -> None:
         """Close a window: drain every stage into records and hand them to the sinks."""
-        self._attributor.expire()
+        await self._attributor.expire()
         counts, self._counts = self._counts, CaptureCounts()
         bodies = self._aggregator.drain()
         looked_up = self._attributor.drain_stats()

@@ -12,12 +12,13 @@ fails and whenever `run` is cancelled.
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from copy import copy
-from itertools import takewhile
+from itertools import islice, takewhile
 from socket import IPPROTO_TCP
+from typing import TypeVar
 
 from hogpipe.attribution.budget import CpuBudget
 from hogpipe.attribution.contract import AttributionCounts, Resolver
@@ -30,10 +31,10 @@ from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality
 
 _MOST_AT_ONCE = 8192  # flows of one look-up: a longer one would hold up capture and event loop
 _SURENESS = {Quality.NONE: 0, Quality.INFERRED: 1, Quality.LISTENER: 2, Quality.EXACT: 3}
-_GONE = (Quality.NONE, Quality.INFERRED)  # what flows without a socket are told as
 _IDLE = 60.0
 _SLICE = 500  # answers that are acted on in one go, without a turn for the rest of the event loop
 
+T = TypeVar("T")
 Emit = Callable[[FlowKey, FlowDelta, Attribution], None]
 
 
@@ -108,7 +109,7 @@ class Attributor:
             delay = max(self._next_look(), self._budget.ready_at(), self._rested) - now
             if delay <= 0:
                 due = self._pending.take_due(now, _MOST_AT_ONCE)
-                await self._look_up(self._give_up_gone(due))
+                await self._look_up(await self._give_up_gone(due))
                 continue
             with suppress(TimeoutError):  # the time has come
                 async with asyncio.timeout(None if math.isinf(delay) else delay):
@@ -125,16 +126,14 @@ class Attributor:
             async with asyncio.timeout(deadline):
                 await self._look_up(dict(self._pending.items()), last=True)
         except TimeoutError:
-            for flow, waiting in list(self._pending.items()):
-                self._give_up(flow, waiting)
+            await self._give_up_all(dict(self._pending.items()))
 
-    def expire(self) -> None:
+    async def expire(self) -> None:
         """Emit what has waited for longer than `hold`, whatever look-ups are doing."""
         latest = self._clock() - self._hold
         oldest_first = self._pending.items()
         expired = takewhile(lambda one: one[1].since <= latest, oldest_first)
-        for flow, waiting in list(expired):
-            self._give_up(flow, waiting)
+        await self._give_up_all(dict(expired))
 
     def drain_stats(self) -> AttributionCounts:
         """Return what was done since the last time; `pending_*` is what waits now."""
@@ -179,22 +178,22 @@ class Attributor:
 
     async def _look_up(self, batch: dict[FlowKey, Waiting], *, last: bool = False) -> None:
         """Ask for the flows of `batch` and for stale ones, and act on the answers."""
-        stale, self._stale = self._stale, {}
-        self._refresh_due = math.inf
+        stale = list(islice(self._stale, max(0, _MOST_AT_ONCE - len(batch))))
+        for flow in stale:
+            del self._stale[flow]
+        self._refresh_due = self._clock() if self._stale else math.inf
         if batch or stale:
             self._looked = self._clock()
             found, seconds = await self._look_ups.find([*batch, *stale])
             now = self._clock()
             self._budget.spend(seconds, now)
             self._rested = now + self._pace_after(seconds, batch, found)
-            for number, (flow, waiting) in enumerate(batch.items(), 1):
+            async for flow, waiting in _in_slices(batch.items()):
                 if flow in found and not waiting.answered:
                     waiting.answered = True
                     self._latency.add(now - waiting.since)
                 self._conclude(flow, waiting, found.get(flow), now, last=last)
-                if number % _SLICE == 0:
-                    await asyncio.sleep(0)
-            for flow in stale:
+            async for flow in _in_slices(stale):
                 if flow in found:
                     self._refresh(flow, found[flow])
 
@@ -203,8 +202,9 @@ class Attributor:
     ) -> float:
         """Return how long to gather flows after this look-up."""
         answers = [found[flow] for flow, one in batch.items() if flow in found and not one.answered]
-        gone = sum(answer.quality in _GONE and answer.user is None for answer in answers)
-        pause = self._pace.next_pause(seconds, len(answers), gone)
+        inferred = sum(answer.quality is Quality.INFERRED for answer in answers)
+        gone = inferred + sum(answer == UNATTRIBUTED for answer in answers)
+        pause = self._pace.next_pause(seconds, len(answers), gone, inferred)
         self._be_early(self._pace.early)
         return pause
 
@@ -230,8 +230,13 @@ class Attributor:
                 self._pending.put_off(flow, waiting, min(now + pause, expires))
                 waiting.pause *= 2
                 return
-            answer = waiting.fallback
+            answer = self._look_ups.infer(flow) if waiting.gone else waiting.fallback
         self._settle_one(flow, waiting, answer, checked=now)
+
+    async def _give_up_all(self, flows: Mapping[FlowKey, Waiting]) -> None:
+        async for flow, waiting in _in_slices(flows.items()):
+            if self._pending.get(flow) is waiting:  # else it waits no longer, or another does
+                self._give_up(flow, waiting)
 
     def _give_up(self, flow: FlowKey, waiting: Waiting) -> None:
         """Emit a pending flow as it is; one with a socket is looked up when it moves more."""
@@ -241,11 +246,9 @@ class Attributor:
         else:
             self._settle_one(flow, waiting, waiting.fallback, checked=-math.inf)
 
-    def _give_up_gone(self, due: dict[FlowKey, Waiting]) -> dict[FlowKey, Waiting]:
+    async def _give_up_gone(self, due: dict[FlowKey, Waiting]) -> dict[FlowKey, Waiting]:
         """Emit those of `due` whose sockets are gone; return the others."""
-        for flow, waiting in due.items():
-            if waiting.gone:
-                self._give_up(flow, waiting)
+        await self._give_up_all({flow: waiting for flow, waiting in due.items() if waiting.gone})
         return {flow: waiting for flow, waiting in due.items() if not waiting.gone}
 
     def _settle_one(
@@ -268,6 +271,14 @@ class Attributor:
         # Equal answers keep the object: others recognise it by identity.
         if (surer or flow.protocol != IPPROTO_TCP) and answer != known.attribution:
             known.attribution = answer
+
+
+async def _in_slices(items: Iterable[T]) -> AsyncIterator[T]:
+    """Yield items, with a turn for the rest of the event loop now and then."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % _SLICE == 0:
+            await asyncio.sleep(0)
 
 
 def _repeats_opening(delta: FlowDelta) -> bool:

@@ -41,6 +41,7 @@ _REFRESH_PAUSE = 0.05
 _REFRESH_SHARE = 0.03  # of the time may go into asking all processes
 _LIVELY_LOOKS = 512  # for so many after a change a process is looked at before others
 _MOST_LIVELY = 16
+_MOST_VERIFIED = 256  # sockets in a quick look
 
 
 class FdCache:
@@ -61,6 +62,7 @@ class FdCache:
         """By inode that no process seems to hold: the look in which it was first missing."""
         self._look = 0
         self._refreshed = -math.inf
+        self._refreshed_in = 0  # the look
         self._refresh_cost = 0.0
         self.put_off = 0
         """Sockets whose owner was left to the next look, once for each look."""
@@ -99,8 +101,9 @@ class FdCache:
         self._begin_look()
         missing = self._verify(wanted, kinship)
         self._look_in(list(islice(self._lively(), _MOST_LIVELY)), missing)
-        asked_again = not missing.isdisjoint(self._sought)
-        if asked_again or self._is_refresh_due(now):
+        # Of those that are asked for again, some may have come since all were asked last.
+        again = any(self._sought.get(inode, 0) > self._refreshed_in for inode in missing)
+        if again or self._is_refresh_due(now):
             whole = self._refresh(set(wanted.values()), kinship, now)
         else:
             whole = not missing or self._learn_new(set(wanted.values()), kinship)
@@ -113,18 +116,27 @@ class FdCache:
         return found
 
     def glimpse(
-        self, see: Callable[[], Mapping[int, int]], kinship: Kinship, now: float
+        self,
+        see: Callable[[], Mapping[int, int]],
+        likely: Collection[int],
+        kinship: Kinship,
+        now: float,
     ) -> dict[int, Identity]:
         """Return owners like `find`, of those sockets that a quick look finds.
 
         `see` gives the sockets that exist just then. They may be closed at any moment, and so the
-        fds of a few processes are read right before and right after.
+        fds of a few processes are read right before and right after, those of the pids `likely`
+        the closest to it.
         """
         self._begin_look()
-        lively = list(islice(self._lively(), _MOST_LIVELY))
-        for process in lively:
+        first = [process for process in map(self._table.get, likely) if process is not None]
+        others = (process for process in self._lively() if process.pid not in likely)
+        lively = [*first, *islice(others, _MOST_LIVELY)]
+        for process in reversed(lively):
             self._reader.read_churn(process)
         wanted = see()
+        known = {inode for inode in wanted if self._table.places(inode)}
+        self._verify(list(islice(known, _MOST_VERIFIED)), kinship)
         missing = {inode for inode in wanted if not self._table.places(inode)}
         self._look_in(lively, missing)
         if missing:
@@ -169,6 +181,7 @@ class FdCache:
         whole = self._learn(self._reader.list_folders(), users, kinship)
         if whole:
             self._refreshed, self._refresh_cost = now, time.thread_time() - before
+            self._refreshed_in = self._look
         return whole
 
     def _learn_new(self, users: set[int], kinship: Kinship) -> bool:

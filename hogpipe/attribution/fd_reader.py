@@ -86,8 +86,8 @@ class FdReader:
                 self.table.forget(pid)
             elif folder.node != process.folder.node:
                 self.learn(pid, folder, kinship, look)
-            elif place not in self._read_now and self._socket_at(pid, fd) != inode:
-                self.read_again(process, set(), look)
+            elif place not in self._read_now:
+                self._read_one(process, fd)
         return bool(self.table.places(inode))
 
     def read_again(self, process: KnownProcess, missing: set[int], look: int) -> None:
@@ -114,11 +114,7 @@ class FdReader:
             if not self._walked:
                 self._walked = True
                 self.walks += 1
-            inode = self._socket_at(process.pid, fd)
-            if inode is None:
-                self.table.drop(process, fd)
-                continue
-            self.table.put(process, fd, inode)
+            inode = self._read_one(process, fd)
             if inode in missing:
                 missing.discard(inode)
                 if not missing:
@@ -147,6 +143,15 @@ class FdReader:
         for closed in process.fds.keys() - fds:
             self.table.drop(process, closed)
         return [fd for fd in fds if fd not in process.fds]
+
+    def _read_one(self, process: KnownProcess, fd: int) -> int | None:
+        """Read what is at an fd; return the inode, 0 for no socket and None for nothing."""
+        inode = self._socket_at(process.pid, fd)
+        if inode is None:
+            self.table.drop(process, fd)
+        else:
+            self.table.put(process, fd, inode)
+        return inode
 
     def _socket_at(self, pid: int, fd: int) -> int | None:
         self.fds_read += 1

@@ -6,7 +6,7 @@ Flows that were never looked for come first: their sockets are the likeliest to 
 import heapq
 import math
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, islice
 
 import msgspec
 
@@ -72,8 +72,7 @@ class PendingFlows:
     def take_due(self, now: float, most: int) -> dict[FlowKey, Waiting]:
         """Return what is due, at most so many; it is not due any more."""
         taken: dict[FlowKey, Waiting] = {}
-        while self._fresh and len(taken) < most:
-            flow = next(iter(self._fresh))
+        for flow in list(islice(self._fresh, most)):
             taken[flow] = self._fresh.pop(flow)
         while self._again and self._again[0][0] <= now and len(taken) < most:
             _due, _serial, flow, waiting = heapq.heappop(self._again)

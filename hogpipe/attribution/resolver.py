@@ -13,6 +13,7 @@ namespace, and siblings there cannot be asked for without reading whole tables a
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from hogpipe.attribution.contract import ResolverCounts
@@ -83,9 +84,11 @@ class ProcfsResolver:
         sockets = self._fds.find({row.inode: row.user_id for row in rows}, kinship, now)
         owners = {flow: _own(match, sockets, kinship) for flow, match in matches.items()}
         processes = self._read_processes(owners.values(), kinship)
-        found = {
-            flow: self._attribute(match, processes[owners[flow]]) for flow, match in matches.items()
-        }
+        answers = (
+            (flow, self._attribute(match, processes[owners[flow]]))
+            for flow, match in matches.items()
+        )
+        found = {flow: answer for flow, answer in answers if answer is not None}
         self._infer(found, own_matches, kinship, now)
         return found
 
@@ -96,6 +99,18 @@ class ProcfsResolver:
         with self._sightings:
             owner = self._endpoints.infer(endpoint_of(flow), self._clock())
         return UNATTRIBUTED if owner is None else Attribution(Quality.INFERRED, process=owner)
+
+    @property
+    def processes(self) -> ProcessReader:
+        """Return the reader of processes, for the thread that resolves."""
+        return self._processes
+
+    def take_stale(self) -> Collection[FlowKey]:
+        """Return nothing: a look-up finds no sign that an earlier one is overtaken."""
+        return ()
+
+    def close(self) -> None:
+        """Do nothing: no look-up leaves anything open."""
 
     def counts(self) -> ResolverCounts:
         """Return the counters as they stand; they only grow."""
@@ -130,7 +145,8 @@ class ProcfsResolver:
                 unseen.append(flow)
                 self._sampling.note(endpoint_of(flow), now)
         if unseen:
-            self._look_for_siblings(kinship, now)
+            with suppress(OSError):  # the next look meets the same, and it counts as failed
+                self._look_for_siblings(kinship, now)
             found.update((flow, self.infer(flow)) for flow in unseen)
 
     def _look_for_siblings(self, kinship: Kinship, now: float) -> None:
@@ -139,6 +155,7 @@ class ProcfsResolver:
             endpoints = self._sampling.take_due(
                 now, lambda one: self._endpoints.is_settled(one, now)
             )
+            likely = set().union(*map(self._endpoints.owners_of, endpoints))
         if not endpoints:
             return
         before = time.thread_time()
@@ -148,7 +165,7 @@ class ProcfsResolver:
             towards.update(self._tables.read_towards(endpoints))
             return {row.inode: row.user_id for siblings in towards.values() for row in siblings}
 
-        sockets = self._fds.glimpse(see, kinship, now)
+        sockets = self._fds.glimpse(see, likely, kinship, now)
         processes = self._read_processes(sockets.values(), kinship)
         for endpoint, siblings in towards.items():
             owners = {row.inode: processes.get(sockets.get(row.inode)) for row in siblings}
@@ -173,15 +190,15 @@ class ProcfsResolver:
             )
         return found
 
-    def _attribute(self, match: Match, owner: Process | None) -> Attribution:
-        """Name the owner of a flow, or else the one user of all candidates."""
+    def _attribute(self, match: Match, owner: Process | None) -> Attribution | None:
+        """Name the owner of a flow, or else the one user of all candidates, None if they differ."""
         if not match.rows:
             return UNATTRIBUTED
         if owner is not None:
             return Attribution(match.quality, process=owner)
         user_ids = {row.user_id for row in match.rows}
         if len(user_ids) > 1:
-            return UNATTRIBUTED
+            return None
         user_id = user_ids.pop()
         return Attribution(Quality.NONE, user=User(user_id, self._processes.user_name(user_id)))
 

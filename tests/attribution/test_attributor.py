@@ -49,6 +49,8 @@ class ScriptedResolver:
         self.calls: asyncio.Queue[list[FlowKey]] = asyncio.Queue()
         self.cpu_seconds = 0.0
         self.prepared = False
+        self.closed = False
+        self.stale: list[FlowKey] = []
         self._loop = asyncio.get_running_loop()
         self._counts = ResolverCounts()
 
@@ -72,6 +74,13 @@ class ScriptedResolver:
 
     def infer(self, flow: FlowKey) -> Attribution:
         return self.inferences.get(flow, UNATTRIBUTED)
+
+    def take_stale(self) -> Collection[FlowKey]:
+        taken, self.stale = self.stale, []
+        return taken
+
+    def close(self) -> None:
+        self.closed = True
 
     def counts(self) -> ResolverCounts:
         return self._counts
@@ -109,7 +118,7 @@ class Stage:
         """Do as `run` does when the time comes; return the time."""
         ready = max(self.attributor._budget.ready_at(), self.attributor._rested)
         self.clock.now = max(self.clock.now, self.attributor._next_look(), ready)
-        await self.attributor._look_up(self.attributor._give_up_gone(self._take_due()))
+        await self.attributor._look_up(await self.attributor._give_up_gone(self._take_due()))
         return self.clock.now
 
     def _take_due(self) -> dict[FlowKey, Waiting]:
@@ -207,7 +216,7 @@ async def test_a_flow_whose_socket_is_gone_is_not_asked_for_again_but_may_be_inf
         assert await stage.next_look() == 2.0
     else:
         stage.clock.now = 2.0
-        stage.attributor.expire()
+        await stage.attributor.expire()
     assert stage.drain() == [(FLOW, 2, inferred)]
     assert stage.resolver.asked == [[FLOW]]
 
@@ -426,10 +435,10 @@ async def test_what_has_waited_for_hold_passes_though_the_budget_makes_look_ups_
     await stage.next_look()
     stage.clock.now = 0.6
     stage.ingest(make_flow(2))
-    stage.attributor.expire()
+    await stage.attributor.expire()
     assert stage.drain() == [(make_flow(1), 1, UNATTRIBUTED)]
     stage.clock.now = 1.2
-    stage.attributor.expire()
+    await stage.attributor.expire()
     assert stage.drain() == [(make_flow(2), 1, UNATTRIBUTED)]
     # It was never looked for, so the next byte asks, and the answer serves what follows.
     stage.resolver.answers[make_flow(2)] = exact(NGINX)
@@ -450,7 +459,7 @@ async def test_an_answer_that_comes_after_hold_serves_what_follows(
         look = asyncio.create_task(stage.next_look())
         await stage.resolver.calls.get()
         stage.clock.now = 1.0
-        stage.attributor.expire()
+        await stage.attributor.expire()
         stage.resolver.gate.set()
         await look
     stage.ingest(FLOW)
@@ -764,11 +773,13 @@ async def play(stage: Stage, script: list[tuple[str, object]]) -> None:
             case "fail", bool(failing):
                 stage.resolver.error = OSError("no") if failing else None
             case "look", _:
-                await stage.attributor._look_up(stage.attributor._give_up_gone(stage._take_due()))
+                await stage.attributor._look_up(
+                    await stage.attributor._give_up_gone(stage._take_due())
+                )
             case "settle", _:
                 await stage.attributor.settle()
             case "expire", _:
-                stage.attributor.expire()
+                await stage.attributor.expire()
 
 
 @settings(deadline=None, max_examples=150)

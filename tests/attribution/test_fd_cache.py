@@ -36,7 +36,7 @@ class Cache:
         """Return the pid of each owner that a quick look finds."""
         self.now += self.pause
         seen = dict.fromkeys(inodes, 0)
-        found = self.fds.glimpse(lambda: seen, Kinship(self.procfs), self.now)
+        found = self.fds.glimpse(lambda: seen, (), Kinship(self.procfs), self.now)
         return {inode: owner.pid for inode, owner in found.items()}
 
     def cost(self, *inodes: int, user: int = 0) -> int:
@@ -150,6 +150,7 @@ def test_a_socket_that_moved_to_another_fd_is_found_again(fake: FakeProc, cache:
     fake.process(10, sockets={3: 100, 7: 101})
     cache.find(100)
     fake.swap(10, (3, 102), (7, 100))
+    cache.find(100)  # asked for again, it is searched for
     assert cache.find(100) == {100: 10}
 
 
@@ -384,6 +385,33 @@ def test_what_a_quiet_process_opened_is_seen_when_all_are_asked_or_it_is_asked_f
     fake.process(26, sockets={3: 26, 7: 102})
     cache.pause = 1.0
     assert cache.find(102) == {102: 26}
+
+
+def test_a_socket_that_was_closed_costs_one_fd_however_many_its_process_has(
+    fake: FakeProc, cache: Cache
+) -> None:
+    fake.process(10, sockets=dict(enumerate(range(1000, 3000), start=3)))
+    cache.find(1500)
+    fake.swap(10, (503, 99))
+    assert cache.cost(1500) < 10
+
+
+def test_an_inode_that_nobody_holds_makes_no_look_ask_all_processes(
+    fake: FakeProc, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pid in range(10, 60):
+        fake.process(pid, sockets={3: 100 + pid})
+    for _ in range(3):
+        cache.find(999)
+    asked: list[int] = []
+    fd_folder = Procfs.fd_folder
+    monkeypatch.setattr(
+        Procfs, "fd_folder", lambda procfs, pid: asked.append(pid) or fd_folder(procfs, pid)
+    )
+    cache.pause = 0.001
+    for _ in range(10):
+        cache.find(999)
+    assert asked == []
 
 
 def test_a_glimpse_reads_a_few_processes_and_searches_nothing(fake: FakeProc, cache: Cache) -> None:

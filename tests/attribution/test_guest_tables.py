@@ -197,9 +197,10 @@ def test_what_is_seen_on_the_host_is_not_inferred_for_a_guest(proc: FakeProc) ->
     proc.table("tcp", *[connection(port, port) for port in seen])
     now = 0.0
     resolver = ProcfsResolver(proc.root, socket_table="procfs", clock=lambda: now)
-    resolver.resolve([flow(OWN_NAMESPACE, port) for port in seen])
+    resolver.prepare()
+    resolver.resolve([flow(OWN_NAMESPACE, port) for port in (5000, 5001)])
     proc.table("tcp")
-    now = 0.5
+    now = 0.9
     resolver.resolve([flow(OWN_NAMESPACE, port) for port in (5000, 5001)])
     assert resolver.infer(flow(OWN_NAMESPACE, 5000)).quality is Quality.INFERRED
     assert resolver.infer(flow(RED, 5000)) == UNATTRIBUTED

@@ -60,19 +60,29 @@ def test_who_keeps_connections_there_takes_part_in_a_dispute_with_who_makes_shor
     assert memory.infer(ENDPOINT, 0.1) is None
 
 
-def test_sockets_of_flows_count_when_a_look_at_all_shows_that_they_are_gone() -> None:
-    memory = EndpointOwners(min_sockets=3)
-    for inode in (1, 2, 3, 4):
-        memory.see(ENDPOINT, inode, NGINX, 0.0)
+def test_sockets_that_their_flows_look_up_found_prove_nothing_of_those_that_go_unseen() -> None:
+    for before in (True, False):
+        memory = EndpointOwners(min_sockets=3)
+        sockets = dict.fromkeys(range(1, 20), NGINX)
+        if before:
+            memory.see_all(ENDPOINT, sockets, 0.0)
+        for inode in sockets:
+            memory.see(ENDPOINT, inode, NGINX, 0.0)
+        memory.see_all(ENDPOINT, sockets, 0.1)
+        memory.see_all(ENDPOINT, {}, 0.2)
+        assert memory.infer(ENDPOINT, 0.2) is None
+
+
+def test_sockets_that_their_flows_look_up_found_make_for_a_dispute() -> None:
+    memory = seen([CURL] * 3)
+    memory.see(ENDPOINT, 50, NGINX, 0.0)
     assert memory.infer(ENDPOINT, 0.0) is None
-    memory.see_all(ENDPOINT, {4: NGINX}, 0.1)
-    assert memory.infer(ENDPOINT, 0.1) == NGINX
 
 
 def test_the_same_socket_seen_often_is_one_sighting() -> None:
     memory = EndpointOwners(min_sockets=3)
     for _ in range(9):
-        memory.see(ENDPOINT, 5, NGINX, 0.0)
+        memory.see_all(ENDPOINT, {5: NGINX}, 0.0)
     memory.see_all(ENDPOINT, {}, 0.0)
     assert memory.infer(ENDPOINT, 0.0) is None
 

@@ -69,6 +69,8 @@ def test_where_nearly_all_are_gone_nothing_is_gained_by_being_early() -> None:
     pace.next_pause(COST, 10, 1)
     assert pace.next_pause(COST, 100, 98) == IN_VAIN
     assert not pace.early
+    assert pace.next_pause(COST, 100, 99, inferred=97) == IN_VAIN
+    assert pace.next_pause(COST, 100, 99, inferred=98) == LONGEST
 
 
 def test_one_socket_in_fifty_may_be_gone() -> None:

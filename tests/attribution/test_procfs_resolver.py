@@ -124,12 +124,12 @@ def test_two_possible_owners_are_no_owner(fake: FakeProc) -> None:
     assert attribution.user.id == 5
 
 
-def test_two_possible_owners_of_different_users_leave_nothing(fake: FakeProc) -> None:
+def test_two_possible_owners_of_different_users_leave_nothing_to_say(fake: FakeProc) -> None:
     fake.table("tcp", listener(443, inode=101, uid=5), listener(443, inode=102, uid=6))
     fake.process(20, sockets={3: 101})
     fake.process(21, sockets={3: 102})
     flow = tcp_flow(443, 5000)
-    assert ProcfsResolver(fake.root).resolve([flow]) == {flow: UNATTRIBUTED}
+    assert ProcfsResolver(fake.root).resolve([flow]) == {}  # it has a socket, so not UNATTRIBUTED
 
 
 def test_an_owner_beside_an_unknown_one_is_not_sure(fake: FakeProc) -> None:
@@ -344,12 +344,15 @@ def test_the_rule_may_be_asked_while_another_thread_looks(fake: FakeProc) -> Non
     }
 
 
-def test_sightings_of_matched_flows_count_as_well(fake: FakeProc) -> None:
+def test_connections_that_live_longer_do_not_name_who_makes_those_that_go_unseen(
+    fake: FakeProc,
+) -> None:
     clock = Clock()
     resolver = ProcfsResolver(fake.root, clock=clock)
-    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 11)})
-    open_siblings(fake, *range(71, 79))
-    resolver.resolve([tcp_flow(1000 + inode, 443) for inode in range(71, 79)])
+    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 23)})
+    open_siblings(fake, *range(71, 91))
+    resolver.prepare()
+    resolver.resolve([UNSEEN, SIBLING, *[tcp_flow(1000 + inode, 443) for inode in range(71, 91)]])
     open_siblings(fake)
     clock.advance()
-    assert inferred(resolver) == (Quality.INFERRED, 500)
+    assert inferred(resolver) == (Quality.NONE, None)

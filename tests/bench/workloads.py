@@ -20,6 +20,8 @@ class Workload:
     kind: Literal["connect", "exchange", "stream", "inbound"] = "connect"
     clients: int = 3
     lifetime: float = 0.0
+    first_lifetime: float | None = None
+    """That of the first client's connections, where it is another one."""
     endpoints: Literal["own", "shared"] = "own"
     """Whether each client has a remote port of its own."""
     connected: bool = True
@@ -58,11 +60,16 @@ class Workload:
             return "exchange", {**common, **own_ports, **extra}
         return "connect", {
             **common,
-            "lifetime": self.lifetime,
+            "lifetime": self._lifetime_of(client),
             "request": request,
             "reply": REPLY,
             "closes_first": not self.inbound,
         }
+
+    def _lifetime_of(self, client: int) -> float:
+        if client == 0 and self.first_lifetime is not None:
+            return self.first_lifetime
+        return self.lifetime
 
     def server_arguments(self) -> tuple[str, dict[str, Any]]:
         """Return role and arguments of the server for loads.py."""
@@ -84,6 +91,7 @@ WORKLOADS = {
         Workload("outbound-30ms", 1000, lifetime=0.03, endpoints="shared"),
         Workload("outbound-1ms-own", 1000, endpoints="own"),
         Workload("outbound-1ms-shared", 1000, endpoints="shared"),
+        Workload("outbound-mixed", 1000, first_lifetime=0.1, endpoints="shared"),
         Workload("idle15000", 1000, endpoints="own", idle=((15_000, 0),)),
         Workload("big", 200, lifetime=0.1, endpoints="shared", idle=((7_500, 7_500),) * 4),
         Workload("udp-connected", 1000, "exchange"),
