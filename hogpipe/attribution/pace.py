@@ -8,7 +8,7 @@ look-ups go on often until it is known whose they are (`sampling`).
 """
 
 _SHORTEST = 4.0  # times the CPU time of a look-up
-_SHORT_BOUND, _IN_VAIN, _LONGEST = 0.006, 0.012, 0.025  # seconds
+_SHORT_BOUND, _IN_VAIN, _LONGEST = 0.006, 0.01, 0.025  # seconds
 _GROWTH, _RECOVERY = 1.25, 1.02
 _TOLERATED, _NEARLY_ALL = 0.02, 0.98  # of the flows are gone
 _BELOW = 0.7  # of the pause at which sockets were gone

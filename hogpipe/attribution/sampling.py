@@ -16,7 +16,7 @@ from hogpipe.attribution.inference import Endpoint
 _PAUSE = 0.01
 _LONG_PAUSE = 0.5
 _OFTEN = 512  # times
-_SHARE = 0.12  # of the time may go into it
+_SHARE = 0.25  # of the time may go into it
 _MOST_AT_ONCE = 64  # endpoints: the kernel filters by few ports
 _MEMORY = 30.0
 _REPEATED = 2  # flows: a single one has no siblings
