@@ -57,8 +57,12 @@ class NamespaceScan:
         self._rechecked = float("-inf")
         self._pids: dict[int, list[int]] = {}
 
-    def refresh(self, now: float) -> None:
-        """Look at what is new, and at some of what is not; `now` is in seconds."""
+    def refresh(self, now: float, *, thorough: bool = False) -> None:
+        """Look at what is new, and at some of what is not; `now` is in seconds.
+
+        Of the latter at a sixteenth (64 processes at least) once a second, or each time if it is to
+        be `thorough`: sixteen such looks have seen every process.
+        """
         names = os.listdir(self._root)  # noqa: PTH208 (bytes, and no Path for each of thousands)
         present = {int(name) for name in names if name.isdigit()}
         for pid in self._namespaces.keys() - present:
@@ -69,9 +73,9 @@ class NamespaceScan:
             pid: seen for pid, seen in self._first_seen.items() if now - seen < _YOUNG_SECONDS
         } | dict.fromkeys(new, now)
         share = 0
-        if now - self._rechecked >= _RECHECK_SECONDS:
+        if thorough or now - self._rechecked >= _RECHECK_SECONDS:
             self._rechecked = now
-            share = max(_RECHECKED_LEAST, len(self._namespaces) // _RECHECKED_SHARE)
+            share = max(_RECHECKED_LEAST, -(-len(self._namespaces) // _RECHECKED_SHARE))
         self._look_at([*self._first_seen, *islice(self._namespaces, share)])
         self._pids = {}
         for pid, namespace in self._namespaces.items():

@@ -77,6 +77,30 @@ def test_an_old_process_that_enters_a_namespace_is_noticed_in_the_end(proc: Fake
     assert scanned.find_process(RED) == 250
 
 
+def test_sixteen_thorough_looks_see_every_process_however_soon_they_follow(proc: FakeProc) -> None:
+    for pid in range(100, 1300):
+        put(proc, pid, OWN)
+    scanned = scan(proc)
+    scanned.refresh(LATER)
+    for pid in range(100, 1300, 50):
+        proc.enter(pid, RED)
+    for _ in range(16):
+        scanned.refresh(LATER, thorough=True)
+    assert set(scanned.namespaces()[RED]) == set(range(100, 1300, 50))
+
+
+def test_a_pid_that_was_another_process_is_looked_at_as_a_young_one(proc: FakeProc) -> None:
+    put(proc, 20, OWN)
+    scanned = scan(proc)
+    shutil.rmtree(proc.root / "20")
+    scanned.refresh(0.5)
+    put(proc, 20, OWN)
+    scanned.refresh(2.9)
+    proc.enter(20, RED)
+    scanned.refresh(3.1)
+    assert scanned.find_process(RED) == 20
+
+
 def test_a_process_that_left_its_namespace_does_not_stand_for_it(proc: FakeProc) -> None:
     put(proc, 20, RED)
     put(proc, 21, RED)

@@ -111,17 +111,19 @@ def pod_of(path: str) -> str | None:
 def _container_at(names: list[str], index: int) -> str | None:
     name, parent = names[index], names[index - 1] if index else ""
     match = _HEX_ID.fullmatch(name)
+    below = names[index + 1 : index + 2]
     if match is not None:
-        # conmon watches a container from outside.
-        return None if "conmon" in (match["runtime"] or "") else match["id"]
+        # conmon watches a container from outside; in `ID/conmon` the id is that of its pod.
+        watches = "conmon" in (match["runtime"] or "") or below == ["conmon"]
+        return None if watches else match["id"]
     if _TASK_ID.fullmatch(name) or (_GARDEN_ID.fullmatch(name) and "garden" in names[:index]):
         return name
     if name.startswith(_LXC_PREFIX):
         return name.removeprefix(_LXC_PREFIX) or None
     if parent in _LXC_PARENTS:
         # `lxc/NAME/lxc.monitor` watches one from outside, too.
-        return None if names[index + 1 : index + 2] == ["lxc.monitor"] else name or None
-    return _machine_at(name, below=names[index + 1 : index + 2])
+        return None if below == ["lxc.monitor"] else name or None
+    return _machine_at(name, below=below)
 
 
 def _machine_at(name: str, *, below: list[str]) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from hogpipe.capture.interfaces import find_uppers
+from hogpipe.capture.interfaces import Uppers
 from hogpipe.capture.netlink import Address, Link, LinkTable
 from hogpipe.model import OWN_NAMESPACE
 
@@ -54,31 +54,43 @@ class LocalAddresses(msgspec.Struct, frozen=True):
         return address[0] in _MULTICAST_V4 or address == _BROADCAST_V4 or address in self.broadcasts
 
 
-def find_local(table: LinkTable, link: Link | None) -> LocalAddresses:
-    """Return what is local as `link` sees it; None stands for all interfaces at once.
+class HostAddresses:
+    """What is local as each link of `table` sees it.
 
     Linux takes packets to any of its addresses on any interface. Link-local IPv6 addresses are
     the exception: another host may have the same one on another link, so they count only on
     their own link and on those that it stands upon.
     """
-    loopbacks = {other.index for other in table.links if other.loopback}
-    here = None if link is None else {link.index, *find_uppers(table.links, link.index)}
-    addresses = frozenset(
-        entry.address
-        for entry in table.addresses
-        if here is None or entry.link in here or not _is_link_local(entry.address)
-    )
-    return LocalAddresses(
-        addresses=addresses,
-        # net/ipv4/fib_frontend.c, fib_add_ifaddr: on a loopback the whole prefix is local.
-        prefixes=tuple(
-            _network(entry)
-            for entry in table.addresses
-            if entry.link in loopbacks and len(entry.address) == 4
-        ),
-        broadcasts=frozenset(entry.broadcast for entry in table.addresses if entry.broadcast),
-        loopback=link is not None and link.loopback,
-    )
+
+    def __init__(self, table: LinkTable) -> None:
+        loopbacks = {link.index for link in table.links if link.loopback}
+        v4 = [entry for entry in table.addresses if len(entry.address) == 4]
+        self._uppers = Uppers(table.links)
+        self._everywhere = frozenset(
+            entry.address for entry in table.addresses if not _is_link_local(entry.address)
+        )
+        self._link_local: dict[int, set[bytes]] = {}
+        for entry in table.addresses:
+            if _is_link_local(entry.address):
+                self._link_local.setdefault(entry.link, set()).add(entry.address)
+        # net/ipv4/fib_frontend.c, fib_add_ifaddr: on a loopback the whole prefix is local, and the
+        # last address of a prefix is a broadcast whatever IFA_BROADCAST names.
+        self._prefixes = tuple(_network(entry) for entry in v4 if entry.link in loopbacks)
+        told = frozenset(entry.broadcast for entry in table.addresses if entry.broadcast)
+        self._broadcasts = told.union(
+            _last_address(entry) for entry in v4 if entry.prefix_length < 31
+        )
+
+    def seen_by(self, link: Link | None) -> LocalAddresses:
+        """Return what is local as `link` sees it; None stands for all links at once."""
+        here = self._link_local if link is None else {link.index, *self._uppers.of(link.index)}
+        own = [self._link_local[one] for one in here if one in self._link_local]
+        return LocalAddresses(
+            addresses=self._everywhere.union(*own) if own else self._everywhere,
+            prefixes=self._prefixes,
+            broadcasts=self._broadcasts,
+            loopback=link is not None and link.loopback,
+        )
 
 
 def add_guests(
@@ -91,7 +103,9 @@ def add_guests(
             namespaces[address] = (*namespaces.get(address, ()), namespace)
     return msgspec.structs.replace(
         local,
-        broadcasts=local.broadcasts.union(*[known.broadcasts for known in guests.values()]),
+        broadcasts=local.broadcasts.union(*[known.broadcasts for known in guests.values()])
+        if guests
+        else local.broadcasts,
         guests_only=guests_only,
         guests=namespaces,
         faced=tuple(sorted(guests)),
@@ -101,6 +115,11 @@ def add_guests(
 def _network(entry: Address) -> tuple[int, int]:
     mask = 0xFFFFFFFF << (32 - entry.prefix_length) & 0xFFFFFFFF
     return int.from_bytes(entry.address, "big") & mask, mask
+
+
+def _last_address(entry: Address) -> bytes:
+    network, mask = _network(entry)
+    return (network | ~mask & 0xFFFFFFFF).to_bytes(4, "big")
 
 
 def _is_link_local(address: bytes) -> bool:

@@ -51,11 +51,16 @@ class WireFlows(msgspec.Struct, frozen=True):
 
 
 class Decoder:
-    """Decodes the frames of one capture handle, in order; owns `fragments`."""
+    """Decodes the frames of one capture handle, in order; owns `fragments`.
 
-    def __init__(self, link_type: int, fragments: FragmentTable) -> None:
+    `snaplen` is how much of a frame the handle captures: a shorter one is whole, and an IP length
+    of more than that is not believed. 0 where it is not known.
+    """
+
+    def __init__(self, link_type: int, fragments: FragmentTable, snaplen: int = 0) -> None:
         self._link_type = link_type
         self._fragments = fragments
+        self._snaplen = snaplen
 
     def decode(self, batch: FrameBatch) -> WireFlows:
         """Return what `batch` held, and the fragments of earlier ones that it settled."""
@@ -83,6 +88,10 @@ class Decoder:
         end = start + size
         packets = locate_packets(self._link_type, batch.data, start, end)
         ordinary = decode_packets(batch.data, packets, end)
+        there = size.take(ordinary.frame)
+        impossible = (ordinary.lengths > there) & (there < self._snaplen)
+        if np.count_nonzero(impossible):
+            ordinary = ordinary.take(~impossible)
         count = _Count(sum_by_key(ordinary))
         if len(ordinary.frame) < len(batch):
             foreign = packets.kind == NOT_IP
@@ -101,6 +110,9 @@ class Decoder:
             decoded = decode_frame(self._link_type, data[start : start + size], original)
             if not isinstance(decoded, DecodedFrame):
                 count.reject(decoded, size)
+                continue
+            if decoded.length > size and size < self._snaplen:
+                count.reject(Rejection.UNDECODED, size)
                 continue
             if decoded.length_floored:
                 count.length_floored.add(Tally(1, decoded.length))

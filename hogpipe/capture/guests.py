@@ -4,12 +4,15 @@ Nothing tells when an address is given to a guest or when a process enters it, s
 looked for again when links have changed, when packets pass of which no guest is known to be a part,
 and now and then while packets pass at all. On a host whose captured links face no guest, and on one
 where nothing passes, it costs nothing; else no more than a share of one core, saved up so that the
-first look after a while is made at once.
+first look after a while is made at once, and that on a host of many guests the addresses of all are
+read again in several looks. Only the first look of all, before anything is captured, is one.
 """
 
 import logging
+import math
 import time
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import msgspec
@@ -20,12 +23,14 @@ from hogpipe.capture.interfaces import Selection
 from hogpipe.capture.namespace_ids import read_namespace_ids
 from hogpipe.capture.netlink import Link
 from hogpipe.capture.recorded import read_local_addresses
+from hogpipe.capture.shortage import explain
 from hogpipe.namespaces import NamespaceScan, read_own_namespace
 
 log = logging.getLogger(__name__)
 
 _CPU_SHARE = 0.02  # of one core
 _MOST_SAVED = 0.02  # seconds
+_MOST_READING = 0.01  # seconds of CPU for addresses in one look
 _PERIOD = 5.0  # to forget what is no more, while everything that passes is known
 # Strangers may just be other hosts: while looks for them find nothing new, they become rarer.
 _LEAST_PATIENCE, _MOST_PATIENCE = 0.02, 0.5
@@ -48,21 +53,29 @@ class Guests:
         self._guests: dict[int, _Guest] = {}
         """By id of the namespace."""
         self._others: set[int] = set()
-        """Namespaces that no link of ours faced when links last changed."""
+        """Namespaces that no link of ours faced when all were last asked."""
         self._wanted = False
+        self._unfound = False
+        """Whether a namespace that a link faces has no process that is known."""
         self._doubted: set[int] = set()
-        """Captured links that strangers passed since the last look."""
+        """Captured links that strangers passed since the last look, or that face others now."""
+        self._stale: set[int] = set()
+        """Ids of namespaces whose addresses are to be read again."""
         self._saved = _MOST_SAVED
         self._patience = 0.0
         self._looked = self._looked_at_all = 0.0
+        self._short = False
+        """Whether the last look failed, which has been told."""
 
     def follow(self, links: Iterable[Link], captured: Iterable[Selection]) -> None:
         """Take note that links have changed, and which of them are captured on."""
         facing = Facing(links)
         faced = {one.link.index: facing.faced_by(one.link.index, one.elsewhere) for one in captured}
-        self._faced = {index: ids for index, ids in faced.items() if ids}
+        before, self._faced = self._faced, {index: ids for index, ids in faced.items() if ids}
         self._others.clear()
-        self._doubted.update(self._faced)
+        self._doubted.update(
+            index for index, ids in self._faced.items() if before.get(index) != ids
+        )
         self._wanted = True
         self._patience = 0.0
 
@@ -75,32 +88,59 @@ class Guests:
         """Tell whether it is time for another look; `now` is in seconds."""
         if not self._faced:
             return bool(self._guests)
-        pause = max(-self._saved / _CPU_SHARE, self._patience) if self._wanted else _PERIOD
-        return now >= self._looked + pause
+        return now >= self._looked + self._pause()
+
+    def _pause(self) -> float:
+        spent = -self._saved / _CPU_SHARE
+        if self._wanted:
+            return max(spent, self._patience)
+        # A process may have entered a namespace that was empty.
+        return max(spent, _MOST_PATIENCE) if self._unfound else _PERIOD
 
     def refresh(self, now: float) -> bool:
-        """Look for the guests again and return whether anything about them has changed."""
+        """Look for the guests again and return whether anything about them has changed.
+
+        Those that were known stay if there are no descriptors or no memory to look.
+        """
         before, started = self._guests, time.thread_time()
-        wanted = frozenset().union(*self._faced.values())
         if now - self._looked_at_all >= _PERIOD:
             self._looked_at_all = now
-            self._doubted.update(self._faced)
-        self._guests = self._find(wanted, now) if wanted else {}
-        self._wanted = False
-        self._doubted.clear()
+            self._stale.update(*self._faced.values())
+            self._others.clear()
+        try:
+            self._guests = self._find(now)
+        except OSError as error:
+            self._tell(error)
+            unread = True
+        else:
+            self._short = False
+            unread = bool(self._stale)
+            self._doubted.clear()
+        self._wanted = unread
         if len(self._guests) != len(before):
             log.info("network namespaces at captured interfaces: %d", len(self._guests))
         self._saved += (now - self._looked) * _CPU_SHARE
         self._saved = min(self._saved, _MOST_SAVED) - (time.thread_time() - started)
         self._looked = now
-        if self._guests != before:
+        if self._short:
+            self._patience = _MOST_PATIENCE
+        elif self._guests != before or unread:
             self._patience = 0.0
-            return True
-        self._patience = min(max(2 * self._patience, _LEAST_PATIENCE), _MOST_PATIENCE)
-        return False
+        else:
+            self._patience = min(max(2 * self._patience, _LEAST_PATIENCE), _MOST_PATIENCE)
+        return self._guests != before
+
+    def _tell(self, error: OSError) -> None:
+        if not self._short:
+            log.warning(
+                "network namespaces at captured interfaces cannot be looked for now: %s; those "
+                "known stay, and it is tried again",
+                explain(error),
+            )
+        self._short = True
 
     def faces_any(self, index: int) -> bool:
-        """Tell whether the link of `index` faces guests, known or not."""
+        """Tell whether the link of `index` faces a namespace, whether or not that is known."""
         return index in self._faced
 
     def add_to(
@@ -111,14 +151,35 @@ class Guests:
         known = {guest.namespace: guest.addresses for guest in guests}
         return add_guests(local, known, guests_only=guests_only)
 
-    def _find(self, wanted: frozenset[int], now: float) -> dict[int, _Guest]:
+    def _find(self, now: float) -> dict[int, _Guest]:
+        wanted = frozenset().union(*self._faced.values())
+        first = self._scan is None
+        places = self._find_places(wanted, now) if wanted else {}
+        doubted = frozenset().union(*[self._faced.get(index, ()) for index in self._doubted])
+        known = {
+            one: _Guest(*place, guest.addresses)
+            for one, place in places.items()
+            if (guest := self._guests.get(one)) and guest.namespace == place[0]
+        }
+        self._stale = (self._stale | doubted | (places.keys() - known.keys())) & places.keys()
+        # What is not known at all comes first, then what strangers make doubtful.
+        order = sorted(self._stale, key=lambda one: (one in known, one not in doubted))
+        until = math.inf if first else time.thread_time() + _MOST_READING
+        for one in order:
+            namespace, pid = places[one]
+            addresses = read_local_addresses(self._procfs / str(pid))
+            known[one] = _Guest(namespace, pid, addresses)
+            self._stale.discard(one)
+            if time.thread_time() >= until:
+                break
+        return known
+
+    def _find_places(self, wanted: AbstractSet[int], now: float) -> dict[int, tuple[int, int]]:
+        """Return the namespace and a process in it of each id that is `wanted`, where known."""
         if self._scan is None:
             self._scan = NamespaceScan(self._procfs, read_own_namespace())
         scan = self._scan
-        try:
-            scan.refresh(now)
-        except OSError:
-            return {}  # attribution meets the same and tells it
+        scan.refresh(now, thorough=self._unfound)
         # While a known process is in its namespace, both keep their numbers.
         found = {
             one: (guest.namespace, guest.pid)
@@ -133,19 +194,10 @@ class Guests:
                 if (pid := scan.find_process(namespace)) is not None
             ]
             paths = [self._procfs / str(pid) / "ns/net" for _namespace, pid in asked]
-            ids = zip(read_namespace_ids(paths) if paths else [], asked, strict=True)
-            found.update((one, place) for one, place in ids if one in missing)
-            self._others.update(namespace for namespace, _pid in asked)
-            self._others.difference_update(namespace for namespace, _pid in found.values())
-        doubted = frozenset().union(*[self._faced.get(index, ()) for index in self._doubted])
-        return {
-            one: self._read(place, None if one in doubted else self._guests.get(one))
-            for one, place in found.items()
-        }
-
-    def _read(self, place: tuple[int, int], known: _Guest | None) -> _Guest:
-        """Return the guest at (namespace, pid), as it is `known` if it is still that one."""
-        if known is not None and (known.namespace, known.pid) == place:
-            return known
-        namespace, pid = place
-        return _Guest(namespace, pid, read_local_addresses(self._procfs / str(pid)))
+            for one, place in zip(read_namespace_ids(paths) if paths else [], asked, strict=True):
+                if one in missing:
+                    found[one] = place
+                elif one is not None:  # None: it could not be asked, and may be one of ours
+                    self._others.add(place[0])
+        self._unfound = found.keys() != wanted
+        return found

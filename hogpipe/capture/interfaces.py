@@ -86,20 +86,34 @@ def _joined_ends(links: Iterable[Link]) -> _Pairs:
     }
 
 
-def _reach(pairs: Iterable[tuple[int, int]], start: int) -> set[int]:
-    """Return all that can be reached from `start` along `pairs`, itself left out."""
-    reached = {start}
-    frontier = {start}
-    while frontier:
-        frontier = {to for origin, to in pairs if origin in frontier} - reached
-        reached |= frontier
-    return reached - {start}
+class _Ways:
+    """Where links lead to, along pairs (from, to)."""
+
+    def __init__(self, pairs: Iterable[tuple[int, int]]) -> None:
+        self._next: dict[int, set[int]] = {}
+        for origin, to in pairs:
+            self._next.setdefault(origin, set()).add(to)
+
+    def reach(self, start: int) -> set[int]:
+        """Return all that can be reached from `start`, itself left out."""
+        reached = {start}
+        frontier = {start}
+        while frontier:
+            frontier = {to for one in frontier for to in self._next.get(one, ())} - reached
+            reached |= frontier
+        return reached - {start}
 
 
-def find_uppers(links: Iterable[Link], index: int) -> set[int]:
-    """Return the indices of the links whose packets pass the link of `index`, however far up."""
-    ends = _joined_ends(links)
-    return _reach(_stacking(links) | ends | {(other, one) for one, other in ends}, index)
+class Uppers:
+    """Which links' packets pass which others of `links`, which are all of a network namespace."""
+
+    def __init__(self, links: Iterable[Link]) -> None:
+        ends = _joined_ends(links)
+        self._ways = _Ways(_stacking(links) | ends | {(other, one) for one, other in ends})
+
+    def of(self, index: int) -> set[int]:
+        """Return the links whose packets pass the link of `index`, however far up."""
+        return self._ways.reach(index)
 
 
 def _select_auto(links: Sequence[Link]) -> list[Selection]:
@@ -114,22 +128,27 @@ def _select_auto(links: Sequence[Link]) -> list[Selection]:
     ]
     ports = _find_ports(links)
     free = {link.index for link in usable} - ports
-    downwards = {(upper, lower) for lower, upper in _stacking(links) | _joined_ends(links)}
+    downwards = _Ways((upper, lower) for lower, upper in _stacking(links) | _joined_ends(links))
     chosen = [
-        link for link in usable if link.index in free and not _reach(downwards, link.index) & free
+        link for link in usable if link.index in free and not downwards.reach(link.index) & free
     ]
-    doors = [link for link in usable if link.index in ports and _is_door(link)]
+    doors = [link for link in usable if link.index in ports and leads_elsewhere(link)]
     # A PPPoE session is decoded on the Ethernet below, which nothing tells of.
     ppp = [link for link in chosen if link.hardware == _PPP]
     elsewhere = frozenset(link.index for link in [*doors, *ppp])
     everywhere = frozenset(link.index for link in links)
     return [
-        *(Selection(link, elsewhere - {link.index}) for link in chosen),
+        # One set for all that it is right for: what follows from it is worked out once.
+        *(Selection(link, _without(elsewhere, link.index)) for link in chosen),
         *(Selection(link, everywhere) for link in doors),
     ]
 
 
-def _is_door(link: Link) -> bool:
+def _without(indices: frozenset[int], index: int) -> frozenset[int]:
+    return indices - {index} if index in indices else indices
+
+
+def leads_elsewhere(link: Link) -> bool:
     """Tell whether it is an end of a veth whose other end is in another namespace."""
     return link.kind in VETH_KINDS and link.peer_netns is not None
 

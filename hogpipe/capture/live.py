@@ -9,41 +9,37 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
-from pathlib import Path
 
-import msgspec
-
-from hogpipe.capture.addresses import find_local
-from hogpipe.capture.guests import Guests
-from hogpipe.capture.interfaces import ANY, find_unknown, select_links
-from hogpipe.capture.netlink import LinkMonitor, LinkTable, read_link_table
-from hogpipe.capture.pcap import BATCH_FRAMES, READ_TIMEOUT_MS, open_live
+from hogpipe.capture.interfaces import find_unknown
+from hogpipe.capture.netlink import LinkMonitor, LinkTable
+from hogpipe.capture.opening import LiveOptions, Opener
+from hogpipe.capture.pcap import BATCH_FRAMES
+from hogpipe.capture.shortage import allow_descriptors, explain
 from hogpipe.capture.tap import Tap, View
+from hogpipe.capture.views import Views
 from hogpipe.errors import CaptureError, ConfigurationError, HogpipeError
 from hogpipe.model import FlowBatch
+
+__all__ = ["LiveOptions", "LiveSource"]
 
 log = logging.getLogger(__name__)
 
 # A batch costs a lot before its first frame, so a busy link is left to fill up: for a multiple of
 # the CPU time that it took last. The longest rest is short beside the ring's patience (`pcap`).
-_REST_FACTOR = 16
-_SHORTEST_REST, _EARLY_REST, _LONGEST_REST = 0.002, 0.004, 0.01
-_LAST_FRAMES_SECONDS = 2 * READ_TIMEOUT_MS / 1000
-_ANY_INDEX = 0  # of the pseudo-interface; the kernel counts from 1
-
-
-class LiveOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How to capture; see `[capture]` in docs/configuration.md."""
-
-    interfaces: Sequence[str] = ("auto",)
-    filter: str = ""
-    snaplen: int = 128
-    buffer_mib: int = 16
-    promiscuous: bool = False
-    procfs: Path = Path("/proc")
-    """Where the processes of other network namespaces are seen."""
+_REST_FACTOR = 24
+_SHORTEST_REST, _EARLY_REST, _LONGEST_REST = 0.002, 0.004, 0.02
+# Links change in bursts, and what a change costs grows with the number of links: after each look at
+# them there is a pause, a multiple of the CPU time that it took. What it takes to open or close one
+# does not count: that is not done again.
+_FOLLOW_FACTOR = 4
+_LONGEST_PAUSE = 0.5
+# The kernel takes some 25 ms to open or close a handle: it waits for all that may be using it. The
+# rings of the others fill meanwhile.
+_UNREAD_SECONDS = 0.04
+_RETRY_SECONDS = 5.0  # until what could not be done is tried again
 
 
 class LiveSource:
@@ -54,8 +50,15 @@ class LiveSource:
     def __init__(self, options: LiveOptions) -> None:
         self._options = options
         self._taps: dict[int, Tap] = {}
-        self._table = LinkTable()
-        self._guests = Guests(options.procfs)
+        self._views = Views(options.interfaces, options.procfs)
+        self._opener = Opener(options)
+        self._follow_at: float | None = None  # when links are to be looked at
+        self._follow_pause_ends = 0.0
+        self._short = False  # whether links could not be looked at, which has been told
+        self._read_at = 0.0  # when all taps were read last
+        self._failed: set[int] = set()  # taps to let go of with the next turn
+        self._opening = FlowBatch()
+        """What came while `open` was still at it."""
         self._refused: set[int] = set()  # interfaces that could not be opened, and are told of
         self._monitor: LinkMonitor | None = None
         self._poll = select.poll()
@@ -67,14 +70,19 @@ class LiveSource:
 
     def open(self) -> None:
         """Open all that is selected now; see PacketSource."""
-        self._monitor = LinkMonitor()
-        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._poll.register(self._stop, select.POLLIN)
-        self._poll.register(self._monitor, select.POLLIN)
+        allow_descriptors()
         try:
-            table = read_link_table()
+            self._monitor = LinkMonitor()
+            self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._poll.register(self._stop, select.POLLIN)
+            self._poll.register(self._monitor, select.POLLIN)
+            table = self._monitor.read_table()
             self._check_names(table)
-            failures = self._follow(table, FlowBatch())
+            self._views.follow(table)
+            failures = self._follow(self._opening)
+        except OSError as error:
+            self.close()
+            raise CaptureError(f"interfaces cannot be listed: {explain(error)}") from error
         except BaseException:
             self.close()
             raise
@@ -89,10 +97,11 @@ class LiveSource:
         """Capture until stopped; see PacketSource."""
         last = FlowBatch()
         try:
+            _offer(self._opening, offer)
             while not self._stopping.is_set():
                 self._turn(offer)
             # The kernel still has to hand up the block that it was filling.
-            time.sleep(_LAST_FRAMES_SECONDS)
+            _wait_for_last_frames(self._taps.values())
             for tap in self._taps.values():
                 self._read(tap, last)
         finally:
@@ -117,22 +126,23 @@ class LiveSource:
     def _turn(self, offer: Callable[[FlowBatch], None]) -> None:
         """Wait for frames, a change or a stop, and deal with the first two."""
         assert self._monitor is not None
-        ready = dict(self._poll.poll())
+        ready = dict(self._poll.poll(self._patience_ms()))
         before = time.thread_time()
         batch = FlowBatch()
         if self._monitor.fileno() in ready:
             self._monitor.drain()
-            _warn(self._follow(read_link_table(), batch))
+            self._ask_to_follow()
+        self._keep_up(batch)
         self._look_for_guests()
         ready_taps = [(i, tap) for i, tap in self._taps.items() if tap.fileno() in ready]
-        failed = [
+        failed = self._failed | {
             index
             for index, tap in ready_taps
             if ready[tap.fileno()] & select.POLLERR or not self._read(tap, batch)
-        ]
+        }
         self._lose(failed, batch)
         if failed:  # one may be up again already, and word of that may have come before its error
-            _warn(self._follow(read_link_table(), batch))
+            self._ask_to_follow()
         _offer(batch, offer)
         if batch.counts.captured.packets < BATCH_FRAMES:
             rest = _REST_FACTOR * (time.thread_time() - before)
@@ -147,6 +157,42 @@ class LiveSource:
             log.warning("%s; capture on it goes on when it comes up again", error)
             return False
         return True
+
+    def _patience_ms(self) -> float | None:
+        """Return how long to wait for frames at most; None for as long as it takes."""
+        if self._follow_at is None:
+            return None
+        return max(self._follow_at - time.monotonic(), 0.0) * 1000
+
+    def _ask_to_follow(self, delay: float = 0.0) -> None:
+        """See to it that links are looked at, as soon as may be or after a delay in seconds."""
+        at = max(time.monotonic() + delay, self._follow_pause_ends)
+        self._follow_at = at if self._follow_at is None else min(at, self._follow_at)
+
+    def _keep_up(self, batch: FlowBatch) -> None:
+        """Look at the links if that is due; if it cannot be done, what is open goes on."""
+        assert self._monitor is not None
+        if self._follow_at is None or time.monotonic() < self._follow_at:
+            return
+        self._follow_at = None
+        started = time.thread_time()
+        try:
+            table = self._monitor.read_table()
+        except OSError as error:
+            if not self._short:
+                log.warning(
+                    "changes of interfaces cannot be followed now: %s; capture goes on, and it is "
+                    "tried again",
+                    explain(error),
+                )
+            self._short = True
+            self._ask_to_follow(_RETRY_SECONDS)
+            return
+        self._short = False
+        self._views.follow(table)
+        pause = min(_FOLLOW_FACTOR * (time.thread_time() - started), _LONGEST_PAUSE)
+        self._follow_pause_ends = time.monotonic() + pause
+        _warn(self._follow(batch))
 
     def _check_names(self, table: LinkTable) -> None:
         patterns = self._options.interfaces
@@ -165,84 +211,82 @@ class LiveSource:
                 'capture.interfaces: nothing matches "%s" yet; there are: %s', pattern, names
             )
 
-    def _follow(self, table: LinkTable, batch: FlowBatch) -> list[HogpipeError]:
+    def _follow(self, batch: FlowBatch) -> list[HogpipeError]:
         """Open what is newly selected, close what no longer is, take new addresses into account.
 
         Returns why some could not be opened, once for each.
         """
-        self._table = table
-        self._guests.follow(table.links, select_links(self._options.interfaces, table.links))
-        self._look_for_guests()
-        wanted = self._view(table)
+        self._views.look_for_guests(time.monotonic())
+        wanted = self._views.current()
+        self._update(wanted)
         self._lose(self._taps.keys() - wanted.keys(), batch)
         failures: list[HogpipeError] = []
-        for index, view in wanted.items():
+        count = Counter(view.leads_elsewhere for view in wanted.values())
+        # Veths to containers share what others leave of the memory.
+        for index, view in sorted(wanted.items(), key=lambda item: item[1].leads_elsewhere):
             if index in self._taps:
-                self._taps[index].update(view)
                 continue
             try:
-                self._add(index, view)
+                sharers = count[view.leads_elsewhere]
+                self._add(index, view, sharers)
                 self._refused.discard(index)
             except HogpipeError as error:  # the others are none the worse for it
                 if index not in self._refused:
                     failures.append(error)
                 self._refused.add(index)
+            self._read_meanwhile(batch)
+        self._update(self._views.current())
         self._refused &= wanted.keys()
+        if self._refused:
+            self._ask_to_follow(_RETRY_SECONDS)
         return failures
-
-    def _view(self, table: LinkTable) -> dict[int, View]:
-        """Return what is to be captured now, by interface index."""
-        patterns = self._options.interfaces
-        views = {}
-        for found in select_links(patterns, table.links):
-            link, elsewhere = found
-            local = find_local(table.without_addresses_of(elsewhere), link)
-            local = self._guests.add_to(local, link.index, guests_only=found.is_door)
-            guests = self._guests.faces_any(link.index)
-            views[link.index] = View(link.name, local, link.big_tcp, guests)
-        if ANY in patterns:
-            big_tcp = any(link.big_tcp for link in table.links)
-            views[_ANY_INDEX] = View(ANY, find_local(table, None), big_tcp)
-        return views
 
     def _look_for_guests(self) -> None:
         """Take guests and their addresses into account if it is time to look for them."""
-        now = time.monotonic()
-        if self._guests.is_due(now) and self._guests.refresh(now):
-            for index, view in self._view(self._table).items():
-                if index in self._taps:
-                    self._taps[index].update(view)
+        if self._views.look_for_guests(time.monotonic()):
+            self._update(self._views.current())
+
+    def _update(self, views: Mapping[int, View]) -> None:
+        for index, view in views.items():
+            if index in self._taps:
+                self._taps[index].update(view)
 
     def _meet_strangers(self, index: int) -> None:
-        self._guests.want(index)
+        self._views.meet_strangers(index)
         self._look_for_guests()
 
-    def _add(self, index: int, view: View) -> None:
-        options = self._options
-        handle = open_live(
-            view.name,
-            snaplen=options.snaplen,
-            buffer_mib=options.buffer_mib,
-            promiscuous=options.promiscuous,
-            expression=options.filter,
-        )
+    def _add(self, index: int, view: View, sharers: int) -> None:
+        handle = self._opener.open(index, view, sharers)
         tap = self._taps[index] = Tap(handle, view, partial(self._meet_strangers, index))
         self._poll.register(tap, select.POLLIN)
         log.info("capturing on %s", view.name)
 
+    def _read_meanwhile(self, batch: FlowBatch) -> None:
+        """Read all taps if that is long ago."""
+        now = time.monotonic()
+        if now - self._read_at < _UNREAD_SECONDS:
+            return
+        self._read_at = now
+        failed = {index for index, tap in self._taps.items() if not self._read(tap, batch)}
+        if failed - self._failed:
+            self._ask_to_follow()
+        self._failed |= failed
+
     def _lose(self, indices: Collection[int], batch: FlowBatch) -> None:
         """Let go of interfaces that went down or away, once all that they got is in `batch`."""
-        if indices:
-            time.sleep(_LAST_FRAMES_SECONDS)
+        _wait_for_last_frames(self._taps[index] for index in indices)
         for index in indices:
             log.info(
                 "%s: the interface is down, gone or not chosen any more", self._taps[index].name
             )
             self._taps[index].read_rest(batch, time.time())
             self._drop(index, batch)
+            self._read_meanwhile(batch)
 
     def _drop(self, index: int, batch: FlowBatch) -> None:
         tap = self._taps.pop(index)
+        self._opener.give_back(index)
+        self._failed.discard(index)
         self._poll.unregister(tap)
         tap.close(batch)
 
@@ -256,6 +300,11 @@ class LiveSource:
             if self._stop is not None:
                 os.close(self._stop)
                 self._stop = None
+
+
+def _wait_for_last_frames(taps: Iterable[Tap]) -> None:
+    """Wait until the kernel has handed up the blocks that it was filling, if there is a tap."""
+    time.sleep(2 * max((tap.timeout for tap in taps), default=0.0))
 
 
 def _warn(failures: Iterable[HogpipeError]) -> None:

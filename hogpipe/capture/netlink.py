@@ -5,11 +5,14 @@ import than the rest of hogpipe; the capture thread needs one descriptor to poll
 Sources: rtnetlink(7), include/uapi/linux/{netlink,rtnetlink,if_link,if_addr}.h.
 """
 
+import errno
+import os
 import socket
 import struct
 import sys
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from contextlib import ExitStack
 
 import msgspec
 
@@ -145,12 +148,24 @@ def parse_address(payload: bytes) -> Address | None:
 
 
 class LinkMonitor:
-    """Tells when the links or addresses of this network namespace have changed."""
+    """Reads the links and addresses of this network namespace, and tells when they have changed.
+
+    Raises OSError where the kernel refuses. It keeps its sockets, so that it goes on reading when
+    no more can be opened.
+    """
 
     def __init__(self) -> None:
-        self._events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-        self._events.bind((0, _GROUPS))
-        self._events.setblocking(False)
+        with ExitStack() as opened:
+            self._asking = opened.enter_context(_open_rtnetlink())
+            self._events = opened.enter_context(_open_rtnetlink())
+            self._events.bind((0, _GROUPS))
+            self._events.setblocking(False)
+            opened.pop_all()
+
+    def read_table(self) -> LinkTable:
+        """Return all links and addresses as they are now; raises OSError."""
+        _discard(self._asking)  # of a dump that failed half-way
+        return _read_table(self._asking)
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when something has changed."""
@@ -158,39 +173,53 @@ class LinkMonitor:
 
     def drain(self) -> None:
         """Forget the changes that were told so far."""
-        while True:
-            try:
-                self._events.recv(_RECEIVE_BYTES)
-            except BlockingIOError:
-                return
-            except OSError:
-                # ENOBUFS: some were lost. The table is read anew after any change, so none matters.
-                continue
+        _discard(self._events)
 
     def close(self) -> None:
-        """Close the socket."""
+        """Close the sockets."""
         self._events.close()
+        self._asking.close()
 
 
 def read_link_table() -> LinkTable:
     """Return all links and addresses of this namespace; raises OSError if the kernel refuses."""
-    links = [parse_link(message) for message in _read_dump(_RTM_GETLINK, _RTM_NEWLINK)]
-    found = map(parse_address, _read_dump(_RTM_GETADDR, _RTM_NEWADDR))
+    with _open_rtnetlink() as asking:
+        return _read_table(asking)
+
+
+def _open_rtnetlink() -> socket.socket:
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+
+
+def _discard(messages: socket.socket) -> None:
+    """Read what is there, and what a dump still has to say."""
+    while True:
+        try:
+            messages.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            # ENOBUFS: some were lost. The table is read anew after any change, so none matters.
+            if error.errno != errno.ENOBUFS:
+                return  # what asks or polls next meets it again
+
+
+def _read_table(asking: socket.socket) -> LinkTable:
+    links = [parse_link(message) for message in _read_dump(asking, _RTM_GETLINK, _RTM_NEWLINK)]
+    found = map(parse_address, _read_dump(asking, _RTM_GETADDR, _RTM_NEWADDR))
     return LinkTable(tuple(links), tuple(address for address in found if address))
 
 
-def _read_dump(request: int, answer: int) -> list[bytes]:
+def _read_dump(asking: socket.socket, request: int, answer: int) -> list[bytes]:
     header = _MESSAGE.pack(_MESSAGE.size + 4, request, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0)
     payloads: list[bytes] = []
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as dump:
-        dump.send(header + bytes(4))  # a struct rtgenmsg of AF_UNSPEC, padded
-        while True:
-            for kind, payload in parse_messages(dump.recv(_RECEIVE_BYTES)):
-                if kind == _NLMSG_DONE:
-                    return payloads
-                if kind == _NLMSG_ERROR:
-                    raise OSError(
-                        -int.from_bytes(payload[:4], sys.byteorder, signed=True), "rtnetlink"
-                    )
-                if kind == answer:
-                    payloads.append(payload)
+    asking.send(header + bytes(4))  # a struct rtgenmsg of AF_UNSPEC, padded
+    while True:
+        for kind, payload in parse_messages(asking.recv(_RECEIVE_BYTES)):
+            if kind == _NLMSG_DONE:
+                return payloads
+            if kind == _NLMSG_ERROR:
+                code = -int.from_bytes(payload[:4], sys.byteorder, signed=True)
+                raise OSError(code, os.strerror(code))
+            if kind == answer:
+                payloads.append(payload)

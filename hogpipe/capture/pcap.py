@@ -16,8 +16,12 @@ from hogpipe.errors import CaptureError, ConfigurationError, NotPermittedError
 
 BATCH_FRAMES = 8192
 # The age at which the kernel hands up a block of the ring that is not full. A block is 256 KiB, and
-# until it is read back an aged one is as used up as a full one: 16 MiB last 64 of these times.
-READ_TIMEOUT_MS = 5
+# until it is read back an aged one is as used up as a full one: 16 MiB last 64 of these times. The
+# blocks of a small ring are handed up later, so that it lasts while the reader is busy elsewhere.
+_BLOCKS_PER_MIB = 4
+_SHORTEST_TIMEOUT_MS = 5
+_RING_LASTS_MS = 160
+_SURELY_FITS = 1 << 16
 # What pcap_activate returns (pcap/pcap.h); pcapy-ng hands the number through.
 _NO_SUCH_DEVICE, _PERMISSION_DENIED, _NOT_UP, _PROMISC_DENIED = -5, -8, -9, -11
 
@@ -49,9 +53,15 @@ class _Reader(Protocol):
 class Handle:
     """An open capture handle or savefile; used and closed by one thread only."""
 
-    def __init__(self, reader: _Reader, place: str) -> None:
+    def __init__(
+        self, reader: _Reader, place: str, *, timeout: float = 0.0, snaplen: int = 0
+    ) -> None:
         self._reader = reader
         self._place = place
+        self.timeout = timeout
+        """Seconds after which a frame is there to be read at the latest."""
+        self.snaplen = snaplen
+        """A frame of fewer bytes is whole; 0 where that cannot be told."""
         self._drops = (0, 0)
         self.link_type = reader.datalink()
 
@@ -125,6 +135,11 @@ class Handle:
         self._reader.close()
 
 
+def choose_timeout_ms(buffer_mib: int) -> int:
+    """Return the age at which blocks of a ring of this size are handed up, in milliseconds."""
+    return max(_SHORTEST_TIMEOUT_MS, _RING_LASTS_MS // (buffer_mib * _BLOCKS_PER_MIB))
+
+
 def open_live(
     interface: str, *, snaplen: int, buffer_mib: int, promiscuous: bool, expression: str
 ) -> Handle:
@@ -132,11 +147,12 @@ def open_live(
 
     Raises NotPermittedError, ConfigurationError (filter) or CaptureError.
     """
+    timeout_ms = choose_timeout_ms(buffer_mib)
     try:
         reader = pcapy.create(interface)
         reader.set_snaplen(snaplen)
         reader.set_promisc(promiscuous)
-        reader.set_timeout(READ_TIMEOUT_MS)
+        reader.set_timeout(timeout_ms)
         reader.set_buffer_size(buffer_mib << 20)
         status = reader.activate()
         if status >= 0:  # above 0 are warnings: the handle works
@@ -146,7 +162,10 @@ def open_live(
     if status < 0:
         reader.close()
         raise _explain(interface, status)
-    return Handle(reader, interface).apply_filter(expression)
+    # A frame is cut where its block ends, too, which only one of more than 64 KiB reaches.
+    whole = min(snaplen, _SURELY_FITS)
+    handle = Handle(reader, interface, timeout=timeout_ms / 1000, snaplen=whole)
+    return handle.apply_filter(expression)
 
 
 def _explain(interface: str, status: int) -> Exception:

@@ -8,17 +8,23 @@ import socket
 from pathlib import Path
 
 from hogpipe.capture.addresses import LocalAddresses
+from hogpipe.capture.shortage import SHORTAGES
 
 
 def read_local_addresses(root: Path) -> LocalAddresses:
-    """Return the addresses that a /proc, or a process in it, tells in its `net`; or none."""
+    """Return the addresses that a /proc, or a process in it, tells in its `net`; or none.
+
+    Raises OSError if there are no descriptors or no memory to read them now.
+    """
     return parse_local_addresses(_read(root / "net/fib_trie"), _read(root / "net/if_inet6"))
 
 
 def _read(path: Path) -> str:
     try:
         return path.read_text("ascii", "replace")
-    except OSError:
+    except OSError as error:
+        if error.errno in SHORTAGES:
+            raise  # else all would be foreign
         # A host without IPv6 has no if_inet6, a recording may lack either, a process may be gone.
         return ""
 

@@ -22,6 +22,8 @@ class View(msgspec.Struct, frozen=True):
     local: LocalAddresses
     big_tcp: bool
     faces_guests: bool = False
+    leads_elsewhere: bool = False
+    """Whether it is an end of a veth whose other end is in another namespace."""
 
 
 class Tap:
@@ -33,12 +35,14 @@ class Tap:
 
     def __init__(self, handle: Handle, view: View, on_strangers: Callable[[], None]) -> None:
         self.name = view.name
+        self.timeout = handle.timeout
+        """Seconds after which a frame is there to be read at the latest."""
         self._handle = handle
         self._exact = view.big_tcp
         self._faces_guests = view.faces_guests
         self._on_strangers = on_strangers
         self._drops_read = 0.0
-        self._decoder = Decoder(handle.link_type, FragmentTable())
+        self._decoder = Decoder(handle.link_type, FragmentTable(), handle.snaplen)
         self._direction = Direction(view.name, view.local)
 
     def update(self, view: View) -> None:

@@ -134,6 +134,8 @@ def test_the_unit_is_the_innermost_one(path: str, unit: str | None) -> None:
         (f"/machine.slice/machine-libpod_pod_{OTHER}.slice/libpod-{ID}.scope/container", ID),
         (f"/machine.slice/machine-libpod_pod_{OTHER}.slice/libpod-conmon-{ID}.scope", None),
         (f"/libpod_parent/libpod-{ID}", ID),
+        (f"/libpod_parent/{OTHER}/conmon", None),
+        (f"/libpod_parent/{OTHER}/libpod-{ID}", ID),
         (f"/lxc/web1/machine.slice/libpod-conmon-{ID}.scope", "web1"),
         # Nodes of kind are containers, and have some.
         (f"{KIND}/kubelet-kubepods-pod{IN_SLICE}.slice/cri-containerd-{ID}.scope", ID),

@@ -1,6 +1,8 @@
 import socket
 
-from hogpipe.capture.addresses import find_local
+import pytest
+
+from hogpipe.capture.addresses import HostAddresses
 from hogpipe.capture.netlink import Address, Link, LinkTable
 from hogpipe.capture.recorded import parse_local_addresses
 
@@ -28,35 +30,36 @@ TABLE = LinkTable(
         Address(4, v6("2001:db8::4"), 64),
     ),
 )
+HOST = HostAddresses(TABLE)
 
 
 def test_an_address_of_any_interface_is_local_on_each() -> None:
-    local = find_local(TABLE, ETH0)
+    local = HOST.seen_by(ETH0)
     assert local.has(v4("192.0.2.7"))
     assert local.has(v6("2001:db8::4"))
     assert not local.has(v4("192.0.2.8"))
 
 
 def test_the_whole_prefix_of_a_loopback_address_is_local() -> None:
-    local = find_local(TABLE, LO)
+    local = HOST.seen_by(LO)
     assert local.loopback
     assert local.has(v4("127.9.9.9"))
     assert not local.has(v4("128.0.0.1"))
 
 
 def test_a_link_local_address_is_local_only_on_its_own_link() -> None:
-    assert find_local(TABLE, ETH1).has(v6("fe80::1"))
-    assert not find_local(TABLE, ETH0).has(v6("fe80::1"))
-    assert find_local(TABLE, None).has(v6("fe80::1"))
+    assert HOST.seen_by(ETH1).has(v6("fe80::1"))
+    assert not HOST.seen_by(ETH0).has(v6("fe80::1"))
+    assert HOST.seen_by(None).has(v6("fe80::1"))
 
 
 def test_a_port_of_a_bond_has_the_link_local_address_of_the_bond() -> None:
-    assert find_local(TABLE, ETH0).has(v6("fe80::4"))
-    assert not find_local(TABLE, ETH1).has(v6("fe80::4"))
+    assert HOST.seen_by(ETH0).has(v6("fe80::4"))
+    assert not HOST.seen_by(ETH1).has(v6("fe80::4"))
 
 
 def test_multicast_and_broadcast_addresses_are_groups() -> None:
-    local = find_local(TABLE, ETH1)
+    local = HOST.seen_by(ETH1)
     for address in (v4("224.0.0.251"), v4("255.255.255.255"), v4("192.0.2.255"), v6("ff02::fb")):
         assert local.is_group(address)
     for address in (v4("192.0.2.254"), v4("240.0.0.1"), v6("fe80::1")):
@@ -103,3 +106,16 @@ def test_rows_of_a_recorded_proc_that_make_no_sense_are_passed_over() -> None:
     )
     assert not local.prefixes
     assert not local.addresses
+
+
+def test_the_last_address_of_a_prefix_is_a_broadcast_even_where_none_is_told() -> None:
+    table = LinkTable((ETH0,), (Address(2, v4("10.9.0.1"), 24),))
+    local = HostAddresses(table).seen_by(ETH0)
+    assert local.is_group(v4("10.9.0.255"))
+    assert not local.is_group(v4("10.9.0.254"))
+
+
+@pytest.mark.parametrize("length", [31, 32])
+def test_a_prefix_of_two_addresses_or_one_has_no_broadcast(length: int) -> None:
+    table = LinkTable((ETH0,), (Address(2, v4("10.9.0.1"), length),))
+    assert not HostAddresses(table).seen_by(ETH0).is_group(v4("10.9.0.1"))

@@ -187,6 +187,50 @@ def test_columns_and_the_plain_decoder_agree_on_random_bytes(
     assert (sums_of(flows), tallies_of(flows)) == decode_plainly(link_type, batch)
 
 
+@pytest.mark.parametrize("count", [1, LARGE_BATCH])
+@pytest.mark.parametrize(
+    "packet",
+    [
+        build.ipv4(17, build.udp(7, 9), total=65_535),
+        build.ipv4(6, build.tcp(7, 9), total=0),
+        build.ipv6(17, build.udp(7, 9), payload_length=60_000),
+        build.ipv6(0, build.jumbo(17, 0xFFFFFFFF, build.udp(7, 9)), payload_length=0),
+    ],
+)
+def test_a_length_beyond_a_whole_frame_is_not_believed(count: int, packet: bytes) -> None:
+    frame = build.ethernet(packet)
+    batch = build.batch_of([frame] * count)
+    whole = Decoder(LinkType.ETHERNET, new_table(), snaplen=len(frame) + 1).decode(batch)
+    assert whole.undecoded == Tally(count, count * len(frame))
+    assert whole.captured == whole.undecoded
+    assert not whole.lengths_wanted
+    cut = Decoder(LinkType.ETHERNET, new_table(), snaplen=len(frame)).decode(batch)
+    assert cut.undecoded.packets == 0
+    assert cut.captured.bytes > count * 60_000
+
+
+@pytest.mark.parametrize("count", [1, LARGE_BATCH])
+def test_padding_behind_a_whole_packet_does_not_make_it_malformed(count: int) -> None:
+    packet = build.ipv4(17, build.udp(7, 9))
+    batch = build.batch_of([build.ethernet(packet) + bytes(18)] * count)
+    flows = Decoder(LinkType.ETHERNET, new_table(), snaplen=128).decode(batch)
+    assert flows.bytes == [count * len(packet)]
+
+
+@given(st.data(), LINK_TYPES, st.integers(0, 200))
+@settings(deadline=None, max_examples=100)
+def test_columns_and_the_plain_decoder_agree_on_what_is_whole(
+    data: st.DataObject, link_type: int, snaplen: int
+) -> None:
+    batch = data.draw(batches(link_type))
+    at_once, one_by_one = (Decoder(link_type, new_table(), snaplen) for _ in range(2))
+    whole = [at_once.decode(batch), at_once.flush()]
+    parts = [one_by_one.decode(batch.slice(at, at + 1)) for at in range(len(batch))]
+    parts.append(one_by_one.flush())
+    assert sums_of(whole) == sums_of(parts)
+    assert tallies_of(whole) == tallies_of(parts)
+
+
 @given(st.data(), LINK_TYPES)
 @settings(deadline=None, max_examples=60)
 def test_bytes_are_conserved(data: st.DataObject, link_type: int) -> None:

@@ -3,22 +3,23 @@
 import socket
 import struct
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.namespaces import Namespace, require
-from support.running import running, wait_until
+from support.namespaces import Namespace, namespace, require
+from support.running import Running, running, wait_until
+from support.shortage import no_descriptors
 
 from hogpipe.capture.addresses import LocalAddresses, add_guests
 from hogpipe.capture.decode import WireFlows
 from hogpipe.capture.direction import Direction
 from hogpipe.capture.guests import Guests
 from hogpipe.capture.interfaces import select_links
-from hogpipe.capture.namespace_ids import parse_namespace_id, read_namespace_ids
+from hogpipe.capture.namespace_ids import NOT_ASSIGNED, parse_namespace_id, read_namespace_ids
 from hogpipe.capture.netlink import read_link_table
 from hogpipe.capture.wire_key import Path as Way
 from hogpipe.capture.wire_key import WireKey, pack_key
@@ -163,10 +164,11 @@ def answer(kind: int, attribute: int, number: int) -> bytes:
 def test_an_answer_tells_the_id_of_a_namespace() -> None:
     assert parse_namespace_id(answer(88, 1, 7)) == 7
     assert parse_namespace_id(answer(88, 1, 0)) == 0
+    assert parse_namespace_id(answer(88, 1, -1)) == NOT_ASSIGNED
 
 
 @pytest.mark.parametrize(
-    "other", [answer(88, 1, -1), answer(88, 2, 7), answer(2, 1, 7), answer(88, 1, 7)[:-1], b""]
+    "other", [answer(88, 1, -2), answer(88, 2, 7), answer(2, 1, 7), answer(88, 1, 7)[:-1], b""]
 )
 def test_an_answer_that_tells_no_id_is_none(other: bytes) -> None:
     assert parse_namespace_id(other) is None
@@ -183,6 +185,23 @@ def guests_of(where: Namespace) -> Iterator[Guests]:
 
     where.call(follow)
     yield guests
+
+
+def wait_until_inside(inside: Running, where: Namespace) -> None:
+    link = Path(f"/proc/{inside.process.pid}/ns/net")
+    there = where.call(read_own_namespace)
+    wait_until(lambda: link.readlink().name == f"net:[{there}]")
+
+
+def answer_first_with(monkeypatch: pytest.MonkeyPatch, answer: int | None) -> None:
+    """Let the ids of namespaces be this the first time that they are asked for."""
+    asked: list[None] = []
+
+    def read(paths: Sequence[Path]) -> list[int | None]:
+        asked.append(None)
+        return [answer] * len(paths) if len(asked) == 1 else read_namespace_ids(paths)
+
+    monkeypatch.setattr("hogpipe.capture.guests.read_namespace_ids", read)
 
 
 def look(where: Namespace, guests: Guests, now: float = 0.0) -> LocalAddresses:
@@ -233,14 +252,25 @@ def test_links_that_face_nobody_cost_nothing(netns: Namespace, tmp_path: Path) -
 def test_guests_are_looked_for_when_wanted_and_now_and_then(
     guest_veth: tuple[Namespace, Namespace],
 ) -> None:
+    left, right = guest_veth
+    with guests_of(left) as guests, running(right, "sleep", "60") as inside:
+        wait_until_inside(inside, right)
+        assert guests.is_due(100.0)
+        look(left, guests, 100.0)
+        assert not guests.is_due(104.9)
+        assert guests.is_due(105.0)
+        guests.want(2)
+        assert guests.is_due(104.9)
+
+
+def test_while_a_namespace_has_no_process_that_is_known_it_is_looked_for_more_often(
+    guest_veth: tuple[Namespace, Namespace],
+) -> None:
     left, _right = guest_veth
     with guests_of(left) as guests:
-        assert guests.is_due(0.0)
-        look(left, guests, 0.0)
-        assert not guests.is_due(4.9)
-        assert guests.is_due(5.0)
-        guests.want(2)
-        assert guests.is_due(4.9)
+        look(left, guests, 100.0)
+        assert not guests.is_due(100.4)
+        assert guests.is_due(102.0)
 
 
 def test_what_nobody_doubts_is_made_sure_of_now_and_then(
@@ -278,9 +308,113 @@ def test_a_guest_is_followed_from_one_of_its_processes_to_the_next(
     assert look(left, guests, 2.0).faced == ()
 
 
-def test_looking_for_guests_takes_a_small_share_of_the_time(
-    guest_veth: tuple[Namespace, Namespace],
+def test_a_namespace_that_could_not_be_asked_is_asked_again(
+    guest_veth: tuple[Namespace, Namespace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    left, right = guest_veth
+    answer_first_with(monkeypatch, None)
+    with guests_of(left) as guests, running(right, "sleep", "60") as inside:
+        wait_until_inside(inside, right)
+        assert look(left, guests, 10.0).faced == ()
+        assert look(left, guests, 11.0).faced == (right.call(read_own_namespace),)
+
+
+@pytest.mark.parametrize("links_change", [False, True])
+def test_a_namespace_that_was_another_is_asked_again_after_a_while_or_a_change_of_links(
+    guest_veth: tuple[Namespace, Namespace], monkeypatch: pytest.MonkeyPatch, links_change: bool
+) -> None:
+    left, right = guest_veth
+    answer_first_with(monkeypatch, NOT_ASSIGNED)
+    with guests_of(left) as guests, running(right, "sleep", "60") as inside:
+        wait_until_inside(inside, right)
+        assert look(left, guests, 10.0).faced == ()
+        assert look(left, guests, 11.0).faced == ()
+        if links_change:
+            links = left.call(read_link_table).links
+            guests.follow(links, select_links(["*"], links))
+        now = 12.0 if links_change else 15.0
+        assert look(left, guests, now).faced == (right.call(read_own_namespace),)
+
+
+def test_guests_stay_known_while_there_are_no_descriptors_and_that_is_told_once(
+    guest_veth: tuple[Namespace, Namespace], caplog: pytest.LogCaptureFixture
+) -> None:
+    left, right = guest_veth
+
+    def look_again(guests: Guests, index: int, *, starved: bool) -> LocalAddresses:
+        def work() -> None:
+            guests.want(index)
+            with no_descriptors() if starved else nullcontext():
+                guests.refresh(20.0)
+
+        left.call(work)
+        return guests.add_to(LocalAddresses(), index)
+
+    with guests_of(left) as guests, running(right, "sleep", "60"):
+        wait_until(lambda: look(left, guests, 10.0).faced != ())
+        known = look(left, guests, 10.0)
+        (index,) = [link.index for link in left.call(read_link_table).links if link.name == "left"]
+        right.ip("address", "add", "10.78.0.9/32", "dev", "right")
+        assert look_again(guests, index, starved=True) == known
+        assert look_again(guests, index, starved=True) == known
+        assert socket.inet_aton("10.78.0.9") in look_again(guests, index, starved=False).guests
+    (line,) = [one.message for one in caplog.records if one.levelname == "WARNING"]
+    assert line == (
+        "network namespaces at captured interfaces cannot be looked for now: Too many open files; "
+        "allow more open files (ulimit -n, LimitNOFILE=); those known stay, and it is tried again"
+    )
+
+
+def test_addresses_of_many_guests_are_read_again_in_several_looks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hogpipe.capture.guests._MOST_READING", 0.0)
+    with ExitStack() as stack:
+        host, *rooms = (stack.enter_context(namespace()) for _ in range(4))
+        for number, room in enumerate(rooms):
+            end = ("type", "veth", "peer", "name", "eth0", "netns", room.name)
+            host.ip("link", "add", f"v{number}", *end)
+            host.ip("link", "set", f"v{number}", "up")
+            inside = stack.enter_context(running(room, "sleep", "60"))
+            wait_until_inside(inside, room)
+        guests = stack.enter_context(guests_of(host))
+        indices = [link.index for link in host.call(read_link_table).links if link.name != "lo"]
+
+        def known(now: float) -> int:
+            host.call(lambda: guests.refresh(now))
+            found = {one for i in indices for one in guests.add_to(LocalAddresses(), i).guests}
+            return sum(socket.inet_ntoa(one).startswith("10.78.") for one in found if len(one) == 4)
+
+        assert known(10.0) == 0
+        assert all(guests.add_to(LocalAddresses(), index).faced for index in indices)
+        for number, room in enumerate(rooms):
+            room.ip("address", "add", f"10.78.0.{number}/32", "dev", "eth0")
+            room.ip("link", "set", "eth0", "up")
+        assert [known(now) for now in (15.0, 15.1, 15.2)] == [1, 2, 3]
+        assert not guests.is_due(15.3), "nothing is left to read"
+
+
+def test_looks_that_find_nothing_new_become_rarer(guest_veth: tuple[Namespace, Namespace]) -> None:
+    left, _right = guest_veth
+    with guests_of(left) as guests:
+        now, pauses = 100.0, []
+        look(left, guests, now)
+        for _ in range(8):
+            guests.want(2)
+            before = now
+            while not guests.is_due(now):
+                now += 0.01
+            pauses.append(now - before)
+            left.call(lambda now=now: guests.refresh(now))
+        assert pauses[-1] >= 0.49
+        assert pauses[-1] < 0.6
+
+
+def test_looking_for_guests_takes_a_small_share_of_the_time(
+    guest_veth: tuple[Namespace, Namespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So that it is the share that makes looks rare.
+    monkeypatch.setattr("hogpipe.capture.guests._MOST_PATIENCE", 0.0)
     left, _right = guest_veth
     with guests_of(left) as guests:
         looks = 0

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from hogpipe.capture.interfaces import Selection, find_unknown, find_uppers, select_links
+from hogpipe.capture.interfaces import Selection, Uppers, find_unknown, select_links
 from hogpipe.capture.netlink import Link
 
 LO = Link(1, "lo", up=True, loopback=True, hardware=772)
@@ -232,9 +232,10 @@ def test_each_end_of_a_veth_carries_the_packets_of_the_other_and_of_what_is_upon
         link(5, "two", "veth", peer=4),
         link(6, "one.7", "vlan", lower=4),
     ]
-    assert find_uppers(links, 5) == {4, 6}
-    assert find_uppers(links, 4) == {5, 6}
-    assert find_uppers(links, 6) == set()
+    uppers = Uppers(links)
+    assert uppers.of(5) == {4, 6}
+    assert uppers.of(4) == {5, 6}
+    assert uppers.of(6) == set()
 
 
 def test_patterns_that_no_link_answers_to_are_found_even_of_links_that_are_down() -> None:

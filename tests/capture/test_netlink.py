@@ -1,13 +1,21 @@
+import errno
 import select
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.namespaces import Namespace
+from support.shortage import no_descriptors
 
-from hogpipe.capture.netlink import LinkMonitor, LinkTable, parse_messages, read_link_table
+from hogpipe.capture.netlink import (
+    LinkMonitor,
+    LinkTable,
+    parse_messages,
+    read_link_table,
+)
 
 
 def links_of(table: LinkTable) -> dict[str, object]:
@@ -100,6 +108,41 @@ def test_each_change_of_an_address_makes_the_monitor_readable(
         assert select.select([monitor], [], [], 10)[0]
         monitor.drain()
         assert not select.select([monitor], [], [], 0)[0]
+
+
+def test_a_monitor_that_lost_word_of_changes_goes_on(
+    netns: Namespace, monitor: LinkMonitor
+) -> None:
+    lines = [f"address {verb} 10.9.9.9/32 dev lo" for verb in ("add", "delete")] * 1500
+    netns.batch(*lines)
+    monitor.drain()  # raises nothing, though the kernel says ENOBUFS
+    netns.ip("address", "add", "10.9.9.9/32", "dev", "lo")
+    assert select.select([monitor], [], [], 10)[0]
+    monitor.drain()
+    assert not select.select([monitor], [], [], 0)[0]
+
+
+def test_a_monitor_reads_what_there_is_with_the_sockets_that_it_has(
+    netns: Namespace, monitor: LinkMonitor
+) -> None:
+    netns.ip("link", "add", "late0", "type", "veth", "peer", "name", "other")
+    with no_descriptors():
+        assert set(links_of(monitor.read_table())) == {"lo", "late0", "other"}
+
+
+def test_a_table_is_right_after_one_that_was_not_read_to_its_end(monitor: LinkMonitor) -> None:
+    whole = monitor.read_table()
+    monitor._asking.send(struct.pack("=IHHII4x", 20, 18, 0x301, 1, 0))  # a dump nobody reads
+    assert monitor.read_table() == whole
+
+
+def test_a_refusal_of_the_kernel_is_told_by_its_number(
+    netns: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hogpipe.capture.netlink._RTM_GETLINK", 9999)
+    with pytest.raises(OSError, match="Operation not supported") as caught:
+        netns.call(read_link_table)
+    assert caught.value.errno == errno.EOPNOTSUPP
 
 
 @given(st.binary(max_size=200))

@@ -51,6 +51,13 @@ class Namespace:
         """Return the command that runs `words` inside."""
         return ["ip", "netns", "exec", self.name, *map(str, words)]
 
+    def enter(self, *words: str | Path) -> list[str]:
+        """Return the command that runs `words` inside, with the mounts that are here.
+
+        `ip netns exec` mounts a new /sys, in which there is no control group tree.
+        """
+        return ["nsenter", f"--net=/run/netns/{self.name}", *map(str, words)]
+
     def popen(self, *words: str | Path, **options: object) -> "subprocess.Popen[str]":
         """Start a program inside, with text pipes."""
         return subprocess.Popen(self.command(*words), text=True, **options)  # type: ignore[call-overload]
