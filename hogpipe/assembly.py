@@ -6,6 +6,9 @@ import time
 
 import msgspec
 
+from hogpipe.attribution.contract import Resolver
+from hogpipe.attribution.ledger_resolver import LedgerResolver
+from hogpipe.attribution.resolver import ProcfsResolver
 from hogpipe.capture.live import LiveOptions, LiveSource
 from hogpipe.capture.recorded import read_local_addresses
 from hogpipe.capture.savefile import SavefileSource
@@ -40,6 +43,22 @@ def make_source(settings: Settings, interval_ns: int) -> PacketSource:
             procfs=settings.attribution.procfs,
         )
     )
+
+
+def make_resolver(settings: Settings) -> Resolver:
+    """Return what finds owners as `[attribution]` says; `prepare` opens the ledger.
+
+    Raises ConfigurationError where that makes no sense on this host.
+    """
+    choice = settings.attribution
+    resolver = ProcfsResolver(
+        choice.procfs,
+        command_line=settings.enrichment.command_line,
+        socket_table=choice.socket_table,
+    )
+    if choice.ledger == "off" or settings.capture.source == "savefile":
+        return resolver
+    return LedgerResolver(resolver, choice.procfs, required=choice.ledger == "on")
 
 
 def make_sink(choice: SinkChoice, *, live: bool) -> tuple[Sink, SinkSettings]:

@@ -14,6 +14,7 @@ import click
 from hogpipe.capture.interfaces import AUTO, select_links
 from hogpipe.capture.netlink import Link, LinkTable, read_link_table
 from hogpipe.config import Settings, load_config
+from hogpipe.doctor import examine
 from hogpipe.errors import HogpipeError
 from hogpipe.pipeline import Pipeline
 from hogpipe.signals import StopSignals, leave
@@ -120,6 +121,16 @@ def check(config: Path, overrides: Sequence[str]) -> None:
     settings = load_config(config, overrides)
     names = ", ".join(f"{choice.settings.name}" for choice in settings.sinks) or "none"
     click.echo(f"{config}: valid; source {settings.capture.source}, sinks {names}")
+
+
+@commands.command()
+def doctor() -> None:
+    """Tell what this host allows, and the remedy for each thing that it does not."""
+    findings = examine()
+    for one in findings:
+        mark = "ok" if one.good else "no"
+        click.echo(printable(f"{mark}  {one.subject:<10} {one.text}"))
+    sys.exit(max(one.exit_code for one in findings))
 
 
 @commands.command()

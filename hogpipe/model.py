@@ -126,8 +126,9 @@ class Process(msgspec.Struct, frozen=True):
     """A process, identified by (pid, start). Strings are valid UTF-8; absent is None."""
 
     pid: int
-    start: int
-    """Start time in clock ticks since boot (/proc/PID/stat, field 22)."""
+    start: int | None
+    """Start time in clock ticks since boot (/proc/PID/stat, field 22); None where the process was
+    gone before it could be looked at, so that only its pid tells it apart."""
     parent_pid: int | None = None
     created_ns: int | None = None
     command: str | None = None

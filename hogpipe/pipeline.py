@@ -15,10 +15,9 @@ from itertools import islice
 
 from hogpipe import stats
 from hogpipe.aggregation import Aggregator
-from hogpipe.assembly import make_run_id_for, make_sink, make_source
+from hogpipe.assembly import make_resolver, make_run_id_for, make_sink, make_source
 from hogpipe.attribution.attributor import Attributor
 from hogpipe.attribution.contract import AttributionCounts
-from hogpipe.attribution.resolver import ProcfsResolver
 from hogpipe.config.settings import Settings
 from hogpipe.handover import HandOver
 from hogpipe.model import (
@@ -64,12 +63,9 @@ class Pipeline:
             [parse_selector(text) for text in settings.aggregation.only],
             settings.aggregation.max_records,
         )
+        self._resolver = make_resolver(settings)
         self._attributor = Attributor(
-            ProcfsResolver(
-                settings.attribution.procfs,
-                command_line=settings.enrichment.command_line,
-                socket_table=settings.attribution.socket_table,
-            ),
+            self._resolver,
             self._lookup_thread,
             self._aggregator.ingest if self._source.live else self._ingest_replayed,
             hold=settings.attribution.hold,
@@ -91,7 +87,8 @@ class Pipeline:
     async def open(self) -> None:
         """Get ready to run; the capture begins here.
 
-        Raises ConfigurationError, NotPermittedError or CaptureError; nothing stays open then.
+        Raises ConfigurationError, NotPermittedError, BpfUnavailableError or CaptureError; nothing
+        stays open then.
         """
         in_thread = asyncio.get_running_loop().run_in_executor
         try:
@@ -102,6 +99,7 @@ class Pipeline:
         except BaseException:
             await self._dispatcher.drain(0)
             await asyncio.shield(in_thread(self._capture_thread, self._source.close))
+            await asyncio.shield(in_thread(self._lookup_thread, self._resolver.close))
             self._shut_threads()
             raise
 
@@ -132,6 +130,8 @@ class Pipeline:
             try:
                 await capture
             finally:
+                in_thread = asyncio.get_running_loop().run_in_executor
+                await asyncio.shield(in_thread(self._lookup_thread, self._resolver.close))
                 self._shut_threads()
         return self.summary
 

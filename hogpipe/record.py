@@ -171,6 +171,21 @@ class LatencyInfo(TypedDict):
     max_seconds: float
 
 
+class LedgerInfo(TypedDict):
+    """What the ledger did in the window; `sockets` is what it knows at its end."""
+
+    sockets: int
+    events: int
+    events_lost: int
+    sockets_lost: int
+    malformed: int
+    forgotten: int
+    unknown: int
+    shared: int
+    unidentified: int
+    not_entered: int
+
+
 class AttributionInfo(TypedDict):
     """What attribution did in the window."""
 
@@ -193,6 +208,7 @@ class AttributionInfo(TypedDict):
     overflowed: TallyInfo
     pending: PendingInfo
     bytes: dict[str, int]
+    ledger: NotRequired[LedgerInfo]
     lookup_seconds: NotRequired[float]
     latency: NotRequired[LatencyInfo]
 

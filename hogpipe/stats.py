@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 
-from hogpipe.attribution.contract import AttributionCounts
+from hogpipe.attribution.contract import AttributionCounts, LedgerUse
 from hogpipe.model import CaptureCounts, Tally
 from hogpipe.record import (
     AggregationInfo,
     AttributionInfo,
     CaptureInfo,
+    LedgerInfo,
     SelfInfo,
     TallyInfo,
 )
@@ -58,6 +59,8 @@ def attribution_info(
         "pending": {"flows": counts.pending_flows, "bytes": counts.pending_bytes},
         "bytes": dict(bytes_by_quality),
     }
+    if resolver.ledger is not None:
+        info["ledger"] = _ledger_info(resolver.ledger)
     if timed:
         info["lookup_seconds"] = round(counts.lookup_seconds, 6)
         if counts.latency is not None:
@@ -83,6 +86,21 @@ def self_info(*, cpu_seconds: float, memory_bytes: int, loop_delay_seconds: floa
         "cpu": {"seconds": round(cpu_seconds, 6)},
         "memory": {"bytes": memory_bytes},
         "loop": {"longest_delay_seconds": round(loop_delay_seconds, 6)},
+    }
+
+
+def _ledger_info(use: LedgerUse) -> LedgerInfo:
+    return {
+        "sockets": use.sockets,
+        "events": use.events,
+        "events_lost": use.events_lost,
+        "sockets_lost": use.sockets_lost,
+        "malformed": use.malformed,
+        "forgotten": use.forgotten,
+        "unknown": use.unknown,
+        "shared": use.shared,
+        "unidentified": use.unidentified,
+        "not_entered": use.not_entered,
     }
 
 

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hogpipe import stats
-from hogpipe.attribution.contract import AttributionCounts, ResolverCounts
+from hogpipe.attribution.contract import AttributionCounts, LedgerUse, ResolverCounts
 from hogpipe.attribution.latency import Latency
 from hogpipe.model import CaptureCounts, Tally
 
@@ -105,8 +105,29 @@ def test_what_the_process_cost_is_told_to_the_microsecond() -> None:
     }
 
 
-FIELDS = msgspec.structs.fields(ResolverCounts)
+FIELDS = [one for one in msgspec.structs.fields(ResolverCounts) if one.name != "ledger"]
 resolver_counts = st.builds(ResolverCounts, *[st.integers(0, 1 << 40)] * len(FIELDS))
+USES = msgspec.structs.fields(LedgerUse)
+ledger_uses = st.builds(LedgerUse, *[st.integers(0, 1 << 40)] * len(USES))
+
+
+@given(ledger_uses, ledger_uses)
+def test_what_a_ledger_did_since_and_the_sockets_that_it_knows_now(
+    earlier: LedgerUse, later: LedgerUse
+) -> None:
+    done = ResolverCounts(ledger=later).since(ResolverCounts(ledger=earlier)).ledger
+    assert done is not None
+    assert done.sockets == later.sockets
+    for name in (use.name for use in USES if use.name != "sockets"):
+        assert getattr(done, name) + getattr(earlier, name) == getattr(later, name)
+    assert ResolverCounts(ledger=later).since(ResolverCounts()).ledger == later
+
+
+def test_each_count_of_a_ledger_is_told_under_its_own_name() -> None:
+    use = LedgerUse(*range(1, len(USES) + 1))
+    counts = AttributionCounts(resolver=ResolverCounts(ledger=use))
+    assert stats.attribution_info(counts, {}, timed=True)["ledger"] == msgspec.to_builtins(use)
+    assert "ledger" not in stats.attribution_info(AttributionCounts(), {}, timed=True)
 
 
 @settings(deadline=None)

@@ -79,10 +79,14 @@ class Attributor:
         self._counts = AttributionCounts()
         self._latency = LatencyMeter()
         self._forgotten_before = 0
+        self._overtaken: set[FlowKey] = set()  # while a look-up was at work
 
     def ingest(self, flows: Mapping[FlowKey, FlowDelta]) -> None:
         """Emit what is known, and let the rest wait."""
         now = self._clock()
+        for flow in self._look_ups.take_stale():
+            self._known.discard(flow)
+            self._overtaken.add(flow)
         self._known.forget_idle(now)
         for flow, delta in flows.items():
             known = self._known.get(flow)
@@ -184,6 +188,7 @@ class Attributor:
         self._refresh_due = self._clock() if self._stale else math.inf
         if batch or stale:
             self._looked = self._clock()
+            self._overtaken.clear()
             found, seconds = await self._look_ups.find([*batch, *stale])
             now = self._clock()
             self._budget.spend(seconds, now)
@@ -196,6 +201,9 @@ class Attributor:
             async for flow in _in_slices(stale):
                 if flow in found:
                     self._refresh(flow, found[flow])
+            for flow in self._overtaken:
+                self._known.discard(flow)
+            self._overtaken.clear()
 
     def _pace_after(
         self, seconds: float, batch: Mapping[FlowKey, Waiting], found: Mapping[FlowKey, Attribution]
@@ -244,7 +252,8 @@ class Attributor:
             answer = self._look_ups.infer(flow)
             self._settle_one(flow, waiting, answer, checked=self._clock())
         else:
-            self._settle_one(flow, waiting, waiting.fallback, checked=-math.inf)
+            answer = self._look_ups.recall(flow) or waiting.fallback
+            self._settle_one(flow, waiting, answer, checked=-math.inf)
 
     async def _give_up_gone(self, due: dict[FlowKey, Waiting]) -> dict[FlowKey, Waiting]:
         """Emit those of `due` whose sockets are gone; return the others."""

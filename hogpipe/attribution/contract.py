@@ -9,6 +9,40 @@ from hogpipe.attribution.latency import Latency
 from hogpipe.model import Attribution, FlowKey, Tally
 
 
+class LedgerUse(msgspec.Struct):
+    """What a ledger in use has done; the numbers only grow, but for `sockets`."""
+
+    sockets: int = 0
+    """Sockets that it knows now."""
+    events: int = 0
+    """What the kernel told of sockets."""
+    events_lost: int = 0
+    """Events that the kernel had no room to tell."""
+    sockets_lost: int = 0
+    """Sockets that the kernel had no memory to note."""
+    malformed: int = 0
+    """Events that made no sense."""
+    forgotten: int = 0
+    """Sockets and answers that were forgotten before their time, because there were too many."""
+    unknown: int = 0
+    """Sockets that were released and had not been known."""
+    shared: int = 0
+    """Answers not given because sockets of several owners fit."""
+    unidentified: int = 0
+    """Times that a process was gone before its start could be read."""
+    not_entered: int = 0
+    """Times that another network namespace could not be entered to be recognised."""
+
+    def since(self, earlier: "LedgerUse") -> "LedgerUse":
+        """Return what was done after `earlier`, with the sockets known now."""
+        grown = (now - before for now, before in zip(_values(self), _values(earlier), strict=True))
+        return msgspec.structs.replace(LedgerUse(*grown), sockets=self.sockets)
+
+
+def _values(use: LedgerUse) -> tuple[int, ...]:
+    return msgspec.structs.astuple(use)
+
+
 class ResolverCounts(msgspec.Struct):
     """What a resolver has done since it was made; the numbers only grow."""
 
@@ -37,19 +71,27 @@ class ResolverCounts(msgspec.Struct):
     look-up, once for each."""
     shared: int = 0
     """Sockets without an owner because strangers hold them, once for each look-up."""
+    ledger: LedgerUse | None = None
+    """None where no ledger is in use."""
 
     def since(self, earlier: "ResolverCounts") -> "ResolverCounts":
         """Return what was done after `earlier`."""
-        before = msgspec.structs.asdict(earlier)
-        now = msgspec.structs.asdict(self)
-        return ResolverCounts(**{name: now[name] - before[name] for name in now})
+        before, now = msgspec.structs.asdict(earlier), msgspec.structs.asdict(self)
+        ledger = now.pop("ledger")
+        grown = {name: now[name] - before[name] for name in now}
+        if ledger is not None:
+            ledger = ledger.since(before["ledger"] or LedgerUse())
+        return ResolverCounts(**grown, ledger=ledger)
 
 
 class Resolver(Protocol):
     """Finds the owners of flows. It blocks, and is called by one executor thread at a time."""
 
     def prepare(self) -> None:
-        """Read ahead what later look-ups build upon; raises OSError like `resolve`."""
+        """Read ahead what later look-ups build upon; raises OSError like `resolve`.
+
+        Raises HogpipeError where what was asked for cannot be had.
+        """
 
     def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Attribution]:
         """Return what is known of `flows` after one look at the host.
@@ -65,8 +107,24 @@ class Resolver(Protocol):
         UNATTRIBUTED if nothing does. Cheap, and may be called while another thread resolves.
         """
 
+    def recall(self, flow: FlowKey) -> Attribution | None:
+        """Return whose `flow` is as far as that is known without a look; None if it is not.
+
+        For flows that no look-up came to. Cheap, and may be called while another thread resolves.
+        """
+
+    def take_stale(self) -> Collection[FlowKey]:
+        """Return the flows whose answers may be others now, each once.
+
+        Cheap, and may be called while another thread resolves; what is being resolved meanwhile may
+        be answered as it was before.
+        """
+
     def counts(self) -> ResolverCounts:
         """Return what was done so far."""
+
+    def close(self) -> None:
+        """Let go of what `prepare` took, whether it came to its end or not."""
 
 
 class AttributionCounts(msgspec.Struct):

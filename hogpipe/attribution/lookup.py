@@ -41,10 +41,14 @@ class LookUp:
         self._resolver_before = self._resolver_now
 
     async def prepare(self) -> None:
-        """Let the resolver read ahead; a failure will show again in the first look-up."""
+        """Let the resolver read ahead; that /proc fails will show again in the first look-up.
+
+        Raises HogpipeError where the resolver cannot do what was asked for.
+        """
         with suppress(OSError):
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._executor, self._resolver.prepare)
+        self._resolver_now = copy(self._resolver.counts())
 
     async def find(self, flows: Collection[FlowKey]) -> tuple[dict[FlowKey, Attribution], float]:
         """Return what one look-up found, nothing if it failed, and the CPU seconds it took."""
@@ -63,6 +67,14 @@ class LookUp:
     def infer(self, flow: FlowKey) -> Attribution:
         """Return what follows for a flow from the look-ups so far."""
         return self._resolver.infer(flow)
+
+    def recall(self, flow: FlowKey) -> Attribution | None:
+        """Return whose a flow is as far as that is known without a look-up."""
+        return self._resolver.recall(flow)
+
+    def take_stale(self) -> Collection[FlowKey]:
+        """Return the flows whose answers may be others now."""
+        return self._resolver.take_stale()
 
     def drain_counts(self) -> LookUpCounts:
         """Return what was done since the last time."""

@@ -64,6 +64,32 @@ class ProcessReader:
             process = known
         return self._keep(owner, _Kept(process, now))
 
+    def remember(self, owner: Identity) -> Process | None:
+        """Return the process `owner` as it was read last, without a look; from any thread."""
+        kept = self._kept.get(owner)
+        return None if kept is None else kept.process
+
+    def find(self, owner: Identity, now: float) -> Process | None:
+        """Return the process `owner` like `read`, after a look at its pid if one is needed."""
+        known = self.recall(owner, now)
+        return known or self.read(owner, self._procfs.stat(owner.pid), now)
+
+    def is_there(self, owner: Identity) -> bool:
+        """Tell whether the process lives."""
+        stat = self._procfs.stat(owner.pid)
+        return stat is not None and stat.start == owner.start
+
+    def describe_gone(self, pid: int, start: int | None, command: str, user_id: int) -> Process:
+        """Return a process of which nothing is known but these, without a look."""
+        return Process(
+            pid=pid,
+            start=start,
+            created_ns=None if start is None else self._created_ns(start),
+            command=command,
+            user_id=user_id,
+            owner=self.user_name(user_id),
+        )
+
     def _keep(self, owner: Identity, kept: "_Kept") -> Process:
         self._kept[owner] = kept
         if len(self._kept) > self._max_kept:
@@ -90,14 +116,16 @@ class ProcessReader:
         return process if after is not None and after.start == owner.start else None
 
     def _describe(self, owner: Identity, stat: ProcessStat) -> Process:
-        started_ns = owner.start * _NANOSECONDS // self._clock_ticks
         return Process(
             pid=owner.pid,
             start=owner.start,
             parent_pid=stat.parent_pid,
-            created_ns=self._procfs.boot_time * _NANOSECONDS + started_ns,
+            created_ns=self._created_ns(owner.start),
             command=stat.command,
         )
+
+    def _created_ns(self, start: int) -> int:
+        return self._procfs.boot_time * _NANOSECONDS + start * _NANOSECONDS // self._clock_ticks
 
 
 class _Kept(msgspec.Struct, eq=False):

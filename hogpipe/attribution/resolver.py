@@ -105,6 +105,10 @@ class ProcfsResolver:
         """Return the reader of processes, for the thread that resolves."""
         return self._processes
 
+    def recall(self, _flow: FlowKey) -> Attribution | None:
+        """Return nothing: without a look /proc tells nothing."""
+        return None
+
     def take_stale(self) -> Collection[FlowKey]:
         """Return nothing: a look-up finds no sign that an earlier one is overtaken."""
         return ()

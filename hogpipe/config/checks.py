@@ -44,8 +44,6 @@ def check_capture(capture: CaptureSettings, report: Report) -> None:
 
 def check_attribution(attribution: AttributionSettings, report: Report) -> None:
     """Check that what is asked for exists."""
-    if attribution.ledger == "on":
-        _report_unavailable(("attribution", "ledger"), "on", 'use "auto" or "off"', report)
     place = ("attribution", "procfs")
     mode = _read_mode(attribution.procfs, place, report)
     if mode is None:
@@ -54,6 +52,15 @@ def check_attribution(attribution: AttributionSettings, report: Report) -> None:
         _report_path(attribution.procfs, place, "not a folder", report)
     elif problem := find_problem(attribution.procfs, attribution.socket_table):
         report.add(("attribution", "socket_table"), problem)
+
+
+def check_ledger(
+    capture: CaptureSettings, attribution: AttributionSettings, report: Report
+) -> None:
+    """Check that a ledger is not demanded for packets of the past."""
+    if attribution.ledger == "on" and capture.source == "savefile":
+        text = 'knows nothing of a savefile\'s packets; use "auto" or "off"'
+        report.add(("attribution", "ledger"), f"the ledger {text}")
 
 
 def check_aggregation(aggregation: AggregationSettings, report: Report) -> None:

@@ -88,6 +88,7 @@ def _convert(tables: Mapping[str, object], folder: Path, report: Report) -> Sett
     sinks = converter.sinks(tables, registry.sink_types)
     checks.check_capture(settings.capture, report)
     checks.check_attribution(settings.attribution, report)
+    checks.check_ledger(settings.capture, settings.attribution, report)
     checks.check_aggregation(settings.aggregation, report)
     checks.check_sinks([sink.common for sink in sinks], report)
     _blame_plugins(sinks, registry, report)

@@ -44,7 +44,7 @@ class AttributionSettings(msgspec.Struct, frozen=True, kw_only=True):
     socket_table: Literal["procfs", "sock_diag", "auto"] = "auto"
     """What sockets are read from: /proc/net, sock_diag, or the cheaper."""
     ledger: Literal["auto", "on", "off"] = "auto"
-    """The eBPF socket ledger ("on": not in this version)."""
+    """The eBPF socket ledger: "on" ends the run where it cannot be had."""
     hold: Annotated[float, Meta(ge=0, le=60)] = 2.0
     """How long a flow's bytes may wait for an owner, in seconds."""
     cpu_budget: Annotated[float, Meta(gt=0, le=1)] = 0.2

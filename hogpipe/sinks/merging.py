@@ -3,8 +3,9 @@
 Traffic records that say the same of everything but numbers and stamp are one group. Within a group
 bytes, packets, the bytes of each attribution quality, and flows are added. A flow that moved bytes
 in both windows thus counts twice, just as it does for whoever adds up the two records unmerged.
-Of stats records the deltas are added and the states (`pending`, `sinks`, memory) are the newest;
-of delays and of medians the longest stays (the median of two windows lies between theirs).
+Of stats records the deltas are added and the states (`pending`, `sinks`, memory, the ledger's
+sockets) are the newest; of delays and of medians the longest stays (the median of two windows lies
+between theirs).
 The window spans both; timestamp, sequence, run and host are those of the newer record.
 """
 
@@ -140,6 +141,8 @@ def _merge_stats(older: StatsRecord, newer: StatsRecord) -> StatsRecord:
     merged["window"] = _span(older["window"], newer["window"])
     merged["sequence"] = newer["sequence"]
     merged["attribution"]["pending"] = newer["attribution"]["pending"]
+    if "ledger" in merged["attribution"] and "ledger" in newer["attribution"]:
+        merged["attribution"]["ledger"]["sockets"] = newer["attribution"]["ledger"]["sockets"]
     if "latency" in older["attribution"] and "latency" in newer["attribution"]:
         merged["attribution"]["latency"] = _slower(older, newer)
     if "self" in newer:

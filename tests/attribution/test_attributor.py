@@ -51,6 +51,7 @@ class ScriptedResolver:
         self.prepared = False
         self.closed = False
         self.stale: list[FlowKey] = []
+        self.recalled: dict[FlowKey, Attribution] = {}
         self._loop = asyncio.get_running_loop()
         self._counts = ResolverCounts()
 
@@ -74,6 +75,9 @@ class ScriptedResolver:
 
     def infer(self, flow: FlowKey) -> Attribution:
         return self.inferences.get(flow, UNATTRIBUTED)
+
+    def recall(self, flow: FlowKey) -> Attribution | None:
+        return self.recalled.get(flow)
 
     def take_stale(self) -> Collection[FlowKey]:
         taken, self.stale = self.stale, []
@@ -365,6 +369,52 @@ async def test_an_owner_stays_when_a_look_up_fails(executor: ThreadPoolExecutor)
     await stage.next_look()
     stage.ingest(flow)
     assert stage.drain() == [(flow, 1, exact(NGINX))] * 3
+
+
+async def test_an_answer_that_was_overtaken_is_not_given_to_what_comes_next(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.ingest(FLOW)
+    await stage.next_look()
+    stage.resolver.answers[FLOW] = exact(CURL)
+    stage.resolver.stale.append(FLOW)
+    stage.ingest(FLOW)
+    await stage.next_look()
+    assert stage.drain() == [(FLOW, 1, exact(NGINX)), (FLOW, 1, exact(CURL))]
+
+
+async def test_an_answer_that_is_overtaken_on_its_way_is_for_what_waits_and_no_more(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.resolver.gate.clear()
+    stage.ingest(FLOW)
+    looking = asyncio.create_task(stage.next_look())
+    await stage.resolver.calls.get()
+    stage.resolver.answers[FLOW] = exact(CURL)
+    stage.resolver.stale.append(FLOW)
+    stage.ingest(make_flow(2))
+    stage.resolver.gate.set()
+    await looking
+    stage.ingest(FLOW)
+    await stage.next_look()
+    told = [one for one in stage.drain() if one[0] == FLOW]
+    assert told == [(FLOW, 1, exact(NGINX)), (FLOW, 1, exact(CURL))]
+
+
+async def test_a_flow_that_no_look_up_came_to_is_told_as_far_as_it_is_known(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    known, unknown = make_flow(1), make_flow(2)
+    stage.resolver.recalled[known] = exact(NGINX)
+    stage.ingest(known, unknown)
+    stage.clock.now += 3.0
+    await stage.attributor.expire()
+    assert stage.drain() == [(known, 1, exact(NGINX)), (unknown, 1, UNATTRIBUTED)]
 
 
 async def test_a_new_connection_on_a_known_five_tuple_waits_for_its_own_owner(

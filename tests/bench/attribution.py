@@ -1,7 +1,7 @@
 """Who attributes what, and at what cost: hogpipe beside nethogs and tcpdump, on the same load.
 
     sudo .venv/bin/python tests/bench/attribution.py [WORKLOAD…] [--seconds N]
-        [--connections-per-second N] [--by-flow] [--json FILE]
+        [--connections-per-second N] [--by-flow] [--ledger] [--json FILE]
 
 Needs root, ip, tcpdump and nethogs. Everything runs in network namespaces that are removed at the
 end. docs/benchmark.md tells what the columns mean.
@@ -37,6 +37,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--connections-per-second", type=float, metavar="N", help="in sum")
     parser.add_argument(
         "--by-flow", action="store_true", help="judge each connection (costs hogpipe more)"
+    )
+    parser.add_argument(
+        "--ledger", action="store_true", help="run hogpipe a second time, with the ledger"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     chosen = parser.parse_args(arguments)
@@ -90,7 +93,7 @@ def run_one(name: str, chosen: argparse.Namespace) -> Result:
     workload = WORKLOADS[name]
     if chosen.connections_per_second:
         workload = replace(workload, rate=chosen.connections_per_second)
-    return run_workload(workload, chosen.seconds, by_flow=chosen.by_flow)
+    return run_workload(workload, chosen.seconds, by_flow=chosen.by_flow, ledger=chosen.ledger)
 
 
 def tell(results: Sequence[Result], batches: dict[str, object]) -> None:

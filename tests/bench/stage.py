@@ -15,7 +15,7 @@ from typing import Any
 
 from support.namespaces import Namespace, pair
 from support.running import Running, running, tcpdump
-from tools import START_ERRORS, Outcome, Tool, hogpipe_tool, nethogs_tool, settle
+from tools import START_ERRORS, Outcome, Tool, hogpipe_tool, name_hogpipe, nethogs_tool, settle
 from truth import Owner, Truth, read_truth
 from verdict import Verdict, judge
 from workloads import FAR, NEAR, PREFIX, Workload
@@ -95,12 +95,21 @@ def prepare(where: Namespace) -> None:
 
 
 def start_tools(
-    stack: ExitStack, near: Namespace, workload: Workload, folder: Path, by_flow: bool
+    stack: ExitStack,
+    near: Namespace,
+    workload: Workload,
+    folder: Path,
+    *,
+    by_flow: bool,
+    ledger: bool,
 ) -> tuple[list[Tool], list[Outcome]]:
-    """Start both tools; return those that run, and the outcome of those that do not."""
+    """Start the tools; return those that run, and the outcome of those that do not."""
     tools, failed = [], []
     for name, made in (
-        ("hogpipe", hogpipe_tool(near, INTERFACE, folder, by_flow)),
+        *(
+            (name_hogpipe(on), hogpipe_tool(near, INTERFACE, folder / f"ledger-{on}", by_flow, on))
+            for on in ([False, True] if ledger else [False])
+        ),
         ("nethogs", nethogs_tool(near, INTERFACE, folder, workload.protocol == 17)),
     ):
         try:
@@ -110,7 +119,9 @@ def start_tools(
     return tools, failed
 
 
-def run_workload(workload: Workload, seconds: float, *, by_flow: bool) -> Result:
+def run_workload(
+    workload: Workload, seconds: float, *, by_flow: bool, ledger: bool = False
+) -> Result:
     """Run a workload and return what each tool made of it; all that was made is removed."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hogpipe-bench-")))
@@ -127,7 +138,7 @@ def run_workload(workload: Workload, seconds: float, *, by_flow: bool) -> Result
             for number in range(workload.clients)
         ]
         dump = stack.enter_context(tcpdump(near, INTERFACE, folder / "wire.pcap"))
-        tools, outcomes = start_tools(stack, near, workload, folder, by_flow)
+        tools, outcomes = start_tools(stack, near, workload, folder, by_flow=by_flow, ledger=ledger)
         for tool in tools:
             tool.mark()
         for client in clients:

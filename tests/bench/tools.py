@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from queue import Empty
 
 from support.namespaces import Namespace
-from support.running import Running, hogpipe, read_records, running, stats_of, traffic_of
+from support.running import Running, read_records, running, stats_of, traffic_of
 from verdict import Told
 
 PATIENCE = 20.0  # seconds until a tool must have begun
@@ -106,15 +107,18 @@ def read_peak_bytes(pid: int) -> int:
 
 
 @contextmanager
-def hogpipe_tool(where: Namespace, interface: str, folder: Path, by_flow: bool) -> Iterator[Tool]:
-    """Run hogpipe with its records in a file."""
+def hogpipe_tool(
+    where: Namespace, interface: str, folder: Path, by_flow: bool, ledger: bool = False
+) -> Iterator[Tool]:
+    """Run hogpipe with its records in a file of `folder`, which is made; with the ledger or not."""
+    folder.mkdir()
     dimensions = ["process", "flow"] if by_flow else ["process"]
     config = folder / "config.toml"
     config.write_text(f"""
         [capture]
         interfaces = ["{interface}"]
         [attribution]
-        ledger = "off"
+        ledger = "{"on" if ledger else "off"}"
         [aggregation]
         group_by = {json.dumps(dimensions)}
         [[sinks]]
@@ -138,9 +142,14 @@ def hogpipe_tool(where: Namespace, interface: str, folder: Path, by_flow: bool) 
         delays = (one["self"]["loop"]["longest_delay_seconds"] for one in stats)
         outcome.notes["longest_loop_delay_seconds"] = max(delays)
 
-    with hogpipe(where, "-v", "run", config) as run:
+    words = where.enter(sys.executable, "-m", "hogpipe", "-v", "run", config)
+    with running(None, *words) as run:
         run.wait_for(f"capturing on {interface}")
-        yield Tool("hogpipe", run, read)
+        yield Tool(name_hogpipe(ledger), run, read)
+
+
+def name_hogpipe(ledger: bool) -> str:
+    return "hogpipe, ledger" if ledger else "hogpipe"
 
 
 def _part_of(network: dict) -> tuple[int, int, int] | None:

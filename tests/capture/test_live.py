@@ -423,7 +423,10 @@ def test_big_tcp_that_only_the_peer_is_set_up_for_is_never_counted_as_nothing(
     left, right = guest_veth
     allow_big_tcp_v4(right, "right")
     wire = tmp_path / "wire.pcap"
-    with tcpdump(left, "left", wire) as dump, capturing(left, interfaces=["left"], filter="ip") as seen:
+    with (
+        tcpdump(left, "left", wire) as dump,
+        capturing(left, interfaces=["left"], filter="ip") as seen,
+    ):
         transfer(left, right, socket.AF_INET, "10.77.0.1", 20_000_000)
         settle()
         dump.end()

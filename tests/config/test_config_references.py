@@ -94,11 +94,7 @@ def test_a_variable_of_bytes_that_are_not_utf8_is_refused(
         ("capture.path", "hush", 'only for source "savefile"'),
         ("capture.interfaces", "hush", "expected array, got str"),
         ("attribution.procfs", "/hush", "No such file or directory"),
-        (
-            "attribution.ledger",
-            "on",
-            'not available in this version; use "auto" or "off"',
-        ),
+        ("attribution.ledger", "hush", 'must be "auto", "on" or "off"'),
         ("attribution.hold", "nan", "must be at least 0"),
         ("attribution", "hush", "expected table, got str"),
         ("aggregation.only[0]", "hush", "not a selector"),

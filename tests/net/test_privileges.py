@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.bpf import require_bpf
 from support.namespaces import Namespace, require
 from support.running import (
     Running,
@@ -154,6 +155,31 @@ def test_the_user_is_told_where_the_process_may_not_be_seen(netns: Namespace, fo
         assert process == {"user": {"id": NOBODY}, "owner": "nobody"}
     assert {name for record in traffic_of(records) for name in record["attribution"]} == {"none"}
     assert not_permitted(records) > 0
+
+
+def test_without_the_right_to_load_programs_owners_come_from_proc_and_one_line_says_why(
+    netns: Namespace, folder: Path
+) -> None:
+    words = (*ONLY_NET_RAW, sys.executable, "-m", "hogpipe")
+    with recording(netns, folder, *words) as run:
+        with load(netns, NOBODY):
+            run.wait_for("nobody")
+        records = run.end()
+        (line,) = [line for line in run.run.errors if "ledger" in line]
+    assert line.startswith("hogpipe: INFO: owners come from /proc, not from the ledger: eBPF: ")
+    assert all("ledger" not in record["attribution"] for record in stats_of(records))
+
+
+def test_a_ledger_that_is_demanded_without_the_right_to_load_it_ends_the_run(
+    netns: Namespace, folder: Path
+) -> None:
+    require_bpf()
+    hogpipe = (sys.executable, "-m", "hogpipe", "run", folder / "config.toml")
+    words = (*ONLY_NET_RAW, *hogpipe, "--set", "attribution.ledger=on")
+    with running(None, *netns.enter(*words)) as run:
+        assert run.wait() == 77
+    (line,) = run.errors
+    assert line.startswith("hogpipe: eBPF: not permitted to load programs; grant CAP_BPF, ")
 
 
 def hiding(how: str) -> tuple[str, ...]:

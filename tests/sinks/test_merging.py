@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
+from typing import cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.sinks import stats, total_bytes, traffic
 
-from hogpipe.record import Record, TrafficRecord
+from hogpipe.record import LedgerInfo, Record, TrafficRecord
 from hogpipe.sinks.merging import Merger
 
 
@@ -67,6 +68,17 @@ def test_of_stats_deltas_are_added_and_states_are_the_newest() -> None:
     }
     assert merged["sequence"] == 2
     assert merged["window"]["start"] == "2026-11-22T07:00:00.000Z"
+
+
+def test_of_a_ledger_the_sockets_are_those_of_the_newest() -> None:
+    older, newer, none = stats(1), stats(2), stats(3)
+    counts = dict.fromkeys(LedgerInfo.__annotations__, 2)
+    older["attribution"]["ledger"] = cast("LedgerInfo", dict(counts))
+    newer["attribution"]["ledger"] = cast("LedgerInfo", {**counts, "sockets": 1})
+    (merged,) = merge_windows([older], [newer], [none])
+    assert merged["type"] == "stats"
+    assert merged["attribution"]["ledger"] == {**dict.fromkeys(counts, 4), "sockets": 1}
+    assert older["attribution"]["ledger"] == counts
 
 
 def test_of_latencies_the_longest_stays() -> None:

@@ -1,0 +1,155 @@
+"""The ledger as attribution asks it: by flows, whose namespaces are known by their inodes."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Protocol
+
+from hogpipe.attribution.contract import LedgerUse
+from hogpipe.bpf.obstacles import BpfUnavailableError, Obstacle
+from hogpipe.bpf.programs import attach_programs
+from hogpipe.errors import ConfigurationError
+from hogpipe.ledger.contract import LedgerEntry
+from hogpipe.ledger.cookies import NamespaceCookies
+from hogpipe.ledger.identities import shows_host_pids
+from hogpipe.ledger.kernel import KernelLedger, KernelLedgerCounts
+from hogpipe.model import OWN_NAMESPACE, FlowKey
+from hogpipe.namespaces import NamespaceScan, read_own_namespace
+
+
+class SocketLedger(Protocol):
+    """What is needed of a ledger; `ledger.kernel.KernelLedger` is one."""
+
+    def refresh(self) -> None:
+        """Take in all that has happened until now; from any thread."""
+
+    def owner_of(self, flow: FlowKey, namespace: int | None) -> LedgerEntry | None:
+        """Return whose a flow is in the namespace of a cookie, None for any."""
+
+    def take_stale(self) -> list[FlowKey]:
+        """Return the flows whose answers may be others now, once; from any thread."""
+
+    def counts(self) -> KernelLedgerCounts:
+        """Return the counters as they stand."""
+
+    def close(self) -> None:
+        """Detach from the kernel. May be called again."""
+
+
+class NamespaceNames:
+    """Finds the cookies of namespaces in which flows are. For one thread at a time.
+
+    Raises OSError where the kernel tells no cookies.
+    """
+
+    def __init__(self, procfs: Path) -> None:
+        self._scan = NamespaceScan(procfs, read_own_namespace())
+        self._cookies = NamespaceCookies(OWN_NAMESPACE, procfs)
+        self.own = self._cookies.cookie_of(OWN_NAMESPACE, None)
+        """The cookie of the namespace that is captured in."""
+
+    @property
+    def refused(self) -> int:
+        """Return how often a namespace could not be entered."""
+        return self._cookies.refused
+
+    def recognise(self, namespaces: Collection[int], now: float) -> dict[int, int]:
+        """Return the cookies of those that can be recognised; `now` is in seconds."""
+        guests = {*namespaces} - {OWN_NAMESPACE}
+        if any(self._scan.find_process(one) is None for one in guests):
+            # What is not lived in by a known process may be another one under the same number.
+            known = list(self._scan.namespaces())
+            self._cookies.keep({one for one in known if self._scan.find_process(one) is not None})
+            self._scan.refresh(now)
+        found = {}
+        for namespace in namespaces:
+            pid = None if namespace == OWN_NAMESPACE else self._scan.find_process(namespace)
+            cookie = self._cookies.cookie_of(namespace, pid)
+            if cookie is not None:
+                found[namespace] = cookie
+        return found
+
+
+class LedgerAccess:
+    """A ledger that is asked by one thread at a time. It takes the ledger over."""
+
+    def __init__(self, ledger: SocketLedger, names: NamespaceNames) -> None:
+        self._ledger = ledger
+        self._names = names
+
+    def ask(self, flows: Collection[FlowKey], now: float) -> dict[FlowKey, LedgerEntry]:
+        """Return what is known of each flow after all that has happened; others are absent.
+
+        Raises OSError if the processes of other namespaces cannot be listed.
+        """
+        self._ledger.refresh()
+        asked = {flow.namespace for flow in flows if flow.namespace is not None}
+        cookies = self._names.recognise(asked, now)
+        entries = {}
+        for flow in flows:
+            if flow.namespace is not None and flow.namespace not in cookies:
+                continue
+            cookie = None if flow.namespace is None else cookies[flow.namespace]
+            entry = self._ledger.owner_of(flow, cookie)
+            if entry is not None:
+                entries[flow] = entry
+        return entries
+
+    def recall(self, flow: FlowKey) -> LedgerEntry | None:
+        """Return what is known of a flow of our own namespace by now; any thread."""
+        if flow.namespace != OWN_NAMESPACE:
+            return None
+        return self._ledger.owner_of(flow, self._names.own)
+
+    def take_stale(self) -> list[FlowKey]:
+        """Return the flows whose answers may be others after all that has happened; any thread."""
+        self._ledger.refresh()
+        return self._ledger.take_stale()
+
+    def counts(self) -> LedgerUse:
+        """Return the counters as they stand."""
+        counts = self._ledger.counts()
+        return LedgerUse(
+            sockets=counts.book.sockets,
+            events=counts.book.noted,
+            events_lost=counts.events_lost,
+            sockets_lost=counts.sockets_lost,
+            malformed=counts.malformed,
+            forgotten=counts.book.forgotten,
+            unknown=counts.book.unknown,
+            shared=counts.book.shared,
+            unidentified=counts.unidentified,
+            not_entered=self._names.refused,
+        )
+
+    def close(self) -> None:
+        """Close the ledger."""
+        self._ledger.close()
+
+
+def open_ledger(procfs: Path) -> LedgerAccess:
+    """Return access to the ledger of the running kernel.
+
+    Raises BpfUnavailableError where that cannot be, and ConfigurationError where the pids of
+    `procfs` are not those that the kernel tells.
+    """
+    if not (procfs / "self").exists() or not shows_host_pids(procfs):
+        raise ConfigurationError(
+            f"attribution.ledger: {procfs} does not show the processes of this host by the pids "
+            "that its kernel tells; use the host's /proc, or no ledger"
+        )
+    try:
+        names = NamespaceNames(procfs)
+    except OSError as error:
+        raise BpfUnavailableError(
+            Obstacle.KERNEL,
+            f"eBPF: the kernel does not name network namespaces ({error.strerror}); Linux 5.15 is "
+            "needed",
+        ) from error
+    programs = attach_programs()
+    try:
+        return LedgerAccess(KernelLedger(programs, procfs), names)
+    except OSError as error:
+        programs.close()
+        raise BpfUnavailableError(
+            Obstacle.LIMITS, f"eBPF: no room for the ledger ({error.strerror}); raise the limits"
+        ) from error

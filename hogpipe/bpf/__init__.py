@@ -1,0 +1,18 @@
+"""The BPF object and its loader: what the kernel tells of sockets at the time it happens.
+
+`hogpipe.bpf.c` is compiled when the package is built (hatch_build.py) and lies beside its source;
+`libbpf.py` calls the distribution's libbpf, `loader.py` loads and attaches, `cgroup_tree.py` finds
+where to. What the events mean is `hogpipe.ledger`'s.
+"""
+
+from pathlib import Path
+
+_OBJECT = Path(__file__).with_name("hogpipe.bpf.o")
+
+
+def object_path() -> Path | None:
+    """Return where the compiled object is, None where the package was built without clang."""
+    try:
+        return _OBJECT if _OBJECT.is_file() else None
+    except PermissionError:
+        return _OBJECT  # whoever opens it is told

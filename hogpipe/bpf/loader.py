@@ -1,0 +1,180 @@
+"""Loads programs of the BPF object and attaches them at the root of the control group tree.
+
+Each attachment is a bpf_link: it stands beside what others attached, and the kernel takes it away
+when the process that holds it is gone, however that ended. Nothing stays half attached: whatever
+fails, all links are dropped.
+"""
+
+import ctypes
+import errno
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hogpipe.bpf.libbpf import load_library
+from hogpipe.bpf.obstacles import BpfUnavailableError, Obstacle
+
+log = logging.getLogger(__name__)
+
+_NO_ROOM = {errno.ENOMEM, errno.E2BIG, errno.ENOSPC}
+_NOT_PERMITTED = {errno.EPERM}
+# include/uapi/linux/capability.h
+_CAPABILITIES = {"CAP_BPF": 39, "CAP_PERFMON": 38, "CAP_NET_ADMIN": 12}
+_SYS_ADMIN = 21
+_STATUS = Path("/proc/thread-self/status")
+
+
+class AttachedPrograms:
+    """Programs that run until `close`. For one thread at a time.
+
+    `programs` are names of functions in the object, the others are not loaded; `tables` says how
+    many entries (for a ring: bytes) tables have whose size is not that of the source, 0 for those
+    that are not needed. Raises BpfUnavailableError.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        programs: Sequence[str],
+        cgroup_root: Path,
+        *,
+        tables: Mapping[str, int] | None = None,
+    ) -> None:
+        self.names = tuple(programs)
+        self._library = load_library()
+        self._links: list[int] = []
+        self._object: int | None = self._library.bpf_object__open_file(os.fsencode(path), None)
+        if not self._object:
+            raise BpfUnavailableError(
+                Obstacle.OBJECT,
+                f"eBPF: {path} cannot be opened ({_reason(ctypes.get_errno())}); "
+                "install hogpipe anew, built with clang",
+            )
+        try:
+            self._choose(programs, tables or {})
+            self._load(path)
+            self._attach(programs, cgroup_root)
+        except BaseException:
+            self.close()
+            raise
+
+    def table(self, name: str) -> int:
+        """Return the file descriptor of a table; it ends with `close`. Raises KeyError."""
+        return int(self._library.bpf_map__fd(self._find_table(name)))
+
+    def close(self) -> None:
+        """Detach and unload. May be called again."""
+        while self._links:
+            self._library.bpf_link__destroy(self._links.pop())
+        if self._object:
+            self._library.bpf_object__close(self._object)
+            self._object = None
+
+    def _choose(self, programs: Sequence[str], tables: Mapping[str, int]) -> None:
+        library = self._library
+        program = library.bpf_object__next_program(self._object, None)
+        while program:
+            if library.bpf_program__name(program).decode() not in programs:
+                library.bpf_program__set_autoload(program, False)
+            program = library.bpf_object__next_program(self._object, program)
+        for name, entries in tables.items():
+            found = self._find_table(name)
+            if entries:
+                library.bpf_map__set_max_entries(found, entries)
+            else:
+                library.bpf_map__set_autocreate(found, False)
+
+    def _find_table(self, name: str) -> int:
+        found = self._object and self._library.bpf_object__find_map_by_name(
+            self._object, name.encode()
+        )
+        if not found:
+            raise KeyError(name)
+        return int(found)
+
+    def _load(self, path: Path) -> None:
+        code = -self._library.bpf_object__load(self._object)
+        if code == 0:
+            return
+        # Without CAP_PERFMON the kernel lets programs load, but has not all helpers for them.
+        missing = read_missing_capabilities()
+        if missing or code in _NOT_PERMITTED:
+            wanted = f"; grant {', '.join(missing)}, or run as root" if missing else ""
+            raise BpfUnavailableError(
+                Obstacle.PRIVILEGES, f"eBPF: not permitted to load programs{wanted}"
+            )
+        if code in _NO_ROOM:
+            raise BpfUnavailableError(
+                Obstacle.LIMITS,
+                f"eBPF: the kernel has no room for the tables ({_reason(code)}); make them smaller",
+            )
+        raise BpfUnavailableError(
+            Obstacle.KERNEL,
+            f"eBPF: this kernel refuses the programs of {path.name} ({_reason(code)}); Linux 5.15 "
+            "is needed; the verifier's reasons are in the log at level debug",
+        )
+
+    def _attach(self, programs: Sequence[str], cgroup_root: Path) -> None:
+        try:
+            folder = os.open(cgroup_root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise BpfUnavailableError(
+                Obstacle.CGROUP, f"eBPF: {cgroup_root} cannot be opened ({error.strerror})"
+            ) from error
+        try:
+            for name in programs:
+                self._links.append(self._attach_one(name, folder, cgroup_root))
+        finally:
+            os.close(folder)
+
+    def _attach_one(self, name: str, folder: int, cgroup_root: Path) -> int:
+        library = self._library
+        program = library.bpf_object__find_program_by_name(self._object, name.encode())
+        if not program:
+            raise BpfUnavailableError(
+                Obstacle.OBJECT,
+                f"eBPF: the object has no program {name}; install hogpipe anew, built with clang",
+            )
+        link = library.bpf_program__attach_cgroup(program, folder)
+        if link:
+            return int(link)
+        code = ctypes.get_errno()
+        if code in _NOT_PERMITTED:
+            raise BpfUnavailableError(
+                Obstacle.PRIVILEGES,
+                f"eBPF: not permitted to attach {name} at {cgroup_root}: CAP_NET_ADMIN is missing, "
+                "or another program holds that place alone (bpftool cgroup tree shows it)",
+            )
+        if code in {errno.EBADF, errno.ENOTDIR}:
+            raise BpfUnavailableError(
+                Obstacle.CGROUP,
+                f"eBPF: {cgroup_root} is no control group (v2); mount one: "
+                "mount -t cgroup2 none /sys/fs/cgroup/unified",
+            )
+        raise BpfUnavailableError(
+            Obstacle.KERNEL, f"eBPF: {name} cannot be attached at {cgroup_root} ({_reason(code)})"
+        )
+
+
+def parse_missing_capabilities(status: bytes) -> list[str]:
+    """Return what a process lacks to load the programs, by its /proc/PID/status (proc(5))."""
+    for line in status.splitlines():
+        if line.startswith(b"CapEff:"):
+            effective = int(line.split()[1], 16)
+            if effective >> _SYS_ADMIN & 1:
+                return []
+            return [name for name, bit in _CAPABILITIES.items() if not effective >> bit & 1]
+    return []
+
+
+def read_missing_capabilities() -> list[str]:
+    """Return what this process lacks to load the programs; nothing where that is not told."""
+    try:
+        return parse_missing_capabilities(_STATUS.read_bytes())
+    except OSError:
+        return []
+
+
+def _reason(code: int) -> str:
+    return os.strerror(code)

@@ -1,0 +1,135 @@
+"""What this host allows, and the remedy for each thing that it does not.
+
+Each precondition is tried, not guessed, where that leaves nothing behind: a packet socket is opened
+and closed, the ledger is attached and detached. Capabilities: capabilities(7), proc(5).
+"""
+
+import os
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from hogpipe.attribution.ledger_access import open_ledger
+from hogpipe.bpf import object_path
+from hogpipe.bpf.cgroup_tree import find_cgroup_root, sees_whole_host
+from hogpipe.bpf.libbpf import LIBRARY, load_library
+from hogpipe.bpf.loader import read_missing_capabilities
+from hogpipe.bpf.obstacles import BpfUnavailableError
+from hogpipe.errors import HogpipeError
+from hogpipe.text import describe_error
+
+_STATUS = Path("/proc/thread-self/status")
+_PROCFS = Path("/proc")
+_OLDEST_KERNEL = (5, 15)
+_NOT_PERMITTED, _FAILURE = 77, 1
+# include/uapi/linux/capability.h
+_TO_SEE_PROCESSES = {"CAP_SYS_PTRACE": 19, "CAP_DAC_READ_SEARCH": 2}
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """How one precondition stands."""
+
+    subject: str
+    good: bool
+    text: str
+    """What is there; or what is not, and the remedy."""
+    exit_code: int = 0
+    """Not 0 where no run can capture because of this."""
+
+
+def examine() -> list[Finding]:
+    """Return how all preconditions stand here, those of every capture first."""
+    checks: dict[str, Callable[[], str]] = {
+        "processes": _check_processes,
+        "kernel": _check_kernel,
+        "cgroup v2": _check_cgroups,
+        "libbpf": _check_library,
+        "object": _check_object,
+        "eBPF": _check_bpf_rights,
+        "ledger": _check_ledger,
+    }
+    return [_check_capture(), *(_find(subject, check) for subject, check in checks.items())]
+
+
+def parse_missing(status: bytes, wanted: dict[str, int]) -> list[str]:
+    """Return which of the capabilities `wanted` a process has not, by its /proc/PID/status."""
+    found = re.search(rb"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
+    effective = int(found[1], 16) if found else 0
+    return [name for name, bit in wanted.items() if not effective >> bit & 1]
+
+
+def _find(subject: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(subject, True, check())
+    except HogpipeError as error:
+        return Finding(subject, False, str(error))
+    except OSError as error:
+        return Finding(subject, False, describe_error(error))
+
+
+def _check_capture() -> Finding:
+    try:
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()
+    except PermissionError:
+        text = "not permitted; grant CAP_NET_RAW, or run as root"
+        return Finding("capture", False, text, _NOT_PERMITTED)
+    except OSError as error:
+        text = f"the kernel has no packet sockets ({error.strerror}); load af_packet"
+        return Finding("capture", False, text, _FAILURE)
+    return Finding("capture", True, "packets can be captured")
+
+
+def _check_processes() -> str:
+    missing = parse_missing(_STATUS.read_bytes(), _TO_SEE_PROCESSES)
+    if missing:
+        raise HogpipeError(
+            "of the processes of others only the user is told; grant "
+            f"{', '.join(missing)}, or run as root"
+        )
+    return "those of all users can be told"
+
+
+def _check_kernel() -> str:
+    release = os.uname().release
+    found = re.match(r"(\d+)\.(\d+)", release)
+    if found and (int(found[1]), int(found[2])) < _OLDEST_KERNEL:
+        raise HogpipeError(f"Linux {release} is too old for the ledger; 5.15 is needed")
+    return f"Linux {release}"
+
+
+def _check_cgroups() -> str:
+    root = find_cgroup_root()
+    seen = "" if sees_whole_host() else ", that of this container: the ledger sees no other"
+    return f"{root}{seen}"
+
+
+def _check_library() -> str:
+    load_library()
+    return LIBRARY
+
+
+def _check_object() -> str:
+    path = object_path()
+    if path is None:
+        raise HogpipeError(
+            "this hogpipe was built without clang; install clang and the kernel's headers for "
+            "programs (Debian: clang, linux-libc-dev), then hogpipe anew"
+        )
+    return str(path)
+
+
+def _check_bpf_rights() -> str:
+    if missing := read_missing_capabilities():
+        raise HogpipeError(f"not permitted; grant {', '.join(missing)}, or run as root")
+    return "programs may be loaded"
+
+
+def _check_ledger() -> str:
+    try:
+        open_ledger(_PROCFS).close()
+    except BpfUnavailableError as error:
+        raise HogpipeError(f"owners come from /proc alone ({error})") from error
+    return "loads here: short connections get their owners, too"

@@ -1,0 +1,163 @@
+"""The ledger of the running kernel: takes in what the BPF programs tell, and answers.
+
+A thread of its own waits for events, so that a process is looked at soon after it first used a
+socket, and so that the ring never fills while nobody asks. Whoever asks first takes in all that has
+happened until then: an answer knows of every socket whose packets had passed before the question.
+
+Safe from any thread: one lock is held while events are taken in and while a question is answered.
+"""
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from hogpipe.bpf.loader import AttachedPrograms
+from hogpipe.bpf.ring import Ring
+from hogpipe.bpf.tables import read_counters
+from hogpipe.ledger.book import Ledger
+from hogpipe.ledger.contract import LedgerCounts, LedgerEntry, Owner
+from hogpipe.ledger.events import Kind, SocketEvent, decode_events
+from hogpipe.ledger.identities import ProcessStarts
+from hogpipe.model import FlowKey
+
+_LOSSES = ("events", "sockets")
+# Under load events are taken in this often; a quiet host wakes the thread by the first one.
+_PAUSE = 0.01
+_OWNERS_KEPT = 8192
+
+_OwnerKey = tuple[int, int | None, int, str, int]
+
+
+class KernelLedgerCounts(msgspec.Struct):
+    """What a ledger of the kernel has done since it was made."""
+
+    book: LedgerCounts
+    events_lost: int
+    """Events that found the ring full."""
+    sockets_lost: int
+    """Sockets that the kernel had no memory to note."""
+    malformed: int
+    """Events that made no sense."""
+    unidentified: int
+    """Times that a process was gone before its start could be read."""
+
+
+class KernelLedger:
+    """What the kernel has told of sockets since `programs` were attached (attach_programs).
+
+    It takes them over: `close` detaches them. `procfs` must show the pids of the host, `clock`
+    gives seconds. Raises BpfUnavailableError, with nothing left attached.
+    """
+
+    def __init__(
+        self,
+        programs: AttachedPrograms,
+        procfs: Path = Path("/proc"),
+        *,
+        grace: float = 60.0,
+        max_sockets: int = 32_768,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._lock = threading.Lock()
+        self._clock = clock
+        self._book = Ledger(grace=grace, max_sockets=max_sockets)
+        self._starts = ProcessStarts(procfs)
+        self._owners: dict[_OwnerKey, Owner] = {}
+        """Equal owners are one object."""
+        self._malformed = 0
+        self._programs = programs
+        try:
+            self._ring = Ring(self._programs.table("events"))
+        except BaseException:
+            self._programs.close()
+            raise
+        self._stop, self._stopper = os.pipe2(os.O_CLOEXEC)
+        self._closed = False
+        self._thread = threading.Thread(target=self._follow, name="ledger", daemon=True)
+        self._thread.start()
+
+    def refresh(self) -> None:
+        """Take in all that has happened until now."""
+        with self._lock:
+            self._take_in()
+
+    def owner_of(self, flow: FlowKey, namespace: int | None) -> LedgerEntry | None:
+        """Return whose a flow is, as far as events are taken in; arguments as those of `Ledger`."""
+        with self._lock:
+            return self._book.owner_of(flow, namespace, self._clock())
+
+    def take_stale(self) -> list[FlowKey]:
+        """Return the flows whose answers may be others now, once."""
+        with self._lock:
+            return self._book.take_stale()
+
+    def counts(self) -> KernelLedgerCounts:
+        """Return the counters as they stand; they only grow, but for the sockets known."""
+        with self._lock:
+            lost = [0, 0]
+            if not self._closed:
+                lost = read_counters(self._programs.table("losses"), len(_LOSSES))
+            return KernelLedgerCounts(
+                self._book.counts(),
+                lost[0] + self._ring.failed,
+                lost[1],
+                self._malformed,
+                self._starts.missed,
+            )
+
+    def close(self) -> None:
+        """Detach from the kernel; what is known stays. May be called again."""
+        if self._closed:
+            return
+        os.write(self._stopper, b"\0")
+        self._thread.join()
+        with self._lock:
+            self._take_in()
+            self._closed = True
+            self._ring.close()
+            self._programs.close()
+        os.close(self._stop)
+        os.close(self._stopper)
+
+    def _follow(self) -> None:
+        poller = select.poll()
+        poller.register(self._stop, select.POLLIN)
+        pause = select.poll()
+        pause.register(self._stop, select.POLLIN)
+        poller.register(self._ring.fileno(), select.POLLIN)
+        while True:
+            ready = {descriptor for descriptor, _ in poller.poll()}
+            if self._stop in ready:
+                return
+            self.refresh()
+            if pause.poll(_PAUSE * 1000):
+                return
+
+    def _take_in(self) -> None:
+        if self._closed:
+            return
+        now = self._clock()
+        decoded = decode_events(self._ring.read())
+        self._malformed += decoded.malformed
+        for event in decoded.events:
+            self._book.note(event, self._owner(event, now), now)
+
+    def _owner(self, event: SocketEvent, now: float) -> Owner | None:
+        """Return the process that an event names, if it names one that owns sockets."""
+        if not event.pid:
+            return None
+        who = self._starts.identify(event.pid, event.boot_ns, now)
+        if who.kernel_thread and event.kind is Kind.RELEASED:
+            return None  # the kernel lets go of some sockets on its own account
+        key = (event.pid, who.start, event.user_id, event.command, event.cgroup)
+        owner = self._owners.get(key)
+        if owner is None:
+            if len(self._owners) >= _OWNERS_KEPT:
+                self._owners.clear()
+            owner = self._owners[key] = Owner(*key)
+        return owner

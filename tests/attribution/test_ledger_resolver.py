@@ -1,0 +1,281 @@
+"""What is taken from the ledger and what from /proc, on a /proc of the test's own."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+from support.fake_proc import BOOT_TIME, LISTEN, FakeProc, format_row
+
+from hogpipe.attribution.contract import LedgerUse
+from hogpipe.attribution.ledger_access import LedgerAccess, NamespaceNames, open_ledger
+from hogpipe.attribution.ledger_resolver import LedgerResolver
+from hogpipe.attribution.resolver import ProcfsResolver
+from hogpipe.bpf.obstacles import BpfUnavailableError, Obstacle
+from hogpipe.errors import ConfigurationError
+from hogpipe.ledger.contract import LedgerCounts, LedgerEntry, Owner
+from hogpipe.ledger.cookies import read_own_cookie
+from hogpipe.ledger.kernel import KernelLedgerCounts
+from hogpipe.model import UNATTRIBUTED, FlowKey, Quality
+
+TCP, UDP = 6, 17
+HERE, THERE = b"\x0a\0\0\1", b"\x0a\0\0\2"
+OUTBOUND = FlowKey(TCP, HERE, 4000, THERE, 80, "eth0")
+INBOUND = FlowKey(TCP, HERE, 80, THERE, 4000, "eth0")
+DATAGRAMS = FlowKey(UDP, HERE, 4000, THERE, 53, "eth0")
+CURL = Owner(pid=77, start=1000, user_id=0, command="curl", cgroup=1)
+GONE = Owner(pid=78, start=None, user_id=0, command="dig", cgroup=1)
+MASTER = Owner(pid=10, start=1000, user_id=0, command="master", cgroup=1)
+
+
+class ScriptedLedger:
+    """Answers from `entries`; `later` comes true with the second refresh from now."""
+
+    def __init__(self) -> None:
+        self.entries: dict[FlowKey, LedgerEntry] = {}
+        self.later: dict[FlowKey, LedgerEntry] = {}
+        self.stale: list[FlowKey] = []
+        self.asked: list[tuple[FlowKey, int | None]] = []
+        self.refreshed = 0
+        self.closed = False
+
+    def refresh(self) -> None:
+        self.refreshed += 1
+        if self.refreshed > 1:
+            self.entries |= self.later
+
+    def owner_of(self, flow: FlowKey, namespace: int | None) -> LedgerEntry | None:
+        self.asked.append((flow, namespace))
+        return self.entries.get(flow)
+
+    def take_stale(self) -> list[FlowKey]:
+        taken, self.stale = self.stale, []
+        return taken
+
+    def counts(self) -> KernelLedgerCounts:
+        return KernelLedgerCounts(LedgerCounts(1, 2, 6, 7, 8), 3, 4, 5, 9)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Stage:
+    """A resolver with a /proc and a ledger to write into."""
+
+    def __init__(self, root: Path) -> None:
+        self.proc = FakeProc(root)
+        for name in ("tcp", "tcp6", "udp", "udp6"):
+            self.proc.table(name)
+        self.ledger = ScriptedLedger()
+        self.resolver = self.make(lambda path: LedgerAccess(self.ledger, NamespaceNames(path)))
+        self.resolver.prepare()
+
+    def make(
+        self, open_access: Callable[[Path], LedgerAccess], *, required: bool = True
+    ) -> LedgerResolver:
+        resolver = ProcfsResolver(self.proc.root)
+        return LedgerResolver(resolver, self.proc.root, required=required, open_access=open_access)
+
+    def tell(self, flow: FlowKey, owner: Owner, quality: Quality = Quality.EXACT) -> None:
+        self.ledger.entries[flow] = LedgerEntry(quality, owner, 1)
+
+    def show(self, flow: FlowKey, pid: int) -> None:
+        """Let /proc show the socket of a flow, which is of a process that is there."""
+        name = "tcp" if flow.protocol == TCP else "udp"
+        local, remote = (flow.local_address, flow.local_port), (THERE, flow.remote_port)
+        self.proc.table(name, format_row(local, remote, inode=5))
+        self.proc.process(pid, sockets={3: 5})
+
+    def listen(self, pid: int) -> None:
+        self.proc.table("tcp", format_row((bytes(4), 80), (bytes(4), 0), inode=6, state=LISTEN))
+        self.proc.process(pid, sockets={3: 6})
+
+    def find(self, flow: FlowKey) -> tuple[Quality, int | None] | None:
+        answer = self.resolver.resolve([flow]).get(flow)
+        if answer is None:
+            return None
+        return answer.quality, None if answer.process is None else answer.process.pid
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path / "proc")
+
+
+def test_what_the_ledger_knows_exactly_is_taken_without_a_look_at_the_tables(stage: Stage) -> None:
+    stage.tell(OUTBOUND, CURL)
+    assert stage.find(OUTBOUND) == (Quality.EXACT, 77)
+    assert stage.resolver.counts().reads == 0
+    assert stage.ledger.asked == [(OUTBOUND, read_own_cookie())]
+
+
+def test_a_living_owner_is_described_by_proc(stage: Stage) -> None:
+    stage.proc.process(77, command=b"curl", executable=b"/usr/bin/curl", cgroup=b"0::/a.service\n")
+    stage.tell(OUTBOUND, CURL)
+    process = stage.resolver.resolve([OUTBOUND])[OUTBOUND].process
+    assert process is not None
+    assert (process.executable, process.unit) == ("/usr/bin/curl", "a.service")
+
+
+def test_an_owner_that_is_gone_is_described_by_what_the_kernel_told(stage: Stage) -> None:
+    stage.tell(OUTBOUND, CURL)
+    process = stage.resolver.resolve([OUTBOUND])[OUTBOUND].process
+    assert process is not None
+    assert (process.pid, process.start, process.command) == (77, 1000, "curl")
+    assert (process.user_id, process.owner, process.executable) == (0, "root", None)
+    assert process.created_ns is not None
+    assert process.created_ns > BOOT_TIME * 1_000_000_000
+    assert stage.resolver.resolve([OUTBOUND])[OUTBOUND].process is process
+
+
+def test_an_owner_whose_pid_is_another_process_now_is_not_taken_for_that_one(
+    stage: Stage,
+) -> None:
+    stage.proc.process(77, start=2000, command=b"stranger")
+    stage.tell(OUTBOUND, CURL)
+    process = stage.resolver.resolve([OUTBOUND])[OUTBOUND].process
+    assert process is not None
+    assert (process.start, process.command) == (1000, "curl")
+
+
+def test_an_owner_that_was_never_seen_alive_has_no_start(stage: Stage) -> None:
+    stage.proc.process(78, command=b"stranger")
+    stage.tell(OUTBOUND, GONE)
+    process = stage.resolver.resolve([OUTBOUND])[OUTBOUND].process
+    assert process is not None
+    assert (process.pid, process.start, process.created_ns) == (78, None, None)
+    assert process.command == "dig"
+
+
+def test_what_the_ledger_does_not_know_is_put_to_proc(stage: Stage) -> None:
+    stage.tell(DATAGRAMS, CURL)
+    stage.show(OUTBOUND, 5)
+    found = stage.resolver.resolve([OUTBOUND, DATAGRAMS])
+    pids = {flow: answer.process and answer.process.pid for flow, answer in found.items()}
+    assert pids == {OUTBOUND: 5, DATAGRAMS: 77}
+
+
+def test_what_proc_does_not_know_either_is_asked_of_the_ledger_again(stage: Stage) -> None:
+    stage.ledger.later[DATAGRAMS] = LedgerEntry(Quality.EXACT, CURL, 1)
+    assert stage.find(DATAGRAMS) == (Quality.EXACT, 77)
+    assert stage.resolver.counts().reads > 0
+
+
+def test_a_udp_flow_that_neither_knows_may_be_asked_for_again(stage: Stage) -> None:
+    assert stage.find(DATAGRAMS) is None
+    assert stage.resolver.resolve([OUTBOUND]) == {OUTBOUND: UNATTRIBUTED}
+
+
+def test_the_connection_that_proc_shows_is_surer_than_the_owner_of_the_port(stage: Stage) -> None:
+    stage.proc.process(10)
+    stage.tell(INBOUND, MASTER, Quality.LISTENER)
+    assert stage.find(INBOUND) == (Quality.LISTENER, 10)
+    stage.show(INBOUND, 11)
+    assert stage.find(INBOUND) == (Quality.EXACT, 11)
+
+
+def test_of_two_owners_of_a_port_the_one_when_the_packets_passed_is_taken_while_it_lives(
+    stage: Stage,
+) -> None:
+    stage.proc.process(10)
+    stage.listen(11)
+    stage.tell(INBOUND, MASTER, Quality.LISTENER)
+    assert stage.find(INBOUND) == (Quality.LISTENER, 10)
+
+
+def test_a_port_that_its_binder_left_to_another_is_the_others(stage: Stage) -> None:
+    stage.listen(11)
+    stage.tell(INBOUND, MASTER, Quality.LISTENER)
+    assert stage.find(INBOUND) == (Quality.LISTENER, 11)
+
+
+def test_a_flow_of_an_unknown_namespace_is_not_looked_for_in_another(stage: Stage) -> None:
+    guest = replace(DATAGRAMS, namespace=4_000_000_000)
+    stage.tell(guest, CURL)
+    assert stage.find(guest) is None
+    assert stage.ledger.asked == []
+
+
+def test_a_flow_that_may_be_in_any_namespace_is_asked_for_in_all(stage: Stage) -> None:
+    anywhere = replace(DATAGRAMS, namespace=None)
+    stage.tell(anywhere, CURL)
+    assert stage.find(anywhere) == (Quality.EXACT, 77)
+    assert stage.ledger.asked == [(anywhere, None)]
+
+
+def test_what_the_ledger_knows_is_recalled_without_a_look(stage: Stage) -> None:
+    stage.proc.process(77, executable=b"/usr/bin/curl")
+    stage.tell(OUTBOUND, CURL)
+    found = stage.resolver.recall(OUTBOUND)
+    assert found is not None
+    assert found.process is not None
+    assert (found.quality, found.process.pid, found.process.executable) == (
+        Quality.EXACT,
+        77,
+        None,
+    )
+    looked_up = stage.resolver.resolve([OUTBOUND])[OUTBOUND]
+    assert stage.resolver.recall(OUTBOUND) == looked_up
+    assert stage.resolver.recall(INBOUND) is None
+    assert stage.resolver.recall(replace(OUTBOUND, namespace=4_000_000_000)) is None
+
+
+def test_stale_flows_are_those_after_all_that_has_happened(stage: Stage) -> None:
+    stage.ledger.stale.append(DATAGRAMS)
+    assert stage.resolver.take_stale() == [DATAGRAMS]
+    assert stage.ledger.refreshed == 1
+    assert stage.resolver.take_stale() == []
+
+
+def test_what_the_ledger_counts_is_told(stage: Stage) -> None:
+    assert stage.resolver.counts().ledger == LedgerUse(
+        sockets=1, events=2, events_lost=3, sockets_lost=4, malformed=5, forgotten=6, unknown=7,
+        shared=8, unidentified=9, not_entered=0,
+    )  # fmt: skip
+
+
+def test_closing_closes_the_ledger(stage: Stage) -> None:
+    stage.resolver.close()
+    assert stage.ledger.closed
+
+
+def refuse(_procfs: Path) -> LedgerAccess:
+    raise BpfUnavailableError(Obstacle.PRIVILEGES, "eBPF: not permitted; run as root")
+
+
+def test_without_a_ledger_all_comes_from_proc_and_one_line_says_why(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    caplog.clear()
+    resolver = stage.make(refuse, required=False)
+    resolver.prepare()
+    assert caplog.messages == [
+        f"owners come from {stage.proc.root}, not from the ledger: eBPF: not permitted; run as root"
+    ]
+    stage.show(OUTBOUND, 5)
+    answer = resolver.resolve([OUTBOUND])[OUTBOUND]
+    assert answer.process is not None
+    assert answer.process.pid == 5
+    assert resolver.take_stale() == ()
+    assert resolver.counts().ledger is None
+    resolver.close()
+
+
+def test_a_ledger_that_is_demanded_and_cannot_be_had_is_an_error(stage: Stage) -> None:
+    with pytest.raises(BpfUnavailableError) as caught:
+        stage.make(refuse).prepare()
+    assert caught.value.exit_code == 77
+
+
+def test_a_recorded_proc_has_no_ledger(stage: Stage) -> None:
+    with pytest.raises(ConfigurationError, match="does not show the processes of this host"):
+        open_ledger(stage.proc.root)
+
+
+def test_counts_are_those_of_the_moment(stage: Stage) -> None:
+    before = msgspec.structs.replace(stage.resolver.counts())
+    stage.find(DATAGRAMS)
+    assert stage.resolver.counts().since(before).reads > 0

@@ -1,0 +1,71 @@
+"""What tests of BPF programs need: the object, a control group, and who is attached."""
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from hogpipe.bpf import object_path
+from hogpipe.bpf.cgroup_tree import find_cgroup_root
+from hogpipe.bpf.libbpf import load_library
+
+from .namespaces import require
+
+# enum bpf_attach_type of include/uapi/linux/bpf.h
+ATTACH_TYPES = {
+    "on_create": 2,
+    "on_tcp": 3,
+    "on_connect4": 10,
+    "on_connect6": 11,
+    "on_bind4": 12,
+    "on_bind6": 13,
+    "on_send4": 14,
+    "on_send6": 15,
+    "on_release": 34,
+}
+
+
+def require_bpf() -> Path:
+    """Return the object; without it or root skip the test, in CI fail."""
+    require("ip")
+    path = object_path()
+    if path is None:
+        reason = "needs an installation that was built with clang"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+def attached(folder: Path, attach_type: int) -> set[int]:
+    """Return the ids of the programs that are attached to a control group itself."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        ids, count = (ctypes.c_uint32 * 64)(), ctypes.c_uint32(64)
+        flags = ctypes.c_uint32()
+        code = load_library().bpf_prog_query(
+            descriptor, attach_type, 0, ctypes.byref(flags), ids, ctypes.byref(count)
+        )
+        assert code == 0, os.strerror(-code)
+        return set(ids[: count.value])
+    finally:
+        os.close(descriptor)
+
+
+def all_attached(folder: Path) -> set[int]:
+    """Return the ids of all programs of the kinds that hogpipe uses."""
+    return set().union(*(attached(folder, kind) for kind in ATTACH_TYPES.values()))
+
+
+@contextmanager
+def control_group(parent: Path | None = None) -> Iterator[Path]:
+    """Make an empty control group, below the root if not in `parent`, and remove it."""
+    folder = (parent or find_cgroup_root()) / f"hogpipe-test-{os.getpid()}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        folder.rmdir()

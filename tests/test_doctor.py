@@ -1,0 +1,73 @@
+"""What `hogpipe doctor` says of this host, with and without rights."""
+
+import subprocess
+import sys
+
+import pytest
+from support.bpf import require_bpf
+from support.namespaces import require
+
+from hogpipe import doctor
+from hogpipe.bpf.cgroup_tree import find_cgroup_root
+
+SUBJECTS = ["capture", "processes", "kernel", "cgroup v2", "libbpf", "object", "eBPF", "ledger"]
+NO_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+ONLY_NET_RAW = ("setpriv", "--bounding-set=-all,+net_raw", "--inh-caps=-all,+net_raw")
+
+
+def call(*prefix: str) -> tuple[int, dict[str, tuple[str, str]]]:
+    """Return the exit code, and mark and text by subject."""
+    done = subprocess.run(
+        [*prefix, sys.executable, "-m", "hogpipe", "doctor"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    return done.returncode, {line[4:14].rstrip(): (line[:2], line[15:]) for line in lines}
+
+
+def test_where_all_is_there_all_is_well() -> None:
+    require_bpf()
+    code, found = call()
+    assert code == 0
+    assert list(found) == SUBJECTS
+    assert {mark for mark, _ in found.values()} == {"ok"}
+    assert found["cgroup v2"][1] == str(find_cgroup_root())
+
+
+def test_without_rights_each_remedy_is_told_and_the_end_is_not_permitted() -> None:
+    require_bpf()
+    require("setpriv")
+    code, found = call(*NO_RIGHTS)
+    assert code == 77
+    assert found["capture"] == ("no", "not permitted; grant CAP_NET_RAW, or run as root")
+    assert "grant CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH" in found["processes"][1]
+    assert "grant CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN" in found["eBPF"][1]
+    assert found["ledger"][1].startswith("owners come from /proc alone (eBPF: not permitted")
+    assert found["libbpf"][0] == found["object"][0] == "ok"
+
+
+def test_with_the_right_to_capture_alone_runs_are_possible() -> None:
+    require("setpriv")
+    code, found = call(*ONLY_NET_RAW)
+    assert code == 0
+    assert found["capture"][0] == "ok"
+    assert found["ledger"][0] == "no"
+
+
+def test_a_build_without_the_object_is_told_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doctor, "object_path", lambda: None)
+    (found,) = [one for one in doctor.examine() if one.subject == "object"]
+    assert not found.good
+    assert "install clang" in found.text
+
+
+def test_capabilities_are_read_from_the_status_of_a_process() -> None:
+    wanted = {"CAP_DAC_READ_SEARCH": 2, "CAP_SYS_PTRACE": 19}
+    status = b"CapPrm:\tffffffffffffffff\nCapEff:\t0000000000000004\n"
+    assert doctor.parse_missing(status, wanted) == ["CAP_SYS_PTRACE"]
+    assert doctor.parse_missing(b"", wanted) == list(wanted)
