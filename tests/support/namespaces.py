@@ -113,7 +113,8 @@ def pair(addresses: Sequence[tuple[str, str]] = ()) -> Iterator[tuple[Namespace,
     with ExitStack() as stack:
         left, right, wire = (stack.enter_context(namespace()) for _ in range(3))
         wire.call(lambda: Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1"))
-        wire.ip("link", "add", "bridge", "type", "bridge")
+        # One that snoops on multicasts sends some of its own (net/bridge/br_multicast.c).
+        wire.ip("link", "add", "bridge", "type", "bridge", "mcast_snooping", "0")
         wire.ip("link", "set", "bridge", "up")
         for name, end in (("left", left), ("right", right)):
             end.ip("link", "add", name, "type", "veth", "peer", "name", name, "netns", wire.name)
