@@ -16,7 +16,7 @@ from hogpipe.attribution.ledger_access import open_ledger
 from hogpipe.bpf import object_path
 from hogpipe.bpf.cgroup_tree import find_cgroup_root, sees_whole_host
 from hogpipe.bpf.libbpf import LIBRARY, load_library
-from hogpipe.bpf.loader import read_missing_capabilities
+from hogpipe.bpf.loader import name_missing, parse_effective, read_missing_capabilities
 from hogpipe.bpf.obstacles import BpfUnavailableError
 from hogpipe.errors import HogpipeError
 from hogpipe.text import describe_error
@@ -56,9 +56,7 @@ def examine() -> list[Finding]:
 
 def parse_missing(status: bytes, wanted: dict[str, int]) -> list[str]:
     """Return which of the capabilities `wanted` a process has not, by its /proc/PID/status."""
-    found = re.search(rb"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
-    effective = int(found[1], 16) if found else 0
-    return [name for name, bit in wanted.items() if not effective >> bit & 1]
+    return name_missing(parse_effective(status) or 0, wanted)
 
 
 def _find(subject: str, check: Callable[[], str]) -> Finding:

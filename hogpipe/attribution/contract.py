@@ -1,6 +1,6 @@
 """The seams of attribution: who looks owners up, and what the stage tells of its work."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 import msgspec
@@ -35,12 +35,12 @@ class LedgerUse(msgspec.Struct):
 
     def since(self, earlier: "LedgerUse") -> "LedgerUse":
         """Return what was done after `earlier`, with the sockets known now."""
-        grown = (now - before for now, before in zip(_values(self), _values(earlier), strict=True))
-        return msgspec.structs.replace(LedgerUse(*grown), sockets=self.sockets)
+        grown = _subtract(msgspec.structs.asdict(self), msgspec.structs.asdict(earlier))
+        return LedgerUse(**grown | {"sockets": self.sockets})
 
 
-def _values(use: LedgerUse) -> tuple[int, ...]:
-    return msgspec.structs.astuple(use)
+def _subtract(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+    return {name: now[name] - before[name] for name in now}
 
 
 class ResolverCounts(msgspec.Struct):
@@ -78,7 +78,7 @@ class ResolverCounts(msgspec.Struct):
         """Return what was done after `earlier`."""
         before, now = msgspec.structs.asdict(earlier), msgspec.structs.asdict(self)
         ledger = now.pop("ledger")
-        grown = {name: now[name] - before[name] for name in now}
+        grown = _subtract(now, before)
         if ledger is not None:
             ledger = ledger.since(before["ledger"] or LedgerUse())
         return ResolverCounts(**grown, ledger=ledger)

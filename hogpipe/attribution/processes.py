@@ -9,6 +9,7 @@ user is the real one: a set-uid program is told by its own name, and by the user
 
 import os
 import pwd
+from collections.abc import Callable
 from functools import lru_cache
 
 import msgspec
@@ -69,10 +70,18 @@ class ProcessReader:
         kept = self._kept.get(owner)
         return None if kept is None else kept.process
 
-    def find(self, owner: Identity, now: float) -> Process | None:
-        """Return the process `owner` like `read`, after a look at its pid if one is needed."""
+    def find(
+        self,
+        owner: Identity,
+        now: float,
+        stat: Callable[[int], ProcessStat | None] | None = None,
+    ) -> Process | None:
+        """Return the process `owner` like `read`, after a look at its pid if one is needed.
+
+        `stat` is how to look; without it /proc is read.
+        """
         known = self.recall(owner, now)
-        return known or self.read(owner, self._procfs.stat(owner.pid), now)
+        return known or self.read(owner, (stat or self._procfs.stat)(owner.pid), now)
 
     def is_there(self, owner: Identity) -> bool:
         """Tell whether the process lives."""

@@ -185,14 +185,11 @@ class ProcfsResolver:
         self, owners: Iterable[Identity | None], kinship: Kinship
     ) -> dict[Identity | None, Process | None]:
         """Return each owner as a process; no owner is no process."""
-        now = self._clock()
-        found: dict[Identity | None, Process | None] = {None: None}
-        for owner in {*owners} - {None}:
-            assert owner is not None
-            found[owner] = self._processes.recall(owner, now) or self._processes.read(
-                owner, kinship.stat(owner.pid), now
-            )
-        return found
+        now, find = self._clock(), self._processes.find
+        return {
+            owner: None if owner is None else find(owner, now, kinship.stat)
+            for owner in {None, *owners}
+        }
 
     def _attribute(self, match: Match, owner: Process | None) -> Attribution | None:
         """Name the owner of a flow, or else the one user of all candidates, None if they differ."""

@@ -113,6 +113,15 @@ INLINE void count_loss(__u32 which, __u64 by)
 		__sync_fetch_and_add(count, by);
 }
 
+/* An address of IPv6, word by word: a context may not be read otherwise. */
+#define COPY_WORDS(to, from)          \
+	do {                          \
+		(to)[0] = (from)[0];  \
+		(to)[1] = (from)[1];  \
+		(to)[2] = (from)[2];  \
+		(to)[3] = (from)[3];  \
+	} while (0)
+
 INLINE __u16 swap16(__u16 value)
 {
 	return __builtin_bswap16(value);
@@ -175,21 +184,7 @@ INLINE int has_ports(__u32 protocol)
 
 /* --- the ledger: hooks of socket time ------------------------------------------------------- */
 
-SEC("cgroup/sock_create")
-int on_create(struct bpf_sock *ctx)
-{
-	struct socket_note *note = NOTE_OF(ctx, BPF_SK_STORAGE_GET_F_CREATE);
-
-	if (!note) {
-		count_loss(NOTES_LOST, 1);
-		return 1;
-	}
-	note->netns = bpf_get_netns_cookie(ctx);
-	note_owner(note);
-	return 1;
-}
-
-INLINE struct socket_note *note_bound(struct bpf_sock *ctx)
+INLINE struct socket_note *note_caller(struct bpf_sock *ctx)
 {
 	struct socket_note *note = NOTE_OF(ctx, BPF_SK_STORAGE_GET_F_CREATE);
 
@@ -202,10 +197,17 @@ INLINE struct socket_note *note_bound(struct bpf_sock *ctx)
 	return note;
 }
 
+SEC("cgroup/sock_create")
+int on_create(struct bpf_sock *ctx)
+{
+	note_caller(ctx);
+	return 1;
+}
+
 SEC("cgroup/post_bind4")
 int on_bind4(struct bpf_sock *ctx)
 {
-	struct socket_note *note = note_bound(ctx);
+	struct socket_note *note = note_caller(ctx);
 	struct event *event;
 
 	if (!note || !has_ports(ctx->protocol))
@@ -223,7 +225,7 @@ int on_bind4(struct bpf_sock *ctx)
 SEC("cgroup/post_bind6")
 int on_bind6(struct bpf_sock *ctx)
 {
-	struct socket_note *note = note_bound(ctx);
+	struct socket_note *note = note_caller(ctx);
 	struct event *event;
 
 	if (!note || !has_ports(ctx->protocol))
@@ -233,10 +235,7 @@ int on_bind6(struct bpf_sock *ctx)
 		return 1;
 	event->family = AF_INET6;
 	event->local_port = ctx->src_port;
-	event->local[0] = ctx->src_ip6[0];
-	event->local[1] = ctx->src_ip6[1];
-	event->local[2] = ctx->src_ip6[2];
-	event->local[3] = ctx->src_ip6[3];
+	COPY_WORDS(event->local, ctx->src_ip6);
 	bpf_ringbuf_submit(event, 0);
 	note->told_port = 1;
 	return 1;
@@ -289,10 +288,7 @@ INLINE void tell6(struct bpf_sock_addr *ctx, struct socket_note *note, __u8 kind
 	if (!event)
 		return;
 	event->family = AF_INET6;
-	event->remote[0] = ctx->user_ip6[0];
-	event->remote[1] = ctx->user_ip6[1];
-	event->remote[2] = ctx->user_ip6[2];
-	event->remote[3] = ctx->user_ip6[3];
+	COPY_WORDS(event->remote, ctx->user_ip6);
 	bpf_ringbuf_submit(event, 0);
 }
 
@@ -390,15 +386,9 @@ int on_tcp(struct bpf_sock_ops *ctx)
 		event->remote[0] = ctx->remote_ip4;
 	} else {
 		event->family = AF_INET6;
-		event->local[0] = ctx->local_ip6[0];
-		event->local[1] = ctx->local_ip6[1];
-		event->local[2] = ctx->local_ip6[2];
-		event->local[3] = ctx->local_ip6[3];
+		COPY_WORDS(event->local, ctx->local_ip6);
 		if (kind != LISTENING) {
-			event->remote[0] = ctx->remote_ip6[0];
-			event->remote[1] = ctx->remote_ip6[1];
-			event->remote[2] = ctx->remote_ip6[2];
-			event->remote[3] = ctx->remote_ip6[3];
+			COPY_WORDS(event->remote, ctx->remote_ip6);
 		}
 	}
 	bpf_ringbuf_submit(event, 0);

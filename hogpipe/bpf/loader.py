@@ -157,15 +157,25 @@ class AttachedPrograms:
         )
 
 
-def parse_missing_capabilities(status: bytes) -> list[str]:
-    """Return what a process lacks to load the programs, by its /proc/PID/status (proc(5))."""
+def parse_effective(status: bytes) -> int | None:
+    """Return the set of effective capabilities in a /proc/PID/status (proc(5)), None without it."""
     for line in status.splitlines():
         if line.startswith(b"CapEff:"):
-            effective = int(line.split()[1], 16)
-            if effective >> _SYS_ADMIN & 1:
-                return []
-            return [name for name, bit in _CAPABILITIES.items() if not effective >> bit & 1]
-    return []
+            return int(line.split()[1], 16)
+    return None
+
+
+def name_missing(effective: int, wanted: Mapping[str, int]) -> list[str]:
+    """Return the names of the capabilities `wanted`, given with their bits, that are not set."""
+    return [name for name, bit in wanted.items() if not effective >> bit & 1]
+
+
+def parse_missing_capabilities(status: bytes) -> list[str]:
+    """Return what a process lacks to load the programs, by its /proc/PID/status (proc(5))."""
+    effective = parse_effective(status)
+    if effective is None or effective >> _SYS_ADMIN & 1:
+        return []
+    return name_missing(effective, _CAPABILITIES)
 
 
 def read_missing_capabilities() -> list[str]:
