@@ -71,7 +71,7 @@ class Pipeline:
             hold=settings.attribution.hold,
             cpu_budget=settings.attribution.cpu_budget,
             clock=time.monotonic if self._source.live else self._packet_clock,
-            be_early=self._source.be_early,
+            gather_for=self._source.gather_for,
         )
         self._dispatcher = Dispatcher(
             [make_sink(choice, live=self._source.live) for choice in settings.sinks],

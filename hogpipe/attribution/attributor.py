@@ -32,6 +32,7 @@ from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality
 _MOST_AT_ONCE = 8192  # flows of one look-up: a longer one would hold up capture and event loop
 _SURENESS = {Quality.NONE: 0, Quality.INFERRED: 1, Quality.LISTENER: 2, Quality.EXACT: 3}
 _IDLE = 60.0
+_JUDGED = 256  # flows of a look-up by which it is judged how early the next one must be
 _SLICE = 500  # answers that are acted on in one go, without a turn for the rest of the event loop
 
 T = TypeVar("T")
@@ -43,8 +44,8 @@ class Attributor:
 
     `cpu_budget` is the share of one core that look-ups may take; a look-up on a rested host starts
     at once. At most `max_flows` flows are known and as many pending; an answer that is still in use
-    is asked for again when it is `recheck` to twice `recheck` seconds old. `be_early` is told
-    whether sockets are lost if flows come later than need be.
+    is asked for again when it is `recheck` to twice `recheck` seconds old. `gather_for`
+    is told for how many seconds packets may gather, which is not long where sockets are lost else.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Attributor:
         hold: float,
         cpu_budget: float,
         clock: Callable[[], float] = time.monotonic,
-        be_early: Callable[[bool], None] = lambda _early: None,
+        gather_for: Callable[[float], None] = lambda _seconds: None,
         max_flows: int = 262_144,
         recheck: float = 5.0,
     ) -> None:
@@ -65,7 +66,7 @@ class Attributor:
         self._hold = hold
         self._budget = CpuBudget(cpu_budget, clock())
         self._pace = Pace()
-        self._be_early = be_early
+        self._gather_for = gather_for
         self._clock = clock
         self._max_flows = max_flows
         self._recheck = recheck
@@ -209,11 +210,14 @@ class Attributor:
         self, seconds: float, batch: Mapping[FlowKey, Waiting], found: Mapping[FlowKey, Attribution]
     ) -> float:
         """Return how long to gather flows after this look-up."""
-        answers = [found[flow] for flow, one in batch.items() if flow in found and not one.answered]
-        inferred = sum(answer.quality is Quality.INFERRED for answer in answers)
-        gone = inferred + sum(answer == UNATTRIBUTED for answer in answers)
-        pause = self._pace.next_pause(seconds, len(answers), gone, inferred)
-        self._be_early(self._pace.early)
+        asked = [flow for flow, one in batch.items() if flow in found and not one.answered]
+        asked = asked[-_JUDGED:]  # the freshest: of these it shows first how long they live
+        gone = sum(
+            found[flow] == UNATTRIBUTED or found[flow].quality is Quality.INFERRED for flow in asked
+        )
+        lasting = sum(self._look_ups.can_wait(flow, found[flow]) for flow in asked)
+        pause = self._pace.next_pause(seconds, len(asked), gone, lasting)
+        self._gather_for(self._pace.patience)
         return pause
 
     def _conclude(

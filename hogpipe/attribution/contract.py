@@ -113,6 +113,12 @@ class Resolver(Protocol):
         For flows that no look-up came to. Cheap, and may be called while another thread resolves.
         """
 
+    def can_wait(self, flow: FlowKey, answer: Attribution) -> bool:
+        """Return whether a later look-up would have given `flow` the same answer.
+
+        Cheap, and may be called while another thread resolves.
+        """
+
     def take_stale(self) -> Collection[FlowKey]:
         """Return the flows whose answers may be others now, each once.
 

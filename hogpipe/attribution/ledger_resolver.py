@@ -107,6 +107,15 @@ class LedgerResolver:
             process = self._processes.remember(Identity(entry.owner.pid, entry.owner.start))
         return Attribution(entry.quality, process or self._describe_gone(entry.owner))
 
+    def can_wait(self, flow: FlowKey, answer: Attribution) -> bool:
+        """Return whether the ledger has told of `flow`, which forgets nothing so soon; any thread.
+
+        Also whether /proc would have shown the same later.
+        """
+        if self._ledger is not None and self._ledger.recall(flow) is not None:
+            return True
+        return self._resolver.can_wait(flow, answer)
+
     def take_stale(self) -> Collection[FlowKey]:
         """Return the flows whose sockets have passed to others, or were released; any thread."""
         return () if self._ledger is None else self._ledger.take_stale()

@@ -72,6 +72,10 @@ class LookUp:
         """Return whose a flow is as far as that is known without a look-up."""
         return self._resolver.recall(flow)
 
+    def can_wait(self, flow: FlowKey, answer: Attribution) -> bool:
+        """Return whether a later look-up would have found the same."""
+        return self._resolver.can_wait(flow, answer)
+
     def take_stale(self) -> Collection[FlowKey]:
         """Return the flows whose answers may be others now."""
         return self._resolver.take_stale()

@@ -4,14 +4,18 @@ Gathering makes look-ups cheap. As long as sockets are still there when they are
 pause between look-ups grows; when some are gone it shrinks to a few times the CPU time that one
 takes, and grows again no further than to where that happened, for a while. Where nearly all are
 gone, their connections are too short for any look-up, and nothing is gained by being early; but
-look-ups go on often until it is known whose they are (`sampling`).
+look-ups go on often for a while, as whose they are may be found out by chance (`sampling`). And
+where the answers to nearly all would be the same later, nobody waits for them but a reader of
+records. Some flows of a look-up are always fresh, so connections that live longer show soon.
 """
 
 _SHORTEST = 4.0  # times the CPU time of a look-up
-_SHORT_BOUND, _IN_VAIN, _LONGEST = 0.006, 0.01, 0.025  # seconds
+_SHORT_BOUND, _IN_VAIN, _LONG, _LONGEST = 0.006, 0.01, 0.025, 0.1  # seconds
 _GROWTH, _RECOVERY = 1.25, 1.02
 _TOLERATED, _NEARLY_ALL = 0.02, 0.98  # of the flows are gone
+_OFTEN = 512  # look-ups in vain
 _BELOW = 0.7  # of the pause at which sockets were gone
+_EARLY, _LATE, _LATEST = 0.004, 0.02, 0.08  # seconds that packets may gather
 
 
 class Pace:
@@ -19,27 +23,36 @@ class Pace:
 
     def __init__(self) -> None:
         self._pause = 0.0
-        self._ceiling = _LONGEST
-        self.early = False
-        """Whether sockets are lost if packets are not told of as soon as may be."""
+        self._ceiling = _LONG
+        self._in_vain = 0  # look-ups, one after the other
+        self.patience = _LATE
+        """How long packets may gather before they are told of, in seconds."""
 
-    def next_pause(self, cpu_seconds: float, flows: int, gone: int, inferred: int = 0) -> float:
+    def next_pause(self, cpu_seconds: float, flows: int, gone: int, lasting: int = 0) -> float:
         """Return how long to wait after a look-up for so many flows.
 
-        Of these the sockets of some were gone, and the owners of some of those were inferred.
+        The sockets of `gone` of them were gone; `lasting` would have had the same answer later.
         """
         if not flows:
             return self._pause
         shortest = min(_SHORTEST * cpu_seconds, _SHORT_BOUND)
-        if gone >= _NEARLY_ALL * flows:
-            self.early = False
-            self._pause = _LONGEST if inferred >= _NEARLY_ALL * flows else _IN_VAIN
+        in_vain, self._in_vain = self._in_vain, 0
+        if lasting >= _NEARLY_ALL * flows:
+            # By steps: a moment in which this host stood still looks the same.
+            self._pause = min(max(self._pause, shortest) * _GROWTH, _LONGEST)
+            self.patience = _LATEST if self._pause > _LONG else _LATE
+        elif gone >= _NEARLY_ALL * flows:
+            self._in_vain = in_vain + 1
+            hopeless = in_vain >= _OFTEN
+            self._pause = _LONGEST if hopeless else _IN_VAIN
+            self.patience = _LATEST if hopeless else _LATE
         elif gone > _TOLERATED * flows:
-            self.early = True
-            self._ceiling = max(shortest, _BELOW * self._pause)
+            self._ceiling = max(shortest, _BELOW * min(self._pause, _LONG))
             self._pause = shortest
+            self.patience = _EARLY
         else:
-            self._ceiling = min(self._ceiling * _RECOVERY, _LONGEST)
+            self._ceiling = min(self._ceiling * _RECOVERY, _LONG)
             self._pause = min(max(self._pause, shortest) * _GROWTH, self._ceiling)
-            self.early = self.early and self._ceiling < _LONGEST
+            if self._ceiling == _LONG:
+                self.patience = _LATE
         return self._pause

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from socket import IPPROTO_TCP
 
 from hogpipe.attribution.contract import ResolverCounts
 from hogpipe.attribution.fd_cache import FdCache
@@ -108,6 +109,15 @@ class ProcfsResolver:
     def recall(self, _flow: FlowKey) -> Attribution | None:
         """Return nothing: without a look /proc tells nothing."""
         return None
+
+    def can_wait(self, flow: FlowKey, answer: Attribution) -> bool:
+        """Return whether `flow` was answered without its own socket, as well as it ever can be."""
+        if answer.quality is Quality.LISTENER:
+            return flow.protocol == IPPROTO_TCP  # of UDP it is the flow's own socket
+        if answer != UNATTRIBUTED or flow.namespace != OWN_NAMESPACE or not has_endpoint(flow):
+            return answer.quality is Quality.INFERRED
+        with self._sightings:
+            return self._endpoints.is_settled(endpoint_of(flow), self._clock())
 
     def take_stale(self) -> Collection[FlowKey]:
         """Return nothing: a look-up finds no sign that an earlier one is overtaken."""

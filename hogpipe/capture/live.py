@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 # A batch costs a lot before its first frame, so a busy link is left to fill up: for a multiple of
 # the CPU time that it took last. The longest rest is short beside the ring's patience (`pcap`).
 _REST_FACTOR = 24
-_SHORTEST_REST, _EARLY_REST, _LONGEST_REST = 0.002, 0.004, 0.02
+_SHORTEST_REST, _USUAL_REST = 0.002, 0.02
 # Links change in bursts, and what a change costs grows with the number of links: after each look at
 # them there is a pause, a multiple of the CPU time that it took. What it takes to open or close one
 # does not count: that is not done again.
@@ -62,7 +62,7 @@ class LiveSource:
         self._refused: set[int] = set()  # interfaces that could not be opened, and are told of
         self._monitor: LinkMonitor | None = None
         self._poll = select.poll()
-        self._longest_rest = _LONGEST_REST
+        self._patience = _USUAL_REST
         self._stopping = threading.Event()
         # One thread stops what another may just be closing.
         self._guard = threading.Lock()
@@ -112,9 +112,9 @@ class LiveSource:
         """Close all handles; see PacketSource."""
         self._release(FlowBatch())
 
-    def be_early(self, early: bool) -> None:
-        """Rest for less long between batches, or not; see PacketSource."""
-        self._longest_rest = _EARLY_REST if early else _LONGEST_REST
+    def gather_for(self, seconds: float) -> None:
+        """Rest for as long between batches, at the most; see PacketSource."""
+        self._patience = seconds
 
     def stop(self) -> None:
         """Make `run` return."""
@@ -145,8 +145,14 @@ class LiveSource:
             self._ask_to_follow()
         _offer(batch, offer)
         if batch.counts.captured.packets < BATCH_FRAMES:
-            rest = _REST_FACTOR * (time.thread_time() - before)
-            time.sleep(min(max(rest, _SHORTEST_REST), self._longest_rest))
+            time.sleep(self._rest_after(time.thread_time() - before))
+
+    def _rest_after(self, seconds: float) -> float:
+        """Return how long to rest after a turn that took so much CPU time."""
+        patience = self._patience
+        if patience > _USUAL_REST:
+            return patience  # nobody waits for any packet
+        return min(max(_REST_FACTOR * seconds, _SHORTEST_REST), patience)
 
     def _read(self, tap: Tap, batch: FlowBatch) -> bool:
         """Read one tap into `batch`; return whether it can be read again."""

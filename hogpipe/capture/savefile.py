@@ -62,7 +62,7 @@ class SavefileSource:
         if failure:
             raise failure
 
-    def be_early(self, early: bool) -> None:
+    def gather_for(self, seconds: float) -> None:
         """Do nothing: what is recorded waits for nobody."""
 
     def close(self) -> None:

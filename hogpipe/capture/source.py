@@ -24,8 +24,8 @@ class PacketSource(Protocol):
     def close(self) -> None:
         """Release what `open` acquired, where `run` is never called; else do nothing."""
 
-    def be_early(self, early: bool) -> None:
-        """Tell whether packets are needed as soon as may be, or may gather; from any thread."""
+    def gather_for(self, seconds: float) -> None:
+        """Tell for how long packets may gather before they are offered; from any thread."""
 
     def stop(self) -> None:
         """Make `run` return soon; may be called from any thread, and more than once."""

@@ -79,6 +79,9 @@ class ScriptedResolver:
     def recall(self, flow: FlowKey) -> Attribution | None:
         return self.recalled.get(flow)
 
+    def can_wait(self, _flow: FlowKey, answer: Attribution) -> bool:
+        return answer.quality is Quality.INFERRED
+
     def take_stale(self) -> Collection[FlowKey]:
         taken, self.stale = self.stale, []
         return taken
@@ -104,6 +107,7 @@ class Stage:
         self.clock = Clock()
         self.resolver = ScriptedResolver()
         self.emitted: list[tuple[FlowKey, FlowDelta, Attribution]] = []
+        self.patience: list[float] = []
         self.came_out = asyncio.Event()
         self.attributor = Attributor(
             self.resolver,
@@ -112,6 +116,7 @@ class Stage:
             hold=hold,
             cpu_budget=cpu_budget,
             clock=self.clock,
+            gather_for=self.patience.append,
             max_flows=max_flows,
         )
 
@@ -162,6 +167,24 @@ async def test_a_new_flow_is_looked_up_at_once_and_from_then_on_known(
         with pytest.raises(asyncio.CancelledError):
             await run
     assert stage.resolver.asked == [[FLOW]]
+
+
+async def test_the_capture_is_told_how_long_packets_may_gather(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    flows = [make_flow(number) for number in range(1, 11)]
+    stage.resolver.answers.update((flow, exact(NGINX)) for flow in flows)
+    stage.resolver.answers[flows[0]] = UNATTRIBUTED
+    stage.ingest(*flows)
+    await stage.next_look()
+    assert stage.patience == [pace._EARLY]
+    for number in range(100, 150):
+        flow = make_flow(number)
+        stage.resolver.answers[flow] = Attribution(Quality.INFERRED, CURL)
+        stage.ingest(flow)
+        await stage.next_look()
+    assert stage.patience[-1] == pace._LATEST
 
 
 @pytest.mark.parametrize("error", [None, OSError("not now")])

@@ -222,6 +222,13 @@ def test_what_the_ledger_knows_is_recalled_without_a_look(stage: Stage) -> None:
     assert stage.resolver.recall(replace(OUTBOUND, namespace=4_000_000_000)) is None
 
 
+def test_what_the_ledger_knows_can_wait(stage: Stage) -> None:
+    stage.tell(OUTBOUND, CURL)
+    answer = stage.resolver.resolve([OUTBOUND])[OUTBOUND]
+    assert stage.resolver.can_wait(OUTBOUND, answer)
+    assert not stage.resolver.can_wait(INBOUND, answer)
+
+
 def test_stale_flows_are_those_after_all_that_has_happened(stage: Stage) -> None:
     stage.ledger.stale.append(DATAGRAMS)
     assert stage.resolver.take_stale() == [DATAGRAMS]

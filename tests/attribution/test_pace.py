@@ -9,7 +9,8 @@ from hogpipe.attribution.pace import Pace
 
 COST = 0.001
 FACTOR, BOUND, GROWTH = module._SHORTEST, module._SHORT_BOUND, module._GROWTH
-IN_VAIN, LONGEST = module._IN_VAIN, module._LONGEST
+IN_VAIN, LONG, LONGEST = module._IN_VAIN, module._LONG, module._LONGEST
+EARLY, LATE, LATEST = module._EARLY, module._LATE, module._LATEST
 
 look_ups = st.lists(
     st.tuples(st.floats(0, 10), st.integers(0, 10_000), st.floats(0, 1)).map(
@@ -30,15 +31,15 @@ def test_the_pause_grows_while_all_sockets_are_found_up_to_a_bound() -> None:
     pace = Pace()
     pauses = [pace.next_pause(COST, 10, 0) for _ in range(30)]
     assert pauses[:3] == pytest.approx([FACTOR * COST * GROWTH**turn for turn in (1, 2, 3)])
-    assert pauses[-1] == LONGEST
+    assert pauses[-1] == LONG
     assert pauses == sorted(pauses)
-    assert not pace.early
+    assert pace.patience == LATE
 
 
 def test_when_sockets_are_gone_it_shrinks_to_a_few_times_the_cost_of_a_look_up() -> None:
     pace = grown(30)
     assert pace.next_pause(COST, 10, 1) == pytest.approx(FACTOR * COST)
-    assert pace.early
+    assert pace.patience == EARLY
     assert pace.next_pause(0.0, 10, 5) == 0.0
 
 
@@ -51,36 +52,60 @@ def test_it_grows_again_to_less_than_where_sockets_were_gone_and_slowly_beyond()
     pace.next_pause(COST, 10, 1)
     pauses = [pace.next_pause(COST, 10, 0) for _ in range(100)]
     assert pauses == sorted(pauses)
-    assert pauses[9] < 0.9 * LONGEST
-    assert pauses[-1] == LONGEST
+    assert pauses[9] < 0.9 * LONG
+    assert pauses[-1] == LONG
 
 
-def test_packets_are_needed_early_until_the_pause_is_the_longest_again() -> None:
+def test_packets_are_needed_early_until_the_pause_is_long_again() -> None:
     pace = grown(30)
     pace.next_pause(COST, 10, 1)
     for _ in range(100):
-        longest = pace.next_pause(COST, 10, 0) == LONGEST
-        assert longest or pace.early
-    assert not pace.early
+        long = pace.next_pause(COST, 10, 0) == LONG
+        assert long or pace.patience == EARLY
+    assert pace.patience == LATE
 
 
 def test_where_nearly_all_are_gone_nothing_is_gained_by_being_early() -> None:
     pace = grown(30)
     pace.next_pause(COST, 10, 1)
     assert pace.next_pause(COST, 100, 98) == IN_VAIN
-    assert not pace.early
-    assert pace.next_pause(COST, 100, 99, inferred=97) == IN_VAIN
-    assert pace.next_pause(COST, 100, 99, inferred=98) == LONGEST
+    assert pace.patience == LATE
+
+
+def test_what_was_tried_in_vain_often_enough_is_tried_seldom() -> None:
+    pace = Pace()
+    assert [pace.next_pause(COST, 100, 99) for _ in range(512)] == [IN_VAIN] * 512
+    assert pace.next_pause(COST, 100, 99) == LONGEST
+    assert pace.patience == LATEST
+    pace.next_pause(COST, 100, 50)
+    assert pace.next_pause(COST, 100, 99) == IN_VAIN
+
+
+def test_where_later_answers_would_be_the_same_flows_gather_for_long() -> None:
+    pace = grown(30)
+    pauses = [pace.next_pause(COST, 100, 99, lasting=98) for _ in range(10)]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == LONGEST
+    assert pace.patience == LATEST
+    assert pace.next_pause(COST, 100, 50, lasting=97) < LONG
+    assert pace.patience == EARLY
+
+
+def test_one_late_look_up_does_not_make_the_next_ones_later() -> None:
+    pace = grown(5)
+    before = pace.next_pause(COST, 10, 1)
+    assert pace.next_pause(COST, 10, 10, lasting=10) <= before * GROWTH
+    assert pace.patience == LATE
 
 
 def test_one_socket_in_fifty_may_be_gone() -> None:
-    assert grown(30).next_pause(COST, 100, 2) == LONGEST
-    assert grown(30).next_pause(COST, 100, 3) < LONGEST
+    assert grown(30).next_pause(COST, 100, 2) == LONG
+    assert grown(30).next_pause(COST, 100, 3) < LONG
 
 
 def test_a_look_up_for_no_new_flow_changes_nothing() -> None:
     assert Pace().next_pause(COST, 0, 0) == 0.0
-    assert grown(30).next_pause(1.0, 0, 0) == LONGEST
+    assert grown(30).next_pause(1.0, 0, 0) == LONG
     pace = grown(1)
     assert pace.next_pause(1.0, 0, 0) == pytest.approx(FACTOR * COST * GROWTH)
 
@@ -100,4 +125,4 @@ def test_it_is_short_whenever_some_are_gone(
     for step in script:
         pace.next_pause(*step)
     assert pace.next_pause(seconds, flows, flows // 2) == min(FACTOR * seconds, BOUND)
-    assert pace.early
+    assert pace.patience == EARLY

@@ -230,6 +230,35 @@ def test_an_endpoint_of_two_processes_infers_nothing(fake: FakeProc, owners: int
     assert inferred(resolver) == ((Quality.INFERRED, 500) if owners == 1 else (Quality.NONE, None))
 
 
+@pytest.mark.parametrize("owners", [1, 2])
+def test_what_is_known_without_a_socket_can_wait(fake: FakeProc, owners: int) -> None:
+    clock = Clock()
+    resolver = ProcfsResolver(fake.root, clock=clock)
+    assert not resolver.can_wait(UNSEEN, UNATTRIBUTED)
+    open_siblings(fake, *range(71, 81))
+    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 14 - owners)})
+    fake.process(600, sockets={3: 80} if owners == 2 else {})
+    resolver.prepare()
+    inferred(resolver)
+    open_siblings(fake)
+    clock.advance()
+    answer = resolver.resolve([UNSEEN, SIBLING])[UNSEEN]
+    assert resolver.can_wait(UNSEEN, answer)
+    assert not resolver.can_wait(tcp_flow(9999, 444), UNATTRIBUTED)
+
+
+def test_a_connection_that_only_its_listener_tells_of_can_wait_and_one_that_is_there_cannot(
+    fake: FakeProc,
+) -> None:
+    fake.table("tcp", listener(80, inode=100), connection(80, 4000, inode=101))
+    fake.process(10, sockets={3: 100, 4: 101})
+    resolver = ProcfsResolver(fake.root)
+    there, gone = tcp_flow(80, 4000), tcp_flow(80, 4001)
+    answers = resolver.resolve([there, gone])
+    assert [answers[flow].quality for flow in (there, gone)] == [Quality.EXACT, Quality.LISTENER]
+    assert [resolver.can_wait(flow, answers[flow]) for flow in (there, gone)] == [False, True]
+
+
 def test_a_pool_of_connections_does_not_name_who_makes_short_ones(fake: FakeProc) -> None:
     clock = Clock()
     resolver = ProcfsResolver(fake.root, clock=clock)
