@@ -93,7 +93,8 @@ def run_one(name: str, chosen: argparse.Namespace) -> Result:
     workload = WORKLOADS[name]
     if chosen.connections_per_second:
         workload = replace(workload, rate=chosen.connections_per_second)
-    return run_workload(workload, chosen.seconds, by_flow=chosen.by_flow, ledger=chosen.ledger)
+    seconds = workload.seconds or chosen.seconds
+    return run_workload(workload, seconds, by_flow=chosen.by_flow, ledger=chosen.ledger)
 
 
 def tell(results: Sequence[Result], batches: dict[str, object]) -> None:

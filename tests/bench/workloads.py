@@ -27,6 +27,8 @@ class Workload:
     connected: bool = True
     idle: tuple[tuple[int, int], ...] = ()
     """Further processes on the measured side, by how many idle sockets and other files each has."""
+    seconds: float | None = None
+    """How long the load lasts; None for as long as was asked for."""
 
     @property
     def inbound(self) -> bool:
@@ -93,6 +95,7 @@ WORKLOADS = {
         Workload("outbound-1ms-shared", 1000, endpoints="shared"),
         Workload("outbound-mixed", 1000, first_lifetime=0.1, endpoints="shared"),
         Workload("idle15000", 1000, endpoints="own", idle=((15_000, 0),)),
+        Workload("idle15000-few", 1000, endpoints="own", idle=((15_000, 0),), seconds=0.3),
         Workload("big", 200, lifetime=0.1, endpoints="shared", idle=((7_500, 7_500),) * 4),
         Workload("udp-connected", 1000, "exchange"),
         Workload("udp-unconnected", 1000, "exchange", connected=False),
