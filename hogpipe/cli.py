@@ -4,7 +4,8 @@ import asyncio
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from ipaddress import ip_address
 from pathlib import Path
 from typing import NoReturn
@@ -14,11 +15,12 @@ import click
 from hogpipe.capture.interfaces import AUTO, select_links
 from hogpipe.capture.netlink import Link, LinkTable, read_link_table
 from hogpipe.config import Settings, load_config
-from hogpipe.doctor import examine
+from hogpipe.config.checks import find_without_effect
+from hogpipe.doctor import encode_findings, examine
 from hogpipe.errors import HogpipeError
 from hogpipe.pipeline import Pipeline
 from hogpipe.signals import StopSignals, leave
-from hogpipe.sinks.registry import load_plugins
+from hogpipe.sinks.registry import PluginInfo, encode_plugin, load_plugins
 from hogpipe.summary import Summary
 from hogpipe.text import describe_error, printable
 from hogpipe.version import __version__
@@ -76,7 +78,25 @@ def commands(verbose: int) -> None:
 )
 def run(config: Path, overrides: Sequence[str], duration: float | None) -> None:
     """Capture, attribute and deliver until interrupted."""
-    asyncio.run(_run(load_config(config, overrides), duration))
+    settings = load_config(config, overrides)
+    if unused := find_without_effect(settings, changed=True):
+        log.warning("%s", _tell_without_effect(settings, unused))
+    with _only_sinks_on_stdout():
+        asyncio.run(_run(settings, duration))
+
+
+@contextmanager
+def _only_sinks_on_stdout() -> Iterator[None]:
+    """Send elsewhere what a plugin prints, as it must not get in among records on stdout.
+
+    The sinks for stdout write to its descriptor. Where either stream was never open, nothing is
+    changed, so that it can still be told.
+    """
+    if sys.stdout is None or sys.stderr is None:
+        yield
+    else:
+        with redirect_stdout(sys.stderr):
+            yield
 
 
 async def _run(settings: Settings, duration: float | None) -> NoReturn:
@@ -113,6 +133,10 @@ def _tell_error(error: HogpipeError) -> int:
     return error.exit_code
 
 
+def _tell_without_effect(settings: Settings, keys: Sequence[str]) -> str:
+    return f'with source "{settings.capture.source}" without effect: {", ".join(keys)}'
+
+
 @commands.command()
 @_CONFIG
 @_SET
@@ -121,13 +145,19 @@ def check(config: Path, overrides: Sequence[str]) -> None:
     settings = load_config(config, overrides)
     names = ", ".join(f"{choice.settings.name}" for choice in settings.sinks) or "none"
     click.echo(f"{config}: valid; source {settings.capture.source}, sinks {names}")
+    counts = settings.capture.source == "ebpf"
+    if unused := find_without_effect(settings, changed=not counts):
+        click.echo(f"{config}: note: {_tell_without_effect(settings, unused)}")
 
 
 @commands.command()
-def doctor() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
+def doctor(*, as_json: bool) -> None:
     """Tell what this host allows, and the remedy for each thing that it does not."""
     findings = examine()
-    for one in findings:
+    if as_json:
+        click.echo(encode_findings(findings))
+    for one in findings if not as_json else ():
         mark = "ok" if one.good else "no"
         click.echo(printable(f"{mark}  {one.subject:<10} {one.text}"))
     sys.exit(max(one.exit_code for one in findings))
@@ -158,18 +188,24 @@ def _describe(link: Link, table: LinkTable) -> str:
 
 @commands.command()
 @click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path))
-def plugins(paths: Sequence[Path]) -> None:
-    """List the plugins: the built-in, those installed, and those at PATHS."""
-    for plugin in load_plugins(paths, ()).plugins:
-        sinks = ", ".join(plugin.sinks) or "-"
-        version = plugin.version or "-"
-        click.echo(
-            printable(
-                f"{plugin.name:<20} {version:<10} {plugin.state:<9} {sinks:<20} {plugin.origin}"
-            )
-        )
-        if plugin.error:
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def plugins(paths: Sequence[Path], as_json: bool) -> None:
+    """List the plugins: the built-in, those installed, and those at PATHS.
+
+    Ends with 1 if one of them failed.
+    """
+    registry = load_plugins(paths, ())
+    for plugin in registry.plugins:
+        click.echo(encode_plugin(plugin) if as_json else printable(_describe_plugin(plugin)))
+        if plugin.error and not as_json:
             click.echo(printable(f"    {plugin.error}"))
+    sys.exit(1 if registry.failures else 0)
+
+
+def _describe_plugin(plugin: PluginInfo) -> str:
+    sinks = ", ".join(plugin.sinks) or "-"
+    version = plugin.version or "-"
+    return f"{plugin.name:<20} {version:<10} {plugin.state:<9} {sinks:<20} {plugin.origin}"
 
 
 def main() -> None:

@@ -7,23 +7,22 @@ and closed, the ledger is attached and detached. Capabilities: capabilities(7), 
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from hogpipe.attribution.ledger_access import open_ledger
 from hogpipe.bpf import object_path
-from hogpipe.bpf.cgroup_tree import find_cgroup_root, sees_whole_host
+from hogpipe.bpf.cgroup_tree import CgroupTree, sees_whole_host
 from hogpipe.bpf.libbpf import LIBRARY, load_library
 from hogpipe.bpf.loader import name_missing, parse_effective, read_missing_capabilities
-from hogpipe.bpf.obstacles import BpfUnavailableError
+from hogpipe.bpf.obstacles import KERNEL_NEEDED, OLDEST_KERNEL, BpfUnavailableError
 from hogpipe.errors import HogpipeError
 from hogpipe.text import describe_error
 
 _STATUS = Path("/proc/thread-self/status")
 _PROCFS = Path("/proc")
-_OLDEST_KERNEL = (5, 15)
 _NOT_PERMITTED, _FAILURE = 77, 1
 # include/uapi/linux/capability.h
 _TO_SEE_PROCESSES = {"CAP_SYS_PTRACE": 19, "CAP_DAC_READ_SEARCH": 2}
@@ -52,6 +51,12 @@ def examine() -> list[Finding]:
         "ledger": _check_ledger,
     }
     return [_check_capture(), *(_find(subject, check) for subject, check in checks.items())]
+
+
+def encode_findings(findings: Sequence[Finding]) -> str:
+    """Return findings as a JSON array, an object with `subject`, `good` and `text` for each."""
+    told = [{"subject": one.subject, "good": one.good, "text": one.text} for one in findings]
+    return msgspec.json.encode(told).decode()
 
 
 def parse_missing(status: bytes, wanted: dict[str, int]) -> list[str]:
@@ -93,15 +98,17 @@ def _check_processes() -> str:
 def _check_kernel() -> str:
     release = os.uname().release
     found = re.match(r"(\d+)\.(\d+)", release)
-    if found and (int(found[1]), int(found[2])) < _OLDEST_KERNEL:
-        raise HogpipeError(f"Linux {release} is too old for the ledger; 5.15 is needed")
+    if found and (int(found[1]), int(found[2])) < OLDEST_KERNEL:
+        raise HogpipeError(f"Linux {release} is too old for the ledger; {KERNEL_NEEDED}")
     return f"Linux {release}"
 
 
 def _check_cgroups() -> str:
-    root = find_cgroup_root()
+    tree = CgroupTree()
+    tree.close()
+    place = tree.place or "mounted nowhere in sight; hogpipe mounts it for itself"
     seen = "" if sees_whole_host() else ", that of this container: the ledger sees no other"
-    return f"{root}{seen}"
+    return f"{place}{seen}"
 
 
 def _check_library() -> str:

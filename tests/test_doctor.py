@@ -1,14 +1,15 @@
 """What `hogpipe doctor` says of this host, with and without rights."""
 
+import json
+import os
 import subprocess
 import sys
 
 import pytest
-from support.bpf import require_bpf
-from support.namespaces import require
+from support.bpf import find_cgroup_root, require_bpf
+from support.namespaces import Namespace, require
 
 from hogpipe import doctor
-from hogpipe.bpf.cgroup_tree import find_cgroup_root
 
 SUBJECTS = ["capture", "processes", "kernel", "cgroup v2", "libbpf", "object", "eBPF", "ledger"]
 NO_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
@@ -55,6 +56,54 @@ def test_with_the_right_to_capture_alone_runs_are_possible() -> None:
     assert code == 0
     assert found["capture"][0] == "ok"
     assert found["ledger"][0] == "no"
+
+
+@pytest.mark.parametrize("prefix", [(), ONLY_NET_RAW, NO_RIGHTS], ids=["root", "some", "none"])
+def test_programs_are_told_the_same_with_the_same_exit_code(prefix: tuple[str, ...]) -> None:
+    require("setpriv")
+    code, found = call(*prefix)
+    done = subprocess.run(
+        [*prefix, sys.executable, "-m", "hogpipe", "doctor", "--json"],
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (code, b"")
+    told = json.loads(done.stdout)
+    assert all(one.keys() == {"subject", "good", "text"} for one in told)
+    marks = {True: "ok", False: "no"}
+    assert found == {one["subject"]: (marks[one["good"]], one["text"]) for one in told}
+
+
+def test_where_the_tree_is_mounted_nowhere_in_sight_it_is_told_what_is_done(
+    netns: Namespace,
+) -> None:
+    require_bpf()
+    code, found = call(*netns.command())
+    assert code == 0
+    assert found["cgroup v2"] == (
+        "ok",
+        "mounted nowhere in sight; hogpipe mounts it for itself",
+    )
+    assert found["ledger"][0] == "ok"
+
+
+def test_text_of_strangers_is_valid_json() -> None:
+    strange = doctor.Finding("object", False, 'a "\x1b[2J\n" b')
+    text = doctor.encode_findings([strange])
+    assert text.isprintable()
+    assert json.loads(text) == [{"subject": "object", "good": False, "text": strange.text}]
+
+
+def test_a_kernel_that_is_too_old_is_told_with_the_one_that_is_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = os.uname()
+    for release, is_good in (("5.14.21-old", False), ("5.15.0", True), ("6.1.0-13-amd64", True)):
+        fields = (now.sysname, now.nodename, release, now.version, now.machine)
+        monkeypatch.setattr(os, "uname", lambda fields=fields: os.uname_result(fields))
+        (found,) = [one for one in doctor.examine() if one.subject == "kernel"]
+        assert found.good is is_good
+        assert is_good or "Linux 5.15 is needed" in found.text
 
 
 def test_a_build_without_the_object_is_told_with_what_to_install(

@@ -71,6 +71,24 @@ def parse_cgroup(text: str) -> Placement:
     return max(places, key=_tells, default=Placement())
 
 
+def is_one_tree(text: str) -> bool:
+    """Return whether a /proc/PID/cgroup shows that v2 is the only hierarchy of its host."""
+    lines = text.split("\n")
+    return any(lines) and all(line.startswith("0::") for line in lines if line)
+
+
+def place_in_tree(path: str, *, alone: bool) -> Placement:
+    """Return what the path in the v2 tree tells of a process, of which no other one is known.
+
+    Where that tree is not `alone` the process may have been elsewhere in another hierarchy: the
+    tree may hold all processes in its root, and those of containers in the unit that started them.
+    So nothing is told there but by a path that names a container or a pod, which `parse_cgroup`
+    would prefer, too.
+    """
+    place = _place(path)
+    return place if alone or place.container or place.pod else Placement()
+
+
 def _place(path: str) -> Placement:
     return Placement(path, unit_of(path), container_of(path), pod_of(path))
 

@@ -23,7 +23,8 @@ class LedgerUse(msgspec.Struct):
     malformed: int = 0
     """Events that made no sense."""
     forgotten: int = 0
-    """Sockets and answers that were forgotten before their time, because there were too many."""
+    """Sockets and answers that were forgotten before their time, because there were too many, or
+    because events were lost."""
     unknown: int = 0
     """Sockets that were released and had not been known."""
     shared: int = 0

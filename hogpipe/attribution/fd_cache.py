@@ -115,6 +115,14 @@ class FdCache:
         self._shrink()
         return found
 
+    def recall(self, wanted: Collection[int], kinship: Kinship) -> dict[int, Identity]:
+        """Return the owner of each inode that has one, as the last looks found it, without a look.
+
+        That leaves no trace: what is looked for later is not looked for where these are.
+        """
+        owners = {inode: self._owner(self._holders(inode), kinship) for inode in wanted}
+        return {inode: owner for inode, owner in owners.items() if owner is not None}
+
     def glimpse(
         self,
         see: Callable[[], Mapping[int, int]],
@@ -233,14 +241,21 @@ class FdCache:
         owners: dict[int, Identity] = {}
         for inode in wanted:
             holders = self._note_use(inode)
-            if len(holders) == 1:
-                owner: Identity | None = Identity(holders[0].pid, holders[0].start)
-            else:
-                owner = kinship.owner_of_socket([process.pid for process in holders])
+            owner = self._owner(holders, kinship)
             if owner is not None:
                 owners[inode] = owner
             self.shared += owner is None and len(holders) > 1
         return owners
+
+    def _owner(self, holders: Collection[KnownProcess], kinship: Kinship) -> Identity | None:
+        if len(holders) == 1:
+            (holder,) = holders
+            return Identity(holder.pid, holder.start)
+        return kinship.owner_of_socket([process.pid for process in holders])
+
+    def _holders(self, inode: int) -> list[KnownProcess]:
+        pids = {pid for pid, _fd in self._table.places(inode)}
+        return [process for pid in pids if (process := self._table.get(pid)) is not None]
 
     def _note_use(self, inode: int) -> list[KnownProcess]:
         """Note that a socket was asked for: where it is others may follow. Return who holds it."""

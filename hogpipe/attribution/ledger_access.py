@@ -1,19 +1,21 @@
 """The ledger as attribution asks it: by flows, whose namespaces are known by their inodes."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from hogpipe.attribution.contract import LedgerUse
-from hogpipe.bpf.obstacles import BpfUnavailableError, Obstacle
+from hogpipe.bpf.obstacles import KERNEL_NEEDED, BpfUnavailableError, Obstacle
 from hogpipe.bpf.programs import attach_programs
 from hogpipe.errors import ConfigurationError
-from hogpipe.ledger.contract import LedgerEntry
+from hogpipe.ledger.contract import LedgerEntry, Owner, SocketSeed
 from hogpipe.ledger.cookies import NamespaceCookies
 from hogpipe.ledger.identities import shows_host_pids
 from hogpipe.ledger.kernel import KernelLedger, KernelLedgerCounts
 from hogpipe.model import OWN_NAMESPACE, FlowKey
 from hogpipe.namespaces import NamespaceScan, read_own_namespace
+
+T = TypeVar("T")
 
 
 class SocketLedger(Protocol):
@@ -25,8 +27,17 @@ class SocketLedger(Protocol):
     def owner_of(self, flow: FlowKey, namespace: int | None) -> LedgerEntry | None:
         """Return whose a flow is in the namespace of a cookie, None for any."""
 
+    def owner_of_socket(self, cookie: int) -> Owner | None:
+        """Return whose a socket is; from any thread."""
+
+    def seed(self, seeds: Iterable[SocketSeed]) -> None:
+        """Take in the sockets from before, read after the ledger was made; once."""
+
     def take_stale(self) -> list[FlowKey]:
-        """Return the flows whose answers may be others now, once; from any thread."""
+        """Return the flows whose answers may be others now, once; from any thread.
+
+        As far as that is known without a long wait, after what has happened until now.
+        """
 
     def counts(self) -> KernelLedgerCounts:
         """Return the counters as they stand."""
@@ -68,6 +79,19 @@ class NamespaceNames:
                 found[namespace] = cookie
         return found
 
+    def visit_guests(self, work: Callable[[], T], now: float) -> Iterator[T]:
+        """Yield what `work` returns in each other namespace that a process is in.
+
+        Those that cannot be entered are left out; `now` is in seconds. Raises OSError if the
+        processes cannot be listed.
+        """
+        self._scan.refresh(now)
+        for namespace in list(self._scan.namespaces()):
+            pid = self._scan.find_process(namespace)
+            found = None if pid is None else self._cookies.visit(namespace, pid, work)
+            if found is not None:
+                yield found
+
 
 class LedgerAccess:
     """A ledger that is asked by one thread at a time. It takes the ledger over."""
@@ -94,6 +118,23 @@ class LedgerAccess:
                 entries[flow] = entry
         return entries
 
+    @property
+    def names(self) -> NamespaceNames:
+        """Return the namespaces, for the thread that asks."""
+        return self._names
+
+    def seed(self, seeds: Iterable[SocketSeed]) -> None:
+        """Tell the ledger of the sockets from before, read after it was opened; once."""
+        self._ledger.seed(seeds)
+
+    def owner_of_socket(self, cookie: int) -> Owner | None:
+        """Return whose a socket is by its cookie, None where that is not known; any thread.
+
+        For sockets whose events name no process: those from before, and connections that a
+        listening socket from before has accepted.
+        """
+        return self._ledger.owner_of_socket(cookie)
+
     def recall(self, flow: FlowKey) -> LedgerEntry | None:
         """Return what is known of a flow of our own namespace by now; any thread."""
         if flow.namespace != OWN_NAMESPACE:
@@ -101,8 +142,7 @@ class LedgerAccess:
         return self._ledger.owner_of(flow, self._names.own)
 
     def take_stale(self) -> list[FlowKey]:
-        """Return the flows whose answers may be others after all that has happened; any thread."""
-        self._ledger.refresh()
+        """Return the flows whose answers may be others now, without a long wait; any thread."""
         return self._ledger.take_stale()
 
     def counts(self) -> LedgerUse:
@@ -142,14 +182,12 @@ def open_ledger(procfs: Path) -> LedgerAccess:
     except OSError as error:
         raise BpfUnavailableError(
             Obstacle.KERNEL,
-            f"eBPF: the kernel does not name network namespaces ({error.strerror}); Linux 5.15 is "
-            "needed",
+            f"eBPF: the kernel does not name network namespaces ({error.strerror}); "
+            f"{KERNEL_NEEDED}",
         ) from error
-    programs = attach_programs()
     try:
-        return LedgerAccess(KernelLedger(programs, procfs), names)
+        return LedgerAccess(KernelLedger(attach_programs(), procfs), names)
     except OSError as error:
-        programs.close()
         raise BpfUnavailableError(
             Obstacle.LIMITS, f"eBPF: no room for the ledger ({error.strerror}); raise the limits"
         ) from error

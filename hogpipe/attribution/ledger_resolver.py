@@ -1,11 +1,12 @@
 """From flows to their owners: first what the kernel told (the ledger), then what /proc shows.
 
-What the ledger knows exactly is taken, and datagrams by their port while who bound it lives. All
-else is put to /proc, and what that does not know either to the ledger again: a socket that was
-still open at the first question, its port untold, may have been released by then. Of an accepted
-connection /proc knows more where it finds the connection itself, or where who bound the port is
-gone and another serves it; else the ledger's word is taken, which holds for the time when the
-packets passed.
+What the ledger knows exactly is taken, and datagrams by their port while who bound it lives; but
+not where the owner is gone and may have left an open socket to another process, as daemons do that
+connect before they fork. All else is put to /proc, and what that does not know either to the ledger
+again: a socket that was still open at the first question, its port untold, may have been released
+by then. Of an accepted connection /proc knows more where it finds the connection itself, or where
+who bound the port is gone and another serves it; else the ledger's word is taken, which holds for
+the time when the packets passed.
 
 Without a ledger, because it cannot be had and need not, all flows are put to /proc.
 """
@@ -22,9 +23,10 @@ from hogpipe.attribution.kinship import Identity
 from hogpipe.attribution.ledger_access import LedgerAccess, open_ledger
 from hogpipe.attribution.processes import ProcessReader
 from hogpipe.attribution.resolver import ProcfsResolver
+from hogpipe.attribution.seeding import inodes_of, make_seeds, read_sockets
 from hogpipe.bpf.cgroup_tree import sees_whole_host
 from hogpipe.errors import HogpipeError
-from hogpipe.ledger.contract import LedgerEntry, Owner
+from hogpipe.ledger.contract import MOST_SOCKETS, LedgerEntry, Owner
 from hogpipe.model import UNATTRIBUTED, Attribution, FlowKey, Process, Quality
 
 log = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ class LedgerResolver:
         self._describe_gone = lru_cache(maxsize=_GONE_KEPT)(self._describe)
 
     def prepare(self) -> None:
-        """Open the ledger, then read ahead from /proc: of a socket made meanwhile one tells."""
+        """Open the ledger, then read what was there: of a socket made meanwhile one tells."""
         try:
             self._ledger = self._open_access(self._procfs)
         except HogpipeError as error:
@@ -69,7 +71,7 @@ class LedgerResolver:
         else:
             where = "" if sees_whole_host() else ", of this container's control groups only"
             log.info("owners come from the ledger (eBPF%s), and from %s", where, self._procfs)
-        self._resolver.prepare()
+        self._begin()
 
     def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Attribution]:
         """Return what is known of `flows`; one without a socket may be absent, to be asked again.
@@ -83,8 +85,7 @@ class LedgerResolver:
         found = {
             flow: Attribution(entry.quality, owners.describe(entry.owner))
             for flow, entry in self._ledger.ask(flows, now).items()
-            if entry.quality is Quality.EXACT
-            or (flow.protocol in _DATAGRAMS and owners.is_there(entry.owner))
+            if _is_enough(flow, entry, owners)
         }
         rest = [flow for flow in flows if flow not in found]
         if rest:
@@ -92,6 +93,16 @@ class LedgerResolver:
             told = self._ledger.ask(rest, now)
             found |= _choose(rest, shown, told, owners)
         return found
+
+    def _begin(self) -> None:
+        """Read ahead, and let the ledger know the sockets that are there already."""
+        if self._ledger is None:
+            self._resolver.prepare()
+            return
+        sockets = read_sockets(self._ledger.names, self._clock(), MOST_SOCKETS)
+        self._resolver.prepare()
+        holders = self._resolver.recall_owners(inodes_of(sockets))
+        self._ledger.seed(make_seeds(sockets, holders))
 
     def infer(self, flow: FlowKey) -> Attribution:
         """Return what follows from what was seen in /proc; from any thread."""
@@ -134,7 +145,9 @@ class LedgerResolver:
         self._resolver.close()
 
     def _describe(self, owner: Owner) -> Process:
-        return self._processes.describe_gone(owner.pid, owner.start, owner.command, owner.user_id)
+        return self._processes.describe_gone(
+            owner.pid, owner.start, owner.command, owner.user_id, owner.cgroup_path
+        )
 
 
 class _Owners:
@@ -182,10 +195,19 @@ def _choose(
     return chosen
 
 
+def _is_enough(flow: FlowKey, entry: LedgerEntry, owners: _Owners) -> bool:
+    """Tell whether /proc cannot know more than the ledger."""
+    if entry.quality is Quality.EXACT:
+        return not entry.lasting or owners.is_there(entry.owner)
+    return flow.protocol in _DATAGRAMS and owners.is_there(entry.owner)
+
+
 def _is_better(answer: Attribution | None, entry: LedgerEntry, owners: _Owners) -> bool:
     """Tell whether /proc knows more than the ledger."""
-    if answer is None or answer.process is None or entry.quality is Quality.EXACT:
+    if answer is None or answer.process is None or answer.quality is Quality.INFERRED:
         return False
-    if answer.quality is Quality.LISTENER:
-        return not owners.is_there(entry.owner)
-    return answer.quality is Quality.EXACT
+    if entry.quality is Quality.EXACT:
+        # Who connected is gone, and may have left the socket to a child.
+        was_left = entry.lasting and not owners.is_there(entry.owner)
+        return was_left and answer.quality is Quality.EXACT
+    return answer.quality is Quality.EXACT or not owners.is_there(entry.owner)

@@ -14,13 +14,14 @@ from functools import lru_cache
 
 import msgspec
 
-from hogpipe.attribution.cgroups import parse_cgroup
+from hogpipe.attribution.cgroups import Placement, is_one_tree, parse_cgroup, place_in_tree
 from hogpipe.attribution.kinship import Identity
 from hogpipe.attribution.procfs import ProcessStat, Procfs, decode_text
 from hogpipe.model import Process
 
 _NANOSECONDS = 1_000_000_000
 _USERS_KEPT = 4096
+_FIRST_PROCESS = 1
 _RECHECK = 10.0
 _PAUSE = 1.0  # some programs tell by their name what they are at, and change it all the time
 
@@ -38,6 +39,7 @@ class ProcessReader:
         self._max_kept = max_kept
         self._kept: dict[Identity, _Kept] = {}
         """The one that was asked for last comes last."""
+        self._has_one_tree = is_one_tree(procfs.cgroup(_FIRST_PROCESS) or "")
         self._clock_ticks = os.sysconf("SC_CLK_TCK")
         self.user_name = lru_cache(maxsize=_USERS_KEPT)(_user_name)
 
@@ -88,8 +90,21 @@ class ProcessReader:
         stat = self._procfs.stat(owner.pid)
         return stat is not None and stat.start == owner.start
 
-    def describe_gone(self, pid: int, start: int | None, command: str, user_id: int) -> Process:
-        """Return a process of which nothing is known but these, without a look."""
+    def describe_gone(
+        self,
+        pid: int,
+        start: int | None,
+        command: str,
+        user_id: int,
+        cgroup_path: str | None = None,
+    ) -> Process:
+        """Return a process of which nothing is known but these, without a look.
+
+        `cgroup_path` is that of its control group in the v2 tree.
+        """
+        place = Placement()
+        if cgroup_path is not None:
+            place = place_in_tree(cgroup_path, alone=self._has_one_tree)
         return Process(
             pid=pid,
             start=start,
@@ -97,6 +112,10 @@ class ProcessReader:
             command=command,
             user_id=user_id,
             owner=self.user_name(user_id),
+            cgroup=place.cgroup,
+            unit=place.unit,
+            container=place.container,
+            pod=place.pod,
         )
 
     def _keep(self, owner: Identity, kept: "_Kept") -> Process:

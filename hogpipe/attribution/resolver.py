@@ -101,6 +101,17 @@ class ProcfsResolver:
             owner = self._endpoints.infer(endpoint_of(flow), self._clock())
         return UNATTRIBUTED if owner is None else Attribution(Quality.INFERRED, process=owner)
 
+    def recall_owners(self, inodes: Collection[int]) -> dict[int, Process]:
+        """Return the owners of sockets as their fds were read last, for the thread that resolves.
+
+        Raises OSError if /proc itself failed.
+        """
+        kinship = Kinship(self._procfs)
+        owners = self._fds.recall(inodes, kinship)
+        processes = self._read_processes(owners.values(), kinship)
+        found = ((inode, processes[owner]) for inode, owner in owners.items())
+        return {inode: process for inode, process in found if process is not None}
+
     @property
     def processes(self) -> ProcessReader:
         """Return the reader of processes, for the thread that resolves."""

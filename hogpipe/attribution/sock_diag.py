@@ -4,6 +4,7 @@ A socket of netlink belongs to the network namespace of the thread that makes it
 each conversation, which takes some microseconds: the tables are those of the calling thread.
 """
 
+import math
 import os
 import socket
 import struct
@@ -43,6 +44,8 @@ class Dump(msgspec.Struct):
     """A table as it was dumped."""
 
     rows: list[SocketRow] = msgspec.field(default_factory=list)
+    cookies: list[int] = msgspec.field(default_factory=list)
+    """The kernel's numbers of the same sockets, which it gives none twice (SO_COOKIE)."""
     skipped: int = 0
     """Messages that could not be read."""
     interrupted: bool = False
@@ -75,6 +78,15 @@ def read_dump(table: str, port_pairs: Collection[tuple[int, int]]) -> Dump:
     return _converse(table, request, pack_ports(port_pairs))
 
 
+def read_whole_dump(table: str, most: int) -> Dump:
+    """Return the rows of a table by ports, like `read_dump`, until there are `most` or some more.
+
+    Of TCP the sockets that listen come first.
+    """
+    request = build_tcp_dump() if table == "tcp" else build_dump(*_describe(table))
+    return _converse(table, request, None, most)
+
+
 def read_dump_towards(table: str, remote_ports: Collection[int]) -> Dump:
     """Return the rows that talk to such a remote port (and maybe others), like `read_dump`."""
     if table == "tcp":
@@ -96,18 +108,21 @@ def _describe(table: str) -> tuple[int, int]:
     return family, _PROTOCOLS[table.removesuffix("6")]
 
 
-def _converse(table: str, request: bytes, wanted: frozenset[bytes] | None) -> Dump:
+def _converse(
+    table: str, request: bytes, wanted: frozenset[bytes] | None, most: float = math.inf
+) -> Dump:
     dump = Dump()
     with _open() as link:
         link.send(request)
         while True:
             answer = _receive(link, wanted)
             dump.rows += answer.rows
+            dump.cookies += answer.cookies
             dump.skipped += answer.skipped
             dump.interrupted |= answer.interrupted
             if answer.error:
                 raise OSError(answer.error, os.strerror(answer.error), f"sock_diag {table}")
-            if answer.done:
+            if answer.done or len(dump.rows) >= most:
                 return dump
 
 

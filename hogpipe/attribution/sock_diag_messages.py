@@ -31,7 +31,7 @@ _LAST_STATE = 13
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _REQUEST = struct.Struct("=BBxxI4s16s16sIQ")  # inet_diag_req_v2, with its inet_diag_sockid
 _TCP_REQUEST = struct.Struct("=4x4s16s16sIQII")  # inet_diag_req: its states come last, before dbs
-_SOCKET = struct.Struct("=BBxxHH16s16sIQIIIII")  # inet_diag_msg
+_SOCKET = struct.Struct("=BBxxHH16s16sIIIIIIII")  # inet_diag_msg, the cookie's low half first
 _PORTS = slice(_HEADER.size + 4, _HEADER.size + 8)  # source and destination, two bytes each
 _ATTRIBUTE = struct.Struct("=HH")  # length, type
 _ERROR = struct.Struct("=i")
@@ -53,6 +53,8 @@ class Answer(msgspec.Struct):
     """What one datagram of the kernel held."""
 
     rows: list[SocketRow] = msgspec.field(default_factory=list)
+    cookies: list[int] = msgspec.field(default_factory=list)
+    """The kernel's numbers of the same sockets, which it gives none twice."""
     skipped: int = 0
     """Messages that make no sense or are cut short."""
     done: bool = False
@@ -156,7 +158,7 @@ def _add_row(answer: Answer, message: bytes) -> None:
         answer.skipped += 1
         return
     fields = _SOCKET.unpack_from(message, _HEADER.size)
-    family, state, _, _, local_address, remote_address, _, _, _, _, _, user_id, inode = fields
+    family, state, _, _, local_address, remote_address, _, low, high, *_, user_id, inode = fields
     address_bytes = _ADDRESS_BYTES.get(family)
     if address_bytes is None or not 0 < state <= _LAST_STATE:
         answer.skipped += 1
@@ -173,6 +175,7 @@ def _add_row(answer: Answer, message: bytes) -> None:
             inode=inode,
         )
     )
+    answer.cookies.append(high << 32 | low)
 
 
 def _end(answer: Answer, message: bytes) -> None:

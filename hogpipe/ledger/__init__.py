@@ -1,7 +1,8 @@
 """The ledger: whose socket a flow was, as the kernel told it when the socket was used.
 
-`events.py` reads what the BPF programs of `hogpipe.bpf` tell, `book.py` keeps it and answers with
-what `contract.py` defines, `places.py` finds sockets, `identities.py` adds when a process started,
-`kernel.py` joins these to the running kernel, and `cookies.py` knows network namespaces by the
-numbers that the kernel gives them.
+`events.py` reads what the BPF programs of `hogpipe.bpf` tell, `book.py` answers from it with what
+`contract.py` defines. Sockets are kept by `keeping.py` in `places.py`, and found there by
+`finding.py`; those that were there before come in by `seeding.py`. `identities.py` adds when a
+process started, `kernel.py` joins all this to the running kernel behind a `fair_lock.py`, and
+`cookies.py` knows network namespaces by the numbers that the kernel gives them.
 """

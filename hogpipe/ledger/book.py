@@ -5,7 +5,8 @@ one thread at a time.
 
 The end of a TCP connection is told only where it says something new (it would cost as much as its
 beginning), so a connection is forgotten `grace` seconds after it was last told of: of one that
-lives on /proc tells, too.
+lives on /proc tells, too. Sockets from before are the exception (`seed`): their end is told, and
+until then they are kept.
 
 A flow is first looked for by both its ends: a connection, or an exchange of datagrams that was seen
 to begin. Else by its local port: the sockets that are bound most closely to the local address, if
@@ -18,19 +19,26 @@ the process that served it lets go of it, and a port that is free passes on. `ta
 which flows to ask again.
 """
 
-from collections import deque
+from collections.abc import Iterable
 
 import msgspec
 
-from hogpipe.ledger.contract import LedgerCounts, LedgerEntry, Owner, is_same
+from hogpipe.ledger.contract import (
+    MOST_SOCKETS,
+    LedgerCounts,
+    LedgerEntry,
+    Owner,
+    SocketSeed,
+    is_same,
+)
 from hogpipe.ledger.events import Kind, SocketEvent
+from hogpipe.ledger.finding import find_candidates, is_lasting, is_recent
+from hogpipe.ledger.keeping import KeptSockets
 from hogpipe.ledger.places import ANYWHERE, TCP, KnownSocket, Places
+from hogpipe.ledger.seeding import Seeding, is_shared, says_less, socket_of
 from hogpipe.model import FlowKey, Quality
 
 _ANSWERS_KEPT = 1024
-_SPARED = 16
-# Seconds from a packet to the question whose it is, at the most where nothing is overloaded.
-_LATENCY = 0.1
 # It binds sockets for the services that it starts, and moves none of their bytes (kinship.py).
 _MANAGER = "systemd"
 
@@ -38,37 +46,57 @@ _MANAGER = "systemd"
 class Ledger:
     """The sockets of all network namespaces, `max_sockets` at the most."""
 
-    def __init__(self, *, grace: float = 60.0, max_sockets: int = 32_768) -> None:
-        self._grace = grace
-        self._max_sockets = max_sockets
-        self._sockets: dict[int, KnownSocket] = {}
-        """By cookie, the oldest first."""
+    def __init__(self, *, grace: float = 60.0, max_sockets: int = MOST_SOCKETS) -> None:
         self._places = Places()
-        self._namespaces: dict[int, int] = {}
-        """How many sockets are in each namespace."""
-        self._ending: deque[tuple[float, int]] = deque()
+        self._sockets = KeptSockets(self._places, grace=grace, most=max_sockets)
+        self._seeding = Seeding(max_sockets)
         self._stale: dict[FlowKey, None] = {}
         self._counts = LedgerCounts()
 
     def note(self, event: SocketEvent, owner: Owner | None, now: float) -> None:
         """Take in what happened; `owner` is the process that the event names, if any."""
         self._counts.noted += 1
-        self._forget_ended(now)
+        self._sockets.forget_ended(now)
         if event.kind is Kind.RELEASED:
             self._release(event, owner, now)
             return
-        if not event.namespace:
-            return  # a socket from before, whose place is not known: /proc has to tell
         known = self._sockets.get(event.cookie)
+        if (not event.namespace and known is None) or says_less(event, owner, known):
+            return  # of one whose place is not known /proc has to tell
         socket = self._renew(known, event, owner)
+        socket.told_at = now
         if event.kind in {Kind.BOUND, Kind.LISTENING, Kind.SENT} and socket.local_port:
             self._place_at_port(socket)
         if event.kind not in {Kind.BOUND, Kind.LISTENING}:
             self._place_at_ends(socket)
             if socket.protocol == TCP:
-                self._end(socket, now)
-        if len(self._sockets) > self._max_sockets:
-            self._make_room()
+                self._sockets.end(socket, now)
+        self._counts.forgotten += self._sockets.make_room()
+
+    def seed(self, seeds: Iterable[SocketSeed], now: float) -> None:
+        """Take in the sockets from before, once; `seeds` were read after events began to come.
+
+        What events have told meanwhile stands. Where they are too many the last ones are left out:
+        those that take what comes to a port should come first.
+        """
+        self._sockets.forget_ended(now)
+        for seed in seeds:
+            if self._seeding.admits(seed):
+                self._sow(seed)
+        for socket in self._sockets:
+            self._adopt(socket)  # what was accepted before its listening socket was known
+        self._seeding.end()
+
+    def distrust(self, now: float) -> None:
+        """Forget what was told some time ago: events were lost, and may have told otherwise.
+
+        What is still so /proc tells, too. What was told just now stays: hardly anything was used
+        twice since then, and it may be gone.
+        """
+        for socket in [one for one in self._sockets if not is_recent(one, now)]:
+            self._make_stale(socket)
+            self._sockets.forget(socket)
+            self._counts.forgotten += 1
 
     def owner_of(self, flow: FlowKey, namespace: int | None, now: float) -> LedgerEntry | None:
         """Return whose `flow` is; None where that is not known, or more than one is possible.
@@ -76,13 +104,26 @@ class Ledger:
         `namespace` is the cookie of the network namespace that the flow's local address is in, None
         where it may be any.
         """
-        self._forget_ended(now)
+        self._sockets.forget_ended(now)
         if namespace is not None:
-            return self._answer(flow, self._find(flow, namespace, now))
+            return self._answer(flow, self._find(flow, namespace, now), now)
         found = [
-            one for place in self._namespaces if (one := self._find(flow, place, now)) is not None
+            one
+            for place in self._sockets.namespaces
+            if (one := self._find(flow, place, now)) is not None
         ]
-        return self._answer(flow, found[0]) if len(found) == 1 else None
+        return self._answer(flow, found[0], now) if len(found) == 1 else None
+
+    def owner_of_socket(self, cookie: int) -> Owner | None:
+        """Return whose a socket is, None where that is not known.
+
+        That is also known of sockets from before that are no longer kept as such. Of an accepted
+        connection it is the owner of its listening socket, until its server lets go of it.
+        """
+        socket = self._sockets.get(cookie)
+        owner = self._seeding.owner_of(cookie) if socket is None else socket.owner
+        by_rule = socket is not None and (socket.by_port or socket.quality is Quality.LISTENER)
+        return None if by_rule and _is_manager(owner) else owner
 
     def take_stale(self) -> list[FlowKey]:
         """Return the flows whose answers may be others now, and forget that they were given."""
@@ -115,14 +156,44 @@ class Ledger:
             socket.local_address = event.local_address
             socket.remote_address = ANYWHERE
         if known is not None:
+            socket.namespace, socket.seeded = known.namespace, known.seeded
+            socket.owner = owner or known.owner
             self._make_stale(known)
-            self._forget(known)
+            self._sockets.forget(known)
             if known.by_port and event.kind in {Kind.CONNECTED, Kind.SENT}:
                 socket.local_address = known.local_address
                 self._place_at_port(socket)
-        self._namespaces[socket.namespace] = self._namespaces.get(socket.namespace, 0) + 1
-        self._sockets[event.cookie] = socket
+        self._sockets.add(socket)
+        self._adopt(socket)
         return socket
+
+    def _sow(self, seed: SocketSeed) -> None:
+        known = self._sockets.get(seed.cookie)
+        if known is None and self._sockets.is_full:
+            self._counts.forgotten += 1
+        elif known is None or is_shared(known, seed):
+            if known is not None:
+                self._make_stale(known)
+                self._sockets.forget(known)
+            socket = socket_of(seed)
+            self._sockets.add(socket)
+            if seed.remote_port:
+                self._places.put_at_free_ends(socket)
+            else:
+                self._place_at_port(socket)
+        elif known.owner is None:
+            self._make_stale(known)
+            known.owner, known.quality, known.seeded = seed.owner, Quality.EXACT, True
+
+    def _adopt(self, socket: KnownSocket) -> None:
+        """Give an accepted connection without an owner to that of its listening socket.
+
+        Of one that came from a socket which events told of the owner is told, too.
+        """
+        if socket.owner is None and socket.quality is Quality.LISTENER:
+            owners = [one.owner for one in self._places.listening_before(socket)]
+            if owners and all(is_same(one, owners[0]) for one in owners):
+                socket.owner = owners[0]
 
     def _place_at_port(self, socket: KnownSocket) -> None:
         for former in self._places.put_at_port(socket):
@@ -137,6 +208,7 @@ class Ledger:
         socket = self._sockets.get(event.cookie)
         if socket is None:
             self._counts.unknown += 1
+            self._seeding.note_release(event.cookie)
             return
         if not socket.local_port and socket.remote_port and event.local_port:
             self._places.take_out(socket)
@@ -149,46 +221,29 @@ class Ledger:
             socket.owner, socket.quality = owner, Quality.EXACT
         if socket.protocol != TCP:
             self._make_stale(socket)  # the port is free for others
-        socket.released = True
-        self._end(socket, now)
+        socket.released, socket.told_at = True, now
+        self._sockets.end(socket, now)
 
     # --- answering
 
     def _find(
         self, flow: FlowKey, namespace: int, now: float
     ) -> tuple[Quality, KnownSocket] | None:
-        socket = self._places.at_ends(flow, namespace)
-        if socket is not None:
-            quality = socket.quality
-        else:
-            sockets = self._places.at_port(flow, namespace)
-            if not sockets:
-                return None
-            socket, quality = sockets[0], Quality.LISTENER
-            if not all(is_same(one.owner, socket.owner) for one in sockets):
-                self._counts.shared += 1
-                return None
-        return None if self._is_doubtful(socket, flow, now) else (quality, socket)
-
-    def _is_doubtful(self, socket: KnownSocket, flow: FlowKey, now: float) -> bool:
-        """Tell whether the port of a released socket may by now be that of another owner's.
-
-        Packets are asked for soon after they passed, so of one that was released just now they are.
-        """
-        if not socket.released or socket.protocol == TCP or socket.ends_at is None:
-            return False
-        released_at = socket.ends_at - self._grace
-        return released_at <= now - _LATENCY and self._places.has_rival(socket, flow)
+        quality, sockets = find_candidates(self._places, flow, namespace, now)
+        if not sockets:
+            return None
+        if len(sockets) > 1 and not all(is_same(one.owner, sockets[0].owner) for one in sockets):
+            self._counts.shared += 1
+            return None
+        return quality, sockets[0]
 
     def _answer(
-        self, flow: FlowKey, found: tuple[Quality, KnownSocket] | None
+        self, flow: FlowKey, found: tuple[Quality, KnownSocket] | None, now: float
     ) -> LedgerEntry | None:
         if found is None:
             return None
         quality, socket = found
-        if socket.owner is None:
-            return None
-        if quality is Quality.LISTENER and socket.owner.command == _MANAGER:
+        if socket.owner is None or (quality is Quality.LISTENER and _is_manager(socket.owner)):
             return None
         if socket.answered is None:
             socket.answered = {}
@@ -196,40 +251,13 @@ class Ledger:
         if len(socket.answered) > _ANSWERS_KEPT:
             del socket.answered[next(iter(socket.answered))]
             self._counts.forgotten += 1
-        return LedgerEntry(quality, socket.owner, socket.cookie)
-
-    # --- forgetting
+        return LedgerEntry(quality, socket.owner, socket.cookie, is_lasting(socket, now))
 
     def _make_stale(self, socket: KnownSocket) -> None:
         if socket.answered:
             self._stale.update(socket.answered)
             socket.answered = None
 
-    def _end(self, socket: KnownSocket, now: float) -> None:
-        socket.ends_at = now + self._grace
-        self._ending.append((socket.ends_at, socket.cookie))
 
-    def _forget_ended(self, now: float) -> None:
-        while self._ending and self._ending[0][0] <= now:
-            socket = self._sockets.get(self._ending.popleft()[1])
-            if socket is not None and socket.ends_at is not None and socket.ends_at <= now:
-                self._forget(socket)
-
-    def _make_room(self) -> None:
-        """Forget the oldest; a living one that holds a port stays as long as others are found."""
-        self._counts.forgotten += 1
-        for _ in range(_SPARED):
-            socket = next(iter(self._sockets.values()))
-            if socket.released or not socket.by_port:
-                break
-            self._sockets[socket.cookie] = self._sockets.pop(socket.cookie)
-        self._forget(next(iter(self._sockets.values())))
-        while self._ending and self._ending[0][1] not in self._sockets:
-            self._ending.popleft()
-
-    def _forget(self, socket: KnownSocket) -> None:
-        del self._sockets[socket.cookie]
-        self._places.take_out(socket)
-        self._namespaces[socket.namespace] -= 1
-        if not self._namespaces[socket.namespace]:
-            del self._namespaces[socket.namespace]
+def _is_manager(owner: Owner | None) -> bool:
+    return owner is not None and owner.command == _MANAGER

@@ -4,6 +4,9 @@ import msgspec
 
 from hogpipe.model import Quality
 
+MOST_SOCKETS = 32_768
+"""So many are known at the most, if nothing else is asked for."""
+
 
 class Owner(msgspec.Struct, frozen=True, gc=False):
     """A process as the kernel told it when it used a socket."""
@@ -14,7 +17,10 @@ class Owner(msgspec.Struct, frozen=True, gc=False):
     user_id: int
     command: str
     cgroup: int
-    """The id of its control group (v2)."""
+    """The id of its control group (v2), 0 where it is not known."""
+    cgroup_path: str | None = None
+    """The path of that in the v2 tree, as it was when the process was first named; None where it
+    is not known."""
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, gc=False):
@@ -25,6 +31,28 @@ class LedgerEntry(msgspec.Struct, frozen=True, gc=False):
     owner: Owner
     cookie: int
     """The socket's."""
+    lasting: bool = False
+    """Whether the socket may still be open, and in other hands than the owner's should that be
+    gone: its end was not told, and it was used some time ago."""
+
+
+class SocketSeed(msgspec.Struct, frozen=True, gc=False):
+    """A socket that was there before the ledger, as the kernel's tables show it.
+
+    Addresses are in network order, 4 bytes (also those of v4-mapped ones) or 16. Without a remote
+    port it takes what comes to its local one: it listens, or is not connected.
+    """
+
+    cookie: int
+    namespace: int
+    """The cookie of its network namespace."""
+    protocol: int
+    local_address: bytes
+    local_port: int
+    remote_address: bytes
+    remote_port: int
+    owner: Owner | None
+    """None where nobody is seen to hold it, or strangers are."""
 
 
 class LedgerCounts(msgspec.Struct):
@@ -35,9 +63,11 @@ class LedgerCounts(msgspec.Struct):
     noted: int = 0
     """Events."""
     forgotten: int = 0
-    """Sockets and answers that were forgotten before their time, because there were too many."""
+    """Sockets and answers that were forgotten before their time, because there were too many, or
+    because events were lost."""
     unknown: int = 0
-    """Releases of sockets that were not known: forgotten before, or their events were lost."""
+    """Releases of sockets that were not known: forgotten before, or their events were lost, or they
+    were there before the ledger and had no room in it."""
     shared: int = 0
     """Answers that were not given because sockets of several owners fit."""
 

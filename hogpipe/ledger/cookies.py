@@ -10,7 +10,11 @@ import os
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h
 _CLONE_NEWNET = 0x40000000
@@ -29,6 +33,17 @@ def read_cookie(pid: int, namespace: int, procfs: Path = Path("/proc")) -> int |
 
     Raises OSError where it may not be entered.
     """
+    return call_inside(pid, namespace, read_own_cookie, procfs)
+
+
+def call_inside(
+    pid: int, namespace: int, work: Callable[[], T], procfs: Path = Path("/proc")
+) -> T | None:
+    """Return what `work` returns in a thread of its own in the namespace of a process.
+
+    None if that is not `namespace` by now. Raises OSError where it may not be entered, and what
+    `work` raises.
+    """
     try:
         file = os.open(procfs / str(pid) / "ns" / "net", os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError):
@@ -36,14 +51,14 @@ def read_cookie(pid: int, namespace: int, procfs: Path = Path("/proc")) -> int |
     try:
         if os.fstat(file).st_ino != namespace:
             return None
-        return _read_inside(file)
+        return _call_inside(file, work)
     finally:
         os.close(file)
 
 
-def _read_inside(namespace: int) -> int:
-    found: list[int] = []
-    errors: list[OSError] = []
+def _call_inside(namespace: int, work: Callable[[], T]) -> T:
+    found: list[T] = []
+    errors: list[BaseException] = []
 
     def visit() -> None:
         try:
@@ -51,11 +66,11 @@ def _read_inside(namespace: int) -> int:
             if libc.setns(namespace, _CLONE_NEWNET):
                 code = ctypes.get_errno()
                 raise OSError(code, os.strerror(code))  # noqa: TRY301
-            found.append(read_own_cookie())
-        except OSError as error:
+            found.append(work())
+        except BaseException as error:  # noqa: BLE001 - it is raised again in the caller
             errors.append(error)
 
-    visitor = threading.Thread(target=visit, name="netns-cookie")
+    visitor = threading.Thread(target=visit, name="netns-visit")
     visitor.start()
     visitor.join()
     if errors:
@@ -71,14 +86,17 @@ class NamespaceCookies:
         self._own_namespace = own_namespace
         self._own = read_own_cookie()
         self._known: dict[int, int] = {}
+        self._former: dict[int, int] = {}
+        """Of namespaces that no process is in, the last one last."""
         self.refused = 0
         """Namespaces that could not be entered; the number only grows."""
 
     def cookie_of(self, namespace: int, pid: int | None) -> int | None:
         """Return the cookie of a namespace, through the process `pid` in it; None if not to be had.
 
-        The kernel may give the inode of a namespace that is gone to another one, so answers are
-        kept only as long as `keep` says.
+        The kernel may give the inode of a namespace that is gone to another one, so what was read
+        holds only as long as `keep` says. After that it is the answer as long as there is no `pid`:
+        what is asked for was seen when there was one.
         """
         if namespace == self._own_namespace:
             return self._own
@@ -91,8 +109,27 @@ class NamespaceCookies:
                 return None
             if cookie is not None:
                 self._known[namespace] = cookie
-        return cookie
+        return self._former.get(namespace) if cookie is None and pid is None else cookie
+
+    def visit(self, namespace: int, pid: int, work: Callable[[], T]) -> T | None:
+        """Return what `work` returns in a namespace, through the process `pid` in it; learn it.
+
+        None if it cannot be entered, or is another one by now, or `work` raises OSError.
+        """
+        try:
+            found = call_inside(pid, namespace, lambda: (read_own_cookie(), work()), self._procfs)
+        except OSError:
+            self.refused += 1
+            return None
+        if found is None:
+            return None
+        self._known[namespace] = found[0]
+        return found[1]
 
     def keep(self, namespaces: "set[int]") -> None:
-        """Forget all namespaces but these, which are there now."""
-        self._known = {one: self._known[one] for one in self._known.keys() & namespaces}
+        """Take those that are not among these for gone: processes are in these now."""
+        for gone in self._known.keys() - namespaces:
+            self._former.pop(gone, None)
+            self._former[gone] = self._known.pop(gone)
+        while len(self._former) > _KEPT:
+            del self._former[next(iter(self._former))]

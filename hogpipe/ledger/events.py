@@ -72,7 +72,7 @@ class Decoded(msgspec.Struct):
 _KINDS = {int(kind): kind for kind in Kind}
 
 
-def decode_events(data: bytes) -> Decoded:
+def decode_events(data: bytes | memoryview) -> Decoded:
     """Return the events that lie in `data` one after the other."""
     whole = len(data) - len(data) % EVENT_BYTES
     decoded = Decoded([], int(whole < len(data)))

@@ -5,29 +5,41 @@ socket, and so that the ring never fills while nobody asks. Whoever asks first t
 happened until then: an answer knows of every socket whose packets had passed before the question.
 
 Safe from any thread: one lock is held while events are taken in and while a question is answered.
+Events that are many are taken in by parts, so that nobody waits for the lock longer than some
+milliseconds.
 """
 
 import os
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
 
+from hogpipe.bpf.cgroup_tree import CgroupTree
 from hogpipe.bpf.loader import AttachedPrograms
 from hogpipe.bpf.ring import Ring
 from hogpipe.bpf.tables import read_counters
 from hogpipe.ledger.book import Ledger
-from hogpipe.ledger.contract import LedgerCounts, LedgerEntry, Owner
-from hogpipe.ledger.events import Kind, SocketEvent, decode_events
+from hogpipe.ledger.contract import (
+    MOST_SOCKETS,
+    LedgerCounts,
+    LedgerEntry,
+    Owner,
+    SocketSeed,
+)
+from hogpipe.ledger.events import EVENT_BYTES, Kind, SocketEvent, decode_events
+from hogpipe.ledger.fair_lock import FairLock
 from hogpipe.ledger.identities import ProcessStarts
 from hogpipe.model import FlowKey
 
 _LOSSES = ("events", "sockets")
 # Under load events are taken in this often; a quiet host wakes the thread by the first one.
 _PAUSE = 0.01
+_PART = 400 * EVENT_BYTES  # of events that are taken in at once, at some 10 us each
 _OWNERS_KEPT = 8192
 
 _OwnerKey = tuple[int, int | None, int, str, int]
@@ -51,7 +63,8 @@ class KernelLedger:
     """What the kernel has told of sockets since `programs` were attached (attach_programs).
 
     It takes them over: `close` detaches them. `procfs` must show the pids of the host, `clock`
-    gives seconds. Raises BpfUnavailableError, with nothing left attached.
+    gives seconds. Raises BpfUnavailableError, and OSError where there are too few descriptors, with
+    nothing left attached.
     """
 
     def __init__(
@@ -60,40 +73,73 @@ class KernelLedger:
         procfs: Path = Path("/proc"),
         *,
         grace: float = 60.0,
-        max_sockets: int = 32_768,
+        max_sockets: int = MOST_SOCKETS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._lock = threading.Lock()
+        self._lock = FairLock()
         self._clock = clock
         self._book = Ledger(grace=grace, max_sockets=max_sockets)
         self._starts = ProcessStarts(procfs)
         self._owners: dict[_OwnerKey, Owner] = {}
         """Equal owners are one object."""
+        self._backlog = memoryview(b"")
+        """Events that were read and not taken in yet."""
+        self._lost = 0
+        """Events that found no room, as far as that is known."""
         self._malformed = 0
         self._programs = programs
-        try:
-            self._ring = Ring(self._programs.table("events"))
-        except BaseException:
-            self._programs.close()
-            raise
-        self._stop, self._stopper = os.pipe2(os.O_CLOEXEC)
         self._closed = False
         self._thread = threading.Thread(target=self._follow, name="ledger", daemon=True)
-        self._thread.start()
+        with ExitStack() as stack:
+            stack.callback(programs.close)
+            self._ring = Ring(programs.table("events"))
+            stack.callback(self._ring.close)
+            self._tree = CgroupTree()
+            stack.callback(self._tree.close)
+            self._stop, self._stopper = os.pipe2(os.O_CLOEXEC)
+            stack.callback(os.close, self._stop)
+            stack.callback(os.close, self._stopper)
+            self._thread.start()
+            self._opened = stack.pop_all()
 
     def refresh(self) -> None:
         """Take in all that has happened until now."""
-        with self._lock:
-            self._take_in()
+        is_read = False
+        while True:
+            with self._lock:
+                if not self._backlog:
+                    if is_read or self._closed:
+                        return
+                    is_read = True
+                    self._read()
+                self._take_in()
 
     def owner_of(self, flow: FlowKey, namespace: int | None) -> LedgerEntry | None:
         """Return whose a flow is, as far as events are taken in; arguments as those of `Ledger`."""
         with self._lock:
             return self._book.owner_of(flow, namespace, self._clock())
 
-    def take_stale(self) -> list[FlowKey]:
-        """Return the flows whose answers may be others now, once."""
+    def owner_of_socket(self, cookie: int) -> Owner | None:
+        """Return whose a socket is, as far as events are taken in; None where that is not known."""
         with self._lock:
+            return self._book.owner_of_socket(cookie)
+
+    def seed(self, seeds: Iterable[SocketSeed]) -> None:
+        """Take in the sockets from before, once; they must have been read since this was made."""
+        self.refresh()
+        with self._lock:
+            self._book.seed(seeds, self._clock())
+
+    def take_stale(self) -> list[FlowKey]:
+        """Return the flows whose answers may be others now, once.
+
+        What has happened until now is taken in first, but of a backlog only a part: who asks may
+        not wait for all of it.
+        """
+        with self._lock:
+            if not self._backlog and not self._closed:
+                self._read()
+            self._take_in()
             return self._book.take_stale()
 
     def counts(self) -> KernelLedgerCounts:
@@ -116,13 +162,10 @@ class KernelLedger:
             return
         os.write(self._stopper, b"\0")
         self._thread.join()
+        self.refresh()
         with self._lock:
-            self._take_in()
             self._closed = True
-            self._ring.close()
-            self._programs.close()
-        os.close(self._stop)
-        os.close(self._stopper)
+            self._opened.close()
 
     def _follow(self) -> None:
         poller = select.poll()
@@ -138,11 +181,22 @@ class KernelLedger:
             if pause.poll(_PAUSE * 1000):
                 return
 
-    def _take_in(self) -> None:
-        if self._closed:
+    def _read(self) -> None:
+        """Read what the kernel has told, and whether it had no room to tell all."""
+        self._backlog = memoryview(self._ring.read())
+        if not self._backlog:
             return
+        (lost,) = read_counters(self._programs.table("losses"), 1)
+        lost += self._ring.failed
+        if lost > self._lost:
+            self._lost = lost
+            self._book.distrust(self._clock())
+
+    def _take_in(self) -> None:
+        """Take in some of the backlog."""
         now = self._clock()
-        decoded = decode_events(self._ring.read())
+        part, self._backlog = self._backlog[:_PART], self._backlog[_PART:]
+        decoded = decode_events(part)
         self._malformed += decoded.malformed
         for event in decoded.events:
             self._book.note(event, self._owner(event, now), now)
@@ -159,5 +213,6 @@ class KernelLedger:
         if owner is None:
             if len(self._owners) >= _OWNERS_KEPT:
                 self._owners.clear()
-            owner = self._owners[key] = Owner(*key)
+            path = self._tree.path_of(event.cgroup)
+            owner = self._owners[key] = Owner(*key, cgroup_path=path)
         return owner

@@ -4,6 +4,7 @@ Pure. A UDP socket is found by its ends whatever local address it has, as that i
 it sends; but not if it is bound to another one.
 """
 
+import math
 from typing import TypeVar
 
 import msgspec
@@ -36,6 +37,10 @@ class KnownSocket(msgspec.Struct, eq=False, gc=False):
     remote_port: int = 0
     by_port: bool = False
     """Whether it takes what comes to its local port from anywhere."""
+    told_at: float = -math.inf
+    """When the last event told of it; of one that was there before the ledger, ages ago."""
+    seeded: bool = False
+    """Whether it was there before the ledger."""
     released: bool = False
     ends_at: float | None = None
     """When it is forgotten; None while it lives, where its end will be told."""
@@ -86,10 +91,17 @@ class Places:
         self._by_ends[ends] = socket
         return former
 
+    def put_at_free_ends(self, socket: KnownSocket) -> None:
+        """Have `socket` found by both its ends, unless another one is."""
+        self._by_ends.setdefault(socket.ends, socket)
+
     def put_at_port(self, socket: KnownSocket) -> list[KnownSocket]:
         """Have `socket` found by its port, and return those released that were found until now."""
         at_port = self._by_port.setdefault(socket.port, {})
         released = [other for other in at_port.values() if other.released]
+        for other in released:
+            if other.local_address == socket.local_address:
+                del at_port[other.cookie]  # it is found never again, and there may be thousands
         socket.by_port = True
         at_port[socket.cookie] = socket
         return released
@@ -121,6 +133,15 @@ class Places:
             _closest([one for one in there.values() if not one.released], address)
             or _closest([one for one in there.values() if one.released], address)[-1:]
         )
+
+    def listening_before(self, accepted: KnownSocket) -> list[KnownSocket]:
+        """Return the sockets from before the ledger that may have accepted this connection.
+
+        Those are the ones that are bound most closely to its local end.
+        """
+        there = self._by_port.get(accepted.port, {})
+        before = [one for one in there.values() if one.seeded and not one.released]
+        return _closest(before, accepted.local_address)
 
     def has_rival(self, socket: KnownSocket, flow: FlowKey) -> bool:
         """Return whether another owner's socket, of unknown port, talks to the peer of `flow`."""

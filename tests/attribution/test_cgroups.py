@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from hogpipe.attribution.cgroups import (
     Placement,
     container_of,
+    is_one_tree,
     parse_cgroup,
+    place_in_tree,
     pod_of,
     unit_of,
 )
@@ -230,3 +232,34 @@ def test_any_text_is_fine(text: str) -> None:
     assert (unit_of(text) or "") in text
     assert len(container_of(text) or "") <= len(text)
     assert (pod_of(text) or "") in text.replace("_", "-")
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("0::/init.scope\n", True),
+        ("0::/\n", True),
+        ("1:name=systemd:/init.scope\n0::/init.scope\n", False),
+        ("4:memory:/\n0::/\n", False),
+        ("", False),
+    ],
+)
+def test_a_host_has_one_tree_where_no_other_hierarchy_is_listed(text: str, is_one: bool) -> None:
+    assert is_one_tree(text) is is_one
+
+
+DOCKER = f"/system.slice/docker-{'a1' * 32}.scope"
+UNIT = "/system.slice/containerd.service"
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_path_in_the_tree_that_names_a_container_is_believed_everywhere(alone: bool) -> None:
+    place = place_in_tree(DOCKER, alone=alone)
+    assert place == parse_cgroup(f"0::{DOCKER}\n")
+    assert place.container == "a1" * 32
+
+
+@pytest.mark.parametrize("path", ["/", UNIT, "/user.slice"])
+def test_any_other_path_is_believed_where_there_is_no_other_tree(path: str) -> None:
+    assert place_in_tree(path, alone=True) == parse_cgroup(f"0::{path}\n")
+    assert place_in_tree(path, alone=False) == Placement()

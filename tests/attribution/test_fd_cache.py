@@ -63,6 +63,20 @@ def test_an_owner_is_a_process_for_all_time_and_an_unheld_inode_is_absent(fake: 
     assert found == {101: Identity(10, 5)}
 
 
+def test_what_was_read_can_be_recalled_without_a_look(fake: FakeProc, cache: Cache) -> None:
+    kinship = Kinship(cache.procfs)
+    fake.process(10, start=5, sockets={3: 100})
+    fake.process(11, parent=10, sockets={3: 100, 4: 101})
+    fake.process(12, sockets={3: 102})
+    fake.process(13, sockets={3: 102})
+    cache.fds.prepare(kinship)
+    fake.process(14, sockets={3: 103})
+    before = cache.fds.fds_read
+    found = cache.fds.recall([100, 101, 102, 103, 999], kinship)
+    assert {inode: owner.pid for inode, owner in found.items()} == {100: 10, 101: 11}
+    assert cache.fds.fds_read == before
+
+
 def test_nothing_is_read_for_no_inodes(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets={3: 100})
     assert cache.find() == {}

@@ -1,7 +1,8 @@
 """What is taken from the ledger and what from /proc, on a /proc of the test's own."""
 
 import logging
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,7 @@ from hogpipe.attribution.ledger_resolver import LedgerResolver
 from hogpipe.attribution.resolver import ProcfsResolver
 from hogpipe.bpf.obstacles import BpfUnavailableError, Obstacle
 from hogpipe.errors import ConfigurationError
-from hogpipe.ledger.contract import LedgerCounts, LedgerEntry, Owner
+from hogpipe.ledger.contract import LedgerCounts, LedgerEntry, Owner, SocketSeed
 from hogpipe.ledger.cookies import read_own_cookie
 from hogpipe.ledger.kernel import KernelLedgerCounts
 from hogpipe.model import UNATTRIBUTED, FlowKey, Quality
@@ -40,6 +41,7 @@ class ScriptedLedger:
         self.asked: list[tuple[FlowKey, int | None]] = []
         self.refreshed = 0
         self.closed = False
+        self.seeds: list[SocketSeed] = []
 
     def refresh(self) -> None:
         self.refreshed += 1
@@ -49,6 +51,12 @@ class ScriptedLedger:
     def owner_of(self, flow: FlowKey, namespace: int | None) -> LedgerEntry | None:
         self.asked.append((flow, namespace))
         return self.entries.get(flow)
+
+    def owner_of_socket(self, cookie: int) -> Owner | None:
+        return CURL if cookie == 1 else None
+
+    def seed(self, seeds: Iterable[SocketSeed]) -> None:
+        self.seeds += seeds
 
     def take_stale(self) -> list[FlowKey]:
         taken, self.stale = self.stale, []
@@ -64,8 +72,9 @@ class ScriptedLedger:
 class Stage:
     """A resolver with a /proc and a ledger to write into."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, cgroups: bytes = b"") -> None:
         self.proc = FakeProc(root)
+        self.proc.process(1, cgroup=cgroups)
         for name in ("tcp", "tcp6", "udp", "udp6"):
             self.proc.table(name)
         self.ledger = ScriptedLedger()
@@ -78,8 +87,15 @@ class Stage:
         resolver = ProcfsResolver(self.proc.root)
         return LedgerResolver(resolver, self.proc.root, required=required, open_access=open_access)
 
-    def tell(self, flow: FlowKey, owner: Owner, quality: Quality = Quality.EXACT) -> None:
-        self.ledger.entries[flow] = LedgerEntry(quality, owner, 1)
+    def tell(
+        self,
+        flow: FlowKey,
+        owner: Owner,
+        quality: Quality = Quality.EXACT,
+        *,
+        lasting: bool = False,
+    ) -> None:
+        self.ledger.entries[flow] = LedgerEntry(quality, owner, 1, lasting)
 
     def show(self, flow: FlowKey, pid: int) -> None:
         """Let /proc show the socket of a flow, which is of a process that is there."""
@@ -128,6 +144,25 @@ def test_an_owner_that_is_gone_is_described_by_what_the_kernel_told(stage: Stage
     assert process.created_ns is not None
     assert process.created_ns > BOOT_TIME * 1_000_000_000
     assert stage.resolver.resolve([OUTBOUND])[OUTBOUND].process is process
+
+
+@pytest.mark.parametrize(
+    ("cgroups", "unit"),
+    [
+        (b"0::/init.scope\n", "a.service"),
+        (b"2:cpu:/\n1:name=systemd:/\n0::/\n", None),
+        (b"", None),
+    ],
+)
+def test_an_owner_that_is_gone_is_placed_by_its_control_group_where_there_is_but_one_tree(
+    tmp_path: Path, cgroups: bytes, unit: str | None
+) -> None:
+    stage = Stage(tmp_path / "proc", cgroups)
+    path = "/system.slice/a.service"
+    stage.tell(OUTBOUND, replace(CURL, cgroup_path=path))
+    process = stage.resolver.resolve([OUTBOUND])[OUTBOUND].process
+    assert process is not None
+    assert (process.unit, process.cgroup) == (unit, path if unit else None)
 
 
 def test_an_owner_whose_pid_is_another_process_now_is_not_taken_for_that_one(
@@ -191,6 +226,30 @@ def test_a_port_that_its_binder_left_to_another_is_the_others(stage: Stage) -> N
     assert stage.find(INBOUND) == (Quality.LISTENER, 11)
 
 
+@pytest.mark.parametrize("flow", [OUTBOUND, DATAGRAMS])
+def test_a_socket_that_its_owner_left_open_is_of_who_holds_it_now(
+    stage: Stage, flow: FlowKey
+) -> None:
+    stage.proc.process(77)
+    stage.show(flow, 5)
+    stage.tell(flow, CURL, lasting=True)
+    assert stage.find(flow) == (Quality.EXACT, 77)
+    assert stage.resolver.counts().reads == 0
+    shutil.rmtree(stage.proc.root / "77")
+    assert stage.find(flow) == (Quality.EXACT, 5)
+    stage.tell(flow, CURL)
+    assert stage.find(flow) == (Quality.EXACT, 77)
+
+
+def test_a_socket_that_nobody_holds_now_was_of_who_used_it(stage: Stage) -> None:
+    stage.tell(OUTBOUND, CURL, lasting=True)
+    assert stage.find(OUTBOUND) == (Quality.EXACT, 77)
+    stage.listen(5)
+    inbound = replace(INBOUND, remote_port=4001)
+    stage.tell(inbound, CURL, lasting=True)
+    assert stage.find(inbound) == (Quality.EXACT, 77)
+
+
 def test_a_flow_of_an_unknown_namespace_is_not_looked_for_in_another(stage: Stage) -> None:
     guest = replace(DATAGRAMS, namespace=4_000_000_000)
     stage.tell(guest, CURL)
@@ -229,10 +288,10 @@ def test_what_the_ledger_knows_can_wait(stage: Stage) -> None:
     assert not stage.resolver.can_wait(INBOUND, answer)
 
 
-def test_stale_flows_are_those_after_all_that_has_happened(stage: Stage) -> None:
+def test_stale_flows_are_told_once_and_without_waiting_for_the_ledger(stage: Stage) -> None:
     stage.ledger.stale.append(DATAGRAMS)
     assert stage.resolver.take_stale() == [DATAGRAMS]
-    assert stage.ledger.refreshed == 1
+    assert stage.ledger.refreshed == 0
     assert stage.resolver.take_stale() == []
 
 

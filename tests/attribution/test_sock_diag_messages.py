@@ -24,6 +24,7 @@ from hogpipe.attribution.socket_table import SocketRow
 HERE, THERE = bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2])
 ROW = SocketRow(HERE, 443, THERE, 50_000, 1, 1000, 77)
 ROW6 = SocketRow(bytes(15) + b"\1", 80, bytes(16), 0, 10, 0, 78)
+COOKIE = 0x1122334455667788
 DONE = struct.pack("=IHHIIi", 20, 3, 2, 0, 0, 0)
 BY_FAMILY, OLDER = 20, 18  # kinds of messages: of one family and protocol, and of TCP of both
 # Lengths of what stands before a filter: the header, and inet_diag_req_v2 or inet_diag_req.
@@ -41,7 +42,7 @@ def format_socket(
     body = struct.pack("=BBBB", family, row.state, 0, 0)
     body += struct.pack(">HH16s16s", row.local_port, row.remote_port, row.local_address,
                         row.remote_address)  # fmt: skip
-    body += struct.pack("=I8s", 0, b"cookie42")
+    body += struct.pack("=III", 0, COOKIE & 0xFFFFFFFF, COOKIE >> 32)
     body += struct.pack("=IIIII", 0, 0, 0, row.user_id, row.inode)
     body += struct.pack("=HHB3x", 5, 8, 0)
     return struct.pack("=IHHII", 16 + len(body), kind, flags, 0, 0) + body
@@ -205,6 +206,12 @@ def test_a_dump_asks_for_what_a_process_can_hold_or_for_what_listens() -> None:
     for request in (*requests, build_tcp_dump_towards({2}), build_tcp_dump()):
         assert states_of(request) == held
     assert states_of(build_listening_dump()) == {10}
+
+
+def test_each_row_has_the_cookie_of_its_socket() -> None:
+    answer = parse_answer(format_socket(ROW) + format_socket(ROW6))
+    assert answer.rows == [ROW, ROW6]
+    assert answer.cookies == [COOKIE, COOKIE]
 
 
 def test_a_look_up_has_the_family_of_its_addresses() -> None:

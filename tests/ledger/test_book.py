@@ -2,49 +2,27 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support.ledger import (
+    ALICE,
+    ANY4,
+    ANY6,
+    BOB,
+    ELSEWHERE,
+    HERE,
+    MANAGER,
+    NAMESPACE,
+    TCP,
+    THERE,
+    UDP,
+    ask,
+    flow,
+    happened,
+)
 
 from hogpipe.ledger.book import Ledger
 from hogpipe.ledger.contract import LedgerEntry, Owner
 from hogpipe.ledger.events import Kind, SocketEvent
-from hogpipe.model import FlowKey, Quality
-
-TCP, UDP = 6, 17
-HERE, THERE, ELSEWHERE = b"\x0a\0\0\1", b"\x0a\0\0\2", b"\x0a\0\0\3"
-ANY4, ANY6 = bytes(4), bytes(16)
-NAMESPACE = 1
-ALICE, BOB = Owner(10, 100, 1000, "alice", 1), Owner(20, 200, 1001, "bob", 1)
-MANAGER = Owner(1, 1, 0, "systemd", 1)
-
-
-def happened(
-    kind: Kind,
-    cookie: int,
-    local_port: int = 0,
-    *,
-    protocol: int = TCP,
-    local: bytes = ANY4,
-    remote: bytes = ANY4,
-    remote_port: int = 0,
-    namespace: int = NAMESPACE,
-) -> SocketEvent:
-    return SocketEvent(
-        0, cookie, namespace, 1, 1, 0, kind, protocol, local, local_port, remote, remote_port, "x"
-    )
-
-
-def flow(
-    local_port: int,
-    remote_port: int,
-    protocol: int = TCP,
-    local: bytes = HERE,
-    remote: bytes = THERE,
-) -> FlowKey:
-    return FlowKey(protocol, local, local_port, remote, remote_port, "eth0")
-
-
-def ask(book: Ledger, key: FlowKey, now: float = 0.0) -> tuple[Quality, Owner] | None:
-    entry = book.owner_of(key, NAMESPACE, now)
-    return None if entry is None else (entry.quality, entry.owner)
+from hogpipe.model import Quality
 
 
 def connect(book: Ledger, owner: Owner, cookie: int = 1, namespace: int = NAMESPACE) -> None:
@@ -202,6 +180,43 @@ def test_a_living_socket_on_a_port_goes_before_a_released_one() -> None:
     assert ask(book, flow(5000, 99, UDP), 1.0) == (Quality.LISTENER, ALICE)
     datagrams(book, BOB, 2, Kind.BOUND)
     assert ask(book, flow(5000, 99, UDP), 1.0) == (Quality.LISTENER, BOB)
+
+
+def test_a_peer_of_a_released_sender_is_of_who_took_its_port() -> None:
+    book = Ledger()
+    datagrams(book, ALICE, 1, Kind.SENT)
+    book.note(happened(Kind.RELEASED, 1, protocol=UDP), ALICE, 1.0)
+    assert ask(book, flow(5000, 53, UDP), 2.0) == (Quality.EXACT, ALICE)
+    datagrams(book, BOB, 2, Kind.BOUND)
+    assert ask(book, flow(5000, 53, UDP), 1.05) == (Quality.EXACT, ALICE)
+    assert ask(book, flow(5000, 53, UDP), 2.0) == (Quality.LISTENER, BOB)
+
+
+def test_after_a_loss_of_events_only_what_was_told_just_now_is_believed() -> None:
+    book = Ledger()
+    connect(book, ALICE, cookie=1)
+    datagrams(book, ALICE, 2, Kind.BOUND)
+    assert ask(book, flow(40000, 443)) == (Quality.EXACT, ALICE)
+    event = happened(Kind.CONNECTED, 3, 40001, local=HERE, remote=THERE, remote_port=443)
+    book.note(event, BOB, 9.0)
+    book.distrust(10.0)
+    assert book.take_stale() == [flow(40000, 443)]
+    assert ask(book, flow(40000, 443), 10.0) is None
+    assert ask(book, flow(5000, 53, UDP), 10.0) is None
+    assert ask(book, flow(40001, 443), 10.0) == (Quality.EXACT, BOB)
+    assert book.counts().sockets == 1
+    assert book.counts().forgotten == 2
+
+
+def test_a_port_that_is_used_over_and_over_costs_no_more_each_time() -> None:
+    book = Ledger()
+    for cookie in range(1, 1000):
+        datagrams(book, ALICE, cookie, Kind.BOUND)
+        book.note(happened(Kind.RELEASED, cookie, protocol=UDP), ALICE, 1.0)
+    at_port = book._places._by_port[NAMESPACE, UDP, 5000]
+    assert len(at_port) == 1
+    assert ask(book, flow(5000, 53, UDP), 1.0) == (Quality.LISTENER, ALICE)
+    assert book.counts().sockets == 999
 
 
 def test_a_bound_socket_that_connects_keeps_its_port() -> None:

@@ -28,7 +28,8 @@ def test_the_cookie_of_another_namespace_is_read_through_a_process_there(netns: 
         assert cookies.cookie_of(inode, sleeper.pid) == netns.call(read_own_cookie)
         assert cookies.cookie_of(inode, None) == netns.call(read_own_cookie)
         cookies.keep(set())
-        assert cookies.cookie_of(inode, None) is None
+        assert cookies.cookie_of(inode, None) == netns.call(read_own_cookie)
+        assert cookies.cookie_of(inode, os.getpid()) is None
         assert read_cookie(os.getpid(), inode) is None
     finally:
         sleeper.kill()

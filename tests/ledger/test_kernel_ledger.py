@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.bpf import all_attached, require_bpf
+from support.bpf import all_attached, control_group, find_cgroup_root, require_bpf
 from support.namespaces import Namespace
+from support.shortage import few_descriptors
 
-from hogpipe.bpf.cgroup_tree import find_cgroup_root
+from hogpipe.bpf.obstacles import BpfUnavailableError
 from hogpipe.bpf.programs import attach_programs
 from hogpipe.ledger.contract import LedgerEntry
 from hogpipe.ledger.cookies import read_own_cookie
@@ -25,6 +26,7 @@ from hogpipe.model import FlowKey, Quality
 
 TCP, UDP = 6, 17
 PORT, EXCHANGES = 900, 200
+PART = 400  # events that are taken in at once
 LOOPBACK = [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("127.0.0.1", "::ffff:127.0.0.1")]
 
 # A server of one socket and two workers that accept from it; each answer has the worker's pid.
@@ -206,6 +208,31 @@ def test_an_owner_is_told_with_its_user_name_and_start(
     assert entry.owner.command == Path(f"/proc/{os.getpid()}/comm").read_text().strip()
 
 
+def test_the_control_group_of_a_process_that_is_gone_is_told_by_its_path(
+    netns: Namespace, ledger: KernelLedger
+) -> None:
+    with control_group() as folder:
+        inner = folder / f"docker-{'0a' * 32}.scope"
+        inner.mkdir()
+        join = f'echo $$ > {inner}/cgroup.procs; exec "$@"'
+        words = (sys.executable, "-c", CLIENT, "127.0.0.1", str(PORT), "tcp", "1")
+        client = subprocess.Popen(
+            netns.enter("sh", "-c", join, "sh", *words), stderr=subprocess.DEVNULL
+        )
+        client.wait()  # nobody answered
+        wait_until_gone(inner)
+        ledger.refresh()
+        inner.rmdir()
+    (owner,) = {one for one in ledger._owners.values() if one.pid == client.pid}
+    assert owner.cgroup_path == f"/{folder.name}/{inner.name}"
+    assert owner.cgroup
+
+
+def wait_until_gone(folder: Path) -> None:
+    while (folder / "cgroup.procs").read_text():
+        time.sleep(0.01)
+
+
 def test_who_connects_owns_a_socket_that_another_made(
     netns: Namespace, ledger: KernelLedger
 ) -> None:
@@ -251,6 +278,67 @@ def test_events_that_find_no_room_are_counted(netns: Namespace) -> None:
         made.end()
 
 
+def test_what_was_known_before_a_loss_of_events_is_not_believed_after_it(netns: Namespace) -> None:
+    require_bpf()
+    clock = [0.0]
+    ledger = KernelLedger(attach_programs(ring_bytes=4096), clock=lambda: clock[0])
+    made = Server(netns, "127.0.0.1")
+    try:
+        ledger.refresh()
+        key = flow(UDP, "127.0.0.1", PORT, 5)
+        assert ask(ledger, key, netns).owner.pid == made.pid
+        clock[0] = 5.0
+        with ledger._lock:
+            made.exchange("sendto", clients=1)
+        ledger.refresh()
+        assert ledger.counts().events_lost > 0
+        assert ledger.owner_of(key, netns.call(read_own_cookie)) is None
+        assert ledger.take_stale() == [key]
+    finally:
+        ledger.close()
+        made.end()
+
+
+def test_who_asks_for_stale_flows_waits_for_no_more_than_a_part_of_a_backlog(
+    ledger: KernelLedger,
+) -> None:
+    os.write(ledger._stopper, b"x")
+    ledger._thread.join()
+    ledger.refresh()
+    before = ledger.counts().book.noted
+    for _ in range(600):
+        socket.create_server(("127.0.0.1", 0)).close()  # is told at its beginning and its end
+    ledger.take_stale()
+    assert ledger.counts().book.noted - before == PART
+    ledger.refresh()
+    assert ledger.counts().book.noted - before >= 1200
+
+
+def test_without_descriptors_nothing_stays_open_nor_attached() -> None:
+    require_bpf()
+    root = find_cgroup_root()
+    before, files = all_attached(root), count_files()
+    for spare in range(5):
+        programs = attach_programs()
+        with few_descriptors(spare), pytest.raises((OSError, BpfUnavailableError)):
+            KernelLedger(programs)
+        assert count_files() == files
+    wait_until_detached(all_attached(root) - before)
+    maps = Path("/proc/self/maps").read_text()
+    assert "bpf-map" not in maps
+
+
+def count_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def wait_until_detached(ours: set[int]) -> None:
+    root, patience = find_cgroup_root(), time.monotonic() + 10
+    while ours & all_attached(root):  # links are dropped once the last RCU reader is gone
+        assert time.monotonic() < patience
+        time.sleep(0.01)
+
+
 def test_nothing_stays_attached_after_close_nor_after_a_kill() -> None:
     require_bpf()
     root = find_cgroup_root()
@@ -267,10 +355,7 @@ def test_nothing_stays_attached_after_close_nor_after_a_kill() -> None:
         if ending is not None:
             child.send_signal(ending)
         child.communicate()
-        patience = time.monotonic() + 10
-        while ours & all_attached(root):  # links are dropped once the last RCU reader is gone
-            assert time.monotonic() < patience
-            time.sleep(0.01)
+        wait_until_detached(ours)
 
 
 def test_a_ledger_can_be_closed_twice_and_still_answers(ledger: KernelLedger) -> None:

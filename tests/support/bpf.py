@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hogpipe.bpf import object_path
-from hogpipe.bpf.cgroup_tree import find_cgroup_root
+from hogpipe.bpf.cgroup_tree import CgroupTree
 from hogpipe.bpf.libbpf import load_library
 
 from .namespaces import require
@@ -26,6 +26,15 @@ ATTACH_TYPES = {
     "on_send6": 15,
     "on_release": 34,
 }
+_OF_PACKETS = (0, 1)
+
+
+def find_cgroup_root() -> Path:
+    """Return where the root of the tree of control groups is mounted."""
+    tree = CgroupTree()
+    tree.close()
+    assert tree.place is not None, "no control group tree (cgroup v2) is mounted here"
+    return tree.place
 
 
 def require_bpf() -> Path:
@@ -57,7 +66,8 @@ def attached(folder: Path, attach_type: int) -> set[int]:
 
 def all_attached(folder: Path) -> set[int]:
     """Return the ids of all programs of the kinds that hogpipe uses."""
-    return set().union(*(attached(folder, kind) for kind in ATTACH_TYPES.values()))
+    kinds = (*_OF_PACKETS, *ATTACH_TYPES.values())
+    return set().union(*(attached(folder, kind) for kind in kinds))
 
 
 @contextmanager

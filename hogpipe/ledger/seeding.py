@@ -1,0 +1,76 @@
+"""The sockets that were there before the ledger: what it needs to remember of them.
+
+Pure. Events come first, then what the tables of the kernel showed a little later. A socket that was
+released in between must not come to life again: releases of sockets that nobody knows are noted
+until the seeds are in. Cookies are never given twice, so whose a socket from before is can be kept
+for as long as there is room, whatever becomes of it.
+"""
+
+from hogpipe.ledger.contract import Owner, SocketSeed, is_same
+from hogpipe.ledger.events import Kind, SocketEvent
+from hogpipe.ledger.places import ANYWHERE, KnownSocket
+from hogpipe.model import Quality
+
+
+def socket_of(seed: SocketSeed) -> KnownSocket:
+    """Return a socket from before as the ledger knows sockets, in no place yet."""
+    return KnownSocket(
+        seed.cookie,
+        seed.namespace,
+        seed.protocol,
+        seed.owner,
+        Quality.EXACT,
+        seed.local_address,
+        seed.local_port,
+        seed.remote_address if seed.remote_port else ANYWHERE,
+        seed.remote_port,
+        seeded=True,
+    )
+
+
+def says_less(event: SocketEvent, owner: Owner | None, known: KnownSocket | None) -> bool:
+    """Tell whether an event only names one of several that share a socket from before.
+
+    Its owner is who of its holders bound it (kinship.py), not who happened to send first.
+    """
+    if known is None or not known.seeded or event.kind is not Kind.SENT:
+        return False
+    return known.by_port and known.owner is not None and not is_same(known.owner, owner)
+
+
+def is_shared(known: KnownSocket, seed: SocketSeed) -> bool:
+    """Tell whether one of those that share a port was told because it has just sent."""
+    both = known.owner is not None and seed.owner is not None
+    return both and known.by_port and not seed.remote_port and not is_same(known.owner, seed.owner)
+
+
+class Seeding:
+    """Which sockets from before may be taken in, and whose they are, `most` at the most."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._released: dict[int, None] | None = {}
+        """Unknown sockets by cookie, in the order of their release; None when the seeds are in."""
+        self._owners: dict[int, Owner] = {}
+
+    def note_release(self, cookie: int) -> None:
+        """Note that a socket which is not known is gone."""
+        if self._released is None:
+            return
+        self._released[cookie] = None
+        if len(self._released) > self._most:
+            del self._released[next(iter(self._released))]
+
+    def admits(self, seed: SocketSeed) -> bool:
+        """Tell whether a seed was not released meanwhile; note whose it is in any case."""
+        if seed.owner is not None and len(self._owners) < self._most:
+            self._owners[seed.cookie] = seed.owner
+        return self._released is None or seed.cookie not in self._released
+
+    def end(self) -> None:
+        """Note no more releases: the seeds are in."""
+        self._released = None
+
+    def owner_of(self, cookie: int) -> Owner | None:
+        """Return whose a socket from before is or was, None where that is not known."""
+        return self._owners.get(cookie)
