@@ -28,6 +28,10 @@ class _Group(msgspec.Struct, eq=False, gc=False):
     flows: int = 0
     qualities: dict[Quality, int] = msgspec.field(default_factory=dict)
 
+    def add(self, delta: FlowDelta, quality: Quality) -> None:
+        self.sum.add(delta)
+        self.qualities[quality] = self.qualities.get(quality, 0) + delta.total_bytes
+
 
 class _Route(msgspec.Struct, gc=False):
     """Where a flow's deltas go in this window for as long as its attribution stays the same."""
@@ -73,9 +77,18 @@ class Aggregator:
             group = route.group
         else:
             group = self._route(flow, route, attribution)
-        group.sum.add(delta)
-        qualities, quality = group.qualities, attribution.quality
-        qualities[quality] = qualities.get(quality, 0) + delta.total_bytes
+        group.add(delta, attribution.quality)
+
+    def ingest_sum(
+        self, flow: FlowKey, delta: FlowDelta, attribution: Attribution, flows: int
+    ) -> None:
+        """Add what several flows moved to the group that they belong to.
+
+        `flow` is one of them, and `flows` is how many were not ingested before in this window.
+        """
+        group = self._find_group(flow, attribution)
+        group.flows += flows
+        group.add(delta, attribution.quality)
 
     def drain(self) -> Iterator[TrafficBody]:
         """End the window and return its bodies: in order of first ingest, the remainder last.

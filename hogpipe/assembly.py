@@ -3,10 +3,12 @@
 import hashlib
 import os
 import time
+from pathlib import Path
 
 import msgspec
 
 from hogpipe.attribution.contract import Resolver
+from hogpipe.attribution.ledger_access import LedgerAccess, NamespaceNames
 from hogpipe.attribution.ledger_resolver import LedgerResolver
 from hogpipe.attribution.resolver import ProcfsResolver
 from hogpipe.capture.live import LiveOptions, LiveSource
@@ -14,16 +16,43 @@ from hogpipe.capture.recorded import read_local_addresses
 from hogpipe.capture.savefile import SavefileSource
 from hogpipe.capture.source import PacketSource
 from hogpipe.config.settings import Settings, SinkChoice
-from hogpipe.errors import ConfigurationError, HogpipeError
+from hogpipe.counting.noted import NotedSockets
+from hogpipe.counting.source import CountingSource
+from hogpipe.errors import ConfigurationError
 from hogpipe.record import make_run_id
+from hogpipe.sinks.blame import describe_bug
 from hogpipe.sinks.protocol import Sink, SinkSettings
-from hogpipe.text import describe_error
 
 _HASHED_BYTES = 1 << 20
 
 
-def make_source(settings: Settings, interval_ns: int) -> PacketSource:
-    """Return the source that `[capture]` describes, not yet opened."""
+def make_source(settings: Settings, interval_ns: int) -> tuple[PacketSource, Resolver]:
+    """Return what `[capture]` describes, and what finds owners as `[attribution]` says.
+
+    Neither is open. Raises ConfigurationError where that makes no sense on this host.
+    """
+    if settings.capture.source != "ebpf":
+        return _make_packet_source(settings, interval_ns), _make_resolver(settings)
+    procfs, noted = settings.attribution.procfs, NotedSockets()
+    source = CountingSource(
+        procfs,
+        noted,
+        interval_ns=interval_ns,
+        dimensions=settings.aggregation.group_by,
+        max_flows=settings.capture.max_flows,
+        command_line=settings.enrichment.command_line,
+    )
+
+    def open_access(procfs: Path) -> LedgerAccess:
+        return LedgerAccess(noted, NamespaceNames(procfs))
+
+    resolver = LedgerResolver(
+        _make_procfs_resolver(settings), procfs, required=True, open_access=open_access
+    )
+    return source, resolver
+
+
+def _make_packet_source(settings: Settings, interval_ns: int) -> PacketSource:
     capture = settings.capture
     if capture.source == "savefile":
         assert capture.path is not None  # load_config sees to it
@@ -45,20 +74,20 @@ def make_source(settings: Settings, interval_ns: int) -> PacketSource:
     )
 
 
-def make_resolver(settings: Settings) -> Resolver:
-    """Return what finds owners as `[attribution]` says; `prepare` opens the ledger.
-
-    Raises ConfigurationError where that makes no sense on this host.
-    """
+def _make_resolver(settings: Settings) -> Resolver:
     choice = settings.attribution
-    resolver = ProcfsResolver(
-        choice.procfs,
-        command_line=settings.enrichment.command_line,
-        socket_table=choice.socket_table,
-    )
+    resolver = _make_procfs_resolver(settings)
     if choice.ledger == "off" or settings.capture.source == "savefile":
         return resolver
     return LedgerResolver(resolver, choice.procfs, required=choice.ledger == "on")
+
+
+def _make_procfs_resolver(settings: Settings) -> ProcfsResolver:
+    return ProcfsResolver(
+        settings.attribution.procfs,
+        command_line=settings.enrichment.command_line,
+        socket_table=settings.attribution.socket_table,
+    )
 
 
 def make_sink(choice: SinkChoice, *, live: bool) -> tuple[Sink, SinkSettings]:
@@ -69,13 +98,14 @@ def make_sink(choice: SinkChoice, *, live: bool) -> tuple[Sink, SinkSettings]:
     settings = choice.settings
     if not live:  # a replay can wait, and its records must not depend on how fast sinks are
         settings = msgspec.structs.replace(settings, when_full="block")
+    name = settings.name or settings.type
     try:
         return choice.type.create(settings), settings
-    except HogpipeError:
-        raise
-    except Exception as error:  # whatever a plugin's factory may raise
-        name = settings.name or settings.type
-        raise ConfigurationError(f"sink {name}: cannot be made: {describe_error(error)}") from error
+    except ConfigurationError as error:
+        problems = [f"sink {name}: {problem}" for problem in error.problems]
+        raise ConfigurationError(problems) from error
+    except (Exception, SystemExit) as error:  # whatever a plugin's factory may raise
+        raise ConfigurationError(f"sink {name}: cannot be made: {describe_bug(error)}") from error
 
 
 def make_run_id_for(settings: Settings) -> str:

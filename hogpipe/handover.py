@@ -1,8 +1,9 @@
 """From the capture thread to the event loop: a bounded queue that never loses a byte.
 
-When the loop is behind, a live source's batches merge into the newest one that waits; a replay,
-which can wait, is made to. Merged batches have a bound of their own: what would make one larger
-moves to the nameless flow, is counted, and is reported as unattributed.
+When the loop is behind, batches merge into the newest one that waits; a source that can wait (a
+replay, or the kernel's tables, which count on) is made to. Merged batches have a bound of their
+own: what would make one larger moves to the nameless flow, is counted, and is reported as
+unattributed.
 """
 
 import asyncio
@@ -11,10 +12,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 
-from hogpipe.model import FlowBatch, FlowDelta, FlowKey
-
-NAMELESS = FlowKey(0, b"", 0, b"", 0, "")
-"""The flow of all bytes whose own flow could not be kept; it has no address and no owner."""
+from hogpipe.model import NAMELESS, FlowBatch, FlowDelta
 
 
 def merge_batches(older: FlowBatch, newer: FlowBatch, max_flows: int) -> None:
@@ -23,6 +21,7 @@ def merge_batches(older: FlowBatch, newer: FlowBatch, max_flows: int) -> None:
     counts.add(newer.counts)
     counts.merged_batches += 1
     older.time_ns = max(older.time_ns, newer.time_ns)
+    older.owned += newer.owned
     flows = older.flows
     for key, delta in newer.flows.items():
         kept = key

@@ -5,11 +5,19 @@ resolution and never a byte.
 """
 
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
 
 OWN_NAMESPACE = 0
 """The network namespace that is captured in; the kernel gives no other one this number."""
+
+
+class Span(NamedTuple):
+    """A window's time, nanoseconds since the epoch; `end_ns` is exclusive."""
+
+    start_ns: int
+    end_ns: int
 
 
 class FlowKey(msgspec.Struct, frozen=True, gc=False):
@@ -28,6 +36,10 @@ class FlowKey(msgspec.Struct, frozen=True, gc=False):
     remote_port: int
     interface: str
     namespace: int | None = OWN_NAMESPACE
+
+
+NAMELESS = FlowKey(0, b"", 0, b"", 0, "")
+"""The flow of all bytes whose own flow could not be kept; it has no address."""
 
 
 class FlowDelta(msgspec.Struct, gc=False):
@@ -113,15 +125,6 @@ class CaptureCounts(msgspec.Struct):
         self.overflowed.add(other.overflowed)
 
 
-class FlowBatch(msgspec.Struct):
-    """What a capture saw since its last batch."""
-
-    flows: dict[FlowKey, FlowDelta] = msgspec.field(default_factory=dict)
-    counts: CaptureCounts = msgspec.field(default_factory=CaptureCounts)
-    time_ns: int = 0
-    """When the newest packet passed, nanoseconds since the epoch."""
-
-
 class Process(msgspec.Struct, frozen=True):
     """A process, identified by (pid, start). Strings are valid UTF-8; absent is None."""
 
@@ -177,3 +180,30 @@ class Attribution(msgspec.Struct, frozen=True):
 
 
 UNATTRIBUTED = Attribution(Quality.NONE)
+
+
+class OwnedFlow(msgspec.Struct, gc=False):
+    """What flows moved for an owner that was known when they were counted."""
+
+    flow: FlowKey
+    """One of them; all are alike in what records are told apart by."""
+    delta: FlowDelta
+    attribution: Attribution
+    flows: int = 1
+    """How many of them were not told of before in this window."""
+
+
+class FlowBatch(msgspec.Struct):
+    """What a capture saw since its last batch."""
+
+    flows: dict[FlowKey, FlowDelta] = msgspec.field(default_factory=dict)
+    """Those whose owners are to be looked up."""
+    counts: CaptureCounts = msgspec.field(default_factory=CaptureCounts)
+    time_ns: int = 0
+    """When the newest packet passed, nanoseconds since the epoch."""
+    owned: list[OwnedFlow] = msgspec.field(default_factory=list)
+    """The others."""
+    ends: Span | None = None
+    """The window that this batch is the last of, from a source that keeps the windows."""
+    last: bool = False
+    """Whether such a source ends with this batch."""

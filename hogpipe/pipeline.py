@@ -15,10 +15,11 @@ from itertools import islice
 
 from hogpipe import stats
 from hogpipe.aggregation import Aggregator
-from hogpipe.assembly import make_resolver, make_run_id_for, make_sink, make_source
+from hogpipe.assembly import make_run_id_for, make_sink, make_source
 from hogpipe.attribution.attributor import Attributor
 from hogpipe.attribution.contract import AttributionCounts
 from hogpipe.config.settings import Settings
+from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.handover import HandOver
 from hogpipe.model import (
     UNATTRIBUTED,
@@ -27,16 +28,16 @@ from hogpipe.model import (
     FlowBatch,
     FlowDelta,
     FlowKey,
+    Span,
 )
 from hogpipe.record import Record, RecordStamper, StatsBody
 from hogpipe.selectors import parse_selector
-from hogpipe.sinks.dispatch import Dispatcher
 from hogpipe.summary import Summary
 from hogpipe.usage import UsageMeter
-from hogpipe.windows import ClockWindows, PacketWindows, Span
+from hogpipe.windows import ClockWindows, PacketWindows
 
 # A stop must not take two seconds: so long for a last look-up, and so long for the sinks, which
-# then get a little for closing (sinks/lane.py).
+# then get a little for closing (delivery/lane.py).
 _SETTLE_SECONDS = 0.3
 _DRAIN_SECONDS = 1.0
 # Flows that are taken in, and records that are built, in one go, without a turn for the rest of the
@@ -57,13 +58,12 @@ class Pipeline:
         self._capture_thread = ThreadPoolExecutor(1, "capture")
         self._lookup_thread = ThreadPoolExecutor(1, "lookup")
         self._packet_time_ns = 0
-        self._source = make_source(settings, self._interval_ns)
+        self._source, self._resolver = make_source(settings, self._interval_ns)
         self._aggregator = Aggregator(
             settings.aggregation.group_by,
             [parse_selector(text) for text in settings.aggregation.only],
             settings.aggregation.max_records,
         )
-        self._resolver = make_resolver(settings)
         self._attributor = Attributor(
             self._resolver,
             self._lookup_thread,
@@ -93,9 +93,14 @@ class Pipeline:
         in_thread = asyncio.get_running_loop().run_in_executor
         try:
             await self._dispatcher.open()
-            if self._source.live:
+            if self._source.keeps_windows:
+                # What was there before is read when it counts, so that nothing falls between.
+                await in_thread(self._capture_thread, self._source.open)
                 await self._attributor.prepare()
-            await in_thread(self._capture_thread, self._source.open)
+            else:
+                if self._source.live:
+                    await self._attributor.prepare()
+                await in_thread(self._capture_thread, self._source.open)
         except BaseException:
             await self._dispatcher.drain(0)
             await asyncio.shield(in_thread(self._capture_thread, self._source.close))
@@ -109,7 +114,8 @@ class Pipeline:
         Raises CaptureError, after everything captured was told, where the source broke off.
         """
         started = time.monotonic()
-        handover = self._handover = HandOver(merge=self._source.live)
+        can_wait = self._source.keeps_windows or not self._source.live
+        handover = self._handover = HandOver(merge=not can_wait)
         capture = asyncio.get_running_loop().run_in_executor(
             self._capture_thread, self._capture, handover
         )
@@ -117,9 +123,7 @@ class Pipeline:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._dispatcher.run())
                 try:
-                    await (self._account_live if self._source.live else self._account_replay)(
-                        handover
-                    )
+                    await self._account(handover)
                     await self._deliver()
                 finally:
                     self.summary.undelivered = await self._dispatcher.drain(_DRAIN_SECONDS)
@@ -151,6 +155,14 @@ class Pipeline:
         finally:
             handover.end()
 
+    async def _account(self, handover: HandOver) -> None:
+        if self._source.keeps_windows:
+            await self._account_counted(handover)
+        elif self._source.live:
+            await self._account_live(handover)
+        else:
+            await self._account_replay(handover)
+
     async def _account_live(self, handover: HandOver) -> None:
         windows = ClockWindows(self._interval_ns, time.time_ns())
         ended = asyncio.Event()
@@ -172,6 +184,18 @@ class Pipeline:
             except TimeoutError:
                 await self._publish(windows.close(time.time_ns()))
 
+    async def _account_counted(self, handover: HandOver) -> None:
+        async with asyncio.TaskGroup() as group:
+            lookups = group.create_task(self._attributor.run())
+            async for batch in handover:
+                await self._ingest(batch)
+                if batch.last:
+                    lookups.cancel()
+                    await self._attributor.settle(_SETTLE_SECONDS)
+                if batch.ends is not None:
+                    await self._publish(batch.ends)
+            lookups.cancel()
+
     async def _account_replay(self, handover: HandOver) -> None:
         windows = PacketWindows(self._interval_ns)
         async for batch in handover:
@@ -188,6 +212,10 @@ class Pipeline:
         flows = iter(batch.flows.items())
         while part := dict(islice(flows, _SLICE)):
             self._attributor.ingest(part)
+            await asyncio.sleep(0)
+        for start in range(0, len(batch.owned), _SLICE):
+            for one in batch.owned[start : start + _SLICE]:
+                self._aggregator.ingest_sum(one.flow, one.delta, one.attribution, one.flows)
             await asyncio.sleep(0)
 
     async def _publish(self, span: Span) -> None:

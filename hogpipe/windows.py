@@ -3,17 +3,10 @@
 Windows begin at multiples of the interval, so that those of several hosts line up.
 """
 
-from typing import NamedTuple
+from hogpipe.model import Span
 
 _NANOSECONDS = 1_000_000_000
 _SLACK_NS = 10_000_000  # a timer may fire a little before the wall clock says so
-
-
-class Span(NamedTuple):
-    """A window's time; `end_ns` is exclusive."""
-
-    start_ns: int
-    end_ns: int
 
 
 class ClockWindows:

@@ -115,6 +115,16 @@ def test_a_process_is_told_once_however_many_flows_it_has() -> None:
     }
 
 
+def test_sums_of_several_flows_add_to_those_of_single_ones() -> None:
+    aggregator = Aggregator(["process"], [], 100)
+    aggregator.ingest(make_flow(1), sent(10), exact(NGINX))
+    aggregator.ingest_sum(make_flow(2), sent(300), exact(NGINX), 3)
+    body = drain_one(aggregator)
+    assert body["network"]["flows"] == 4
+    assert body["network"]["io"]["transmit"]["bytes"] == 310
+    assert body["attribution"] == {"exact": 310}
+
+
 def test_a_pid_that_was_used_again_is_another_process() -> None:
     aggregator = Aggregator(["process"], [], 10)
     aggregator.ingest(make_flow(1), sent(1), exact(NGINX))

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hogpipe.handover import HandOver, merge_batches
-from hogpipe.model import CaptureCounts, FlowBatch, FlowDelta, FlowKey, Tally
+from hogpipe.model import (
+    UNATTRIBUTED,
+    CaptureCounts,
+    FlowBatch,
+    FlowDelta,
+    FlowKey,
+    OwnedFlow,
+    Tally,
+)
 
 
 def flow(number: int) -> FlowKey:
@@ -19,6 +27,13 @@ def batch(*numbers: int, size: int = 100) -> FlowBatch:
     flows = {flow(number): FlowDelta(size, 1, 0, 0) for number in numbers}
     counts = CaptureCounts(captured=Tally(len(flows), size * len(flows)))
     return FlowBatch(flows, counts, time_ns=max(numbers, default=0))
+
+
+def test_merged_batches_keep_what_has_an_owner() -> None:
+    owned = [OwnedFlow(flow(at), FlowDelta(at, 1, 0, 0), UNATTRIBUTED) for at in (1, 2)]
+    older, newer = FlowBatch(owned=owned[:1]), FlowBatch(owned=owned[1:])
+    merge_batches(older, newer, 1)
+    assert older.owned == owned
 
 
 def bytes_of(batches: list[FlowBatch]) -> int:

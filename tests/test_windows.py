@@ -1,7 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hogpipe.windows import ClockWindows, PacketWindows, Span
+from hogpipe.model import Span
+from hogpipe.windows import ClockWindows, PacketWindows
 
 SECOND = 1_000_000_000
 

@@ -1,8 +1,9 @@
-"""The BPF object and its loader: what the kernel tells of sockets at the time it happens.
+"""The BPF object and its loader: what the kernel tells of sockets, and counts at them.
 
-`hogpipe.bpf.c` is compiled when the package is built (hatch_build.py) and lies beside its source;
+`hogpipe.bpf.c`, with what it includes, is compiled when the package is built (hatch_build.py);
 `libbpf.py` calls the distribution's libbpf, `loader.py` loads and attaches, `cgroup_tree.py` finds
-where to. What the events mean is `hogpipe.ledger`'s.
+where to, `traffic.py` and `entries.py` read what was counted. What events mean is known to
+`hogpipe.ledger`.
 """
 
 from pathlib import Path

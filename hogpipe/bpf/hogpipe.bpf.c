@@ -1,54 +1,17 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 /*
- * Who made, bound, connected and released which socket, told by the kernel at the time it happens;
- * and, for the `ebpf` source only, which bytes pass at which socket.
+ * The ledger's programs: who made, bound, connected and released which socket, told by the kernel at
+ * the time it happens. Those of the `ebpf` source, which count, are in counting.bpf.h.
  *
  * Nothing here changes what a socket may do: every program returns 1, allowed. Only hooks of control
- * groups are used, which are part of the kernel's stable interface to programs (UAPI), and only the
- * UAPI's headers. The helpers are declared here, so that clang and those headers are enough to build.
+ * groups are used, which are part of the kernel's stable interface to programs (UAPI).
  *
  * What is known of a socket is kept in its own storage, which the kernel frees with it: there is no
  * table that could be full. BPF_F_CLONE gives an accepted socket a copy of what its listener had.
  *
- * The shapes of `struct event`, `struct traffic_key` and `struct traffic` are mirrored in
- * hogpipe/ledger/events.py and hogpipe/bpf/traffic.py.
+ * The shape of `struct event` is mirrored in hogpipe/ledger/events.py.
  */
-#include <linux/bpf.h>
-
-#define SEC(name) __attribute__((section(name), used))
-#define INLINE static inline __attribute__((always_inline))
-#define __uint(name, value) int(*name)[value]
-#define __type(name, value) typeof(value) *name
-#define __array(name, value) typeof(value) *name[]
-
-#define AF_INET 2
-#define AF_INET6 10
-#define IPPROTO_ICMP 1
-#define IPPROTO_TCP 6
-#define IPPROTO_UDP 17
-#define IPPROTO_ICMPV6 58
-#define IPPROTO_UDPLITE 136
-
-static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
-static long (*bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) =
-	(void *)BPF_FUNC_map_update_elem;
-static __u64 (*bpf_get_current_pid_tgid)(void) = (void *)BPF_FUNC_get_current_pid_tgid;
-static __u64 (*bpf_get_current_uid_gid)(void) = (void *)BPF_FUNC_get_current_uid_gid;
-static long (*bpf_get_current_comm)(void *to, __u32 size) = (void *)BPF_FUNC_get_current_comm;
-static __u64 (*bpf_get_current_cgroup_id)(void) = (void *)BPF_FUNC_get_current_cgroup_id;
-static __u64 (*bpf_get_socket_cookie)(void *ctx) = (void *)BPF_FUNC_get_socket_cookie;
-static __u64 (*bpf_get_netns_cookie)(void *ctx) = (void *)BPF_FUNC_get_netns_cookie;
-static __u64 (*bpf_ktime_get_boot_ns)(void) = (void *)BPF_FUNC_ktime_get_boot_ns;
-static void *(*bpf_sk_storage_get)(void *map, void *sk, void *value, __u64 flags) =
-	(void *)BPF_FUNC_sk_storage_get;
-static void *(*bpf_ringbuf_reserve)(void *ring, __u64 size, __u64 flags) =
-	(void *)BPF_FUNC_ringbuf_reserve;
-static void (*bpf_ringbuf_submit)(void *data, __u64 flags) = (void *)BPF_FUNC_ringbuf_submit;
-static struct bpf_sock *(*bpf_sk_fullsock)(struct bpf_sock *sk) = (void *)BPF_FUNC_sk_fullsock;
-static long (*bpf_skb_load_bytes)(const void *skb, __u32 offset, void *to, __u32 size) =
-	(void *)BPF_FUNC_skb_load_bytes;
-static long (*bpf_probe_read_kernel)(void *to, __u32 size, const void *from) =
-	(void *)BPF_FUNC_probe_read_kernel;
+#include "common.bpf.h"
 
 /* What a socket is known by, in its storage. */
 struct socket_note {
@@ -83,57 +46,12 @@ struct event {
 	char comm[16];
 };
 
-/* Events, sockets, packets, bytes. */
-enum loss { EVENTS_LOST, NOTES_LOST, TRAFFIC_OVERFLOWED, TRAFFIC_LOST, LOSSES };
-
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
 	__type(key, int);
 	__type(value, struct socket_note);
 } sockets SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 22);
-} events SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, LOSSES);
-	__type(key, __u32);
-	__type(value, __u64);
-} losses SEC(".maps");
-
-INLINE void count_loss(__u32 which, __u64 by)
-{
-	__u64 *count = bpf_map_lookup_elem(&losses, &which);
-
-	if (count)
-		__sync_fetch_and_add(count, by);
-}
-
-/* An address of IPv6, word by word: a context may not be read otherwise. */
-#define COPY_WORDS(to, from)          \
-	do {                          \
-		(to)[0] = (from)[0];  \
-		(to)[1] = (from)[1];  \
-		(to)[2] = (from)[2];  \
-		(to)[3] = (from)[3];  \
-	} while (0)
-
-INLINE __u16 swap16(__u16 value)
-{
-	return __builtin_bswap16(value);
-}
-
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define ntohs(value) swap16(value)
-#define ntohl(value) __builtin_bswap32(value)
-#else
-#define ntohs(value) (value)
-#define ntohl(value) (value)
-#endif
 
 /* Note the running process as the owner. Only for hooks that run in the caller's own context. */
 INLINE void note_owner(struct socket_note *note)
@@ -181,8 +99,6 @@ INLINE int has_ports(__u32 protocol)
 	return protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE || protocol == IPPROTO_ICMP ||
 	       protocol == IPPROTO_ICMPV6;
 }
-
-/* --- the ledger: hooks of socket time ------------------------------------------------------- */
 
 INLINE struct socket_note *note_caller(struct bpf_sock *ctx)
 {
@@ -397,17 +313,24 @@ int on_tcp(struct bpf_sock_ops *ctx)
 
 /*
  * Who lets go of an accepted socket last is who served it. Where that is the owner of the listening
- * socket, nothing new is known.
+ * socket, nothing new is known. Of a socket from before us the end is told, whatever it was: what is
+ * known of it comes from elsewhere, and nothing else tells that it is gone.
  */
 INLINE struct event *begin_release(struct bpf_sock *ctx)
 {
 	struct socket_note *note = NOTE_OF(ctx, 0);
+	struct socket_note before = {};
 	__u32 pid = bpf_get_current_pid_tgid() >> 32;
 	struct event *event;
 
-	if (!note || !note->told_end || (note->accepted && note->pid == pid))
-		return 0;
-	event = begin(note, bpf_get_socket_cookie(ctx), RELEASED, ctx->protocol);
+	if (note) {
+		if (!note->told_end || (note->accepted && note->pid == pid))
+			return 0;
+		event = begin(note, bpf_get_socket_cookie(ctx), RELEASED, ctx->protocol);
+	} else {
+		before.netns = bpf_get_netns_cookie(ctx);
+		event = begin(&before, bpf_get_socket_cookie(ctx), RELEASED, ctx->protocol);
+	}
 	if (!event)
 		return 0;
 	event->cgroup = bpf_get_current_cgroup_id();
@@ -458,179 +381,6 @@ int on_release_with_port(struct bpf_sock *ctx)
 	return 1;
 }
 
-/* --- the `ebpf` source: hooks of each packet --------------------------------------------------- */
-
-#define EXTENSIONS 6 /* headers of IPv6 between its own and the transport's that are looked at */
-
-struct traffic_key {
-	__u64 cookie;
-	__u32 local[4];
-	__u32 remote[4];
-	__u16 local_port; /* of ICMP echoes: the identifier, on both sides */
-	__u16 remote_port;
-	__u8 protocol;
-	__u8 family;
-	__u8 padding[2];
-};
-
-struct traffic {
-	__u64 transmit_bytes;
-	__u64 transmit_packets;
-	__u64 receive_bytes;
-	__u64 receive_packets;
-	__u64 netns;
-	__u64 cgroup;
-	__u32 pid; /* 0: a socket from before us, or the kernel's */
-	__u32 uid;
-	char comm[16];
-};
-
-/*
- * Two tables take turns: while the one fills, the other is emptied. Putting one into `active` waits
- * until no program still uses the other, so no packet is counted in a table that is being emptied.
- */
-struct traffic_table {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1 << 16);
-	__type(key, struct traffic_key);
-	__type(value, struct traffic);
-} traffic_one SEC(".maps"), traffic_two SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__array(values, struct traffic_table);
-} active SEC(".maps") = { .values = { &traffic_one } };
-
-/* What found its table full, by process. Only ever grows: it is read, and not emptied. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1 << 14);
-	__type(key, __u32);
-	__type(value, struct traffic);
-} overflow SEC(".maps");
-
-/* Read the ends of a packet; sent ones have the local end first. Returns 0 where it is no IP. */
-INLINE int read_ends(struct __sk_buff *skb, struct traffic_key *key, int sent)
-{
-	__u8 head[40];
-	__u32 offset;
-	__u16 ports[2] = {};
-	__u8 next;
-
-	if (bpf_skb_load_bytes(skb, 0, head, 20))
-		return 0;
-	if (head[0] >> 4 == 4) {
-		offset = (head[0] & 15) * 4;
-		next = head[9];
-		key->family = AF_INET;
-		__builtin_memcpy(sent ? key->local : key->remote, head + 12, 4);
-		__builtin_memcpy(sent ? key->remote : key->local, head + 16, 4);
-	} else {
-		if (bpf_skb_load_bytes(skb, 0, head, 40))
-			return 0;
-		offset = 40;
-		next = head[6];
-		key->family = AF_INET6;
-		__builtin_memcpy(sent ? key->local : key->remote, head + 8, 16);
-		__builtin_memcpy(sent ? key->remote : key->local, head + 24, 16);
-#pragma unroll
-		for (int i = 0; i < EXTENSIONS; i++) {
-			__u8 extension[2];
-
-			if (next != 0 && next != 43 && next != 44 && next != 60)
-				break;
-			if (bpf_skb_load_bytes(skb, offset, extension, 2))
-				break;
-			offset += next == 44 ? 8 : (extension[1] + 1) * 8;
-			next = extension[0];
-		}
-	}
-	key->protocol = next;
-	if (next == IPPROTO_TCP || next == IPPROTO_UDP || next == IPPROTO_UDPLITE || next == 132) {
-		if (!bpf_skb_load_bytes(skb, offset, ports, 4)) {
-			key->local_port = ntohs(ports[sent ? 0 : 1]);
-			key->remote_port = ntohs(ports[sent ? 1 : 0]);
-		}
-	} else if (next == IPPROTO_ICMP || next == IPPROTO_ICMPV6) {
-		__u8 echo[6];
-
-		if (!bpf_skb_load_bytes(skb, offset, echo, 6) &&
-		    (next == IPPROTO_ICMP ? (echo[0] == 0 || echo[0] == 8)
-					  : (echo[0] == 128 || echo[0] == 129)))
-			key->local_port = key->remote_port = echo[4] << 8 | echo[5];
-	}
-	return 1;
-}
-
-INLINE void add(struct traffic *traffic, __u64 length, int sent)
-{
-	__sync_fetch_and_add(sent ? &traffic->transmit_bytes : &traffic->receive_bytes, length);
-	__sync_fetch_and_add(sent ? &traffic->transmit_packets : &traffic->receive_packets, 1);
-}
-
-INLINE struct traffic *find(void *table, const void *key, struct socket_note *note)
-{
-	struct traffic *traffic = bpf_map_lookup_elem(table, key);
-	struct traffic fresh = {};
-
-	if (traffic)
-		return traffic;
-	if (note) {
-		fresh.netns = note->netns;
-		fresh.cgroup = note->cgroup;
-		fresh.pid = note->pid;
-		fresh.uid = note->uid;
-		__builtin_memcpy(fresh.comm, note->comm, sizeof(fresh.comm));
-	}
-	bpf_map_update_elem(table, key, &fresh, BPF_NOEXIST);
-	return bpf_map_lookup_elem(table, key);
-}
-
-INLINE int count(struct __sk_buff *skb, int sent)
-{
-	struct traffic_key key = {};
-	struct socket_note *note = 0;
-	struct traffic *traffic;
-	struct bpf_sock *sk = skb->sk;
-	__u32 first = 0;
-	void *table;
-
-	if (!read_ends(skb, &key, sent))
-		return 1;
-	key.cookie = bpf_get_socket_cookie(skb);
-	if (sk)
-		sk = bpf_sk_fullsock(sk);
-	if (sk)
-		note = NOTE_OF(sk, 0);
-	table = bpf_map_lookup_elem(&active, &first);
-	if (!table)
-		return 1;
-	traffic = find(table, &key, note);
-	if (!traffic) {
-		__u32 pid = note ? note->pid : 0;
-
-		count_loss(TRAFFIC_OVERFLOWED, 1);
-		traffic = find(&overflow, &pid, note);
-	}
-	if (traffic)
-		add(traffic, skb->len, sent);
-	else
-		count_loss(TRAFFIC_LOST, skb->len);
-	return 1;
-}
-
-SEC("cgroup_skb/ingress")
-int on_receive(struct __sk_buff *skb)
-{
-	return count(skb, 0);
-}
-
-SEC("cgroup_skb/egress")
-int on_transmit(struct __sk_buff *skb)
-{
-	return count(skb, 1);
-}
+#include "counting.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hogpipe.bpf.libbpf import load_library
-from hogpipe.bpf.obstacles import BpfUnavailableError, Obstacle
+from hogpipe.bpf.obstacles import KERNEL_NEEDED, BpfUnavailableError, Obstacle
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +111,8 @@ class AttachedPrograms:
             )
         raise BpfUnavailableError(
             Obstacle.KERNEL,
-            f"eBPF: this kernel refuses the programs of {path.name} ({_reason(code)}); Linux 5.15 "
-            "is needed; the verifier's reasons are in the log at level debug",
+            f"eBPF: this kernel refuses the programs of {path.name} ({_reason(code)}); "
+            f"{KERNEL_NEEDED}; the verifier's reasons are in the log at level debug",
         )
 
     def _attach(self, programs: Sequence[str], cgroup_root: Path) -> None:
@@ -155,6 +155,29 @@ class AttachedPrograms:
         raise BpfUnavailableError(
             Obstacle.KERNEL, f"eBPF: {name} cannot be attached at {cgroup_root} ({_reason(code)})"
         )
+
+
+def attach_first(
+    path: Path,
+    choices: Sequence[Sequence[str]],
+    cgroup_root: Path,
+    *,
+    tables: Mapping[str, int] | None = None,
+) -> AttachedPrograms:
+    """Attach the first of these sets of programs that the kernel does not refuse.
+
+    The arguments are else those of `AttachedPrograms`. Raises BpfUnavailableError, of the last one
+    if the kernel refuses all.
+    """
+    *better, last = choices
+    for programs in better:
+        try:
+            return AttachedPrograms(path, programs, cgroup_root, tables=tables)
+        except BpfUnavailableError as error:
+            if error.obstacle is not Obstacle.KERNEL:
+                raise
+            log.debug("without %s: %s", ", ".join({*programs} - {*last}), error)
+    return AttachedPrograms(path, last, cgroup_root, tables=tables)
 
 
 def parse_effective(status: bytes) -> int | None:

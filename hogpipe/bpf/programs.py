@@ -1,12 +1,15 @@
 """Which programs of the object are attached for what.
 
 The ledger's run when a socket is made, bound, connected or released, and never for a packet. Those
-that count are there only for the `ebpf` source.
+of the `ebpf` source note owners at the same places, tell nothing of single sockets, and count each
+packet. Each set has its own tables, and those of the other are not made.
 """
 
+from collections.abc import Mapping, Sequence
+
 from hogpipe.bpf import object_path
-from hogpipe.bpf.cgroup_tree import find_cgroup_root
-from hogpipe.bpf.loader import AttachedPrograms
+from hogpipe.bpf.cgroup_tree import CgroupTree
+from hogpipe.bpf.loader import AttachedPrograms, attach_first
 from hogpipe.bpf.obstacles import BpfUnavailableError, Obstacle
 
 _OF_SOCKETS = (
@@ -20,18 +23,61 @@ _OF_SOCKETS = (
     "on_tcp",
 )
 _RELEASE_WITH_PORT, _RELEASE = "on_release_with_port", "on_release"
-_OF_PACKETS = ("on_receive", "on_transmit")
-_TRAFFIC_TABLES = ("traffic_one", "traffic_two")
-_ONLY_FOR_PACKETS = (*_TRAFFIC_TABLES, "active", "overflow")
+_COUNTING = (
+    "note_create",
+    "note_bind4",
+    "note_bind6",
+    "note_connect4",
+    "note_connect6",
+    "note_send4",
+    "note_send6",
+    "note_tcp",
+    "note_release",
+    "on_receive",
+    "on_transmit",
+)
+_ONLY_FOR_LEDGER = ("sockets",)
+_FLOW_TABLES = ("connections_one", "connections_two", "exchanges_one", "exchanges_two")
+_OVERFLOW_TABLES = ("overflow_one", "overflow_two")
+_ONLY_FOR_COUNTING = (
+    *_FLOW_TABLES,
+    *_OVERFLOW_TABLES,
+    "holders",
+    "processes",
+    "released",
+    "turn",
+    "barrier_content",
+    "barrier",
+)
 
 
-def attach_programs(*, ring_bytes: int = 1 << 22, traffic_entries: int = 0) -> AttachedPrograms:
-    """Attach the ledger's programs, and those that count if there are to be `traffic_entries`.
+def attach_programs(*, ring_bytes: int = 1 << 22) -> AttachedPrograms:
+    """Attach the ledger's programs.
 
     Where the kernel permits it, with the one that tells the port of a released socket, without
     which a UDP socket that connected without a bind is never told by its port. Raises
     BpfUnavailableError, with nothing left attached.
     """
+    tables = {"events": ring_bytes} | dict.fromkeys(_ONLY_FOR_COUNTING, 0)
+    releases = (_RELEASE_WITH_PORT, _RELEASE)
+    return _attach([(*_OF_SOCKETS, release) for release in releases], tables)
+
+
+def attach_counting_programs(
+    *, max_flows: int = 1 << 16, max_processes: int = 1 << 12, ring_bytes: int = 1 << 18
+) -> AttachedPrograms:
+    """Attach the programs that count, with tables for `max_flows` connections and as many others.
+
+    What finds no place in them is counted for `max_processes` processes. Raises
+    BpfUnavailableError, with nothing left attached.
+    """
+    tables = dict.fromkeys((*_FLOW_TABLES, "released"), max_flows)
+    tables |= dict.fromkeys(_OVERFLOW_TABLES, max_processes)
+    tables |= {"events": ring_bytes} | dict.fromkeys(_ONLY_FOR_LEDGER, 0)
+    return _attach([_COUNTING], tables)
+
+
+def _attach(choices: Sequence[Sequence[str]], tables: Mapping[str, int]) -> AttachedPrograms:
     path = object_path()
     if path is None:
         raise BpfUnavailableError(
@@ -39,20 +85,11 @@ def attach_programs(*, ring_bytes: int = 1 << 22, traffic_entries: int = 0) -> A
             "eBPF: this hogpipe was built without clang and has no BPF object; install clang and "
             "the kernel's headers for programs (Debian: clang, linux-libc-dev), then hogpipe anew",
         )
-    root = find_cgroup_root()
-    names: tuple[str, ...] = _OF_SOCKETS
-    tables = {"events": ring_bytes}
-    if traffic_entries:
-        names += _OF_PACKETS
-        tables |= dict.fromkeys(_TRAFFIC_TABLES, traffic_entries)
-    else:
-        tables |= dict.fromkeys(_ONLY_FOR_PACKETS, 0)
+    tree = CgroupTree()
     try:
-        return AttachedPrograms(path, (*names, _RELEASE_WITH_PORT), root, tables=tables)
-    except BpfUnavailableError as error:
-        if error.obstacle is not Obstacle.KERNEL:
-            raise
-    return AttachedPrograms(path, (*names, _RELEASE), root, tables=tables)
+        return attach_first(path, choices, tree.root, tables=tables)
+    finally:
+        tree.close()
 
 
 def sees_ports_late(programs: AttachedPrograms) -> bool:

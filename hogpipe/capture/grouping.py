@@ -1,4 +1,4 @@
-"""Sums of many packets by their wire key."""
+"""Sums of many packets by their wire key, and the order of rows that sums are made in."""
 
 from functools import reduce
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from hogpipe.capture.bulk_packet import PacketColumns
 # Odd numbers without a pattern (fractional parts of square roots of primes, as in SHA-512).
 _FACTORS = np.array(
     [0x6A09E667F3BCC909, 0xBB67AE8584CAA73B, 0x3C6EF372FE94F82B, 0xA54FF53A5F1D36F1,
-     0x510E527FADE682D1], np.uint64
+     0x510E527FADE682D1, 0x9B05688C2B3E6C1F, 0x1F83D9ABFB41BD6B, 0x5BE0CD19137E2179], np.uint64
 )  # fmt: skip
 _HALF = np.uint64(32)
 
@@ -30,7 +30,7 @@ def sum_by_key(columns: PacketColumns) -> Sums:
     if not len(columns.frame):
         return Sums([], [], [], [])
     words = columns.keys.view(np.uint64).reshape(len(columns.keys), -1)
-    order, bounds = _order_by_key(words)
+    order, bounds = order_by_key(words)
     starts = bounds[:-1]
     packets = bounds[1:] - starts
     totals = np.add.reduceat(columns.lengths[order], starts)
@@ -45,13 +45,18 @@ def sum_by_key(columns: PacketColumns) -> Sums:
     )
 
 
-def _order_by_key(keys: NDArray[np.uint64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def hash_rows(rows: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return a hash of each row, of eight columns at the most."""
+    return (rows ^ rows >> _HALF) @ _FACTORS[: rows.shape[1]]
+
+
+def order_by_key(keys: NDArray[np.uint64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return an order of the rows that brings equal ones together, and the bounds of their runs.
 
     Sorts by a hash, and checks with the keys themselves; where two keys have the same hash, which
     chance will not bring about and malice might, sorts by the keys.
     """
-    hashes = (keys ^ keys >> _HALF) @ _FACTORS
+    hashes = hash_rows(keys)
     order = hashes.argsort()
     bounds = _find_bounds(keys.take(order, axis=0))
     hashes = hashes[order]

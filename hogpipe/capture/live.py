@@ -46,6 +46,7 @@ class LiveSource:
     """The frames of this host's interfaces, as they pass."""
 
     live = True
+    keeps_windows = False
 
     def __init__(self, options: LiveOptions) -> None:
         self._options = options

@@ -30,6 +30,7 @@ class SavefileSource:
     """
 
     live = False
+    keeps_windows = False
 
     def __init__(
         self, path: Path, *, expression: str, local: LocalAddresses, interval_ns: int

@@ -11,6 +11,8 @@ class PacketSource(Protocol):
 
     live: bool
     """Whether time passes by the clock; otherwise it passes with the packets."""
+    keeps_windows: bool
+    """Whether its batches tell where windows end: it can wait then, for it is not what counts."""
 
     def open(self) -> None:
         """Acquire what capturing needs.

@@ -5,6 +5,7 @@ nothing is kept open, and no privilege is needed.
 """
 
 import itertools
+import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,22 +13,24 @@ from pathlib import Path
 from hogpipe.attribution.table_reader import find_problem
 from hogpipe.capture.interfaces import ANY
 from hogpipe.capture.pcap import check_filter
-from hogpipe.config.report import Place, Report, quote
+from hogpipe.config.report import Place, Report, quote, write_place
 from hogpipe.config.settings import (
     AggregationSettings,
     AttributionSettings,
     CaptureSettings,
     PluginSettings,
+    Settings,
 )
 from hogpipe.selectors import parse_selector
 from hogpipe.sinks.protocol import SinkSettings
+
+# What says how packets are captured, where none are.
+_OF_PACKETS = ("interfaces", "filter", "snaplen", "buffer_mib", "promiscuous")
 
 
 def check_capture(capture: CaptureSettings, report: Report) -> None:
     """Check the source with what it needs, and the filter."""
     source, path = ("capture", "source"), ("capture", "path")
-    if capture.source == "ebpf":
-        _report_unavailable(source, "ebpf", 'use "pcap"', report)
     if capture.source != "savefile":
         if capture.path is not None and not report.is_wrong(source):
             report.add(path, 'only for source "savefile"')
@@ -40,6 +43,20 @@ def check_capture(capture: CaptureSettings, report: Report) -> None:
     if capture.source != "ebpf" and (problem := check_filter(capture.filter, capture.snaplen)):
         text = f"libpcap refuses {quote(capture.filter)}: {problem}"
         report.add(("capture", "filter"), text, discreet="libpcap refuses it")
+
+
+def find_without_effect(settings: Settings, *, changed: bool) -> list[str]:
+    """Return the keys that have no effect with this source; or those only that were `changed`."""
+    keys = [("capture", "max_flows")]
+    if settings.capture.source == "ebpf":
+        keys = [*(("capture", name) for name in _OF_PACKETS), ("attribution", "ledger")]
+    default = Settings()
+    return [
+        write_place((table, key))
+        for table, key in keys
+        if not changed
+        or getattr(getattr(settings, table), key) != getattr(getattr(default, table), key)
+    ]
 
 
 def check_attribution(attribution: AttributionSettings, report: Report) -> None:
@@ -87,8 +104,9 @@ def check_plugin_paths(plugins: PluginSettings, report: Report) -> list[Path]:
 
 
 def check_sinks(sinks: Sequence[SinkSettings | None], report: Report) -> None:
-    """Check the names and waits of all sinks; None stands for one that says too little."""
+    """Check names, waits and spools of all sinks; None stands for one that says too little."""
     first_of: dict[str, int] = {}
+    _check_spools(sinks, report)
     for index, sink in enumerate(sinks):
         if sink is None:
             continue
@@ -103,6 +121,34 @@ def check_sinks(sinks: Sequence[SinkSettings | None], report: Report) -> None:
             report.add((*at, "name"), f"already the name of sinks[{first_of[sink.name]}]")
         else:
             first_of[sink.name] = index
+
+
+def _check_spools(sinks: Sequence[SinkSettings | None], report: Report) -> None:
+    first_of: dict[Path, int] = {}
+    default = SinkSettings(type="").spool_mib
+    for index, sink in enumerate(sinks):
+        if sink is None:
+            continue
+        at = ("sinks", index, "spool")
+        if sink.spool is None:
+            if sink.spool_mib != default and not report.is_wrong(at):
+                report.add(("sinks", index, "spool_mib"), "only with spool")
+            continue
+        folder = sink.spool.resolve()
+        if folder in first_of:
+            text = f"already the spool of sinks[{first_of[folder]}]; each needs its own folder"
+            report.add(at, text)
+        elif problem := _find_folder_problem(folder):
+            _report_path(sink.spool, at, problem, report)
+        first_of.setdefault(folder, index)
+
+
+def _find_folder_problem(folder: Path) -> str | None:
+    """Return why `folder` cannot be used or made, if so."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        return "not a folder" if there == folder else f"{there} is not a folder"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"{there} may not be written to"
 
 
 def choose_names(sinks: Sequence[SinkSettings]) -> list[str]:
@@ -140,8 +186,3 @@ def _read_mode(path: Path, place: Place, report: Report) -> int | None:
 
 def _report_path(path: Path, place: Place, text: str, report: Report) -> None:
     report.add(place, f"{quote(path)}: {text}", discreet=text)
-
-
-def _report_unavailable(place: Place, value: str, remedy: str, report: Report) -> None:
-    text = "not available in this version"
-    report.add(place, f"{quote(value)} is {text}; {remedy}", discreet=f"{text}; {remedy}")

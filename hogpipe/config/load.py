@@ -25,7 +25,7 @@ from hogpipe.config.settings import (
 )
 from hogpipe.errors import ConfigurationError
 from hogpipe.sinks.registry import Registry, load_plugins
-from hogpipe.text import printable
+from hogpipe.text import describe_error, printable
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +91,7 @@ def _convert(tables: Mapping[str, object], folder: Path, report: Report) -> Sett
     checks.check_ledger(settings.capture, settings.attribution, report)
     checks.check_aggregation(settings.aggregation, report)
     checks.check_sinks([sink.common for sink in sinks], report)
+    check_choices([sink.choice for sink in sinks], report)
     _blame_plugins(sinks, registry, report)
     return msgspec.structs.replace(settings, sinks=_name([s.choice for s in sinks if s.choice]))
 
@@ -111,6 +112,20 @@ def _load_plugins(plugins: PluginSettings, report: Report) -> Registry:
             reason = "" if secret else f" ({plugin.origin}): {plugin.error}"
             log.warning("plugin %s failed to load and is left out%s", plugin.name, reason)
     return registry
+
+
+def check_choices(choices: Sequence[SinkChoice | None], report: Report) -> None:
+    """Let each sink type check the settings that are right so far; None stands for no settings."""
+    for index, choice in enumerate(choices):
+        place = ("sinks", index)
+        if choice is None or report.is_wrong(place):
+            continue
+        try:
+            for problem in choice.type.check(choice.settings):
+                report.add((*place, *problem.place), problem.text, discreet=problem.discreet)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin may raise
+            text = "cannot be checked"
+            report.add(place, f"{text}: {describe_error(error)}", discreet=text)
 
 
 def _blame_plugins(sinks: Sequence[ConvertedSink], registry: Registry, report: Report) -> None:

@@ -20,7 +20,7 @@ class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`[capture]`: where packets come from."""
 
     source: Literal["pcap", "savefile", "ebpf"] = "pcap"
-    """Live interfaces, a capture file, or the kernel's own hooks (not in this version)."""
+    """Live interfaces, a capture file, or the sockets of the host, at which the kernel counts."""
     interfaces: Annotated[tuple[_NotEmpty, ...], Meta(min_length=1)] = ("auto",)
     """Names or globs; "auto" is each interface that is up, loopback aside, and of those that stand
     upon one another the one that shows each packet once."""
@@ -34,6 +34,8 @@ class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether frames for other hosts are taken too."""
     path: Path | None = None
     """The pcap or pcapng file of the source "savefile"."""
+    max_flows: Annotated[int, Meta(ge=16, le=1 << 20)] = 65_536
+    """How many connections, and how many other flows, the source "ebpf" tells apart at a time."""
 
 
 class AttributionSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """Who attributes what, and at what cost: hogpipe beside nethogs and tcpdump, on the same load.
 
     sudo .venv/bin/python tests/bench/attribution.py [WORKLOAD…] [--seconds N]
-        [--connections-per-second N] [--by-flow] [--ledger] [--json FILE]
+        [--connections-per-second N] [--by-flow] [--ledger] [--ebpf] [--json FILE]
 
 Needs root, ip, tcpdump and nethogs. Everything runs in network namespaces that are removed at the
 end. docs/benchmark.md tells what the columns mean.
@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import warm_batch
 from report import as_json, host, render, table
 from stage import RUN_ERRORS, Result, run_workload
+from tools import EBPF, LEDGER, PROCFS
 from workloads import WORKLOADS
 
 WARM_BATCH = "warm-batch"
@@ -40,6 +41,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument(
         "--ledger", action="store_true", help="run hogpipe a second time, with the ledger"
+    )
+    parser.add_argument(
+        "--ebpf", action="store_true", help="run hogpipe once more, with the source ebpf"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     chosen = parser.parse_args(arguments)
@@ -94,7 +98,8 @@ def run_one(name: str, chosen: argparse.Namespace) -> Result:
     if chosen.connections_per_second:
         workload = replace(workload, rate=chosen.connections_per_second)
     seconds = workload.seconds or chosen.seconds
-    return run_workload(workload, seconds, by_flow=chosen.by_flow, ledger=chosen.ledger)
+    ways = [PROCFS, *[LEDGER] * chosen.ledger, *[EBPF] * chosen.ebpf]
+    return run_workload(workload, seconds, by_flow=chosen.by_flow, ways=ways)
 
 
 def tell(results: Sequence[Result], batches: dict[str, object]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from support.namespaces import Namespace, pair
 from support.running import Running, running, tcpdump
-from tools import START_ERRORS, Outcome, Tool, hogpipe_tool, name_hogpipe, nethogs_tool, settle
+from tools import PROCFS, START_ERRORS, Outcome, Tool, hogpipe_tool, nethogs_tool, settle
 from truth import Owner, Truth, read_truth
 from verdict import Verdict, judge
 from workloads import FAR, NEAR, PREFIX, Workload
@@ -101,14 +101,19 @@ def start_tools(
     folder: Path,
     *,
     by_flow: bool,
-    ledger: bool,
+    ways: Sequence[str],
 ) -> tuple[list[Tool], list[Outcome]]:
     """Start the tools; return those that run, and the outcome of those that do not."""
     tools, failed = [], []
     for name, made in (
         *(
-            (name_hogpipe(on), hogpipe_tool(near, INTERFACE, folder / f"ledger-{on}", by_flow, on))
-            for on in ([False, True] if ledger else [False])
+            (
+                way,
+                hogpipe_tool(
+                    near, INTERFACE, FAR, folder / f"way-{number}", by_flow=by_flow, way=way
+                ),
+            )
+            for number, way in enumerate(ways)
         ),
         ("nethogs", nethogs_tool(near, INTERFACE, folder, workload.protocol == 17)),
     ):
@@ -120,9 +125,12 @@ def start_tools(
 
 
 def run_workload(
-    workload: Workload, seconds: float, *, by_flow: bool, ledger: bool = False
+    workload: Workload, seconds: float, *, by_flow: bool, ways: Sequence[str] = (PROCFS,)
 ) -> Result:
-    """Run a workload and return what each tool made of it; all that was made is removed."""
+    """Run a workload and return what each tool made of it; all that was made is removed.
+
+    `ways` are those in which hogpipe takes part (tools.py).
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hogpipe-bench-")))
         addresses = [(f"{NEAR}/{PREFIX}", f"{FAR}/{PREFIX}")]
@@ -138,7 +146,7 @@ def run_workload(
             for number in range(workload.clients)
         ]
         dump = stack.enter_context(tcpdump(near, INTERFACE, folder / "wire.pcap"))
-        tools, outcomes = start_tools(stack, near, workload, folder, by_flow=by_flow, ledger=ledger)
+        tools, outcomes = start_tools(stack, near, workload, folder, by_flow=by_flow, ways=ways)
         for tool in tools:
             tool.mark()
         for client in clients:

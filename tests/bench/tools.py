@@ -25,6 +25,8 @@ BACKLOG = 15.0  # seconds more that nethogs may take to work off what the kernel
 GRACE = 5.0  # seconds to end in, when asked
 REFRESH = 1.5  # seconds in which nethogs prints a list again, once it is not behind
 POLL = 0.25
+PROCFS, LEDGER, EBPF = "hogpipe", "hogpipe, ledger", "hogpipe, ebpf"
+"""How hogpipe finds owners: from /proc alone, with the ledger, or by counting in the kernel."""
 
 _TICKS = sysconf("SC_CLK_TCK")
 
@@ -108,17 +110,24 @@ def read_peak_bytes(pid: int) -> int:
 
 @contextmanager
 def hogpipe_tool(
-    where: Namespace, interface: str, folder: Path, by_flow: bool, ledger: bool = False
+    where: Namespace, interface: str, peer: str, folder: Path, *, by_flow: bool, way: str
 ) -> Iterator[Tool]:
-    """Run hogpipe with its records in a file of `folder`, which is made; with the ledger or not."""
+    """Run hogpipe with its records in a file of `folder`, which is made.
+
+    `way` is one of PROCFS, LEDGER and EBPF. With the latter it counts at all sockets of the host,
+    and what is not with `peer` is left out.
+    """
     folder.mkdir()
     dimensions = ["process", "flow"] if by_flow else ["process"]
+    if way == EBPF and not by_flow:
+        dimensions.append("remote")
     config = folder / "config.toml"
     config.write_text(f"""
         [capture]
+        source = "{"ebpf" if way == EBPF else "pcap"}"
         interfaces = ["{interface}"]
         [attribution]
-        ledger = "{"on" if ledger else "off"}"
+        ledger = "{"off" if way == PROCFS else "on"}"
         [aggregation]
         group_by = {json.dumps(dimensions)}
         [[sinks]]
@@ -131,8 +140,11 @@ def hogpipe_tool(
         told: Counter = Counter()
         qualities: Counter[str] = Counter()
         for record in traffic_of(records):
-            moved = sum(way["bytes"] for way in record["network"]["io"].values())
-            told[record.get("process", {}).get("pid"), _part_of(record["network"])] += moved
+            network = record["network"]
+            if way == EBPF and network.get("peer", {}).get("address") != peer:
+                continue
+            moved = sum(one["bytes"] for one in network["io"].values())
+            told[record.get("process", {}).get("pid"), _part_of(network)] += moved
             qualities.update(record["attribution"])
         outcome.told, outcome.by_quality = told, dict(qualities)
         stats = stats_of(records)
@@ -144,12 +156,8 @@ def hogpipe_tool(
 
     words = where.enter(sys.executable, "-m", "hogpipe", "-v", "run", config)
     with running(None, *words) as run:
-        run.wait_for(f"capturing on {interface}")
-        yield Tool(name_hogpipe(ledger), run, read)
-
-
-def name_hogpipe(ledger: bool) -> str:
-    return "hogpipe, ledger" if ledger else "hogpipe"
+        run.wait_for("owners come from" if way == EBPF else f"capturing on {interface}")
+        yield Tool(way, run, read)
 
 
 def _part_of(network: dict) -> tuple[int, int, int] | None:

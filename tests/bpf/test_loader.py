@@ -12,7 +12,7 @@ from support.bpf import ATTACH_TYPES, all_attached, attached, control_group, req
 from support.namespaces import require
 
 from hogpipe.bpf.libbpf import load_library
-from hogpipe.bpf.loader import AttachedPrograms
+from hogpipe.bpf.loader import AttachedPrograms, attach_first
 from hogpipe.bpf.obstacles import BpfUnavailableError, Obstacle
 from hogpipe.bpf.tables import read_counters
 
@@ -28,6 +28,28 @@ try:
 except BpfUnavailableError as error:
     print(error.obstacle, error.exit_code, error)
 """
+
+
+BAD = """
+__attribute__((section("cgroup/sock_create"), used))
+int bad(struct context *context) { return *(volatile int *)0; }
+"""
+GOOD = """
+__attribute__((section("cgroup/sock_release"), used))
+int good(struct context *context) { return 1; }
+"""
+
+
+def compile_program(folder: Path, text: str) -> Path:
+    """Return an object with these functions."""
+    require("clang")
+    source, compiled = folder / "test.bpf.c", folder / "test.bpf.o"
+    licence = 'char LICENSE[] __attribute__((section("license"), used)) = "MIT";'
+    source.write_text(f"struct context;\n{licence}\n{text}")
+    subprocess.run(
+        ["clang", "-O2", "-g", "-target", "bpf", "-c", source, "-o", compiled], check=True
+    )
+    return compiled
 
 
 def try_attaching(*prefix: str) -> str:
@@ -122,23 +144,31 @@ def test_what_the_verifier_says_is_in_the_debug_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     require_bpf()
-    require("clang")
-    source, compiled = tmp_path / "bad.bpf.c", tmp_path / "bad.bpf.o"
-    source.write_text(
-        "struct context;\n"
-        'char LICENSE[] __attribute__((section("license"), used)) = "MIT";\n'
-        '__attribute__((section("cgroup/sock_create"), used))\n'
-        "int bad(struct context *context) { return *(volatile int *)0; }\n"
-    )
-    subprocess.run(
-        ["clang", "-O2", "-g", "-target", "bpf", "-c", source, "-o", compiled], check=True
-    )
+    compiled = compile_program(tmp_path, BAD)
     with control_group() as folder, caplog.at_level(logging.DEBUG, "hogpipe.bpf"):
         with pytest.raises(BpfUnavailableError, match="kernel refuses") as caught:
             AttachedPrograms(compiled, ("bad",), folder)
         assert caught.value.obstacle is Obstacle.KERNEL
         assert caught.value.exit_code == 78
     assert "BEGIN PROG LOAD LOG" in caplog.text
+
+
+def test_what_the_kernel_refuses_is_done_without_where_there_is_another_way(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    require_bpf()
+    compiled = compile_program(tmp_path, BAD + GOOD)
+    with control_group() as folder, caplog.at_level(logging.DEBUG, "hogpipe.bpf.loader"):
+        programs = attach_first(compiled, (("bad", "good"), ("good",)), folder)
+        assert programs.names == ("good",)
+        assert len(all_attached(folder)) == 1
+        assert "without bad: eBPF: this kernel refuses" in caplog.text
+        programs.close()
+        with pytest.raises(BpfUnavailableError, match="kernel refuses"):
+            attach_first(compiled, (("bad", "good"), ("bad",)), folder)
+        with pytest.raises(BpfUnavailableError, match="no_such_program"):
+            attach_first(compiled, (("no_such_program",), ("good",)), folder)
+        assert all_attached(folder) == set()
 
 
 def test_counters_of_the_kernel_can_be_read() -> None:
@@ -191,10 +221,11 @@ def test_without_libbpf_the_package_is_named() -> None:
     assert "libbpf1" in said
 
 
-def test_without_a_tree_of_control_groups_the_mount_is_named() -> None:
+def test_without_a_tree_of_control_groups_and_the_right_to_mount_it_that_is_named() -> None:
     require_bpf()
-    require("unshare", "umount")
-    said = try_attaching(*after("umount --all --types cgroup2"))
+    require("unshare", "umount", "setpriv")
+    kept = "--bounding-set=-sys_admin --inh-caps=-sys_admin"
+    said = try_attaching(*after(f'umount --all --types cgroup2; set -- setpriv {kept} "$@"'))
     assert said.startswith("cgroup 78 ")
     assert "mount -t cgroup2" in said
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.bpf import all_attached, require_bpf
+from support.bpf import all_attached, find_cgroup_root, require_bpf
 from support.namespaces import Namespace
 from support.running import (
     Running,
@@ -23,8 +23,6 @@ from support.running import (
     wait_until,
     write_config,
 )
-
-from hogpipe.bpf.cgroup_tree import find_cgroup_root
 
 PORT, EXCHANGES = 900, 150
 CONFIG = """

@@ -21,6 +21,10 @@ class Packet(NamedTuple):
     destination: bytes
     destination_port: int
     size: int
+    payload_at: int
+    """How far into the packet what was in pieces begins, 0 if it is whole."""
+    first: bool
+    """Whether it is the first fragment, or whole."""
 
 
 class Moved(NamedTuple):
@@ -53,25 +57,42 @@ def read_packets(path: Path) -> Iterator[Packet]:
 
 def read_v4(ip: bytes, firsts: dict[bytes, bytes]) -> Packet:
     (size,) = struct.unpack_from(">H", ip, 2)
-    ports = ip[(ip[0] & 15) * 4 :][:4]
+    header = (ip[0] & 15) * 4
+    ports = ip[header:][:4]
     name = ip[12:20] + ip[4:6] + ip[9:10]
-    if struct.unpack_from(">H", ip, 6)[0] & 0x1FFF:
+    (place,) = struct.unpack_from(">H", ip, 6)
+    if place & 0x1FFF:
         ports = firsts[name]
     else:
         firsts[name] = ports
-    return Packet(ip[9], ip[12:16], *_pick(ports, ip[16:20]), size)
+    payload_at = header if place & 0x3FFF else 0
+    return Packet(ip[9], ip[12:16], *_pick(ports, ip[16:20]), size, payload_at, not place & 0x1FFF)
 
 
 def read_v6(ip: bytes, firsts: dict[bytes, bytes]) -> Packet:
     size = 40 + struct.unpack_from(">H", ip, 4)[0]
     protocol, ports = ip[6], ip[40:44]
+    payload_at, first = 0, True
     if protocol == FRAGMENT_HEADER:
         protocol, name = ip[40], ip[8:40] + ip[44:48]
-        if struct.unpack_from(">H", ip, 42)[0] >> 3:
-            ports = firsts[name]
-        else:
+        payload_at, first = 48, not struct.unpack_from(">H", ip, 42)[0] >> 3
+        if first:
             ports = firsts[name] = ip[48:52]
-    return Packet(protocol, ip[8:24], *_pick(ports, ip[24:40]), size)
+        else:
+            ports = firsts[name]
+    return Packet(protocol, ip[8:24], *_pick(ports, ip[24:40]), size, payload_at, first)
+
+
+def as_sockets_see(packets: list[Packet]) -> list[Packet]:
+    """Return packets as they are before they are taken to pieces, and when they are whole again."""
+    whole = []
+    for packet in packets:
+        header = 40 if len(packet.source) == 16 else 20
+        if packet.payload_at:
+            payload = packet.size - packet.payload_at
+            packet = packet._replace(size=payload + (header if packet.first else 0))  # noqa: PLW2901
+        whole.append(packet)
+    return whole
 
 
 def _pick(ports: bytes, destination: bytes) -> tuple[int, bytes, int]:
@@ -79,17 +100,20 @@ def _pick(ports: bytes, destination: bytes) -> tuple[int, bytes, int]:
     return source_port, destination, destination_port
 
 
-def count(packets: list[Packet], ports: list[list[int]]) -> Moved:
-    """Return what the process that used `ports`, (protocol, port) each, moved."""
+def count(packets: list[Packet], ports: list[list[int]], *, pieces: bool = True) -> Moved:
+    """Return what the process that used `ports`, (protocol, port) each, moved.
+
+    Without `pieces` the fragments of a packet count as one.
+    """
     used = {(protocol, port) for protocol, port in ports}
     moved: Counter[str] = Counter()
     for packet in packets:
         if (packet.protocol, packet.source_port) in used:
             moved["sent"] += packet.size
-            moved["sent packets"] += 1
+            moved["sent packets"] += pieces or packet.first
         if (packet.protocol, packet.destination_port) in used:
             moved["received"] += packet.size
-            moved["received packets"] += 1
+            moved["received packets"] += pieces or packet.first
     return Moved(moved["sent"], moved["sent packets"], moved["received"], moved["received packets"])
 
 

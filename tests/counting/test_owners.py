@@ -1,0 +1,71 @@
+"""Processes that the kernel named, on this host: living, gone, and with a pid of another's."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from hogpipe.bpf.entries import Holder, ProcessSeen
+from hogpipe.counting.owners import Owners
+from hogpipe.model import Process, Quality
+
+PROC = Path("/proc")
+
+
+def make() -> Owners:
+    return Owners(PROC, {1: "/", 7: "/system.slice/web.service"}.get)
+
+
+def holder(pid: int, boot_ns: int, cgroup: int = 1) -> Holder:
+    return Holder(boot_ns, cgroup, pid, 0, "python", 3, 0)
+
+
+def now() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def process_of(owners: Owners, one: Holder) -> Process:
+    process = owners.attribute(one, Quality.EXACT).process
+    assert process is not None
+    return process
+
+
+def test_a_process_that_lives_is_told_whole() -> None:
+    process = process_of(make(), holder(os.getpid(), now()))
+    assert process.pid == os.getpid()
+    assert process.start is not None
+    assert process.executable is not None
+
+
+def test_one_that_was_seen_alive_is_told_whole_when_it_is_gone() -> None:
+    owners = make()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        owners.look_at([ProcessSeen(now(), child.pid)])
+        note = holder(child.pid, now())
+        child.communicate(b"\n")
+    assert owners.is_gone(child.pid)
+    process = process_of(owners, note)
+    assert process.start is not None
+    assert process.executable is not None
+
+
+def test_one_that_was_gone_unseen_is_told_by_its_note_alone() -> None:
+    with subprocess.Popen(["true"]) as child:
+        pass
+    owners = make()
+    process = process_of(owners, holder(child.pid, now()))
+    assert (process.pid, process.start, process.command) == (child.pid, None, "python")
+    assert owners.missed == 1
+
+
+def test_a_note_from_before_a_process_had_started_is_of_another_one() -> None:
+    assert process_of(make(), holder(os.getpid(), 1)).start is None
+
+
+def test_equal_answers_of_a_turn_are_one_object() -> None:
+    owners = make()
+    answers = [owners.attribute(holder(os.getpid(), now()), Quality.EXACT) for _ in range(2)]
+    assert answers[0] is answers[1]
+    listener = owners.attribute(holder(os.getpid(), now()), Quality.LISTENER)
+    assert listener.quality is Quality.LISTENER

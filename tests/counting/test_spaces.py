@@ -1,0 +1,28 @@
+"""Network namespaces by the cookies that the kernel tells."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from support.namespaces import Namespace, require
+
+from hogpipe.counting.spaces import NamespaceInodes
+from hogpipe.ledger.cookies import read_own_cookie
+from hogpipe.model import OWN_NAMESPACE
+
+
+def test_a_namespace_is_found_while_a_process_is_in_it(netns: Namespace) -> None:
+    require("ip")
+    spaces = NamespaceInodes(Path("/proc"))
+    cookie = netns.call(read_own_cookie)
+    assert spaces.inode_of(cookie, 0.0) is None
+    with netns.popen(sys.executable, "-c", "input()", stdin=subprocess.PIPE) as inside:
+        inode = Path(f"/run/netns/{netns.name}").stat().st_ino
+        assert spaces.inode_of(cookie, 0.5) is None  # it was looked for just now
+        assert spaces.inode_of(cookie, 2.0) == inode
+        inside.communicate("\n")
+
+
+def test_our_own_namespace_is_known_as_such() -> None:
+    spaces = NamespaceInodes(Path("/proc"))
+    assert spaces.inode_of(spaces.own, 0.0) == OWN_NAMESPACE
