@@ -6,6 +6,8 @@ command line ends with when the error reaches it (docs/cli.md).
 
 from collections.abc import Sequence
 
+from hogpipe.record import Record
+
 
 class HogpipeError(Exception):
     """Whatever hogpipe raises on purpose; its text is meant for the user."""
@@ -37,11 +39,35 @@ class ConfigurationError(HogpipeError):
 
 
 class DeliveryError(HogpipeError):
-    """A sink could not deliver for now; the same records are worth another try."""
+    """A sink could not deliver for now.
+
+    `undelivered` are the records of the window that are worth another try, all of them where it is
+    None. `refused` are those of the others that the receiver will never take. What is in neither
+    was delivered.
+    """
+
+    def __init__(
+        self,
+        text: str = "",
+        *,
+        undelivered: Sequence[Record] | None = None,
+        refused: Sequence[Record] = (),
+    ) -> None:
+        super().__init__(text)
+        self.undelivered = undelivered
+        self.refused = refused
 
 
 class RefusedError(HogpipeError):
-    """The receiver will never take these records; trying again is useless."""
+    """The receiver will never take these records: trying again is useless.
+
+    `refused` are those records of the window; the others were delivered. None: it took nothing,
+    and did not say which record is to blame.
+    """
+
+    def __init__(self, text: str = "", *, refused: Sequence[Record] | None = None) -> None:
+        super().__init__(text)
+        self.refused = refused
 
 
 class OutputClosedError(HogpipeError):

@@ -221,6 +221,20 @@ class AggregationInfo(TypedDict):
     uncounted_flows: int
 
 
+class SpoolInfo(TypedDict):
+    """How a spool stands: `records` and `bytes` on disk now, the rest since the start of the run.
+
+    `found` are records that earlier runs had left, `damaged` files, `failures` the times that the
+    disk could not be used, so that windows waited in memory.
+    """
+
+    records: int
+    bytes: int
+    found: int
+    damaged: int
+    failures: int
+
+
 class SinkInfo(TypedDict):
     """How a sink stands: totals since the start of the run, `queued` now, in records."""
 
@@ -232,6 +246,7 @@ class SinkInfo(TypedDict):
     coalesced: int
     retries: int
     last_error: NotRequired[str]
+    spool: NotRequired[SpoolInfo]
 
 
 class CpuInfo(TypedDict):

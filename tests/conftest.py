@@ -1,8 +1,9 @@
-"""Fixtures for tests on real traffic."""
+"""Fixtures that tests in several folders share."""
 
 from collections.abc import Iterator
 
 import pytest
+from support.certificates import Certificates, make_certificates
 from support.namespaces import Namespace, host_and_guest, namespace, pair, require
 
 ADDRESSES = [("10.77.0.1/24", "10.77.0.2/24"), ("fd77::1/64", "fd77::2/64")]
@@ -30,3 +31,9 @@ def guest_veth() -> Iterator[tuple[Namespace, Namespace]]:
     require("ip")
     with host_and_guest(ADDRESSES) as both:
         yield both
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Certificates of an authority of our own, and of one that nobody knows."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))

@@ -136,6 +136,7 @@ def test_stats_records_are_valid(
         "coalesced": 4,
         "retries": 5,
         "last_error": "Broken pipe",
+        "spool": {"records": 1, "bytes": 700, "found": 0, "damaged": 0, "failures": 0},
     }
     body["sinks"] = [sink]
     body["self"] = stats.self_info(cpu_seconds=0.5, memory_bytes=1 << 25, loop_delay_seconds=0.01)

@@ -3,17 +3,17 @@
 from collections.abc import Iterable
 
 from hogpipe.sinks.hookspecs import hookimpl
-from hogpipe.sinks.jsonl import JsonlSettings, JsonlSink
+from hogpipe.sinks.jsonl.sink import JsonlSettings, JsonlSink, find_jsonl_problems
 from hogpipe.sinks.protocol import SinkSettings, SinkType
 from hogpipe.sinks.stdout import StdoutSettings, StdoutSink
-from hogpipe.sinks.tcp import TcpSettings, TcpSink
+from hogpipe.sinks.tcp.sink import TcpSettings, TcpSink, find_problems
 
 
 @hookimpl
 def hogpipe_sinks() -> Iterable[SinkType[SinkSettings]]:
     """Offer the sinks that need nothing but hogpipe."""
     return (
-        SinkType("jsonl", JsonlSettings, JsonlSink),
+        SinkType("jsonl", JsonlSettings, JsonlSink, find_jsonl_problems),
         SinkType("stdout", StdoutSettings, StdoutSink),
-        SinkType("tcp", TcpSettings, TcpSink),
+        SinkType("tcp", TcpSettings, TcpSink, find_problems),
     )

@@ -1,12 +1,104 @@
-"""PURE: records as bytes, the same for every sink that sends JSON lines."""
+"""PURE: records as JSON, the same for every sink that sends it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import orjson
 
-from hogpipe.record import Record
+from hogpipe.record import Record, TrafficRecord
+from hogpipe.sinks.ecs import EcsShape, FlatEcsShape
+from hogpipe.sinks.protocol import SinkSettings
+from hogpipe.sinks.shaping import Document, FlatShape, Shape
+
+RECORD_STARTS = (b'{"type":"', b'{"@timestamp":"')
+"""How documents begin, whatever their shape."""
+
+_MOST_OWNERS = 16_384  # at some 1 KiB each
+_PORTION = 256  # records: some 200 KiB, and a millisecond or two
 
 
-def encode_lines(records: Sequence[Record]) -> bytes:
-    """Return `records` as UTF-8, one JSON object a line, each line with its end."""
-    return b"".join(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records)
+class JsonSettings(SinkSettings, frozen=True, kw_only=True):
+    """What every sink takes that sends JSON: what a document looks like (docs/record.md)."""
+
+    layout: Literal["nested", "flat"] = "nested"
+    """nested: objects in objects; flat: one level, with dotted keys."""
+    schema: Literal["otel", "ecs"] = "otel"
+    """otel: OpenTelemetry's names; ecs: those of the Elastic Common Schema."""
+
+
+class JsonEncoder:
+    """Makes JSON documents of records, as `settings` want them; for one thread at a time."""
+
+    def __init__(self, settings: JsonSettings) -> None:
+        self._shape = _make_shape(settings)
+        self._braces = 2 if settings.layout == "nested" else 1
+        self._tails: dict[bytes, bytes] = {}
+        """How a document ends, by what the record says of the owner."""
+        self._forgotten = 0
+
+    def documents(self, records: Sequence[Record]) -> list[bytes]:
+        """Return each record as one JSON document in UTF-8, without a line end."""
+        if self._shape is None:
+            return [orjson.dumps(record) for record in records]
+        return [self._encode(record, self._shape) for record in records]
+
+    def lines(self, records: Sequence[Record]) -> bytes:
+        """Return the records as JSON lines in UTF-8, each with its line end."""
+        documents = self.documents(records)
+        documents.append(b"")
+        return b"\n".join(documents)
+
+    def portions(self, records: Sequence[Record]) -> Iterator[bytes]:
+        """Yield the lines bit by bit: whoever encodes in a thread lets others run in between."""
+        for start in range(0, len(records), _PORTION):
+            yield self.lines(records[start : start + _PORTION])
+
+    def _encode(self, record: Record, shape: Shape) -> bytes:
+        if record["type"] == "stats":
+            return orjson.dumps(shape.shape_stats(record))
+        get = record.get
+        key = orjson.dumps((get("process"), get("systemd"), get("container"), get("k8s")))
+        tail = self._tails.get(key)
+        if tail is None:
+            tail = self._make_tail(record, shape)
+            self._remember(key, tail)
+        return orjson.dumps(shape.shape_rest(record))[: -self._braces] + tail
+
+    def _remember(self, key: bytes, tail: bytes) -> None:
+        """Keep `tail`, in the place of another where there are too many.
+
+        Owners come in turns: to forget the oldest would be to forget each right before it comes.
+        So the newest goes, and once in a while all of them, as those that have ended do not come
+        any more.
+        """
+        if len(self._tails) >= _MOST_OWNERS:
+            self._forgotten += 1
+            if self._forgotten % (4 * _MOST_OWNERS):
+                self._tails.popitem()
+            else:
+                self._tails.clear()
+        self._tails[key] = tail
+
+    def _make_tail(self, record: TrafficRecord, shape: Shape) -> bytes:
+        """Return what goes in the place of the last braces of a document without its owner."""
+        beside, inside = shape.shape_owner(record)
+        closed = b"}" if self._braces == 2 else b""
+        return _continue(inside) + closed + _continue(beside) + b"}"
+
+
+def _make_shape(settings: JsonSettings) -> Shape | None:
+    """Return the shape that is asked for, None where that is the record's own."""
+    match settings.schema, settings.layout:
+        case "otel", "nested":
+            return None
+        case "otel", _:
+            return FlatShape()
+        case _, "nested":
+            return EcsShape()
+        case _:
+            return FlatEcsShape()
+
+
+def _continue(document: Document) -> bytes:
+    """Return what stands between the braces, after a comma."""
+    return b"," + orjson.dumps(document)[1:-1] if document else b""

@@ -12,6 +12,12 @@ from hogpipe.sinks.protocol import SinkSettings, SinkType
 PROJECT = "hogpipe"
 """The name of the pluggy project, and of the entry-point group of installed plugins."""
 
+PLUGIN_API = 1
+"""The number of what plugins can rely on: docs/plugins.md says what it covers and how it changes.
+
+A plugin may say which one it was made for, as its module's `HOGPIPE_API`.
+"""
+
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 

@@ -4,8 +4,9 @@ A sink type is a name, the settings that its table in the configuration takes, a
 sink is opened once, gets each window's records in order from one task, and is closed once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import msgspec
@@ -30,6 +31,10 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The longest wait between any two tries, in seconds."""
     write_timeout: Annotated[float, Meta(gt=0)] = 30.0
     """Seconds after which a write that has not ended counts as failed, and is tried again."""
+    spool: Path | None = None
+    """A folder of its own in which its windows wait until they are delivered."""
+    spool_mib: Annotated[int, Meta(ge=1)] = 256
+    """How much the spool may hold."""
 
 
 class Sink(Protocol):
@@ -43,10 +48,11 @@ class Sink(Protocol):
         """
 
     async def write(self, records: Sequence[Record]) -> None:
-        """Deliver one window's records, all of them or none. Other sinks get them too: only read.
+        """Deliver one window's records. Other sinks get them too: only read.
 
-        Raises OSError or DeliveryError to get the same records again later, RefusedError to have
-        them counted as dropped, OutputClosedError to end the run. It may be cancelled.
+        Raises OSError or DeliveryError to get the same records again later (or, of DeliveryError,
+        only those that it names), RefusedError to have them counted as dropped, OutputClosedError
+        to end the run. It may be cancelled; it is not called again before it has returned.
         """
 
     async def close(self) -> None:
@@ -61,8 +67,24 @@ class Reopenable(Protocol):
         """Close and open again under the same name."""
 
 
-# Covariant although `create` takes it: whoever holds a SinkType[SinkSettings] gives `create` only
-# what was decoded as `settings`.
+@dataclass(frozen=True, slots=True)
+class SettingProblem:
+    """A setting that cannot work."""
+
+    place: tuple[str | int, ...]
+    """The way to it from the sink's table: `("tls", "ca")`, `("endpoints", 1)`."""
+    text: str
+    """What is wrong, in one line; it may quote the value."""
+    discreet: str
+    """The same without the value, which may be a secret."""
+
+
+def _find_nothing(_settings: SinkSettings) -> Iterable[SettingProblem]:
+    return ()
+
+
+# Covariant although `create` and `check` take it: whoever holds a SinkType[SinkSettings] gives them
+# only what was decoded as `settings`.
 S_co = TypeVar("S_co", bound=SinkSettings, covariant=True)
 
 
@@ -76,3 +98,6 @@ class SinkType(Generic[S_co]):
     """A msgspec.Struct: the keys of that table with their types, bounds and defaults."""
     create: Callable[[S_co], Sink]
     """Makes the sink; it does no I/O, that is for `open`."""
+    check: Callable[[S_co], Iterable[SettingProblem]] = _find_nothing
+    """What is wrong with settings beyond their types, such as a file that is not there; it may look
+    at files, not at the network. `hogpipe check` and the start of a run tell it."""

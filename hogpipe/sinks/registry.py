@@ -6,18 +6,20 @@ A plugin that fails takes nothing down with it. It is left out whole, and its `P
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Literal
 
 import msgspec
+import orjson
 from pluggy import PluginManager
 
 from hogpipe.sinks import builtin, hookspecs
+from hogpipe.sinks.blame import describe_bug
 from hogpipe.sinks.files import forget_module, load_module
 from hogpipe.sinks.protocol import SinkSettings, SinkType
-from hogpipe.text import describe_error, printable
+from hogpipe.text import printable
 from hogpipe.version import __version__
 
 
@@ -46,6 +48,12 @@ class Registry:
     def failures(self) -> Sequence[PluginInfo]:
         """The plugins that were left out because they failed."""
         return [plugin for plugin in self.plugins if plugin.state == "failed"]
+
+
+def encode_plugin(plugin: PluginInfo) -> str:
+    """Return a plugin as one JSON object; what it does not have, such as an error, is absent."""
+    keys = {key: value for key, value in asdict(plugin).items() if value is not None}
+    return orjson.dumps(keys).decode()
 
 
 def load_plugins(paths: Sequence[Path], disabled: Sequence[str]) -> Registry:
@@ -95,12 +103,15 @@ class _Loader:
             # What a plugin prints must not get in among records on stdout.
             with redirect_stdout(sys.stderr):
                 plugin = _import(source)
+                _check_api(plugin)
                 offered = self._check(_ask(plugin, info.name))
             info = replace(info, sinks=tuple(offered), version=info.version or _version(plugin))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin may do
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a plugin may do
             if isinstance(source, Path):
                 forget_module(source)
-            self.plugins.append(replace(info, state="failed", error=describe_error(error)))
+            self.plugins.append(replace(info, state="failed", error=describe_bug(error)))
             return
         self.plugins.append(info)
         self.sink_types.update(offered)
@@ -150,6 +161,17 @@ def _check_type(sink_type: SinkType[SinkSettings]) -> None:
     if not callable(sink_type.create):
         raise TypeError(f"the sink type {name!r} has nothing callable to create a sink")
     msgspec.json.Decoder(settings)  # raises for field types that cannot be read from a file
+
+
+def _check_api(plugin: object) -> None:
+    wanted: object = getattr(plugin, "HOGPIPE_API", hookspecs.PLUGIN_API)
+    if type(wanted) is not int or wanted < 1:
+        raise TypeError(f"HOGPIPE_API must be a number such as {hookspecs.PLUGIN_API}")
+    if wanted > hookspecs.PLUGIN_API:
+        raise ImportError(
+            f"it was made for plugin API {wanted}, and hogpipe has {hookspecs.PLUGIN_API}; "
+            "upgrade hogpipe"
+        )
 
 
 def _version(plugin: object) -> str | None:

@@ -1,10 +1,10 @@
 """The `stdout` sink: a table on a terminal, JSON lines in a pipe or a file.
 
-Writing happens in a daemon thread, so that a reader who stalls (a paused pager) holds up neither
-the event loop nor the end of the process. It goes in portions of whole lines that a pipe takes all
-or nothing of (PIPE_BUF, see pipe(7)): what a killed process leaves behind ends with a whole line
-as long as that line is no longer than such a portion. A write that is tried again goes on where it
-stopped, so nothing is printed twice.
+Writing happens in a daemon thread, encoding included, so that neither a big window nor a reader who
+stalls (a paused pager) holds up the event loop or the end of the process. It goes in portions of
+whole lines that a pipe takes all or nothing of (PIPE_BUF, see pipe(7)): what a killed process
+leaves behind ends with a whole line as long as that line is no longer than such a portion. A write
+that is tried again goes on where it stopped, so nothing is printed twice.
 """
 
 import asyncio
@@ -13,22 +13,22 @@ import os
 import select
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from hogpipe.errors import ConfigurationError, OutputClosedError
 from hogpipe.record import Record
-from hogpipe.sinks.encoding import encode_lines
-from hogpipe.sinks.protocol import SinkSettings
+from hogpipe.sinks.encoding import JsonEncoder, JsonSettings
 from hogpipe.sinks.table import render_table
 
 _WIDTH = 80  # where the terminal does not tell, or there is none
 
 
-class StdoutSettings(SinkSettings, frozen=True, kw_only=True):
+class StdoutSettings(JsonSettings, frozen=True, kw_only=True):
     """`type = "stdout"`."""
 
     format: Literal["auto", "table", "jsonl"] = "auto"
@@ -42,12 +42,15 @@ class StdoutSink:
 
     def __init__(self, settings: StdoutSettings, descriptor: int = 1) -> None:
         self._settings = settings
+        self._encoder = JsonEncoder(settings)
         self._descriptor = descriptor
         self._terminal = False
+        self._at_hand: Iterator[bytes] | None = None
+        """The rest of the window that is being printed; the thread's while one runs, as are:"""
         self._data = b""
         self._written = 0
-        """How much of the window at hand is out; the thread's while one runs."""
-        self._writing: asyncio.Future[OSError | None] | None = None
+        """How much of the data is out."""
+        self._writing: asyncio.Future[Exception | None] | None = None
         """The thread at work, which goes on where a write was cancelled."""
 
     async def open(self) -> None:
@@ -59,14 +62,14 @@ class StdoutSink:
     async def write(self, records: Sequence[Record]) -> None:
         """Print a window; OutputClosedError once the reader has left."""
         if self._writing is None:
-            if self._written == len(self._data):
-                self._data, self._written = self._format(records), 0
-            self._writing = _start_thread(self._write_rest)
+            if self._at_hand is None:
+                self._at_hand = self._format(records)
+            self._writing = _start_thread(partial(self._write_window, self._at_hand))
         error = await asyncio.shield(self._writing)
         self._writing = None
         if error is None:
             return
-        if isinstance(error, ConnectionError) or (self._terminal and error.errno == errno.EIO):
+        if isinstance(error, ConnectionError) or self._hung_up(error):
             self._silence()
             raise OutputClosedError("the reader of stdout has left") from error
         raise error
@@ -74,11 +77,12 @@ class StdoutSink:
     async def close(self) -> None:
         """Do nothing: stdout belongs to the process, and a stalled thread ends with it."""
 
-    def _format(self, records: Sequence[Record]) -> bytes:
+    def _format(self, records: Sequence[Record]) -> Iterator[bytes]:
         chosen = self._settings.format
         if chosen == "table" or (chosen == "auto" and self._terminal):
-            return f"{render_table(records, self._width(), self._settings.rows)}\n".encode()
-        return encode_lines(records)
+            yield f"{render_table(records, self._width(), self._settings.rows)}\n".encode()
+        else:
+            yield from self._encoder.portions(records)
 
     def _width(self) -> int:
         try:
@@ -86,7 +90,21 @@ class StdoutSink:
         except OSError:  # no terminal, or one that hung up: writing will tell
             return _WIDTH
 
-    def _write_rest(self) -> None:
+    def _write_window(self, rest: Iterator[bytes]) -> None:
+        """Write what is left, so that another try goes on from there; the thread's work."""
+        self._write_data()
+        try:
+            for self._data in rest:
+                self._written = 0
+                self._write_data()
+        except OSError:
+            raise
+        except Exception:
+            self._at_hand = None  # what cannot be formatted now never can
+            raise
+        self._at_hand = None
+
+    def _write_data(self) -> None:
         while self._written < len(self._data):
             try:
                 self._written += os.write(self._descriptor, self._portion())
@@ -100,6 +118,9 @@ class StdoutSink:
         start, most = self._written, self._written + select.PIPE_BUF
         end = self._data.rfind(b"\n", start, most) + 1
         return self._data[start : end or most]
+
+    def _hung_up(self, error: Exception) -> bool:
+        return self._terminal and isinstance(error, OSError) and error.errno == errno.EIO
 
     def _silence(self) -> None:
         """Send what Python itself may still flush at exit where it meets no broken pipe."""
@@ -116,16 +137,19 @@ def _is_open(descriptor: int) -> bool:
     return True
 
 
-def _start_thread(work: Callable[[], None]) -> asyncio.Future[OSError | None]:
-    """Run `work` in a daemon thread, which an executor's are not: those are joined at exit."""
+def _start_thread(work: Callable[[], None]) -> asyncio.Future[Exception | None]:
+    """Run `work` in a daemon thread, which an executor's are not: those are joined at exit.
+
+    What it raises is the result.
+    """
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[OSError | None] = loop.create_future()
+    done: asyncio.Future[Exception | None] = loop.create_future()
 
     def run() -> None:
-        error: OSError | None = None
+        error: Exception | None = None
         try:
             work()
-        except OSError as caught:
+        except Exception as caught:  # noqa: BLE001 - it is raised where it is awaited
             error = caught
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(done.set_result, error)

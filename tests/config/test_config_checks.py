@@ -7,7 +7,7 @@ import pytest
 from support.configuration import load_text, problems_of
 from support.namespaces import require
 
-from hogpipe.config.checks import check_filter
+from hogpipe.config.checks import check_filter, find_without_effect
 
 
 def test_the_source_savefile_needs_a_path(tmp_path: Path) -> None:
@@ -61,10 +61,28 @@ def test_a_savefile_must_be_readable(tmp_path: Path) -> None:
     assert done.stderr == f"hogpipe: {line}\n"
 
 
-def test_what_this_version_has_not_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    assert problems_of(tmp_path, '[capture]\nsource = "ebpf"') == [
-        'capture.source: "ebpf" is not available in this version; use "pcap"'
+def test_what_has_no_effect_with_a_source_is_found(tmp_path: Path) -> None:
+    ebpf = load_text(tmp_path, '[capture]\nsource = "ebpf"\nfilter = "tcp"')
+    assert find_without_effect(ebpf, changed=True) == ["capture.filter"]
+    assert find_without_effect(ebpf, changed=False) == [
+        "capture.interfaces",
+        "capture.filter",
+        "capture.snaplen",
+        "capture.buffer_mib",
+        "capture.promiscuous",
+        "attribution.ledger",
     ]
+    pcap = load_text(tmp_path, "[capture]\nmax_flows = 100")
+    assert find_without_effect(pcap, changed=True) == ["capture.max_flows"]
+
+
+def test_check_tells_what_has_no_effect(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    for text, notes in (('[capture]\nsource = "ebpf"', 1), ("", 0)):
+        path.write_text(text)
+        command = [sys.executable, "-m", "hogpipe", "check", path]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.count('note: with source "ebpf" without effect: capture.inter') == notes
 
 
 def test_a_ledger_cannot_be_demanded_for_a_savefile(tmp_path: Path) -> None:
@@ -168,3 +186,26 @@ def test_a_filter_is_refused_only_if_no_link_type_takes_it(
     expression: str, problem: str | None
 ) -> None:
     assert check_filter(expression, 128) == problem
+
+
+def test_no_two_sinks_share_a_spool(tmp_path: Path) -> None:
+    text = '[[sinks]]\ntype = "stdout"\nspool = "a"\n[[sinks]]\ntype = "stdout"\nspool = "./x/../a"'
+    assert problems_of(tmp_path, text) == [
+        "sinks[1].spool: already the spool of sinks[0]; each needs its own folder"
+    ]
+
+
+def test_a_spool_is_a_folder_or_can_become_one(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    sink = '[[sinks]]\ntype = "stdout"\nspool = "{}"\n'
+    text = sink.format("file") + sink.format("file/deeper") + sink.format("new/deeper")
+    assert problems_of(tmp_path, text) == [
+        f'sinks[0].spool: "{tmp_path}/file": not a folder',
+        f'sinks[1].spool: "{tmp_path}/file/deeper": {tmp_path}/file is not a folder',
+    ]
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_bound_of_a_spool_needs_a_spool(tmp_path: Path) -> None:
+    text = '[[sinks]]\ntype = "stdout"\nspool_mib = 5'
+    assert problems_of(tmp_path, text) == ["sinks[0].spool_mib: only with spool"]

@@ -12,7 +12,7 @@ from hogpipe.config import (
 )
 from hogpipe.errors import ConfigurationError
 
-BY_ZERO = "ZeroDivisionError: division by zero"
+BY_ZERO = "ZeroDivisionError: division by zero ({}, line 1)"
 PLUGIN = """
 import msgspec
 from pathlib import Path
@@ -91,6 +91,7 @@ def test_all_problems_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     [[sinks]]
     type = "tcp"
     host = 5
+    port = 0
     retry_initial = 9
     retry_max = 3
     """
@@ -100,7 +101,7 @@ def test_all_problems_of_a_file_are_told_at_once(tmp_path: Path) -> None:
         "capture.snaplen: must be at least 96",
         "aggregation.interval: expected float, got str",
         "sinks[0].host: expected str, got int",
-        "sinks[0].port: required",
+        "sinks[0].port: must be at least 1",
         'capture.filter: libpcap refuses "tcp and (": can\'t parse filter expression: syntax error',
         "sinks[0].retry_max: must be at least retry_initial",
     ]
@@ -254,7 +255,7 @@ def test_a_plugin_path_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 def test_a_plugin_file_that_is_named_and_fails_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("1 / 0")
     assert problems_of(tmp_path, '[plugins]\npaths = ["broken.py"]') == [
-        f'plugins.paths[0]: "{tmp_path}/broken.py" failed to load: {BY_ZERO}'
+        f'plugins.paths[0]: "{tmp_path}/broken.py" failed to load: ' + BY_ZERO.format("broken.py")
     ]
 
 
@@ -266,7 +267,8 @@ def test_a_plugin_that_was_found_in_a_folder_and_fails_is_logged_once(
     with caplog.at_level(logging.WARNING):
         load_text(tmp_path, '[plugins]\npaths = ["more"]')
     assert caplog.messages == [
-        f"plugin broken failed to load and is left out ({tmp_path}/more/broken.py): {BY_ZERO}"
+        f"plugin broken failed to load and is left out ({tmp_path}/more/broken.py): "
+        + BY_ZERO.format("broken.py")
     ]
 
 
@@ -276,7 +278,8 @@ def test_failed_plugins_are_told_with_a_sink_type_that_is_not_known(tmp_path: Pa
     text = '[plugins]\npaths = ["more"]\n[[sinks]]\ntype = "kafka"'
     assert problems_of(tmp_path, text) == [
         'sinks[0].type: unknown sink type "kafka"; known: jsonl, stdout, tcp',
-        f"plugins.kafka: failed to load, and the unknown sink type may be its own: {BY_ZERO}",
+        "plugins.kafka: failed to load, and the unknown sink type may be its own: "
+        + BY_ZERO.format("kafka.py"),
     ]
 
 

@@ -10,6 +10,7 @@ import pytest
 from support.configuration import load_text, problems_of
 
 from hogpipe.config import Settings, load_config
+from hogpipe.sinks.encoding import JsonSettings
 from hogpipe.sinks.protocol import SinkSettings
 from hogpipe.sinks.registry import load_plugins
 
@@ -22,6 +23,7 @@ SECTIONS = {
     if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct)
 }
 SINK_TYPES = load_plugins([], []).sink_types
+WRITE_JSON = "Those that write JSON"
 
 
 def keys_of(struct: type[msgspec.Struct], beyond: type[msgspec.Struct] | None = None) -> list[str]:
@@ -61,13 +63,22 @@ def test_the_example_shows_every_key_with_its_default(section: str) -> None:
 def test_the_example_shows_every_key_of_the_sinks_with_its_default() -> None:
     sinks = tomllib.loads(uncommented(EXAMPLE))["sinks"]
     assert {sink["type"] for sink in sinks} == set(SINK_TYPES)
-    assert set(keys_of(SinkSettings)) <= set(sinks[0])
+    assert set(keys_of(JsonSettings)) <= set(sinks[0])
     for sink in sinks:
         struct = SINK_TYPES[sink["type"]].settings
-        assert set(keys_of(struct, beyond=SinkSettings)) <= set(sink)
+        assert set(keys_of(struct, beyond=JsonSettings)) <= set(sink)
         for key, value in sink.items():
             default = default_of(struct, key)
             assert default is None or (value, type(value)) == (default, type(default)), key
+
+
+def tell_default(struct: type[msgspec.Struct], key: str) -> str:
+    """Return what the reference has for the default of `key`."""
+    (field,) = (field for field in msgspec.structs.fields(struct) if field.name == key)
+    if field.required:
+        return "required"
+    default = default_of(struct, key)
+    return "none" if default is None else write_default(default)
 
 
 def rows_after(heading: str) -> dict[str, str]:
@@ -97,21 +108,27 @@ def test_the_reference_names_what_every_sink_takes() -> None:
     assert list(documented) == keys_of(SinkSettings)
     assert (documented.pop("type"), documented.pop("name")) == ("required", "the type")
     for key, text in documented.items():
-        assert text == write_default(default_of(SinkSettings, key)), key
+        default = default_of(SinkSettings, key)
+        assert text == ("none" if default is None else write_default(default)), key
 
 
 def test_the_reference_names_what_each_built_in_sink_takes_of_its_own() -> None:
-    table = REFERENCE.partition("And of its own:")[2].partition("\n##")[0]
+    table = REFERENCE.partition("And of its own:")[2].partition(WRITE_JSON)[0]
     documented = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.+?) \|", table, re.MULTILINE)
     taken = [
-        (name, key, default_of(sink_type.settings, key))
+        (name, key, tell_default(sink_type.settings, key))
         for name, sink_type in SINK_TYPES.items()
-        for key in keys_of(sink_type.settings, beyond=SinkSettings)
+        for key in keys_of(sink_type.settings, beyond=JsonSettings)
     ]
-    assert sorted(documented) == sorted(
-        (name, key, "required" if default is None else write_default(default))
-        for name, key, default in taken
-    )
+    assert sorted(documented) == sorted(taken)
+
+
+def test_the_reference_names_what_sinks_take_that_write_json() -> None:
+    table = REFERENCE.partition(WRITE_JSON)[2].partition("\n##")[0]
+    documented = re.findall(r"^\| `(\w+)` \| (.+?) \|", table, re.MULTILINE)
+    keys = keys_of(JsonSettings, beyond=SinkSettings)
+    assert documented == [(key, tell_default(JsonSettings, key)) for key in keys]
+    assert all(issubclass(sink_type.settings, JsonSettings) for sink_type in SINK_TYPES.values())
 
 
 def test_each_bound_in_the_structs_is_in_the_reference() -> None:

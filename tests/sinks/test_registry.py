@@ -7,6 +7,7 @@ from textwrap import dedent
 
 import pytest
 
+from hogpipe.sinks.hookspecs import PLUGIN_API
 from hogpipe.sinks.registry import PluginInfo, Registry, load_plugins
 
 GOOD = """
@@ -151,6 +152,59 @@ def test_a_file_that_is_no_python_is_a_failure(tmp_path: Path) -> None:
     assert "is no Python file" in _failure(load_plugins([_write(tmp_path / "x.toml", "")], []))
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("x = 1\nraise RuntimeError('broken')", "RuntimeError: broken (bad.py, line 2)"),
+        ("x = 1\nimport json\njson.loads('')", "(bad.py, line 3)"),
+        (
+            "from hogpipe import hookimpl\n@hookimpl\ndef hogpipe_sinks():\n    return 1 / 0",
+            "ZeroDivisionError: division by zero (bad.py, line 4)",
+        ),
+        ("import hogpipe_no_such_module", "(bad.py, line 1)"),
+        ("class Stop(BaseException): pass\nraise Stop", "Stop (bad.py, line 2)"),
+        ("import asyncio\nraise asyncio.CancelledError", "CancelledError (bad.py, line 2)"),
+        ("raise GeneratorExit", "GeneratorExit (bad.py, line 1)"),
+    ],
+)
+def test_a_failure_is_told_with_the_line_of_the_plugin_that_it_came_from(
+    tmp_path: Path, text: str, place: str
+) -> None:
+    assert _failure(load_plugins([_write(tmp_path / "bad.py", text)], [])).endswith(place)
+
+
+def test_the_user_may_interrupt_the_loading(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        load_plugins([_write(tmp_path / "slow.py", "raise KeyboardInterrupt")], [])
+
+
+@pytest.mark.parametrize("line", ["", f"HOGPIPE_API = {PLUGIN_API}"])
+def test_a_plugin_made_for_this_api_or_for_none_in_particular_is_loaded(
+    tmp_path: Path, line: str
+) -> None:
+    file = _good(tmp_path / "mine.py", "mine")
+    file.write_text(f"{line}\n{file.read_text()}")
+    assert load_plugins([file], []).failures == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "error"),
+    [
+        (
+            str(PLUGIN_API + 1),
+            f"ImportError: it was made for plugin API {PLUGIN_API + 1}, and hogpipe has",
+        ),
+        ("'1'", "TypeError: HOGPIPE_API must be a number such as 1"),
+        ("True", "TypeError: HOGPIPE_API must be a number such as 1"),
+        ("0", "TypeError: HOGPIPE_API must be a number such as 1"),
+    ],
+)
+def test_a_plugin_made_for_a_newer_api_is_left_out(tmp_path: Path, wanted: str, error: str) -> None:
+    file = _good(tmp_path / "mine.py", "mine")
+    file.write_text(f"HOGPIPE_API = {wanted}\n{file.read_text()}")
+    assert _failure(load_plugins([file], [])).startswith(error)
+
+
 def test_settings_may_be_annotated_by_strings(tmp_path: Path) -> None:
     file = _good(tmp_path / "late.py", "late")
     file.write_text(f"from __future__ import annotations\n{file.read_text()}")
@@ -171,7 +225,7 @@ def test_installed_packages_are_found_and_one_that_fails_does_not_stop_the_rest(
     _install(tmp_path, "hogpipe-fine", "2.0", "hogpipe_b_fine", GOOD.replace("NAME", "fine"))
     monkeypatch.syspath_prepend(tmp_path)
     registry = load_plugins([], [])
-    assert _failure(registry) == "ValueError: broken"
+    assert _failure(registry) == "ValueError: broken (hogpipe_a_broken.py, line 1)"
     broken, fine = registry.plugins[1:]
     assert (broken.origin, broken.version) == ("hogpipe-broken 0.1", "0.1")
     assert fine == PluginInfo("hogpipe_b_fine", "hogpipe-fine 2.0", "2.0", ("fine",), "loaded")

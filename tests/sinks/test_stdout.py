@@ -8,13 +8,16 @@ import select
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from support.sinks import traffic
 
 from hogpipe.errors import ConfigurationError, OutputClosedError
+from hogpipe.record import Record
+from hogpipe.sinks.encoding import JsonEncoder
 from hogpipe.sinks.stdout import StdoutSettings, StdoutSink
 
 PROGRAM = """
@@ -155,6 +158,44 @@ async def test_a_pipe_that_someone_made_non_blocking_is_waited_for(pipe: tuple[i
         await asyncio.sleep(0.001)
         count += os.read(pipe[0], 1 << 16).count(b"\n")
     await writing
+
+
+async def test_a_window_that_cannot_be_encoded_does_not_hold_up_the_next(
+    pipe: tuple[int, int],
+) -> None:
+    sink = _sink(pipe[1])
+    await sink.open()
+    broken = traffic(1)
+    broken["host"]["name"] = "\ud800"
+    with pytest.raises(TypeError, match="surrogates"):
+        await sink.write([broken])
+    await sink.write([traffic(2)])
+    assert json.loads(os.read(pipe[0], 1 << 16))["sequence"] == 2
+
+
+async def test_a_pipe_gets_the_shape_that_is_asked_for(pipe: tuple[int, int]) -> None:
+    sink = _sink(pipe[1], layout="flat", schema="ecs")
+    await sink.open()
+    await sink.write([traffic(1)])
+    assert json.loads(os.read(pipe[0], 1 << 16))["event.sequence"] == 1
+
+
+async def test_records_are_encoded_beside_the_event_loop(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+    lines = JsonEncoder.lines
+
+    def note(encoder: JsonEncoder, records: Sequence[Record]) -> bytes:
+        threads.append(threading.current_thread())
+        return lines(encoder, records)
+
+    monkeypatch.setattr(JsonEncoder, "lines", note)
+    sink = _sink(pipe[1])
+    await sink.open()
+    await sink.write([traffic(1)])
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def test_on_a_full_disk_the_write_goes_on_where_it_stopped() -> None:

@@ -1,0 +1,212 @@
+"""PURE: records in the words of the Elastic Common Schema (ECS 8.17, elastic.co/guide/en/ecs/8.17).
+
+What ECS has no name for keeps its own below `hogpipe.`. A record does not know who opened a
+connection, so there is neither `source` and `destination` nor `client` and `server`; the addresses
+of both ends are in `related.ip`.
+"""
+
+from datetime import datetime
+
+from hogpipe.record import ProcessInfo, Record, StatsRecord, TrafficRecord
+from hogpipe.sinks.shaping import Document, describe_path, flatten
+
+ECS_VERSION = "8.17.0"
+
+ECS_NAMES = {
+    "type": "event.dataset",
+    "timestamp": "@timestamp",
+    "window.start": "event.start",
+    "window.end": "event.end",
+    "sequence": "event.sequence",
+    "host.name": "host.name",
+    "process.pid": "process.pid",
+    "process.parent_pid": "process.parent.pid",
+    "process.creation.time": "process.start",
+    "process.executable.name": "process.name",
+    "process.executable.path": "process.executable",
+    "process.command_args": "process.args",
+    "process.user.id": "user.id",
+    "process.owner": "user.name",
+    "container.id": "container.id",
+    "k8s.pod.uid": "orchestrator.resource.id",
+    "network.transport": "network.transport",
+    "network.type": "network.type",
+}
+"""What ECS calls a key of the record; any other key has `hogpipe.` before it."""
+
+ECS_KEYWORDS = {"icmpv6": "ipv6-icmp"}
+"""The IANA's keyword of a transport, where the record has another word."""
+
+_STAMP = frozenset({"type", "timestamp", "window", "sequence", "host"})
+
+
+class EcsShape:
+    """The record in nested ECS; its last object is `hogpipe`."""
+
+    def __init__(self) -> None:
+        self._told: tuple[str, ...] = ()
+        self._stamp: Document = {}
+        self._event: Document = {}
+
+    def shape_stats(self, record: StatsRecord) -> Document:
+        """Return the whole document: whatever stats tell is hogpipe's own."""
+        own = {key: value for key, value in record.items() if key not in _STAMP}
+        return {**self._describe(record), "hogpipe": own}
+
+    def shape_rest(self, record: TrafficRecord) -> Document:
+        """Return the document without what is said of the owner."""
+        network = record["network"]
+        transmit, receive = network["io"]["transmit"], network["io"]["receive"]
+        document = self._describe(record)
+        moved: Document = {
+            "bytes": transmit["bytes"] + receive["bytes"],
+            "packets": transmit["packets"] + receive["packets"],
+        }
+        measured: Document = {"flows": network["flows"], "io": network["io"]}
+        document["network"] = moved
+        if len(network) > 2:
+            document.update(_add_path(record, moved, measured))
+        own: Document = {
+            "run": record["run"],
+            "network": measured,
+            "attribution": record["attribution"],
+        }
+        if "remainder" in record:
+            own["remainder"] = True
+        document["hogpipe"] = own
+        return document
+
+    def shape_owner(self, record: TrafficRecord) -> tuple[Document, Document]:
+        """Return what ECS has names for, and what belongs into `hogpipe`."""
+        named: Document = {}
+        own: Document = {}
+        if "process" in record:
+            _shape_process(record["process"], named, own)
+        if "systemd" in record:
+            own["systemd"] = record["systemd"]
+        if "container" in record:
+            named["container"] = record["container"]
+        if "k8s" in record:
+            pod = {"type": "pod", "id": record["k8s"]["pod"]["uid"]}
+            named["orchestrator"] = {"type": "kubernetes", "resource": pod}
+        return named, own
+
+    def _describe(self, record: Record) -> Document:
+        """Return what identifies the record; what a window's have in common is made once."""
+        window = record["window"]
+        told = record["type"], record["timestamp"], window["start"], window["end"]
+        if told != self._told:
+            self._told = told
+            self._stamp, self._event = _describe_window(record)
+        event = self._event.copy()
+        event["sequence"] = record["sequence"]
+        event["id"] = f"{record['run']}-{record['sequence']}"
+        return {**self._stamp, "host": record["host"], "event": event}
+
+
+class FlatEcsShape:
+    """The record in ECS, in one level."""
+
+    def __init__(self) -> None:
+        self._nested = EcsShape()
+        self._told: tuple[str, ...] = ()
+        self._stamp: Document = {}
+
+    def shape_stats(self, record: StatsRecord) -> Document:
+        """Return the whole document."""
+        return flatten(self._nested.shape_stats(record))
+
+    def shape_rest(self, record: TrafficRecord) -> Document:
+        """Return the document without what is said of the owner."""
+        network, run, sequence = record["network"], record["run"], record["sequence"]
+        transmit, receive = network["io"]["transmit"], network["io"]["receive"]
+        told = record["timestamp"], record["window"]["start"], record["window"]["end"]
+        if told != self._told:
+            stamp, event = _describe_window(record)
+            self._told, self._stamp = told, flatten({**stamp, "event": event})
+        flat = self._stamp.copy()
+        flat["host.name"] = record["host"]["name"]
+        flat["event.sequence"] = sequence
+        flat["event.id"] = f"{run}-{sequence}"
+        flat["network.bytes"] = transmit["bytes"] + receive["bytes"]
+        flat["network.packets"] = transmit["packets"] + receive["packets"]
+        flat["hogpipe.run"] = run
+        flat["hogpipe.network.flows"] = network["flows"]
+        flat["hogpipe.network.io.transmit.bytes"] = transmit["bytes"]
+        flat["hogpipe.network.io.transmit.packets"] = transmit["packets"]
+        flat["hogpipe.network.io.receive.bytes"] = receive["bytes"]
+        flat["hogpipe.network.io.receive.packets"] = receive["packets"]
+        if len(network) > 2:
+            moved: Document = {}
+            measured: Document = {}
+            flat.update(flatten(_add_path(record, moved, measured)))
+            flat.update(flatten(moved, "network."))
+            flat.update(flatten(measured, "hogpipe.network."))
+        for quality, count in record["attribution"].items():
+            flat["hogpipe.attribution." + quality] = count
+        if "remainder" in record:
+            flat["hogpipe.remainder"] = True
+        return flat
+
+    def shape_owner(self, record: TrafficRecord) -> tuple[Document, Document]:
+        """Return what is said of the owner, beside the rest."""
+        named, own = self._nested.shape_owner(record)
+        return flatten({**named, "hogpipe": own}), {}
+
+
+def _describe_window(record: Record) -> tuple[Document, Document]:
+    """Return what all records of one kind have in common in one window, and that of `event`."""
+    start, end = record["window"]["start"], record["window"]["end"]
+    lasted = datetime.fromisoformat(end) - datetime.fromisoformat(start)
+    event: Document = {"kind": "metric"}
+    if record["type"] == "traffic":
+        event["category"], event["type"] = ["network"], ["info"]
+    event["module"] = "hogpipe"
+    event["dataset"] = f"hogpipe.{record['type']}"
+    event["start"], event["end"] = start, end
+    event["duration"] = round(lasted.total_seconds() * 1000) * 1_000_000  # in nanoseconds
+    return {"@timestamp": record["timestamp"], "ecs": {"version": ECS_VERSION}}, event
+
+
+def _shape_process(process: ProcessInfo, named: Document, own: Document) -> None:
+    info: Document = {}
+    user: Document = {}
+    if "pid" in process:
+        info["pid"] = process["pid"]
+    if "parent_pid" in process:
+        info["parent"] = {"pid": process["parent_pid"]}
+    if "creation" in process:
+        info["start"] = process["creation"]["time"]
+    if "executable" in process:
+        info["name"] = process["executable"]["name"]
+        info["executable"] = process["executable"]["path"]
+    elif "command" in process:
+        info["name"] = process["command"]
+    if "command_args" in process:
+        info["args"] = process["command_args"]
+        info["args_count"] = len(process["command_args"])
+    if "user" in process:
+        user["id"] = str(process["user"]["id"])
+    if "owner" in process:
+        user["name"] = process["owner"]
+    named.update({key: part for key, part in (("process", info), ("user", user)) if part})
+    if unnamed := {key: process[key] for key in ("command", "linux") if key in process}:
+        own["process"] = unnamed
+
+
+def _add_path(record: TrafficRecord, moved: Document, measured: Document) -> Document:
+    """Put what is told of the path into ECS's `network` and ours; return what stands beside."""
+    path = describe_path(record)
+    transport = path.pop("transport", None)
+    if isinstance(transport, str):
+        if transport.isdecimal():
+            moved["iana_number"] = transport
+        else:
+            moved["transport"] = ECS_KEYWORDS.get(transport, transport)
+    if "type" in path:
+        moved["type"] = path.pop("type")
+    measured.update(path)
+    network = record["network"]
+    ends = [network[end] for end in ("local", "peer") if end in network]
+    addresses = [end["address"] for end in ends if "address" in end]
+    return {"related": {"ip": addresses}} if addresses else {}

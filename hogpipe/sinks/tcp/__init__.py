@@ -1,0 +1,1 @@
+"""The `tcp` sink: lines to one of several collectors, acknowledged."""

@@ -1,0 +1,151 @@
+"""How a `tcp` sink gets a connection: the names looked up, each endpoint tried in its turn.
+
+A look-up blocks a thread for as long as the name servers do not answer. So it has threads of its
+own, one for each endpoint at the most, and goes on when its time is over: the next try takes up
+what it finds.
+"""
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from ipaddress import ip_address
+
+from hogpipe.errors import ConfigurationError, DeliveryError
+from hogpipe.sinks.tcp.connection import Connection, SocketAddress, Tls, open_connection
+from hogpipe.sinks.tcp.endpoints import Endpoint
+from hogpipe.sinks.tls import TlsSettings, explain_tls_error, load_context
+
+_Found = asyncio.Future[list[SocketAddress]]
+
+
+class Connector:
+    """Connects to `endpoints`; a round takes `timeout` seconds at the most."""
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        tls: TlsSettings | None,
+        timeout: float,
+        user_timeout: float,
+    ) -> None:
+        self._endpoints = endpoints
+        self._tls = tls
+        self._timeout = timeout
+        self._user_timeout = user_timeout
+        self._threads = ThreadPoolExecutor(len(endpoints), thread_name_prefix="hogpipe-lookup")
+        self._lookups: dict[Endpoint, _Found] = {}
+
+    async def connect(self, order: Sequence[int]) -> tuple[int, Connection]:
+        """Return the first connection that could be made, with the index of its endpoint.
+
+        Each index of `order` is tried once. Those that are left share what is left of the time, and
+        so do the addresses of a name. Raises DeliveryError, and ConfigurationError if the files
+        that TLS needs cannot be used.
+        """
+        context = await self._load_context()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._timeout
+        failures = []
+        for position, index in enumerate(order):
+            share = (end - loop.time()) / (len(order) - position)
+            endpoint = self._endpoints[index]
+            try:
+                return index, await self._connect(endpoint, context, share)
+            except OSError as error:
+                failures.append(f"{endpoint}: {explain_error(error)}")
+        raise DeliveryError(f"no connection to {'; '.join(failures)}")
+
+    def close(self) -> None:
+        """Let go of look-ups that are under way."""
+        for lookup in self._lookups.values():
+            lookup.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _load_context(self) -> ssl.SSLContext | None:
+        if self._tls is None:
+            return None
+        context, problems = await asyncio.to_thread(load_context, self._tls)
+        if problems:
+            raise ConfigurationError(
+                [f"{'.'.join(map(str, problem.place))}: {problem.text}" for problem in problems]
+            )
+        return context
+
+    async def _connect(
+        self, endpoint: Endpoint, context: ssl.SSLContext | None, share: float
+    ) -> Connection:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + share
+        tls = None
+        if self._tls and context:
+            tls = Tls(context, self._tls.server_name or endpoint.host)
+        async with _limit(share):
+            addresses = await self._look_up(endpoint)
+        for position, address in enumerate(addresses, start=1):
+            left = len(addresses) - position + 1
+            try:
+                async with _limit((end - loop.time()) / left):
+                    return await open_connection(address, tls, self._user_timeout)
+            except OSError:
+                if left == 1:
+                    raise
+        raise OSError("it has no address")
+
+    async def _look_up(self, endpoint: Endpoint) -> list[SocketAddress]:
+        """Return the addresses in the order of RFC 6724; raises OSError."""
+        try:
+            ip_address(endpoint.host)
+        except ValueError:
+            pass
+        else:
+            return find_addresses(endpoint, socket.AI_NUMERICHOST)
+        lookup = self._lookups.get(endpoint)
+        if lookup is None:
+            find = partial(find_addresses, endpoint)
+            lookup = asyncio.get_running_loop().run_in_executor(self._threads, find)
+            lookup.add_done_callback(_retrieve)
+            self._lookups[endpoint] = lookup
+        try:
+            return await asyncio.shield(lookup)
+        finally:
+            if lookup.done():
+                del self._lookups[endpoint]
+
+
+def find_addresses(endpoint: Endpoint, flags: int = 0) -> list[SocketAddress]:
+    """Return what getaddrinfo(3) knows, with its flags; raises OSError and may take long."""
+    found = socket.getaddrinfo(
+        endpoint.host, endpoint.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=flags
+    )
+    return [(family, address) for family, _type, _protocol, _name, address in found]
+
+
+def _retrieve(lookup: _Found) -> None:
+    """Keep asyncio from complaining of a failure for which nobody waited any more."""
+    if not lookup.cancelled():
+        lookup.exception()
+
+
+@asynccontextmanager
+async def _limit(seconds: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            yield
+    except TimeoutError as error:
+        if limit.expired():
+            raise TimeoutError(f"no answer within {seconds:.2g} s") from error
+        raise
+
+
+def explain_error(error: OSError) -> str:
+    """Return why a connection could not be made, or broke, in words without a number."""
+    if isinstance(error, ssl.SSLError):
+        return explain_tls_error(error)
+    # asyncio's own text repeats the address; a look-up's error codes are negative.
+    code = error.errno or 0
+    return os.strerror(code) if code > 0 else error.strerror or str(error) or "it hung up"

@@ -1,0 +1,73 @@
+"""PURE: where a `tcp` sink may send to, and in which order it tries.
+
+The order of the configuration is the order of preference. An endpoint whose connection broke while
+a window was under way is tried after all others, until a window has been delivered: one that takes
+connections but no data must not keep the next one from getting its turn.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A name or an address (IPv6 without brackets), and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host} port {self.port}"
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Return what `host:port` or `[IPv6]:port` names; raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host:
+        raise ValueError("expected host:port")
+    if not (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535):
+        raise ValueError("its port is not a number from 1 to 65535")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if ":" in host and not bracketed:
+        raise ValueError("an IPv6 address needs brackets: [::1]:6514")
+    return make_endpoint(host, int(port))
+
+
+def make_endpoint(host: str, port: int) -> Endpoint:
+    """Return the endpoint of a host, with or without brackets; raises ValueError."""
+    bare = host.removeprefix("[").removesuffix("]")
+    try:
+        bare.encode("idna")
+    except UnicodeError as error:
+        raise ValueError("no name or address") from error
+    if not bare or "\0" in bare:
+        raise ValueError("no name or address")
+    return Endpoint(bare, port)
+
+
+class EndpointOrder:
+    """Which of `count` endpoints, known by their index, is tried when."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._broken: list[int] = []
+        """Those that broke since the last delivery, the latest at the end."""
+
+    def all(self) -> list[int]:
+        """Return every endpoint once, in the order in which to try them."""
+        sound = [index for index in range(self._count) if index not in self._broken]
+        return sound + self._broken
+
+    def better_than(self, index: int) -> list[int]:
+        """Return those that are preferred to `index`."""
+        return list(range(index))
+
+    def note_broken(self, index: int) -> None:
+        """Note that the connection to `index` broke while a window was under way."""
+        if index in self._broken:
+            self._broken.remove(index)
+        self._broken.append(index)
+
+    def note_delivered(self) -> None:
+        """Note that a window was delivered: what broke before has had its turn."""
+        self._broken.clear()

@@ -1,0 +1,111 @@
+"""TLS for sinks that connect to something: its settings, and the context that they make.
+
+The peer's certificate is always checked, and whether it is for the name that was asked for. The
+files are read anew for each connection, so that certificates can be renewed while hogpipe runs.
+"""
+
+import ssl
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from hogpipe.sinks.protocol import SettingProblem
+
+
+class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The `tls` table of a sink; an empty one means TLS with the system's authorities."""
+
+    ca: Path | None = None
+    """The certificates (PEM) of the authorities that are trusted; where absent, the system's."""
+    certificate: Path | None = None
+    """This host's own certificate (PEM) with those between it and its authority."""
+    key: Path | None = None
+    """The private key (PEM) of `certificate`; where absent, it is in the same file."""
+    key_password: str | None = None
+    """What decrypts `key`."""
+    server_name: Annotated[str, Meta(min_length=1)] | None = None
+    """The name that the peer's certificate must be for; the host that is connected to if absent."""
+
+
+def load_context(tls: TlsSettings) -> tuple[ssl.SSLContext, list[SettingProblem]]:
+    """Return a client's context, and what is wrong with the files: it is of use only if nothing is.
+
+    Reads files, and blocks meanwhile.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificates and names; TLS >= 1.2
+    problems = [_load_authorities(context, tls.ca), _load_identity(context, tls)]
+    return context, [problem for problem in problems if problem is not None]
+
+
+def explain_tls_error(error: ssl.SSLError) -> str:
+    """Return why a handshake failed, in words without a place in OpenSSL's source."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message.rstrip('.')}"
+    reason = (error.reason or "").replace("_", " ").lower()
+    if "alert" in reason:
+        return f"it refuses this host's TLS: {reason.rpartition('alert ')[2]}"
+    return f"no TLS: {reason or error}"
+
+
+def _load_authorities(context: ssl.SSLContext, ca: Path | None) -> SettingProblem | None:
+    if ca is None:
+        context.load_default_certs()
+        return None
+    if problem := _find_unreadable("ca", ca):
+        return problem
+    try:
+        context.load_verify_locations(ca)
+    except (OSError, ValueError):  # ssl.SSLError is an OSError; what it says names no file
+        return _blame("ca", ca, "holds no certificate (PEM)")
+    return None
+
+
+def _load_identity(context: ssl.SSLContext, tls: TlsSettings) -> SettingProblem | None:
+    if tls.certificate is None:
+        alone = "key" if tls.key else "key_password" if tls.key_password else None
+        return _blame(alone, None, "only with tls.certificate") if alone else None
+    if problem := _find_unreadable("certificate", tls.certificate):
+        return problem
+    if tls.key and (problem := _find_unreadable("key", tls.key)):
+        return problem
+    if _load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), tls.certificate):
+        return _blame("certificate", tls.certificate, "holds no certificate (PEM)")
+    asked = False
+
+    def tell_password() -> str:
+        nonlocal asked
+        asked = True
+        return tls.key_password or ""
+
+    try:
+        # Without a function to ask, OpenSSL would ask at the terminal.
+        context.load_cert_chain(tls.certificate, tls.key, tell_password)
+    except (OSError, ValueError) as error:
+        return _explain_identity(tls, error, encrypted=asked)
+    return None
+
+
+def _explain_identity(tls: TlsSettings, error: Exception, *, encrypted: bool) -> SettingProblem:
+    """Say why the key, with a certificate that is one, cannot be used."""
+    if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
+        return _blame("key", tls.key or tls.certificate, "is not the key of tls.certificate")
+    if encrypted:
+        text = "does not decrypt the key" if tls.key_password else "required: the key is encrypted"
+        return _blame("key_password", None, text)
+    return _blame("key", tls.key or tls.certificate, "holds no private key (PEM)")
+
+
+def _find_unreadable(key: str, path: Path) -> SettingProblem | None:
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        return _blame(key, path, f"{error.strerror}", colon=":")
+    return None
+
+
+def _blame(key: str, path: Path | None, text: str, *, colon: str = "") -> SettingProblem:
+    quoted = f"{path}{colon} {text}" if path else text
+    return SettingProblem(("tls", key), quoted, text)

@@ -1,0 +1,178 @@
+"""Windows merge into one without a byte lost."""
+
+from collections import Counter
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import cast
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.sinks import stats, total_bytes, traffic
+
+from hogpipe.delivery.merging import Merger
+from hogpipe.record import LedgerInfo, Record, TrafficRecord
+
+
+def merge_windows(*windows: Sequence[Record]) -> list[Record]:
+    merger = Merger()
+    for records in windows:
+        merger.add(records)
+    return merger.records()
+
+
+def _merge(windows: list[list[Record]], max_groups: int | None = None) -> list[Record]:
+    merger = Merger(max_groups)
+    for window in windows:
+        merger.add(window)
+    assert len(merger) == len(merger.records())
+    return merger.records()
+
+
+def test_the_same_group_adds_up() -> None:
+    older = traffic(sequence=1, pid=7, sent=10, received=1, second=0)
+    newer = traffic(sequence=5, pid=7, sent=20, received=2, second=1)
+    newer["attribution"] = {"exact": 20, "listener": 2}
+    (merged,) = merge_windows([older], [newer])
+    assert merged["type"] == "traffic"
+    assert merged["network"] == {
+        "flows": 2,
+        "io": {"transmit": {"bytes": 30, "packets": 2}, "receive": {"bytes": 3, "packets": 4}},
+    }
+    assert merged["attribution"] == {"exact": 31, "listener": 2}
+    assert merged["window"] == {
+        "start": "2026-11-22T07:00:00.000Z",
+        "end": "2026-11-22T07:00:02.000Z",
+    }
+    assert (merged["sequence"], merged["timestamp"]) == (5, newer["timestamp"])
+
+
+def test_groups_that_differ_in_one_word_stay_apart() -> None:
+    tcp, udp = traffic(sequence=1), traffic(sequence=2)
+    tcp["network"]["transport"], udp["network"]["transport"] = "tcp", "udp"
+    assert merge_windows([tcp], [udp]) == [tcp, udp]
+
+
+def test_of_stats_deltas_are_added_and_states_are_the_newest() -> None:
+    (merged,) = merge_windows([stats(1, packets=10)], [stats(2, packets=5, second=1)])
+    assert merged["type"] == "stats"
+    assert merged["capture"]["packets"] == 15
+    assert merged["capture"]["dropped"] == {"kernel": 2, "interface": 0}
+    assert merged["attribution"]["new_flows"] == 4
+    assert merged["attribution"]["bytes"] == {"exact": 600}
+    assert merged["attribution"]["pending"] == {"flows": 2, "bytes": 7}
+    assert merged["aggregation"]["records"] == 4
+    assert merged["self"] == {
+        "cpu": {"seconds": 0.5},
+        "memory": {"bytes": 1002},
+        "loop": {"longest_delay_seconds": 1.0},
+    }
+    assert merged["sequence"] == 2
+    assert merged["window"]["start"] == "2026-11-22T07:00:00.000Z"
+
+
+def test_of_a_ledger_the_sockets_are_those_of_the_newest() -> None:
+    older, newer, none = stats(1), stats(2), stats(3)
+    counts = dict.fromkeys(LedgerInfo.__annotations__, 2)
+    older["attribution"]["ledger"] = cast("LedgerInfo", dict(counts))
+    newer["attribution"]["ledger"] = cast("LedgerInfo", {**counts, "sockets": 1})
+    (merged,) = merge_windows([older], [newer], [none])
+    assert merged["type"] == "stats"
+    assert merged["attribution"]["ledger"] == {**dict.fromkeys(counts, 4), "sockets": 1}
+    assert older["attribution"]["ledger"] == counts
+
+
+def test_of_latencies_the_longest_stays() -> None:
+    older, newer, none = stats(1), stats(2), stats(3)
+    older["attribution"]["latency"] = {"median_seconds": 0.2, "max_seconds": 0.3}
+    newer["attribution"]["latency"] = {"median_seconds": 0.1, "max_seconds": 0.5}
+    (merged,) = merge_windows([older], [newer], [none])
+    assert merged["type"] == "stats"
+    assert merged["attribution"]["latency"] == {"median_seconds": 0.2, "max_seconds": 0.5}
+
+
+def test_what_is_merged_is_not_changed() -> None:
+    windows: list[list[Record]] = [[traffic(1), stats(2)], [traffic(3), stats(4)]]
+    before = deepcopy(windows)
+    merge_windows(*windows)
+    assert windows == before
+
+
+def test_beyond_the_limit_those_that_moved_least_are_summed_up() -> None:
+    window = [traffic(pid, pid=pid, sent=pid, received=0) for pid in range(1, 11)]
+    merged = _merge([window], max_groups=3)
+    assert [record.get("process", {}).get("pid") for record in merged] == [None, 9, 10]
+    assert merged[0]["type"] == "traffic"
+    assert merged[0]["remainder"] is True
+    assert merged[0]["network"]["io"]["transmit"]["bytes"] == sum(range(1, 9))
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> list[Record]:
+    made: list[Record] = []
+    for _ in range(draw(st.integers(0, 6))):
+        record = traffic(
+            sequence=draw(st.integers(1, 1000)),
+            pid=draw(st.none() | st.integers(1, 4)),
+            sent=draw(st.integers(0, 1 << 50)),
+            received=draw(st.integers(0, 1 << 50)),
+            second=draw(st.integers(0, 58)),
+        )
+        record["attribution"] = draw(
+            st.dictionaries(st.sampled_from(["exact", "listener", "none"]), st.integers(1, 1 << 50))
+        )
+        if draw(st.booleans()):
+            record["network"]["transport"] = draw(st.sampled_from(["tcp", "udp"]))
+        made.append(record)
+    if draw(st.booleans()):
+        made.append(stats(draw(st.integers(1, 1000)), packets=draw(st.integers(0, 99))))
+    return made
+
+
+def totals(records: list[Record]) -> Counter[tuple[object, ...]]:
+    """All numbers that must survive, by group."""
+    found: Counter[tuple[object, ...]] = Counter()
+    for record in records:
+        if record["type"] == "stats":
+            found["stats", "packets"] += record["capture"]["packets"]
+            continue
+        group = (record.get("process", {}).get("pid"), record["network"].get("transport"))
+        found[group, "flows"] += record["network"]["flows"]
+        for direction, tally in record["network"]["io"].items():
+            found[group, direction, "bytes"] += tally["bytes"]
+            found[group, direction, "packets"] += tally["packets"]
+        for quality, size in record["attribution"].items():
+            found[group, quality] += size
+    return found
+
+
+@given(windows(), windows())
+@settings(deadline=None)
+def test_every_total_of_every_group_and_quality_is_conserved(
+    older: list[Record], newer: list[Record]
+) -> None:
+    merged = merge_windows(older, newer)
+    assert +totals(merged) == +totals(older + newer)
+    groups = [group for group in merged if group["type"] == "traffic"]
+    assert len(groups) == len({str(_about(group)) for group in groups})
+
+
+@given(windows(), windows(), windows())
+@settings(deadline=None)
+def test_the_order_of_merging_does_not_matter(
+    one: list[Record], two: list[Record], three: list[Record]
+) -> None:
+    left = merge_windows(merge_windows(one, two), three)
+    right = merge_windows(one, merge_windows(two, three))
+    assert +totals(left) == +totals(right) == +totals(_merge([one, two, three]))
+
+
+@given(st.lists(windows(), max_size=4), st.integers(1, 5))
+@settings(deadline=None)
+def test_a_limit_on_groups_costs_no_byte(made: list[list[Record]], limit: int) -> None:
+    merged = _merge(made, max_groups=limit)
+    assert sum(record["type"] == "traffic" for record in merged) <= limit
+    assert total_bytes(merged) == sum(map(total_bytes, made))
+
+
+def _about(record: TrafficRecord) -> tuple[object, ...]:
+    return record.get("process"), record["network"].get("transport")

@@ -1,0 +1,129 @@
+"""`hogpipe run` with a spool: whatever is killed, and however often, every record arrives."""
+
+import itertools
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from support.namespaces import Namespace
+from support.running import balance, hogpipe, running, stats_of, wait_until, write_config
+
+# Unlike a collector that dies, this one has kept all that it has acknowledged: it reads at once,
+# and is killed only when nothing is on its way.
+COLLECTOR = """
+import socket, sys
+listener = socket.create_server(("127.0.0.1", 5170))
+print("listening", file=sys.stderr, flush=True)
+with open(sys.argv[1], "ab", buffering=0) as file:
+    while True:
+        connection, _peer = listener.accept()
+        while data := connection.recv(65536):
+            file.write(data)
+        file.write(b"\\n")
+"""
+TALK = """
+import socket, time
+receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+receiver.bind(("127.0.0.1", 0))
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sender.connect(receiver.getsockname())
+while True:
+    sender.send(bytes(100))
+    time.sleep(0.001)
+"""
+CONFIG = """
+[capture]
+interfaces = ["lo"]
+filter = "udp"
+[aggregation]
+interval = 0.1
+group_by = ["process", "flow"]
+[[sinks]]
+type = "tcp"
+host = "127.0.0.1"
+port = 5170
+spool = "spool"
+retry_initial = 0.05
+retry_max = 0.1
+"""
+
+
+def _spooled(folder: Path) -> int:
+    """Return how many windows the segments of a spool hold."""
+    # A segment may have been delivered and removed right now.
+    texts = [path.read_bytes() for path in (folder / "spool").glob("*.spool") if path.exists()]
+    return sum(text.count(b"\n#") + text.startswith(b"#") for text in texts)
+
+
+def _received(path: Path) -> list[dict[str, Any]]:
+    """Return what arrived, by run and sequence, without repeats and halves of lines."""
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for line in path.read_bytes().splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:  # half a line at the end of a broken connection
+            continue
+        assert found.setdefault((record["run"], record["sequence"]), record) == record
+    return list(found.values())
+
+
+def test_what_a_dead_collector_missed_arrives_after_kills_of_any_kind(
+    netns: Namespace, tmp_path: Path
+) -> None:
+    config, received = write_config(tmp_path, CONFIG), tmp_path / "received.jsonl"
+    with running(netns, sys.executable, "-c", TALK):
+        for _ in range(3):  # an outage of several runs, each killed
+            before = _spooled(tmp_path)
+            with hogpipe(netns, "run", config) as run:
+                run.wait_for("sink tcp: fails")
+                wait_until(lambda: _spooled(tmp_path) >= before + 5)  # noqa: B023
+                run.end(signal.SIGKILL)
+        windows = _spooled(tmp_path)
+        with running(netns, sys.executable, "-c", COLLECTOR, received) as collector:
+            collector.wait_for("listening")
+            with hogpipe(netns, "run", config) as run:  # and one while it delivers
+                wait_until(lambda: received.exists() and received.stat().st_size > 0)
+                run.end(signal.SIGKILL)
+            with hogpipe(netns, "run", config) as run:
+                # The one before was killed so early that it may have nothing of its own to tell.
+                wait_until(lambda: len({r["run"] for r in _received(received)}) >= 4)
+                assert run.end() == 0
+                assert "kept in its spool" not in "".join(run.errors)
+    records = _received(received)
+    runs = [list(group) for _run, group in itertools.groupby(records, key=lambda r: r["run"])]
+    assert len(runs) in (4, 5), "each run's records come together, in the order of the runs"
+    assert sum(len(stats_of(run)) for run in runs[:3]) == windows
+    for run in runs:
+        assert [record["sequence"] for record in run] == list(range(1, len(run) + 1))
+        told, counted = balance(run)
+        assert told == counted - stats_of(run)[-1]["attribution"]["pending"]["bytes"] > 0
+
+
+def test_a_run_that_is_stopped_says_what_it_kept_and_the_next_delivers_it(
+    netns: Namespace, tmp_path: Path
+) -> None:
+    config, received = write_config(tmp_path, CONFIG), tmp_path / "received.jsonl"
+    with hogpipe(netns, "run", config, "--duration", "0.5") as run:
+        assert run.wait() == 0
+        assert "records kept in its spool for the next run" in "".join(run.errors)
+    with running(netns, sys.executable, "-c", COLLECTOR, received) as collector:
+        collector.wait_for("listening")
+        with hogpipe(netns, "run", config, "--duration", "0.5") as run:
+            assert run.wait() == 0
+            assert "kept" not in "".join(run.errors)
+    assert len({record["run"] for record in _received(received)}) == 2
+    assert _spooled(tmp_path) == 0
+
+
+def test_two_runs_with_one_spool_are_a_mistake_of_the_configuration(
+    netns: Namespace, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, CONFIG)
+    with hogpipe(netns, "run", config) as first:
+        first.wait_for("sink tcp: fails")
+        with hogpipe(netns, "run", config) as second:
+            assert second.wait() == 78
+            assert "another run or sink uses it" in "".join(second.errors)
+        assert first.end() == 0

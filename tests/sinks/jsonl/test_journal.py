@@ -1,0 +1,471 @@
+"""Files that follow one another: no window lost, none torn, none split."""
+
+import asyncio
+import fcntl
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from support.configuration import problems_of
+from support.disks import tiny_disk
+from support.sinks import total_bytes, traffic, until
+
+from hogpipe import JsonEncoder, Record
+from hogpipe.delivery.dispatch import Dispatcher
+from hogpipe.sinks.jsonl.closed_files import Upkeep
+from hogpipe.sinks.jsonl.journal import Habits, Journal
+from hogpipe.sinks.jsonl.rotation import RotationRule
+from hogpipe.sinks.jsonl.sink import JsonlSettings, JsonlSink, find_jsonl_problems
+
+FOREVER = threading.Event()
+
+
+def make_journal(path: Path, **habits: object) -> Journal:
+    settings = JsonlSettings(type="jsonl", path=path)
+    given = {"rule": RotationRule(most_bytes=1), "upkeep": Upkeep(), "sync": "never", **habits}
+    return Journal(path, JsonEncoder(settings), Habits(**given))
+
+
+def write(journal: Journal, *records: Record) -> None:
+    journal.append(records, FOREVER)
+    journal.settle()
+
+
+def read_lines(path: Path) -> list[Record]:
+    """Return the records of a file; fails on any line that is not whole."""
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    assert not data or data.endswith(b"\n")
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def read_files(path: Path) -> list[list[int]]:
+    """Return the sequences in each file, by the order of the names, the one in use last."""
+    closed = sorted(file for file in path.parent.iterdir() if file.name.startswith(f"{path.name}-"))
+    return [[record["sequence"] for record in read_lines(file)] for file in (*closed, path)]
+
+
+def join(lists: Iterable[list[int]]) -> list[int]:
+    return [*chain.from_iterable(lists)]
+
+
+def names(path: Path) -> list[str]:
+    return sorted(file.name for file in path.parent.iterdir())
+
+
+def test_a_full_file_is_closed_under_the_time_of_the_next_window(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    journal = make_journal(path)
+    journal.open()
+    write(journal, traffic(1, second=0), traffic(2, second=0))
+    write(journal, traffic(3, second=1))
+    write(journal, traffic(4, second=5))
+    journal.close(0)
+    assert read_files(path) == [[1, 2], [3], [4]]
+    assert names(path) == [
+        "x.jsonl",
+        "x.jsonl-20261122T070001.000Z",
+        "x.jsonl-20261122T070005.000Z",
+    ]
+
+
+def test_a_window_is_never_split(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    journal = make_journal(path, rule=RotationRule(most_bytes=5000))
+    journal.open()
+    rng = random.Random(1)
+    windows, sequence = [], 0
+    for second in range(50):
+        count = rng.choice([1, 3, 700])
+        windows.append(list(range(sequence, sequence + count)))
+        write(journal, *[traffic(number, second=second) for number in windows[-1]])
+        sequence += count
+    journal.close(0)
+    files = read_files(path)
+    assert join(files) == join(windows)
+    assert len(files) > 5
+    assert {file[0] for file in files} <= {window[0] for window in windows}
+
+
+def test_files_of_a_period_span_no_more_than_that(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    journal = make_journal(path, rule=RotationRule(every=10.0))
+    journal.open()
+    for second in range(5, 35, 3):
+        write(journal, traffic(second, second=second))
+    journal.close(0)
+    assert read_files(path) == [[5, 8], [11, 14, 17], [20, 23, 26, 29], [32]]
+
+
+def test_a_file_that_someone_empties_is_for_the_period_of_its_next_window(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    journal = make_journal(path, rule=RotationRule(every=10.0))
+    journal.open()
+    write(journal, traffic(1, second=1))
+    os.truncate(path, 0)
+    for second in (11, 12):
+        write(journal, traffic(second, second=second))
+    journal.close(0)
+    assert read_files(path) == [[11, 12]]
+
+
+def test_a_restart_goes_on_with_the_file_of_its_period_only(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    for second in (1, 2, 12, 13):
+        journal = make_journal(path, rule=RotationRule(every=10.0))
+        journal.open()
+        write(journal, traffic(second, second=second))
+        journal.close(0)
+    assert read_files(path) == [[1, 2], [12, 13]]
+    assert names(path) == ["x", "x-20261122T070012.000Z"]
+
+
+def test_the_same_windows_make_the_same_files(tmp_path: Path) -> None:
+    told = []
+    for run in ("one", "two"):
+        path = tmp_path / run / "x"
+        journal = make_journal(path, rule=RotationRule(1500, 10.0))
+        journal.open()
+        for second in range(30):
+            write(journal, traffic(second, second=second))
+        journal.close(0)
+        told.append({file.name: file.read_bytes() for file in path.parent.iterdir()})
+    assert told[0] == told[1]
+    assert len(told[0]) > 4
+
+
+def test_a_clock_that_was_set_back_overwrites_nothing_and_keeps_the_order(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    journal = make_journal(path)
+    journal.open()
+    for sequence, second in enumerate([30, 31, 5, 5, 31, 32]):
+        write(journal, traffic(sequence, second=second))
+    journal.close(0)
+    assert read_files(path) == [[0], [1], [2], [3], [4], [5]]
+
+
+def test_what_is_in_the_way_of_a_name_stays(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    (tmp_path / "elsewhere").write_text("not ours")
+    (tmp_path / "x-20261122T070001.000Z").symlink_to("elsewhere")
+    (tmp_path / "x-20261122T070001.001Z").mkdir()
+    journal = make_journal(path)
+    journal.open()
+    write(journal, traffic(1, second=0))
+    write(journal, traffic(2, second=1))
+    journal.close(0)
+    assert (tmp_path / "elsewhere").read_text() == "not ours"
+    assert [record["sequence"] for record in read_lines(tmp_path / "x-20261122T070001.002Z")] == [1]
+
+
+def test_the_next_file_is_locked_before_the_last_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x"
+    journal = make_journal(path)
+    journal.open()
+    write(journal, traffic(1, second=0))
+    closed = tmp_path / "x-20261122T070001.000Z"
+    seen = []
+
+    def look(locked: Callable[[int, int], None] = fcntl.flock) -> Callable[[int, int], None]:
+        def flock(descriptor: int, operation: int) -> None:
+            locked(descriptor, operation)
+            seen.append((_is_locked(closed, locked), _is_locked(path, locked)))
+
+        return flock
+
+    monkeypatch.setattr(fcntl, "flock", look())
+    write(journal, traffic(2, second=1))
+    monkeypatch.undo()
+    assert seen == [(True, True)]
+    assert (_is_locked(closed), _is_locked(path)) == (False, True)
+    journal.close(0)
+    assert not _is_locked(path)
+
+
+def _is_locked(path: Path, flock: Callable[[int, int], None] = fcntl.flock) -> bool:
+    with path.open() as file:
+        try:
+            flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def test_what_cannot_be_renamed_is_closed_once_it_can(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    journal = make_journal(path)
+    journal.open()
+    write(journal, traffic(1, second=0))
+    subprocess.run(["mount", "--bind", tmp_path, tmp_path], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", tmp_path], check=True)
+        with pytest.raises(OSError, match="Read-only file system"):
+            journal.append([traffic(2, second=1)], FOREVER)
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path], check=True)
+    write(journal, traffic(2, second=1))
+    journal.close(0)
+    assert read_files(path) == [[1], [2]]
+
+
+def test_a_next_file_that_cannot_be_made_is_made_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x"
+    journal = make_journal(path)
+    journal.open()
+    write(journal, traffic(1, second=0))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", _refuse(os.open, path))
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space left"):
+                journal.append([traffic(2, second=1)], FOREVER)
+    write(journal, traffic(2, second=1))
+    journal.close(0)
+    assert read_files(path) == [[1], [2]]
+
+
+def _refuse(opened: Callable[..., int], path: Path) -> Callable[..., int]:
+    """Let nothing be made at `path`: there are no inodes left."""
+
+    def open_other(name: str | Path, flags: int, *words: int, **more: int) -> int:
+        if flags & os.O_CREAT and Path(name) == path:
+            raise OSError(28, "No space left on device")
+        return opened(name, flags, *words, **more)
+
+    return open_other
+
+
+@pytest.mark.parametrize(("sync", "synced"), [("never", 0), ("close", 2), ("window", 5)])
+def test_the_disk_is_waited_for_as_often_as_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: str, synced: int
+) -> None:
+    calls = []
+    real = os.fdatasync
+
+    def count(descriptor: int) -> None:
+        calls.append(descriptor)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", count)
+    journal = make_journal(tmp_path / "x", rule=RotationRule(every=10.0), sync=sync)
+    journal.open()
+    for second in (0, 1, 11):
+        write(journal, traffic(second, second=second))
+    journal.close(0)
+    assert len(calls) == synced
+
+
+def test_a_window_that_the_disk_did_not_take_is_cut_off_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x"
+    journal = make_journal(path, rule=RotationRule(), sync="window")
+    journal.open()
+    write(journal, traffic(1))
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            journal.append([traffic(2)], FOREVER)
+    assert read_files(path) == [[1]]
+    write(journal, traffic(2))
+    journal.close(0)
+    assert read_files(path) == [[1, 2]]
+
+
+async def test_a_write_that_is_cancelled_while_files_change_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    sink = JsonlSink(JsonlSettings(type="jsonl", path=path, rotate_every=1.0, compress="gzip"))
+    await sink.open()
+    expected: list[int] = []
+    for turn in range(40):
+        many = [traffic(turn * 1000 + n, second=turn) for n in range(500)]
+        writing = asyncio.ensure_future(sink.write(many))
+        for _ in range(turn % 10):
+            await asyncio.sleep(0 if turn < 20 else 0.0005)
+        writing.cancel()
+        await asyncio.wait({writing})
+        if not writing.cancelled():
+            expected += range(turn * 1000, turn * 1000 + 500)
+        await sink.write([traffic(turn * 1000 + 999, second=turn)])
+        expected.append(turn * 1000 + 999)
+    await sink.close()
+    assert join(read_files(path)) == expected
+    assert len(read_files(path)) == 40
+
+
+async def test_a_sink_can_be_closed_in_every_state(tmp_path: Path) -> None:
+    for turns in range(8):
+        path = tmp_path / str(turns) / "x"
+        sink = JsonlSink(JsonlSettings(type="jsonl", path=path, rotate_mib=1, compress="gzip"))
+        opening = asyncio.ensure_future(sink.open())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.wait({opening})
+        await sink.close()
+        again = JsonlSink(JsonlSettings(type="jsonl", path=path))
+        await again.open()
+        await again.write([traffic(1)])
+        await again.close()
+        assert read_files(path) == [[1]]
+
+
+async def test_totals_survive_a_disk_that_was_full_while_files_change(tmp_path: Path) -> None:
+    with tiny_disk(tmp_path / "disk", kib=256) as disk:
+        path, ballast = disk / "x", disk / "ballast"
+        ballast.write_bytes(bytes(240 << 10))
+        settings = JsonlSettings(
+            type="jsonl",
+            path=path,
+            rotate_every=1.0,
+            compress="gzip",
+            queue_windows=4,
+            retry_initial=0.001,
+            retry_max=0.002,
+        )
+        dispatcher = Dispatcher(
+            [(JsonlSink(settings), settings)], on_output_closed=lambda: None, rng=random.Random(1)
+        )
+        await dispatcher.open()
+        offered: list[Record] = []
+        async with asyncio.TaskGroup() as group:
+            group.create_task(dispatcher.run())
+            for second in range(40):
+                window = [traffic(second * 30 + n, pid=n + 1, second=second) for n in range(30)]
+                offered += window
+                await dispatcher.publish(window)
+            await until(lambda: dispatcher.health()[0]["retries"] > 3)
+            _all_whole(path)
+            ballast.unlink()
+            assert await dispatcher.drain(10) == []
+        assert "No space left" in dispatcher.health()[0]["last_error"]
+        assert dispatcher.health()[0]["dropped"] == 0
+        assert total_bytes(_all_whole(path)) == total_bytes(offered)
+
+
+def _all_whole(path: Path) -> Sequence[Record]:
+    closed = [file for file in path.parent.iterdir() if file.name.startswith("x")]
+    return [record for file in closed for record in read_lines(file) if file.suffix != ".tmp"]
+
+
+KILLED = """
+import sys, threading
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from support.sinks import traffic
+from hogpipe import JsonEncoder
+from hogpipe.sinks.jsonl.closed_files import Upkeep
+from hogpipe.sinks.jsonl.journal import Habits, Journal
+from hogpipe.sinks.jsonl.sink import JsonlSettings
+from hogpipe.sinks.jsonl.rotation import RotationRule
+
+path = Path(sys.argv[2])
+habits = Habits(RotationRule(most_bytes=20_000), Upkeep(compress=True), "never")
+journal = Journal(path, JsonEncoder(JsonlSettings(type="jsonl", path=path)), habits)
+journal.open()
+first = int(sys.argv[3])
+for window in range(100_000):
+    start = first + window * 10
+    records = [traffic(start + n, second=window % 59) for n in range(10)]
+    journal.append(records, threading.Event())
+    journal.settle()
+    print(start + 9, flush=True)
+"""
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whenever_it_is_killed_nothing_is_torn_doubled_or_lost(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "x"
+    rng = random.Random(seed)
+    last = -1
+    for _ in range(3):
+        words = [str(Path(__file__).parents[2]), str(path), str(last + 1)]
+        with subprocess.Popen(
+            [sys.executable, "-c", KILLED, *words], stdout=subprocess.PIPE
+        ) as run:
+            assert run.stdout is not None
+            for _ in range(rng.randrange(1, 200)):
+                last = int(run.stdout.readline())
+            run.send_signal(signal.SIGKILL)
+            last = max([last, *(int(line) for line in run.stdout.read().split(b"\n")[:-1])])
+        # What was under way may be there in part, in whole lines once the file is opened again.
+        journal = make_journal(path, rule=RotationRule(), upkeep=Upkeep(compress=True))
+        journal.open()
+        journal.close(30)
+        found = join(read_files(path))
+        assert found[: last + 1] == list(range(last + 1))
+        assert found == list(range(len(found)))
+        assert len(found) <= last + 1 + 10
+        last = len(found) - 1
+    assert not [name for name in names(path) if name.endswith(".tmp")]
+    assert all(name == "x" or name.endswith("Z.gz") for name in names(path))
+
+
+PROBLEMS = [
+    ({"keep": 3}, ("keep",), "only with rotate_mib or rotate_every"),
+    ({"compress": "gzip"}, ("compress",), "only with rotate_mib or rotate_every"),
+    ({"path": "folder"}, ("path",), "not a regular file"),
+    ({"path": "pipe"}, ("path",), "not a regular file"),
+    ({"path": "file/x"}, ("path",), "Not a directory"),
+    ({"path": "file/new/x"}, ("path",), "Not a directory"),
+    ({"path": "n" * 300}, ("path",), "File name too long"),
+    ({"path": "link", "rotate_mib": 1}, ("path",), "a symbolic link"),
+    ({"path": "n" * 230, "rotate_mib": 1}, ("path",), "its name must leave 28 bytes"),
+]
+
+
+@pytest.mark.parametrize(("keys", "place", "text"), PROBLEMS)
+def test_settings_that_cannot_work_are_told_with_their_key(
+    tmp_path: Path, keys: dict[str, object], place: tuple[str], text: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "pipe")
+    given = {**keys, "path": tmp_path / str(keys.get("path", "new/folder/x"))}
+    (problem,) = find_jsonl_problems(JsonlSettings(type="jsonl", **given))
+    assert problem.place == place
+    assert text in problem.text
+    assert str(tmp_path) not in problem.discreet or "path" not in place
+
+
+def test_a_check_tells_them_with_the_place_of_the_key(tmp_path: Path) -> None:
+    file = f"""
+    [[sinks]]
+    type = "jsonl"
+    path = "{tmp_path}"
+    keep = 3
+    compress = "gzip"
+    """
+    assert problems_of(tmp_path, file) == [
+        "sinks[0].keep: only with rotate_mib or rotate_every",
+        "sinks[0].compress: only with rotate_mib or rotate_every",
+        f'sinks[0].path: "{tmp_path}": not a regular file',
+    ]
+    for key in ("keep", "rotate_mib", "rotate_every"):
+        shown = f'[[sinks]]\ntype = "jsonl"\npath = "x"\n{key} = 0'
+        assert problems_of(tmp_path, shown) == [f"sinks[0].{key}: must be at least 1"]
+
+
+def test_settings_that_work_are_not_complained_about(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("file")
+    for keys in ({"path": "a/b/c"}, {"path": "file", "rotate_mib": 1, "keep": 1}, {"path": "link"}):
+        given = {**keys, "path": tmp_path / str(keys["path"])}
+        assert not [*find_jsonl_problems(JsonlSettings(type="jsonl", **given))]
+    assert names(tmp_path / "x") == ["file", "link"]

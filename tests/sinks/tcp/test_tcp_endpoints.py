@@ -1,0 +1,75 @@
+"""Where a sink may send to, and in which order it tries."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hogpipe.sinks.tcp.endpoints import Endpoint, EndpointOrder, make_endpoint, parse_endpoint
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("collector:6514", "collector", 6514),
+        ("10.0.0.1:1", "10.0.0.1", 1),
+        ("[::1]:65535", "::1", 65535),
+        ("[fe80::1%eth0]:6514", "fe80::1%eth0", 6514),
+        ("bücher.example:6514", "bücher.example", 6514),
+    ],
+)
+def test_an_endpoint_is_a_host_and_a_port(text: str, host: str, port: int) -> None:
+    assert parse_endpoint(text) == Endpoint(host, port)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a", "a:", ":1", "a:0", "a:65536", "a:99999999", "a:x", "a:-1", "a:²", "::1", "::1:1",
+     "[]:1", "[::1]", "a..b:1", "a" * 64 + ":1", "a\0b:1"],
+)  # fmt: skip
+def test_what_is_no_endpoint_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        parse_endpoint(text)
+
+
+@given(st.text())
+def test_whatever_the_text_it_is_an_endpoint_or_refused(text: str) -> None:
+    try:
+        endpoint = parse_endpoint(text)
+    except ValueError:
+        return
+    assert 1 <= endpoint.port <= 65535
+    assert endpoint.host
+
+
+def test_brackets_are_no_part_of_a_host() -> None:
+    assert make_endpoint("[::1]", 1) == make_endpoint("::1", 1)
+    assert str(make_endpoint("::1", 1)) == "[::1] port 1"
+
+
+def test_the_order_of_the_configuration_is_the_order_of_preference() -> None:
+    order = EndpointOrder(3)
+    assert order.all() == [0, 1, 2]
+    assert order.better_than(2) == [0, 1]
+    assert order.better_than(0) == []
+
+
+def test_one_that_broke_comes_last_until_a_window_is_delivered() -> None:
+    order = EndpointOrder(3)
+    order.note_broken(0)
+    assert order.all() == [1, 2, 0]
+    order.note_broken(1)
+    assert order.all() == [2, 0, 1]
+    order.note_delivered()
+    assert order.all() == [0, 1, 2]
+
+
+@given(count=st.integers(1, 6))
+def test_each_gets_its_turn_even_if_all_break(count: int) -> None:
+    order = EndpointOrder(count)
+    tried = []
+    for _ in range(2 * count):
+        first = order.all()[0]
+        tried.append(first)
+        order.note_broken(first)
+        assert sorted(order.all()) == list(range(count))
+    assert tried == [*range(count), *range(count)]

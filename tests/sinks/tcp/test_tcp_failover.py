@@ -1,0 +1,191 @@
+"""Several collectors: the first that works is used, and each gets its turn."""
+
+import asyncio
+import contextlib
+import random
+import socket
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+from support.collector import Collector, collecting
+from support.sinks import traffic, until
+
+from hogpipe.delivery.dispatch import Dispatcher
+from hogpipe.errors import DeliveryError
+from hogpipe.sinks.tcp import connector
+from hogpipe.sinks.tcp.sink import RETURN_SECONDS, TcpSettings, TcpSink
+
+
+def _settings(*endpoints: str, **changes: float) -> TcpSettings:
+    waits = {"retry_initial": 0.001, "retry_max": 0.005}
+    return TcpSettings(type="tcp", endpoints=endpoints, **waits, **changes)
+
+
+@contextlib.asynccontextmanager
+async def _running(settings: TcpSettings) -> AsyncIterator[Dispatcher]:
+    dispatcher = Dispatcher(
+        [(TcpSink(settings), settings)], on_output_closed=lambda: None, rng=random.Random(1)
+    )
+    await dispatcher.open()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(dispatcher.run())
+        yield dispatcher
+        await dispatcher.drain(10)
+
+
+@pytest.fixture
+async def first() -> AsyncIterator[Collector]:
+    async with collecting() as made:
+        yield made
+
+
+@pytest.fixture
+async def second() -> AsyncIterator[Collector]:
+    async with collecting() as made:
+        yield made
+
+
+def _closed_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+async def test_the_first_that_works_is_used(first: Collector, second: Collector) -> None:
+    async with _running(_settings(first.endpoint, second.endpoint)) as dispatcher:
+        await dispatcher.publish([traffic(1)])
+        await until(lambda: first.sequences() == [1])
+    assert second.received == []
+
+
+async def test_one_that_is_not_there_is_passed_over(second: Collector) -> None:
+    closed = f"127.0.0.1:{_closed_port()}"
+    async with _running(_settings("nowhere.invalid:1", closed, second.endpoint)) as dispatcher:
+        await dispatcher.publish([traffic(1)])
+        await until(lambda: second.sequences() == [1])
+        assert dispatcher.health()[0]["retries"] == 0
+
+
+async def test_all_that_failed_are_named() -> None:
+    one, other = _closed_port(), _closed_port()
+    sink = TcpSink(_settings(f"127.0.0.1:{one}", f"[::1]:{other}"))
+    with pytest.raises(DeliveryError) as caught:
+        await sink.open()
+    await sink.close()
+    assert str(caught.value) == (
+        f"no connection to 127.0.0.1 port {one}: Connection refused; "
+        f"[::1] port {other}: Connection refused"
+    )
+
+
+async def test_when_one_dies_the_next_takes_over_and_nothing_is_missed(
+    first: Collector, second: Collector
+) -> None:
+    async with _running(_settings(first.endpoint, second.endpoint)) as dispatcher:
+        await dispatcher.publish([traffic(1)])
+        await until(lambda: first.sequences() == [1])
+        await first.stop()
+        await until(lambda: not first.open)
+        await dispatcher.publish([traffic(2)])
+        await until(lambda: second.sequences() == [2])
+        await first.start()
+        await dispatcher.publish([traffic(3)])
+        await until(lambda: second.sequences() == [2, 3])
+        await second.stop()
+        await until(lambda: not second.open)
+        await dispatcher.publish([traffic(4)])
+        await until(lambda: first.sequences() == [1, 4])
+        await second.start()
+
+
+async def test_one_that_takes_no_data_does_not_keep_the_next_from_its_turn(
+    first: Collector, second: Collector
+) -> None:
+    window = [traffic(sequence) for sequence in range(30_000)]
+    first.reading.clear()
+    settings = _settings(first.endpoint, second.endpoint, write_timeout=1.0)
+    async with _running(settings) as dispatcher:
+        await dispatcher.publish(window)
+        await until(lambda: dispatcher.health()[0]["delivered"] == len(window))
+        first.reading.set()
+        await until(
+            lambda: set(first.sequences()) | set(second.sequences()) == set(range(len(window)))
+        )
+    assert second.received
+
+
+async def test_after_five_minutes_the_first_is_tried_again(
+    first: Collector, second: Collector
+) -> None:
+    now = 0.0
+    sink = TcpSink(_settings(first.endpoint, second.endpoint), clock=lambda: now)
+    await first.stop()
+    await sink.write([traffic(1)])
+    now = RETURN_SECONDS
+    await sink.write([traffic(2)])  # it is not back yet
+    await first.start()
+    now = RETURN_SECONDS * 2 - 1
+    await sink.write([traffic(3)])
+    now = RETURN_SECONDS * 2
+    await sink.write([traffic(4)])
+    await sink.close()
+    await until(lambda: second.sequences() == [1, 2, 3])
+    await until(lambda: first.sequences() == [4])
+
+
+async def test_a_change_of_collector_is_logged(
+    first: Collector, second: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = TcpSink(_settings(first.endpoint, second.endpoint))
+    await sink.write([traffic(1)])
+    assert not caplog.messages
+    await first.stop()
+    await until(lambda: sink._link is not None and sink._link.connection.lost)
+    await sink.write([traffic(2)])
+    await sink.close()
+    assert caplog.messages == [f"sink tcp: sends to 127.0.0.1 port {second.port} now"]
+    await first.start()
+
+
+async def test_a_name_server_that_hangs_costs_one_thread_and_only_its_share_of_the_time(
+    second: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()
+    real, asked = connector.find_addresses, []
+
+    def hang(endpoint: object, flags: int = 0) -> object:
+        if flags:
+            return real(endpoint, flags)  # type: ignore[arg-type]
+        asked.append(endpoint)
+        answered.wait(20)
+        return real(endpoint)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(connector, "find_addresses", hang)
+    sink = TcpSink(_settings("localhost:1", connect_timeout=0.05))
+    for _ in range(3):
+        with pytest.raises(DeliveryError, match=r"localhost port 1: no answer within 0\.05 s"):
+            await sink.open()
+    assert len(asked) == 1
+    answered.set()
+    await sink.close()
+    answered.clear()
+    sink = TcpSink(_settings("localhost:1", second.endpoint, connect_timeout=0.2))
+    await sink.write([traffic(1)])
+    await until(lambda: second.sequences() == [1])
+    answered.set()
+    await sink.close()
+
+
+async def test_of_a_name_with_several_addresses_the_next_is_tried(
+    second: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    addresses = [
+        (socket.AF_INET6, ("::1", _closed_port())),
+        (socket.AF_INET, (second.host, second.port)),
+    ]
+    monkeypatch.setattr(connector, "find_addresses", lambda _endpoint: addresses)
+    sink = TcpSink(_settings("collector.test:1"))
+    await sink.write([traffic(1)])
+    await sink.close()
+    await until(lambda: second.sequences() == [1])

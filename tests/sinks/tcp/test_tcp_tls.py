@@ -1,0 +1,210 @@
+"""TLS: who is trusted, who is let in, and that nothing is lost to a collector that refuses."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from support.certificates import NAME, PASSWORD, Certificates
+from support.collector import Collector, collecting
+from support.sinks import traffic, until
+
+from hogpipe.errors import ConfigurationError, DeliveryError
+from hogpipe.sinks.tcp.sink import TcpSettings, TcpSink
+from hogpipe.sinks.tls import TlsSettings
+
+
+def _settings(collector: Collector, tls: TlsSettings) -> TcpSettings:
+    return TcpSettings(type="tcp", host=collector.host, port=collector.port, tls=tls)
+
+
+@contextlib.asynccontextmanager
+async def _sink(settings: TcpSettings) -> AsyncIterator[TcpSink]:
+    sink = TcpSink(settings)
+    try:
+        await sink.open()
+        yield sink
+    finally:
+        await sink.close()
+
+
+async def _fail(settings: TcpSettings) -> str:
+    with pytest.raises(DeliveryError) as caught:
+        async with _sink(settings):
+            pass
+    return str(caught.value).partition(": ")[2]
+
+
+async def test_windows_arrive_through_tls(certificates: Certificates) -> None:
+    tls = TlsSettings(ca=certificates.path("ca.pem"))
+    async with (
+        collecting(tls=certificates.server_context()) as collector,
+        _sink(_settings(collector, tls)) as sink,
+    ):
+        await sink.write([traffic(sequence) for sequence in range(3000)])
+        await sink.write([traffic(3000)])
+        await until(lambda: len(collector.sequences()) == 3001)
+        assert collector.sequences() == list(range(3001))
+    assert len(collector.received) == 1
+
+
+async def test_a_server_that_sends_no_tickets_is_waited_for_a_second_and_then_trusted(
+    certificates: Certificates,
+) -> None:
+    tls = TlsSettings(ca=certificates.path("ca.pem"))
+    async with (
+        collecting(tls=certificates.server_context(tickets=0)) as collector,
+        _sink(_settings(collector, tls)) as sink,
+    ):
+        await sink.write([traffic(1)])
+        await until(lambda: collector.sequences() == [1])
+
+
+async def test_a_name_of_its_own_may_be_asked_for(certificates: Certificates) -> None:
+    tls = TlsSettings(ca=certificates.path("ca.pem"), server_name=NAME)
+    async with (
+        collecting(tls=certificates.server_context()) as collector,
+        _sink(_settings(collector, tls)) as sink,
+    ):
+        await sink.write([traffic(1)])
+        await until(lambda: collector.sequences() == [1])
+
+
+async def test_a_certificate_for_another_name_is_not_accepted(certificates: Certificates) -> None:
+    tls = TlsSettings(ca=certificates.path("ca.pem"), server_name="other.test")
+    async with collecting(tls=certificates.server_context()) as collector:
+        reason = await _fail(_settings(collector, tls))
+    assert reason == (
+        "its certificate is not accepted: Hostname mismatch, certificate is not valid for "
+        "'other.test'"
+    )
+
+
+@pytest.mark.parametrize("ca", ["stranger.pem", None])
+async def test_a_server_of_another_authority_is_not_accepted(
+    certificates: Certificates, ca: str | None
+) -> None:
+    tls = TlsSettings(ca=certificates.path(ca) if ca else None)
+    async with collecting(tls=certificates.server_context()) as collector:
+        reason = await _fail(_settings(collector, tls))
+        assert collector.sequences() == []
+    assert reason.startswith("its certificate is not accepted: unable to get local issuer")
+
+
+@pytest.mark.parametrize(("key", "password"), [("client.key", None), ("locked.key", PASSWORD)])
+async def test_a_client_with_the_right_certificate_is_let_in(
+    certificates: Certificates, key: str, password: str | None
+) -> None:
+    tls = TlsSettings(
+        ca=certificates.path("ca.pem"),
+        certificate=certificates.path("client.pem"),
+        key=certificates.path(key),
+        key_password=password,
+    )
+    async with (
+        collecting(tls=certificates.server_context(ask_client=True)) as collector,
+        _sink(_settings(collector, tls)) as sink,
+    ):
+        await sink.write([traffic(1)])
+        await until(lambda: collector.sequences() == [1])
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("own", [None, "stranger"])
+async def test_a_client_that_is_refused_sends_nothing_and_keeps_its_window(
+    certificates: Certificates, own: str | None, version: ssl.TLSVersion
+) -> None:
+    tls = TlsSettings(
+        ca=certificates.path("ca.pem"),
+        certificate=certificates.path(f"{own}.pem") if own else None,
+        key=certificates.path(f"{own}.key") if own else None,
+    )
+    context = certificates.server_context(ask_client=True)
+    context.maximum_version = version
+    async with collecting(tls=context) as collector:
+        sink = TcpSink(_settings(collector, tls))
+        with pytest.raises(DeliveryError, match=r"^no connection to .*: \w+"):
+            await sink.write([traffic(1)])
+        await sink.close()
+        assert collector.sequences() == []
+
+
+async def test_a_server_without_tls_is_told_as_such(certificates: Certificates) -> None:
+    tls = TlsSettings(ca=certificates.path("ca.pem"))
+    async with collecting() as collector:
+        settings = _settings(collector, tls)
+        opening = asyncio.create_task(_fail(settings))
+        await until(lambda: collector.writers)
+        collector.writers[0].write(b"220 mail.test ESMTP\r\n")
+        assert await opening == "no TLS: wrong version number"
+
+
+async def test_a_server_that_keeps_silent_is_given_up(certificates: Certificates) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        settings = TcpSettings(
+            type="tcp",
+            host="127.0.0.1",
+            port=listener.getsockname()[1],
+            connect_timeout=0.2,
+            tls=TlsSettings(ca=certificates.path("ca.pem")),
+        )
+        assert await _fail(settings) == "no answer within 0.2 s"
+
+
+async def test_after_a_reset_whole_slices_that_were_acknowledged_do_not_come_again(
+    certificates: Certificates,
+) -> None:
+    window = [traffic(sequence) for sequence in range(30_000)]
+    tls = TlsSettings(ca=certificates.path("ca.pem"))
+    async with collecting(tls=certificates.server_context()) as collector:
+        sink = TcpSink(_settings(collector, tls))
+        await sink.open()
+        await until(lambda: collector.writers)
+        collector.reading.clear()
+        write = asyncio.create_task(sink.write(window))
+        assert sink._link is not None
+        connection = sink._link.connection
+        # More is under way than is acknowledged: the collector has stopped reading.
+        await until(
+            lambda: connection.acknowledged_lines and not connection._peer.writable.is_set()
+        )
+        collector.reset()
+        with pytest.raises(DeliveryError) as caught:
+            await write
+        await sink.close()
+    undelivered = caught.value.undelivered
+    assert undelivered
+    first = undelivered[0]["sequence"]
+    assert first > 0
+    assert first % 256 == 0
+    assert [record["sequence"] for record in undelivered] == list(range(first, len(window)))
+
+
+async def test_renewed_files_are_used_for_the_next_connection(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(certificates.path("stranger.pem").read_bytes())
+    async with collecting(tls=certificates.server_context()) as collector:
+        sink = TcpSink(_settings(collector, TlsSettings(ca=ca)))
+        with pytest.raises(DeliveryError, match="not accepted"):
+            await sink.write([traffic(1)])
+        ca.unlink()
+        with pytest.raises(DeliveryError, match=r"tls\.ca: .*: No such file or directory"):
+            await sink.write([traffic(1)])
+        ca.write_bytes(certificates.path("ca.pem").read_bytes())
+        await sink.write([traffic(1)])
+        await until(lambda: collector.sequences() == [1])
+        await sink.close()
+
+
+async def test_a_run_does_not_begin_with_files_that_are_not_there(tmp_path: Path) -> None:
+    settings = TcpSettings(
+        type="tcp", host="127.0.0.1", port=1, tls=TlsSettings(ca=tmp_path / "none.pem")
+    )
+    with pytest.raises(ConfigurationError, match=r"^tls\.ca: .*none\.pem: No such file"):
+        async with _sink(settings):
+            pass

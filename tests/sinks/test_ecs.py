@@ -1,0 +1,198 @@
+"""The words of the Elastic Common Schema, as docs/layouts.md tells them."""
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from jsonschema import Draft202012Validator
+from referencing import Registry, Resource
+from support.records import DOCS, FULL, read_schema, windows
+from support.sinks import stats, traffic
+
+from hogpipe import JsonEncoder, JsonSettings, Record
+from hogpipe.sinks.ecs import ECS_KEYWORDS, ECS_NAMES, ECS_VERSION
+
+PAGE = (DOCS / "layouts.md").read_text()
+RECORD_SCHEMA = read_schema("record.schema.json")
+ECS_SCHEMA = read_schema("record.ecs.schema.json")
+VALIDATOR = Draft202012Validator(
+    ECS_SCHEMA,
+    registry=Registry().with_resource("record.schema.json", Resource.from_contents(RECORD_SCHEMA)),
+)
+
+
+def encode(record: Record, layout: str = "flat", schema: str = "ecs") -> dict[str, Any]:
+    settings = JsonSettings(type="x", layout=layout, schema=schema)
+    (text,) = JsonEncoder(settings).documents([record])
+    document: dict[str, Any] = orjson.loads(text)
+    return document
+
+
+def rows(mark: str) -> list[list[str]]:
+    """Return the cells of the table of the page after a comment."""
+    found = re.search(rf"<!-- {mark}[^\n]*-->\n\|.*\n\|[-|]+\n((?:\|.*\n)+)", PAGE)
+    assert found, mark
+    return [
+        [cell.strip().strip("`") for cell in row.split("|")[1:-1]]
+        for row in found[1].split("\n")
+        if row
+    ]
+
+
+def example(mark: str) -> dict[str, Any]:
+    found = re.search(rf"<!-- {mark} -->\n```json\n(.*?)```", PAGE, re.DOTALL)
+    assert found, mark
+    document: dict[str, Any] = json.loads(found[1])
+    return document
+
+
+NAMES = {record: ecs for record, ecs, _ in rows("names")}
+DERIVED = {row[0] for row in rows("derived")}
+
+
+def expect(path: str, value: object) -> tuple[str, object]:
+    """Return what becomes of a value of the record, by the tables of the page."""
+    match path:
+        case "type":
+            return "event.dataset", f"hogpipe.{value}"
+        case "process.user.id":
+            return "user.id", str(value)
+        case "network.transport" if str(value).isdecimal():
+            return "network.iana_number", value
+        case "network.transport":
+            return "network.transport", ECS_KEYWORDS.get(str(value), value)
+        case _:
+            return NAMES.get(path, f"hogpipe.{path}"), value
+
+
+def schema_leaves(schema: dict[str, Any], *path: str) -> Iterator[str]:
+    """Yield the path of each value that a record can have."""
+    while "$ref" in schema:
+        schema = RECORD_SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]]
+    if schema.get("type") == "object":
+        for key, part in schema["properties"].items():
+            yield from schema_leaves(part, *path, key)
+    else:
+        yield ".".join(path)
+
+
+def test_the_table_is_what_the_code_does() -> None:
+    assert NAMES == ECS_NAMES
+    assert ["ecs.version", ECS_VERSION] in rows("derived")
+
+
+def test_the_table_names_keys_that_there_are() -> None:
+    known = {*schema_leaves({"$ref": "#/$defs/traffic"}), *schema_leaves({"$ref": "#/$defs/stats"})}
+    assert known >= NAMES.keys()
+    assert len(known) > 80
+    full = {*encode(FULL, "flat", "otel"), "remainder"}
+    assert full == {*schema_leaves({"$ref": "#/$defs/traffic"})}
+
+
+@settings(deadline=None)
+@given(windows)
+def test_each_value_of_the_record_is_in_ecs(records: list[Record]) -> None:
+    for record in records:
+        document, plain = encode(record), encode(record, "flat", "otel")
+        expected = dict(expect(path, value) for path, value in plain.items())
+        assert {key: document.get(key) for key in expected} == expected
+        beside = document.keys() - expected.keys()
+        if "process.command" in plain:
+            beside -= {"process.name"}
+        assert beside <= DERIVED
+
+
+@settings(deadline=None)
+@given(windows)
+def test_documents_are_as_their_schema_has_them(records: list[Record]) -> None:
+    for record in records:
+        VALIDATOR.validate(encode(record, "nested"))
+
+
+def test_the_schema_is_one_and_refuses_what_is_no_document() -> None:
+    Draft202012Validator.check_schema(ECS_SCHEMA)
+    assert VALIDATOR.is_valid(encode(FULL, "nested"))
+    assert not VALIDATOR.is_valid(FULL)
+    assert not VALIDATOR.is_valid({**encode(FULL, "nested"), "source": {"ip": "10.0.0.1"}})
+
+
+def test_what_ecs_wants_beside_follows_from_the_record() -> None:
+    document = encode(FULL)
+    assert {key: document[key] for key in DERIVED & document.keys()} == {
+        "ecs.version": "8.17.0",
+        "event.kind": "metric",
+        "event.category": ["network"],
+        "event.type": ["info"],
+        "event.module": "hogpipe",
+        "event.duration": 1_000_000_000,
+        "event.id": f"{FULL['run']}-17",
+        "network.bytes": 470,
+        "network.packets": 3,
+        "process.args_count": 3,
+        "orchestrator.type": "kubernetes",
+        "orchestrator.resource.type": "pod",
+        "related.ip": ["10.0.0.1", "10.0.0.2"],
+    }
+
+
+@pytest.mark.parametrize("record", [FULL, traffic(), stats()], ids=["full", "some", "stats"])
+def test_nothing_is_said_of_who_opened_a_connection(record: Record) -> None:
+    sets = {key.partition(".")[0] for key in encode(record)}
+    assert not sets & {"source", "destination", "client", "server"}
+    assert "network.direction" not in encode(record)
+
+
+def test_stats_are_no_network_event() -> None:
+    assert not {"event.category", "event.type"} & encode(stats()).keys()
+
+
+@pytest.mark.parametrize(
+    ("transport", "key", "told"),
+    [
+        ("tcp", "network.transport", "tcp"),
+        ("icmpv6", "network.transport", "ipv6-icmp"),
+        ("47", "network.iana_number", "47"),
+    ],
+)
+def test_a_transport_has_the_ianas_word_or_number(transport: str, key: str, told: str) -> None:
+    record = traffic()
+    record["network"]["transport"] = transport
+    found = encode(record)
+    assert found[key] == told
+    assert len({"network.transport", "network.iana_number"} & found.keys()) == 1
+
+
+def test_a_process_without_a_program_file_is_called_by_its_command() -> None:
+    record = traffic()
+    record["process"] = {"pid": 7, "command": "curl"}
+    assert encode(record)["process.name"] == "curl"
+    assert encode(FULL | {"process": {"user": {"id": 0}}}).keys().isdisjoint({"process.name"})
+
+
+def test_the_duration_is_that_of_each_window_and_exact() -> None:
+    settings = JsonSettings(type="x", layout="flat", schema="ecs")
+    encoder = JsonEncoder(settings)
+    spans = [
+        ("2026-11-22T07:00:00.000Z", "2026-11-22T07:00:00.050Z"),
+        ("1970-01-01T00:00:00.001Z",) * 2,
+    ]
+    spans += [("2026-11-22T07:00:00.000Z", "2026-12-22T07:00:00.001Z")]
+    records = [FULL | {"window": {"start": start, "end": end}} for start, end in spans]
+    told = [orjson.loads(text)["event.duration"] for text in encoder.documents(records)]
+    lasted = [datetime.fromisoformat(end) - datetime.fromisoformat(start) for start, end in spans]
+    assert told == [round(span.total_seconds() * 1000) * 10**6 for span in lasted]
+    assert told[:2] == [50_000_000, 0]
+
+
+def test_the_examples_of_the_page_are_the_example_of_the_record() -> None:
+    (text,) = re.findall(r"```json\n(.*?)```", (DOCS / "record.md").read_text(), re.DOTALL)[:1]
+    record = json.loads(text)
+    assert example("flat") == encode(record, "flat", "otel")
+    assert list(example("flat")) == list(encode(record, "flat", "otel"))
+    assert example("ecs") == encode(record, "nested", "ecs")
+    assert list(example("ecs")) == list(encode(record, "nested", "ecs"))

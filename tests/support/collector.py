@@ -1,0 +1,93 @@
+"""A collector inside the test's own process, whose every move the test decides."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator
+
+
+class Collector:
+    """A server on loopback that keeps each connection's bytes."""
+
+    def __init__(self, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
+        self.host, self.port = host, 0
+        self.tls = tls
+        self.received: list[bytearray] = []
+        self.writers: list[asyncio.StreamWriter] = []
+        self.reading = asyncio.Event()
+        self.reading.set()
+        self.open = 0
+        """How many connections stand."""
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(
+            self._serve, self.host, self.port, limit=1024, ssl=self.tls
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        data = bytearray()
+        self.received.append(data)
+        self.writers.append(writer)
+        self.open += 1
+        # asyncio's TLS has no transport to resume once the connection is lost.
+        with contextlib.suppress(OSError, AttributeError):
+            while True:
+                await self.reading.wait()
+                piece = await reader.read(1 << 16)
+                if not piece:
+                    break
+                data += piece
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        self.open -= 1
+
+    async def stop(self) -> None:
+        """Close the listener and every connection, as the end of its process does."""
+        assert self._server is not None
+        self._server.close()
+        self.reading.set()
+        for writer in self.writers:
+            writer.close()
+        await self._server.wait_closed()
+
+    def reset(self) -> None:
+        """Break the connections without a word."""
+        for writer in self.writers:
+            sock = writer.get_extra_info("socket")
+            if sock.fileno() >= 0:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+
+    @property
+    def endpoint(self) -> str:
+        """What `endpoints` calls it."""
+        return f"{self.host}:{self.port}"
+
+    def sequences(self) -> list[int]:
+        """The sequence of every whole line, connection by connection."""
+        lines = [line for data in self.received for line in bytes(data).split(b"\n")[:-1]]
+        return [json.loads(line)["sequence"] for line in lines]
+
+
+@contextlib.asynccontextmanager
+async def collecting(
+    host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Collector]:
+    """Run a collector."""
+    made = Collector(host, tls)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop()
+        for writer in made.writers:
+            writer.transport.abort()
+        async with asyncio.timeout(10):
+            while made.open:  # noqa: ASYNC110 - a test may look at it as well
+                await asyncio.sleep(0.001)

@@ -1,0 +1,83 @@
+"""Records with everything that a record can say, and windows of them by Hypothesis."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+
+from hogpipe.aggregation import Aggregator
+from hogpipe.record import Record, RecordStamper, StatsBody, TrafficRecord, make_run_id
+from support.sinks import stats
+from support.traffic import attributions, deltas, dimensions, flows
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+RUN = make_run_id(1_795_330_800_000_000_000, bytes(10))
+SECOND = 1_000_000_000
+
+FULL: TrafficRecord = {
+    "type": "traffic",
+    "timestamp": "2026-11-22T07:00:10.000Z",
+    "window": {"start": "2026-11-22T07:00:09.000Z", "end": "2026-11-22T07:00:10.000Z"},
+    "run": RUN,
+    "sequence": 17,
+    "host": {"name": "web1"},
+    "process": {
+        "pid": 4242,
+        "parent_pid": 1,
+        "creation": {"time": "2026-11-22T06:58:01.220Z"},
+        "executable": {"name": "nginx", "path": "/usr/sbin/nginx"},
+        "command": "nginx",
+        "command_args": ["nginx", "-g", "daemon off;"],
+        "user": {"id": 33},
+        "owner": "www-data",
+        "linux": {"cgroup": "/system.slice/nginx.service"},
+    },
+    "systemd": {"unit": "nginx.service"},
+    "container": {"id": "1f2e3d"},
+    "k8s": {"pod": {"uid": "7a1b90f2-713c-467a-a18a-cbb50a075296"}},
+    "network": {
+        "flows": 3,
+        "io": {
+            "transmit": {"bytes": 10, "packets": 1},
+            "receive": {"bytes": 460, "packets": 2},
+        },
+        "transport": "tcp",
+        "type": "ipv4",
+        "interface": {"name": "eth0"},
+        "local": {"address": "10.0.0.1", "port": 443},
+        "peer": {"address": "10.0.0.2", "port": 40000},
+    },
+    "attribution": {"exact": 400, "listener": 10, "inferred": 50, "none": 10},
+}
+"""Every key but `remainder`, which stands for many owners."""
+
+
+def read_schema(name: str) -> dict[str, Any]:
+    """Return a JSON Schema of docs/."""
+    schema: dict[str, Any] = json.loads((DOCS / name).read_text())
+    return schema
+
+
+@st.composite
+def _windows(draw: st.DrawFn) -> list[Record]:
+    start_ns = draw(st.integers(0, 4_000_000_000_000)) * 1_000_000
+    length_ns = draw(st.integers(50, 86_400_000)) * 1_000_000
+    aggregator = Aggregator(draw(dimensions), [], draw(st.integers(1, 4)))
+    for item in draw(st.lists(st.tuples(flows, deltas, attributions), max_size=6)):
+        aggregator.ingest(*item)
+    stamper = RecordStamper(RUN, "web1")
+    end_ns = start_ns + length_ns
+    records: list[Record] = [stamper.traffic(body, start_ns, end_ns) for body in aggregator.drain()]
+    told = stats(packets=draw(st.integers(0, 1 << 50)))
+    body: StatsBody = {
+        "capture": told["capture"],
+        "attribution": told["attribution"],
+        "aggregation": told["aggregation"],
+        "self": told["self"],
+    }
+    return [*records, stamper.stats(body, start_ns, end_ns)]
+
+
+windows = _windows()
+"""The records of a window, as the pipeline makes them."""
