@@ -1,9 +1,8 @@
 """A sink that keeps one line for each window: when it ended, and the bytes that passed in it."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-import aiofiles
 
 from hogpipe import Record, SinkSettings, SinkType, hookimpl
 
@@ -22,15 +21,17 @@ class TotalSink:
 
     async def open(self) -> None:
         """Find out now whether the file can be written to."""
-        async with aiofiles.open(self._path, "a"):
-            pass
+        await asyncio.to_thread(self._append, "")
 
     async def write(self, records: Sequence[Record]) -> None:
         """Add a line; if the disk is full, the same records come again."""
         flows = [record["network"]["io"] for record in records if record["type"] == "traffic"]
         total = sum(io["transmit"]["bytes"] + io["receive"]["bytes"] for io in flows)
-        async with aiofiles.open(self._path, "a") as file:
-            await file.write(f"{records[-1]['window']['end']} {total}\n")
+        await asyncio.to_thread(self._append, f"{records[-1]['window']['end']} {total}\n")
+
+    def _append(self, text: str) -> None:
+        with self._path.open("a") as file:
+            file.write(text)
 
     async def close(self) -> None:
         """Nothing is left open."""

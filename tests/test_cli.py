@@ -207,12 +207,43 @@ def test_a_port_that_auto_captures_for_the_namespace_behind_it_is_listed_with_a_
 def test_plugins_are_listed_with_what_they_offer_and_why_they_failed(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("raise RuntimeError('not today')")
     done = call("plugins", tmp_path)
-    assert done.returncode == OK
+    assert done.returncode == FAILURE
     builtin, broken, reason = done.stdout.splitlines()
     assert builtin.split()[:3] == ["builtin", __version__, "built-in"]
     assert "jsonl, stdout, tcp" in builtin
     assert broken.split()[:3] == ["broken", "-", "failed"]
-    assert reason.strip() == "RuntimeError: not today"
+    assert reason.strip() == "RuntimeError: not today (broken.py, line 1)"
+    assert call("plugins").returncode == OK
+
+
+def test_plugins_are_listed_as_json_one_object_a_line(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("print('loud')\nraise RuntimeError('\\x1b[2J')")
+    example = GOLDEN.parents[3] / "plugins" / "example_total.py"
+    done = call("plugins", "--json", tmp_path, example)
+    assert done.returncode == FAILURE
+    assert done.stderr == "loud\n"
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        {
+            "name": "builtin",
+            "origin": "built-in",
+            "version": __version__,
+            "sinks": ["jsonl", "stdout", "tcp"],
+            "state": "built-in",
+        },
+        {
+            "name": "broken",
+            "origin": str(tmp_path / "broken.py"),
+            "sinks": [],
+            "state": "failed",
+            "error": "RuntimeError: \\x1b[2J (broken.py, line 2)",
+        },
+        {
+            "name": "example_total",
+            "origin": str(example),
+            "sinks": ["total"],
+            "state": "loaded",
+        },
+    ]
 
 
 def test_a_closed_output_ends_the_run_quietly() -> None:

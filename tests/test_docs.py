@@ -42,6 +42,13 @@ def test_the_jq_example_of_the_readme_prints_what_it_shows() -> None:
     assert printed == shown
 
 
+def test_the_list_of_plugins_as_json_is_what_the_page_of_commands_shows() -> None:
+    require("jq")
+    printed, shown = run_shown(block_of("docs/cli.md", "plugins"))
+    assert "example_total" in printed
+    assert printed == shown
+
+
 def test_the_example_of_the_library_page_runs(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "library.md").read_text()
     found = re.search(r"```python\n(.*?)```", text, re.DOTALL)

@@ -1,0 +1,140 @@
+"""The plugin guide shows code that is run, and leaves out nothing that plugins may use.
+
+A hook, an export, a key that every sink takes, a promise or a field of a case that is new makes a
+test here fail until docs/plugins.md has it.
+"""
+
+import re
+import shutil
+import tomllib
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import hogpipe
+import hogpipe.testing
+from hogpipe import PLUGIN_API, SinkSettings, load_config
+from hogpipe.sinks import hookspecs
+from hogpipe.sinks.registry import load_plugins
+from hogpipe.testing import PROMISES, Findings, SinkCase
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "plugins.md").read_text()
+BLOCKS = re.findall(r"^(?:<!-- (\S+) -->\n)?```(\w*)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+FILES = [
+    "plugins/example_total.py",
+    "plugins/example_sqlite.py",
+    "plugins/example_forward.py",
+    "tests/sinks/test_example_forward.py",
+]
+HOOKS = [name for name, made in vars(hookspecs).items() if hasattr(made, "hogpipe_spec")]
+
+
+def _blocks(mark: str) -> list[str]:
+    return [text for found, _language, text in BLOCKS if found == mark]
+
+
+def _without_blank_lines(code: str) -> list[str]:
+    return [line for line in code.splitlines() if line.strip()]
+
+
+def test_each_block_of_the_guide_is_of_a_kind_that_is_run_here() -> None:
+    unmarked = [text for mark, language, text in BLOCKS if not mark or not language]
+    assert [text.splitlines()[0] for text in unmarked] == ["hogpipe-forward/"]
+    marks = {mark for mark, _language, _text in BLOCKS if mark}
+    assert marks == {*FILES, "configuration", "pyproject"}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_guide_shows_whole_files_which_other_tests_run(file: str) -> None:
+    shown = "\n".join(_blocks(file))
+    assert _without_blank_lines(shown) == _without_blank_lines((ROOT / file).read_text())
+
+
+@pytest.mark.parametrize("number", range(len(_blocks("configuration"))))
+def test_its_configurations_are_valid(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORWARD_TOKEN", "secret")
+    (tmp_path / "plugins").symlink_to(ROOT / "plugins")
+    path = tmp_path / "config.toml"
+    path.write_text(_blocks("configuration")[number])
+    (choice,) = load_config(path).sinks
+    assert choice.type.name in {"total", "forward"}
+
+
+def test_its_package_is_found_once_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (block,) = _blocks("pyproject")
+    project = tomllib.loads(block)["project"]
+    ((name, module),) = project["entry-points"][hookspecs.PROJECT].items()
+    (tmp_path / module).mkdir()
+    shutil.copy(ROOT / "plugins" / "example_forward.py", tmp_path / module / "__init__.py")
+    info = tmp_path / f"{module}-{project['version']}.dist-info"
+    info.mkdir()
+    about = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    (info / "METADATA").write_text(about)
+    (info / "entry_points.txt").write_text(f"[{hookspecs.PROJECT}]\n{name} = {module}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    (plugin,) = [one for one in load_plugins([], []).plugins if one.name == name]
+    assert (plugin.state, plugin.sinks, plugin.version) == ("loaded", ("forward",), "0.1.0")
+
+
+def _offers_sink_types(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    shutil.copy(ROOT / "plugins" / "example_total.py", file)
+    assert "total" in load_plugins([file], []).sink_types
+
+
+EXERCISES: dict[str, Callable[[Path], None]] = {"hogpipe_sinks": _offers_sink_types}
+"""What shows that a hook of a plugin is called and heeded, for each hook."""
+
+
+def test_there_is_no_hook_without_an_exercise() -> None:
+    assert HOOKS
+    assert sorted(EXERCISES) == sorted(HOOKS)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_each_hook_is_documented_and_works(hook: str, tmp_path: Path) -> None:
+    assert f"`{hook}`" in PAGE
+    EXERCISES[hook](tmp_path)
+
+
+@pytest.mark.parametrize("name", [*hogpipe.__all__, *hogpipe.testing.__all__])
+def test_each_public_name_is_documented(name: str) -> None:
+    assert re.search(rf"`{name}\b", PAGE), f"docs/plugins.md says nothing of {name}"
+
+
+@pytest.mark.parametrize("field", [*fields(SinkCase), *fields(Findings)], ids=lambda f: f.name)
+def test_each_field_of_a_case_and_of_findings_is_documented(field: object) -> None:
+    name = getattr(field, "name", "")
+    assert re.search(rf"`(Findings\.)?{name}`", PAGE)
+
+
+def test_each_promise_is_documented_in_its_order() -> None:
+    told = re.findall(r"^\| `([a-z ]+)` \|", PAGE.partition("| promise |")[2], re.MULTILINE)
+    assert tuple(told[: len(PROMISES)]) == PROMISES
+
+
+def test_each_key_that_every_sink_takes_is_documented_with_its_default() -> None:
+    for field in msgspec.structs.fields(SinkSettings):
+        default = field.default
+        shown = {
+            str: f'`"{default}"`',
+            int: f"{default}",
+            float: f"{default}",
+        }.get(type(default), "")
+        shown = "the type" if field.name == "name" else shown
+        row = re.search(rf"^\| `{field.name}` \| (.*?) ?\| ", PAGE, re.MULTILINE)
+        assert row, field.name
+        assert row[1] == shown, field.name
+
+
+def test_the_guide_names_the_number_of_the_plugin_api() -> None:
+    assert f"`HOGPIPE_API = {PLUGIN_API}`" in PAGE
+    assert re.search(rf"It is\s+{PLUGIN_API}\.", PAGE)

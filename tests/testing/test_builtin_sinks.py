@@ -1,0 +1,112 @@
+"""The sinks that hogpipe brings along keep the contract that plugins are held to."""
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from support.line_server import LineServer
+
+from hogpipe.sinks.builtin import hogpipe_sinks
+from hogpipe.sinks.protocol import SinkType
+from hogpipe.sinks.stdout import StdoutSettings, StdoutSink
+from hogpipe.testing import PROMISES, SinkCase, check_sink
+
+BUILT_IN = {sink_type.name: sink_type for sink_type in hogpipe_sinks()}
+
+
+@pytest.fixture
+def jsonl(tmp_path: Path) -> SinkCase:
+    path = tmp_path / "records.jsonl"
+
+    async def arrived() -> list[dict[str, object]]:
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines]
+
+    return SinkCase(
+        sink_type=BUILT_IN["jsonl"],
+        keys={"path": path},
+        arrived=arrived,
+        wrong_keys=[{"path": tmp_path}, {"path": "/dev/null/records.jsonl"}],
+    )
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+async def test_jsonl_keeps_its_promises(jsonl: SinkCase, promise: str) -> None:
+    await check_sink(jsonl, [promise])
+
+
+@pytest.fixture
+async def tcp() -> AsyncIterator[SinkCase]:
+    async with LineServer() as server:
+        yield SinkCase(
+            sink_type=BUILT_IN["tcp"],
+            keys={"host": "127.0.0.1", "port": server.port, "write_timeout": 0.5},
+            arrived=server.arrived,
+            outage=server.outage,
+            stall=server.stall,
+            wrong_keys=[{"port": 0}, {"port": 65536}, {"host": ""}],
+        )
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+async def test_tcp_keeps_its_promises(tcp: SinkCase, promise: str) -> None:
+    await check_sink(tcp, [promise])
+
+
+class Pipe:
+    """A pipe whose reader keeps the lines, and stalls when told."""
+
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe()
+        os.set_blocking(self.reader, False)
+        self.data = bytearray()
+        self.reading = False
+        self.go_on()
+
+    def go_on(self) -> None:
+        asyncio.get_running_loop().add_reader(self.reader, self._read)
+
+    def _read(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self.data += os.read(self.reader, 1 << 16)
+
+    async def arrived(self) -> list[dict[str, object]]:
+        whole = bytes(self.data).rpartition(b"\n")[0]
+        return [json.loads(line) for line in whole.splitlines()]
+
+    @asynccontextmanager
+    async def stall(self) -> AsyncIterator[None]:
+        asyncio.get_running_loop().remove_reader(self.reader)
+        yield
+        self.go_on()
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self.reader)
+        os.close(self.reader)
+        os.close(self.writer)
+
+
+@pytest.fixture
+async def stdout() -> AsyncIterator[SinkCase]:
+    pipe = Pipe()
+    yield SinkCase(
+        sink_type=SinkType(
+            "stdout", StdoutSettings, lambda settings: StdoutSink(settings, pipe.writer)
+        ),
+        keys={"write_timeout": 0.5},
+        arrived=pipe.arrived,
+        stall=pipe.stall,
+        wrong_keys=[{"format": "yaml"}, {"rows": 0}],
+        exactly_once=True,
+    )
+    pipe.close()
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+async def test_stdout_keeps_its_promises(stdout: SinkCase, promise: str) -> None:
+    await check_sink(stdout, [promise])
