@@ -1,0 +1,183 @@
+"""One producer of aiokafka: how it is reached, started, and let go of.
+
+aiokafka's own `stop` waits until all is delivered, which with a dead broker is never, and its own
+bootstrap tells the log why it failed, not its caller. So brokers are tried here first, and a
+producer is let go of by ending what it runs: its tasks and its connections.
+"""
+
+import asyncio
+import logging
+import os
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.conn import AIOKafkaConnection, create_conn
+from aiokafka.errors import (
+    BrokerResponseError,
+    KafkaConnectionError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    UnknownTopicOrPartitionError,
+    UnsupportedSaslMechanismError,
+)
+
+from hogpipe import DeliveryError, explain_tls_error
+from hogpipe_kafka.settings import KafkaSettings, endpoint
+
+# Each failed try of each retry would be a line; what matters comes as an error of the sink.
+logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+_WORDS = {
+    KafkaConnectionError: "it closed the connection; it may want TLS, or user and password",
+    SaslAuthenticationFailed: "it refuses user and password",
+    UnknownTopicOrPartitionError: "there is no such topic",
+    UnsupportedSaslMechanismError: "it does not take this mechanism",
+}
+"""What aiokafka and brokers say, in words that say more."""
+_UNLIMITED_MS = 3_600_000
+"""For aiokafka's own time-out, where ours is around it."""
+
+
+class Producer:
+    """An idempotent producer: `start`, then `send`, then `abandon`, which is always safe."""
+
+    def __init__(self, settings: KafkaSettings, context: ssl.SSLContext | None) -> None:
+        self._settings = settings
+        self._security = _security(settings, context)
+        self._starting: asyncio.Task[None] | None = None
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=[_address(server) for server in settings.servers],
+            client_id="hogpipe",
+            acks="all",
+            enable_idempotence=True,
+            compression_type=None if settings.compression == "none" else settings.compression,
+            max_batch_size=settings.batch_kib << 10,
+            linger_ms=round(settings.linger * 1000),
+            request_timeout_ms=round(settings.ack_timeout * 1000),
+            **self._security,
+        )
+
+    async def start(self) -> None:
+        """Get the cluster's layout and a producer id; raises DeliveryError."""
+        if (trouble := await self.find_trouble()) is not None:
+            raise DeliveryError(trouble)
+        self._starting = asyncio.create_task(self._producer.start())
+        done, _ = await asyncio.wait({self._starting}, timeout=self._settings.connect_timeout)
+        if not done:
+            seconds = self._settings.connect_timeout
+            raise DeliveryError(f"the cluster gave no producer id within {seconds:g} s")
+        try:
+            self._starting.result()
+        except (KafkaError, OSError) as error:
+            raise DeliveryError(describe(error)) from error
+
+    async def send(self, value: bytes, key: bytes) -> asyncio.Future[object]:
+        """Hand over a message; return what its acknowledgement will be set in.
+
+        Raises KafkaError. A call that is cancelled has handed over nothing.
+        """
+        answer: asyncio.Future[object]
+        answer = await self._producer.send(self._settings.topic, value, key)
+        answer.add_done_callback(_look_at)
+        return answer
+
+    async def find_trouble(self) -> str | None:
+        """Return why no broker of `servers` can be talked to, None if one can."""
+        seconds = self._settings.connect_timeout
+        trouble: list[str] = []
+        for server in self._settings.servers:
+            host, port = endpoint(server)
+            try:
+                async with asyncio.timeout(seconds):
+                    connection = await create_conn(
+                        host,
+                        port,
+                        client_id="hogpipe",
+                        request_timeout_ms=_UNLIMITED_MS,
+                        **self._security,
+                    )
+            except TimeoutError:
+                trouble.append(f"{_address(server)}: no answer within {seconds:g} s")
+            except (KafkaError, OSError) as error:
+                trouble.append(f"{_address(server)}: {describe(error)}")
+            else:
+                connection.close()
+                return None
+        return "; ".join(trouble)
+
+    async def abandon(self) -> None:
+        """Let go of tasks and connections at once; what has no acknowledgement will get none."""
+        producer = self._producer
+        connections = [*producer.client._conns.values(), *_bootstrapping(self._starting)]  # noqa: SLF001
+        tasks = set(_tasks_of(producer, producer.client, producer._sender))  # noqa: SLF001
+        if self._starting is not None:
+            tasks.add(self._starting)
+        while tasks:  # the sender answers a cancellation by waiting for what it has begun
+            for task in tasks:
+                task.cancel()
+            _, tasks = await asyncio.wait(tasks, timeout=0.01)
+        producer._closed = True  # noqa: SLF001
+        for connection in connections:
+            if connection.connected():
+                connection._writer.transport.abort()  # noqa: SLF001
+                connection.close()
+        await asyncio.sleep(0)  # the transports end then
+
+
+def describe(error: Exception) -> str:
+    """Return what went wrong, in a few words of one line."""
+    match error:
+        case ssl.SSLError():
+            return explain_tls_error(error)
+        case OSError(errno=int(number)):
+            # asyncio's own text repeats the address; a look-up's error codes are negative.
+            return os.strerror(number) if number > 0 else str(error.strerror)
+        case BrokerResponseError():
+            return _WORDS.get(type(error)) or f"{error.message} (error {error.errno})"
+        case _:
+            return _WORDS.get(type(error)) or str(error) or type(error).__name__
+
+
+def _security(settings: KafkaSettings, context: ssl.SSLContext | None) -> dict[str, Any]:
+    """Return the arguments of aiokafka for encryption and login."""
+    encryption = "SSL" if context is not None else "PLAINTEXT"
+    if settings.user is None:
+        return {"security_protocol": encryption, "ssl_context": context}
+    return {
+        "security_protocol": f"SASL_{encryption}",
+        "ssl_context": context,
+        "sasl_mechanism": settings.mechanism,
+        "sasl_plain_username": settings.user,
+        "sasl_plain_password": settings.password,
+    }
+
+
+def _address(server: str) -> str:
+    host, port = endpoint(server)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _look_at(answer: asyncio.Future[object]) -> None:
+    """Take note of an error: that of an answer nobody waits for any more is no news."""
+    if not answer.cancelled():
+        answer.exception()
+
+
+def _tasks_of(*owners: object) -> Iterator[asyncio.Task[object]]:
+    """Find the tasks that run a method of one of `owners`, which keep no list of them."""
+    for task in asyncio.all_tasks():
+        frame = getattr(task.get_coro(), "cr_frame", None)
+        if frame is not None and any(frame.f_locals.get("self") is owner for owner in owners):
+            yield task
+
+
+def _bootstrapping(starting: asyncio.Task[None] | None) -> Iterator[AIOKafkaConnection]:
+    """Find the connection that aiokafka asks for the cluster's layout and would forget."""
+    coroutine = starting.get_coro() if starting is not None else None
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None)
+        if frame is not None and "bootstrap_conn" in frame.f_locals:
+            yield frame.f_locals["bootstrap_conn"]
+        coroutine = getattr(coroutine, "cr_await", None)

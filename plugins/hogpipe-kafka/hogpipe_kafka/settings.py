@@ -1,0 +1,70 @@
+"""PURE: what a `[[sinks]]` table of the type `kafka` may hold."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from aiokafka import codec
+from msgspec import Meta
+
+from hogpipe import JsonSettings, SettingProblem, TlsSettings
+
+_PORT = 9092
+_CODECS = {
+    "none": lambda: True,
+    "gzip": codec.has_gzip,
+    "snappy": codec.has_snappy,
+    "lz4": codec.has_lz4,
+    "zstd": codec.has_zstd,
+}
+
+
+class KafkaSettings(JsonSettings, frozen=True, kw_only=True):
+    """`type = "kafka"`."""
+
+    servers: Annotated[tuple[str, ...], Meta(min_length=1)]
+    """Brokers to ask for the others, `HOST[:PORT]`; tried in turn."""
+    topic: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,249}$")] = "hogpipe"
+    """The topic that messages are produced to."""
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "gzip"
+    """How batches are compressed."""
+    batch_kib: Annotated[int, Meta(ge=1, le=1000)] = 256
+    """How large a batch may grow before it is compressed; brokers and topics have their limits."""
+    linger: Annotated[float, Meta(ge=0)] = 0.01
+    """Seconds that a batch waits for more."""
+    tls: TlsSettings | None = None
+    """TLS, where present."""
+    user: str | None = None
+    password: str | None = None
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    """How user and password are told to the broker (SASL)."""
+    connect_timeout: Annotated[float, Meta(gt=0)] = 2.0
+    """Seconds that an attempt to reach one broker may take, all its steps together."""
+    ack_timeout: Annotated[float, Meta(gt=0)] = 10.0
+    """Seconds without any acknowledgement before a write counts as failed."""
+
+
+def find_problems(settings: KafkaSettings) -> Iterator[SettingProblem]:
+    """Find what no broker could take."""
+    for index, server in enumerate(settings.servers):
+        try:
+            endpoint(server)
+        except ValueError as error:
+            yield SettingProblem(("servers", index), f"{server!r} {error}", str(error))
+    if not _CODECS[settings.compression]():
+        text = "its package is missing: pip install 'hogpipe-kafka[compression]'"
+        yield SettingProblem(("compression",), f"{settings.compression}: {text}", text)
+    if (settings.user is None) != (settings.password is None):
+        missing = "password" if settings.password is None else "user"
+        yield SettingProblem((missing,), "required: user and password go together", "required")
+
+
+def endpoint(server: str) -> tuple[str, int]:
+    """Return host and port of `HOST[:PORT]`; raises ValueError."""
+    url = urlsplit(f"//{server}")
+    if not url.hostname or url.netloc != server or "@" in server:
+        raise ValueError("is not HOST[:PORT]")
+    try:
+        return url.hostname, url.port or _PORT
+    except ValueError as error:
+        raise ValueError("has no port from 1 to 65535") from error

@@ -1,0 +1,34 @@
+"""The `nats` sink: each record is a message in a NATS JetStream stream.
+
+    settings.py    what a `[[sinks]]` table may hold
+    login.py       how to get in, and the files for it
+    connection.py  one connection: the client of nats-py, and how it is let go of
+    sink.py        windows -> messages, and which of them the stream has taken
+
+A window counts as delivered when the server has acknowledged each of its messages. A message whose
+acknowledgement did not come is sent again with the same `Nats-Msg-Id`, `run`-`sequence`, by which
+the server drops what it has already.
+"""
+
+from collections.abc import Iterable
+
+from hogpipe import SettingProblem, SinkSettings, SinkType, hookimpl
+from hogpipe_nats.login import read_login
+from hogpipe_nats.settings import NatsSettings, find_problems
+from hogpipe_nats.sink import NatsSink
+
+__all__ = ["HOGPIPE_API", "NatsSettings", "NatsSink", "hogpipe_sinks"]
+
+HOGPIPE_API = 1
+"""The plugin interface of hogpipe that this was made for."""
+
+
+@hookimpl
+def hogpipe_sinks() -> Iterable[SinkType[SinkSettings]]:
+    """Offer the sink type `nats`."""
+    return [SinkType("nats", NatsSettings, NatsSink, _check)]
+
+
+def _check(settings: NatsSettings) -> Iterable[SettingProblem]:
+    yield from find_problems(settings)
+    yield from read_login(settings)[1]

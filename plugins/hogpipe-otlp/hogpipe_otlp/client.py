@@ -1,0 +1,102 @@
+"""The HTTP end: one collector, one connection, one request at a time.
+
+aiohttp, since it lets itself be cancelled wherever it waits, and drops the connection then: whoever
+closes waits for no collector. It retries nothing and follows nothing by itself. After a failure the
+next request begins with a new connection, for which certificates are read anew.
+"""
+
+import asyncio
+import os
+import ssl
+
+import aiohttp
+
+from hogpipe import DeliveryError, __version__, explain_tls_error, load_tls_context
+from hogpipe_otlp.answers import Answer
+from hogpipe_otlp.settings import OtlpSettings
+
+_LONGEST_BODY = 1 << 16  # of an answer, in bytes; what goes beyond is not read
+_HEADERS = {
+    "Content-Type": "application/x-protobuf",
+    "Content-Encoding": "gzip",
+    "User-Agent": f"hogpipe-otlp/{__version__}",
+}
+
+
+class Client:
+    """Posts requests; `place` is what messages call the collector."""
+
+    def __init__(self, settings: OtlpSettings) -> None:
+        self.place = settings.place
+        self._settings = settings
+        self._session: aiohttp.ClientSession | None = None
+
+    async def post(self, body: bytes) -> Answer:
+        """Send a request and return the answer.
+
+        Raises DeliveryError if none came.
+        """
+        if self._session is None:
+            self._session = await self._connect()
+        try:
+            return await self._exchange(self._session, body)
+        except aiohttp.ClientError as error:
+            await self.close()
+            raise DeliveryError(f"{self.place}: {_reason(error)}") from error
+
+    async def close(self) -> None:
+        """Let go of the connection without waiting for the collector."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def _connect(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=1, ssl=await self._load_context() or True),
+            timeout=aiohttp.ClientTimeout(total=None),  # the sink's own deadline holds
+            headers={**self._settings.headers, **_HEADERS},
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def _load_context(self) -> ssl.SSLContext | None:
+        tls = self._settings.encryption
+        if tls is None:
+            return None
+        context, problems = await asyncio.to_thread(load_tls_context, tls)
+        if problems:  # there were none when the run began
+            texts = [f"{'.'.join(map(str, one.place))}: {one.text}" for one in problems]
+            raise DeliveryError("; ".join(texts))
+        return context
+
+    async def _exchange(self, session: aiohttp.ClientSession, body: bytes) -> Answer:
+        async with session.post(
+            self._settings.endpoint,
+            data=body,
+            allow_redirects=False,
+            server_hostname=tls.server_name if (tls := self._settings.encryption) else None,
+        ) as response:
+            received = bytearray()
+            async for chunk in response.content.iter_any():
+                received += chunk
+                if len(received) > _LONGEST_BODY:
+                    break
+            return Answer(response.status, response.headers, bytes(received))
+
+
+def _reason(error: aiohttp.ClientError) -> str:
+    """Return why there is no answer, without the address that aiohttp puts into its own text."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        cause = error.certificate_error
+        return explain_tls_error(cause) if isinstance(cause, ssl.SSLError) else str(cause)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        cause = error.os_error
+        if isinstance(cause, ssl.SSLError):
+            return explain_tls_error(cause)
+        # A look-up's error codes are negative.
+        code = cause.errno or 0
+        return f"no connection: {os.strerror(code) if code > 0 else cause.strerror or cause}"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "it closed the connection without an answer"
+    if isinstance(error, aiohttp.ClientOSError):
+        return f"the connection broke: {error.strerror or error}"
+    return f"no answer in HTTP: {error}"

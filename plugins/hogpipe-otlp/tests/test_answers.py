@@ -1,0 +1,85 @@
+from datetime import UTC, datetime
+
+import pytest
+from hogpipe_otlp.answers import LONGEST_WAIT, Answer, TooLargeError, explain, wait_of
+
+from hogpipe import DeliveryError, RefusedError
+
+NOW = datetime(2026, 11, 22, 7, 0, 0, tzinfo=UTC)
+
+
+def answer(status: int, body: bytes = b"", **headers: str) -> Answer:
+    return Answer(status, {name.replace("_", "-"): text for name, text in headers.items()}, body)
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_what_otlp_calls_retryable_is_tried_again(status: int) -> None:
+    assert isinstance(explain(answer(status), "c:1"), DeliveryError)
+
+
+@pytest.mark.parametrize("status", [400, 415, 422, 500, 501, 505, 599])
+def test_what_it_does_not_is_refused(status: int) -> None:
+    error = explain(answer(status), "c:1")
+    assert isinstance(error, RefusedError)
+    assert not isinstance(error, TooLargeError)
+
+
+def test_what_is_too_large_is_told_apart() -> None:
+    assert isinstance(explain(answer(413), "c:1"), TooLargeError)
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (401, "c:1 answers 401 Unauthorized; set the credentials that it wants in `headers`"),
+        (403, "c:1 answers 403 Forbidden; set the credentials that it wants in `headers`"),
+        (404, "c:1 answers 404 Not Found; see the path of `endpoint`, mostly /v1/metrics"),
+    ],
+)
+def test_what_says_nothing_against_the_data_is_tried_again(status: int, text: str) -> None:
+    error = explain(answer(status), "c:1")
+    assert isinstance(error, DeliveryError)
+    assert str(error) == text
+
+
+def test_a_redirect_tells_where_to() -> None:
+    error = explain(answer(308, Location="https://other/v1/metrics"), "c:1")
+    assert isinstance(error, DeliveryError)
+    assert str(error).endswith("; set `endpoint` to where it leads: https://other/v1/metrics")
+
+
+def test_the_collectors_own_words_are_told_in_one_short_line() -> None:
+    status = b"\x08\x03\x12\x09bad point"  # google.rpc.Status
+    said = answer(400, status, Content_Type="application/x-protobuf")
+    assert str(explain(said, "c:1")) == "c:1 answers 400 Bad Request: bad point"
+    plain = answer(400, b"no\n  such\ttenant\xff" + b"x" * 1000, Content_Type="text/plain")
+    text = str(explain(plain, "c:1"))
+    assert text.startswith("c:1 answers 400 Bad Request: no such tenant\ufffdxxx")
+    assert len(text) < 240
+    page = answer(502, b"<html>", Content_Type="text/html")
+    assert str(explain(page, "c:1")) == "c:1 answers 502 Bad Gateway"
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("7", 7),
+        ("0", 0),
+        ("Sun, 22 Nov 2026 07:00:30 GMT", 30),
+        ("Sun, 22 Nov 2026 06:00:00 GMT", 0),
+        ("99999999999999999999999", LONGEST_WAIT),
+        ("Sun, 22 Nov 2099 07:00:30 GMT", LONGEST_WAIT),
+        ("-1", 0),
+        ("soon", 0),
+        ("", 0),
+        ("1e9", 0),
+        ("Sun, 22 Nov 2026 07:00:30", 0),
+    ],
+)
+def test_retry_after_is_kept_to_within_bounds(said: str, seconds: float) -> None:
+    assert wait_of(answer(503, Retry_After=said), NOW) == seconds
+
+
+def test_only_a_retryable_answer_makes_wait() -> None:
+    assert wait_of(answer(400, Retry_After="7"), NOW) == 0
+    assert wait_of(answer(429), NOW) == 0

@@ -1,0 +1,88 @@
+"""PURE: by which labels a record counts.
+
+A label that does not apply is empty, which to Prometheus is the same as absent. Values are hostile:
+they are cut to a length, and what is not printable is replaced.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from hogpipe import TrafficRecord
+
+LabelName = Literal["executable", "unit", "container", "pod", "user", "interface", "transport"]
+Labels = tuple[str, ...]
+"""A value for each name that was chosen, in that order."""
+
+OTHER = "other"
+"""The value of each label of what has no series of its own."""
+LONGEST = 128
+"""Characters of a label's value at the most; a file's name has up to 255."""
+
+
+class Labelling:
+    """Tells the labels of records."""
+
+    def __init__(self, names: Sequence[LabelName]) -> None:
+        self.names: tuple[str, ...] = tuple(names)
+        self.other: Labels = (OTHER,) * len(self.names)
+        self._readers = [_READERS[name] for name in names]
+
+    def of(self, record: TrafficRecord) -> Labels:
+        """Return the labels of `record`; those of the rest if it is hogpipe's own remainder."""
+        if "remainder" in record:
+            return self.other
+        return tuple(_clean(read(record)) for read in self._readers)
+
+
+def _clean(value: str) -> str:
+    value = value[:LONGEST]
+    if value.isprintable():
+        return value
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in value)
+
+
+def _executable(record: TrafficRecord) -> str:
+    """Return the program's name, or what the process calls itself where only that is known."""
+    process = record.get("process", {})
+    executable = process.get("executable")
+    return executable["name"] if executable else process.get("command", "")
+
+
+def _unit(record: TrafficRecord) -> str:
+    return record["systemd"]["unit"] if "systemd" in record else ""
+
+
+def _container(record: TrafficRecord) -> str:
+    return record["container"]["id"] if "container" in record else ""
+
+
+def _pod(record: TrafficRecord) -> str:
+    return record["k8s"]["pod"]["uid"] if "k8s" in record else ""
+
+
+def _user(record: TrafficRecord) -> str:
+    """Return the user's name, or the number where it has none."""
+    process = record.get("process", {})
+    if "owner" in process:
+        return process["owner"]
+    return str(process["user"]["id"]) if "user" in process else ""
+
+
+def _interface(record: TrafficRecord) -> str:
+    network = record["network"]
+    return network["interface"]["name"] if "interface" in network else ""
+
+
+def _transport(record: TrafficRecord) -> str:
+    return record["network"].get("transport", "")
+
+
+_READERS: dict[LabelName, Callable[[TrafficRecord], str]] = {
+    "executable": _executable,
+    "unit": _unit,
+    "container": _container,
+    "pod": _pod,
+    "user": _user,
+    "interface": _interface,
+    "transport": _transport,
+}

@@ -1,0 +1,90 @@
+"""PURE: totals by labels, as counters that never go back.
+
+What a window moved is added to the set of labels that moved it, or to `other` if there is no room
+for that set. Nothing is ever moved from one set to another. So what a rate over any of them sees is
+what passed, and their sum falls only by the totals of a set that is removed because it is stale.
+One that returns begins anew, as a counter does when its process was restarted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from heapq import nlargest
+
+from hogpipe_prometheus.labels import Labels
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What was moved."""
+
+    sent_bytes: int = 0
+    sent_packets: int = 0
+    received_bytes: int = 0
+    received_packets: int = 0
+    records: int = 0
+
+    def add(self, other: "Traffic") -> None:
+        """Add what `other` moved."""
+        self.sent_bytes += other.sent_bytes
+        self.sent_packets += other.sent_packets
+        self.received_bytes += other.received_bytes
+        self.received_packets += other.received_packets
+        self.records += other.records
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of both directions."""
+        return self.sent_bytes + self.received_bytes
+
+
+class SeriesTable:
+    """The totals of at most `max_series` sets of labels, and those of all others under `other`."""
+
+    def __init__(self, other: Labels, max_series: int, stale_after: float) -> None:
+        self._other_labels = other
+        self._max_series = max_series
+        self._stale_after = stale_after
+        self._totals: dict[Labels, Traffic] = {}
+        self._moved_last: dict[Labels, float] = {}
+        self._other = Traffic()
+        self.removed = 0
+        """Sets that were stale, since the start."""
+
+    @property
+    def folded_records(self) -> int:
+        """Records that are in `other`, since the start."""
+        return self._other.records
+
+    def __len__(self) -> int:
+        """Return how many sets of labels have series of their own."""
+        return len(self._totals)
+
+    def add(self, window: Mapping[Labels, Traffic], end: float) -> None:
+        """Add what a window moved that ends at `end`, in seconds since the epoch."""
+        self._remove_stale(end)
+        new = [one for one in window if one not in self._totals and one != self._other_labels]
+        room = self._max_series - len(self._totals)
+        for labels in nlargest(room, new, key=lambda labels: window[labels].bytes):
+            self._totals[labels] = Traffic()
+        for labels, traffic in window.items():
+            totals = self._totals.get(labels)
+            if totals is None:
+                self._other.add(traffic)
+            else:
+                totals.add(traffic)
+                self._moved_last[labels] = end
+
+    def rows(self) -> list[tuple[Labels, int, int, int, int]]:
+        """Return each set with bytes sent, packets sent, bytes received, packets received."""
+        named = [*self._totals.items(), (self._other_labels, self._other)]
+        return [
+            (labels, one.sent_bytes, one.sent_packets, one.received_bytes, one.received_packets)
+            for labels, one in named
+        ]
+
+    def _remove_stale(self, end: float) -> None:
+        limit = end - self._stale_after
+        stale = [labels for labels, moved in self._moved_last.items() if moved < limit]
+        for labels in stale:
+            del self._totals[labels], self._moved_last[labels]
+        self.removed += len(stale)

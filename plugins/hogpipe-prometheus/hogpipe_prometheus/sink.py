@@ -1,0 +1,91 @@
+"""Windows -> totals that wait to be scraped.
+
+A window counts as delivered when it is in the totals. Whether anybody scrapes them is not the
+sink's affair: nothing piles up for lack of a scrape.
+"""
+
+import asyncio
+import errno
+import os
+from collections.abc import Sequence
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+from hogpipe import ConfigurationError, DeliveryError, Record, StatsRecord
+from hogpipe_prometheus.collector import WindowCollector
+from hogpipe_prometheus.labels import Labelling, Labels
+from hogpipe_prometheus.series import SeriesTable, Traffic
+from hogpipe_prometheus.server import ScrapeServer
+from hogpipe_prometheus.settings import PrometheusSettings, endpoint
+
+_SLICE = 500  # records between two turns of the event loop
+
+_REMEDIES = {
+    errno.EADDRINUSE: "something else listens there; end it, or choose another port",
+    errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE; choose another port",
+}
+
+
+class PrometheusSink:
+    """Adds windows up and serves the totals."""
+
+    def __init__(self, settings: PrometheusSettings) -> None:
+        self._listen = settings.listen
+        self._labelling = Labelling(settings.labels)
+        self._collector = WindowCollector(
+            self._labelling.names,
+            SeriesTable(self._labelling.other, settings.max_series, settings.stale_after),
+        )
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self._collector)
+        self._server = ScrapeServer(make_wsgi_app(registry))
+
+    async def open(self) -> None:
+        """Listen; raises ConfigurationError, or DeliveryError for an address that may come yet."""
+        host, port = endpoint(self._listen)
+        try:
+            await self._server.start(host, port)
+        except UnicodeError as error:
+            raise ConfigurationError(f"listen {self._listen}: no name or address") from error
+        except OSError as error:
+            if remedy := _REMEDIES.get(error.errno or 0):
+                raise ConfigurationError(f"listen {self._listen}: {remedy}") from error
+            # asyncio's own text repeats the address; a look-up's error codes are negative.
+            code = error.errno or 0
+            reason = os.strerror(code) if code > 0 else error.strerror or error
+            raise DeliveryError(f"cannot listen at {self._listen}: {reason}") from error
+
+    async def write(self, records: Sequence[Record]) -> None:
+        """Add a window to the totals: cancelled, none of it; else all of it."""
+        traffic: dict[Labels, Traffic] = {}
+        stats: list[StatsRecord] = []
+        for start in range(0, len(records), _SLICE):
+            self._sum_up(records[start : start + _SLICE], traffic, stats)
+            await asyncio.sleep(0)
+        end = datetime.fromisoformat(records[-1]["window"]["end"]).timestamp()
+        self._collector.add(traffic, stats, end)
+
+    async def close(self) -> None:
+        """Stop serving."""
+        await self._server.stop()
+
+    def _sum_up(
+        self,
+        records: Sequence[Record],
+        traffic: dict[Labels, Traffic],
+        stats: list[StatsRecord],
+    ) -> None:
+        for record in records:
+            if record["type"] == "stats":
+                stats.append(record)
+                continue
+            labels = self._labelling.of(record)
+            if labels not in traffic:
+                traffic[labels] = Traffic()
+            io = record["network"]["io"]
+            sent, received = io["transmit"], io["receive"]
+            moved = Traffic(
+                sent["bytes"], sent["packets"], received["bytes"], received["packets"], records=1
+            )
+            traffic[labels].add(moved)

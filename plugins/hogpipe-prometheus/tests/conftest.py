@@ -1,0 +1,144 @@
+"""A sink as a run makes it, and a real Prometheus that scrapes it (Debian's package)."""
+
+import asyncio
+import json
+import shutil
+import socket
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hogpipe_prometheus import PrometheusSink, hogpipe_sinks
+
+from hogpipe.testing import make_sink
+
+(SINK_TYPE,) = hogpipe_sinks()
+PATIENCE = 30.0
+
+CONFIG = """
+global:
+  scrape_interval: 200ms
+scrape_configs:
+  - job_name: hogpipe
+    static_configs:
+      - targets: ["{target}"]
+"""
+
+
+class Prometheus:
+    """A Prometheus server of a test's own. `ask` takes PromQL."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def get(self, path: str, **parameters: str) -> Any:
+        """Return what its HTTP API answers."""
+        query = urllib.parse.urlencode(parameters)
+        text = await asyncio.to_thread(fetch, f"{self._url}{path}?{query}")
+        return json.loads(text)["data"]
+
+    async def ask(self, query: str) -> list[tuple[dict[str, str], float]]:
+        """Return labels and value of each series that `query` gives now."""
+        data = await self.get("/api/v1/query", query=query)
+        return [(one["metric"], float(one["value"][1])) for one in data["result"]]
+
+    async def value(self, query: str) -> float | None:
+        """Return the one value that `query` gives now; None if it gives none."""
+        found = await self.ask(query)
+        assert len(found) <= 1
+        return found[0][1] if found else None
+
+    async def wait_for(self, query: str, value: float | None) -> None:
+        """Wait until `query` gives `value`."""
+        deadline = time.monotonic() + PATIENCE
+        while (found := await self.value(query)) != value:
+            assert time.monotonic() < deadline, f"{query} gives {found}, not {value}"
+            await asyncio.sleep(0.1)
+
+
+def fetch(url: str, **headers: str) -> str:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
+        return answer.read().decode()
+
+
+@pytest.fixture
+def port() -> int:
+    """A port that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture
+def scrape(port: int) -> Callable[..., Awaitable[str]]:
+    """Returns what a scrape of the sink gives, without holding up the event loop."""
+
+    async def get(*, port: int = port, **headers: str) -> str:
+        return await asyncio.to_thread(fetch, f"http://127.0.0.1:{port}/metrics", **headers)
+
+    return get
+
+
+@pytest.fixture
+async def opened(port: int) -> AsyncIterator[Callable[..., Awaitable[PrometheusSink]]]:
+    """Opens a sink with the keys of its `[[sinks]]` table; it is closed in the end."""
+    sinks = []
+
+    async def open_sink(**keys: object) -> PrometheusSink:
+        sink = make_sink(SINK_TYPE, {"listen": f"127.0.0.1:{port}", **keys})
+        assert isinstance(sink, PrometheusSink)
+        sinks.append(sink)
+        await sink.open()
+        return sink
+
+    yield open_sink
+    for sink in sinks:
+        await sink.close()
+
+
+@asynccontextmanager
+async def running_prometheus(folder: Path, config: str) -> AsyncIterator[Prometheus]:
+    program = shutil.which("prometheus")
+    assert program, "prometheus is not there: apt-get install --no-install-recommends prometheus"
+    file = folder / "prometheus.yml"
+    file.write_text(config)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        listen = f"127.0.0.1:{server.getsockname()[1]}"
+    with (folder / "prometheus.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            program,
+            f"--config.file={file}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address={listen}",
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            await _wait_until_ready(f"http://{listen}/-/ready", folder / "prometheus.log")
+            yield Prometheus(f"http://{listen}")
+        finally:
+            process.kill()
+            await process.wait()
+
+
+async def _wait_until_ready(url: str, log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            await asyncio.to_thread(fetch, url)
+        except OSError:  # not yet; HTTPError is one
+            assert time.monotonic() < deadline, f"not ready: see {log}"
+            await asyncio.sleep(0.05)
+        else:
+            return
+
+
+@pytest.fixture
+async def prometheus(tmp_path: Path, port: int) -> AsyncIterator[Prometheus]:
+    """A Prometheus that scrapes `port` five times a second."""
+    async with running_prometheus(tmp_path, CONFIG.format(target=f"127.0.0.1:{port}")) as server:
+        yield server
