@@ -96,12 +96,17 @@ def config(folder: Path, *interfaces: str, more: str = "") -> Path:
 
 @contextmanager
 def capturing(
-    folder: Path, host: Namespace, on: Sequence[str], interfaces: Sequence[str]
+    folder: Path,
+    host: Namespace,
+    on: Sequence[str],
+    interfaces: Sequence[str],
+    ledger: str = "off",
 ) -> Iterator[Running]:
     """Run hogpipe on `interfaces`, and tcpdump on each of `on` to hold it against."""
     with ExitStack() as stack:
         dumps = [stack.enter_context(tcpdump(host, name, folder / f"{name}.pcap")) for name in on]
-        run = stack.enter_context(hogpipe(host, "-v", "run", config(folder, *interfaces)))
+        words = ("-v", "run", config(folder, *interfaces), "--set", f"attribution.ledger={ledger}")
+        run = stack.enter_context(hogpipe(host, *words))
         run.wait_for("capturing on")
         yield run
         time.sleep(TAIL)
@@ -314,7 +319,10 @@ def test_equal_addresses_behind_two_veths_are_told_apart(tmp_path: Path) -> None
     assert told_of(records, blue_pid) == Moved(3280, 10, 0, 0)
 
 
-def test_equal_addresses_behind_one_bridge_have_no_owner(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ledger", ["off", "auto"])
+def test_equal_addresses_behind_one_bridge_have_an_owner_only_where_the_kernel_tells_sockets(
+    tmp_path: Path, ledger: str
+) -> None:
     with bridged(2) as (host, (red, blue)):
         host.ip("address", "add", "10.99.0.1/24", "dev", "br0")
         for guest in (red, blue):
@@ -322,13 +330,16 @@ def test_equal_addresses_behind_one_bridge_have_no_owner(tmp_path: Path) -> None
         with (
             running(blue, "sleep", "60"),
             running(red, "sleep", "60"),
-            capturing(tmp_path, host, ["br0"], ["br0"]) as run,
+            capturing(tmp_path, host, ["br0"], ["br0"], ledger) as run,
             sender(red, 100) as pid,
         ):
             time.sleep(1.0)
             assert any(IN_SIGHT + "2" in line for line in run.errors)
     records = records_of(tmp_path)
     assert_ten_datagrams_passed(tmp_path, "br0", 100)
+    if ledger == "auto":  # of both namespaces it knows the only socket with that port
+        assert told_of(records, pid) == Moved(1280, 10, 0, 0)
+        return
     assert told_of(records, pid) == Moved(0, 0, 0, 0)
     nobodys = [record for record in traffic_of(records) if "process" not in record]
     sent = [record["network"]["io"]["transmit"]["packets"] for record in nobodys]
