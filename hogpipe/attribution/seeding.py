@@ -19,10 +19,9 @@ import msgspec
 
 from hogpipe.attribution.ledger_access import NamespaceNames
 from hogpipe.attribution.matching import protocol_of, unmap
-from hogpipe.attribution.resolver import ProcfsResolver
 from hogpipe.attribution.sock_diag import read_whole_dump
 from hogpipe.attribution.socket_table import TCP_LISTEN, SocketRow
-from hogpipe.ledger.contract import MOST_SOCKETS, Owner, SocketSeed
+from hogpipe.ledger.contract import Owner, SocketSeed
 from hogpipe.ledger.cookies import read_own_cookie
 from hogpipe.model import Process
 from hogpipe.text import describe_error
@@ -86,20 +85,6 @@ def make_seeds(
                     one.remote_port,
                     _owner(holders.get(one.inode), one.user_id, owners),
                 )
-
-
-def read_owners(
-    names: NamespaceNames, resolver: ProcfsResolver, now: float, most: int = MOST_SOCKETS
-) -> dict[int, Process]:
-    """Return the owners of the sockets that are there now, `most` at the most, by their cookies.
-
-    For whom the kernel tells sockets by their cookies, but not the owners of those from before. The
-    kernel gives no cookie twice, so what is returned stays true. `resolver` must just have been
-    prepared; the other arguments and the errors are those of `read_sockets`.
-    """
-    sockets = read_sockets(names, now, most)
-    holders = resolver.recall_owners(inodes_of(sockets))
-    return {one.cookie: holders[one.inode] for one in sockets if one.inode in holders}
 
 
 def inodes_of(sockets: Iterable[SeenSocket]) -> Collection[int]:

@@ -8,7 +8,7 @@ import math
 import os
 import socket
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 
@@ -131,13 +131,32 @@ def look_up(flows: Collection[FlowKey]) -> LookedUp:
     answer = LookedUp()
     asked = list(flows)
     devices = {name: _read_index(name) for name in {flow.interface for flow in asked}}
-    with _open() as link:
-        for start in range(0, len(asked), _ASKED_AT_ONCE):
-            some = asked[start : start + _ASKED_AT_ONCE]
-            link.send(b"".join(_build_look_up(flow, devices[flow.interface]) for flow in some))
-            for flow in some:  # each is answered by a datagram of its own, in the same order
-                _note_answer(answer, flow, _receive(link).rows)
+    requests = [_build_look_up(flow, devices[flow.interface]) for flow in asked]
+    for flow, told in zip(asked, _ask_each(requests), strict=True):
+        _note_answer(answer, flow, told.rows)
     return answer
+
+
+def look_up_states(tuples: Collection[tuple[bytes, int, bytes, int]]) -> list[tuple[int, int]]:
+    """Return cookie and state of the TCP socket of each tuple, zeros for none. Raises OSError.
+
+    A tuple is local address and port, and remote ones. States are those of socket_table.py; what a
+    process has closed tells for what it waits, FIN_WAIT2 or TIME_WAIT.
+    """
+    requests = [build_look_up(socket.IPPROTO_TCP, *one) for one in tuples]
+    return [
+        (told.cookies[0], told.rows[0].state) if told.rows else (0, 0)
+        for told in _ask_each(requests)
+    ]
+
+
+def _ask_each(requests: Sequence[bytes]) -> Iterator[Answer]:
+    with _open() as link:
+        for start in range(0, len(requests), _ASKED_AT_ONCE):
+            some = requests[start : start + _ASKED_AT_ONCE]
+            link.send(b"".join(some))
+            for _ in some:  # each is answered by a datagram of its own, in the same order
+                yield _receive(link)
 
 
 def _build_look_up(flow: FlowKey, device: int) -> bytes:

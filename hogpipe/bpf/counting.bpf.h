@@ -15,6 +15,9 @@
 
 #define BY_LISTENER 1 /* the owner is the listening socket's */
 #define RELEASED 2 /* nobody holds the socket any more */
+#define TIMESTAMPS 4 /* each segment has the option of that name, RFC 7323 */
+
+#define TCP_OPTION_TIMESTAMPS 8
 
 struct owner {
 	__u64 boot_ns; /* when it was noted */
@@ -28,7 +31,7 @@ struct holder {
 	struct owner owner;
 	__u64 netns;
 	__u32 flags;
-	__u32 padding;
+	__u32 awaited; /* the peer's next sequence number when it had acknowledged our FIN */
 };
 
 struct counts {
@@ -63,6 +66,12 @@ struct exchange_key {
 struct exchange {
 	struct counts counts;
 	struct holder holder;
+};
+
+/* A connection whose peer had not closed yet when the kernel let go of its socket. */
+struct farewell {
+	struct holder holder;
+	struct ends ends;
 };
 
 struct process_event {
@@ -118,6 +127,13 @@ struct {
 	__type(key, __u64);
 	__type(value, __u32);
 } released SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1 << 16);
+	__type(key, __u64);
+	__type(value, struct farewell);
+} farewells SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -265,13 +281,73 @@ int note_send6(struct bpf_sock_addr *ctx)
 	return note_user_of(ctx);
 }
 
+INLINE void put_ends_of(struct ends *ends, struct bpf_sock_ops *ctx)
+{
+	ends->protocol = IPPROTO_TCP;
+	ends->local_port = ctx->local_port;
+	ends->remote_port = ntohl(ctx->remote_port);
+	/* An IPv6 socket may speak IPv4, with mapped addresses. */
+	if (ctx->family == AF_INET || (!ctx->remote_ip6[0] && !ctx->remote_ip6[1] &&
+				       ctx->remote_ip6[2] == ntohl(0xffff))) {
+		ends->family = AF_INET;
+		ends->local[0] = ctx->local_ip4;
+		ends->remote[0] = ctx->remote_ip4;
+	} else {
+		ends->family = AF_INET6;
+		COPY_WORDS(ends->local, ctx->local_ip6);
+		COPY_WORDS(ends->remote, ctx->remote_ip6);
+	}
+}
+
+/*
+ * Who closes first waits for the peer to do so, too, and a socket that nobody holds does not wait
+ * for that: all that stays is a struct tcp_timewait_sock, which takes the peer's FIN and answers it
+ * past all hooks (tcp_timewait_state_process, tcp_v4_timewait_ack). Such a connection is told, so
+ * that it can be asked for later. In all others the FIN had come, which counts as one byte.
+ */
+INLINE void note_farewell(struct bpf_sock_ops *ctx)
+{
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	struct farewell farewell = {};
+	struct holder *holder;
+
+	if (!ctx->sk || (ctx->args[0] != BPF_TCP_FIN_WAIT2 && ctx->args[1] != BPF_TCP_FIN_WAIT2))
+		return;
+	holder = HOLDER_OF(ctx->sk, 0);
+	if (!holder)
+		return;
+	if (ctx->args[1] == BPF_TCP_FIN_WAIT2) {
+		holder->awaited = ctx->rcv_nxt;
+		return;
+	}
+	if (ctx->args[1] != BPF_TCP_CLOSE || holder->awaited != ctx->rcv_nxt)
+		return;
+	farewell.holder = *holder;
+	put_ends_of(&farewell.ends, ctx);
+	/* Where it is full, the two packets are not told, as if there had been no time to ask. */
+	bpf_map_update_elem(&farewells, &cookie, &farewell, BPF_ANY);
+}
+
+INLINE int has_timestamps(struct bpf_sock_ops *ctx)
+{
+	__u8 option[12] = { TCP_OPTION_TIMESTAMPS };
+
+	return bpf_load_hdr_opt(ctx, option, sizeof(option), 0) > 0;
+}
+
 /* An accepted socket has a copy of its listener's note, or none if that was there before us. */
 SEC("sockops")
 int note_tcp(struct bpf_sock_ops *ctx)
 {
 	struct holder *holder;
 
-	if (ctx->op != BPF_SOCK_OPS_TCP_LISTEN_CB && ctx->op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
+	if (ctx->op == BPF_SOCK_OPS_STATE_CB) {
+		note_farewell(ctx);
+		return 1;
+	}
+	if (ctx->op != BPF_SOCK_OPS_TCP_LISTEN_CB &&
+	    ctx->op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB &&
+	    ctx->op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
 		return 1;
 	if (!ctx->sk)
 		return 1;
@@ -279,7 +355,13 @@ int note_tcp(struct bpf_sock_ops *ctx)
 	if (!holder)
 		return 1;
 	holder->netns = bpf_get_netns_cookie(ctx);
-	holder->flags = BY_LISTENER;
+	if (ctx->op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)
+		holder->flags = BY_LISTENER;
+	if (ctx->op == BPF_SOCK_OPS_TCP_LISTEN_CB)
+		return 1;
+	if (has_timestamps(ctx))
+		holder->flags |= TIMESTAMPS;
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 	return 1;
 }
 
@@ -294,7 +376,7 @@ INLINE void note_server(struct holder *holder)
 	if (*(__u64 *)last.owner.comm == KERNEL_WORKER)
 		return;
 	holder->owner = last.owner;
-	holder->flags = 0;
+	holder->flags &= ~BY_LISTENER;
 }
 
 SEC("cgroup/sock_release")

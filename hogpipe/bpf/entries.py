@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 _HOLDER = [
     ("boot_ns", "u8"), ("cgroup", "u8"), ("pid", "u4"), ("user_id", "u4"), ("command", "u8", (2,)),
-    ("namespace", "u8"), ("flags", "u4"), ("padding", "u4"),
+    ("namespace", "u8"), ("flags", "u4"), ("awaited", "u4"),
 ]  # fmt: skip
 _COUNTS = ("counts", "u8", (4,))
 _ENDS = ("ends", "u8", (5,))
@@ -22,12 +22,14 @@ RELEASED_VALUE = np.dtype("u4")
 EXCHANGE_KEY = np.dtype([("cookie", "u8"), _ENDS])
 EXCHANGE = np.dtype([_COUNTS, *_HOLDER])
 CONNECTION = np.dtype([_COUNTS, *_HOLDER, _ENDS])
+FAREWELL = np.dtype([*_HOLDER, _ENDS])
 ENTRY = np.dtype([("cookie", "u8"), *CONNECTION.descr])
 """What is known of each entry: `counts` are bytes and packets sent, then received; `command` has 16
 bytes and `ends` 40, see `SocketTraffic` for both."""
 
-BY_LISTENER, RELEASED = 1, 2
-"""Flags: the owner is that of the listening socket; nobody holds the socket any more."""
+BY_LISTENER, RELEASED, TIMESTAMPS = 1, 2, 4
+"""Flags: the owner is that of the listening socket; nobody holds the socket any more; segments have
+the option of timestamps (RFC 7323)."""
 
 Entries = NDArray[np.void]
 """Rows of ENTRY."""
@@ -53,7 +55,7 @@ class Holder(msgspec.Struct, frozen=True, gc=False):
     namespace: int
     """The cookie of the network namespace, 0 where it is not known."""
     flags: int
-    """Of BY_LISTENER and RELEASED."""
+    """Of BY_LISTENER, RELEASED and TIMESTAMPS."""
 
     @property
     def by_listener(self) -> bool:

@@ -107,7 +107,8 @@ class AttachedPrograms:
         if code in _NO_ROOM:
             raise BpfUnavailableError(
                 Obstacle.LIMITS,
-                f"eBPF: the kernel has no room for the tables ({_reason(code)}); make them smaller",
+                f"eBPF: the kernel has no room for the tables ({_reason(code)}); raise the memory "
+                "limit of hogpipe's control group",
             )
         raise BpfUnavailableError(
             Obstacle.KERNEL,

@@ -45,6 +45,7 @@ _ONLY_FOR_COUNTING = (
     "holders",
     "processes",
     "released",
+    "farewells",
     "turn",
     "barrier_content",
     "barrier",
@@ -71,10 +72,16 @@ def attach_counting_programs(
     What finds no place in them is counted for `max_processes` processes. Raises
     BpfUnavailableError, with nothing left attached.
     """
-    tables = dict.fromkeys((*_FLOW_TABLES, "released"), max_flows)
+    tables = dict.fromkeys((*_FLOW_TABLES, "released", "farewells"), max_flows)
     tables |= dict.fromkeys(_OVERFLOW_TABLES, max_processes)
     tables |= {"events": ring_bytes} | dict.fromkeys(_ONLY_FOR_LEDGER, 0)
-    return _attach([_COUNTING], tables)
+    try:
+        return _attach([_COUNTING], tables)
+    except BpfUnavailableError as error:
+        if error.obstacle is not Obstacle.LIMITS:
+            raise
+        text = f"{error}, or lower capture.max_flows ({max_flows})"
+        raise BpfUnavailableError(error.obstacle, text) from error
 
 
 def _attach(choices: Sequence[Sequence[str]], tables: Mapping[str, int]) -> AttachedPrograms:

@@ -14,6 +14,7 @@ from hogpipe.bpf.entries import (
     ENTRY,
     EXCHANGE,
     EXCHANGE_KEY,
+    FAREWELL,
     OVERFLOW_KEY,
     RELEASED,
     RELEASED_VALUE,
@@ -98,6 +99,13 @@ class TrafficTables:
         """
         return self._read("overflow", OVERFLOW_KEY, EXCHANGE)
 
+    def farewells(self) -> Entries:
+        """Return connections that the kernel let go of before their peers had closed, and empty it.
+
+        What comes after that passes no hook; their counts are 0. Raises OSError.
+        """
+        return self._collect("farewells", CONNECTION_KEY, FAREWELL)
+
     def losses(self) -> TrafficLosses:
         """Return what was lost so far. Raises OSError."""
         lost = read_counters(self._programs.table("losses"), _PACKETS_LOST + 1)
@@ -121,9 +129,11 @@ class TrafficTables:
         )
 
     def _read(self, kind: str, key: "np.dtype[np.void]", value: "np.dtype[np.void]") -> Entries:
-        """Return what is in the table of a kind that does not fill."""
+        """Return what is in the table of a kind that does not fill, and empty it."""
+        return self._collect(f"{kind}_{'one' if self._second else 'two'}", key, value)
+
+    def _collect(self, table: str, key: "np.dtype[np.void]", value: "np.dtype[np.void]") -> Entries:
         parts = []
-        table = f"{kind}_{'one' if self._second else 'two'}"
         for keys, values in self._drain(table, key.itemsize, value.itemsize):
             part = np.zeros(len(values) // value.itemsize, ENTRY)
             for columns in (np.frombuffer(values, value), np.frombuffer(keys, key)):

@@ -15,10 +15,13 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+import numpy as np
+
 from hogpipe.bpf.cgroup_tree import CgroupTree, sees_whole_host
 from hogpipe.bpf.obstacles import BpfUnavailableError, Obstacle
 from hogpipe.bpf.programs import attach_counting_programs
 from hogpipe.bpf.traffic import TrafficLosses, TrafficTables
+from hogpipe.counting.farewells import Farewells
 from hogpipe.counting.knowledge import SocketKnowledge
 from hogpipe.counting.noted import NotedSockets
 from hogpipe.counting.owners import Owners
@@ -92,7 +95,9 @@ class CountingSource:
     def _attach(self) -> None:
         tree = self._tree = CgroupTree()
         self._owners = Owners(self._procfs, tree.path_of, command_line=self._command_line)
-        knowledge = SocketKnowledge(self._owners, self._noted, NamespaceInodes(self._procfs))
+        spaces = NamespaceInodes(self._procfs)
+        knowledge = SocketKnowledge(self._owners, self._noted, spaces)
+        self._farewells = Farewells(spaces, self._max_flows)
         self._sorter = Sorter(knowledge, self._dimensions)
         self._tables = TrafficTables(attach_counting_programs(max_flows=self._max_flows))
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -161,7 +166,10 @@ class CountingSource:
         ends = self._windows.close(now, last=last) if is_over else None
         self._owners.look_at(tables.read_processes())
         self._owners.begin_turn()
-        turn = Turn(tables.exchanges(), tables.connections(), tables.overflow())
+        self._farewells.note(tables.farewells(), time.monotonic())
+        ended = self._farewells.find_ended(time.monotonic(), last=last)
+        connections = np.concatenate([tables.connections(), ended])
+        turn = Turn(tables.exchanges(), connections, tables.overflow())
         batches = self._sorter.sort(turn, window_ends=is_over)
         held = next(batches)
         self._count_losses(tables.losses(), held)

@@ -3,12 +3,16 @@
 The rest of the program knows a namespace by the inode of /proc/PID/ns/net.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
-from hogpipe.ledger.cookies import read_cookie, read_own_cookie
+from hogpipe.ledger.cookies import call_inside, read_cookie, read_own_cookie
 from hogpipe.model import OWN_NAMESPACE
 from hogpipe.namespaces import NamespaceScan, read_own_namespace
+
+T = TypeVar("T")
 
 _PAUSE = 1.0  # a namespace that no process is in is looked for no more often than this
 
@@ -36,6 +40,21 @@ class NamespaceInodes:
             with suppress(OSError):  # /proc cannot be listed now: it is looked for again
                 self._look(now)
         return self._inodes.get(cookie)
+
+    def call_in(self, cookie: int, work: Callable[[], T], now: float) -> T | None:
+        """Return what `work` returns in a namespace; `now` is in seconds.
+
+        None where it raises OSError, and where the namespace is not found or cannot be entered.
+        """
+        inode = self.inode_of(cookie, now)
+        if inode is None:
+            return None
+        with suppress(OSError):
+            if inode == OWN_NAMESPACE:
+                return work()
+            pid = self._scan.find_process(inode)
+            return None if pid is None else call_inside(pid, inode, work, self._procfs)
+        return None
 
     def _look(self, now: float) -> None:
         self._scan.refresh(now)

@@ -22,7 +22,7 @@ from hogpipe.attribution import seeding
 from hogpipe.attribution.ledger_access import LedgerAccess, NamespaceNames, open_ledger
 from hogpipe.attribution.ledger_resolver import LedgerResolver
 from hogpipe.attribution.resolver import ProcfsResolver
-from hogpipe.attribution.seeding import SeenSocket, inodes_of, make_seeds, read_owners, read_sockets
+from hogpipe.attribution.seeding import SeenSocket, inodes_of, make_seeds, read_sockets
 from hogpipe.ledger.contract import Owner
 from hogpipe.ledger.cookies import read_own_cookie
 from hogpipe.model import FlowKey, Process, Quality
@@ -227,19 +227,13 @@ def test_another_that_takes_the_port_of_one_from_before_gets_what_is_its_own(
         assert owner(resolver, netns, flow)[1] == second.pid
 
 
-def test_sockets_are_known_by_the_numbers_that_events_name_them_by(
-    netns: Namespace, start: Callable[..., Server]
-) -> None:
-    server = start()
+def test_sockets_are_known_by_the_numbers_that_events_name_them_by() -> None:
     so_cookie = 57  # include/uapi/asm-generic/socket.h
-    resolver = ProcfsResolver(PROCFS)
     with socket.create_server(("127.0.0.1", 0)) as ours:
         number = int.from_bytes(ours.getsockopt(socket.SOL_SOCKET, so_cookie, 8), sys.byteorder)
-        resolver.prepare()
-        owners = read_owners(NamespaceNames(PROCFS), resolver, time.monotonic())
-    assert owners[number].pid == os.getpid()
-    assert server.pid in {process.pid for process in owners.values()}
-    assert netns.call(read_own_cookie) != read_own_cookie()
+        seen = {one.cookie: one for one in read_sockets(NamespaceNames(PROCFS), 0.0, MOST)}
+        assert seen[number].inode == os.fstat(ours.fileno()).st_ino
+        assert seen[number].namespace == read_own_cookie()
 
 
 def test_there_are_no_more_seeds_than_asked_for_and_datagrams_go_first(

@@ -28,6 +28,11 @@ def tell(**what: Any) -> None:
     print(json.dumps(what), flush=True)
 
 
+def make_socket(address: str, kind: socket.SocketKind) -> socket.socket:
+    """Return a socket of the family of an address."""
+    return socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
+
+
 def sleep_until(due: float) -> None:
     delay = due - time.monotonic()
     if delay > 0:
@@ -100,7 +105,7 @@ def connect(
     while (due := client.next_due()) is not None:
         close_until(max(due, time.monotonic()))
         sleep_until(due)
-        made = socket.socket()
+        made = make_socket(remote, socket.SOCK_STREAM)
         living.append((time.monotonic(), made))
         try:
             made.connect((remote, port))
@@ -142,7 +147,7 @@ def exchange(
     payload = b"q" * request
     while (due := client.next_due()) is not None:
         sleep_until(due)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+        with make_socket(remote, socket.SOCK_DGRAM) as made:
             made.settimeout(PATIENCE)
             since = time.monotonic()
             made.bind((local, first_port + len(client.ports)))
@@ -164,7 +169,7 @@ def stream(
     *, local: str, first_port: int, remote: str, port: int, rate: float, seconds: float, size: int
 ) -> None:
     """Send datagrams from one connected socket, and wait for no answer."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+    with make_socket(remote, socket.SOCK_DGRAM) as made:
         made.bind((local, first_port))
         made.connect((remote, port))
         client = Client(rate, seconds)
@@ -195,7 +200,7 @@ def serve(
 
 
 def bind(address: str, port: int, *, udp: bool) -> socket.socket:
-    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
+    made = make_socket(address, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
     if not udp:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.bind((address, port))

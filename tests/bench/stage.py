@@ -18,7 +18,7 @@ from support.running import Running, running, tcpdump
 from tools import PROCFS, START_ERRORS, Outcome, Tool, hogpipe_tool, nethogs_tool, settle
 from truth import Owner, Truth, read_truth
 from verdict import Verdict, judge
-from workloads import FAR, NEAR, PREFIX, Workload
+from workloads import UDP, Workload
 
 LOADS = Path(__file__).with_name("loads.py")
 INTERFACE = "left"  # the measured end of support.namespaces.pair
@@ -83,11 +83,15 @@ def start_load(
     return LoadProcess(stack.enter_context(running(where, *words, **pipes)))
 
 
-def prepare(where: Namespace) -> None:
-    """Leave nothing on the wire but the load, and give it ports enough."""
+def prepare(where: Namespace, version: int) -> None:
+    """Leave nothing on the wire but the load, and give it ports enough.
+
+    With IPv6 there is what finds neighbours, too (ICMPv6), which is in no count.
+    """
 
     def write() -> None:
-        Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text("1")
+        if version == 4:
+            Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text("1")
         Path("/proc/sys/net/ipv4/ip_local_port_range").write_text(PORT_RANGE)
         Path("/proc/sys/net/core/somaxconn").write_text("4096")
 
@@ -110,12 +114,12 @@ def start_tools(
             (
                 way,
                 hogpipe_tool(
-                    near, INTERFACE, FAR, folder / f"way-{number}", by_flow=by_flow, way=way
+                    near, INTERFACE, workload, folder / f"way-{number}", by_flow=by_flow, way=way
                 ),
             )
             for number, way in enumerate(ways)
         ),
-        ("nethogs", nethogs_tool(near, INTERFACE, folder, workload.protocol == 17)),
+        ("nethogs", nethogs_tool(near, INTERFACE, folder, workload.protocol == UDP)),
     ):
         try:
             tools.append(stack.enter_context(made))
@@ -133,10 +137,9 @@ def run_workload(
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hogpipe-bench-")))
-        addresses = [(f"{NEAR}/{PREFIX}", f"{FAR}/{PREFIX}")]
-        near, far = stack.enter_context(pair(addresses))
-        prepare(near)
-        prepare(far)
+        near, far = stack.enter_context(pair([workload.addresses]))
+        prepare(near, workload.version)
+        prepare(far, workload.version)
         for sockets, files in workload.idle:
             start_load(stack, near, "hold", {"sockets": sockets, "files": files})
         server_side, client_side = (near, far) if workload.inbound else (far, near)
@@ -157,7 +160,7 @@ def run_workload(
         outcomes += [tool.finish() for tool in tools]
         dump.end()
         owners = name_owners(workload, server, clients, logs)
-        truth = read_truth(folder / "wire.pcap", NEAR, owners)
+        truth = read_truth(folder / "wire.pcap", workload.near, owners)
         load = sum_up(logs, truth, read_dropped(dump.errors))
     return Result(workload.name, load, [(one, verdict_on(one, truth, owners)) for one in outcomes])
 
@@ -170,9 +173,8 @@ def name_owners(
 ) -> list[Owner]:
     """Return whose connections are whose on the measured side."""
     if workload.inbound:
-        ports = [workload.port_of(0)]
         pids = frozenset(server.ready["pids"])
-        return [Owner("server", pids, workload.protocol, ports, None)]
+        return [Owner("server", pids, workload.protocol, workload.server_ports, None)]
     return [
         Owner(
             f"client {number}",

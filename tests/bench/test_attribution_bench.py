@@ -7,6 +7,7 @@ from pathlib import Path
 from subprocess import PIPE
 
 import pytest
+from support.bpf import require_bpf
 from support.namespaces import require
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -59,6 +60,22 @@ def test_shares_of_each_tool_add_up_to_the_truth(tmp_path: Path) -> None:
     left = subprocess.run(["ip", "netns", "list"], check=True, capture_output=True, text=True)
     assert f"hogpipe-test-{pid}-" not in left.stdout
     assert run.stdout.count("| outbound-100ms |") == 5
+
+
+def test_over_ipv6_and_at_servers_the_kernel_tells_each_byte_right(tmp_path: Path) -> None:
+    require("ip", "tcpdump", "nethogs")
+    require_bpf()
+    path = tmp_path / "figures.json"
+    options = ["--seconds", "1", "--connections-per-second", "60", "--json", path]
+    names = ["outbound-1ms-v6", "inbound-v6", "udp-inbound", "udp-inbound-v6"]
+    run, _ = run_bench(*names, "--ledger", "--ebpf", *options)
+    assert run.returncode == 0, run.stderr
+    for figures in json.loads(path.read_text())["workloads"]:
+        assert figures["load"]["failed"] == figures["load"]["stray_packets"] == 0
+        told = {tool["tool"]: tool["verdict"] for tool in figures["tools"]}
+        assert told.keys() == {"hogpipe", "hogpipe, ledger", "hogpipe, ebpf", "nethogs"}
+        for name in ("hogpipe, ledger", "hogpipe, ebpf"):
+            assert told[name]["right"] == told[name]["truth"] > 0, (figures["workload"], name)
 
 
 @pytest.mark.parametrize("told_of", ["processes", "connections"])

@@ -18,6 +18,7 @@ from queue import Empty
 from support.namespaces import Namespace
 from support.running import Running, read_records, running, stats_of, traffic_of
 from verdict import Told
+from workloads import UDP, Workload
 
 PATIENCE = 20.0  # seconds until a tool must have begun
 SETTLED = 3.0  # seconds that a tool is given after the load; hogpipe holds bytes for two
@@ -110,17 +111,19 @@ def read_peak_bytes(pid: int) -> int:
 
 @contextmanager
 def hogpipe_tool(
-    where: Namespace, interface: str, peer: str, folder: Path, *, by_flow: bool, way: str
+    where: Namespace, interface: str, workload: Workload, folder: Path, *, by_flow: bool, way: str
 ) -> Iterator[Tool]:
     """Run hogpipe with its records in a file of `folder`, which is made.
 
     `way` is one of PROCFS, LEDGER and EBPF. With the latter it counts at all sockets of the host,
-    and what is not with `peer` is left out.
+    and what is not with the workload's other side is left out; and so is each time what is not of
+    its protocol.
     """
     folder.mkdir()
-    dimensions = ["process", "flow"] if by_flow else ["process"]
+    dimensions = ["process", "flow"] if by_flow else ["process", "transport"]
     if way == EBPF and not by_flow:
         dimensions.append("remote")
+    transport = "udp" if workload.protocol == UDP else "tcp"
     config = folder / "config.toml"
     config.write_text(f"""
         [capture]
@@ -141,7 +144,9 @@ def hogpipe_tool(
         qualities: Counter[str] = Counter()
         for record in traffic_of(records):
             network = record["network"]
-            if way == EBPF and network.get("peer", {}).get("address") != peer:
+            if network.get("transport") != transport:
+                continue
+            if way == EBPF and network.get("peer", {}).get("address") != workload.far:
                 continue
             moved = sum(one["bytes"] for one in network["io"].values())
             told[record.get("process", {}).get("pid"), _part_of(network)] += moved

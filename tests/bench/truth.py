@@ -36,7 +36,7 @@ class Truth:
 def read_truth(path: Path, near: str, owners: Sequence[Owner]) -> Truth:
     """Join a capture with the logs. Raises ValueError if two processes used the same connection."""
     owner_of = _index(owners)
-    address = socket.inet_aton(near)
+    address = socket.inet_pton(socket.AF_INET6 if ":" in near else socket.AF_INET, near)
     truth = Truth()
     for packet in read_packets(path):
         if packet.source == address:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-NEAR, FAR = "10.78.0.1", "10.78.0.2"  # the measured side and the other one
-PREFIX = 24
+ADDRESSES = {4: ("10.78.0.1/24", "10.78.0.2/24"), 6: ("fd78::1/64", "fd78::2/64")}
+"""The measured side and the other one, by the version of IP."""
 PORT = 8000
 REPLY = 1000
 UDP_PORTS = 20_000  # local ports that each process of a UDP workload may count through
@@ -17,7 +17,10 @@ class Workload:
 
     name: str
     rate: float
-    kind: Literal["connect", "exchange", "stream", "inbound"] = "connect"
+    kind: Literal["connect", "exchange", "stream"] = "connect"
+    inbound: bool = False
+    """Whether it is the server that is measured, and not the clients."""
+    version: Literal[4, 6] = 4
     clients: int = 3
     lifetime: float = 0.0
     first_lifetime: float | None = None
@@ -31,8 +34,21 @@ class Workload:
     """How long the load lasts; None for as long as was asked for."""
 
     @property
-    def inbound(self) -> bool:
-        return self.kind == "inbound"
+    def addresses(self) -> tuple[str, str]:
+        """Return the address of the measured side, and the other one, with their prefixes."""
+        return ADDRESSES[self.version]
+
+    @property
+    def near(self) -> str:
+        return self.addresses[0].partition("/")[0]
+
+    @property
+    def far(self) -> str:
+        return self.addresses[1].partition("/")[0]
+
+    @property
+    def server_ports(self) -> list[int]:
+        return sorted({self.port_of(client) for client in range(self.clients)})
 
     @property
     def protocol(self) -> int:
@@ -49,12 +65,13 @@ class Workload:
         """
         request = 200 + 100 * client
         common: dict[str, Any] = {
-            "remote": NEAR if self.inbound else FAR,
+            "remote": self.near if self.inbound else self.far,
             "port": self.port_of(client),
             "rate": self.rate / self.clients,
             "seconds": seconds,
         }
-        own_ports = {"local": NEAR, "first_port": 2000 + UDP_PORTS * client}
+        local = self.far if self.inbound else self.near
+        own_ports = {"local": local, "first_port": 2000 + UDP_PORTS * client}
         if self.kind == "stream":
             return "stream", {**common, **own_ports, "size": 1000}
         if self.kind == "exchange":
@@ -76,8 +93,8 @@ class Workload:
     def server_arguments(self) -> tuple[str, dict[str, Any]]:
         """Return role and arguments of the server for loads.py."""
         return "serve", {
-            "address": NEAR if self.inbound else FAR,
-            "ports": sorted({self.port_of(client) for client in range(self.clients)}),
+            "address": self.near if self.inbound else self.far,
+            "ports": self.server_ports,
             "udp": self.protocol == UDP,
             "workers": 4 if self.inbound else 2,
             "reply": 0 if self.kind == "stream" else REPLY,
@@ -88,17 +105,22 @@ class Workload:
 WORKLOADS = {
     workload.name: workload
     for workload in (
-        Workload("inbound", 3000, "inbound", clients=2, endpoints="shared"),
+        Workload("inbound", 3000, inbound=True, clients=2, endpoints="shared"),
+        Workload("inbound-v6", 3000, inbound=True, version=6, clients=2, endpoints="shared"),
         Workload("outbound-100ms", 1000, lifetime=0.1, endpoints="shared"),
         Workload("outbound-30ms", 1000, lifetime=0.03, endpoints="shared"),
         Workload("outbound-1ms-own", 1000, endpoints="own"),
         Workload("outbound-1ms-shared", 1000, endpoints="shared"),
+        Workload("outbound-1ms-v6", 1000, version=6, endpoints="shared"),
         Workload("outbound-mixed", 1000, first_lifetime=0.1, endpoints="shared"),
         Workload("idle15000", 1000, endpoints="own", idle=((15_000, 0),)),
         Workload("idle15000-few", 1000, endpoints="own", idle=((15_000, 0),), seconds=0.3),
         Workload("big", 200, lifetime=0.1, endpoints="shared", idle=((7_500, 7_500),) * 4),
         Workload("udp-connected", 1000, "exchange"),
         Workload("udp-unconnected", 1000, "exchange", connected=False),
+        Workload("udp-connected-v6", 1000, "exchange", version=6),
+        Workload("udp-inbound", 1000, "exchange", inbound=True, endpoints="shared"),
+        Workload("udp-inbound-v6", 1000, "exchange", inbound=True, version=6, endpoints="shared"),
         Workload("bulk", 10_000, "stream", clients=1),
     )
 }

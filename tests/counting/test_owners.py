@@ -11,10 +11,11 @@ from hogpipe.counting.owners import Owners
 from hogpipe.model import Process, Quality
 
 PROC = Path("/proc")
+CONTAINER = "0123456789abcdef" * 4
 
 
 def make() -> Owners:
-    return Owners(PROC, {1: "/", 7: "/system.slice/web.service"}.get)
+    return Owners(PROC, {1: "/", 7: f"/docker/{CONTAINER}"}.get)
 
 
 def holder(pid: int, boot_ns: int, cgroup: int = 1) -> Holder:
@@ -50,12 +51,13 @@ def test_one_that_was_seen_alive_is_told_whole_when_it_is_gone() -> None:
     assert process.executable is not None
 
 
-def test_one_that_was_gone_unseen_is_told_by_its_note_alone() -> None:
+def test_one_that_was_gone_unseen_is_told_by_its_note_and_its_control_group() -> None:
     with subprocess.Popen(["true"]) as child:
         pass
     owners = make()
-    process = process_of(owners, holder(child.pid, now()))
+    process = process_of(owners, holder(child.pid, now(), cgroup=7))
     assert (process.pid, process.start, process.command) == (child.pid, None, "python")
+    assert process.container == CONTAINER
     assert owners.missed == 1
 
 

@@ -1,0 +1,195 @@
+"""`hogpipe run` where the kernel cannot be asked: the remedy is told, or /proc is used instead.
+
+Each obstacle is a real one, made for this run alone. Whatever it is, nothing stays attached.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+from support.bpf import all_attached, find_cgroup_root, require_bpf
+from support.namespaces import Namespace, require
+from support.running import running, wait_until, write_config
+
+import hogpipe.bpf
+from hogpipe.bpf.libbpf import load_library
+
+CONFIG = """
+{wanted}
+[aggregation]
+interval = 0.2
+[[sinks]]
+type = "jsonl"
+path = "records.jsonl"
+"""
+# With the object at another path, and rings of another size.
+PATCHED = """
+import sys, hogpipe.bpf.programs as programs, hogpipe.cli
+from pathlib import Path
+programs.object_path = lambda: {path}
+programs.attach_programs.__kwdefaults__["ring_bytes"] = {ring_bytes}
+sys.argv[0] = "hogpipe"
+hogpipe.cli.main()
+"""
+MEMORY = Path("/sys/fs/cgroup/memory")
+LITTLE_MEMORY = 150 << 20
+MOST_FLOWS = 1 << 20
+EBPF = f'[capture]\nsource = "ebpf"\nmax_flows = {MOST_FLOWS}'
+LEDGER = '[capture]\ninterfaces = ["lo"]\n[attribution]\nledger = "{}"'
+
+Obstacle = Callable[[Path], AbstractContextManager[list[str]]]
+"""Gives the command that runs hogpipe with some arguments; the folder is for what it needs."""
+
+
+def plainly(path: str = 'Path("{}")', ring_bytes: int = 1 << 22) -> list[str]:
+    found = path.format(hogpipe.bpf.object_path())
+    return [sys.executable, "-c", PATCHED.format(path=found, ring_bytes=ring_bytes)]
+
+
+def after(preparation: str) -> list[str]:
+    """Return a prefix that runs a command in mounts of its own, after a shell command there."""
+    return ["unshare", "--mount", "sh", "-ec", f'{preparation}; exec "$@"', "sh"]
+
+
+@contextmanager
+def no_object(_: Path) -> Iterator[list[str]]:
+    yield plainly("None")
+
+
+@contextmanager
+def a_damaged_object(_: Path) -> Iterator[list[str]]:
+    yield plainly('Path("/etc/hostname")')
+
+
+@contextmanager
+def no_capability(_: Path) -> Iterator[list[str]]:
+    yield ["setpriv", "--bounding-set=-sys_admin,-bpf", *plainly()]
+
+
+@contextmanager
+def no_libbpf(_: Path) -> Iterator[list[str]]:
+    load_library()
+    maps = [line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()]
+    (library,) = {name for name in maps if "/libbpf.so" in name}
+    yield [*after(f"mount --bind /dev/null {library}"), *plainly()]
+
+
+@contextmanager
+def no_control_groups(_: Path) -> Iterator[list[str]]:
+    """There are none in sight, and none may be mounted."""
+    drop = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
+    yield [*after("umount --all --types cgroup2"), *drop, *plainly()]
+
+
+@contextmanager
+def an_old_kernel(folder: Path) -> Iterator[list[str]]:
+    """One without a helper that the programs call."""
+    sources = Path(hogpipe.bpf.__file__).parent
+    for source in sources.glob("*.bpf.*"):
+        if source.suffix in {".c", ".h"}:
+            shutil.copy(source, folder)
+    changed, compiled = folder / "old.c", folder / "old.o"
+    changed.write_text(
+        "#include <linux/bpf.h>\n"
+        "#define BPF_FUNC_get_current_uid_gid 9999\n"
+        '#include "hogpipe.bpf.c"\n'
+    )
+    headers = f"-I/usr/include/{os.uname().machine}-linux-gnu"
+    command = ["clang", "-O2", "-g", "-target", "bpf", headers, "-c", changed, "-o", compiled]
+    subprocess.run(command, check=True)
+    yield plainly(f'Path("{compiled}")')
+
+
+@contextmanager
+def little_memory(_: Path) -> Iterator[list[str]]:
+    group = MEMORY / f"hogpipe-test-{os.getpid()}"
+    group.mkdir()
+    try:
+        (group / "memory.limit_in_bytes").write_text(str(LITTLE_MEMORY))
+        enter = f'echo $$ > {group}/cgroup.procs; exec "$@"'
+        yield ["sh", "-ec", enter, "sh", *plainly(ring_bytes=1 << 30)]
+    finally:
+        group.rmdir()
+
+
+OBSTACLES = {
+    no_object: (78, "eBPF: .* no BPF object; install clang"),
+    a_damaged_object: (78, "eBPF: /etc/hostname cannot be opened .*; install hogpipe anew"),
+    no_capability: (77, "eBPF: not permitted to load programs; grant CAP_BPF"),
+    no_libbpf: (78, r"eBPF: libbpf\.so\.1 cannot be loaded; install it \(Debian.*: libbpf1"),
+    no_control_groups: (78, "eBPF: no control group tree .* grant CAP_SYS_ADMIN, or mount one"),
+    an_old_kernel: (78, "eBPF: this kernel refuses the programs .*; Linux 5.15 is needed"),
+    little_memory: (78, "eBPF: the kernel has no room for the tables .*; raise the memory limit"),
+}
+
+
+@contextmanager
+def nothing_stays_attached() -> Iterator[None]:
+    root = find_cgroup_root()
+    before = all_attached(root)
+    yield
+    wait_until(lambda: all_attached(root) <= before)
+
+
+def configure(folder: Path, wanted: str) -> Path:
+    return write_config(folder, CONFIG.format(wanted=wanted))
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("wanted", [EBPF, LEDGER.format("on")], ids=["ebpf", "ledger"])
+def test_where_it_was_asked_for_the_run_ends_with_the_remedy(
+    netns: Namespace, tmp_path: Path, obstacle: Obstacle, wanted: str
+) -> None:
+    require_bpf()
+    require("setpriv", "unshare", "clang")
+    code, text = OBSTACLES[obstacle]
+    with obstacle(tmp_path) as words, nothing_stays_attached():
+        with running(None, *netns.enter(*words, "run", configure(tmp_path, wanted))) as run:
+            assert run.wait() == code, run.errors
+        (line,) = run.errors
+        assert re.match(f"hogpipe: {text}", line), line
+        assert not (tmp_path / "records.jsonl").read_text()
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES, ids=lambda one: one.__name__)
+def test_where_it_was_not_asked_for_owners_come_from_proc_and_the_log_says_why(
+    netns: Namespace, tmp_path: Path, obstacle: Obstacle
+) -> None:
+    require_bpf()
+    require("setpriv", "unshare", "clang")
+    _, text = OBSTACLES[obstacle]
+    with obstacle(tmp_path) as words, nothing_stays_attached():
+        auto = configure(tmp_path, LEDGER.format("auto"))
+        with running(None, *netns.enter(*words, "-v", "run", auto)) as run:
+            run.wait_for(f"owners come from /proc, not from the ledger: {text}")
+            wait_until(lambda: bool((tmp_path / "records.jsonl").read_text()))
+            assert run.end() == 0, run.errors
+
+
+def test_tables_that_find_no_room_can_be_made_smaller(netns: Namespace, tmp_path: Path) -> None:
+    require_bpf()
+    with little_memory(tmp_path) as words:
+        ebpf = netns.enter(*words, "-v", "run", configure(tmp_path, EBPF))
+        with running(None, *ebpf) as run:
+            run.wait_for(rf"or lower capture.max_flows \({MOST_FLOWS}\)")
+        with running(None, *ebpf, "--set", "capture.max_flows=1024") as run:
+            run.wait_for("owners come from")
+            assert run.end() == 0, run.errors
+
+
+def test_the_verifiers_reasons_are_in_the_log_at_level_debug(
+    netns: Namespace, tmp_path: Path
+) -> None:
+    require_bpf()
+    require("clang")
+    with an_old_kernel(tmp_path) as words:
+        ebpf = netns.enter(*words, "-vv", "run", configure(tmp_path, EBPF))
+        with running(None, *ebpf) as run:
+            assert run.wait() == 78
+        assert re.search("invalid func unknown#9999", "".join(run.errors))
