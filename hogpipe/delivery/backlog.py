@@ -1,7 +1,12 @@
-"""PURE: windows that wait in memory for one sink, and what gives way when they are too many."""
+"""PURE: windows that wait in memory for one sink, and what gives way when they are too many.
+
+As dicts, records take some 4 KB each. So beyond `PLAIN_RECORDS` of them windows wait as sums
+(merging.py), all but the newest, which may be taken at once. To make sums, and to merge them, is
+work for another thread: a `Chore`.
+"""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from hogpipe.delivery.merging import Merger
@@ -9,30 +14,81 @@ from hogpipe.record import Record
 
 WhenFull = Literal["coalesce", "drop_oldest", "block"]
 
-MAX_GROUPS = 50_000
+MAX_GROUPS = 25_000
 """Groups in a merged window: a sink that is dead for days must not fill the memory."""
-MAX_RECORDS = 100_000
+MAX_RECORDS = 50_000
 """Records that wait, however few the windows; one window may always wait."""
-_STEP = 500
+PLAIN_RECORDS = 10_000
+"""Records that wait as they are. Who may make the pipeline wait needs no more."""
+
+
+class WaitingWindow:
+    """A window as it is, or as sums. It may wait for several sinks: what it says never changes."""
+
+    def __init__(self, held: Sequence[Record] | Merger) -> None:
+        self._held = held
+        self._sums = held if isinstance(held, Merger) else None
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it waits as it is."""
+        return not isinstance(self._held, Merger)
+
+    def records(self) -> Sequence[Record]:
+        """Return its records; of sums they are made now."""
+        return self._held.records() if isinstance(self._held, Merger) else self._held
+
+    def sum_up(self, *, nameless: bool = False) -> Merger:
+        """Return it as sums, which nobody may change; for one thread at a time.
+
+        If `nameless` they may be of the window as a whole.
+        """
+        if self._sums is None:
+            sums = Merger()
+            if nameless:
+                sums.add_nameless(self.records())
+                return sums
+            sums.add(self.records())
+            self._sums = sums  # the next sink may want them as well
+        return self._sums
+
+
+class Chore:
+    """Makes one window of sums of one or two that wait; `run` is for another thread."""
+
+    def __init__(self, windows: Sequence[WaitingWindow], *, nameless: bool = False) -> None:
+        self.windows = windows
+        self._nameless = nameless
+        self.sums = Merger()
+
+    def run(self) -> None:
+        """Do it; nothing that waits is changed."""
+        if len(self.windows) == 1:
+            self.sums = self.windows[0].sum_up()
+            return
+        for window in self.windows:
+            self.sums.merge(window.sum_up(nameless=self._nameless))
+        self.sums.fold(MAX_GROUPS)
 
 
 class Backlog:
     """Windows in order, at most `limit` of them and `MAX_RECORDS`, with counts of records.
 
-    `coalesce` merges the oldest windows into one, which comes first, so that the newest stay apart;
-    that is work, and for `fold` to do after a push. `drop_oldest` drops. `block` does nothing:
-    whoever pushes waits until it is no longer `full`.
+    `coalesce` merges the oldest windows, so that the newest stay apart; that is a chore for after
+    a push. `drop_oldest` drops. `block` does nothing: whoever pushes waits until it is no longer
+    `full`.
     """
 
     def __init__(self, limit: int, when_full: WhenFull) -> None:
         self._limit = limit
         self._when_full = when_full
-        self._merged: Merger | None = None
-        """What the oldest windows have become."""
-        self._windows: deque[Sequence[Record]] = deque()
-        self._taken = 0
-        """How many records of the first window are in `_merged` already."""
+        self._windows: deque[WaitingWindow] = deque()
         self.queued = 0
+        self._plain = 0
+        """Those of them that wait as they are."""
         self.dropped = 0
         self.coalesced = 0
         """Records that went up in another one."""
@@ -40,90 +96,79 @@ class Backlog:
     @property
     def full(self) -> bool:
         """Whether another window would be one too many."""
-        return self._waiting >= self._limit or self.queued > MAX_RECORDS
+        return len(self._windows) >= self._limit or self.queued > PLAIN_RECORDS
 
-    def push(self, records: Sequence[Record]) -> None:
-        """Let a window wait; one without records is nothing to wait for."""
-        if records:
-            self._windows.append(records)
-            self.queued += len(records)
-        while self._when_full == "drop_oldest" and self._is_beyond(1):
-            self.dropped += len(self.pop())
+    @property
+    def oldest(self) -> WaitingWindow | None:
+        """The window that waits longest."""
+        return self._windows[0] if self._windows else None
+
+    def push(self, window: WaitingWindow) -> None:
+        """Let a window wait that is as it was; one without records is nothing to wait for."""
+        if len(window):
+            self._windows.append(window)
+            self.queued += len(window)
+            self._plain += len(window)
+        while self._when_full == "drop_oldest" and self._excess:
+            oldest = self._windows[0]
+            self.take(oldest)
+            self.dropped += len(oldest)
 
     def put_back(self, records: Sequence[Record]) -> None:
-        """Let a window that was popped wait again, as the oldest."""
+        """Let a window that was taken wait again, as the oldest."""
         if records:
-            self._settle_merged()
-            self._windows.appendleft(records)
+            self._windows.appendleft(WaitingWindow(records))
             self.queued += len(records)
+            self._plain += len(records)
 
-    def pop(self) -> Sequence[Record]:
-        """Take the oldest window, also between two steps of a fold; empty if none waits."""
-        self._settle_merged()
-        records = self._windows.popleft() if self._windows else ()
-        self.queued -= len(records)
-        return records
+    def take(self, window: WaitingWindow) -> bool:
+        """Take a window out; return False if it had to give way meanwhile."""
+        if window not in self._windows:
+            return False
+        self._windows.remove(window)
+        self.queued -= len(window)
+        self._plain -= len(window) if window.plain else 0
+        return True
 
-    @property
-    def excess(self) -> bool:
-        """Whether there is something to fold."""
-        return self._when_full == "coalesce" and self._is_beyond(1)
-
-    @property
-    def swamped(self) -> bool:
-        """Whether so much waits to be folded that whoever pushes should wait for it."""
-        return self._when_full == "coalesce" and self._is_beyond(2)
-
-    def fold(self) -> Iterator[None]:
-        """Merge what is too much, in steps of some milliseconds; may be left at any."""
-        while self.excess:
-            yield from self._merge_oldest()
+    def clear(self) -> None:
+        """Let nothing wait any more."""
+        self._windows.clear()
+        self.queued = self._plain = 0
 
     @property
-    def _waiting(self) -> int:
-        return len(self._windows) + (self._merged is not None)
+    def has_chore(self) -> bool:
+        """Whether `find_chore` may find one."""
+        return self._plain > PLAIN_RECORDS or self._excess
 
-    def _is_beyond(self, times: int) -> bool:
-        if self.queued > times * MAX_RECORDS:
-            return self._waiting > 1
-        return self._waiting > times * self._limit
+    def find_chore(self) -> Chore | None:
+        """Return what is to be done, None if nothing; `finish` it when it has run.
 
-    def _settle_merged(self) -> None:
-        """Make a plain window of what was merged."""
-        if self._merged is None:
+        Windows may be taken out meanwhile.
+        """
+        if self._when_full == "coalesce" and self._excess:
+            # Whoever merges is far behind: then be quick, lest memory runs out.
+            nameless = self._plain > 2 * MAX_RECORDS and len(self._windows) > 2
+            return Chore([self._windows[0], self._windows[1]], nameless=nameless)
+        if self._when_full != "block" and self._plain > PLAIN_RECORDS:
+            for window in list(self._windows)[:-1]:
+                if window.plain:
+                    return Chore([window])
+        return None
+
+    def finish(self, chore: Chore) -> None:
+        """Put what the chore has made in the place of what it was made of, if that still waits."""
+        first = chore.windows[0]
+        if first not in self._windows:
             return
-        if self._taken:
-            self._windows[0] = self._windows[0][self._taken :]
-            self._taken = 0
-        self._windows.appendleft(self._merged.records())
-        self._merged = None
+        at = self._windows.index(first)
+        self.coalesced += sum(map(len, chore.windows)) - len(chore.sums)
+        for window in chore.windows:
+            self.take(window)
+        self._windows.insert(at, WaitingWindow(chore.sums))
+        self.queued += len(chore.sums)
 
-    def _merge_oldest(self) -> Iterator[None]:
-        """Merge the oldest window into the merged one, which may be popped between two steps."""
-        merged = self._merged = self._merged or Merger()
-        window = self._windows[0]
-        while self._merged is merged and self._windows and self._windows[0] is window:
-            part = window[self._taken : self._taken + _STEP]
-            before = len(merged) + len(part)
-            merged.add(part)
-            self._note_coalesced(before - len(merged))
-            self._taken += len(part)
-            if self._taken == len(window):
-                self._windows.popleft()
-                self._taken = 0
-            yield
-        if self._merged is merged:
-            yield from self._fold_groups(merged)
-
-    def _fold_groups(self, merged: Merger) -> Iterator[None]:
-        before = len(merged)
-        for _ in merged.fold(MAX_GROUPS):
-            self._note_coalesced(before - len(merged))
-            before = len(merged)
-            yield
-            if self._merged is not merged:
-                return
-
-    def _note_coalesced(self, records: int) -> None:
-        self.coalesced += records
-        self.queued -= records
+    @property
+    def _excess(self) -> bool:
+        """Whether more waits than may, and not in one window."""
+        too_much = len(self._windows) > self._limit or self.queued > MAX_RECORDS
+        return too_much and len(self._windows) > 1

@@ -3,8 +3,10 @@
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+from hogpipe.delivery.backlog import WaitingWindow
 from hogpipe.delivery.lane import Lane
 from hogpipe.errors import ConfigurationError
 from hogpipe.record import Record, SinkInfo
@@ -26,7 +28,9 @@ class Dispatcher:
         rng: random.Random | None = None,
     ) -> None:
         jitter = rng or random.Random()  # noqa: S311 - it only spreads retries
-        self._lanes = [Lane(*sink, on_output_closed, jitter) for sink in sinks]
+        # One thread for all: what waits is tidied up in turns, and hardly felt by the event loop.
+        self._helper = ThreadPoolExecutor(1, "backlog")
+        self._lanes = [Lane(*sink, on_output_closed, jitter, self._helper) for sink in sinks]
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -59,8 +63,9 @@ class Dispatcher:
 
         A window that was queued stays so if the wait is cancelled.
         """
+        window = WaitingWindow(records)
         for lane in self._lanes:
-            lane.offer(records)
+            lane.offer(window)
         for lane in self._lanes:
             await lane.room()
 
@@ -103,3 +108,4 @@ class Dispatcher:
         async with asyncio.TaskGroup() as group:
             for lane in self._lanes:
                 group.create_task(lane.close())
+        self._helper.shutdown(wait=False)

@@ -6,15 +6,17 @@ coalesced or queued.
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import Executor
 
+from hogpipe.delivery.backlog import WaitingWindow
 from hogpipe.delivery.backoff import Backoff
 from hogpipe.delivery.guarded import GuardedSink
 from hogpipe.delivery.health import Health
 from hogpipe.delivery.in_flight import InFlight
 from hogpipe.delivery.spooled import make_outbox
 from hogpipe.errors import ConfigurationError, DeliveryError, OutputClosedError
-from hogpipe.record import Record, SinkInfo
+from hogpipe.record import SinkInfo
 from hogpipe.sinks.blame import describe_bug
 from hogpipe.sinks.protocol import Sink, SinkSettings
 from hogpipe.text import printable
@@ -26,7 +28,8 @@ START_SECONDS = 0.5
 class Lane:
     """Owns a sink from its first open to its close.
 
-    `on_output_closed` is called once if the sink says that its reader has left.
+    `on_output_closed` is called once if the sink says that its reader has left. `helper` runs what
+    would hold up the event loop.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class Lane:
         settings: SinkSettings,
         on_output_closed: Callable[[], None],
         rng: random.Random,
+        helper: Executor,
     ) -> None:
         self.name = printable(settings.name or settings.type)
         self._sink = GuardedSink(sink, settings.write_timeout)
@@ -42,7 +46,7 @@ class Lane:
         self._on_output_closed = on_output_closed
         self._blocks = settings.when_full == "block"
         self._health = Health(self.name)
-        self._outbox = make_outbox(settings, self._health, self._settle)
+        self._outbox = make_outbox(settings, self._health, self._settle, helper)
         self._in_flight = InFlight()
         self._closed = False
         self._ended = False
@@ -71,17 +75,16 @@ class Lane:
             return f"sink {self.name}: cannot be opened: {describe_bug(error)}"
         return None
 
-    def offer(self, records: Sequence[Record]) -> None:
+    def offer(self, window: WaitingWindow) -> None:
         """Let a window wait for the sink."""
         if self._ended or self._closed:
-            self._health.dropped += len(records)
+            self._health.dropped += len(window)
             return
-        self._outbox.offer(records)
+        self._outbox.offer(window)
         self._settle()
 
     async def room(self) -> None:
-        """Wait while the queue is full, for a sink that asks for it, or far beyond its bounds."""
-        await self._outbox.keep_up()
+        """Wait while the queue is full, for a sink that asks for it."""
         await self._room.wait()
 
     async def idle(self) -> None:

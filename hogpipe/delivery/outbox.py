@@ -1,21 +1,27 @@
 """Where the windows of one sink wait: here in memory, in spooled.py also on disk."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import TypeVar
 
-from hogpipe.delivery.backlog import Backlog, WhenFull
+from hogpipe.delivery.backlog import Backlog, WaitingWindow, WhenFull
 from hogpipe.record import Record, SpoolInfo
+
+T = TypeVar("T")
 
 
 class Outbox:
     """Windows in order; one at a time is handed out, by `next`, until `done` is called.
 
-    Counts are in records. `queued` is without what is handed out.
+    Counts are in records. `queued` is without what is handed out. `helper` runs what would hold up
+    the event loop.
     """
 
-    def __init__(self, limit: int, when_full: WhenFull) -> None:
+    def __init__(self, limit: int, when_full: WhenFull, helper: Executor) -> None:
         self._backlog = Backlog(limit, when_full)
-        self._folding: asyncio.Task[None] | None = None
+        self._helper = helper
+        self._tidying: asyncio.Task[None] | None = None
 
     @property
     def queued(self) -> int:
@@ -50,20 +56,15 @@ class Outbox:
     async def open(self) -> None:
         """Get ready; raises ConfigurationError where that will never be possible."""
 
-    def offer(self, records: Sequence[Record]) -> None:
+    def offer(self, window: WaitingWindow) -> None:
         """Let a window wait."""
-        self._backlog.push(records)
-        if self._backlog.excess and (self._folding is None or self._folding.done()):
-            self._folding = asyncio.create_task(self._fold())
-
-    async def keep_up(self) -> None:
-        """Wait until memory is within its bounds, or nearly so."""
-        if self._backlog.swamped and self._folding is not None:
-            await asyncio.wait({self._folding})
+        self._backlog.push(window)
+        if self._backlog.has_chore and (self._tidying is None or self._tidying.done()):
+            self._tidying = asyncio.create_task(self._tidy())
 
     async def next(self) -> Sequence[Record]:
         """Hand out the oldest window; empty if none is ready. Raises OSError."""
-        return self._backlog.pop()
+        return await self._take()
 
     async def done(self) -> None:
         """Forget what is handed out: it is delivered or dropped."""
@@ -71,8 +72,7 @@ class Outbox:
     def abandon(self, handed_out: int) -> int:
         """Drop what would be lost with the run; return how many records, of `handed_out` too."""
         lost = self.count_lost(handed_out)
-        while self._backlog.pop():
-            pass
+        self._backlog.clear()
         return lost
 
     def count_lost(self, handed_out: int) -> int:
@@ -81,14 +81,26 @@ class Outbox:
 
     async def close(self) -> None:
         """Let go of everything; nothing is offered any more."""
-        if self._folding is not None:
-            self._folding.cancel()
+        if self._tidying is not None:
+            self._tidying.cancel()
 
     def describe(self) -> SpoolInfo | None:
         """Return how the disk stands, where one is used."""
         return None
 
-    async def _fold(self) -> None:
-        """Bring what waits in memory within its bounds, with turns for the rest of the loop."""
-        for _ in self._backlog.fold():
-            await asyncio.sleep(0)
+    async def _take(self) -> Sequence[Record]:
+        """Take the oldest window out of memory; empty if none waits, the same if cancelled."""
+        while (window := self._backlog.oldest) is not None:
+            records = window.records() if window.plain else await self._beside(window.records)
+            if self._backlog.take(window):
+                return records
+        return ()
+
+    async def _tidy(self) -> None:
+        """Bring what waits in memory within its bounds, beside the event loop."""
+        while (chore := self._backlog.find_chore()) is not None:
+            await self._beside(chore.run)
+            self._backlog.finish(chore)
+
+    async def _beside(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._helper, work)

@@ -8,13 +8,12 @@ sink directly once nothing older is on the disk. All work on the disk is in a th
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
 
-from hogpipe.delivery.backlog import WhenFull
+from hogpipe.delivery.backlog import WaitingWindow, WhenFull
 from hogpipe.delivery.health import Health
-from hogpipe.delivery.outbox import Outbox
+from hogpipe.delivery.outbox import Outbox, T
 from hogpipe.delivery.spool import Spool
 from hogpipe.errors import ConfigurationError
 from hogpipe.record import Record, SpoolInfo
@@ -25,7 +24,6 @@ RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 0.4
 """How long the last windows may take to get to the disk."""
 _START_SECONDS = 5.0
-T = TypeVar("T")
 
 
 class SpooledOutbox(Outbox):
@@ -38,8 +36,10 @@ class SpooledOutbox(Outbox):
         when_full: WhenFull,
         health: Health,
         on_change: Callable[[], None],
+        *,
+        helper: Executor,
     ) -> None:
-        super().__init__(limit, when_full)
+        super().__init__(limit, when_full, helper)
         self._spool = spool
         self._health = health
         self._on_change = on_change
@@ -96,9 +96,9 @@ class SpooledOutbox(Outbox):
             self._opening.result()
         self._storing = asyncio.create_task(self._store())
 
-    def offer(self, records: Sequence[Record]) -> None:
+    def offer(self, window: WaitingWindow) -> None:
         """Let a window wait."""
-        super().offer(records)
+        super().offer(window)
         self._news.set()
 
     async def next(self) -> Sequence[Record]:
@@ -106,7 +106,7 @@ class SpooledOutbox(Outbox):
         async with self._turn:
             records = await self._work(self._spool.next) if self._spool.is_open else ()
             self._handed_out = len(records)
-            return records if records or not self._failing else self._backlog.pop()
+            return records if records or not self._failing else await self._take()
 
     async def done(self) -> None:
         """Forget what is handed out: it is delivered or dropped."""
@@ -140,11 +140,12 @@ class SpooledOutbox(Outbox):
             if task is not None:
                 await asyncio.wait({task}, timeout=CLOSE_SECONDS)
                 task.cancel()
-        try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self._work(self._spool.close)
-        finally:
-            self._thread.shutdown(wait=False)
+        closing = self._thread.submit(self._spool.close)
+        self._thread.shutdown(wait=False)
+        async with asyncio.timeout(CLOSE_SECONDS):
+            # Cancelled before the thread has come to it, it would never be done.
+            await asyncio.shield(asyncio.wrap_future(closing))
+        self._counts = self._spool.counts
 
     def describe(self) -> SpoolInfo:
         """Return how the disk stands."""
@@ -190,7 +191,9 @@ class SpooledOutbox(Outbox):
 
     async def _store_one(self) -> None:
         async with self._turn:
-            window = self._backlog.pop()
+            window = await self._take()
+            if not window:
+                return
             self._moving = len(window)
             try:
                 await self._work(partial(self._spool.append, window))
@@ -221,10 +224,12 @@ class SpooledOutbox(Outbox):
             self._counts = self._spool.counts
 
 
-def make_outbox(settings: SinkSettings, health: Health, on_change: Callable[[], None]) -> Outbox:
-    """Return the outbox that `settings` ask for; see SpooledOutbox for `on_change`."""
+def make_outbox(
+    settings: SinkSettings, health: Health, on_change: Callable[[], None], helper: Executor
+) -> Outbox:
+    """Return the outbox that `settings` ask for; see Outbox and SpooledOutbox for the others."""
     limit, when_full = settings.queue_windows, settings.when_full
     if settings.spool is None:
-        return Outbox(limit, when_full)
+        return Outbox(limit, when_full, helper)
     spool = Spool(settings.spool, settings.spool_mib << 20, when_full)
-    return SpooledOutbox(spool, limit, when_full, health, on_change)
+    return SpooledOutbox(spool, limit, when_full, health, on_change, helper=helper)

@@ -77,7 +77,8 @@ class JsonEncoder:
                 self._tails.popitem()
             else:
                 self._tails.clear()
-        self._tails[key] = tail
+        # What orjson returns keeps the 4 KiB that it was written to.
+        self._tails[bytes(memoryview(key))] = tail
 
     def _make_tail(self, record: TrafficRecord, shape: Shape) -> bytes:
         """Return what goes in the place of the last braces of a document without its owner."""

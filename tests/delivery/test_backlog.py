@@ -1,6 +1,6 @@
 """What waits for a sink is bounded, and what gives way is counted."""
 
-from itertools import islice
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.sinks import total_bytes, traffic
 
 from hogpipe.delivery import backlog as module
-from hogpipe.delivery.backlog import Backlog
+from hogpipe.delivery.backlog import Backlog, WaitingWindow
 from hogpipe.record import Record
 
 
@@ -19,16 +19,29 @@ def _fill(backlog: Backlog, windows: int, groups: int = 2) -> int:
         window: list[Record] = [
             traffic(second * groups + pid, pid=pid, second=second % 59) for pid in range(groups)
         ]
-        backlog.push(window)
-        for _ in backlog.fold():
-            pass
+        backlog.push(WaitingWindow(window))
+        _do_chores(backlog)
         total += total_bytes(window)
     return total
 
 
+def _do_chores(backlog: Backlog) -> None:
+    while chore := backlog.find_chore():
+        chore.run()
+        backlog.finish(chore)
+
+
+def _pop(backlog: Backlog) -> Sequence[Record]:
+    oldest = backlog.oldest
+    if oldest is None:
+        return ()
+    assert backlog.take(oldest)
+    return oldest.records()
+
+
 def _drain(backlog: Backlog) -> list[list[Record]]:
     taken = []
-    while window := backlog.pop():
+    while window := _pop(backlog):
         taken.append(list(window))
     return taken
 
@@ -71,7 +84,7 @@ def test_blocking_says_when_it_is_full_and_drops_nothing() -> None:
 
 def test_a_window_without_records_does_not_wait() -> None:
     backlog = Backlog(1, "drop_oldest")
-    backlog.push([])
+    backlog.push(WaitingWindow([]))
     assert not backlog.full
 
 
@@ -97,7 +110,7 @@ def test_one_window_may_wait_whatever_its_size(monkeypatch: pytest.MonkeyPatch) 
 def test_what_is_put_back_comes_first_again() -> None:
     backlog = Backlog(4, "coalesce")
     _fill(backlog, 9)
-    oldest = backlog.pop()
+    oldest = _pop(backlog)
     backlog.put_back(oldest)
     assert backlog.queued == 8
     assert _drain(backlog)[0] == oldest
@@ -110,42 +123,92 @@ def test_a_merged_window_has_a_bound_and_loses_no_byte(monkeypatch: pytest.Monke
     for second in range(5):
         window: list[Record] = [traffic(pid, pid=pid) for pid in range(second * 4, second * 4 + 4)]
         total += total_bytes(window)
-        backlog.push(window)
-        for _ in backlog.fold():
-            pass
+        backlog.push(WaitingWindow(window))
+        _do_chores(backlog)
     (merged,) = _drain(backlog)
     assert len(merged) <= 7
     assert total_bytes(merged) == total
 
 
+def test_what_waits_waits_as_sums_and_comes_out_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PLAIN_RECORDS", 25)
+    backlog = Backlog(64, "coalesce")
+    windows = [_window(second, 10) for second in range(9)]
+    for window in windows:
+        backlog.push(WaitingWindow(window))
+        _do_chores(backlog)
+    assert sum(waiting.plain for waiting in backlog._windows) == 2
+    assert _drain(backlog) == windows
+    assert (backlog.coalesced, backlog.queued) == (0, 0)
+
+
+def test_whoever_blocks_waits_for_little_that_waits_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "PLAIN_RECORDS", 25)
+    backlog = Backlog(64, "block")
+    _fill(backlog, 2, groups=10)
+    assert not backlog.full
+    _fill(backlog, 1, groups=10)
+    assert backlog.full
+    assert all(waiting.plain for waiting in backlog._windows)
+
+
+def test_merging_that_is_far_behind_gives_up_names_and_no_byte(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_RECORDS", 25)
+    monkeypatch.setattr(module, "PLAIN_RECORDS", 25)
+    backlog = Backlog(64, "coalesce")
+    windows = [_window(second, 10) for second in range(9)]
+    for window in windows:
+        backlog.push(WaitingWindow(window))
+    _do_chores(backlog)
+    assert backlog.queued <= 25
+    taken = _drain(backlog)
+    assert "remainder" in taken[0][0]
+    assert taken[-1] == windows[-1]
+    assert sum(map(total_bytes, taken)) == sum(map(total_bytes, windows))
+
+
 @given(
-    st.lists(st.tuples(st.integers(0, 9), st.booleans(), st.booleans()), max_size=30),
+    st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), max_size=30),
     st.integers(1, 3),
+    st.sampled_from(["coalesce", "drop_oldest"]),
 )
 @settings(deadline=None)
-def test_a_fold_may_be_left_at_any_step_and_windows_taken_meanwhile(
-    moves: list[tuple[int, bool, bool]], limit: int
+def test_windows_may_be_taken_while_a_chore_is_done(
+    moves: list[tuple[bool, bool, bool]], limit: int, when_full: module.WhenFull
 ) -> None:
-    step, module._STEP = module._STEP, 2
+    plain, module.PLAIN_RECORDS = module.PLAIN_RECORDS, 7
     try:
-        backlog = Backlog(limit, "coalesce")
+        backlog = Backlog(limit, when_full)
         pushed, taken = 0, []
-        for second, (steps, take, put_back) in enumerate(moves):
+        chore: module.Chore | None = None
+        reading: WaitingWindow | None = None
+        for second, (finish, take, put_back) in enumerate(moves):
             window = _window(second, 5)
             pushed += total_bytes(window)
-            backlog.push(window)
-            fold = backlog.fold()
-            list(islice(fold, steps))
-            if take and (records := backlog.pop()):
+            backlog.push(WaitingWindow(window))
+            chore = chore or backlog.find_chore()
+            if reading and backlog.take(reading):
+                records = reading.records()
                 if put_back:
                     backlog.put_back(records)
                 else:
                     taken.append(records)
-            list(islice(fold, steps))
-        given_records = 5 * len(moves)
-        assert backlog.queued + backlog.coalesced + sum(map(len, taken)) == given_records
+            reading = backlog.oldest if take else None
+            if chore and finish:
+                chore.run()
+                backlog.finish(chore)
+                chore = None
+        waiting = [one for one in backlog._windows if one.plain]
+        assert backlog._plain == sum(map(len, waiting))
+        in_all = backlog.queued + backlog.coalesced + backlog.dropped + sum(map(len, taken))
+        assert in_all == 5 * len(moves)
         taken += _drain(backlog)
-        assert sum(map(total_bytes, taken)) == pushed
-        assert backlog.queued == 0
+        if when_full == "coalesce":
+            assert sum(map(total_bytes, taken)) == pushed
+        assert (backlog.queued, backlog._plain) == (0, 0)
     finally:
-        module._STEP = step
+        module.PLAIN_RECORDS = plain

@@ -151,7 +151,6 @@ async def test_what_is_queued_for_a_dead_sink_is_bounded_in_records_too() -> Non
         for _ in range(30):
             await dispatcher.publish(window)
             (info,) = dispatcher.health()
-            assert info["queued"] <= 2 * MAX_RECORDS + 2 * size  # what is written among them
             assert _accounted(info) % size == 0
         await until(lambda: dispatcher.health()[0]["queued"] <= MAX_RECORDS + size)
         await dispatcher.drain(0)

@@ -1,5 +1,6 @@
 """Windows merge into one without a byte lost."""
 
+import tracemalloc
 from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
@@ -7,6 +8,7 @@ from typing import cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.records import FULL
 from support.sinks import stats, total_bytes, traffic
 
 from hogpipe.delivery.merging import Merger
@@ -21,9 +23,13 @@ def merge_windows(*windows: Sequence[Record]) -> list[Record]:
 
 
 def _merge(windows: list[list[Record]], max_groups: int | None = None) -> list[Record]:
-    merger = Merger(max_groups)
+    merger = Merger()
     for window in windows:
-        merger.add(window)
+        newer = Merger()
+        newer.add(window)
+        merger.merge(newer)
+        if max_groups is not None:
+            merger.fold(max_groups)
     assert len(merger) == len(merger.records())
     return merger.records()
 
@@ -143,6 +149,27 @@ def totals(records: list[Record]) -> Counter[tuple[object, ...]]:
         for quality, size in record["attribution"].items():
             found[group, quality] += size
     return found
+
+
+def test_a_group_takes_less_than_a_kilobyte_beside_its_record() -> None:
+    full = cast("TrafficRecord", FULL)
+    window: list[Record] = [
+        {**full, "sequence": pid, "process": {**full["process"], "pid": pid}} for pid in range(2000)
+    ]
+    tracemalloc.start()
+    try:
+        merger = Merger()
+        merger.add(window)
+        assert tracemalloc.get_traced_memory()[0] < 1000 * len(merger)
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_window_comes_out_of_its_sums_as_it_was() -> None:
+    full = cast("TrafficRecord", FULL)
+    window: list[Record] = [{**full, "sequence": 1}, {**traffic(2), "remainder": True}, stats(3)]
+    assert merge_windows(window) == window
+    assert next(list(record) for record in merge_windows(window)) == list(full)
 
 
 @given(windows(), windows())

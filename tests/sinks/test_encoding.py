@@ -1,6 +1,7 @@
 """Each shape of a record says what the record says."""
 
 import json
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -124,6 +125,17 @@ def test_of_more_owners_than_are_remembered_most_still_are(monkeypatch: pytest.M
         first = 1 if turn < 25 else 1001  # from here on it is other processes
         encoder.lines([traffic(1, pid=pid) for pid in range(first, first + 110)])
     assert len(made) < 25 * 110 / 2
+
+
+def test_what_is_remembered_of_an_owner_takes_little_memory() -> None:
+    encoder = make_encoder("flat", "otel")
+    tracemalloc.start()
+    try:
+        for pid in range(2000):
+            encoder.documents([traffic(pid, pid=pid)])
+        assert tracemalloc.get_traced_memory()[0] < 1000 * 2000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("layout", "schema"), SHAPES)

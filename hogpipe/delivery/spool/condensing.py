@@ -41,8 +41,7 @@ def condense(segments: Sequence[Segment]) -> Condensed:
         if len(data) <= limit:
             break
         for merger in mergers.values():
-            for _step in merger.fold(max(1, len(merger) * limit // (len(data) + 1))):
-                pass
+            merger.fold(max(1, len(merger) * limit // (len(data) + 1)))
         data = _encode(mergers)
     return Condensed(data, read, sum(map(len, mergers.values())))
 

@@ -19,6 +19,7 @@ from hogpipe.record import Record
 HEAD_SIZE = 37
 NEXT_HEAD = b"\n#"
 """What comes before the second byte of any head but the first."""
+_PORTION = 256  # records
 _HEAD = re.compile(rb"#([0-9a-f]{8}) ([0-9a-f]{8}) ([0-9a-f]{8}) ([0-9a-f]{8})\n")
 
 
@@ -34,10 +35,18 @@ class Head:
 def encode_window(records: Sequence[Record]) -> bytes:
     """Return a window as a frame; TypeError if a record is no JSON."""
     payload = b"".join(
-        [orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records]
+        [
+            _encode_lines(records[start : start + _PORTION])
+            for start in range(0, len(records), _PORTION)
+        ]
     )
     line = b"#%08x %08x %08x " % (len(records), len(payload), crc32(payload))
     return b"%b%08x\n%b" % (line, crc32(line), payload)
+
+
+def _encode_lines(records: Sequence[Record]) -> bytes:
+    # What orjson returns keeps the 4 KiB that it was written to: join soon.
+    return b"".join([orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records])
 
 
 def parse_head(data: bytes) -> Head | None:

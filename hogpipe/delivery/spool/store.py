@@ -23,7 +23,7 @@ from hogpipe.text import printable
 
 log = logging.getLogger(__name__)
 
-_REMEMBERED = 4  # windows
+_REMEMBERED = 10_000  # records, some 40 MB; or one window
 _PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
@@ -108,7 +108,8 @@ class Spool:
         self._remembered = deque(held)
         before = sum(len(window.records) for window in self._remembered)
         unread = self._chain.records - (len(self._out.records) if self._out else 0)
-        if unread == before + len(records) and len(self._remembered) < _REMEMBERED:
+        is_small = not before or before + len(records) <= _REMEMBERED
+        if is_small and unread == before + len(records):
             self._remembered.append(StoredWindow(records, segment, segment.size))
 
     def next(self) -> Sequence[Record]:

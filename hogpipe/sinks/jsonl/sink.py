@@ -94,11 +94,11 @@ class JsonlSink:
         await wrap(self._journal.reopen)(executor=self._thread)
 
     async def close(self) -> None:
-        """Close the file, at the end of a line."""
-        try:
-            await wrap(self._journal.close)(_CLOSING_SECONDS, executor=self._thread)
-        finally:
-            self._thread.shutdown(wait=False)
+        """Close the file, at the end of a line; that is done also where nobody waits for it."""
+        closing = self._thread.submit(self._journal.close, _CLOSING_SECONDS)
+        self._thread.shutdown(wait=False)
+        # Cancelled before the thread has come to it, it would never be done.
+        await asyncio.shield(asyncio.wrap_future(closing))
 
 
 def find_jsonl_problems(settings: JsonlSettings) -> Iterable[SettingProblem]:

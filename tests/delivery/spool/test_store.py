@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.sinks import total_bytes, traffic
 
 from hogpipe.delivery.backlog import WhenFull
-from hogpipe.delivery.spool import Spool
+from hogpipe.delivery.spool import Spool, store
 from hogpipe.errors import ConfigurationError
 from hogpipe.record import Record
 
@@ -77,6 +77,19 @@ def test_what_is_handed_out_is_handed_out_again_until_it_is_acknowledged(tmp_pat
     assert spool.next() == spool.next() == window(1)
     spool.acknowledge()
     assert spool.next() == window(2)
+
+
+def test_few_records_are_kept_in_memory_for_a_sink_that_does_not_take_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_REMEMBERED", 25)
+    spool = opened(tmp_path)
+    windows = [window(number, 10) for number in range(6)]
+    for made in windows:
+        spool.append(made)
+        spool.next()
+    assert sum(len(one.records) for one in spool._remembered) == 20
+    assert list(drained(spool)) == windows
 
 
 def test_another_run_finds_what_was_not_acknowledged_and_delivers_it_first(tmp_path: Path) -> None:

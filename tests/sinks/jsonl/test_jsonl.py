@@ -21,6 +21,7 @@ from hogpipe.errors import ConfigurationError
 from hogpipe.record import Record
 from hogpipe.sinks.encoding import JsonEncoder
 from hogpipe.sinks.jsonl.sink import JsonlSettings, JsonlSink
+from hogpipe.testing.traces import read_descriptors
 
 
 def _settings(path: Path) -> JsonlSettings:
@@ -227,6 +228,20 @@ async def test_a_cancelled_write_leaves_whole_lines_behind_at_close(tmp_path: Pa
         writing.cancel()
         await asyncio.wait({writing})
     assert _sequences(path)[0] == 0
+
+
+async def test_a_close_that_is_cancelled_before_the_thread_comes_to_it_is_done_all_the_same(
+    tmp_path: Path,
+) -> None:
+    sink, busy = JsonlSink(_settings(tmp_path / "x")), threading.Event()
+    await sink.open()
+    sink._thread.submit(busy.wait)
+    closing = asyncio.create_task(sink.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait({closing})
+    busy.set()
+    await until(lambda: str(tmp_path / "x") not in read_descriptors())
 
 
 async def test_a_file_that_someone_empties_is_written_from_its_new_end(tmp_path: Path) -> None:
