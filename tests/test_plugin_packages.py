@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hogpipe.sinks.hookspecs import PLUGIN_API
+
 PLUGINS = Path(__file__).parent.parent / "plugins"
 PACKAGES = sorted(PLUGINS.glob("hogpipe-*"))
 ALLOWED = {"hogpipe", "hogpipe.errors"}
@@ -41,11 +43,17 @@ def test_a_package_imports_only_what_is_there_for_plugins(package: Path) -> None
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_a_package_says_for_which_interface_it_was_made(package: Path) -> None:
+    module = package / package.name.replace("-", "_") / "__init__.py"
+    assert f"\nHOGPIPE_API = {PLUGIN_API}\n" in module.read_text()
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
 def test_a_package_is_found_by_its_entry_point_and_describes_itself(package: Path) -> None:
     project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
     name = package.name.removeprefix("hogpipe-")
     assert project["name"] == package.name
     assert project["entry-points"]["hogpipe"] == {name: f"hogpipe_{name}"}
     readme = (package / "README.md").read_text()
-    assert f"pip install {package.name}" in readme
+    assert f"pip install . ./plugins/{package.name}\n" in readme
     assert f'type = "{name}"' in readme

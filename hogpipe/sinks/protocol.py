@@ -36,6 +36,10 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     spool_mib: Annotated[int, Meta(ge=1)] = 256
     """How much the spool may hold."""
 
+    def __repr__(self) -> str:
+        """Tell which sink's settings these are; any value may be a secret, so none is shown."""
+        return f"<{type(self).__name__} of the sink {self.name or self.type}>"
+
 
 class Sink(Protocol):
     """Takes records somewhere."""

@@ -160,6 +160,8 @@ def _check_type(sink_type: SinkType[SinkSettings]) -> None:
         raise TypeError(f"the settings of {name!r} must be a subclass of SinkSettings")
     if not callable(sink_type.create):
         raise TypeError(f"the sink type {name!r} has nothing callable to create a sink")
+    if not callable(sink_type.check):
+        raise TypeError(f"the sink type {name!r} has nothing callable to check settings")
     msgspec.json.Decoder(settings)  # raises for field types that cannot be read from a file
 
 

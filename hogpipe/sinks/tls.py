@@ -13,6 +13,8 @@ from msgspec import Meta
 
 from hogpipe.sinks.protocol import SettingProblem
 
+_NO = "no name or address"
+
 
 class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The `tls` table of a sink; an empty one means TLS with the system's authorities."""
@@ -28,14 +30,22 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
     server_name: Annotated[str, Meta(min_length=1)] | None = None
     """The name that the peer's certificate must be for; the host that is connected to if absent."""
 
+    def __repr__(self) -> str:
+        """Show no value: `key_password` is a secret, and any other may come from one."""
+        return "<TlsSettings>"
+
 
 def load_context(tls: TlsSettings) -> tuple[ssl.SSLContext, list[SettingProblem]]:
-    """Return a client's context, and what is wrong with the files: it is of use only if nothing is.
+    """Return a client's context, and what is wrong with `tls`: it is of use only if nothing is.
 
     Reads files, and blocks meanwhile.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificates and names; TLS >= 1.2
-    problems = [_load_authorities(context, tls.ca), _load_identity(context, tls)]
+    problems = [
+        _load_authorities(context, tls.ca),
+        _load_identity(context, tls),
+        _check_name(tls.server_name),
+    ]
     return context, [problem for problem in problems if problem is not None]
 
 
@@ -44,6 +54,8 @@ def explain_tls_error(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted: {error.verify_message.rstrip('.')}"
     reason = (error.reason or "").replace("_", " ").lower()
+    if "protocol version" in reason or reason == "unsupported protocol":
+        return "it speaks no TLS 1.2 or later"
     if "alert" in reason:
         return f"it refuses this host's TLS: {reason.rpartition('alert ')[2]}"
     return f"no TLS: {reason or error}"
@@ -60,6 +72,15 @@ def _load_authorities(context: ssl.SSLContext, ca: Path | None) -> SettingProble
     except (OSError, ValueError):  # ssl.SSLError is an OSError; what it says names no file
         return _blame("ca", ca, "holds no certificate (PEM)")
     return None
+
+
+def _check_name(name: str | None) -> SettingProblem | None:
+    """Find a name that `ssl` would refuse with a ValueError or a TypeError when it connects."""
+    try:
+        usable = name is None or (bool(name.encode("idna")) and "\0" not in name)
+    except UnicodeError:
+        usable = False
+    return None if usable else SettingProblem(("tls", "server_name"), f"{name}: {_NO}", _NO)
 
 
 def _load_identity(context: ssl.SSLContext, tls: TlsSettings) -> SettingProblem | None:

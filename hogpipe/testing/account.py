@@ -15,21 +15,31 @@ from hogpipe.text import describe_error
 
 _SHOWN = 5  # sequences in a message
 
+Identity = tuple[object, int]
+"""A run and a sequence."""
+
 
 class Account:
-    """The records of one run that a sink was given, by sequence."""
+    """The records that a sink was given, of one run or of several."""
 
-    def __init__(self, case: SinkCase, run: str) -> None:
+    def __init__(self, case: SinkCase) -> None:
         self._case = case
-        self._run = run
-        self._given: dict[int, Record] = {}
-        self._refused: set[int] = set()
-        self._repeatable: set[int] = set()
+        self._given: dict[Identity, Record] = {}
+        """In the order in which they were given first."""
+        self._refused: set[Identity] = set()
+        self._repeatable: set[Identity] = set()
         """What was given again: it may arrive more than once, unless the case says otherwise."""
+        self._given_up: set[Identity] = set()
+        """What was to be given again and is not: it may arrive, or not."""
 
     def give(self, records: Sequence[Record]) -> None:
         """Note what the sink is given now."""
-        self._given.update({record["sequence"]: record for record in records})
+        for record in records:
+            self._given.setdefault(_identify(record), record)
+
+    def give_up(self, records: Sequence[Record]) -> None:
+        """Note that `records`, which the sink wanted to be given again, will not be."""
+        self._given_up |= identities(records)
 
     def settle(self, records: Sequence[Record], error: BaseException | None) -> list[Record]:
         """Return which of `records`, for which a write raised `error`, are to be given again."""
@@ -48,13 +58,13 @@ class Account:
                 "DeliveryError, what will never be taken a RefusedError"
             )
         _check_told(records, left, refused)
-        self._refused |= sequences(refused)
-        self._repeatable |= sequences(left)
+        self._refused |= identities(refused)
+        self._repeatable |= identities(left)
         return list(left)
 
-    def missing(self, documents: Sequence[Document]) -> set[int]:
+    def missing(self, documents: Sequence[Document]) -> set[Identity]:
         """Return what has not arrived."""
-        return self._expected - {sequence_of(one) for one in self._own(documents)}
+        return self._expected - {_identity_of(one) for one in self._own(documents)}
 
     def check(self, documents: Sequence[Document]) -> None:
         """Raise BrokenPromiseError unless what arrived is what was given, in this order, once."""
@@ -63,14 +73,14 @@ class Account:
             raise BrokenPromiseError(
                 f"lost: {show(missing)} never arrived, and no error told of that"
             )
-        arrived = [sequence_of(one) for one in own]
-        if strange := set(arrived) - self._expected:
+        arrived = [_identity_of(one) for one in own]
+        if strange := set(arrived) - self._expected - self._given_up:
             raise BrokenPromiseError(f"{show(strange)} arrived, refused or not wanted as they were")
         allowed = set() if self._case.exactly_once else self._repeatable
         if doubled := {n for n, count in Counter(arrived).items() if count > 1} - allowed:
             raise BrokenPromiseError(f"{show(doubled)} arrived more than once")
         if self._case.ordered:
-            _check_order(list(dict.fromkeys(arrived)))
+            self._check_order(list(dict.fromkeys(arrived)))
         if self._case.whole:
             for one in own:
                 self._check_same(one)
@@ -86,33 +96,42 @@ class Account:
     @property
     def expected_bytes(self) -> int:
         """The bytes that have to arrive at the least."""
-        return sum(total_bytes(self._given[sequence]) for sequence in self._expected)
+        return sum(total_bytes(self._given[identity]) for identity in self._expected)
 
-    def check_refused(self, refused: Collection[int]) -> None:
+    def check_refused(self, refused: Sequence[Record]) -> None:
         """Raise BrokenPromiseError unless the sink told that just these were refused."""
-        if silent := set(refused) - self._refused:
+        if silent := identities(refused) - self._refused:
             raise BrokenPromiseError(
                 f"the receiver refused {show(silent)}, and no error told of that"
             )
-        if lost := self._refused - set(refused):
+        if lost := self._refused - identities(refused):
             raise BrokenPromiseError(f"{show(lost)} told as refused though the receiver takes them")
 
     @property
-    def _expected(self) -> set[int]:
-        wanted = self._case.wanted
-        return {n for n, record in self._given.items() if wanted(record)} - self._refused
+    def _expected(self) -> set[Identity]:
+        wanted = {key for key, record in self._given.items() if self._case.wanted(record)}
+        return wanted - self._refused - self._given_up
 
     def _own(self, documents: Sequence[Document]) -> list[Document]:
-        return [one for one in documents if one.get("run") == self._run]
+        runs = {run for run, _sequence in self._given}
+        return [one for one in documents if one.get("run") in runs]
+
+    def _check_order(self, arrived: Sequence[Identity]) -> None:
+        position = {identity: number for number, identity in enumerate(self._given)}
+        for before, after in pairwise(arrived):
+            if position[after] < position[before]:
+                raise BrokenPromiseError(
+                    f"out of order: sequence {after[1]} arrived after {before[1]}"
+                )
 
     def _check_same(self, document: Document) -> None:
-        sequence = sequence_of(document)
-        given = cast("Document", self._given[sequence])
+        identity = _identity_of(document)
+        given = cast("Document", self._given[identity])
         if document == given:
             return
         wrong = [key for key in {**given, **document} if document.get(key) != given.get(key)]
         raise BrokenPromiseError(
-            f"sequence {sequence} arrived changed: {wrong[0]} is {document.get(wrong[0])!r} "
+            f"sequence {identity[1]} arrived changed: {wrong[0]} is {document.get(wrong[0])!r} "
             f"and was {given.get(wrong[0])!r}"
         )
 
@@ -122,42 +141,40 @@ def image(records: Sequence[Record]) -> bytes:
     return orjson.dumps(records)
 
 
-def sequences(records: Sequence[Record]) -> set[int]:
+def identities(records: Sequence[Record]) -> set[Identity]:
     """Return by what `records` are known."""
-    return {record["sequence"] for record in records}
+    return set(map(_identify, records))
 
 
 def without(records: Sequence[Record], others: Sequence[Record]) -> list[Record]:
     """Return those of `records` that are not among `others`."""
-    leave = sequences(others)
-    return [record for record in records if record["sequence"] not in leave]
+    leave = identities(others)
+    return [record for record in records if _identify(record) not in leave]
 
 
-def sequence_of(document: Document) -> int:
-    """Return the sequence of what arrived."""
+def show(some: Collection[Identity]) -> str:
+    """Return sequences in few words."""
+    numbers = sorted(sequence for _run, sequence in some)
+    more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
+    return f"sequence {', '.join(map(str, numbers[:_SHOWN]))}{more}"
+
+
+def _identify(record: Record) -> Identity:
+    return record["run"], record["sequence"]
+
+
+def _identity_of(document: Document) -> Identity:
+    """Return by what that which arrived is known."""
     sequence = document.get("sequence")
     if not isinstance(sequence, int):
         raise BrokenPromiseError(f"what arrived has no sequence: {str(document)[:200]}")
-    return sequence
-
-
-def show(numbers: Collection[int]) -> str:
-    """Return sequences in few words."""
-    first = ", ".join(map(str, sorted(numbers)[:_SHOWN]))
-    more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
-    return f"sequence {first}{more}"
+    return document.get("run"), sequence
 
 
 def _check_told(
     records: Sequence[Record], left: Sequence[Record], refused: Sequence[Record]
 ) -> None:
-    if strange := (sequences(left) | sequences(refused)) - sequences(records):
+    if strange := (identities(left) | identities(refused)) - identities(records):
         raise BrokenPromiseError(f"write's error names {show(strange)}, which it was not given")
-    if both := sequences(left) & sequences(refused):
+    if both := identities(left) & identities(refused):
         raise BrokenPromiseError(f"write's error names {show(both)} as undelivered and as refused")
-
-
-def _check_order(arrived: Sequence[int]) -> None:
-    for before, after in pairwise(arrived):
-        if after < before:
-            raise BrokenPromiseError(f"out of order: sequence {after} arrived after {before}")

@@ -23,7 +23,7 @@ def _everything(_record: Record) -> bool:
 class SinkCase:
     """A sink type and its receiver. Exactly one of `arrived` and `total_bytes` is given.
 
-    The receiver may be used for many checks: each has a run id of its own, and looks at nothing
+    The receiver may be used for many checks: each has run ids of its own, and looks at nothing
     else.
     """
 
@@ -48,6 +48,8 @@ class SinkCase:
     wrong_keys: Sequence[Mapping[str, object]] = ()
     """Changes to `keys` that make no sense and must be refused, before the run or when it opens;
     None takes a key away."""
+    secrets: Sequence[str] = ()
+    """Values among `keys` that no error and no log line may hold."""
     wanted: Callable[[Record], bool] = _everything
     """Which records the sink sends on, if it leaves some out by design."""
     whole: bool = True

@@ -7,6 +7,7 @@ from hogpipe.testing import promises as conversations
 from hogpipe.testing.calls import HUNG
 from hogpipe.testing.case import BrokenPromiseError, Findings, SinkCase
 from hogpipe.testing.driver import Driver
+from hogpipe.testing.secrecy import listening
 from hogpipe.testing.traces import Traces, noting_tasks
 
 PROMISES = tuple(conversations.PROMISES)
@@ -36,11 +37,11 @@ async def check_sink(case: SinkCase, promises: Iterable[str] = PROMISES) -> Find
 
 
 async def _check(name: str, case: SinkCase) -> float:
-    """Check one promise, and that nothing is left behind; return the longest block."""
+    """Check one promise, and that nothing is left behind or betrayed; return the longest block."""
     await _warm_up(case)
     gc.collect()  # what only waits for that is gone, too
     traces = Traces()
-    with noting_tasks(traces):
+    with noting_tasks(traces), listening(case.secrets):
         await conversations.PROMISES[name](case, traces)
         await traces.expect_nothing_left(case.patience)
     return traces.longest_block

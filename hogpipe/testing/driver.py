@@ -4,14 +4,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Self, TypeVar
 
-from hogpipe.errors import DeliveryError
+from hogpipe.errors import ConfigurationError, DeliveryError, HogpipeError
 from hogpipe.record import Record
 from hogpipe.sinks.protocol import Reopenable
-from hogpipe.testing.account import Account, image, sequences
+from hogpipe.testing.account import Account, image
 from hogpipe.testing.calls import HUNG, Cancelling, perform
 from hogpipe.testing.case import BrokenPromiseError, SinkCase
 from hogpipe.testing.configuring import read_settings
 from hogpipe.testing.records import RecordMaker
+from hogpipe.testing.secrecy import check_text
 from hogpipe.testing.traces import Traces
 from hogpipe.text import describe_error
 
@@ -21,7 +22,7 @@ _PAUSE = 0.05  # seconds between two tries, and between two looks at the receive
 
 
 class Driver:
-    """One sink of a case, and one run of records for it."""
+    """One sink of a case, and records for it."""
 
     def __init__(
         self, case: SinkCase, traces: Traces, keys: Mapping[str, object], bytes_before: int
@@ -32,7 +33,7 @@ class Driver:
         self._case = case
         self._traces = traces
         self._maker = RecordMaker()
-        self._account = Account(case, self._maker.run)
+        self._account = Account(case)
         self._bytes_before = bytes_before
         self._last_error: BaseException | None = None
 
@@ -45,8 +46,16 @@ class Driver:
         return cls(case, traces, case.keys if keys is None else keys, before)
 
     def window(self, records: int = 8) -> list[Record]:
-        """Return the next window of this sink's run."""
+        """Return the next window of the run."""
         return self._maker.window(records)
+
+    def begin_run(self) -> None:
+        """Go on with the windows of another run: what was before came out of a spool."""
+        self._maker = self._maker.next_run()
+
+    def give_up(self, records: Sequence[Record]) -> None:
+        """Expect `records` no more, though the sink wanted them to be given again."""
+        self._account.give_up(records)
 
     async def open(self) -> None:
         """Open it; the receiver is up, so nothing may be raised."""
@@ -153,7 +162,7 @@ class Driver:
         `refused` are the records that the receiver did not take, and of which the sink must have
         told.
         """
-        self._account.check_refused(sequences(refused))
+        self._account.check_refused(refused)
         if self._case.arrived is not None:
             self._account.check(await self._read_until(self._case.arrived, self._account.missing))
         if self._case.total_bytes is not None:
@@ -195,8 +204,23 @@ class Driver:
     async def _perform(
         self, name: str, call: Awaitable[None], seconds: float
     ) -> BaseException | None:
-        return await perform(name, call, seconds, self._traces)
+        error = await perform(name, call, seconds, self._traces)
+        if error is not None:
+            check_text(str(error), self._case.secrets, f"{type(error).__name__} of {name}")
+        if isinstance(error, HogpipeError):
+            _check_lines(name, error)
+        return error
 
     @property
     def _told_last(self) -> str:
         return describe_error(self._last_error) if self._last_error else "nothing"
+
+
+def _check_lines(name: str, error: HogpipeError) -> None:
+    """Raise BrokenPromiseError unless the user is told what is wrong, in one line."""
+    for line in error.problems if isinstance(error, ConfigurationError) else [str(error)]:
+        if len(line.strip().splitlines()) != 1:
+            kind = type(error).__name__
+            raise BrokenPromiseError(
+                f"{name} raised {kind} with a text that is not one line: {line!r}"
+            )

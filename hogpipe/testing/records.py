@@ -2,7 +2,8 @@
 
 The groups of a window take turns among what sinks meet in practice: a service, a container of a
 pod, a process of which only the user is known, traffic without a process, names that need escaping,
-single flows. One configuration does not give all of these at once; a sink has to take each.
+single flows. In one of eight records or more the remainder comes last. One configuration does not
+give all of these at once; a sink has to take each.
 """
 
 import secrets
@@ -24,6 +25,8 @@ from hogpipe.stats import aggregation_info, attribution_info, capture_info, self
 
 _START_NS = 1_795_330_800_000_000_000  # 2026-11-22T07:00:00Z
 _NANOSECONDS = 1_000_000_000
+_HUGE = 1 << 40
+"""Bytes that the second group moves beyond its share: more than 32 bits hold."""
 _CREATED = "2026-11-22T06:58:01.220Z"
 
 
@@ -36,10 +39,17 @@ class RecordMaker:
 
     def __init__(self, host: str = "web1", interval: float = 1.0) -> None:
         self.run = make_run_id(_START_NS, secrets.token_bytes(10))
+        self._host = host
         self._stamper = RecordStamper(self.run, host)
         self._interval_ns = round(interval * _NANOSECONDS)
         self._start_ns = _START_NS
         self._windows = 0
+
+    def next_run(self) -> "RecordMaker":
+        """Return a maker for the host's next run, whose windows follow: `sequence` begins anew."""
+        maker = RecordMaker(self._host, self._interval_ns / _NANOSECONDS)
+        maker._start_ns = self._start_ns
+        return maker
 
     def window(self, records: int = 8) -> list[Record]:
         """Return the next window: `records` in all, of which the last is its stats record."""
@@ -50,8 +60,10 @@ class RecordMaker:
         self._start_ns = end
         made: list[Record] = []
         for group in range(records - 1):
-            body = _KINDS[group % len(_KINDS)](group)
+            last = group == records - 2 >= len(_KINDS)
+            body = _remainder() if last else _KINDS[group % len(_KINDS)](group)
             sent, received = group + self._windows, 1400 * (group % 1000 + self._windows)
+            received += _HUGE if group == 1 else 0
             made.append(self._stamper.traffic(_with_bytes(body, sent, received), start, end))
         made.append(self._stamper.stats(_stats(made, self._windows), start, end))
         return made
@@ -115,6 +127,10 @@ def _flow(group: int) -> TrafficBody:
     network["local"] = {"address": "2001:db8::1", "port": 443}
     network["peer"] = {"address": f"2001:db8::{group & 0xFFFF:x}", "port": 1024 + group % 60_000}
     return {"network": network, "attribution": {"exact": 0}}
+
+
+def _remainder() -> TrafficBody:
+    return {"network": _network(), "attribution": {"none": 0}, "remainder": True}
 
 
 _KINDS: tuple[Callable[[int], TrafficBody], ...] = (

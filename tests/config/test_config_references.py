@@ -36,9 +36,9 @@ def test_a_value_may_come_from_the_environment_or_a_file(
 
 
 def test_one_newline_at_the_end_of_a_file_is_not_part_of_the_value(tmp_path: Path) -> None:
-    (tmp_path / "host").write_text(" a\n\n")
-    settings = load_text(tmp_path, TCP + 'port = 1\nhost = {file = "host"}')
-    assert getattr(settings.sinks[0].settings, "host", None) == " a\n"
+    (tmp_path / "name").write_text(" a\n\n")
+    settings = load_text(tmp_path, 'plugins = {disabled = [{file = "name"}]}')
+    assert list(settings.plugins.disabled) == [" a\n"]
 
 
 def test_only_a_table_of_just_one_string_is_a_reference(tmp_path: Path) -> None:

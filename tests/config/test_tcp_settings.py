@@ -20,6 +20,8 @@ SINK = '[[sinks]]\ntype = "tcp"\n'
         ('host = "a"', "sinks[0].port: required"),
         ("port = 1", "sinks[0].host: required, or endpoints"),
         ('host = "a..b"\nport = 1', "sinks[0].host: a..b: no name or address"),
+        ('host = "a:1"\nport = 1', "sinks[0].host: a:1: no name or address"),
+        ('host = "http://a"\nport = 1', "sinks[0].host: http://a: no name or address"),
         ('host = "a"\nendpoints = ["b:1"]', "sinks[0].host: not beside endpoints"),
         ('port = 1\nendpoints = ["b:1"]', "sinks[0].port: not beside endpoints"),
         ("endpoints = []", "sinks[0].host: required, or endpoints"),
@@ -70,6 +72,8 @@ def test_endpoints_that_are_none_are_named(tmp_path: Path, text: str, problem: s
         ('key = "{c}/client.key"', "key: only with tls.certificate"),
         ('certificat = "x"', 'certificat: unknown key; did you mean "certificate"?'),
         ("ca = 1", "ca: expected str, got int"),
+        ('server_name = ".a"', "server_name: .a: no name or address"),
+        ('server_name = "a\\u0000b"', "server_name: a\\x00b: no name or address"),
     ],
 )
 def test_files_of_tls_that_cannot_be_used_are_named(
@@ -92,6 +96,13 @@ def test_what_a_reference_gave_is_not_told(tmp_path: Path) -> None:
     (tmp_path / "where").write_text("/no/such/secret")
     text = SINK + 'endpoints = ["a:1"]\ntls = {ca = {file = "where"}}'
     assert problems_of(tmp_path, text) == ["sinks[0].tls.ca: No such file or directory"]
+
+
+def test_settings_show_no_secret_when_they_are_shown() -> None:
+    tls = TlsSettings(key_password="sesame")
+    settings = TcpSettings(type="tcp", name="lines", endpoints=("sesame:1",), tls=tls)
+    assert repr(settings) == str(settings) == "<TcpSettings of the sink lines>"
+    assert "sesame" not in f"{tls!r} {tls}"
 
 
 def test_a_password_may_come_from_a_file(tmp_path: Path, certificates: Certificates) -> None:

@@ -82,6 +82,7 @@ async def case() -> AsyncIterator[SinkCase]:
     yield SinkCase(
         sink_type=SinkType("forward", ForwardSettings, ForwardSink),
         keys={"port": server.port, "token": "secret", "write_timeout": 0.5},
+        secrets=["secret"],
         arrived=server.arrived,
         outage=server.outage,
         stall=server.stall,

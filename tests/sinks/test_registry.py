@@ -114,6 +114,10 @@ def test_what_is_disabled_is_not_even_imported(tmp_path: Path) -> None:
         (GOOD.replace("(SinkSettings, frozen=True)", ""), "TypeError: the settings of 'NAME'"),
         (GOOD.replace("lambda settings: None", "None"), "TypeError: the sink type 'NAME' has"),
         (
+            GOOD.replace("lambda settings: None", "lambda settings: None, None"),
+            "TypeError: the sink type 'NAME' has nothing callable to check settings",
+        ),
+        (
             GOOD.replace('colour: str = "red"', "both: list | set | str"),
             "TypeError: Type unions may not contain more than one array-like",
         ),

@@ -70,6 +70,16 @@ def all_attached(folder: Path) -> set[int]:
     return set().union(*(attached(folder, kind) for kind in kinds))
 
 
+def attached_by(pid: int) -> set[int]:
+    """Return the ids of the programs that a process holds attached (proc(5), fdinfo)."""
+    found = set()
+    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+        fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+        if "link_id" in fields:
+            found.add(int(fields["prog_id"]))
+    return found
+
+
 @contextmanager
 def control_group(parent: Path | None = None) -> Iterator[Path]:
     """Make an empty control group, below the root if not in `parent`, and remove it."""

@@ -17,7 +17,8 @@ _NEW_KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes
 class Certificates:
     """Files in `folder`: NAME.pem and NAME.key of `ca`, `server`, `client`, `stranger`.
 
-    `stranger` is an authority that nobody knows, and `locked.key` the client's key, encrypted.
+    `stranger` is an authority that nobody knows, `locked.key` the client's key, encrypted, and
+    `expired.pem` a certificate of the server's that was good until yesterday.
     """
 
     folder: Path
@@ -25,10 +26,12 @@ class Certificates:
     def path(self, name: str) -> Path:
         return self.folder / name
 
-    def server_context(self, *, ask_client: bool = False, tickets: int = 2) -> ssl.SSLContext:
+    def server_context(
+        self, *, certificate: str = "server.pem", ask_client: bool = False, tickets: int = 2
+    ) -> ssl.SSLContext:
         """Return the context of a server, which may insist on a client's certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.path("server.pem"), self.path("server.key"))
+        context.load_cert_chain(self.path(certificate), self.path("server.key"))
         context.num_tickets = tickets
         if ask_client:
             context.verify_mode = ssl.CERT_REQUIRED
@@ -46,8 +49,11 @@ def make_certificates(folder: Path) -> Certificates:
     for name in ("server", "client"):
         _openssl(folder, "req", *_NEW_KEY, "-subj", f"/CN={name}",
                  "-keyout", f"{name}.key", "-out", f"{name}.csr")  # fmt: skip
-        _openssl(folder, "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
-                 "-CAcreateserial", "-days", "2", "-extfile", "names",
+    for name, request, days in (
+        ("server", "server", "2"), ("client", "client", "2"), ("expired", "server", "-1"),
+    ):  # fmt: skip
+        _openssl(folder, "x509", "-req", "-in", f"{request}.csr", "-CA", "ca.pem",
+                 "-CAkey", "ca.key", "-CAcreateserial", "-days", days, "-extfile", "names",
                  "-out", f"{name}.pem")  # fmt: skip
     _openssl(folder, "ec", "-in", "client.key", "-aes256", "-passout", f"pass:{PASSWORD}",
              "-out", "locked.key")  # fmt: skip

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -96,6 +97,24 @@ class SendsLess(PostSink):
         await super().write(less)
 
 
+class GoesByTheSequenceAlone(PostSink):
+    latest = 0
+
+    async def write(self, records: Sequence[Record]) -> None:
+        await super().write([one for one in records if one["sequence"] > self.latest])
+        self.latest = records[-1]["sequence"]
+
+
+class CountsIn32Bits(PostSink):
+    async def write(self, records: Sequence[Record]) -> None:
+        await super().write([one for one in records if total_bytes(one) < 1 << 32])
+
+
+class KnowsNoRemainder(PostSink):
+    async def write(self, records: Sequence[Record]) -> None:
+        await super().write([one for one in records if "remainder" not in one])
+
+
 class ChangesWhatOthersGet(PostSink):
     async def write(self, records: Sequence[Record]) -> None:
         await super().write(records)
@@ -122,6 +141,71 @@ class Exits(PostSink):
 class Leaves(PostSink):
     async def write(self, _records: Sequence[Record]) -> None:
         raise OutputClosedError("enough")
+
+
+class SaysNothing(PostSink):
+    async def write(self, records: Sequence[Record]) -> None:
+        with contextlib.suppress(DeliveryError):
+            return await super().write(records)
+        raise DeliveryError
+
+
+class TalksTooMuch(PostSink):
+    async def open(self) -> None:
+        try:
+            await super().open()
+        except OSError as error:
+            raise DeliveryError(f"first\nsecond: {error}") from error
+
+
+class TellsTheAddress(PostSink):
+    async def open(self) -> None:
+        try:
+            await super().open()
+        except OSError as error:
+            raise OSError(f"nobody at {self.settings.address}") from error
+
+
+class LogsTheAddress(PostSink):
+    async def open(self) -> None:
+        logging.getLogger("post").debug("going to %s", self.settings.address)
+        await super().open()
+
+
+class KeepsForLater(PostSink):
+    """Takes whatever it is given, and delivers it in a task of its own as long as it is open."""
+
+    task: asyncio.Task[None] | None = None
+
+    def __init__(self, settings: PostSettings) -> None:
+        super().__init__(settings)
+        self.kept: list[Record] = []
+
+    async def write(self, records: Sequence[Record]) -> None:
+        self.kept += records
+        self.task = self.task or asyncio.create_task(self.deliver())
+
+    async def deliver(self) -> None:
+        while True:
+            await asyncio.sleep(0.01)
+            with contextlib.suppress(OSError):
+                while self.kept:
+                    await self.post.take(self.kept[0])
+                    del self.kept[0]
+
+    async def close(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.wait({self.task})
+
+
+class DeliversWhenClosed(KeepsForLater):
+    async def write(self, records: Sequence[Record]) -> None:
+        self.kept += records
+
+    async def close(self) -> None:
+        with contextlib.suppress(DeliveryError):
+            await PostSink.write(self, self.kept)
 
 
 class FailsWithoutNeed(PostSink):
@@ -384,8 +468,11 @@ class TripsOverStamps(PostSettings, frozen=True, kw_only=True):
 @pytest.mark.parametrize(
     ("sink", "promise", "told"),
     [
-        (LosesTheLast, "delivery", "lost: sequence 1, 3, 11, 1011 never arrived"),
-        (Doubles, "delivery", "sequence 1, 2, 4, 12 arrived more than once"),
+        (LosesTheLast, "delivery", "lost: sequence 1, 1, 3, 3, 11 and 3 more never arrived"),
+        (Doubles, "delivery", "sequence 1, 1, 2, 2, 4 and 3 more arrived more than once"),
+        (GoesByTheSequenceAlone, "delivery", "lost: sequence 1 never"),
+        (CountsIn32Bits, "delivery", "lost: sequence 5, 5, 13, 13 never arrived"),
+        (KnowsNoRemainder, "delivery", "lost: sequence 10, 10, 1010, 1010 never arrived"),
         (Reverses, "delivery", "out of order: sequence 2 arrived after 3"),
         (SendsLess, "delivery", "sequence 1 arrived changed: window is None and was"),
         (ChangesWhatOthersGet, "delivery", "write changed the records"),
@@ -425,6 +512,14 @@ class TripsOverStamps(PostSettings, frozen=True, kw_only=True):
         (LeaksWhenCloseIsCancelled, "cancellation", "there is still a task"),
         (CannotReopen, "reopening", "reopen raised OSError: no such file"),
         (ForgetsAtReopen, "reopening", "lost: sequence"),
+        (SaysNothing, "outage", "write raised DeliveryError with a text that is not one line: ''"),
+        (
+            TalksTooMuch,
+            "late receiver",
+            "open raised DeliveryError with a text that is not one line",
+        ),
+        (KeepsForLater, "closing", "lost: sequence 1, 2"),
+        (DeliversWhenClosed, "closing", "lost: sequence 1, 2"),
         (NeedsToBeOpen, "closing", "close raised AttributeError"),
         (SaysGoodbyeAtLength, "closing", r"close goes on 0\.1 s after it was cancelled"),
     ],
@@ -448,6 +543,21 @@ async def test_a_repeat_after_a_failure_is_a_fault_only_where_it_must_not_be(pos
     strict = post_case(SaysNothingOfWhatArrived, post, exactly_once=True)
     with pytest.raises(BrokenPromiseError, match="arrived more than once"):
         await check_sink(strict, ["outage in a write"])
+
+
+@pytest.mark.parametrize(
+    ("sink", "told"),
+    [
+        (TellsTheAddress, "late receiver: OSError of open tells a secret, after 'nobody at '"),
+        (LogsTheAddress, "late receiver: the log of post tells a secret, after 'going to '"),
+    ],
+)
+async def test_a_secret_that_is_told_is_found(post: Post, sink: type[PostSink], told: str) -> None:
+    await check_sink(post_case(sink, post), ["late receiver"])
+    level, handlers = logging.root.level, logging.root.handlers[:]
+    with pytest.raises(BrokenPromiseError, match=f"^{told}$"):
+        await check_sink(post_case(sink, post, secrets=["here"]), ["late receiver"])
+    assert (logging.root.level, logging.root.handlers) == (level, handlers)
 
 
 @pytest.mark.parametrize(

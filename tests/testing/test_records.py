@@ -43,7 +43,7 @@ def test_a_window_without_its_stats_record_there_is_not() -> None:
 
 def test_no_two_groups_of_a_window_are_alike_and_they_are_the_same_in_each() -> None:
     def groups(window: list[object]) -> list[str]:
-        kept = ("process", "systemd", "container", "k8s")
+        kept = ("process", "systemd", "container", "k8s", "remainder")
         return [
             json.dumps(
                 [
@@ -63,6 +63,26 @@ def test_no_two_groups_of_a_window_are_alike_and_they_are_the_same_in_each() -> 
 
 def test_each_maker_is_a_run_of_its_own() -> None:
     assert RecordMaker().run != RecordMaker().run
+
+
+def test_the_next_run_goes_on_where_the_last_one_ended_and_counts_anew() -> None:
+    first = RecordMaker(host="db1", interval=10)
+    before = first.window(5)
+    after = (second := first.next_run()).window(3)
+    assert second.run != first.run
+    assert [record["sequence"] for record in after] == [1, 2, 3]
+    assert {record["host"]["name"] for record in after} == {"db1"}
+    assert after[0]["window"]["start"] == before[0]["window"]["end"]
+    assert after[0]["window"]["end"][11:19] == "07:00:20"
+
+
+def test_a_window_has_what_sinks_stumble_over() -> None:
+    traffic = RecordMaker().window(8)[:-1]
+    assert max(map(total_bytes, traffic)) > 1 << 32
+    assert [one["type"] == "traffic" and "remainder" in one for one in traffic] == [False] * 6 + [
+        True
+    ]
+    assert not any("remainder" in one for one in RecordMaker().window(7))
 
 
 def test_the_stats_say_what_the_traffic_sums_up_to() -> None:

@@ -81,10 +81,7 @@ class Connection:
         self._raise_if_broken()
         self._transport.write(lines)
         self._raise_if_broken()
-        if self._plain:
-            self._end += len(lines)
-        else:  # in this order, as what is acknowledged between the two must not count too little
-            self._end = self._pending_bytes() + self._acknowledged_bytes()
+        self._end = self._end + len(lines) if self._plain else self._count_sent()
         self._sent.add(lines, self._end)
         self._sent.acknowledged(self._acknowledged_bytes())  # lets go of what is done
 
@@ -125,6 +122,14 @@ class Connection:
     def _acknowledged_bytes(self) -> int:
         info = self._probe.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)
         return int(_BYTES_ACKED.unpack(info)[0])
+
+    def _count_sent(self) -> int:
+        """Return the offset of the end of what was sent: how much TLS adds, nobody tells."""
+        while True:
+            before = self._acknowledged_bytes()
+            pending = self._pending_bytes()
+            if self._acknowledged_bytes() == before:  # else it may be among what was pending, too
+                return before + pending
 
     def _pending_bytes(self) -> int:
         """Return what was sent and is not acknowledged: here, and in the kernel (SIOCOUTQ)."""

@@ -5,7 +5,12 @@ a window was under way is tried after all others, until a window has been delive
 connections but no data must not keep the next one from getting its turn.
 """
 
+import re
 from dataclasses import dataclass
+from ipaddress import IPv6Address
+
+_NOT_IN_NAMES = re.compile(r"[\s\0/@]")
+"""Of a URL, or of nothing that a resolver could find."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,7 @@ def parse_endpoint(text: str) -> Endpoint:
     if not (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535):
         raise ValueError("its port is not a number from 1 to 65535")
     bracketed = host.startswith("[") and host.endswith("]")
-    if ":" in host and not bracketed:
+    if not bracketed and (_is_ipv6(host) or _is_ipv6(text)):
         raise ValueError("an IPv6 address needs brackets: [::1]:6514")
     return make_endpoint(host, int(port))
 
@@ -40,9 +45,17 @@ def make_endpoint(host: str, port: int) -> Endpoint:
         bare.encode("idna")
     except UnicodeError as error:
         raise ValueError("no name or address") from error
-    if not bare or "\0" in bare:
+    if not bare or _NOT_IN_NAMES.search(bare) or (":" in bare and not _is_ipv6(bare)):
         raise ValueError("no name or address")
     return Endpoint(bare, port)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 class EndpointOrder:

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 RETURN_SECONDS = 300.0
 """How long a sink stays with an endpoint that is not its first choice until it tries that again."""
 
+BRIEF_ONES = 3
+"""After how many connections in a row that the peer closed after one window this is told."""
+
 
 class TcpSettings(JsonSettings, frozen=True, kw_only=True):
     """`type = "tcp"`; either `host` and `port`, or `endpoints`."""
@@ -88,6 +91,10 @@ class TcpSink:
         """When an endpoint that is preferred is tried again."""
         self._cut_off: tuple[Sequence[Record], int] = ((), 0)
         """The window whose write was cancelled, and how many of its lines were acknowledged."""
+        self._windows = 0
+        """How many windows went over the present connection."""
+        self._brief = 0
+        """How many connections in a row the peer has closed after one window."""
 
     async def open(self) -> None:
         """Connect; raises DeliveryError, or ConfigurationError if files for TLS are unusable."""
@@ -121,6 +128,7 @@ class TcpSink:
             if done < len(records):
                 raise self._lose(link.index, error, records[done:]) from error
         self._cut_off = ((), 0)
+        self._windows += 1
         self._order.note_delivered()
 
     async def close(self) -> None:
@@ -133,6 +141,7 @@ class TcpSink:
     async def _get_ready(self) -> _Link:
         """Return a connection that was alive a moment ago, on the best endpoint that works."""
         if self._link is not None and self._link.connection.lost:
+            self._note_leaving(self._link)
             await self._abandon()
         if self._link is None:
             try:
@@ -157,9 +166,21 @@ class TcpSink:
         if index != self._latest:
             log.warning("sink %s: sends to %s now", self._name, self._endpoints[index])
         self._latest = index
+        self._windows = 0
         self._return_at = self._clock() + RETURN_SECONDS
         self._link = _Link(index, connection)
         return self._link
+
+    def _note_leaving(self, link: _Link) -> None:
+        """Warn once of a peer that may take no lines: its TCP acknowledges whatever it thinks."""
+        self._brief = self._brief + 1 if self._windows == 1 else 0
+        if self._brief == BRIEF_ONES:
+            log.warning(
+                "sink %s: %s closes each connection after one window, and may have read nothing of "
+                "it; see whether it takes lines on this port, and whether it wants TLS",
+                self._name,
+                self._endpoints[link.index],
+            )
 
     def _lose(self, index: int, error: OSError, undelivered: Sequence[Record]) -> DeliveryError:
         text = f"connection to {self._endpoints[index]} broke: {explain_error(error)}"

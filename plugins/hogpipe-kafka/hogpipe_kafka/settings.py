@@ -52,7 +52,7 @@ def find_problems(settings: KafkaSettings) -> Iterator[SettingProblem]:
         except ValueError as error:
             yield SettingProblem(("servers", index), f"{server!r} {error}", str(error))
     if not _CODECS[settings.compression]():
-        text = "its package is missing: pip install 'hogpipe-kafka[compression]'"
+        text = "its package is missing: pip install cramjam"
         yield SettingProblem(("compression",), f"{settings.compression}: {text}", text)
     if (settings.user is None) != (settings.password is None):
         missing = "password" if settings.password is None else "user"
@@ -64,6 +64,10 @@ def endpoint(server: str) -> tuple[str, int]:
     url = urlsplit(f"//{server}")
     if not url.hostname or url.netloc != server or "@" in server:
         raise ValueError("is not HOST[:PORT]")
+    try:
+        url.hostname.encode("idna")
+    except UnicodeError as error:
+        raise ValueError("has a host that is no name or address") from error
     try:
         return url.hostname, url.port or _PORT
     except ValueError as error:

@@ -73,6 +73,10 @@ async def test_the_promises_of_sinks_are_kept(broker: Any, promise: str) -> None
     [
         ({"servers": ["a", "b:65536"]}, r"servers\[1\]: 'b:65536' has no port from 1 to 65535"),
         ({"servers": ["u:p@host:1"]}, r"servers\[0\]: .* is not HOST"),
+        (
+            {"servers": ["a..b:1"]},
+            r"servers\[0\]: 'a\.\.b:1' has a host that is no name or address",
+        ),
         ({"user": "me"}, "password: required"),
         ({"tls": {"ca": "none.pem"}}, r"tls\.ca: /.*none\.pem: No such file"),
     ],

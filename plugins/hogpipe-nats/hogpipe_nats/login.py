@@ -53,7 +53,7 @@ def read_login(settings: NatsSettings) -> tuple[Login, list[SettingProblem]]:
 def _read_credentials(path: Path) -> RawCredentials:
     """Return what a credentials file holds; raises ValueError for what nats-py would trip over."""
     if nkeys is None:
-        raise ValueError("the package nkeys is missing: pip install 'hogpipe-nats[credentials]'")
+        raise ValueError("the package nkeys is missing: pip install nkeys")
     try:
         content = path.read_text()
         content.index(_JWT)  # nats-py would look for it forever

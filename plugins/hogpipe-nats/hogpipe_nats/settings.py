@@ -96,6 +96,10 @@ def endpoint(server: str) -> str:
         raise ValueError("the port is none: 1 to 65535") from error
     if url.scheme not in {"nats", "tls"} or not url.hostname or url.path not in {"", "/"}:
         raise ValueError("must be nats://HOST[:PORT] or tls://HOST[:PORT]")
+    try:
+        url.hostname.encode("idna")
+    except UnicodeError as error:
+        raise ValueError("the host is no name or address") from error
     host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
     return f"{host}:{port}"
 

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ async def test_the_promises_of_sinks_are_kept(server: Any, promise: str) -> None
         ({"token": "t", "user": "me", "password": "p"}, "token: only one of"),
         ({"servers": ["nats://a", "nats://:pw@"]}, r"servers\[1\]: must be nats://"),
         ({"servers": ["nats://a:65536"]}, r"servers\[0\]: the port is none"),
+        ({"servers": ["nats://me:pw@a..b"]}, r"servers\[0\]: the host is no name or address$"),
         ({"credentials": "none.creds"}, r"credentials: /.*none\.creds: No such file"),
         ({"tls": {"ca": "none.pem"}}, r"tls\.ca: /.*none\.pem: No such file"),
     ],
@@ -179,3 +181,14 @@ def test_the_readme_tells_every_key_with_its_default() -> None:
             assert str(told) in rows[field.name].split("|")[2]
         else:
             assert field.name in rows
+
+
+def test_the_fleet_guide_configures_what_there_is() -> None:
+    page = (README.parents[2] / "docs" / "fleet.md").read_text()
+    (table,) = tomllib.loads(page.partition("```toml\n")[2].partition("```")[0])["sinks"]
+    settings = read_settings(NATS, table)
+    assert settings.subjects == "hogpipe.*.*"
+    assert "nats_subjects = 'hogpipe.>'" in page
+    assert f"nats_stream = '{settings.stream}'" in page
+    assert read_settings(NATS, {"servers": ["a"]}).stream_mib == 1024
+    assert "Left at its default of 1 GiB" in page

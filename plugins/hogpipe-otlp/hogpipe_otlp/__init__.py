@@ -15,7 +15,10 @@ from hogpipe import SettingProblem, SinkSettings, SinkType, hookimpl, load_tls_c
 from hogpipe_otlp.settings import OtlpSettings, find_problems
 from hogpipe_otlp.sink import OtlpSink
 
-__all__ = ["OtlpSettings", "OtlpSink", "hogpipe_sinks"]
+__all__ = ["HOGPIPE_API", "OtlpSettings", "OtlpSink", "hogpipe_sinks"]
+
+HOGPIPE_API = 1
+"""The plugin interface of hogpipe that this was made for."""
 
 
 @hookimpl

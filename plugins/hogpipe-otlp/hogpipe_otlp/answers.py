@@ -61,7 +61,8 @@ def explain(answer: Answer, place: str) -> HogpipeError:
     if answer.status in _RETRYABLE:
         return DeliveryError(text)
     if 300 <= answer.status < 400:
-        target = answer.headers.get("Location", "elsewhere")[:_SHOWN]
+        # A query may be ours, given back, and hold a secret.
+        target = answer.headers.get("Location", "elsewhere").partition("?")[0][:_SHOWN]
         return DeliveryError(f"{text}; set `endpoint` to where it leads: {target}")
     if hint := _HINTS.get(answer.status):
         return DeliveryError(f"{text}; {hint}")

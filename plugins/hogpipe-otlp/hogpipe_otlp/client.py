@@ -84,19 +84,29 @@ class Client:
 
 
 def _reason(error: aiohttp.ClientError) -> str:
-    """Return why there is no answer, without the address that aiohttp puts into its own text."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        cause = error.certificate_error
-        return explain_tls_error(cause) if isinstance(cause, ssl.SSLError) else str(cause)
-    if isinstance(error, aiohttp.ClientConnectorError):
-        cause = error.os_error
-        if isinstance(cause, ssl.SSLError):
-            return explain_tls_error(cause)
-        # A look-up's error codes are negative.
-        code = cause.errno or 0
-        return f"no connection: {os.strerror(code) if code > 0 else cause.strerror or cause}"
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "it closed the connection without an answer"
-    if isinstance(error, aiohttp.ClientOSError):
-        return f"the connection broke: {error.strerror or error}"
-    return f"no answer in HTTP: {error}"
+    """Return why there is no answer, in a line without the address of aiohttp's own texts."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError(certificate_error=cause):
+            return explain_tls_error(cause) if isinstance(cause, ssl.SSLError) else str(cause)
+        case aiohttp.ClientConnectorError():
+            return _explain_connecting(error.os_error)
+        case aiohttp.ServerDisconnectedError():
+            return "it closed the connection without an answer"
+        case aiohttp.ClientOSError():
+            return f"the connection broke: {error.strerror or error}"
+        case aiohttp.ClientResponseError():  # its text has the URL, query and all
+            return f"no answer in HTTP: {_first_line(error.message)}"
+        case _:
+            return f"no answer in HTTP: {type(error).__name__}"
+
+
+def _explain_connecting(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return explain_tls_error(error)
+    # A look-up's error codes are negative.
+    code = error.errno or 0
+    return f"no connection: {os.strerror(code) if code > 0 else error.strerror or error}"
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0].rstrip(" :")

@@ -66,7 +66,8 @@ def _find_wrong(endpoint: str) -> str | None:
     try:
         url = urlsplit(endpoint)
         valid = url.scheme in {"http", "https"} and url.hostname and url.port != 0
-    except ValueError:
+        (url.hostname or "").encode("idna")
+    except ValueError:  # of which UnicodeError is one
         valid = False
     if not valid or not endpoint.isprintable() or " " in endpoint:
         return "must be http:// or https://, HOST[:PORT] and a path"

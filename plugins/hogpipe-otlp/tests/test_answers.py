@@ -43,7 +43,7 @@ def test_what_says_nothing_against_the_data_is_tried_again(status: int, text: st
 
 
 def test_a_redirect_tells_where_to() -> None:
-    error = explain(answer(308, Location="https://other/v1/metrics"), "c:1")
+    error = explain(answer(308, Location="https://other/v1/metrics?key=sesame"), "c:1")
     assert isinstance(error, DeliveryError)
     assert str(error).endswith("; set `endpoint` to where it leads: https://other/v1/metrics")
 

@@ -113,7 +113,11 @@ async def test_it_keeps_what_sinks_promise(collector: Any) -> None:
 
     case = SinkCase(
         sink_type=SINK_TYPE,
-        keys={"endpoint": collector.url},
+        keys={
+            "endpoint": f"{collector.url}?key=sesame",
+            "headers": {"authorization": "open sesame"},
+        },
+        secrets=["sesame"],
         total_bytes=arrived,
         outage=collector.line.outage,
         stall=collector.line.stall,

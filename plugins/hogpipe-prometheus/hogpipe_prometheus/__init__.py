@@ -15,7 +15,10 @@ from hogpipe import SinkSettings, SinkType, hookimpl
 from hogpipe_prometheus.settings import PrometheusSettings, find_problems
 from hogpipe_prometheus.sink import PrometheusSink
 
-__all__ = ["PrometheusSettings", "PrometheusSink", "hogpipe_sinks"]
+__all__ = ["HOGPIPE_API", "PrometheusSettings", "PrometheusSink", "hogpipe_sinks"]
+
+HOGPIPE_API = 1
+"""The plugin interface of hogpipe that this was made for."""
 
 
 @hookimpl

@@ -40,7 +40,8 @@ def endpoint(listen: str) -> tuple[str, int]:
     try:
         url = urlsplit(f"//{listen}")
         host, port = url.hostname, url.port
-    except ValueError:
+        (host or "").encode("idna")
+    except ValueError:  # of which UnicodeError is one
         host = port = None
     if not host or not port or url.netloc != listen or "@" in listen:
         raise ValueError("must be HOST:PORT, such as 127.0.0.1:9750 or [::1]:9750")

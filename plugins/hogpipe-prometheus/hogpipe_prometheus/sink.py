@@ -46,8 +46,6 @@ class PrometheusSink:
         host, port = endpoint(self._listen)
         try:
             await self._server.start(host, port)
-        except UnicodeError as error:
-            raise ConfigurationError(f"listen {self._listen}: no name or address") from error
         except OSError as error:
             if remedy := _REMEDIES.get(error.errno or 0):
                 raise ConfigurationError(f"listen {self._listen}: {remedy}") from error

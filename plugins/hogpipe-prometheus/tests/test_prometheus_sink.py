@@ -204,12 +204,21 @@ async def test_an_address_that_this_host_does_not_have_yet_is_tried_again(opened
 async def test_a_name_that_leads_nowhere_is_told(opened: OpenSink) -> None:
     with pytest.raises(DeliveryError, match=r"cannot listen at nowhere\.invalid:9750: "):
         await opened(listen="nowhere.invalid:9750")
-    with pytest.raises(ConfigurationError, match="no name or address"):
-        await opened(listen=f"{'x' * 80}.example:9750")
 
 
 @pytest.mark.parametrize(
-    "listen", ["9750", ":9750", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:65536", "a@b:1", "h:1/x", ""]
+    "listen",
+    [
+        "9750",
+        ":9750",
+        "127.0.0.1",
+        "127.0.0.1:0",
+        "127.0.0.1:65536",
+        "a@b:1",
+        "h:1/x",
+        "a..b:1",
+        "",
+    ],
 )
 def test_what_cannot_be_listened_at_is_told_at_once(listen: str) -> None:
     with pytest.raises(ConfigurationError, match=r"sinks\[0\]\.listen: .*must be HOST:PORT"):

@@ -16,7 +16,7 @@ from support.sinks import traffic, until
 
 from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.errors import ConfigurationError, DeliveryError
-from hogpipe.sinks.tcp.sink import TcpSettings, TcpSink
+from hogpipe.sinks.tcp.sink import BRIEF_ONES, TcpSettings, TcpSink
 
 
 @pytest.fixture
@@ -159,6 +159,32 @@ async def test_a_peer_that_left_while_we_were_idle_is_noticed_before_writing(
         await sink.write([traffic(2)])
         await until(lambda: collector.sequences() == [1, 2])
     assert len(collector.received) == 2
+
+
+async def test_a_peer_that_never_stays_is_told_of_once(
+    collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with _open(_settings(collector)) as sink:
+        for sequence in range(1, BRIEF_ONES + 4):
+            await sink.write([traffic(sequence)])
+            await until(lambda: collector.writers)
+            collector.writers.pop().close()  # as a server does that expected TLS
+            await until(lambda: sink._link is not None and sink._link.connection.lost)
+    (told,) = caplog.messages
+    assert told.startswith(f"sink tcp: 127.0.0.1 port {collector.port} closes each connection")
+
+
+async def test_a_peer_that_leaves_now_and_then_is_not_told_of(
+    collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with _open(_settings(collector)) as sink:
+        for sequence in range(1, 2 * BRIEF_ONES + 3, 2):
+            await sink.write([traffic(sequence)])
+            await sink.write([traffic(sequence + 1)])
+            await until(lambda: collector.writers)
+            collector.writers.pop().close()
+            await until(lambda: sink._link is not None and sink._link.connection.lost)
+    assert not caplog.messages
 
 
 async def test_a_peer_that_half_closes_gets_a_new_connection(collector: Collector) -> None:

@@ -24,11 +24,24 @@ def test_an_endpoint_is_a_host_and_a_port(text: str, host: str, port: int) -> No
 @pytest.mark.parametrize(
     "text",
     ["", "a", "a:", ":1", "a:0", "a:65536", "a:99999999", "a:x", "a:-1", "a:²", "::1", "::1:1",
-     "[]:1", "[::1]", "a..b:1", "a" * 64 + ":1", "a\0b:1"],
+     "[]:1", "[::1]", "a..b:1", "a" * 64 + ":1", "a\0b:1", "a b:1", "http://a:1", "u:p@a:1",
+     "[a:1]:1", "a:1:1"],
 )  # fmt: skip
 def test_what_is_no_endpoint_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         parse_endpoint(text)
+
+
+@pytest.mark.parametrize("text", ["::1", "::1:1", "2001:db8::7:6514", "fe80::1%eth0:1"])
+def test_an_ipv6_address_without_brackets_is_told_to_need_them(text: str) -> None:
+    with pytest.raises(ValueError, match="an IPv6 address needs brackets"):
+        parse_endpoint(text)
+
+
+@pytest.mark.parametrize("host", ["a:5170", "http://a", "a b", "user@a"])
+def test_a_host_has_neither_a_port_nor_a_scheme(host: str) -> None:
+    with pytest.raises(ValueError, match="no name or address"):
+        make_endpoint(host, 1)
 
 
 @given(st.text())

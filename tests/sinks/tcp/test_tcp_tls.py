@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from support.collector import Collector, collecting
 from support.sinks import traffic, until
 
 from hogpipe.errors import ConfigurationError, DeliveryError
+from hogpipe.sinks.tcp.connection import Connection
 from hogpipe.sinks.tcp.sink import TcpSettings, TcpSink
-from hogpipe.sinks.tls import TlsSettings
+from hogpipe.sinks.tls import TlsSettings, explain_tls_error, load_context
 
 
 def _settings(collector: Collector, tls: TlsSettings) -> TcpSettings:
@@ -92,6 +94,33 @@ async def test_a_server_of_another_authority_is_not_accepted(
         reason = await _fail(_settings(collector, tls))
         assert collector.sequences() == []
     assert reason.startswith("its certificate is not accepted: unable to get local issuer")
+
+
+async def test_an_expired_certificate_is_told_as_such(certificates: Certificates) -> None:
+    tls = TlsSettings(ca=certificates.path("ca.pem"))
+    expired = certificates.server_context(certificate="expired.pem")
+    async with collecting(tls=expired) as collector:
+        reason = await _fail(_settings(collector, tls))
+    assert reason == "its certificate is not accepted: certificate has expired"
+
+
+def test_tls_below_1_2_is_not_spoken(certificates: Certificates) -> None:
+    old = certificates.server_context()
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+    context, problems = load_context(TlsSettings(ca=certificates.path("ca.pem")))
+    assert not problems
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(back, there, server_hostname=NAME)
+    server = old.wrap_bio(there, back, server_side=True)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    with pytest.raises(ssl.SSLError):
+        server.do_handshake()
+    with pytest.raises(ssl.SSLError) as caught:
+        client.do_handshake()
+    assert explain_tls_error(caught.value) == "it speaks no TLS 1.2 or later"
 
 
 @pytest.mark.parametrize(("key", "password"), [("client.key", None), ("locked.key", PASSWORD)])
@@ -181,6 +210,32 @@ async def test_after_a_reset_whole_slices_that_were_acknowledged_do_not_come_aga
     assert first > 0
     assert first % 256 == 0
     assert [record["sequence"] for record in undelivered] == list(range(first, len(window)))
+
+
+async def test_an_acknowledgement_that_comes_while_bytes_are_counted_holds_up_nothing(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = Connection._pending_bytes
+    awaited = []
+
+    def count_slowly(self: Connection) -> int:
+        pending, before = count(self), self._acknowledged_bytes()
+        if pending:
+            awaited.append(pending)
+            while self._acknowledged_bytes() == before:
+                time.sleep(0.001)
+        return pending
+
+    monkeypatch.setattr(Connection, "_pending_bytes", count_slowly)
+    tls = TlsSettings(ca=certificates.path("ca.pem"))
+    async with (
+        collecting(tls=certificates.server_context()) as collector,
+        _sink(_settings(collector, tls)) as sink,
+    ):
+        async with asyncio.timeout(10):
+            await sink.write([traffic(1)])
+        assert awaited
+        await until(lambda: collector.sequences() == [1])
 
 
 async def test_renewed_files_are_used_for_the_next_connection(
