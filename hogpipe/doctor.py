@@ -7,7 +7,7 @@ and closed, the ledger is attached and detached. Capabilities: capabilities(7), 
 import os
 import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,6 +19,7 @@ from hogpipe.bpf.libbpf import LIBRARY, load_library
 from hogpipe.bpf.loader import name_missing, parse_effective, read_missing_capabilities
 from hogpipe.bpf.obstacles import KERNEL_NEEDED, OLDEST_KERNEL, BpfUnavailableError
 from hogpipe.errors import HogpipeError
+from hogpipe.ledger.identities import shows_host_pids
 from hogpipe.text import describe_error
 
 _STATUS = Path("/proc/thread-self/status")
@@ -26,6 +27,10 @@ _PROCFS = Path("/proc")
 _NOT_PERMITTED, _FAILURE = 77, 1
 # include/uapi/linux/capability.h
 _TO_SEE_PROCESSES = {"CAP_SYS_PTRACE": 19, "CAP_DAC_READ_SEARCH": 2}
+_INSTEAD = {"CAP_DAC_READ_SEARCH": {"CAP_DAC_OVERRIDE": 1}}
+_TO_ENTER_NAMESPACES = {"CAP_SYS_ADMIN": 21}
+# PROC_USER_INIT_INO of include/linux/proc_ns.h: the host's own namespace of users.
+_HOST_USERS = 0xEFFFFFFD
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -59,9 +64,31 @@ def encode_findings(findings: Sequence[Finding]) -> str:
     return msgspec.json.encode(told).decode()
 
 
-def parse_missing(status: bytes, wanted: dict[str, int]) -> list[str]:
+def parse_missing(status: bytes, wanted: Mapping[str, int]) -> list[str]:
     """Return which of the capabilities `wanted` a process has not, by its /proc/PID/status."""
     return name_missing(parse_effective(status) or 0, wanted)
+
+
+def _read_missing(wanted: Mapping[str, int]) -> list[str]:
+    try:
+        return parse_missing(_STATUS.read_bytes(), wanted)
+    except FileNotFoundError:
+        raise HogpipeError(f"there is no {_STATUS}; mount /proc") from None
+
+
+def _is_root_of_host() -> bool:
+    """Return whether capabilities are those of the host, and not of a namespace of users."""
+    try:
+        return (_PROCFS / "self" / "ns" / "user").stat().st_ino == _HOST_USERS
+    except OSError:
+        return True  # a kernel without such namespaces
+
+
+def _grant(capabilities: Sequence[str]) -> str:
+    """Return the remedy for what is not permitted."""
+    if _is_root_of_host():
+        return f"grant {', '.join(capabilities)}, or run as root"
+    return "run outside of this user namespace, whose capabilities do not count for it"
 
 
 def _find(subject: str, check: Callable[[], str]) -> Finding:
@@ -77,7 +104,7 @@ def _check_capture() -> Finding:
     try:
         socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()
     except PermissionError:
-        text = "not permitted; grant CAP_NET_RAW, or run as root"
+        text = f"not permitted; {_grant(['CAP_NET_RAW'])}"
         return Finding("capture", False, text, _NOT_PERMITTED)
     except OSError as error:
         text = f"the kernel has no packet sockets ({error.strerror}); load af_packet"
@@ -86,11 +113,17 @@ def _check_capture() -> Finding:
 
 
 def _check_processes() -> str:
-    missing = parse_missing(_STATUS.read_bytes(), _TO_SEE_PROCESSES)
-    if missing:
-        raise HogpipeError(
-            "of the processes of others only the user is told; grant "
-            f"{', '.join(missing)}, or run as root"
+    missing = [
+        name
+        for name in _read_missing(_TO_SEE_PROCESSES)
+        if name not in _INSTEAD or _read_missing(_INSTEAD[name])
+    ]
+    if missing or not _is_root_of_host():
+        raise HogpipeError(f"of the processes of others only the user is told; {_grant(missing)}")
+    if not shows_host_pids(_PROCFS):
+        return (
+            "those of this container can be told; for those of the host set attribution.procfs to "
+            "where its /proc is mounted"
         )
     return "those of all users can be told"
 
@@ -127,8 +160,9 @@ def _check_object() -> str:
 
 
 def _check_bpf_rights() -> str:
-    if missing := read_missing_capabilities():
-        raise HogpipeError(f"not permitted; grant {', '.join(missing)}, or run as root")
+    missing = read_missing_capabilities()
+    if missing or not _is_root_of_host():
+        raise HogpipeError(f"not permitted; {_grant(missing)}")
     return "programs may be loaded"
 
 
@@ -137,4 +171,6 @@ def _check_ledger() -> str:
         open_ledger(_PROCFS).close()
     except BpfUnavailableError as error:
         raise HogpipeError(f"owners come from /proc alone ({error})") from error
-    return "loads here: short connections get their owners, too"
+    missing = _read_missing(_TO_ENTER_NAMESPACES)
+    guests = f"; for those of containers grant {', '.join(missing)}" if missing else ""
+    return f"loads here: short connections get their owners, too{guests}"

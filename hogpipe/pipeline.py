@@ -11,6 +11,7 @@ import asyncio
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 
 from hogpipe import stats
@@ -43,6 +44,8 @@ _DRAIN_SECONDS = 1.0
 # Flows that are taken in, and records that are built, in one go, without a turn for the rest of the
 # event loop.
 _SLICE = 500
+# The clock may be set, or the host sleep, in the middle of a window: it is looked at this often.
+_LONGEST_WAIT = 2.0
 _NANOSECONDS = 1_000_000_000
 
 
@@ -178,11 +181,13 @@ class Pipeline:
 
     async def _close_windows(self, windows: ClockWindows, ended: asyncio.Event) -> None:
         while not ended.is_set():
-            try:
-                async with asyncio.timeout(windows.delay(time.time_ns())):
-                    await ended.wait()
-            except TimeoutError:
+            delay = windows.delay(time.time_ns())
+            if delay <= 0:
                 await self._publish(windows.close(time.time_ns()))
+                continue
+            with suppress(TimeoutError):  # it is time to look at the clock
+                async with asyncio.timeout(min(delay, _LONGEST_WAIT)):
+                    await ended.wait()
 
     async def _account_counted(self, handover: HandOver) -> None:
         async with asyncio.TaskGroup() as group:

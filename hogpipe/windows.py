@@ -6,25 +6,30 @@ Windows begin at multiples of the interval, so that those of several hosts line 
 from hogpipe.model import Span
 
 _NANOSECONDS = 1_000_000_000
-_SLACK_NS = 10_000_000  # a timer may fire a little before the wall clock says so
 
 
 class ClockWindows:
-    """Windows of a live run: they follow a wall clock, which may be set while it runs."""
+    """Windows of a live run: they follow a wall clock, which may be set while it runs.
+
+    So does the time until a window ends: whoever waits for that has to ask again now and then.
+    """
 
     def __init__(self, interval_ns: int, now_ns: int) -> None:
         self._interval_ns = interval_ns
-        self._slack_ns = min(interval_ns // 10, _SLACK_NS)
         self._start_ns = now_ns
 
     def delay(self, now_ns: int) -> float:
-        """Return the seconds until the open window is to be closed."""
-        end = self._floor(self._start_ns) + self._interval_ns
-        return min(self._interval_ns, max(0, end - now_ns)) / _NANOSECONDS
+        """Return the seconds until the open window is to be closed, 0 if it began in the future.
+
+        The clock was set back then, and the end that the window should have had may be years away.
+        """
+        if now_ns < self._start_ns:
+            return 0.0
+        return max(0, self._floor(self._start_ns) + self._interval_ns - now_ns) / _NANOSECONDS
 
     def close(self, now_ns: int, *, last: bool = False) -> Span:
-        """End the window at the boundary that was just reached (the last window: now)."""
-        boundary = now_ns if last else self._floor(now_ns + self._slack_ns)
+        """End the window at the boundary that was reached last (the last window: now)."""
+        boundary = now_ns if last else self._floor(now_ns)
         # No boundary since the start means that the clock was set back.
         end = boundary if boundary > self._start_ns else now_ns
         span = Span(min(self._start_ns, end), end)

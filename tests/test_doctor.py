@@ -12,6 +12,7 @@ from support.namespaces import Namespace, require
 from hogpipe import doctor
 
 SUBJECTS = ["capture", "processes", "kernel", "cgroup v2", "libbpf", "object", "eBPF", "ledger"]
+DO_NOT_COUNT = "whose capabilities do not count for it"
 NO_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 ONLY_NET_RAW = ("setpriv", "--bounding-set=-all,+net_raw", "--inh-caps=-all,+net_raw")
 
@@ -56,6 +57,49 @@ def test_with_the_right_to_capture_alone_runs_are_possible() -> None:
     assert code == 0
     assert found["capture"][0] == "ok"
     assert found["ledger"][0] == "no"
+
+
+def test_in_a_user_namespace_of_its_own_no_capability_is_taken_for_the_hosts() -> None:
+    require_bpf()
+    code, found = call("unshare", "--user", "--map-root-user")
+    assert code == 77
+    for subject in ("capture", "processes", "eBPF"):
+        mark, text = found[subject]
+        assert mark == "no"
+        assert text.endswith("run outside of this user namespace, " + DO_NOT_COUNT)
+    assert found["ledger"][0] == "no"
+
+
+def test_in_a_container_it_is_told_that_proc_shows_no_process_of_the_host() -> None:
+    require("unshare")
+    _, found = call("unshare", "--pid", "--fork", "--mount-proc")
+    assert found["processes"][0] == "ok"
+    assert found["processes"][1].startswith("those of this container can be told; for those of")
+    assert found["ledger"][0] == "no"
+
+
+def test_without_a_proc_it_is_told_to_mount_one() -> None:
+    require("unshare")
+    words = ["sh", "-c", 'umount -R -l /proc && exec "$@"', "-"]
+    _, found = call("unshare", "--mount", *words)
+    assert found["processes"] == ("no", "there is no /proc/thread-self/status; mount /proc")
+
+
+def test_what_each_capability_is_for_is_told_where_it_alone_is_missing() -> None:
+    require_bpf()
+    require("setpriv")
+
+    def without(*names: str) -> dict[str, tuple[str, str]]:
+        dropped = ",".join(f"-{name}" for name in names)
+        return call("setpriv", f"--bounding-set={dropped}", f"--inh-caps={dropped}")[1]
+
+    assert without("sys_ptrace")["processes"][1].endswith("grant CAP_SYS_PTRACE, or run as root")
+    assert without("dac_read_search")["processes"][0] == "ok"  # CAP_DAC_OVERRIDE does it, too
+    found = without("dac_read_search", "dac_override")
+    assert found["processes"][1].endswith("grant CAP_DAC_READ_SEARCH, or run as root")
+    ledger = without("sys_admin")["ledger"]
+    assert ledger[0] == "ok"
+    assert ledger[1].endswith("for those of containers grant CAP_SYS_ADMIN")
 
 
 @pytest.mark.parametrize("prefix", [(), ONLY_NET_RAW, NO_RIGHTS], ids=["root", "some", "none"])

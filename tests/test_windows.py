@@ -14,11 +14,10 @@ def test_windows_of_the_clock_end_at_multiples_of_the_interval() -> None:
     assert windows.close(102 * SECOND + 7) == Span(101 * SECOND, 102 * SECOND)
 
 
-def test_a_timer_that_fires_a_little_early_still_closes_at_the_boundary() -> None:
+def test_a_timer_that_fires_a_little_early_has_to_wait_a_little_longer() -> None:
     windows = ClockWindows(SECOND, 100 * SECOND)
-    early = 101 * SECOND - 1_000_000
-    assert windows.close(early) == Span(100 * SECOND, 101 * SECOND)
-    assert windows.delay(early) == 1.001 or windows.delay(early) == 1.0
+    assert windows.delay(101 * SECOND - 1_000_000) == 0.001
+    assert windows.delay(101 * SECOND) == 0
 
 
 def test_a_late_timer_makes_one_longer_window() -> None:
@@ -33,9 +32,24 @@ def test_the_last_window_ends_now() -> None:
 
 def test_a_clock_that_is_set_back_gives_an_empty_window_and_then_goes_on() -> None:
     windows = ClockWindows(SECOND, 100 * SECOND)
-    assert windows.delay(50 * SECOND) == 1.0
+    assert windows.delay(50 * SECOND + 3) == 0
     assert windows.close(50 * SECOND + 3) == Span(50 * SECOND + 3, 50 * SECOND + 3)
     assert windows.close(51 * SECOND) == Span(50 * SECOND + 3, 51 * SECOND)
+
+
+def test_a_clock_that_is_set_back_within_a_window_keeps_its_boundaries() -> None:
+    windows = ClockWindows(SECOND, 100 * SECOND + 500)
+    assert windows.delay(100 * SECOND + 300) == 0
+    assert windows.close(100 * SECOND + 300) == Span(100 * SECOND + 300, 100 * SECOND + 300)
+    assert windows.delay(100 * SECOND + 300) == (SECOND - 300) / SECOND
+    assert windows.close(101 * SECOND) == Span(100 * SECOND + 300, 101 * SECOND)
+
+
+def test_a_clock_that_is_set_forward_ends_the_window_at_the_last_boundary() -> None:
+    windows = ClockWindows(SECOND, 100 * SECOND)
+    assert windows.delay(5000 * SECOND + 7) == 0
+    assert windows.close(5000 * SECOND + 7) == Span(100 * SECOND, 5000 * SECOND)
+    assert windows.delay(5000 * SECOND + 7) == (SECOND - 7) / SECOND
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=1), st.integers(1, 1000))

@@ -216,7 +216,8 @@ class Attributor:
             found[flow] == UNATTRIBUTED or found[flow].quality is Quality.INFERRED for flow in asked
         )
         lasting = sum(self._look_ups.can_wait(flow, found[flow]) for flow in asked)
-        pause = self._pace.next_pause(seconds, len(asked), gone, lasting)
+        passing = sum(self._look_ups.may_pass_on(flow) for flow in asked)
+        pause = self._pace.next_pause(seconds, len(asked), gone, lasting, passing)
         self._gather_for(self._pace.patience)
         return pause
 

@@ -120,6 +120,13 @@ class Resolver(Protocol):
         Cheap, and may be called while another thread resolves.
         """
 
+    def may_pass_on(self, flow: FlowKey) -> bool:
+        """Return whether others may use the ends of `flow`, looked up just now, and be told so.
+
+        What they move must not be gathered with it then. Cheap, and may be called while another
+        thread resolves.
+        """
+
     def take_stale(self) -> Collection[FlowKey]:
         """Return the flows whose answers may be others now, each once.
 

@@ -8,7 +8,7 @@ from hogpipe.attribution.contract import LedgerUse
 from hogpipe.bpf.obstacles import KERNEL_NEEDED, BpfUnavailableError, Obstacle
 from hogpipe.bpf.programs import attach_programs
 from hogpipe.errors import ConfigurationError
-from hogpipe.ledger.contract import LedgerEntry, Owner, SocketSeed
+from hogpipe.ledger.contract import LedgerEntry, SocketSeed
 from hogpipe.ledger.cookies import NamespaceCookies
 from hogpipe.ledger.identities import shows_host_pids
 from hogpipe.ledger.kernel import KernelLedger, KernelLedgerCounts
@@ -26,9 +26,6 @@ class SocketLedger(Protocol):
 
     def owner_of(self, flow: FlowKey, namespace: int | None) -> LedgerEntry | None:
         """Return whose a flow is in the namespace of a cookie, None for any."""
-
-    def owner_of_socket(self, cookie: int) -> Owner | None:
-        """Return whose a socket is; from any thread."""
 
     def seed(self, seeds: Iterable[SocketSeed]) -> None:
         """Take in the sockets from before, read after the ledger was made; once."""
@@ -126,14 +123,6 @@ class LedgerAccess:
     def seed(self, seeds: Iterable[SocketSeed]) -> None:
         """Tell the ledger of the sockets from before, read after it was opened; once."""
         self._ledger.seed(seeds)
-
-    def owner_of_socket(self, cookie: int) -> Owner | None:
-        """Return whose a socket is by its cookie, None where that is not known; any thread.
-
-        For sockets whose events name no process: those from before, and connections that a
-        listening socket from before has accepted.
-        """
-        return self._ledger.owner_of_socket(cookie)
 
     def recall(self, flow: FlowKey) -> LedgerEntry | None:
         """Return what is known of a flow of our own namespace by now; any thread."""

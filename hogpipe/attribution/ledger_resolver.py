@@ -58,6 +58,8 @@ class LedgerResolver:
         self._open_access = open_access
         self._clock = clock
         self._ledger: LedgerAccess | None = None
+        self._told: Mapping[FlowKey, LedgerEntry] = {}
+        """What the ledger knew in the last look-up."""
         self._describe_gone = lru_cache(maxsize=_GONE_KEPT)(self._describe)
 
     def prepare(self) -> None:
@@ -82,9 +84,10 @@ class LedgerResolver:
             return self._resolver.resolve(flows)
         now = self._clock()
         owners = _Owners(self._processes, self._describe_gone, now)
+        known = self._ledger.ask(flows, now)
         found = {
             flow: Attribution(entry.quality, owners.describe(entry.owner))
-            for flow, entry in self._ledger.ask(flows, now).items()
+            for flow, entry in known.items()
             if _is_enough(flow, entry, owners)
         }
         rest = [flow for flow in flows if flow not in found]
@@ -92,6 +95,8 @@ class LedgerResolver:
             shown = self._resolver.resolve(rest)
             told = self._ledger.ask(rest, now)
             found |= _choose(rest, shown, told, owners)
+            known |= told
+        self._told = known
         return found
 
     def _begin(self) -> None:
@@ -119,13 +124,17 @@ class LedgerResolver:
         return Attribution(entry.quality, process or self._describe_gone(entry.owner))
 
     def can_wait(self, flow: FlowKey, answer: Attribution) -> bool:
-        """Return whether the ledger has told of `flow`, which forgets nothing so soon; any thread.
+        """Return whether the ledger told of `flow` just now, as it would have done later.
 
-        Also whether /proc would have shown the same later.
+        Also whether /proc would have shown the same later. From any thread.
         """
-        if self._ledger is not None and self._ledger.recall(flow) is not None:
-            return True
-        return self._resolver.can_wait(flow, answer)
+        return flow in self._told or self._resolver.can_wait(flow, answer)
+
+    def may_pass_on(self, flow: FlowKey) -> bool:
+        """Return whether the ledger told of this exchange of datagrams by its own socket."""
+        entry = self._told.get(flow)
+        exact = entry is not None and entry.quality is Quality.EXACT
+        return exact and flow.protocol in _DATAGRAMS
 
     def take_stale(self) -> Collection[FlowKey]:
         """Return the flows whose sockets have passed to others, or were released; any thread."""

@@ -76,6 +76,10 @@ class LookUp:
         """Return whether a later look-up would have found the same."""
         return self._resolver.can_wait(flow, answer)
 
+    def may_pass_on(self, flow: FlowKey) -> bool:
+        """Return whether others may use the ends of a flow, and be told so."""
+        return self._resolver.may_pass_on(flow)
+
     def take_stale(self) -> Collection[FlowKey]:
         """Return the flows whose answers may be others now."""
         return self._resolver.take_stale()

@@ -130,6 +130,10 @@ class ProcfsResolver:
         with self._sightings:
             return self._endpoints.is_settled(endpoint_of(flow), self._clock())
 
+    def may_pass_on(self, _flow: FlowKey) -> bool:
+        """Return False: of those who are gone by then /proc tells nothing."""
+        return False
+
     def take_stale(self) -> Collection[FlowKey]:
         """Return nothing: a look-up finds no sign that an earlier one is overtaken."""
         return ()

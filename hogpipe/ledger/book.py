@@ -114,17 +114,6 @@ class Ledger:
         ]
         return self._answer(flow, found[0], now) if len(found) == 1 else None
 
-    def owner_of_socket(self, cookie: int) -> Owner | None:
-        """Return whose a socket is, None where that is not known.
-
-        That is also known of sockets from before that are no longer kept as such. Of an accepted
-        connection it is the owner of its listening socket, until its server lets go of it.
-        """
-        socket = self._sockets.get(cookie)
-        owner = self._seeding.owner_of(cookie) if socket is None else socket.owner
-        by_rule = socket is not None and (socket.by_port or socket.quality is Quality.LISTENER)
-        return None if by_rule and _is_manager(owner) else owner
-
     def take_stale(self) -> list[FlowKey]:
         """Return the flows whose answers may be others now, and forget that they were given."""
         stale, self._stale = self._stale, {}
@@ -245,13 +234,19 @@ class Ledger:
         quality, socket = found
         if socket.owner is None or (quality is Quality.LISTENER and _is_manager(socket.owner)):
             return None
+        if socket.released and socket.protocol != TCP:
+            self._stale[flow] = None  # the port is free: what comes next may be another's
+        else:
+            self._remember_answer(socket, flow)
+        return LedgerEntry(quality, socket.owner, socket.cookie, is_lasting(socket, now))
+
+    def _remember_answer(self, socket: KnownSocket, flow: FlowKey) -> None:
         if socket.answered is None:
             socket.answered = {}
         socket.answered[flow] = None
         if len(socket.answered) > _ANSWERS_KEPT:
             del socket.answered[next(iter(socket.answered))]
             self._counts.forgotten += 1
-        return LedgerEntry(quality, socket.owner, socket.cookie, is_lasting(socket, now))
 
     def _make_stale(self, socket: KnownSocket) -> None:
         if socket.answered:

@@ -119,11 +119,6 @@ class KernelLedger:
         with self._lock:
             return self._book.owner_of(flow, namespace, self._clock())
 
-    def owner_of_socket(self, cookie: int) -> Owner | None:
-        """Return whose a socket is, as far as events are taken in; None where that is not known."""
-        with self._lock:
-            return self._book.owner_of_socket(cookie)
-
     def seed(self, seeds: Iterable[SocketSeed]) -> None:
         """Take in the sockets from before, once; they must have been read since this was made."""
         self.refresh()

@@ -2,8 +2,7 @@
 
 Pure. Events come first, then what the tables of the kernel showed a little later. A socket that was
 released in between must not come to life again: releases of sockets that nobody knows are noted
-until the seeds are in. Cookies are never given twice, so whose a socket from before is can be kept
-for as long as there is room, whatever becomes of it.
+until the seeds are in.
 """
 
 from hogpipe.ledger.contract import Owner, SocketSeed, is_same
@@ -45,13 +44,12 @@ def is_shared(known: KnownSocket, seed: SocketSeed) -> bool:
 
 
 class Seeding:
-    """Which sockets from before may be taken in, and whose they are, `most` at the most."""
+    """Which sockets from before may be taken in; `most` releases are noted until they are."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._released: dict[int, None] | None = {}
         """Unknown sockets by cookie, in the order of their release; None when the seeds are in."""
-        self._owners: dict[int, Owner] = {}
 
     def note_release(self, cookie: int) -> None:
         """Note that a socket which is not known is gone."""
@@ -62,15 +60,9 @@ class Seeding:
             del self._released[next(iter(self._released))]
 
     def admits(self, seed: SocketSeed) -> bool:
-        """Tell whether a seed was not released meanwhile; note whose it is in any case."""
-        if seed.owner is not None and len(self._owners) < self._most:
-            self._owners[seed.cookie] = seed.owner
+        """Tell whether a seed was not released meanwhile."""
         return self._released is None or seed.cookie not in self._released
 
     def end(self) -> None:
         """Note no more releases: the seeds are in."""
         self._released = None
-
-    def owner_of(self, cookie: int) -> Owner | None:
-        """Return whose a socket from before is or was, None where that is not known."""
-        return self._owners.get(cookie)

@@ -52,6 +52,7 @@ class ScriptedResolver:
         self.closed = False
         self.stale: list[FlowKey] = []
         self.recalled: dict[FlowKey, Attribution] = {}
+        self.passing: list[FlowKey] = []
         self._loop = asyncio.get_running_loop()
         self._counts = ResolverCounts()
 
@@ -81,6 +82,9 @@ class ScriptedResolver:
 
     def can_wait(self, _flow: FlowKey, answer: Attribution) -> bool:
         return answer.quality is Quality.INFERRED
+
+    def may_pass_on(self, flow: FlowKey) -> bool:
+        return flow in self.passing
 
     def take_stale(self) -> Collection[FlowKey]:
         taken, self.stale = self.stale, []
@@ -185,6 +189,18 @@ async def test_the_capture_is_told_how_long_packets_may_gather(
         stage.ingest(flow)
         await stage.next_look()
     assert stage.patience[-1] == pace._LATEST
+
+
+async def test_packets_gather_shortly_where_their_ports_pass_on(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    flows = [make_flow(number) for number in range(1, 20)]
+    stage.resolver.answers.update((flow, exact(NGINX)) for flow in flows)
+    stage.resolver.passing = flows
+    stage.ingest(*flows)
+    await stage.next_look()
+    assert stage.patience == [pace._EARLY]
 
 
 @pytest.mark.parametrize("error", [None, OSError("not now")])

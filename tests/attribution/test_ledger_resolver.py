@@ -52,9 +52,6 @@ class ScriptedLedger:
         self.asked.append((flow, namespace))
         return self.entries.get(flow)
 
-    def owner_of_socket(self, cookie: int) -> Owner | None:
-        return CURL if cookie == 1 else None
-
     def seed(self, seeds: Iterable[SocketSeed]) -> None:
         self.seeds += seeds
 
@@ -286,6 +283,16 @@ def test_what_the_ledger_knows_can_wait(stage: Stage) -> None:
     answer = stage.resolver.resolve([OUTBOUND])[OUTBOUND]
     assert stage.resolver.can_wait(OUTBOUND, answer)
     assert not stage.resolver.can_wait(INBOUND, answer)
+
+
+def test_the_ports_of_exchanges_that_the_ledger_tells_of_pass_on(stage: Stage) -> None:
+    stage.tell(OUTBOUND, CURL)
+    stage.tell(DATAGRAMS, CURL)
+    stage.resolver.resolve([OUTBOUND, DATAGRAMS])
+    assert [stage.resolver.may_pass_on(one) for one in (OUTBOUND, DATAGRAMS)] == [False, True]
+    stage.tell(DATAGRAMS, CURL, Quality.LISTENER)  # whoever sends, it is the same socket
+    stage.resolver.resolve([DATAGRAMS])
+    assert not stage.resolver.may_pass_on(DATAGRAMS)
 
 
 def test_stale_flows_are_told_once_and_without_waiting_for_the_ledger(stage: Stage) -> None:

@@ -91,6 +91,15 @@ def test_where_later_answers_would_be_the_same_flows_gather_for_long() -> None:
     assert pace.patience == EARLY
 
 
+def test_where_many_ports_pass_on_little_is_gathered_and_else_as_much_as_ever() -> None:
+    pace = grown(30)
+    assert pace.next_pause(COST, 100, 0, passing=17) == pytest.approx(FACTOR * COST)
+    assert pace.patience == EARLY
+    assert pace.next_pause(COST, 1000, 0, lasting=1000, passing=17) < LONG
+    assert pace.next_pause(COST, 100, 0, passing=16) == pytest.approx(FACTOR * COST * GROWTH)
+    assert pace.patience == LATE
+
+
 def test_one_late_look_up_does_not_make_the_next_ones_later() -> None:
     pace = grown(5)
     before = pace.next_pause(COST, 10, 1)

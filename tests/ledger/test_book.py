@@ -173,6 +173,15 @@ def test_a_released_port_is_told_and_not_answered_while_another_may_have_taken_i
     assert ask(book, flow(5000, 53, UDP), 3.0) == (Quality.EXACT, BOB)
 
 
+def test_an_answer_for_a_port_that_is_free_is_for_once() -> None:
+    book = Ledger()
+    datagrams(book, ALICE, 1, Kind.SENT)
+    book.note(happened(Kind.RELEASED, 1, protocol=UDP), ALICE, 1.0)
+    assert ask(book, flow(5000, 53, UDP), 1.0) == (Quality.EXACT, ALICE)
+    assert book.take_stale() == [flow(5000, 53, UDP)]
+    assert book.take_stale() == []
+
+
 def test_a_living_socket_on_a_port_goes_before_a_released_one() -> None:
     book = Ledger()
     datagrams(book, ALICE, 1, Kind.BOUND)

@@ -84,7 +84,6 @@ def test_what_a_listener_from_before_accepts_falls_to_its_owner(is_first: bool) 
     release(book, 1)  # the server is gone, and another takes its port
     book.note(happened(Kind.LISTENING, 2, 80), BOB, 0.0)
     assert ask(book, flow(80, 50000)) == (Quality.LISTENER, ALICE)
-    assert book.owner_of_socket(9) == ALICE
     release(book, 9, BOB)
     assert ask(book, flow(80, 50000)) == (Quality.EXACT, BOB)
 
@@ -93,9 +92,9 @@ def test_the_listener_from_before_is_told_from_a_new_one_on_the_same_port() -> N
     book = seeded(listening(1, ALICE))
     book.note(happened(Kind.LISTENING, 2, 80), BOB, 0.0)
     accept(book, 8)
+    assert ask(book, flow(80, 50000)) == (Quality.LISTENER, ALICE)
     accept(book, 9, BOB)
-    assert book.owner_of_socket(8) == ALICE
-    assert book.owner_of_socket(9) == BOB
+    assert ask(book, flow(80, 50000)) == (Quality.LISTENER, BOB)
     assert ask(book, flow(80, 51000)) is None
     assert book.counts().shared == 1
 
@@ -134,7 +133,6 @@ def test_what_was_released_before_the_seeds_are_in_stays_so() -> None:
     book.seed([listening(1, ALICE)], 0.0)
     assert ask(book, flow(80, 50000)) is None
     assert book.counts().sockets == 0
-    assert book.owner_of_socket(1) == ALICE
 
 
 def test_what_events_told_is_not_displaced_by_a_seed() -> None:
@@ -143,7 +141,6 @@ def test_what_events_told_is_not_displaced_by_a_seed() -> None:
     book.note(told, BOB, 0.0)
     book.seed([connected(1, ALICE), connected(5, ALICE)], 0.0)
     assert ask(book, flow(40000, 443)) == (Quality.EXACT, BOB)
-    assert book.owner_of_socket(5) == BOB
 
 
 @pytest.mark.parametrize("is_first", [True, False])
@@ -177,7 +174,7 @@ def test_an_event_without_a_namespace_is_of_the_one_that_its_socket_is_in() -> N
     book.note(event, BOB, 0.0)
     assert ask(book, flow(53, 999, UDP)) == (Quality.EXACT, BOB)
     book.note(happened(Kind.BOUND, 2, 54, protocol=UDP, namespace=0), BOB, 0.0)
-    assert book.owner_of_socket(2) is None
+    assert book.counts().sockets == 1
 
 
 def test_a_socket_whose_holders_are_strangers_has_no_owner_and_hides_no_other() -> None:
@@ -191,21 +188,17 @@ def test_the_manager_that_binds_for_services_is_not_their_owner() -> None:
     book = seeded(listening(1, MANAGER))
     accept(book)
     assert ask(book, flow(80, 50000)) is None
-    assert book.owner_of_socket(1) is None
-    assert book.owner_of_socket(9) is None
-    assert seeded(connected(1, MANAGER)).owner_of_socket(1) == MANAGER
+    assert ask(seeded(connected(1, MANAGER)), flow(40000, 443)) == (Quality.EXACT, MANAGER)
 
 
-def test_the_last_ones_are_left_out_and_their_owners_are_known_by_cookie() -> None:
+def test_of_too_many_the_last_ones_are_left_out() -> None:
     seeds = [listening(3, ALICE), connected(1, BOB), connected(2, BOB, 40001)]
     book = seeded(*seeds, max_sockets=2)
     assert book.counts().sockets == 2
     assert book.counts().forgotten == 1
     assert ask(book, flow(80, 50000)) == (Quality.LISTENER, ALICE)
-    assert book.owner_of_socket(1) == BOB
     book.note(happened(Kind.CONNECTED, 4, 40002, remote=THERE, remote_port=443), BOB, 0.0)
     assert ask(book, flow(40000, 443)) is None
-    assert book.owner_of_socket(1) == BOB
 
 
 def test_a_release_of_one_that_had_no_room_is_counted() -> None:
@@ -294,7 +287,6 @@ def test_whatever_came_before_and_after_only_who_was_told_is_named_and_bounds_ho
             answer = ask(book, flow(port, 53, protocol), 1.0)
             assert answer is None or answer[1] in told
     for cookie in range(1, 9):
-        assert book.owner_of_socket(cookie) in told | {None}
         release(book, cookie, now=1.0)
     book.note(happened(Kind.RELEASED, 99), None, 9.0)
     assert book.counts().sockets == 0

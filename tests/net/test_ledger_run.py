@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.bpf import all_attached, find_cgroup_root, require_bpf
+from support.bpf import all_attached, attached_by, find_cgroup_root, require_bpf
 from support.namespaces import Namespace
 from support.running import (
     Running,
@@ -206,10 +206,9 @@ def test_nothing_stays_attached_when_a_run_has_ended(
 ) -> None:
     require_bpf()
     root = find_cgroup_root()
-    before = all_attached(root)
     with hogpipe(netns, write_config(tmp_path, CONFIG.format(interface="lo"))) as run:
         run.wait_for("capturing on lo")
-        ours = all_attached(root) - before
+        ours = attached_by(run.process.pid) & all_attached(root)
         assert ours
         run.end(number)
     wait_until(lambda: not ours & all_attached(root))

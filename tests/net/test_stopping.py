@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.namespaces import Namespace
 from support.running import hogpipe, read_records, running, wait_until, write_config
 
 from hogpipe import cli
@@ -114,6 +115,25 @@ def test_a_signal_while_sinks_are_opened_ends_the_run_quietly(
         run.wait_for("opening")
         assert run.end(number) == 0
     assert not any("Traceback" in line for line in run.errors)
+
+
+def test_a_signal_at_the_very_end_of_opening_ends_the_run(netns: Namespace, tmp_path: Path) -> None:
+    program = """
+import os, signal, sys
+from hogpipe import cli
+from hogpipe.pipeline import Pipeline
+open_all = Pipeline.open
+async def open_and_be_interrupted(self):
+    await open_all(self)
+    os.kill(os.getpid(), signal.SIGINT)
+Pipeline.open = open_and_be_interrupted
+sys.argv[0] = "hogpipe"
+cli.main()
+"""
+    config = configure(tmp_path)
+    with running(netns, sys.executable, "-c", program, "run", config) as run:
+        assert run.wait() == 0
+    assert "records; by owner" in run.errors[-1]
 
 
 def test_many_signals_are_as_good_as_one(netns: object, tmp_path: Path) -> None:

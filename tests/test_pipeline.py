@@ -1,0 +1,214 @@
+"""All stages together: whatever a source offers is told, whenever and however the run ends."""
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.running import balance, read_records, stats_of, write_config
+
+from hogpipe import pipeline
+from hogpipe.attribution.contract import ResolverCounts
+from hogpipe.config import load_config
+from hogpipe.errors import CaptureError
+from hogpipe.model import (
+    NAMELESS,
+    OWN_NAMESPACE,
+    UNATTRIBUTED,
+    Attribution,
+    FlowBatch,
+    FlowDelta,
+    FlowKey,
+    OwnedFlow,
+    Process,
+    Quality,
+    Span,
+    Tally,
+    User,
+)
+
+CONFIG = """
+[capture]
+interfaces = ["lo"]
+[attribution]
+hold = {hold}
+ledger = "off"
+[aggregation]
+interval = 0.05
+group_by = ["process", "flow"]
+max_records = 5
+[[sinks]]
+type = "jsonl"
+path = "records.jsonl"
+queue_windows = 1
+when_full = "block"
+"""
+FLOWS = [
+    NAMELESS,
+    *(
+        FlowKey(6, b"\x0a\0\0\1", port, b"\x0a\0\0\2", 80, "eth0", OWN_NAMESPACE)
+        for port in range(20)
+    ),
+]
+ANSWERS = [
+    UNATTRIBUTED,
+    Attribution(Quality.NONE, user=User(0)),
+    Attribution(Quality.INFERRED, Process(7, 70)),
+    Attribution(Quality.LISTENER, Process(7, 70)),
+    Attribution(Quality.EXACT, Process(8, 80)),
+]
+
+
+class Source:
+    """Offers what chance says until it is stopped, and then once more."""
+
+    live = True
+
+    def __init__(self, chance: random.Random, *, keeps_windows: bool, breaks_after: int) -> None:
+        self.keeps_windows = keeps_windows
+        self.offered = Tally()
+        self._chance = chance
+        self._breaks_after = breaks_after
+        self._stopping = threading.Event()
+
+    def open(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def gather_for(self, seconds: float) -> None: ...
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def run(self, offer: Callable[[FlowBatch], None]) -> None:
+        for _ in range(self._breaks_after):
+            offer(self._make_batch(last=False))
+            if self._stopping.wait(self._chance.choice([0, 0, 0.001, 0.01])):
+                break
+        offer(self._make_batch(last=True))
+        if not self._stopping.is_set():
+            raise CaptureError("broken")
+
+    def _make_batch(self, *, last: bool) -> FlowBatch:
+        chance, now = self._chance, time.time_ns()
+        flows = {flow: self._make_delta() for flow in chance.sample(FLOWS, chance.randrange(8))}
+        batch = FlowBatch(flows, time_ns=now)
+        moved = list(flows.values())
+        if self.keeps_windows:
+            moved.append(self._make_delta())
+            batch.owned = [OwnedFlow(FLOWS[1], moved[-1], ANSWERS[-1])]
+            batch.last = last
+            batch.ends = Span(now - 1, now) if last or chance.random() < 0.2 else None
+        for delta in moved:
+            batch.counts.captured.add(delta.total)
+        self.offered.add(batch.counts.captured)
+        return batch
+
+    def _make_delta(self) -> FlowDelta:
+        sizes = [self._chance.randrange(1000) for _ in range(4)]
+        return FlowDelta(*sizes, opened=self._chance.random() < 0.3)
+
+
+class Resolver:
+    """Answers what chance says, fails now and then, and takes its time."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+
+    def prepare(self) -> None: ...
+
+    def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Attribution]:
+        time.sleep(self._chance.choice([0, 0, 0.001, 0.02, 0.4]))
+        if self._chance.random() < 0.2:
+            raise OSError("no")
+        return {flow: self._chance.choice(ANSWERS) for flow in flows if self._chance.random() < 0.8}
+
+    def infer(self, _flow: FlowKey) -> Attribution:
+        return self._chance.choice([UNATTRIBUTED, ANSWERS[2]])
+
+    def recall(self, _flow: FlowKey) -> Attribution | None:
+        return self._chance.choice([None, ANSWERS[-1]])
+
+    def can_wait(self, _flow: FlowKey, _answer: Attribution) -> bool:
+        return self._chance.random() < 0.5
+
+    def may_pass_on(self, _flow: FlowKey) -> bool:
+        return self._chance.random() < 0.2
+
+    def take_stale(self) -> Collection[FlowKey]:
+        return self._chance.sample(FLOWS, self._chance.randrange(3))
+
+    def counts(self) -> ResolverCounts:
+        return ResolverCounts()
+
+    def close(self) -> None: ...
+
+
+def run_until(
+    folder: Path, source: Source, resolver: Resolver, *, hold: float, stops: list[float]
+) -> list[dict[str, Any]]:
+    """Run and stop after so many seconds each; give the records."""
+
+    async def run() -> None:
+        loaded = load_config(write_config(folder, CONFIG.format(hold=hold)))
+        one = pipeline.Pipeline(loaded)
+        await one.open()
+        for seconds in stops:
+            asyncio.get_running_loop().call_later(seconds, one.stop)
+            # The loop is behind for a while: windows are late, and batches wait or merge.
+            asyncio.get_running_loop().call_later(seconds / 2, time.sleep, 0.03)
+        await one.run()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "make_source", lambda *_: (source, resolver))
+        asyncio.run(run())
+    return read_records(folder / "records.jsonl")
+
+
+def assert_all_was_told(records: list[dict[str, Any]], offered: Tally) -> None:
+    captured = [record["capture"] for record in stats_of(records)]
+    assert sum(one["bytes"] for one in captured) == offered.bytes
+    assert sum(one["packets"] for one in captured) == offered.packets
+    told, counted = balance(records)
+    assert told == counted
+    assert [record["sequence"] for record in records] == [*range(1, len(records) + 1)]
+    assert stats_of(records)[-1]["attribution"]["pending"] == {"flows": 0, "bytes": 0}
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.integers(0, 2**32),
+    st.booleans(),
+    st.sampled_from([0.0, 0.05, 2.0]),
+    st.lists(st.floats(0, 0.4), min_size=1, max_size=3),
+)
+def test_what_was_offered_until_a_stop_is_told(
+    seed: int, keeps_windows: bool, hold: float, stops: list[float]
+) -> None:
+    chance = random.Random(seed)
+    source = Source(chance, keeps_windows=keeps_windows, breaks_after=10**9)
+    with TemporaryDirectory() as folder:
+        records = run_until(Path(folder), source, Resolver(chance), hold=hold, stops=stops)
+    assert_all_was_told(records, source.offered)
+
+
+@settings(deadline=None, max_examples=8)
+@given(st.integers(0, 2**32), st.booleans(), st.integers(0, 40))
+def test_what_was_offered_until_a_source_breaks_is_told(
+    seed: int, keeps_windows: bool, breaks_after: int
+) -> None:
+    chance = random.Random(seed)
+    source = Source(chance, keeps_windows=keeps_windows, breaks_after=breaks_after)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        with pytest.raises(CaptureError):
+            run_until(folder, source, Resolver(chance), hold=0.1, stops=[])
+        records = read_records(folder / "records.jsonl")
+    assert_all_was_told(records, source.offered)
