@@ -111,7 +111,7 @@ class Sorter:
         return np.asarray(
             (pids == 0)
             | (is_open & is_connection & by_listener)
-            | (is_open & ~by_listener & np.isin(pids, gone))
+            | (is_open & ~by_listener & np.isin(pids, gone) & _have_ends(entries))
             | (entries["command"] == _MANAGER_WORDS).all(axis=1)
         )
 
@@ -197,6 +197,11 @@ def _join(exchanges: Entries, connections: Entries) -> Entries:
     fits &= (namespace == 0) | (namespace == connections["namespace"][owner])
     np.add.at(connections["counts"], owner[fits], loose["counts"][fits])
     return np.concatenate([exchanges[~is_tcp], loose[~fits]])
+
+
+def _have_ends(entries: Entries) -> NDArray[np.bool_]:
+    """Tell which entries are of one flow; those of an overflow are of a process alone."""
+    return np.asarray((entries["ends"] != 0).any(axis=1))
 
 
 def _tally(entries: Entries) -> Tally:

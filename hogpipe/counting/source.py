@@ -111,12 +111,14 @@ class CountingSource:
             while self._wait(self._tables):
                 self._take_turn(self._tables, offer, last=False)
             self._take_turn(self._tables, offer, last=True)
-        except OSError as error:
+        except Exception as error:
+            # What was handed over of this window is told, whatever went wrong.
             ends = self._windows.close(time.time_ns(), last=True)
             offer(FlowBatch(ends=ends, last=True))
-            raise CaptureError(
-                f"eBPF: the kernel's tables cannot be read ({error.strerror})"
-            ) from error
+            if isinstance(error, OSError):
+                text = f"eBPF: the kernel's tables cannot be read ({error.strerror})"
+                raise CaptureError(text) from error
+            raise
         finally:
             self.close()
 

@@ -196,6 +196,12 @@ def test_what_found_no_room_is_its_processes_without_a_flow() -> None:
     assert batch.counts.overflowed.bytes == batch.counts.captured.bytes == 600
 
 
+def test_overflow_of_a_process_that_is_gone_is_its_own_all_the_same() -> None:
+    (batch,) = sort(turn(overflow=rows(entry(GONE))), "process")
+    assert [one.attribution.quality for one in batch.owned] == [Quality.EXACT]
+    assert batch.flows == {}
+
+
 def test_a_process_is_known_by_the_oldest_of_its_notes() -> None:
     notes = rows(*(entry(7, ends(1000 + at), cookie=at, boot_ns=at) for at in (30, 10, 20)))
     (batch,) = sort(turn(connections=notes), "process")
