@@ -19,9 +19,7 @@ from functools import cache
 import msgspec
 
 from hogpipe.attribution.procfs import ProcessStat, Procfs
-
-# The system's and each user's manager have this name; children that wait for exec have others.
-_MANAGER = "systemd"
+from hogpipe.ledger.contract import MANAGER
 
 
 class Identity(msgspec.Struct, frozen=True, gc=False):
@@ -86,7 +84,7 @@ class Kinship:
 
     def _is_manager(self, pid: int) -> bool:
         process = self.stat(pid)
-        return process is not None and process.command == _MANAGER
+        return process is not None and process.command == MANAGER
 
     def _identify(self, pid: int | None) -> Identity | None:
         process: ProcessStat | None = None if pid is None else self.stat(pid)

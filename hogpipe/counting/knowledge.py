@@ -6,8 +6,8 @@ from collections.abc import Callable
 from hogpipe.bpf.entries import Ends, Holder, SocketTraffic
 from hogpipe.counting.noted import NotedSockets
 from hogpipe.counting.owners import Owners
-from hogpipe.counting.sorting import MANAGER
 from hogpipe.counting.spaces import NamespaceInodes
+from hogpipe.ledger.contract import MANAGER
 from hogpipe.model import NAMELESS, OWN_NAMESPACE, Attribution, FlowKey, Quality
 
 

@@ -32,10 +32,8 @@ from hogpipe.bpf.entries import (
     describe_holders,
 )
 from hogpipe.capture.grouping import hash_rows, order_by_key
+from hogpipe.ledger.contract import MANAGER
 from hogpipe.model import Attribution, FlowBatch, FlowDelta, FlowKey, OwnedFlow, Quality, Tally
-
-MANAGER = "systemd"
-"""It binds sockets for the services that it starts, and moves none of their bytes (kinship.py)."""
 
 _MANAGER_WORDS = np.frombuffer(MANAGER.encode().ljust(16, b"\0"), np.uint64)
 _BATCH = 4096  # flows that are handed over at once

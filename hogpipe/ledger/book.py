@@ -24,6 +24,7 @@ from collections.abc import Iterable
 import msgspec
 
 from hogpipe.ledger.contract import (
+    MANAGER,
     MOST_SOCKETS,
     LedgerCounts,
     LedgerEntry,
@@ -39,8 +40,6 @@ from hogpipe.ledger.seeding import Seeding, is_shared, says_less, socket_of
 from hogpipe.model import FlowKey, Quality
 
 _ANSWERS_KEPT = 1024
-# It binds sockets for the services that it starts, and moves none of their bytes (kinship.py).
-_MANAGER = "systemd"
 
 
 class Ledger:
@@ -255,4 +254,4 @@ class Ledger:
 
 
 def _is_manager(owner: Owner | None) -> bool:
-    return owner is not None and owner.command == _MANAGER
+    return owner is not None and owner.command == MANAGER

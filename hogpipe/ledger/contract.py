@@ -7,6 +7,10 @@ from hogpipe.model import Quality
 MOST_SOCKETS = 32_768
 """So many are known at the most, if nothing else is asked for."""
 
+MANAGER = "systemd"
+"""The system's manager and each user's: it binds sockets for the services that it starts, and moves
+none of their bytes. Children that wait for exec have other names."""
+
 
 class Owner(msgspec.Struct, frozen=True, gc=False):
     """A process as the kernel told it when it used a socket."""

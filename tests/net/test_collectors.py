@@ -8,18 +8,17 @@ less may arrive, and then it is what came right before the connection broke.
 import asyncio
 import contextlib
 import json
-import random
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from support.certificates import Certificates
 from support.receivers import Receiver, install
 from support.running import Running, running
-from support.sinks import total_bytes, traffic, until
+from support.sinks import delivering, total_bytes, traffic, until
 
 from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.errors import DeliveryError
@@ -43,18 +42,6 @@ def _window(number: int) -> list[Record]:
 
 
 SENT = [record for number in range(WINDOWS) for record in _window(number)]
-
-
-@contextlib.asynccontextmanager
-async def _running(settings: TcpSettings) -> AsyncIterator[Dispatcher]:
-    dispatcher = Dispatcher(
-        [(TcpSink(settings), settings)], on_output_closed=lambda: None, rng=random.Random(1)
-    )
-    await dispatcher.open()
-    async with asyncio.TaskGroup() as group:
-        group.create_task(dispatcher.run())
-        yield dispatcher
-        await dispatcher.drain(20)
 
 
 def _settings(port: int, tls: TlsSettings | None = None) -> TcpSettings:
@@ -126,7 +113,7 @@ async def test_a_listener_that_only_disturbs_misses_nothing(
     port = _free_port()
     with _listening(tmp_path, port) as listener:
         listener.wait_for("listens")
-        async with _running(_settings(port)) as dispatcher:
+        async with delivering(TcpSink, _settings(port), patience=20) as dispatcher:
             await _publish(dispatcher, range(20))
             for round_ in range(2):
                 disturb(listener)
@@ -144,7 +131,7 @@ async def test_a_listener_that_stalls_for_longer_than_a_write_may_take_misses_no
     port = _free_port()
     with _listening(tmp_path, port, 1 << 16) as listener:
         listener.wait_for("listens")
-        async with _running(_settings(port)) as dispatcher:
+        async with delivering(TcpSink, _settings(port), patience=20) as dispatcher:
             await _publish(dispatcher, range(10))
             _stall(listener)
             await _publish(dispatcher, range(10, WINDOWS))
@@ -161,7 +148,7 @@ async def test_a_listener_that_dies_loses_no_more_than_it_had_not_read(
 ) -> None:
     port = _free_port()
     buffer = 1 << 15  # the kernel doubles it: socket(7)
-    async with _running(_settings(port)) as dispatcher:
+    async with delivering(TcpSink, _settings(port), patience=20) as dispatcher:
         with _listening(tmp_path, port, buffer) as listener:
             listener.wait_for("listens")
             await _publish(dispatcher, range(20))
@@ -220,7 +207,7 @@ async def test_a_receiver_that_is_restarted_between_windows_misses_nothing(
     receiver: Receiver, installed: tuple[str, Path]
 ) -> None:
     folder = receiver.folder
-    async with _running(_towards(receiver)) as dispatcher:
+    async with delivering(TcpSink, _towards(receiver), patience=20) as dispatcher:
         with receiver.run(installed[1]) as run:
             await _publish(dispatcher, range(20))
             await _until_read(folder, lambda read: len(read) == 20 * RECORDS)
@@ -237,7 +224,7 @@ async def test_a_receiver_that_is_killed_gets_all_that_comes_after(
     receiver: Receiver, installed: tuple[str, Path]
 ) -> None:
     folder = receiver.folder
-    async with _running(_towards(receiver)) as dispatcher:
+    async with delivering(TcpSink, _towards(receiver), patience=20) as dispatcher:
         with receiver.run(installed[1]) as run:
             await _publish(dispatcher, range(20))
             run.process.kill()

@@ -1,10 +1,16 @@
 """Records and sinks to test delivery with."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeVar
 
+from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.record import Record, StatsRecord, TallyInfo, TrafficRecord
-from hogpipe.sinks.protocol import SinkSettings
+from hogpipe.sinks.protocol import Sink, SinkSettings
+
+S = TypeVar("S", bound=SinkSettings)
 
 NOTHING: TallyInfo = {"bytes": 0, "packets": 0}
 
@@ -175,3 +181,18 @@ class Gate:
             await self.opened.wait()
         finally:
             self.waiting -= 1
+
+
+@asynccontextmanager
+async def delivering(
+    make: Callable[[S], Sink], settings: S, *, patience: float = 10
+) -> AsyncIterator[Dispatcher]:
+    """Run a dispatcher with one sink; at the end it has `patience` seconds for what waits."""
+    dispatcher = Dispatcher(
+        [(make(settings), settings)], on_output_closed=lambda: None, rng=random.Random(1)
+    )
+    await dispatcher.open()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(dispatcher.run())
+        yield dispatcher
+        await dispatcher.drain(patience)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import random
 import select
 import socket
 import struct
@@ -12,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from msgspec import structs
 from support.collector import Collector, collecting
-from support.sinks import traffic, until
+from support.sinks import delivering, traffic, until
 
 from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.errors import ConfigurationError, DeliveryError
@@ -43,18 +42,6 @@ async def _open(settings: TcpSettings) -> AsyncIterator[TcpSink]:
         yield sink
     finally:
         await sink.close()
-
-
-@contextlib.asynccontextmanager
-async def _running(settings: TcpSettings) -> AsyncIterator[Dispatcher]:
-    dispatcher = Dispatcher(
-        [(TcpSink(settings), settings)], on_output_closed=lambda: None, rng=random.Random(1)
-    )
-    await dispatcher.open()
-    async with asyncio.TaskGroup() as group:
-        group.create_task(dispatcher.run())
-        yield dispatcher
-        await dispatcher.drain(10)
 
 
 @contextlib.contextmanager
@@ -134,7 +121,7 @@ async def test_a_host_that_cannot_be_found_is_an_error_to_try_again() -> None:
 
 
 async def test_a_collector_that_dies_and_comes_back_misses_no_window(collector: Collector) -> None:
-    async with _running(_settings(collector)) as dispatcher:
+    async with delivering(TcpSink, _settings(collector)) as dispatcher:
         await dispatcher.publish([traffic(1)])
         await until(lambda: collector.sequences() == [1])
         await collector.stop()
@@ -215,7 +202,7 @@ async def test_after_a_reset_exactly_the_lines_that_were_not_acknowledged_come_a
     window = [traffic(sequence) for sequence in range(20_000)]
     loop = asyncio.get_running_loop()
     with _listening() as listener:
-        async with _running(_towards(listener)) as dispatcher:
+        async with delivering(TcpSink, _towards(listener)) as dispatcher:
             connection = await _accept(listener)
             await dispatcher.publish(window)
             await _until_stuck(connection)
@@ -295,7 +282,7 @@ async def test_a_stalled_peer_is_given_up_and_its_window_sent_anew(collector: Co
     window = [traffic(sequence) for sequence in range(20_000)]
     collector.reading.clear()
     impatient = structs.replace(_settings(collector), write_timeout=1.0)
-    async with _running(impatient) as dispatcher:
+    async with delivering(TcpSink, impatient) as dispatcher:
         await dispatcher.publish(window)
         await until(lambda: dispatcher.health()[0]["retries"])
         collector.reading.set()

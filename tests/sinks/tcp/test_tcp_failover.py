@@ -1,17 +1,13 @@
 """Several collectors: the first that works is used, and each gets its turn."""
 
-import asyncio
-import contextlib
-import random
 import socket
 import threading
 from collections.abc import AsyncIterator
 
 import pytest
 from support.collector import Collector, collecting
-from support.sinks import traffic, until
+from support.sinks import delivering, traffic, until
 
-from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.errors import DeliveryError
 from hogpipe.sinks.tcp import connector
 from hogpipe.sinks.tcp.sink import RETURN_SECONDS, TcpSettings, TcpSink
@@ -20,18 +16,6 @@ from hogpipe.sinks.tcp.sink import RETURN_SECONDS, TcpSettings, TcpSink
 def _settings(*endpoints: str, **changes: float) -> TcpSettings:
     waits = {"retry_initial": 0.001, "retry_max": 0.005}
     return TcpSettings(type="tcp", endpoints=endpoints, **waits, **changes)
-
-
-@contextlib.asynccontextmanager
-async def _running(settings: TcpSettings) -> AsyncIterator[Dispatcher]:
-    dispatcher = Dispatcher(
-        [(TcpSink(settings), settings)], on_output_closed=lambda: None, rng=random.Random(1)
-    )
-    await dispatcher.open()
-    async with asyncio.TaskGroup() as group:
-        group.create_task(dispatcher.run())
-        yield dispatcher
-        await dispatcher.drain(10)
 
 
 @pytest.fixture
@@ -53,7 +37,7 @@ def _closed_port() -> int:
 
 
 async def test_the_first_that_works_is_used(first: Collector, second: Collector) -> None:
-    async with _running(_settings(first.endpoint, second.endpoint)) as dispatcher:
+    async with delivering(TcpSink, _settings(first.endpoint, second.endpoint)) as dispatcher:
         await dispatcher.publish([traffic(1)])
         await until(lambda: first.sequences() == [1])
     assert second.received == []
@@ -61,7 +45,9 @@ async def test_the_first_that_works_is_used(first: Collector, second: Collector)
 
 async def test_one_that_is_not_there_is_passed_over(second: Collector) -> None:
     closed = f"127.0.0.1:{_closed_port()}"
-    async with _running(_settings("nowhere.invalid:1", closed, second.endpoint)) as dispatcher:
+    async with delivering(
+        TcpSink, _settings("nowhere.invalid:1", closed, second.endpoint)
+    ) as dispatcher:
         await dispatcher.publish([traffic(1)])
         await until(lambda: second.sequences() == [1])
         assert dispatcher.health()[0]["retries"] == 0
@@ -82,7 +68,7 @@ async def test_all_that_failed_are_named() -> None:
 async def test_when_one_dies_the_next_takes_over_and_nothing_is_missed(
     first: Collector, second: Collector
 ) -> None:
-    async with _running(_settings(first.endpoint, second.endpoint)) as dispatcher:
+    async with delivering(TcpSink, _settings(first.endpoint, second.endpoint)) as dispatcher:
         await dispatcher.publish([traffic(1)])
         await until(lambda: first.sequences() == [1])
         await first.stop()
@@ -105,7 +91,7 @@ async def test_one_that_takes_no_data_does_not_keep_the_next_from_its_turn(
     window = [traffic(sequence) for sequence in range(30_000)]
     first.reading.clear()
     settings = _settings(first.endpoint, second.endpoint, write_timeout=1.0)
-    async with _running(settings) as dispatcher:
+    async with delivering(TcpSink, settings) as dispatcher:
         await dispatcher.publish(window)
         await until(lambda: dispatcher.health()[0]["delivered"] == len(window))
         first.reading.set()
