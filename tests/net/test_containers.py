@@ -42,8 +42,11 @@ def _programs() -> None:
 
 
 @contextmanager
-def bridged(guests: int) -> Iterator[tuple[Namespace, list[Namespace]]]:
-    """Make a host with a bridge br0, and guests whose veths are its ports: port0, port1, …"""
+def bridged(guests: int, *, empty: bool = False) -> Iterator[tuple[Namespace, list[Namespace]]]:
+    """Make a host with a bridge br0, and guests whose veths are its ports: port0, port1, …
+
+    As a container has, each guest has a process before it has an interface, if not `empty`.
+    """
     with ExitStack() as stack:
         host = stack.enter_context(namespace())
         host.ip("link", "add", "br0", "type", "bridge")
@@ -52,6 +55,8 @@ def bridged(guests: int) -> Iterator[tuple[Namespace, list[Namespace]]]:
         host.ip("link", "set", "br0", "up")
         made = [stack.enter_context(namespace()) for _ in range(guests)]
         for number, guest in enumerate(made):
+            if not empty:
+                stack.enter_context(running(guest, "sleep", "60"))
             plug_in(host, guest, number)
         yield host, made
 
@@ -258,7 +263,10 @@ def test_guests_that_come_and_leave_during_a_run_are_followed(tmp_path: Path) ->
 def test_a_process_that_enters_a_namespace_that_was_there_is_seen_from_its_first_packet(
     tmp_path: Path,
 ) -> None:
-    with bridged(1) as (host, (guest,)), capturing(tmp_path, host, ["port0"], ["port0"]) as run:
+    with (
+        bridged(1, empty=True) as (host, (guest,)),
+        capturing(tmp_path, host, ["port0"], ["port0"]) as run,
+    ):
         for _ in range(2):
             with peer(host, "serve", *HOST) as near, talk(guest, near) as far:
                 time.sleep(TAIL)
@@ -328,8 +336,6 @@ def test_equal_addresses_behind_one_bridge_have_an_owner_only_where_the_kernel_t
         for guest in (red, blue):
             guest.ip("address", "add", "10.99.0.2/24", "dev", "eth0")
         with (
-            running(blue, "sleep", "60"),
-            running(red, "sleep", "60"),
             capturing(tmp_path, host, ["br0"], ["br0"], ledger) as run,
             sender(red, 100) as pid,
         ):

@@ -98,7 +98,9 @@ def test_what_a_dead_collector_missed_arrives_after_kills_of_any_kind(
     for run in runs:
         assert [record["sequence"] for record in run] == list(range(1, len(run) + 1))
         told, counted = balance(run)
-        assert told == counted - stats_of(run)[-1]["attribution"]["pending"]["bytes"] > 0
+        assert told == counted - stats_of(run)[-1]["attribution"]["pending"]["bytes"]
+    # Those after the outage may have been ended before there was anything to tell.
+    assert all(balance(run)[0] > 0 for run in runs[:3])
 
 
 def test_a_run_that_is_stopped_says_what_it_kept_and_the_next_delivers_it(
