@@ -32,7 +32,7 @@ from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality
 _MOST_AT_ONCE = 8192  # flows of one look-up: a longer one would hold up capture and event loop
 _SURENESS = {Quality.NONE: 0, Quality.INFERRED: 1, Quality.LISTENER: 2, Quality.EXACT: 3}
 _IDLE = 60.0
-_JUDGED = 256  # flows of a look-up by which it is judged how early the next one must be
+_JUDGED = 64  # flows of a look-up by which it is judged how early the next one must be
 _SLICE = 500  # answers that are acted on in one go, without a turn for the rest of the event loop
 
 T = TypeVar("T")
@@ -235,8 +235,9 @@ class Attributor:
         if answer is None or answer.quality is Quality.NONE:
             if answer is not None and answer.user is not None:
                 waiting.fallback = answer
+            final = last or (answer is not None and self._look_ups.can_wait(flow, answer))
             expires = waiting.since + self._hold
-            if now < expires and not last:
+            if now < expires and not final:
                 # It waits on all the same, for an owner may be inferred by then.
                 waiting.gone = answer == UNATTRIBUTED
                 pause = math.inf if waiting.gone else waiting.pause

@@ -24,7 +24,7 @@ clock.
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, takewhile
 
 from hogpipe.attribution.fd_reader import FdReader
@@ -42,6 +42,8 @@ _REFRESH_SHARE = 0.03  # of the time may go into asking all processes
 _LIVELY_LOOKS = 512  # for so many after a change a process is looked at before others
 _MOST_LIVELY = 16
 _MOST_VERIFIED = 256  # sockets in a quick look
+_MORE_GLIMPSES = 7
+_NEXT_GLIMPSE = 0.001  # seconds: so that others run meanwhile, and are interrupted at their work
 
 
 class FdCache:
@@ -134,27 +136,42 @@ class FdCache:
 
         `see` gives the sockets that exist just then. They may be closed at any moment, and so the
         fds of a few processes are read right before and right after, those of the pids `likely`
-        the closest to it.
+        the closest to it. While there is no socket, or one of which no process is known, it is
+        called again, a few times.
         """
         self._begin_look()
         first = [process for process in map(self._table.get, likely) if process is not None]
         others = (process for process in self._lively() if process.pid not in likely)
-        lively = [*first, *islice(others, _MOST_LIVELY)]
-        for process in reversed(lively):
+        near = [*first, *islice(others, _MOST_LIVELY)]
+        missed: set[int] = set()
+        wanted, missing = self._glimpse_once(see, near, kinship)
+        for _ in range(_MORE_GLIMPSES):
+            if wanted and missing <= missed:  # what is still there without an owner stays so
+                break
+            missed |= missing
+            young = islice(self._youngest(set(wanted.values())), _MOST_LIVELY)
+            near += [process for process in young if process not in near]
+            time.sleep(_NEXT_GLIMPSE)
+            self._reader.begin_look()
+            wanted, missing = self._glimpse_once(see, near, kinship)
+        found = self._own(wanted, kinship)
+        if missing and self._is_refresh_due(now):
+            self._refresh(set(wanted.values()), kinship, now)
+        self._shrink()
+        return found
+
+    def _glimpse_once(
+        self, see: Callable[[], Mapping[int, int]], near: Sequence[KnownProcess], kinship: Kinship
+    ) -> tuple[Mapping[int, int], set[int]]:
+        """Return the sockets that exist just now, and which of them are in none of `near`."""
+        for process in reversed(near):
             self._reader.read_churn(process)
         wanted = see()
         known = {inode for inode in wanted if self._table.places(inode)}
         self._verify(list(islice(known, _MOST_VERIFIED)), kinship)
         missing = {inode for inode in wanted if not self._table.places(inode)}
-        self._look_in(lively, missing)
-        if missing:
-            users = set(wanted.values())
-            self._look_in(list(islice(self._youngest(users), _MOST_LIVELY)), missing)
-        found = self._own(wanted, kinship)
-        if self._is_refresh_due(now):
-            self._refresh(set(wanted.values()), kinship, now)
-        self._shrink()
-        return found
+        self._look_in(near, missing)
+        return wanted, missing
 
     def _begin_look(self) -> None:
         self._look += 1

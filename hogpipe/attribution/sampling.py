@@ -14,8 +14,8 @@ import msgspec
 from hogpipe.attribution.inference import Endpoint
 
 _PAUSE = 0.01
-_LONG_PAUSE = 0.5
-_OFTEN = 512  # times
+_LONG_PAUSE = 1.0
+_OFTEN = 128  # times
 _SHARE = 0.25  # of the time may go into it
 _MOST_AT_ONCE = 64  # endpoints: the kernel filters by few ports
 _MEMORY = 30.0
@@ -66,7 +66,9 @@ class Sampling:
             if sought.unseen >= _REPEATED and now >= sought.next:
                 due.append(endpoint)
                 seldom = sought.times >= _OFTEN or is_settled(endpoint)
-                sought.next = now + (_LONG_PAUSE if seldom else _PAUSE)
+                # All that are due seldom are due at the same time: one sample does for many.
+                rest = _LONG_PAUSE - now % _LONG_PAUSE
+                sought.next = now + (rest if seldom else _PAUSE)
                 sought.times += 1
                 sought.unseen = 0
         return due

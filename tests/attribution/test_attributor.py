@@ -53,6 +53,7 @@ class ScriptedResolver:
         self.stale: list[FlowKey] = []
         self.recalled: dict[FlowKey, Attribution] = {}
         self.passing: list[FlowKey] = []
+        self.nobodys: list[FlowKey] = []
         self._loop = asyncio.get_running_loop()
         self._counts = ResolverCounts()
 
@@ -80,8 +81,8 @@ class ScriptedResolver:
     def recall(self, flow: FlowKey) -> Attribution | None:
         return self.recalled.get(flow)
 
-    def can_wait(self, _flow: FlowKey, answer: Attribution) -> bool:
-        return answer.quality is Quality.INFERRED
+    def can_wait(self, flow: FlowKey, answer: Attribution) -> bool:
+        return answer.quality is Quality.INFERRED or flow in self.nobodys
 
     def may_pass_on(self, flow: FlowKey) -> bool:
         return flow in self.passing
@@ -272,6 +273,18 @@ async def test_a_flow_whose_socket_is_gone_is_told_without_owner_when_nothing_fo
     stage.ingest(FLOW)
     await stage.next_look()
     await stage.next_look()
+    assert stage.drain() == [(FLOW, 1, UNATTRIBUTED)]
+
+
+async def test_a_flow_that_is_known_to_be_nobodys_does_not_wait(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, hold=2.0)
+    stage.resolver.answers[FLOW] = UNATTRIBUTED
+    stage.resolver.nobodys.append(FLOW)
+    stage.ingest(FLOW)
+    await stage.next_look()
+    assert stage.clock.now == 0.0
     assert stage.drain() == [(FLOW, 1, UNATTRIBUTED)]
 
 

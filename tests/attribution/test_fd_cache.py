@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
@@ -441,6 +441,64 @@ def test_a_glimpse_reads_a_few_processes_and_searches_nothing(fake: FakeProc, ca
     assert cache.glimpse(998, 999, 1000) == {998: 10, 1000: 10}
     fake.process(59, start=59, sockets={3: 5900, 12: 997})  # the youngest, never asked about
     assert cache.glimpse(997) == {997: 59}
+
+
+class Passing:
+    """What a glimpse sees at one moment after the other, the last of them from then on."""
+
+    def __init__(self, *moments: Callable[[], dict[int, int]]) -> None:
+        self._moments = list(moments)
+        self.seen = 0
+
+    def __call__(self) -> dict[int, int]:
+        self.seen += 1
+        return (self._moments.pop(0) if len(self._moments) > 1 else self._moments[0])()
+
+
+def glimpse_of(cache: Cache, passing: Passing) -> dict[int, int]:
+    found = cache.fds.glimpse(passing, (), Kinship(cache.procfs), cache.now)
+    return {inode: owner.pid for inode, owner in found.items()}
+
+
+def test_a_glimpse_waits_a_little_for_a_socket(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, sockets={3: 100})
+    cache.find(100)
+
+    def opened() -> dict[int, int]:
+        fake.process(10, sockets={3: 100, 4: 101})
+        return {101: 0}
+
+    passing = Passing(dict, dict, opened)
+    assert glimpse_of(cache, passing) == {101: 10}
+    assert passing.seen == 3
+
+
+def test_a_glimpse_that_missed_a_socket_waits_for_the_next_one(
+    fake: FakeProc, cache: Cache
+) -> None:
+    fake.process(10, sockets={3: 100})
+    cache.find(100)
+
+    def opened() -> dict[int, int]:
+        fake.process(10, sockets={3: 100, 4: 102})
+        return {102: 0}
+
+    passing = Passing(lambda: {101: 0}, opened)  # 101 is closed before its fd can be read
+    assert glimpse_of(cache, passing) == {102: 10}
+    assert passing.seen == 2
+
+
+@pytest.mark.parametrize("moment", [{}, {999: 0}])
+def test_a_glimpse_does_not_wait_for_ever(cache: Cache, moment: dict[int, int]) -> None:
+    passing = Passing(lambda: moment)
+    assert glimpse_of(cache, passing) == {}
+    assert passing.seen <= 8
+
+
+def test_a_socket_that_stays_without_an_owner_is_seen_twice(cache: Cache) -> None:
+    passing = Passing(lambda: {999: 0})
+    assert glimpse_of(cache, passing) == {}
+    assert passing.seen == 2
 
 
 inodes = st.integers(100, 104)

@@ -10,6 +10,7 @@ from hogpipe.attribution.pace import Pace
 COST = 0.001
 FACTOR, BOUND, GROWTH = module._SHORTEST, module._SHORT_BOUND, module._GROWTH
 IN_VAIN, LONG, LONGEST = module._IN_VAIN, module._LONG, module._LONGEST
+OFTEN = module._OFTEN
 EARLY, LATE, LATEST = module._EARLY, module._LATE, module._LATEST
 
 look_ups = st.lists(
@@ -74,7 +75,7 @@ def test_where_nearly_all_are_gone_nothing_is_gained_by_being_early() -> None:
 
 def test_what_was_tried_in_vain_often_enough_is_tried_seldom() -> None:
     pace = Pace()
-    assert [pace.next_pause(COST, 100, 99) for _ in range(512)] == [IN_VAIN] * 512
+    assert [pace.next_pause(COST, 100, 99) for _ in range(OFTEN)] == [IN_VAIN] * OFTEN
     assert pace.next_pause(COST, 100, 99) == LONGEST
     assert pace.patience == LATEST
     pace.next_pause(COST, 100, 50)

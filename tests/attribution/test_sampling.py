@@ -73,9 +73,10 @@ def test_nothing_is_looked_at_unless_flows_went_unseen_since_the_last_time() -> 
 def test_an_endpoint_is_looked_at_often_for_a_while_and_then_now_and_then() -> None:
     times = looks(Sampling(), until=OFTEN * (PAUSE + 0.001) + 6 * LONG_PAUSE)
     pauses = [later - earlier for earlier, later in pairwise(times)]
-    # The last of the many looks is followed by the first long pause.
     assert pauses[: OFTEN - 1] == pytest.approx([PAUSE] * (OFTEN - 1), abs=ROUNDED)
-    seldom = pauses[OFTEN:]
+    # The first of the seldom looks comes when all others do that are seldom, too.
+    assert pauses[OFTEN - 1] + pauses[OFTEN] <= 2 * LONG_PAUSE
+    seldom = pauses[OFTEN + 1 :]
     assert seldom == pytest.approx([LONG_PAUSE] * len(seldom), abs=ROUNDED)
     assert len(seldom) > 3
 
@@ -83,6 +84,18 @@ def test_an_endpoint_is_looked_at_often_for_a_while_and_then_now_and_then() -> N
 def test_an_endpoint_that_is_settled_is_looked_at_now_and_then() -> None:
     times = looks(Sampling(), until=5.5 * LONG_PAUSE, is_settled=lambda one: one == ONE)
     assert times == pytest.approx([turn * LONG_PAUSE for turn in range(6)], abs=6 * ROUNDED)
+
+
+def test_those_that_are_looked_at_now_and_then_are_looked_at_together() -> None:
+    sampling = Sampling()
+    taken: list[set[Endpoint]] = []
+    for step in range(60):
+        now = step * LONG_PAUSE / 20
+        note(sampling, ONE, *([OTHER] if step > 7 else []), now=now)
+        due = set(sampling.take_due(now, lambda _one: True))
+        if due:
+            taken.append(due)
+    assert taken == [{ONE}, {OTHER}, {ONE, OTHER}, {ONE, OTHER}]
 
 
 def test_an_endpoint_that_is_not_settled_any_more_is_looked_at_often_again() -> None:
