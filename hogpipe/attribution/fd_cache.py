@@ -24,7 +24,7 @@ clock.
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice, takewhile
 
 from hogpipe.attribution.fd_reader import FdReader
@@ -42,7 +42,6 @@ _REFRESH_SHARE = 0.03  # of the time may go into asking all processes
 _LIVELY_LOOKS = 512  # for so many after a change a process is looked at before others
 _MOST_LIVELY = 16
 _MOST_VERIFIED = 256  # sockets in a quick look
-_MORE_GLIMPSES = 7
 _NEXT_GLIMPSE = 0.001  # seconds: so that others run meanwhile, and are interrupted at their work
 
 
@@ -131,13 +130,14 @@ class FdCache:
         likely: Collection[int],
         kinship: Kinship,
         now: float,
+        times: int = 1,
     ) -> dict[int, Identity]:
         """Return owners like `find`, of those sockets that a quick look finds.
 
         `see` gives the sockets that exist just then. They may be closed at any moment, and so the
         fds of a few processes are read right before and right after, those of the pids `likely`
         the closest to it. While there is no socket, or one of which no process is known, it is
-        called again, a few times.
+        called again, `times` in all at the most.
         """
         self._begin_look()
         first = [process for process in map(self._table.get, likely) if process is not None]
@@ -145,12 +145,10 @@ class FdCache:
         near = [*first, *islice(others, _MOST_LIVELY)]
         missed: set[int] = set()
         wanted, missing = self._glimpse_once(see, near, kinship)
-        for _ in range(_MORE_GLIMPSES):
+        for _ in range(times - 1):
             if wanted and missing <= missed:  # what is still there without an owner stays so
                 break
             missed |= missing
-            young = islice(self._youngest(set(wanted.values())), _MOST_LIVELY)
-            near += [process for process in young if process not in near]
             time.sleep(_NEXT_GLIMPSE)
             self._reader.begin_look()
             wanted, missing = self._glimpse_once(see, near, kinship)
@@ -161,9 +159,12 @@ class FdCache:
         return found
 
     def _glimpse_once(
-        self, see: Callable[[], Mapping[int, int]], near: Sequence[KnownProcess], kinship: Kinship
+        self, see: Callable[[], Mapping[int, int]], near: list[KnownProcess], kinship: Kinship
     ) -> tuple[Mapping[int, int], set[int]]:
-        """Return the sockets that exist just now, and which of them are in none of `near`."""
+        """Return the sockets that exist just now, and which of them no process near has.
+
+        Where some are missing, young processes count as near from now on.
+        """
         for process in reversed(near):
             self._reader.read_churn(process)
         wanted = see()
@@ -171,6 +172,11 @@ class FdCache:
         self._verify(list(islice(known, _MOST_VERIFIED)), kinship)
         missing = {inode for inode in wanted if not self._table.places(inode)}
         self._look_in(near, missing)
+        if missing:
+            youngest = islice(self._youngest(set(wanted.values())), _MOST_LIVELY)
+            young = [process for process in youngest if process not in near]
+            self._look_in(young, missing)
+            near += young
         return wanted, missing
 
     def _begin_look(self) -> None:

@@ -38,6 +38,8 @@ from hogpipe.model import (
 )
 from hogpipe.namespaces import NamespaceScan, read_own_namespace
 
+_GLIMPSES = 8  # at most, until a socket of the sampled endpoints is there
+
 
 class ProcfsResolver:
     """Finds the owners of flows in a procfs. Blocking; for one thread at a time.
@@ -74,7 +76,7 @@ class ProcfsResolver:
         kinship = Kinship(self._procfs)
         now = self._clock()
         own = [flow for flow in flows if flow.namespace == OWN_NAMESPACE]
-        reading = self._tables.read(own, now)
+        reading = self._tables.read(own, now, self._sampling.may_be_due(now))
         index = SocketIndex(reading.tables)
         own_matches = {flow: index.match(flow) for flow in own if flow not in reading.unsure}
         matches = own_matches
@@ -194,7 +196,8 @@ class ProcfsResolver:
             towards.update(self._tables.read_towards(endpoints))
             return {row.inode: row.user_id for siblings in towards.values() for row in siblings}
 
-        sockets = self._fds.glimpse(see, likely, kinship, now)
+        times = _GLIMPSES if self._tables.reads_anew(endpoints) else 1
+        sockets = self._fds.glimpse(see, likely, kinship, now, times)
         processes = self._read_processes(sockets.values(), kinship)
         for endpoint, siblings in towards.items():
             owners = {row.inode: processes.get(sockets.get(row.inode)) for row in siblings}

@@ -8,6 +8,7 @@ connections to it went unseen since the last time.
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection
+from itertools import islice, takewhile
 
 import msgspec
 
@@ -47,30 +48,35 @@ class Sampling:
         if len(self._sought) > self._max_endpoints:
             self._sought.popitem(last=False)
 
-    def take_due(self, now: float, is_settled: Callable[[Endpoint], bool]) -> Collection[Endpoint]:
-        """Return the endpoints to look at now, which then are not due for a while.
-
-        `is_settled` tells of an endpoint whether it is known whose it is, or that it is nobody's.
-        """
+    def may_be_due(self, now: float) -> list[Endpoint]:
+        """Return the endpoints to look at now if flows to them go unseen again."""
         while self._sought:
             endpoint, sought = next(iter(self._sought.items()))
             if now - sought.noted <= _MEMORY:
                 break
             del self._sought[endpoint]
         if now < self._next:
-            return ()
-        due: list[Endpoint] = []
-        for endpoint, sought in reversed(self._sought.items()):
-            if len(due) == _MOST_AT_ONCE or now - sought.noted > _LONG_PAUSE:
-                break
-            if sought.unseen >= _REPEATED and now >= sought.next:
-                due.append(endpoint)
-                seldom = sought.times >= _OFTEN or is_settled(endpoint)
-                # All that are due seldom are due at the same time: one sample does for many.
-                rest = _LONG_PAUSE - now % _LONG_PAUSE
-                sought.next = now + (rest if seldom else _PAUSE)
-                sought.times += 1
-                sought.unseen = 0
+            return []
+        lately = takewhile(
+            lambda one: now - one[1].noted <= _LONG_PAUSE, reversed(self._sought.items())
+        )
+        return [endpoint for endpoint, sought in lately if now >= sought.next]
+
+    def take_due(self, now: float, is_settled: Callable[[Endpoint], bool]) -> Collection[Endpoint]:
+        """Return the endpoints to look at now, which then are not due for a while.
+
+        `is_settled` tells of an endpoint whether it is known whose it is, or that it is nobody's.
+        """
+        repeated = (one for one in self.may_be_due(now) if self._sought[one].unseen >= _REPEATED)
+        due = list(islice(repeated, _MOST_AT_ONCE))
+        for endpoint in due:
+            sought = self._sought[endpoint]
+            # All that are due seldom are due at the same time: one sample does for many.
+            rest = _LONG_PAUSE - now % _LONG_PAUSE
+            seldom = sought.times >= _OFTEN or is_settled(endpoint)
+            sought.next = now + (rest if seldom else _PAUSE)
+            sought.times += 1
+            sought.unseen = 0
         return due
 
     def spend(self, seconds: float, now: float) -> None:

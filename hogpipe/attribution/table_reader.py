@@ -9,6 +9,7 @@ Costs are seconds of CPU. Not for threads in parallel.
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from socket import IPPROTO_TCP
 from typing import Literal, TypeVar
@@ -90,6 +91,10 @@ class TableReader:
         self._told: set[str] = set()
         self._texts: dict[str, bytes | None] = {}
         """The tables of /proc/net as the last `read` found them."""
+        self._towards: dict[str, set[int]] = {}
+        """By table: the remote ports whose rows that `read` was asked for, too."""
+        self._rows: dict[str, list[SocketRow]] = {}
+        """What it parsed of them."""
         self.counts = ReadCounts()
         self._tcp_diag = TcpDiag(self.counts)
 
@@ -103,9 +108,16 @@ class TableReader:
         """Rows that could not be read."""
         return self.counts.rows_skipped
 
-    def read(self, flows: Collection[FlowKey], now: float) -> Reading:
-        """Return the rows that matter to `flows`; an OSError means that /proc/net failed."""
+    def read(
+        self, flows: Collection[FlowKey], now: float, endpoints: Collection[Endpoint] = ()
+    ) -> Reading:
+        """Return the rows that matter to `flows`; an OSError means that /proc/net failed.
+
+        Of what is read in /proc/net those that talk to `endpoints` are kept for `read_towards`.
+        """
         self._texts.clear()
+        self._rows.clear()
+        self._towards = _remote_ports_by_table(endpoints)
         reading = Reading()
         tcp = [flow for flow in flows if flow.protocol == IPPROTO_TCP]
         if tcp:
@@ -115,15 +127,20 @@ class TableReader:
             reading.tables[name] = self._read_table(name, pairs)
         return reading
 
+    def reads_anew(self, endpoints: Collection[Endpoint]) -> bool:
+        """Tell whether `read_towards` reads these again each time, at little cost."""
+        return all(
+            self._choice(_dumped(name)).present is Reader.SOCK_DIAG
+            for name in _remote_ports_by_table(endpoints)
+        )
+
     def read_towards(self, endpoints: Collection[Endpoint]) -> Siblings:
         """Return the sockets that somebody holds and that talk to each of these endpoints.
 
-        What the last `read` took from /proc/net is not read again.
+        What the last `read` took from /proc/net is not read again, and not parsed again for the
+        endpoints that it was given.
         """
-        ports: dict[str, set[int]] = {}
-        for protocol, address, port in endpoints:
-            for name in tables_of(protocol, address):
-                ports.setdefault(name, set()).add(port)
+        ports = _remote_ports_by_table(endpoints)
         found: Siblings = {endpoint: [] for endpoint in endpoints}
         for name, rows in self._read_rows_towards(ports):
             protocol = protocol_of(name)
@@ -134,13 +151,15 @@ class TableReader:
         return found
 
     def _read_rows_towards(
-        self, ports: Mapping[str, Collection[int]]
+        self, ports: Mapping[str, AbstractSet[int]]
     ) -> Iterator[tuple[str, list[SocketRow]]]:
         by_dump: dict[str, set[int]] = {}
         for name, remote_ports in ports.items():
-            dumped = "tcp" if name == "tcp6" else name  # the kernel keeps both together
+            dumped = _dumped(name)
             if self._choice(dumped).present is Reader.SOCK_DIAG:
                 by_dump.setdefault(dumped, set()).update(remote_ports)
+            elif name in self._rows and remote_ports <= self._towards.get(name, set()):
+                yield name, self._rows[name]
             else:
                 yield name, self._read_procfs(name, set(), remote_ports)
         for name, remote_ports in by_dump.items():
@@ -161,7 +180,7 @@ class TableReader:
 
         def read_text() -> TcpReading:
             tables = _ports_by_table(flows)
-            return TcpReading([row for t in tables for row in self._read_procfs(t, tables[t])])
+            return TcpReading([row for t in tables for row in self._read_rows(t, tables[t])])
 
         found = self._read_by_choice("tcp", ask, read_text)
         reading.tables["tcp"], reading.unsure = found.rows, found.unsure
@@ -172,7 +191,7 @@ class TableReader:
         return self._read_by_choice(
             name,
             lambda: self.counts.add_dump(read_dump(name, pairs)),
-            lambda: self._read_procfs(name, pairs),
+            lambda: self._read_rows(name, pairs),
         )
 
     def _read_by_choice(
@@ -193,6 +212,11 @@ class TableReader:
                 return by_procfs()
         choice.record(reader, time.thread_time() - before)
         return found
+
+    def _read_rows(self, name: str, pairs: set[tuple[int, int]]) -> list[SocketRow]:
+        rows = self._read_procfs(name, pairs, self._towards.get(name, ()))
+        self._rows[name] = rows
+        return rows
 
     def _read_procfs(
         self,
@@ -219,6 +243,20 @@ class TableReader:
             self._told.add(name)
             reason = describe_error(error)
             log.warning("sock_diag does not give table %s, /proc/net does: %s", name, reason)
+
+
+def _dumped(name: str) -> str:
+    """Return the table in whose dump this one is: of TCP one dump has both families."""
+    return "tcp" if name == "tcp6" else name
+
+
+def _remote_ports_by_table(endpoints: Iterable[Endpoint]) -> dict[str, set[int]]:
+    """Return the tables in which sockets may talk to the endpoints, with the ports of these."""
+    ports: dict[str, set[int]] = {}
+    for protocol, address, port in endpoints:
+        for name in tables_of(protocol, address):
+            ports.setdefault(name, set()).add(port)
+    return ports
 
 
 def _ports_by_table(flows: Iterable[FlowKey]) -> dict[str, set[tuple[int, int]]]:

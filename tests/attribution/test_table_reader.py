@@ -286,3 +286,27 @@ def test_over_sock_diag_the_sockets_that_talk_to_an_endpoint_cost_one_dump() -> 
         endpoint = TCP, HERE, flows[0].remote_port
         assert towards(reader, [endpoint]) == {endpoint: {flow.local_port for flow in flows}}
     assert (reader.counts.procfs, reader.counts.sock_diag) == (0, 1)
+
+
+@pytest.mark.parametrize("expected", [False, True])
+def test_endpoints_that_were_expected_are_found_without_parsing_a_table_again(
+    tmp_path: Path, expected: bool
+) -> None:
+    fake = FakeProc(tmp_path / "proc")
+    fake.table("tcp", b"nonsense", format_row((HERE, 1), (HERE, 443), inode=5))
+    reader = make_reader("procfs", fake.root)
+    endpoint = TCP, HERE, 443
+    reader.read(
+        [make_flow(TCP, ("127.0.0.1", 2), ("127.0.0.1", 80))], 0.0, [endpoint] if expected else ()
+    )
+    assert towards(reader, [endpoint]) == {endpoint: {1}}
+    assert reader.rows_skipped == (1 if expected else 2)
+    reader.read([make_flow(TCP, ("127.0.0.1", 2), ("127.0.0.1", 80))], 0.0)
+    assert towards(reader, [endpoint]) == {endpoint: {1}}
+
+
+@pytest.mark.parametrize("socket_table", ["procfs", "sock_diag"])
+def test_only_a_dump_shows_what_is_there_at_the_moment(socket_table: SocketTable) -> None:
+    reader = make_reader(socket_table)
+    endpoint = TCP, HERE, 443
+    assert reader.reads_anew([endpoint]) == (socket_table == "sock_diag")
