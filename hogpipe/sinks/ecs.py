@@ -8,7 +8,14 @@ of both ends are in `related.ip`.
 from datetime import datetime
 
 from hogpipe.record import ProcessInfo, Record, StatsRecord, TrafficRecord
-from hogpipe.sinks.shaping import Document, describe_path, flatten
+from hogpipe.sinks.shaping import (
+    Document,
+    OwnerText,
+    continue_with,
+    describe_path,
+    flatten,
+    has_identity,
+)
 
 ECS_VERSION = "8.17.0"
 
@@ -76,20 +83,19 @@ class EcsShape:
         document["hogpipe"] = own
         return document
 
-    def shape_owner(self, record: TrafficRecord) -> tuple[Document, Document]:
-        """Return what ECS has names for, and what belongs into `hogpipe`."""
-        named: Document = {}
-        own: Document = {}
-        if "process" in record:
-            _shape_process(record["process"], named, own)
-        if "systemd" in record:
-            own["systemd"] = record["systemd"]
-        if "container" in record:
-            named["container"] = record["container"]
-        if "k8s" in record:
-            pod = {"type": "pod", "id": record["k8s"]["pod"]["uid"]}
-            named["orchestrator"] = {"type": "kubernetes", "resource": pod}
-        return named, own
+    def shape_identity(self, process: ProcessInfo) -> Document:
+        """Return what the object `process` says of which one it is."""
+        return _identify(process)
+
+    def write_owner(self, record: TrafficRecord) -> OwnerText:
+        """Return what belongs into `hogpipe`, then what ECS has names for."""
+        process, named, own = _shape_owner(record)
+        before, after = continue_with(own) + b"}", continue_with(named) + b"}"
+        if has_identity(record):
+            return OwnerText(before + b',"process":{', continue_with(process) + b"}" + after)
+        return OwnerText(
+            before + continue_with({"process": process} if process else {}) + after, b""
+        )
 
     def _describe(self, record: Record) -> Document:
         """Return what identifies the record; what a window's have in common is made once."""
@@ -148,10 +154,20 @@ class FlatEcsShape:
             flat["hogpipe.remainder"] = True
         return flat
 
-    def shape_owner(self, record: TrafficRecord) -> tuple[Document, Document]:
-        """Return what is said of the owner, beside the rest."""
-        named, own = self._nested.shape_owner(record)
-        return flatten({**named, "hogpipe": own}), {}
+    def shape_identity(self, process: ProcessInfo) -> Document:
+        """Return what is said of which process it is."""
+        identity: Document = {"process.pid": process["pid"]}
+        if "parent_pid" in process:
+            identity["process.parent.pid"] = process["parent_pid"]
+        if "creation" in process:
+            identity["process.start"] = process["creation"]["time"]
+        return identity
+
+    def write_owner(self, record: TrafficRecord) -> OwnerText:
+        """Return what is said of the owner."""
+        process, named, own = _shape_owner(record)
+        text = continue_with(flatten({"process": process, **named, "hogpipe": own})) + b"}"
+        return OwnerText(b",", text) if has_identity(record) else OwnerText(text, b"")
 
 
 def _describe_window(record: Record) -> tuple[Document, Document]:
@@ -168,15 +184,29 @@ def _describe_window(record: Record) -> tuple[Document, Document]:
     return {"@timestamp": record["timestamp"], "ecs": {"version": ECS_VERSION}}, event
 
 
-def _shape_process(process: ProcessInfo, named: Document, own: Document) -> None:
-    info: Document = {}
+def _shape_owner(record: TrafficRecord) -> tuple[Document, Document, Document]:
+    """Return the process, what else ECS has names for, and what it has none for.
+
+    Where there is a pid, the identity is left out.
+    """
+    process: Document = {}
+    named: Document = {}
+    own: Document = {}
+    if "process" in record:
+        process = _shape_process(record["process"], named, own)
+    if "systemd" in record:
+        own["systemd"] = record["systemd"]
+    if "container" in record:
+        named["container"] = record["container"]
+    if "k8s" in record:
+        pod = {"type": "pod", "id": record["k8s"]["pod"]["uid"]}
+        named["orchestrator"] = {"type": "kubernetes", "resource": pod}
+    return process, named, own
+
+
+def _shape_process(process: ProcessInfo, named: Document, own: Document) -> Document:
+    info: Document = {} if "pid" in process else _identify(process)
     user: Document = {}
-    if "pid" in process:
-        info["pid"] = process["pid"]
-    if "parent_pid" in process:
-        info["parent"] = {"pid": process["parent_pid"]}
-    if "creation" in process:
-        info["start"] = process["creation"]["time"]
     if "executable" in process:
         info["name"] = process["executable"]["name"]
         info["executable"] = process["executable"]["path"]
@@ -189,9 +219,22 @@ def _shape_process(process: ProcessInfo, named: Document, own: Document) -> None
         user["id"] = str(process["user"]["id"])
     if "owner" in process:
         user["name"] = process["owner"]
-    named.update({key: part for key, part in (("process", info), ("user", user)) if part})
+    if user:
+        named["user"] = user
     if unnamed := {key: process[key] for key in ("command", "linux") if key in process}:
         own["process"] = unnamed
+    return info
+
+
+def _identify(process: ProcessInfo) -> Document:
+    identity: Document = {}
+    if "pid" in process:
+        identity["pid"] = process["pid"]
+    if "parent_pid" in process:
+        identity["parent"] = {"pid": process["parent_pid"]}
+    if "creation" in process:
+        identity["start"] = process["creation"]["time"]
+    return identity
 
 
 def _add_path(record: TrafficRecord, moved: Document, measured: Document) -> Document:

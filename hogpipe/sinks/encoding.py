@@ -5,15 +5,18 @@ from typing import Literal
 
 import orjson
 
-from hogpipe.record import Record, TrafficRecord
+from hogpipe.record import ProcessInfo, Record, TrafficRecord
 from hogpipe.sinks.ecs import EcsShape, FlatEcsShape
+from hogpipe.sinks.memory import Memory
 from hogpipe.sinks.protocol import SinkSettings
-from hogpipe.sinks.shaping import Document, FlatShape, Shape
+from hogpipe.sinks.shaping import FlatShape, OwnerText, Shape, has_identity
 
 RECORD_STARTS = (b'{"type":"', b'{"@timestamp":"')
 """How documents begin, whatever their shape."""
 
-_MOST_OWNERS = 16_384  # at some 1 KiB each
+_MOST_TAILS = 16_384  # at some 1 KiB each
+_MOST_OWNERS = 2048  # likewise
+_NO_IDENTITY: ProcessInfo = {"pid": 0, "parent_pid": 0, "creation": {"time": ""}}
 _PORTION = 256  # records: some 200 KiB, and a millisecond or two
 
 
@@ -32,9 +35,10 @@ class JsonEncoder:
     def __init__(self, settings: JsonSettings) -> None:
         self._shape = _make_shape(settings)
         self._braces = 2 if settings.layout == "nested" else 1
-        self._tails: dict[bytes, bytes] = {}
+        self._tails = Memory[bytes](_MOST_TAILS)
         """How a document ends, by what the record says of the owner."""
-        self._forgotten = 0
+        self._owners = Memory[OwnerText](_MOST_OWNERS)
+        """The same around the identity, by what the record says beside it."""
 
     def documents(self, records: Sequence[Record]) -> list[bytes]:
         """Return each record as one JSON document in UTF-8, without a line end."""
@@ -60,31 +64,23 @@ class JsonEncoder:
         key = orjson.dumps((get("process"), get("systemd"), get("container"), get("k8s")))
         tail = self._tails.get(key)
         if tail is None:
-            tail = self._make_tail(record, shape)
-            self._remember(key, tail)
+            tail = self._make_tail(key, record, shape)
+            self._tails.keep(key, tail)
         return orjson.dumps(shape.shape_rest(record))[: -self._braces] + tail
 
-    def _remember(self, key: bytes, tail: bytes) -> None:
-        """Keep `tail`, in the place of another where there are too many.
-
-        Owners come in turns: to forget the oldest would be to forget each right before it comes.
-        So the newest goes, and once in a while all of them, as those that have ended do not come
-        any more.
-        """
-        if len(self._tails) >= _MOST_OWNERS:
-            self._forgotten += 1
-            if self._forgotten % (4 * _MOST_OWNERS):
-                self._tails.popitem()
-            else:
-                self._tails.clear()
-        # What orjson returns keeps the 4 KiB that it was written to.
-        self._tails[bytes(memoryview(key))] = tail
-
-    def _make_tail(self, record: TrafficRecord, shape: Shape) -> bytes:
+    def _make_tail(self, key: bytes, record: TrafficRecord, shape: Shape) -> bytes:
         """Return what goes in the place of the last braces of a document without its owner."""
-        beside, inside = shape.shape_owner(record)
-        closed = b"}" if self._braces == 2 else b""
-        return _continue(inside) + closed + _continue(beside) + b"}"
+        identity = b""
+        if has_identity(record):
+            process, get = record["process"], record.get
+            identity = orjson.dumps(shape.shape_identity(process))[1:-1]
+            like = process | _NO_IDENTITY
+            key = orjson.dumps((like, get("systemd"), get("container"), get("k8s")))
+        owner = self._owners.get(key)
+        if owner is None:
+            owner = shape.write_owner(record)
+            self._owners.keep(key, owner)
+        return owner.before + identity + owner.after
 
 
 def _make_shape(settings: JsonSettings) -> Shape | None:
@@ -98,8 +94,3 @@ def _make_shape(settings: JsonSettings) -> Shape | None:
             return EcsShape()
         case _:
             return FlatEcsShape()
-
-
-def _continue(document: Document) -> bytes:
-    """Return what stands between the braces, after a comma."""
-    return b"," + orjson.dumps(document)[1:-1] if document else b""

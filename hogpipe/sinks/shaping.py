@@ -1,20 +1,34 @@
 """PURE: records in another shape than their own: here, in one level with dotted keys.
 
-A shape takes a traffic record in two parts, as what is said of the owner is the same window after
-window and need be shaped only once. The rest is made for every record, so it is written out key by
+A shape takes a traffic record in parts, as what is said of the owner is the same window after
+window and need be shaped only once; and but for which process it is, it is the same for all
+processes of a program in a service. The rest is made for every record, so it is written out key by
 key: that is several times faster than to walk through it.
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from hogpipe.record import StatsRecord, TrafficRecord
+import orjson
+
+from hogpipe.record import ProcessInfo, StatsRecord, TrafficRecord
 
 Document = dict[str, object]
 """What becomes one JSON document."""
 
 OWNER_KEYS = ("process", "systemd", "container", "k8s")
 """What a traffic record says of the owner."""
+
+IDENTITY_KEYS = ("pid", "parent_pid", "creation")
+"""What tells which process it is, where there is a pid."""
+
+
+class OwnerText(NamedTuple):
+    """JSON in the place of the last braces of a document: what is said of the owner."""
+
+    before: bytes
+    after: bytes
+    """What comes after the identity, where there is a pid."""
 
 
 class Shape(Protocol):
@@ -26,8 +40,11 @@ class Shape(Protocol):
     def shape_rest(self, record: TrafficRecord) -> Document:
         """Return the document without what is said of the owner."""
 
-    def shape_owner(self, record: TrafficRecord) -> tuple[Document, Document]:
-        """Return what is said of the owner: beside the rest, and inside its last object."""
+    def shape_identity(self, process: ProcessInfo) -> Document:
+        """Return what is said of which process it is; never empty, as there is a pid."""
+
+    def write_owner(self, record: TrafficRecord) -> OwnerText:
+        """Return what is said of the owner, around the identity."""
 
 
 class FlatShape:
@@ -63,9 +80,37 @@ class FlatShape:
             flat["remainder"] = True
         return flat
 
-    def shape_owner(self, record: TrafficRecord) -> tuple[Document, Document]:
-        """Return what is said of the owner, beside the rest."""
-        return flatten({key: record.get(key) for key in OWNER_KEYS if key in record}), {}
+    def shape_identity(self, process: ProcessInfo) -> Document:
+        """Return what `flatten` does."""
+        identity: Document = {"process.pid": process["pid"]}
+        if "parent_pid" in process:
+            identity["process.parent_pid"] = process["parent_pid"]
+        if "creation" in process:
+            identity["process.creation.time"] = process["creation"]["time"]
+        return identity
+
+    def write_owner(self, record: TrafficRecord) -> OwnerText:
+        """Return what `flatten` does."""
+        owner: Document = {key: record.get(key) for key in OWNER_KEYS if key in record}
+        if not has_identity(record):
+            return OwnerText(continue_with(flatten(owner)) + b"}", b"")
+        owner["process"] = leave_identity(record["process"])
+        return OwnerText(b",", continue_with(flatten(owner)) + b"}")
+
+
+def has_identity(record: TrafficRecord) -> bool:
+    """Return whether the record says which process it is."""
+    return "process" in record and "pid" in record["process"]
+
+
+def leave_identity(process: ProcessInfo) -> Document:
+    """Return what `process` says beside its identity."""
+    return {key: value for key, value in process.items() if key not in IDENTITY_KEYS}
+
+
+def continue_with(document: Document) -> bytes:
+    """Return what stands between the braces, after a comma."""
+    return b"," + orjson.dumps(document)[1:-1] if document else b""
 
 
 def flatten(document: Mapping[str, object], prefix: str = "") -> Document:

@@ -101,30 +101,51 @@ def test_a_process_that_changes_is_told_anew(layout: str, schema: str) -> None:
     assert told[0] == told[2]
 
 
+@pytest.mark.parametrize("most", [1, 5, 1000])
+@settings(deadline=None)
+@given(records=windows)
+def test_what_is_remembered_changes_no_byte(most: int, records: list[Record]) -> None:
+    for layout, schema in SHAPES:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(encoding, "_MOST_TAILS", most)
+            patch.setattr(encoding, "_MOST_OWNERS", most)
+            encoder = make_encoder(layout, schema)
+        alone = [make_encoder(layout, schema).documents([record])[0] for record in records]
+        assert encoder.documents(records * 2) == alone * 2
+
+
 @pytest.mark.parametrize(("layout", "schema"), SHAPES)
-def test_more_owners_than_are_remembered_are_told_right(
+@pytest.mark.parametrize("left", [("pid",), ("parent_pid",), ("creation",), ("pid", "creation")])
+def test_processes_that_differ_in_what_is_known_of_them_are_told_apart(
+    layout: str, schema: str, left: tuple[str, ...]
+) -> None:
+    less, other = orjson.loads(orjson.dumps([FULL, FULL]))
+    for key in left:
+        del less["process"][key]
+    other["process"] |= {"pid": 7, "parent_pid": 0, "creation": {"time": ""}}
+    records = [FULL, less, other, FULL, less]
+    alone = [make_encoder(layout, schema).documents([record])[0] for record in records]
+    assert make_encoder(layout, schema).documents(records) == alone
+    assert len({*alone}) == 3
+    told = [sorted(map(str, dict(leaves(orjson.loads(text))).values())) for text in alone]
+    assert len(told[0]) - len(told[1]) == len(left)
+
+
+@pytest.mark.parametrize(("layout", "schema"), SHAPES[1:])
+def test_the_owner_of_another_process_of_a_program_is_not_shaped_anew(
     layout: str, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoding, "_MOST_OWNERS", 5)
     encoder = make_encoder(layout, schema)
-    records = [traffic(sequence, pid=sequence % 7 + 1) for sequence in range(1, 200)]
-    alone = [make_encoder(layout, schema).documents([record])[0] for record in records]
-    assert encoder.documents(records) == alone
-    assert len(encoder._tails) <= 5
-
-
-def test_of_more_owners_than_are_remembered_most_still_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "_MOST_OWNERS", 100)
-    encoder = make_encoder("flat", "otel")
+    shape = encoder._shape
+    assert shape is not None
     made = []
-    make = encoder._make_tail
-    monkeypatch.setattr(encoder, "_make_tail", lambda *words: made.append(1) or make(*words))
-    for turn in range(50):
-        if turn == 25:
-            made.clear()
-        first = 1 if turn < 25 else 1001  # from here on it is other processes
-        encoder.lines([traffic(1, pid=pid) for pid in range(first, first + 110)])
-    assert len(made) < 25 * 110 / 2
+    write = shape.write_owner
+    monkeypatch.setattr(shape, "write_owner", lambda record: made.append(1) or write(record))
+    records = orjson.loads(orjson.dumps([FULL] * 50))
+    for pid, record in enumerate(records, 1000):
+        record["process"]["pid"] = pid
+    encoder.documents(records)
+    assert len(made) == 1
 
 
 def test_what_is_remembered_of_an_owner_takes_little_memory() -> None:
