@@ -62,3 +62,12 @@ class Health:
         """Note that closing failed."""
         self.last_error = describe_error(error)
         log.warning("sink %s: cannot be closed: %s", self._name, self.last_error)
+
+    def describe_left_over(self, lost: int, kept: int) -> str | None:
+        """Return a line on so many records that a run leaves, `kept` on disk; None if none."""
+        parts = [f"{lost} records not delivered"] if lost else []
+        parts += [f"{kept} records kept in its spool for the next run"] if kept else []
+        if not parts:
+            return None
+        reason = f" (last error: {self.last_error})" if self.last_error else ""
+        return f"sink {self._name}: {', '.join(parts)}{reason}"

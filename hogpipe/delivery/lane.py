@@ -48,7 +48,7 @@ class Lane:
         self._health = Health(self.name)
         self._outbox = make_outbox(settings, self._health, self._settle, helper)
         self._in_flight = InFlight()
-        self._closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._ended = False
         self._reopen_asked = False
         self._backoff = Backoff(settings.retry_initial, settings.retry_max, rng)
@@ -77,7 +77,7 @@ class Lane:
 
     def offer(self, window: WaitingWindow) -> None:
         """Let a window wait for the sink."""
-        if self._ended or self._closed:
+        if self._ended or self._closing:
             self._health.dropped += len(window)
             return
         self._outbox.offer(window)
@@ -94,7 +94,7 @@ class Lane:
     async def run(self) -> None:
         """Write what comes until cancelled or the output is closed, then close the sink."""
         try:
-            while not (self._closed or self._ended):
+            while not (self._closing or self._ended):
                 self._backoff.take_time()
                 await self._step()
         except OutputClosedError:
@@ -120,31 +120,19 @@ class Lane:
         self.stop_blocking()
 
     async def close(self) -> None:
-        """Close the sink, once; what it has not taken stays counted as queued."""
-        if self._closed:
-            return
-        self._closed = True
-        self.stop_blocking()
-        try:
-            await self._sink.close()
-        except Exception as error:  # noqa: BLE001 - the other sinks are still to be closed
-            self._health.note_unclosed(error)
-        try:
-            await self._outbox.close()
-        except OSError as error:
-            self._health.note_unclosed(error)
+        """Close the sink, once; what it has not taken stays counted as queued.
+
+        Cancelled, that goes on: who closes it again waits for its end.
+        """
+        if self._closing is None:
+            self.stop_blocking()
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
 
     def left_over(self) -> str | None:
         """Return a line on what was not delivered, None if nothing."""
         lost = self._outbox.count_lost(len(self._in_flight))
-        kept = self._outbox.kept
-        parts = [f"{lost} records not delivered"] if lost else []
-        parts += [f"{kept} records kept in its spool for the next run"] if kept else []
-        if not parts:
-            return None
-        last_error = self._health.last_error
-        reason = f" (last error: {last_error})" if last_error else ""
-        return f"sink {self.name}: {', '.join(parts)}{reason}"
+        return self._health.describe_left_over(lost, self._outbox.kept)
 
     def health(self) -> SinkInfo:
         """Return how the sink stands; everything in records, `retries` in tries."""
@@ -231,6 +219,16 @@ class Lane:
         self._health.note_failure(error)
         await self._backoff.wait()
         self._health.retries += 1
+
+    async def _close(self) -> None:
+        try:
+            await self._sink.close()
+        except Exception as error:  # noqa: BLE001 - the other sinks are still to be closed
+            self._health.note_unclosed(error)
+        try:
+            await self._outbox.close()
+        except OSError as error:
+            self._health.note_unclosed(error)
 
     def _end(self) -> None:
         """Take no more: whoever read this output has left, so nobody misses what waits."""

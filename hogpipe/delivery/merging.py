@@ -3,10 +3,8 @@
 Traffic records that say the same of everything but numbers and stamp are one group. Within a group
 bytes, packets, the bytes of each attribution quality, and flows are added. A flow that moved bytes
 in both windows thus counts twice, just as it does for whoever adds up the two records unmerged.
-Of stats records the deltas are added and the states (`pending`, `sinks`, memory, the ledger's
-sockets) are the newest; of delays and of medians the longest stays (the median of two windows lies
-between theirs).
-The window spans both; timestamp, sequence, run and host are those of the newer record.
+The window spans both; timestamp, sequence, run and host are those of the newer record. Stats
+records are merged by merged_stats.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,16 +14,8 @@ import msgspec
 import numpy as np
 import orjson
 
-from hogpipe.record import (
-    IoInfo,
-    LatencyInfo,
-    LoopInfo,
-    Named,
-    Record,
-    StatsRecord,
-    TrafficRecord,
-    Window,
-)
+from hogpipe.delivery.merged_stats import merge_stats
+from hogpipe.record import IoInfo, Named, Record, StatsRecord, TrafficRecord
 
 _STAMP = ("timestamp", "window", "run", "sequence", "host")
 _NUMBERS = (*_STAMP, "network", "attribution")
@@ -115,7 +105,7 @@ class Merger:
         self._groups[key] = newer if older is None else self._join(older, newer)
 
     def _add_stats(self, newer: StatsRecord) -> None:
-        self._stats = newer if self._stats is None else _merge_stats(self._stats, newer)
+        self._stats = newer if self._stats is None else merge_stats(self._stats, newer)
 
     def _sum_up(self, record: TrafficRecord) -> _Sums:
         network = record["network"]
@@ -224,54 +214,5 @@ def _count_bytes(sums: _Sums) -> int:
     return sums.sent_bytes + sums.received_bytes
 
 
-def _merge_stats(older: StatsRecord, newer: StatsRecord) -> StatsRecord:
-    # Whatever is a number is a delta, unless it is put right here.
-    merged = cast("StatsRecord", _sum(older, newer))
-    merged["timestamp"] = newer["timestamp"]
-    merged["window"] = _span(older["window"], newer["window"])
-    merged["sequence"] = newer["sequence"]
-    merged["attribution"]["pending"] = newer["attribution"]["pending"]
-    if "ledger" in merged["attribution"] and "ledger" in newer["attribution"]:
-        merged["attribution"]["ledger"]["sockets"] = newer["attribution"]["ledger"]["sockets"]
-    if "latency" in older["attribution"] and "latency" in newer["attribution"]:
-        merged["attribution"]["latency"] = _slower(older, newer)
-    if "self" in newer:
-        merged["self"]["memory"] = newer["self"]["memory"]
-        merged["self"]["loop"] = _longer(older, newer)
-    return merged
-
-
-def _span(older: Window, newer: Window) -> Window:
-    return {
-        "start": min(older["start"], newer["start"]),
-        "end": max(older["end"], newer["end"]),
-    }
-
-
-def _slower(older: StatsRecord, newer: StatsRecord) -> LatencyInfo:
-    latencies = [record["attribution"]["latency"] for record in (older, newer)]
-    return {
-        "median_seconds": max(latency["median_seconds"] for latency in latencies),
-        "max_seconds": max(latency["max_seconds"] for latency in latencies),
-    }
-
-
-def _longer(older: StatsRecord, newer: StatsRecord) -> LoopInfo:
-    delays = [record["self"]["loop"]["longest_delay_seconds"] for record in (older, newer)]
-    return {"longest_delay_seconds": max(delays)}
-
-
 def _added(older: Mapping[str, int], newer: Mapping[str, int]) -> dict[str, int]:
     return {key: older.get(key, 0) + newer.get(key, 0) for key in {**older, **newer}}
-
-
-def _sum(older: Mapping[str, object], newer: Mapping[str, object]) -> dict[str, object]:
-    """Add two trees of numbers key by key; a key that only one has is taken as it is."""
-    total: dict[str, object] = {**older, **newer}
-    for key in older.keys() & newer.keys():
-        one, other = older[key], newer[key]
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            total[key] = _sum(one, other)
-        elif isinstance(one, int | float) and isinstance(other, int | float):
-            total[key] = one + other
-    return total

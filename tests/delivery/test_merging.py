@@ -12,7 +12,7 @@ from support.records import FULL
 from support.sinks import stats, total_bytes, traffic
 
 from hogpipe.delivery.merging import Merger
-from hogpipe.record import LedgerInfo, Record, TrafficRecord
+from hogpipe.record import Record, TrafficRecord
 
 
 def merge_windows(*windows: Sequence[Record]) -> list[Record]:
@@ -56,44 +56,6 @@ def test_groups_that_differ_in_one_word_stay_apart() -> None:
     tcp, udp = traffic(sequence=1), traffic(sequence=2)
     tcp["network"]["transport"], udp["network"]["transport"] = "tcp", "udp"
     assert merge_windows([tcp], [udp]) == [tcp, udp]
-
-
-def test_of_stats_deltas_are_added_and_states_are_the_newest() -> None:
-    (merged,) = merge_windows([stats(1, packets=10)], [stats(2, packets=5, second=1)])
-    assert merged["type"] == "stats"
-    assert merged["capture"]["packets"] == 15
-    assert merged["capture"]["dropped"] == {"kernel": 2, "interface": 0}
-    assert merged["attribution"]["new_flows"] == 4
-    assert merged["attribution"]["bytes"] == {"exact": 600}
-    assert merged["attribution"]["pending"] == {"flows": 2, "bytes": 7}
-    assert merged["aggregation"]["records"] == 4
-    assert merged["self"] == {
-        "cpu": {"seconds": 0.5},
-        "memory": {"bytes": 1002},
-        "loop": {"longest_delay_seconds": 1.0},
-    }
-    assert merged["sequence"] == 2
-    assert merged["window"]["start"] == "2026-11-22T07:00:00.000Z"
-
-
-def test_of_a_ledger_the_sockets_are_those_of_the_newest() -> None:
-    older, newer, none = stats(1), stats(2), stats(3)
-    counts = dict.fromkeys(LedgerInfo.__annotations__, 2)
-    older["attribution"]["ledger"] = cast("LedgerInfo", dict(counts))
-    newer["attribution"]["ledger"] = cast("LedgerInfo", {**counts, "sockets": 1})
-    (merged,) = merge_windows([older], [newer], [none])
-    assert merged["type"] == "stats"
-    assert merged["attribution"]["ledger"] == {**dict.fromkeys(counts, 4), "sockets": 1}
-    assert older["attribution"]["ledger"] == counts
-
-
-def test_of_latencies_the_longest_stays() -> None:
-    older, newer, none = stats(1), stats(2), stats(3)
-    older["attribution"]["latency"] = {"median_seconds": 0.2, "max_seconds": 0.3}
-    newer["attribution"]["latency"] = {"median_seconds": 0.1, "max_seconds": 0.5}
-    (merged,) = merge_windows([older], [newer], [none])
-    assert merged["type"] == "stats"
-    assert merged["attribution"]["latency"] == {"median_seconds": 0.2, "max_seconds": 0.5}
 
 
 def test_what_is_merged_is_not_changed() -> None:

@@ -257,6 +257,29 @@ async def test_a_reader_who_leaves_takes_nothing_from_the_spool(tmp_path: Path) 
     assert line.startswith("sink s: 3 records kept in its spool")
 
 
+async def test_a_drain_waits_for_a_sink_that_is_being_closed_and_lets_go_of_its_spool(
+    tmp_path: Path,
+) -> None:
+    closing, closed = asyncio.Event(), asyncio.Event()
+
+    async def close(*_given: object) -> None:
+        closing.set()
+        await asyncio.sleep(0.05)
+        closed.set()
+
+    sink = ScriptedSink(on_write=Script(OutputClosedError("gone")), on_close=close)
+    dispatcher = _dispatcher(sink, tmp_path)
+    async with _running(dispatcher):
+        await dispatcher.publish(_window(1))
+        await closing.wait()
+        await dispatcher.drain(1)
+        assert closed.is_set()
+        following = Spool(tmp_path / "spool", 1 << 20, "coalesce")
+        following.open()
+        assert following.counts.found == 3
+        following.close()
+
+
 async def test_a_record_that_is_no_json_is_dropped_and_counted(tmp_path: Path) -> None:
     sink = ScriptedSink()
     dispatcher = _dispatcher(sink, tmp_path)
