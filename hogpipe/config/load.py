@@ -24,7 +24,7 @@ from hogpipe.config.settings import (
     SinkChoice,
 )
 from hogpipe.errors import ConfigurationError
-from hogpipe.sinks.registry import Registry, load_plugins
+from hogpipe.sinks.registry import PluginInfo, Registry, load_plugins
 from hogpipe.text import describe_error, printable
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,8 @@ def _convert(tables: Mapping[str, object], folder: Path, report: Report) -> Sett
     checks.check_aggregation(settings.aggregation, report)
     checks.check_sinks([sink.common for sink in sinks], report)
     check_choices([sink.choice for sink in sinks], report)
-    _blame_plugins(sinks, registry, report)
+    unnamed = [one for one in registry.failures if one.origin not in _list_named(settings.plugins)]
+    _blame_plugins(sinks, registry, unnamed, report)
     return msgspec.structs.replace(settings, sinks=_name([s.choice for s in sinks if s.choice]))
 
 
@@ -101,7 +102,7 @@ def _load_plugins(plugins: PluginSettings, report: Report) -> Registry:
     registry = load_plugins(checks.check_plugin_paths(plugins, report), plugins.disabled)
     for name in sorted(set(plugins.disabled) - {plugin.name for plugin in registry.plugins}):
         log.warning("plugins.disabled: there is no plugin %s", quote(name))
-    named = {printable(str(path)): index for index, path in enumerate(plugins.paths)}
+    named = _list_named(plugins)
     secret = report.is_secret(("plugins", "paths"))
     for plugin in registry.failures:
         if plugin.origin in named:
@@ -112,6 +113,14 @@ def _load_plugins(plugins: PluginSettings, report: Report) -> Registry:
             reason = "" if secret else f" ({plugin.origin}): {plugin.error}"
             log.warning("plugin %s failed to load and is left out%s", plugin.name, reason)
     return registry
+
+
+def _list_named(plugins: PluginSettings) -> dict[str, int]:
+    """Return the index of each path that the file names, by what a plugin from there has as origin.
+
+    Those of plugins from a folder are not among them.
+    """
+    return {printable(str(path)): index for index, path in enumerate(plugins.paths)}
 
 
 def check_choices(choices: Sequence[SinkChoice | None], report: Report) -> None:
@@ -128,13 +137,18 @@ def check_choices(choices: Sequence[SinkChoice | None], report: Report) -> None:
             report.add(place, f"{text}: {describe_error(error)}", discreet=text)
 
 
-def _blame_plugins(sinks: Sequence[ConvertedSink], registry: Registry, report: Report) -> None:
-    """Say which plugins failed if a sink type is not known: it may be theirs."""
+def _blame_plugins(
+    sinks: Sequence[ConvertedSink],
+    registry: Registry,
+    failures: Sequence[PluginInfo],
+    report: Report,
+) -> None:
+    """Say of `failures`, not told so far, if a sink type is not known: it may be theirs."""
     types = [sink.common.type for sink in sinks if sink.common]
     if all(name in registry.sink_types for name in types):
         return
     secret = report.is_secret(("plugins", "paths"))
-    for plugin in registry.failures:
+    for plugin in failures:
         text = "failed to load, and the unknown sink type may be its own"
         report.add(("plugins", plugin.name), text if secret else f"{text}: {plugin.error}")
 

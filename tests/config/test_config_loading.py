@@ -283,6 +283,17 @@ def test_failed_plugins_are_told_with_a_sink_type_that_is_not_known(tmp_path: Pa
     ]
 
 
+def test_a_plugin_file_that_is_named_is_told_once_with_a_sink_type_that_is_not_known(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "kafka.py").write_text("1 / 0")
+    text = '[plugins]\npaths = ["kafka.py"]\n[[sinks]]\ntype = "kafka"'
+    assert problems_of(tmp_path, text) == [
+        f'plugins.paths[0]: "{tmp_path}/kafka.py" failed to load: ' + BY_ZERO.format("kafka.py"),
+        'sinks[0].type: unknown sink type "kafka"; known: jsonl, stdout, tcp',
+    ]
+
+
 def test_a_disabled_plugin_is_not_even_imported(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("1 / 0")
     settings = load_text(tmp_path, '[plugins]\npaths = ["broken.py"]\ndisabled = ["broken"]')
