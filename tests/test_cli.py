@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from support.captures import Captured, write_pcap
@@ -61,10 +62,11 @@ def test_a_missing_configuration_is_told(tmp_path: Path) -> None:
 
 
 def test_a_wrong_command_line_ends_with_its_own_code() -> None:
-    assert call("run").returncode == USAGE
-    assert call("rum", "config.toml").returncode == USAGE
-    for seconds in ("-1", "0", "nan", "inf"):
-        assert call("run", GOLDEN, "--duration", seconds).returncode == USAGE
+    wrong = [("run",), ("rum", "config.toml")]
+    wrong += [("run", str(GOLDEN), "--duration", seconds) for seconds in ("-1", "0", "nan", "inf")]
+    with ThreadPoolExecutor() as threads:
+        codes = [done.returncode for done in threads.map(lambda words: call(*words), wrong)]
+    assert codes == [USAGE] * len(wrong)
 
 
 def test_a_replay_writes_records_and_sums_up_in_one_line_of_the_error_output() -> None:

@@ -227,7 +227,7 @@ def test_what_may_pass_when_it_opens_holds_up_nobody_and_loses_nothing(tmp_path:
     assert outcome.mine == ALL
 
 
-@pytest.mark.parametrize("line", ["await asyncio.sleep(1.5)", "time.sleep(0.7)"])
+@pytest.mark.parametrize("line", ["await asyncio.sleep(0.8)", "time.sleep(0.7)"])
 def test_one_that_opens_late_loses_nothing(tmp_path: Path, line: str) -> None:
     outcome = _run(tmp_path, {"open": line})
     _assert_well(outcome)

@@ -1,11 +1,12 @@
 """A TCP server that keeps the lines it gets, and can go away, stall, and come back."""
 
 import asyncio
-import json
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Self
+
+import orjson
 
 _SMALL = 4096  # bytes of a receive buffer: a server that stalls is felt soon
 
@@ -28,7 +29,7 @@ class LineServer:
 
     async def arrived(self) -> list[Mapping[str, object]]:
         """Return all whole lines so far."""
-        return [json.loads(line) for line in self.lines]
+        return [orjson.loads(line) for line in self.lines]
 
     @asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:

@@ -1,10 +1,11 @@
 """A receiver in memory, and a sink that does right by it: what the contract checker is tried on."""
 
 import asyncio
-import copy
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+
+import orjson
 
 from hogpipe import DeliveryError, Record, RefusedError, SinkSettings, SinkType
 from hogpipe.testing import SinkCase
@@ -29,7 +30,7 @@ class Post:
             raise ConnectionResetError("the post is closed")
         if self.refused is not None and record["sequence"] == self.refused["sequence"]:
             return False
-        self.documents.append(copy.deepcopy(record))  # type: ignore[arg-type]
+        self.documents.append(orjson.loads(orjson.dumps(record)))
         return True
 
     async def arrived(self) -> Sequence[Mapping[str, object]]:

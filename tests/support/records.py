@@ -7,7 +7,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from hogpipe.aggregation import Aggregator
-from hogpipe.record import Record, RecordStamper, StatsBody, TrafficRecord, make_run_id
+from hogpipe.record import Record, StatsBody, TrafficRecord
+from hogpipe.stamping import RecordStamper, make_run_id
 from support.sinks import stats
 from support.traffic import attributions, deltas, dimensions, flows
 

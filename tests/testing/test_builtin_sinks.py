@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import orjson
 import pytest
 from support.line_server import LineServer
 
@@ -25,7 +25,7 @@ def jsonl(tmp_path: Path) -> SinkCase:
 
     async def arrived() -> list[dict[str, object]]:
         lines = path.read_bytes().splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines]
+        return [orjson.loads(line) for line in lines]
 
     return SinkCase(
         sink_type=BUILT_IN["jsonl"],
@@ -77,7 +77,7 @@ class Pipe:
 
     async def arrived(self) -> list[dict[str, object]]:
         whole = bytes(self.data).rpartition(b"\n")[0]
-        return [json.loads(line) for line in whole.splitlines()]
+        return [orjson.loads(line) for line in whole.splitlines()]
 
     @asynccontextmanager
     async def stall(self) -> AsyncIterator[None]:
