@@ -19,9 +19,9 @@ from hogpipe.config.settings import Settings, SinkChoice
 from hogpipe.counting.noted import NotedSockets
 from hogpipe.counting.source import CountingSource
 from hogpipe.errors import ConfigurationError
-from hogpipe.record import make_run_id
 from hogpipe.sinks.blame import describe_bug
 from hogpipe.sinks.protocol import Sink, SinkSettings
+from hogpipe.stamping import make_run_id
 
 _HASHED_BYTES = 1 << 20
 

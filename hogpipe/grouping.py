@@ -16,8 +16,8 @@ from hogpipe.record import (
     Named,
     ProcessInfo,
     SystemdInfo,
-    format_time,
 )
+from hogpipe.stamping import format_time
 
 # IANA protocol numbers; others are told by their number.
 _TRANSPORTS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp", 136: "udplite"}

@@ -14,7 +14,7 @@ OWN_NAMESPACE = 0
 
 
 class Span(NamedTuple):
-    """A window's time, nanoseconds since the epoch; `end_ns` is exclusive."""
+    """The time of a window or of packets, nanoseconds since the epoch; `end_ns` is exclusive."""
 
     start_ns: int
     end_ns: int
@@ -46,7 +46,8 @@ class FlowDelta(msgspec.Struct, gc=False):
     """What a flow moved: bytes are IP packet bytes (the IP header's total length).
 
     `opened` is set when a TCP SYN without ACK was among the packets: a new connection, and whoever
-    owned this five-tuple before may not own it now.
+    owned this five-tuple before may not own it now. `first_ns` and `last_ns` are when the first and
+    the last of the packets passed, nanoseconds since the epoch; 0 where that is not known.
     """
 
     transmit_bytes: int = 0
@@ -54,6 +55,8 @@ class FlowDelta(msgspec.Struct, gc=False):
     receive_bytes: int = 0
     receive_packets: int = 0
     opened: bool = False
+    first_ns: int = 0
+    last_ns: int = 0
 
     def add(self, other: "FlowDelta") -> None:
         """Add `other` to this delta."""
@@ -62,6 +65,14 @@ class FlowDelta(msgspec.Struct, gc=False):
         self.receive_bytes += other.receive_bytes
         self.receive_packets += other.receive_packets
         self.opened |= other.opened
+        if other.first_ns and not 0 < self.first_ns <= other.first_ns:
+            self.first_ns = other.first_ns
+        self.last_ns = max(self.last_ns, other.last_ns)
+
+    @property
+    def span(self) -> Span | None:
+        """The time in which its packets passed; None where that is not known."""
+        return Span(self.first_ns, self.last_ns + 1) if self.first_ns else None
 
     @property
     def total_bytes(self) -> int:

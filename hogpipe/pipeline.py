@@ -31,8 +31,9 @@ from hogpipe.model import (
     FlowKey,
     Span,
 )
-from hogpipe.record import Record, RecordStamper, StatsBody
+from hogpipe.record import Record, StatsBody
 from hogpipe.selectors import parse_selector
+from hogpipe.stamping import RecordStamper
 from hogpipe.summary import Summary
 from hogpipe.usage import UsageMeter
 from hogpipe.windows import ClockWindows, PacketWindows

@@ -4,12 +4,7 @@ Records are plain dicts, so that a sink can hand them to any encoder; the types 
 there are. Names follow OpenTelemetry's semantic conventions. A key that does not apply is absent.
 """
 
-import secrets
-from datetime import UTC, datetime
 from typing import Literal, NotRequired, TypedDict
-
-_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_NANOSECONDS = 1_000_000_000
 
 
 class Window(TypedDict):
@@ -183,6 +178,7 @@ class LedgerInfo(TypedDict):
     unknown: int
     shared: int
     unidentified: int
+    seeded: int
     not_entered: int
 
 
@@ -285,7 +281,9 @@ class StatsBody(TypedDict):
     self: NotRequired[SelfInfo]
 
 
-class _Stamp(TypedDict):
+class Stamp(TypedDict):
+    """What identifies a record."""
+
     timestamp: str
     window: Window
     run: str
@@ -293,65 +291,16 @@ class _Stamp(TypedDict):
     host: Named
 
 
-class TrafficRecord(_Stamp, TrafficBody):
+class TrafficRecord(Stamp, TrafficBody):
     """What one group moved in one window, as deltas."""
 
     type: Literal["traffic"]
 
 
-class StatsRecord(_Stamp, StatsBody):
+class StatsRecord(Stamp, StatsBody):
     """How the pipeline itself fared in one window."""
 
     type: Literal["stats"]
 
 
 Record = TrafficRecord | StatsRecord
-
-
-class RecordStamper:
-    """Gives each record of a run its identity: `run` with a `sequence` that has no gaps."""
-
-    def __init__(self, run: str, host: str) -> None:
-        self.run = run
-        self._host = host
-        self._sequence = 0
-        self._span: tuple[int, int] = (0, 0)
-        self._start = self._end = format_time(0)
-
-    def _stamp(self, start_ns: int, end_ns: int) -> _Stamp:
-        self._sequence += 1
-        if self._span != (start_ns, end_ns):  # all records of a window say the same
-            self._span = (start_ns, end_ns)
-            self._start, self._end = format_time(start_ns), format_time(end_ns)
-        return {
-            "timestamp": self._end,
-            "window": {"start": self._start, "end": self._end},
-            "run": self.run,
-            "sequence": self._sequence,
-            "host": {"name": self._host},
-        }
-
-    def traffic(self, body: TrafficBody, start_ns: int, end_ns: int) -> TrafficRecord:
-        """Return `body` as a record of the window from `start_ns` to `end_ns`."""
-        return {"type": "traffic", **self._stamp(start_ns, end_ns), **body}
-
-    def stats(self, body: StatsBody, start_ns: int, end_ns: int) -> StatsRecord:
-        """Return `body` as a record of the window from `start_ns` to `end_ns`."""
-        return {"type": "stats", **self._stamp(start_ns, end_ns), **body}
-
-
-def format_time(time_ns: int) -> str:
-    """Return nanoseconds since the epoch as RFC 3339 in UTC, to the millisecond below."""
-    seconds, rest = divmod(time_ns, _NANOSECONDS)
-    whole = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{whole}.{rest // 1_000_000:03d}Z"
-
-
-def make_run_id(time_ns: int, entropy: bytes | None = None) -> str:
-    """Return a ULID: 26 characters that sort by time (https://github.com/ulid/spec).
-
-    `entropy` is 10 bytes; random where absent.
-    """
-    milliseconds = (time_ns // 1_000_000) & (1 << 48) - 1
-    value = milliseconds << 80 | int.from_bytes(entropy or secrets.token_bytes(10), "big")
-    return "".join(_CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5))

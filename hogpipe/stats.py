@@ -100,6 +100,7 @@ def _ledger_info(use: LedgerUse) -> LedgerInfo:
         "unknown": use.unknown,
         "shared": use.shared,
         "unidentified": use.unidentified,
+        "seeded": use.seeded,
         "not_entered": use.not_entered,
     }
 

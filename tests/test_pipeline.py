@@ -133,7 +133,10 @@ class Resolver:
     def infer(self, _flow: FlowKey) -> Attribution:
         return self._chance.choice([UNATTRIBUTED, ANSWERS[2]])
 
-    def recall(self, _flow: FlowKey) -> Attribution | None:
+    def shares(self, _flow: FlowKey) -> list[Attribution] | None:
+        return self._chance.choice([None, None, []])  # its packets have no times
+
+    def recall(self, _flow: FlowKey, _span: Span | None) -> Attribution | None:
         return self._chance.choice([None, ANSWERS[-1]])
 
     def can_wait(self, _flow: FlowKey, _answer: Attribution) -> bool:

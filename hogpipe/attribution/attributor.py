@@ -12,11 +12,11 @@ fails and whenever `run` is cancelled.
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from copy import copy
-from itertools import islice, takewhile
+from itertools import groupby, islice, takewhile
 from socket import IPPROTO_TCP
 from typing import TypeVar
 
@@ -85,9 +85,7 @@ class Attributor:
     def ingest(self, flows: Mapping[FlowKey, FlowDelta]) -> None:
         """Emit what is known, and let the rest wait."""
         now = self._clock()
-        for flow in self._look_ups.take_stale():
-            self._known.discard(flow)
-            self._overtaken.add(flow)
+        self._forget_stale()
         self._known.forget_idle(now)
         for flow, delta in flows.items():
             known = self._known.get(flow)
@@ -155,6 +153,11 @@ class Attributor:
         counts.latency = self._latency.drain()
         return counts
 
+    def _forget_stale(self) -> None:
+        for flow in self._look_ups.take_stale():
+            self._known.discard(flow)
+            self._overtaken.add(flow)
+
     def _wait(self, flow: FlowKey, delta: FlowDelta, now: float) -> None:
         waiting = self._pending.get(flow)
         if waiting is not None and delta.opened and not _repeats_opening(waiting.delta):
@@ -164,7 +167,7 @@ class Attributor:
         if waiting is None:
             self._add_pending(flow, delta, now)
         else:
-            waiting.delta.add(delta)
+            waiting.add(delta)
 
     def _add_pending(self, flow: FlowKey, delta: FlowDelta, now: float) -> None:
         self._known.discard(flow)
@@ -190,7 +193,9 @@ class Attributor:
         if batch or stale:
             self._looked = self._clock()
             self._overtaken.clear()
-            found, seconds = await self._look_ups.find([*batch, *stale])
+            asked = {flow: waiting.ask() for flow, waiting in batch.items()}
+            found, seconds = await self._look_ups.find(asked | dict.fromkeys(stale, ()))
+            self._forget_stale()
             now = self._clock()
             self._budget.spend(seconds, now)
             self._rested = now + self._pace_after(seconds, batch, found)
@@ -232,6 +237,10 @@ class Attributor:
             return
         if waiting is not asked:
             return  # a new connection: this look-up may have met the owner before it
+        shares = self._look_ups.shares(flow)
+        if shares is not None:
+            self._settle_in_turn(flow, waiting, shares, now)
+            return
         if answer is None or answer.quality is Quality.NONE:
             if answer is not None and answer.user is not None:
                 waiting.fallback = answer
@@ -245,7 +254,31 @@ class Attributor:
                 waiting.pause *= 2
                 return
             answer = self._look_ups.infer(flow) if waiting.gone else waiting.fallback
-        self._settle_one(flow, waiting, answer, checked=now)
+        before, since = waiting.split()
+        if since and flow in self._overtaken:
+            self._settle_in_turn(flow, waiting, [answer] * len(before), now)
+        else:
+            self._settle_one(flow, waiting, answer, checked=now)
+
+    def _settle_in_turn(
+        self, flow: FlowKey, waiting: Waiting, answers: Sequence[Attribution], now: float
+    ) -> None:
+        """Emit what a look-up was asked about, piece by piece; what came since waits on."""
+        before, since = waiting.split()
+        self._pending.pop(flow)
+        missing = [UNATTRIBUTED] * (len(before) - len(answers))
+        self._emit_pieces(flow, before, [*answers, *missing])
+        for piece in since:
+            self._wait(flow, piece, now)
+
+    def _emit_pieces(
+        self, flow: FlowKey, pieces: Sequence[FlowDelta], answers: Sequence[Attribution]
+    ) -> None:
+        for answer, run in groupby(zip(answers, pieces, strict=True), key=lambda one: one[0]):
+            total = FlowDelta()
+            for _answer, piece in run:
+                total.add(piece)
+            self._emit(flow, total, answer)
 
     async def _give_up_all(self, flows: Mapping[FlowKey, Waiting]) -> None:
         async for flow, waiting in _in_slices(flows.items()):
@@ -258,8 +291,13 @@ class Attributor:
             answer = self._look_ups.infer(flow)
             self._settle_one(flow, waiting, answer, checked=self._clock())
         else:
-            answer = self._look_ups.recall(flow) or waiting.fallback
-            self._settle_one(flow, waiting, answer, checked=-math.inf)
+            self._pending.pop(flow)
+            pieces = waiting.pieces or [waiting.delta]
+            answers = [
+                self._look_ups.recall(flow, piece.span) or waiting.fallback for piece in pieces
+            ]
+            self._known.put(flow, KnownFlow(answers[-1], -math.inf))
+            self._emit_pieces(flow, pieces, answers)
 
     async def _give_up_gone(self, due: dict[FlowKey, Waiting]) -> dict[FlowKey, Waiting]:
         """Emit those of `due` whose sockets are gone; return the others."""

@@ -1,12 +1,16 @@
 """The seams of attribution: who looks owners up, and what the stage tells of its work."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from hogpipe.attribution.latency import Latency
-from hogpipe.model import Attribution, FlowKey, Tally
+from hogpipe.model import Attribution, FlowKey, Span, Tally
+
+FlowTimes = Mapping[FlowKey, Sequence[Span]]
+"""Flows to look up: when the packets passed whose owner is asked for, piece by piece; nothing where
+it is the owner of the moment."""
 
 
 class LedgerUse(msgspec.Struct):
@@ -28,9 +32,11 @@ class LedgerUse(msgspec.Struct):
     unknown: int = 0
     """Sockets that were released and had not been known."""
     shared: int = 0
-    """Answers not given because sockets of several owners fit."""
+    """Answers not given because sockets of several owners fit, at once or in turn."""
     unidentified: int = 0
     """Times that a process was gone before its start could be read."""
+    seeded: int = 0
+    """Times that the sockets that are there were taken in: at first, and after losses of events."""
     not_entered: int = 0
     """Times that another network namespace could not be entered to be recognised."""
 
@@ -94,7 +100,7 @@ class Resolver(Protocol):
         Raises HogpipeError where what was asked for cannot be had.
         """
 
-    def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Attribution]:
+    def resolve(self, flows: FlowTimes) -> dict[FlowKey, Attribution]:
         """Return what is known of `flows` after one look at the host.
 
         A flow that is UNATTRIBUTED in the answer has no socket any more. One with quality NONE and
@@ -108,10 +114,17 @@ class Resolver(Protocol):
         UNATTRIBUTED if nothing does. Cheap, and may be called while another thread resolves.
         """
 
-    def recall(self, flow: FlowKey) -> Attribution | None:
-        """Return whose `flow` is as far as that is known without a look; None if it is not.
+    def shares(self, flow: FlowKey) -> Sequence[Attribution] | None:
+        """Return whose each piece of `flow` was, looked up just now, if several had it in turn.
 
-        For flows that no look-up came to. Cheap, and may be called while another thread resolves.
+        None if it is all of one. Cheap, and may be called while another thread resolves.
+        """
+
+    def recall(self, flow: FlowKey, span: Span | None) -> Attribution | None:
+        """Return whose `flow` was then as far as that is known without a look; None if it is not.
+
+        UNATTRIBUTED if several had it in turn. For flows that no look-up came to. Cheap, and may be
+        called while another thread resolves.
         """
 
     def can_wait(self, flow: FlowKey, answer: Attribution) -> bool:

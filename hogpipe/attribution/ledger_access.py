@@ -1,21 +1,30 @@
 """The ledger as attribution asks it: by flows, whose namespaces are known by their inodes."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
-from hogpipe.attribution.contract import LedgerUse
+from hogpipe.attribution.contract import FlowTimes, LedgerUse
 from hogpipe.bpf.obstacles import KERNEL_NEEDED, BpfUnavailableError, Obstacle
 from hogpipe.bpf.programs import attach_programs
 from hogpipe.errors import ConfigurationError
-from hogpipe.ledger.contract import LedgerEntry, SocketSeed
+from hogpipe.ledger.contract import Contested, LedgerEntry, SocketSeed
 from hogpipe.ledger.cookies import NamespaceCookies
 from hogpipe.ledger.identities import shows_host_pids
 from hogpipe.ledger.kernel import KernelLedger, KernelLedgerCounts
-from hogpipe.model import OWN_NAMESPACE, FlowKey
+from hogpipe.model import OWN_NAMESPACE, FlowKey, Span
 from hogpipe.namespaces import NamespaceScan, read_own_namespace
 
 T = TypeVar("T")
+Answer = LedgerEntry | Contested
+
+
+class Told(NamedTuple):
+    """What a ledger knows of flows that it was asked for; of others nothing."""
+
+    known: dict[FlowKey, LedgerEntry]
+    in_turn: dict[FlowKey, list[LedgerEntry | None]]
+    """Those that several had one after the other: whose each piece was, as far as it was one's."""
 
 
 class SocketLedger(Protocol):
@@ -24,11 +33,20 @@ class SocketLedger(Protocol):
     def refresh(self) -> None:
         """Take in all that has happened until now; from any thread."""
 
-    def owner_of(self, flow: FlowKey, namespace: int | None) -> LedgerEntry | None:
-        """Return whose a flow is in the namespace of a cookie, None for any."""
+    def owner_of(self, flow: FlowKey, namespace: int | None, span: Span | None, /) -> Answer | None:
+        """Return whose a flow is in the namespace of a cookie, None for any.
+
+        `span` is when its packets passed, None for now.
+        """
+
+    def needs_seeds(self) -> bool:
+        """Return whether events were lost, so that the sockets are to be read anew."""
+
+    def begin_seeding(self) -> None:
+        """Get ready for `seed` after a loss; the sockets are read after this."""
 
     def seed(self, seeds: Iterable[SocketSeed]) -> None:
-        """Take in the sockets from before, read after the ledger was made; once."""
+        """Take in the sockets that are there, read after the ledger was made."""
 
     def take_stale(self) -> list[FlowKey]:
         """Return the flows whose answers may be others now, once; from any thread.
@@ -97,38 +115,56 @@ class LedgerAccess:
         self._ledger = ledger
         self._names = names
 
-    def ask(self, flows: Collection[FlowKey], now: float) -> dict[FlowKey, LedgerEntry]:
-        """Return what is known of each flow after all that has happened; others are absent.
+    def ask(self, flows: FlowTimes, now: float) -> Told:
+        """Return what is known of each flow after all that has happened.
 
         Raises OSError if the processes of other namespaces cannot be listed.
         """
         self._ledger.refresh()
         asked = {flow.namespace for flow in flows if flow.namespace is not None}
         cookies = self._names.recognise(asked, now)
-        entries = {}
-        for flow in flows:
+        told = Told({}, {})
+        for flow, pieces in flows.items():
             if flow.namespace is not None and flow.namespace not in cookies:
                 continue
             cookie = None if flow.namespace is None else cookies[flow.namespace]
-            entry = self._ledger.owner_of(flow, cookie)
-            if entry is not None:
-                entries[flow] = entry
-        return entries
+            entry = self._ledger.owner_of(flow, cookie, _whole(pieces))
+            if isinstance(entry, LedgerEntry):
+                told.known[flow] = entry
+            elif entry is not None:
+                told.in_turn[flow] = self._ask_each(flow, cookie, pieces)
+        return told
+
+    def _ask_each(
+        self, flow: FlowKey, cookie: int | None, pieces: Sequence[Span]
+    ) -> list[LedgerEntry | None]:
+        if len(pieces) < 2:
+            return [None for _ in pieces]
+        each = (self._ledger.owner_of(flow, cookie, piece) for piece in pieces)
+        return [one if isinstance(one, LedgerEntry) else None for one in each]
 
     @property
     def names(self) -> NamespaceNames:
         """Return the namespaces, for the thread that asks."""
         return self._names
 
+    def needs_seeds(self) -> bool:
+        """Return whether events were lost, so that the sockets are to be read anew."""
+        return self._ledger.needs_seeds()
+
+    def begin_seeding(self) -> None:
+        """Get ready for `seed` after a loss; the sockets are read after this."""
+        self._ledger.begin_seeding()
+
     def seed(self, seeds: Iterable[SocketSeed]) -> None:
-        """Tell the ledger of the sockets from before, read after it was opened; once."""
+        """Tell the ledger of the sockets that are there, read after it was opened."""
         self._ledger.seed(seeds)
 
-    def recall(self, flow: FlowKey) -> LedgerEntry | None:
-        """Return what is known of a flow of our own namespace by now; any thread."""
+    def recall(self, flow: FlowKey, span: Span | None) -> Answer | None:
+        """Return what is known by now of a flow of our own namespace in `span`; any thread."""
         if flow.namespace != OWN_NAMESPACE:
             return None
-        return self._ledger.owner_of(flow, self._names.own)
+        return self._ledger.owner_of(flow, self._names.own, span)
 
     def take_stale(self) -> list[FlowKey]:
         """Return the flows whose answers may be others now, without a long wait; any thread."""
@@ -147,12 +183,20 @@ class LedgerAccess:
             unknown=counts.book.unknown,
             shared=counts.book.shared,
             unidentified=counts.unidentified,
+            seeded=counts.book.seeded,
             not_entered=self._names.refused,
         )
 
     def close(self) -> None:
         """Close the ledger."""
         self._ledger.close()
+
+
+def _whole(pieces: Sequence[Span]) -> Span | None:
+    """Return the time from the first of the pieces to the last."""
+    if not pieces:
+        return None
+    return Span(min(one.start_ns for one in pieces), max(one.end_ns for one in pieces))
 
 
 def open_ledger(procfs: Path) -> LedgerAccess:

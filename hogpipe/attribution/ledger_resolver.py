@@ -1,38 +1,34 @@
 """From flows to their owners: first what the kernel told (the ledger), then what /proc shows.
 
-What the ledger knows exactly is taken, and datagrams by their port while who bound it lives; but
-not where the owner is gone and may have left an open socket to another process, as daemons do that
-connect before they fork. All else is put to /proc, and what that does not know either to the ledger
+What the ledger is not sure of is put to /proc, and what that does not know either to the ledger
 again: a socket that was still open at the first question, its port untold, may have been released
-by then. Of an accepted connection /proc knows more where it finds the connection itself, or where
-who bound the port is gone and another serves it; else the ledger's word is taken, which holds for
-the time when the packets passed.
+by then. Which of the two is believed is for `weighing` to say. Where several had a flow in turn
+meanwhile, only the ledger can tell whose the pieces were; /proc shows none but the last one.
 
 Without a ledger, because it cannot be had and need not, all flows are put to /proc.
 """
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
-from functools import cache, lru_cache
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from socket import IPPROTO_UDP
 
-from hogpipe.attribution.contract import ResolverCounts
+from hogpipe.attribution.contract import FlowTimes, ResolverCounts
 from hogpipe.attribution.kinship import Identity
-from hogpipe.attribution.ledger_access import LedgerAccess, open_ledger
-from hogpipe.attribution.processes import ProcessReader
+from hogpipe.attribution.ledger_access import LedgerAccess, Told, open_ledger
 from hogpipe.attribution.resolver import ProcfsResolver
 from hogpipe.attribution.seeding import inodes_of, make_seeds, read_sockets
+from hogpipe.attribution.weighing import DATAGRAMS, Owners, choose, is_enough
 from hogpipe.bpf.cgroup_tree import sees_whole_host
 from hogpipe.errors import HogpipeError
-from hogpipe.ledger.contract import MOST_SOCKETS, LedgerEntry, Owner
-from hogpipe.model import UNATTRIBUTED, Attribution, FlowKey, Process, Quality
+from hogpipe.ledger.contract import MOST_SOCKETS, Contested, LedgerEntry, Owner
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowKey, Process, Quality, Span
 
 log = logging.getLogger(__name__)
 
 _GONE_KEPT = 4096
-_DATAGRAMS = frozenset({IPPROTO_UDP, 136})  # the latter is UDP-Lite
+_SEEDS_PAUSE = 5.0  # seconds between two readings of all sockets, at some 10 us each
 
 
 class LedgerResolver:
@@ -60,7 +56,11 @@ class LedgerResolver:
         self._ledger: LedgerAccess | None = None
         self._told: Mapping[FlowKey, LedgerEntry] = {}
         """What the ledger knew in the last look-up."""
-        self._describe_gone = lru_cache(maxsize=_GONE_KEPT)(self._describe)
+        self._shares: Mapping[FlowKey, Sequence[Attribution]] = {}
+        """Of those that several had in turn."""
+        self._seeds_due = 0.0
+        self._gone: dict[Owner, Process] = {}
+        """Equal answers are the same object."""
 
     def prepare(self) -> None:
         """Open the ledger, then read what was there: of a socket made meanwhile one tells."""
@@ -75,29 +75,41 @@ class LedgerResolver:
             log.info("owners come from the ledger (eBPF%s), and from %s", where, self._procfs)
         self._begin()
 
-    def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Attribution]:
+    def resolve(self, flows: FlowTimes) -> dict[FlowKey, Attribution]:
         """Return what is known of `flows`; one without a socket may be absent, to be asked again.
 
         A UDP socket that is gone and has not been told yet may be told when it is released.
         """
         if self._ledger is None:
             return self._resolver.resolve(flows)
+        self._told, self._shares = {}, {}
         now = self._clock()
-        owners = _Owners(self._processes, self._describe_gone, now)
-        known = self._ledger.ask(flows, now)
+        if now >= self._seeds_due and self._ledger.needs_seeds():
+            self._seeds_due = now + _SEEDS_PAUSE
+            with suppress(OSError):  # it stays in doubt, and is tried again
+                self._seed_again(self._ledger, now)
+        owners = Owners(self._processes, self._describe_gone, now)
+        told = self._ledger.ask(flows, now)
         found = {
-            flow: Attribution(entry.quality, owners.describe(entry.owner))
-            for flow, entry in known.items()
-            if _is_enough(flow, entry, owners)
+            flow: owners.attribute(entry)
+            for flow, entry in told.known.items()
+            if is_enough(flow, entry, owners)
         }
-        rest = [flow for flow in flows if flow not in found]
+        rest = {
+            flow: pieces
+            for flow, pieces in flows.items()
+            if flow not in found and flow not in told.in_turn
+        }
         if rest:
             shown = self._resolver.resolve(rest)
-            told = self._ledger.ask(rest, now)
-            found |= _choose(rest, shown, told, owners)
-            known |= told
-        self._told = known
-        return found
+            again = self._ledger.ask(rest, now)
+            found |= choose(rest, shown, again, owners)
+            told = Told(told.known | again.known, told.in_turn | again.in_turn)
+        self._told = told.known
+        self._shares = {
+            flow: [owners.attribute(entry) for entry in each] for flow, each in told.in_turn.items()
+        }
+        return found | dict.fromkeys(told.in_turn, UNATTRIBUTED)
 
     def _begin(self) -> None:
         """Read ahead, and let the ledger know the sockets that are there already."""
@@ -109,19 +121,30 @@ class LedgerResolver:
         holders = self._resolver.recall_owners(inodes_of(sockets))
         self._ledger.seed(make_seeds(sockets, holders))
 
+    def _seed_again(self, ledger: LedgerAccess, now: float) -> None:
+        """Let the ledger know the sockets that were made while events were lost."""
+        ledger.begin_seeding()
+        sockets = read_sockets(ledger.names, now, MOST_SOCKETS)
+        holders = self._resolver.recall_owners(inodes_of(sockets))
+        missing = {one.inode: one.user_id for one in sockets if one.inode not in holders}
+        ledger.seed(make_seeds(sockets, holders | self._resolver.find_owners(missing)))
+
     def infer(self, flow: FlowKey) -> Attribution:
         """Return what follows from what was seen in /proc; from any thread."""
         return self._resolver.infer(flow)
 
-    def recall(self, flow: FlowKey) -> Attribution | None:
+    def shares(self, flow: FlowKey) -> Sequence[Attribution] | None:
+        """Return whose each piece of a flow was that several had in turn; from any thread."""
+        return self._shares.get(flow)
+
+    def recall(self, flow: FlowKey, span: Span | None) -> Attribution | None:
         """Return what the ledger knows of a flow of our own namespace; from any thread."""
-        entry = None if self._ledger is None else self._ledger.recall(flow)
+        entry = None if self._ledger is None else self._ledger.recall(flow, span)
         if entry is None:
             return None
-        process = None
-        if entry.owner.start is not None:
-            process = self._processes.remember(Identity(entry.owner.pid, entry.owner.start))
-        return Attribution(entry.quality, process or self._describe_gone(entry.owner))
+        if isinstance(entry, Contested):
+            return UNATTRIBUTED
+        return Attribution(entry.quality, self._remember(entry.owner))
 
     def can_wait(self, flow: FlowKey, answer: Attribution) -> bool:
         """Return whether the ledger told of `flow` just now, as it would have done later.
@@ -134,7 +157,7 @@ class LedgerResolver:
         """Return whether the ledger told of this exchange of datagrams by its own socket."""
         entry = self._told.get(flow)
         exact = entry is not None and entry.quality is Quality.EXACT
-        return exact and flow.protocol in _DATAGRAMS
+        return exact and flow.protocol in DATAGRAMS
 
     def take_stale(self) -> Collection[FlowKey]:
         """Return the flows whose sockets have passed to others, or were released; any thread."""
@@ -153,70 +176,24 @@ class LedgerResolver:
             self._ledger.close()
         self._resolver.close()
 
-    def _describe(self, owner: Owner) -> Process:
-        return self._processes.describe_gone(
-            owner.pid, owner.start, owner.command, owner.user_id, owner.cgroup_path
-        )
+    def _remember(self, owner: Owner) -> Process:
+        """Return an owner as it was described last, or without what it would take a wait to know.
 
-
-class _Owners:
-    """The processes that a ledger has named, each looked at once; made anew for each look."""
-
-    def __init__(
-        self, processes: ProcessReader, describe_gone: Callable[[Owner], Process], now: float
-    ) -> None:
-        self._processes = processes
-        self._describe_gone = describe_gone
-        self._now = now
-        self.describe = cache(self._describe)
-        """Return an owner as /proc shows it, or as the kernel told it where it is gone."""
-        self.is_there = cache(self._is_there)
-        """Tell whether an owner lives."""
-
-    def _describe(self, owner: Owner) -> Process:
+        From any thread: the event loop must not wait for the name of a user.
+        """
         process = None
         if owner.start is not None:
-            process = self._processes.find(Identity(owner.pid, owner.start), self._now)
-        return process or self._describe_gone(owner)
+            process = self._processes.remember(Identity(owner.pid, owner.start))
+        return process or self._gone.get(owner) or self._describe(owner, waits=False)
 
-    def _is_there(self, owner: Owner) -> bool:
-        start = owner.start
-        return start is not None and self._processes.is_there(Identity(owner.pid, start))
+    def _describe_gone(self, owner: Owner) -> Process:
+        if owner not in self._gone:
+            if len(self._gone) >= _GONE_KEPT:
+                self._gone.clear()
+            self._gone[owner] = self._describe(owner, waits=True)
+        return self._gone[owner]
 
-
-def _choose(
-    flows: Collection[FlowKey],
-    shown: Mapping[FlowKey, Attribution],
-    told: Mapping[FlowKey, LedgerEntry],
-    owners: _Owners,
-) -> dict[FlowKey, Attribution]:
-    """Return the better of what /proc has shown and what the ledger has told.
-
-    A UDP flow without a socket is left out: its port may be told only when that is released.
-    """
-    chosen = {}
-    for flow in flows:
-        entry, answer = told.get(flow), shown.get(flow)
-        if entry is not None and not _is_better(answer, entry, owners):
-            chosen[flow] = Attribution(entry.quality, owners.describe(entry.owner))
-        elif answer is not None and (answer != UNATTRIBUTED or flow.protocol not in _DATAGRAMS):
-            chosen[flow] = answer
-    return chosen
-
-
-def _is_enough(flow: FlowKey, entry: LedgerEntry, owners: _Owners) -> bool:
-    """Tell whether /proc cannot know more than the ledger."""
-    if entry.quality is Quality.EXACT:
-        return not entry.lasting or owners.is_there(entry.owner)
-    return flow.protocol in _DATAGRAMS and owners.is_there(entry.owner)
-
-
-def _is_better(answer: Attribution | None, entry: LedgerEntry, owners: _Owners) -> bool:
-    """Tell whether /proc knows more than the ledger."""
-    if answer is None or answer.process is None or answer.quality is Quality.INFERRED:
-        return False
-    if entry.quality is Quality.EXACT:
-        # Who connected is gone, and may have left the socket to a child.
-        was_left = entry.lasting and not owners.is_there(entry.owner)
-        return was_left and answer.quality is Quality.EXACT
-    return answer.quality is Quality.EXACT or not owners.is_there(entry.owner)
+    def _describe(self, owner: Owner, *, waits: bool) -> Process:
+        return self._processes.describe_gone(
+            owner.pid, owner.start, owner.command, owner.user_id, owner.cgroup_path, waits=waits
+        )

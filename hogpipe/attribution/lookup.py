@@ -4,15 +4,15 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from copy import copy
 
 import msgspec
 
-from hogpipe.attribution.contract import Resolver, ResolverCounts
-from hogpipe.model import Attribution, FlowKey
+from hogpipe.attribution.contract import FlowTimes, Resolver, ResolverCounts
+from hogpipe.model import Attribution, FlowKey, Span
 from hogpipe.text import describe_error
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class LookUp:
             await loop.run_in_executor(self._executor, self._resolver.prepare)
         self._resolver_now = copy(self._resolver.counts())
 
-    async def find(self, flows: Collection[FlowKey]) -> tuple[dict[FlowKey, Attribution], float]:
+    async def find(self, flows: FlowTimes) -> tuple[dict[FlowKey, Attribution], float]:
         """Return what one look-up found, nothing if it failed, and the CPU seconds it took."""
         loop = asyncio.get_running_loop()
         found, error, counts, seconds = await loop.run_in_executor(
@@ -68,9 +68,13 @@ class LookUp:
         """Return what follows for a flow from the look-ups so far."""
         return self._resolver.infer(flow)
 
-    def recall(self, flow: FlowKey) -> Attribution | None:
-        """Return whose a flow is as far as that is known without a look-up."""
-        return self._resolver.recall(flow)
+    def shares(self, flow: FlowKey) -> Sequence[Attribution] | None:
+        """Return whose each piece of a flow was, if several had it in turn."""
+        return self._resolver.shares(flow)
+
+    def recall(self, flow: FlowKey, span: Span | None) -> Attribution | None:
+        """Return whose a flow was then as far as that is known without a look-up."""
+        return self._resolver.recall(flow, span)
 
     def can_wait(self, flow: FlowKey, answer: Attribution) -> bool:
         """Return whether a later look-up would have found the same."""
@@ -99,7 +103,7 @@ class LookUp:
             log.debug("where the look-up failed", exc_info=error)
 
     def _call(
-        self, flows: Collection[FlowKey]
+        self, flows: FlowTimes
     ) -> tuple[dict[FlowKey, Attribution], Exception | None, ResolverCounts, float]:
         with self._one_at_a_time:
             found: dict[FlowKey, Attribution] = {}

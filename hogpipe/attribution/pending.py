@@ -6,19 +6,25 @@ Flows that were never looked for come first: their sockets are the likeliest to 
 import heapq
 import math
 from collections.abc import Iterator
+from copy import copy
 from itertools import count, islice
 
 import msgspec
 
-from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Span
 
 _FIRST_PAUSE = 0.05
+_MOST_PIECES = 8  # between two look-ups
 
 
 class Waiting(msgspec.Struct, eq=False, gc=False):
-    """A pending flow. A connection that takes over its five-tuple makes a new one of these."""
+    """A pending flow. A connection that takes over its five-tuple makes a new one of these.
+
+    What it moved is kept in pieces, as it came, for they may be of several owners.
+    """
 
     delta: FlowDelta
+    """The sum."""
     since: float
     pause: float = _FIRST_PAUSE
     """How long to wait before the next try, in seconds."""
@@ -28,6 +34,32 @@ class Waiting(msgspec.Struct, eq=False, gc=False):
     """Whether a look-up has told anything of it yet."""
     gone: bool = False
     """Whether a look has shown that it has no socket any more: another would be in vain."""
+    pieces: list[FlowDelta] = msgspec.field(default_factory=list)
+    """In order; empty while there is but one."""
+    asked: int = 0
+    """How many of the pieces the last look-up was asked about."""
+
+    def add(self, delta: FlowDelta) -> None:
+        """Add what came later."""
+        if not self.pieces:
+            self.pieces.append(copy(self.delta))
+        if len(self.pieces) - self.asked < _MOST_PIECES:
+            self.pieces.append(copy(delta))
+        else:
+            self.pieces[-1].add(delta)
+        self.delta.add(delta)
+
+    def ask(self) -> list[Span]:
+        """Return when the pieces passed, for a look-up; nothing where that is not known."""
+        pieces = self.pieces or [self.delta]
+        self.asked = len(pieces)
+        spans = [piece.span for piece in pieces]
+        return [] if None in spans else [span for span in spans if span is not None]
+
+    def split(self) -> tuple[list[FlowDelta], list[FlowDelta]]:
+        """Return the pieces that were asked about, and those that came since."""
+        pieces = self.pieces or [self.delta]
+        return pieces[: self.asked], pieces[self.asked :]
 
 
 class PendingFlows:

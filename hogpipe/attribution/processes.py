@@ -10,7 +10,6 @@ user is the real one: a set-uid program is told by its own name, and by the user
 import os
 import pwd
 from collections.abc import Callable
-from functools import lru_cache
 
 import msgspec
 
@@ -41,7 +40,7 @@ class ProcessReader:
         """The one that was asked for last comes last."""
         self._has_one_tree = is_one_tree(procfs.cgroup(_FIRST_PROCESS) or "")
         self._clock_ticks = os.sysconf("SC_CLK_TCK")
-        self.user_name = lru_cache(maxsize=_USERS_KEPT)(_user_name)
+        self._user_names: dict[int, str | None] = {}
 
     def recall(self, owner: Identity, now: float) -> Process | None:
         """Return the process `owner` if it was read so lately that no look is needed."""
@@ -90,6 +89,18 @@ class ProcessReader:
         stat = self._procfs.stat(owner.pid)
         return stat is not None and stat.start == owner.start
 
+    def user_name(self, user_id: int) -> str | None:
+        """Return the name of a user, None if there is none.
+
+        The host may ask a directory in the network for it, and wait for the answer.
+        """
+        if user_id not in self._user_names:
+            name = _user_name(user_id)
+            if len(self._user_names) >= _USERS_KEPT:
+                self._user_names.clear()
+            self._user_names[user_id] = name
+        return self._user_names[user_id]
+
     def describe_gone(
         self,
         pid: int,
@@ -97,10 +108,13 @@ class ProcessReader:
         command: str,
         user_id: int,
         cgroup_path: str | None = None,
+        *,
+        waits: bool = True,
     ) -> Process:
         """Return a process of which nothing is known but these, without a look.
 
-        `cgroup_path` is that of its control group in the v2 tree.
+        `cgroup_path` is that of its control group in the v2 tree. Where nobody `waits` for the name
+        of its user it is told if it is known; from any thread then.
         """
         place = Placement()
         if cgroup_path is not None:
@@ -111,7 +125,7 @@ class ProcessReader:
             created_ns=None if start is None else self._created_ns(start),
             command=command,
             user_id=user_id,
-            owner=self.user_name(user_id),
+            owner=self.user_name(user_id) if waits else self._user_names.get(user_id),
             cgroup=place.cgroup,
             unit=place.unit,
             container=place.container,

@@ -34,6 +34,7 @@ from hogpipe.model import (
     FlowKey,
     Process,
     Quality,
+    Span,
     User,
 )
 from hogpipe.namespaces import NamespaceScan, read_own_namespace
@@ -114,12 +115,26 @@ class ProcfsResolver:
         found = ((inode, processes[owner]) for inode, owner in owners.items())
         return {inode: process for inode, process in found if process is not None}
 
+    def find_owners(self, sockets: Mapping[int, int]) -> dict[int, Process]:
+        """Return the owners of sockets after a look; `sockets` gives their users by inode.
+
+        For the thread that resolves. Raises OSError if /proc itself failed.
+        """
+        kinship = Kinship(self._procfs)
+        owners = self._fds.find(sockets, kinship, self._clock())
+        processes = self._read_processes(owners.values(), kinship)
+        found = ((inode, processes[owner]) for inode, owner in owners.items())
+        return {inode: process for inode, process in found if process is not None}
+
     @property
     def processes(self) -> ProcessReader:
         """Return the reader of processes, for the thread that resolves."""
         return self._processes
 
-    def recall(self, _flow: FlowKey) -> Attribution | None:
+    def shares(self, _flow: FlowKey) -> None:
+        """Return nothing: who had a flow before /proc does not tell."""
+
+    def recall(self, _flow: FlowKey, _span: Span | None) -> Attribution | None:
         """Return nothing: without a look /proc tells nothing."""
         return None
 

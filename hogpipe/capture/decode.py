@@ -14,7 +14,7 @@ from hogpipe.capture.bulk_packet import MOST_BYTES, decode_packets
 from hogpipe.capture.fragments import FirstFragment, FragmentTable, LaterFragment, Settled
 from hogpipe.capture.frame import DecodedFrame, decode_frame
 from hogpipe.capture.frames import FrameBatch
-from hogpipe.capture.grouping import Sums, sum_by_key
+from hogpipe.capture.grouping import Sums, no_sums, sum_by_key
 from hogpipe.capture.link import Rejection
 from hogpipe.capture.rows import Indices
 from hogpipe.model import Tally
@@ -28,6 +28,8 @@ LARGE_BATCH = 24
 class WireFlows(msgspec.Struct, frozen=True):
     """What a batch held: for each packed wire key its packets, IP bytes, and whether it opened.
 
+    `first_ns` and `last_ns` are when they passed, as in `FlowDelta`; of fragments that found their
+    flow only later that is not known.
     Keys are unique, and in the same order whenever the same batch is decoded from the same state.
     `captured` is all of it: the IP length of each packet in a flow, the captured bytes of what was
     rejected. So the sums of the flows + not_ip + undecoded = captured. A later fragment that waits
@@ -38,6 +40,8 @@ class WireFlows(msgspec.Struct, frozen=True):
     packets: list[int]
     bytes: list[int]
     opened: list[bool]
+    first_ns: list[int]
+    last_ns: list[int]
     captured: Tally
     not_ip: Tally
     undecoded: Tally
@@ -65,23 +69,24 @@ class Decoder:
     def decode(self, batch: FrameBatch) -> WireFlows:
         """Return what `batch` held, and the fragments of earlier ones that it settled."""
         if not len(batch):
-            return _Count(Sums([], [], [], [])).flows()
-        clock = np.maximum.accumulate(batch.times_ns())
+            return _Count(no_sums()).flows()
+        times = batch.times_ns()
+        clock = np.maximum.accumulate(times)
         if len(batch) >= LARGE_BATCH and len(batch.data) >= MOST_BYTES:
-            count = self._decode_columns(batch, clock)
+            count = self._decode_columns(batch, times, clock)
         else:
-            count = _Count(Sums([], [], [], []))
-            self._decode_each(batch, clock, count)
+            count = _Count(no_sums())
+            self._decode_each(batch, times, clock, count)
         count.settle(self._fragments.advance(int(clock[-1])))
         return count.flows()
 
     def flush(self) -> WireFlows:
         """Return the fragments that still wait, under their portless keys; forget all flows."""
-        count = _Count(Sums([], [], [], []))
+        count = _Count(no_sums())
         count.settle(self._fragments.flush())
         return count.flows()
 
-    def _decode_columns(self, batch: FrameBatch, clock: Indices) -> "_Count":
+    def _decode_columns(self, batch: FrameBatch, times: Indices, clock: Indices) -> "_Count":
         """Decode the ordinary frames at once, and then the others one by one."""
         start = batch.records[:, 2].astype(np.int64)
         size = batch.records[:, 3].astype(np.int64)
@@ -92,21 +97,24 @@ class Decoder:
         impossible = (ordinary.lengths > there) & (there < self._snaplen)
         if np.count_nonzero(impossible):
             ordinary = ordinary.take(~impossible)
-        count = _Count(sum_by_key(ordinary))
+        count = _Count(sum_by_key(ordinary, times))
         if len(ordinary.frame) < len(batch):
             foreign = packets.kind == NOT_IP
             count.not_ip = Tally(int(foreign.sum()), int(size[foreign].sum()))
             odd = ~foreign
             odd[ordinary.frame] = False
-            self._decode_each(batch.take(odd), clock[odd], count)
+            self._decode_each(batch.take(odd), times[odd], clock[odd], count)
         return count
 
-    def _decode_each(self, batch: FrameBatch, clock: Indices, count: "_Count") -> None:
-        """Decode frames one by one; `clock` is the newest time that was seen up to each."""
+    def _decode_each(
+        self, batch: FrameBatch, times: Indices, clock: Indices, count: "_Count"
+    ) -> None:
+        """Decode frames one by one; `clock` is the newest of the `times` that was seen by each."""
         data, lengths = batch.data, batch.original_lengths
         originals = [None] * len(batch) if lengths is None else lengths.tolist()
         places = batch.records[:, 2:].tolist()
-        for (start, size), original, now_ns in zip(places, originals, clock.tolist(), strict=True):
+        whens = zip(times.tolist(), clock.tolist(), strict=True)
+        for (start, size), original, (at_ns, now_ns) in zip(places, originals, whens, strict=True):
             decoded = decode_frame(self._link_type, data[start : start + size], original)
             if not isinstance(decoded, DecodedFrame):
                 count.reject(decoded, size)
@@ -117,14 +125,16 @@ class Decoder:
             if decoded.length_floored:
                 count.length_floored.add(Tally(1, decoded.length))
             if decoded.fragment is None:
-                count.add(decoded.key, 1, decoded.length, decoded.opened)
+                count.add(decoded.key, 1, decoded.length, decoded.opened, at_ns)
             else:
-                self._decode_fragment(decoded, now_ns, count)
+                self._decode_fragment(decoded, at_ns, now_ns, count)
 
-    def _decode_fragment(self, decoded: DecodedFrame, now_ns: int, count: "_Count") -> None:
+    def _decode_fragment(
+        self, decoded: DecodedFrame, at_ns: int, now_ns: int, count: "_Count"
+    ) -> None:
         match decoded.fragment:
             case FirstFragment(ident):
-                count.add(decoded.key, 1, decoded.length, decoded.opened)
+                count.add(decoded.key, 1, decoded.length, decoded.opened, at_ns)
                 count.settle(self._fragments.first(ident, decoded.key, now_ns))
             case LaterFragment(ident):
                 count.settle(self._fragments.later(ident, decoded.key, decoded.length, now_ns))
@@ -140,7 +150,7 @@ class _Count:
         self.undecoded = Tally()
         self.length_floored = Tally()
 
-    def add(self, key: bytes, packets: int, length: int, opened: bool) -> None:
+    def add(self, key: bytes, packets: int, length: int, opened: bool, at_ns: int = 0) -> None:
         sums = self._sums
         if self._places is None:
             self._places = {key: place for place, key in enumerate(sums.keys)}
@@ -151,10 +161,15 @@ class _Count:
             sums.packets.append(packets)
             sums.bytes.append(length)
             sums.opened.append(opened)
+            sums.first_ns.append(at_ns)
+            sums.last_ns.append(at_ns)
         else:
             sums.packets[place] += packets
             sums.bytes[place] += length
             sums.opened[place] |= opened
+            if at_ns:
+                sums.first_ns[place] = min(sums.first_ns[place] or at_ns, at_ns)
+                sums.last_ns[place] = max(sums.last_ns[place], at_ns)
 
     def settle(self, settled: Iterable[Settled]) -> None:
         for one in settled:

@@ -46,15 +46,16 @@ class Direction:
         counts.not_ip.add(wire.not_ip)
         counts.undecoded.add(wire.undecoded)
         counts.length_floored.add(wire.length_floored)
-        for key, packets, size, opened in zip(
-            wire.keys, wire.packets, wire.bytes, wire.opened, strict=True
+        times = zip(wire.first_ns, wire.last_ns, strict=True)
+        for key, packets, size, opened, (first_ns, last_ns) in zip(
+            wire.keys, wire.packets, wire.bytes, wire.opened, times, strict=True
         ):
             sides = self._turned.get(key) or self._remember(key)
             sender, receiver = sides
             if sender is not None:
-                _add(batch, sender, FlowDelta(size, packets, 0, 0, opened))
+                _add(batch, sender, FlowDelta(size, packets, 0, 0, opened, first_ns, last_ns))
             if receiver is not None:
-                _add(batch, receiver, FlowDelta(0, 0, size, packets, opened))
+                _add(batch, receiver, FlowDelta(0, 0, size, packets, opened, first_ns, last_ns))
             if sender is None and receiver is None:
                 counts.not_local.add(Tally(packets, size))
             elif sender is not None and receiver is not None:

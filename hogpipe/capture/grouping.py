@@ -17,24 +17,36 @@ _HALF = np.uint64(32)
 
 
 class Sums(NamedTuple):
-    """For each packed wire key, in order of first appearance: packets, IP bytes, a SYN seen."""
+    """For each packed wire key, in order of first appearance: packets, IP bytes, a SYN seen.
+
+    And when the first and the last of them passed, nanoseconds since the epoch.
+    """
 
     keys: list[bytes]
     packets: list[int]
     bytes: list[int]
     opened: list[bool]
+    first_ns: list[int]
+    last_ns: list[int]
 
 
-def sum_by_key(columns: PacketColumns) -> Sums:
-    """Return the sums of `columns`, exact whatever the keys are."""
+def no_sums() -> Sums:
+    """Return the sums of nothing."""
+    return Sums([], [], [], [], [], [])
+
+
+def sum_by_key(columns: PacketColumns, times_ns: NDArray[np.int64]) -> Sums:
+    """Return the sums of `columns`, exact whatever the keys are; `times_ns` has all frames'."""
     if not len(columns.frame):
-        return Sums([], [], [], [])
+        return no_sums()
     words = columns.keys.view(np.uint64).reshape(len(columns.keys), -1)
     order, bounds = order_by_key(words)
     starts = bounds[:-1]
     packets = bounds[1:] - starts
     totals = np.add.reduceat(columns.lengths[order], starts)
     opened = np.logical_or.reduceat(columns.opened[order], starts)
+    times = times_ns[columns.frame[order]]
+    began, ended = np.minimum.reduceat(times, starts), np.maximum.reduceat(times, starts)
     first = np.minimum.reduceat(order, starts)
     appearance = first.argsort()
     return Sums(
@@ -42,6 +54,8 @@ def sum_by_key(columns: PacketColumns) -> Sums:
         packets[appearance].tolist(),
         totals[appearance].tolist(),
         opened[appearance].tolist(),
+        began[appearance].tolist(),
+        ended[appearance].tolist(),
     )
 
 

@@ -13,7 +13,7 @@ import msgspec
 from hogpipe.bpf.traffic import TrafficLosses
 from hogpipe.ledger.contract import LedgerCounts, LedgerEntry, Owner, SocketSeed
 from hogpipe.ledger.kernel import KernelLedgerCounts
-from hogpipe.model import FlowKey, Quality
+from hogpipe.model import FlowKey, Quality, Span
 
 
 class _Noted(msgspec.Struct, frozen=True, gc=False):
@@ -64,8 +64,13 @@ class NotedSockets:
     def refresh(self) -> None:
         """Do nothing: what is asked for was noted before."""
 
-    def owner_of(self, flow: FlowKey, namespace: int | None) -> LedgerEntry | None:
-        """Return whose a flow is in the namespace of a cookie, None for any."""
+    def owner_of(
+        self, flow: FlowKey, namespace: int | None, _span: Span | None = None
+    ) -> LedgerEntry | None:
+        """Return whose a flow is in the namespace of a cookie, None for any.
+
+        Its bytes were counted by socket, so there is no question of when.
+        """
         with self._lock:
             noted = self._noted.get(flow)
         if noted is None or (namespace is not None and noted.namespace not in {0, namespace}):
@@ -85,6 +90,14 @@ class NotedSockets:
     def seed(self, seeds: Iterable[SocketSeed]) -> None:
         """Take in the sockets from before."""
         self._seeds = {seed.cookie: seed for seed in seeds}
+        self._counts.seeded += 1
+
+    def needs_seeds(self) -> bool:
+        """Return False: no event can be lost that would tell otherwise."""
+        return False
+
+    def begin_seeding(self) -> None:
+        """Do nothing; see `needs_seeds`."""
 
     def take_stale(self) -> list[FlowKey]:
         """Return nothing: that a flow is another socket's now is told with its bytes."""

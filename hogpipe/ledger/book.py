@@ -1,7 +1,7 @@
 """Keeps what happened to sockets, and says from it whose a flow is.
 
-Pure: events, flows and the time (seconds, of any clock that only grows) come in as arguments. For
-one thread at a time.
+Pure: events, flows and the time (seconds, of any clock that only grows) come in as arguments. When
+packets passed is told in the time of events (nanoseconds since boot). For one thread at a time.
 
 The end of a TCP connection is told only where it says something new (it would cost as much as its
 beginning), so a connection is forgotten `grace` seconds after it was last told of: of one that
@@ -10,9 +10,9 @@ until then they are kept.
 
 A flow is first looked for by both its ends: a connection, or an exchange of datagrams that was seen
 to begin. Else by its local port: the sockets that are bound most closely to the local address, if
-they have one owner. A socket that was released still answers for `grace` seconds, unless another
-one took its place; for packets are looked up later than they pass, and a closed TCP connection
-sends on.
+they have one owner. Each has the packets of the time in which it was there: of those that passed
+while several were, one after the other, none is told. One that was released still answers for
+`grace` seconds: packets are looked up later than they pass, and a closed TCP connection sends on.
 
 Answers can be overtaken: an accepted connection belongs to the owner of its listening socket until
 the process that served it lets go of it, and a port that is free passes on. `take_stale` tells for
@@ -23,9 +23,12 @@ from collections.abc import Iterable
 
 import msgspec
 
+from hogpipe.ledger.answers import Answers
 from hogpipe.ledger.contract import (
+    CONTESTED,
     MANAGER,
     MOST_SOCKETS,
+    Contested,
     LedgerCounts,
     LedgerEntry,
     Owner,
@@ -33,13 +36,12 @@ from hogpipe.ledger.contract import (
     is_same,
 )
 from hogpipe.ledger.events import Kind, SocketEvent
-from hogpipe.ledger.finding import find_candidates, is_lasting, is_recent
+from hogpipe.ledger.finding import Doubt, find_socket, is_lasting
 from hogpipe.ledger.keeping import KeptSockets
-from hogpipe.ledger.places import ANYWHERE, TCP, KnownSocket, Places
-from hogpipe.ledger.seeding import Seeding, is_shared, says_less, socket_of
-from hogpipe.model import FlowKey, Quality
-
-_ANSWERS_KEPT = 1024
+from hogpipe.ledger.places import Places
+from hogpipe.ledger.seeding import Seeding, is_shared, says_less, socket_of, the_owner
+from hogpipe.ledger.sockets import TCP, KnownSocket, socket_after, take_over
+from hogpipe.model import FlowKey, Quality, Span
 
 
 class Ledger:
@@ -49,8 +51,9 @@ class Ledger:
         self._places = Places()
         self._sockets = KeptSockets(self._places, grace=grace, most=max_sockets)
         self._seeding = Seeding(max_sockets)
-        self._stale: dict[FlowKey, None] = {}
+        self._answers = Answers()
         self._counts = LedgerCounts()
+        self._lost_until_ns = -1
 
     def note(self, event: SocketEvent, owner: Owner | None, now: float) -> None:
         """Take in what happened; `owner` is the process that the event names, if any."""
@@ -64,6 +67,8 @@ class Ledger:
             return  # of one whose place is not known /proc has to tell
         socket = self._renew(known, event, owner)
         socket.told_at = now
+        if event.boot_ns <= self._lost_until_ns:
+            socket.sure_ns = event.boot_ns
         if event.kind in {Kind.BOUND, Kind.LISTENING, Kind.SENT} and socket.local_port:
             self._place_at_port(socket)
         if event.kind not in {Kind.BOUND, Kind.LISTENING}:
@@ -72,105 +77,115 @@ class Ledger:
                 self._sockets.end(socket, now)
         self._counts.forgotten += self._sockets.make_room()
 
-    def seed(self, seeds: Iterable[SocketSeed], now: float) -> None:
-        """Take in the sockets from before, once; `seeds` were read after events began to come.
+    def seed(self, seeds: Iterable[SocketSeed], now: float, since_ns: int = 0) -> None:
+        """Take in the sockets that are there; `seeds` were read after events began to come.
 
-        What events have told meanwhile stands. Where they are too many the last ones are left out:
-        those that take what comes to a port should come first.
+        Once, and after a loss of events, with `begin_seeding` before they are read, at `since_ns`.
+        What events have told meanwhile stands. Where they are too many the last are left out: those
+        that take what comes to a port should come first.
         """
         self._sockets.forget_ended(now)
         for seed in seeds:
             if self._seeding.admits(seed):
-                self._sow(seed)
+                self._sow(seed, since_ns)
+        doubtful = [one for one in self._sockets if one.is_doubtful and self._seeding.is_sure]
+        for socket in doubtful:  # it is gone, or out of sight
+            self._sockets.forget(socket)
+            self._counts.forgotten += 1
         for socket in self._sockets:
             self._adopt(socket)  # what was accepted before its listening socket was known
         self._seeding.end()
+        self._counts.seeded += 1
 
-    def distrust(self, now: float) -> None:
-        """Forget what was told some time ago: events were lost, and may have told otherwise.
+    @property
+    def is_doubted(self) -> bool:
+        """Return whether events were lost, and sockets were not read since."""
+        return self._seeding.is_wanted
 
-        What is still so /proc tells, too. What was told just now stays: hardly anything was used
-        twice since then, and it may be gone.
+    def begin_seeding(self) -> None:
+        """Get ready for `seed`: the sockets that are there will be read."""
+        self._seeding.begin()
+
+    def doubt(self, since_ns: int, until_ns: int) -> None:
+        """Note that events were lost between these times, and may have told otherwise.
+
+        What was told holds for packets from before. Of later ones /proc tells, until it is seeded.
         """
-        for socket in [one for one in self._sockets if not is_recent(one, now)]:
-            self._make_stale(socket)
-            self._sockets.forget(socket)
-            self._counts.forgotten += 1
+        self._seeding.note_loss()
+        self._lost_until_ns = until_ns
+        for socket in self._sockets:
+            self._answers.withdraw(socket)
+            if socket.sure_ns is None:
+                socket.sure_ns = max(since_ns, socket.told_ns)
 
-    def owner_of(self, flow: FlowKey, namespace: int | None, now: float) -> LedgerEntry | None:
-        """Return whose `flow` is; None where that is not known, or more than one is possible.
+    def owner_of(
+        self, flow: FlowKey, namespace: int | None, span: Span, now: float
+    ) -> LedgerEntry | Contested | None:
+        """Return whose the packets of `flow` were that passed in `span`, nanoseconds since boot.
 
-        `namespace` is the cookie of the network namespace that the flow's local address is in, None
-        where it may be any.
+        None where that is not known, or several own what it may be of. `namespace` is the cookie of
+        the network namespace that the flow's local address is in, None where it may be any.
         """
         self._sockets.forget_ended(now)
-        if namespace is not None:
-            return self._answer(flow, self._find(flow, namespace, now), now)
-        found = [
-            one
-            for place in self._sockets.namespaces
-            if (one := self._find(flow, place, now)) is not None
-        ]
-        return self._answer(flow, found[0], now) if len(found) == 1 else None
+        places = self._sockets.namespaces if namespace is None else (namespace,)
+        found = [find_socket(self._places, flow, place, span) for place in places]
+        found = [one for one in found if one is not Doubt.UNKNOWN]
+        if any(isinstance(one, Doubt) for one in found):
+            self._counts.shared += 1
+        if len(found) != 1 or found[0] is Doubt.SHARED:
+            return None
+        if isinstance(found[0], Doubt):
+            self._answers.give_once(flow)
+            return CONTESTED
+        return self._answer(flow, *found[0], now)
+
+    def withdraw(self, cookies: Iterable[int]) -> None:
+        """Take the answers from these sockets for such as may be others now."""
+        for socket in filter(None, map(self._sockets.get, cookies)):
+            self._answers.withdraw(socket)
 
     def take_stale(self) -> list[FlowKey]:
         """Return the flows whose answers may be others now, and forget that they were given."""
-        stale, self._stale = self._stale, {}
-        return list(stale)
+        return self._answers.take_stale()
 
     def counts(self) -> LedgerCounts:
         """Return the counters as they stand."""
-        return msgspec.structs.replace(self._counts, sockets=len(self._sockets))
-
-    # --- taking in
+        counts = msgspec.structs.replace(self._counts, sockets=len(self._sockets))
+        counts.forgotten += self._answers.forgotten
+        return counts
 
     def _renew(
         self, known: KnownSocket | None, event: SocketEvent, owner: Owner | None
     ) -> KnownSocket:
         """Return the socket of an event, as it is after it."""
-        accepted = event.kind is Kind.ACCEPTED
-        socket = KnownSocket(
-            event.cookie,
-            event.namespace,
-            event.protocol,
-            owner,
-            Quality.LISTENER if accepted else Quality.EXACT,
-            event.local_address if any(event.local_address) else ANYWHERE,
-            event.local_port,
-            event.remote_address,
-            event.remote_port,
-        )
-        if event.kind in {Kind.BOUND, Kind.LISTENING}:
-            socket.local_address = event.local_address
-            socket.remote_address = ANYWHERE
+        socket = socket_after(event, owner, known)
         if known is not None:
-            socket.namespace, socket.seeded = known.namespace, known.seeded
-            socket.owner = owner or known.owner
-            self._make_stale(known)
+            self._answers.withdraw(known)
             self._sockets.forget(known)
             if known.by_port and event.kind in {Kind.CONNECTED, Kind.SENT}:
-                socket.local_address = known.local_address
                 self._place_at_port(socket)
         self._sockets.add(socket)
         self._adopt(socket)
         return socket
 
-    def _sow(self, seed: SocketSeed) -> None:
+    def _sow(self, seed: SocketSeed, since_ns: int) -> None:
         known = self._sockets.get(seed.cookie)
+        if known is not None and known.until_ns is None:
+            known.sure_ns = None if self._seeding.is_sure else known.sure_ns  # where it was
         if known is None and self._sockets.is_full:
             self._counts.forgotten += 1
         elif known is None or is_shared(known, seed):
             if known is not None:
-                self._make_stale(known)
+                self._answers.withdraw(known)
                 self._sockets.forget(known)
-            socket = socket_of(seed)
+            socket = socket_of(seed, since_ns)
             self._sockets.add(socket)
             if seed.remote_port:
                 self._places.put_at_free_ends(socket)
             else:
                 self._place_at_port(socket)
         elif known.owner is None:
-            self._make_stale(known)
+            self._answers.withdraw(known)
             known.owner, known.quality, known.seeded = seed.owner, Quality.EXACT, True
 
     def _adopt(self, socket: KnownSocket) -> None:
@@ -179,18 +194,22 @@ class Ledger:
         Of one that came from a socket which events told of the owner is told, too.
         """
         if socket.owner is None and socket.quality is Quality.LISTENER:
-            owners = [one.owner for one in self._places.listening_before(socket)]
-            if owners and all(is_same(one, owners[0]) for one in owners):
-                socket.owner = owners[0]
+            socket.owner = the_owner(self._places.listening_before(socket))
 
     def _place_at_port(self, socket: KnownSocket) -> None:
         for former in self._places.put_at_port(socket):
-            self._make_stale(former)
+            self._answers.withdraw(former)
 
     def _place_at_ends(self, socket: KnownSocket) -> None:
         former = self._places.put_at_ends(socket)
-        if former is not None:
-            self._make_stale(former)
+        if socket.protocol != TCP:
+            for other in self._places.others_at_port(socket):
+                self._answers.withdraw_towards(socket.remote_port, other)
+        if former is None:
+            return
+        self._answers.withdraw(former)
+        if socket.protocol == TCP:
+            take_over(socket, former)
 
     def _release(self, event: SocketEvent, owner: Owner | None, now: float) -> None:
         socket = self._sockets.get(event.cookie)
@@ -205,52 +224,27 @@ class Ledger:
                 self._place_at_ends(socket)
         if socket.quality is Quality.LISTENER and owner is not None:
             if not is_same(socket.owner, owner):
-                self._make_stale(socket)
+                self._answers.withdraw(socket)
             socket.owner, socket.quality = owner, Quality.EXACT
         if socket.protocol != TCP:
-            self._make_stale(socket)  # the port is free for others
-        socket.released, socket.told_at = True, now
+            self._answers.withdraw(socket)  # the port is free for others
+            socket.until_ns = event.boot_ns
+        socket.released_ns = socket.told_ns = event.boot_ns
+        socket.told_at = now
         self._sockets.end(socket, now)
 
-    # --- answering
-
-    def _find(
-        self, flow: FlowKey, namespace: int, now: float
-    ) -> tuple[Quality, KnownSocket] | None:
-        quality, sockets = find_candidates(self._places, flow, namespace, now)
-        if not sockets:
-            return None
-        if len(sockets) > 1 and not all(is_same(one.owner, sockets[0].owner) for one in sockets):
-            self._counts.shared += 1
-            return None
-        return quality, sockets[0]
-
     def _answer(
-        self, flow: FlowKey, found: tuple[Quality, KnownSocket] | None, now: float
+        self, flow: FlowKey, quality: Quality, socket: KnownSocket, now: float
     ) -> LedgerEntry | None:
-        if found is None:
-            return None
-        quality, socket = found
         if socket.owner is None or (quality is Quality.LISTENER and _is_manager(socket.owner)):
             return None
-        if socket.released and socket.protocol != TCP:
-            self._stale[flow] = None  # the port is free: what comes next may be another's
+        if socket.until_ns is not None:
+            self._answers.give_once(flow)  # the place is free: what comes next may be another's
         else:
-            self._remember_answer(socket, flow)
-        return LedgerEntry(quality, socket.owner, socket.cookie, is_lasting(socket, now))
-
-    def _remember_answer(self, socket: KnownSocket, flow: FlowKey) -> None:
-        if socket.answered is None:
-            socket.answered = {}
-        socket.answered[flow] = None
-        if len(socket.answered) > _ANSWERS_KEPT:
-            del socket.answered[next(iter(socket.answered))]
-            self._counts.forgotten += 1
-
-    def _make_stale(self, socket: KnownSocket) -> None:
-        if socket.answered:
-            self._stale.update(socket.answered)
-            socket.answered = None
+            self._answers.give(flow, socket)
+        is_over = socket.released_ns is not None
+        lasting = is_lasting(socket, now)
+        return LedgerEntry(quality, socket.owner, socket.cookie, lasting, is_over)
 
 
 def _is_manager(owner: Owner | None) -> bool:

@@ -38,6 +38,15 @@ class LedgerEntry(msgspec.Struct, frozen=True, gc=False):
     lasting: bool = False
     """Whether the socket may still be open, and in other hands than the owner's should that be
     gone: its end was not told, and it was used some time ago."""
+    over: bool = False
+    """Whether its end was told: no more than this is known of it by anybody."""
+
+
+class Contested(msgspec.Struct, frozen=True):
+    """Several had a flow one after the other while its packets passed, or one for a part of it."""
+
+
+CONTESTED = Contested()
 
 
 class SocketSeed(msgspec.Struct, frozen=True, gc=False):
@@ -73,7 +82,9 @@ class LedgerCounts(msgspec.Struct):
     """Releases of sockets that were not known: forgotten before, or their events were lost, or they
     were there before the ledger and had no room in it."""
     shared: int = 0
-    """Answers that were not given because sockets of several owners fit."""
+    """Answers that were not given because sockets of several owners fit, at once or in turn."""
+    seeded: int = 0
+    """Times that the sockets that are there were taken in: at first, and after losses of events."""
 
 
 def is_same(one: Owner | None, other: Owner | None) -> bool:

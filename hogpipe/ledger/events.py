@@ -11,6 +11,7 @@ import msgspec
 
 _EVENT = struct.Struct("=QQQQIIBBBxHH16s16s16s")
 EVENT_BYTES = _EVENT.size
+_END = struct.Struct("=8xQ24xB55x")  # of the same, the cookie and the kind
 
 _AF_INET, _AF_INET6 = 2, 10
 _FAMILIES = (_AF_INET, _AF_INET6)
@@ -118,6 +119,13 @@ def decode_events(data: bytes | memoryview) -> Decoded:
             )
         )
     return decoded
+
+
+def find_released(data: bytes | memoryview) -> list[int]:
+    """Return the cookies of sockets that are released in whole events, decoding nothing else."""
+    whole = len(data) - len(data) % EVENT_BYTES
+    ends = _END.iter_unpack(memoryview(data)[:whole])
+    return [cookie for cookie, kind in ends if kind == Kind.RELEASED]
 
 
 def _unmap(address: bytes) -> bytes:

@@ -1,36 +1,66 @@
-"""Which sockets a flow may be of, and what their age says of them.
+"""Whose sockets a flow may be of, at the time when its packets passed.
 
-Pure. Times are seconds of the caller's clock.
+Pure. `Span`s are in the kernel's time, nanoseconds since boot; ages are seconds of the caller's
+clock.
 """
 
-from hogpipe.ledger.places import TCP, KnownSocket, Places
-from hogpipe.model import FlowKey, Quality
+from collections.abc import Sequence
+from enum import Enum
 
-# From a packet to the question whose it is, at the most where nothing is overloaded.
-_LATENCY = 0.1
+from hogpipe.ledger.contract import is_same
+from hogpipe.ledger.places import Places
+from hogpipe.ledger.sockets import TCP, KnownSocket
+from hogpipe.model import FlowKey, Quality, Span
+
 # A connection that is asked for so long after it was told of may have outlived who made it.
 _SHORT_LIFE = 2.0
+# What was sent right before a socket was closed may be seen to pass right after that.
+_SETTLING_NS = 200_000
+# The clock of packets and that of events are the same but for this.
+_CLOCK_ERROR_NS = 50_000
 
 
-def find_candidates(
-    places: Places, flow: FlowKey, namespace: int, now: float
-) -> tuple[Quality, list[KnownSocket]]:
-    """Return the sockets that fit `flow` most closely, which may be none, and how they do.
+class Doubt(Enum):
+    """Why no owner can be told."""
 
-    By both its ends, unless that socket is gone and another takes what comes to its port; else by
-    its local port. Nothing fits where a port that is free may by now be that of a socket whose port
-    is not known.
+    UNKNOWN = 1
+    """No socket is known that fits, or another one may as well, of which no event came."""
+    SHARED = 2
+    """Several owners have sockets that fit."""
+    IN_TURN = 3
+    """Several had it one after the other, or one for a part of the time."""
+
+
+def find_socket(
+    places: Places, flow: FlowKey, namespace: int, span: Span
+) -> tuple[Quality, KnownSocket] | Doubt:
+    """Return the socket that all packets of `flow` in `span` were of, and how it fits.
+
+    Those that fit more closely come before others for as long as they were there. Where none was,
+    what comes late is of the one that was there last.
     """
-    socket = places.at_ends(flow, namespace)
-    found = [] if socket is None else [socket]
-    quality = Quality.LISTENER if socket is None else socket.quality
-    if socket is None or _is_over(socket, now):
-        at_port = places.at_port(flow, namespace)
-        if at_port and (socket is None or not at_port[0].released):
-            found, quality = at_port, Quality.LISTENER
-    if found and _is_over(found[0], now) and places.has_rival(found[0], flow):
-        return Quality.NONE, []
-    return quality, found
+    ranks = [list(rank) for rank in places.near(flow, namespace)]
+    takers: list[KnownSocket] = []
+    quality, is_covered = Quality.LISTENER, False
+    for number, rank in enumerate(ranks):
+        there = [one for one in rank if _had_part(one, span)]
+        if there and not takers and number == 0:
+            quality = there[-1].quality
+        takers += [one for one in there if one not in takers]
+        is_covered = any(_had_all(one, span) for one in there)
+        if is_covered:
+            break
+    if not takers:
+        return _find_last(places, ranks, flow, span)
+    if any(_is_unsure(one, span) for one in takers):
+        return Doubt.UNKNOWN
+    if not is_covered and _is_anothers(places, takers, flow, span):
+        is_elsewhere = flow.protocol == TCP and takers[0] not in ranks[0]
+        return Doubt.UNKNOWN if is_elsewhere else Doubt.IN_TURN
+    if all(is_same(one.owner, takers[0].owner) for one in takers[1:]):
+        return quality, takers[0]
+    at_once = all(one.until_ns is None and _had_all(one, span) for one in takers)
+    return Doubt.SHARED if at_once else Doubt.IN_TURN
 
 
 def is_recent(socket: KnownSocket, now: float) -> bool:
@@ -43,13 +73,55 @@ def is_lasting(socket: KnownSocket, now: float) -> bool:
 
     The end of most connections is not told: those told of just now are taken for short ones.
     """
-    return not socket.released and (socket.protocol != TCP or not is_recent(socket, now))
+    if socket.released_ns is not None or socket.until_ns is not None:
+        return False
+    return socket.protocol != TCP or not is_recent(socket, now)
 
 
-def _is_over(socket: KnownSocket, now: float) -> bool:
-    """Tell whether the port of a socket may by now be another's.
+def _find_last(
+    places: Places, ranks: Sequence[list[KnownSocket]], flow: FlowKey, span: Span
+) -> tuple[Quality, KnownSocket] | Doubt:
+    """Return the socket that was there before `span`, while nobody took its place.
 
-    Packets are asked for soon after they passed, so of one that was released just now they are.
+    By then its port may be that of a socket whose port is not known.
     """
-    is_free = socket.released and socket.protocol != TCP
-    return is_free and socket.told_at <= now - _LATENCY
+    for number, rank in enumerate(ranks):
+        before = [one for one in rank if one.until_ns is not None and one.until_ns < span.end_ns]
+        if before:
+            last = max(before, key=lambda one: one.until_ns or 0)
+            if _is_unsure(last, span) or places.has_rival(last, flow, span):
+                return Doubt.UNKNOWN
+            return last.quality if number == 0 else Quality.LISTENER, last
+    # Who has the place now came later. An older connection to a port may still be seen elsewhere.
+    came_later = ranks[0] if flow.protocol == TCP else any(ranks)
+    return Doubt.IN_TURN if came_later else Doubt.UNKNOWN
+
+
+def _had_part(socket: KnownSocket, span: Span) -> bool:
+    """Tell whether a socket was in its place for some of the time."""
+    is_gone = socket.until_ns is not None and socket.until_ns + _SETTLING_NS < span.start_ns
+    return socket.since_ns < span.end_ns + _CLOCK_ERROR_NS and not is_gone
+
+
+def _had_all(socket: KnownSocket, span: Span) -> bool:
+    """Tell whether a socket was in its place for the whole time."""
+    stayed = socket.until_ns is None or socket.until_ns + _SETTLING_NS >= span.end_ns
+    return socket.since_ns <= span.start_ns + _CLOCK_ERROR_NS and stayed
+
+
+def _is_unsure(socket: KnownSocket, span: Span) -> bool:
+    """Tell whether another may have taken its place by then, of which the event was lost."""
+    if socket.sure_ns is None:
+        return False
+    known_ns = max(socket.sure_ns, socket.until_ns or 0)
+    return known_ns + _SETTLING_NS < span.end_ns
+
+
+def _is_anothers(places: Places, takers: list[KnownSocket], flow: FlowKey, span: Span) -> bool:
+    """Tell whether somebody else may have had the place before the takers, or after them."""
+    if all(one.since_ns > span.start_ns + _CLOCK_ERROR_NS for one in takers):
+        return True
+    is_left = all(
+        one.until_ns is not None and one.until_ns + _SETTLING_NS < span.end_ns for one in takers
+    )
+    return is_left and places.has_rival(takers[-1], flow, span)

@@ -6,11 +6,12 @@ was seen before holds, but not for long: the pid may have been another's meanwhi
 """
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+
+from hogpipe.ledger.clocks import boot_clock
 
 _RECHECK_SECONDS = 1.0
 # Pids are given in turn: one that was free a moment ago is hardly another's yet.
@@ -67,17 +68,13 @@ class _Seen(msgspec.Struct, eq=False, gc=False):
     """When that was to be looked at last."""
 
 
-def _boot_clock() -> int:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
 class ProcessStarts:
     """Reads a procfs, in which pids must be those of the host. For one thread at a time.
 
     `boot_clock` gives nanoseconds since boot, as the kernel tells them.
     """
 
-    def __init__(self, procfs: Path, boot_clock: Callable[[], int] = _boot_clock) -> None:
+    def __init__(self, procfs: Path, boot_clock: Callable[[], int] = boot_clock) -> None:
         self._root = os.fsencode(procfs)
         self._boot_clock = boot_clock
         self._tick_ns = _NANOSECONDS // os.sysconf("SC_CLK_TCK")

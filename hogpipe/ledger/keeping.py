@@ -6,7 +6,8 @@ Pure. Times are seconds of the caller's clock.
 from collections import deque
 from collections.abc import Collection, Iterator
 
-from hogpipe.ledger.places import KnownSocket, Places
+from hogpipe.ledger.places import Places
+from hogpipe.ledger.sockets import KnownSocket
 
 _SPARED = 16
 
@@ -82,7 +83,7 @@ class KeptSockets:
             return False
         for _ in range(_SPARED):
             socket = next(iter(self._sockets.values()))
-            if socket.released or not socket.by_port:
+            if socket.released_ns is not None or not socket.by_port:
                 break
             self._sockets[socket.cookie] = self._sockets.pop(socket.cookie)
         self.forget(next(iter(self._sockets.values())))

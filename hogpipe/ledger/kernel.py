@@ -24,23 +24,27 @@ from hogpipe.bpf.loader import AttachedPrograms
 from hogpipe.bpf.ring import Ring
 from hogpipe.bpf.tables import read_counters
 from hogpipe.ledger.book import Ledger
+from hogpipe.ledger.clocks import boot_clock, read_boot_time
 from hogpipe.ledger.contract import (
     MOST_SOCKETS,
+    Contested,
     LedgerCounts,
     LedgerEntry,
     Owner,
     SocketSeed,
 )
-from hogpipe.ledger.events import EVENT_BYTES, Kind, SocketEvent, decode_events
+from hogpipe.ledger.events import EVENT_BYTES, Kind, SocketEvent, decode_events, find_released
 from hogpipe.ledger.fair_lock import FairLock
 from hogpipe.ledger.identities import ProcessStarts
-from hogpipe.model import FlowKey
+from hogpipe.model import FlowKey, Span
 
 _LOSSES = ("events", "sockets")
 # Under load events are taken in this often; a quiet host wakes the thread by the first one.
 _PAUSE = 0.01
 _PART = 400 * EVENT_BYTES  # of events that are taken in at once, at some 10 us each
 _OWNERS_KEPT = 8192
+
+_CALM_NS = 1_000_000_000
 
 _OwnerKey = tuple[int, int | None, int, str, int]
 
@@ -85,8 +89,14 @@ class KernelLedger:
         self._backlog = memoryview(b"")
         """Events that were read and not taken in yet."""
         self._lost = 0
-        """Events that found no room, as far as that is known."""
+        """Events, and sockets, that found no room, as far as that is known."""
+        self._sure_ns = boot_clock()
+        """Until when no more than these were lost."""
+        self._seeds_ns = 0
+        """When the sockets were read that are seeded next; 0 for those from before."""
         self._malformed = 0
+        self._lost_ns = 0
+        self._booted_ns = read_boot_time()
         self._programs = programs
         self._closed = False
         self._thread = threading.Thread(target=self._follow, name="ledger", daemon=True)
@@ -104,6 +114,7 @@ class KernelLedger:
 
     def refresh(self) -> None:
         """Take in all that has happened until now."""
+        self._booted_ns = read_boot_time()
         is_read = False
         while True:
             with self._lock:
@@ -114,27 +125,53 @@ class KernelLedger:
                     self._read()
                 self._take_in()
 
-    def owner_of(self, flow: FlowKey, namespace: int | None) -> LedgerEntry | None:
-        """Return whose a flow is, as far as events are taken in; arguments as those of `Ledger`."""
-        with self._lock:
-            return self._book.owner_of(flow, namespace, self._clock())
+    def owner_of(
+        self, flow: FlowKey, namespace: int | None, span: Span | None = None
+    ) -> LedgerEntry | Contested | None:
+        """Return whose a flow is, as far as events are taken in; arguments as those of `Ledger`.
 
-    def seed(self, seeds: Iterable[SocketSeed]) -> None:
-        """Take in the sockets from before, once; they must have been read since this was made."""
+        `span` is by the clock of packets, nanoseconds since the epoch; without one, now.
+        """
+        if span is None:
+            boot_ns = boot_clock()
+            span = Span(boot_ns, boot_ns + 1)
+        else:
+            span = Span(span.start_ns - self._booted_ns, span.end_ns - self._booted_ns)
+        with self._lock:
+            return self._book.owner_of(flow, namespace, span, self._clock())
+
+    def needs_seeds(self) -> bool:
+        """Return whether sockets are to be read: events were lost, but not in the last second."""
+        with self._lock:
+            return self._book.is_doubted and boot_clock() - self._lost_ns > _CALM_NS
+
+    def begin_seeding(self) -> None:
+        """Get ready for `seed` after a loss; the sockets must be read after this."""
         self.refresh()
         with self._lock:
-            self._book.seed(seeds, self._clock())
+            self._seeds_ns = boot_clock()
+            self._book.begin_seeding()
+
+    def seed(self, seeds: Iterable[SocketSeed]) -> None:
+        """Take in the sockets that are there; they must have been read since this was made.
+
+        Once, and again after `begin_seeding`.
+        """
+        self.refresh()
+        with self._lock:
+            self._book.seed(seeds, self._clock(), self._seeds_ns)
 
     def take_stale(self) -> list[FlowKey]:
         """Return the flows whose answers may be others now, once.
 
-        What has happened until now is taken in first, but of a backlog only a part: who asks may
-        not wait for all of it.
+        What has happened until now is taken in first, but of a backlog only a part, as who asks may
+        not wait for all; of the rest it is only seen which sockets were released.
         """
         with self._lock:
             if not self._backlog and not self._closed:
                 self._read()
             self._take_in()
+            self._book.withdraw(find_released(self._backlog))
             return self._book.take_stale()
 
     def counts(self) -> KernelLedgerCounts:
@@ -177,15 +214,16 @@ class KernelLedger:
                 return
 
     def _read(self) -> None:
-        """Read what the kernel has told, and whether it had no room to tell all."""
+        """Read what the kernel has told, and whether it had room to tell all."""
+        before_ns = boot_clock()
         self._backlog = memoryview(self._ring.read())
-        if not self._backlog:
-            return
-        (lost,) = read_counters(self._programs.table("losses"), 1)
-        lost += self._ring.failed
-        if lost > self._lost:
-            self._lost = lost
-            self._book.distrust(self._clock())
+        if self._backlog:  # else there was room for all
+            lost = sum(read_counters(self._programs.table("losses"), len(_LOSSES)))
+            lost += self._ring.failed
+            if lost > self._lost:
+                self._lost, self._lost_ns = lost, boot_clock()
+                self._book.doubt(self._sure_ns, self._lost_ns)
+        self._sure_ns = before_ns
 
     def _take_in(self) -> None:
         """Take in some of the backlog."""

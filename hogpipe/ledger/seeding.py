@@ -5,14 +5,19 @@ released in between must not come to life again: releases of sockets that nobody
 until the seeds are in.
 """
 
+from collections.abc import Sequence
+
 from hogpipe.ledger.contract import Owner, SocketSeed, is_same
 from hogpipe.ledger.events import Kind, SocketEvent
-from hogpipe.ledger.places import ANYWHERE, KnownSocket
+from hogpipe.ledger.sockets import ANYWHERE, KnownSocket
 from hogpipe.model import Quality
 
 
-def socket_of(seed: SocketSeed) -> KnownSocket:
-    """Return a socket from before as the ledger knows sockets, in no place yet."""
+def socket_of(seed: SocketSeed, since_ns: int) -> KnownSocket:
+    """Return a socket from before as the ledger knows sockets, in no place yet.
+
+    Whose it was before `since_ns` is not known; 0 for ages ago.
+    """
     return KnownSocket(
         seed.cookie,
         seed.namespace,
@@ -23,6 +28,7 @@ def socket_of(seed: SocketSeed) -> KnownSocket:
         seed.local_port,
         seed.remote_address if seed.remote_port else ANYWHERE,
         seed.remote_port,
+        since_ns=since_ns,
         seeded=True,
     )
 
@@ -43,6 +49,12 @@ def is_shared(known: KnownSocket, seed: SocketSeed) -> bool:
     return both and known.by_port and not seed.remote_port and not is_same(known.owner, seed.owner)
 
 
+def the_owner(sockets: Sequence[KnownSocket]) -> Owner | None:
+    """Return the one owner of sockets, None if there is none or more than one."""
+    owners = [one.owner for one in sockets]
+    return owners[0] if owners and all(is_same(one, owners[0]) for one in owners) else None
+
+
 class Seeding:
     """Which sockets from before may be taken in; `most` releases are noted until they are."""
 
@@ -50,6 +62,21 @@ class Seeding:
         self._most = most
         self._released: dict[int, None] | None = {}
         """Unknown sockets by cookie, in the order of their release; None when the seeds are in."""
+        self._losses = self._losses_at_reading = self._losses_made_good = 0
+
+    @property
+    def is_wanted(self) -> bool:
+        """Return whether events were lost, and sockets were not read since."""
+        return self._losses > self._losses_made_good
+
+    @property
+    def is_sure(self) -> bool:
+        """Return whether no events were lost since sockets are being read."""
+        return self._losses == self._losses_at_reading
+
+    def note_loss(self) -> None:
+        """Note that events were lost."""
+        self._losses += 1
 
     def note_release(self, cookie: int) -> None:
         """Note that a socket which is not known is gone."""
@@ -63,6 +90,12 @@ class Seeding:
         """Tell whether a seed was not released meanwhile."""
         return self._released is None or seed.cookie not in self._released
 
+    def begin(self) -> None:
+        """Note releases: sockets are to be read anew."""
+        self._released = {}
+        self._losses_at_reading = self._losses
+
     def end(self) -> None:
         """Note no more releases: the seeds are in."""
         self._released = None
+        self._losses_made_good = self._losses_at_reading

@@ -15,12 +15,11 @@ from hogpipe.record import (
     NetworkInfo,
     ProcessInfo,
     Record,
-    RecordStamper,
     SinkInfo,
     StatsBody,
     TrafficBody,
-    make_run_id,
 )
+from hogpipe.stamping import RecordStamper, make_run_id
 from hogpipe.stats import aggregation_info, attribution_info, capture_info, self_info
 
 _START_NS = 1_795_330_800_000_000_000  # 2026-11-22T07:00:00Z

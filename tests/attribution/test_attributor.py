@@ -21,7 +21,16 @@ from hogpipe.attribution.attributor import Attributor
 from hogpipe.attribution.contract import ResolverCounts
 from hogpipe.attribution.latency import Latency
 from hogpipe.attribution.pending import Waiting
-from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality, Tally, User
+from hogpipe.model import (
+    UNATTRIBUTED,
+    Attribution,
+    FlowDelta,
+    FlowKey,
+    Quality,
+    Span,
+    Tally,
+    User,
+)
 
 CURL = replace(NGINX, pid=77, command="curl")
 ONLY_USER = Attribution(Quality.NONE, None, User(33, "www-data"))
@@ -54,6 +63,7 @@ class ScriptedResolver:
         self.recalled: dict[FlowKey, Attribution] = {}
         self.passing: list[FlowKey] = []
         self.nobodys: list[FlowKey] = []
+        self.shared: dict[FlowKey, list[Attribution]] = {}
         self._loop = asyncio.get_running_loop()
         self._counts = ResolverCounts()
 
@@ -78,7 +88,10 @@ class ScriptedResolver:
     def infer(self, flow: FlowKey) -> Attribution:
         return self.inferences.get(flow, UNATTRIBUTED)
 
-    def recall(self, flow: FlowKey) -> Attribution | None:
+    def shares(self, flow: FlowKey) -> list[Attribution] | None:
+        return self.shared.get(flow)
+
+    def recall(self, flow: FlowKey, _span: Span | None) -> Attribution | None:
         return self.recalled.get(flow)
 
     def can_wait(self, flow: FlowKey, answer: Attribution) -> bool:
@@ -455,6 +468,56 @@ async def test_an_answer_that_is_overtaken_on_its_way_is_for_what_waits_and_no_m
     await stage.next_look()
     told = [one for one in stage.drain() if one[0] == FLOW]
     assert told == [(FLOW, 1, exact(NGINX)), (FLOW, 1, exact(CURL))]
+
+
+async def test_what_comes_on_a_flow_that_is_overtaken_meanwhile_is_asked_for_again(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.resolver.gate.clear()
+    stage.ingest(FLOW, size=10)
+    looking = asyncio.create_task(stage.next_look())
+    await stage.resolver.calls.get()
+    stage.resolver.stale.append(FLOW)
+    stage.ingest(FLOW, size=5)
+    stage.resolver.gate.set()
+    await looking
+    assert stage.drain() == [(FLOW, 10, exact(NGINX))]
+    stage.resolver.answers[FLOW] = exact(CURL)
+    await stage.next_look()
+    assert stage.drain() == [(FLOW, 5, exact(CURL))]
+
+
+async def test_what_comes_on_a_flow_while_it_is_looked_up_has_the_same_owner(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.resolver.gate.clear()
+    stage.ingest(FLOW, size=10)
+    looking = asyncio.create_task(stage.next_look())
+    await stage.resolver.calls.get()
+    stage.ingest(FLOW, size=5)
+    stage.resolver.gate.set()
+    await looking
+    assert stage.drain() == [(FLOW, 15, exact(NGINX))]
+
+
+async def test_what_several_had_in_turn_is_told_piece_by_piece(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = UNATTRIBUTED
+    stage.resolver.shared[FLOW] = [exact(NGINX), exact(NGINX), UNATTRIBUTED, exact(CURL)]
+    for number, size in enumerate((1, 10, 100, 1000), 1):
+        delta = FlowDelta(size, 1, first_ns=number, last_ns=number)
+        stage.attributor.ingest({FLOW: delta})
+    await stage.next_look()
+    told = [(FLOW, 11, exact(NGINX)), (FLOW, 100, UNATTRIBUTED), (FLOW, 1000, exact(CURL))]
+    assert stage.drain() == told
+    stage.ingest(FLOW)
+    assert stage.drain() == []  # whose it is now is asked anew
 
 
 async def test_a_flow_that_no_look_up_came_to_is_told_as_far_as_it_is_known(

@@ -1,8 +1,12 @@
 """What is taken from the ledger and what from /proc, on a /proc of the test's own."""
 
 import logging
+import pwd
 import shutil
+import socket
+import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -16,10 +20,17 @@ from hogpipe.attribution.ledger_resolver import LedgerResolver
 from hogpipe.attribution.resolver import ProcfsResolver
 from hogpipe.bpf.obstacles import BpfUnavailableError, Obstacle
 from hogpipe.errors import ConfigurationError
-from hogpipe.ledger.contract import LedgerCounts, LedgerEntry, Owner, SocketSeed
+from hogpipe.ledger.contract import (
+    CONTESTED,
+    Contested,
+    LedgerCounts,
+    LedgerEntry,
+    Owner,
+    SocketSeed,
+)
 from hogpipe.ledger.cookies import read_own_cookie
 from hogpipe.ledger.kernel import KernelLedgerCounts
-from hogpipe.model import UNATTRIBUTED, FlowKey, Quality
+from hogpipe.model import UNATTRIBUTED, FlowKey, Quality, Span
 
 TCP, UDP = 6, 17
 HERE, THERE = b"\x0a\0\0\1", b"\x0a\0\0\2"
@@ -37,20 +48,36 @@ class ScriptedLedger:
     def __init__(self) -> None:
         self.entries: dict[FlowKey, LedgerEntry] = {}
         self.later: dict[FlowKey, LedgerEntry] = {}
+        self.pieces: dict[FlowKey, dict[Span | None, LedgerEntry]] = {}
+        """Of flows that several had in turn."""
         self.stale: list[FlowKey] = []
         self.asked: list[tuple[FlowKey, int | None]] = []
         self.refreshed = 0
         self.closed = False
         self.seeds: list[SocketSeed] = []
+        self.lost = False
+        self.seedings = 0
 
     def refresh(self) -> None:
         self.refreshed += 1
         if self.refreshed > 1:
             self.entries |= self.later
 
-    def owner_of(self, flow: FlowKey, namespace: int | None) -> LedgerEntry | None:
+    def owner_of(
+        self, flow: FlowKey, namespace: int | None, span: Span | None, /
+    ) -> LedgerEntry | Contested | None:
         self.asked.append((flow, namespace))
+        pieces = self.pieces.get(flow)
+        if pieces is not None:
+            return pieces.get(span, CONTESTED)
         return self.entries.get(flow)
+
+    def needs_seeds(self) -> bool:
+        return self.lost
+
+    def begin_seeding(self) -> None:
+        self.lost = False
+        self.seedings += 1
 
     def seed(self, seeds: Iterable[SocketSeed]) -> None:
         self.seeds += seeds
@@ -60,10 +87,17 @@ class ScriptedLedger:
         return taken
 
     def counts(self) -> KernelLedgerCounts:
-        return KernelLedgerCounts(LedgerCounts(1, 2, 6, 7, 8), 3, 4, 5, 9)
+        return KernelLedgerCounts(LedgerCounts(1, 2, 6, 7, 8, 10), 3, 4, 5, 9)
 
     def close(self) -> None:
         self.closed = True
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class Stage:
@@ -75,6 +109,7 @@ class Stage:
         for name in ("tcp", "tcp6", "udp", "udp6"):
             self.proc.table(name)
         self.ledger = ScriptedLedger()
+        self.clock = Clock()
         self.resolver = self.make(lambda path: LedgerAccess(self.ledger, NamespaceNames(path)))
         self.resolver.prepare()
 
@@ -82,7 +117,9 @@ class Stage:
         self, open_access: Callable[[Path], LedgerAccess], *, required: bool = True
     ) -> LedgerResolver:
         resolver = ProcfsResolver(self.proc.root)
-        return LedgerResolver(resolver, self.proc.root, required=required, open_access=open_access)
+        return LedgerResolver(
+            resolver, self.proc.root, required=required, open_access=open_access, clock=self.clock
+        )
 
     def tell(
         self,
@@ -91,8 +128,9 @@ class Stage:
         quality: Quality = Quality.EXACT,
         *,
         lasting: bool = False,
+        over: bool = False,
     ) -> None:
-        self.ledger.entries[flow] = LedgerEntry(quality, owner, 1, lasting)
+        self.ledger.entries[flow] = LedgerEntry(quality, owner, 1, lasting, over)
 
     def show(self, flow: FlowKey, pid: int) -> None:
         """Let /proc show the socket of a flow, which is of a process that is there."""
@@ -106,7 +144,7 @@ class Stage:
         self.proc.process(pid, sockets={3: 6})
 
     def find(self, flow: FlowKey) -> tuple[Quality, int | None] | None:
-        answer = self.resolver.resolve([flow]).get(flow)
+        answer = self.resolver.resolve({flow: ()}).get(flow)
         if answer is None:
             return None
         return answer.quality, None if answer.process is None else answer.process.pid
@@ -127,20 +165,20 @@ def test_what_the_ledger_knows_exactly_is_taken_without_a_look_at_the_tables(sta
 def test_a_living_owner_is_described_by_proc(stage: Stage) -> None:
     stage.proc.process(77, command=b"curl", executable=b"/usr/bin/curl", cgroup=b"0::/a.service\n")
     stage.tell(OUTBOUND, CURL)
-    process = stage.resolver.resolve([OUTBOUND])[OUTBOUND].process
+    process = stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND].process
     assert process is not None
     assert (process.executable, process.unit) == ("/usr/bin/curl", "a.service")
 
 
 def test_an_owner_that_is_gone_is_described_by_what_the_kernel_told(stage: Stage) -> None:
     stage.tell(OUTBOUND, CURL)
-    process = stage.resolver.resolve([OUTBOUND])[OUTBOUND].process
+    process = stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND].process
     assert process is not None
     assert (process.pid, process.start, process.command) == (77, 1000, "curl")
     assert (process.user_id, process.owner, process.executable) == (0, "root", None)
     assert process.created_ns is not None
     assert process.created_ns > BOOT_TIME * 1_000_000_000
-    assert stage.resolver.resolve([OUTBOUND])[OUTBOUND].process is process
+    assert stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND].process is process
 
 
 @pytest.mark.parametrize(
@@ -157,7 +195,7 @@ def test_an_owner_that_is_gone_is_placed_by_its_control_group_where_there_is_but
     stage = Stage(tmp_path / "proc", cgroups)
     path = "/system.slice/a.service"
     stage.tell(OUTBOUND, replace(CURL, cgroup_path=path))
-    process = stage.resolver.resolve([OUTBOUND])[OUTBOUND].process
+    process = stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND].process
     assert process is not None
     assert (process.unit, process.cgroup) == (unit, path if unit else None)
 
@@ -167,7 +205,7 @@ def test_an_owner_whose_pid_is_another_process_now_is_not_taken_for_that_one(
 ) -> None:
     stage.proc.process(77, start=2000, command=b"stranger")
     stage.tell(OUTBOUND, CURL)
-    process = stage.resolver.resolve([OUTBOUND])[OUTBOUND].process
+    process = stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND].process
     assert process is not None
     assert (process.start, process.command) == (1000, "curl")
 
@@ -175,7 +213,7 @@ def test_an_owner_whose_pid_is_another_process_now_is_not_taken_for_that_one(
 def test_an_owner_that_was_never_seen_alive_has_no_start(stage: Stage) -> None:
     stage.proc.process(78, command=b"stranger")
     stage.tell(OUTBOUND, GONE)
-    process = stage.resolver.resolve([OUTBOUND])[OUTBOUND].process
+    process = stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND].process
     assert process is not None
     assert (process.pid, process.start, process.created_ns) == (78, None, None)
     assert process.command == "dig"
@@ -184,7 +222,7 @@ def test_an_owner_that_was_never_seen_alive_has_no_start(stage: Stage) -> None:
 def test_what_the_ledger_does_not_know_is_put_to_proc(stage: Stage) -> None:
     stage.tell(DATAGRAMS, CURL)
     stage.show(OUTBOUND, 5)
-    found = stage.resolver.resolve([OUTBOUND, DATAGRAMS])
+    found = stage.resolver.resolve({OUTBOUND: (), DATAGRAMS: ()})
     pids = {flow: answer.process and answer.process.pid for flow, answer in found.items()}
     assert pids == {OUTBOUND: 5, DATAGRAMS: 77}
 
@@ -197,7 +235,7 @@ def test_what_proc_does_not_know_either_is_asked_of_the_ledger_again(stage: Stag
 
 def test_a_udp_flow_that_neither_knows_may_be_asked_for_again(stage: Stage) -> None:
     assert stage.find(DATAGRAMS) is None
-    assert stage.resolver.resolve([OUTBOUND]) == {OUTBOUND: UNATTRIBUTED}
+    assert stage.resolver.resolve({OUTBOUND: ()}) == {OUTBOUND: UNATTRIBUTED}
 
 
 def test_the_connection_that_proc_shows_is_surer_than_the_owner_of_the_port(stage: Stage) -> None:
@@ -238,6 +276,37 @@ def test_a_socket_that_its_owner_left_open_is_of_who_holds_it_now(
     assert stage.find(flow) == (Quality.EXACT, 77)
 
 
+def test_a_port_whose_socket_is_gone_was_its_owners_whoever_has_it_now(stage: Stage) -> None:
+    stage.show(DATAGRAMS, 5)
+    stage.tell(DATAGRAMS, CURL, Quality.LISTENER)
+    assert stage.find(DATAGRAMS) == (Quality.EXACT, 5)
+    stage.tell(DATAGRAMS, CURL, Quality.LISTENER, over=True)
+    assert stage.find(DATAGRAMS) == (Quality.LISTENER, 77)
+
+
+def test_what_several_had_in_turn_is_told_piece_by_piece_and_not_put_to_proc(
+    stage: Stage,
+) -> None:
+    stage.show(DATAGRAMS, 5)
+    stage.show(OUTBOUND, 5)
+    first, second, third = Span(1, 2), Span(5, 6), Span(8, 9)
+    stage.ledger.pieces[DATAGRAMS] = {
+        first: LedgerEntry(Quality.EXACT, CURL, 1),
+        third: LedgerEntry(Quality.EXACT, GONE, 2),
+    }
+    stage.tell(OUTBOUND, CURL)
+    times = {DATAGRAMS: [first, second, third], OUTBOUND: [Span(1, 9)]}
+    assert stage.resolver.resolve(times)[DATAGRAMS] == UNATTRIBUTED
+    assert stage.resolver.counts().reads == 0
+    shares = stage.resolver.shares(DATAGRAMS)
+    assert shares is not None
+    assert [one.process and one.process.pid for one in shares] == [77, None, 78]
+    assert stage.resolver.shares(OUTBOUND) is None
+    assert stage.resolver.recall(DATAGRAMS, second) == UNATTRIBUTED
+    stage.resolver.resolve({OUTBOUND: ()})
+    assert stage.resolver.shares(DATAGRAMS) is None
+
+
 def test_a_socket_that_nobody_holds_now_was_of_who_used_it(stage: Stage) -> None:
     stage.tell(OUTBOUND, CURL, lasting=True)
     assert stage.find(OUTBOUND) == (Quality.EXACT, 77)
@@ -264,7 +333,7 @@ def test_a_flow_that_may_be_in_any_namespace_is_asked_for_in_all(stage: Stage) -
 def test_what_the_ledger_knows_is_recalled_without_a_look(stage: Stage) -> None:
     stage.proc.process(77, executable=b"/usr/bin/curl")
     stage.tell(OUTBOUND, CURL)
-    found = stage.resolver.recall(OUTBOUND)
+    found = stage.resolver.recall(OUTBOUND, None)
     assert found is not None
     assert found.process is not None
     assert (found.quality, found.process.pid, found.process.executable) == (
@@ -272,15 +341,44 @@ def test_what_the_ledger_knows_is_recalled_without_a_look(stage: Stage) -> None:
         77,
         None,
     )
-    looked_up = stage.resolver.resolve([OUTBOUND])[OUTBOUND]
-    assert stage.resolver.recall(OUTBOUND) == looked_up
-    assert stage.resolver.recall(INBOUND) is None
-    assert stage.resolver.recall(replace(OUTBOUND, namespace=4_000_000_000)) is None
+    looked_up = stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND]
+    assert stage.resolver.recall(OUTBOUND, None) == looked_up
+    assert stage.resolver.recall(INBOUND, None) is None
+    assert stage.resolver.recall(replace(OUTBOUND, namespace=4_000_000_000), None) is None
+
+
+def test_nobody_waits_for_the_name_of_a_user_to_recall_a_flow(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered, asked = threading.Event(), threading.Event()
+
+    def ask_directory(_user_id: int) -> pwd.struct_passwd:
+        asked.set()
+        assert answered.wait(30)
+        return pwd.struct_passwd(("alice", "x", 7, 7, "", "/", "/bin/sh"))
+
+    def recall() -> str | None:
+        found = stage.resolver.recall(OUTBOUND, None)
+        assert found is not None
+        assert found.process is not None
+        return found.process.owner
+
+    monkeypatch.setattr(pwd, "getpwuid", ask_directory)
+    stage.tell(OUTBOUND, replace(CURL, user_id=7))
+    with ThreadPoolExecutor(1) as lookup:
+        try:
+            looking = lookup.submit(stage.resolver.resolve, {OUTBOUND: ()})
+            assert asked.wait(30)
+            assert recall() is None
+        finally:
+            answered.set()
+        looking.result(30)
+    assert recall() == "alice"
 
 
 def test_what_the_ledger_knows_can_wait(stage: Stage) -> None:
     stage.tell(OUTBOUND, CURL)
-    answer = stage.resolver.resolve([OUTBOUND])[OUTBOUND]
+    answer = stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND]
     assert stage.resolver.can_wait(OUTBOUND, answer)
     assert not stage.resolver.can_wait(INBOUND, answer)
 
@@ -288,11 +386,30 @@ def test_what_the_ledger_knows_can_wait(stage: Stage) -> None:
 def test_the_ports_of_exchanges_that_the_ledger_tells_of_pass_on(stage: Stage) -> None:
     stage.tell(OUTBOUND, CURL)
     stage.tell(DATAGRAMS, CURL)
-    stage.resolver.resolve([OUTBOUND, DATAGRAMS])
+    stage.resolver.resolve({OUTBOUND: (), DATAGRAMS: ()})
     assert [stage.resolver.may_pass_on(one) for one in (OUTBOUND, DATAGRAMS)] == [False, True]
     stage.tell(DATAGRAMS, CURL, Quality.LISTENER)  # whoever sends, it is the same socket
-    stage.resolver.resolve([DATAGRAMS])
+    stage.resolver.resolve({DATAGRAMS: ()})
     assert not stage.resolver.may_pass_on(DATAGRAMS)
+
+
+def test_after_a_loss_of_events_the_sockets_are_read_anew_but_not_all_the_time(
+    stage: Stage,
+) -> None:
+    assert stage.ledger.seedings == 0
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        stage.ledger.seeds.clear()
+        for now, seedings in ((1.0, 1), (4.0, 1), (6.5, 2)):
+            stage.clock.now = now
+            stage.ledger.lost = True
+            stage.find(OUTBOUND)
+            assert stage.ledger.seedings == seedings
+        stage.ledger.lost = False
+        stage.clock.now = 20.0
+        stage.find(OUTBOUND)
+        assert stage.ledger.seedings == 2
+        port = made.getsockname()[1]
+    assert [one.local_port for one in stage.ledger.seeds].count(port) == 2
 
 
 def test_stale_flows_are_told_once_and_without_waiting_for_the_ledger(stage: Stage) -> None:
@@ -305,7 +422,7 @@ def test_stale_flows_are_told_once_and_without_waiting_for_the_ledger(stage: Sta
 def test_what_the_ledger_counts_is_told(stage: Stage) -> None:
     assert stage.resolver.counts().ledger == LedgerUse(
         sockets=1, events=2, events_lost=3, sockets_lost=4, malformed=5, forgotten=6, unknown=7,
-        shared=8, unidentified=9, not_entered=0,
+        shared=8, unidentified=9, seeded=10, not_entered=0,
     )  # fmt: skip
 
 
@@ -329,7 +446,7 @@ def test_without_a_ledger_all_comes_from_proc_and_one_line_says_why(
         f"owners come from {stage.proc.root}, not from the ledger: eBPF: not permitted; run as root"
     ]
     stage.show(OUTBOUND, 5)
-    answer = resolver.resolve([OUTBOUND])[OUTBOUND]
+    answer = resolver.resolve({OUTBOUND: ()})[OUTBOUND]
     assert answer.process is not None
     assert answer.process.pid == 5
     assert resolver.take_stale() == ()

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from support.traffic import make_flow
 
 from hogpipe.attribution.pending import PendingFlows, Waiting
-from hogpipe.model import FlowDelta
+from hogpipe.model import FlowDelta, Span
 
 
 def waiting() -> Waiting:
@@ -64,3 +64,23 @@ def test_retries_come_in_the_order_of_their_times(steps: list[tuple[int, float]]
         dues.append(due)
         assert pending.take_due(due, 1)
     assert dues == sorted(due for _port, due in steps)
+
+
+def test_what_comes_while_a_flow_waits_is_kept_in_pieces_until_they_are_many() -> None:
+    one = Waiting(FlowDelta(1, 1, first_ns=5, last_ns=6), since=0.0)
+    assert one.ask() == [Span(5, 7)]
+    for at in range(10, 30):
+        one.add(FlowDelta(1, 1, first_ns=at, last_ns=at))
+    assert one.delta == FlowDelta(21, 21, first_ns=5, last_ns=29)
+    before, since = one.split()
+    assert [piece.span for piece in before] == [Span(5, 7)]
+    assert [piece.transmit_bytes for piece in since] == [1] * 7 + [13]
+    assert one.ask()[-1] == Span(17, 30)
+    assert len(one.split()[0]) == 9
+
+
+def test_a_flow_is_asked_for_as_of_now_where_the_time_of_a_piece_is_not_known() -> None:
+    one = Waiting(FlowDelta(1, 1, first_ns=5, last_ns=6), since=0.0)
+    one.add(FlowDelta(1, 1))
+    assert one.ask() == []
+    assert len(one.split()[0]) == 2

@@ -221,4 +221,5 @@ def test_each_look_at_an_endpoint_follows_two_unseen_flows_and_a_pause(
             assert unseen[port] >= 2
             assert now >= rested[port]
             unseen[port] = 0
-            rested[port] = now + (LONG_PAUSE if port in settled else PAUSE)
+            next_of_all = (now // LONG_PAUSE + 1) * LONG_PAUSE
+            rested[port] = next_of_all - 1e-9 if port in settled else now + PAUSE

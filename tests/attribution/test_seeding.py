@@ -136,7 +136,7 @@ def exchange(netns: Namespace, host: str) -> socket.socket:
 
 
 def owner(resolver: LedgerResolver, netns: Namespace, flow: FlowKey) -> tuple[Quality, int | None]:
-    answer = resolver.resolve([inside(netns, flow)])[inside(netns, flow)]
+    answer = resolver.resolve({inside(netns, flow): ()})[inside(netns, flow)]
     return answer.quality, None if answer.process is None else answer.process.pid
 
 
@@ -172,7 +172,7 @@ def test_a_connection_that_is_open_falls_to_the_listener_from_before(
     try:
         with connect(netns, "127.0.0.1")[0] as client:
             flow = inside(netns, make_flow(TCP, HERE, client.getsockname()))
-            entry = access.ask([flow], time.monotonic())[flow]
+            entry = access.ask({flow: ()}, time.monotonic()).known[flow]
             assert (entry.quality, entry.owner.pid) == (Quality.LISTENER, server.pid)
             assert entry.owner.user_id == os.getuid()
             assert entry.owner.start is not None

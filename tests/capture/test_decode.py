@@ -20,7 +20,7 @@ from hogpipe.model import Tally
 ETHERNET = LinkType.ETHERNET
 ORDINARY = build.ipv4(17, build.udp(9, 9, bytes(30)))
 
-Sums = dict[bytes, tuple[int, int, bool]]
+Sums = dict[bytes, tuple[int, int, bool, int, int]]
 Tallies = tuple[Tally, Tally, Tally, Tally]
 
 
@@ -42,11 +42,23 @@ def sums_of(all_flows: Sequence[WireFlows]) -> Sums:
     sums: Sums = {}
     for flows in all_flows:
         assert len(set(flows.keys)) == len(flows.keys)
-        rows = zip(flows.keys, flows.packets, flows.bytes, flows.opened, strict=True)
-        for key, packets, size, opened in rows:
-            before = sums.get(key, (0, 0, False))
-            sums[key] = before[0] + packets, before[1] + size, before[2] | opened
+        times = zip(flows.first_ns, flows.last_ns, strict=True)
+        rows = zip(flows.keys, flows.packets, flows.bytes, flows.opened, times, strict=True)
+        for key, packets, size, opened, (first, last) in rows:
+            add_to(sums, key, (packets, size, opened), first, last)
     return sums
+
+
+def add_to(sums: Sums, key: bytes, moved: tuple[int, int, bool], first: int, last: int) -> None:
+    packets, size, opened = moved
+    before = sums.get(key, (0, 0, False, 0, 0))
+    sums[key] = (
+        before[0] + packets,
+        before[1] + size,
+        before[2] | opened,
+        min(before[3] or first, first or before[3]),
+        max(before[4], last),
+    )
 
 
 def decode_all(link_type: int, *batches: FrameBatch) -> list[WireFlows]:
@@ -60,13 +72,13 @@ def decode_plainly(link_type: int, batch: FrameBatch) -> tuple[Sums, Tallies]:
     sums: Sums = {}
     captured, not_ip, undecoded, floored = tallies = (Tally(), Tally(), Tally(), Tally())
 
-    def add(key: bytes, packets: int, size: int, opened: bool) -> None:
+    def add(key: bytes, packets: int, size: int, opened: bool, at: int = 0) -> None:
         captured.add(Tally(packets, size))
-        before = sums.get(key, (0, 0, False))
-        sums[key] = before[0] + packets, before[1] + size, before[2] | opened
+        add_to(sums, key, (packets, size, opened), at, at)
 
     for row, (_, _, start, size) in enumerate(batch.records.tolist()):
-        now = int(batch.times_ns()[: row + 1].max())
+        times = batch.times_ns()[: row + 1]
+        now = int(times.max())
         original = None if batch.original_lengths is None else int(batch.original_lengths[row])
         decoded = decode_frame(link_type, batch.data[start : start + size], original)
         settled = table.advance(now)
@@ -82,7 +94,7 @@ def decode_plainly(link_type: int, batch: FrameBatch) -> tuple[Sums, Tallies]:
                 case FirstFragment(ident):
                     settled += table.first(ident, decoded.key, now)
             if not isinstance(decoded.fragment, LaterFragment):
-                add(decoded.key, 1, decoded.length, decoded.opened)
+                add(decoded.key, 1, decoded.length, decoded.opened, int(times[-1]))
         for one in settled:
             add(one.key, one.packets, one.bytes, False)
     for one in table.flush():
@@ -294,7 +306,7 @@ def test_fragments_in_any_order_come_to_the_flow_of_their_first(
     flows = decode_all(ETHERNET, build.batch_of([*filler, *order]))
     for ident in packets:
         key = pack_key(WireKey(4, 17, Path.UNKNOWN, build.A4, ident, build.B4, ident))
-        assert sums_of(flows)[key] == (3, 24 + 16 + 8 + 3 * 20, False)
+        assert sums_of(flows)[key][:3] == (3, 24 + 16 + 8 + 3 * 20, False)
 
 
 def test_a_fragment_whose_first_never_comes_counts_once_it_has_waited_long_enough() -> None:
@@ -316,7 +328,7 @@ def test_the_newest_time_so_far_is_the_time_of_a_fragment_wherever_batches_end()
     batch = build.batch_of(drawn, times_us=[0, 5_000, 1_000])
     whole = decode_all(ETHERNET, batch)
     portless = pack_key(WireKey(4, 17, Path.UNKNOWN, build.A4, 0, build.B4, 0))
-    assert sums_of(whole)[portless] == (1, 28, False)
+    assert sums_of(whole)[portless][:3] == (1, 28, False)
     assert sums_of(decode_all(ETHERNET, batch.slice(0, 2), batch.slice(2, 3))) == sums_of(whole)
 
 
@@ -397,10 +409,13 @@ def test_keys_with_the_same_hash_stay_apart(rows: list[tuple[int, int]]) -> None
     columns = PacketColumns(
         np.arange(count), packed, np.ones(count, np.int64), np.zeros(count, np.bool_)
     )
-    sums = grouping.sum_by_key(columns)
+    sums = grouping.sum_by_key(columns, np.arange(count))
     expected = list(dict.fromkeys(row.tobytes() for row in keys))
     assert sums.keys == expected
-    assert sums.packets == [sum(row.tobytes() == key for row in keys) for key in expected]
+    places = [[at for at, row in enumerate(keys) if row.tobytes() == key] for key in expected]
+    assert sums.packets == [len(there) for there in places]
+    assert sums.first_ns == [there[0] for there in places]
+    assert sums.last_ns == [there[-1] for there in places]
 
 
 def unfold(mixed: int) -> int:

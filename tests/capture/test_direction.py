@@ -24,6 +24,8 @@ def wire(*keys: bytes) -> WireFlows:
         packets=[1] * count,
         bytes=[100] * count,
         opened=[False] * count,
+        first_ns=[0] * count,
+        last_ns=[0] * count,
         captured=Tally(count, 100 * count),
         not_ip=Tally(),
         undecoded=Tally(),

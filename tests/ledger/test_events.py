@@ -5,7 +5,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hogpipe.ledger.events import EVENT_BYTES, Kind, decode_events
+from hogpipe.ledger.events import EVENT_BYTES, Kind, decode_events, find_released
 
 SHAPE = struct.Struct("=QQQQIIBBBBHH16s16s16s")
 
@@ -66,3 +66,10 @@ def test_any_bytes_become_events_or_are_counted(data: bytes) -> None:
     for one in decoded.events:
         assert len(one.local_address) in {4, 16}
         assert len(one.remote_address) in {4, 16}
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.sampled_from(list(Kind)))))
+def test_releases_are_found_without_decoding_the_rest(told: list[tuple[int, Kind]]) -> None:
+    data = b"".join(event(kind, cookie=cookie) for cookie, kind in told)
+    released = [one.cookie for one in decode_events(data).events if one.kind is Kind.RELEASED]
+    assert find_released(data + b"cut") == released

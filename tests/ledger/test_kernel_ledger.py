@@ -15,17 +15,21 @@ from typing import Any
 import pytest
 from support.bpf import all_attached, control_group, find_cgroup_root, require_bpf
 from support.namespaces import Namespace
+from support.running import wait_until
 from support.shortage import few_descriptors
 
+from hogpipe.attribution.ledger_access import NamespaceNames
+from hogpipe.attribution.seeding import make_seeds, read_sockets
 from hogpipe.bpf.obstacles import BpfUnavailableError
 from hogpipe.bpf.programs import attach_programs
-from hogpipe.ledger.contract import LedgerEntry
+from hogpipe.ledger.contract import Contested, LedgerEntry
 from hogpipe.ledger.cookies import read_own_cookie
 from hogpipe.ledger.kernel import KernelLedger
-from hogpipe.model import FlowKey, Quality
+from hogpipe.model import FlowKey, Quality, Span
 
 TCP, UDP = 6, 17
 PORT, EXCHANGES = 900, 200
+SMALL_RING = 1 << 15  # has no room for the events of so many exchanges
 PART = 400  # events that are taken in at once
 LOOPBACK = [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("127.0.0.1", "::ffff:127.0.0.1")]
 
@@ -139,11 +143,14 @@ def flow(protocol: int, address: str, local_port: int, remote_port: int) -> Flow
     return FlowKey(protocol, raw, local_port, raw, remote_port, "lo")
 
 
+def found(answer: LedgerEntry | Contested | None) -> LedgerEntry:
+    assert isinstance(answer, LedgerEntry)
+    return answer
+
+
 def ask(ledger: KernelLedger, key: FlowKey, netns: Namespace) -> LedgerEntry:
     ledger.refresh()
-    entry = ledger.owner_of(key, netns.call(read_own_cookie))
-    assert entry is not None, key
-    return entry
+    return found(ledger.owner_of(key, netns.call(read_own_cookie)))
 
 
 def test_short_connections_belong_to_their_ends(
@@ -155,10 +162,8 @@ def test_short_connections_belong_to_their_ends(
     assert len(exchanges) > EXCHANGES
     ledger.refresh()
     for client, port, worker in exchanges:
-        outbound = ledger.owner_of(flow(TCP, address, port, PORT), cookie)
-        inbound = ledger.owner_of(flow(TCP, address, PORT, port), cookie)
-        assert outbound is not None
-        assert inbound is not None
+        outbound = found(ledger.owner_of(flow(TCP, address, port, PORT), cookie))
+        inbound = found(ledger.owner_of(flow(TCP, address, PORT, port), cookie))
         assert (outbound.owner.pid, outbound.quality) == (client, Quality.EXACT)
         assert (inbound.owner.pid, inbound.quality) == (worker, Quality.EXACT)
     assert ledger.counts().events_lost == 0
@@ -173,10 +178,8 @@ def test_short_exchanges_of_datagrams_belong_to_their_ends(
     exchanges = made.exchange(kind)
     ledger.refresh()
     for client, port, _ in exchanges:
-        outbound = ledger.owner_of(flow(UDP, address, port, PORT), cookie)
-        inbound = ledger.owner_of(flow(UDP, address, PORT, port), cookie)
-        assert outbound is not None
-        assert inbound is not None
+        outbound = found(ledger.owner_of(flow(UDP, address, port, PORT), cookie))
+        inbound = found(ledger.owner_of(flow(UDP, address, PORT, port), cookie))
         assert (outbound.owner.pid, outbound.quality) == (client, Quality.EXACT)
         assert (inbound.owner.pid, inbound.quality) == (made.pid, Quality.LISTENER)
 
@@ -278,22 +281,31 @@ def test_events_that_find_no_room_are_counted(netns: Namespace) -> None:
         made.end()
 
 
-def test_what_was_known_before_a_loss_of_events_is_not_believed_after_it(netns: Namespace) -> None:
+def test_what_was_known_before_a_loss_of_events_is_believed_when_it_is_seen_again(
+    netns: Namespace,
+) -> None:
     require_bpf()
-    clock = [0.0]
-    ledger = KernelLedger(attach_programs(ring_bytes=4096), clock=lambda: clock[0])
+    ledger = KernelLedger(attach_programs(ring_bytes=SMALL_RING))
     made = Server(netns, "127.0.0.1")
     try:
-        ledger.refresh()
         key = flow(UDP, "127.0.0.1", PORT, 5)
-        assert ask(ledger, key, netns).owner.pid == made.pid
-        clock[0] = 5.0
+        before = time.time_ns()
+        owner = ask(ledger, key, netns).owner
+        assert owner.pid == made.pid
         with ledger._lock:
             made.exchange("sendto", clients=1)
         ledger.refresh()
         assert ledger.counts().events_lost > 0
-        assert ledger.owner_of(key, netns.call(read_own_cookie)) is None
+        cookie = netns.call(read_own_cookie)
+        assert ledger.owner_of(key, cookie) is None
         assert ledger.take_stale() == [key]
+        assert found(ledger.owner_of(key, cookie, Span(before, before + 1))).owner == owner
+        assert not ledger.needs_seeds()  # events may be lost again at any moment
+        wait_until(ledger.needs_seeds)
+        ledger.begin_seeding()
+        ledger.seed(make_seeds(read_sockets(NamespaceNames(Path("/proc")), 0.0, 10_000), {}))
+        assert found(ledger.owner_of(key, cookie)).owner == owner
+        assert not ledger.needs_seeds()
     finally:
         ledger.close()
         made.end()
@@ -305,10 +317,15 @@ def test_who_asks_for_stale_flows_waits_for_no_more_than_a_part_of_a_backlog(
     os.write(ledger._stopper, b"x")
     ledger._thread.join()
     ledger.refresh()
-    before = ledger.counts().book.noted
-    for _ in range(600):
-        socket.create_server(("127.0.0.1", 0)).close()  # is told at its beginning and its end
-    ledger.take_stale()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+        end.bind(("127.0.0.1", 0))
+        key = flow(UDP, "127.0.0.1", end.getsockname()[1], 5)
+        ledger.refresh()
+        assert found(ledger.owner_of(key, read_own_cookie())).owner.pid == os.getpid()
+        before = ledger.counts().book.noted
+        for _ in range(600):
+            socket.create_server(("127.0.0.1", 0)).close()  # is told at its beginning and its end
+    assert ledger.take_stale() == [key]  # though its end is the last that was told
     assert ledger.counts().book.noted - before == PART
     ledger.refresh()
     assert ledger.counts().book.noted - before >= 1200
@@ -364,6 +381,5 @@ def test_a_ledger_can_be_closed_twice_and_still_answers(ledger: KernelLedger) ->
     ledger.close()
     ledger.close()
     ledger.refresh()
-    entry = ledger.owner_of(key, read_own_cookie())
-    assert entry is not None
+    entry = found(ledger.owner_of(key, read_own_cookie()))
     assert entry.owner.pid == os.getpid()

@@ -1,9 +1,9 @@
 """What tests of the ledger's book are told with: owners, events and flows between two places."""
 
 from hogpipe.ledger.book import Ledger
-from hogpipe.ledger.contract import Owner
+from hogpipe.ledger.contract import Contested, LedgerEntry, Owner
 from hogpipe.ledger.events import Kind, SocketEvent
-from hogpipe.model import FlowKey, Quality
+from hogpipe.model import FlowKey, Quality, Span
 
 TCP, UDP = 6, 17
 HERE, THERE, ELSEWHERE = b"\x0a\0\0\1", b"\x0a\0\0\2", b"\x0a\0\0\3"
@@ -23,9 +23,23 @@ def happened(
     remote: bytes = ANY4,
     remote_port: int = 0,
     namespace: int = NAMESPACE,
+    at: float = 0.0,
 ) -> SocketEvent:
+    boot_ns = round(at * 1e9)
     return SocketEvent(
-        0, cookie, namespace, 1, 1, 0, kind, protocol, local, local_port, remote, remote_port, "x"
+        boot_ns,
+        cookie,
+        namespace,
+        1,
+        1,
+        0,
+        kind,
+        protocol,
+        local,
+        local_port,
+        remote,
+        remote_port,
+        "x",
     )
 
 
@@ -39,6 +53,14 @@ def flow(
     return FlowKey(protocol, local, local_port, remote, remote_port, "eth0")
 
 
-def ask(book: Ledger, key: FlowKey, now: float = 0.0) -> tuple[Quality, Owner] | None:
-    entry = book.owner_of(key, NAMESPACE, now)
-    return None if entry is None else (entry.quality, entry.owner)
+def passed(first: float, last: float | None = None) -> Span:
+    """Return the time of packets, in seconds since boot."""
+    return Span(round(first * 1e9), round((first if last is None else last) * 1e9) + 1)
+
+
+def ask(
+    book: Ledger, key: FlowKey, now: float = 0.0, span: Span | None = None
+) -> tuple[Quality, Owner] | Contested | None:
+    """Return whose packets are that passed just now, or in `span`."""
+    entry = book.owner_of(key, NAMESPACE, span or passed(now), now)
+    return (entry.quality, entry.owner) if isinstance(entry, LedgerEntry) else entry

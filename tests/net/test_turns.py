@@ -1,0 +1,100 @@
+"""`hogpipe run` with the ledger, where many processes have one UDP five-tuple in turn."""
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from support.bpf import require_bpf
+from support.namespaces import Namespace
+from support.running import (
+    assert_conserved,
+    read_records,
+    running,
+    stats_of,
+    traffic_of,
+    write_config,
+)
+
+COUNT, HEADERS = 20, 28
+CONFIG = """
+[capture]
+interfaces = ["lo"]
+[attribution]
+ledger = "on"
+[aggregation]
+interval = 0.3
+group_by = ["process", "flow"]
+[[sinks]]
+type = "jsonl"
+path = "records.jsonl"
+"""
+# All live on after their turn: /proc shows who is there, not who had the port.
+TURNS = """
+import json, os, socket, sys, time
+kind, count, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+PEER = ("127.0.0.1", 900)
+peer.bind(PEER)
+pipes = [os.pipe() for _ in range(count)]
+pids = []
+for number in range(count):
+    pid = os.fork()
+    if pid == 0:
+        os.read(pipes[number][0], 1)
+        end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        end.bind(("127.0.0.1", 5000))
+        if kind == "connected":
+            end.connect(PEER)
+        end.send(b"x" * number) if kind == "connected" else end.sendto(b"x" * number, PEER)
+        end.recv(100)
+        if number + 1 < count:
+            end.close()
+            time.sleep(pause)
+            os.write(pipes[number + 1][1], b"x")
+        time.sleep(60)
+    pids.append(pid)
+os.write(pipes[0][1], b"x")
+for _ in range(count):
+    data, sender = peer.recvfrom(100)
+    peer.sendto(data, sender)
+print(json.dumps(pids), flush=True)
+sys.stdin.readline()
+for pid in pids:
+    os.kill(pid, 9)
+"""
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.005])
+@pytest.mark.parametrize("kind", ["bound", "connected"])
+def test_nobody_is_told_the_bytes_of_who_had_the_port_before_or_after(
+    netns: Namespace, tmp_path: Path, kind: str, pause: float
+) -> None:
+    require_bpf()
+    config = write_config(tmp_path, CONFIG)
+    command = netns.enter(sys.executable, "-m", "hogpipe", "-v", "run", config)
+    with running(None, *command) as run:
+        run.wait_for("capturing on lo")
+        words = (sys.executable, "-c", TURNS, kind, str(COUNT), str(pause))
+        turns = netns.popen(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert turns.stdout is not None
+        pids = json.loads(turns.stdout.readline())
+        time.sleep(0.7)
+        assert run.end() == 0, run.errors
+        turns.communicate("\n")
+    records = read_records(tmp_path / "records.jsonl")
+    assert_conserved(records)
+    moved = {pid: 2 * (HEADERS + number) for number, pid in enumerate(pids)}
+    told: Counter[int | None] = Counter()
+    for record in traffic_of(records):
+        if record["network"]["local"].get("port") == 5000:
+            pid = record.get("process", {}).get("pid")
+            told[pid] += sum(way["bytes"] for way in record["network"]["io"].values())
+    assert sum(told.values()) == sum(moved.values())
+    untold = told.pop(None, 0)
+    assert all(size <= moved[pid] for pid, size in told.items() if pid is not None), told
+    shared = sum(one["attribution"]["ledger"]["shared"] for one in stats_of(records))
+    assert (shared > 0) is (untold > 0)
