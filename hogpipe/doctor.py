@@ -16,7 +16,12 @@ from hogpipe.attribution.ledger_access import open_ledger
 from hogpipe.bpf import object_path
 from hogpipe.bpf.cgroup_tree import CgroupTree, sees_whole_host
 from hogpipe.bpf.libbpf import LIBRARY, load_library
-from hogpipe.bpf.loader import name_missing, parse_effective, read_missing_capabilities
+from hogpipe.bpf.loader import (
+    is_root_of_host,
+    name_missing,
+    parse_effective,
+    read_missing_capabilities,
+)
 from hogpipe.bpf.obstacles import KERNEL_NEEDED, OLDEST_KERNEL, BpfUnavailableError
 from hogpipe.errors import HogpipeError
 from hogpipe.ledger.identities import shows_host_pids
@@ -29,8 +34,6 @@ _NOT_PERMITTED, _FAILURE = 77, 1
 _TO_SEE_PROCESSES = {"CAP_SYS_PTRACE": 19, "CAP_DAC_READ_SEARCH": 2}
 _INSTEAD = {"CAP_DAC_READ_SEARCH": {"CAP_DAC_OVERRIDE": 1}}
 _TO_ENTER_NAMESPACES = {"CAP_SYS_ADMIN": 21}
-# PROC_USER_INIT_INO of include/linux/proc_ns.h: the host's own namespace of users.
-_HOST_USERS = 0xEFFFFFFD
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -76,17 +79,9 @@ def _read_missing(wanted: Mapping[str, int]) -> list[str]:
         raise HogpipeError(f"there is no {_STATUS}; mount /proc") from None
 
 
-def _is_root_of_host() -> bool:
-    """Return whether capabilities are those of the host, and not of a namespace of users."""
-    try:
-        return (_PROCFS / "self" / "ns" / "user").stat().st_ino == _HOST_USERS
-    except OSError:
-        return True  # a kernel without such namespaces
-
-
 def _grant(capabilities: Sequence[str]) -> str:
     """Return the remedy for what is not permitted."""
-    if _is_root_of_host():
+    if is_root_of_host():
         return f"grant {', '.join(capabilities)}, or run as root"
     return "run outside of this user namespace, whose capabilities do not count for it"
 
@@ -118,7 +113,7 @@ def _check_processes() -> str:
         for name in _read_missing(_TO_SEE_PROCESSES)
         if name not in _INSTEAD or _read_missing(_INSTEAD[name])
     ]
-    if missing or not _is_root_of_host():
+    if missing or not is_root_of_host():
         raise HogpipeError(f"of the processes of others only the user is told; {_grant(missing)}")
     if not shows_host_pids(_PROCFS):
         return (
@@ -161,7 +156,7 @@ def _check_object() -> str:
 
 def _check_bpf_rights() -> str:
     missing = read_missing_capabilities()
-    if missing or not _is_root_of_host():
+    if missing or not is_root_of_host():
         raise HogpipeError(f"not permitted; {_grant(missing)}")
     return "programs may be loaded"
 

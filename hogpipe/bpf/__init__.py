@@ -2,8 +2,8 @@
 
 `hogpipe.bpf.c`, with what it includes, is compiled when the package is built (hatch_build.py);
 `libbpf.py` calls the distribution's libbpf, `loader.py` loads and attaches, `cgroup_tree.py` finds
-where to, `traffic.py` and `entries.py` read what was counted. What events mean is known to
-`hogpipe.ledger`.
+where to, `traffic.py`, `entries.py` and `shared_memory.py` read what was counted. What events mean
+is known to `hogpipe.ledger`.
 """
 
 from pathlib import Path

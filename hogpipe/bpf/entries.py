@@ -1,6 +1,6 @@
 """PURE: the entries of the kernel's tables of traffic, as columns and one by one.
 
-Formats: the structs of counting.bpf.h, in the machine's byte order.
+Formats: the structs of traffic_tables.bpf.h and owners.bpf.h, in the machine's byte order.
 """
 
 import struct
@@ -10,29 +10,26 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-_HOLDER = [
-    ("boot_ns", "u8"), ("cgroup", "u8"), ("pid", "u4"), ("user_id", "u4"), ("command", "u8", (2,)),
-    ("namespace", "u8"), ("flags", "u4"), ("awaited", "u4"),
-]  # fmt: skip
-_COUNTS = ("counts", "u8", (4,))
-_ENDS = ("ends", "u8", (5,))
-CONNECTION_KEY = np.dtype([("cookie", "u8")])
-OVERFLOW_KEY = np.dtype([("pid", "u4")])
-RELEASED_VALUE = np.dtype("u4")
-EXCHANGE_KEY = np.dtype([("cookie", "u8"), _ENDS])
-EXCHANGE = np.dtype([_COUNTS, *_HOLDER])
-CONNECTION = np.dtype([_COUNTS, *_HOLDER, _ENDS])
-FAREWELL = np.dtype([*_HOLDER, _ENDS])
-ENTRY = np.dtype([("cookie", "u8"), *CONNECTION.descr])
-"""What is known of each entry: `counts` are bytes and packets sent, then received; `command` has 16
-bytes and `ends` 40, see `SocketTraffic` for both."""
+ENTRY = np.dtype([
+    ("cookie", "u8"), ("counts", "u8", (4,)), ("boot_ns", "u8"), ("cgroup", "u8"), ("pid", "u4"),
+    ("user_id", "u4"), ("command", "u8", (2,)), ("namespace", "u8"), ("flags", "u4"),
+    ("awaited", "u4"), ("ends", "u8", (5,)),
+])  # fmt: skip
+"""`struct flow`. `counts` are bytes and packets sent, then received; `command` has 16 bytes and
+`ends` 40, see `SocketTraffic` for both."""
+PLACE_KEY = np.dtype([("cookie", "u8"), ("ends", "u8", (5,)), ("parity", "u8")])
+OVERFLOW_KEY = np.dtype("u4")
+FILL = np.dtype([("connections", "u8"), ("exchanges", "u8"), ("overflow", "u8")])
 
-BY_LISTENER, RELEASED, TIMESTAMPS = 1, 2, 4
+BY_LISTENER, RELEASED, TIMESTAMPS, FRESH, AWAITS_FIN, KEYED = 1, 2, 4, 8, 16, 32
 """Flags: the owner is that of the listening socket; nobody holds the socket any more; segments have
-the option of timestamps (RFC 7323)."""
+the option of timestamps (RFC 7323); it is a connection's first turn; the kernel let go of it before
+the peer had closed; it is found by a key."""
 
 Entries = NDArray[np.void]
 """Rows of ENTRY."""
+
+_RAW = np.dtype((np.void, ENTRY.itemsize))
 
 _ENDS_BYTES = struct.Struct("=16s16sHHBB2x")
 _PROCESS = struct.Struct("=QI4x")
@@ -55,7 +52,7 @@ class Holder(msgspec.Struct, frozen=True, gc=False):
     namespace: int
     """The cookie of the network namespace, 0 where it is not known."""
     flags: int
-    """Of BY_LISTENER, RELEASED and TIMESTAMPS."""
+    """BY_LISTENER and those that follow."""
 
     @property
     def by_listener(self) -> bool:
@@ -98,6 +95,21 @@ class ProcessSeen(msgspec.Struct, frozen=True, gc=False):
 
     boot_ns: int
     pid: int
+
+
+def join(*tables: Entries) -> Entries:
+    """Return all their rows, copied in one piece each, which is ten times faster than by field."""
+    return np.concatenate([table.view(_RAW) for table in tables]).view(ENTRY)
+
+
+def pick(entries: Entries, which: NDArray[np.bool_] | NDArray[np.intp]) -> Entries:
+    """Return a copy of some rows, as `entries[which]` does, and as fast as `join`."""
+    return entries.view(_RAW)[which].view(ENTRY)
+
+
+def copy_rows(entries: Entries) -> Entries:
+    """Return a copy of rows that need not lie side by side, as fast as `join`."""
+    return entries.view(_RAW).copy().view(ENTRY)
 
 
 def describe(entries: Entries) -> list[SocketTraffic]:

@@ -52,6 +52,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
         c_int,
         [c_int, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_uint32), c_void_p],
     ),
+    "bpf_map_delete_batch": (c_int, [c_int, c_void_p, POINTER(c_uint32), c_void_p]),
     "bpf_prog_query": (
         c_int,
         [c_int, c_int, c_uint32, POINTER(c_uint32), c_void_p, POINTER(c_uint32)],

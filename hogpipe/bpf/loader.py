@@ -23,6 +23,9 @@ _NOT_PERMITTED = {errno.EPERM}
 _CAPABILITIES = {"CAP_BPF": 39, "CAP_PERFMON": 38, "CAP_NET_ADMIN": 12}
 _SYS_ADMIN = 21
 _STATUS = Path("/proc/thread-self/status")
+_USERS = Path("/proc/thread-self/ns/user")
+# PROC_USER_INIT_INO of include/linux/proc_ns.h: the host's own namespace of users.
+_HOST_USERS = 0xEFFFFFFD
 
 
 class AttachedPrograms:
@@ -100,9 +103,8 @@ class AttachedPrograms:
         # Without CAP_PERFMON the kernel lets programs load, but has not all helpers for them.
         missing = read_missing_capabilities()
         if missing or code in _NOT_PERMITTED:
-            wanted = f"; grant {', '.join(missing)}, or run as root" if missing else ""
             raise BpfUnavailableError(
-                Obstacle.PRIVILEGES, f"eBPF: not permitted to load programs{wanted}"
+                Obstacle.PRIVILEGES, f"eBPF: not permitted to load programs{_remedy(missing)}"
             )
         if code in _NO_ROOM:
             raise BpfUnavailableError(
@@ -208,6 +210,34 @@ def read_missing_capabilities() -> list[str]:
         return parse_missing_capabilities(_STATUS.read_bytes())
     except OSError:
         return []
+
+
+def is_root_of_host() -> bool:
+    """Return whether capabilities are those of the host, and not of a namespace of users."""
+    try:
+        return _USERS.stat().st_ino == _HOST_USERS
+    except OSError:
+        return True  # a kernel without such namespaces, or no /proc to tell
+
+
+def _remedy(missing: Sequence[str]) -> str:
+    """Return what to do where programs may not be loaded for want of these, or for another reason.
+
+    What grants CAP_BPF in a namespace of users (capable(), kernel/bpf/syscall.c) grants it nowhere
+    else, so that there is nothing missing in /proc there.
+    """
+    if not is_root_of_host():
+        needed = ", ".join(_CAPABILITIES)
+        return (
+            f": {needed} are needed on the host, and those of this user namespace do not count; "
+            "run outside of it (in a container: one that is not rootless)"
+        )
+    if missing:
+        return f"; grant {', '.join(missing)}, or run as root"
+    return (
+        " with all capabilities that this takes: something forbids bpf(2); allow it in the "
+        "container's seccomp profile, the security module (dmesg tells) or the kernel's lockdown"
+    )
 
 
 def _reason(code: int) -> str:

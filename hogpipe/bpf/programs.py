@@ -37,15 +37,14 @@ _COUNTING = (
     "on_transmit",
 )
 _ONLY_FOR_LEDGER = ("sockets",)
-_FLOW_TABLES = ("connections_one", "connections_two", "exchanges_one", "exchanges_two")
-_OVERFLOW_TABLES = ("overflow_one", "overflow_two")
+_FLOW_TABLES = ("connections", "exchanges", "places")
+_OVERFLOW_TABLES = ("overflow_even", "overflow_odd")
 _ONLY_FOR_COUNTING = (
     *_FLOW_TABLES,
     *_OVERFLOW_TABLES,
     "holders",
     "processes",
-    "released",
-    "farewells",
+    "fills",
     "turn",
     "barrier_content",
     "barrier",
@@ -67,12 +66,12 @@ def attach_programs(*, ring_bytes: int = 1 << 22) -> AttachedPrograms:
 def attach_counting_programs(
     *, max_flows: int = 1 << 16, max_processes: int = 1 << 12, ring_bytes: int = 1 << 18
 ) -> AttachedPrograms:
-    """Attach the programs that count, with tables for `max_flows` connections and as many others.
+    """Attach the programs that count, with room for `max_flows` connections and as many others.
 
     What finds no place in them is counted for `max_processes` processes. Raises
     BpfUnavailableError, with nothing left attached.
     """
-    tables = dict.fromkeys((*_FLOW_TABLES, "released", "farewells"), max_flows)
+    tables = dict.fromkeys(_FLOW_TABLES, 2 * max_flows)  # of this turn and of the one before
     tables |= dict.fromkeys(_OVERFLOW_TABLES, max_processes)
     tables |= {"events": ring_bytes} | dict.fromkeys(_ONLY_FOR_LEDGER, 0)
     try:

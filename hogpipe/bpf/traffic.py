@@ -1,34 +1,34 @@
-"""What passed at each socket, counted in the kernel: tables in pairs that take turns."""
+"""What passed at each socket, counted in the kernel, in tables that are used in turns."""
 
 import ctypes
 import errno
 import os
-from collections.abc import Iterator
 
 import msgspec
 import numpy as np
 
 from hogpipe.bpf.entries import (
-    CONNECTION,
-    CONNECTION_KEY,
+    AWAITS_FIN,
     ENTRY,
-    EXCHANGE,
-    EXCHANGE_KEY,
-    FAREWELL,
+    FILL,
+    KEYED,
     OVERFLOW_KEY,
-    RELEASED,
-    RELEASED_VALUE,
+    PLACE_KEY,
     Entries,
     ProcessSeen,
+    copy_rows,
     decode_processes,
+    join,
+    pick,
 )
 from hogpipe.bpf.libbpf import load_library
 from hogpipe.bpf.loader import AttachedPrograms
 from hogpipe.bpf.ring import Ring
-from hogpipe.bpf.tables import read_counters
+from hogpipe.bpf.shared_memory import SharedTable
 
-_BATCH = 4096  # entries that are read at once
-_EVENTS_LOST, _SOCKETS_LOST, _PACKETS_LOST = range(3)
+_BATCH = 1024  # entries of an overflow that are read at once
+_LOSSES = np.dtype([("events", "u8"), ("sockets", "u8"), ("packets", "u8")])
+_NOTHING = np.zeros(0, ENTRY)
 
 
 class TrafficLosses(msgspec.Struct, frozen=True):
@@ -43,17 +43,24 @@ class TrafficLosses(msgspec.Struct, frozen=True):
 
 
 class TrafficTables:
-    """The tables of programs that count. For one thread at a time; blocks for some milliseconds.
+    """The tables of programs that count: `max_flows` connections and as many other flows a turn.
 
-    It takes the programs over: `close` detaches them. Raises BpfUnavailableError, with nothing left
-    attached.
+    For one thread at a time; blocks for some milliseconds. It takes the programs over: `close`
+    detaches them. Raises BpfUnavailableError, with nothing left attached.
     """
 
-    def __init__(self, programs: AttachedPrograms) -> None:
+    def __init__(self, programs: AttachedPrograms, max_flows: int) -> None:
         self._library = load_library()
         self._programs = programs
-        self._second = False
+        self._max_flows = max_flows
+        self._turn = 0
         try:
+            self._fills = SharedTable(programs.table("fills"), 2, FILL)
+            self._losses = SharedTable(programs.table("losses"), 1, _LOSSES)
+            self._tables = {
+                name: SharedTable(programs.table(name), 2 * max_flows, ENTRY)
+                for name in ("connections", "exchanges")
+            }
             self._ring = Ring(programs.table("events"))
         except BaseException:
             programs.close()
@@ -68,57 +75,68 @@ class TrafficTables:
         return decode_processes(self._ring.read())
 
     def take_turns(self) -> None:
-        """Have what passes from now on counted in the other tables. Raises OSError.
+        """Begin another turn: what passes from now on is counted in other rows. Raises OSError.
 
-        When this returns, no program writes to the tables that `exchanges`, `connections` and
+        When this returns, no program writes to the rows that `exchanges`, `connections` and
         `overflow` then read.
         """
-        self._second = not self._second
-        self._put("turn", int(self._second))
+        self._turn += 1
+        self._put("turn", self._turn & 0xFFFFFFFF)
         # The kernel waits for running programs here (maybe_wait_bpf_programs of syscall.c).
         self._put("barrier", self._programs.table("barrier_content"))
 
     def exchanges(self) -> Entries:
-        """Return what passed at sockets other than connections, and empty it. Raises OSError."""
-        found = self._read("exchanges", EXCHANGE_KEY, EXCHANGE)
-        released = [
-            np.frombuffer(cookies, np.uint64)
-            for cookies, _ in self._drain("released", 8, RELEASED_VALUE.itemsize)
-        ]
-        found["flags"][np.isin(found["cookie"], np.concatenate(released))] |= RELEASED
-        return found
+        """Return what passed at sockets other than connections, and empty it. Raises OSError.
 
-    def connections(self) -> Entries:
-        """Return what passed at TCP sockets that do not listen, and empty it. Raises OSError."""
-        return self._read("connections", CONNECTION_KEY, CONNECTION)
+        Of several flows of a socket one has RELEASED if that is so.
+        """
+        found = self._take("exchanges")
+        if not len(found):
+            return found
+        keyed = pick(found, found["flags"] & KEYED != 0)
+        if len(keyed):
+            keys = np.zeros(len(keyed), PLACE_KEY)
+            keys["cookie"], keys["ends"] = keyed["cookie"], keyed["ends"]
+            keys["parity"] = self._parity
+            self._delete("places", keys)
+        return _drop_unused(found)
+
+    def connections(self) -> tuple[Entries, Entries]:
+        """Return what passed at TCP sockets that do not listen, and empty it. Raises OSError.
+
+        And those that the kernel let go of before their peers had closed: what comes after that
+        passes no hook.
+        """
+        found = self._take("connections")
+        if not len(found):
+            return found, found
+        return _drop_unused(found), pick(found, found["flags"] & AWAITS_FIN != 0)
 
     def overflow(self) -> Entries:
         """Return what the other tables had no room for, by process; their ends are not known.
 
         And empty it. Raises OSError.
         """
-        return self._read("overflow", OVERFLOW_KEY, EXCHANGE)
-
-    def farewells(self) -> Entries:
-        """Return connections that the kernel let go of before their peers had closed, and empty it.
-
-        What comes after that passes no hook; their counts are 0. Raises OSError.
-        """
-        return self._collect("farewells", CONNECTION_KEY, FAREWELL)
+        if not self._take_fill("overflow"):
+            return _NOTHING
+        return self._drain("overflow_odd" if self._parity else "overflow_even")
 
     def losses(self) -> TrafficLosses:
         """Return what was lost so far. Raises OSError."""
-        lost = read_counters(self._programs.table("losses"), _PACKETS_LOST + 1)
-        return TrafficLosses(
-            processes=lost[_EVENTS_LOST] + self._ring.failed,
-            sockets=lost[_SOCKETS_LOST],
-            packets=lost[_PACKETS_LOST],
-        )
+        events, sockets, packets = self._losses.rows(1).item()
+        return TrafficLosses(events + self._ring.failed, sockets, packets)
 
     def close(self) -> None:
         """Detach from the kernel. May be called again."""
         self._ring.close()
+        for table in (self._fills, self._losses, *self._tables.values()):
+            table.close()
         self._programs.close()
+
+    @property
+    def _parity(self) -> int:
+        """Of the turn that has ended."""
+        return (self._turn - 1) & 1
 
     def _put(self, table: str, value: int) -> None:
         key, entry = ctypes.c_uint32(0), ctypes.c_uint32(value)
@@ -128,37 +146,51 @@ class TrafficTables:
             )
         )
 
-    def _read(self, kind: str, key: "np.dtype[np.void]", value: "np.dtype[np.void]") -> Entries:
-        """Return what is in the table of a kind that does not fill, and empty it."""
-        return self._collect(f"{kind}_{'one' if self._second else 'two'}", key, value)
+    def _take_fill(self, kind: str) -> int:
+        """Return how many rows were taken in the turn that has ended, and give them back."""
+        fill = self._fills.rows(2)[kind]
+        taken = int(fill[self._parity])
+        fill[self._parity] = 0
+        return taken
 
-    def _collect(self, table: str, key: "np.dtype[np.void]", value: "np.dtype[np.void]") -> Entries:
-        parts = []
-        for keys, values in self._drain(table, key.itemsize, value.itemsize):
-            part = np.zeros(len(values) // value.itemsize, ENTRY)
-            for columns in (np.frombuffer(values, value), np.frombuffer(keys, key)):
-                for name in columns.dtype.names or ():
-                    part[name] = columns[name]
-            parts.append(part)
-        return np.concatenate(parts)
+    def _take(self, kind: str) -> Entries:
+        """Return a copy of the rows that were taken in the turn that has ended."""
+        taken = min(self._take_fill(kind), self._max_flows)
+        if not taken:
+            return _NOTHING
+        return copy_rows(self._tables[kind].rows(2 * taken)[self._parity :: 2])
 
-    def _drain(self, name: str, key_size: int, value_size: int) -> Iterator[tuple[bytes, bytes]]:
-        """Yield keys and values of a table until it is empty."""
+    def _delete(self, table: str, keys: "np.ndarray[tuple[int], np.dtype[np.void]]") -> None:
+        count = ctypes.c_uint32(len(keys))
+        _check(
+            self._library.bpf_map_delete_batch(
+                self._programs.table(table), keys.ctypes.data, ctypes.byref(count), None
+            )
+        )
+
+    def _drain(self, name: str) -> Entries:
+        """Return the entries of a table that has processes as keys, and empty it."""
         table = self._programs.table(name)
-        keys = ctypes.create_string_buffer(_BATCH * key_size)
-        values = ctypes.create_string_buffer(_BATCH * value_size)
-        place = ctypes.c_uint32()
-        start = None
-        code = 0
+        parts, place, start, code = [], ctypes.c_uint32(), None, 0
         while not code:
+            keys, values = np.zeros(_BATCH, OVERFLOW_KEY), np.zeros(_BATCH, ENTRY)
             count = ctypes.c_uint32(_BATCH)
             code = self._library.bpf_map_lookup_and_delete_batch(
-                table, start, ctypes.byref(place), keys, values, ctypes.byref(count), None
-            )
+                table, start, ctypes.byref(place), keys.ctypes.data, values.ctypes.data,
+                ctypes.byref(count), None,
+            )  # fmt: skip
             if code not in {0, -errno.ENOENT}:  # ENOENT: this was the last batch
                 _check(code)
-            yield keys.raw[: count.value * key_size], values.raw[: count.value * value_size]
+            parts.append(values[: count.value])
             start = ctypes.byref(place)
+        return join(*parts)
+
+
+def _drop_unused(entries: Entries) -> Entries:
+    """Return rows with packets: where two took one for the same flow, one of them has none."""
+    counts = entries["counts"]
+    used = counts[:, 1] + counts[:, 3] != 0
+    return entries if used.all() else pick(entries, used)
 
 
 def _check(code: int) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hogpipe.attribution.sock_diag import look_up_states
-from hogpipe.bpf.entries import ENTRY, TIMESTAMPS, Ends, Entries, describe_ends
+from hogpipe.bpf.entries import ENTRY, TIMESTAMPS, Ends, Entries, describe_ends, join, pick
 from hogpipe.counting.spaces import NamespaceInodes
 
 _FIN_WAIT2, _TIME_WAIT = 5, 6  # include/net/tcp_states.h
@@ -48,8 +48,10 @@ class Farewells:
 
     def note(self, entries: Entries, now: float) -> None:
         """Take in connections that the kernel let go of."""
+        if not len(entries):
+            return
         times = np.full(len(entries), now)
-        self._waiting = np.concatenate([self._waiting, entries])[-self._most :]
+        self._waiting = join(self._waiting, entries)[-self._most :]
         self._since = np.concatenate([self._since, times])[-self._most :]
         self._ask_at = np.concatenate([self._ask_at, times])[-self._most :]
 
@@ -58,13 +60,15 @@ class Farewells:
 
         Not all are asked for each time, but with `last`.
         """
+        if not len(self._waiting):
+            return self._waiting
         due = np.flatnonzero(self._ask_at <= (np.inf if last else now))
         if not len(due):
             return self._waiting[:0]
         states = self._read_states(self._waiting[due], now)
         age = now - self._since[due]
         self._ask_at[due] = now + age.clip(_FIRST_PAUSE, _LONGEST_PAUSE)
-        ended = self._waiting[due[states == _TIME_WAIT]]
+        ended = pick(self._waiting, due[states == _TIME_WAIT])
         stays = (states == _FIN_WAIT2) | ((states == _UNKNOWN) & (age < _LIFETIME))
         self._keep_all_but(due[~stays])
         return _with_counts(ended)

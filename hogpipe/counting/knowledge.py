@@ -36,9 +36,9 @@ class SocketKnowledge:
         """Return the owner that is noted."""
         return self._owners.attribute(holder, quality)
 
-    def is_gone(self, pid: int) -> bool:
-        """Tell whether there is no process of that pid."""
-        return self._owners.is_gone(pid)
+    def started_ns(self, pid: int) -> int | None:
+        """Return when the process that has a pid now was started; None where there is none."""
+        return self._owners.started_ns(pid)
 
     def ask_for(self, entry: SocketTraffic) -> tuple[FlowKey, bool]:
         """Return the flow of an entry that is looked up; whether it was another socket's before.

@@ -9,7 +9,7 @@ import msgspec
 
 from hogpipe.attribution.kinship import Identity
 from hogpipe.attribution.processes import ProcessReader
-from hogpipe.attribution.procfs import Procfs
+from hogpipe.attribution.procfs import ProcessStat, Procfs
 from hogpipe.bpf.entries import Holder, ProcessSeen
 from hogpipe.ledger.contract import Owner
 from hogpipe.ledger.identities import ProcessStarts
@@ -47,11 +47,13 @@ class Owners:
         self._clock = clock
         self._known: dict[int, _Known] = {}
         self._gone: dict[tuple[int, str, int], _Known] = {}
+        self._stats: dict[int, ProcessStat | None] = {}
 
     def begin_turn(self) -> None:
         """Look at processes anew from now on: they may have changed."""
         self._known = {}
         self._gone = {}
+        self._stats = {}
 
     def look_at(self, seen: Iterable[ProcessSeen]) -> None:
         """Read processes that were seen just now, before they end."""
@@ -77,9 +79,13 @@ class Owners:
             holder.pid, start, holder.user_id, holder.command, holder.cgroup, cgroup_path=path
         )
 
-    def is_gone(self, pid: int) -> bool:
-        """Tell whether there is no process of that pid."""
-        return self._procfs.stat(pid) is None
+    def started_ns(self, pid: int) -> int | None:
+        """Return when the process that has a pid now was started, nanoseconds since boot.
+
+        None where there is none. It is looked at once a turn.
+        """
+        stat = self._stat(pid)
+        return None if stat is None else stat.start * self._tick_ns
 
     @property
     def missed(self) -> int:
@@ -91,11 +97,16 @@ class Owners:
         start = self._starts.identify(holder.pid, holder.boot_ns, now).start
         if start is None:
             return self._find_gone(holder)
-        process = self._processes.find(Identity(holder.pid, start), now)
+        process = self._processes.find(Identity(holder.pid, start), now, self._stat)
         if process is None:
             process = self._describe(holder, start)
         known = self._known[holder.pid] = _Known(start * self._tick_ns, _attributions(process))
         return known
+
+    def _stat(self, pid: int) -> ProcessStat | None:
+        if pid not in self._stats:
+            self._stats[pid] = self._procfs.stat(pid)
+        return self._stats[pid]
 
     def _find_gone(self, holder: Holder) -> _Known:
         key = (holder.pid, holder.command, holder.user_id)

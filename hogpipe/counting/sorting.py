@@ -1,16 +1,16 @@
 """PURE: entries of the kernel's tables become sums by owner, and flows to be looked up.
 
 Nothing is lost on the way: what goes in comes out in `FlowBatch.owned` or `FlowBatch.flows`, and is
-counted as captured. Entries are many, one for each connection and turn, so that they are summed up
-column by column before anything is said of single ones.
+counted as captured then. Entries are many, one for each connection and turn, so that they are
+summed up column by column before anything is said of single ones.
 
 Some are left to look-ups: those of sockets that were there before the kernel was asked to note
 owners; connections that are still open and of which only the listening socket's owner is known;
 sockets that may be open though their owner is gone, as a daemon leaves them that connects before it
 forks; and what a service manager holds for the services that it starts.
 
-The packets by which a connection begins are those of the listening socket, and the last ones may be
-the kernel's own. They are added to the connection of the same ends, if that moved in the same turn.
+An accepted connection that began in a turn and is open at its end is held back for one turn: most
+are closed soon, and then the kernel knows who has served them, without a look-up.
 """
 
 from collections.abc import Collection, Iterator
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from hogpipe.bpf.entries import (
     BY_LISTENER,
     ENTRY,
+    FRESH,
     RELEASED,
     Ends,
     Entries,
@@ -30,15 +31,18 @@ from hogpipe.bpf.entries import (
     describe,
     describe_ends,
     describe_holders,
+    join,
+    pick,
 )
 from hogpipe.capture.grouping import hash_rows, order_by_key
+from hogpipe.counting.joining import add_held, assign_loose
 from hogpipe.ledger.contract import MANAGER
 from hogpipe.model import Attribution, FlowBatch, FlowDelta, FlowKey, OwnedFlow, Quality, Tally
 
 _MANAGER_WORDS = np.frombuffer(MANAGER.encode().ljust(16, b"\0"), np.uint64)
+_NEVER = np.iinfo(np.uint64).max
 _BATCH = 4096  # flows that are handed over at once
 _MOST_REMEMBERED = 1 << 18
-_TCP = 6
 # The bytes of `struct ends` that tell groups apart, by dimension (config/settings.py).
 _PROTOCOL, _FAMILY = 36, 37
 _BYTES = {
@@ -66,8 +70,11 @@ class Knowledge(Protocol):
     def attribute(self, holder: Holder, quality: Quality) -> Attribution:
         """Return the owner that is noted."""
 
-    def is_gone(self, pid: int) -> bool:
-        """Tell whether there is no process of that pid."""
+    def started_ns(self, pid: int) -> int | None:
+        """Return when the process that has a pid now was started, nanoseconds since boot.
+
+        None where there is none.
+        """
 
     def ask_for(self, entry: SocketTraffic) -> tuple[FlowKey, bool]:
         """Return the flow of an entry that is looked up; whether it was another socket's before."""
@@ -81,35 +88,66 @@ class Sorter:
         self._mask = _make_mask(dimensions)
         self._seen = np.zeros(0, np.uint64)
         """Hashes of the flows of this window, in order."""
+        self._held = np.zeros(0, ENTRY)
+        """Connections of the last turn that are held back."""
 
-    def sort(self, turn: Turn, *, window_ends: bool) -> Iterator[FlowBatch]:
-        """Yield what a turn amounts to, in one batch or more."""
-        loose = _join(turn.exchanges, turn.connections)
-        entries = np.concatenate([loose, turn.connections, turn.overflow])
+    def sort(self, turn: Turn, *, window_ends: bool, last: bool = False) -> Iterator[FlowBatch]:
+        """Yield what a turn amounts to, in one batch or more; nothing is held back of the last."""
+        if not any(map(len, (*turn, self._held))):
+            self._seen = self._seen[:0] if window_ends else self._seen
+            yield FlowBatch()
+            return
+        loose = assign_loose(turn.exchanges, turn.connections)
+        connections = self._hold_back(turn.connections, last=last)
+        entries = join(loose, connections, turn.overflow)
         is_connection = np.zeros(len(entries), np.bool_)
-        is_connection[len(loose) : len(loose) + len(turn.connections)] = True
+        is_connection[len(loose) : len(loose) + len(connections)] = True
         new = self._find_new(entries, window_ends=window_ends)
-        asked = self._find_asked(entries, is_connection)
+        gone = self._find_gone(entries)
+        asked = self._find_asked(entries, is_connection, gone)
         batch = FlowBatch()
         batch.counts.captured = _tally(entries)
         batch.counts.overflowed = _tally(turn.overflow)
-        self._ask(entries[asked], batch)
-        for start, owned in self._sum_up(entries[~asked], new[~asked]):
+        if asked.any():
+            self._ask(pick(entries, asked), batch)
+            entries, new, gone = pick(entries, ~asked), new[~asked], gone[~asked]
+        for start, owned in self._sum_up(entries, new, gone):
             if start:
                 yield batch
                 batch = FlowBatch()
             batch.owned = owned
         yield batch
 
-    def _find_asked(self, entries: Entries, is_connection: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def _hold_back(self, connections: Entries, *, last: bool) -> Entries:
+        """Return connections without those that wait for the next turn, with those of the last."""
+        held = self._held
+        kinds = connections["flags"] & (FRESH | BY_LISTENER | RELEASED)
+        waits = (kinds == FRESH | BY_LISTENER) & np.bool_(not last)
+        self._held = pick(connections, waits)
+        if len(self._held):
+            connections = pick(connections, ~waits)
+        return add_held(held, connections) if len(held) else connections
+
+    def _find_gone(self, entries: Entries) -> NDArray[np.bool_]:
+        """Tell which entries are of processes that are gone, whoever has their pids by now."""
+        pids, places = np.unique(entries["pid"], return_inverse=True)
+        started = [self._knowledge.started_ns(pid) if pid else 0 for pid in pids.tolist()]
+        since = np.array([_NEVER if one is None else one for one in started], np.uint64)
+        return np.asarray(entries["boot_ns"] < since[places])
+
+    def _find_asked(
+        self, entries: Entries, is_connection: NDArray[np.bool_], gone: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
         """Tell which entries are left to look-ups."""
         pids, flags = entries["pid"], entries["flags"]
         by_listener, is_open = flags & BY_LISTENER != 0, flags & RELEASED == 0
-        gone = [pid for pid in np.unique(pids[is_open]).tolist() if self._knowledge.is_gone(pid)]
+        left = is_open & ~by_listener & gone & _have_ends(entries)
+        if left.any():  # of the flows of a socket one tells that it was released
+            left &= ~np.isin(entries["cookie"], entries["cookie"][~is_open])
         return np.asarray(
             (pids == 0)
             | (is_open & is_connection & by_listener)
-            | (is_open & ~by_listener & np.isin(pids, gone) & _have_ends(entries))
+            | left
             | (entries["command"] == _MANAGER_WORDS).all(axis=1)
         )
 
@@ -129,16 +167,16 @@ class Sorter:
                 known.add(delta)
 
     def _sum_up(
-        self, entries: Entries, new: NDArray[np.bool_]
+        self, entries: Entries, new: NDArray[np.bool_], gone: NDArray[np.bool_]
     ) -> Iterator[tuple[int, list[OwnedFlow]]]:
         """Yield the sums of entries with their owners, some at a time; with the number before."""
         if not len(entries):
             return
-        order, bounds = order_by_key(self._make_keys(entries))
+        order, bounds = order_by_key(self._make_keys(entries, gone))
         starts = bounds[:-1]
         counts = np.add.reduceat(entries["counts"][order], starts, axis=0)
         flows = np.add.reduceat(new[order].astype(np.int64), starts)
-        heads = entries[order[starts]]
+        heads = pick(entries, order[starts])
         # Who started before the oldest note of a pid is the one that all of them are about.
         heads["boot_ns"] = np.minimum.reduceat(entries["boot_ns"][order], starts)
         for start in range(0, len(heads), _BATCH):
@@ -158,10 +196,13 @@ class Sorter:
             owned.append(OwnedFlow(flow, delta, attribution, number))
         return owned
 
-    def _make_keys(self, entries: Entries) -> NDArray[np.uint64]:
-        """Return rows that are equal for what need not be told apart."""
-        owner = entries["pid"].astype(np.uint64) << np.uint64(1)
-        owner |= entries["flags"] & BY_LISTENER != 0
+    def _make_keys(self, entries: Entries, gone: NDArray[np.bool_]) -> NDArray[np.uint64]:
+        """Return rows that are equal for what need not be told apart.
+
+        A pid may have been one process's and then another's.
+        """
+        owner = entries["pid"].astype(np.uint64) << np.uint64(2)
+        owner |= (entries["flags"] & BY_LISTENER != 0) | gone.astype(np.uint64) << np.uint64(1)
         columns = [owner[:, None], entries["command"]]
         if self._mask.any():
             columns.append(entries["ends"] & self._mask)
@@ -179,27 +220,9 @@ class Sorter:
         return new
 
 
-def _join(exchanges: Entries, connections: Entries) -> Entries:
-    """Add what belongs to connections to them, and return the rest."""
-    ends = np.ascontiguousarray(exchanges["ends"])
-    is_tcp = ends.view(np.uint8).reshape(-1, ENTRY["ends"].itemsize)[:, _PROTOCOL] == _TCP
-    if not is_tcp.any() or not len(connections):
-        return exchanges
-    loose = exchanges[is_tcp]
-    hashes = hash_rows(connections["ends"])
-    order = hashes.argsort()
-    place = np.searchsorted(hashes[order], hash_rows(loose["ends"]))
-    owner = order[np.minimum(place, len(order) - 1)]
-    namespace = loose["namespace"]
-    fits = (connections["ends"][owner] == loose["ends"]).all(axis=1)
-    fits &= (namespace == 0) | (namespace == connections["namespace"][owner])
-    np.add.at(connections["counts"], owner[fits], loose["counts"][fits])
-    return np.concatenate([exchanges[~is_tcp], loose[~fits]])
-
-
 def _have_ends(entries: Entries) -> NDArray[np.bool_]:
     """Tell which entries are of one flow; those of an overflow are of a process alone."""
-    return np.asarray((entries["ends"] != 0).any(axis=1))
+    return np.asarray(entries["ends"][:, _PROTOCOL // 8] != 0)
 
 
 def _tally(entries: Entries) -> Tally:

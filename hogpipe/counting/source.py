@@ -15,9 +15,8 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-import numpy as np
-
 from hogpipe.bpf.cgroup_tree import CgroupTree, sees_whole_host
+from hogpipe.bpf.entries import join
 from hogpipe.bpf.obstacles import BpfUnavailableError, Obstacle
 from hogpipe.bpf.programs import attach_counting_programs
 from hogpipe.bpf.traffic import TrafficLosses, TrafficTables
@@ -99,7 +98,8 @@ class CountingSource:
         knowledge = SocketKnowledge(self._owners, self._noted, spaces)
         self._farewells = Farewells(spaces, self._max_flows)
         self._sorter = Sorter(knowledge, self._dimensions)
-        self._tables = TrafficTables(attach_counting_programs(max_flows=self._max_flows))
+        programs = attach_counting_programs(max_flows=self._max_flows)
+        self._tables = TrafficTables(programs, self._max_flows)
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._packets_lost = 0
         self._windows = ClockWindows(self._interval_ns, time.time_ns())
@@ -168,11 +168,13 @@ class CountingSource:
         ends = self._windows.close(now, last=last) if is_over else None
         self._owners.look_at(tables.read_processes())
         self._owners.begin_turn()
-        self._farewells.note(tables.farewells(), time.monotonic())
+        connections, unfinished = tables.connections()
+        self._farewells.note(unfinished, time.monotonic())
         ended = self._farewells.find_ended(time.monotonic(), last=last)
-        connections = np.concatenate([tables.connections(), ended])
+        if len(ended):
+            connections = join(connections, ended)
         turn = Turn(tables.exchanges(), connections, tables.overflow())
-        batches = self._sorter.sort(turn, window_ends=is_over)
+        batches = self._sorter.sort(turn, window_ends=is_over, last=last)
         held = next(batches)
         self._count_losses(tables.losses(), held)
         for batch in batches:

@@ -210,6 +210,15 @@ def test_the_named_capabilities_are_enough() -> None:
     assert said == "loaded\n"
 
 
+def test_in_a_namespace_of_users_the_host_is_named() -> None:
+    require_bpf()
+    require("unshare")
+    said = try_attaching("unshare", "--user", "--map-root-user")
+    assert said.startswith("privileges 77 ")
+    assert "CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN are needed on the host" in said
+    assert "run outside of it" in said
+
+
 def test_without_libbpf_the_package_is_named() -> None:
     require_bpf()
     require("unshare", "mount")

@@ -11,7 +11,7 @@ import pytest
 from support.bpf import require_bpf
 from support.namespaces import Namespace
 
-from hogpipe.bpf.entries import Entries, SocketTraffic, describe
+from hogpipe.bpf.entries import RELEASED, Entries, SocketTraffic, describe
 from hogpipe.bpf.programs import attach_counting_programs
 from hogpipe.bpf.traffic import TrafficTables
 
@@ -24,7 +24,7 @@ HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}
 def counting(max_flows: int = 8192, max_processes: int = 4096) -> Iterator[TrafficTables]:
     require_bpf()
     programs = attach_counting_programs(max_flows=max_flows, max_processes=max_processes)
-    tables = TrafficTables(programs)
+    tables = TrafficTables(programs, max_flows)
     try:
         yield tables
     finally:
@@ -40,7 +40,7 @@ def traffic() -> Iterator[TrafficTables]:
 def drain(traffic: TrafficTables, port: int) -> tuple[list[SocketTraffic], list[SocketTraffic]]:
     """Return exchanges and connections of a port; the whole host is counted, others too."""
     traffic.take_turns()
-    return of_port(traffic.exchanges(), port), of_port(traffic.connections(), port)
+    return of_port(traffic.exchanges(), port), of_port(traffic.connections()[0], port)
 
 
 def of_port(entries: Entries, port: int) -> list[SocketTraffic]:
@@ -142,6 +142,26 @@ def test_a_socket_from_before_belongs_to_nobody_until_it_is_let_go(netns: Namesp
             served.close()
             (closed,) = (one for one in drain(traffic, port)[1] if one.ends.local_port == port)
             assert closed.holder.pid == os.getpid()
+
+
+def test_a_socket_that_talks_to_many_is_counted_for_each_in_each_turn(
+    netns: Namespace, traffic: TrafficTables
+) -> None:
+    ports = range(20000, 23000)  # more than is mapped at first
+    for _ in range(3):
+        with netns.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sender:
+            for _again in range(2):
+                for port in ports:
+                    sender.sendto(b"x", ("127.0.0.1", port))
+        traffic.take_turns()
+        own = [
+            one for one in describe(traffic.exchanges())
+            if one.holder.pid == os.getpid() and one.ends.remote_port in ports
+        ]  # fmt: skip
+        assert sorted(one.ends.remote_port for one in own) == [*ports]
+        assert {(one.transmit_packets, one.transmit_bytes) for one in own} == {(2, 58)}
+        assert len([one for one in own if one.holder.flags & RELEASED]) == 1
+    assert traffic.losses().packets == 0
 
 
 def test_a_process_is_told_when_it_first_uses_a_socket(

@@ -45,7 +45,7 @@ def test_one_that_was_seen_alive_is_told_whole_when_it_is_gone() -> None:
         owners.look_at([ProcessSeen(now(), child.pid)])
         note = holder(child.pid, now())
         child.communicate(b"\n")
-    assert owners.is_gone(child.pid)
+    assert owners.started_ns(child.pid) is None
     process = process_of(owners, note)
     assert process.start is not None
     assert process.executable is not None
@@ -63,6 +63,18 @@ def test_one_that_was_gone_unseen_is_told_by_its_note_and_its_control_group() ->
 
 def test_a_note_from_before_a_process_had_started_is_of_another_one() -> None:
     assert process_of(make(), holder(os.getpid(), 1)).start is None
+
+
+def test_when_the_process_that_has_a_pid_was_started_is_looked_at_once_a_turn() -> None:
+    owners, before = make(), now()
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+        started = owners.started_ns(child.pid)
+    tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    assert started is not None
+    assert before - tick <= started <= now()
+    assert owners.started_ns(child.pid) == started
+    owners.begin_turn()
+    assert owners.started_ns(child.pid) is None
 
 
 def test_equal_answers_of_a_turn_are_one_object() -> None:

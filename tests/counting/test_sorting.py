@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hogpipe.bpf.entries import (
     BY_LISTENER,
     ENTRY,
+    FRESH,
     RELEASED,
     Ends,
     Entries,
@@ -31,6 +32,7 @@ from hogpipe.model import (
 HERE, THERE = b"\x0a\0\0\1", b"\x0a\0\0\2"
 TCP, UDP = 6, 17
 LISTENER, WORKER, SYSTEMD, GONE = 10, 11, 1, 9
+REUSED, REUSED_NS = 8, 6  # the pid of a process that was started after the notes of another
 
 
 class Known:
@@ -43,8 +45,8 @@ class Known:
         assert holder.pid
         return flow_of(ends)
 
-    def is_gone(self, pid: int) -> bool:
-        return pid == GONE
+    def started_ns(self, pid: int) -> int | None:
+        return None if pid == GONE else REUSED_NS if pid == REUSED else 0
 
     def attribute(self, holder: Holder, quality: Quality) -> Attribution:
         return Attribution(quality, Process(holder.pid, holder.boot_ns, command=holder.command))
@@ -69,13 +71,14 @@ def entry(
     cookie: int = 1,
     by_listener: bool = False,
     released: bool = False,
+    fresh: bool = False,
     command: str = "python",
     boot_ns: int = 5,
     namespace: int = 3,
 ) -> Entries:
     made = np.zeros(1, ENTRY)
     made["cookie"], made["pid"] = cookie, pid
-    made["flags"] = BY_LISTENER * by_listener | RELEASED * released
+    made["flags"] = BY_LISTENER * by_listener | RELEASED * released | FRESH * fresh
     made["counts"], made["boot_ns"], made["namespace"] = counts, boot_ns, namespace
     made["command"] = np.frombuffer(command.encode().ljust(16, b"\0"), np.uint64)
     made["ends"] = np.frombuffer(ends or pack_ends(b"", 0, b"", 0, 0), np.uint64)
@@ -168,6 +171,43 @@ def test_an_open_connection_and_sockets_without_a_note_are_looked_up() -> None:
     assert len(batch.flows) == len(known.asked) == 3
 
 
+def test_a_new_connection_that_is_open_at_the_end_of_a_turn_waits_for_the_next() -> None:
+    known = Known()
+    sorter = Sorter(known, ["process"])
+    new = entry(LISTENER, ends(80), cookie=2, by_listener=True, fresh=True)
+    handshake = entry(LISTENER, ends(80), (60, 1, 112, 2), by_listener=True)
+    (batch,) = sorter.sort(turn(handshake, new), window_ends=True)
+    assert (batch.owned, batch.flows, batch.counts.captured.bytes) == ([], {}, 0)
+    served = entry(WORKER, ends(80), cookie=2, released=True)
+    other = entry(WORKER, ends(81), cookie=1, released=True)
+    (batch,) = sorter.sort(turn(connections=rows(other, served)), window_ends=True)
+    (owned,) = batch.owned
+    assert owned.attribution.process is not None
+    assert owned.attribution.process.pid == WORKER
+    assert (owned.flows, owned.delta) == (2, FlowDelta(360, 4, 712, 8))
+    assert known.asked == []
+
+
+def test_what_waited_is_added_once_to_a_connection_of_two_rows() -> None:
+    sorter = Sorter(Known(), ["process"])
+    new = entry(LISTENER, ends(80), by_listener=True, fresh=True)
+    list(sorter.sort(turn(connections=new), window_ends=True))
+    served, farewell = (entry(WORKER, ends(80), released=True) for _ in range(2))
+    (batch,) = sorter.sort(turn(connections=rows(served, farewell)), window_ends=True)
+    assert batch.owned[0].delta == FlowDelta(300, 3, 600, 6)
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_connection_waits_once_and_not_at_the_end(last: bool) -> None:
+    sorter = Sorter(Known(), ["process"])
+    new = entry(LISTENER, ends(80), by_listener=True, fresh=True)
+    batches = [*sorter.sort(turn(connections=new), window_ends=True, last=last)]
+    if not last:
+        assert batches[0].flows == {}
+        batches = [*sorter.sort(turn(), window_ends=True)]
+    assert [delta.total_bytes for delta in batches[0].flows.values()] == [300]
+
+
 def test_what_the_listeners_owner_let_go_without_a_trace_is_its_own() -> None:
     closed = entry(LISTENER, ends(80), by_listener=True, released=True)
     (batch,) = sort(turn(connections=closed), "process")
@@ -181,6 +221,31 @@ def test_a_socket_that_outlives_its_owner_is_looked_up() -> None:
     assert len(batch.flows) == len(batch.owned) == 1
     (flow,) = batch.flows
     assert flow.local_port == 1000
+
+
+def test_a_socket_is_released_if_one_of_its_flows_says_so() -> None:
+    flows = rows(*(entry(GONE, ends(53, UDP, peer), released=peer == 1) for peer in (1, 2)))
+    (batch,) = sort(turn(flows), "process")
+    assert batch.flows == {}
+    assert [one.flows for one in batch.owned] == [2]
+
+
+def test_a_socket_whose_owner_left_its_pid_to_another_is_looked_up() -> None:
+    left = entry(REUSED, ends(1000), cookie=1, boot_ns=REUSED_NS - 1)
+    own = entry(REUSED, ends(1001), cookie=2, boot_ns=REUSED_NS)
+    (batch,) = sort(turn(connections=rows(left, own)), "process")
+    assert [flow.local_port for flow in batch.flows] == [1000]
+    assert [one.flow.local_port for one in batch.owned] == [1001]
+
+
+def test_two_processes_of_one_pid_are_told_apart() -> None:
+    notes = [
+        entry(REUSED, ends(1000 + at), cookie=at, boot_ns=at, released=True)
+        for at in (REUSED_NS - 1, REUSED_NS)
+    ]
+    (batch,) = sort(turn(connections=rows(*notes)), "process")
+    owners = [one.attribution.process for one in batch.owned]
+    assert {owner and owner.start for owner in owners} == {REUSED_NS - 1, REUSED_NS}
 
 
 def test_two_sockets_of_one_flow_are_looked_up_together() -> None:
@@ -223,7 +288,7 @@ def test_a_flow_counts_once_in_a_window_of_several_turns() -> None:
     assert flows == [1, 1, 2]
 
 
-pids = st.sampled_from([0, 7, GONE])
+pids = st.sampled_from([0, 7, GONE, REUSED])
 counts = st.tuples(*[st.integers(0, 1 << 40)] * 4)
 some_ends = st.builds(ends, st.integers(1, 3), st.sampled_from([1, TCP, UDP]), st.integers(1, 2))
 entries = st.builds(
@@ -234,8 +299,9 @@ entries = st.builds(
     cookie=st.integers(1, 4),
     by_listener=st.booleans(),
     released=st.booleans(),
+    fresh=st.booleans(),
     command=st.sampled_from(["python", "systemd", "nginx"]),
-    boot_ns=st.integers(1, 3),
+    boot_ns=st.integers(1, REUSED_NS + 1),
     namespace=st.integers(0, 2),
 )
 overflow = st.builds(entry, pids, counts=counts)
@@ -247,18 +313,26 @@ turns = st.builds(
 )
 
 
-@given(turns, st.sets(st.sampled_from(["process", "transport", "remote", "flow", "user"])))
-def test_bytes_and_packets_are_conserved(one: Turn, dimensions: set[str]) -> None:
-    went_in = sum(table["counts"].sum(axis=0) for table in one).tolist()
+@given(
+    st.lists(turns, min_size=1, max_size=3),
+    st.sets(st.sampled_from(["process", "transport", "remote", "flow", "user"])),
+)
+def test_bytes_and_packets_are_conserved(run: list[Turn], dimensions: set[str]) -> None:
+    went_in = sum(table["counts"].sum(axis=0) for one in run for table in one).tolist()
+    sorter = Sorter(Known(), dimensions)
     came_out: Counter[int] = Counter()
-    captured = [0, 0]
-    for batch in sort(one, *dimensions):
-        for delta in (*batch.flows.values(), *(owned.delta for owned in batch.owned)):
-            came_out[0] += delta.transmit_bytes
-            came_out[1] += delta.transmit_packets
-            came_out[2] += delta.receive_bytes
-            came_out[3] += delta.receive_packets
-        captured[0] += batch.counts.captured.bytes
-        captured[1] += batch.counts.captured.packets
+    for number, one in enumerate(run, 1):
+        captured = [0, 0]
+        told = [0, 0]
+        for batch in sorter.sort(one, window_ends=True, last=number == len(run)):
+            for delta in (*batch.flows.values(), *(owned.delta for owned in batch.owned)):
+                came_out[0] += delta.transmit_bytes
+                came_out[1] += delta.transmit_packets
+                came_out[2] += delta.receive_bytes
+                came_out[3] += delta.receive_packets
+                told[0] += delta.total_bytes
+                told[1] += delta.transmit_packets + delta.receive_packets
+            captured[0] += batch.counts.captured.bytes
+            captured[1] += batch.counts.captured.packets
+        assert captured == told
     assert [came_out[at] for at in range(4)] == went_in
-    assert captured == [went_in[0] + went_in[2], went_in[1] + went_in[3]]

@@ -34,8 +34,9 @@ def source() -> Iterator[CountingSource]:
 def test_whatever_goes_wrong_the_window_is_closed_and_the_error_is_told(
     source: CountingSource, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
-    def fail(_turn: Turn, *, window_ends: bool) -> Iterator[FlowBatch]:
+    def fail(_turn: Turn, *, window_ends: bool, last: bool) -> Iterator[FlowBatch]:
         assert window_ends
+        assert last
         raise failure
 
     monkeypatch.setattr(source._sorter, "sort", fail)
