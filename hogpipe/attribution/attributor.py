@@ -16,8 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from copy import copy
-from itertools import groupby, islice, takewhile
-from socket import IPPROTO_TCP
+from itertools import islice, takewhile
 from typing import TypeVar
 
 from hogpipe.attribution.budget import CpuBudget
@@ -26,11 +25,10 @@ from hogpipe.attribution.flow_memory import FlowMemory, KnownFlow
 from hogpipe.attribution.latency import LatencyMeter
 from hogpipe.attribution.lookup import LookUp
 from hogpipe.attribution.pace import Pace
-from hogpipe.attribution.pending import PendingFlows, Waiting
+from hogpipe.attribution.pending import PendingFlows, Waiting, sum_runs
 from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality
 
 _MOST_AT_ONCE = 8192  # flows of one look-up: a longer one would hold up capture and event loop
-_SURENESS = {Quality.NONE: 0, Quality.INFERRED: 1, Quality.LISTENER: 2, Quality.EXACT: 3}
 _IDLE = 60.0
 _JUDGED = 64  # flows of a look-up by which it is judged how early the next one must be
 _SLICE = 500  # answers that are acted on in one go, without a turn for the rest of the event loop
@@ -160,7 +158,7 @@ class Attributor:
 
     def _wait(self, flow: FlowKey, delta: FlowDelta, now: float) -> None:
         waiting = self._pending.get(flow)
-        if waiting is not None and delta.opened and not _repeats_opening(waiting.delta):
+        if waiting is not None and delta.opened and not waiting.is_opening:
             # What came before belongs to a connection that can no longer be asked about.
             self._give_up(flow, waiting)
             waiting = None
@@ -206,7 +204,7 @@ class Attributor:
                 self._conclude(flow, waiting, found.get(flow), now, last=last)
             async for flow in _in_slices(stale):
                 if flow in found:
-                    self._refresh(flow, found[flow])
+                    self._known.refresh(flow, found[flow])
             for flow in self._overtaken:
                 self._known.discard(flow)
             self._overtaken.clear()
@@ -216,13 +214,8 @@ class Attributor:
     ) -> float:
         """Return how long to gather flows after this look-up."""
         asked = [flow for flow, one in batch.items() if flow in found and not one.answered]
-        asked = asked[-_JUDGED:]  # the freshest: of these it shows first how long they live
-        gone = sum(
-            found[flow] == UNATTRIBUTED or found[flow].quality is Quality.INFERRED for flow in asked
-        )
-        lasting = sum(self._look_ups.can_wait(flow, found[flow]) for flow in asked)
-        passing = sum(self._look_ups.may_pass_on(flow) for flow in asked)
-        pause = self._pace.next_pause(seconds, len(asked), gone, lasting, passing)
+        # The freshest: of these it shows first how long they live.
+        pause = self._pace.next_pause(seconds, self._look_ups.judge(asked[-_JUDGED:], found))
         self._gather_for(self._pace.patience)
         return pause
 
@@ -233,7 +226,8 @@ class Attributor:
         waiting = self._pending.get(flow)
         if waiting is None:
             if answer is not None:
-                self._refresh(flow, answer)  # it did not wait, but what comes next can use this
+                # It did not wait, but what comes next can use this.
+                self._known.refresh(flow, answer)
             return
         if waiting is not asked:
             return  # a new connection: this look-up may have met the owner before it
@@ -267,18 +261,10 @@ class Attributor:
         before, since = waiting.split()
         self._pending.pop(flow)
         missing = [UNATTRIBUTED] * (len(before) - len(answers))
-        self._emit_pieces(flow, before, [*answers, *missing])
+        for total, answer in sum_runs(before, [*answers, *missing]):
+            self._emit(flow, total, answer)
         for piece in since:
             self._wait(flow, piece, now)
-
-    def _emit_pieces(
-        self, flow: FlowKey, pieces: Sequence[FlowDelta], answers: Sequence[Attribution]
-    ) -> None:
-        for answer, run in groupby(zip(answers, pieces, strict=True), key=lambda one: one[0]):
-            total = FlowDelta()
-            for _answer, piece in run:
-                total.add(piece)
-            self._emit(flow, total, answer)
 
     async def _give_up_all(self, flows: Mapping[FlowKey, Waiting]) -> None:
         async for flow, waiting in _in_slices(flows.items()):
@@ -297,7 +283,8 @@ class Attributor:
                 self._look_ups.recall(flow, piece.span) or waiting.fallback for piece in pieces
             ]
             self._known.put(flow, KnownFlow(answers[-1], -math.inf))
-            self._emit_pieces(flow, pieces, answers)
+            for total, answer in sum_runs(pieces, answers):
+                self._emit(flow, total, answer)
 
     async def _give_up_gone(self, due: dict[FlowKey, Waiting]) -> dict[FlowKey, Waiting]:
         """Emit those of `due` whose sockets are gone; return the others."""
@@ -311,20 +298,6 @@ class Attributor:
         self._known.put(flow, KnownFlow(answer, checked))
         self._emit(flow, waiting.delta, answer)
 
-    def _refresh(self, flow: FlowKey, answer: Attribution) -> None:
-        """Take a new answer for a known flow.
-
-        A TCP connection keeps its owner after its socket is gone: what is still on its way is its
-        own, though a look finds but the listener then, and the next connection begins with a SYN.
-        """
-        known = self._known.get(flow)
-        if known is None:
-            return  # forgotten or taken over meanwhile
-        surer = _SURENESS[answer.quality] >= _SURENESS[known.attribution.quality]
-        # Equal answers keep the object: others recognise it by identity.
-        if (surer or flow.protocol != IPPROTO_TCP) and answer != known.attribution:
-            known.attribution = answer
-
 
 async def _in_slices(items: Iterable[T]) -> AsyncIterator[T]:
     """Yield items, with a turn for the rest of the event loop now and then."""
@@ -332,8 +305,3 @@ async def _in_slices(items: Iterable[T]) -> AsyncIterator[T]:
         yield item
         if number % _SLICE == 0:
             await asyncio.sleep(0)
-
-
-def _repeats_opening(delta: FlowDelta) -> bool:
-    """Tell whether nothing but SYNs has passed: one that follows is sent again, not anew."""
-    return delta.opened and not (delta.transmit_packets and delta.receive_packets)

@@ -7,7 +7,10 @@ hit costs one dict look-up, and forgetting costs nothing a flow.
 
 import msgspec
 
-from hogpipe.model import Attribution, FlowKey
+from hogpipe.model import Attribution, FlowKey, Quality
+
+_TCP = 6
+_SURENESS = {Quality.NONE: 0, Quality.INFERRED: 1, Quality.LISTENER: 2, Quality.EXACT: 3}
 
 
 class KnownFlow(msgspec.Struct, gc=False):
@@ -46,6 +49,20 @@ class FlowMemory:
         """Remember `known` for `flow`."""
         self._old.pop(flow, None)
         self._keep(flow, known)
+
+    def refresh(self, flow: FlowKey, answer: Attribution) -> None:
+        """Take a new answer for `flow`, if it is known.
+
+        A TCP connection keeps its owner after its socket is gone: what is still on its way is its
+        own, though a look finds but the listener then, and the next connection begins with a SYN.
+        """
+        known = self.get(flow)
+        if known is None:
+            return  # forgotten or taken over meanwhile
+        surer = _SURENESS[answer.quality] >= _SURENESS[known.attribution.quality]
+        # Equal answers keep the object: others recognise it by identity.
+        if (surer or flow.protocol != _TCP) and answer != known.attribution:
+            known.attribution = answer
 
     def discard(self, flow: FlowKey) -> None:
         """Remember nothing of `flow`; this is not counted as forgetting."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from copy import copy
@@ -12,7 +12,8 @@ from copy import copy
 import msgspec
 
 from hogpipe.attribution.contract import FlowTimes, Resolver, ResolverCounts
-from hogpipe.model import Attribution, FlowKey, Span
+from hogpipe.attribution.pace import LookUpVerdict
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowKey, Quality, Span
 from hogpipe.text import describe_error
 
 log = logging.getLogger(__name__)
@@ -80,9 +81,19 @@ class LookUp:
         """Return whether a later look-up would have found the same."""
         return self._resolver.can_wait(flow, answer)
 
-    def may_pass_on(self, flow: FlowKey) -> bool:
-        """Return whether others may use the ends of a flow, and be told so."""
-        return self._resolver.may_pass_on(flow)
+    def judge(
+        self, flows: Sequence[FlowKey], found: Mapping[FlowKey, Attribution]
+    ) -> LookUpVerdict:
+        """Return how early the answers came that were just found for these flows."""
+        answers = [found[flow] for flow in flows]
+        is_gone = (one == UNATTRIBUTED or one.quality is Quality.INFERRED for one in answers)
+        return LookUpVerdict(
+            flows=len(flows),
+            gone=sum(is_gone),
+            lasting=sum(map(self._resolver.can_wait, flows, answers)),
+            passing=sum(map(self._resolver.may_pass_on, flows)),
+            mixed=sum(self._resolver.shares(flow) is not None for flow in flows),
+        )
 
     def take_stale(self) -> Collection[FlowKey]:
         """Return the flows whose answers may be others now."""

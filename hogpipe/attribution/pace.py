@@ -10,8 +10,11 @@ records. Some flows of a look-up are always fresh, so connections that live long
 
 What two owners move one after the other under the same ends cannot be told apart once it is
 gathered. The ports of datagrams are free as soon as their sockets are gone, and of some 28,000 the
-kernel gives any: of `n` exchanges that are gathered one in 28,000 / `n` meets another.
+kernel gives any: of `n` exchanges that are gathered one in 28,000 / `n` meets another. Little is
+gathered then, and where that was seen to happen.
 """
+
+import msgspec
 
 _SHORTEST = 4.0  # times the CPU time of a look-up
 _SHORT_BOUND, _IN_VAIN, _LONG, _LONGEST = 0.006, 0.01, 0.025, 0.1  # seconds
@@ -21,6 +24,20 @@ _OFTEN = 64  # look-ups in vain
 _MIXED = 16  # exchanges that may be gathered where their ports pass on
 _BELOW = 0.7  # of the pause at which sockets were gone
 _EARLY, _LATE, _LATEST = 0.004, 0.02, 0.08  # seconds that packets may gather
+
+
+class LookUpVerdict(msgspec.Struct, frozen=True):
+    """How early a look-up came for those of its flows by which that is judged."""
+
+    flows: int
+    gone: int = 0
+    """Whose sockets were gone."""
+    lasting: int = 0
+    """That would have had the same answer later."""
+    passing: int = 0
+    """Whose ports may be another's at once."""
+    mixed: int = 0
+    """That several owners had in turn before the look-up."""
 
 
 class Pace:
@@ -33,22 +50,17 @@ class Pace:
         self.patience = _LATE
         """How long packets may gather before they are told of, in seconds."""
 
-    def next_pause(
-        self, cpu_seconds: float, flows: int, gone: int, lasting: int = 0, passing: int = 0
-    ) -> float:
-        """Return how long to wait after a look-up for so many flows.
-
-        The sockets of `gone` of them were gone; `lasting` would have had the same answer later; the
-        ports of `passing` may be another's at once.
-        """
+    def next_pause(self, cpu_seconds: float, verdict: LookUpVerdict) -> float:
+        """Return how long to wait after a look-up that took so much CPU time."""
+        flows, gone = verdict.flows, verdict.gone
         if not flows:
             return self._pause
         shortest = min(_SHORTEST * cpu_seconds, _SHORT_BOUND)
         in_vain, self._in_vain = self._in_vain, 0
-        if passing > _MIXED:
+        if verdict.mixed or verdict.passing > _MIXED:
             self._pause = shortest
             self.patience = _EARLY
-        elif lasting >= _NEARLY_ALL * flows:
+        elif verdict.lasting >= _NEARLY_ALL * flows:
             # By steps: a moment in which this host stood still looks the same.
             self._pause = min(max(self._pause, shortest) * _GROWTH, _LONGEST)
             self.patience = _LATEST if self._pause > _LONG else _LATE

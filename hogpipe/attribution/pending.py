@@ -5,9 +5,10 @@ Flows that were never looked for come first: their sockets are the likeliest to 
 
 import heapq
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
-from itertools import count, islice
+from itertools import count, groupby, islice
+from operator import itemgetter
 
 import msgspec
 
@@ -39,6 +40,12 @@ class Waiting(msgspec.Struct, eq=False, gc=False):
     asked: int = 0
     """How many of the pieces the last look-up was asked about."""
 
+    @property
+    def is_opening(self) -> bool:
+        """Whether nothing but SYNs has passed: one that follows is sent again, not anew."""
+        delta = self.delta
+        return delta.opened and not (delta.transmit_packets and delta.receive_packets)
+
     def add(self, delta: FlowDelta) -> None:
         """Add what came later."""
         if not self.pieces:
@@ -60,6 +67,17 @@ class Waiting(msgspec.Struct, eq=False, gc=False):
         """Return the pieces that were asked about, and those that came since."""
         pieces = self.pieces or [self.delta]
         return pieces[: self.asked], pieces[self.asked :]
+
+
+def sum_runs(
+    pieces: Sequence[FlowDelta], answers: Sequence[Attribution]
+) -> Iterator[tuple[FlowDelta, Attribution]]:
+    """Yield the sum of all pieces in a row that have the same answer, with that; in order."""
+    for answer, run in groupby(zip(answers, pieces, strict=True), key=itemgetter(0)):
+        total = FlowDelta()
+        for _answer, piece in run:
+            total.add(piece)
+        yield total, answer
 
 
 class PendingFlows:

@@ -20,6 +20,7 @@ from hogpipe.attribution import attributor, pace
 from hogpipe.attribution.attributor import Attributor
 from hogpipe.attribution.contract import ResolverCounts
 from hogpipe.attribution.latency import Latency
+from hogpipe.attribution.pace import LookUpVerdict
 from hogpipe.attribution.pending import Waiting
 from hogpipe.model import (
     UNATTRIBUTED,
@@ -687,7 +688,7 @@ async def test_new_flows_are_gathered_for_a_while_after_a_look_up(
 async def gathering_after(executor: ThreadPoolExecutor, *answers: Attribution | None) -> float:
     """Return how long flows are gathered after a look-up with these answers."""
     stage = Stage(executor)
-    stage.attributor._pace.next_pause(1.0, 10, 0)  # grown a little
+    stage.attributor._pace.next_pause(1.0, LookUpVerdict(10))  # grown a little
     flows = [make_flow(port) for port in range(len(answers))]
     stage.resolver.answers = {
         flow: answer for flow, answer in zip(flows, answers, strict=True) if answer is not None
@@ -717,7 +718,7 @@ async def test_only_the_first_answer_of_a_flow_makes_the_pace(
     stage.resolver.answers[FLOW] = ONLY_USER
     stage.ingest(FLOW)
     await stage.next_look()
-    stage.attributor._pace.next_pause(1.0, 10, 0)
+    stage.attributor._pace.next_pause(1.0, LookUpVerdict(10))
     stage.resolver.answers[FLOW] = UNATTRIBUTED  # it is gone, but has been seen in time
     await stage.next_look()
     assert stage.attributor._rested - stage.clock.now >= pace._SHORT_BOUND
