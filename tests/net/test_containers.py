@@ -42,6 +42,15 @@ def _programs() -> None:
 
 
 @contextmanager
+def inhabited(*guests: Namespace) -> Iterator[None]:
+    """Have a process in each guest, as a container has: an empty one is known only when sought."""
+    with ExitStack() as stack:
+        for guest in guests:
+            stack.enter_context(running(guest, "sleep", "60"))
+        yield
+
+
+@contextmanager
 def bridged(guests: int, *, empty: bool = False) -> Iterator[tuple[Namespace, list[Namespace]]]:
     """Make a host with a bridge br0, and guests whose veths are its ports: port0, port1, …
 
@@ -54,9 +63,9 @@ def bridged(guests: int, *, empty: bool = False) -> Iterator[tuple[Namespace, li
         host.ip("address", "add", "fd88::1/64", "dev", "br0", "nodad")
         host.ip("link", "set", "br0", "up")
         made = [stack.enter_context(namespace()) for _ in range(guests)]
+        if not empty:
+            stack.enter_context(inhabited(*made))
         for number, guest in enumerate(made):
-            if not empty:
-                stack.enter_context(running(guest, "sleep", "60"))
             plug_in(host, guest, number)
         yield host, made
 
@@ -112,7 +121,7 @@ def capturing(
         dumps = [stack.enter_context(tcpdump(host, name, folder / f"{name}.pcap")) for name in on]
         words = ("-v", "run", config(folder, *interfaces), "--set", f"attribution.ledger={ledger}")
         run = stack.enter_context(hogpipe(host, *words))
-        run.wait_for("capturing on")
+        run.wait_for_each(*(f"capturing on {name}$" for name in on))
         yield run
         time.sleep(TAIL)
         assert run.end() == 0, run.errors
@@ -183,6 +192,7 @@ def test_on_the_hosts_end_of_a_veth_both_sides_of_a_packet_count(
 ) -> None:
     host, guest = guest_veth
     with (
+        inhabited(guest),
         capturing(tmp_path, host, ["left"], ["auto"]),
         peer(guest, "serve", "10.77.0.2", "fd77::2") as server,
         talk(host, server) as client,
@@ -216,6 +226,7 @@ def test_a_routed_packet_counts_at_its_guest_and_not_on_its_way(tmp_path: Path) 
         outside.ip("route", "add", "default", "via", "10.89.0.1")
         host.call(lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text("1"))
         with (
+            inhabited(guest, outside),
             capturing(tmp_path, host, ["port0", "uplink0"], ["auto"]),
             peer(guest, "serve", "10.88.0.2") as server,
             talk(outside, server) as client,
@@ -315,6 +326,7 @@ def test_equal_addresses_behind_two_veths_are_told_apart(tmp_path: Path) -> None
         host.ip("address", "add", "10.99.0.1/24", "dev", "red0")
         host.ip("address", "add", "10.99.0.1/24", "dev", "blue0")
         with (
+            inhabited(red, blue),
             capturing(tmp_path, host, ["red0", "blue0"], ["red0", "blue0"]),
             sender(red, 100) as red_pid,
             sender(blue, 300) as blue_pid,

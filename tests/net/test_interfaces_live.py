@@ -166,8 +166,7 @@ def test_auto_counts_what_a_process_moves_through_a_stack_exactly_once(
         tcpdump(right, far, tmp_path / "wire.pcap") as dump,
         hogpipe(left, "-v", "run", config(tmp_path, "auto")) as run,
     ):
-        for name in counted_on:
-            run.wait_for(f"capturing on {name}$")
+        run.wait_for_each(*(f"capturing on {name}$" for name in counted_on))
         with (
             peer(left, "serve", "10.77.0.1", "fd77::1") as server,
             peer(right, "talk", SIZE, json.dumps(server["servers"])),
@@ -200,7 +199,7 @@ def test_stacked_interfaces_that_are_named_each_count_what_passes_them_under_the
         tcpdump(left, "br0", tmp_path / "wire.pcap") as dump,
         hogpipe(left, "-v", "run", config(tmp_path, "br*", "left")) as run,
     ):
-        run.wait_for("capturing on br0$")
+        run.wait_for_each("capturing on br0$", "capturing on left$")
         with (
             peer(left, "serve", "10.77.0.1", "fd77::1") as server,
             peer(right, "talk", SIZE, json.dumps(server["servers"])),
@@ -259,9 +258,10 @@ def test_this_host_and_two_guests_on_one_bridge_are_each_told_what_they_moved_ex
             tcpdump(two, "inside", tmp_path / "two.pcap") as two_dump,
             peer(left, "serve", "10.77.0.1") as host,
             peer(one, "serve", "10.77.0.3") as guest,
+            running(two, "sleep", "60"),  # an empty guest is known only when it is sought
             hogpipe(left, "-v", "run", config(tmp_path, "auto")) as run,
         ):
-            run.wait_for("capturing on two")
+            run.wait_for_each(*(f"capturing on {name}$" for name in ("br0", "one", "two")))
             with (
                 peer(right, "talk", SIZE, json.dumps(host["servers"])),
                 peer(right, "talk", SIZE, json.dumps(guest["servers"])),

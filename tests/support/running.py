@@ -37,11 +37,15 @@ class Running:
 
     def wait_for(self, pattern: str) -> None:
         """Wait until a line of the error output matches."""
-        while True:
+        self.wait_for_each(pattern)
+
+    def wait_for_each(self, *patterns: str) -> None:
+        """Wait until each has matched a line of the error output, in any order."""
+        missing = set(patterns)
+        while missing:
             line = self._lines.get(timeout=PATIENCE)
-            assert line is not None, f"ended before {pattern!r}: {self.errors}"
-            if re.search(pattern, line):
-                return
+            assert line is not None, f"ended before {missing!r}: {self.errors}"
+            missing = {pattern for pattern in missing if not re.search(pattern, line)}
 
     def end(self, number: signal.Signals = signal.SIGINT) -> int:
         """Send a signal and return the exit code."""
