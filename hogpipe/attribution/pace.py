@@ -17,13 +17,13 @@ gathered then, and where that was seen to happen.
 import msgspec
 
 _SHORTEST = 4.0  # times the CPU time of a look-up
-_SHORT_BOUND, _IN_VAIN, _LONG, _LONGEST = 0.006, 0.01, 0.025, 0.1  # seconds
+_SHORT_BOUND, _IN_VAIN, _LONG, _LONGEST = 0.006, 0.01, 0.025, 0.15  # seconds
 _GROWTH, _RECOVERY = 1.25, 1.02
 _TOLERATED, _NEARLY_ALL = 0.02, 0.98  # of the flows are gone
 _OFTEN = 64  # look-ups in vain
 _MIXED = 16  # exchanges that may be gathered where their ports pass on
 _BELOW = 0.7  # of the pause at which sockets were gone
-_EARLY, _LATE, _LATEST = 0.004, 0.02, 0.08  # seconds that packets may gather
+_EARLY, _LATE, _LATEST = 0.004, 0.02, 0.12  # seconds that packets may gather
 
 
 class LookUpVerdict(msgspec.Struct, frozen=True):
