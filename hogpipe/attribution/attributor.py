@@ -277,12 +277,12 @@ class Attributor:
             answer = self._look_ups.infer(flow)
             self._settle_one(flow, waiting, answer, checked=self._clock())
         else:
-            self._pending.pop(flow)
             pieces = waiting.pieces or [waiting.delta]
             answers = [
                 self._look_ups.recall(flow, piece.span) or waiting.fallback for piece in pieces
             ]
-            self._known.put(flow, KnownFlow(answers[-1], -math.inf))
+            self._pending.pop(flow)
+            self._remember(flow, answers[-1], checked=-math.inf)
             for total, answer in sum_runs(pieces, answers):
                 self._emit(flow, total, answer)
 
@@ -295,8 +295,12 @@ class Attributor:
         self, flow: FlowKey, waiting: Waiting, answer: Attribution, *, checked: float
     ) -> None:
         self._pending.pop(flow)
-        self._known.put(flow, KnownFlow(answer, checked))
+        self._remember(flow, answer, checked=checked)
         self._emit(flow, waiting.delta, answer)
+
+    def _remember(self, flow: FlowKey, answer: Attribution, *, checked: float) -> None:
+        if flow not in self._overtaken:  # else it is not true any more
+            self._known.put(flow, KnownFlow(answer, checked))
 
 
 async def _in_slices(items: Iterable[T]) -> AsyncIterator[T]:

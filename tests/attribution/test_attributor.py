@@ -775,6 +775,33 @@ async def test_bytes_that_come_between_two_answers_are_told_once(
     assert told == dict.fromkeys(flows, 10 + ingested)
 
 
+async def test_an_answer_that_is_overtaken_between_two_is_not_given_to_what_comes_next(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attributor, "_SLICE", 1)
+    stage = Stage(executor)
+    flows = [make_flow(port) for port in range(1, 5)]
+    stage.resolver.answers = dict.fromkeys(flows, exact(NGINX))
+    stage.ingest(*flows)
+
+    async def pass_on(flow: FlowKey) -> None:
+        await stage.came_out.wait()
+        stage.resolver.answers[flow] = exact(CURL)
+        stage.resolver.stale.append(flow)
+        stage.ingest(make_flow(9))
+        for _ in range(len(flows)):
+            await asyncio.sleep(0)
+            if flow in [one for one, _delta, _answer in stage.emitted]:
+                stage.ingest(flow, size=5)
+                return
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(stage.attributor.settle(), pass_on(flows[2]))
+        await stage.attributor.settle()
+    told = [one for one in stage.drain() if one[0] == flows[2]]
+    assert told == [(flows[2], 1, exact(NGINX)), (flows[2], 5, exact(CURL))]
+
+
 async def test_cancelling_between_two_answers_loses_nothing(
     executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
