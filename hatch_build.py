@@ -15,7 +15,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 _SOURCE = "hogpipe/bpf/hogpipe.bpf.c"
 _OBJECT = "hogpipe/bpf/hogpipe.bpf.o"
 # libbpf reads the shapes of tables from the type information (BTF) that comes with -g. The third
-# version of the instructions has atomic operations that return what was there (Linux 5.12).
+# version of the instructions has atomic operations that return what was there (Linux 5.12, arm64:
+# 5.18).
 _OPTIONS = ("-O2", "-g", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-mcpu=v3")
 
 

@@ -24,9 +24,10 @@ class Obstacle(StrEnum):
 
 # What the programs need came one by one: storage of sockets (5.2), links to control groups (5.7),
 # the ring buffer (5.8), the hook of release (5.9), and last the cookie of a network namespace where
-# connections are told (bpf_get_netns_cookie for sock_ops, 5.15).
+# connections are told (bpf_get_netns_cookie for sock_ops, 5.15). Programs that count have atomic
+# operations that return what was there, which came later to machines other than x86 (arm64: 5.18).
 OLDEST_KERNEL = (5, 15)
-KERNEL_NEEDED = "Linux {}.{} is needed".format(*OLDEST_KERNEL)
+KERNEL_NEEDED = "Linux {}.{} is needed, on arm64 5.18 to count".format(*OLDEST_KERNEL)
 
 _NOT_PERMITTED = 77
 _NOT_POSSIBLE = 78

@@ -12,6 +12,7 @@ class SharedTable:
     """The array behind a file descriptor; that must stay open. For one thread at a time.
 
     As much of it is mapped as was read so far: what is mapped counts as memory of this process.
+    Raises OSError.
     """
 
     def __init__(self, descriptor: int, rows: int, row: "np.dtype[np.void]") -> None:
@@ -19,22 +20,19 @@ class SharedTable:
         self._row = row
         whole = rows * row.itemsize
         self._bytes = whole + -whole % mmap.PAGESIZE
-        self._memory: mmap.mmap | None = None
+        self._memory: mmap.mmap | None = self._map(_FIRST_BYTES)
 
     def rows(self, number: int) -> NDArray[np.void]:
-        """Return the first rows as they are in the kernel. Raises OSError.
-
-        Nothing may keep them beyond the next call: they are unmapped then, or by `close`.
-        """
+        """Return the first rows as they are in the kernel. Raises OSError."""
         needed = number * self._row.itemsize
         if self._memory is None or len(self._memory) < needed:
-            self.close()
-            size = min(max(_FIRST_BYTES, 1 << needed.bit_length()), self._bytes)
-            self._memory = mmap.mmap(self._descriptor, size)
+            self._memory = None  # its descriptor may be the last one that is to be had
+            self._memory = self._map(1 << needed.bit_length())
         return np.frombuffer(self._memory, self._row, number)
 
     def close(self) -> None:
-        """Unmap it. May be called again."""
-        if self._memory is not None:
-            self._memory.close()
-            self._memory = None
+        """Let go of it; it is unmapped when nobody has rows any more. May be called again."""
+        self._memory = None
+
+    def _map(self, size: int) -> mmap.mmap:
+        return mmap.mmap(self._descriptor, min(size, self._bytes))

@@ -27,6 +27,9 @@ from hogpipe.bpf.ring import Ring
 from hogpipe.bpf.shared_memory import SharedTable
 
 _BATCH = 1024  # entries of an overflow that are read at once
+# What a hash table of older kernels may answer where this thread interrupts a program that is about
+# to take a lock of it (htab_lock_bucket of hashtab.c): what was not done yet is asked for again.
+_BUSY = -errno.EBUSY
 _LOSSES = np.dtype([("events", "u8"), ("sockets", "u8"), ("packets", "u8")])
 _NOTHING = np.zeros(0, ENTRY)
 
@@ -46,7 +49,7 @@ class TrafficTables:
     """The tables of programs that count: `max_flows` connections and as many other flows a turn.
 
     For one thread at a time; blocks for some milliseconds. It takes the programs over: `close`
-    detaches them. Raises BpfUnavailableError, with nothing left attached.
+    detaches them. Raises BpfUnavailableError and OSError, with nothing left attached.
     """
 
     def __init__(self, programs: AttachedPrograms, max_flows: int) -> None:
@@ -161,25 +164,27 @@ class TrafficTables:
         return copy_rows(self._tables[kind].rows(2 * taken)[self._parity :: 2])
 
     def _delete(self, table: str, keys: "np.ndarray[tuple[int], np.dtype[np.void]]") -> None:
-        count = ctypes.c_uint32(len(keys))
-        _check(
-            self._library.bpf_map_delete_batch(
+        while len(keys):
+            count = ctypes.c_uint32(len(keys))
+            code = self._library.bpf_map_delete_batch(
                 self._programs.table(table), keys.ctypes.data, ctypes.byref(count), None
             )
-        )
+            if code != _BUSY:
+                _check(code)
+            keys = keys[count.value :]
 
     def _drain(self, name: str) -> Entries:
         """Return the entries of a table that has processes as keys, and empty it."""
         table = self._programs.table(name)
         parts, place, start, code = [], ctypes.c_uint32(), None, 0
-        while not code:
+        while code in {0, _BUSY}:
             keys, values = np.zeros(_BATCH, OVERFLOW_KEY), np.zeros(_BATCH, ENTRY)
             count = ctypes.c_uint32(_BATCH)
             code = self._library.bpf_map_lookup_and_delete_batch(
                 table, start, ctypes.byref(place), keys.ctypes.data, values.ctypes.data,
                 ctypes.byref(count), None,
             )  # fmt: skip
-            if code not in {0, -errno.ENOENT}:  # ENOENT: this was the last batch
+            if code not in {0, _BUSY, -errno.ENOENT}:  # ENOENT: this was the last batch
                 _check(code)
             parts.append(values[: count.value])
             start = ctypes.byref(place)

@@ -182,6 +182,9 @@ INLINE struct flow *take_row(void *table, __u64 *used, __u32 now, __u64 cookie,
 {
 	struct flow *flow;
 
+	/* Where all are taken `used` stays, so that it never comes round to rows that are in use. */
+	if (!row_at(table, now, *used))
+		return 0;
 	*row = __sync_fetch_and_add(used, 1);
 	flow = row_at(table, now, *row);
 	if (!flow)

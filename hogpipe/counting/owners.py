@@ -5,8 +5,6 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import msgspec
-
 from hogpipe.attribution.kinship import Identity
 from hogpipe.attribution.processes import ProcessReader
 from hogpipe.attribution.procfs import ProcessStat, Procfs
@@ -16,13 +14,6 @@ from hogpipe.ledger.identities import ProcessStarts
 from hogpipe.model import Attribution, Process, Quality
 
 _NANOSECONDS = 1_000_000_000
-
-
-class _Known(msgspec.Struct, frozen=True):
-    """A process of this turn."""
-
-    start_ns: int
-    by_quality: dict[Quality, Attribution]
 
 
 class Owners:
@@ -45,8 +36,8 @@ class Owners:
         self._starts = ProcessStarts(procfs)
         self._tick_ns = _NANOSECONDS // os.sysconf("SC_CLK_TCK")
         self._clock = clock
-        self._known: dict[int, _Known] = {}
-        self._gone: dict[tuple[int, str, int], _Known] = {}
+        self._known: dict[Identity, dict[Quality, Attribution]] = {}
+        self._gone: dict[tuple[int, str, int], dict[Quality, Attribution]] = {}
         self._stats: dict[int, ProcessStat | None] = {}
 
     def begin_turn(self) -> None:
@@ -65,16 +56,15 @@ class Owners:
 
     def attribute(self, holder: Holder, quality: Quality) -> Attribution:
         """Return whose something is that the kernel's note tells; equal answers are one object."""
-        known = self._known.get(holder.pid)
-        if known is None or known.start_ns > holder.boot_ns:
-            known = self._find(holder)
-        return known.by_quality[quality]
+        start = self._start_of(holder)
+        if start is None:
+            return self._find_gone(holder)[quality]
+        return self._find(holder, Identity(holder.pid, start))[quality]
 
     def name(self, holder: Holder) -> Owner:
         """Return who a note tells of, without a look at what else is to be told of it."""
-        now = self._clock()
-        start = self._starts.identify(holder.pid, holder.boot_ns, now).start
         path = self._path_of(holder.cgroup)
+        start = self._start_of(holder)
         return Owner(
             holder.pid, start, holder.user_id, holder.command, holder.cgroup, cgroup_path=path
         )
@@ -92,15 +82,22 @@ class Owners:
         """Return how many processes were gone before they could be looked at, so far."""
         return self._starts.missed
 
-    def _find(self, holder: Holder) -> _Known:
-        now = self._clock()
-        start = self._starts.identify(holder.pid, holder.boot_ns, now).start
-        if start is None:
-            return self._find_gone(holder)
-        process = self._processes.find(Identity(holder.pid, start), now, self._stat)
-        if process is None:
-            process = self._describe(holder, start)
-        known = self._known[holder.pid] = _Known(start * self._tick_ns, _attributions(process))
+    def _start_of(self, holder: Holder) -> int | None:
+        """Return when the process that a note tells of was started; None if that is not known."""
+        # This keeps it in mind for when the process is gone, but looks at it only once a second.
+        start = self._starts.identify(holder.pid, holder.boot_ns, self._clock()).start
+        stat = self._stat(holder.pid)
+        if stat is not None and stat.start * self._tick_ns <= holder.boot_ns:
+            return stat.start
+        return start
+
+    def _find(self, holder: Holder, identity: Identity) -> dict[Quality, Attribution]:
+        known = self._known.get(identity)
+        if known is None:
+            process = self._processes.find(identity, self._clock(), self._stat)
+            if process is None:
+                process = self._describe(holder, identity.start)
+            known = self._known[identity] = _attributions(process)
         return known
 
     def _stat(self, pid: int) -> ProcessStat | None:
@@ -108,11 +105,11 @@ class Owners:
             self._stats[pid] = self._procfs.stat(pid)
         return self._stats[pid]
 
-    def _find_gone(self, holder: Holder) -> _Known:
+    def _find_gone(self, holder: Holder) -> dict[Quality, Attribution]:
         key = (holder.pid, holder.command, holder.user_id)
         known = self._gone.get(key)
         if known is None:
-            known = self._gone[key] = _Known(0, _attributions(self._describe(holder, None)))
+            known = self._gone[key] = _attributions(self._describe(holder, None))
         return known
 
     def _describe(self, holder: Holder, start: int | None) -> Process:

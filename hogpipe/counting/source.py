@@ -2,8 +2,8 @@
 
 Nothing wakes the thread but the end of a window, a process that uses a socket for the first time,
 and a stop. It closes the windows itself: what is read from the tables at their end is what passed
-in them. Tables are of two kinds that take turns, so that the kernel goes on counting meanwhile; so
-it may also be kept waiting.
+in them. Their rows are of two kinds that take turns, so that the kernel goes on counting meanwhile;
+so it may also be kept waiting.
 """
 
 import logging

@@ -1,11 +1,14 @@
 """What the kernel counts at sockets, held against what processes sent."""
 
+import ctypes
+import errno
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from support.bpf import require_bpf
@@ -186,6 +189,56 @@ def test_what_finds_its_table_full_is_counted_for_its_process(netns: Namespace) 
             own = [one for one in entries if one.holder.pid == os.getpid()]
             assert sum(one.transmit_bytes for one in own) == 100 * 29
             assert traffic.losses().packets == 0
+
+
+def test_rows_are_given_out_no_further_than_the_table_goes(netns: Namespace) -> None:
+    """Else their number would come round at last, and what is in them be lost."""
+    rows = 4
+    with (
+        counting(max_flows=rows) as traffic,
+        netns.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sender,
+    ):
+        for port in range(20000, 20100):
+            sender.sendto(b"x", ("127.0.0.1", port))
+        given = int(traffic._fills.rows(2)["exchanges"].max())
+        assert rows <= given <= rows + 2 * (os.cpu_count() or 1)
+
+
+def test_a_table_that_is_busy_is_asked_for_the_rest(
+    netns: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports = range(20000, 20100)
+    with counting(max_flows=64) as traffic:
+        monkeypatch.setattr(traffic, "_library", Busy(traffic._library))
+        for _ in range(3):
+            with netns.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sender:
+                for port in ports:
+                    sender.sendto(b"x", ("127.0.0.1", port))
+            traffic.take_turns()
+            entries = [*describe(traffic.exchanges()), *describe(traffic.overflow())]
+            own = [one for one in entries if one.holder.pid == os.getpid()]
+            assert sum(one.transmit_packets for one in own) == len(ports)
+
+
+class Busy:
+    """libbpf, where every other batch meets a lock that is held."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        self._is_busy = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._library, name)
+
+    def bpf_map_delete_batch(
+        self, table: int, keys: int, count_by_reference: Any, options: None
+    ) -> int:
+        count: ctypes.c_uint32 = count_by_reference._obj
+        self._is_busy = not self._is_busy
+        if self._is_busy:
+            count.value = (count.value + 1) // 2
+        code = int(self._library.bpf_map_delete_batch(table, keys, ctypes.byref(count), options))
+        return code or -errno.EBUSY * self._is_busy
 
 
 def test_what_finds_no_place_at_all_is_counted_in_packets(netns: Namespace) -> None:

@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+from support.fake_proc import FakeProc
+
 from hogpipe.bpf.entries import Holder, ProcessSeen
 from hogpipe.counting.owners import Owners
 from hogpipe.model import Process, Quality
@@ -83,3 +85,19 @@ def test_equal_answers_of_a_turn_are_one_object() -> None:
     assert answers[0] is answers[1]
     listener = owners.attribute(holder(os.getpid(), now()), Quality.LISTENER)
     assert listener.quality is Quality.LISTENER
+
+
+def test_a_pid_that_is_another_processes_within_a_turn_is_told_as_each_of_them(
+    tmp_path: Path,
+) -> None:
+    """Whichever of their notes comes first, and however lately the pid was looked at."""
+    tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    proc = FakeProc(tmp_path)
+    owners = Owners(tmp_path, {}.get)
+    proc.process(7, start=100)
+    owners.look_at([ProcessSeen(150 * tick, 7)])
+    proc.process(7, start=200)
+    notes = [(250, 200), (150, 100), (260, 200), (160, 100), (270, 200)]
+    for at, start in notes:
+        assert process_of(owners, holder(7, at * tick)).start == start
+        assert owners.name(holder(7, at * tick)).start == start

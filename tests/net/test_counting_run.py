@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -256,6 +256,23 @@ def test_a_connection_that_stays_open_is_its_workers(
             with end:
                 wait_until(lambda: is_told(path, worker))
     assert qualities_of(read_records(path), worker)["exact"] > 0
+
+
+@pytest.mark.parametrize("interval", [0.5, 86_400])
+def test_a_connection_that_is_open_when_the_run_ends_is_told(
+    netns: Namespace, tmp_path: Path, interval: float
+) -> None:
+    with ExitStack() as stack, counting(netns, config(tmp_path, interval=interval)):
+        listener = netns.call(lambda: socket.create_server(("127.0.0.1", 0)))
+        client = netns.call(lambda: socket.create_connection(listener.getsockname()))
+        server, _ = listener.accept()
+        for one in (listener, client, server):
+            stack.enter_context(one)
+        client.sendall(b"x" * 50_000)
+    records = read_records(tmp_path / "records.jsonl")
+    moved = told_of(records, os.getpid())
+    assert moved.sent_bytes == moved.received_bytes > 50_000
+    assert_conserved(records)
 
 
 def test_sockets_from_before_have_owners(netns: Namespace, tmp_path: Path) -> None:
