@@ -56,17 +56,21 @@ class Waiting(msgspec.Struct, eq=False, gc=False):
             self.pieces[-1].add(delta)
         self.delta.add(delta)
 
-    def ask(self) -> list[Span]:
+    def ask(self) -> Sequence[Span]:
         """Return when the pieces passed, for a look-up; nothing where that is not known."""
-        pieces = self.pieces or [self.delta]
-        self.asked = len(pieces)
-        spans = [piece.span for piece in pieces]
-        return [] if None in spans else [span for span in spans if span is not None]
+        if not self.pieces:
+            self.asked = 1
+            span = self.delta.span
+            return () if span is None else (span,)
+        self.asked = len(self.pieces)
+        spans = [span for piece in self.pieces if (span := piece.span) is not None]
+        return spans if len(spans) == self.asked else ()
 
-    def split(self) -> tuple[list[FlowDelta], list[FlowDelta]]:
+    def split(self) -> tuple[Sequence[FlowDelta], Sequence[FlowDelta]]:
         """Return the pieces that were asked about, and those that came since."""
-        pieces = self.pieces or [self.delta]
-        return pieces[: self.asked], pieces[self.asked :]
+        if not self.pieces:
+            return (self.delta,), ()
+        return self.pieces[: self.asked], self.pieces[self.asked :]
 
 
 def sum_runs(

@@ -28,8 +28,7 @@ LARGE_BATCH = 24
 class WireFlows(msgspec.Struct, frozen=True):
     """What a batch held: for each packed wire key its packets, IP bytes, and whether it opened.
 
-    `first_ns` and `last_ns` are when they passed, as in `FlowDelta`; of fragments that found their
-    flow only later that is not known.
+    `first_ns` and `last_ns` are when they passed, as in `FlowDelta`.
     Keys are unique, and in the same order whenever the same batch is decoded from the same state.
     `captured` is all of it: the IP length of each packet in a flow, the captured bytes of what was
     rejected. So the sums of the flows + not_ip + undecoded = captured. A later fragment that waits
@@ -125,7 +124,7 @@ class Decoder:
             if decoded.length_floored:
                 count.length_floored.add(Tally(1, decoded.length))
             if decoded.fragment is None:
-                count.add(decoded.key, 1, decoded.length, decoded.opened, at_ns)
+                count.add_one(decoded, at_ns)
             else:
                 self._decode_fragment(decoded, at_ns, now_ns, count)
 
@@ -134,10 +133,11 @@ class Decoder:
     ) -> None:
         match decoded.fragment:
             case FirstFragment(ident):
-                count.add(decoded.key, 1, decoded.length, decoded.opened, at_ns)
+                count.add_one(decoded, at_ns)
                 count.settle(self._fragments.first(ident, decoded.key, now_ns))
             case LaterFragment(ident):
-                count.settle(self._fragments.later(ident, decoded.key, decoded.length, now_ns))
+                key, length = decoded.key, decoded.length
+                count.settle(self._fragments.later(ident, key, length, now_ns, at_ns))
 
 
 class _Count:
@@ -150,7 +150,9 @@ class _Count:
         self.undecoded = Tally()
         self.length_floored = Tally()
 
-    def add(self, key: bytes, packets: int, length: int, opened: bool, at_ns: int = 0) -> None:
+    def add(
+        self, key: bytes, packets: int, length: int, opened: bool, *, first_ns: int, last_ns: int
+    ) -> None:
         sums = self._sums
         if self._places is None:
             self._places = {key: place for place, key in enumerate(sums.keys)}
@@ -161,19 +163,22 @@ class _Count:
             sums.packets.append(packets)
             sums.bytes.append(length)
             sums.opened.append(opened)
-            sums.first_ns.append(at_ns)
-            sums.last_ns.append(at_ns)
+            sums.first_ns.append(first_ns)
+            sums.last_ns.append(last_ns)
         else:
             sums.packets[place] += packets
             sums.bytes[place] += length
             sums.opened[place] |= opened
-            if at_ns:
-                sums.first_ns[place] = min(sums.first_ns[place] or at_ns, at_ns)
-                sums.last_ns[place] = max(sums.last_ns[place], at_ns)
+            sums.first_ns[place] = min(sums.first_ns[place], first_ns)
+            sums.last_ns[place] = max(sums.last_ns[place], last_ns)
+
+    def add_one(self, frame: DecodedFrame, at_ns: int) -> None:
+        self.add(frame.key, 1, frame.length, frame.opened, first_ns=at_ns, last_ns=at_ns)
 
     def settle(self, settled: Iterable[Settled]) -> None:
         for one in settled:
-            self.add(one.key, one.packets, one.bytes, opened=False)
+            first_ns, last_ns = one.first_ns, one.last_ns
+            self.add(one.key, one.packets, one.bytes, False, first_ns=first_ns, last_ns=last_ns)
 
     def reject(self, why: Rejection, size: int) -> None:
         (self.not_ip if why is Rejection.NOT_IP else self.undecoded).add(Tally(1, size))

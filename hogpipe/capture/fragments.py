@@ -29,11 +29,16 @@ class LaterFragment(msgspec.Struct, frozen=True, gc=False):
 
 
 class Settled(msgspec.Struct, frozen=True, gc=False):
-    """Later fragments that have found their flow: its key, how many, their IP bytes."""
+    """Later fragments that have found their flow: its key, how many, their IP bytes.
+
+    And when the first and the last of them passed.
+    """
 
     key: bytes
     packets: int
     bytes: int
+    first_ns: int
+    last_ns: int
 
 
 class _Flow(msgspec.Struct, gc=False):
@@ -74,29 +79,37 @@ class FragmentTable:
         """
         settled = self.advance(now_ns)
         if parked := self._parked.pop(ident, None):
-            settled.append(Settled(key, parked.waiting.packets, parked.waiting.bytes))
+            settled.append(msgspec.structs.replace(parked.waiting, key=key))
         self._flows.pop(ident, None)
         if len(self._flows) >= self._max_entries:
             self._flows.popitem(last=False)
         self._flows[ident] = _Flow(key, self._now_ns)
         return settled
 
-    def later(self, ident: bytes, key: bytes, length: int, now_ns: int) -> list[Settled]:
-        """Take a later fragment of `length` IP bytes under the portless `key`.
+    def later(
+        self, ident: bytes, key: bytes, length: int, now_ns: int, at_ns: int
+    ) -> list[Settled]:
+        """Take a later fragment of `length` IP bytes under the portless `key`; it passed `at_ns`.
 
         Returns what is settled by now: the fragment itself if its flow is known.
         """
         settled = self.advance(now_ns)
         if flow := self._flows.get(ident):
-            settled.append(Settled(flow.key, 1, length))
+            settled.append(Settled(flow.key, 1, length, at_ns, at_ns))
         elif parked := self._parked.get(ident):
             before = parked.waiting
-            parked.waiting = Settled(before.key, before.packets + 1, before.bytes + length)
+            parked.waiting = Settled(
+                before.key,
+                before.packets + 1,
+                before.bytes + length,
+                min(before.first_ns, at_ns),
+                max(before.last_ns, at_ns),
+            )
         else:
             if len(self._parked) >= self._max_entries:
                 _, oldest = self._parked.popitem(last=False)
                 settled.append(oldest.waiting)
-            self._parked[ident] = _Parked(Settled(key, 1, length), self._now_ns)
+            self._parked[ident] = _Parked(Settled(key, 1, length, at_ns, at_ns), self._now_ns)
         return settled
 
     def advance(self, now_ns: int) -> list[Settled]:

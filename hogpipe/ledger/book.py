@@ -39,7 +39,7 @@ from hogpipe.ledger.events import Kind, SocketEvent
 from hogpipe.ledger.finding import Doubt, find_socket, is_lasting
 from hogpipe.ledger.keeping import KeptSockets
 from hogpipe.ledger.places import Places
-from hogpipe.ledger.seeding import Seeding, is_shared, says_less, socket_of, the_owner
+from hogpipe.ledger.seeding import Seeding, is_shared, says_less, the_owner
 from hogpipe.ledger.sockets import TCP, KnownSocket, socket_after, take_over
 from hogpipe.model import FlowKey, Quality, Span
 
@@ -77,17 +77,17 @@ class Ledger:
                 self._sockets.end(socket, now)
         self._counts.forgotten += self._sockets.make_room()
 
-    def seed(self, seeds: Iterable[SocketSeed], now: float, since_ns: int = 0) -> None:
+    def seed(self, seeds: Iterable[SocketSeed], now: float) -> None:
         """Take in the sockets that are there; `seeds` were read after events began to come.
 
-        Once, and after a loss of events, with `begin_seeding` before they are read, at `since_ns`.
-        What events have told meanwhile stands. Where they are too many the last are left out: those
-        that take what comes to a port should come first.
+        Once, and after a loss of events, with `begin_seeding` before they are read. What events
+        have told meanwhile stands. Where they are too many the last are left out: those that take
+        what comes to a port should come first.
         """
         self._sockets.forget_ended(now)
         for seed in seeds:
             if self._seeding.admits(seed):
-                self._sow(seed, since_ns)
+                self._sow(seed)
         doubtful = [one for one in self._sockets if one.is_doubtful and self._seeding.is_sure]
         for socket in doubtful:  # it is gone, or out of sight
             self._sockets.forget(socket)
@@ -104,7 +104,7 @@ class Ledger:
 
     def begin_seeding(self) -> None:
         """Get ready for `seed`: the sockets that are there will be read."""
-        self._seeding.begin()
+        self._seeding.begin(self._lost_until_ns)
 
     def doubt(self, since_ns: int, until_ns: int) -> None:
         """Note that events were lost between these times, and may have told otherwise.
@@ -168,7 +168,7 @@ class Ledger:
         self._adopt(socket)
         return socket
 
-    def _sow(self, seed: SocketSeed, since_ns: int) -> None:
+    def _sow(self, seed: SocketSeed) -> None:
         known = self._sockets.get(seed.cookie)
         if known is not None and known.until_ns is None:
             known.sure_ns = None if self._seeding.is_sure else known.sure_ns  # where it was
@@ -178,7 +178,7 @@ class Ledger:
             if known is not None:
                 self._answers.withdraw(known)
                 self._sockets.forget(known)
-            socket = socket_of(seed, since_ns)
+            socket = self._seeding.socket_of(seed)
             self._sockets.add(socket)
             if seed.remote_port:
                 self._places.put_at_free_ends(socket)
@@ -226,7 +226,7 @@ class Ledger:
             if not is_same(socket.owner, owner):
                 self._answers.withdraw(socket)
             socket.owner, socket.quality = owner, Quality.EXACT
-        if socket.protocol != TCP:
+        if socket.protocol != TCP or socket.by_port:
             self._answers.withdraw(socket)  # the port is free for others
             socket.until_ns = event.boot_ns
         socket.released_ns = socket.told_ns = event.boot_ns
@@ -238,10 +238,10 @@ class Ledger:
     ) -> LedgerEntry | None:
         if socket.owner is None or (quality is Quality.LISTENER and _is_manager(socket.owner)):
             return None
-        if socket.until_ns is not None:
-            self._answers.give_once(flow)  # the place is free: what comes next may be another's
+        if socket.until_ns is None or (socket.protocol == TCP and socket.by_port):
+            self._answers.give(flow, socket)  # the next connection begins with a SYN
         else:
-            self._answers.give(flow, socket)
+            self._answers.give_once(flow)  # the place is free: what comes next may be another's
         is_over = socket.released_ns is not None
         lasting = is_lasting(socket, now)
         return LedgerEntry(quality, socket.owner, socket.cookie, lasting, is_over)

@@ -81,17 +81,17 @@ def is_lasting(socket: KnownSocket, now: float) -> bool:
 def _find_last(
     places: Places, ranks: Sequence[list[KnownSocket]], flow: FlowKey, span: Span
 ) -> tuple[Quality, KnownSocket] | Doubt:
-    """Return the socket that was there before `span`, while nobody took its place.
+    """Return the socket that was there last before `span`, while nobody took its place.
 
     By then its port may be that of a socket whose port is not known.
     """
-    for number, rank in enumerate(ranks):
-        before = [one for one in rank if one.until_ns is not None and one.until_ns < span.end_ns]
-        if before:
-            last = max(before, key=lambda one: one.until_ns or 0)
-            if _is_unsure(last, span) or places.has_rival(last, flow, span):
-                return Doubt.UNKNOWN
-            return last.quality if number == 0 else Quality.LISTENER, last
+    left = [one for rank in ranks for one in rank if one.until_ns is not None]
+    before = [one for one in left if (one.until_ns or 0) < span.end_ns]
+    if before:
+        last = max(before, key=lambda one: one.until_ns or 0)
+        if _is_unsure(last, span) or places.has_rival(last, flow, span):
+            return Doubt.UNKNOWN
+        return last.quality if last in ranks[0] else Quality.LISTENER, last
     # Who has the place now came later. An older connection to a port may still be seen elsewhere.
     came_later = ranks[0] if flow.protocol == TCP else any(ranks)
     return Doubt.IN_TURN if came_later else Doubt.UNKNOWN

@@ -92,8 +92,6 @@ class KernelLedger:
         """Events, and sockets, that found no room, as far as that is known."""
         self._sure_ns = boot_clock()
         """Until when no more than these were lost."""
-        self._seeds_ns = 0
-        """When the sockets were read that are seeded next; 0 for those from before."""
         self._malformed = 0
         self._lost_ns = 0
         self._booted_ns = read_boot_time()
@@ -149,7 +147,6 @@ class KernelLedger:
         """Get ready for `seed` after a loss; the sockets must be read after this."""
         self.refresh()
         with self._lock:
-            self._seeds_ns = boot_clock()
             self._book.begin_seeding()
 
     def seed(self, seeds: Iterable[SocketSeed]) -> None:
@@ -157,9 +154,10 @@ class KernelLedger:
 
         Once, and again after `begin_seeding`.
         """
+        made = list(seeds)  # which takes as long as the rest, but nobody waits for it
         self.refresh()
         with self._lock:
-            self._book.seed(seeds, self._clock(), self._seeds_ns)
+            self._book.seed(made, self._clock())
 
     def take_stale(self) -> list[FlowKey]:
         """Return the flows whose answers may be others now, once.

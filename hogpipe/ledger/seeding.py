@@ -13,26 +13,6 @@ from hogpipe.ledger.sockets import ANYWHERE, KnownSocket
 from hogpipe.model import Quality
 
 
-def socket_of(seed: SocketSeed, since_ns: int) -> KnownSocket:
-    """Return a socket from before as the ledger knows sockets, in no place yet.
-
-    Whose it was before `since_ns` is not known; 0 for ages ago.
-    """
-    return KnownSocket(
-        seed.cookie,
-        seed.namespace,
-        seed.protocol,
-        seed.owner,
-        Quality.EXACT,
-        seed.local_address,
-        seed.local_port,
-        seed.remote_address if seed.remote_port else ANYWHERE,
-        seed.remote_port,
-        since_ns=since_ns,
-        seeded=True,
-    )
-
-
 def says_less(event: SocketEvent, owner: Owner | None, known: KnownSocket | None) -> bool:
     """Tell whether an event only names one of several that share a socket from before.
 
@@ -63,6 +43,8 @@ class Seeding:
         self._released: dict[int, None] | None = {}
         """Unknown sockets by cookie, in the order of their release; None when the seeds are in."""
         self._losses = self._losses_at_reading = self._losses_made_good = 0
+        self._since_ns = 0
+        """From when on seeds are known; 0 for ages ago."""
 
     @property
     def is_wanted(self) -> bool:
@@ -90,10 +72,34 @@ class Seeding:
         """Tell whether a seed was not released meanwhile."""
         return self._released is None or seed.cookie not in self._released
 
-    def begin(self) -> None:
-        """Note releases: sockets are to be read anew."""
+    def begin(self, lost_until_ns: int) -> None:
+        """Note releases: sockets are to be read anew.
+
+        Those that are not known were made while events were lost, at the latest: others are told.
+        """
         self._released = {}
+        self._since_ns = lost_until_ns
         self._losses_at_reading = self._losses
+
+    def socket_of(self, seed: SocketSeed) -> KnownSocket:
+        """Return a socket as the ledger knows sockets, in no place yet.
+
+        Another may have taken its place if events were lost since it was read.
+        """
+        return KnownSocket(
+            seed.cookie,
+            seed.namespace,
+            seed.protocol,
+            seed.owner,
+            Quality.EXACT,
+            seed.local_address,
+            seed.local_port,
+            seed.remote_address if seed.remote_port else ANYWHERE,
+            seed.remote_port,
+            since_ns=self._since_ns,
+            sure_ns=None if self.is_sure else self._since_ns,
+            seeded=True,
+        )
 
     def end(self) -> None:
         """Note no more releases: the seeds are in."""

@@ -40,7 +40,7 @@ class KnownSocket(msgspec.Struct, eq=False, gc=False):
     """From when on its owner had it, in the kernel's time; 0 for ages ago."""
     until_ns: int | None = None
     """Until when it was in its place; None where it still may be. A TCP connection that was closed
-    is, until another takes its ends."""
+    is, until another takes its ends; one that listened is not."""
     told_ns: int = 0
     told_at: float = -math.inf
     """When the last event told of it, by the kernel and by the caller's clock; of one that was
@@ -126,9 +126,11 @@ def take_over(socket: KnownSocket, former: KnownSocket) -> None:
 def _keep_known(socket: KnownSocket, known: KnownSocket, event: SocketEvent) -> None:
     socket.namespace, socket.seeded = known.namespace, known.seeded
     socket.owner = socket.owner or known.owner
-    # A socket without a port is about to get one, which may not be the one that it had.
+    # A socket without a port is about to get one, which may not be the one that it had; and a
+    # connection of TCP has its ends from its own beginning.
     keeps_port = event.local_port or known.seeded
-    if keeps_port and (known.owner is None or is_same(socket.owner, known.owner)):
+    is_new = socket.protocol == TCP and event.kind is Kind.CONNECTED
+    if keeps_port and not is_new and (known.owner is None or is_same(socket.owner, known.owner)):
         socket.since_ns = known.since_ns
     if event.kind is Kind.ACCEPTED:  # both ends opened it at the same time
         socket.quality = known.quality

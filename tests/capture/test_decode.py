@@ -51,12 +51,12 @@ def sums_of(all_flows: Sequence[WireFlows]) -> Sums:
 
 def add_to(sums: Sums, key: bytes, moved: tuple[int, int, bool], first: int, last: int) -> None:
     packets, size, opened = moved
-    before = sums.get(key, (0, 0, False, 0, 0))
+    before = sums.get(key, (0, 0, False, first, last))
     sums[key] = (
         before[0] + packets,
         before[1] + size,
         before[2] | opened,
-        min(before[3] or first, first or before[3]),
+        min(before[3], first),
         max(before[4], last),
     )
 
@@ -72,9 +72,9 @@ def decode_plainly(link_type: int, batch: FrameBatch) -> tuple[Sums, Tallies]:
     sums: Sums = {}
     captured, not_ip, undecoded, floored = tallies = (Tally(), Tally(), Tally(), Tally())
 
-    def add(key: bytes, packets: int, size: int, opened: bool, at: int = 0) -> None:
-        captured.add(Tally(packets, size))
-        add_to(sums, key, (packets, size, opened), at, at)
+    def add(key: bytes, moved: tuple[int, int, bool], first: int, last: int) -> None:
+        captured.add(Tally(*moved[:2]))
+        add_to(sums, key, moved, first, last)
 
     for row, (_, _, start, size) in enumerate(batch.records.tolist()):
         times = batch.times_ns()[: row + 1]
@@ -90,15 +90,17 @@ def decode_plainly(link_type: int, batch: FrameBatch) -> tuple[Sums, Tallies]:
                 floored.add(Tally(1, decoded.length))
             match decoded.fragment:
                 case LaterFragment(ident):
-                    settled += table.later(ident, decoded.key, decoded.length, now)
+                    at = int(times[-1])
+                    settled += table.later(ident, decoded.key, decoded.length, now, at)
                 case FirstFragment(ident):
                     settled += table.first(ident, decoded.key, now)
             if not isinstance(decoded.fragment, LaterFragment):
-                add(decoded.key, 1, decoded.length, decoded.opened, int(times[-1]))
+                at = int(times[-1])
+                add(decoded.key, (1, decoded.length, decoded.opened), at, at)
         for one in settled:
-            add(one.key, one.packets, one.bytes, False)
+            add(one.key, (one.packets, one.bytes, False), one.first_ns, one.last_ns)
     for one in table.flush():
-        add(one.key, one.packets, one.bytes, False)
+        add(one.key, (one.packets, one.bytes, False), one.first_ns, one.last_ns)
     return sums, tallies
 
 
@@ -330,6 +332,18 @@ def test_the_newest_time_so_far_is_the_time_of_a_fragment_wherever_batches_end()
     portless = pack_key(WireKey(4, 17, Path.UNKNOWN, build.A4, 0, build.B4, 0))
     assert sums_of(whole)[portless][:3] == (1, 28, False)
     assert sums_of(decode_all(ETHERNET, batch.slice(0, 2), batch.slice(2, 3))) == sums_of(whole)
+
+
+def test_a_fragment_is_told_with_its_own_time_also_when_it_waits_for_its_flow() -> None:
+    first, middle, last = cut_into_fragments(1, [16, 16, 8])
+    decoder = Decoder(ETHERNET, FragmentTable())
+    for pieces, times_us, passed in (
+        ([middle], [10], []),
+        ([first], [20], [(10_000, 20_000)]),
+        ([last], [30], [(30_000, 30_000)]),
+    ):
+        flows = decoder.decode(build.batch_of(pieces, times_us=times_us))
+        assert list(zip(flows.first_ns, flows.last_ns, strict=True)) == passed
 
 
 def test_an_empty_batch_holds_nothing() -> None:

@@ -237,3 +237,54 @@ os.kill(child, 9)
 """
     )
     assert program.ask(5000) == (Quality.LISTENER, parent)
+
+
+def test_a_server_that_follows_another_on_its_port_takes_what_comes(program: Program) -> None:
+    first, second, before, after = program.told(
+        """
+child = in_child(lambda: socket.create_server((HERE, 80)).close())
+before = time.time_ns()
+time.sleep(0.01)
+listener = socket.create_server((HERE, 80))
+now = time.time_ns()
+tell(child, os.getpid(), [before, before + 1], [now, now + 1])
+"""
+    )
+    assert program.ask(80, before, TCP, 50000) == (Quality.LISTENER, first)
+    assert program.ask(80, after, TCP, 50000) == (Quality.LISTENER, second)
+
+
+def test_ends_that_were_anothers_since_a_connect_was_refused_are_not_the_refused_ones(
+    program: Program,
+) -> None:
+    first, second, during, after = program.told(
+        """
+listener = socket.create_server((HERE, 80))
+def bound():
+    end = socket.socket()
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    end.bind((HERE, 5000))
+    return end
+end = bound()
+assert end.connect_ex((HERE, 81))  # nobody listens there
+def connect():
+    other = bound()
+    other.connect((HERE, 80))
+    time.sleep(0.01)
+    started = time.time_ns()
+    other.send(b"x")
+    os.write(there, json.dumps([started, time.time_ns()]).encode())
+    other.close()
+here, there = os.pipe()
+child = in_child(connect)
+during = json.loads(os.read(here, 100))
+time.sleep(0.01)
+end.connect((HERE, 80))
+time.sleep(0.01)
+now = time.time_ns()
+tell(os.getpid(), child, during, [now, now + 1])
+"""
+    )
+    assert program.ask(5000, during, TCP, 80) == (Quality.EXACT, second)
+    assert program.ask(5000, after, TCP, 80) == (Quality.EXACT, first)

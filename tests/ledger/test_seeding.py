@@ -1,7 +1,7 @@
 """Sockets from before the ledger, in every order with what events tell of them."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.ledger import (
     ALICE,
@@ -269,6 +269,7 @@ EVENTS = st.lists(
 
 
 @given(EVENTS, SEEDS, EVENTS, st.integers(1, 5))
+@settings(deadline=None)
 def test_whatever_came_before_and_after_only_who_was_told_is_named_and_bounds_hold(
     before: list[tuple[object, Owner | None]],
     seeds: list[SocketSeed],
