@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.bpf import require_bpf
 from support.namespaces import Namespace
 
-from hogpipe.bpf.programs import attach_programs
 from hogpipe.ledger.contract import Contested, LedgerEntry
 from hogpipe.ledger.cookies import read_own_cookie
 from hogpipe.ledger.kernel import KernelLedger
@@ -42,16 +40,6 @@ def tell(*what):
     sys.stdin.readline()
 peer = datagrams(900)
 """
-
-
-@pytest.fixture
-def ledger() -> Iterator[KernelLedger]:
-    require_bpf()
-    made = KernelLedger(attach_programs())
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 class Program:

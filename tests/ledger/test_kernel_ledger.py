@@ -84,16 +84,6 @@ print(json.dumps([os.getpid(), exchanges]))
 """
 
 
-@pytest.fixture
-def ledger() -> Iterator[KernelLedger]:
-    require_bpf()
-    made = KernelLedger(attach_programs())
-    try:
-        yield made
-    finally:
-        made.close()
-
-
 class Server:
     """A server inside a namespace, and clients of it."""
 

@@ -4,13 +4,11 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
-from support.bpf import require_bpf
 from support.namespaces import Namespace
 
-from hogpipe.bpf.programs import attach_programs
 from hogpipe.ledger.contract import Contested, LedgerEntry
 from hogpipe.ledger.cookies import read_own_cookie
 from hogpipe.ledger.kernel import KernelLedger
@@ -45,16 +43,6 @@ for number in range(count):
     os.waitpid(pid, 0)
 print(json.dumps(told))
 """
-
-
-@pytest.fixture
-def ledger() -> Iterator[KernelLedger]:
-    require_bpf()
-    made = KernelLedger(attach_programs())
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def take_turns(where: Namespace, kind: str, count: int) -> list[tuple[int, Span]]:
