@@ -12,10 +12,11 @@ from hogpipe import stats
 from hogpipe.aggregation import Aggregator
 from hogpipe.attribution.contract import AttributionCounts
 from hogpipe.model import CaptureCounts, FlowDelta
+from hogpipe.record import TrafficBody
 from hogpipe.stamping import RecordStamper, format_time, make_run_id
 
 if TYPE_CHECKING:
-    from hogpipe.record import Record, StatsBody, TrafficBody
+    from hogpipe.record import Record, StatsBody
 
 RUN = make_run_id(1_795_330_800_000_000_000, bytes(10))
 SECOND = 1_000_000_000
@@ -69,8 +70,8 @@ def test_run_ids_of_one_moment_differ() -> None:
     assert make_run_id(1_469_922_850_259_000_000, bytes(10)) == "01ARZ3NDEK" + "0" * 16
 
 
-def test_a_body_may_be_stamped_twice_and_stays_as_it_was() -> None:
-    body: TrafficBody = {
+def empty_body() -> TrafficBody:
+    return {
         "network": {
             "flows": 0,
             "io": {
@@ -80,22 +81,17 @@ def test_a_body_may_be_stamped_twice_and_stays_as_it_was() -> None:
         },
         "attribution": {},
     }
+
+
+def test_a_body_may_be_stamped_twice_and_stays_as_it_was() -> None:
+    body = empty_body()
     RecordStamper(RUN, "web1").traffic(body, 0, 1)
     assert list(body) == ["network", "attribution"]
 
 
 def test_what_all_records_of_a_window_say_is_in_memory_once() -> None:
     stamper = RecordStamper(RUN, "web1")
-    body: TrafficBody = {
-        "network": {
-            "flows": 0,
-            "io": {
-                "transmit": {"bytes": 0, "packets": 0},
-                "receive": {"bytes": 0, "packets": 0},
-            },
-        },
-        "attribution": {},
-    }
+    body = empty_body()
     first, second, later = (stamper.traffic(body, start, start + 1) for start in (0, 0, 1))
     assert first["window"] is second["window"]
     assert first["host"] is second["host"]

@@ -78,7 +78,8 @@ class Attributor:
         self._counts = AttributionCounts()
         self._latency = LatencyMeter()
         self._forgotten_before = 0
-        self._overtaken: set[FlowKey] = set()  # while a look-up was at work
+        self._overtaken: set[FlowKey] = set()
+        """What was known of these until now is not remembered, though a look-up still tells it."""
 
     def ingest(self, flows: Mapping[FlowKey, FlowDelta]) -> None:
         """Emit what is known, and let the rest wait."""
@@ -205,8 +206,6 @@ class Attributor:
             async for flow in _in_slices(stale):
                 if flow in found:
                     self._known.refresh(flow, found[flow])
-            for flow in self._overtaken:
-                self._known.discard(flow)
             self._overtaken.clear()
 
     def _pace_after(
@@ -261,10 +260,15 @@ class Attributor:
         before, since = waiting.split()
         self._pending.pop(flow)
         missing = [UNATTRIBUTED] * (len(before) - len(answers))
-        for total, answer in sum_runs(before, [*answers, *missing]):
-            self._emit(flow, total, answer)
+        self._emit_pieces(flow, before, [*answers, *missing])
         for piece in since:
             self._wait(flow, piece, now)
+
+    def _emit_pieces(
+        self, flow: FlowKey, pieces: Sequence[FlowDelta], answers: Sequence[Attribution]
+    ) -> None:
+        for total, answer in sum_runs(pieces, answers):
+            self._emit(flow, total, answer)
 
     async def _give_up_all(self, flows: Mapping[FlowKey, Waiting]) -> None:
         async for flow, waiting in _in_slices(flows.items()):
@@ -277,14 +281,13 @@ class Attributor:
             answer = self._look_ups.infer(flow)
             self._settle_one(flow, waiting, answer, checked=self._clock())
         else:
-            pieces = waiting.pieces or [waiting.delta]
+            pieces = waiting.all_pieces()
             answers = [
                 self._look_ups.recall(flow, piece.span) or waiting.fallback for piece in pieces
             ]
             self._pending.pop(flow)
             self._remember(flow, answers[-1], checked=-math.inf)
-            for total, answer in sum_runs(pieces, answers):
-                self._emit(flow, total, answer)
+            self._emit_pieces(flow, pieces, answers)
 
     async def _give_up_gone(self, due: dict[FlowKey, Waiting]) -> dict[FlowKey, Waiting]:
         """Emit those of `due` whose sockets are gone; return the others."""

@@ -66,6 +66,10 @@ class Waiting(msgspec.Struct, eq=False, gc=False):
         spans = [span for piece in self.pieces if (span := piece.span) is not None]
         return spans if len(spans) == self.asked else ()
 
+    def all_pieces(self) -> Sequence[FlowDelta]:
+        """Return all that it moved, in order."""
+        return self.pieces or (self.delta,)
+
     def split(self) -> tuple[Sequence[FlowDelta], Sequence[FlowDelta]]:
         """Return the pieces that were asked about, and those that came since."""
         if not self.pieces:

@@ -32,6 +32,9 @@ Entries = NDArray[np.void]
 _RAW = np.dtype((np.void, ENTRY.itemsize))
 
 _ENDS_BYTES = struct.Struct("=16s16sHHBB2x")
+PROTOCOL_BYTE, FAMILY_BYTE = 36, 37
+"""Which bytes of `ends` these are; each is 0 where no flow is known."""
+
 _PROCESS = struct.Struct("=QI4x")
 _AF_INET = 2
 _COMMANDS_KEPT = 4096

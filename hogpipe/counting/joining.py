@@ -8,17 +8,16 @@ from functools import reduce
 
 import numpy as np
 
-from hogpipe.bpf.entries import Entries, join, pick
+from hogpipe.bpf.entries import PROTOCOL_BYTE, Entries, join, pick
 from hogpipe.capture.grouping import hash_rows
 
-_PROTOCOL = 36  # the byte of `struct ends`
 _TCP = 6
 
 
 def assign_loose(exchanges: Entries, connections: Entries) -> Entries:
     """Add what belongs to connections to them, and return the rest."""
-    words = np.ascontiguousarray(exchanges["ends"][:, _PROTOCOL // 8])
-    is_tcp = words.view(np.uint8)[_PROTOCOL % 8 :: 8] == _TCP
+    words = np.ascontiguousarray(exchanges["ends"][:, PROTOCOL_BYTE // 8])
+    is_tcp = words.view(np.uint8)[PROTOCOL_BYTE % 8 :: 8] == _TCP
     if not is_tcp.any() or not len(connections):
         return exchanges
     loose = pick(exchanges, is_tcp)

@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from hogpipe.bpf.entries import (
     BY_LISTENER,
     ENTRY,
+    FAMILY_BYTE,
     FRESH,
+    PROTOCOL_BYTE,
     RELEASED,
     Ends,
     Entries,
@@ -44,12 +46,11 @@ _NEVER = np.iinfo(np.uint64).max
 _BATCH = 4096  # flows that are handed over at once
 _MOST_REMEMBERED = 1 << 18
 # The bytes of `struct ends` that tell groups apart, by dimension (config/settings.py).
-_PROTOCOL, _FAMILY = 36, 37
 _BYTES = {
-    "transport": range(_PROTOCOL, _FAMILY),
-    "network_type": range(_FAMILY, _FAMILY + 1),
+    "transport": range(PROTOCOL_BYTE, FAMILY_BYTE),
+    "network_type": range(FAMILY_BYTE, FAMILY_BYTE + 1),
     "remote": range(16, 32),
-    "flow": range(_FAMILY),
+    "flow": range(FAMILY_BYTE),
 }
 
 
@@ -222,7 +223,7 @@ class Sorter:
 
 def _have_ends(entries: Entries) -> NDArray[np.bool_]:
     """Tell which entries are of one flow; those of an overflow are of a process alone."""
-    return np.asarray(entries["ends"][:, _PROTOCOL // 8] != 0)
+    return np.asarray(entries["ends"][:, PROTOCOL_BYTE // 8] != 0)
 
 
 def _tally(entries: Entries) -> Tally:
@@ -233,6 +234,6 @@ def _tally(entries: Entries) -> Tally:
 def _make_mask(dimensions: Collection[str]) -> NDArray[np.uint64]:
     mask = bytearray(ENTRY["ends"].itemsize)
     for dimension in _BYTES.keys() & dimensions:
-        for place in (*_BYTES[dimension], _FAMILY):
+        for place in (*_BYTES[dimension], FAMILY_BYTE):
             mask[place] = 0xFF
     return np.frombuffer(bytes(mask), np.uint64)
