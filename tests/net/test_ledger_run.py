@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.bpf import all_attached, attached_by, find_cgroup_root, require_bpf
+from support.ledger import LEDGER_RUN
 from support.namespaces import Namespace
 from support.running import (
     Running,
@@ -25,18 +26,6 @@ from support.running import (
 )
 
 PORT, EXCHANGES = 900, 150
-CONFIG = """
-[capture]
-interfaces = ["{interface}"]
-[attribution]
-ledger = "on"
-[aggregation]
-interval = 0.3
-group_by = ["process", "flow"]
-[[sinks]]
-type = "jsonl"
-path = "records.jsonl"
-"""
 # Answers on TCP and UDP, and ends with its input.
 SERVER = """
 import os, selectors, socket, sys
@@ -142,7 +131,7 @@ def hogpipe(where: Namespace, config: Path) -> Iterator[Running]:
 @contextmanager
 def recording(where: Namespace, interface: str, folder: Path, ready: str) -> Iterator[Path]:
     """Run hogpipe with the ledger for as long as the context lasts; give the records' path."""
-    config = write_config(folder, CONFIG.format(interface=interface))
+    config = write_config(folder, LEDGER_RUN.format(interface=interface))
     with hogpipe(where, config) as run:
         run.wait_for("owners come from the ledger")
         run.wait_for(ready)
@@ -186,7 +175,7 @@ def test_short_exchanges_with_a_guest_belong_to_the_processes_on_both_sides(
 def test_a_ledger_that_is_demanded_from_a_build_without_the_object_ends_the_run(
     netns: Namespace, tmp_path: Path
 ) -> None:
-    config = write_config(tmp_path, CONFIG.format(interface="lo"))
+    config = write_config(tmp_path, LEDGER_RUN.format(interface="lo"))
     program = """
 import sys, hogpipe.bpf.programs, hogpipe.cli
 hogpipe.bpf.programs.object_path = lambda: None
@@ -206,7 +195,7 @@ def test_nothing_stays_attached_when_a_run_has_ended(
 ) -> None:
     require_bpf()
     root = find_cgroup_root()
-    with hogpipe(netns, write_config(tmp_path, CONFIG.format(interface="lo"))) as run:
+    with hogpipe(netns, write_config(tmp_path, LEDGER_RUN.format(interface="lo"))) as run:
         run.wait_for("capturing on lo")
         ours = attached_by(run.process.pid) & all_attached(root)
         assert ours
@@ -218,7 +207,7 @@ def test_nothing_stays_attached_when_a_run_cannot_begin(netns: Namespace, tmp_pa
     require_bpf()
     root = find_cgroup_root()
     before = all_attached(root)
-    with hogpipe(netns, write_config(tmp_path, CONFIG.format(interface="eth7"))) as run:
+    with hogpipe(netns, write_config(tmp_path, LEDGER_RUN.format(interface="eth7"))) as run:
         assert run.wait() == 78
         assert 'no interface "eth7"' in "".join(run.errors)
     wait_until(lambda: all_attached(root) <= before)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.bpf import require_bpf
+from support.ledger import LEDGER_RUN
 from support.namespaces import Namespace
 from support.running import (
     assert_conserved,
@@ -20,18 +21,6 @@ from support.running import (
 )
 
 COUNT, HEADERS = 20, 28
-CONFIG = """
-[capture]
-interfaces = ["lo"]
-[attribution]
-ledger = "on"
-[aggregation]
-interval = 0.3
-group_by = ["process", "flow"]
-[[sinks]]
-type = "jsonl"
-path = "records.jsonl"
-"""
 # All live on after their turn: /proc shows who is there, not who had the port.
 TURNS = """
 import json, os, socket, sys, time
@@ -74,7 +63,7 @@ def test_nobody_is_told_the_bytes_of_who_had_the_port_before_or_after(
     netns: Namespace, tmp_path: Path, kind: str, pause: float
 ) -> None:
     require_bpf()
-    config = write_config(tmp_path, CONFIG)
+    config = write_config(tmp_path, LEDGER_RUN.format(interface="lo"))
     command = netns.enter(sys.executable, "-m", "hogpipe", "-v", "run", config)
     with running(None, *command) as run:
         run.wait_for("capturing on lo")

@@ -1,4 +1,4 @@
-"""What tests of the ledger's book are told with: owners, events and flows between two places."""
+"""What tests of the ledger share: owners, events and flows for its book, and a run's settings."""
 
 from hogpipe.ledger.book import Ledger
 from hogpipe.ledger.contract import Contested, LedgerEntry, Owner
@@ -11,6 +11,20 @@ ANY4, ANY6 = bytes(4), bytes(16)
 NAMESPACE = 1
 ALICE, BOB = Owner(10, 100, 1000, "alice", 1), Owner(20, 200, 1001, "bob", 1)
 MANAGER = Owner(1, 1, 0, "systemd", 1)
+
+LEDGER_RUN = """
+[capture]
+interfaces = ["{interface}"]
+[attribution]
+ledger = "on"
+[aggregation]
+interval = 0.3
+group_by = ["process", "flow"]
+[[sinks]]
+type = "jsonl"
+path = "records.jsonl"
+"""
+"""A configuration that tells the flows of each process by the ledger."""
 
 
 def happened(
