@@ -12,8 +12,8 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-_SOURCE = "hogpipe/bpf/hogpipe.bpf.c"
-_OBJECT = "hogpipe/bpf/hogpipe.bpf.o"
+_SOURCE = "hogpipe/linux/bpf/hogpipe.bpf.c"
+_OBJECT = "hogpipe/linux/bpf/hogpipe.bpf.o"
 # libbpf reads the shapes of tables from the type information (BTF) that comes with -g. The third
 # version of the instructions has atomic operations that return what was there (Linux 5.12, arm64:
 # 5.18).

@@ -32,10 +32,10 @@ from hogpipe.errors import (
     OutputClosedError,
     RefusedError,
 )
-from hogpipe.record import Record, StatsRecord, TrafficRecord
+from hogpipe.records.schema import Record, StatsRecord, TrafficRecord
+from hogpipe.sinks.contract import SettingProblem, Sink, SinkSettings, SinkType
 from hogpipe.sinks.encoding import JsonEncoder, JsonSettings
 from hogpipe.sinks.hookspecs import PLUGIN_API, hookimpl
-from hogpipe.sinks.protocol import SettingProblem, Sink, SinkSettings, SinkType
 from hogpipe.sinks.tls import TlsSettings, explain_tls_error
 from hogpipe.sinks.tls import load_context as load_tls_context
 from hogpipe.stream import stream_records

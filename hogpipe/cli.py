@@ -13,16 +13,16 @@ from typing import NoReturn
 
 import click
 
-from hogpipe.capture.interfaces import AUTO, select_links
-from hogpipe.capture.netlink import Link, LinkTable, read_link_table
+from hogpipe.capture.live.link_selection import AUTO, select_links
 from hogpipe.config import Settings, load_config
 from hogpipe.config.checks import find_without_effect
 from hogpipe.doctor import encode_findings, examine
 from hogpipe.errors import HogpipeError
+from hogpipe.linux.rtnetlink import Link, LinkTable, read_link_table
 from hogpipe.pipeline import Pipeline
+from hogpipe.records.summary import Summary
 from hogpipe.signals import StopSignals, leave
 from hogpipe.sinks.registry import PluginInfo, encode_plugin, load_plugins
-from hogpipe.summary import Summary
 from hogpipe.text import describe_error, printable
 from hogpipe.version import __version__
 

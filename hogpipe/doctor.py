@@ -7,27 +7,22 @@ and closed, the ledger is attached and detached. Capabilities: capabilities(7), 
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from hogpipe.attribution.ledger_access import open_ledger
-from hogpipe.bpf import object_path
-from hogpipe.bpf.cgroup_tree import CgroupTree, sees_whole_host
-from hogpipe.bpf.libbpf import LIBRARY, load_library
-from hogpipe.bpf.loader import (
-    is_root_of_host,
-    name_missing,
-    parse_effective,
-    read_missing_capabilities,
-)
-from hogpipe.bpf.obstacles import KERNEL_NEEDED, OLDEST_KERNEL, BpfUnavailableError
+from hogpipe.attribution.ledger.ledger_access import open_ledger
 from hogpipe.errors import HogpipeError
-from hogpipe.ledger.identities import shows_host_pids
+from hogpipe.linux.bpf import object_path
+from hogpipe.linux.bpf.libbpf import LIBRARY, load_library
+from hogpipe.linux.bpf.loader import read_missing_capabilities
+from hogpipe.linux.bpf.obstacles import KERNEL_NEEDED, OLDEST_KERNEL, BpfUnavailableError
+from hogpipe.linux.capabilities import is_root_of_host, parse_missing, read_status
+from hogpipe.linux.cgroups import CgroupTree, sees_whole_host
+from hogpipe.linux.process_starts import shows_host_pids
 from hogpipe.text import describe_error
 
-_STATUS = Path("/proc/thread-self/status")
 _PROCFS = Path("/proc")
 _NOT_PERMITTED, _FAILURE = 77, 1
 # include/uapi/linux/capability.h
@@ -67,18 +62,6 @@ def encode_findings(findings: Sequence[Finding]) -> str:
     return msgspec.json.encode(told).decode()
 
 
-def parse_missing(status: bytes, wanted: Mapping[str, int]) -> list[str]:
-    """Return which of the capabilities `wanted` a process has not, by its /proc/PID/status."""
-    return name_missing(parse_effective(status) or 0, wanted)
-
-
-def _read_missing(wanted: Mapping[str, int]) -> list[str]:
-    try:
-        return parse_missing(_STATUS.read_bytes(), wanted)
-    except FileNotFoundError:
-        raise HogpipeError(f"there is no {_STATUS}; mount /proc") from None
-
-
 def _grant(capabilities: Sequence[str]) -> str:
     """Return the remedy for what is not permitted."""
     if is_root_of_host():
@@ -110,8 +93,8 @@ def _check_capture() -> Finding:
 def _check_processes() -> str:
     missing = [
         name
-        for name in _read_missing(_TO_SEE_PROCESSES)
-        if name not in _INSTEAD or _read_missing(_INSTEAD[name])
+        for name in parse_missing(read_status(), _TO_SEE_PROCESSES)
+        if name not in _INSTEAD or parse_missing(read_status(), _INSTEAD[name])
     ]
     if missing or not is_root_of_host():
         raise HogpipeError(f"of the processes of others only the user is told; {_grant(missing)}")
@@ -166,6 +149,6 @@ def _check_ledger() -> str:
         open_ledger(_PROCFS).close()
     except BpfUnavailableError as error:
         raise HogpipeError(f"owners come from /proc alone ({error})") from error
-    missing = _read_missing(_TO_ENTER_NAMESPACES)
+    missing = parse_missing(read_status(), _TO_ENTER_NAMESPACES)
     guests = f"; for those of containers grant {', '.join(missing)}" if missing else ""
     return f"loads here: short connections get their owners, too{guests}"

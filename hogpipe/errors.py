@@ -6,7 +6,7 @@ command line ends with when the error reaches it (docs/cli.md).
 
 from collections.abc import Sequence
 
-from hogpipe.record import Record
+from hogpipe.records.schema import Record
 
 
 class HogpipeError(Exception):

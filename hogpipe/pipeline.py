@@ -14,29 +14,29 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
 
-from hogpipe import stats
-from hogpipe.aggregation import Aggregator
-from hogpipe.assembly import make_run_id_for, make_sink, make_source
-from hogpipe.attribution.attributor import Attributor
-from hogpipe.attribution.contract import AttributionCounts
+from hogpipe.aggregation.aggregator import Aggregator
+from hogpipe.aggregation.selectors import parse_selector
+from hogpipe.aggregation.windows import ClockWindows, PacketWindows
+from hogpipe.attribution.stage.attributor import Attributor
+from hogpipe.capture.handoff import Handoff
 from hogpipe.config.settings import Settings
 from hogpipe.delivery.dispatch import Dispatcher
-from hogpipe.handover import HandOver
+from hogpipe.factory import make_run_id_for, make_sink, make_source
+from hogpipe.linux.self_usage import UsageMeter
 from hogpipe.model import (
     UNATTRIBUTED,
     Attribution,
+    AttributionCounts,
     CaptureCounts,
     FlowBatch,
     FlowDelta,
     FlowKey,
     Span,
 )
-from hogpipe.record import Record, StatsBody
-from hogpipe.selectors import parse_selector
-from hogpipe.stamping import RecordStamper
-from hogpipe.summary import Summary
-from hogpipe.usage import UsageMeter
-from hogpipe.windows import ClockWindows, PacketWindows
+from hogpipe.records import stats
+from hogpipe.records.schema import Record, StatsBody
+from hogpipe.records.stamp import RecordStamper
+from hogpipe.records.summary import Summary
 
 # A stop must not take two seconds: so long for a last look-up, and so long for the sinks, which
 # then get a little for closing (delivery/lane.py).
@@ -85,7 +85,7 @@ class Pipeline:
         self._counts = CaptureCounts()
         self._stamper = RecordStamper(make_run_id_for(settings), host or socket.gethostname())
         self._stopping = asyncio.Event()
-        self._handover: HandOver | None = None
+        self._handover: Handoff | None = None
         self.summary = Summary()
 
     async def open(self) -> None:
@@ -119,7 +119,7 @@ class Pipeline:
         """
         started = time.monotonic()
         can_wait = self._source.keeps_windows or not self._source.live
-        handover = self._handover = HandOver(merge=not can_wait)
+        handover = self._handover = Handoff(merge=not can_wait)
         capture = asyncio.get_running_loop().run_in_executor(
             self._capture_thread, self._capture, handover
         )
@@ -153,13 +153,13 @@ class Pipeline:
         """Have the sinks that write files close and open them again, soon."""
         self._dispatcher.reopen()
 
-    def _capture(self, handover: HandOver) -> None:
+    def _capture(self, handover: Handoff) -> None:
         try:
             self._source.run(handover.offer)
         finally:
             handover.end()
 
-    async def _account(self, handover: HandOver) -> None:
+    async def _account(self, handover: Handoff) -> None:
         if self._source.keeps_windows:
             await self._account_counted(handover)
         elif self._source.live:
@@ -167,7 +167,7 @@ class Pipeline:
         else:
             await self._account_replay(handover)
 
-    async def _account_live(self, handover: HandOver) -> None:
+    async def _account_live(self, handover: Handoff) -> None:
         windows = ClockWindows(self._interval_ns, time.time_ns())
         ended = asyncio.Event()
         async with asyncio.TaskGroup() as group:
@@ -190,7 +190,7 @@ class Pipeline:
                 async with asyncio.timeout(min(delay, _LONGEST_WAIT)):
                     await ended.wait()
 
-    async def _account_counted(self, handover: HandOver) -> None:
+    async def _account_counted(self, handover: Handoff) -> None:
         async with asyncio.TaskGroup() as group:
             lookups = group.create_task(self._attributor.run())
             async for batch in handover:
@@ -202,7 +202,7 @@ class Pipeline:
                     await self._publish(batch.ends)
             lookups.cancel()
 
-    async def _account_replay(self, handover: HandOver) -> None:
+    async def _account_replay(self, handover: Handoff) -> None:
         windows = PacketWindows(self._interval_ns)
         async for batch in handover:
             if span := windows.advance(batch.time_ns):

@@ -11,8 +11,8 @@ import msgspec
 from hogpipe.config.settings import Settings, SinkChoice
 from hogpipe.errors import CaptureError, OutputClosedError
 from hogpipe.pipeline import Pipeline
-from hogpipe.record import Record
-from hogpipe.sinks.protocol import Sink, SinkSettings, SinkType
+from hogpipe.records.schema import Record
+from hogpipe.sinks.contract import Sink, SinkSettings, SinkType
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from support.bpf import find_cgroup_root, require_bpf
 from support.namespaces import Namespace, require
 
 from hogpipe import doctor
+from hogpipe.linux.capabilities import parse_missing
 
 SUBJECTS = ["capture", "processes", "kernel", "cgroup v2", "libbpf", "object", "eBPF", "ledger"]
 DO_NOT_COUNT = "whose capabilities do not count for it"
@@ -162,5 +163,5 @@ def test_a_build_without_the_object_is_told_with_what_to_install(
 def test_capabilities_are_read_from_the_status_of_a_process() -> None:
     wanted = {"CAP_DAC_READ_SEARCH": 2, "CAP_SYS_PTRACE": 19}
     status = b"CapPrm:\tffffffffffffffff\nCapEff:\t0000000000000004\n"
-    assert doctor.parse_missing(status, wanted) == ["CAP_SYS_PTRACE"]
-    assert doctor.parse_missing(b"", wanted) == list(wanted)
+    assert parse_missing(status, wanted) == ["CAP_SYS_PTRACE"]
+    assert parse_missing(b"", wanted) == list(wanted)

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from support.running import balance, read_records, stats_of, write_config
 
 from hogpipe import pipeline
-from hogpipe.attribution.contract import ResolverCounts
 from hogpipe.config import load_config
 from hogpipe.errors import CaptureError
 from hogpipe.model import (
@@ -29,6 +28,7 @@ from hogpipe.model import (
     OwnedFlow,
     Process,
     Quality,
+    ResolverCounts,
     Span,
     Tally,
     User,

@@ -1,255 +1,78 @@
-"""From flows to their owners, through /proc and sock_diag: one reading for a whole batch.
+"""The seams of attribution: who looks owners up, and what the stage tells of its work."""
 
-The steps: read the tables that the flows need (`table_reader`), match each flow to sockets
-(`matching`), find who owns these (`fd_cache`) and the port of each flow (`kinship`), read what is
-told of the owners (`processes`). Flows that no socket fits are left to the rule of `inference`, for
-which the sockets are read that talk to the same endpoints.
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
 
-Flows of other network namespaces are matched to the tables there (`guest_tables`), and from then on
-are like all others. The rule of inference is not for them: it would have to be kept apart for each
-namespace, and siblings there cannot be asked for without reading whole tables again.
-"""
-
-import threading
-import time
-from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
-from pathlib import Path
-from socket import IPPROTO_TCP
-
-from hogpipe.attribution.contract import ResolverCounts
-from hogpipe.attribution.fd_cache import FdCache
-from hogpipe.attribution.guest_tables import GuestTables
-from hogpipe.attribution.inference import Endpoint, EndpointOwners, endpoint_of
-from hogpipe.attribution.kinship import Identity, Kinship
-from hogpipe.attribution.matching import Match, SocketIndex, has_endpoint
-from hogpipe.attribution.processes import ProcessReader
-from hogpipe.attribution.procfs import Procfs
-from hogpipe.attribution.sampling import Sampling
-from hogpipe.attribution.table_reader import Siblings, SocketTable, TableReader
 from hogpipe.model import (
-    OWN_NAMESPACE,
-    UNATTRIBUTED,
     Attribution,
     FlowKey,
-    Process,
-    Quality,
+    ResolverCounts,
     Span,
-    User,
 )
-from hogpipe.namespaces import NamespaceScan, read_own_namespace
 
-_GLIMPSES = 8  # at most, until a socket of the sampled endpoints is there
+FlowTimes = Mapping[FlowKey, Sequence[Span]]
+"""Flows to look up: when the packets passed whose owner is asked for, piece by piece; nothing where
+it is the owner of the moment."""
 
 
-class ProcfsResolver:
-    """Finds the owners of flows in a procfs. Blocking; for one thread at a time.
-
-    `clock` gives the seconds by which sightings of sockets grow old. Raises ConfigurationError
-    where `procfs` is none, or `socket_table` cannot be had with it.
-    """
-
-    def __init__(
-        self,
-        procfs: Path,
-        *,
-        command_line: bool = False,
-        socket_table: SocketTable = "auto",
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._procfs = Procfs(procfs)
-        self._tables = TableReader(procfs, self._procfs, socket_table)
-        scan = NamespaceScan(procfs, read_own_namespace())
-        self._guest_tables = GuestTables(self._procfs, scan, clock)
-        self._fds = FdCache(self._procfs)
-        self._processes = ProcessReader(self._procfs, command_line=command_line)
-        self._endpoints = EndpointOwners()
-        self._sampling = Sampling()
-        self._sightings = threading.Lock()  # for `_endpoints`
-        self._clock = clock
+class Resolver(Protocol):
+    """Finds the owners of flows. It blocks, and is called by one executor thread at a time."""
 
     def prepare(self) -> None:
-        """Read the fds of all processes, which later look-ups only bring up to date."""
-        self._fds.prepare(Kinship(self._procfs))
+        """Read ahead what later look-ups build upon; raises OSError like `resolve`.
 
-    def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Attribution]:
-        """Return the attribution of each flow; an OSError means that /proc itself failed."""
-        kinship = Kinship(self._procfs)
-        now = self._clock()
-        own = [flow for flow in flows if flow.namespace == OWN_NAMESPACE]
-        reading = self._tables.read(own, now, self._sampling.may_be_due(now))
-        index = SocketIndex(reading.tables)
-        own_matches = {flow: index.match(flow) for flow in own if flow not in reading.unsure}
-        matches = own_matches
-        if len(own) < len(flows):
-            guests = [flow for flow in flows if flow.namespace != OWN_NAMESPACE]
-            matches = own_matches | self._guest_tables.match(guests)
-        rows = (row for match in matches.values() for row in match.rows)
-        sockets = self._fds.find({row.inode: row.user_id for row in rows}, kinship, now)
-        owners = {flow: _own(match, sockets, kinship) for flow, match in matches.items()}
-        processes = self._read_processes(owners.values(), kinship)
-        answers = (
-            (flow, self._attribute(match, processes[owners[flow]]))
-            for flow, match in matches.items()
-        )
-        found = {flow: answer for flow, answer in answers if answer is not None}
-        self._infer(found, own_matches, kinship, now)
-        return found
+        Raises HogpipeError where what was asked for cannot be had.
+        """
+
+    def resolve(self, flows: FlowTimes) -> dict[FlowKey, Attribution]:
+        """Return what is known of `flows` after one look at the host.
+
+        A flow that is UNATTRIBUTED in the answer has no socket any more. One with quality NONE and
+        a user has, and one that is absent was not looked for: both may be asked for again. Raises
+        OSError if the host could not be looked at.
+        """
 
     def infer(self, flow: FlowKey) -> Attribution:
-        """Return whose the flow is by the rule of `inference`; from any thread."""
-        if flow.namespace != OWN_NAMESPACE or not has_endpoint(flow):
-            return UNATTRIBUTED
-        with self._sightings:
-            owner = self._endpoints.infer(endpoint_of(flow), self._clock())
-        return UNATTRIBUTED if owner is None else Attribution(Quality.INFERRED, process=owner)
+        """Return what follows for `flow` from what look-ups have seen, without a look.
 
-    def recall_owners(self, inodes: Collection[int]) -> dict[int, Process]:
-        """Return the owners of sockets as their fds were read last, for the thread that resolves.
-
-        Raises OSError if /proc itself failed.
+        UNATTRIBUTED if nothing does. Cheap, and may be called while another thread resolves.
         """
-        kinship = Kinship(self._procfs)
-        owners = self._fds.recall(inodes, kinship)
-        processes = self._read_processes(owners.values(), kinship)
-        found = ((inode, processes[owner]) for inode, owner in owners.items())
-        return {inode: process for inode, process in found if process is not None}
 
-    def find_owners(self, sockets: Mapping[int, int]) -> dict[int, Process]:
-        """Return the owners of sockets after a look; `sockets` gives their users by inode.
+    def shares(self, flow: FlowKey) -> Sequence[Attribution] | None:
+        """Return whose each piece of `flow` was, looked up just now, if several had it in turn.
 
-        For the thread that resolves. Raises OSError if /proc itself failed.
+        None if it is all of one. Cheap, and may be called while another thread resolves.
         """
-        kinship = Kinship(self._procfs)
-        owners = self._fds.find(sockets, kinship, self._clock())
-        processes = self._read_processes(owners.values(), kinship)
-        found = ((inode, processes[owner]) for inode, owner in owners.items())
-        return {inode: process for inode, process in found if process is not None}
 
-    @property
-    def processes(self) -> ProcessReader:
-        """Return the reader of processes, for the thread that resolves."""
-        return self._processes
+    def recall(self, flow: FlowKey, span: Span | None) -> Attribution | None:
+        """Return whose `flow` was then as far as that is known without a look; None if it is not.
 
-    def shares(self, _flow: FlowKey) -> None:
-        """Return nothing: who had a flow before /proc does not tell."""
-
-    def recall(self, _flow: FlowKey, _span: Span | None) -> Attribution | None:
-        """Return nothing: without a look /proc tells nothing."""
-        return None
+        UNATTRIBUTED if several had it in turn. For flows that no look-up came to. Cheap, and may be
+        called while another thread resolves.
+        """
 
     def can_wait(self, flow: FlowKey, answer: Attribution) -> bool:
-        """Return whether `flow` was answered without its own socket, as well as it ever can be."""
-        if answer.quality is Quality.LISTENER:
-            return flow.protocol == IPPROTO_TCP  # of UDP it is the flow's own socket
-        if answer != UNATTRIBUTED or flow.namespace != OWN_NAMESPACE or not has_endpoint(flow):
-            return answer.quality is Quality.INFERRED
-        with self._sightings:
-            return self._endpoints.is_settled(endpoint_of(flow), self._clock())
+        """Return whether a later look-up would have given `flow` the same answer.
 
-    def may_pass_on(self, _flow: FlowKey) -> bool:
-        """Return False: of those who are gone by then /proc tells nothing."""
-        return False
+        Cheap, and may be called while another thread resolves.
+        """
+
+    def may_pass_on(self, flow: FlowKey) -> bool:
+        """Return whether others may use the ends of `flow`, looked up just now, and be told so.
+
+        What they move must not be gathered with it then. Cheap, and may be called while another
+        thread resolves.
+        """
 
     def take_stale(self) -> Collection[FlowKey]:
-        """Return nothing: a look-up finds no sign that an earlier one is overtaken."""
-        return ()
+        """Return the flows whose answers may be others now, each once.
 
-    def close(self) -> None:
-        """Do nothing: no look-up leaves anything open."""
+        Cheap, and may be called while another thread resolves; what is being resolved meanwhile may
+        be answered as it was before.
+        """
 
     def counts(self) -> ResolverCounts:
-        """Return the counters as they stand; they only grow."""
-        return ResolverCounts(
-            reads=self._tables.reads + self._guest_tables.reads,
-            tuples_asked=self._tables.counts.look_ups,
-            dumps_interrupted=self._tables.counts.interrupted,
-            dumps_refused=self._tables.counts.refused,
-            rows_skipped=self._tables.rows_skipped + self._guest_tables.rows_skipped,
-            fds_read=self._fds.fds_read,
-            fds_forgotten=self._fds.forgotten,
-            walks=self._fds.walks,
-            not_permitted=self._fds.not_permitted + self._procfs.hidden,
-            malformed_files=self._procfs.malformed,
-            put_off=self._fds.put_off + self._guest_tables.put_off,
-            shared=self._fds.shared,
-        )
+        """Return what was done so far."""
 
-    def _infer(
-        self,
-        found: dict[FlowKey, Attribution],
-        matches: Mapping[FlowKey, Match],
-        kinship: Kinship,
-        now: float,
-    ) -> None:
-        """Give flows without a socket to who owns all others towards the same endpoint."""
-        unseen = []
-        for flow, match in matches.items():
-            if match.quality is Quality.EXACT and len(match.rows) == 1:
-                self._see(endpoint_of(flow), match.rows[0].inode, found[flow].process, now)
-            elif not match.rows and has_endpoint(flow):
-                unseen.append(flow)
-                self._sampling.note(endpoint_of(flow), now)
-        if unseen:
-            with suppress(OSError):  # the next look meets the same, and it counts as failed
-                self._look_for_siblings(kinship, now)
-            found.update((flow, self.infer(flow)) for flow in unseen)
-
-    def _look_for_siblings(self, kinship: Kinship, now: float) -> None:
-        """Note whose the sockets are that talk to endpoints of which too little is known."""
-        with self._sightings:
-            endpoints = self._sampling.take_due(
-                now, lambda one: self._endpoints.is_settled(one, now)
-            )
-            likely = set().union(*map(self._endpoints.owners_of, endpoints))
-        if not endpoints:
-            return
-        before = time.thread_time()
-        towards: Siblings = {}
-
-        def see() -> dict[int, int]:
-            towards.update(self._tables.read_towards(endpoints))
-            return {row.inode: row.user_id for siblings in towards.values() for row in siblings}
-
-        times = _GLIMPSES if self._tables.reads_anew(endpoints) else 1
-        sockets = self._fds.glimpse(see, likely, kinship, now, times)
-        processes = self._read_processes(sockets.values(), kinship)
-        for endpoint, siblings in towards.items():
-            owners = {row.inode: processes.get(sockets.get(row.inode)) for row in siblings}
-            with self._sightings:
-                self._endpoints.see_all(endpoint, owners, now)
-        self._sampling.spend(time.thread_time() - before, now)
-
-    def _see(self, endpoint: Endpoint, inode: int, owner: Process | None, now: float) -> None:
-        with self._sightings:
-            self._endpoints.see(endpoint, inode, owner, now)
-
-    def _read_processes(
-        self, owners: Iterable[Identity | None], kinship: Kinship
-    ) -> dict[Identity | None, Process | None]:
-        """Return each owner as a process; no owner is no process."""
-        now, find = self._clock(), self._processes.find
-        return {
-            owner: None if owner is None else find(owner, now, kinship.stat)
-            for owner in {None, *owners}
-        }
-
-    def _attribute(self, match: Match, owner: Process | None) -> Attribution | None:
-        """Name the owner of a flow, or else the one user of all candidates, None if they differ."""
-        if not match.rows:
-            return UNATTRIBUTED
-        if owner is not None:
-            return Attribution(match.quality, process=owner)
-        user_ids = {row.user_id for row in match.rows}
-        if len(user_ids) > 1:
-            return None
-        user_id = user_ids.pop()
-        return Attribution(Quality.NONE, user=User(user_id, self._processes.user_name(user_id)))
-
-
-def _own(match: Match, sockets: Mapping[int, Identity], kinship: Kinship) -> Identity | None:
-    """Return the owner of the port of a flow; none where a socket on it has no owner."""
-    inodes = {row.inode for row in match.rows}
-    if not inodes or not inodes <= sockets.keys():
-        return None
-    return kinship.owner_of_port(frozenset(sockets[inode] for inode in inodes))
+    def close(self) -> None:
+        """Let go of what `prepare` took, whether it came to its end or not."""

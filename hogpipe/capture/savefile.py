@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hogpipe.capture.addresses import LocalAddresses
-from hogpipe.capture.decode import Decoder, FrameBatch, WireFlows
-from hogpipe.capture.direction import Direction
-from hogpipe.capture.fragments import FragmentTable
+from hogpipe.capture.decode.decoder import Decoder, FrameBatch, WireFlows
+from hogpipe.capture.decode.fragments import FragmentTable
+from hogpipe.capture.local_addresses import LocalAddresses
+from hogpipe.capture.orientation import Orientation
 from hogpipe.capture.pcap import Handle, open_savefile
 from hogpipe.errors import CaptureError
 from hogpipe.model import FlowBatch
@@ -38,7 +38,7 @@ class SavefileSource:
         self._path = path
         self._expression = expression
         self._interval_ns = interval_ns
-        self._direction = Direction(_NAMELESS, local)
+        self._direction = Orientation(_NAMELESS, local)
         self._handle: Handle | None = None
         self._newest_ns = 0
         self._stopped = threading.Event()

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from hogpipe.model import FlowBatch
+from hogpipe.model import FlowBatch, Span
 
 
 class PacketSource(Protocol):
@@ -31,3 +31,13 @@ class PacketSource(Protocol):
 
     def stop(self) -> None:
         """Make `run` return soon; may be called from any thread, and more than once."""
+
+
+class WindowClock(Protocol):
+    """The windows of a run that follow the wall clock; times are nanoseconds since the epoch."""
+
+    def delay(self, now_ns: int) -> float:
+        """Return the seconds until the open window is due."""
+
+    def close(self, now_ns: int, *, last: bool = False) -> Span:
+        """End the open window and return it."""

@@ -10,10 +10,11 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from hogpipe.attribution.table_reader import find_problem
-from hogpipe.capture.interfaces import ANY
+from hogpipe.aggregation.selectors import parse_selector
+from hogpipe.attribution.procfs.table_reader import find_problem
+from hogpipe.capture.live.link_selection import ANY
 from hogpipe.capture.pcap import check_filter
-from hogpipe.config.report import Place, Report, quote, write_place
+from hogpipe.config.problems import Place, Report, quote, write_place
 from hogpipe.config.settings import (
     AggregationSettings,
     AttributionSettings,
@@ -21,8 +22,7 @@ from hogpipe.config.settings import (
     PluginSettings,
     Settings,
 )
-from hogpipe.selectors import parse_selector
-from hogpipe.sinks.protocol import SinkSettings
+from hogpipe.sinks.contract import SinkSettings
 
 # What says how packets are captured, where none are.
 _OF_PACKETS = ("interfaces", "filter", "snaplen", "buffer_mib", "promiscuous")

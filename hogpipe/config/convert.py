@@ -13,9 +13,9 @@ from typing import TypeVar, get_args, get_origin
 import msgspec
 
 from hogpipe.config.leaves import LeafError, convert_leaf, name_type, strip_kind
-from hogpipe.config.report import Place, Report, list_known, quote, suggest
+from hogpipe.config.problems import Place, Report, list_known, quote, suggest
 from hogpipe.config.settings import Settings, SinkChoice
-from hogpipe.sinks.protocol import SinkSettings, SinkType
+from hogpipe.sinks.contract import SinkSettings, SinkType
 
 SinkTypes = Mapping[str, SinkType[SinkSettings]]
 S = TypeVar("S", bound=msgspec.Struct)

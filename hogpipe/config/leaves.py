@@ -11,8 +11,8 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 
 import msgspec
 
+from hogpipe.config.problems import list_choices, show
 from hogpipe.config.references import Referenced
-from hogpipe.config.report import list_choices, show
 
 _BOUND = re.compile(r"Expected `\w+` (>=|>|<=|<) (\S+)")
 _LENGTH = re.compile(r"Expected `(\w+)` of length (>=|<=) (\d+)")

@@ -12,8 +12,8 @@ import msgspec
 from hogpipe.config import checks
 from hogpipe.config.convert import ConvertedSink, Converter
 from hogpipe.config.overrides import apply_override
+from hogpipe.config.problems import Report, quote
 from hogpipe.config.references import Resolver, locate
-from hogpipe.config.report import Report, quote
 from hogpipe.config.settings import (
     AggregationSettings,
     AttributionSettings,

@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 
-from hogpipe.config.report import quote, shorten
+from hogpipe.config.problems import quote, shorten
 from hogpipe.text import printable
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+|\[[0-9]+\])*")

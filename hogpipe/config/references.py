@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hogpipe.config.report import Place, Report, quote
+from hogpipe.config.problems import Place, Report, quote
 
 _LARGEST_FILE = 1 << 20
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from hogpipe.sinks.protocol import SinkSettings, SinkType
+from hogpipe.sinks.contract import SinkSettings, SinkType
 
 Dimension = Literal[
     "process", "transport", "network_type", "interface", "user", "cgroup", "container", "remote",

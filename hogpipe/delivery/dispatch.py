@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from hogpipe.delivery.backlog import WaitingWindow
-from hogpipe.delivery.lane import Lane
+from hogpipe.delivery.coalescing import WaitingWindow
+from hogpipe.delivery.sink_worker import SinkWorker
 from hogpipe.errors import ConfigurationError
-from hogpipe.record import Record, SinkInfo
-from hogpipe.sinks.protocol import Sink, SinkSettings
+from hogpipe.records.schema import Record, SinkInfo
+from hogpipe.sinks.contract import Sink, SinkSettings
 
 
 class Dispatcher:
@@ -30,7 +30,7 @@ class Dispatcher:
         jitter = rng or random.Random()  # noqa: S311 - it only spreads retries
         # One thread for all: what waits is tidied up in turns, and hardly felt by the event loop.
         self._helper = ThreadPoolExecutor(1, "backlog")
-        self._lanes = [Lane(*sink, on_output_closed, jitter, self._helper) for sink in sinks]
+        self._lanes = [SinkWorker(*sink, on_output_closed, jitter, self._helper) for sink in sinks]
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:

@@ -7,7 +7,7 @@ records once for each kind of error.
 import logging
 
 from hogpipe.errors import HogpipeError
-from hogpipe.sinks.blame import describe_bug
+from hogpipe.sinks.plugin_errors import describe_bug
 from hogpipe.text import describe_error
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ delays and of medians the longest stays (the median of two windows lies between 
 from collections.abc import Mapping
 from typing import cast
 
-from hogpipe.record import LatencyInfo, LoopInfo, StatsRecord, Window
+from hogpipe.records.schema import LatencyInfo, LoopInfo, StatsRecord, Window
 
 
 def merge_stats(older: StatsRecord, newer: StatsRecord) -> StatsRecord:

@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from hogpipe.delivery.merged_stats import merge_stats
-from hogpipe.record import IoInfo, Named, Record, StatsRecord, TrafficRecord
+from hogpipe.records.schema import IoInfo, Named, Record, StatsRecord, TrafficRecord
 
 _STAMP = ("timestamp", "window", "run", "sequence", "host")
 _NUMBERS = (*_STAMP, "network", "attribution")

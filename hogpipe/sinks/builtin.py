@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
+from hogpipe.sinks.contract import SinkSettings, SinkType
 from hogpipe.sinks.hookspecs import hookimpl
-from hogpipe.sinks.jsonl.sink import JsonlSettings, JsonlSink, find_jsonl_problems
-from hogpipe.sinks.protocol import SinkSettings, SinkType
+from hogpipe.sinks.jsonl.jsonl_sink import JsonlSettings, JsonlSink, find_jsonl_problems
 from hogpipe.sinks.stdout import StdoutSettings, StdoutSink
-from hogpipe.sinks.tcp.sink import TcpSettings, TcpSink, find_problems
+from hogpipe.sinks.tcp.tcp_sink import TcpSettings, TcpSink, find_problems
 
 
 @hookimpl

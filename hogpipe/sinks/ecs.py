@@ -7,7 +7,7 @@ of both ends are in `related.ip`.
 
 from datetime import datetime
 
-from hogpipe.record import ProcessInfo, Record, StatsRecord, TrafficRecord
+from hogpipe.records.schema import ProcessInfo, Record, StatsRecord, TrafficRecord
 from hogpipe.sinks.shaping import (
     Document,
     OwnerText,

@@ -5,10 +5,10 @@ from typing import Literal
 
 import orjson
 
-from hogpipe.record import ProcessInfo, Record, TrafficRecord
+from hogpipe.records.schema import ProcessInfo, Record, TrafficRecord
+from hogpipe.sinks.bounded_cache import BoundedCache
+from hogpipe.sinks.contract import SinkSettings
 from hogpipe.sinks.ecs import EcsShape, FlatEcsShape
-from hogpipe.sinks.memory import Memory
-from hogpipe.sinks.protocol import SinkSettings
 from hogpipe.sinks.shaping import FlatShape, OwnerText, Shape, has_identity
 
 RECORD_STARTS = (b'{"type":"', b'{"@timestamp":"')
@@ -35,9 +35,9 @@ class JsonEncoder:
     def __init__(self, settings: JsonSettings) -> None:
         self._shape = _make_shape(settings)
         self._braces = 2 if settings.layout == "nested" else 1
-        self._tails = Memory[bytes](_MOST_TAILS)
+        self._tails = BoundedCache[bytes](_MOST_TAILS)
         """How a document ends, by what the record says of the owner."""
-        self._owners = Memory[OwnerText](_MOST_OWNERS)
+        self._owners = BoundedCache[OwnerText](_MOST_OWNERS)
         """The same around the identity, by what the record says beside it."""
 
     def documents(self, records: Sequence[Record]) -> list[bytes]:

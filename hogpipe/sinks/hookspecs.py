@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from hogpipe.sinks.protocol import SinkSettings, SinkType
+from hogpipe.sinks.contract import SinkSettings, SinkType
 
 PROJECT = "hogpipe"
 """The name of the pluggy project, and of the entry-point group of installed plugins."""

@@ -16,9 +16,9 @@ import orjson
 from pluggy import PluginManager
 
 from hogpipe.sinks import builtin, hookspecs
-from hogpipe.sinks.blame import describe_bug
-from hogpipe.sinks.files import forget_module, load_module
-from hogpipe.sinks.protocol import SinkSettings, SinkType
+from hogpipe.sinks.contract import SinkSettings, SinkType
+from hogpipe.sinks.plugin_errors import describe_bug
+from hogpipe.sinks.plugin_files import forget_module, load_module
 from hogpipe.text import printable
 from hogpipe.version import __version__
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 import orjson
 
-from hogpipe.record import ProcessInfo, StatsRecord, TrafficRecord
+from hogpipe.records.schema import ProcessInfo, StatsRecord, TrafficRecord
 
 Document = dict[str, object]
 """What becomes one JSON document."""

@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from hogpipe.errors import ConfigurationError, OutputClosedError
-from hogpipe.record import Record
+from hogpipe.records.schema import Record
 from hogpipe.sinks.encoding import JsonEncoder, JsonSettings
 from hogpipe.sinks.table import render_table
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from unicodedata import combining, east_asian_width
 
-from hogpipe.record import EndpointInfo, Record, StatsRecord, TrafficRecord, Window
+from hogpipe.records.schema import EndpointInfo, Record, StatsRecord, TrafficRecord, Window
 from hogpipe.text import printable
 
 _TEXT_COLUMNS = (

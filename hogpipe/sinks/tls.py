@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from hogpipe.sinks.protocol import SettingProblem
+from hogpipe.sinks.contract import SettingProblem
 
 _NO = "no name or address"
 

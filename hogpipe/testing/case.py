@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-from hogpipe.record import Record
-from hogpipe.sinks.protocol import SinkSettings, SinkType
+from hogpipe.records.schema import Record
+from hogpipe.sinks.contract import SinkSettings, SinkType
 
 Trouble = Callable[[], AbstractAsyncContextManager[None]]
 Document = Mapping[str, object]

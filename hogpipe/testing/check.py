@@ -4,11 +4,11 @@ import gc
 from collections.abc import Iterable
 
 from hogpipe.testing import promises as conversations
-from hogpipe.testing.calls import HUNG
 from hogpipe.testing.case import BrokenPromiseError, Findings, SinkCase
-from hogpipe.testing.driver import Driver
-from hogpipe.testing.secrecy import listening
-from hogpipe.testing.traces import Traces, noting_tasks
+from hogpipe.testing.harness import Driver
+from hogpipe.testing.leaks import Traces, noting_tasks
+from hogpipe.testing.secret_leaks import listening
+from hogpipe.testing.sink_calls import HUNG
 
 PROMISES = tuple(conversations.PROMISES)
 """The names of all promises, to check them one by one."""

@@ -9,10 +9,10 @@ from typing import TypeVar
 from hogpipe.config.checks import check_sinks
 from hogpipe.config.convert import Converter
 from hogpipe.config.load import check_choices
+from hogpipe.config.problems import Report
 from hogpipe.config.references import Resolver, locate
-from hogpipe.config.report import Report
 from hogpipe.errors import ConfigurationError
-from hogpipe.sinks.protocol import Sink, SinkSettings, SinkType
+from hogpipe.sinks.contract import Sink, SinkSettings, SinkType
 
 S = TypeVar("S", bound=SinkSettings)
 

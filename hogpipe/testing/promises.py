@@ -8,13 +8,13 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 
-from hogpipe.delivery.guarded import CLOSE_SECONDS, OPEN_SECONDS
-from hogpipe.sinks.protocol import Reopenable
+from hogpipe.delivery.isolation import CLOSE_SECONDS, OPEN_SECONDS
+from hogpipe.sinks.contract import Reopenable
 from hogpipe.testing.case import BrokenPromiseError, SinkCase
 from hogpipe.testing.configuring import make_sink
-from hogpipe.testing.driver import Driver
-from hogpipe.testing.nonsense import refuse_nonsense
-from hogpipe.testing.traces import Traces
+from hogpipe.testing.harness import Driver
+from hogpipe.testing.invalid_settings import refuse_nonsense
+from hogpipe.testing.leaks import Traces
 
 _SIZES = (1, 2, 8, 1000)
 """Records of a window; one is the window of a quiet host, of which only its stats are told."""

@@ -4,8 +4,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from hogpipe.config.settings import SinkChoice
-from hogpipe.record import Record
-from hogpipe.sinks.protocol import SinkSettings, SinkType
+from hogpipe.records.schema import Record
+from hogpipe.sinks.contract import SinkSettings, SinkType
 from hogpipe.testing.configuring import read_settings
 
 

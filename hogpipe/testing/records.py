@@ -9,9 +9,12 @@ give all of these at once; a sink has to take each.
 import secrets
 from collections.abc import Callable
 
-from hogpipe.attribution.contract import AttributionCounts
-from hogpipe.model import CaptureCounts, Tally
-from hogpipe.record import (
+from hogpipe.model import (
+    AttributionCounts,
+    CaptureCounts,
+    Tally,
+)
+from hogpipe.records.schema import (
     NetworkInfo,
     ProcessInfo,
     Record,
@@ -19,8 +22,8 @@ from hogpipe.record import (
     StatsBody,
     TrafficBody,
 )
-from hogpipe.stamping import RecordStamper, make_run_id
-from hogpipe.stats import aggregation_info, attribution_info, capture_info, self_info
+from hogpipe.records.stamp import RecordStamper, make_run_id
+from hogpipe.records.stats import aggregation_info, attribution_info, capture_info, self_info
 
 _START_NS = 1_795_330_800_000_000_000  # 2026-11-22T07:00:00Z
 _NANOSECONDS = 1_000_000_000

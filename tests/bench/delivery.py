@@ -29,8 +29,8 @@ from report import host, table
 from support.sinks import stats, traffic
 
 from hogpipe.delivery.dispatch import Dispatcher
-from hogpipe.record import Record
-from hogpipe.sinks.protocol import Sink, SinkSettings
+from hogpipe.records.schema import Record
+from hogpipe.sinks.contract import Sink, SinkSettings
 from hogpipe.sinks.registry import load_plugins
 
 HEAD = (

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from support.records import FULL
 
 from hogpipe import Record
-from hogpipe.sinks.jsonl.sink import JsonlSettings, JsonlSink
+from hogpipe.sinks.jsonl.jsonl_sink import JsonlSettings, JsonlSink
 from hogpipe.sinks.stdout import StdoutSettings, StdoutSink
 
 SHAPES = [(schema, layout) for schema in ("otel", "ecs") for layout in ("nested", "flat")]

@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from support.namespaces import namespace
 
-from hogpipe.attribution.procfs import Procfs
-from hogpipe.attribution.resolver import ProcfsResolver
-from hogpipe.attribution.socket_table import parse_table
+from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
+from hogpipe.linux.procfs import Procfs
+from hogpipe.linux.socket_table import parse_table
 from hogpipe.model import FlowKey
 
 ROUNDS = 5

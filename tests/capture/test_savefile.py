@@ -4,7 +4,7 @@ import pytest
 from support.captures import Captured, write_pcap
 from support.frames import A4, B4, ethernet, ipv4, tcp, udp
 
-from hogpipe.capture.addresses import LocalAddresses
+from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.capture.savefile import SavefileSource
 from hogpipe.errors import CaptureError, ConfigurationError
 from hogpipe.model import CaptureCounts, FlowBatch, Tally

@@ -9,8 +9,8 @@ import pytest
 from msgspec import Meta
 
 from hogpipe.config.convert import Converter
+from hogpipe.config.problems import Report
 from hogpipe.config.references import Referenced
-from hogpipe.config.report import Report
 
 
 class Colour(enum.Enum):

@@ -17,7 +17,7 @@ PLUGIN = """
 import msgspec
 from pathlib import Path
 from hogpipe.sinks.hookspecs import hookimpl
-from hogpipe.sinks.protocol import SinkSettings, SinkType
+from hogpipe.sinks.contract import SinkSettings, SinkType
 
 class PigeonSettings(SinkSettings, frozen=True, kw_only=True):
     nest: Path

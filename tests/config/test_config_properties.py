@@ -13,7 +13,7 @@ from support.configuration import load_text
 
 from hogpipe.config import Settings
 from hogpipe.errors import ConfigurationError
-from hogpipe.sinks.protocol import SinkSettings
+from hogpipe.sinks.contract import SinkSettings
 
 SECRET = "hush-0123456789"
 SECRETS = {

@@ -10,8 +10,8 @@ import pytest
 from support.configuration import load_text, problems_of
 
 from hogpipe.config import Settings, load_config
+from hogpipe.sinks.contract import SinkSettings
 from hogpipe.sinks.encoding import JsonSettings
-from hogpipe.sinks.protocol import SinkSettings
 from hogpipe.sinks.registry import load_plugins
 
 ROOT = Path(__file__).parents[2]

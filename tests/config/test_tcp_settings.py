@@ -7,7 +7,7 @@ import pytest
 from support.certificates import PASSWORD, Certificates
 from support.configuration import load_text, problems_of
 
-from hogpipe.sinks.tcp.sink import TcpSettings
+from hogpipe.sinks.tcp.tcp_sink import TcpSettings
 from hogpipe.sinks.tls import TlsSettings
 
 SINK = '[[sinks]]\ntype = "tcp"\n'

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 import pytest
 from support.sinks import Gate, Script, ScriptedSink, settings, total_bytes, traffic, until
 
-from hogpipe.delivery import guarded, lane
+from hogpipe.delivery import isolation, sink_worker
 from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.errors import ConfigurationError, DeliveryError, OutputClosedError, RefusedError
-from hogpipe.record import Record, SinkInfo
-from hogpipe.sinks.protocol import Sink, SinkSettings
+from hogpipe.records.schema import Record, SinkInfo
+from hogpipe.sinks.contract import Sink, SinkSettings
 
 
 def _dispatcher(
@@ -232,7 +232,7 @@ async def test_a_sink_that_cannot_be_opened_yet_is_opened_later() -> None:
 async def test_a_sink_that_is_slow_to_open_does_not_hold_up_the_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lane, "START_SECONDS", 0.01)
+    monkeypatch.setattr(sink_worker, "START_SECONDS", 0.01)
     slow, healthy = ScriptedSink(on_open=Gate()), ScriptedSink()
     dispatcher = _dispatcher((slow, settings("slow")), (healthy, settings()))
     async with _running(dispatcher):
@@ -246,7 +246,7 @@ async def test_a_sink_that_is_slow_to_open_does_not_hold_up_the_start(
 async def test_a_sink_that_was_not_open_at_the_start_goes_on_opening(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lane, "START_SECONDS", 0.01)
+    monkeypatch.setattr(sink_worker, "START_SECONDS", 0.01)
     gate = Gate()
     slow = ScriptedSink(on_open=gate)
     dispatcher = _dispatcher((slow, settings()))
@@ -341,7 +341,7 @@ async def test_a_drain_without_a_run_closes_what_was_opened() -> None:
 async def test_a_close_that_fails_or_hangs_keeps_no_other_sink_open(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(guarded, "CLOSE_SECONDS", 0.01)
+    monkeypatch.setattr(isolation, "CLOSE_SECONDS", 0.01)
     failing, hanging = ScriptedSink(on_close=Script(ValueError("x"))), ScriptedSink(on_close=Gate())
     good = ScriptedSink()
     dispatcher = _dispatcher(*[(sink, settings()) for sink in (failing, hanging, good)])

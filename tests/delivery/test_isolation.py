@@ -9,11 +9,11 @@ import pytest
 from support import virtual_time
 from support.sinks import Gate, Script, ScriptedSink, settings, total_bytes, traffic, until
 
-from hogpipe.delivery.backlog import MAX_RECORDS
+from hogpipe.delivery.coalescing import MAX_RECORDS
 from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.errors import DeliveryError, RefusedError
-from hogpipe.record import Record, SinkInfo
-from hogpipe.sinks.protocol import Sink, SinkSettings
+from hogpipe.records.schema import Record, SinkInfo
+from hogpipe.sinks.contract import Sink, SinkSettings
 
 _DRAIN = 1.0
 

@@ -5,7 +5,7 @@ from typing import cast
 from support.sinks import stats
 
 from hogpipe.delivery.merged_stats import merge_stats
-from hogpipe.record import LedgerInfo
+from hogpipe.records.schema import LedgerInfo
 
 
 def test_of_stats_deltas_are_added_and_states_are_the_newest() -> None:

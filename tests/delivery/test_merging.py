@@ -12,7 +12,7 @@ from support.records import FULL
 from support.sinks import stats, total_bytes, traffic
 
 from hogpipe.delivery.merging import Merger
-from hogpipe.record import Record, TrafficRecord
+from hogpipe.records.schema import Record, TrafficRecord
 
 
 def merge_windows(*windows: Sequence[Record]) -> list[Record]:

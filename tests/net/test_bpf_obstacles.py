@@ -17,8 +17,8 @@ from support.bpf import all_attached, find_cgroup_root, require_bpf
 from support.namespaces import Namespace, require
 from support.running import running, wait_until, write_config
 
-import hogpipe.bpf
-from hogpipe.bpf.libbpf import load_library
+import hogpipe.linux.bpf
+from hogpipe.linux.bpf.libbpf import load_library
 
 CONFIG = """
 {wanted}
@@ -30,7 +30,7 @@ path = "records.jsonl"
 """
 # With the object at another path, and rings of another size.
 PATCHED = """
-import sys, hogpipe.bpf.programs as programs, hogpipe.cli
+import sys, hogpipe.linux.bpf.programs as programs, hogpipe.cli
 from pathlib import Path
 programs.object_path = lambda: {path}
 programs.attach_programs.__kwdefaults__["ring_bytes"] = {ring_bytes}
@@ -48,7 +48,7 @@ Obstacle = Callable[[Path], AbstractContextManager[list[str]]]
 
 
 def plainly(path: str = 'Path("{}")', ring_bytes: int = 1 << 22) -> list[str]:
-    found = path.format(hogpipe.bpf.object_path())
+    found = path.format(hogpipe.linux.bpf.object_path())
     return [sys.executable, "-c", PATCHED.format(path=found, ring_bytes=ring_bytes)]
 
 
@@ -90,7 +90,7 @@ def no_control_groups(_: Path) -> Iterator[list[str]]:
 @contextmanager
 def an_old_kernel(folder: Path) -> Iterator[list[str]]:
     """One without a helper that the programs call."""
-    sources = Path(hogpipe.bpf.__file__).parent
+    sources = Path(hogpipe.linux.bpf.__file__).parent
     for source in sources.glob("*.bpf.*"):
         if source.suffix in {".c", ".h"}:
             shutil.copy(source, folder)

@@ -13,7 +13,7 @@ from support.running import PATIENCE, wait_until
 from support.sinks import traffic, until
 
 from hogpipe.delivery.dispatch import Dispatcher
-from hogpipe.sinks.tcp.sink import TcpSettings, TcpSink
+from hogpipe.sinks.tcp.tcp_sink import TcpSettings, TcpSink
 
 SERVE = """
 import socket, sys

@@ -22,8 +22,8 @@ from support.sinks import delivering, total_bytes, traffic, until
 
 from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.errors import DeliveryError
-from hogpipe.record import Record
-from hogpipe.sinks.tcp.sink import TcpSettings, TcpSink
+from hogpipe.records.schema import Record
+from hogpipe.sinks.tcp.tcp_sink import TcpSettings, TcpSink
 from hogpipe.sinks.tls import TlsSettings
 
 LISTENER = Path(__file__).parent.parent / "support" / "listener.py"

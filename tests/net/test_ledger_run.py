@@ -177,8 +177,8 @@ def test_a_ledger_that_is_demanded_from_a_build_without_the_object_ends_the_run(
 ) -> None:
     config = write_config(tmp_path, LEDGER_RUN.format(interface="lo"))
     program = """
-import sys, hogpipe.bpf.programs, hogpipe.cli
-hogpipe.bpf.programs.object_path = lambda: None
+import sys, hogpipe.linux.bpf.programs, hogpipe.cli
+hogpipe.linux.bpf.programs.object_path = lambda: None
 sys.argv[0] = "hogpipe"
 hogpipe.cli.main()
 """

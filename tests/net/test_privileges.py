@@ -25,7 +25,7 @@ from support.running import (
     wait_until,
 )
 
-from hogpipe.attribution.procfs import Procfs
+from hogpipe.linux.procfs import Procfs
 
 DAEMON, NOBODY = 1, 65534
 PORT = 8080

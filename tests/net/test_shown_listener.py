@@ -7,7 +7,7 @@ from support.receivers import shown
 from support.running import running
 from support.sinks import traffic, until
 
-from hogpipe.sinks.tcp.sink import TcpSettings, TcpSink
+from hogpipe.sinks.tcp.tcp_sink import TcpSettings, TcpSink
 
 
 async def test_the_listener_of_the_page_tells_each_record(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from support.sinks import traffic
 
 from hogpipe.errors import ConfigurationError, OutputClosedError
-from hogpipe.record import Record
+from hogpipe.records.schema import Record
 from hogpipe.sinks.encoding import JsonEncoder
 from hogpipe.sinks.stdout import StdoutSettings, StdoutSink
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hogpipe.bpf import object_path
-from hogpipe.bpf.cgroup_tree import CgroupTree
-from hogpipe.bpf.libbpf import load_library
+from hogpipe.linux.bpf import object_path
+from hogpipe.linux.bpf.libbpf import load_library
+from hogpipe.linux.cgroups import CgroupTree
 
 from .namespaces import require
 

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hogpipe.attribution.procfs import parse_stat
+from hogpipe.linux.procfs import parse_stat
 
 BOOT_TIME = 1_700_000_000
 

@@ -1,16 +1,22 @@
 """What tests of the ledger share: owners, events and flows for its book, and a run's settings."""
 
-from hogpipe.ledger.book import Ledger
-from hogpipe.ledger.contract import Contested, LedgerEntry, Owner
-from hogpipe.ledger.events import Kind, SocketEvent
-from hogpipe.model import FlowKey, Quality, Span
+from hogpipe.attribution.ledger.ledger import Ledger
+from hogpipe.attribution.ledger.socket_events import Kind, SocketEvent
+from hogpipe.model import (
+    Contested,
+    FlowKey,
+    LedgerEntry,
+    Owner,
+    Quality,
+    Span,
+)
 
 TCP, UDP = 6, 17
 HERE, THERE, ELSEWHERE = b"\x0a\0\0\1", b"\x0a\0\0\2", b"\x0a\0\0\3"
 ANY4, ANY6 = bytes(4), bytes(16)
 NAMESPACE = 1
 ALICE, BOB = Owner(10, 100, 1000, "alice", 1), Owner(20, 200, 1001, "bob", 1)
-MANAGER = Owner(1, 1, 0, "systemd", 1)
+SERVICE_MANAGER = Owner(1, 1, 0, "systemd", 1)
 
 LEDGER_RUN = """
 [capture]

@@ -6,9 +6,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from hogpipe.aggregation import Aggregator
-from hogpipe.record import Record, StatsBody, TrafficRecord
-from hogpipe.stamping import RecordStamper, make_run_id
+from hogpipe.aggregation.aggregator import Aggregator
+from hogpipe.records.schema import Record, StatsBody, TrafficRecord
+from hogpipe.records.stamp import RecordStamper, make_run_id
 from support.sinks import stats
 from support.traffic import attributions, deltas, dimensions, flows
 

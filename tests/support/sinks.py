@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from hogpipe.delivery.dispatch import Dispatcher
-from hogpipe.record import Record, StatsRecord, TallyInfo, TrafficRecord
-from hogpipe.sinks.protocol import Sink, SinkSettings
+from hogpipe.records.schema import Record, StatsRecord, TallyInfo, TrafficRecord
+from hogpipe.sinks.contract import Sink, SinkSettings
 
 S = TypeVar("S", bound=SinkSettings)
 

@@ -12,7 +12,7 @@ import pytest
 from support.line_server import LineServer
 
 from hogpipe.sinks.builtin import hogpipe_sinks
-from hogpipe.sinks.protocol import SinkType
+from hogpipe.sinks.contract import SinkType
 from hogpipe.sinks.stdout import StdoutSettings, StdoutSink
 from hogpipe.testing import PROMISES, SinkCase, check_sink
 

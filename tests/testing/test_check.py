@@ -21,7 +21,14 @@ from hogpipe import (
     SinkSettings,
     SinkType,
 )
-from hogpipe.testing import PROMISES, BrokenPromiseError, SinkCase, calls, check_sink, total_bytes
+from hogpipe.testing import (
+    PROMISES,
+    BrokenPromiseError,
+    SinkCase,
+    check_sink,
+    sink_calls,
+    total_bytes,
+)
 
 LEFT: list[int] = []
 """File descriptors that a sink has left behind."""
@@ -531,7 +538,7 @@ async def test_a_broken_promise_is_found(
     told: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(calls, "LET_GO", 0.1)
+    monkeypatch.setattr(sink_calls, "LET_GO", 0.1)
     case = post_case(sink, post, patience=0.3)
     with pytest.raises(BrokenPromiseError, match=f"^{promise}: .*{told}"):
         await check_sink(case, [promise])

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from hogpipe.delivery.backlog import WhenFull
+from hogpipe.delivery.coalescing import WhenFull
 from hogpipe.delivery.spool.condensing import condense
 from hogpipe.delivery.spool.folder import (
     find_next_number,

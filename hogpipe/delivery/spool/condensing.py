@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hogpipe.delivery.merging import Merger
-from hogpipe.delivery.spool.frames import encode_window
+from hogpipe.delivery.spool.framing import encode_window
 from hogpipe.delivery.spool.segments import Segment
 
 _TRIES = 8

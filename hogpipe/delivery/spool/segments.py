@@ -12,8 +12,8 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from hogpipe.delivery.spool.frames import HEAD_SIZE, NEXT_HEAD, Head, decode_payload, parse_head
-from hogpipe.record import Record
+from hogpipe.delivery.spool.framing import HEAD_SIZE, NEXT_HEAD, Head, decode_payload, parse_head
+from hogpipe.records.schema import Record
 
 MODE = 0o600  # records tell who talks to whom
 _CHUNK = 1 << 20

@@ -12,13 +12,13 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from hogpipe.delivery.backlog import WhenFull
+from hogpipe.delivery.coalescing import WhenFull
 from hogpipe.delivery.spool.chain import Chain
-from hogpipe.delivery.spool.frames import encode_window
+from hogpipe.delivery.spool.framing import encode_window
 from hogpipe.delivery.spool.position import Position, PositionFile
 from hogpipe.delivery.spool.segments import StoredWindow
 from hogpipe.errors import ConfigurationError
-from hogpipe.record import Record
+from hogpipe.records.schema import Record
 from hogpipe.text import printable
 
 log = logging.getLogger(__name__)

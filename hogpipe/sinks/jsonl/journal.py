@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from hogpipe.record import Record
+from hogpipe.records.schema import Record
 from hogpipe.sinks.encoding import JsonEncoder
 from hogpipe.sinks.jsonl.closed_files import Caretaker, Upkeep, list_closed
 from hogpipe.sinks.jsonl.line_file import LineFile, sync_folder

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import orjson
 
-from hogpipe.record import Record
+from hogpipe.records.schema import Record
 
 COMPRESSED = ".gz"
 UNFINISHED = ".gz.tmp"

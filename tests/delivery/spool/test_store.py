@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.sinks import total_bytes, traffic
 
-from hogpipe.delivery.backlog import WhenFull
+from hogpipe.delivery.coalescing import WhenFull
 from hogpipe.delivery.spool import Spool, store
 from hogpipe.errors import ConfigurationError
-from hogpipe.record import Record
+from hogpipe.records.schema import Record
 
 BOUND = 1 << 20
 

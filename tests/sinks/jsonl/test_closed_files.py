@@ -17,8 +17,8 @@ from support.sinks import traffic, until
 
 from hogpipe.sinks.jsonl import closed_files
 from hogpipe.sinks.jsonl.closed_files import Caretaker, Upkeep, list_closed, look_after
+from hogpipe.sinks.jsonl.jsonl_sink import JsonlSettings, JsonlSink
 from hogpipe.sinks.jsonl.rotation import format_closed
-from hogpipe.sinks.jsonl.sink import JsonlSettings, JsonlSink
 
 SEVEN = datetime(2026, 11, 22, 7, tzinfo=UTC)
 LINES = b'{"type":"traffic"}\n' * 1000

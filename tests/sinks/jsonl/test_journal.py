@@ -23,8 +23,8 @@ from hogpipe import JsonEncoder, Record
 from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.sinks.jsonl.closed_files import Upkeep
 from hogpipe.sinks.jsonl.journal import Habits, Journal
+from hogpipe.sinks.jsonl.jsonl_sink import JsonlSettings, JsonlSink, find_jsonl_problems
 from hogpipe.sinks.jsonl.rotation import RotationRule
-from hogpipe.sinks.jsonl.sink import JsonlSettings, JsonlSink, find_jsonl_problems
 
 FOREVER = threading.Event()
 
@@ -371,7 +371,7 @@ from support.sinks import traffic
 from hogpipe import JsonEncoder
 from hogpipe.sinks.jsonl.closed_files import Upkeep
 from hogpipe.sinks.jsonl.journal import Habits, Journal
-from hogpipe.sinks.jsonl.sink import JsonlSettings
+from hogpipe.sinks.jsonl.jsonl_sink import JsonlSettings
 from hogpipe.sinks.jsonl.rotation import RotationRule
 
 path = Path(sys.argv[2])

@@ -15,7 +15,7 @@ from support.sinks import delivering, traffic, until
 
 from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.errors import ConfigurationError, DeliveryError
-from hogpipe.sinks.tcp.sink import BRIEF_ONES, TcpSettings, TcpSink
+from hogpipe.sinks.tcp.tcp_sink import BRIEF_ONES, TcpSettings, TcpSink
 
 
 @pytest.fixture

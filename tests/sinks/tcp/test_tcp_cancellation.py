@@ -11,7 +11,7 @@ from support.certificates import Certificates
 from support.collector import collecting
 from support.sinks import traffic, until
 
-from hogpipe.sinks.tcp.sink import TcpSettings, TcpSink
+from hogpipe.sinks.tcp.tcp_sink import TcpSettings, TcpSink
 from hogpipe.sinks.tls import TlsSettings
 
 WINDOW = [traffic(sequence) for sequence in range(30_000)]

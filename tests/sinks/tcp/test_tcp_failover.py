@@ -10,7 +10,7 @@ from support.sinks import delivering, traffic, until
 
 from hogpipe.errors import DeliveryError
 from hogpipe.sinks.tcp import connector
-from hogpipe.sinks.tcp.sink import RETURN_SECONDS, TcpSettings, TcpSink
+from hogpipe.sinks.tcp.tcp_sink import RETURN_SECONDS, TcpSettings, TcpSink
 
 
 def _settings(*endpoints: str, **changes: float) -> TcpSettings:

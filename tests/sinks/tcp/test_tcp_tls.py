@@ -15,7 +15,7 @@ from support.sinks import traffic, until
 
 from hogpipe.errors import ConfigurationError, DeliveryError
 from hogpipe.sinks.tcp.connection import Connection
-from hogpipe.sinks.tcp.sink import TcpSettings, TcpSink
+from hogpipe.sinks.tcp.tcp_sink import TcpSettings, TcpSink
 from hogpipe.sinks.tls import TlsSettings, explain_tls_error, load_context
 
 

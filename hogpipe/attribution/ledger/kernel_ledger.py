@@ -1,0 +1,240 @@
+"""The ledger of the running kernel: takes in what the BPF programs tell, and answers.
+
+A thread of its own waits for events, so that a process is looked at soon after it first used a
+socket, and so that the ring never fills while nobody asks. Whoever asks first takes in all that has
+happened until then: an answer knows of every socket whose packets had passed before the question.
+
+Safe from any thread: one lock is held while events are taken in and while a question is answered.
+Events that are many are taken in by parts, so that nobody waits for the lock longer than some
+milliseconds.
+"""
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+from hogpipe.attribution.ledger.fair_lock import FairLock
+from hogpipe.attribution.ledger.ledger import Ledger
+from hogpipe.attribution.ledger.socket_events import (
+    EVENT_BYTES,
+    Kind,
+    SocketEvent,
+    decode_events,
+    find_released,
+)
+from hogpipe.linux.bpf.loader import AttachedPrograms
+from hogpipe.linux.bpf.ring import Ring
+from hogpipe.linux.bpf.tables import read_counters
+from hogpipe.linux.cgroups import CgroupTree
+from hogpipe.linux.clocks import boot_clock, read_boot_time
+from hogpipe.linux.process_starts import ProcessStarts
+from hogpipe.model import (
+    MOST_SOCKETS,
+    Contested,
+    FlowKey,
+    KernelLedgerCounts,
+    LedgerEntry,
+    Owner,
+    SocketSeed,
+    Span,
+)
+
+_LOSSES = ("events", "sockets")
+# Under load events are taken in this often; a quiet host wakes the thread by the first one.
+_PAUSE = 0.01
+_PART = 400 * EVENT_BYTES  # of events that are taken in at once, at some 10 us each
+_OWNERS_KEPT = 8192
+
+_CALM_NS = 1_000_000_000
+
+_OwnerKey = tuple[int, int | None, int, str, int]
+
+
+class KernelLedger:
+    """What the kernel has told of sockets since `programs` were attached (attach_programs).
+
+    It takes them over: `close` detaches them. `procfs` must show the pids of the host, `clock`
+    gives seconds. Raises BpfUnavailableError, and OSError where there are too few descriptors, with
+    nothing left attached.
+    """
+
+    def __init__(
+        self,
+        programs: AttachedPrograms,
+        procfs: Path = Path("/proc"),
+        *,
+        grace: float = 60.0,
+        max_sockets: int = MOST_SOCKETS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._lock = FairLock()
+        self._clock = clock
+        self._book = Ledger(grace=grace, max_sockets=max_sockets)
+        self._starts = ProcessStarts(procfs)
+        self._owners: dict[_OwnerKey, Owner] = {}
+        """Equal owners are one object."""
+        self._backlog = memoryview(b"")
+        """Events that were read and not taken in yet."""
+        self._lost = 0
+        """Events, and sockets, that found no room, as far as that is known."""
+        self._sure_ns = boot_clock()
+        """Until when no more than these were lost."""
+        self._malformed = 0
+        self._lost_ns = 0
+        self._booted_ns = read_boot_time()
+        self._programs = programs
+        self._closed = False
+        self._thread = threading.Thread(target=self._follow, name="ledger", daemon=True)
+        with ExitStack() as stack:
+            stack.callback(programs.close)
+            self._ring = Ring(programs.table("events"))
+            stack.callback(self._ring.close)
+            self._tree = CgroupTree()
+            stack.callback(self._tree.close)
+            self._stop, self._stopper = os.pipe2(os.O_CLOEXEC)
+            stack.callback(os.close, self._stop)
+            stack.callback(os.close, self._stopper)
+            self._thread.start()
+            self._opened = stack.pop_all()
+
+    def refresh(self) -> None:
+        """Take in all that has happened until now."""
+        self._booted_ns = read_boot_time()
+        is_read = False
+        while True:
+            with self._lock:
+                if not self._backlog:
+                    if is_read or self._closed:
+                        return
+                    is_read = True
+                    self._read()
+                self._take_in()
+
+    def owner_of(
+        self, flow: FlowKey, namespace: int | None, span: Span | None = None
+    ) -> LedgerEntry | Contested | None:
+        """Return whose a flow is, as far as events are taken in; arguments as those of `Ledger`.
+
+        `span` is by the clock of packets, nanoseconds since the epoch; without one, now.
+        """
+        if span is None:
+            boot_ns = boot_clock()
+            span = Span(boot_ns, boot_ns + 1)
+        else:
+            span = Span(span.start_ns - self._booted_ns, span.end_ns - self._booted_ns)
+        with self._lock:
+            return self._book.owner_of(flow, namespace, span, self._clock())
+
+    def needs_seeds(self) -> bool:
+        """Return whether sockets are to be read: events were lost, but not in the last second."""
+        with self._lock:
+            return self._book.is_doubted and boot_clock() - self._lost_ns > _CALM_NS
+
+    def begin_seeding(self) -> None:
+        """Get ready for `seed` after a loss; the sockets must be read after this."""
+        self.refresh()
+        with self._lock:
+            self._book.begin_seeding()
+
+    def seed(self, seeds: Iterable[SocketSeed]) -> None:
+        """Take in the sockets that are there; they must have been read since this was made.
+
+        Once, and again after `begin_seeding`.
+        """
+        made = list(seeds)  # which takes as long as the rest, but nobody waits for it
+        self.refresh()
+        with self._lock:
+            self._book.seed(made, self._clock())
+
+    def take_stale(self) -> list[FlowKey]:
+        """Return the flows whose answers may be others now, once.
+
+        What has happened until now is taken in first, but of a backlog only a part, as who asks may
+        not wait for all; of the rest it is only seen which sockets were released.
+        """
+        with self._lock:
+            if not self._backlog and not self._closed:
+                self._read()
+            self._take_in()
+            self._book.withdraw(find_released(self._backlog))
+            return self._book.take_stale()
+
+    def counts(self) -> KernelLedgerCounts:
+        """Return the counters as they stand; they only grow, but for the sockets known."""
+        with self._lock:
+            lost = [0, 0]
+            if not self._closed:
+                lost = read_counters(self._programs.table("losses"), len(_LOSSES))
+            return KernelLedgerCounts(
+                self._book.counts(),
+                lost[0] + self._ring.failed,
+                lost[1],
+                self._malformed,
+                self._starts.missed,
+            )
+
+    def close(self) -> None:
+        """Detach from the kernel; what is known stays. May be called again."""
+        if self._closed:
+            return
+        os.write(self._stopper, b"\0")
+        self._thread.join()
+        self.refresh()
+        with self._lock:
+            self._closed = True
+            self._opened.close()
+
+    def _follow(self) -> None:
+        poller = select.poll()
+        poller.register(self._stop, select.POLLIN)
+        pause = select.poll()
+        pause.register(self._stop, select.POLLIN)
+        poller.register(self._ring.fileno(), select.POLLIN)
+        while True:
+            ready = {descriptor for descriptor, _ in poller.poll()}
+            if self._stop in ready:
+                return
+            self.refresh()
+            if pause.poll(_PAUSE * 1000):
+                return
+
+    def _read(self) -> None:
+        """Read what the kernel has told, and whether it had room to tell all."""
+        before_ns = boot_clock()
+        self._backlog = memoryview(self._ring.read())
+        if self._backlog:  # else there was room for all
+            lost = sum(read_counters(self._programs.table("losses"), len(_LOSSES)))
+            lost += self._ring.failed
+            if lost > self._lost:
+                self._lost, self._lost_ns = lost, boot_clock()
+                self._book.doubt(self._sure_ns, self._lost_ns)
+        self._sure_ns = before_ns
+
+    def _take_in(self) -> None:
+        """Take in some of the backlog."""
+        now = self._clock()
+        part, self._backlog = self._backlog[:_PART], self._backlog[_PART:]
+        decoded = decode_events(part)
+        self._malformed += decoded.malformed
+        for event in decoded.events:
+            self._book.note(event, self._owner(event, now), now)
+
+    def _owner(self, event: SocketEvent, now: float) -> Owner | None:
+        """Return the process that an event names, if it names one that owns sockets."""
+        if not event.pid:
+            return None
+        who = self._starts.identify(event.pid, event.boot_ns, now)
+        if who.kernel_thread and event.kind is Kind.RELEASED:
+            return None  # the kernel lets go of some sockets on its own account
+        key = (event.pid, who.start, event.user_id, event.command, event.cgroup)
+        owner = self._owners.get(key)
+        if owner is None:
+            if len(self._owners) >= _OWNERS_KEPT:
+                self._owners.clear()
+            path = self._tree.path_of(event.cgroup)
+            owner = self._owners[key] = Owner(*key, cgroup_path=path)
+        return owner

@@ -1,0 +1,100 @@
+"""Whether the kernel's word (the ledger) or that of /proc tells more of whose a flow is.
+
+What the ledger knows exactly is taken, and datagrams by their port while who bound it lives or when
+its socket is known to be gone; but not where the owner is gone and may have left an open socket to
+another process, as daemons do that connect before they fork. Of an accepted connection /proc knows
+more where it finds the connection itself, or where who bound the port is gone and another serves
+it; else the ledger's word is taken, which holds for the time when the packets passed.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from functools import cache
+from socket import IPPROTO_UDP
+
+from hogpipe.attribution.ledger.ledger_access import Told
+from hogpipe.enrichment.processes import ProcessReader
+from hogpipe.linux.procfs import ProcessIdentity
+from hogpipe.model import (
+    UNATTRIBUTED,
+    Attribution,
+    FlowKey,
+    LedgerEntry,
+    Owner,
+    Process,
+    Quality,
+)
+
+DATAGRAMS = frozenset({IPPROTO_UDP, 136})  # the latter is UDP-Lite
+
+
+class Owners:
+    """The processes that a ledger has named, each looked at once; made anew for each look."""
+
+    def __init__(
+        self, processes: ProcessReader, describe_gone: Callable[[Owner], Process], now: float
+    ) -> None:
+        self._processes = processes
+        self._describe_gone = describe_gone
+        self._now = now
+        self.describe = cache(self._describe)
+        """Return an owner as /proc shows it, or as the kernel told it where it is gone."""
+        self.is_there = cache(self._is_there)
+        """Tell whether an owner lives."""
+
+    def attribute(self, entry: LedgerEntry | None) -> Attribution:
+        """Return what an answer of the ledger says of a flow."""
+        if entry is None:
+            return UNATTRIBUTED
+        return Attribution(entry.quality, self.describe(entry.owner))
+
+    def _describe(self, owner: Owner) -> Process:
+        process = None
+        if owner.start is not None:
+            process = self._processes.find(ProcessIdentity(owner.pid, owner.start), self._now)
+        return process or self._describe_gone(owner)
+
+    def _is_there(self, owner: Owner) -> bool:
+        start = owner.start
+        return start is not None and self._processes.is_there(ProcessIdentity(owner.pid, start))
+
+
+def choose(
+    flows: Collection[FlowKey],
+    shown: Mapping[FlowKey, Attribution],
+    told: Told,
+    owners: Owners,
+) -> dict[FlowKey, Attribution]:
+    """Return the better of what /proc has shown and what the ledger has told.
+
+    A UDP flow without a socket is left out: its port may be told only when that is released.
+    """
+    chosen = {}
+    for flow in flows:
+        entry, answer = told.known.get(flow), shown.get(flow)
+        if entry is not None and not _is_better(flow, answer, entry, owners):
+            chosen[flow] = owners.attribute(entry)
+        elif answer is not None and (answer != UNATTRIBUTED or flow.protocol not in DATAGRAMS):
+            chosen[flow] = answer
+    return chosen
+
+
+def is_enough(flow: FlowKey, entry: LedgerEntry, owners: Owners) -> bool:
+    """Tell whether /proc cannot know more than the ledger."""
+    if entry.quality is Quality.EXACT:
+        return not entry.lasting or owners.is_there(entry.owner)
+    return flow.protocol in DATAGRAMS and (entry.over or owners.is_there(entry.owner))
+
+
+def _is_better(
+    flow: FlowKey, answer: Attribution | None, entry: LedgerEntry, owners: Owners
+) -> bool:
+    """Tell whether /proc knows more than the ledger."""
+    if entry.over and flow.protocol in DATAGRAMS:
+        return False  # who has the port now is another
+    if answer is None or answer.process is None or answer.quality is Quality.INFERRED:
+        return False
+    if entry.quality is Quality.EXACT:
+        # Who connected is gone, and may have left the socket to a child.
+        was_left = entry.lasting and not owners.is_there(entry.owner)
+        return was_left and answer.quality is Quality.EXACT
+    return answer.quality is Quality.EXACT or not owners.is_there(entry.owner)

@@ -1,0 +1,1 @@
+"""Owners of flows from the kernel's socket tables and the fds of processes."""

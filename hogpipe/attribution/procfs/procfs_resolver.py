@@ -1,0 +1,259 @@
+"""From flows to their owners, through /proc and sock_diag: one reading for a whole batch.
+
+The steps: read the tables that the flows need (`table_reader`), match each flow to sockets
+(`matching`), find who owns these (`fd_cache`) and the port of each flow (`kinship`), read what is
+told of the owners (`processes`). Flows that no socket fits are left to the rule of `inference`, for
+which the sockets are read that talk to the same endpoints.
+
+Flows of other network namespaces are matched to the tables there (`guest_tables`), and from then on
+are like all others. The rule of inference is not for them: it would have to be kept apart for each
+namespace, and siblings there cannot be asked for without reading whole tables again.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from socket import IPPROTO_TCP
+
+from hogpipe.attribution.procfs.container_tables import ContainerTables
+from hogpipe.attribution.procfs.endpoint_heuristic import Endpoint, EndpointOwners, endpoint_of
+from hogpipe.attribution.procfs.fd_cache import FdCache
+from hogpipe.attribution.procfs.matching import Match, TableIndex, has_endpoint
+from hogpipe.attribution.procfs.sampling import Sampling
+from hogpipe.attribution.procfs.shared_sockets import (
+    SharedSocketRules,
+)
+from hogpipe.attribution.procfs.table_reader import Siblings, SocketTable, TableReader
+from hogpipe.enrichment.processes import ProcessReader
+from hogpipe.linux.netns.scan import NamespaceScan, read_own_namespace
+from hogpipe.linux.procfs import ProcessIdentity, Procfs
+from hogpipe.model import (
+    OWN_NAMESPACE,
+    UNATTRIBUTED,
+    Attribution,
+    FlowKey,
+    Process,
+    Quality,
+    ResolverCounts,
+    Span,
+    User,
+)
+
+_GLIMPSES = 8  # at most, until a socket of the sampled endpoints is there
+
+
+class ProcfsResolver:
+    """Finds the owners of flows in a procfs. Blocking; for one thread at a time.
+
+    `clock` gives the seconds by which sightings of sockets grow old. Raises ConfigurationError
+    where `procfs` is none, or `socket_table` cannot be had with it.
+    """
+
+    def __init__(
+        self,
+        procfs: Path,
+        *,
+        command_line: bool = False,
+        socket_table: SocketTable = "auto",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._procfs = Procfs(procfs)
+        self._tables = TableReader(procfs, self._procfs, socket_table)
+        scan = NamespaceScan(procfs, read_own_namespace())
+        self._guest_tables = ContainerTables(self._procfs, scan, clock)
+        self._fds = FdCache(self._procfs)
+        self._processes = ProcessReader(self._procfs, command_line=command_line)
+        self._endpoints = EndpointOwners()
+        self._sampling = Sampling()
+        self._sightings = threading.Lock()  # for `_endpoints`
+        self._clock = clock
+
+    def prepare(self) -> None:
+        """Read the fds of all processes, which later look-ups only bring up to date."""
+        self._fds.prepare(SharedSocketRules(self._procfs))
+
+    def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Attribution]:
+        """Return the attribution of each flow; an OSError means that /proc itself failed."""
+        kinship = SharedSocketRules(self._procfs)
+        now = self._clock()
+        own = [flow for flow in flows if flow.namespace == OWN_NAMESPACE]
+        reading = self._tables.read(own, now, self._sampling.may_be_due(now))
+        index = TableIndex(reading.tables)
+        own_matches = {flow: index.match(flow) for flow in own if flow not in reading.unsure}
+        matches = own_matches
+        if len(own) < len(flows):
+            guests = [flow for flow in flows if flow.namespace != OWN_NAMESPACE]
+            matches = own_matches | self._guest_tables.match(guests)
+        rows = (row for match in matches.values() for row in match.rows)
+        sockets = self._fds.find({row.inode: row.user_id for row in rows}, kinship, now)
+        owners = {flow: _own(match, sockets, kinship) for flow, match in matches.items()}
+        processes = self._read_processes(owners.values(), kinship)
+        answers = (
+            (flow, self._attribute(match, processes[owners[flow]]))
+            for flow, match in matches.items()
+        )
+        found = {flow: answer for flow, answer in answers if answer is not None}
+        self._infer(found, own_matches, kinship, now)
+        return found
+
+    def infer(self, flow: FlowKey) -> Attribution:
+        """Return whose the flow is by the rule of `inference`; from any thread."""
+        if flow.namespace != OWN_NAMESPACE or not has_endpoint(flow):
+            return UNATTRIBUTED
+        with self._sightings:
+            owner = self._endpoints.infer(endpoint_of(flow), self._clock())
+        return UNATTRIBUTED if owner is None else Attribution(Quality.INFERRED, process=owner)
+
+    def recall_owners(self, inodes: Collection[int]) -> dict[int, Process]:
+        """Return the owners of sockets as their fds were read last, for the thread that resolves.
+
+        Raises OSError if /proc itself failed.
+        """
+        kinship = SharedSocketRules(self._procfs)
+        owners = self._fds.recall(inodes, kinship)
+        processes = self._read_processes(owners.values(), kinship)
+        found = ((inode, processes[owner]) for inode, owner in owners.items())
+        return {inode: process for inode, process in found if process is not None}
+
+    def find_owners(self, sockets: Mapping[int, int]) -> dict[int, Process]:
+        """Return the owners of sockets after a look; `sockets` gives their users by inode.
+
+        For the thread that resolves. Raises OSError if /proc itself failed.
+        """
+        kinship = SharedSocketRules(self._procfs)
+        owners = self._fds.find(sockets, kinship, self._clock())
+        processes = self._read_processes(owners.values(), kinship)
+        found = ((inode, processes[owner]) for inode, owner in owners.items())
+        return {inode: process for inode, process in found if process is not None}
+
+    @property
+    def processes(self) -> ProcessReader:
+        """Return the reader of processes, for the thread that resolves."""
+        return self._processes
+
+    def shares(self, _flow: FlowKey) -> None:
+        """Return nothing: who had a flow before /proc does not tell."""
+
+    def recall(self, _flow: FlowKey, _span: Span | None) -> Attribution | None:
+        """Return nothing: without a look /proc tells nothing."""
+        return None
+
+    def can_wait(self, flow: FlowKey, answer: Attribution) -> bool:
+        """Return whether `flow` was answered without its own socket, as well as it ever can be."""
+        if answer.quality is Quality.LISTENER:
+            return flow.protocol == IPPROTO_TCP  # of UDP it is the flow's own socket
+        if answer != UNATTRIBUTED or flow.namespace != OWN_NAMESPACE or not has_endpoint(flow):
+            return answer.quality is Quality.INFERRED
+        with self._sightings:
+            return self._endpoints.is_settled(endpoint_of(flow), self._clock())
+
+    def may_pass_on(self, _flow: FlowKey) -> bool:
+        """Return False: of those who are gone by then /proc tells nothing."""
+        return False
+
+    def take_stale(self) -> Collection[FlowKey]:
+        """Return nothing: a look-up finds no sign that an earlier one is overtaken."""
+        return ()
+
+    def close(self) -> None:
+        """Do nothing: no look-up leaves anything open."""
+
+    def counts(self) -> ResolverCounts:
+        """Return the counters as they stand; they only grow."""
+        return ResolverCounts(
+            reads=self._tables.reads + self._guest_tables.reads,
+            tuples_asked=self._tables.counts.look_ups,
+            dumps_interrupted=self._tables.counts.interrupted,
+            dumps_refused=self._tables.counts.refused,
+            rows_skipped=self._tables.rows_skipped + self._guest_tables.rows_skipped,
+            fds_read=self._fds.fds_read,
+            fds_forgotten=self._fds.forgotten,
+            walks=self._fds.walks,
+            not_permitted=self._fds.not_permitted + self._procfs.hidden,
+            malformed_files=self._procfs.malformed,
+            put_off=self._fds.put_off + self._guest_tables.put_off,
+            shared=self._fds.shared,
+        )
+
+    def _infer(
+        self,
+        found: dict[FlowKey, Attribution],
+        matches: Mapping[FlowKey, Match],
+        kinship: SharedSocketRules,
+        now: float,
+    ) -> None:
+        """Give flows without a socket to who owns all others towards the same endpoint."""
+        unseen = []
+        for flow, match in matches.items():
+            if match.quality is Quality.EXACT and len(match.rows) == 1:
+                self._see(endpoint_of(flow), match.rows[0].inode, found[flow].process, now)
+            elif not match.rows and has_endpoint(flow):
+                unseen.append(flow)
+                self._sampling.note(endpoint_of(flow), now)
+        if unseen:
+            with suppress(OSError):  # the next look meets the same, and it counts as failed
+                self._look_for_siblings(kinship, now)
+            found.update((flow, self.infer(flow)) for flow in unseen)
+
+    def _look_for_siblings(self, kinship: SharedSocketRules, now: float) -> None:
+        """Note whose the sockets are that talk to endpoints of which too little is known."""
+        with self._sightings:
+            endpoints = self._sampling.take_due(
+                now, lambda one: self._endpoints.is_settled(one, now)
+            )
+            likely = set().union(*map(self._endpoints.owners_of, endpoints))
+        if not endpoints:
+            return
+        before = time.thread_time()
+        towards: Siblings = {}
+
+        def see() -> dict[int, int]:
+            towards.update(self._tables.read_towards(endpoints))
+            return {row.inode: row.user_id for siblings in towards.values() for row in siblings}
+
+        times = _GLIMPSES if self._tables.reads_anew(endpoints) else 1
+        sockets = self._fds.glimpse(see, likely, kinship, now, times)
+        processes = self._read_processes(sockets.values(), kinship)
+        for endpoint, siblings in towards.items():
+            owners = {row.inode: processes.get(sockets.get(row.inode)) for row in siblings}
+            with self._sightings:
+                self._endpoints.see_all(endpoint, owners, now)
+        self._sampling.spend(time.thread_time() - before, now)
+
+    def _see(self, endpoint: Endpoint, inode: int, owner: Process | None, now: float) -> None:
+        with self._sightings:
+            self._endpoints.see(endpoint, inode, owner, now)
+
+    def _read_processes(
+        self, owners: Iterable[ProcessIdentity | None], kinship: SharedSocketRules
+    ) -> dict[ProcessIdentity | None, Process | None]:
+        """Return each owner as a process; no owner is no process."""
+        now, find = self._clock(), self._processes.find
+        return {
+            owner: None if owner is None else find(owner, now, kinship.stat)
+            for owner in {None, *owners}
+        }
+
+    def _attribute(self, match: Match, owner: Process | None) -> Attribution | None:
+        """Name the owner of a flow, or else the one user of all candidates, None if they differ."""
+        if not match.rows:
+            return UNATTRIBUTED
+        if owner is not None:
+            return Attribution(match.quality, process=owner)
+        user_ids = {row.user_id for row in match.rows}
+        if len(user_ids) > 1:
+            return None
+        user_id = user_ids.pop()
+        return Attribution(Quality.NONE, user=User(user_id, self._processes.user_name(user_id)))
+
+
+def _own(
+    match: Match, sockets: Mapping[int, ProcessIdentity], kinship: SharedSocketRules
+) -> ProcessIdentity | None:
+    """Return the owner of the port of a flow; none where a socket on it has no owner."""
+    inodes = {row.inode for row in match.rows}
+    if not inodes or not inodes <= sockets.keys():
+        return None
+    return kinship.owner_of_port(frozenset(sockets[inode] for inode in inodes))

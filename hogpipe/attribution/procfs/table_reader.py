@@ -1,0 +1,259 @@
+"""Reading the socket tables that a batch of flows needs, by whichever way costs less.
+
+There are two: the tables of /proc/net as text, and sock_diag, which leaves TIME_WAIT out and lets
+the kernel pick the rows by their ports (for TCP, by the tuples of the flows: `tcp_diag`).
+
+Costs are seconds of CPU. Not for threads in parallel.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from socket import IPPROTO_TCP
+from typing import Literal, TypeVar
+
+import msgspec
+
+from hogpipe.attribution.procfs.endpoint_heuristic import Endpoint
+from hogpipe.attribution.procfs.matching import (
+    has_ports,
+    port_pairs_for,
+    protocol_of,
+    tables_for,
+    tables_of,
+    unmap,
+)
+from hogpipe.attribution.procfs.reader_choice import Reader, ReaderChoice
+from hogpipe.attribution.procfs.tcp_lookup import ReadCounts, TcpDiag, TcpReading
+from hogpipe.errors import ConfigurationError
+from hogpipe.linux.netns.scan import shows_own_namespace
+from hogpipe.linux.procfs import Procfs
+from hogpipe.linux.sock_diag import read_dump, read_dump_towards
+from hogpipe.linux.socket_table import SocketRow, parse_table
+from hogpipe.model import FlowKey
+from hogpipe.text import describe_error
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+Siblings = dict[Endpoint, list[SocketRow]]
+"""Sockets by what they talk to."""
+
+SocketTable = Literal["procfs", "sock_diag", "auto"]
+"""The setting `attribution.socket_table`."""
+
+
+class Reading(msgspec.Struct):
+    """What was read for a batch of flows."""
+
+    tables: dict[str, list[SocketRow]] = msgspec.field(default_factory=dict)
+    """By the name of the table; "tcp" holds both families."""
+    unsure: set[FlowKey] = msgspec.field(default_factory=set)
+    """Flows without a row here whose socket was not looked for in all places."""
+
+
+def find_problem(procfs: Path, socket_table: SocketTable) -> str | None:
+    """Return why this `socket_table` cannot be had with this `procfs`, in one line, or None."""
+    if socket_table != "sock_diag" or shows_own_namespace(procfs):
+        return None
+    return (
+        '"sock_diag" reads the sockets of the network namespace that hogpipe runs in, '
+        'and procfs shows another one or a recorded one; use "procfs" or "auto"'
+    )
+
+
+class TableReader:
+    """Reads each table that a flow needs, once, for the rows that matter to the flows.
+
+    Raises ConfigurationError where `find_problem` finds one.
+    """
+
+    def __init__(self, root: Path, procfs: Procfs, socket_table: SocketTable = "auto") -> None:
+        if problem := find_problem(root, socket_table):
+            raise ConfigurationError(f"attribution.socket_table: {problem}")
+        self._procfs = procfs
+        automatic = socket_table == "auto" and shows_own_namespace(root)
+        fixed = Reader.SOCK_DIAG if socket_table == "sock_diag" else Reader.PROCFS
+        self._fixed = None if automatic else fixed
+        self._choices: dict[str, ReaderChoice] = {}
+        self._told: set[str] = set()
+        self._texts: dict[str, bytes | None] = {}
+        """The tables of /proc/net as the last `read` found them."""
+        self._towards: dict[str, set[int]] = {}
+        """By table: the remote ports whose rows that `read` was asked for, too."""
+        self._rows: dict[str, list[SocketRow]] = {}
+        """What it parsed of them."""
+        self.counts = ReadCounts()
+        self._tcp_diag = TcpDiag(self.counts)
+
+    @property
+    def reads(self) -> int:
+        """Tables read so far, by either reader."""
+        return self.counts.procfs + self.counts.sock_diag
+
+    @property
+    def rows_skipped(self) -> int:
+        """Rows that could not be read."""
+        return self.counts.rows_skipped
+
+    def read(
+        self, flows: Collection[FlowKey], now: float, endpoints: Collection[Endpoint] = ()
+    ) -> Reading:
+        """Return the rows that matter to `flows`; an OSError means that /proc/net failed.
+
+        Of what is read in /proc/net those that talk to `endpoints` are kept for `read_towards`.
+        """
+        self._texts.clear()
+        self._rows.clear()
+        self._towards = _remote_ports_by_table(endpoints)
+        reading = Reading()
+        tcp = [flow for flow in flows if flow.protocol == IPPROTO_TCP]
+        if tcp:
+            self._read_tcp(tcp, now, reading)
+        others = (flow for flow in flows if flow.protocol != IPPROTO_TCP)
+        for name, pairs in _ports_by_table(others).items():
+            reading.tables[name] = self._read_table(name, pairs)
+        return reading
+
+    def reads_anew(self, endpoints: Collection[Endpoint]) -> bool:
+        """Tell whether `read_towards` reads these again each time, at little cost."""
+        return all(
+            self._choice(_dumped(name)).present is Reader.SOCK_DIAG
+            for name in _remote_ports_by_table(endpoints)
+        )
+
+    def read_towards(self, endpoints: Collection[Endpoint]) -> Siblings:
+        """Return the sockets that somebody holds and that talk to each of these endpoints.
+
+        What the last `read` took from /proc/net is not read again, and not parsed again for the
+        endpoints that it was given.
+        """
+        ports = _remote_ports_by_table(endpoints)
+        found: Siblings = {endpoint: [] for endpoint in endpoints}
+        for name, rows in self._read_rows_towards(ports):
+            protocol = protocol_of(name)
+            for row in rows:
+                endpoint = protocol, unmap(row.remote_address), row.remote_port
+                if row.inode and endpoint in found:
+                    found[endpoint].append(row)
+        return found
+
+    def _read_rows_towards(
+        self, ports: Mapping[str, AbstractSet[int]]
+    ) -> Iterator[tuple[str, list[SocketRow]]]:
+        by_dump: dict[str, set[int]] = {}
+        for name, remote_ports in ports.items():
+            dumped = _dumped(name)
+            if self._choice(dumped).present is Reader.SOCK_DIAG:
+                by_dump.setdefault(dumped, set()).update(remote_ports)
+            elif name in self._rows and remote_ports <= self._towards.get(name, set()):
+                yield name, self._rows[name]
+            else:
+                yield name, self._read_procfs(name, set(), remote_ports)
+        for name, remote_ports in by_dump.items():
+            yield name, self._dump_towards(name, remote_ports)
+
+    def _dump_towards(self, name: str, remote_ports: Collection[int]) -> list[SocketRow]:
+        try:
+            return self.counts.add_dump(read_dump_towards(name, remote_ports))
+        except OSError as error:
+            self._note_refusal(name, error)
+            self._choice(name).record_failure(Reader.SOCK_DIAG)
+            names = ("tcp", "tcp6") if name == "tcp" else (name,)
+            return [row for one in names for row in self._read_procfs(one, set(), remote_ports)]
+
+    def _read_tcp(self, flows: Collection[FlowKey], now: float, reading: Reading) -> None:
+        def ask() -> TcpReading:
+            return self._tcp_diag.read(flows, now)
+
+        def read_text() -> TcpReading:
+            tables = _ports_by_table(flows)
+            return TcpReading([row for t in tables for row in self._read_rows(t, tables[t])])
+
+        found = self._read_by_choice("tcp", ask, read_text)
+        reading.tables["tcp"], reading.unsure = found.rows, found.unsure
+
+    def _read_table(self, name: str, pairs: set[tuple[int, int]]) -> list[SocketRow]:
+        if not has_ports(name):
+            return self._read_procfs(name, None)
+        return self._read_by_choice(
+            name,
+            lambda: self.counts.add_dump(read_dump(name, pairs)),
+            lambda: self._read_rows(name, pairs),
+        )
+
+    def _read_by_choice(
+        self, name: str, by_sock_diag: Callable[[], T], by_procfs: Callable[[], T]
+    ) -> T:
+        """Read by the way whose turn it is, and note what it cost."""
+        choice = self._choice(name)
+        reader = choice.next
+        before = time.thread_time()
+        if reader is Reader.PROCFS:
+            found = by_procfs()
+        else:
+            try:
+                found = by_sock_diag()
+            except OSError as error:
+                self._note_refusal(name, error)
+                choice.record_failure(reader)
+                return by_procfs()
+        choice.record(reader, time.thread_time() - before)
+        return found
+
+    def _read_rows(self, name: str, pairs: set[tuple[int, int]]) -> list[SocketRow]:
+        rows = self._read_procfs(name, pairs, self._towards.get(name, ()))
+        self._rows[name] = rows
+        return rows
+
+    def _read_procfs(
+        self,
+        name: str,
+        pairs: set[tuple[int, int]] | None,
+        remote_ports: Collection[int] = (),
+    ) -> list[SocketRow]:
+        if name not in self._texts:
+            self._texts[name] = self._procfs.table(name)
+            self.counts.procfs += self._texts[name] is not None
+        data = self._texts[name]
+        if data is None:
+            return []
+        rows, skipped = parse_table(data, pairs, remote_ports)
+        self.counts.rows_skipped += skipped
+        return rows
+
+    def _choice(self, name: str) -> ReaderChoice:
+        return self._choices.setdefault(name, ReaderChoice(self._fixed))
+
+    def _note_refusal(self, name: str, error: OSError) -> None:
+        self.counts.refused += 1
+        if name not in self._told:
+            self._told.add(name)
+            reason = describe_error(error)
+            log.warning("sock_diag does not give table %s, /proc/net does: %s", name, reason)
+
+
+def _dumped(name: str) -> str:
+    """Return the table in whose dump this one is: of TCP one dump has both families."""
+    return "tcp" if name == "tcp6" else name
+
+
+def _remote_ports_by_table(endpoints: Iterable[Endpoint]) -> dict[str, set[int]]:
+    """Return the tables in which sockets may talk to the endpoints, with the ports of these."""
+    ports: dict[str, set[int]] = {}
+    for protocol, address, port in endpoints:
+        for name in tables_of(protocol, address):
+            ports.setdefault(name, set()).add(port)
+    return ports
+
+
+def _ports_by_table(flows: Iterable[FlowKey]) -> dict[str, set[tuple[int, int]]]:
+    """Return the tables that the flows need, with the pairs of ports that matter there."""
+    port_pairs: dict[str, set[tuple[int, int]]] = {}
+    for flow in flows:
+        for name in tables_for(flow):
+            port_pairs.setdefault(name, set()).update(port_pairs_for(flow))
+    return port_pairs

@@ -1,0 +1,1 @@
+"""PURE: frames to sums of packets by wire key, vectorised and plain."""

@@ -1,0 +1,200 @@
+"""One frame to one wire key and length, plainly.
+
+The reference that the vectorised decoder is tested against, and what it leaves unusual frames to.
+Bytes in, a value out; any bytes give a DecodedFrame or a Rejection, and nothing raises. Formats:
+RFC 791 (IPv4), RFC 8200 (IPv6), RFC 2675 (jumbograms), RFC 4302 (AH), RFC 792 and 4443 (ICMP).
+"""
+
+import struct
+
+import msgspec
+
+from hogpipe.capture.decode.fragments import FirstFragment, LaterFragment
+from hogpipe.capture.decode.scalar_link import Packet, Rejection, locate_packet
+from hogpipe.capture.decode.wire_key import KEY, Path, WireKey, pack_key, unpack_key
+
+__all__ = ["DecodedFrame", "Path", "Rejection", "WireKey", "decode_frame", "pack_key", "unpack_key"]
+
+HOP_BY_HOP, ICMP, TCP, UDP, ROUTING, FRAGMENT, AUTHENTICATION = 0, 1, 6, 17, 43, 44, 51
+ICMPV6, DESTINATION_OPTIONS, SCTP, MOBILITY, UDP_LITE, HIP, SHIM6 = 58, 60, 132, 135, 136, 139, 140
+EXTENSIONS = frozenset(
+    {HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION_OPTIONS, MOBILITY, HIP, SHIM6}
+)
+WITH_PORTS = frozenset({TCP, UDP, SCTP, UDP_LITE})
+ECHO_TYPES = {(4, ICMP): (8, 0), (6, ICMPV6): (128, 129)}
+"""ICMP types of the echo request and reply, by IP version and protocol."""
+
+MAX_EXTENSIONS = 8
+"""IPv6 extension headers beyond this many are not followed."""
+BIG_TCP_FLOOR = 65_536
+"""A packet whose header has no room for its length has at least this many bytes."""
+
+_MAX_OPTIONS = 8  # in a hop-by-hop header, as Linux allows (net.ipv6.max_hbh_opts_number)
+_PAD1, _JUMBO = 0x00, 0xC2
+TCP_FLAGS, SYN, ACK = 13, 0x02, 0x10
+"""Where a TCP header has its flags, and which of them opens."""
+
+_IPV4 = struct.Struct(">BxHHHxBxx4s4s")
+_IPV6 = struct.Struct(">4xHBx16s16s")
+_EXTENSION = struct.Struct(
+    ">BBHI"
+)  # next header, length; and of a fragment: offset, identification
+_OPTION = struct.Struct(">BBI")  # type, length, jumbo payload length
+_PORTS = struct.Struct(">HH")
+_ECHO = struct.Struct(">B3xH")  # type, identifier
+_IDENT = struct.Struct(">BBB16s16sI")
+
+
+class DecodedFrame(msgspec.Struct, frozen=True, gc=False):
+    """An IP packet: its packed wire key and its length in bytes."""
+
+    key: bytes
+    length: int
+    opened: bool
+    """A TCP SYN without ACK, in a packet that is whole or in a first fragment."""
+    fragment: FirstFragment | LaterFragment | None
+    length_floored: bool
+    """The length is not known, only the least that it can be."""
+
+
+class _Chain(msgspec.Struct, frozen=True, gc=False):
+    """Where IPv6 extension headers lead; `fragment` is its kind and the packet's identification."""
+
+    protocol: int
+    at: int
+    fragment: tuple[type[FirstFragment | LaterFragment], int] | None
+
+
+_Transport = tuple[int, int, bool]
+"""Source port, destination port, and whether it is a TCP SYN without ACK."""
+_NO_TRANSPORT: _Transport = (0, 0, False)
+
+
+def decode_frame(
+    link_type: int, frame: bytes, original_length: int | None
+) -> DecodedFrame | Rejection:
+    """Return the IP packet that `frame` holds, or why there is none.
+
+    `frame` is what was captured of it, `original_length` its length on the link where known.
+    """
+    packet = locate_packet(link_type, frame)
+    if not isinstance(packet, Packet):
+        return packet
+    if packet.version == 4:
+        return _decode_ipv4(frame, packet, original_length)
+    return _decode_ipv6(frame, packet, original_length)
+
+
+def _decode_ipv4(
+    frame: bytes, packet: Packet, original_length: int | None
+) -> DecodedFrame | Rejection:
+    at = packet.at
+    if len(frame) - at < _IPV4.size:
+        return Rejection.UNDECODED
+    first, total, identification, flags_offset, protocol, source, destination = _IPV4.unpack_from(
+        frame, at
+    )
+    header = (first & 0x0F) * 4
+    length, floored = total, False
+    if total == 0 and protocol == TCP:
+        length, floored = _untold_length(frame, at, original_length)
+    if first >> 4 != 4 or header < _IPV4.size or length < header:
+        return Rejection.UNDECODED
+    offset, more = flags_offset & 0x1FFF, flags_offset & 0x2000
+    fragment: FirstFragment | LaterFragment | None = None
+    if offset or more:
+        ident = _IDENT.pack(4, protocol, packet.path, source, destination, identification)
+        fragment = LaterFragment(ident) if offset else FirstFragment(ident)
+    transport = _NO_TRANSPORT
+    if not offset:
+        end = min(len(frame), at + length)
+        transport = _read_transport(frame, at + header, end, 4, protocol)
+    source_port, destination_port, opened = transport
+    key = KEY.pack(4, protocol, packet.path, source_port, destination_port, source, destination)
+    return DecodedFrame(key, length, opened, fragment, floored)
+
+
+def _decode_ipv6(
+    frame: bytes, packet: Packet, original_length: int | None
+) -> DecodedFrame | Rejection:
+    at = packet.at
+    if len(frame) - at < _IPV6.size or frame[at] >> 4 != 6:
+        return Rejection.UNDECODED
+    payload, next_header, source, destination = _IPV6.unpack_from(frame, at)
+    length, floored = _IPV6.size + payload, False
+    if payload == 0 and next_header == HOP_BY_HOP:
+        length = _IPV6.size + _read_jumbo_length(frame, at + _IPV6.size)
+    elif payload == 0 and next_header == TCP:
+        length, floored = _untold_length(frame, at, original_length)
+    end = min(len(frame), at + length)
+    chain = _follow_extensions(frame, at + _IPV6.size, end, next_header)
+    fragment = None
+    if chain.fragment is not None:
+        kind, identification = chain.fragment
+        # The next header of later fragments may be another and does not count (RFC 8200, 4.5).
+        fragment = kind(_IDENT.pack(6, 0, packet.path, source, destination, identification))
+    transport = _NO_TRANSPORT
+    if not isinstance(fragment, LaterFragment):
+        transport = _read_transport(frame, chain.at, end, 6, chain.protocol)
+    source_port, destination_port, opened = transport
+    key = KEY.pack(
+        6, chain.protocol, packet.path, source_port, destination_port, source, destination
+    )
+    return DecodedFrame(key, length, opened, fragment, floored)
+
+
+def _untold_length(frame: bytes, at: int, original_length: int | None) -> tuple[int, bool]:
+    """Return the length of a BIG TCP packet at `at`, which its header has no room for.
+
+    And whether that is only the least that it can be.
+    """
+    if original_length is None:
+        return max(BIG_TCP_FLOOR, len(frame) - at), True
+    return max(original_length, len(frame)) - at, False
+
+
+def _read_jumbo_length(frame: bytes, at: int) -> int:
+    """Return the payload length in the hop-by-hop header at `at`; 0 where it has none."""
+    if at + 2 > len(frame):
+        return 0
+    end = min(len(frame), at + (frame[at + 1] + 1) * 8)
+    at += 2
+    for _ in range(_MAX_OPTIONS):
+        if at + _OPTION.size > end:
+            break
+        kind, size, jumbo = _OPTION.unpack_from(frame, at)
+        if kind == _JUMBO and size == 4:
+            return int(jumbo)
+        at += 1 if kind == _PAD1 else 2 + size
+    return 0
+
+
+def _follow_extensions(frame: bytes, at: int, end: int, protocol: int) -> _Chain:
+    """Follow IPv6 extension headers from `at` to one that is none, is cut or is one too many."""
+    fragment: tuple[type[FirstFragment | LaterFragment], int] | None = None
+    for _ in range(MAX_EXTENSIONS):
+        if protocol not in EXTENSIONS or at + _EXTENSION.size > end:
+            break
+        next_header, size, offset_more, identification = _EXTENSION.unpack_from(frame, at)
+        if protocol == FRAGMENT:
+            size = 0
+            if offset_more & ~7:
+                return _Chain(next_header, at, (LaterFragment, identification))
+            if offset_more & 1:
+                fragment = FirstFragment, identification
+        at += (size + 2) * 4 if protocol == AUTHENTICATION else (size + 1) * 8
+        protocol = next_header
+    return _Chain(protocol, at, fragment)
+
+
+def _read_transport(frame: bytes, at: int, end: int, version: int, protocol: int) -> _Transport:
+    """Return what the header from `at` to at most `end` tells."""
+    if protocol in WITH_PORTS and at + _PORTS.size <= end:
+        source, destination = _PORTS.unpack_from(frame, at)
+        flags = frame[at + TCP_FLAGS] if protocol == TCP and at + TCP_FLAGS < end else 0
+        return source, destination, flags & (SYN | ACK) == SYN
+    if (version, protocol) in ECHO_TYPES and at + _ECHO.size <= end:
+        kind, identifier = _ECHO.unpack_from(frame, at)
+        if kind in ECHO_TYPES[version, protocol]:
+            return identifier, identifier, False
+    return _NO_TRANSPORT

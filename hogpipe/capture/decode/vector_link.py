@@ -1,0 +1,173 @@
+"""Where the IP packets begin in many frames of one link type at once.
+
+Does what `link` does for the usual headers; what it does not know it calls ODD and leaves to that.
+A row moves `at` past each byte it reads, so one with `at` beyond its end has read bytes that are
+not its own, and is ODD too.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hogpipe.capture.decode.link_types import (
+    ARPHRD_LOOPBACK,
+    COOKED_OUTGOING,
+    ETHERTYPE_PPPOE_SESSION,
+    ETHERTYPE_VERSIONS,
+    FAMILY_VERSIONS,
+    MAX_VLAN_TAGS,
+    PPP_ADDRESS_CONTROL,
+    PPP_VERSIONS,
+    PPPOE_SESSION,
+    VLAN_ETHERTYPES,
+    LinkType,
+)
+from hogpipe.capture.decode.rows import Indices, Octets, RowType, read_rows, read_values, row_type
+from hogpipe.capture.decode.wire_key import Path
+
+NOT_IP, ODD = 0, 1
+"""What a row may be beside 4 and 6, the versions of IP. Any other number is odd too."""
+_TAGGED, _SESSION = 7, 8
+
+_U8, _U16, _U32 = np.dtype(np.uint8), np.dtype(">u2"), np.dtype(">u4")
+_SLL = row_type(16, {"packet_type": (">u2", 0), "hardware": (">u2", 2), "ethertype": (">u2", 14)})
+_SLL2 = row_type(20, {"ethertype": (">u2", 0), "hardware": (">u2", 8), "packet_type": ("u1", 10)})
+_INCOMING, _OUTGOING, _LOOPBACK = map(np.uint8, (Path.INCOMING, Path.OUTGOING, Path.LOOPBACK))
+
+
+class Packets(NamedTuple):
+    """A column each: the offset of the IP packet in the data; 4, 6, NOT_IP or ODD; its path."""
+
+    at: Indices
+    kind: Octets
+    path: Octets
+
+
+def locate_packets(link_type: int, data: bytes, start: Indices, end: Indices) -> Packets:
+    """Return where the packets of the frames from `start` to before `end` in `data` begin.
+
+    `data` has 20 bytes at least. An unknown link type makes all rows ODD.
+    """
+    locate = _LOCATORS.get(link_type)
+    if locate is None:
+        return Packets(start, np.full(len(start), ODD, np.uint8), _no_path(start))
+    packets = locate(data, start)
+    packets.kind[packets.at > end] = ODD
+    return packets
+
+
+def _read16(data: bytes, at: Indices) -> NDArray[np.uint16]:
+    return read_values(data, at, _U16)
+
+
+def _no_path(start: Indices) -> Octets:
+    return np.zeros(len(start), np.uint8)
+
+
+def _table(versions: dict[int, int], default: int) -> Octets:
+    table = np.full(1 << 16, default, np.uint8)
+    for number, version in versions.items():
+        table[number] = version
+    return table
+
+
+_BY_ETHERTYPE = _table(
+    ETHERTYPE_VERSIONS
+    | dict.fromkeys(VLAN_ETHERTYPES, _TAGGED)
+    | {ETHERTYPE_PPPOE_SESSION: _SESSION},
+    NOT_IP,
+)
+_BY_PPP_PROTOCOL = _table(PPP_VERSIONS, ODD)  # others may be a one-byte protocol
+
+
+def _ethernet(data: bytes, start: Indices) -> Packets:
+    return _by_ethertype(data, start + 14, _read16(data, start + 12), _no_path(start))
+
+
+def _cooked(data: bytes, start: Indices, header: RowType) -> Packets:
+    rows = read_rows(data, start, header)
+    path = np.where(rows["packet_type"] == COOKED_OUTGOING, _OUTGOING, _INCOMING)
+    path[rows["hardware"] == ARPHRD_LOOPBACK] = _LOOPBACK
+    return _by_ethertype(data, start + header.size, rows["ethertype"], path)
+
+
+def _by_ethertype(data: bytes, at: Indices, ethertype: NDArray[np.uint16], path: Octets) -> Packets:
+    kind = _BY_ETHERTYPE.take(ethertype)
+    if np.count_nonzero(kind >= _TAGGED):
+        _pass_tags(data, at, kind)
+    return Packets(at, kind, path)
+
+
+def _pass_tags(data: bytes, at: Indices, kind: Octets) -> None:
+    """Move `at` past VLAN tags and PPPoE headers to the packet, and tell its kind."""
+    for _ in range(MAX_VLAN_TAGS):
+        tagged = np.flatnonzero(kind == _TAGGED)
+        kind[tagged] = _BY_ETHERTYPE[_read16(data, at[tagged] + 2)]
+        at[tagged] += 4
+    sessions = np.flatnonzero(kind == _SESSION)
+    inner = _pppoe(data, at[sessions])
+    at[sessions], kind[sessions] = inner.at, inner.kind
+
+
+def _pppoe(data: bytes, start: Indices) -> Packets:
+    packets = _by_ppp_protocol(data, start + 6)
+    packets.kind[_read16(data, start) != PPPOE_SESSION] = ODD
+    return packets
+
+
+def _ppp(data: bytes, start: Indices) -> Packets:
+    framed = _read16(data, start) == PPP_ADDRESS_CONTROL
+    return _by_ppp_protocol(data, np.where(framed, start + 2, start))
+
+
+def _by_ppp_protocol(data: bytes, at: Indices) -> Packets:
+    return Packets(at + 2, _BY_PPP_PROTOCOL[_read16(data, at)], _no_path(at))
+
+
+def _raw(data: bytes, start: Indices) -> Packets:
+    kind = read_values(data, start, _U8) >> np.uint8(4)
+    kind[(kind != 4) & (kind != 6)] = ODD
+    return Packets(start, kind, _no_path(start))
+
+
+def _only(version: int) -> Callable[[bytes, Indices], Packets]:
+    def locate(_data: bytes, start: Indices) -> Packets:
+        return Packets(start, np.full(len(start), version, np.uint8), _no_path(start))
+
+    return locate
+
+
+def _loop(data: bytes, start: Indices) -> Packets:
+    return _by_family(start, read_values(data, start, _U32))
+
+
+def _null(data: bytes, start: Indices) -> Packets:
+    family = read_values(data, start, _U32)
+    return _by_family(start, np.minimum(family, family.byteswap()))
+
+
+def _by_family(start: Indices, family: NDArray[np.uint32]) -> Packets:
+    kind = np.full(len(start), ODD, np.uint8)
+    for number, version in FAMILY_VERSIONS.items():
+        kind[family == number] = version
+    return Packets(start + 4, kind, _no_path(start))
+
+
+_LOCATORS: dict[int, Callable[[bytes, Indices], Packets]] = {
+    LinkType.NULL: _null,
+    LinkType.ETHERNET: _ethernet,
+    LinkType.PPP: _ppp,
+    LinkType.RAW: _raw,
+    LinkType.RAW_OPENBSD: _raw,
+    LinkType.PPP_SERIAL: _ppp,
+    LinkType.PPP_ETHER: _pppoe,
+    LinkType.RAW_FILE: _raw,
+    LinkType.LOOP: _loop,
+    LinkType.LINUX_SLL: lambda data, start: _cooked(data, start, _SLL),
+    LinkType.PPP_PPPD: lambda data, start: _by_ppp_protocol(data, start + 2),
+    LinkType.IPV4: _only(4),
+    LinkType.IPV6: _only(6),
+    LinkType.LINUX_SLL2: lambda data, start: _cooked(data, start, _SLL2),
+}

@@ -1,0 +1,76 @@
+"""What is known of the sockets that the kernel counted at: owners, namespaces, former sockets."""
+
+import time
+from collections.abc import Callable
+
+from hogpipe.capture.ebpf.flow_sockets import FlowSockets
+from hogpipe.capture.ebpf.process_owners import Owners
+from hogpipe.linux.bpf.traffic_rows import Ends, Holder, SocketTraffic
+from hogpipe.linux.netns.inodes import NamespaceInodes
+from hogpipe.model import (
+    NAMELESS,
+    OWN_NAMESPACE,
+    SERVICE_MANAGER,
+    Attribution,
+    FlowKey,
+    Quality,
+)
+
+
+class RowOwners:
+    """See sorting.Knowledge. What is looked up is noted in `noted`. For one thread at a time."""
+
+    def __init__(
+        self,
+        owners: Owners,
+        noted: FlowSockets,
+        spaces: NamespaceInodes,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._owners = owners
+        self._noted = noted
+        self._spaces = spaces
+        self._clock = clock
+
+    def name_flow(self, ends: Ends, holder: Holder) -> FlowKey:
+        """Return the flow of a socket; in which other namespace it is makes no difference."""
+        if not ends.local_address:
+            return NAMELESS
+        return _flow(ends, OWN_NAMESPACE if holder.namespace == self._spaces.own else None)
+
+    def attribute(self, holder: Holder, quality: Quality) -> Attribution:
+        """Return the owner that is noted."""
+        return self._owners.attribute(holder, quality)
+
+    def started_ns(self, pid: int) -> int | None:
+        """Return when the process that has a pid now was started; None where there is none."""
+        return self._owners.started_ns(pid)
+
+    def ask_for(self, entry: SocketTraffic) -> tuple[FlowKey, bool]:
+        """Return the flow of an entry that is looked up; whether it was another socket's before.
+
+        A socket of which nothing tells the namespace is taken for one of our own.
+        """
+        if not entry.ends.local_address:
+            return NAMELESS, False
+        holder = entry.holder
+        space = holder.namespace or self._noted.namespace_of(entry.cookie)
+        inode = self._spaces.inode_of(space, self._clock()) if space else OWN_NAMESPACE
+        flow = _flow(entry.ends, inode)
+        owner = None
+        if holder.pid and holder.command != SERVICE_MANAGER:
+            owner = self._owners.name(holder)
+        quality = Quality.LISTENER if holder.by_listener else Quality.EXACT
+        return flow, self._noted.note(flow, entry.cookie, space, owner, quality)
+
+
+def _flow(ends: Ends, namespace: int | None) -> FlowKey:
+    return FlowKey(
+        ends.protocol,
+        ends.local_address,
+        ends.local_port,
+        ends.remote_address,
+        ends.remote_port,
+        "",
+        namespace,
+    )

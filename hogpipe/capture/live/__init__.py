@@ -1,0 +1,1 @@
+"""Live capture: which links, their handles, and what changes while it runs."""

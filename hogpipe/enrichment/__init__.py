@@ -1,0 +1,1 @@
+"""What is known of a process beyond its pid: names, user, unit, container, pod."""

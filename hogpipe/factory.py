@@ -1,0 +1,137 @@
+"""The parts that a pipeline is put together from, as the settings ask for them."""
+
+import hashlib
+import os
+import time
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from hogpipe.aggregation.windows import ClockWindows
+from hogpipe.attribution.ledger.ledger_access import LedgerAccess
+from hogpipe.attribution.ledger.ledger_resolver import LedgerResolver
+from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
+from hogpipe.attribution.resolver import (
+    Resolver,
+)
+from hogpipe.capture.ebpf.ebpf_source import EbpfSource
+from hogpipe.capture.ebpf.flow_sockets import FlowSockets
+from hogpipe.capture.live.live_source import LiveOptions, LiveSource
+from hogpipe.capture.local_addresses import LocalAddresses
+from hogpipe.capture.savefile import SavefileSource
+from hogpipe.capture.source import PacketSource
+from hogpipe.config.settings import Settings, SinkChoice
+from hogpipe.errors import ConfigurationError
+from hogpipe.linux.netns.cookies import NamespaceNames
+from hogpipe.linux.procfs_addresses import read_local_addresses
+from hogpipe.records.stamp import make_run_id
+from hogpipe.sinks.contract import Sink, SinkSettings
+from hogpipe.sinks.plugin_errors import describe_bug
+
+_HASHED_BYTES = 1 << 20
+
+
+def make_source(settings: Settings, interval_ns: int) -> tuple[PacketSource, Resolver]:
+    """Return what `[capture]` describes, and what finds owners as `[attribution]` says.
+
+    Neither is open. Raises ConfigurationError where that makes no sense on this host.
+    """
+    if settings.capture.source != "ebpf":
+        return _make_packet_source(settings, interval_ns), _make_resolver(settings)
+    procfs, noted = settings.attribution.procfs, FlowSockets()
+    source = EbpfSource(
+        procfs,
+        noted,
+        start_windows=partial(ClockWindows, interval_ns),
+        dimensions=settings.aggregation.group_by,
+        max_flows=settings.capture.max_flows,
+        command_line=settings.enrichment.command_line,
+    )
+
+    def open_access(procfs: Path) -> LedgerAccess:
+        return LedgerAccess(noted, NamespaceNames(procfs))
+
+    resolver = LedgerResolver(
+        _make_procfs_resolver(settings), procfs, required=True, open_access=open_access
+    )
+    return source, resolver
+
+
+def _make_packet_source(settings: Settings, interval_ns: int) -> PacketSource:
+    capture = settings.capture
+    if capture.source == "savefile":
+        assert capture.path is not None  # load_config sees to it
+        return SavefileSource(
+            capture.path,
+            expression=capture.filter,
+            local=LocalAddresses.from_procfs(read_local_addresses(settings.attribution.procfs)),
+            interval_ns=interval_ns,
+        )
+    return LiveSource(
+        LiveOptions(
+            interfaces=capture.interfaces,
+            filter=capture.filter,
+            snaplen=capture.snaplen,
+            buffer_mib=capture.buffer_mib,
+            promiscuous=capture.promiscuous,
+            procfs=settings.attribution.procfs,
+        )
+    )
+
+
+def _make_resolver(settings: Settings) -> Resolver:
+    choice = settings.attribution
+    resolver = _make_procfs_resolver(settings)
+    if choice.ledger == "off" or settings.capture.source == "savefile":
+        return resolver
+    return LedgerResolver(resolver, choice.procfs, required=choice.ledger == "on")
+
+
+def _make_procfs_resolver(settings: Settings) -> ProcfsResolver:
+    return ProcfsResolver(
+        settings.attribution.procfs,
+        command_line=settings.enrichment.command_line,
+        socket_table=settings.attribution.socket_table,
+    )
+
+
+def make_sink(choice: SinkChoice, *, live: bool) -> tuple[Sink, SinkSettings]:
+    """Return a sink, not yet opened, with the settings to dispatch to it by.
+
+    Raises ConfigurationError where the sink cannot be made.
+    """
+    settings = choice.settings
+    if not live:  # a replay can wait, and its records must not depend on how fast sinks are
+        settings = msgspec.structs.replace(settings, when_full="block")
+    name = settings.name or settings.type
+    try:
+        return choice.type.create(settings), settings
+    except ConfigurationError as error:
+        problems = [f"sink {name}: {problem}" for problem in error.problems]
+        raise ConfigurationError(problems) from error
+    except (Exception, SystemExit) as error:  # whatever a plugin's factory may raise
+        raise ConfigurationError(f"sink {name}: cannot be made: {describe_bug(error)}") from error
+
+
+def make_run_id_for(settings: Settings) -> str:
+    """Return a new run's id.
+
+    A replay with a recorded /proc depends on nothing but what it is given. Its id follows from
+    that, so that a receiver can tell a repeated replay from another one.
+    """
+    path = settings.capture.path
+    live_processes = (settings.attribution.procfs / "self").exists()
+    if settings.capture.source != "savefile" or path is None or live_processes:
+        return make_run_id(time.time_ns())
+    digest = hashlib.sha256(msgspec.json.encode((settings.capture.filter, settings.aggregation)))
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            digest.update(size.to_bytes(8, "big"))
+            for start in (0, max(0, size - _HASHED_BYTES)):
+                file.seek(start)
+                digest.update(file.read(_HASHED_BYTES))
+    except OSError as error:
+        raise ConfigurationError(f"capture.path: {path}: {error.strerror}") from error
+    return make_run_id(0, digest.digest()[:10])

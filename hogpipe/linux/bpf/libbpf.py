@@ -1,0 +1,100 @@
+"""The part of libbpf's interface (version 1, bpf/libbpf.h) that is used, over ctypes.
+
+Pointers are opaque; a call that returns one gives None where it failed, with the reason in errno. A
+call that returns an int gives the negative errno.
+"""
+
+import ctypes
+import logging
+from ctypes import (
+    CFUNCTYPE,
+    POINTER,
+    c_bool,
+    c_char_p,
+    c_int,
+    c_size_t,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
+from functools import cache
+
+from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
+
+log = logging.getLogger(__name__)
+
+LIBRARY = "libbpf.so.1"
+
+SampleCallback = CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
+"""Called with (context, data, size) for each sample of a ring; a negative answer ends reading."""
+_PrintCallback = CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
+_LINE = 1 << 16  # the verifier's log comes as one message
+
+_SIGNATURES: dict[str, tuple[object, list[object]]] = {
+    "bpf_object__open_file": (c_void_p, [c_char_p, c_void_p]),
+    "bpf_object__load": (c_int, [c_void_p]),
+    "bpf_object__close": (None, [c_void_p]),
+    "bpf_object__find_program_by_name": (c_void_p, [c_void_p, c_char_p]),
+    "bpf_object__next_program": (c_void_p, [c_void_p, c_void_p]),
+    "bpf_object__find_map_by_name": (c_void_p, [c_void_p, c_char_p]),
+    "bpf_object__next_map": (c_void_p, [c_void_p, c_void_p]),
+    "bpf_program__name": (c_char_p, [c_void_p]),
+    "bpf_program__set_autoload": (c_int, [c_void_p, c_bool]),
+    "bpf_program__attach_cgroup": (c_void_p, [c_void_p, c_int]),
+    "bpf_link__destroy": (c_int, [c_void_p]),
+    "bpf_map__name": (c_char_p, [c_void_p]),
+    "bpf_map__fd": (c_int, [c_void_p]),
+    "bpf_map__set_autocreate": (c_int, [c_void_p, c_bool]),
+    "bpf_map__set_max_entries": (c_int, [c_void_p, c_uint32]),
+    "bpf_map_update_elem": (c_int, [c_int, c_void_p, c_void_p, c_uint64]),
+    "bpf_map_lookup_elem": (c_int, [c_int, c_void_p, c_void_p]),
+    "bpf_map_lookup_and_delete_batch": (
+        c_int,
+        [c_int, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_uint32), c_void_p],
+    ),
+    "bpf_map_delete_batch": (c_int, [c_int, c_void_p, POINTER(c_uint32), c_void_p]),
+    "bpf_prog_query": (
+        c_int,
+        [c_int, c_int, c_uint32, POINTER(c_uint32), c_void_p, POINTER(c_uint32)],
+    ),
+    "ring_buffer__new": (c_void_p, [c_int, SampleCallback, c_void_p, c_void_p]),
+    "ring_buffer__consume": (c_int, [c_void_p]),
+    "ring_buffer__epoll_fd": (c_int, [c_void_p]),
+    "ring_buffer__free": (None, [c_void_p]),
+}
+
+
+@cache
+def load_library() -> ctypes.CDLL:
+    """Return libbpf with the signatures of `_SIGNATURES`; what it prints goes to the debug log.
+
+    Raises BpfUnavailableError.
+    """
+    try:
+        library = ctypes.CDLL(LIBRARY, use_errno=True)
+    except OSError as error:
+        raise BpfUnavailableError(
+            Obstacle.LIBRARY,
+            f"eBPF: {LIBRARY} cannot be loaded; install it (Debian, Ubuntu: libbpf1; "
+            "Fedora, SUSE: libbpf)",
+        ) from error
+    try:
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+    except AttributeError as error:
+        raise BpfUnavailableError(
+            Obstacle.LIBRARY, f"eBPF: this {LIBRARY} is too old ({error}); install version 1.0"
+        ) from error
+    library.libbpf_set_print(_print)
+    return library
+
+
+@_PrintCallback  # type: ignore[untyped-decorator]
+def _print(_level: int, template: bytes, arguments: int) -> int:
+    """Log a message of libbpf; `arguments` is a va_list, which all ABIs of Linux hand on whole."""
+    if log.isEnabledFor(logging.DEBUG):
+        text = ctypes.create_string_buffer(_LINE)
+        ctypes.CDLL(None).vsnprintf(text, c_size_t(_LINE), c_char_p(template), c_void_p(arguments))
+        log.debug("%s", text.value.decode("utf-8", "backslashreplace").rstrip())
+    return 0

@@ -1,0 +1,1 @@
+"""Network namespaces: which processes are in which, by inode, cookie and id."""

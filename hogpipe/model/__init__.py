@@ -1,0 +1,69 @@
+"""The values that pass between the stages."""
+
+from hogpipe.model.counts import (
+    AttributionCounts,
+    CaptureCounts,
+    Latency,
+    LedgerUse,
+    ResolverCounts,
+    Tally,
+)
+from hogpipe.model.flows import (
+    NAMELESS,
+    OWN_NAMESPACE,
+    FlowBatch,
+    FlowDelta,
+    FlowKey,
+    OwnedFlow,
+    Span,
+)
+from hogpipe.model.owners import (
+    UNATTRIBUTED,
+    Attribution,
+    Process,
+    Quality,
+    User,
+)
+from hogpipe.model.sockets import (
+    CONTESTED,
+    MOST_SOCKETS,
+    SERVICE_MANAGER,
+    Contested,
+    KernelLedgerCounts,
+    LedgerCounts,
+    LedgerEntry,
+    Owner,
+    SocketSeed,
+    is_same,
+)
+
+__all__ = [
+    "CONTESTED",
+    "MOST_SOCKETS",
+    "NAMELESS",
+    "OWN_NAMESPACE",
+    "SERVICE_MANAGER",
+    "UNATTRIBUTED",
+    "Attribution",
+    "AttributionCounts",
+    "CaptureCounts",
+    "Contested",
+    "FlowBatch",
+    "FlowDelta",
+    "FlowKey",
+    "KernelLedgerCounts",
+    "Latency",
+    "LedgerCounts",
+    "LedgerEntry",
+    "LedgerUse",
+    "OwnedFlow",
+    "Owner",
+    "Process",
+    "Quality",
+    "ResolverCounts",
+    "SocketSeed",
+    "Span",
+    "Tally",
+    "User",
+    "is_same",
+]

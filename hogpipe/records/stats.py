@@ -1,0 +1,113 @@
+"""PURE: the parts of a stats record, from what the stages counted."""
+
+from collections.abc import Mapping
+
+from hogpipe.model import (
+    AttributionCounts,
+    CaptureCounts,
+    LedgerUse,
+    Tally,
+)
+from hogpipe.records.schema import (
+    AggregationInfo,
+    AttributionInfo,
+    CaptureInfo,
+    LedgerInfo,
+    SelfInfo,
+    TallyInfo,
+)
+
+
+def capture_info(counts: CaptureCounts) -> CaptureInfo:
+    """Return what the captures counted in a window."""
+    return {
+        "packets": counts.captured.packets,
+        "bytes": counts.captured.bytes,
+        "dropped": {"kernel": counts.kernel_dropped, "interface": counts.interface_dropped},
+        "not_local": _tally_info(counts.not_local),
+        "not_ip": _tally_info(counts.not_ip),
+        "undecoded": _tally_info(counts.undecoded),
+        "both_sides": _tally_info(counts.both_sides),
+        "length_floored": _tally_info(counts.length_floored),
+        "overflowed": _tally_info(counts.overflowed),
+        "merged_batches": counts.merged_batches,
+    }
+
+
+def attribution_info(
+    counts: AttributionCounts, bytes_by_quality: Mapping[str, int], *, timed: bool
+) -> AttributionInfo:
+    """Return what attribution did in a window.
+
+    A replay is not `timed`: the same packets then give the same record.
+    """
+    resolver = counts.resolver
+    info: AttributionInfo = {
+        "new_flows": counts.new_flows,
+        "batches": counts.batches,
+        "failed_batches": counts.failed_batches,
+        "reads": resolver.reads,
+        "tuples_asked": resolver.tuples_asked,
+        "dumps_interrupted": resolver.dumps_interrupted,
+        "dumps_refused": resolver.dumps_refused,
+        "rows_skipped": resolver.rows_skipped,
+        "walks": resolver.walks,
+        "fds_read": resolver.fds_read,
+        "fds_forgotten": resolver.fds_forgotten,
+        "not_permitted": resolver.not_permitted,
+        "malformed_files": resolver.malformed_files,
+        "put_off": resolver.put_off,
+        "shared": resolver.shared,
+        "forgotten_flows": counts.forgotten_flows,
+        "overflowed": _tally_info(counts.overflowed),
+        "pending": {"flows": counts.pending_flows, "bytes": counts.pending_bytes},
+        "bytes": dict(bytes_by_quality),
+    }
+    if resolver.ledger is not None:
+        info["ledger"] = _ledger_info(resolver.ledger)
+    if timed:
+        info["lookup_seconds"] = round(counts.lookup_seconds, 6)
+        if counts.latency is not None:
+            info["latency"] = {
+                "median_seconds": round(counts.latency.median, 6),
+                "max_seconds": round(counts.latency.longest, 6),
+            }
+    return info
+
+
+def aggregation_info(*, records: int, folded_groups: int, uncounted_flows: int) -> AggregationInfo:
+    """Return how a window's traffic became records."""
+    return {
+        "records": records,
+        "folded_groups": folded_groups,
+        "uncounted_flows": uncounted_flows,
+    }
+
+
+def self_info(*, cpu_seconds: float, memory_bytes: int, loop_delay_seconds: float) -> SelfInfo:
+    """Return what the process itself cost; seconds are of the window, bytes are resident now."""
+    return {
+        "cpu": {"seconds": round(cpu_seconds, 6)},
+        "memory": {"bytes": memory_bytes},
+        "loop": {"longest_delay_seconds": round(loop_delay_seconds, 6)},
+    }
+
+
+def _ledger_info(use: LedgerUse) -> LedgerInfo:
+    return {
+        "sockets": use.sockets,
+        "events": use.events,
+        "events_lost": use.events_lost,
+        "sockets_lost": use.sockets_lost,
+        "malformed": use.malformed,
+        "forgotten": use.forgotten,
+        "unknown": use.unknown,
+        "shared": use.shared,
+        "unidentified": use.unidentified,
+        "seeded": use.seeded,
+        "not_entered": use.not_entered,
+    }
+
+
+def _tally_info(tally: Tally) -> TallyInfo:
+    return {"bytes": tally.bytes, "packets": tally.packets}

@@ -1,0 +1,313 @@
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from support.traffic import (
+    NGINX,
+    attributions,
+    deltas,
+    dimensions,
+    exact,
+    flows,
+    make_flow,
+)
+
+from hogpipe.aggregation.aggregator import Aggregator
+from hogpipe.aggregation.selectors import Selector, parse_selector
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality, User
+from hogpipe.records.schema import TrafficBody
+
+CURL = replace(NGINX, pid=77, executable="/usr/bin/curl", command="curl")
+V6 = bytes(15) + b"\x02"
+
+selectors = st.sampled_from(
+    [
+        *("pid:1", "exe:/usr/bin/*", "user:1", "user:ro*", "cgroup:/a.*", "unit:b.*"),
+        *("container:1*", "pod:7a1b"),
+    ]
+).map(parse_selector)
+
+
+def sent(size: int) -> FlowDelta:
+    return FlowDelta(transmit_bytes=size, transmit_packets=1)
+
+
+def drain_one(aggregator: Aggregator) -> TrafficBody:
+    (body,) = aggregator.drain()
+    return body
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(flows, deltas, attributions), max_size=30),
+    dimensions,
+    st.lists(selectors, max_size=2),
+    st.integers(1, 5),
+    st.integers(0, 20),
+)
+def test_the_bodies_of_a_window_add_up_to_what_was_ingested(
+    moved: list[tuple[FlowKey, FlowDelta, Attribution]],
+    group_by: list[str],
+    only: list[Selector],
+    max_records: int,
+    max_flows: int,
+) -> None:
+    aggregator = Aggregator(group_by, only, max_records, max_flows)
+    expected, qualities = FlowDelta(), Counter[str]()
+    for flow, delta, attribution in moved:
+        aggregator.ingest(flow, delta, attribution)
+        expected.add(delta)
+        qualities[attribution.quality] += delta.total_bytes
+
+    bodies = list(aggregator.drain())
+
+    total, told = FlowDelta(opened=expected.opened), Counter[str]()
+    for body in bodies:
+        io = body["network"]["io"]
+        total.add(
+            FlowDelta(
+                io["transmit"]["bytes"],
+                io["transmit"]["packets"],
+                io["receive"]["bytes"],
+                io["receive"]["packets"],
+            )
+        )
+        told.update(body["attribution"])
+        both = io["transmit"]["bytes"] + io["receive"]["bytes"]
+        assert sum(body["attribution"].values()) == both
+        assert 0 not in body["attribution"].values()
+    assert total == expected
+    assert told == +qualities == Counter(aggregator.bytes_by_quality)
+    assert sum("remainder" not in body for body in bodies) <= max_records
+    assert all("remainder" not in body for body in bodies[:-1])
+    assert list(aggregator.drain()) == []
+
+
+def test_a_process_is_told_once_however_many_flows_it_has() -> None:
+    aggregator = Aggregator(["process"], [], 10)
+    aggregator.ingest(make_flow(1), FlowDelta(10, 1, 300, 1), exact(NGINX))
+    aggregator.ingest(make_flow(2), FlowDelta(0, 0, 160, 1), exact(replace(NGINX, command="ngx")))
+    aggregator.ingest(make_flow(1), FlowDelta(), exact(NGINX))
+    assert drain_one(aggregator) == {
+        "process": {
+            "pid": 4242,
+            "parent_pid": 1,
+            "creation": {"time": "2026-11-22T06:58:01.220Z"},
+            "executable": {"name": "nginx", "path": "/usr/sbin/nginx"},
+            "command": "nginx",
+            "user": {"id": 33},
+            "owner": "www-data",
+            "linux": {"cgroup": "/system.slice/nginx.service"},
+        },
+        "systemd": {"unit": "nginx.service"},
+        "container": {"id": "1f2e3d"},
+        "k8s": {"pod": {"uid": "7a1b90f2-713c-467a-a18a-cbb50a075296"}},
+        "network": {
+            "flows": 2,
+            "io": {
+                "transmit": {"bytes": 10, "packets": 1},
+                "receive": {"bytes": 460, "packets": 2},
+            },
+        },
+        "attribution": {"exact": 470},
+    }
+
+
+def test_sums_of_several_flows_add_to_those_of_single_ones() -> None:
+    aggregator = Aggregator(["process"], [], 100)
+    aggregator.ingest(make_flow(1), sent(10), exact(NGINX))
+    aggregator.ingest_sum(make_flow(2), sent(300), exact(NGINX), 3)
+    body = drain_one(aggregator)
+    assert body["network"]["flows"] == 4
+    assert body["network"]["io"]["transmit"]["bytes"] == 310
+    assert body["attribution"] == {"exact": 310}
+
+
+def test_a_pid_that_was_used_again_is_another_process() -> None:
+    aggregator = Aggregator(["process"], [], 10)
+    aggregator.ingest(make_flow(1), sent(1), exact(NGINX))
+    aggregator.ingest(make_flow(2), sent(2), exact(replace(NGINX, start=NGINX.start + 1)))
+    assert [body["attribution"]["exact"] for body in aggregator.drain()] == [1, 2]
+
+
+def test_who_has_no_process_is_told_by_user_or_not_at_all() -> None:
+    aggregator = Aggregator(["process"], [], 10)
+    aggregator.ingest(make_flow(1), sent(1), Attribution(Quality.NONE, None, User(33, "www-data")))
+    aggregator.ingest(make_flow(2), sent(2), UNATTRIBUTED)
+    by_user, unknown = aggregator.drain()
+    assert by_user.get("process") == {"user": {"id": 33}, "owner": "www-data"}
+    assert unknown.keys() == {"network", "attribution"}
+
+
+@pytest.mark.parametrize(
+    ("dimension", "owner"),
+    [
+        ("user", {"process": {"user": {"id": 33}, "owner": "www-data"}}),
+        (
+            "cgroup",
+            {
+                "process": {"linux": {"cgroup": "/system.slice/nginx.service"}},
+                "systemd": {"unit": "nginx.service"},
+            },
+        ),
+        (
+            "container",
+            {
+                "container": {"id": "1f2e3d"},
+                "k8s": {"pod": {"uid": "7a1b90f2-713c-467a-a18a-cbb50a075296"}},
+            },
+        ),
+    ],
+)
+def test_a_part_of_the_owner_groups_processes_that_share_it(
+    dimension: str, owner: dict[str, object]
+) -> None:
+    aggregator = Aggregator([dimension], [], 10)
+    aggregator.ingest(make_flow(1), sent(1), exact(NGINX))
+    aggregator.ingest(make_flow(2), sent(2), exact(CURL))
+    body = drain_one(aggregator)
+    assert body["attribution"] == {"exact": 3}
+    assert {
+        key: body.get(key) for key in ("process", "systemd", "container", "k8s") if key in body
+    } == owner
+
+
+def test_pods_are_told_apart_where_their_containers_are_not_known() -> None:
+    aggregator = Aggregator(["container"], [], 10)
+    for pod in ("7a1b", "5c6d"):
+        aggregator.ingest(make_flow(), sent(1), exact(replace(NGINX, container=None, pod=pod)))
+    assert [body.get("k8s") for body in aggregator.drain()] == [
+        {"pod": {"uid": "7a1b"}},
+        {"pod": {"uid": "5c6d"}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("dimension", "flow", "told"),
+    [
+        ("transport", make_flow(protocol=6), {"transport": "tcp"}),
+        ("transport", make_flow(protocol=47), {"transport": "47"}),
+        ("transport", make_flow(protocol=58, remote=V6), {"transport": "icmpv6"}),
+        ("network_type", make_flow(), {"type": "ipv4"}),
+        ("network_type", make_flow(remote=V6), {"type": "ipv6"}),
+        ("interface", make_flow(), {"interface": {"name": "eth0"}}),
+        ("interface", make_flow(interface=""), {}),
+        ("remote", make_flow(), {"peer": {"address": "10.0.0.2"}}),
+        ("remote", make_flow(remote=V6), {"peer": {"address": "::2"}}),
+        (
+            "flow",
+            make_flow(protocol=17),
+            {
+                "transport": "udp",
+                "type": "ipv4",
+                "local": {"address": "10.0.0.1", "port": 40000},
+                "peer": {"address": "10.0.0.2", "port": 443},
+            },
+        ),
+        (
+            "flow",
+            make_flow(7, protocol=1, remote_port=7),
+            {
+                "transport": "icmp",
+                "type": "ipv4",
+                "local": {"address": "10.0.0.1"},
+                "peer": {"address": "10.0.0.2"},
+            },
+        ),
+        ("flow", FlowKey(0, b"", 0, b"", 0, ""), {}),
+    ],
+)
+def test_a_dimension_of_the_network_is_told_beside_the_numbers(
+    dimension: str, flow: FlowKey, told: dict[str, object]
+) -> None:
+    aggregator = Aggregator([dimension], [], 10)
+    aggregator.ingest(flow, sent(1), exact(NGINX))
+    body = drain_one(aggregator)
+    assert "process" not in body
+    network = dict(body["network"])
+    del network["flows"], network["io"]
+    assert network == told
+
+
+def test_pings_to_one_peer_are_one_record_whatever_their_identifiers() -> None:
+    aggregator = Aggregator(["flow"], [], 10)
+    for identifier in (7, 8):
+        flow = make_flow(identifier, protocol=1, remote_port=identifier)
+        aggregator.ingest(flow, sent(84), UNATTRIBUTED)
+    assert drain_one(aggregator)["network"]["flows"] == 2
+
+
+def test_only_selects_a_process_in_tcp_and_udp_alike_and_sums_up_the_rest() -> None:
+    aggregator = Aggregator(
+        ["process", "transport"], [parse_selector("exe:curl"), parse_selector("pid:1")], 10
+    )
+    for port, protocol in enumerate((6, 17)):
+        aggregator.ingest(make_flow(port, protocol=protocol), sent(1), exact(CURL))
+        aggregator.ingest(make_flow(port + 10, protocol=protocol), sent(10), exact(NGINX))
+    aggregator.ingest(make_flow(99), sent(100), UNATTRIBUTED)
+    tcp, udp, rest = aggregator.drain()
+    assert [body["network"].get("transport") for body in (tcp, udp)] == ["tcp", "udp"]
+    assert rest == {
+        "network": {
+            "flows": 3,
+            "io": {
+                "transmit": {"bytes": 120, "packets": 3},
+                "receive": {"bytes": 0, "packets": 0},
+            },
+        },
+        "attribution": {"exact": 20, "none": 100},
+        "remainder": True,
+    }
+    assert aggregator.folded_groups == 0
+
+
+def test_groups_beyond_the_most_records_are_folded_and_counted() -> None:
+    aggregator = Aggregator(["flow"], [], 2)
+    for _ in range(2):
+        for port in (5, 3, 4, 9):
+            aggregator.ingest(make_flow(port), sent(port), exact(NGINX))
+    first, second, rest = aggregator.drain()
+    assert [body["network"].get("local", {}).get("port") for body in (first, second)] == [5, 3]
+    assert rest.get("remainder")
+    assert rest["network"]["flows"] == 2
+    assert rest["attribution"] == {"exact": 2 * (4 + 9)}
+    assert aggregator.folded_groups == 2
+    aggregator.drain()
+    assert aggregator.folded_groups == 0
+
+
+def test_a_flow_that_changes_hands_counts_once_with_each_owner() -> None:
+    aggregator = Aggregator(["process"], [], 10)
+    for owner in (NGINX, CURL, NGINX, CURL):
+        aggregator.ingest(make_flow(), sent(1), exact(owner))
+    bodies = list(aggregator.drain())
+    assert [body["network"]["flows"] for body in bodies] == [1, 1]
+    assert [body["attribution"]["exact"] for body in bodies] == [2, 2]
+
+
+def test_flows_beyond_memory_keep_their_bytes_and_are_counted_as_uncounted() -> None:
+    aggregator = Aggregator(["process"], [], 10, max_flows=2)
+    for _ in range(2):
+        for port in (1, 2, 3):
+            aggregator.ingest(make_flow(port), sent(1), exact(NGINX))
+    body = drain_one(aggregator)
+    assert body["network"]["flows"] == 2
+    assert body["attribution"] == {"exact": 6}
+    assert aggregator.uncounted_flows == 2
+
+
+def test_packets_without_bytes_leave_the_qualities_empty() -> None:
+    aggregator = Aggregator(["process"], [], 10)
+    aggregator.ingest(make_flow(), sent(0), exact(NGINX))
+    assert drain_one(aggregator)["attribution"] == {}
+
+
+def test_what_was_known_first_describes_the_group_until_the_window_ends() -> None:
+    aggregator = Aggregator(["process"], [], 10)
+    for command in ("sh", "curl"):
+        aggregator.ingest(make_flow(), sent(1), exact(replace(NGINX, command=command)))
+    assert drain_one(aggregator).get("process", {}).get("command") == "sh"
+    aggregator.ingest(make_flow(), sent(1), exact(replace(NGINX, command="curl")))
+    assert drain_one(aggregator).get("process", {}).get("command") == "curl"

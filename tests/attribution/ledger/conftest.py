@@ -1,0 +1,22 @@
+"""What several tests of the ledger need."""
+
+from collections.abc import Iterator
+
+import pytest
+from support.bpf import require_bpf
+
+from hogpipe.attribution.ledger.kernel_ledger import (
+    KernelLedger,
+)
+from hogpipe.linux.bpf.programs import attach_programs
+
+
+@pytest.fixture
+def ledger() -> Iterator[KernelLedger]:
+    """A ledger that is attached to this kernel."""
+    require_bpf()
+    made = KernelLedger(attach_programs())
+    try:
+        yield made
+    finally:
+        made.close()

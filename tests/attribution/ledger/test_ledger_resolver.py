@@ -1,0 +1,477 @@
+"""What is taken from the ledger and what from /proc, on a /proc of the test's own."""
+
+import logging
+import pwd
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+from support.fake_proc import BOOT_TIME, LISTEN, FakeProc, format_row
+
+from hogpipe.attribution.ledger.ledger_access import (
+    LedgerAccess,
+    open_ledger,
+)
+from hogpipe.attribution.ledger.ledger_resolver import LedgerResolver
+from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
+from hogpipe.errors import ConfigurationError
+from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
+from hogpipe.linux.netns.cookies import NamespaceNames, read_own_cookie
+from hogpipe.model import (
+    CONTESTED,
+    UNATTRIBUTED,
+    Contested,
+    FlowKey,
+    KernelLedgerCounts,
+    LedgerCounts,
+    LedgerEntry,
+    LedgerUse,
+    Owner,
+    Quality,
+    SocketSeed,
+    Span,
+)
+
+TCP, UDP = 6, 17
+HERE, THERE = b"\x0a\0\0\1", b"\x0a\0\0\2"
+OUTBOUND = FlowKey(TCP, HERE, 4000, THERE, 80, "eth0")
+INBOUND = FlowKey(TCP, HERE, 80, THERE, 4000, "eth0")
+DATAGRAMS = FlowKey(UDP, HERE, 4000, THERE, 53, "eth0")
+CURL = Owner(pid=77, start=1000, user_id=0, command="curl", cgroup=1)
+GONE = Owner(pid=78, start=None, user_id=0, command="dig", cgroup=1)
+MASTER = Owner(pid=10, start=1000, user_id=0, command="master", cgroup=1)
+
+
+class ScriptedLedger:
+    """Answers from `entries`; `later` comes true with the second refresh from now."""
+
+    def __init__(self) -> None:
+        self.entries: dict[FlowKey, LedgerEntry] = {}
+        self.later: dict[FlowKey, LedgerEntry] = {}
+        self.pieces: dict[FlowKey, dict[Span | None, LedgerEntry]] = {}
+        """Of flows that several had in turn."""
+        self.stale: list[FlowKey] = []
+        self.asked: list[tuple[FlowKey, int | None]] = []
+        self.refreshed = 0
+        self.closed = False
+        self.seeds: list[SocketSeed] = []
+        self.lost = False
+        self.seedings = 0
+
+    def refresh(self) -> None:
+        self.refreshed += 1
+        if self.refreshed > 1:
+            self.entries |= self.later
+
+    def owner_of(
+        self, flow: FlowKey, namespace: int | None, span: Span | None, /
+    ) -> LedgerEntry | Contested | None:
+        self.asked.append((flow, namespace))
+        pieces = self.pieces.get(flow)
+        if pieces is not None:
+            return pieces.get(span, CONTESTED)
+        return self.entries.get(flow)
+
+    def needs_seeds(self) -> bool:
+        return self.lost
+
+    def begin_seeding(self) -> None:
+        self.lost = False
+        self.seedings += 1
+
+    def seed(self, seeds: Iterable[SocketSeed]) -> None:
+        self.seeds += seeds
+
+    def take_stale(self) -> list[FlowKey]:
+        taken, self.stale = self.stale, []
+        return taken
+
+    def counts(self) -> KernelLedgerCounts:
+        return KernelLedgerCounts(LedgerCounts(1, 2, 6, 7, 8, 10), 3, 4, 5, 9)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Stage:
+    """A resolver with a /proc and a ledger to write into."""
+
+    def __init__(self, root: Path, cgroups: bytes = b"") -> None:
+        self.proc = FakeProc(root)
+        self.proc.process(1, cgroup=cgroups)
+        for name in ("tcp", "tcp6", "udp", "udp6"):
+            self.proc.table(name)
+        self.ledger = ScriptedLedger()
+        self.clock = Clock()
+        self.resolver = self.make(lambda path: LedgerAccess(self.ledger, NamespaceNames(path)))
+        self.resolver.prepare()
+
+    def make(
+        self, open_access: Callable[[Path], LedgerAccess], *, required: bool = True
+    ) -> LedgerResolver:
+        resolver = ProcfsResolver(self.proc.root)
+        return LedgerResolver(
+            resolver, self.proc.root, required=required, open_access=open_access, clock=self.clock
+        )
+
+    def tell(
+        self,
+        flow: FlowKey,
+        owner: Owner,
+        quality: Quality = Quality.EXACT,
+        *,
+        lasting: bool = False,
+        over: bool = False,
+    ) -> None:
+        self.ledger.entries[flow] = LedgerEntry(quality, owner, 1, lasting, over)
+
+    def show(self, flow: FlowKey, pid: int) -> None:
+        """Let /proc show the socket of a flow, which is of a process that is there."""
+        name = "tcp" if flow.protocol == TCP else "udp"
+        local, remote = (flow.local_address, flow.local_port), (THERE, flow.remote_port)
+        self.proc.table(name, format_row(local, remote, inode=5))
+        self.proc.process(pid, sockets={3: 5})
+
+    def listen(self, pid: int) -> None:
+        self.proc.table("tcp", format_row((bytes(4), 80), (bytes(4), 0), inode=6, state=LISTEN))
+        self.proc.process(pid, sockets={3: 6})
+
+    def find(self, flow: FlowKey) -> tuple[Quality, int | None] | None:
+        answer = self.resolver.resolve({flow: ()}).get(flow)
+        if answer is None:
+            return None
+        return answer.quality, None if answer.process is None else answer.process.pid
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path / "proc")
+
+
+def test_what_the_ledger_knows_exactly_is_taken_without_a_look_at_the_tables(stage: Stage) -> None:
+    stage.tell(OUTBOUND, CURL)
+    assert stage.find(OUTBOUND) == (Quality.EXACT, 77)
+    assert stage.resolver.counts().reads == 0
+    assert stage.ledger.asked == [(OUTBOUND, read_own_cookie())]
+
+
+def test_a_living_owner_is_described_by_proc(stage: Stage) -> None:
+    stage.proc.process(77, command=b"curl", executable=b"/usr/bin/curl", cgroup=b"0::/a.service\n")
+    stage.tell(OUTBOUND, CURL)
+    process = stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND].process
+    assert process is not None
+    assert (process.executable, process.unit) == ("/usr/bin/curl", "a.service")
+
+
+def test_an_owner_that_is_gone_is_described_by_what_the_kernel_told(stage: Stage) -> None:
+    stage.tell(OUTBOUND, CURL)
+    process = stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND].process
+    assert process is not None
+    assert (process.pid, process.start, process.command) == (77, 1000, "curl")
+    assert (process.user_id, process.owner, process.executable) == (0, "root", None)
+    assert process.created_ns is not None
+    assert process.created_ns > BOOT_TIME * 1_000_000_000
+    assert stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND].process is process
+
+
+@pytest.mark.parametrize(
+    ("cgroups", "unit"),
+    [
+        (b"0::/init.scope\n", "a.service"),
+        (b"2:cpu:/\n1:name=systemd:/\n0::/\n", None),
+        (b"", None),
+    ],
+)
+def test_an_owner_that_is_gone_is_placed_by_its_control_group_where_there_is_but_one_tree(
+    tmp_path: Path, cgroups: bytes, unit: str | None
+) -> None:
+    stage = Stage(tmp_path / "proc", cgroups)
+    path = "/system.slice/a.service"
+    stage.tell(OUTBOUND, replace(CURL, cgroup_path=path))
+    process = stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND].process
+    assert process is not None
+    assert (process.unit, process.cgroup) == (unit, path if unit else None)
+
+
+def test_an_owner_whose_pid_is_another_process_now_is_not_taken_for_that_one(
+    stage: Stage,
+) -> None:
+    stage.proc.process(77, start=2000, command=b"stranger")
+    stage.tell(OUTBOUND, CURL)
+    process = stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND].process
+    assert process is not None
+    assert (process.start, process.command) == (1000, "curl")
+
+
+def test_an_owner_that_was_never_seen_alive_has_no_start(stage: Stage) -> None:
+    stage.proc.process(78, command=b"stranger")
+    stage.tell(OUTBOUND, GONE)
+    process = stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND].process
+    assert process is not None
+    assert (process.pid, process.start, process.created_ns) == (78, None, None)
+    assert process.command == "dig"
+
+
+def test_what_the_ledger_does_not_know_is_put_to_proc(stage: Stage) -> None:
+    stage.tell(DATAGRAMS, CURL)
+    stage.show(OUTBOUND, 5)
+    found = stage.resolver.resolve({OUTBOUND: (), DATAGRAMS: ()})
+    pids = {flow: answer.process and answer.process.pid for flow, answer in found.items()}
+    assert pids == {OUTBOUND: 5, DATAGRAMS: 77}
+
+
+def test_what_proc_does_not_know_either_is_asked_of_the_ledger_again(stage: Stage) -> None:
+    stage.ledger.later[DATAGRAMS] = LedgerEntry(Quality.EXACT, CURL, 1)
+    assert stage.find(DATAGRAMS) == (Quality.EXACT, 77)
+    assert stage.resolver.counts().reads > 0
+
+
+def test_a_udp_flow_that_neither_knows_may_be_asked_for_again(stage: Stage) -> None:
+    assert stage.find(DATAGRAMS) is None
+    assert stage.resolver.resolve({OUTBOUND: ()}) == {OUTBOUND: UNATTRIBUTED}
+
+
+def test_the_connection_that_proc_shows_is_surer_than_the_owner_of_the_port(stage: Stage) -> None:
+    stage.proc.process(10)
+    stage.tell(INBOUND, MASTER, Quality.LISTENER)
+    assert stage.find(INBOUND) == (Quality.LISTENER, 10)
+    stage.show(INBOUND, 11)
+    assert stage.find(INBOUND) == (Quality.EXACT, 11)
+
+
+def test_of_two_owners_of_a_port_the_one_when_the_packets_passed_is_taken_while_it_lives(
+    stage: Stage,
+) -> None:
+    stage.proc.process(10)
+    stage.listen(11)
+    stage.tell(INBOUND, MASTER, Quality.LISTENER)
+    assert stage.find(INBOUND) == (Quality.LISTENER, 10)
+
+
+def test_a_port_that_its_binder_left_to_another_is_the_others(stage: Stage) -> None:
+    stage.listen(11)
+    stage.tell(INBOUND, MASTER, Quality.LISTENER)
+    assert stage.find(INBOUND) == (Quality.LISTENER, 11)
+
+
+@pytest.mark.parametrize("flow", [OUTBOUND, DATAGRAMS])
+def test_a_socket_that_its_owner_left_open_is_of_who_holds_it_now(
+    stage: Stage, flow: FlowKey
+) -> None:
+    stage.proc.process(77)
+    stage.show(flow, 5)
+    stage.tell(flow, CURL, lasting=True)
+    assert stage.find(flow) == (Quality.EXACT, 77)
+    assert stage.resolver.counts().reads == 0
+    shutil.rmtree(stage.proc.root / "77")
+    assert stage.find(flow) == (Quality.EXACT, 5)
+    stage.tell(flow, CURL)
+    assert stage.find(flow) == (Quality.EXACT, 77)
+
+
+def test_a_port_whose_socket_is_gone_was_its_owners_whoever_has_it_now(stage: Stage) -> None:
+    stage.show(DATAGRAMS, 5)
+    stage.tell(DATAGRAMS, CURL, Quality.LISTENER)
+    assert stage.find(DATAGRAMS) == (Quality.EXACT, 5)
+    stage.tell(DATAGRAMS, CURL, Quality.LISTENER, over=True)
+    assert stage.find(DATAGRAMS) == (Quality.LISTENER, 77)
+
+
+def test_what_several_had_in_turn_is_told_piece_by_piece_and_not_put_to_proc(
+    stage: Stage,
+) -> None:
+    stage.show(DATAGRAMS, 5)
+    stage.show(OUTBOUND, 5)
+    first, second, third = Span(1, 2), Span(5, 6), Span(8, 9)
+    stage.ledger.pieces[DATAGRAMS] = {
+        first: LedgerEntry(Quality.EXACT, CURL, 1),
+        third: LedgerEntry(Quality.EXACT, GONE, 2),
+    }
+    stage.tell(OUTBOUND, CURL)
+    times = {DATAGRAMS: [first, second, third], OUTBOUND: [Span(1, 9)]}
+    assert stage.resolver.resolve(times)[DATAGRAMS] == UNATTRIBUTED
+    assert stage.resolver.counts().reads == 0
+    shares = stage.resolver.shares(DATAGRAMS)
+    assert shares is not None
+    assert [one.process and one.process.pid for one in shares] == [77, None, 78]
+    assert stage.resolver.shares(OUTBOUND) is None
+    assert stage.resolver.recall(DATAGRAMS, second) == UNATTRIBUTED
+    stage.resolver.resolve({OUTBOUND: ()})
+    assert stage.resolver.shares(DATAGRAMS) is None
+
+
+def test_a_socket_that_nobody_holds_now_was_of_who_used_it(stage: Stage) -> None:
+    stage.tell(OUTBOUND, CURL, lasting=True)
+    assert stage.find(OUTBOUND) == (Quality.EXACT, 77)
+    stage.listen(5)
+    inbound = replace(INBOUND, remote_port=4001)
+    stage.tell(inbound, CURL, lasting=True)
+    assert stage.find(inbound) == (Quality.EXACT, 77)
+
+
+def test_a_flow_of_an_unknown_namespace_is_not_looked_for_in_another(stage: Stage) -> None:
+    guest = replace(DATAGRAMS, namespace=4_000_000_000)
+    stage.tell(guest, CURL)
+    assert stage.find(guest) is None
+    assert stage.ledger.asked == []
+
+
+def test_a_flow_that_may_be_in_any_namespace_is_asked_for_in_all(stage: Stage) -> None:
+    anywhere = replace(DATAGRAMS, namespace=None)
+    stage.tell(anywhere, CURL)
+    assert stage.find(anywhere) == (Quality.EXACT, 77)
+    assert stage.ledger.asked == [(anywhere, None)]
+
+
+def test_what_the_ledger_knows_is_recalled_without_a_look(stage: Stage) -> None:
+    stage.proc.process(77, executable=b"/usr/bin/curl")
+    stage.tell(OUTBOUND, CURL)
+    found = stage.resolver.recall(OUTBOUND, None)
+    assert found is not None
+    assert found.process is not None
+    assert (found.quality, found.process.pid, found.process.executable) == (
+        Quality.EXACT,
+        77,
+        None,
+    )
+    looked_up = stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND]
+    assert stage.resolver.recall(OUTBOUND, None) == looked_up
+    assert stage.resolver.recall(INBOUND, None) is None
+    assert stage.resolver.recall(replace(OUTBOUND, namespace=4_000_000_000), None) is None
+
+
+def test_nobody_waits_for_the_name_of_a_user_to_recall_a_flow(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered, asked = threading.Event(), threading.Event()
+
+    def ask_directory(_user_id: int) -> pwd.struct_passwd:
+        asked.set()
+        assert answered.wait(30)
+        return pwd.struct_passwd(("alice", "x", 7, 7, "", "/", "/bin/sh"))
+
+    def recall() -> str | None:
+        found = stage.resolver.recall(OUTBOUND, None)
+        assert found is not None
+        assert found.process is not None
+        return found.process.owner
+
+    monkeypatch.setattr(pwd, "getpwuid", ask_directory)
+    stage.tell(OUTBOUND, replace(CURL, user_id=7))
+    with ThreadPoolExecutor(1) as lookup:
+        try:
+            looking = lookup.submit(stage.resolver.resolve, {OUTBOUND: ()})
+            assert asked.wait(30)
+            assert recall() is None
+        finally:
+            answered.set()
+        looking.result(30)
+    assert recall() == "alice"
+
+
+def test_what_the_ledger_knows_can_wait(stage: Stage) -> None:
+    stage.tell(OUTBOUND, CURL)
+    answer = stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND]
+    assert stage.resolver.can_wait(OUTBOUND, answer)
+    assert not stage.resolver.can_wait(INBOUND, answer)
+
+
+def test_the_ports_of_exchanges_that_the_ledger_tells_of_pass_on(stage: Stage) -> None:
+    stage.tell(OUTBOUND, CURL)
+    stage.tell(DATAGRAMS, CURL)
+    stage.resolver.resolve({OUTBOUND: (), DATAGRAMS: ()})
+    assert [stage.resolver.may_pass_on(one) for one in (OUTBOUND, DATAGRAMS)] == [False, True]
+    stage.tell(DATAGRAMS, CURL, Quality.LISTENER)  # whoever sends, it is the same socket
+    stage.resolver.resolve({DATAGRAMS: ()})
+    assert not stage.resolver.may_pass_on(DATAGRAMS)
+
+
+def test_after_a_loss_of_events_the_sockets_are_read_anew_but_not_all_the_time(
+    stage: Stage,
+) -> None:
+    assert stage.ledger.seedings == 0
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        stage.ledger.seeds.clear()
+        for now, seedings in ((1.0, 1), (4.0, 1), (6.5, 2)):
+            stage.clock.now = now
+            stage.ledger.lost = True
+            stage.find(OUTBOUND)
+            assert stage.ledger.seedings == seedings
+        stage.ledger.lost = False
+        stage.clock.now = 20.0
+        stage.find(OUTBOUND)
+        assert stage.ledger.seedings == 2
+        port = made.getsockname()[1]
+    assert [one.local_port for one in stage.ledger.seeds].count(port) == 2
+
+
+def test_stale_flows_are_told_once_and_without_waiting_for_the_ledger(stage: Stage) -> None:
+    stage.ledger.stale.append(DATAGRAMS)
+    assert stage.resolver.take_stale() == [DATAGRAMS]
+    assert stage.ledger.refreshed == 0
+    assert stage.resolver.take_stale() == []
+
+
+def test_what_the_ledger_counts_is_told(stage: Stage) -> None:
+    assert stage.resolver.counts().ledger == LedgerUse(
+        sockets=1, events=2, events_lost=3, sockets_lost=4, malformed=5, forgotten=6, unknown=7,
+        shared=8, unidentified=9, seeded=10, not_entered=0,
+    )  # fmt: skip
+
+
+def test_closing_closes_the_ledger(stage: Stage) -> None:
+    stage.resolver.close()
+    assert stage.ledger.closed
+
+
+def refuse(_procfs: Path) -> LedgerAccess:
+    raise BpfUnavailableError(Obstacle.PRIVILEGES, "eBPF: not permitted; run as root")
+
+
+def test_without_a_ledger_all_comes_from_proc_and_one_line_says_why(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    caplog.clear()
+    resolver = stage.make(refuse, required=False)
+    resolver.prepare()
+    assert caplog.messages == [
+        f"owners come from {stage.proc.root}, not from the ledger: eBPF: not permitted; run as root"
+    ]
+    stage.show(OUTBOUND, 5)
+    answer = resolver.resolve({OUTBOUND: ()})[OUTBOUND]
+    assert answer.process is not None
+    assert answer.process.pid == 5
+    assert resolver.take_stale() == ()
+    assert resolver.counts().ledger is None
+    resolver.close()
+
+
+def test_a_ledger_that_is_demanded_and_cannot_be_had_is_an_error(stage: Stage) -> None:
+    with pytest.raises(BpfUnavailableError) as caught:
+        stage.make(refuse).prepare()
+    assert caught.value.exit_code == 77
+
+
+def test_a_recorded_proc_has_no_ledger(stage: Stage) -> None:
+    with pytest.raises(ConfigurationError, match="does not show the processes of this host"):
+        open_ledger(stage.proc.root)
+
+
+def test_counts_are_those_of_the_moment(stage: Stage) -> None:
+    before = msgspec.structs.replace(stage.resolver.counts())
+    stage.find(DATAGRAMS)
+    assert stage.resolver.counts().since(before).reads > 0

@@ -1,0 +1,93 @@
+"""Processes that have one five-tuple in turn, on the running kernel: each has its own packets."""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+from support.namespaces import Namespace
+
+from hogpipe.attribution.ledger.kernel_ledger import (
+    KernelLedger,
+)
+from hogpipe.linux.netns.cookies import read_own_cookie
+from hogpipe.model import (
+    Contested,
+    FlowKey,
+    LedgerEntry,
+    Quality,
+    Span,
+)
+
+UDP, PORT, PEER = 17, 5000, 900
+HERE = socket.inet_aton("127.0.0.1")
+FLOW = FlowKey(UDP, HERE, PORT, HERE, PEER, "lo")
+
+# Each of the processes uses the port when it is its turn, and tells when it had sent.
+TURNS = """
+import json, os, socket, sys, time
+kind, count = sys.argv[1], int(sys.argv[2])
+peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+peer.bind(("127.0.0.1", 900))
+told = []
+for number in range(count):
+    here, there = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        end.bind(("127.0.0.1", 5000))
+        first = time.time_ns()
+        if kind == "connected":
+            end.connect(("127.0.0.1", 900))
+        end.sendto(b"x", ("127.0.0.1", 900)) if kind == "bound" else end.send(b"x")
+        last = time.time_ns()
+        end.close()
+        os.write(there, json.dumps([os.getpid(), first, last]).encode())
+        os._exit(0)
+    told.append(json.loads(os.read(here, 1000)))
+    os.waitpid(pid, 0)
+print(json.dumps(told))
+"""
+
+
+def take_turns(where: Namespace, kind: str, count: int) -> list[tuple[int, Span]]:
+    """Return the pid and the time of each turn."""
+    run = where.popen(sys.executable, "-c", TURNS, kind, str(count), stdout=subprocess.PIPE)
+    return [(pid, Span(first, last)) for pid, first, last in json.loads(run.communicate()[0])]
+
+
+def ask(
+    ledger: KernelLedger, where: Namespace, spans: Sequence[Span]
+) -> list[LedgerEntry | Contested | None]:
+    ledger.refresh()
+    cookie = where.call(read_own_cookie)
+    return [ledger.owner_of(FLOW, cookie, span) for span in spans]
+
+
+@pytest.mark.parametrize(
+    ("kind", "quality"), [("bound", Quality.LISTENER), ("connected", Quality.EXACT)]
+)
+def test_each_of_many_that_had_a_port_in_turn_has_its_own_packets(
+    netns: Namespace, ledger: KernelLedger, kind: str, quality: Quality
+) -> None:
+    turns = take_turns(netns, kind, 20)
+    answers = ask(ledger, netns, [span for _, span in turns])
+    for (pid, _), answer in zip(turns, answers, strict=True):
+        assert isinstance(answer, LedgerEntry)
+        assert (answer.owner.pid, answer.quality) == (pid, quality)
+
+
+@pytest.mark.parametrize("kind", ["bound", "connected"])
+def test_packets_that_passed_in_several_turns_are_nobodys(
+    netns: Namespace, ledger: KernelLedger, kind: str
+) -> None:
+    turns = take_turns(netns, kind, 20)
+    spans = [
+        Span(one.start_ns, other.end_ns)
+        for (_, one), (_, other) in zip(turns, turns[1:] + turns[:1], strict=True)
+        if one.start_ns < other.end_ns
+    ]
+    assert all(isinstance(one, Contested) for one in ask(ledger, netns, spans))
+    assert ledger.counts().book.shared == len(spans)

@@ -1,0 +1,195 @@
+"""Whatever /proc shows or ceases to show during a look: no error, and never a wrong owner."""
+
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.fake_proc import FakeProc, format_row, format_table
+
+from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
+from hogpipe.linux.procfs import Procfs
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowKey, Process, Quality
+
+TCP = 6
+HERE, THERE = b"\x0a\x00\x00\x01", b"\x0a\x00\x00\x02"
+FLOW = FlowKey(TCP, HERE, 4000, THERE, 80, "eth0")
+CONNECTION = format_row((HERE, 4000), (THERE, 80), inode=100, uid=7)
+OLD = {"start": 1000, "command": b"old", "executable": b"/bin/old", "sockets": {3: 100}}
+NEW = {"start": 2000, "command": b"new", "executable": b"/bin/new", "sockets": {3: 200}}
+
+
+def prepare(root: Path) -> FakeProc:
+    """Make a tree in which process 20 owns the socket of FLOW."""
+    shutil.rmtree(root, ignore_errors=True)
+    fake = FakeProc(root)
+    fake.table("tcp", CONNECTION)
+    fake.table("tcp6")
+    fake.process(1)
+    fake.process(20, **OLD)
+    return fake
+
+
+def at_access(number: int, patch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
+    """Let `change` happen right before the file of process 20 that is asked for as `number`th."""
+    countdown = iter(range(number, -1, -1))
+    get_path = Procfs._path
+
+    def path(self: Procfs, pid: int, name: bytes) -> bytes:
+        if pid == 20 and next(countdown, None) == 0:
+            change()
+        return get_path(self, pid, name)
+
+    patch.setattr(Procfs, "_path", path)
+
+
+def resolve(root: Path) -> Attribution:
+    return ProcfsResolver(root, command_line=True).resolve([FLOW])[FLOW]
+
+
+def is_old(process: Process) -> bool:
+    """Tell whether all that is told is of the process that had the socket; it may be little."""
+    return (process.pid, process.start, process.command) == (
+        20,
+        1000,
+        "old",
+    ) and process.executable in {"/bin/old", None}
+
+
+def count_accesses(root: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Return how many times a look asks for a file of process 20."""
+    prepare(root)
+    asked = []
+    get_path = Procfs._path
+
+    def path(self: Procfs, pid: int, name: bytes) -> bytes:
+        if pid == 20:
+            asked.append(name)
+        return get_path(self, pid, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Procfs, "_path", path)
+        resolve(root)
+    return len(asked)
+
+
+def test_a_process_may_vanish_before_any_of_its_files_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "proc"
+    total = count_accesses(root, monkeypatch)
+    assert total >= 8  # stat, the folder of fds twice, two fds, status, cgroup, exe, cmdline, stat
+    answers = []
+    for number in range(total):
+        fake = prepare(root)
+        with monkeypatch.context() as patch:
+            at_access(number, patch, lambda fake=fake: shutil.rmtree(fake.root / "20"))
+            answers.append(resolve(root))
+    owners = [answer.process for answer in answers if answer.process is not None]
+    assert all(map(is_old, owners))
+    assert owners  # it vanished after its socket was seen
+    assert None in [answer.process for answer in answers]  # and before
+    assert all(answer.user and answer.user.id == 7 for answer in answers if not answer.process)
+
+
+def test_a_pid_may_pass_to_another_process_before_any_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "proc"
+    for number in range(count_accesses(root, monkeypatch)):
+        fake = prepare(root)
+        with monkeypatch.context() as patch:
+            at_access(number, patch, lambda fake=fake: fake.process(20, **NEW))
+            answer = resolve(root)
+        assert answer.process is None or is_old(answer.process), number
+
+
+@pytest.mark.parametrize("name", ["stat", "status", "cgroup", "exe", "cmdline", "fd/0", "fd/3"])
+@pytest.mark.parametrize("content", [None, b"", b"\xff\x00garbage\n", b")(" * 5000])
+def test_a_file_of_a_process_may_be_missing_or_hold_anything(
+    tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    fake = prepare(tmp_path / "proc")
+    path = fake.root / "20" / name
+    path.unlink()
+    if content is not None and name in {"stat", "status", "cgroup", "cmdline"}:
+        path.write_bytes(content)
+    answer = resolve(fake.root)
+    if name in {"stat", "fd/3"}:
+        assert answer.process is None
+    else:
+        assert answer.process is not None
+        assert is_old(answer.process)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 1000))
+def test_a_table_may_be_cut_anywhere(tmp_path_factory: pytest.TempPathFactory, end: int) -> None:
+    fake = prepare(tmp_path_factory.mktemp("cut") / "proc")
+    whole = format_table([format_row((HERE, 1), (THERE, 2), inode=9), CONNECTION])
+    table = whole[:end]
+    (fake.root / "net" / "tcp").write_bytes(table)
+    resolver = ProcfsResolver(fake.root)
+    answer = resolver.resolve([FLOW])[FLOW]
+    assert answer.process is None or is_old(answer.process)
+    if answer.process is None:
+        assert answer == UNATTRIBUTED
+        assert resolver.counts().rows_skipped <= 1
+    if end >= len(whole):
+        assert answer.process is not None
+
+
+def test_a_state_of_the_future_is_counted_and_its_socket_is_nobodys(tmp_path: Path) -> None:
+    fake = prepare(tmp_path / "proc")
+    fake.table("tcp", CONNECTION.replace(b" 01 ", b" 1F "))
+    resolver = ProcfsResolver(fake.root)
+    assert resolver.resolve([FLOW]) == {FLOW: UNATTRIBUTED}
+    assert resolver.counts().rows_skipped == 1
+
+
+def test_the_same_ends_twice_with_two_owners_are_nobodys(tmp_path: Path) -> None:
+    fake = prepare(tmp_path / "proc")
+    fake.table("tcp", CONNECTION, format_row((HERE, 4000), (THERE, 80), inode=101, uid=7))
+    fake.process(30, sockets={3: 101})
+    answer = resolve(fake.root)
+    assert (answer.quality, answer.process) == (Quality.NONE, None)
+    assert answer.user is not None
+
+
+# Children that connect, say from which port, and are gone: one after the other, without a pause.
+CHURN = """
+import os, socket, sys
+port = int(sys.argv[1])
+for _ in range(150):
+    child = os.fork()
+    if not child:
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            os.write(1, b"%d %d\\n" % (os.getpid(), connection.getsockname()[1]))
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+def test_processes_that_come_and_go_all_the_time_do_no_harm() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as server:
+        address, port = socket.inet_aton("127.0.0.1"), server.getsockname()[1]
+        resolver = ProcfsResolver(Path("/proc"), socket_table="procfs")
+        command = [sys.executable, "-c", CHURN, str(port)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as churn:
+            assert churn.stdout is not None
+            looks = 0
+            for line in churn.stdout:
+                pid, local_port = map(int, line.split())
+                flow = FlowKey(TCP, address, local_port, address, port, "lo")
+                accepted, _peer = server.accept()
+                accepted.close()
+                owner = resolver.resolve([flow])[flow].process
+                looks += 1
+                assert owner is None or owner.pid == pid
+        assert churn.returncode == 0
+        assert looks == 150

@@ -1,0 +1,237 @@
+"""Sockets of other network namespaces, on a tree of processes that are in several."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.fake_proc import CLOSE, LISTEN, FakeProc, format_row
+
+from hogpipe.attribution.procfs.container_tables import ContainerTables
+from hogpipe.attribution.procfs.matching import NO_MATCH, Match
+from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
+from hogpipe.linux.netns.scan import NamespaceScan
+from hogpipe.linux.procfs import Procfs
+from hogpipe.model import OWN_NAMESPACE, UNATTRIBUTED, FlowKey, Quality
+
+TCP, UDP = 6, 17
+OWN, RED, BLUE = 1, 2, 3
+ANY, ANY6, MAPPED = bytes(4), bytes(16), bytes(10) + b"\xff\xff"
+HERE, THERE = b"\x0a\0\0\2", b"\xc0\0\2\1"
+HERE6, THERE6 = b"\xfd" + bytes(14) + b"\2", b"\xfd" + bytes(14) + b"\1"
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> FakeProc:
+    made = FakeProc(tmp_path / "proc")
+    put(made, 1, OWN)
+    return made
+
+
+def put(proc: FakeProc, pid: int, namespace: int) -> None:
+    proc.process(pid)
+    proc.enter(pid, namespace)
+
+
+def connection(inode: int, port: int = 4000) -> bytes:
+    return format_row((HERE, port), (THERE, 80), inode=inode)
+
+
+def flow(namespace: int | None, port: int = 4000, protocol: int = TCP) -> FlowKey:
+    return FlowKey(protocol, HERE, port, THERE, 80, "br0", namespace)
+
+
+def tables(
+    proc: FakeProc, on_refresh: Callable[[], None] = lambda: None, **bounds: float
+) -> ContainerTables:
+    """Make what is tested; `on_refresh` is called whenever processes are about to be listed."""
+
+    def clock() -> float:
+        on_refresh()
+        return 0.0
+
+    return ContainerTables(Procfs(proc.root), NamespaceScan(proc.root, OWN), clock, **bounds)
+
+
+def inodes(match: Match) -> list[int]:
+    return [row.inode for row in match.rows]
+
+
+def test_equal_flows_of_two_namespaces_have_each_its_own_socket(proc: FakeProc) -> None:
+    put(proc, 20, RED)
+    put(proc, 30, BLUE)
+    proc.table_seen_by(20, "tcp", connection(200))
+    proc.table_seen_by(30, "tcp", connection(300))
+    found = tables(proc).match([flow(RED), flow(BLUE)])
+    assert {key.namespace: inodes(match) for key, match in found.items()} == {
+        RED: [200],
+        BLUE: [300],
+    }
+    assert all(match.quality is Quality.EXACT for match in found.values())
+
+
+def test_a_flow_that_may_be_in_several_namespaces_has_no_socket(proc: FakeProc) -> None:
+    put(proc, 20, RED)
+    proc.table_seen_by(20, "tcp", connection(200))
+    guests = tables(proc)
+    assert guests.match([flow(None)]) == {flow(None): NO_MATCH}
+    assert guests.reads == 0
+
+
+def test_a_namespace_is_read_once_for_all_its_flows(proc: FakeProc) -> None:
+    put(proc, 20, RED)
+    put(proc, 21, RED)
+    for pid in (20, 21):
+        proc.table_seen_by(pid, "tcp", *[connection(port, port) for port in range(200, 300)])
+        proc.table_seen_by(pid, "tcp6")
+    guests = tables(proc)
+    found = guests.match([flow(RED, port) for port in range(200, 300)])
+    assert [inodes(match) for match in found.values()] == [[port] for port in range(200, 300)]
+    assert guests.reads == 1, "all were found in the first table"
+
+
+def test_the_second_table_is_read_for_what_the_first_one_does_not_show(proc: FakeProc) -> None:
+    put(proc, 20, RED)
+    listener = format_row((ANY, 80), (ANY, 0), inode=205, state=LISTEN)
+    mapped = format_row((MAPPED + HERE, 4001), (MAPPED + THERE, 80), inode=206)
+    six = format_row((HERE6, 4002), (THERE6, 80), inode=207)
+    proc.table_seen_by(20, "tcp", connection(200), listener)
+    proc.table_seen_by(20, "tcp6", mapped, six)
+    inbound = FlowKey(TCP, HERE, 80, THERE, 9, "br0", RED)
+    over_six = FlowKey(TCP, HERE6, 4002, THERE6, 80, "br0", RED)
+    found = tables(proc).match([flow(RED), flow(RED, 4001), inbound, over_six])
+    assert [(match.quality, inodes(match)) for match in found.values()] == [
+        (Quality.EXACT, [200]),
+        (Quality.EXACT, [206]),
+        (Quality.LISTENER, [205]),
+        (Quality.EXACT, [207]),
+    ]
+
+
+def test_udp_and_raw_sockets_are_found_too(proc: FakeProc) -> None:
+    put(proc, 20, RED)
+    proc.table_seen_by(20, "udp", format_row((ANY, 53), (ANY, 0), inode=201, state=CLOSE))
+    proc.table_seen_by(20, "udp6")
+    proc.table_seen_by(20, "raw", format_row((ANY, 47), (ANY, 0), inode=202, state=CLOSE))
+    answered = FlowKey(UDP, HERE, 53, THERE, 999, "br0", RED)
+    tunnelled = FlowKey(47, HERE, 0, THERE, 0, "br0", RED)
+    found = tables(proc).match([answered, tunnelled])
+    assert [inodes(match) for match in found.values()] == [[201], [202]]
+
+
+def test_another_process_is_read_through_when_one_has_ended(proc: FakeProc) -> None:
+    put(proc, 20, RED)
+    put(proc, 21, RED)
+    for pid in (20, 21):
+        proc.table_seen_by(pid, "tcp", connection(200))
+    guests = tables(proc)
+    guests.match([flow(RED)])
+    shutil.rmtree(proc.root / "20")
+    assert inodes(guests.match([flow(RED)])[flow(RED)]) == [200]
+    shutil.rmtree(proc.root / "21")
+    put(proc, 22, RED)
+    proc.table_seen_by(22, "tcp", connection(200))
+    assert inodes(guests.match([flow(RED)])[flow(RED)]) == [200]
+
+
+def test_what_a_process_shows_after_it_left_its_namespace_is_not_believed(proc: FakeProc) -> None:
+    put(proc, 20, RED)
+    proc.table_seen_by(20, "tcp", connection(200))
+    guests = tables(proc)
+    guests.match([flow(RED)])
+    proc.enter(20, BLUE)
+    assert guests.match([flow(RED)]) == {flow(RED): NO_MATCH}
+
+
+def test_processes_are_listed_once_for_a_batch_of_namespaces_that_are_gone(proc: FakeProc) -> None:
+    listed: list[None] = []
+    guests = tables(proc, lambda: listed.append(None))
+    gone = [flow(namespace) for namespace in range(100, 200)]
+    assert set(guests.match(gone).values()) == {NO_MATCH}
+    assert len(listed) == 1
+
+
+def test_namespaces_that_are_too_many_for_a_batch_take_turns(proc: FakeProc) -> None:
+    places = {20: 100, 30: 101, 40: 102}
+    for pid, namespace in places.items():
+        put(proc, pid, namespace)
+        proc.table_seen_by(pid, "tcp", connection(pid))
+    guests = tables(proc, most_seconds=0.0)
+    flows = [flow(namespace) for namespace in places.values()]
+    answers = [guests.match(flows) for _ in places]
+    assert [len(answer) for answer in answers] == [1, 1, 1]
+    assert {key.namespace for answer in answers for key in answer} == set(places.values())
+    assert guests.put_off == 6
+
+
+def test_rows_that_make_no_sense_are_counted(proc: FakeProc) -> None:
+    put(proc, 20, RED)
+    proc.table_seen_by(20, "tcp", connection(200), b"   1: nonsense")
+    guests = tables(proc)
+    assert inodes(guests.match([flow(RED)])[flow(RED)]) == [200]
+    assert guests.rows_skipped == 1
+
+
+def test_the_owner_of_a_guests_flow_is_the_process_that_holds_the_socket_there(
+    proc: FakeProc,
+) -> None:
+    proc.process(10, sockets={3: 100})
+    proc.process(20, sockets={3: 200})
+    proc.enter(20, RED)
+    proc.table("tcp", connection(100))
+    proc.table_seen_by(20, "tcp", connection(200))
+    resolver = ProcfsResolver(proc.root, socket_table="procfs")
+    flows = [flow(OWN_NAMESPACE), flow(RED), flow(BLUE), flow(None)]
+    found = resolver.resolve(flows)
+    owners = [found[one].process for one in flows]
+    assert [owner and owner.pid for owner in owners] == [10, 20, None, None]
+    assert found[flow(BLUE)] == found[flow(None)] == UNATTRIBUTED
+
+
+def test_what_is_seen_on_the_host_is_not_inferred_for_a_guest(proc: FakeProc) -> None:
+    seen = range(4000, 4020)
+    proc.process(10, sockets={port: port for port in seen})
+    put(proc, 20, RED)
+    proc.table("tcp", *[connection(port, port) for port in seen])
+    now = 0.0
+    resolver = ProcfsResolver(proc.root, socket_table="procfs", clock=lambda: now)
+    resolver.prepare()
+    resolver.resolve([flow(OWN_NAMESPACE, port) for port in (5000, 5001)])
+    proc.table("tcp")
+    now = 0.9
+    resolver.resolve([flow(OWN_NAMESPACE, port) for port in (5000, 5001)])
+    assert resolver.infer(flow(OWN_NAMESPACE, 5000)).quality is Quality.INFERRED
+    assert resolver.infer(flow(RED, 5000)) == UNATTRIBUTED
+    unseen = [flow(RED, port) for port in range(5000, 5010)]
+    assert set(resolver.resolve(unseen).values()) == {UNATTRIBUTED}
+
+
+PLACES = st.lists(
+    st.tuples(st.sampled_from([RED, BLUE]), st.integers(4000, 4005)), unique=True, max_size=8
+)
+ASKED = st.sets(
+    st.tuples(st.sampled_from([RED, BLUE, 77, None]), st.integers(4000, 4005)), max_size=12
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(places=PLACES, asked=ASKED)
+def test_a_flow_has_the_socket_of_its_own_namespace_or_none(
+    tmp_path_factory: pytest.TempPathFactory,
+    places: list[tuple[int, int]],
+    asked: set[tuple[int | None, int]],
+) -> None:
+    proc = FakeProc(tmp_path_factory.mktemp("tree") / "proc")
+    numbered = {place: 1000 + number for number, place in enumerate(places)}
+    for pid, namespace in ((20, RED), (30, BLUE)):
+        put(proc, pid, namespace)
+        rows = [connection(inode, at[1]) for at, inode in numbered.items() if at[0] == namespace]
+        proc.table_seen_by(pid, "tcp", *rows)
+    flows = [flow(namespace, port) for namespace, port in asked]
+    found = tables(proc).match(flows)
+    assert found.keys() == set(flows)
+    for key, match in found.items():
+        expected = numbered.get((key.namespace or 0, key.local_port))
+        assert inodes(match) == ([] if expected is None else [expected])

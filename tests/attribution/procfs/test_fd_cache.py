@@ -1,0 +1,570 @@
+"""Who owns a socket, and how little of /proc is read to know."""
+
+import os
+import shutil
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.fake_proc import FakeProc
+
+from hogpipe.attribution.procfs.fd_cache import FdCache
+from hogpipe.attribution.procfs.shared_sockets import (
+    SharedSocketRules,
+)
+from hogpipe.linux.procfs import ProcessIdentity, Procfs
+
+MANY = range(1000, 1050)
+TIMES = 8  # that a glimpse may look
+
+
+class Cache:
+    """An FdCache on a fake tree, with a Kinship of its own for each look; `pause` lies between."""
+
+    def __init__(self, fake: FakeProc, *, max_fds: int = 100_000, max_kept: int = 100_000) -> None:
+        self.procfs = Procfs(fake.root)
+        self.fds = FdCache(self.procfs, max_fds=max_fds, max_kept=max_kept)
+        self.now = 0.0
+        self.pause = 1.0
+
+    def find(self, *inodes: int, user: int = 0) -> dict[int, int]:
+        """Return the pid of each owner."""
+        self.now += self.pause
+        found = self.fds.find(dict.fromkeys(inodes, user), SharedSocketRules(self.procfs), self.now)
+        return {inode: owner.pid for inode, owner in found.items()}
+
+    def glimpse(self, *inodes: int) -> dict[int, int]:
+        """Return the pid of each owner that a quick look finds."""
+        self.now += self.pause
+        seen = dict.fromkeys(inodes, 0)
+        found = self.fds.glimpse(lambda: seen, (), SharedSocketRules(self.procfs), self.now)
+        return {inode: owner.pid for inode, owner in found.items()}
+
+    def cost(self, *inodes: int, user: int = 0) -> int:
+        """Return how many fds a look reads."""
+        before = self.fds.fds_read
+        self.find(*inodes, user=user)
+        return self.fds.fds_read - before
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> FakeProc:
+    return FakeProc(tmp_path / "proc")
+
+
+@pytest.fixture
+def cache(fake: FakeProc) -> Cache:
+    return Cache(fake)
+
+
+def test_an_owner_is_a_process_for_all_time_and_an_unheld_inode_is_absent(fake: FakeProc) -> None:
+    fake.process(10, start=5, sockets={3: 100, 4: 101})
+    procfs = Procfs(fake.root)
+    found = FdCache(procfs).find({101: 0, 999: 0}, SharedSocketRules(procfs), 0.0)
+    assert found == {101: ProcessIdentity(10, 5)}
+
+
+def test_what_was_read_can_be_recalled_without_a_look(fake: FakeProc, cache: Cache) -> None:
+    kinship = SharedSocketRules(cache.procfs)
+    fake.process(10, start=5, sockets={3: 100})
+    fake.process(11, parent=10, sockets={3: 100, 4: 101})
+    fake.process(12, sockets={3: 102})
+    fake.process(13, sockets={3: 102})
+    cache.fds.prepare(kinship)
+    fake.process(14, sockets={3: 103})
+    before = cache.fds.fds_read
+    found = cache.fds.recall([100, 101, 102, 103, 999], kinship)
+    assert {inode: owner.pid for inode, owner in found.items()} == {100: 10, 101: 11}
+    assert cache.fds.fds_read == before
+
+
+def test_nothing_is_read_for_no_inodes(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, sockets={3: 100})
+    assert cache.find() == {}
+    assert (cache.fds.walks, cache.fds.fds_read) == (0, 0)
+
+
+def test_what_is_known_is_only_verified(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, sockets={3: 100, 4: 101})
+    fake.process(20, sockets=dict(enumerate(MANY, start=3)))
+    cache.find(100)
+    assert (cache.cost(100), cache.cost(101), cache.fds.walks) == (1, 1, 1)
+
+
+def test_of_a_process_with_more_fds_only_the_new_ones_are_read(
+    fake: FakeProc, cache: Cache
+) -> None:
+    held = dict(enumerate(MANY, start=3))
+    fake.process(10, sockets=held)
+    cache.find(1000)
+    fake.process(10, sockets={**held, 99: 100})
+    # The numbers of the socket that was asked for last, above the highest one, and of the new one.
+    assert cache.cost(100) == 1 + 1 + 1
+    assert cache.find(100) == {100: 10}
+    assert cache.fds.walks == 2
+
+
+def test_of_many_processes_only_the_new_one_is_read(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, sockets=dict(enumerate(MANY, start=3)))
+    cache.find(1000)
+    fake.process(20, sockets={3: 100})
+    assert cache.cost(100) == 2 + 2  # the two likely numbers of 10, and all of 20
+
+
+def test_a_socket_at_the_number_of_another_is_searched_for_where_it_is_likely(
+    fake: FakeProc, cache: Cache
+) -> None:
+    fake.process(10, sockets={3: 100})
+    fake.process(20, sockets=dict(enumerate(MANY, start=3)))
+    cache.find(100)
+    fake.swap(10, (3, 101))
+    cache.find(101)
+    # It was useful lately, and what is missing is found: nothing of 20 is read.
+    assert cache.cost(101) <= 3
+    assert cache.find(101) == {101: 10}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
+def test_the_processes_of_the_sockets_user_come_first(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, sockets={3: 100})
+    fake.process(20, sockets=dict(enumerate(MANY, start=3)))
+    os.chown(fake.root / "10" / "fd", 5, 5)
+    cache.find(999)
+    fake.swap(10, (3, 101))
+    assert cache.cost(101, user=5) < len(MANY)
+
+
+def test_numbers_that_were_asked_for_or_changed_are_read_before_all_others(
+    fake: FakeProc, cache: Cache
+) -> None:
+    fake.process(10, sockets=dict(enumerate(MANY, start=3)))
+    cache.find(1000)
+    fake.swap(10, (7, 100))
+    assert cache.find(100) == {}
+    assert cache.find(100) == {100: 10}  # asked for again, it is searched for
+    fake.swap(10, (7, 101))
+    assert cache.cost(101) == 2
+
+
+def test_a_socket_that_was_closed_has_no_owner_any_more(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, sockets={3: 100})
+    cache.find(100)
+    fake.process(10)
+    assert cache.find(100) == {}
+
+
+def test_an_fd_that_now_is_another_socket_is_seen(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, sockets={3: 100})
+    cache.find(100)
+    fake.swap(10, (3, 101))
+    assert cache.find(100, 101) == {101: 10}
+    assert cache.find(100) == {}
+
+
+def test_a_socket_that_moved_to_another_fd_is_found_again(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, sockets={3: 100, 7: 101})
+    cache.find(100)
+    fake.swap(10, (3, 102), (7, 100))
+    cache.find(100)  # asked for again, it is searched for
+    assert cache.find(100) == {100: 10}
+
+
+def test_a_pid_that_was_given_away_is_another_process(fake: FakeProc) -> None:
+    procfs = Procfs(fake.root)
+    fds = FdCache(procfs)
+    fake.process(10, start=5, sockets={3: 100})
+    fds.find({100: 0}, SharedSocketRules(procfs), 0.0)
+    fake.process(10, start=6, sockets={3: 100})
+    assert fds.find({100: 0}, SharedSocketRules(procfs), 0.0) == {100: ProcessIdentity(10, 6)}
+
+
+def test_nothing_is_left_of_what_was_known_of_a_pid_that_was_given_away(
+    fake: FakeProc, cache: Cache
+) -> None:
+    fake.process(10, start=5, sockets={3: 100})
+    fake.process(20, sockets={3: 101})
+    cache.find(100)
+    fake.process(10, start=6, sockets={3: 101})
+    assert cache.find(101) == {}
+
+
+def test_a_pid_that_is_given_away_during_a_look_is_read_again(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, start=5, sockets={3: 100, 4: 102})
+    fake.process(20, sockets={3: 101})
+    cache.find(100)
+    folder = fake.root / "10" / "fd"
+    stamp = folder.stat().st_mtime_ns
+    fake.process(10, start=6, sockets={3: 100, 4: 101})
+    os.utime(folder, ns=(0, stamp))
+    assert cache.find(100, 101) == {100: 10}
+
+
+def test_a_socket_survives_its_first_holder(fake: FakeProc, cache: Cache) -> None:
+    fake.process(20, parent=10, sockets={3: 100})
+    fake.process(10, sockets={9: 100})
+    assert cache.find(100) == {100: 10}
+    shutil.rmtree(fake.root / "10")
+    assert cache.find(100) == {100: 20}
+
+
+def test_the_dead_are_forgotten(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, sockets={3: 100, 4: 101})
+    cache.find(100)
+    shutil.rmtree(fake.root / "10")
+    cache.find(999)
+    assert cache.fds._table.pids() == set()
+    assert cache.fds._table.size == 0
+    assert cache.fds._table.places(100) == ()
+
+
+def test_a_holder_that_appears_later_counts_as_much_as_the_first(
+    fake: FakeProc, cache: Cache
+) -> None:
+    fake.process(10, sockets={3: 100})
+    fake.process(20, sockets={3: 101})
+    assert cache.find(100) == {100: 10}
+    fake.process(30, sockets={3: 100})
+    assert cache.find(100) == {}
+    assert cache.fds.shared == 1
+    shutil.rmtree(fake.root / "30")
+    assert cache.find(100) == {100: 10}
+    fake.process(20, sockets={3: 101, 4: 100})
+    assert cache.find(100) == {}
+
+
+def test_a_parent_that_gave_its_newest_socket_to_a_child_is_seen_to_hold_it(
+    fake: FakeProc, cache: Cache
+) -> None:
+    fake.process(10, sockets={3: 100})
+    cache.find(100)
+    fake.swap(10, (3, 101))
+    fake.process(20, parent=10, sockets={3: 101})
+    assert cache.find(101) == {101: 10}
+
+
+def test_an_inode_that_nobody_holds_is_searched_for_once(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, sockets=dict(enumerate(MANY, start=3)))
+    cache.find(1000)
+    likely = 2  # the numbers of the socket that was asked for last, and above the highest one
+    assert cache.cost(999) == likely  # most that are missing are just closed
+    assert cache.cost(999) == likely + len(MANY) + 1
+    assert cache.cost(999) == likely
+    assert cache.cost(999, 1000) <= likely + 1
+    fake.process(20, sockets={3: 100})
+    assert cache.cost(999) == likely + 2
+    fake.process(20, sockets={3: 100, 4: 999})
+    assert cache.find(999) == {999: 20}
+    assert cache.fds._sought == {}
+
+
+def test_an_inode_that_nobody_holds_makes_no_search_for_others_longer(
+    fake: FakeProc, cache: Cache
+) -> None:
+    fake.process(10, sockets=dict(enumerate(MANY, start=3)))
+    fake.process(20, sockets={3: 100})
+    for _ in range(2):
+        cache.find(999)
+    cache.find(100)
+    fake.swap(20, (3, 101))
+    cache.find(999, 101)
+    assert cache.cost(999, 101) <= 4
+    assert cache.find(999, 101) == {101: 20}
+
+
+def test_a_reading_that_is_too_long_goes_on_in_the_next_look(fake: FakeProc) -> None:
+    for pid in range(10, 20):
+        fake.process(pid, sockets={3: 100 + pid})
+    cache = Cache(fake, max_fds=5)
+    looks = [cache.find(119, 110) for _ in range(4)]
+    assert looks == [{}, {}, {}, {119: 19, 110: 10}]
+    assert cache.fds.put_off == 3 * 2
+
+
+def test_a_search_that_is_too_long_goes_on_in_the_next_look(fake: FakeProc) -> None:
+    for pid in range(10, 20):
+        fake.process(pid, sockets={3: 100 + pid})
+    cache = Cache(fake, max_fds=60)  # of which a twentieth is for searches: two processes each
+    cache.find(119)
+    fake.swap(10, (3, 100))
+    looks = [cache.find(100, 119) for _ in range(6)]
+    # Asked for again, it is searched for: the useful one first, then the young, and 10 is the last.
+    assert looks == [{119: 19}] * 5 + [{100: 10, 119: 19}]
+    assert cache.fds.put_off == 5
+
+
+def test_memory_is_bounded_and_those_useful_last_stay(fake: FakeProc) -> None:
+    for pid in range(10, 20):
+        fake.process(pid, sockets={3: 100 + pid})
+    cache = Cache(fake, max_kept=7)
+    assert cache.find(113) == {113: 13}
+    assert cache.fds._table.size <= 7
+    assert cache.fds.forgotten == 20 - cache.fds._table.size
+    assert cache.find(113) == {113: 13}
+    assert cache.fds.walks == 1
+    cache.find(*range(110, 120))  # what was forgotten is searched for when it is asked for again
+    assert cache.find(*range(110, 120)) == {pid + 100: pid for pid in range(10, 20)}
+
+
+def test_a_kernel_that_tells_no_number_of_fds_is_asked_for_their_names(
+    fake: FakeProc, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = Procfs.fd_folder
+
+    def without_count(procfs: Procfs, pid: int) -> object:
+        folder = folders(procfs, pid)
+        procfs.counts_fds = False
+        return None if folder is None else type(folder)(folder.node, 0, 0, folder.user_id)
+
+    monkeypatch.setattr(Procfs, "fd_folder", without_count)
+    fake.process(10, sockets={3: 100})
+    assert cache.find(100) == {100: 10}
+    fake.process(10, sockets={3: 100, 4: 101})
+    assert cache.cost(101) == 2
+    assert cache.find(101) == {101: 10}
+
+
+def test_a_process_with_a_malformed_stat_owns_nothing_until_it_makes_sense(
+    fake: FakeProc, cache: Cache
+) -> None:
+    fake.process(10, sockets={3: 100})
+    (fake.root / "10" / "stat").write_bytes(b"10 (program) S")
+    assert cache.find(100) == {}
+    assert cache.procfs.malformed > 0
+    fake.process(10, sockets={3: 100})
+    assert cache.find(100) == {100: 10}
+
+
+def test_what_is_no_folder_of_a_process_is_passed_by(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, sockets={3: 100})
+    (fake.root / "77").write_text("a file")
+    (fake.root / "78").mkdir()
+    fake.process(79)
+    (fake.root / "79" / "fd" / "0").unlink()
+    (fake.root / "10" / "fd" / "no number").symlink_to("socket:[55]")
+    (fake.root / "10" / "fd" / "9").symlink_to("socket:[what]")
+    assert cache.find(100, 55) == {100: 10}
+    assert cache.procfs.malformed == 1
+
+
+def test_sockets_that_come_and_go_are_found_at_the_few_numbers_that_they_share(
+    fake: FakeProc, cache: Cache
+) -> None:
+    kept = dict(enumerate(MANY, start=3))
+    fake.process(20, sockets=kept)
+    fake.process(10, sockets={**kept, 60: 100})
+    cache.find(100)
+    fake.process(10, sockets=kept)
+    cache.find(100)
+    cache.pause = 0.001  # processes are not asked for their state again
+    fake.process(10, sockets={**kept, 60: 101})
+    assert cache.cost(101) == 1
+    fake.process(10, sockets={**kept, 60: 102, 61: 103})  # another one at 60, and the next number
+    assert cache.cost(102, 103) == 2
+    assert cache.find(102, 103) == {102: 10, 103: 10}
+
+
+def test_of_many_free_numbers_only_the_lowest_are_tried(fake: FakeProc, cache: Cache) -> None:
+    sockets = dict(enumerate(MANY, start=3))
+    fake.process(10, sockets={3: 100, 4: 101})
+    cache.find(100)
+    fake.process(10, sockets={3: 100, 4: 101, **{fd + 2: inode for fd, inode in sockets.items()}})
+    cache.find(*MANY)
+    fake.process(10, sockets={3: 100, 4: 101})
+    cache.find(*MANY)
+    cache.pause = 0.001
+    assert cache.cost(999) <= 3 + 2
+
+
+def test_a_new_process_is_seen_although_the_others_are_not_asked_again(
+    fake: FakeProc, cache: Cache
+) -> None:
+    fake.process(10, sockets={3: 100})
+    cache.find(100)
+    cache.pause = 0.001
+    fake.process(20, sockets={3: 101})
+    assert cache.find(101) == {101: 20}
+
+
+def test_what_a_quiet_process_opened_is_seen_when_all_are_asked_or_it_is_asked_for_again(
+    fake: FakeProc, cache: Cache
+) -> None:
+    fake.process(10, sockets={3: 100})
+    for pid in range(20, 30):
+        fake.process(pid, sockets={3: pid})
+    cache.find(100)
+    cache.pause = 0.001
+    fake.process(25, sockets={3: 25, 7: 101})
+    assert cache.find(101) == {}
+    assert cache.fds.put_off == 1
+    assert cache.find(101) == {101: 25}
+    fake.process(26, sockets={3: 26, 7: 102})
+    cache.pause = 1.0
+    assert cache.find(102) == {102: 26}
+
+
+def test_a_socket_that_was_closed_costs_one_fd_however_many_its_process_has(
+    fake: FakeProc, cache: Cache
+) -> None:
+    fake.process(10, sockets=dict(enumerate(range(1000, 3000), start=3)))
+    cache.find(1500)
+    fake.swap(10, (503, 99))
+    assert cache.cost(1500) < 10
+
+
+def test_an_inode_that_nobody_holds_makes_no_look_ask_all_processes(
+    fake: FakeProc, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pid in range(10, 60):
+        fake.process(pid, sockets={3: 100 + pid})
+    for _ in range(3):
+        cache.find(999)
+    asked: list[int] = []
+    fd_folder = Procfs.fd_folder
+    monkeypatch.setattr(
+        Procfs, "fd_folder", lambda procfs, pid: asked.append(pid) or fd_folder(procfs, pid)
+    )
+    cache.pause = 0.001
+    for _ in range(10):
+        cache.find(999)
+    assert asked == []
+
+
+def test_a_glimpse_reads_a_few_processes_and_searches_nothing(fake: FakeProc, cache: Cache) -> None:
+    for pid in range(10, 60):
+        fake.process(pid, start=pid, sockets=dict(enumerate(range(100 * pid, 100 * pid + 9), 3)))
+    cache.find(1000)
+    cache.pause = 0.001
+    before = cache.fds.fds_read
+    assert cache.glimpse(999) == {}
+    assert cache.fds.fds_read - before < 50
+    assert cache.fds.put_off == 0
+    fake.process(10, start=10, sockets={3: 1000, 12: 998})
+    assert cache.glimpse(998, 999, 1000) == {998: 10, 1000: 10}
+    fake.process(59, start=59, sockets={3: 5900, 12: 997})  # the youngest, never asked about
+    assert cache.glimpse(997) == {997: 59}
+
+
+class Passing:
+    """What a glimpse sees at one moment after the other, the last of them from then on."""
+
+    def __init__(self, *moments: Callable[[], dict[int, int]]) -> None:
+        self._moments = list(moments)
+        self.seen = 0
+
+    def __call__(self) -> dict[int, int]:
+        self.seen += 1
+        return (self._moments.pop(0) if len(self._moments) > 1 else self._moments[0])()
+
+
+def glimpse_of(cache: Cache, passing: Passing) -> dict[int, int]:
+    found = cache.fds.glimpse(passing, (), SharedSocketRules(cache.procfs), cache.now, times=TIMES)
+    return {inode: owner.pid for inode, owner in found.items()}
+
+
+def test_a_glimpse_waits_a_little_for_a_socket(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, sockets={3: 100})
+    cache.find(100)
+
+    def opened() -> dict[int, int]:
+        fake.process(10, sockets={3: 100, 4: 101})
+        return {101: 0}
+
+    passing = Passing(dict, dict, opened)
+    assert glimpse_of(cache, passing) == {101: 10}
+    assert passing.seen == 3
+
+
+def test_a_glimpse_that_missed_a_socket_waits_for_the_next_one(
+    fake: FakeProc, cache: Cache
+) -> None:
+    fake.process(10, sockets={3: 100})
+    cache.find(100)
+
+    def opened() -> dict[int, int]:
+        fake.process(10, sockets={3: 100, 4: 102})
+        return {102: 0}
+
+    passing = Passing(lambda: {101: 0}, opened)  # 101 is closed before its fd can be read
+    assert glimpse_of(cache, passing) == {102: 10}
+    assert passing.seen == 2
+
+
+@pytest.mark.parametrize("moment", [{}, {999: 0}])
+def test_a_glimpse_does_not_wait_for_ever(cache: Cache, moment: dict[int, int]) -> None:
+    passing = Passing(lambda: moment)
+    assert glimpse_of(cache, passing) == {}
+    assert passing.seen <= TIMES
+
+
+def test_a_socket_that_stays_without_an_owner_is_seen_twice(cache: Cache) -> None:
+    passing = Passing(lambda: {999: 0})
+    assert glimpse_of(cache, passing) == {}
+    assert passing.seen == 2
+
+
+inodes = st.integers(100, 104)
+trees = st.dictionaries(
+    st.integers(1, 8),
+    st.tuples(st.integers(0, 8), st.dictionaries(st.integers(3, 5), inodes), st.sampled_from("ps")),
+    max_size=6,
+)
+questions = st.lists(st.sets(inodes, min_size=1), min_size=1, max_size=5)
+
+
+def put(fake: FakeProc, pid: int, shape: tuple[int, dict[int, int], str]) -> None:
+    parent, sockets, kind = shape
+    command = b"systemd" if kind == "s" else b"program"
+    fake.process(pid, parent=parent, command=command, sockets=sockets)
+
+
+def answer(cache: Cache, asked: Collection[int]) -> dict[int, int]:
+    """Ask until nothing is put off."""
+    for _ in range(50):
+        before = cache.fds.put_off
+        found = cache.find(*asked)
+        if cache.fds.put_off == before:
+            return found
+    raise AssertionError("put off again and again")
+
+
+@settings(deadline=None, max_examples=60)
+@given(tree=trees, asked=questions, max_fds=st.sampled_from([1, 7, 100_000]))
+def test_what_was_asked_before_changes_no_answer(
+    tmp_path_factory: pytest.TempPathFactory,
+    tree: dict[int, tuple[int, dict[int, int], str]],
+    asked: list[set[int]],
+    max_fds: int,
+) -> None:
+    fake = FakeProc(tmp_path_factory.mktemp("any") / "proc")
+    for pid, shape in tree.items():
+        put(fake, pid, shape)
+    cache = Cache(fake, max_fds=max_fds)
+    truth = Cache(fake).find(*range(100, 105))
+    for question in asked:
+        expected = {inode: pid for inode, pid in truth.items() if inode in question}
+        assert answer(cache, question) == expected
+
+
+@settings(deadline=None, max_examples=60)
+@given(before=trees, after=trees, asked=questions, max_fds=st.sampled_from([1, 100_000]))
+def test_a_tree_that_changed_is_answered_as_if_never_seen_before(
+    tmp_path_factory: pytest.TempPathFactory,
+    before: dict[int, tuple[int, dict[int, int], str]],
+    after: dict[int, tuple[int, dict[int, int], str]],
+    asked: list[set[int]],
+    max_fds: int,
+) -> None:
+    fake = FakeProc(tmp_path_factory.mktemp("any") / "proc")
+    for pid, shape in before.items():
+        put(fake, pid, shape)
+    cache = Cache(fake, max_fds=max_fds)
+    for question in asked:
+        answer(cache, question)
+    for pid in before:
+        shutil.rmtree(fake.root / str(pid))
+    for pid, shape in after.items():
+        put(fake, pid, shape)
+    truth = Cache(fake).find(*range(100, 105))
+    assert answer(cache, range(100, 105)) == truth

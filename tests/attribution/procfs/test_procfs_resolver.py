@@ -1,0 +1,387 @@
+"""From flows to owners on a /proc of the test's own."""
+
+import ipaddress
+import pwd
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from support.fake_proc import CLOSE, LISTEN, FakeProc, format_row, format_time_wait
+
+from hogpipe.attribution.procfs import sampling
+from hogpipe.attribution.procfs.endpoint_heuristic import Endpoint, EndpointOwners
+from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
+from hogpipe.errors import ConfigurationError
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowKey, Process, Quality, User
+
+TCP, UDP, SCTP = 6, 17, 132
+HERE, THERE = ipaddress.ip_address("10.0.0.1").packed, ipaddress.ip_address("10.0.0.2").packed
+HERE6, THERE6 = ipaddress.ip_address("fd00::1").packed, ipaddress.ip_address("fd00::2").packed
+NOBODY_KNOWN = 2**32 - 2
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> FakeProc:
+    return FakeProc(tmp_path / "proc")
+
+
+def tcp_flow(local_port: int, remote_port: int) -> FlowKey:
+    return FlowKey(TCP, HERE, local_port, THERE, remote_port, "eth0")
+
+
+def connection(local_port: int, remote_port: int, *, inode: int, uid: int = 0) -> bytes:
+    return format_row((HERE, local_port), (THERE, remote_port), inode=inode, uid=uid)
+
+
+def listener(port: int, *, inode: int, uid: int = 0) -> bytes:
+    return format_row((bytes(4), port), (bytes(4), 0), inode=inode, state=LISTEN, uid=uid)
+
+
+def found(resolver: ProcfsResolver, flow: FlowKey) -> tuple[Quality, int | None]:
+    attribution = resolver.resolve([flow])[flow]
+    process = attribution.process
+    return attribution.quality, None if process is None else process.pid
+
+
+def test_a_wrong_root_is_told_when_the_resolver_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError):
+        ProcfsResolver(tmp_path / "nowhere")
+
+
+def test_a_batch_reads_each_table_that_it_needs_once(fake: FakeProc) -> None:
+    for name in ("tcp", "tcp6", "udp", "udp6"):
+        fake.table(name)
+    resolver = ProcfsResolver(fake.root)
+    flows = [tcp_flow(port, 80) for port in range(1000, 1100)]
+    flows.append(FlowKey(TCP, HERE6, 1, THERE6, 2, "eth0"))
+    assert resolver.resolve(flows) == dict.fromkeys(flows, UNATTRIBUTED)
+    assert resolver.counts().reads == 2
+    resolver.resolve([FlowKey(UDP, HERE6, 1, THERE6, 2, "eth0")])
+    assert resolver.counts().reads == 3
+
+
+def test_flows_of_all_kinds_get_their_owners_from_one_call(fake: FakeProc) -> None:
+    fake.table(
+        "tcp",
+        connection(4000, 80, inode=100),
+        listener(443, inode=101),
+        format_time_wait((HERE, 443), (THERE, 5000)),
+    )
+    fake.table("udp6", format_row((HERE6, 53), (bytes(16), 0), inode=102, state=CLOSE))
+    fake.process(10, sockets={3: 100})
+    fake.process(20, sockets={3: 101, 4: 102})
+    client, server = tcp_flow(4000, 80), tcp_flow(443, 5000)
+    name_server = FlowKey(UDP, HERE6, 53, THERE6, 999, "eth0")
+    stranger, other = tcp_flow(1, 2), FlowKey(SCTP, HERE, 1, THERE, 2, "eth0")
+    answer = ProcfsResolver(fake.root).resolve([client, server, name_server, stranger, other])
+    pids = {
+        flow: (attribution.quality, attribution.process and attribution.process.pid)
+        for flow, attribution in answer.items()
+    }
+    assert pids == {
+        client: (Quality.EXACT, 10),
+        server: (Quality.LISTENER, 20),
+        name_server: (Quality.LISTENER, 20),
+        stranger: (Quality.NONE, None),
+        other: (Quality.NONE, None),
+    }
+
+
+def test_a_client_that_closed_its_connection_cannot_be_named(fake: FakeProc) -> None:
+    # The row of a connection in TIME_WAIT says uid 0, whoever had it.
+    fake.table("tcp", format_time_wait((HERE, 4000), (THERE, 80)))
+    fake.process(10, sockets={3: 0})
+    flow = tcp_flow(4000, 80)
+    assert ProcfsResolver(fake.root).resolve([flow]) == {flow: UNATTRIBUTED}
+
+
+def test_a_connection_nobody_seems_to_hold_has_its_user(fake: FakeProc) -> None:
+    fake.table(
+        "tcp", connection(4000, 80, inode=100), connection(4001, 80, inode=7, uid=NOBODY_KNOWN)
+    )
+    known, unknown = tcp_flow(4000, 80), tcp_flow(4001, 80)
+    assert ProcfsResolver(fake.root).resolve([known, unknown]) == {
+        known: Attribution(Quality.NONE, user=User(0, pwd.getpwuid(0).pw_name)),
+        unknown: Attribution(Quality.NONE, user=User(NOBODY_KNOWN)),
+    }
+
+
+def test_a_connection_nobody_seems_to_hold_is_not_left_to_the_listener(fake: FakeProc) -> None:
+    fake.table("tcp", connection(443, 5000, inode=100), listener(443, inode=101))
+    fake.process(20, sockets={3: 101})
+    assert found(ProcfsResolver(fake.root), tcp_flow(443, 5000)) == (Quality.NONE, None)
+
+
+def test_two_possible_owners_are_no_owner(fake: FakeProc) -> None:
+    fake.table("tcp", listener(443, inode=101, uid=5), listener(443, inode=102, uid=5))
+    fake.process(20, sockets={3: 101})
+    fake.process(21, sockets={3: 102})
+    flow = tcp_flow(443, 5000)
+    attribution = ProcfsResolver(fake.root).resolve([flow])[flow]
+    assert (attribution.quality, attribution.process) == (Quality.NONE, None)
+    assert attribution.user is not None
+    assert attribution.user.id == 5
+
+
+def test_two_possible_owners_of_different_users_leave_nothing_to_say(fake: FakeProc) -> None:
+    fake.table("tcp", listener(443, inode=101, uid=5), listener(443, inode=102, uid=6))
+    fake.process(20, sockets={3: 101})
+    fake.process(21, sockets={3: 102})
+    flow = tcp_flow(443, 5000)
+    assert ProcfsResolver(fake.root).resolve([flow]) == {}  # it has a socket, so not UNATTRIBUTED
+
+
+def test_an_owner_beside_an_unknown_one_is_not_sure(fake: FakeProc) -> None:
+    fake.table("tcp", listener(443, inode=101), listener(443, inode=102))
+    fake.process(20, sockets={3: 101})
+    assert found(ProcfsResolver(fake.root), tcp_flow(443, 5000)) == (Quality.NONE, None)
+
+
+def test_one_process_with_two_sockets_on_a_port_is_one_owner(fake: FakeProc) -> None:
+    fake.table("tcp", listener(443, inode=101), listener(443, inode=102))
+    fake.process(20, sockets={3: 101, 4: 102})
+    assert found(ProcfsResolver(fake.root), tcp_flow(443, 5000)) == (Quality.LISTENER, 20)
+
+
+def test_rows_that_make_no_sense_are_counted(fake: FakeProc) -> None:
+    fake.table("tcp", b"nonsense", connection(4000, 80, inode=100))
+    fake.process(10, sockets={3: 100})
+    resolver = ProcfsResolver(fake.root)
+    assert found(resolver, tcp_flow(4000, 80)) == (Quality.EXACT, 10)
+    assert resolver.counts().rows_skipped == 1
+    assert resolver.counts().tuples_asked == 0
+
+
+def test_counters_only_grow(fake: FakeProc) -> None:
+    fake.table("tcp", connection(4000, 80, inode=100))
+    fake.process(10, sockets={3: 100})
+    resolver = ProcfsResolver(fake.root)
+    first = resolver.counts()
+    resolver.resolve([tcp_flow(4000, 80)])
+    second = resolver.counts()
+    assert (first.reads, first.walks, first.fds_read) == (0, 0, 0)
+    assert (second.reads, second.walks) == (1, 1)
+    assert second.fds_read > 0
+
+
+class Clock:
+    """Is advanced by so much that the pause after a sample is over, and a short life is not."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float = 0.9) -> None:
+        self.now += seconds
+
+
+UNSEEN, SIBLING = tcp_flow(9999, 443), tcp_flow(9998, 443)
+
+
+def inferred(resolver: ProcfsResolver) -> tuple[Quality, int | None]:
+    """Look up two flows to one endpoint whose sockets are gone; return whose they are."""
+    answer = resolver.resolve([UNSEEN, SIBLING])
+    assert answer[UNSEEN] == answer[SIBLING]
+    process = answer[UNSEEN].process
+    return answer[UNSEEN].quality, None if process is None else process.pid
+
+
+def open_siblings(fake: FakeProc, *inodes: int) -> None:
+    """Put connections to the same endpoint, on ports that no packet was yet seen of."""
+    fake.table("tcp", *(connection(1000 + inode, 443, inode=inode) for inode in inodes))
+
+
+def test_sockets_that_were_never_seen_fall_to_the_owner_of_all_others_to_the_same_endpoint(
+    fake: FakeProc,
+) -> None:
+    clock = Clock()
+    resolver = ProcfsResolver(fake.root, clock=clock)
+    fake.process(500, command=b"curl")
+    resolver.prepare()
+    for inode in range(71, 79):
+        open_siblings(fake, inode)
+        fake.process(500, command=b"curl", sockets={1: inode})  # the lowest free number
+        assert inferred(resolver) == (Quality.NONE, None)
+        clock.advance()
+    open_siblings(fake)
+    assert inferred(resolver) == (Quality.INFERRED, 500)
+    assert found(resolver, tcp_flow(9999, 444)) == (Quality.NONE, None)
+    clock.advance(31.0)
+    assert found(resolver, UNSEEN) == (Quality.NONE, None)
+
+
+@pytest.mark.parametrize("owners", [1, 2])
+def test_an_endpoint_of_two_processes_infers_nothing(fake: FakeProc, owners: int) -> None:
+    clock = Clock()
+    resolver = ProcfsResolver(fake.root, clock=clock)
+    open_siblings(fake, *range(71, 81))
+    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 12)})
+    if owners == 2:
+        fake.process(600, sockets={3: 80})
+    else:
+        fake.process(500, sockets={fd: 68 + fd for fd in range(3, 13)})
+    resolver.prepare()
+    inferred(resolver)
+    open_siblings(fake)
+    clock.advance()
+    assert inferred(resolver) == ((Quality.INFERRED, 500) if owners == 1 else (Quality.NONE, None))
+
+
+@pytest.mark.parametrize("owners", [1, 2])
+def test_what_is_known_without_a_socket_can_wait(fake: FakeProc, owners: int) -> None:
+    clock = Clock()
+    resolver = ProcfsResolver(fake.root, clock=clock)
+    assert not resolver.can_wait(UNSEEN, UNATTRIBUTED)
+    open_siblings(fake, *range(71, 81))
+    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 14 - owners)})
+    fake.process(600, sockets={3: 80} if owners == 2 else {})
+    resolver.prepare()
+    inferred(resolver)
+    open_siblings(fake)
+    clock.advance()
+    answer = resolver.resolve([UNSEEN, SIBLING])[UNSEEN]
+    assert resolver.can_wait(UNSEEN, answer)
+    assert not resolver.can_wait(tcp_flow(9999, 444), UNATTRIBUTED)
+
+
+def test_a_connection_that_only_its_listener_tells_of_can_wait_and_one_that_is_there_cannot(
+    fake: FakeProc,
+) -> None:
+    fake.table("tcp", listener(80, inode=100), connection(80, 4000, inode=101))
+    fake.process(10, sockets={3: 100, 4: 101})
+    resolver = ProcfsResolver(fake.root)
+    there, gone = tcp_flow(80, 4000), tcp_flow(80, 4001)
+    answers = resolver.resolve([there, gone])
+    assert [answers[flow].quality for flow in (there, gone)] == [Quality.EXACT, Quality.LISTENER]
+    assert [resolver.can_wait(flow, answers[flow]) for flow in (there, gone)] == [False, True]
+
+
+def test_a_pool_of_connections_does_not_name_who_makes_short_ones(fake: FakeProc) -> None:
+    clock = Clock()
+    resolver = ProcfsResolver(fake.root, clock=clock)
+    open_siblings(fake, *range(71, 91))
+    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 23)})
+    resolver.prepare()
+    for _ in range(20):
+        assert inferred(resolver) == (Quality.NONE, None)
+        clock.advance()
+
+
+@pytest.mark.parametrize("unseen", [1, 2])
+def test_siblings_are_looked_for_once_two_flows_to_their_endpoint_went_unseen(
+    fake: FakeProc, unseen: int
+) -> None:
+    clock = Clock()
+    resolver = ProcfsResolver(fake.root, clock=clock)
+    open_siblings(fake, *range(71, 79))
+    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 11)})
+    resolver.prepare()
+    for port in range(unseen):
+        assert found(resolver, tcp_flow(9000 + port, 443)) == (Quality.NONE, None)
+    open_siblings(fake)
+    clock.advance()
+    assert inferred(resolver) == ((Quality.INFERRED, 500) if unseen == 2 else (Quality.NONE, None))
+
+
+def test_a_batch_right_after_a_sample_makes_no_other_but_is_told_what_follows(
+    fake: FakeProc,
+) -> None:
+    clock = Clock()
+    resolver = ProcfsResolver(fake.root, clock=clock)
+    open_siblings(fake, *range(71, 79))
+    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 11)})
+    resolver.prepare()
+    assert inferred(resolver) == (Quality.NONE, None)
+    open_siblings(fake)
+    clock.advance(sampling._PAUSE / 2)
+    assert inferred(resolver) == (Quality.NONE, None)
+    clock.advance()
+    assert inferred(resolver) == (Quality.INFERRED, 500)
+    assert resolver.infer(tcp_flow(1, 443)).quality is Quality.INFERRED
+
+
+def test_after_a_sample_there_is_none_of_another_endpoint_for_a_while(fake: FakeProc) -> None:
+    clock = Clock()
+    resolver = ProcfsResolver(fake.root, clock=clock)
+    fake.table("tcp", *(connection(1000 + inode, 444, inode=inode) for inode in range(71, 79)))
+    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 11)})
+    resolver.prepare()
+    others = [tcp_flow(9999, 444), tcp_flow(9998, 444)]
+    assert inferred(resolver) == (Quality.NONE, None)
+    clock.advance(sampling._PAUSE / 2)
+    resolver.resolve(others)  # a sample now would see the siblings
+    fake.table("tcp")
+    clock.advance()
+    assert {one.quality for one in resolver.resolve(others).values()} == {Quality.NONE}
+
+
+def test_a_connection_that_stays_open_without_an_owner_is_doubt(fake: FakeProc) -> None:
+    clock = Clock()
+    resolver = ProcfsResolver(fake.root, clock=clock)
+    open_siblings(fake, *range(71, 81))
+    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 11)})  # nobody has the last ones
+    resolver.prepare()
+    inferred(resolver)
+    open_siblings(fake, 80)
+    clock.advance(0.1)
+    assert inferred(resolver) == (Quality.INFERRED, 500)  # it may just have been closed
+    clock.advance()
+    assert inferred(resolver) == (Quality.NONE, None)
+
+
+class WatchedOwners(EndpointOwners):
+    """Notes by which methods it was used, and whether `lock` was held each time."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        super().__init__()
+        self._lock = lock
+        self.uses: set[tuple[str, bool]] = set()
+
+    def see(self, endpoint: Endpoint, inode: int, owner: Process | None, now: float) -> None:
+        self.uses.add(("see", self._lock.locked()))
+        super().see(endpoint, inode, owner, now)
+
+    def see_all(self, endpoint: Endpoint, owners: Mapping[int, Process | None], now: float) -> None:
+        self.uses.add(("see_all", self._lock.locked()))
+        super().see_all(endpoint, owners, now)
+
+    def is_settled(self, endpoint: Endpoint, now: float) -> bool:
+        self.uses.add(("is_settled", self._lock.locked()))
+        return super().is_settled(endpoint, now)
+
+    def infer(self, endpoint: Endpoint, now: float) -> Process | None:
+        self.uses.add(("infer", self._lock.locked()))
+        return super().infer(endpoint, now)
+
+
+def test_the_rule_may_be_asked_while_another_thread_looks(fake: FakeProc) -> None:
+    resolver = ProcfsResolver(fake.root)
+    owners = resolver._endpoints = WatchedOwners(resolver._sightings)
+    fake.table("tcp", connection(4000, 80, inode=71))
+    fake.process(500, sockets={3: 71})
+    resolver.prepare()
+    resolver.resolve([tcp_flow(4000, 80), UNSEEN, SIBLING])
+    resolver.infer(UNSEEN)
+    assert owners.uses == {
+        ("see", True),
+        ("see_all", True),
+        ("is_settled", True),
+        ("infer", True),
+    }
+
+
+def test_connections_that_live_longer_do_not_name_who_makes_those_that_go_unseen(
+    fake: FakeProc,
+) -> None:
+    clock = Clock()
+    resolver = ProcfsResolver(fake.root, clock=clock)
+    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 23)})
+    open_siblings(fake, *range(71, 91))
+    resolver.prepare()
+    resolver.resolve([UNSEEN, SIBLING, *[tcp_flow(1000 + inode, 443) for inode in range(71, 91)]])
+    open_siblings(fake)
+    clock.advance()
+    assert inferred(resolver) == (Quality.NONE, None)

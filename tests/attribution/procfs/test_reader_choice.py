@@ -1,0 +1,137 @@
+"""Which of two readers comes next, told by costs alone."""
+
+from collections.abc import Callable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hogpipe.attribution.procfs.reader_choice import Reader, ReaderChoice
+
+PROCFS, SOCK_DIAG = Reader.PROCFS, Reader.SOCK_DIAG
+
+
+def read(choice: ReaderChoice, times: int, costs: dict[Reader, float]) -> list[Reader]:
+    """Read `times` over at these costs, and return by which reader each time."""
+    readers = []
+    for _ in range(times):
+        readers.append(choice.next)
+        choice.record(choice.next, costs[choice.next])
+    return readers
+
+
+def tries(readers: list[Reader], reader: Reader) -> list[int]:
+    """Return at which reads it was this reader."""
+    return [turn for turn, one in enumerate(readers) if one is reader]
+
+
+def test_the_other_reader_is_tried_after_the_first_read_and_stays_if_it_is_cheaper() -> None:
+    readers = read(ReaderChoice(), 40, {PROCFS: 2, SOCK_DIAG: 1})
+    assert readers == [PROCFS] + [SOCK_DIAG] * 39
+
+
+def test_a_reader_of_about_the_same_cost_is_tried_after_32_reads_or_as_many_as_pay_for_it() -> None:
+    # A try at 0.75 pays after 37.5 reads at 1, and one at 0.1 would after five.
+    readers = read(ReaderChoice(), 120, {PROCFS: 1, SOCK_DIAG: 0.75})
+    assert tries(readers, SOCK_DIAG) == [1, 40, 79, 118]
+    fallen = ReaderChoice()
+    read(fallen, 2, {PROCFS: 1, SOCK_DIAG: 1})
+    fallen.record_failure(SOCK_DIAG)
+    assert tries(read(fallen, 33, {PROCFS: 1, SOCK_DIAG: 0.1}), SOCK_DIAG) == [32]
+
+
+def test_a_dearer_reader_gets_a_read_so_seldom_that_it_costs_a_fiftieth_of_all() -> None:
+    readers = read(ReaderChoice(), 1100, {PROCFS: 1, SOCK_DIAG: 10})
+    assert tries(readers, SOCK_DIAG) == [1, 502, 1003]
+
+
+def test_readers_of_about_the_same_cost_do_not_take_turns() -> None:
+    readers = read(ReaderChoice(), 1000, {PROCFS: 10, SOCK_DIAG: 8})
+    assert tries(readers, SOCK_DIAG) == list(range(1, 1000, 41))
+    settled = ReaderChoice()
+    read(settled, 2, {PROCFS: 10, SOCK_DIAG: 1})
+    assert settled.present is SOCK_DIAG
+    turns = tries(read(settled, 990, {PROCFS: 8, SOCK_DIAG: 10}), PROCFS)
+    assert settled.present is SOCK_DIAG
+    assert len(turns) >= 10
+
+
+def test_it_changes_over_and_back_as_the_costs_change() -> None:
+    choice = ReaderChoice()
+    read(choice, 103, {PROCFS: 1, SOCK_DIAG: 2})
+    assert choice.present is PROCFS
+    read(choice, 101, {PROCFS: 90, SOCK_DIAG: 2})
+    assert choice.present is SOCK_DIAG
+    read(choice, 90 * 50 // 2 + 1, {PROCFS: 1, SOCK_DIAG: 2})
+    assert choice.present is PROCFS
+
+
+def test_one_dear_read_does_not_change_the_reader() -> None:
+    choice = ReaderChoice()
+    read(choice, 2, {PROCFS: 1, SOCK_DIAG: 1})
+    choice.record(PROCFS, 1000)
+    assert set(read(choice, 49, {PROCFS: 1, SOCK_DIAG: 1})) == {PROCFS}
+    assert read(choice, 1, {PROCFS: 1, SOCK_DIAG: 1}) == [SOCK_DIAG]
+    assert choice.present is PROCFS
+
+
+def test_a_reader_that_fails_is_left_until_it_has_its_turn() -> None:
+    choice = ReaderChoice()
+    costs: dict[Reader, float] = {PROCFS: 10, SOCK_DIAG: 1}
+    read(choice, 10, costs)
+    choice.record_failure(SOCK_DIAG)
+    assert read(choice, 34, costs) == [PROCFS] * 32 + [SOCK_DIAG] * 2
+
+
+def test_a_fixed_reader_is_used_whatever_it_costs() -> None:
+    costs: dict[Reader, float] = {PROCFS: 1, SOCK_DIAG: 100}
+    assert set(read(ReaderChoice(SOCK_DIAG), 500, costs)) == {SOCK_DIAG}
+    assert set(read(ReaderChoice(PROCFS), 500, {PROCFS: 100, SOCK_DIAG: 1})) == {PROCFS}
+
+
+def test_a_fixed_reader_that_fails_comes_back_as_soon_as_it_works() -> None:
+    choice = ReaderChoice(SOCK_DIAG)
+    costs: dict[Reader, float] = {PROCFS: 1, SOCK_DIAG: 100}
+    choice.record_failure(SOCK_DIAG)
+    assert read(choice, 32, costs) == [PROCFS] * 32
+    choice.record_failure(SOCK_DIAG)
+    assert read(choice, 132, costs) == [PROCFS] * 32 + [SOCK_DIAG] * 100
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1e9), st.floats(0, 1e9), st.booleans()), max_size=200))
+def test_the_same_costs_give_the_same_choice(script: list[tuple[float, float, bool]]) -> None:
+    def run(choice: ReaderChoice, note: Callable[[Reader], None]) -> None:
+        for procfs, sock_diag, fails in script:
+            reader = choice.next
+            note(reader)
+            if fails and reader is SOCK_DIAG:
+                choice.record_failure(reader)
+            else:
+                choice.record(reader, procfs if reader is PROCFS else sock_diag)
+
+    first: list[Reader] = []
+    second: list[Reader] = []
+    run(ReaderChoice(), first.append)
+    run(ReaderChoice(), second.append)
+    assert first == second
+    assert first[:2] == [PROCFS, SOCK_DIAG][: len(first)]
+
+
+costs = st.floats(1e-6, 1e3)
+
+
+@settings(deadline=None)
+@given(costs, costs, st.integers(1, 3000))
+def test_tries_cost_at_most_a_fiftieth_of_all_reads_and_never_come_before_32_others(
+    procfs: float, sock_diag: float, times: int
+) -> None:
+    prices = {PROCFS: procfs, SOCK_DIAG: sock_diag}
+    choice = ReaderChoice()
+    readers = read(choice, times, prices)
+    # But for the first one, which nothing is known of before it.
+    present, other = choice.present, next(one for one in Reader if one is not choice.present)
+    turns = [turn for turn in tries(readers, other) if turn > 1]
+    spent = sum(prices[other] for _ in turns)
+    assert spent <= 0.0201 * sum(prices[reader] for reader in readers)
+    assert all(later - earlier > 32 for earlier, later in zip([1, *turns], turns, strict=False))
+    assert times == 1 or prices[present] <= prices[other] / 0.69

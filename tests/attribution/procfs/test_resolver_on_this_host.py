@@ -1,0 +1,251 @@
+"""From real sockets on the loopback interface to the process that holds them."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+from support.sockets import connections, make_time_wait
+
+from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
+from hogpipe.attribution.procfs.table_reader import SocketTable
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowKey, Quality
+
+TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
+NOBODY = 65534
+ME = os.getpid()
+
+# Takes over the socket at the fd it is told, says so, and ends with its input.
+HOLD = "import sys; print('ready', flush=True); sys.stdin.read()"
+# Makes a connection to the port it is told, says from where, and ends with its input.
+CONNECT = """
+import socket, sys
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as connection:
+    print(connection.getsockname()[1], flush=True)
+    sys.stdin.read()
+"""
+
+
+def flow(protocol: int, local: tuple[str, int], remote: tuple[str, int]) -> FlowKey:
+    (ours, port), (theirs, their_port) = (_packed(local), _packed(remote))
+    return FlowKey(protocol, ours, port, theirs, their_port, "lo")
+
+
+def _packed(end: tuple[str, int]) -> tuple[bytes, int]:
+    family = socket.AF_INET6 if ":" in end[0] else socket.AF_INET
+    return socket.inet_pton(family, end[0]), end[1]
+
+
+def resolve(key: FlowKey) -> Attribution:
+    return ProcfsResolver(Path("/proc")).resolve([key])[key]
+
+
+def owner(key: FlowKey) -> tuple[Quality, int | None]:
+    attribution = resolve(key)
+    process = attribution.process
+    return attribution.quality, None if process is None else process.pid
+
+
+@contextmanager
+def child(
+    program: str, *arguments: str, pass_fds: tuple[int, ...] = ()
+) -> Iterator[tuple[int, str]]:
+    """Run a Python program, and give its pid and its first line."""
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pass_fds=pass_fds,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        yield process.pid, process.stdout.readline().strip()
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def host(request: pytest.FixtureRequest) -> str:
+    address = str(request.param)
+    if ":" in address:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind((address, 0))
+            except OSError:
+                pytest.skip("this host has no IPv6 on its loopback interface")
+    return address
+
+
+def family_of(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def test_both_ends_of_a_connection_are_exact(host: str) -> None:
+    with socket.create_server((host, 0), family=family_of(host)) as server:
+        place = server.getsockname()[:2]
+        with socket.create_connection(place) as client:
+            peer = client.getsockname()[:2]
+            accepted, _ = server.accept()
+            with accepted:
+                assert owner(flow(TCP, peer, place)) == (Quality.EXACT, ME)
+                assert owner(flow(TCP, place, peer)) == (Quality.EXACT, ME)
+
+
+def test_a_connection_that_is_not_yet_accepted_falls_to_the_listener(host: str) -> None:
+    with socket.create_server((host, 0), family=family_of(host)) as server:
+        place = server.getsockname()[:2]
+        with socket.create_connection(place) as client:
+            peer = client.getsockname()[:2]
+            assert owner(flow(TCP, place, peer)) == (Quality.LISTENER, ME)
+
+
+def test_a_closed_connection_has_no_owner_but_its_server_has_the_port(host: str) -> None:
+    with socket.create_server((host, 0), family=family_of(host)) as server:
+        place = server.getsockname()[:2]
+        with socket.create_connection(place) as client:
+            peer = client.getsockname()[:2]
+            accepted, _ = server.accept()
+        accepted.close()
+        assert owner(flow(TCP, peer, place)) == (Quality.NONE, None)
+        assert owner(flow(TCP, place, peer)) == (Quality.LISTENER, ME)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this host has no dual-stack sockets")
+def test_an_ipv4_connection_to_a_dual_stack_server_is_exact() -> None:
+    with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
+        place = ("127.0.0.1", server.getsockname()[1])
+        with socket.create_connection(place) as client:
+            peer = client.getsockname()
+            assert owner(flow(TCP, place, peer)) == (Quality.LISTENER, ME)
+            accepted, _ = server.accept()
+            with accepted:
+                assert owner(flow(TCP, place, peer)) == (Quality.EXACT, ME)
+
+
+def test_datagrams_are_exact_where_connected_and_the_ports_elsewhere(host: str) -> None:
+    with (
+        socket.socket(family_of(host), socket.SOCK_DGRAM) as server,
+        socket.socket(family_of(host), socket.SOCK_DGRAM) as client,
+    ):
+        server.bind((host, 0))
+        place = server.getsockname()[:2]
+        client.connect(place)
+        peer = client.getsockname()[:2]
+        assert owner(flow(UDP, peer, place)) == (Quality.EXACT, ME)
+        assert owner(flow(UDP, place, peer)) == (Quality.LISTENER, ME)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this host has no dual-stack sockets")
+def test_ipv4_datagrams_to_a_dual_stack_socket_are_its_own() -> None:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        server.bind(("::", 0))
+        place = ("127.0.0.1", server.getsockname()[1])
+        assert owner(flow(UDP, place, ("127.0.0.1", 9))) == (Quality.LISTENER, ME)
+
+
+def test_a_childs_connection_is_the_childs() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = server.getsockname()
+        with child(CONNECT, str(place[1])) as (pid, port):
+            assert owner(flow(TCP, ("127.0.0.1", int(port)), place)) == (Quality.EXACT, pid)
+
+
+def test_a_socket_that_a_child_inherited_stays_the_parents() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        key = flow(TCP, server.getsockname(), ("127.0.0.1", 9))
+        with child(HOLD, pass_fds=(server.fileno(),)):
+            assert owner(key) == (Quality.LISTENER, ME)
+
+
+def test_a_socket_that_the_parent_closed_is_the_childs() -> None:
+    server = socket.create_server(("127.0.0.1", 0))
+    key = flow(TCP, server.getsockname(), ("127.0.0.1", 9))
+    resolver = ProcfsResolver(Path("/proc"))
+    with child(HOLD, pass_fds=(server.fileno(),)) as (pid, _):
+        before = resolver.resolve([key])[key].process
+        server.close()
+        after = resolver.resolve([key])[key].process
+    assert before is not None
+    assert after is not None
+    assert (before.pid, after.pid) == (ME, pid)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_without_the_right_to_look_only_the_user_is_known_until_it_is_granted() -> None:
+    resolver = ProcfsResolver(Path("/proc"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = server.getsockname()
+        with child(CONNECT, str(place[1])) as (pid, port):
+            key = flow(TCP, ("127.0.0.1", int(port)), place)
+            os.seteuid(NOBODY)
+            try:
+                refused = resolver.resolve([key])[key]
+            finally:
+                os.seteuid(0)
+            not_permitted = resolver.counts().not_permitted
+            granted = resolver.resolve([key])[key]
+    assert (refused.quality, refused.process) == (Quality.NONE, None)
+    assert refused.user is not None
+    assert refused.user.id == 0
+    assert not_permitted > 0
+    assert granted.process is not None
+    assert granted.process.pid == pid
+    # There may be processes that not even root may look into.
+    assert resolver.counts().not_permitted - not_permitted < not_permitted
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can bind a socket to a device everywhere")
+def test_a_flow_that_was_not_looked_for_everywhere_is_left_out_until_it_was() -> None:
+    now = 0.0
+    resolver = ProcfsResolver(Path("/proc"), socket_table="sock_diag", clock=lambda: now)
+    with connections(1) as others, connections(1, device="lo") as bound:
+        hidden = replace(bound[0], interface="elsewhere")
+        resolver.resolve(others)  # which dumps the table
+        resolver._tables._tcp_diag._look_up_cost = 0.0
+        now = 0.001
+        answer = resolver.resolve([*others, hidden])
+        assert answer.keys() == set(others)
+        assert (answer[others[0]].quality, resolver.counts().tuples_asked) == (Quality.EXACT, 2)
+        resolver._tables._tcp_diag._look_up_cost = 0.0
+        now = 1000.0
+        answer = resolver.resolve([hidden])
+    assert answer[hidden].quality is Quality.EXACT
+    assert answer[hidden].process is not None
+    assert answer[hidden].process.pid == ME
+
+
+def test_a_closed_connection_is_told_by_its_tuple_without_another_dump() -> None:
+    resolver = ProcfsResolver(Path("/proc"), socket_table="sock_diag")
+    one, other = *make_time_wait(1), *make_time_wait(1)
+    assert resolver.resolve([one]) == {one: UNATTRIBUTED}
+    reads = resolver.counts().reads
+    resolver._tables._tcp_diag._look_up_cost = 0.0
+    assert resolver.resolve([other]) == {other: UNATTRIBUTED}
+    assert resolver.counts().reads == reads + 1  # the sockets that listen
+
+
+@pytest.mark.parametrize("socket_table", ["procfs", "sock_diag"])
+def test_siblings_are_found_by_either_way(socket_table: SocketTable) -> None:
+    now = 0.0
+    resolver = ProcfsResolver(Path("/proc"), socket_table=socket_table, clock=lambda: now)
+    with connections(8) as open_ones:
+        resolver.prepare()
+        unseen = [replace(open_ones[0], local_port=port) for port in (1, 2)]
+        resolver.resolve(unseen)
+    now = 0.9
+    answer = resolver.resolve(unseen)  # those that were seen are gone
+    assert {one.quality for one in answer.values()} == {Quality.INFERRED}
+    assert {one.process and one.process.pid for one in answer.values()} == {ME}
+
+
+def test_every_row_that_is_met_on_this_host_is_understood() -> None:
+    resolver = ProcfsResolver(Path("/proc"))
+    resolver.resolve([flow(TCP, ("127.0.0.1", 1), ("127.0.0.1", 2))])
+    resolver.resolve([flow(UDP, ("127.0.0.1", 1), ("127.0.0.1", 2))])
+    assert resolver.counts().rows_skipped == 0

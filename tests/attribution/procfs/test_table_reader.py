@@ -1,0 +1,313 @@
+"""Which way the socket tables of a batch are read, on this host and elsewhere."""
+
+import logging
+import os
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+from support.fake_proc import FakeProc, format_row
+from support.namespaces import namespace, require
+from support.sockets import (
+    IPV6,
+    TCP,
+    UDP,
+    connections,
+    make_flow,
+    make_time_wait,
+    packed,
+)
+
+from hogpipe.attribution.procfs.endpoint_heuristic import Endpoint, endpoint_of
+from hogpipe.attribution.procfs.matching import TableIndex
+from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
+from hogpipe.attribution.procfs.table_reader import SocketTable, TableReader
+from hogpipe.errors import ConfigurationError
+from hogpipe.linux import sock_diag, sock_diag_messages
+from hogpipe.linux.netns.scan import shows_own_namespace
+from hogpipe.linux.procfs import Procfs
+from hogpipe.model import FlowKey, Quality
+
+PROC = Path("/proc")
+HERE = bytes([127, 0, 0, 1])
+
+
+def make_reader(socket_table: SocketTable, root: Path = PROC) -> TableReader:
+    return TableReader(root, Procfs(root), socket_table)
+
+
+def inodes(reader: TableReader, flows: list[FlowKey], now: float = 0.0) -> list[set[int]]:
+    reading = reader.read(flows, now)
+    assert reading.unsure == set()
+    index = TableIndex(reading.tables)
+    return [{row.inode for row in index.match(flow).rows} for flow in flows]
+
+
+def spare_the_dump(reader: TableReader) -> None:
+    """Make asking for tuples cost less than a dump, for the next read."""
+    reader._tcp_diag._look_up_cost = 0.0
+
+
+def towards(reader: TableReader, endpoints: list[Endpoint]) -> dict[Endpoint, set[int]]:
+    """Return the local ports of the sockets that talk to each endpoint."""
+    found = reader.read_towards(endpoints)
+    return {endpoint: {row.local_port for row in rows} for endpoint, rows in found.items()}
+
+
+@pytest.mark.parametrize("socket_table", ["procfs", "sock_diag", "auto"])
+def test_a_resolver_names_the_owner_by_every_way(socket_table: SocketTable) -> None:
+    resolver = ProcfsResolver(PROC, socket_table=socket_table)
+    with connections(3) as flows:
+        for _ in range(8):  # auto has then read both ways
+            found = resolver.resolve(flows).values()
+            assert {answer.quality for answer in found} == {Quality.EXACT}
+            assert {answer.process and answer.process.pid for answer in found} == {os.getpid()}
+
+
+def test_each_way_is_counted_by_itself() -> None:
+    procfs, netlink = make_reader("procfs"), make_reader("sock_diag")
+    with connections(300) as flows:
+        assert inodes(procfs, flows) == inodes(netlink, flows)
+    assert (procfs.counts.procfs, procfs.counts.sock_diag, procfs.reads) == (2, 0, 2)
+    assert (netlink.counts.procfs, netlink.counts.sock_diag, netlink.reads) == (0, 1, 1)
+    assert (procfs.counts.look_ups, netlink.counts.look_ups) == (0, 0)
+
+
+def test_the_dump_is_spared_once_asking_for_each_tuple_costs_less() -> None:
+    reader = make_reader("sock_diag")
+    with connections(40) as flows:
+        expected = inodes(make_reader("procfs"), flows)
+        assert inodes(reader, flows) == expected  # the first read is a dump: its cost is unknown
+        assert reader.counts.look_ups == 0
+        spare_the_dump(reader)
+        assert inodes(reader, flows) == expected
+    assert reader.counts.look_ups == 40
+    assert reader.counts.sock_diag == 1
+
+
+def test_what_is_not_found_by_its_tuple_is_left_to_the_sockets_that_listen() -> None:
+    reader = make_reader("sock_diag")
+    with connections(2) as flows:
+        port = flows[0].remote_port
+        inbound = FlowKey(6, HERE, port, HERE, 1, "lo")  # only the listening socket fits
+        asked = [*flows, inbound]
+        expected = inodes(make_reader("procfs"), asked)
+        assert inodes(reader, asked) == expected
+        spare_the_dump(reader)
+        assert inodes(reader, asked) == expected
+    assert reader.counts.look_ups == 3
+    assert reader.counts.sock_diag == 2
+
+
+def test_a_flow_that_was_not_looked_for_everywhere_is_unsure_until_a_later_read() -> None:
+    require("ip")
+    reader = make_reader("sock_diag")
+
+    def read() -> None:
+        with connections(1, device="lo") as bound, connections(1) as others:
+            hidden = replace(bound[0], interface="elsewhere")
+            datagrams = make_flow(UDP, ("127.0.0.1", 1), ("127.0.0.1", 2))
+            reader.read(others, 0.0)
+            spare_the_dump(reader)
+            between = reader.read([*others, hidden, datagrams], 0.001)
+            assert between.unsure == {hidden}
+            assert TableIndex(between.tables).match(others[0]).quality is Quality.EXACT
+            spare_the_dump(reader)
+            later = reader.read([hidden], 1000.0)
+            assert later.unsure == set()
+            assert TableIndex(later.tables).match(hidden).quality is Quality.EXACT
+
+    with namespace() as room:
+        room.call(read)
+
+
+def test_proc_leaves_nothing_unsure() -> None:
+    reader = make_reader("procfs")
+    nobodys = make_flow(TCP, ("127.0.0.1", 1), ("127.0.0.1", 2))
+    assert reader.read([nobodys], 0.0).unsure == set()
+
+
+def test_auto_begins_with_proc_and_tries_the_other_way_after_the_first_read() -> None:
+    reader = make_reader("auto")
+    with connections(1) as flows:
+        inodes(reader, flows)
+        assert (reader.counts.procfs, reader.counts.sock_diag) == (2, 0)
+        inodes(reader, flows)
+    assert (reader.counts.procfs, reader.counts.sock_diag) == (2, 1)
+
+
+def test_tables_have_a_choice_of_their_own_and_tcp_has_one_for_both_families() -> None:
+    reader = make_reader("auto")
+    datagrams = make_flow(UDP, ("127.0.0.1", 1), ("127.0.0.1", 2))
+    with connections(1) as flows:
+        inodes(reader, flows)
+        six = make_flow(TCP, ("::1", 1), ("::1", 2))
+        inodes(reader, [six])
+        assert (reader.counts.procfs, reader.counts.sock_diag) == (2, 1)
+        inodes(reader, [datagrams])
+        assert (reader.counts.procfs, reader.counts.sock_diag) == (4, 1)
+        inodes(reader, [datagrams])
+        assert (reader.counts.procfs, reader.counts.sock_diag) == (4, 3)
+
+
+def test_raw_sockets_are_always_read_from_proc() -> None:
+    reader = make_reader("sock_diag")
+    reader.read([FlowKey(47, HERE, 0, HERE, 0, "lo")], 0.0)
+    assert (reader.counts.procfs, reader.counts.sock_diag) == (1, 0)
+
+
+@pytest.fixture
+def refusing_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask the kernel for what no kernel has: an unknown request for TCP, an unknown protocol."""
+    monkeypatch.setattr(sock_diag_messages, "_TCPDIAG_GETSOCK", 4711)
+    monkeypatch.setitem(sock_diag._PROTOCOLS, "udp", 200)
+
+
+@pytest.mark.usefixtures("refusing_kernel")
+def test_what_the_kernel_refuses_is_read_from_proc_and_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reader = make_reader("sock_diag")
+    with ExitStack() as stack:
+        flows = stack.enter_context(connections(1))
+        bound = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        bound.bind(("127.0.0.1", 0))
+        flows = [*flows, make_flow(UDP, bound.getsockname(), ("127.0.0.1", 9))]
+        expected = inodes(make_reader("procfs"), flows)
+        assert all(expected)
+        stack.enter_context(caplog.at_level(logging.WARNING))
+        for _ in range(40):
+            assert inodes(reader, flows) == expected
+    assert (reader.counts.procfs, reader.counts.sock_diag) == (160, 0)
+    assert reader.counts.refused == 6  # three tables, in the first and in the 34th reading
+    told = sorted(record.args[0] for record in caplog.records if record.args)
+    assert told == ["tcp", "udp", "udp6"]
+
+
+def test_a_refusal_in_the_middle_of_asking_for_tuples_falls_back_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reader = make_reader("sock_diag")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        flows = [make_flow(TCP, server.getsockname(), ("127.0.0.1", 9))]
+        expected = inodes(reader, flows)
+        monkeypatch.setattr(sock_diag_messages, "_TCPDIAG_GETSOCK", 4711)
+        spare_the_dump(reader)
+        assert inodes(reader, flows) == expected
+    assert (reader.counts.refused, reader.counts.procfs) == (1, 2)
+
+
+@pytest.mark.usefixtures("refusing_kernel")
+def test_a_sample_that_the_kernel_refuses_comes_from_proc_and_is_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reader = make_reader("sock_diag")
+    with connections(1) as flows:
+        endpoint = TCP, HERE, flows[0].remote_port
+        with caplog.at_level(logging.WARNING):
+            assert towards(reader, [endpoint]) == {endpoint: {flows[0].local_port}}
+        assert reader.counts.refused == 1
+        assert [record.args[0] for record in caplog.records if record.args] == ["tcp"]
+
+
+def test_a_recorded_proc_is_never_mixed_with_this_hosts_sockets(tmp_path: Path) -> None:
+    fake = FakeProc(tmp_path / "proc")
+    fake.table("tcp", format_row((HERE, 4000), (HERE, 80), inode=100))
+    reader = make_reader("auto", fake.root)
+    for _ in range(40):
+        assert inodes(reader, [FlowKey(6, HERE, 4000, HERE, 80, "lo")]) == [{100}]
+    assert (reader.counts.procfs, reader.counts.sock_diag) == (40, 0)
+    with pytest.raises(ConfigurationError, match=r"attribution\.socket_table: .*recorded"):
+        make_reader("sock_diag", fake.root)
+
+
+def test_another_network_namespace_than_that_of_proc_is_noticed() -> None:
+    require("ip")
+    assert shows_own_namespace(PROC)
+    with namespace() as room:  # /proc/net is that of the main thread, which stays outside
+        assert not room.call(lambda: shows_own_namespace(PROC))
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this host has no IPv6")
+@pytest.mark.parametrize("socket_table", ["procfs", "sock_diag"])
+def test_the_sockets_that_talk_to_endpoints_are_found_whatever_their_family(
+    socket_table: SocketTable,
+) -> None:
+    with ExitStack() as stack:
+        reader = make_reader(socket_table)
+        expected: dict[Endpoint, set[int]] = {}
+        for place in ("127.0.0.1", "::1", "127.0.0.1"):
+            family = IPV6 if ":" in place else socket.AF_INET
+            server = stack.enter_context(socket.create_server((place, 0), family=family))
+            where = server.getsockname()[:2]
+            clients = [stack.enter_context(socket.create_connection(where)) for _ in range(3)]
+            endpoint = TCP, packed(place), where[1]
+            expected[endpoint] = {client.getsockname()[1] for client in clients}
+        mapped = stack.enter_context(socket.socket(IPV6))  # IPv4 by an IPv6 socket
+        mapped.connect((f"::ffff:{place}", where[1]))
+        expected[endpoint].add(mapped.getsockname()[1])
+        peer, datagrams = (
+            stack.enter_context(socket.socket(IPV6, socket.SOCK_DGRAM)) for _ in range(2)
+        )
+        peer.bind(("::1", 0))
+        datagrams.connect(peer.getsockname())
+        port = peer.getsockname()[1]
+        expected[UDP, packed("::1"), port] = {datagrams.getsockname()[1]}
+        expected[UDP, packed("127.0.0.1"), port] = set()
+        # What is asked together with others is found as it is alone.
+        together = [*expected]
+        orders = [together, together[::-1], together[1:] + together[:1]]
+        for endpoints in (*orders, *([one] for one in together)):
+            assert towards(reader, endpoints) == {one: expected[one] for one in endpoints}
+
+
+@pytest.mark.parametrize("socket_table", ["procfs", "sock_diag"])
+def test_what_nobody_holds_talks_to_no_endpoint(socket_table: SocketTable) -> None:
+    (closed,) = make_time_wait(1)
+    endpoint = endpoint_of(closed)
+    assert towards(make_reader(socket_table), [endpoint]) == {endpoint: set()}
+
+
+def test_what_the_last_read_took_from_proc_is_not_read_again_for_endpoints() -> None:
+    reader = make_reader("procfs")
+    with connections(2) as flows:
+        inodes(reader, flows)
+        endpoint = TCP, HERE, flows[0].remote_port
+        assert towards(reader, [endpoint]) == {endpoint: {flow.local_port for flow in flows}}
+        assert reader.counts.procfs == 2
+        inodes(reader, flows)
+        assert reader.counts.procfs == 4
+
+
+def test_over_sock_diag_the_sockets_that_talk_to_an_endpoint_cost_one_dump() -> None:
+    reader = make_reader("sock_diag")
+    with connections(2) as flows:
+        endpoint = TCP, HERE, flows[0].remote_port
+        assert towards(reader, [endpoint]) == {endpoint: {flow.local_port for flow in flows}}
+    assert (reader.counts.procfs, reader.counts.sock_diag) == (0, 1)
+
+
+@pytest.mark.parametrize("expected", [False, True])
+def test_endpoints_that_were_expected_are_found_without_parsing_a_table_again(
+    tmp_path: Path, expected: bool
+) -> None:
+    fake = FakeProc(tmp_path / "proc")
+    fake.table("tcp", b"nonsense", format_row((HERE, 1), (HERE, 443), inode=5))
+    reader = make_reader("procfs", fake.root)
+    endpoint = TCP, HERE, 443
+    reader.read(
+        [make_flow(TCP, ("127.0.0.1", 2), ("127.0.0.1", 80))], 0.0, [endpoint] if expected else ()
+    )
+    assert towards(reader, [endpoint]) == {endpoint: {1}}
+    assert reader.rows_skipped == (1 if expected else 2)
+    reader.read([make_flow(TCP, ("127.0.0.1", 2), ("127.0.0.1", 80))], 0.0)
+    assert towards(reader, [endpoint]) == {endpoint: {1}}
+
+
+@pytest.mark.parametrize("socket_table", ["procfs", "sock_diag"])
+def test_only_a_dump_shows_what_is_there_at_the_moment(socket_table: SocketTable) -> None:
+    reader = make_reader(socket_table)
+    endpoint = TCP, HERE, 443
+    assert reader.reads_anew([endpoint]) == (socket_table == "sock_diag")

@@ -1,0 +1,995 @@
+"""The stage against a scripted resolver, a real executor thread and a clock set by hand."""
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from itertools import pairwise
+from typing import cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from support.traffic import NGINX, attributions, deltas, exact, make_flow
+
+from hogpipe.attribution.stage import attributor, batching
+from hogpipe.attribution.stage.attributor import Attributor
+from hogpipe.attribution.stage.batching import LookupVerdict
+from hogpipe.attribution.stage.pending import Waiting
+from hogpipe.model import (
+    UNATTRIBUTED,
+    Attribution,
+    FlowDelta,
+    FlowKey,
+    Latency,
+    Quality,
+    ResolverCounts,
+    Span,
+    Tally,
+    User,
+)
+
+CURL = replace(NGINX, pid=77, command="curl")
+ONLY_USER = Attribution(Quality.NONE, None, User(33, "www-data"))
+FLOW = make_flow(1)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class ScriptedResolver:
+    """Answers from `answers`, raises `error`, and blocks while `gate` is closed."""
+
+    def __init__(self) -> None:
+        self.answers: dict[FlowKey, Attribution] = {}
+        self.inferences: dict[FlowKey, Attribution] = {}
+        self.error: Exception | None = None
+        self.gate = threading.Event()
+        self.gate.set()
+        self.asked: list[list[FlowKey]] = []
+        self.calls: asyncio.Queue[list[FlowKey]] = asyncio.Queue()
+        self.cpu_seconds = 0.0
+        self.prepared = False
+        self.closed = False
+        self.stale: list[FlowKey] = []
+        self.recalled: dict[FlowKey, Attribution] = {}
+        self.passing: list[FlowKey] = []
+        self.nobodys: list[FlowKey] = []
+        self.shared: dict[FlowKey, list[Attribution]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._counts = ResolverCounts()
+
+    def prepare(self) -> None:
+        self.prepared = True
+        if self.error is not None:
+            raise self.error
+
+    def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Attribution]:
+        self._counts.reads += 1
+        self.asked.append(list(flows))
+        answers = {flow: self.answers[flow] for flow in flows if flow in self.answers}
+        self._loop.call_soon_threadsafe(self.calls.put_nowait, list(flows))
+        assert self.gate.wait(10)
+        until = time.thread_time() + self.cpu_seconds
+        while time.thread_time() < until:
+            pass
+        if self.error is not None:
+            raise self.error
+        return answers
+
+    def infer(self, flow: FlowKey) -> Attribution:
+        return self.inferences.get(flow, UNATTRIBUTED)
+
+    def shares(self, flow: FlowKey) -> list[Attribution] | None:
+        return self.shared.get(flow)
+
+    def recall(self, flow: FlowKey, _span: Span | None) -> Attribution | None:
+        return self.recalled.get(flow)
+
+    def can_wait(self, flow: FlowKey, answer: Attribution) -> bool:
+        return answer.quality is Quality.INFERRED or flow in self.nobodys
+
+    def may_pass_on(self, flow: FlowKey) -> bool:
+        return flow in self.passing
+
+    def take_stale(self) -> Collection[FlowKey]:
+        taken, self.stale = self.stale, []
+        return taken
+
+    def close(self) -> None:
+        self.closed = True
+
+    def counts(self) -> ResolverCounts:
+        return self._counts
+
+
+class Stage:
+    """An attributor with all that it touches; `emitted` is what came out."""
+
+    def __init__(
+        self,
+        executor: ThreadPoolExecutor,
+        *,
+        hold: float = 2.0,
+        cpu_budget: float = 1.0,
+        max_flows: int = 1000,
+    ) -> None:
+        self.clock = Clock()
+        self.resolver = ScriptedResolver()
+        self.emitted: list[tuple[FlowKey, FlowDelta, Attribution]] = []
+        self.patience: list[float] = []
+        self.came_out = asyncio.Event()
+        self.attributor = Attributor(
+            self.resolver,
+            executor,
+            self._take,
+            hold=hold,
+            cpu_budget=cpu_budget,
+            clock=self.clock,
+            gather_for=self.patience.append,
+            max_flows=max_flows,
+        )
+
+    def ingest(self, *flows: FlowKey, size: int = 1, opened: bool = False) -> None:
+        self.attributor.ingest({flow: FlowDelta(size, 1, opened=opened) for flow in flows})
+
+    async def next_look(self) -> float:
+        """Do as `run` does when the time comes; return the time."""
+        ready = max(self.attributor._budget.ready_at(), self.attributor._rested)
+        self.clock.now = max(self.clock.now, self.attributor._next_look(), ready)
+        await self.attributor._look_up(await self.attributor._give_up_gone(self._take_due()))
+        return self.clock.now
+
+    def _take_due(self) -> dict[FlowKey, Waiting]:
+        return self.attributor._pending.take_due(self.clock.now, attributor._MOST_AT_ONCE)
+
+    def drain(self) -> list[tuple[FlowKey, int, Attribution]]:
+        """Return flow, bytes and owner of what was emitted since the last time."""
+        emitted, self.emitted = self.emitted, []
+        return [(flow, delta.total_bytes, owner) for flow, delta, owner in emitted]
+
+    def _take(self, flow: FlowKey, delta: FlowDelta, attribution: Attribution) -> None:
+        self.emitted.append((flow, copy(delta), attribution))
+        self.came_out.set()
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+async def test_a_new_flow_is_looked_up_at_once_and_from_then_on_known(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, cpu_budget=0.2)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    async with asyncio.timeout(10):
+        run = asyncio.create_task(stage.attributor.run())
+        await asyncio.sleep(0)
+        stage.ingest(FLOW, size=10)
+        assert stage.drain() == []
+        await stage.came_out.wait()
+        assert stage.drain() == [(FLOW, 10, exact(NGINX))]
+        stage.ingest(FLOW, size=5)
+        assert stage.drain() == [(FLOW, 5, exact(NGINX))]
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    assert stage.resolver.asked == [[FLOW]]
+
+
+async def test_the_capture_is_told_how_long_packets_may_gather(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    flows = [make_flow(number) for number in range(1, 11)]
+    stage.resolver.answers.update((flow, exact(NGINX)) for flow in flows)
+    stage.resolver.answers[flows[0]] = UNATTRIBUTED
+    stage.ingest(*flows)
+    await stage.next_look()
+    assert stage.patience == [batching._EARLY]
+    for number in range(100, 150):
+        flow = make_flow(number)
+        stage.resolver.answers[flow] = Attribution(Quality.INFERRED, CURL)
+        stage.ingest(flow)
+        await stage.next_look()
+    assert stage.patience[-1] == batching._LATEST
+
+
+async def test_packets_gather_shortly_where_their_ports_pass_on(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    flows = [make_flow(number) for number in range(1, 20)]
+    stage.resolver.answers.update((flow, exact(NGINX)) for flow in flows)
+    stage.resolver.passing = flows
+    stage.ingest(*flows)
+    await stage.next_look()
+    assert stage.patience == [batching._EARLY]
+
+
+@pytest.mark.parametrize("error", [None, OSError("not now")])
+async def test_preparing_lets_the_resolver_read_ahead_and_costs_nothing_if_it_cannot(
+    executor: ThreadPoolExecutor, error: OSError | None
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.error = error
+    await stage.attributor.prepare()
+    assert stage.resolver.prepared
+    assert stage.attributor.drain_stats().batches == 0
+
+
+async def test_all_that_waits_is_one_batch_and_bytes_add_up_meanwhile(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.ingest(make_flow(1), make_flow(2))
+    stage.ingest(make_flow(2), make_flow(3))
+    await stage.next_look()
+    assert stage.resolver.asked == [[make_flow(1), make_flow(2), make_flow(3)]]
+    assert stage.attributor.drain_stats().pending_bytes == 4
+
+
+async def test_a_delta_that_waits_is_not_the_callers_own(executor: ThreadPoolExecutor) -> None:
+    stage = Stage(executor)
+    delta = FlowDelta(1, 1)
+    stage.attributor.ingest({FLOW: delta})
+    stage.ingest(FLOW, size=2)
+    assert delta == FlowDelta(1, 1)
+
+
+async def test_a_flow_that_is_not_found_is_tried_again_with_growing_pauses_until_hold(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, hold=2.0)
+    stage.ingest(FLOW)
+    times = []
+    while not stage.emitted:
+        times.append(await stage.next_look())
+    assert times == pytest.approx([0.0, 0.05, 0.15, 0.35, 0.75, 1.55, 2.0])
+    assert stage.drain() == [(FLOW, 1, UNATTRIBUTED)]
+
+
+@pytest.mark.parametrize("way", ["run", "end of a window"])
+async def test_a_flow_whose_socket_is_gone_is_not_asked_for_again_but_may_be_inferred(
+    executor: ThreadPoolExecutor, way: str
+) -> None:
+    stage = Stage(executor, hold=2.0)
+    stage.resolver.answers[FLOW] = UNATTRIBUTED
+    stage.ingest(FLOW)
+    await stage.next_look()
+    inferred = stage.resolver.inferences[FLOW] = Attribution(Quality.INFERRED, CURL)
+    stage.ingest(FLOW)
+    if way == "run":
+        assert await stage.next_look() == 2.0
+    else:
+        stage.clock.now = 2.0
+        await stage.attributor.expire()
+    assert stage.drain() == [(FLOW, 2, inferred)]
+    assert stage.resolver.asked == [[FLOW]]
+
+
+async def test_a_flow_whose_socket_is_gone_is_told_without_owner_when_nothing_follows(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, hold=2.0)
+    stage.resolver.answers[FLOW] = UNATTRIBUTED
+    stage.ingest(FLOW)
+    await stage.next_look()
+    await stage.next_look()
+    assert stage.drain() == [(FLOW, 1, UNATTRIBUTED)]
+
+
+async def test_a_flow_that_is_known_to_be_nobodys_does_not_wait(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, hold=2.0)
+    stage.resolver.answers[FLOW] = UNATTRIBUTED
+    stage.resolver.nobodys.append(FLOW)
+    stage.ingest(FLOW)
+    await stage.next_look()
+    assert stage.clock.now == 0.0
+    assert stage.drain() == [(FLOW, 1, UNATTRIBUTED)]
+
+
+async def test_every_flow_gets_one_look_even_without_hold(executor: ThreadPoolExecutor) -> None:
+    stage = Stage(executor, hold=0.0)
+    stage.ingest(make_flow(1), make_flow(2))
+    stage.resolver.answers[make_flow(1)] = exact(NGINX)
+    stage.clock.now = 5.0
+    await stage.next_look()
+    assert stage.drain() == [
+        (make_flow(1), 1, exact(NGINX)),
+        (make_flow(2), 1, UNATTRIBUTED),
+    ]
+
+
+async def test_a_user_that_was_seen_once_is_told_though_a_later_look_finds_nothing(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = ONLY_USER
+    stage.ingest(FLOW)
+    await stage.next_look()
+    assert stage.drain() == []
+    del stage.resolver.answers[FLOW]
+    await stage.attributor.settle()
+    assert stage.drain() == [(FLOW, 1, ONLY_USER)]
+
+
+async def test_a_flow_without_an_owner_is_not_looked_up_with_each_batch(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.ingest(FLOW)
+    await stage.attributor.settle()
+    for second in range(1, 10):
+        stage.clock.now = second / 2
+        stage.ingest(FLOW)
+        await stage.next_look()
+    assert stage.resolver.asked == [[FLOW]]
+    assert stage.drain() == [(FLOW, 1, UNATTRIBUTED)] * 10
+
+
+async def test_an_old_answer_is_used_at_once_and_asked_for_again(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.ingest(FLOW)
+    await stage.attributor.settle()
+    stage.resolver.answers[FLOW] = exact(CURL)
+    stage.clock.now = 10.0
+    stage.ingest(FLOW)
+    stage.ingest(FLOW)
+    await stage.next_look()
+    stage.ingest(FLOW)
+    assert stage.drain() == [(FLOW, 1, exact(NGINX))] * 3 + [(FLOW, 1, exact(CURL))]
+    assert stage.resolver.asked == [[FLOW]] * 2
+
+
+async def test_old_answers_alone_cause_no_look_up_more_often_than_they_age(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    first, second = make_flow(1), make_flow(2)
+    stage.ingest(first)
+    await stage.attributor.settle()
+    stage.clock.now = 4.0
+    stage.ingest(second)
+    await stage.attributor.settle()
+    stage.clock.now = 6.0
+    stage.ingest(first)
+    assert await stage.next_look() == 9.0
+    assert stage.resolver.asked[2:] == [[first]]
+
+
+async def ask_again(
+    executor: ThreadPoolExecutor, flow: FlowKey, first: Attribution, then: Attribution
+) -> Attribution:
+    """Return the owner of a flow after a look-up said `first` and, when that was old, `then`."""
+    stage = Stage(executor)
+    stage.resolver.answers[flow] = first
+    stage.ingest(flow)
+    await stage.attributor.settle()
+    stage.resolver.answers[flow] = then
+    stage.clock.now = 10.0
+    stage.ingest(flow)
+    await stage.next_look()
+    stage.ingest(flow)
+    told = [owner for _flow, _size, owner in stage.drain()]
+    assert told[:2] == [first, first]
+    return told[2]
+
+
+GUESSED, GUESSED_OTHER = (Attribution(Quality.LISTENER, process) for process in (NGINX, CURL))
+
+
+@pytest.mark.parametrize("then", [UNATTRIBUTED, GUESSED_OTHER])
+async def test_a_tcp_connection_keeps_its_owner_when_its_socket_is_gone(
+    executor: ThreadPoolExecutor, then: Attribution
+) -> None:
+    assert await ask_again(executor, FLOW, exact(NGINX), then) == exact(NGINX)
+
+
+async def test_a_surer_answer_takes_the_place_of_a_guess(executor: ThreadPoolExecutor) -> None:
+    assert await ask_again(executor, FLOW, GUESSED, exact(CURL)) == exact(CURL)
+
+
+async def test_a_udp_flow_loses_its_owner_with_its_socket(executor: ThreadPoolExecutor) -> None:
+    udp = replace(FLOW, protocol=17)
+    assert await ask_again(executor, udp, exact(NGINX), UNATTRIBUTED) == UNATTRIBUTED
+
+
+async def test_a_look_up_takes_only_so_many_flows_the_oldest_first(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attributor, "_MOST_AT_ONCE", 3)
+    stage = Stage(executor, hold=0.0)
+    stage.ingest(*[make_flow(port) for port in range(5)])
+    assert await stage.next_look() == 0.0
+    assert await stage.next_look() == 0.0
+    assert [len(asked) for asked in stage.resolver.asked] == [3, 2]
+    assert [flow for flow, _, _ in stage.drain()] == [make_flow(port) for port in range(5)]
+
+
+async def test_an_owner_stays_when_a_look_up_fails(executor: ThreadPoolExecutor) -> None:
+    stage = Stage(executor)
+    flow = replace(FLOW, protocol=17)
+    stage.resolver.answers[flow] = exact(NGINX)
+    stage.ingest(flow)
+    await stage.attributor.settle()
+    stage.resolver.error = OSError("no")
+    stage.clock.now = 10.0
+    stage.ingest(flow)
+    await stage.next_look()
+    stage.ingest(flow)
+    assert stage.drain() == [(flow, 1, exact(NGINX))] * 3
+
+
+async def test_an_answer_that_was_overtaken_is_not_given_to_what_comes_next(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.ingest(FLOW)
+    await stage.next_look()
+    stage.resolver.answers[FLOW] = exact(CURL)
+    stage.resolver.stale.append(FLOW)
+    stage.ingest(FLOW)
+    await stage.next_look()
+    assert stage.drain() == [(FLOW, 1, exact(NGINX)), (FLOW, 1, exact(CURL))]
+
+
+async def test_an_answer_that_is_overtaken_on_its_way_is_for_what_waits_and_no_more(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.resolver.gate.clear()
+    stage.ingest(FLOW)
+    looking = asyncio.create_task(stage.next_look())
+    await stage.resolver.calls.get()
+    stage.resolver.answers[FLOW] = exact(CURL)
+    stage.resolver.stale.append(FLOW)
+    stage.ingest(make_flow(2))
+    stage.resolver.gate.set()
+    await looking
+    stage.ingest(FLOW)
+    await stage.next_look()
+    told = [one for one in stage.drain() if one[0] == FLOW]
+    assert told == [(FLOW, 1, exact(NGINX)), (FLOW, 1, exact(CURL))]
+
+
+async def test_what_comes_on_a_flow_that_is_overtaken_meanwhile_is_asked_for_again(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.resolver.gate.clear()
+    stage.ingest(FLOW, size=10)
+    looking = asyncio.create_task(stage.next_look())
+    await stage.resolver.calls.get()
+    stage.resolver.stale.append(FLOW)
+    stage.ingest(FLOW, size=5)
+    stage.resolver.gate.set()
+    await looking
+    assert stage.drain() == [(FLOW, 10, exact(NGINX))]
+    stage.resolver.answers[FLOW] = exact(CURL)
+    await stage.next_look()
+    assert stage.drain() == [(FLOW, 5, exact(CURL))]
+
+
+async def test_what_comes_on_a_flow_while_it_is_looked_up_has_the_same_owner(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.resolver.gate.clear()
+    stage.ingest(FLOW, size=10)
+    looking = asyncio.create_task(stage.next_look())
+    await stage.resolver.calls.get()
+    stage.ingest(FLOW, size=5)
+    stage.resolver.gate.set()
+    await looking
+    assert stage.drain() == [(FLOW, 15, exact(NGINX))]
+
+
+async def test_what_several_had_in_turn_is_told_piece_by_piece(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = UNATTRIBUTED
+    stage.resolver.shared[FLOW] = [exact(NGINX), exact(NGINX), UNATTRIBUTED, exact(CURL)]
+    for number, size in enumerate((1, 10, 100, 1000), 1):
+        delta = FlowDelta(size, 1, first_ns=number, last_ns=number)
+        stage.attributor.ingest({FLOW: delta})
+    await stage.next_look()
+    told = [(FLOW, 11, exact(NGINX)), (FLOW, 100, UNATTRIBUTED), (FLOW, 1000, exact(CURL))]
+    assert stage.drain() == told
+    stage.ingest(FLOW)
+    assert stage.drain() == []  # whose it is now is asked anew
+
+
+async def test_a_flow_that_no_look_up_came_to_is_told_as_far_as_it_is_known(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    known, unknown = make_flow(1), make_flow(2)
+    stage.resolver.recalled[known] = exact(NGINX)
+    stage.ingest(known, unknown)
+    stage.clock.now += 3.0
+    await stage.attributor.expire()
+    assert stage.drain() == [(known, 1, exact(NGINX)), (unknown, 1, UNATTRIBUTED)]
+
+
+async def test_a_new_connection_on_a_known_five_tuple_waits_for_its_own_owner(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.ingest(FLOW)
+    await stage.attributor.settle()
+    stage.drain()
+    stage.resolver.answers[FLOW] = exact(CURL)
+    stage.ingest(FLOW, size=10, opened=True)
+    stage.ingest(FLOW, size=20)
+    assert stage.drain() == []
+    await stage.next_look()
+    assert stage.drain() == [(FLOW, 30, exact(CURL))]
+
+
+async def test_a_look_up_that_began_before_a_new_connection_does_not_name_its_owner(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.ingest(FLOW, size=10)
+    stage.resolver.gate.clear()
+    async with asyncio.timeout(10):
+        look = asyncio.create_task(stage.next_look())
+        await stage.resolver.calls.get()
+        stage.resolver.answers[FLOW] = exact(CURL)
+        stage.ingest(FLOW, size=20, opened=True)
+        stage.resolver.gate.set()
+        await look
+    assert stage.drain() == [(FLOW, 10, UNATTRIBUTED)]
+    await stage.next_look()
+    assert stage.drain() == [(FLOW, 20, exact(CURL))]
+
+
+async def test_bytes_of_the_connection_before_never_go_to_the_next_owner(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.attributor.ingest({FLOW: FlowDelta(60, 1, 60, 1, opened=True)})
+    stage.attributor.ingest({FLOW: FlowDelta(300_000, 200, 5_000, 100)})
+    stage.ingest(FLOW, size=60, opened=True)
+    assert stage.drain() == [(FLOW, 305_120, UNATTRIBUTED)]
+    stage.resolver.answers[FLOW] = exact(CURL)
+    await stage.next_look()
+    assert stage.drain() == [(FLOW, 60, exact(CURL))]
+
+
+async def test_a_syn_that_is_sent_again_is_the_same_connection(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(CURL)
+    stage.ingest(FLOW, size=60, opened=True)
+    stage.ingest(FLOW, size=60, opened=True)
+    await stage.next_look()
+    assert stage.drain() == [(FLOW, 120, exact(CURL))]
+
+
+async def test_what_has_waited_for_hold_passes_though_the_budget_makes_look_ups_rest(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, hold=0.5, cpu_budget=0.01)
+    stage.resolver.cpu_seconds = 0.02
+    stage.ingest(make_flow(1))
+    await stage.next_look()
+    stage.clock.now = 0.6
+    stage.ingest(make_flow(2))
+    await stage.attributor.expire()
+    assert stage.drain() == [(make_flow(1), 1, UNATTRIBUTED)]
+    stage.clock.now = 1.2
+    await stage.attributor.expire()
+    assert stage.drain() == [(make_flow(2), 1, UNATTRIBUTED)]
+    # It was never looked for, so the next byte asks, and the answer serves what follows.
+    stage.resolver.answers[make_flow(2)] = exact(NGINX)
+    stage.ingest(make_flow(2))
+    await stage.next_look()
+    stage.ingest(make_flow(2))
+    assert stage.drain() == [(make_flow(2), 1, UNATTRIBUTED), (make_flow(2), 1, exact(NGINX))]
+
+
+async def test_an_answer_that_comes_after_hold_serves_what_follows(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, hold=0.5)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.ingest(FLOW)
+    stage.resolver.gate.clear()
+    async with asyncio.timeout(10):
+        look = asyncio.create_task(stage.next_look())
+        await stage.resolver.calls.get()
+        stage.clock.now = 1.0
+        await stage.attributor.expire()
+        stage.resolver.gate.set()
+        await look
+    stage.ingest(FLOW)
+    assert stage.drain() == [(FLOW, 1, UNATTRIBUTED), (FLOW, 1, exact(NGINX))]
+
+
+async def test_settling_with_a_deadline_does_not_wait_for_a_slow_look_up() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        stage = Stage(pool)
+        stage.ingest(FLOW)
+        stage.resolver.gate.clear()
+        async with asyncio.timeout(10):
+            await stage.attributor.settle(0.01)
+        assert stage.drain() == [(FLOW, 1, UNATTRIBUTED)]
+        stage.resolver.gate.set()
+
+
+async def test_a_nameless_flow_is_not_looked_up(executor: ThreadPoolExecutor) -> None:
+    stage = Stage(executor)
+    nameless = FlowKey(0, b"", 0, b"", 0, "")
+    stage.ingest(nameless)
+    assert stage.drain() == [(nameless, 1, UNATTRIBUTED)]
+    assert stage.attributor.drain_stats().new_flows == 0
+
+
+async def test_look_ups_rest_so_that_they_stay_within_the_cpu_budget(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, cpu_budget=0.01)
+    stage.resolver.cpu_seconds = 0.02
+    stage.ingest(make_flow(1))
+    assert await stage.next_look() == 0.0  # a second's worth of the budget is there at the start
+    stage.ingest(make_flow(2))
+    cost = stage.attributor.drain_stats().lookup_seconds
+    assert cost >= 0.02
+    assert await stage.next_look() == pytest.approx((cost - 0.01) / 0.01)
+
+
+async def test_new_flows_are_gathered_for_a_while_after_a_look_up(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.cpu_seconds = 0.01  # a dear look-up makes a long pause
+    stage.resolver.answers = {make_flow(port): exact(NGINX) for port in range(9)}
+    async with asyncio.timeout(10):
+        run = asyncio.create_task(stage.attributor.run())
+        stage.ingest(make_flow(0))
+        assert await stage.resolver.calls.get() == [make_flow(0)]
+        await stage.came_out.wait()
+        for port in (1, 2):
+            stage.ingest(make_flow(port))
+            await asyncio.sleep(0.01)  # by the stage's clock no time passes
+        assert stage.resolver.asked == [[make_flow(0)]]
+        stage.clock.now = batching._LONGEST
+        assert await stage.resolver.calls.get() == [make_flow(1), make_flow(2)]
+        run.cancel()
+        await asyncio.wait([run])
+
+
+async def gathering_after(executor: ThreadPoolExecutor, *answers: Attribution | None) -> float:
+    """Return how long flows are gathered after a look-up with these answers."""
+    stage = Stage(executor)
+    stage.attributor._pace.next_pause(1.0, LookupVerdict(10))  # grown a little
+    flows = [make_flow(port) for port in range(len(answers))]
+    stage.resolver.answers = {
+        flow: answer for flow, answer in zip(flows, answers, strict=True) if answer is not None
+    }
+    stage.ingest(*flows)
+    await stage.next_look()
+    return stage.attributor._rested - stage.clock.now
+
+
+async def test_flows_are_gathered_longer_while_their_sockets_are_found(
+    executor: ThreadPoolExecutor,
+) -> None:
+    grown = batching._SHORT_BOUND * batching._GROWTH
+    found = [exact(NGINX), Attribution(Quality.LISTENER, NGINX), ONLY_USER]
+    assert await gathering_after(executor, *found) == pytest.approx(grown * batching._GROWTH)
+    for gone in (UNATTRIBUTED, Attribution(Quality.INFERRED, NGINX)):
+        assert await gathering_after(executor, *found, gone) < grown
+    # What was not looked for says nothing.
+    assert await gathering_after(executor, None, None) == pytest.approx(grown)
+    assert await gathering_after(executor, *found, None) == pytest.approx(grown * batching._GROWTH)
+
+
+async def test_only_the_first_answer_of_a_flow_makes_the_pace(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = ONLY_USER
+    stage.ingest(FLOW)
+    await stage.next_look()
+    stage.attributor._pace.next_pause(1.0, LookupVerdict(10))
+    stage.resolver.answers[FLOW] = UNATTRIBUTED  # it is gone, but has been seen in time
+    await stage.next_look()
+    assert stage.attributor._rested - stage.clock.now >= batching._SHORT_BOUND
+
+
+async def test_the_event_loop_has_its_turn_while_very_many_answers_are_acted_on(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, max_flows=5000)
+    flows = [make_flow(port) for port in range(1, 1700)]
+    stage.resolver.answers = dict.fromkeys(flows, exact(NGINX))
+    stage.ingest(*flows)
+    seen = []
+
+    async def watch() -> None:
+        while len(stage.emitted) < len(flows):
+            seen.append(len(stage.emitted))
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(stage.attributor.settle(), watch())
+    at_work = sorted(set(seen) - {0})
+    assert len(at_work) >= 3
+    turns = [0, *at_work, len(flows)]
+    assert all(later - earlier <= 500 for earlier, later in pairwise(turns))
+
+
+@pytest.mark.parametrize("opened", [False, True])
+async def test_bytes_that_come_between_two_answers_are_told_once(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, opened: bool
+) -> None:
+    monkeypatch.setattr(attributor, "_SLICE", 1)
+    stage = Stage(executor)
+    flows = [make_flow(port) for port in range(1, 5)]
+    stage.resolver.answers = dict.fromkeys(flows, exact(NGINX))
+    stage.ingest(*flows, size=10)
+    ingested = 0
+
+    async def add() -> None:
+        nonlocal ingested
+        while len(stage.emitted) < len(flows):
+            if stage.emitted:
+                stage.ingest(*flows, size=1, opened=opened)
+                ingested += 1
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(stage.attributor.settle(), add())
+        await stage.attributor.settle()
+    told = Counter[FlowKey]()
+    for flow, size, _ in stage.drain():
+        told[flow] += size
+    assert ingested
+    assert told == dict.fromkeys(flows, 10 + ingested)
+
+
+async def test_an_answer_that_is_overtaken_between_two_is_not_given_to_what_comes_next(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attributor, "_SLICE", 1)
+    stage = Stage(executor)
+    flows = [make_flow(port) for port in range(1, 5)]
+    stage.resolver.answers = dict.fromkeys(flows, exact(NGINX))
+    stage.ingest(*flows)
+
+    async def pass_on(flow: FlowKey) -> None:
+        await stage.came_out.wait()
+        stage.resolver.answers[flow] = exact(CURL)
+        stage.resolver.stale.append(flow)
+        stage.ingest(make_flow(9))
+        for _ in range(len(flows)):
+            await asyncio.sleep(0)
+            if flow in [one for one, _delta, _answer in stage.emitted]:
+                stage.ingest(flow, size=5)
+                return
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(stage.attributor.settle(), pass_on(flows[2]))
+        await stage.attributor.settle()
+    told = [one for one in stage.drain() if one[0] == flows[2]]
+    assert told == [(flows[2], 1, exact(NGINX)), (flows[2], 5, exact(CURL))]
+
+
+async def test_cancelling_between_two_answers_loses_nothing(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attributor, "_SLICE", 1)
+    stage = Stage(executor)
+    flows = [make_flow(port) for port in range(1, 5)]
+    stage.resolver.answers = dict.fromkeys(flows, exact(NGINX))
+    async with asyncio.timeout(10):
+        run = asyncio.create_task(stage.attributor.run())
+        stage.ingest(*flows)
+        await stage.came_out.wait()
+        run.cancel()
+        await asyncio.wait([run])
+        before = len(stage.emitted)
+        assert 0 < before < len(flows)
+        await stage.attributor.settle()
+    assert stage.drain() == [(flow, 1, exact(NGINX)) for flow in flows]
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_cancelling_the_look_ups_at_any_point_loses_nothing(
+    executor: ThreadPoolExecutor, steps: int
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[make_flow(1)] = exact(NGINX)
+    async with asyncio.timeout(10):
+        run = asyncio.create_task(stage.attributor.run())
+        stage.ingest(make_flow(1), make_flow(2), size=10)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        run.cancel()
+        await asyncio.wait([run])
+        stage.ingest(make_flow(1), make_flow(2), size=1)
+        await stage.attributor.settle()
+    told = Counter[FlowKey]()
+    for flow, size, _ in stage.drain():
+        told[flow] += size
+    assert told == {make_flow(1): 11, make_flow(2): 11}
+    assert run.cancelled()
+
+
+async def test_a_look_up_whose_asker_was_cancelled_ends_before_the_next_begins() -> None:
+    with ThreadPoolExecutor(2) as pool:
+        stage = Stage(pool)
+        stage.resolver.answers[FLOW] = exact(NGINX)
+        stage.ingest(FLOW)
+        stage.resolver.gate.clear()
+        async with asyncio.timeout(10):
+            run = asyncio.create_task(stage.attributor.run())
+            await stage.resolver.calls.get()
+            run.cancel()
+            await asyncio.wait([run])
+            settling = asyncio.create_task(stage.attributor.settle())
+            await asyncio.sleep(0)
+            assert len(stage.resolver.asked) == 1
+            stage.resolver.gate.set()
+            await settling
+    assert stage.drain() == [(FLOW, 1, exact(NGINX))]
+    assert stage.resolver.asked == [[FLOW]] * 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(5, "Input/output error", "/proc/net/tcp"), ValueError("odd row in /proc/net/tcp")],
+)
+async def test_a_failing_resolver_is_logged_once_and_its_flows_wait_until_hold(
+    executor: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    stage = Stage(executor, hold=0.1)
+    stage.resolver.error = error
+    stage.ingest(FLOW)
+    times = []
+    while not stage.emitted:
+        times.append(await stage.next_look())
+    assert times == pytest.approx([0.0, 0.05, 0.1])
+    assert stage.drain() == [(FLOW, 1, UNATTRIBUTED)]
+    assert len(caplog.records) == 1
+    assert "/proc/net/tcp" in caplog.text
+    counts = stage.attributor.drain_stats()
+    assert (counts.batches, counts.failed_batches) == (3, 3)
+
+
+async def test_what_finds_no_room_to_wait_passes_without_an_owner_and_is_counted(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, max_flows=2)
+    stage.ingest(make_flow(1), make_flow(2), make_flow(3), size=7)
+    assert stage.drain() == [(make_flow(3), 7, UNATTRIBUTED)]
+    counts = stage.attributor.drain_stats()
+    assert counts.overflowed == Tally(packets=1, bytes=7)
+    assert counts.pending_flows == 2
+
+
+async def test_latency_is_the_time_from_the_first_bytes_of_a_flow_to_its_first_answer(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.ingest(FLOW)
+    stage.clock.now = 0.2
+    stage.ingest(FLOW)
+    await stage.next_look()
+    assert stage.attributor.drain_stats().latency is None  # it was not looked for
+    stage.resolver.answers[FLOW] = ONLY_USER
+    stage.clock.now = 0.25
+    await stage.next_look()
+    assert stage.attributor.drain_stats().latency == Latency(0.25, 0.25)
+    stage.clock.now = 0.5
+    await stage.next_look()
+    assert stage.attributor.drain_stats().latency is None  # a second answer is not the first
+
+
+async def test_statistics_tell_what_was_done_since_they_were_last_asked_for(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, max_flows=4)
+    for port in range(5):
+        stage.ingest(make_flow(port))
+        await stage.attributor.settle()
+    counts = stage.attributor.drain_stats()
+    assert (counts.new_flows, counts.batches, counts.resolver.reads) == (5, 5, 5)
+    assert counts.forgotten_flows == 2
+    stage.ingest(make_flow(9), size=30)
+    counts = stage.attributor.drain_stats()
+    assert (counts.new_flows, counts.batches, counts.resolver.reads) == (1, 0, 0)
+    assert (counts.pending_flows, counts.pending_bytes, counts.forgotten_flows) == (1, 30, 0)
+
+
+FLOWS = [make_flow(port) for port in range(4)]
+batches = st.dictionaries(st.sampled_from(FLOWS), deltas)
+answers = st.dictionaries(st.sampled_from(FLOWS), attributions)
+steps = st.one_of(
+    st.tuples(st.just("ingest"), batches),
+    st.tuples(st.just("ingest during a look"), batches),
+    st.tuples(st.just("answers become"), answers),
+    st.tuples(st.just("time passes"), st.sampled_from([0.01, 0.5, 11.0, 70.0])),
+    st.tuples(st.just("fail"), st.booleans()),
+    st.tuples(st.sampled_from(["look", "settle", "expire"]), st.none()),
+)
+
+
+def sum_up(given_deltas: Iterable[FlowDelta]) -> FlowDelta:
+    total = FlowDelta()
+    for delta in given_deltas:
+        total.add(delta)
+    return total
+
+
+async def play(stage: Stage, script: list[tuple[str, object]]) -> None:
+    for step in script:
+        match step:
+            case "ingest", dict(batch):
+                stage.attributor.ingest(batch)
+            case "ingest during a look", dict(batch):
+                look = asyncio.create_task(stage.attributor.settle())
+                await asyncio.sleep(0)
+                stage.attributor.ingest(batch)
+                await look
+            case "answers become", dict(known):
+                stage.resolver.answers = known
+            case "time passes", float(seconds):
+                stage.clock.now += seconds
+            case "fail", bool(failing):
+                stage.resolver.error = OSError("no") if failing else None
+            case "look", _:
+                await stage.attributor._look_up(
+                    await stage.attributor._give_up_gone(stage._take_due())
+                )
+            case "settle", _:
+                await stage.attributor.settle()
+            case "expire", _:
+                await stage.attributor.expire()
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(steps, max_size=15), st.integers(2, 6), st.sampled_from([0.0, 0.3]))
+def test_every_byte_that_goes_in_comes_out_once(
+    executor: ThreadPoolExecutor, script: list[tuple[str, object]], max_flows: int, hold: float
+) -> None:
+    async def run() -> Stage:
+        stage = Stage(executor, hold=hold, max_flows=max_flows)
+        await play(stage, script)
+        await stage.attributor.settle()
+        return stage
+
+    stage = asyncio.run(run())
+    ingests = [batch for action, batch in script if action.startswith("ingest")]
+    ingested = sum_up(
+        delta for batch in ingests for delta in cast("dict[FlowKey, FlowDelta]", batch).values()
+    )
+    assert sum_up(delta for _, delta, _ in stage.emitted) == ingested
+    assert stage.attributor.drain_stats().pending_flows == 0

@@ -1,0 +1,62 @@
+"""How long look-ups let flows wait."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hogpipe.attribution.stage.latency import (
+    LatencyMeter,
+)
+from hogpipe.model import (
+    Latency,
+)
+
+
+def measure(*times: float) -> Latency | None:
+    meter = LatencyMeter()
+    for seconds in times:
+        meter.add(seconds)
+    return meter.drain()
+
+
+def test_without_times_there_is_nothing_to_tell() -> None:
+    assert measure() is None
+
+
+def test_what_was_told_is_not_told_again() -> None:
+    meter = LatencyMeter()
+    meter.add(5.0)
+    meter.drain()
+    meter.add(0.5)
+    assert meter.drain() == Latency(0.5, 0.5)
+    assert meter.drain() is None
+
+
+def test_one_slow_look_up_moves_the_longest_and_not_the_median() -> None:
+    told = measure(0.01, 0.01, 0.01, 9.0)
+    assert told is not None
+    assert told.median == pytest.approx(0.01, rel=0.1)
+    assert told.longest == 9.0
+
+
+def test_no_time_at_all_is_a_time() -> None:
+    assert measure(0.0) == Latency(0.0, 0.0)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(1e-6, 1e5), min_size=1))
+def test_the_median_is_right_to_a_tenth(times: list[float]) -> None:
+    told = measure(*times)
+    assert told is not None
+    middle = sorted(times)[(len(times) - 1) // 2]
+    assert told.median == pytest.approx(middle, rel=0.1)
+    assert told.median <= told.longest == max(times)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1e9), max_size=500))
+def test_memory_does_not_grow_with_the_number_of_times(times: list[float]) -> None:
+    meter = LatencyMeter()
+    for seconds in times:
+        meter.add(seconds)
+    assert len(meter._sizes) < 8 * 51

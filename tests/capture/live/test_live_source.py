@@ -1,0 +1,439 @@
+"""Live capture on real links, in namespaces of the test's own."""
+
+import errno
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from support.captures import read_pcap
+from support.namespaces import Namespace, namespace, require
+from support.running import PATIENCE, tcpdump
+from support.shortage import no_descriptors
+
+from hogpipe.capture.live.live_source import LiveOptions, LiveSource
+from hogpipe.capture.pcap import choose_timeout_ms
+from hogpipe.errors import ConfigurationError
+from hogpipe.linux.rtnetlink import LinkMonitor, LinkTable
+from hogpipe.model import CaptureCounts, FlowBatch, FlowKey
+
+UDP = 17
+IP_AND_UDP = 28
+
+
+class Seen:
+    """What a running source has offered so far."""
+
+    def __init__(self) -> None:
+        self.batches: list[FlowBatch] = []
+
+    @property
+    def counts(self) -> CaptureCounts:
+        counts = CaptureCounts()
+        for batch in list(self.batches):
+            counts.add(batch.counts)
+        return counts
+
+    def bytes_of(self, wanted: Callable[[FlowKey], bool]) -> int:
+        return sum(
+            delta.total_bytes
+            for batch in list(self.batches)
+            for flow, delta in batch.flows.items()
+            if wanted(flow)
+        )
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        patience = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < patience, self.counts
+            time.sleep(0.01)
+
+
+@contextmanager
+def capturing(where: Namespace, **options: object) -> Iterator[Seen]:
+    """Capture in a thread inside a namespace; everything is in `Seen` after the context."""
+    seen = Seen()
+    source = LiveSource(LiveOptions(**options))  # type: ignore[arg-type]
+    opened = threading.Event()
+
+    def capture() -> None:
+        try:
+            source.open()
+        finally:
+            opened.set()
+        source.run(seen.batches.append)
+
+    thread = threading.Thread(target=lambda: where.call(capture))
+    thread.start()
+    assert opened.wait(PATIENCE)
+    try:
+        yield seen
+    finally:
+        source.stop()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def send(where: Namespace, to: str, port: int, size: int = 100, source: str = "") -> None:
+    def work() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+            if source:
+                made.bind((source, 0))
+            made.sendto(bytes(size), (to, port))
+
+    where.call(work)
+
+
+def on_port(port: int) -> Callable[[FlowKey], bool]:
+    return lambda flow: port in {flow.local_port, flow.remote_port}
+
+
+def test_a_packet_is_seen_while_it_is_recent(veth: tuple[Namespace, Namespace]) -> None:
+    left, right = veth
+    with capturing(left, interfaces=["left"]) as seen:
+        send(right, "10.77.0.1", 5001)
+        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 100 + IP_AND_UDP)
+    (flow,) = {flow for batch in seen.batches for flow in batch.flows if on_port(5001)(flow)}
+    assert flow.interface == "left"
+    assert flow.local_address == socket.inet_aton("10.77.0.1")
+
+
+def test_an_idle_interface_is_stopped_at_once(netns: Namespace) -> None:
+    with capturing(netns, interfaces=["lo"]) as seen:
+        pass  # `capturing` asserts that the thread ends
+    assert seen.counts.captured.packets == 0
+
+
+def test_several_interfaces_are_read_by_one_thread(veth: tuple[Namespace, Namespace]) -> None:
+    left, right = veth
+    with capturing(left, interfaces=["lo", "le*"]) as seen:
+        send(right, "10.77.0.1", 5001)
+        send(left, "127.0.0.1", 5002)
+        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 128)
+        seen.wait(lambda: seen.bytes_of(on_port(5002)) == 2 * 128)
+
+
+def test_a_filter_lets_only_matching_packets_through(netns: Namespace) -> None:
+    with capturing(netns, interfaces=["lo"], filter="udp port 5002") as seen:
+        send(netns, "127.0.0.1", 5001)
+        send(netns, "127.0.0.1", 5002)
+        seen.wait(lambda: seen.counts.captured.packets == 1)
+    assert seen.bytes_of(on_port(5001)) == 0
+
+
+def test_addresses_that_come_and_go_during_a_run_are_followed(
+    veth: tuple[Namespace, Namespace],
+) -> None:
+    left, right = veth
+    right.ip("route", "add", "10.78.0.1/32", "via", "10.77.0.1")
+    port = 5000
+
+    def deliver() -> int:
+        nonlocal port
+        port += 1
+        send(right, "10.78.0.1", port)
+        seen.wait(lambda: seen.counts.captured.packets > before)
+        return seen.bytes_of(lambda flow: flow.local_port == port)
+
+    with capturing(left, interfaces=["left"], filter="udp and dst 10.78.0.1") as seen:
+        before = 0
+        assert deliver() == 0
+        left.ip("address", "add", "10.78.0.1/32", "dev", "left")
+        settle()
+        before = seen.counts.captured.packets
+        assert deliver() == 128
+        left.ip("address", "delete", "10.78.0.1/32", "dev", "left")
+        settle()
+        before = seen.counts.captured.packets
+        assert deliver() == 0
+    counts = seen.counts
+    assert counts.not_local.packets == 2
+
+
+def settle() -> None:
+    time.sleep(0.2)  # for the notice of a change, which no test can see arrive
+
+
+def test_an_interface_that_goes_down_and_comes_up_again_is_captured_again(
+    veth: tuple[Namespace, Namespace],
+) -> None:
+    left, right = veth
+    with capturing(left, interfaces=["left"]) as seen:
+        send(right, "10.77.0.1", 5001)
+        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 128)
+        left.ip("link", "set", "left", "down")
+        settle()
+        left.ip("link", "set", "left", "up")
+        settle()
+        send(right, "10.77.0.1", 5002)
+        seen.wait(lambda: seen.bytes_of(on_port(5002)) == 128)
+    assert seen.bytes_of(on_port(5001)) == 128
+
+
+def test_an_interface_that_is_down_for_a_moment_only_is_captured_again(
+    veth: tuple[Namespace, Namespace],
+) -> None:
+    left, right = veth
+    left.call(lambda: Path("/proc/sys/net/ipv6/conf/left/disable_ipv6").write_text("1"))
+    with capturing(left, interfaces=["left"]) as seen:
+        send(right, "10.77.0.1", 5001)
+        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 128)
+        for port in range(5002, 5007):
+            left.batch("link set left down", "link set left up")
+            settle()
+            send(right, "10.77.0.1", port)
+            seen.wait(lambda port=port: seen.bytes_of(on_port(port)) == 128)
+
+
+def test_an_interface_that_is_made_during_a_run_is_captured_and_may_vanish(
+    netns: Namespace,
+) -> None:
+    with capturing(netns, interfaces=["lo", "late*"]) as seen:
+        netns.ip("link", "add", "late0", "type", "veth", "peer", "name", "other")
+        netns.ip("address", "add", "10.80.0.1/24", "dev", "late0")
+        netns.ip("link", "set", "other", "up")
+        netns.ip("link", "set", "late0", "up")
+        settle()
+        netns.ip("neighbour", "add", "10.80.0.2", "lladdr", "02:00:00:00:00:02", "dev", "late0")
+        send(netns, "10.80.0.2", 5001)
+        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 128)
+        netns.ip("link", "delete", "late0")
+        settle()
+        send(netns, "127.0.0.1", 5002)
+        seen.wait(lambda: seen.bytes_of(on_port(5002)) == 2 * 128)
+
+
+def test_a_renamed_interface_stays_captured_under_its_new_name(
+    veth: tuple[Namespace, Namespace],
+) -> None:
+    left, right = veth
+    with capturing(left, interfaces=["auto"]) as seen:
+        left.ip("link", "set", "left", "name", "renamed")
+        left.ip("link", "set", "renamed", "up")
+        settle()
+        send(right, "10.77.0.1", 5001)
+        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 128)
+    (flow,) = {flow for batch in seen.batches for flow in batch.flows if on_port(5001)(flow)}
+    assert flow.interface == "renamed"
+
+
+def test_an_interface_that_the_filter_does_not_fit_is_told_and_harms_no_other(
+    netns: Namespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    expression = "not ether host 02:00:00:00:00:01"
+    with capturing(netns, interfaces=["*"], filter=expression) as seen:
+        netns.ip("tuntap", "add", "tun7", "mode", "tun")
+        netns.ip("link", "set", "tun7", "up")
+        settle()
+        netns.ip("address", "add", "10.80.0.1/24", "dev", "tun7")
+        settle()
+        send(netns, "127.0.0.1", 5001)
+        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 2 * 128)
+    (line,) = [record.message for record in caplog.records if "tun7" in record.message]
+    assert line.startswith(f'capture.filter: "{expression}" on tun7: ')
+
+
+def test_what_cannot_be_opened_for_lack_of_descriptors_is_told_once_and_opened_later(
+    netns: Namespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    made = "ip link add late0 type veth peer name other && ip link set late0 up"
+    with (
+        capturing(netns, interfaces=["lo", "late*"]) as seen,
+        netns.popen("sh", "-c", f"read line && {made}", stdin=subprocess.PIPE) as shell,
+    ):
+        assert shell.stdin is not None
+        with no_descriptors():
+            shell.stdin.write("go\n")
+            shell.stdin.flush()
+            seen.wait(lambda: "Too many open files" in caplog.text)
+        seen.wait(lambda: "capturing on late0" in caplog.text)
+        send(netns, "127.0.0.1", 5002)
+        seen.wait(lambda: seen.bytes_of(on_port(5002)) == 2 * 128)
+    assert caplog.text.count("Too many open files") == 1
+
+
+def test_links_that_cannot_be_listed_for_a_while_are_told_once_and_followed_later(
+    netns: Namespace, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hogpipe.capture.live.live_source._RETRY_SECONDS", 0.05)
+    refusals = [OSError(errno.ENOBUFS, "No buffer space available")] * 3
+    read_table = LinkMonitor.read_table
+
+    def refuse_first(monitor: LinkMonitor) -> LinkTable:
+        if is_open and refusals:
+            raise refusals.pop()
+        return read_table(monitor)
+
+    is_open = False
+    monkeypatch.setattr(LinkMonitor, "read_table", refuse_first)
+    with capturing(netns, interfaces=["lo", "late*"]) as seen:
+        is_open = True
+        netns.ip("link", "add", "late0", "type", "veth", "peer", "name", "other")
+        netns.ip("link", "set", "late0", "up")
+        seen.wait(lambda: not refusals)
+        settle()
+        netns.ip("neighbour", "add", "10.80.0.2", "lladdr", "02:00:00:00:00:02", "dev", "late0")
+        netns.ip("address", "add", "10.80.0.1/24", "dev", "late0")
+        netns.ip("link", "set", "other", "up")
+        settle()
+        send(netns, "10.80.0.2", 5001)
+        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 128)
+    (line,) = [one.message for one in caplog.records if "followed" in one.message]
+    assert line == (
+        "changes of interfaces cannot be followed now: No buffer space available; the host is out "
+        "of memory; capture goes on, and it is tried again"
+    )
+
+
+def test_veths_to_many_namespaces_have_small_buffers_and_another_interface_a_whole_one(
+    netns: Namespace,
+) -> None:
+    require("ip")
+    with ExitStack() as stack:
+        for number in range(3):
+            room = stack.enter_context(namespace())
+            end = ("type", "veth", "peer", "name", "eth0", "netns", room.name)
+            netns.ip("link", "add", f"v{number}", *end)
+            netns.ip("link", "set", f"v{number}", "up")
+        before = sizes_of_rings()
+        with capturing(netns, interfaces=["*"], buffer_mib=8):
+            assert sorted(sizes_of_rings() - before) == [2 << 20, 8 << 20]
+            assert sum((sizes_of_rings() - before).elements()) == (3 * 2 + 8) << 20
+        assert sizes_of_rings() == before
+
+
+def sizes_of_rings() -> "Counter[int]":
+    """The sizes of what this process has mapped of packet sockets, in bytes."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    places = [line.split()[0].split("-") for line in lines if "socket:[" in line]
+    return Counter(int(end, 16) - int(start, 16) for start, end in places)
+
+
+@pytest.mark.parametrize("mib", [1, 2, 4, 16, 1024])
+def test_a_small_buffer_lasts_as_long_as_the_reader_may_be_busy(mib: int) -> None:
+    timeout = choose_timeout_ms(mib)
+    assert mib * 4 * timeout >= 160
+    assert 5 <= timeout <= 40
+
+
+def test_any_sees_all_interfaces_and_the_loopback_on_both_sides(
+    veth: tuple[Namespace, Namespace],
+) -> None:
+    left, right = veth
+    with capturing(left, interfaces=["any"]) as seen:
+        send(right, "10.77.0.1", 5001)
+        send(left, "127.0.0.1", 5002)
+        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 128)
+        seen.wait(lambda: seen.bytes_of(on_port(5002)) == 2 * 128)
+
+
+def test_an_interface_that_does_not_exist_is_named_with_those_that_do(netns: Namespace) -> None:
+    source = LiveSource(LiveOptions(interfaces=["lo", "eth7"]))
+    with pytest.raises(ConfigurationError) as caught:
+        netns.call(source.open)
+    assert str(caught.value) == 'capture.interfaces: no interface "eth7"; there are: lo'
+
+
+def test_an_invalid_filter_is_told_in_libpcaps_words(netns: Namespace) -> None:
+    source = LiveSource(LiveOptions(interfaces=["lo"], filter="host and"))
+    with pytest.raises(ConfigurationError, match=r'^capture\.filter: "host and" on lo: .*syntax'):
+        netns.call(source.open)
+
+
+RTM_NEWLINK, NLM_F_REQUEST_ACK = 16, 5
+GSO_IPV4_MAX_SIZE, GRO_IPV4_MAX_SIZE = 63, 64
+
+
+def allow_big_tcp_v4(where: Namespace, name: str) -> None:
+    """What `ip link set NAME gso_ipv4_max_size …` does, which older iproute2 lacks."""
+
+    def work() -> None:
+        attributes = b"".join(
+            struct.pack("=HHI", 8, kind, 200_000) for kind in (GSO_IPV4_MAX_SIZE, GRO_IPV4_MAX_SIZE)
+        )
+        body = struct.pack("=BxHiII", 0, 0, socket.if_nametoindex(name), 0, 0) + attributes
+        header = struct.pack("=IHHII", 16 + len(body), RTM_NEWLINK, NLM_F_REQUEST_ACK, 1, 0)
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as netlink:
+            netlink.send(header + body)
+            (code,) = struct.unpack_from("=i", netlink.recv(4096), 16)
+            assert code == 0, f"the kernel refused: {code}"
+
+    where.call(work)
+
+
+def transfer(server: Namespace, client: Namespace, family: int, address: str, size: int) -> None:
+    def listen() -> socket.socket:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.bind((address, 0))
+        listener.listen()
+        return listener
+
+    def connect() -> socket.socket:
+        made = socket.socket(family, socket.SOCK_STREAM)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+        made.connect(listener.getsockname()[:2])
+        return made
+
+    with server.call(listen) as listener, client.call(connect) as sending:
+        receiving, _peer = listener.accept()
+        with receiving:
+            writer = threading.Thread(target=sending.sendall, args=(bytes(size),))
+            writer.start()
+            while size:
+                size -= len(receiving.recv(1 << 20))
+            writer.join()
+
+
+def ip_bytes(wire: Path) -> int:
+    """What the record headers of a capture of Ethernet frames say that IP packets have."""
+    ethertypes = {b"\x08\x00", b"\x86\xdd"}
+    return sum(one.length - 14 for one in read_pcap(wire) if one.frame[12:14] in ethertypes)
+
+
+@pytest.mark.parametrize(
+    ("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+)
+def test_big_tcp_packets_count_with_their_real_length(
+    netns: Namespace, tmp_path: Path, family: int, address: str
+) -> None:
+    require("ip", "tcpdump")
+    netns.ip("link", "set", "lo", "gso_max_size", "200000", "gro_max_size", "200000")
+    allow_big_tcp_v4(netns, "lo")
+    wire = tmp_path / "wire.pcap"
+    with tcpdump(netns, "lo", wire) as dump, capturing(netns, interfaces=["lo"]) as seen:
+        transfer(netns, netns, family, address, 20_000_000)
+        settle()
+        dump.end()
+    assert max(one.length for one in read_pcap(wire)) > 65_550, "no BIG TCP packet passed"
+    assert seen.counts.length_floored.packets == 0
+    assert seen.counts.captured.bytes == ip_bytes(wire)
+
+
+def test_big_tcp_that_only_the_peer_is_set_up_for_is_never_counted_as_nothing(
+    guest_veth: tuple[Namespace, Namespace], tmp_path: Path
+) -> None:
+    require("ip", "tcpdump")
+    left, right = guest_veth
+    allow_big_tcp_v4(right, "right")
+    wire = tmp_path / "wire.pcap"
+    with (
+        tcpdump(left, "left", wire) as dump,
+        capturing(left, interfaces=["left"], filter="ip") as seen,
+    ):
+        transfer(left, right, socket.AF_INET, "10.77.0.1", 20_000_000)
+        settle()
+        dump.end()
+    floored = seen.counts.length_floored
+    assert floored.packets > 0, "no BIG TCP packet passed unannounced"
+    assert floored.bytes == 65_536 * floored.packets
+    lengths = [one.length - 14 for one in read_pcap(wire) if one.frame[12:14] == b"\x08\x00"]
+    first_big = sum(sorted(size for size in lengths if size > 65_535)[-floored.packets :])
+    truth = sum(lengths)  # the link's own IPv6 may pass before both are captured
+    assert truth - first_big + floored.bytes <= seen.counts.captured.bytes <= truth

@@ -1,0 +1,329 @@
+"""What is told of a process."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from support.fake_proc import BOOT_TIME, FakeProc
+from support.namespaces import require
+from support.running import wait_until
+
+from hogpipe.enrichment.processes import ProcessReader
+from hogpipe.linux.procfs import ProcessIdentity, Procfs
+from hogpipe.model import Process
+
+ID = "0123456789abcdef" * 4
+UID = "7a1b90f2-713c-467a-a18a-cbb50a075296"
+TICKS = os.sysconf("SC_CLK_TCK")
+NOBODY = 65534
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> FakeProc:
+    return FakeProc(tmp_path / "proc")
+
+
+def fake_process(fake: FakeProc) -> int:
+    fake.process(42, command=b"app", executable=b"/usr/bin/app")
+    return 42
+
+
+class Reader:
+    """A reader at a time set by hand, and what it reads from."""
+
+    def __init__(
+        self, root: Path, *, command_line: bool = False, max_kept: int = 4096, now: float = 0.0
+    ) -> None:
+        self.procfs = Procfs(root)
+        self.now = now
+        self.reader = ProcessReader(self.procfs, command_line=command_line, max_kept=max_kept)
+
+    def try_read(self, pid: int, start: int = 1000) -> Process | None:
+        return self.reader.read(ProcessIdentity(pid, start), self.procfs.stat(pid), self.now)
+
+    def read(self, pid: int, start: int = 1000) -> Process:
+        process = self.try_read(pid, start)
+        assert process is not None
+        return process
+
+    def read_real(self, pid: int) -> Process:
+        stat = self.procfs.stat(pid)
+        assert stat is not None
+        return self.read(pid, stat.start)
+
+
+@pytest.fixture
+def reader(fake: FakeProc) -> Reader:
+    return Reader(fake.root)
+
+
+def read(fake: FakeProc, pid: int, start: int = 1000, *, command_line: bool = False) -> Process:
+    return Reader(fake.root, command_line=command_line).read(pid, start)
+
+
+def test_all_that_is_known_of_a_process_is_told(fake: FakeProc) -> None:
+    fake.process(
+        42,
+        start=7 * TICKS,
+        parent=3,
+        command=b"worker",
+        executable=b"/opt/app/bin/worker",
+        command_line=[b"worker", b"--fast", b""],
+        uid=0,
+        cgroup=f"0::/kubepods.slice/pod{UID}/docker-{ID}.scope\n".encode(),
+    )
+    assert read(fake, 42, 7 * TICKS, command_line=True) == Process(
+        pid=42,
+        start=7 * TICKS,
+        parent_pid=3,
+        created_ns=(BOOT_TIME + 7) * 1_000_000_000,
+        command="worker",
+        executable="/opt/app/bin/worker",
+        # The last argument is empty, as the zeroes are at the end of a renamed process.
+        command_line=("worker", "--fast"),
+        user_id=0,
+        owner=pwd.getpwuid(0).pw_name,
+        cgroup=f"/kubepods.slice/pod{UID}/docker-{ID}.scope",
+        unit=f"docker-{ID}.scope",
+        container=ID,
+        pod=UID,
+    )
+
+
+def test_a_command_line_is_told_only_on_request(fake: FakeProc) -> None:
+    fake.process(42, command_line=[b"mysql", b"--password=hidden"])
+    assert read(fake, 42).command_line is None
+
+
+def test_a_kernel_thread_has_neither_program_nor_arguments(fake: FakeProc) -> None:
+    fake.process(2, command=b"kworker/0:1", executable=None)
+    process = read(fake, 2, command_line=True)
+    assert (process.executable, process.command_line) == (None, None)
+
+
+def test_a_program_that_was_replaced_keeps_its_path(fake: FakeProc) -> None:
+    fake.process(42, executable=b"/usr/bin/app (deleted)")
+    assert read(fake, 42).executable == "/usr/bin/app"
+
+
+def test_a_user_without_a_name_is_a_number(fake: FakeProc) -> None:
+    fake.process(42, uid=2**32 - 2)
+    process = read(fake, 42)
+    assert (process.user_id, process.owner) == (2**32 - 2, None)
+
+
+def test_hostile_names_come_out_as_valid_utf8(fake: FakeProc) -> None:
+    fake.process(
+        42,
+        command=b") \xff\n(",
+        executable=b"/tmp/\xed\xa0\x80",
+        command_line=[b"\xc3", b"\x1b[31m"],
+        cgroup=b"0::/\xfe.service\n",
+    )
+    process = read(fake, 42, command_line=True)
+    assert process.command == ") \\xff\n("
+    assert process.executable == r"/tmp/\xed\xa0\x80"
+    assert process.command_line == (r"\xc3", "\x1b[31m")
+    assert process.unit == r"\xfe.service"
+    assert msgspec.json.decode(msgspec.json.encode(process), type=Process) == process
+
+
+def test_a_command_line_is_bounded(fake: FakeProc) -> None:
+    fake.process(42, command_line=[b"x" * 100_000])
+    assert read(fake, 42, command_line=True).command_line == ("x" * 4096,)
+
+
+def test_another_process_under_the_same_pid_is_not_the_one_asked_for(
+    fake: FakeProc, reader: Reader
+) -> None:
+    fake.process(42, start=1000)
+    assert reader.try_read(42, 999) is None
+    assert reader.try_read(43, 1000) is None
+
+
+def test_a_process_that_is_known_is_not_read_again(fake: FakeProc, reader: Reader) -> None:
+    home = fake.process(42)
+    process = reader.read(42)
+    for name in ("status", "cgroup", "exe"):
+        (home / name).unlink()
+    reader.now = 9.9
+    assert reader.read(42) is process
+
+
+def test_a_process_that_is_gone_is_told_as_it_was(fake: FakeProc, reader: Reader) -> None:
+    process = reader.read(fake_process(fake))
+    shutil.rmtree(fake.root / "42")
+    reader.now = 1e6
+    assert reader.read(42) is process
+
+
+def test_a_pid_that_was_given_away_anew_is_told_apart(fake: FakeProc, reader: Reader) -> None:
+    fake.process(42, start=1000, command=b"old")
+    old = reader.read(42, 1000)
+    fake.process(42, start=2000, command=b"new", uid=NOBODY)
+    assert reader.read(42, 1000) is old
+    new = reader.read(42, 2000)
+    assert (new.start, new.command, new.user_id) == (2000, "new", NOBODY)
+
+
+def test_of_a_process_that_ends_while_it_is_read_nothing_of_its_successor_is_told(
+    fake: FakeProc, reader: Reader
+) -> None:
+    fake.process(42, start=1000, parent=3, command=b"old")
+    stat = reader.procfs.stat(42)
+    fake.process(42, start=2000, command=b"new", uid=NOBODY)
+    process = reader.reader.read(ProcessIdentity(42, 1000), stat, 0.0)
+    created = BOOT_TIME * 1_000_000_000 + 1000 * 1_000_000_000 // TICKS
+    assert process == Process(42, 1000, 3, created, "old")
+    # What was half read is not kept.
+    fake.process(42, start=1000, command=b"old", executable=b"/bin/old")
+    assert reader.read(42).executable == "/bin/old"
+
+
+def test_of_a_known_process_that_ends_while_it_is_read_again_all_is_told(
+    fake: FakeProc, reader: Reader
+) -> None:
+    process = reader.read(fake_process(fake))
+    stat = reader.procfs.stat(42)
+    shutil.rmtree(fake.root / "42")
+    assert reader.reader.read(ProcessIdentity(42, 1000), stat, 10.0) is process
+
+
+def test_a_process_that_became_another_program_is_read_again_soon(
+    fake: FakeProc, reader: Reader
+) -> None:
+    fake.process(42, command=b"sh", executable=b"/bin/sh")
+    before = reader.read(42)
+    fake.process(42, command=b"curl", executable=b"/usr/bin/curl")
+    reader.now = 0.9
+    assert reader.read(42) is before
+    reader.now = 1.0
+    after = reader.read(42)
+    assert (after.command, after.executable) == ("curl", "/usr/bin/curl")
+    assert (before.command, before.executable) == ("sh", "/bin/sh")
+
+
+def test_a_program_that_renames_itself_all_the_time_is_read_once_a_second(
+    fake: FakeProc, reader: Reader
+) -> None:
+    names = set()
+    for tenth in range(21):
+        fake.process(42, command=b"job %d" % tenth)
+        reader.now = tenth / 10
+        names.add(reader.read(42).command)
+    assert names == {"job 0", "job 10", "job 20"}
+
+
+def test_a_change_that_no_name_tells_is_seen_later(fake: FakeProc, reader: Reader) -> None:
+    fake.process(42, uid=0, cgroup=b"0::/init.scope\n")
+    reader.read(42)
+    fake.process(42, uid=NOBODY, cgroup=b"0::/system.slice/nginx.service\n")
+    reader.now = 9.9
+    assert reader.read(42).user_id == 0
+    reader.now = 10.0
+    process = reader.read(42)
+    assert (process.user_id, process.unit) == (NOBODY, "nginx.service")
+
+
+def test_what_has_not_changed_stays_the_same_object(fake: FakeProc, reader: Reader) -> None:
+    process = reader.read(fake_process(fake))
+    reader.now = 10.0
+    assert reader.read(42) is process
+    # It counts as read: the next time is ten seconds on.
+    fake.process(42, command=b"app", executable=b"/usr/bin/app", uid=NOBODY)
+    reader.now = 19.9
+    assert reader.read(42) is process
+
+
+def test_no_more_processes_are_kept_than_asked_for(fake: FakeProc) -> None:
+    reader = Reader(fake.root, max_kept=2)
+    for pid in (1, 2, 3):
+        fake.process(pid)
+    one, two = reader.read(1), reader.read(2)
+    assert reader.read(1) is one  # and so it is no longer the one to go first
+    reader.read(3)
+    assert reader.read(1) is one
+    assert reader.read(2) == two
+    assert reader.read(2) is not two
+
+
+@pytest.fixture
+def real() -> Reader:
+    return Reader(Path("/proc"), command_line=True)
+
+
+def test_this_process_is_told_as_python_knows_it(real: Reader) -> None:
+    process = real.read_real(os.getpid())
+    assert process.parent_pid == os.getppid()
+    assert process.user_id == os.getuid()
+    assert process.executable == str(Path("/proc/self/exe").readlink())
+    assert process.command_line is not None
+
+
+@pytest.fixture
+def shell() -> Iterator["subprocess.Popen[bytes]"]:
+    """A shell that becomes another program when it is told to."""
+    command = ["sh", "-c", "read line; exec sleep 60"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        yield process
+        process.kill()
+
+
+def test_exec_makes_another_program_of_the_same_process(
+    real: Reader, shell: "subprocess.Popen[bytes]"
+) -> None:
+    before = real.read_real(shell.pid)
+    assert before.command == "sh"
+    assert shell.stdin is not None
+    shell.stdin.write(b"\n")
+    shell.stdin.flush()
+    wait_until(lambda: real.procfs.executable(shell.pid) != before.executable)
+    real.now = 1.0
+    after = real.read_real(shell.pid)
+    assert (after.pid, after.start) == (before.pid, before.start)
+    assert after.command == "sleep"
+    assert after.command_line == ("sleep", "60")
+
+
+def test_a_zombie_is_told_as_the_program_it_was(
+    real: Reader, shell: "subprocess.Popen[bytes]"
+) -> None:
+    before = real.read_real(shell.pid)
+    shell.kill()
+    os.waitid(os.P_PID, shell.pid, os.WEXITED | os.WNOWAIT)
+    real.now = 10.0
+    assert real.read_real(shell.pid) is before
+    shell.wait()
+    assert real.read(shell.pid, before.start) is before
+
+
+DROP = f"""
+import os, sys
+print(flush=True); sys.stdin.readline()
+os.setgid({NOBODY}); os.setuid({NOBODY})
+print(flush=True); sys.stdin.read()
+"""
+
+
+def test_a_daemon_that_gives_up_root_gets_its_new_user(real: Reader) -> None:
+    require()
+    with subprocess.Popen(
+        [sys.executable, "-c", DROP], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as daemon:
+        assert daemon.stdin is not None
+        assert daemon.stdout is not None
+        daemon.stdout.readline()
+        assert real.read_real(daemon.pid).user_id == 0
+        daemon.stdin.write(b"\n")
+        daemon.stdin.flush()
+        daemon.stdout.readline()
+        real.now = 10.0
+        after = real.read_real(daemon.pid)
+        assert (after.user_id, after.owner) == (NOBODY, "nobody")
+        daemon.stdin.close()

@@ -1,0 +1,247 @@
+"""Loading and attaching for real, and all that can stand in the way of it."""
+
+import ctypes
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.bpf import ATTACH_TYPES, all_attached, attached, control_group, require_bpf
+from support.namespaces import require
+
+from hogpipe.linux.bpf.libbpf import load_library
+from hogpipe.linux.bpf.loader import AttachedPrograms, attach_first
+from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
+from hogpipe.linux.bpf.tables import read_counters
+
+PROGRAMS = tuple(ATTACH_TYPES)
+
+# What is told of programs that cannot be attached, or that they can.
+TRY = """
+from hogpipe.linux.bpf.obstacles import BpfUnavailableError
+from hogpipe.linux.bpf.programs import attach_programs
+try:
+    attach_programs().close()
+    print("loaded")
+except BpfUnavailableError as error:
+    print(error.obstacle, error.exit_code, error)
+"""
+
+
+BAD = """
+__attribute__((section("cgroup/sock_create"), used))
+int bad(struct context *context) { return *(volatile int *)0; }
+"""
+GOOD = """
+__attribute__((section("cgroup/sock_release"), used))
+int good(struct context *context) { return 1; }
+"""
+
+
+def compile_program(folder: Path, text: str) -> Path:
+    """Return an object with these functions."""
+    require("clang")
+    source, compiled = folder / "test.bpf.c", folder / "test.bpf.o"
+    licence = 'char LICENSE[] __attribute__((section("license"), used)) = "MIT";'
+    source.write_text(f"struct context;\n{licence}\n{text}")
+    subprocess.run(
+        ["clang", "-O2", "-g", "-target", "bpf", "-c", source, "-o", compiled], check=True
+    )
+    return compiled
+
+
+def try_attaching(*prefix: str) -> str:
+    """Return what a new process that `prefix` prepares says of attaching."""
+    command = [*prefix, sys.executable, "-c", TRY]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 1, done.stdout
+    return done.stdout
+
+
+def after(preparation: str) -> tuple[str, ...]:
+    """Return a prefix that runs a command in a mount namespace, after a shell command there."""
+    return ("unshare", "--mount", "sh", "-ec", f'{preparation}; exec "$@"', "sh")
+
+
+def test_programs_stand_beside_those_of_others_and_go_without_them() -> None:
+    path = require_bpf()
+    with control_group() as folder:
+        others = AttachedPrograms(path, PROGRAMS, folder)
+        before = all_attached(folder)
+        ours = AttachedPrograms(path, PROGRAMS, folder)
+        assert [len(attached(folder, kind)) for kind in ATTACH_TYPES.values()] == [2] * len(
+            PROGRAMS
+        )
+        ours.close()
+        ours.close()
+        assert all_attached(folder) == before
+        others.close()
+        assert all_attached(folder) == set()
+
+
+def test_nothing_stays_attached_where_the_last_program_fails() -> None:
+    path = require_bpf()
+    with control_group() as folder:
+        with pytest.raises(BpfUnavailableError, match="no_such_program") as caught:
+            AttachedPrograms(path, (*PROGRAMS, "no_such_program"), folder)
+        assert caught.value.obstacle is Obstacle.OBJECT
+        assert all_attached(folder) == set()
+
+
+def test_a_place_that_another_holds_alone_is_told_and_nothing_stays() -> None:
+    path = require_bpf()
+    with control_group() as folder, control_group(folder) as inner:
+        program = AttachedPrograms(path, ("on_release",), folder)
+        attach_alone(program, "on_release", inner)
+        with pytest.raises(BpfUnavailableError, match="holds that place alone") as caught:
+            AttachedPrograms(path, PROGRAMS, inner)
+        assert caught.value.obstacle is Obstacle.PRIVILEGES
+        assert len(all_attached(inner)) == 1
+        program.close()
+
+
+def attach_alone(programs: AttachedPrograms, name: str, folder: Path) -> None:
+    """Attach a program in the way that lets no other stand beside it."""
+    library = load_library()
+    library.bpf_program__fd.argtypes = [ctypes.c_void_p]
+    found = library.bpf_object__find_program_by_name(programs._object, name.encode())
+    descriptor = os.open(folder, os.O_RDONLY)
+    code = library.bpf_prog_attach(
+        library.bpf_program__fd(found), descriptor, ATTACH_TYPES[name], 0
+    )
+    os.close(descriptor)
+    assert code == 0
+
+
+def test_a_folder_that_is_no_control_group_is_told(tmp_path: Path) -> None:
+    path = require_bpf()
+    with pytest.raises(BpfUnavailableError, match="no control group") as caught:
+        AttachedPrograms(path, PROGRAMS, tmp_path)
+    assert caught.value.obstacle is Obstacle.CGROUP
+
+
+def test_a_damaged_object_is_told(tmp_path: Path) -> None:
+    require_bpf()
+    damaged = tmp_path / "damaged.o"
+    damaged.write_bytes(b"\x7fELF and nothing else")
+    with pytest.raises(BpfUnavailableError, match=str(damaged)) as caught:
+        AttachedPrograms(damaged, PROGRAMS, tmp_path)
+    assert caught.value.obstacle is Obstacle.OBJECT
+
+
+def test_tables_too_large_for_the_kernel_are_told() -> None:
+    path = require_bpf()
+    with control_group() as folder:
+        with pytest.raises(BpfUnavailableError, match="no room for the tables") as caught:
+            AttachedPrograms(path, PROGRAMS, folder, tables={"losses": 0xFFFFFFFF})
+        assert caught.value.obstacle is Obstacle.LIMITS
+        assert all_attached(folder) == set()
+
+
+def test_what_the_verifier_says_is_in_the_debug_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    require_bpf()
+    compiled = compile_program(tmp_path, BAD)
+    with control_group() as folder, caplog.at_level(logging.DEBUG, "hogpipe.linux.bpf"):
+        with pytest.raises(BpfUnavailableError, match="kernel refuses") as caught:
+            AttachedPrograms(compiled, ("bad",), folder)
+        assert caught.value.obstacle is Obstacle.KERNEL
+        assert caught.value.exit_code == 78
+    assert "BEGIN PROG LOAD LOG" in caplog.text
+
+
+def test_what_the_kernel_refuses_is_done_without_where_there_is_another_way(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    require_bpf()
+    compiled = compile_program(tmp_path, BAD + GOOD)
+    with control_group() as folder, caplog.at_level(logging.DEBUG, "hogpipe.linux.bpf.loader"):
+        programs = attach_first(compiled, (("bad", "good"), ("good",)), folder)
+        assert programs.names == ("good",)
+        assert len(all_attached(folder)) == 1
+        assert "without bad: eBPF: this kernel refuses" in caplog.text
+        programs.close()
+        with pytest.raises(BpfUnavailableError, match="kernel refuses"):
+            attach_first(compiled, (("bad", "good"), ("bad",)), folder)
+        with pytest.raises(BpfUnavailableError, match="no_such_program"):
+            attach_first(compiled, (("no_such_program",), ("good",)), folder)
+        assert all_attached(folder) == set()
+
+
+def test_counters_of_the_kernel_can_be_read() -> None:
+    path = require_bpf()
+    with control_group() as folder:
+        programs = AttachedPrograms(path, ("on_create",), folder)
+        assert read_counters(programs.table("losses"), 2) == [0, 0]
+        with pytest.raises(KeyError):
+            programs.table("no_such_table")
+        programs.close()
+        with pytest.raises(KeyError):
+            programs.table("losses")
+
+
+def test_without_privileges_the_capabilities_are_named() -> None:
+    require_bpf()
+    require("setpriv")
+    said = try_attaching("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+    assert said.startswith("privileges 77 ")
+    assert "CAP_BPF" in said
+
+
+@pytest.mark.parametrize("missing", ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"])
+def test_each_capability_is_needed_and_named(missing: str) -> None:
+    require_bpf()
+    require("setpriv")
+    names = {"CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"} - {missing}
+    kept = ",".join("+" + name.removeprefix("CAP_").lower() for name in names)
+    said = try_attaching("setpriv", f"--bounding-set=-all,{kept}", f"--inh-caps=-all,{kept}")
+    assert said.startswith("privileges 77 ")
+    assert f"grant {missing}," in said
+
+
+def test_the_named_capabilities_are_enough() -> None:
+    require_bpf()
+    require("setpriv")
+    kept = "+bpf,+perfmon,+net_admin"
+    said = try_attaching("setpriv", f"--bounding-set=-all,{kept}", f"--inh-caps=-all,{kept}")
+    assert said == "loaded\n"
+
+
+def test_in_a_namespace_of_users_the_host_is_named() -> None:
+    require_bpf()
+    require("unshare")
+    said = try_attaching("unshare", "--user", "--map-root-user")
+    assert said.startswith("privileges 77 ")
+    assert "CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN are needed on the host" in said
+    assert "run outside of it" in said
+
+
+def test_without_libbpf_the_package_is_named() -> None:
+    require_bpf()
+    require("unshare", "mount")
+    load_library()
+    maps = [line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()]
+    (library,) = {name for name in maps if "/libbpf.so" in name}
+    said = try_attaching(*after(f"mount --bind /dev/null {library}"))
+    assert said.startswith("libbpf 78 ")
+    assert "libbpf1" in said
+
+
+def test_without_a_tree_of_control_groups_and_the_right_to_mount_it_that_is_named() -> None:
+    require_bpf()
+    require("unshare", "umount", "setpriv")
+    kept = "--bounding-set=-sys_admin --inh-caps=-sys_admin"
+    said = try_attaching(*after(f'umount --all --types cgroup2; set -- setpriv {kept} "$@"'))
+    assert said.startswith("cgroup 78 ")
+    assert "mount -t cgroup2" in said
+
+
+def test_without_the_object_clang_is_named() -> None:
+    path = require_bpf()
+    require("unshare", "mount")
+    said = try_attaching(*after(f"mount --bind /dev/null {path}"))
+    assert said.startswith("object 78 ")
+    assert "clang" in said

@@ -1,0 +1,129 @@
+"""Where the tree of control groups is found, and what is in it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.bpf import control_group, find_cgroup_root, require_bpf
+from support.namespaces import Namespace, require
+
+from hogpipe.linux.cgroups import CgroupMount, CgroupTree, parse_cgroup_mounts
+
+HYBRID = b"""\
+31 24 0:28 / /sys/fs/cgroup rw,relatime - tmpfs none rw,mode=755
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+42 31 0:39 / /sys/fs/cgroup/cpu rw,relatime - cgroup cpu rw,cpu
+"""
+UNIFIED = CgroupMount("/sys/fs/cgroup/unified", os.makedev(0, 38))
+
+# Says where the tree is, which path the control group of an id has, whether programs can be
+# attached, and whether something stays mounted.
+LOOK = """
+import sys
+from pathlib import Path
+from hogpipe.linux.cgroups import CgroupTree
+from hogpipe.linux.bpf.programs import attach_programs
+tree = CgroupTree()
+print(tree.place, tree.path_of(int(sys.argv[1])), (tree.root / "cgroup.procs").exists())
+tree.close()
+attach_programs().close()
+print(Path("/proc/self/mountinfo").read_text().count(" - cgroup2 "))
+"""
+
+
+@pytest.mark.parametrize(
+    ("mountinfo", "mounts"),
+    [
+        (HYBRID, [UNIFIED]),
+        (
+            b"30 24 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw\n",
+            [CgroupMount("/sys/fs/cgroup", 26)],
+        ),
+        (b"30 24 0:26 / /a\\040b rw - cgroup2 none rw\n", [CgroupMount("/a b", 26)]),
+        (b"30 24 0:26 /part /cg rw - cgroup2 none rw\n" + HYBRID, [UNIFIED]),
+        (b"30 24 0:26 / /cg rw - cgroup2 none rw\n" + HYBRID, [CgroupMount("/cg", 26), UNIFIED]),
+        (b"30 24 0:26 /part /cg rw - cgroup2 none rw\n", []),
+        (b"42 31 0:39 / /sys/fs/cgroup/cpu rw,relatime - cgroup cpu rw,cpu\n", []),
+        (b"30 24 x:y / /cg rw - cgroup2 none rw\n", []),
+        (b"", []),
+        (b"cut - cgroup2 x", []),
+    ],
+)
+def test_the_tree_is_where_its_root_is_mounted(mountinfo: bytes, mounts: list[CgroupMount]) -> None:
+    assert parse_cgroup_mounts(mountinfo) == mounts
+
+
+def test_the_tree_of_this_host_is_found() -> None:
+    assert (find_cgroup_root() / "cgroup.procs").exists()
+
+
+def test_control_groups_are_known_by_their_ids_until_they_are_gone() -> None:
+    require_bpf()
+    tree = CgroupTree()
+    try:
+        assert tree.path_of(find_cgroup_root().stat().st_ino) == "/"
+        with control_group() as folder:
+            inner = folder / "a (deleted)"
+            inner.mkdir()
+            node = inner.stat().st_ino
+            name = f"/{folder.name}/a (deleted)"
+            assert tree.path_of(node) == name
+            inner.rmdir()
+        assert tree.path_of(node) == name, "it is remembered"
+        tree.path_of.cache_clear()
+        assert tree.path_of(node) is None
+        assert tree.path_of(0) is None
+    finally:
+        tree.close()
+        tree.close()
+
+
+def look(*prefix: str) -> tuple[str, str]:
+    """Return what a new process that `prefix` prepares says of the tree and a group in it."""
+    require_bpf()
+    require("unshare", "mount", "umount")
+    with control_group() as folder:
+        node = str(folder.stat().st_ino)
+        done = subprocess.run(
+            [*prefix, sys.executable, "-c", LOOK, node], capture_output=True, text=True, check=True
+        )
+        place, mounted = done.stdout.splitlines()
+        return place.replace(folder.name, "NAME"), mounted
+
+
+def after(preparation: str) -> tuple[str, ...]:
+    return ("unshare", "--mount", "sh", "-ec", f'{preparation}; exec "$@"', "sh")
+
+
+def test_where_it_is_mounted_nowhere_it_is_mounted_for_nobody_else() -> None:
+    assert look(*after("umount --all --types cgroup2")) == ("None /NAME True", "0")
+
+
+def test_where_ip_hides_it_it_is_mounted_for_nobody_else(netns: Namespace) -> None:
+    assert look(*netns.command()) == ("None /NAME True", "0")
+
+
+def test_a_mount_that_another_hides_is_not_taken_for_the_tree() -> None:
+    root = find_cgroup_root()
+    hidden = f"mount -t tmpfs none {root}"
+    assert look(*after(hidden))[0] == "None /NAME True"
+
+
+def test_another_place_where_it_is_mounted_is_found(tmp_path: Path) -> None:
+    root = find_cgroup_root()
+    moved = f"mount --bind {root} {tmp_path} && umount {root}"
+    assert look(*after(moved)) == (f"{tmp_path} /NAME True", "1")
+
+
+def test_without_the_right_to_mount_it_that_is_told() -> None:
+    require_bpf()
+    require("unshare", "umount", "setpriv")
+    rights = "setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin"
+    done = subprocess.run(
+        [*after(f"umount --all --types cgroup2; exec {rights} \"$@\""), sys.executable, "-c", LOOK,
+         "1"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "none can be mounted (Operation not permitted); grant CAP_SYS_ADMIN" in done.stderr

@@ -1,0 +1,234 @@
+"""Reading /proc and what only looks like it."""
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.fake_proc import BOOT_TIME, FakeProc, format_table
+
+from hogpipe.errors import ConfigurationError
+from hogpipe.linux.procfs import Procfs, decode_text, parse_stat
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> FakeProc:
+    return FakeProc(tmp_path / "proc")
+
+
+def stat_line(command: bytes) -> bytes:
+    return b"42 (" + command + b") S 7 " + b"0 " * 17 + b"12345 0 0\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        (b"nginx", "nginx"),
+        (b"a) S 1 (b", "a) S 1 (b"),
+        (b"tab\tnew\nline", "tab\tnew\nline"),
+        (b"", ""),
+        (b"\xff\xfe", r"\xff\xfe"),
+        ("m\u00fcll".encode(), "m\u00fcll"),
+    ],
+)
+def test_a_command_may_hold_anything(command: bytes, text: str) -> None:
+    stat = parse_stat(stat_line(command))
+    assert (stat.command, stat.parent_pid, stat.start) == (text, 7, 12345)
+
+
+@settings(deadline=None)
+@given(st.binary())
+def test_no_command_shifts_the_fields_behind_it(command: bytes) -> None:
+    stat = parse_stat(stat_line(command))
+    assert (stat.parent_pid, stat.start) == (7, 12345)
+
+
+@settings(deadline=None)
+@given(st.binary())
+def test_text_is_always_valid_utf8(raw: bytes) -> None:
+    assert decode_text(raw).encode("utf-8").decode("utf-8") == decode_text(raw)
+
+
+def test_a_root_that_is_not_there_is_a_wrong_setting(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"attribution\.procfs: .*/nowhere"):
+        Procfs(tmp_path / "nowhere")
+
+
+def test_a_root_that_is_no_procfs_is_a_wrong_setting(tmp_path: Path) -> None:
+    (tmp_path / "stat").write_text("not what it seems\n")
+    with pytest.raises(ConfigurationError, match="is no procfs"):
+        Procfs(tmp_path)
+
+
+def test_a_root_without_socket_tables_is_a_wrong_setting(fake: FakeProc) -> None:
+    (fake.root / "net").rmdir()
+    with pytest.raises(ConfigurationError, match="no socket tables"):
+        Procfs(fake.root)
+
+
+def test_where_net_leads_nowhere_the_tables_are_those_of_process_1(fake: FakeProc) -> None:
+    (fake.root / "net").rmdir()
+    (fake.root / "net").symlink_to("self/net")
+    (fake.root / "1" / "net").mkdir(parents=True)
+    (fake.root / "1" / "net" / "tcp").write_bytes(format_table([]))
+    assert Procfs(fake.root).table("tcp") == format_table([])
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_tables_of_another_network_namespace_are_not_taken_for_our_own(
+    fake: FakeProc, caplog: pytest.LogCaptureFixture, same: bool
+) -> None:
+    (fake.root / "net").rmdir()
+    (fake.root / "1" / "net").mkdir(parents=True)
+    (fake.root / "1" / "net" / "tcp").write_bytes(format_table([]))
+    (fake.root / "1" / "ns").mkdir()
+    (fake.root / "1" / "ns" / "net").symlink_to(
+        "/proc/self/ns/net" if same else "/proc/self/ns/user"
+    )
+    assert Procfs(fake.root).table("tcp") == (format_table([]) if same else None)
+    assert ("shows no sockets of the network namespace" in caplog.text) == (not same)
+
+
+def test_a_table_that_the_kernel_has_not_is_ordinary(fake: FakeProc) -> None:
+    assert Procfs(fake.root).table("tcp6") is None
+
+
+def test_a_procfs_that_is_gone_is_an_error_and_not_one_without_tables(fake: FakeProc) -> None:
+    procfs = Procfs(fake.root)
+    (fake.root / "net").rmdir()
+    with pytest.raises(FileNotFoundError):
+        procfs.table("tcp")
+
+
+def test_boot_time_is_read_once(fake: FakeProc) -> None:
+    procfs = Procfs(fake.root)
+    (fake.root / "stat").write_text("btime 1\n")
+    assert procfs.boot_time == BOOT_TIME
+
+
+def test_only_numbered_directories_are_processes(fake: FakeProc) -> None:
+    fake.process(1)
+    fake.process(20)
+    assert Procfs(fake.root).pids() == {1, 20}
+
+
+def test_a_process_that_is_gone_reads_as_nothing(fake: FakeProc) -> None:
+    procfs = Procfs(fake.root)
+    assert procfs.stat(5) is None
+    assert procfs.user_id(5) is None
+    assert procfs.cgroup(5) is None
+    assert procfs.command_line(5) is None
+    assert procfs.executable(5) is None
+    assert procfs.fds(5) == []
+    assert procfs.socket_inode(5, 0) is None
+
+
+def test_an_fd_is_a_socket_only_if_it_says_so(fake: FakeProc) -> None:
+    fake.process(5, sockets={3: 777})
+    procfs = Procfs(fake.root)
+    assert sorted(procfs.fds(5)) == [0, 3]
+    assert procfs.socket_inode(5, 3) == 777
+    assert procfs.socket_inode(5, 0) == 0
+    assert procfs.socket_inode(5, 9) is None
+
+
+def test_a_zombie_has_an_identity_and_no_program_until_it_is_gone() -> None:
+    child = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    procfs = Procfs(Path("/proc"))
+    assert procfs.stat(child.pid) is not None
+    assert procfs.executable(child.pid) is None
+    assert procfs.command_line(child.pid) is None
+    child.wait()
+    assert procfs.stat(child.pid) is None
+
+
+@pytest.mark.parametrize(
+    "data", [b"42", b"42 (x", b") (", b"42 (x) S 7", b"42 (x) S seven " + b"0 " * 40, b"\xff" * 9]
+)
+def test_a_malformed_stat_is_counted_and_reads_as_nothing(fake: FakeProc, data: bytes) -> None:
+    (fake.process(42) / "stat").write_bytes(data)
+    procfs = Procfs(fake.root)
+    assert procfs.stat(42) is None
+    assert procfs.malformed == 1
+
+
+@settings(deadline=None)
+@given(st.binary())
+def test_whatever_a_stat_holds_it_is_parsed_or_refused(data: bytes) -> None:
+    try:
+        parse_stat(data)
+    except ValueError:
+        return
+    assert b"(" in data
+
+
+@pytest.mark.parametrize("line", [b"Uid:", b"Uid:\troot"])
+def test_a_malformed_user_is_counted_and_reads_as_nothing(fake: FakeProc, line: bytes) -> None:
+    (fake.process(42) / "status").write_bytes(b"Name:\tx\n" + line + b"\n")
+    procfs = Procfs(fake.root)
+    assert procfs.user_id(42) is None
+    assert procfs.malformed == 1
+
+
+def test_a_file_with_the_name_of_a_process_reads_as_nothing(fake: FakeProc) -> None:
+    (fake.root / "5").write_text("no folder")
+    procfs = Procfs(fake.root)
+    assert (procfs.stat(5), procfs.executable(5), procfs.fd_folder(5)) == (None, None, None)
+    assert (procfs.fds(5), procfs.socket_inode(5, 0)) == ([], None)
+
+
+def test_a_link_that_is_no_number_is_counted_and_no_socket(fake: FakeProc) -> None:
+    (fake.process(5) / "fd" / "3").symlink_to("socket:[many]")
+    procfs = Procfs(fake.root)
+    assert procfs.socket_inode(5, 3) == 0
+    assert procfs.malformed == 1
+
+
+def test_a_boot_time_that_is_no_number_is_a_wrong_setting(fake: FakeProc) -> None:
+    (fake.root / "stat").write_text("btime soon\n")
+    with pytest.raises(ConfigurationError, match="is no procfs"):
+        Procfs(fake.root)
+
+
+def test_the_folder_of_fds_changes_with_the_number_of_fds_and_with_nothing_else() -> None:
+    procfs = Procfs(Path("/proc"))
+    before = procfs.fd_folder(os.getpid())
+    assert procfs.fd_folder(os.getpid()) == before
+    with socket.socket():
+        opened = procfs.fd_folder(os.getpid())
+    assert procfs.fd_folder(os.getpid()) == before
+    assert (opened != before) == procfs.counts_fds
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """A folder whose path is longer than the kernel would tell; the working directory is there."""
+    before = Path.cwd()
+    os.chdir(tmp_path)
+    for _ in range(25):
+        Path("d" * 200).mkdir()
+        os.chdir("d" * 200)
+    yield Path()
+    os.chdir(before)
+    # pytest could not remove it: the names of what is in there are too long.
+    subprocess.run(["rm", "-r", tmp_path / ("d" * 200)], check=True)
+
+
+def test_a_file_with_too_long_a_path_is_no_socket_and_no_error(deep: Path) -> None:
+    with (deep / "file").open("w") as file:
+        assert Procfs(Path("/proc")).socket_inode(os.getpid(), file.fileno()) == 0
+
+
+def test_a_program_with_too_long_a_path_is_not_known(deep: Path) -> None:
+    shutil.copy(shutil.which("sleep") or "", deep / "program")
+    with subprocess.Popen(["./program", "60"]) as process:
+        procfs = Procfs(Path("/proc"))
+        assert procfs.stat(process.pid) is not None
+        assert procfs.executable(process.pid) is None
+        process.kill()

@@ -1,0 +1,229 @@
+"""Requests to sock_diag and what comes back, as bytes."""
+
+import errno
+import socket
+import struct
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hogpipe.linux.sock_diag_messages import (
+    build_dump,
+    build_dump_towards,
+    build_listening_dump,
+    build_look_up,
+    build_tcp_dump,
+    build_tcp_dump_towards,
+    pack_ports,
+    parse_answer,
+)
+from hogpipe.linux.socket_table import SocketRow
+
+HERE, THERE = bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2])
+ROW = SocketRow(HERE, 443, THERE, 50_000, 1, 1000, 77)
+ROW6 = SocketRow(bytes(15) + b"\1", 80, bytes(16), 0, 10, 0, 78)
+COOKIE = 0x1122334455667788
+DONE = struct.pack("=IHHIIi", 20, 3, 2, 0, 0, 0)
+BY_FAMILY, OLDER = 20, 18  # kinds of messages: of one family and protocol, and of TCP of both
+# Lengths of what stands before a filter: the header, and inet_diag_req_v2 or inet_diag_req.
+HEADS = {BY_FAMILY: 16 + 56, OLDER: 16 + 60}
+PORT = st.integers(0, 0xFFFF)
+PAIRS = st.sets(st.tuples(PORT, PORT), min_size=1, max_size=60)
+
+
+def format_socket(
+    row: SocketRow, *, family: int | None = None, flags: int = 2, kind: int = BY_FAMILY
+) -> bytes:
+    """Return the message of a socket, with an attribute behind it as the kernel adds some."""
+    if family is None:
+        family = socket.AF_INET if len(row.local_address) == 4 else socket.AF_INET6
+    body = struct.pack("=BBBB", family, row.state, 0, 0)
+    body += struct.pack(">HH16s16s", row.local_port, row.remote_port, row.local_address,
+                        row.remote_address)  # fmt: skip
+    body += struct.pack("=III", 0, COOKIE & 0xFFFFFFFF, COOKIE >> 32)
+    body += struct.pack("=IIIII", 0, 0, 0, row.user_id, row.inode)
+    body += struct.pack("=HHB3x", 5, 8, 0)
+    return struct.pack("=IHHII", 16 + len(body), kind, flags, 0, 0) + body
+
+
+def filter_of(request: bytes) -> bytes:
+    """Return the filter of a dump request, without the head of its attribute."""
+    length, kind = struct.unpack_from("=IH", request)
+    assert length == len(request)
+    attribute = request[HEADS[kind] :]
+    if attribute:
+        assert struct.unpack_from("=HH", attribute) == (len(attribute), 1)
+    return attribute[4:]
+
+
+def states_of(request: bytes) -> set[int]:
+    """Return the states of sockets that a dump request asks for."""
+    kind = struct.unpack_from("=H", request, 4)[0]
+    at = 16 + 4 if kind == BY_FAMILY else HEADS[kind] - 8
+    mask = struct.unpack_from("=I", request, at)[0]
+    return {state for state in range(32) if mask >> state & 1}
+
+
+def passes(program: bytes, local_port: int, remote_port: int) -> bool:
+    """Run a filter as inet_diag_bc_run of net/ipv4/inet_diag.c does."""
+    at = 0
+    while at < len(program):
+        code, yes, no = struct.unpack_from("=BBH", program, at)
+        if code == 1:
+            at += no
+            continue
+        port = struct.unpack_from("=BBH", program, at + 4)[2]
+        holds = {
+            2: local_port >= port,
+            4: remote_port >= port,
+            11: local_port == port,
+            12: remote_port == port,
+        }[code]
+        at += yes if holds else no
+    return at == len(program)
+
+
+def test_sockets_of_both_families_come_out_as_rows() -> None:
+    answer = parse_answer(format_socket(ROW) + format_socket(ROW6) + DONE)
+    assert answer.rows == [ROW, ROW6]
+    assert (answer.skipped, answer.done, answer.error, answer.interrupted) == (0, True, 0, False)
+
+
+@pytest.mark.parametrize("kind", [BY_FAMILY, OLDER])
+def test_only_rows_of_the_wanted_ports_come_out(kind: int) -> None:
+    data = format_socket(ROW, kind=kind) + format_socket(ROW6, kind=kind)
+    assert parse_answer(data).rows == [ROW, ROW6]
+    assert parse_answer(data, pack_ports({(443, 50_000), (443, 0)})).rows == [ROW]
+    assert parse_answer(data, pack_ports({(80, 0)})).rows == [ROW6]
+    assert parse_answer(data, pack_ports({(50_000, 443)})).rows == []
+
+
+def test_an_error_is_told_by_either_kind_of_end() -> None:
+    refused = struct.pack("=IHHIIi", 36, 2, 0, 0, 0, -errno.ENOENT) + bytes(16)
+    assert parse_answer(refused).error == errno.ENOENT
+    late = struct.pack("=IHHIIi", 20, 3, 2, 0, 0, -errno.ENOMEM)
+    assert parse_answer(late).error == errno.ENOMEM
+    assert parse_answer(late).done
+
+
+def test_a_dump_that_was_interrupted_says_so_and_is_used() -> None:
+    answer = parse_answer(format_socket(ROW, flags=2 | 0x10))
+    assert answer.interrupted
+    assert answer.rows == [ROW]
+
+
+@pytest.mark.parametrize("kept", [4, 15, 16, 40, 87])
+def test_a_message_that_is_cut_is_counted_and_what_came_before_is_used(kept: int) -> None:
+    answer = parse_answer(format_socket(ROW) + format_socket(ROW6)[:kept])
+    assert answer.rows == [ROW]
+    assert answer.skipped == 1
+
+
+def test_a_message_that_makes_no_sense_is_counted_and_what_follows_is_used() -> None:
+    wrong = [
+        format_socket(ROW, family=socket.AF_UNIX),
+        format_socket(SocketRow(HERE, 443, THERE, 50_000, 0, 0, 0)),
+        format_socket(SocketRow(HERE, 443, THERE, 50_000, 99, 0, 0)),
+        struct.pack("=IHHIII", 20, 20, 2, 0, 0, 0),
+        struct.pack("=IHHIII", 20, 4711, 2, 0, 0, 0),
+    ]
+    answer = parse_answer(b"".join(wrong) + format_socket(ROW))
+    assert answer.rows == [ROW]
+    assert answer.skipped == len(wrong)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300), st.lists(st.sampled_from([ROW, ROW6])), st.booleans())
+def test_any_bytes_parse_behind_whole_messages(
+    rest: bytes, rows: list[SocketRow], picky: bool
+) -> None:
+    wanted = pack_ports({(443, 50_000), (80, 0)}) if picky else None
+    answer = parse_answer(b"".join(map(format_socket, rows)) + rest, wanted)
+    assert answer.rows[: len(rows)] == rows
+    if rest and not (answer.done or answer.rows[len(rows) :]):
+        assert answer.skipped or wanted is not None
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_any_bytes_in_a_message_are_a_row_or_counted(data: st.DataObject) -> None:
+    body = data.draw(st.binary(max_size=120))
+    answer = parse_answer(struct.pack("=IHHII", 16 + len(body), 20, 0, 0, 0) + body)
+    assert len(answer.rows) + answer.skipped == 1
+
+
+def build_udp(pairs: set[tuple[int, int]]) -> bytes:
+    return build_dump(socket.AF_INET, socket.IPPROTO_UDP, pairs)
+
+
+def build_udp_towards(ports: set[int]) -> bytes:
+    return build_dump_towards(socket.AF_INET6, socket.IPPROTO_UDP, ports)
+
+
+@settings(deadline=None)
+@given(st.sampled_from([build_udp, build_tcp_dump]), PAIRS, st.lists(st.tuples(PORT, PORT)))
+def test_a_filter_passes_wanted_local_ports_with_wanted_remote_ones(
+    build: Callable[[set[tuple[int, int]]], bytes],
+    pairs: set[tuple[int, int]],
+    others: list[tuple[int, int]],
+) -> None:
+    program = filter_of(build(pairs))
+    local, remote = {pair[0] for pair in pairs}, {pair[1] for pair in pairs}
+    near = [(port + 1, other) for port, other in pairs]
+    for mine, theirs in [*pairs, *others, *near]:
+        assert passes(program, mine, theirs) == (mine in local and theirs in remote)
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from([build_udp_towards, build_tcp_dump_towards]),
+    st.sets(PORT, min_size=1, max_size=256),
+    st.lists(st.tuples(PORT, PORT)),
+)
+def test_a_filter_passes_wanted_remote_ports_whatever_the_local_one(
+    build: Callable[[set[int]], bytes], ports: set[int], others: list[tuple[int, int]]
+) -> None:
+    program = filter_of(build(ports))
+    near = [(7, port + step) for port in ports for step in (-1, 0, 1)]
+    for mine, theirs in [*others, *near]:
+        assert passes(program, mine, theirs) == (theirs in ports)
+
+
+def test_very_many_ports_are_not_filtered_by_the_kernel() -> None:
+    for build in (build_udp, build_tcp_dump):
+        assert filter_of(build({(port, 443) for port in range(256)}))
+        assert not filter_of(build({(port, 443) for port in range(257)}))
+    for build_towards in (build_udp_towards, build_tcp_dump_towards):
+        assert filter_of(build_towards(set(range(256))))
+        assert not filter_of(build_towards(set(range(257))))
+
+
+def test_a_dump_asks_for_what_a_process_can_hold_or_for_what_listens() -> None:
+    held = {1, 2, 4, 5, 7, 8, 9, 10, 11}
+    requests = [build_udp({(1, 2)}), build_udp_towards({2}), build_tcp_dump({(1, 2)})]
+    for request in (*requests, build_tcp_dump_towards({2}), build_tcp_dump()):
+        assert states_of(request) == held
+    assert states_of(build_listening_dump()) == {10}
+
+
+def test_each_row_has_the_cookie_of_its_socket() -> None:
+    answer = parse_answer(format_socket(ROW) + format_socket(ROW6))
+    assert answer.rows == [ROW, ROW6]
+    assert answer.cookies == [COOKIE, COOKIE]
+
+
+def test_a_look_up_has_the_family_of_its_addresses() -> None:
+    ipv4 = build_look_up(socket.IPPROTO_TCP, HERE, 443, THERE, 50_000)
+    ipv6 = build_look_up(socket.IPPROTO_TCP, bytes(16), 443, bytes(16), 50_000)
+    assert (ipv4[16], ipv6[16]) == (socket.AF_INET, socket.AF_INET6)
+    assert len(ipv4) == len(ipv6) == struct.unpack_from("=I", ipv4)[0] == 72
+
+
+def test_a_look_up_has_the_index_of_the_device_that_it_is_told() -> None:
+    ends = socket.IPPROTO_TCP, HERE, 443, THERE, 50_000
+    at = 16 + 8 + 4 + 2 * 16  # header, what comes before the ports, ports, addresses
+    for device in (0, 7):
+        request = build_look_up(*ends, device=device)
+        assert struct.unpack_from("=I", request, at) == (device,)

@@ -1,0 +1,147 @@
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hogpipe.model import (
+    AttributionCounts,
+    CaptureCounts,
+    Latency,
+    LedgerUse,
+    ResolverCounts,
+    Tally,
+)
+from hogpipe.records import stats
+
+
+def test_each_capture_count_is_told_under_its_own_name() -> None:
+    counts = CaptureCounts(
+        captured=Tally(1, 100),
+        not_local=Tally(2, 200),
+        not_ip=Tally(3, 300),
+        undecoded=Tally(4, 400),
+        both_sides=Tally(5, 500),
+        length_floored=Tally(6, 600),
+        kernel_dropped=7,
+        interface_dropped=8,
+        merged_batches=9,
+        overflowed=Tally(10, 1000),
+    )
+    assert stats.capture_info(counts) == {
+        "packets": 1,
+        "bytes": 100,
+        "dropped": {"kernel": 7, "interface": 8},
+        "not_local": {"bytes": 200, "packets": 2},
+        "not_ip": {"bytes": 300, "packets": 3},
+        "undecoded": {"bytes": 400, "packets": 4},
+        "both_sides": {"bytes": 500, "packets": 5},
+        "length_floored": {"bytes": 600, "packets": 6},
+        "overflowed": {"bytes": 1000, "packets": 10},
+        "merged_batches": 9,
+    }
+
+
+def test_each_attribution_count_is_told_under_its_own_name() -> None:
+    counts = AttributionCounts(
+        new_flows=1,
+        batches=2,
+        failed_batches=3,
+        forgotten_flows=4,
+        overflowed=Tally(5, 50),
+        pending_flows=6,
+        pending_bytes=7,
+        lookup_seconds=0.8,
+        resolver=ResolverCounts(
+            reads=9,
+            fds_read=10,
+            walks=11,
+            not_permitted=12,
+            rows_skipped=13,
+            put_off=15,
+            shared=16,
+            tuples_asked=17,
+            dumps_interrupted=18,
+            dumps_refused=19,
+            fds_forgotten=20,
+            malformed_files=21,
+        ),
+        latency=Latency(0.22, 0.23),
+    )
+    assert stats.attribution_info(counts, {"exact": 14}, timed=True) == {
+        "new_flows": 1,
+        "batches": 2,
+        "failed_batches": 3,
+        "reads": 9,
+        "tuples_asked": 17,
+        "dumps_interrupted": 18,
+        "dumps_refused": 19,
+        "rows_skipped": 13,
+        "walks": 11,
+        "fds_read": 10,
+        "fds_forgotten": 20,
+        "not_permitted": 12,
+        "malformed_files": 21,
+        "put_off": 15,
+        "shared": 16,
+        "forgotten_flows": 4,
+        "overflowed": {"bytes": 50, "packets": 5},
+        "pending": {"flows": 6, "bytes": 7},
+        "bytes": {"exact": 14},
+        "lookup_seconds": 0.8,
+        "latency": {"median_seconds": 0.22, "max_seconds": 0.23},
+    }
+
+
+def test_a_replay_tells_no_times() -> None:
+    counts = AttributionCounts(lookup_seconds=0.5, latency=Latency(1.0, 1.0))
+    info = stats.attribution_info(counts, {}, timed=False)
+    assert info.keys().isdisjoint({"lookup_seconds", "latency"})
+
+
+def test_where_no_flow_was_answered_no_latency_is_told() -> None:
+    assert "latency" not in stats.attribution_info(AttributionCounts(), {}, timed=True)
+
+
+def test_what_the_process_cost_is_told_to_the_microsecond() -> None:
+    info = stats.self_info(cpu_seconds=0.12345678, memory_bytes=4096, loop_delay_seconds=0.0000014)
+    assert info == {
+        "cpu": {"seconds": 0.123457},
+        "memory": {"bytes": 4096},
+        "loop": {"longest_delay_seconds": 0.000001},
+    }
+
+
+FIELDS = [one for one in msgspec.structs.fields(ResolverCounts) if one.name != "ledger"]
+resolver_counts = st.builds(ResolverCounts, *[st.integers(0, 1 << 40)] * len(FIELDS))
+USES = msgspec.structs.fields(LedgerUse)
+ledger_uses = st.builds(LedgerUse, *[st.integers(0, 1 << 40)] * len(USES))
+
+
+@given(ledger_uses, ledger_uses)
+def test_what_a_ledger_did_since_and_the_sockets_that_it_knows_now(
+    earlier: LedgerUse, later: LedgerUse
+) -> None:
+    done = ResolverCounts(ledger=later).since(ResolverCounts(ledger=earlier)).ledger
+    assert done is not None
+    assert done.sockets == later.sockets
+    for name in (use.name for use in USES if use.name != "sockets"):
+        assert getattr(done, name) + getattr(earlier, name) == getattr(later, name)
+    assert ResolverCounts(ledger=later).since(ResolverCounts()).ledger == later
+
+
+def test_each_count_of_a_ledger_is_told_under_its_own_name() -> None:
+    use = LedgerUse(*range(1, len(USES) + 1))
+    counts = AttributionCounts(resolver=ResolverCounts(ledger=use))
+    assert stats.attribution_info(counts, {}, timed=True)["ledger"] == msgspec.to_builtins(use)
+    assert "ledger" not in stats.attribution_info(AttributionCounts(), {}, timed=True)
+
+
+@settings(deadline=None)
+@given(resolver_counts, resolver_counts)
+def test_resolver_counts_since_themselves_and_since_nothing(
+    earlier: ResolverCounts, later: ResolverCounts
+) -> None:
+    assert later.since(later) == ResolverCounts()
+    assert later.since(ResolverCounts()) == later
+    done = later.since(earlier)
+    for name in (field.name for field in FIELDS):
+        assert getattr(done, name) + getattr(earlier, name) == getattr(later, name)

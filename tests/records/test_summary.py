@@ -1,0 +1,29 @@
+"""What a run amounted to."""
+
+import pytest
+
+from hogpipe.model import CaptureCounts, Tally
+from hogpipe.records.summary import Summary, format_bytes
+
+
+def test_a_run_is_told_in_one_line_with_its_coverage_by_quality() -> None:
+    summary = Summary(seconds=12.34)
+    counts = CaptureCounts(captured=Tally(10, 1_500_000), kernel_dropped=2, interface_dropped=1)
+    summary.add_window(counts, {"none": 100, "exact": 600}, records=3)
+    summary.add_window(CaptureCounts(), {"listener": 200, "exact": 100}, records=2)
+    assert str(summary) == (
+        "12.3 s, 10 packets, 1.5 MB captured, 3 dropped, 5 records; "
+        "by owner: 70.0 % exact, 20.0 % listener, 10.0 % none"
+    )
+
+
+def test_a_run_without_traffic_has_no_coverage() -> None:
+    assert str(Summary()).endswith("by owner: nothing to attribute")
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (2.5e15, "2.5 PB"), (1e19, "10000.0 PB")],
+)
+def test_bytes_are_told_in_decimal_units(size: float, text: str) -> None:
+    assert format_bytes(size) == text
