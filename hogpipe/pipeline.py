@@ -33,6 +33,7 @@ from hogpipe.model import (
     FlowKey,
     Span,
 )
+from hogpipe.protocols import NANOSECONDS
 from hogpipe.records import stats
 from hogpipe.records.schema import Record, StatsBody
 from hogpipe.records.stamp import RecordStamper
@@ -47,7 +48,6 @@ _DRAIN_SECONDS = 1.0
 _SLICE = 500
 # The clock may be set, or the host sleep, in the middle of a window: it is looked at this often.
 _LONGEST_WAIT = 2.0
-_NANOSECONDS = 1_000_000_000
 
 
 class Pipeline:
@@ -58,7 +58,7 @@ class Pipeline:
 
     def __init__(self, settings: Settings, *, host: str | None = None) -> None:
         self._settings = settings
-        self._interval_ns = round(settings.aggregation.interval * _NANOSECONDS)
+        self._interval_ns = round(settings.aggregation.interval * NANOSECONDS)
         self._capture_thread = ThreadPoolExecutor(1, "capture")
         self._lookup_thread = ThreadPoolExecutor(1, "lookup")
         self._packet_time_ns = 0
@@ -281,7 +281,7 @@ class Pipeline:
         self._aggregator.ingest(flow, delta, attribution)
 
     def _packet_clock(self) -> float:
-        return self._packet_time_ns / _NANOSECONDS
+        return self._packet_time_ns / NANOSECONDS
 
     def _shut_threads(self) -> None:
         self._capture_thread.shutdown(wait=False)

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from typing import TypedDict
 
 from hogpipe.model import Attribution, FlowKey, Process
+from hogpipe.protocols import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, WITH_PORTS
 from hogpipe.records.schema import (
     EndpointInfo,
     Identified,
@@ -20,8 +21,14 @@ from hogpipe.records.schema import (
 from hogpipe.records.stamp import format_time
 
 # IANA protocol numbers; others are told by their number.
-_TRANSPORTS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp", 136: "udplite"}
-_WITH_PORTS = frozenset({6, 17, 132, 136})
+_TRANSPORTS = {
+    ICMP: "icmp",
+    TCP: "tcp",
+    UDP: "udp",
+    ICMPV6: "icmpv6",
+    SCTP: "sctp",
+    UDPLITE: "udplite",
+}
 _NETWORK_TYPES = {4: "ipv4", 16: "ipv6"}
 
 
@@ -147,7 +154,7 @@ def _name_transport(flow: FlowKey) -> str:
 
 def _get_ports(flow: FlowKey) -> tuple[int, int]:
     """Return local and remote port, 0 where there is none (an ICMP identifier is no port)."""
-    if flow.protocol in _WITH_PORTS:
+    if flow.protocol in WITH_PORTS:
         return flow.local_port, flow.remote_port
     return 0, 0
 

@@ -4,8 +4,7 @@ Windows begin at multiples of the interval, so that those of several hosts line 
 """
 
 from hogpipe.model import Span
-
-_NANOSECONDS = 1_000_000_000
+from hogpipe.protocols import NANOSECONDS
 
 
 class ClockWindows:
@@ -25,7 +24,7 @@ class ClockWindows:
         """
         if now_ns < self._start_ns:
             return 0.0
-        return max(0, self._floor(self._start_ns) + self._interval_ns - now_ns) / _NANOSECONDS
+        return max(0, self._floor(self._start_ns) + self._interval_ns - now_ns) / NANOSECONDS
 
     def close(self, now_ns: int, *, last: bool = False) -> Span:
         """End the window at the boundary that was reached last (the last window: now)."""

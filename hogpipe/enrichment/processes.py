@@ -16,8 +16,8 @@ import msgspec
 from hogpipe.enrichment.cgroup_paths import Placement, is_one_tree, parse_cgroup, place_in_tree
 from hogpipe.linux.procfs import ProcessIdentity, ProcessStat, Procfs, decode_text
 from hogpipe.model import Process
+from hogpipe.protocols import NANOSECONDS
 
-_NANOSECONDS = 1_000_000_000
 _USERS_KEPT = 4096
 _FIRST_PROCESS = 1
 _RECHECK = 10.0
@@ -166,7 +166,7 @@ class ProcessReader:
         )
 
     def _created_ns(self, start: int) -> int:
-        return self._procfs.boot_time * _NANOSECONDS + start * _NANOSECONDS // self._clock_ticks
+        return self._procfs.boot_time * NANOSECONDS + start * NANOSECONDS // self._clock_ticks
 
 
 class _Kept(msgspec.Struct, eq=False):

@@ -12,12 +12,12 @@ from pathlib import Path
 import msgspec
 
 from hogpipe.linux.clocks import boot_clock
+from hogpipe.protocols import NANOSECONDS
 
 _RECHECK_SECONDS = 1.0
 # Pids are given in turn: one that was free a moment ago is hardly another's yet.
 _BELIEVED_NS = 10_000_000_000
 _KEPT = 8192
-_NANOSECONDS = 1_000_000_000
 # PF_KTHREAD of include/linux/sched.h, in the flags of /proc/PID/stat (proc(5), field 9).
 _KERNEL_THREAD = 0x00200000
 # PROC_PID_INIT_INO of include/linux/proc_ns.h: the host's own namespace of pids.
@@ -77,7 +77,7 @@ class ProcessStarts:
     def __init__(self, procfs: Path, boot_clock: Callable[[], int] = boot_clock) -> None:
         self._root = os.fsencode(procfs)
         self._boot_clock = boot_clock
-        self._tick_ns = _NANOSECONDS // os.sysconf("SC_CLK_TCK")
+        self._tick_ns = NANOSECONDS // os.sysconf("SC_CLK_TCK")
         self._known: dict[int, _Seen] = {}
         """The one looked at longest ago first."""
         self.missed = 0

@@ -25,12 +25,13 @@ from hogpipe.linux.sock_diag_messages import (
 )
 from hogpipe.linux.socket_table import TCP_CLOSING, SocketRow
 from hogpipe.model import FlowKey
+from hogpipe.protocols import TCP, UDP, UDPLITE
 
 _NETLINK_SOCK_DIAG = 4
 _PROTOCOLS = {
-    "tcp": socket.IPPROTO_TCP,
-    "udp": socket.IPPROTO_UDP,
-    "udplite": socket.IPPROTO_UDPLITE,
+    "tcp": TCP,
+    "udp": UDP,
+    "udplite": UDPLITE,
 }
 # A datagram of a dump is 32 KiB at most (netlink_dump of net/netlink/af_netlink.c).
 _RECEIVE_BYTES = 1 << 16
@@ -143,7 +144,7 @@ def look_up_states(tuples: Collection[tuple[bytes, int, bytes, int]]) -> list[tu
     A tuple is local address and port, and remote ones. States are those of socket_table.py; what a
     process has closed tells for what it waits, FIN_WAIT2 or TIME_WAIT.
     """
-    requests = [build_look_up(socket.IPPROTO_TCP, *one) for one in tuples]
+    requests = [build_look_up(TCP, *one) for one in tuples]
     return [
         (told.cookies[0], told.rows[0].state) if told.rows else (0, 0)
         for told in _ask_each(requests)
@@ -161,7 +162,7 @@ def _ask_each(requests: Sequence[bytes]) -> Iterator[Answer]:
 
 def _build_look_up(flow: FlowKey, device: int) -> bytes:
     ends = flow.local_address, flow.local_port, flow.remote_address, flow.remote_port
-    return build_look_up(socket.IPPROTO_TCP, *ends, device=device)
+    return build_look_up(TCP, *ends, device=device)
 
 
 def _read_index(interface: str) -> int:

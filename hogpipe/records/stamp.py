@@ -3,10 +3,10 @@
 import secrets
 from datetime import UTC, datetime
 
+from hogpipe.protocols import NANOSECONDS
 from hogpipe.records.schema import Stamp, StatsBody, StatsRecord, TrafficBody, TrafficRecord
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_NANOSECONDS = 1_000_000_000
 
 
 class RecordStamper:
@@ -48,7 +48,7 @@ class RecordStamper:
 
 def format_time(time_ns: int) -> str:
     """Return nanoseconds since the epoch as RFC 3339 in UTC, to the millisecond below."""
-    seconds, rest = divmod(time_ns, _NANOSECONDS)
+    seconds, rest = divmod(time_ns, NANOSECONDS)
     whole = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     return f"{whole}.{rest // 1_000_000:03d}Z"
 

@@ -14,6 +14,7 @@ from hogpipe.model import (
     CaptureCounts,
     Tally,
 )
+from hogpipe.protocols import NANOSECONDS
 from hogpipe.records.schema import (
     NetworkInfo,
     ProcessInfo,
@@ -26,7 +27,6 @@ from hogpipe.records.stamp import RecordStamper, make_run_id
 from hogpipe.records.stats import aggregation_info, attribution_info, capture_info, self_info
 
 _START_NS = 1_795_330_800_000_000_000  # 2026-11-22T07:00:00Z
-_NANOSECONDS = 1_000_000_000
 _HUGE = 1 << 40
 """Bytes that the second group moves beyond its share: more than 32 bits hold."""
 _CREATED = "2026-11-22T06:58:01.220Z"
@@ -43,13 +43,13 @@ class RecordMaker:
         self.run = make_run_id(_START_NS, secrets.token_bytes(10))
         self._host = host
         self._stamper = RecordStamper(self.run, host)
-        self._interval_ns = round(interval * _NANOSECONDS)
+        self._interval_ns = round(interval * NANOSECONDS)
         self._start_ns = _START_NS
         self._windows = 0
 
     def next_run(self) -> "RecordMaker":
         """Return a maker for the host's next run, whose windows follow: `sequence` begins anew."""
-        maker = RecordMaker(self._host, self._interval_ns / _NANOSECONDS)
+        maker = RecordMaker(self._host, self._interval_ns / NANOSECONDS)
         maker._start_ns = self._start_ns
         return maker
 

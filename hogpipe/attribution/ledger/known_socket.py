@@ -14,8 +14,8 @@ from hogpipe.model import (
     Quality,
     is_same,
 )
+from hogpipe.protocols import TCP
 
-TCP = 6
 ANYWHERE = b""
 """The address of a socket that has none yet."""
 

@@ -24,7 +24,11 @@ from collections.abc import Iterable
 import msgspec
 
 from hogpipe.attribution.ledger.invalidation import InvalidationIndex
-from hogpipe.attribution.ledger.known_socket import TCP, KnownSocket, socket_after, take_over
+from hogpipe.attribution.ledger.known_socket import (
+    KnownSocket,
+    socket_after,
+    take_over,
+)
 from hogpipe.attribution.ledger.retention import RetainedSockets
 from hogpipe.attribution.ledger.snapshot_merge import Seeding, is_shared, says_less, the_owner
 from hogpipe.attribution.ledger.socket_events import Kind, SocketEvent
@@ -44,6 +48,7 @@ from hogpipe.model import (
     Span,
     is_same,
 )
+from hogpipe.protocols import TCP
 
 
 class Ledger:

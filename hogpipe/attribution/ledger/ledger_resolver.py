@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hogpipe.attribution.ledger.ledger_access import LedgerAccess, Told, open_ledger
-from hogpipe.attribution.ledger.precedence import DATAGRAMS, Owners, choose, is_enough
+from hogpipe.attribution.ledger.precedence import Owners, choose, is_enough
 from hogpipe.attribution.ledger.socket_snapshot import inodes_of, make_seeds, read_sockets
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
 from hogpipe.attribution.resolver import (
@@ -37,6 +37,7 @@ from hogpipe.model import (
     ResolverCounts,
     Span,
 )
+from hogpipe.protocols import DATAGRAMS
 
 log = logging.getLogger(__name__)
 

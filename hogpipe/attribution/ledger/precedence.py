@@ -9,7 +9,6 @@ it; else the ledger's word is taken, which holds for the time when the packets p
 
 from collections.abc import Callable, Collection, Mapping
 from functools import cache
-from socket import IPPROTO_UDP
 
 from hogpipe.attribution.ledger.ledger_access import Told
 from hogpipe.enrichment.processes import ProcessReader
@@ -23,8 +22,7 @@ from hogpipe.model import (
     Process,
     Quality,
 )
-
-DATAGRAMS = frozenset({IPPROTO_UDP, 136})  # the latter is UDP-Lite
+from hogpipe.protocols import DATAGRAMS
 
 
 class Owners:

@@ -8,12 +8,19 @@ there, `_FORMER` at the most: packets are asked about later than they pass.
 from collections.abc import Iterable
 from typing import TypeVar
 
-from hogpipe.attribution.ledger.known_socket import ANYWHERE, TCP, Ends, KnownSocket, Peer, Port
+from hogpipe.attribution.ledger.known_socket import (
+    ANYWHERE,
+    Ends,
+    KnownSocket,
+    Peer,
+    Port,
+)
 from hogpipe.model import (
     FlowKey,
     Span,
     is_same,
 )
+from hogpipe.protocols import TCP
 
 _ANY4, _ANY6 = bytes(4), bytes(16)
 _FORMER = 32

@@ -7,7 +7,9 @@ clock.
 from collections.abc import Sequence
 from enum import Enum
 
-from hogpipe.attribution.ledger.known_socket import TCP, KnownSocket
+from hogpipe.attribution.ledger.known_socket import (
+    KnownSocket,
+)
 from hogpipe.attribution.ledger.socket_index import SocketIndex
 from hogpipe.model import (
     FlowKey,
@@ -15,6 +17,7 @@ from hogpipe.model import (
     Span,
     is_same,
 )
+from hogpipe.protocols import TCP
 
 # A connection that is asked for so long after it was told of may have outlived who made it.
 _SHORT_LIFE = 2.0

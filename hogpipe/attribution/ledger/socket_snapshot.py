@@ -13,7 +13,6 @@ begins.
 import errno
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from socket import IPPROTO_TCP
 
 import msgspec
 
@@ -26,6 +25,7 @@ from hogpipe.model import (
     Process,
     SocketSeed,
 )
+from hogpipe.protocols import TCP
 from hogpipe.text import describe_error
 
 log = logging.getLogger(__name__)
@@ -142,4 +142,4 @@ def _can_be_found(protocol: int, row: SocketRow) -> bool:
         return False
     if row.remote_port:
         return True
-    return row.state == TCP_LISTEN if protocol == IPPROTO_TCP else not any(row.remote_address)
+    return row.state == TCP_LISTEN if protocol == TCP else not any(row.remote_address)

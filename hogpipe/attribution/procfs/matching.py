@@ -16,9 +16,9 @@ import msgspec
 
 from hogpipe.linux.socket_table import TCP_LISTEN, SocketRow
 from hogpipe.model import FlowKey, Quality
+from hogpipe.protocols import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE
 
-_ICMP, _TCP, _UDP, _ICMPV6, _SCTP, _UDPLITE = 1, 6, 17, 58, 132, 136
-_BY_PORTS = {_TCP: "tcp", _UDP: "udp", _UDPLITE: "udplite"}
+_BY_PORTS = {TCP: "tcp", UDP: "udp", UDPLITE: "udplite"}
 _PROTOCOLS = {name: protocol for protocol, name in _BY_PORTS.items()}
 
 _ANY4, _ANY6 = bytes(4), bytes(16)
@@ -57,9 +57,9 @@ def tables_of(protocol: int, address: bytes) -> tuple[str, ...]:
     if name is not None:
         # A socket of the IPv6 table also takes IPv4, with addresses as ::ffff:a.b.c.d.
         return (f"{name}6",) if version else (name, f"{name}6")
-    if protocol in (_ICMP, _ICMPV6):
+    if protocol in (ICMP, ICMPV6):
         return f"icmp{version}", f"raw{version}"
-    return () if protocol == _SCTP else (f"raw{version}",)
+    return () if protocol == SCTP else (f"raw{version}",)
 
 
 def has_endpoint(flow: FlowKey) -> bool:
@@ -113,7 +113,7 @@ class TableIndex:
             if row.remote_port or any(row.remote_address):
                 ends = protocol, local, row.local_port, unmap(row.remote_address), row.remote_port
                 known = self._connected.setdefault(ends, [])
-            elif protocol != _TCP or row.state == TCP_LISTEN:
+            elif protocol != TCP or row.state == TCP_LISTEN:
                 known = self._unconnected.setdefault((protocol, local, row.local_port), [])
             else:
                 continue
@@ -128,7 +128,7 @@ class TableIndex:
             number = flow.local_port if name.startswith("icmp") else flow.protocol
             match = _match_number(flow, number, self._rows.get(name, ()))
             # A raw socket gets a copy of ICMP that the kernel itself sends, answers and handles.
-            copies_only = flow.protocol in (_ICMP, _ICMPV6) and name.startswith("raw")
+            copies_only = flow.protocol in (ICMP, ICMPV6) and name.startswith("raw")
             if match.quality is Quality.EXACT or (match.rows and not copies_only):
                 return match
         return NO_MATCH

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from socket import IPPROTO_TCP
 
 from hogpipe.attribution.procfs.container_tables import ContainerTables
 from hogpipe.attribution.procfs.endpoint_heuristic import Endpoint, EndpointOwners, endpoint_of
@@ -40,6 +39,7 @@ from hogpipe.model import (
     Span,
     User,
 )
+from hogpipe.protocols import TCP
 
 _GLIMPSES = 8  # at most, until a socket of the sampled endpoints is there
 
@@ -143,7 +143,7 @@ class ProcfsResolver:
     def can_wait(self, flow: FlowKey, answer: Attribution) -> bool:
         """Return whether `flow` was answered without its own socket, as well as it ever can be."""
         if answer.quality is Quality.LISTENER:
-            return flow.protocol == IPPROTO_TCP  # of UDP it is the flow's own socket
+            return flow.protocol == TCP  # of UDP it is the flow's own socket
         if answer != UNATTRIBUTED or flow.namespace != OWN_NAMESPACE or not has_endpoint(flow):
             return answer.quality is Quality.INFERRED
         with self._sightings:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from socket import IPPROTO_TCP
 from typing import Literal, TypeVar
 
 import msgspec
@@ -33,6 +32,7 @@ from hogpipe.linux.procfs import Procfs
 from hogpipe.linux.sock_diag import read_dump, read_dump_towards
 from hogpipe.linux.socket_table import SocketRow, parse_table
 from hogpipe.model import FlowKey
+from hogpipe.protocols import TCP
 from hogpipe.text import describe_error
 
 log = logging.getLogger(__name__)
@@ -110,10 +110,10 @@ class TableReader:
         self._rows.clear()
         self._towards = _remote_ports_by_table(endpoints)
         reading = Reading()
-        tcp = [flow for flow in flows if flow.protocol == IPPROTO_TCP]
+        tcp = [flow for flow in flows if flow.protocol == TCP]
         if tcp:
             self._read_tcp(tcp, now, reading)
-        others = (flow for flow in flows if flow.protocol != IPPROTO_TCP)
+        others = (flow for flow in flows if flow.protocol != TCP)
         for name, pairs in _ports_by_table(others).items():
             reading.tables[name] = self._read_table(name, pairs)
         return reading

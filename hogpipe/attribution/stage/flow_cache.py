@@ -8,8 +8,8 @@ hit costs one dict look-up, and forgetting costs nothing a flow.
 import msgspec
 
 from hogpipe.model import Attribution, FlowKey, Quality
+from hogpipe.protocols import TCP
 
-_TCP = 6
 _SURENESS = {Quality.NONE: 0, Quality.INFERRED: 1, Quality.LISTENER: 2, Quality.EXACT: 3}
 
 
@@ -61,7 +61,7 @@ class FlowCache:
             return  # forgotten or taken over meanwhile
         surer = _SURENESS[answer.quality] >= _SURENESS[known.attribution.quality]
         # Equal answers keep the object: others recognise it by identity.
-        if (surer or flow.protocol != _TCP) and answer != known.attribution:
+        if (surer or flow.protocol != TCP) and answer != known.attribution:
             known.attribution = answer
 
     def discard(self, flow: FlowKey) -> None:

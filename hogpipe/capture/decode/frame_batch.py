@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_NANOSECONDS = 1_000_000_000
+from hogpipe.protocols import NANOSECONDS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,4 +39,4 @@ class FrameBatch:
     def times_ns(self) -> NDArray[np.int64]:
         """Return when each frame passed, nanoseconds since the epoch."""
         seconds = self.records[:, 0].astype(np.int64)
-        return seconds * _NANOSECONDS + self.records[:, 1].astype(np.int64) * 1_000
+        return seconds * NANOSECONDS + self.records[:, 1].astype(np.int64) * 1_000

@@ -12,15 +12,15 @@ import msgspec
 from hogpipe.capture.decode.fragments import FirstFragment, LaterFragment
 from hogpipe.capture.decode.scalar_link import Packet, Rejection, locate_packet
 from hogpipe.capture.decode.wire_key import KEY, Path, WireKey, pack_key, unpack_key
+from hogpipe.protocols import ICMP, ICMPV6, TCP, WITH_PORTS
 
 __all__ = ["DecodedFrame", "Path", "Rejection", "WireKey", "decode_frame", "pack_key", "unpack_key"]
 
-HOP_BY_HOP, ICMP, TCP, UDP, ROUTING, FRAGMENT, AUTHENTICATION = 0, 1, 6, 17, 43, 44, 51
-ICMPV6, DESTINATION_OPTIONS, SCTP, MOBILITY, UDP_LITE, HIP, SHIM6 = 58, 60, 132, 135, 136, 139, 140
+HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION = 0, 43, 44, 51
+DESTINATION_OPTIONS, MOBILITY, HIP, SHIM6 = 60, 135, 139, 140
 EXTENSIONS = frozenset(
     {HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION_OPTIONS, MOBILITY, HIP, SHIM6}
 )
-WITH_PORTS = frozenset({TCP, UDP, SCTP, UDP_LITE})
 ECHO_TYPES = {(4, ICMP): (8, 0), (6, ICMPV6): (128, 129)}
 """ICMP types of the echo request and reply, by IP version and protocol."""
 

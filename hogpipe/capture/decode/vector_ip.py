@@ -15,15 +15,12 @@ from hogpipe.capture.decode.scalar_ip import (
     ACK,
     ECHO_TYPES,
     EXTENSIONS,
-    ICMP,
-    ICMPV6,
     SYN,
-    TCP,
     TCP_FLAGS,
-    WITH_PORTS,
 )
 from hogpipe.capture.decode.vector_link import Packets
 from hogpipe.capture.decode.wire_key import KEY
+from hogpipe.protocols import ICMP, ICMPV6, TCP, WITH_PORTS
 
 MOST_BYTES = 56
 """No row reads more than this from its IP header on."""

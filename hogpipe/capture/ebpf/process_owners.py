@@ -15,8 +15,7 @@ from hogpipe.model import (
     Process,
     Quality,
 )
-
-_NANOSECONDS = 1_000_000_000
+from hogpipe.protocols import NANOSECONDS
 
 
 class Owners:
@@ -37,7 +36,7 @@ class Owners:
         self._processes = ProcessReader(self._procfs, command_line=command_line)
         self._path_of = path_of
         self._starts = ProcessStarts(procfs)
-        self._tick_ns = _NANOSECONDS // os.sysconf("SC_CLK_TCK")
+        self._tick_ns = NANOSECONDS // os.sysconf("SC_CLK_TCK")
         self._clock = clock
         self._known: dict[ProcessIdentity, dict[Quality, Attribution]] = {}
         self._gone: dict[tuple[int, str, int], dict[Quality, Attribution]] = {}

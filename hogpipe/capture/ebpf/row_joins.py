@@ -10,14 +10,13 @@ import numpy as np
 
 from hogpipe.capture.decode.row_groups import hash_rows
 from hogpipe.linux.bpf.traffic_rows import PROTOCOL_BYTE, Entries, join, pick
-
-_TCP = 6
+from hogpipe.protocols import TCP
 
 
 def assign_loose(exchanges: Entries, connections: Entries) -> Entries:
     """Add what belongs to connections to them, and return the rest."""
     words = np.ascontiguousarray(exchanges["ends"][:, PROTOCOL_BYTE // 8])
-    is_tcp = words.view(np.uint8)[PROTOCOL_BYTE % 8 :: 8] == _TCP
+    is_tcp = words.view(np.uint8)[PROTOCOL_BYTE % 8 :: 8] == TCP
     if not is_tcp.any() or not len(connections):
         return exchanges
     loose = pick(exchanges, is_tcp)
