@@ -1,10 +1,12 @@
-"""What hogpipe itself costs: CPU time and memory."""
+"""What this process itself uses: CPU time, memory, file descriptors. Source: proc(5)."""
 
 import os
+import re
 import time
 from pathlib import Path
 from typing import TypedDict
 
+_NUMBER = re.compile(r":\[\d+\]$")  # of a socket or a pipe
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -36,3 +38,14 @@ def _read_resident_bytes() -> int:
         return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * _PAGE_BYTES
     except OSError:
         return 0  # no /proc is mounted here; the one to attribute by may be elsewhere
+
+
+def read_descriptors() -> list[str]:
+    """Return what the file descriptors of this process refer to, such as `socket` or a path."""
+    found = []
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            found.append(_NUMBER.sub("", str(entry.readlink())))
+        except OSError:  # the descriptor that lists the folder itself is closed by now
+            continue
+    return found

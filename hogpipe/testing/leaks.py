@@ -11,18 +11,16 @@ Threads of the event loop's own executor stay and do not count.
 
 import asyncio
 import contextvars
-import re
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakSet
 
+from hogpipe.linux.self_usage import read_descriptors
 from hogpipe.testing.case import BrokenPromiseError
 
-_NUMBER = re.compile(r":\[\d+\]$")  # of a socket or a pipe, proc(5)
 _LOOP_THREADS = "asyncio_"
 _LOOK = 0.01  # seconds between two looks whether something is gone
 
@@ -117,14 +115,3 @@ def noting_tasks(traces: Traces) -> Iterator[None]:
         yield
     finally:
         loop.set_task_factory(before)
-
-
-def read_descriptors() -> list[str]:
-    """Return what the file descriptors of this process lead to, such as `socket` or a path."""
-    found = []
-    for entry in Path("/proc/self/fd").iterdir():
-        try:
-            found.append(_NUMBER.sub("", str(entry.readlink())))
-        except OSError:  # the one that the folder itself was read by
-            continue
-    return found

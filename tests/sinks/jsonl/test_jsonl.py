@@ -18,10 +18,10 @@ from support.sinks import traffic, until
 
 from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.errors import ConfigurationError
+from hogpipe.linux.self_usage import read_descriptors
 from hogpipe.records.schema import Record
 from hogpipe.sinks.encoding import JsonEncoder
 from hogpipe.sinks.jsonl.jsonl_sink import JsonlSettings, JsonlSink
-from hogpipe.testing.leaks import read_descriptors
 
 
 def _settings(path: Path) -> JsonlSettings:

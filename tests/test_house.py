@@ -1,0 +1,52 @@
+"""The layout keeps its rules: `linux` owns kernel interfaces, and no two modules share a name."""
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "hogpipe"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+OUTSIDE = [path for path in MODULES if PACKAGE / "linux" not in path.parents]
+# The mount point alone is a default of a setting; a path below it is a file to open.
+FOLDERS = ("/proc/", "/sys/")
+KERNEL_NAMES = {"AF_NETLINK", "CDLL", "setns", "unshare"}
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+def docstrings(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield the string statements: docstrings, and the comments that stand under attributes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            yield node.value
+
+
+def kernel_interfaces(tree: ast.Module) -> Iterator[str]:
+    """Yield what a module opens that only `linux` may open."""
+    prose = set(docstrings(tree))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in KERNEL_NAMES:
+            yield node.attr
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in prose:
+            yield from (one for one in FOLDERS if node.value.startswith(one))
+
+
+@pytest.mark.parametrize("path", OUTSIDE, ids=name)
+def test_only_the_linux_package_opens_proc_and_netlink(path: Path) -> None:
+    assert list(kernel_interfaces(ast.parse(path.read_text()))) == []
+
+
+def test_the_rule_sees_what_the_linux_package_opens() -> None:
+    inside = [path for path in MODULES if path not in OUTSIDE]
+    found = {one for path in inside for one in kernel_interfaces(ast.parse(path.read_text()))}
+    assert {"AF_NETLINK", "CDLL", "/proc/"} <= found
+
+
+def test_no_two_modules_have_one_name() -> None:
+    stems = Counter(path.stem for path in MODULES if path.stem not in {"__init__", "__main__"})
+    assert [stem for stem, number in stems.items() if number > 1] == []
