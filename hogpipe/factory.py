@@ -24,6 +24,7 @@ from hogpipe.capture.source import PacketSource
 from hogpipe.config.settings import Settings, SinkChoice
 from hogpipe.errors import ConfigurationError
 from hogpipe.linux.netns.cookies import NamespaceNames
+from hogpipe.linux.procfs import shows_live_processes
 from hogpipe.linux.procfs_addresses import read_local_addresses
 from hogpipe.records.stamp import make_run_id
 from hogpipe.sinks.contract import Sink, SinkSettings
@@ -121,7 +122,7 @@ def make_run_id_for(settings: Settings) -> str:
     that, so that a receiver can tell a repeated replay from another one.
     """
     path = settings.capture.path
-    live_processes = (settings.attribution.procfs / "self").exists()
+    live_processes = shows_live_processes(settings.attribution.procfs)
     if settings.capture.source != "savefile" or path is None or live_processes:
         return make_run_id(time.time_ns())
     digest = hashlib.sha256(msgspec.json.encode((settings.capture.filter, settings.aggregation)))

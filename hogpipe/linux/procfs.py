@@ -79,6 +79,16 @@ def parse_stat(data: bytes) -> ProcessStat:
     )
 
 
+def shows_live_processes(procfs: Path) -> bool:
+    """Return whether `procfs` is mounted and shows this process, unlike a recorded tree."""
+    return (procfs / "self").exists()
+
+
+def netns_path(procfs: Path, pid: int) -> Path:
+    """Return the file of the network namespace that a process is in."""
+    return procfs / str(pid) / "ns" / "net"
+
+
 class Procfs:
     """A mounted procfs.
 

@@ -1,7 +1,7 @@
-"""The local addresses that a /proc tells: for replays, and of guests.
+"""The local addresses of a network namespace, from procfs: for replays and for containers.
 
-A recorded tree needs net/fib_trie and net/if_inet6 (net/ipv4/fib_trie.c, net/ipv6/addrconf.c); a
-process shows those of its network namespace.
+Addresses come from net/fib_trie and net/if_inet6 (net/ipv4/fib_trie.c, net/ipv6/addrconf.c). A
+recorded tree must hold both files; /proc/PID/net shows those of the process's network namespace.
 """
 
 import socket
@@ -13,20 +13,21 @@ from hogpipe.linux.limits import SHORTAGES
 
 
 class ProcfsAddresses(msgspec.Struct, frozen=True):
-    """The addresses that a network namespace receives packets at, in network order."""
+    """The addresses at which a network namespace receives packets, in network byte order."""
 
     addresses: frozenset[bytes]
     prefixes: tuple[tuple[int, int], ...]
-    """IPv4 networks that are local as a whole (127.0.0.0/8): (network, mask)."""
+    """IPv4 networks of which every address is local (127.0.0.0/8): (network, mask)."""
     broadcasts: frozenset[bytes]
 
 
-def read_local_addresses(root: Path) -> ProcfsAddresses:
-    """Return the addresses that a /proc, or a process in it, tells in its `net`; or none.
+def read_local_addresses(procfs: Path, pid: int | None = None) -> ProcfsAddresses:
+    """Return the local addresses of the namespace of `procfs/net`, or of a process's namespace.
 
-    Raises OSError if there are no descriptors or no memory to read them now.
+    A missing file contributes no addresses. Raises OSError if descriptors or memory are exhausted.
     """
-    return parse_local_addresses(_read(root / "net/fib_trie"), _read(root / "net/if_inet6"))
+    net = procfs / "net" if pid is None else procfs / str(pid) / "net"
+    return parse_local_addresses(_read(net / "fib_trie"), _read(net / "if_inet6"))
 
 
 def _read(path: Path) -> str:
@@ -34,13 +35,14 @@ def _read(path: Path) -> str:
         return path.read_text("ascii", "replace")
     except OSError as error:
         if error.errno in SHORTAGES:
-            raise  # else all would be foreign
-        # A host without IPv6 has no if_inet6, a recording may lack either, a process may be gone.
+            raise  # without addresses every packet would count as not local
+        # A host without IPv6 has no if_inet6, a recording may lack either, a process may have
+        # exited.
         return ""
 
 
 def parse_local_addresses(fib_trie: str, if_inet6: str) -> ProcfsAddresses:
-    """Return what the texts of the two files say; rows that make no sense are passed over."""
+    """Return the addresses in the texts of the two files; malformed rows are skipped."""
     addresses = set()
     prefixes: dict[tuple[int, int], None] = {}
     broadcasts = set()
@@ -74,7 +76,7 @@ def _parse_v4(text: str) -> bytes:
 
 
 def _parse_mask(text: str) -> int:
-    """Return the mask of "/N" that leaves more than one address; 0 where it is none."""
+    """Return the mask of "/N" for 1 <= N < 32; 0 for anything else."""
     length = text.removeprefix("/")
     if not length.isdecimal() or not 1 <= int(length) < 32:
         return 0

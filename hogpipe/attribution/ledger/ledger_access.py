@@ -15,6 +15,7 @@ from hogpipe.linux.bpf.obstacles import KERNEL_NEEDED, BpfUnavailableError, Obst
 from hogpipe.linux.bpf.programs import attach_programs
 from hogpipe.linux.netns.cookies import NamespaceNames
 from hogpipe.linux.process_starts import shows_host_pids
+from hogpipe.linux.procfs import shows_live_processes
 from hogpipe.model import (
     OWN_NAMESPACE,
     Contested,
@@ -169,7 +170,7 @@ def open_ledger(procfs: Path) -> LedgerAccess:
     Raises BpfUnavailableError where that cannot be, and ConfigurationError where the pids of
     `procfs` are not those that the kernel tells.
     """
-    if not (procfs / "self").exists() or not shows_host_pids(procfs):
+    if not shows_live_processes(procfs) or not shows_host_pids(procfs):
         raise ConfigurationError(
             f"attribution.ledger: {procfs} does not show the processes of this host by the pids "
             "that its kernel tells; use the host's /proc, or no ledger"

@@ -29,6 +29,7 @@ from hogpipe.linux.bpf.traffic_rows import join
 from hogpipe.linux.cgroups import CgroupTree, sees_whole_host
 from hogpipe.linux.netns.inodes import NamespaceInodes
 from hogpipe.linux.process_starts import shows_host_pids
+from hogpipe.linux.procfs import shows_live_processes
 from hogpipe.model import FlowBatch
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class EbpfSource:
 
     def open(self) -> None:
         """Have the kernel count; see PacketSource. Raises BpfUnavailableError, too."""
-        if not (self._procfs / "self").exists() or not shows_host_pids(self._procfs):
+        if not shows_live_processes(self._procfs) or not shows_host_pids(self._procfs):
             raise ConfigurationError(
                 f'capture.source: "ebpf" needs a procfs with the processes of this host by the '
                 f"pids that its kernel tells, and {self._procfs} is none; set attribution.procfs"

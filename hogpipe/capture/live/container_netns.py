@@ -23,6 +23,7 @@ from hogpipe.capture.local_addresses import LocalAddresses, add_guests
 from hogpipe.linux.limits import explain
 from hogpipe.linux.netns.ids import read_namespace_ids
 from hogpipe.linux.netns.scan import NamespaceScan, read_own_namespace
+from hogpipe.linux.procfs import netns_path
 from hogpipe.linux.procfs_addresses import read_local_addresses
 from hogpipe.linux.rtnetlink import Link
 
@@ -167,7 +168,7 @@ class ContainerNamespaces:
         until = math.inf if first else time.thread_time() + _MOST_READING
         for one in order:
             namespace, pid = places[one]
-            addresses = LocalAddresses.from_procfs(read_local_addresses(self._procfs / str(pid)))
+            addresses = LocalAddresses.from_procfs(read_local_addresses(self._procfs, pid))
             known[one] = _Guest(namespace, pid, addresses)
             self._stale.discard(one)
             if time.thread_time() >= until:
@@ -193,7 +194,7 @@ class ContainerNamespaces:
                 for namespace in scan.namespaces().keys() - known
                 if (pid := scan.find_process(namespace)) is not None
             ]
-            paths = [self._procfs / str(pid) / "ns/net" for _namespace, pid in asked]
+            paths = [netns_path(self._procfs, pid) for _namespace, pid in asked]
             for one, place in zip(read_namespace_ids(paths) if paths else [], asked, strict=True):
                 if one in missing:
                     found[one] = place
