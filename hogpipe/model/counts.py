@@ -64,31 +64,30 @@ class Latency(msgspec.Struct, frozen=True):
 
 
 class LedgerUse(msgspec.Struct):
-    """What a ledger in use has done; the numbers only grow, but for `sockets`."""
+    """What a ledger in use has done; every counter only grows, `sockets` is a gauge."""
 
     sockets: int = 0
-    """Sockets that it knows now."""
+    """Sockets that the ledger knows now."""
     events: int = 0
-    """What the kernel told of sockets."""
+    """Socket events that the kernel reported."""
     events_lost: int = 0
-    """Events that the kernel had no room to tell."""
+    """Events lost because the ring buffer was full."""
     sockets_lost: int = 0
-    """Sockets that the kernel had no memory to note."""
-    malformed: int = 0
-    """Events that made no sense."""
-    forgotten: int = 0
-    """Sockets and answers that were forgotten before their time, because there were too many, or
-    because events were lost."""
-    unknown: int = 0
-    """Sockets that were released and had not been known."""
-    shared: int = 0
-    """Answers not given because sockets of several owners fit, at once or in turn."""
-    unidentified: int = 0
-    """Times that a process was gone before its start could be read."""
-    seeded: int = 0
-    """Times that the sockets that are there were taken in: at first, and after losses of events."""
-    not_entered: int = 0
-    """Times that another network namespace could not be entered to be recognised."""
+    """Sockets that the kernel had no memory to record."""
+    malformed_events: int = 0
+    """Events that could not be decoded."""
+    evicted: int = 0
+    """Sockets and cached answers evicted early, because of their number or of lost events."""
+    unknown_releases: int = 0
+    """Releases of sockets that the ledger did not know."""
+    contested: int = 0
+    """Lookups without an answer because sockets of several owners match, at once or in turn."""
+    unidentified_processes: int = 0
+    """Processes that had exited before their start time could be read."""
+    snapshots: int = 0
+    """Snapshots of the open sockets: one at the start, and one after each loss of events."""
+    namespaces_not_entered: int = 0
+    """Failed attempts to enter another network namespace in order to identify it."""
 
     def since(self, earlier: "LedgerUse") -> "LedgerUse":
         """Return what was done after `earlier`, with the sockets known now."""
@@ -101,33 +100,33 @@ def _subtract(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, in
 
 
 class ResolverCounts(msgspec.Struct):
-    """What a resolver has done since it was made; the numbers only grow."""
+    """What a resolver has done since it was made; every counter only grows."""
 
-    reads: int = 0
+    table_reads: int = 0
     """Socket tables read."""
-    tuples_asked: int = 0
-    """Single connections asked for over sock_diag, in place of a whole table."""
+    tuple_lookups: int = 0
+    """Single five-tuples looked up over sock_diag instead of reading a whole table."""
     dumps_interrupted: int = 0
-    """Tables over sock_diag that may miss sockets because they changed meanwhile."""
-    dumps_refused: int = 0
-    """Times that sock_diag failed and /proc/net was read in its place."""
+    """sock_diag dumps that may miss sockets because the table changed meanwhile."""
+    dumps_failed: int = 0
+    """sock_diag dumps that failed, so that /proc/net was read instead."""
     fds_read: int = 0
     """Links of /proc/PID/fd read."""
-    fds_forgotten: int = 0
-    """Fds that were forgotten because there were too many: they may be read again."""
-    walks: int = 0
-    """Look-ups that read fds beyond verifying what was known."""
+    fds_evicted: int = 0
+    """Fds evicted from the cache because it was full; they may be read again."""
+    fd_scans: int = 0
+    """Lookups that read more fds than those needed to verify cached ones."""
     not_permitted: int = 0
-    """Processes whose descriptors the kernel refused to show."""
+    """Processes whose fds the kernel refused to show."""
     malformed_files: int = 0
-    """Files of processes that made no sense."""
+    """Files of processes that could not be parsed."""
     rows_skipped: int = 0
-    """Rows of a socket table that could not be read."""
-    put_off: int = 0
-    """Sockets whose owner, and flows of other namespaces whose socket, was left to the next
-    look-up, once for each."""
-    shared: int = 0
-    """Sockets without an owner because strangers hold them, once for each look-up."""
+    """Rows of a socket table that could not be parsed."""
+    deferred: int = 0
+    """Sockets without a known owner, and flows of other network namespaces without a known socket,
+    that were deferred to the next lookup; each counts once."""
+    ambiguous: int = 0
+    """Sockets without an owner because unrelated processes hold them, once for each lookup."""
     ledger: LedgerUse | None = None
     """None where no ledger is in use."""
 
@@ -147,20 +146,20 @@ class AttributionCounts(msgspec.Struct):
     new_flows: int = 0
     """Flows that had to be looked up."""
     batches: int = 0
-    """Look-ups, each for all flows that were due."""
+    """Lookups, each for all flows that were due."""
     failed_batches: int = 0
-    """Look-ups that the host refused."""
-    forgotten_flows: int = 0
-    """Flows dropped from memory because they were idle or too many."""
+    """Lookups that failed as a whole."""
+    evicted_flows: int = 0
+    """Flows evicted from the flow cache because they were idle or too many."""
     overflowed: Tally = msgspec.field(default_factory=Tally)
-    """What was told without an owner because too many flows were waiting."""
+    """Packets recorded as unattributed because too many flows were pending."""
     pending_flows: int = 0
-    """Flows that wait for an owner now."""
+    """Flows that are pending now."""
     pending_bytes: int = 0
-    """Bytes of both directions that wait for an owner now."""
+    """Bytes of both directions of the pending flows."""
     lookup_seconds: float = 0.0
-    """CPU time of the look-ups."""
+    """CPU time of the lookups."""
     latency: Latency | None = None
-    """How long new flows waited for an answer; None where none got its first one."""
+    """Time from a new flow's first packets to its first answer; None where no flow was answered."""
     resolver: ResolverCounts = msgspec.field(default_factory=ResolverCounts)
     """What the resolver did in the same time."""

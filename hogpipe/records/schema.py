@@ -173,13 +173,13 @@ class LedgerInfo(TypedDict):
     events: int
     events_lost: int
     sockets_lost: int
-    malformed: int
-    forgotten: int
-    unknown: int
-    shared: int
-    unidentified: int
-    seeded: int
-    not_entered: int
+    malformed_events: int
+    evicted: int
+    unknown_releases: int
+    contested: int
+    unidentified_processes: int
+    snapshots: int
+    namespaces_not_entered: int
 
 
 class AttributionInfo(TypedDict):
@@ -188,19 +188,19 @@ class AttributionInfo(TypedDict):
     new_flows: int
     batches: int
     failed_batches: int
-    reads: int
-    tuples_asked: int
+    table_reads: int
+    tuple_lookups: int
     dumps_interrupted: int
-    dumps_refused: int
+    dumps_failed: int
     rows_skipped: int
-    walks: int
+    fd_scans: int
     fds_read: int
-    fds_forgotten: int
+    fds_evicted: int
     not_permitted: int
     malformed_files: int
-    put_off: int
-    shared: int
-    forgotten_flows: int
+    deferred: int
+    ambiguous: int
+    evicted_flows: int
     overflowed: TallyInfo
     pending: PendingInfo
     bytes: dict[str, int]

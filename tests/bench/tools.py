@@ -154,7 +154,7 @@ def hogpipe_tool(
         outcome.told, outcome.by_quality = told, dict(qualities)
         stats = stats_of(records)
         outcome.dropped = sum(sum(one["capture"]["dropped"].values()) for one in stats)
-        for key in ("batches", "reads", "walks", "fds_read", "lookup_seconds"):
+        for key in ("batches", "table_reads", "fd_scans", "fds_read", "lookup_seconds"):
             outcome.notes[key] = round(sum(one["attribution"][key] for one in stats), 3)
         delays = (one["self"]["loop"]["longest_delay_seconds"] for one in stats)
         outcome.notes["longest_loop_delay_seconds"] = max(delays)

@@ -155,7 +155,7 @@ def test_each_of_two_clients_and_the_server_get_all_bytes_of_short_exchanges(
     assert inbound.keys() == {"right"}, inbound
     assert_conserved(records)
     told = stats_of(records)[-1]["attribution"]["ledger"]
-    assert (told["events_lost"], told["sockets_lost"], told["malformed"]) == (0, 0, 0)
+    assert (told["events_lost"], told["sockets_lost"], told["malformed_events"]) == (0, 0, 0)
 
 
 def test_short_exchanges_with_a_guest_belong_to_the_processes_on_both_sides(

@@ -85,5 +85,5 @@ def test_nobody_is_told_the_bytes_of_who_had_the_port_before_or_after(
     assert sum(told.values()) == sum(moved.values())
     untold = told.pop(None, 0)
     assert all(size <= moved[pid] for pid, size in told.items() if pid is not None), told
-    shared = sum(one["attribution"]["ledger"]["shared"] for one in stats_of(records))
-    assert (shared > 0) is (untold > 0)
+    contested = sum(one["attribution"]["ledger"]["contested"] for one in stats_of(records))
+    assert (contested > 0) is (untold > 0)

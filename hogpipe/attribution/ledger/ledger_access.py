@@ -143,13 +143,13 @@ class LedgerAccess:
             events=counts.book.noted,
             events_lost=counts.events_lost,
             sockets_lost=counts.sockets_lost,
-            malformed=counts.malformed,
-            forgotten=counts.book.forgotten,
-            unknown=counts.book.unknown,
-            shared=counts.book.shared,
-            unidentified=counts.unidentified,
-            seeded=counts.book.seeded,
-            not_entered=self._names.refused,
+            malformed_events=counts.malformed,
+            evicted=counts.book.forgotten,
+            unknown_releases=counts.book.unknown,
+            contested=counts.book.shared,
+            unidentified_processes=counts.unidentified,
+            snapshots=counts.book.seeded,
+            namespaces_not_entered=self._names.refused,
         )
 
     def close(self) -> None:

@@ -163,18 +163,18 @@ class ProcfsResolver:
     def counts(self) -> ResolverCounts:
         """Return the counters as they stand; they only grow."""
         return ResolverCounts(
-            reads=self._tables.reads + self._guest_tables.reads,
-            tuples_asked=self._tables.counts.look_ups,
+            table_reads=self._tables.reads + self._guest_tables.reads,
+            tuple_lookups=self._tables.counts.look_ups,
             dumps_interrupted=self._tables.counts.interrupted,
-            dumps_refused=self._tables.counts.refused,
+            dumps_failed=self._tables.counts.refused,
             rows_skipped=self._tables.rows_skipped + self._guest_tables.rows_skipped,
             fds_read=self._fds.fds_read,
-            fds_forgotten=self._fds.forgotten,
-            walks=self._fds.walks,
+            fds_evicted=self._fds.forgotten,
+            fd_scans=self._fds.walks,
             not_permitted=self._fds.not_permitted + self._procfs.hidden,
             malformed_files=self._procfs.malformed,
-            put_off=self._fds.put_off + self._guest_tables.put_off,
-            shared=self._fds.shared,
+            deferred=self._fds.put_off + self._guest_tables.put_off,
+            ambiguous=self._fds.shared,
         )
 
     def _infer(

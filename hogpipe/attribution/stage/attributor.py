@@ -88,7 +88,7 @@ class Attributor:
         self._rested = -math.inf  # when the next one may begin
         self._counts = AttributionCounts()
         self._latency = LatencyMeter()
-        self._forgotten_before = 0
+        self._evicted_before = 0
         self._overtaken: set[FlowKey] = set()
         """What was known of these until now is not remembered, though a look-up still tells it."""
 
@@ -151,12 +151,12 @@ class Attributor:
     def drain_stats(self) -> AttributionCounts:
         """Return what was done since the last time; `pending_*` is what waits now."""
         counts, self._counts = self._counts, AttributionCounts()
-        counts.forgotten_flows = self._known.forgotten - self._forgotten_before
+        counts.evicted_flows = self._known.forgotten - self._evicted_before
         counts.pending_flows = len(self._pending)
         counts.pending_bytes = sum(
             waiting.delta.total_bytes for _flow, waiting in self._pending.items()
         )
-        self._forgotten_before = self._known.forgotten
+        self._evicted_before = self._known.forgotten
         looked_up = self._look_ups.drain_counts()
         counts.batches, counts.failed_batches = looked_up.batches, looked_up.failed
         counts.lookup_seconds, counts.resolver = looked_up.seconds, looked_up.resolver

@@ -83,9 +83,9 @@ COUNTERS = (
     ),
     _one("hogpipe_attribution_fds_read", "File descriptors read.", "attribution", "fds_read"),
     _one(
-        "hogpipe_attribution_put_off",
-        "Look-ups put off to keep within cpu_budget.",
-        *("attribution", "put_off"),
+        "hogpipe_attribution_deferred",
+        "Lookups deferred to a later batch to keep within cpu_budget.",
+        *("attribution", "deferred"),
     ),
     _one(
         "hogpipe_attribution_not_permitted",

@@ -164,7 +164,7 @@ def stage(tmp_path: Path) -> Stage:
 def test_what_the_ledger_knows_exactly_is_taken_without_a_look_at_the_tables(stage: Stage) -> None:
     stage.tell(OUTBOUND, CURL)
     assert stage.find(OUTBOUND) == (Quality.EXACT, 77)
-    assert stage.resolver.counts().reads == 0
+    assert stage.resolver.counts().table_reads == 0
     assert stage.ledger.asked == [(OUTBOUND, read_own_cookie())]
 
 
@@ -236,7 +236,7 @@ def test_what_the_ledger_does_not_know_is_put_to_proc(stage: Stage) -> None:
 def test_what_proc_does_not_know_either_is_asked_of_the_ledger_again(stage: Stage) -> None:
     stage.ledger.later[DATAGRAMS] = LedgerEntry(Quality.EXACT, CURL, 1)
     assert stage.find(DATAGRAMS) == (Quality.EXACT, 77)
-    assert stage.resolver.counts().reads > 0
+    assert stage.resolver.counts().table_reads > 0
 
 
 def test_a_udp_flow_that_neither_knows_may_be_asked_for_again(stage: Stage) -> None:
@@ -275,7 +275,7 @@ def test_a_socket_that_its_owner_left_open_is_of_who_holds_it_now(
     stage.show(flow, 5)
     stage.tell(flow, CURL, lasting=True)
     assert stage.find(flow) == (Quality.EXACT, 77)
-    assert stage.resolver.counts().reads == 0
+    assert stage.resolver.counts().table_reads == 0
     shutil.rmtree(stage.proc.root / "77")
     assert stage.find(flow) == (Quality.EXACT, 5)
     stage.tell(flow, CURL)
@@ -303,7 +303,7 @@ def test_what_several_had_in_turn_is_told_piece_by_piece_and_not_put_to_proc(
     stage.tell(OUTBOUND, CURL)
     times = {DATAGRAMS: [first, second, third], OUTBOUND: [Span(1, 9)]}
     assert stage.resolver.resolve(times)[DATAGRAMS] == UNATTRIBUTED
-    assert stage.resolver.counts().reads == 0
+    assert stage.resolver.counts().table_reads == 0
     shares = stage.resolver.shares(DATAGRAMS)
     assert shares is not None
     assert [one.process and one.process.pid for one in shares] == [77, None, 78]
@@ -427,8 +427,9 @@ def test_stale_flows_are_told_once_and_without_waiting_for_the_ledger(stage: Sta
 
 def test_what_the_ledger_counts_is_told(stage: Stage) -> None:
     assert stage.resolver.counts().ledger == LedgerUse(
-        sockets=1, events=2, events_lost=3, sockets_lost=4, malformed=5, forgotten=6, unknown=7,
-        shared=8, unidentified=9, seeded=10, not_entered=0,
+        sockets=1, events=2, events_lost=3, sockets_lost=4, malformed_events=5, evicted=6,
+        unknown_releases=7, contested=8, unidentified_processes=9, snapshots=10,
+        namespaces_not_entered=0,
     )  # fmt: skip
 
 
@@ -474,4 +475,4 @@ def test_a_recorded_proc_has_no_ledger(stage: Stage) -> None:
 def test_counts_are_those_of_the_moment(stage: Stage) -> None:
     before = msgspec.structs.replace(stage.resolver.counts())
     stage.find(DATAGRAMS)
-    assert stage.resolver.counts().since(before).reads > 0
+    assert stage.resolver.counts().since(before).table_reads > 0

@@ -56,9 +56,9 @@ def test_a_batch_reads_each_table_that_it_needs_once(fake: FakeProc) -> None:
     flows = [tcp_flow(port, 80) for port in range(1000, 1100)]
     flows.append(FlowKey(TCP, HERE6, 1, THERE6, 2, "eth0"))
     assert resolver.resolve(flows) == dict.fromkeys(flows, UNATTRIBUTED)
-    assert resolver.counts().reads == 2
+    assert resolver.counts().table_reads == 2
     resolver.resolve([FlowKey(UDP, HERE6, 1, THERE6, 2, "eth0")])
-    assert resolver.counts().reads == 3
+    assert resolver.counts().table_reads == 3
 
 
 def test_flows_of_all_kinds_get_their_owners_from_one_call(fake: FakeProc) -> None:
@@ -150,7 +150,7 @@ def test_rows_that_make_no_sense_are_counted(fake: FakeProc) -> None:
     resolver = ProcfsResolver(fake.root)
     assert found(resolver, tcp_flow(4000, 80)) == (Quality.EXACT, 10)
     assert resolver.counts().rows_skipped == 1
-    assert resolver.counts().tuples_asked == 0
+    assert resolver.counts().tuple_lookups == 0
 
 
 def test_counters_only_grow(fake: FakeProc) -> None:
@@ -160,8 +160,8 @@ def test_counters_only_grow(fake: FakeProc) -> None:
     first = resolver.counts()
     resolver.resolve([tcp_flow(4000, 80)])
     second = resolver.counts()
-    assert (first.reads, first.walks, first.fds_read) == (0, 0, 0)
-    assert (second.reads, second.walks) == (1, 1)
+    assert (first.table_reads, first.fd_scans, first.fds_read) == (0, 0, 0)
+    assert (second.table_reads, second.fd_scans) == (1, 1)
     assert second.fds_read > 0
 
 

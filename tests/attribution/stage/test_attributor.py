@@ -74,7 +74,7 @@ class ScriptedResolver:
             raise self.error
 
     def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Attribution]:
-        self._counts.reads += 1
+        self._counts.table_reads += 1
         self.asked.append(list(flows))
         answers = {flow: self.answers[flow] for flow in flows if flow in self.answers}
         self._loop.call_soon_threadsafe(self.calls.put_nowait, list(flows))
@@ -921,12 +921,12 @@ async def test_statistics_tell_what_was_done_since_they_were_last_asked_for(
         stage.ingest(make_flow(port))
         await stage.attributor.settle()
     counts = stage.attributor.drain_stats()
-    assert (counts.new_flows, counts.batches, counts.resolver.reads) == (5, 5, 5)
-    assert counts.forgotten_flows == 2
+    assert (counts.new_flows, counts.batches, counts.resolver.table_reads) == (5, 5, 5)
+    assert counts.evicted_flows == 2
     stage.ingest(make_flow(9), size=30)
     counts = stage.attributor.drain_stats()
-    assert (counts.new_flows, counts.batches, counts.resolver.reads) == (1, 0, 0)
-    assert (counts.pending_flows, counts.pending_bytes, counts.forgotten_flows) == (1, 30, 0)
+    assert (counts.new_flows, counts.batches, counts.resolver.table_reads) == (1, 0, 0)
+    assert (counts.pending_flows, counts.pending_bytes, counts.evicted_flows) == (1, 30, 0)
 
 
 FLOWS = [make_flow(port) for port in range(4)]
