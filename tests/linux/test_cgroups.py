@@ -24,11 +24,11 @@ LOOK = """
 import sys
 from pathlib import Path
 from hogpipe.linux.cgroups import CgroupTree
-from hogpipe.linux.bpf.programs import attach_programs
+from hogpipe.linux.bpf.programs import attach_ledger_programs
 tree = CgroupTree()
 print(tree.place, tree.path_of(int(sys.argv[1])), (tree.root / "cgroup.procs").exists())
 tree.close()
-attach_programs().close()
+attach_ledger_programs().close()
 print(Path("/proc/self/mountinfo").read_text().count(" - cgroup2 "))
 """
 

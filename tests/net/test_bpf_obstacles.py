@@ -33,7 +33,7 @@ PATCHED = """
 import sys, hogpipe.linux.bpf.programs as programs, hogpipe.cli
 from pathlib import Path
 programs.object_path = lambda: {path}
-programs.attach_programs.__kwdefaults__["ring_bytes"] = {ring_bytes}
+programs.attach_ledger_programs.__kwdefaults__["ring_bytes"] = {ring_bytes}
 sys.argv[0] = "hogpipe"
 hogpipe.cli.main()
 """
@@ -120,12 +120,12 @@ def little_memory(_: Path) -> Iterator[list[str]]:
 
 OBSTACLES = {
     no_object: (78, "eBPF: .* no BPF object; install clang"),
-    a_damaged_object: (78, "eBPF: /etc/hostname cannot be opened .*; install hogpipe anew"),
+    a_damaged_object: (78, "eBPF: /etc/hostname cannot be opened .*; reinstall hogpipe"),
     no_capability: (77, "eBPF: not permitted to load programs; grant CAP_BPF"),
     no_libbpf: (78, r"eBPF: libbpf\.so\.1 cannot be loaded; install it \(Debian.*: libbpf1"),
     no_control_groups: (78, "eBPF: no control group tree .* grant CAP_SYS_ADMIN, or mount one"),
     an_old_kernel: (78, "eBPF: this kernel refuses the programs .*; Linux 5.15 is needed"),
-    little_memory: (78, "eBPF: the kernel has no room for the tables .*; raise the memory limit"),
+    little_memory: (78, "eBPF: the kernel has no room for the maps .*; raise the memory limit"),
 }
 
 

@@ -27,8 +27,7 @@ from hogpipe.attribution.ledger.socket_events import (
     find_released,
 )
 from hogpipe.linux.bpf.loader import AttachedPrograms
-from hogpipe.linux.bpf.ring import Ring
-from hogpipe.linux.bpf.tables import read_counters
+from hogpipe.linux.bpf.maps import RingBuffer, read_counters
 from hogpipe.linux.cgroups import CgroupTree
 from hogpipe.linux.clocks import boot_clock, read_boot_time
 from hogpipe.linux.process_starts import ProcessStarts
@@ -55,7 +54,7 @@ _OwnerKey = tuple[int, int | None, int, str, int]
 
 
 class KernelLedger:
-    """What the kernel has told of sockets since `programs` were attached (attach_programs).
+    """What the kernel has told of sockets since `programs` were attached (attach_ledger_programs).
 
     It takes them over: `close` detaches them. `procfs` must show the pids of the host, `clock`
     gives seconds. Raises BpfUnavailableError, and OSError where there are too few descriptors, with
@@ -91,7 +90,7 @@ class KernelLedger:
         self._thread = threading.Thread(target=self._follow, name="ledger", daemon=True)
         with ExitStack() as stack:
             stack.callback(programs.close)
-            self._ring = Ring(programs.table("events"))
+            self._ring = RingBuffer(programs.map_fd("events"))
             stack.callback(self._ring.close)
             self._tree = CgroupTree()
             stack.callback(self._tree.close)
@@ -168,10 +167,10 @@ class KernelLedger:
         with self._lock:
             lost = [0, 0]
             if not self._closed:
-                lost = read_counters(self._programs.table("losses"), len(_LOSSES))
+                lost = read_counters(self._programs.map_fd("losses"), len(_LOSSES))
             return KernelLedgerCounts(
                 self._book.counts(),
-                lost[0] + self._ring.failed,
+                lost[0] + self._ring.lost,
                 lost[1],
                 self._malformed,
                 self._starts.missed,
@@ -205,10 +204,10 @@ class KernelLedger:
     def _read(self) -> None:
         """Read what the kernel has told, and whether it had room to tell all."""
         before_ns = boot_clock()
-        self._backlog = memoryview(self._ring.read())
+        self._backlog = memoryview(self._ring.drain())
         if self._backlog:  # else there was room for all
-            lost = sum(read_counters(self._programs.table("losses"), len(_LOSSES)))
-            lost += self._ring.failed
+            lost = sum(read_counters(self._programs.map_fd("losses"), len(_LOSSES)))
+            lost += self._ring.lost
             if lost > self._lost:
                 self._lost, self._lost_ns = lost, boot_clock()
                 self._book.doubt(self._sure_ns, self._lost_ns)

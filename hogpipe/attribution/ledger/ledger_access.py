@@ -12,7 +12,7 @@ from hogpipe.attribution.resolver import (
 )
 from hogpipe.errors import ConfigurationError
 from hogpipe.linux.bpf.obstacles import KERNEL_NEEDED, BpfUnavailableError, Obstacle
-from hogpipe.linux.bpf.programs import attach_programs
+from hogpipe.linux.bpf.programs import attach_ledger_programs
 from hogpipe.linux.netns.cookies import NamespaceNames
 from hogpipe.linux.process_starts import shows_host_pids
 from hogpipe.linux.procfs import shows_live_processes
@@ -184,7 +184,7 @@ def open_ledger(procfs: Path) -> LedgerAccess:
             f"{KERNEL_NEEDED}",
         ) from error
     try:
-        return LedgerAccess(KernelLedger(attach_programs(), procfs), names)
+        return LedgerAccess(KernelLedger(attach_ledger_programs(), procfs), names)
     except OSError as error:
         raise BpfUnavailableError(
             Obstacle.LIMITS, f"eBPF: no room for the ledger ({error.strerror}); raise the limits"

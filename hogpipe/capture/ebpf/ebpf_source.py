@@ -23,8 +23,8 @@ from hogpipe.capture.ebpf.time_wait import TimeWaitTracker
 from hogpipe.capture.source import WindowClock
 from hogpipe.errors import CaptureError, ConfigurationError
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
-from hogpipe.linux.bpf.programs import attach_counting_programs
-from hogpipe.linux.bpf.traffic_maps import TrafficLosses, TrafficTables
+from hogpipe.linux.bpf.programs import attach_traffic_programs
+from hogpipe.linux.bpf.traffic_maps import TrafficLosses, TrafficMaps
 from hogpipe.linux.bpf.traffic_rows import join
 from hogpipe.linux.cgroups import CgroupTree, sees_whole_host
 from hogpipe.linux.netns.inodes import NamespaceInodes
@@ -65,7 +65,7 @@ class EbpfSource:
         self._start_windows = start_windows
         self._dimensions = dimensions
         self._max_flows = max_flows
-        self._tables: TrafficTables | None = None
+        self._tables: TrafficMaps | None = None
         self._tree: CgroupTree | None = None
         self._stopping = threading.Event()
         # One thread stops what another may just be closing.
@@ -99,8 +99,8 @@ class EbpfSource:
         knowledge = RowOwners(self._owners, self._noted, spaces)
         self._farewells = TimeWaitTracker(spaces, self._max_flows)
         self._sorter = RowAggregator(knowledge, self._dimensions)
-        programs = attach_counting_programs(max_flows=self._max_flows)
-        self._tables = TrafficTables(programs, self._max_flows)
+        programs = attach_traffic_programs(max_flows=self._max_flows)
+        self._tables = TrafficMaps(programs, self._max_flows)
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._packets_lost = 0
         self._windows = self._start_windows(time.time_ns())
@@ -144,7 +144,7 @@ class EbpfSource:
             if self._stop is not None:
                 os.eventfd_write(self._stop, 1)
 
-    def _wait(self, tables: TrafficTables) -> bool:
+    def _wait(self, tables: TrafficMaps) -> bool:
         """Wait for the end of the turn, and look at new processes; False if it is the last one."""
         assert self._stop is not None
         poller = select.poll()
@@ -160,7 +160,7 @@ class EbpfSource:
         return False
 
     def _take_turn(
-        self, tables: TrafficTables, offer: Callable[[FlowBatch], None], *, last: bool
+        self, tables: TrafficMaps, offer: Callable[[FlowBatch], None], *, last: bool
     ) -> None:
         """Empty the tables, and end the window if its time has come."""
         now = time.time_ns()

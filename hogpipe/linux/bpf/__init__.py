@@ -1,9 +1,14 @@
-"""The BPF object and its loader: what the kernel tells of sockets, and counts at them.
+"""The BPF object and its loader: what the kernel reports about sockets, and counts at them.
 
-`hogpipe.bpf.c`, with what it includes, is compiled when the package is built (hatch_build.py);
-`libbpf.py` calls the distribution's libbpf, `loader.py` loads and attaches, `cgroup_tree.py` finds
-where to, `traffic.py`, `entries.py` and `shared_memory.py` read what was counted. What events mean
-is known to `hogpipe.attribution.ledger`.
+- `hogpipe.bpf.c` and its headers: the programs, compiled when the package is built
+  (hatch_build.py).
+- `programs`: the two sets of programs, and how many entries their maps have.
+- `loader`: loads and attaches programs; `obstacles`: why that may fail, and the remedy.
+- `libbpf`: the functions of the distribution's libbpf that are called, over ctypes.
+- `maps`: counters, ring buffers and arrays, read through their file descriptors.
+- `traffic_maps`, `traffic_rows`: the traffic programs' maps, and the rows in them.
+
+The ledger's events are decoded by `hogpipe.attribution.ledger.socket_events`.
 """
 
 from pathlib import Path
@@ -16,4 +21,4 @@ def object_path() -> Path | None:
     try:
         return _OBJECT if _OBJECT.is_file() else None
     except PermissionError:
-        return _OBJECT  # whoever opens it is told
+        return _OBJECT  # opening it fails, with an error that names it

@@ -1,7 +1,7 @@
-"""The part of libbpf's interface (version 1, bpf/libbpf.h) that is used, over ctypes.
+"""The functions of libbpf (version 1, bpf/libbpf.h and bpf/bpf.h) that hogpipe calls, over ctypes.
 
-Pointers are opaque; a call that returns one gives None where it failed, with the reason in errno. A
-call that returns an int gives the negative errno.
+Pointers are opaque integers. A failed call that returns a pointer returns None and sets errno; a
+failed call that returns an int returns the negative errno.
 """
 
 import ctypes
@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 LIBRARY = "libbpf.so.1"
 
 SampleCallback = CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
-"""Called with (context, data, size) for each sample of a ring; a negative answer ends reading."""
+"""Called with (context, data, size) for each sample; a negative result stops the reading."""
 _PrintCallback = CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
-_LINE = 1 << 16  # the verifier's log comes as one message
+_LONGEST_MESSAGE = 1 << 16  # the verifier's log is one message
 
 _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "bpf_object__open_file": (c_void_p, [c_char_p, c_void_p]),
@@ -66,7 +66,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
 
 @cache
 def load_library() -> ctypes.CDLL:
-    """Return libbpf with the signatures of `_SIGNATURES`; what it prints goes to the debug log.
+    """Return libbpf with the signatures of `_SIGNATURES`; its messages go to the debug log.
 
     Raises BpfUnavailableError.
     """
@@ -92,9 +92,11 @@ def load_library() -> ctypes.CDLL:
 
 @_PrintCallback  # type: ignore[untyped-decorator]
 def _print(_level: int, template: bytes, arguments: int) -> int:
-    """Log a message of libbpf; `arguments` is a va_list, which all ABIs of Linux hand on whole."""
+    """Log a message of libbpf; `arguments` is a va_list, which Linux ABIs pass as one argument."""
     if log.isEnabledFor(logging.DEBUG):
-        text = ctypes.create_string_buffer(_LINE)
-        ctypes.CDLL(None).vsnprintf(text, c_size_t(_LINE), c_char_p(template), c_void_p(arguments))
+        text = ctypes.create_string_buffer(_LONGEST_MESSAGE)
+        ctypes.CDLL(None).vsnprintf(
+            text, c_size_t(_LONGEST_MESSAGE), c_char_p(template), c_void_p(arguments)
+        )
         log.debug("%s", text.value.decode("utf-8", "backslashreplace").rstrip())
     return 0

@@ -1,8 +1,12 @@
-"""Loads programs of the BPF object and attaches them at the root of the control group tree.
+"""Loads programs of the BPF object and attaches them to a control group.
 
-Each attachment is a bpf_link: it stands beside what others attached, and the kernel takes it away
-when the process that holds it is gone, however that ended. Nothing stays half attached: whatever
-fails, all links are dropped.
+In: the path of the object, the names of the programs to attach, and the folder of the control
+group. Out: `AttachedPrograms`, which owns the programs and their maps until it is closed. Every
+failure is a BpfUnavailableError whose text names the remedy.
+
+Each attachment is a bpf_link: it coexists with the programs that others attached, and the kernel
+detaches it when the process that holds it ends, however it ends. Attaching is all or nothing: when
+one program fails, those attached before it are detached.
 """
 
 import ctypes
@@ -29,9 +33,9 @@ _SYS_ADMIN = 21
 class AttachedPrograms:
     """Programs that run until `close`. For one thread at a time.
 
-    `programs` are names of functions in the object, the others are not loaded; `tables` says how
-    many entries (for a ring: bytes) tables have whose size is not that of the source, 0 for those
-    that are not needed. Raises BpfUnavailableError.
+    `programs` are names of functions in the object; the others are not loaded. `max_entries`
+    overrides the size of maps, in entries (for a ring buffer: in bytes); a map of size 0 is not
+    created. Raises BpfUnavailableError.
     """
 
     def __init__(
@@ -40,7 +44,7 @@ class AttachedPrograms:
         programs: Sequence[str],
         cgroup_root: Path,
         *,
-        tables: Mapping[str, int] | None = None,
+        max_entries: Mapping[str, int] | None = None,
     ) -> None:
         self.names = tuple(programs)
         self._library = load_library()
@@ -50,19 +54,20 @@ class AttachedPrograms:
             raise BpfUnavailableError(
                 Obstacle.OBJECT,
                 f"eBPF: {path} cannot be opened ({_reason(ctypes.get_errno())}); "
-                "install hogpipe anew, built with clang",
+                "reinstall hogpipe, built with clang",
             )
         try:
-            self._choose(programs, tables or {})
+            self._select_programs(programs)
+            self._size_maps(max_entries or {})
             self._load(path)
             self._attach(programs, cgroup_root)
         except BaseException:
             self.close()
             raise
 
-    def table(self, name: str) -> int:
-        """Return the file descriptor of a table; it ends with `close`. Raises KeyError."""
-        return int(self._library.bpf_map__fd(self._find_table(name)))
+    def map_fd(self, name: str) -> int:
+        """Return the file descriptor of a map; `close` closes it. Raises KeyError."""
+        return int(self._library.bpf_map__fd(self._find_map(name)))
 
     def close(self) -> None:
         """Detach and unload. May be called again."""
@@ -72,21 +77,23 @@ class AttachedPrograms:
             self._library.bpf_object__close(self._object)
             self._object = None
 
-    def _choose(self, programs: Sequence[str], tables: Mapping[str, int]) -> None:
+    def _select_programs(self, names: Sequence[str]) -> None:
         library = self._library
         program = library.bpf_object__next_program(self._object, None)
         while program:
-            if library.bpf_program__name(program).decode() not in programs:
+            if library.bpf_program__name(program).decode() not in names:
                 library.bpf_program__set_autoload(program, False)
             program = library.bpf_object__next_program(self._object, program)
-        for name, entries in tables.items():
-            found = self._find_table(name)
-            if entries:
-                library.bpf_map__set_max_entries(found, entries)
-            else:
-                library.bpf_map__set_autocreate(found, False)
 
-    def _find_table(self, name: str) -> int:
+    def _size_maps(self, max_entries: Mapping[str, int]) -> None:
+        for name, entries in max_entries.items():
+            found = self._find_map(name)
+            if entries:
+                self._library.bpf_map__set_max_entries(found, entries)
+            else:
+                self._library.bpf_map__set_autocreate(found, False)
+
+    def _find_map(self, name: str) -> int:
         found = self._object and self._library.bpf_object__find_map_by_name(
             self._object, name.encode()
         )
@@ -98,7 +105,8 @@ class AttachedPrograms:
         code = -self._library.bpf_object__load(self._object)
         if code == 0:
             return
-        # Without CAP_PERFMON the kernel lets programs load, but has not all helpers for them.
+        # Without CAP_PERFMON the kernel loads programs but withholds some helpers, so that the
+        # verifier's refusal, too, may be for want of a capability.
         missing = read_missing_capabilities()
         if missing or code in _NOT_PERMITTED:
             raise BpfUnavailableError(
@@ -107,7 +115,7 @@ class AttachedPrograms:
         if code in _NO_ROOM:
             raise BpfUnavailableError(
                 Obstacle.LIMITS,
-                f"eBPF: the kernel has no room for the tables ({_reason(code)}); raise the memory "
+                f"eBPF: the kernel has no room for the maps ({_reason(code)}); raise the memory "
                 "limit of hogpipe's control group",
             )
         raise BpfUnavailableError(
@@ -135,7 +143,7 @@ class AttachedPrograms:
         if not program:
             raise BpfUnavailableError(
                 Obstacle.OBJECT,
-                f"eBPF: the object has no program {name}; install hogpipe anew, built with clang",
+                f"eBPF: the object has no program {name}; reinstall hogpipe, built with clang",
             )
         link = library.bpf_program__attach_cgroup(program, folder)
         if link:
@@ -145,7 +153,7 @@ class AttachedPrograms:
             raise BpfUnavailableError(
                 Obstacle.PRIVILEGES,
                 f"eBPF: not permitted to attach {name} at {cgroup_root}: CAP_NET_ADMIN is missing, "
-                "or another program holds that place alone (bpftool cgroup tree shows it)",
+                "or another program is attached there exclusively (bpftool cgroup tree shows it)",
             )
         if code in {errno.EBADF, errno.ENOTDIR}:
             raise BpfUnavailableError(
@@ -163,26 +171,29 @@ def attach_first(
     choices: Sequence[Sequence[str]],
     cgroup_root: Path,
     *,
-    tables: Mapping[str, int] | None = None,
+    max_entries: Mapping[str, int] | None = None,
 ) -> AttachedPrograms:
-    """Attach the first of these sets of programs that the kernel does not refuse.
+    """Attach the first of several sets of programs that the kernel accepts.
 
-    The arguments are else those of `AttachedPrograms`. Raises BpfUnavailableError, of the last one
-    if the kernel refuses all.
+    The other arguments are those of `AttachedPrograms`. Raises BpfUnavailableError: for the last
+    set if the kernel refuses all of them, and at once for any other obstacle.
     """
     *better, last = choices
     for programs in better:
         try:
-            return AttachedPrograms(path, programs, cgroup_root, tables=tables)
+            return AttachedPrograms(path, programs, cgroup_root, max_entries=max_entries)
         except BpfUnavailableError as error:
             if error.obstacle is not Obstacle.KERNEL:
                 raise
             log.debug("without %s: %s", ", ".join({*programs} - {*last}), error)
-    return AttachedPrograms(path, last, cgroup_root, tables=tables)
+    return AttachedPrograms(path, last, cgroup_root, max_entries=max_entries)
 
 
 def parse_missing_capabilities(status: bytes) -> list[str]:
-    """Return what a process lacks to load the programs, by its /proc/PID/status (proc(5))."""
+    """Return the capabilities that a process lacks to load the programs.
+
+    `status` is its /proc/PID/status (proc(5)).
+    """
     effective = parse_effective(status)
     if effective is None or effective >> _SYS_ADMIN & 1:
         return []
@@ -190,7 +201,10 @@ def parse_missing_capabilities(status: bytes) -> list[str]:
 
 
 def read_missing_capabilities() -> list[str]:
-    """Return what this process lacks to load the programs; nothing where that is not told."""
+    """Return the capabilities that this process lacks to load the programs.
+
+    Empty where /proc does not show them.
+    """
     try:
         return parse_missing_capabilities(read_status())
     except (HogpipeError, OSError):
@@ -198,10 +212,10 @@ def read_missing_capabilities() -> list[str]:
 
 
 def _remedy(missing: Sequence[str]) -> str:
-    """Return what to do where programs may not be loaded for want of these, or for another reason.
+    """Return the remedy where loading is not permitted, `missing` being the capabilities lacked.
 
-    What grants CAP_BPF in a namespace of users (capable(), kernel/bpf/syscall.c) grants it nowhere
-    else, so that there is nothing missing in /proc there.
+    In a user namespace, /proc shows capabilities that the kernel does not accept: it checks CAP_BPF
+    against the initial user namespace (capable(), kernel/bpf/syscall.c).
     """
     if not is_root_of_host():
         needed = ", ".join(_CAPABILITIES)
@@ -213,7 +227,7 @@ def _remedy(missing: Sequence[str]) -> str:
         return f"; grant {', '.join(missing)}, or run as root"
     return (
         " with all capabilities that this takes: something forbids bpf(2); allow it in the "
-        "container's seccomp profile, the security module (dmesg tells) or the kernel's lockdown"
+        "container's seccomp profile, the security module (see dmesg) or the kernel's lockdown"
     )
 
 

@@ -1,4 +1,4 @@
-"""What can stand in the way of loading BPF programs, each with its remedy."""
+"""What can prevent BPF programs from being loaded and attached, and the error that says so."""
 
 from enum import StrEnum
 
@@ -6,26 +6,26 @@ from hogpipe.errors import HogpipeError
 
 
 class Obstacle(StrEnum):
-    """Why no BPF program could be loaded."""
+    """Why no BPF program could be attached."""
 
     LIBRARY = "libbpf"
-    """There is no libbpf.so.1, or it is too old."""
+    """libbpf.so.1 is missing or too old."""
     OBJECT = "object"
-    """The package was built without the BPF object, or that is damaged."""
+    """The BPF object is missing, damaged, or of another version of hogpipe."""
     PRIVILEGES = "privileges"
-    """The kernel refused for want of capabilities."""
+    """The process lacks capabilities, or a security policy forbids bpf(2)."""
     CGROUP = "cgroup"
     """There is no control group tree (v2) to attach to."""
     KERNEL = "kernel"
-    """The kernel has no such hook or helper, or its verifier refused."""
+    """The kernel lacks a hook or a helper, or its verifier rejected a program."""
     LIMITS = "limits"
-    """The kernel has no room for the tables."""
+    """The kernel has no memory for the maps, or a resource limit is reached."""
 
 
-# What the programs need came one by one: storage of sockets (5.2), links to control groups (5.7),
-# the ring buffer (5.8), the hook of release (5.9), and last the cookie of a network namespace where
-# connections are told (bpf_get_netns_cookie for sock_ops, 5.15). Programs that count have atomic
-# operations that return what was there, which came later to machines other than x86 (arm64: 5.18).
+# Features of the kernel by the version that added them: socket storage (5.2), bpf_links to control
+# groups (5.7), the ring buffer (5.8), the hook of socket release (5.9), bpf_get_netns_cookie for
+# sock_ops (5.15). The traffic programs also use atomic operations that return the old value (x86:
+# 5.12, arm64: 5.18).
 OLDEST_KERNEL = (5, 15)
 KERNEL_NEEDED = "Linux {}.{} is needed, on arm64 5.18 to count".format(*OLDEST_KERNEL)
 
@@ -34,9 +34,9 @@ _NOT_POSSIBLE = 78
 
 
 class BpfUnavailableError(HogpipeError):
-    """The BPF programs cannot be used here; nothing was left attached.
+    """The BPF programs cannot be used on this host; none is left attached.
 
-    The text is one line that names the thing and the remedy.
+    The text is one line that names what is missing and the remedy.
     """
 
     def __init__(self, obstacle: Obstacle, text: str) -> None:
@@ -45,5 +45,5 @@ class BpfUnavailableError(HogpipeError):
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]
-        """What the command line ends with where the programs were asked for."""
+        """The exit code of a command that requires the programs."""
         return _NOT_PERMITTED if self.obstacle is Obstacle.PRIVILEGES else _NOT_POSSIBLE

@@ -1,8 +1,12 @@
-"""Which programs of the object are attached for what.
+"""Attaches the two sets of programs in the BPF object, each with the maps that it uses.
 
-The ledger's run when a socket is made, bound, connected or released, and never for a packet. Those
-of the `ebpf` source note owners at the same places, tell nothing of single sockets, and count each
-packet. Each set has its own tables, and those of the other are not made.
+- The ledger's programs run when a socket is created, bound, connected or released, and never for a
+  packet. Each of these becomes an event in a ring buffer.
+- The traffic programs, for the `ebpf` source, record socket owners at the same hooks, without an
+  event for each socket, and count every packet.
+
+Maps that only the other set uses are not created. Failures raise BpfUnavailableError, with no
+program left attached.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +16,7 @@ from hogpipe.linux.bpf.loader import AttachedPrograms, attach_first
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
 from hogpipe.linux.cgroups import CgroupTree
 
-_OF_SOCKETS = (
+_LEDGER_PROGRAMS = (
     "on_create",
     "on_bind4",
     "on_bind6",
@@ -22,8 +26,9 @@ _OF_SOCKETS = (
     "on_send6",
     "on_tcp",
 )
-_RELEASE_WITH_PORT, _RELEASE = "on_release_with_port", "on_release"
-_COUNTING = (
+# Reading the port at release takes a helper that the kernel's lockdown may forbid.
+_RELEASE_CHOICES = ("on_release_with_port", "on_release")
+_TRAFFIC_PROGRAMS = (
     "note_create",
     "note_bind4",
     "note_bind6",
@@ -36,12 +41,12 @@ _COUNTING = (
     "on_receive",
     "on_transmit",
 )
-_ONLY_FOR_LEDGER = ("sockets",)
-_FLOW_TABLES = ("connections", "exchanges", "places")
-_OVERFLOW_TABLES = ("overflow_even", "overflow_odd")
-_ONLY_FOR_COUNTING = (
-    *_FLOW_TABLES,
-    *_OVERFLOW_TABLES,
+_LEDGER_MAPS = ("sockets",)
+_FLOW_MAPS = ("connections", "exchanges", "places")
+_OVERFLOW_MAPS = ("overflow_even", "overflow_odd")
+_TRAFFIC_MAPS = (
+    *_FLOW_MAPS,
+    *_OVERFLOW_MAPS,
     "holders",
     "processes",
     "fills",
@@ -49,33 +54,33 @@ _ONLY_FOR_COUNTING = (
     "barrier_content",
     "barrier",
 )
+_NOT_CREATED = 0
 
 
-def attach_programs(*, ring_bytes: int = 1 << 22) -> AttachedPrograms:
-    """Attach the ledger's programs.
+def attach_ledger_programs(*, ring_bytes: int = 1 << 22) -> AttachedPrograms:
+    """Attach the ledger's programs. Raises BpfUnavailableError.
 
-    Where the kernel permits it, with the one that tells the port of a released socket, without
-    which a UDP socket that connected without a bind is never told by its port. Raises
-    BpfUnavailableError, with nothing left attached.
+    If the kernel permits it, the program at release also reports the socket's port. Without that,
+    a UDP socket that connected without a bind is never reported with its port.
     """
-    tables = {"events": ring_bytes} | dict.fromkeys(_ONLY_FOR_COUNTING, 0)
-    releases = (_RELEASE_WITH_PORT, _RELEASE)
-    return _attach([(*_OF_SOCKETS, release) for release in releases], tables)
+    max_entries = {"events": ring_bytes} | dict.fromkeys(_TRAFFIC_MAPS, _NOT_CREATED)
+    choices = [(*_LEDGER_PROGRAMS, release) for release in _RELEASE_CHOICES]
+    return _attach(choices, max_entries)
 
 
-def attach_counting_programs(
+def attach_traffic_programs(
     *, max_flows: int = 1 << 16, max_processes: int = 1 << 12, ring_bytes: int = 1 << 18
 ) -> AttachedPrograms:
-    """Attach the programs that count, with room for `max_flows` connections and as many others.
+    """Attach the traffic programs, with rows for `max_flows` connections and as many other flows.
 
-    What finds no place in them is counted for `max_processes` processes. Raises
-    BpfUnavailableError, with nothing left attached.
+    Traffic beyond that is counted by process, for up to `max_processes` of them. Raises
+    BpfUnavailableError.
     """
-    tables = dict.fromkeys(_FLOW_TABLES, 2 * max_flows)  # of this turn and of the one before
-    tables |= dict.fromkeys(_OVERFLOW_TABLES, max_processes)
-    tables |= {"events": ring_bytes} | dict.fromkeys(_ONLY_FOR_LEDGER, 0)
+    max_entries = dict.fromkeys(_FLOW_MAPS, 2 * max_flows)  # there are two buffers
+    max_entries |= dict.fromkeys(_OVERFLOW_MAPS, max_processes)
+    max_entries |= {"events": ring_bytes} | dict.fromkeys(_LEDGER_MAPS, _NOT_CREATED)
     try:
-        return _attach([_COUNTING], tables)
+        return _attach([_TRAFFIC_PROGRAMS], max_entries)
     except BpfUnavailableError as error:
         if error.obstacle is not Obstacle.LIMITS:
             raise
@@ -83,21 +88,17 @@ def attach_counting_programs(
         raise BpfUnavailableError(error.obstacle, text) from error
 
 
-def _attach(choices: Sequence[Sequence[str]], tables: Mapping[str, int]) -> AttachedPrograms:
+def _attach(choices: Sequence[Sequence[str]], max_entries: Mapping[str, int]) -> AttachedPrograms:
     path = object_path()
     if path is None:
         raise BpfUnavailableError(
             Obstacle.OBJECT,
             "eBPF: this hogpipe was built without clang and has no BPF object; install clang and "
-            "the kernel's headers for programs (Debian: clang, linux-libc-dev), then hogpipe anew",
+            "the kernel's headers for programs (Debian: clang, linux-libc-dev), then reinstall "
+            "hogpipe",
         )
     tree = CgroupTree()
     try:
-        return attach_first(path, choices, tree.root, tables=tables)
+        return attach_first(path, choices, tree.root, max_entries=max_entries)
     finally:
         tree.close()
-
-
-def sees_ports_late(programs: AttachedPrograms) -> bool:
-    """Tell whether the port of a socket is told when it is released."""
-    return _RELEASE_WITH_PORT in programs.names

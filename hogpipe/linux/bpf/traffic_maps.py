@@ -9,8 +9,7 @@ import numpy as np
 
 from hogpipe.linux.bpf.libbpf import load_library
 from hogpipe.linux.bpf.loader import AttachedPrograms
-from hogpipe.linux.bpf.ring import Ring
-from hogpipe.linux.bpf.shared_memory import SharedTable
+from hogpipe.linux.bpf.maps import MappedArray, RingBuffer
 from hogpipe.linux.bpf.traffic_rows import (
     AWAITS_FIN,
     ENTRY,
@@ -45,7 +44,7 @@ class TrafficLosses(msgspec.Struct, frozen=True):
     """Packets that could not be counted for anybody."""
 
 
-class TrafficTables:
+class TrafficMaps:
     """The tables of programs that count: `max_flows` connections and as many other flows a turn.
 
     For one thread at a time; blocks for some milliseconds. It takes the programs over: `close`
@@ -58,13 +57,13 @@ class TrafficTables:
         self._max_flows = max_flows
         self._turn = 0
         try:
-            self._fills = SharedTable(programs.table("fills"), 2, FILL)
-            self._losses = SharedTable(programs.table("losses"), 1, _LOSSES)
+            self._fills = MappedArray(programs.map_fd("fills"), 2, FILL)
+            self._losses = MappedArray(programs.map_fd("losses"), 1, _LOSSES)
             self._tables = {
-                name: SharedTable(programs.table(name), 2 * max_flows, ENTRY)
+                name: MappedArray(programs.map_fd(name), 2 * max_flows, ENTRY)
                 for name in ("connections", "exchanges")
             }
-            self._ring = Ring(programs.table("events"))
+            self._ring = RingBuffer(programs.map_fd("events"))
         except BaseException:
             programs.close()
             raise
@@ -75,7 +74,7 @@ class TrafficTables:
 
     def read_processes(self) -> list[ProcessSeen]:
         """Return the processes that were seen since the last time."""
-        return decode_processes(self._ring.read())
+        return decode_processes(self._ring.drain())
 
     def take_turns(self) -> None:
         """Begin another turn: what passes from now on is counted in other rows. Raises OSError.
@@ -86,7 +85,7 @@ class TrafficTables:
         self._turn += 1
         self._put("turn", self._turn & 0xFFFFFFFF)
         # The kernel waits for running programs here (maybe_wait_bpf_programs of syscall.c).
-        self._put("barrier", self._programs.table("barrier_content"))
+        self._put("barrier", self._programs.map_fd("barrier_content"))
 
     def exchanges(self) -> Entries:
         """Return what passed at sockets other than connections, and empty it. Raises OSError.
@@ -127,7 +126,7 @@ class TrafficTables:
     def losses(self) -> TrafficLosses:
         """Return what was lost so far. Raises OSError."""
         events, sockets, packets = self._losses.rows(1).item()
-        return TrafficLosses(events + self._ring.failed, sockets, packets)
+        return TrafficLosses(events + self._ring.lost, sockets, packets)
 
     def close(self) -> None:
         """Detach from the kernel. May be called again."""
@@ -145,7 +144,7 @@ class TrafficTables:
         key, entry = ctypes.c_uint32(0), ctypes.c_uint32(value)
         _check(
             self._library.bpf_map_update_elem(
-                self._programs.table(table), ctypes.byref(key), ctypes.byref(entry), 0
+                self._programs.map_fd(table), ctypes.byref(key), ctypes.byref(entry), 0
             )
         )
 
@@ -167,7 +166,7 @@ class TrafficTables:
         while len(keys):
             count = ctypes.c_uint32(len(keys))
             code = self._library.bpf_map_delete_batch(
-                self._programs.table(table), keys.ctypes.data, ctypes.byref(count), None
+                self._programs.map_fd(table), keys.ctypes.data, ctypes.byref(count), None
             )
             if code != _BUSY:
                 _check(code)
@@ -175,7 +174,7 @@ class TrafficTables:
 
     def _drain(self, name: str) -> Entries:
         """Return the entries of a table that has processes as keys, and empty it."""
-        table = self._programs.table(name)
+        table = self._programs.map_fd(name)
         parts, place, start, code = [], ctypes.c_uint32(), None, 0
         while code in {0, _BUSY}:
             keys, values = np.zeros(_BATCH, OVERFLOW_KEY), np.zeros(_BATCH, ENTRY)

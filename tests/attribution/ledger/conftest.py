@@ -8,14 +8,14 @@ from support.bpf import require_bpf
 from hogpipe.attribution.ledger.kernel_ledger import (
     KernelLedger,
 )
-from hogpipe.linux.bpf.programs import attach_programs
+from hogpipe.linux.bpf.programs import attach_ledger_programs
 
 
 @pytest.fixture
 def ledger() -> Iterator[KernelLedger]:
     """A ledger that is attached to this kernel."""
     require_bpf()
-    made = KernelLedger(attach_programs())
+    made = KernelLedger(attach_ledger_programs())
     try:
         yield made
     finally:

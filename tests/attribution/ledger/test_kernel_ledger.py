@@ -23,7 +23,7 @@ from hogpipe.attribution.ledger.kernel_ledger import (
 )
 from hogpipe.attribution.ledger.socket_snapshot import make_seeds, read_sockets
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError
-from hogpipe.linux.bpf.programs import attach_programs
+from hogpipe.linux.bpf.programs import attach_ledger_programs
 from hogpipe.linux.netns.cookies import NamespaceNames, read_own_cookie
 from hogpipe.model import (
     Contested,
@@ -183,7 +183,7 @@ def test_short_exchanges_of_datagrams_belong_to_their_ends(
 def test_workers_of_a_listener_that_was_there_before_are_known(netns: Namespace) -> None:
     require_bpf()
     made = Server(netns, "127.0.0.1")
-    ledger = KernelLedger(attach_programs())
+    ledger = KernelLedger(attach_ledger_programs())
     try:
         for _, port, worker in made.exchange("tcp", clients=1):
             entry = ask(ledger, flow(TCP, "127.0.0.1", PORT, port), netns)
@@ -265,7 +265,7 @@ def test_equal_ends_in_two_namespaces_have_two_owners(
 
 def test_events_that_find_no_room_are_counted(netns: Namespace) -> None:
     require_bpf()
-    ledger = KernelLedger(attach_programs(ring_bytes=4096))
+    ledger = KernelLedger(attach_ledger_programs(ring_bytes=4096))
     made = Server(netns, "127.0.0.1")
     try:
         with ledger._lock:
@@ -281,7 +281,7 @@ def test_what_was_known_before_a_loss_of_events_is_believed_when_it_is_seen_agai
     netns: Namespace,
 ) -> None:
     require_bpf()
-    ledger = KernelLedger(attach_programs(ring_bytes=SMALL_RING))
+    ledger = KernelLedger(attach_ledger_programs(ring_bytes=SMALL_RING))
     made = Server(netns, "127.0.0.1")
     try:
         key = flow(UDP, "127.0.0.1", PORT, 5)
@@ -332,7 +332,7 @@ def test_without_descriptors_nothing_stays_open_nor_attached() -> None:
     root = find_cgroup_root()
     before, files = all_attached(root), count_files()
     for spare in range(5):
-        programs = attach_programs()
+        programs = attach_ledger_programs()
         with few_descriptors(spare), pytest.raises((OSError, BpfUnavailableError)):
             KernelLedger(programs)
         assert count_files() == files
@@ -356,7 +356,10 @@ def test_nothing_stays_attached_after_close_nor_after_a_kill() -> None:
     require_bpf()
     root = find_cgroup_root()
     before = all_attached(root)
-    program = "from hogpipe.linux.bpf.programs import *; all = attach_programs(); print(1); input()"
+    program = (
+        "from hogpipe.linux.bpf.programs import *; all = attach_ledger_programs(); "
+        "print(1); input()"
+    )
     for ending in (signal.SIGKILL, None):
         child = subprocess.Popen(
             [sys.executable, "-u", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -1,4 +1,4 @@
-"""Loading and attaching for real, and all that can stand in the way of it."""
+"""Loading and attaching on the running kernel, and each obstacle to it."""
 
 import ctypes
 import logging
@@ -13,17 +13,17 @@ from support.namespaces import require
 
 from hogpipe.linux.bpf.libbpf import load_library
 from hogpipe.linux.bpf.loader import AttachedPrograms, attach_first
+from hogpipe.linux.bpf.maps import read_counters
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
-from hogpipe.linux.bpf.tables import read_counters
 
 PROGRAMS = tuple(ATTACH_TYPES)
 
-# What is told of programs that cannot be attached, or that they can.
+# Prints "loaded", or the obstacle, the exit code and the text of the error.
 TRY = """
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError
-from hogpipe.linux.bpf.programs import attach_programs
+from hogpipe.linux.bpf.programs import attach_ledger_programs
 try:
-    attach_programs().close()
+    attach_ledger_programs().close()
     print("loaded")
 except BpfUnavailableError as error:
     print(error.obstacle, error.exit_code, error)
@@ -53,7 +53,7 @@ def compile_program(folder: Path, text: str) -> Path:
 
 
 def try_attaching(*prefix: str) -> str:
-    """Return what a new process that `prefix` prepares says of attaching."""
+    """Return what a new process, started through `prefix`, prints about attaching."""
     command = [*prefix, sys.executable, "-c", TRY]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) == 1, done.stdout
@@ -65,7 +65,7 @@ def after(preparation: str) -> tuple[str, ...]:
     return ("unshare", "--mount", "sh", "-ec", f'{preparation}; exec "$@"', "sh")
 
 
-def test_programs_stand_beside_those_of_others_and_go_without_them() -> None:
+def test_programs_coexist_with_those_of_others_and_detach_alone() -> None:
     path = require_bpf()
     with control_group() as folder:
         others = AttachedPrograms(path, PROGRAMS, folder)
@@ -81,7 +81,7 @@ def test_programs_stand_beside_those_of_others_and_go_without_them() -> None:
         assert all_attached(folder) == set()
 
 
-def test_nothing_stays_attached_where_the_last_program_fails() -> None:
+def test_no_program_stays_attached_if_the_last_one_fails() -> None:
     path = require_bpf()
     with control_group() as folder:
         with pytest.raises(BpfUnavailableError, match="no_such_program") as caught:
@@ -90,20 +90,20 @@ def test_nothing_stays_attached_where_the_last_program_fails() -> None:
         assert all_attached(folder) == set()
 
 
-def test_a_place_that_another_holds_alone_is_told_and_nothing_stays() -> None:
+def test_a_hook_with_an_exclusive_program_is_reported_and_nothing_stays_attached() -> None:
     path = require_bpf()
     with control_group() as folder, control_group(folder) as inner:
         program = AttachedPrograms(path, ("on_release",), folder)
-        attach_alone(program, "on_release", inner)
-        with pytest.raises(BpfUnavailableError, match="holds that place alone") as caught:
+        attach_exclusively(program, "on_release", inner)
+        with pytest.raises(BpfUnavailableError, match="attached there exclusively") as caught:
             AttachedPrograms(path, PROGRAMS, inner)
         assert caught.value.obstacle is Obstacle.PRIVILEGES
         assert len(all_attached(inner)) == 1
         program.close()
 
 
-def attach_alone(programs: AttachedPrograms, name: str, folder: Path) -> None:
-    """Attach a program in the way that lets no other stand beside it."""
+def attach_exclusively(programs: AttachedPrograms, name: str, folder: Path) -> None:
+    """Attach a program without BPF_F_ALLOW_MULTI, so that no other can be attached."""
     library = load_library()
     library.bpf_program__fd.argtypes = [ctypes.c_void_p]
     found = library.bpf_object__find_program_by_name(programs._object, name.encode())
@@ -115,14 +115,14 @@ def attach_alone(programs: AttachedPrograms, name: str, folder: Path) -> None:
     assert code == 0
 
 
-def test_a_folder_that_is_no_control_group_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_control_group_is_reported(tmp_path: Path) -> None:
     path = require_bpf()
     with pytest.raises(BpfUnavailableError, match="no control group") as caught:
         AttachedPrograms(path, PROGRAMS, tmp_path)
     assert caught.value.obstacle is Obstacle.CGROUP
 
 
-def test_a_damaged_object_is_told(tmp_path: Path) -> None:
+def test_a_damaged_object_is_reported(tmp_path: Path) -> None:
     require_bpf()
     damaged = tmp_path / "damaged.o"
     damaged.write_bytes(b"\x7fELF and nothing else")
@@ -131,16 +131,16 @@ def test_a_damaged_object_is_told(tmp_path: Path) -> None:
     assert caught.value.obstacle is Obstacle.OBJECT
 
 
-def test_tables_too_large_for_the_kernel_are_told() -> None:
+def test_maps_too_large_for_the_kernel_are_reported() -> None:
     path = require_bpf()
     with control_group() as folder:
-        with pytest.raises(BpfUnavailableError, match="no room for the tables") as caught:
-            AttachedPrograms(path, PROGRAMS, folder, tables={"losses": 0xFFFFFFFF})
+        with pytest.raises(BpfUnavailableError, match="no room for the maps") as caught:
+            AttachedPrograms(path, PROGRAMS, folder, max_entries={"losses": 0xFFFFFFFF})
         assert caught.value.obstacle is Obstacle.LIMITS
         assert all_attached(folder) == set()
 
 
-def test_what_the_verifier_says_is_in_the_debug_log(
+def test_the_verifiers_log_is_in_the_debug_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     require_bpf()
@@ -153,7 +153,7 @@ def test_what_the_verifier_says_is_in_the_debug_log(
     assert "BEGIN PROG LOAD LOG" in caplog.text
 
 
-def test_what_the_kernel_refuses_is_done_without_where_there_is_another_way(
+def test_the_first_set_of_programs_that_the_kernel_accepts_is_attached(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     require_bpf()
@@ -171,16 +171,16 @@ def test_what_the_kernel_refuses_is_done_without_where_there_is_another_way(
         assert all_attached(folder) == set()
 
 
-def test_counters_of_the_kernel_can_be_read() -> None:
+def test_counters_are_read_until_the_programs_are_closed() -> None:
     path = require_bpf()
     with control_group() as folder:
         programs = AttachedPrograms(path, ("on_create",), folder)
-        assert read_counters(programs.table("losses"), 2) == [0, 0]
+        assert read_counters(programs.map_fd("losses"), 2) == [0, 0]
         with pytest.raises(KeyError):
-            programs.table("no_such_table")
+            programs.map_fd("no_such_map")
         programs.close()
         with pytest.raises(KeyError):
-            programs.table("losses")
+            programs.map_fd("losses")
 
 
 def test_without_privileges_the_capabilities_are_named() -> None:
@@ -202,7 +202,7 @@ def test_each_capability_is_needed_and_named(missing: str) -> None:
     assert f"grant {missing}," in said
 
 
-def test_the_named_capabilities_are_enough() -> None:
+def test_the_named_capabilities_suffice() -> None:
     require_bpf()
     require("setpriv")
     kept = "+bpf,+perfmon,+net_admin"
@@ -210,7 +210,7 @@ def test_the_named_capabilities_are_enough() -> None:
     assert said == "loaded\n"
 
 
-def test_in_a_namespace_of_users_the_host_is_named() -> None:
+def test_in_a_user_namespace_the_error_names_the_host() -> None:
     require_bpf()
     require("unshare")
     said = try_attaching("unshare", "--user", "--map-root-user")
@@ -230,7 +230,7 @@ def test_without_libbpf_the_package_is_named() -> None:
     assert "libbpf1" in said
 
 
-def test_without_a_tree_of_control_groups_and_the_right_to_mount_it_that_is_named() -> None:
+def test_without_a_control_group_tree_or_the_right_to_mount_one_the_remedy_is_named() -> None:
     require_bpf()
     require("unshare", "umount", "setpriv")
     kept = "--bounding-set=-sys_admin --inh-caps=-sys_admin"

@@ -14,8 +14,8 @@ import pytest
 from support.bpf import require_bpf
 from support.namespaces import Namespace
 
-from hogpipe.linux.bpf.programs import attach_counting_programs
-from hogpipe.linux.bpf.traffic_maps import TrafficTables
+from hogpipe.linux.bpf.programs import attach_traffic_programs
+from hogpipe.linux.bpf.traffic_maps import TrafficMaps
 from hogpipe.linux.bpf.traffic_rows import RELEASED, Entries, SocketTraffic, describe
 
 TCP, UDP = 6, 17
@@ -24,10 +24,10 @@ HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}
 
 
 @contextmanager
-def counting(max_flows: int = 8192, max_processes: int = 4096) -> Iterator[TrafficTables]:
+def counting(max_flows: int = 8192, max_processes: int = 4096) -> Iterator[TrafficMaps]:
     require_bpf()
-    programs = attach_counting_programs(max_flows=max_flows, max_processes=max_processes)
-    tables = TrafficTables(programs, max_flows)
+    programs = attach_traffic_programs(max_flows=max_flows, max_processes=max_processes)
+    tables = TrafficMaps(programs, max_flows)
     try:
         yield tables
     finally:
@@ -35,12 +35,12 @@ def counting(max_flows: int = 8192, max_processes: int = 4096) -> Iterator[Traff
 
 
 @pytest.fixture
-def traffic() -> Iterator[TrafficTables]:
+def traffic() -> Iterator[TrafficMaps]:
     with counting() as tables:
         yield tables
 
 
-def drain(traffic: TrafficTables, port: int) -> tuple[list[SocketTraffic], list[SocketTraffic]]:
+def drain(traffic: TrafficMaps, port: int) -> tuple[list[SocketTraffic], list[SocketTraffic]]:
     """Return exchanges and connections of a port; the whole host is counted, others too."""
     traffic.take_turns()
     return of_port(traffic.exchanges(), port), of_port(traffic.connections()[0], port)
@@ -52,7 +52,7 @@ def of_port(entries: Entries, port: int) -> list[SocketTraffic]:
 
 @pytest.mark.parametrize("family", LOCALHOST)
 def test_datagrams_are_counted_once_at_each_side(
-    family: socket.AddressFamily, netns: Namespace, traffic: TrafficTables
+    family: socket.AddressFamily, netns: Namespace, traffic: TrafficMaps
 ) -> None:
     server = netns.call(lambda: socket.socket(family, socket.SOCK_DGRAM))
     client = netns.call(lambda: socket.socket(family, socket.SOCK_DGRAM))
@@ -83,7 +83,7 @@ def test_datagrams_are_counted_once_at_each_side(
 
 @pytest.mark.parametrize("family", LOCALHOST)
 def test_a_connection_has_the_bytes_of_all_its_packets(
-    family: socket.AddressFamily, netns: Namespace, traffic: TrafficTables
+    family: socket.AddressFamily, netns: Namespace, traffic: TrafficMaps
 ) -> None:
     host = LOCALHOST[family]
     with netns.call(lambda: socket.create_server((host, 0), family=family)) as listener:
@@ -109,7 +109,7 @@ def test_a_connection_has_the_bytes_of_all_its_packets(
 
 
 def test_an_open_connection_is_its_listeners_until_who_served_it_lets_go(
-    netns: Namespace, traffic: TrafficTables
+    netns: Namespace, traffic: TrafficMaps
 ) -> None:
     serve = "import socket; socket.socket(fileno=0).close()"
     with netns.call(lambda: socket.create_server(("127.0.0.1", 0))) as listener:
@@ -148,7 +148,7 @@ def test_a_socket_from_before_belongs_to_nobody_until_it_is_let_go(netns: Namesp
 
 
 def test_a_socket_that_talks_to_many_is_counted_for_each_in_each_turn(
-    netns: Namespace, traffic: TrafficTables
+    netns: Namespace, traffic: TrafficMaps
 ) -> None:
     ports = range(20000, 23000)  # more than is mapped at first
     for _ in range(3):
@@ -168,7 +168,7 @@ def test_a_socket_that_talks_to_many_is_counted_for_each_in_each_turn(
 
 
 def test_a_process_is_told_when_it_first_uses_a_socket(
-    netns: Namespace, traffic: TrafficTables
+    netns: Namespace, traffic: TrafficMaps
 ) -> None:
     traffic.read_processes()
     program = "import socket; [socket.socket() for _ in range(50)]"

@@ -11,8 +11,8 @@ from support.bpf import require_bpf
 from support.namespaces import Namespace
 from support.running import wait_until
 
-from hogpipe.linux.bpf.programs import attach_counting_programs
-from hogpipe.linux.bpf.traffic_maps import TrafficTables
+from hogpipe.linux.bpf.programs import attach_traffic_programs
+from hogpipe.linux.bpf.traffic_maps import TrafficMaps
 from hogpipe.linux.bpf.traffic_rows import Entries, describe, join
 
 UDP = 17
@@ -55,9 +55,9 @@ os.wait()
 
 
 @contextmanager
-def counting(max_flows: int) -> Iterator[TrafficTables]:
+def counting(max_flows: int) -> Iterator[TrafficMaps]:
     require_bpf()
-    tables = TrafficTables(attach_counting_programs(max_flows=max_flows), max_flows)
+    tables = TrafficMaps(attach_traffic_programs(max_flows=max_flows), max_flows)
     try:
         yield tables
     finally:
@@ -85,7 +85,7 @@ def stop(process: "subprocess.Popen[str]") -> dict[int, int]:
     return {process.pid: 0} | {int(pid): int(sent) for pid, sent in lines}
 
 
-def take_turn(traffic: TrafficTables) -> Entries:
+def take_turn(traffic: TrafficMaps) -> Entries:
     traffic.take_turns()
     connections, _ = traffic.connections()
     return join(connections, traffic.exchanges(), traffic.overflow())
