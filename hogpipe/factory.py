@@ -9,12 +9,13 @@ from pathlib import Path
 import msgspec
 
 from hogpipe.aggregation.windows import ClockWindows
-from hogpipe.attribution.ledger.ledger_access import LedgerAccess
+from hogpipe.attribution.ledger.ledger_access import LedgerAccess, open_ledger
 from hogpipe.attribution.ledger.ledger_resolver import LedgerResolver
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
 from hogpipe.attribution.resolver import (
     Resolver,
 )
+from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.capture.ebpf.ebpf_source import EbpfSource
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
 from hogpipe.capture.live.live_source import LiveOptions, LiveSource
@@ -33,13 +34,17 @@ from hogpipe.sinks.plugin_errors import describe_bug
 _HASHED_BYTES = 1 << 20
 
 
-def make_source(settings: Settings, interval_ns: int) -> tuple[PacketSource, Resolver]:
+def make_source(
+    settings: Settings, interval_ns: int, stale: StaleFlows
+) -> tuple[PacketSource, Resolver]:
     """Return what `[capture]` describes, and what finds owners as `[attribution]` says.
+
+    The resolver's ledger, if there is one, adds to `stale`.
 
     Neither is open. Raises ConfigurationError where that makes no sense on this host.
     """
     if settings.capture.source != "ebpf":
-        return _make_packet_source(settings, interval_ns), _make_resolver(settings)
+        return _make_packet_source(settings, interval_ns), _make_resolver(settings, stale)
     procfs, noted = settings.attribution.procfs, FlowSockets()
     source = EbpfSource(
         procfs,
@@ -81,12 +86,17 @@ def _make_packet_source(settings: Settings, interval_ns: int) -> PacketSource:
     )
 
 
-def _make_resolver(settings: Settings) -> Resolver:
+def _make_resolver(settings: Settings, stale: StaleFlows) -> Resolver:
     choice = settings.attribution
     resolver = _make_procfs_resolver(settings)
     if choice.ledger == "off" or settings.capture.source == "savefile":
         return resolver
-    return LedgerResolver(resolver, choice.procfs, required=choice.ledger == "on")
+    return LedgerResolver(
+        resolver,
+        choice.procfs,
+        required=choice.ledger == "on",
+        open_access=partial(open_ledger, stale=stale),
+    )
 
 
 def _make_procfs_resolver(settings: Settings) -> ProcfsResolver:

@@ -18,6 +18,7 @@ from hogpipe.aggregation.aggregator import Aggregator
 from hogpipe.aggregation.selectors import parse_selector
 from hogpipe.aggregation.windows import ClockWindows, PacketWindows
 from hogpipe.attribution.stage.attributor import Attributor
+from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.capture.handoff import Handoff
 from hogpipe.config.settings import Settings
 from hogpipe.delivery.dispatch import Dispatcher
@@ -62,7 +63,8 @@ class Pipeline:
         self._capture_thread = ThreadPoolExecutor(1, "capture")
         self._lookup_thread = ThreadPoolExecutor(1, "lookup")
         self._packet_time_ns = 0
-        self._source, self._resolver = make_source(settings, self._interval_ns)
+        stale = StaleFlows()
+        self._source, self._resolver = make_source(settings, self._interval_ns, stale)
         self._aggregator = Aggregator(
             settings.aggregation.group_by,
             [parse_selector(text) for text in settings.aggregation.only],
@@ -70,6 +72,7 @@ class Pipeline:
         )
         self._attributor = Attributor(
             self._resolver,
+            stale,
             self._lookup_thread,
             self._aggregator.ingest if self._source.live else self._ingest_replayed,
             hold=settings.attribution.hold,

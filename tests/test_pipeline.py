@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from support.running import balance, read_records, stats_of, write_config
 
 from hogpipe import pipeline
+from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.config import load_config
 from hogpipe.errors import CaptureError
 from hogpipe.model import (
@@ -145,8 +146,11 @@ class Resolver:
     def may_pass_on(self, _flow: FlowKey) -> bool:
         return self._chance.random() < 0.2
 
-    def take_stale(self) -> Collection[FlowKey]:
-        return self._chance.sample(FLOWS, self._chance.randrange(3))
+    def invalidate(self, stale: StaleFlows) -> None:
+        """Add what chance says to `stale` before each drain."""
+        stale.ingest_before_drain(
+            lambda: stale.add(self._chance.sample(FLOWS, self._chance.randrange(3)))
+        )
 
     def counts(self) -> ResolverCounts:
         return ResolverCounts()
@@ -169,8 +173,14 @@ def run_until(
             asyncio.get_running_loop().call_later(seconds / 2, time.sleep, 0.03)
         await one.run()
 
+    def make_source(
+        _settings: object, _interval_ns: int, stale: StaleFlows
+    ) -> tuple[Source, Resolver]:
+        resolver.invalidate(stale)
+        return source, resolver
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "make_source", lambda *_: (source, resolver))
+        patch.setattr(pipeline, "make_source", make_source)
         asyncio.run(run())
     return read_records(folder / "records.jsonl")
 

@@ -1,6 +1,6 @@
 """The seams of attribution: who looks owners up, and what the stage tells of its work."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from hogpipe.model import (
@@ -62,13 +62,6 @@ class Resolver(Protocol):
 
         What they move must not be gathered with it then. Cheap, and may be called while another
         thread resolves.
-        """
-
-    def take_stale(self) -> Collection[FlowKey]:
-        """Return the flows whose answers may be others now, each once.
-
-        Cheap, and may be called while another thread resolves; what is being resolved meanwhile may
-        be answered as it was before.
         """
 
     def counts(self) -> ResolverCounts:

@@ -1,9 +1,10 @@
-"""Which flows were answered from which socket, and which of these answers may be others now.
+"""Which flows were answered from which socket, so that a change of the socket makes them stale.
 
-Pure.
+Pure: stale flows are added to a `StaleFlows`.
 """
 
 from hogpipe.attribution.ledger.known_socket import KnownSocket
+from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.model import FlowKey
 
 _KEPT = 1024
@@ -12,8 +13,8 @@ _KEPT = 1024
 class InvalidationIndex:
     """Answers that were given; of one socket the last `_KEPT` are remembered."""
 
-    def __init__(self) -> None:
-        self._stale: dict[FlowKey, None] = {}
+    def __init__(self, stale: StaleFlows) -> None:
+        self._stale = stale
         self.forgotten = 0
         """Answers that were forgotten because there were too many."""
 
@@ -28,20 +29,15 @@ class InvalidationIndex:
 
     def give_once(self, flow: FlowKey) -> None:
         """Note that an answer is for the packets that were asked about, and no others."""
-        self._stale[flow] = None
+        self._stale.add((flow,))
 
     def withdraw(self, socket: KnownSocket) -> None:
         """Take all answers from `socket` for such as may be others now."""
         if socket.answered:
-            self._stale.update(socket.answered)
+            self._stale.add(socket.answered)
             socket.answered = None
 
     def withdraw_towards(self, remote_port: int, socket: KnownSocket) -> None:
         """Take those for flows to a remote port for such as may be others now."""
-        towards = (flow for flow in socket.answered or () if flow.remote_port == remote_port)
-        self._stale.update(dict.fromkeys(towards))
-
-    def take_stale(self) -> list[FlowKey]:
-        """Return the flows whose answers may be others now, each once."""
-        stale, self._stale = self._stale, {}
-        return list(stale)
+        if socket.answered:
+            self._stale.add([one for one in socket.answered if one.remote_port == remote_port])

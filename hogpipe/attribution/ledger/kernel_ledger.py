@@ -26,6 +26,7 @@ from hogpipe.attribution.ledger.socket_events import (
     decode_events,
     find_released,
 )
+from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.linux.bpf.loader import AttachedPrograms
 from hogpipe.linux.bpf.maps import RingBuffer, read_counters
 from hogpipe.linux.cgroups import CgroupTree
@@ -57,14 +58,17 @@ class KernelLedger:
     """What the kernel has told of sockets since `programs` were attached (attach_ledger_programs).
 
     It takes them over: `close` detaches them. `procfs` must show the pids of the host, `clock`
-    gives seconds. Raises BpfUnavailableError, and OSError where there are too few descriptors, with
-    nothing left attached.
+    gives seconds. Flows whose answers may be others now are added to `stale`.
+
+    Raises BpfUnavailableError, and OSError where there are too few descriptors, with nothing left
+    attached.
     """
 
     def __init__(
         self,
         programs: AttachedPrograms,
         procfs: Path = Path("/proc"),
+        stale: StaleFlows | None = None,
         *,
         grace: float = 60.0,
         max_sockets: int = MOST_SOCKETS,
@@ -72,7 +76,9 @@ class KernelLedger:
     ) -> None:
         self._lock = FairLock()
         self._clock = clock
-        self._book = Ledger(grace=grace, max_sockets=max_sockets)
+        self.stale = StaleFlows() if stale is None else stale
+        """The flows whose answers may be others now."""
+        self._book = Ledger(self.stale, grace=grace, max_sockets=max_sockets)
         self._starts = ProcessStarts(procfs)
         self._owners: dict[_OwnerKey, Owner] = {}
         """Equal owners are one object."""
@@ -99,6 +105,7 @@ class KernelLedger:
             stack.callback(os.close, self._stopper)
             self._thread.start()
             self._opened = stack.pop_all()
+        self.stale.ingest_before_drain(self._ingest_for_drain)
 
     def refresh(self) -> None:
         """Take in all that has happened until now."""
@@ -149,19 +156,6 @@ class KernelLedger:
         with self._lock:
             self._book.seed(made, self._clock())
 
-    def take_stale(self) -> list[FlowKey]:
-        """Return the flows whose answers may be others now, once.
-
-        What has happened until now is taken in first, but of a backlog only a part, as who asks may
-        not wait for all; of the rest it is only seen which sockets were released.
-        """
-        with self._lock:
-            if not self._backlog and not self._closed:
-                self._read()
-            self._take_in()
-            self._book.withdraw(find_released(self._backlog))
-            return self._book.take_stale()
-
     def counts(self) -> KernelLedgerCounts:
         """Return the counters as they stand; they only grow, but for the sockets known."""
         with self._lock:
@@ -186,6 +180,18 @@ class KernelLedger:
         with self._lock:
             self._closed = True
             self._opened.close()
+
+    def _ingest_for_drain(self) -> None:
+        """Ingest what has happened until now, before stale flows are drained.
+
+        Of a backlog only a part, as the event loop may not wait for all; of the rest it is only
+        seen which sockets were released.
+        """
+        with self._lock:
+            if not self._backlog and not self._closed:
+                self._read()
+            self._take_in()
+            self._book.withdraw(find_released(self._backlog))
 
     def _follow(self) -> None:
         poller = select.poll()

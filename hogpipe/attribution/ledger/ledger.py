@@ -15,8 +15,8 @@ while several were, one after the other, none is told. One that was released sti
 `grace` seconds: packets are looked up later than they pass, and a closed TCP connection sends on.
 
 Answers can be overtaken: an accepted connection belongs to the owner of its listening socket until
-the process that served it lets go of it, and a port that is free passes on. `take_stale` tells for
-which flows to ask again.
+the process that served it lets go of it, and a port that is free passes on. The flows to ask for
+again are added to a `StaleFlows`.
 """
 
 from collections.abc import Iterable
@@ -34,6 +34,7 @@ from hogpipe.attribution.ledger.snapshot_merge import Seeding, is_shared, says_l
 from hogpipe.attribution.ledger.socket_events import Kind, SocketEvent
 from hogpipe.attribution.ledger.socket_index import SocketIndex
 from hogpipe.attribution.ledger.socket_lookup import Doubt, find_socket, is_lasting
+from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.model import (
     CONTESTED,
     MOST_SOCKETS,
@@ -54,11 +55,19 @@ from hogpipe.protocols import TCP
 class Ledger:
     """The sockets of all network namespaces, `max_sockets` at the most."""
 
-    def __init__(self, *, grace: float = 60.0, max_sockets: int = MOST_SOCKETS) -> None:
+    def __init__(
+        self,
+        stale: StaleFlows | None = None,
+        *,
+        grace: float = 60.0,
+        max_sockets: int = MOST_SOCKETS,
+    ) -> None:
+        self.stale = StaleFlows() if stale is None else stale
+        """The flows whose answers may be others now."""
         self._places = SocketIndex()
         self._sockets = RetainedSockets(self._places, grace=grace, most=max_sockets)
         self._seeding = Seeding(max_sockets)
-        self._answers = InvalidationIndex()
+        self._answers = InvalidationIndex(self.stale)
         self._counts = LedgerCounts()
         self._lost_until_ns = -1
 
@@ -150,10 +159,6 @@ class Ledger:
         """Take the answers from these sockets for such as may be others now."""
         for socket in filter(None, map(self._sockets.get, cookies)):
             self._answers.withdraw(socket)
-
-    def take_stale(self) -> list[FlowKey]:
-        """Return the flows whose answers may be others now, and forget that they were given."""
-        return self._answers.take_stale()
 
     def counts(self) -> LedgerCounts:
         """Return the counters as they stand."""

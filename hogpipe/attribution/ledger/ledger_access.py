@@ -10,6 +10,7 @@ from hogpipe.attribution.ledger.kernel_ledger import (
 from hogpipe.attribution.resolver import (
     FlowTimes,
 )
+from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.errors import ConfigurationError
 from hogpipe.linux.bpf.obstacles import KERNEL_NEEDED, BpfUnavailableError, Obstacle
 from hogpipe.linux.bpf.programs import attach_ledger_programs
@@ -59,12 +60,6 @@ class SocketLedger(Protocol):
 
     def seed(self, seeds: Iterable[SocketSeed]) -> None:
         """Take in the sockets that are there, read after the ledger was made."""
-
-    def take_stale(self) -> list[FlowKey]:
-        """Return the flows whose answers may be others now, once; from any thread.
-
-        As far as that is known without a long wait, after what has happened until now.
-        """
 
     def counts(self) -> KernelLedgerCounts:
         """Return the counters as they stand."""
@@ -131,10 +126,6 @@ class LedgerAccess:
             return None
         return self._ledger.owner_of(flow, self._names.own, span)
 
-    def take_stale(self) -> list[FlowKey]:
-        """Return the flows whose answers may be others now, without a long wait; any thread."""
-        return self._ledger.take_stale()
-
     def counts(self) -> LedgerUse:
         """Return the counters as they stand."""
         counts = self._ledger.counts()
@@ -164,8 +155,10 @@ def _whole(pieces: Sequence[Span]) -> Span | None:
     return Span(min(one.start_ns for one in pieces), max(one.end_ns for one in pieces))
 
 
-def open_ledger(procfs: Path) -> LedgerAccess:
+def open_ledger(procfs: Path, stale: StaleFlows | None = None) -> LedgerAccess:
     """Return access to the ledger of the running kernel.
+
+    It adds the flows whose answers may be others now to `stale`.
 
     Raises BpfUnavailableError where that cannot be, and ConfigurationError where the pids of
     `procfs` are not those that the kernel tells.
@@ -184,7 +177,7 @@ def open_ledger(procfs: Path) -> LedgerAccess:
             f"{KERNEL_NEEDED}",
         ) from error
     try:
-        return LedgerAccess(KernelLedger(attach_ledger_programs(), procfs), names)
+        return LedgerAccess(KernelLedger(attach_ledger_programs(), procfs, stale), names)
     except OSError as error:
         raise BpfUnavailableError(
             Obstacle.LIMITS, f"eBPF: no room for the ledger ({error.strerror}); raise the limits"

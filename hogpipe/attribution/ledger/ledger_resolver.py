@@ -10,11 +10,11 @@ Without a ledger, because it cannot be had and need not, all flows are put to /p
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from hogpipe.attribution.ledger.ledger_access import LedgerAccess, Told, open_ledger
+from hogpipe.attribution.ledger.ledger_access import LedgerAccess, Told
 from hogpipe.attribution.ledger.precedence import Owners, choose, is_enough
 from hogpipe.attribution.ledger.socket_snapshot import inodes_of, make_seeds, read_sockets
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
@@ -46,10 +46,10 @@ _SEEDS_PAUSE = 5.0  # seconds between two readings of all sockets, at some 10 us
 
 
 class LedgerResolver:
-    """Asks a ledger and `resolver`, of the same procfs; `prepare` opens the ledger.
+    """Asks a ledger and `resolver`, of the same procfs; `prepare` opens it by `open_access`.
 
     Where that fails and the ledger is `required`, `prepare` raises HogpipeError; else it logs why.
-    Blocking; for one thread at a time, but for `infer`, `recall` and `take_stale`.
+    Blocking; for one thread at a time, but for `infer` and `recall`.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class LedgerResolver:
         procfs: Path,
         *,
         required: bool,
-        open_access: Callable[[Path], LedgerAccess] = open_ledger,
+        open_access: Callable[[Path], LedgerAccess],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._resolver = resolver
@@ -172,10 +172,6 @@ class LedgerResolver:
         entry = self._told.get(flow)
         exact = entry is not None and entry.quality is Quality.EXACT
         return exact and flow.protocol in DATAGRAMS
-
-    def take_stale(self) -> Collection[FlowKey]:
-        """Return the flows whose sockets have passed to others, or were released; any thread."""
-        return () if self._ledger is None else self._ledger.take_stale()
 
     def counts(self) -> ResolverCounts:
         """Return the counters as they stand."""

@@ -153,10 +153,6 @@ class ProcfsResolver:
         """Return False: of those who are gone by then /proc tells nothing."""
         return False
 
-    def take_stale(self) -> Collection[FlowKey]:
-        """Return nothing: a look-up finds no sign that an earlier one is overtaken."""
-        return ()
-
     def close(self) -> None:
         """Do nothing: no look-up leaves anything open."""
 

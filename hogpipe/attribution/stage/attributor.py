@@ -30,6 +30,7 @@ from hogpipe.attribution.stage.latency import (
 )
 from hogpipe.attribution.stage.lookup import LookupRunner
 from hogpipe.attribution.stage.pending import PendingFlows, Waiting, sum_runs
+from hogpipe.attribution.stale_flows import EVERY_FLOW, StaleFlows
 from hogpipe.model import (
     UNATTRIBUTED,
     Attribution,
@@ -55,11 +56,13 @@ class Attributor:
     at once. At most `max_flows` flows are known and as many pending; an answer that is still in use
     is asked for again when it is `recheck` to twice `recheck` seconds old. `gather_for`
     is told for how many seconds packets may gather, which is not long where sockets are lost else.
+    Cached owners of flows that are `invalidated` are dropped before they are used.
     """
 
     def __init__(
         self,
         resolver: Resolver,
+        invalidated: StaleFlows,
         executor: Executor,
         emit: Emit,
         *,
@@ -71,6 +74,7 @@ class Attributor:
         recheck: float = 5.0,
     ) -> None:
         self._look_ups = LookupRunner(resolver, executor)
+        self._invalidated = invalidated
         self._emit = emit
         self._hold = hold
         self._budget = CpuBudget(cpu_budget, clock())
@@ -164,7 +168,12 @@ class Attributor:
         return counts
 
     def _forget_stale(self) -> None:
-        for flow in self._look_ups.take_stale():
+        stale = self._invalidated.drain()
+        if stale is EVERY_FLOW:
+            self._known.clear()
+            self._overtaken.update(flow for flow, _waiting in self._pending.items())
+            return
+        for flow in stale:
             self._known.discard(flow)
             self._overtaken.add(flow)
 

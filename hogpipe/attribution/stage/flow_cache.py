@@ -69,6 +69,11 @@ class FlowCache:
         self._young.pop(flow, None)
         self._old.pop(flow, None)
 
+    def clear(self) -> None:
+        """Remember nothing; this is not counted as forgetting."""
+        self._young.clear()
+        self._old.clear()
+
     def forget_idle(self, now: float) -> None:
         """Forget what has been idle for long enough."""
         if now - self._turned >= self._idle:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from copy import copy
@@ -104,10 +104,6 @@ class LookupRunner:
             passing=sum(map(self._resolver.may_pass_on, flows)),
             mixed=sum(self._resolver.shares(flow) is not None for flow in flows),
         )
-
-    def take_stale(self) -> Collection[FlowKey]:
-        """Return the flows whose answers may be others now."""
-        return self._resolver.take_stale()
 
     def drain_counts(self) -> LookupCounts:
         """Return what was done since the last time."""

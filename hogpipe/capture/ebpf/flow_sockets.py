@@ -106,10 +106,6 @@ class FlowSockets:
     def begin_seeding(self) -> None:
         """Do nothing; see `needs_seeds`."""
 
-    def take_stale(self) -> list[FlowKey]:
-        """Return nothing: that a flow is another socket's now is told with its bytes."""
-        return []
-
     def counts(self) -> KernelLedgerCounts:
         """Return the counters as they stand."""
         with self._lock:

@@ -294,7 +294,7 @@ def test_what_was_known_before_a_loss_of_events_is_believed_when_it_is_seen_agai
         assert ledger.counts().events_lost > 0
         cookie = netns.call(read_own_cookie)
         assert ledger.owner_of(key, cookie) is None
-        assert ledger.take_stale() == [key]
+        assert ledger.stale.drain() == [key]
         assert found(ledger.owner_of(key, cookie, Span(before, before + 1))).owner == owner
         assert not ledger.needs_seeds()  # events may be lost again at any moment
         wait_until(ledger.needs_seeds)
@@ -321,7 +321,7 @@ def test_who_asks_for_stale_flows_waits_for_no_more_than_a_part_of_a_backlog(
         before = ledger.counts().book.noted
         for _ in range(600):
             socket.create_server(("127.0.0.1", 0)).close()  # is told at its beginning and its end
-    assert ledger.take_stale() == [key]  # though its end is the last that was told
+    assert ledger.stale.drain() == [key]  # though its end is the last that was told
     assert ledger.counts().book.noted - before == PART
     ledger.refresh()
     assert ledger.counts().book.noted - before >= 1200

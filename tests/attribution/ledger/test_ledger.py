@@ -112,13 +112,13 @@ def test_a_tuple_that_is_used_again_belongs_to_the_newest_and_is_told() -> None:
     connect(book, ALICE, cookie=1)
     ask(book, flow(40000, 443))
     connect(book, BOB, cookie=2, at=5.0)
-    assert book.take_stale() == [flow(40000, 443)]
+    assert book.stale.drain() == [flow(40000, 443)]
     assert ask(book, flow(40000, 443), 6.0) == (Quality.EXACT, BOB)
-    assert book.take_stale() == []
+    assert book.stale.drain() == []
     assert ask(book, flow(40000, 443), 6.0, passed(1.0, 2.0)) == (Quality.EXACT, ALICE)
-    assert book.take_stale() == [flow(40000, 443)]
+    assert book.stale.drain() == [flow(40000, 443)]
     assert ask(book, flow(40000, 443), 6.0, passed(4.0, 6.0)) is CONTESTED
-    assert book.take_stale() == [flow(40000, 443)]
+    assert book.stale.drain() == [flow(40000, 443)]
     assert book.counts().shared == 1
 
 
@@ -127,7 +127,7 @@ def test_an_accepted_connection_falls_to_the_listener_until_its_server_lets_go()
     accept(book, ALICE)
     assert ask(book, flow(80, 50000)) == (Quality.LISTENER, ALICE)
     book.note(happened(Kind.RELEASED, 1), BOB, 1.0)
-    assert book.take_stale() == [flow(80, 50000)]
+    assert book.stale.drain() == [flow(80, 50000)]
     assert ask(book, flow(80, 50000)) == (Quality.EXACT, BOB)
 
 
@@ -198,13 +198,13 @@ def test_a_released_port_is_told_and_not_answered_while_another_may_have_taken_i
     datagrams(book, ALICE, 1, Kind.SENT)
     ask(book, flow(5000, 53, UDP))
     release(book, ALICE, 1, at=1.0)
-    assert book.take_stale() == [flow(5000, 53, UDP)]
+    assert book.stale.drain() == [flow(5000, 53, UDP)]
     datagrams(book, BOB, 2, Kind.CONNECTED, local_port=0, at=1.5)
     assert ask(book, flow(5000, 53, UDP), 2.0, passed(1.2)) == (Quality.EXACT, ALICE)
     assert ask(book, flow(5000, 53, UDP), 2.0) is None
     assert ask(book, flow(5000, 53, UDP), 2.0, passed(0.9, 1.9)) is CONTESTED
     release(book, BOB, 2, at=3.0, local_port=5000)
-    assert book.take_stale() == [flow(5000, 53, UDP)]
+    assert book.stale.drain() == [flow(5000, 53, UDP)]
     assert ask(book, flow(5000, 53, UDP), 3.0, passed(2.0)) == (Quality.EXACT, BOB)
     assert ask(book, flow(5000, 53, UDP), 3.0, passed(0.9)) == (Quality.EXACT, ALICE)
 
@@ -214,8 +214,8 @@ def test_an_answer_for_a_port_that_is_free_is_for_once() -> None:
     datagrams(book, ALICE, 1, Kind.SENT)
     book.note(happened(Kind.RELEASED, 1, protocol=UDP), ALICE, 1.0)
     assert ask(book, flow(5000, 53, UDP), 1.0) == (Quality.EXACT, ALICE)
-    assert book.take_stale() == [flow(5000, 53, UDP)]
-    assert book.take_stale() == []
+    assert book.stale.drain() == [flow(5000, 53, UDP)]
+    assert book.stale.drain() == []
 
 
 def test_a_living_socket_on_a_port_goes_before_a_released_one() -> None:
@@ -259,10 +259,10 @@ def test_who_joins_at_a_port_or_takes_a_flow_of_it_makes_answers_stale() -> None
     for key in (mine, others):
         assert ask(book, key) == (Quality.LISTENER, ALICE)
     datagrams(book, BOB, 2, Kind.CONNECTED, at=1.0)
-    assert book.take_stale() == [mine]
+    assert book.stale.drain() == [mine]
     assert ask(book, mine, 2.0) == (Quality.EXACT, BOB)
     datagrams(book, BOB, 3, Kind.BOUND, at=3.0)
-    assert book.take_stale() == [mine, others]
+    assert book.stale.drain() == [mine, others]
     assert ask(book, others, 4.0) is None
 
 
@@ -343,7 +343,7 @@ def lossy() -> Ledger:
 
 def test_after_a_loss_of_events_only_what_was_before_and_what_came_since_is_believed() -> None:
     book = lossy()
-    assert book.take_stale() == [flow(40000, 443)]
+    assert book.stale.drain() == [flow(40000, 443)]
     assert book.is_doubted
     for now in (5.5, 6.5, 8.0):
         assert ask(book, flow(40000, 443), now) is None
@@ -423,9 +423,9 @@ def test_a_listening_socket_that_another_follows_has_what_came_before() -> None:
     assert book.counts().shared == 0
     release(book, BOB, 2, at=5.0, protocol=TCP)
     assert ask(book, flow(80, 50000), 6.0) == (Quality.LISTENER, BOB)
-    assert book.take_stale() == [flow(80, 50000)]
+    assert book.stale.drain() == [flow(80, 50000)]
     assert ask(book, flow(80, 50000), 6.0) == (Quality.LISTENER, BOB)
-    assert book.take_stale() == []  # an open connection is not asked for over and over
+    assert book.stale.drain() == []  # an open connection is not asked for over and over
 
 
 def test_a_port_that_is_used_over_and_over_costs_no_more_each_time() -> None:

@@ -56,7 +56,6 @@ class ScriptedLedger:
         self.later: dict[FlowKey, LedgerEntry] = {}
         self.pieces: dict[FlowKey, dict[Span | None, LedgerEntry]] = {}
         """Of flows that several had in turn."""
-        self.stale: list[FlowKey] = []
         self.asked: list[tuple[FlowKey, int | None]] = []
         self.refreshed = 0
         self.closed = False
@@ -87,10 +86,6 @@ class ScriptedLedger:
 
     def seed(self, seeds: Iterable[SocketSeed]) -> None:
         self.seeds += seeds
-
-    def take_stale(self) -> list[FlowKey]:
-        taken, self.stale = self.stale, []
-        return taken
 
     def counts(self) -> KernelLedgerCounts:
         return KernelLedgerCounts(LedgerCounts(1, 2, 6, 7, 8, 10), 3, 4, 5, 9)
@@ -418,13 +413,6 @@ def test_after_a_loss_of_events_the_sockets_are_read_anew_but_not_all_the_time(
     assert [one.local_port for one in stage.ledger.seeds].count(port) == 2
 
 
-def test_stale_flows_are_told_once_and_without_waiting_for_the_ledger(stage: Stage) -> None:
-    stage.ledger.stale.append(DATAGRAMS)
-    assert stage.resolver.take_stale() == [DATAGRAMS]
-    assert stage.ledger.refreshed == 0
-    assert stage.resolver.take_stale() == []
-
-
 def test_what_the_ledger_counts_is_told(stage: Stage) -> None:
     assert stage.resolver.counts().ledger == LedgerUse(
         sockets=1, events=2, events_lost=3, sockets_lost=4, malformed_events=5, evicted=6,
@@ -456,7 +444,6 @@ def test_without_a_ledger_all_comes_from_proc_and_one_line_says_why(
     answer = resolver.resolve({OUTBOUND: ()})[OUTBOUND]
     assert answer.process is not None
     assert answer.process.pid == 5
-    assert resolver.take_stale() == ()
     assert resolver.counts().ledger is None
     resolver.close()
 

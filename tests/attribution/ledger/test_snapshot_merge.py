@@ -161,7 +161,7 @@ def test_of_those_that_share_a_socket_who_bound_it_owns_it_and_not_who_sent_firs
     if not is_first:
         book.note(sent, BOB, 0.0)
     assert ask(book, flow(53, 999, UDP)) == (Quality.LISTENER, ALICE)
-    assert book.take_stale() == ([flow(53, 999, UDP)] if is_first else [])
+    assert book.stale.drain() == ([flow(53, 999, UDP)] if is_first else [])
 
 
 def test_its_owner_that_sends_is_exact_for_its_peer() -> None:

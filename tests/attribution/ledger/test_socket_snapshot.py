@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ from hogpipe.attribution.ledger.socket_snapshot import (
     read_sockets,
 )
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
+from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.linux.netns.cookies import NamespaceNames, read_own_cookie
 from hogpipe.model import (
     FlowKey,
@@ -113,12 +115,20 @@ def start(netns: Namespace) -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture
-def opened() -> Iterator[Callable[[], LedgerResolver]]:
-    """Return how to open and prepare a resolver with the ledger."""
+def stale() -> StaleFlows:
+    """Return the flows that ledgers have found to be stale."""
+    return StaleFlows()
+
+
+@pytest.fixture
+def opened(stale: StaleFlows) -> Iterator[Callable[[], LedgerResolver]]:
+    """Return how to open and prepare a resolver with a ledger that adds to `stale`."""
     made: list[LedgerResolver] = []
 
     def begin() -> LedgerResolver:
-        made.append(LedgerResolver(ProcfsResolver(PROCFS), PROCFS, required=True))
+        open_access = partial(open_ledger, stale=stale)
+        resolver = ProcfsResolver(PROCFS)
+        made.append(LedgerResolver(resolver, PROCFS, required=True, open_access=open_access))
         made[-1].prepare()
         return made[-1]
 
@@ -223,7 +233,10 @@ def test_workers_that_share_sockets_serve_for_who_bound_them(
 
 
 def test_another_that_takes_the_port_of_one_from_before_gets_what_is_its_own(
-    netns: Namespace, start: Callable[..., Server], opened: Callable[[], LedgerResolver]
+    netns: Namespace,
+    start: Callable[..., Server],
+    opened: Callable[[], LedgerResolver],
+    stale: StaleFlows,
 ) -> None:
     first = start()
     resolver = opened()
@@ -232,7 +245,7 @@ def test_another_that_takes_the_port_of_one_from_before_gets_what_is_its_own(
         assert owner(resolver, netns, flow)[1] == first.pid
         first.kill()
         second = start()
-        assert inside(netns, flow) in resolver.take_stale()
+        assert inside(netns, flow) in stale.drain()
         client.sendto(b"x", HERE)
         assert int(client.recv(100)) == second.pid
         time.sleep(0.2)  # what is asked for at once may have passed before

@@ -20,6 +20,7 @@ from hogpipe.attribution.stage import attributor, batching
 from hogpipe.attribution.stage.attributor import Attributor
 from hogpipe.attribution.stage.batching import LookupVerdict
 from hogpipe.attribution.stage.pending import Waiting
+from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.model import (
     UNATTRIBUTED,
     Attribution,
@@ -60,7 +61,6 @@ class ScriptedResolver:
         self.cpu_seconds = 0.0
         self.prepared = False
         self.closed = False
-        self.stale: list[FlowKey] = []
         self.recalled: dict[FlowKey, Attribution] = {}
         self.passing: list[FlowKey] = []
         self.nobodys: list[FlowKey] = []
@@ -101,10 +101,6 @@ class ScriptedResolver:
     def may_pass_on(self, flow: FlowKey) -> bool:
         return flow in self.passing
 
-    def take_stale(self) -> Collection[FlowKey]:
-        taken, self.stale = self.stale, []
-        return taken
-
     def close(self) -> None:
         self.closed = True
 
@@ -122,14 +118,17 @@ class Stage:
         hold: float = 2.0,
         cpu_budget: float = 1.0,
         max_flows: int = 1000,
+        max_invalidated: int = 1000,
     ) -> None:
         self.clock = Clock()
         self.resolver = ScriptedResolver()
+        self.invalidated = StaleFlows(max_flows=max_invalidated)
         self.emitted: list[tuple[FlowKey, FlowDelta, Attribution]] = []
         self.patience: list[float] = []
         self.came_out = asyncio.Event()
         self.attributor = Attributor(
             self.resolver,
+            self.invalidated,
             executor,
             self._take,
             hold=hold,
@@ -445,7 +444,7 @@ async def test_an_answer_that_was_overtaken_is_not_given_to_what_comes_next(
     stage.ingest(FLOW)
     await stage.next_look()
     stage.resolver.answers[FLOW] = exact(CURL)
-    stage.resolver.stale.append(FLOW)
+    stage.invalidated.add([FLOW])
     stage.ingest(FLOW)
     await stage.next_look()
     assert stage.drain() == [(FLOW, 1, exact(NGINX)), (FLOW, 1, exact(CURL))]
@@ -461,7 +460,7 @@ async def test_an_answer_that_is_overtaken_on_its_way_is_for_what_waits_and_no_m
     looking = asyncio.create_task(stage.next_look())
     await stage.resolver.calls.get()
     stage.resolver.answers[FLOW] = exact(CURL)
-    stage.resolver.stale.append(FLOW)
+    stage.invalidated.add([FLOW])
     stage.ingest(make_flow(2))
     stage.resolver.gate.set()
     await looking
@@ -469,6 +468,43 @@ async def test_an_answer_that_is_overtaken_on_its_way_is_for_what_waits_and_no_m
     await stage.next_look()
     told = [one for one in stage.drain() if one[0] == FLOW]
     assert told == [(FLOW, 1, exact(NGINX)), (FLOW, 1, exact(CURL))]
+
+
+async def test_more_invalidated_flows_than_can_be_kept_invalidate_all_that_is_known(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, max_invalidated=2)
+    flows = [make_flow(1), make_flow(2)]
+    stage.resolver.answers = dict.fromkeys(flows, exact(NGINX))
+    stage.ingest(*flows)
+    await stage.next_look()
+    stage.resolver.answers = dict.fromkeys(flows, exact(CURL))
+    stage.invalidated.add([make_flow(port) for port in range(7, 10)])
+    stage.ingest(*flows)
+    await stage.next_look()
+    assert stage.drain() == [
+        *((flow, 1, exact(NGINX)) for flow in flows),
+        *((flow, 1, exact(CURL)) for flow in flows),
+    ]
+
+
+async def test_after_too_many_invalidated_flows_a_lookup_that_ran_names_no_later_owner(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, max_invalidated=0)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.resolver.gate.clear()
+    stage.ingest(FLOW, size=10)
+    looking = asyncio.create_task(stage.next_look())
+    await stage.resolver.calls.get()
+    stage.invalidated.add([make_flow(9)])
+    stage.ingest(FLOW, size=5)
+    stage.resolver.gate.set()
+    await looking
+    assert stage.drain() == [(FLOW, 10, exact(NGINX))]
+    stage.resolver.answers[FLOW] = exact(CURL)
+    await stage.next_look()
+    assert stage.drain() == [(FLOW, 5, exact(CURL))]
 
 
 async def test_what_comes_on_a_flow_that_is_overtaken_meanwhile_is_asked_for_again(
@@ -480,7 +516,7 @@ async def test_what_comes_on_a_flow_that_is_overtaken_meanwhile_is_asked_for_aga
     stage.ingest(FLOW, size=10)
     looking = asyncio.create_task(stage.next_look())
     await stage.resolver.calls.get()
-    stage.resolver.stale.append(FLOW)
+    stage.invalidated.add([FLOW])
     stage.ingest(FLOW, size=5)
     stage.resolver.gate.set()
     await looking
@@ -787,7 +823,7 @@ async def test_an_answer_that_is_overtaken_between_two_is_not_given_to_what_come
     async def pass_on(flow: FlowKey) -> None:
         await stage.came_out.wait()
         stage.resolver.answers[flow] = exact(CURL)
-        stage.resolver.stale.append(flow)
+        stage.invalidated.add([flow])
         stage.ingest(make_flow(9))
         for _ in range(len(flows)):
             await asyncio.sleep(0)
