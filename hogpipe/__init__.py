@@ -32,12 +32,12 @@ from hogpipe.errors import (
     OutputClosedError,
     RefusedError,
 )
-from hogpipe.records.schema import Record, StatsRecord, TrafficRecord
-from hogpipe.sinks.contract import SettingProblem, Sink, SinkSettings, SinkType
+from hogpipe.records.schema import Record, StatsRecord, TrafficRecord, record_id
+from hogpipe.sinks.connections import describe_connection_error, run_shielded
+from hogpipe.sinks.contract import SettingProblem, Sink, SinkSettings, SinkType, raise_problems
 from hogpipe.sinks.encoding import JsonEncoder, JsonSettings
 from hogpipe.sinks.hookspecs import PLUGIN_API, hookimpl
-from hogpipe.sinks.tls import TlsSettings, explain_tls_error
-from hogpipe.sinks.tls import load_context as load_tls_context
+from hogpipe.sinks.tls import TlsSettings, find_tls_problems, load_tls_context
 from hogpipe.stream import stream_records
 from hogpipe.version import __version__
 
@@ -62,9 +62,13 @@ __all__ = [
     "TlsSettings",
     "TrafficRecord",
     "__version__",
-    "explain_tls_error",
+    "describe_connection_error",
+    "find_tls_problems",
     "hookimpl",
     "load_config",
     "load_tls_context",
+    "raise_problems",
+    "record_id",
+    "run_shielded",
     "stream_records",
 ]

@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from hogpipe import JsonEncoder, JsonSettings, Record, SinkSettings, SinkType, hookimpl
+from hogpipe import (
+    JsonEncoder,
+    JsonSettings,
+    Record,
+    SinkSettings,
+    SinkType,
+    hookimpl,
+    record_id,
+)
 
 
 class SqliteSettings(JsonSettings, frozen=True, kw_only=True):
@@ -51,8 +59,8 @@ class SqliteSink:
     def _insert(self, records: Sequence[Record]) -> None:
         assert self._database is not None
         documents = [document.decode() for document in self._encoder.documents(records)]
-        keys = [(record["run"], record["sequence"]) for record in records]
-        rows = [(*key, document) for key, document in zip(keys, documents, strict=True)]
+        ids = map(record_id, records)
+        rows = [(*key, document) for key, document in zip(ids, documents, strict=True)]
         with self._database:  # one transaction: all of the window or nothing
             self._database.executemany("INSERT OR IGNORE INTO records VALUES (?, ?, ?)", rows)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 from hogpipe.errors import DeliveryError, RefusedError
-from hogpipe.records.schema import Record
+from hogpipe.records.schema import Record, record_id
 
 MAX_SPLITS = 32
 """Finds two records of 50,000; a receiver that refuses all is asked some 50 times a window."""
@@ -86,16 +86,12 @@ def _select(
     if named is None:
         return otherwise
     try:
-        names = {_identify(record) for record in named}
+        names = {record_id(record) for record in named}
     except (KeyError, TypeError):  # a plugin may put anything there
         return otherwise
-    return [record for record in part if _identify(record) in names]
+    return [record for record in part if record_id(record) in names]
 
 
 def _subtract(part: Sequence[Record], others: Sequence[Record]) -> Sequence[Record]:
-    names = {_identify(record) for record in others}
-    return [record for record in part if _identify(record) not in names]
-
-
-def _identify(record: Record) -> tuple[str, int]:
-    return record["run"], record["sequence"]
+    names = {record_id(record) for record in others}
+    return [record for record in part if record_id(record) not in names]

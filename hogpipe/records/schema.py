@@ -304,3 +304,10 @@ class StatsRecord(Stamp, StatsBody):
 
 
 Record = TrafficRecord | StatsRecord
+
+RecordId = tuple[str, int]
+
+
+def record_id(record: Record) -> RecordId:
+    """Return `run` and `sequence`, which identify a record: no other record ever has both."""
+    return record["run"], record["sequence"]

@@ -12,6 +12,7 @@ from typing import Annotated, Generic, Literal, Protocol, TypeVar, runtime_check
 import msgspec
 from msgspec import Meta
 
+from hogpipe.errors import ConfigurationError
 from hogpipe.records.schema import Record
 
 
@@ -76,11 +77,23 @@ class SettingProblem:
     """A setting that cannot work."""
 
     place: tuple[str | int, ...]
-    """The way to it from the sink's table: `("tls", "ca")`, `("endpoints", 1)`."""
+    """The path to it from the sink's table: `("tls", "ca")`, `("endpoints", 1)`."""
     text: str
     """What is wrong, in one line; it may quote the value."""
-    discreet: str
-    """The same without the value, which may be a secret."""
+    discreet: str | None = None
+    """The text without the value, which may be a secret; None if `text` quotes no value."""
+
+
+def raise_problems(problems: Iterable[SettingProblem]) -> None:
+    """Raise ConfigurationError with a line for each problem, if there are any."""
+    lines = [f"{_write_place(problem.place)}: {problem.text}" for problem in problems]
+    if lines:
+        raise ConfigurationError(lines)
+
+
+def _write_place(place: tuple[str | int, ...]) -> str:
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
+    return "".join(steps).removeprefix(".")
 
 
 def _find_nothing(_settings: SinkSettings) -> Iterable[SettingProblem]:

@@ -1,17 +1,20 @@
-"""TLS for sinks that connect to something: its settings, and the context that they make.
+"""TLS for sinks that open connections: the `tls` table, and the client context that it describes.
 
-The peer's certificate is always checked, and whether it is for the name that was asked for. The
-files are read anew for each connection, so that certificates can be renewed while hogpipe runs.
+The context always verifies the peer's certificate and its name. The files are read for each
+connection, so certificates can be renewed while hogpipe runs. A file that cannot be read or that
+holds something else is a `SettingProblem`: `hogpipe check` reports it, loading raises it.
 """
 
+import asyncio
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from hogpipe.sinks.contract import SettingProblem
+from hogpipe.sinks.contract import SettingProblem, raise_problems
 
 _NO = "no name or address"
 
@@ -35,30 +38,31 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
         return "<TlsSettings>"
 
 
-def load_context(tls: TlsSettings) -> tuple[ssl.SSLContext, list[SettingProblem]]:
-    """Return a client's context, and what is wrong with `tls`: it is of use only if nothing is.
+def find_tls_problems(tls: TlsSettings | None) -> Sequence[SettingProblem]:
+    """Return what is wrong with the files and the name of a `tls` table; reads the files."""
+    return () if tls is None else _load_context(tls)[1]
 
-    Reads files, and blocks meanwhile.
+
+async def load_tls_context(tls: TlsSettings | None) -> ssl.SSLContext | None:
+    """Return a client context, None without a `tls` table; a thread reads the files.
+
+    Raises ConfigurationError for a file that cannot be used.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificates and names; TLS >= 1.2
+    if tls is None:
+        return None
+    context, problems = await asyncio.to_thread(_load_context, tls)
+    raise_problems(problems)
+    return context
+
+
+def _load_context(tls: TlsSettings) -> tuple[ssl.SSLContext, list[SettingProblem]]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and name; TLS >= 1.2
     problems = [
         _load_authorities(context, tls.ca),
         _load_identity(context, tls),
         _check_name(tls.server_name),
     ]
     return context, [problem for problem in problems if problem is not None]
-
-
-def explain_tls_error(error: ssl.SSLError) -> str:
-    """Return why a handshake failed, in words without a place in OpenSSL's source."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {error.verify_message.rstrip('.')}"
-    reason = (error.reason or "").replace("_", " ").lower()
-    if "protocol version" in reason or reason == "unsupported protocol":
-        return "it speaks no TLS 1.2 or later"
-    if "alert" in reason:
-        return f"it refuses this host's TLS: {reason.rpartition('alert ')[2]}"
-    return f"no TLS: {reason or error}"
 
 
 def _load_authorities(context: ssl.SSLContext, ca: Path | None) -> SettingProblem | None:

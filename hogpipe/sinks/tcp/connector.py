@@ -6,7 +6,6 @@ what it finds.
 """
 
 import asyncio
-import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
@@ -15,10 +14,11 @@ from contextlib import asynccontextmanager
 from functools import partial
 from ipaddress import ip_address
 
-from hogpipe.errors import ConfigurationError, DeliveryError
+from hogpipe.errors import DeliveryError
+from hogpipe.sinks.connections import describe_connection_error
 from hogpipe.sinks.tcp.connection import Connection, SocketAddress, Tls, open_connection
 from hogpipe.sinks.tcp.endpoints import Endpoint
-from hogpipe.sinks.tls import TlsSettings, explain_tls_error, load_context
+from hogpipe.sinks.tls import TlsSettings, load_tls_context
 
 _Found = asyncio.Future[list[SocketAddress]]
 
@@ -47,7 +47,7 @@ class Connector:
         so do the addresses of a name. Raises DeliveryError, and ConfigurationError if the files
         that TLS needs cannot be used.
         """
-        context = await self._load_context()
+        context = await load_tls_context(self._tls)
         loop = asyncio.get_running_loop()
         end = loop.time() + self._timeout
         failures = []
@@ -57,7 +57,7 @@ class Connector:
             try:
                 return index, await self._connect(endpoint, context, share)
             except OSError as error:
-                failures.append(f"{endpoint}: {explain_error(error)}")
+                failures.append(f"{endpoint}: {describe_connection_error(error)}")
         raise DeliveryError(f"no connection to {'; '.join(failures)}")
 
     def close(self) -> None:
@@ -65,16 +65,6 @@ class Connector:
         for lookup in self._lookups.values():
             lookup.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-    async def _load_context(self) -> ssl.SSLContext | None:
-        if self._tls is None:
-            return None
-        context, problems = await asyncio.to_thread(load_context, self._tls)
-        if problems:
-            raise ConfigurationError(
-                [f"{'.'.join(map(str, problem.place))}: {problem.text}" for problem in problems]
-            )
-        return context
 
     async def _connect(
         self, endpoint: Endpoint, context: ssl.SSLContext | None, share: float
@@ -140,12 +130,3 @@ async def _limit(seconds: float) -> AsyncIterator[None]:
         if limit.expired():
             raise TimeoutError(f"no answer within {seconds:.2g} s") from error
         raise
-
-
-def explain_error(error: OSError) -> str:
-    """Return why a connection could not be made, or broke, in words without a number."""
-    if isinstance(error, ssl.SSLError):
-        return explain_tls_error(error)
-    # asyncio's own text repeats the address; a look-up's error codes are negative.
-    code = error.errno or 0
-    return os.strerror(code) if code > 0 else error.strerror or str(error) or "it hung up"

@@ -19,12 +19,13 @@ from msgspec import Meta
 
 from hogpipe.errors import ConfigurationError, DeliveryError
 from hogpipe.records.schema import Record
-from hogpipe.sinks.contract import SettingProblem
+from hogpipe.sinks.connections import describe_connection_error
+from hogpipe.sinks.contract import SettingProblem, raise_problems
 from hogpipe.sinks.encoding import JsonEncoder, JsonSettings
 from hogpipe.sinks.tcp.connection import Connection
-from hogpipe.sinks.tcp.connector import Connector, explain_error
+from hogpipe.sinks.tcp.connector import Connector
 from hogpipe.sinks.tcp.endpoints import Endpoint, EndpointOrder, make_endpoint, parse_endpoint
-from hogpipe.sinks.tls import TlsSettings, load_context
+from hogpipe.sinks.tls import TlsSettings, find_tls_problems
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +53,7 @@ class TcpSettings(JsonSettings, frozen=True, kw_only=True):
 
 def find_problems(settings: TcpSettings) -> list[SettingProblem]:
     """Return what can be found wrong without the network: endpoints, and the files of TLS."""
-    problems = list(_find_endpoint_problems(settings))
-    if settings.tls is not None:
-        problems += load_context(settings.tls)[1]
-    return problems
+    return [*_find_endpoint_problems(settings), *find_tls_problems(settings.tls)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +71,7 @@ class TcpSink:
     """
 
     def __init__(self, settings: TcpSettings, clock: Callable[[], float] = time.monotonic) -> None:
-        problems = list(_find_endpoint_problems(settings))
-        if problems:
-            raise ConfigurationError([f"{one.place[0]}: {one.text}" for one in problems])
+        raise_problems(_find_endpoint_problems(settings))
         self._name = settings.name or settings.type
         self._clock = clock
         self._encoder = JsonEncoder(settings)
@@ -183,7 +179,7 @@ class TcpSink:
             )
 
     def _lose(self, index: int, error: OSError, undelivered: Sequence[Record]) -> DeliveryError:
-        text = f"connection to {self._endpoints[index]} broke: {explain_error(error)}"
+        text = f"connection to {self._endpoints[index]} broke: {describe_connection_error(error)}"
         return DeliveryError(text, undelivered=undelivered)
 
     async def _abandon(self) -> None:

@@ -11,7 +11,7 @@ comes again, it is not sent a second time.
 
 from collections.abc import Iterable
 
-from hogpipe import SettingProblem, SinkSettings, SinkType, hookimpl, load_tls_context
+from hogpipe import SettingProblem, SinkSettings, SinkType, find_tls_problems, hookimpl
 from hogpipe_kafka.settings import KafkaSettings, find_problems
 from hogpipe_kafka.sink import KafkaSink
 
@@ -29,5 +29,4 @@ def hogpipe_sinks() -> Iterable[SinkType[SinkSettings]]:
 
 def _check(settings: KafkaSettings) -> Iterable[SettingProblem]:
     yield from find_problems(settings)
-    if settings.tls is not None:
-        yield from load_tls_context(settings.tls)[1]
+    yield from find_tls_problems(settings.tls)

@@ -7,7 +7,6 @@ producer is let go of by ending what it runs: its tasks and its connections.
 
 import asyncio
 import logging
-import os
 import ssl
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +22,7 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
-from hogpipe import DeliveryError, explain_tls_error
+from hogpipe import DeliveryError, describe_connection_error
 from hogpipe_kafka.settings import KafkaSettings, endpoint
 
 # Each failed try of each retry would be a line; what matters comes as an error of the sink.
@@ -129,11 +128,8 @@ class Producer:
 def describe(error: Exception) -> str:
     """Return what went wrong, in a few words of one line."""
     match error:
-        case ssl.SSLError():
-            return explain_tls_error(error)
-        case OSError(errno=int(number)):
-            # asyncio's own text repeats the address; a look-up's error codes are negative.
-            return os.strerror(number) if number > 0 else str(error.strerror)
+        case OSError():
+            return describe_connection_error(error)
         case BrokerResponseError():
             return _WORDS.get(type(error)) or f"{error.message} (error {error.errno})"
         case _:

@@ -1,7 +1,7 @@
 """The sink: windows as messages, and which of them the brokers have taken."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 
@@ -11,8 +11,10 @@ from hogpipe import (
     JsonEncoder,
     Record,
     RefusedError,
-    SettingProblem,
     load_tls_context,
+    raise_problems,
+    record_id,
+    run_shielded,
 )
 from hogpipe_kafka.producer import Producer, describe
 from hogpipe_kafka.settings import KafkaSettings, find_problems
@@ -30,7 +32,7 @@ class KafkaSink:
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
-        _raise(find_problems(settings))
+        raise_problems(find_problems(settings))
         self._settings = settings
         self._encoder = JsonEncoder(settings)
         self._producer: Producer | None = None
@@ -45,10 +47,7 @@ class KafkaSink:
         Raises DeliveryError, or ConfigurationError for a file that cannot be used.
         """
         await self._abandon()
-        context = None
-        if self._settings.tls is not None:
-            context, problems = await asyncio.to_thread(load_tls_context, self._settings.tls)
-            _raise(problems)
+        context = await load_tls_context(self._settings.tls)
         self._producer = Producer(self._settings, context)
         try:
             await self._producer.start()
@@ -64,7 +63,7 @@ class KafkaSink:
         producer = await self._started()
         # What was acknowledged although the write that sent it was given up is not sent again.
         known = self._answers
-        self._answers = {key: known[key] for key in map(_identify, records) if key in known}
+        self._answers = {key: known[key] for key in map(record_id, records) if key in known}
         refused: list[Record] = []
         failure = await self._send(producer, records, refused)
         await self._wait()
@@ -93,7 +92,7 @@ class KafkaSink:
         for start in range(0, len(records), _AT_ONCE):
             some = records[start : start + _AT_ONCE]
             for record, document in zip(some, self._encoder.documents(some), strict=True):
-                identity = _identify(record)
+                identity = record_id(record)
                 if identity in self._answers:
                     continue
                 alone = identity in self._alone
@@ -130,9 +129,9 @@ class KafkaSink:
         """Return what has to come again, and the first error of an answer; add to `refused`."""
         undelivered: list[Record] = []
         first: Exception | None = None
-        gone = {_identify(record) for record in refused}
+        gone = {record_id(record) for record in refused}
         for record in records:
-            identity = _identify(record)
+            identity = record_id(record)
             answer = self._answers.get(identity)
             if identity in gone or (answer is not None and _succeeded(answer)):
                 continue
@@ -173,16 +172,7 @@ class KafkaSink:
         self._answers = {
             identity: answer for identity, answer in self._answers.items() if _succeeded(answer)
         }
-        # A few turns of the event loop, in which nobody is waited for: a cancellation can wait.
-        ending = asyncio.create_task(producer.abandon())
-        try:
-            await asyncio.shield(ending)
-        finally:
-            await asyncio.wait({ending})
-
-
-def _identify(record: Record) -> Identity:
-    return record["run"], record["sequence"]
+        await run_shielded(producer.abandon())
 
 
 def _error_of(answer: asyncio.Future[object]) -> Exception | None:
@@ -192,9 +182,3 @@ def _error_of(answer: asyncio.Future[object]) -> Exception | None:
 
 def _succeeded(answer: asyncio.Future[object]) -> bool:
     return answer.done() and answer.exception() is None
-
-
-def _raise(problems: Iterable[SettingProblem]) -> None:
-    lines = [f"{'.'.join(map(str, problem.place))}: {problem.text}" for problem in problems]
-    if lines:
-        raise ConfigurationError(lines)

@@ -13,7 +13,7 @@ the server drops what it has already.
 from collections.abc import Iterable
 
 from hogpipe import SettingProblem, SinkSettings, SinkType, hookimpl
-from hogpipe_nats.login import read_login
+from hogpipe_nats.login import find_login_problems
 from hogpipe_nats.settings import NatsSettings, find_problems
 from hogpipe_nats.sink import NatsSink
 
@@ -31,4 +31,4 @@ def hogpipe_sinks() -> Iterable[SinkType[SinkSettings]]:
 
 def _check(settings: NatsSettings) -> Iterable[SettingProblem]:
     yield from find_problems(settings)
-    yield from read_login(settings)[1]
+    yield from find_login_problems(settings)

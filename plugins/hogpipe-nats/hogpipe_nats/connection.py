@@ -7,7 +7,6 @@ have none, and the next write makes a new connection. Letting go never waits for
 
 import asyncio
 import json
-import os
 import ssl
 from asyncio import StreamWriter
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.errors import APIError, NoStreamResponseError
 
-from hogpipe import explain_tls_error
+from hogpipe import describe_connection_error
 from hogpipe_nats.login import Login
 
 _UNLIMITED = 3600
@@ -173,11 +172,8 @@ class Connection(Client):
 def describe(error: Exception) -> str:
     """Return what went wrong, in a few words of one line."""
     match error:
-        case ssl.SSLError():
-            return explain_tls_error(error)
-        case OSError(errno=int(number)):
-            # asyncio's own text repeats the address; a look-up's error codes are negative.
-            return os.strerror(number) if number > 0 else str(error.strerror)
+        case ssl.SSLError() | OSError(errno=int()):
+            return describe_connection_error(error)
         case APIError(description=None):  # nobody answers to questions on streams
             return "the server has no JetStream for this user"
         case APIError():

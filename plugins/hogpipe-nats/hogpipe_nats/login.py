@@ -1,12 +1,14 @@
 """How to get in: what the settings say, and the files that they name."""
 
+import asyncio
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from nats.aio.client import RawCredentials
 
-from hogpipe import SettingProblem, load_tls_context
+from hogpipe import SettingProblem, find_tls_problems, load_tls_context, raise_problems
 from hogpipe_nats.settings import NatsSettings
 
 try:
@@ -30,28 +32,34 @@ class Login:
     """The connection must be encrypted if there is one."""
 
 
-def read_login(settings: NatsSettings) -> tuple[Login, list[SettingProblem]]:
-    """Return how to log in, and what is wrong with the files: it is of use only if nothing is.
+async def read_login(settings: NatsSettings) -> Login:
+    """Return the login; read for each connection, as certificates are renewed during a run.
 
-    Files are to be read for each connection: certificates are renewed while a run goes on.
+    Raises ConfigurationError for files that cannot be used. A thread reads them.
     """
-    problems: list[SettingProblem] = []
-    credentials, context = None, None
-    if settings.credentials is not None:
-        try:
-            credentials = _read_credentials(settings.credentials)
-        except ValueError as error:
-            text = f"{settings.credentials}: {error}"
-            problems.append(SettingProblem(("credentials",), text, str(error)))
-    if (tls := settings.encryption) is not None:
-        context, found = load_tls_context(tls)
-        problems += found
-    login = Login(settings.user, settings.password, settings.token, credentials, context)
-    return login, problems
+    credentials, problems = await asyncio.to_thread(_load_credentials, settings.credentials)
+    raise_problems(problems)
+    context = await load_tls_context(settings.encryption)
+    return Login(settings.user, settings.password, settings.token, credentials, context)
+
+
+def find_login_problems(settings: NatsSettings) -> Iterator[SettingProblem]:
+    """Find files that cannot be used; reads them."""
+    yield from _load_credentials(settings.credentials)[1]
+    yield from find_tls_problems(settings.encryption)
+
+
+def _load_credentials(path: Path | None) -> tuple[RawCredentials | None, list[SettingProblem]]:
+    if path is None:
+        return None, []
+    try:
+        return _read_credentials(path), []
+    except ValueError as error:
+        return None, [SettingProblem(("credentials",), f"{path}: {error}", str(error))]
 
 
 def _read_credentials(path: Path) -> RawCredentials:
-    """Return what a credentials file holds; raises ValueError for what nats-py would trip over."""
+    """Return the content of a credentials file; ValueError for what nats-py cannot use."""
     if nkeys is None:
         raise ValueError("the package nkeys is missing: pip install nkeys")
     try:

@@ -1,7 +1,7 @@
 """The sink: windows as messages, and which of them the stream has taken."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from nats.errors import Error as NatsError
 from nats.js.api import StreamConfig
@@ -13,7 +13,8 @@ from hogpipe import (
     JsonEncoder,
     Record,
     RefusedError,
-    SettingProblem,
+    raise_problems,
+    run_shielded,
 )
 from hogpipe_nats.connection import Connection, Message, describe
 from hogpipe_nats.login import read_login
@@ -32,7 +33,7 @@ class NatsSink:
     """
 
     def __init__(self, settings: NatsSettings) -> None:
-        _raise(find_problems(settings))
+        raise_problems(find_problems(settings))
         self._settings = settings
         self._encoder = JsonEncoder(settings)
         self._servers = list(settings.servers)
@@ -44,8 +45,7 @@ class NatsSink:
         Raises DeliveryError, or ConfigurationError for a file that cannot be used.
         """
         before = _cancellations()
-        login, wrong = await asyncio.to_thread(read_login, self._settings)
-        _raise(wrong)
+        login = await read_login(self._settings)
         problems: list[str] = []
         for _ in self._settings.servers:
             # The next try, also after a cancelled one, begins with the next server.
@@ -171,18 +171,7 @@ class NatsSink:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        # A few turns of the event loop, in which nobody is waited for: a cancellation can wait.
-        closing = asyncio.create_task(connection.close())
-        try:
-            await asyncio.shield(closing)
-        finally:
-            await asyncio.wait({closing})
-
-
-def _raise(problems: Iterable[SettingProblem]) -> None:
-    lines = [f"{'.'.join(map(str, problem.place))}: {problem.text}" for problem in problems]
-    if lines:
-        raise ConfigurationError(lines)
+        await run_shielded(connection.close())
 
 
 def _cancellations() -> int:

@@ -11,7 +11,7 @@ sink.py      windows -> requests, and what became of each record
 
 from collections.abc import Iterable
 
-from hogpipe import SettingProblem, SinkSettings, SinkType, hookimpl, load_tls_context
+from hogpipe import SettingProblem, SinkSettings, SinkType, find_tls_problems, hookimpl
 from hogpipe_otlp.settings import OtlpSettings, find_problems
 from hogpipe_otlp.sink import OtlpSink
 
@@ -29,5 +29,4 @@ def hogpipe_sinks() -> Iterable[SinkType[SinkSettings]]:
 
 def _check(settings: OtlpSettings) -> Iterable[SettingProblem]:
     yield from find_problems(settings)
-    if settings.encryption is not None:
-        yield from load_tls_context(settings.encryption)[1]
+    yield from find_tls_problems(settings.encryption)

@@ -5,13 +5,17 @@ closes waits for no collector. It retries nothing and follows nothing by itself.
 next request begins with a new connection, for which certificates are read anew.
 """
 
-import asyncio
-import os
 import ssl
 
 import aiohttp
 
-from hogpipe import DeliveryError, __version__, explain_tls_error, load_tls_context
+from hogpipe import (
+    ConfigurationError,
+    DeliveryError,
+    __version__,
+    describe_connection_error,
+    load_tls_context,
+)
 from hogpipe_otlp.answers import Answer
 from hogpipe_otlp.settings import OtlpSettings
 
@@ -59,14 +63,10 @@ class Client:
         )
 
     async def _load_context(self) -> ssl.SSLContext | None:
-        tls = self._settings.encryption
-        if tls is None:
-            return None
-        context, problems = await asyncio.to_thread(load_tls_context, tls)
-        if problems:  # there were none when the run began
-            texts = [f"{'.'.join(map(str, one.place))}: {one.text}" for one in problems]
-            raise DeliveryError("; ".join(texts))
-        return context
+        try:
+            return await load_tls_context(self._settings.encryption)
+        except ConfigurationError as error:  # the files were usable when the run began
+            raise DeliveryError("; ".join(error.problems)) from error
 
     async def _exchange(self, session: aiohttp.ClientSession, body: bytes) -> Answer:
         async with session.post(
@@ -87,7 +87,7 @@ def _reason(error: aiohttp.ClientError) -> str:
     """Return why there is no answer, in a line without the address of aiohttp's own texts."""
     match error:
         case aiohttp.ClientConnectorCertificateError(certificate_error=cause):
-            return explain_tls_error(cause) if isinstance(cause, ssl.SSLError) else str(cause)
+            return describe_connection_error(cause) if isinstance(cause, OSError) else str(cause)
         case aiohttp.ClientConnectorError():
             return _explain_connecting(error.os_error)
         case aiohttp.ServerDisconnectedError():
@@ -101,11 +101,8 @@ def _reason(error: aiohttp.ClientError) -> str:
 
 
 def _explain_connecting(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return explain_tls_error(error)
-    # A look-up's error codes are negative.
-    code = error.errno or 0
-    return f"no connection: {os.strerror(code) if code > 0 else error.strerror or error}"
+    text = describe_connection_error(error)
+    return text if isinstance(error, ssl.SSLError) else f"no connection: {text}"
 
 
 def _first_line(text: str) -> str:

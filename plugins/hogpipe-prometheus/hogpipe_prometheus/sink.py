@@ -6,13 +6,18 @@ sink's affair: nothing piles up for lack of a scrape.
 
 import asyncio
 import errno
-import os
 from collections.abc import Sequence
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from hogpipe import ConfigurationError, DeliveryError, Record, StatsRecord
+from hogpipe import (
+    ConfigurationError,
+    DeliveryError,
+    Record,
+    StatsRecord,
+    describe_connection_error,
+)
 from hogpipe_prometheus.collector import WindowCollector
 from hogpipe_prometheus.labels import Labelling, Labels
 from hogpipe_prometheus.series import SeriesTable, Traffic
@@ -49,9 +54,7 @@ class PrometheusSink:
         except OSError as error:
             if remedy := _REMEDIES.get(error.errno or 0):
                 raise ConfigurationError(f"listen {self._listen}: {remedy}") from error
-            # asyncio's own text repeats the address; a look-up's error codes are negative.
-            code = error.errno or 0
-            reason = os.strerror(code) if code > 0 else error.strerror or error
+            reason = describe_connection_error(error)
             raise DeliveryError(f"cannot listen at {self._listen}: {reason}") from error
 
     async def write(self, records: Sequence[Record]) -> None:

@@ -14,9 +14,10 @@ from support.collector import Collector, collecting
 from support.sinks import traffic, until
 
 from hogpipe.errors import ConfigurationError, DeliveryError
+from hogpipe.sinks.connections import describe_connection_error
 from hogpipe.sinks.tcp.connection import Connection
 from hogpipe.sinks.tcp.tcp_sink import TcpSettings, TcpSink
-from hogpipe.sinks.tls import TlsSettings, explain_tls_error, load_context
+from hogpipe.sinks.tls import TlsSettings, load_tls_context
 
 
 def _settings(collector: Collector, tls: TlsSettings) -> TcpSettings:
@@ -104,13 +105,13 @@ async def test_an_expired_certificate_is_told_as_such(certificates: Certificates
     assert reason == "its certificate is not accepted: certificate has expired"
 
 
-def test_tls_below_1_2_is_not_spoken(certificates: Certificates) -> None:
+async def test_tls_below_1_2_is_not_spoken(certificates: Certificates) -> None:
     old = certificates.server_context()
     old.set_ciphers("ALL:@SECLEVEL=0")
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
-    context, problems = load_context(TlsSettings(ca=certificates.path("ca.pem")))
-    assert not problems
+    context = await load_tls_context(TlsSettings(ca=certificates.path("ca.pem")))
+    assert context is not None
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = context.wrap_bio(back, there, server_hostname=NAME)
     server = old.wrap_bio(there, back, server_side=True)
@@ -120,7 +121,7 @@ def test_tls_below_1_2_is_not_spoken(certificates: Certificates) -> None:
         server.do_handshake()
     with pytest.raises(ssl.SSLError) as caught:
         client.do_handshake()
-    assert explain_tls_error(caught.value) == "it speaks no TLS 1.2 or later"
+    assert describe_connection_error(caught.value) == "it speaks no TLS 1.2 or later"
 
 
 @pytest.mark.parametrize(("key", "password"), [("client.key", None), ("locked.key", PASSWORD)])
