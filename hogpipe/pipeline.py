@@ -78,7 +78,7 @@ class Pipeline:
             hold=settings.attribution.hold,
             cpu_budget=settings.attribution.cpu_budget,
             clock=time.monotonic if self._source.live else self._packet_clock,
-            gather_for=self._source.gather_for,
+            gather_for=self._source.set_batch_interval,
         )
         self._dispatcher = Dispatcher(
             [make_sink(choice, live=self._source.live) for choice in settings.sinks],
@@ -100,7 +100,7 @@ class Pipeline:
         in_thread = asyncio.get_running_loop().run_in_executor
         try:
             await self._dispatcher.open()
-            if self._source.keeps_windows:
+            if self._source.closes_windows:
                 # What was there before is read when it counts, so that nothing falls between.
                 await in_thread(self._capture_thread, self._source.open)
                 await self._attributor.prepare()
@@ -121,7 +121,7 @@ class Pipeline:
         Raises CaptureError, after everything captured was told, where the source broke off.
         """
         started = time.monotonic()
-        can_wait = self._source.keeps_windows or not self._source.live
+        can_wait = self._source.closes_windows or not self._source.live
         handover = self._handover = Handoff(merge=not can_wait)
         capture = asyncio.get_running_loop().run_in_executor(
             self._capture_thread, self._capture, handover
@@ -163,7 +163,7 @@ class Pipeline:
             handover.end()
 
     async def _account(self, handover: Handoff) -> None:
-        if self._source.keeps_windows:
+        if self._source.closes_windows:
             await self._account_counted(handover)
         elif self._source.live:
             await self._account_live(handover)
@@ -198,11 +198,11 @@ class Pipeline:
             lookups = group.create_task(self._attributor.run())
             async for batch in handover:
                 await self._ingest(batch)
-                if batch.last:
+                if batch.is_last:
                     lookups.cancel()
                     await self._attributor.settle(_SETTLE_SECONDS)
-                if batch.ends is not None:
-                    await self._publish(batch.ends)
+                if batch.closed_window is not None:
+                    await self._publish(batch.closed_window)
             lookups.cancel()
 
     async def _account_replay(self, handover: Handoff) -> None:

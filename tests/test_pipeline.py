@@ -72,8 +72,8 @@ class Source:
 
     live = True
 
-    def __init__(self, chance: random.Random, *, keeps_windows: bool, breaks_after: int) -> None:
-        self.keeps_windows = keeps_windows
+    def __init__(self, chance: random.Random, *, closes_windows: bool, breaks_after: int) -> None:
+        self.closes_windows = closes_windows
         self.offered = Tally()
         self._chance = chance
         self._breaks_after = breaks_after
@@ -83,7 +83,7 @@ class Source:
 
     def close(self) -> None: ...
 
-    def gather_for(self, seconds: float) -> None: ...
+    def set_batch_interval(self, seconds: float) -> None: ...
 
     def stop(self) -> None:
         self._stopping.set()
@@ -102,11 +102,11 @@ class Source:
         flows = {flow: self._make_delta() for flow in chance.sample(FLOWS, chance.randrange(8))}
         batch = FlowBatch(flows, time_ns=now)
         moved = list(flows.values())
-        if self.keeps_windows:
+        if self.closes_windows:
             moved.append(self._make_delta())
             batch.owned = [OwnedFlow(FLOWS[1], moved[-1], ANSWERS[-1])]
-            batch.last = last
-            batch.ends = Span(now - 1, now) if last or chance.random() < 0.2 else None
+            batch.is_last = last
+            batch.closed_window = Span(now - 1, now) if last or chance.random() < 0.2 else None
         for delta in moved:
             batch.counts.captured.add(delta.total)
         self.offered.add(batch.counts.captured)
@@ -203,10 +203,10 @@ def assert_all_was_told(records: list[dict[str, Any]], offered: Tally) -> None:
     st.lists(st.floats(0, 0.4), min_size=1, max_size=3),
 )
 def test_what_was_offered_until_a_stop_is_told(
-    seed: int, keeps_windows: bool, hold: float, stops: list[float]
+    seed: int, closes_windows: bool, hold: float, stops: list[float]
 ) -> None:
     chance = random.Random(seed)
-    source = Source(chance, keeps_windows=keeps_windows, breaks_after=10**9)
+    source = Source(chance, closes_windows=closes_windows, breaks_after=10**9)
     with TemporaryDirectory() as folder:
         records = run_until(Path(folder), source, Resolver(chance), hold=hold, stops=stops)
     assert_all_was_told(records, source.offered)
@@ -215,10 +215,10 @@ def test_what_was_offered_until_a_stop_is_told(
 @settings(deadline=None, max_examples=8)
 @given(st.integers(0, 2**32), st.booleans(), st.integers(0, 40))
 def test_what_was_offered_until_a_source_breaks_is_told(
-    seed: int, keeps_windows: bool, breaks_after: int
+    seed: int, closes_windows: bool, breaks_after: int
 ) -> None:
     chance = random.Random(seed)
-    source = Source(chance, keeps_windows=keeps_windows, breaks_after=breaks_after)
+    source = Source(chance, closes_windows=closes_windows, breaks_after=breaks_after)
     with TemporaryDirectory() as name:
         folder = Path(name)
         with pytest.raises(CaptureError):

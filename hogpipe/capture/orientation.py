@@ -7,8 +7,7 @@ On a link that faces guests their addresses are local, too, and a flow carries t
 its local address is in.
 """
 
-from hogpipe.capture.decode.decoder import WireFlows
-from hogpipe.capture.decode.scalar_ip import Path, WireKey, unpack_key
+from hogpipe.capture.decode.wire_flows import Direction, WireFlows, WireKey, unpack_key
 from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.model import OWN_NAMESPACE, FlowBatch, FlowDelta, FlowKey, Tally
 
@@ -84,9 +83,9 @@ class Orientation:
         """Return the flow as its sender and as its receiver see it, where they are local."""
         senders: tuple[int, ...] = ()
         receivers: tuple[int, ...] = ()
-        if wire.path is not Path.INCOMING:
+        if wire.direction is not Direction.INCOMING:
             senders = self._namespaces_of(wire.source)
-        if wire.path is not Path.OUTGOING:
+        if wire.direction is not Direction.OUTGOING:
             receivers = self._namespaces_of(wire.destination) or self._find_group(wire)
         protocol, interface = wire.protocol, self._interface
         source, source_port = wire.source, wire.source_port
@@ -105,7 +104,7 @@ class Orientation:
         local = self._local
         if not local.is_group(wire.destination):
             return ()
-        if local.loopback or wire.path is Path.LOOPBACK:
+        if local.loopback or wire.direction is Direction.LOOPBACK:
             return (OWN_NAMESPACE,)
         senders = self._namespaces_of(wire.source)
         own = () if local.guests_only else (OWN_NAMESPACE,)

@@ -11,7 +11,7 @@ from typing import Protocol, Self
 import numpy as np
 import pcapy
 
-from hogpipe.capture.decode.decoder import FrameBatch
+from hogpipe.capture.decode.columns import FrameBatch
 from hogpipe.errors import CaptureError, ConfigurationError, NotPermittedError
 
 BATCH_FRAMES = 8192

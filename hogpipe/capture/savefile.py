@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hogpipe.capture.decode.decoder import Decoder, FrameBatch, WireFlows
+from hogpipe.capture.decode.columns import FrameBatch
+from hogpipe.capture.decode.decoder import Decoder
 from hogpipe.capture.decode.fragments import FragmentTable
+from hogpipe.capture.decode.wire_flows import WireFlows
 from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.capture.orientation import Orientation
 from hogpipe.capture.pcap import Handle, open_savefile
@@ -30,7 +32,7 @@ class SavefileSource:
     """
 
     live = False
-    keeps_windows = False
+    closes_windows = False
 
     def __init__(
         self, path: Path, *, expression: str, local: LocalAddresses, interval_ns: int
@@ -63,7 +65,7 @@ class SavefileSource:
         if failure:
             raise failure
 
-    def gather_for(self, seconds: float) -> None:
+    def set_batch_interval(self, seconds: float) -> None:
         """Do nothing: what is recorded waits for nobody."""
 
     def close(self) -> None:
@@ -88,7 +90,7 @@ class SavefileSource:
                 break
             for piece in self._split(frames):
                 wire = decoder.decode(piece)
-                if wire.lengths_wanted:
+                if wire.needs_original_lengths:
                     return counted
                 self._offer(wire, offer)
                 counted += len(piece)

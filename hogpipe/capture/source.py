@@ -1,4 +1,14 @@
-"""What every source of packets offers to the pipeline."""
+"""What a capture source offers to the pipeline.
+
+A source runs in one executor thread. It offers flow batches in order of time, and stops when the
+pipeline asks. Two attributes say how the pipeline drives it:
+
+| source | `live` | `closes_windows` | when the event loop is behind |
+|---|---|---|---|
+| pcap | yes | no | batches merge: packets do not wait |
+| ebpf | yes | yes | the source waits: the kernel goes on counting |
+| savefile | no | no | the source waits |
+"""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -7,30 +17,37 @@ from hogpipe.model import FlowBatch, Span
 
 
 class PacketSource(Protocol):
-    """Flow batches from packets. All but `stop` is called from one thread."""
+    """Flow batches of packets or of the kernel's counters.
+
+    All methods but `stop` and `set_batch_interval` are called from one thread.
+    """
 
     live: bool
-    """Whether time passes by the clock; otherwise it passes with the packets."""
-    keeps_windows: bool
-    """Whether its batches tell where windows end: it can wait then, for it is not what counts."""
+    """Whether time follows the wall clock; otherwise it follows the timestamps of packets."""
+    closes_windows: bool
+    """Whether its batches mark where windows end (`FlowBatch.closed_window`)."""
 
     def open(self) -> None:
         """Acquire what capturing needs.
 
-        Raises ConfigurationError, NotPermittedError or CaptureError; nothing stays open then.
+        Raises ConfigurationError, NotPermittedError, BpfUnavailableError or CaptureError; nothing
+        stays open then.
         """
 
     def run(self, offer: Callable[[FlowBatch], None]) -> None:
-        """Give batches to `offer` until the source ends or `stop` is called, then release all."""
+        """Pass batches to `offer` until the source ends or `stop` is called; then release all.
+
+        Raises CaptureError where the source breaks off; what it captured before has been offered.
+        """
 
     def close(self) -> None:
-        """Release what `open` acquired, where `run` is never called; else do nothing."""
+        """Release what `open` acquired, if `run` is never called."""
 
-    def gather_for(self, seconds: float) -> None:
-        """Tell for how long packets may gather before they are offered; from any thread."""
+    def set_batch_interval(self, seconds: float) -> None:
+        """Set how long packets may gather before they are offered; from any thread."""
 
     def stop(self) -> None:
-        """Make `run` return soon; may be called from any thread, and more than once."""
+        """Make `run` return soon; from any thread, any number of times."""
 
 
 class WindowClock(Protocol):

@@ -108,7 +108,7 @@ class FlowBatch(msgspec.Struct):
     """When the newest packet passed, nanoseconds since the epoch."""
     owned: list[OwnedFlow] = msgspec.field(default_factory=list)
     """The others."""
-    ends: Span | None = None
-    """The window that this batch is the last of, from a source that keeps the windows."""
-    last: bool = False
+    closed_window: Span | None = None
+    """The window that this batch completes, from a source that closes windows itself."""
+    is_last: bool = False
     """Whether such a source ends with this batch."""

@@ -3,8 +3,7 @@ import socket
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hogpipe.capture.decode.decoder import WireFlows
-from hogpipe.capture.decode.wire_key import Path, WireKey, pack_key
+from hogpipe.capture.decode.wire_flows import Direction, WireFlows, WireKey, pack_key
 from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.capture.orientation import Orientation
 from hogpipe.model import FlowBatch, FlowDelta, FlowKey, Tally
@@ -26,15 +25,11 @@ def wire(*keys: bytes) -> WireFlows:
         opened=[False] * count,
         first_ns=[0] * count,
         last_ns=[0] * count,
-        captured=Tally(count, 100 * count),
-        not_ip=Tally(),
-        undecoded=Tally(),
-        length_floored=Tally(),
     )
 
 
-def key(source: bytes, destination: bytes, path: Path = Path.UNKNOWN) -> bytes:
-    return pack_key(WireKey(4, TCP, path, source, 1000, destination, 80))
+def key(source: bytes, destination: bytes, direction: Direction = Direction.UNKNOWN) -> bytes:
+    return pack_key(WireKey(4, TCP, direction, source, 1000, destination, 80))
 
 
 def turn(packed: bytes, local: LocalAddresses = LOCAL) -> FlowBatch:
@@ -83,16 +78,16 @@ def test_a_multicast_on_the_loopback_counts_on_both_sides() -> None:
 
 
 def test_where_the_link_tells_the_way_each_pass_counts_on_one_side() -> None:
-    assert turn(key(US, PEER, Path.OUTGOING)).flows == SENT
-    out = turn(key(US, US, Path.OUTGOING))
+    assert turn(key(US, PEER, Direction.OUTGOING)).flows == SENT
+    out = turn(key(US, US, Direction.OUTGOING))
     assert [delta.transmit_bytes for delta in out.flows.values()] == [100]
     assert not out.counts.both_sides.packets
-    back = turn(key(US, US, Path.INCOMING))
+    back = turn(key(US, US, Direction.INCOMING))
     assert [delta.receive_bytes for delta in back.flows.values()] == [100]
 
 
 def test_a_cooked_loopback_packet_counts_on_both_sides() -> None:
-    assert turn(key(US, US, Path.LOOPBACK)).counts.both_sides == Tally(1, 100)
+    assert turn(key(US, US, Direction.LOOPBACK)).counts.both_sides == Tally(1, 100)
 
 
 def test_new_addresses_turn_flows_that_were_known() -> None:
@@ -116,9 +111,12 @@ def test_a_renamed_interface_carries_its_new_name() -> None:
 ADDRESSES = st.sampled_from([US, PEER, STRANGER, GROUP, b"\x7f\0\0\1"])
 
 
-@given(st.lists(st.tuples(ADDRESSES, ADDRESSES, st.sampled_from(Path)), max_size=20), st.booleans())
+@given(
+    st.lists(st.tuples(ADDRESSES, ADDRESSES, st.sampled_from(Direction)), max_size=20),
+    st.booleans(),
+)
 def test_every_byte_is_on_a_side_or_in_a_count(
-    packets: list[tuple[bytes, bytes, Path]], loopback: bool
+    packets: list[tuple[bytes, bytes, Direction]], loopback: bool
 ) -> None:
     local = LocalAddresses(LOCAL.addresses, LOCAL.prefixes, loopback=loopback)
     batch = FlowBatch()

@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from hogpipe.capture.decode.link_types import LinkType
+from hogpipe.capture.decode.scalar_link import LinkType
 from support import frames as build
 
 VLAN_TAGS = st.lists(st.sampled_from([0x8100, 0x88A8, 0x9100, 0x9200]), max_size=5)

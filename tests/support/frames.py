@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from hogpipe.capture.decode.frame_batch import FrameBatch
-from hogpipe.capture.decode.link_types import LinkType
+from hogpipe.capture.decode.columns import FrameBatch
+from hogpipe.capture.decode.scalar_link import LinkType
 
 A4, B4 = bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2])
 A6, B6 = b"\xfd" + bytes(14) + b"\x01", b"\xfd" + bytes(14) + b"\x02"

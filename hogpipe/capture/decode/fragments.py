@@ -1,9 +1,15 @@
-"""Which flow the fragments of an IP packet belong to.
+"""PURE: the fragments of an IP packet matched to the flow of its first fragment.
 
-Only the first fragment holds the ports; the later ones of the same packet follow it to its flow. A
-later fragment that comes before its first waits, and is settled under its own, portless key when
-the first does not come in time, when too many wait, or at the end. So each byte is settled exactly
-once. Time is packet time: the newest seen, for frames of a live capture may be out of order.
+In: fragments, each with the identification that all fragments of its packet share. Out: sums of
+later fragments under the wire key that they count by.
+
+Only the first fragment has the ports, and it may arrive after others. A later fragment whose first
+is known counts in the first one's flow. Without it the fragment is pending, and counts under its
+own portless key when `pending_ns` have passed, when there are too many pending packets, or at the
+end. So each byte counts exactly once.
+
+Time is packet time, passed in, and never goes back: a timestamp that is older than the newest
+counts as the newest.
 """
 
 from collections import OrderedDict
@@ -13,7 +19,7 @@ import msgspec
 MAX_ENTRIES = 4096
 FLOW_TTL_NS = 30_000_000_000
 """Linux gives up reassembly after as long (ipfrag_time)."""
-PARKING_NS = 2_000_000_000
+PENDING_NS = 2_000_000_000
 
 
 class FirstFragment(msgspec.Struct, frozen=True, gc=False):
@@ -28,11 +34,8 @@ class LaterFragment(msgspec.Struct, frozen=True, gc=False):
     ident: bytes
 
 
-class Settled(msgspec.Struct, frozen=True, gc=False):
-    """Later fragments that have found their flow: its key, how many, their IP bytes.
-
-    And when the first and the last of them passed.
-    """
+class FragmentSum(msgspec.Struct, frozen=True, gc=False):
+    """Later fragments to count under `key`: how many, their IP bytes, the first and last time."""
 
     key: bytes
     packets: int
@@ -42,63 +45,67 @@ class Settled(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Flow(msgspec.Struct, gc=False):
+    """The flow of a packet whose first fragment is known."""
+
     key: bytes
     since_ns: int
 
 
-class _Parked(msgspec.Struct, gc=False):
-    waiting: Settled
+class _Pending(msgspec.Struct, gc=False):
+    """Later fragments of a packet whose first fragment is not known."""
+
+    sum: FragmentSum
     since_ns: int
 
 
 class FragmentTable:
-    """Fragments of one link. At most `max_entries` packets are known, and as many waited for.
+    """Fragments of one link: at most `max_entries` packets with a known flow, as many pending.
 
-    A packet's flow is known for `ttl_ns` after its first fragment; a later fragment waits
-    `parking_ns` for it.
+    The flow of a packet is kept for `flow_ttl_ns` after its first fragment; later fragments are
+    pending for `pending_ns`.
     """
 
     def __init__(
         self,
         max_entries: int = MAX_ENTRIES,
-        ttl_ns: int = FLOW_TTL_NS,
-        parking_ns: int = PARKING_NS,
+        flow_ttl_ns: int = FLOW_TTL_NS,
+        pending_ns: int = PENDING_NS,
     ) -> None:
         self._max_entries = max_entries
-        self._ttl_ns = ttl_ns
-        self._parking_ns = parking_ns
+        self._flow_ttl_ns = flow_ttl_ns
+        self._pending_ns = pending_ns
         self._now_ns = 0
         # Both are in order of time, for the clock does not go back.
         self._flows: OrderedDict[bytes, _Flow] = OrderedDict()
-        self._parked: OrderedDict[bytes, _Parked] = OrderedDict()
+        self._pending: OrderedDict[bytes, _Pending] = OrderedDict()
 
-    def first(self, ident: bytes, key: bytes, now_ns: int) -> list[Settled]:
-        """Note that the packet `ident` is of the flow `key`; return what is settled by that.
+    def ingest_first(self, ident: bytes, key: bytes, now_ns: int) -> list[FragmentSum]:
+        """Record that packet `ident` is of flow `key`; return what is to be counted now.
 
         The first fragment itself is the caller's to count.
         """
-        settled = self.advance(now_ns)
-        if parked := self._parked.pop(ident, None):
-            settled.append(msgspec.structs.replace(parked.waiting, key=key))
+        countable = self.expire(now_ns)
+        if pending := self._pending.pop(ident, None):
+            countable.append(msgspec.structs.replace(pending.sum, key=key))
         self._flows.pop(ident, None)
         if len(self._flows) >= self._max_entries:
             self._flows.popitem(last=False)
         self._flows[ident] = _Flow(key, self._now_ns)
-        return settled
+        return countable
 
-    def later(
+    def ingest_later(
         self, ident: bytes, key: bytes, length: int, now_ns: int, at_ns: int
-    ) -> list[Settled]:
-        """Take a later fragment of `length` IP bytes under the portless `key`; it passed `at_ns`.
+    ) -> list[FragmentSum]:
+        """Take a later fragment of `length` IP bytes, captured at `at_ns`; `key` has no ports.
 
-        Returns what is settled by now: the fragment itself if its flow is known.
+        Returns what is to be counted now: the fragment itself if its flow is known.
         """
-        settled = self.advance(now_ns)
+        countable = self.expire(now_ns)
         if flow := self._flows.get(ident):
-            settled.append(Settled(flow.key, 1, length, at_ns, at_ns))
-        elif parked := self._parked.get(ident):
-            before = parked.waiting
-            parked.waiting = Settled(
+            countable.append(FragmentSum(flow.key, 1, length, at_ns, at_ns))
+        elif pending := self._pending.get(ident):
+            before = pending.sum
+            pending.sum = FragmentSum(
                 before.key,
                 before.packets + 1,
                 before.bytes + length,
@@ -106,32 +113,32 @@ class FragmentTable:
                 max(before.last_ns, at_ns),
             )
         else:
-            if len(self._parked) >= self._max_entries:
-                _, oldest = self._parked.popitem(last=False)
-                settled.append(oldest.waiting)
-            self._parked[ident] = _Parked(Settled(key, 1, length, at_ns, at_ns), self._now_ns)
-        return settled
+            if len(self._pending) >= self._max_entries:
+                _, oldest = self._pending.popitem(last=False)
+                countable.append(oldest.sum)
+            self._pending[ident] = _Pending(FragmentSum(key, 1, length, at_ns, at_ns), self._now_ns)
+        return countable
 
-    def advance(self, now_ns: int) -> list[Settled]:
-        """Let time pass; return what has waited long enough."""
+    def expire(self, now_ns: int) -> list[FragmentSum]:
+        """Advance the clock to `now_ns`; return the fragments that are no longer pending."""
         self._now_ns = max(self._now_ns, now_ns)
         while self._flows:
             ident, flow = next(iter(self._flows.items()))
-            if self._now_ns - flow.since_ns < self._ttl_ns:
+            if self._now_ns - flow.since_ns < self._flow_ttl_ns:
                 break
             del self._flows[ident]
-        settled = []
-        while self._parked:
-            ident, parked = next(iter(self._parked.items()))
-            if self._now_ns - parked.since_ns < self._parking_ns:
+        expired = []
+        while self._pending:
+            ident, pending = next(iter(self._pending.items()))
+            if self._now_ns - pending.since_ns < self._pending_ns:
                 break
-            del self._parked[ident]
-            settled.append(parked.waiting)
-        return settled
+            del self._pending[ident]
+            expired.append(pending.sum)
+        return expired
 
-    def flush(self) -> list[Settled]:
-        """Settle all that waits, and forget all flows."""
-        settled = [parked.waiting for parked in self._parked.values()]
-        self._parked.clear()
+    def flush(self) -> list[FragmentSum]:
+        """Return all pending fragments, and empty the table."""
+        expired = [pending.sum for pending in self._pending.values()]
+        self._pending.clear()
         self._flows.clear()
-        return settled
+        return expired

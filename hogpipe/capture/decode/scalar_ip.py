@@ -1,8 +1,11 @@
-"""One frame to one wire key and length, plainly.
+"""PURE: one frame to one wire key and IP length.
 
-The reference that the vectorised decoder is tested against, and what it leaves unusual frames to.
-Bytes in, a value out; any bytes give a DecodedFrame or a Rejection, and nothing raises. Formats:
-RFC 791 (IPv4), RFC 8200 (IPv6), RFC 2675 (jumbograms), RFC 4302 (AH), RFC 792 and 4443 (ICMP).
+In: a link type, the captured bytes of a frame, its length on the link where known. Out: a
+`DecodedFrame` or a `Rejection`; any bytes are valid input, and nothing raises.
+
+The reference for `vector_ip`, and the decoder of the frames that `vector_ip` leaves over: IPv4
+options, IPv6 extension headers, fragments, BIG TCP, cut frames. Formats: RFC 791 (IPv4), RFC 8200
+(IPv6), RFC 2675 (jumbograms), RFC 4302 (AH), RFC 792 and 4443 (ICMP).
 """
 
 import struct
@@ -11,10 +14,8 @@ import msgspec
 
 from hogpipe.capture.decode.fragments import FirstFragment, LaterFragment
 from hogpipe.capture.decode.scalar_link import Packet, Rejection, locate_packet
-from hogpipe.capture.decode.wire_key import KEY, Path, WireKey, pack_key, unpack_key
+from hogpipe.capture.decode.wire_flows import KEY
 from hogpipe.protocols import ICMP, ICMPV6, TCP, WITH_PORTS
-
-__all__ = ["DecodedFrame", "Path", "Rejection", "WireKey", "decode_frame", "pack_key", "unpack_key"]
 
 HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION = 0, 43, 44, 51
 DESTINATION_OPTIONS, MOBILITY, HIP, SHIM6 = 60, 135, 139, 140
@@ -27,18 +28,17 @@ ECHO_TYPES = {(4, ICMP): (8, 0), (6, ICMPV6): (128, 129)}
 MAX_EXTENSIONS = 8
 """IPv6 extension headers beyond this many are not followed."""
 BIG_TCP_FLOOR = 65_536
-"""A packet whose header has no room for its length has at least this many bytes."""
+"""The least length of a BIG TCP packet, whose header has no room for its length."""
 
 _MAX_OPTIONS = 8  # in a hop-by-hop header, as Linux allows (net.ipv6.max_hbh_opts_number)
 _PAD1, _JUMBO = 0x00, 0xC2
 TCP_FLAGS, SYN, ACK = 13, 0x02, 0x10
-"""Where a TCP header has its flags, and which of them opens."""
+"""Offset of the flags in a TCP header; an opening packet has SYN and not ACK."""
 
 _IPV4 = struct.Struct(">BxHHHxBxx4s4s")
 _IPV6 = struct.Struct(">4xHBx16s16s")
-_EXTENSION = struct.Struct(
-    ">BBHI"
-)  # next header, length; and of a fragment: offset, identification
+# Next header, length; in a fragment header then offset and identification.
+_EXTENSION = struct.Struct(">BBHI")
 _OPTION = struct.Struct(">BBI")  # type, length, jumbo payload length
 _PORTS = struct.Struct(">HH")
 _ECHO = struct.Struct(">B3xH")  # type, identifier
@@ -54,15 +54,16 @@ class DecodedFrame(msgspec.Struct, frozen=True, gc=False):
     """A TCP SYN without ACK, in a packet that is whole or in a first fragment."""
     fragment: FirstFragment | LaterFragment | None
     length_floored: bool
-    """The length is not known, only the least that it can be."""
+    """Whether `length` is only the least that the packet can have."""
 
 
-class _Chain(msgspec.Struct, frozen=True, gc=False):
-    """Where IPv6 extension headers lead; `fragment` is its kind and the packet's identification."""
+class _ExtensionChain(msgspec.Struct, frozen=True, gc=False):
+    """What follows IPv6 extension headers: a protocol and its offset; and the fragment header."""
 
     protocol: int
     at: int
     fragment: tuple[type[FirstFragment | LaterFragment], int] | None
+    """Its kind, and the identification of the packet."""
 
 
 _Transport = tuple[int, int, bool]
@@ -73,9 +74,9 @@ _NO_TRANSPORT: _Transport = (0, 0, False)
 def decode_frame(
     link_type: int, frame: bytes, original_length: int | None
 ) -> DecodedFrame | Rejection:
-    """Return the IP packet that `frame` holds, or why there is none.
+    """Return the IP packet in `frame`, or why there is none.
 
-    `frame` is what was captured of it, `original_length` its length on the link where known.
+    `frame` is the captured bytes, `original_length` the length on the link where known.
     """
     packet = locate_packet(link_type, frame)
     if not isinstance(packet, Packet):
@@ -97,20 +98,22 @@ def _decode_ipv4(
     header = (first & 0x0F) * 4
     length, floored = total, False
     if total == 0 and protocol == TCP:
-        length, floored = _untold_length(frame, at, original_length)
+        length, floored = _big_tcp_length(frame, at, original_length)
     if first >> 4 != 4 or header < _IPV4.size or length < header:
         return Rejection.UNDECODED
     offset, more = flags_offset & 0x1FFF, flags_offset & 0x2000
     fragment: FirstFragment | LaterFragment | None = None
     if offset or more:
-        ident = _IDENT.pack(4, protocol, packet.path, source, destination, identification)
+        ident = _IDENT.pack(4, protocol, packet.direction, source, destination, identification)
         fragment = LaterFragment(ident) if offset else FirstFragment(ident)
     transport = _NO_TRANSPORT
     if not offset:
         end = min(len(frame), at + length)
-        transport = _read_transport(frame, at + header, end, 4, protocol)
+        transport = _decode_transport(frame, at + header, end, 4, protocol)
     source_port, destination_port, opened = transport
-    key = KEY.pack(4, protocol, packet.path, source_port, destination_port, source, destination)
+    key = KEY.pack(
+        4, protocol, packet.direction, source_port, destination_port, source, destination
+    )
     return DecodedFrame(key, length, opened, fragment, floored)
 
 
@@ -123,38 +126,38 @@ def _decode_ipv6(
     payload, next_header, source, destination = _IPV6.unpack_from(frame, at)
     length, floored = _IPV6.size + payload, False
     if payload == 0 and next_header == HOP_BY_HOP:
-        length = _IPV6.size + _read_jumbo_length(frame, at + _IPV6.size)
+        length = _IPV6.size + _decode_jumbo_length(frame, at + _IPV6.size)
     elif payload == 0 and next_header == TCP:
-        length, floored = _untold_length(frame, at, original_length)
+        length, floored = _big_tcp_length(frame, at, original_length)
     end = min(len(frame), at + length)
     chain = _follow_extensions(frame, at + _IPV6.size, end, next_header)
     fragment = None
     if chain.fragment is not None:
         kind, identification = chain.fragment
-        # The next header of later fragments may be another and does not count (RFC 8200, 4.5).
-        fragment = kind(_IDENT.pack(6, 0, packet.path, source, destination, identification))
+        # Only the first fragment's next header is valid (RFC 8200, 4.5): no protocol here.
+        fragment = kind(_IDENT.pack(6, 0, packet.direction, source, destination, identification))
     transport = _NO_TRANSPORT
     if not isinstance(fragment, LaterFragment):
-        transport = _read_transport(frame, chain.at, end, 6, chain.protocol)
+        transport = _decode_transport(frame, chain.at, end, 6, chain.protocol)
     source_port, destination_port, opened = transport
     key = KEY.pack(
-        6, chain.protocol, packet.path, source_port, destination_port, source, destination
+        6, chain.protocol, packet.direction, source_port, destination_port, source, destination
     )
     return DecodedFrame(key, length, opened, fragment, floored)
 
 
-def _untold_length(frame: bytes, at: int, original_length: int | None) -> tuple[int, bool]:
-    """Return the length of a BIG TCP packet at `at`, which its header has no room for.
+def _big_tcp_length(frame: bytes, at: int, original_length: int | None) -> tuple[int, bool]:
+    """Return the length of the BIG TCP packet at `at`, and whether that is only the least length.
 
-    And whether that is only the least that it can be.
+    The header has no room for the length, which follows from the frame's length on the link.
     """
     if original_length is None:
         return max(BIG_TCP_FLOOR, len(frame) - at), True
     return max(original_length, len(frame)) - at, False
 
 
-def _read_jumbo_length(frame: bytes, at: int) -> int:
-    """Return the payload length in the hop-by-hop header at `at`; 0 where it has none."""
+def _decode_jumbo_length(frame: bytes, at: int) -> int:
+    """Return the jumbo payload length in the hop-by-hop header at `at`; 0 without one."""
     if at + 2 > len(frame):
         return 0
     end = min(len(frame), at + (frame[at + 1] + 1) * 8)
@@ -169,8 +172,8 @@ def _read_jumbo_length(frame: bytes, at: int) -> int:
     return 0
 
 
-def _follow_extensions(frame: bytes, at: int, end: int, protocol: int) -> _Chain:
-    """Follow IPv6 extension headers from `at` to one that is none, is cut or is one too many."""
+def _follow_extensions(frame: bytes, at: int, end: int, protocol: int) -> _ExtensionChain:
+    """Skip IPv6 extension headers from `at`, up to MAX_EXTENSIONS and as far as captured."""
     fragment: tuple[type[FirstFragment | LaterFragment], int] | None = None
     for _ in range(MAX_EXTENSIONS):
         if protocol not in EXTENSIONS or at + _EXTENSION.size > end:
@@ -179,16 +182,16 @@ def _follow_extensions(frame: bytes, at: int, end: int, protocol: int) -> _Chain
         if protocol == FRAGMENT:
             size = 0
             if offset_more & ~7:
-                return _Chain(next_header, at, (LaterFragment, identification))
+                return _ExtensionChain(next_header, at, (LaterFragment, identification))
             if offset_more & 1:
                 fragment = FirstFragment, identification
         at += (size + 2) * 4 if protocol == AUTHENTICATION else (size + 1) * 8
         protocol = next_header
-    return _Chain(protocol, at, fragment)
+    return _ExtensionChain(protocol, at, fragment)
 
 
-def _read_transport(frame: bytes, at: int, end: int, version: int, protocol: int) -> _Transport:
-    """Return what the header from `at` to at most `end` tells."""
+def _decode_transport(frame: bytes, at: int, end: int, version: int, protocol: int) -> _Transport:
+    """Return the ports of the transport header between `at` and `end`."""
     if protocol in WITH_PORTS and at + _PORTS.size <= end:
         source, destination = _PORTS.unpack_from(frame, at)
         flags = frame[at + TCP_FLAGS] if protocol == TCP and at + TCP_FLAGS < end else 0

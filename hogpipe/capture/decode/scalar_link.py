@@ -1,30 +1,62 @@
-"""Where the IP packet begins in one frame, plainly.
+"""PURE: where the IP packet begins in one frame, and the numbers of the link layer.
 
-The reference that `bulk_link` is tested against. Bytes in, a place or a reason out; a frame that is
-cut before it tells is undecoded. Formats: IEEE 802.3 and 802.1Q, RFC 2516 (PPPoE), RFC 1661 and
-1662 (PPP), https://www.tcpdump.org/linktypes.html (all others).
+In: a link type and the captured bytes of a frame. Out: a `Packet`, or a `Rejection` that says why
+there is none. Any bytes are valid input: a frame that is cut before its IP header is undecoded.
+
+The reference for `vector_link`, which takes its numbers from here. Formats: IEEE 802.3 and 802.1Q,
+RFC 2516 (PPPoE), RFC 1661 and 1662 (PPP), https://www.tcpdump.org/linktypes.html (all others).
+Numbers: libpcap's pcap/dlt.h (link types), include/uapi/linux/if_ether.h (ethertypes), RFC 1661,
+1332 and 5072 (PPP protocols).
 """
 
 import struct
 from collections.abc import Callable
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
 
 import msgspec
 
-from hogpipe.capture.decode.link_types import (
-    ARPHRD_LOOPBACK,
-    COOKED_OUTGOING,
-    ETHERTYPE_PPPOE_SESSION,
-    ETHERTYPE_VERSIONS,
-    FAMILY_VERSIONS,
-    MAX_VLAN_TAGS,
-    PPP_ADDRESS_CONTROL,
-    PPP_VERSIONS,
-    PPPOE_SESSION,
-    VLAN_ETHERTYPES,
-    LinkType,
-)
-from hogpipe.capture.decode.wire_key import Path
+from hogpipe.capture.decode.wire_flows import Direction
+
+
+class LinkType(IntEnum):
+    """The link types that can be decoded, by their DLT_* number in libpcap on Linux.
+
+    Raw IP is 12 there, 14 on OpenBSD and 101 in a file.
+    """
+
+    NULL = 0
+    ETHERNET = 1
+    PPP = 9
+    RAW = 12
+    RAW_OPENBSD = 14
+    PPP_SERIAL = 50
+    PPP_ETHER = 51
+    RAW_FILE = 101
+    LOOP = 108
+    LINUX_SLL = 113
+    PPP_PPPD = 166
+    IPV4 = 228
+    IPV6 = 229
+    LINUX_SLL2 = 276
+
+
+ETHERTYPE_VERSIONS = {0x0800: 4, 0x86DD: 6}
+ETHERTYPE_PPPOE_SESSION = 0x8864
+VLAN_ETHERTYPES = frozenset({0x8100, 0x88A8, 0x9100, 0x9200})
+MAX_VLAN_TAGS = 4
+"""Frames with more tags than this are undecoded."""
+
+PPP_VERSIONS = {0x0021: 4, 0x0057: 6}
+PPP_ADDRESS_CONTROL = 0xFF03
+PPPOE_SESSION = 0x1100
+"""The first two bytes of a PPPoE session header: version 1, type 1, code 0 (RFC 2516)."""
+
+FAMILY_VERSIONS = {2: 4, 10: 6, 24: 6, 28: 6, 30: 6}
+"""Address families of NULL and LOOP; AF_INET6 has another number on each system."""
+
+COOKED_OUTGOING = 4
+"""The packet type PACKET_OUTGOING, include/uapi/linux/if_packet.h."""
+ARPHRD_LOOPBACK = 772
 
 _U16 = struct.Struct(">H")
 _U32 = struct.Struct(">I")
@@ -43,11 +75,11 @@ class Rejection(Enum):
 
 
 class Packet(msgspec.Struct, frozen=True, gc=False):
-    """Where an IP packet is: its offset in the frame, the version it should have, its path."""
+    """An IP packet in a frame: its offset, the version of IP that the link header announces."""
 
     at: int
     version: int
-    path: Path
+    direction: Direction
 
 
 def locate_packet(link_type: int, frame: bytes) -> Packet | Rejection:
@@ -63,26 +95,28 @@ def locate_packet(link_type: int, frame: bytes) -> Packet | Rejection:
 
 def _ethernet(frame: bytes) -> Packet | Rejection:
     (ethertype,) = _U16.unpack_from(frame, 12)
-    return _by_ethertype(frame, 14, ethertype, Path.UNKNOWN)
+    return _by_ethertype(frame, 14, ethertype, Direction.UNKNOWN)
 
 
 def _sll(frame: bytes) -> Packet | Rejection:
     packet_type, hardware, ethertype = _SLL.unpack_from(frame)
-    return _by_ethertype(frame, _SLL.size, ethertype, _cooked_path(packet_type, hardware))
+    return _by_ethertype(frame, _SLL.size, ethertype, _cooked_direction(packet_type, hardware))
 
 
 def _sll2(frame: bytes) -> Packet | Rejection:
     ethertype, hardware, packet_type = _SLL2.unpack_from(frame)
-    return _by_ethertype(frame, _SLL2.size, ethertype, _cooked_path(packet_type, hardware))
+    return _by_ethertype(frame, _SLL2.size, ethertype, _cooked_direction(packet_type, hardware))
 
 
-def _cooked_path(packet_type: int, hardware: int) -> Path:
+def _cooked_direction(packet_type: int, hardware: int) -> Direction:
     if hardware == ARPHRD_LOOPBACK:
-        return Path.LOOPBACK
-    return Path.OUTGOING if packet_type == COOKED_OUTGOING else Path.INCOMING
+        return Direction.LOOPBACK
+    return Direction.OUTGOING if packet_type == COOKED_OUTGOING else Direction.INCOMING
 
 
-def _by_ethertype(frame: bytes, at: int, ethertype: int, path: Path) -> Packet | Rejection:
+def _by_ethertype(
+    frame: bytes, at: int, ethertype: int, direction: Direction
+) -> Packet | Rejection:
     tags = 0
     while ethertype in VLAN_ETHERTYPES:
         tags += 1
@@ -91,27 +125,27 @@ def _by_ethertype(frame: bytes, at: int, ethertype: int, path: Path) -> Packet |
         (ethertype,) = _U16.unpack_from(frame, at + 2)
         at += 4
     if ethertype == ETHERTYPE_PPPOE_SESSION:
-        return _pppoe(frame, at, path)
+        return _pppoe(frame, at, direction)
     version = ETHERTYPE_VERSIONS.get(ethertype)
     # A value below 0x600 is a length: LLC follows, and IP does not travel in that.
-    return Rejection.NOT_IP if version is None else Packet(at, version, path)
+    return Rejection.NOT_IP if version is None else Packet(at, version, direction)
 
 
-def _pppoe(frame: bytes, at: int, path: Path) -> Packet | Rejection:
+def _pppoe(frame: bytes, at: int, direction: Direction) -> Packet | Rejection:
     (header,) = _U16.unpack_from(frame, at)
     if header >> 8 != PPPOE_SESSION >> 8:
         return Rejection.UNDECODED
     if header != PPPOE_SESSION:
         return Rejection.NOT_IP
-    return _by_ppp_protocol(frame, at + 6, path)
+    return _by_ppp_protocol(frame, at + 6, direction)
 
 
 def _ppp(frame: bytes) -> Packet | Rejection:
     (start,) = _U16.unpack_from(frame)
-    return _by_ppp_protocol(frame, 2 if start == PPP_ADDRESS_CONTROL else 0, Path.UNKNOWN)
+    return _by_ppp_protocol(frame, 2 if start == PPP_ADDRESS_CONTROL else 0, Direction.UNKNOWN)
 
 
-def _by_ppp_protocol(frame: bytes, at: int, path: Path) -> Packet | Rejection:
+def _by_ppp_protocol(frame: bytes, at: int, direction: Direction) -> Packet | Rejection:
     protocol = frame[at]
     if protocol & 1:  # the first of two bytes is even: this one stands alone (RFC 1661, 6.5)
         at += 1
@@ -119,12 +153,12 @@ def _by_ppp_protocol(frame: bytes, at: int, path: Path) -> Packet | Rejection:
         (protocol,) = _U16.unpack_from(frame, at)
         at += 2
     version = PPP_VERSIONS.get(protocol)
-    return Rejection.NOT_IP if version is None else Packet(at, version, path)
+    return Rejection.NOT_IP if version is None else Packet(at, version, direction)
 
 
 def _raw(frame: bytes) -> Packet | Rejection:
     version = frame[0] >> 4
-    return Packet(0, version, Path.UNKNOWN) if version in (4, 6) else Rejection.UNDECODED
+    return Packet(0, version, Direction.UNKNOWN) if version in (4, 6) else Rejection.UNDECODED
 
 
 def _null(frame: bytes) -> Packet | Rejection:
@@ -135,7 +169,7 @@ def _null(frame: bytes) -> Packet | Rejection:
 
 def _by_family(family: int) -> Packet | Rejection:
     version = FAMILY_VERSIONS.get(family)
-    return Rejection.NOT_IP if version is None else Packet(4, version, Path.UNKNOWN)
+    return Rejection.NOT_IP if version is None else Packet(4, version, Direction.UNKNOWN)
 
 
 _LOCATORS: dict[int, Callable[[bytes], Packet | Rejection]] = {
@@ -145,13 +179,13 @@ _LOCATORS: dict[int, Callable[[bytes], Packet | Rejection]] = {
     LinkType.RAW: _raw,
     LinkType.RAW_OPENBSD: _raw,
     LinkType.PPP_SERIAL: _ppp,
-    LinkType.PPP_ETHER: lambda frame: _pppoe(frame, 0, Path.UNKNOWN),
+    LinkType.PPP_ETHER: lambda frame: _pppoe(frame, 0, Direction.UNKNOWN),
     LinkType.RAW_FILE: _raw,
     LinkType.LOOP: lambda frame: _by_family(_U32.unpack_from(frame)[0]),
     LinkType.LINUX_SLL: _sll,
     # As PPP_SERIAL, with a direction in place of the address byte.
-    LinkType.PPP_PPPD: lambda frame: _by_ppp_protocol(frame, 2, Path.UNKNOWN),
-    LinkType.IPV4: lambda _frame: Packet(0, 4, Path.UNKNOWN),
-    LinkType.IPV6: lambda _frame: Packet(0, 6, Path.UNKNOWN),
+    LinkType.PPP_PPPD: lambda frame: _by_ppp_protocol(frame, 2, Direction.UNKNOWN),
+    LinkType.IPV4: lambda _frame: Packet(0, 4, Direction.UNKNOWN),
+    LinkType.IPV6: lambda _frame: Packet(0, 6, Direction.UNKNOWN),
     LinkType.LINUX_SLL2: _sll2,
 }

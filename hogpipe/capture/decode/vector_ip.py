@@ -1,25 +1,19 @@
-"""Wire keys and lengths of many IP packets of one version at once.
+"""PURE: wire keys and lengths of many IP packets at once.
 
-Does what `frame` does for ordinary packets: whole, with no extension header, IPv4 without options,
-with all captured that is asked of its transport header. What is not ordinary is left to that.
+In: the data of a batch and the `Packets` that `vector_link` located. Out: `PacketColumns` of the
+ordinary packets: whole, IPv4 without options or IPv6 without extension headers, and captured as far
+as their key needs. For these the result is that of `scalar_ip`, which decodes all others.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hogpipe.capture.decode.rows import Indices, Rows, RowType, read_rows, row_type
-from hogpipe.capture.decode.scalar_ip import (
-    ACK,
-    ECHO_TYPES,
-    EXTENSIONS,
-    SYN,
-    TCP_FLAGS,
-)
+from hogpipe.capture.decode.columns import Indices, Rows, RowType, read_rows, row_type
+from hogpipe.capture.decode.scalar_ip import ACK, ECHO_TYPES, EXTENSIONS, SYN, TCP_FLAGS
 from hogpipe.capture.decode.vector_link import Packets
-from hogpipe.capture.decode.wire_key import KEY
+from hogpipe.capture.decode.wire_flows import KEY, PacketColumns
 from hogpipe.protocols import ICMP, ICMPV6, TCP, WITH_PORTS
 
 MOST_BYTES = 56
@@ -32,23 +26,7 @@ _OPENING, _SYN, _TCP = (np.array(number, np.uint8) for number in (SYN | ACK, SYN
 _PORT_MASK = np.zeros(256, np.uint32)
 _PORT_MASK[list(WITH_PORTS)] = 0xFFFFFFFF
 
-
-class PacketColumns(NamedTuple):
-    """Ordinary packets, a row each: the index of its frame, its packed key, and so on."""
-
-    frame: Indices
-    keys: NDArray[np.void]
-    lengths: Indices
-    opened: NDArray[np.bool_]
-
-    def take(self, rows: Indices | NDArray[np.bool_]) -> "PacketColumns":
-        """Return these rows."""
-        return PacketColumns(
-            self.frame[rows], self.keys[rows], self.lengths[rows], self.opened[rows]
-        )
-
-
-_NONE = PacketColumns(
+_NO_PACKETS = PacketColumns(
     np.empty(0, np.int64), np.empty(0, f"V{KEY.size}"), np.empty(0, np.int64), np.empty(0, np.bool_)
 )
 
@@ -57,8 +35,8 @@ _NONE = PacketColumns(
 class _Layout:
     """The ordinary packets of one version of IP, as rows that begin with the IP header.
 
-    `start`, the first eight bytes of a row, is `ordinary_start` under `start_mask`. `needed` is how
-    much of a packet must be there, by protocol.
+    A packet is ordinary if the first eight bytes of its row, under `start_mask`, are
+    `ordinary_start`, and if it has the `needed` bytes of its protocol.
     """
 
     version: int
@@ -71,106 +49,106 @@ class _Layout:
     needed: Indices
 
 
-def _row(size: int, fields: dict[str, tuple[str, int]], transport: int) -> RowType:
-    """Return the type of a row with `fields`, and those of a transport header at an offset."""
-    return row_type(
-        size,
-        fields
-        | {
-            "start": ("u8", 0),
-            "ports": ("u4", transport),
-            "flags": ("u1", transport + TCP_FLAGS),
-            "echo_type": ("u1", transport),
-            "echo_identifier": ("u2", transport + 4),
-        },
-    )
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """Sizes and offsets in the header of one version of IP."""
 
+    size: int
+    length_at: int
+    protocol_at: int
+    addresses_at: int
+    address_size: int
 
-def _key(address: str) -> RowType:
-    """Return the type of a packed key with addresses of a type; see `wire_key.KEY`."""
-    return row_type(
-        KEY.size,
-        {
-            "version": ("u1", 0),
-            "protocol": ("u1", 1),
-            "path": ("u1", 2),
-            "ports": ("u4", 4),
-            "source_port": ("u2", 4),
-            "destination_port": ("u2", 6),
-            "source": (address, 8),
-            "destination": (address, 24),
-        },
-    )
+    def row(self, size: int) -> RowType:
+        """Return the type of rows of `size` bytes that begin with this header."""
+        address, transport = f"V{self.address_size}", self.size
+        return row_type(
+            size,
+            {
+                "start": ("u8", 0),
+                "length": (">u2", self.length_at),
+                "protocol": ("u1", self.protocol_at),
+                "source": (address, self.addresses_at),
+                "destination": (address, self.addresses_at + self.address_size),
+                "ports": ("u4", transport),
+                "flags": ("u1", transport + TCP_FLAGS),
+                "echo_type": ("u1", transport),
+                "echo_identifier": ("u2", transport + 4),
+            },
+        )
+
+    def key(self) -> RowType:
+        """Return the type of a packed key with addresses of this version; see `wire_flows.KEY`."""
+        address = f"V{self.address_size}"
+        return row_type(
+            KEY.size,
+            {
+                "version": ("u1", 0),
+                "protocol": ("u1", 1),
+                "direction": ("u1", 2),
+                "ports": ("u4", 4),
+                "source_port": ("u2", 4),
+                "destination_port": ("u2", 6),
+                "source": (address, 8),
+                "destination": (address, 24),
+            },
+        )
+
+    def needed(self, echo: int, never: frozenset[int]) -> Indices:
+        """Return, by protocol, how many bytes of a packet its key takes; `never` is not decoded."""
+        needed = np.full(256, self.size, np.int64)
+        needed[list(WITH_PORTS)] += 4
+        needed[TCP] = self.size + TCP_FLAGS + 1
+        needed[echo] += 6
+        needed[list(never)] = _NEVER
+        return needed
 
 
 def _word(octets: str) -> NDArray[np.uint64]:
     return np.frombuffer(bytes.fromhex(octets), np.uint64).reshape(())
 
 
-def _bytes_needed(header: int, echo: int, never: frozenset[int]) -> Indices:
-    """Return how much of a packet each protocol's key takes."""
-    needed = np.full(256, header, np.int64)
-    needed[list(WITH_PORTS)] += 4
-    needed[TCP] = header + TCP_FLAGS + 1
-    needed[echo] += 6
-    needed[list(never)] = _NEVER
-    return needed
+_V4 = _Header(size=20, length_at=2, protocol_at=9, addresses_at=12, address_size=4)
+_V6 = _Header(size=40, length_at=4, protocol_at=6, addresses_at=8, address_size=16)
 
-
-_IPV4 = _Layout(
-    version=4,
-    row=_row(
-        40,
-        {
-            "length": (">u2", 2),
-            "protocol": ("u1", 9),
-            "source": ("V4", 12),
-            "destination": ("V4", 16),
-        },
-        transport=20,
+_LAYOUTS = (
+    _Layout(
+        version=4,
+        row=_V4.row(40),
+        key=_V4.key(),
+        # No options; neither more fragments nor an offset.
+        start_mask=_word("ff00 0000 0000 3fff"),
+        ordinary_start=_word("4500 0000 0000 0000"),
+        length_added=0,
+        echo=ICMP,
+        needed=_V4.needed(ICMP, frozenset()),
     ),
-    key=_key("V4"),
-    # No options; neither more fragments nor an offset.
-    start_mask=_word("ff00 0000 0000 3fff"),
-    ordinary_start=_word("4500 0000 0000 0000"),
-    length_added=0,
-    echo=ICMP,
-    needed=_bytes_needed(20, ICMP, frozenset()),
-)
-_IPV6 = _Layout(
-    version=6,
-    row=_row(
-        56,
-        {
-            "length": (">u2", 4),
-            "protocol": ("u1", 6),
-            "source": ("V16", 8),
-            "destination": ("V16", 24),
-        },
-        transport=40,
+    _Layout(
+        version=6,
+        row=_V6.row(MOST_BYTES),
+        key=_V6.key(),
+        start_mask=_word("f000 0000 0000 0000"),
+        ordinary_start=_word("6000 0000 0000 0000"),
+        length_added=_V6.size,
+        echo=ICMPV6,
+        needed=_V6.needed(ICMPV6, EXTENSIONS),
     ),
-    key=_key("V16"),
-    start_mask=_word("f000 0000 0000 0000"),
-    ordinary_start=_word("6000 0000 0000 0000"),
-    length_added=40,
-    echo=ICMPV6,
-    needed=_bytes_needed(40, ICMPV6, EXTENSIONS),
 )
 
 
 def decode_packets(data: bytes, packets: Packets, end: Indices) -> PacketColumns:
-    """Return those of `packets` that are ordinary, in the same order.
+    """Return the ordinary ones of `packets`, in the same order.
 
     `end` is where each frame ends in `data`, which has MOST_BYTES at least.
     """
     parts = [
         _decode_version(data, packets, index, end[index], layout)
-        for layout in (_IPV4, _IPV6)
+        for layout in _LAYOUTS
         if len(index := (packets.kind == layout.version).nonzero()[0])
     ]
     if len(parts) == 1:
         return parts[0]
-    both = PacketColumns(*map(np.concatenate, zip(_NONE, *parts, strict=True)))
+    both = PacketColumns(*map(np.concatenate, zip(_NO_PACKETS, *parts, strict=True)))
     return both.take(both.frame.argsort())
 
 
@@ -184,15 +162,15 @@ def _decode_version(
     lengths += layout.length_added
     ordinary = rows["start"] & layout.start_mask == layout.ordinary_start
     ordinary &= np.minimum(end - at, lengths) >= layout.needed.take(protocol)
-    ordinary &= at <= len(data) - layout.row.size  # else the row is not from `at` on
+    ordinary &= at <= len(data) - layout.row.size  # else the row was clipped and begins before `at`
     keys = np.zeros(len(rows), layout.key.fields)
     keys["version"] = layout.version
     keys["protocol"] = protocol
-    keys["path"] = packets.path[index]
+    keys["direction"] = packets.direction[index]
     keys["ports"] = rows["ports"] & _PORT_MASK.take(protocol)
     keys["source"] = rows["source"]
     keys["destination"] = rows["destination"]
-    _set_identifiers(keys, rows, layout)
+    _set_echo_identifiers(keys, rows, layout)
     opened = (rows["flags"] & _OPENING == _SYN) & (protocol == _TCP)
     columns = PacketColumns(index, keys.view(layout.key.bare), lengths, opened)
     if np.count_nonzero(ordinary) == len(ordinary):
@@ -200,8 +178,8 @@ def _decode_version(
     return columns.take(ordinary)
 
 
-def _set_identifiers(keys: Rows, rows: Rows, layout: _Layout) -> None:
-    """Put the identifier of ICMP echos in place of their ports."""
+def _set_echo_identifiers(keys: Rows, rows: Rows, layout: _Layout) -> None:
+    """Set both ports of ICMP echos to their identifier."""
     echoes = (rows["protocol"] == layout.echo).nonzero()[0]
     if echoes.size:
         kinds = rows["echo_type"][echoes]

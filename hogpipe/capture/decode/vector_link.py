@@ -1,8 +1,12 @@
-"""Where the IP packets begin in many frames of one link type at once.
+"""PURE: where the IP packets begin in many frames of one link type at once.
 
-Does what `link` does for the usual headers; what it does not know it calls ODD and leaves to that.
-A row moves `at` past each byte it reads, so one with `at` beyond its end has read bytes that are
-not its own, and is ODD too.
+In: the data of a batch and the extent of each frame. Out: `Packets`, columns. Gives the result of
+`scalar_link` for the usual headers, and marks a frame UNUSUAL where it does not: `scalar_link`
+decides about those.
+
+Reads are clipped to the data, not to the frame. Each read moves the row's offset `at` past what it
+has read, so a row whose `at` is beyond the end of its frame has used bytes of another frame. Such a
+row is UNUSUAL, too.
 """
 
 from collections.abc import Callable
@@ -11,7 +15,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hogpipe.capture.decode.link_types import (
+from hogpipe.capture.decode.columns import (
+    Indices,
+    Octets,
+    RowType,
+    read_rows,
+    read_values,
+    row_type,
+)
+from hogpipe.capture.decode.scalar_link import (
     ARPHRD_LOOPBACK,
     COOKED_OUTGOING,
     ETHERTYPE_PPPOE_SESSION,
@@ -24,37 +36,38 @@ from hogpipe.capture.decode.link_types import (
     VLAN_ETHERTYPES,
     LinkType,
 )
-from hogpipe.capture.decode.rows import Indices, Octets, RowType, read_rows, read_values, row_type
-from hogpipe.capture.decode.wire_key import Path
+from hogpipe.capture.decode.wire_flows import Direction
 
-NOT_IP, ODD = 0, 1
-"""What a row may be beside 4 and 6, the versions of IP. Any other number is odd too."""
+NOT_IP, UNUSUAL = 0, 1
+"""Kinds of row beside 4 and 6, the versions of IP. Any other number is unusual, too."""
 _TAGGED, _SESSION = 7, 8
 
 _U8, _U16, _U32 = np.dtype(np.uint8), np.dtype(">u2"), np.dtype(">u4")
 _SLL = row_type(16, {"packet_type": (">u2", 0), "hardware": (">u2", 2), "ethertype": (">u2", 14)})
 _SLL2 = row_type(20, {"ethertype": (">u2", 0), "hardware": (">u2", 8), "packet_type": ("u1", 10)})
-_INCOMING, _OUTGOING, _LOOPBACK = map(np.uint8, (Path.INCOMING, Path.OUTGOING, Path.LOOPBACK))
+_INCOMING, _OUTGOING, _LOOPBACK = map(
+    np.uint8, (Direction.INCOMING, Direction.OUTGOING, Direction.LOOPBACK)
+)
 
 
 class Packets(NamedTuple):
-    """A column each: the offset of the IP packet in the data; 4, 6, NOT_IP or ODD; its path."""
+    """Columns: offset of the IP packet in the data; 4, 6, NOT_IP or UNUSUAL; a `Direction`."""
 
     at: Indices
     kind: Octets
-    path: Octets
+    direction: Octets
 
 
 def locate_packets(link_type: int, data: bytes, start: Indices, end: Indices) -> Packets:
     """Return where the packets of the frames from `start` to before `end` in `data` begin.
 
-    `data` has 20 bytes at least. An unknown link type makes all rows ODD.
+    `data` has 20 bytes at least. An unknown link type makes all rows UNUSUAL.
     """
     locate = _LOCATORS.get(link_type)
     if locate is None:
-        return Packets(start, np.full(len(start), ODD, np.uint8), _no_path(start))
+        return Packets(start, np.full(len(start), UNUSUAL, np.uint8), _no_direction(start))
     packets = locate(data, start)
-    packets.kind[packets.at > end] = ODD
+    packets.kind[packets.at > end] = UNUSUAL
     return packets
 
 
@@ -62,7 +75,7 @@ def _read16(data: bytes, at: Indices) -> NDArray[np.uint16]:
     return read_values(data, at, _U16)
 
 
-def _no_path(start: Indices) -> Octets:
+def _no_direction(start: Indices) -> Octets:
     return np.zeros(len(start), np.uint8)
 
 
@@ -79,29 +92,31 @@ _BY_ETHERTYPE = _table(
     | {ETHERTYPE_PPPOE_SESSION: _SESSION},
     NOT_IP,
 )
-_BY_PPP_PROTOCOL = _table(PPP_VERSIONS, ODD)  # others may be a one-byte protocol
+_BY_PPP_PROTOCOL = _table(PPP_VERSIONS, UNUSUAL)  # others may be a one-byte protocol
 
 
 def _ethernet(data: bytes, start: Indices) -> Packets:
-    return _by_ethertype(data, start + 14, _read16(data, start + 12), _no_path(start))
+    return _by_ethertype(data, start + 14, _read16(data, start + 12), _no_direction(start))
 
 
 def _cooked(data: bytes, start: Indices, header: RowType) -> Packets:
     rows = read_rows(data, start, header)
-    path = np.where(rows["packet_type"] == COOKED_OUTGOING, _OUTGOING, _INCOMING)
-    path[rows["hardware"] == ARPHRD_LOOPBACK] = _LOOPBACK
-    return _by_ethertype(data, start + header.size, rows["ethertype"], path)
+    direction = np.where(rows["packet_type"] == COOKED_OUTGOING, _OUTGOING, _INCOMING)
+    direction[rows["hardware"] == ARPHRD_LOOPBACK] = _LOOPBACK
+    return _by_ethertype(data, start + header.size, rows["ethertype"], direction)
 
 
-def _by_ethertype(data: bytes, at: Indices, ethertype: NDArray[np.uint16], path: Octets) -> Packets:
+def _by_ethertype(
+    data: bytes, at: Indices, ethertype: NDArray[np.uint16], direction: Octets
+) -> Packets:
     kind = _BY_ETHERTYPE.take(ethertype)
     if np.count_nonzero(kind >= _TAGGED):
-        _pass_tags(data, at, kind)
-    return Packets(at, kind, path)
+        _skip_tags(data, at, kind)
+    return Packets(at, kind, direction)
 
 
-def _pass_tags(data: bytes, at: Indices, kind: Octets) -> None:
-    """Move `at` past VLAN tags and PPPoE headers to the packet, and tell its kind."""
+def _skip_tags(data: bytes, at: Indices, kind: Octets) -> None:
+    """Move `at` past VLAN tags and PPPoE headers to the packet, and set its `kind`."""
     for _ in range(MAX_VLAN_TAGS):
         tagged = np.flatnonzero(kind == _TAGGED)
         kind[tagged] = _BY_ETHERTYPE[_read16(data, at[tagged] + 2)]
@@ -113,7 +128,7 @@ def _pass_tags(data: bytes, at: Indices, kind: Octets) -> None:
 
 def _pppoe(data: bytes, start: Indices) -> Packets:
     packets = _by_ppp_protocol(data, start + 6)
-    packets.kind[_read16(data, start) != PPPOE_SESSION] = ODD
+    packets.kind[_read16(data, start) != PPPOE_SESSION] = UNUSUAL
     return packets
 
 
@@ -123,18 +138,18 @@ def _ppp(data: bytes, start: Indices) -> Packets:
 
 
 def _by_ppp_protocol(data: bytes, at: Indices) -> Packets:
-    return Packets(at + 2, _BY_PPP_PROTOCOL[_read16(data, at)], _no_path(at))
+    return Packets(at + 2, _BY_PPP_PROTOCOL[_read16(data, at)], _no_direction(at))
 
 
 def _raw(data: bytes, start: Indices) -> Packets:
     kind = read_values(data, start, _U8) >> np.uint8(4)
-    kind[(kind != 4) & (kind != 6)] = ODD
-    return Packets(start, kind, _no_path(start))
+    kind[(kind != 4) & (kind != 6)] = UNUSUAL
+    return Packets(start, kind, _no_direction(start))
 
 
 def _only(version: int) -> Callable[[bytes, Indices], Packets]:
     def locate(_data: bytes, start: Indices) -> Packets:
-        return Packets(start, np.full(len(start), version, np.uint8), _no_path(start))
+        return Packets(start, np.full(len(start), version, np.uint8), _no_direction(start))
 
     return locate
 
@@ -149,10 +164,10 @@ def _null(data: bytes, start: Indices) -> Packets:
 
 
 def _by_family(start: Indices, family: NDArray[np.uint32]) -> Packets:
-    kind = np.full(len(start), ODD, np.uint8)
+    kind = np.full(len(start), UNUSUAL, np.uint8)
     for number, version in FAMILY_VERSIONS.items():
         kind[family == number] = version
-    return Packets(start + 4, kind, _no_path(start))
+    return Packets(start + 4, kind, _no_direction(start))
 
 
 _LOCATORS: dict[int, Callable[[bytes, Indices], Packets]] = {

@@ -47,7 +47,7 @@ class EbpfSource:
     """
 
     live = True
-    keeps_windows = True
+    closes_windows = True
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class EbpfSource:
         except Exception as error:
             # What was handed over of this window is told, whatever went wrong.
             ends = self._windows.close(time.time_ns(), last=True)
-            offer(FlowBatch(ends=ends, last=True))
+            offer(FlowBatch(closed_window=ends, is_last=True))
             if isinstance(error, OSError):
                 text = f"eBPF: the kernel's tables cannot be read ({error.strerror})"
                 raise CaptureError(text) from error
@@ -123,7 +123,7 @@ class EbpfSource:
         finally:
             self.close()
 
-    def gather_for(self, seconds: float) -> None:
+    def set_batch_interval(self, seconds: float) -> None:
         """Do nothing: owners are known from the first packet on."""
 
     def close(self) -> None:
@@ -181,7 +181,7 @@ class EbpfSource:
         for batch in batches:
             offer(held)
             held = batch
-        held.time_ns, held.ends, held.last = now, ends, last
+        held.time_ns, held.closed_window, held.is_last = now, ends, last
         offer(held)
 
     def _count_losses(self, losses: TrafficLosses, batch: FlowBatch) -> None:

@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hogpipe.capture.decode.row_groups import hash_rows, order_by_key
+from hogpipe.capture.decode.columns import hash_rows, order_by_key
 from hogpipe.capture.ebpf.row_joins import add_held, assign_loose
 from hogpipe.linux.bpf.traffic_rows import (
     BY_LISTENER,

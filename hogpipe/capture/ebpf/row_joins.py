@@ -8,7 +8,7 @@ from functools import reduce
 
 import numpy as np
 
-from hogpipe.capture.decode.row_groups import hash_rows
+from hogpipe.capture.decode.columns import hash_rows
 from hogpipe.linux.bpf.traffic_rows import PROTOCOL_BYTE, Entries, join, pick
 from hogpipe.protocols import TCP
 

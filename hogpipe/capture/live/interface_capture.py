@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import msgspec
 
+from hogpipe.capture.decode.columns import FrameBatch
 from hogpipe.capture.decode.decoder import Decoder
 from hogpipe.capture.decode.fragments import FragmentTable
-from hogpipe.capture.decode.frame_batch import FrameBatch
 from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.capture.orientation import Orientation
 from hogpipe.capture.pcap import Handle
@@ -87,7 +87,7 @@ class InterfaceCapture:
     def _count(self, frames: FrameBatch, batch: FlowBatch) -> None:
         wire = self._decoder.decode(frames)
         # Unannounced BIG TCP (a veth's peer may be set up for it): from now on read lengths.
-        self._exact = self._exact or wire.lengths_wanted
+        self._exact = self._exact or wire.needs_original_lengths
         if self._faces_guests and self._direction.meets_strangers(wire):
             self._on_strangers()
         self._direction.turn(wire, batch)

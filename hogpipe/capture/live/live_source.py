@@ -46,7 +46,7 @@ class LiveSource:
     """The frames of this host's interfaces, as they pass."""
 
     live = True
-    keeps_windows = False
+    closes_windows = False
 
     def __init__(self, options: LiveOptions) -> None:
         self._options = options
@@ -113,7 +113,7 @@ class LiveSource:
         """Close all handles; see PacketSource."""
         self._release(FlowBatch())
 
-    def gather_for(self, seconds: float) -> None:
+    def set_batch_interval(self, seconds: float) -> None:
         """Rest for as long between batches, at the most; see PacketSource."""
         self._patience = seconds
 

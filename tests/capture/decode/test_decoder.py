@@ -9,19 +9,20 @@ from hypothesis import strategies as st
 from support import frames as build
 from support.frame_strategies import LINK_TYPES, frames
 
-from hogpipe.capture.decode import row_groups
-from hogpipe.capture.decode.decoder import LARGE_BATCH, Decoder, FrameBatch, WireFlows
+from hogpipe.capture.decode.columns import _FACTORS, FrameBatch
+from hogpipe.capture.decode.decoder import LARGE_BATCH, Decoder
 from hogpipe.capture.decode.fragments import FirstFragment, FragmentTable, LaterFragment
-from hogpipe.capture.decode.link_types import LinkType
-from hogpipe.capture.decode.scalar_ip import (
-    Path,
-    Rejection,
+from hogpipe.capture.decode.scalar_ip import decode_frame
+from hogpipe.capture.decode.scalar_link import LinkType, Rejection
+from hogpipe.capture.decode.wire_flows import (
+    Direction,
+    PacketColumns,
+    WireFlows,
     WireKey,
-    decode_frame,
     pack_key,
+    sum_by_key,
     unpack_key,
 )
-from hogpipe.capture.decode.vector_ip import PacketColumns
 from hogpipe.model import Tally
 
 ETHERNET = LinkType.ETHERNET
@@ -33,7 +34,7 @@ Tallies = tuple[Tally, Tally, Tally, Tally]
 
 def new_table() -> FragmentTable:
     """A small and hasty one, so that its bounds are met."""
-    return FragmentTable(max_entries=2, ttl_ns=30_000_000, parking_ns=2_000_000)
+    return FragmentTable(max_entries=2, flow_ttl_ns=30_000_000, pending_ns=2_000_000)
 
 
 def tallies_of(all_flows: Sequence[WireFlows]) -> Tallies:
@@ -73,7 +74,7 @@ def decode_all(link_type: int, *batches: FrameBatch) -> list[WireFlows]:
     return [*(decoder.decode(batch) for batch in batches), decoder.flush()]
 
 
-def decode_plainly(link_type: int, batch: FrameBatch) -> tuple[Sums, Tallies]:
+def decode_one_by_one(link_type: int, batch: FrameBatch) -> tuple[Sums, Tallies]:
     """What `decode_all` should give, by the plain decoder and a fragment table alone."""
     table = new_table()
     sums: Sums = {}
@@ -88,7 +89,7 @@ def decode_plainly(link_type: int, batch: FrameBatch) -> tuple[Sums, Tallies]:
         now = int(times.max())
         original = None if batch.original_lengths is None else int(batch.original_lengths[row])
         decoded = decode_frame(link_type, batch.data[start : start + size], original)
-        settled = table.advance(now)
+        countable = table.expire(now)
         if isinstance(decoded, Rejection):
             captured.add(Tally(1, size))
             (not_ip if decoded is Rejection.NOT_IP else undecoded).add(Tally(1, size))
@@ -98,13 +99,13 @@ def decode_plainly(link_type: int, batch: FrameBatch) -> tuple[Sums, Tallies]:
             match decoded.fragment:
                 case LaterFragment(ident):
                     at = int(times[-1])
-                    settled += table.later(ident, decoded.key, decoded.length, now, at)
+                    countable += table.ingest_later(ident, decoded.key, decoded.length, now, at)
                 case FirstFragment(ident):
-                    settled += table.first(ident, decoded.key, now)
+                    countable += table.ingest_first(ident, decoded.key, now)
             if not isinstance(decoded.fragment, LaterFragment):
                 at = int(times[-1])
                 add(decoded.key, (1, decoded.length, decoded.opened), at, at)
-        for one in settled:
+        for one in countable:
             add(one.key, (one.packets, one.bytes, False), one.first_ns, one.last_ns)
     for one in table.flush():
         add(one.key, (one.packets, one.bytes, False), one.first_ns, one.last_ns)
@@ -185,7 +186,7 @@ def test_columns_and_the_plain_decoder_agree_on_every_cut_and_many_changes(
             ]
             batch = build.batch_of([*cut, *changed, whole])
             flows = decode_all(link_type, batch)
-            assert (sums_of(flows), tallies_of(flows)) == decode_plainly(link_type, batch)
+            assert (sums_of(flows), tallies_of(flows)) == decode_one_by_one(link_type, batch)
 
 
 @given(st.data(), LINK_TYPES)
@@ -195,7 +196,7 @@ def test_columns_and_the_plain_decoder_agree_on_any_frames(
 ) -> None:
     batch = data.draw(batches(link_type))
     flows = decode_all(link_type, batch)
-    assert (sums_of(flows), tallies_of(flows)) == decode_plainly(link_type, batch)
+    assert (sums_of(flows), tallies_of(flows)) == decode_one_by_one(link_type, batch)
 
 
 @given(LINK_TYPES, st.lists(st.binary(max_size=100), min_size=LARGE_BATCH, max_size=48))
@@ -205,7 +206,7 @@ def test_columns_and_the_plain_decoder_agree_on_random_bytes(
 ) -> None:
     batch = build.batch_of(drawn)
     flows = decode_all(link_type, batch)
-    assert (sums_of(flows), tallies_of(flows)) == decode_plainly(link_type, batch)
+    assert (sums_of(flows), tallies_of(flows)) == decode_one_by_one(link_type, batch)
 
 
 @pytest.mark.parametrize("count", [1, LARGE_BATCH])
@@ -224,7 +225,7 @@ def test_a_length_beyond_a_whole_frame_is_not_believed(count: int, packet: bytes
     whole = Decoder(LinkType.ETHERNET, new_table(), snaplen=len(frame) + 1).decode(batch)
     assert whole.undecoded == Tally(count, count * len(frame))
     assert whole.captured == whole.undecoded
-    assert not whole.lengths_wanted
+    assert not whole.needs_original_lengths
     cut = Decoder(LinkType.ETHERNET, new_table(), snaplen=len(frame)).decode(batch)
     assert cut.undecoded.packets == 0
     assert cut.captured.bytes > count * 60_000
@@ -288,7 +289,7 @@ def test_what_stands_around_a_cut_frame_does_not_matter(link_type: LinkType) -> 
             for after in (b"", b"\xff" * 60):
                 batch = FrameBatch(before + whole[:size] + after, rows)
                 flows = decode_all(link_type, batch)
-                assert (sums_of(flows), tallies_of(flows)) == decode_plainly(link_type, batch)
+                assert (sums_of(flows), tallies_of(flows)) == decode_one_by_one(link_type, batch)
 
 
 def cut_into_fragments(ident: int, sizes: Sequence[int]) -> list[bytes]:
@@ -314,7 +315,7 @@ def test_fragments_in_any_order_come_to_the_flow_of_their_first(
     filler = [build.ethernet(ORDINARY)] * (LARGE_BATCH if large else 0)
     flows = decode_all(ETHERNET, build.batch_of([*filler, *order]))
     for ident in packets:
-        key = pack_key(WireKey(4, 17, Path.UNKNOWN, build.A4, ident, build.B4, ident))
+        key = pack_key(WireKey(4, 17, Direction.UNKNOWN, build.A4, ident, build.B4, ident))
         assert sums_of(flows)[key][:3] == (3, 24 + 16 + 8 + 3 * 20, False)
 
 
@@ -336,7 +337,7 @@ def test_the_newest_time_so_far_is_the_time_of_a_fragment_wherever_batches_end()
     drawn = [later, build.ethernet(ORDINARY), first]
     batch = build.batch_of(drawn, times_us=[0, 5_000, 1_000])
     whole = decode_all(ETHERNET, batch)
-    portless = pack_key(WireKey(4, 17, Path.UNKNOWN, build.A4, 0, build.B4, 0))
+    portless = pack_key(WireKey(4, 17, Direction.UNKNOWN, build.A4, 0, build.B4, 0))
     assert sums_of(whole)[portless][:3] == (1, 28, False)
     assert sums_of(decode_all(ETHERNET, batch.slice(0, 2), batch.slice(2, 3))) == sums_of(whole)
 
@@ -355,7 +356,7 @@ def test_a_fragment_is_told_with_its_own_time_also_when_it_waits_for_its_flow() 
 
 def test_an_empty_batch_holds_nothing() -> None:
     flows = Decoder(ETHERNET, FragmentTable()).decode(build.batch_of([]))
-    assert (flows.keys, flows.captured, flows.lengths_wanted) == ([], Tally(), False)
+    assert (flows.keys, flows.captured, flows.needs_original_lengths) == ([], Tally(), False)
 
 
 @pytest.mark.parametrize("count", [4, 40])
@@ -382,13 +383,13 @@ def test_lengths_are_wanted_once_one_was_floored(count: int) -> None:
     big = build.ethernet(build.ipv4(6, build.tcp(), total=0))
     drawn = [build.ethernet(ORDINARY)] * count + [big]
     flows = Decoder(ETHERNET, FragmentTable()).decode(build.batch_of(drawn))
-    assert flows.lengths_wanted
+    assert flows.needs_original_lengths
     assert flows.length_floored == Tally(1, 65_536)
     lengths = [len(frame) + 90_000 for frame in drawn]
     flows = Decoder(ETHERNET, FragmentTable()).decode(
         build.batch_of(drawn, original_lengths=lengths)
     )
-    assert not flows.lengths_wanted
+    assert not flows.needs_original_lengths
     assert flows.bytes == [len(ORDINARY) * count, len(big) - 14 + 90_000]
 
 
@@ -421,7 +422,7 @@ def test_offsets_near_the_end_of_32_bits_do_not_wrap() -> None:
 @settings(deadline=None, max_examples=60)
 def test_keys_with_the_same_hash_stay_apart(rows: list[tuple[int, int]]) -> None:
     # With these two words the hash is the same for all a: the inverse of one factor undoes it.
-    first, second = (int(factor) for factor in row_groups._FACTORS[:2])
+    first, second = (int(factor) for factor in _FACTORS[:2])
     undo = (-first * pow(second, -1, 1 << 64)) % (1 << 64)
     colliding = [(unfold(a), unfold(a * undo % (1 << 64)), 0, 0, b) for a, b in rows]
     keys = np.array(colliding, np.uint64)
@@ -430,7 +431,7 @@ def test_keys_with_the_same_hash_stay_apart(rows: list[tuple[int, int]]) -> None
     columns = PacketColumns(
         np.arange(count), packed, np.ones(count, np.int64), np.zeros(count, np.bool_)
     )
-    sums = row_groups.sum_by_key(columns, np.arange(count))
+    sums = sum_by_key(columns, np.arange(count))
     expected = list(dict.fromkeys(row.tobytes() for row in keys))
     assert sums.keys == expected
     places = [[at for at, row in enumerate(keys) if row.tobytes() == key] for key in expected]

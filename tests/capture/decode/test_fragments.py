@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hogpipe.capture.decode.fragments import FragmentTable, Settled
+from hogpipe.capture.decode.fragments import FragmentSum, FragmentTable
 
 SECOND = 1_000_000_000
 FLOW, BARE = b"flow", b"bare"
@@ -14,16 +14,16 @@ A, B, C = b"a", b"b", b"c"
 
 def later(
     table: FragmentTable, ident: bytes, key: bytes, length: int, now_ns: int
-) -> list[Settled]:
+) -> list[FragmentSum]:
     """Have a fragment come that is the newest so far."""
-    return table.later(ident, key, length, now_ns, now_ns)
+    return table.ingest_later(ident, key, length, now_ns, now_ns)
 
 
 def test_a_later_fragment_follows_the_first_to_its_flow() -> None:
     table = FragmentTable()
-    assert table.first(A, FLOW, 0) == []
-    assert later(table, A, BARE, 100, 1) == [Settled(FLOW, 1, 100, 1, 1)]
-    assert later(table, A, BARE, 50, 2) == [Settled(FLOW, 1, 50, 2, 2)]
+    assert table.ingest_first(A, FLOW, 0) == []
+    assert later(table, A, BARE, 100, 1) == [FragmentSum(FLOW, 1, 100, 1, 1)]
+    assert later(table, A, BARE, 50, 2) == [FragmentSum(FLOW, 1, 50, 2, 2)]
     assert table.flush() == []
 
 
@@ -31,39 +31,39 @@ def test_fragments_that_come_before_the_first_wait_for_it() -> None:
     table = FragmentTable()
     assert later(table, A, BARE, 100, 0) == []
     assert later(table, A, BARE, 50, 1) == []
-    assert table.first(A, FLOW, 2) == [Settled(FLOW, 2, 150, 0, 1)]
+    assert table.ingest_first(A, FLOW, 2) == [FragmentSum(FLOW, 2, 150, 0, 1)]
     assert table.flush() == []
 
 
 def test_fragments_whose_first_does_not_come_are_settled_without_ports() -> None:
-    table = FragmentTable(parking_ns=2 * SECOND)
+    table = FragmentTable(pending_ns=2 * SECOND)
     later(table, A, BARE, 100, 0)
-    assert table.advance(2 * SECOND - 1) == []
-    assert table.advance(2 * SECOND) == [Settled(BARE, 1, 100, 0, 0)]
-    assert table.first(A, FLOW, 2 * SECOND) == []
+    assert table.expire(2 * SECOND - 1) == []
+    assert table.expire(2 * SECOND) == [FragmentSum(BARE, 1, 100, 0, 0)]
+    assert table.ingest_first(A, FLOW, 2 * SECOND) == []
 
 
 def test_a_first_that_comes_too_late_gets_nothing() -> None:
-    table = FragmentTable(parking_ns=2 * SECOND)
+    table = FragmentTable(pending_ns=2 * SECOND)
     later(table, A, BARE, 100, 0)
-    assert table.first(A, FLOW, 3 * SECOND) == [Settled(BARE, 1, 100, 0, 0)]
+    assert table.ingest_first(A, FLOW, 3 * SECOND) == [FragmentSum(BARE, 1, 100, 0, 0)]
 
 
 def test_a_flow_is_forgotten_after_its_time() -> None:
-    table = FragmentTable(ttl_ns=30 * SECOND)
-    table.first(A, FLOW, 0)
+    table = FragmentTable(flow_ttl_ns=30 * SECOND)
+    table.ingest_first(A, FLOW, 0)
     now = 30 * SECOND - 1
-    assert later(table, A, BARE, 1, now) == [Settled(FLOW, 1, 1, now, now)]
+    assert later(table, A, BARE, 1, now) == [FragmentSum(FLOW, 1, 1, now, now)]
     assert later(table, A, BARE, 2, 30 * SECOND) == []
-    assert table.flush() == [Settled(BARE, 1, 2, now + 1, now + 1)]
+    assert table.flush() == [FragmentSum(BARE, 1, 2, now + 1, now + 1)]
 
 
 def test_a_newer_first_replaces_the_older_and_starts_the_time_anew() -> None:
-    table = FragmentTable(ttl_ns=30 * SECOND)
-    table.first(A, FLOW, 0)
-    table.first(A, b"newer", 20 * SECOND)
+    table = FragmentTable(flow_ttl_ns=30 * SECOND)
+    table.ingest_first(A, FLOW, 0)
+    table.ingest_first(A, b"newer", 20 * SECOND)
     now = 40 * SECOND
-    assert later(table, A, BARE, 1, now) == [Settled(b"newer", 1, 1, now, now)]
+    assert later(table, A, BARE, 1, now) == [FragmentSum(b"newer", 1, 1, now, now)]
 
 
 def test_when_too_many_wait_the_oldest_is_settled_without_ports() -> None:
@@ -71,36 +71,36 @@ def test_when_too_many_wait_the_oldest_is_settled_without_ports() -> None:
     later(table, A, BARE, 1, 0)
     later(table, B, BARE, 2, 0)
     assert later(table, A, BARE, 10, 0) == []
-    assert later(table, C, BARE, 3, 0) == [Settled(BARE, 2, 11, 0, 0)]
-    assert table.flush() == [Settled(BARE, 1, 2, 0, 0), Settled(BARE, 1, 3, 0, 0)]
+    assert later(table, C, BARE, 3, 0) == [FragmentSum(BARE, 2, 11, 0, 0)]
+    assert table.flush() == [FragmentSum(BARE, 1, 2, 0, 0), FragmentSum(BARE, 1, 3, 0, 0)]
 
 
 def test_when_too_many_flows_are_known_the_oldest_is_forgotten() -> None:
     table = FragmentTable(max_entries=2)
     for ident in (A, B, C):
-        table.first(ident, FLOW + ident, 0)
+        table.ingest_first(ident, FLOW + ident, 0)
     assert later(table, A, BARE, 1, 0) == []
-    assert later(table, B, BARE, 2, 0) == [Settled(FLOW + B, 1, 2, 0, 0)]
+    assert later(table, B, BARE, 2, 0) == [FragmentSum(FLOW + B, 1, 2, 0, 0)]
 
 
 def test_replacing_a_flow_in_a_full_table_forgets_no_other() -> None:
     table = FragmentTable(max_entries=2)
     for ident in (A, B, B):
-        table.first(ident, FLOW + ident, 0)
-    assert later(table, A, BARE, 1, 0) == [Settled(FLOW + A, 1, 1, 0, 0)]
+        table.ingest_first(ident, FLOW + ident, 0)
+    assert later(table, A, BARE, 1, 0) == [FragmentSum(FLOW + A, 1, 1, 0, 0)]
 
 
 def test_a_clock_that_steps_back_stands_still_instead() -> None:
-    table = FragmentTable(parking_ns=2 * SECOND)
-    table.advance(10 * SECOND)
+    table = FragmentTable(pending_ns=2 * SECOND)
+    table.expire(10 * SECOND)
     later(table, A, BARE, 1, 5 * SECOND)
-    assert table.advance(11 * SECOND) == []
-    assert table.advance(12 * SECOND) == [Settled(BARE, 1, 1, 5 * SECOND, 5 * SECOND)]
+    assert table.expire(11 * SECOND) == []
+    assert table.expire(12 * SECOND) == [FragmentSum(BARE, 1, 1, 5 * SECOND, 5 * SECOND)]
 
 
 def test_flushing_forgets_the_flows_too() -> None:
     table = FragmentTable()
-    table.first(A, FLOW, 0)
+    table.ingest_first(A, FLOW, 0)
     table.flush()
     assert later(table, A, BARE, 1, 0) == []
 
@@ -115,18 +115,18 @@ EVENTS = st.lists(
 def test_every_byte_of_a_later_fragment_is_settled_once(
     events: list[tuple[bool, bytes, int]], max_entries: int
 ) -> None:
-    table = FragmentTable(max_entries, ttl_ns=3 * SECOND, parking_ns=2 * SECOND)
-    settled: list[Settled] = []
+    table = FragmentTable(max_entries, flow_ttl_ns=3 * SECOND, pending_ns=2 * SECOND)
+    countable: list[FragmentSum] = []
     taken = Counter[str]()
     for size, (is_first, ident, time) in enumerate(events, 1):
         if is_first:
-            settled += table.first(ident, FLOW + ident, time)
+            countable += table.ingest_first(ident, FLOW + ident, time)
         else:
-            settled += later(table, ident, BARE + ident, size, time)
+            countable += later(table, ident, BARE + ident, size, time)
             taken.update(packets=1, bytes=size)
-    settled += table.flush()
-    assert sum(one.bytes for one in settled) == taken["bytes"]
-    assert sum(one.packets for one in settled) == taken["packets"]
+    countable += table.flush()
+    assert sum(one.bytes for one in countable) == taken["bytes"]
+    assert sum(one.packets for one in countable) == taken["packets"]
 
 
 @given(st.permutations([(ident, part) for ident in (A, B, C) for part in range(4)]))
@@ -135,14 +135,14 @@ def test_in_any_order_all_fragments_come_to_the_flow_of_their_first(
     order: list[tuple[bytes, int]],
 ) -> None:
     table = FragmentTable()
-    settled: list[Settled] = []
+    countable: list[FragmentSum] = []
     for ident, part in order:
         if part == 0:
-            settled += table.first(ident, FLOW + ident, 0)
+            countable += table.ingest_first(ident, FLOW + ident, 0)
         else:
-            settled += later(table, ident, BARE, part, 0)
+            countable += later(table, ident, BARE, part, 0)
     totals = Counter[bytes]()
-    for one in settled:
+    for one in countable:
         totals[one.key] += one.bytes
     assert totals == {FLOW + ident: 6 for ident in (A, B, C)}
     assert table.flush() == []

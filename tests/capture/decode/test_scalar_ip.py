@@ -9,16 +9,9 @@ from support import frames as build
 from support.frame_strategies import LINK_TYPES, frames
 
 from hogpipe.capture.decode.fragments import FirstFragment, LaterFragment
-from hogpipe.capture.decode.link_types import LinkType
-from hogpipe.capture.decode.scalar_ip import (
-    DecodedFrame,
-    Path,
-    Rejection,
-    WireKey,
-    decode_frame,
-    pack_key,
-    unpack_key,
-)
+from hogpipe.capture.decode.scalar_ip import DecodedFrame, decode_frame
+from hogpipe.capture.decode.scalar_link import LinkType, Rejection
+from hogpipe.capture.decode.wire_flows import Direction, WireKey, pack_key, unpack_key
 
 UDP4 = build.ipv4(17, build.udp(1000, 53, b"hello"))
 UDP6 = build.ipv6(17, build.udp(1000, 53, b"hello"))
@@ -48,7 +41,7 @@ def reject(frame: bytes, link_type: int = ETHERNET) -> Rejection:
 
 
 def test_a_wire_key_is_forty_bytes_and_comes_back_as_it_was() -> None:
-    key = WireKey(4, 17, Path.OUTGOING, build.A4, 1000, build.B4, 53)
+    key = WireKey(4, 17, Direction.OUTGOING, build.A4, 1000, build.B4, 53)
     packed = pack_key(key)
     assert packed == (
         b"\x04\x11\x02\x00\x03\xe8\x00\x35" + build.A4 + bytes(12) + build.B4 + bytes(12)
@@ -100,27 +93,27 @@ def test_a_cooked_frame_may_hold_vlan_tags_and_pppoe(wrap: Callable[..., bytes])
 
 @pytest.mark.parametrize("wrap", [build.sll, build.sll2])
 @pytest.mark.parametrize(
-    ("packet_type", "hardware", "path"),
+    ("packet_type", "hardware", "direction"),
     [
-        (0, 1, Path.INCOMING),
-        (1, 1, Path.INCOMING),
-        (2, 1, Path.INCOMING),
-        (3, 1, Path.INCOMING),
-        (4, 1, Path.OUTGOING),
-        (0, 772, Path.LOOPBACK),
-        (4, 772, Path.LOOPBACK),
+        (0, 1, Direction.INCOMING),
+        (1, 1, Direction.INCOMING),
+        (2, 1, Direction.INCOMING),
+        (3, 1, Direction.INCOMING),
+        (4, 1, Direction.OUTGOING),
+        (0, 772, Direction.LOOPBACK),
+        (4, 772, Direction.LOOPBACK),
     ],
 )
-def test_a_cooked_header_tells_the_path(
-    wrap: Callable[..., bytes], packet_type: int, hardware: int, path: Path
+def test_a_cooked_header_has_the_direction(
+    wrap: Callable[..., bytes], packet_type: int, hardware: int, direction: Direction
 ) -> None:
     link_type = LinkType.LINUX_SLL if wrap is build.sll else LinkType.LINUX_SLL2
     frame = wrap(UDP4, packet_type=packet_type, hardware=hardware)
-    assert decode_key(frame, link_type).path is path
+    assert decode_key(frame, link_type).direction is direction
 
 
-def test_only_cooked_frames_have_a_path() -> None:
-    assert decode_key(build.ethernet(UDP4)).path is Path.UNKNOWN
+def test_only_cooked_frames_have_a_direction() -> None:
+    assert decode_key(build.ethernet(UDP4)).direction is Direction.UNKNOWN
 
 
 @pytest.mark.parametrize("version", [4, 6])

@@ -47,5 +47,5 @@ def test_whatever_goes_wrong_the_window_is_closed_and_the_error_is_told(
     expected = CaptureError if isinstance(failure, OSError) else type(failure)
     with pytest.raises(expected):
         source.run(offered.append)
-    assert [batch.last for batch in offered] == [True]
-    assert offered[0].ends is not None
+    assert [batch.is_last for batch in offered] == [True]
+    assert offered[0].closed_window is not None

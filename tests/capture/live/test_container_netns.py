@@ -14,9 +14,7 @@ from support.namespaces import Namespace, namespace, require
 from support.running import Running, running, wait_until
 from support.shortage import no_descriptors
 
-from hogpipe.capture.decode.decoder import WireFlows
-from hogpipe.capture.decode.wire_key import Path as Way
-from hogpipe.capture.decode.wire_key import WireKey, pack_key
+from hogpipe.capture.decode.wire_flows import Direction, WireFlows, WireKey, pack_key
 from hogpipe.capture.live.container_netns import ContainerNamespaces
 from hogpipe.capture.live.link_selection import select_links
 from hogpipe.capture.local_addresses import LocalAddresses, add_guests
@@ -43,16 +41,14 @@ AT_DOOR = add_guests(LocalAddresses(), {RED: RED_GUEST}, guests_only=True)
 def wire(*ends: tuple[bytes, bytes]) -> WireFlows:
     count = len(ends)
     return WireFlows(
-        keys=[pack_key(WireKey(4, 6, Way.UNKNOWN, one, 1000, other, 80)) for one, other in ends],
+        keys=[
+            pack_key(WireKey(4, 6, Direction.UNKNOWN, one, 1000, other, 80)) for one, other in ends
+        ],
         packets=[1] * count,
         bytes=[100] * count,
         opened=[False] * count,
         first_ns=[0] * count,
         last_ns=[0] * count,
-        captured=Tally(count, 100 * count),
-        not_ip=Tally(),
-        undecoded=Tally(),
-        length_floored=Tally(),
     )
 
 

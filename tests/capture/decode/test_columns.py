@@ -1,6 +1,6 @@
 import numpy as np
 
-from hogpipe.capture.decode.rows import read_rows, read_values, row_type
+from hogpipe.capture.decode.columns import read_rows, read_values, row_type
 
 PAIR = row_type(4, {"first": ("u1", 0), "last": (">u2", 2)})
 
