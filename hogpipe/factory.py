@@ -24,7 +24,7 @@ from hogpipe.capture.savefile import SavefileSource
 from hogpipe.capture.source import PacketSource
 from hogpipe.config.settings import Settings, SinkChoice
 from hogpipe.errors import ConfigurationError
-from hogpipe.linux.netns.cookies import NamespaceNames
+from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.procfs import shows_live_processes
 from hogpipe.linux.procfs_addresses import read_local_addresses
 from hogpipe.records.stamp import make_run_id
@@ -56,7 +56,7 @@ def make_source(
     )
 
     def open_access(procfs: Path) -> LedgerAccess:
-        return LedgerAccess(noted, NamespaceNames(procfs))
+        return LedgerAccess(noted, NetworkNamespaces(procfs))
 
     resolver = LedgerResolver(
         _make_procfs_resolver(settings), procfs, required=True, open_access=open_access

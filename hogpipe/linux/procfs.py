@@ -17,10 +17,10 @@ from pathlib import Path
 import msgspec
 
 from hogpipe.errors import ConfigurationError
+from hogpipe.linux.netns.namespace_processes import is_own_namespace
 
 log = logging.getLogger(__name__)
 
-_OWN_NAMESPACE = Path("/proc/thread-self/ns/net")
 _SOCKET = b"socket:["
 _DELETED = b" (deleted)"
 _COMMAND_LINE_LIMIT = 4096
@@ -82,11 +82,6 @@ def parse_stat(data: bytes) -> ProcessStat:
 def shows_live_processes(procfs: Path) -> bool:
     """Return whether `procfs` is mounted and shows this process, unlike a recorded tree."""
     return (procfs / "self").exists()
-
-
-def netns_path(procfs: Path, pid: int) -> Path:
-    """Return the file of the network namespace that a process is in."""
-    return procfs / str(pid) / "ns" / "net"
 
 
 class Procfs:
@@ -259,9 +254,8 @@ def _is_folder(path: Path) -> bool:
 
 def _may_be_ours(process: Path) -> bool:
     """Tell whether a process is in this thread's network namespace, or of a recorded tree."""
-    link = process / "ns" / "net"
     try:
-        return link.samefile(_OWN_NAMESPACE)
+        return is_own_namespace(process / "ns" / "net")
     except FileNotFoundError:
         return True
     except OSError:

@@ -14,7 +14,7 @@ from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.errors import ConfigurationError
 from hogpipe.linux.bpf.obstacles import KERNEL_NEEDED, BpfUnavailableError, Obstacle
 from hogpipe.linux.bpf.programs import attach_ledger_programs
-from hogpipe.linux.netns.cookies import NamespaceNames
+from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.process_starts import shows_host_pids
 from hogpipe.linux.procfs import shows_live_processes
 from hogpipe.model import (
@@ -71,9 +71,9 @@ class SocketLedger(Protocol):
 class LedgerAccess:
     """A ledger that is asked by one thread at a time. It takes the ledger over."""
 
-    def __init__(self, ledger: SocketLedger, names: NamespaceNames) -> None:
+    def __init__(self, ledger: SocketLedger, namespaces: NetworkNamespaces) -> None:
         self._ledger = ledger
-        self._names = names
+        self._namespaces = namespaces
 
     def ask(self, flows: FlowTimes, now: float) -> Told:
         """Return what is known of each flow after all that has happened.
@@ -82,7 +82,7 @@ class LedgerAccess:
         """
         self._ledger.refresh()
         asked = {flow.namespace for flow in flows if flow.namespace is not None}
-        cookies = self._names.recognise(asked, now)
+        cookies = self._namespaces.find_cookies(asked, now)
         told = Told({}, {})
         for flow, pieces in flows.items():
             if flow.namespace is not None and flow.namespace not in cookies:
@@ -104,9 +104,9 @@ class LedgerAccess:
         return [one if isinstance(one, LedgerEntry) else None for one in each]
 
     @property
-    def names(self) -> NamespaceNames:
+    def namespaces(self) -> NetworkNamespaces:
         """Return the namespaces, for the thread that asks."""
-        return self._names
+        return self._namespaces
 
     def needs_seeds(self) -> bool:
         """Return whether events were lost, so that the sockets are to be read anew."""
@@ -124,7 +124,7 @@ class LedgerAccess:
         """Return what is known by now of a flow of our own namespace in `span`; any thread."""
         if flow.namespace != OWN_NAMESPACE:
             return None
-        return self._ledger.owner_of(flow, self._names.own, span)
+        return self._ledger.owner_of(flow, self._namespaces.own_cookie, span)
 
     def counts(self) -> LedgerUse:
         """Return the counters as they stand."""
@@ -140,7 +140,7 @@ class LedgerAccess:
             contested=counts.book.shared,
             unidentified_processes=counts.unidentified,
             snapshots=counts.book.seeded,
-            namespaces_not_entered=self._names.refused,
+            namespaces_not_entered=self._namespaces.not_entered,
         )
 
     def close(self) -> None:
@@ -169,7 +169,7 @@ def open_ledger(procfs: Path, stale: StaleFlows | None = None) -> LedgerAccess:
             "that its kernel tells; use the host's /proc, or no ledger"
         )
     try:
-        names = NamespaceNames(procfs)
+        namespaces = NetworkNamespaces(procfs)
     except OSError as error:
         raise BpfUnavailableError(
             Obstacle.KERNEL,
@@ -177,7 +177,7 @@ def open_ledger(procfs: Path, stale: StaleFlows | None = None) -> LedgerAccess:
             f"{KERNEL_NEEDED}",
         ) from error
     try:
-        return LedgerAccess(KernelLedger(attach_ledger_programs(), procfs, stale), names)
+        return LedgerAccess(KernelLedger(attach_ledger_programs(), procfs, stale), namespaces)
     except OSError as error:
         raise BpfUnavailableError(
             Obstacle.LIMITS, f"eBPF: no room for the ledger ({error.strerror}); raise the limits"

@@ -130,7 +130,7 @@ class LedgerResolver:
         if self._ledger is None:
             self._resolver.prepare()
             return
-        sockets = read_sockets(self._ledger.names, self._clock(), MOST_SOCKETS)
+        sockets = read_sockets(self._ledger.namespaces, self._clock(), MOST_SOCKETS)
         self._resolver.prepare()
         holders = self._resolver.recall_owners(inodes_of(sockets))
         self._ledger.seed(make_seeds(sockets, holders))
@@ -138,7 +138,7 @@ class LedgerResolver:
     def _seed_again(self, ledger: LedgerAccess, now: float) -> None:
         """Let the ledger know the sockets that were made while events were lost."""
         ledger.begin_seeding()
-        sockets = read_sockets(ledger.names, now, MOST_SOCKETS)
+        sockets = read_sockets(ledger.namespaces, now, MOST_SOCKETS)
         holders = self._resolver.recall_owners(inodes_of(sockets))
         missing = {one.inode: one.user_id for one in sockets if one.inode not in holders}
         ledger.seed(make_seeds(sockets, holders | self._resolver.find_owners(missing)))

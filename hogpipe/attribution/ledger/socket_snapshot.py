@@ -17,7 +17,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 import msgspec
 
 from hogpipe.attribution.procfs.matching import protocol_of, unmap
-from hogpipe.linux.netns.cookies import NamespaceNames, read_own_cookie
+from hogpipe.linux.netns.cookies import read_own_cookie
+from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.sock_diag import read_whole_dump
 from hogpipe.linux.socket_table import TCP_LISTEN, SocketRow
 from hogpipe.model import (
@@ -50,7 +51,7 @@ class SeenSocket(msgspec.Struct, frozen=True, gc=False):
     inode: int
 
 
-def read_sockets(names: NamespaceNames, now: float, most: int) -> list[SeenSocket]:
+def read_sockets(namespaces: NetworkNamespaces, now: float, most: int) -> list[SeenSocket]:
     """Return the sockets of this thread's network namespace and of others, `most` at the most.
 
     Namespaces that may not be entered are left out; `now` is in seconds. Raises OSError where the
@@ -61,7 +62,7 @@ def read_sockets(names: NamespaceNames, now: float, most: int) -> list[SeenSocke
     def read() -> list[SeenSocket]:
         return list(_read_here(most - len(seen)))
 
-    for found in names.visit_guests(read, now):
+    for found in namespaces.call_in_others(read, now):
         seen.extend(found)
     return seen
 

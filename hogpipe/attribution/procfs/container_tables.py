@@ -25,7 +25,7 @@ from hogpipe.attribution.procfs.matching import (
     port_pairs_for,
     tables_for,
 )
-from hogpipe.linux.netns.scan import NamespaceScan
+from hogpipe.linux.netns.namespace_processes import NamespaceProcesses
 from hogpipe.linux.procfs import Procfs
 from hogpipe.linux.socket_table import SocketRow, parse_table
 from hogpipe.model import FlowKey, Quality
@@ -37,19 +37,19 @@ _MOST_SECONDS = 0.05  # of CPU, beyond those of the last namespace
 class ContainerTables:
     """Reads the socket tables of namespaces other than our own. For one thread at a time.
 
-    `clock` gives seconds by which processes are new to `scan`.
+    `clock` gives seconds by which processes are new to `processes`.
     """
 
     def __init__(
         self,
         procfs: Procfs,
-        scan: NamespaceScan,
+        processes: NamespaceProcesses,
         clock: Callable[[], float],
         *,
         most_seconds: float = _MOST_SECONDS,
     ) -> None:
         self._procfs = procfs
-        self._scan = scan
+        self._processes = processes
         self._clock = clock
         self._most_seconds = most_seconds
         self._read_in: dict[int, int] = {}
@@ -72,8 +72,8 @@ class ContainerTables:
         for flow in flows:
             if flow.namespace is not None:
                 by_namespace.setdefault(flow.namespace, []).append(flow)
-        if any(self._scan.find_process(namespace) is None for namespace in by_namespace):
-            self._scan.refresh(self._clock())
+        if any(self._processes.find_process(namespace) is None for namespace in by_namespace):
+            self._processes.refresh(self._clock())
         self._forget_gone()
         self._batch += 1
         started = time.thread_time()
@@ -86,16 +86,16 @@ class ContainerTables:
         return matches
 
     def _forget_gone(self) -> None:
-        there = self._scan.namespaces().keys()
+        there = self._processes.by_namespace().keys()
         self._read_in = {one: batch for one, batch in self._read_in.items() if one in there}
 
     def _match_in(self, namespace: int, flows: Collection[FlowKey]) -> dict[FlowKey, Match]:
         for _attempt in range(_ATTEMPTS):
-            pid = self._scan.find_process(namespace)
+            pid = self._processes.find_process(namespace)
             if pid is None:
                 break
             matches = self._match_through(pid, flows)
-            if self._scan.is_in(pid, namespace):
+            if self._processes.is_in(pid, namespace):
                 return matches
         return dict.fromkeys(flows, NO_MATCH)
 

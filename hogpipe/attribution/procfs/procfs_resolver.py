@@ -26,7 +26,7 @@ from hogpipe.attribution.procfs.shared_sockets import (
 )
 from hogpipe.attribution.procfs.table_reader import Siblings, SocketTable, TableReader
 from hogpipe.enrichment.processes import ProcessReader
-from hogpipe.linux.netns.scan import NamespaceScan, read_own_namespace
+from hogpipe.linux.netns.namespace_processes import NamespaceProcesses, read_own_namespace
 from hogpipe.linux.procfs import ProcessIdentity, Procfs
 from hogpipe.model import (
     OWN_NAMESPACE,
@@ -61,8 +61,8 @@ class ProcfsResolver:
     ) -> None:
         self._procfs = Procfs(procfs)
         self._tables = TableReader(procfs, self._procfs, socket_table)
-        scan = NamespaceScan(procfs, read_own_namespace())
-        self._guest_tables = ContainerTables(self._procfs, scan, clock)
+        namespaces = NamespaceProcesses(procfs, read_own_namespace())
+        self._guest_tables = ContainerTables(self._procfs, namespaces, clock)
         self._fds = FdCache(self._procfs)
         self._processes = ProcessReader(self._procfs, command_line=command_line)
         self._endpoints = EndpointOwners()

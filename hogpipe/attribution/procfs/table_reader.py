@@ -27,7 +27,7 @@ from hogpipe.attribution.procfs.matching import (
 from hogpipe.attribution.procfs.reader_choice import Reader, ReaderChoice
 from hogpipe.attribution.procfs.tcp_lookup import ReadCounts, TcpDiag, TcpReading
 from hogpipe.errors import ConfigurationError
-from hogpipe.linux.netns.scan import shows_own_namespace
+from hogpipe.linux.netns.namespace_processes import shows_own_namespace
 from hogpipe.linux.procfs import Procfs
 from hogpipe.linux.sock_diag import read_dump, read_dump_towards
 from hogpipe.linux.socket_table import SocketRow, parse_table

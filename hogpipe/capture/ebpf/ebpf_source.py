@@ -27,7 +27,7 @@ from hogpipe.linux.bpf.programs import attach_traffic_programs
 from hogpipe.linux.bpf.traffic_maps import TrafficLosses, TrafficMaps
 from hogpipe.linux.bpf.traffic_rows import join
 from hogpipe.linux.cgroups import CgroupTree, sees_whole_host
-from hogpipe.linux.netns.inodes import NamespaceInodes
+from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.process_starts import shows_host_pids
 from hogpipe.linux.procfs import shows_live_processes
 from hogpipe.model import FlowBatch
@@ -95,9 +95,9 @@ class EbpfSource:
     def _attach(self) -> None:
         tree = self._tree = CgroupTree()
         self._owners = Owners(self._procfs, tree.path_of, command_line=self._command_line)
-        spaces = NamespaceInodes(self._procfs)
-        knowledge = RowOwners(self._owners, self._noted, spaces)
-        self._farewells = TimeWaitTracker(spaces, self._max_flows)
+        namespaces = NetworkNamespaces(self._procfs)
+        knowledge = RowOwners(self._owners, self._noted, namespaces)
+        self._farewells = TimeWaitTracker(namespaces, self._max_flows)
         self._sorter = RowAggregator(knowledge, self._dimensions)
         programs = attach_traffic_programs(max_flows=self._max_flows)
         self._tables = TrafficMaps(programs, self._max_flows)

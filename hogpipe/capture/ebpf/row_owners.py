@@ -6,7 +6,7 @@ from collections.abc import Callable
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
 from hogpipe.capture.ebpf.process_owners import Owners
 from hogpipe.linux.bpf.traffic_rows import Ends, Holder, SocketTraffic
-from hogpipe.linux.netns.inodes import NamespaceInodes
+from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.model import (
     NAMELESS,
     OWN_NAMESPACE,
@@ -24,19 +24,21 @@ class RowOwners:
         self,
         owners: Owners,
         noted: FlowSockets,
-        spaces: NamespaceInodes,
+        namespaces: NetworkNamespaces,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._owners = owners
         self._noted = noted
-        self._spaces = spaces
+        self._namespaces = namespaces
         self._clock = clock
 
     def name_flow(self, ends: Ends, holder: Holder) -> FlowKey:
         """Return the flow of a socket; in which other namespace it is makes no difference."""
         if not ends.local_address:
             return NAMELESS
-        return _flow(ends, OWN_NAMESPACE if holder.namespace == self._spaces.own else None)
+        return _flow(
+            ends, OWN_NAMESPACE if holder.namespace == self._namespaces.own_cookie else None
+        )
 
     def attribute(self, holder: Holder, quality: Quality) -> Attribution:
         """Return the owner that is noted."""
@@ -55,7 +57,7 @@ class RowOwners:
             return NAMELESS, False
         holder = entry.holder
         space = holder.namespace or self._noted.namespace_of(entry.cookie)
-        inode = self._spaces.inode_of(space, self._clock()) if space else OWN_NAMESPACE
+        inode = self._namespaces.find_inode(space, self._clock()) if space else OWN_NAMESPACE
         flow = _flow(entry.ends, inode)
         owner = None
         if holder.pid and holder.command != SERVICE_MANAGER:

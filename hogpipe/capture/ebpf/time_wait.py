@@ -28,7 +28,7 @@ from hogpipe.linux.bpf.traffic_rows import (
     join,
     pick,
 )
-from hogpipe.linux.netns.inodes import NamespaceInodes
+from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.sock_diag import look_up_states
 
 _FIN_WAIT2, _TIME_WAIT = 5, 6  # include/net/tcp_states.h
@@ -47,8 +47,8 @@ class TimeWaitTracker:
     Of more than `most` those that wait longest are forgotten. Times are seconds of one clock.
     """
 
-    def __init__(self, spaces: NamespaceInodes, most: int = 65_536) -> None:
-        self._spaces = spaces
+    def __init__(self, namespaces: NetworkNamespaces, most: int = 65_536) -> None:
+        self._namespaces = namespaces
         self._most = most
         self._waiting = np.zeros(0, ENTRY)
         self._since = np.zeros(0)
@@ -93,7 +93,7 @@ class TimeWaitTracker:
             places = np.flatnonzero(entries["namespace"] == namespace)
             ends = describe_ends(entries[places])
             # None where the namespace cannot be entered now, or the kernel has no sock_diag.
-            answers = self._spaces.call_in(namespace, partial(_ask, ends), now)
+            answers = self._namespaces.call_in(namespace, partial(_ask, ends), now)
             if answers is not None:
                 cookies, found = np.array(answers, np.uint64).T
                 states[places] = np.where(cookies == entries["cookie"][places], found, 0)

@@ -21,9 +21,12 @@ from hogpipe.capture.live.link_selection import Selection
 from hogpipe.capture.live.link_topology import LinkTopology
 from hogpipe.capture.local_addresses import LocalAddresses, add_guests
 from hogpipe.linux.limits import explain
-from hogpipe.linux.netns.ids import read_namespace_ids
-from hogpipe.linux.netns.scan import NamespaceScan, read_own_namespace
-from hogpipe.linux.procfs import netns_path
+from hogpipe.linux.netns.namespace_processes import (
+    NamespaceProcesses,
+    netns_path,
+    read_own_namespace,
+)
+from hogpipe.linux.netns.nsid import read_nsids
 from hogpipe.linux.procfs_addresses import read_local_addresses
 from hogpipe.linux.rtnetlink import Link
 
@@ -48,7 +51,7 @@ class ContainerNamespaces:
 
     def __init__(self, procfs: Path) -> None:
         self._procfs = procfs
-        self._scan: NamespaceScan | None = None
+        self._processes: NamespaceProcesses | None = None
         self._faced: dict[int, frozenset[int]] = {}
         """By index of a captured link: the ids of the namespaces that it faces."""
         self._guests: dict[int, _Guest] = {}
@@ -154,7 +157,7 @@ class ContainerNamespaces:
 
     def _find(self, now: float) -> dict[int, _Guest]:
         wanted = frozenset().union(*self._faced.values())
-        first = self._scan is None
+        first = self._processes is None
         places = self._find_places(wanted, now) if wanted else {}
         doubted = frozenset().union(*[self._faced.get(index, ()) for index in self._doubted])
         known = {
@@ -177,25 +180,25 @@ class ContainerNamespaces:
 
     def _find_places(self, wanted: AbstractSet[int], now: float) -> dict[int, tuple[int, int]]:
         """Return the namespace and a process in it of each id that is `wanted`, where known."""
-        if self._scan is None:
-            self._scan = NamespaceScan(self._procfs, read_own_namespace())
-        scan = self._scan
-        scan.refresh(now, thorough=self._unfound)
+        if self._processes is None:
+            self._processes = NamespaceProcesses(self._procfs, read_own_namespace())
+        processes = self._processes
+        processes.refresh(now, thorough=self._unfound)
         # While a known process is in its namespace, both keep their numbers.
         found = {
             one: (guest.namespace, guest.pid)
             for one, guest in self._guests.items()
-            if one in wanted and scan.is_in(guest.pid, guest.namespace)
+            if one in wanted and processes.is_in(guest.pid, guest.namespace)
         }
         if missing := wanted - found.keys():
             known = self._others.union(namespace for namespace, _pid in found.values())
             asked = [
                 (namespace, pid)
-                for namespace in scan.namespaces().keys() - known
-                if (pid := scan.find_process(namespace)) is not None
+                for namespace in processes.by_namespace().keys() - known
+                if (pid := processes.find_process(namespace)) is not None
             ]
             paths = [netns_path(self._procfs, pid) for _namespace, pid in asked]
-            for one, place in zip(read_namespace_ids(paths) if paths else [], asked, strict=True):
+            for one, place in zip(read_nsids(paths) if paths else [], asked, strict=True):
                 if one in missing:
                     found[one] = place
                 elif one is not None:  # None: it could not be asked, and may be one of ours

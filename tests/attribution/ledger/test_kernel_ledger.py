@@ -24,7 +24,8 @@ from hogpipe.attribution.ledger.kernel_ledger import (
 from hogpipe.attribution.ledger.socket_snapshot import make_seeds, read_sockets
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError
 from hogpipe.linux.bpf.programs import attach_ledger_programs
-from hogpipe.linux.netns.cookies import NamespaceNames, read_own_cookie
+from hogpipe.linux.netns.cookies import read_own_cookie
+from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.model import (
     Contested,
     FlowKey,
@@ -299,7 +300,7 @@ def test_what_was_known_before_a_loss_of_events_is_believed_when_it_is_seen_agai
         assert not ledger.needs_seeds()  # events may be lost again at any moment
         wait_until(ledger.needs_seeds)
         ledger.begin_seeding()
-        ledger.seed(make_seeds(read_sockets(NamespaceNames(Path("/proc")), 0.0, 10_000), {}))
+        ledger.seed(make_seeds(read_sockets(NetworkNamespaces(Path("/proc")), 0.0, 10_000), {}))
         assert found(ledger.owner_of(key, cookie)).owner == owner
         assert not ledger.needs_seeds()
     finally:

@@ -22,7 +22,8 @@ from hogpipe.attribution.ledger.ledger_resolver import LedgerResolver
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
 from hogpipe.errors import ConfigurationError
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
-from hogpipe.linux.netns.cookies import NamespaceNames, read_own_cookie
+from hogpipe.linux.netns.cookies import read_own_cookie
+from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.model import (
     CONTESTED,
     UNATTRIBUTED,
@@ -111,7 +112,7 @@ class Stage:
             self.proc.table(name)
         self.ledger = ScriptedLedger()
         self.clock = Clock()
-        self.resolver = self.make(lambda path: LedgerAccess(self.ledger, NamespaceNames(path)))
+        self.resolver = self.make(lambda path: LedgerAccess(self.ledger, NetworkNamespaces(path)))
         self.resolver.prepare()
 
     def make(

@@ -33,7 +33,8 @@ from hogpipe.attribution.ledger.socket_snapshot import (
 )
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
 from hogpipe.attribution.stale_flows import StaleFlows
-from hogpipe.linux.netns.cookies import NamespaceNames, read_own_cookie
+from hogpipe.linux.netns.cookies import read_own_cookie
+from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.model import (
     FlowKey,
     Owner,
@@ -205,7 +206,7 @@ def test_a_connection_that_is_open_falls_to_the_listener_from_before(
 def begin() -> LedgerAccess:
     """Return a ledger that knows the sockets from before."""
     access, resolver = open_ledger(PROCFS), ProcfsResolver(PROCFS)
-    sockets = read_sockets(access.names, time.monotonic(), MOST)
+    sockets = read_sockets(access.namespaces, time.monotonic(), MOST)
     resolver.prepare()
     access.seed(make_seeds(sockets, resolver.recall_owners(inodes_of(sockets))))
     return access
@@ -256,7 +257,7 @@ def test_sockets_are_known_by_the_numbers_that_events_name_them_by() -> None:
     so_cookie = 57  # include/uapi/asm-generic/socket.h
     with socket.create_server(("127.0.0.1", 0)) as ours:
         number = int.from_bytes(ours.getsockopt(socket.SOL_SOCKET, so_cookie, 8), sys.byteorder)
-        seen = {one.cookie: one for one in read_sockets(NamespaceNames(PROCFS), 0.0, MOST)}
+        seen = {one.cookie: one for one in read_sockets(NetworkNamespaces(PROCFS), 0.0, MOST)}
         assert seen[number].inode == os.fstat(ours.fileno()).st_ino
         assert seen[number].namespace == read_own_cookie()
 
@@ -265,12 +266,12 @@ def test_there_are_no_more_seeds_than_asked_for_and_datagrams_go_first(
     start: Callable[..., Server],
 ) -> None:
     start()
-    names = NamespaceNames(PROCFS)
+    namespaces = NetworkNamespaces(PROCFS)
     for most in (0, 1, 3):
-        assert len(read_sockets(names, time.monotonic(), most)) == most
+        assert len(read_sockets(namespaces, time.monotonic(), most)) == most
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours:
         ours.bind(("127.0.0.1", 0))
-        (first,) = read_sockets(names, time.monotonic(), 1)
+        (first,) = read_sockets(namespaces, time.monotonic(), 1)
         assert first.protocol == UDP
 
 
@@ -293,7 +294,7 @@ def test_a_kernel_that_gives_no_tables_leaves_all_to_proc(
 
     monkeypatch.setattr(socket_snapshot, "read_whole_dump", refuse)
     caplog.set_level("INFO")
-    assert read_sockets(NamespaceNames(PROCFS), 0.0, MOST) == []
+    assert read_sockets(NetworkNamespaces(PROCFS), 0.0, MOST) == []
     assert "told by /proc alone" in caplog.text
 
 
@@ -301,7 +302,7 @@ def test_sockets_that_nobody_holds_or_that_no_flow_can_be_of_are_left_out() -> N
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = socket.create_connection(server.getsockname())
         waits = client.getsockname()[1]
-        seen: list[SeenSocket] = read_sockets(NamespaceNames(PROCFS), time.monotonic(), MOST)
+        seen: list[SeenSocket] = read_sockets(NetworkNamespaces(PROCFS), time.monotonic(), MOST)
         client.close()
     assert waits in {one.local_port for one in seen}
     assert waits not in {one.remote_port for one in seen}  # it was not accepted yet

@@ -12,7 +12,7 @@ from support.fake_proc import CLOSE, LISTEN, FakeProc, format_row
 from hogpipe.attribution.procfs.container_tables import ContainerTables
 from hogpipe.attribution.procfs.matching import NO_MATCH, Match
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
-from hogpipe.linux.netns.scan import NamespaceScan
+from hogpipe.linux.netns.namespace_processes import NamespaceProcesses
 from hogpipe.linux.procfs import Procfs
 from hogpipe.model import OWN_NAMESPACE, UNATTRIBUTED, FlowKey, Quality
 
@@ -52,7 +52,7 @@ def tables(
         on_refresh()
         return 0.0
 
-    return ContainerTables(Procfs(proc.root), NamespaceScan(proc.root, OWN), clock, **bounds)
+    return ContainerTables(Procfs(proc.root), NamespaceProcesses(proc.root, OWN), clock, **bounds)
 
 
 def inodes(match: Match) -> list[int]:

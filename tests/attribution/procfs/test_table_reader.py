@@ -26,7 +26,7 @@ from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
 from hogpipe.attribution.procfs.table_reader import SocketTable, TableReader
 from hogpipe.errors import ConfigurationError
 from hogpipe.linux import sock_diag, sock_diag_messages
-from hogpipe.linux.netns.scan import shows_own_namespace
+from hogpipe.linux.netns.namespace_processes import shows_own_namespace
 from hogpipe.linux.procfs import Procfs
 from hogpipe.model import FlowKey, Quality
 

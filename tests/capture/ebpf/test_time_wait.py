@@ -15,7 +15,7 @@ from support.running import wait_until
 from hogpipe.capture.ebpf.time_wait import TimeWaitTracker
 from hogpipe.linux.bpf.traffic_rows import ENTRY, TIMESTAMPS, Entries, pack_ends
 from hogpipe.linux.netns.cookies import read_own_cookie
-from hogpipe.linux.netns.inodes import NamespaceInodes
+from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.sock_diag import look_up_states
 
 TCP, SO_COOKIE = 6, 57
@@ -27,7 +27,7 @@ RESETS = struct.pack("=ii", 1, 0)
 
 @pytest.fixture
 def farewells() -> TimeWaitTracker:
-    return TimeWaitTracker(NamespaceInodes(Path("/proc")))
+    return TimeWaitTracker(NetworkNamespaces(Path("/proc")))
 
 
 def close_here(
@@ -133,7 +133,7 @@ def test_a_namespace_that_nobody_is_in_is_asked_for_a_minute(
 
 
 def test_of_too_many_the_oldest_are_forgotten() -> None:
-    farewells = TimeWaitTracker(NamespaceInodes(Path("/proc")), most=2)
+    farewells = TimeWaitTracker(NetworkNamespaces(Path("/proc")), most=2)
     all_of_them = [close_here() for _ in range(3)]
     for entries, there in all_of_them:
         farewells.note(entries, 0.0)

@@ -19,8 +19,8 @@ from hogpipe.capture.live.container_netns import ContainerNamespaces
 from hogpipe.capture.live.link_selection import select_links
 from hogpipe.capture.local_addresses import LocalAddresses, add_guests
 from hogpipe.capture.orientation import Orientation
-from hogpipe.linux.netns.ids import NOT_ASSIGNED, parse_namespace_id, read_namespace_ids
-from hogpipe.linux.netns.scan import read_own_namespace
+from hogpipe.linux.netns.namespace_processes import read_own_namespace
+from hogpipe.linux.netns.nsid import NOT_ASSIGNED, parse_nsid, read_nsids
 from hogpipe.linux.rtnetlink import read_link_table
 from hogpipe.model import OWN_NAMESPACE, FlowBatch, FlowKey, Tally
 
@@ -160,16 +160,16 @@ def answer(kind: int, attribute: int, number: int) -> bytes:
 
 
 def test_an_answer_tells_the_id_of_a_namespace() -> None:
-    assert parse_namespace_id(answer(88, 1, 7)) == 7
-    assert parse_namespace_id(answer(88, 1, 0)) == 0
-    assert parse_namespace_id(answer(88, 1, -1)) == NOT_ASSIGNED
+    assert parse_nsid(answer(88, 1, 7)) == 7
+    assert parse_nsid(answer(88, 1, 0)) == 0
+    assert parse_nsid(answer(88, 1, -1)) == NOT_ASSIGNED
 
 
 @pytest.mark.parametrize(
     "other", [answer(88, 1, -2), answer(88, 2, 7), answer(2, 1, 7), answer(88, 1, 7)[:-1], b""]
 )
 def test_an_answer_that_tells_no_id_is_none(other: bytes) -> None:
-    assert parse_namespace_id(other) is None
+    assert parse_nsid(other) is None
 
 
 @contextmanager
@@ -197,9 +197,9 @@ def answer_first_with(monkeypatch: pytest.MonkeyPatch, answer: int | None) -> No
 
     def read(paths: Sequence[Path]) -> list[int | None]:
         asked.append(None)
-        return [answer] * len(paths) if len(asked) == 1 else read_namespace_ids(paths)
+        return [answer] * len(paths) if len(asked) == 1 else read_nsids(paths)
 
-    monkeypatch.setattr("hogpipe.capture.live.container_netns.read_namespace_ids", read)
+    monkeypatch.setattr("hogpipe.capture.live.container_netns.read_nsids", read)
 
 
 def look(where: Namespace, guests: ContainerNamespaces, now: float = 0.0) -> LocalAddresses:
@@ -236,7 +236,7 @@ def test_a_namespace_is_asked_for_its_id(guest_veth: tuple[Namespace, Namespace]
     left, right = guest_veth
     (link,) = [one for one in left.call(read_link_table).links if one.name == "left"]
     paths = [Path(f"/run/netns/{right.name}"), Path("/proc/0/ns/net")]
-    assert left.call(lambda: read_namespace_ids(paths)) == [link.peer_netns, None]
+    assert left.call(lambda: read_nsids(paths)) == [link.peer_netns, None]
 
 
 def test_links_that_face_nobody_cost_nothing(netns: Namespace, tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
-"""Which processes are in which network namespace, as a /proc tells it.
+"""Which processes of a /proc are in which network namespace.
 
-A namespace is known by the inode of /proc/PID/ns/net, which the kernel gives away anew once the
-namespace is gone. To see it takes the same right as tracing the process (proc(5),
-PTRACE_MODE_READ_FSCREDS): what the kernel hides is not there for us, and so is a namespace that no
-process is in. /proc/PID shows a process's first thread; others may be elsewhere and are not seen.
+A namespace is known by the inode of /proc/PID/ns/net, which the kernel reuses once the namespace is
+gone. Reading that link takes the same right as tracing the process (proc(5),
+PTRACE_MODE_READ_FSCREDS).
 
-Cost follows change: of the processes that were there before only some are looked at again.
+Cost follows change: each refresh reads the links of new and young processes, and those of a share
+of the older ones once a second.
+
+Known limits: a namespace is not found if no process is in it, or if the kernel hides every process
+that is. /proc/PID shows the namespace of a process's first thread only.
 """
 
 import os
@@ -15,12 +18,17 @@ from itertools import islice
 from pathlib import Path
 
 _LINK = re.compile(rb"net:\[(\d+)\]")
-_OWN = Path("/proc/thread-self/ns/net")
-# A container's first process enters its namespace soon after it was made.
+_OWN_LINK = Path("/proc/thread-self/ns/net")
+# A container's first process enters its namespace soon after the process was made.
 _YOUNG_SECONDS = 3.0
 _RECHECK_SECONDS = 1.0
 _RECHECKED_SHARE = 16
 _RECHECKED_LEAST = 64
+
+
+def netns_path(procfs: Path, pid: int | str) -> Path:
+    """Return the file of the network namespace that a process is in."""
+    return procfs / str(pid) / "ns" / "net"
 
 
 def parse_namespace(target: bytes) -> int | None:
@@ -30,16 +38,21 @@ def parse_namespace(target: bytes) -> int | None:
 
 
 def read_own_namespace() -> int | None:
-    """Return the namespace that this thread is in, None where no /proc tells it."""
-    return _read_namespace(os.fsencode(_OWN))
+    """Return the inode of this thread's namespace; None without a /proc."""
+    return _read_namespace(os.fsencode(_OWN_LINK))
+
+
+def is_own_namespace(link: Path) -> bool:
+    """Return whether a link `ns/net` leads to this thread's namespace. Raises OSError."""
+    return link.samefile(_OWN_LINK)
 
 
 def shows_own_namespace(procfs: Path) -> bool:
-    """Tell whether the tables of `procfs` are of the network namespace of this very thread."""
+    """Return whether the socket tables of `procfs` are those of this thread's namespace."""
     try:
-        return (procfs / "self" / "ns" / "net").samefile(_OWN)
+        return is_own_namespace(netns_path(procfs, "self"))
     except OSError:
-        return False  # a recorded tree, or a procfs that does not know us
+        return False  # a recorded tree, or the procfs of a pid namespace that this one is not in
 
 
 def _read_namespace(path: bytes) -> int | None:
@@ -49,27 +62,27 @@ def _read_namespace(path: bytes) -> int | None:
         return None  # gone, a zombie, hidden, or a tree without namespaces
 
 
-class NamespaceScan:
-    """The processes of a /proc by network namespace; `own` is left out. For one thread at a time.
+class NamespaceProcesses:
+    """The processes of a /proc by the inode of their network namespace, `own` left out.
 
-    Raises OSError in `refresh` where the processes cannot be listed.
+    For one thread at a time. `refresh` raises OSError if the processes cannot be listed.
     """
 
     def __init__(self, procfs: Path, own: int | None) -> None:
         self._root = os.fsencode(procfs)
         self._own = own
         self._namespaces: dict[int, int | None] = {}
-        """By pid, the one looked at longest ago first."""
+        """By pid; the least recently read first."""
         self._first_seen: dict[int, float] = {}
-        """Of the young ones."""
+        """By pid, of young processes only."""
         self._rechecked = float("-inf")
         self._pids: dict[int, list[int]] = {}
 
     def refresh(self, now: float, *, thorough: bool = False) -> None:
-        """Look at what is new, and at some of what is not; `now` is in seconds.
+        """Read the namespaces of new and young processes, and of a share of the older ones.
 
-        Of the latter at a sixteenth (64 processes at least) once a second, or each time if it is to
-        be `thorough`: sixteen such looks have seen every process.
+        The share is a sixteenth (at least 64 processes) once a second, or at each call if
+        `thorough`: sixteen such calls cover every process. `now` is in seconds.
         """
         names = os.listdir(self._root)  # noqa: PTH208 (bytes, and no Path for each of thousands)
         present = {int(name) for name in names if name.isdigit()}
@@ -84,18 +97,18 @@ class NamespaceScan:
         if thorough or now - self._rechecked >= _RECHECK_SECONDS:
             self._rechecked = now
             share = max(_RECHECKED_LEAST, -(-len(self._namespaces) // _RECHECKED_SHARE))
-        self._look_at([*self._first_seen, *islice(self._namespaces, share)])
+        self._read([*self._first_seen, *islice(self._namespaces, share)])
         self._pids = {}
         for pid, namespace in self._namespaces.items():
             if namespace is not None:
                 self._pids.setdefault(namespace, []).append(pid)
 
-    def namespaces(self) -> dict[int, list[int]]:
-        """Return the processes of each namespace but our own, as the last refresh found them."""
+    def by_namespace(self) -> dict[int, list[int]]:
+        """Return the pids in each namespace but `own`, as of the last refresh."""
         return self._pids
 
     def find_process(self, namespace: int) -> int | None:
-        """Return a process that is in `namespace` now, None where none is known."""
+        """Return the pid of a process that is still in `namespace`; None if none is known."""
         pids = self._pids.get(namespace, [])
         while pids:
             if self.is_in(pids[0], namespace):
@@ -104,13 +117,13 @@ class NamespaceScan:
         return None
 
     def is_in(self, pid: int, namespace: int) -> bool:
-        """Tell whether the process is in `namespace` now."""
+        """Return whether the process is in `namespace` now."""
         return _read_namespace(self._path(pid)) == namespace
 
-    def _look_at(self, pids: Iterable[int]) -> None:
+    def _read(self, pids: Iterable[int]) -> None:
         for pid in dict.fromkeys(pids):
             namespace = _read_namespace(self._path(pid))
-            self._namespaces.pop(pid, None)  # to the end
+            self._namespaces.pop(pid, None)  # so that the pid moves to the end
             self._namespaces[pid] = None if namespace == self._own else namespace
 
     def _path(self, pid: int) -> bytes:
