@@ -15,7 +15,7 @@ import click
 
 from hogpipe.capture.live.link_selection import AUTO, select_links
 from hogpipe.config import Settings, load_config
-from hogpipe.config.checks import find_without_effect
+from hogpipe.config.checks import find_ignored_keys
 from hogpipe.doctor import encode_findings, examine
 from hogpipe.errors import HogpipeError
 from hogpipe.linux.rtnetlink import Link, LinkTable, read_link_table
@@ -80,7 +80,7 @@ def commands(verbose: int) -> None:
 def run(config: Path, overrides: Sequence[str], duration: float | None) -> None:
     """Capture, attribute and deliver until interrupted."""
     settings = load_config(config, overrides)
-    if unused := find_without_effect(settings, changed=True):
+    if unused := find_ignored_keys(settings, changed=True):
         log.warning("%s", _tell_without_effect(settings, unused))
     with _only_sinks_on_stdout():
         asyncio.run(_run(settings, duration))
@@ -166,7 +166,7 @@ def check(config: Path, overrides: Sequence[str]) -> None:
     names = ", ".join(f"{choice.settings.name}" for choice in settings.sinks) or "none"
     click.echo(f"{config}: valid; source {settings.capture.source}, sinks {names}")
     counts = settings.capture.source == "ebpf"
-    if unused := find_without_effect(settings, changed=not counts):
+    if unused := find_ignored_keys(settings, changed=not counts):
         click.echo(f"{config}: note: {_tell_without_effect(settings, unused)}")
 
 

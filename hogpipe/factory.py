@@ -22,7 +22,7 @@ from hogpipe.capture.live.live_source import LiveOptions, LiveSource
 from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.capture.savefile import SavefileSource
 from hogpipe.capture.source import PacketSource
-from hogpipe.config.settings import Settings, SinkChoice
+from hogpipe.config.settings import ConfiguredSink, Settings
 from hogpipe.errors import ConfigurationError
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.procfs import shows_live_processes
@@ -107,7 +107,7 @@ def _make_procfs_resolver(settings: Settings) -> ProcfsResolver:
     )
 
 
-def make_sink(choice: SinkChoice, *, live: bool) -> tuple[Sink, SinkSettings]:
+def make_sink(choice: ConfiguredSink, *, live: bool) -> tuple[Sink, SinkSettings]:
     """Return a sink, not yet opened, with the settings to dispatch to it by.
 
     Raises ConfigurationError where the sink cannot be made.

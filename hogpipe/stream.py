@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from hogpipe.config.settings import Settings, SinkChoice
+from hogpipe.config.settings import ConfiguredSink, Settings
 from hogpipe.errors import CaptureError, OutputClosedError
 from hogpipe.pipeline import Pipeline
 from hogpipe.records.schema import Record
@@ -77,7 +77,7 @@ async def stream_records(
 
     # A reader may take its time: that is no failure to be tried again.
     sink = SinkSettings(type="stream", write_timeout=_FOR_EVER)
-    choice = SinkChoice(SinkType("stream", SinkSettings, create), sink)
+    choice = ConfiguredSink(SinkType("stream", SinkSettings, create), sink)
     pipeline = Pipeline(
         msgspec.structs.replace(settings, sinks=(*settings.sinks, choice)), host=host
     )

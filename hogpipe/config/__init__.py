@@ -1,11 +1,14 @@
 """The configuration: from a TOML file to the settings of a run (docs/configuration.md).
 
-`load.py` reads the file and puts the rest together: `overrides.py` applies `--set`, `references.py`
-fetches what is kept elsewhere, `convert.py` makes structs of the tables with the help of
-`leaves.py`, and `checks.py` looks at what must fit together or exist. Each adds to one `report.py`,
-so that all that is wrong is told at once. `settings.py` holds the structs.
+    load.py        reads the file, and calls the others in this order:
+    overrides.py   applies `--set KEY=VALUE`                                     (pure)
+    references.py  reads the values that `{env = ...}` and `{file = ...}` stand for
+    convert.py     makes structs of the tables, with leaves.py for single values (pure)
+    checks.py      checks what depends on several values or on the host
+    problems.py    collects what is wrong, so that one error reports all of it   (pure)
+    settings.py    the structs, with types, bounds and defaults
 
-Code that uses hogpipe as a library can build `Settings` itself; nothing is checked then but types.
+A library user may build `Settings` directly; bounds and checks do not apply then.
 """
 
 from hogpipe.config.load import load_config
@@ -13,21 +16,21 @@ from hogpipe.config.settings import (
     AggregationSettings,
     AttributionSettings,
     CaptureSettings,
+    ConfiguredSink,
     Dimension,
     EnrichmentSettings,
     PluginSettings,
     Settings,
-    SinkChoice,
 )
 
 __all__ = [
     "AggregationSettings",
     "AttributionSettings",
     "CaptureSettings",
+    "ConfiguredSink",
     "Dimension",
     "EnrichmentSettings",
     "PluginSettings",
     "Settings",
-    "SinkChoice",
     "load_config",
 ]

@@ -1,7 +1,7 @@
-"""What no single type can say: values that need one another, and things that must be there.
+"""Checks that no single type expresses: values that depend on one another or on the host.
 
-The files and folders that a configuration names are looked at here, and filters are compiled;
-nothing is kept open, and no privilege is needed.
+Filters are compiled, and the files and folders that a configuration names are inspected. Nothing
+is kept open, and no privilege is needed. Each check adds what it finds to one `Problems`.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from hogpipe.aggregation.selectors import parse_selector
 from hogpipe.attribution.procfs.table_reader import find_problem
 from hogpipe.capture.live.link_selection import ANY
 from hogpipe.capture.pcap import check_filter
-from hogpipe.config.problems import Place, Report, quote, write_place
+from hogpipe.config.problems import KeyPath, Problems, format_key_path, quote
 from hogpipe.config.settings import (
     AggregationSettings,
     AttributionSettings,
@@ -24,106 +24,108 @@ from hogpipe.config.settings import (
 )
 from hogpipe.sinks.contract import SinkSettings
 
-# What says how packets are captured, where none are.
-_OF_PACKETS = ("interfaces", "filter", "snaplen", "buffer_mib", "promiscuous")
+# Keys of [capture] that apply only to sources that capture packets.
+_PACKET_KEYS = ("interfaces", "filter", "snaplen", "buffer_mib", "promiscuous")
 
 
-def check_capture(capture: CaptureSettings, report: Report) -> None:
-    """Check the source with what it needs, and the filter."""
+def check_capture(capture: CaptureSettings, problems: Problems) -> None:
+    """Check that the source has what it needs, and compile the filter."""
     source, path = ("capture", "source"), ("capture", "path")
     if capture.source != "savefile":
-        if capture.path is not None and not report.is_wrong(source):
-            report.add(path, 'only for source "savefile"')
+        if capture.path is not None and not problems.has_problem(source):
+            problems.add(path, 'only for source "savefile"')
     elif capture.path is None:
-        report.add(path, 'required for source "savefile"')
+        problems.add(path, 'required for source "savefile"')
     else:
-        _check_savefile(capture.path, path, report)
+        _check_savefile(capture.path, path, problems)
     if ANY in capture.interfaces and len(capture.interfaces) > 1:
-        report.add(("capture", "interfaces"), '"any" means all of them: leave the others out')
-    if capture.source != "ebpf" and (problem := check_filter(capture.filter, capture.snaplen)):
-        text = f"libpcap refuses {quote(capture.filter)}: {problem}"
-        report.add(("capture", "filter"), text, discreet="libpcap refuses it")
+        problems.add(("capture", "interfaces"), '"any" means all of them: leave the others out')
+    if capture.source != "ebpf" and (error := check_filter(capture.filter, capture.snaplen)):
+        text = f"libpcap refuses {quote(capture.filter)}: {error}"
+        problems.add(("capture", "filter"), text, redacted="libpcap refuses it")
 
 
-def find_without_effect(settings: Settings, *, changed: bool) -> list[str]:
-    """Return the keys that have no effect with this source; or those only that were `changed`."""
+def find_ignored_keys(settings: Settings, *, changed: bool) -> list[str]:
+    """Return the keys that the source ignores; if `changed`, only those not at their default."""
     keys = [("capture", "max_flows")]
     if settings.capture.source == "ebpf":
-        keys = [*(("capture", name) for name in _OF_PACKETS), ("attribution", "ledger")]
+        keys = [*(("capture", name) for name in _PACKET_KEYS), ("attribution", "ledger")]
     default = Settings()
     return [
-        write_place((table, key))
+        format_key_path((table, key))
         for table, key in keys
         if not changed
         or getattr(getattr(settings, table), key) != getattr(getattr(default, table), key)
     ]
 
 
-def check_attribution(attribution: AttributionSettings, report: Report) -> None:
-    """Check that what is asked for exists."""
-    place = ("attribution", "procfs")
-    mode = _read_mode(attribution.procfs, place, report)
+def check_attribution(attribution: AttributionSettings, problems: Problems) -> None:
+    """Check that the procfs exists and that the socket table can be read from it."""
+    at = ("attribution", "procfs")
+    mode = _read_mode(attribution.procfs, at, problems)
     if mode is None:
         return
     if not stat.S_ISDIR(mode):
-        _report_path(attribution.procfs, place, "not a folder", report)
-    elif problem := find_problem(attribution.procfs, attribution.socket_table):
-        report.add(("attribution", "socket_table"), problem)
+        _add_path_problem(attribution.procfs, at, "not a folder", problems)
+    elif text := find_problem(attribution.procfs, attribution.socket_table):
+        problems.add(("attribution", "socket_table"), text)
 
 
 def check_ledger(
-    capture: CaptureSettings, attribution: AttributionSettings, report: Report
+    capture: CaptureSettings, attribution: AttributionSettings, problems: Problems
 ) -> None:
-    """Check that a ledger is not demanded for packets of the past."""
+    """Check that the ledger is not required for a savefile, whose sockets no longer exist."""
     if attribution.ledger == "on" and capture.source == "savefile":
         text = 'knows nothing of a savefile\'s packets; use "auto" or "off"'
-        report.add(("attribution", "ledger"), f"the ledger {text}")
+        problems.add(("attribution", "ledger"), f"the ledger {text}")
 
 
-def check_aggregation(aggregation: AggregationSettings, report: Report) -> None:
-    """Check that no dimension is given twice, and what `only` selects by."""
+def check_aggregation(aggregation: AggregationSettings, problems: Problems) -> None:
+    """Check that no dimension is given twice, and that every selector can be parsed."""
     for index, dimension in enumerate(aggregation.group_by):
         if aggregation.group_by.index(dimension) < index:
-            place = ("aggregation", "group_by", index)
-            report.add(place, f"{quote(dimension)} is given twice", discreet="given twice")
+            at = ("aggregation", "group_by", index)
+            problems.add(at, f"{quote(dimension)} is given twice", redacted="given twice")
     for index, text in enumerate(aggregation.only):
         try:
             parse_selector(text)
         except ValueError as error:
-            report.add(("aggregation", "only", index), str(error), discreet="not a selector")
+            problems.add(("aggregation", "only", index), str(error), redacted="not a selector")
 
 
-def check_plugin_paths(plugins: PluginSettings, report: Report) -> list[Path]:
-    """Return the paths of plugins that exist."""
-    places = [("plugins", "paths", index) for index in range(len(plugins.paths))]
+def check_plugin_paths(plugins: PluginSettings, problems: Problems) -> list[Path]:
+    """Return the plugin paths that exist, and add a problem for each that does not."""
     return [
         path
-        for path, place in zip(plugins.paths, places, strict=True)
-        if _read_mode(path, place, report) is not None
+        for index, path in enumerate(plugins.paths)
+        if _read_mode(path, ("plugins", "paths", index), problems) is not None
     ]
 
 
-def check_sinks(sinks: Sequence[SinkSettings | None], report: Report) -> None:
-    """Check names, waits and spools of all sinks; None stands for one that says too little."""
+def check_sinks(sinks: Sequence[SinkSettings | None], problems: Problems) -> None:
+    """Check the names, retry delays and spools of all sinks.
+
+    None stands for a sink whose common settings could not be converted.
+    """
     first_of: dict[str, int] = {}
-    _check_spools(sinks, report)
+    _check_spools(sinks, problems)
     for index, sink in enumerate(sinks):
         if sink is None:
             continue
         at = ("sinks", index)
-        if sink.retry_max < sink.retry_initial and not report.is_wrong((*at, "retry_initial")):
-            report.add((*at, "retry_max"), "must be at least retry_initial")
+        if sink.retry_max < sink.retry_initial and not problems.has_problem((*at, "retry_initial")):
+            problems.add((*at, "retry_max"), "must be at least retry_initial")
         if sink.name is None:
             continue
         if not sink.name or not sink.name.isprintable():
-            report.add((*at, "name"), "must be printable and not empty")
+            problems.add((*at, "name"), "must be printable and not empty")
         elif sink.name in first_of:
-            report.add((*at, "name"), f"already the name of sinks[{first_of[sink.name]}]")
+            problems.add((*at, "name"), f"already the name of sinks[{first_of[sink.name]}]")
         else:
             first_of[sink.name] = index
 
 
-def _check_spools(sinks: Sequence[SinkSettings | None], report: Report) -> None:
+def _check_spools(sinks: Sequence[SinkSettings | None], problems: Problems) -> None:
     first_of: dict[Path, int] = {}
     default = SinkSettings(type="").spool_mib
     for index, sink in enumerate(sinks):
@@ -131,28 +133,28 @@ def _check_spools(sinks: Sequence[SinkSettings | None], report: Report) -> None:
             continue
         at = ("sinks", index, "spool")
         if sink.spool is None:
-            if sink.spool_mib != default and not report.is_wrong(at):
-                report.add(("sinks", index, "spool_mib"), "only with spool")
+            if sink.spool_mib != default and not problems.has_problem(at):
+                problems.add(("sinks", index, "spool_mib"), "only with spool")
             continue
         folder = sink.spool.resolve()
         if folder in first_of:
             text = f"already the spool of sinks[{first_of[folder]}]; each needs its own folder"
-            report.add(at, text)
-        elif problem := _find_folder_problem(folder):
-            _report_path(sink.spool, at, problem, report)
+            problems.add(at, text)
+        elif text := _find_folder_problem(folder):
+            _add_path_problem(sink.spool, at, text, problems)
         first_of.setdefault(folder, index)
 
 
-def _find_folder_problem(folder: Path) -> str | None:
-    """Return why `folder` cannot be used or made, if so."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not there.is_dir():
-        return "not a folder" if there == folder else f"{there} is not a folder"
-    return None if os.access(there, os.W_OK | os.X_OK) else f"{there} may not be written to"
+def _find_folder_problem(folder: Path) -> str:
+    """Return why `folder` can be neither used nor created; empty if it can."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir():
+        return "not a folder" if existing == folder else f"{existing} is not a folder"
+    return "" if os.access(existing, os.W_OK | os.X_OK) else f"{existing} may not be written to"
 
 
-def choose_names(sinks: Sequence[SinkSettings]) -> list[str]:
-    """Return a name for each sink: its own, or its type, with a number where that is taken."""
+def choose_sink_names(sinks: Sequence[SinkSettings]) -> list[str]:
+    """Return a unique name for each sink: its own, or its type, numbered if that is taken."""
     taken = {sink.name for sink in sinks}
     names = []
     for sink in sinks:
@@ -163,26 +165,27 @@ def choose_names(sinks: Sequence[SinkSettings]) -> list[str]:
     return names
 
 
-def _check_savefile(path: Path, place: Place, report: Report) -> None:
-    mode = _read_mode(path, place, report)
+def _check_savefile(path: Path, at: KeyPath, problems: Problems) -> None:
+    mode = _read_mode(path, at, problems)
     if mode is None:
         return
     if not stat.S_ISREG(mode):
-        _report_path(path, place, "not a regular file", report)
+        _add_path_problem(path, at, "not a regular file", problems)
         return
     try:
         path.open("rb").close()
     except OSError as error:
-        _report_path(path, place, f"cannot be read: {error.strerror}", report)
+        _add_path_problem(path, at, f"cannot be read: {error.strerror}", problems)
 
 
-def _read_mode(path: Path, place: Place, report: Report) -> int | None:
+def _read_mode(path: Path, at: KeyPath, problems: Problems) -> int | None:
+    """Return the mode of the file at `path`; None, and a problem added, if there is none."""
     try:
         return path.stat().st_mode
     except OSError as error:
-        _report_path(path, place, f"{error.strerror}", report)
+        _add_path_problem(path, at, f"{error.strerror}", problems)
         return None
 
 
-def _report_path(path: Path, place: Place, text: str, report: Report) -> None:
-    report.add(place, f"{quote(path)}: {text}", discreet=text)
+def _add_path_problem(path: Path, at: KeyPath, text: str, problems: Problems) -> None:
+    problems.add(at, f"{quote(path)}: {text}", redacted=text)

@@ -1,8 +1,9 @@
-"""PURE: from untyped tables to the structs of settings.py, with all that is wrong reported.
+"""PURE: conversion of untyped tables to the structs of settings.py.
 
-msgspec stops at the first error, so the walk over tables and arrays is here and only the leaves are
-left to it. A wrong field gets its default, so that what depends on others can still be checked; the
-result is of use only if the report stays empty.
+msgspec stops at the first error, so `Converter` walks tables and arrays itself and leaves only
+single values to msgspec (leaves.py). Every problem is added to one `Problems`; a field with a wrong
+value gets its default, so that checks that depend on other fields can still run. The converted
+settings may be used only if there are no problems.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -12,9 +13,9 @@ from typing import TypeVar, get_args, get_origin
 
 import msgspec
 
-from hogpipe.config.leaves import LeafError, convert_leaf, name_type, strip_kind
-from hogpipe.config.problems import Place, Report, list_known, quote, suggest
-from hogpipe.config.settings import Settings, SinkChoice
+from hogpipe.config.leaves import LeafError, convert_leaf, name_type, strip_annotations
+from hogpipe.config.problems import KeyPath, Problems, list_known, quote, suggest
+from hogpipe.config.settings import ConfiguredSink, Settings
 from hogpipe.sinks.contract import SinkSettings, SinkType
 
 SinkTypes = Mapping[str, SinkType[SinkSettings]]
@@ -25,122 +26,124 @@ _SEQUENCES = {tuple, list, set, frozenset}
 
 
 class ConvertedSink(msgspec.Struct, frozen=True):
-    """What could be made of a `[[sinks]]` table: what all sinks have, and the whole of it."""
+    """What a `[[sinks]]` table gave, as far as it could be converted."""
 
     common: SinkSettings | None = None
-    choice: SinkChoice | None = None
+    """The settings that every sink has."""
+    configured: ConfiguredSink | None = None
+    """The whole table, with the settings of its own type."""
 
 
 class Converter:
-    """Converts the parts of one configuration.
+    """Converts the sections of one configuration.
 
-    `locate` makes a path of what the file holds for one; it raises ValueError.
+    `expand_path` makes a path of a string in the file; it raises ValueError.
     """
 
-    def __init__(self, locate: Callable[[str], Path], report: Report) -> None:
-        self._locate = locate
-        self._report = report
+    def __init__(self, expand_path: Callable[[str], Path], problems: Problems) -> None:
+        self._expand_path = expand_path
+        self._problems = problems
 
-    def check_sections(self, tables: Mapping[str, object]) -> None:
-        """Report the top-level keys that are not known."""
+    def check_section_names(self, tables: Mapping[str, object]) -> None:
+        """Add a problem for each unknown top-level key."""
         self._check_keys(tables, Settings.__struct_encode_fields__, ())
 
-    def section(self, tables: Mapping[str, object], name: str, struct: type[S]) -> S:
+    def convert_section(self, tables: Mapping[str, object], name: str, struct: type[S]) -> S:
         """Return the section `name` of `tables` as a `struct`, whose fields all have defaults."""
-        return self._struct(tables.get(name, {}), struct, (name,)) or struct()
+        return self._convert_struct(tables.get(name, {}), struct, (name,)) or struct()
 
-    def sinks(self, tables: Mapping[str, object], types: SinkTypes) -> list[ConvertedSink]:
-        """Return the sinks of `tables`; one for stdout if that says nothing of sinks."""
+    def convert_sinks(self, tables: Mapping[str, object], types: SinkTypes) -> list[ConvertedSink]:
+        """Return the sinks of `tables`; a single stdout sink if there is no key `sinks`."""
         sinks = tables.get("sinks", [_DEFAULT_SINK])
         if not isinstance(sinks, list):
             expected = f"expected array of tables, got {name_type(sinks)}"
-            self._report.add(("sinks",), f"{expected}; write [[sinks]]")
+            self._problems.add(("sinks",), f"{expected}; write [[sinks]]")
             return []
-        return [self._sink(table, types, ("sinks", index)) for index, table in enumerate(sinks)]
+        return [self._convert_sink(one, types, ("sinks", index)) for index, one in enumerate(sinks)]
 
-    def _sink(self, table: object, types: SinkTypes, place: Place) -> ConvertedSink:
-        """Convert what all sinks have first: that can be checked whatever becomes of the rest."""
-        common = self._struct(table, SinkSettings, place, strict_keys=False)
+    def _convert_sink(self, table: object, types: SinkTypes, at: KeyPath) -> ConvertedSink:
+        """Convert the common settings first, so that they are checked even if the type is wrong."""
+        common = self._convert_struct(table, SinkSettings, at, strict_keys=False)
         if common is None:
             return ConvertedSink()
         if common.type not in types:
-            self._report.add(
-                (*place, "type"),
+            self._problems.add(
+                (*at, "type"),
                 f"unknown sink type {quote(common.type)}{suggest(common.type, types)}",
-                discreet=f"unknown sink type{list_known(types)}",
+                redacted=f"unknown sink type{list_known(types)}",
             )
             return ConvertedSink(common)
         sink_type = types[common.type]
-        settings = self._struct(table, sink_type.settings, place)
-        return ConvertedSink(common, SinkChoice(sink_type, settings) if settings else None)
+        settings = self._convert_struct(table, sink_type.settings, at)
+        return ConvertedSink(common, ConfiguredSink(sink_type, settings) if settings else None)
 
-    def _check_keys(self, table: Mapping[str, object], known: Collection[str], at: Place) -> None:
+    def _check_keys(self, table: Mapping[str, object], known: Collection[str], at: KeyPath) -> None:
         for key in table:
             if key not in known:
-                self._report.add((*at, key), f"unknown key{suggest(key, known)}")
+                self._problems.add((*at, key), f"unknown key{suggest(key, known)}")
 
-    def _struct(
-        self, table: object, struct: type[S], place: Place, *, strict_keys: bool = True
+    def _convert_struct(
+        self, table: object, struct: type[S], at: KeyPath, *, strict_keys: bool = True
     ) -> S | None:
-        """Return None if what has no default is missing or wrong, or the struct itself objects."""
+        """Return None if a required field is missing or wrong, or if the struct itself raises."""
         if not isinstance(table, dict):
-            self._report.add(place, f"expected table, got {name_type(table)}")
+            self._problems.add(at, f"expected table, got {name_type(table)}")
             return None
         fields = msgspec.structs.fields(struct)
         if strict_keys:
-            self._check_keys(table, [field.encode_name for field in fields], place)
+            self._check_keys(table, [field.encode_name for field in fields], at)
         values: dict[str, object] = {}
         for field in fields:
-            at = (*place, field.encode_name)
+            field_at = (*at, field.encode_name)
             if field.encode_name in table:
-                value = self._value(table[field.encode_name], field.type, at)
-                if not self._report.is_wrong(at):
+                value = self._convert_value(table[field.encode_name], field.type, field_at)
+                if not self._problems.has_problem(field_at):
                     values[field.name] = value
             elif field.required:
-                self._report.add(at, "required")
+                self._problems.add(field_at, "required")
         if any(field.required and field.name not in values for field in fields):
             return None
         try:
             return struct(**values)
-        except (TypeError, ValueError) as error:  # from __post_init__, as msgspec takes them
-            self._report.add(place, str(error), discreet="these values do not go together")
+        except (TypeError, ValueError) as error:  # what msgspec expects of __post_init__
+            self._problems.add(at, str(error), redacted="these values do not go together")
             return None
 
-    def _value(self, raw: object, kind: object, place: Place) -> object:
-        """Return `raw` as a `kind`; what is returned means nothing if `place` is wrong then."""
-        bare = strip_kind(kind)
+    def _convert_value(self, raw: object, target: object, at: KeyPath) -> object:
+        """Return `raw` as the type `target`; the result is undefined if `at` has a problem."""
+        bare = strip_annotations(target)
         if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
-            return self._struct(raw, bare, place)
+            return self._convert_struct(raw, bare, at)
         if bare is Path:
-            return self._path(raw, place)
-        return self._leaf(self._parts(raw, bare, place), kind, place)
+            return self._convert_path(raw, at)
+        return self._convert_leaf(self._convert_items(raw, bare, at), target, at)
 
-    def _parts(self, raw: object, bare: object, place: Place) -> object:
-        """Return an array or table with its items converted, and anything else as it is."""
+    def _convert_items(self, raw: object, bare: object, at: KeyPath) -> object:
+        """Return an array or table with its items converted, and anything else unchanged."""
         match get_origin(bare), get_args(bare), raw:
             case (builtin, (item,) | (item, EllipsisType()), list()) if builtin in _SEQUENCES:
-                return [self._value(value, item, (*place, i)) for i, value in enumerate(raw)]
+                return [self._convert_value(v, item, (*at, index)) for index, v in enumerate(raw)]
             case (builtin, (_, item), dict()) if builtin is dict:
-                return {key: self._value(v, item, (*place, key)) for key, v in raw.items()}
+                return {key: self._convert_value(v, item, (*at, key)) for key, v in raw.items()}
             case _:
                 return raw
 
-    def _path(self, raw: object, place: Place) -> Path | None:
-        text = self._leaf(raw, str, place)
+    def _convert_path(self, raw: object, at: KeyPath) -> Path | None:
+        text = self._convert_leaf(raw, str, at)
         if not isinstance(text, str):
             return None
         try:
-            return self._locate(text)
+            return self._expand_path(text)
         except ValueError as error:
-            self._report.add(place, str(error))
+            self._problems.add(at, str(error))
             return None
 
-    def _leaf(self, raw: object, kind: object, place: Place) -> object:
-        """Convert what has no parts, or whose parts are converted: their number may have bounds."""
-        if self._report.is_wrong(place):
+    def _convert_leaf(self, raw: object, target: object, at: KeyPath) -> object:
+        """Convert a single value, or an array whose items are converted (its length has bounds)."""
+        if self._problems.has_problem(at):
             return None
         try:
-            return convert_leaf(raw, kind)
+            return convert_leaf(raw, target)
         except LeafError as error:
-            self._report.add(place, str(error), discreet=error.discreet)
+            self._problems.add(at, str(error), redacted=error.redacted)
             return None

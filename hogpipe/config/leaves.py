@@ -1,6 +1,7 @@
-"""PURE: one value without parts of its own, by msgspec, and what is wrong with it in plain words.
+"""PURE: conversion of a single value (a leaf of the tables) by msgspec, with readable errors.
 
-The words replaced here are those of msgspec.ValidationError; what is not known stays as it is.
+`_rephrase` turns the texts of msgspec.ValidationError into the project's own; a text that it does
+not recognize is passed on with only its quotes removed.
 """
 
 import enum
@@ -11,8 +12,8 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 
 import msgspec
 
-from hogpipe.config.problems import list_choices, show
-from hogpipe.config.references import Referenced
+from hogpipe.config.problems import format_value, list_choices
+from hogpipe.config.references import ReferencedText
 
 _BOUND = re.compile(r"Expected `\w+` (>=|>|<=|<) (\S+)")
 _LENGTH = re.compile(r"Expected `(\w+)` of length (>=|<=) (\d+)")
@@ -20,62 +21,61 @@ _LIMITS = {">=": "at least", ">": "more than", "<=": "at most", "<": "less than"
 
 
 class LeafError(ValueError):
-    """A value that does not fit; `discreet` says so without quoting it."""
+    """A value that does not fit its type; `redacted` is the message without the value."""
 
-    def __init__(self, text: str, discreet: str) -> None:
+    def __init__(self, text: str, redacted: str) -> None:
         super().__init__(text)
-        self.discreet = discreet
+        self.redacted = redacted
 
 
-def convert_leaf(raw: object, kind: object) -> object:
-    """Return `raw` as a `kind`, a type that msgspec knows; raises LeafError.
+def convert_leaf(raw: object, target: object) -> object:
+    """Return `raw` as the type `target`, one that msgspec knows; raises LeafError.
 
-    An int is a float too, a bool is not an int, and numbers are finite and within 64 bits. What a
-    reference gave is text: from that, numbers and booleans are read.
+    An int is accepted for a float, a bool is not accepted for an int, and numbers must be finite
+    and fit into 64 bits. References give text, so numbers and booleans are parsed from theirs.
     """
-    value = _reveal(raw)
+    value = _replace_references(raw)
     try:
         _check_number(value)
-        converted = msgspec.convert(value, kind, strict=not _holds_reference(raw))
+        converted = msgspec.convert(value, target, strict=not _contains_reference(raw))
         _check_number(converted)
     except msgspec.ValidationError as error:
-        raise _explain(str(error), value, kind) from error
+        raise _explain(str(error), value, target) from error
     return converted
 
 
-def strip_kind(kind: object) -> object:
-    """Return the type `kind` without its annotations, and without `| None`: TOML has no null."""
-    arguments = get_args(kind)
-    if get_origin(kind) is Annotated:
-        return strip_kind(arguments[0])
-    if get_origin(kind) in {Union, UnionType}:
+def strip_annotations(annotated: object) -> object:
+    """Return a type without `Annotated` and without `| None`: TOML has no null."""
+    arguments = get_args(annotated)
+    if get_origin(annotated) is Annotated:
+        return strip_annotations(arguments[0])
+    if get_origin(annotated) in {Union, UnionType}:
         some = [argument for argument in arguments if argument is not NoneType]
-        return strip_kind(some[0]) if len(some) == 1 else kind
-    return kind
+        return strip_annotations(some[0]) if len(some) == 1 else annotated
+    return annotated
 
 
 def name_type(value: object) -> str:
-    """Return what TOML, or else Python, calls the type of `value`."""
-    names: dict[type, str] = {dict: "table", list: "array", Referenced: "str"}
+    """Return TOML's name for the type of `value`, or Python's name if TOML has no such type."""
+    names: dict[type, str] = {dict: "table", list: "array", ReferencedText: "str"}
     return names.get(type(value), type(value).__name__)
 
 
-def _reveal(raw: object) -> object:
-    """Return `raw` with the texts of the references in it."""
+def _replace_references(raw: object) -> object:
     match raw:
-        case Referenced(text):
+        case ReferencedText(text):
             return text
         case dict():
-            return {key: _reveal(item) for key, item in raw.items()}
+            return {key: _replace_references(item) for key, item in raw.items()}
         case list():
-            return [_reveal(item) for item in raw]
+            return [_replace_references(item) for item in raw]
         case _:
             return raw
 
 
-def _holds_reference(raw: object) -> bool:
+def _contains_reference(raw: object) -> bool:
     parts = raw.values() if isinstance(raw, dict) else raw if isinstance(raw, list) else ()
-    return isinstance(raw, Referenced) or any(map(_holds_reference, parts))
+    return isinstance(raw, ReferencedText) or any(map(_contains_reference, parts))
 
 
 def _check_number(value: object) -> None:
@@ -85,8 +85,8 @@ def _check_number(value: object) -> None:
         raise msgspec.ValidationError("must fit into 64 bits")
 
 
-def _choices(kind: object) -> list[object]:
-    bare = strip_kind(kind)
+def _list_choices_of(target: object) -> list[object]:
+    bare = strip_annotations(target)
     if get_origin(bare) is Literal:
         return list(get_args(bare))
     if isinstance(bare, type) and issubclass(bare, enum.Enum):
@@ -94,14 +94,14 @@ def _choices(kind: object) -> list[object]:
     return []
 
 
-def _explain(message: str, value: object, kind: object) -> LeafError:
+def _explain(message: str, value: object, target: object) -> LeafError:
     if not message.startswith("Invalid "):
         text = _rephrase(message)
         return LeafError(text, text)
-    # Only messages that begin so quote the value.
-    if choices := _choices(kind):
+    # Of msgspec's messages only those that begin with "Invalid" quote the value.
+    if choices := _list_choices_of(target):
         text = f"must be {list_choices(choices)}"
-        return LeafError(f"{text}, not {show(value)}", text)
+        return LeafError(f"{text}, not {format_value(value)}", text)
     return LeafError(_rephrase(message), "not a valid value")
 
 

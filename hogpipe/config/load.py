@@ -1,4 +1,8 @@
-"""From a configuration file to the settings of a run: the one module that reads it."""
+"""From a configuration file to the settings of a run; the only module that reads the file.
+
+`load_config` returns settings that passed every check, or raises one ConfigurationError that holds
+all problems. Plugins are loaded on the way, because they define sink types.
+"""
 
 import logging
 import os
@@ -12,16 +16,16 @@ import msgspec
 from hogpipe.config import checks
 from hogpipe.config.convert import ConvertedSink, Converter
 from hogpipe.config.overrides import apply_override
-from hogpipe.config.problems import Report, quote
-from hogpipe.config.references import Resolver, locate
+from hogpipe.config.problems import Problems, quote
+from hogpipe.config.references import ReferenceReader, expand_path
 from hogpipe.config.settings import (
     AggregationSettings,
     AttributionSettings,
     CaptureSettings,
+    ConfiguredSink,
     EnrichmentSettings,
     PluginSettings,
     Settings,
-    SinkChoice,
 )
 from hogpipe.errors import ConfigurationError
 from hogpipe.sinks.registry import PluginInfo, Registry, load_plugins
@@ -33,17 +37,18 @@ log = logging.getLogger(__name__)
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Settings:
     """Return the settings of the file at `path` after the `overrides`, each `KEY=VALUE`.
 
-    Plugins are loaded on the way. Those that fail are logged, unless the file names them itself.
-    Raises ConfigurationError, whose `problems` are all that is wrong.
+    Loads the plugins that the configuration names or that are installed. A plugin that fails to
+    load is logged, or is a problem if the file names its path. Raises ConfigurationError, whose
+    `problems` are all that was found.
     """
-    report = Report()
+    problems = Problems()
     try:
-        tables, refused = _override(_read_tables(path), overrides)
-        settings = _convert(tables, path.absolute().parent, report)
+        tables, refused = _apply_overrides(_read_tables(path), overrides)
+        settings = _convert(tables, path.absolute().parent, problems)
     except RecursionError as error:
         raise ConfigurationError(f"{printable(str(path))}: nested too deeply") from error
-    if problems := [*refused, *report.lines(str(path))]:
-        raise ConfigurationError(problems)
+    if lines := [*refused, *problems.format_lines(str(path))]:
+        raise ConfigurationError(lines)
     return settings
 
 
@@ -59,7 +64,7 @@ def _read_tables(path: Path) -> dict[str, object]:
     raise ConfigurationError(printable(f"{path}: {reason}"))
 
 
-def _override(
+def _apply_overrides(
     tables: Mapping[str, object], overrides: Sequence[str]
 ) -> tuple[Mapping[str, object], list[str]]:
     """Return the changed tables, and a line for each override that could not be applied."""
@@ -72,90 +77,95 @@ def _override(
     return tables, refused
 
 
-def _convert(tables: Mapping[str, object], folder: Path, report: Report) -> Settings:
-    """Return the settings, which are of use only if the report stays empty."""
-    tables = Resolver(folder, os.environ, report).resolve(tables)
-    converter = Converter(partial(locate, folder), report)
-    converter.check_sections(tables)
+def _convert(tables: Mapping[str, object], folder: Path, problems: Problems) -> Settings:
+    """Return the settings, which may be used only if no problem was added."""
+    tables = ReferenceReader(folder, os.environ, problems).read_references(tables)
+    converter = Converter(partial(expand_path, folder), problems)
+    converter.check_section_names(tables)
     settings = Settings(
-        capture=converter.section(tables, "capture", CaptureSettings),
-        attribution=converter.section(tables, "attribution", AttributionSettings),
-        aggregation=converter.section(tables, "aggregation", AggregationSettings),
-        enrichment=converter.section(tables, "enrichment", EnrichmentSettings),
-        plugins=converter.section(tables, "plugins", PluginSettings),
+        capture=converter.convert_section(tables, "capture", CaptureSettings),
+        attribution=converter.convert_section(tables, "attribution", AttributionSettings),
+        aggregation=converter.convert_section(tables, "aggregation", AggregationSettings),
+        enrichment=converter.convert_section(tables, "enrichment", EnrichmentSettings),
+        plugins=converter.convert_section(tables, "plugins", PluginSettings),
     )
-    registry = _load_plugins(settings.plugins, report)
-    sinks = converter.sinks(tables, registry.sink_types)
-    checks.check_capture(settings.capture, report)
-    checks.check_attribution(settings.attribution, report)
-    checks.check_ledger(settings.capture, settings.attribution, report)
-    checks.check_aggregation(settings.aggregation, report)
-    checks.check_sinks([sink.common for sink in sinks], report)
-    check_choices([sink.choice for sink in sinks], report)
-    unnamed = [one for one in registry.failures if one.origin not in _list_named(settings.plugins)]
-    _blame_plugins(sinks, registry, unnamed, report)
-    return msgspec.structs.replace(settings, sinks=_name([s.choice for s in sinks if s.choice]))
+    registry = _load_plugins(settings.plugins, problems)
+    sinks = converter.convert_sinks(tables, registry.sink_types)
+    checks.check_capture(settings.capture, problems)
+    checks.check_attribution(settings.attribution, problems)
+    checks.check_ledger(settings.capture, settings.attribution, problems)
+    checks.check_aggregation(settings.aggregation, problems)
+    checks.check_sinks([sink.common for sink in sinks], problems)
+    run_sink_checks([sink.configured for sink in sinks], problems)
+    _add_plugin_failures(sinks, registry, settings.plugins, problems)
+    named = _name_sinks([sink.configured for sink in sinks if sink.configured])
+    return msgspec.structs.replace(settings, sinks=named)
 
 
-def _load_plugins(plugins: PluginSettings, report: Report) -> Registry:
-    """Load plugins; one that failed is an error if the file names it, and else a warning."""
-    registry = load_plugins(checks.check_plugin_paths(plugins, report), plugins.disabled)
+def _load_plugins(plugins: PluginSettings, problems: Problems) -> Registry:
+    """Load plugins; a failed one is a problem if the file names its path, otherwise a warning."""
+    registry = load_plugins(checks.check_plugin_paths(plugins, problems), plugins.disabled)
     for name in sorted(set(plugins.disabled) - {plugin.name for plugin in registry.plugins}):
         log.warning("plugins.disabled: there is no plugin %s", quote(name))
-    named = _list_named(plugins)
-    secret = report.is_secret(("plugins", "paths"))
+    index_of = _index_origins(plugins)
+    secret = problems.is_secret(("plugins", "paths"))
     for plugin in registry.failures:
-        if plugin.origin in named:
-            place = ("plugins", "paths", named[plugin.origin])
+        if plugin.origin in index_of:
+            at = ("plugins", "paths", index_of[plugin.origin])
             text = f"{quote(plugin.origin)} failed to load"
-            report.add(place, f"{text}: {plugin.error}", discreet="failed to load")
+            problems.add(at, f"{text}: {plugin.error}", redacted="failed to load")
         else:
             reason = "" if secret else f" ({plugin.origin}): {plugin.error}"
             log.warning("plugin %s failed to load and is left out%s", plugin.name, reason)
     return registry
 
 
-def _list_named(plugins: PluginSettings) -> dict[str, int]:
-    """Return the index of each path that the file names, by what a plugin from there has as origin.
+def _index_origins(plugins: PluginSettings) -> dict[str, int]:
+    """Return the index of each configured path by the `origin` of a plugin loaded from it.
 
-    Those of plugins from a folder are not among them.
+    A plugin found in a folder has its own file as origin, so it is not in this index.
     """
     return {printable(str(path)): index for index, path in enumerate(plugins.paths)}
 
 
-def check_choices(choices: Sequence[SinkChoice | None], report: Report) -> None:
-    """Let each sink type check the settings that are right so far; None stands for no settings."""
-    for index, choice in enumerate(choices):
-        place = ("sinks", index)
-        if choice is None or report.is_wrong(place):
+def run_sink_checks(sinks: Sequence[ConfiguredSink | None], problems: Problems) -> None:
+    """Run the `check` of each sink's type; None stands for a sink that could not be converted."""
+    for index, sink in enumerate(sinks):
+        at = ("sinks", index)
+        if sink is None or problems.has_problem(at):
             continue
         try:
-            for problem in choice.type.check(choice.settings):
-                report.add((*place, *problem.place), problem.text, discreet=problem.discreet)
+            for found in sink.type.check(sink.settings):
+                problems.add((*at, *found.key_path), found.text, redacted=found.redacted)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin may raise
             text = "cannot be checked"
-            report.add(place, f"{text}: {describe_error(error)}", discreet=text)
+            problems.add(at, f"{text}: {describe_error(error)}", redacted=text)
 
 
-def _blame_plugins(
-    sinks: Sequence[ConvertedSink],
-    registry: Registry,
-    failures: Sequence[PluginInfo],
-    report: Report,
+def _add_plugin_failures(
+    sinks: Sequence[ConvertedSink], registry: Registry, plugins: PluginSettings, problems: Problems
 ) -> None:
-    """Say of `failures`, not told so far, if a sink type is not known: it may be theirs."""
+    """Add the plugins that failed to load if a sink type is unknown: one may have defined it.
+
+    A plugin whose path the file names is already a problem of that path.
+    """
     types = [sink.common.type for sink in sinks if sink.common]
     if all(name in registry.sink_types for name in types):
         return
-    secret = report.is_secret(("plugins", "paths"))
-    for plugin in failures:
+    secret = problems.is_secret(("plugins", "paths"))
+    for plugin in _list_unnamed_failures(registry, plugins):
         text = "failed to load, and the unknown sink type may be its own"
-        report.add(("plugins", plugin.name), text if secret else f"{text}: {plugin.error}")
+        problems.add(("plugins", plugin.name), text if secret else f"{text}: {plugin.error}")
 
 
-def _name(choices: Sequence[SinkChoice]) -> tuple[SinkChoice, ...]:
-    names = checks.choose_names([choice.settings for choice in choices])
+def _list_unnamed_failures(registry: Registry, plugins: PluginSettings) -> list[PluginInfo]:
+    index_of = _index_origins(plugins)
+    return [plugin for plugin in registry.failures if plugin.origin not in index_of]
+
+
+def _name_sinks(sinks: Sequence[ConfiguredSink]) -> tuple[ConfiguredSink, ...]:
+    names = checks.choose_sink_names([sink.settings for sink in sinks])
     return tuple(
-        SinkChoice(choice.type, msgspec.structs.replace(choice.settings, name=name))
-        for choice, name in zip(choices, names, strict=True)
+        ConfiguredSink(sink.type, msgspec.structs.replace(sink.settings, name=name))
+        for sink, name in zip(sinks, names, strict=True)
     )

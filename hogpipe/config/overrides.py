@@ -1,8 +1,8 @@
-"""PURE: what `--set KEY=VALUE` changes in the tables of a configuration file.
+"""PURE: `--set KEY=VALUE` applied to the tables of a configuration file.
 
 The key is a path of bare keys and indices: `aggregation.interval`, `sinks[0].path` or
-`sinks.0.path`. The value is a TOML value where it is one, and else the text itself. Tables that are
-missing are made; a list grows by its next free index.
+`sinks.0.path`. The value is parsed as a TOML value; text that is not TOML stands for itself.
+Missing tables are created, and an array grows by its next free index.
 """
 
 import re
@@ -18,7 +18,7 @@ _INDEX = re.compile(r"[0-9]{1,9}")
 
 
 def apply_override(tables: Mapping[str, object], override: str) -> dict[str, object]:
-    """Return `tables` with one override; raises ValueError with a line that names it."""
+    """Return `tables` with one override; raises ValueError with a line that names its key."""
     key, equals, value = override.partition("=")
     key = key.strip()
     try:
@@ -37,24 +37,27 @@ def _apply(tables: Mapping[str, object], key: str, value: str | None) -> dict[st
     except UnicodeEncodeError as error:
         raise ValueError("the value is not UTF-8") from error
     first, *rest = _STEP.findall(key)
-    return {**tables, first: _with(tables.get(first), first, rest, _parse(value))}
+    return {**tables, first: _replace(tables.get(first), first, rest, _parse_value(value))}
 
 
-def _with(node: object, path: str, steps: list[str], value: object) -> object:
-    """Return `node`, which is at `path`, with `value` at the end of `steps`; None is nothing."""
+def _replace(node: object, path: str, steps: list[str], value: object) -> object:
+    """Return `node` with the value at the end of `steps` replaced.
+
+    `path` is the path of `node` itself, for messages; a `node` that does not exist is None.
+    """
     if not steps:
         return value
     step, *rest = steps
     if node is None:
         node = [] if _INDEX.fullmatch(step) else {}
     if isinstance(node, list):
-        return _with_item(node, path, steps, value)
+        return _replace_item(node, path, steps, value)
     if isinstance(node, dict):
-        return {**node, step: _with(node.get(step), f"{path}.{step}", rest, value)}
+        return {**node, step: _replace(node.get(step), f"{path}.{step}", rest, value)}
     raise ValueError(f"{path} is neither a table nor an array")
 
 
-def _with_item(node: list[object], path: str, steps: list[str], value: object) -> list[object]:
+def _replace_item(node: list[object], path: str, steps: list[str], value: object) -> list[object]:
     step, *rest = steps
     if not _INDEX.fullmatch(step):
         raise ValueError(f"{path} is an array: expected an index, got {quote(step)}")
@@ -62,12 +65,13 @@ def _with_item(node: list[object], path: str, steps: list[str], value: object) -
     if index > len(node):
         raise ValueError(f"{path} has {len(node)} items, so the next free index is {len(node)}")
     item = node[index] if index < len(node) else None
-    return [*node[:index], _with(item, f"{path}[{index}]", rest, value), *node[index + 1 :]]
+    replaced = _replace(item, f"{path}[{index}]", rest, value)
+    return [*node[:index], replaced, *node[index + 1 :]]
 
 
-def _parse(text: str) -> object:
+def _parse_value(text: str) -> object:
     try:
-        # Within an inline table neither a comment nor a second line can hide.
+        # An inline table cannot contain a comment or a second line, so neither is ignored.
         tables = tomllib.loads(f"inline = {{value = {text}}}")
     except ValueError:
         return text

@@ -1,8 +1,9 @@
-"""PURE: what is wrong with a configuration, gathered until all of it can be told at once.
+"""PURE: the problems of a configuration, collected so that one error reports them all.
 
-A place is the way to a value, `("sinks", 1, "port")`, and is written `sinks[1].port`. Each line is
-printable whatever the file held. A value that came from a reference may be a secret: a problem
-that quotes its value has a second wording for that case.
+A key path is the way to a value, `("sinks", 1, "port")`, and is written `sinks[1].port`.
+Every line is printable, whatever the file held. A value from a reference
+(`{env = ...}`, `{file = ...}`) may be a secret: a problem that quotes its value therefore has a
+second text, `redacted`, which is used instead when the value is marked as secret.
 """
 
 import difflib
@@ -11,60 +12,68 @@ from collections.abc import Collection, Sequence
 
 from hogpipe.text import printable
 
-Place = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _LONGEST_QUOTE = 200
 
 
-class Report:
-    """Problems by place. Of problems at, inside or around one place, only the first is kept."""
+class Problems:
+    """Problems by key path.
+
+    One mistake often causes several problems, so only the first is kept of those that concern the
+    same value, a table around it or a value inside it.
+    """
 
     def __init__(self) -> None:
-        self._problems: list[tuple[Place, str]] = []
-        self._wrong: set[Place] = set()
-        self._around_wrong: set[Place] = set()
-        self._around_secret: set[Place] = set()
+        self._problems: list[tuple[KeyPath, str]] = []
+        self._wrong: set[KeyPath] = set()
+        self._wrong_or_above: set[KeyPath] = set()
+        self._secret_or_above: set[KeyPath] = set()
 
-    def add_secret(self, place: Place) -> None:
-        """Note that the value at `place` must not be told; before any problem there is added."""
-        self._around_secret.update(_around(place))
+    def mark_secret(self, key_path: KeyPath) -> None:
+        """Forbid quoting the value at `key_path`; call it before adding a problem there."""
+        self._secret_or_above.update(_prefixes(key_path))
 
-    def add(self, place: Place, text: str, *, discreet: str | None = None) -> None:
-        """Note that `text` is wrong at `place`.
+    def add(self, key_path: KeyPath, text: str, *, redacted: str | None = None) -> None:
+        """Record the problem `text` of the value at `key_path`.
 
-        `discreet` says it without quoting the value, in case that one is a secret or holds one.
+        `redacted` is the same problem without the value. It is recorded instead of `text` if the
+        value is, or contains, a secret. Without it `text` must not quote the value.
         """
-        if not self.is_wrong(place):
-            if discreet is not None and self.is_secret(place):
-                text = discreet
-            self._problems.append((place, text))
-            self._wrong.add(place)
-            self._around_wrong.update(_around(place))
+        if self.has_problem(key_path):
+            return
+        if redacted is not None and self.is_secret(key_path):
+            text = redacted
+        self._problems.append((key_path, text))
+        self._wrong.add(key_path)
+        self._wrong_or_above.update(_prefixes(key_path))
 
-    def is_wrong(self, place: Place) -> bool:
-        """Return whether there is a problem at, inside or around `place`."""
-        return place in self._around_wrong or not self._wrong.isdisjoint(_around(place))
+    def has_problem(self, key_path: KeyPath) -> bool:
+        """Return whether the value at `key_path`, one inside it or one around it is wrong."""
+        return key_path in self._wrong_or_above or not self._wrong.isdisjoint(_prefixes(key_path))
 
-    def is_secret(self, place: Place) -> bool:
-        """Return whether the value at `place` must not be told, or holds one that must not."""
-        return place in self._around_secret
+    def is_secret(self, key_path: KeyPath) -> bool:
+        """Return whether the value at `key_path` is, or contains, a secret."""
+        return key_path in self._secret_or_above
 
-    def lines(self, source: str) -> list[str]:
-        """Return one line for each problem of the file `source`, in the order they were found."""
+    def format_lines(self, source: str) -> list[str]:
+        """Return one line for each problem of the file `source`, in the order of recording."""
         return [
-            printable(f"{source}: {write_place(place)}: {text}") for place, text in self._problems
+            printable(f"{source}: {format_key_path(key_path)}: {text}")
+            for key_path, text in self._problems
         ]
 
 
-def _around(place: Place) -> list[Place]:
-    return [place[:length] for length in range(len(place) + 1)]
+def _prefixes(key_path: KeyPath) -> list[KeyPath]:
+    """Return the paths of all tables and arrays around `key_path`, and itself."""
+    return [key_path[:length] for length in range(len(key_path) + 1)]
 
 
-def write_place(place: Place) -> str:
-    """Return `place` as the documentation writes it; odd keys are quoted."""
+def format_key_path(key_path: KeyPath) -> str:
+    """Return `key_path` as the documentation writes it; keys that are not bare are quoted."""
     text = ""
-    for step in place:
+    for step in key_path:
         if isinstance(step, int):
             text += f"[{step}]"
         else:
@@ -73,33 +82,33 @@ def write_place(place: Place) -> str:
 
 
 def shorten(text: str) -> str:
-    """Return `text`, or its two ends if it is long."""
+    """Return `text`, or only its beginning and end if it is long."""
     half = _LONGEST_QUOTE // 2
     return text if len(text) <= _LONGEST_QUOTE else f"{text[:half]}…{text[-half:]}"
 
 
 def quote(text: object) -> str:
-    """Return a text shortly, in quotes."""
+    """Return `text` in quotes, shortened if it is long."""
     return f'"{shorten(str(text))}"'
 
 
-def show(value: object) -> str:
-    """Return a value shortly, in quotes if it is a string."""
+def format_value(value: object) -> str:
+    """Return `value`, shortened if it is long and in quotes if it is a string."""
     return quote(value) if isinstance(value, str) else shorten(str(value))
 
 
 def suggest(word: str, known: Collection[str]) -> str:
-    """Return the end of a line about the unknown `word`: the near one of the `known`, or all."""
+    """Return the end of a line about an unknown `word`: a similar one of `known`, or all."""
     near = difflib.get_close_matches(word[:_LONGEST_QUOTE], known, n=1)
     return f"; did you mean {quote(near[0])}?" if near else list_known(known)
 
 
 def list_known(known: Collection[str]) -> str:
-    """Return the end of a line that names all that would have been known."""
+    """Return the end of a line that lists all of `known`."""
     return f"; known: {', '.join(known) or 'none'}"
 
 
 def list_choices(choices: Sequence[object]) -> str:
-    """Return `choices` in words: `"a", "b" or "c"`."""
-    *most, last = map(show, choices)
+    """Return `choices` as a phrase: `"a", "b" or "c"`."""
+    *most, last = map(format_value, choices)
     return f"{', '.join(most)} or {last}" if most else last

@@ -1,61 +1,65 @@
-"""The values that a configuration only points at: `{env = "NAME"}` and `{file = "PATH"}`.
+"""References: values that a configuration keeps elsewhere, `{env = "NAME"}` or `{file = "PATH"}`.
 
-A table with exactly the one key `env` or `file`, whose value is a string, is a reference; it may
-stand for any value. What it gives is text, of which nothing is ever told.
+A table with exactly one key, `env` or `file`, whose value is a string, is a reference. A reference
+may stand for any value. It gives text, which may be a secret and is never quoted in a message.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hogpipe.config.problems import Place, Report, quote
+from hogpipe.config.problems import KeyPath, Problems, quote
 
 _LARGEST_FILE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Referenced:
-    """The text that a reference gave; empty where it gave none, and that is reported."""
+class ReferencedText:
+    """The text that a reference gave; empty if it could not be read, which is then a problem."""
 
     text: str = field(default="", repr=False)
 
 
-class Resolver:
-    """Puts what references give in their place. Relative paths start from `folder`."""
+class ReferenceReader:
+    """Reads environment variables and files in place of the references to them.
 
-    def __init__(self, folder: Path, environ: Mapping[str, str], report: Report) -> None:
+    Relative paths start from `folder`. Every reference is marked as secret in `problems`, and one
+    that cannot be read is a problem there.
+    """
+
+    def __init__(self, folder: Path, environ: Mapping[str, str], problems: Problems) -> None:
         self._folder = folder
         self._environ = environ
-        self._report = report
+        self._problems = problems
 
-    def resolve(self, tables: Mapping[str, object]) -> dict[str, object]:
-        """Return `tables` with a `Referenced` in the place of each reference."""
-        return {key: self._value(value, (key,)) for key, value in tables.items()}
+    def read_references(self, tables: Mapping[str, object]) -> dict[str, object]:
+        """Return `tables` with a `ReferencedText` in place of each reference."""
+        return {key: self._read_value(value, (key,)) for key, value in tables.items()}
 
-    def _value(self, value: object, place: Place) -> object:
+    def _read_value(self, value: object, at: KeyPath) -> object:
         match value:
             case {"env": str(name), **others} if not others:
-                return self._reference(place, lambda: _read_variable(self._environ, name))
+                return self._read_reference(at, lambda: _read_variable(self._environ, name))
             case {"file": str(name), **others} if not others:
-                return self._reference(place, lambda: _read_file(self._folder, name))
+                return self._read_reference(at, lambda: _read_file(self._folder, name))
             case dict():
-                return {key: self._value(item, (*place, key)) for key, item in value.items()}
+                return {key: self._read_value(item, (*at, key)) for key, item in value.items()}
             case list():
-                return [self._value(item, (*place, index)) for index, item in enumerate(value)]
+                return [self._read_value(item, (*at, index)) for index, item in enumerate(value)]
             case _:
                 return value
 
-    def _reference(self, place: Place, read: Callable[[], str]) -> Referenced:
-        self._report.add_secret(place)
+    def _read_reference(self, at: KeyPath, read: Callable[[], str]) -> ReferencedText:
+        self._problems.mark_secret(at)
         try:
-            return Referenced(read())
+            return ReferencedText(read())
         except ValueError as error:
-            self._report.add(place, str(error))
-            return Referenced()
+            self._problems.add(at, str(error))
+            return ReferencedText()
 
 
-def locate(folder: Path, text: str) -> Path:
-    """Return the path that `text` names, seen from `folder`; raises ValueError."""
+def expand_path(folder: Path, text: str) -> Path:
+    """Return `text` as a path: `~` expanded, relative to `folder`; raises ValueError."""
     if not text or "\0" in text:
         raise ValueError("must not hold a NUL character" if text else "must not be empty")
     try:
@@ -77,7 +81,7 @@ def _read_variable(environ: Mapping[str, str], name: str) -> str:
 
 def _read_file(folder: Path, name: str) -> str:
     try:
-        with locate(folder, name).open("rb") as file:
+        with expand_path(folder, name).open("rb") as file:
             content = file.read(_LARGEST_FILE + 1)
         text = content.decode()
     except UnicodeDecodeError as error:

@@ -1,4 +1,8 @@
-"""The settings of a run, one struct for each table of the file (docs/configuration.md)."""
+"""The settings of a run: one struct for each table of the file (docs/configuration.md).
+
+A field is a key; its type, bounds and default are what the file may hold, and the string below it
+is its meaning. A test compares all of them with config.toml and docs/configuration.md.
+"""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,73 +21,73 @@ _NotEmpty = Annotated[str, Meta(min_length=1)]
 
 
 class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[capture]`: where packets come from."""
+    """`[capture]`: the source of traffic."""
 
     source: Literal["pcap", "savefile", "ebpf"] = "pcap"
-    """Live interfaces, a capture file, or the sockets of the host, at which the kernel counts."""
+    """Packets of live interfaces, packets of a capture file, or eBPF counters per socket."""
     interfaces: Annotated[tuple[_NotEmpty, ...], Meta(min_length=1)] = ("auto",)
-    """Names or globs; "auto" is each interface that is up, loopback aside, and of those that stand
-    upon one another the one that shows each packet once."""
+    """Names or globs; "auto" is each interface that is up, except loopback, and of interfaces that
+    are stacked the one that shows each packet once."""
     filter: str = ""
-    """A BPF expression (pcap-filter(7)); all packets where empty."""
+    """A BPF expression (pcap-filter(7)); all packets if empty."""
     snaplen: Annotated[int, Meta(ge=96, le=262144)] = 128
-    """How many bytes of each frame are looked at."""
+    """How many bytes of each frame are captured."""
     buffer_mib: Annotated[int, Meta(ge=1, le=1024)] = 16
-    """The kernel's buffer for each interface, in MiB."""
+    """The size of the kernel's capture buffer for each interface, in MiB."""
     promiscuous: bool = False
-    """Whether frames for other hosts are taken too."""
+    """Whether frames for other hosts are captured too."""
     path: Path | None = None
     """The pcap or pcapng file of the source "savefile"."""
     max_flows: Annotated[int, Meta(ge=16, le=1 << 20)] = 65_536
-    """How many connections, and how many other flows, the source "ebpf" tells apart at a time."""
+    """The most connections, and the most other flows, that the source "ebpf" counts separately."""
 
 
 class AttributionSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[attribution]`: how owners are found."""
+    """`[attribution]`: how flows get owners."""
 
     procfs: Path = Path("/proc")
     """The process file system, such as /host/proc in a container."""
     socket_table: Literal["procfs", "sock_diag", "auto"] = "auto"
-    """What sockets are read from: /proc/net, sock_diag, or the cheaper."""
+    """Where sockets are read from: /proc/net, sock_diag, or whichever costs less."""
     ledger: Literal["auto", "on", "off"] = "auto"
-    """The eBPF socket ledger: "on" ends the run where it cannot be had."""
+    """The eBPF socket ledger; with "on" a run fails where the ledger cannot be loaded."""
     hold: Annotated[float, Meta(ge=0, le=60)] = 2.0
-    """How long a flow's bytes may wait for an owner, in seconds."""
+    """How long the bytes of a flow may stay pending for want of an owner, in seconds."""
     cpu_budget: Annotated[float, Meta(gt=0, le=1)] = 0.2
     """The share of one core that reading /proc may take."""
 
 
 class AggregationSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[aggregation]`: windows, dimensions, and whom to follow."""
+    """`[aggregation]`: windows, dimensions and selectors."""
 
     interval: Annotated[float, Meta(ge=0.05, le=86400)] = 1.0
     """The length of a window, in seconds."""
     group_by: tuple[Dimension, ...] = ("process",)
-    """What tells records apart."""
+    """The dimensions: each combination of their values has its own record."""
     only: tuple[str, ...] = ()
-    """Selectors, of which one must match for records of its own; the rest is summed up."""
+    """Selectors; what none of them matches is summed up in one record."""
     max_records: Annotated[int, Meta(ge=1)] = 100_000
-    """The most records of a window; the rest is summed up."""
+    """The most records of a window; what exceeds them is summed up in one more."""
 
 
 class EnrichmentSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[enrichment]`: what is told of a process beyond its identity."""
+    """`[enrichment]`: what records say of a process beyond its identity."""
 
     command_line: bool = False
-    """Whether records hold `process.command_args`, which may hold secrets."""
+    """Whether records hold `process.command_args`, which may contain secrets."""
 
 
 class PluginSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[plugins]`: where sink types come from, beside installed packages."""
+    """`[plugins]`: sink types beyond those of installed packages."""
 
     paths: tuple[Path, ...] = ()
-    """Files of single-file plugins, or folders of such."""
+    """Single-file plugins, or folders of them."""
     disabled: tuple[str, ...] = ()
     """Names of plugins that are not loaded."""
 
 
-class SinkChoice(msgspec.Struct, frozen=True):
-    """A `[[sinks]]` table with the type that it named."""
+class ConfiguredSink(msgspec.Struct, frozen=True):
+    """A `[[sinks]]` table: its sink type, and its settings converted to what that type takes."""
 
     type: SinkType[SinkSettings]
     settings: SinkSettings
@@ -97,4 +101,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     aggregation: AggregationSettings = AggregationSettings()
     enrichment: EnrichmentSettings = EnrichmentSettings()
     plugins: PluginSettings = PluginSettings()
-    sinks: tuple[SinkChoice, ...] = ()
+    sinks: tuple[ConfiguredSink, ...] = ()

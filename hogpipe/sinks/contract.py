@@ -76,23 +76,23 @@ class Reopenable(Protocol):
 class SettingProblem:
     """A setting that cannot work."""
 
-    place: tuple[str | int, ...]
+    key_path: tuple[str | int, ...]
     """The path to it from the sink's table: `("tls", "ca")`, `("endpoints", 1)`."""
     text: str
     """What is wrong, in one line; it may quote the value."""
-    discreet: str | None = None
+    redacted: str | None = None
     """The text without the value, which may be a secret; None if `text` quotes no value."""
 
 
 def raise_problems(problems: Iterable[SettingProblem]) -> None:
     """Raise ConfigurationError with a line for each problem, if there are any."""
-    lines = [f"{_write_place(problem.place)}: {problem.text}" for problem in problems]
+    lines = [f"{_format_key_path(problem.key_path)}: {problem.text}" for problem in problems]
     if lines:
         raise ConfigurationError(lines)
 
 
-def _write_place(place: tuple[str | int, ...]) -> str:
-    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
+def _format_key_path(key_path: tuple[str | int, ...]) -> str:
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in key_path)
     return "".join(steps).removeprefix(".")
 
 

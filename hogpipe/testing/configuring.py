@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from hogpipe.config.checks import check_sinks
 from hogpipe.config.convert import Converter
-from hogpipe.config.load import check_choices
-from hogpipe.config.problems import Report
-from hogpipe.config.references import Resolver, locate
+from hogpipe.config.load import run_sink_checks
+from hogpipe.config.problems import Problems
+from hogpipe.config.references import ReferenceReader, expand_path
 from hogpipe.errors import ConfigurationError
 from hogpipe.sinks.contract import Sink, SinkSettings, SinkType
 
@@ -22,20 +22,20 @@ def read_settings(sink_type: SinkType[S], keys: Mapping[str, object]) -> S:
 
     Values are what TOML has: text, numbers, booleans, arrays and tables; a Path counts as text.
     References (`{"env": "NAME"}`, `{"file": "PATH"}`) are followed. Raises ConfigurationError,
-    whose `problems` begin with places such as `sinks[0].port`.
+    whose `problems` begin with key paths such as `sinks[0].port`.
     """
-    report = Report()
+    found = Problems()
     table = {"type": sink_type.name, **keys}
     plain = {key: str(value) if isinstance(value, Path) else value for key, value in table.items()}
-    tables = Resolver(Path.cwd(), os.environ, report).resolve({"sinks": [plain]})
-    converter = Converter(partial(locate, Path.cwd()), report)
-    (sink,) = converter.sinks(tables, {sink_type.name: sink_type})
-    check_sinks([sink.common], report)
-    check_choices([sink.choice], report)
-    if problems := report.lines("configuration"):
+    tables = ReferenceReader(Path.cwd(), os.environ, found).read_references({"sinks": [plain]})
+    converter = Converter(partial(expand_path, Path.cwd()), found)
+    (sink,) = converter.convert_sinks(tables, {sink_type.name: sink_type})
+    check_sinks([sink.common], found)
+    run_sink_checks([sink.configured], found)
+    if problems := found.format_lines("configuration"):
         raise ConfigurationError(problems)
-    assert sink.choice is not None
-    settings = sink.choice.settings
+    assert sink.configured is not None
+    settings = sink.configured.settings
     assert isinstance(settings, sink_type.settings)
     return settings
 

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 
-from hogpipe.config.settings import SinkChoice
+from hogpipe.config.settings import ConfiguredSink
 from hogpipe.records.schema import Record
 from hogpipe.sinks.contract import SinkSettings, SinkType
 from hogpipe.testing.configuring import read_settings
@@ -28,9 +28,9 @@ class RecordingSink:
         """A sink type `recording`, whose sink is this one."""
         return SinkType("recording", SinkSettings, lambda _settings: self)
 
-    def choice(self, **keys: object) -> SinkChoice:
+    def choice(self, **keys: object) -> ConfiguredSink:
         """Return it as one of `Settings.sinks`; `keys` are those that every sink takes."""
-        return SinkChoice(self.sink_type, read_settings(self.sink_type, keys))
+        return ConfiguredSink(self.sink_type, read_settings(self.sink_type, keys))
 
     async def open(self) -> None:
         """Be ready."""

@@ -7,7 +7,7 @@ import pytest
 from support.configuration import load_text, problems_of
 from support.namespaces import require
 
-from hogpipe.config.checks import check_filter, find_without_effect
+from hogpipe.config.checks import check_filter, find_ignored_keys
 
 
 def test_the_source_savefile_needs_a_path(tmp_path: Path) -> None:
@@ -16,19 +16,19 @@ def test_the_source_savefile_needs_a_path(tmp_path: Path) -> None:
     ]
 
 
-def test_a_path_is_refused_where_nothing_reads_it(tmp_path: Path) -> None:
+def test_a_path_is_refused_with_a_source_that_does_not_read_it(tmp_path: Path) -> None:
     assert problems_of(tmp_path, '[capture]\npath = "x.pcap"') == [
         'capture.path: only for source "savefile"'
     ]
 
 
-def test_a_path_is_not_blamed_for_a_source_that_is_misspelt(tmp_path: Path) -> None:
+def test_a_path_is_no_problem_beside_a_misspelt_source(tmp_path: Path) -> None:
     assert problems_of(tmp_path, '[capture]\nsource = "savefiel"\npath = "x.pcap"') == [
         'capture.source: must be "pcap", "savefile" or "ebpf", not "savefiel"'
     ]
 
 
-def test_a_savefile_must_be_a_file_that_is_there(tmp_path: Path) -> None:
+def test_a_savefile_must_be_an_existing_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     text = '[capture]\nsource = "savefile"\npath = '
     assert problems_of(tmp_path, text + '"absent"') == [
@@ -42,7 +42,7 @@ def test_a_savefile_must_be_a_file_that_is_there(tmp_path: Path) -> None:
     ]
 
 
-def test_any_stands_alone(tmp_path: Path) -> None:
+def test_the_interface_any_excludes_others(tmp_path: Path) -> None:
     assert problems_of(tmp_path, '[capture]\ninterfaces = ["any", "lo"]') == [
         'capture.interfaces: "any" means all of them: leave the others out'
     ]
@@ -53,7 +53,7 @@ def test_a_savefile_must_be_readable(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text('[capture]\nsource = "savefile"\npath = "sealed"')
     command = [sys.executable, "-m", "hogpipe", "check", path]
-    if os.geteuid() == 0:  # root reads every file unless it gives these up
+    if os.geteuid() == 0:  # root reads every file, unless it drops these capabilities
         require("setpriv")
         command[:0] = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
@@ -61,10 +61,10 @@ def test_a_savefile_must_be_readable(tmp_path: Path) -> None:
     assert done.stderr == f"hogpipe: {line}\n"
 
 
-def test_what_has_no_effect_with_a_source_is_found(tmp_path: Path) -> None:
+def test_keys_that_the_source_ignores_are_found(tmp_path: Path) -> None:
     ebpf = load_text(tmp_path, '[capture]\nsource = "ebpf"\nfilter = "tcp"')
-    assert find_without_effect(ebpf, changed=True) == ["capture.filter"]
-    assert find_without_effect(ebpf, changed=False) == [
+    assert find_ignored_keys(ebpf, changed=True) == ["capture.filter"]
+    assert find_ignored_keys(ebpf, changed=False) == [
         "capture.interfaces",
         "capture.filter",
         "capture.snaplen",
@@ -73,10 +73,10 @@ def test_what_has_no_effect_with_a_source_is_found(tmp_path: Path) -> None:
         "attribution.ledger",
     ]
     pcap = load_text(tmp_path, "[capture]\nmax_flows = 100")
-    assert find_without_effect(pcap, changed=True) == ["capture.max_flows"]
+    assert find_ignored_keys(pcap, changed=True) == ["capture.max_flows"]
 
 
-def test_check_tells_what_has_no_effect(tmp_path: Path) -> None:
+def test_check_lists_keys_that_the_source_ignores(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     for text, notes in (('[capture]\nsource = "ebpf"', 1), ("", 0)):
         path.write_text(text)
@@ -85,7 +85,7 @@ def test_check_tells_what_has_no_effect(tmp_path: Path) -> None:
         assert done.stdout.count('note: with source "ebpf" without effect: capture.inter') == notes
 
 
-def test_a_ledger_cannot_be_demanded_for_a_savefile(tmp_path: Path) -> None:
+def test_the_ledger_cannot_be_required_for_a_savefile(tmp_path: Path) -> None:
     (tmp_path / "trace.pcap").touch()
     text = '[capture]\nsource = "savefile"\npath = "trace.pcap"\n[attribution]\nledger = "on"'
     assert problems_of(tmp_path, text) == [
@@ -93,7 +93,7 @@ def test_a_ledger_cannot_be_demanded_for_a_savefile(tmp_path: Path) -> None:
     ]
 
 
-def test_sock_diag_is_for_the_proc_of_the_own_network_namespace(tmp_path: Path) -> None:
+def test_sock_diag_needs_the_procfs_of_its_own_network_namespace(tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
     settings = '[attribution]\nsocket_table = "sock_diag"'
     assert load_text(tmp_path, settings).attribution.socket_table == "sock_diag"
@@ -113,7 +113,7 @@ def test_procfs_must_be_a_folder(tmp_path: Path) -> None:
     ]
 
 
-def test_at_least_one_interface_is_named(tmp_path: Path) -> None:
+def test_at_least_one_interface_is_required(tmp_path: Path) -> None:
     assert problems_of(tmp_path, "[capture]\ninterfaces = []") == [
         "capture.interfaces: must not be empty"
     ]
@@ -122,18 +122,18 @@ def test_at_least_one_interface_is_named(tmp_path: Path) -> None:
     ]
 
 
-def test_a_dimension_is_given_once(tmp_path: Path) -> None:
+def test_a_dimension_may_not_be_given_twice(tmp_path: Path) -> None:
     text = '[aggregation]\ngroup_by = ["user", "remote", "user"]'
     assert problems_of(tmp_path, text) == ['aggregation.group_by[2]: "user" is given twice']
 
 
-def test_a_selector_is_told_with_what_is_wrong_with_it(tmp_path: Path) -> None:
+def test_a_selector_that_cannot_be_parsed_is_reported_with_the_reason(tmp_path: Path) -> None:
     assert problems_of(tmp_path, '[aggregation]\nonly = ["pid:1", "pid:x"]') == [
         "aggregation.only[1]: 'pid:x' is not a selector: a pid is a number, as in pid:4242"
     ]
 
 
-def test_the_waits_of_a_sink_grow(tmp_path: Path) -> None:
+def test_retry_max_may_not_be_below_retry_initial(tmp_path: Path) -> None:
     text = '[[sinks]]\ntype = "stdout"\nretry_initial = 0\n[[sinks]]\ntype = "stdout"\n'
     assert problems_of(tmp_path, text + "retry_initial = 5\nretry_max = 4") == [
         "sinks[0].retry_initial: must be more than 0",
@@ -141,7 +141,7 @@ def test_the_waits_of_a_sink_grow(tmp_path: Path) -> None:
     ]
 
 
-def test_sinks_without_a_name_are_called_by_their_type_and_number(tmp_path: Path) -> None:
+def test_sinks_without_a_name_get_their_type_and_a_free_number(tmp_path: Path) -> None:
     sinks = ["stdout-2", None, None, "stdout", None]
     text = "".join(
         '[[sinks]]\ntype = "stdout"\n' + (f'name = "{name}"\n' if name else "") for name in sinks
@@ -150,18 +150,18 @@ def test_sinks_without_a_name_are_called_by_their_type_and_number(tmp_path: Path
     assert names == ["stdout-2", "stdout-3", "stdout-4", "stdout", "stdout-5"]
 
 
-def test_two_unnamed_sinks_of_a_type_are_told_apart(tmp_path: Path) -> None:
+def test_two_unnamed_sinks_of_one_type_get_different_names(tmp_path: Path) -> None:
     settings = load_text(tmp_path, '[[sinks]]\ntype = "stdout"\n' * 2)
     assert [choice.settings.name for choice in settings.sinks] == ["stdout", "stdout-2"]
 
 
-def test_no_two_sinks_have_one_name(tmp_path: Path) -> None:
+def test_two_sinks_may_not_have_one_name(tmp_path: Path) -> None:
     text = '[[sinks]]\ntype = "stdout"\nname = "x"\n' * 2
     assert problems_of(tmp_path, text) == ["sinks[1].name: already the name of sinks[0]"]
 
 
 @pytest.mark.parametrize("name", ["", "a\\u001b[2J"])
-def test_a_name_is_something_that_logs_can_show(tmp_path: Path, name: str) -> None:
+def test_a_name_must_be_printable(tmp_path: Path, name: str) -> None:
     assert problems_of(tmp_path, f'[[sinks]]\ntype = "stdout"\nname = "{name}"') == [
         "sinks[0].name: must be printable and not empty"
     ]
@@ -182,20 +182,20 @@ def test_a_name_is_something_that_logs_can_show(tmp_path: Path, name: str) -> No
         ("tcp\0", "embedded null character"),
     ],
 )
-def test_a_filter_is_refused_only_if_no_link_type_takes_it(
+def test_a_filter_is_refused_only_if_no_link_type_accepts_it(
     expression: str, problem: str | None
 ) -> None:
     assert check_filter(expression, 128) == problem
 
 
-def test_no_two_sinks_share_a_spool(tmp_path: Path) -> None:
+def test_two_sinks_may_not_share_a_spool(tmp_path: Path) -> None:
     text = '[[sinks]]\ntype = "stdout"\nspool = "a"\n[[sinks]]\ntype = "stdout"\nspool = "./x/../a"'
     assert problems_of(tmp_path, text) == [
         "sinks[1].spool: already the spool of sinks[0]; each needs its own folder"
     ]
 
 
-def test_a_spool_is_a_folder_or_can_become_one(tmp_path: Path) -> None:
+def test_a_spool_must_be_a_folder_or_a_path_where_one_can_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     sink = '[[sinks]]\ntype = "stdout"\nspool = "{}"\n'
     text = sink.format("file") + sink.format("file/deeper") + sink.format("new/deeper")
@@ -206,6 +206,6 @@ def test_a_spool_is_a_folder_or_can_become_one(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_the_bound_of_a_spool_needs_a_spool(tmp_path: Path) -> None:
+def test_spool_mib_needs_a_spool(tmp_path: Path) -> None:
     text = '[[sinks]]\ntype = "stdout"\nspool_mib = 5'
     assert problems_of(tmp_path, text) == ["sinks[0].spool_mib: only with spool"]

@@ -1,4 +1,4 @@
-"""The converter on structs such as plugins may have."""
+"""The converter, on structs of every kind that a plugin may have."""
 
 import enum
 from pathlib import Path
@@ -9,8 +9,8 @@ import pytest
 from msgspec import Meta
 
 from hogpipe.config.convert import Converter
-from hogpipe.config.problems import Report
-from hogpipe.config.references import Referenced
+from hogpipe.config.problems import Problems
+from hogpipe.config.references import ReferencedText
 
 
 class Colour(enum.Enum):
@@ -50,17 +50,18 @@ class Outer(msgspec.Struct, frozen=True):
 
 
 def convert(table: dict[str, object]) -> tuple[Outer, list[str]]:
-    """Return what is made of a table, and the problems."""
-    report = Report()
+    """Return a table as a struct, and the problems."""
+    found = Problems()
     for key, value in table.items():
         parts = value.values() if isinstance(value, dict) else [value]
-        if any(isinstance(part, Referenced) for part in parts):
-            report.add_secret(("outer", key))
-    outer = Converter(Path("/base").joinpath, report).section({"outer": table}, "outer", Outer)
-    return outer, [line.removeprefix("file: outer.") for line in report.lines("file")]
+        if any(isinstance(part, ReferencedText) for part in parts):
+            found.mark_secret(("outer", key))
+    converter = Converter(Path("/base").joinpath, found)
+    outer = converter.convert_section({"outer": table}, "outer", Outer)
+    return outer, [line.removeprefix("file: outer.") for line in found.format_lines("file")]
 
 
-def test_structs_are_converted_wherever_they_are() -> None:
+def test_structs_are_converted_at_any_depth() -> None:
     outer, problems = convert(
         {
             "inner": {"max-size": 1},
@@ -109,35 +110,35 @@ def test_structs_are_converted_wherever_they_are() -> None:
         ({"level": 1 << 20_000}, "level: must fit into 64 bits"),
         ({"share": True}, "share: expected float, got bool"),
         ({"share": float("inf")}, "share: must be a finite number"),
-        ({"share": Referenced("-inf")}, "share: must be a finite number"),
+        ({"share": ReferencedText("-inf")}, "share: must be a finite number"),
         ({"share": 10**400}, "share: must fit into 64 bits"),
-        ({"share": Referenced("1e999")}, "share: number out of range"),
+        ({"share": ReferencedText("1e999")}, "share: number out of range"),
         ({"code": "a"}, "code: must have at least 2 characters"),
         ({"code": "abcd"}, "code: must have at most 3 characters"),
         ({"part": 0.5}, "part: must be less than 0.5"),
         ({"coats": ["red", "rde"]}, 'coats[1]: must be "red" or "blue", not "rde"'),
         ({"shade": {"tone": "grey"}}, "shade: invalid value 'grey' (at .tone)"),
-        ({"shade": {"tone": Referenced("grey")}}, "shade: not a valid value"),
-        ({"level": Referenced("3")}, "level: must be 1 or 2"),
+        ({"shade": {"tone": ReferencedText("grey")}}, "shade: not a valid value"),
+        ({"level": ReferencedText("3")}, "level: must be 1 or 2"),
         ({"ang\nle": 1}, '"ang\\nle": unknown key; did you mean "angle"?'),
     ],
 )
-def test_what_is_wrong_is_told_in_plain_words(table: dict[str, object], problem: str) -> None:
+def test_a_wrong_value_gets_a_readable_problem(table: dict[str, object], problem: str) -> None:
     _, problems = convert(table)
     assert problems == [problem]
 
 
-def test_references_are_revealed_at_any_depth() -> None:
+def test_references_are_replaced_by_their_text_at_any_depth() -> None:
     outer, problems = convert(
         {
-            "pair": ["x", Referenced("7")],
-            "anything": {"a": [Referenced("b")]},
-            "level": Referenced("2"),
+            "pair": ["x", ReferencedText("7")],
+            "anything": {"a": [ReferencedText("b")]},
+            "level": ReferencedText("2"),
         }
     )
     assert problems == []
     assert outer == Outer(pair=("x", 7), anything={"a": ["b"]}, level=2)
 
 
-def test_what_a_reference_gave_has_no_representation() -> None:
-    assert "hush" not in repr(Referenced("hush"))
+def test_the_text_of_a_reference_is_not_in_its_representation() -> None:
+    assert "hush" not in repr(ReferencedText("hush"))

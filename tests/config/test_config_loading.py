@@ -34,12 +34,12 @@ def hogpipe_sinks():
 """
 
 
-def test_an_empty_list_of_sinks_means_none(tmp_path: Path) -> None:
+def test_an_empty_array_of_sinks_means_no_sink(tmp_path: Path) -> None:
     assert load_text(tmp_path, "sinks = []").sinks == ()
     assert [sink.settings.type for sink in load_text(tmp_path, "").sinks] == ["stdout"]
 
 
-def test_an_empty_file_gives_the_defaults_and_one_sink_for_stdout(tmp_path: Path) -> None:
+def test_an_empty_file_gives_the_defaults_and_one_stdout_sink(tmp_path: Path) -> None:
     settings = load_text(tmp_path, "")
     assert settings.capture == CaptureSettings()
     assert [choice.settings.name for choice in settings.sinks] == ["stdout"]
@@ -47,7 +47,7 @@ def test_an_empty_file_gives_the_defaults_and_one_sink_for_stdout(tmp_path: Path
     assert getattr(settings.sinks[0].settings, "format", None) == "auto"
 
 
-def test_each_value_arrives_in_its_field_with_its_type(tmp_path: Path) -> None:
+def test_each_value_is_stored_in_its_field_with_its_type(tmp_path: Path) -> None:
     settings = load_text(
         tmp_path,
         """
@@ -74,13 +74,13 @@ def test_each_value_arrives_in_its_field_with_its_type(tmp_path: Path) -> None:
     assert getattr(settings.sinks[0].settings, "port", None) == 5170
 
 
-def test_settings_are_easily_made_without_a_file() -> None:
+def test_settings_can_be_built_without_a_file() -> None:
     settings = Settings(capture=CaptureSettings(interfaces=("lo",)))
     assert settings.aggregation.interval == 1.0
     assert settings.sinks == ()
 
 
-def test_all_problems_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
     text = """
     [capture]
     interfacs = ["lo"]
@@ -107,7 +107,7 @@ def test_all_problems_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_each_line_begins_with_the_file_as_it_was_given(
+def test_each_line_begins_with_the_path_of_the_file_as_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -136,7 +136,7 @@ def test_a_file_that_is_not_toml_gets_one_line(
     assert caught.value.problems == (f"{path}: {problem}",)
 
 
-def test_an_integer_of_thousands_of_digits_is_one_line_too(tmp_path: Path) -> None:
+def test_an_integer_of_thousands_of_digits_gets_one_line(tmp_path: Path) -> None:
     (problem,) = problems_of(tmp_path, f"a = {'9' * 5000}")
     assert problem.startswith("Exceeds the limit (4300 digits)")
 
@@ -185,12 +185,12 @@ def test_relative_paths_start_from_the_folder_of_the_file(
         ("~no-such-user/x", "the home folder that ~ stands for is not known"),
     ],
 )
-def test_a_path_that_can_name_nothing_is_refused(tmp_path: Path, path: str, problem: str) -> None:
+def test_a_path_that_cannot_exist_is_refused(tmp_path: Path, path: str, problem: str) -> None:
     text = f'[[sinks]]\ntype = "jsonl"\npath = "{path}"'
     assert problems_of(tmp_path, text) == [f"sinks[0].path: {problem}"]
 
 
-def test_an_unknown_sink_type_is_told_with_the_near_one_or_all(tmp_path: Path) -> None:
+def test_an_unknown_sink_type_is_reported_with_a_similar_one_or_all(tmp_path: Path) -> None:
     text = '[[sinks]]\ntype = "kafak"\n[[sinks]]\ntype = "jsnl"\n[[sinks]]\nname = "x"'
     assert problems_of(tmp_path, text) == [
         'sinks[0].type: unknown sink type "kafak"; known: jsonl, stdout, tcp',
@@ -199,7 +199,7 @@ def test_an_unknown_sink_type_is_told_with_the_near_one_or_all(tmp_path: Path) -
     ]
 
 
-def test_what_all_sinks_have_is_checked_even_if_the_type_is_not_known(tmp_path: Path) -> None:
+def test_the_common_settings_are_checked_even_if_the_sink_type_is_unknown(tmp_path: Path) -> None:
     text = '[[sinks]]\ntype = "kafak"\nqueue_windows = 0\nbroker = "own key of that type"'
     assert problems_of(tmp_path, text) == [
         "sinks[0].queue_windows: must be at least 1",
@@ -208,20 +208,22 @@ def test_what_all_sinks_have_is_checked_even_if_the_type_is_not_known(tmp_path: 
 
 
 @pytest.mark.parametrize(("sinks", "got"), [("[sinks]\ntype = 'tcp'", "table"), ("sinks=1", "int")])
-def test_sinks_that_are_no_array_of_tables_get_a_hint(tmp_path: Path, sinks: str, got: str) -> None:
+def test_sinks_that_are_not_an_array_of_tables_get_a_hint(
+    tmp_path: Path, sinks: str, got: str
+) -> None:
     assert problems_of(tmp_path, sinks) == [
         f"sinks: expected array of tables, got {got}; write [[sinks]]"
     ]
 
 
-def test_a_section_that_is_no_table_is_told_once(tmp_path: Path) -> None:
+def test_a_section_that_is_not_a_table_is_one_problem(tmp_path: Path) -> None:
     assert problems_of(tmp_path, "capture = 5\nsinks = [3]") == [
         "capture: expected table, got int",
         "sinks[0]: expected table, got int",
     ]
 
 
-def test_the_settings_of_a_plugins_sink_are_converted_like_any(tmp_path: Path) -> None:
+def test_the_settings_of_a_plugins_sink_are_converted_like_built_in_ones(tmp_path: Path) -> None:
     (tmp_path / "pigeon.py").write_text(PLUGIN)
     text = '[plugins]\npaths = ["pigeon.py"]\n[[sinks]]\ntype = "pigeon"\n'
     settings = load_text(tmp_path, text + 'nest = "loft"\nheight = 2')
@@ -234,7 +236,7 @@ def test_the_settings_of_a_plugins_sink_are_converted_like_any(tmp_path: Path) -
     ]
 
 
-def test_what_a_plugins_settings_object_to_is_told_unless_a_secret_is_in_it(
+def test_an_error_of_a_plugins_settings_is_reported_unless_they_contain_a_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "pigeon.py").write_text(PLUGIN)
@@ -246,20 +248,20 @@ def test_what_a_plugins_settings_object_to_is_told_unless_a_secret_is_in_it(
     ]
 
 
-def test_a_plugin_path_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_plugin_path_that_does_not_exist_is_a_problem(tmp_path: Path) -> None:
     assert problems_of(tmp_path, '[plugins]\npaths = ["absent.py"]') == [
         f'plugins.paths[0]: "{tmp_path}/absent.py": No such file or directory'
     ]
 
 
-def test_a_plugin_file_that_is_named_and_fails_is_an_error(tmp_path: Path) -> None:
+def test_a_plugin_whose_path_the_file_names_is_a_problem_if_it_fails(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("1 / 0")
     assert problems_of(tmp_path, '[plugins]\npaths = ["broken.py"]') == [
         f'plugins.paths[0]: "{tmp_path}/broken.py" failed to load: ' + BY_ZERO.format("broken.py")
     ]
 
 
-def test_a_plugin_that_was_found_in_a_folder_and_fails_is_logged_once(
+def test_a_plugin_from_a_folder_is_logged_once_if_it_fails(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "more").mkdir()
@@ -272,7 +274,7 @@ def test_a_plugin_that_was_found_in_a_folder_and_fails_is_logged_once(
     ]
 
 
-def test_failed_plugins_are_told_with_a_sink_type_that_is_not_known(tmp_path: Path) -> None:
+def test_failed_plugins_are_reported_with_an_unknown_sink_type(tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "kafka.py").write_text("1 / 0")
     text = '[plugins]\npaths = ["more"]\n[[sinks]]\ntype = "kafka"'
@@ -283,7 +285,7 @@ def test_failed_plugins_are_told_with_a_sink_type_that_is_not_known(tmp_path: Pa
     ]
 
 
-def test_a_plugin_file_that_is_named_is_told_once_with_a_sink_type_that_is_not_known(
+def test_a_failed_plugin_whose_path_the_file_names_is_reported_once_with_an_unknown_sink_type(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "kafka.py").write_text("1 / 0")
@@ -294,7 +296,7 @@ def test_a_plugin_file_that_is_named_is_told_once_with_a_sink_type_that_is_not_k
     ]
 
 
-def test_a_disabled_plugin_is_not_even_imported(tmp_path: Path) -> None:
+def test_a_disabled_plugin_is_not_imported(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("1 / 0")
     settings = load_text(tmp_path, '[plugins]\npaths = ["broken.py"]\ndisabled = ["broken"]')
     assert settings.plugins.disabled == ("broken",)

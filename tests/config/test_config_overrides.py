@@ -24,13 +24,13 @@ from hogpipe.config.overrides import apply_override
         ("s.0.x=1", {"s": [{"x": 1}]}),
     ],
 )
-def test_a_value_is_toml_where_it_can_be_and_else_itself(
+def test_a_value_is_parsed_as_toml_and_stands_for_itself_where_it_is_none(
     override: str, tables: dict[str, object]
 ) -> None:
     assert apply_override({}, override) == tables
 
 
-def test_what_is_not_overridden_stays() -> None:
+def test_other_values_stay_unchanged() -> None:
     tables = {"a": {"b": 1, "c": 2}, "s": [{"x": 1, "y": 2}, {"x": 3}]}
     changed = apply_override(apply_override(tables, "a.b=5"), "s[1].y=6")
     assert changed == {"a": {"b": 5, "c": 2}, "s": [{"x": 1, "y": 2}, {"x": 3, "y": 6}]}
@@ -43,17 +43,17 @@ def test_a_sink_is_appended_at_the_next_free_index(tmp_path: Path) -> None:
     assert [choice.type.name for choice in settings.sinks] == ["stdout", "jsonl"]
 
 
-def test_an_override_may_mend_an_error_in_the_file(tmp_path: Path) -> None:
+def test_an_override_may_correct_an_error_in_the_file(tmp_path: Path) -> None:
     settings = load_text(tmp_path, '[aggregation]\ninterval = "x"', "aggregation.interval=2")
     assert settings.aggregation.interval == 2.0
 
 
-def test_the_last_override_of_a_key_counts(tmp_path: Path) -> None:
+def test_the_last_override_of_a_key_wins(tmp_path: Path) -> None:
     overrides = ("aggregation.interval=2", "aggregation.interval=3")
     assert load_text(tmp_path, "", *overrides).aggregation.interval == 3.0
 
 
-def test_an_override_of_what_is_not_known_is_an_unknown_key(tmp_path: Path) -> None:
+def test_an_override_of_an_unknown_key_is_reported_as_such(tmp_path: Path) -> None:
     assert problems_of(tmp_path, "", "capture.interfacs=1", "capture.snaplen=x") == [
         'capture.interfacs: unknown key; did you mean "interfaces"?',
         "capture.snaplen: expected int, got str",
@@ -83,12 +83,12 @@ def test_an_override_of_what_is_not_known_is_an_unknown_key(tmp_path: Path) -> N
         ),
     ],
 )
-def test_an_override_that_cannot_be_applied_is_named(
+def test_an_override_that_cannot_be_applied_is_reported_with_its_key(
     tmp_path: Path, override: str, problem: str
 ) -> None:
     assert problems_of(tmp_path, '[[sinks]]\ntype = "stdout"', override) == [problem]
 
 
-def test_an_override_may_not_nest_without_end(tmp_path: Path) -> None:
+def test_an_override_may_not_nest_without_limit(tmp_path: Path) -> None:
     assert problems_of(tmp_path, "", "a" + ".a" * 5000 + "=1") == ["nested too deeply"]
     assert problems_of(tmp_path, "", "a=" + "[" * 5000) == ["nested too deeply"]

@@ -1,4 +1,4 @@
-"""Whatever a file holds: settings or a ConfigurationError, and never a secret told."""
+"""Properties: any file gives settings or a ConfigurationError, and no message quotes a secret."""
 
 import logging
 import tempfile
@@ -20,8 +20,8 @@ SECRETS = {
     f"SECRET_{i}": text for i, text in enumerate([SECRET, f"port {SECRET}", f"{SECRET}\x1b"])
 }
 
-# No word names a folder that is there (plugins would be loaded), and `filter` gets none of them
-# (libpcap would look them up as the names of hosts).
+# No word names an existing folder (its plugins would be loaded), and `filter` gets none of them
+# (libpcap would resolve them as host names).
 WORDS = st.sampled_from(
     ["", "auto", "pcap", "savefile", "ebpf", "process", "remote", "pid:1", "exe", "stdout",
      "jsonl", "tcp", "kafak", "block", "on", "off", "x\x00", "\x1b[2J", "é\u2028", "a\nb"]
@@ -37,7 +37,7 @@ SINK_KEYS = [*SinkSettings.__struct_fields__, "path", "host", "port", "format", 
 
 
 def tables_of(keys: list[str]) -> st.SearchStrategy[object]:
-    """Return tables with some of the `keys`, or something else."""
+    """Return a strategy for tables with some of the `keys`, and for values that are no table."""
     return st.dictionaries(st.sampled_from(keys), VALUES, max_size=4) | VALUES
 
 
@@ -51,7 +51,7 @@ FILES = st.fixed_dictionaries({}, optional={**SECTIONS, "sinks": SINKS, "sink": 
 
 
 def write_toml(value: object) -> str:
-    """Return `value` as TOML has it inline."""
+    """Return `value` as inline TOML."""
     match value:
         case bool():
             return str(value).lower()
@@ -68,7 +68,9 @@ def write_toml(value: object) -> str:
             return str(value)
 
 
-def outcome(folder: str, text: str, *overrides: str) -> tuple[Settings | None, Sequence[str]]:
+def load_or_collect(
+    folder: str, text: str, *overrides: str
+) -> tuple[Settings | None, Sequence[str]]:
     """Return the settings or the problems of a file."""
     try:
         return load_text(Path(folder), text, *overrides), ()
@@ -85,7 +87,7 @@ def test_any_tables_give_settings_or_printable_problems_without_secrets(
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         for name, secret in SECRETS.items():
             patch.setenv(name, secret)
-        loaded, problems = outcome(folder, text)
+        loaded, problems = load_or_collect(folder, text)
         assert (loaded is None) == bool(problems)
         for problem in problems:
             assert problem.startswith(f"{folder}/config.toml: ")
@@ -102,21 +104,21 @@ def test_any_tables_give_settings_or_printable_problems_without_secrets(
 @given(
     key=st.text(max_size=8) | st.sampled_from(["sinks[0].type", "capture.source", "a"]), value=WORDS
 )
-def test_any_override_is_applied_or_refused_in_printable_lines(key: str, value: str) -> None:
+def test_any_override_is_applied_or_refused_with_printable_lines(key: str, value: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        loaded, problems = outcome(folder, "", f"{key}={value}")
+        loaded, problems = load_or_collect(folder, "", f"{key}={value}")
     assert (loaded is None) == bool(problems)
     assert all(problem.isprintable() for problem in problems)
 
 
 @pytest.mark.parametrize("key", ["capture.snaplen", "capture.path", "aggregation.interval"])
-def test_an_integer_that_cannot_even_be_written_is_refused(tmp_path: Path, key: str) -> None:
+def test_an_integer_too_long_for_decimal_digits_is_refused(tmp_path: Path, key: str) -> None:
     section, name = key.split(".")
-    _, problems = outcome(str(tmp_path), f"[{section}]\n{name} = {1 << 20_000:#x}")
+    _, problems = load_or_collect(str(tmp_path), f"[{section}]\n{name} = {1 << 20_000:#x}")
     assert [problem.split(": ")[1] for problem in problems] == [key]
 
 
-def test_a_word_of_a_filter_that_came_from_a_reference_is_not_told(
+def test_a_filter_from_a_reference_is_not_quoted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("FILTER", "port 99999999")

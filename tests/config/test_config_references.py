@@ -41,14 +41,14 @@ def test_one_newline_at_the_end_of_a_file_is_not_part_of_the_value(tmp_path: Pat
     assert list(settings.plugins.disabled) == [" a\n"]
 
 
-def test_only_a_table_of_just_one_string_is_a_reference(tmp_path: Path) -> None:
+def test_only_a_table_with_a_single_string_is_a_reference(tmp_path: Path) -> None:
     assert problems_of(tmp_path, TCP + 'port = {env = 5}\nhost = {env = "A", file = "B"}') == [
         "sinks[0].host: expected str, got table",
         "sinks[0].port: expected int, got table",
     ]
 
 
-def test_a_reference_that_leads_nowhere_is_told_once_wherever_it_is(
+def test_a_reference_that_cannot_be_read_is_one_problem_at_any_depth(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("UNSET", raising=False)
@@ -76,7 +76,7 @@ def test_a_reference_that_leads_nowhere_is_told_once_wherever_it_is(
     ]
 
 
-def test_a_variable_of_bytes_that_are_not_utf8_is_refused(
+def test_a_variable_that_is_not_utf8_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BYTES", "hush\udcff")
@@ -103,14 +103,14 @@ def test_a_variable_of_bytes_that_are_not_utf8_is_refused(
         ("sinks", "hush", "expected array of tables, got str; write [[sinks]]"),
     ],
 )
-def test_a_wrong_value_that_came_from_a_reference_is_not_quoted(
+def test_a_wrong_value_from_a_reference_is_not_quoted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, secret: str, problem: str
 ) -> None:
     monkeypatch.setenv("SECRET", secret)
     assert problems_of(tmp_path, "", f'{key}={{env = "SECRET"}}') == [f"{key}: {problem}"]
 
 
-def test_neither_is_a_folder_of_plugins_logged_that_came_from_a_reference(
+def test_a_folder_of_plugins_from_a_reference_is_not_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "hush").mkdir()

@@ -1,4 +1,4 @@
-"""config.toml and docs/configuration.md tell what the structs say."""
+"""config.toml and docs/configuration.md agree with the structs."""
 
 import json
 import re
@@ -32,19 +32,19 @@ def keys_of(struct: type[msgspec.Struct], beyond: type[msgspec.Struct] | None = 
 
 
 def default_of(struct: type[msgspec.Struct], key: str) -> object:
-    """Return the default as TOML has it; None if there is none."""
+    """Return the default as a TOML value; None if there is none."""
     (field,) = (field for field in msgspec.structs.fields(struct) if field.name == key)
     if field.required:
         return None
     return json.loads(msgspec.json.encode(field.default, enc_hook=str))
 
 
-def uncommented(text: str) -> str:
-    """Return `text` with the settings in it that are commented out."""
+def uncomment(text: str) -> str:
+    """Return `text` with its commented-out settings made active."""
     return re.sub(r"^# (\w+ = |\[\[)", r"\1", text, flags=re.MULTILINE)
 
 
-def test_the_example_runs_as_it_is_with_every_default() -> None:
+def test_the_example_is_valid_and_holds_the_defaults() -> None:
     settings = load_config(ROOT / "config.toml")
     assert msgspec.structs.replace(settings, sinks=()) == Settings()
     assert [choice.type.name for choice in settings.sinks] == ["stdout", "jsonl"]
@@ -53,7 +53,7 @@ def test_the_example_runs_as_it_is_with_every_default() -> None:
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_the_example_shows_every_key_with_its_default(section: str) -> None:
-    shown = tomllib.loads(uncommented(EXAMPLE))[section]
+    shown = tomllib.loads(uncomment(EXAMPLE))[section]
     assert list(shown) == keys_of(SECTIONS[section])
     for key, value in shown.items():
         default = default_of(SECTIONS[section], key)
@@ -61,7 +61,7 @@ def test_the_example_shows_every_key_with_its_default(section: str) -> None:
 
 
 def test_the_example_shows_every_key_of_the_sinks_with_its_default() -> None:
-    sinks = tomllib.loads(uncommented(EXAMPLE))["sinks"]
+    sinks = tomllib.loads(uncomment(EXAMPLE))["sinks"]
     assert {sink["type"] for sink in sinks} == set(SINK_TYPES)
     assert set(keys_of(JsonSettings)) <= set(sinks[0])
     for sink in sinks:
@@ -72,8 +72,8 @@ def test_the_example_shows_every_key_of_the_sinks_with_its_default() -> None:
             assert default is None or (value, type(value)) == (default, type(default)), key
 
 
-def tell_default(struct: type[msgspec.Struct], key: str) -> str:
-    """Return what the reference has for the default of `key`."""
+def describe_default(struct: type[msgspec.Struct], key: str) -> str:
+    """Return the default of `key` as the reference writes it."""
     (field,) = (field for field in msgspec.structs.fields(struct) if field.name == key)
     if field.required:
         return "required"
@@ -82,20 +82,20 @@ def tell_default(struct: type[msgspec.Struct], key: str) -> str:
 
 
 def rows_after(heading: str) -> dict[str, str]:
-    """Return what the first table after `heading` has for default, by key."""
+    """Return the defaults in the first table after `heading`, by key."""
     table = REFERENCE.partition(heading)[2].partition("\n##")[0].partition("And of its own")[0]
     return dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", table, re.MULTILINE))
 
 
 def write_default(default: object) -> str:
-    """Return how the reference writes a default."""
+    """Return a default as the reference writes it."""
     if isinstance(default, list):
         return f"`[{', '.join(write_default(item).strip('`') for item in default)}]`"
     return f"`{msgspec.json.encode(default).decode()}`"
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-def test_the_reference_names_every_key_with_its_default(section: str) -> None:
+def test_the_reference_lists_every_key_with_its_default(section: str) -> None:
     documented = rows_after(f"## `[{section}]`")
     assert list(documented) == keys_of(SECTIONS[section])
     for key, text in documented.items():
@@ -103,7 +103,7 @@ def test_the_reference_names_every_key_with_its_default(section: str) -> None:
         assert text == ("none" if default is None else write_default(default)), key
 
 
-def test_the_reference_names_what_every_sink_takes() -> None:
+def test_the_reference_lists_the_keys_of_every_sink() -> None:
     documented = rows_after("## `[[sinks]]`")
     assert list(documented) == keys_of(SinkSettings)
     assert (documented.pop("type"), documented.pop("name")) == ("required", "the type")
@@ -112,22 +112,22 @@ def test_the_reference_names_what_every_sink_takes() -> None:
         assert text == ("none" if default is None else write_default(default)), key
 
 
-def test_the_reference_names_what_each_built_in_sink_takes_of_its_own() -> None:
+def test_the_reference_lists_the_keys_of_each_built_in_sink() -> None:
     table = REFERENCE.partition("And of its own:")[2].partition(WRITE_JSON)[0]
     documented = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.+?) \|", table, re.MULTILINE)
     taken = [
-        (name, key, tell_default(sink_type.settings, key))
+        (name, key, describe_default(sink_type.settings, key))
         for name, sink_type in SINK_TYPES.items()
         for key in keys_of(sink_type.settings, beyond=JsonSettings)
     ]
     assert sorted(documented) == sorted(taken)
 
 
-def test_the_reference_names_what_sinks_take_that_write_json() -> None:
+def test_the_reference_lists_the_keys_of_sinks_that_write_json() -> None:
     table = REFERENCE.partition(WRITE_JSON)[2].partition("\n##")[0]
     documented = re.findall(r"^\| `(\w+)` \| (.+?) \|", table, re.MULTILINE)
     keys = keys_of(JsonSettings, beyond=SinkSettings)
-    assert documented == [(key, tell_default(JsonSettings, key)) for key in keys]
+    assert documented == [(key, describe_default(JsonSettings, key)) for key in keys]
     assert all(issubclass(sink_type.settings, JsonSettings) for sink_type in SINK_TYPES.values())
 
 
@@ -141,7 +141,7 @@ def test_each_bound_in_the_structs_is_in_the_reference() -> None:
                     assert number is None or re.search(rf"\b{number}\b", bound), (section, row)
 
 
-def test_the_errors_in_the_reference_are_those_that_are_told(
+def test_the_errors_in_the_reference_are_the_real_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NO_SUCH_VARIABLE", raising=False)
@@ -151,7 +151,7 @@ def test_the_errors_in_the_reference_are_those_that_are_told(
     assert [f"config.toml: {problem}" for problem in problems] == lines.splitlines()
 
 
-def test_the_references_in_the_reference_are_such(
+def test_the_references_in_the_reference_can_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLLECTOR", "::1")

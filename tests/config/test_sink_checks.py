@@ -1,4 +1,4 @@
-"""What a sink type finds wrong with its settings is told like everything else."""
+"""Problems that the `check` of a sink type finds are reported like all others."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ COMPLAIN = """
 """
 
 
-def test_problems_are_told_with_their_place_and_without_secrets(
+def test_problems_are_reported_with_their_key_path_and_without_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ODD_NAME", "secret")
@@ -42,14 +42,14 @@ def test_problems_are_told_with_their_place_and_without_secrets(
     ]
 
 
-def test_a_check_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_raises_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ODD_NAME", "secret")
     (tmp_path / "odd.py").write_text(PLUGIN.format(body="return [1 / 0]"))
     (problem,) = problems_of(tmp_path, CONFIGURATION)
     assert problem.startswith("sinks[0]: cannot be checked")
 
 
-def test_settings_that_are_wrong_by_their_type_are_not_checked_any_further(tmp_path: Path) -> None:
+def test_settings_of_a_wrong_type_are_not_passed_to_the_check(tmp_path: Path) -> None:
     (tmp_path / "odd.py").write_text(PLUGIN.format(body=COMPLAIN))
     text = CONFIGURATION.replace('["a", {env = "ODD_NAME"}]', '["a", 5]')
     assert problems_of(tmp_path, text) == ["sinks[0].names[1]: expected str, got int"]

@@ -1,4 +1,4 @@
-"""What `hogpipe check` finds wrong with a `tcp` sink, without the network."""
+"""The problems that `hogpipe check` finds in a `tcp` sink, without using the network."""
 
 import re
 from pathlib import Path
@@ -37,7 +37,7 @@ SINK = '[[sinks]]\ntype = "tcp"\n'
         ("endpoints = [1]", "sinks[0].endpoints[0]: expected str, got int"),
     ],
 )
-def test_endpoints_that_are_none_are_named(tmp_path: Path, text: str, problem: str) -> None:
+def test_invalid_endpoints_are_reported(tmp_path: Path, text: str, problem: str) -> None:
     assert problems_of(tmp_path, SINK + text) == [problem]
 
 
@@ -76,7 +76,7 @@ def test_endpoints_that_are_none_are_named(tmp_path: Path, text: str, problem: s
         ('server_name = "a\\u0000b"', "server_name: a\\x00b: no name or address"),
     ],
 )
-def test_files_of_tls_that_cannot_be_used_are_named(
+def test_unusable_tls_files_are_reported(
     tmp_path: Path, certificates: Certificates, tls: str, problem: str
 ) -> None:
     names = {"c": certificates.folder, "none": tmp_path / "none.pem", "folder": tmp_path}
@@ -84,7 +84,7 @@ def test_files_of_tls_that_cannot_be_used_are_named(
     assert problems_of(tmp_path, text) == [f"sinks[0].tls.{problem.format(**names)}"]
 
 
-def test_all_files_that_are_wrong_are_told_at_once(tmp_path: Path) -> None:
+def test_all_unusable_files_are_reported_at_once(tmp_path: Path) -> None:
     text = SINK + 'endpoints = ["a:1"]\ntls = {ca = "no-ca", certificate = "no-certificate"}'
     assert [line.partition(":")[0] for line in problems_of(tmp_path, text)] == [
         "sinks[0].tls.ca",
@@ -92,13 +92,13 @@ def test_all_files_that_are_wrong_are_told_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_what_a_reference_gave_is_not_told(tmp_path: Path) -> None:
+def test_a_path_from_a_reference_is_not_quoted(tmp_path: Path) -> None:
     (tmp_path / "where").write_text("/no/such/secret")
     text = SINK + 'endpoints = ["a:1"]\ntls = {ca = {file = "where"}}'
     assert problems_of(tmp_path, text) == ["sinks[0].tls.ca: No such file or directory"]
 
 
-def test_settings_show_no_secret_when_they_are_shown() -> None:
+def test_the_representation_of_settings_contains_no_secret() -> None:
     tls = TlsSettings(key_password="sesame")
     settings = TcpSettings(type="tcp", name="lines", endpoints=("sesame:1",), tls=tls)
     assert repr(settings) == str(settings) == "<TcpSettings of the sink lines>"
@@ -127,7 +127,7 @@ def test_an_empty_table_means_tls_with_the_authorities_of_the_system(tmp_path: P
     assert choice.settings.tls == TlsSettings()
 
 
-def test_the_reference_names_every_key_of_tls() -> None:
+def test_the_reference_lists_every_key_of_tls() -> None:
     page = Path(__file__).parents[2] / "docs" / "configuration.md"
     table = page.read_text().partition("### TLS")[2].partition("\n###")[0]
     documented = re.findall(r"^\| `(\w+)` \| none \|", table, re.MULTILINE)

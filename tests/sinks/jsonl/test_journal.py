@@ -439,9 +439,9 @@ def test_settings_that_cannot_work_are_told_with_their_key(
     os.mkfifo(tmp_path / "pipe")
     given = {**keys, "path": tmp_path / str(keys.get("path", "new/folder/x"))}
     (problem,) = find_jsonl_problems(JsonlSettings(type="jsonl", **given))
-    assert problem.place == place
+    assert problem.key_path == place
     assert text in problem.text
-    assert str(tmp_path) not in problem.discreet or "path" not in place
+    assert str(tmp_path) not in problem.redacted or "path" not in place
 
 
 def test_a_check_tells_them_with_the_place_of_the_key(tmp_path: Path) -> None:
