@@ -63,8 +63,11 @@ class Latency(msgspec.Struct, frozen=True):
     longest: float
 
 
-class LedgerUse(msgspec.Struct):
-    """What a ledger in use has done; every counter only grows, `sockets` is a gauge."""
+class LedgerCounts(msgspec.Struct):
+    """What a ledger has done since it was made; every counter only grows, `sockets` is a gauge.
+
+    Each layer of a ledger fills in what that layer knows.
+    """
 
     sockets: int = 0
     """Sockets that the ledger knows now."""
@@ -89,10 +92,10 @@ class LedgerUse(msgspec.Struct):
     namespaces_not_entered: int = 0
     """Failed attempts to enter another network namespace in order to identify it."""
 
-    def since(self, earlier: "LedgerUse") -> "LedgerUse":
+    def since(self, earlier: "LedgerCounts") -> "LedgerCounts":
         """Return what was done after `earlier`, with the sockets known now."""
         grown = _subtract(msgspec.structs.asdict(self), msgspec.structs.asdict(earlier))
-        return LedgerUse(**grown | {"sockets": self.sockets})
+        return LedgerCounts(**grown | {"sockets": self.sockets})
 
 
 def _subtract(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
@@ -127,7 +130,7 @@ class ResolverCounts(msgspec.Struct):
     that were deferred to the next lookup; each counts once."""
     ambiguous: int = 0
     """Sockets without an owner because unrelated processes hold them, once for each lookup."""
-    ledger: LedgerUse | None = None
+    ledger: LedgerCounts | None = None
     """None where no ledger is in use."""
 
     def since(self, earlier: "ResolverCounts") -> "ResolverCounts":
@@ -136,7 +139,7 @@ class ResolverCounts(msgspec.Struct):
         ledger = now.pop("ledger")
         grown = _subtract(now, before)
         if ledger is not None:
-            ledger = ledger.since(before["ledger"] or LedgerUse())
+            ledger = ledger.since(before["ledger"] or LedgerCounts())
         return ResolverCounts(**grown, ledger=ledger)
 
 

@@ -49,7 +49,7 @@ class Contested(msgspec.Struct, frozen=True):
 CONTESTED = Contested()
 
 
-class SocketSeed(msgspec.Struct, frozen=True, gc=False):
+class SnapshotSocket(msgspec.Struct, frozen=True, gc=False):
     """A socket that was there before the ledger, as the kernel's tables show it.
 
     Addresses are in network order, 4 bytes (also those of v4-mapped ones) or 16. Without a remote
@@ -68,41 +68,8 @@ class SocketSeed(msgspec.Struct, frozen=True, gc=False):
     """None where nobody is seen to hold it, or strangers are."""
 
 
-class LedgerCounts(msgspec.Struct):
-    """What a ledger has done since it was made; only `sockets` also falls."""
-
-    sockets: int = 0
-    """Sockets that are known now."""
-    noted: int = 0
-    """Events."""
-    forgotten: int = 0
-    """Sockets and answers that were forgotten before their time, because there were too many, or
-    because events were lost."""
-    unknown: int = 0
-    """Releases of sockets that were not known: forgotten before, or their events were lost, or they
-    were there before the ledger and had no room in it."""
-    shared: int = 0
-    """Answers that were not given because sockets of several owners fit, at once or in turn."""
-    seeded: int = 0
-    """Times that the sockets that are there were taken in: at first, and after losses of events."""
-
-
 def is_same(one: Owner | None, other: Owner | None) -> bool:
     """Tell whether two are the same process, known by whichever of its threads."""
     if one is None or other is None:
         return False
     return (one.pid, one.start) == (other.pid, other.start)
-
-
-class KernelLedgerCounts(msgspec.Struct):
-    """What a ledger of the kernel has done since it was made."""
-
-    book: LedgerCounts
-    events_lost: int
-    """Events that found the ring full."""
-    sockets_lost: int
-    """Sockets that the kernel had no memory to note."""
-    malformed: int
-    """Events that made no sense."""
-    unidentified: int
-    """Times that a process was gone before its start could be read."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from hogpipe.model import (
     AttributionCounts,
     CaptureCounts,
-    LedgerUse,
+    LedgerCounts,
     Tally,
 )
 from hogpipe.records.schema import (
@@ -93,7 +93,7 @@ def self_info(*, cpu_seconds: float, memory_bytes: int, loop_delay_seconds: floa
     }
 
 
-def _ledger_info(use: LedgerUse) -> LedgerInfo:
+def _ledger_info(use: LedgerCounts) -> LedgerInfo:
     return {
         "sockets": use.sockets,
         "events": use.events,

@@ -6,7 +6,7 @@ from hogpipe.model import (
     AttributionCounts,
     CaptureCounts,
     Latency,
-    LedgerUse,
+    LedgerCounts,
     ResolverCounts,
     Tally,
 )
@@ -112,13 +112,13 @@ def test_what_the_process_cost_is_told_to_the_microsecond() -> None:
 
 FIELDS = [one for one in msgspec.structs.fields(ResolverCounts) if one.name != "ledger"]
 resolver_counts = st.builds(ResolverCounts, *[st.integers(0, 1 << 40)] * len(FIELDS))
-USES = msgspec.structs.fields(LedgerUse)
-ledger_uses = st.builds(LedgerUse, *[st.integers(0, 1 << 40)] * len(USES))
+USES = msgspec.structs.fields(LedgerCounts)
+ledger_uses = st.builds(LedgerCounts, *[st.integers(0, 1 << 40)] * len(USES))
 
 
 @given(ledger_uses, ledger_uses)
 def test_what_a_ledger_did_since_and_the_sockets_that_it_knows_now(
-    earlier: LedgerUse, later: LedgerUse
+    earlier: LedgerCounts, later: LedgerCounts
 ) -> None:
     done = ResolverCounts(ledger=later).since(ResolverCounts(ledger=earlier)).ledger
     assert done is not None
@@ -129,7 +129,7 @@ def test_what_a_ledger_did_since_and_the_sockets_that_it_knows_now(
 
 
 def test_each_count_of_a_ledger_is_told_under_its_own_name() -> None:
-    use = LedgerUse(*range(1, len(USES) + 1))
+    use = LedgerCounts(*range(1, len(USES) + 1))
     counts = AttributionCounts(resolver=ResolverCounts(ledger=use))
     assert stats.attribution_info(counts, {}, timed=True)["ledger"] == msgspec.to_builtins(use)
     assert "ledger" not in stats.attribution_info(AttributionCounts(), {}, timed=True)

@@ -36,10 +36,10 @@ from hogpipe.model import (
     MOST_SOCKETS,
     Contested,
     FlowKey,
-    KernelLedgerCounts,
+    LedgerCounts,
     LedgerEntry,
     Owner,
-    SocketSeed,
+    SnapshotSocket,
     Span,
 )
 
@@ -135,40 +135,39 @@ class KernelLedger:
         with self._lock:
             return self._book.owner_of(flow, namespace, span, self._clock())
 
-    def needs_seeds(self) -> bool:
+    def needs_snapshot(self) -> bool:
         """Return whether sockets are to be read: events were lost, but not in the last second."""
         with self._lock:
-            return self._book.is_doubted and boot_clock() - self._lost_ns > _CALM_NS
+            return self._book.needs_snapshot and boot_clock() - self._lost_ns > _CALM_NS
 
-    def begin_seeding(self) -> None:
-        """Get ready for `seed` after a loss; the sockets must be read after this."""
+    def begin_snapshot(self) -> None:
+        """Get ready for `ingest_snapshot` after a loss; the sockets must be read after this."""
         self.refresh()
         with self._lock:
-            self._book.begin_seeding()
+            self._book.begin_snapshot()
 
-    def seed(self, seeds: Iterable[SocketSeed]) -> None:
+    def ingest_snapshot(self, seeds: Iterable[SnapshotSocket]) -> None:
         """Take in the sockets that are there; they must have been read since this was made.
 
-        Once, and again after `begin_seeding`.
+        Once, and again after `begin_snapshot`.
         """
         made = list(seeds)  # which takes as long as the rest, but nobody waits for it
         self.refresh()
         with self._lock:
-            self._book.seed(made, self._clock())
+            self._book.ingest_snapshot(made, self._clock())
 
-    def counts(self) -> KernelLedgerCounts:
+    def counts(self) -> LedgerCounts:
         """Return the counters as they stand; they only grow, but for the sockets known."""
         with self._lock:
             lost = [0, 0]
             if not self._closed:
                 lost = read_counters(self._programs.map_fd("losses"), len(_LOSSES))
-            return KernelLedgerCounts(
-                self._book.counts(),
-                lost[0] + self._ring.lost,
-                lost[1],
-                self._malformed,
-                self._starts.missed,
-            )
+            counts = self._book.counts()
+            counts.events_lost = lost[0] + self._ring.lost
+            counts.sockets_lost = lost[1]
+            counts.malformed_events = self._malformed
+            counts.unidentified_processes = self._starts.missed
+        return counts
 
     def close(self) -> None:
         """Detach from the kernel; what is known stays. May be called again."""

@@ -5,8 +5,8 @@ packets passed is told in the time of events (nanoseconds since boot). For one t
 
 The end of a TCP connection is told only where it says something new (it would cost as much as its
 beginning), so a connection is forgotten `grace` seconds after it was last told of: of one that
-lives on /proc tells, too. Sockets from before are the exception (`seed`): their end is told, and
-until then they are kept.
+lives on /proc tells, too. Sockets from before are the exception (`ingest_snapshot`): their end is
+told, and until then they are kept.
 
 A flow is first looked for by both its ends: a connection, or an exchange of datagrams that was seen
 to begin. Else by its local port: the sockets that are bound most closely to the local address, if
@@ -45,7 +45,7 @@ from hogpipe.model import (
     LedgerEntry,
     Owner,
     Quality,
-    SocketSeed,
+    SnapshotSocket,
     Span,
     is_same,
 )
@@ -73,7 +73,7 @@ class Ledger:
 
     def note(self, event: SocketEvent, owner: Owner | None, now: float) -> None:
         """Take in what happened; `owner` is the process that the event names, if any."""
-        self._counts.noted += 1
+        self._counts.events += 1
         self._sockets.forget_ended(now)
         if event.kind is Kind.RELEASED:
             self._release(event, owner, now)
@@ -91,12 +91,12 @@ class Ledger:
             self._place_at_ends(socket)
             if socket.protocol == TCP:
                 self._sockets.end(socket, now)
-        self._counts.forgotten += self._sockets.make_room()
+        self._counts.evicted += self._sockets.make_room()
 
-    def seed(self, seeds: Iterable[SocketSeed], now: float) -> None:
+    def ingest_snapshot(self, seeds: Iterable[SnapshotSocket], now: float) -> None:
         """Take in the sockets that are there; `seeds` were read after events began to come.
 
-        Once, and after a loss of events, with `begin_seeding` before they are read. What events
+        Once, and after a loss of events, with `begin_snapshot` before they are read. What events
         have told meanwhile stands. Where they are too many the last are left out: those that take
         what comes to a port should come first.
         """
@@ -107,19 +107,19 @@ class Ledger:
         doubtful = [one for one in self._sockets if one.is_doubtful and self._seeding.is_sure]
         for socket in doubtful:  # it is gone, or out of sight
             self._sockets.forget(socket)
-            self._counts.forgotten += 1
+            self._counts.evicted += 1
         for socket in self._sockets:
             self._adopt(socket)  # what was accepted before its listening socket was known
         self._seeding.end()
-        self._counts.seeded += 1
+        self._counts.snapshots += 1
 
     @property
-    def is_doubted(self) -> bool:
+    def needs_snapshot(self) -> bool:
         """Return whether events were lost, and sockets were not read since."""
         return self._seeding.is_wanted
 
-    def begin_seeding(self) -> None:
-        """Get ready for `seed`: the sockets that are there will be read."""
+    def begin_snapshot(self) -> None:
+        """Get ready for `ingest_snapshot`: the sockets that are there will be read."""
         self._seeding.begin(self._lost_until_ns)
 
     def doubt(self, since_ns: int, until_ns: int) -> None:
@@ -147,7 +147,7 @@ class Ledger:
         found = [find_socket(self._places, flow, place, span) for place in places]
         found = [one for one in found if one is not Doubt.UNKNOWN]
         if any(isinstance(one, Doubt) for one in found):
-            self._counts.shared += 1
+            self._counts.contested += 1
         if len(found) != 1 or found[0] is Doubt.SHARED:
             return None
         if isinstance(found[0], Doubt):
@@ -163,7 +163,7 @@ class Ledger:
     def counts(self) -> LedgerCounts:
         """Return the counters as they stand."""
         counts = msgspec.structs.replace(self._counts, sockets=len(self._sockets))
-        counts.forgotten += self._answers.forgotten
+        counts.evicted += self._answers.forgotten
         return counts
 
     def _renew(
@@ -180,12 +180,12 @@ class Ledger:
         self._adopt(socket)
         return socket
 
-    def _sow(self, seed: SocketSeed) -> None:
+    def _sow(self, seed: SnapshotSocket) -> None:
         known = self._sockets.get(seed.cookie)
         if known is not None and known.until_ns is None:
             known.sure_ns = None if self._seeding.is_sure else known.sure_ns  # where it was
         if known is None and self._sockets.is_full:
-            self._counts.forgotten += 1
+            self._counts.evicted += 1
         elif known is None or is_shared(known, seed):
             if known is not None:
                 self._answers.withdraw(known)
@@ -226,7 +226,7 @@ class Ledger:
     def _release(self, event: SocketEvent, owner: Owner | None, now: float) -> None:
         socket = self._sockets.get(event.cookie)
         if socket is None:
-            self._counts.unknown += 1
+            self._counts.unknown_releases += 1
             self._seeding.note_release(event.cookie)
             return
         if not socket.local_port and socket.remote_port and event.local_port:

@@ -21,10 +21,9 @@ from hogpipe.model import (
     OWN_NAMESPACE,
     Contested,
     FlowKey,
-    KernelLedgerCounts,
+    LedgerCounts,
     LedgerEntry,
-    LedgerUse,
-    SocketSeed,
+    SnapshotSocket,
     Span,
 )
 
@@ -52,16 +51,16 @@ class SocketLedger(Protocol):
         `span` is when its packets passed, None for now.
         """
 
-    def needs_seeds(self) -> bool:
+    def needs_snapshot(self) -> bool:
         """Return whether events were lost, so that the sockets are to be read anew."""
 
-    def begin_seeding(self) -> None:
-        """Get ready for `seed` after a loss; the sockets are read after this."""
+    def begin_snapshot(self) -> None:
+        """Get ready for `ingest_snapshot` after a loss; the sockets are read after this."""
 
-    def seed(self, seeds: Iterable[SocketSeed]) -> None:
+    def ingest_snapshot(self, seeds: Iterable[SnapshotSocket]) -> None:
         """Take in the sockets that are there, read after the ledger was made."""
 
-    def counts(self) -> KernelLedgerCounts:
+    def counts(self) -> LedgerCounts:
         """Return the counters as they stand."""
 
     def close(self) -> None:
@@ -108,17 +107,17 @@ class LedgerAccess:
         """Return the namespaces, for the thread that asks."""
         return self._namespaces
 
-    def needs_seeds(self) -> bool:
+    def needs_snapshot(self) -> bool:
         """Return whether events were lost, so that the sockets are to be read anew."""
-        return self._ledger.needs_seeds()
+        return self._ledger.needs_snapshot()
 
-    def begin_seeding(self) -> None:
-        """Get ready for `seed` after a loss; the sockets are read after this."""
-        self._ledger.begin_seeding()
+    def begin_snapshot(self) -> None:
+        """Get ready for `ingest_snapshot` after a loss; the sockets are read after this."""
+        self._ledger.begin_snapshot()
 
-    def seed(self, seeds: Iterable[SocketSeed]) -> None:
+    def ingest_snapshot(self, seeds: Iterable[SnapshotSocket]) -> None:
         """Tell the ledger of the sockets that are there, read after it was opened."""
-        self._ledger.seed(seeds)
+        self._ledger.ingest_snapshot(seeds)
 
     def recall(self, flow: FlowKey, span: Span | None) -> Answer | None:
         """Return what is known by now of a flow of our own namespace in `span`; any thread."""
@@ -126,22 +125,11 @@ class LedgerAccess:
             return None
         return self._ledger.owner_of(flow, self._namespaces.own_cookie, span)
 
-    def counts(self) -> LedgerUse:
+    def counts(self) -> LedgerCounts:
         """Return the counters as they stand."""
         counts = self._ledger.counts()
-        return LedgerUse(
-            sockets=counts.book.sockets,
-            events=counts.book.noted,
-            events_lost=counts.events_lost,
-            sockets_lost=counts.sockets_lost,
-            malformed_events=counts.malformed,
-            evicted=counts.book.forgotten,
-            unknown_releases=counts.book.unknown,
-            contested=counts.book.shared,
-            unidentified_processes=counts.unidentified,
-            snapshots=counts.book.seeded,
-            namespaces_not_entered=self._namespaces.not_entered,
-        )
+        counts.namespaces_not_entered = self._namespaces.not_entered
+        return counts
 
     def close(self) -> None:
         """Close the ledger."""

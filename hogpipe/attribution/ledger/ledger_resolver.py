@@ -98,7 +98,7 @@ class LedgerResolver:
             return self._resolver.resolve(flows)
         self._told, self._shares = {}, {}
         now = self._clock()
-        if now >= self._seeds_due and self._ledger.needs_seeds():
+        if now >= self._seeds_due and self._ledger.needs_snapshot():
             self._seeds_due = now + _SEEDS_PAUSE
             with suppress(OSError):  # it stays in doubt, and is tried again
                 self._seed_again(self._ledger, now)
@@ -133,15 +133,15 @@ class LedgerResolver:
         sockets = read_sockets(self._ledger.namespaces, self._clock(), MOST_SOCKETS)
         self._resolver.prepare()
         holders = self._resolver.recall_owners(inodes_of(sockets))
-        self._ledger.seed(make_seeds(sockets, holders))
+        self._ledger.ingest_snapshot(make_seeds(sockets, holders))
 
     def _seed_again(self, ledger: LedgerAccess, now: float) -> None:
         """Let the ledger know the sockets that were made while events were lost."""
-        ledger.begin_seeding()
+        ledger.begin_snapshot()
         sockets = read_sockets(ledger.namespaces, now, MOST_SOCKETS)
         holders = self._resolver.recall_owners(inodes_of(sockets))
         missing = {one.inode: one.user_id for one in sockets if one.inode not in holders}
-        ledger.seed(make_seeds(sockets, holders | self._resolver.find_owners(missing)))
+        ledger.ingest_snapshot(make_seeds(sockets, holders | self._resolver.find_owners(missing)))
 
     def infer(self, flow: FlowKey) -> Attribution:
         """Return what follows from what was seen in /proc; from any thread."""

@@ -12,7 +12,7 @@ from hogpipe.attribution.ledger.socket_events import Kind, SocketEvent
 from hogpipe.model import (
     Owner,
     Quality,
-    SocketSeed,
+    SnapshotSocket,
     is_same,
 )
 
@@ -27,7 +27,7 @@ def says_less(event: SocketEvent, owner: Owner | None, known: KnownSocket | None
     return known.by_port and known.owner is not None and not is_same(known.owner, owner)
 
 
-def is_shared(known: KnownSocket, seed: SocketSeed) -> bool:
+def is_shared(known: KnownSocket, seed: SnapshotSocket) -> bool:
     """Tell whether one of those that share a port was told because it has just sent."""
     both = known.owner is not None and seed.owner is not None
     return both and known.by_port and not seed.remote_port and not is_same(known.owner, seed.owner)
@@ -72,7 +72,7 @@ class Seeding:
         if len(self._released) > self._most:
             del self._released[next(iter(self._released))]
 
-    def admits(self, seed: SocketSeed) -> bool:
+    def admits(self, seed: SnapshotSocket) -> bool:
         """Tell whether a seed was not released meanwhile."""
         return self._released is None or seed.cookie not in self._released
 
@@ -85,7 +85,7 @@ class Seeding:
         self._since_ns = lost_until_ns
         self._losses_at_reading = self._losses
 
-    def socket_of(self, seed: SocketSeed) -> KnownSocket:
+    def socket_of(self, seed: SnapshotSocket) -> KnownSocket:
         """Return a socket as the ledger knows sockets, in no place yet.
 
         Another may have taken its place if events were lost since it was read.

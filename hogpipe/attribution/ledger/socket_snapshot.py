@@ -3,8 +3,8 @@
 Events tell nothing of a socket that was made, bound and connected before the programs were
 attached. The kernel's tables do, over sock_diag, with the same cookie that events name it by. They
 are read once for each network namespace in sight, after attaching, so that nothing falls between;
-what events have told by then stands (`Ledger.seed`). The fds of processes are read after that: a
-socket that nobody holds by then is gone, or its owner is for /proc to tell.
+what events have told by then stands (`Ledger.ingest_snapshot`). The fds of processes are read after
+that: a socket that nobody holds by then is gone, or its owner is for /proc to tell.
 
 At some 10 us a socket, all told, this is for the thread that looks owners up, before the capture
 begins.
@@ -24,7 +24,7 @@ from hogpipe.linux.socket_table import TCP_LISTEN, SocketRow
 from hogpipe.model import (
     Owner,
     Process,
-    SocketSeed,
+    SnapshotSocket,
 )
 from hogpipe.protocols import TCP
 from hogpipe.text import describe_error
@@ -69,7 +69,7 @@ def read_sockets(namespaces: NetworkNamespaces, now: float, most: int) -> list[S
 
 def make_seeds(
     sockets: Collection[SeenSocket], holders: Mapping[int, Process]
-) -> Iterator[SocketSeed]:
+) -> Iterator[SnapshotSocket]:
     """Yield what the ledger is to know of `sockets`; `holders` are their owners by inode.
 
     Those that take what comes to a port come first.
@@ -78,7 +78,7 @@ def make_seeds(
     for is_connected in (False, True):
         for one in sockets:
             if (one.remote_port > 0) is is_connected:
-                yield SocketSeed(
+                yield SnapshotSocket(
                     one.cookie,
                     one.namespace,
                     one.protocol,

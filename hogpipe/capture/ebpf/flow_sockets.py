@@ -13,12 +13,11 @@ import msgspec
 from hogpipe.linux.bpf.traffic_maps import TrafficLosses
 from hogpipe.model import (
     FlowKey,
-    KernelLedgerCounts,
     LedgerCounts,
     LedgerEntry,
     Owner,
     Quality,
-    SocketSeed,
+    SnapshotSocket,
     Span,
 )
 
@@ -38,7 +37,7 @@ class FlowSockets:
         self._lock = threading.Lock()
         self._noted: dict[FlowKey, _Noted] = {}
         """In the order in which they were noted last."""
-        self._seeds: dict[int, SocketSeed] = {}
+        self._seeds: dict[int, SnapshotSocket] = {}
         self._counts = LedgerCounts()
         self._losses = TrafficLosses(0, 0, 0)
         self._unidentified = 0
@@ -53,10 +52,10 @@ class FlowSockets:
         with self._lock:
             before = self._noted.pop(flow, None)
             self._noted[flow] = _Noted(cookie, namespace, owner, quality)
-            self._counts.noted += 1
+            self._counts.events += 1
             if len(self._noted) > self._max_flows:
                 del self._noted[next(iter(self._noted))]
-                self._counts.forgotten += 1
+                self._counts.evicted += 1
         return before is not None and before.cookie != cookie
 
     def namespace_of(self, cookie: int) -> int:
@@ -94,30 +93,26 @@ class FlowSockets:
         seed = self._seeds.get(cookie)
         return None if seed is None else seed.owner
 
-    def seed(self, seeds: Iterable[SocketSeed]) -> None:
+    def ingest_snapshot(self, seeds: Iterable[SnapshotSocket]) -> None:
         """Take in the sockets from before."""
         self._seeds = {seed.cookie: seed for seed in seeds}
-        self._counts.seeded += 1
+        self._counts.snapshots += 1
 
-    def needs_seeds(self) -> bool:
+    def needs_snapshot(self) -> bool:
         """Return False: no event can be lost that would tell otherwise."""
         return False
 
-    def begin_seeding(self) -> None:
-        """Do nothing; see `needs_seeds`."""
+    def begin_snapshot(self) -> None:
+        """Do nothing; see `needs_snapshot`."""
 
-    def counts(self) -> KernelLedgerCounts:
+    def counts(self) -> LedgerCounts:
         """Return the counters as they stand."""
         with self._lock:
-            book = msgspec.structs.replace(self._counts, sockets=len(self._noted))
+            counts = msgspec.structs.replace(self._counts, sockets=len(self._noted))
         losses = self._losses
-        return KernelLedgerCounts(
-            book,
-            events_lost=losses.processes,
-            sockets_lost=losses.sockets,
-            malformed=0,
-            unidentified=self._unidentified,
-        )
+        counts.events_lost, counts.sockets_lost = losses.processes, losses.sockets
+        counts.unidentified_processes = self._unidentified
+        return counts
 
     def close(self) -> None:
         """Do nothing: the source detaches from the kernel."""

@@ -297,12 +297,13 @@ def test_what_was_known_before_a_loss_of_events_is_believed_when_it_is_seen_agai
         assert ledger.owner_of(key, cookie) is None
         assert ledger.stale.drain() == [key]
         assert found(ledger.owner_of(key, cookie, Span(before, before + 1))).owner == owner
-        assert not ledger.needs_seeds()  # events may be lost again at any moment
-        wait_until(ledger.needs_seeds)
-        ledger.begin_seeding()
-        ledger.seed(make_seeds(read_sockets(NetworkNamespaces(Path("/proc")), 0.0, 10_000), {}))
+        assert not ledger.needs_snapshot()  # events may be lost again at any moment
+        wait_until(ledger.needs_snapshot)
+        ledger.begin_snapshot()
+        sockets = read_sockets(NetworkNamespaces(Path("/proc")), 0.0, 10_000)
+        ledger.ingest_snapshot(make_seeds(sockets, {}))
         assert found(ledger.owner_of(key, cookie)).owner == owner
-        assert not ledger.needs_seeds()
+        assert not ledger.needs_snapshot()
     finally:
         ledger.close()
         made.end()
@@ -319,13 +320,13 @@ def test_who_asks_for_stale_flows_waits_for_no_more_than_a_part_of_a_backlog(
         key = flow(UDP, "127.0.0.1", end.getsockname()[1], 5)
         ledger.refresh()
         assert found(ledger.owner_of(key, read_own_cookie())).owner.pid == os.getpid()
-        before = ledger.counts().book.noted
+        before = ledger.counts().events
         for _ in range(600):
             socket.create_server(("127.0.0.1", 0)).close()  # is told at its beginning and its end
     assert ledger.stale.drain() == [key]  # though its end is the last that was told
-    assert ledger.counts().book.noted - before == PART
+    assert ledger.counts().events - before == PART
     ledger.refresh()
-    assert ledger.counts().book.noted - before >= 1200
+    assert ledger.counts().events - before >= 1200
 
 
 def test_without_descriptors_nothing_stays_open_nor_attached() -> None:

@@ -28,7 +28,7 @@ from hogpipe.model import (
     LedgerEntry,
     Owner,
     Quality,
-    SocketSeed,
+    SnapshotSocket,
 )
 
 
@@ -119,7 +119,7 @@ def test_a_tuple_that_is_used_again_belongs_to_the_newest_and_is_told() -> None:
     assert book.stale.drain() == [flow(40000, 443)]
     assert ask(book, flow(40000, 443), 6.0, passed(4.0, 6.0)) is CONTESTED
     assert book.stale.drain() == [flow(40000, 443)]
-    assert book.counts().shared == 1
+    assert book.counts().contested == 1
 
 
 def test_an_accepted_connection_falls_to_the_listener_until_its_server_lets_go() -> None:
@@ -161,7 +161,7 @@ def test_two_owners_of_a_port_are_none_and_counted() -> None:
     datagrams(book, ALICE, 1, Kind.BOUND)
     datagrams(book, BOB, 2, Kind.BOUND)
     assert ask(book, flow(5000, 53, UDP)) is None
-    assert book.counts().shared == 1
+    assert book.counts().contested == 1
 
 
 def test_threads_of_one_process_with_other_names_are_one_owner() -> None:
@@ -249,7 +249,7 @@ def test_packets_of_several_that_had_a_port_in_turn_are_nobodys_and_each_ones_it
         assert ask(book, key, 9.0, during) == (Quality.LISTENER, owner)
     assert ask(book, key, 9.0, passed(3.5, 4.5)) is CONTESTED
     assert ask(book, key, 9.0, passed(3.5, 8.5)) is CONTESTED
-    assert book.counts().shared == 2
+    assert book.counts().contested == 2
 
 
 def test_who_joins_at_a_port_or_takes_a_flow_of_it_makes_answers_stale() -> None:
@@ -344,7 +344,7 @@ def lossy() -> Ledger:
 def test_after_a_loss_of_events_only_what_was_before_and_what_came_since_is_believed() -> None:
     book = lossy()
     assert book.stale.drain() == [flow(40000, 443)]
-    assert book.is_doubted
+    assert book.needs_snapshot
     for now in (5.5, 6.5, 8.0):
         assert ask(book, flow(40000, 443), now) is None
         assert ask(book, flow(5000, 53, UDP), now) is None
@@ -366,24 +366,24 @@ def test_what_was_told_while_events_were_lost_holds_no_longer_than_told() -> Non
 
 def test_sockets_that_are_still_there_after_a_loss_are_believed_again() -> None:
     book = lossy()
-    book.begin_seeding()
-    book.seed([SocketSeed(2, NAMESPACE, UDP, ANY4, 5000, ANY4, 0, ALICE)], 8.0)
-    assert not book.is_doubted
+    book.begin_snapshot()
+    book.ingest_snapshot([SnapshotSocket(2, NAMESPACE, UDP, ANY4, 5000, ANY4, 0, ALICE)], 8.0)
+    assert not book.needs_snapshot
     assert ask(book, flow(5000, 53, UDP), 8.0, passed(5.0, 8.0)) == (Quality.LISTENER, ALICE)
     assert ask(book, flow(6000, 53, UDP), 8.0) == (Quality.LISTENER, BOB)
     assert ask(book, flow(40000, 443), 8.0, passed(2.0)) is None
-    assert (book.counts().sockets, book.counts().forgotten, book.counts().seeded) == (2, 1, 1)
+    assert (book.counts().sockets, book.counts().evicted, book.counts().snapshots) == (2, 1, 1)
 
 
 def test_sockets_that_were_made_during_a_loss_are_known_from_its_end_on() -> None:
     book = lossy()
-    book.begin_seeding()
+    book.begin_snapshot()
     release(book, BOB, 5, at=7.8)
     seeds = [
-        SocketSeed(cookie, NAMESPACE, UDP, ANY4, port, ANY4, 0, BOB)
+        SnapshotSocket(cookie, NAMESPACE, UDP, ANY4, port, ANY4, 0, BOB)
         for cookie, port in ((4, 7000), (5, 7001))
     ]
-    book.seed(seeds, 8.0)
+    book.ingest_snapshot(seeds, 8.0)
     assert ask(book, flow(7000, 53, UDP), 8.0, passed(6.0, 8.0)) == (Quality.LISTENER, BOB)
     assert ask(book, flow(7000, 53, UDP), 8.0, passed(5.0, 8.0)) is CONTESTED
     assert ask(book, flow(7001, 53, UDP), 8.0) is None
@@ -391,24 +391,24 @@ def test_sockets_that_were_made_during_a_loss_are_known_from_its_end_on() -> Non
 
 def test_sockets_that_could_not_be_read_after_a_loss_are_to_be_read_again() -> None:
     book = lossy()
-    book.begin_seeding()
-    assert book.is_doubted
+    book.begin_snapshot()
+    assert book.needs_snapshot
 
 
 def test_a_loss_while_sockets_are_read_leaves_the_doubt() -> None:
     book = lossy()
-    book.begin_seeding()
+    book.begin_snapshot()
     book.doubt(7_600_000_000, 7_700_000_000)
     seeds = [
-        SocketSeed(cookie, NAMESPACE, UDP, ANY4, port, ANY4, 0, ALICE)
+        SnapshotSocket(cookie, NAMESPACE, UDP, ANY4, port, ANY4, 0, ALICE)
         for cookie, port in ((2, 5000), (4, 7000))
     ]
-    book.seed(seeds, 8.0)
-    assert book.is_doubted
+    book.ingest_snapshot(seeds, 8.0)
+    assert book.needs_snapshot
     for port in (5000, 7000):
         assert ask(book, flow(port, 53, UDP), 8.0) is None
-    book.begin_seeding()
-    book.seed(seeds, 9.0)
+    book.begin_snapshot()
+    book.ingest_snapshot(seeds, 9.0)
     for port in (5000, 7000):
         assert ask(book, flow(port, 53, UDP), 9.0) == (Quality.LISTENER, ALICE)
 
@@ -420,7 +420,7 @@ def test_a_listening_socket_that_another_follows_has_what_came_before() -> None:
     release(book, ALICE, 1, at=3.0, protocol=TCP)
     for span, owner in ((passed(2.5), ALICE), (passed(4.0), BOB)):
         assert ask(book, flow(80, 50000), 4.0, span) == (Quality.LISTENER, owner)
-    assert book.counts().shared == 0
+    assert book.counts().contested == 0
     release(book, BOB, 2, at=5.0, protocol=TCP)
     assert ask(book, flow(80, 50000), 6.0) == (Quality.LISTENER, BOB)
     assert book.stale.drain() == [flow(80, 50000)]
@@ -454,7 +454,7 @@ def test_a_released_socket_answers_for_the_grace_time_and_is_forgotten() -> None
     assert ask(book, flow(80, 50000), 14.9) == (Quality.EXACT, BOB)
     assert ask(book, flow(80, 50000), 15.1) is None
     assert book.counts().sockets == 0
-    assert book.counts().forgotten == 0
+    assert book.counts().evicted == 0
 
 
 def test_too_many_sockets_are_forgotten_not_those_that_hold_a_port_and_counted() -> None:
@@ -463,7 +463,7 @@ def test_too_many_sockets_are_forgotten_not_those_that_hold_a_port_and_counted()
     connect(book, ALICE, cookie=2)
     accept(book, ALICE, cookie=3)
     assert book.counts().sockets == 2
-    assert book.counts().forgotten == 1
+    assert book.counts().evicted == 1
     assert ask(book, flow(40000, 443)) is None
     assert ask(book, flow(80, 50000)) == (Quality.LISTENER, ALICE)
     assert ask(book, flow(5000, 53, UDP)) == (Quality.LISTENER, BOB)
@@ -474,7 +474,7 @@ def test_more_ports_than_there_is_room_for_are_forgotten_too() -> None:
     for cookie in range(1, 40):
         datagrams(book, BOB, cookie, Kind.BOUND, local_port=cookie)
     assert book.counts().sockets == 3
-    assert book.counts().forgotten == 36
+    assert book.counts().evicted == 36
 
 
 def test_a_connection_is_forgotten_a_grace_time_after_it_was_last_told_of() -> None:
@@ -490,7 +490,7 @@ def test_a_connection_is_forgotten_a_grace_time_after_it_was_last_told_of() -> N
 def test_a_release_of_an_unknown_socket_is_counted() -> None:
     book = Ledger()
     book.note(happened(Kind.RELEASED, 9), ALICE, 0.0)
-    assert book.counts().unknown == 1
+    assert book.counts().unknown_releases == 1
 
 
 owners = st.sampled_from([None, ALICE, BOB, SERVICE_MANAGER])

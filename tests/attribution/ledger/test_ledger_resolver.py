@@ -29,13 +29,11 @@ from hogpipe.model import (
     UNATTRIBUTED,
     Contested,
     FlowKey,
-    KernelLedgerCounts,
     LedgerCounts,
     LedgerEntry,
-    LedgerUse,
     Owner,
     Quality,
-    SocketSeed,
+    SnapshotSocket,
     Span,
 )
 
@@ -60,7 +58,7 @@ class ScriptedLedger:
         self.asked: list[tuple[FlowKey, int | None]] = []
         self.refreshed = 0
         self.closed = False
-        self.seeds: list[SocketSeed] = []
+        self.seeds: list[SnapshotSocket] = []
         self.lost = False
         self.seedings = 0
 
@@ -78,18 +76,18 @@ class ScriptedLedger:
             return pieces.get(span, CONTESTED)
         return self.entries.get(flow)
 
-    def needs_seeds(self) -> bool:
+    def needs_snapshot(self) -> bool:
         return self.lost
 
-    def begin_seeding(self) -> None:
+    def begin_snapshot(self) -> None:
         self.lost = False
         self.seedings += 1
 
-    def seed(self, seeds: Iterable[SocketSeed]) -> None:
+    def ingest_snapshot(self, seeds: Iterable[SnapshotSocket]) -> None:
         self.seeds += seeds
 
-    def counts(self) -> KernelLedgerCounts:
-        return KernelLedgerCounts(LedgerCounts(1, 2, 6, 7, 8, 10), 3, 4, 5, 9)
+    def counts(self) -> LedgerCounts:
+        return LedgerCounts(*range(1, 11))
 
     def close(self) -> None:
         self.closed = True
@@ -415,7 +413,7 @@ def test_after_a_loss_of_events_the_sockets_are_read_anew_but_not_all_the_time(
 
 
 def test_what_the_ledger_counts_is_told(stage: Stage) -> None:
-    assert stage.resolver.counts().ledger == LedgerUse(
+    assert stage.resolver.counts().ledger == LedgerCounts(
         sockets=1, events=2, events_lost=3, sockets_lost=4, malformed_events=5, evicted=6,
         unknown_releases=7, contested=8, unidentified_processes=9, snapshots=10,
         namespaces_not_entered=0,

@@ -26,20 +26,20 @@ from hogpipe.model import (
     LedgerEntry,
     Owner,
     Quality,
-    SocketSeed,
+    SnapshotSocket,
 )
 
 
 def listening(
     cookie: int, owner: Owner | None, port: int = 80, protocol: int = TCP, local: bytes = ANY4
-) -> SocketSeed:
-    return SocketSeed(cookie, NAMESPACE, protocol, local, port, bytes(len(local)), 0, owner)
+) -> SnapshotSocket:
+    return SnapshotSocket(cookie, NAMESPACE, protocol, local, port, bytes(len(local)), 0, owner)
 
 
 def connected(
     cookie: int, owner: Owner | None, port: int = 40000, protocol: int = TCP, remote_port: int = 443
-) -> SocketSeed:
-    return SocketSeed(cookie, NAMESPACE, protocol, HERE, port, THERE, remote_port, owner)
+) -> SnapshotSocket:
+    return SnapshotSocket(cookie, NAMESPACE, protocol, HERE, port, THERE, remote_port, owner)
 
 
 def accept(book: Ledger, cookie: int = 9, owner: Owner | None = None, now: float = 0.0) -> None:
@@ -52,9 +52,9 @@ def release(book: Ledger, cookie: int, owner: Owner = ALICE, now: float = 0.0) -
     book.note(happened(Kind.RELEASED, cookie), owner, now)
 
 
-def seeded(*seeds: SocketSeed, **options: int) -> Ledger:
+def seeded(*seeds: SnapshotSocket, **options: int) -> Ledger:
     book = Ledger(**options)
-    book.seed(seeds, 0.0)
+    book.ingest_snapshot(seeds, 0.0)
     return book
 
 
@@ -83,7 +83,7 @@ def test_what_a_listener_from_before_accepts_falls_to_its_owner(is_first: bool) 
     if is_first:
         accept(book)
         assert ask(book, flow(80, 50000)) is None
-    book.seed([listening(1, ALICE)], 0.0)
+    book.ingest_snapshot([listening(1, ALICE)], 0.0)
     if not is_first:
         accept(book)
     release(book, 1)  # the server is gone, and another takes its port
@@ -101,7 +101,7 @@ def test_the_listener_from_before_is_told_from_a_new_one_on_the_same_port() -> N
     accept(book, 9, BOB, now=9.0)
     assert ask(book, flow(80, 50000), 9.0) == (Quality.LISTENER, BOB)
     assert ask(book, flow(80, 51000)) is None
-    assert book.counts().shared == 1
+    assert book.counts().contested == 1
 
 
 def test_two_owners_of_a_port_from_before_accept_for_nobody() -> None:
@@ -128,14 +128,14 @@ def test_one_that_listens_again_before_the_seeds_are_in_gets_its_owner_then() ->
     book = Ledger()
     book.note(happened(Kind.LISTENING, 1, 80), None, 0.0)
     accept(book)
-    book.seed([listening(1, ALICE)], 0.0)
+    book.ingest_snapshot([listening(1, ALICE)], 0.0)
     assert ask(book, flow(80, 50000)) == (Quality.LISTENER, ALICE)
 
 
 def test_what_was_released_before_the_seeds_are_in_stays_so() -> None:
     book = Ledger()
     release(book, 1)
-    book.seed([listening(1, ALICE)], 0.0)
+    book.ingest_snapshot([listening(1, ALICE)], 0.0)
     assert ask(book, flow(80, 50000)) is None
     assert book.counts().sockets == 0
 
@@ -144,7 +144,7 @@ def test_what_events_told_is_not_displaced_by_a_seed() -> None:
     book = Ledger()
     told = happened(Kind.CONNECTED, 5, 40000, local=HERE, remote=THERE, remote_port=443)
     book.note(told, BOB, 0.0)
-    book.seed([connected(1, ALICE), connected(5, ALICE)], 0.0)
+    book.ingest_snapshot([connected(1, ALICE), connected(5, ALICE)], 0.0)
     assert ask(book, flow(40000, 443)) == (Quality.EXACT, BOB)
 
 
@@ -157,7 +157,7 @@ def test_of_those_that_share_a_socket_who_bound_it_owns_it_and_not_who_sent_firs
     if is_first:
         book.note(sent, BOB, 0.0)
         assert ask(book, flow(53, 999, UDP)) == (Quality.EXACT, BOB)
-    book.seed([listening(1, ALICE, 53, UDP)], 0.0)
+    book.ingest_snapshot([listening(1, ALICE, 53, UDP)], 0.0)
     if not is_first:
         book.note(sent, BOB, 0.0)
     assert ask(book, flow(53, 999, UDP)) == (Quality.LISTENER, ALICE)
@@ -203,7 +203,7 @@ def test_of_too_many_the_last_ones_are_left_out() -> None:
     seeds = [listening(3, ALICE), connected(1, BOB), connected(2, BOB, 40001)]
     book = seeded(*seeds, max_sockets=2)
     assert book.counts().sockets == 2
-    assert book.counts().forgotten == 1
+    assert book.counts().evicted == 1
     assert ask(book, flow(80, 50000)) == (Quality.LISTENER, ALICE)
     book.note(happened(Kind.CONNECTED, 4, 40002, remote=THERE, remote_port=443), BOB, 0.0)
     assert ask(book, flow(40000, 443)) is None
@@ -212,7 +212,7 @@ def test_of_too_many_the_last_ones_are_left_out() -> None:
 def test_a_release_of_one_that_had_no_room_is_counted() -> None:
     book = seeded(listening(1, ALICE), connected(2, ALICE), max_sockets=1)
     release(book, 2)
-    assert book.counts().unknown == 1
+    assert book.counts().unknown_releases == 1
 
 
 def test_what_is_not_known_to_have_ended_may_be_in_other_hands() -> None:
@@ -279,14 +279,14 @@ EVENTS = st.lists(
 @settings(deadline=None)
 def test_whatever_came_before_and_after_only_who_was_told_is_named_and_bounds_hold(
     before: list[tuple[object, Owner | None]],
-    seeds: list[SocketSeed],
+    seeds: list[SnapshotSocket],
     after: list[tuple[object, Owner | None]],
     room: int,
 ) -> None:
     book = Ledger(grace=2.0, max_sockets=room)
     for event, owner in before:
         book.note(event, owner, 0.0)  # type: ignore[arg-type]
-    book.seed(seeds, 0.0)
+    book.ingest_snapshot(seeds, 0.0)
     for event, owner in after:
         book.note(event, owner, 1.0)  # type: ignore[arg-type]
     told = {owner for _, owner in [*before, *after]} | {seed.owner for seed in seeds}

@@ -208,7 +208,7 @@ def begin() -> LedgerAccess:
     access, resolver = open_ledger(PROCFS), ProcfsResolver(PROCFS)
     sockets = read_sockets(access.namespaces, time.monotonic(), MOST)
     resolver.prepare()
-    access.seed(make_seeds(sockets, resolver.recall_owners(inodes_of(sockets))))
+    access.ingest_snapshot(make_seeds(sockets, resolver.recall_owners(inodes_of(sockets))))
     return access
 
 

@@ -90,4 +90,4 @@ def test_packets_that_passed_in_several_turns_are_nobodys(
         if one.start_ns < other.end_ns
     ]
     assert all(isinstance(one, Contested) for one in ask(ledger, netns, spans))
-    assert ledger.counts().book.shared == len(spans)
+    assert ledger.counts().contested == len(spans)

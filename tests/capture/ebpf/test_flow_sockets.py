@@ -6,7 +6,7 @@ from hogpipe.model import (
     FlowKey,
     Owner,
     Quality,
-    SocketSeed,
+    SnapshotSocket,
 )
 
 FLOW = FlowKey(6, b"\x0a\0\0\1", 80, b"\x0a\0\0\2", 1000, "")
@@ -14,8 +14,8 @@ OTHER = FlowKey(6, b"\x0a\0\0\1", 80, b"\x0a\0\0\2", 1001, "")
 NGINX, WORKER = Owner(10, 5, 0, "nginx", 1), Owner(11, 6, 0, "nginx", 1)
 
 
-def seed(cookie: int, owner: Owner | None) -> SocketSeed:
-    return SocketSeed(cookie, 3, 6, b"\x0a\0\0\1", 80, b"\x0a\0\0\2", 1000, owner)
+def seed(cookie: int, owner: Owner | None) -> SnapshotSocket:
+    return SnapshotSocket(cookie, 3, 6, b"\x0a\0\0\1", 80, b"\x0a\0\0\2", 1000, owner)
 
 
 def test_an_open_connection_is_known_by_its_listeners_owner() -> None:
@@ -31,7 +31,7 @@ def test_an_open_connection_is_known_by_its_listeners_owner() -> None:
 
 def test_a_socket_from_before_is_known_by_who_held_it_then() -> None:
     noted = FlowSockets()
-    noted.seed([seed(7, WORKER), seed(8, None)])
+    noted.ingest_snapshot([seed(7, WORKER), seed(8, None)])
     noted.note(FLOW, 7, 0, None, Quality.EXACT)
     noted.note(OTHER, 8, 0, None, Quality.EXACT)
     entry = noted.owner_of(FLOW, 3)
@@ -55,5 +55,5 @@ def test_the_flows_noted_longest_ago_are_forgotten_and_counted() -> None:
     counts = noted.counts()
     assert noted.owner_of(FLOW, 3) is None
     assert noted.owner_of(OTHER, 3) is not None
-    assert (counts.book.sockets, counts.book.noted, counts.book.forgotten) == (1, 2, 1)
-    assert (counts.events_lost, counts.sockets_lost, counts.unidentified) == (1, 2, 4)
+    assert (counts.sockets, counts.events, counts.evicted) == (1, 2, 1)
+    assert (counts.events_lost, counts.sockets_lost, counts.unidentified_processes) == (1, 2, 4)
