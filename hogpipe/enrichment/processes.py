@@ -37,7 +37,7 @@ class ProcessReader:
         self._max_kept = max_kept
         self._kept: dict[ProcessIdentity, _Kept] = {}
         """The one that was asked for last comes last."""
-        self._has_one_tree = is_one_tree(procfs.cgroup(_FIRST_PROCESS) or "")
+        self._has_one_tree = is_one_tree(procfs.read_cgroup(_FIRST_PROCESS) or "")
         self._clock_ticks = os.sysconf("SC_CLK_TCK")
         self._user_names: dict[int, str | None] = {}
 
@@ -81,11 +81,11 @@ class ProcessReader:
         `stat` is how to look; without it /proc is read.
         """
         known = self.recall(owner, now)
-        return known or self.read(owner, (stat or self._procfs.stat)(owner.pid), now)
+        return known or self.read(owner, (stat or self._procfs.read_stat)(owner.pid), now)
 
     def is_there(self, owner: ProcessIdentity) -> bool:
         """Tell whether the process lives."""
-        stat = self._procfs.stat(owner.pid)
+        stat = self._procfs.read_stat(owner.pid)
         return stat is not None and stat.start == owner.start
 
     def user_name(self, user_id: int) -> str | None:
@@ -140,12 +140,12 @@ class ProcessReader:
     def _read(self, owner: ProcessIdentity, stat: ProcessStat) -> Process | None:
         """Return the whole of a process; None if all of this may not be of one and the same."""
         procfs, pid = self._procfs, owner.pid
-        user_id = procfs.user_id(pid)
-        place = parse_cgroup(procfs.cgroup(pid) or "")
+        user_id = procfs.read_user_id(pid)
+        place = parse_cgroup(procfs.read_cgroup(pid) or "")
         process = msgspec.structs.replace(
             self._describe(owner, stat),
-            executable=procfs.executable(pid),
-            command_line=procfs.command_line(pid) if self._command_line else None,
+            executable=procfs.read_executable(pid),
+            command_line=procfs.read_command_line(pid) if self._command_line else None,
             user_id=user_id,
             owner=None if user_id is None else self.user_name(user_id),
             cgroup=place.cgroup,
@@ -153,7 +153,7 @@ class ProcessReader:
             container=place.container,
             pod=place.pod,
         )
-        after = procfs.stat(pid)
+        after = procfs.read_stat(pid)
         return process if after is not None and after.start == owner.start else None
 
     def _describe(self, owner: ProcessIdentity, stat: ProcessStat) -> Process:

@@ -1,10 +1,12 @@
-"""The one reader of /proc.
+"""The reader of a procfs: socket tables, and the files of each process.
 
-Everything is read through a root that is an argument, so that a container can look at /host/proc
-and a test at a tree of its own. A process that is gone is ordinary, and so is one that is hidden
-(hidepid): what belongs to it reads as None. Only for the fds of a process is it an error that they
-may not be read. What is malformed is counted and reads as None. All text comes out as valid UTF-8
-(`decode_text`).
+In: the root of a procfs. It is an argument, so that a container can read /host/proc and a test a
+tree of its own. Out: bytes of socket tables, and parsed values of processes. All text is valid
+UTF-8 (`decode_text`).
+
+What may fail: a process that has exited, or that is hidden (hidepid), is ordinary; its files read
+as None. A malformed file is counted and reads as None. Only the fds of a process raise
+PermissionError, because the caller must tell a refusal from a process without sockets.
 
 Formats: proc(5) and Documentation/filesystems/proc.rst of the kernel.
 """
@@ -24,49 +26,49 @@ log = logging.getLogger(__name__)
 _SOCKET = b"socket:["
 _DELETED = b" (deleted)"
 _COMMAND_LINE_LIMIT = 4096
-# ENOTDIR: in a tree that only looks like /proc, a number may be the name of a file.
+# ENOTDIR: in a recorded tree a number may be the name of a file.
 _GONE = (FileNotFoundError, ProcessLookupError, NotADirectoryError)
 
 
 class ProcessIdentity(msgspec.Struct, frozen=True, gc=False):
-    """A process for all time: a pid alone may be another one tomorrow."""
+    """A pid and its start time: a pid alone is reused."""
 
     pid: int
     start: int
 
 
 class ProcessStat(msgspec.Struct, frozen=True):
-    """What /proc/PID/stat tells; `start` is in clock ticks since boot."""
+    """The fields of /proc/PID/stat in use; `start` is in clock ticks since boot."""
 
     command: str
     parent_pid: int
     start: int
 
 
-class FdFolder(msgspec.Struct, frozen=True, gc=False):
-    """What stat(2) tells of /proc/PID/fd.
+class FdDirectory(msgspec.Struct, frozen=True, gc=False):
+    """The result of stat(2) on /proc/PID/fd.
 
-    `node` is another one for each process, also where a pid was given away anew (the kernel makes
-    the inode when the process is first looked at). `count` is the number of open fds where
-    `Procfs.counts_fds`. In procfs `changed_ns` never changes; in a tree that only looks like one
-    it is the sign of a change. `user_id` is the effective user, or root (proc(5), "dumpable").
+    `inode` differs between processes, also between two with the same pid: the kernel makes the
+    inode at the first access to the process. `open_fds` is the number of open fds if
+    `Procfs.reports_fd_counts`. `mtime_ns` never changes in a procfs; in a recorded tree it shows
+    that the directory changed. `user_id` is the effective user, or root (proc(5), "dumpable").
     """
 
-    node: int
-    count: int
-    changed_ns: int
+    inode: int
+    open_fds: int
+    mtime_ns: int
     user_id: int
 
 
 def decode_text(raw: bytes) -> str:
-    r"""Return what the kernel hands on from strangers as text; invalid UTF-8 becomes `\xNN`."""
+    r"""Return bytes of unknown encoding as text; invalid UTF-8 becomes `\xNN`."""
     return raw.decode("utf-8", "backslashreplace")
 
 
 def parse_stat(data: bytes) -> ProcessStat:
-    """Parse /proc/PID/stat. The command may hold anything, `)` and blanks too; the rest cannot.
+    """Parse /proc/PID/stat; the command may contain any byte, `)` and blanks included.
 
-    Raises ValueError where it is malformed.
+    Raises ValueError if `data` is malformed.
     """
     opening, closing = data.index(b"("), data.rindex(b")")
     fields = data[closing + 1 :].split()
@@ -80,78 +82,75 @@ def parse_stat(data: bytes) -> ProcessStat:
 
 
 def shows_live_processes(procfs: Path) -> bool:
-    """Return whether `procfs` is mounted and shows this process, unlike a recorded tree."""
+    """Return whether `procfs` shows this process; a recorded tree does not."""
     return (procfs / "self").exists()
 
 
 class Procfs:
-    """A mounted procfs.
+    """A mounted procfs, or a recorded tree. Raises ConfigurationError if `root` is neither.
 
-    The socket tables are those of `net`, the network namespace of the reader, which is also the one
-    whose packets it captures. Where `net` leads nowhere (a recorded tree, or the procfs of another
-    pid namespace, which does not know the reader), they are those of process 1; unless it is or may
-    be in another network namespace, for its sockets would then be taken for those of the reader:
-    then there are none.
-
-    Raises ConfigurationError where `root` is no procfs.
+    Socket tables come from `net`: the network namespace of the reader, whose packets it captures.
+    If `net` does not exist (a recorded tree, or the procfs of a pid namespace that does not include
+    the reader), they come from process 1, provided that process 1 is not in another network
+    namespace: its sockets would be mistaken for those of the reader. Otherwise there are no tables.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = os.fsencode(root)
         self.boot_time = _read_boot_time(root)
-        """Seconds since the epoch, as the kernel tells it now."""
+        """Seconds since the epoch, by the kernel's clock when the reader was made."""
         tables = next(
-            (path for path in (root / "net", root / "1" / "net") if _is_folder(path)), None
+            (path for path in (root / "net", root / "1" / "net") if _is_directory(path)), None
         )
         if tables is None:
             raise ConfigurationError(
                 f"attribution.procfs: {root} shows no socket tables (neither net nor 1/net); "
-                "name a procfs that is mounted whole"
+                "name a procfs that is mounted in full"
             )
-        self._tables = tables if tables == root / "net" or _may_be_ours(root / "1") else None
-        if self._tables is None:
+        self._net = tables if tables == root / "net" or _may_share_namespace(root / "1") else None
+        if self._net is None:
             log.warning(
                 "attribution.procfs: %s shows no sockets of the network namespace that hogpipe "
-                "runs in, so none of them will have an owner; name a procfs that knows hogpipe",
+                "runs in, so their flows stay unattributed; name a procfs that shows hogpipe",
                 root,
             )
-        self.counts_fds = False
-        """Whether the kernel tells how many fds a process has (Linux 6.2), seen on the first."""
+        self.reports_fd_counts = False
+        """Whether the kernel reports numbers of open fds (Linux 6.2); known after the first."""
         self.malformed = 0
-        """Files of processes that made no sense; the number only grows."""
+        """Malformed files of processes so far."""
         self.hidden = 0
-        """Times that nothing of a process was shown but its pid; the number only grows."""
+        """How often the fd directory of a process was hidden so far."""
 
-    def table(self, name: str) -> bytes | None:
-        """Return a table of sockets, or None where the kernel has no such protocol.
+    def read_table(self, name: str) -> bytes | None:
+        """Return a socket table, or None if the kernel does not have the protocol.
 
-        Raises OSError where the procfs is there no more.
+        Raises OSError if the procfs is no longer mounted.
         """
-        if self._tables is None:
+        if self._net is None:
             return None
         try:
-            return (self._tables / name).read_bytes()
+            return (self._net / name).read_bytes()
         except FileNotFoundError:
-            if not _is_folder(self._tables):
+            if not _is_directory(self._net):
                 raise
             return None
 
-    def table_seen_by(self, pid: int, name: str) -> bytes | None:
-        """Return a table of the namespace that a process is in, None where either is not there."""
+    def read_table_of(self, pid: int, name: str) -> bytes | None:
+        """Return a socket table of a process's network namespace, or None if there is none."""
         try:
             return self._read(pid, b"net/" + name.encode())
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
-            return None  # seq_open_net in fs/proc/proc_net.c: the process has just ended
+            return None  # seq_open_net in fs/proc/proc_net.c: the process has just exited
 
-    def pids(self) -> set[int]:
-        """Return the ids of the processes that are there now."""
+    def list_pids(self) -> set[int]:
+        """Return the pids of all processes. Raises OSError."""
         names = os.listdir(self._root)  # noqa: PTH208 (bytes, and no Path for each of thousands)
         return {int(name) for name in names if name.isdigit()}
 
-    def stat(self, pid: int) -> ProcessStat | None:
-        """Return identity and name of a process, or None."""
+    def read_stat(self, pid: int) -> ProcessStat | None:
+        """Return command, parent and start time of a process, or None."""
         data = self._read(pid, b"stat")
         try:
             return parse_stat(data) if data else None
@@ -159,8 +158,8 @@ class Procfs:
             self.malformed += 1
             return None
 
-    def user_id(self, pid: int) -> int | None:
-        """Return the real user of a process (`Uid:` of status), or None."""
+    def read_user_id(self, pid: int) -> int | None:
+        """Return the real user id of a process (`Uid:` of status), or None."""
         for line in (self._read(pid, b"status") or b"").split(b"\n"):
             if line.startswith(b"Uid:"):
                 try:
@@ -169,48 +168,48 @@ class Procfs:
                     self.malformed += 1
         return None
 
-    def cgroup(self, pid: int) -> str | None:
-        """Return the text of /proc/PID/cgroup, or None where there is none."""
+    def read_cgroup(self, pid: int) -> str | None:
+        """Return the text of /proc/PID/cgroup, or None."""
         data = self._read(pid, b"cgroup")
         return None if data is None else decode_text(data)
 
-    def command_line(self, pid: int) -> tuple[str, ...] | None:
-        """Return the arguments of a process, 4 KiB at most; None for a kernel thread."""
+    def read_command_line(self, pid: int) -> tuple[str, ...] | None:
+        """Return the arguments of a process, at most 4 KiB of them; None for a kernel thread."""
         data = self._read(pid, b"cmdline", _COMMAND_LINE_LIMIT)
-        # A process that renamed itself leaves a tail of zeroes.
+        # A process that overwrites its arguments leaves trailing zeroes.
         text = (data or b"").rstrip(b"\0")
         return tuple(decode_text(part) for part in text.split(b"\0")) if text else None
 
-    def executable(self, pid: int) -> str | None:
-        """Return the program file, or None for a kernel thread and where it may not be seen."""
+    def read_executable(self, pid: int) -> str | None:
+        """Return the path of the program; None for a kernel thread and if reading is refused."""
         try:
             path = self._read_link(pid, b"exe")
         except PermissionError:
-            return None  # the rest of what is told of the process is worth having all the same
+            return None  # the caller still reports what else it knows of the process
         return decode_text(path.removesuffix(_DELETED)) if path else None
 
-    def fd_folder(self, pid: int) -> FdFolder | None:
-        """Return the state of the folder of fds, or None where the process is gone or hidden."""
+    def read_fd_directory(self, pid: int) -> FdDirectory | None:
+        """Return the state of /proc/PID/fd, or None if the process has exited or is hidden."""
         try:
-            status = os.stat(self._path(pid, b"fd"))  # noqa: PTH116 (as in `pids`)
+            status = os.stat(self._path(pid, b"fd"))  # noqa: PTH116 (as in `list_pids`)
         except _GONE:
             return None
         except PermissionError:
             self.hidden += 1
             return None
-        self.counts_fds |= status.st_size > 0
-        return FdFolder(status.st_ino, status.st_size, status.st_mtime_ns, status.st_uid)
+        self.reports_fd_counts |= status.st_size > 0
+        return FdDirectory(status.st_ino, status.st_size, status.st_mtime_ns, status.st_uid)
 
-    def fds(self, pid: int) -> list[int]:
-        """Return the open fds of a process; none where it is gone. Raises PermissionError."""
+    def list_fds(self, pid: int) -> list[int]:
+        """Return the open fds of a process; none if it has exited. Raises PermissionError."""
         try:
-            names = os.listdir(self._path(pid, b"fd"))  # noqa: PTH208 (as in `pids`)
+            names = os.listdir(self._path(pid, b"fd"))  # noqa: PTH208 (as in `list_pids`)
         except _GONE:
             return []
         return [int(name) for name in names if name.isdigit()]
 
-    def socket_inode(self, pid: int, fd: int) -> int | None:
-        """Return the inode of the socket at `fd`, 0 if it is no socket, None if it is not open.
+    def read_socket_inode(self, pid: int, fd: int) -> int | None:
+        """Return the inode of the socket at `fd`, 0 if not a socket, None if `fd` is not open.
 
         Raises PermissionError.
         """
@@ -234,7 +233,7 @@ class Procfs:
             return None
 
     def _read_link(self, pid: int, name: bytes) -> bytes | None:
-        """Return where a link leads, empty where that has too long a name (4096 and more)."""
+        """Return the target of a link, or empty bytes if the target exceeds 4095 bytes."""
         try:
             return os.readlink(self._path(pid, name))  # noqa: PTH115 (bytes)
         except _GONE:
@@ -242,24 +241,24 @@ class Procfs:
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise
-            return b""  # anyone can open such a file: it may harm nobody else's look-ups
+            return b""  # any user can open such a file; it must not break the whole lookup
 
 
-def _is_folder(path: Path) -> bool:
+def _is_directory(path: Path) -> bool:
     try:
         return path.is_dir()
     except PermissionError:
         return False
 
 
-def _may_be_ours(process: Path) -> bool:
-    """Tell whether a process is in this thread's network namespace, or of a recorded tree."""
+def _may_share_namespace(process: Path) -> bool:
+    """Return whether a process is in this thread's network namespace, or in a recorded tree."""
     try:
         return is_own_namespace(process / "ns" / "net")
     except FileNotFoundError:
         return True
     except OSError:
-        return False  # it may not be seen
+        return False  # reading is refused
 
 
 def _read_boot_time(root: Path) -> int:
@@ -268,12 +267,12 @@ def _read_boot_time(root: Path) -> int:
     except OSError as error:
         raise ConfigurationError(
             f"attribution.procfs: {root}/stat cannot be read ({error.strerror}); "
-            "name the place where a procfs is mounted"
+            "name the mount point of a procfs"
         ) from error
     for line in lines:
         if line.startswith(b"btime ") and line[len(b"btime ") :].isdigit():
             return int(line[len(b"btime ") :])
     raise ConfigurationError(
-        f"attribution.procfs: {root} is no procfs (its stat has no boot time); "
-        "name the place where one is mounted"
+        f"attribution.procfs: {root} is not a procfs (its stat has no boot time); "
+        "name the mount point of a procfs"
     )

@@ -45,7 +45,7 @@ class Reader:
         self.reader = ProcessReader(self.procfs, command_line=command_line, max_kept=max_kept)
 
     def try_read(self, pid: int, start: int = 1000) -> Process | None:
-        return self.reader.read(ProcessIdentity(pid, start), self.procfs.stat(pid), self.now)
+        return self.reader.read(ProcessIdentity(pid, start), self.procfs.read_stat(pid), self.now)
 
     def read(self, pid: int, start: int = 1000) -> Process:
         process = self.try_read(pid, start)
@@ -53,7 +53,7 @@ class Reader:
         return process
 
     def read_real(self, pid: int) -> Process:
-        stat = self.procfs.stat(pid)
+        stat = self.procfs.read_stat(pid)
         assert stat is not None
         return self.read(pid, stat.start)
 
@@ -176,7 +176,7 @@ def test_of_a_process_that_ends_while_it_is_read_nothing_of_its_successor_is_tol
     fake: FakeProc, reader: Reader
 ) -> None:
     fake.process(42, start=1000, parent=3, command=b"old")
-    stat = reader.procfs.stat(42)
+    stat = reader.procfs.read_stat(42)
     fake.process(42, start=2000, command=b"new", uid=NOBODY)
     process = reader.reader.read(ProcessIdentity(42, 1000), stat, 0.0)
     created = BOOT_TIME * 1_000_000_000 + 1000 * 1_000_000_000 // TICKS
@@ -190,7 +190,7 @@ def test_of_a_known_process_that_ends_while_it_is_read_again_all_is_told(
     fake: FakeProc, reader: Reader
 ) -> None:
     process = reader.read(fake_process(fake))
-    stat = reader.procfs.stat(42)
+    stat = reader.procfs.read_stat(42)
     shutil.rmtree(fake.root / "42")
     assert reader.reader.read(ProcessIdentity(42, 1000), stat, 10.0) is process
 
@@ -283,7 +283,7 @@ def test_exec_makes_another_program_of_the_same_process(
     assert shell.stdin is not None
     shell.stdin.write(b"\n")
     shell.stdin.flush()
-    wait_until(lambda: real.procfs.executable(shell.pid) != before.executable)
+    wait_until(lambda: real.procfs.read_executable(shell.pid) != before.executable)
     real.now = 1.0
     after = real.read_real(shell.pid)
     assert (after.pid, after.start) == (before.pid, before.start)

@@ -61,7 +61,7 @@ def test_a_root_that_is_not_there_is_a_wrong_setting(tmp_path: Path) -> None:
 
 def test_a_root_that_is_no_procfs_is_a_wrong_setting(tmp_path: Path) -> None:
     (tmp_path / "stat").write_text("not what it seems\n")
-    with pytest.raises(ConfigurationError, match="is no procfs"):
+    with pytest.raises(ConfigurationError, match="is not a procfs"):
         Procfs(tmp_path)
 
 
@@ -76,7 +76,7 @@ def test_where_net_leads_nowhere_the_tables_are_those_of_process_1(fake: FakePro
     (fake.root / "net").symlink_to("self/net")
     (fake.root / "1" / "net").mkdir(parents=True)
     (fake.root / "1" / "net" / "tcp").write_bytes(format_table([]))
-    assert Procfs(fake.root).table("tcp") == format_table([])
+    assert Procfs(fake.root).read_table("tcp") == format_table([])
 
 
 @pytest.mark.parametrize("same", [True, False])
@@ -90,19 +90,19 @@ def test_tables_of_another_network_namespace_are_not_taken_for_our_own(
     (fake.root / "1" / "ns" / "net").symlink_to(
         "/proc/self/ns/net" if same else "/proc/self/ns/user"
     )
-    assert Procfs(fake.root).table("tcp") == (format_table([]) if same else None)
+    assert Procfs(fake.root).read_table("tcp") == (format_table([]) if same else None)
     assert ("shows no sockets of the network namespace" in caplog.text) == (not same)
 
 
 def test_a_table_that_the_kernel_has_not_is_ordinary(fake: FakeProc) -> None:
-    assert Procfs(fake.root).table("tcp6") is None
+    assert Procfs(fake.root).read_table("tcp6") is None
 
 
 def test_a_procfs_that_is_gone_is_an_error_and_not_one_without_tables(fake: FakeProc) -> None:
     procfs = Procfs(fake.root)
     (fake.root / "net").rmdir()
     with pytest.raises(FileNotFoundError):
-        procfs.table("tcp")
+        procfs.read_table("tcp")
 
 
 def test_boot_time_is_read_once(fake: FakeProc) -> None:
@@ -114,38 +114,38 @@ def test_boot_time_is_read_once(fake: FakeProc) -> None:
 def test_only_numbered_directories_are_processes(fake: FakeProc) -> None:
     fake.process(1)
     fake.process(20)
-    assert Procfs(fake.root).pids() == {1, 20}
+    assert Procfs(fake.root).list_pids() == {1, 20}
 
 
 def test_a_process_that_is_gone_reads_as_nothing(fake: FakeProc) -> None:
     procfs = Procfs(fake.root)
-    assert procfs.stat(5) is None
-    assert procfs.user_id(5) is None
-    assert procfs.cgroup(5) is None
-    assert procfs.command_line(5) is None
-    assert procfs.executable(5) is None
-    assert procfs.fds(5) == []
-    assert procfs.socket_inode(5, 0) is None
+    assert procfs.read_stat(5) is None
+    assert procfs.read_user_id(5) is None
+    assert procfs.read_cgroup(5) is None
+    assert procfs.read_command_line(5) is None
+    assert procfs.read_executable(5) is None
+    assert procfs.list_fds(5) == []
+    assert procfs.read_socket_inode(5, 0) is None
 
 
 def test_an_fd_is_a_socket_only_if_it_says_so(fake: FakeProc) -> None:
     fake.process(5, sockets={3: 777})
     procfs = Procfs(fake.root)
-    assert sorted(procfs.fds(5)) == [0, 3]
-    assert procfs.socket_inode(5, 3) == 777
-    assert procfs.socket_inode(5, 0) == 0
-    assert procfs.socket_inode(5, 9) is None
+    assert sorted(procfs.list_fds(5)) == [0, 3]
+    assert procfs.read_socket_inode(5, 3) == 777
+    assert procfs.read_socket_inode(5, 0) == 0
+    assert procfs.read_socket_inode(5, 9) is None
 
 
 def test_a_zombie_has_an_identity_and_no_program_until_it_is_gone() -> None:
     child = subprocess.Popen(["true"])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     procfs = Procfs(Path("/proc"))
-    assert procfs.stat(child.pid) is not None
-    assert procfs.executable(child.pid) is None
-    assert procfs.command_line(child.pid) is None
+    assert procfs.read_stat(child.pid) is not None
+    assert procfs.read_executable(child.pid) is None
+    assert procfs.read_command_line(child.pid) is None
     child.wait()
-    assert procfs.stat(child.pid) is None
+    assert procfs.read_stat(child.pid) is None
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_zombie_has_an_identity_and_no_program_until_it_is_gone() -> None:
 def test_a_malformed_stat_is_counted_and_reads_as_nothing(fake: FakeProc, data: bytes) -> None:
     (fake.process(42) / "stat").write_bytes(data)
     procfs = Procfs(fake.root)
-    assert procfs.stat(42) is None
+    assert procfs.read_stat(42) is None
     assert procfs.malformed == 1
 
 
@@ -172,38 +172,40 @@ def test_whatever_a_stat_holds_it_is_parsed_or_refused(data: bytes) -> None:
 def test_a_malformed_user_is_counted_and_reads_as_nothing(fake: FakeProc, line: bytes) -> None:
     (fake.process(42) / "status").write_bytes(b"Name:\tx\n" + line + b"\n")
     procfs = Procfs(fake.root)
-    assert procfs.user_id(42) is None
+    assert procfs.read_user_id(42) is None
     assert procfs.malformed == 1
 
 
 def test_a_file_with_the_name_of_a_process_reads_as_nothing(fake: FakeProc) -> None:
     (fake.root / "5").write_text("no folder")
     procfs = Procfs(fake.root)
-    assert (procfs.stat(5), procfs.executable(5), procfs.fd_folder(5)) == (None, None, None)
-    assert (procfs.fds(5), procfs.socket_inode(5, 0)) == ([], None)
+    assert procfs.read_stat(5) is None
+    assert procfs.read_executable(5) is None
+    assert procfs.read_fd_directory(5) is None
+    assert (procfs.list_fds(5), procfs.read_socket_inode(5, 0)) == ([], None)
 
 
 def test_a_link_that_is_no_number_is_counted_and_no_socket(fake: FakeProc) -> None:
     (fake.process(5) / "fd" / "3").symlink_to("socket:[many]")
     procfs = Procfs(fake.root)
-    assert procfs.socket_inode(5, 3) == 0
+    assert procfs.read_socket_inode(5, 3) == 0
     assert procfs.malformed == 1
 
 
 def test_a_boot_time_that_is_no_number_is_a_wrong_setting(fake: FakeProc) -> None:
     (fake.root / "stat").write_text("btime soon\n")
-    with pytest.raises(ConfigurationError, match="is no procfs"):
+    with pytest.raises(ConfigurationError, match="is not a procfs"):
         Procfs(fake.root)
 
 
 def test_the_folder_of_fds_changes_with_the_number_of_fds_and_with_nothing_else() -> None:
     procfs = Procfs(Path("/proc"))
-    before = procfs.fd_folder(os.getpid())
-    assert procfs.fd_folder(os.getpid()) == before
+    before = procfs.read_fd_directory(os.getpid())
+    assert procfs.read_fd_directory(os.getpid()) == before
     with socket.socket():
-        opened = procfs.fd_folder(os.getpid())
-    assert procfs.fd_folder(os.getpid()) == before
-    assert (opened != before) == procfs.counts_fds
+        opened = procfs.read_fd_directory(os.getpid())
+    assert procfs.read_fd_directory(os.getpid()) == before
+    assert (opened != before) == procfs.reports_fd_counts
 
 
 @pytest.fixture
@@ -222,13 +224,13 @@ def deep(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_file_with_too_long_a_path_is_no_socket_and_no_error(deep: Path) -> None:
     with (deep / "file").open("w") as file:
-        assert Procfs(Path("/proc")).socket_inode(os.getpid(), file.fileno()) == 0
+        assert Procfs(Path("/proc")).read_socket_inode(os.getpid(), file.fileno()) == 0
 
 
 def test_a_program_with_too_long_a_path_is_not_known(deep: Path) -> None:
     shutil.copy(shutil.which("sleep") or "", deep / "program")
     with subprocess.Popen(["./program", "60"]) as process:
         procfs = Procfs(Path("/proc"))
-        assert procfs.stat(process.pid) is not None
-        assert procfs.executable(process.pid) is None
+        assert procfs.read_stat(process.pid) is not None
+        assert procfs.read_executable(process.pid) is None
         process.kill()

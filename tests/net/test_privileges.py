@@ -218,7 +218,7 @@ def stranger(where: Namespace, *options: str, port: int) -> Iterator[Path]:
 
 def children(parent: int) -> list[int]:
     procfs = Procfs(Path("/proc"))
-    stats = {pid: procfs.stat(pid) for pid in procfs.pids()}
+    stats = {pid: procfs.read_stat(pid) for pid in procfs.list_pids()}
     return [pid for pid, stat in stats.items() if stat is not None and stat.parent_pid == parent]
 
 

@@ -105,7 +105,7 @@ class ContainerTables:
         matches: dict[FlowKey, Match] = {}
         for needed in _tables_by_need(flows, matches):
             for name, pairs in needed.items():
-                data = self._procfs.table_seen_by(pid, name)
+                data = self._procfs.read_table_of(pid, name)
                 if data is not None:
                     self.reads += 1
                     rows, skipped = parse_table(data, pairs if has_ports(name) else None)

@@ -32,7 +32,7 @@ from hogpipe.attribution.procfs.fd_table import KnownProcess
 from hogpipe.attribution.procfs.shared_sockets import (
     SharedSocketRules,
 )
-from hogpipe.linux.procfs import FdFolder, ProcessIdentity, Procfs
+from hogpipe.linux.procfs import FdDirectory, ProcessIdentity, Procfs
 
 _MAX_FDS_READ = 100_000
 # Most sockets that are missing are closed already. The next look asks only for those that are not.
@@ -229,7 +229,7 @@ class FdCache:
         return self._learn(self._reader.list_folders(new_only=True), users, kinship)
 
     def _learn(
-        self, folders: Mapping[int, FdFolder], users: set[int], kinship: SharedSocketRules
+        self, folders: Mapping[int, FdDirectory], users: set[int], kinship: SharedSocketRules
     ) -> bool:
         due = [pid for pid, folder in folders.items() if not self._reader.is_current(pid, folder)]
         due.sort(key=lambda pid: self._eagerness(pid, folders[pid], users), reverse=True)
@@ -240,7 +240,7 @@ class FdCache:
             self._reader.learn(pid, folders[pid], kinship, self._look)
         return True
 
-    def _eagerness(self, pid: int, folder: FdFolder, users: set[int]) -> tuple[bool, int, int]:
+    def _eagerness(self, pid: int, folder: FdDirectory, users: set[int]) -> tuple[bool, int, int]:
         """Sort processes: those of the right user, those lately useful, the young."""
         process = self._table.get(pid)
         return folder.user_id in users, process.useful if process else 0, pid

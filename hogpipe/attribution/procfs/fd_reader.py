@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from hogpipe.attribution.procfs.fd_table import FdTable, KnownProcess, Place
 from hogpipe.attribution.procfs.shared_sockets import SharedSocketRules
-from hogpipe.linux.procfs import FdFolder, Procfs
+from hogpipe.linux.procfs import FdDirectory, Procfs
 
 _UNUSED = 3  # numbers in a row that are free: higher ones are then hardly in use
 
@@ -22,7 +22,7 @@ class FdReader:
         self._refused: set[int] = set()
         """The pids whose fds the kernel refused to show in this look."""
         self._read_now: set[Place] = set()
-        self._folders: dict[int, FdFolder | None] = {}
+        self._folders: dict[int, FdDirectory | None] = {}
         """The folders of processes as they were asked for one by one in this look."""
         self._walked = False
         self.fds_read = 0
@@ -38,28 +38,28 @@ class FdReader:
         self._folders.clear()
         self._walked = False
 
-    def list_folders(self, *, new_only: bool = False) -> dict[int, FdFolder]:
+    def list_folders(self, *, new_only: bool = False) -> dict[int, FdDirectory]:
         """Return the processes that are there now, or those not known, and forget the dead."""
-        pids = self._procfs.pids()
+        pids = self._procfs.list_pids()
         known = self.table.pids()
         for pid in known - pids:
             self.table.forget(pid)
         asked = pids - known if new_only else pids
-        listed = ((pid, self._procfs.fd_folder(pid)) for pid in asked)
+        listed = ((pid, self._procfs.read_fd_directory(pid)) for pid in asked)
         folders = {pid: folder for pid, folder in listed if folder is not None}
         for pid in () if new_only else known - folders.keys():
             self.table.forget(pid)
         return folders
 
-    def is_current(self, pid: int, folder: FdFolder) -> bool:
+    def is_current(self, pid: int, folder: FdDirectory) -> bool:
         """Tell whether a process shows no sign of a change since its fds were read."""
         process = self.table.get(pid)
-        counted = folder.count > 0 or self._procfs.counts_fds
+        counted = folder.open_fds > 0 or self._procfs.reports_fd_counts
         return process is not None and counted and process.folder == folder
 
-    def learn(self, pid: int, folder: FdFolder, kinship: SharedSocketRules, look: int) -> None:
+    def learn(self, pid: int, folder: FdDirectory, kinship: SharedSocketRules, look: int) -> None:
         """Read a new process, or the new fds of a known one."""
-        process, stat = self.table.get(pid), kinship.stat(pid)
+        process, stat = self.table.get(pid), kinship.read_stat(pid)
         if stat is None:
             self.table.forget(pid)
             return
@@ -84,7 +84,7 @@ class FdReader:
                 continue  # it has just been read again
             if folder is None:
                 self.table.forget(pid)
-            elif folder.node != process.folder.node:
+            elif folder.inode != process.folder.inode:
                 self.learn(pid, folder, kinship, look)
             elif place not in self._read_now:
                 self._read_one(process, fd)
@@ -99,7 +99,7 @@ class FdReader:
     def read_churn(self, process: KnownProcess, missing: set[int] | None = None) -> None:
         """Read the numbers of a process at which new sockets are likely, until none is missing."""
         folder = self._folder(process.pid)
-        if folder is None or folder.node != process.folder.node:
+        if folder is None or folder.inode != process.folder.inode:
             return  # gone, or another process by now
         for fd in _likely_numbers(process):
             if missing is not None and not missing:
@@ -121,9 +121,9 @@ class FdReader:
                     return False
         return True
 
-    def _folder(self, pid: int) -> FdFolder | None:
+    def _folder(self, pid: int) -> FdDirectory | None:
         if pid not in self._folders:
-            self._folders[pid] = self._procfs.fd_folder(pid)
+            self._folders[pid] = self._procfs.read_fd_directory(pid)
         return self._folders[pid]
 
     def _compare(self, child: KnownProcess, parent: KnownProcess | None) -> None:
@@ -136,7 +136,7 @@ class FdReader:
     def _list_new(self, process: KnownProcess) -> list[int]:
         """Return the open fds of a process that are not known, and forget those not open."""
         try:
-            fds = self._procfs.fds(process.pid)
+            fds = self._procfs.list_fds(process.pid)
         except PermissionError:
             self._refuse(process.pid)
             return []
@@ -157,7 +157,7 @@ class FdReader:
         self.fds_read += 1
         self._read_now.add((pid, fd))
         try:
-            return self._procfs.socket_inode(pid, fd)
+            return self._procfs.read_socket_inode(pid, fd)
         except PermissionError:
             self._refuse(pid)
             return None

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from hogpipe.linux.procfs import FdFolder
+from hogpipe.linux.procfs import FdDirectory
 
 Place = tuple[int, int]
 """A pid and the fd at which it holds something."""
@@ -24,7 +24,7 @@ class KnownProcess(msgspec.Struct, eq=False):
 
     pid: int
     start: int
-    folder: FdFolder
+    folder: FdDirectory
     read_at: int
     useful: int = 0
     lively: int = 0

@@ -228,7 +228,7 @@ class ProcfsResolver:
         """Return each owner as a process; no owner is no process."""
         now, find = self._clock(), self._processes.find
         return {
-            owner: None if owner is None else find(owner, now, kinship.stat)
+            owner: None if owner is None else find(owner, now, kinship.read_stat)
             for owner in {None, *owners}
         }
 

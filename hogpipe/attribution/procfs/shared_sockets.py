@@ -30,9 +30,9 @@ class SharedSocketRules:
     """
 
     def __init__(self, procfs: Procfs) -> None:
-        self.stat = cache(procfs.stat)
+        self.read_stat = cache(procfs.read_stat)
         """Return identity and name of a process, or None where it is gone."""
-        self._executable = cache(procfs.executable)
+        self._read_executable = cache(procfs.read_executable)
         self.owner_of_port = cache(self._own_port)
         """Return the owner of a port at which the sockets of `owners`, one or more, are."""
 
@@ -61,24 +61,26 @@ class SharedSocketRules:
 
     def _ancestors(self, pid: int) -> Iterator[int]:
         met = set()
-        while (process := self.stat(pid)) is not None and process.parent_pid not in met:
+        while (process := self.read_stat(pid)) is not None and process.parent_pid not in met:
             pid = process.parent_pid
             met.add(pid)
             yield pid
 
     def _employer(self, pids: Collection[int]) -> int | None:
         """Return the parent that all `pids` have in common, if they are workers of its program."""
-        parents = {process.parent_pid for pid in pids if (process := self.stat(pid)) is not None}
+        parents = {
+            process.parent_pid for pid in pids if (process := self.read_stat(pid)) is not None
+        }
         if len(parents) != 1:
             return None
         parent = parents.pop()
-        programs = {self._executable(pid) for pid in (parent, *pids)}
+        programs = {self._read_executable(pid) for pid in (parent, *pids)}
         return parent if len(programs) == 1 and None not in programs else None
 
     def _is_manager(self, pid: int) -> bool:
-        process = self.stat(pid)
+        process = self.read_stat(pid)
         return process is not None and process.command == SERVICE_MANAGER
 
     def _identify(self, pid: int | None) -> ProcessIdentity | None:
-        process: ProcessStat | None = None if pid is None else self.stat(pid)
+        process: ProcessStat | None = None if pid is None else self.read_stat(pid)
         return None if pid is None or process is None else ProcessIdentity(pid, process.start)

@@ -216,7 +216,7 @@ class TableReader:
         remote_ports: Collection[int] = (),
     ) -> list[SocketRow]:
         if name not in self._texts:
-            self._texts[name] = self._procfs.table(name)
+            self._texts[name] = self._procfs.read_table(name)
             self.counts.procfs += self._texts[name] is not None
         data = self._texts[name]
         if data is None:

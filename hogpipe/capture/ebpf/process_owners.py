@@ -104,7 +104,7 @@ class Owners:
 
     def _stat(self, pid: int) -> ProcessStat | None:
         if pid not in self._stats:
-            self._stats[pid] = self._procfs.stat(pid)
+            self._stats[pid] = self._procfs.read_stat(pid)
         return self._stats[pid]
 
     def _find_gone(self, holder: Holder) -> dict[Quality, Attribution]:

@@ -310,14 +310,14 @@ def test_memory_is_bounded_and_those_useful_last_stay(fake: FakeProc) -> None:
 def test_a_kernel_that_tells_no_number_of_fds_is_asked_for_their_names(
     fake: FakeProc, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folders = Procfs.fd_folder
+    folders = Procfs.read_fd_directory
 
     def without_count(procfs: Procfs, pid: int) -> object:
         folder = folders(procfs, pid)
-        procfs.counts_fds = False
-        return None if folder is None else type(folder)(folder.node, 0, 0, folder.user_id)
+        procfs.reports_fd_counts = False
+        return None if folder is None else type(folder)(folder.inode, 0, 0, folder.user_id)
 
-    monkeypatch.setattr(Procfs, "fd_folder", without_count)
+    monkeypatch.setattr(Procfs, "read_fd_directory", without_count)
     fake.process(10, sockets={3: 100})
     assert cache.find(100) == {100: 10}
     fake.process(10, sockets={3: 100, 4: 101})
@@ -421,9 +421,9 @@ def test_an_inode_that_nobody_holds_makes_no_look_ask_all_processes(
     for _ in range(3):
         cache.find(999)
     asked: list[int] = []
-    fd_folder = Procfs.fd_folder
+    fd_folder = Procfs.read_fd_directory
     monkeypatch.setattr(
-        Procfs, "fd_folder", lambda procfs, pid: asked.append(pid) or fd_folder(procfs, pid)
+        Procfs, "read_fd_directory", lambda procfs, pid: asked.append(pid) or fd_folder(procfs, pid)
     )
     cache.pause = 0.001
     for _ in range(10):

@@ -137,6 +137,6 @@ def test_a_manager_beside_a_service_on_a_port_leaves_no_owner(family: Family) ->
 
 def test_a_process_is_read_once_for_a_look(family: Family) -> None:
     kinship = SharedSocketRules(Procfs(family.fake.root))
-    before = kinship.stat(10)
+    before = kinship.read_stat(10)
     family.fake.process(10, start=77)
-    assert kinship.stat(10) is before
+    assert kinship.read_stat(10) is before
