@@ -18,8 +18,8 @@ from hogpipe.linux.bpf import object_path
 from hogpipe.linux.bpf.libbpf import LIBRARY, load_library
 from hogpipe.linux.bpf.loader import read_missing_capabilities
 from hogpipe.linux.bpf.obstacles import KERNEL_NEEDED, OLDEST_KERNEL, BpfUnavailableError
-from hogpipe.linux.capabilities import is_root_of_host, parse_missing, read_status
-from hogpipe.linux.cgroups import CgroupTree, sees_whole_host
+from hogpipe.linux.capabilities import in_initial_user_namespace, parse_missing, read_thread_status
+from hogpipe.linux.cgroups import CgroupTree, in_initial_cgroup_namespace
 from hogpipe.linux.process_starts import shows_host_pids
 from hogpipe.text import describe_error
 
@@ -64,7 +64,7 @@ def encode_findings(findings: Sequence[Finding]) -> str:
 
 def _grant(capabilities: Sequence[str]) -> str:
     """Return the remedy for what is not permitted."""
-    if is_root_of_host():
+    if in_initial_user_namespace():
         return f"grant {', '.join(capabilities)}, or run as root"
     return "run outside of this user namespace, whose capabilities do not count for it"
 
@@ -93,10 +93,10 @@ def _check_capture() -> Finding:
 def _check_processes() -> str:
     missing = [
         name
-        for name in parse_missing(read_status(), _TO_SEE_PROCESSES)
-        if name not in _INSTEAD or parse_missing(read_status(), _INSTEAD[name])
+        for name in parse_missing(read_thread_status(), _TO_SEE_PROCESSES)
+        if name not in _INSTEAD or parse_missing(read_thread_status(), _INSTEAD[name])
     ]
-    if missing or not is_root_of_host():
+    if missing or not in_initial_user_namespace():
         raise HogpipeError(f"of the processes of others only the user is told; {_grant(missing)}")
     if not shows_host_pids(_PROCFS):
         return (
@@ -117,9 +117,13 @@ def _check_kernel() -> str:
 def _check_cgroups() -> str:
     tree = CgroupTree()
     tree.close()
-    place = tree.place or "mounted nowhere in sight; hogpipe mounts it for itself"
-    seen = "" if sees_whole_host() else ", that of this container: the ledger sees no other"
-    return f"{place}{seen}"
+    mount_point = tree.mount_point or "mounted nowhere in sight; hogpipe mounts it for itself"
+    seen = (
+        ""
+        if in_initial_cgroup_namespace()
+        else ", that of this container: the ledger sees no other"
+    )
+    return f"{mount_point}{seen}"
 
 
 def _check_library() -> str:
@@ -139,7 +143,7 @@ def _check_object() -> str:
 
 def _check_bpf_rights() -> str:
     missing = read_missing_capabilities()
-    if missing or not is_root_of_host():
+    if missing or not in_initial_user_namespace():
         raise HogpipeError(f"not permitted; {_grant(missing)}")
     return "programs may be loaded"
 
@@ -149,6 +153,6 @@ def _check_ledger() -> str:
         open_ledger(_PROCFS).close()
     except BpfUnavailableError as error:
         raise HogpipeError(f"owners come from /proc alone ({error})") from error
-    missing = parse_missing(read_status(), _TO_ENTER_NAMESPACES)
+    missing = parse_missing(read_thread_status(), _TO_ENTER_NAMESPACES)
     guests = f"; for those of containers grant {', '.join(missing)}" if missing else ""
     return f"loads here: short connections get their owners, too{guests}"

@@ -83,7 +83,7 @@ def test_without_a_proc_it_is_told_to_mount_one() -> None:
     require("unshare")
     words = ["sh", "-c", 'umount -R -l /proc && exec "$@"', "-"]
     _, found = call("unshare", "--mount", *words)
-    assert found["processes"] == ("no", "there is no /proc/thread-self/status; mount /proc")
+    assert found["processes"] == ("no", "/proc/thread-self/status does not exist; mount /proc")
 
 
 def test_what_each_capability_is_for_is_told_where_it_alone_is_missing() -> None:

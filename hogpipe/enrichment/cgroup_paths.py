@@ -44,7 +44,7 @@ _POD = re.compile(
 )
 
 
-class Placement(msgspec.Struct, frozen=True):
+class CgroupNames(msgspec.Struct, frozen=True):
     """Where a process is: the path of its control group, and what the names in it tell."""
 
     cgroup: str | None = None
@@ -53,7 +53,7 @@ class Placement(msgspec.Struct, frozen=True):
     pod: str | None = None
 
 
-def parse_cgroup(text: str) -> Placement:
+def parse_cgroup(text: str) -> CgroupNames:
     """Return what /proc/PID/cgroup tells; all of it is from one of the paths there.
 
     That is the path that names a pod, else one that names a container (runtimes may use only the
@@ -68,16 +68,16 @@ def parse_cgroup(text: str) -> Placement:
     paths += [path for _, _, path in hierarchies]
     places = [_place(path.removesuffix(_DELETED)) for path in dict.fromkeys(paths)]
     # The first of those that say as much wins.
-    return max(places, key=_tells, default=Placement())
+    return max(places, key=_tells, default=CgroupNames())
 
 
-def is_one_tree(text: str) -> bool:
+def has_only_cgroup_v2(text: str) -> bool:
     """Return whether a /proc/PID/cgroup shows that v2 is the only hierarchy of its host."""
     lines = text.split("\n")
     return any(lines) and all(line.startswith("0::") for line in lines if line)
 
 
-def place_in_tree(path: str, *, alone: bool) -> Placement:
+def parse_v2_path(path: str, *, alone: bool) -> CgroupNames:
     """Return what the path in the v2 tree tells of a process, of which no other one is known.
 
     Where that tree is not `alone` the process may have been elsewhere in another hierarchy: the
@@ -86,14 +86,14 @@ def place_in_tree(path: str, *, alone: bool) -> Placement:
     would prefer, too.
     """
     place = _place(path)
-    return place if alone or place.container or place.pod else Placement()
+    return place if alone or place.container or place.pod else CgroupNames()
 
 
-def _place(path: str) -> Placement:
-    return Placement(path, unit_of(path), container_of(path), pod_of(path))
+def _place(path: str) -> CgroupNames:
+    return CgroupNames(path, unit_of(path), container_of(path), pod_of(path))
 
 
-def _tells(place: Placement) -> tuple[bool, ...]:
+def _tells(place: CgroupNames) -> tuple[bool, ...]:
     told = (place.pod, place.container, place.unit)
     return *(name is not None for name in told), place.cgroup != "/"
 

@@ -13,7 +13,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from hogpipe.enrichment.cgroup_paths import Placement, is_one_tree, parse_cgroup, place_in_tree
+from hogpipe.enrichment.cgroup_paths import (
+    CgroupNames,
+    has_only_cgroup_v2,
+    parse_cgroup,
+    parse_v2_path,
+)
 from hogpipe.linux.procfs import ProcessIdentity, ProcessStat, Procfs, decode_text
 from hogpipe.model import Process
 from hogpipe.protocols import NANOSECONDS
@@ -37,7 +42,7 @@ class ProcessReader:
         self._max_kept = max_kept
         self._kept: dict[ProcessIdentity, _Kept] = {}
         """The one that was asked for last comes last."""
-        self._has_one_tree = is_one_tree(procfs.read_cgroup(_FIRST_PROCESS) or "")
+        self._has_one_tree = has_only_cgroup_v2(procfs.read_cgroup(_FIRST_PROCESS) or "")
         self._clock_ticks = os.sysconf("SC_CLK_TCK")
         self._user_names: dict[int, str | None] = {}
 
@@ -46,7 +51,9 @@ class ProcessReader:
         kept = self._kept.get(owner)
         return kept.process if kept is not None and now - kept.read_at < _PAUSE else None
 
-    def read(self, owner: ProcessIdentity, stat: ProcessStat | None, now: float) -> Process | None:
+    def refresh(
+        self, owner: ProcessIdentity, stat: ProcessStat | None, now: float
+    ) -> Process | None:
         """Return the process `owner`, or None if it is gone and was not known.
 
         `stat` is what its pid has shown in this look, `now` the caller's clock in seconds.
@@ -65,7 +72,7 @@ class ProcessReader:
             process = known
         return self._keep(owner, _Kept(process, now))
 
-    def remember(self, owner: ProcessIdentity) -> Process | None:
+    def cached(self, owner: ProcessIdentity) -> Process | None:
         """Return the process `owner` as it was read last, without a look; from any thread."""
         kept = self._kept.get(owner)
         return None if kept is None else kept.process
@@ -81,14 +88,14 @@ class ProcessReader:
         `stat` is how to look; without it /proc is read.
         """
         known = self.recall(owner, now)
-        return known or self.read(owner, (stat or self._procfs.read_stat)(owner.pid), now)
+        return known or self.refresh(owner, (stat or self._procfs.read_stat)(owner.pid), now)
 
-    def is_there(self, owner: ProcessIdentity) -> bool:
+    def is_alive(self, owner: ProcessIdentity) -> bool:
         """Tell whether the process lives."""
         stat = self._procfs.read_stat(owner.pid)
         return stat is not None and stat.start == owner.start
 
-    def user_name(self, user_id: int) -> str | None:
+    def read_user_name(self, user_id: int) -> str | None:
         """Return the name of a user, None if there is none.
 
         The host may ask a directory in the network for it, and wait for the answer.
@@ -100,7 +107,7 @@ class ProcessReader:
             self._user_names[user_id] = name
         return self._user_names[user_id]
 
-    def describe_gone(
+    def describe_exited(
         self,
         pid: int,
         start: int | None,
@@ -108,23 +115,23 @@ class ProcessReader:
         user_id: int,
         cgroup_path: str | None = None,
         *,
-        waits: bool = True,
+        may_block: bool = True,
     ) -> Process:
         """Return a process of which nothing is known but these, without a look.
 
         `cgroup_path` is that of its control group in the v2 tree. Where nobody `waits` for the name
         of its user it is told if it is known; from any thread then.
         """
-        place = Placement()
+        place = CgroupNames()
         if cgroup_path is not None:
-            place = place_in_tree(cgroup_path, alone=self._has_one_tree)
+            place = parse_v2_path(cgroup_path, alone=self._has_one_tree)
         return Process(
             pid=pid,
             start=start,
             created_ns=None if start is None else self._created_ns(start),
             command=command,
             user_id=user_id,
-            owner=self.user_name(user_id) if waits else self._user_names.get(user_id),
+            owner=self.read_user_name(user_id) if may_block else self._user_names.get(user_id),
             cgroup=place.cgroup,
             unit=place.unit,
             container=place.container,
@@ -147,7 +154,7 @@ class ProcessReader:
             executable=procfs.read_executable(pid),
             command_line=procfs.read_command_line(pid) if self._command_line else None,
             user_id=user_id,
-            owner=None if user_id is None else self.user_name(user_id),
+            owner=None if user_id is None else self.read_user_name(user_id),
             cgroup=place.cgroup,
             unit=place.unit,
             container=place.container,

@@ -1,1 +1,25 @@
-"""The kernel's interfaces: the only package that opens /proc, netlink sockets or libbpf."""
+"""The kernel's interfaces: the only package that opens /proc, netlink sockets or libbpf.
+
+Nothing here knows of flows' owners, records or settings. Formats are parsed by pure functions; the
+functions that `read_` do the input.
+
+/proc
+    procfs                the reader of a procfs: socket tables, and the files of each process
+    procfs_addresses      local addresses of a network namespace, from fib_trie and if_inet6
+    process_starts        start times of processes, which make a pid an identity
+    socket_table          PURE: rows of /proc/net/tcp and its siblings
+    self_usage            CPU time, memory and descriptors of this process
+    capabilities          capabilities of this process, and whether they apply to the host
+
+Netlink
+    sock_diag             socket tables in binary form, and sockets by five-tuple
+    sock_diag_messages    PURE: the messages of sock_diag
+    rtnetlink             links and addresses, and change notifications
+    netns/                network namespaces: their processes, inodes, cookies and ids
+
+Others
+    cgroups               the control group tree: its mount point, paths by id
+    clocks                the boot clock of the kernel's events
+    limits                descriptors and memory: raising the limit, errors that report a shortage
+    bpf/                  the BPF programs, their loader, maps and ring buffer
+"""

@@ -1,4 +1,4 @@
-"""The capabilities of this process, and whether they count on the host.
+"""The capabilities of this process, and whether they apply to the host.
 
 Sources: capabilities(7), user_namespaces(7), proc(5).
 """
@@ -9,21 +9,21 @@ from pathlib import Path
 from hogpipe.errors import HogpipeError
 
 _STATUS = Path("/proc/thread-self/status")
-_USERS = Path("/proc/thread-self/ns/user")
-# PROC_USER_INIT_INO of include/linux/proc_ns.h: the host's own namespace of users.
-_HOST_USERS = 0xEFFFFFFD
+_USER_NAMESPACE = Path("/proc/thread-self/ns/user")
+# PROC_USER_INIT_INO of include/linux/proc_ns.h
+_INITIAL_USER_NAMESPACE = 0xEFFFFFFD
 
 
-def read_status() -> bytes:
-    """Return the status of this thread. Raises HogpipeError where no /proc is mounted."""
+def read_thread_status() -> bytes:
+    """Return the status file of this thread. Raises HogpipeError if no /proc is mounted."""
     try:
         return _STATUS.read_bytes()
     except FileNotFoundError:
-        raise HogpipeError(f"there is no {_STATUS}; mount /proc") from None
+        raise HogpipeError(f"{_STATUS} does not exist; mount /proc") from None
 
 
 def parse_effective(status: bytes) -> int | None:
-    """Return the set of effective capabilities in a /proc/PID/status (proc(5)), None without it."""
+    """Return the effective capabilities in a /proc/PID/status as a bit set; None if absent."""
     for line in status.splitlines():
         if line.startswith(b"CapEff:"):
             return int(line.split()[1], 16)
@@ -31,18 +31,21 @@ def parse_effective(status: bytes) -> int | None:
 
 
 def name_missing(effective: int, wanted: Mapping[str, int]) -> list[str]:
-    """Return the names of the capabilities `wanted`, given with their bits, that are not set."""
+    """Return the names of those `wanted` capabilities (bit numbers by name) that are not set."""
     return [name for name, bit in wanted.items() if not effective >> bit & 1]
 
 
 def parse_missing(status: bytes, wanted: Mapping[str, int]) -> list[str]:
-    """Return which of the capabilities `wanted` a process has not, by its /proc/PID/status."""
+    """Return the names of those `wanted` capabilities that a /proc/PID/status does not have."""
     return name_missing(parse_effective(status) or 0, wanted)
 
 
-def is_root_of_host() -> bool:
-    """Return whether capabilities are those of the host, and not of a namespace of users."""
+def in_initial_user_namespace() -> bool:
+    """Return whether this thread is in the initial user namespace, the one of the host.
+
+    In any other one, capabilities do not apply to the resources of the host.
+    """
     try:
-        return _USERS.stat().st_ino == _HOST_USERS
+        return _USER_NAMESPACE.stat().st_ino == _INITIAL_USER_NAMESPACE
     except OSError:
-        return True  # a kernel without such namespaces, or no /proc to tell
+        return True  # a kernel without user namespaces, or no /proc

@@ -1,8 +1,8 @@
-"""The tree of control groups (v2): where it is, whether all of it is seen, and what is in it.
+"""The control group tree (cgroup v2): its mount point, and paths of groups by their ids.
 
-Where it is mounted nowhere in sight (`ip netns exec` puts a new /sys over it, containers may have
-none) it is mounted anew, without a place: such a mount is seen by nobody, and is gone with the last
-descriptor of it.
+Without a visible mount (`ip netns exec` mounts a new /sys over it, containers may have none), the
+tree is mounted detached, without a mount point: no other process sees that mount, and it ends with
+its last descriptor. Opening the tree raises BpfUnavailableError if neither works.
 
 Sources: proc(5) (mountinfo), cgroup_namespaces(7), fsopen(2), fsmount(2), open_by_handle_at(2), and
 fs/kernfs/mount.c for the handle of a control group, which is its id (Linux 5.5).
@@ -18,39 +18,44 @@ import msgspec
 
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
 
-# PROC_CGROUP_INIT_INO of include/linux/proc_ns.h: the host's own namespace of control groups.
-_HOST_NAMESPACE = 0xEFFFFFFB
+# PROC_CGROUP_INIT_INO of include/linux/proc_ns.h
+_INITIAL_NAMESPACE = 0xEFFFFFFB
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _NAMESPACE = Path("/proc/self/ns/cgroup")
 _DESCRIPTORS = Path("/proc/self/fd")
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
-# include/uapi/asm-generic/unistd.h: the numbers are the same on every machine but Alpha.
+# include/uapi/asm-generic/unistd.h: the numbers are the same on every architecture but Alpha.
 _SYS_FSOPEN, _SYS_FSCONFIG, _SYS_FSMOUNT = 430, 431, 432
 # include/uapi/linux/mount.h
 _CLOEXEC, _CMD_CREATE = 1, 6
 _ATTRIBUTES = 0x1 | 0x2 | 0x4 | 0x8  # read-only, no set-uid, no devices, no programs
 
-_HANDLE = struct.Struct("=IiQ")  # struct file_handle: bytes, type, and the id
+_HANDLE = struct.Struct("=IiQ")  # struct file_handle: size, type, and the id
 _FILEID_KERNFS = 0xFE  # include/linux/exportfs.h
-_PATHS_KEPT = 4096
+_MAX_PATHS = 4096
 
 
 class CgroupMount(msgspec.Struct, frozen=True):
-    """Where the root of a tree is mounted, and on which device (st_dev) files there are."""
+    """A mount of the root of a tree, with the device (st_dev) of its files."""
 
-    place: str
+    mount_point: str
     device: int
 
 
 def parse_cgroup_mounts(mountinfo: bytes) -> list[CgroupMount]:
-    """Return where the root of the cgroup v2 tree is mounted, the last one mounted last."""
+    """Return the mounts of the root of the cgroup v2 tree, the latest last."""
     found = []
     for line in mountinfo.splitlines():
-        place, separator, kind = line.partition(b" - ")
-        fields = place.split(b" ")
-        if separator and kind.startswith(b"cgroup2 ") and len(fields) > 4 and fields[3] == b"/":
-            # Blanks, tabs, line ends and backslashes are written as octal escapes.
+        mount, separator, filesystem = line.partition(b" - ")
+        fields = mount.split(b" ")
+        if (
+            separator
+            and filesystem.startswith(b"cgroup2 ")
+            and len(fields) > 4
+            and fields[3] == b"/"
+        ):
+            # The kernel writes blanks, tabs, line ends and backslashes as octal escapes.
             raw = fields[4].decode("latin-1").encode("latin-1").decode("unicode_escape")
             major, _, minor = fields[2].partition(b":")
             if major.isdigit() and minor.isdigit():
@@ -59,32 +64,35 @@ def parse_cgroup_mounts(mountinfo: bytes) -> list[CgroupMount]:
     return found
 
 
-def sees_whole_host() -> bool:
-    """Return whether the root of the tree is the host's, and not that of a container."""
+def in_initial_cgroup_namespace() -> bool:
+    """Return whether this process is in the initial cgroup namespace, the one of the host.
+
+    In any other one, the root of the tree is that of a container.
+    """
     try:
-        return _NAMESPACE.stat().st_ino == _HOST_NAMESPACE
+        return _NAMESPACE.stat().st_ino == _INITIAL_NAMESPACE
     except OSError:
-        return True  # a kernel without such namespaces
+        return True  # a kernel without cgroup namespaces
 
 
 class CgroupTree:
-    """The tree, opened until `close`. Raises BpfUnavailableError. For any thread."""
+    """The tree, open until `close`. Raises BpfUnavailableError. Safe in any thread."""
 
     def __init__(self) -> None:
-        self.place: Path | None
-        """Where it is mounted, None where that is nowhere in sight."""
-        self.place, self._root = _open_mounted() or (None, _mount())
-        self.path_of = lru_cache(maxsize=_PATHS_KEPT)(self._path_of)
-        """Return the path of a control group in the tree by its id, None where that is not known:
-        it is gone, or outside of what is seen here, or CAP_DAC_READ_SEARCH is missing."""
+        self.mount_point: Path | None
+        """None if no mount is visible."""
+        self.mount_point, self._root = _open_mounted() or (None, _mount())
+        self.path_of = lru_cache(maxsize=_MAX_PATHS)(self._path_of)
+        """Return the path of a control group in the tree by its id. None if the group is removed or
+        outside of the visible tree, or if CAP_DAC_READ_SEARCH is missing."""
 
     @property
     def root(self) -> Path:
-        """Return by which path the root can be opened until `close`."""
-        return self.place or _DESCRIPTORS / str(self._root)
+        """Return a path by which the root can be opened until `close`."""
+        return self.mount_point or _DESCRIPTORS / str(self._root)
 
     def close(self) -> None:
-        """Let go of the tree. May be called again."""
+        """Close the tree. Idempotent."""
         if self._root >= 0:
             os.close(self._root)
             self._root = -1
@@ -111,7 +119,7 @@ def _read_link(descriptor: int) -> bytes:
 
 
 def _open_mounted() -> tuple[Path, int] | None:
-    """Return a place where the tree is mounted, and it opened; None where it is not in sight."""
+    """Return a mount point of the tree and a descriptor of it; None if no mount is visible."""
     try:
         mounts = parse_cgroup_mounts(_MOUNTINFO.read_bytes())
     except OSError as error:
@@ -120,28 +128,28 @@ def _open_mounted() -> tuple[Path, int] | None:
         ) from error
     for mount in mounts:
         try:
-            root = os.open(mount.place, _FOLDER)
+            root = os.open(mount.mount_point, _OPEN_DIRECTORY)
         except OSError:
-            continue  # hidden by another mount, or not for us: another one may be in sight
+            continue  # hidden by another mount, or not permitted: the next mount may work
         if os.fstat(root).st_dev == mount.device:
-            return Path(mount.place), root
+            return Path(mount.mount_point), root
         os.close(root)
     return None
 
 
 def _mount() -> int:
-    """Return a descriptor of the root of the tree, mounted for nobody else."""
+    """Return a descriptor of the root of the tree, mounted detached."""
     opened: list[int] = []
     try:
         opened.append(_call(_SYS_FSOPEN, ctypes.c_char_p(b"cgroup2"), _CLOEXEC))
         _call(_SYS_FSCONFIG, opened[0], _CMD_CREATE, None, None, 0)
         opened.append(_call(_SYS_FSMOUNT, opened[0], _CLOEXEC, _ATTRIBUTES))
-        # What fsmount gives is a bare place (O_PATH), which no file can be opened from by handle.
-        return os.open(_DESCRIPTORS / str(opened[1]), _FOLDER)
+        # fsmount returns an O_PATH descriptor, with which no file can be opened by handle.
+        return os.open(_DESCRIPTORS / str(opened[1]), _OPEN_DIRECTORY)
     except OSError as error:
         raise BpfUnavailableError(
             Obstacle.CGROUP,
-            "eBPF: no control group tree (cgroup v2) is mounted in sight, and none can be mounted "
+            "eBPF: no control group tree (cgroup v2) is visible, and none can be mounted "
             f"({error.strerror}); grant CAP_SYS_ADMIN, or mount one: mount -t cgroup2 none "
             "/sys/fs/cgroup",
         ) from error

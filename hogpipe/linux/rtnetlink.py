@@ -1,6 +1,9 @@
-"""The host's links and addresses, read over rtnetlink, and word of every change.
+"""Links and addresses of the thread's network namespace over rtnetlink, and change notifications.
 
-pyroute2 does this too, but starts an event loop of its own under its socket and takes longer to
+Out: `LinkTable`, one snapshot of links and addresses, and a descriptor that becomes readable after
+a change. Functions that read raise OSError if the kernel refuses.
+
+pyroute2 offers the same, but it starts its own event loop under its socket and takes longer to
 import than the rest of hogpipe; the capture thread needs one descriptor to poll and two dumps.
 Sources: rtnetlink(7), include/uapi/linux/{netlink,rtnetlink,if_link,if_addr}.h.
 """
@@ -28,7 +31,7 @@ _IFLA_LINKINFO, _IFLA_INFO_KIND, _IFLA_LINK_NETNSID = 18, 1, 37
 _PACKET_LIMITS = (41, 58, 63, 64)
 _LEGACY_LIMIT = 65536
 VETH_KINDS = frozenset({"veth", "netkit"})
-"""Kinds of links that come in pairs, what is sent on one received on the other."""
+"""Kinds of links that are created in pairs: each end receives the frames sent on the other."""
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
 
@@ -41,7 +44,7 @@ _RECEIVE_BYTES = 1 << 17
 
 
 class Link(msgspec.Struct, frozen=True):
-    """A network interface. `lower` is the link that it was made upon (VLAN, macvlan, tunnel)."""
+    """A network interface. `lower` is the link that it is stacked on (VLAN, macvlan, tunnel)."""
 
     index: int
     name: str
@@ -51,19 +54,19 @@ class Link(msgspec.Struct, frozen=True):
     """ARPHRD_*, include/uapi/linux/if_arp.h."""
     kind: str | None = None
     master: int | None = None
-    """Index of the bridge or bond that it is a port of."""
+    """Index of the bridge or bond that has this link as a port."""
     lower: int | None = None
     big_tcp: bool = False
-    """Whether it is set up for packets too long for the length field of IP."""
+    """Whether it is configured for packets that exceed the length field of IP."""
     peer: int | None = None
-    """Index of the other end of a veth, if that is in this network namespace, too."""
+    """Index of the other end of a veth, if that end is in this network namespace."""
     peer_netns: int | None = None
-    """This namespace's id (ip-netns(8)) of the one that its peer or lower link is in, if another;
-    -1 where the kernel has none."""
+    """The id (ip-netns(8)) of the network namespace of its peer or lower link, if that is another
+    namespace; -1 if the kernel has assigned no id."""
 
 
 class Address(msgspec.Struct, frozen=True):
-    """An address that a link has; in network order, 4 or 16 bytes."""
+    """An address of a link, in network byte order, 4 or 16 bytes."""
 
     link: int
     address: bytes
@@ -72,19 +75,19 @@ class Address(msgspec.Struct, frozen=True):
 
 
 class LinkTable(msgspec.Struct, frozen=True):
-    """All links and addresses of a network namespace at one moment."""
+    """A snapshot of all links and addresses of a network namespace."""
 
     links: tuple[Link, ...] = ()
     addresses: tuple[Address, ...] = ()
 
     def without_addresses_of(self, links: AbstractSet[int]) -> "LinkTable":
-        """Return the table without the addresses that these links, given by index, have."""
+        """Return the table without the addresses of these links, given by index."""
         kept = tuple(entry for entry in self.addresses if entry.link not in links)
         return LinkTable(self.links, kept)
 
 
 def parse_messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield (type, payload) of each netlink message; a cut one ends the walk."""
+    """Yield (type, payload) of each netlink message; stop at a truncated message."""
     at = 0
     while at + _MESSAGE.size <= len(data):
         length, kind, *_ = _MESSAGE.unpack_from(data, at)
@@ -118,7 +121,7 @@ def parse_link(payload: bytes) -> Link:
     kind = info.get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode("ascii", "replace") or None
     master = attributes.get(_IFLA_MASTER)
     netns = attributes.get(_IFLA_LINK_NETNSID)
-    # An index of another namespace says nothing here; zero is a tunnel that is bound to no link.
+    # An index of another namespace is meaningless here; zero is a tunnel that is bound to no link.
     linked = _number(attributes.get(_IFLA_LINK)) if netns is None else 0
     is_end = kind in VETH_KINDS
     return Link(
@@ -137,10 +140,10 @@ def parse_link(payload: bytes) -> Link:
 
 
 def parse_address(payload: bytes) -> Address | None:
-    """Return the address of an RTM_NEWADDR message; None where it has none."""
+    """Return the address of an RTM_NEWADDR message; None if it has none."""
     _family, prefix_length, _flags, _scope, index = _ADDRESS.unpack_from(payload)
     attributes = _parse_attributes(payload[_ADDRESS.size :])
-    # On a point-to-point link IFA_ADDRESS is the peer's, IFA_LOCAL ours.
+    # On a point-to-point link IFA_ADDRESS is the address of the peer, IFA_LOCAL the local one.
     address = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
     if address is None:
         return None
@@ -148,43 +151,43 @@ def parse_address(payload: bytes) -> Address | None:
 
 
 class LinkMonitor:
-    """Reads the links and addresses of this network namespace, and tells when they have changed.
+    """Reads the links and addresses of this network namespace, and reports changes.
 
-    Raises OSError where the kernel refuses. It keeps its sockets, so that it goes on reading when
-    no more can be opened.
+    Raises OSError if the kernel refuses. It keeps its sockets open, so that reading also works
+    when no descriptor can be opened.
     """
 
     def __init__(self) -> None:
         with ExitStack() as opened:
-            self._asking = opened.enter_context(_open_rtnetlink())
+            self._requests = opened.enter_context(_open_rtnetlink())
             self._events = opened.enter_context(_open_rtnetlink())
             self._events.bind((0, _GROUPS))
             self._events.setblocking(False)
             opened.pop_all()
 
     def read_table(self) -> LinkTable:
-        """Return all links and addresses as they are now; raises OSError."""
-        _discard(self._asking)  # of a dump that failed half-way
-        return _read_table(self._asking)
+        """Return the current links and addresses; raises OSError."""
+        _discard(self._requests)  # answers to an earlier dump that failed half-way
+        return _read_table(self._requests)
 
     def fileno(self) -> int:
-        """Return the descriptor that is readable when something has changed."""
+        """Return the descriptor that is readable after a change."""
         return self._events.fileno()
 
     def drain(self) -> None:
-        """Forget the changes that were told so far."""
+        """Discard the change notifications received so far."""
         _discard(self._events)
 
     def close(self) -> None:
         """Close the sockets."""
         self._events.close()
-        self._asking.close()
+        self._requests.close()
 
 
 def read_link_table() -> LinkTable:
     """Return all links and addresses of this namespace; raises OSError if the kernel refuses."""
-    with _open_rtnetlink() as asking:
-        return _read_table(asking)
+    with _open_rtnetlink() as requests:
+        return _read_table(requests)
 
 
 def _open_rtnetlink() -> socket.socket:
@@ -192,30 +195,30 @@ def _open_rtnetlink() -> socket.socket:
 
 
 def _discard(messages: socket.socket) -> None:
-    """Read what is there, and what a dump still has to say."""
+    """Read and drop all pending messages, the rest of a dump included."""
     while True:
         try:
             messages.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError as error:
-            # ENOBUFS: some were lost. The table is read anew after any change, so none matters.
+            # ENOBUFS: messages were lost. Any change causes a full read, so no message matters.
             if error.errno != errno.ENOBUFS:
-                return  # what asks or polls next meets it again
+                return  # the next request or poll reports the error again
 
 
-def _read_table(asking: socket.socket) -> LinkTable:
-    links = [parse_link(message) for message in _read_dump(asking, _RTM_GETLINK, _RTM_NEWLINK)]
-    found = map(parse_address, _read_dump(asking, _RTM_GETADDR, _RTM_NEWADDR))
+def _read_table(requests: socket.socket) -> LinkTable:
+    links = [parse_link(message) for message in _read_dump(requests, _RTM_GETLINK, _RTM_NEWLINK)]
+    found = map(parse_address, _read_dump(requests, _RTM_GETADDR, _RTM_NEWADDR))
     return LinkTable(tuple(links), tuple(address for address in found if address))
 
 
-def _read_dump(asking: socket.socket, request: int, answer: int) -> list[bytes]:
+def _read_dump(requests: socket.socket, request: int, answer: int) -> list[bytes]:
     header = _MESSAGE.pack(_MESSAGE.size + 4, request, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0)
     payloads: list[bytes] = []
-    asking.send(header + bytes(4))  # a struct rtgenmsg of AF_UNSPEC, padded
+    requests.send(header + bytes(4))  # a struct rtgenmsg of AF_UNSPEC, padded
     while True:
-        for kind, payload in parse_messages(asking.recv(_RECEIVE_BYTES)):
+        for kind, payload in parse_messages(requests.recv(_RECEIVE_BYTES)):
             if kind == _NLMSG_DONE:
                 return payloads
             if kind == _NLMSG_ERROR:

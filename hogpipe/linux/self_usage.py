@@ -1,4 +1,4 @@
-"""What this process itself uses: CPU time, memory, file descriptors. Source: proc(5)."""
+"""Resources that this process uses: CPU time, memory, file descriptors. Source: proc(5)."""
 
 import os
 import re
@@ -11,14 +11,14 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Usage(TypedDict):
-    """CPU seconds since the reading before; resident bytes now."""
+    """CPU seconds since the previous reading; resident bytes now."""
 
     cpu_seconds: float
     memory_bytes: int
 
 
 class UsageMeter:
-    """Measures this process."""
+    """Measures the CPU time and the memory of this process."""
 
     def __init__(self) -> None:
         self._cpu_seconds = time.process_time()
@@ -37,15 +37,15 @@ def _read_resident_bytes() -> int:
     try:
         return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * _PAGE_BYTES
     except OSError:
-        return 0  # no /proc is mounted here; the one to attribute by may be elsewhere
+        return 0  # no /proc is mounted; attribution.procfs may name another mount point
 
 
 def read_descriptors() -> list[str]:
-    """Return what the file descriptors of this process refer to, such as `socket` or a path."""
+    """Return the target of each file descriptor of this process, such as `socket` or a path."""
     found = []
     for entry in Path("/proc/self/fd").iterdir():
         try:
             found.append(_NUMBER.sub("", str(entry.readlink())))
-        except OSError:  # the descriptor that lists the folder itself is closed by now
+        except OSError:  # the descriptor that listed the directory is already closed
             continue
     return found

@@ -1,9 +1,9 @@
-"""What is said over NETLINK_SOCK_DIAG: requests as bytes, and rows out of answers.
+"""Messages of NETLINK_SOCK_DIAG: requests as bytes, and rows parsed from answers.
 
-Pure. Any bytes parse: what makes no sense is skipped and counted, never raised.
+Pure. Any bytes parse: a malformed message is skipped and counted, never raised.
 
-Sources: sock_diag(7), netlink(7), include/uapi/linux/inet_diag.h, and net/ipv4/inet_diag.c for how
-a filter is run. Numbers are of the host's byte order, ports and addresses of the network's.
+Numbers are in the host's byte order, ports and addresses in network byte order. Sources:
+sock_diag(7), netlink(7), include/uapi/linux/inet_diag.h, and net/ipv4/inet_diag.c for the filters.
 """
 
 import struct
@@ -15,14 +15,14 @@ from hogpipe.linux.socket_table import SocketRow
 
 AF_INET, AF_INET6 = 2, 10
 
-_TCPDIAG_GETSOCK = 18  # the older request, which asks for TCP of both families at once
+_TCPDIAG_GETSOCK = 18  # the older request, which covers TCP of both families
 _SOCK_DIAG_BY_FAMILY = 20
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLM_F_REQUEST, _NLM_F_DUMP_INTR, _NLM_F_DUMP = 0x1, 0x10, 0x300
 _INET_DIAG_REQ_BYTECODE = 1
 
-# The states of a socket that a process can hold and /proc/net shows, by include/net/tcp_states.h:
-# not SYN_RECV (3), TIME_WAIT (6), NEW_SYN_RECV (12) and BOUND_INACTIVE (13).
+# The states in which a process can hold a socket and /proc/net shows it (include/net/tcp_states.h):
+# without SYN_RECV (3), TIME_WAIT (6), NEW_SYN_RECV (12) and BOUND_INACTIVE (13).
 _STATES = sum(1 << state for state in (1, 2, 4, 5, 7, 8, 9, 10, 11))
 _LISTENING = 1 << 10
 _ALL_STATES = 0xFFFFFFFF
@@ -39,67 +39,67 @@ _NO_COOKIE = 2**64 - 1
 
 _ADDRESS_BYTES = {AF_INET: 4, AF_INET6: 16}
 
-# Operations of a filter: code, how far to go on where it holds, how far where not. A port to
-# compare with is in the second one of a pair.
+# Operations of a filter: code, jump if the test holds, jump if not. The second operation of a pair
+# carries the port of the comparison.
 _OPERATION = struct.Struct("=BBH")
 _JUMP, _LOCAL_AT_LEAST, _REMOTE_AT_LEAST, _LOCAL_IS, _REMOTE_IS = 1, 2, 4, 11, 12
 _COMPARE_BYTES, _JUMP_BYTES = 8, 4
 _LEAF_BYTES = _COMPARE_BYTES + _JUMP_BYTES
-# The kernel checks a filter in the square of its length; beyond this it costs more than it saves.
-_MOST_PORTS = 256
+# The kernel verifies a filter in quadratic time; a longer one costs more than it saves.
+_MAX_FILTER_PORTS = 256
 
 
 class Answer(msgspec.Struct):
-    """What one datagram of the kernel held."""
+    """The content of one datagram from the kernel."""
 
     rows: list[SocketRow] = msgspec.field(default_factory=list)
     cookies: list[int] = msgspec.field(default_factory=list)
-    """The kernel's numbers of the same sockets, which it gives none twice."""
+    """The cookies of the same sockets, which the kernel never reuses."""
     skipped: int = 0
-    """Messages that make no sense or are cut short."""
+    """Malformed or truncated messages."""
     done: bool = False
-    """The dump ends here."""
+    """The dump is complete."""
     error: int = 0
-    """The errno that the kernel refused with."""
+    """The errno of the kernel's refusal, or 0."""
     interrupted: bool = False
-    """The sockets changed during the dump in a way that may have hidden some."""
+    """The table changed during the dump, so sockets may be missing."""
 
 
 def build_dump(
     family: int, protocol: int, port_pairs: Collection[tuple[int, int]] | None = None
 ) -> bytes:
-    """Return the request for all sockets of a family that somebody may hold.
+    """Return the request for all sockets of a family that a process may hold.
 
-    With `port_pairs`, (local, remote), the kernel leaves out what cannot be one of these, as long
-    as they are few; the answer may still hold others.
+    With `port_pairs`, (local, remote), the kernel filters by ports if there are few of them; the
+    answer may still hold other sockets.
     """
     return _build_dump(family, protocol, _STATES, _build_filter(port_pairs))
 
 
-def build_dump_towards(family: int, protocol: int, remote_ports: Collection[int]) -> bytes:
-    """Return the request for all sockets that somebody may hold and that talk to such a port.
+def build_dump_by_remote_port(family: int, protocol: int, remote_ports: Collection[int]) -> bytes:
+    """Return the request for all sockets with a remote port that a process may hold.
 
-    With too many ports the answer holds others, too.
+    With too many ports the request has no filter, and the answer holds other sockets, too.
     """
     return _build_dump(family, protocol, _STATES, _build_remote_filter(remote_ports))
 
 
 def build_tcp_dump(port_pairs: Collection[tuple[int, int]] | None = None) -> bytes:
-    """Return the request like `build_dump` for TCP over IPv4 and IPv6, which costs but one walk."""
+    """Return the request like `build_dump` for TCP over IPv4 and IPv6: one walk of the table."""
     return _build_tcp_dump(_STATES, _build_filter(port_pairs))
 
 
-def build_tcp_dump_towards(remote_ports: Collection[int]) -> bytes:
+def build_tcp_dump_by_remote_port(remote_ports: Collection[int]) -> bytes:
     """Return the request like `build_dump_towards` for TCP over IPv4 and IPv6."""
     return _build_tcp_dump(_STATES, _build_remote_filter(remote_ports))
 
 
 def build_listening_dump() -> bytes:
-    """Return the request for all sockets of TCP, IPv4 and IPv6, that listen."""
+    """Return the request for all listening TCP sockets, IPv4 and IPv6."""
     return _build_tcp_dump(_LISTENING, b"")
 
 
-def build_look_up(
+def build_lookup(
     protocol: int,
     local_address: bytes,
     local_port: int,
@@ -108,11 +108,11 @@ def build_look_up(
     *,
     device: int = 0,
 ) -> bytes:
-    """Return the request for the one socket that the kernel would give a packet of this tuple to.
+    """Return the request for the socket to which the kernel would deliver a packet of this tuple.
 
-    One that is bound to a device is found only by the index of that `device`, any other by each.
-    Asked for by IPv4 addresses it is also found among the dual-stack sockets of IPv6. The answer is
-    one message: the socket, be it a listening one or in TIME_WAIT, or the error ENOENT.
+    A socket that is bound to a device matches only the index of that `device`, any other socket
+    matches every index. IPv4 addresses also match dual-stack sockets of IPv6. The answer is one
+    message: the socket, which may be a listening one or in TIME_WAIT, or the error ENOENT.
     """
     ports = struct.pack(">HH", local_port, remote_port)
     family = AF_INET if len(local_address) == 4 else AF_INET6
@@ -123,12 +123,12 @@ def build_look_up(
 
 
 def pack_ports(port_pairs: Collection[tuple[int, int]]) -> frozenset[bytes]:
-    """Return pairs of (local, remote) ports as they stand in an answer."""
+    """Return pairs of (local, remote) ports in the byte form of an answer."""
     return frozenset(struct.pack(">HH", *pair) for pair in port_pairs)
 
 
 def parse_answer(data: bytes, wanted: frozenset[bytes] | None = None) -> Answer:
-    """Return what a datagram holds; with `wanted` (`pack_ports`) only rows of these ports."""
+    """Return the content of a datagram; with `wanted` (`pack_ports`) only rows of these ports."""
     answer = Answer()
     at = 0
     while at < len(data):
@@ -179,7 +179,7 @@ def _add_row(answer: Answer, message: bytes) -> None:
 
 
 def _end(answer: Answer, message: bytes) -> None:
-    """Take NLMSG_DONE or NLMSG_ERROR: both begin with zero or an errno below it."""
+    """Apply NLMSG_DONE or NLMSG_ERROR: the payload of both begins with zero or a negative errno."""
     answer.done = True
     if len(message) >= _HEADER.size + _ERROR.size:
         answer.error = abs(_ERROR.unpack_from(message, _HEADER.size)[0])
@@ -200,24 +200,26 @@ def _build_tcp_dump(states: int, filtered: bytes) -> bytes:
 
 
 def _build_remote_filter(remote_ports: Collection[int]) -> bytes:
-    """Return the attribute that lets pass a wanted remote port."""
+    """Return the filter attribute that accepts a wanted remote port."""
     ports = sorted(set(remote_ports))
-    if len(ports) > _MOST_PORTS:
+    if len(ports) > _MAX_FILTER_PORTS:
         return b""
     return _attach(_search(_REMOTE_AT_LEAST, _REMOTE_IS, ports, found=0, missing=_JUMP_BYTES))
 
 
 def _build_filter(port_pairs: Collection[tuple[int, int]] | None) -> bytes:
-    """Return the attribute that lets pass a wanted local port with a wanted remote one."""
+    """Return the filter attribute that accepts a wanted local port with a wanted remote port."""
     if not port_pairs:
         return b""
     local = sorted({pair[0] for pair in port_pairs})
     remote = sorted({pair[1] for pair in port_pairs})
-    if max(len(local), len(remote)) > _MOST_PORTS:
+    if max(len(local), len(remote)) > _MAX_FILTER_PORTS:
         return b""
-    then = _search(_REMOTE_AT_LEAST, _REMOTE_IS, remote, found=0, missing=_JUMP_BYTES)
-    missing = len(then) + _JUMP_BYTES
-    return _attach(_search(_LOCAL_AT_LEAST, _LOCAL_IS, local, found=0, missing=missing) + then)
+    remote_search = _search(_REMOTE_AT_LEAST, _REMOTE_IS, remote, found=0, missing=_JUMP_BYTES)
+    missing = len(remote_search) + _JUMP_BYTES
+    return _attach(
+        _search(_LOCAL_AT_LEAST, _LOCAL_IS, local, found=0, missing=missing) + remote_search
+    )
 
 
 def _attach(program: bytes) -> bytes:
@@ -225,11 +227,12 @@ def _attach(program: bytes) -> bytes:
 
 
 def _search(at_least: int, equals: int, ports: Sequence[int], *, found: int, missing: int) -> bytes:
-    """Return the program of a binary search for the socket's port in `ports`.
+    """Return the filter program of a binary search for the socket's port in `ports`.
 
-    It goes on `found` bytes behind its own end, or `missing` bytes where the port is another one; a
-    socket passes that ends at the end of the whole filter, and one that ends four bytes behind does
-    not. Only forward jumps are allowed, and those where a test holds not beyond 255 bytes.
+    It continues `found` bytes after its own end if the port is in `ports`, else `missing` bytes
+    after it. The kernel accepts a socket if the run stops at the end of the whole filter, and
+    rejects it if the run stops four bytes after that. Only forward jumps are allowed, and the jump
+    of a test that holds is limited to 255 bytes.
     """
     if len(ports) == 1:
         return (

@@ -1,11 +1,11 @@
 """Rows of the kernel's socket tables: /proc/net/{tcp,udp,udplite,raw,icmp} and their IPv6 forms.
 
-Pure: bytes of a table in, rows out. A row that makes no sense is skipped and counted, never raised.
+Pure: bytes of a table in, rows out. A malformed row is skipped and counted, never raised.
 
 All tables share their first ten columns: `sl local remote st tx:rx tr:when retrnsmt uid timeout
-inode`. They are printed by get_tcp4_sock and its siblings (net/ipv4/tcp_ipv4.c, udp.c, raw.c,
-ping.c; net/ipv6/tcp_ipv6.c, datagram.c) with widths that rows outgrow (from row 10,000 on, and in
-every IPv6 row), so columns are told apart by blanks and never by their offset.
+inode`. get_tcp4_sock and similar functions print them (net/ipv4/tcp_ipv4.c, udp.c, raw.c, ping.c;
+net/ipv6/tcp_ipv6.c, datagram.c). The offset of a column is not fixed (rows grow from row 10,000 on,
+and every IPv6 row is longer), so the parser splits at blanks.
 """
 
 import struct
@@ -16,18 +16,18 @@ import msgspec
 
 TCP_LISTEN = 0x0A
 TCP_CLOSING = frozenset({0x04, 0x05, 0x06, 0x09, 0x0B})
-"""FIN_WAIT1, FIN_WAIT2, TIME_WAIT, LAST_ACK, CLOSING: nobody's if it has no inode."""
+"""FIN_WAIT1, FIN_WAIT2, TIME_WAIT, LAST_ACK, CLOSING: without an inode, no process holds it."""
 
 # TCP_ESTABLISHED to TCP_BOUND_INACTIVE (include/net/tcp_states.h).
 _STATES = {b"%02X" % state: state for state in range(0x01, 0x0E)}
 
 
 class SocketRow(msgspec.Struct, frozen=True, gc=False):
-    """A socket as a table shows it. Addresses are in network order, 4 or 16 bytes.
+    """A row of a socket table. Addresses are in network byte order, 4 or 16 bytes.
 
     In the raw tables the local port is the protocol number, in the icmp tables the identifier.
-    With `inode` 0 nobody holds the socket (TIME_WAIT, SYN_RECV, not yet accepted, orphaned), and
-    `user_id` says nothing.
+    If `inode` is 0, no process holds the socket (TIME_WAIT, SYN_RECV, not yet accepted, orphaned),
+    and `user_id` is meaningless.
     """
 
     local_address: bytes
@@ -44,11 +44,11 @@ def parse_table(
     port_pairs: Collection[tuple[int, int]] | None = None,
     remote_ports: Collection[int] = (),
 ) -> tuple[list[SocketRow], int]:
-    """Return the rows of a table and how many were skipped because they are malformed.
+    """Return the rows of a table and the number of malformed rows that were skipped.
 
-    With `port_pairs` only rows with such a (local, remote) pair of ports, or a remote port of
-    `remote_ports`, are returned; of the others nothing but the number of columns and the state is
-    looked at, which keeps a table of tens of thousands of rows cheap.
+    If `port_pairs` is given, only rows with one of these (local, remote) pairs of ports, or with
+    one of `remote_ports`, are returned. The other rows are only checked for their number of columns
+    and their state, which keeps a table of tens of thousands of rows cheap.
     """
     wanted = None if port_pairs is None else {b"%04X%04X" % pair for pair in port_pairs}
     towards = {b"%04X" % port for port in remote_ports}
@@ -69,7 +69,7 @@ def parse_table(
 
 
 def _parse_row(local: bytes, remote: bytes, state: int, rest: bytes) -> SocketRow:
-    # What follows the inode is asked for too: without it the inode itself may be cut short.
+    # The column after the inode is required too: without it the inode may be truncated.
     _, _, _, user_id, _, inode, _ = rest.split(None, 6)
     if not (user_id.isdigit() and inode.isdigit()):
         raise ValueError
@@ -89,9 +89,9 @@ def _parse_row(local: bytes, remote: bytes, state: int, rest: bytes) -> SocketRo
 
 
 def _parse_endpoint(text: bytes) -> tuple[bytes, int]:
-    """Return address and port of `HHHHHHHH:PPPP` or of the same with four words of address.
+    """Return address and port of `HHHHHHHH:PPPP`, or of the form with four address words.
 
-    Each word is printed as a number of the host's byte order, the port as a plain number.
+    The kernel prints each word in the host's byte order, the port as a plain number.
     """
     address, port = text.split(b":")
     if len(port) != 4:

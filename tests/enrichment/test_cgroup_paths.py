@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hogpipe.enrichment.cgroup_paths import (
-    Placement,
+    CgroupNames,
     container_of,
-    is_one_tree,
+    has_only_cgroup_v2,
     parse_cgroup,
-    place_in_tree,
+    parse_v2_path,
     pod_of,
     unit_of,
 )
@@ -59,25 +59,25 @@ def test_the_path_is_that_of_the_hierarchy_that_says_most(text: str, path: str |
         # Docker on a hybrid host makes no group in v2: the process stays in that of the daemon.
         (
             lines("/system.slice/containerd.service", "memory:/x", f"name=systemd:/docker/{ID}"),
-            Placement(f"/docker/{ID}", container=ID),
+            CgroupNames(f"/docker/{ID}", container=ID),
         ),
         # A pod on EKS Fargate: v2 knows only the task.
         (
             lines(f"/ecs/{TASK}/{TASK}-30", f"pids:/ecs/{TASK}/{TASK}-30/kubepods/pod{UID}/{ID}"),
-            Placement(f"/ecs/{TASK}/{TASK}-30/kubepods/pod{UID}/{ID}", container=ID, pod=UID),
+            CgroupNames(f"/ecs/{TASK}/{TASK}-30/kubepods/pod{UID}/{ID}", container=ID, pod=UID),
         ),
         (
             lines("/lxc/web1", "name=systemd:/lxc/web1/system.slice/nginx.service"),
-            Placement("/lxc/web1/system.slice/nginx.service", "nginx.service", "web1"),
+            CgroupNames("/lxc/web1/system.slice/nginx.service", "nginx.service", "web1"),
         ),
         (
             lines(f"/a.slice/docker-{ID}.scope", f"pids:/docker/{OTHER}"),
-            Placement(f"/a.slice/docker-{ID}.scope", f"docker-{ID}.scope", ID),
+            CgroupNames(f"/a.slice/docker-{ID}.scope", f"docker-{ID}.scope", ID),
         ),
     ],
 )
 def test_all_that_is_told_is_from_one_path_the_one_that_names_most(
-    text: str, placement: Placement
+    text: str, placement: CgroupNames
 ) -> None:
     assert parse_cgroup(text) == placement
 
@@ -245,7 +245,7 @@ def test_any_text_is_fine(text: str) -> None:
     ],
 )
 def test_a_host_has_one_tree_where_no_other_hierarchy_is_listed(text: str, is_one: bool) -> None:
-    assert is_one_tree(text) is is_one
+    assert has_only_cgroup_v2(text) is is_one
 
 
 DOCKER = f"/system.slice/docker-{'a1' * 32}.scope"
@@ -254,12 +254,12 @@ UNIT = "/system.slice/containerd.service"
 
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_path_in_the_tree_that_names_a_container_is_believed_everywhere(alone: bool) -> None:
-    place = place_in_tree(DOCKER, alone=alone)
+    place = parse_v2_path(DOCKER, alone=alone)
     assert place == parse_cgroup(f"0::{DOCKER}\n")
     assert place.container == "a1" * 32
 
 
 @pytest.mark.parametrize("path", ["/", UNIT, "/user.slice"])
 def test_any_other_path_is_believed_where_there_is_no_other_tree(path: str) -> None:
-    assert place_in_tree(path, alone=True) == parse_cgroup(f"0::{path}\n")
-    assert place_in_tree(path, alone=False) == Placement()
+    assert parse_v2_path(path, alone=True) == parse_cgroup(f"0::{path}\n")
+    assert parse_v2_path(path, alone=False) == CgroupNames()

@@ -54,7 +54,7 @@ def test_the_container_and_pod_of_a_process_are_told_whatever_other_hierarchies_
     procfs = Procfs(Path("/proc"))
     stat = procfs.read_stat(guest)
     assert stat is not None
-    process = ProcessReader(procfs).read(ProcessIdentity(guest, stat.start), stat, 0.0)
+    process = ProcessReader(procfs).refresh(ProcessIdentity(guest, stat.start), stat, 0.0)
     assert process is not None
     assert process.cgroup is not None
     assert process.cgroup.endswith(f"/{POD}/cri-containerd-{ID}.scope")

@@ -45,7 +45,9 @@ class Reader:
         self.reader = ProcessReader(self.procfs, command_line=command_line, max_kept=max_kept)
 
     def try_read(self, pid: int, start: int = 1000) -> Process | None:
-        return self.reader.read(ProcessIdentity(pid, start), self.procfs.read_stat(pid), self.now)
+        return self.reader.refresh(
+            ProcessIdentity(pid, start), self.procfs.read_stat(pid), self.now
+        )
 
     def read(self, pid: int, start: int = 1000) -> Process:
         process = self.try_read(pid, start)
@@ -178,7 +180,7 @@ def test_of_a_process_that_ends_while_it_is_read_nothing_of_its_successor_is_tol
     fake.process(42, start=1000, parent=3, command=b"old")
     stat = reader.procfs.read_stat(42)
     fake.process(42, start=2000, command=b"new", uid=NOBODY)
-    process = reader.reader.read(ProcessIdentity(42, 1000), stat, 0.0)
+    process = reader.reader.refresh(ProcessIdentity(42, 1000), stat, 0.0)
     created = BOOT_TIME * 1_000_000_000 + 1000 * 1_000_000_000 // TICKS
     assert process == Process(42, 1000, 3, created, "old")
     # What was half read is not kept.
@@ -192,7 +194,7 @@ def test_of_a_known_process_that_ends_while_it_is_read_again_all_is_told(
     process = reader.read(fake_process(fake))
     stat = reader.procfs.read_stat(42)
     shutil.rmtree(fake.root / "42")
-    assert reader.reader.read(ProcessIdentity(42, 1000), stat, 10.0) is process
+    assert reader.reader.refresh(ProcessIdentity(42, 1000), stat, 10.0) is process
 
 
 def test_a_process_that_became_another_program_is_read_again_soon(

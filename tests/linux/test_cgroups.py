@@ -26,7 +26,7 @@ from pathlib import Path
 from hogpipe.linux.cgroups import CgroupTree
 from hogpipe.linux.bpf.programs import attach_ledger_programs
 tree = CgroupTree()
-print(tree.place, tree.path_of(int(sys.argv[1])), (tree.root / "cgroup.procs").exists())
+print(tree.mount_point, tree.path_of(int(sys.argv[1])), (tree.root / "cgroup.procs").exists())
 tree.close()
 attach_ledger_programs().close()
 print(Path("/proc/self/mountinfo").read_text().count(" - cgroup2 "))
@@ -89,8 +89,8 @@ def look(*prefix: str) -> tuple[str, str]:
         done = subprocess.run(
             [*prefix, sys.executable, "-c", LOOK, node], capture_output=True, text=True, check=True
         )
-        place, mounted = done.stdout.splitlines()
-        return place.replace(folder.name, "NAME"), mounted
+        mount_point, mounted = done.stdout.splitlines()
+        return mount_point.replace(folder.name, "NAME"), mounted
 
 
 def after(preparation: str) -> tuple[str, ...]:

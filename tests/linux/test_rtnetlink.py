@@ -132,7 +132,7 @@ def test_a_monitor_reads_what_there_is_with_the_sockets_that_it_has(
 
 def test_a_table_is_right_after_one_that_was_not_read_to_its_end(monitor: LinkMonitor) -> None:
     whole = monitor.read_table()
-    monitor._asking.send(struct.pack("=IHHII4x", 20, 18, 0x301, 1, 0))  # a dump nobody reads
+    monitor._requests.send(struct.pack("=IHHII4x", 20, 18, 0x301, 1, 0))  # a dump nobody reads
     assert monitor.read_table() == whole
 
 

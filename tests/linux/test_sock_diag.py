@@ -25,11 +25,11 @@ from hogpipe.attribution.procfs.matching import Match, TableIndex, port_pairs_fo
 from hogpipe.linux import sock_diag, sock_diag_messages
 from hogpipe.linux.sock_diag import (
     Dump,
-    LookedUp,
-    look_up,
+    SocketLookup,
     read_dump,
-    read_dump_towards,
-    read_listening,
+    read_dump_by_remote_port,
+    read_flow_sockets,
+    read_listeners,
 )
 from hogpipe.linux.socket_table import (
     TCP_LISTEN,
@@ -96,7 +96,7 @@ def test_both_ways_give_the_same_matches_in_another_network_namespace() -> None:
 
     def compare() -> tuple[dict[FlowKey, Match], dict[FlowKey, Match], dict[FlowKey, Match]]:
         with all_kinds_of_sockets() as flows:
-            found = look_up([key for key in flows if key.protocol == TCP]).found
+            found = read_flow_sockets([key for key in flows if key.protocol == TCP]).found
             looked_up = {key: Match(Quality.EXACT, (steady(row),)) for key, row in found.items()}
             return by_text(flows), by_dump(flows), looked_up
 
@@ -130,7 +130,7 @@ def test_one_dump_of_tcp_holds_the_sockets_of_both_tables() -> None:
 def test_looking_a_connection_up_gives_the_row_that_the_table_has() -> None:
     with all_kinds_of_sockets() as flows:
         asked = [key for key in flows if key.protocol == TCP]
-        text, answer = by_text(asked), look_up(asked)
+        text, answer = by_text(asked), read_flow_sockets(asked)
     found = answer.found
     exact = {key: match.rows[0] for key, match in text.items() if match.quality is Quality.EXACT}
     assert {key: steady(row) for key, row in found.items()} == exact
@@ -147,26 +147,26 @@ def test_each_of_many_look_ups_gets_its_own_answer() -> None:
     nobodys = [make_flow(TCP, ("127.0.0.1", 1), ("127.0.0.1", port)) for port in range(1, 100)]
     with connections(150) as flows:
         mixed = [key for pair in zip(flows, nobodys, strict=False) for key in pair] + flows[99:]
-        found = look_up(mixed).found
+        found = read_flow_sockets(mixed).found
         assert found.keys() == set(flows)
         assert all(row.local_port == key.local_port for key, row in found.items())
-    assert look_up([]) == LookedUp()
+    assert read_flow_sockets([]) == SocketLookup()
 
 
 def test_connections_in_time_wait_are_left_out_of_a_dump_and_are_closed_by_a_look_up() -> None:
     require("ip")
 
-    def make_and_read() -> tuple[list[FlowKey], int, list[SocketRow], LookedUp]:
+    def make_and_read() -> tuple[list[FlowKey], int, list[SocketRow], SocketLookup]:
         flows = make_time_wait(500)
         pairs = ports_of(flows)["tcp"]
         waiting = sum(row.state == TIME_WAIT for row in read_text("tcp", pairs))
-        return flows, waiting, read_dump("tcp", pairs).rows, look_up(flows)
+        return flows, waiting, read_dump("tcp", pairs).rows, read_flow_sockets(flows)
 
     with namespace() as room:
         flows, waiting, rows, looked_up = room.call(make_and_read)
     assert waiting == 500
     assert [row for row in rows if row.inode] == []
-    assert looked_up == LookedUp(closed=set(flows))
+    assert looked_up == SocketLookup(closed=set(flows))
 
 
 def test_a_tuple_that_never_was_is_neither_found_nor_closed() -> None:
@@ -174,7 +174,7 @@ def test_a_tuple_that_never_was_is_neither_found_nor_closed() -> None:
         stranger = msgspec.structs.replace(flows[0], remote_port=9)
         # The kernel answers this one with the listening socket.
         unconnected = make_flow(TCP, server.getsockname(), ("127.0.0.1", 9))
-        assert look_up([stranger, unconnected]) == LookedUp()
+        assert read_flow_sockets([stranger, unconnected]) == SocketLookup()
 
 
 def test_a_connection_that_is_not_yet_accepted_is_neither_found_nor_closed() -> None:
@@ -183,9 +183,9 @@ def test_a_connection_that_is_not_yet_accepted_is_neither_found_nor_closed() -> 
         socket.create_connection(server.getsockname()) as client,
     ):
         accepted_later = make_flow(TCP, server.getsockname(), client.getsockname())
-        assert look_up([accepted_later]) == LookedUp()
+        assert read_flow_sockets([accepted_later]) == SocketLookup()
         with server.accept()[0]:
-            assert look_up([accepted_later]).found.keys() == {accepted_later}
+            assert read_flow_sockets([accepted_later]).found.keys() == {accepted_later}
 
 
 @needs_ipv6
@@ -197,7 +197,7 @@ def test_the_sockets_that_listen_are_read_by_their_ports_alone() -> None:
         socket.create_connection(one.getsockname()),
     ):
         ports = {one.getsockname()[1], other.getsockname()[1]}
-        rows = read_listening(ports).rows
+        rows = read_listeners(ports).rows
         assert unwanted.getsockname()[1] not in ports
         text = read_text("tcp") + read_text("tcp6")
     assert {row.local_port for row in rows} == ports
@@ -214,7 +214,9 @@ def test_what_talks_to_a_port_is_dumped_for_both_families_at_once(ports_asked: i
     ):
         port = server.getsockname()[1]
         ports = {port, *range(1, ports_asked)}  # more than the kernel filters
-        towards = [row for row in read_dump_towards("tcp", ports).rows if row.remote_port == port]
+        towards = [
+            row for row in read_dump_by_remote_port("tcp", ports).rows if row.remote_port == port
+        ]
         text = read_text("tcp") + read_text("tcp6")
     assert {len(row.local_address) for row in towards} == {4, 16}
     assert set(towards) == {row for row in text if row.remote_port == port}
@@ -229,7 +231,7 @@ def test_what_talks_to_a_port_is_dumped_of_udp_by_table() -> None:
         client.connect(server.getsockname())
         unwanted.connect(("127.0.0.1", 9))
         port = server.getsockname()[1]
-        (row,) = read_dump_towards("udp", {port}).rows
+        (row,) = read_dump_by_remote_port("udp", {port}).rows
         assert (row.local_port, row.remote_port) == (client.getsockname()[1], port)
 
 
@@ -247,16 +249,16 @@ def test_a_dump_of_several_datagrams_is_whole() -> None:
 def test_a_connection_that_is_bound_to_another_device_is_left_to_the_dump() -> None:
     require("ip")
 
-    def make_and_read() -> tuple[LookedUp, dict[FlowKey, Match], dict[FlowKey, Match]]:
+    def make_and_read() -> tuple[SocketLookup, dict[FlowKey, Match], dict[FlowKey, Match]]:
         with connections(1, device="lo") as flows:
             seen = [
                 msgspec.structs.replace(key, interface="") for key in [*flows, turned(flows[0])]
             ]
-            return look_up(seen), by_dump(seen), by_text(seen)
+            return read_flow_sockets(seen), by_dump(seen), by_text(seen)
 
     with namespace() as room:
         looked_up, dumped, text = room.call(make_and_read)
-    assert looked_up == LookedUp()
+    assert looked_up == SocketLookup()
     assert [match.quality for match in dumped.values()] == [Quality.EXACT] * 2
     assert dumped == text
 
@@ -267,7 +269,7 @@ def test_a_connection_that_is_bound_to_the_interface_it_was_seen_on_is_found() -
     def make_and_read() -> tuple[set[FlowKey], set[FlowKey]]:
         with connections(1, device="lo") as flows, connections(1) as unbound:
             asked = [key for one in (*flows, *unbound) for key in (one, turned(one))]
-            return set(asked), set(look_up(asked).found)
+            return set(asked), set(read_flow_sockets(asked).found)
 
     with namespace() as room:
         asked, found = room.call(make_and_read)
@@ -284,15 +286,15 @@ def test_a_protocol_that_the_kernel_does_not_diagnose_is_an_error(
         read_dump(table, {(1, 2)})
     assert caught.value.errno == errno.ENOENT
     with pytest.raises(OSError, match=f"sock_diag {table}"):
-        read_dump_towards(table, {1})
+        read_dump_by_remote_port(table, {1})
 
 
 @pytest.mark.parametrize(
     "read",
     [
         lambda: read_dump("tcp", {(1, 2)}),
-        lambda: read_dump_towards("tcp", {1}),
-        lambda: read_listening({1}),
+        lambda: read_dump_by_remote_port("tcp", {1}),
+        lambda: read_listeners({1}),
     ],
 )
 def test_a_request_for_tcp_that_the_kernel_does_not_know_is_an_error(

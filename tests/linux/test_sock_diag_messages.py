@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from hogpipe.linux.sock_diag_messages import (
     build_dump,
-    build_dump_towards,
+    build_dump_by_remote_port,
     build_listening_dump,
-    build_look_up,
+    build_lookup,
     build_tcp_dump,
-    build_tcp_dump_towards,
+    build_tcp_dump_by_remote_port,
     pack_ports,
     parse_answer,
 )
@@ -159,7 +159,7 @@ def build_udp(pairs: set[tuple[int, int]]) -> bytes:
 
 
 def build_udp_towards(ports: set[int]) -> bytes:
-    return build_dump_towards(socket.AF_INET6, socket.IPPROTO_UDP, ports)
+    return build_dump_by_remote_port(socket.AF_INET6, socket.IPPROTO_UDP, ports)
 
 
 @settings(deadline=None)
@@ -178,7 +178,7 @@ def test_a_filter_passes_wanted_local_ports_with_wanted_remote_ones(
 
 @settings(deadline=None)
 @given(
-    st.sampled_from([build_udp_towards, build_tcp_dump_towards]),
+    st.sampled_from([build_udp_towards, build_tcp_dump_by_remote_port]),
     st.sets(PORT, min_size=1, max_size=256),
     st.lists(st.tuples(PORT, PORT)),
 )
@@ -195,7 +195,7 @@ def test_very_many_ports_are_not_filtered_by_the_kernel() -> None:
     for build in (build_udp, build_tcp_dump):
         assert filter_of(build({(port, 443) for port in range(256)}))
         assert not filter_of(build({(port, 443) for port in range(257)}))
-    for build_towards in (build_udp_towards, build_tcp_dump_towards):
+    for build_towards in (build_udp_towards, build_tcp_dump_by_remote_port):
         assert filter_of(build_towards(set(range(256))))
         assert not filter_of(build_towards(set(range(257))))
 
@@ -203,7 +203,7 @@ def test_very_many_ports_are_not_filtered_by_the_kernel() -> None:
 def test_a_dump_asks_for_what_a_process_can_hold_or_for_what_listens() -> None:
     held = {1, 2, 4, 5, 7, 8, 9, 10, 11}
     requests = [build_udp({(1, 2)}), build_udp_towards({2}), build_tcp_dump({(1, 2)})]
-    for request in (*requests, build_tcp_dump_towards({2}), build_tcp_dump()):
+    for request in (*requests, build_tcp_dump_by_remote_port({2}), build_tcp_dump()):
         assert states_of(request) == held
     assert states_of(build_listening_dump()) == {10}
 
@@ -215,8 +215,8 @@ def test_each_row_has_the_cookie_of_its_socket() -> None:
 
 
 def test_a_look_up_has_the_family_of_its_addresses() -> None:
-    ipv4 = build_look_up(socket.IPPROTO_TCP, HERE, 443, THERE, 50_000)
-    ipv6 = build_look_up(socket.IPPROTO_TCP, bytes(16), 443, bytes(16), 50_000)
+    ipv4 = build_lookup(socket.IPPROTO_TCP, HERE, 443, THERE, 50_000)
+    ipv6 = build_lookup(socket.IPPROTO_TCP, bytes(16), 443, bytes(16), 50_000)
     assert (ipv4[16], ipv6[16]) == (socket.AF_INET, socket.AF_INET6)
     assert len(ipv4) == len(ipv6) == struct.unpack_from("=I", ipv4)[0] == 72
 
@@ -225,5 +225,5 @@ def test_a_look_up_has_the_index_of_the_device_that_it_is_told() -> None:
     ends = socket.IPPROTO_TCP, HERE, 443, THERE, 50_000
     at = 16 + 8 + 4 + 2 * 16  # header, what comes before the ports, ports, addresses
     for device in (0, 7):
-        request = build_look_up(*ends, device=device)
+        request = build_lookup(*ends, device=device)
         assert struct.unpack_from("=I", request, at) == (device,)

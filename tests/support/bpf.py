@@ -33,8 +33,8 @@ def find_cgroup_root() -> Path:
     """Return where the root of the tree of control groups is mounted."""
     tree = CgroupTree()
     tree.close()
-    assert tree.place is not None, "no control group tree (cgroup v2) is mounted here"
-    return tree.place
+    assert tree.mount_point is not None, "no control group tree (cgroup v2) is mounted here"
+    return tree.mount_point
 
 
 def require_bpf() -> Path:

@@ -22,7 +22,7 @@ from hogpipe.attribution.resolver import (
     FlowTimes,
 )
 from hogpipe.errors import HogpipeError
-from hogpipe.linux.cgroups import sees_whole_host
+from hogpipe.linux.cgroups import in_initial_cgroup_namespace
 from hogpipe.linux.procfs import ProcessIdentity
 from hogpipe.model import (
     MOST_SOCKETS,
@@ -85,7 +85,9 @@ class LedgerResolver:
                 raise
             log.info("owners come from %s, not from the ledger: %s", self._procfs, error)
         else:
-            where = "" if sees_whole_host() else ", of this container's control groups only"
+            where = (
+                "" if in_initial_cgroup_namespace() else ", of this container's control groups only"
+            )
             log.info("owners come from the ledger (eBPF%s), and from %s", where, self._procfs)
         self._begin()
 
@@ -193,7 +195,7 @@ class LedgerResolver:
         """
         process = None
         if owner.start is not None:
-            process = self._processes.remember(ProcessIdentity(owner.pid, owner.start))
+            process = self._processes.cached(ProcessIdentity(owner.pid, owner.start))
         return process or self._gone.get(owner) or self._describe(owner, waits=False)
 
     def _describe_gone(self, owner: Owner) -> Process:
@@ -204,6 +206,6 @@ class LedgerResolver:
         return self._gone[owner]
 
     def _describe(self, owner: Owner, *, waits: bool) -> Process:
-        return self._processes.describe_gone(
-            owner.pid, owner.start, owner.command, owner.user_id, owner.cgroup_path, waits=waits
+        return self._processes.describe_exited(
+            owner.pid, owner.start, owner.command, owner.user_id, owner.cgroup_path, may_block=waits
         )

@@ -53,7 +53,7 @@ class Owners:
 
     def _is_there(self, owner: Owner) -> bool:
         start = owner.start
-        return start is not None and self._processes.is_there(ProcessIdentity(owner.pid, start))
+        return start is not None and self._processes.is_alive(ProcessIdentity(owner.pid, start))
 
 
 def choose(

@@ -19,7 +19,7 @@ import msgspec
 from hogpipe.attribution.procfs.matching import protocol_of, unmap
 from hogpipe.linux.netns.cookies import read_own_cookie
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
-from hogpipe.linux.sock_diag import read_whole_dump
+from hogpipe.linux.sock_diag import read_full_dump
 from hogpipe.linux.socket_table import TCP_LISTEN, SocketRow
 from hogpipe.model import (
     Owner,
@@ -113,7 +113,7 @@ def _read_here(most: int) -> Iterator[SeenSocket]:
     addresses: dict[bytes, bytes] = {}  # equal ones are one object: there are few, many times
     for table in _TABLES:
         try:
-            dump = read_whole_dump(table, most)
+            dump = read_full_dump(table, most)
         except OSError as error:
             if error.errno != errno.ENOENT:  # the kernel has no such protocol
                 reason = describe_error(error)

@@ -160,7 +160,7 @@ class ProcfsResolver:
         """Return the counters as they stand; they only grow."""
         return ResolverCounts(
             table_reads=self._tables.reads + self._guest_tables.reads,
-            tuple_lookups=self._tables.counts.look_ups,
+            tuple_lookups=self._tables.counts.lookups,
             dumps_interrupted=self._tables.counts.interrupted,
             dumps_failed=self._tables.counts.refused,
             rows_skipped=self._tables.rows_skipped + self._guest_tables.rows_skipped,
@@ -242,7 +242,9 @@ class ProcfsResolver:
         if len(user_ids) > 1:
             return None
         user_id = user_ids.pop()
-        return Attribution(Quality.NONE, user=User(user_id, self._processes.user_name(user_id)))
+        return Attribution(
+            Quality.NONE, user=User(user_id, self._processes.read_user_name(user_id))
+        )
 
 
 def _own(

@@ -25,11 +25,11 @@ from hogpipe.attribution.procfs.matching import (
     unmap,
 )
 from hogpipe.attribution.procfs.reader_choice import Reader, ReaderChoice
-from hogpipe.attribution.procfs.tcp_lookup import ReadCounts, TcpDiag, TcpReading
+from hogpipe.attribution.procfs.tcp_lookup import ReadCounts, TcpLookup, TcpReading
 from hogpipe.errors import ConfigurationError
 from hogpipe.linux.netns.namespace_processes import shows_own_namespace
 from hogpipe.linux.procfs import Procfs
-from hogpipe.linux.sock_diag import read_dump, read_dump_towards
+from hogpipe.linux.sock_diag import read_dump, read_dump_by_remote_port
 from hogpipe.linux.socket_table import SocketRow, parse_table
 from hogpipe.model import FlowKey
 from hogpipe.protocols import TCP
@@ -87,7 +87,7 @@ class TableReader:
         self._rows: dict[str, list[SocketRow]] = {}
         """What it parsed of them."""
         self.counts = ReadCounts()
-        self._tcp_diag = TcpDiag(self.counts)
+        self._tcp_diag = TcpLookup(self.counts)
 
     @property
     def reads(self) -> int:
@@ -158,7 +158,7 @@ class TableReader:
 
     def _dump_towards(self, name: str, remote_ports: Collection[int]) -> list[SocketRow]:
         try:
-            return self.counts.add_dump(read_dump_towards(name, remote_ports))
+            return self.counts.add_dump(read_dump_by_remote_port(name, remote_ports))
         except OSError as error:
             self._note_refusal(name, error)
             self._choice(name).record_failure(Reader.SOCK_DIAG)

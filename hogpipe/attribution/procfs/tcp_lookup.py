@@ -17,7 +17,7 @@ from collections.abc import Collection
 import msgspec
 
 from hogpipe.attribution.procfs.matching import port_pairs_for
-from hogpipe.linux.sock_diag import Dump, look_up, read_dump, read_listening
+from hogpipe.linux.sock_diag import Dump, read_dump, read_flow_sockets, read_listeners
 from hogpipe.linux.socket_table import SocketRow
 from hogpipe.model import FlowKey
 
@@ -41,7 +41,7 @@ class ReadCounts(msgspec.Struct):
     """Tables of /proc/net."""
     sock_diag: int = 0
     """Tables dumped over sock_diag."""
-    look_ups: int = 0
+    lookups: int = 0
     """Single tuples asked for over sock_diag."""
     interrupted: int = 0
     """Dumps that may miss sockets because the table changed meanwhile."""
@@ -58,27 +58,27 @@ class ReadCounts(msgspec.Struct):
         return dump.rows
 
 
-class TcpDiag:
+class TcpLookup:
     """Finds TCP sockets by whichever way costs less."""
 
     def __init__(self, counts: ReadCounts) -> None:
         self._counts = counts
-        self._look_up_cost = _FIRST_LOOK_UP_COST
+        self._lookup_cost = _FIRST_LOOK_UP_COST
         self._dump_cost = 0.0
         self._next_dump = -math.inf
 
     def read(self, flows: Collection[FlowKey], now: float) -> TcpReading:
         """Return the rows that may be those of `flows`. Raises OSError."""
-        if len(flows) * self._look_up_cost > self._dump_cost:
+        if len(flows) * self._lookup_cost > self._dump_cost:
             return TcpReading(self._dump(flows, now))
         before = time.thread_time()
-        looked_up = look_up(flows)
-        self._look_up_cost = (self._look_up_cost + _cpu_since(before) / len(flows)) / 2
-        self._counts.look_ups += len(flows)
+        looked_up = read_flow_sockets(flows)
+        self._lookup_cost = (self._lookup_cost + _cpu_since(before) / len(flows)) / 2
+        self._counts.lookups += len(flows)
         reading = TcpReading(list(looked_up.found.values()))
         left = [flow for flow in flows if flow not in looked_up.found]
         if left:
-            listening = self._counts.add_dump(read_listening({flow.local_port for flow in left}))
+            listening = self._counts.add_dump(read_listeners({flow.local_port for flow in left}))
             reading.rows += listening
             served = {row.local_port for row in listening}
             closed = looked_up.closed

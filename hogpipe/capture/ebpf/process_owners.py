@@ -116,7 +116,7 @@ class Owners:
 
     def _describe(self, holder: Holder, start: int | None) -> Process:
         path = self._path_of(holder.cgroup)
-        return self._processes.describe_gone(
+        return self._processes.describe_exited(
             holder.pid, start, holder.command, holder.user_id, path
         )
 

@@ -29,7 +29,7 @@ from hogpipe.linux.bpf.traffic_rows import (
     pick,
 )
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
-from hogpipe.linux.sock_diag import look_up_states
+from hogpipe.linux.sock_diag import read_socket_states
 
 _FIN_WAIT2, _TIME_WAIT = 5, 6  # include/net/tcp_states.h
 _UNKNOWN = 0xFF
@@ -101,7 +101,7 @@ class TimeWaitTracker:
 
 
 def _ask(ends: Sequence[Ends]) -> list[tuple[int, int]]:
-    return look_up_states(
+    return read_socket_states(
         [(one.local_address, one.local_port, one.remote_address, one.remote_port) for one in ends]
     )
 

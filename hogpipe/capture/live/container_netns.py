@@ -20,7 +20,7 @@ import msgspec
 from hogpipe.capture.live.link_selection import Selection
 from hogpipe.capture.live.link_topology import LinkTopology
 from hogpipe.capture.local_addresses import LocalAddresses, add_guests
-from hogpipe.linux.limits import explain
+from hogpipe.linux.limits import explain_os_error
 from hogpipe.linux.netns.namespace_processes import (
     NamespaceProcesses,
     netns_path,
@@ -139,7 +139,7 @@ class ContainerNamespaces:
             log.warning(
                 "network namespaces at captured interfaces cannot be looked for now: %s; those "
                 "known stay, and it is tried again",
-                explain(error),
+                explain_os_error(error),
             )
         self._short = True
 

@@ -19,7 +19,7 @@ from hogpipe.capture.live.link_selection import find_unknown
 from hogpipe.capture.live.open_handles import HandleOpener, LiveOptions
 from hogpipe.capture.pcap import BATCH_FRAMES
 from hogpipe.errors import CaptureError, ConfigurationError, HogpipeError
-from hogpipe.linux.limits import allow_descriptors, explain
+from hogpipe.linux.limits import explain_os_error, raise_descriptor_limit
 from hogpipe.linux.rtnetlink import LinkMonitor, LinkTable
 from hogpipe.model import FlowBatch
 
@@ -71,7 +71,7 @@ class LiveSource:
 
     def open(self) -> None:
         """Open all that is selected now; see PacketSource."""
-        allow_descriptors()
+        raise_descriptor_limit()
         try:
             self._monitor = LinkMonitor()
             self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -83,7 +83,7 @@ class LiveSource:
             failures = self._follow(self._opening)
         except OSError as error:
             self.close()
-            raise CaptureError(f"interfaces cannot be listed: {explain(error)}") from error
+            raise CaptureError(f"interfaces cannot be listed: {explain_os_error(error)}") from error
         except BaseException:
             self.close()
             raise
@@ -190,7 +190,7 @@ class LiveSource:
                 log.warning(
                     "changes of interfaces cannot be followed now: %s; capture goes on, and it is "
                     "tried again",
-                    explain(error),
+                    explain_os_error(error),
                 )
             self._short = True
             self._ask_to_follow(_RETRY_SECONDS)

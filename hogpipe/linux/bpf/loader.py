@@ -19,7 +19,12 @@ from pathlib import Path
 from hogpipe.errors import HogpipeError
 from hogpipe.linux.bpf.libbpf import load_library
 from hogpipe.linux.bpf.obstacles import KERNEL_NEEDED, BpfUnavailableError, Obstacle
-from hogpipe.linux.capabilities import is_root_of_host, name_missing, parse_effective, read_status
+from hogpipe.linux.capabilities import (
+    in_initial_user_namespace,
+    name_missing,
+    parse_effective,
+    read_thread_status,
+)
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +211,7 @@ def read_missing_capabilities() -> list[str]:
     Empty where /proc does not show them.
     """
     try:
-        return parse_missing_capabilities(read_status())
+        return parse_missing_capabilities(read_thread_status())
     except (HogpipeError, OSError):
         return []
 
@@ -217,7 +222,7 @@ def _remedy(missing: Sequence[str]) -> str:
     In a user namespace, /proc shows capabilities that the kernel does not accept: it checks CAP_BPF
     against the initial user namespace (capable(), kernel/bpf/syscall.c).
     """
-    if not is_root_of_host():
+    if not in_initial_user_namespace():
         needed = ", ".join(_CAPABILITIES)
         return (
             f": {needed} are needed on the host, and those of this user namespace do not count; "

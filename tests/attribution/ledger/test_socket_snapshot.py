@@ -292,7 +292,7 @@ def test_a_kernel_that_gives_no_tables_leaves_all_to_proc(
     def refuse(_table: str, _most: int) -> None:
         raise PermissionError(1, "not permitted")
 
-    monkeypatch.setattr(socket_snapshot, "read_whole_dump", refuse)
+    monkeypatch.setattr(socket_snapshot, "read_full_dump", refuse)
     caplog.set_level("INFO")
     assert read_sockets(NetworkNamespaces(PROCFS), 0.0, MOST) == []
     assert "told by /proc alone" in caplog.text

@@ -47,7 +47,7 @@ def inodes(reader: TableReader, flows: list[FlowKey], now: float = 0.0) -> list[
 
 def spare_the_dump(reader: TableReader) -> None:
     """Make asking for tuples cost less than a dump, for the next read."""
-    reader._tcp_diag._look_up_cost = 0.0
+    reader._tcp_diag._lookup_cost = 0.0
 
 
 def towards(reader: TableReader, endpoints: list[Endpoint]) -> dict[Endpoint, set[int]]:
@@ -72,7 +72,7 @@ def test_each_way_is_counted_by_itself() -> None:
         assert inodes(procfs, flows) == inodes(netlink, flows)
     assert (procfs.counts.procfs, procfs.counts.sock_diag, procfs.reads) == (2, 0, 2)
     assert (netlink.counts.procfs, netlink.counts.sock_diag, netlink.reads) == (0, 1, 1)
-    assert (procfs.counts.look_ups, netlink.counts.look_ups) == (0, 0)
+    assert (procfs.counts.lookups, netlink.counts.lookups) == (0, 0)
 
 
 def test_the_dump_is_spared_once_asking_for_each_tuple_costs_less() -> None:
@@ -80,10 +80,10 @@ def test_the_dump_is_spared_once_asking_for_each_tuple_costs_less() -> None:
     with connections(40) as flows:
         expected = inodes(make_reader("procfs"), flows)
         assert inodes(reader, flows) == expected  # the first read is a dump: its cost is unknown
-        assert reader.counts.look_ups == 0
+        assert reader.counts.lookups == 0
         spare_the_dump(reader)
         assert inodes(reader, flows) == expected
-    assert reader.counts.look_ups == 40
+    assert reader.counts.lookups == 40
     assert reader.counts.sock_diag == 1
 
 
@@ -97,7 +97,7 @@ def test_what_is_not_found_by_its_tuple_is_left_to_the_sockets_that_listen() -> 
         assert inodes(reader, asked) == expected
         spare_the_dump(reader)
         assert inodes(reader, asked) == expected
-    assert reader.counts.look_ups == 3
+    assert reader.counts.lookups == 3
     assert reader.counts.sock_diag == 2
 
 

@@ -18,7 +18,7 @@ from support.sockets import (
 
 from hogpipe.attribution.procfs import tcp_lookup
 from hogpipe.attribution.procfs.matching import TableIndex, port_pairs_for
-from hogpipe.attribution.procfs.tcp_lookup import ReadCounts, TcpDiag, TcpReading
+from hogpipe.attribution.procfs.tcp_lookup import ReadCounts, TcpLookup, TcpReading
 from hogpipe.linux import sock_diag_messages
 from hogpipe.linux.sock_diag import Dump, read_dump
 from hogpipe.model import FlowKey, Quality
@@ -37,14 +37,14 @@ class Asked:
 
     def __init__(self) -> None:
         self.counts = ReadCounts()
-        self.diag = TcpDiag(self.counts)
+        self.diag = TcpLookup(self.counts)
         self.diag.read([NOBODYS], 0.0)
-        assert (self.counts.sock_diag, self.counts.look_ups) == (1, 0)
+        assert (self.counts.sock_diag, self.counts.lookups) == (1, 0)
         self.counts.sock_diag = 0
 
     def read(self, flows: list[FlowKey], now: float = BEFORE_THE_NEXT_DUMP) -> TcpReading:
         """Read as where asking for each tuple costs less than a dump."""
-        self.diag._look_up_cost = 0.0
+        self.diag._lookup_cost = 0.0
         return self.diag.read(flows, now)
 
 
@@ -67,38 +67,38 @@ def call_in_namespace(work: Callable[[], T]) -> T:
 
 def test_a_dump_comes_first_and_then_whatever_costs_less() -> None:
     counts = ReadCounts()
-    diag = TcpDiag(counts)
+    diag = TcpLookup(counts)
     with connections(3) as flows:
         expected = match(dump_all(flows), flows)
-        for look_up_cost, dumps, look_ups in ((0.0, 0, 3), (1e9, 1, 3), (0.0, 1, 6)):
-            diag._look_up_cost = look_up_cost
+        for lookup_cost, dumps, lookups in ((0.0, 0, 3), (1e9, 1, 3), (0.0, 1, 6)):
+            diag._lookup_cost = lookup_cost
             diag._dump_cost = 1.0
             assert match(diag.read(flows, AFTER_THE_PAUSE), flows) == expected
-            assert (counts.sock_diag, counts.look_ups) == (dumps, look_ups)
+            assert (counts.sock_diag, counts.lookups) == (dumps, lookups)
     assert {quality for quality, _ in expected.values()} == {Quality.EXACT}
 
 
 def test_many_flows_are_dumped_where_few_are_asked_for() -> None:
     counts = ReadCounts()
-    diag = TcpDiag(counts)
+    diag = TcpLookup(counts)
     with connections(20) as flows:
-        diag._look_up_cost, diag._dump_cost = 1.0, 19.5
+        diag._lookup_cost, diag._dump_cost = 1.0, 19.5
         diag.read(flows, 0.0)
-        assert (counts.sock_diag, counts.look_ups) == (1, 0)
-        diag._look_up_cost, diag._dump_cost = 1.0, 19.5
+        assert (counts.sock_diag, counts.lookups) == (1, 0)
+        diag._lookup_cost, diag._dump_cost = 1.0, 19.5
         diag.read(flows[1:], 0.0)
-        assert (counts.sock_diag, counts.look_ups) == (1, 19)
+        assert (counts.sock_diag, counts.lookups) == (1, 19)
 
 
 def test_what_was_measured_decides_of_the_next_read() -> None:
     counts = ReadCounts()
-    diag = TcpDiag(counts)
+    diag = TcpLookup(counts)
     with connections(1) as flows:
         diag.read(flows, 0.0)
         assert 0 < diag._dump_cost < 1.0
-        diag._look_up_cost, diag._dump_cost = 0.5, 1.0
+        diag._lookup_cost, diag._dump_cost = 0.5, 1.0
         diag.read(flows, 0.0)
-        assert 0.25 < diag._look_up_cost < 0.5  # half of what it was, and half of what it took now
+        assert 0.25 < diag._lookup_cost < 0.5  # half of what it was, and half of what it took now
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this host has no IPv6")
@@ -109,7 +109,7 @@ def test_what_is_told_by_tuples_is_what_a_dump_tells_and_the_rest_is_told_later(
             flows = [flow for flow in opened if flow.protocol == TCP]
             flows.append(NOBODYS)
             first = asked.read(flows)
-            assert asked.counts.look_ups == len(flows)
+            assert asked.counts.lookups == len(flows)
             later = asked.read(list(first.unsure), AFTER_THE_PAUSE)
             return flows, first, later, dump_all(flows)
 
@@ -137,7 +137,7 @@ def test_a_connection_that_is_bound_elsewhere_is_unsure_until_a_dump_shows_it() 
     assert between == TcpReading([], {flow})
     assert match(later, [flow])[flow][0] is Quality.EXACT
     assert later.unsure == set()
-    assert (counts.look_ups, counts.sock_diag) == (2, 3)  # the sockets that listen, twice, and all
+    assert (counts.lookups, counts.sock_diag) == (2, 3)  # the sockets that listen, twice, and all
 
 
 def test_both_ends_that_are_bound_to_the_device_they_are_seen_on_are_exact_at_once() -> None:
@@ -159,7 +159,7 @@ def test_time_wait_is_conclusive() -> None:
 
     reading, counts = call_in_namespace(read)
     assert reading == TcpReading([], {NOBODYS})
-    assert counts.look_ups == 71
+    assert counts.lookups == 71
 
 
 def test_a_flow_to_a_port_that_is_listened_at_is_the_listeners_without_a_dump() -> None:
@@ -178,7 +178,7 @@ def test_what_is_found_by_its_tuple_costs_no_dump_of_any_kind() -> None:
     with connections(3) as flows:
         reading = asked.read(flows, AFTER_THE_PAUSE)
     assert len(reading.rows) == 3
-    assert (asked.counts.look_ups, asked.counts.sock_diag) == (3, 0)
+    assert (asked.counts.lookups, asked.counts.sock_diag) == (3, 0)
 
 
 def test_dumps_for_what_is_not_found_keep_their_distance() -> None:
@@ -194,7 +194,7 @@ def test_dumps_for_what_is_not_found_keep_their_distance() -> None:
         later - earlier >= 0.99 * PAUSE
         for earlier, later in zip([0.0, *dumped], dumped, strict=False)
     )
-    assert asked.counts.look_ups == 400
+    assert asked.counts.lookups == 400
 
 
 def test_a_dear_dump_is_made_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,4 +220,4 @@ def test_what_the_kernel_refuses_is_an_error(
     asked = Asked()
     monkeypatch.setattr(sock_diag_messages, "_TCPDIAG_GETSOCK", 4711)
     with pytest.raises(OSError, match="sock_diag tcp"):
-        asked.read([NOBODYS]) if by_tuple else TcpDiag(ReadCounts()).read([NOBODYS], 0.0)
+        asked.read([NOBODYS]) if by_tuple else TcpLookup(ReadCounts()).read([NOBODYS], 0.0)

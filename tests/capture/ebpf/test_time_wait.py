@@ -16,7 +16,7 @@ from hogpipe.capture.ebpf.time_wait import TimeWaitTracker
 from hogpipe.linux.bpf.traffic_rows import ENTRY, TIMESTAMPS, Entries, pack_ends
 from hogpipe.linux.netns.cookies import read_own_cookie
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
-from hogpipe.linux.sock_diag import look_up_states
+from hogpipe.linux.sock_diag import read_socket_states
 
 TCP, SO_COOKIE = 6, 57
 FIN_WAIT2 = 5
@@ -49,7 +49,7 @@ def close_here(
     entries["cookie"], entries["namespace"], entries["flags"] = cookie, read_own_cookie(), flags
     entries["ends"] = np.frombuffer(pack_ends(*ends, TCP), np.uint64)
     here.close()
-    wait_until(lambda: look_up_states([ends]) == [(cookie, FIN_WAIT2)])
+    wait_until(lambda: read_socket_states([ends]) == [(cookie, FIN_WAIT2)])
     return entries, there
 
 
