@@ -2,23 +2,24 @@
 
 import asyncio
 import json
-import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from hogpipe.testing import suspended
+
 MOCK = Path(__file__).with_name("mock_broker.py")
 TOPIC = "hogpipe"
 
 
 class Broker:
-    """Starts with its making; `address` is what clients connect to."""
+    """A running mock cluster; clients connect to `address`."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -32,24 +33,26 @@ class Broker:
         return int(self.address.rpartition(":")[2])
 
     def tell(self, *words: object) -> None:
-        """Give it a command of mock_broker.py."""
+        """Send it a command of mock_broker.py."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(" ".join(map(str, words)) + "\n")
         self._process.stdin.flush()
         assert self._process.stdout.readline() == "ok\n"
 
-    def pause(self) -> None:
-        """Have it keep its connections and do nothing."""
-        self._process.send_signal(signal.SIGSTOP)
-        # A signal takes effect in its own time.
-        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
+    @asynccontextmanager
+    async def outage(self) -> AsyncIterator[None]:
+        self.tell("down")
+        yield
+        self.tell("up")
 
-    def resume(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
+    @asynccontextmanager
+    async def stall(self) -> AsyncIterator[None]:
+        with suspended(self._process):
+            yield
 
-    def end(self) -> None:
-        """End its process the hard way; it forgets all it had."""
+    def kill(self) -> None:
+        """Kill its process; its topic is lost."""
         self._process.kill()
         self._process.communicate()
 
@@ -88,13 +91,11 @@ def broker() -> Iterator[Broker]:
     """Run a broker."""
     running = Broker()
     yield running
-    running.resume()
-    running.end()
+    running.kill()
 
 
 @pytest.fixture(autouse=True)
 def no_task_is_left_behind(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Count what asyncio says of tasks and futures that nobody looked after as a failure."""
+    """Fail where asyncio logs a destroyed task or an exception that was never retrieved."""
     yield
-    said = [record.getMessage() for record in caplog.records if record.name == "asyncio"]
-    assert said == []
+    assert [one.getMessage() for one in caplog.records if one.name == "asyncio"] == []

@@ -1,15 +1,12 @@
-"""A real nats-server, on a free port of the loopback interface, with a folder of its own."""
+"""A real nats-server on a free port of the loopback interface, with a folder of its own."""
 
 import asyncio
-import contextlib
 import json
-import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +14,20 @@ import pytest
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig
 
+from hogpipe.testing import free_ports, suspended
+
 Document = dict[str, Any]
 
 
 class NatsServer:
-    """Starts, kills, stops and continues the server; reads what its streams hold.
+    """Starts, kills and suspends the server; reads the messages of its streams.
 
-    `config` is added to the server's configuration file, `login` are arguments of nats-py's
-    `connect` with which the test itself gets in.
+    `config` is added to the server's configuration file; `login` are the arguments of nats-py's
+    `connect` with which the test itself logs in.
     """
 
     def __init__(self, folder: Path, config: str = "", **login: Any) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        (self.port,) = free_ports(1)
         self.url = f"nats://127.0.0.1:{self.port}"
         self.folder, self.login = folder, login
         folder.mkdir()
@@ -40,7 +37,7 @@ class NatsServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def configure(self, config: str) -> None:
-        """Change what the next start has beside a port and JetStream."""
+        """Set what the configuration of the next start has beside a port and JetStream."""
         self._config.write_text(
             f'listen: "127.0.0.1:{self.port}"\n'
             f'jetstream: {{store_dir: "{self.folder}", max_file: 4G}}\n{config}\n'
@@ -59,26 +56,25 @@ class NatsServer:
                 await asyncio.sleep(0.02)
 
     def kill(self) -> None:
-        """End it as a crash would."""
-        self._signal(signal.SIGKILL)
+        """End it as a crash does."""
         if self._process is not None:
+            self._process.kill()
             self._process.wait()
             self._process = None
 
-    def pause(self) -> None:
-        """Have it keep its connections and do nothing."""
-        self._signal(signal.SIGSTOP)
-        if self._process is not None:  # a signal takes effect in its own time
-            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
+    @asynccontextmanager
+    async def outage(self) -> AsyncIterator[None]:
+        self.kill()
+        yield
+        await self.start()
 
-    def resume(self) -> None:
-        self._signal(signal.SIGCONT)
+    @asynccontextmanager
+    async def stall(self) -> AsyncIterator[None]:
+        assert self._process is not None
+        with suspended(self._process):
+            yield
 
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-
-    @contextlib.asynccontextmanager
+    @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
         client = Client()
         await client.connect(self.url, **self.login)
@@ -104,13 +100,13 @@ class NatsServer:
             return read
 
     async def documents(self, stream: str = "hogpipe") -> list[Document]:
-        """Read what a stream holds; nothing if there is none."""
+        """Read the documents of a stream."""
         return [document for _, _, document in await self.messages(stream)]
 
 
 @pytest.fixture
 async def make_server(tmp_path: Path) -> AsyncIterator[Callable[..., NatsServer]]:
-    """Make servers, which are ended with the test."""
+    """Make servers; they are killed when the test ends."""
     servers: list[NatsServer] = []
 
     def make(config: str = "", **login: Any) -> NatsServer:
@@ -124,7 +120,7 @@ async def make_server(tmp_path: Path) -> AsyncIterator[Callable[..., NatsServer]
 
 @pytest.fixture
 async def server(make_server: Callable[..., NatsServer]) -> NatsServer:
-    """A server that lets everyone in."""
+    """A server without authorization."""
     server = make_server()
     await server.start()
     return server
@@ -132,7 +128,6 @@ async def server(make_server: Callable[..., NatsServer]) -> NatsServer:
 
 @pytest.fixture(autouse=True)
 def no_task_is_left_behind(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """What asyncio has to say of tasks and futures that nobody looked after is a failure."""
+    """Fail where asyncio logs a destroyed task or an exception that was never retrieved."""
     yield
-    said = [record.getMessage() for record in caplog.records if record.name == "asyncio"]
-    assert said == []
+    assert [one.getMessage() for one in caplog.records if one.name == "asyncio"] == []

@@ -1,4 +1,4 @@
-"""Who may in, and over what: passwords, tokens, credentials files, certificates."""
+"""Logins: passwords, tokens, credentials files, certificates."""
 
 import base64
 import hashlib
@@ -15,7 +15,7 @@ import trustme
 from hogpipe_nats import NatsSettings, NatsSink
 
 from hogpipe import ConfigurationError, DeliveryError, TlsSettings
-from hogpipe.testing.records import RecordMaker
+from hogpipe.testing import RecordMaker, opened
 
 REFUSED = "the server refuses user, password, token or credentials"
 
@@ -25,17 +25,12 @@ def settings_for(server: Any, **changes: Any) -> NatsSettings:
 
 
 async def delivers(settings: NatsSettings) -> None:
-    """Open and write."""
-    sink = NatsSink(settings)
-    try:
-        await sink.open()
+    async with opened(NatsSink(settings)) as sink:
         await sink.write(RecordMaker().window(3))
-    finally:
-        await sink.close()
 
 
-async def why_not(settings: NatsSettings) -> str:
-    """Return why it could not be opened for now."""
+async def fails_for_now(settings: NatsSettings) -> str:
+    """Return the text of the DeliveryError."""
     with pytest.raises(DeliveryError) as caught:
         await delivers(settings)
     assert "secret" not in str(caught.value)
@@ -43,39 +38,39 @@ async def why_not(settings: NatsSettings) -> str:
     return str(caught.value)
 
 
-async def why_never(settings: NatsSettings) -> str:
-    """Return why the run does not start."""
+async def fails_for_good(settings: NatsSettings) -> str:
+    """Return the text of the ConfigurationError, with which a run does not start."""
     with pytest.raises(ConfigurationError) as caught:
         await delivers(settings)
     (problem,) = caught.value.problems
     return problem
 
 
-async def test_a_user_gets_in_with_the_right_password_only(make_server: Any) -> None:
+async def test_a_user_logs_in_with_the_right_password_only(make_server: Any) -> None:
     server = make_server('authorization: {user: "me", password: "secret"}')
     await server.start()
     await delivers(settings_for(server, user="me", password="secret"))
-    text = await why_not(settings_for(server, user="me", password="wrong"))
+    text = await fails_for_now(settings_for(server, user="me", password="wrong"))
     assert text == f"127.0.0.1:{server.port}: {REFUSED}"
-    assert REFUSED in await why_not(settings_for(server))
+    assert REFUSED in await fails_for_now(settings_for(server))
 
 
-async def test_a_token_gets_in(make_server: Any) -> None:
+async def test_a_token_logs_in(make_server: Any) -> None:
     server = make_server('authorization: {token: "secret"}')
     await server.start()
     await delivers(settings_for(server, token="secret"))
-    assert REFUSED in await why_not(settings_for(server, token="wrong"))
+    assert REFUSED in await fails_for_now(settings_for(server, token="wrong"))
 
 
-async def test_a_password_in_the_url_is_not_shown(make_server: Any) -> None:
+async def test_a_password_in_the_url_is_in_no_error(make_server: Any) -> None:
     server = make_server('authorization: {user: "me", password: "good"}')
     await server.start()
     await delivers(settings_for(server, servers=(f"nats://me:good@127.0.0.1:{server.port}",)))
     url = f"nats://me:secret@127.0.0.1:{server.port}"
-    assert REFUSED in await why_not(settings_for(server, servers=(url,)))
+    assert REFUSED in await fails_for_now(settings_for(server, servers=(url,)))
 
 
-async def test_a_password_that_is_mended_on_the_server_is_enough(make_server: Any) -> None:
+async def test_a_password_corrected_on_the_server_needs_no_restart(make_server: Any) -> None:
     server = make_server('authorization: {user: "me", password: "old"}')
     await server.start()
     sink = NatsSink(settings_for(server, user="me", password="new"))
@@ -111,7 +106,7 @@ def tls_config(folder: Path, ca: trustme.CA, name: str = "127.0.0.1", more: str 
     return f"tls: {{{files}, timeout: 5{more}}}"
 
 
-async def test_a_server_with_a_certificate_of_the_ca_is_talked_to(
+async def test_a_certificate_of_the_ca_is_accepted(
     make_server: Any, ca: trustme.CA, tmp_path: Path
 ) -> None:
     server = make_server(tls_config(tmp_path, ca))
@@ -119,28 +114,28 @@ async def test_a_server_with_a_certificate_of_the_ca_is_talked_to(
     await delivers(settings_for(server, tls=TlsSettings(ca=tmp_path / "ca.pem")))
 
 
-async def test_a_server_with_another_certificate_is_not(
+async def test_a_certificate_of_another_ca_is_refused(
     make_server: Any, ca: trustme.CA, tmp_path: Path
 ) -> None:
     server = make_server(tls_config(tmp_path, ca))
     await server.start()
     other = pem(tmp_path / "other.pem", trustme.CA().cert_pem)
-    text = await why_not(settings_for(server, tls=TlsSettings(ca=other)))
+    text = await fails_for_now(settings_for(server, tls=TlsSettings(ca=other)))
     assert "its certificate is not accepted: " in text
-    text = await why_not(settings_for(server, servers=(f"tls://127.0.0.1:{server.port}",)))
+    text = await fails_for_now(settings_for(server, servers=(f"tls://127.0.0.1:{server.port}",)))
     assert "its certificate is not accepted: " in text
 
 
-async def test_a_certificate_for_another_name_is_not_accepted(
+async def test_a_certificate_for_another_name_is_refused(
     make_server: Any, ca: trustme.CA, tmp_path: Path
 ) -> None:
     server = make_server(tls_config(tmp_path, ca, name="elsewhere.example.org"))
     await server.start()
-    text = await why_not(settings_for(server, tls=TlsSettings(ca=tmp_path / "ca.pem")))
+    text = await fails_for_now(settings_for(server, tls=TlsSettings(ca=tmp_path / "ca.pem")))
     assert "IP address mismatch" in text
 
 
-async def test_a_client_shows_its_certificate(
+async def test_a_client_certificate_is_presented(
     make_server: Any, ca: trustme.CA, tmp_path: Path
 ) -> None:
     server = make_server(tls_config(tmp_path, ca, more=", verify: true"))
@@ -150,11 +145,11 @@ async def test_a_client_shows_its_certificate(
     key = pem(tmp_path / "client.key", mine.private_key_pem)
     tls = TlsSettings(ca=tmp_path / "ca.pem", certificate=certificate, key=key)
     await delivers(settings_for(server, tls=tls))
-    text = await why_not(settings_for(server, tls=TlsSettings(ca=tmp_path / "ca.pem")))
+    text = await fails_for_now(settings_for(server, tls=TlsSettings(ca=tmp_path / "ca.pem")))
     assert text.startswith(f"127.0.0.1:{server.port}: ")
 
 
-async def test_a_password_is_not_sent_where_encryption_was_asked_for_and_is_not_offered(
+async def test_a_password_is_not_sent_unencrypted_where_tls_is_configured(
     make_server: Any, ca: trustme.CA, tmp_path: Path
 ) -> None:
     server = make_server("trace: true")
@@ -162,19 +157,23 @@ async def test_a_password_is_not_sent_where_encryption_was_asked_for_and_is_not_
     pem(tmp_path / "ca.pem", ca.cert_pem)
     url = f"tls://127.0.0.1:{server.port}"
     login = {"user": "me", "password": "secret"}
-    text = await why_not(settings_for(server, servers=(url,), **login))
+    text = await fails_for_now(settings_for(server, servers=(url,), **login))
     assert text == f"127.0.0.1:{server.port}: the server offers no TLS"
-    text = await why_not(settings_for(server, tls=TlsSettings(ca=tmp_path / "ca.pem"), **login))
+    text = await fails_for_now(
+        settings_for(server, tls=TlsSettings(ca=tmp_path / "ca.pem"), **login)
+    )
     assert text == f"127.0.0.1:{server.port}: the server offers no TLS"
     async with server.client():
-        pass  # which the server tells of
+        pass  # a login that the server does trace
     assert server.log.read_text().count("<<- [CONNECT") == 1
 
 
-async def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+async def test_an_error_names_a_file_that_cannot_be_used(tmp_path: Path) -> None:
     tls = TlsSettings(ca=tmp_path / "none")
     settings = NatsSettings(type="nats", servers=("127.0.0.1:1",), tls=tls)
-    assert await why_never(settings) == f"tls.ca: {tmp_path / 'none'}: No such file or directory"
+    assert (
+        await fails_for_good(settings) == f"tls.ca: {tmp_path / 'none'}: No such file or directory"
+    )
 
 
 # --- credentials files: an operator, an account and a user of its own (docs.nats.io, JWT)
@@ -217,7 +216,7 @@ def write_credentials(path: Path, jwt: str, seed: str) -> Path:
     return path
 
 
-async def test_a_credentials_file_gets_in(make_server: Callable[..., Any], tmp_path: Path) -> None:
+async def test_a_credentials_file_logs_in(make_server: Callable[..., Any], tmp_path: Path) -> None:
     operator = Identity(nkeys.PREFIX_BYTE_OPERATOR)
     account = Identity(nkeys.PREFIX_BYTE_ACCOUNT)
     user = Identity(nkeys.PREFIX_BYTE_USER)
@@ -236,23 +235,23 @@ async def test_a_credentials_file_gets_in(make_server: Callable[..., Any], tmp_p
     await server.start()
     good = write_credentials(tmp_path / "good.creds", user_jwt, user.seed)
     await delivers(settings_for(server, credentials=good))
-    stranger = Identity(nkeys.PREFIX_BYTE_USER)
-    bad = write_credentials(tmp_path / "bad.creds", user_jwt, stranger.seed)
-    assert REFUSED in await why_not(settings_for(server, credentials=bad))
+    other = Identity(nkeys.PREFIX_BYTE_USER)
+    bad = write_credentials(tmp_path / "bad.creds", user_jwt, other.seed)
+    assert REFUSED in await fails_for_now(settings_for(server, credentials=bad))
 
 
 @pytest.mark.parametrize("content", ["", "no credentials", "-----BEGIN NATS USER JWT-----\n"])
-async def test_a_file_without_credentials_is_named(content: str, tmp_path: Path) -> None:
+async def test_an_error_names_a_file_without_credentials(content: str, tmp_path: Path) -> None:
     path = tmp_path / "user.creds"
     path.write_text(content)
     settings = NatsSettings(type="nats", servers=("127.0.0.1:1",), credentials=path)
-    assert str(path) in await why_never(settings)
+    assert str(path) in await fails_for_good(settings)
     path.unlink()
-    assert await why_never(settings) == f"credentials: {path}: No such file or directory"
+    assert await fails_for_good(settings) == f"credentials: {path}: No such file or directory"
 
 
 @pytest.mark.parametrize("seed", ["seed", "\u00e9", "=", ""])
-async def test_a_seed_that_is_none_is_told_of(seed: str, tmp_path: Path) -> None:
+async def test_an_error_names_a_file_with_an_invalid_seed(seed: str, tmp_path: Path) -> None:
     path = write_credentials(tmp_path / "user.creds", "jwt", seed)
     settings = NatsSettings(type="nats", servers=("127.0.0.1:1",), credentials=path)
-    assert str(path) in await why_never(settings)
+    assert str(path) in await fails_for_good(settings)

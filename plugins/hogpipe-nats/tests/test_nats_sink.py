@@ -1,18 +1,15 @@
-"""A real server: what is written is in the stream, once, whatever happens to the server."""
+"""The sink writes to a real server; the stream has each record once, in any trouble."""
 
 import asyncio
 import contextlib
-import random
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from hogpipe_nats import NatsSettings, NatsSink
 
 from hogpipe import ConfigurationError, DeliveryError, Record, RefusedError, TlsSettings
-from hogpipe.delivery.dispatch import Dispatcher
-from hogpipe.testing.records import RecordMaker
+from hogpipe.testing import RecordMaker, deliver_through_outages, enlarge, opened
 
 QUICK = {"retry_initial": 0.01, "retry_max": 0.1, "ack_timeout": 1.0}
 
@@ -21,22 +18,15 @@ def settings_for(server: Any, **changes: Any) -> NatsSettings:
     return NatsSettings(**{"type": "nats", "servers": (server.url,), **QUICK, **changes})
 
 
-@asynccontextmanager
-async def opened(settings: NatsSettings) -> AsyncIterator[NatsSink]:
-    sink = NatsSink(settings)
-    try:
-        await sink.open()
-        yield sink
-    finally:
-        await sink.close()
+def sink_for(server: Any, **changes: Any) -> NatsSink:
+    return NatsSink(settings_for(server, **changes))
 
 
 async def fails_to_open(settings: NatsSettings) -> str:
-    """Return why; the sink is closed as a run closes it."""
-    sink = NatsSink(settings)
+    """Return the error text of `open`."""
     with pytest.raises(DeliveryError) as caught:
-        await sink.open()
-    await sink.close()
+        async with opened(NatsSink(settings)):
+            pass
     text = str(caught.value)
     assert "\n" not in text
     return text
@@ -50,7 +40,7 @@ async def test_each_record_is_a_message_with_its_id_on_the_subject_of_its_host_a
     server: Any,
 ) -> None:
     window = RecordMaker("web1.example.org").window(3)
-    async with opened(settings_for(server)) as sink:
+    async with opened(sink_for(server)) as sink:
         await sink.write(window)
     messages = await server.messages()
     assert [document for _, _, document in messages] == window
@@ -62,16 +52,16 @@ async def test_each_record_is_a_message_with_its_id_on_the_subject_of_its_host_a
     ]
 
 
-async def test_a_record_that_the_stream_has_is_not_taken_again(server: Any) -> None:
+async def test_the_stream_drops_a_record_that_it_has_already(server: Any) -> None:
     window = RecordMaker().window(50)
-    async with opened(settings_for(server)) as sink:
+    async with opened(sink_for(server)) as sink:
         await sink.write(window)
         await sink.write(window)
     assert await server.documents() == window
 
 
-async def test_the_layout_is_as_configured(server: Any) -> None:
-    async with opened(settings_for(server, layout="flat")) as sink:
+async def test_documents_have_the_configured_layout(server: Any) -> None:
+    async with opened(sink_for(server, layout="flat")) as sink:
         await sink.write(RecordMaker().window(1))
     (document,) = await server.documents()
     assert "host.name" in document
@@ -79,15 +69,15 @@ async def test_the_layout_is_as_configured(server: Any) -> None:
 
 async def test_a_large_window_arrives_in_order(server: Any) -> None:
     window = RecordMaker().window(5000)
-    async with opened(settings_for(server)) as sink:
+    async with opened(sink_for(server)) as sink:
         await sink.write(window)
     assert await server.documents() == window
 
 
-async def test_a_stream_that_is_there_is_used_and_left_as_it_is(server: Any) -> None:
+async def test_an_existing_stream_is_used_unchanged(server: Any) -> None:
     async with server.client() as client:
         await client.jetstream().add_stream(name="hogpipe", subjects=["mine.>"], max_age=60)
-    async with opened(settings_for(server, subject="mine.{type}")) as sink:
+    async with opened(sink_for(server, subject="mine.{type}")) as sink:
         await sink.write(RecordMaker().window(2))
     assert len(await server.documents()) == 2
     async with server.client() as client:
@@ -96,7 +86,7 @@ async def test_a_stream_that_is_there_is_used_and_left_as_it_is(server: Any) -> 
 
 
 async def test_a_new_stream_has_bounds(server: Any) -> None:
-    async with opened(settings_for(server, stream="s", stream_mib=5, duplicate_window=7.5)):
+    async with opened(sink_for(server, stream="s", stream_mib=5, duplicate_window=7.5)):
         pass
     async with server.client() as client:
         config = (await client.jetstream().stream_info("s")).config
@@ -104,9 +94,9 @@ async def test_a_new_stream_has_bounds(server: Any) -> None:
     assert config.subjects == ["hogpipe.*.*"]
 
 
-async def test_without_a_stream_nothing_is_delivered_until_somebody_makes_one(server: Any) -> None:
+async def test_without_a_stream_nothing_is_delivered_until_one_is_created(server: Any) -> None:
     window = RecordMaker().window(3)
-    async with opened(settings_for(server, create_stream=False)) as sink:
+    async with opened(sink_for(server, create_stream=False)) as sink:
         with pytest.raises(DeliveryError, match="no stream takes the subject") as caught:
             await sink.write(window)
         assert caught.value.undelivered == window
@@ -116,9 +106,9 @@ async def test_without_a_stream_nothing_is_delivered_until_somebody_makes_one(se
     assert await server.documents() == window
 
 
-async def test_a_stream_that_was_deleted_is_made_again(server: Any) -> None:
+async def test_a_deleted_stream_is_created_again(server: Any) -> None:
     maker = RecordMaker()
-    async with opened(settings_for(server)) as sink:
+    async with opened(sink_for(server)) as sink:
         await sink.write(maker.window())
         async with server.client() as client:
             await client.jetstream().delete_stream("hogpipe")
@@ -129,13 +119,13 @@ async def test_a_stream_that_was_deleted_is_made_again(server: Any) -> None:
     assert await server.documents() == window
 
 
-async def test_what_a_full_stream_does_not_take_comes_again(server: Any) -> None:
+async def test_records_that_a_full_stream_rejects_are_undelivered(server: Any) -> None:
     async with server.client() as client:
         await client.jetstream().add_stream(
             name="hogpipe", subjects=["hogpipe.>"], max_msgs=5, discard="new"
         )
     window = RecordMaker().window(8)
-    async with opened(settings_for(server)) as sink:
+    async with opened(sink_for(server)) as sink:
         with pytest.raises(DeliveryError, match="maximum messages exceeded") as caught:
             await sink.write(window)
         assert caught.value.undelivered == window[5:]
@@ -145,15 +135,15 @@ async def test_what_a_full_stream_does_not_take_comes_again(server: Any) -> None
     assert await server.documents() == window[5:]
 
 
-async def test_a_record_too_large_for_the_server_is_refused_and_the_rest_goes(
+async def test_a_record_too_large_for_the_server_is_refused_and_the_others_are_delivered(
     make_server: Callable[..., Any],
 ) -> None:
     server = make_server("max_payload: 4096")
     await server.start()
     window = RecordMaker().window(4)
     for record, size in zip(window[:3], (5000, 3000, 4096), strict=False):
-        record["process"] = {"command": "x" * size}  # type: ignore[typeddict-unknown-key]
-    async with opened(settings_for(server)) as sink:
+        enlarge(record, size)
+    async with opened(sink_for(server)) as sink:
         with pytest.raises(RefusedError, match="2 records are larger") as caught:
             await sink.write(window)
     assert caught.value.refused == [window[0], window[2]]
@@ -166,7 +156,7 @@ async def test_the_largest_message_that_the_server_takes_is_sent(
     server = make_server("max_payload: 4096")
     await server.start()
     window = RecordMaker().window(1)
-    async with opened(settings_for(server)) as sink:
+    async with opened(sink_for(server)) as sink:
         (message,) = sink._messages(window)
         window[0]["host"] = {"name": window[0]["host"]["name"] + "x" * (4096 - message.size)}
         await sink.write(window)
@@ -176,7 +166,7 @@ async def test_the_largest_message_that_the_server_takes_is_sent(
             await sink.write(window)
 
 
-async def test_a_record_too_large_for_the_stream_is_refused_and_the_rest_goes(
+async def test_a_record_too_large_for_the_stream_is_refused_and_the_others_are_delivered(
     server: Any,
 ) -> None:
     async with server.client() as client:
@@ -184,99 +174,76 @@ async def test_a_record_too_large_for_the_stream_is_refused_and_the_rest_goes(
             name="hogpipe", subjects=["hogpipe.>"], max_msg_size=4096
         )
     window = RecordMaker().window(3)
-    window[1]["process"] = {"command": "x" * 5000}  # type: ignore[typeddict-unknown-key]
-    async with opened(settings_for(server)) as sink:
+    enlarge(window[1], 5000)
+    async with opened(sink_for(server)) as sink:
         with pytest.raises(RefusedError) as caught:
             await sink.write(window)
     assert caught.value.refused == [window[1]]
     assert await server.documents() == [window[0], window[2]]
 
 
-async def test_a_server_killed_over_and_over_has_each_record_once(server: Any) -> None:
-    """Windows go through hogpipe's own dispatcher while the server is killed and comes back."""
+async def test_a_server_killed_repeatedly_has_each_record_once(server: Any) -> None:
     settings = settings_for(server, queue_windows=1000)
-    dispatcher = Dispatcher([(NatsSink(settings), settings)], on_output_closed=lambda: None)
-    await dispatcher.open()
-    maker = RecordMaker()
-    sent: list[Record] = []
-    rng = random.Random(7)
-    async with asyncio.TaskGroup() as group:
-        running = group.create_task(dispatcher.run())
-        for _ in range(6):
-            for _ in range(8):
-                window = maker.window(rng.randrange(1, 700))
-                sent += window
-                await dispatcher.publish(window)
-                await asyncio.sleep(0)
-            await asyncio.sleep(rng.random() * 0.2)
-            server.kill()
-            await asyncio.sleep(rng.random() * 0.2)
-            await server.start()
-        async with asyncio.timeout(60):
-            await dispatcher.idle()
-        assert await dispatcher.drain(1) == []
-        await running
-    (health,) = dispatcher.health()
-    assert (health["delivered"], health["dropped"]) == (len(sent), 0)
-    assert health["retries"] > 0
+    report = await deliver_through_outages(NatsSink(settings), settings, server.outage)
+    assert report.counts["delivered"] == len(report.records)
+    assert report.counts["dropped"] == 0
+    assert report.counts["retries"] > 0
     messages = await server.messages()
-    assert sorted(identity for _, identity, _ in messages) == sorted(ids(sent))
+    assert sorted(identity for _, identity, _ in messages) == sorted(ids(report.records))
 
 
-async def test_closing_does_not_wait_for_a_server_that_does_nothing_more(server: Any) -> None:
-    sink = NatsSink(settings_for(server, ack_timeout=60))
+async def test_close_does_not_wait_for_a_suspended_server(server: Any) -> None:
+    sink = sink_for(server, ack_timeout=60)
     await sink.open()
     writing = asyncio.create_task(sink.write(RecordMaker().window(5)))
     await asyncio.sleep(0.05)
-    server.pause()
-    large = asyncio.create_task(sink.write(RecordMaker().window(20_000)))
-    await asyncio.sleep(0.2)
-    writing.cancel()
-    large.cancel()
-    await asyncio.wait({writing, large})
-    async with asyncio.timeout(0.4):
-        await sink.close()
-    server.resume()
+    async with server.stall():
+        large = asyncio.create_task(sink.write(RecordMaker().window(20_000)))
+        await asyncio.sleep(0.2)
+        writing.cancel()
+        large.cancel()
+        await asyncio.wait({writing, large})
+        async with asyncio.timeout(0.4):
+            await sink.close()
 
 
-async def test_what_a_stalled_server_did_not_acknowledge_comes_again(server: Any) -> None:
+async def test_records_without_an_acknowledgement_are_undelivered(server: Any) -> None:
     window = RecordMaker().window(5)
-    async with opened(settings_for(server, ack_timeout=0.2)) as sink:
-        server.pause()
-        with pytest.raises(DeliveryError, match=r"no acknowledgement within 0\.2 s") as caught:
-            await sink.write(window)
+    async with opened(sink_for(server, ack_timeout=0.2)) as sink:
+        async with server.stall():
+            with pytest.raises(DeliveryError, match=r"no acknowledgement within 0\.2 s") as caught:
+                await sink.write(window)
         assert caught.value.undelivered == window
-        server.resume()
         await sink.write(window)
     assert await server.documents() == window
 
 
 async def test_the_next_server_is_tried_where_one_is_down(server: Any, make_server: Any) -> None:
     dead = make_server()
-    async with opened(settings_for(server, servers=(dead.url, server.url))) as sink:
+    async with opened(sink_for(server, servers=(dead.url, server.url))) as sink:
         await sink.write(RecordMaker().window(3))
     assert len(await server.documents()) == 3
 
 
-async def test_a_server_that_is_down_is_named(make_server: Any) -> None:
+async def test_an_error_names_a_server_that_is_down(make_server: Any) -> None:
     dead = make_server()
     text = await fails_to_open(settings_for(dead))
     assert text == f"127.0.0.1:{dead.port}: Connection refused"
 
 
-async def test_a_name_that_does_not_resolve_is_named() -> None:
+async def test_an_error_names_a_host_that_does_not_resolve() -> None:
     text = await fails_to_open(NatsSettings(type="nats", servers=("nats://nowhere.invalid",)))
     assert text.startswith("nowhere.invalid:4222: ")
     assert "nam" in text.lower()
 
 
-async def test_a_server_that_says_nothing_is_given_up() -> None:
-    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def test_a_silent_server_fails_by_time_out() -> None:
+    async def stay_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             await reader.read()
         writer.close()
 
-    listener = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    listener = await asyncio.start_server(stay_silent, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
     settings = NatsSettings(type="nats", servers=(f"nats://127.0.0.1:{port}",), connect_timeout=0.1)
     assert await fails_to_open(settings) == f"127.0.0.1:{port}: no answer within 0.1 s"
@@ -284,31 +251,31 @@ async def test_a_server_that_says_nothing_is_given_up() -> None:
     await asyncio.sleep(0.05)
 
 
-async def test_a_server_without_jetstream_is_told_of(make_server: Any) -> None:
+async def test_an_error_names_a_server_without_jetstream(make_server: Any) -> None:
     server = make_server()
     server._config.write_text(f'listen: "127.0.0.1:{server.port}"')
     await server.start()
     assert "has no JetStream" in await fails_to_open(settings_for(server))
-    async with opened(settings_for(server, create_stream=False)) as sink:
+    async with opened(sink_for(server, create_stream=False)) as sink:
         with pytest.raises(DeliveryError, match="no stream takes the subject"):
             await sink.write(RecordMaker().window(1))
 
 
-async def test_what_the_server_does_not_permit_is_told_at_once(make_server: Any) -> None:
+async def test_a_permission_that_is_missing_fails_at_once(make_server: Any) -> None:
     permissions = '{publish: {deny: "hogpipe.>"}}'
     user = f"{{user: u, password: p, permissions: {permissions}}}"
     server = make_server(f"authorization: {{users: [{user}]}}", user="u", password="p")
     await server.start()
     window = RecordMaker().window(3)
     login = {"user": "u", "password": "p", "ack_timeout": 60}
-    async with opened(settings_for(server, **login)) as sink:
+    async with opened(sink_for(server, **login)) as sink:
         async with asyncio.timeout(20):
             with pytest.raises(DeliveryError, match=r"(?i)permissions violation") as caught:
                 await sink.write(window)
     assert caught.value.undelivered == window
 
 
-async def test_a_user_who_may_only_publish_is_enough_where_there_is_a_stream(
+async def test_permission_to_publish_is_enough_where_a_stream_exists(
     make_server: Any,
 ) -> None:
     permissions = '{publish: "hogpipe.>", subscribe: "_INBOX.>"}'
@@ -319,7 +286,7 @@ async def test_a_user_who_may_only_publish_is_enough_where_there_is_a_stream(
         await client.jetstream().add_stream(name="hogpipe", subjects=["hogpipe.>"])
     window = RecordMaker().window(3)
     login = {"user": "u", "password": "p", "create_stream": False}
-    async with opened(settings_for(server, **login)) as sink:
+    async with opened(sink_for(server, **login)) as sink:
         await sink.write(window)
     assert await server.documents() == window
 
@@ -327,7 +294,7 @@ async def test_a_user_who_may_only_publish_is_enough_where_there_is_a_stream(
 @pytest.mark.parametrize("records", [1, 2000])
 async def test_a_cancelled_write_leaves_nothing_behind(server: Any, records: int) -> None:
     maker = RecordMaker()
-    async with opened(settings_for(server)) as sink:
+    async with opened(sink_for(server)) as sink:
         for steps in range(40):
             writing = asyncio.create_task(sink.write(maker.window(records)))
             for _ in range(steps):
@@ -339,7 +306,7 @@ async def test_a_cancelled_write_leaves_nothing_behind(server: Any, records: int
     assert (await server.documents())[-10:] == window
 
 
-async def test_files_that_were_there_when_the_run_began_may_come_back(
+async def test_a_file_that_disappears_during_the_run_is_a_delivery_error(
     server: Any, tmp_path: Any
 ) -> None:
     sink = NatsSink(settings_for(server, tls=TlsSettings(ca=tmp_path / "gone.pem")))

@@ -1,25 +1,24 @@
-"""A real collector (Rotel) that passes on what it takes, a line to it that can be cut, and a
-collector that answers as it is told.
-"""
+"""Two collectors: a real one (Rotel) behind a connection that can fail, and a scripted one."""
 
 import asyncio
 import importlib.util
-import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from aiohttp import web
-from hogpipe_otlp import OtlpSink, hogpipe_sinks
+from hogpipe_otlp import hogpipe_sinks
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 
-from hogpipe.testing import make_sink
+from hogpipe import Sink
+from hogpipe.testing import free_ports, make_sink
+from hogpipe.testing import opened as opened_sink
 
 (SINK_TYPE,) = hogpipe_sinks()
 PATIENCE = 30.0
@@ -44,10 +43,10 @@ class Receiver:
         self.points: list[Received] = []
         self.requests: list[web.Request] = []
         self.sizes: list[int] = []
-        """Points of each request, also of those that were not taken."""
+        """Points of each request, also of refused ones."""
         self.answers: list[web.Response] = []
         self.most_points: int | None = None
-        """More in a request are answered with 413."""
+        """A request with more points is answered with 413."""
 
     async def handle(self, request: web.Request) -> web.Response:
         body = await request.read()  # aiohttp has undone the gzip
@@ -143,24 +142,14 @@ def tls_receiver() -> Callable[[ssl.SSLContext], Any]:
 
 
 @pytest.fixture
-async def opened() -> AsyncIterator[Callable[..., Awaitable[OtlpSink]]]:
-    """Opens a sink with the keys of its `[[sinks]]` table; it is closed in the end."""
-    sinks = []
-
-    async def open_sink(**keys: object) -> OtlpSink:
-        sink = make_sink(SINK_TYPE, keys)
-        assert isinstance(sink, OtlpSink)
-        sinks.append(sink)
-        await sink.open()
-        return sink
-
-    yield open_sink
-    for sink in sinks:
-        await sink.close()
+async def opened() -> AsyncIterator[Callable[..., Awaitable[Sink]]]:
+    """Open sinks with the keys of their `[[sinks]]` tables; they are closed when the test ends."""
+    async with AsyncExitStack() as stack:
+        yield lambda **keys: stack.enter_async_context(opened_sink(make_sink(SINK_TYPE, keys)))
 
 
 class Collector:
-    """A running Rotel, what it has passed on, and a line to it that can be cut or held up."""
+    """A running Rotel, the receiver that it forwards to, and a connection to it that can fail."""
 
     def __init__(self, onward: Receiver) -> None:
         self.onward = onward
@@ -169,7 +158,7 @@ class Collector:
 
 
 class Line:
-    """Passes bytes on to a port, both ways, until it is told otherwise."""
+    """A proxy: forwards bytes to a port and back, but for an outage or a stall."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -180,7 +169,7 @@ class Line:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[int]:
-        server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
         try:
             yield server.sockets[0].getsockname()[1]
         finally:
@@ -203,18 +192,18 @@ class Line:
         yield
         self._flowing.set()
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         with suppress(OSError):
             if not self._cut:
                 onward, answers = await asyncio.open_connection("127.0.0.1", self._target)
                 self._writers.add(answers)
-                await asyncio.gather(self._pass(reader, answers), self._pass(onward, writer))
+                await asyncio.gather(self._copy(reader, answers), self._copy(onward, writer))
                 self._writers.discard(answers)
         writer.transport.abort()
         self._writers.discard(writer)
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(1 << 16):
                 await self._flowing.wait()
@@ -241,7 +230,7 @@ async def collector(tmp_path: Path) -> AsyncIterator[Collector]:
 
 @asynccontextmanager
 async def running_rotel(onward: str, folder: Path) -> AsyncIterator[int]:
-    """Run a collector that sends what it takes to the URL `onward`; return its HTTP port."""
+    """Run a collector that forwards its data to the URL `onward`; yield its HTTP port."""
     spec = importlib.util.find_spec("rotel")
     assert spec is not None, "rotel is not there: pip install 'hogpipe-otlp[test]'"
     assert spec.submodule_search_locations is not None
@@ -277,23 +266,9 @@ async def wait_until_open(port: int, process: asyncio.subprocess.Process) -> Non
             _reader, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:  # not yet
             assert process.returncode is None, "the collector has ended: see rotel.log"
-            assert time.monotonic() < deadline, "the collector does not begin to listen"
+            assert time.monotonic() < deadline, "the collector does not listen"
             await asyncio.sleep(0.01)
         else:
             writer.close()
             await writer.wait_closed()
             return
-
-
-@pytest.fixture(name="free_ports")
-def free_ports_fixture() -> Callable[[int], Sequence[int]]:
-    """Returns ports that nobody listens at."""
-    return free_ports
-
-
-def free_ports(count: int) -> Sequence[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports

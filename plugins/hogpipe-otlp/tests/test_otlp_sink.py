@@ -12,16 +12,15 @@ from typing import Any
 import pytest
 import trustme
 from aiohttp import web
-from hogpipe_otlp import OtlpSink, hogpipe_sinks
+from hogpipe_otlp import hogpipe_sinks
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 
-from hogpipe import ConfigurationError, DeliveryError, Record, RefusedError
-from hogpipe.testing import RecordMaker, make_sink
-from hogpipe.testing.records import total_bytes
+from hogpipe import ConfigurationError, DeliveryError, Record, RefusedError, Sink
+from hogpipe.testing import RecordMaker, make_sink, total_bytes
 
-OpenSink = Callable[..., Awaitable[OtlpSink]]
+OpenSink = Callable[..., Awaitable[Sink]]
 (SINK_TYPE,) = hogpipe_sinks()
 
 

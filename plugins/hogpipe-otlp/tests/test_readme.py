@@ -1,10 +1,9 @@
-"""What the README shows works as it stands."""
+"""The README's examples run as printed."""
 
 import asyncio
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,19 +12,20 @@ from hogpipe_otlp import OtlpSettings, hogpipe_sinks
 from hogpipe_otlp.attributes import flow_of, resource_of
 
 from hogpipe import DeliveryError, Sink, load_config
-from hogpipe.testing import RecordMaker, make_sink
+from hogpipe.testing import (
+    RecordMaker,
+    check_key_table,
+    find_code_blocks,
+    free_ports,
+    make_sink,
+)
 
 (SINK_TYPE,) = hogpipe_sinks()
 README = (Path(__file__).parent.parent / "README.md").read_text()
-CONFIGURE = README[README.index("## Configure") : README.index("## At the other end")]
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
 def test_the_configuration_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (block,) = blocks("toml")
+    (block,) = find_code_blocks(README, "toml")
     monkeypatch.setenv("OTLP_AUTHORIZATION", "Bearer x")
     path = tmp_path / "config.toml"
     trustme.CA().cert_pem.write_to_path(ca := tmp_path / "ca.pem")
@@ -35,15 +35,8 @@ def test_the_configuration_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert choice.settings.headers == {"authorization": "Bearer x"}
 
 
-def test_the_table_names_every_key_and_its_default() -> None:
-    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (.*?) \|", CONFIGURE, re.MULTILINE)
-    told = {key: value.strip("`") for keys, value in rows for key in re.findall(r"\w+", keys)}
-    assert set(told) == set(OtlpSettings.__annotations__)
-    settings = OtlpSettings(type="otlp")
-    for key, text in told.items():
-        value = getattr(settings, key)
-        shown = f'"{value}"' if isinstance(value, str) else str(value)
-        assert text == shown.replace("None", "none"), key
+def test_the_readme_has_every_key_with_its_default() -> None:
+    check_key_table(README, OtlpSettings)
 
 
 def test_every_attribute_that_is_sent_is_named() -> None:
@@ -52,10 +45,8 @@ def test_every_attribute_that_is_sent_is_named() -> None:
     assert sent <= set(re.findall(r"`([a-z0-9_.]+)`", README))
 
 
-async def test_rotel_shows_what_arrives(
-    tmp_path: Path, free_ports: Callable[[int], Sequence[int]]
-) -> None:
-    (command,) = [block for block in blocks("sh") if "rotel.agent" in block]
+async def test_rotel_shows_what_arrives(tmp_path: Path) -> None:
+    (command,) = [block for block in find_code_blocks(README, "sh") if "rotel.agent" in block]
     line = command.splitlines()[1].replace("python ", f"{shlex.quote(sys.executable)} ", 1)
     http, grpc = free_ports(2)
     ports = f"--otlp-http-endpoint 127.0.0.1:{http} --otlp-grpc-endpoint 127.0.0.1:{grpc}"

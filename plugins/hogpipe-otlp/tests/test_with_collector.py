@@ -1,23 +1,28 @@
-"""The sink and a real collector (Rotel), looked at behind the collector."""
+"""The sink and a real collector (Rotel): what the collector forwards."""
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
-from hogpipe_otlp import OtlpSink, hogpipe_sinks
+from hogpipe_otlp import hogpipe_sinks
 
-from hogpipe.delivery.dispatch import Dispatcher
-from hogpipe.testing import RecordMaker, SinkCase, check_sink, read_settings
-from hogpipe.testing.records import total_bytes
+from hogpipe import Sink
+from hogpipe.testing import (
+    RecordMaker,
+    SinkCase,
+    check_sink,
+    deliver_through_outages,
+    read_settings,
+    total_bytes,
+)
 
-OpenSink = Callable[..., Awaitable[OtlpSink]]
+OpenSink = Callable[..., Awaitable[Sink]]
 (SINK_TYPE,) = hogpipe_sinks()
 DELTA, CUMULATIVE = 1, 2  # AggregationTemporality
 
 
-async def test_a_collector_passes_on_what_was_written(collector: Any, opened: OpenSink) -> None:
+async def test_a_collector_forwards_all_bytes_written(collector: Any, opened: OpenSink) -> None:
     sink = await opened(endpoint=collector.url)
     maker = RecordMaker()
     records = [record for _ in range(3) for record in maker.window(40)]
@@ -55,10 +60,8 @@ async def test_cumulative_points_end_at_the_total(collector: Any, opened: OpenSi
 
 
 @pytest.mark.parametrize("temporality", ["cumulative", "delta"])
-async def test_a_line_that_breaks_over_and_over_loses_nothing(
-    collector: Any, temporality: str
-) -> None:
-    """Windows go through hogpipe's own dispatcher; some requests get no answer."""
+async def test_repeated_outages_lose_no_byte(collector: Any, temporality: str) -> None:
+    """Some requests get no answer, and are sent again."""
     keys = {
         "endpoint": collector.url,
         "temporality": temporality,
@@ -68,29 +71,15 @@ async def test_a_line_that_breaks_over_and_over_loses_nothing(
         "retry_max": 0.05,
     }
     settings = read_settings(SINK_TYPE, keys)
-    dispatcher = Dispatcher([(SINK_TYPE.create(settings), settings)], on_output_closed=list)
-    await dispatcher.open()
-    maker, rng, sent = RecordMaker(), random.Random(7), 0
-    async with asyncio.TaskGroup() as group:
-        running = group.create_task(dispatcher.run())
-        for _ in range(10):
-            for _ in range(6):
-                window = maker.window(rng.randrange(1, 400))
-                sent += sum(map(total_bytes, window))
-                await dispatcher.publish(window)
-                await asyncio.sleep(rng.random() * 0.02)
-            async with collector.line.outage():
-                await asyncio.sleep(rng.random() * 0.05)
-        async with asyncio.timeout(60):
-            await dispatcher.idle()
-        assert await dispatcher.drain(1) == []
-        await running
-    (health,) = dispatcher.health()
-    assert health["retries"] > 0
-    assert health["dropped"] == 0
+    report = await deliver_through_outages(
+        SINK_TYPE.create(settings), settings, collector.line.outage, rounds=10, windows=6
+    )
+    sent = sum(map(total_bytes, report.records))
+    assert report.counts["retries"] > 0
+    assert report.counts["dropped"] == 0
     if temporality == "delta":
         async with asyncio.timeout(20):
-            while collector.onward.total < sent:  # noqa: ASYNC110 - what was sent twice counts twice
+            while collector.onward.total < sent:  # noqa: ASYNC110 - a repeat counts twice
                 await asyncio.sleep(0.02)
         return
     async with asyncio.timeout(20):
@@ -99,7 +88,7 @@ async def test_a_line_that_breaks_over_and_over_loses_nothing(
 
 
 def highest(points: Sequence[Any]) -> dict[tuple[str, str], int]:
-    """Return to what each series has risen."""
+    """Return the highest value of each series."""
     values: dict[tuple[str, str], int] = {}
     for point in points:
         series = (str(point.resource), str(point.attributes))
@@ -107,7 +96,7 @@ def highest(points: Sequence[Any]) -> dict[tuple[str, str], int]:
     return values
 
 
-async def test_it_keeps_what_sinks_promise(collector: Any) -> None:
+async def test_the_promises_of_sinks_are_kept(collector: Any) -> None:
     async def arrived() -> int:
         return int(collector.onward.total)
 

@@ -3,19 +3,20 @@
 import asyncio
 import json
 import shutil
-import socket
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hogpipe_prometheus import PrometheusSink, hogpipe_sinks
+from hogpipe_prometheus import hogpipe_sinks
 
-from hogpipe.testing import make_sink
+from hogpipe import Sink
+from hogpipe.testing import free_ports, make_sink
+from hogpipe.testing import opened as opened_sink
 
 (SINK_TYPE,) = hogpipe_sinks()
 PATIENCE = 30.0
@@ -31,7 +32,7 @@ scrape_configs:
 
 
 class Prometheus:
-    """A Prometheus server of a test's own. `ask` takes PromQL."""
+    """A running Prometheus server. `ask` takes PromQL."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -68,14 +69,13 @@ def fetch(url: str, **headers: str) -> str:
 
 @pytest.fixture
 def port() -> int:
-    """A port that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """A port on which nothing listens."""
+    return free_ports(1)[0]
 
 
 @pytest.fixture
 def scrape(port: int) -> Callable[..., Awaitable[str]]:
-    """Returns what a scrape of the sink gives, without holding up the event loop."""
+    """Scrape the sink, without blocking the event loop."""
 
     async def get(*, port: int = port, **headers: str) -> str:
         return await asyncio.to_thread(fetch, f"http://127.0.0.1:{port}/metrics", **headers)
@@ -84,20 +84,15 @@ def scrape(port: int) -> Callable[..., Awaitable[str]]:
 
 
 @pytest.fixture
-async def opened(port: int) -> AsyncIterator[Callable[..., Awaitable[PrometheusSink]]]:
-    """Opens a sink with the keys of its `[[sinks]]` table; it is closed in the end."""
-    sinks = []
+async def opened(port: int) -> AsyncIterator[Callable[..., Awaitable[Sink]]]:
+    """Open sinks with the keys of their `[[sinks]]` tables; they are closed when the test ends."""
+    async with AsyncExitStack() as stack:
 
-    async def open_sink(**keys: object) -> PrometheusSink:
-        sink = make_sink(SINK_TYPE, {"listen": f"127.0.0.1:{port}", **keys})
-        assert isinstance(sink, PrometheusSink)
-        sinks.append(sink)
-        await sink.open()
-        return sink
+        def open_sink(**keys: object) -> Awaitable[Sink]:
+            sink = make_sink(SINK_TYPE, {"listen": f"127.0.0.1:{port}", **keys})
+            return stack.enter_async_context(opened_sink(sink))
 
-    yield open_sink
-    for sink in sinks:
-        await sink.close()
+        yield open_sink
 
 
 @asynccontextmanager
@@ -106,8 +101,7 @@ async def running_prometheus(folder: Path, config: str) -> AsyncIterator[Prometh
     assert program, "prometheus is not there: apt-get install --no-install-recommends prometheus"
     file = folder / "prometheus.yml"
     file.write_text(config)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        listen = f"127.0.0.1:{server.getsockname()[1]}"
+    listen = f"127.0.0.1:{free_ports(1)[0]}"
     with (folder / "prometheus.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             program,

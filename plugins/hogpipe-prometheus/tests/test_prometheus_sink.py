@@ -6,18 +6,17 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 
 import pytest
-from hogpipe_prometheus import PrometheusSink, hogpipe_sinks
+from hogpipe_prometheus import hogpipe_sinks
 from hogpipe_prometheus import server as server_module
 from prometheus_client.core import Metric, Sample
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from hogpipe import ConfigurationError, DeliveryError
-from hogpipe.testing import RecordMaker, SinkCase, check_sink, make_sink
-from hogpipe.testing.records import total_bytes
+from hogpipe import ConfigurationError, DeliveryError, Sink
+from hogpipe.testing import RecordMaker, SinkCase, check_sink, make_sink, total_bytes
 
 (SINK_TYPE,) = hogpipe_sinks()
-OpenSink = Callable[..., Awaitable[PrometheusSink]]
+OpenSink = Callable[..., Awaitable[Sink]]
 Scrape = Callable[..., Awaitable[str]]
 parse_openmetrics = openmetrics_parser.text_string_to_metric_families
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"

@@ -1,6 +1,5 @@
-"""What the README shows works as it stands."""
+"""The README's examples run as printed."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -8,20 +7,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
-from hogpipe_prometheus import PrometheusSettings, PrometheusSink
+from hogpipe_prometheus import PrometheusSettings
 
-from hogpipe import load_config
-from hogpipe.testing import RecordMaker
+from hogpipe import Sink, load_config
+from hogpipe.testing import RecordMaker, check_key_table, find_code_blocks
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-CONFIGURE = README[README.index("## Configure") : README.index("## At the other end")]
-OpenSink = Callable[..., Awaitable[PrometheusSink]]
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+OpenSink = Callable[..., Awaitable[Sink]]
 
 
 def promtool(*arguments: str) -> None:
@@ -32,24 +25,19 @@ def promtool(*arguments: str) -> None:
 
 
 def test_the_configuration_is_the_default(tmp_path: Path) -> None:
-    (block,) = blocks("toml")
+    (block,) = find_code_blocks(README, "toml")
     path = tmp_path / "config.toml"
     path.write_text(block)
     (choice,) = load_config(path).sinks
     assert choice.settings == PrometheusSettings(type="prometheus", name="prometheus")
 
 
-def test_the_table_names_every_key_and_its_default() -> None:
-    table = dict(re.findall(r"^\| `(\w+)` \| `?([^`|]+?)`? \| \w", CONFIGURE, re.MULTILINE))
-    assert set(table) == set(PrometheusSettings.__annotations__)
-    settings = msgspec.to_builtins(PrometheusSettings(type="prometheus"))
-    assert {key: json.loads(value) for key, value in table.items()} == {
-        key: list(settings[key]) if key == "labels" else settings[key] for key in table
-    }
+def test_the_readme_has_every_key_with_its_default() -> None:
+    check_key_table(README, PrometheusSettings)
 
 
 def test_promtool_accepts_what_is_written_for_prometheus(tmp_path: Path) -> None:
-    config, rules = blocks("yaml")
+    config, rules = find_code_blocks(README, "yaml")
     (tmp_path / "prometheus.yml").write_text(config)
     (tmp_path / "rules.yml").write_text(rules)
     promtool("check", "config", str(tmp_path / "prometheus.yml"))
@@ -64,7 +52,7 @@ async def test_the_questions_have_answers(prometheus: Any, opened: OpenSink) -> 
     await prometheus.wait_for("hogpipe_records_total", 29)
     await sink.write(maker.window(30))
     await prometheus.wait_for("hogpipe_records_total", 58)
-    for query in blocks("promql"):
+    for query in find_code_blocks(README, "promql"):
         assert await prometheus.ask(query), query
     for name in names:
         assert await prometheus.ask(name), name

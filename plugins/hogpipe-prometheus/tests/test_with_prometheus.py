@@ -3,12 +3,10 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from hogpipe_prometheus import PrometheusSink
+from hogpipe import Sink
+from hogpipe.testing import RecordMaker, total_bytes
 
-from hogpipe.testing import RecordMaker
-from hogpipe.testing.records import total_bytes
-
-OpenSink = Callable[..., Awaitable[PrometheusSink]]
+OpenSink = Callable[..., Awaitable[Sink]]
 SUM = "sum(hogpipe_network_io_bytes_total)"
 
 
