@@ -108,7 +108,7 @@ def test_the_programs_of_a_host_moved_what_its_records_say_repeats_aside(
     )
     for row in rows:
         of_it = [one for one in here if program_of(one) == row["program"]]
-        assert (int(row["sent"]), int(row["received"])) == (
+        assert (int(row["transmit_bytes"]), int(row["receive_bytes"])) == (
             moved(of_it, "transmit"),
             moved(of_it, "receive"),
         )
@@ -117,7 +117,7 @@ def test_the_programs_of_a_host_moved_what_its_records_say_repeats_aside(
 def test_the_traffic_of_a_service_adds_up_over_all_hosts(warehouse: Warehouse) -> None:
     rows = warehouse.ask("service")
     of_it = [one for one in traffic() if one.get("systemd", {}).get("unit") == "nginx.service"]
-    bits = sum(float(row["sent"]) for row in rows) * 300
+    bits = sum(float(row["transmit_bits"]) for row in rows) * 300
     assert bits == pytest.approx(8 * moved(of_it, "transmit"), abs=300 * len(rows))
 
 
@@ -127,7 +127,7 @@ def test_who_talked_to_an_address_is_told_by_host_and_process(warehouse: Warehou
         (host, program) for host in ("web1", "web2") for program in ("nginx", "curl")
     }
     of_it = [one for one in traffic() if "peer" in one["network"]]
-    assert sum(int(row["received"]) for row in rows) == moved(of_it, "receive")
+    assert sum(int(row["receive_bytes"]) for row in rows) == moved(of_it, "receive")
 
 
 def test_the_shares_of_a_host_add_up_to_all_of_its_bytes(warehouse: Warehouse) -> None:

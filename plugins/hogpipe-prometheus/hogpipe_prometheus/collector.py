@@ -46,12 +46,12 @@ class WindowCollector(Collector):
         packets = CounterMetricFamily(
             "hogpipe_network_io_packets", "Packets that processes moved.", labels=names
         )
-        for labels, sent_bytes, sent_packets, received_bytes, received_packets in rows:
+        for labels, totals in rows:
             transmit, receive = [*labels, "transmit"], [*labels, "receive"]
-            volume.add_metric(transmit, sent_bytes)
-            volume.add_metric(receive, received_bytes)
-            packets.add_metric(transmit, sent_packets)
-            packets.add_metric(receive, received_packets)
+            volume.add_metric(transmit, totals.transmit_bytes)
+            volume.add_metric(receive, totals.receive_bytes)
+            packets.add_metric(transmit, totals.transmit_packets)
+            packets.add_metric(receive, totals.receive_packets)
         yield from (volume, packets, *own)
 
     def _own_families(self) -> Iterator[Metric]:

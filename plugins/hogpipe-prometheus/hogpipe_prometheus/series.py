@@ -7,34 +7,34 @@ One that returns begins anew, as a counter does when its process was restarted.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import nlargest
 
 from hogpipe_prometheus.labels import Labels
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Traffic:
-    """What was moved."""
+    """Counters of one set of labels; bytes are IP bytes."""
 
-    sent_bytes: int = 0
-    sent_packets: int = 0
-    received_bytes: int = 0
-    received_packets: int = 0
+    transmit_bytes: int = 0
+    transmit_packets: int = 0
+    receive_bytes: int = 0
+    receive_packets: int = 0
     records: int = 0
 
     def add(self, other: "Traffic") -> None:
         """Add what `other` moved."""
-        self.sent_bytes += other.sent_bytes
-        self.sent_packets += other.sent_packets
-        self.received_bytes += other.received_bytes
-        self.received_packets += other.received_packets
+        self.transmit_bytes += other.transmit_bytes
+        self.transmit_packets += other.transmit_packets
+        self.receive_bytes += other.receive_bytes
+        self.receive_packets += other.receive_packets
         self.records += other.records
 
     @property
     def bytes(self) -> int:
         """Bytes of both directions."""
-        return self.sent_bytes + self.received_bytes
+        return self.transmit_bytes + self.receive_bytes
 
 
 class SeriesTable:
@@ -74,13 +74,10 @@ class SeriesTable:
                 totals.add(traffic)
                 self._moved_last[labels] = end
 
-    def rows(self) -> list[tuple[Labels, int, int, int, int]]:
-        """Return each set with bytes sent, packets sent, bytes received, packets received."""
+    def rows(self) -> list[tuple[Labels, Traffic]]:
+        """Return each set of labels with a copy of its totals, `other` last."""
         named = [*self._totals.items(), (self._other_labels, self._other)]
-        return [
-            (labels, one.sent_bytes, one.sent_packets, one.received_bytes, one.received_packets)
-            for labels, one in named
-        ]
+        return [(labels, replace(totals)) for labels, totals in named]
 
     def _remove_stale(self, end: float) -> None:
         limit = end - self._stale_after

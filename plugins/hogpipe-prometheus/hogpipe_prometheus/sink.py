@@ -85,8 +85,12 @@ class PrometheusSink:
             if labels not in traffic:
                 traffic[labels] = Traffic()
             io = record["network"]["io"]
-            sent, received = io["transmit"], io["receive"]
+            transmit, receive = io["transmit"], io["receive"]
             moved = Traffic(
-                sent["bytes"], sent["packets"], received["bytes"], received["packets"], records=1
+                transmit_bytes=transmit["bytes"],
+                transmit_packets=transmit["packets"],
+                receive_bytes=receive["bytes"],
+                receive_packets=receive["packets"],
+                records=1,
             )
             traffic[labels].add(moved)

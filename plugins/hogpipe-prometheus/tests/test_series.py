@@ -5,14 +5,18 @@ from hypothesis import strategies as st
 OTHER = ("other",)
 
 
-def moved(size: int) -> Traffic:
+def moved(size: int, records: int = 1) -> Traffic:
     return Traffic(
-        sent_bytes=size, sent_packets=1, received_bytes=2 * size, received_packets=2, records=1
+        transmit_bytes=size,
+        transmit_packets=records,
+        receive_bytes=2 * size,
+        receive_packets=2 * records,
+        records=records,
     )
 
 
-def sent(table: SeriesTable) -> dict[tuple[str, ...], int]:
-    return {labels: sent_bytes for labels, sent_bytes, *_ in table.rows()}
+def transmitted(table: SeriesTable) -> dict[tuple[str, ...], int]:
+    return {labels: totals.transmit_bytes for labels, totals in table.rows()}
 
 
 def test_windows_add_up() -> None:
@@ -20,16 +24,16 @@ def test_windows_add_up() -> None:
     table.add({("nginx",): moved(10)}, end=1)
     table.add({("nginx",): moved(5), ("curl",): moved(7)}, end=2)
     assert table.rows() == [
-        (("nginx",), 15, 2, 30, 4),
-        (("curl",), 7, 1, 14, 2),
-        (OTHER, 0, 0, 0, 0),
+        (("nginx",), moved(15, records=2)),
+        (("curl",), moved(7)),
+        (OTHER, moved(0, records=0)),
     ]
 
 
 def test_what_has_no_room_is_other_and_the_busiest_get_the_room() -> None:
     table = SeriesTable(OTHER, max_series=2, stale_after=60)
     table.add({("a",): moved(1), ("b",): moved(30), ("c",): moved(20)}, end=1)
-    assert sent(table) == {("b",): 30, ("c",): 20, OTHER: 1}
+    assert transmitted(table) == {("b",): 30, ("c",): 20, OTHER: 1}
     assert table.folded_records == 1
 
 
@@ -38,26 +42,26 @@ def test_who_gets_room_later_takes_nothing_out_of_other() -> None:
     table.add({("a",): moved(5)}, end=1)
     table.add({("b",): moved(7)}, end=2)
     table.add({("b",): moved(3)}, end=100)
-    assert sent(table) == {("b",): 3, OTHER: 7}
+    assert transmitted(table) == {("b",): 3, OTHER: 7}
 
 
 def test_a_set_is_removed_when_nothing_moved_for_long_and_then_begins_anew() -> None:
     table = SeriesTable(OTHER, max_series=5, stale_after=60)
     table.add({("a",): moved(5), ("b",): moved(5)}, end=0)
     table.add({("b",): moved(1)}, end=60)
-    assert sent(table) == {("a",): 5, ("b",): 6, OTHER: 0}
+    assert transmitted(table) == {("a",): 5, ("b",): 6, OTHER: 0}
     table.add({("b",): moved(1)}, end=61)
-    assert sent(table) == {("b",): 7, OTHER: 0}
+    assert transmitted(table) == {("b",): 7, OTHER: 0}
     assert table.removed == 1
     table.add({("a",): moved(2)}, end=62)
-    assert sent(table) == {("a",): 2, ("b",): 7, OTHER: 0}
+    assert transmitted(table) == {("a",): 2, ("b",): 7, OTHER: 0}
 
 
 def test_other_is_never_removed() -> None:
     table = SeriesTable(OTHER, max_series=1, stale_after=60)
     table.add({OTHER: moved(4), ("a",): moved(1)}, end=0)
     table.add({}, end=1000)
-    assert sent(table) == {OTHER: 4}
+    assert transmitted(table) == {OTHER: 4}
 
 
 windows = st.lists(
@@ -80,9 +84,9 @@ def test_a_rate_over_any_of_them_sees_what_passed_and_no_more(
     end = 0
     for sizes, pause in steps:
         end += pause
-        before = sent(table)
+        before = transmitted(table)
         table.add({labels: moved(size) for labels, size in sizes.items()}, end)
-        after = sent(table)
+        after = transmitted(table)
         stale = {labels for labels in before if moved_last.get(labels, end) < end - 60} - {OTHER}
         kept = {labels: 0 if labels in stale else value for labels, value in before.items()}
         growth = {labels: value - kept.get(labels, 0) for labels, value in after.items()}
