@@ -224,7 +224,7 @@ class Pipeline:
             await asyncio.sleep(0)
         for start in range(0, len(batch.owned), _SLICE):
             for one in batch.owned[start : start + _SLICE]:
-                self._aggregator.ingest_sum(one.flow, one.delta, one.attribution, one.flows)
+                self._aggregator.ingest_sum(one.flow, one.traffic, one.attribution, one.flows)
             await asyncio.sleep(0)
 
     async def _publish(self, span: Span) -> None:

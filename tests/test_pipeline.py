@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.running import balance, read_records, stats_of, write_config
+from support.traffic import make_delta
 
 from hogpipe import pipeline
 from hogpipe.attribution.stale_flows import StaleFlows
@@ -113,8 +114,9 @@ class Source:
         return batch
 
     def _make_delta(self) -> FlowDelta:
-        sizes = [self._chance.randrange(1000) for _ in range(4)]
-        return FlowDelta(*sizes, opened=self._chance.random() < 0.3)
+        transmit = self._chance.randrange(1000), self._chance.randrange(1000)
+        receive = self._chance.randrange(1000), self._chance.randrange(1000)
+        return make_delta(transmit, receive, opened=self._chance.random() < 0.3)
 
 
 class Resolver:

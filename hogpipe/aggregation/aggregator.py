@@ -15,8 +15,9 @@ import msgspec
 
 from hogpipe.aggregation.dimensions import Grouping
 from hogpipe.aggregation.selectors import Selector
-from hogpipe.model import Attribution, FlowDelta, FlowKey, Quality
-from hogpipe.records.schema import IoInfo, TrafficBody
+from hogpipe.model import Attribution, FlowKey, Quality, TrafficCounts
+from hogpipe.records.network_io import describe_io
+from hogpipe.records.schema import TrafficBody
 
 
 class _Group(msgspec.Struct, eq=False, gc=False):
@@ -24,13 +25,13 @@ class _Group(msgspec.Struct, eq=False, gc=False):
 
     flow: FlowKey
     attribution: Attribution
-    sum: FlowDelta = msgspec.field(default_factory=FlowDelta)
+    traffic: TrafficCounts = msgspec.field(default_factory=TrafficCounts)
     flows: int = 0
     qualities: dict[Quality, int] = msgspec.field(default_factory=dict)
 
-    def add(self, delta: FlowDelta, quality: Quality) -> None:
-        self.sum.add(delta)
-        self.qualities[quality] = self.qualities.get(quality, 0) + delta.total_bytes
+    def add(self, traffic: TrafficCounts, quality: Quality) -> None:
+        self.traffic.add_counts(traffic)
+        self.qualities[quality] = self.qualities.get(quality, 0) + traffic.total_bytes
 
 
 class _Route(msgspec.Struct, gc=False):
@@ -70,17 +71,17 @@ class Aggregator:
         """How often in that window a flow came that its group could not remember."""
         self._start_window()
 
-    def ingest(self, flow: FlowKey, delta: FlowDelta, attribution: Attribution) -> None:
+    def ingest(self, flow: FlowKey, traffic: TrafficCounts, attribution: Attribution) -> None:
         """Add what `flow` moved to the group it belongs to."""
         route = self._routes.get(flow)
         if route is not None and route.attribution is attribution:
             group = route.group
         else:
             group = self._route(flow, route, attribution)
-        group.add(delta, attribution.quality)
+        group.add(traffic, attribution.quality)
 
     def ingest_sum(
-        self, flow: FlowKey, delta: FlowDelta, attribution: Attribution, flows: int
+        self, flow: FlowKey, traffic: TrafficCounts, attribution: Attribution, flows: int
     ) -> None:
         """Add what several flows moved to the group that they belong to.
 
@@ -88,7 +89,7 @@ class Aggregator:
         """
         group = self._find_group(flow, attribution)
         group.flows += flows
-        group.add(delta, attribution.quality)
+        group.add(traffic, attribution.quality)
 
     def drain(self) -> Iterator[TrafficBody]:
         """End the window and return its bodies: in order of first ingest, the remainder last.
@@ -163,13 +164,8 @@ class Aggregator:
 
 def _build_sums(group: _Group) -> TrafficBody:
     """Return the body of a group of which nothing but its numbers is told."""
-    moved = group.sum
-    io: IoInfo = {
-        "transmit": {"bytes": moved.transmit_bytes, "packets": moved.transmit_packets},
-        "receive": {"bytes": moved.receive_bytes, "packets": moved.receive_packets},
-    }
     return {
-        "network": {"flows": group.flows, "io": io},
+        "network": {"flows": group.flows, "io": describe_io(group.traffic)},
         "attribution": _name_qualities(group),
     }
 

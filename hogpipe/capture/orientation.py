@@ -52,9 +52,23 @@ class Orientation:
             sides = self._turned.get(key) or self._remember(key)
             sender, receiver = sides
             if sender is not None:
-                _add(batch, sender, FlowDelta(size, packets, 0, 0, opened, first_ns, last_ns))
+                transmitted = FlowDelta(
+                    transmit_bytes=size,
+                    transmit_packets=packets,
+                    opened=opened,
+                    first_ns=first_ns,
+                    last_ns=last_ns,
+                )
+                _add(batch, sender, transmitted)
             if receiver is not None:
-                _add(batch, receiver, FlowDelta(0, 0, size, packets, opened, first_ns, last_ns))
+                received = FlowDelta(
+                    receive_bytes=size,
+                    receive_packets=packets,
+                    opened=opened,
+                    first_ns=first_ns,
+                    last_ns=last_ns,
+                )
+                _add(batch, receiver, received)
             if sender is None and receiver is None:
                 counts.not_local.add(Tally(packets, size))
             elif sender is not None and receiver is not None:
@@ -90,14 +104,14 @@ class Orientation:
         protocol, interface = wire.protocol, self._interface
         source, source_port = wire.source, wire.source_port
         peer, peer_port = wire.destination, wire.destination_port
-        sent = received = None
+        sender = receiver = None
         if senders:
             namespace = _the_only(senders)
-            sent = FlowKey(protocol, source, source_port, peer, peer_port, interface, namespace)
+            sender = FlowKey(protocol, source, source_port, peer, peer_port, interface, namespace)
         if receivers:
             namespace = _the_only(receivers)
-            received = FlowKey(protocol, peer, peer_port, source, source_port, interface, namespace)
-        return sent, received
+            receiver = FlowKey(protocol, peer, peer_port, source, source_port, interface, namespace)
+        return sender, receiver
 
     def _find_group(self, wire: WireKey) -> tuple[int, ...]:
         """Return who receives what goes to a group: who is on the other side of its sender."""

@@ -8,6 +8,7 @@ records are merged by merged_stats.py.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import cast
 
 import msgspec
@@ -15,7 +16,9 @@ import numpy as np
 import orjson
 
 from hogpipe.delivery.merged_stats import merge_stats
-from hogpipe.records.schema import IoInfo, Named, Record, StatsRecord, TrafficRecord
+from hogpipe.model import TrafficCounts
+from hogpipe.records.network_io import describe_io, parse_io
+from hogpipe.records.schema import Named, Record, StatsRecord, TrafficRecord
 
 _STAMP = ("timestamp", "window", "run", "sequence", "host")
 _NUMBERS = (*_STAMP, "network", "attribution")
@@ -32,14 +35,11 @@ class _Stamp(msgspec.Struct, frozen=True, gc=False):
     host: Named
 
 
-class _Sums(msgspec.Struct, gc=False):
+class _Sums(msgspec.Struct, gc=False, kw_only=True):
     """What a group moved; not changed once another Merger may have it, too."""
 
     flows: int
-    sent_bytes: int
-    sent_packets: int
-    received_bytes: int
-    received_packets: int
+    traffic: TrafficCounts
     attribution: dict[str, int]
     sequence: int
     stamp: _Stamp
@@ -109,16 +109,12 @@ class Merger:
 
     def _sum_up(self, record: TrafficRecord) -> _Sums:
         network = record["network"]
-        sent, received = network["io"]["transmit"], network["io"]["receive"]
         return _Sums(
-            network["flows"],
-            sent["bytes"],
-            sent["packets"],
-            received["bytes"],
-            received["packets"],
-            record["attribution"],
-            record["sequence"],
-            self._make_stamp(record),
+            flows=network["flows"],
+            traffic=parse_io(network["io"]),
+            attribution=record["attribution"],
+            sequence=record["sequence"],
+            stamp=self._make_stamp(record),
         )
 
     def _make_stamp(self, record: TrafficRecord) -> _Stamp:
@@ -138,15 +134,14 @@ class Merger:
         return last
 
     def _join(self, older: _Sums, newer: _Sums) -> _Sums:
+        traffic = copy(older.traffic)
+        traffic.add_counts(newer.traffic)
         return _Sums(
-            older.flows + newer.flows,
-            older.sent_bytes + newer.sent_bytes,
-            older.sent_packets + newer.sent_packets,
-            older.received_bytes + newer.received_bytes,
-            older.received_packets + newer.received_packets,
-            _added(older.attribution, newer.attribution),
-            newer.sequence,
-            self._join_stamps(older.stamp, newer.stamp),
+            flows=older.flows + newer.flows,
+            traffic=traffic,
+            attribution=_added(older.attribution, newer.attribution),
+            sequence=newer.sequence,
+            stamp=self._join_stamps(older.stamp, newer.stamp),
         )
 
     def _join_stamps(self, older: _Stamp, newer: _Stamp) -> _Stamp:
@@ -171,11 +166,7 @@ def _make_key(record: TrafficRecord) -> bytes:
 
 def _make_record(key: bytes, sums: _Sums) -> TrafficRecord:
     about, stamp = orjson.loads(key), sums.stamp
-    io: IoInfo = {
-        "transmit": {"bytes": sums.sent_bytes, "packets": sums.sent_packets},
-        "receive": {"bytes": sums.received_bytes, "packets": sums.received_packets},
-    }
-    network = {"flows": sums.flows, "io": io, **about.pop("network", {})}
+    network = {"flows": sums.flows, "io": describe_io(sums.traffic), **about.pop("network", {})}
     record = {
         "type": "traffic",
         "timestamp": stamp.timestamp,
@@ -193,25 +184,24 @@ def _make_record(key: bytes, sums: _Sums) -> TrafficRecord:
 def _total(sums: Sequence[_Sums]) -> _Sums:
     """Return the sum of at least one; the newer come last."""
     attribution: dict[str, int] = {}
+    traffic = TrafficCounts()
     for one in sums:
+        traffic.add_counts(one.traffic)
         for quality, size in one.attribution.items():
             attribution[quality] = attribution.get(quality, 0) + size
     newest = sums[-1].stamp
     start, end = min(one.stamp.start for one in sums), max(one.stamp.end for one in sums)
     return _Sums(
-        sum(one.flows for one in sums),
-        sum(one.sent_bytes for one in sums),
-        sum(one.sent_packets for one in sums),
-        sum(one.received_bytes for one in sums),
-        sum(one.received_packets for one in sums),
-        attribution,
-        sums[-1].sequence,
-        msgspec.structs.replace(newest, start=start, end=end),
+        flows=sum(one.flows for one in sums),
+        traffic=traffic,
+        attribution=attribution,
+        sequence=sums[-1].sequence,
+        stamp=msgspec.structs.replace(newest, start=start, end=end),
     )
 
 
 def _count_bytes(sums: _Sums) -> int:
-    return sums.sent_bytes + sums.received_bytes
+    return sums.traffic.total_bytes
 
 
 def _added(older: Mapping[str, int], newer: Mapping[str, int]) -> dict[str, int]:

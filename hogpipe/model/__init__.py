@@ -7,6 +7,7 @@ from hogpipe.model.counts import (
     LedgerCounts,
     ResolverCounts,
     Tally,
+    TrafficCounts,
 )
 from hogpipe.model.flows import (
     NAMELESS,
@@ -60,6 +61,7 @@ __all__ = [
     "SnapshotSocket",
     "Span",
     "Tally",
+    "TrafficCounts",
     "User",
     "is_same",
 ]

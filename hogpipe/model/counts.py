@@ -1,4 +1,4 @@
-"""Counters of what the stages did and could not do; they add up over windows."""
+"""Counters: of traffic, and of what the stages did and could not do. Counters of windows add up."""
 
 from collections.abc import Mapping
 
@@ -15,6 +15,36 @@ class Tally(msgspec.Struct):
         """Add `other` to this tally."""
         self.packets += other.packets
         self.bytes += other.bytes
+
+
+class TrafficCounts(msgspec.Struct, gc=False, kw_only=True):
+    """What was transmitted and received by this host; bytes are IP packet bytes.
+
+    The one list of traffic counters: flows, groups, records and merged windows hold these, so that
+    a counter is added here and in records/network_io.py, and counted where packets or rows are.
+    """
+
+    transmit_bytes: int = 0
+    transmit_packets: int = 0
+    receive_bytes: int = 0
+    receive_packets: int = 0
+
+    def add_counts(self, other: "TrafficCounts") -> None:
+        """Add the counters of `other`."""
+        self.transmit_bytes += other.transmit_bytes
+        self.transmit_packets += other.transmit_packets
+        self.receive_bytes += other.receive_bytes
+        self.receive_packets += other.receive_packets
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of both directions."""
+        return self.transmit_bytes + self.receive_bytes
+
+    @property
+    def total(self) -> Tally:
+        """Packets and bytes of both directions."""
+        return Tally(self.transmit_packets + self.receive_packets, self.total_bytes)
 
 
 class CaptureCounts(msgspec.Struct):

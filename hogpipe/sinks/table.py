@@ -85,9 +85,9 @@ def _seconds(window: Window) -> float:
 
 def _cells(record: TrafficRecord) -> dict[str, str]:
     process, network = record.get("process", {}), record["network"]
-    sent, received = _rates(record)
-    cells = {"PROGRAM": _program(record), "SENT": format_rate(sent)}
-    cells["RECEIVED"] = format_rate(received)
+    transmit, receive = _rates(record)
+    cells = {"PROGRAM": _program(record), "SENT": format_rate(transmit)}
+    cells["RECEIVED"] = format_rate(receive)
     if "pid" in process:
         cells["PID"] = str(process["pid"])
     elif "systemd" in record:
@@ -155,8 +155,8 @@ def _align(cell: str, name: str, width: int) -> str:
 
 def _sum_up(traffic: Iterable[TrafficRecord], stats: Iterable[StatsRecord], *, hidden: int) -> str:
     rates = [_rates(record) for record in traffic]
-    sent, received = (sum(rate) for rate in zip(*rates, strict=True)) if rates else (0.0, 0.0)
-    line = f"sent {format_rate(sent)}, received {format_rate(received)}"
+    transmit, receive = (sum(rate) for rate in zip(*rates, strict=True)) if rates else (0.0, 0.0)
+    line = f"sent {format_rate(transmit)}, received {format_rate(receive)}"
     if hidden:
         line += f", {hidden} more not shown"
     drops = [record["capture"]["dropped"] for record in stats]

@@ -13,8 +13,10 @@ from hogpipe.model import (
     AttributionCounts,
     CaptureCounts,
     Tally,
+    TrafficCounts,
 )
 from hogpipe.protocols import NANOSECONDS
+from hogpipe.records.network_io import describe_io
 from hogpipe.records.schema import (
     NetworkInfo,
     ProcessInfo,
@@ -64,9 +66,9 @@ class RecordMaker:
         for group in range(records - 1):
             last = group == records - 2 >= len(_KINDS)
             body = _remainder() if last else _KINDS[group % len(_KINDS)](group)
-            sent, received = group + self._windows, 1400 * (group % 1000 + self._windows)
-            received += _HUGE if group == 1 else 0
-            made.append(self._stamper.traffic(_with_bytes(body, sent, received), start, end))
+            transmit, receive = group + self._windows, 1400 * (group % 1000 + self._windows)
+            receive += _HUGE if group == 1 else 0
+            made.append(self._stamper.traffic(_with_bytes(body, transmit, receive), start, end))
         made.append(self._stamper.stats(_stats(made, self._windows), start, end))
         return made
 
@@ -159,18 +161,19 @@ def _process(group: int, name: str, cgroup: str) -> ProcessInfo:
 
 
 def _network() -> NetworkInfo:
-    return {
-        "flows": 1,
-        "io": {"transmit": {"bytes": 0, "packets": 0}, "receive": {"bytes": 0, "packets": 0}},
-    }
+    return {"flows": 1, "io": describe_io(TrafficCounts())}
 
 
-def _with_bytes(body: TrafficBody, sent: int, received: int) -> TrafficBody:
-    io = body["network"]["io"]
-    io["transmit"] = {"bytes": sent, "packets": 1 + sent // 1500}
-    io["receive"] = {"bytes": received, "packets": 1 + received // 1500}
+def _with_bytes(body: TrafficBody, transmit_bytes: int, receive_bytes: int) -> TrafficBody:
+    traffic = TrafficCounts(
+        transmit_bytes=transmit_bytes,
+        transmit_packets=1 + transmit_bytes // 1500,
+        receive_bytes=receive_bytes,
+        receive_packets=1 + receive_bytes // 1500,
+    )
+    body["network"]["io"] = describe_io(traffic)
     (quality,) = body["attribution"]
-    body["attribution"] = {quality: sent + received}
+    body["attribution"] = {quality: traffic.total_bytes}
     return body
 
 

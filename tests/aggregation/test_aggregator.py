@@ -12,11 +12,20 @@ from support.traffic import (
     exact,
     flows,
     make_flow,
+    make_traffic,
 )
 
 from hogpipe.aggregation.aggregator import Aggregator
 from hogpipe.aggregation.selectors import Selector, parse_selector
-from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality, User
+from hogpipe.model import (
+    UNATTRIBUTED,
+    Attribution,
+    FlowDelta,
+    FlowKey,
+    Quality,
+    TrafficCounts,
+    User,
+)
 from hogpipe.records.schema import TrafficBody
 
 CURL = replace(NGINX, pid=77, executable="/usr/bin/curl", command="curl")
@@ -30,8 +39,8 @@ selectors = st.sampled_from(
 ).map(parse_selector)
 
 
-def sent(size: int) -> FlowDelta:
-    return FlowDelta(transmit_bytes=size, transmit_packets=1)
+def transmitted(size: int) -> TrafficCounts:
+    return TrafficCounts(transmit_bytes=size, transmit_packets=1)
 
 
 def drain_one(aggregator: Aggregator) -> TrafficBody:
@@ -55,23 +64,21 @@ def test_the_bodies_of_a_window_add_up_to_what_was_ingested(
     max_flows: int,
 ) -> None:
     aggregator = Aggregator(group_by, only, max_records, max_flows)
-    expected, qualities = FlowDelta(), Counter[str]()
+    expected, qualities = TrafficCounts(), Counter[str]()
     for flow, delta, attribution in moved:
         aggregator.ingest(flow, delta, attribution)
-        expected.add(delta)
+        expected.add_counts(delta)
         qualities[attribution.quality] += delta.total_bytes
 
     bodies = list(aggregator.drain())
 
-    total, told = FlowDelta(opened=expected.opened), Counter[str]()
+    total, told = TrafficCounts(), Counter[str]()
     for body in bodies:
         io = body["network"]["io"]
-        total.add(
-            FlowDelta(
-                io["transmit"]["bytes"],
-                io["transmit"]["packets"],
-                io["receive"]["bytes"],
-                io["receive"]["packets"],
+        transmit, receive = io["transmit"], io["receive"]
+        total.add_counts(
+            make_traffic(
+                (transmit["bytes"], transmit["packets"]), (receive["bytes"], receive["packets"])
             )
         )
         told.update(body["attribution"])
@@ -87,9 +94,11 @@ def test_the_bodies_of_a_window_add_up_to_what_was_ingested(
 
 def test_a_process_is_told_once_however_many_flows_it_has() -> None:
     aggregator = Aggregator(["process"], [], 10)
-    aggregator.ingest(make_flow(1), FlowDelta(10, 1, 300, 1), exact(NGINX))
-    aggregator.ingest(make_flow(2), FlowDelta(0, 0, 160, 1), exact(replace(NGINX, command="ngx")))
-    aggregator.ingest(make_flow(1), FlowDelta(), exact(NGINX))
+    aggregator.ingest(make_flow(1), make_traffic((10, 1), (300, 1)), exact(NGINX))
+    aggregator.ingest(
+        make_flow(2), make_traffic(receive=(160, 1)), exact(replace(NGINX, command="ngx"))
+    )
+    aggregator.ingest(make_flow(1), TrafficCounts(), exact(NGINX))
     assert drain_one(aggregator) == {
         "process": {
             "pid": 4242,
@@ -117,8 +126,8 @@ def test_a_process_is_told_once_however_many_flows_it_has() -> None:
 
 def test_sums_of_several_flows_add_to_those_of_single_ones() -> None:
     aggregator = Aggregator(["process"], [], 100)
-    aggregator.ingest(make_flow(1), sent(10), exact(NGINX))
-    aggregator.ingest_sum(make_flow(2), sent(300), exact(NGINX), 3)
+    aggregator.ingest(make_flow(1), transmitted(10), exact(NGINX))
+    aggregator.ingest_sum(make_flow(2), transmitted(300), exact(NGINX), 3)
     body = drain_one(aggregator)
     assert body["network"]["flows"] == 4
     assert body["network"]["io"]["transmit"]["bytes"] == 310
@@ -127,15 +136,17 @@ def test_sums_of_several_flows_add_to_those_of_single_ones() -> None:
 
 def test_a_pid_that_was_used_again_is_another_process() -> None:
     aggregator = Aggregator(["process"], [], 10)
-    aggregator.ingest(make_flow(1), sent(1), exact(NGINX))
-    aggregator.ingest(make_flow(2), sent(2), exact(replace(NGINX, start=NGINX.start + 1)))
+    aggregator.ingest(make_flow(1), transmitted(1), exact(NGINX))
+    aggregator.ingest(make_flow(2), transmitted(2), exact(replace(NGINX, start=NGINX.start + 1)))
     assert [body["attribution"]["exact"] for body in aggregator.drain()] == [1, 2]
 
 
 def test_who_has_no_process_is_told_by_user_or_not_at_all() -> None:
     aggregator = Aggregator(["process"], [], 10)
-    aggregator.ingest(make_flow(1), sent(1), Attribution(Quality.NONE, None, User(33, "www-data")))
-    aggregator.ingest(make_flow(2), sent(2), UNATTRIBUTED)
+    aggregator.ingest(
+        make_flow(1), transmitted(1), Attribution(Quality.NONE, None, User(33, "www-data"))
+    )
+    aggregator.ingest(make_flow(2), transmitted(2), UNATTRIBUTED)
     by_user, unknown = aggregator.drain()
     assert by_user.get("process") == {"user": {"id": 33}, "owner": "www-data"}
     assert unknown.keys() == {"network", "attribution"}
@@ -165,8 +176,8 @@ def test_a_part_of_the_owner_groups_processes_that_share_it(
     dimension: str, owner: dict[str, object]
 ) -> None:
     aggregator = Aggregator([dimension], [], 10)
-    aggregator.ingest(make_flow(1), sent(1), exact(NGINX))
-    aggregator.ingest(make_flow(2), sent(2), exact(CURL))
+    aggregator.ingest(make_flow(1), transmitted(1), exact(NGINX))
+    aggregator.ingest(make_flow(2), transmitted(2), exact(CURL))
     body = drain_one(aggregator)
     assert body["attribution"] == {"exact": 3}
     assert {
@@ -177,7 +188,9 @@ def test_a_part_of_the_owner_groups_processes_that_share_it(
 def test_pods_are_told_apart_where_their_containers_are_not_known() -> None:
     aggregator = Aggregator(["container"], [], 10)
     for pod in ("7a1b", "5c6d"):
-        aggregator.ingest(make_flow(), sent(1), exact(replace(NGINX, container=None, pod=pod)))
+        aggregator.ingest(
+            make_flow(), transmitted(1), exact(replace(NGINX, container=None, pod=pod))
+        )
     assert [body.get("k8s") for body in aggregator.drain()] == [
         {"pod": {"uid": "7a1b"}},
         {"pod": {"uid": "5c6d"}},
@@ -223,7 +236,7 @@ def test_a_dimension_of_the_network_is_told_beside_the_numbers(
     dimension: str, flow: FlowKey, told: dict[str, object]
 ) -> None:
     aggregator = Aggregator([dimension], [], 10)
-    aggregator.ingest(flow, sent(1), exact(NGINX))
+    aggregator.ingest(flow, transmitted(1), exact(NGINX))
     body = drain_one(aggregator)
     assert "process" not in body
     network = dict(body["network"])
@@ -235,7 +248,7 @@ def test_pings_to_one_peer_are_one_record_whatever_their_identifiers() -> None:
     aggregator = Aggregator(["flow"], [], 10)
     for identifier in (7, 8):
         flow = make_flow(identifier, protocol=1, remote_port=identifier)
-        aggregator.ingest(flow, sent(84), UNATTRIBUTED)
+        aggregator.ingest(flow, transmitted(84), UNATTRIBUTED)
     assert drain_one(aggregator)["network"]["flows"] == 2
 
 
@@ -244,9 +257,9 @@ def test_only_selects_a_process_in_tcp_and_udp_alike_and_sums_up_the_rest() -> N
         ["process", "transport"], [parse_selector("exe:curl"), parse_selector("pid:1")], 10
     )
     for port, protocol in enumerate((6, 17)):
-        aggregator.ingest(make_flow(port, protocol=protocol), sent(1), exact(CURL))
-        aggregator.ingest(make_flow(port + 10, protocol=protocol), sent(10), exact(NGINX))
-    aggregator.ingest(make_flow(99), sent(100), UNATTRIBUTED)
+        aggregator.ingest(make_flow(port, protocol=protocol), transmitted(1), exact(CURL))
+        aggregator.ingest(make_flow(port + 10, protocol=protocol), transmitted(10), exact(NGINX))
+    aggregator.ingest(make_flow(99), transmitted(100), UNATTRIBUTED)
     tcp, udp, rest = aggregator.drain()
     assert [body["network"].get("transport") for body in (tcp, udp)] == ["tcp", "udp"]
     assert rest == {
@@ -267,7 +280,7 @@ def test_groups_beyond_the_most_records_are_folded_and_counted() -> None:
     aggregator = Aggregator(["flow"], [], 2)
     for _ in range(2):
         for port in (5, 3, 4, 9):
-            aggregator.ingest(make_flow(port), sent(port), exact(NGINX))
+            aggregator.ingest(make_flow(port), transmitted(port), exact(NGINX))
     first, second, rest = aggregator.drain()
     assert [body["network"].get("local", {}).get("port") for body in (first, second)] == [5, 3]
     assert rest.get("remainder")
@@ -281,7 +294,7 @@ def test_groups_beyond_the_most_records_are_folded_and_counted() -> None:
 def test_a_flow_that_changes_hands_counts_once_with_each_owner() -> None:
     aggregator = Aggregator(["process"], [], 10)
     for owner in (NGINX, CURL, NGINX, CURL):
-        aggregator.ingest(make_flow(), sent(1), exact(owner))
+        aggregator.ingest(make_flow(), transmitted(1), exact(owner))
     bodies = list(aggregator.drain())
     assert [body["network"]["flows"] for body in bodies] == [1, 1]
     assert [body["attribution"]["exact"] for body in bodies] == [2, 2]
@@ -291,7 +304,7 @@ def test_flows_beyond_memory_keep_their_bytes_and_are_counted_as_uncounted() -> 
     aggregator = Aggregator(["process"], [], 10, max_flows=2)
     for _ in range(2):
         for port in (1, 2, 3):
-            aggregator.ingest(make_flow(port), sent(1), exact(NGINX))
+            aggregator.ingest(make_flow(port), transmitted(1), exact(NGINX))
     body = drain_one(aggregator)
     assert body["network"]["flows"] == 2
     assert body["attribution"] == {"exact": 6}
@@ -300,14 +313,14 @@ def test_flows_beyond_memory_keep_their_bytes_and_are_counted_as_uncounted() -> 
 
 def test_packets_without_bytes_leave_the_qualities_empty() -> None:
     aggregator = Aggregator(["process"], [], 10)
-    aggregator.ingest(make_flow(), sent(0), exact(NGINX))
+    aggregator.ingest(make_flow(), transmitted(0), exact(NGINX))
     assert drain_one(aggregator)["attribution"] == {}
 
 
 def test_what_was_known_first_describes_the_group_until_the_window_ends() -> None:
     aggregator = Aggregator(["process"], [], 10)
     for command in ("sh", "curl"):
-        aggregator.ingest(make_flow(), sent(1), exact(replace(NGINX, command=command)))
+        aggregator.ingest(make_flow(), transmitted(1), exact(replace(NGINX, command=command)))
     assert drain_one(aggregator).get("process", {}).get("command") == "sh"
-    aggregator.ingest(make_flow(), sent(1), exact(replace(NGINX, command="curl")))
+    aggregator.ingest(make_flow(), transmitted(1), exact(replace(NGINX, command="curl")))
     assert drain_one(aggregator).get("process", {}).get("command") == "curl"

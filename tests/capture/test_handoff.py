@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.traffic import make_delta, make_traffic
 
 from hogpipe.capture.handoff import Handoff, merge_batches
 from hogpipe.model import (
     UNATTRIBUTED,
     CaptureCounts,
     FlowBatch,
-    FlowDelta,
     FlowKey,
     OwnedFlow,
     Tally,
@@ -24,13 +24,13 @@ def flow(number: int) -> FlowKey:
 
 
 def batch(*numbers: int, size: int = 100) -> FlowBatch:
-    flows = {flow(number): FlowDelta(size, 1, 0, 0) for number in numbers}
+    flows = {flow(number): make_delta((size, 1)) for number in numbers}
     counts = CaptureCounts(captured=Tally(len(flows), size * len(flows)))
     return FlowBatch(flows, counts, time_ns=max(numbers, default=0))
 
 
 def test_merged_batches_keep_what_has_an_owner() -> None:
-    owned = [OwnedFlow(flow(at), FlowDelta(at, 1, 0, 0), UNATTRIBUTED) for at in (1, 2)]
+    owned = [OwnedFlow(flow(at), make_traffic((at, 1)), UNATTRIBUTED) for at in (1, 2)]
     older, newer = FlowBatch(owned=owned[:1]), FlowBatch(owned=owned[1:])
     merge_batches(older, newer, 1)
     assert older.owned == owned

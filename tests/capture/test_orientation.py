@@ -2,6 +2,7 @@ import socket
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support.traffic import make_delta
 
 from hogpipe.capture.decode.wire_flows import Direction, WireFlows, WireKey, pack_key
 from hogpipe.capture.local_addresses import LocalAddresses
@@ -38,11 +39,11 @@ def turn(packed: bytes, local: LocalAddresses = LOCAL) -> FlowBatch:
     return batch
 
 
-SENT = {FlowKey(TCP, US, 1000, PEER, 80, "eth0"): FlowDelta(100, 1, 0, 0)}
+SENT = {FlowKey(TCP, US, 1000, PEER, 80, "eth0"): make_delta(transmit=(100, 1))}
 
 
 def received(source: bytes, destination: bytes) -> dict[FlowKey, FlowDelta]:
-    return {FlowKey(TCP, destination, 80, source, 1000, "eth0"): FlowDelta(0, 0, 100, 1)}
+    return {FlowKey(TCP, destination, 80, source, 1000, "eth0"): make_delta(receive=(100, 1))}
 
 
 def test_a_packet_from_here_is_sent() -> None:

@@ -144,7 +144,7 @@ def assert_moved(
 ) -> None:
     """Compare what a process is told to have moved with what passed an interface."""
     truth = count(list(read_packets(folder / f"{interface}.pcap")), process["ports"])
-    assert truth.sent_bytes > int(SIZE)
+    assert truth.transmit_bytes > int(SIZE)
     assert told_of(records, process["pid"]) == truth
     assert places_of(records, process["pid"]) == {interface}
 

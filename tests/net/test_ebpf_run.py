@@ -102,7 +102,7 @@ def counting(where: Namespace | None, path: Path) -> Iterator[Running]:
 
 def moved_by(records: list[dict[str, Any]], pid: int) -> int:
     moved = told_of(records, pid)
-    return moved.sent_bytes + moved.received_bytes
+    return moved.transmit_bytes + moved.receive_bytes
 
 
 def is_told(path: Path, pid: int) -> bool:
@@ -141,7 +141,7 @@ def test_processes_at_both_ends_of_a_wire_get_exactly_their_bytes(
     packets = as_sockets_see(list(read_packets(tmp_path / "wire.pcap")))
     for process in (near_server, near_client, far_server, far_client):
         truth = count(packets, process["ports"], pieces=False)
-        assert truth.sent_bytes > 2 * int(SIZE)
+        assert truth.transmit_bytes > 2 * int(SIZE)
         assert told_of(records, process["pid"]) == truth
     assert_conserved(records)
 
@@ -195,9 +195,12 @@ def test_who_closes_long_before_the_peer_gets_the_last_packets_too(
         dump.end()
     truth = count(list(read_packets(tmp_path / "wire.pcap")), [[6, port]])
     moved = told_of(read_records(tmp_path / "records.jsonl"), os.getpid())
-    total = truth.sent_bytes + truth.received_bytes, truth.sent_packets + truth.received_packets
-    assert (moved.sent_bytes, moved.sent_packets) == total
-    assert (moved.received_bytes, moved.received_packets) == total
+    total = (
+        truth.transmit_bytes + truth.receive_bytes,
+        truth.transmit_packets + truth.receive_packets,
+    )
+    assert (moved.transmit_bytes, moved.transmit_packets) == total
+    assert (moved.receive_bytes, moved.receive_packets) == total
 
 
 @contextmanager
@@ -271,7 +274,7 @@ def test_a_connection_that_is_open_when_the_run_ends_is_told(
         client.sendall(b"x" * 50_000)
     records = read_records(tmp_path / "records.jsonl")
     moved = told_of(records, os.getpid())
-    assert moved.sent_bytes == moved.received_bytes > 50_000
+    assert moved.transmit_bytes == moved.receive_bytes > 50_000
     assert_conserved(records)
 
 

@@ -177,15 +177,15 @@ def test_auto_counts_what_a_process_moves_through_a_stack_exactly_once(
         dump.end()
     records = read_records(tmp_path / "records.jsonl")
     truth = count(list(read_packets(tmp_path / "wire.pcap")), server["ports"])
-    assert truth.sent_bytes > 2 * int(SIZE)
+    assert truth.transmit_bytes > 2 * int(SIZE)
     told = told_of(records, server["pid"])
     assert set(told) <= set(counted_on)
     assert summed(told) == truth
     assert_conserved(records)
     if stack is vxlan:  # what is around those packets is the kernel's own: no process has it
         around = told_of(records, None)["left"]
-        assert around.sent_bytes > truth.sent_bytes
-        assert around.received_bytes > truth.received_bytes
+        assert around.transmit_bytes > truth.transmit_bytes
+        assert around.receive_bytes > truth.receive_bytes
 
 
 def test_stacked_interfaces_that_are_named_each_count_what_passes_them_under_their_name(
@@ -215,7 +215,7 @@ def test_stacked_interfaces_that_are_named_each_count_what_passes_them_under_the
     assert told["br0"] == truth
     # A port may show what the bridge has cut into segments, or the other way round: not its bytes
     # but its payload is the same, so that only the whole is compared.
-    assert told["left"].sent_bytes >= truth.sent_bytes
+    assert told["left"].transmit_bytes >= truth.transmit_bytes
     assert_conserved(records)
 
 
@@ -293,7 +293,7 @@ def test_this_host_and_two_guests_on_one_bridge_are_each_told_what_they_moved_ex
         (to_guest, packets["two"], "two"),
     ):
         truth = count(seen, process["ports"])
-        assert truth.sent_bytes > int(SIZE)
+        assert truth.transmit_bytes > int(SIZE)
         assert told_of(records, process["pid"]) == {interface: truth}
     # Each of them passed the bridge and all three of its ports.
     broadcasts = 20 * (100 + IP_AND_UDP)
@@ -330,7 +330,7 @@ class Traffic:
     def told(self) -> dict[str, int]:
         text = self._path.read_text() if self._path.exists() else ""
         records = [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
-        return {name: moved.sent_bytes for name, moved in told_of(records, os.getpid()).items()}
+        return {name: moved.transmit_bytes for name, moved in told_of(records, os.getpid()).items()}
 
     def captures(self, name: str) -> None:
         self._run.wait_for(f"capturing on {name}$")

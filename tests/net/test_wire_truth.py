@@ -43,7 +43,7 @@ def assert_true(folder: Path, processes: Sequence[dict[str, Any]]) -> list[dict[
     packets = list(read_packets(folder / "wire.pcap"))
     for process in processes:
         truth = count(packets, process["ports"])
-        assert truth.sent_bytes > 2 * int(SIZE)
+        assert truth.transmit_bytes > 2 * int(SIZE)
         assert told_of(records, process["pid"]) == truth
     assert_conserved(records)
     return records

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from support.traffic import NGINX, attributions, deltas, dimensions, exact, flows, make_flow
+from support.traffic import (
+    NGINX,
+    attributions,
+    deltas,
+    dimensions,
+    exact,
+    flows,
+    make_delta,
+    make_flow,
+)
 
 from hogpipe.aggregation.aggregator import Aggregator
 from hogpipe.aggregation.selectors import parse_selector
@@ -188,7 +197,7 @@ def test_the_schema_refuses_what_is_no_record(change: dict[str, object]) -> None
 
 def test_keys_come_in_the_documented_order() -> None:
     aggregator = Aggregator(["process"], [], 1)
-    aggregator.ingest(make_flow(), FlowDelta(10, 1, 460, 2), exact(NGINX))
+    aggregator.ingest(make_flow(), make_delta((10, 1), (460, 2)), exact(NGINX))
     (body,) = aggregator.drain()
     start = 1_795_330_809 * SECOND
     record = RecordStamper(RUN, "web1").traffic(body, start, start + SECOND)

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
-from support.traffic import NGINX, exact, make_flow
+from support.traffic import NGINX, exact, make_delta, make_flow
 
 from hogpipe.aggregation.aggregator import Aggregator
 from hogpipe.model import (
     AttributionCounts,
     CaptureCounts,
-    FlowDelta,
 )
 from hogpipe.records import stats
 from hogpipe.records.schema import TrafficBody
@@ -30,7 +29,7 @@ times = st.integers(0, 4_000_000_000 * SECOND)
 def test_a_sequence_has_no_gaps_over_both_types() -> None:
     stamper = RecordStamper(RUN, "web1")
     aggregator = Aggregator([], [], 1)
-    aggregator.ingest(make_flow(), FlowDelta(1, 1), exact(NGINX))
+    aggregator.ingest(make_flow(), make_delta((1, 1)), exact(NGINX))
     (traffic,) = aggregator.drain()
     body: StatsBody = {
         "capture": stats.capture_info(CaptureCounts()),

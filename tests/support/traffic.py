@@ -9,6 +9,7 @@ from hogpipe.model import (
     FlowKey,
     Process,
     Quality,
+    TrafficCounts,
     User,
 )
 
@@ -46,6 +47,31 @@ def exact(process: Process) -> Attribution:
     return Attribution(Quality.EXACT, process)
 
 
+def make_traffic(
+    transmit: tuple[int, int] = (0, 0), receive: tuple[int, int] = (0, 0)
+) -> TrafficCounts:
+    """Return counters, each direction as (bytes, packets)."""
+    return TrafficCounts(
+        transmit_bytes=transmit[0],
+        transmit_packets=transmit[1],
+        receive_bytes=receive[0],
+        receive_packets=receive[1],
+    )
+
+
+def make_delta(
+    transmit: tuple[int, int] = (0, 0),
+    receive: tuple[int, int] = (0, 0),
+    *,
+    opened: bool = False,
+    at_ns: tuple[int, int] = (0, 0),
+) -> FlowDelta:
+    """Return a delta, each direction as (bytes, packets); `at_ns` is the first and last time."""
+    delta = FlowDelta(opened=opened, first_ns=at_ns[0], last_ns=at_ns[1])
+    delta.add_counts(make_traffic(transmit, receive))
+    return delta
+
+
 ports = st.sampled_from([0, 22, 443, 40000])
 v4 = st.sampled_from([bytes([10, 0, 0, last]) for last in (1, 2, 3)])
 v6 = st.sampled_from([bytes(15) + bytes([last]) for last in (1, 2, 3)])
@@ -60,7 +86,11 @@ def _flows_between(addresses: st.SearchStrategy[bytes]) -> st.SearchStrategy[Flo
 flows = _flows_between(v4) | _flows_between(v6) | st.just(FlowKey(0, b"", 0, b"", 0, ""))
 
 counts = st.integers(0, 1 << 40)
-deltas = st.builds(FlowDelta, counts, counts, counts, counts, st.booleans())
+deltas = st.builds(
+    FlowDelta,
+    **dict.fromkeys(TrafficCounts.__struct_fields__, counts),
+    opened=st.booleans(),
+)
 
 words = st.text(min_size=1, max_size=8)
 processes = st.builds(

@@ -30,10 +30,10 @@ class Packet(NamedTuple):
 class Moved(NamedTuple):
     """What a process moved: bytes and packets, sent and received."""
 
-    sent_bytes: int
-    sent_packets: int
-    received_bytes: int
-    received_packets: int
+    transmit_bytes: int
+    transmit_packets: int
+    receive_bytes: int
+    receive_packets: int
 
 
 def read_packets(path: Path) -> Iterator[Packet]:

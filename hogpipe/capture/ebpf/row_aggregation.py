@@ -36,6 +36,7 @@ from hogpipe.linux.bpf.traffic_rows import (
     describe_ends,
     describe_holders,
     join,
+    make_counts,
     pick,
 )
 from hogpipe.model import (
@@ -164,13 +165,8 @@ class RowAggregator:
         """Put entries into the flows that are looked up."""
         for entry in describe(entries):
             flow, opened = self._knowledge.ask_for(entry)
-            delta = FlowDelta(
-                entry.transmit_bytes,
-                entry.transmit_packets,
-                entry.receive_bytes,
-                entry.receive_packets,
-                opened,
-            )
+            delta = FlowDelta(opened=opened)
+            delta.add_counts(entry.counts)
             known = batch.flows.setdefault(flow, delta)
             if known is not delta:
                 known.add(delta)
@@ -194,15 +190,13 @@ class RowAggregator:
 
     def _own(self, heads: Entries, counts: list[list[int]], flows: list[int]) -> list[OwnedFlow]:
         owned = []
-        for holder, ends, moved, number in zip(
+        for holder, ends, row, number in zip(
             describe_holders(heads), describe_ends(heads), counts, flows, strict=True
         ):
             quality = Quality.LISTENER if holder.by_listener else Quality.EXACT
             attribution = self._knowledge.attribute(holder, quality)
             flow = self._knowledge.name_flow(ends, holder)
-            sent, sent_packets, received, received_packets = moved
-            delta = FlowDelta(sent, sent_packets, received, received_packets)
-            owned.append(OwnedFlow(flow, delta, attribution, number))
+            owned.append(OwnedFlow(flow, make_counts(row), attribution, number))
         return owned
 
     def _make_keys(self, entries: Entries, gone: NDArray[np.bool_]) -> NDArray[np.uint64]:
@@ -235,8 +229,7 @@ def _have_ends(entries: Entries) -> NDArray[np.bool_]:
 
 
 def _tally(entries: Entries) -> Tally:
-    sent, sent_packets, received, received_packets = entries["counts"].sum(axis=0).tolist()
-    return Tally(sent_packets + received_packets, sent + received)
+    return make_counts(entries["counts"].sum(axis=0).tolist()).total
 
 
 def _make_mask(dimensions: Collection[str]) -> NDArray[np.uint64]:

@@ -4,19 +4,22 @@ Formats: the structs of traffic_tables.bpf.h and owners.bpf.h, in the machine's 
 """
 
 import struct
+from collections.abc import Iterable
 from functools import lru_cache
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from hogpipe.model import TrafficCounts
+
 ENTRY = np.dtype([
     ("cookie", "u8"), ("counts", "u8", (4,)), ("boot_ns", "u8"), ("cgroup", "u8"), ("pid", "u4"),
     ("user_id", "u4"), ("command", "u8", (2,)), ("namespace", "u8"), ("flags", "u4"),
     ("awaited", "u4"), ("ends", "u8", (5,)),
 ])  # fmt: skip
-"""`struct flow`. `counts` are bytes and packets sent, then received; `command` has 16 bytes and
-`ends` 40, see `SocketTraffic` for both."""
+"""`struct flow`. `counts` are those of `make_counts`; `command` has 16 bytes and `ends` 40, see
+`SocketTraffic` for both."""
 PLACE_KEY = np.dtype([("cookie", "u8"), ("ends", "u8", (5,)), ("parity", "u8")])
 OVERFLOW_KEY = np.dtype("u4")
 FILL = np.dtype([("connections", "u8"), ("exchanges", "u8"), ("overflow", "u8")])
@@ -87,10 +90,7 @@ class SocketTraffic(msgspec.Struct, frozen=True, gc=False):
     """The socket's; 0 where it is not known."""
     holder: Holder
     ends: Ends
-    transmit_bytes: int
-    transmit_packets: int
-    receive_bytes: int
-    receive_packets: int
+    counts: TrafficCounts
 
 
 class ProcessSeen(msgspec.Struct, frozen=True, gc=False):
@@ -115,10 +115,21 @@ def copy_rows(entries: Entries) -> Entries:
     return entries.view(_RAW).copy().view(ENTRY)
 
 
+def make_counts(counts: Iterable[int]) -> TrafficCounts:
+    """Return the `counts` of an entry, in the order of `struct counts`."""
+    transmit_bytes, transmit_packets, receive_bytes, receive_packets = counts
+    return TrafficCounts(
+        transmit_bytes=transmit_bytes,
+        transmit_packets=transmit_packets,
+        receive_bytes=receive_bytes,
+        receive_packets=receive_packets,
+    )
+
+
 def describe(entries: Entries) -> list[SocketTraffic]:
     """Return entries one by one."""
     return [
-        SocketTraffic(cookie, holder, ends, *counts)
+        SocketTraffic(cookie, holder, ends, make_counts(counts))
         for cookie, counts, holder, ends in zip(
             entries["cookie"].tolist(),
             entries["counts"].tolist(),

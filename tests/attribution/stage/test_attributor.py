@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from support.traffic import NGINX, attributions, deltas, exact, make_flow
+from support.traffic import NGINX, attributions, deltas, exact, make_delta, make_flow
 
 from hogpipe.attribution.stage import attributor, batching
 from hogpipe.attribution.stage.attributor import Attributor
@@ -139,7 +139,7 @@ class Stage:
         )
 
     def ingest(self, *flows: FlowKey, size: int = 1, opened: bool = False) -> None:
-        self.attributor.ingest({flow: FlowDelta(size, 1, opened=opened) for flow in flows})
+        self.attributor.ingest({flow: make_delta((size, 1), opened=opened) for flow in flows})
 
     async def next_look(self) -> float:
         """Do as `run` does when the time comes; return the time."""
@@ -241,10 +241,10 @@ async def test_all_that_waits_is_one_batch_and_bytes_add_up_meanwhile(
 
 async def test_a_delta_that_waits_is_not_the_callers_own(executor: ThreadPoolExecutor) -> None:
     stage = Stage(executor)
-    delta = FlowDelta(1, 1)
+    delta = make_delta((1, 1))
     stage.attributor.ingest({FLOW: delta})
     stage.ingest(FLOW, size=2)
-    assert delta == FlowDelta(1, 1)
+    assert delta == make_delta((1, 1))
 
 
 async def test_a_flow_that_is_not_found_is_tried_again_with_growing_pauses_until_hold(
@@ -548,7 +548,7 @@ async def test_what_several_had_in_turn_is_told_piece_by_piece(
     stage.resolver.answers[FLOW] = UNATTRIBUTED
     stage.resolver.shared[FLOW] = [exact(NGINX), exact(NGINX), UNATTRIBUTED, exact(CURL)]
     for number, size in enumerate((1, 10, 100, 1000), 1):
-        delta = FlowDelta(size, 1, first_ns=number, last_ns=number)
+        delta = make_delta((size, 1), at_ns=(number, number))
         stage.attributor.ingest({FLOW: delta})
     await stage.next_look()
     told = [(FLOW, 11, exact(NGINX)), (FLOW, 100, UNATTRIBUTED), (FLOW, 1000, exact(CURL))]
@@ -608,8 +608,8 @@ async def test_bytes_of_the_connection_before_never_go_to_the_next_owner(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor)
-    stage.attributor.ingest({FLOW: FlowDelta(60, 1, 60, 1, opened=True)})
-    stage.attributor.ingest({FLOW: FlowDelta(300_000, 200, 5_000, 100)})
+    stage.attributor.ingest({FLOW: make_delta((60, 1), (60, 1), opened=True)})
+    stage.attributor.ingest({FLOW: make_delta((300_000, 200), (5_000, 100))})
     stage.ingest(FLOW, size=60, opened=True)
     assert stage.drain() == [(FLOW, 305_120, UNATTRIBUTED)]
     stage.resolver.answers[FLOW] = exact(CURL)

@@ -2,14 +2,14 @@ import math
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.traffic import make_flow
+from support.traffic import make_delta, make_flow
 
 from hogpipe.attribution.stage.pending import PendingFlows, Waiting
-from hogpipe.model import FlowDelta, Span
+from hogpipe.model import Span
 
 
 def waiting() -> Waiting:
-    return Waiting(FlowDelta(1, 1), since=0.0)
+    return Waiting(make_delta((1, 1)), since=0.0)
 
 
 def test_a_new_flow_is_due_at_once_and_only_once() -> None:
@@ -68,11 +68,11 @@ def test_retries_come_in_the_order_of_their_times(steps: list[tuple[int, float]]
 
 
 def test_what_comes_while_a_flow_waits_is_kept_in_pieces_until_they_are_many() -> None:
-    one = Waiting(FlowDelta(1, 1, first_ns=5, last_ns=6), since=0.0)
+    one = Waiting(make_delta((1, 1), at_ns=(5, 6)), since=0.0)
     assert [*one.ask()] == [Span(5, 7)]
     for at in range(10, 30):
-        one.add(FlowDelta(1, 1, first_ns=at, last_ns=at))
-    assert one.delta == FlowDelta(21, 21, first_ns=5, last_ns=29)
+        one.add(make_delta((1, 1), at_ns=(at, at)))
+    assert one.delta == make_delta((21, 21), at_ns=(5, 29))
     before, since = one.split()
     assert [piece.span for piece in before] == [Span(5, 7)]
     assert [piece.transmit_bytes for piece in since] == [1] * 7 + [13]
@@ -81,7 +81,7 @@ def test_what_comes_while_a_flow_waits_is_kept_in_pieces_until_they_are_many() -
 
 
 def test_a_flow_is_asked_for_as_of_now_where_the_time_of_a_piece_is_not_known() -> None:
-    one = Waiting(FlowDelta(1, 1, first_ns=5, last_ns=6), since=0.0)
-    one.add(FlowDelta(1, 1))
+    one = Waiting(make_delta((1, 1), at_ns=(5, 6)), since=0.0)
+    one.add(make_delta((1, 1)))
     assert one.ask() == ()
     assert len(one.split()[0]) == 2

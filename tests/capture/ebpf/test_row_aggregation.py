@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.traffic import make_traffic
 
 from hogpipe.capture.ebpf.row_aggregation import RowAggregator, Turn
 from hogpipe.linux.bpf.traffic_rows import (
@@ -23,7 +24,6 @@ from hogpipe.model import (
     NAMELESS,
     Attribution,
     FlowBatch,
-    FlowDelta,
     FlowKey,
     Process,
     Quality,
@@ -113,7 +113,7 @@ def test_the_connections_of_a_process_are_one_sum() -> None:
     (batch,) = sort(turn(connections=connections), "process")
     (owned,) = batch.owned
     assert owned.flows == 10
-    assert owned.delta == FlowDelta(1000, 10, 2000, 20)
+    assert owned.traffic == make_traffic((1000, 10), (2000, 20))
     assert owned.attribution == Attribution(Quality.EXACT, Process(7, 5, command="python"))
     assert batch.flows == {}
     assert (batch.counts.captured.packets, batch.counts.captured.bytes) == (30, 3000)
@@ -137,7 +137,7 @@ def test_a_connections_beginning_belongs_to_who_served_it() -> None:
     (owned,) = batch.owned
     assert owned.attribution.process is not None
     assert owned.attribution.process.pid == WORKER
-    assert owned.delta == FlowDelta(160, 2, 312, 4)
+    assert owned.traffic == make_traffic((160, 2), (312, 4))
     assert owned.flows == 1
 
 
@@ -152,7 +152,7 @@ def test_what_the_kernel_sends_for_a_connection_is_its_owners() -> None:
     last = entry(0, ends(1000), (52, 1, 0, 0), cookie=9, namespace=0)
     (batch,) = sort(turn(last, entry(7, ends(1000))), "process")
     assert batch.flows == {}
-    assert batch.owned[0].delta.transmit_bytes == 152
+    assert batch.owned[0].traffic.transmit_bytes == 152
 
 
 def test_a_beginning_without_its_connection_is_the_listeners() -> None:
@@ -184,7 +184,7 @@ def test_a_new_connection_that_is_open_at_the_end_of_a_turn_waits_for_the_next()
     (owned,) = batch.owned
     assert owned.attribution.process is not None
     assert owned.attribution.process.pid == WORKER
-    assert (owned.flows, owned.delta) == (2, FlowDelta(360, 4, 712, 8))
+    assert (owned.flows, owned.traffic) == (2, make_traffic((360, 4), (712, 8)))
     assert known.asked == []
 
 
@@ -194,7 +194,7 @@ def test_what_waited_is_added_once_to_a_connection_of_two_rows() -> None:
     list(sorter.sort(turn(connections=new), window_ends=True))
     served, farewell = (entry(WORKER, ends(80), released=True) for _ in range(2))
     (batch,) = sorter.sort(turn(connections=rows(served, farewell)), window_ends=True)
-    assert batch.owned[0].delta == FlowDelta(300, 3, 600, 6)
+    assert batch.owned[0].traffic == make_traffic((300, 3), (600, 6))
 
 
 @pytest.mark.parametrize("last", [True, False])
@@ -325,13 +325,13 @@ def test_bytes_and_packets_are_conserved(run: list[Turn], dimensions: set[str]) 
         captured = [0, 0]
         told = [0, 0]
         for batch in sorter.sort(one, window_ends=True, last=number == len(run)):
-            for delta in (*batch.flows.values(), *(owned.delta for owned in batch.owned)):
-                came_out[0] += delta.transmit_bytes
-                came_out[1] += delta.transmit_packets
-                came_out[2] += delta.receive_bytes
-                came_out[3] += delta.receive_packets
-                told[0] += delta.total_bytes
-                told[1] += delta.transmit_packets + delta.receive_packets
+            for moved in (*batch.flows.values(), *(owned.traffic for owned in batch.owned)):
+                came_out[0] += moved.transmit_bytes
+                came_out[1] += moved.transmit_packets
+                came_out[2] += moved.receive_bytes
+                came_out[3] += moved.receive_packets
+                told[0] += moved.total_bytes
+                told[1] += moved.transmit_packets + moved.receive_packets
             captured[0] += batch.counts.captured.bytes
             captured[1] += batch.counts.captured.packets
         assert captured == told

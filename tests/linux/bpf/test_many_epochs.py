@@ -114,4 +114,4 @@ def test_what_passes_over_loopback_is_told_once_as_sent_and_once_as_received(
         assert told()["counts"].sum(axis=0)[1] > sum(sent.values()) > 0
         if max_flows > len(turns):
             datagrams = [one for one in describe(told()) if one.ends.protocol == UDP]
-            assert sum(one.transmit_packets for one in datagrams) == sum(sent.values())
+            assert sum(one.counts.transmit_packets for one in datagrams) == sum(sent.values())

@@ -70,9 +70,9 @@ def test_datagrams_are_counted_once_at_each_side(
         assert connections == []
         sent, answered = 10 * (100 + HEADERS[family]), 10 * (50 + HEADERS[family])
         out, into = found[peer], found[port]
-        assert (out.transmit_bytes, out.transmit_packets) == (sent, 10)
-        assert (out.receive_bytes, out.receive_packets) == (answered, 10)
-        assert (into.transmit_bytes, into.receive_bytes) == (answered, sent)
+        assert (out.counts.transmit_bytes, out.counts.transmit_packets) == (sent, 10)
+        assert (out.counts.receive_bytes, out.counts.receive_packets) == (answered, 10)
+        assert (into.counts.transmit_bytes, into.counts.receive_bytes) == (answered, sent)
         assert out.holder.pid == into.holder.pid == os.getpid()
         assert not out.holder.by_listener
         assert out.ends.protocol == UDP
@@ -102,9 +102,11 @@ def test_a_connection_has_the_bytes_of_all_its_packets(
     (into,) = (one for one in connections if one.ends.local_port == port)
     (at_listener,) = handshakes
     assert at_listener.holder.by_listener
-    assert out.transmit_bytes > 100_000
-    assert out.transmit_bytes == into.receive_bytes + at_listener.receive_bytes
-    assert out.receive_bytes == into.transmit_bytes + at_listener.transmit_bytes
+    assert out.counts.transmit_bytes > 100_000
+    assert out.counts.transmit_bytes == into.counts.receive_bytes + at_listener.counts.receive_bytes
+    assert (
+        out.counts.receive_bytes == into.counts.transmit_bytes + at_listener.counts.transmit_bytes
+    )
     assert {one.holder.pid for one in (out, into, at_listener)} == {os.getpid()}
 
 
@@ -162,7 +164,9 @@ def test_a_socket_that_talks_to_many_is_counted_for_each_in_each_turn(
             if one.holder.pid == os.getpid() and one.ends.remote_port in ports
         ]  # fmt: skip
         assert sorted(one.ends.remote_port for one in own) == [*ports]
-        assert {(one.transmit_packets, one.transmit_bytes) for one in own} == {(2, 58)}
+        assert {(one.counts.transmit_packets, one.counts.transmit_bytes) for one in own} == {
+            (2, 58)
+        }
         assert len([one for one in own if one.holder.flags & RELEASED]) == 1
     assert traffic.losses().packets == 0
 
@@ -187,7 +191,7 @@ def test_what_finds_its_table_full_is_counted_for_its_process(netns: Namespace) 
             entries = [*describe(traffic.exchanges()), *describe(traffic.overflow())]
             assert any(not one.ends.local_address for one in entries)
             own = [one for one in entries if one.holder.pid == os.getpid()]
-            assert sum(one.transmit_bytes for one in own) == 100 * 29
+            assert sum(one.counts.transmit_bytes for one in own) == 100 * 29
             assert traffic.losses().packets == 0
 
 
@@ -217,7 +221,7 @@ def test_a_table_that_is_busy_is_asked_for_the_rest(
             traffic.take_turns()
             entries = [*describe(traffic.exchanges()), *describe(traffic.overflow())]
             own = [one for one in entries if one.holder.pid == os.getpid()]
-            assert sum(one.transmit_packets for one in own) == len(ports)
+            assert sum(one.counts.transmit_packets for one in own) == len(ports)
 
 
 class Busy:
@@ -252,5 +256,5 @@ def test_what_finds_no_place_at_all_is_counted_in_packets(netns: Namespace) -> N
         traffic.take_turns()
         pids = {one.pid for one in senders}
         entries = [*describe(traffic.exchanges()), *describe(traffic.overflow())]
-        counted = sum(one.transmit_packets for one in entries if one.holder.pid in pids)
+        counted = sum(one.counts.transmit_packets for one in entries if one.holder.pid in pids)
         assert counted < 30 <= counted + traffic.losses().packets
