@@ -16,6 +16,7 @@ from support.running import balance, read_records, stats_of, write_config
 from support.traffic import make_delta
 
 from hogpipe import pipeline
+from hogpipe.attribution.resolver import Resolution
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.config import load_config
 from hogpipe.errors import CaptureError
@@ -127,26 +128,25 @@ class Resolver:
 
     def prepare(self) -> None: ...
 
-    def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Attribution]:
+    def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Resolution]:
         time.sleep(self._chance.choice([0, 0, 0.001, 0.02, 0.4]))
         if self._chance.random() < 0.2:
             raise OSError("no")
-        return {flow: self._chance.choice(ANSWERS) for flow in flows if self._chance.random() < 0.8}
+        return {flow: self._resolve() for flow in flows if self._chance.random() < 0.8}
+
+    def _resolve(self) -> Resolution:
+        return Resolution(
+            self._chance.choice(ANSWERS),
+            is_final=self._chance.random() < 0.5,
+            may_be_reused=self._chance.random() < 0.2,
+            owners_by_span=self._chance.choice([None, None, ()]),  # its packets have no times
+        )
 
     def infer(self, _flow: FlowKey) -> Attribution:
         return self._chance.choice([UNATTRIBUTED, ANSWERS[2]])
 
-    def shares(self, _flow: FlowKey) -> list[Attribution] | None:
-        return self._chance.choice([None, None, []])  # its packets have no times
-
     def recall(self, _flow: FlowKey, _span: Span | None) -> Attribution | None:
         return self._chance.choice([None, ANSWERS[-1]])
-
-    def can_wait(self, _flow: FlowKey, _answer: Attribution) -> bool:
-        return self._chance.random() < 0.5
-
-    def may_pass_on(self, _flow: FlowKey) -> bool:
-        return self._chance.random() < 0.2
 
     def invalidate(self, stale: StaleFlows) -> None:
         """Add what chance says to `stale` before each drain."""

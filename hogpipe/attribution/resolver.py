@@ -1,71 +1,72 @@
-"""The seams of attribution: who looks owners up, and what the stage tells of its work."""
+"""The seam between the attribution stage and whatever finds the owners of flows.
+
+The stage asks for a batch of flows, each with the time spans in which its packets passed. The
+resolver reads the host once for the whole batch and returns a `Resolution` for each flow that it
+looked at. A Resolution is complete: nothing about a batch is asked afterwards.
+
+Two questions remain for later, when a flow must be emitted without another lookup: `recall` and
+`infer`. Both are answered from memory and are safe from any thread, also while `resolve` runs.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from hogpipe.model import (
-    Attribution,
-    FlowKey,
-    ResolverCounts,
-    Span,
-)
+import msgspec
 
-FlowTimes = Mapping[FlowKey, Sequence[Span]]
-"""Flows to look up: when the packets passed whose owner is asked for, piece by piece; nothing where
-it is the owner of the moment."""
+from hogpipe.model import Attribution, FlowKey, ResolverCounts, Span
+
+FlowSpans = Mapping[FlowKey, Sequence[Span]]
+"""Flows to look up, each with the spans in which its packets passed, in order. Without a span the
+owner at the time of the lookup is asked for."""
+
+
+class Resolution(msgspec.Struct, frozen=True, gc=False):
+    """All that one lookup found out about one flow."""
+
+    attribution: Attribution
+    """UNATTRIBUTED: the flow has no socket any more. Quality NONE with a user: the socket exists,
+    its owner is not known."""
+    is_final: bool = False
+    """Whether a later lookup would find the same."""
+    may_be_reused: bool = False
+    """Whether another process may use the five-tuple at once, so that packets of the two must not
+    be summed before they are looked up."""
+    owners_by_span: tuple[Attribution, ...] | None = None
+    """One attribution for each span, where several processes used the five-tuple one after the
+    other; None where one process used it in all spans."""
 
 
 class Resolver(Protocol):
-    """Finds the owners of flows. It blocks, and is called by one executor thread at a time."""
+    """Finds the owners of flows. `prepare`, `resolve` and `close` block; one thread calls them."""
 
     def prepare(self) -> None:
-        """Read ahead what later look-ups build upon; raises OSError like `resolve`.
+        """Read ahead what later lookups build upon.
 
-        Raises HogpipeError where what was asked for cannot be had.
+        Raises OSError like `resolve`, and HogpipeError where a required source is not available.
         """
 
-    def resolve(self, flows: FlowTimes) -> dict[FlowKey, Attribution]:
-        """Return what is known of `flows` after one look at the host.
+    def resolve(self, flows: FlowSpans) -> dict[FlowKey, Resolution]:
+        """Return what one look at the host finds out about `flows`.
 
-        A flow that is UNATTRIBUTED in the answer has no socket any more. One with quality NONE and
-        a user has, and one that is absent was not looked for: both may be asked for again. Raises
-        OSError if the host could not be looked at.
-        """
-
-    def infer(self, flow: FlowKey) -> Attribution:
-        """Return what follows for `flow` from what look-ups have seen, without a look.
-
-        UNATTRIBUTED if nothing does. Cheap, and may be called while another thread resolves.
-        """
-
-    def shares(self, flow: FlowKey) -> Sequence[Attribution] | None:
-        """Return whose each piece of `flow` was, looked up just now, if several had it in turn.
-
-        None if it is all of one. Cheap, and may be called while another thread resolves.
+        A flow that is absent was not looked for, or could not be told apart: it may be asked for
+        again. Raises OSError if the host cannot be read.
         """
 
     def recall(self, flow: FlowKey, span: Span | None) -> Attribution | None:
-        """Return whose `flow` was then as far as that is known without a look; None if it is not.
+        """Return the recorded owner of a flow that no lookup reached, without reading the host.
 
-        UNATTRIBUTED if several had it in turn. For flows that no look-up came to. Cheap, and may be
-        called while another thread resolves.
+        `span` is when the packets passed, None for now. UNATTRIBUTED if several processes used the
+        flow in `span`; None if nothing is recorded. Safe from any thread.
         """
 
-    def can_wait(self, flow: FlowKey, answer: Attribution) -> bool:
-        """Return whether a later look-up would have given `flow` the same answer.
+    def infer(self, flow: FlowKey) -> Attribution:
+        """Apply the endpoint heuristic to a flow without a socket, without reading the host.
 
-        Cheap, and may be called while another thread resolves.
-        """
-
-    def may_pass_on(self, flow: FlowKey) -> bool:
-        """Return whether others may use the ends of `flow`, looked up just now, and be told so.
-
-        What they move must not be gathered with it then. Cheap, and may be called while another
-        thread resolves.
+        UNATTRIBUTED if the heuristic names no owner. Safe from any thread.
         """
 
     def counts(self) -> ResolverCounts:
-        """Return what was done so far."""
+        """Return the counters; they only grow."""
 
     def close(self) -> None:
-        """Let go of what `prepare` took, whether it came to its end or not."""
+        """Release what `prepare` acquired, whether `prepare` succeeded or not."""

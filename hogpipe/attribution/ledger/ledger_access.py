@@ -8,7 +8,7 @@ from hogpipe.attribution.ledger.kernel_ledger import (
     KernelLedger,
 )
 from hogpipe.attribution.resolver import (
-    FlowTimes,
+    FlowSpans,
 )
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.errors import ConfigurationError
@@ -74,7 +74,7 @@ class LedgerAccess:
         self._ledger = ledger
         self._namespaces = namespaces
 
-    def ask(self, flows: FlowTimes, now: float) -> Told:
+    def ask(self, flows: FlowSpans, now: float) -> Told:
         """Return what is known of each flow after all that has happened.
 
         Raises OSError if the processes of other namespaces cannot be listed.

@@ -10,16 +10,17 @@ Without a ledger, because it cannot be had and need not, all flows are put to /p
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from hogpipe.attribution.ledger.ledger_access import LedgerAccess, Told
+from hogpipe.attribution.ledger.ledger_access import LedgerAccess
 from hogpipe.attribution.ledger.precedence import Owners, choose, is_enough
 from hogpipe.attribution.ledger.socket_snapshot import inodes_of, make_seeds, read_sockets
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
 from hogpipe.attribution.resolver import (
-    FlowTimes,
+    FlowSpans,
+    Resolution,
 )
 from hogpipe.errors import HogpipeError
 from hogpipe.linux.cgroups import in_initial_cgroup_namespace
@@ -30,14 +31,11 @@ from hogpipe.model import (
     Attribution,
     Contested,
     FlowKey,
-    LedgerEntry,
     Owner,
     Process,
-    Quality,
     ResolverCounts,
     Span,
 )
-from hogpipe.protocols import DATAGRAMS
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +66,6 @@ class LedgerResolver:
         self._open_access = open_access
         self._clock = clock
         self._ledger: LedgerAccess | None = None
-        self._told: Mapping[FlowKey, LedgerEntry] = {}
-        """What the ledger knew in the last look-up."""
-        self._shares: Mapping[FlowKey, Sequence[Attribution]] = {}
-        """Of those that several had in turn."""
         self._seeds_due = 0.0
         self._gone: dict[Owner, Process] = {}
         """Equal answers are the same object."""
@@ -91,14 +85,13 @@ class LedgerResolver:
             log.info("owners come from the ledger (eBPF%s), and from %s", where, self._procfs)
         self._begin()
 
-    def resolve(self, flows: FlowTimes) -> dict[FlowKey, Attribution]:
+    def resolve(self, flows: FlowSpans) -> dict[FlowKey, Resolution]:
         """Return what is known of `flows`; one without a socket may be absent, to be asked again.
 
         A UDP socket that is gone and has not been told yet may be told when it is released.
         """
         if self._ledger is None:
             return self._resolver.resolve(flows)
-        self._told, self._shares = {}, {}
         now = self._clock()
         if now >= self._seeds_due and self._ledger.needs_snapshot():
             self._seeds_due = now + _SEEDS_PAUSE
@@ -106,26 +99,25 @@ class LedgerResolver:
                 self._seed_again(self._ledger, now)
         owners = Owners(self._processes, self._describe_gone, now)
         told = self._ledger.ask(flows, now)
+        in_turn = told.in_turn
         found = {
-            flow: owners.attribute(entry)
+            flow: owners.resolve(flow, entry)
             for flow, entry in told.known.items()
             if is_enough(flow, entry, owners)
         }
         rest = {
             flow: pieces
             for flow, pieces in flows.items()
-            if flow not in found and flow not in told.in_turn
+            if flow not in found and flow not in in_turn
         }
         if rest:
             shown = self._resolver.resolve(rest)
             again = self._ledger.ask(rest, now)
             found |= choose(rest, shown, again, owners)
-            told = Told(told.known | again.known, told.in_turn | again.in_turn)
-        self._told = told.known
-        self._shares = {
-            flow: [owners.attribute(entry) for entry in each] for flow, each in told.in_turn.items()
-        }
-        return found | dict.fromkeys(told.in_turn, UNATTRIBUTED)
+            in_turn |= again.in_turn
+        for flow, entries in in_turn.items():
+            found[flow] = owners.resolve_by_span(entries)
+        return found
 
     def _begin(self) -> None:
         """Read ahead, and let the ledger know the sockets that are there already."""
@@ -149,10 +141,6 @@ class LedgerResolver:
         """Return what follows from what was seen in /proc; from any thread."""
         return self._resolver.infer(flow)
 
-    def shares(self, flow: FlowKey) -> Sequence[Attribution] | None:
-        """Return whose each piece of a flow was that several had in turn; from any thread."""
-        return self._shares.get(flow)
-
     def recall(self, flow: FlowKey, span: Span | None) -> Attribution | None:
         """Return what the ledger knows of a flow of our own namespace; from any thread."""
         entry = None if self._ledger is None else self._ledger.recall(flow, span)
@@ -161,19 +149,6 @@ class LedgerResolver:
         if isinstance(entry, Contested):
             return UNATTRIBUTED
         return Attribution(entry.quality, self._remember(entry.owner))
-
-    def can_wait(self, flow: FlowKey, answer: Attribution) -> bool:
-        """Return whether the ledger told of `flow` just now, as it would have done later.
-
-        Also whether /proc would have shown the same later. From any thread.
-        """
-        return flow in self._told or self._resolver.can_wait(flow, answer)
-
-    def may_pass_on(self, flow: FlowKey) -> bool:
-        """Return whether the ledger told of this exchange of datagrams by its own socket."""
-        entry = self._told.get(flow)
-        exact = entry is not None and entry.quality is Quality.EXACT
-        return exact and flow.protocol in DATAGRAMS
 
     def counts(self) -> ResolverCounts:
         """Return the counters as they stand."""

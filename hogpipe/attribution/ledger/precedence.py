@@ -7,10 +7,11 @@ more where it finds the connection itself, or where who bound the port is gone a
 it; else the ledger's word is taken, which holds for the time when the packets passed.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 
 from hogpipe.attribution.ledger.ledger_access import Told
+from hogpipe.attribution.resolver import Resolution
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.linux.procfs import ProcessIdentity
 from hogpipe.model import (
@@ -39,8 +40,18 @@ class Owners:
         self.is_there = cache(self._is_there)
         """Tell whether an owner lives."""
 
-    def attribute(self, entry: LedgerEntry | None) -> Attribution:
+    def resolve(self, flow: FlowKey, entry: LedgerEntry) -> Resolution:
         """Return what an answer of the ledger says of a flow."""
+        return Resolution(
+            self._attribute(entry), is_final=True, may_be_reused=_may_be_reused(flow, entry)
+        )
+
+    def resolve_by_span(self, entries: Iterable[LedgerEntry | None]) -> Resolution:
+        """Return what the ledger says of a flow that several had in turn, span by span."""
+        by_span = tuple(map(self._attribute, entries))
+        return Resolution(UNATTRIBUTED, is_final=True, owners_by_span=by_span)
+
+    def _attribute(self, entry: LedgerEntry | None) -> Attribution:
         if entry is None:
             return UNATTRIBUTED
         return Attribution(entry.quality, self.describe(entry.owner))
@@ -58,21 +69,22 @@ class Owners:
 
 def choose(
     flows: Collection[FlowKey],
-    shown: Mapping[FlowKey, Attribution],
+    shown: Mapping[FlowKey, Resolution],
     told: Told,
     owners: Owners,
-) -> dict[FlowKey, Attribution]:
+) -> dict[FlowKey, Resolution]:
     """Return the better of what /proc has shown and what the ledger has told.
 
     A UDP flow without a socket is left out: its port may be told only when that is released.
     """
     chosen = {}
     for flow in flows:
-        entry, answer = told.known.get(flow), shown.get(flow)
+        entry, resolution = told.known.get(flow), shown.get(flow)
+        answer = None if resolution is None else resolution.attribution
         if entry is not None and not _is_better(flow, answer, entry, owners):
-            chosen[flow] = owners.attribute(entry)
-        elif answer is not None and (answer != UNATTRIBUTED or flow.protocol not in DATAGRAMS):
-            chosen[flow] = answer
+            chosen[flow] = owners.resolve(flow, entry)
+        elif resolution is not None and (answer != UNATTRIBUTED or flow.protocol not in DATAGRAMS):
+            chosen[flow] = resolution if entry is None else _as_recorded(flow, resolution, entry)
     return chosen
 
 
@@ -81,6 +93,16 @@ def is_enough(flow: FlowKey, entry: LedgerEntry, owners: Owners) -> bool:
     if entry.quality is Quality.EXACT:
         return not entry.lasting or owners.is_there(entry.owner)
     return flow.protocol in DATAGRAMS and (entry.over or owners.is_there(entry.owner))
+
+
+def _may_be_reused(flow: FlowKey, entry: LedgerEntry) -> bool:
+    """Tell whether the port of an exchange of datagrams passes on with its own socket."""
+    return entry.quality is Quality.EXACT and flow.protocol in DATAGRAMS
+
+
+def _as_recorded(flow: FlowKey, shown: Resolution, entry: LedgerEntry) -> Resolution:
+    """Return the attribution of /proc, which is final where the ledger knows the socket."""
+    return Resolution(shown.attribution, is_final=True, may_be_reused=_may_be_reused(flow, entry))
 
 
 def _is_better(

@@ -25,6 +25,7 @@ from hogpipe.attribution.procfs.shared_sockets import (
     SharedSocketRules,
 )
 from hogpipe.attribution.procfs.table_reader import Siblings, SocketTable, TableReader
+from hogpipe.attribution.resolver import Resolution
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.linux.netns.namespace_processes import NamespaceProcesses, read_own_namespace
 from hogpipe.linux.procfs import ProcessIdentity, Procfs
@@ -74,8 +75,8 @@ class ProcfsResolver:
         """Read the fds of all processes, which later look-ups only bring up to date."""
         self._fds.prepare(SharedSocketRules(self._procfs))
 
-    def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Attribution]:
-        """Return the attribution of each flow; an OSError means that /proc itself failed."""
+    def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Resolution]:
+        """Return the resolution of each flow; an OSError means that /proc itself failed."""
         kinship = SharedSocketRules(self._procfs)
         now = self._clock()
         own = [flow for flow in flows if flow.namespace == OWN_NAMESPACE]
@@ -94,8 +95,12 @@ class ProcfsResolver:
             (flow, self._attribute(match, processes[owners[flow]]))
             for flow, match in matches.items()
         )
-        found = {flow: answer for flow, answer in answers if answer is not None}
-        self._infer(found, own_matches, kinship, now)
+        found = {
+            flow: Resolution(answer, is_final=_is_final(flow, answer))
+            for flow, answer in answers
+            if answer is not None
+        }
+        self._apply_endpoint_heuristic(found, own_matches, kinship, now)
         return found
 
     def infer(self, flow: FlowKey) -> Attribution:
@@ -104,7 +109,7 @@ class ProcfsResolver:
             return UNATTRIBUTED
         with self._sightings:
             owner = self._endpoints.infer(endpoint_of(flow), self._clock())
-        return UNATTRIBUTED if owner is None else Attribution(Quality.INFERRED, process=owner)
+        return _inferred(owner)
 
     def recall_owners(self, inodes: Collection[int]) -> dict[int, Process]:
         """Return the owners of sockets as their fds were read last, for the thread that resolves.
@@ -133,28 +138,12 @@ class ProcfsResolver:
         """Return the reader of processes, for the thread that resolves."""
         return self._processes
 
-    def shares(self, _flow: FlowKey) -> None:
-        """Return nothing: who had a flow before /proc does not tell."""
-
     def recall(self, _flow: FlowKey, _span: Span | None) -> Attribution | None:
-        """Return nothing: without a look /proc tells nothing."""
+        """Return None: /proc records nothing of the past."""
         return None
 
-    def can_wait(self, flow: FlowKey, answer: Attribution) -> bool:
-        """Return whether `flow` was answered without its own socket, as well as it ever can be."""
-        if answer.quality is Quality.LISTENER:
-            return flow.protocol == TCP  # of UDP it is the flow's own socket
-        if answer != UNATTRIBUTED or flow.namespace != OWN_NAMESPACE or not has_endpoint(flow):
-            return answer.quality is Quality.INFERRED
-        with self._sightings:
-            return self._endpoints.is_settled(endpoint_of(flow), self._clock())
-
-    def may_pass_on(self, _flow: FlowKey) -> bool:
-        """Return False: of those who are gone by then /proc tells nothing."""
-        return False
-
     def close(self) -> None:
-        """Do nothing: no look-up leaves anything open."""
+        """Do nothing: no lookup leaves anything open."""
 
     def counts(self) -> ResolverCounts:
         """Return the counters as they stand; they only grow."""
@@ -173,9 +162,9 @@ class ProcfsResolver:
             ambiguous=self._fds.shared,
         )
 
-    def _infer(
+    def _apply_endpoint_heuristic(
         self,
-        found: dict[FlowKey, Attribution],
+        found: dict[FlowKey, Resolution],
         matches: Mapping[FlowKey, Match],
         kinship: SharedSocketRules,
         now: float,
@@ -184,14 +173,24 @@ class ProcfsResolver:
         unseen = []
         for flow, match in matches.items():
             if match.quality is Quality.EXACT and len(match.rows) == 1:
-                self._see(endpoint_of(flow), match.rows[0].inode, found[flow].process, now)
+                self._see(
+                    endpoint_of(flow), match.rows[0].inode, found[flow].attribution.process, now
+                )
             elif not match.rows and has_endpoint(flow):
                 unseen.append(flow)
                 self._sampling.note(endpoint_of(flow), now)
         if unseen:
             with suppress(OSError):  # the next look meets the same, and it counts as failed
                 self._look_for_siblings(kinship, now)
-            found.update((flow, self.infer(flow)) for flow in unseen)
+            found.update((flow, self._resolve_unseen(flow)) for flow in unseen)
+
+    def _resolve_unseen(self, flow: FlowKey) -> Resolution:
+        """Resolve a flow without a socket; final where the heuristic needs to see no more."""
+        endpoint, now = endpoint_of(flow), self._clock()
+        with self._sightings:
+            owner = self._endpoints.infer(endpoint, now)
+            is_final = owner is not None or self._endpoints.is_settled(endpoint, now)
+        return Resolution(_inferred(owner), is_final=is_final)
 
     def _look_for_siblings(self, kinship: SharedSocketRules, now: float) -> None:
         """Note whose the sockets are that talk to endpoints of which too little is known."""
@@ -245,6 +244,18 @@ class ProcfsResolver:
         return Attribution(
             Quality.NONE, user=User(user_id, self._processes.read_user_name(user_id))
         )
+
+
+def _is_final(flow: FlowKey, attribution: Attribution) -> bool:
+    """Tell whether a flow was matched to the listener of its connection, which is gone.
+
+    The listening socket of a UDP flow is the flow's own.
+    """
+    return attribution.quality is Quality.LISTENER and flow.protocol == TCP
+
+
+def _inferred(owner: Process | None) -> Attribution:
+    return UNATTRIBUTED if owner is None else Attribution(Quality.INFERRED, process=owner)
 
 
 def _own(

@@ -20,9 +20,10 @@ from itertools import islice, takewhile
 from typing import TypeVar
 
 from hogpipe.attribution.resolver import (
+    Resolution,
     Resolver,
 )
-from hogpipe.attribution.stage.batching import AdaptiveInterval
+from hogpipe.attribution.stage.batching import AdaptiveInterval, judge
 from hogpipe.attribution.stage.budget import CpuBudget
 from hogpipe.attribution.stage.flow_cache import FlowCache, KnownFlow
 from hogpipe.attribution.stage.latency import (
@@ -73,6 +74,7 @@ class Attributor:
         max_flows: int = 262_144,
         recheck: float = 5.0,
     ) -> None:
+        self._resolver = resolver
         self._look_ups = LookupRunner(resolver, executor)
         self._invalidated = invalidated
         self._emit = emit
@@ -225,24 +227,31 @@ class Attributor:
                 self._conclude(flow, waiting, found.get(flow), now, last=last)
             async for flow in _in_slices(stale):
                 if flow in found:
-                    self._known.refresh(flow, found[flow])
+                    self._known.refresh(flow, found[flow].attribution)
             self._overtaken.clear()
 
     def _pace_after(
-        self, seconds: float, batch: Mapping[FlowKey, Waiting], found: Mapping[FlowKey, Attribution]
+        self, seconds: float, batch: Mapping[FlowKey, Waiting], found: Mapping[FlowKey, Resolution]
     ) -> float:
         """Return how long to gather flows after this look-up."""
-        asked = [flow for flow, one in batch.items() if flow in found and not one.answered]
+        first = [found[flow] for flow, one in batch.items() if flow in found and not one.answered]
         # The freshest: of these it shows first how long they live.
-        pause = self._pace.next_pause(seconds, self._look_ups.judge(asked[-_JUDGED:], found))
+        pause = self._pace.next_pause(seconds, judge(first[-_JUDGED:]))
         self._gather_for(self._pace.patience)
         return pause
 
     def _conclude(
-        self, flow: FlowKey, asked: Waiting, answer: Attribution | None, now: float, *, last: bool
+        self,
+        flow: FlowKey,
+        asked: Waiting,
+        resolution: Resolution | None,
+        now: float,
+        *,
+        last: bool,
     ) -> None:
         """Emit a pending flow, or make it wait for another try; None is no answer at all."""
         waiting = self._pending.get(flow)
+        answer = None if resolution is None else resolution.attribution
         if waiting is None:
             if answer is not None:
                 # It did not wait, but what comes next can use this.
@@ -250,14 +259,13 @@ class Attributor:
             return
         if waiting is not asked:
             return  # a new connection: this look-up may have met the owner before it
-        shares = self._look_ups.shares(flow)
-        if shares is not None:
-            self._settle_in_turn(flow, waiting, shares, now)
+        if resolution is not None and resolution.owners_by_span is not None:
+            self._settle_in_turn(flow, waiting, resolution.owners_by_span, now)
             return
         if answer is None or answer.quality is Quality.NONE:
             if answer is not None and answer.user is not None:
                 waiting.fallback = answer
-            final = last or (answer is not None and self._look_ups.can_wait(flow, answer))
+            final = last or (resolution is not None and resolution.is_final)
             expires = waiting.since + self._hold
             if now < expires and not final:
                 # It waits on all the same, for an owner may be inferred by then.
@@ -266,7 +274,7 @@ class Attributor:
                 self._pending.put_off(flow, waiting, min(now + pause, expires))
                 waiting.pause *= 2
                 return
-            answer = self._look_ups.infer(flow) if waiting.gone else waiting.fallback
+            answer = self._resolver.infer(flow) if waiting.gone else waiting.fallback
         before, since = waiting.split()
         if since and flow in self._overtaken:
             self._settle_in_turn(flow, waiting, [answer] * len(before), now)
@@ -298,12 +306,12 @@ class Attributor:
     def _give_up(self, flow: FlowKey, waiting: Waiting) -> None:
         """Emit a pending flow as it is; one with a socket is looked up when it moves more."""
         if waiting.gone:
-            answer = self._look_ups.infer(flow)
+            answer = self._resolver.infer(flow)
             self._settle_one(flow, waiting, answer, checked=self._clock())
         else:
             pieces = waiting.all_pieces()
             answers = [
-                self._look_ups.recall(flow, piece.span) or waiting.fallback for piece in pieces
+                self._resolver.recall(flow, piece.span) or waiting.fallback for piece in pieces
             ]
             self._pending.pop(flow)
             self._remember(flow, answers[-1], checked=-math.inf)

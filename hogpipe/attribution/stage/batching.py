@@ -14,7 +14,12 @@ kernel gives any: of `n` exchanges that are gathered one in 28,000 / `n` meets a
 gathered then, and where that was seen to happen.
 """
 
+from collections.abc import Sequence
+
 import msgspec
+
+from hogpipe.attribution.resolver import Resolution
+from hogpipe.model import UNATTRIBUTED, Quality
 
 _SHORTEST = 4.0  # times the CPU time of a look-up
 _SHORT_BOUND, _IN_VAIN, _LONG, _LONGEST = 0.006, 0.01, 0.025, 0.15  # seconds
@@ -38,6 +43,19 @@ class LookupVerdict(msgspec.Struct, frozen=True):
     """Whose ports may be another's at once."""
     mixed: int = 0
     """That several owners had in turn before the look-up."""
+
+
+def judge(resolutions: Sequence[Resolution]) -> LookupVerdict:
+    """Return how early the answers came that were just found."""
+    owners = [one.attribution for one in resolutions]
+    is_gone = (one == UNATTRIBUTED or one.quality is Quality.INFERRED for one in owners)
+    return LookupVerdict(
+        flows=len(resolutions),
+        gone=sum(is_gone),
+        lasting=sum(one.is_final for one in resolutions),
+        passing=sum(one.may_be_reused for one in resolutions),
+        mixed=sum(one.owners_by_span is not None for one in resolutions),
+    )
 
 
 class AdaptiveInterval:

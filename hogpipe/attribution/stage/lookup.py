@@ -4,7 +4,6 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from copy import copy
@@ -12,17 +11,13 @@ from copy import copy
 import msgspec
 
 from hogpipe.attribution.resolver import (
-    FlowTimes,
+    FlowSpans,
+    Resolution,
     Resolver,
 )
-from hogpipe.attribution.stage.batching import LookupVerdict
 from hogpipe.model import (
-    UNATTRIBUTED,
-    Attribution,
     FlowKey,
-    Quality,
     ResolverCounts,
-    Span,
 )
 from hogpipe.text import describe_error
 
@@ -61,7 +56,7 @@ class LookupRunner:
             await loop.run_in_executor(self._executor, self._resolver.prepare)
         self._resolver_now = copy(self._resolver.counts())
 
-    async def find(self, flows: FlowTimes) -> tuple[dict[FlowKey, Attribution], float]:
+    async def find(self, flows: FlowSpans) -> tuple[dict[FlowKey, Resolution], float]:
         """Return what one look-up found, nothing if it failed, and the CPU seconds it took."""
         loop = asyncio.get_running_loop()
         found, error, counts, seconds = await loop.run_in_executor(
@@ -74,36 +69,6 @@ class LookupRunner:
         self._counts.batches += 1
         self._counts.seconds += seconds
         return found, seconds
-
-    def infer(self, flow: FlowKey) -> Attribution:
-        """Return what follows for a flow from the look-ups so far."""
-        return self._resolver.infer(flow)
-
-    def shares(self, flow: FlowKey) -> Sequence[Attribution] | None:
-        """Return whose each piece of a flow was, if several had it in turn."""
-        return self._resolver.shares(flow)
-
-    def recall(self, flow: FlowKey, span: Span | None) -> Attribution | None:
-        """Return whose a flow was then as far as that is known without a look-up."""
-        return self._resolver.recall(flow, span)
-
-    def can_wait(self, flow: FlowKey, answer: Attribution) -> bool:
-        """Return whether a later look-up would have found the same."""
-        return self._resolver.can_wait(flow, answer)
-
-    def judge(
-        self, flows: Sequence[FlowKey], found: Mapping[FlowKey, Attribution]
-    ) -> LookupVerdict:
-        """Return how early the answers came that were just found for these flows."""
-        answers = [found[flow] for flow in flows]
-        is_gone = (one == UNATTRIBUTED or one.quality is Quality.INFERRED for one in answers)
-        return LookupVerdict(
-            flows=len(flows),
-            gone=sum(is_gone),
-            lasting=sum(map(self._resolver.can_wait, flows, answers)),
-            passing=sum(map(self._resolver.may_pass_on, flows)),
-            mixed=sum(self._resolver.shares(flow) is not None for flow in flows),
-        )
 
     def drain_counts(self) -> LookupCounts:
         """Return what was done since the last time."""
@@ -120,10 +85,10 @@ class LookupRunner:
             log.debug("where the look-up failed", exc_info=error)
 
     def _call(
-        self, flows: FlowTimes
-    ) -> tuple[dict[FlowKey, Attribution], Exception | None, ResolverCounts, float]:
+        self, flows: FlowSpans
+    ) -> tuple[dict[FlowKey, Resolution], Exception | None, ResolverCounts, float]:
         with self._one_at_a_time:
-            found: dict[FlowKey, Attribution] = {}
+            found: dict[FlowKey, Resolution] = {}
             failure: Exception | None = None
             before = time.thread_time()
             try:

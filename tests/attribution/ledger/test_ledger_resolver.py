@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 from support.fake_proc import BOOT_TIME, LISTEN, FakeProc, format_row
+from support.resolving import attribute
 
 from hogpipe.attribution.ledger.ledger_access import (
     LedgerAccess,
@@ -20,6 +21,7 @@ from hogpipe.attribution.ledger.ledger_access import (
 )
 from hogpipe.attribution.ledger.ledger_resolver import LedgerResolver
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
+from hogpipe.attribution.resolver import Resolution
 from hogpipe.errors import ConfigurationError
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
 from hogpipe.linux.netns.cookies import read_own_cookie
@@ -144,7 +146,7 @@ class Stage:
         self.proc.process(pid, sockets={3: 6})
 
     def find(self, flow: FlowKey) -> tuple[Quality, int | None] | None:
-        answer = self.resolver.resolve({flow: ()}).get(flow)
+        answer = attribute(self.resolver, [flow]).get(flow)
         if answer is None:
             return None
         return answer.quality, None if answer.process is None else answer.process.pid
@@ -165,20 +167,20 @@ def test_what_the_ledger_knows_exactly_is_taken_without_a_look_at_the_tables(sta
 def test_a_living_owner_is_described_by_proc(stage: Stage) -> None:
     stage.proc.process(77, command=b"curl", executable=b"/usr/bin/curl", cgroup=b"0::/a.service\n")
     stage.tell(OUTBOUND, CURL)
-    process = stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND].process
+    process = attribute(stage.resolver, [OUTBOUND])[OUTBOUND].process
     assert process is not None
     assert (process.executable, process.unit) == ("/usr/bin/curl", "a.service")
 
 
 def test_an_owner_that_is_gone_is_described_by_what_the_kernel_told(stage: Stage) -> None:
     stage.tell(OUTBOUND, CURL)
-    process = stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND].process
+    process = attribute(stage.resolver, [OUTBOUND])[OUTBOUND].process
     assert process is not None
     assert (process.pid, process.start, process.command) == (77, 1000, "curl")
     assert (process.user_id, process.owner, process.executable) == (0, "root", None)
     assert process.created_ns is not None
     assert process.created_ns > BOOT_TIME * 1_000_000_000
-    assert stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND].process is process
+    assert attribute(stage.resolver, [OUTBOUND])[OUTBOUND].process is process
 
 
 @pytest.mark.parametrize(
@@ -195,7 +197,7 @@ def test_an_owner_that_is_gone_is_placed_by_its_control_group_where_there_is_but
     stage = Stage(tmp_path / "proc", cgroups)
     path = "/system.slice/a.service"
     stage.tell(OUTBOUND, replace(CURL, cgroup_path=path))
-    process = stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND].process
+    process = attribute(stage.resolver, [OUTBOUND])[OUTBOUND].process
     assert process is not None
     assert (process.unit, process.cgroup) == (unit, path if unit else None)
 
@@ -205,7 +207,7 @@ def test_an_owner_whose_pid_is_another_process_now_is_not_taken_for_that_one(
 ) -> None:
     stage.proc.process(77, start=2000, command=b"stranger")
     stage.tell(OUTBOUND, CURL)
-    process = stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND].process
+    process = attribute(stage.resolver, [OUTBOUND])[OUTBOUND].process
     assert process is not None
     assert (process.start, process.command) == (1000, "curl")
 
@@ -213,7 +215,7 @@ def test_an_owner_whose_pid_is_another_process_now_is_not_taken_for_that_one(
 def test_an_owner_that_was_never_seen_alive_has_no_start(stage: Stage) -> None:
     stage.proc.process(78, command=b"stranger")
     stage.tell(OUTBOUND, GONE)
-    process = stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND].process
+    process = attribute(stage.resolver, [OUTBOUND])[OUTBOUND].process
     assert process is not None
     assert (process.pid, process.start, process.created_ns) == (78, None, None)
     assert process.command == "dig"
@@ -222,7 +224,7 @@ def test_an_owner_that_was_never_seen_alive_has_no_start(stage: Stage) -> None:
 def test_what_the_ledger_does_not_know_is_put_to_proc(stage: Stage) -> None:
     stage.tell(DATAGRAMS, CURL)
     stage.show(OUTBOUND, 5)
-    found = stage.resolver.resolve({OUTBOUND: (), DATAGRAMS: ()})
+    found = attribute(stage.resolver, [OUTBOUND, DATAGRAMS])
     pids = {flow: answer.process and answer.process.pid for flow, answer in found.items()}
     assert pids == {OUTBOUND: 5, DATAGRAMS: 77}
 
@@ -235,7 +237,7 @@ def test_what_proc_does_not_know_either_is_asked_of_the_ledger_again(stage: Stag
 
 def test_a_udp_flow_that_neither_knows_may_be_asked_for_again(stage: Stage) -> None:
     assert stage.find(DATAGRAMS) is None
-    assert stage.resolver.resolve({OUTBOUND: ()}) == {OUTBOUND: UNATTRIBUTED}
+    assert attribute(stage.resolver, [OUTBOUND]) == {OUTBOUND: UNATTRIBUTED}
 
 
 def test_the_connection_that_proc_shows_is_surer_than_the_owner_of_the_port(stage: Stage) -> None:
@@ -296,15 +298,14 @@ def test_what_several_had_in_turn_is_told_piece_by_piece_and_not_put_to_proc(
     }
     stage.tell(OUTBOUND, CURL)
     times = {DATAGRAMS: [first, second, third], OUTBOUND: [Span(1, 9)]}
-    assert stage.resolver.resolve(times)[DATAGRAMS] == UNATTRIBUTED
+    found = stage.resolver.resolve(times)
+    assert found[DATAGRAMS].attribution == UNATTRIBUTED
     assert stage.resolver.counts().table_reads == 0
-    shares = stage.resolver.shares(DATAGRAMS)
-    assert shares is not None
-    assert [one.process and one.process.pid for one in shares] == [77, None, 78]
-    assert stage.resolver.shares(OUTBOUND) is None
+    owners = found[DATAGRAMS].owners_by_span
+    assert owners is not None
+    assert [one.process and one.process.pid for one in owners] == [77, None, 78]
+    assert found[OUTBOUND].owners_by_span is None
     assert stage.resolver.recall(DATAGRAMS, second) == UNATTRIBUTED
-    stage.resolver.resolve({OUTBOUND: ()})
-    assert stage.resolver.shares(DATAGRAMS) is None
 
 
 def test_a_socket_that_nobody_holds_now_was_of_who_used_it(stage: Stage) -> None:
@@ -341,7 +342,7 @@ def test_what_the_ledger_knows_is_recalled_without_a_look(stage: Stage) -> None:
         77,
         None,
     )
-    looked_up = stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND]
+    looked_up = attribute(stage.resolver, [OUTBOUND])[OUTBOUND]
     assert stage.resolver.recall(OUTBOUND, None) == looked_up
     assert stage.resolver.recall(INBOUND, None) is None
     assert stage.resolver.recall(replace(OUTBOUND, namespace=4_000_000_000), None) is None
@@ -376,21 +377,24 @@ def test_nobody_waits_for_the_name_of_a_user_to_recall_a_flow(
     assert recall() == "alice"
 
 
-def test_what_the_ledger_knows_can_wait(stage: Stage) -> None:
+def test_what_the_ledger_knows_is_final(stage: Stage) -> None:
     stage.tell(OUTBOUND, CURL)
-    answer = stage.resolver.resolve({OUTBOUND: ()})[OUTBOUND]
-    assert stage.resolver.can_wait(OUTBOUND, answer)
-    assert not stage.resolver.can_wait(INBOUND, answer)
+    stage.show(INBOUND, 11)
+    found = stage.resolver.resolve({OUTBOUND: (), INBOUND: ()})
+    assert [found[flow].is_final for flow in (OUTBOUND, INBOUND)] == [True, False]
+    stage.tell(INBOUND, MASTER, Quality.LISTENER)
+    found = stage.resolver.resolve({INBOUND: ()})
+    assert found == {INBOUND: Resolution(found[INBOUND].attribution, is_final=True)}
+    assert found[INBOUND].attribution.quality is Quality.EXACT  # by /proc
 
 
 def test_the_ports_of_exchanges_that_the_ledger_tells_of_pass_on(stage: Stage) -> None:
     stage.tell(OUTBOUND, CURL)
     stage.tell(DATAGRAMS, CURL)
-    stage.resolver.resolve({OUTBOUND: (), DATAGRAMS: ()})
-    assert [stage.resolver.may_pass_on(one) for one in (OUTBOUND, DATAGRAMS)] == [False, True]
+    found = stage.resolver.resolve({OUTBOUND: (), DATAGRAMS: ()})
+    assert [found[one].may_be_reused for one in (OUTBOUND, DATAGRAMS)] == [False, True]
     stage.tell(DATAGRAMS, CURL, Quality.LISTENER)  # whoever sends, it is the same socket
-    stage.resolver.resolve({DATAGRAMS: ()})
-    assert not stage.resolver.may_pass_on(DATAGRAMS)
+    assert not stage.resolver.resolve({DATAGRAMS: ()})[DATAGRAMS].may_be_reused
 
 
 def test_after_a_loss_of_events_the_sockets_are_read_anew_but_not_all_the_time(
@@ -440,7 +444,7 @@ def test_without_a_ledger_all_comes_from_proc_and_one_line_says_why(
         f"owners come from {stage.proc.root}, not from the ledger: eBPF: not permitted; run as root"
     ]
     stage.show(OUTBOUND, 5)
-    answer = resolver.resolve({OUTBOUND: ()})[OUTBOUND]
+    answer = attribute(resolver, [OUTBOUND])[OUTBOUND]
     assert answer.process is not None
     assert answer.process.pid == 5
     assert resolver.counts().ledger is None

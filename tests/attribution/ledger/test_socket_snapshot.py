@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from support.bpf import require_bpf
 from support.namespaces import Namespace
+from support.resolving import attribute
 from support.sockets import TCP, UDP, make_flow
 
 from hogpipe.attribution.ledger import socket_snapshot
@@ -159,7 +160,7 @@ def exchange(netns: Namespace, host: str) -> socket.socket:
 
 
 def owner(resolver: LedgerResolver, netns: Namespace, flow: FlowKey) -> tuple[Quality, int | None]:
-    answer = resolver.resolve({inside(netns, flow): ()})[inside(netns, flow)]
+    answer = attribute(resolver, [inside(netns, flow)])[inside(netns, flow)]
     return answer.quality, None if answer.process is None else answer.process.pid
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.fake_proc import FakeProc, format_row, format_table
+from support.resolving import attribute
 
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
 from hogpipe.linux.procfs import Procfs
@@ -49,7 +50,7 @@ def at_access(number: int, patch: pytest.MonkeyPatch, change: Callable[[], objec
 
 
 def resolve(root: Path) -> Attribution:
-    return ProcfsResolver(root, command_line=True).resolve([FLOW])[FLOW]
+    return attribute(ProcfsResolver(root, command_line=True), [FLOW])[FLOW]
 
 
 def is_old(process: Process) -> bool:
@@ -135,7 +136,7 @@ def test_a_table_may_be_cut_anywhere(tmp_path_factory: pytest.TempPathFactory, e
     table = whole[:end]
     (fake.root / "net" / "tcp").write_bytes(table)
     resolver = ProcfsResolver(fake.root)
-    answer = resolver.resolve([FLOW])[FLOW]
+    answer = attribute(resolver, [FLOW])[FLOW]
     assert answer.process is None or is_old(answer.process)
     if answer.process is None:
         assert answer == UNATTRIBUTED
@@ -148,7 +149,7 @@ def test_a_state_of_the_future_is_counted_and_its_socket_is_nobodys(tmp_path: Pa
     fake = prepare(tmp_path / "proc")
     fake.table("tcp", CONNECTION.replace(b" 01 ", b" 1F "))
     resolver = ProcfsResolver(fake.root)
-    assert resolver.resolve([FLOW]) == {FLOW: UNATTRIBUTED}
+    assert attribute(resolver, [FLOW]) == {FLOW: UNATTRIBUTED}
     assert resolver.counts().rows_skipped == 1
 
 
@@ -188,7 +189,7 @@ def test_processes_that_come_and_go_all_the_time_do_no_harm() -> None:
                 flow = FlowKey(TCP, address, local_port, address, port, "lo")
                 accepted, _peer = server.accept()
                 accepted.close()
-                owner = resolver.resolve([flow])[flow].process
+                owner = attribute(resolver, [flow])[flow].process
                 looks += 1
                 assert owner is None or owner.pid == pid
         assert churn.returncode == 0

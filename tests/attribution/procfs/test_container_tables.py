@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.fake_proc import CLOSE, LISTEN, FakeProc, format_row
+from support.resolving import attribute
 
 from hogpipe.attribution.procfs.container_tables import ContainerTables
 from hogpipe.attribution.procfs.matching import NO_MATCH, Match
@@ -184,7 +185,7 @@ def test_the_owner_of_a_guests_flow_is_the_process_that_holds_the_socket_there(
     proc.table_seen_by(20, "tcp", connection(200))
     resolver = ProcfsResolver(proc.root, socket_table="procfs")
     flows = [flow(OWN_NAMESPACE), flow(RED), flow(BLUE), flow(None)]
-    found = resolver.resolve(flows)
+    found = attribute(resolver, flows)
     owners = [found[one].process for one in flows]
     assert [owner and owner.pid for owner in owners] == [10, 20, None, None]
     assert found[flow(BLUE)] == found[flow(None)] == UNATTRIBUTED
@@ -205,7 +206,7 @@ def test_what_is_seen_on_the_host_is_not_inferred_for_a_guest(proc: FakeProc) ->
     assert resolver.infer(flow(OWN_NAMESPACE, 5000)).quality is Quality.INFERRED
     assert resolver.infer(flow(RED, 5000)) == UNATTRIBUTED
     unseen = [flow(RED, port) for port in range(5000, 5010)]
-    assert set(resolver.resolve(unseen).values()) == {UNATTRIBUTED}
+    assert set(attribute(resolver, unseen).values()) == {UNATTRIBUTED}
 
 
 PLACES = st.lists(

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from support.fake_proc import CLOSE, LISTEN, FakeProc, format_row, format_time_wait
+from support.resolving import attribute
 
 from hogpipe.attribution.procfs import sampling
 from hogpipe.attribution.procfs.endpoint_heuristic import Endpoint, EndpointOwners
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
+from hogpipe.attribution.resolver import Resolution
 from hogpipe.errors import ConfigurationError
 from hogpipe.model import UNATTRIBUTED, Attribution, FlowKey, Process, Quality, User
 
@@ -39,7 +41,7 @@ def listener(port: int, *, inode: int, uid: int = 0) -> bytes:
 
 
 def found(resolver: ProcfsResolver, flow: FlowKey) -> tuple[Quality, int | None]:
-    attribution = resolver.resolve([flow])[flow]
+    attribution = attribute(resolver, [flow])[flow]
     process = attribution.process
     return attribution.quality, None if process is None else process.pid
 
@@ -55,7 +57,7 @@ def test_a_batch_reads_each_table_that_it_needs_once(fake: FakeProc) -> None:
     resolver = ProcfsResolver(fake.root)
     flows = [tcp_flow(port, 80) for port in range(1000, 1100)]
     flows.append(FlowKey(TCP, HERE6, 1, THERE6, 2, "eth0"))
-    assert resolver.resolve(flows) == dict.fromkeys(flows, UNATTRIBUTED)
+    assert attribute(resolver, flows) == dict.fromkeys(flows, UNATTRIBUTED)
     assert resolver.counts().table_reads == 2
     resolver.resolve([FlowKey(UDP, HERE6, 1, THERE6, 2, "eth0")])
     assert resolver.counts().table_reads == 3
@@ -74,7 +76,7 @@ def test_flows_of_all_kinds_get_their_owners_from_one_call(fake: FakeProc) -> No
     client, server = tcp_flow(4000, 80), tcp_flow(443, 5000)
     name_server = FlowKey(UDP, HERE6, 53, THERE6, 999, "eth0")
     stranger, other = tcp_flow(1, 2), FlowKey(SCTP, HERE, 1, THERE, 2, "eth0")
-    answer = ProcfsResolver(fake.root).resolve([client, server, name_server, stranger, other])
+    answer = attribute(ProcfsResolver(fake.root), [client, server, name_server, stranger, other])
     pids = {
         flow: (attribution.quality, attribution.process and attribution.process.pid)
         for flow, attribution in answer.items()
@@ -93,7 +95,7 @@ def test_a_client_that_closed_its_connection_cannot_be_named(fake: FakeProc) -> 
     fake.table("tcp", format_time_wait((HERE, 4000), (THERE, 80)))
     fake.process(10, sockets={3: 0})
     flow = tcp_flow(4000, 80)
-    assert ProcfsResolver(fake.root).resolve([flow]) == {flow: UNATTRIBUTED}
+    assert attribute(ProcfsResolver(fake.root), [flow]) == {flow: UNATTRIBUTED}
 
 
 def test_a_connection_nobody_seems_to_hold_has_its_user(fake: FakeProc) -> None:
@@ -101,7 +103,7 @@ def test_a_connection_nobody_seems_to_hold_has_its_user(fake: FakeProc) -> None:
         "tcp", connection(4000, 80, inode=100), connection(4001, 80, inode=7, uid=NOBODY_KNOWN)
     )
     known, unknown = tcp_flow(4000, 80), tcp_flow(4001, 80)
-    assert ProcfsResolver(fake.root).resolve([known, unknown]) == {
+    assert attribute(ProcfsResolver(fake.root), [known, unknown]) == {
         known: Attribution(Quality.NONE, user=User(0, pwd.getpwuid(0).pw_name)),
         unknown: Attribution(Quality.NONE, user=User(NOBODY_KNOWN)),
     }
@@ -118,7 +120,7 @@ def test_two_possible_owners_are_no_owner(fake: FakeProc) -> None:
     fake.process(20, sockets={3: 101})
     fake.process(21, sockets={3: 102})
     flow = tcp_flow(443, 5000)
-    attribution = ProcfsResolver(fake.root).resolve([flow])[flow]
+    attribution = attribute(ProcfsResolver(fake.root), [flow])[flow]
     assert (attribution.quality, attribution.process) == (Quality.NONE, None)
     assert attribution.user is not None
     assert attribution.user.id == 5
@@ -129,7 +131,8 @@ def test_two_possible_owners_of_different_users_leave_nothing_to_say(fake: FakeP
     fake.process(20, sockets={3: 101})
     fake.process(21, sockets={3: 102})
     flow = tcp_flow(443, 5000)
-    assert ProcfsResolver(fake.root).resolve([flow]) == {}  # it has a socket, so not UNATTRIBUTED
+    # The flow has a socket, so it is not UNATTRIBUTED.
+    assert ProcfsResolver(fake.root).resolve([flow]) == {}
 
 
 def test_an_owner_beside_an_unknown_one_is_not_sure(fake: FakeProc) -> None:
@@ -183,7 +186,7 @@ UNSEEN, SIBLING = tcp_flow(9999, 443), tcp_flow(9998, 443)
 
 def inferred(resolver: ProcfsResolver) -> tuple[Quality, int | None]:
     """Look up two flows to one endpoint whose sockets are gone; return whose they are."""
-    answer = resolver.resolve([UNSEEN, SIBLING])
+    answer = attribute(resolver, [UNSEEN, SIBLING])
     assert answer[UNSEEN] == answer[SIBLING]
     process = answer[UNSEEN].process
     return answer[UNSEEN].quality, None if process is None else process.pid
@@ -231,10 +234,12 @@ def test_an_endpoint_of_two_processes_infers_nothing(fake: FakeProc, owners: int
 
 
 @pytest.mark.parametrize("owners", [1, 2])
-def test_what_is_known_without_a_socket_can_wait(fake: FakeProc, owners: int) -> None:
+def test_a_flow_without_a_socket_is_final_once_the_heuristic_has_decided(
+    fake: FakeProc, owners: int
+) -> None:
     clock = Clock()
     resolver = ProcfsResolver(fake.root, clock=clock)
-    assert not resolver.can_wait(UNSEEN, UNATTRIBUTED)
+    assert resolver.resolve([UNSEEN]) == {UNSEEN: Resolution(UNATTRIBUTED, is_final=False)}
     open_siblings(fake, *range(71, 81))
     fake.process(500, sockets={fd: 68 + fd for fd in range(3, 14 - owners)})
     fake.process(600, sockets={3: 80} if owners == 2 else {})
@@ -242,21 +247,23 @@ def test_what_is_known_without_a_socket_can_wait(fake: FakeProc, owners: int) ->
     inferred(resolver)
     open_siblings(fake)
     clock.advance()
-    answer = resolver.resolve([UNSEEN, SIBLING])[UNSEEN]
-    assert resolver.can_wait(UNSEEN, answer)
-    assert not resolver.can_wait(tcp_flow(9999, 444), UNATTRIBUTED)
+    other = tcp_flow(9999, 444)
+    found = resolver.resolve([UNSEEN, SIBLING, other])
+    assert [found[flow].is_final for flow in (UNSEEN, SIBLING, other)] == [True, True, False]
 
 
-def test_a_connection_that_only_its_listener_tells_of_can_wait_and_one_that_is_there_cannot(
+def test_a_connection_matched_to_its_listener_is_final_and_an_open_one_is_not(
     fake: FakeProc,
 ) -> None:
     fake.table("tcp", listener(80, inode=100), connection(80, 4000, inode=101))
     fake.process(10, sockets={3: 100, 4: 101})
     resolver = ProcfsResolver(fake.root)
     there, gone = tcp_flow(80, 4000), tcp_flow(80, 4001)
-    answers = resolver.resolve([there, gone])
-    assert [answers[flow].quality for flow in (there, gone)] == [Quality.EXACT, Quality.LISTENER]
-    assert [resolver.can_wait(flow, answers[flow]) for flow in (there, gone)] == [False, True]
+    found = resolver.resolve([there, gone])
+    assert [(found[flow].attribution.quality, found[flow].is_final) for flow in (there, gone)] == [
+        (Quality.EXACT, False),
+        (Quality.LISTENER, True),
+    ]
 
 
 def test_a_pool_of_connections_does_not_name_who_makes_short_ones(fake: FakeProc) -> None:
@@ -315,7 +322,7 @@ def test_after_a_sample_there_is_none_of_another_endpoint_for_a_while(fake: Fake
     resolver.resolve(others)  # a sample now would see the siblings
     fake.table("tcp")
     clock.advance()
-    assert {one.quality for one in resolver.resolve(others).values()} == {Quality.NONE}
+    assert {one.quality for one in attribute(resolver, others).values()} == {Quality.NONE}
 
 
 def test_a_connection_that_stays_open_without_an_owner_is_doubt(fake: FakeProc) -> None:

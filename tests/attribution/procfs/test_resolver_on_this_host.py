@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from support.resolving import attribute
 from support.sockets import connections, make_time_wait
 
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
@@ -42,7 +43,7 @@ def _packed(end: tuple[str, int]) -> tuple[bytes, int]:
 
 
 def resolve(key: FlowKey) -> Attribution:
-    return ProcfsResolver(Path("/proc")).resolve([key])[key]
+    return attribute(ProcfsResolver(Path("/proc")), [key])[key]
 
 
 def owner(key: FlowKey) -> tuple[Quality, int | None]:
@@ -168,9 +169,9 @@ def test_a_socket_that_the_parent_closed_is_the_childs() -> None:
     key = flow(TCP, server.getsockname(), ("127.0.0.1", 9))
     resolver = ProcfsResolver(Path("/proc"))
     with child(HOLD, pass_fds=(server.fileno(),)) as (pid, _):
-        before = resolver.resolve([key])[key].process
+        before = attribute(resolver, [key])[key].process
         server.close()
-        after = resolver.resolve([key])[key].process
+        after = attribute(resolver, [key])[key].process
     assert before is not None
     assert after is not None
     assert (before.pid, after.pid) == (ME, pid)
@@ -185,11 +186,11 @@ def test_without_the_right_to_look_only_the_user_is_known_until_it_is_granted() 
             key = flow(TCP, ("127.0.0.1", int(port)), place)
             os.seteuid(NOBODY)
             try:
-                refused = resolver.resolve([key])[key]
+                refused = attribute(resolver, [key])[key]
             finally:
                 os.seteuid(0)
             not_permitted = resolver.counts().not_permitted
-            granted = resolver.resolve([key])[key]
+            granted = attribute(resolver, [key])[key]
     assert (refused.quality, refused.process) == (Quality.NONE, None)
     assert refused.user is not None
     assert refused.user.id == 0
@@ -209,12 +210,12 @@ def test_a_flow_that_was_not_looked_for_everywhere_is_left_out_until_it_was() ->
         resolver.resolve(others)  # which dumps the table
         resolver._tables._tcp_diag._lookup_cost = 0.0
         now = 0.001
-        answer = resolver.resolve([*others, hidden])
+        answer = attribute(resolver, [*others, hidden])
         assert answer.keys() == set(others)
         assert (answer[others[0]].quality, resolver.counts().tuple_lookups) == (Quality.EXACT, 2)
         resolver._tables._tcp_diag._lookup_cost = 0.0
         now = 1000.0
-        answer = resolver.resolve([hidden])
+        answer = attribute(resolver, [hidden])
     assert answer[hidden].quality is Quality.EXACT
     assert answer[hidden].process is not None
     assert answer[hidden].process.pid == ME
@@ -223,10 +224,10 @@ def test_a_flow_that_was_not_looked_for_everywhere_is_left_out_until_it_was() ->
 def test_a_closed_connection_is_told_by_its_tuple_without_another_dump() -> None:
     resolver = ProcfsResolver(Path("/proc"), socket_table="sock_diag")
     one, other = *make_time_wait(1), *make_time_wait(1)
-    assert resolver.resolve([one]) == {one: UNATTRIBUTED}
+    assert attribute(resolver, [one]) == {one: UNATTRIBUTED}
     reads = resolver.counts().table_reads
     resolver._tables._tcp_diag._lookup_cost = 0.0
-    assert resolver.resolve([other]) == {other: UNATTRIBUTED}
+    assert attribute(resolver, [other]) == {other: UNATTRIBUTED}
     assert resolver.counts().table_reads == reads + 1  # the sockets that listen
 
 
@@ -239,7 +240,7 @@ def test_siblings_are_found_by_either_way(socket_table: SocketTable) -> None:
         unseen = [replace(open_ones[0], local_port=port) for port in (1, 2)]
         resolver.resolve(unseen)
     now = 0.9
-    answer = resolver.resolve(unseen)  # those that were seen are gone
+    answer = attribute(resolver, unseen)  # those that were seen are gone
     assert {one.quality for one in answer.values()} == {Quality.INFERRED}
     assert {one.process and one.process.pid for one in answer.values()} == {ME}
 

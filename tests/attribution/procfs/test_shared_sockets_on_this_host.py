@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from support.resolving import attribute
+
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
 from hogpipe.model import FlowKey, Quality
 
@@ -103,7 +105,7 @@ def program(
 def owner(port: int, peer: int = 9) -> tuple[Quality, int | None]:
     here = socket.inet_aton("127.0.0.1")
     key = FlowKey(TCP, here, port, here, peer, "lo")
-    attribution = ProcfsResolver(Path("/proc")).resolve([key])[key]
+    attribution = attribute(ProcfsResolver(Path("/proc")), [key])[key]
     process = attribution.process
     return attribution.quality, None if process is None else process.pid
 
@@ -170,7 +172,7 @@ def test_an_fd_that_was_reused_for_another_connection_is_noticed() -> None:
             with socket.create_connection(("127.0.0.1", port)) as client:
                 fds.add(client.fileno())
                 key = FlowKey(TCP, here, client.getsockname()[1], here, port, "lo")
-                process = resolver.resolve([key])[key].process
+                process = attribute(resolver, [key])[key].process
                 assert process is not None
                 assert process.pid == ME
         assert len(fds) == 1

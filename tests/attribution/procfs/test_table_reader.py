@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 from support.fake_proc import FakeProc, format_row
 from support.namespaces import namespace, require
+from support.resolving import attribute
 from support.sockets import (
     IPV6,
     TCP,
@@ -61,7 +62,7 @@ def test_a_resolver_names_the_owner_by_every_way(socket_table: SocketTable) -> N
     resolver = ProcfsResolver(PROC, socket_table=socket_table)
     with connections(3) as flows:
         for _ in range(8):  # auto has then read both ways
-            found = resolver.resolve(flows).values()
+            found = attribute(resolver, flows).values()
             assert {answer.quality for answer in found} == {Quality.EXACT}
             assert {answer.process and answer.process.pid for answer in found} == {os.getpid()}
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.traffic import NGINX, attributions, deltas, exact, make_delta, make_flow
 
+from hogpipe.attribution.resolver import Resolution
 from hogpipe.attribution.stage import attributor, batching
 from hogpipe.attribution.stage.attributor import Attributor
 from hogpipe.attribution.stage.batching import LookupVerdict
@@ -62,9 +63,9 @@ class ScriptedResolver:
         self.prepared = False
         self.closed = False
         self.recalled: dict[FlowKey, Attribution] = {}
-        self.passing: list[FlowKey] = []
-        self.nobodys: list[FlowKey] = []
-        self.shared: dict[FlowKey, list[Attribution]] = {}
+        self.reused: list[FlowKey] = []
+        self.final: list[FlowKey] = []
+        self.by_span: dict[FlowKey, tuple[Attribution, ...]] = {}
         self._loop = asyncio.get_running_loop()
         self._counts = ResolverCounts()
 
@@ -73,10 +74,10 @@ class ScriptedResolver:
         if self.error is not None:
             raise self.error
 
-    def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Attribution]:
+    def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Resolution]:
         self._counts.table_reads += 1
         self.asked.append(list(flows))
-        answers = {flow: self.answers[flow] for flow in flows if flow in self.answers}
+        answers = {flow: self._resolve(flow) for flow in flows if flow in self.answers}
         self._loop.call_soon_threadsafe(self.calls.put_nowait, list(flows))
         assert self.gate.wait(10)
         until = time.thread_time() + self.cpu_seconds
@@ -89,23 +90,23 @@ class ScriptedResolver:
     def infer(self, flow: FlowKey) -> Attribution:
         return self.inferences.get(flow, UNATTRIBUTED)
 
-    def shares(self, flow: FlowKey) -> list[Attribution] | None:
-        return self.shared.get(flow)
-
     def recall(self, flow: FlowKey, _span: Span | None) -> Attribution | None:
         return self.recalled.get(flow)
-
-    def can_wait(self, flow: FlowKey, answer: Attribution) -> bool:
-        return answer.quality is Quality.INFERRED or flow in self.nobodys
-
-    def may_pass_on(self, flow: FlowKey) -> bool:
-        return flow in self.passing
 
     def close(self) -> None:
         self.closed = True
 
     def counts(self) -> ResolverCounts:
         return self._counts
+
+    def _resolve(self, flow: FlowKey) -> Resolution:
+        answer = self.answers[flow]
+        return Resolution(
+            answer,
+            is_final=answer.quality is Quality.INFERRED or flow in self.final,
+            may_be_reused=flow in self.reused,
+            owners_by_span=self.by_span.get(flow),
+        )
 
 
 class Stage:
@@ -211,7 +212,7 @@ async def test_packets_gather_shortly_where_their_ports_pass_on(
     stage = Stage(executor)
     flows = [make_flow(number) for number in range(1, 20)]
     stage.resolver.answers.update((flow, exact(NGINX)) for flow in flows)
-    stage.resolver.passing = flows
+    stage.resolver.reused = flows
     stage.ingest(*flows)
     await stage.next_look()
     assert stage.patience == [batching._EARLY]
@@ -294,7 +295,7 @@ async def test_a_flow_that_is_known_to_be_nobodys_does_not_wait(
 ) -> None:
     stage = Stage(executor, hold=2.0)
     stage.resolver.answers[FLOW] = UNATTRIBUTED
-    stage.resolver.nobodys.append(FLOW)
+    stage.resolver.final.append(FLOW)
     stage.ingest(FLOW)
     await stage.next_look()
     assert stage.clock.now == 0.0
@@ -546,7 +547,7 @@ async def test_what_several_had_in_turn_is_told_piece_by_piece(
 ) -> None:
     stage = Stage(executor)
     stage.resolver.answers[FLOW] = UNATTRIBUTED
-    stage.resolver.shared[FLOW] = [exact(NGINX), exact(NGINX), UNATTRIBUTED, exact(CURL)]
+    stage.resolver.by_span[FLOW] = (exact(NGINX), exact(NGINX), UNATTRIBUTED, exact(CURL))
     for number, size in enumerate((1, 10, 100, 1000), 1):
         delta = make_delta((size, 1), at_ns=(number, number))
         stage.attributor.ingest({FLOW: delta})
