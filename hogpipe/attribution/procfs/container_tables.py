@@ -59,7 +59,7 @@ class ContainerTables:
         """Tables read so far."""
         self.rows_skipped = 0
         """Rows that could not be read so far."""
-        self.put_off = 0
+        self.deferred = 0
         """Flows that were left to the next batch so far, once for each batch."""
 
     def match(self, flows: Collection[FlowKey]) -> dict[FlowKey, Match]:
@@ -82,7 +82,7 @@ class ContainerTables:
             self._read_in[namespace] = self._batch
             if time.thread_time() - started >= self._most_seconds:
                 break
-        self.put_off += len(flows) - len(matches)
+        self.deferred += len(flows) - len(matches)
         return matches
 
     def _forget_gone(self) -> None:

@@ -1,23 +1,36 @@
-"""PURE: the owner of sockets that were never seen, by those that were.
+"""PURE: the endpoint heuristic: the owner of sockets that no lookup found, by those that one did.
 
-A connection that is over before the socket table can be read cannot be found in it. But a process
-that talks to a remote endpoint in many short connections is caught at it now and then. The rule:
+A connection that is closed before the socket table is read cannot be found in it. But a process
+that opens many short connections to a remote endpoint is seen with some of them. The rule:
 
-    If at least `min_sockets` sockets towards the same protocol, remote address and remote port were
-    caught within the last `memory` seconds, and all sockets that were seen there had one owner,
-    then the unseen ones have that owner, too. Two owners, or a socket that stays open and whose
-    owner cannot be told: none.
+    If at least `min_sockets` short-lived sockets to the same protocol, remote address and remote
+    port were sampled within the last `max_age` seconds, and all sockets seen there had one owner,
+    then flows to that endpoint without a socket have that owner. The heuristic names no owner if
+    there were two owners, or if a socket stays open and its owner cannot be determined.
 
-Caught is a socket that was there when all were looked at, was soon gone, and was never found by the
-look-up for its own flow: others like it go unseen. A socket that lives long enough for that says
-nothing of those that do not: who keeps connections open need not be who makes the short ones.
+Flows that the heuristic attributes have the quality `inferred`.
 
-What follows is told as `inferred`. A few sightings are not enough, for several processes that share
-an endpoint would each be taken for the only one until the next is seen.
+Evidence (`EndpointHeuristic`)
+------------------------------
+Only short-lived sockets count: sockets that a periodic sample saw, that closed within a second, and
+that the lookup of their own flow missed. They resemble the sockets that no one saw. A socket that
+lives long enough for its own lookup is no evidence: the process that keeps connections open need
+not be the one that makes the short ones. It does count as an owner, though, and so can make the
+endpoint ambiguous. Few sockets are not enough: with several processes on one endpoint, each would
+be named until the next is seen.
+
+Sampling (`SamplingSchedule`)
+-----------------------------
+A sample reads all sockets to an endpoint. An endpoint is sampled only if flows to it missed their
+sockets since its last sample. Until its evidence is conclusive, an endpoint is sampled at short
+intervals for a while; after that, at long ones. CPU time for samples is limited to a share.
+
+Times are seconds of the caller's clock.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from itertools import islice, takewhile
 
 import msgspec
 
@@ -27,142 +40,234 @@ Endpoint = tuple[int, bytes, int]
 """Protocol, remote address, remote port."""
 
 _Identity = tuple[int, int | None]
-_MOST_OPEN = 256  # sockets of an endpoint whose end is waited for
-_MOST_CAUGHT, _MOST_OWNERS = 64, 4  # two are as good as many
-_SHORT_LIFE = 1.0  # seconds, from when a socket was first seen to when it was gone
-_DOUBT = 0.2  # seconds for which a socket may be seen without an owner: it may just be closing
+_MAX_OPEN = 256  # open sockets of one endpoint whose end is observed
+_MAX_SHORT_LIVED = 64
+_MAX_OWNERS = 4  # two already make an endpoint ambiguous
+_SHORT_LIFE = 1.0  # seconds between the first sample with a socket and the first without it
+_OWNERLESS_SECONDS = 0.2  # a socket without an owner may just be closing for so long
+
+_SHORT_INTERVAL = 0.01
+_LONG_INTERVAL = 1.0
+_SHORT_INTERVALS = 128  # samples of one endpoint before its intervals become long
+_CPU_SHARE = 0.25
+_MAX_SAMPLED_AT_ONCE = 64  # endpoints: the kernel filters by few ports
+_MISS_MAX_AGE = 30.0
+_MIN_MISSES = 2  # flows: a single flow says nothing of others to the same endpoint
 
 
 def endpoint_of(flow: FlowKey) -> Endpoint:
-    """Return what the flow talks to."""
+    """Return the remote endpoint of a flow."""
     return flow.protocol, flow.remote_address, flow.remote_port
 
 
-class EndpointOwners:
-    """Remembers which sockets were seen towards which endpoint, at most `max_endpoints`."""
+class EndpointHeuristic:
+    """Collects evidence of at most `max_endpoints` endpoints, and infers owners from it."""
 
     def __init__(
-        self, *, min_sockets: int = 8, memory: float = 30.0, max_endpoints: int = 16_384
+        self, *, min_sockets: int = 8, max_age: float = 30.0, max_endpoints: int = 16_384
     ) -> None:
         self._min_sockets = min_sockets
-        self._memory = memory
+        self._max_age = max_age
         self._max_endpoints = max_endpoints
-        self._seen: OrderedDict[Endpoint, _Sightings] = OrderedDict()
+        self._evidence: OrderedDict[Endpoint, _Evidence] = OrderedDict()
 
-    def see(self, endpoint: Endpoint, inode: int, owner: Process | None, now: float) -> None:
-        """Note that a flow to `endpoint` has the socket `inode`; `owner` is None if not known."""
-        self._touch(endpoint, now).see(inode, owner, now, matched=True)
+    def record_match(
+        self, endpoint: Endpoint, inode: int, owner: Process | None, now: float
+    ) -> None:
+        """Record a socket that the lookup of its own flow found; `owner` is None if unknown."""
+        self._touch(endpoint, now).record(inode, owner, now, matched=True)
 
-    def see_all(self, endpoint: Endpoint, owners: Mapping[int, Process | None], now: float) -> None:
-        """Note all sockets that talk to `endpoint`, whatever flows they have: there are no others.
+    def record_sample(
+        self, endpoint: Endpoint, owners: Mapping[int, Process | None], now: float
+    ) -> None:
+        """Record the owners of all sockets to `endpoint` by inode, None if the owner is unknown.
 
-        `owners` tells by inode whose they are, None where that is not known.
+        A socket that an earlier sample had and this one has not is closed.
         """
-        sightings = self._touch(endpoint, now)
+        evidence = self._touch(endpoint, now)
         for inode, owner in owners.items():
-            sightings.see(inode, owner, now, matched=False)
-        sightings.end_others(owners, now)
+            evidence.record(inode, owner, now, matched=False)
+        evidence.close_absent(owners, now)
 
-    def is_settled(self, endpoint: Endpoint, now: float) -> bool:
-        """Tell whether enough is known of an endpoint: an owner, or that there is none."""
-        sightings = self._seen.get(endpoint)
-        if sightings is None:
+    def is_conclusive(self, endpoint: Endpoint, now: float) -> bool:
+        """Return whether the evidence suffices to name an owner, or to rule one out."""
+        evidence = self._evidence.get(endpoint)
+        if evidence is None:
             return False
-        sightings.forget(now - self._memory)
-        return len(sightings.caught) >= self._min_sockets or sightings.is_disputed()
+        evidence.expire(now - self._max_age)
+        return len(evidence.short_lived) >= self._min_sockets or evidence.is_ambiguous()
 
-    def owners_of(self, endpoint: Endpoint) -> set[int]:
-        """Return the pids of who was seen to have sockets towards `endpoint`, a few at the most."""
-        sightings = self._seen.get(endpoint)
-        return set() if sightings is None else sightings.pids()
+    def owner_pids(self, endpoint: Endpoint) -> set[int]:
+        """Return the pids of the owners seen with sockets to `endpoint`, at most a few."""
+        evidence = self._evidence.get(endpoint)
+        return set() if evidence is None else evidence.pids()
 
-    def infer(self, endpoint: Endpoint, now: float) -> Process | None:
-        """Return whose the unseen sockets towards `endpoint` are, None if that does not follow."""
-        sightings = self._seen.get(endpoint)
-        if sightings is None:
+    def infer_owner(self, endpoint: Endpoint, now: float) -> Process | None:
+        """Return the owner of flows to `endpoint` without a socket; None if the rule names none."""
+        evidence = self._evidence.get(endpoint)
+        if evidence is None:
             return None
-        sightings.forget(now - self._memory)
-        if sightings.is_empty():
-            del self._seen[endpoint]
-        return sightings.only_owner() if len(sightings.caught) >= self._min_sockets else None
+        evidence.expire(now - self._max_age)
+        if evidence.is_empty():
+            del self._evidence[endpoint]
+        enough = len(evidence.short_lived) >= self._min_sockets
+        return evidence.only_owner() if enough else None
 
-    def _touch(self, endpoint: Endpoint, now: float) -> "_Sightings":
-        sightings = self._seen.setdefault(endpoint, _Sightings())
-        self._seen.move_to_end(endpoint)
-        sightings.forget(now - self._memory)
-        if len(self._seen) > self._max_endpoints:
-            self._seen.popitem(last=False)
-        return sightings
+    def _touch(self, endpoint: Endpoint, now: float) -> "_Evidence":
+        evidence = self._evidence.setdefault(endpoint, _Evidence())
+        self._evidence.move_to_end(endpoint)
+        evidence.expire(now - self._max_age)
+        if len(self._evidence) > self._max_endpoints:
+            self._evidence.popitem(last=False)
+        return evidence
 
 
-class _Open(msgspec.Struct, gc=False):
-    """A socket that was there when it was seen last."""
+class _OpenSocket(msgspec.Struct, gc=False):
+    """A socket that the latest sample or lookup saw open."""
 
-    first: float
-    last: float
-    owned: bool = False
+    first_seen: float
+    last_seen: float
+    has_owner: bool = False
     matched: bool = False
-    """Whether its flow was looked up in time."""
+    """Whether the lookup of its own flow found it."""
 
 
-class _Sightings:
-    """What was seen of the sockets towards one endpoint."""
+class _Evidence:
+    """The sockets and the owners seen at one endpoint."""
 
-    __slots__ = ("_open", "_owners", "caught")
+    __slots__ = ("_open", "_owners", "short_lived")
 
     def __init__(self) -> None:
         self._owners: OrderedDict[_Identity | None, tuple[Process | None, float]] = OrderedDict()
-        """Who had sockets here, and when last; None stands for a socket in doubt."""
-        self._open: OrderedDict[int, _Open] = OrderedDict()
-        """By inode, the one that was seen last at the end."""
-        self.caught: deque[float] = deque(maxlen=_MOST_CAUGHT)
-        """When sockets with an owner were found to be gone: those that were caught."""
+        """Each owner and when it was last seen, the latest last; None: a socket without owner."""
+        self._open: OrderedDict[int, _OpenSocket] = OrderedDict()
+        """By inode, the socket that was seen latest last."""
+        self.short_lived: deque[float] = deque(maxlen=_MAX_SHORT_LIVED)
+        """When each short-lived socket with an owner was found closed."""
 
-    def see(self, inode: int, owner: Process | None, now: float, *, matched: bool) -> None:
-        known = self._open.pop(inode, None)
-        if known is None:
-            known = _Open(now, now)
-        known.last = now
-        known.matched |= matched
+    def record(self, inode: int, owner: Process | None, now: float, *, matched: bool) -> None:
+        """Record that a socket is open."""
+        socket = self._open.pop(inode, None)
+        if socket is None:
+            socket = _OpenSocket(now, now)
+        socket.last_seen = now
+        socket.matched |= matched
         if owner is not None:
-            known.owned = True
-            self._note_owner((owner.pid, owner.start), owner, now)
-        elif now - known.first >= _DOUBT:
-            self._note_owner(None, None, now)
-        if len(self._open) < _MOST_OPEN:
-            self._open[inode] = known
+            socket.has_owner = True
+            self._record_owner((owner.pid, owner.start), owner, now)
+        elif now - socket.first_seen >= _OWNERLESS_SECONDS:
+            self._record_owner(None, None, now)
+        if len(self._open) < _MAX_OPEN:
+            self._open[inode] = socket
 
-    def end_others(self, present: Mapping[int, object], now: float) -> None:
+    def close_absent(self, present: Mapping[int, object], now: float) -> None:
+        """Remove the open sockets that are not in `present`, and count the short-lived ones."""
         for inode in [inode for inode in self._open if inode not in present]:
-            ended = self._open.pop(inode)
-            if ended.owned and not ended.matched and now - ended.first <= _SHORT_LIFE:
-                self.caught.append(now)
+            socket = self._open.pop(inode)
+            lifetime = now - socket.first_seen
+            if socket.has_owner and not socket.matched and lifetime <= _SHORT_LIFE:
+                self.short_lived.append(now)
 
-    def forget(self, latest: float) -> None:
-        while self._owners and next(iter(self._owners.values()))[1] < latest:
+    def expire(self, oldest: float) -> None:
+        """Remove what was last seen before `oldest`."""
+        while self._owners and next(iter(self._owners.values()))[1] < oldest:
             self._owners.popitem(last=False)
-        while self._open and next(iter(self._open.values())).last < latest:
+        while self._open and next(iter(self._open.values())).last_seen < oldest:
             self._open.popitem(last=False)
-        while self.caught and self.caught[0] < latest:
-            self.caught.popleft()
+        while self.short_lived and self.short_lived[0] < oldest:
+            self.short_lived.popleft()
 
     def only_owner(self) -> Process | None:
+        """Return the owner if there is exactly one."""
         if len(self._owners) != 1:
             return None
-        owner, _seen = next(iter(self._owners.values()))
+        owner, _last_seen = next(iter(self._owners.values()))
         return owner
 
-    def is_disputed(self) -> bool:
+    def is_ambiguous(self) -> bool:
+        """Return whether the sockets have several owners, or one of them none."""
         return len(self._owners) > 1 or None in self._owners
 
     def pids(self) -> set[int]:
+        """Return the pids of the owners."""
         return {identity[0] for identity in self._owners if identity is not None}
 
     def is_empty(self) -> bool:
-        return not (self._owners or self._open or self.caught)
+        """Return whether everything has expired."""
+        return not (self._owners or self._open or self.short_lived)
 
-    def _note_owner(self, identity: _Identity | None, owner: Process | None, now: float) -> None:
+    def _record_owner(self, identity: _Identity | None, owner: Process | None, now: float) -> None:
         self._owners[identity] = owner, now
         self._owners.move_to_end(identity)
-        if len(self._owners) > _MOST_OWNERS:
+        if len(self._owners) > _MAX_OWNERS:
             self._owners.popitem(last=False)
+
+
+class _Target(msgspec.Struct):
+    """An endpoint to be sampled."""
+
+    last_miss: float
+    misses: int = 0
+    """Since its last sample."""
+    samples: int = 0
+    due_at: float = 0.0
+
+
+class SamplingSchedule:
+    """Plans samples of endpoints, at most `max_endpoints` of them."""
+
+    def __init__(self, *, max_endpoints: int = 4096) -> None:
+        self._max_endpoints = max_endpoints
+        self._targets: OrderedDict[Endpoint, _Target] = OrderedDict()
+        """The endpoint with the latest miss last."""
+        self._due_at = 0.0
+
+    def record_miss(self, endpoint: Endpoint, now: float) -> None:
+        """Record that the lookup of a flow to `endpoint` found no socket."""
+        target = self._targets.setdefault(endpoint, _Target(now))
+        target.last_miss = now
+        target.misses += 1
+        self._targets.move_to_end(endpoint)
+        if len(self._targets) > self._max_endpoints:
+            self._targets.popitem(last=False)
+
+    def candidates(self, now: float) -> list[Endpoint]:
+        """Return the endpoints that are due now if their flows miss again, the latest miss first.
+
+        Expires endpoints without a recent miss.
+        """
+        while self._targets:
+            endpoint, target = next(iter(self._targets.items()))
+            if now - target.last_miss <= _MISS_MAX_AGE:
+                break
+            del self._targets[endpoint]
+        if now < self._due_at:
+            return []
+        recent = takewhile(
+            lambda item: now - item[1].last_miss <= _LONG_INTERVAL, reversed(self._targets.items())
+        )
+        return [endpoint for endpoint, target in recent if now >= target.due_at]
+
+    def take_due(
+        self, now: float, is_conclusive: Callable[[Endpoint], bool]
+    ) -> Collection[Endpoint]:
+        """Return the endpoints to sample now, and set when each of them is due next.
+
+        `is_conclusive` returns whether the evidence of an endpoint suffices
+        (`EndpointHeuristic.is_conclusive`).
+        """
+        missed = (one for one in self.candidates(now) if self._targets[one].misses >= _MIN_MISSES)
+        due = list(islice(missed, _MAX_SAMPLED_AT_ONCE))
+        for endpoint in due:
+            target = self._targets[endpoint]
+            # Long intervals end for all endpoints at the same time: one sample serves many.
+            until_common_end = _LONG_INTERVAL - now % _LONG_INTERVAL
+            is_long = target.samples >= _SHORT_INTERVALS or is_conclusive(endpoint)
+            target.due_at = now + (until_common_end if is_long else _SHORT_INTERVAL)
+            target.samples += 1
+            target.misses = 0
+        return due
+
+    def record_cost(self, cpu_seconds: float, now: float) -> None:
+        """Record the CPU time of a sample, which delays the next one."""
+        self._due_at = now + max(_SHORT_INTERVAL, cpu_seconds / _CPU_SHARE)

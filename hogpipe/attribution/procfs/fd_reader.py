@@ -1,16 +1,16 @@
-"""Reading the fds of processes into a table, and counting what that took.
+"""Reads the fds of single processes into a table, and counts the reads.
 
-A look is one question put to the whole of /proc. What was read in a look holds for it, and a
-process that refuses is asked no further in it.
+Results hold for one lookup: an fd is verified at most once in it, the directory of fds of a process
+is read at most once for verifying, and a process that refuses is not asked again.
 """
 
 from collections.abc import Iterable, Iterator
 
-from hogpipe.attribution.procfs.fd_table import FdTable, KnownProcess, Place
+from hogpipe.attribution.procfs.fd_table import FdReference, FdTable, KnownProcess
 from hogpipe.attribution.procfs.shared_sockets import SharedSocketRules
 from hogpipe.linux.procfs import FdDirectory, Procfs
 
-_UNUSED = 3  # numbers in a row that are free: higher ones are then hardly in use
+_UNUSED_IN_A_ROW = 3  # free fd numbers after which higher ones are unlikely to be in use
 
 
 class FdReader:
@@ -20,142 +20,151 @@ class FdReader:
         self._procfs = procfs
         self.table = FdTable()
         self._refused: set[int] = set()
-        """The pids whose fds the kernel refused to show in this look."""
-        self._read_now: set[Place] = set()
-        self._folders: dict[int, FdDirectory | None] = {}
-        """The folders of processes as they were asked for one by one in this look."""
-        self._walked = False
+        """Pids whose fds the kernel refused to show in this lookup."""
+        self._read: set[FdReference] = set()
+        """Fds that were read in this lookup."""
+        self._directories: dict[int, FdDirectory | None] = {}
+        """Directories of fds that were read one by one in this lookup."""
+        self._scanned = False
         self.fds_read = 0
-        self.walks = 0
-        """Looks that read the fds of processes beyond verifying what was known."""
+        self.fd_scans = 0
+        """Lookups that read fds beyond verifying known ones."""
         self.not_permitted = 0
-        """Processes whose fds the kernel refused to show, once for each look."""
+        """Processes whose fds the kernel refused to show, once for each lookup."""
 
-    def begin_look(self) -> None:
-        """Take nothing that was read before for what is there now."""
+    def begin_lookup(self) -> None:
+        """Start a lookup: results of the last one no longer hold."""
         self._refused.clear()
-        self._read_now.clear()
-        self._folders.clear()
-        self._walked = False
+        self._read.clear()
+        self._directories.clear()
+        self._scanned = False
 
-    def list_folders(self, *, new_only: bool = False) -> dict[int, FdDirectory]:
-        """Return the processes that are there now, or those not known, and forget the dead."""
+    def list_fd_directories(self, *, new_only: bool = False) -> dict[int, FdDirectory]:
+        """Return the fd directories of all processes, or of the unknown ones.
+
+        Removes processes that have exited from the table. Raises OSError.
+        """
         pids = self._procfs.list_pids()
         known = self.table.pids()
         for pid in known - pids:
-            self.table.forget(pid)
-        asked = pids - known if new_only else pids
-        listed = ((pid, self._procfs.read_fd_directory(pid)) for pid in asked)
-        folders = {pid: folder for pid, folder in listed if folder is not None}
-        for pid in () if new_only else known - folders.keys():
-            self.table.forget(pid)
-        return folders
+            self.table.remove(pid)
+        wanted = pids - known if new_only else pids
+        listed = ((pid, self._procfs.read_fd_directory(pid)) for pid in wanted)
+        directories = {pid: directory for pid, directory in listed if directory is not None}
+        for pid in () if new_only else known - directories.keys():
+            self.table.remove(pid)
+        return directories
 
-    def is_current(self, pid: int, folder: FdDirectory) -> bool:
-        """Tell whether a process shows no sign of a change since its fds were read."""
+    def is_unchanged(self, pid: int, directory: FdDirectory) -> bool:
+        """Return whether a process shows no sign of a change since its fds were read."""
         process = self.table.get(pid)
-        counted = folder.open_fds > 0 or self._procfs.reports_fd_counts
-        return process is not None and counted and process.folder == folder
+        has_count = directory.open_fds > 0 or self._procfs.reports_fd_counts
+        return process is not None and has_count and process.directory == directory
 
-    def learn(self, pid: int, folder: FdDirectory, kinship: SharedSocketRules, look: int) -> None:
-        """Read a new process, or the new fds of a known one."""
-        process, stat = self.table.get(pid), kinship.read_stat(pid)
+    def update_process(
+        self, pid: int, directory: FdDirectory, rules: SharedSocketRules, lookup: int
+    ) -> None:
+        """Read all fds of a new process, or the new fds of a known one."""
+        process, stat = self.table.get(pid), rules.read_stat(pid)
         if stat is None:
-            self.table.forget(pid)
+            self.table.remove(pid)
             return
         is_new = process is None or process.start != stat.start
         if process is None or is_new:
-            process = KnownProcess(pid, stat.start, folder, read_at=look)
+            process = KnownProcess(pid, stat.start, directory, last_scan=lookup)
             self.table.add(process)
         else:
-            self.table.note_lively(process, look)
-        process.folder = folder
-        self.read(process, self._list_new(process), set())
+            self.table.mark_active(process, lookup)
+        process.directory = directory
+        self.read_fds(process, self._list_new(process), set())
         if is_new:
-            process.churn.clear()  # nothing of it has changed yet
-            self._compare(process, self.table.get(stat.parent_pid))
+            process.recent_fds.clear()  # its first fds are not changes
+            self._reread_inherited(process, self.table.get(stat.parent_pid))
 
-    def verify(self, inode: int, kinship: SharedSocketRules, look: int) -> bool:
-        """Make sure of each place at which a socket is held; return whether there is any."""
-        for place in self.table.places(inode):
-            pid, fd = place
-            process, folder = self.table.get(pid), self._folder(pid)
+    def verify(self, inode: int, rules: SharedSocketRules, lookup: int) -> bool:
+        """Read each known fd of a socket again; return whether any still holds the socket."""
+        for reference in self.table.references(inode):
+            pid, fd = reference
+            process, directory = self.table.get(pid), self._directory(pid)
             if process is None or process.fds.get(fd) != inode:
-                continue  # it has just been read again
-            if folder is None:
-                self.table.forget(pid)
-            elif folder.inode != process.folder.inode:
-                self.learn(pid, folder, kinship, look)
-            elif place not in self._read_now:
-                self._read_one(process, fd)
-        return bool(self.table.places(inode))
+                continue  # updated since the references were listed
+            if directory is None:
+                self.table.remove(pid)
+            elif directory.inode != process.directory.inode:
+                self.update_process(pid, directory, rules, lookup)
+            elif reference not in self._read:
+                self._read_fd(process, fd)
+        return bool(self.table.references(inode))
 
-    def read_again(self, process: KnownProcess, missing: set[int], look: int) -> None:
-        """Read all fds of a process, what changed last first, or until nothing is missing."""
+    def rescan(self, process: KnownProcess, missing: set[int], lookup: int) -> None:
+        """Read all fds of a process, the latest change first, until nothing is missing."""
         fds = [*self._list_new(process), *reversed(process.fds)]
-        if self.read(process, fds, missing):
-            process.read_at = look
+        if self.read_fds(process, fds, missing):
+            process.last_scan = lookup
 
-    def read_churn(self, process: KnownProcess, missing: set[int] | None = None) -> None:
-        """Read the numbers of a process at which new sockets are likely, until none is missing."""
-        folder = self._folder(process.pid)
-        if folder is None or folder.inode != process.folder.inode:
-            return  # gone, or another process by now
-        for fd in _likely_numbers(process):
+    def read_likely_fds(self, process: KnownProcess, missing: set[int] | None = None) -> None:
+        """Read the fd numbers at which new sockets are likely, until nothing is missing."""
+        directory = self._directory(process.pid)
+        if directory is None or directory.inode != process.directory.inode:
+            return  # the process has exited, and its pid may be reused
+        for fd in _likely_fds(process):
             if missing is not None and not missing:
                 return
-            self.read(process, [fd], missing or set())
+            self.read_fds(process, [fd], missing or set())
 
-    def read(self, process: KnownProcess, fds: Iterable[int], missing: set[int]) -> bool:
-        """Read these fds; return False if it ended early, with the last of `missing` found."""
+    def read_fds(self, process: KnownProcess, fds: Iterable[int], missing: set[int]) -> bool:
+        """Read these fds, and remove their sockets from `missing`.
+
+        Return False if the last of `missing` was found before the end.
+        """
         for fd in fds:
             if process.pid in self._refused:
                 break
-            if not self._walked:
-                self._walked = True
-                self.walks += 1
-            inode = self._read_one(process, fd)
+            if not self._scanned:
+                self._scanned = True
+                self.fd_scans += 1
+            inode = self._read_fd(process, fd)
             if inode in missing:
                 missing.discard(inode)
                 if not missing:
                     return False
         return True
 
-    def _folder(self, pid: int) -> FdDirectory | None:
-        if pid not in self._folders:
-            self._folders[pid] = self._procfs.read_fd_directory(pid)
-        return self._folders[pid]
+    def _directory(self, pid: int) -> FdDirectory | None:
+        if pid not in self._directories:
+            self._directories[pid] = self._procfs.read_fd_directory(pid)
+        return self._directories[pid]
 
-    def _compare(self, child: KnownProcess, parent: KnownProcess | None) -> None:
-        """Read of a parent what differs in its child, which has the fds that were open at fork."""
+    def _reread_inherited(self, child: KnownProcess, parent: KnownProcess | None) -> None:
+        """Read the fds of a parent that differ in its child, which inherited them at fork."""
         if parent is not None:
             inherited = [(fd, inode) for fd, inode in child.fds.items() if inode]
             differing = [fd for fd, inode in inherited if parent.fds.get(fd) != inode]
-            self.read(parent, differing, set())
+            self.read_fds(parent, differing, set())
 
     def _list_new(self, process: KnownProcess) -> list[int]:
-        """Return the open fds of a process that are not known, and forget those not open."""
+        """Return the open fds of a process that are unknown; close known fds that are not open."""
         try:
             fds = self._procfs.list_fds(process.pid)
         except PermissionError:
             self._refuse(process.pid)
             return []
         for closed in process.fds.keys() - fds:
-            self.table.drop(process, closed)
+            self.table.close_fd(process, closed)
         return [fd for fd in fds if fd not in process.fds]
 
-    def _read_one(self, process: KnownProcess, fd: int) -> int | None:
-        """Read what is at an fd; return the inode, 0 for no socket and None for nothing."""
-        inode = self._socket_at(process.pid, fd)
+    def _read_fd(self, process: KnownProcess, fd: int) -> int | None:
+        """Read one fd; return the inode of its socket, 0 if not a socket, None if not open."""
+        inode = self._read_socket_inode(process.pid, fd)
         if inode is None:
-            self.table.drop(process, fd)
+            self.table.close_fd(process, fd)
         else:
-            self.table.put(process, fd, inode)
+            self.table.set_fd(process, fd, inode)
         return inode
 
-    def _socket_at(self, pid: int, fd: int) -> int | None:
+    def _read_socket_inode(self, pid: int, fd: int) -> int | None:
         self.fds_read += 1
-        self._read_now.add((pid, fd))
+        self._read.add((pid, fd))
         try:
             return self._procfs.read_socket_inode(pid, fd)
         except PermissionError:
@@ -163,28 +172,30 @@ class FdReader:
             return None
 
     def _refuse(self, pid: int) -> None:
-        """Forget a process whose fds may not be seen: it is tried again in the next look."""
-        self.table.forget(pid)
+        """Remove a process that refuses to show its fds; the next lookup tries again."""
+        self.table.remove(pid)
         if pid not in self._refused:
             self._refused.add(pid)
             self.not_permitted += 1
 
 
-def _likely_numbers(process: KnownProcess) -> Iterator[int]:
-    """Yield numbers of a process at which new sockets are likely; each is read before the next.
+def _likely_fds(process: KnownProcess) -> Iterator[int]:
+    """Yield fd numbers at which new sockets are likely; the caller reads each before the next.
 
-    The kernel gives out the lowest free number, so sockets that come and go share a few: first
-    those that were free, as far as they are in use, then those whose socket is the oldest.
+    The kernel assigns the lowest free number, so short-lived sockets share a few numbers. First
+    come recently changed numbers that were free, until several in a row are free still; then
+    recently changed numbers that were in use, the oldest change first; then numbers above the
+    highest one, while they are in use.
     """
-    taken = [fd for fd in process.churn if fd in process.fds]
+    in_use = [fd for fd in process.recent_fds if fd in process.fds]
     unused = 0
-    for fd in sorted(process.churn.keys() - process.fds):
+    for fd in sorted(process.recent_fds.keys() - process.fds):
         yield fd
         unused = 0 if fd in process.fds else unused + 1
-        if unused == _UNUSED:
+        if unused == _UNUSED_IN_A_ROW:
             break
-    yield from taken
-    fd = process.top
-    while fd == process.top:
+    yield from in_use
+    fd = process.highest_fd
+    while fd == process.highest_fd:
         fd += 1
         yield fd

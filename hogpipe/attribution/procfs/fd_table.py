@@ -1,54 +1,58 @@
-"""PURE: what is known of the fds of all processes, and so of who holds which socket."""
+"""PURE: the known fds of all processes, and an index from socket inodes to the fds that hold them.
 
-from collections.abc import Iterator
+Lookups of `FdCache` are numbered. Fields that are named `last_…` hold the number of a lookup.
+"""
+
+from collections.abc import Collection, Iterator
 
 import msgspec
 
 from hogpipe.linux.procfs import FdDirectory
 
-Place = tuple[int, int]
-"""A pid and the fd at which it holds something."""
+FdReference = tuple[int, int]
+"""A pid and an fd number of that process."""
 
-_CHURN_KEPT = 64  # numbers of each process
+_MAX_RECENT_FDS = 64  # of each process
 
 
 class KnownProcess(msgspec.Struct, eq=False):
-    """A process whose fds were read.
-
-    `fds` gives the inode of the socket at each fd, 0 for what is no socket; what changed last comes
-    last. `read_at`, `useful` and `lively` number the looks in which all its fds were read, in which
-    it last held a socket that was asked for, and in which that or its fds changed. `churn` has the
-    numbers, open or not, at which something changed last, the latest one last; `top` is the highest
-    number that was ever open.
-    """
+    """A process whose fds were read."""
 
     pid: int
     start: int
-    folder: FdDirectory
-    read_at: int
-    useful: int = 0
-    lively: int = 0
+    directory: FdDirectory
+    """The state of /proc/PID/fd when its new fds were last read."""
+    last_scan: int
+    """The lookup in which all its fds were read."""
+    last_match: int = 0
+    """The lookup in which it held a wanted socket."""
+    last_active: int = 0
+    """The lookup in which it held a wanted socket, or its fds changed."""
     fds: dict[int, int] = msgspec.field(default_factory=dict)
-    churn: dict[int, None] = msgspec.field(default_factory=dict)
-    top: int = -1
+    """The inode of the socket at each fd, 0 for anything but a socket; the latest change last."""
+    recent_fds: dict[int, None] = msgspec.field(default_factory=dict)
+    """The fd numbers, open or not, that changed last; the latest last."""
+    highest_fd: int = -1
+    """The highest fd number that was ever open."""
 
-    def note_change(self, fd: int) -> None:
-        """Note that something else is at this number now, or nothing."""
-        self.churn.pop(fd, None)
-        self.churn[fd] = None
-        if len(self.churn) > _CHURN_KEPT:
-            del self.churn[next(iter(self.churn))]
+    def record_change(self, fd: int) -> None:
+        """Record that another file, or none, is open at this fd number."""
+        self.recent_fds.pop(fd, None)
+        self.recent_fds[fd] = None
+        if len(self.recent_fds) > _MAX_RECENT_FDS:
+            del self.recent_fds[next(iter(self.recent_fds))]
 
 
 class FdTable:
-    """The known processes by pid, and the places at which each socket is held."""
+    """The known processes by pid, and the fds that hold each socket."""
 
     def __init__(self) -> None:
         self._processes: dict[int, KnownProcess] = {}
-        self._places: dict[int, list[Place]] = {}
-        self._lively: dict[int, None] = {}
+        self._references: dict[int, list[FdReference]] = {}
+        self._active: dict[int, None] = {}
+        """Pids in the order of `last_active`."""
         self.size = 0
-        """The number of fds that are kept."""
+        """The number of cached fds."""
 
     def __iter__(self) -> Iterator[KnownProcess]:
         return iter(self._processes.values())
@@ -58,68 +62,77 @@ class FdTable:
         return set(self._processes)
 
     def get(self, pid: int) -> KnownProcess | None:
-        """Return what is known of a process."""
+        """Return a known process."""
         return self._processes.get(pid)
 
     def add(self, process: KnownProcess) -> None:
-        """Take up a process of which no fds are known; what was known of its pid is forgotten."""
-        self.forget(process.pid)
+        """Add a process without fds; it replaces an earlier process with the same pid."""
+        self.remove(process.pid)
         self._processes[process.pid] = process
 
-    def note_lively(self, process: KnownProcess, look: int) -> None:
-        """Note that the fds of a process have changed, or were of use, in this look."""
-        process.lively = look
-        self._lively.pop(process.pid, None)
-        self._lively[process.pid] = None
-
-    def lively(self) -> Iterator[KnownProcess]:
-        """Yield the processes of which that was noted, the latest first."""
-        return (self._processes[pid] for pid in reversed(self._lively))
-
-    def places(self, inode: int) -> tuple[Place, ...]:
-        """Return where a socket is held, as far as known."""
-        return tuple(self._places.get(inode, ()))
-
-    def put(self, process: KnownProcess, fd: int, inode: int) -> None:
-        """Note what is at an fd now."""
-        if process.fds.get(fd) == inode:
-            return
-        self._remove(process, fd)
-        process.fds[fd] = inode
-        process.top = max(process.top, fd)
-        process.note_change(fd)
-        self.size += 1
-        if inode:
-            self._places.setdefault(inode, []).append((process.pid, fd))
-
-    def drop(self, process: KnownProcess, fd: int) -> None:
-        """Note that an fd is not open."""
-        if fd in process.fds:
-            self._remove(process, fd)
-            process.note_change(fd)
-
-    def empty(self, process: KnownProcess) -> int:
-        """Forget the fds of a process, but not the process; return how many there were."""
-        before = self.size
-        for fd in list(process.fds):
-            self._remove(process, fd)
-        process.churn.clear()
-        return before - self.size
-
-    def forget(self, pid: int) -> None:
-        """Forget a process."""
-        self._lively.pop(pid, None)
+    def remove(self, pid: int) -> None:
+        """Remove a process and its fds."""
+        self._active.pop(pid, None)
         process = self._processes.pop(pid, None)
         if process is not None:
-            self.empty(process)
+            self.evict_fds(process)
 
-    def _remove(self, process: KnownProcess, fd: int) -> None:
+    def mark_active(self, process: KnownProcess, lookup: int) -> None:
+        """Record that the fds of a process changed or matched in this lookup."""
+        process.last_active = lookup
+        self._active.pop(process.pid, None)
+        self._active[process.pid] = None
+
+    def by_activity(self) -> Iterator[KnownProcess]:
+        """Yield the processes that were ever active, the latest first."""
+        return (self._processes[pid] for pid in reversed(self._active))
+
+    def priority(self, pid: int, user_id: int, users: Collection[int]) -> tuple[bool, int, int]:
+        """Return a sort key by which a search begins with the likely holders of a socket.
+
+        Likely are processes of the `users` of the sockets, then those that held a wanted socket in
+        a recent lookup, then those with a high pid.
+        """
+        process = self.get(pid)
+        return user_id in users, process.last_match if process else 0, pid
+
+    def references(self, inode: int) -> tuple[FdReference, ...]:
+        """Return the known fds that hold a socket."""
+        return tuple(self._references.get(inode, ()))
+
+    def set_fd(self, process: KnownProcess, fd: int, inode: int) -> None:
+        """Record the socket at an open fd; 0 if the fd is not a socket."""
+        if process.fds.get(fd) == inode:
+            return
+        self._drop(process, fd)
+        process.fds[fd] = inode
+        process.highest_fd = max(process.highest_fd, fd)
+        process.record_change(fd)
+        self.size += 1
+        if inode:
+            self._references.setdefault(inode, []).append((process.pid, fd))
+
+    def close_fd(self, process: KnownProcess, fd: int) -> None:
+        """Record that an fd is not open."""
+        if fd in process.fds:
+            self._drop(process, fd)
+            process.record_change(fd)
+
+    def evict_fds(self, process: KnownProcess) -> int:
+        """Remove the fds of a process, but not the process; return the number of fds removed."""
+        before = self.size
+        for fd in list(process.fds):
+            self._drop(process, fd)
+        process.recent_fds.clear()
+        return before - self.size
+
+    def _drop(self, process: KnownProcess, fd: int) -> None:
         inode = process.fds.pop(fd, None)
         if inode is None:
             return
         self.size -= 1
         if inode:
-            places = self._places[inode]
-            places.remove((process.pid, fd))
-            if not places:
-                del self._places[inode]
+            references = self._references[inode]
+            references.remove((process.pid, fd))
+            if not references:
+                del self._references[inode]

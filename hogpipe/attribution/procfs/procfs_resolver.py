@@ -17,14 +17,18 @@ from contextlib import suppress
 from pathlib import Path
 
 from hogpipe.attribution.procfs.container_tables import ContainerTables
-from hogpipe.attribution.procfs.endpoint_heuristic import Endpoint, EndpointOwners, endpoint_of
+from hogpipe.attribution.procfs.endpoint_heuristic import (
+    Endpoint,
+    EndpointHeuristic,
+    SamplingSchedule,
+    endpoint_of,
+)
 from hogpipe.attribution.procfs.fd_cache import FdCache
 from hogpipe.attribution.procfs.matching import Match, TableIndex, has_endpoint
-from hogpipe.attribution.procfs.sampling import Sampling
 from hogpipe.attribution.procfs.shared_sockets import (
     SharedSocketRules,
 )
-from hogpipe.attribution.procfs.table_reader import Siblings, SocketTable, TableReader
+from hogpipe.attribution.procfs.table_reader import EndpointSockets, SocketTable, TableReader
 from hogpipe.attribution.resolver import Resolution
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.linux.netns.namespace_processes import NamespaceProcesses, read_own_namespace
@@ -42,7 +46,7 @@ from hogpipe.model import (
 )
 from hogpipe.protocols import TCP
 
-_GLIMPSES = 8  # at most, until a socket of the sampled endpoints is there
+_SAMPLE_READS = 8  # at most, until a socket of the sampled endpoints is there
 
 
 class ProcfsResolver:
@@ -63,11 +67,11 @@ class ProcfsResolver:
         self._procfs = Procfs(procfs)
         self._tables = TableReader(procfs, self._procfs, socket_table)
         namespaces = NamespaceProcesses(procfs, read_own_namespace())
-        self._guest_tables = ContainerTables(self._procfs, namespaces, clock)
+        self._container_tables = ContainerTables(self._procfs, namespaces, clock)
         self._fds = FdCache(self._procfs)
         self._processes = ProcessReader(self._procfs, command_line=command_line)
-        self._endpoints = EndpointOwners()
-        self._sampling = Sampling()
+        self._endpoints = EndpointHeuristic()
+        self._sampling = SamplingSchedule()
         self._sightings = threading.Lock()  # for `_endpoints`
         self._clock = clock
 
@@ -77,20 +81,20 @@ class ProcfsResolver:
 
     def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Resolution]:
         """Return the resolution of each flow; an OSError means that /proc itself failed."""
-        kinship = SharedSocketRules(self._procfs)
+        rules = SharedSocketRules(self._procfs)
         now = self._clock()
         own = [flow for flow in flows if flow.namespace == OWN_NAMESPACE]
-        reading = self._tables.read(own, now, self._sampling.may_be_due(now))
+        reading = self._tables.read(own, now, self._sampling.candidates(now))
         index = TableIndex(reading.tables)
-        own_matches = {flow: index.match(flow) for flow in own if flow not in reading.unsure}
+        own_matches = {flow: index.match(flow) for flow in own if flow not in reading.inconclusive}
         matches = own_matches
         if len(own) < len(flows):
             guests = [flow for flow in flows if flow.namespace != OWN_NAMESPACE]
-            matches = own_matches | self._guest_tables.match(guests)
+            matches = own_matches | self._container_tables.match(guests)
         rows = (row for match in matches.values() for row in match.rows)
-        sockets = self._fds.find({row.inode: row.user_id for row in rows}, kinship, now)
-        owners = {flow: _own(match, sockets, kinship) for flow, match in matches.items()}
-        processes = self._read_processes(owners.values(), kinship)
+        sockets = self._fds.find_owners({row.inode: row.user_id for row in rows}, rules, now)
+        owners = {flow: _own(match, sockets, rules) for flow, match in matches.items()}
+        processes = self._read_processes(owners.values(), rules)
         answers = (
             (flow, self._attribute(match, processes[owners[flow]]))
             for flow, match in matches.items()
@@ -100,7 +104,7 @@ class ProcfsResolver:
             for flow, answer in answers
             if answer is not None
         }
-        self._apply_endpoint_heuristic(found, own_matches, kinship, now)
+        self._apply_endpoint_heuristic(found, own_matches, rules, now)
         return found
 
     def infer(self, flow: FlowKey) -> Attribution:
@@ -108,7 +112,7 @@ class ProcfsResolver:
         if flow.namespace != OWN_NAMESPACE or not has_endpoint(flow):
             return UNATTRIBUTED
         with self._sightings:
-            owner = self._endpoints.infer(endpoint_of(flow), self._clock())
+            owner = self._endpoints.infer_owner(endpoint_of(flow), self._clock())
         return _inferred(owner)
 
     def recall_owners(self, inodes: Collection[int]) -> dict[int, Process]:
@@ -116,9 +120,9 @@ class ProcfsResolver:
 
         Raises OSError if /proc itself failed.
         """
-        kinship = SharedSocketRules(self._procfs)
-        owners = self._fds.recall(inodes, kinship)
-        processes = self._read_processes(owners.values(), kinship)
+        rules = SharedSocketRules(self._procfs)
+        owners = self._fds.cached_owners(inodes, rules)
+        processes = self._read_processes(owners.values(), rules)
         found = ((inode, processes[owner]) for inode, owner in owners.items())
         return {inode: process for inode, process in found if process is not None}
 
@@ -127,9 +131,9 @@ class ProcfsResolver:
 
         For the thread that resolves. Raises OSError if /proc itself failed.
         """
-        kinship = SharedSocketRules(self._procfs)
-        owners = self._fds.find(sockets, kinship, self._clock())
-        processes = self._read_processes(owners.values(), kinship)
+        rules = SharedSocketRules(self._procfs)
+        owners = self._fds.find_owners(sockets, rules, self._clock())
+        processes = self._read_processes(owners.values(), rules)
         found = ((inode, processes[owner]) for inode, owner in owners.items())
         return {inode: process for inode, process in found if process is not None}
 
@@ -148,25 +152,25 @@ class ProcfsResolver:
     def counts(self) -> ResolverCounts:
         """Return the counters as they stand; they only grow."""
         return ResolverCounts(
-            table_reads=self._tables.reads + self._guest_tables.reads,
+            table_reads=self._tables.reads + self._container_tables.reads,
             tuple_lookups=self._tables.counts.lookups,
             dumps_interrupted=self._tables.counts.interrupted,
             dumps_failed=self._tables.counts.refused,
-            rows_skipped=self._tables.rows_skipped + self._guest_tables.rows_skipped,
+            rows_skipped=self._tables.rows_skipped + self._container_tables.rows_skipped,
             fds_read=self._fds.fds_read,
-            fds_evicted=self._fds.forgotten,
-            fd_scans=self._fds.walks,
+            fds_evicted=self._fds.evicted,
+            fd_scans=self._fds.fd_scans,
             not_permitted=self._fds.not_permitted + self._procfs.hidden,
             malformed_files=self._procfs.malformed,
-            deferred=self._fds.put_off + self._guest_tables.put_off,
-            ambiguous=self._fds.shared,
+            deferred=self._fds.deferred + self._container_tables.deferred,
+            ambiguous=self._fds.ambiguous,
         )
 
     def _apply_endpoint_heuristic(
         self,
         found: dict[FlowKey, Resolution],
         matches: Mapping[FlowKey, Match],
-        kinship: SharedSocketRules,
+        rules: SharedSocketRules,
         now: float,
     ) -> None:
         """Give flows without a socket to who owns all others towards the same endpoint."""
@@ -178,56 +182,56 @@ class ProcfsResolver:
                 )
             elif not match.rows and has_endpoint(flow):
                 unseen.append(flow)
-                self._sampling.note(endpoint_of(flow), now)
+                self._sampling.record_miss(endpoint_of(flow), now)
         if unseen:
             with suppress(OSError):  # the next look meets the same, and it counts as failed
-                self._look_for_siblings(kinship, now)
+                self._look_for_siblings(rules, now)
             found.update((flow, self._resolve_unseen(flow)) for flow in unseen)
 
     def _resolve_unseen(self, flow: FlowKey) -> Resolution:
         """Resolve a flow without a socket; final where the heuristic needs to see no more."""
         endpoint, now = endpoint_of(flow), self._clock()
         with self._sightings:
-            owner = self._endpoints.infer(endpoint, now)
-            is_final = owner is not None or self._endpoints.is_settled(endpoint, now)
+            owner = self._endpoints.infer_owner(endpoint, now)
+            is_final = owner is not None or self._endpoints.is_conclusive(endpoint, now)
         return Resolution(_inferred(owner), is_final=is_final)
 
-    def _look_for_siblings(self, kinship: SharedSocketRules, now: float) -> None:
+    def _look_for_siblings(self, rules: SharedSocketRules, now: float) -> None:
         """Note whose the sockets are that talk to endpoints of which too little is known."""
         with self._sightings:
             endpoints = self._sampling.take_due(
-                now, lambda one: self._endpoints.is_settled(one, now)
+                now, lambda one: self._endpoints.is_conclusive(one, now)
             )
-            likely = set().union(*map(self._endpoints.owners_of, endpoints))
+            likely = set().union(*map(self._endpoints.owner_pids, endpoints))
         if not endpoints:
             return
         before = time.thread_time()
-        towards: Siblings = {}
+        towards: EndpointSockets = {}
 
         def see() -> dict[int, int]:
-            towards.update(self._tables.read_towards(endpoints))
+            towards.update(self._tables.read_endpoint_sockets(endpoints))
             return {row.inode: row.user_id for siblings in towards.values() for row in siblings}
 
-        times = _GLIMPSES if self._tables.reads_anew(endpoints) else 1
-        sockets = self._fds.glimpse(see, likely, kinship, now, times)
-        processes = self._read_processes(sockets.values(), kinship)
+        times = _SAMPLE_READS if self._tables.rereads_cheaply(endpoints) else 1
+        sockets = self._fds.sample_owners(see, likely, rules, now, times)
+        processes = self._read_processes(sockets.values(), rules)
         for endpoint, siblings in towards.items():
             owners = {row.inode: processes.get(sockets.get(row.inode)) for row in siblings}
             with self._sightings:
-                self._endpoints.see_all(endpoint, owners, now)
-        self._sampling.spend(time.thread_time() - before, now)
+                self._endpoints.record_sample(endpoint, owners, now)
+        self._sampling.record_cost(time.thread_time() - before, now)
 
     def _see(self, endpoint: Endpoint, inode: int, owner: Process | None, now: float) -> None:
         with self._sightings:
-            self._endpoints.see(endpoint, inode, owner, now)
+            self._endpoints.record_match(endpoint, inode, owner, now)
 
     def _read_processes(
-        self, owners: Iterable[ProcessIdentity | None], kinship: SharedSocketRules
+        self, owners: Iterable[ProcessIdentity | None], rules: SharedSocketRules
     ) -> dict[ProcessIdentity | None, Process | None]:
         """Return each owner as a process; no owner is no process."""
         now, find = self._clock(), self._processes.find
         return {
-            owner: None if owner is None else find(owner, now, kinship.read_stat)
+            owner: None if owner is None else find(owner, now, rules.read_stat)
             for owner in {None, *owners}
         }
 
@@ -259,10 +263,10 @@ def _inferred(owner: Process | None) -> Attribution:
 
 
 def _own(
-    match: Match, sockets: Mapping[int, ProcessIdentity], kinship: SharedSocketRules
+    match: Match, sockets: Mapping[int, ProcessIdentity], rules: SharedSocketRules
 ) -> ProcessIdentity | None:
     """Return the owner of the port of a flow; none where a socket on it has no owner."""
     inodes = {row.inode for row in match.rows}
     if not inodes or not inodes <= sockets.keys():
         return None
-    return kinship.owner_of_port(frozenset(sockets[inode] for inode in inodes))
+    return rules.owner_of_port(frozenset(sockets[inode] for inode in inodes))

@@ -39,7 +39,7 @@ class SharedSocketRules:
     def owner_of_socket(self, holders: Collection[int]) -> ProcessIdentity | None:
         """Return the owner of a socket that the processes `holders` hold."""
         services = [pid for pid in holders if not self._is_manager(pid)]
-        return self._identify(self._eldest(services or holders))
+        return self._identify(self._common_ancestor(services or holders))
 
     def _own_port(self, owners: frozenset[ProcessIdentity]) -> ProcessIdentity | None:
         if len(owners) == 1:
@@ -47,10 +47,10 @@ class SharedSocketRules:
         pids = {owner.pid for owner in owners}
         if any(self._is_manager(pid) for pid in pids):
             return None
-        eldest = self._eldest(pids)
-        return self._identify(self._employer(pids) if eldest is None else eldest)
+        common_ancestor = self._common_ancestor(pids)
+        return self._identify(self._master(pids) if common_ancestor is None else common_ancestor)
 
-    def _eldest(self, pids: Collection[int]) -> int | None:
+    def _common_ancestor(self, pids: Collection[int]) -> int | None:
         """Return the one of `pids` that all others descend from."""
         if len(pids) == 1:
             return next(iter(pids))
@@ -66,7 +66,7 @@ class SharedSocketRules:
             met.add(pid)
             yield pid
 
-    def _employer(self, pids: Collection[int]) -> int | None:
+    def _master(self, pids: Collection[int]) -> int | None:
         """Return the parent that all `pids` have in common, if they are workers of its program."""
         parents = {
             process.parent_pid for pid in pids if (process := self.read_stat(pid)) is not None

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-Siblings = dict[Endpoint, list[SocketRow]]
+EndpointSockets = dict[Endpoint, list[SocketRow]]
 """Sockets by what they talk to."""
 
 SocketTable = Literal["procfs", "sock_diag", "auto"]
@@ -51,7 +51,7 @@ class Reading(msgspec.Struct):
 
     tables: dict[str, list[SocketRow]] = msgspec.field(default_factory=dict)
     """By the name of the table; "tcp" holds both families."""
-    unsure: set[FlowKey] = msgspec.field(default_factory=set)
+    inconclusive: set[FlowKey] = msgspec.field(default_factory=set)
     """Flows without a row here whose socket was not looked for in all places."""
 
 
@@ -79,7 +79,7 @@ class TableReader:
         fixed = Reader.SOCK_DIAG if socket_table == "sock_diag" else Reader.PROCFS
         self._fixed = None if automatic else fixed
         self._choices: dict[str, ReaderChoice] = {}
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._texts: dict[str, bytes | None] = {}
         """The tables of /proc/net as the last `read` found them."""
         self._towards: dict[str, set[int]] = {}
@@ -118,22 +118,22 @@ class TableReader:
             reading.tables[name] = self._read_table(name, pairs)
         return reading
 
-    def reads_anew(self, endpoints: Collection[Endpoint]) -> bool:
+    def rereads_cheaply(self, endpoints: Collection[Endpoint]) -> bool:
         """Tell whether `read_towards` reads these again each time, at little cost."""
         return all(
             self._choice(_dumped(name)).present is Reader.SOCK_DIAG
             for name in _remote_ports_by_table(endpoints)
         )
 
-    def read_towards(self, endpoints: Collection[Endpoint]) -> Siblings:
+    def read_endpoint_sockets(self, endpoints: Collection[Endpoint]) -> EndpointSockets:
         """Return the sockets that somebody holds and that talk to each of these endpoints.
 
         What the last `read` took from /proc/net is not read again, and not parsed again for the
         endpoints that it was given.
         """
         ports = _remote_ports_by_table(endpoints)
-        found: Siblings = {endpoint: [] for endpoint in endpoints}
-        for name, rows in self._read_rows_towards(ports):
+        found: EndpointSockets = {endpoint: [] for endpoint in endpoints}
+        for name, rows in self._read_endpoint_rows(ports):
             protocol = protocol_of(name)
             for row in rows:
                 endpoint = protocol, unmap(row.remote_address), row.remote_port
@@ -141,7 +141,7 @@ class TableReader:
                     found[endpoint].append(row)
         return found
 
-    def _read_rows_towards(
+    def _read_endpoint_rows(
         self, ports: Mapping[str, AbstractSet[int]]
     ) -> Iterator[tuple[str, list[SocketRow]]]:
         by_dump: dict[str, set[int]] = {}
@@ -174,7 +174,7 @@ class TableReader:
             return TcpReading([row for t in tables for row in self._read_rows(t, tables[t])])
 
         found = self._read_by_choice("tcp", ask, read_text)
-        reading.tables["tcp"], reading.unsure = found.rows, found.unsure
+        reading.tables["tcp"], reading.inconclusive = found.rows, found.inconclusive
 
     def _read_table(self, name: str, pairs: set[tuple[int, int]]) -> list[SocketRow]:
         if not has_ports(name):
@@ -230,8 +230,8 @@ class TableReader:
 
     def _note_refusal(self, name: str, error: OSError) -> None:
         self.counts.refused += 1
-        if name not in self._told:
-            self._told.add(name)
+        if name not in self._warned:
+            self._warned.add(name)
             reason = describe_error(error)
             log.warning("sock_diag does not give table %s, /proc/net does: %s", name, reason)
 

@@ -30,7 +30,7 @@ class TcpReading(msgspec.Struct):
     """The rows of TCP that a batch needs."""
 
     rows: list[SocketRow]
-    unsure: set[FlowKey] = msgspec.field(default_factory=set)
+    inconclusive: set[FlowKey] = msgspec.field(default_factory=set)
     """Flows that were not found, but not by a dump either."""
 
 
@@ -82,12 +82,12 @@ class TcpLookup:
             reading.rows += listening
             served = {row.local_port for row in listening}
             closed = looked_up.closed
-            reading.unsure.update(
+            reading.inconclusive.update(
                 flow for flow in left if flow.local_port not in served and flow not in closed
             )
-        if reading.unsure and now >= self._next_dump:
-            reading.rows += self._dump(reading.unsure, now)
-            reading.unsure.clear()
+        if reading.inconclusive and now >= self._next_dump:
+            reading.rows += self._dump(reading.inconclusive, now)
+            reading.inconclusive.clear()
         return reading
 
     def _dump(self, flows: Collection[FlowKey], now: float) -> list[SocketRow]:

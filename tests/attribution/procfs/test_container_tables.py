@@ -164,7 +164,7 @@ def test_namespaces_that_are_too_many_for_a_batch_take_turns(proc: FakeProc) -> 
     answers = [guests.match(flows) for _ in places]
     assert [len(answer) for answer in answers] == [1, 1, 1]
     assert {key.namespace for answer in answers for key in answer} == set(places.values())
-    assert guests.put_off == 6
+    assert guests.deferred == 6
 
 
 def test_rows_that_make_no_sense_are_counted(proc: FakeProc) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.traffic import NGINX, make_flow
 
-from hogpipe.attribution.procfs.endpoint_heuristic import EndpointOwners, endpoint_of
+from hogpipe.attribution.procfs.endpoint_heuristic import EndpointHeuristic, endpoint_of
 from hogpipe.model import Process
 
 ENDPOINT = endpoint_of(make_flow(1))
@@ -14,147 +14,147 @@ OTHER = (6, b"\x0a\0\0\x09", 443)
 CURL = Process(pid=77, start=1, command="curl")
 
 
-def seen(owners: Sequence[Process | None], *, at: float = 0.0) -> EndpointOwners:
+def seen(owners: Sequence[Process | None], *, at: float = 0.0) -> EndpointHeuristic:
     """Show a short-lived socket of each of these owners, one after the other."""
-    memory = EndpointOwners(min_sockets=3, memory=30.0)
+    memory = EndpointHeuristic(min_sockets=3, max_age=30.0)
     show(memory, owners, at)
     return memory
 
 
 def show(
-    memory: EndpointOwners, owners: Sequence[Process | None], at: float, first_inode: int = 1
+    memory: EndpointHeuristic, owners: Sequence[Process | None], at: float, first_inode: int = 1
 ) -> None:
     for inode, owner in enumerate(owners, first_inode):
-        memory.see_all(ENDPOINT, {inode: owner}, at)
-    memory.see_all(ENDPOINT, {}, at)
+        memory.record_sample(ENDPOINT, {inode: owner}, at)
+    memory.record_sample(ENDPOINT, {}, at)
 
 
 def test_enough_short_lived_sockets_of_one_owner_name_the_unseen_ones() -> None:
-    assert seen([NGINX] * 3).infer(ENDPOINT, 1.0) == NGINX
+    assert seen([NGINX] * 3).infer_owner(ENDPOINT, 1.0) == NGINX
 
 
 def test_a_few_sightings_prove_nothing() -> None:
-    assert seen([NGINX] * 2).infer(ENDPOINT, 1.0) is None
+    assert seen([NGINX] * 2).infer_owner(ENDPOINT, 1.0) is None
 
 
 def test_sockets_that_stay_open_prove_nothing() -> None:
-    memory = EndpointOwners(min_sockets=3)
+    memory = EndpointHeuristic(min_sockets=3)
     pool = dict.fromkeys(range(1, 20), NGINX)
     for now in (0.0, 0.1, 0.2):
-        memory.see_all(ENDPOINT, pool, now)
-    assert memory.infer(ENDPOINT, 0.2) is None
-    assert not memory.is_settled(ENDPOINT, 0.2)
+        memory.record_sample(ENDPOINT, pool, now)
+    assert memory.infer_owner(ENDPOINT, 0.2) is None
+    assert not memory.is_conclusive(ENDPOINT, 0.2)
 
 
 def test_sockets_that_are_gone_after_a_long_time_prove_nothing() -> None:
-    memory = EndpointOwners(min_sockets=3)
-    memory.see_all(ENDPOINT, dict.fromkeys(range(1, 20), NGINX), 0.0)
-    memory.see_all(ENDPOINT, {}, 1.1)
-    assert memory.infer(ENDPOINT, 1.1) is None
+    memory = EndpointHeuristic(min_sockets=3)
+    memory.record_sample(ENDPOINT, dict.fromkeys(range(1, 20), NGINX), 0.0)
+    memory.record_sample(ENDPOINT, {}, 1.1)
+    assert memory.infer_owner(ENDPOINT, 1.1) is None
 
 
 def test_who_keeps_connections_there_takes_part_in_a_dispute_with_who_makes_short_ones() -> None:
     memory = seen([CURL] * 3)
-    assert memory.infer(ENDPOINT, 0.0) == CURL
-    memory.see_all(ENDPOINT, {50: NGINX}, 0.1)
-    assert memory.infer(ENDPOINT, 0.1) is None
+    assert memory.infer_owner(ENDPOINT, 0.0) == CURL
+    memory.record_sample(ENDPOINT, {50: NGINX}, 0.1)
+    assert memory.infer_owner(ENDPOINT, 0.1) is None
 
 
 def test_sockets_that_their_flows_look_up_found_prove_nothing_of_those_that_go_unseen() -> None:
     for before in (True, False):
-        memory = EndpointOwners(min_sockets=3)
+        memory = EndpointHeuristic(min_sockets=3)
         sockets = dict.fromkeys(range(1, 20), NGINX)
         if before:
-            memory.see_all(ENDPOINT, sockets, 0.0)
+            memory.record_sample(ENDPOINT, sockets, 0.0)
         for inode in sockets:
-            memory.see(ENDPOINT, inode, NGINX, 0.0)
-        memory.see_all(ENDPOINT, sockets, 0.1)
-        memory.see_all(ENDPOINT, {}, 0.2)
-        assert memory.infer(ENDPOINT, 0.2) is None
+            memory.record_match(ENDPOINT, inode, NGINX, 0.0)
+        memory.record_sample(ENDPOINT, sockets, 0.1)
+        memory.record_sample(ENDPOINT, {}, 0.2)
+        assert memory.infer_owner(ENDPOINT, 0.2) is None
 
 
 def test_sockets_that_their_flows_look_up_found_make_for_a_dispute() -> None:
     memory = seen([CURL] * 3)
-    memory.see(ENDPOINT, 50, NGINX, 0.0)
-    assert memory.infer(ENDPOINT, 0.0) is None
+    memory.record_match(ENDPOINT, 50, NGINX, 0.0)
+    assert memory.infer_owner(ENDPOINT, 0.0) is None
 
 
 def test_the_same_socket_seen_often_is_one_sighting() -> None:
-    memory = EndpointOwners(min_sockets=3)
+    memory = EndpointHeuristic(min_sockets=3)
     for _ in range(9):
-        memory.see_all(ENDPOINT, {5: NGINX}, 0.0)
-    memory.see_all(ENDPOINT, {}, 0.0)
-    assert memory.infer(ENDPOINT, 0.0) is None
+        memory.record_sample(ENDPOINT, {5: NGINX}, 0.0)
+    memory.record_sample(ENDPOINT, {}, 0.0)
+    assert memory.infer_owner(ENDPOINT, 0.0) is None
 
 
 def test_two_owners_mean_none() -> None:
-    assert seen([NGINX, NGINX, CURL, NGINX, NGINX]).infer(ENDPOINT, 1.0) is None
+    assert seen([NGINX, NGINX, CURL, NGINX, NGINX]).infer_owner(ENDPOINT, 1.0) is None
 
 
 def test_a_socket_whose_owner_is_not_known_may_just_be_closing() -> None:
-    assert seen([NGINX, None, NGINX, NGINX]).infer(ENDPOINT, 1.0) == NGINX
-    assert seen([NGINX, None, NGINX]).infer(ENDPOINT, 1.0) is None
+    assert seen([NGINX, None, NGINX, NGINX]).infer_owner(ENDPOINT, 1.0) == NGINX
+    assert seen([NGINX, None, NGINX]).infer_owner(ENDPOINT, 1.0) is None
 
 
 def test_a_socket_that_stays_open_without_an_owner_makes_for_doubt() -> None:
     memory = seen([NGINX] * 3)
-    memory.see(ENDPOINT, 9, None, 1.0)
-    memory.see(ENDPOINT, 9, None, 1.1)
-    assert memory.infer(ENDPOINT, 1.1) == NGINX
-    memory.see(ENDPOINT, 9, None, 1.25)
-    assert memory.infer(ENDPOINT, 1.25) is None
-    assert memory.is_settled(ENDPOINT, 1.25)
+    memory.record_match(ENDPOINT, 9, None, 1.0)
+    memory.record_match(ENDPOINT, 9, None, 1.1)
+    assert memory.infer_owner(ENDPOINT, 1.1) == NGINX
+    memory.record_match(ENDPOINT, 9, None, 1.25)
+    assert memory.infer_owner(ENDPOINT, 1.25) is None
+    assert memory.is_conclusive(ENDPOINT, 1.25)
 
 
 def test_an_endpoint_is_settled_when_its_owner_is_known_or_that_it_has_none() -> None:
-    assert not EndpointOwners().is_settled(ENDPOINT, 0.0)
-    assert not seen([NGINX] * 2).is_settled(ENDPOINT, 0.0)
-    assert seen([NGINX] * 3).is_settled(ENDPOINT, 0.0)
-    assert seen([NGINX, CURL]).is_settled(ENDPOINT, 0.0)
-    assert not seen([NGINX, None]).is_settled(ENDPOINT, 0.0)
+    assert not EndpointHeuristic().is_conclusive(ENDPOINT, 0.0)
+    assert not seen([NGINX] * 2).is_conclusive(ENDPOINT, 0.0)
+    assert seen([NGINX] * 3).is_conclusive(ENDPOINT, 0.0)
+    assert seen([NGINX, CURL]).is_conclusive(ENDPOINT, 0.0)
+    assert not seen([NGINX, None]).is_conclusive(ENDPOINT, 0.0)
 
 
 def test_an_endpoint_is_not_settled_any_more_when_what_was_seen_is_forgotten() -> None:
     for owners in ([NGINX] * 3, [NGINX, CURL]):
         memory = seen(owners)
-        assert memory.is_settled(ENDPOINT, 30.0)
-        assert not memory.is_settled(ENDPOINT, 30.1)
+        assert memory.is_conclusive(ENDPOINT, 30.0)
+        assert not memory.is_conclusive(ENDPOINT, 30.1)
 
 
 def test_another_endpoint_is_another_matter() -> None:
-    assert seen([NGINX] * 3).infer(OTHER, 1.0) is None
+    assert seen([NGINX] * 3).infer_owner(OTHER, 1.0) is None
 
 
 def test_the_rule_forgets() -> None:
     memory = seen([CURL] * 3)
-    assert memory.infer(ENDPOINT, 30.0) == CURL
-    assert memory.infer(ENDPOINT, 30.1) is None
+    assert memory.infer_owner(ENDPOINT, 30.0) == CURL
+    assert memory.infer_owner(ENDPOINT, 30.1) is None
     show(memory, [NGINX] * 3, 31.0, first_inode=7)
-    assert memory.infer(ENDPOINT, 31.0) == NGINX
+    assert memory.infer_owner(ENDPOINT, 31.0) == NGINX
 
 
 def test_a_process_whose_details_changed_is_still_one_owner() -> None:
     after_exec = Process(pid=CURL.pid, start=CURL.start, command="wget")
-    assert seen([CURL, CURL, after_exec]).infer(ENDPOINT, 1.0) == after_exec
+    assert seen([CURL, CURL, after_exec]).infer_owner(ENDPOINT, 1.0) == after_exec
 
 
 def test_only_so_many_endpoints_are_remembered_the_latest_ones() -> None:
-    memory = EndpointOwners(min_sockets=1, max_endpoints=2)
+    memory = EndpointHeuristic(min_sockets=1, max_endpoints=2)
     endpoints = [(6, b"\x0a\0\0\x02", port) for port in (1, 2, 3)]
     for endpoint in endpoints:
-        memory.see_all(endpoint, {endpoint[2]: NGINX}, 0.0)
-        memory.see_all(endpoint, {}, 0.0)
-    assert memory.infer(endpoints[0], 0.0) is None
-    assert memory.infer(endpoints[2], 0.0) == NGINX
+        memory.record_sample(endpoint, {endpoint[2]: NGINX}, 0.0)
+        memory.record_sample(endpoint, {}, 0.0)
+    assert memory.infer_owner(endpoints[0], 0.0) is None
+    assert memory.infer_owner(endpoints[2], 0.0) == NGINX
 
 
 def test_of_very_many_open_sockets_only_some_are_waited_for_and_none_is_taken_for_gone() -> None:
-    memory = EndpointOwners(min_sockets=3)
+    memory = EndpointHeuristic(min_sockets=3)
     pool = dict.fromkeys(range(1, 2000), NGINX)
     for now in (0.0, 0.1, 0.2, 0.3):
-        memory.see_all(ENDPOINT, pool, now)
-    assert memory.infer(ENDPOINT, 0.3) is None
-    (sightings,) = memory._seen.values()
+        memory.record_sample(ENDPOINT, pool, now)
+    assert memory.infer_owner(ENDPOINT, 0.3) is None
+    (sightings,) = memory._evidence.values()
     assert len(sightings._open) <= 256
 
 
@@ -168,18 +168,18 @@ steps = st.tuples(
 def test_whoever_is_named_was_the_only_owner_that_was_seen_lately(
     script: list[tuple[float, Mapping[int, Process | None]]],
 ) -> None:
-    memory = EndpointOwners(min_sockets=3, memory=30.0)
+    memory = EndpointHeuristic(min_sockets=3, max_age=30.0)
     now, owners, ends = 0.0, dict[int, float](), 0
     before: Mapping[int, Process | None] = {}
     for pause, present in script:
         now += pause
         ends += sum(owner is not None for inode, owner in before.items() if inode not in present)
-        memory.see_all(ENDPOINT, present, now)
+        memory.record_sample(ENDPOINT, present, now)
         owners.update((owner.pid, now) for owner in present.values() if owner is not None)
         before = present
     lately = {pid for pid, at in owners.items() if at >= now - 30.0}
-    named = memory.infer(ENDPOINT, now)
+    named = memory.infer_owner(ENDPOINT, now)
     if named is not None:
         assert lately == {named.pid}
         assert ends >= 3
-        assert memory.is_settled(ENDPOINT, now)
+        assert memory.is_conclusive(ENDPOINT, now)

@@ -23,23 +23,27 @@ TIMES = 8  # that a glimpse may look
 class Cache:
     """An FdCache on a fake tree, with a Kinship of its own for each look; `pause` lies between."""
 
-    def __init__(self, fake: FakeProc, *, max_fds: int = 100_000, max_kept: int = 100_000) -> None:
+    def __init__(
+        self, fake: FakeProc, *, max_fds: int = 100_000, max_cached: int = 100_000
+    ) -> None:
         self.procfs = Procfs(fake.root)
-        self.fds = FdCache(self.procfs, max_fds=max_fds, max_kept=max_kept)
+        self.fds = FdCache(self.procfs, max_fds=max_fds, max_cached=max_cached)
         self.now = 0.0
         self.pause = 1.0
 
     def find(self, *inodes: int, user: int = 0) -> dict[int, int]:
         """Return the pid of each owner."""
         self.now += self.pause
-        found = self.fds.find(dict.fromkeys(inodes, user), SharedSocketRules(self.procfs), self.now)
+        found = self.fds.find_owners(
+            dict.fromkeys(inodes, user), SharedSocketRules(self.procfs), self.now
+        )
         return {inode: owner.pid for inode, owner in found.items()}
 
-    def glimpse(self, *inodes: int) -> dict[int, int]:
+    def sample_owners(self, *inodes: int) -> dict[int, int]:
         """Return the pid of each owner that a quick look finds."""
         self.now += self.pause
         seen = dict.fromkeys(inodes, 0)
-        found = self.fds.glimpse(lambda: seen, (), SharedSocketRules(self.procfs), self.now)
+        found = self.fds.sample_owners(lambda: seen, (), SharedSocketRules(self.procfs), self.now)
         return {inode: owner.pid for inode, owner in found.items()}
 
     def cost(self, *inodes: int, user: int = 0) -> int:
@@ -62,20 +66,20 @@ def cache(fake: FakeProc) -> Cache:
 def test_an_owner_is_a_process_for_all_time_and_an_unheld_inode_is_absent(fake: FakeProc) -> None:
     fake.process(10, start=5, sockets={3: 100, 4: 101})
     procfs = Procfs(fake.root)
-    found = FdCache(procfs).find({101: 0, 999: 0}, SharedSocketRules(procfs), 0.0)
+    found = FdCache(procfs).find_owners({101: 0, 999: 0}, SharedSocketRules(procfs), 0.0)
     assert found == {101: ProcessIdentity(10, 5)}
 
 
 def test_what_was_read_can_be_recalled_without_a_look(fake: FakeProc, cache: Cache) -> None:
-    kinship = SharedSocketRules(cache.procfs)
+    rules = SharedSocketRules(cache.procfs)
     fake.process(10, start=5, sockets={3: 100})
     fake.process(11, parent=10, sockets={3: 100, 4: 101})
     fake.process(12, sockets={3: 102})
     fake.process(13, sockets={3: 102})
-    cache.fds.prepare(kinship)
+    cache.fds.prepare(rules)
     fake.process(14, sockets={3: 103})
     before = cache.fds.fds_read
-    found = cache.fds.recall([100, 101, 102, 103, 999], kinship)
+    found = cache.fds.cached_owners([100, 101, 102, 103, 999], rules)
     assert {inode: owner.pid for inode, owner in found.items()} == {100: 10, 101: 11}
     assert cache.fds.fds_read == before
 
@@ -83,14 +87,14 @@ def test_what_was_read_can_be_recalled_without_a_look(fake: FakeProc, cache: Cac
 def test_nothing_is_read_for_no_inodes(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets={3: 100})
     assert cache.find() == {}
-    assert (cache.fds.walks, cache.fds.fds_read) == (0, 0)
+    assert (cache.fds.fd_scans, cache.fds.fds_read) == (0, 0)
 
 
 def test_what_is_known_is_only_verified(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets={3: 100, 4: 101})
     fake.process(20, sockets=dict(enumerate(MANY, start=3)))
     cache.find(100)
-    assert (cache.cost(100), cache.cost(101), cache.fds.walks) == (1, 1, 1)
+    assert (cache.cost(100), cache.cost(101), cache.fds.fd_scans) == (1, 1, 1)
 
 
 def test_of_a_process_with_more_fds_only_the_new_ones_are_read(
@@ -103,7 +107,7 @@ def test_of_a_process_with_more_fds_only_the_new_ones_are_read(
     # The numbers of the socket that was asked for last, above the highest one, and of the new one.
     assert cache.cost(100) == 1 + 1 + 1
     assert cache.find(100) == {100: 10}
-    assert cache.fds.walks == 2
+    assert cache.fds.fd_scans == 2
 
 
 def test_of_many_processes_only_the_new_one_is_read(fake: FakeProc, cache: Cache) -> None:
@@ -175,9 +179,11 @@ def test_a_pid_that_was_given_away_is_another_process(fake: FakeProc) -> None:
     procfs = Procfs(fake.root)
     fds = FdCache(procfs)
     fake.process(10, start=5, sockets={3: 100})
-    fds.find({100: 0}, SharedSocketRules(procfs), 0.0)
+    fds.find_owners({100: 0}, SharedSocketRules(procfs), 0.0)
     fake.process(10, start=6, sockets={3: 100})
-    assert fds.find({100: 0}, SharedSocketRules(procfs), 0.0) == {100: ProcessIdentity(10, 6)}
+    assert fds.find_owners({100: 0}, SharedSocketRules(procfs), 0.0) == {
+        100: ProcessIdentity(10, 6)
+    }
 
 
 def test_nothing_is_left_of_what_was_known_of_a_pid_that_was_given_away(
@@ -194,10 +200,10 @@ def test_a_pid_that_is_given_away_during_a_look_is_read_again(fake: FakeProc, ca
     fake.process(10, start=5, sockets={3: 100, 4: 102})
     fake.process(20, sockets={3: 101})
     cache.find(100)
-    folder = fake.root / "10" / "fd"
-    stamp = folder.stat().st_mtime_ns
+    directory = fake.root / "10" / "fd"
+    stamp = directory.stat().st_mtime_ns
     fake.process(10, start=6, sockets={3: 100, 4: 101})
-    os.utime(folder, ns=(0, stamp))
+    os.utime(directory, ns=(0, stamp))
     assert cache.find(100, 101) == {100: 10}
 
 
@@ -216,7 +222,7 @@ def test_the_dead_are_forgotten(fake: FakeProc, cache: Cache) -> None:
     cache.find(999)
     assert cache.fds._table.pids() == set()
     assert cache.fds._table.size == 0
-    assert cache.fds._table.places(100) == ()
+    assert cache.fds._table.references(100) == ()
 
 
 def test_a_holder_that_appears_later_counts_as_much_as_the_first(
@@ -227,7 +233,7 @@ def test_a_holder_that_appears_later_counts_as_much_as_the_first(
     assert cache.find(100) == {100: 10}
     fake.process(30, sockets={3: 100})
     assert cache.find(100) == {}
-    assert cache.fds.shared == 1
+    assert cache.fds.ambiguous == 1
     shutil.rmtree(fake.root / "30")
     assert cache.find(100) == {100: 10}
     fake.process(20, sockets={3: 101, 4: 100})
@@ -256,7 +262,7 @@ def test_an_inode_that_nobody_holds_is_searched_for_once(fake: FakeProc, cache: 
     assert cache.cost(999) == likely + 2
     fake.process(20, sockets={3: 100, 4: 999})
     assert cache.find(999) == {999: 20}
-    assert cache.fds._sought == {}
+    assert cache.fds._scanner._missing_since == {}
 
 
 def test_an_inode_that_nobody_holds_makes_no_search_for_others_longer(
@@ -279,7 +285,7 @@ def test_a_reading_that_is_too_long_goes_on_in_the_next_look(fake: FakeProc) -> 
     cache = Cache(fake, max_fds=5)
     looks = [cache.find(119, 110) for _ in range(4)]
     assert looks == [{}, {}, {}, {119: 19, 110: 10}]
-    assert cache.fds.put_off == 3 * 2
+    assert cache.fds.deferred == 3 * 2
 
 
 def test_a_search_that_is_too_long_goes_on_in_the_next_look(fake: FakeProc) -> None:
@@ -291,18 +297,18 @@ def test_a_search_that_is_too_long_goes_on_in_the_next_look(fake: FakeProc) -> N
     looks = [cache.find(100, 119) for _ in range(6)]
     # Asked for again, it is searched for: the useful one first, then the young, and 10 is the last.
     assert looks == [{119: 19}] * 5 + [{100: 10, 119: 19}]
-    assert cache.fds.put_off == 5
+    assert cache.fds.deferred == 5
 
 
 def test_memory_is_bounded_and_those_useful_last_stay(fake: FakeProc) -> None:
     for pid in range(10, 20):
         fake.process(pid, sockets={3: 100 + pid})
-    cache = Cache(fake, max_kept=7)
+    cache = Cache(fake, max_cached=7)
     assert cache.find(113) == {113: 13}
     assert cache.fds._table.size <= 7
-    assert cache.fds.forgotten == 20 - cache.fds._table.size
+    assert cache.fds.evicted == 20 - cache.fds._table.size
     assert cache.find(113) == {113: 13}
-    assert cache.fds.walks == 1
+    assert cache.fds.fd_scans == 1
     cache.find(*range(110, 120))  # what was forgotten is searched for when it is asked for again
     assert cache.find(*range(110, 120)) == {pid + 100: pid for pid in range(10, 20)}
 
@@ -310,12 +316,14 @@ def test_memory_is_bounded_and_those_useful_last_stay(fake: FakeProc) -> None:
 def test_a_kernel_that_tells_no_number_of_fds_is_asked_for_their_names(
     fake: FakeProc, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folders = Procfs.read_fd_directory
+    directories = Procfs.read_fd_directory
 
     def without_count(procfs: Procfs, pid: int) -> object:
-        folder = folders(procfs, pid)
+        directory = directories(procfs, pid)
         procfs.reports_fd_counts = False
-        return None if folder is None else type(folder)(folder.inode, 0, 0, folder.user_id)
+        return (
+            None if directory is None else type(directory)(directory.inode, 0, 0, directory.user_id)
+        )
 
     monkeypatch.setattr(Procfs, "read_fd_directory", without_count)
     fake.process(10, sockets={3: 100})
@@ -397,7 +405,7 @@ def test_what_a_quiet_process_opened_is_seen_when_all_are_asked_or_it_is_asked_f
     cache.pause = 0.001
     fake.process(25, sockets={3: 25, 7: 101})
     assert cache.find(101) == {}
-    assert cache.fds.put_off == 1
+    assert cache.fds.deferred == 1
     assert cache.find(101) == {101: 25}
     fake.process(26, sockets={3: 26, 7: 102})
     cache.pause = 1.0
@@ -437,13 +445,13 @@ def test_a_glimpse_reads_a_few_processes_and_searches_nothing(fake: FakeProc, ca
     cache.find(1000)
     cache.pause = 0.001
     before = cache.fds.fds_read
-    assert cache.glimpse(999) == {}
+    assert cache.sample_owners(999) == {}
     assert cache.fds.fds_read - before < 50
-    assert cache.fds.put_off == 0
+    assert cache.fds.deferred == 0
     fake.process(10, start=10, sockets={3: 1000, 12: 998})
-    assert cache.glimpse(998, 999, 1000) == {998: 10, 1000: 10}
+    assert cache.sample_owners(998, 999, 1000) == {998: 10, 1000: 10}
     fake.process(59, start=59, sockets={3: 5900, 12: 997})  # the youngest, never asked about
-    assert cache.glimpse(997) == {997: 59}
+    assert cache.sample_owners(997) == {997: 59}
 
 
 class Passing:
@@ -458,8 +466,10 @@ class Passing:
         return (self._moments.pop(0) if len(self._moments) > 1 else self._moments[0])()
 
 
-def glimpse_of(cache: Cache, passing: Passing) -> dict[int, int]:
-    found = cache.fds.glimpse(passing, (), SharedSocketRules(cache.procfs), cache.now, times=TIMES)
+def sample_of(cache: Cache, passing: Passing) -> dict[int, int]:
+    found = cache.fds.sample_owners(
+        passing, (), SharedSocketRules(cache.procfs), cache.now, max_reads=TIMES
+    )
     return {inode: owner.pid for inode, owner in found.items()}
 
 
@@ -472,7 +482,7 @@ def test_a_glimpse_waits_a_little_for_a_socket(fake: FakeProc, cache: Cache) -> 
         return {101: 0}
 
     passing = Passing(dict, dict, opened)
-    assert glimpse_of(cache, passing) == {101: 10}
+    assert sample_of(cache, passing) == {101: 10}
     assert passing.seen == 3
 
 
@@ -487,20 +497,20 @@ def test_a_glimpse_that_missed_a_socket_waits_for_the_next_one(
         return {102: 0}
 
     passing = Passing(lambda: {101: 0}, opened)  # 101 is closed before its fd can be read
-    assert glimpse_of(cache, passing) == {102: 10}
+    assert sample_of(cache, passing) == {102: 10}
     assert passing.seen == 2
 
 
 @pytest.mark.parametrize("moment", [{}, {999: 0}])
 def test_a_glimpse_does_not_wait_for_ever(cache: Cache, moment: dict[int, int]) -> None:
     passing = Passing(lambda: moment)
-    assert glimpse_of(cache, passing) == {}
+    assert sample_of(cache, passing) == {}
     assert passing.seen <= TIMES
 
 
 def test_a_socket_that_stays_without_an_owner_is_seen_twice(cache: Cache) -> None:
     passing = Passing(lambda: {999: 0})
-    assert glimpse_of(cache, passing) == {}
+    assert sample_of(cache, passing) == {}
     assert passing.seen == 2
 
 
@@ -522,9 +532,9 @@ def put(fake: FakeProc, pid: int, shape: tuple[int, dict[int, int], str]) -> Non
 def answer(cache: Cache, asked: Collection[int]) -> dict[int, int]:
     """Ask until nothing is put off."""
     for _ in range(50):
-        before = cache.fds.put_off
+        before = cache.fds.deferred
         found = cache.find(*asked)
-        if cache.fds.put_off == before:
+        if cache.fds.deferred == before:
             return found
     raise AssertionError("put off again and again")
 

@@ -10,8 +10,8 @@ import pytest
 from support.fake_proc import CLOSE, LISTEN, FakeProc, format_row, format_time_wait
 from support.resolving import attribute
 
-from hogpipe.attribution.procfs import sampling
-from hogpipe.attribution.procfs.endpoint_heuristic import Endpoint, EndpointOwners
+from hogpipe.attribution.procfs import endpoint_heuristic
+from hogpipe.attribution.procfs.endpoint_heuristic import Endpoint, EndpointHeuristic
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
 from hogpipe.attribution.resolver import Resolution
 from hogpipe.errors import ConfigurationError
@@ -303,7 +303,7 @@ def test_a_batch_right_after_a_sample_makes_no_other_but_is_told_what_follows(
     resolver.prepare()
     assert inferred(resolver) == (Quality.NONE, None)
     open_siblings(fake)
-    clock.advance(sampling._PAUSE / 2)
+    clock.advance(endpoint_heuristic._SHORT_INTERVAL / 2)
     assert inferred(resolver) == (Quality.NONE, None)
     clock.advance()
     assert inferred(resolver) == (Quality.INFERRED, 500)
@@ -318,7 +318,7 @@ def test_after_a_sample_there_is_none_of_another_endpoint_for_a_while(fake: Fake
     resolver.prepare()
     others = [tcp_flow(9999, 444), tcp_flow(9998, 444)]
     assert inferred(resolver) == (Quality.NONE, None)
-    clock.advance(sampling._PAUSE / 2)
+    clock.advance(endpoint_heuristic._SHORT_INTERVAL / 2)
     resolver.resolve(others)  # a sample now would see the siblings
     fake.table("tcp")
     clock.advance()
@@ -339,44 +339,48 @@ def test_a_connection_that_stays_open_without_an_owner_is_doubt(fake: FakeProc) 
     assert inferred(resolver) == (Quality.NONE, None)
 
 
-class WatchedOwners(EndpointOwners):
-    """Notes by which methods it was used, and whether `lock` was held each time."""
+class WatchedHeuristic(EndpointHeuristic):
+    """Records which methods were called, and whether `lock` was held each time."""
 
     def __init__(self, lock: threading.Lock) -> None:
         super().__init__()
         self._lock = lock
         self.uses: set[tuple[str, bool]] = set()
 
-    def see(self, endpoint: Endpoint, inode: int, owner: Process | None, now: float) -> None:
-        self.uses.add(("see", self._lock.locked()))
-        super().see(endpoint, inode, owner, now)
+    def record_match(
+        self, endpoint: Endpoint, inode: int, owner: Process | None, now: float
+    ) -> None:
+        self.uses.add(("record_match", self._lock.locked()))
+        super().record_match(endpoint, inode, owner, now)
 
-    def see_all(self, endpoint: Endpoint, owners: Mapping[int, Process | None], now: float) -> None:
-        self.uses.add(("see_all", self._lock.locked()))
-        super().see_all(endpoint, owners, now)
+    def record_sample(
+        self, endpoint: Endpoint, owners: Mapping[int, Process | None], now: float
+    ) -> None:
+        self.uses.add(("record_sample", self._lock.locked()))
+        super().record_sample(endpoint, owners, now)
 
-    def is_settled(self, endpoint: Endpoint, now: float) -> bool:
-        self.uses.add(("is_settled", self._lock.locked()))
-        return super().is_settled(endpoint, now)
+    def is_conclusive(self, endpoint: Endpoint, now: float) -> bool:
+        self.uses.add(("is_conclusive", self._lock.locked()))
+        return super().is_conclusive(endpoint, now)
 
-    def infer(self, endpoint: Endpoint, now: float) -> Process | None:
-        self.uses.add(("infer", self._lock.locked()))
-        return super().infer(endpoint, now)
+    def infer_owner(self, endpoint: Endpoint, now: float) -> Process | None:
+        self.uses.add(("infer_owner", self._lock.locked()))
+        return super().infer_owner(endpoint, now)
 
 
 def test_the_rule_may_be_asked_while_another_thread_looks(fake: FakeProc) -> None:
     resolver = ProcfsResolver(fake.root)
-    owners = resolver._endpoints = WatchedOwners(resolver._sightings)
+    owners = resolver._endpoints = WatchedHeuristic(resolver._sightings)
     fake.table("tcp", connection(4000, 80, inode=71))
     fake.process(500, sockets={3: 71})
     resolver.prepare()
     resolver.resolve([tcp_flow(4000, 80), UNSEEN, SIBLING])
     resolver.infer(UNSEEN)
     assert owners.uses == {
-        ("see", True),
-        ("see_all", True),
-        ("is_settled", True),
-        ("infer", True),
+        ("record_match", True),
+        ("record_sample", True),
+        ("is_conclusive", True),
+        ("infer_owner", True),
     }
 
 

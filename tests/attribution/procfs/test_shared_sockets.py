@@ -136,7 +136,7 @@ def test_a_manager_beside_a_service_on_a_port_leaves_no_owner(family: Family) ->
 
 
 def test_a_process_is_read_once_for_a_look(family: Family) -> None:
-    kinship = SharedSocketRules(Procfs(family.fake.root))
-    before = kinship.read_stat(10)
+    rules = SharedSocketRules(Procfs(family.fake.root))
+    before = rules.read_stat(10)
     family.fake.process(10, start=77)
-    assert kinship.read_stat(10) is before
+    assert rules.read_stat(10) is before

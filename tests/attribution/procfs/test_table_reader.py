@@ -41,7 +41,7 @@ def make_reader(socket_table: SocketTable, root: Path = PROC) -> TableReader:
 
 def inodes(reader: TableReader, flows: list[FlowKey], now: float = 0.0) -> list[set[int]]:
     reading = reader.read(flows, now)
-    assert reading.unsure == set()
+    assert reading.inconclusive == set()
     index = TableIndex(reading.tables)
     return [{row.inode for row in index.match(flow).rows} for flow in flows]
 
@@ -53,7 +53,7 @@ def spare_the_dump(reader: TableReader) -> None:
 
 def towards(reader: TableReader, endpoints: list[Endpoint]) -> dict[Endpoint, set[int]]:
     """Return the local ports of the sockets that talk to each endpoint."""
-    found = reader.read_towards(endpoints)
+    found = reader.read_endpoint_sockets(endpoints)
     return {endpoint: {row.local_port for row in rows} for endpoint, rows in found.items()}
 
 
@@ -113,11 +113,11 @@ def test_a_flow_that_was_not_looked_for_everywhere_is_unsure_until_a_later_read(
             reader.read(others, 0.0)
             spare_the_dump(reader)
             between = reader.read([*others, hidden, datagrams], 0.001)
-            assert between.unsure == {hidden}
+            assert between.inconclusive == {hidden}
             assert TableIndex(between.tables).match(others[0]).quality is Quality.EXACT
             spare_the_dump(reader)
             later = reader.read([hidden], 1000.0)
-            assert later.unsure == set()
+            assert later.inconclusive == set()
             assert TableIndex(later.tables).match(hidden).quality is Quality.EXACT
 
     with namespace() as room:
@@ -127,7 +127,7 @@ def test_a_flow_that_was_not_looked_for_everywhere_is_unsure_until_a_later_read(
 def test_proc_leaves_nothing_unsure() -> None:
     reader = make_reader("procfs")
     nobodys = make_flow(TCP, ("127.0.0.1", 1), ("127.0.0.1", 2))
-    assert reader.read([nobodys], 0.0).unsure == set()
+    assert reader.read([nobodys], 0.0).inconclusive == set()
 
 
 def test_auto_begins_with_proc_and_tries_the_other_way_after_the_first_read() -> None:
@@ -311,4 +311,4 @@ def test_endpoints_that_were_expected_are_found_without_parsing_a_table_again(
 def test_only_a_dump_shows_what_is_there_at_the_moment(socket_table: SocketTable) -> None:
     reader = make_reader(socket_table)
     endpoint = TCP, HERE, 443
-    assert reader.reads_anew([endpoint]) == (socket_table == "sock_diag")
+    assert reader.rereads_cheaply([endpoint]) == (socket_table == "sock_diag")

@@ -110,19 +110,21 @@ def test_what_is_told_by_tuples_is_what_a_dump_tells_and_the_rest_is_told_later(
             flows.append(NOBODYS)
             first = asked.read(flows)
             assert asked.counts.lookups == len(flows)
-            later = asked.read(list(first.unsure), AFTER_THE_PAUSE)
+            later = asked.read(list(first.inconclusive), AFTER_THE_PAUSE)
             return flows, first, later, dump_all(flows)
 
     flows, first, later, dumped = call_in_namespace(compare)
     expected = match(dumped, flows)
-    sure = [flow for flow in flows if flow not in first.unsure]
+    sure = [flow for flow in flows if flow not in first.inconclusive]
     assert match(first, sure) == {flow: expected[flow] for flow in sure}
     assert {quality for quality, _ in match(first, sure).values()} == set(Quality) - {
         Quality.INFERRED
     }
-    assert NOBODYS in first.unsure
-    assert later.unsure == set()
-    assert match(later, flows).items() >= {flow: expected[flow] for flow in first.unsure}.items()
+    assert NOBODYS in first.inconclusive
+    assert later.inconclusive == set()
+    assert (
+        match(later, flows).items() >= {flow: expected[flow] for flow in first.inconclusive}.items()
+    )
 
 
 def test_a_connection_that_is_bound_elsewhere_is_unsure_until_a_dump_shows_it() -> None:
@@ -136,7 +138,7 @@ def test_a_connection_that_is_bound_elsewhere_is_unsure_until_a_dump_shows_it() 
     flow, between, later, counts = call_in_namespace(read)
     assert between == TcpReading([], {flow})
     assert match(later, [flow])[flow][0] is Quality.EXACT
-    assert later.unsure == set()
+    assert later.inconclusive == set()
     assert (counts.lookups, counts.sock_diag) == (2, 3)  # the sockets that listen, twice, and all
 
 
@@ -169,7 +171,7 @@ def test_a_flow_to_a_port_that_is_listened_at_is_the_listeners_without_a_dump() 
         reading = asked.read([flow], AFTER_THE_PAUSE)
         assert match(reading, [flow]) == match(dump_all([flow]), [flow])
     assert match(reading, [flow])[flow][0] is Quality.LISTENER
-    assert reading.unsure == set()
+    assert reading.inconclusive == set()
     assert asked.counts.sock_diag == 1  # of the sockets that listen
 
 
@@ -186,7 +188,7 @@ def test_dumps_for_what_is_not_found_keep_their_distance() -> None:
     dumped = []
     for step in range(1, 401):
         reading = asked.read([NOBODYS], step / 100)
-        if not reading.unsure:
+        if not reading.inconclusive:
             dumped.append(step / 100)
     assert dumped
     # The one at the time zero counts.
@@ -202,8 +204,8 @@ def test_a_dear_dump_is_made_more_seldom(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(tcp_lookup, "_cpu_since", lambda _before: 3.0)
     asked.read([NOBODYS], 10.0)
     pause = 3.0 / tcp_lookup._DUMP_SHARE
-    assert asked.read([NOBODYS], 10.0 + 0.99 * pause).unsure == {NOBODYS}
-    assert asked.read([NOBODYS], 10.0 + 1.01 * pause).unsure == set()
+    assert asked.read([NOBODYS], 10.0 + 0.99 * pause).inconclusive == {NOBODYS}
+    assert asked.read([NOBODYS], 10.0 + 1.01 * pause).inconclusive == set()
 
 
 def test_a_dump_that_may_miss_something_is_counted_as_such() -> None:

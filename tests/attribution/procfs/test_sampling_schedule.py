@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hogpipe.attribution.procfs import sampling as module
-from hogpipe.attribution.procfs.endpoint_heuristic import Endpoint
-from hogpipe.attribution.procfs.sampling import Sampling
+from hogpipe.attribution.procfs import endpoint_heuristic as module
+from hogpipe.attribution.procfs.endpoint_heuristic import Endpoint, SamplingSchedule
 
-PAUSE, LONG_PAUSE, OFTEN = module._PAUSE, module._LONG_PAUSE, module._OFTEN
-SHARE, MOST_AT_ONCE, MEMORY = module._SHARE, module._MOST_AT_ONCE, module._MEMORY
+PAUSE, LONG_PAUSE = module._SHORT_INTERVAL, module._LONG_INTERVAL
+OFTEN, SHARE = module._SHORT_INTERVALS, module._CPU_SHARE
+MOST_AT_ONCE, MEMORY = module._MAX_SAMPLED_AT_ONCE, module._MISS_MAX_AGE
 ROUNDED = 0.0011  # `looks` goes by steps of a millisecond
 
 
@@ -27,51 +27,51 @@ def nothing_is_settled(_endpoint: Endpoint) -> bool:
     return False
 
 
-def note(sampling: Sampling, *endpoints: Endpoint, now: float, flows: int = 2) -> None:
+def note(sampling: SamplingSchedule, *endpoints: Endpoint, now: float, flows: int = 2) -> None:
     for one in endpoints:
         for _ in range(flows):
-            sampling.note(one, now)
+            sampling.record_miss(one, now)
 
 
 def looks(
-    sampling: Sampling,
+    sampling: SamplingSchedule,
     *,
     until: float,
     start: float = 0.0,
-    is_settled: Callable[[Endpoint], bool] = nothing_is_settled,
+    is_conclusive: Callable[[Endpoint], bool] = nothing_is_settled,
 ) -> list[float]:
     """Let two flows to one endpoint go unseen each millisecond; return when it is looked at."""
     times = []
     for step in range(round((until - start) * 1000)):
         now = start + step / 1000
         note(sampling, ONE, now=now)
-        if sampling.take_due(now, is_settled):
+        if sampling.take_due(now, is_conclusive):
             times.append(now)
     return times
 
 
 def test_two_flows_that_go_unseen_make_an_endpoint_worth_a_look() -> None:
-    sampling = Sampling()
-    sampling.note(ONE, 0.0)
-    sampling.note(OTHER, 0.0)
+    sampling = SamplingSchedule()
+    sampling.record_miss(ONE, 0.0)
+    sampling.record_miss(OTHER, 0.0)
     assert list(sampling.take_due(0.0, nothing_is_settled)) == []
-    sampling.note(ONE, 0.1)
+    sampling.record_miss(ONE, 0.1)
     assert list(sampling.take_due(0.1, nothing_is_settled)) == [ONE]
 
 
 def test_nothing_is_looked_at_unless_flows_went_unseen_since_the_last_time() -> None:
-    sampling = Sampling()
+    sampling = SamplingSchedule()
     note(sampling, ONE, now=0.0)
     assert list(sampling.take_due(0.0, nothing_is_settled)) == [ONE]
     assert list(sampling.take_due(0.1, nothing_is_settled)) == []
-    sampling.note(ONE, 0.2)
+    sampling.record_miss(ONE, 0.2)
     assert list(sampling.take_due(0.2, nothing_is_settled)) == []  # one flow has no siblings
-    sampling.note(ONE, 0.3)
+    sampling.record_miss(ONE, 0.3)
     assert list(sampling.take_due(0.3, nothing_is_settled)) == [ONE]
 
 
 def test_an_endpoint_is_looked_at_often_for_a_while_and_then_now_and_then() -> None:
-    times = looks(Sampling(), until=OFTEN * (PAUSE + 0.001) + 6 * LONG_PAUSE)
+    times = looks(SamplingSchedule(), until=OFTEN * (PAUSE + 0.001) + 6 * LONG_PAUSE)
     pauses = [later - earlier for earlier, later in pairwise(times)]
     assert pauses[: OFTEN - 1] == pytest.approx([PAUSE] * (OFTEN - 1), abs=ROUNDED)
     # The first of the seldom looks comes when all others do that are seldom, too.
@@ -82,12 +82,12 @@ def test_an_endpoint_is_looked_at_often_for_a_while_and_then_now_and_then() -> N
 
 
 def test_an_endpoint_that_is_settled_is_looked_at_now_and_then() -> None:
-    times = looks(Sampling(), until=5.5 * LONG_PAUSE, is_settled=lambda one: one == ONE)
+    times = looks(SamplingSchedule(), until=5.5 * LONG_PAUSE, is_conclusive=lambda one: one == ONE)
     assert times == pytest.approx([turn * LONG_PAUSE for turn in range(6)], abs=6 * ROUNDED)
 
 
 def test_those_that_are_looked_at_now_and_then_are_looked_at_together() -> None:
-    sampling = Sampling()
+    sampling = SamplingSchedule()
     taken: list[set[Endpoint]] = []
     for step in range(60):
         now = step * LONG_PAUSE / 20
@@ -99,14 +99,14 @@ def test_those_that_are_looked_at_now_and_then_are_looked_at_together() -> None:
 
 
 def test_an_endpoint_that_is_not_settled_any_more_is_looked_at_often_again() -> None:
-    sampling = Sampling()
-    assert len(looks(sampling, until=2 * LONG_PAUSE, is_settled=lambda _one: True)) == 2
+    sampling = SamplingSchedule()
+    assert len(looks(sampling, until=2 * LONG_PAUSE, is_conclusive=lambda _one: True)) == 2
     turns = looks(sampling, start=2 * LONG_PAUSE, until=2 * LONG_PAUSE + 50 * (PAUSE + 0.001))
     assert len(turns) >= 50
 
 
 def test_the_one_that_is_settled_does_not_make_others_wait() -> None:
-    sampling = Sampling()
+    sampling = SamplingSchedule()
     taken: list[Endpoint] = []
     for step in range(20):
         now = step * PAUSE * 1.01
@@ -117,21 +117,21 @@ def test_the_one_that_is_settled_does_not_make_others_wait() -> None:
 
 
 def test_a_dear_sample_is_followed_by_a_longer_pause() -> None:
-    sampling = Sampling()
+    sampling = SamplingSchedule()
     note(sampling, ONE, OTHER, now=1.0)
     assert sampling.take_due(1.0, nothing_is_settled)
-    sampling.spend(0.1 * SHARE, 1.0)
+    sampling.record_cost(0.1 * SHARE, 1.0)
     note(sampling, ONE, OTHER, now=1.099)
     assert list(sampling.take_due(1.099, nothing_is_settled)) == []
     assert set(sampling.take_due(1.101, nothing_is_settled)) == {ONE, OTHER}
-    sampling.spend(0.0, 1.101)
+    sampling.record_cost(0.0, 1.101)
     note(sampling, endpoint(1), now=1.101)
     assert list(sampling.take_due(1.101 + 0.9 * PAUSE, nothing_is_settled)) == []
     assert list(sampling.take_due(1.101 + 1.1 * PAUSE, nothing_is_settled)) == [endpoint(1)]
 
 
 def test_only_so_many_endpoints_are_looked_at_at_once_those_noted_last_first() -> None:
-    sampling = Sampling()
+    sampling = SamplingSchedule()
     many = [endpoint(port) for port in range(1, MOST_AT_ONCE + 37)]
     note(sampling, *many, now=0.0)
     assert list(sampling.take_due(0.0, nothing_is_settled)) == many[: -MOST_AT_ONCE - 1 : -1]
@@ -139,14 +139,14 @@ def test_only_so_many_endpoints_are_looked_at_at_once_those_noted_last_first() -
 
 
 def test_what_was_noted_before_the_long_pause_is_not_looked_at() -> None:
-    sampling = Sampling()
+    sampling = SamplingSchedule()
     note(sampling, ONE, now=0.0)
     note(sampling, OTHER, now=0.6 * LONG_PAUSE)
     assert list(sampling.take_due(1.2 * LONG_PAUSE, nothing_is_settled)) == [OTHER]
 
 
 def test_an_endpoint_of_long_ago_is_forgotten() -> None:
-    sampling = Sampling()
+    sampling = SamplingSchedule()
     end = OFTEN * (PAUSE + 0.001) + LONG_PAUSE
     looks(sampling, until=end)  # so many that it is looked at now and then
     sampling.take_due(end + MEMORY, nothing_is_settled)
@@ -155,14 +155,14 @@ def test_an_endpoint_of_long_ago_is_forgotten() -> None:
 
 
 def test_only_so_many_endpoints_are_remembered_those_noted_last() -> None:
-    sampling = Sampling(max_endpoints=2)
+    sampling = SamplingSchedule(max_endpoints=2)
     note(sampling, ONE, now=0.0)
     note(sampling, endpoint(1), ONE, endpoint(2), now=0.0)
     assert set(sampling.take_due(0.0, nothing_is_settled)) == {ONE, endpoint(2)}
 
 
 def test_one_that_is_noted_again_is_looked_at_though_those_after_it_are_of_long_ago() -> None:
-    sampling = Sampling()
+    sampling = SamplingSchedule()
     note(sampling, ONE, OTHER, now=0.0)
     note(sampling, ONE, now=2 * LONG_PAUSE)
     assert list(sampling.take_due(2 * LONG_PAUSE, nothing_is_settled)) == [ONE]
@@ -184,18 +184,18 @@ steps = st.lists(
 def test_samples_never_exceed_their_share_of_the_time(
     script: list[tuple[float, list[int], float, set[int]]],
 ) -> None:
-    sampling = Sampling()
+    sampling = SamplingSchedule()
     now = 0.0
     samples: list[tuple[float, float]] = []
     for seconds, ports, cost, settled in script:
         now += seconds
         for port in ports:
-            sampling.note(endpoint(port), now)
+            sampling.record_miss(endpoint(port), now)
         due = sampling.take_due(now, lambda one, settled=settled: one[2] in settled)
         assert len(due) == len(set(due)) <= MOST_AT_ONCE
         if due:
             samples.append((now, cost))
-            sampling.spend(cost, now)
+            sampling.record_cost(cost, now)
     for (earlier, cost), (later, _cost) in pairwise(samples):
         assert later - earlier >= PAUSE - 1e-9
         assert cost <= SHARE * (later - earlier) + 1e-9
@@ -206,14 +206,14 @@ def test_samples_never_exceed_their_share_of_the_time(
 def test_each_look_at_an_endpoint_follows_two_unseen_flows_and_a_pause(
     script: list[tuple[float, list[int], float, set[int]]],
 ) -> None:
-    sampling = Sampling()
+    sampling = SamplingSchedule()
     now = 0.0
     unseen = dict.fromkeys(range(1, 81), 0)
     rested = dict.fromkeys(range(1, 81), 0.0)
     for seconds, ports, _cost, settled in script:
         now += seconds
         for port in ports:
-            sampling.note(endpoint(port), now)
+            sampling.record_miss(endpoint(port), now)
             unseen[port] += 1
         for _protocol, _address, port in sampling.take_due(
             now, lambda one, settled=settled: one[2] in settled

@@ -1,0 +1,123 @@
+"""Fd scans: reading the fds of many processes, within a bound for each lookup.
+
+Three kinds, from cheap to expensive:
+
+- `read_new`: list the processes, and read all fds of the new ones.
+- `refresh`: also read the state of each directory of fds, and the new fds of each process whose
+  state changed. Refreshes are paced so that they take a small share of the time.
+- `search`: read all fds of all processes, the likely holders first, until nothing is missing. Most
+  sockets that are missing are just closed, so a search begins with the second lookup of a socket.
+  An inode is searched for once in each process: a socket that no process holds (the kernel's own,
+  as of WireGuard and NFS) costs a full scan only once.
+
+A scan that reaches the bound continues in the next lookup.
+"""
+
+import math
+import time
+from collections.abc import Collection, Mapping
+
+from hogpipe.attribution.procfs.fd_reader import FdReader
+from hogpipe.attribution.procfs.fd_table import KnownProcess
+from hogpipe.attribution.procfs.shared_sockets import SharedSocketRules
+from hogpipe.linux.procfs import FdDirectory
+
+_REFRESH_PAUSE = 0.05
+_REFRESH_SHARE = 0.03  # of the time may go into refreshes
+_SEARCH_DIVISOR = 20  # of the bound; most sockets that are searched for are closed
+_MAX_MISSING = 16_384
+
+
+class FdScanner:
+    """Scans fds with `reader`, at most `max_fds` in a lookup beyond those of the last process."""
+
+    def __init__(self, reader: FdReader, max_fds: int) -> None:
+        self._reader = reader
+        self._table = reader.table
+        self._max_fds = max_fds
+        self._missing_since: dict[int, int] = {}
+        """By inode that no process seems to hold: the lookup in which it was first missing."""
+        self._refreshed_at = -math.inf
+        self._refreshed_in = 0  # the lookup
+        self._refresh_cost = 0.0
+        self.deferred = 0
+        """Sockets whose search was left to the next lookup, once for each lookup."""
+
+    def is_refresh_due(self, now: float) -> bool:
+        """Return whether the share of the time allows another refresh."""
+        pause = max(_REFRESH_PAUSE, self._refresh_cost / _REFRESH_SHARE)
+        return now >= self._refreshed_at + pause
+
+    def has_missed_since_refresh(self, missing: Collection[int]) -> bool:
+        """Return whether any of these sockets was missing in a lookup after the last refresh."""
+        return any(self._missing_since.get(inode, 0) > self._refreshed_in for inode in missing)
+
+    def refresh(
+        self, users: Collection[int], rules: SharedSocketRules, now: float, lookup: int
+    ) -> bool:
+        """Read what is new in all processes; return False if the bound ended it."""
+        before = time.thread_time()
+        directories = self._reader.list_fd_directories()
+        is_complete = self._update(directories, users, rules, lookup)
+        if is_complete:
+            self._refreshed_at, self._refresh_cost = now, time.thread_time() - before
+            self._refreshed_in = lookup
+        return is_complete
+
+    def read_new(self, users: Collection[int], rules: SharedSocketRules, lookup: int) -> bool:
+        """Read the fds of new processes; return False if the bound ended it."""
+        directories = self._reader.list_fd_directories(new_only=True)
+        return self._update(directories, users, rules, lookup)
+
+    def search(self, missing: Collection[int], wanted: Mapping[int, int], lookup: int) -> None:
+        """Search for missing sockets, except those that are missing for the first time.
+
+        `wanted` has the users of all sockets of the lookup by inode.
+        """
+        for inode in wanted.keys() - missing:
+            self._missing_since.pop(inode, None)
+        for inode in missing:
+            self._missing_since.setdefault(inode, lookup)
+        sought = {inode for inode in missing if self._missing_since[inode] < lookup}
+        self.deferred += len(missing) - len(sought)
+        limit = self._reader.fds_read + max(1, self._max_fds // _SEARCH_DIVISOR)
+        for process in self._search_order(sought, {wanted[inode] for inode in sought}):
+            here = {one for one in sought if self._missing_since[one] > process.last_scan}
+            if here and self._reader.fds_read >= limit:
+                self.deferred += len(here)
+                return
+            if here:
+                self._reader.rescan(process, here, lookup)
+                sought = {inode for inode in sought if not self._table.references(inode)}
+
+    def evict_missing(self) -> int:
+        """Keep to the bound of missing sockets; return how many were evicted."""
+        excess = max(0, len(self._missing_since) - _MAX_MISSING)
+        for _ in range(excess):
+            del self._missing_since[next(iter(self._missing_since))]
+        return excess
+
+    def _update(
+        self,
+        directories: Mapping[int, FdDirectory],
+        users: Collection[int],
+        rules: SharedSocketRules,
+        lookup: int,
+    ) -> bool:
+        due = [pid for pid, one in directories.items() if not self._reader.is_unchanged(pid, one)]
+        priority = self._table.priority
+        due.sort(key=lambda pid: priority(pid, directories[pid].user_id, users), reverse=True)
+        limit = self._reader.fds_read + self._max_fds
+        for pid in due:
+            if self._reader.fds_read >= limit:
+                return False
+            self._reader.update_process(pid, directories[pid], rules, lookup)
+        return True
+
+    def _search_order(self, sought: set[int], users: Collection[int]) -> list[KnownProcess]:
+        """Return the processes that were not scanned since the latest of `sought` was missing."""
+        latest = max((self._missing_since[inode] for inode in sought), default=0)
+        due = [process for process in self._table if process.last_scan < latest]
+        priority = self._table.priority
+        due.sort(key=lambda one: priority(one.pid, one.directory.user_id, users), reverse=True)
+        return due
