@@ -1,17 +1,31 @@
-"""Fixtures that tests in several folders share."""
+"""Fixtures that tests in several folders share, and the marker of each test's tier."""
 
 from collections.abc import Iterator
 
 import pytest
 from support.certificates import Certificates, make_certificates
 from support.namespaces import Namespace, host_and_guest, namespace, pair, require
+from support.tiers import TESTS, choose_tier
 
 ADDRESSES = [("10.77.0.1/24", "10.77.0.2/24"), ("fd77::1/64", "fd77::2/64")]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with its tier, so that `-m` selects by it."""
+    for item in items:
+        if isinstance(item, pytest.Function) and item.path.is_relative_to(TESTS):
+            item.add_marker(choose_tier(item))
+
+
+@pytest.fixture
+def root() -> None:
+    """Skip the test without root."""
+    require()
+
+
 @pytest.fixture
 def netns() -> Iterator[Namespace]:
-    """A network namespace with nothing but its loopback."""
+    """A network namespace with only its loopback interface."""
     require("ip")
     with namespace() as made:
         yield made
@@ -19,7 +33,7 @@ def netns() -> Iterator[Namespace]:
 
 @pytest.fixture
 def veth() -> Iterator[tuple[Namespace, Namespace]]:
-    """Two namespaces, joined by a veth with addresses of both families."""
+    """Two network namespaces with addresses of both families, joined by a wire."""
     require("ip")
     with pair(ADDRESSES) as both:
         yield both
@@ -35,5 +49,5 @@ def guest_veth() -> Iterator[tuple[Namespace, Namespace]]:
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """Certificates of an authority of our own, and of one that nobody knows."""
+    """Certificates of a test authority, and of a second one that is not trusted."""
     return make_certificates(tmp_path_factory.mktemp("certificates"))

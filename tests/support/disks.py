@@ -1,6 +1,5 @@
-"""File systems that are soon full."""
+"""File systems of a given small size, so that a test can fill them."""
 
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from .namespaces import require
+
 
 @contextmanager
 def tiny_disk(folder: Path, kib: int = 64) -> Iterator[Path]:
     """Make `folder` a file system of that size, for as long as the context lasts."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a tiny file system needs root")
+    require("mount")
     folder.mkdir()
     made = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", folder],

@@ -130,7 +130,7 @@ def test_a_socket_at_the_number_of_another_is_searched_for_where_it_is_likely(
     assert cache.find(101) == {101: 10}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
+@pytest.mark.usefixtures("root")
 def test_the_processes_of_the_sockets_user_come_first(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets={3: 100})
     fake.process(20, sockets=dict(enumerate(MANY, start=3)))

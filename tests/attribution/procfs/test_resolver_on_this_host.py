@@ -177,7 +177,7 @@ def test_a_socket_that_the_parent_closed_is_the_childs() -> None:
     assert (before.pid, after.pid) == (ME, pid)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.usefixtures("root")
 def test_without_the_right_to_look_only_the_user_is_known_until_it_is_granted() -> None:
     resolver = ProcfsResolver(Path("/proc"))
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -201,7 +201,7 @@ def test_without_the_right_to_look_only_the_user_is_known_until_it_is_granted() 
     assert resolver.counts().not_permitted - not_permitted < not_permitted
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can bind a socket to a device everywhere")
+@pytest.mark.usefixtures("root")
 def test_a_flow_that_was_not_looked_for_everywhere_is_left_out_until_it_was() -> None:
     now = 0.0
     resolver = ProcfsResolver(Path("/proc"), socket_table="sock_diag", clock=lambda: now)

@@ -201,6 +201,7 @@ def _is_locked(path: Path, flock: Callable[[int, int], None] = fcntl.flock) -> b
         return False
 
 
+@pytest.mark.usefixtures("root")
 def test_what_cannot_be_renamed_is_closed_once_it_can(tmp_path: Path) -> None:
     path = tmp_path / "x"
     journal = make_journal(path)
