@@ -1,10 +1,10 @@
-"""Who attributes what, and at what cost: hogpipe beside nethogs and tcpdump, on the same load.
+"""Attribution and its cost: hogpipe, nethogs and tcpdump on the same load at the same time.
 
     sudo .venv/bin/python tests/bench/attribution.py [WORKLOAD…] [--seconds N]
         [--connections-per-second N] [--by-flow] [--ledger] [--ebpf] [--json FILE]
 
 Needs root, ip, tcpdump and nethogs. Everything runs in network namespaces that are removed at the
-end. docs/benchmark.md tells what the columns mean.
+end. docs/benchmark.md explains the method and the columns.
 """
 
 import argparse
@@ -35,17 +35,19 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "workloads", nargs="*", metavar="WORKLOAD", help=f"of {', '.join(names)}; all by default"
     )
     parser.add_argument("--seconds", type=float, default=6.0, help="how long each load lasts")
-    parser.add_argument("--connections-per-second", type=float, metavar="N", help="in sum")
     parser.add_argument(
-        "--by-flow", action="store_true", help="judge each connection (costs hogpipe more)"
+        "--connections-per-second", type=float, metavar="N", help="total of all clients"
+    )
+    parser.add_argument(
+        "--by-flow", action="store_true", help="compare each connection (costs hogpipe more CPU)"
     )
     parser.add_argument(
         "--ledger", action="store_true", help="run hogpipe a second time, with the ledger"
     )
     parser.add_argument(
-        "--ebpf", action="store_true", help="run hogpipe once more, with the source ebpf"
+        "--ebpf", action="store_true", help='run hogpipe once more, with source = "ebpf"'
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     chosen = parser.parse_args(arguments)
     unknown = set(chosen.workloads) - set(names)
     if unknown:
@@ -55,7 +57,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> None:
-    """Leave once; what has to be removed is then removed undisturbed."""
+    """Interrupt the run once; later signals are ignored while it cleans up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
@@ -85,7 +87,7 @@ def main() -> int:
                 code = 1
     except KeyboardInterrupt:
         code = 130
-    tell(results, batches)
+    print_tables(results, batches)
     if chosen.json:
         figures = {"host": host(), "workloads": [as_json(one) for one in results], **batches}
         chosen.json.write_text(json.dumps(figures, indent=1) + "\n")
@@ -98,17 +100,17 @@ def run_one(name: str, chosen: argparse.Namespace) -> Result:
     if chosen.connections_per_second:
         workload = replace(workload, rate=chosen.connections_per_second)
     seconds = workload.seconds or chosen.seconds
-    ways = [PROCFS, *[LEDGER] * chosen.ledger, *[EBPF] * chosen.ebpf]
-    return run_workload(workload, seconds, by_flow=chosen.by_flow, ways=ways)
+    modes = [PROCFS, *[LEDGER] * chosen.ledger, *[EBPF] * chosen.ebpf]
+    return run_workload(workload, seconds, by_flow=chosen.by_flow, modes=modes)
 
 
-def tell(results: Sequence[Result], batches: dict[str, object]) -> None:
+def print_tables(results: Sequence[Result], batches: dict[str, object]) -> None:
     print(host())
     if results:
         print(f"\n{render(results)}")
     if batches:
         print(f"\n{table(warm_batch.HEAD, warm_batch.rows(batches))}")
-        print(f"\nresolver alone: {batches['peak_bytes'] / 1e6:.0f} MB at its peak")
+        print(f"\nresolver alone: {batches['peak_bytes'] / 1e6:.0f} MB peak memory")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""What delivery costs: large windows to each kind of sink, and bad sinks beside a good one.
+"""The cost of delivery: large windows to each kind of sink, and a good sink beside failing ones.
 
     .venv/bin/python tests/bench/delivery.py [CASE…] [--records N] [--windows N] [--interval S]
 
-A window a second, of 50,000 records, passes through the real dispatcher. `published` is how long
-the pipeline was kept, `delivered` how long the sink took from then on, `loop` the longest that the
-event loop kept anybody waiting: that is what delays capture. `CPU` is that of the whole process for
-a window. In the last cases a sink that only counts stands beside one that fails at once and one
-that stalls. No privileges are needed.
+A window of 50,000 records a second passes through the real dispatcher. `published` is the time for
+which `publish` kept the pipeline, `delivered` the time until the sink had the window (median), and
+`worst` its maximum. `loop` is the longest delay of the event loop, which delays capture. `CPU` is
+that of the whole process for a window. In the last cases a sink that discards records runs beside
+one that fails at once and one that never returns. No privileges are needed.
 """
 
 import argparse
@@ -34,12 +34,12 @@ from hogpipe.sinks.contract import Sink, SinkSettings
 from hogpipe.sinks.registry import load_plugins
 
 HEAD = (
-    "case", "published ms", "delivered ms", "worst ms", "loop ms", "CPU ms", "waiting", "peak MB",
+    "case", "published ms", "delivered ms", "worst ms", "loop ms", "CPU ms", "queued", "peak MB",
 )  # fmt: skip
 
 
-class CountingSink:
-    """Takes everything at once."""
+class DiscardingSink:
+    """Accepts every window at once."""
 
     async def open(self) -> None: ...
 
@@ -48,18 +48,18 @@ class CountingSink:
     async def close(self) -> None: ...
 
 
-class DeadSink(CountingSink):
+class FailingSink(DiscardingSink):
     async def write(self, records: Sequence[Record]) -> None:  # noqa: ARG002 - it is a Sink
-        raise OSError("dead")
+        raise OSError("always fails")
 
 
-class StalledSink(CountingSink):
+class StalledSink(DiscardingSink):
     async def write(self, records: Sequence[Record]) -> None:  # noqa: ARG002 - it is a Sink
         await asyncio.Event().wait()
 
 
 class Timed:
-    """A sink that notes when each window was delivered."""
+    """A sink that records the time at which each window was delivered."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -72,7 +72,7 @@ class Timed:
 
 
 def make_window(number: int, records: int) -> list[Record]:
-    """Return a window of as many processes with one peer each."""
+    """Return a window of `records` processes with one peer each."""
     window: list[Record] = []
     for pid in range(records):
         record = traffic(number * (records + 1) + pid, pid=pid, second=number % 59)
@@ -90,7 +90,7 @@ def make_window(number: int, records: int) -> list[Record]:
 
 
 def serve() -> int:
-    """Have a thread read and forget what comes; return its port."""
+    """Start a thread that reads and discards what it receives; return its port."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def read() -> None:
@@ -109,12 +109,12 @@ def built_in(name: str, **keys: object) -> tuple[Sink, SinkSettings]:
     return sink_type.create(settings), settings
 
 
-def counting(name: str = "counting", **keys: object) -> tuple[Sink, SinkSettings]:
-    return CountingSink(), SinkSettings(type=name, **keys)
+def discarding(name: str = "discard", **keys: object) -> tuple[Sink, SinkSettings]:
+    return DiscardingSink(), SinkSettings(type=name, **keys)
 
 
-def dead() -> tuple[Sink, SinkSettings]:
-    return DeadSink(), SinkSettings(type="dead", queue_windows=2)
+def failing() -> tuple[Sink, SinkSettings]:
+    return FailingSink(), SinkSettings(type="failing", queue_windows=2)
 
 
 def stalled() -> tuple[Sink, SinkSettings]:
@@ -123,18 +123,18 @@ def stalled() -> tuple[Sink, SinkSettings]:
 
 Sinks = list[tuple[Sink, SinkSettings]]
 CASES: dict[str, Callable[[Path], Sinks]] = {
-    "counting": lambda _folder: [counting()],
+    "discard": lambda _folder: [discarding()],
     "jsonl": lambda folder: [built_in("jsonl", path=folder / "out.jsonl")],
     "stdout": lambda _folder: [built_in("stdout", format="jsonl")],
     "tcp": lambda _folder: [built_in("tcp", host="127.0.0.1", port=serve())],
-    "counting, spooled": lambda folder: [counting(spool=folder / "spool", spool_mib=1024)],
-    "beside a dead one": lambda _folder: [counting(), dead()],
-    "beside dead and stalled": lambda _folder: [counting(), dead(), stalled()],
+    "discard, spooled": lambda folder: [discarding(spool=folder / "spool", spool_mib=1024)],
+    "beside a failing sink": lambda _folder: [discarding(), failing()],
+    "beside failing and stalled sinks": lambda _folder: [discarding(), failing(), stalled()],
 }
 
 
 async def watch_loop(worst: list[float]) -> None:
-    """Note how late the loop is, at most."""
+    """Record the longest delay of the event loop."""
     while True:
         before = time.perf_counter()
         await asyncio.sleep(0.001)
@@ -148,33 +148,33 @@ async def measure(name: str, options: argparse.Namespace, folder: Path) -> list[
     dispatcher = Dispatcher([(timed, settings), *others], on_output_closed=lambda: None)
     windows = [make_window(number, options.records) for number in range(options.windows)]
     gc.collect()
-    gc.freeze()  # what the pipeline itself would have let go of long ago
+    gc.freeze()  # windows that a real pipeline would have released
     await dispatcher.open()
     running = asyncio.create_task(dispatcher.run())
-    given, published, worst = [], [], [0.0]
+    offered, published, worst = [], [], [0.0]
     watching = asyncio.create_task(watch_loop(worst))
     cpu = time.process_time()
     for window in windows:
-        given.append(time.perf_counter())
+        offered.append(time.perf_counter())
         await dispatcher.publish(window)
-        published.append(time.perf_counter() - given[-1])
-        await asyncio.sleep(max(0.0, given[-1] + options.interval - time.perf_counter()))
-    waiting = sum(info["queued"] for info in dispatcher.health())
-    while len(timed.times) < len(windows):  # noqa: ASYNC110 - a sink has no event for it
+        published.append(time.perf_counter() - offered[-1])
+        await asyncio.sleep(max(0.0, offered[-1] + options.interval - time.perf_counter()))
+    queued = sum(info["queued"] for info in dispatcher.health())
+    while len(timed.times) < len(windows):  # noqa: ASYNC110 - a sink has no event for a delivery
         await asyncio.sleep(0.01)
     cpu = time.process_time() - cpu
     watching.cancel()
     await dispatcher.drain(1)
     await running
-    delays = [end - start for start, end in zip(given, timed.times, strict=True)]
+    delays = [end - start for start, end in zip(offered, timed.times, strict=True)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     milliseconds = [max(published), sorted(delays)[len(delays) // 2], max(delays), worst[0]]
     cells = [f"{1000 * seconds:.1f}" for seconds in milliseconds]
-    return [name, *cells, f"{1000 * cpu / len(windows):.0f}", str(waiting), f"{peak:.0f}"]
+    return [name, *cells, f"{1000 * cpu / len(windows):.0f}", str(queued), f"{peak:.0f}"]
 
 
 def run_case(name: str, options: argparse.Namespace) -> list[str]:
-    """Measure in a process of its own, whose memory is its own, with its stdout out of the way."""
+    """Measure in a child process, for a memory peak of its own, with stdout discarded."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -186,8 +186,8 @@ def run_case(name: str, options: argparse.Namespace) -> list[str]:
             status = 0
         os._exit(status)
     os.close(writer)
-    with os.fdopen(reader) as told:
-        row = told.read().split("\n")
+    with os.fdopen(reader) as result:
+        row = result.read().split("\n")
     if os.waitpid(child, 0)[1]:
         raise SystemExit(f"{name}: failed")
     return row
@@ -196,9 +196,9 @@ def run_case(name: str, options: argparse.Namespace) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of: {'; '.join(CASES)}")
-    parser.add_argument("--records", type=int, default=50_000, help="in a window")
+    parser.add_argument("--records", type=int, default=50_000, help="records of a window")
     parser.add_argument("--windows", type=int, default=10)
-    parser.add_argument("--interval", type=float, default=1.0, help="between two windows")
+    parser.add_argument("--interval", type=float, default=1.0, help="seconds between windows")
     options = parser.parse_args()
     if unknown := set(options.cases) - set(CASES):
         parser.error(f"no case {', '.join(sorted(unknown))}; there are: {'; '.join(CASES)}")

@@ -1,8 +1,8 @@
-"""What it costs to write a window of JSON lines: `python tests/bench/jsonl.py`.
+"""The cost of writing a window of JSON lines: `python tests/bench/jsonl.py`.
 
-For each shape, all on one core: how many records a second are encoded and written to a file by the
-jsonl sink, and its CPU time beside that of bare `orjson.dumps` of the same dicts. Then, with all
-cores: how long the event loop is held up at the most while one such window is written.
+For each shape, on one core: the records a second that the jsonl sink encodes and writes to a file,
+and the ratio of its CPU time to that of `orjson.dumps` on the same dicts. Then, with all cores: the
+longest delay of the event loop while one such window is written.
 """
 
 import argparse
@@ -29,12 +29,12 @@ from hogpipe.sinks.stdout import StdoutSettings, StdoutSink
 
 SHAPES = [(schema, layout) for schema in ("otel", "ecs") for layout in ("nested", "flat")]
 HEAD = ("schema", "layout", "processes", "records/s", "us a record", "ratio", "bytes a record")
-LOOK = 0.001  # seconds between two looks at the loop
-IDLE = 0.3  # seconds of nothing to do, to compare with
+PERIOD = 0.001  # seconds between two checks of the loop
+IDLE = 0.3  # seconds without work, for comparison
 
 
 def make_window(count: int, processes: int) -> list[Record]:
-    """Return a window of `count` records of as many processes, as different objects."""
+    """Return a window of `count` records of `processes` processes, all different objects."""
     blank = orjson.dumps({key: value for key, value in FULL.items() if key != "network"})
     window = []
     for number in range(count):
@@ -55,63 +55,63 @@ def make_window(count: int, processes: int) -> list[Record]:
 
 
 async def measure(folder: Path, window: Sequence[Record], rounds: int) -> list[dict[str, Any]]:
-    """Return for each shape what a window costs, the best of so many rounds."""
-    told = []
+    """Return the cost of a window for each shape, the best of `rounds`."""
+    figures = []
     for schema, layout in SHAPES:
         path = folder / f"{schema}-{layout}"
         sink = JsonlSink(JsonlSettings(type="jsonl", path=path, schema=schema, layout=layout))
         await sink.open()
-        bare, cost = [], []
+        baseline, cost = [], []
         for _ in range(rounds):
             begun = time.process_time()
             for record in window:
                 orjson.dumps(record)
-            bare.append(time.process_time() - begun)
+            baseline.append(time.process_time() - begun)
             begun = time.process_time()
             await sink.write(window)
             cost.append(time.process_time() - begun)
         await sink.close()
         size = path.stat().st_size
         path.unlink()
-        told.append(
+        figures.append(
             {
                 "schema": schema,
                 "layout": layout,
                 "seconds": min(cost) / len(window),
-                "ratio": min(cost) / min(bare),
+                "ratio": min(cost) / min(baseline),
                 "bytes": size / len(window) / rounds,
             }
         )
-    return told
+    return figures
 
 
 async def measure_delay(work: Coroutine[Any, Any, None]) -> float:
-    """Return by how many seconds the loop was late at the most until `work` was done."""
+    """Return the longest delay of the event loop, in seconds, while `work` runs."""
     working = asyncio.ensure_future(work)
     longest = 0.0
     while not working.done():
         begun = time.perf_counter()
-        await asyncio.sleep(LOOK)
-        longest = max(longest, time.perf_counter() - begun - LOOK)
+        await asyncio.sleep(PERIOD)
+        longest = max(longest, time.perf_counter() - begun - PERIOD)
     await working
     return longest
 
 
 async def write(sink: JsonlSink | StdoutSink, window: Sequence[Record]) -> None:
-    """Write a window as a run does."""
+    """Open a sink, write a window and close the sink."""
     await sink.open()
     await sink.write(window)
     await sink.close()
 
 
 def start_reader() -> "subprocess.Popen[bytes]":
-    """Start a program that reads what is printed, and does nothing with it."""
+    """Start a program that reads and discards its input."""
     return subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
 
 async def measure_delays(folder: Path, window: Sequence[Record]) -> list[dict[str, Any]]:
-    """Return the loop's delay for each sink and shape, and without any."""
-    told = []
+    """Return the delay of the loop for each shape: idle, and for each sink."""
+    figures = []
     for schema, layout in SHAPES:
         shape = {"schema": schema, "layout": layout}
         path = folder / "delay"
@@ -124,30 +124,30 @@ async def measure_delays(folder: Path, window: Sequence[Record]) -> list[dict[st
             stdout = StdoutSink(StdoutSettings(type="stdout", **shape), reader.stdin.fileno())
             seconds["stdout"] = await measure_delay(write(stdout, window))
             reader.stdin.close()
-        told.append({**shape, "seconds": seconds})
-    return told
+        figures.append({**shape, "seconds": seconds})
+    return figures
 
 
 def print_tables(costs: dict[int, list[dict[str, Any]]], delays: list[dict[str, Any]]) -> None:
-    """Print what was measured, as Markdown."""
+    """Print the figures as Markdown."""
     print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}")
     for processes, rows in costs.items():
         for row in rows:
             cells = [row["schema"], row["layout"], str(processes), f"{1 / row['seconds']:,.0f}"]
             cells += [f"{row['seconds'] * 1e6:.1f}", f"{row['ratio']:.2f}", f"{row['bytes']:.0f}"]
             print(f"| {' | '.join(cells)} |")
-    print("\n| schema | layout | sink | loop late by at most, ms |\n|---|---|---|---|")
+    print("\n| schema | layout | sink | longest loop delay, ms |\n|---|---|---|---|")
     for row in delays:
         for sink, seconds in row["seconds"].items():
             print(f"| {row['schema']} | {row['layout']} | {sink} | {seconds * 1e3:.1f} |")
 
 
 def main() -> None:
-    """Measure as the command line says."""
+    """Measure with the sizes of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--records", type=int, default=50_000, help="in a window")
+    parser.add_argument("--records", type=int, default=50_000, help="records of a window")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path, help="where to keep the figures, too")
+    parser.add_argument("--json", type=Path, help="also write the figures to FILE")
     options = parser.parse_args()
     cores = os.sched_getaffinity(0)
     costs = {}

@@ -1,9 +1,8 @@
 """Load generators: one process each, run as `loads.py ROLE ARGUMENTS`, the arguments as JSON.
 
-Each prints one line of JSON when it is ready. Clients begin when they read a line, and print in
-another what they did: every local port that they used is in it, and the truth is made from that.
-Ports are collected in an array while the load runs and told afterwards. A process stays, without
-sockets, until its input ends.
+Each process prints one line of JSON when it is ready. A client starts when it reads a line, and
+prints its log in a second line: it holds every local port used, from which the truth is computed.
+Afterwards a process keeps running, without sockets, until its input ends.
 """
 
 import ctypes
@@ -24,12 +23,12 @@ PATIENCE = 1.0  # seconds until a datagram counts as lost
 PR_SET_PDEATHSIG = 1
 
 
-def tell(**what: Any) -> None:
-    print(json.dumps(what), flush=True)
+def print_json(**fields: Any) -> None:
+    print(json.dumps(fields), flush=True)
 
 
 def make_socket(address: str, kind: socket.SocketKind) -> socket.socket:
-    """Return a socket of the family of an address."""
+    """Return a socket of the address family of `address`."""
     return socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
 
 
@@ -40,9 +39,9 @@ def sleep_until(due: float) -> None:
 
 
 class Client:
-    """A load that is paced: `rate` times a second, late ones at once, none after `seconds`.
+    """A paced load: `rate` operations a second, late ones at once, none after `seconds`.
 
-    Its destination is one address and port; its ports and lifetimes are told at the end.
+    All operations have one remote address and port. Local ports and lifetimes go to the log.
     """
 
     def __init__(self, rate: float, seconds: float) -> None:
@@ -52,13 +51,13 @@ class Client:
         self.ports = array("H")
         self.lifetimes = array("d")
         self.failed = 0
-        tell(pid=os.getpid())
+        print_json(pid=os.getpid())
         sys.stdin.readline()
         self._begun = time.monotonic()
         self._end = self._begun + seconds
 
     def next_due(self) -> float | None:
-        """Return when to do the next one, or None when it is over."""
+        """Return the time of the next operation, or None at the end of the load."""
         if self._done >= self._number or time.monotonic() > self._end:
             return None
         self._done += 1
@@ -66,7 +65,7 @@ class Client:
 
     def finish(self) -> None:
         seconds = time.monotonic() - self._begun
-        tell(
+        print_json(
             ports=self.ports.tolist(),
             lifetimes=self.lifetimes.tolist(),
             failed=self.failed,
@@ -87,10 +86,10 @@ def connect(
     reply: int,
     closes_first: bool,
 ) -> None:
-    """Open TCP connections, each for one exchange, and close each at its age of `lifetime`.
+    """Open TCP connections, each for one exchange, and close each `lifetime` after it was opened.
 
-    Local ports are the kernel's choice. All connections end by FIN; with `closes_first` it is this
-    side that sends the first one, and so keeps the connection in TIME_WAIT.
+    The kernel chooses the local ports. All connections end with FIN; with `closes_first` this side
+    sends the first one, and so keeps the connection in TIME_WAIT.
     """
     client = Client(rate, seconds)
     living: deque[tuple[float, socket.socket]] = deque()
@@ -139,9 +138,9 @@ def exchange(
     request: int,
     connected: bool,
 ) -> None:
-    """Send datagrams, each from a socket of its own that is closed after the answer.
+    """Send datagrams, each from a new socket that is closed after the reply.
 
-    The ports count up from `first_port`, so that no two processes ever use the same one.
+    Local ports count up from `first_port`, so no two processes use the same one.
     """
     client = Client(rate, seconds)
     payload = b"q" * request
@@ -168,7 +167,7 @@ def exchange(
 def stream(
     *, local: str, first_port: int, remote: str, port: int, rate: float, seconds: float, size: int
 ) -> None:
-    """Send datagrams from one connected socket, and wait for no answer."""
+    """Send datagrams from one connected socket, without waiting for replies."""
     with make_socket(remote, socket.SOCK_DGRAM) as made:
         made.bind((local, first_port))
         made.connect((remote, port))
@@ -186,13 +185,13 @@ def stream(
 def serve(
     *, address: str, ports: list[int], udp: bool, workers: int, reply: int, closes_first: bool
 ) -> None:
-    """Answer each request with `reply` bytes (a datagram: none for 0), from pre-forked workers.
+    """Answer each request with `reply` bytes (0: no datagram at all), from pre-forked workers.
 
-    The workers share the sockets that the master bound; the master itself serves nobody.
+    The workers share the sockets that the master process bound; the master serves no request.
     """
     shared = [bind(address, port, udp=udp) for port in ports]
     children = [fork_worker(shared, b"r" * reply, closes_first) for _ in range(workers)]
-    tell(pids=[os.getpid(), *children])
+    print_json(pids=[os.getpid(), *children])
     sys.stdin.read()
     for child in children:
         os.kill(child, signal.SIGTERM)
@@ -242,12 +241,12 @@ def work(shared: list[socket.socket], answer: bytes, closes_first: bool) -> None
 
 
 def answer_once(made: socket.socket, answer: bytes) -> bool:
-    """Answer a request; false when the peer has closed."""
+    """Answer a request; return false if the peer has closed the connection."""
     try:
         if not made.recv(65536):
             return False
         made.send(answer)
-    except ConnectionError:  # the client was ended; its log tells what it did
+    except ConnectionError:  # the client was killed; its log is complete
         return False
     return True
 
@@ -262,23 +261,25 @@ def answer_datagram(made: socket.socket, answer: bytes) -> None:
 
 
 def hold(*, sockets: int, files: int) -> None:
-    """Keep idle descriptors: TCP sockets, joined in pairs over loopback, and other files.
+    """Keep idle descriptors open: pairs of TCP sockets over loopback, and other files.
 
-    For each further line of input, a number, opens that many connections more in place of those
-    that it opened last, and tells their local and remote ports.
+    Each further line of input is a number: that many connections replace those that the line
+    before opened, and their local and remote ports are printed.
     """
     resource.setrlimit(resource.RLIMIT_NOFILE, (sockets + files + 1000,) * 2)
     listener = bind("127.0.0.1", 0, udp=False)
     kept = [pair_up(listener) for _ in range(sockets // 2)]
     others = [os.open("/dev/null", os.O_RDONLY) for _ in range(files)]
-    tell(pid=os.getpid(), kept=len(kept) * 2 + len(others))
-    lately: list[tuple[socket.socket, socket.socket]] = []
+    print_json(pid=os.getpid(), kept=len(kept) * 2 + len(others))
+    latest: list[tuple[socket.socket, socket.socket]] = []
     for line in sys.stdin:
-        for both in lately:
+        for both in latest:
             both[0].close()
             both[1].close()
-        lately = [pair_up(listener) for _ in range(int(line))]
-        tell(connections=[[made.getsockname()[1], made.getpeername()[1]] for made, _ in lately])
+        latest = [pair_up(listener) for _ in range(int(line))]
+        print_json(
+            connections=[[made.getsockname()[1], made.getpeername()[1]] for made, _ in latest]
+        )
 
 
 def pair_up(listener: socket.socket) -> tuple[socket.socket, socket.socket]:

@@ -1,9 +1,9 @@
-"""What the source `ebpf` costs each packet: iperf3 over a veth, with it and without it by turns.
+"""The cost of source = "ebpf" for each packet: iperf3 over a veth, with and without hogpipe.
 
     sudo .venv/bin/python tests/bench/packet_cost.py [LOAD…] [--pairs N] [--seconds N] [--json FILE]
 
-Needs root, ip and iperf3. Both ends are on this host, so each packet is counted twice, where it
-leaves a socket and where it comes to one. docs/benchmark.md tells how to read what it prints.
+Needs root, ip and iperf3. Both ends are on this host, so each packet is counted twice: at the
+sending and at the receiving socket. docs/benchmark.md explains the columns.
 """
 
 import argparse
@@ -31,7 +31,7 @@ LOADS: dict[str, list[str]] = {
     "tcp": [],
     "udp-64": ["--udp", "--bitrate", "0", "--length", "64"],
 }
-"""By name, what iperf3 is given: one stream as fast as it gets, or as many small packets."""
+"""The options of iperf3 by load: one TCP stream, or datagrams of 64 bytes, both unpaced."""
 SETTLED = 0.5
 STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
 CGROUP_SKB = "8"  # BPF_PROG_TYPE_CGROUP_SKB of include/uapi/linux/bpf.h
@@ -50,27 +50,27 @@ HEAD = (
 
 @dataclass(frozen=True)
 class Pair:
-    """One round with hogpipe and one without, right after each other; bits a second arrived."""
+    """Consecutive rounds with and without hogpipe, in bits a second received."""
 
-    with_it: float
+    with_hogpipe: float
     without: float
     cpu_share: float
-    """Of one core that hogpipe took meanwhile."""
+    """CPU time of hogpipe during its round, as a share of one core."""
 
     @property
     def ratio(self) -> float:
-        return self.with_it / self.without
+        return self.with_hogpipe / self.without
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What came of a load."""
+    """The result of a load."""
 
     pairs: list[Pair]
     packet_ns: float
-    """How long the programs ran for a packet at one of its sockets, by the kernel's own count."""
+    """The mean run time of a program for a packet at one socket, measured by the kernel."""
     programs_share: float
-    """Of one core that they took, in sum over all cores."""
+    """The run time of the programs on all cores, as a share of one core."""
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -78,9 +78,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "loads", nargs="*", metavar="LOAD", help=f"of {', '.join(LOADS)}; all by default"
     )
-    parser.add_argument("--pairs", type=int, default=10, help="how many times, 10 by default")
-    parser.add_argument("--seconds", type=int, default=2, help="of each round")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write each pair there, too")
+    parser.add_argument(
+        "--pairs", type=int, default=10, help="how many rounds of each, 10 by default"
+    )
+    parser.add_argument("--seconds", type=int, default=2, help="duration of a round")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write each pair to FILE")
     chosen = parser.parse_args(arguments)
     if unknown := set(chosen.loads) - LOADS.keys():
         parser.error(f"no load {', '.join(sorted(unknown))}; there are: {', '.join(LOADS)}")
@@ -89,13 +91,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def send(where: Namespace, load: str, seconds: int) -> float:
-    """Return how many bits a second arrived. Raises ValueError."""
+    """Return the bits a second that were received. Raises ValueError."""
     words = ["iperf3", "--client", FAR, "--time", str(seconds), "--json", *LOADS[load]]
     done = subprocess.run(where.command(*words), capture_output=True, text=True, check=False)
-    told = json.loads(done.stdout)
-    if "error" in told:
-        raise ValueError(f"iperf3: {told['error']}")
-    end = told["end"]
+    report = json.loads(done.stdout)
+    if "error" in report:
+        raise ValueError(f"iperf3: {report['error']}")
+    end = report["end"]
     if "sum" in end:  # datagrams, of which some are lost
         return float(end["sum"]["bits_per_second"]) * (1 - end["sum"]["lost_percent"] / 100)
     return float(end["sum_received"]["bits_per_second"])
@@ -103,7 +105,7 @@ def send(where: Namespace, load: str, seconds: int) -> float:
 
 @contextmanager
 def counting(where: Namespace, folder: Path) -> Iterator[int]:
-    """Run hogpipe with the source ebpf; give its pid."""
+    """Run hogpipe with source = "ebpf"; yield its pid."""
     words = where.enter(sys.executable, "-m", "hogpipe", "-v", "run", write_config(folder, CONFIG))
     with running(None, *words) as run:
         run.wait_for("owners come from")
@@ -114,8 +116,8 @@ def counting(where: Namespace, folder: Path) -> Iterator[int]:
 
 
 @contextmanager
-def statistics_kept() -> Iterator[None]:
-    """Have the kernel measure how long programs run, which takes time of its own."""
+def program_statistics() -> Iterator[None]:
+    """Make the kernel measure the run time of programs, which costs CPU time itself."""
     before = STATS.read_text()
     STATS.write_text("1")
     try:
@@ -125,21 +127,21 @@ def statistics_kept() -> Iterator[None]:
 
 
 def read_program_times(pid: int) -> tuple[int, int]:
-    """Return how many nanoseconds the programs of a process ran for packets, and how often.
+    """Return the run time of a process's packet programs in nanoseconds, and the number of runs.
 
-    See proc(5) for fdinfo.
+    The source is /proc/PID/fdinfo (proc(5)).
     """
     spent = runs = 0
     for path in Path(f"/proc/{pid}/fdinfo").iterdir():
-        told = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
-        if told.get("prog_type", "").strip() == CGROUP_SKB:
-            spent += int(told["run_time_ns"])
-            runs += int(told["run_cnt"])
+        fields = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
+        if fields.get("prog_type", "").strip() == CGROUP_SKB:
+            spent += int(fields["run_time_ns"])
+            runs += int(fields["run_cnt"])
     return spent, runs
 
 
 def measure(load: str, pairs: int, seconds: int) -> Cost:
-    """Return what it costs; which of a pair comes first changes each time."""
+    """Return the cost of a load; the order within a pair alternates."""
     with (
         tempfile.TemporaryDirectory(prefix="hogpipe-bench-") as name,
         pair([(f"{NEAR}/24", f"{FAR}/24")]) as (near, far),
@@ -147,26 +149,26 @@ def measure(load: str, pairs: int, seconds: int) -> Cost:
     ):
         folder = Path(name)
         time.sleep(SETTLED)
-        send(near, load, 1)  # what is slow the first time
+        send(near, load, 1)  # a warm-up
         found = [
-            measure_pair(near, load, seconds, folder, with_it_first=bool(number % 2))
+            measure_pair(near, load, seconds, folder, with_hogpipe_first=bool(number % 2))
             for number in range(pairs)
         ]
-        with statistics_kept(), counting(near, folder) as pid:
+        with program_statistics(), counting(near, folder) as pid:
             send(near, load, seconds)
             spent, runs = read_program_times(pid)
         return Cost(found, spent / runs, spent / (1e9 * seconds))
 
 
 def measure_pair(
-    near: Namespace, load: str, seconds: int, folder: Path, *, with_it_first: bool
+    near: Namespace, load: str, seconds: int, folder: Path, *, with_hogpipe_first: bool
 ) -> Pair:
-    without = 0.0 if with_it_first else send(near, load, seconds)
+    without = 0.0 if with_hogpipe_first else send(near, load, seconds)
     with counting(near, folder) as pid:
         cpu, began = read_cpu_seconds(pid), time.monotonic()
-        with_it = send(near, load, seconds)
+        with_hogpipe = send(near, load, seconds)
         share = (read_cpu_seconds(pid) - cpu) / (time.monotonic() - began)
-    return Pair(with_it, without or send(near, load, seconds), share)
+    return Pair(with_hogpipe, without or send(near, load, seconds), share)
 
 
 def row(load: str, cost: Cost) -> list[str]:

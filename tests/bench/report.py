@@ -1,4 +1,4 @@
-"""The tables of a benchmark, in Markdown; every loss has a column."""
+"""The tables of a benchmark in Markdown; every kind of loss has a column."""
 
 import os
 import platform
@@ -11,14 +11,14 @@ from verdict import Verdict
 
 LOAD_HEAD = (
     "workload", "connections", "a second", "failed", "ms median", "ms p99",
-    "packets", "MB", "stray", "truth drops",
+    "packets", "MB", "stray", "tcpdump drops",
 )  # fmt: skip
 BYTES_HEAD = (
     "workload", "tool", "right %", "wrong %", "unattr. %", "missing %",
     "exact %", "listener %", "inferred %", "none %", "drops", "remarks",
 )  # fmt: skip
 COST_HEAD = (
-    "workload", "tool", "CPU s", "look-up s", "ms/conn", "ms/conn told", "us/packet",
+    "workload", "tool", "CPU s", "lookup s", "ms/conn", "ms/conn reported", "us/packet",
     "nethogs/this", "peak MB", "loop ms", "start CPU s",
 )  # fmt: skip
 QUALITIES = ("exact", "listener", "inferred", "none")
@@ -26,7 +26,7 @@ ABSENT = "-"
 
 
 def host() -> str:
-    """Return what this was measured on."""
+    """Return a line about this host."""
     cores = len(os.sched_getaffinity(0))
     return f"Linux {platform.release()}, {cores} cores, Python {platform.python_version()}"
 
@@ -48,7 +48,7 @@ def load_row(result: Result) -> list[str]:
 
 
 def bytes_rows(result: Result) -> list[list[str]]:
-    """Return whom each tool gave the bytes to, in percent of the truth in its own count."""
+    """Return how each tool attributed the bytes, in percent of the truth in its own unit."""
     rows = []
     for outcome, verdict in result.tools:
         cells = [result.workload, outcome.tool]
@@ -58,8 +58,8 @@ def bytes_rows(result: Result) -> list[list[str]]:
             parts = (verdict.right, verdict.wrong, verdict.unattributed, verdict.missing)
             cells += [_percent(size, verdict.truth) for size in parts]
             for quality in QUALITIES:
-                told = outcome.by_quality.get(quality, 0)
-                cells.append(_percent(told, verdict.truth) if outcome.by_quality else ABSENT)
+                size = outcome.by_quality.get(quality, 0)
+                cells.append(_percent(size, verdict.truth) if outcome.by_quality else ABSENT)
             cells.append(ABSENT if outcome.dropped is None else str(outcome.dropped))
         rows.append([*cells, _remark(outcome)])
     return rows
@@ -68,11 +68,11 @@ def bytes_rows(result: Result) -> list[list[str]]:
 def _remark(outcome: Outcome) -> str:
     if outcome.error is not None:
         return f"failed: {outcome.error}"
-    return "killed while behind: its CPU is a lower bound" if outcome.unfinished else ""
+    return "killed while behind: CPU is a lower bound" if outcome.unfinished else ""
 
 
 def cost_rows(result: Result) -> list[list[str]]:
-    """Return what each tool that ran took."""
+    """Return the cost of each tool that ran."""
     nethogs = next((one.cpu_seconds for one, _ in result.tools if one.tool == "nethogs"), 0.0)
     return [
         [result.workload, outcome.tool, *_costs(outcome, verdict, result.load, nethogs)]
@@ -83,12 +83,12 @@ def cost_rows(result: Result) -> list[list[str]]:
 
 def _costs(outcome: Outcome, verdict: Verdict, load: LoadResult, nethogs: float) -> Iterable[str]:
     cpu, notes = outcome.cpu_seconds, outcome.notes
-    several = load.opened > 1  # the cost of one connection with all its packets says nothing
-    told_of = load.opened * (1 - verdict.missing / verdict.truth) if several else 0
+    several = load.opened > 1  # a cost per connection is meaningless for a single long one
+    reported = load.opened * (1 - verdict.missing / verdict.truth) if several else 0
     yield f"{cpu:.2f}"
     yield f"{notes['lookup_seconds']:.2f}" if notes else ABSENT
     yield f"{1e3 * cpu / load.opened:.3f}" if several else ABSENT
-    yield f"{1e3 * cpu / told_of:.3f}" if told_of > 0 else ABSENT
+    yield f"{1e3 * cpu / reported:.3f}" if reported > 0 else ABSENT
     yield f"{1e6 * cpu / load.packets:.1f}"
     yield f"{nethogs / cpu:.2f}" if nethogs and cpu else ABSENT
     yield f"{outcome.peak_bytes / 1e6:.0f}"
@@ -101,13 +101,13 @@ def _percent(part: int, whole: int) -> str:
 
 
 def as_json(result: Result) -> dict[str, Any]:
-    """Return the figures of a workload, unrounded."""
+    """Return the unrounded figures of a workload."""
     return {
         "workload": result.workload,
         "load": vars(result.load),
         "tools": [
             {
-                **{key: value for key, value in vars(outcome).items() if key != "told"},
+                **{key: value for key, value in vars(outcome).items() if key != "reported"},
                 "verdict": verdict and {**vars(verdict), "missing": verdict.missing},
             }
             for outcome, verdict in result.tools
@@ -116,7 +116,7 @@ def as_json(result: Result) -> dict[str, Any]:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table whose columns line up."""
+    """Return a Markdown table with aligned columns."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = [head, ["-" * width for width in widths], *rows]
     padded = (
@@ -126,7 +126,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def render(results: Sequence[Result]) -> str:
-    """Return what the loads did, what the tools made of it, and what that took."""
+    """Return three tables: the loads, the attribution of each tool, and its cost."""
     tables = (
         (LOAD_HEAD, [load_row(result) for result in results]),
         (BYTES_HEAD, [row for result in results for row in bytes_rows(result)]),

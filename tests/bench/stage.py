@@ -1,4 +1,4 @@
-"""One run of one workload: namespaces, load and tools side by side, and what came of it."""
+"""One run of one workload: namespaces, load and tools at the same time, and their result."""
 
 import json
 import re
@@ -30,7 +30,7 @@ RUN_ERRORS = (*START_ERRORS, subprocess.SubprocessError)
 
 @dataclass
 class LoadResult:
-    """What the load did; times in milliseconds."""
+    """The load as it was; times in milliseconds."""
 
     opened: int
     failed: int
@@ -41,12 +41,12 @@ class LoadResult:
     bytes: int
     stray_packets: int
     dropped: int
-    """Packets that tcpdump lost, and that the truth therefore lacks."""
+    """Packets that tcpdump dropped, which the truth therefore lacks."""
 
 
 @dataclass
 class Result:
-    """A workload's run: the load, and each tool with its verdict (None where it failed)."""
+    """A run of a workload: the load, and each tool with its verdict (None if the tool failed)."""
 
     workload: str
     load: LoadResult
@@ -71,7 +71,7 @@ class LoadProcess:
         self._run.process.stdin.flush()
 
     def result(self) -> dict[str, Any]:
-        """Wait for what it did."""
+        """Wait for the end of the load and return its log."""
         return self._read()
 
 
@@ -84,9 +84,9 @@ def start_load(
 
 
 def prepare(where: Namespace, version: int) -> None:
-    """Leave nothing on the wire but the load, and give it ports enough.
+    """Silence everything but the load in a namespace, and give it enough ports.
 
-    With IPv6 there is what finds neighbours, too (ICMPv6), which is in no count.
+    With IPv6 neighbour discovery (ICMPv6) remains; no table counts it.
     """
 
     def write() -> None:
@@ -105,19 +105,19 @@ def start_tools(
     folder: Path,
     *,
     by_flow: bool,
-    ways: Sequence[str],
+    modes: Sequence[str],
 ) -> tuple[list[Tool], list[Outcome]]:
-    """Start the tools; return those that run, and the outcome of those that do not."""
+    """Start the tools; return those that run, and the outcomes of those that failed to start."""
     tools, failed = [], []
     for name, made in (
         *(
             (
-                way,
+                mode,
                 hogpipe_tool(
-                    near, INTERFACE, workload, folder / f"way-{number}", by_flow=by_flow, way=way
+                    near, INTERFACE, workload, folder / f"run-{number}", by_flow=by_flow, mode=mode
                 ),
             )
-            for number, way in enumerate(ways)
+            for number, mode in enumerate(modes)
         ),
         ("nethogs", nethogs_tool(near, INTERFACE, folder, workload.protocol == UDP)),
     ):
@@ -129,11 +129,11 @@ def start_tools(
 
 
 def run_workload(
-    workload: Workload, seconds: float, *, by_flow: bool, ways: Sequence[str] = (PROCFS,)
+    workload: Workload, seconds: float, *, by_flow: bool, modes: Sequence[str] = (PROCFS,)
 ) -> Result:
-    """Run a workload and return what each tool made of it; all that was made is removed.
+    """Run a workload and return the verdict on each tool; everything created is removed.
 
-    `ways` are those in which hogpipe takes part (tools.py).
+    hogpipe runs once in each of the `modes` (tools.py).
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hogpipe-bench-")))
@@ -149,7 +149,7 @@ def run_workload(
             for number in range(workload.clients)
         ]
         dump = stack.enter_context(tcpdump(near, INTERFACE, folder / "wire.pcap"))
-        tools, outcomes = start_tools(stack, near, workload, folder, by_flow=by_flow, ways=ways)
+        tools, outcomes = start_tools(stack, near, workload, folder, by_flow=by_flow, modes=modes)
         for tool in tools:
             tool.mark()
         for client in clients:
@@ -171,7 +171,7 @@ def name_owners(
     clients: Sequence[LoadProcess],
     logs: Sequence[dict[str, Any]],
 ) -> list[Owner]:
-    """Return whose connections are whose on the measured side."""
+    """Return the owners of the connections on the measured side."""
     if workload.inbound:
         pids = frozenset(server.ready["pids"])
         return [Owner("server", pids, workload.protocol, workload.server_ports, None)]
@@ -190,7 +190,7 @@ def name_owners(
 def verdict_on(outcome: Outcome, truth: Truth, owners: Sequence[Owner]) -> Verdict | None:
     if outcome.error is not None:
         return None
-    return judge(outcome.told, truth, owners, link_header=outcome.link_header)
+    return judge(outcome.reported, truth, owners, link_header=outcome.link_header)
 
 
 def sum_up(logs: Sequence[dict[str, Any]], truth: Truth, dropped: int) -> LoadResult:
@@ -209,6 +209,6 @@ def sum_up(logs: Sequence[dict[str, Any]], truth: Truth, dropped: int) -> LoadRe
 
 
 def read_dropped(errors: Sequence[str]) -> int:
-    """Return what tcpdump says that it lost."""
+    """Return the number of packets that tcpdump reports as dropped."""
     found = re.findall(r"^(\d+) packets? dropped", "".join(errors), re.MULTILINE)
     return sum(map(int, found))

@@ -1,4 +1,4 @@
-"""The benchmark itself: it runs, and its figures add up."""
+"""The benchmark of attribution runs, and its figures add up."""
 
 import json
 import subprocess
@@ -19,21 +19,21 @@ BENCH = Path(__file__).with_name("attribution.py")
 
 
 def run_bench(*words: str | Path) -> tuple[subprocess.CompletedProcess[str], int]:
-    """Run the command; return what it did, and the process id that its namespaces are named by."""
+    """Run the command; return its result and its pid, which is in the names of its namespaces."""
     command = [sys.executable, BENCH, *words]
     with subprocess.Popen(command, text=True, stdout=PIPE, stderr=PIPE) as run:
         output, errors = run.communicate()
     return subprocess.CompletedProcess(command, run.returncode, output, errors), run.pid
 
 
-def test_a_wrong_workload_is_told_with_those_that_there_are() -> None:
+def test_an_unknown_workload_is_refused_with_the_list_of_all() -> None:
     run, _ = run_bench("bulky")
     assert run.returncode == 2
     assert "no workload bulky" in run.stderr
     assert "outbound-100ms" in run.stderr
 
 
-def test_shares_of_each_tool_add_up_to_the_truth(tmp_path: Path) -> None:
+def test_the_shares_of_each_tool_add_up_to_the_truth(tmp_path: Path) -> None:
     require("ip", "tcpdump", "nethogs")
     path = tmp_path / "figures.json"
     options = ["--seconds", "2", "--connections-per-second", "60", "--by-flow", "--json", path]
@@ -62,7 +62,7 @@ def test_shares_of_each_tool_add_up_to_the_truth(tmp_path: Path) -> None:
     assert run.stdout.count("| outbound-100ms |") == 5
 
 
-def test_over_ipv6_and_at_servers_the_kernel_tells_each_byte_right(tmp_path: Path) -> None:
+def test_ledger_and_ebpf_attribute_every_byte_over_ipv6_and_at_servers(tmp_path: Path) -> None:
     require("ip", "tcpdump", "nethogs")
     require_bpf()
     path = tmp_path / "figures.json"
@@ -72,14 +72,17 @@ def test_over_ipv6_and_at_servers_the_kernel_tells_each_byte_right(tmp_path: Pat
     assert run.returncode == 0, run.stderr
     for figures in json.loads(path.read_text())["workloads"]:
         assert figures["load"]["failed"] == figures["load"]["stray_packets"] == 0
-        told = {tool["tool"]: tool["verdict"] for tool in figures["tools"]}
-        assert told.keys() == {"hogpipe", "hogpipe, ledger", "hogpipe, ebpf", "nethogs"}
+        verdicts = {tool["tool"]: tool["verdict"] for tool in figures["tools"]}
+        assert verdicts.keys() == {"hogpipe", "hogpipe, ledger", "hogpipe, ebpf", "nethogs"}
         for name in ("hogpipe, ledger", "hogpipe, ebpf"):
-            assert told[name]["right"] == told[name]["truth"] > 0, (figures["workload"], name)
+            assert verdicts[name]["right"] == verdicts[name]["truth"] > 0, (
+                figures["workload"],
+                name,
+            )
 
 
-@pytest.mark.parametrize("told_of", ["processes", "connections"])
-def test_bytes_given_to_another_process_are_wrong(told_of: str) -> None:
+@pytest.mark.parametrize("compared", ["processes", "connections"])
+def test_bytes_of_another_process_are_wrong(compared: str) -> None:
     one, two = (6, 1000, 80), (6, 2000, 80)
     truth = Truth()
     truth.bytes.update({("a", one): 70, ("b", two): 50})
@@ -88,13 +91,13 @@ def test_bytes_given_to_another_process_are_wrong(told_of: str) -> None:
         Owner("a", frozenset([1]), 6, [1000], 80),
         Owner("b", frozenset([2, 3]), 6, [2000], 80),
     ]
-    parts = (None, None) if told_of == "processes" else (one, two)
-    told = {(2, parts[0]): 60, (3, parts[1]): 20, (None, parts[1]): 30}
-    verdict = judge(told, truth, owners, link_header=False)
-    by_sum = told_of == "processes"
+    parts = (None, None) if compared == "processes" else (one, two)
+    reported = {(2, parts[0]): 60, (3, parts[1]): 20, (None, parts[1]): 30}
+    verdict = judge(reported, truth, owners, link_header=False)
+    by_sum = compared == "processes"
     assert verdict.truth == 120
     assert verdict.right == (50 if by_sum else 20)
     assert verdict.wrong == (30 if by_sum else 60)
     assert verdict.unattributed == 30
     assert verdict.missing == 10
-    assert judge(told, truth, owners, link_header=True).truth == 120 + 2 * 14
+    assert judge(reported, truth, owners, link_header=True).truth == 120 + 2 * 14

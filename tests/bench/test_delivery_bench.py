@@ -1,4 +1,4 @@
-"""The benchmark of delivery: it runs, and tells of each case."""
+"""The benchmark of delivery runs, and prints a row for each case."""
 
 import re
 import subprocess
@@ -14,11 +14,11 @@ def run_bench(*words: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_a_wrong_case_is_told_with_those_that_there_are() -> None:
+def test_an_unknown_case_is_refused_with_the_list_of_all() -> None:
     run = run_bench("jsonk")
     assert run.returncode == 2
     assert "no case jsonk" in run.stderr
-    assert "counting, spooled" in run.stderr
+    assert "discard, spooled" in run.stderr
 
 
 def test_each_case_has_a_row_of_figures() -> None:
@@ -30,7 +30,7 @@ def test_each_case_has_a_row_of_figures() -> None:
         if re.match(r"\| \w", line)
     ]
     assert [row[0] for row in rows] == [
-        "case", "counting", "jsonl", "stdout", "tcp", "counting, spooled", "beside a dead one",
-        "beside dead and stalled",
+        "case", "discard", "jsonl", "stdout", "tcp", "discard, spooled", "beside a failing sink",
+        "beside failing and stalled sinks",
     ]  # fmt: skip
     assert all(float(cell) >= 0 for row in rows[1:] for cell in row[1:])

@@ -1,4 +1,4 @@
-"""The benchmark of JSON lines runs, and its figures are of what it says."""
+"""The benchmark of JSON lines runs, and has figures for each shape and sink."""
 
 import json
 import subprocess

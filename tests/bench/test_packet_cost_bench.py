@@ -1,4 +1,4 @@
-"""The benchmark of packets: it runs, and tells of both ways."""
+"""The benchmark of packets runs, with and without hogpipe."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from support.namespaces import require
 BENCH = Path(__file__).with_name("packet_cost.py")
 
 
-def test_a_pair_of_rounds_tells_what_arrived_with_and_without(tmp_path: Path) -> None:
+def test_a_pair_has_the_throughput_with_and_without_hogpipe(tmp_path: Path) -> None:
     require("ip", "iperf3")
     require_bpf()
     path = tmp_path / "figures.json"
@@ -23,13 +23,13 @@ def test_a_pair_of_rounds_tells_what_arrived_with_and_without(tmp_path: Path) ->
     for cost in figures.values():
         (one,) = cost["pairs"]
         assert 1 < cost["packet_ns"] < 1e6
-        assert one["with_it"] > 1e6
+        assert one["with_hogpipe"] > 1e6
         assert one["without"] > 1e6
         assert one["cpu_share"] >= 0
     assert done.stdout.count("Gbit/s") == 2
 
 
-def test_a_wrong_load_is_told_with_those_that_there_are() -> None:
+def test_an_unknown_load_is_refused_with_the_list_of_all() -> None:
     words = [sys.executable, BENCH, "sctp"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 2

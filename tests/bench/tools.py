@@ -1,4 +1,4 @@
-"""The tools that are measured: started side by side, and what each of them told."""
+"""The measured tools: how each is started, and how its report is read."""
 
 import json
 import re
@@ -17,45 +17,45 @@ from queue import Empty
 
 from support.namespaces import Namespace
 from support.running import Running, read_records, running, stats_of, traffic_of
-from verdict import Told
+from verdict import Reported
 from workloads import UDP, Workload
 
-PATIENCE = 20.0  # seconds until a tool must have begun
-SETTLED = 3.0  # seconds that a tool is given after the load; hogpipe holds bytes for two
-BACKLOG = 15.0  # seconds more that nethogs may take to work off what the kernel kept for it
-GRACE = 5.0  # seconds to end in, when asked
-REFRESH = 1.5  # seconds in which nethogs prints a list again, once it is not behind
+PATIENCE = 20.0  # seconds within which a tool must start
+SETTLED = 3.0  # seconds for each tool after the load; hogpipe keeps flows pending for two
+BACKLOG = 15.0  # further seconds for nethogs to process its capture buffer
+GRACE = 5.0  # seconds to exit after SIGINT
+REFRESH = 1.5  # seconds within which nethogs prints its next list, once it is not behind
 POLL = 0.25
 PROCFS, LEDGER, EBPF = "hogpipe", "hogpipe, ledger", "hogpipe, ebpf"
-"""How hogpipe finds owners: from /proc alone, with the ledger, or by counting in the kernel."""
+"""The modes of hogpipe: owners from /proc alone, with the ledger, or with source = "ebpf"."""
 
 _TICKS = sysconf("SC_CLK_TCK")
 
 
 @dataclass
 class Outcome:
-    """What a tool told and cost; `error` says why there is nothing."""
+    """The report and the cost of a tool; `error` is the reason if there is none."""
 
     tool: str
-    told: Told = field(default_factory=dict)
+    reported: Reported = field(default_factory=dict)
     link_header: bool = False
-    """Whether its bytes are those of Ethernet frames."""
+    """Whether the tool counts bytes of Ethernet frames."""
     by_quality: dict[str, int] = field(default_factory=dict)
     dropped: int | None = None
-    """Packets that the kernel dropped; None where the tool does not say."""
+    """Packets that the kernel dropped; None if the tool does not report it."""
     cpu_seconds: float = 0.0
-    """From before the load until it had settled; what it takes to start is not in it."""
+    """CPU time from the start of the load until the tool had settled."""
     start_cpu_seconds: float = 0.0
     peak_bytes: int = 0
     unfinished: bool = False
-    """Whether it was killed while still busy: what it told is then its last list."""
+    """Whether the tool was killed while busy: its report is then the last list it printed."""
     notes: dict[str, float] = field(default_factory=dict)
-    """What hogpipe's own stats say of the run, summed up."""
+    """Sums of hogpipe's own stats over the run."""
     error: str | None = None
 
 
 class Tool:
-    """A tool at work."""
+    """A running tool."""
 
     def __init__(self, name: str, run: Running, read: Callable[[Outcome], None]) -> None:
         self.name = name
@@ -64,14 +64,14 @@ class Tool:
         self._cpu_before = read_cpu_seconds(run.process.pid)
 
     def mark(self) -> None:
-        """Count CPU time from now on."""
+        """Start counting CPU time."""
         self._cpu_before = read_cpu_seconds(self._run.process.pid)
 
     def cpu_seconds(self) -> float:
         return read_cpu_seconds(self._run.process.pid)
 
     def finish(self) -> Outcome:
-        """End the tool and return what it told, or why it did not."""
+        """End the tool and return its report, or the reason why there is none."""
         outcome = Outcome(self.name)
         try:
             outcome.cpu_seconds = self.cpu_seconds() - self._cpu_before
@@ -84,7 +84,7 @@ class Tool:
         return outcome
 
     def _end(self) -> bool:
-        """End it; false where it had to be killed, being too far behind to notice a signal."""
+        """End the tool; return false if it did not react to SIGINT and had to be killed."""
         self._run.process.send_signal(signal.SIGINT)
         try:
             code = self._run.process.wait(GRACE)
@@ -98,39 +98,38 @@ class Tool:
 
 
 def read_cpu_seconds(pid: int) -> float:
-    """Return user and system time of a process and the children it waited for (proc(5), stat)."""
+    """Return user and system time of a process and its reaped children (proc(5), stat)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(int(ticks) for ticks in fields[11:15]) / _TICKS
 
 
 def read_peak_bytes(pid: int) -> int:
-    """Return the peak of resident memory; 0 for a process that has ended."""
+    """Return the peak resident memory of a process; 0 if it has exited."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     return int(found[1]) * 1024 if found else 0
 
 
 @contextmanager
 def hogpipe_tool(
-    where: Namespace, interface: str, workload: Workload, folder: Path, *, by_flow: bool, way: str
+    where: Namespace, interface: str, workload: Workload, folder: Path, *, by_flow: bool, mode: str
 ) -> Iterator[Tool]:
-    """Run hogpipe with its records in a file of `folder`, which is made.
+    """Run hogpipe in `mode` (PROCFS, LEDGER or EBPF) with its records in `folder`, which is new.
 
-    `way` is one of PROCFS, LEDGER and EBPF. With the latter it counts at all sockets of the host,
-    and what is not with the workload's other side is left out; and so is each time what is not of
-    its protocol.
+    Records of other protocols than the workload's are ignored. EBPF counts all sockets of the host,
+    so records with other peers than the workload's are ignored as well.
     """
     folder.mkdir()
     dimensions = ["process", "flow"] if by_flow else ["process", "transport"]
-    if way == EBPF and not by_flow:
+    if mode == EBPF and not by_flow:
         dimensions.append("remote")
     transport = "udp" if workload.protocol == UDP else "tcp"
     config = folder / "config.toml"
     config.write_text(f"""
         [capture]
-        source = "{"ebpf" if way == EBPF else "pcap"}"
+        source = "{"ebpf" if mode == EBPF else "pcap"}"
         interfaces = ["{interface}"]
         [attribution]
-        ledger = "{"off" if way == PROCFS else "on"}"
+        ledger = "{"off" if mode == PROCFS else "on"}"
         [aggregation]
         group_by = {json.dumps(dimensions)}
         [[sinks]]
@@ -140,18 +139,18 @@ def hogpipe_tool(
 
     def read(outcome: Outcome) -> None:
         records = read_records(folder / "records.jsonl")
-        told: Counter = Counter()
+        reported: Counter = Counter()
         qualities: Counter[str] = Counter()
         for record in traffic_of(records):
             network = record["network"]
             if network.get("transport") != transport:
                 continue
-            if way == EBPF and network.get("peer", {}).get("address") != workload.far:
+            if mode == EBPF and network.get("peer", {}).get("address") != workload.far:
                 continue
-            moved = sum(one["bytes"] for one in network["io"].values())
-            told[record.get("process", {}).get("pid"), _part_of(network)] += moved
+            size = sum(one["bytes"] for one in network["io"].values())
+            reported[record.get("process", {}).get("pid"), _part_of(network)] += size
             qualities.update(record["attribution"])
-        outcome.told, outcome.by_quality = told, dict(qualities)
+        outcome.reported, outcome.by_quality = reported, dict(qualities)
         stats = stats_of(records)
         outcome.dropped = sum(sum(one["capture"]["dropped"].values()) for one in stats)
         for key in ("batches", "table_reads", "fd_scans", "fds_read", "lookup_seconds"):
@@ -161,8 +160,8 @@ def hogpipe_tool(
 
     words = where.enter(sys.executable, "-m", "hogpipe", "-v", "run", config)
     with running(None, *words) as run:
-        run.wait_for("owners come from" if way == EBPF else f"capturing on {interface}")
-        yield Tool(way, run, read)
+        run.wait_for("owners come from" if mode == EBPF else f"capturing on {interface}")
+        yield Tool(mode, run, read)
 
 
 def _part_of(network: dict) -> tuple[int, int, int] | None:
@@ -174,17 +173,17 @@ def _part_of(network: dict) -> tuple[int, int, int] | None:
 
 @contextmanager
 def nethogs_tool(where: Namespace, interface: str, folder: Path, udp: bool) -> Iterator[Tool]:
-    """Run nethogs in its trace mode with totals in bytes; `-C` makes it look at UDP, too."""
+    """Run nethogs in trace mode with totals in bytes; `-C` makes it capture UDP as well."""
     path = folder / "nethogs.txt"
     options = ["-t", "-v", "2", "-d", "1", *(["-C"] if udp else [])]
 
     def read(outcome: Outcome) -> None:
-        told: Counter = Counter()
+        reported: Counter = Counter()
         for line in _last_refresh(path.read_text(errors="replace")):
-            name, sent, received = line.rsplit("\t", 2)
+            name, transmitted, received = line.rsplit("\t", 2)
             pid = int(name.rsplit("/", 2)[1])  # program/pid/uid
-            told[pid or None, None] += int(float(sent)) + int(float(received))
-        outcome.told, outcome.link_header = told, True
+            reported[pid or None, None] += int(float(transmitted)) + int(float(received))
+        outcome.reported, outcome.link_header = reported, True
 
     program = shutil.which("nethogs")
     if program is None:
@@ -193,19 +192,19 @@ def nethogs_tool(where: Namespace, interface: str, folder: Path, udp: bool) -> I
         deadline = time.monotonic() + PATIENCE
         while "Refreshing:" not in path.read_text(errors="replace"):
             if run.process.poll() is not None or time.monotonic() > deadline:
-                raise ValueError("nethogs did not begin: " + " ".join(run.errors).strip())
+                raise ValueError("nethogs did not start: " + " ".join(run.errors).strip())
             time.sleep(POLL)
         yield Tool("nethogs", run, read)
 
 
 def _last_refresh(text: str) -> Sequence[str]:
-    """Return the lines of the last whole list; the totals in it are those of the whole run."""
+    """Return the lines of the last complete list, whose totals are those of the whole run."""
     whole = text.rpartition("\n\n")[0] or text
     return [line for line in whole.rpartition("Refreshing:\n")[2].splitlines() if "\t" in line]
 
 
 def settle(tools: Sequence[Tool]) -> None:
-    """Wait until the tools have worked off what they were behind with, or for long enough."""
+    """Wait until no tool is busy any more, but at most SETTLED + BACKLOG seconds."""
     time.sleep(SETTLED)
     deadline = time.monotonic() + BACKLOG
     before = [tool.cpu_seconds() for tool in tools]

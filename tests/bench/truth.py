@@ -1,4 +1,4 @@
-"""Wire truth: what each process of the load moved, from tcpdump and the ports that they logged."""
+"""The truth: the traffic of each process of the load, from tcpdump and the ports they logged."""
 
 import socket
 from collections import Counter
@@ -9,12 +9,12 @@ from pathlib import Path
 from support.wire import read_packets
 
 Part = tuple[int, int, int]
-"""A connection: protocol, local port, remote port. The addresses are the same for all."""
+"""A connection: protocol, local port, remote port. All have the same two addresses."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A process, or a server with its workers; `remote_port` None stands for any."""
+    """A process, or a server with its workers; `remote_port` None means any."""
 
     name: str
     pids: frozenset[int]
@@ -25,12 +25,12 @@ class Owner:
 
 @dataclass
 class Truth:
-    """What passed on the wire by owner and connection; bytes are those of IP packets."""
+    """The traffic on the wire by owner and connection; bytes are those of IP packets."""
 
     bytes: Counter[tuple[str, Part]] = field(default_factory=Counter)
     packets: Counter[tuple[str, Part]] = field(default_factory=Counter)
     stray_packets: int = 0
-    """Packets that no process of the load logged."""
+    """TCP and UDP packets of connections that no process of the load logged."""
 
 
 def read_truth(path: Path, near: str, owners: Sequence[Owner]) -> Truth:
@@ -59,5 +59,7 @@ def _index(owners: Sequence[Owner]) -> dict[tuple[int, int, int | None], str]:
         for port in owner.local_ports:
             name = index.setdefault((owner.protocol, port, owner.remote_port), owner.name)
             if name != owner.name:
-                raise ValueError(f"{name} and {owner.name} both used port {port}: no truth to tell")
+                raise ValueError(
+                    f"{name} and {owner.name} both used port {port}: the truth is ambiguous"
+                )
     return index

@@ -1,7 +1,7 @@
-"""What a tool told, held against the truth.
+"""PURE: what a tool reported, compared with the truth.
 
-Pure. right + wrong + unattributed + missing = truth, always; `missing` below zero means that the
-tool told more bytes than passed.
+right + wrong + unattributed + missing = truth, always; a negative `missing` means that the tool
+reported more bytes than passed.
 """
 
 from collections import Counter
@@ -12,13 +12,13 @@ from truth import Owner, Part, Truth
 
 ETHERNET_HEADER = 14
 
-Told = Mapping[tuple[int | None, Part | None], int]
-"""Bytes by process (None: no owner) and connection (None: all of the process in one sum)."""
+Reported = Mapping[tuple[int | None, Part | None], int]
+"""Bytes by process (None: no owner) and connection (None: the sum of all of the process)."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Bytes of a tool, in its own count (`truth` is in the same)."""
+    """Bytes in the unit of the tool: IP packets, or Ethernet frames."""
 
     truth: int
     right: int
@@ -30,21 +30,23 @@ class Verdict:
         return self.truth - self.right - self.wrong - self.unattributed
 
 
-def judge(told: Told, truth: Truth, owners: Collection[Owner], *, link_header: bool) -> Verdict:
-    """Judge what `told` says; with `link_header` its bytes are those of Ethernet frames.
+def judge(
+    reported: Reported, truth: Truth, owners: Collection[Owner], *, link_header: bool
+) -> Verdict:
+    """Compare `reported` with the truth; with `link_header` it counts Ethernet frames.
 
-    By connection where the tool told that, and else by the sum of each process. A sum hides what
-    two processes were given of each other, as far as it is equal in bytes.
+    Connections are compared if the tool reports them, otherwise the sum of each process. Sums hide
+    bytes that two processes swapped, as far as both amounts are equal.
     """
-    by_part = any(part is not None for _, part in told)
+    by_part = any(part is not None for _, part in reported)
     true_bytes: Counter[tuple[str, Part | None]] = Counter()
     header = ETHERNET_HEADER if link_header else 0
     for (name, part), size in truth.bytes.items():
-        size_told = size + header * truth.packets[name, part]
-        true_bytes[name, part if by_part else None] += size_told
+        framed = size + header * truth.packets[name, part]
+        true_bytes[name, part if by_part else None] += framed
     owner_of = {pid: owner.name for owner in owners for pid in owner.pids}
     given: Counter[tuple[str | None, Part | None]] = Counter()
-    for (pid, part), size in told.items():
+    for (pid, part), size in reported.items():
         if pid is not None:
             given[owner_of.get(pid), part] += size
     right = sum(min(size, given[key]) for key, size in true_bytes.items())
@@ -52,5 +54,5 @@ def judge(told: Told, truth: Truth, owners: Collection[Owner], *, link_header: b
         truth=true_bytes.total(),
         right=right,
         wrong=given.total() - right,
-        unattributed=sum(size for (pid, _), size in told.items() if pid is None),
+        unattributed=sum(size for (pid, _), size in reported.items() if pid is None),
     )

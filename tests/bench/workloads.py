@@ -1,4 +1,4 @@
-"""The workloads: what each one opens, how fast, and for how long it lives."""
+"""The workloads: the connections of each, their rate and their lifetime."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,35 +7,35 @@ ADDRESSES = {4: ("10.78.0.1/24", "10.78.0.2/24"), 6: ("fd78::1/64", "fd78::2/64"
 """The measured side and the other one, by the version of IP."""
 PORT = 8000
 REPLY = 1000
-UDP_PORTS = 20_000  # local ports that each process of a UDP workload may count through
+UDP_PORTS = 20_000  # the number of local ports that each process of a UDP workload may use
 TCP, UDP = 6, 17
 
 
 @dataclass(frozen=True)
 class Workload:
-    """`rate` is of connections (or datagrams) a second, in sum over all `clients`."""
+    """A load; `rate` is the connections or datagrams a second of all `clients` together."""
 
     name: str
     rate: float
     kind: Literal["connect", "exchange", "stream"] = "connect"
     inbound: bool = False
-    """Whether it is the server that is measured, and not the clients."""
+    """Whether the server is on the measured side, instead of the clients."""
     version: Literal[4, 6] = 4
     clients: int = 3
     lifetime: float = 0.0
     first_lifetime: float | None = None
-    """That of the first client's connections, where it is another one."""
+    """The lifetime of the first client's connections, if it differs."""
     endpoints: Literal["own", "shared"] = "own"
     """Whether each client has a remote port of its own."""
     connected: bool = True
     idle: tuple[tuple[int, int], ...] = ()
-    """Further processes on the measured side, by how many idle sockets and other files each has."""
+    """Further processes on the measured side: the idle sockets and other files of each."""
     seconds: float | None = None
-    """How long the load lasts; None for as long as was asked for."""
+    """The duration of the load; None for that of the command line."""
 
     @property
     def addresses(self) -> tuple[str, str]:
-        """Return the address of the measured side, and the other one, with their prefixes."""
+        """Return the addresses of the measured and the other side, with prefix lengths."""
         return ADDRESSES[self.version]
 
     @property
@@ -55,13 +55,13 @@ class Workload:
         return UDP if self.kind in {"exchange", "stream"} else TCP
 
     def port_of(self, client: int) -> int:
-        """Return the port that a client talks to."""
+        """Return the remote port of a client."""
         return PORT + (client if self.endpoints == "own" else 0)
 
     def client_arguments(self, client: int, seconds: float) -> tuple[str, dict[str, Any]]:
         """Return role and arguments of a client for loads.py.
 
-        Each sends requests of another size, so that bytes of one that are given to another show.
+        The size of a request differs between clients, so that swapped owners show in the sums.
         """
         request = 200 + 100 * client
         common: dict[str, Any] = {
