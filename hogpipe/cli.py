@@ -191,7 +191,7 @@ def interfaces() -> None:
     """
     table = read_link_table()
     selected = select_links([AUTO], table.links)
-    marks = {one.link.index: "+" if one.is_door else "*" for one in selected}
+    marks = {one.link.index: "+" if one.is_container_port else "*" for one in selected}
     for link in table.links:
         click.echo(printable(f"{marks.get(link.index, ' ')} {_describe(link, table)}"))
 

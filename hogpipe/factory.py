@@ -18,7 +18,8 @@ from hogpipe.attribution.resolver import (
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.capture.ebpf.ebpf_source import EbpfSource
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
-from hogpipe.capture.live.live_source import LiveOptions, LiveSource
+from hogpipe.capture.live.live_source import LiveSource
+from hogpipe.capture.live.open_handles import LiveOptions
 from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.capture.savefile import SavefileSource
 from hogpipe.capture.source import PacketSource

@@ -1,10 +1,17 @@
-"""PURE: wire flows turned towards this host.
+"""PURE: wire flows oriented towards this host: source and destination become local and remote.
 
-A packet is sent by its source and received by its destination; each of the two that is local gets
-it, so a loopback packet counts on both sides. What is local on neither side is only counted.
+In: the `WireFlows` of one interface, and its `LocalAddresses`. Out: flows and counts, added to a
+`FlowBatch`.
 
-On a link that faces guests their addresses are local, too, and a flow carries the namespace that
-its local address is in.
+A packet is transmitted by its source and received by its destination. Each of the two that is local
+gets a flow, so a packet between two local addresses counts on both sides. A packet with no local
+address is only counted (`not_local`). The flow carries the network namespace of its local address:
+this host's own, a container's, or None where several containers have that address.
+
+Multicast and broadcast
+    A packet to a group is received on the other side of its sender: by the container where this
+    host sends, by this host where a container sends. Known limit: the host's own multicasts also
+    come back to its local receivers, on a path that no capture sees.
 """
 
 from hogpipe.capture.decode.wire_flows import Direction, WireFlows, WireKey, unpack_key
@@ -12,33 +19,35 @@ from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.model import OWN_NAMESPACE, FlowBatch, FlowDelta, FlowKey, Tally
 
 _Sides = tuple[FlowKey | None, FlowKey | None]
-_MOST_REMEMBERED = 1 << 17
+"""The flow as its transmitter sees it and as its receiver sees it; None where that is not local."""
+_MAX_CACHED = 1 << 17
 
 
 class Orientation:
-    """Turns the wire flows of one interface; remembers how, so a known flow costs one look-up."""
+    """Orients the wire flows of one interface; caches each key's sides for later packets."""
 
     def __init__(self, interface: str, local: LocalAddresses) -> None:
         self._interface = interface
         self._local = local
-        self._turned: dict[bytes, _Sides] = {}
+        self._sides: dict[bytes, _Sides] = {}
         self._namespaces: dict[bytes, tuple[int, ...]] = {}
 
     def update(self, interface: str, local: LocalAddresses) -> None:
-        """Take a new name and new addresses into account, if they are new."""
+        """Take over the interface's name and addresses; changed ones invalidate the caches."""
         if (interface, local) != (self._interface, self._local):
             self._interface, self._local = interface, local
-            self._forget()
+            self._clear_caches()
 
-    def meets_strangers(self, wire: WireFlows) -> bool:
-        """Tell whether there are new flows that no known guest takes part in.
+    def has_unknown_endpoints(self, wire: WireFlows) -> bool:
+        """Return whether a new flow has no known container on either side.
 
-        Flows to groups are none: they may well concern nobody.
+        Flows to a group do not count: they may well concern no container.
         """
-        new = [key for key in wire.keys if key not in self._turned]
-        return any(not _has_guest(self._remember(key)) and not self._is_group(key) for key in new)
+        new = [key for key in wire.keys if key not in self._sides]
+        unknown = [key for key in new if not _has_container(self._cache(key))]
+        return any(not self._is_to_group(key) for key in unknown)
 
-    def turn(self, wire: WireFlows, batch: FlowBatch) -> None:
+    def orient(self, wire: WireFlows, batch: FlowBatch) -> None:
         """Add the flows and the counts of `wire` to `batch`."""
         counts = batch.counts
         counts.captured.add(wire.captured)
@@ -49,9 +58,8 @@ class Orientation:
         for key, packets, size, opened, (first_ns, last_ns) in zip(
             wire.keys, wire.packets, wire.bytes, wire.opened, times, strict=True
         ):
-            sides = self._turned.get(key) or self._remember(key)
-            sender, receiver = sides
-            if sender is not None:
+            transmitter, receiver = self._sides.get(key) or self._cache(key)
+            if transmitter is not None:
                 transmitted = FlowDelta(
                     transmit_bytes=size,
                     transmit_packets=packets,
@@ -59,7 +67,7 @@ class Orientation:
                     first_ns=first_ns,
                     last_ns=last_ns,
                 )
-                _add(batch, sender, transmitted)
+                _add(batch, transmitter, transmitted)
             if receiver is not None:
                 received = FlowDelta(
                     receive_bytes=size,
@@ -69,19 +77,19 @@ class Orientation:
                     last_ns=last_ns,
                 )
                 _add(batch, receiver, received)
-            if sender is None and receiver is None:
+            if transmitter is None and receiver is None:
                 counts.not_local.add(Tally(packets, size))
-            elif sender is not None and receiver is not None:
+            elif transmitter is not None and receiver is not None:
                 counts.both_sides.add(Tally(packets, size))
 
-    def _remember(self, key: bytes) -> _Sides:
-        if len(self._turned) >= _MOST_REMEMBERED:
-            self._forget()
-        sides = self._turned[key] = self._find_sides(unpack_key(key))
+    def _cache(self, key: bytes) -> _Sides:
+        if len(self._sides) >= _MAX_CACHED:
+            self._clear_caches()
+        sides = self._sides[key] = self._find_sides(unpack_key(key))
         return sides
 
-    def _forget(self) -> None:
-        self._turned.clear()
+    def _clear_caches(self) -> None:
+        self._sides.clear()
         self._namespaces.clear()
 
     def _namespaces_of(self, address: bytes) -> tuple[int, ...]:
@@ -90,54 +98,56 @@ class Orientation:
             known = self._namespaces[address] = self._local.namespaces_of(address)
         return known
 
-    def _is_group(self, key: bytes) -> bool:
+    def _is_to_group(self, key: bytes) -> bool:
         return self._local.is_group(unpack_key(key).destination)
 
     def _find_sides(self, wire: WireKey) -> _Sides:
-        """Return the flow as its sender and as its receiver see it, where they are local."""
-        senders: tuple[int, ...] = ()
+        transmitters: tuple[int, ...] = ()
         receivers: tuple[int, ...] = ()
         if wire.direction is not Direction.INCOMING:
-            senders = self._namespaces_of(wire.source)
+            transmitters = self._namespaces_of(wire.source)
         if wire.direction is not Direction.OUTGOING:
-            receivers = self._namespaces_of(wire.destination) or self._find_group(wire)
-        protocol, interface = wire.protocol, self._interface
-        source, source_port = wire.source, wire.source_port
-        peer, peer_port = wire.destination, wire.destination_port
-        sender = receiver = None
-        if senders:
-            namespace = _the_only(senders)
-            sender = FlowKey(protocol, source, source_port, peer, peer_port, interface, namespace)
+            receivers = self._namespaces_of(wire.destination) or self._group_receivers(wire)
+        source = wire.source, wire.source_port
+        destination = wire.destination, wire.destination_port
+        transmit_side = receive_side = None
+        if transmitters:
+            transmit_side = self._flow(wire.protocol, source, destination, transmitters)
         if receivers:
-            namespace = _the_only(receivers)
-            receiver = FlowKey(protocol, peer, peer_port, source, source_port, interface, namespace)
-        return sender, receiver
+            receive_side = self._flow(wire.protocol, destination, source, receivers)
+        return transmit_side, receive_side
 
-    def _find_group(self, wire: WireKey) -> tuple[int, ...]:
-        """Return who receives what goes to a group: who is on the other side of its sender."""
+    def _flow(
+        self,
+        protocol: int,
+        local: tuple[bytes, int],
+        remote: tuple[bytes, int],
+        namespaces: tuple[int, ...],
+    ) -> FlowKey:
+        namespace = namespaces[0] if len(namespaces) == 1 else None
+        return FlowKey(protocol, *local, *remote, self._interface, namespace)
+
+    def _group_receivers(self, wire: WireKey) -> tuple[int, ...]:
+        """Return the namespaces that receive a packet to a group; none if it is to no group."""
         local = self._local
         if not local.is_group(wire.destination):
             return ()
         if local.loopback or wire.direction is Direction.LOOPBACK:
             return (OWN_NAMESPACE,)
-        senders = self._namespaces_of(wire.source)
-        own = () if local.guests_only else (OWN_NAMESPACE,)
-        the_guest = local.faced if len(local.faced) == 1 else ()
-        if OWN_NAMESPACE in senders:
-            # Our own multicasts come back to local receivers by a way that no capture sees.
-            return the_guest
-        if senders or not any(wire.source):  # from a guest, if only one that has no address yet
+        transmitters = self._namespaces_of(wire.source)
+        own = () if local.containers_only else (OWN_NAMESPACE,)
+        only_container = local.peer_namespaces if len(local.peer_namespaces) == 1 else ()
+        if OWN_NAMESPACE in transmitters:
+            return only_container
+        # A container without an address yet sends from the unspecified one (DHCP).
+        if transmitters or not any(wire.source):
             return own
-        # What comes to a bridge from elsewhere is on its way to the guest at this port.
-        return the_guest or own
+        # A bridge forwards what comes from elsewhere to the container at this port.
+        return only_container or own
 
 
-def _has_guest(sides: _Sides) -> bool:
+def _has_container(sides: _Sides) -> bool:
     return any(flow is not None and flow.namespace != OWN_NAMESPACE for flow in sides)
-
-
-def _the_only(namespaces: tuple[int, ...]) -> int | None:
-    return namespaces[0] if len(namespaces) == 1 else None
 
 
 def _add(batch: FlowBatch, flow: FlowKey, delta: FlowDelta) -> None:

@@ -1,7 +1,22 @@
-"""The one module that touches libpcap (through pcapy-ng): handles, batches, and their errors.
+"""The one module that calls libpcap (through pcapy-ng): handles, frame batches, and their errors.
 
-`next_batch` is the fast way to read and gives no original lengths; `dispatch` with a callback
-costs some ten times more a packet and gives them (and, of a cut savefile, all that was whole).
+In: an interface or a savefile, a BPF filter. Out: `FrameBatch`. libpcap's errors and status codes
+become NotPermittedError, ConfigurationError or CaptureError.
+
+Two ways to read
+    `next_batch` is fast and gives no original lengths. `dispatch` with a callback costs some ten
+    times more a packet, gives original lengths, and returns every whole frame of a truncated
+    savefile.
+
+Constraints
+    libpcap's breakloop and immediate mode are not available in pcapy-ng. A blocking read of an idle
+    interface may never return, so live handles never block, and their reader polls.
+
+The ring
+    The kernel passes a ring block to user space when it is full or when the read timeout expires. A
+    block retired by the timeout is unavailable until it has been read, however little it holds.
+    Blocks have 256 KiB, so a ring of 16 MiB lasts for 64 timeouts. A smaller ring gets a longer
+    timeout, so that it lasts while the reader is busy elsewhere.
 """
 
 import sys
@@ -15,18 +30,15 @@ from hogpipe.capture.decode.columns import FrameBatch
 from hogpipe.errors import CaptureError, ConfigurationError, NotPermittedError
 
 BATCH_FRAMES = 8192
-# The age at which the kernel hands up a block of the ring that is not full. A block is 256 KiB, and
-# until it is read back an aged one is as used up as a full one: 16 MiB last 64 of these times. The
-# blocks of a small ring are handed up later, so that it lasts while the reader is busy elsewhere.
 _BLOCKS_PER_MIB = 4
-_SHORTEST_TIMEOUT_MS = 5
-_RING_LASTS_MS = 160
-_SURELY_FITS = 1 << 16
-# What pcap_activate returns (pcap/pcap.h); pcapy-ng hands the number through.
+_MIN_TIMEOUT_MS = 5
+_MIN_RING_MS = 160
+# A frame is also cut at the end of its ring block, which only a longer one reaches.
+_MAX_UNCUT_BYTES = 1 << 16
+# Results of pcap_activate (pcap/pcap.h), which pcapy-ng returns unchanged.
 _NO_SUCH_DEVICE, _PERMISSION_DENIED, _NOT_UP, _PROMISC_DENIED = -5, -8, -9, -11
 
-
-# Filters are tried on these before a run; which link types it will meet is not known by then.
+# A filter is compiled for these before a run, when the link types of the run are not known.
 _USUAL_LINK_TYPES = (pcapy.DLT_EN10MB, pcapy.DLT_RAW, pcapy.DLT_LINUX_SLL)
 
 
@@ -39,7 +51,7 @@ class _Header(Protocol):
 
 
 class _Reader(Protocol):
-    """What is used of pcapy-ng's handle, which has no type information of its own."""
+    """The used part of pcapy-ng's handle, which has no type information of its own."""
 
     def datalink(self) -> int: ...
     def getfd(self) -> int: ...
@@ -54,14 +66,14 @@ class Handle:
     """An open capture handle or savefile; used and closed by one thread only."""
 
     def __init__(
-        self, reader: _Reader, place: str, *, timeout: float = 0.0, snaplen: int = 0
+        self, reader: _Reader, name: str, *, timeout: float = 0.0, snaplen: int = 0
     ) -> None:
         self._reader = reader
-        self._place = place
+        self._name = name
         self.timeout = timeout
-        """Seconds after which a frame is there to be read at the latest."""
+        """Seconds after which a captured frame can be read at the latest."""
         self.snaplen = snaplen
-        """A frame of fewer bytes is whole; 0 where that cannot be told."""
+        """A frame with fewer captured bytes is whole; 0 where that is not known."""
         self._drops = (0, 0)
         self.link_type = reader.datalink()
 
@@ -70,34 +82,34 @@ class Handle:
         return self._reader.getfd()
 
     def apply_filter(self, expression: str) -> Self:
-        """Let only frames that match the BPF `expression` through.
+        """Capture only frames that match the BPF `expression`; raises ConfigurationError.
 
-        An empty one is a filter, too: without any, the kernel copies whole packets into the ring,
-        whatever the snaplen.
+        An empty expression is applied, too: without a filter, the kernel copies whole packets into
+        the ring, whatever the snaplen.
         """
         try:
             self._reader.setfilter(expression)
         except (pcapy.PcapError, pcapy.BPFError) as error:
             self.close()
             raise ConfigurationError(
-                f'capture.filter: "{expression}" on {self._place}: {error}'
+                f'capture.filter: "{expression}" on {self._name}: {error}'
             ) from error
         return self
 
     def read(self) -> FrameBatch:
-        """Return the frames that are there, without original lengths; none at the end of a file.
+        """Return the frames in the ring, without original lengths; none at the end of a file.
 
-        Raises CaptureError; what this very call had read by then is lost (of a savefile, the
-        frames are still there for `read_exact` of another handle).
+        Raises CaptureError, and the frames that this call had read are lost. Those of a savefile
+        can be read with `read_exact` on another handle.
         """
         try:
             data, records = self._reader.next_batch(BATCH_FRAMES)
         except pcapy.PcapError as error:
-            raise CaptureError(f"{self._place}: {error}") from error
+            raise CaptureError(f"{self._name}: {error}") from error
         return FrameBatch(data, np.frombuffer(records, np.uint32).reshape(-1, 4), None)
 
     def read_exact(self) -> tuple[FrameBatch, CaptureError | None]:
-        """Return the frames that are there with their original lengths, and what ended them."""
+        """Return the frames in the ring with their original lengths, and the error if one came."""
         frames: list[bytes] = []
         rows: list[tuple[int, int, int, int]] = []
         lengths: list[int] = []
@@ -114,7 +126,7 @@ class Handle:
         try:
             self._reader.dispatch(BATCH_FRAMES, collect)
         except pcapy.PcapError as error:
-            failure = CaptureError(f"{self._place}: {error}")
+            failure = CaptureError(f"{self._name}: {error}")
         records = np.array(rows, np.uint32).reshape(-1, 4)
         return FrameBatch(b"".join(frames), records, np.array(lengths, np.uint32)), failure
 
@@ -123,8 +135,8 @@ class Handle:
         try:
             _received, *now = self._reader.stats()
         except pcapy.PcapError:
-            return 0, 0  # the interface is gone, and what it counted with it
-        # 32-bit counters wrap; libpcap's count of the interface restarts when that is renamed.
+            return 0, 0  # the interface is gone, and its counters with it
+        # Counters of 32 bits wrap; libpcap's interface counter restarts when the link is renamed.
         since = [(new - old) & 0xFFFFFFFF for new, old in zip(now, self._drops, strict=True)]
         self._drops = (now[0], now[1])
         kernel, interface = (delta if delta < 1 << 31 else 0 for delta in since)
@@ -136,8 +148,8 @@ class Handle:
 
 
 def choose_timeout_ms(buffer_mib: int) -> int:
-    """Return the age at which blocks of a ring of this size are handed up, in milliseconds."""
-    return max(_SHORTEST_TIMEOUT_MS, _RING_LASTS_MS // (buffer_mib * _BLOCKS_PER_MIB))
+    """Return the read timeout of a ring of this size, in milliseconds."""
+    return max(_MIN_TIMEOUT_MS, _MIN_RING_MS // (buffer_mib * _BLOCKS_PER_MIB))
 
 
 def open_live(
@@ -155,20 +167,20 @@ def open_live(
         reader.set_timeout(timeout_ms)
         reader.set_buffer_size(buffer_mib << 20)
         status = reader.activate()
-        if status >= 0:  # above 0 are warnings: the handle works
+        if status >= 0:  # above 0: a warning, and the handle works
             reader.setnonblock(1)
     except pcapy.PcapError as error:
         raise CaptureError(f"{interface}: {error}") from error
     if status < 0:
         reader.close()
         raise _explain(interface, status)
-    # A frame is cut where its block ends, too, which only one of more than 64 KiB reaches.
-    whole = min(snaplen, _SURELY_FITS)
-    handle = Handle(reader, interface, timeout=timeout_ms / 1000, snaplen=whole)
+    uncut = min(snaplen, _MAX_UNCUT_BYTES)
+    handle = Handle(reader, interface, timeout=timeout_ms / 1000, snaplen=uncut)
     return handle.apply_filter(expression)
 
 
 def _explain(interface: str, status: int) -> Exception:
+    """Return the error for a status of pcap_activate below 0."""
     if status in {_PERMISSION_DENIED, _PROMISC_DENIED}:
         python = Path(sys.executable).resolve()
         return NotPermittedError(
@@ -191,10 +203,10 @@ def open_savefile(path: Path, expression: str) -> Handle:
 
 
 def check_filter(expression: str, snaplen: int) -> str | None:
-    """Return what libpcap has against the BPF `expression`; None if it may work.
+    """Return libpcap's error for the BPF `expression`; None if it may be valid.
 
-    Some expressions have a meaning on some link types only, and which those of a run are is not
-    known yet. So an error is certain only if it comes with each link type that is tried.
+    Some expressions are valid for some link types only, and those of the run are not known yet. So
+    an expression is invalid only if it fails for each of the usual link types.
     """
     first = None
     for link_type in _USUAL_LINK_TYPES:

@@ -1,7 +1,13 @@
-"""A pcap or pcapng file as a source: time passes with its packets.
+"""A pcap or pcapng file as a source: time follows the timestamps of its packets.
 
-A file that is cut, or that holds BIG TCP packets (whose length only the record header tells), is
-read again from its start the exact way, so that what was whole counts and counts right.
+In: the file. Out: flow batches, none of which spans two windows.
+
+The file is read with `Handle.read`, which is fast and gives no original lengths. Two things need
+those, and make the source read the file again from its start with `Handle.read_exact`, skipping
+the frames that have been counted: a BIG TCP packet, whose length only the record header has, and a
+truncated file, of which every whole frame counts.
+
+Known limit: a savefile does not name the interface of its packets.
 """
 
 import threading
@@ -21,14 +27,14 @@ from hogpipe.capture.pcap import Handle, open_savefile
 from hogpipe.errors import CaptureError
 from hogpipe.model import FlowBatch
 
-_NAMELESS = ""  # a savefile does not tell the interface of its packets
+_NO_INTERFACE = ""
 
 
 class SavefileSource:
-    """The frames of a savefile, in batches that never span two windows of `interval_ns`.
+    """The frames of a savefile, in batches within one window of `interval_ns`; see PacketSource.
 
-    A packet that is stamped earlier than one before it counts in that one's window: windows never
-    go back. Raises CaptureError at the end of a cut file, after all that was whole was offered.
+    Windows never go back: a packet with an earlier timestamp than one before it counts in the
+    window of that one. `run` raises CaptureError at the end of a truncated file.
     """
 
     live = False
@@ -40,7 +46,7 @@ class SavefileSource:
         self._path = path
         self._expression = expression
         self._interval_ns = interval_ns
-        self._direction = Orientation(_NAMELESS, local)
+        self._orientation = Orientation(_NO_INTERFACE, local)
         self._handle: Handle | None = None
         self._newest_ns = 0
         self._stopped = threading.Event()
@@ -50,7 +56,7 @@ class SavefileSource:
         self._handle = open_savefile(self._path, self._expression)
 
     def run(self, offer: Callable[[FlowBatch], None]) -> None:
-        """Offer all that the file holds; see PacketSource."""
+        """Offer all packets of the file; see PacketSource."""
         failure = None
         assert self._handle is not None
         decoder = Decoder(self._handle.link_type, FragmentTable())
@@ -66,7 +72,7 @@ class SavefileSource:
             raise failure
 
     def set_batch_interval(self, seconds: float) -> None:
-        """Do nothing: what is recorded waits for nobody."""
+        """Do nothing: a replay is read as fast as it is processed."""
 
     def close(self) -> None:
         """Close the file; see PacketSource."""
@@ -74,18 +80,18 @@ class SavefileSource:
             self._handle.close()
 
     def stop(self) -> None:
-        """Make `run` return after the batch at hand."""
+        """Make `run` return after the current batch."""
         self._stopped.set()
 
     def _run_fast(self, decoder: Decoder, offer: Callable[[FlowBatch], None]) -> int | None:
-        """Return None at the end, or how many frames were counted where this way stops short."""
+        """Return None at the end, or the number of frames counted until exact reading is needed."""
         assert self._handle is not None
         counted = 0
         while not self._stopped.is_set():
             try:
                 frames = self._handle.read()
             except CaptureError:
-                return counted  # the exact way finds what was whole, and the same error
+                return counted  # the exact reading finds the last whole frame, and the same error
             if not len(frames):
                 break
             for piece in self._split(frames):
@@ -99,23 +105,23 @@ class SavefileSource:
     def _run_exact(
         self, decoder: Decoder, counted: int, offer: Callable[[FlowBatch], None]
     ) -> CaptureError | None:
-        """Go on after the first `counted` frames; return what ended the file before its time."""
+        """Reopen the file and go on after `counted` frames; return what cut the file short."""
         assert self._handle is not None
         self._handle.close()
         self._handle = open_savefile(self._path, self._expression)
         while not self._stopped.is_set():
             frames, failure = self._handle.read_exact()
-            again = min(counted, len(frames))
-            counted -= again
-            decoder.decode(frames.slice(0, again))  # for the fragments among them
-            for piece in self._split(frames.slice(again, len(frames))):
+            skipped = min(counted, len(frames))
+            counted -= skipped
+            decoder.decode(frames.slice(0, skipped))  # for the fragments among them
+            for piece in self._split(frames.slice(skipped, len(frames))):
                 self._offer(decoder.decode(piece), offer)
             if failure or not len(frames):
                 return failure
         return None
 
     def _split(self, frames: FrameBatch) -> Iterator[FrameBatch]:
-        """Yield `frames` in pieces of one window each, with `_newest_ns` set to the piece's."""
+        """Yield `frames` in pieces of one window each, with `_newest_ns` set for each piece."""
         if not len(frames):
             return
         newest = np.maximum.accumulate(np.maximum(frames.times_ns(), self._newest_ns))
@@ -127,6 +133,6 @@ class SavefileSource:
 
     def _offer(self, wire: WireFlows, offer: Callable[[FlowBatch], None]) -> None:
         batch = FlowBatch(time_ns=self._newest_ns)
-        self._direction.turn(wire, batch)
+        self._orientation.orient(wire, batch)
         if batch.flows or batch.counts.captured.packets:
             offer(batch)

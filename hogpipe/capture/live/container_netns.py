@@ -1,11 +1,25 @@
-"""The guests of this host as its links face them: which namespaces, and at which addresses.
+"""The containers behind captured links: their network namespaces and addresses.
 
-Nothing tells when an address is given to a guest or when a process enters it, so that guests are
-looked for again when links have changed, when packets pass of which no guest is known to be a part,
-and now and then while packets pass at all. On a host whose captured links face no guest, and on one
-where nothing passes, it costs nothing; else no more than a share of one core, saved up so that the
-first look after a while is made at once, and that on a host of many guests the addresses of all are
-read again in several looks. Only the first look of all, before anything is captured, is one.
+A container here is any other network namespace that a captured link leads to and that has a
+process. In: links, selections, reports of unknown endpoints, the time. Out: for each link, the
+addresses of the containers behind it, by the inode of their namespace.
+
+When it reads
+    The kernel reports neither that a namespace gets an address nor that a process enters it. So
+    both are read again when links have changed, when packets pass between unknown endpoints, and
+    every `_REREAD_SECONDS` while packets pass at all. Where no captured link leads to a container,
+    nothing is read.
+
+What it costs
+    At most `_CPU_SHARE` of a core. Unused CPU time is saved up to `_MAX_CPU_SAVED`, so that the
+    first refresh after a quiet time is immediate. The addresses of many containers are read in
+    several refreshes, except in the first one, before any packet is captured.
+
+What may fail
+    A refresh that lacks descriptors or memory keeps what was known and is retried. A container
+    whose processes all exit before they are seen, or that procfs does not show, stays unknown.
+
+For one thread, in the network namespace that is captured in.
 """
 
 import logging
@@ -14,12 +28,13 @@ import time
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from hogpipe.capture.live.link_selection import Selection
 from hogpipe.capture.live.link_topology import LinkTopology
-from hogpipe.capture.local_addresses import LocalAddresses, add_guests
+from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.linux.limits import explain_os_error
 from hogpipe.linux.netns.namespace_processes import (
     NamespaceProcesses,
@@ -33,175 +48,199 @@ from hogpipe.linux.rtnetlink import Link
 log = logging.getLogger(__name__)
 
 _CPU_SHARE = 0.02  # of one core
-_MOST_SAVED = 0.02  # seconds
-_MOST_READING = 0.01  # seconds of CPU for addresses in one look
-_PERIOD = 5.0  # to forget what is no more, while everything that passes is known
-# Strangers may just be other hosts: while looks for them find nothing new, they become rarer.
-_LEAST_PATIENCE, _MOST_PATIENCE = 0.02, 0.5
+_MAX_CPU_SAVED = 0.02  # seconds
+_MAX_READ_SECONDS = 0.01  # of CPU time, for addresses in one refresh
+_REREAD_SECONDS = 5.0  # between refreshes while all endpoints are known, and between full ones
+# Unknown endpoints may just be other hosts: refreshes that find nothing new become rarer.
+_MIN_BACKOFF, _MAX_BACKOFF = 0.02, 0.5
 
 
-class _Guest(msgspec.Struct, frozen=True):
+class _Place(NamedTuple):
+    """A network namespace by its inode, and a process in it."""
+
     namespace: int
     pid: int
+
+
+class _Container(msgspec.Struct, frozen=True):
+    place: _Place
     addresses: LocalAddresses
 
 
 class ContainerNamespaces:
-    """Follows the guests that captured links face. For one thread, in the captured namespace."""
+    """Follows the containers that captured links lead to; `procfs` shows their processes.
+
+    Namespaces are kept by their nsid, by which a link names the namespace of its peer.
+    """
 
     def __init__(self, procfs: Path) -> None:
         self._procfs = procfs
         self._processes: NamespaceProcesses | None = None
-        self._faced: dict[int, frozenset[int]] = {}
-        """By index of a captured link: the ids of the namespaces that it faces."""
-        self._guests: dict[int, _Guest] = {}
-        """By id of the namespace."""
-        self._others: set[int] = set()
-        """Namespaces that no link of ours faced when all were last asked."""
-        self._wanted = False
-        self._unfound = False
-        """Whether a namespace that a link faces has no process that is known."""
-        self._doubted: set[int] = set()
-        """Captured links that strangers passed since the last look, or that face others now."""
+        self._leads_to: dict[int, frozenset[int]] = {}
+        """By index of a captured link: the nsids of the namespaces that it leads to."""
+        self._containers: dict[int, _Container] = {}
+        """By nsid."""
+        self._unrelated: set[int] = set()
+        """Namespaces (inodes) that no captured link led to when the kernel was last asked."""
+        self._requested = False
+        """Whether a refresh was requested, or the last one could not read everything."""
+        self._has_unknown = False
+        """Whether a captured link leads to a namespace without a known process."""
+        self._suspect_links: set[int] = set()
+        """Links with an unknown endpoint, or that lead elsewhere, since the last refresh."""
         self._stale: set[int] = set()
-        """Ids of namespaces whose addresses are to be read again."""
-        self._saved = _MOST_SAVED
-        self._patience = 0.0
-        self._looked = self._looked_at_all = 0.0
-        self._short = False
-        """Whether the last look failed, which has been told."""
+        """Nsids of namespaces whose addresses are to be read again."""
+        self._cpu_saved = _MAX_CPU_SAVED
+        self._backoff = 0.0
+        self._refreshed_at = self._reread_at = 0.0
+        self._failing = False
+        """Whether the last refresh failed, which has been logged."""
 
-    def follow(self, links: Iterable[Link], captured: Iterable[Selection]) -> None:
-        """Take note that links have changed, and which of them are captured on."""
-        facing = LinkTopology(links)
-        faced = {one.link.index: facing.faced_by(one.link.index, one.elsewhere) for one in captured}
-        before, self._faced = self._faced, {index: ids for index, ids in faced.items() if ids}
-        self._others.clear()
-        self._doubted.update(
-            index for index, ids in self._faced.items() if before.get(index) != ids
+    def update_links(self, links: Iterable[Link], captured: Iterable[Selection]) -> None:
+        """Take over `links`, all of this namespace, and those that are captured on."""
+        topology = LinkTopology(links)
+        before, self._leads_to = self._leads_to, {}
+        for one in captured:
+            index = one.link.index
+            if nsids := topology.leads_to(index, one.counted_elsewhere):
+                self._leads_to[index] = nsids
+        self._unrelated.clear()
+        self._suspect_links.update(
+            index for index, nsids in self._leads_to.items() if before.get(index) != nsids
         )
-        self._wanted = True
-        self._patience = 0.0
+        self._requested = True
+        self._backoff = 0.0
 
-    def want(self, index: int) -> None:
-        """Take note that the link of `index` may face a guest or an address not known yet."""
-        self._doubted.add(index)
-        self._wanted = True
+    def request_refresh(self, index: int) -> None:
+        """Record that the link of `index` may lead to an unknown container or address."""
+        self._suspect_links.add(index)
+        self._requested = True
 
     def is_due(self, now: float) -> bool:
-        """Tell whether it is time for another look; `now` is in seconds."""
-        if not self._faced:
-            return bool(self._guests)
-        return now >= self._looked + self._pause()
-
-    def _pause(self) -> float:
-        spent = -self._saved / _CPU_SHARE
-        if self._wanted:
-            return max(spent, self._patience)
-        # A process may have entered a namespace that was empty.
-        return max(spent, _MOST_PATIENCE) if self._unfound else _PERIOD
+        """Return whether a refresh is due; `now` is in seconds."""
+        if not self._leads_to:
+            return bool(self._containers)
+        return now >= self._refreshed_at + self._pause()
 
     def refresh(self, now: float) -> bool:
-        """Look for the guests again and return whether anything about them has changed.
+        """Read the containers and their addresses; return whether any changed.
 
-        Those that were known stay if there are no descriptors or no memory to look.
+        Known containers are kept if there are no descriptors or no memory for reading.
         """
-        before, started = self._guests, time.thread_time()
-        if now - self._looked_at_all >= _PERIOD:
-            self._looked_at_all = now
-            self._stale.update(*self._faced.values())
-            self._others.clear()
+        before, started = self._containers, time.thread_time()
+        if now - self._reread_at >= _REREAD_SECONDS:
+            self._reread_at = now
+            self._stale.update(*self._leads_to.values())
+            self._unrelated.clear()
         try:
-            self._guests = self._find(now)
+            self._containers = self._read_containers(now)
         except OSError as error:
-            self._tell(error)
-            unread = True
+            self._warn(error)
+            incomplete = True
         else:
-            self._short = False
-            unread = bool(self._stale)
-            self._doubted.clear()
-        self._wanted = unread
-        if len(self._guests) != len(before):
-            log.info("network namespaces at captured interfaces: %d", len(self._guests))
-        self._saved += (now - self._looked) * _CPU_SHARE
-        self._saved = min(self._saved, _MOST_SAVED) - (time.thread_time() - started)
-        self._looked = now
-        if self._short:
-            self._patience = _MOST_PATIENCE
-        elif self._guests != before or unread:
-            self._patience = 0.0
-        else:
-            self._patience = min(max(2 * self._patience, _LEAST_PATIENCE), _MOST_PATIENCE)
-        return self._guests != before
+            self._failing = False
+            incomplete = bool(self._stale)
+            self._suspect_links.clear()
+        self._requested = incomplete
+        if len(self._containers) != len(before):
+            log.info("network namespaces at captured interfaces: %d", len(self._containers))
+        self._cpu_saved += (now - self._refreshed_at) * _CPU_SHARE
+        self._cpu_saved = min(self._cpu_saved, _MAX_CPU_SAVED) - (time.thread_time() - started)
+        self._refreshed_at = now
+        changed = self._containers != before
+        self._backoff = self._next_backoff(found_new=changed or incomplete)
+        return changed
 
-    def _tell(self, error: OSError) -> None:
-        if not self._short:
+    def are_behind(self, index: int) -> bool:
+        """Return whether the link of `index` leads to a namespace, known or not."""
+        return index in self._leads_to
+
+    def addresses_behind(self, index: int) -> dict[int, LocalAddresses]:
+        """Return the addresses of the known containers behind the link of `index`, by namespace."""
+        nsids = self._leads_to.get(index, ())
+        known = [self._containers[one] for one in nsids if one in self._containers]
+        return {container.place.namespace: container.addresses for container in known}
+
+    def _pause(self) -> float:
+        """Return the seconds from the last refresh to the next one."""
+        overspent = -self._cpu_saved / _CPU_SHARE
+        if self._requested:
+            return max(overspent, self._backoff)
+        # A process may have entered a namespace that was empty.
+        return max(overspent, _MAX_BACKOFF) if self._has_unknown else _REREAD_SECONDS
+
+    def _next_backoff(self, *, found_new: bool) -> float:
+        if self._failing:
+            return _MAX_BACKOFF
+        return 0.0 if found_new else min(max(2 * self._backoff, _MIN_BACKOFF), _MAX_BACKOFF)
+
+    def _warn(self, error: OSError) -> None:
+        if not self._failing:
             log.warning(
-                "network namespaces at captured interfaces cannot be looked for now: %s; those "
-                "known stay, and it is tried again",
+                "network namespaces at captured interfaces cannot be read now: %s; the known ones "
+                "stay in use, and reading is retried",
                 explain_os_error(error),
             )
-        self._short = True
+        self._failing = True
 
-    def faces_any(self, index: int) -> bool:
-        """Tell whether the link of `index` faces a namespace, whether or not that is known."""
-        return index in self._faced
-
-    def add_to(
-        self, local: LocalAddresses, index: int, *, guests_only: bool = False
-    ) -> LocalAddresses:
-        """Return `local` with what the link of `index` faces."""
-        guests = [self._guests[one] for one in self._faced.get(index, ()) if one in self._guests]
-        known = {guest.namespace: guest.addresses for guest in guests}
-        return add_guests(local, known, guests_only=guests_only)
-
-    def _find(self, now: float) -> dict[int, _Guest]:
-        wanted = frozenset().union(*self._faced.values())
-        first = self._processes is None
-        places = self._find_places(wanted, now) if wanted else {}
-        doubted = frozenset().union(*[self._faced.get(index, ()) for index in self._doubted])
+    def _read_containers(self, now: float) -> dict[int, _Container]:
+        """Return the containers behind captured links; what is left to read stays in `_stale`."""
+        nsids = frozenset().union(*self._leads_to.values())
+        is_first = self._processes is None
+        places = self._find_places(nsids, now) if nsids else {}
+        suspect = frozenset().union(*[self._leads_to.get(one, ()) for one in self._suspect_links])
         known = {
-            one: _Guest(*place, guest.addresses)
+            one: _Container(place, container.addresses)
             for one, place in places.items()
-            if (guest := self._guests.get(one)) and guest.namespace == place[0]
+            if (container := self._containers.get(one))
+            and container.place.namespace == place.namespace
         }
-        self._stale = (self._stale | doubted | (places.keys() - known.keys())) & places.keys()
-        # What is not known at all comes first, then what strangers make doubtful.
-        order = sorted(self._stale, key=lambda one: (one in known, one not in doubted))
-        until = math.inf if first else time.thread_time() + _MOST_READING
+        self._stale = (self._stale | suspect | (places.keys() - known.keys())) & places.keys()
+        # Unknown addresses first, then those behind links with unknown endpoints.
+        order = sorted(self._stale, key=lambda one: (one in known, one not in suspect))
+        until = math.inf if is_first else time.thread_time() + _MAX_READ_SECONDS
         for one in order:
-            namespace, pid = places[one]
-            addresses = LocalAddresses.from_procfs(read_local_addresses(self._procfs, pid))
-            known[one] = _Guest(namespace, pid, addresses)
+            found = read_local_addresses(self._procfs, places[one].pid)
+            known[one] = _Container(places[one], LocalAddresses.from_procfs(found))
             self._stale.discard(one)
             if time.thread_time() >= until:
                 break
         return known
 
-    def _find_places(self, wanted: AbstractSet[int], now: float) -> dict[int, tuple[int, int]]:
-        """Return the namespace and a process in it of each id that is `wanted`, where known."""
+    def _find_places(self, nsids: AbstractSet[int], now: float) -> dict[int, _Place]:
+        """Return the inode and a process of each namespace in `nsids`, where known."""
         if self._processes is None:
             self._processes = NamespaceProcesses(self._procfs, read_own_namespace())
         processes = self._processes
-        processes.refresh(now, thorough=self._unfound)
+        processes.refresh(now, thorough=self._has_unknown)
         # While a known process is in its namespace, both keep their numbers.
         found = {
-            one: (guest.namespace, guest.pid)
-            for one, guest in self._guests.items()
-            if one in wanted and processes.is_in(guest.pid, guest.namespace)
+            one: container.place
+            for one, container in self._containers.items()
+            if one in nsids and processes.is_in(container.place.pid, container.place.namespace)
         }
-        if missing := wanted - found.keys():
-            known = self._others.union(namespace for namespace, _pid in found.values())
-            asked = [
-                (namespace, pid)
-                for namespace in processes.by_namespace().keys() - known
-                if (pid := processes.find_process(namespace)) is not None
-            ]
-            paths = [netns_path(self._procfs, pid) for _namespace, pid in asked]
-            for one, place in zip(read_nsids(paths) if paths else [], asked, strict=True):
-                if one in missing:
-                    found[one] = place
-                elif one is not None:  # None: it could not be asked, and may be one of ours
-                    self._others.add(place[0])
-        self._unfound = found.keys() != wanted
+        if missing := nsids - found.keys():
+            known = {place.namespace for place in found.values()}
+            found |= self._ask_nsids(processes, missing, known)
+        self._has_unknown = found.keys() != nsids
+        return found
+
+    def _ask_nsids(
+        self, processes: NamespaceProcesses, missing: AbstractSet[int], known: AbstractSet[int]
+    ) -> dict[int, _Place]:
+        """Ask the kernel for the nsid of each other namespace; return the `missing` ones."""
+        asked = [
+            _Place(namespace, pid)
+            for namespace in processes.by_namespace().keys() - self._unrelated - known
+            if (pid := processes.find_process(namespace)) is not None
+        ]
+        paths = [netns_path(self._procfs, place.pid) for place in asked]
+        found = {}
+        for nsid, place in zip(read_nsids(paths) if paths else [], asked, strict=True):
+            if nsid is None:
+                continue  # the kernel could not be asked: it may be one of the missing
+            if nsid in missing:
+                found[nsid] = place
+            else:
+                self._unrelated.add(place.namespace)
         return found

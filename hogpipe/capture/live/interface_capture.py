@@ -1,65 +1,75 @@
-"""One interface that is being captured: its handle, and how its frames become flows."""
+"""Reading captured interfaces: one, and all of them under one poll.
 
-from collections.abc import Callable
+In: capture handles, and the view of each interface. Out: flows and counts, added to a `FlowBatch`.
+A read of an interface that went down or away fails; the others are unaffected, and the failed one
+stays until it is closed.
 
-import msgspec
+One thread reads and closes all handles: libpcap has no call that interrupts a read in another
+thread ("no breakloop"), and a handle must not be closed while another thread reads it.
+"""
+
+import logging
+import select
+import time
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Protocol
 
 from hogpipe.capture.decode.columns import FrameBatch
 from hogpipe.capture.decode.decoder import Decoder
 from hogpipe.capture.decode.fragments import FragmentTable
-from hogpipe.capture.local_addresses import LocalAddresses
+from hogpipe.capture.live.interface_views import InterfaceView
 from hogpipe.capture.orientation import Orientation
 from hogpipe.capture.pcap import Handle
+from hogpipe.errors import CaptureError
 from hogpipe.model import FlowBatch
 
-_DROPS_SECONDS = 0.25  # between two looks at the drop counters
+log = logging.getLogger(__name__)
+
+_DROPS_SECONDS = 0.25  # between two reads of an interface's drop counters
+# The kernel takes some 25 ms to open or close a handle: it waits for all CPUs that may be using it.
+# The rings of the other interfaces fill meanwhile.
+_MAX_UNREAD_SECONDS = 0.04
 
 
-class InterfaceView(msgspec.Struct, frozen=True):
-    """What matters of an interface, or of all of them at once."""
-
-    name: str
-    local: LocalAddresses
-    big_tcp: bool
-    faces_guests: bool = False
-    leads_elsewhere: bool = False
-    """Whether it is an end of a veth whose other end is in another namespace."""
+class _HasDescriptor(Protocol):
+    def fileno(self) -> int: ...
 
 
 class InterfaceCapture:
-    """One interface that is being captured.
+    """One captured interface: its handle, its decoder and the orientation of its flows.
 
-    `on_strangers` is called when new flows pass an interface that faces guests and no known guest
-    takes part in them, before they are counted: it may update the view.
+    `on_unknown_endpoints` is called when new flows pass an interface that leads to containers and
+    no known container takes part in them, before the flows are counted: it may update the view.
     """
 
     def __init__(
-        self, handle: Handle, view: InterfaceView, on_strangers: Callable[[], None]
+        self, handle: Handle, view: InterfaceView, on_unknown_endpoints: Callable[[], None]
     ) -> None:
         self.name = view.name
         self.timeout = handle.timeout
-        """Seconds after which a frame is there to be read at the latest."""
+        """Seconds after which a captured frame can be read at the latest."""
         self._handle = handle
         self._exact = view.big_tcp
-        self._faces_guests = view.faces_guests
-        self._on_strangers = on_strangers
-        self._drops_read = 0.0
+        self._leads_to_container = view.leads_to_container
+        self._on_unknown_endpoints = on_unknown_endpoints
+        self._drops_read_at = 0.0
         self._decoder = Decoder(handle.link_type, FragmentTable(), handle.snaplen)
-        self._direction = Orientation(view.name, view.local)
+        self._orientation = Orientation(view.name, view.local)
 
     def update(self, view: InterfaceView) -> None:
-        """Go on with a new view of the interface."""
+        """Take over a new view of the interface."""
         self.name = view.name
         self._exact = self._exact or view.big_tcp
-        self._faces_guests = view.faces_guests
-        self._direction.update(view.name, view.local)
+        self._leads_to_container = view.leads_to_container
+        self._orientation.update(view.name, view.local)
 
     def fileno(self) -> int:
         """Return the descriptor to poll for frames."""
         return self._handle.fileno()
 
     def read(self, batch: FlowBatch, now: float) -> None:
-        """Add what is there to `batch`; raises CaptureError once the interface has failed."""
+        """Add the frames in the ring to `batch`; raises CaptureError if the interface failed."""
         failure = None
         if self._exact:
             frames, failure = self._handle.read_exact()
@@ -67,38 +77,129 @@ class InterfaceCapture:
             frames = self._handle.read()
         if len(frames):
             self._count(frames, batch)
-        if now >= self._drops_read + _DROPS_SECONDS:
-            self._drops_read = now
+        if now >= self._drops_read_at + _DROPS_SECONDS:
+            self._drops_read_at = now
             self._count_drops(batch)
         if failure:
             raise failure
 
     def read_rest(self, batch: FlowBatch, until: float) -> None:
-        """Add what came before `until`, in seconds since 1970, even if the interface has failed."""
-        failure, last = None, 0.0
-        while failure is None and last < until:
+        """Add frames up to `until`, in seconds since 1970, even if the interface has failed."""
+        failure, newest = None, 0.0
+        while failure is None and newest < until:
             frames, failure = self._handle.read_exact()
             if not len(frames):
                 return
             seconds, microseconds = map(int, frames.records[-1][:2])
-            last = seconds + microseconds / 1e6
+            newest = seconds + microseconds / 1e6
             self._count(frames, batch)
+
+    def close(self, batch: FlowBatch) -> None:
+        """Add pending fragments and the last drops to `batch`, and close the handle."""
+        self._orientation.orient(self._decoder.flush(), batch)
+        self._count_drops(batch)
+        self._handle.close()
 
     def _count(self, frames: FrameBatch, batch: FlowBatch) -> None:
         wire = self._decoder.decode(frames)
-        # Unannounced BIG TCP (a veth's peer may be set up for it): from now on read lengths.
+        # BIG TCP that rtnetlink did not announce (a veth's peer may be set up for it): from now on
+        # frames are read with their original lengths.
         self._exact = self._exact or wire.needs_original_lengths
-        if self._faces_guests and self._direction.meets_strangers(wire):
-            self._on_strangers()
-        self._direction.turn(wire, batch)
+        if self._leads_to_container and self._orientation.has_unknown_endpoints(wire):
+            self._on_unknown_endpoints()
+        self._orientation.orient(wire, batch)
 
     def _count_drops(self, batch: FlowBatch) -> None:
         kernel, interface = self._handle.take_drops()
         batch.counts.kernel_dropped += kernel
         batch.counts.interface_dropped += interface
 
-    def close(self, batch: FlowBatch) -> None:
-        """Add what was held back to `batch` and close the handle."""
-        self._direction.turn(self._decoder.flush(), batch)
-        self._count_drops(batch)
-        self._handle.close()
+
+class CaptureSet:
+    """The captured interfaces by index, and the poll that waits for their frames."""
+
+    def __init__(self) -> None:
+        self._captures: dict[int, InterfaceCapture] = {}
+        self._failed: set[int] = set()
+        self._all_read_at = 0.0
+        self._poll = select.poll()
+
+    def __len__(self) -> int:
+        return len(self._captures)
+
+    def indices(self) -> AbstractSet[int]:
+        """Return the indices of the captured interfaces."""
+        return self._captures.keys()
+
+    def name_of(self, index: int) -> str:
+        """Return the name of the captured interface of `index`."""
+        return self._captures[index].name
+
+    def watch(self, source: int | _HasDescriptor) -> None:
+        """Have `wait` end when this descriptor is readable, too."""
+        self._poll.register(source, select.POLLIN)
+
+    def wait(self, seconds: float | None) -> dict[int, int]:
+        """Wait for frames, as long as it takes if None; return poll events by descriptor."""
+        return dict(self._poll.poll(None if seconds is None else seconds * 1000))
+
+    def add(self, index: int, capture: InterfaceCapture) -> None:
+        """Capture the interface of `index` from now on."""
+        self._captures[index] = capture
+        self._poll.register(capture, select.POLLIN)
+
+    def update(self, views: Mapping[int, InterfaceView]) -> None:
+        """Pass the captured interfaces their views."""
+        for index, view in views.items():
+            if index in self._captures:
+                self._captures[index].update(view)
+
+    def read_ready(self, ready: Mapping[int, int], batch: FlowBatch) -> set[int]:
+        """Read the interfaces that are `ready` into `batch`; return all that have failed so far."""
+        events = [(i, one, ready.get(one.fileno())) for i, one in self._captures.items()]
+        return self._failed | {
+            index
+            for index, capture, event in events
+            if event is not None and (event & select.POLLERR or not _read(capture, batch))
+        }
+
+    def read_all(self, batch: FlowBatch) -> set[int]:
+        """Read each interface into `batch` once; return those that fail."""
+        return {index for index, one in self._captures.items() if not _read(one, batch)}
+
+    def read_overdue(self, batch: FlowBatch) -> bool:
+        """Read all interfaces if the last time is long ago; return whether one failed newly."""
+        now = time.monotonic()
+        if now - self._all_read_at < _MAX_UNREAD_SECONDS:
+            return False
+        self._all_read_at = now
+        failed = self.read_all(batch) - self._failed
+        self._failed |= failed
+        return bool(failed)
+
+    def wait_for_last_frames(self, indices: Iterable[int]) -> None:
+        """Wait until the kernel has passed on the ring blocks that it was filling, if any."""
+        timeouts = (self._captures[index].timeout for index in indices)
+        time.sleep(2 * max(timeouts, default=0.0))
+
+    def read_rest(self, index: int, batch: FlowBatch) -> None:
+        """Add all frames captured until now to `batch`, even if the interface has failed."""
+        self._captures[index].read_rest(batch, time.time())
+
+    def close(self, index: int, batch: FlowBatch) -> None:
+        """Stop capturing on the interface of `index`; its last counts are added to `batch`."""
+        capture = self._captures.pop(index)
+        self._failed.discard(index)
+        self._poll.unregister(capture)
+        capture.close(batch)
+
+
+def _read(capture: InterfaceCapture, batch: FlowBatch) -> bool:
+    """Read `capture` into `batch`; return whether it can be read again."""
+    try:
+        capture.read(batch, time.monotonic())
+    except CaptureError as error:
+        # The interface went down or away; it may come back.
+        log.warning("%s; capture on it resumes when the interface is up again", error)
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""How to capture, and handles opened that way with a fair share of the memory for their rings."""
+"""How to capture, and the capture handles opened that way, each with a ring within the budget."""
 
 import logging
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from hogpipe.capture.live.interface_capture import InterfaceView
+from hogpipe.capture.live.interface_views import InterfaceView
 from hogpipe.capture.live.ring_budget import RingBudget
 from hogpipe.capture.pcap import Handle, open_live
 from hogpipe.errors import CaptureError
@@ -23,46 +23,50 @@ class LiveOptions(msgspec.Struct, frozen=True, kw_only=True):
     buffer_mib: int = 16
     promiscuous: bool = False
     procfs: Path = Path("/proc")
-    """Where the processes of other network namespaces are seen."""
+    """Where the processes of other network namespaces are visible."""
 
 
 class HandleOpener:
-    """Opens handles and keeps account of their rings, by interface index."""
+    """Opens handles by interface index, and accounts for their rings."""
 
     def __init__(self, options: LiveOptions) -> None:
         self._options = options
         self._rings = RingBudget(options.buffer_mib)
-        self._told = False
+        self._warned = False
 
     def open(self, index: int, view: InterfaceView, sharers: int) -> Handle:
-        """Return a handle; for `sharers` see `Rings.take`. Raises what `open_live` does."""
+        """Return a handle; `sharers` as in `RingBudget.allocate`.
+
+        Raises CaptureError where the ring budget is spent, and what `open_live` raises.
+        """
         options = self._options
         try:
             return open_live(
                 view.name,
                 snaplen=options.snaplen,
-                buffer_mib=self._take_ring(index, view, sharers),
+                buffer_mib=self._allocate_ring(index, view, sharers),
                 promiscuous=options.promiscuous,
                 expression=options.filter,
             )
         except BaseException:
-            self.give_back(index)
+            self.release(index)
             raise
 
-    def give_back(self, index: int) -> None:
-        """Take note that the handle of `index` is closed."""
-        self._rings.give_back(index)
+    def release(self, index: int) -> None:
+        """Return the ring of `index` to the budget: its handle is closed."""
+        self._rings.release(index)
 
-    def _take_ring(self, index: int, view: InterfaceView, sharers: int) -> int:
-        elsewhere = view.leads_elsewhere
-        size = self._rings.take(index, elsewhere=elsewhere, sharers=sharers)
+    def _allocate_ring(self, index: int, view: InterfaceView, sharers: int) -> int:
+        rings, container_veth = self._rings, view.is_container_veth
+        size = rings.allocate(index, container_veth=container_veth, sharers=sharers)
         if not size:
             raise CaptureError(
                 f"{view.name}: no memory is left for its buffer; raise capture.buffer_mib, or name "
                 "fewer interfaces"
             )
-        if size < self._rings.most(elsewhere=elsewhere, sharers=sharers) and not self._told:
-            self._told = True
+        full_size = rings.full_size(container_veth=container_veth, sharers=sharers)
+        if size < full_size and not self._warned:
+            self._warned = True
             log.warning(
                 "%s: many interfaces share the memory for buffers, and its buffer has %d MiB; if "
                 "packets are dropped, raise capture.buffer_mib or name fewer interfaces",

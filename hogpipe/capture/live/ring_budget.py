@@ -1,39 +1,39 @@
-"""PURE: how large the kernel's buffer of each interface may be, so that all stay within a bound.
+"""PURE: the size of the kernel's capture ring of each interface, within a bound for all together.
 
 A ring is memory that cannot be swapped out, whether packets pass or not. A host may have hundreds
-of veths to containers, most of them idle: where there are several, each gets a quarter of what
-another interface gets, and less where what is left would not do for twice as many.
+of veths to containers, most of them idle. So where there are several, each gets a quarter of the
+ring of another interface, and less where the rest of the budget would not do for all.
 """
 
-_PART_OF_MANY = 4
-_MOST_FULL_RINGS = 16
+_CONTAINER_DIVISOR = 4
+_MAX_FULL_RINGS = 16
 
 
 class RingBudget:
-    """Gives out MiB for rings: `each` for an interface, at most 16 times that for all together."""
+    """Allocates MiB for rings: `each` for an interface, at most 16 times that for all together."""
 
     def __init__(self, each: int) -> None:
         self._each = each
-        self._left = _MOST_FULL_RINGS * each
-        self._taken: dict[int, int] = {}
+        self._left = _MAX_FULL_RINGS * each
+        self._allocated: dict[int, int] = {}
 
-    def take(self, index: int, *, elsewhere: bool, sharers: int) -> int:
-        """Return the MiB for the interface of `index`; 0 where nothing is left.
+    def allocate(self, index: int, *, container_veth: bool, sharers: int) -> int:
+        """Return the MiB for the interface of `index`; 0 where the budget is spent.
 
-        `sharers` is how many interfaces of its sort (those that lead elsewhere, or those that do
-        not) are to have a ring, those with one included.
+        `sharers` is how many interfaces of its kind (veths to containers, or others) are to have a
+        ring, those that have one included.
         """
         share = max(self._left // sharers, min(self._left, 1))
-        size = min(self.most(elsewhere=elsewhere, sharers=sharers), share)
+        size = min(self.full_size(container_veth=container_veth, sharers=sharers), share)
         self._left -= size
-        self._taken[index] = size
+        self._allocated[index] = size
         return size
 
-    def most(self, *, elsewhere: bool, sharers: int) -> int:
-        """Return the MiB that an interface gets while there is enough; see `take`."""
-        is_of_many = elsewhere and sharers > 1
-        return max(self._each // _PART_OF_MANY, 1) if is_of_many else self._each
+    def full_size(self, *, container_veth: bool, sharers: int) -> int:
+        """Return the MiB of an interface's ring while the budget lasts; see `allocate`."""
+        is_of_many = container_veth and sharers > 1
+        return max(self._each // _CONTAINER_DIVISOR, 1) if is_of_many else self._each
 
-    def give_back(self, index: int) -> None:
-        """Take note that the interface of `index` has no ring any more."""
-        self._left += self._taken.pop(index, 0)
+    def release(self, index: int) -> None:
+        """Return the MiB of the interface of `index`, if any, to the budget."""
+        self._left += self._allocated.pop(index, 0)

@@ -1,4 +1,4 @@
-"""Guests of links: their addresses, flows that are turned towards them, and how they are found."""
+"""Containers behind links: addresses, orientation of their flows, and how they are read."""
 
 import socket
 import struct
@@ -17,7 +17,7 @@ from support.shortage import no_descriptors
 from hogpipe.capture.decode.wire_flows import Direction, WireFlows, WireKey, pack_key
 from hogpipe.capture.live.container_netns import ContainerNamespaces
 from hogpipe.capture.live.link_selection import select_links
-from hogpipe.capture.local_addresses import LocalAddresses, add_guests
+from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.capture.orientation import Orientation
 from hogpipe.linux.netns.namespace_processes import read_own_namespace
 from hogpipe.linux.netns.nsid import NOT_ASSIGNED, parse_nsid, read_nsids
@@ -31,18 +31,18 @@ RED, BLUE = 4026532001, 4026532002
 LOOPBACK = ((0x7F000000, 0xFF000000),)
 
 OWN = LocalAddresses(frozenset({HOST}), LOOPBACK)
-RED_GUEST = LocalAddresses(frozenset({RED_ONE, SHARED}), LOOPBACK)
-BLUE_GUEST = LocalAddresses(frozenset({BLUE_ONE, SHARED}), LOOPBACK)
-ON_VETH = add_guests(OWN, {RED: RED_GUEST})
-ON_BRIDGE = add_guests(OWN, {RED: RED_GUEST, BLUE: BLUE_GUEST})
-AT_DOOR = add_guests(LocalAddresses(), {RED: RED_GUEST}, guests_only=True)
+IN_RED = LocalAddresses(frozenset({RED_ONE, SHARED}), LOOPBACK)
+IN_BLUE = LocalAddresses(frozenset({BLUE_ONE, SHARED}), LOOPBACK)
+ON_VETH = OWN.with_containers({RED: IN_RED})
+ON_BRIDGE = OWN.with_containers({RED: IN_RED, BLUE: IN_BLUE})
+ON_CONTAINER_PORT = LocalAddresses().with_containers({RED: IN_RED}, containers_only=True)
 
 
-def wire(*ends: tuple[bytes, bytes]) -> WireFlows:
-    count = len(ends)
+def wire(*pairs: tuple[bytes, bytes]) -> WireFlows:
+    count = len(pairs)
     return WireFlows(
         keys=[
-            pack_key(WireKey(4, 6, Direction.UNKNOWN, one, 1000, other, 80)) for one, other in ends
+            pack_key(WireKey(4, 6, Direction.UNKNOWN, one, 1000, other, 80)) for one, other in pairs
         ],
         packets=[1] * count,
         bytes=[100] * count,
@@ -53,54 +53,54 @@ def wire(*ends: tuple[bytes, bytes]) -> WireFlows:
 
 
 def sides(source: bytes, destination: bytes, local: LocalAddresses) -> tuple[object, object]:
-    """Return the namespaces that a packet is sent in and received in; "-" is nowhere."""
+    """Return the namespaces that transmit and receive a packet; "-" for none."""
     batch = FlowBatch()
-    Orientation("veth7", local).turn(wire((source, destination)), batch)
-    sent: object = "-"
-    received: object = "-"
+    Orientation("veth7", local).orient(wire((source, destination)), batch)
+    transmitter: object = "-"
+    receiver: object = "-"
     for flow, delta in batch.flows.items():
         if delta.transmit_bytes:
-            sent = flow.namespace
+            transmitter = flow.namespace
         if delta.receive_bytes:
-            received = flow.namespace
-    return sent, received
+            receiver = flow.namespace
+    return transmitter, receiver
 
 
-def test_a_guest_sends_and_receives_on_the_link_that_faces_it() -> None:
+def test_a_container_transmits_and_receives_on_the_link_that_leads_to_it() -> None:
     assert sides(RED_ONE, PEER, ON_VETH) == (RED, "-")
     assert sides(PEER, RED_ONE, ON_VETH) == ("-", RED)
 
 
-def test_between_a_guest_and_this_host_each_has_its_side() -> None:
+def test_between_a_container_and_the_host_each_has_its_side() -> None:
     assert sides(RED_ONE, HOST, ON_VETH) == (RED, OWN_NAMESPACE)
     assert sides(HOST, RED_ONE, ON_VETH) == (OWN_NAMESPACE, RED)
 
 
-def test_between_two_guests_each_has_its_side_where_both_are_faced() -> None:
+def test_between_two_containers_each_has_its_side_where_the_link_leads_to_both() -> None:
     assert sides(RED_ONE, BLUE_ONE, ON_BRIDGE) == (RED, BLUE)
     assert sides(RED_ONE, BLUE_ONE, ON_VETH) == (RED, "-")
     assert sides(BLUE_ONE, RED_ONE, ON_VETH) == ("-", RED)
 
 
-def test_an_address_that_two_guests_have_is_local_in_no_certain_one() -> None:
+def test_an_address_of_two_containers_is_in_no_certain_namespace() -> None:
     assert sides(SHARED, PEER, ON_BRIDGE) == (None, "-")
     assert sides(SHARED, PEER, ON_VETH) == (RED, "-")
 
 
-def test_an_address_that_a_guest_has_in_common_with_this_host_is_in_no_certain_one() -> None:
-    both = add_guests(OWN, {RED: LocalAddresses(frozenset({HOST}))})
+def test_an_address_of_a_container_and_the_host_is_in_no_certain_namespace() -> None:
+    both = OWN.with_containers({RED: LocalAddresses(frozenset({HOST}))})
     assert sides(HOST, PEER, both) == (None, "-")
 
 
-def test_the_loopback_of_a_guest_is_nobodys_here() -> None:
-    guest = LocalAddresses(frozenset({bytes(15) + b"\1"}), LOOPBACK)
-    assert add_guests(LocalAddresses(), {RED: guest}).guests == {}
+def test_a_loopback_address_of_a_container_is_not_local() -> None:
+    container = LocalAddresses(frozenset({bytes(15) + b"\1"}), LOOPBACK)
+    assert LocalAddresses().with_containers({RED: container}).container_namespaces == {}
 
 
-def test_at_a_door_only_the_guest_counts() -> None:
-    assert sides(RED_ONE, HOST, AT_DOOR) == (RED, "-")
-    assert sides(HOST, RED_ONE, AT_DOOR) == ("-", RED)
-    assert sides(HOST, PEER, AT_DOOR) == ("-", "-")
+def test_on_a_container_port_only_the_container_counts() -> None:
+    assert sides(RED_ONE, HOST, ON_CONTAINER_PORT) == (RED, "-")
+    assert sides(HOST, RED_ONE, ON_CONTAINER_PORT) == ("-", RED)
+    assert sides(HOST, PEER, ON_CONTAINER_PORT) == ("-", "-")
 
 
 def test_a_multicast_is_received_on_the_other_side_of_its_sender() -> None:
@@ -111,10 +111,10 @@ def test_a_multicast_is_received_on_the_other_side_of_its_sender() -> None:
     assert sides(HOST, GROUP, ON_BRIDGE) == (OWN_NAMESPACE, "-")
 
 
-def test_a_multicast_at_a_door_is_received_by_the_guest_or_elsewhere() -> None:
-    assert sides(HOST, GROUP, AT_DOOR) == ("-", RED)
-    assert sides(RED_ONE, GROUP, AT_DOOR) == (RED, "-")
-    assert sides(NOWHERE, GROUP, AT_DOOR) == ("-", "-")
+def test_a_multicast_on_a_container_port_counts_for_the_container_only() -> None:
+    assert sides(HOST, GROUP, ON_CONTAINER_PORT) == ("-", RED)
+    assert sides(RED_ONE, GROUP, ON_CONTAINER_PORT) == (RED, "-")
+    assert sides(NOWHERE, GROUP, ON_CONTAINER_PORT) == ("-", "-")
 
 
 ADDRESSES = st.sampled_from([HOST, RED_ONE, BLUE_ONE, SHARED, PEER, GROUP, NOWHERE])
@@ -122,35 +122,35 @@ ADDRESSES = st.sampled_from([HOST, RED_ONE, BLUE_ONE, SHARED, PEER, GROUP, NOWHE
 
 @given(
     st.lists(st.tuples(ADDRESSES, ADDRESSES), max_size=20),
-    st.sampled_from([OWN, ON_VETH, ON_BRIDGE, AT_DOOR]),
+    st.sampled_from([OWN, ON_VETH, ON_BRIDGE, ON_CONTAINER_PORT]),
 )
 def test_every_byte_is_on_a_side_or_in_a_count(
     packets: list[tuple[bytes, bytes]], local: LocalAddresses
 ) -> None:
     batch = FlowBatch()
-    direction = Orientation("veth7", local)
-    direction.meets_strangers(wire(*packets))
-    direction.turn(wire(*packets), batch)
+    orientation = Orientation("veth7", local)
+    orientation.has_unknown_endpoints(wire(*packets))
+    orientation.orient(wire(*packets), batch)
     counts = batch.counts
     moved = sum(delta.total_bytes for delta in batch.flows.values())
     assert moved == counts.captured.bytes - counts.not_local.bytes + counts.both_sides.bytes
 
 
-def test_strangers_are_new_flows_without_a_known_guest() -> None:
-    direction = Orientation("veth7", OWN)
-    assert not direction.meets_strangers(wire((HOST, GROUP)))
-    assert direction.meets_strangers(wire((HOST, RED_ONE)))
-    assert not direction.meets_strangers(wire((HOST, RED_ONE))), "they are met once"
-    assert direction.meets_strangers(wire((HOST, RED_ONE), (PEER, RED_ONE)))
-    direction.update("veth7", ON_VETH)
-    assert not direction.meets_strangers(wire((HOST, RED_ONE), (PEER, RED_ONE)))
+def test_new_flows_without_a_known_container_have_unknown_endpoints() -> None:
+    orientation = Orientation("veth7", OWN)
+    assert not orientation.has_unknown_endpoints(wire((HOST, GROUP)))
+    assert orientation.has_unknown_endpoints(wire((HOST, RED_ONE)))
+    assert not orientation.has_unknown_endpoints(wire((HOST, RED_ONE))), "they are reported once"
+    assert orientation.has_unknown_endpoints(wire((HOST, RED_ONE), (PEER, RED_ONE)))
+    orientation.update("veth7", ON_VETH)
+    assert not orientation.has_unknown_endpoints(wire((HOST, RED_ONE), (PEER, RED_ONE)))
 
 
-def test_flows_of_a_guest_that_becomes_known_are_turned_anew() -> None:
-    direction, batch = Orientation("veth7", OWN), FlowBatch()
-    direction.turn(wire((RED_ONE, HOST)), batch)
-    direction.update("veth7", ON_VETH)
-    direction.turn(wire((RED_ONE, HOST)), batch)
+def test_flows_of_a_container_that_becomes_known_are_oriented_again() -> None:
+    orientation, batch = Orientation("veth7", OWN), FlowBatch()
+    orientation.orient(wire((RED_ONE, HOST)), batch)
+    orientation.update("veth7", ON_VETH)
+    orientation.orient(wire((RED_ONE, HOST)), batch)
     assert FlowKey(6, RED_ONE, 1000, HOST, 80, "veth7", RED) in batch.flows
     assert batch.counts.both_sides == Tally(1, 100)
 
@@ -159,7 +159,7 @@ def answer(kind: int, attribute: int, number: int) -> bytes:
     return struct.pack("=IHHII4xHHi", 28, kind, 0, 1, 0, 8, attribute, number)
 
 
-def test_an_answer_tells_the_id_of_a_namespace() -> None:
+def test_an_answer_has_the_nsid_of_a_namespace() -> None:
     assert parse_nsid(answer(88, 1, 7)) == 7
     assert parse_nsid(answer(88, 1, 0)) == 0
     assert parse_nsid(answer(88, 1, -1)) == NOT_ASSIGNED
@@ -168,21 +168,21 @@ def test_an_answer_tells_the_id_of_a_namespace() -> None:
 @pytest.mark.parametrize(
     "other", [answer(88, 1, -2), answer(88, 2, 7), answer(2, 1, 7), answer(88, 1, 7)[:-1], b""]
 )
-def test_an_answer_that_tells_no_id_is_none(other: bytes) -> None:
+def test_an_answer_without_an_nsid_is_none(other: bytes) -> None:
     assert parse_nsid(other) is None
 
 
 @contextmanager
-def guests_of(where: Namespace) -> Iterator[ContainerNamespaces]:
-    """Follow the guests of all links of a namespace."""
-    guests = ContainerNamespaces(Path("/proc"))
+def containers_of(where: Namespace) -> Iterator[ContainerNamespaces]:
+    """Follow the containers behind all links of a namespace."""
+    containers = ContainerNamespaces(Path("/proc"))
+    update_links(containers, where)
+    yield containers
 
-    def follow() -> None:
-        links = read_link_table().links
-        guests.follow(links, select_links(["*"], links))
 
-    where.call(follow)
-    yield guests
+def update_links(containers: ContainerNamespaces, where: Namespace) -> None:
+    links = where.call(read_link_table).links
+    containers.update_links(links, select_links(["*"], links))
 
 
 def wait_until_inside(inside: Running, where: Namespace) -> None:
@@ -192,7 +192,7 @@ def wait_until_inside(inside: Running, where: Namespace) -> None:
 
 
 def answer_first_with(monkeypatch: pytest.MonkeyPatch, answer: int | None) -> None:
-    """Let the ids of namespaces be this the first time that they are asked for."""
+    """Let all nsids be `answer` the first time that they are read."""
     asked: list[None] = []
 
     def read(paths: Sequence[Path]) -> list[int | None]:
@@ -202,22 +202,31 @@ def answer_first_with(monkeypatch: pytest.MonkeyPatch, answer: int | None) -> No
     monkeypatch.setattr("hogpipe.capture.live.container_netns.read_nsids", read)
 
 
-def look(where: Namespace, guests: ContainerNamespaces, now: float = 0.0) -> LocalAddresses:
-    (index,) = [link.index for link in where.call(read_link_table).links if link.name == "left"]
-    guests.want(index)
-    where.call(lambda: guests.refresh(now))
-    return guests.add_to(LocalAddresses(), index)
+def index_of(where: Namespace, name: str) -> int:
+    (index,) = [link.index for link in where.call(read_link_table).links if link.name == name]
+    return index
 
 
-def test_the_namespace_at_the_other_end_of_a_veth_is_found_with_its_addresses(
+def refresh(where: Namespace, containers: ContainerNamespaces, now: float = 0.0) -> LocalAddresses:
+    index = index_of(where, "left")
+    containers.request_refresh(index)
+    where.call(lambda: containers.refresh(now))
+    return local_at(containers, index)
+
+
+def local_at(containers: ContainerNamespaces, index: int) -> LocalAddresses:
+    return LocalAddresses().with_containers(containers.addresses_behind(index))
+
+
+def test_the_namespace_of_a_veths_peer_is_found_with_its_addresses(
     guest_veth: tuple[Namespace, Namespace],
 ) -> None:
     require("ip")
     left, right = guest_veth
     inside = right.call(read_own_namespace)
-    with guests_of(left) as guests, running(right, "sleep", "60"):
-        wait_until(lambda: look(left, guests).faced == (inside,))
-        known = look(left, guests).guests
+    with containers_of(left) as containers, running(right, "sleep", "60"):
+        wait_until(lambda: refresh(left, containers).peer_namespaces == (inside,))
+        known = refresh(left, containers).container_namespaces
         for address in (
             socket.inet_aton("10.77.0.2"),
             socket.inet_pton(socket.AF_INET6, "fd77::2"),
@@ -226,147 +235,150 @@ def test_the_namespace_at_the_other_end_of_a_veth_is_found_with_its_addresses(
         assert socket.inet_aton("10.77.0.1") not in known
         right.ip("address", "add", "10.78.0.9/32", "dev", "right")
         right.ip("address", "delete", "10.77.0.2/24", "dev", "right")
-        known = look(left, guests).guests
+        known = refresh(left, containers).container_namespaces
         assert socket.inet_aton("10.78.0.9") in known
         assert socket.inet_aton("10.77.0.2") not in known
-    assert look(left, guests).faced == ()
+    assert refresh(left, containers).peer_namespaces == ()
 
 
-def test_a_namespace_is_asked_for_its_id(guest_veth: tuple[Namespace, Namespace]) -> None:
+def test_the_kernel_gives_the_nsid_of_a_namespace(guest_veth: tuple[Namespace, Namespace]) -> None:
     left, right = guest_veth
     (link,) = [one for one in left.call(read_link_table).links if one.name == "left"]
     paths = [Path(f"/run/netns/{right.name}"), Path("/proc/0/ns/net")]
     assert left.call(lambda: read_nsids(paths)) == [link.peer_netns, None]
 
 
-def test_links_that_face_nobody_cost_nothing(netns: Namespace, tmp_path: Path) -> None:
-    guests = ContainerNamespaces(tmp_path / "no such procfs")
-    links = netns.call(read_link_table).links
-    guests.follow(links, select_links(["*"], links))
-    assert not guests.is_due(time.monotonic())
-    assert not guests.refresh(time.monotonic())
+def test_links_that_lead_to_no_container_cost_nothing(netns: Namespace, tmp_path: Path) -> None:
+    containers = ContainerNamespaces(tmp_path / "no such procfs")
+    update_links(containers, netns)
+    assert not containers.is_due(time.monotonic())
+    assert not containers.refresh(time.monotonic())
 
 
-def test_guests_are_looked_for_when_wanted_and_now_and_then(
+def test_containers_are_read_on_request_and_periodically(
     guest_veth: tuple[Namespace, Namespace],
 ) -> None:
     left, right = guest_veth
-    with guests_of(left) as guests, running(right, "sleep", "60") as inside:
+    with containers_of(left) as containers, running(right, "sleep", "60") as inside:
         wait_until_inside(inside, right)
-        assert guests.is_due(100.0)
-        look(left, guests, 100.0)
-        assert not guests.is_due(104.9)
-        assert guests.is_due(105.0)
-        guests.want(2)
-        assert guests.is_due(104.9)
+        assert containers.is_due(100.0)
+        refresh(left, containers, 100.0)
+        assert not containers.is_due(104.9)
+        assert containers.is_due(105.0)
+        containers.request_refresh(2)
+        assert containers.is_due(104.9)
 
 
-def test_while_a_namespace_has_no_process_that_is_known_it_is_looked_for_more_often(
+def test_while_a_namespace_has_no_known_process_reading_is_more_frequent(
     guest_veth: tuple[Namespace, Namespace],
 ) -> None:
     left, _right = guest_veth
-    with guests_of(left) as guests:
-        look(left, guests, 100.0)
-        assert not guests.is_due(100.4)
-        assert guests.is_due(102.0)
+    with containers_of(left) as containers:
+        refresh(left, containers, 100.0)
+        assert not containers.is_due(100.4)
+        assert containers.is_due(102.0)
 
 
-def test_what_nobody_doubts_is_made_sure_of_now_and_then(
+def test_addresses_without_a_suspicion_are_read_again_periodically(
     guest_veth: tuple[Namespace, Namespace],
 ) -> None:
     left, right = guest_veth
     new = socket.inet_aton("10.78.0.9")
 
-    def known(guests: ContainerNamespaces, now: float) -> set[bytes]:
-        guests.want(99)  # strangers at another link
-        left.call(lambda: guests.refresh(now))
-        (index,) = [link.index for link in left.call(read_link_table).links if link.name == "left"]
-        return set(guests.add_to(LocalAddresses(), index).guests)
+    def known(containers: ContainerNamespaces, now: float) -> set[bytes]:
+        containers.request_refresh(99)  # unknown endpoints on another link
+        left.call(lambda: containers.refresh(now))
+        return set(local_at(containers, index_of(left, "left")).container_namespaces)
 
-    with guests_of(left) as guests, running(right, "sleep", "60"):
-        wait_until(lambda: look(left, guests, 10.0).faced != ())
+    with containers_of(left) as containers, running(right, "sleep", "60"):
+        wait_until(lambda: refresh(left, containers, 10.0).peer_namespaces != ())
         right.ip("address", "add", "10.78.0.9/32", "dev", "right")
-        assert new not in known(guests, 14.0)
-        assert new in known(guests, 15.0)
+        assert new not in known(containers, 14.0)
+        assert new in known(containers, 15.0)
 
 
-def test_a_guest_is_followed_from_one_of_its_processes_to_the_next(
+def test_a_container_stays_known_when_one_of_its_processes_exits(
     guest_veth: tuple[Namespace, Namespace],
 ) -> None:
     left, right = guest_veth
-    with guests_of(left) as guests, running(right, "sleep", "60") as one:
-        wait_until(lambda: look(left, guests).faced != ())
-        before = look(left, guests)
+    with containers_of(left) as containers, running(right, "sleep", "60") as one:
+        wait_until(lambda: refresh(left, containers).peer_namespaces != ())
+        before = refresh(left, containers)
         with running(right, "sleep", "60") as other:
             inside = Path(f"/proc/{other.process.pid}/ns/net")
-            wait_until(lambda: inside.readlink().name == f"net:[{before.faced[0]}]")
+            wait_until(lambda: inside.readlink().name == f"net:[{before.peer_namespaces[0]}]")
             one.close()
-            assert look(left, guests) == before
-            assert look(left, guests, 1.0) == before
-    assert look(left, guests, 2.0).faced == ()
+            assert refresh(left, containers) == before
+            assert refresh(left, containers, 1.0) == before
+    assert refresh(left, containers, 2.0).peer_namespaces == ()
 
 
-def test_a_namespace_that_could_not_be_asked_is_asked_again(
+def test_a_namespace_whose_nsid_could_not_be_read_is_read_again(
     guest_veth: tuple[Namespace, Namespace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left, right = guest_veth
     answer_first_with(monkeypatch, None)
-    with guests_of(left) as guests, running(right, "sleep", "60") as inside:
+    with containers_of(left) as containers, running(right, "sleep", "60") as inside:
         wait_until_inside(inside, right)
-        assert look(left, guests, 10.0).faced == ()
-        assert look(left, guests, 11.0).faced == (right.call(read_own_namespace),)
+        assert refresh(left, containers, 10.0).peer_namespaces == ()
+        assert refresh(left, containers, 11.0).peer_namespaces == (right.call(read_own_namespace),)
 
 
 @pytest.mark.parametrize("links_change", [False, True])
-def test_a_namespace_that_was_another_is_asked_again_after_a_while_or_a_change_of_links(
+def test_an_unrelated_namespace_is_read_again_after_a_while_or_a_change_of_links(
     guest_veth: tuple[Namespace, Namespace], monkeypatch: pytest.MonkeyPatch, links_change: bool
 ) -> None:
     left, right = guest_veth
     answer_first_with(monkeypatch, NOT_ASSIGNED)
-    with guests_of(left) as guests, running(right, "sleep", "60") as inside:
+    with containers_of(left) as containers, running(right, "sleep", "60") as inside:
         wait_until_inside(inside, right)
-        assert look(left, guests, 10.0).faced == ()
-        assert look(left, guests, 11.0).faced == ()
+        assert refresh(left, containers, 10.0).peer_namespaces == ()
+        assert refresh(left, containers, 11.0).peer_namespaces == ()
         if links_change:
-            links = left.call(read_link_table).links
-            guests.follow(links, select_links(["*"], links))
+            update_links(containers, left)
         now = 12.0 if links_change else 15.0
-        assert look(left, guests, now).faced == (right.call(read_own_namespace),)
+        assert refresh(left, containers, now).peer_namespaces == (right.call(read_own_namespace),)
 
 
-def test_guests_stay_known_while_there_are_no_descriptors_and_that_is_told_once(
+def test_containers_stay_known_while_there_are_no_descriptors_and_that_is_logged_once(
     guest_veth: tuple[Namespace, Namespace], caplog: pytest.LogCaptureFixture
 ) -> None:
     left, right = guest_veth
 
-    def look_again(guests: ContainerNamespaces, index: int, *, starved: bool) -> LocalAddresses:
+    def refresh_again(
+        containers: ContainerNamespaces, index: int, *, starved: bool
+    ) -> LocalAddresses:
         def work() -> None:
-            guests.want(index)
+            containers.request_refresh(index)
             with no_descriptors() if starved else nullcontext():
-                guests.refresh(20.0)
+                containers.refresh(20.0)
 
         left.call(work)
-        return guests.add_to(LocalAddresses(), index)
+        return local_at(containers, index)
 
-    with guests_of(left) as guests, running(right, "sleep", "60"):
-        wait_until(lambda: look(left, guests, 10.0).faced != ())
-        known = look(left, guests, 10.0)
-        (index,) = [link.index for link in left.call(read_link_table).links if link.name == "left"]
+    with containers_of(left) as containers, running(right, "sleep", "60"):
+        wait_until(lambda: refresh(left, containers, 10.0).peer_namespaces != ())
+        known = refresh(left, containers, 10.0)
+        index = index_of(left, "left")
         right.ip("address", "add", "10.78.0.9/32", "dev", "right")
-        assert look_again(guests, index, starved=True) == known
-        assert look_again(guests, index, starved=True) == known
-        assert socket.inet_aton("10.78.0.9") in look_again(guests, index, starved=False).guests
+        assert refresh_again(containers, index, starved=True) == known
+        assert refresh_again(containers, index, starved=True) == known
+        assert (
+            socket.inet_aton("10.78.0.9")
+            in refresh_again(containers, index, starved=False).container_namespaces
+        )
     (line,) = [one.message for one in caplog.records if one.levelname == "WARNING"]
     assert line == (
-        "network namespaces at captured interfaces cannot be looked for now: Too many open files; "
-        "allow more open files (ulimit -n, LimitNOFILE=); those known stay, and it is tried again"
+        "network namespaces at captured interfaces cannot be read now: Too many open files; "
+        "allow more open files (ulimit -n, LimitNOFILE=); the known ones stay in use, and reading "
+        "is retried"
     )
 
 
-def test_addresses_of_many_guests_are_read_again_in_several_looks(
+def test_addresses_of_many_containers_are_read_again_in_several_refreshes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hogpipe.capture.live.container_netns._MOST_READING", 0.0)
+    monkeypatch.setattr("hogpipe.capture.live.container_netns._MAX_READ_SECONDS", 0.0)
     with ExitStack() as stack:
         host, *rooms = (stack.enter_context(namespace()) for _ in range(4))
         for number, room in enumerate(rooms):
@@ -375,62 +387,63 @@ def test_addresses_of_many_guests_are_read_again_in_several_looks(
             host.ip("link", "set", f"v{number}", "up")
             inside = stack.enter_context(running(room, "sleep", "60"))
             wait_until_inside(inside, room)
-        guests = stack.enter_context(guests_of(host))
+        containers = stack.enter_context(containers_of(host))
         indices = [link.index for link in host.call(read_link_table).links if link.name != "lo"]
 
         def known(now: float) -> int:
-            host.call(lambda: guests.refresh(now))
-            found = {one for i in indices for one in guests.add_to(LocalAddresses(), i).guests}
+            host.call(lambda: containers.refresh(now))
+            found = {one for i in indices for one in local_at(containers, i).container_namespaces}
             return sum(socket.inet_ntoa(one).startswith("10.78.") for one in found if len(one) == 4)
 
         assert known(10.0) == 0
-        assert all(guests.add_to(LocalAddresses(), index).faced for index in indices)
+        assert all(local_at(containers, index).peer_namespaces for index in indices)
         for number, room in enumerate(rooms):
             room.ip("address", "add", f"10.78.0.{number}/32", "dev", "eth0")
             room.ip("link", "set", "eth0", "up")
         assert [known(now) for now in (15.0, 15.1, 15.2)] == [1, 2, 3]
-        assert not guests.is_due(15.3), "nothing is left to read"
+        assert not containers.is_due(15.3), "nothing is left to read"
 
 
-def test_looks_that_find_nothing_new_become_rarer(guest_veth: tuple[Namespace, Namespace]) -> None:
+def test_refreshes_that_find_nothing_new_become_rarer(
+    guest_veth: tuple[Namespace, Namespace],
+) -> None:
     left, _right = guest_veth
-    with guests_of(left) as guests:
+    with containers_of(left) as containers:
         now, pauses = 100.0, []
-        look(left, guests, now)
+        refresh(left, containers, now)
         for _ in range(8):
-            guests.want(2)
+            containers.request_refresh(2)
             before = now
-            while not guests.is_due(now):
+            while not containers.is_due(now):
                 now += 0.01
             pauses.append(now - before)
-            left.call(lambda now=now: guests.refresh(now))
+            left.call(lambda now=now: containers.refresh(now))
         assert pauses[-1] >= 0.49
         assert pauses[-1] < 0.6
 
 
-def test_looking_for_guests_takes_a_small_share_of_the_time(
+def test_reading_containers_takes_a_small_share_of_the_time(
     guest_veth: tuple[Namespace, Namespace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # So that it is the share that makes looks rare.
-    monkeypatch.setattr("hogpipe.capture.live.container_netns._MOST_PATIENCE", 0.0)
+    # So that only the CPU share limits refreshes.
+    monkeypatch.setattr("hogpipe.capture.live.container_netns._MAX_BACKOFF", 0.0)
     left, _right = guest_veth
-    with guests_of(left) as guests:
-        looks = 0
+    with containers_of(left) as containers:
+        refreshes = 0
         for _ in range(10_000):
-            guests.want(2)
-            if not guests.is_due(100.0):
+            containers.request_refresh(2)
+            if not containers.is_due(100.0):
                 break
-            look(left, guests, 100.0)
-            looks += 1
-        assert 0 < looks < 10_000
-        assert guests.is_due(105.0)
+            refresh(left, containers, 100.0)
+            refreshes += 1
+        assert 0 < refreshes < 10_000
+        assert containers.is_due(105.0)
 
 
-def test_a_procfs_that_cannot_be_listed_shows_no_guests(
+def test_a_procfs_that_cannot_be_listed_shows_no_container(
     guest_veth: tuple[Namespace, Namespace], tmp_path: Path
 ) -> None:
     left, _right = guest_veth
-    guests = ContainerNamespaces(tmp_path / "gone")
-    links = left.call(read_link_table).links
-    guests.follow(links, select_links(["*"], links))
-    assert left.call(lambda: guests.refresh(0.0)) is False
+    containers = ContainerNamespaces(tmp_path / "gone")
+    update_links(containers, left)
+    assert left.call(lambda: containers.refresh(0.0)) is False

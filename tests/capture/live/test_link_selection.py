@@ -1,10 +1,14 @@
-"""Which links are selected. A path: the links whose taps a packet passes, as the kernel has it."""
+"""Which links are selected.
+
+A path in these tests names the links on which the kernel shows a packet to a capture.
+"""
 
 from collections.abc import Iterable
 
 import pytest
 
-from hogpipe.capture.live.link_selection import Selection, Uppers, find_unknown, select_links
+from hogpipe.capture.live.link_selection import Selection, find_unmatched, select_links
+from hogpipe.capture.live.link_topology import LinkStack
 from hogpipe.linux.rtnetlink import Link
 
 LO = Link(1, "lo", up=True, loopback=True, hardware=772)
@@ -38,10 +42,14 @@ def auto(*links: Link) -> list[str]:
     return names(select_links(["auto"], links))
 
 
-def places(links: Iterable[Link], path: str) -> list[str]:
-    """Return where "auto" counts, for this host, a packet that passes these links."""
+def counted_on(links: Iterable[Link], path: str) -> list[str]:
+    """Return the links on which "auto" counts, for this host, a packet with this path."""
     found = select_links(["auto"], list(links))
-    return [one.link.name for one in found if one.link.name in path.split() and not one.is_door]
+    return [
+        one.link.name
+        for one in found
+        if one.link.name in path.split() and not one.is_container_port
+    ]
 
 
 def test_auto_takes_what_is_up_and_leaves_the_loopback() -> None:
@@ -55,7 +63,7 @@ def test_auto_takes_a_bridge_in_place_of_its_ports() -> None:
     links = (link(4, "a", master=9), link(5, "b", master=9), BRIDGE)
     assert auto(*links) == ["br0"]
     # A broadcast of this host leaves through every port.
-    assert places(links, "br0 a b") == ["br0"]
+    assert counted_on(links, "br0 a b") == ["br0"]
 
 
 def test_auto_takes_the_port_of_a_bridge_that_is_down() -> None:
@@ -77,7 +85,7 @@ def test_auto_takes_a_bond_in_place_of_its_ports_and_of_the_vlans_upon_it(
         link(9, "bond0.7", "vlan", lower=8),
     )
     assert auto(*links) == ["bond0"]
-    assert places(links, "a bond0 bond0.7") == ["bond0"]
+    assert counted_on(links, "a bond0 bond0.7") == ["bond0"]
 
 
 def test_auto_takes_a_bridge_upon_a_bond_and_a_vlan_of_that_bond_beside_it() -> None:
@@ -87,8 +95,8 @@ def test_auto_takes_a_bridge_upon_a_bond_and_a_vlan_of_that_bond_beside_it() -> 
         BRIDGE,
         link(10, "bond0.7", "vlan", lower=8),
     )
-    assert places(links, "a bond0 br0") == ["br0"]
-    assert places(links, "a bond0 bond0.7") == ["bond0.7"]
+    assert counted_on(links, "a bond0 br0") == ["br0"]
+    assert counted_on(links, "a bond0 bond0.7") == ["bond0.7"]
 
 
 @pytest.mark.parametrize("kind", ["vlan", "macvlan", "macvtap", "ipvlan", "ipvtap"])
@@ -100,8 +108,8 @@ def test_auto_takes_a_link_in_place_of_what_shows_its_packets_upon_it(kind: str)
 
 def test_auto_takes_the_trunk_and_not_a_bridge_upon_one_of_its_vlans() -> None:
     links = (ETH0, link(4, "eth0.7", "vlan", lower=2, master=9), BRIDGE)
-    assert places(links, "eth0 eth0.7 br0") == ["eth0"]
-    assert places(links, "eth0") == ["eth0"]
+    assert counted_on(links, "eth0 eth0.7 br0") == ["eth0"]
+    assert counted_on(links, "eth0") == ["eth0"]
 
 
 @pytest.mark.parametrize(
@@ -111,8 +119,8 @@ def test_auto_takes_a_tunnel_for_what_is_inside_and_its_carrier_for_what_is_arou
     kind: str,
 ) -> None:
     links = (ETH0, link(4, "tunnel", kind, lower=2))
-    assert places(links, "tunnel") == ["tunnel"]
-    assert places(links, "eth0") == ["eth0"]
+    assert counted_on(links, "tunnel") == ["tunnel"]
+    assert counted_on(links, "eth0") == ["eth0"]
 
 
 def test_auto_takes_a_tunnel_that_is_bound_to_no_link() -> None:
@@ -121,8 +129,8 @@ def test_auto_takes_a_tunnel_that_is_bound_to_no_link() -> None:
 
 def test_auto_takes_a_bridge_in_place_of_a_tunnel_that_is_its_port() -> None:
     links = (ETH0, link(4, "vxlan7", "vxlan", lower=2, master=9), BRIDGE)
-    assert places(links, "br0 vxlan7") == ["br0"]
-    assert places(links, "eth0") == ["eth0"]
+    assert counted_on(links, "br0 vxlan7") == ["br0"]
+    assert counted_on(links, "eth0") == ["eth0"]
 
 
 def test_auto_takes_one_end_of_a_veth_that_has_both_here_and_nothing_upon_either() -> None:
@@ -132,8 +140,8 @@ def test_auto_takes_one_end_of_a_veth_that_has_both_here_and_nothing_upon_either
         link(6, "one.7", "vlan", lower=4),
         link(7, "two.7", "vlan", lower=5),
     )
-    assert places(links, "one two") == ["one"]
-    assert places(links, "one.7 one two two.7") == ["one"]
+    assert counted_on(links, "one two") == ["one"]
+    assert counted_on(links, "one.7 one two two.7") == ["one"]
 
 
 def test_auto_takes_the_end_of_a_veth_that_is_up() -> None:
@@ -147,8 +155,10 @@ def test_auto_takes_the_free_end_of_a_veth_beside_the_bridge_that_has_the_other(
         link(5, "two", "veth", peer=4),
         BRIDGE,
     )
-    assert places(links, "two one eth1") == ["two"]  # forwarded: the bridge itself sees nothing
-    assert places(links, "br0 eth1") == ["br0"]
+    assert counted_on(links, "two one eth1") == [
+        "two"
+    ]  # forwarded: the bridge device gets no frame
+    assert counted_on(links, "br0 eth1") == ["br0"]
 
 
 def test_auto_takes_both_bridges_that_a_veth_joins_and_neither_of_its_ends() -> None:
@@ -159,39 +169,39 @@ def test_auto_takes_both_bridges_that_a_veth_joins_and_neither_of_its_ends() -> 
         link(8, "br0", "bridge"),
         link(9, "br1", "bridge"),
     )
-    assert places(links, "br1 two one eth1") == ["br1"]
-    assert places(links, "br0 eth1") == ["br0"]
+    assert counted_on(links, "br1 two one eth1") == ["br1"]
+    assert counted_on(links, "br0 eth1") == ["br0"]
 
 
 def test_auto_takes_ends_of_veths_whose_other_ends_are_in_other_namespaces() -> None:
     links = (link(4, "one", "veth", peer_netns=0), link(5, "two", "veth", peer_netns=-1))
-    assert [places(links, "one"), places(links, "two")] == [["one"], ["two"]]
+    assert [counted_on(links, "one"), counted_on(links, "two")] == [["one"], ["two"]]
 
 
 @pytest.mark.parametrize("kind", ["veth", "netkit"])
-def test_a_port_that_leads_to_another_namespace_counts_that_and_the_bridge_the_host(
+def test_a_container_port_counts_the_container_and_the_bridge_the_host(
     kind: str,
 ) -> None:
-    links = [link(4, "door", kind, master=9, peer_netns=0), BRIDGE]
-    door, bridge = select_links(["auto"], links)
-    assert (door.link.name, door.is_door) == ("door", True)
-    assert door.elsewhere == {4, 9}
-    assert (bridge.link.name, bridge.is_door) == ("br0", False)
-    assert bridge.elsewhere == {4}
+    links = [link(4, "port", kind, master=9, peer_netns=0), BRIDGE]
+    port, bridge = select_links(["auto"], links)
+    assert (port.link.name, port.is_container_port) == ("port", True)
+    assert port.counted_elsewhere == {4, 9}
+    assert (bridge.link.name, bridge.is_container_port) == ("br0", False)
+    assert bridge.counted_elsewhere == {4}
 
 
-def test_what_is_named_counts_all_that_is_local_whatever_auto_would_count_elsewhere() -> None:
-    links = [link(4, "door", "veth", master=9, peer_netns=0), BRIDGE]
+def test_a_link_selected_by_name_counts_all_that_is_local() -> None:
+    links = [link(4, "port", "veth", master=9, peer_netns=0), BRIDGE]
     assert select_links(["*"], links) == [Selection(one) for one in links]
-    door, bridge = select_links(["door", "auto"], links)
-    assert door == Selection(links[0])
-    assert bridge.elsewhere == {4}
+    port, bridge = select_links(["port", "auto"], links)
+    assert port == Selection(links[0])
+    assert bridge.counted_elsewhere == {4}
 
 
 def test_packets_of_a_ppp_link_count_there_and_not_on_the_ethernet_that_carries_it() -> None:
     ethernet, ppp = select_links(["auto"], [ETH0, link(4, "ppp0", "ppp", hardware=512)])
-    assert ethernet.elsewhere == {4}
-    assert ppp.elsewhere == frozenset()
+    assert ethernet.counted_elsewhere == {4}
+    assert ppp.counted_elsewhere == frozenset()
 
 
 def test_auto_leaves_out_a_vrf_and_takes_what_is_in_it() -> None:
@@ -232,14 +242,14 @@ def test_each_end_of_a_veth_carries_the_packets_of_the_other_and_of_what_is_upon
         link(5, "two", "veth", peer=4),
         link(6, "one.7", "vlan", lower=4),
     ]
-    uppers = Uppers(links)
-    assert uppers.of(5) == {4, 6}
-    assert uppers.of(4) == {5, 6}
-    assert uppers.of(6) == set()
+    stack = LinkStack(links)
+    assert stack.above(5) == {4, 6}
+    assert stack.above(4) == {5, 6}
+    assert stack.above(6) == set()
 
 
-def test_patterns_that_no_link_answers_to_are_found_even_of_links_that_are_down() -> None:
-    assert find_unknown(["auto", "any", "eth1", "wlan*", "eth9"], [LO, ETH0, ETH1]) == [
+def test_patterns_that_match_no_link_are_found_and_links_that_are_down_count() -> None:
+    assert find_unmatched(["auto", "any", "eth1", "wlan*", "eth9"], [LO, ETH0, ETH1]) == [
         "wlan*",
         "eth9",
     ]

@@ -17,7 +17,8 @@ from support.namespaces import Namespace, namespace, require
 from support.running import PATIENCE, tcpdump
 from support.shortage import no_descriptors
 
-from hogpipe.capture.live.live_source import LiveOptions, LiveSource
+from hogpipe.capture.live.live_source import LiveSource
+from hogpipe.capture.live.open_handles import LiveOptions
 from hogpipe.capture.pcap import choose_timeout_ms
 from hogpipe.errors import ConfigurationError
 from hogpipe.linux.rtnetlink import LinkMonitor, LinkTable
@@ -262,7 +263,7 @@ def test_what_cannot_be_opened_for_lack_of_descriptors_is_told_once_and_opened_l
 def test_links_that_cannot_be_listed_for_a_while_are_told_once_and_followed_later(
     netns: Namespace, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hogpipe.capture.live.live_source._RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("hogpipe.capture.live.link_follower._RETRY_SECONDS", 0.05)
     refusals = [OSError(errno.ENOBUFS, "No buffer space available")] * 3
     read_table = LinkMonitor.read_table
 
@@ -285,10 +286,10 @@ def test_links_that_cannot_be_listed_for_a_while_are_told_once_and_followed_late
         settle()
         send(netns, "10.80.0.2", 5001)
         seen.wait(lambda: seen.bytes_of(on_port(5001)) == 128)
-    (line,) = [one.message for one in caplog.records if "followed" in one.message]
+    (line,) = [one.message for one in caplog.records if "changes" in one.message]
     assert line == (
-        "changes of interfaces cannot be followed now: No buffer space available; the host is out "
-        "of memory; capture goes on, and it is tried again"
+        "changes of interfaces cannot be read now: No buffer space available; the host is out "
+        "of memory; capture continues, and reading is retried"
     )
 
 

@@ -2,7 +2,8 @@ import socket
 
 import pytest
 
-from hogpipe.capture.local_addresses import HostAddresses, LocalAddresses
+from hogpipe.capture.live.link_addresses import LinkAddresses
+from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.linux.procfs_addresses import parse_local_addresses
 from hogpipe.linux.rtnetlink import Address, Link, LinkTable
 
@@ -30,32 +31,32 @@ TABLE = LinkTable(
         Address(4, v6("2001:db8::4"), 64),
     ),
 )
-HOST = HostAddresses(TABLE)
+HOST = LinkAddresses(TABLE)
 
 
 def test_an_address_of_any_interface_is_local_on_each() -> None:
     local = HOST.seen_by(ETH0)
-    assert local.has(v4("192.0.2.7"))
-    assert local.has(v6("2001:db8::4"))
-    assert not local.has(v4("192.0.2.8"))
+    assert local.is_own(v4("192.0.2.7"))
+    assert local.is_own(v6("2001:db8::4"))
+    assert not local.is_own(v4("192.0.2.8"))
 
 
 def test_the_whole_prefix_of_a_loopback_address_is_local() -> None:
     local = HOST.seen_by(LO)
     assert local.loopback
-    assert local.has(v4("127.9.9.9"))
-    assert not local.has(v4("128.0.0.1"))
+    assert local.is_own(v4("127.9.9.9"))
+    assert not local.is_own(v4("128.0.0.1"))
 
 
 def test_a_link_local_address_is_local_only_on_its_own_link() -> None:
-    assert HOST.seen_by(ETH1).has(v6("fe80::1"))
-    assert not HOST.seen_by(ETH0).has(v6("fe80::1"))
-    assert HOST.seen_by(None).has(v6("fe80::1"))
+    assert HOST.seen_by(ETH1).is_own(v6("fe80::1"))
+    assert not HOST.seen_by(ETH0).is_own(v6("fe80::1"))
+    assert HOST.seen_by(None).is_own(v6("fe80::1"))
 
 
 def test_a_port_of_a_bond_has_the_link_local_address_of_the_bond() -> None:
-    assert HOST.seen_by(ETH0).has(v6("fe80::4"))
-    assert not HOST.seen_by(ETH1).has(v6("fe80::4"))
+    assert HOST.seen_by(ETH0).is_own(v6("fe80::4"))
+    assert not HOST.seen_by(ETH1).is_own(v6("fe80::4"))
 
 
 def test_multicast_and_broadcast_addresses_are_groups() -> None:
@@ -95,9 +96,9 @@ IF_INET6 = """\
 def test_a_recorded_proc_tells_the_addresses_of_its_host() -> None:
     local = LocalAddresses.from_procfs(parse_local_addresses(FIB_TRIE, IF_INET6))
     for address in (v4("192.0.2.7"), v4("127.9.9.9"), v6("::1"), v6("2001:db8::4")):
-        assert local.has(address)
+        assert local.is_own(address)
     assert local.is_group(v4("192.0.2.255"))
-    assert not local.has(v4("192.0.2.8"))
+    assert not local.is_own(v4("192.0.2.8"))
 
 
 def test_rows_of_a_recorded_proc_that_make_no_sense_are_passed_over() -> None:
@@ -110,7 +111,7 @@ def test_rows_of_a_recorded_proc_that_make_no_sense_are_passed_over() -> None:
 
 def test_the_last_address_of_a_prefix_is_a_broadcast_even_where_none_is_told() -> None:
     table = LinkTable((ETH0,), (Address(2, v4("10.9.0.1"), 24),))
-    local = HostAddresses(table).seen_by(ETH0)
+    local = LinkAddresses(table).seen_by(ETH0)
     assert local.is_group(v4("10.9.0.255"))
     assert not local.is_group(v4("10.9.0.254"))
 
@@ -118,4 +119,4 @@ def test_the_last_address_of_a_prefix_is_a_broadcast_even_where_none_is_told() -
 @pytest.mark.parametrize("length", [31, 32])
 def test_a_prefix_of_two_addresses_or_one_has_no_broadcast(length: int) -> None:
     table = LinkTable((ETH0,), (Address(2, v4("10.9.0.1"), length),))
-    assert not HostAddresses(table).seen_by(ETH0).is_group(v4("10.9.0.1"))
+    assert not LinkAddresses(table).seen_by(ETH0).is_group(v4("10.9.0.1"))
