@@ -3,11 +3,13 @@
 import hashlib
 import os
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from hogpipe.aggregation.dimensions import EndpointField, list_endpoint_fields
 from hogpipe.aggregation.windows import ClockWindows
 from hogpipe.attribution.ledger.ledger_access import LedgerAccess, open_ledger
 from hogpipe.attribution.ledger.ledger_resolver import LedgerResolver
@@ -51,7 +53,7 @@ def make_source(
         procfs,
         noted,
         start_windows=partial(ClockWindows, interval_ns),
-        dimensions=settings.aggregation.group_by,
+        group_by=_list_endpoint_fields(settings.aggregation.group_by),
         max_flows=settings.capture.max_flows,
         command_line=settings.enrichment.command_line,
     )
@@ -63,6 +65,14 @@ def make_source(
         _make_procfs_resolver(settings), procfs, required=True, open_access=open_access
     )
     return source, resolver
+
+
+def _list_endpoint_fields(group_by: Sequence[str]) -> list[EndpointField]:
+    """Return the fields by which rows are kept apart; settings may not have been checked."""
+    try:
+        return list_endpoint_fields(group_by)
+    except ValueError as error:
+        raise ConfigurationError(f"aggregation.group_by: {error}") from error
 
 
 def _make_packet_source(settings: Settings, interval_ns: int) -> PacketSource:

@@ -1,12 +1,29 @@
-"""PURE: dimensions, by which traffic falls into groups, and how a record words each of them.
+"""PURE: the dimensions of `group_by`, in one table, and the groups that traffic falls into.
 
-A group's key holds identities, not descriptions: a process is its (pid, start), whatever else
-becomes known of it; a group is described by what was known first.
+In: names of dimensions; a flow with its attribution. Out: the key of the group, and the parts of
+the group's record that describe its owner and its path.
+
+Keys and descriptions
+    A key holds identities, not descriptions: a process is its (pid, start), whatever else becomes
+    known of it later. A group is described by what was known first.
+
+The `ebpf` source
+    The kernel's rows are summed before they reach the aggregator (capture/ebpf/row_aggregation.py).
+    That sum has to keep apart what the dimensions keep apart, so each dimension says how rows do
+    it: by their owner, by fields of their endpoints, or not at all (`NotWithEbpf`), which the
+    checks of the configuration report.
+
+Adding a dimension
+    Its name goes into `DimensionName` and its entry into `DIMENSIONS`. The settings, the checks,
+    the aggregator and the `ebpf` source follow. tests/aggregation/test_dimensions.py compares both
+    sources and the documentation with the table.
 """
 
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from ipaddress import ip_address
-from typing import TypedDict
+from typing import Literal, TypedDict, cast
+
+import msgspec
 
 from hogpipe.model import Attribution, FlowKey, Process
 from hogpipe.protocols import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, WITH_PORTS
@@ -20,7 +37,17 @@ from hogpipe.records.schema import (
 )
 from hogpipe.records.stamp import format_time
 
-# IANA protocol numbers; others are told by their number.
+DimensionName = Literal[
+    "process", "user", "cgroup", "container", "transport", "network_type", "interface", "remote",
+    "flow",
+]  # fmt: skip
+
+EndpointField = Literal[
+    "local_address", "remote_address", "local_port", "remote_port", "protocol", "family"
+]
+"""A field of the endpoints of an `ebpf` row (linux/bpf/traffic_rows.py has the bytes of each)."""
+
+# A protocol without a name here is described by its number.
 _TRANSPORTS = {
     ICMP: "icmp",
     TCP: "tcp",
@@ -33,7 +60,7 @@ _NETWORK_TYPES = {4: "ipv4", 16: "ipv6"}
 
 
 class OwnerInfo(TypedDict, total=False):
-    """What a traffic record says of the owner, as far as it was asked for and is known."""
+    """The owner's part of a traffic record; keys are absent if unknown or not grouped by."""
 
     process: ProcessInfo
     systemd: SystemdInfo
@@ -42,7 +69,7 @@ class OwnerInfo(TypedDict, total=False):
 
 
 class PathInfo(TypedDict, total=False):
-    """What a traffic record's `network` says beside numbers, as far as it was asked for."""
+    """The part of a record's `network` beside the counters, in this order; absent as above."""
 
     transport: str
     type: str
@@ -51,71 +78,103 @@ class PathInfo(TypedDict, total=False):
     peer: EndpointInfo
 
 
-class Grouping:
-    """The dimensions that were asked for; see `Dimension` in config/settings.py for the names."""
+class OwnerDimension(msgspec.Struct, frozen=True, kw_only=True):
+    """A property of the process or user. `ebpf` rows of different owners are never summed up."""
 
-    def __init__(self, dimensions: Collection[str]) -> None:
-        asked = frozenset(dimensions)
-        # A process has one user, cgroup and container, and is described with all of them.
-        self._owner = frozenset({"process"}) if "process" in asked else asked & _OWNER_KEYS.keys()
-        self._path = asked - _OWNER_KEYS.keys()
-        self._owner_keys = [_OWNER_KEYS[name] for name in self._owner]
-        self._path_keys = [_PATH_KEYS[name] for name in self._path]
+    name: DimensionName
+    key: Callable[[Attribution], Hashable]
+    describe: Callable[[Attribution, OwnerInfo], None]
+    """Adds what is known to the owner's part of a record."""
+
+
+class NotWithEbpf(msgspec.Struct, frozen=True):
+    """A dimension that the `ebpf` source has no data for."""
+
+    reason: str
+
+
+class FlowDimension(msgspec.Struct, frozen=True, kw_only=True):
+    """A property of the flow."""
+
+    name: DimensionName
+    key: Callable[[FlowKey], Hashable]
+    describe: Callable[[FlowKey, PathInfo], None]
+    """Adds the property to the `network` of a record."""
+    ebpf: tuple[EndpointField, ...] | NotWithEbpf
+    """The fields that differ between rows of different keys."""
+
+
+Dimension = OwnerDimension | FlowDimension
+
+
+class Grouping:
+    """The groups that the dimensions of `group_by` make."""
+
+    def __init__(self, group_by: Collection[str]) -> None:
+        chosen = {name: DIMENSIONS[name] for name in group_by}
+        asked = [dimension for dimension in _ALL if dimension.name in chosen]
+        owner = [dimension for dimension in asked if isinstance(dimension, OwnerDimension)]
+        # A process has one user, cgroup and container, and its description includes them.
+        self._owner = [_PROCESS] if _PROCESS in owner else owner
+        self._flow = [dimension for dimension in asked if isinstance(dimension, FlowDimension)]
 
     def make_key(self, flow: FlowKey, attribution: Attribution) -> Hashable:
-        """Return what the group of such a flow is known by."""
-        owner = [key(attribution) for key in self._owner_keys]
-        return (*owner, *[key(flow) for key in self._path_keys])
+        """Return the key of the group that `flow` falls into with this attribution."""
+        owner = [dimension.key(attribution) for dimension in self._owner]
+        return (*owner, *[dimension.key(flow) for dimension in self._flow])
 
     def describe_owner(self, attribution: Attribution) -> OwnerInfo:
-        """Return the owner's part of the record."""
-        process, user = attribution.process, attribution.user
+        """Return the owner's part of the group's record."""
         info: OwnerInfo = {}
-        if process is None:
-            if user is not None and self._owner & {"process", "user"}:
-                info["process"] = _describe_user(user.id, user.name)
-            return info
-        if described := self._describe_process(process):
-            info["process"] = described
-        if process.unit is not None and self._owner & {"process", "cgroup"}:
-            info["systemd"] = {"unit": process.unit}
-        if process.container is not None and self._owner & {"process", "container"}:
-            info["container"] = {"id": process.container}
-        if process.pod is not None and self._owner & {"process", "container"}:
-            info["k8s"] = {"pod": {"uid": process.pod}}
+        for dimension in self._owner:
+            dimension.describe(attribution, info)
         return info
 
     def describe_path(self, flow: FlowKey) -> PathInfo:
-        """Return the network part of the record, numbers aside."""
+        """Return the group's part of `network`, counters aside."""
         info: PathInfo = {}
-        by_flow = "flow" in self._path
-        if (by_flow or "transport" in self._path) and flow.local_address:
-            info["transport"] = _name_transport(flow)
-        if (by_flow or "network_type" in self._path) and flow.local_address:
-            info["type"] = _NETWORK_TYPES[len(flow.local_address)]
-        if "interface" in self._path and flow.interface:
-            info["interface"] = {"name": flow.interface}
-        if by_flow and flow.local_address:
-            local_port, peer_port = _get_ports(flow)
-            info["local"] = _describe_endpoint(flow.local_address, local_port)
-            info["peer"] = _describe_endpoint(flow.remote_address, peer_port)
-        elif "remote" in self._path and flow.remote_address:
-            info["peer"] = _describe_endpoint(flow.remote_address, 0)
-        return info
-
-    def _describe_process(self, process: Process) -> ProcessInfo:
-        if "process" in self._owner:
-            return _describe_whole(process)
-        info: ProcessInfo = {}
-        if "user" in self._owner:
-            info = _describe_user(process.user_id, process.owner)
-        if "cgroup" in self._owner and process.cgroup is not None:
-            info["linux"] = {"cgroup": process.cgroup}
-        return info
+        for dimension in self._flow:
+            dimension.describe(flow, info)
+        if len(self._flow) == 1:
+            return info
+        return cast("PathInfo", {key: info[key] for key in _PATH_KEYS if key in info})
 
 
-def _describe_whole(process: Process) -> ProcessInfo:
-    """Return all that is known of `process`, in the record's order."""
+def list_endpoint_fields(group_by: Iterable[str]) -> list[EndpointField]:
+    """Return the fields of the endpoints by which `ebpf` rows have to be kept apart.
+
+    Raises ValueError with the reason if the `ebpf` source has no data for one of the dimensions.
+    """
+    fields: list[EndpointField] = []
+    for name in group_by:
+        match DIMENSIONS[name]:
+            case FlowDimension(ebpf=NotWithEbpf(reason=reason)):
+                raise ValueError(f'"{name}" cannot be grouped by with source "ebpf": {reason}')
+            case FlowDimension(ebpf=tuple(needed)):
+                fields += needed
+            case OwnerDimension():
+                pass
+    return fields
+
+
+def _identify_process(attribution: Attribution) -> Hashable:
+    process = attribution.process
+    if process is None:
+        return _identify_user(attribution)
+    return process.pid, process.start
+
+
+def _describe_process(attribution: Attribution, info: OwnerInfo) -> None:
+    process = attribution.process
+    if process is not None:
+        info["process"] = _describe_identity(process)
+    _describe_user(attribution, info)
+    _describe_cgroup(attribution, info)
+    _describe_container(attribution, info)
+
+
+def _describe_identity(process: Process) -> ProcessInfo:
+    """Return what only the dimension `process` describes, in the order of the record."""
     info: ProcessInfo = {"pid": process.pid}
     if process.parent_pid is not None:
         info["parent_pid"] = process.parent_pid
@@ -128,28 +187,75 @@ def _describe_whole(process: Process) -> ProcessInfo:
         info["command"] = process.command
     if process.command_line is not None:
         info["command_args"] = list(process.command_line)
-    info.update(_describe_user(process.user_id, process.owner))
-    if process.cgroup is not None:
-        info["linux"] = {"cgroup": process.cgroup}
     return info
 
 
-def _describe_user(number: int | None, name: str | None) -> ProcessInfo:
-    info: ProcessInfo = {}
-    if number is not None:
-        info["user"] = {"id": number}
+def _get_user(attribution: Attribution) -> tuple[int | None, str | None]:
+    """Return the id and the name of the user."""
+    if (process := attribution.process) is not None:
+        return process.user_id, process.owner
+    if (user := attribution.user) is not None:
+        return user.id, user.name
+    return None, None
+
+
+def _identify_user(attribution: Attribution) -> Hashable:
+    user_id, _ = _get_user(attribution)
+    return user_id
+
+
+def _describe_user(attribution: Attribution, info: OwnerInfo) -> None:
+    user_id, name = _get_user(attribution)
+    if user_id is not None:
+        info.setdefault("process", {})["user"] = {"id": user_id}
     if name is not None:
-        info["owner"] = name
-    return info
+        info.setdefault("process", {})["owner"] = name
 
 
-def _describe_endpoint(address: bytes, port: int) -> EndpointInfo:
-    text = str(ip_address(address))
-    return {"address": text, "port": port} if port else {"address": text}
+def _identify_cgroup(attribution: Attribution) -> Hashable:
+    process = attribution.process
+    return (None, None) if process is None else (process.cgroup, process.unit)
 
 
-def _name_transport(flow: FlowKey) -> str:
-    return _TRANSPORTS.get(flow.protocol) or str(flow.protocol)
+def _describe_cgroup(attribution: Attribution, info: OwnerInfo) -> None:
+    process = attribution.process
+    if process is not None and process.cgroup is not None:
+        info.setdefault("process", {})["linux"] = {"cgroup": process.cgroup}
+    if process is not None and process.unit is not None:
+        info["systemd"] = {"unit": process.unit}
+
+
+def _identify_container(attribution: Attribution) -> Hashable:
+    process = attribution.process
+    return (None, None) if process is None else (process.container, process.pod)
+
+
+def _describe_container(attribution: Attribution, info: OwnerInfo) -> None:
+    process = attribution.process
+    if process is not None and process.container is not None:
+        info["container"] = {"id": process.container}
+    if process is not None and process.pod is not None:
+        info["k8s"] = {"pod": {"uid": process.pod}}
+
+
+def _describe_transport(flow: FlowKey, info: PathInfo) -> None:
+    if flow.local_address:
+        info["transport"] = _TRANSPORTS.get(flow.protocol) or str(flow.protocol)
+
+
+def _describe_network_type(flow: FlowKey, info: PathInfo) -> None:
+    if flow.local_address:
+        info["type"] = _NETWORK_TYPES[len(flow.local_address)]
+
+
+def _describe_interface(flow: FlowKey, info: PathInfo) -> None:
+    if flow.interface:
+        info["interface"] = {"name": flow.interface}
+
+
+def _describe_remote(flow: FlowKey, info: PathInfo) -> None:
+    if flow.remote_address:
+        info["peer"] = _describe_endpoint(flow.remote_address, 0)
 
 
 def _get_ports(flow: FlowKey) -> tuple[int, int]:
@@ -159,44 +265,63 @@ def _get_ports(flow: FlowKey) -> tuple[int, int]:
     return 0, 0
 
 
-def _identify_process(attribution: Attribution) -> Hashable:
-    process = attribution.process
-    if process is None:
-        return _identify_user(attribution)
-    return process.pid, process.start
-
-
-def _identify_user(attribution: Attribution) -> Hashable:
-    process = attribution.process
-    if process is not None:
-        return process.user_id
-    return attribution.user and attribution.user.id
-
-
-def _identify_cgroup(attribution: Attribution) -> Hashable:
-    process = attribution.process
-    return (None, None) if process is None else (process.cgroup, process.unit)
-
-
-def _identify_container(attribution: Attribution) -> Hashable:
-    process = attribution.process
-    return (None, None) if process is None else (process.container, process.pod)
-
-
 def _identify_flow(flow: FlowKey) -> Hashable:
     return flow.protocol, flow.local_address, flow.remote_address, *_get_ports(flow)
 
 
-_OWNER_KEYS: dict[str, Callable[[Attribution], Hashable]] = {
-    "process": _identify_process,
-    "user": _identify_user,
-    "cgroup": _identify_cgroup,
-    "container": _identify_container,
-}
-_PATH_KEYS: dict[str, Callable[[FlowKey], Hashable]] = {
-    "transport": lambda flow: flow.protocol,
-    "network_type": lambda flow: len(flow.local_address),
-    "interface": lambda flow: flow.interface,
-    "remote": lambda flow: flow.remote_address,
-    "flow": _identify_flow,
-}
+def _describe_flow(flow: FlowKey, info: PathInfo) -> None:
+    _describe_transport(flow, info)
+    _describe_network_type(flow, info)
+    if flow.local_address:
+        local_port, remote_port = _get_ports(flow)
+        info["local"] = _describe_endpoint(flow.local_address, local_port)
+        info["peer"] = _describe_endpoint(flow.remote_address, remote_port)
+
+
+def _describe_endpoint(address: bytes, port: int) -> EndpointInfo:
+    text = str(ip_address(address))
+    return {"address": text, "port": port} if port else {"address": text}
+
+
+_PROCESS = OwnerDimension(name="process", key=_identify_process, describe=_describe_process)
+_PATH_KEYS: tuple[Literal["transport", "type", "interface", "local", "peer"], ...] = (
+    "transport", "type", "interface", "local", "peer",
+)  # fmt: skip
+_ALL: tuple[Dimension, ...] = (
+    _PROCESS,
+    OwnerDimension(name="user", key=_identify_user, describe=_describe_user),
+    OwnerDimension(name="cgroup", key=_identify_cgroup, describe=_describe_cgroup),
+    OwnerDimension(name="container", key=_identify_container, describe=_describe_container),
+    FlowDimension(
+        name="transport",
+        key=lambda flow: flow.protocol,
+        describe=_describe_transport,
+        ebpf=("protocol",),
+    ),
+    FlowDimension(
+        name="network_type",
+        key=lambda flow: len(flow.local_address),
+        describe=_describe_network_type,
+        ebpf=("family",),
+    ),
+    FlowDimension(
+        name="interface",
+        key=lambda flow: flow.interface,
+        describe=_describe_interface,
+        ebpf=NotWithEbpf("the kernel counts at sockets, which have no interface"),
+    ),
+    FlowDimension(
+        name="remote",
+        key=lambda flow: flow.remote_address,
+        describe=_describe_remote,
+        ebpf=("family", "remote_address"),
+    ),
+    FlowDimension(  # after "remote", whose peer has no port
+        name="flow",
+        key=_identify_flow,
+        describe=_describe_flow,
+        ebpf=("family", "protocol", "local_address", "remote_address", "local_port", "remote_port"),
+    ),
+)
+DIMENSIONS: dict[str, Dimension] = {one.name: one for one in _ALL}
+"""All dimensions by name. Their order is that of the documentation."""

@@ -11,13 +11,13 @@
 A library user may build `Settings` directly; bounds and checks do not apply then.
 """
 
+from hogpipe.aggregation.dimensions import DimensionName
 from hogpipe.config.load import load_config
 from hogpipe.config.settings import (
     AggregationSettings,
     AttributionSettings,
     CaptureSettings,
     ConfiguredSink,
-    Dimension,
     EnrichmentSettings,
     PluginSettings,
     Settings,
@@ -28,7 +28,7 @@ __all__ = [
     "AttributionSettings",
     "CaptureSettings",
     "ConfiguredSink",
-    "Dimension",
+    "DimensionName",
     "EnrichmentSettings",
     "PluginSettings",
     "Settings",

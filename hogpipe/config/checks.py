@@ -10,6 +10,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from hogpipe.aggregation.dimensions import list_endpoint_fields
 from hogpipe.aggregation.selectors import parse_selector
 from hogpipe.attribution.procfs.table_reader import find_problem
 from hogpipe.capture.live.link_selection import ANY
@@ -80,12 +81,20 @@ def check_ledger(
         problems.add(("attribution", "ledger"), f"the ledger {text}")
 
 
-def check_aggregation(aggregation: AggregationSettings, problems: Problems) -> None:
-    """Check that no dimension is given twice, and that every selector can be parsed."""
+def check_aggregation(
+    capture: CaptureSettings, aggregation: AggregationSettings, problems: Problems
+) -> None:
+    """Check each dimension, alone and with the source, and that every selector can be parsed."""
     for index, dimension in enumerate(aggregation.group_by):
+        at = ("aggregation", "group_by", index)
         if aggregation.group_by.index(dimension) < index:
-            at = ("aggregation", "group_by", index)
             problems.add(at, f"{quote(dimension)} is given twice", redacted="given twice")
+        elif capture.source == "ebpf":
+            try:
+                list_endpoint_fields([dimension])
+            except ValueError as error:
+                redacted = 'cannot be grouped by with source "ebpf"'
+                problems.add(at, str(error), redacted=redacted)
     for index, text in enumerate(aggregation.only):
         try:
             parse_selector(text)

@@ -10,12 +10,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from hogpipe.aggregation.dimensions import DimensionName
 from hogpipe.sinks.contract import SinkSettings, SinkType
-
-Dimension = Literal[
-    "process", "transport", "network_type", "interface", "user", "cgroup", "container", "remote",
-    "flow",
-]  # fmt: skip
 
 _NotEmpty = Annotated[str, Meta(min_length=1)]
 
@@ -62,7 +58,7 @@ class AggregationSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     interval: Annotated[float, Meta(ge=0.05, le=86400)] = 1.0
     """The length of a window, in seconds."""
-    group_by: tuple[Dimension, ...] = ("process",)
+    group_by: tuple[DimensionName, ...] = ("process",)
     """The dimensions: each combination of their values has its own record."""
     only: tuple[str, ...] = ()
     """Selectors; what none of them matches is summed up in one record."""

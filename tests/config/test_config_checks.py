@@ -127,6 +127,20 @@ def test_a_dimension_may_not_be_given_twice(tmp_path: Path) -> None:
     assert problems_of(tmp_path, text) == ['aggregation.group_by[2]: "user" is given twice']
 
 
+def test_a_dimension_must_exist_and_be_known_to_the_source(tmp_path: Path) -> None:
+    text = '[capture]\nsource = "{}"\n[aggregation]\ngroup_by = ["process", "{}"]'
+    (problem,) = problems_of(tmp_path, text.format("ebpf", "interface"))
+    assert problem == (
+        'aggregation.group_by[1]: "interface" cannot be grouped by with source "ebpf": '
+        "the kernel counts at sockets, which have no interface"
+    )
+    load_text(tmp_path, text.format("pcap", "interface"))
+    load_text(tmp_path, text.format("ebpf", "flow"))
+    (problem,) = problems_of(tmp_path, text.format("pcap", "colour"))
+    assert problem.startswith('aggregation.group_by[1]: must be "process", "user", ')
+    assert problem.endswith('not "colour"')
+
+
 def test_a_selector_that_cannot_be_parsed_is_reported_with_the_reason(tmp_path: Path) -> None:
     assert problems_of(tmp_path, '[aggregation]\nonly = ["pid:1", "pid:x"]') == [
         "aggregation.only[1]: 'pid:x' is not a selector: a pid is a number, as in pid:4242"

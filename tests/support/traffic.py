@@ -2,6 +2,7 @@
 
 from hypothesis import strategies as st
 
+from hogpipe.aggregation.dimensions import DIMENSIONS
 from hogpipe.model import (
     UNATTRIBUTED,
     Attribution,
@@ -118,19 +119,4 @@ owned = st.builds(
 ownerless = st.just(UNATTRIBUTED) | st.builds(Attribution, st.just(Quality.NONE), st.none(), users)
 attributions = owned | ownerless
 
-dimensions = st.lists(
-    st.sampled_from(
-        [
-            "process",
-            "transport",
-            "network_type",
-            "interface",
-            "user",
-            "cgroup",
-            "container",
-            "remote",
-            "flow",
-        ]
-    ),
-    unique=True,
-)
+dimensions = st.lists(st.sampled_from([*DIMENSIONS]), unique=True)

@@ -55,7 +55,7 @@ class EbpfSource:
         noted: FlowSockets,
         *,
         start_windows: Callable[[int], WindowClock],
-        dimensions: Collection[str],
+        group_by: Collection[str],
         max_flows: int,
         command_line: bool = False,
     ) -> None:
@@ -63,7 +63,7 @@ class EbpfSource:
         self._command_line = command_line
         self._noted = noted
         self._start_windows = start_windows
-        self._dimensions = dimensions
+        self._group_by = group_by
         self._max_flows = max_flows
         self._tables: TrafficMaps | None = None
         self._tree: CgroupTree | None = None
@@ -98,7 +98,7 @@ class EbpfSource:
         namespaces = NetworkNamespaces(self._procfs)
         knowledge = RowOwners(self._owners, self._noted, namespaces)
         self._farewells = TimeWaitTracker(namespaces, self._max_flows)
-        self._sorter = RowAggregator(knowledge, self._dimensions)
+        self._sorter = RowAggregator(knowledge, self._group_by)
         programs = attach_traffic_programs(max_flows=self._max_flows)
         self._tables = TrafficMaps(programs, self._max_flows)
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)

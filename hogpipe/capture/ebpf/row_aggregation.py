@@ -54,13 +54,15 @@ _MANAGER_WORDS = np.frombuffer(SERVICE_MANAGER.encode().ljust(16, b"\0"), np.uin
 _NEVER = np.iinfo(np.uint64).max
 _BATCH = 4096  # flows that are handed over at once
 _MOST_REMEMBERED = 1 << 18
-# The bytes of `struct ends` that tell groups apart, by dimension (config/settings.py).
-_BYTES = {
-    "transport": range(PROTOCOL_BYTE, FAMILY_BYTE),
-    "network_type": range(FAMILY_BYTE, FAMILY_BYTE + 1),
-    "remote": range(16, 32),
-    "flow": range(FAMILY_BYTE),
+ENDPOINT_BYTES = {
+    "local_address": range(16),
+    "remote_address": range(16, 32),
+    "local_port": range(32, 34),
+    "remote_port": range(34, 36),
+    "protocol": range(PROTOCOL_BYTE, PROTOCOL_BYTE + 1),
+    "family": range(FAMILY_BYTE, FAMILY_BYTE + 1),
 }
+"""The bytes of each field of `struct ends`."""
 
 
 class Turn(NamedTuple):
@@ -91,11 +93,14 @@ class Knowledge(Protocol):
 
 
 class RowAggregator:
-    """Sorts turn after turn; `dimensions` are those that records are told apart by."""
+    """Sums up turn after turn.
 
-    def __init__(self, knowledge: Knowledge, dimensions: Collection[str]) -> None:
+    Rows are kept apart by their owner, and by the fields of their endpoints that `group_by` needs.
+    """
+
+    def __init__(self, knowledge: Knowledge, group_by: Collection[str]) -> None:
         self._knowledge = knowledge
-        self._mask = _make_mask(dimensions)
+        self._mask = _make_mask(group_by)
         self._seen = np.zeros(0, np.uint64)
         """Hashes of the flows of this window, in order."""
         self._held = np.zeros(0, ENTRY)
@@ -232,9 +237,10 @@ def _tally(entries: Entries) -> Tally:
     return make_counts(entries["counts"].sum(axis=0).tolist()).total
 
 
-def _make_mask(dimensions: Collection[str]) -> NDArray[np.uint64]:
+def _make_mask(fields: Collection[str]) -> NDArray[np.uint64]:
+    """Return what `ends` are masked with; rows without a flow, whose family is 0, stay apart."""
     mask = bytearray(ENTRY["ends"].itemsize)
-    for dimension in _BYTES.keys() & dimensions:
-        for place in (*_BYTES[dimension], FAMILY_BYTE):
-            mask[place] = 0xFF
+    for field in (*fields, "family") if fields else ():
+        for offset in ENDPOINT_BYTES[field]:
+            mask[offset] = 0xFF
     return np.frombuffer(bytes(mask), np.uint64)

@@ -22,7 +22,7 @@ def source() -> Iterator[EbpfSource]:
         Path("/proc"),
         FlowSockets(),
         start_windows=partial(ClockWindows, 1_000_000_000),
-        dimensions=["process"],
+        group_by=[],
         max_flows=1024,
     )
     made.open()

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.traffic import make_traffic
 
+from hogpipe.aggregation.dimensions import list_endpoint_fields
 from hogpipe.capture.ebpf.row_aggregation import RowAggregator, Turn
 from hogpipe.linux.bpf.traffic_rows import (
     BY_LISTENER,
@@ -104,7 +105,7 @@ def turn(
 def sort(
     one: Turn, *dimensions: str, known: Known | None = None, sorter: RowAggregator | None = None
 ) -> list[FlowBatch]:
-    sorter = sorter or RowAggregator(known or Known(), dimensions)
+    sorter = sorter or RowAggregator(known or Known(), list_endpoint_fields(dimensions))
     return list(sorter.sort(one, window_ends=True))
 
 
@@ -173,7 +174,7 @@ def test_an_open_connection_and_sockets_without_a_note_are_looked_up() -> None:
 
 def test_a_new_connection_that_is_open_at_the_end_of_a_turn_waits_for_the_next() -> None:
     known = Known()
-    sorter = RowAggregator(known, ["process"])
+    sorter = RowAggregator(known, [])
     new = entry(LISTENER, ends(80), cookie=2, by_listener=True, fresh=True)
     handshake = entry(LISTENER, ends(80), (60, 1, 112, 2), by_listener=True)
     (batch,) = sorter.sort(turn(handshake, new), window_ends=True)
@@ -189,7 +190,7 @@ def test_a_new_connection_that_is_open_at_the_end_of_a_turn_waits_for_the_next()
 
 
 def test_what_waited_is_added_once_to_a_connection_of_two_rows() -> None:
-    sorter = RowAggregator(Known(), ["process"])
+    sorter = RowAggregator(Known(), [])
     new = entry(LISTENER, ends(80), by_listener=True, fresh=True)
     list(sorter.sort(turn(connections=new), window_ends=True))
     served, farewell = (entry(WORKER, ends(80), released=True) for _ in range(2))
@@ -199,7 +200,7 @@ def test_what_waited_is_added_once_to_a_connection_of_two_rows() -> None:
 
 @pytest.mark.parametrize("last", [True, False])
 def test_a_connection_waits_once_and_not_at_the_end(last: bool) -> None:
-    sorter = RowAggregator(Known(), ["process"])
+    sorter = RowAggregator(Known(), [])
     new = entry(LISTENER, ends(80), by_listener=True, fresh=True)
     batches = [*sorter.sort(turn(connections=new), window_ends=True, last=last)]
     if not last:
@@ -275,7 +276,7 @@ def test_a_process_is_known_by_the_oldest_of_its_notes() -> None:
 
 
 def test_a_flow_counts_once_in_a_window_of_several_turns() -> None:
-    sorter = RowAggregator(Known(), ["process"])
+    sorter = RowAggregator(Known(), [])
     again = [entry(7, ends(1000), cookie=1), entry(7, ends(1001), cookie=2)]
     flows = []
     for connections, window_ends in (
@@ -319,7 +320,7 @@ turns = st.builds(
 )
 def test_bytes_and_packets_are_conserved(run: list[Turn], dimensions: set[str]) -> None:
     went_in = sum(table["counts"].sum(axis=0) for one in run for table in one).tolist()
-    sorter = RowAggregator(Known(), dimensions)
+    sorter = RowAggregator(Known(), list_endpoint_fields(dimensions))
     came_out: Counter[int] = Counter()
     for number, one in enumerate(run, 1):
         captured = [0, 0]

@@ -1,0 +1,218 @@
+"""Every dimension, through both sources: what differs in it is two records, all else is one.
+
+`SAMPLES` differ from `BASE` in one property each. A dimension that no sample changes fails the
+first test; one whose `ebpf` rows are not kept apart fails the second.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from support.traffic import NGINX, exact, make_flow, make_traffic
+
+from hogpipe.aggregation.aggregator import Aggregator
+from hogpipe.aggregation.dimensions import (
+    DIMENSIONS,
+    DimensionName,
+    EndpointField,
+    FlowDimension,
+    NotWithEbpf,
+    list_endpoint_fields,
+)
+from hogpipe.capture.ebpf.row_aggregation import ENDPOINT_BYTES, RowAggregator, Turn
+from hogpipe.linux.bpf.traffic_rows import ENTRY, Ends, Entries, Holder, SocketTraffic, pack_ends
+from hogpipe.model import Attribution, FlowKey, Process, Quality
+from hogpipe.protocols import TCP, UDP
+from hogpipe.records.schema import TrafficBody
+
+ROOT = Path(__file__).parents[2]
+V6_HERE, V6_THERE = bytes(15) + b"\x01", bytes(15) + b"\x02"
+NAMES = tuple(DIMENSIONS)
+WITH_EBPF = [
+    name
+    for name, one in DIMENSIONS.items()
+    if not (isinstance(one, FlowDimension) and isinstance(one.ebpf, NotWithEbpf))
+]
+
+
+class Sample(NamedTuple):
+    flow: FlowKey
+    process: Process
+
+
+BASE = Sample(make_flow(40000, protocol=TCP, remote_port=443, interface="eth0"), NGINX)
+OTHER = replace(NGINX, pid=77)
+
+
+def with_flow(**changes: object) -> Sample:
+    return Sample(replace(BASE.flow, **changes), BASE.process)
+
+
+SAMPLES: dict[str, tuple[Sample, set[DimensionName]]] = {
+    "pid": (Sample(BASE.flow, OTHER), {"process"}),
+    "user": (Sample(BASE.flow, replace(OTHER, user_id=0)), {"process", "user"}),
+    "cgroup": (Sample(BASE.flow, replace(OTHER, cgroup="/b")), {"process", "cgroup"}),
+    "unit": (Sample(BASE.flow, replace(OTHER, unit="b.service")), {"process", "cgroup"}),
+    "container": (Sample(BASE.flow, replace(OTHER, container="3d4c")), {"process", "container"}),
+    "pod": (Sample(BASE.flow, replace(OTHER, pod="5c6d")), {"process", "container"}),
+    "protocol": (with_flow(protocol=UDP), {"transport", "flow"}),
+    "family": (
+        with_flow(local_address=V6_HERE, remote_address=V6_THERE),
+        {"network_type", "remote", "flow"},
+    ),
+    "interface": (with_flow(interface="wlan0"), {"interface"}),
+    "local address": (with_flow(local_address=b"\x0a\x00\x00\x09"), {"flow"}),
+    "remote address": (with_flow(remote_address=b"\x0a\x00\x00\x09"), {"remote", "flow"}),
+    "local port": (with_flow(local_port=40001), {"flow"}),
+    "remote port": (with_flow(remote_port=80), {"flow"}),
+}
+"""By the property that differs from `BASE`: the sample, and the dimensions that tell it apart."""
+
+
+def aggregate_packets(samples: Sequence[Sample], group_by: Sequence[str]) -> list[TrafficBody]:
+    aggregator = Aggregator(group_by, [], 100)
+    for sample in samples:
+        aggregator.ingest(sample.flow, make_traffic((10, 1), (200, 2)), exact(sample.process))
+    return list(aggregator.drain())
+
+
+def make_row(sample: Sample, cookie: int) -> Entries:
+    row = np.zeros(1, ENTRY)
+    row["cookie"], row["pid"], row["boot_ns"] = cookie, sample.process.pid, 1
+    row["counts"] = 10, 1, 200, 2
+    flow = sample.flow
+    ends = pack_ends(
+        flow.local_address, flow.local_port, flow.remote_address, flow.remote_port, flow.protocol
+    )
+    row["ends"] = np.frombuffer(ends, np.uint64)
+    return row
+
+
+class KnownProcesses:
+    """The owners of rows, by pid; none is left to lookups."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._processes = {sample.process.pid: sample.process for sample in samples}
+
+    def name_flow(self, ends: Ends, _holder: Holder) -> FlowKey:
+        local, remote = (
+            (ends.local_address, ends.local_port),
+            (ends.remote_address, ends.remote_port),
+        )
+        return FlowKey(ends.protocol, *local, *remote, "")
+
+    def attribute(self, holder: Holder, quality: Quality) -> Attribution:
+        return Attribution(quality, self._processes[holder.pid])
+
+    def started_ns(self, _pid: int) -> int | None:
+        return 0
+
+    def ask_for(self, _entry: SocketTraffic) -> tuple[FlowKey, bool]:
+        raise AssertionError("the owner of every row is known")
+
+
+def aggregate_rows(samples: Sequence[Sample], group_by: Sequence[str]) -> list[TrafficBody]:
+    rows = np.concatenate([make_row(sample, cookie) for cookie, sample in enumerate(samples, 1)])
+    none = np.zeros(0, ENTRY)
+    row_aggregator = RowAggregator(KnownProcesses(samples), list_endpoint_fields(group_by))
+    aggregator = Aggregator(group_by, [], 100)
+    for batch in row_aggregator.sort(Turn(none, rows, none), window_ends=True):
+        for one in batch.owned:
+            aggregator.ingest_sum(one.flow, one.traffic, one.attribution, one.flows)
+    return list(aggregator.drain())
+
+
+def test_each_dimension_has_a_sample_that_differs_in_it() -> None:
+    assert set().union(*(changed for _, changed in SAMPLES.values())) == set(NAMES)
+
+
+@pytest.mark.parametrize("difference", SAMPLES)
+@pytest.mark.parametrize("name", NAMES)
+def test_packets_are_two_records_if_and_only_if_they_differ_in_the_dimension(
+    name: DimensionName, difference: str
+) -> None:
+    sample, changed = SAMPLES[difference]
+    bodies = aggregate_packets([BASE, sample, BASE], [name])
+    assert len(bodies) == (2 if name in changed else 1)
+
+
+@pytest.mark.parametrize("difference", [one for one in SAMPLES if one != "interface"])
+@pytest.mark.parametrize("name", WITH_EBPF)
+def test_ebpf_rows_are_two_records_if_and_only_if_they_differ_in_the_dimension(
+    name: DimensionName, difference: str
+) -> None:
+    sample, changed = SAMPLES[difference]
+    bodies = aggregate_rows([BASE, sample, BASE], [name])
+    assert len(bodies) == (2 if name in changed else 1)
+
+
+PROCESSES = [
+    replace(sample.process, pid=pid) for pid, (sample, _) in enumerate(SAMPLES.values(), 1)
+]
+flows = st.builds(
+    lambda protocol, v6, host, local_port, remote_port: FlowKey(
+        protocol,
+        V6_HERE if v6 else b"\x0a\x00\x00\x01",
+        local_port,
+        (bytes(12) if v6 else b"") + bytes([10, 0, 0, host]),
+        remote_port,
+        "",
+    ),
+    st.sampled_from([TCP, UDP, 132]),
+    st.booleans(),
+    st.integers(2, 3),
+    st.integers(1, 2),
+    st.integers(1, 2),
+)
+
+
+@given(
+    st.lists(st.builds(Sample, flows, st.sampled_from(PROCESSES)), min_size=1, max_size=12),
+    st.lists(st.sampled_from(WITH_EBPF), unique=True, max_size=4),
+)
+def test_both_sources_give_the_same_records(samples: list[Sample], group_by: list[str]) -> None:
+    def comparable(bodies: list[TrafficBody]) -> list[str]:
+        # Rows count a flow for each socket, packets one for each five-tuple.
+        for body in bodies:
+            body["network"]["flows"] = 0
+        return sorted(json.dumps(body, sort_keys=True) for body in bodies)
+
+    by_packets = comparable(aggregate_packets(samples, group_by))
+    assert comparable(aggregate_rows(samples, group_by)) == by_packets
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in WITH_EBPF])
+def test_a_dimension_that_ebpf_has_no_data_for_is_refused_with_the_reason(name: str) -> None:
+    with pytest.raises(ValueError, match=f'"{name}" cannot be grouped by with source "ebpf": .'):
+        list_endpoint_fields(["process", name])
+
+
+def test_the_fields_of_endpoints_are_those_of_the_rows() -> None:
+    assert set(get_args(EndpointField)) == set(ENDPOINT_BYTES)
+
+
+def test_an_unknown_dimension_is_an_error() -> None:
+    with pytest.raises(KeyError, match="colour"):
+        Aggregator(["colour"], [], 100)
+
+
+def test_types_and_documentation_list_the_dimensions_in_the_order_of_the_table() -> None:
+    assert get_args(DimensionName) == NAMES
+    (in_record,) = re.findall(
+        r"\| dimension \| keys \|\n\|---\|---\|\n((?:\| .*\n)+)",
+        (ROOT / "docs/record.md").read_text(),
+    )
+    assert tuple(re.findall(r"^\| `(\w+)`", in_record, re.MULTILINE)) == NAMES
+    (line,) = re.findall(r"\| `group_by` \|.*", (ROOT / "docs/configuration.md").read_text())
+    assert tuple(re.findall(r"`(\w+)`", line.partition("any of")[2])) == NAMES
+    (comment,) = re.findall(
+        r"^group_by = .*# any of: (.*)$", (ROOT / "config.toml").read_text(), re.MULTILINE
+    )
+    assert tuple(comment.split()) == NAMES
