@@ -100,7 +100,7 @@ def test_sock_diag_needs_the_procfs_of_its_own_network_namespace(tmp_path: Path)
     (problem,) = problems_of(tmp_path, f'{settings}\nprocfs = "proc"')
     assert problem == (
         'attribution.socket_table: "sock_diag" reads the sockets of the network namespace that '
-        'hogpipe runs in, and procfs shows another one or a recorded one; use "procfs" or "auto"'
+        'hogpipe runs in, but procfs shows another namespace or is recorded; use "procfs" or "auto"'
     )
 
 

@@ -1,1 +1,20 @@
-"""Owners of flows from the kernel's socket tables and the fds of processes."""
+"""Owners of flows from the kernel's socket tables and the fds of processes.
+
+A lookup takes a batch of flows through these steps (`procfs_resolver`):
+
+1. Read the socket tables that the flows need.
+    table_reader          which tables, which rows, with which reader
+    reader_choice         PURE: the cheaper of /proc/net and sock_diag
+    tcp_lookup            TCP sockets over sock_diag, by five-tuple or by dump
+    container_tables      tables of other network namespaces
+2. Match each flow to candidate sockets.
+    matching              PURE: the order of the kernel's own lookup
+3. Find the process that owns each socket.
+    fd_cache              sockets by inode -> owners, as cheaply as changes in /proc allow
+    fd_scanner            scans of many processes, within a bound
+    fd_reader             fds of single processes
+    fd_table              PURE: the cached fds
+    shared_sockets        the owner of a socket, or of a port, that several processes share
+4. Name an owner for flows without a socket, where the evidence suffices.
+    endpoint_heuristic    PURE: evidence by remote endpoint, and when to sample for it
+"""

@@ -1,17 +1,20 @@
-"""Flows of other network namespaces, matched to sockets there.
+"""Matches flows of other network namespaces (of containers) to the sockets there.
 
-The kernel shows a namespace's sockets in /proc/PID/net of any process that is in it. Each namespace
-that flows of a batch are in is read once for the batch, through one process, and one index is made
-of what it shows: equal addresses and ports in two namespaces never meet. That the process was in
-its namespace is made sure of after reading; where it was not, another one is read through.
+In: the flows of a batch. Out: a match for each flow, except for those that are deferred.
 
-The kernel walks the sockets of all namespaces for each table of each of them, some milliseconds on
-a large host. So that a host of many containers does not hold up all else, a batch reads no more
-namespaces than fit in a bound, those read longest ago first; flows of the others stay unanswered.
+The kernel shows the sockets of a namespace in /proc/PID/net of any process in it. For a batch, each
+namespace is read once, through one process, into one index: equal addresses and ports in two
+namespaces never mix. After reading, the process is checked to be in the namespace still; if not,
+another process is tried.
 
-A flow that may be in several namespaces has no socket here, nor has one in a namespace without a
-process that may be looked at. The inodes of sockets are those of the whole host, so that finding
-who holds one is the same for all namespaces.
+For each table of each namespace the kernel walks the sockets of all namespaces, which takes some
+milliseconds on a large host. So that many containers do not delay the whole batch, the CPU time of
+a batch is bounded: namespaces whose last read is the oldest come first, and the flows of the others
+are deferred to the next batch.
+
+Known limits: no match for a flow that may be in several namespaces, nor for one in a namespace
+without a process that may be read. Socket inodes are unique on the host, so `fd_cache` needs no
+namespace.
 """
 
 import time
@@ -30,14 +33,14 @@ from hogpipe.linux.procfs import Procfs
 from hogpipe.linux.socket_table import SocketRow, parse_table
 from hogpipe.model import FlowKey, Quality
 
-_ATTEMPTS = 4  # processes of a namespace that are tried in a batch
-_MOST_SECONDS = 0.05  # of CPU, beyond those of the last namespace
+_MAX_ATTEMPTS = 4  # processes of a namespace that are tried in a batch
+_MAX_SECONDS = 0.05  # of CPU, beyond those of the last namespace
 
 
 class ContainerTables:
-    """Reads the socket tables of namespaces other than our own. For one thread at a time.
+    """Reads the socket tables of other namespaces than this one. For one thread at a time.
 
-    `clock` gives seconds by which processes are new to `processes`.
+    `clock` returns seconds; `processes` uses them as the age of processes.
     """
 
     def __init__(
@@ -46,26 +49,26 @@ class ContainerTables:
         processes: NamespaceProcesses,
         clock: Callable[[], float],
         *,
-        most_seconds: float = _MOST_SECONDS,
+        max_seconds: float = _MAX_SECONDS,
     ) -> None:
         self._procfs = procfs
         self._processes = processes
         self._clock = clock
-        self._most_seconds = most_seconds
+        self._max_seconds = max_seconds
         self._read_in: dict[int, int] = {}
-        """By namespace: the batch in which it was read last."""
+        """By namespace: the number of the batch that read it last."""
         self._batch = 0
         self.reads = 0
-        """Tables read so far."""
+        """Tables read."""
         self.rows_skipped = 0
-        """Rows that could not be read so far."""
+        """Malformed rows."""
         self.deferred = 0
-        """Flows that were left to the next batch so far, once for each batch."""
+        """Flows left to the next batch, once for each batch."""
 
     def match(self, flows: Collection[FlowKey]) -> dict[FlowKey, Match]:
-        """Return what fits each flow; one that was put off is absent.
+        """Return the match of each flow; a deferred flow is absent.
 
-        Raises OSError where processes cannot be listed.
+        Raises OSError if processes cannot be listed.
         """
         matches = {flow: NO_MATCH for flow in flows if flow.namespace is None}
         by_namespace: dict[int, list[FlowKey]] = {}
@@ -74,23 +77,23 @@ class ContainerTables:
                 by_namespace.setdefault(flow.namespace, []).append(flow)
         if any(self._processes.find_process(namespace) is None for namespace in by_namespace):
             self._processes.refresh(self._clock())
-        self._forget_gone()
+        self._evict_removed()
         self._batch += 1
         started = time.thread_time()
         for namespace in sorted(by_namespace, key=lambda one: self._read_in.get(one, 0)):
             matches.update(self._match_in(namespace, by_namespace[namespace]))
             self._read_in[namespace] = self._batch
-            if time.thread_time() - started >= self._most_seconds:
+            if time.thread_time() - started >= self._max_seconds:
                 break
         self.deferred += len(flows) - len(matches)
         return matches
 
-    def _forget_gone(self) -> None:
-        there = self._processes.by_namespace().keys()
-        self._read_in = {one: batch for one, batch in self._read_in.items() if one in there}
+    def _evict_removed(self) -> None:
+        present = self._processes.by_namespace().keys()
+        self._read_in = {one: batch for one, batch in self._read_in.items() if one in present}
 
     def _match_in(self, namespace: int, flows: Collection[FlowKey]) -> dict[FlowKey, Match]:
-        for _attempt in range(_ATTEMPTS):
+        for _attempt in range(_MAX_ATTEMPTS):
             pid = self._processes.find_process(namespace)
             if pid is None:
                 break
@@ -100,7 +103,7 @@ class ContainerTables:
         return dict.fromkeys(flows, NO_MATCH)
 
     def _match_through(self, pid: int, flows: Collection[FlowKey]) -> dict[FlowKey, Match]:
-        """Match flows by the tables that a process shows, the second ones only where needed."""
+        """Match flows by the tables of a process, the less likely tables only if needed."""
         tables: dict[str, list[SocketRow]] = {}
         matches: dict[FlowKey, Match] = {}
         for needed in _tables_by_need(flows, matches):
@@ -119,9 +122,9 @@ class ContainerTables:
 def _tables_by_need(
     flows: Collection[FlowKey], matches: dict[FlowKey, Match]
 ) -> Iterator[dict[str, set[tuple[int, int]]]]:
-    """Give the likeliest table of each flow, then the others of those that did not match exactly.
+    """Yield the likeliest table of each flow, then the other tables of flows without exact match.
 
-    With each table go the pairs of ports that matter there.
+    Each table comes with the pairs of ports to read.
     """
     for part in (slice(0, 1), slice(1, None)):
         needed: dict[str, set[tuple[int, int]]] = {}

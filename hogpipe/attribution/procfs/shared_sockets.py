@@ -1,16 +1,18 @@
-"""Which one of several processes owns a socket that they share, or the sockets on one port.
+"""The owner of a socket that several processes hold, and of several sockets on one port.
 
-The rules, which never choose between strangers:
+In: the pids that hold a socket, or the owners of the sockets on a port. Out: the owner, or None.
+The rules never choose between unrelated processes:
 
-1. Who holds a socket alone, owns it.
-2. Of several holders, the one that all others descend from owns it: it bound the socket, and the
-   others inherited it over fork or were handed it. If no holder is that, there is no owner.
-3. systemd binds sockets for services that it starts and keeps a copy (socket activation). It moves
-   no bytes: where others hold the socket too, rules 1 and 2 are put to those alone. Services that
-   share such a socket are strangers, though systemd started them both.
-4. Of several owners of sockets on one port (SO_REUSEPORT), the one that all others descend from
-   owns the port. Else, if all are children of one parent and run the same program as it does, they
-   are its workers, and it owns the port although it holds none of the sockets.
+1. A process that is the only holder of a socket owns it.
+2. Of several holders, the one that is an ancestor of all others owns the socket: it bound the
+   socket, and the others inherited it at fork or received it. Without such a holder, there is no
+   owner.
+3. systemd binds sockets for the services that it starts, and keeps a copy (socket activation). It
+   transfers no bytes. If other processes hold the socket too, rules 1 and 2 apply to those alone.
+   Services that share such a socket are unrelated, although systemd started both.
+4. Of several owners of sockets on one port (SO_REUSEPORT), the one that is an ancestor of all
+   others owns the port. Otherwise, if all are children of one parent and run its program, they are
+   its workers, and the parent owns the port although it holds none of the sockets.
 """
 
 from collections.abc import Collection, Iterator
@@ -23,23 +25,23 @@ from hogpipe.model import (
 
 
 class SharedSocketRules:
-    """Applies the rules to processes as they are found at one look; made anew for each look.
+    """Applies the rules to the processes of one lookup; each lookup makes its own.
 
-    What was read of a process stays for the whole look: should its pid pass to another one, what is
-    read of that one later has another start time.
+    A process is read once, and the result holds for the whole lookup. If its pid is reused
+    meanwhile, later lookups notice by the start time.
     """
 
     def __init__(self, procfs: Procfs) -> None:
         self.read_stat = cache(procfs.read_stat)
-        """Return identity and name of a process, or None where it is gone."""
+        """Return command, parent and start time of a process, or None if it has exited."""
         self._read_executable = cache(procfs.read_executable)
         self.owner_of_port = cache(self._own_port)
-        """Return the owner of a port at which the sockets of `owners`, one or more, are."""
+        """Return the owner of a port, given the owners (one or more) of the sockets on it."""
 
     def owner_of_socket(self, holders: Collection[int]) -> ProcessIdentity | None:
-        """Return the owner of a socket that the processes `holders` hold."""
+        """Return the owner of a socket, given the pids of the processes that hold it."""
         services = [pid for pid in holders if not self._is_manager(pid)]
-        return self._identify(self._common_ancestor(services or holders))
+        return self._identify(self._ancestor_of_all(services or holders))
 
     def _own_port(self, owners: frozenset[ProcessIdentity]) -> ProcessIdentity | None:
         if len(owners) == 1:
@@ -47,16 +49,16 @@ class SharedSocketRules:
         pids = {owner.pid for owner in owners}
         if any(self._is_manager(pid) for pid in pids):
             return None
-        common_ancestor = self._common_ancestor(pids)
-        return self._identify(self._master(pids) if common_ancestor is None else common_ancestor)
+        ancestor = self._ancestor_of_all(pids)
+        return self._identify(self._master(pids) if ancestor is None else ancestor)
 
-    def _common_ancestor(self, pids: Collection[int]) -> int | None:
-        """Return the one of `pids` that all others descend from."""
+    def _ancestor_of_all(self, pids: Collection[int]) -> int | None:
+        """Return the one of `pids` that is an ancestor of all others."""
         if len(pids) == 1:
             return next(iter(pids))
         descents = {pid: {pid, *self._ancestors(pid)} for pid in pids}
         shared = set(pids).intersection(*descents.values())
-        # Read while processes die, two may seem to descend from each other; they are strangers.
+        # If pids are reused during the reads, two may seem to descend from each other.
         return shared.pop() if len(shared) == 1 else None
 
     def _ancestors(self, pid: int) -> Iterator[int]:
@@ -67,7 +69,7 @@ class SharedSocketRules:
             yield pid
 
     def _master(self, pids: Collection[int]) -> int | None:
-        """Return the parent that all `pids` have in common, if they are workers of its program."""
+        """Return the common parent of all `pids`, if they all run its program."""
         parents = {
             process.parent_pid for pid in pids if (process := self.read_stat(pid)) is not None
         }

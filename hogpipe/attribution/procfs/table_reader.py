@@ -1,9 +1,12 @@
-"""Reading the socket tables that a batch of flows needs, by whichever way costs less.
+"""Reads the socket tables that a batch of flows needs, with the reader that costs less.
 
-There are two: the tables of /proc/net as text, and sock_diag, which leaves TIME_WAIT out and lets
-the kernel pick the rows by their ports (for TCP, by the tuples of the flows: `tcp_diag`).
+In: the flows of a batch, and endpoints for the endpoint heuristic. Out: rows by table. Raises
+OSError if /proc/net cannot be read; a refusal of sock_diag is counted, and logged once for each
+table.
 
-Costs are seconds of CPU. Not for threads in parallel.
+There are two readers: the text tables of /proc/net, and sock_diag, which leaves out TIME_WAIT and
+filters rows by ports in the kernel (for TCP, it looks up five-tuples: `tcp_lookup`).
+`reader_choice` compares their costs, in seconds of CPU. For one thread at a time.
 """
 
 import logging
@@ -40,35 +43,35 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 EndpointSockets = dict[Endpoint, list[SocketRow]]
-"""Sockets by what they talk to."""
+"""Sockets by their remote endpoint."""
 
 SocketTable = Literal["procfs", "sock_diag", "auto"]
 """The setting `attribution.socket_table`."""
 
 
 class Reading(msgspec.Struct):
-    """What was read for a batch of flows."""
+    """The rows read for a batch of flows."""
 
     tables: dict[str, list[SocketRow]] = msgspec.field(default_factory=dict)
-    """By the name of the table; "tcp" holds both families."""
+    """By the name of the table; "tcp" may hold both families."""
     inconclusive: set[FlowKey] = msgspec.field(default_factory=set)
-    """Flows without a row here whose socket was not looked for in all places."""
+    """Flows without a row whose socket may still exist (`tcp_lookup`)."""
 
 
 def find_problem(procfs: Path, socket_table: SocketTable) -> str | None:
-    """Return why this `socket_table` cannot be had with this `procfs`, in one line, or None."""
+    """Return in one line why `socket_table` is not possible with this `procfs`, or None."""
     if socket_table != "sock_diag" or shows_own_namespace(procfs):
         return None
     return (
         '"sock_diag" reads the sockets of the network namespace that hogpipe runs in, '
-        'and procfs shows another one or a recorded one; use "procfs" or "auto"'
+        'but procfs shows another namespace or is recorded; use "procfs" or "auto"'
     )
 
 
 class TableReader:
-    """Reads each table that a flow needs, once, for the rows that matter to the flows.
+    """Reads each table of a batch once, for the rows that the flows need.
 
-    Raises ConfigurationError where `find_problem` finds one.
+    Raises ConfigurationError if `find_problem` returns a problem.
     """
 
     def __init__(self, root: Path, procfs: Procfs, socket_table: SocketTable = "auto") -> None:
@@ -81,34 +84,34 @@ class TableReader:
         self._choices: dict[str, ReaderChoice] = {}
         self._warned: set[str] = set()
         self._texts: dict[str, bytes | None] = {}
-        """The tables of /proc/net as the last `read` found them."""
-        self._towards: dict[str, set[int]] = {}
-        """By table: the remote ports whose rows that `read` was asked for, too."""
+        """The tables of /proc/net that the last `read` read."""
+        self._endpoint_ports: dict[str, set[int]] = {}
+        """By table: the remote ports of the endpoints of the last `read`."""
         self._rows: dict[str, list[SocketRow]] = {}
-        """What it parsed of them."""
+        """The rows that the last `read` parsed from them."""
         self.counts = ReadCounts()
-        self._tcp_diag = TcpLookup(self.counts)
+        self._tcp_lookup = TcpLookup(self.counts)
 
     @property
     def reads(self) -> int:
-        """Tables read so far, by either reader."""
+        """Tables read by either reader."""
         return self.counts.procfs + self.counts.sock_diag
 
     @property
     def rows_skipped(self) -> int:
-        """Rows that could not be read."""
+        """Malformed rows."""
         return self.counts.rows_skipped
 
     def read(
         self, flows: Collection[FlowKey], now: float, endpoints: Collection[Endpoint] = ()
     ) -> Reading:
-        """Return the rows that matter to `flows`; an OSError means that /proc/net failed.
+        """Return the rows that `flows` need. Raises OSError if /proc/net cannot be read.
 
-        Of what is read in /proc/net those that talk to `endpoints` are kept for `read_towards`.
+        Of the tables of /proc/net, the rows of `endpoints` are kept for `read_endpoint_sockets`.
         """
         self._texts.clear()
         self._rows.clear()
-        self._towards = _remote_ports_by_table(endpoints)
+        self._endpoint_ports = _remote_ports_by_table(endpoints)
         reading = Reading()
         tcp = [flow for flow in flows if flow.protocol == TCP]
         if tcp:
@@ -119,17 +122,17 @@ class TableReader:
         return reading
 
     def rereads_cheaply(self, endpoints: Collection[Endpoint]) -> bool:
-        """Tell whether `read_towards` reads these again each time, at little cost."""
+        """Return whether each `read_endpoint_sockets` returns fresh rows, at little cost."""
         return all(
-            self._choice(_dumped(name)).present is Reader.SOCK_DIAG
+            self._choice(_dump_table(name)).current is Reader.SOCK_DIAG
             for name in _remote_ports_by_table(endpoints)
         )
 
     def read_endpoint_sockets(self, endpoints: Collection[Endpoint]) -> EndpointSockets:
-        """Return the sockets that somebody holds and that talk to each of these endpoints.
+        """Return the sockets to each of these endpoints that a process holds.
 
-        What the last `read` took from /proc/net is not read again, and not parsed again for the
-        endpoints that it was given.
+        A table of /proc/net that the last `read` read is not read again, and not parsed again for
+        the endpoints of that `read`.
         """
         ports = _remote_ports_by_table(endpoints)
         found: EndpointSockets = {endpoint: [] for endpoint in endpoints}
@@ -146,34 +149,34 @@ class TableReader:
     ) -> Iterator[tuple[str, list[SocketRow]]]:
         by_dump: dict[str, set[int]] = {}
         for name, remote_ports in ports.items():
-            dumped = _dumped(name)
-            if self._choice(dumped).present is Reader.SOCK_DIAG:
+            dumped = _dump_table(name)
+            if self._choice(dumped).current is Reader.SOCK_DIAG:
                 by_dump.setdefault(dumped, set()).update(remote_ports)
-            elif name in self._rows and remote_ports <= self._towards.get(name, set()):
+            elif name in self._rows and remote_ports <= self._endpoint_ports.get(name, set()):
                 yield name, self._rows[name]
             else:
                 yield name, self._read_procfs(name, set(), remote_ports)
         for name, remote_ports in by_dump.items():
-            yield name, self._dump_towards(name, remote_ports)
+            yield name, self._dump_by_remote_port(name, remote_ports)
 
-    def _dump_towards(self, name: str, remote_ports: Collection[int]) -> list[SocketRow]:
+    def _dump_by_remote_port(self, name: str, remote_ports: Collection[int]) -> list[SocketRow]:
         try:
             return self.counts.add_dump(read_dump_by_remote_port(name, remote_ports))
         except OSError as error:
-            self._note_refusal(name, error)
+            self._record_refusal(name, error)
             self._choice(name).record_failure(Reader.SOCK_DIAG)
             names = ("tcp", "tcp6") if name == "tcp" else (name,)
             return [row for one in names for row in self._read_procfs(one, set(), remote_ports)]
 
     def _read_tcp(self, flows: Collection[FlowKey], now: float, reading: Reading) -> None:
-        def ask() -> TcpReading:
-            return self._tcp_diag.read(flows, now)
+        def read_binary() -> TcpReading:
+            return self._tcp_lookup.read(flows, now)
 
         def read_text() -> TcpReading:
             tables = _ports_by_table(flows)
             return TcpReading([row for t in tables for row in self._read_rows(t, tables[t])])
 
-        found = self._read_by_choice("tcp", ask, read_text)
+        found = self._read_by_choice("tcp", read_binary, read_text)
         reading.tables["tcp"], reading.inconclusive = found.rows, found.inconclusive
 
     def _read_table(self, name: str, pairs: set[tuple[int, int]]) -> list[SocketRow]:
@@ -188,7 +191,7 @@ class TableReader:
     def _read_by_choice(
         self, name: str, by_sock_diag: Callable[[], T], by_procfs: Callable[[], T]
     ) -> T:
-        """Read by the way whose turn it is, and note what it cost."""
+        """Read with the reader that `reader_choice` names, and record the cost."""
         choice = self._choice(name)
         reader = choice.next
         before = time.thread_time()
@@ -198,14 +201,14 @@ class TableReader:
             try:
                 found = by_sock_diag()
             except OSError as error:
-                self._note_refusal(name, error)
+                self._record_refusal(name, error)
                 choice.record_failure(reader)
                 return by_procfs()
         choice.record(reader, time.thread_time() - before)
         return found
 
     def _read_rows(self, name: str, pairs: set[tuple[int, int]]) -> list[SocketRow]:
-        rows = self._read_procfs(name, pairs, self._towards.get(name, ()))
+        rows = self._read_procfs(name, pairs, self._endpoint_ports.get(name, ()))
         self._rows[name] = rows
         return rows
 
@@ -228,21 +231,23 @@ class TableReader:
     def _choice(self, name: str) -> ReaderChoice:
         return self._choices.setdefault(name, ReaderChoice(self._fixed))
 
-    def _note_refusal(self, name: str, error: OSError) -> None:
+    def _record_refusal(self, name: str, error: OSError) -> None:
         self.counts.refused += 1
         if name not in self._warned:
             self._warned.add(name)
             reason = describe_error(error)
-            log.warning("sock_diag does not give table %s, /proc/net does: %s", name, reason)
+            log.warning(
+                "sock_diag cannot read table %s, /proc/net is read instead: %s", name, reason
+            )
 
 
-def _dumped(name: str) -> str:
-    """Return the table in whose dump this one is: of TCP one dump has both families."""
+def _dump_table(name: str) -> str:
+    """Return the table whose dump includes this one: a TCP dump has both families."""
     return "tcp" if name == "tcp6" else name
 
 
 def _remote_ports_by_table(endpoints: Iterable[Endpoint]) -> dict[str, set[int]]:
-    """Return the tables in which sockets may talk to the endpoints, with the ports of these."""
+    """Return the tables that may hold sockets to the endpoints, with the ports to read."""
     ports: dict[str, set[int]] = {}
     for protocol, address, port in endpoints:
         for name in tables_of(protocol, address):
@@ -251,7 +256,7 @@ def _remote_ports_by_table(endpoints: Iterable[Endpoint]) -> dict[str, set[int]]
 
 
 def _ports_by_table(flows: Iterable[FlowKey]) -> dict[str, set[tuple[int, int]]]:
-    """Return the tables that the flows need, with the pairs of ports that matter there."""
+    """Return the tables that the flows need, with the pairs of ports to read."""
     port_pairs: dict[str, set[tuple[int, int]]] = {}
     for flow in flows:
         for name in tables_for(flow):

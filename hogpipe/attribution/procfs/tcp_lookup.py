@@ -1,13 +1,19 @@
 """The TCP sockets of a batch of flows over sock_diag, at a cost that follows the batch.
 
-The kernel is asked for each flow by its tuple, which is one step into its hash table, and for the
-sockets that listen, which it keeps apart. What has neither is closed, mostly; but it may be bound
-to another device than it was seen on, and then only a dump of the whole table shows it. (One that
-is accepted by a listening socket there is told by that one.) A dump is a walk of the table, so it
-is made where the flows are so many that it costs less than asking for each, and now and then for
-those that were not found. Between two dumps these are left `unsure`.
+In: flows. Out: rows that may be their sockets, and the flows for which the result is inconclusive.
+Raises OSError if the kernel refuses.
 
-Costs are seconds of CPU; times are the caller's clock. Not for threads in parallel.
+The kernel looks up each five-tuple with one step into its hash table. A flow that is not found
+there may belong to a listening socket; the kernel keeps those in a small table of their own. A flow
+without either is closed in most cases. But its socket may be bound to a device other than the
+flow's interface, and then only a dump of the whole table shows it. (A connection that a listening
+socket accepted is matched to that one.)
+
+A dump walks the whole table. It is made instead of lookups if it costs less than one lookup for
+each flow, and at intervals for the flows that were not found. Between two dumps these flows are
+inconclusive.
+
+Costs are seconds of CPU; times are seconds of the caller's clock. For one thread at a time.
 """
 
 import math
@@ -21,34 +27,34 @@ from hogpipe.linux.sock_diag import Dump, read_dump, read_flow_sockets, read_lis
 from hogpipe.linux.socket_table import SocketRow
 from hogpipe.model import FlowKey
 
-_FIRST_LOOK_UP_COST = 10e-6  # of one tuple, before any was measured
-_DUMP_PAUSE = 0.05  # at the least between two dumps for what was not found
-_DUMP_SHARE = 0.02  # of the time may go into them
+_INITIAL_LOOKUP_COST = 10e-6  # of one five-tuple, until one is measured
+_DUMP_PAUSE = 0.05  # between two dumps for flows that were not found, at least
+_DUMP_SHARE = 0.02  # of the time may go into such dumps
 
 
 class TcpReading(msgspec.Struct):
-    """The rows of TCP that a batch needs."""
+    """The TCP rows of a batch."""
 
     rows: list[SocketRow]
     inconclusive: set[FlowKey] = msgspec.field(default_factory=set)
-    """Flows that were not found, but not by a dump either."""
+    """Flows that no lookup found and no dump was made for."""
 
 
 class ReadCounts(msgspec.Struct):
-    """What was read so far."""
+    """Counters of reads; they only grow."""
 
     procfs: int = 0
-    """Tables of /proc/net."""
+    """Tables of /proc/net read."""
     sock_diag: int = 0
     """Tables dumped over sock_diag."""
     lookups: int = 0
-    """Single tuples asked for over sock_diag."""
+    """Five-tuples looked up over sock_diag."""
     interrupted: int = 0
-    """Dumps that may miss sockets because the table changed meanwhile."""
+    """Dumps that may miss sockets because the table changed during the dump."""
     refused: int = 0
-    """Times that sock_diag failed and /proc/net was read in its place."""
+    """How often sock_diag failed and /proc/net was read instead."""
     rows_skipped: int = 0
-    """Rows that could not be read."""
+    """Malformed rows."""
 
     def add_dump(self, dump: Dump) -> list[SocketRow]:
         """Count a dump; return its rows."""
@@ -59,31 +65,33 @@ class ReadCounts(msgspec.Struct):
 
 
 class TcpLookup:
-    """Finds TCP sockets by whichever way costs less."""
+    """Finds TCP sockets by lookups or by a dump, whichever costs less."""
 
     def __init__(self, counts: ReadCounts) -> None:
         self._counts = counts
-        self._lookup_cost = _FIRST_LOOK_UP_COST
+        self._lookup_cost = _INITIAL_LOOKUP_COST
         self._dump_cost = 0.0
         self._next_dump = -math.inf
 
     def read(self, flows: Collection[FlowKey], now: float) -> TcpReading:
-        """Return the rows that may be those of `flows`. Raises OSError."""
+        """Return the rows that may be the sockets of `flows`. Raises OSError."""
         if len(flows) * self._lookup_cost > self._dump_cost:
             return TcpReading(self._dump(flows, now))
         before = time.thread_time()
-        looked_up = read_flow_sockets(flows)
+        lookup = read_flow_sockets(flows)
         self._lookup_cost = (self._lookup_cost + _cpu_since(before) / len(flows)) / 2
         self._counts.lookups += len(flows)
-        reading = TcpReading(list(looked_up.found.values()))
-        left = [flow for flow in flows if flow not in looked_up.found]
-        if left:
-            listening = self._counts.add_dump(read_listeners({flow.local_port for flow in left}))
-            reading.rows += listening
-            served = {row.local_port for row in listening}
-            closed = looked_up.closed
+        reading = TcpReading(list(lookup.found.values()))
+        missing = [flow for flow in flows if flow not in lookup.found]
+        if missing:
+            listeners = self._counts.add_dump(read_listeners({flow.local_port for flow in missing}))
+            reading.rows += listeners
+            listening_ports = {row.local_port for row in listeners}
+            closed = lookup.closed
             reading.inconclusive.update(
-                flow for flow in left if flow.local_port not in served and flow not in closed
+                flow
+                for flow in missing
+                if flow.local_port not in listening_ports and flow not in closed
             )
         if reading.inconclusive and now >= self._next_dump:
             reading.rows += self._dump(reading.inconclusive, now)

@@ -159,7 +159,7 @@ def test_namespaces_that_are_too_many_for_a_batch_take_turns(proc: FakeProc) -> 
     for pid, namespace in places.items():
         put(proc, pid, namespace)
         proc.table_seen_by(pid, "tcp", connection(pid))
-    guests = tables(proc, most_seconds=0.0)
+    guests = tables(proc, max_seconds=0.0)
     flows = [flow(namespace) for namespace in places.values()]
     answers = [guests.match(flows) for _ in places]
     assert [len(answer) for answer in answers] == [1, 1, 1]

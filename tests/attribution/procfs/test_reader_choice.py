@@ -49,20 +49,20 @@ def test_readers_of_about_the_same_cost_do_not_take_turns() -> None:
     assert tries(readers, SOCK_DIAG) == list(range(1, 1000, 41))
     settled = ReaderChoice()
     read(settled, 2, {PROCFS: 10, SOCK_DIAG: 1})
-    assert settled.present is SOCK_DIAG
+    assert settled.current is SOCK_DIAG
     turns = tries(read(settled, 990, {PROCFS: 8, SOCK_DIAG: 10}), PROCFS)
-    assert settled.present is SOCK_DIAG
+    assert settled.current is SOCK_DIAG
     assert len(turns) >= 10
 
 
 def test_it_changes_over_and_back_as_the_costs_change() -> None:
     choice = ReaderChoice()
     read(choice, 103, {PROCFS: 1, SOCK_DIAG: 2})
-    assert choice.present is PROCFS
+    assert choice.current is PROCFS
     read(choice, 101, {PROCFS: 90, SOCK_DIAG: 2})
-    assert choice.present is SOCK_DIAG
+    assert choice.current is SOCK_DIAG
     read(choice, 90 * 50 // 2 + 1, {PROCFS: 1, SOCK_DIAG: 2})
-    assert choice.present is PROCFS
+    assert choice.current is PROCFS
 
 
 def test_one_dear_read_does_not_change_the_reader() -> None:
@@ -71,7 +71,7 @@ def test_one_dear_read_does_not_change_the_reader() -> None:
     choice.record(PROCFS, 1000)
     assert set(read(choice, 49, {PROCFS: 1, SOCK_DIAG: 1})) == {PROCFS}
     assert read(choice, 1, {PROCFS: 1, SOCK_DIAG: 1}) == [SOCK_DIAG]
-    assert choice.present is PROCFS
+    assert choice.current is PROCFS
 
 
 def test_a_reader_that_fails_is_left_until_it_has_its_turn() -> None:
@@ -129,9 +129,9 @@ def test_tries_cost_at_most_a_fiftieth_of_all_reads_and_never_come_before_32_oth
     choice = ReaderChoice()
     readers = read(choice, times, prices)
     # But for the first one, which nothing is known of before it.
-    present, other = choice.present, next(one for one in Reader if one is not choice.present)
+    current, other = choice.current, next(one for one in Reader if one is not choice.current)
     turns = [turn for turn in tries(readers, other) if turn > 1]
     spent = sum(prices[other] for _ in turns)
     assert spent <= 0.0201 * sum(prices[reader] for reader in readers)
     assert all(later - earlier > 32 for earlier, later in zip([1, *turns], turns, strict=False))
-    assert times == 1 or prices[present] <= prices[other] / 0.69
+    assert times == 1 or prices[current] <= prices[other] / 0.69

@@ -208,12 +208,12 @@ def test_a_flow_that_was_not_looked_for_everywhere_is_left_out_until_it_was() ->
     with connections(1) as others, connections(1, device="lo") as bound:
         hidden = replace(bound[0], interface="elsewhere")
         resolver.resolve(others)  # which dumps the table
-        resolver._tables._tcp_diag._lookup_cost = 0.0
+        resolver._tables._tcp_lookup._lookup_cost = 0.0
         now = 0.001
         answer = attribute(resolver, [*others, hidden])
         assert answer.keys() == set(others)
         assert (answer[others[0]].quality, resolver.counts().tuple_lookups) == (Quality.EXACT, 2)
-        resolver._tables._tcp_diag._lookup_cost = 0.0
+        resolver._tables._tcp_lookup._lookup_cost = 0.0
         now = 1000.0
         answer = attribute(resolver, [hidden])
     assert answer[hidden].quality is Quality.EXACT
@@ -226,7 +226,7 @@ def test_a_closed_connection_is_told_by_its_tuple_without_another_dump() -> None
     one, other = *make_time_wait(1), *make_time_wait(1)
     assert attribute(resolver, [one]) == {one: UNATTRIBUTED}
     reads = resolver.counts().table_reads
-    resolver._tables._tcp_diag._lookup_cost = 0.0
+    resolver._tables._tcp_lookup._lookup_cost = 0.0
     assert attribute(resolver, [other]) == {other: UNATTRIBUTED}
     assert resolver.counts().table_reads == reads + 1  # the sockets that listen
 

@@ -48,7 +48,7 @@ def inodes(reader: TableReader, flows: list[FlowKey], now: float = 0.0) -> list[
 
 def spare_the_dump(reader: TableReader) -> None:
     """Make asking for tuples cost less than a dump, for the next read."""
-    reader._tcp_diag._lookup_cost = 0.0
+    reader._tcp_lookup._lookup_cost = 0.0
 
 
 def towards(reader: TableReader, endpoints: list[Endpoint]) -> dict[Endpoint, set[int]]:
