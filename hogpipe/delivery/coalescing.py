@@ -1,8 +1,30 @@
-"""PURE: windows that wait in memory for one sink, and what gives way when they are too many.
+"""PURE: the queue of one sink in memory, with its overflow policy.
 
-As dicts, records take some 4 KB each. So beyond `PLAIN_RECORDS` of them windows wait as sums
-(merging.py), all but the newest, which may be taken at once. To make sums, and to merge them, is
-work for another thread: a `Chore`.
+In: windows, and the results of merge jobs. Out: the oldest window, and counts in records. Nothing
+here fails.
+
+# Overflow
+
+The queue holds at most `limit` windows and `MAX_RECORDS` records; a single window is always
+accepted. Beyond that the policy decides:
+
+    coalesce      the two oldest windows are merged: the newest keep their time resolution
+    drop_oldest   the oldest window is dropped
+    block         nothing: the publisher waits while the queue is `full`
+
+# Memory
+
+A record is a dict of about 4 KB. Where more than `MAX_UNMERGED_RECORDS` are queued, windows are
+converted to sums (merging.py), a fifth of that, all but the newest: the sink may take it at once.
+
+# Merge jobs
+
+Converting and merging take too long for the event loop, so they are jobs for another thread:
+`next_job`, `MergeJob.run` in the thread, `finish`. Windows may be removed while a job runs; its
+result is then discarded.
+
+Known limit: where jobs fall behind and memory grows (twice `MAX_RECORDS` unmerged), a merge keeps
+the total of a window only, not its groups.
 """
 
 from collections import deque
@@ -12,163 +34,155 @@ from typing import Literal
 from hogpipe.delivery.merging import Merger
 from hogpipe.records.schema import Record
 
-WhenFull = Literal["coalesce", "drop_oldest", "block"]
+OverflowPolicy = Literal["coalesce", "drop_oldest", "block"]
 
 MAX_GROUPS = 25_000
-"""Groups in a merged window: a sink that is dead for days must not fill the memory."""
+"""Groups in a merged window: the bound where a sink is down for days."""
 MAX_RECORDS = 50_000
-"""Records that wait, however few the windows; one window may always wait."""
-PLAIN_RECORDS = 10_000
-"""Records that wait as they are. Who may make the pipeline wait needs no more."""
+"""Records in the queue, however few the windows."""
+MAX_UNMERGED_RECORDS = 10_000
+"""Records in the queue as dicts; with `block` the bound of the whole queue."""
 
 
-class WaitingWindow:
-    """A window as it is, or as sums. It may wait for several sinks: what it says never changes."""
+class QueuedWindow:
+    """A window, as records or as sums. Several queues may hold it: its content never changes."""
 
-    def __init__(self, held: Sequence[Record] | Merger) -> None:
-        self._held = held
-        self._sums = held if isinstance(held, Merger) else None
+    def __init__(self, content: Sequence[Record] | Merger) -> None:
+        self._content = content
+        self._sums = content if isinstance(content, Merger) else None
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._content)
 
     @property
-    def plain(self) -> bool:
-        """Whether it waits as it is."""
-        return not isinstance(self._held, Merger)
+    def merged(self) -> bool:
+        """Whether the window is held as sums."""
+        return isinstance(self._content, Merger)
 
     def records(self) -> Sequence[Record]:
-        """Return its records; of sums they are made now."""
-        return self._held.records() if isinstance(self._held, Merger) else self._held
+        """Return the records; for sums, this makes them."""
+        content = self._content
+        return content.records() if isinstance(content, Merger) else content
 
-    def sum_up(self, *, nameless: bool = False) -> Merger:
-        """Return it as sums, which nobody may change; for one thread at a time.
+    def sums(self, *, total_only: bool = False) -> Merger:
+        """Return the window as sums, which no caller may change; for one thread at a time.
 
-        If `nameless` they may be of the window as a whole.
+        With `total_only` the sums may be one total, without groups: that takes less time.
         """
         if self._sums is None:
             sums = Merger()
-            if nameless:
+            if total_only:
                 sums.add_nameless(self.records())
                 return sums
             sums.add(self.records())
-            self._sums = sums  # the next sink may want them as well
+            self._sums = sums  # the queue of another sink may need them, too
         return self._sums
 
 
-class Chore:
-    """Makes one window of sums of one or two that wait; `run` is for another thread."""
+class MergeJob:
+    """Converts one window to sums, or merges two; `run` is for another thread."""
 
-    def __init__(self, windows: Sequence[WaitingWindow], *, nameless: bool = False) -> None:
+    def __init__(self, windows: Sequence[QueuedWindow], *, total_only: bool = False) -> None:
         self.windows = windows
-        self._nameless = nameless
-        self.sums = Merger()
+        self._total_only = total_only
+        self.result = Merger()
 
     def run(self) -> None:
-        """Do it; nothing that waits is changed."""
+        """Compute `result`; the windows stay as they are."""
         if len(self.windows) == 1:
-            self.sums = self.windows[0].sum_up()
+            self.result = self.windows[0].sums()
             return
         for window in self.windows:
-            self.sums.merge(window.sum_up(nameless=self._nameless))
-        self.sums.fold(MAX_GROUPS)
+            self.result.merge(window.sums(total_only=self._total_only))
+        self.result.fold(MAX_GROUPS)
 
 
 class CoalescingQueue:
-    """Windows in order, at most `limit` of them and `MAX_RECORDS`, with counts of records.
+    """Windows in order, at most `limit` of them; counts are in records."""
 
-    `coalesce` merges the oldest windows, so that the newest stay apart; that is a chore for after
-    a push. `drop_oldest` drops. `block` does nothing: whoever pushes waits until it is no longer
-    `full`.
-    """
-
-    def __init__(self, limit: int, when_full: WhenFull) -> None:
+    def __init__(self, limit: int, policy: OverflowPolicy) -> None:
         self._limit = limit
-        self._when_full = when_full
-        self._windows: deque[WaitingWindow] = deque()
+        self._policy = policy
+        self._windows: deque[QueuedWindow] = deque()
+        self._unmerged = 0
+        """Records of the windows that are not merged."""
         self.queued = 0
-        self._plain = 0
-        """Those of them that wait as they are."""
         self.dropped = 0
         self.coalesced = 0
-        """Records that went up in another one."""
+        """Records that were merged into others."""
 
     @property
     def full(self) -> bool:
-        """Whether another window would be one too many."""
-        return len(self._windows) >= self._limit or self.queued > PLAIN_RECORDS
+        """Whether another window would exceed the bound of the policy `block`."""
+        return len(self._windows) >= self._limit or self.queued > MAX_UNMERGED_RECORDS
 
     @property
-    def oldest(self) -> WaitingWindow | None:
-        """The window that waits longest."""
+    def oldest(self) -> QueuedWindow | None:
+        """The oldest window, None if the queue is empty."""
         return self._windows[0] if self._windows else None
 
-    def push(self, window: WaitingWindow) -> None:
-        """Let a window wait that is as it was; one without records is nothing to wait for."""
+    def push(self, window: QueuedWindow) -> None:
+        """Add an unmerged window as the newest; one without records is ignored."""
         if len(window):
             self._windows.append(window)
             self.queued += len(window)
-            self._plain += len(window)
-        while self._when_full == "drop_oldest" and self._excess:
+            self._unmerged += len(window)
+        while self._policy == "drop_oldest" and self._overflows:
             oldest = self._windows[0]
-            self.take(oldest)
+            self.remove(oldest)
             self.dropped += len(oldest)
 
-    def put_back(self, records: Sequence[Record]) -> None:
-        """Let a window that was taken wait again, as the oldest."""
+    def push_front(self, records: Sequence[Record]) -> None:
+        """Add the records of a removed window as the oldest."""
         if records:
-            self._windows.appendleft(WaitingWindow(records))
+            self._windows.appendleft(QueuedWindow(records))
             self.queued += len(records)
-            self._plain += len(records)
+            self._unmerged += len(records)
 
-    def take(self, window: WaitingWindow) -> bool:
-        """Take a window out; return False if it had to give way meanwhile."""
+    def remove(self, window: QueuedWindow) -> bool:
+        """Remove a window; return False if it was merged or dropped meanwhile."""
         if window not in self._windows:
             return False
         self._windows.remove(window)
         self.queued -= len(window)
-        self._plain -= len(window) if window.plain else 0
+        self._unmerged -= 0 if window.merged else len(window)
         return True
 
     def clear(self) -> None:
-        """Let nothing wait any more."""
+        """Remove all windows, without counting them."""
         self._windows.clear()
-        self.queued = self._plain = 0
+        self.queued = self._unmerged = 0
 
     @property
-    def has_chore(self) -> bool:
-        """Whether `find_chore` may find one."""
-        return self._plain > PLAIN_RECORDS or self._excess
+    def needs_job(self) -> bool:
+        """Whether `next_job` may return a job."""
+        return self._unmerged > MAX_UNMERGED_RECORDS or self._overflows
 
-    def find_chore(self) -> Chore | None:
-        """Return what is to be done, None if nothing; `finish` it when it has run.
-
-        Windows may be taken out meanwhile.
-        """
-        if self._when_full == "coalesce" and self._excess:
-            # Whoever merges is far behind: then be quick, lest memory runs out.
-            nameless = self._plain > 2 * MAX_RECORDS and len(self._windows) > 2
-            return Chore([self._windows[0], self._windows[1]], nameless=nameless)
-        if self._when_full != "block" and self._plain > PLAIN_RECORDS:
+    def next_job(self) -> MergeJob | None:
+        """Return the next job, None if there is none; one at a time, each followed by `finish`."""
+        if self._policy == "coalesce" and self._overflows:
+            behind = self._unmerged > 2 * MAX_RECORDS and len(self._windows) > 2
+            return MergeJob([self._windows[0], self._windows[1]], total_only=behind)
+        if self._policy != "block" and self._unmerged > MAX_UNMERGED_RECORDS:
             for window in list(self._windows)[:-1]:
-                if window.plain:
-                    return Chore([window])
+                if not window.merged:
+                    return MergeJob([window])
         return None
 
-    def finish(self, chore: Chore) -> None:
-        """Put what the chore has made in the place of what it was made of, if that still waits."""
-        first = chore.windows[0]
+    def finish(self, job: MergeJob) -> None:
+        """Replace the windows of a job by its result, unless the first was removed meanwhile."""
+        first = job.windows[0]
         if first not in self._windows:
             return
-        at = self._windows.index(first)
-        self.coalesced += sum(map(len, chore.windows)) - len(chore.sums)
-        for window in chore.windows:
-            self.take(window)
-        self._windows.insert(at, WaitingWindow(chore.sums))
-        self.queued += len(chore.sums)
+        position = self._windows.index(first)
+        self.coalesced += sum(map(len, job.windows)) - len(job.result)
+        for window in job.windows:
+            self.remove(window)
+        self._windows.insert(position, QueuedWindow(job.result))
+        self.queued += len(job.result)
 
     @property
-    def _excess(self) -> bool:
-        """Whether more waits than may, and not in one window."""
-        too_much = len(self._windows) > self._limit or self.queued > MAX_RECORDS
-        return too_much and len(self._windows) > 1
+    def _overflows(self) -> bool:
+        """Whether the queue exceeds its bounds with more than one window."""
+        exceeds = len(self._windows) > self._limit or self.queued > MAX_RECORDS
+        return exceeds and len(self._windows) > 1

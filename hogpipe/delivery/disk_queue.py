@@ -1,9 +1,12 @@
-"""An Outbox whose windows wait on disk (spool/), so that they outlive the run.
+"""A queue whose windows are on disk (spool/), so that they outlive the run.
 
-Each window goes to the disk first, and only from there to the sink: a window that is being sent is
-on the disk as well. Windows that are on their way to the disk, a few milliseconds as a rule, wait
-in memory. While the disk cannot be used they stay there, by the rules for memory, and go to the
-sink directly once nothing older is on the disk. All work on the disk is in a thread of its own.
+Each window goes to the disk first, and from the disk to the sink: a window in flight is on disk as
+well. On its way to the disk, a few milliseconds as a rule, a window is in memory. While the disk
+cannot be used windows stay in memory, under the bounds of a queue in memory, and go to the sink
+directly once the disk holds nothing older; the disk is retried every second.
+
+Concurrency: a thread of its own does all work on the disk. `_order`, a lock, is held by whoever
+takes a window out of memory or out of the spool, so that windows never overtake each other.
 """
 
 import asyncio
@@ -11,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 
-from hogpipe.delivery.coalescing import WaitingWindow, WhenFull
+from hogpipe.delivery.coalescing import OverflowPolicy, QueuedWindow
 from hogpipe.delivery.health import Health
 from hogpipe.delivery.spool import Spool
 from hogpipe.delivery.window_queue import T, WindowQueue
@@ -20,216 +23,262 @@ from hogpipe.records.schema import Record, SpoolInfo
 from hogpipe.sinks.contract import SinkSettings
 
 RETRY_SECONDS = 1.0
-"""How long a disk that could not be used is left alone."""
+"""The pause after an error of the disk."""
 CLOSE_SECONDS = 0.4
-"""How long the last windows may take to get to the disk."""
+"""The time limit for the last windows to reach the disk."""
 _START_SECONDS = 5.0
 
 
 class DiskQueue(WindowQueue):
-    """Windows wait in `spool`; `on_change` is called when something has become ready or gone."""
+    """Windows in order, on disk; `on_change` is called when the state of the queue changes."""
 
     def __init__(
         self,
         spool: Spool,
         limit: int,
-        when_full: WhenFull,
+        policy: OverflowPolicy,
         health: Health,
         on_change: Callable[[], None],
         *,
-        helper: Executor,
+        executor: Executor,
     ) -> None:
-        super().__init__(limit, when_full, helper)
-        self._spool = spool
+        super().__init__(limit, policy, executor)
+        self._spool = _SpoolThread(spool, health)
         self._health = health
         self._on_change = on_change
-        self._blocks = when_full == "block"
-        self._thread = ThreadPoolExecutor(1, "spool")
+        self._blocks = policy == "block"
         self._opening: asyncio.Task[None] | None = None
         self._storing: asyncio.Task[None] | None = None
-        self._turn = asyncio.Lock()
-        """Held by whoever takes windows out of memory or hands one out: order depends on it."""
-        self._news = asyncio.Event()
-        """Set when there may be something to store, or room to store it."""
+        self._order = asyncio.Lock()
+        self._changed = asyncio.Event()
+        """Set when there may be a window to store, or room to store it."""
         self._closing = False
-        self._failing = False
-        """Whether the disk cannot be used, so that memory has to do."""
-        self._failures = 0
-        self._counts = spool.counts
-        """How the disk stood when the thread had last done something."""
-        self._moving = 0
-        """Records that are on their way to the disk."""
-        self._handed_out = 0
-        """Records of the disk that are with the sink."""
+        self._on_way = 0
+        """Records between memory and disk."""
+        self._in_flight = 0
+        """Records in flight that are on disk."""
 
     @property
     def queued(self) -> int:
-        """How many records wait, on disk and in memory."""
-        return super().queued + self._moving + self._counts.records - self._handed_out
+        """How many records are queued, on disk and in memory."""
+        return super().queued + self._on_way + self._spool.counts.records - self._in_flight
 
     @property
-    def kept(self) -> int:
-        """How many are on disk."""
-        return self._counts.records
+    def saved(self) -> int:
+        """How many records are on disk."""
+        return self._spool.counts.records
 
     @property
     def dropped(self) -> int:
-        """How many had to give way, or could not be read any more."""
-        return super().dropped + self._counts.dropped
+        """How many records the overflow policy dropped, or damage has cost."""
+        return super().dropped + self._spool.counts.dropped
 
     @property
     def coalesced(self) -> int:
-        """How many went up in another one."""
-        return super().coalesced + self._counts.coalesced
+        """How many records were merged into others."""
+        return super().coalesced + self._spool.counts.coalesced
 
     @property
     def ready(self) -> bool:
-        """Whether `next` has a window to give."""
-        stored = self._counts.records > self._handed_out
-        return stored or (self._failing and super().ready)
+        """Whether `take` returns a window."""
+        stored = self._spool.counts.records > self._in_flight
+        return stored or (self._spool.failing and super().ready)
 
     async def open(self) -> None:
-        """Take the spool; raises ConfigurationError where that will never be possible."""
+        """Open the spool; raises ConfigurationError if that will never be possible."""
         self._opening = asyncio.create_task(self._open())
         done, _late = await asyncio.wait({self._opening}, timeout=_START_SECONDS)
         if done:
             self._opening.result()
         self._storing = asyncio.create_task(self._store())
 
-    def offer(self, window: WaitingWindow) -> None:
-        """Let a window wait."""
+    def offer(self, window: QueuedWindow) -> None:
+        """Queue a window as the newest."""
         super().offer(window)
-        self._news.set()
+        self._changed.set()
 
-    async def next(self) -> Sequence[Record]:
-        """Hand out the oldest window; empty if none is ready. Raises OSError."""
-        async with self._turn:
-            records = await self._work(self._spool.next) if self._spool.is_open else ()
-            self._handed_out = len(records)
-            return records if records or not self._failing else await self._take()
+    async def take(self) -> Sequence[Record]:
+        """Take the oldest window; empty if none is ready. Raises OSError."""
+        async with self._order:
+            records = await self._spool.read() if self._spool.is_open else ()
+            self._in_flight = len(records)
+            if records or not self._spool.failing:
+                return records
+            return await self._take_from_memory()
 
-    async def done(self) -> None:
-        """Forget what is handed out: it is delivered or dropped."""
-        if not self._handed_out:
+    async def acknowledge(self) -> None:
+        """End the flight of the window that was taken: it is delivered or dropped."""
+        if not self._in_flight:
             return
-        async with self._turn:
+        async with self._order:
             try:
-                await self._work(self._spool.acknowledge)
-            except OSError as error:  # what is not noted comes again in a later run, no more
-                self._note_failure(error)
-            self._handed_out = 0
-            self._counts = self._spool.counts
-        self._news.set()
+                await self._spool.acknowledge()
+            except OSError as error:  # a later run may deliver the window a second time
+                self._report_failure(error)
+            self._in_flight = 0
+        self._changed.set()
 
-    def abandon(self, handed_out: int) -> int:
-        """Drop what is in memory only."""
-        lost = super().abandon(handed_out)
-        self._handed_out = 0
+    def discard(self, in_flight: int) -> int:
+        """Discard the records that are in memory only; return how many."""
+        lost = super().discard(in_flight)
+        self._in_flight = 0
         return lost
 
-    def count_lost(self, handed_out: int) -> int:
+    def count_unsaved(self, in_flight: int) -> int:
         """Return how many records are in memory only."""
-        return super().count_lost(0 if self._handed_out else handed_out)
+        return super().count_unsaved(0 if self._in_flight else in_flight)
 
     async def close(self) -> None:
-        """Bring to the disk what is in memory, and let go of it."""
+        """Store the windows in memory, and close the spool; TimeoutError if that takes too long."""
         await super().close()
         self._closing = True
-        self._news.set()
+        self._changed.set()
         for task in (self._opening, self._storing):
             if task is not None:
                 await asyncio.wait({task}, timeout=CLOSE_SECONDS)
                 task.cancel()
-        closing = self._thread.submit(self._spool.close)
-        self._thread.shutdown(wait=False)
         async with asyncio.timeout(CLOSE_SECONDS):
-            # Cancelled before the thread has come to it, it would never be done.
-            await asyncio.shield(asyncio.wrap_future(closing))
-        self._counts = self._spool.counts
+            await self._spool.close()
 
-    def describe(self) -> SpoolInfo:
-        """Return how the disk stands."""
-        counts = self._counts
+    def spool_info(self) -> SpoolInfo:
+        """Return the state of the disk."""
+        counts = self._spool.counts
         return {
             "records": counts.records,
             "bytes": counts.bytes,
             "found": counts.found,
             "damaged": counts.damaged,
-            "failures": self._failures,
+            "failures": self._spool.failures,
         }
 
     async def _open(self) -> None:
         try:
-            await self._work(self._spool.open)
+            await self._spool.open()
         except OSError as error:
-            self._note_failure(error)
+            self._report_failure(error)
 
     async def _store(self) -> None:
-        """Bring windows from memory to the disk, until the outbox is closed."""
+        """Move windows from memory to the disk, until the queue is closed."""
         assert self._opening is not None
         await asyncio.wait({self._opening})
         while True:
             try:
                 if not self._spool.is_open:
-                    await self._work(self._spool.open)
+                    await self._spool.open()
                 await self._store_all()
             except (OSError, ConfigurationError) as error:
-                self._note_failure(error)
+                self._report_failure(error)
             if self._closing:
                 return
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _store_all(self) -> None:
-        """Return when all is stored and nothing more will come; raises OSError."""
+        """Store windows as they come; return when the queue is closed. Raises OSError."""
         while True:
-            self._news.clear()
-            while self._backlog.queued and (not self._blocks or self._spool.has_room):
+            self._changed.clear()
+            while self._memory.queued and (not self._blocks or self._spool.has_room):
                 await self._store_one()
             if self._closing:
                 return
-            await self._news.wait()
+            await self._changed.wait()
 
     async def _store_one(self) -> None:
-        async with self._turn:
-            window = await self._take()
+        async with self._order:
+            window = await self._take_from_memory()
             if not window:
                 return
-            self._moving = len(window)
+            self._on_way = len(window)
             try:
-                await self._work(partial(self._spool.append, window))
+                await self._spool.append(window)
             except (OSError, asyncio.CancelledError):
-                self._backlog.put_back(window)
+                self._memory.push_front(window)
                 raise
             except TypeError as error:  # a record that is no JSON
-                self._health.note_drop(error, len(window))
+                self._health.report_drop(error, len(window))
             finally:
-                self._moving = 0
-        if self._failing:
-            self._failing = False
-            self._health.note_spool_works()
+                self._on_way = 0
+        self._spool.report_success()
         self._on_change()
 
-    def _note_failure(self, error: Exception) -> None:
-        self._failures += 1
-        if not self._failing:
-            self._failing = True
-            self._health.note_spool_failure(error)
+    def _report_failure(self, error: Exception) -> None:
+        self._spool.report_failure(error)
         self._on_change()
 
-    async def _work(self, work: Callable[[], T]) -> T:
-        """Do something that waits for the disk."""
+
+class _SpoolThread:
+    """A spool whose work runs in a thread of its own, one call at a time.
+
+    `counts` are those after the last call; `failing` says whether the disk could not be used then.
+    """
+
+    def __init__(self, spool: Spool, health: Health) -> None:
+        self._spool = spool
+        self._health = health
+        self._thread = ThreadPoolExecutor(1, "spool")
+        self.counts = spool.counts
+        self.failing = False
+        self.failures = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `open` has succeeded."""
+        return self._spool.is_open
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another window may be appended within the bound."""
+        return self._spool.has_room
+
+    async def open(self) -> None:
+        """Open the spool; raises what `Spool.open` raises."""
+        await self._run(self._spool.open)
+
+    async def append(self, window: Sequence[Record]) -> None:
+        """Append a window; raises OSError, and TypeError for a record that is no JSON."""
+        await self._run(partial(self._spool.append, window))
+
+    async def read(self) -> Sequence[Record]:
+        """Return the oldest window, the same one until it is acknowledged; raises OSError."""
+        return await self._run(self._spool.read)
+
+    async def acknowledge(self) -> None:
+        """Remove the window that was read; raises OSError."""
+        await self._run(self._spool.acknowledge)
+
+    async def close(self) -> None:
+        """Close the spool after the calls under way; that goes on if the caller is cancelled."""
+        closing = self._thread.submit(self._spool.close)
+        self._thread.shutdown(wait=False)
+        # Unshielded, a cancellation would cancel the future before the thread reaches it.
+        await asyncio.shield(asyncio.wrap_future(closing))
+        self.counts = self._spool.counts
+
+    def report_failure(self, error: Exception) -> None:
+        """Count an error of the disk; the log has the first of several in a row."""
+        self.failures += 1
+        if not self.failing:
+            self.failing = True
+            self._health.report_spool_failure(error)
+
+    def report_success(self) -> None:
+        """Report that a window was stored."""
+        if self.failing:
+            self.failing = False
+            self._health.report_spool_success()
+
+    async def _run(self, work: Callable[[], T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         finally:
-            self._counts = self._spool.counts
+            self.counts = self._spool.counts
 
 
 def make_queue(
-    settings: SinkSettings, health: Health, on_change: Callable[[], None], helper: Executor
+    settings: SinkSettings, health: Health, on_change: Callable[[], None], executor: Executor
 ) -> WindowQueue:
-    """Return the outbox that `settings` ask for; see Outbox and SpooledOutbox for the others."""
-    limit, when_full = settings.queue_windows, settings.when_full
+    """Return the queue that `settings` describe: on disk if they name a spool."""
+    limit, policy = settings.queue_windows, settings.when_full
     if settings.spool is None:
-        return WindowQueue(limit, when_full, helper)
-    spool = Spool(settings.spool, settings.spool_mib << 20, when_full)
-    return DiskQueue(spool, limit, when_full, health, on_change, helper=helper)
+        return WindowQueue(limit, policy, executor)
+    spool = Spool(settings.spool, settings.spool_mib << 20, policy)
+    return DiskQueue(spool, limit, policy, health, on_change, executor=executor)

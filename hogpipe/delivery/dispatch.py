@@ -1,4 +1,9 @@
-"""The fan-out: every window goes to every sink, and no sink can hold up another."""
+"""The fan-out: every window is queued for every sink, and no sink delays another.
+
+In: windows (`publish`). Out: calls of the sinks, made by one task for each (sink_worker.py). Only
+the overflow policy `block` makes `publish` wait, and only a sink that blocks the event loop itself
+delays the others.
+"""
 
 import asyncio
 import random
@@ -6,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from hogpipe.delivery.coalescing import WaitingWindow
+from hogpipe.delivery.coalescing import QueuedWindow
 from hogpipe.delivery.sink_worker import SinkWorker
 from hogpipe.errors import ConfigurationError
 from hogpipe.records.schema import Record, SinkInfo
@@ -16,8 +21,8 @@ from hogpipe.sinks.contract import Sink, SinkSettings
 class Dispatcher:
     """Owns the sinks: `open`, then `run` in a task with `publish` beside it, `drain` at the end.
 
-    `on_output_closed` is called when the reader of a sink's output has left. `rng` gives the
-    jitter of the retries.
+    `on_output_closed` is called when the reader of a sink's output has left. `rng` is the source of
+    the jitter of retries.
     """
 
     def __init__(
@@ -28,24 +33,25 @@ class Dispatcher:
         rng: random.Random | None = None,
     ) -> None:
         jitter = rng or random.Random()  # noqa: S311 - it only spreads retries
-        # One thread for all: what waits is tidied up in turns, and hardly felt by the event loop.
-        self._helper = ThreadPoolExecutor(1, "backlog")
-        self._lanes = [SinkWorker(*sink, on_output_closed, jitter, self._helper) for sink in sinks]
+        # One thread for the queues of all sinks: merging then hardly delays the event loop.
+        self._executor = ThreadPoolExecutor(1, "coalesce")
+        self._workers = [
+            SinkWorker(*sink, on_output_closed, jitter, self._executor) for sink in sinks
+        ]
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Open all sinks; one that cannot be opened for now is tried again by `run`.
+        """Open all sinks; `run` retries one that cannot be opened for now.
 
-        Raises ConfigurationError, naming the sinks, where trying again is useless; all are closed
-        then.
+        Raises ConfigurationError, naming the sinks, where a retry is useless; all are closed then.
         """
         try:
             async with asyncio.TaskGroup() as group:
-                opening = [group.create_task(lane.open()) for lane in self._lanes]
+                opening = [group.create_task(worker.open()) for worker in self._workers]
         except asyncio.CancelledError:
             await self._close()
             raise
-        problems = [problem for task in opening if (problem := task.result()) is not None]
+        problems = [problem for task in opening for problem in task.result()]
         if problems:
             await self._close()
             raise ConfigurationError(problems)
@@ -56,56 +62,56 @@ class Dispatcher:
         The sinks are closed when it returns.
         """
         async with asyncio.TaskGroup() as group:
-            self._tasks = {group.create_task(lane.run()) for lane in self._lanes}
+            self._tasks = {group.create_task(worker.run()) for worker in self._workers}
 
     async def publish(self, records: Sequence[Record]) -> None:
-        """Queue one window for every sink, then wait for sinks that say `block` and are full.
+        """Queue one window for every sink, then wait for full queues whose policy is `block`.
 
-        A window that was queued stays so if the wait is cancelled.
+        The window stays queued if the wait is cancelled.
         """
-        window = WaitingWindow(records)
-        for lane in self._lanes:
-            lane.offer(window)
-        for lane in self._lanes:
-            await lane.room()
+        window = QueuedWindow(records)
+        for worker in self._workers:
+            worker.offer(window)
+        for worker in self._workers:
+            await worker.room()
 
     def stop_blocking(self) -> None:
-        """Let `publish` wait for no sink any more: the run is to end."""
-        for lane in self._lanes:
-            lane.stop_blocking()
+        """Let `publish` wait for no sink from now on: the run is about to end."""
+        for worker in self._workers:
+            worker.stop_blocking()
 
     async def idle(self) -> None:
-        """Wait until every sink has taken what was published."""
-        for lane in self._lanes:
-            await lane.idle()
+        """Wait until every sink has delivered or dropped what was published."""
+        for worker in self._workers:
+            await worker.idle()
 
     async def drain(self, deadline: float) -> list[str]:
-        """Deliver what waits within `deadline` seconds, then close the sinks.
+        """Deliver what is queued within `deadline` seconds, then close the sinks.
 
-        Returns one line for each sink that still had records. Nothing may be published after.
+        Returns one line for each sink with records left. Nothing may be published afterwards.
         """
-        for lane in self._lanes:
-            lane.finish()
-        with suppress(TimeoutError):  # what is left is told by the lines
+        for worker in self._workers:
+            worker.finish()
+        with suppress(TimeoutError):  # the lines report what is left
             async with asyncio.timeout(deadline):
                 await self.idle()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._close()
-        return [line for lane in self._lanes if (line := lane.left_over()) is not None]
+        return [line for worker in self._workers if (line := worker.describe_end()) is not None]
 
     def reopen(self) -> None:
-        """Have the sinks that write files open them anew, each before its next write."""
-        for lane in self._lanes:
-            lane.reopen()
+        """Have the sinks that write files reopen them, each before its next write."""
+        for worker in self._workers:
+            worker.reopen()
 
     def health(self) -> list[SinkInfo]:
-        """Return how each sink stands, in the order of the configuration."""
-        return [lane.health() for lane in self._lanes]
+        """Return the counts of each sink, in the order of the configuration."""
+        return [worker.health() for worker in self._workers]
 
     async def _close(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for lane in self._lanes:
-                group.create_task(lane.close())
-        self._helper.shutdown(wait=False)
+            for worker in self._workers:
+                group.create_task(worker.close())
+        self._executor.shutdown(wait=False)

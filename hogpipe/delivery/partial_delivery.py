@@ -1,9 +1,18 @@
-"""PURE: what becomes of the records of the one window that a sink is being given.
+"""PURE: which records of the window in flight remain after each write.
 
-A sink may say that only some records are worth another try, or that it refuses some for good; the
-rest counts as delivered. Where it refuses a window and does not say which record is to blame, it is
-given the halves, and so on, until the one is found: a record that is refused takes no other along.
-After `MAX_SPLITS` for one window, what is still refused as a whole is dropped as a whole.
+In: a window, and the outcome of each write: None or an error. Out: the part to write next, and
+counts of delivered and dropped records. Nothing here fails.
+
+    DeliveryError             its `undelivered` remain, its `refused` are dropped, the rest counts
+                              as delivered; without `undelivered` all remain
+    OSError                   all remain
+    RefusedError, `refused`   these are dropped, the rest counts as delivered
+    RefusedError              the part is halved, see below
+    any other error           the part is dropped
+
+A refusal that names no record is narrowed down by bisection: each half is written by itself, and so
+on, until the one record is found and dropped; no other record is lost with it. After `MAX_SPLITS`
+splits of one window, a part that is still refused is dropped whole.
 """
 
 from collections import deque
@@ -14,21 +23,20 @@ from hogpipe.errors import DeliveryError, RefusedError
 from hogpipe.records.schema import Record, record_id
 
 MAX_SPLITS = 32
-"""Finds two records of 50,000; a receiver that refuses all is asked some 50 times a window."""
-
+"""Enough for two records of 50,000; a receiver that refuses all gets some 50 writes a window."""
 
 D = TypeVar("D")
 
 
 class Outcome(NamedTuple):
-    """How many records a call has settled."""
+    """How many records a write has settled."""
 
     delivered: int = 0
     dropped: int = 0
 
 
 class PartialDelivery:
-    """One window; `part` is what to give next, until nothing is left."""
+    """One window; `part` is what to write next, until nothing remains."""
 
     def __init__(self, records: Sequence[Record] = ()) -> None:
         self._parts = deque([records] if records else [])
@@ -40,11 +48,11 @@ class PartialDelivery:
 
     @property
     def part(self) -> Sequence[Record]:
-        """What the sink is to be given; empty if all is settled."""
+        """The records to write next; empty if none remain."""
         return self._parts[0] if self._parts else ()
 
     def settle(self, error: Exception | None) -> Outcome:
-        """Take note of how giving `part` ended; None is success."""
+        """Apply the outcome of the write of `part`; None is success."""
         match error:
             case None:
                 return Outcome(delivered=len(self._parts.popleft()))
@@ -53,7 +61,7 @@ class PartialDelivery:
             case OSError():
                 return Outcome()
             case RefusedError():
-                return self._leave_refused(error)
+                return self._drop_refused(error)
             case _:
                 return Outcome(dropped=len(self._parts.popleft()))
 
@@ -66,7 +74,7 @@ class PartialDelivery:
             self._parts.appendleft(undelivered)
         return Outcome(len(rest) - dropped, dropped)
 
-    def _leave_refused(self, error: RefusedError) -> Outcome:
+    def _drop_refused(self, error: RefusedError) -> Outcome:
         part = self._parts.popleft()
         refused = _select(part, error.refused, None)
         if refused is not None:
@@ -80,18 +88,18 @@ class PartialDelivery:
 
 
 def _select(
-    part: Sequence[Record], named: Sequence[Record] | None, otherwise: D
+    part: Sequence[Record], named: Sequence[Record] | None, default: D
 ) -> Sequence[Record] | D:
-    """Return the records of `part` that are `named`; `otherwise` if that names none sensibly."""
+    """Return the records of `part` that are in `named`; `default` if `named` holds no records."""
     if named is None:
-        return otherwise
+        return default
     try:
-        names = {record_id(record) for record in named}
-    except (KeyError, TypeError):  # a plugin may put anything there
-        return otherwise
-    return [record for record in part if record_id(record) in names]
+        ids = {record_id(record) for record in named}
+    except (KeyError, TypeError):  # a plugin may pass anything
+        return default
+    return [record for record in part if record_id(record) in ids]
 
 
 def _subtract(part: Sequence[Record], others: Sequence[Record]) -> Sequence[Record]:
-    names = {record_id(record) for record in others}
-    return [record for record in part if record_id(record) not in names]
+    ids = {record_id(record) for record in others}
+    return [record for record in part if record_id(record) not in ids]

@@ -1,106 +1,113 @@
-"""Where the windows of one sink wait: here in memory, in spooled.py also on disk."""
+"""The queue of one sink: in memory here, on disk in disk_queue.py.
+
+In: windows (`offer`). Out: the oldest one (`take`), which is then in flight until `acknowledge`.
+The queue in memory never fails; its overflow policy is that of coalescing.py, whose merge jobs run
+in `executor`, one at a time.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import TypeVar
 
-from hogpipe.delivery.coalescing import CoalescingQueue, WaitingWindow, WhenFull
+from hogpipe.delivery.coalescing import CoalescingQueue, OverflowPolicy, QueuedWindow
 from hogpipe.records.schema import Record, SpoolInfo
 
 T = TypeVar("T")
 
 
 class WindowQueue:
-    """Windows in order; one at a time is handed out, by `next`, until `done` is called.
+    """Windows in order, in memory; counts are in records.
 
-    Counts are in records. `queued` is without what is handed out. `helper` runs what would hold up
-    the event loop.
+    At most one window is in flight, and it is no longer `queued`.
     """
 
-    def __init__(self, limit: int, when_full: WhenFull, helper: Executor) -> None:
-        self._backlog = CoalescingQueue(limit, when_full)
-        self._helper = helper
-        self._tidying: asyncio.Task[None] | None = None
+    def __init__(self, limit: int, policy: OverflowPolicy, executor: Executor) -> None:
+        self._memory = CoalescingQueue(limit, policy)
+        self._executor = executor
+        self._merging: asyncio.Task[None] | None = None
 
     @property
     def queued(self) -> int:
-        """How many records wait."""
-        return self._backlog.queued
+        """How many records are queued."""
+        return self._memory.queued
 
     @property
-    def kept(self) -> int:
-        """How many outlive the run, handed out or not."""
+    def saved(self) -> int:
+        """How many records outlive the run, in flight or queued."""
         return 0
 
     @property
     def dropped(self) -> int:
-        """How many had to give way, or could not be read any more."""
-        return self._backlog.dropped
+        """How many records the overflow policy dropped, or damage has cost."""
+        return self._memory.dropped
 
     @property
     def coalesced(self) -> int:
-        """How many went up in another one."""
-        return self._backlog.coalesced
+        """How many records were merged into others."""
+        return self._memory.coalesced
 
     @property
     def full(self) -> bool:
-        """Whether another window would be one too many."""
-        return self._backlog.full
+        """Whether a publisher has to wait, if the overflow policy is `block`."""
+        return self._memory.full
 
     @property
     def ready(self) -> bool:
-        """Whether `next` has a window to give."""
-        return self._backlog.queued > 0
+        """Whether `take` returns a window."""
+        return self._memory.queued > 0
 
     async def open(self) -> None:
-        """Get ready; raises ConfigurationError where that will never be possible."""
+        """Open the queue; raises ConfigurationError if that will never be possible."""
 
-    def offer(self, window: WaitingWindow) -> None:
-        """Let a window wait."""
-        self._backlog.push(window)
-        if self._backlog.has_chore and (self._tidying is None or self._tidying.done()):
-            self._tidying = asyncio.create_task(self._tidy())
+    def offer(self, window: QueuedWindow) -> None:
+        """Queue a window as the newest."""
+        self._memory.push(window)
+        if self._memory.needs_job and (self._merging is None or self._merging.done()):
+            self._merging = asyncio.create_task(self._run_jobs())
 
-    async def next(self) -> Sequence[Record]:
-        """Hand out the oldest window; empty if none is ready. Raises OSError."""
-        return await self._take()
+    async def take(self) -> Sequence[Record]:
+        """Take the oldest window; empty if none is ready. Raises OSError."""
+        return await self._take_from_memory()
 
-    async def done(self) -> None:
-        """Forget what is handed out: it is delivered or dropped."""
+    async def acknowledge(self) -> None:
+        """End the flight of the window that was taken: it is delivered or dropped."""
 
-    def abandon(self, handed_out: int) -> int:
-        """Drop what would be lost with the run; return how many records, of `handed_out` too."""
-        lost = self.count_lost(handed_out)
-        self._backlog.clear()
+    def discard(self, in_flight: int) -> int:
+        """Discard what the end of the run would lose; return how many records.
+
+        `in_flight` is the number of records in flight, which may be part of it.
+        """
+        lost = self.count_unsaved(in_flight)
+        self._memory.clear()
         return lost
 
-    def count_lost(self, handed_out: int) -> int:
-        """Return how many records end with the run, given how many are still handed out."""
-        return self._backlog.queued + handed_out
+    def count_unsaved(self, in_flight: int) -> int:
+        """Return how many records the end of the run would lose, of `in_flight` and queued."""
+        return self._memory.queued + in_flight
 
     async def close(self) -> None:
-        """Let go of everything; nothing is offered any more."""
-        if self._tidying is not None:
-            self._tidying.cancel()
+        """Close the queue; nothing is offered afterwards."""
+        if self._merging is not None:
+            self._merging.cancel()
 
-    def describe(self) -> SpoolInfo | None:
-        """Return how the disk stands, where one is used."""
+    def spool_info(self) -> SpoolInfo | None:
+        """Return the state of the disk, None for a queue in memory."""
         return None
 
-    async def _take(self) -> Sequence[Record]:
-        """Take the oldest window out of memory; empty if none waits, the same if cancelled."""
-        while (window := self._backlog.oldest) is not None:
-            records = window.records() if window.plain else await self._beside(window.records)
-            if self._backlog.take(window):
+    async def _take_from_memory(self) -> Sequence[Record]:
+        """Take the oldest window out of memory; empty if there is none. Cancelled, it stays."""
+        while (window := self._memory.oldest) is not None:
+            make_records = window.records
+            records = await self._run_in_executor(make_records) if window.merged else make_records()
+            if self._memory.remove(window):
                 return records
         return ()
 
-    async def _tidy(self) -> None:
-        """Bring what waits in memory within its bounds, beside the event loop."""
-        while (chore := self._backlog.find_chore()) is not None:
-            await self._beside(chore.run)
-            self._backlog.finish(chore)
+    async def _run_jobs(self) -> None:
+        while (job := self._memory.next_job()) is not None:
+            await self._run_in_executor(job.run)
+            self._memory.finish(job)
 
-    async def _beside(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._helper, work)
+    async def _run_in_executor(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)

@@ -1,22 +1,30 @@
-"""With a spool nothing is lost: not by an outage, a restart or a kill, and a bad disk is no end."""
+"""A queue on disk loses nothing to an outage, a restart, a kill or a failing disk."""
 
 import asyncio
 import contextlib
 import errno
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from support.disks import tiny_disk
-from support.sinks import Gate, Script, ScriptedSink, settings, total_bytes, traffic, until
+from support.sinks import (
+    Gate,
+    Script,
+    ScriptedSink,
+    accounted,
+    running,
+    settings,
+    total_bytes,
+    traffic,
+    until,
+)
 
 from hogpipe.delivery import disk_queue
 from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.delivery.spool import Spool
 from hogpipe.errors import ConfigurationError, OutputClosedError
-from hogpipe.records.schema import Record, SinkInfo
+from hogpipe.records.schema import Record, record_id
 
 
 def _dispatcher(sink: ScriptedSink, folder: Path, **changes: object) -> Dispatcher:
@@ -25,15 +33,6 @@ def _dispatcher(sink: ScriptedSink, folder: Path, **changes: object) -> Dispatch
         on_output_closed=lambda: None,
         rng=random.Random(1),
     )
-
-
-@asynccontextmanager
-async def _running(dispatcher: Dispatcher) -> AsyncIterator[None]:
-    await dispatcher.open()
-    async with asyncio.TaskGroup() as group:
-        run = group.create_task(dispatcher.run())
-        yield
-        run.cancel()
 
 
 def _window(number: int, records: int = 3, run: str = "01JD") -> list[Record]:
@@ -45,11 +44,6 @@ def _window(number: int, records: int = 3, run: str = "01JD") -> list[Record]:
     return made
 
 
-def _accounted(info: SinkInfo) -> int:
-    """Return where all records are that were offered or found."""
-    return info["queued"] + info["delivered"] + info["dropped"] + info["coalesced"]
-
-
 def _stored(dispatcher: Dispatcher) -> int:
     return dispatcher.health()[0]["spool"]["records"]
 
@@ -57,7 +51,7 @@ def _stored(dispatcher: Dispatcher) -> int:
 async def test_windows_pass_through_the_spool_in_order(tmp_path: Path) -> None:
     sink = ScriptedSink()
     dispatcher = _dispatcher(sink, tmp_path)
-    async with _running(dispatcher):
+    async with running(dispatcher):
         for number in range(20):
             await dispatcher.publish(_window(number))
         assert await dispatcher.drain(10) == []
@@ -67,10 +61,10 @@ async def test_windows_pass_through_the_spool_in_order(tmp_path: Path) -> None:
     assert (info["spool"]["records"], info["spool"]["failures"]) == (0, 0)
 
 
-async def test_a_window_is_on_disk_while_it_is_being_sent(tmp_path: Path) -> None:
+async def test_a_window_in_flight_is_on_disk(tmp_path: Path) -> None:
     gate = Gate()
     dispatcher = _dispatcher(ScriptedSink(on_write=gate), tmp_path)
-    async with _running(dispatcher):
+    async with running(dispatcher):
         await dispatcher.publish(_window(1))
         await until(lambda: gate.waiting)
         assert _stored(dispatcher) == 3
@@ -80,12 +74,12 @@ async def test_a_window_is_on_disk_while_it_is_being_sent(tmp_path: Path) -> Non
         await dispatcher.drain(1)
 
 
-async def test_an_outage_is_survived_by_a_restart_and_older_runs_come_first(
+async def test_a_restart_during_an_outage_loses_nothing_and_older_runs_come_first(
     tmp_path: Path,
 ) -> None:
     dead = ScriptedSink(on_open=Script(*[OSError("down")] * 100_000))
     first = _dispatcher(dead, tmp_path)
-    async with _running(first):
+    async with running(first):
         for number in range(50):
             await first.publish(_window(number))
             await asyncio.sleep(0)
@@ -96,18 +90,18 @@ async def test_an_outage_is_survived_by_a_restart_and_older_runs_come_first(
     )
     alive = ScriptedSink()
     second = _dispatcher(alive, tmp_path)
-    async with _running(second):
+    async with running(second):
         await second.publish(_window(0, run="01JE"))
         assert await second.drain(10) == []
     assert alive.windows == [*map(_window, range(50)), _window(0, run="01JE")]
     (info,) = second.health()
     assert info["spool"]["found"] == 150
-    assert _accounted(info) == 153
+    assert accounted(info) == 153
 
 
-async def test_what_is_still_in_memory_at_the_end_gets_to_the_disk(tmp_path: Path) -> None:
+async def test_windows_in_memory_are_stored_at_the_end_of_the_run(tmp_path: Path) -> None:
     dispatcher = _dispatcher(ScriptedSink(on_write=Gate()), tmp_path)
-    async with _running(dispatcher):
+    async with running(dispatcher):
         for number in range(5):
             await dispatcher.publish(_window(number))
         (line,) = await dispatcher.drain(0)
@@ -117,25 +111,25 @@ async def test_what_is_still_in_memory_at_the_end_gets_to_the_disk(tmp_path: Pat
     assert spool.counts.found == 15
 
 
-async def test_a_full_spool_gives_way_and_counts(tmp_path: Path) -> None:
+async def test_a_full_spool_coalesces_and_counts(tmp_path: Path) -> None:
     gate, sink = Gate(), ScriptedSink()
     sink.on_write = gate
     dispatcher = _dispatcher(sink, tmp_path, spool_mib=1)
     published = records = 0
-    async with _running(dispatcher):
+    async with running(dispatcher):
         for number in range(100):
             window = _window(number, records=60)
             published += total_bytes(window)
             records += 60
             await dispatcher.publish(window)
-            await until(lambda: not dispatcher._lanes[0]._outbox._backlog.queued)
-        assert _accounted(dispatcher.health()[0]) == records
+            await until(lambda: not dispatcher._workers[0]._queue._memory.queued)
+        assert accounted(dispatcher.health()[0]) == records
         assert dispatcher.health()[0]["coalesced"] > 0
         assert dispatcher.health()[0]["spool"]["bytes"] <= 1 << 20
         gate.opened.set()
         assert await dispatcher.drain(20) == []
     assert total_bytes(sink.records) == published
-    assert _accounted(dispatcher.health()[0]) == records
+    assert accounted(dispatcher.health()[0]) == records
 
 
 async def test_with_block_a_full_spool_makes_the_publisher_wait(tmp_path: Path) -> None:
@@ -147,9 +141,9 @@ async def test_with_block_a_full_spool_makes_the_publisher_wait(tmp_path: Path) 
         for number in range(100):
             await dispatcher.publish(_window(number, records=60))
 
-    async with _running(dispatcher), asyncio.TaskGroup() as group:
+    async with running(dispatcher), asyncio.TaskGroup() as group:
         publishing = group.create_task(publish())
-        await until(lambda: dispatcher._lanes[0]._outbox.full)
+        await until(lambda: dispatcher._workers[0]._queue.full)
         assert not publishing.done()
         assert dispatcher.health()[0]["spool"]["bytes"] < 1 << 20
         gate.opened.set()
@@ -158,7 +152,7 @@ async def test_with_block_a_full_spool_makes_the_publisher_wait(tmp_path: Path) 
     assert sink.windows == [_window(number, records=60) for number in range(100)]
 
 
-async def test_while_the_disk_cannot_be_used_windows_go_by_memory(
+async def test_while_the_disk_cannot_be_used_windows_are_delivered_from_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(disk_queue, "RETRY_SECONDS", 0.01)
@@ -173,14 +167,14 @@ async def test_while_the_disk_cannot_be_used_windows_go_by_memory(
     gate, sink = Gate(), ScriptedSink()
     sink.on_write = gate
     dispatcher = _dispatcher(sink, tmp_path, queue_windows=3)
-    async with _running(dispatcher):
+    async with running(dispatcher):
         await dispatcher.publish(_window(0))
         await until(lambda: gate.waiting)
         full[0] = True
         for number in range(1, 6):
             await dispatcher.publish(_window(number))
         await until(lambda: dispatcher.health()[0]["spool"]["failures"])
-        assert _accounted(dispatcher.health()[0]) == 18
+        assert accounted(dispatcher.health()[0]) == 18
         gate.opened.set()
         await until(lambda: total_bytes(sink.records) == 18 * 300)
         full[0] = False
@@ -191,24 +185,25 @@ async def test_while_the_disk_cannot_be_used_windows_go_by_memory(
             number += 1
         assert await dispatcher.drain(10) == []
     assert total_bytes(sink.records) == number * 3 * 300
+    error = "OSError: [Errno 28] No space left on device"
     assert caplog.messages == [
-        "sink s: its windows wait in memory only: OSError: [Errno 28] No space left on device",
+        f"sink s: its spool fails, windows stay in memory: {error}",
         "sink s: its spool works again",
     ]
 
 
-async def test_a_disk_that_is_full_costs_nothing_while_the_sink_works(
+async def test_a_full_disk_costs_nothing_while_the_sink_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(disk_queue, "RETRY_SECONDS", 0.01)
     sink, number = ScriptedSink(), 0
     with tiny_disk(tmp_path / "disk", kib=256) as disk:
         dispatcher = _dispatcher(sink, disk)
-        async with _running(dispatcher):
+        async with running(dispatcher):
 
-            async def publish_until(told: int) -> None:
+            async def publish_until(messages: int) -> None:
                 nonlocal number
-                while len(caplog.messages) < told:
+                while len(caplog.messages) < messages:
                     await dispatcher.publish(_window(number, records=20))
                     await dispatcher.idle()
                     await asyncio.sleep(0.01)
@@ -225,7 +220,7 @@ async def test_a_disk_that_is_full_costs_nothing_while_the_sink_works(
     assert caplog.messages[1] == "sink s: its spool works again"
 
 
-async def test_a_disk_that_is_full_before_anything_is_on_it_does_not_keep_the_run_from_starting(
+async def test_a_disk_that_is_full_at_the_start_does_not_prevent_the_run(
     tmp_path: Path,
 ) -> None:
     sink = ScriptedSink()
@@ -233,13 +228,13 @@ async def test_a_disk_that_is_full_before_anything_is_on_it_does_not_keep_the_ru
         with contextlib.suppress(OSError):
             (disk / "filling").write_bytes(bytes(64 << 10))
         dispatcher = _dispatcher(sink, disk)
-        async with _running(dispatcher):
+        async with running(dispatcher):
             await dispatcher.publish(_window(0))
             assert await dispatcher.drain(10) == []
     assert sink.windows == [_window(0)]
 
 
-async def test_a_spool_in_use_keeps_the_run_from_starting(tmp_path: Path) -> None:
+async def test_a_spool_in_use_prevents_the_start(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool", 1 << 20, "coalesce")
     spool.open()
     dispatcher = _dispatcher(ScriptedSink(), tmp_path)
@@ -247,17 +242,17 @@ async def test_a_spool_in_use_keeps_the_run_from_starting(tmp_path: Path) -> Non
         await dispatcher.open()
 
 
-async def test_a_reader_who_leaves_takes_nothing_from_the_spool(tmp_path: Path) -> None:
+async def test_a_reader_that_leaves_leaves_the_spool_unchanged(tmp_path: Path) -> None:
     sink = ScriptedSink(on_write=Script(OutputClosedError("gone")))
     dispatcher = _dispatcher(sink, tmp_path)
-    async with _running(dispatcher):
+    async with running(dispatcher):
         await dispatcher.publish(_window(1))
         await until(lambda: "close" in sink.calls)
         (line,) = await dispatcher.drain(1)
     assert line.startswith("sink s: 3 records kept in its spool")
 
 
-async def test_a_drain_waits_for_a_sink_that_is_being_closed_and_lets_go_of_its_spool(
+async def test_a_drain_waits_for_a_sink_that_is_closing_and_releases_its_spool(
     tmp_path: Path,
 ) -> None:
     closing, closed = asyncio.Event(), asyncio.Event()
@@ -269,7 +264,7 @@ async def test_a_drain_waits_for_a_sink_that_is_being_closed_and_lets_go_of_its_
 
     sink = ScriptedSink(on_write=Script(OutputClosedError("gone")), on_close=close)
     dispatcher = _dispatcher(sink, tmp_path)
-    async with _running(dispatcher):
+    async with running(dispatcher):
         await dispatcher.publish(_window(1))
         await closing.wait()
         await dispatcher.drain(1)
@@ -280,10 +275,10 @@ async def test_a_drain_waits_for_a_sink_that_is_being_closed_and_lets_go_of_its_
         following.close()
 
 
-async def test_a_record_that_is_no_json_is_dropped_and_counted(tmp_path: Path) -> None:
+async def test_a_record_that_is_no_json_is_dropped_with_its_window(tmp_path: Path) -> None:
     sink = ScriptedSink()
     dispatcher = _dispatcher(sink, tmp_path)
-    async with _running(dispatcher):
+    async with running(dispatcher):
         odd = _window(1)
         odd[0]["host"] = {"name": "\ud800"}
         await dispatcher.publish(odd)
@@ -294,8 +289,8 @@ async def test_a_record_that_is_no_json_is_dropped_and_counted(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_whatever_is_killed_the_totals_stay(seed: int, tmp_path: Path) -> None:
-    """Runs are killed at random while a sink fails at random; repeats are told by their names."""
+async def test_totals_are_conserved_by_random_kills(seed: int, tmp_path: Path) -> None:
+    """Runs are killed at random while a sink fails at random; repeats have the same record id."""
     rng = random.Random(seed)
     got: dict[tuple[str, int], Record] = {}
     published = 0
@@ -305,8 +300,7 @@ async def test_whatever_is_killed_the_totals_stay(seed: int, tmp_path: Path) -> 
             if rng.random() < 0.5:
                 raise OSError("down")
             for record in records:
-                key = (record["run"], record["sequence"])
-                assert got.setdefault(key, record) == record
+                assert got.setdefault(record_id(record), record) == record
             await asyncio.sleep(0)
             if rng.random() < 0.2:
                 raise OSError("down after it was sent")
@@ -314,28 +308,28 @@ async def test_whatever_is_killed_the_totals_stay(seed: int, tmp_path: Path) -> 
     for life in range(6):
         dispatcher = _dispatcher(Flaky(), tmp_path)
         await dispatcher.open()
-        running = asyncio.create_task(dispatcher.run())
+        run = asyncio.create_task(dispatcher.run())
         for number in range(rng.randint(1, 30)):
             window = _window(number, records=rng.randint(1, 9), run=f"01J{life}")
             for index, record in enumerate(window):
                 record["sequence"] = number * 10 + index
             published += total_bytes(window)
             await dispatcher.publish(window)
-            outbox = dispatcher._lanes[0]._outbox
-            await until(lambda: not outbox._backlog.queued and not outbox._moving)  # noqa: B023
+            queue = dispatcher._workers[0]._queue
+            await until(lambda: not queue._memory.queued and not queue._on_way)  # noqa: B023
         await asyncio.sleep(rng.random() * 0.02)
-        await _kill(dispatcher, running)
+        await _kill(dispatcher, run)
     last = _dispatcher(Flaky(), tmp_path)
-    async with _running(last):
+    async with running(last):
         assert await last.drain(20) == []
     assert total_bytes(list(got.values())) == published
 
 
 async def _kill(dispatcher: Dispatcher, running: asyncio.Task[None]) -> None:
-    """Stop at once what a SIGKILL would, and let go of the folder as the kernel does."""
-    outbox = dispatcher._lanes[0]._outbox
-    outbox._thread.shutdown(wait=True)
-    spool, outbox._spool = outbox._spool, Spool(Path("/nowhere"), 1 << 20, "coalesce")
+    """Stop what a SIGKILL stops, at once, and release the lock as the kernel does."""
+    thread = dispatcher._workers[0]._queue._spool
+    thread._thread.shutdown(wait=True)
+    spool, thread._spool = thread._spool, Spool(Path("/nowhere"), 1 << 20, "coalesce")
     spool._position.close()
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError, ExceptionGroup, RuntimeError):

@@ -1,17 +1,26 @@
-"""Every window goes to every sink, and a sink's trouble is its own."""
+"""Every window goes to every sink, and a failing sink harms no other."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import pytest
-from support.sinks import Gate, Script, ScriptedSink, settings, total_bytes, traffic, until
+from support.sinks import (
+    Gate,
+    Script,
+    ScriptedSink,
+    accounted,
+    running,
+    settings,
+    total_bytes,
+    traffic,
+    until,
+)
 
-from hogpipe.delivery import isolation, sink_worker
+from hogpipe.delivery import isolation, opening
 from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.errors import ConfigurationError, DeliveryError, OutputClosedError, RefusedError
-from hogpipe.records.schema import Record, SinkInfo
+from hogpipe.records.schema import Record
 from hogpipe.sinks.contract import Sink, SinkSettings
 
 
@@ -21,27 +30,14 @@ def _dispatcher(
     return Dispatcher(sinks, on_output_closed=on_output_closed, rng=random.Random(1))
 
 
-@asynccontextmanager
-async def _running(dispatcher: Dispatcher) -> AsyncIterator[None]:
-    await dispatcher.open()
-    async with asyncio.TaskGroup() as group:
-        run = group.create_task(dispatcher.run())
-        yield
-        run.cancel()
-
-
 def _window(sequence: int) -> list[Record]:
     return [traffic(sequence, pid=sequence % 3, second=sequence % 59)]
-
-
-def _accounted(info: SinkInfo) -> int:
-    return info["queued"] + info["delivered"] + info["dropped"] + info["coalesced"]
 
 
 async def test_each_sink_gets_each_window_in_order_and_is_closed_once() -> None:
     sinks = [ScriptedSink(), ScriptedSink()]
     dispatcher = _dispatcher(*[(sink, settings()) for sink in sinks])
-    async with _running(dispatcher):
+    async with running(dispatcher):
         for sequence in range(5):
             await dispatcher.publish(_window(sequence))
         assert await dispatcher.drain(10) == []
@@ -54,7 +50,7 @@ async def test_each_sink_gets_each_window_in_order_and_is_closed_once() -> None:
     }  # fmt: skip
 
 
-async def test_run_ends_by_itself_after_the_drain() -> None:
+async def test_run_ends_after_the_drain() -> None:
     dispatcher = _dispatcher((ScriptedSink(), settings()))
     await dispatcher.open()
     async with asyncio.TaskGroup() as group:
@@ -64,12 +60,12 @@ async def test_run_ends_by_itself_after_the_drain() -> None:
 
 
 @pytest.mark.parametrize("error", [OSError("gone"), DeliveryError("later"), TimeoutError()])
-async def test_a_write_that_fails_for_now_is_tried_again_with_the_same_records(
+async def test_a_write_that_fails_for_now_is_retried_with_the_same_records(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     sink = ScriptedSink(on_write=Script(error, error, error))
     dispatcher = _dispatcher((sink, settings()))
-    async with _running(dispatcher):
+    async with running(dispatcher):
         await dispatcher.publish(_window(1))
         await dispatcher.publish(_window(2))
         assert await dispatcher.drain(10) == []
@@ -84,12 +80,12 @@ async def test_a_write_that_fails_for_now_is_tried_again_with_the_same_records(
 @pytest.mark.parametrize(
     "error", [RefusedError("never"), ValueError("a bug"), asyncio.CancelledError()]
 )
-async def test_a_window_that_a_sink_will_never_take_is_dropped_and_told_once(
+async def test_a_window_that_a_sink_never_takes_is_dropped_and_logged_once(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     sink = ScriptedSink(on_write=Script(error, error))
     dispatcher = _dispatcher((sink, settings()))
-    async with _running(dispatcher):
+    async with running(dispatcher):
         for sequence in range(3):
             await dispatcher.publish(_window(sequence))
         assert await dispatcher.drain(10) == []
@@ -99,11 +95,11 @@ async def test_a_window_that_a_sink_will_never_take_is_dropped_and_told_once(
     assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
-async def test_a_hanging_sink_delays_neither_another_nor_whoever_publishes() -> None:
+async def test_a_hanging_sink_delays_neither_another_nor_the_publisher() -> None:
     gate, healthy = Gate(), ScriptedSink()
     stuck = ScriptedSink(on_write=gate)
     dispatcher = _dispatcher((stuck, settings("stuck", queue_windows=2)), (healthy, settings()))
-    async with _running(dispatcher):
+    async with running(dispatcher):
         for sequence in range(20):
             await dispatcher.publish(_window(sequence))
         await until(lambda: len(healthy.windows) == 20)
@@ -111,10 +107,10 @@ async def test_a_hanging_sink_delays_neither_another_nor_whoever_publishes() -> 
         (line,) = await dispatcher.drain(0)
     assert line.startswith("sink stuck: ")
     assert stuck.calls[-1] == "close"
-    assert _accounted(dispatcher.health()[0]) == 20
+    assert accounted(dispatcher.health()[0]) == 20
 
 
-async def test_a_write_that_takes_too_long_is_cancelled_and_tried_again() -> None:
+async def test_a_write_beyond_its_time_limit_is_cancelled_and_retried() -> None:
     hang = asyncio.Event()
     waits = [hang.wait]
 
@@ -124,7 +120,7 @@ async def test_a_write_that_takes_too_long_is_cancelled_and_tried_again() -> Non
 
     sink = ScriptedSink(on_write=hang_once)
     dispatcher = _dispatcher((sink, settings(write_timeout=0.01)))
-    async with _running(dispatcher):
+    async with running(dispatcher):
         await dispatcher.publish(_window(1))
         assert await dispatcher.drain(10) == []
     assert dispatcher.health()[0]["last_error"] == "TimeoutError: it took longer than 0.01 s"
@@ -136,7 +132,7 @@ async def test_coalescing_for_a_dead_sink_loses_no_byte() -> None:
     sink = ScriptedSink(on_write=gate)
     dispatcher = _dispatcher((sink, settings(queue_windows=3)))
     published = 0
-    async with _running(dispatcher):
+    async with running(dispatcher):
         for sequence in range(50):
             window = _window(sequence)
             published += total_bytes(window)
@@ -148,14 +144,14 @@ async def test_coalescing_for_a_dead_sink_loses_no_byte() -> None:
     assert len(sink.windows) <= 4
     (info,) = dispatcher.health()
     assert info["coalesced"] > 0
-    assert _accounted(info) == 50
+    assert accounted(info) == 50
 
 
 async def test_drop_oldest_counts_what_it_drops() -> None:
     gate = Gate()
     sink = ScriptedSink(on_write=gate)
     dispatcher = _dispatcher((sink, settings(queue_windows=3, when_full="drop_oldest")))
-    async with _running(dispatcher):
+    async with running(dispatcher):
         await dispatcher.publish(_window(0))
         await until(lambda: gate.waiting)
         for sequence in range(1, 10):
@@ -177,7 +173,7 @@ async def test_block_makes_the_publisher_wait_and_the_other_sinks_go_on() -> Non
         for sequence in range(10):
             await dispatcher.publish(_window(sequence))
 
-    async with _running(dispatcher), asyncio.TaskGroup() as group:
+    async with running(dispatcher), asyncio.TaskGroup() as group:
         publishing = group.create_task(publish())
         await until(lambda: gate.waiting and len(healthy.windows) == 3)
         assert not publishing.done()
@@ -189,7 +185,7 @@ async def test_block_makes_the_publisher_wait_and_the_other_sinks_go_on() -> Non
 
 
 @pytest.mark.parametrize("release", ["drain", "stop_blocking"])
-async def test_a_blocked_publisher_is_let_go_when_the_run_is_to_end(release: str) -> None:
+async def test_a_blocked_publisher_is_released_at_the_end_of_the_run(release: str) -> None:
     dispatcher = _dispatcher(
         (ScriptedSink(on_write=Gate()), settings(queue_windows=1, when_full="block"))
     )
@@ -198,7 +194,7 @@ async def test_a_blocked_publisher_is_let_go_when_the_run_is_to_end(release: str
         for sequence in range(3):
             await dispatcher.publish(_window(sequence))
 
-    async with _running(dispatcher), asyncio.TaskGroup() as group:
+    async with running(dispatcher), asyncio.TaskGroup() as group:
         publishing = group.create_task(publish())
         await until(lambda: dispatcher.health()[0]["queued"] == 2)
         if release == "stop_blocking":
@@ -207,7 +203,7 @@ async def test_a_blocked_publisher_is_let_go_when_the_run_is_to_end(release: str
         (line,) = await dispatcher.drain(0)
         await publishing
     assert line.endswith("records not delivered")
-    assert _accounted(dispatcher.health()[0]) == 3
+    assert accounted(dispatcher.health()[0]) == 3
 
 
 async def test_a_cancelled_publish_leaves_its_window_queued() -> None:
@@ -220,22 +216,22 @@ async def test_a_cancelled_publish_leaves_its_window_queued() -> None:
     assert dispatcher.health()[0]["queued"] == 1
 
 
-async def test_a_sink_that_cannot_be_opened_yet_is_opened_later() -> None:
+async def test_a_sink_that_cannot_be_opened_for_now_is_opened_later() -> None:
     sink = ScriptedSink(on_open=Script(OSError("not yet"), DeliveryError("nor yet")))
     dispatcher = _dispatcher((sink, settings()))
-    async with _running(dispatcher):
+    async with running(dispatcher):
         await dispatcher.publish(_window(1))
         assert await dispatcher.drain(10) == []
     assert sink.calls == ["open", "open", "open", "write", "close"]
 
 
-async def test_a_sink_that_is_slow_to_open_does_not_hold_up_the_start(
+async def test_a_sink_that_is_slow_to_open_does_not_delay_the_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sink_worker, "START_SECONDS", 0.01)
+    monkeypatch.setattr(opening, "START_SECONDS", 0.01)
     slow, healthy = ScriptedSink(on_open=Gate()), ScriptedSink()
     dispatcher = _dispatcher((slow, settings("slow")), (healthy, settings()))
-    async with _running(dispatcher):
+    async with running(dispatcher):
         await dispatcher.publish(_window(1))
         await until(lambda: healthy.windows)
         (line,) = await dispatcher.drain(0)
@@ -243,14 +239,14 @@ async def test_a_sink_that_is_slow_to_open_does_not_hold_up_the_start(
     assert slow.calls == ["open", "close"]
 
 
-async def test_a_sink_that_was_not_open_at_the_start_goes_on_opening(
+async def test_a_sink_not_yet_open_at_the_start_goes_on_opening(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sink_worker, "START_SECONDS", 0.01)
+    monkeypatch.setattr(opening, "START_SECONDS", 0.01)
     gate = Gate()
     slow = ScriptedSink(on_open=gate)
     dispatcher = _dispatcher((slow, settings()))
-    async with _running(dispatcher):
+    async with running(dispatcher):
         await dispatcher.publish(_window(1))
         gate.opened.set()
         assert await dispatcher.drain(10) == []
@@ -265,37 +261,35 @@ async def test_a_sink_that_was_not_open_at_the_start_goes_on_opening(
         (KeyError("x"), "sink bad: cannot be opened: KeyError: 'x'"),
     ],
 )
-async def test_a_sink_that_can_never_be_opened_stops_the_start_and_closes_the_others(
+async def test_a_sink_that_can_never_be_opened_prevents_the_start_and_the_others_are_closed(
     error: Exception, problem: str
 ) -> None:
     good, bad = ScriptedSink(), ScriptedSink(on_open=Script(error))
     dispatcher = _dispatcher((good, settings("good")), (bad, settings("bad")))
     with pytest.raises(ConfigurationError) as caught:
         await dispatcher.open()
-    (told,) = caught.value.problems
-    assert told.startswith(problem)  # and says where in the sink's code it was raised
+    (line,) = caught.value.problems
+    assert line.startswith(problem)  # and names the line of the sink's code
     assert good.calls == bad.calls == ["open", "close"]
 
 
 async def test_when_opening_is_cancelled_every_sink_is_closed() -> None:
     good, slow = ScriptedSink(), ScriptedSink(on_open=Gate())
-    opening = asyncio.ensure_future(
-        _dispatcher((good, settings()), (slow, settings("slow"))).open()
-    )
+    opened = asyncio.ensure_future(_dispatcher((good, settings()), (slow, settings("slow"))).open())
     await until(lambda: slow.calls)
-    opening.cancel()
+    opened.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await opening
+        await opened
     assert good.calls == slow.calls == ["open", "close"]
 
 
 @pytest.mark.parametrize("at", ["open", "write"])
-async def test_a_reader_who_leaves_is_told_once_and_nothing_counts_as_left_over(at: str) -> None:
+async def test_a_reader_that_leaves_is_reported_once_and_no_record_is_left(at: str) -> None:
     left: list[bool] = []
     action = Script(OutputClosedError("gone"))
     sink = ScriptedSink(**{f"on_{at}": action})
     dispatcher = _dispatcher((sink, settings()), on_output_closed=lambda: left.append(True))
-    async with _running(dispatcher):
+    async with running(dispatcher):
         await dispatcher.publish(_window(1))
         await dispatcher.publish(_window(2))
         await until(lambda: left and "close" in sink.calls)
@@ -306,10 +300,10 @@ async def test_a_reader_who_leaves_is_told_once_and_nothing_counts_as_left_over(
     assert dispatcher.health()[0]["dropped"] == 3
 
 
-async def test_a_drain_hurries_a_sink_that_pauses_between_tries() -> None:
+async def test_a_drain_skips_the_backoff() -> None:
     sink = ScriptedSink(on_write=Script(OSError("busy")))
     dispatcher = _dispatcher((sink, settings(retry_initial=1e6, retry_max=1e6)))
-    async with _running(dispatcher):
+    async with running(dispatcher):
         await dispatcher.publish(_window(1))
         await until(lambda: "last_error" in dispatcher.health()[0])
         assert await dispatcher.drain(10) == []
@@ -338,14 +332,14 @@ async def test_a_drain_without_a_run_closes_what_was_opened() -> None:
     assert sink.calls == ["open", "close"]
 
 
-async def test_a_close_that_fails_or_hangs_keeps_no_other_sink_open(
+async def test_a_close_that_fails_or_hangs_leaves_no_other_sink_open(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(isolation, "CLOSE_SECONDS", 0.01)
     failing, hanging = ScriptedSink(on_close=Script(ValueError("x"))), ScriptedSink(on_close=Gate())
     good = ScriptedSink()
     dispatcher = _dispatcher(*[(sink, settings()) for sink in (failing, hanging, good)])
-    async with _running(dispatcher):
+    async with running(dispatcher):
         assert await dispatcher.drain(1) == []
     assert good.calls == ["open", "close"]
     assert len(caplog.messages) == 2
@@ -364,11 +358,11 @@ class ReopenableSink(ScriptedSink):
         self.calls.append("reopen")
 
 
-async def test_reopening_waits_for_the_write_at_hand_and_comes_before_the_next() -> None:
+async def test_a_reopen_comes_between_two_writes() -> None:
     gate, plain = Gate(), ScriptedSink()
     sink = ReopenableSink(on_write=gate)
     dispatcher = _dispatcher((sink, settings()), (plain, settings()))
-    async with _running(dispatcher):
+    async with running(dispatcher):
         await dispatcher.publish(_window(1))
         await until(lambda: gate.waiting)
         dispatcher.reopen()
@@ -381,12 +375,12 @@ async def test_reopening_waits_for_the_write_at_hand_and_comes_before_the_next()
 async def test_an_idle_sink_is_reopened_at_once() -> None:
     sink = ReopenableSink()
     dispatcher = _dispatcher((sink, settings()))
-    async with _running(dispatcher):
+    async with running(dispatcher):
         dispatcher.reopen()
         await until(lambda: "reopen" in sink.calls)
 
 
-async def test_pauses_grow_to_their_limit_and_begin_anew_after_a_success() -> None:
+async def test_backoff_grows_to_its_maximum_and_is_reset_by_a_success() -> None:
     ceilings: list[float] = []
 
     class Recorder(random.Random):
@@ -399,7 +393,7 @@ async def test_pauses_grow_to_their_limit_and_begin_anew_after_a_success() -> No
     sink = ScriptedSink(on_write=Script(*errors))
     waits = settings(retry_initial=0.5, retry_max=3.0)
     dispatcher = Dispatcher([(sink, waits)], on_output_closed=lambda: None, rng=Recorder())
-    async with _running(dispatcher):
+    async with running(dispatcher):
         await dispatcher.publish(_window(1))
         await until(lambda: sink.windows)
         sink.on_write = Script(OSError("y"))
@@ -409,6 +403,6 @@ async def test_pauses_grow_to_their_limit_and_begin_anew_after_a_success() -> No
     assert ceilings == [0.5, 1.0, 2.0, 3.0, 0.5]
 
 
-def test_a_sink_without_a_name_is_called_by_its_type() -> None:
+def test_a_sink_without_a_name_is_named_by_its_type() -> None:
     dispatcher = _dispatcher((ScriptedSink(), SinkSettings(type="test")))
     assert dispatcher.health()[0]["name"] == "test"

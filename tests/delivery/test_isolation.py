@@ -1,13 +1,23 @@
-"""Whatever a sink does, the others get their windows at once, and the run ends in time."""
+"""Whatever a sink does, the others get their windows at once and the run ends in time."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 from support import virtual_time
-from support.sinks import Gate, Script, ScriptedSink, settings, total_bytes, traffic, until
+from support.sinks import (
+    Gate,
+    Script,
+    ScriptedSink,
+    accounted,
+    running,
+    settings,
+    total_bytes,
+    traffic,
+    until,
+)
 
 from hogpipe.delivery.coalescing import MAX_RECORDS
 from hogpipe.delivery.dispatch import Dispatcher
@@ -26,12 +36,7 @@ def _window(number: int, records: int = 3) -> list[Record]:
     return [traffic(number * records + pid, pid=pid, second=number % 59) for pid in range(records)]
 
 
-def _accounted(info: SinkInfo) -> int:
-    return info["queued"] + info["delivered"] + info["dropped"] + info["coalesced"]
-
-
-async def _stubborn() -> None:
-    """Never return, whoever asks."""
+async def _refuse_cancellation() -> None:
     while True:
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
@@ -45,7 +50,7 @@ async def _cancel_itself() -> None:
 
 
 async def _exit() -> None:
-    raise SystemExit("a plugin's own idea")
+    raise SystemExit("from a plugin")
 
 
 async def _interrupt() -> None:
@@ -53,7 +58,7 @@ async def _interrupt() -> None:
 
 
 class TimedSink(ScriptedSink):
-    """Notes when each window came."""
+    """Records the time of each write."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +70,7 @@ class TimedSink(ScriptedSink):
 
 
 async def _run_a_minute(*bad: ScriptedSink) -> tuple[list[float], list[SinkInfo], float]:
-    """Publish a window a second; return the delays of a good sink, and how long the end took."""
+    """Publish a window a second; return the delays and counts, and the duration of the drain."""
     good = TimedSink()
     bad_settings = [settings(f"bad{i}", retry_initial=0.5, retry_max=30.0) for i in range(len(bad))]
     dispatcher = _dispatcher(
@@ -79,11 +84,11 @@ async def _run_a_minute(*bad: ScriptedSink) -> tuple[list[float], list[SinkInfo]
         published.append(clock())
         await dispatcher.publish(_window(number))
         await asyncio.sleep(1)
-    told = clock()
+    finished = clock()
     await dispatcher.drain(_DRAIN)
     await running
-    delays = [taken - given for given, taken in zip(published, good.times, strict=True)]
-    return delays, dispatcher.health(), clock() - told
+    delays = [written - at for at, written in zip(published, good.times, strict=True)]
+    return delays, dispatcher.health(), clock() - finished
 
 
 async def _fail() -> None:
@@ -93,18 +98,18 @@ async def _fail() -> None:
 BAD: dict[str, Callable[[], Awaitable[None]]] = {
     "dead": _fail,
     "stalled": lambda: asyncio.Event().wait(),  # type: ignore[dict-item,return-value]
-    "stubborn": _stubborn,
+    "refuses cancellation": _refuse_cancellation,
     "cancels itself": _cancel_itself,
     "exits": _exit,
     "interrupts": _interrupt,
 }
 
 
-def test_one_dead_and_one_stalled_sink_cost_the_others_nothing_for_a_minute() -> None:
+def test_a_dead_and_a_stalled_sink_do_not_delay_others_for_a_minute() -> None:
     bad = [ScriptedSink(on_write=BAD["dead"]), ScriptedSink(on_write=BAD["stalled"])]
     delays, infos, _end = virtual_time.run(_run_a_minute(*bad))
     assert delays == [0.0] * 60
-    assert [_accounted(info) for info in infos] == [180] * 3
+    assert [accounted(info) for info in infos] == [180] * 3
     assert infos[0]["retries"] > 0
     assert [info["dropped"] for info in infos] == [0, 0, 0]
 
@@ -112,53 +117,44 @@ def test_one_dead_and_one_stalled_sink_cost_the_others_nothing_for_a_minute() ->
 @pytest.mark.parametrize(
     ("call", "name"),
     [(call, name) for call in ("on_write", "on_close") for name in BAD]
-    + [("on_open", name) for name in ("dead", "stalled", "stubborn")],
+    + [("on_open", name) for name in ("dead", "stalled", "refuses cancellation")],
 )
-def test_a_sink_that_misbehaves_in_any_call_harms_no_other_and_the_run_ends(
+def test_a_sink_that_misbehaves_in_one_call_harms_no_other_and_the_run_ends(
     call: str, name: str
 ) -> None:
     bad = ScriptedSink(**{call: BAD[name]})
     delays, infos, end = virtual_time.run(_run_a_minute(bad))
     assert delays == [0.0] * 60
-    assert [_accounted(info) for info in infos] == [180, 180]
+    assert [accounted(info) for info in infos] == [180, 180]
     assert end < _DRAIN + 1.0
 
 
 def test_a_sink_that_misbehaves_in_every_call_cannot_keep_the_run_from_ending() -> None:
-    bad = ScriptedSink(_stubborn, _stubborn, _stubborn)
+    bad = ScriptedSink(_refuse_cancellation, _refuse_cancellation, _refuse_cancellation)
     delays, infos, end = virtual_time.run(_run_a_minute(bad))
     assert delays == [0.0] * 60
     assert infos[0]["queued"] + infos[0]["coalesced"] == 180
     assert end < _DRAIN + 1.0
-    assert bad.calls == ["open", "close"]  # one at a time: the first was ended the hard way
+    assert bad.calls == ["open", "close"]  # one at a time: the first was ended by force
 
 
-@asynccontextmanager
-async def _running(dispatcher: Dispatcher) -> AsyncIterator[None]:
-    await dispatcher.open()
-    async with asyncio.TaskGroup() as group:
-        run = group.create_task(dispatcher.run())
-        yield
-        run.cancel()
-
-
-async def test_what_is_queued_for_a_dead_sink_is_bounded_in_records_too() -> None:
+async def test_the_queue_of_a_dead_sink_is_bounded_in_records() -> None:
     gate = Gate()
     dispatcher = _dispatcher((ScriptedSink(on_write=gate), settings()))
-    async with _running(dispatcher):
+    async with running(dispatcher):
         size = MAX_RECORDS // 10
         window = _window(0, size)
         for _ in range(30):
             await dispatcher.publish(window)
             (info,) = dispatcher.health()
-            assert _accounted(info) % size == 0
+            assert accounted(info) % size == 0
         await until(lambda: dispatcher.health()[0]["queued"] <= MAX_RECORDS + size)
         await dispatcher.drain(0)
 
 
 async def test_publishing_does_not_wait_while_windows_are_merged_for_a_dead_sink() -> None:
     dispatcher = _dispatcher((ScriptedSink(on_write=Gate()), settings(queue_windows=4)))
-    async with _running(dispatcher):
+    async with running(dispatcher):
         await asyncio.sleep(0)
         for number in range(8):
             publishing = asyncio.ensure_future(dispatcher.publish(_window(number, 5000)))
@@ -168,12 +164,12 @@ async def test_publishing_does_not_wait_while_windows_are_merged_for_a_dead_sink
         await dispatcher.drain(0)
 
 
-async def test_a_publish_that_is_cancelled_loses_nothing() -> None:
+async def test_a_cancelled_publish_loses_nothing() -> None:
     gate, sink = Gate(), ScriptedSink()
     sink.on_write = gate
     dispatcher = _dispatcher((sink, settings(queue_windows=1)))
     published = 0
-    async with _running(dispatcher):
+    async with running(dispatcher):
         for number in range(6):
             window = _window(number, 3000)
             published += total_bytes(window)
@@ -187,7 +183,7 @@ async def test_a_publish_that_is_cancelled_loses_nothing() -> None:
     assert total_bytes(sink.records) == published
 
 
-async def test_a_late_answer_of_a_write_that_was_given_up_counts_for_nothing() -> None:
+async def test_a_late_success_of_a_timed_out_write_is_not_counted() -> None:
     release = asyncio.Event()
 
     async def write_late() -> None:
@@ -202,7 +198,7 @@ async def test_a_late_answer_of_a_write_that_was_given_up_counts_for_nothing() -
     running = asyncio.create_task(dispatcher.run())
     await dispatcher.publish(_window(1))
     await until(lambda: dispatcher.health()[0]["retries"] >= 1)
-    assert sink.calls == ["open", "write"]  # none beside the one that is still under way
+    assert sink.calls == ["open", "write"]  # none beside the one that still runs
     sink.on_write = None
     release.set()
     assert await dispatcher.drain(10) == []
@@ -211,7 +207,7 @@ async def test_a_late_answer_of_a_write_that_was_given_up_counts_for_nothing() -
     assert dispatcher.health()[0]["delivered"] == 3
 
 
-async def test_only_what_is_undelivered_comes_again() -> None:
+async def test_only_undelivered_records_are_written_again() -> None:
     class Partial(ScriptedSink):
         async def write(self, records: list[Record]) -> None:
             self.windows.append(list(records))
@@ -234,7 +230,7 @@ async def test_only_what_is_undelivered_comes_again() -> None:
     assert (info["delivered"], info["dropped"], info["retries"]) == (5, 1, 2)
 
 
-async def test_one_record_that_is_refused_never_blocks_the_rest(
+async def test_a_refused_record_never_blocks_the_rest(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Picky(ScriptedSink):
@@ -256,7 +252,7 @@ async def test_one_record_that_is_refused_never_blocks_the_rest(
     assert caplog.messages == ["sink s: drops 1 records: RefusedError: one of these is too odd"]
 
 
-async def test_a_sink_fails_while_it_opens_and_is_opened_by_and_by() -> None:
+async def test_a_sink_that_fails_to_open_is_opened_later() -> None:
     sink = ScriptedSink(on_open=Script(OSError("x"), SystemExit("y")))
     dispatcher = _dispatcher((sink, settings()))
     await dispatcher.open()

@@ -1,4 +1,4 @@
-"""Each record of a window is delivered, dropped or still to be given, and one spoils no other."""
+"""Each record of a window is delivered, dropped or remains, whatever happens to the others."""
 
 from collections.abc import Sequence
 
@@ -20,86 +20,86 @@ def sequences(records: Sequence[Record]) -> list[int]:
     return [record["sequence"] for record in records]
 
 
-def give(window: PartialDelivery, bad: set[int]) -> tuple[int, int, int]:
-    """Give a window to a sink that refuses all with a bad one; return what came of it."""
+def write_all(window: PartialDelivery, bad: set[int]) -> tuple[int, int, int]:
+    """Refuse each part with a bad record; return how many delivered, dropped, and writes."""
     delivered = dropped = writes = 0
     while window:
         writes += 1
-        hit = bad & set(sequences(window.part))
-        outcome = window.settle(RefusedError("one is bad") if hit else None)
+        refused = bad & set(sequences(window.part))
+        outcome = window.settle(RefusedError("one is bad") if refused else None)
         delivered += outcome.delivered
         dropped += outcome.dropped
     return delivered, dropped, writes
 
 
-def test_what_was_delivered_does_not_come_again() -> None:
+def test_delivered_records_do_not_remain() -> None:
     records = window(6)
-    flight = PartialDelivery(records)
+    delivery = PartialDelivery(records)
     error = DeliveryError("later", undelivered=[records[4], records[1]], refused=[records[5]])
-    assert flight.settle(error) == (3, 1)
-    assert sequences(flight.part) == [1, 4]
-    assert flight.settle(OSError("not yet")) == (0, 0)
-    assert sequences(flight.part) == [1, 4]
-    assert flight.settle(DeliveryError("not yet")) == (0, 0)
-    assert flight.settle(None) == (2, 0)
-    assert not flight
+    assert delivery.settle(error) == (3, 1)
+    assert sequences(delivery.part) == [1, 4]
+    assert delivery.settle(OSError("not yet")) == (0, 0)
+    assert sequences(delivery.part) == [1, 4]
+    assert delivery.settle(DeliveryError("not yet")) == (0, 0)
+    assert delivery.settle(None) == (2, 0)
+    assert not delivery
 
 
-def test_records_may_be_named_by_copies_of_them() -> None:
+def test_an_error_may_name_records_by_copies() -> None:
     records = window(3)
-    flight = PartialDelivery(records)
-    assert flight.settle(DeliveryError("later", undelivered=[{**records[1]}])) == (2, 0)
-    assert flight.part == [records[1]]
+    delivery = PartialDelivery(records)
+    assert delivery.settle(DeliveryError("later", undelivered=[{**records[1]}])) == (2, 0)
+    assert delivery.part == [records[1]]
 
 
-def test_of_a_window_with_named_refusals_the_rest_counts_as_delivered() -> None:
+def test_records_not_named_as_refused_count_as_delivered() -> None:
     records = window(5)
     assert PartialDelivery(records).settle(RefusedError("no", refused=records[1:3])) == (3, 2)
 
 
-def test_a_failure_that_leaves_nothing_is_the_end_of_the_window() -> None:
-    flight = PartialDelivery(window(3))
-    assert flight.settle(DeliveryError("odd", undelivered=[])) == (3, 0)
-    assert not flight
+def test_an_error_with_no_undelivered_records_ends_the_window() -> None:
+    delivery = PartialDelivery(window(3))
+    assert delivery.settle(DeliveryError("odd", undelivered=[])) == (3, 0)
+    assert not delivery
 
 
 @pytest.mark.parametrize("junk", [None, 7, {}, {"run": []}, {"run": [], "sequence": 1}])
-def test_whoever_names_no_records_is_taken_to_mean_all(junk: object) -> None:
-    flight = PartialDelivery(window(3))
-    assert flight.settle(DeliveryError("later", undelivered=[junk])) == (0, 0)  # type: ignore[list-item]
-    assert len(flight) == 3
+def test_an_error_that_names_no_valid_record_means_all(junk: object) -> None:
+    delivery = PartialDelivery(window(3))
+    assert delivery.settle(DeliveryError("later", undelivered=[junk])) == (0, 0)  # type: ignore[list-item]
+    assert len(delivery) == 3
 
 
-def test_records_that_were_not_given_are_none_of_ours() -> None:
-    flight = PartialDelivery(window(3))
-    assert flight.settle(RefusedError("no", refused=[traffic(99)])) == (3, 0)
+def test_named_records_that_were_not_written_are_ignored() -> None:
+    delivery = PartialDelivery(window(3))
+    assert delivery.settle(RefusedError("no", refused=[traffic(99)])) == (3, 0)
 
 
-def test_the_one_record_that_is_refused_takes_no_other_along() -> None:
-    delivered, dropped, writes = give(PartialDelivery(window(50_000)), {31_415})
+def test_bisection_drops_only_the_refused_record() -> None:
+    delivered, dropped, writes = write_all(PartialDelivery(window(50_000)), {31_415})
     assert (delivered, dropped) == (49_999, 1)
     assert writes <= 2 * 16 + 1
 
 
-def test_a_receiver_that_refuses_everything_is_not_asked_for_ever() -> None:
-    delivered, dropped, writes = give(PartialDelivery(window(50_000)), set(range(50_000)))
+def test_splits_are_bounded_where_everything_is_refused() -> None:
+    delivered, dropped, writes = write_all(PartialDelivery(window(50_000)), set(range(50_000)))
     assert (delivered, dropped) == (0, 50_000)
     assert writes <= 2 * MAX_SPLITS + 1
 
 
-def test_any_other_error_drops_what_was_given() -> None:
-    flight = PartialDelivery(window(4))
-    assert flight.settle(ValueError("a bug")) == (0, 4)
-    assert not flight
+def test_any_other_error_drops_the_part() -> None:
+    delivery = PartialDelivery(window(4))
+    assert delivery.settle(ValueError("a bug")) == (0, 4)
+    assert not delivery
 
 
 @given(st.data(), st.integers(1, 40))
 def test_every_record_ends_in_one_count_and_order_is_kept(data: st.DataObject, size: int) -> None:
     records = window(size)
-    flight = PartialDelivery(records)
+    delivery = PartialDelivery(records)
     delivered = dropped = 0
-    while flight:
-        part = list(flight.part)
+    while delivery:
+        part = list(delivery.part)
         assert sequences(part) == sorted(sequences(part))
         some = st.none() | st.lists(st.sampled_from(part), unique_by=lambda r: r["sequence"])
         error = data.draw(
@@ -110,7 +110,7 @@ def test_every_record_ends_in_one_count_and_order_is_kept(data: st.DataObject, s
         )
         if isinstance(error, DeliveryError) and error.undelivered is None:
             error = None  # else this might never end
-        outcome = flight.settle(error)
+        outcome = delivery.settle(error)
         delivered += outcome.delivered
         dropped += outcome.dropped
-        assert delivered + dropped + len(flight) == size
+        assert delivered + dropped + len(delivery) == size

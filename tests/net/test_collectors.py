@@ -29,7 +29,7 @@ from hogpipe.sinks.tls import TlsSettings
 LISTENER = Path(__file__).parent.parent / "support" / "listener.py"
 WINDOWS = 60
 RECORDS = 160
-"""So few in all that none are merged while nobody can be reached (backlog.py)."""
+"""So few that none are merged while no collector can be reached (coalescing.py)."""
 """In a window: some 200 KB, more than a receiver's buffer of 64 KiB takes at once."""
 
 

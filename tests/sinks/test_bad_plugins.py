@@ -221,7 +221,7 @@ def test_what_may_pass_when_it_opens_holds_up_nobody_and_loses_nothing(tmp_path:
     outcome = _run(tmp_path, {"open": "if self.opened < 3: raise OSError('not yet')"})
     _assert_well(
         outcome,
-        "WARNING: sink m: fails, is tried again: OSError: not yet",
+        "WARNING: sink m: fails, and is retried: OSError: not yet",
         "WARNING: sink m: works again",
     )
     assert outcome.mine == ALL
@@ -255,7 +255,7 @@ def test_what_may_pass_when_it_writes_loses_nothing(tmp_path: Path) -> None:
     outcome = _run(tmp_path, {"write": "if self.written < 3: raise OSError('full')"})
     _assert_well(
         outcome,
-        "WARNING: sink m: fails, is tried again: OSError: full",
+        "WARNING: sink m: fails, and is retried: OSError: full",
         "WARNING: sink m: works again",
     )
     assert outcome.mine == ALL
@@ -271,7 +271,7 @@ def test_one_that_goes_on_writing_after_it_was_given_up_loses_nothing(tmp_path: 
     outcome = _run(tmp_path, {"write": stubborn}, more="write_timeout = 0.1\n")
     _assert_well(
         outcome,
-        r"WARNING: sink m: fails, is tried again: TimeoutError: it took longer than 0\.1 s",
+        r"WARNING: sink m: fails, and is retried: TimeoutError: it took longer than 0\.1 s",
         "WARNING: sink m: works again",
     )
     assert sorted(set(outcome.mine)) == ALL

@@ -1,4 +1,4 @@
-"""Records and sinks to test delivery with."""
+"""Records, sinks and dispatchers for the tests of delivery."""
 
 import asyncio
 import random
@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from hogpipe.delivery.dispatch import Dispatcher
-from hogpipe.records.schema import Record, StatsRecord, TallyInfo, TrafficRecord
+from hogpipe.records.schema import Record, SinkInfo, StatsRecord, TallyInfo, TrafficRecord
 from hogpipe.sinks.contract import Sink, SinkSettings
 
 S = TypeVar("S", bound=SinkSettings)
@@ -18,7 +18,7 @@ NOTHING: TallyInfo = {"bytes": 0, "packets": 0}
 def traffic(
     sequence: int = 1, pid: int | None = 1, sent: int = 100, received: int = 200, second: int = 0
 ) -> TrafficRecord:
-    """Return what process `pid` moved in the window that begins at `second`."""
+    """Return a record of the process `pid` in the window that begins at `second`."""
     record: TrafficRecord = {
         "type": "traffic",
         "timestamp": f"2026-11-22T07:00:{second + 1:02}.000Z",
@@ -47,7 +47,7 @@ def traffic(
 
 
 def stats(sequence: int = 1, packets: int = 10, second: int = 0) -> StatsRecord:
-    """Return how the window that begins at `second` was captured."""
+    """Return a stats record of the window that begins at `second`."""
     stamp = traffic(sequence, second=second)
     return {
         "type": "stats",
@@ -100,7 +100,7 @@ def stats(sequence: int = 1, packets: int = 10, second: int = 0) -> StatsRecord:
 
 
 def settings(name: str = "s", **changes: object) -> SinkSettings:
-    """Return settings with short waits."""
+    """Return settings with a short backoff."""
     return SinkSettings(
         type="test", name=name, **{"retry_initial": 0.001, "retry_max": 0.002, **changes}
     )
@@ -117,14 +117,14 @@ def total_bytes(records: Sequence[Record]) -> int:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait until `condition` holds; give up in the end, whatever the machine does."""
+    """Wait until `condition` holds; TimeoutError after 20 seconds."""
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - it stands for many kinds of condition
             await asyncio.sleep(0.001)
 
 
 class ScriptedSink:
-    """Keeps what it gets; `on_open`, `on_write` and `on_close` may raise or wait before that."""
+    """Keeps its records; `on_open`, `on_write` and `on_close` may raise or wait before that."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class ScriptedSink:
 
 
 class Script:
-    """An action that raises each of `errors` in turn and then does nothing more."""
+    """An action that raises each of `errors` in turn, and then does nothing."""
 
     def __init__(self, *errors: BaseException) -> None:
         self.errors = list(errors)
@@ -183,11 +183,26 @@ class Gate:
             self.waiting -= 1
 
 
+def accounted(info: SinkInfo) -> int:
+    """Return the sum of the counts: the records that were offered, or found in the spool."""
+    return info["queued"] + info["delivered"] + info["dropped"] + info["coalesced"]
+
+
+@asynccontextmanager
+async def running(dispatcher: Dispatcher) -> AsyncIterator[None]:
+    """Run a dispatcher; its task is cancelled when the context ends."""
+    await dispatcher.open()
+    async with asyncio.TaskGroup() as group:
+        run = group.create_task(dispatcher.run())
+        yield
+        run.cancel()
+
+
 @asynccontextmanager
 async def delivering(
     make: Callable[[S], Sink], settings: S, *, patience: float = 10
 ) -> AsyncIterator[Dispatcher]:
-    """Run a dispatcher with one sink; at the end it has `patience` seconds for what waits."""
+    """Run a dispatcher with one sink; at the end it has `patience` seconds for queued records."""
     dispatcher = Dispatcher(
         [(make(settings), settings)], on_output_closed=lambda: None, rng=random.Random(1)
     )

@@ -1,8 +1,9 @@
-"""The segments of a spool, oldest first, and what gives way when there are too many bytes.
+"""The segments of a spool, oldest first, within a bound of bytes.
 
-Up to the one that is being read segments never change. Of those behind it the oldest give way to a
-new window: with `coalesce` two are merged into one, with `drop_oldest` one is dropped; `block` lets
-all be. What is damaged is read as far as it can be, and the file is then kept aside.
+In: entries to append. Out: the oldest undelivered window, and counts in records. The segment that
+is being read, and those before it, never change; the overflow policy applies to those behind it
+(`_make_room`). Damage is read as far as possible, and the file is then kept aside. Methods raise
+OSError for errors that may pass; other errors of a file count as damage.
 """
 
 import errno
@@ -11,8 +12,8 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from hogpipe.delivery.coalescing import WhenFull
-from hogpipe.delivery.spool.condensing import condense
+from hogpipe.delivery.coalescing import OverflowPolicy
+from hogpipe.delivery.spool.compaction import compact
 from hogpipe.delivery.spool.folder import (
     find_next_number,
     find_segments,
@@ -27,37 +28,37 @@ from hogpipe.text import printable
 log = logging.getLogger(__name__)
 
 _SEGMENT_BYTES = 8 << 20
-_SEGMENTS = 8  # in a chain, at the least
-_WORTHWHILE = 0.9  # of the size before: else merging frees too little
-_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # they say nothing of the file
+_SEGMENTS = 8  # in a chain, at least
+_WORTHWHILE = 0.9  # of the size before: otherwise merging frees too little
+_TRANSIENT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # no error of the file
 
 
 class Chain:
     """Segments in `folder` of at most `bound` bytes together; counts are in records."""
 
-    def __init__(self, folder: Path, bound: int, when_full: WhenFull) -> None:
+    def __init__(self, folder: Path, bound: int, policy: OverflowPolicy) -> None:
         self._folder = folder
-        self._when_full = when_full
+        self._policy = policy
         self._segment_bytes = min(_SEGMENT_BYTES, bound // _SEGMENTS)
-        self._limit = bound - self._segment_bytes  # the rest is for merging
+        self._limit = bound - self._segment_bytes  # the difference is needed for merging
         self._segments: deque[Segment] = deque()
         self._next_number = 1
         self.records = 0
-        """Those that are not delivered."""
+        """Undelivered records."""
         self.bytes = 0
         """On disk."""
         self.dropped = 0
         self.coalesced = 0
         self.damaged = 0
-        """Segments in which something was damaged."""
+        """Damaged segments."""
 
     @property
     def has_room(self) -> bool:
-        """Whether another window may be appended where none is to give way."""
+        """Whether another window may be appended within the bound."""
         return self.bytes < self._limit or not self.records
 
     def load(self, position: Position) -> None:
-        """Find what is in the folder, and forget what is delivered."""
+        """Find the segments of the folder, and remove those that are delivered."""
         self._next_number = max(position.segment + 1, find_next_number(self._folder))
         for segment in find_segments(self._folder):
             if segment.last < position.segment:
@@ -68,81 +69,81 @@ class Chain:
     def __contains__(self, segment: Segment) -> bool:
         return segment in self._segments
 
-    def append(self, frame: bytes, records: int, reading: Segment | None) -> Segment:
-        """Add a window of so many records, and return where it is; OSError, and then it is not.
+    def append(self, entry: bytes, records: int, reading: Segment | None) -> Segment:
+        """Append an entry with so many records; return its segment. OSError: not appended.
 
-        What is behind the segment `reading`, or the first where None, may give way.
+        The overflow policy may change the segments behind `reading`, or behind the first if None.
         """
-        self._make_room(len(frame), reading)
+        self._make_room(len(entry), reading)
         segment = self._choose_newest()
         try:
-            segment.append(frame, records)
+            segment.append(entry, records)
         except OSError:
             if not segment.size:
                 self._segments.remove(segment)
                 segment.path.unlink(missing_ok=True)
             raise
         self.records += records
-        self.bytes += len(frame)
+        self.bytes += len(entry)
         return segment
 
     def read(self) -> StoredWindow | None:
-        """Return the first window that is not delivered; OSError if that may pass."""
+        """Return the oldest undelivered window, None if there is none."""
         while self._segments:
             segment = self._segments[0]
             if (window := self._read_first(segment)) is not None:
-                self._lose(segment, window.lost)
+                self._count_lost(segment, window.lost)
                 return window
             if len(self._segments) == 1 and segment.appendable:
                 return None
-            self._retire()
+            self._remove_first()
         return None
 
-    def settle(self, window: StoredWindow) -> Position:
-        """Forget a window and all before; return the position behind it."""
+    def acknowledge(self, window: StoredWindow) -> Position:
+        """Count a window, and all before it, as delivered; return the position after it."""
         segment = window.segment
         while self._segments[0] is not segment:
-            self._retire()
+            self._remove_first()
         segment.delivered = window.end
         segment.records -= len(window.records)
         self.records -= len(window.records)
         return Position(segment.first, window.end)
 
-    def tidy(self) -> None:
-        """Let go of the first segment if it is of no more use."""
+    def remove_delivered(self) -> None:
+        """Remove the first segment if it is delivered and takes no more windows."""
         first = self._segments[0]
         if first.delivered >= first.size and (
             len(self._segments) > 1 or first.size >= self._segment_bytes
         ):
-            self._retire()
+            self._remove_first()
 
-    def retire_all(self) -> None:
-        """Let go of all segments."""
+    def remove_all(self) -> None:
+        """Remove all segments."""
         while self._segments:
-            self._retire()
+            self._remove_first()
 
     def _scan(self, segment: Segment, delivered: int) -> None:
         try:
             segment.scan(delivered)
         except OSError as error:
-            if error.errno in _PASSING:
+            if error.errno in _TRANSIENT:
                 raise
             segment.damaged = True
         self._segments.append(segment)
         self.records += segment.records
         self.bytes += segment.size
-        self._report(segment)
+        self._report_damage(segment)
 
     def _read_first(self, segment: Segment) -> StoredWindow | None:
         try:
             return segment.read()
         except OSError as error:
-            if error.errno in _PASSING:
+            if error.errno in _TRANSIENT:
                 raise
             segment.damaged = True
             return None
         finally:
-            self._report(segment)
+            self._report_damage(segment)
 
     def _choose_newest(self) -> Segment:
         """Return the segment to append to."""
@@ -157,70 +158,70 @@ class Chain:
         return segment
 
     def _make_room(self, size: int, reading: Segment | None) -> None:
-        if self._when_full == "block":
+        if self._policy == "block":
             return
         while self.bytes + size > self._limit:
             if not self.records and self._segments:
-                self.retire_all()
+                self.remove_all()
                 continue
             kept = self._segments.index(reading) if reading else 0
             behind = list(self._segments)[kept + 1 :]
             if not behind:
                 raise OSError(errno.ENOSPC, "a window does not fit within spool_mib")
-            if self._when_full == "drop_oldest" or not self._merge(behind[:2]):
+            if self._policy == "drop_oldest" or not self._merge(behind[:2]):
                 self._segments.remove(behind[0])
                 self._discard(behind[0])
 
     def _merge(self, old: Sequence[Segment]) -> bool:
-        """Merge segments into one; return whether that has made them notably smaller."""
+        """Merge segments into one; return whether the result is notably smaller."""
         size = sum(segment.size for segment in old)
         try:
-            condensed = condense(old)
-        except OSError:  # what cannot be read can only be dropped
+            compacted = compact(old)
+        except OSError:  # an unreadable segment can only be dropped
             old[0].damaged = True
             return False
-        if len(condensed.data) > size * _WORTHWHILE:
+        if len(compacted.data) > size * _WORTHWHILE:
             return False
         merged = make_segment(self._folder, old[0].first, old[-1].last)
-        unfinished = write_unfinished(merged, condensed.data)
-        at = self._segments.index(old[0])
+        unfinished = write_unfinished(merged, compacted.data)
+        position = self._segments.index(old[0])
         for segment in old:
             self._segments.remove(segment)
             if segment.damaged:
                 set_aside(segment)
         unfinished.replace(merged.path)
-        self._segments.insert(at, merged)
+        self._segments.insert(position, merged)
         for segment in old:
             if segment.path != merged.path:
                 segment.path.unlink(missing_ok=True)
-        merged.size, merged.records = len(condensed.data), condensed.records
-        waited = sum(segment.records for segment in old)
-        self.records += merged.records - waited
+        merged.size, merged.records = len(compacted.data), compacted.records
+        before = sum(segment.records for segment in old)
+        self.records += merged.records - before
         self.bytes += merged.size - size
-        self.coalesced += condensed.read - merged.records
-        self.dropped += waited - condensed.read
+        self.coalesced += compacted.read - merged.records
+        self.dropped += before - compacted.read
         return True
 
-    def _retire(self) -> None:
+    def _remove_first(self) -> None:
         self._discard(self._segments.popleft())
 
     def _discard(self, segment: Segment) -> None:
-        """Let go of a segment that is not in the chain any more; what is left in it is lost."""
-        self._lose(segment, segment.records)
+        """Remove the file of a segment that has left the chain; undelivered records are lost."""
+        self._count_lost(segment, segment.records)
         self.bytes -= segment.size
         if segment.damaged:
             set_aside(segment)
         else:
             segment.path.unlink(missing_ok=True)
 
-    def _lose(self, segment: Segment, records: int) -> None:
+    def _count_lost(self, segment: Segment, records: int) -> None:
         segment.records -= records
         self.records -= records
         self.dropped += records
 
-    def _report(self, segment: Segment) -> None:
+    def _report_damage(self, segment: Segment) -> None:
         if segment.damaged and not segment.reported:
             segment.reported = True
             self.damaged += 1
             path = printable(str(segment.path))
-            log.error("spool: %s is damaged; what is whole is delivered, the file kept", path)
+            log.error("spool: %s is damaged; whole windows are delivered, the file is kept", path)

@@ -1,7 +1,7 @@
-"""The files of a spool: their names, and what is kept of damaged ones.
+"""The files of a spool: their names, and how many damaged ones are kept.
 
-A segment is named `FIRST-LAST.spool` by the numbers that it stands for. One that old ones were
-merged into stands for them all: should a kill have left these behind, they are removed.
+A segment is named `FIRST-LAST.spool` by the numbers of its windows. A merged segment covers the
+numbers of those it replaces: segments that a kill left behind beside it are removed.
 """
 
 import os
@@ -20,12 +20,12 @@ _DAMAGED_KEPT = 4
 
 
 def make_segment(folder: Path, first: int, last: int) -> Segment:
-    """Return a segment without a file, for the windows numbered so."""
+    """Return a segment for the windows with these numbers, without a file."""
     return Segment(folder / f"{first:012}-{last:012}.spool", first, last)
 
 
 def write_unfinished(segment: Segment, data: bytes) -> Path:
-    """Write what is to become the file of `segment`, on the disk, and return where; OSError."""
+    """Write the future file of `segment` through to the disk; return its path. Raises OSError."""
     path = segment.path.with_suffix(_UNFINISHED)
     try:
         with open_private(path, "wb") as file:
@@ -38,13 +38,13 @@ def write_unfinished(segment: Segment, data: bytes) -> Path:
 
 
 def find_next_number(folder: Path) -> int:
-    """Return a number that is beyond all that files stand for, damaged ones too."""
+    """Return a number beyond those of all files, damaged ones included."""
     matches = [_NAME.fullmatch(path.name) for path in folder.iterdir()]
     return max((int(match[2]) for match in matches if match), default=0) + 1
 
 
 def find_segments(folder: Path) -> Iterator[Segment]:
-    """Yield the segments of `folder` in order, not yet scanned; remove leftovers."""
+    """Yield the segments of `folder` in order, not yet scanned; remove what a kill left behind."""
     found: list[Segment] = []
     for path in folder.iterdir():
         if path.suffix == _SEGMENT and (match := _NAME.fullmatch(path.name)):
@@ -61,9 +61,9 @@ def find_segments(folder: Path) -> Iterator[Segment]:
 
 
 def set_aside(segment: Segment) -> None:
-    """Keep a damaged file for whoever wants to look at it; of several the newest few."""
+    """Rename a damaged file so that it can be examined; only the newest few are kept."""
     folder = segment.path.parent
-    with suppress(FileNotFoundError):  # someone has removed it: that was the damage
+    with suppress(FileNotFoundError):  # the file itself was deleted: that was the damage
         segment.path.rename(segment.path.with_suffix(_DAMAGED))
     for path in sorted(folder.glob(f"*{_DAMAGED}"))[:-_DAMAGED_KEPT]:
         path.unlink()

@@ -1,9 +1,9 @@
-"""PURE: a window as bytes, so that damage is noticed and told from a write that was cut short.
+"""PURE: a window as bytes, framed so that damage and a torn write are recognised.
 
-A frame is a head line and its payload, the records as JSON lines. The head is `#` and four numbers
-of eight hexadecimal digits: how many records, how many bytes of payload, the CRC-32 of the payload,
-and that of the line up to there. No line of a payload begins with `#`, so after damage the next
-frame can be found.
+In: a window. Out: an entry, and back. An entry is a head line and a payload, the records as JSON
+lines. The head is `#` and four numbers of eight hexadecimal digits: the number of records, the
+bytes of the payload, the CRC-32 of the payload, and the CRC-32 of the head up to there. No line of
+a payload begins with `#`, so the next entry can be found after damage.
 """
 
 import re
@@ -18,14 +18,14 @@ from hogpipe.records.schema import Record
 
 HEAD_SIZE = 37
 NEXT_HEAD = b"\n#"
-"""What comes before the second byte of any head but the first."""
-_PORTION = 256  # records
+"""What comes before the second byte of every head but the first."""
+_BATCH = 256  # records
 _HEAD = re.compile(rb"#([0-9a-f]{8}) ([0-9a-f]{8}) ([0-9a-f]{8}) ([0-9a-f]{8})\n")
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a frame says of its payload: `size` in bytes."""
+    """The head of an entry; `size` is that of the payload, in bytes."""
 
     records: int
     size: int
@@ -33,19 +33,15 @@ class Head:
 
 
 def encode_window(records: Sequence[Record]) -> bytes:
-    """Return a window as a frame; TypeError if a record is no JSON."""
-    payload = b"".join(
-        [
-            _encode_lines(records[start : start + _PORTION])
-            for start in range(0, len(records), _PORTION)
-        ]
-    )
+    """Return a window as an entry; TypeError if a record is no JSON."""
+    batches = (records[start : start + _BATCH] for start in range(0, len(records), _BATCH))
+    payload = b"".join([_encode_lines(batch) for batch in batches])
     line = b"#%08x %08x %08x " % (len(records), len(payload), crc32(payload))
     return b"%b%08x\n%b" % (line, crc32(line), payload)
 
 
 def _encode_lines(records: Sequence[Record]) -> bytes:
-    # What orjson returns keeps the 4 KiB that it was written to: join soon.
+    # Each result of orjson occupies 4 KiB until it is joined.
     return b"".join([orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records])
 
 
@@ -62,5 +58,5 @@ def decode_payload(head: Head, payload: bytes) -> list[Record] | None:
     """Return the records of a payload, None if it is damaged."""
     if len(payload) != head.size or crc32(payload) != head.checksum:
         return None
-    # Line by line: one call for all would keep other threads from running.
+    # Line by line: a single call would hold the GIL for the whole window.
     return cast("list[Record]", [orjson.loads(line) for line in payload.splitlines()])

@@ -1,7 +1,7 @@
-"""Up to where a spool is delivered, in a file whose lock says that the spool is in use.
+"""The end of what a spool has delivered, in a file whose lock marks the spool as in use.
 
-The file holds one line of fixed length that is overwritten in place: that needs no room on a full
-disk. A line that is damaged says nothing, and then all there is comes again.
+The file holds one line of fixed length that is overwritten in place, which needs no room on a full
+disk. After damage the position is unknown, and all windows of the spool come out again.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ _SIZE = 35
 
 
 class Position(NamedTuple):
-    """All before `offset` of the segment that begins with number `segment` is delivered."""
+    """All before byte `offset` of the segment that begins with number `segment` is delivered."""
 
     segment: int = 0
     offset: int = 0
@@ -27,7 +27,7 @@ class Position(NamedTuple):
 class PositionFile:
     """The file `position` of a spool, open and locked.
 
-    Making one raises OSError, BlockingIOError where someone else holds the lock.
+    The constructor raises OSError, BlockingIOError if another process holds the lock.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,7 +39,7 @@ class PositionFile:
             raise
 
     def read(self) -> Position | None:
-        """Return what it says; None if it is damaged, the very beginning if it is new."""
+        """Return the position; None if it is damaged, the very beginning if the file is new."""
         line = os.pread(self._descriptor, _SIZE + 1, 0)
         if not line:
             return Position()
@@ -49,7 +49,7 @@ class PositionFile:
         return Position(int(match[1]), int(match[2]))
 
     def write(self, position: Position) -> None:
-        """Replace what it says; raises OSError."""
+        """Replace the position; raises OSError."""
         text = b"%012d %012d " % position
         os.pwrite(self._descriptor, b"%b%08x\n" % (text, crc32(text)), 0)
 

@@ -1,6 +1,10 @@
-"""The spool itself: windows go in at one end, and come out at the other until acknowledged.
+"""The spool: windows are appended at one end, and read from the other until acknowledged.
 
-Everything here blocks on the disk and is for one thread at a time.
+In: windows. Out: the oldest window, and counts. All methods block on the disk; one thread at a time
+may call them. `open` raises ConfigurationError for a folder that can never be used, the others
+OSError.
+
+Recent windows stay in memory (`_cached`), so that a sink that keeps up with the run costs no reads.
 """
 
 import errno
@@ -12,7 +16,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from hogpipe.delivery.coalescing import WhenFull
+from hogpipe.delivery.coalescing import OverflowPolicy
 from hogpipe.delivery.spool.chain import Chain
 from hogpipe.delivery.spool.framing import encode_window
 from hogpipe.delivery.spool.position import Position, PositionFile
@@ -23,44 +27,44 @@ from hogpipe.text import printable
 
 log = logging.getLogger(__name__)
 
-_REMEMBERED = 10_000  # records, some 40 MB; or one window
-_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_CACHED_RECORDS = 10_000  # some 40 MB; a single window may exceed it
+_TRANSIENT = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class SpoolCounts(NamedTuple):
-    """All in records, but for `bytes` and `damaged`."""
+    """In records, but for `bytes` and `damaged`."""
 
     records: int
-    """Those that are not acknowledged."""
+    """Not acknowledged."""
     bytes: int
-    """How much of the disk is used."""
+    """On disk."""
     found: int
-    """Those that were there when it was opened."""
+    """On disk when the spool was opened."""
     dropped: int
-    """Those that had to give way, or could not be read."""
+    """Dropped by the overflow policy, or lost to damage."""
     coalesced: int
-    """Those that went up in another one."""
+    """Merged into others."""
     damaged: int
-    """Files in which something was damaged."""
+    """Damaged files."""
 
 
 class Spool:
-    """Windows on disk in `folder`, with at most `bound` bytes."""
+    """Windows on disk in `folder`, of at most `bound` bytes."""
 
-    def __init__(self, folder: Path, bound: int, when_full: WhenFull) -> None:
+    def __init__(self, folder: Path, bound: int, policy: OverflowPolicy) -> None:
         self._folder = folder
-        self._make_chain = partial(Chain, folder, bound, when_full)
+        self._make_chain = partial(Chain, folder, bound, policy)
         self._chain = self._make_chain()
         self._position: PositionFile | None = None
-        self._out: StoredWindow | None = None
-        self._remembered: deque[StoredWindow] = deque()
-        """What comes next, if that is in memory all the way to the newest."""
-        self._positions_damaged = 0
+        self._in_flight: StoredWindow | None = None
+        self._cached: deque[StoredWindow] = deque()
+        """The next windows, if all up to the newest are in memory; empty otherwise."""
+        self._damaged_positions = 0
         self._found = 0
 
     @property
     def counts(self) -> SpoolCounts:
-        """How it stands."""
+        """The counts at the moment."""
         chain = self._chain
         return SpoolCounts(
             chain.records,
@@ -68,7 +72,7 @@ class Spool:
             self._found,
             chain.dropped,
             chain.coalesced,
-            chain.damaged + self._positions_damaged,
+            chain.damaged + self._damaged_positions,
         )
 
     @property
@@ -78,13 +82,13 @@ class Spool:
 
     @property
     def has_room(self) -> bool:
-        """Whether another window may be appended where none is to give way."""
+        """Whether another window may be appended within the bound."""
         return self._chain.has_room
 
     def open(self) -> None:
-        """Take the folder, with what is left there from earlier runs.
+        """Lock the folder, made where absent, and load the windows of earlier runs.
 
-        Raises ConfigurationError where that cannot be, OSError where the disk is full.
+        Raises ConfigurationError if the folder can never be used, OSError if the disk is full.
         """
         shown = printable(str(self._folder))
         try:
@@ -94,44 +98,47 @@ class Spool:
             problem = "another run or sink uses it; each needs a folder of its own"
             raise ConfigurationError(f"spool {shown}: {problem}") from error
         except OSError as error:
-            if error.errno in _PASSING:
+            if error.errno in _TRANSIENT:
                 raise
             problem = f"{error.strerror or error}; name a folder that hogpipe may write to"
             raise ConfigurationError(f"spool {shown}: {problem}") from error
 
     def append(self, records: Sequence[Record]) -> None:
-        """Add a window; OSError, and then it is not in."""
-        reading = self._out.segment if self._out else None
+        """Append a window; after an OSError it is not in the spool. TypeError: it is no JSON."""
+        reading = self._in_flight.segment if self._in_flight else None
         segment = self._chain.append(encode_window(records), len(records), reading)
-        # What has given way may be among those that are remembered.
-        held = takewhile(lambda window: window.segment in self._chain, self._remembered)
-        self._remembered = deque(held)
-        before = sum(len(window.records) for window in self._remembered)
-        unread = self._chain.records - (len(self._out.records) if self._out else 0)
-        is_small = not before or before + len(records) <= _REMEMBERED
+        # The overflow policy may have removed segments whose windows are cached.
+        kept = takewhile(lambda window: window.segment in self._chain, self._cached)
+        self._cached = deque(kept)
+        before = sum(len(window.records) for window in self._cached)
+        unread = self._chain.records - (len(self._in_flight.records) if self._in_flight else 0)
+        is_small = not before or before + len(records) <= _CACHED_RECORDS
         if is_small and unread == before + len(records):
-            self._remembered.append(StoredWindow(records, segment, segment.size))
+            self._cached.append(StoredWindow(records, segment, segment.size))
 
-    def next(self) -> Sequence[Record]:
-        """Hand out the oldest window, the same one until it is acknowledged; empty if none."""
-        if self._out is None:
-            self._out = self._remembered.popleft() if self._remembered else self._chain.read()
-        return self._out.records if self._out else ()
+    def read(self) -> Sequence[Record]:
+        """Return the oldest window, the same one until it is acknowledged; empty if none."""
+        if self._in_flight is None:
+            self._in_flight = self._cached.popleft() if self._cached else self._chain.read()
+        return self._in_flight.records if self._in_flight else ()
 
     def acknowledge(self) -> None:
-        """Forget what is handed out; after an OSError it may come again in a later run."""
-        window, self._out = self._out, None
+        """Count the window that was read as delivered.
+
+        After an OSError a later run may read it again.
+        """
+        window, self._in_flight = self._in_flight, None
         if window is not None and self._position is not None:
-            self._position.write(self._chain.settle(window))
-            self._chain.tidy()
+            self._position.write(self._chain.acknowledge(window))
+            self._chain.remove_delivered()
 
     def close(self) -> None:
-        """Let go of the folder; what is not acknowledged stays there."""
+        """Release the folder; windows that are not acknowledged stay in it."""
         position, self._position = self._position, None
         if position is not None:
             try:
                 if not self._chain.records:
-                    self._chain.retire_all()
+                    self._chain.remove_all()
             finally:
                 position.close()
 
@@ -139,9 +146,9 @@ class Spool:
         try:
             position = file.read()
             if position is None:
-                self._positions_damaged = 1
+                self._damaged_positions = 1
                 path = printable(str(self._folder / "position"))
-                log.error("spool: %s is damaged; what the spool holds comes again", path)
+                log.error("spool: %s is damaged; all windows of the spool are sent again", path)
             self._chain = self._make_chain()
             self._chain.load(position or Position())
         except BaseException:

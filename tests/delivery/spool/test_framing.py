@@ -1,4 +1,4 @@
-"""A window as bytes comes back as it was, or is known to be damaged."""
+"""A window as bytes is decoded unchanged, or its damage is detected."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,16 +10,16 @@ from hogpipe.records.schema import Record
 WINDOW: list[Record] = [traffic(1, pid=1), traffic(2, pid=None), stats(3)]
 
 
-def _decode(frame: bytes) -> list[Record] | None:
-    head = parse_head(frame[:HEAD_SIZE])
-    return decode_payload(head, frame[HEAD_SIZE:]) if head else None
+def _decode(entry: bytes) -> list[Record] | None:
+    head = parse_head(entry[:HEAD_SIZE])
+    return decode_payload(head, entry[HEAD_SIZE:]) if head else None
 
 
-def test_a_window_comes_back_as_it_was() -> None:
+def test_a_window_is_decoded_unchanged() -> None:
     assert _decode(encode_window(WINDOW)) == WINDOW
 
 
-def test_a_frame_is_text_that_can_be_saved_by_hand() -> None:
+def test_an_entry_is_text_that_can_be_recovered_by_hand() -> None:
     head, *lines = encode_window(WINDOW).splitlines()
     assert head.startswith(b"#00000003 ")
     assert len(lines) == 3
@@ -27,12 +27,12 @@ def test_a_frame_is_text_that_can_be_saved_by_hand() -> None:
 
 
 @given(st.data())
-def test_a_changed_bit_is_noticed_wherever_it_is(data: st.DataObject) -> None:
-    frame = bytearray(encode_window(WINDOW))
-    frame[data.draw(st.integers(0, len(frame) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    assert _decode(bytes(frame)) is None
+def test_a_changed_bit_is_detected_at_any_place(data: st.DataObject) -> None:
+    entry = bytearray(encode_window(WINDOW))
+    entry[data.draw(st.integers(0, len(entry) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    assert _decode(bytes(entry)) is None
 
 
 @given(st.binary(max_size=2 * HEAD_SIZE))
-def test_anything_else_is_no_head(data: bytes) -> None:
+def test_other_bytes_are_no_head(data: bytes) -> None:
     assert parse_head(data) is None

@@ -1,4 +1,4 @@
-"""What a spool has taken in comes out in order, whatever happens to the run and to its files."""
+"""Windows are read from a spool in order, whatever happens to the run and to its files."""
 
 import random
 import tempfile
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.sinks import total_bytes, traffic
 
-from hogpipe.delivery.coalescing import WhenFull
+from hogpipe.delivery.coalescing import OverflowPolicy
 from hogpipe.delivery.spool import Spool, store
 from hogpipe.errors import ConfigurationError
 from hogpipe.records.schema import Record
@@ -27,21 +27,21 @@ def window(number: int, records: int = 3, pids: int = 3, run: str = "01JD") -> l
     return made
 
 
-def opened(folder: Path, bound: int = BOUND, when_full: WhenFull = "coalesce") -> Spool:
-    spool = Spool(folder / "spool", bound, when_full)
+def opened(folder: Path, bound: int = BOUND, policy: OverflowPolicy = "coalesce") -> Spool:
+    spool = Spool(folder / "spool", bound, policy)
     spool.open()
     return spool
 
 
 def killed(spool: Spool) -> None:
-    """Let go of the folder as the kernel does for a process that is killed."""
+    """Release the lock as the kernel does for a killed process."""
     assert spool._position is not None
     spool._position.close()
 
 
 def drained(spool: Spool) -> Iterator[Sequence[Record]]:
-    """Take everything out."""
-    while records := spool.next():
+    """Read and acknowledge everything."""
+    while records := spool.read():
         yield records
         spool.acknowledge()
 
@@ -54,7 +54,7 @@ def segments(folder: Path) -> list[Path]:
     return sorted((folder / "spool").glob("*.spool"))
 
 
-def test_windows_come_out_in_order_while_others_go_in(tmp_path: Path) -> None:
+def test_windows_are_read_in_order_while_others_are_appended(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     rng = random.Random(1)
     put, got = 0, []
@@ -62,7 +62,7 @@ def test_windows_come_out_in_order_while_others_go_in(tmp_path: Path) -> None:
         if rng.random() < 0.6:
             spool.append(window(put))
             put += 1
-        elif records := spool.next():
+        elif records := spool.read():
             got.append(records)
             spool.acknowledge()
     got += drained(spool)
@@ -70,35 +70,35 @@ def test_windows_come_out_in_order_while_others_go_in(tmp_path: Path) -> None:
     assert spool.counts.records == 0
 
 
-def test_what_is_handed_out_is_handed_out_again_until_it_is_acknowledged(tmp_path: Path) -> None:
+def test_a_window_is_read_again_until_it_is_acknowledged(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     spool.append(window(1))
     spool.append(window(2))
-    assert spool.next() == spool.next() == window(1)
+    assert spool.read() == spool.read() == window(1)
     spool.acknowledge()
-    assert spool.next() == window(2)
+    assert spool.read() == window(2)
 
 
-def test_few_records_are_kept_in_memory_for_a_sink_that_does_not_take_them(
+def test_the_cache_is_bounded_while_a_sink_takes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_REMEMBERED", 25)
+    monkeypatch.setattr(store, "_CACHED_RECORDS", 25)
     spool = opened(tmp_path)
     windows = [window(number, 10) for number in range(6)]
     for made in windows:
         spool.append(made)
-        spool.next()
-    assert sum(len(one.records) for one in spool._remembered) == 20
+        spool.read()
+    assert sum(len(one.records) for one in spool._cached) == 20
     assert list(drained(spool)) == windows
 
 
-def test_another_run_finds_what_was_not_acknowledged_and_delivers_it_first(tmp_path: Path) -> None:
+def test_another_run_reads_unacknowledged_windows_first(tmp_path: Path) -> None:
     first = opened(tmp_path)
     for number in range(5):
         first.append(window(number))
-    assert first.next() == window(0)
+    assert first.read() == window(0)
     first.acknowledge()
-    assert first.next() == window(1)  # under way when the run ends
+    assert first.read() == window(1)  # in flight when the run ends
     first.close()
     second = opened(tmp_path)
     assert second.counts.found == second.counts.records == 4 * 3
@@ -106,7 +106,7 @@ def test_another_run_finds_what_was_not_acknowledged_and_delivers_it_first(tmp_p
     assert list(drained(second)) == [*map(window, range(1, 5)), window(0, run="01JE")]
 
 
-def test_a_spool_that_is_closed_empty_leaves_no_segments(tmp_path: Path) -> None:
+def test_an_empty_spool_leaves_no_segments_when_closed(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     spool.append(window(1))
     list(drained(spool))
@@ -125,14 +125,14 @@ def test_two_runs_never_share_a_spool(tmp_path: Path) -> None:
     opened(tmp_path).close()
 
 
-def test_its_files_are_for_nobody_else(tmp_path: Path) -> None:
+def test_its_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
     opened(tmp_path).append(window(1))
     folder = tmp_path / "spool"
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
 
 
-def test_segments_are_removed_once_they_are_delivered(tmp_path: Path) -> None:
+def test_delivered_segments_are_removed(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     for number in range(100):
         spool.append(window(number, records=20))
@@ -161,7 +161,7 @@ def _with_segment(folder: Path, data: bytes) -> Spool:
 
 @given(st.data())
 @settings(deadline=None, max_examples=60)
-def test_after_a_kill_at_any_byte_every_whole_window_is_there_and_more_can_follow(
+def test_after_a_kill_at_any_byte_every_whole_window_is_read_and_more_can_be_appended(
     written: tuple[list[list[Record]], bytes], data: st.DataObject
 ) -> None:
     windows, whole = written
@@ -175,15 +175,15 @@ def test_after_a_kill_at_any_byte_every_whole_window_is_there_and_more_can_follo
         assert out[-1] == window(99)
         assert sum(map(len, out[:-1])) == kept
         assert spool.counts.damaged == spool.counts.dropped == 0
-        # The next window did not fit into what was left.
+        # The file was cut before the end of the next window.
         if len(out) - 1 < len(windows):
-            frames = whole.split(b"\n#")
-            assert cut < len(b"\n#".join(frames[: len(out)])) + 1
+            entries = whole.split(b"\n#")
+            assert cut < len(b"\n#".join(entries[: len(out)])) + 1
 
 
 @given(st.data())
 @settings(deadline=None, max_examples=100)
-def test_damage_costs_only_the_windows_that_it_hits(
+def test_damage_costs_only_the_damaged_windows(
     written: tuple[list[list[Record]], bytes], data: st.DataObject
 ) -> None:
     windows, whole = written
@@ -207,7 +207,7 @@ def test_damage_costs_only_the_windows_that_it_hits(
         assert len(list((Path(name) / "spool").glob("*.damaged"))) == spool.counts.damaged >= lost
 
 
-def test_a_damaged_file_is_kept_aside_and_told_once(
+def test_a_damaged_file_is_kept_aside_and_reported_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spool = opened(tmp_path)
@@ -229,7 +229,7 @@ def test_a_damaged_file_is_kept_aside_and_told_once(
     assert "is damaged" in caplog.messages[0]
 
 
-def test_of_damaged_files_only_a_few_are_kept(tmp_path: Path) -> None:
+def test_only_a_few_damaged_files_are_kept(tmp_path: Path) -> None:
     for number in range(8):
         spool = opened(tmp_path)
         spool.append(window(number))
@@ -243,13 +243,13 @@ def test_of_damaged_files_only_a_few_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", [b"", b"garbage", b"000000000001 000000000999 00000000\n"])
-def test_without_a_position_everything_comes_again(
+def test_without_a_position_all_windows_are_read_again(
     tmp_path: Path, line: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     spool = opened(tmp_path)
     for number in range(3):
         spool.append(window(number))
-    spool.next()
+    spool.read()
     spool.acknowledge()
     killed(spool)
     (tmp_path / "spool" / "position").write_bytes(line)
@@ -258,7 +258,7 @@ def test_without_a_position_everything_comes_again(
     assert len(caplog.messages) == again.counts.damaged == bool(line)
 
 
-def test_what_does_not_belong_to_a_spool_is_left_alone(tmp_path: Path) -> None:
+def test_other_files_in_the_folder_are_not_touched(tmp_path: Path) -> None:
     (tmp_path / "spool").mkdir()
     (tmp_path / "spool" / "notes.txt").write_text("mine")
     spool = opened(tmp_path)
@@ -267,7 +267,7 @@ def test_what_does_not_belong_to_a_spool_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "spool" / "notes.txt").read_text() == "mine"
 
 
-def test_a_full_spool_coalesces_the_oldest_and_loses_no_byte(tmp_path: Path) -> None:
+def test_a_full_spool_coalesces_the_oldest_windows_and_loses_no_byte(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     given_bytes = given_records = 0
     for number in range(300):
@@ -285,7 +285,7 @@ def test_a_full_spool_coalesces_the_oldest_and_loses_no_byte(tmp_path: Path) -> 
     assert sequences(iter(out)) == sorted(sequences(iter(out)))
 
 
-def test_where_no_two_windows_have_anything_in_common_the_least_are_summed_up(
+def test_where_no_groups_add_up_the_smallest_go_to_the_remainder(
     tmp_path: Path,
 ) -> None:
     spool = opened(tmp_path)
@@ -302,7 +302,7 @@ def test_where_no_two_windows_have_anything_in_common_the_least_are_summed_up(
     assert sum(map(total_bytes, out)) == given_bytes
 
 
-def test_windows_of_two_runs_are_not_merged_with_one_another(tmp_path: Path) -> None:
+def test_windows_of_two_runs_are_not_merged(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     given_bytes = {"01JD": 0, "01JE": 0}
     for run in given_bytes:
@@ -317,8 +317,8 @@ def test_windows_of_two_runs_are_not_merged_with_one_another(tmp_path: Path) -> 
     assert got == given_bytes
 
 
-def test_a_full_spool_drops_the_oldest_where_that_is_asked_for(tmp_path: Path) -> None:
-    spool = opened(tmp_path, when_full="drop_oldest")
+def test_a_full_spool_drops_the_oldest_windows_with_drop_oldest(tmp_path: Path) -> None:
+    spool = opened(tmp_path, policy="drop_oldest")
     for number in range(300):
         spool.append(window(number, records=40))
         assert spool.counts.bytes <= BOUND
@@ -330,19 +330,19 @@ def test_a_full_spool_drops_the_oldest_where_that_is_asked_for(tmp_path: Path) -
     assert out[-1] == 300 * 40 - 1
 
 
-def test_what_is_being_delivered_never_gives_way(tmp_path: Path) -> None:
+def test_the_window_in_flight_is_never_merged_or_dropped(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     spool.append(window(0, records=40))
     spool.append(window(1, records=40))
-    assert spool.next() == window(0, records=40)
+    assert spool.read() == window(0, records=40)
     for number in range(2, 300):
         spool.append(window(number, records=40))
-    assert spool.next() == window(0, records=40)
+    assert spool.read() == window(0, records=40)
     spool.acknowledge()
-    assert spool.next() == window(1, records=40)
+    assert spool.read() == window(1, records=40)
 
 
-def test_a_window_beyond_the_bound_is_not_taken(tmp_path: Path) -> None:
+def test_a_window_larger_than_the_bound_is_refused(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     spool.append(window(1))
     with pytest.raises(OSError, match="does not fit within spool_mib"):
@@ -350,7 +350,7 @@ def test_a_window_beyond_the_bound_is_not_taken(tmp_path: Path) -> None:
     assert list(drained(spool)) == [window(1)]
 
 
-def test_a_merge_that_a_kill_interrupted_doubles_nothing(tmp_path: Path) -> None:
+def test_a_merge_interrupted_by_a_kill_duplicates_nothing(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     number = 0
     before: dict[Path, bytes] = {}
@@ -359,7 +359,7 @@ def test_a_merge_that_a_kill_interrupted_doubles_nothing(tmp_path: Path) -> None
         spool.append(window(number, records=40))
         number += 1
     spool.close()
-    for path, data in before.items():  # those that were merged had not been removed yet
+    for path, data in before.items():  # as if the merged ones had not been removed yet
         if not path.exists():
             path.write_bytes(data)
     (tmp_path / "spool" / "000000000009-000000000010.new").write_bytes(b"half")
@@ -369,13 +369,13 @@ def test_a_merge_that_a_kill_interrupted_doubles_nothing(tmp_path: Path) -> None
     )
 
 
-def test_a_folder_that_cannot_be_used_is_told_with_its_remedy(tmp_path: Path) -> None:
+def test_the_error_of_an_unusable_folder_names_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "spool").touch()
     with pytest.raises(ConfigurationError, match="name a folder that hogpipe may write to"):
         opened(tmp_path)
 
 
-def test_a_segment_that_vanishes_costs_only_itself(tmp_path: Path) -> None:
+def test_a_segment_that_disappears_costs_only_itself(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     for number in range(100):
         spool.append(window(number, records=20))

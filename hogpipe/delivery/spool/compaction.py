@@ -1,7 +1,10 @@
 """Old segments merged into one of at most half their size, so that a full spool loses no byte.
 
-Windows of one run become one window (merging.py); where that is not small enough, the groups that
-moved least are summed up.
+In: segments. Out: the entries of the segment that replaces them. The windows of one run become one
+window (merging.py). While that is more than half the size of the old segments, the groups that
+moved least are added to the remainder.
+
+Known limit: the result may be larger than half where the segments hold windows of many runs.
 """
 
 from collections.abc import Sequence
@@ -15,24 +18,21 @@ _TRIES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Condensed:
-    """Frames for a new segment; counts of records: read from the old ones, in the new one."""
+class Compacted:
+    """Entries for a new segment; counts of records: read from the old ones, in the new one."""
 
     data: bytes
     read: int
     records: int
 
 
-def condense(segments: Sequence[Segment]) -> Condensed:
-    """Return all that can be read of `segments`, one window for each run, in order.
-
-    It may be larger than half where runs are many.
-    """
+def compact(segments: Sequence[Segment]) -> Compacted:
+    """Merge all readable windows of `segments` into one for each run, in order; raises OSError."""
     mergers: dict[str, Merger] = {}
     read = 0
     for segment in segments:
         for window in segment.windows():
-            # A run's records are together: the next run began when this one had ended.
+            # The windows of a run are contiguous: the next run began when this one had ended.
             mergers.setdefault(window[0]["run"], Merger()).add(window)
             read += len(window)
     limit = sum(segment.size for segment in segments) // 2
@@ -43,7 +43,7 @@ def condense(segments: Sequence[Segment]) -> Condensed:
         for merger in mergers.values():
             merger.fold(max(1, len(merger) * limit // (len(data) + 1)))
         data = _encode(mergers)
-    return Condensed(data, read, sum(map(len, mergers.values())))
+    return Compacted(data, read, sum(map(len, mergers.values())))
 
 
 def _encode(mergers: dict[str, Merger]) -> bytes:
