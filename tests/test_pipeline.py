@@ -21,9 +21,9 @@ from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.config import load_config
 from hogpipe.errors import CaptureError
 from hogpipe.model import (
-    NAMELESS,
     OWN_NAMESPACE,
     UNATTRIBUTED,
+    UNKNOWN_FLOW,
     Attribution,
     FlowBatch,
     FlowDelta,
@@ -54,7 +54,7 @@ queue_windows = 1
 when_full = "block"
 """
 FLOWS = [
-    NAMELESS,
+    UNKNOWN_FLOW,
     *(
         FlowKey(6, b"\x0a\0\0\1", port, b"\x0a\0\0\2", 80, "eth0", OWN_NAMESPACE)
         for port in range(20)

@@ -193,7 +193,7 @@ def _describe_identity(process: Process) -> ProcessInfo:
 def _get_user(attribution: Attribution) -> tuple[int | None, str | None]:
     """Return the id and the name of the user."""
     if (process := attribution.process) is not None:
-        return process.user_id, process.owner
+        return process.user_id, process.user_name
     if (user := attribution.user) is not None:
         return user.id, user.name
     return None, None

@@ -51,7 +51,7 @@ def _is_number(text: str) -> bool:
 
 def _matches_user(pattern: str, attribution: Attribution) -> bool:
     if (process := attribution.process) is not None:
-        number, name = process.user_id, process.owner
+        number, name = process.user_id, process.user_name
     elif (user := attribution.user) is not None:
         number, name = user.id, user.name
     else:

@@ -4,7 +4,7 @@ In: flow batches from one thread. Out: the same batches in order, to one task. W
 is behind, the overflow policy depends on the source:
 
 - Packets do not wait: a batch that finds the queue full is merged into the newest one there. A
-  merged batch has at most `max_flows` flows; deltas of further flows go to the nameless flow, are
+  merged batch has at most `max_flows` flows; deltas of further flows go to UNKNOWN_FLOW, are
   counted as overflowed, and are reported as unattributed.
 - A replay waits, and so does the ebpf source, since the kernel goes on counting: `offer` blocks
   until there is room.
@@ -16,11 +16,11 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 
-from hogpipe.model import NAMELESS, FlowBatch, FlowDelta
+from hogpipe.model import UNKNOWN_FLOW, FlowBatch, FlowDelta
 
 
 def merge_batches(older: FlowBatch, newer: FlowBatch, max_flows: int) -> None:
-    """Add `newer` to `older`, which gets at most `max_flows` flows and the nameless one."""
+    """Add `newer` to `older`, which gets at most `max_flows` flows and UNKNOWN_FLOW."""
     counts = older.counts
     counts.add(newer.counts)
     counts.merged_batches += 1
@@ -30,7 +30,7 @@ def merge_batches(older: FlowBatch, newer: FlowBatch, max_flows: int) -> None:
     for key, delta in newer.flows.items():
         target = key
         if key not in flows and len(flows) >= max_flows:
-            target = NAMELESS
+            target = UNKNOWN_FLOW
             counts.overflowed.add(delta.total)
         flows.setdefault(target, FlowDelta()).add(delta)
 

@@ -1,4 +1,10 @@
-"""The values that pass between the stages."""
+"""PURE: the values that pass between the stages.
+
+flows.py    flows, what they moved, and the batches in which a source hands them over
+owners.py   processes, users, and the attribution of a flow to one of them
+sockets.py  sockets and their owners, as a ledger knows them
+counts.py   counters of traffic, and of the work and the losses of the stages
+"""
 
 from hogpipe.model.counts import (
     AttributionCounts,
@@ -10,8 +16,8 @@ from hogpipe.model.counts import (
     TrafficCounts,
 )
 from hogpipe.model.flows import (
-    NAMELESS,
     OWN_NAMESPACE,
+    UNKNOWN_FLOW,
     FlowBatch,
     FlowDelta,
     FlowKey,
@@ -39,10 +45,10 @@ from hogpipe.model.sockets import (
 __all__ = [
     "CONTESTED",
     "MOST_SOCKETS",
-    "NAMELESS",
     "OWN_NAMESPACE",
     "SERVICE_MANAGER",
     "UNATTRIBUTED",
+    "UNKNOWN_FLOW",
     "Attribution",
     "AttributionCounts",
     "CaptureCounts",

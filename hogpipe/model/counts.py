@@ -1,4 +1,8 @@
-"""Counters: of traffic, and of what the stages did and could not do. Counters of windows add up."""
+"""PURE: counters of traffic, and of the work and the losses of the stages.
+
+Counters of several windows add up. Those of a resolver and its ledger are totals since it was made;
+`since` returns their difference. docs/record.md explains them in the records' words.
+"""
 
 from collections.abc import Mapping
 
@@ -6,7 +10,7 @@ import msgspec
 
 
 class Tally(msgspec.Struct):
-    """Packets and their bytes."""
+    """A number of packets and of their bytes."""
 
     packets: int = 0
     bytes: int = 0
@@ -18,10 +22,10 @@ class Tally(msgspec.Struct):
 
 
 class TrafficCounts(msgspec.Struct, gc=False, kw_only=True):
-    """What was transmitted and received by this host; bytes are IP packet bytes.
+    """What this host transmitted and received; bytes are IP packet bytes (total length).
 
-    The one list of traffic counters: flows, groups, records and merged windows hold these, so that
-    a counter is added here and in records/network_io.py, and counted where packets or rows are.
+    The one list of traffic counters: deltas, groups, `ebpf` rows and merged windows hold them, and
+    records/network_io.py writes them into records.
     """
 
     transmit_bytes: int = 0
@@ -48,29 +52,29 @@ class TrafficCounts(msgspec.Struct, gc=False, kw_only=True):
 
 
 class CaptureCounts(msgspec.Struct):
-    """Where every captured packet went that is not in a flow, and what the kernel dropped.
+    """What was captured, and why some of it is in no flow.
 
-    The bytes of all flows = captured - not_local - not_ip - undecoded + both_sides.
+    Bytes of all flows = captured - not_local - not_ip - undecoded + both_sides.
     """
 
     captured: Tally = msgspec.field(default_factory=Tally)
     """All frames; bytes of the IP packet, or of the frame as captured where there is none."""
     not_local: Tally = msgspec.field(default_factory=Tally)
-    """IP packets whose source and destination are both elsewhere."""
+    """IP packets of which neither source nor destination is local."""
     not_ip: Tally = msgspec.field(default_factory=Tally)
     """Frames of another network protocol (ARP, LLDP, …)."""
     undecoded: Tally = msgspec.field(default_factory=Tally)
-    """Frames that are malformed, or cut before the addresses end."""
+    """Frames that are malformed, or truncated before the end of the addresses."""
     both_sides: Tally = msgspec.field(default_factory=Tally)
-    """IP packets whose source and destination are both local: they count once on each side."""
+    """IP packets of which source and destination are local: they count once on each side."""
     length_floored: Tally = msgspec.field(default_factory=Tally)
-    """BIG TCP packets of unknown length, counted as the least they can be (part of captured)."""
+    """BIG TCP packets of unknown length, counted with the smallest possible; part of captured."""
     kernel_dropped: int = 0
     interface_dropped: int = 0
     merged_batches: int = 0
     """Batches that were merged because the event loop was behind."""
     overflowed: Tally = msgspec.field(default_factory=Tally)
-    """What was moved to the nameless flow because too many flows waited."""
+    """What was counted under UNKNOWN_FLOW because there were too many flows; part of captured."""
 
     def add(self, other: "CaptureCounts") -> None:
         """Add `other` to these counts."""
@@ -87,16 +91,16 @@ class CaptureCounts(msgspec.Struct):
 
 
 class Latency(msgspec.Struct, frozen=True):
-    """The median (to a tenth) and the longest of some times, in seconds."""
+    """The median (within a tenth) and the maximum of some times, in seconds."""
 
     median: float
     longest: float
 
 
 class LedgerCounts(msgspec.Struct):
-    """What a ledger has done since it was made; every counter only grows, `sockets` is a gauge.
+    """The work of a ledger since it was made. `sockets` is a gauge, all others only grow.
 
-    Each layer of a ledger fills in what that layer knows.
+    Each layer of a ledger fills in the counters that it knows.
     """
 
     sockets: int = 0
@@ -123,7 +127,7 @@ class LedgerCounts(msgspec.Struct):
     """Failed attempts to enter another network namespace in order to identify it."""
 
     def since(self, earlier: "LedgerCounts") -> "LedgerCounts":
-        """Return what was done after `earlier`, with the sockets known now."""
+        """Return the growth since `earlier`, with the sockets known now."""
         grown = _subtract(msgspec.structs.asdict(self), msgspec.structs.asdict(earlier))
         return LedgerCounts(**grown | {"sockets": self.sockets})
 
@@ -133,7 +137,7 @@ def _subtract(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, in
 
 
 class ResolverCounts(msgspec.Struct):
-    """What a resolver has done since it was made; every counter only grows."""
+    """The work of a resolver since it was made; all counters only grow."""
 
     table_reads: int = 0
     """Socket tables read."""
@@ -164,7 +168,7 @@ class ResolverCounts(msgspec.Struct):
     """None where no ledger is in use."""
 
     def since(self, earlier: "ResolverCounts") -> "ResolverCounts":
-        """Return what was done after `earlier`."""
+        """Return the growth since `earlier`."""
         before, now = msgspec.structs.asdict(earlier), msgspec.structs.asdict(self)
         ledger = now.pop("ledger")
         grown = _subtract(now, before)
@@ -174,7 +178,7 @@ class ResolverCounts(msgspec.Struct):
 
 
 class AttributionCounts(msgspec.Struct):
-    """What the attribution stage did since the last time it was asked."""
+    """The work of the attribution stage in a window; what is pending is as of now."""
 
     new_flows: int = 0
     """Flows that had to be looked up."""
@@ -195,4 +199,4 @@ class AttributionCounts(msgspec.Struct):
     latency: Latency | None = None
     """Time from a new flow's first packets to its first answer; None where no flow was answered."""
     resolver: ResolverCounts = msgspec.field(default_factory=ResolverCounts)
-    """What the resolver did in the same time."""
+    """The work of the resolver in the same window."""

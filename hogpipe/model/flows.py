@@ -1,7 +1,7 @@
-"""The values that pass between the stages.
+"""PURE: flows, what they moved, and the batches in which a source hands them over.
 
-Deltas add: merging two of anything here gives the sum, so a stage that is behind loses time
-resolution and never a byte.
+Deltas add up: two deltas of a flow, or two batches, can be merged into one with the same bytes. So
+a stage that falls behind loses time resolution and never a byte.
 """
 
 from typing import NamedTuple
@@ -12,23 +12,23 @@ from hogpipe.model.counts import CaptureCounts, TrafficCounts
 from hogpipe.model.owners import Attribution
 
 OWN_NAMESPACE = 0
-"""The network namespace that is captured in; the kernel gives no other one this number."""
+"""Stands for the network namespace that is captured in; no inode has this number."""
 
 
 class Span(NamedTuple):
-    """The time of a window or of packets, nanoseconds since the epoch; `end_ns` is exclusive."""
+    """A time span, nanoseconds since the epoch; `end_ns` is exclusive."""
 
     start_ns: int
     end_ns: int
 
 
 class FlowKey(msgspec.Struct, frozen=True, gc=False):
-    """A flow turned towards this host.
+    """A five-tuple oriented towards this host, with where it was captured.
 
-    Addresses are in network order, 4 bytes (IPv4) or 16 (IPv6). Ports are 0 where the protocol has
-    none; an ICMP echo has its identifier on both sides. `interface` is where it was captured.
-    `namespace` is the network namespace that the local address is in, by its inode, or None where
-    it is in several and nothing tells in which.
+    Addresses are in network order, 4 bytes (IPv4) or 16 (IPv6). Ports are 0 if the protocol has
+    none; of an ICMP echo, both are its identifier. `interface` is the captured one. `namespace` is
+    the inode of the network namespace that has the local address, or None if several have it and
+    the packet does not show which.
     """
 
     protocol: int
@@ -40,8 +40,8 @@ class FlowKey(msgspec.Struct, frozen=True, gc=False):
     namespace: int | None = OWN_NAMESPACE
 
 
-NAMELESS = FlowKey(0, b"", 0, b"", 0, "")
-"""The flow of all bytes whose own flow could not be kept; it has no address."""
+UNKNOWN_FLOW = FlowKey(0, b"", 0, b"", 0, "")
+"""Stands for all flows that could not be kept apart; the only key without addresses."""
 
 
 class FlowDelta(TrafficCounts, gc=False, kw_only=True):
@@ -83,15 +83,15 @@ class OwnedFlow(msgspec.Struct, gc=False):
 
 
 class FlowBatch(msgspec.Struct):
-    """What a capture saw since its last batch."""
+    """What a source captured since its last batch."""
 
     flows: dict[FlowKey, FlowDelta] = msgspec.field(default_factory=dict)
-    """Those whose owners are to be looked up."""
+    """Flows whose owners have to be looked up."""
     counts: CaptureCounts = msgspec.field(default_factory=CaptureCounts)
     time_ns: int = 0
-    """When the newest packet passed, nanoseconds since the epoch."""
+    """The time of the newest packet, nanoseconds since the epoch."""
     owned: list[OwnedFlow] = msgspec.field(default_factory=list)
-    """The others."""
+    """Flows whose owners the source knows."""
     closed_window: Span | None = None
     """The window that this batch completes, from a source that closes windows itself."""
     is_last: bool = False

@@ -1,4 +1,4 @@
-"""Who moved bytes, and how that is known."""
+"""PURE: owners of traffic, and attributions, which name the owner of a flow's bytes."""
 
 from enum import StrEnum
 
@@ -6,22 +6,25 @@ import msgspec
 
 
 class Process(msgspec.Struct, frozen=True):
-    """A process, identified by (pid, start). Strings are valid UTF-8; absent is None."""
+    """A process, identified by (pid, start). Strings are valid UTF-8; None is unknown."""
 
     pid: int
     start: int | None
-    """Start time in clock ticks since boot (/proc/PID/stat, field 22); None where the process was
-    gone before it could be looked at, so that only its pid tells it apart."""
+    """Start time in clock ticks since boot (/proc/PID/stat, field 22). None if the process exited
+    before it could be read: then the pid alone identifies the process."""
     parent_pid: int | None = None
     created_ns: int | None = None
+    """The start time, nanoseconds since the epoch."""
     command: str | None = None
-    """The kernel's short name of it (comm)."""
+    """The kernel's short name of the process (comm)."""
     executable: str | None = None
+    """The path of the program file."""
     command_line: tuple[str, ...] | None = None
     user_id: int | None = None
-    """The real user: what a program that is set-uid was started by."""
-    owner: str | None = None
+    """The real user id: of a set-uid program, the user who started it."""
+    user_name: str | None = None
     cgroup: str | None = None
+    """The path of the control group."""
     unit: str | None = None
     container: str | None = None
     pod: str | None = None
@@ -29,29 +32,29 @@ class Process(msgspec.Struct, frozen=True):
 
 
 class User(msgspec.Struct, frozen=True):
-    """Who owns a socket whose process is not known."""
+    """The owner of a socket whose process is unknown."""
 
     id: int
     name: str | None = None
 
 
 class Quality(StrEnum):
-    """How bytes came to their process."""
+    """How the owner of bytes was found; docs/record.md defines each."""
 
     EXACT = "exact"
     """The flow's own socket was seen with its owner."""
     LISTENER = "listener"
     """By the listening or unconnected socket on the local port."""
     INFERRED = "inferred"
-    """By a documented rule."""
+    """By the endpoint heuristic."""
     NONE = "none"
-    """No owner, or more than one possible."""
+    """There is no owner, or more than one is possible."""
 
 
 class Attribution(msgspec.Struct, frozen=True):
-    """Who moved the bytes of a flow, and how that is known.
+    """The owner of a flow's bytes, and how that owner was found.
 
-    With quality NONE `process` is None; `user` may be known all the same.
+    With quality NONE, `process` is None, but `user` may be known.
     """
 
     quality: Quality

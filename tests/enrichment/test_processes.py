@@ -90,7 +90,7 @@ def test_all_that_is_known_of_a_process_is_told(fake: FakeProc) -> None:
         # The last argument is empty, as the zeroes are at the end of a renamed process.
         command_line=("worker", "--fast"),
         user_id=0,
-        owner=pwd.getpwuid(0).pw_name,
+        user_name=pwd.getpwuid(0).pw_name,
         cgroup=f"/kubepods.slice/pod{UID}/docker-{ID}.scope",
         unit=f"docker-{ID}.scope",
         container=ID,
@@ -117,7 +117,7 @@ def test_a_program_that_was_replaced_keeps_its_path(fake: FakeProc) -> None:
 def test_a_user_without_a_name_is_a_number(fake: FakeProc) -> None:
     fake.process(42, uid=2**32 - 2)
     process = read(fake, 42)
-    assert (process.user_id, process.owner) == (2**32 - 2, None)
+    assert (process.user_id, process.user_name) == (2**32 - 2, None)
 
 
 def test_hostile_names_come_out_as_valid_utf8(fake: FakeProc) -> None:
@@ -327,5 +327,5 @@ def test_a_daemon_that_gives_up_root_gets_its_new_user(real: Reader) -> None:
         daemon.stdout.readline()
         real.now = 10.0
         after = real.read_real(daemon.pid)
-        assert (after.user_id, after.owner) == (NOBODY, "nobody")
+        assert (after.user_id, after.user_name) == (NOBODY, "nobody")
         daemon.stdin.close()

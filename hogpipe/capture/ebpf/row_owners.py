@@ -8,9 +8,9 @@ from hogpipe.capture.ebpf.process_owners import Owners
 from hogpipe.linux.bpf.traffic_rows import Ends, Holder, SocketTraffic
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.model import (
-    NAMELESS,
     OWN_NAMESPACE,
     SERVICE_MANAGER,
+    UNKNOWN_FLOW,
     Attribution,
     FlowKey,
     Quality,
@@ -35,7 +35,7 @@ class RowOwners:
     def name_flow(self, ends: Ends, holder: Holder) -> FlowKey:
         """Return the flow of a socket; in which other namespace it is makes no difference."""
         if not ends.local_address:
-            return NAMELESS
+            return UNKNOWN_FLOW
         return _flow(
             ends, OWN_NAMESPACE if holder.namespace == self._namespaces.own_cookie else None
         )
@@ -54,7 +54,7 @@ class RowOwners:
         A socket of which nothing tells the namespace is taken for one of our own.
         """
         if not entry.ends.local_address:
-            return NAMELESS, False
+            return UNKNOWN_FLOW, False
         holder = entry.holder
         space = holder.namespace or self._noted.namespace_of(entry.cookie)
         inode = self._namespaces.find_inode(space, self._clock()) if space else OWN_NAMESPACE

@@ -177,7 +177,7 @@ def test_an_owner_that_is_gone_is_described_by_what_the_kernel_told(stage: Stage
     process = attribute(stage.resolver, [OUTBOUND])[OUTBOUND].process
     assert process is not None
     assert (process.pid, process.start, process.command) == (77, 1000, "curl")
-    assert (process.user_id, process.owner, process.executable) == (0, "root", None)
+    assert (process.user_id, process.user_name, process.executable) == (0, "root", None)
     assert process.created_ns is not None
     assert process.created_ns > BOOT_TIME * 1_000_000_000
     assert attribute(stage.resolver, [OUTBOUND])[OUTBOUND].process is process
@@ -362,7 +362,7 @@ def test_nobody_waits_for_the_name_of_a_user_to_recall_a_flow(
         found = stage.resolver.recall(OUTBOUND, None)
         assert found is not None
         assert found.process is not None
-        return found.process.owner
+        return found.process.user_name
 
     monkeypatch.setattr(pwd, "getpwuid", ask_directory)
     stage.tell(OUTBOUND, replace(CURL, user_id=7))

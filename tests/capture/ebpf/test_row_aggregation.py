@@ -22,7 +22,7 @@ from hogpipe.linux.bpf.traffic_rows import (
     pack_ends,
 )
 from hogpipe.model import (
-    NAMELESS,
+    UNKNOWN_FLOW,
     Attribution,
     FlowBatch,
     FlowKey,
@@ -59,7 +59,7 @@ class Known:
 
 def flow_of(ends: Ends) -> FlowKey:
     if not ends.local_address:
-        return NAMELESS
+        return UNKNOWN_FLOW
     here, there = (ends.local_address, ends.local_port), (ends.remote_address, ends.remote_port)
     return FlowKey(ends.protocol, *here, *there, "")
 
@@ -258,7 +258,7 @@ def test_two_sockets_of_one_flow_are_looked_up_together() -> None:
 
 def test_what_found_no_room_is_its_processes_without_a_flow() -> None:
     (batch,) = sort(turn(overflow=rows(entry(7), entry(0))), "process", "flow")
-    assert [one.flow for one in batch.owned] == [NAMELESS] == list(batch.flows)
+    assert [one.flow for one in batch.owned] == [UNKNOWN_FLOW] == list(batch.flows)
     assert batch.counts.overflowed.bytes == batch.counts.captured.bytes == 600
 
 
