@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from hogpipe.attribution.ledger.ledger_access import open_ledger
+from hogpipe.attribution.ledger.socket_ledger import open_ledger
 from hogpipe.errors import HogpipeError
 from hogpipe.linux.bpf import object_path
 from hogpipe.linux.bpf.libbpf import LIBRARY, load_library
@@ -150,7 +150,7 @@ def _check_bpf_rights() -> str:
 
 def _check_ledger() -> str:
     try:
-        open_ledger(_PROCFS).close()
+        open_ledger(_PROCFS).ledger.close()
     except BpfUnavailableError as error:
         raise HogpipeError(f"owners come from /proc alone ({error})") from error
     missing = parse_missing(read_thread_status(), _TO_ENTER_NAMESPACES)

@@ -11,8 +11,8 @@ import msgspec
 
 from hogpipe.aggregation.dimensions import EndpointField, list_endpoint_fields
 from hogpipe.aggregation.windows import ClockWindows
-from hogpipe.attribution.ledger.ledger_access import LedgerAccess, open_ledger
 from hogpipe.attribution.ledger.ledger_resolver import LedgerResolver
+from hogpipe.attribution.ledger.socket_ledger import OpenLedger, open_ledger
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
 from hogpipe.attribution.resolver import (
     Resolver,
@@ -58,11 +58,11 @@ def make_source(
         command_line=settings.enrichment.command_line,
     )
 
-    def open_access(procfs: Path) -> LedgerAccess:
-        return LedgerAccess(noted, NetworkNamespaces(procfs))
+    def open_flow_sockets(procfs: Path) -> OpenLedger:
+        return OpenLedger(noted, NetworkNamespaces(procfs))
 
     resolver = LedgerResolver(
-        _make_procfs_resolver(settings), procfs, required=True, open_access=open_access
+        _make_procfs_resolver(settings), procfs, required=True, open_ledger=open_flow_sockets
     )
     return source, resolver
 
@@ -106,7 +106,7 @@ def _make_resolver(settings: Settings, stale: StaleFlows) -> Resolver:
         resolver,
         choice.procfs,
         required=choice.ledger == "on",
-        open_access=partial(open_ledger, stale=stale),
+        open_ledger=partial(open_ledger, stale=stale),
     )
 
 

@@ -4,6 +4,8 @@
 - `ledger`: ingests events and answers lookups; `known_socket`, `socket_index`, `socket_lookup`,
   `retention` and `invalidation` are its parts.
 - `socket_snapshot`, `snapshot_merge`: the sockets that existed before the programs were attached.
-- `ledger_access`, `ledger_resolver`, `precedence`: the resolver that asks the ledger first, then
-  /proc, and chooses between the two.
+- `socket_ledger`: what attribution needs of a ledger; opens the one of the running kernel.
+- `flow_lookup`: looks flows up in a ledger, across network namespaces and by time span.
+- `owner_processes`: from recorded owners to processes.
+- `ledger_resolver`: the resolver that asks the ledger first, then /proc; `precedence` chooses.
 """

@@ -1,186 +1,152 @@
-"""From flows to their owners: first what the kernel told (the ledger), then what /proc shows.
+"""The resolver that asks the ledger first, then /proc.
 
-What the ledger is not sure of is put to /proc, and what that does not know either to the ledger
-again: a socket that was still open at the first question, its port untold, may have been released
-by then. Which of the two is believed is for `weighing` to say. Where several had a flow in turn
-meanwhile, only the ledger can tell whose the pieces were; /proc shows none but the last one.
+In: flows with the spans in which their packets passed. Out: a Resolution for each.
 
-Without a ledger, because it cannot be had and need not, all flows are put to /proc.
+Algorithm
+---------
+1. The ledger is asked about all flows. Conclusive entries (`precedence`) are final.
+2. The other flows are looked up in /proc, then in the ledger once more: a socket that was open at
+   the first lookup, its port unknown, may have been released meanwhile.
+3. `precedence` chooses between the two sources.
+
+A contested flow (several processes used the five-tuple one after the other) is the ledger's alone,
+span by span: /proc shows the last process only.
+
+Where the ledger is not available and not required, all flows are looked up in /proc.
 """
 
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
-from hogpipe.attribution.ledger.ledger_access import LedgerAccess
-from hogpipe.attribution.ledger.precedence import Owners, choose, is_enough
-from hogpipe.attribution.ledger.socket_snapshot import inodes_of, make_seeds, read_sockets
+from hogpipe.attribution.ledger.flow_lookup import FlowLookup
+from hogpipe.attribution.ledger.owner_processes import LookupOwners, OwnerProcesses
+from hogpipe.attribution.ledger.precedence import choose, is_conclusive
+from hogpipe.attribution.ledger.socket_ledger import OpenLedger
+from hogpipe.attribution.ledger.socket_snapshot import SnapshotTaker
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
-from hogpipe.attribution.resolver import (
-    FlowSpans,
-    Resolution,
-)
+from hogpipe.attribution.resolver import FlowSpans, Resolution
 from hogpipe.errors import HogpipeError
 from hogpipe.linux.cgroups import in_initial_cgroup_namespace
-from hogpipe.linux.procfs import ProcessIdentity
 from hogpipe.model import (
-    MOST_SOCKETS,
     UNATTRIBUTED,
     Attribution,
     Contested,
     FlowKey,
-    Owner,
-    Process,
     ResolverCounts,
     Span,
 )
 
 log = logging.getLogger(__name__)
 
-_GONE_KEPT = 4096
-_SEEDS_PAUSE = 5.0  # seconds between two readings of all sockets, at some 10 us each
+
+class _LedgerInUse:
+    """A ledger that is open, and what works on it."""
+
+    def __init__(self, opened: OpenLedger, procfs_resolver: ProcfsResolver) -> None:
+        self.ledger, self.namespaces = opened
+        self.lookup = FlowLookup(self.ledger, self.namespaces)
+        self.snapshots = SnapshotTaker(self.ledger, self.namespaces, procfs_resolver)
 
 
 class LedgerResolver:
-    """Asks a ledger and `resolver`, of the same procfs; `prepare` opens it by `open_access`.
+    """A Resolver that opens a ledger by `open_ledger` in `prepare`; `procfs` is the root of /proc.
 
-    Where that fails and the ledger is `required`, `prepare` raises HogpipeError; else it logs why.
-    Blocking; for one thread at a time, but for `infer` and `recall`.
+    Where the ledger is not available, `prepare` logs why, or raises HogpipeError if the ledger is
+    `required`.
     """
 
     def __init__(
         self,
-        resolver: ProcfsResolver,
+        procfs_resolver: ProcfsResolver,
         procfs: Path,
         *,
         required: bool,
-        open_access: Callable[[Path], LedgerAccess],
+        open_ledger: Callable[[Path], OpenLedger],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._resolver = resolver
-        self._processes = resolver.processes
+        self._procfs_resolver = procfs_resolver
         self._procfs = procfs
         self._required = required
-        self._open_access = open_access
+        self._open_ledger = open_ledger
         self._clock = clock
-        self._ledger: LedgerAccess | None = None
-        self._seeds_due = 0.0
-        self._gone: dict[Owner, Process] = {}
-        """Equal answers are the same object."""
+        self._processes = OwnerProcesses(procfs_resolver.processes)
+        self._in_use: _LedgerInUse | None = None
 
     def prepare(self) -> None:
-        """Open the ledger, then read what was there: of a socket made meanwhile one tells."""
+        """Open the ledger, then read the sockets and fds that exist already.
+
+        In this order no socket is missed: events report those that are made meanwhile.
+        """
         try:
-            self._ledger = self._open_access(self._procfs)
+            opened = self._open_ledger(self._procfs)
         except HogpipeError as error:
             if self._required:
                 raise
             log.info("owners come from %s, not from the ledger: %s", self._procfs, error)
-        else:
-            where = (
-                "" if in_initial_cgroup_namespace() else ", of this container's control groups only"
-            )
-            log.info("owners come from the ledger (eBPF%s), and from %s", where, self._procfs)
-        self._begin()
+            self._procfs_resolver.prepare()
+            return
+        self._in_use = _LedgerInUse(opened, self._procfs_resolver)
+        where = "" if in_initial_cgroup_namespace() else ", of this container's control groups only"
+        log.info("owners come from the ledger (eBPF%s), and from %s", where, self._procfs)
+        self._in_use.snapshots.take_first(self._clock())
 
     def resolve(self, flows: FlowSpans) -> dict[FlowKey, Resolution]:
-        """Return what is known of `flows`; one without a socket may be absent, to be asked again.
+        """Return what the ledger and /proc know of `flows`.
 
-        A UDP socket that is gone and has not been told yet may be told when it is released.
+        A datagram flow without a socket is absent where its owner may be recorded later, when its
+        socket is released.
         """
-        if self._ledger is None:
-            return self._resolver.resolve(flows)
+        if self._in_use is None:
+            return self._procfs_resolver.resolve(flows)
         now = self._clock()
-        if now >= self._seeds_due and self._ledger.needs_snapshot():
-            self._seeds_due = now + _SEEDS_PAUSE
-            with suppress(OSError):  # it stays in doubt, and is tried again
-                self._seed_again(self._ledger, now)
-        owners = Owners(self._processes, self._describe_gone, now)
-        told = self._ledger.ask(flows, now)
-        in_turn = told.in_turn
-        found = {
+        self._in_use.snapshots.take_if_needed(now)
+        owners = LookupOwners(self._processes, now)
+        first = self._in_use.lookup.find(flows, now)
+        contested = first.contested
+        resolved = {
             flow: owners.resolve(flow, entry)
-            for flow, entry in told.known.items()
-            if is_enough(flow, entry, owners)
+            for flow, entry in first.entries.items()
+            if is_conclusive(flow, entry, owners)
         }
         rest = {
-            flow: pieces
-            for flow, pieces in flows.items()
-            if flow not in found and flow not in in_turn
+            flow: spans
+            for flow, spans in flows.items()
+            if flow not in resolved and flow not in contested
         }
         if rest:
-            shown = self._resolver.resolve(rest)
-            again = self._ledger.ask(rest, now)
-            found |= choose(rest, shown, again, owners)
-            in_turn |= again.in_turn
-        for flow, entries in in_turn.items():
-            found[flow] = owners.resolve_by_span(entries)
-        return found
-
-    def _begin(self) -> None:
-        """Read ahead, and let the ledger know the sockets that are there already."""
-        if self._ledger is None:
-            self._resolver.prepare()
-            return
-        sockets = read_sockets(self._ledger.namespaces, self._clock(), MOST_SOCKETS)
-        self._resolver.prepare()
-        holders = self._resolver.recall_owners(inodes_of(sockets))
-        self._ledger.ingest_snapshot(make_seeds(sockets, holders))
-
-    def _seed_again(self, ledger: LedgerAccess, now: float) -> None:
-        """Let the ledger know the sockets that were made while events were lost."""
-        ledger.begin_snapshot()
-        sockets = read_sockets(ledger.namespaces, now, MOST_SOCKETS)
-        holders = self._resolver.recall_owners(inodes_of(sockets))
-        missing = {one.inode: one.user_id for one in sockets if one.inode not in holders}
-        ledger.ingest_snapshot(make_seeds(sockets, holders | self._resolver.find_owners(missing)))
-
-    def infer(self, flow: FlowKey) -> Attribution:
-        """Return what follows from what was seen in /proc; from any thread."""
-        return self._resolver.infer(flow)
+            shown = self._procfs_resolver.resolve(rest)
+            again = self._in_use.lookup.find(rest, now)
+            resolved |= choose(rest, shown, again, owners)
+            contested |= again.contested
+        for flow, entries in contested.items():
+            resolved[flow] = owners.resolve_by_span(entries)
+        return resolved
 
     def recall(self, flow: FlowKey, span: Span | None) -> Attribution | None:
-        """Return what the ledger knows of a flow of our own namespace; from any thread."""
-        entry = None if self._ledger is None else self._ledger.recall(flow, span)
+        """Return the owner that the ledger recorded for a flow of our own namespace."""
+        entry = None if self._in_use is None else self._in_use.lookup.recall(flow, span)
         if entry is None:
             return None
         if isinstance(entry, Contested):
             return UNATTRIBUTED
-        return Attribution(entry.quality, self._remember(entry.owner))
+        return Attribution(entry.quality, self._processes.recall(entry.owner))
+
+    def infer(self, flow: FlowKey) -> Attribution:
+        """Apply the endpoint heuristic to what /proc has shown."""
+        return self._procfs_resolver.infer(flow)
 
     def counts(self) -> ResolverCounts:
-        """Return the counters as they stand."""
-        counts = self._resolver.counts()
-        if self._ledger is not None:
-            counts.ledger = self._ledger.counts()
+        """Return the counters of /proc and of the ledger."""
+        counts = self._procfs_resolver.counts()
+        if self._in_use is not None:
+            counts.ledger = self._in_use.ledger.counts()
+            counts.ledger.namespaces_not_entered = self._in_use.namespaces.not_entered
         return counts
 
     def close(self) -> None:
-        """Close the ledger: nothing stays attached to the kernel."""
-        if self._ledger is not None:
-            self._ledger.close()
-        self._resolver.close()
-
-    def _remember(self, owner: Owner) -> Process:
-        """Return an owner as it was described last, or without what it would take a wait to know.
-
-        From any thread: the event loop must not wait for the name of a user.
-        """
-        process = None
-        if owner.start is not None:
-            process = self._processes.cached(ProcessIdentity(owner.pid, owner.start))
-        return process or self._gone.get(owner) or self._describe(owner, waits=False)
-
-    def _describe_gone(self, owner: Owner) -> Process:
-        if owner not in self._gone:
-            if len(self._gone) >= _GONE_KEPT:
-                self._gone.clear()
-            self._gone[owner] = self._describe(owner, waits=True)
-        return self._gone[owner]
-
-    def _describe(self, owner: Owner, *, waits: bool) -> Process:
-        return self._processes.describe_exited(
-            owner.pid, owner.start, owner.command, owner.user_id, owner.cgroup_path, may_block=waits
-        )
+        """Close the ledger, so that nothing stays attached to the kernel."""
+        if self._in_use is not None:
+            self._in_use.ledger.close()
+        self._procfs_resolver.close()

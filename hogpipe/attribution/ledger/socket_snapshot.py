@@ -1,27 +1,37 @@
-"""The sockets that were there before the ledger, and whose they are, for it to begin with.
+"""Reads the sockets that are open, with their owners, for the ledger to begin with.
 
-Events tell nothing of a socket that was made, bound and connected before the programs were
-attached. The kernel's tables do, over sock_diag, with the same cookie that events name it by. They
-are read once for each network namespace in sight, after attaching, so that nothing falls between;
-what events have told by then stands (`Ledger.ingest_snapshot`). The fds of processes are read after
-that: a socket that nobody holds by then is gone, or its owner is for /proc to tell.
+Events report nothing of a socket that was made, bound and connected before the programs were
+attached, nor of one whose events were lost. The kernel's tables do: sock_diag reports each socket
+with the cookie by which events name it.
 
-At some 10 us a socket, all told, this is for the thread that looks owners up, before the capture
-begins.
+Order
+-----
+1. The programs are attached (at the start), or the ledger prepares for a snapshot (after a loss).
+2. The sockets of each visible network namespace are read. A socket made from now on is reported by
+   events; the ledger keeps what events have reported meanwhile (`Ledger.ingest_snapshot`).
+3. The fds of the processes are read. A socket that no process holds by then is closed, or its owner
+   is left to /proc.
+
+A snapshot costs some 10 us a socket, for the thread that resolves flows: the first one is taken
+before the capture begins, the others `_MIN_INTERVAL` apart.
 """
 
 import errno
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 
 import msgspec
 
+from hogpipe.attribution.ledger.socket_ledger import SocketLedger
 from hogpipe.attribution.procfs.matching import protocol_of, unmap
+from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
 from hogpipe.linux.netns.cookies import read_own_cookie
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.sock_diag import read_full_dump
 from hogpipe.linux.socket_table import TCP_LISTEN, SocketRow
 from hogpipe.model import (
+    MOST_SOCKETS,
     Owner,
     Process,
     SnapshotSocket,
@@ -31,13 +41,14 @@ from hogpipe.text import describe_error
 
 log = logging.getLogger(__name__)
 
-# In this order: there are few sockets that take datagrams, and of TCP the kernel gives those that
-# listen first, so where there are too many it is connections that are left out.
+_MIN_INTERVAL = 5.0
+# Beyond the limit connections are left out: there are few datagram sockets, and the kernel reports
+# the listening sockets of TCP first.
 _TABLES = ("udp", "udp6", "udplite", "udplite6", "tcp")
 
 
-class SeenSocket(msgspec.Struct, frozen=True, gc=False):
-    """A socket that somebody holds, as a table showed it."""
+class DumpedSocket(msgspec.Struct, frozen=True, gc=False):
+    """A socket that a process holds, as the kernel's table shows it."""
 
     cookie: int
     namespace: int
@@ -51,30 +62,67 @@ class SeenSocket(msgspec.Struct, frozen=True, gc=False):
     inode: int
 
 
-def read_sockets(namespaces: NetworkNamespaces, now: float, most: int) -> list[SeenSocket]:
-    """Return the sockets of this thread's network namespace and of others, `most` at the most.
+class SnapshotTaker:
+    """Takes snapshots for `ledger`; the owners come from `procfs_resolver`. For one thread."""
 
-    Namespaces that may not be entered are left out; `now` is in seconds. Raises OSError where the
-    processes in others cannot be listed.
+    def __init__(
+        self,
+        ledger: SocketLedger,
+        namespaces: NetworkNamespaces,
+        procfs_resolver: ProcfsResolver,
+    ) -> None:
+        self._ledger = ledger
+        self._namespaces = namespaces
+        self._procfs_resolver = procfs_resolver
+        self._not_before = 0.0
+
+    def take_first(self, now: float) -> None:
+        """Take the snapshot that the ledger begins with, and prepare the resolver of /proc.
+
+        `now` is in seconds. Raises OSError if /proc cannot be read.
+        """
+        sockets = read_sockets(self._namespaces, now, MOST_SOCKETS)
+        self._procfs_resolver.prepare()
+        owners = self._procfs_resolver.recall_socket_owners([one.inode for one in sockets])
+        self._ledger.ingest_snapshot(with_owners(sockets, owners))
+
+    def take_if_needed(self, now: float) -> None:
+        """Take a snapshot if events were lost; one that fails is tried again later."""
+        if now >= self._not_before and self._ledger.needs_snapshot():
+            self._not_before = now + _MIN_INTERVAL
+            with suppress(OSError):  # the ledger still needs it
+                self._take(now)
+
+    def _take(self, now: float) -> None:
+        self._ledger.begin_snapshot()
+        sockets = read_sockets(self._namespaces, now, MOST_SOCKETS)
+        owners = self._procfs_resolver.recall_socket_owners([one.inode for one in sockets])
+        missing = {one.inode: one.user_id for one in sockets if one.inode not in owners}
+        owners |= self._procfs_resolver.find_socket_owners(missing)
+        self._ledger.ingest_snapshot(with_owners(sockets, owners))
+
+
+def read_sockets(namespaces: NetworkNamespaces, now: float, max_sockets: int) -> list[DumpedSocket]:
+    """Return at most `max_sockets` sockets of this thread's network namespace and of the others.
+
+    Namespaces that may not be entered are left out; `now` is in seconds. Raises OSError if the
+    processes of other namespaces cannot be listed.
     """
-    seen = list(_read_here(most))
+    sockets = list(_read_here(max_sockets))
 
-    def read() -> list[SeenSocket]:
-        return list(_read_here(most - len(seen)))
+    def read() -> list[DumpedSocket]:
+        return list(_read_here(max_sockets - len(sockets)))
 
     for found in namespaces.call_in_others(read, now):
-        seen.extend(found)
-    return seen
+        sockets.extend(found)
+    return sockets
 
 
-def make_seeds(
-    sockets: Collection[SeenSocket], holders: Mapping[int, Process]
+def with_owners(
+    sockets: Collection[DumpedSocket], owners: Mapping[int, Process]
 ) -> Iterator[SnapshotSocket]:
-    """Yield what the ledger is to know of `sockets`; `holders` are their owners by inode.
-
-    Those that take what comes to a port come first.
-    """
-    owners: dict[tuple[int, int | None], Owner] = {}
+    """Yield `sockets` with their owners, which are given by inode; unconnected sockets first."""
+    known: dict[tuple[int, int | None], Owner] = {}
     for is_connected in (False, True):
         for one in sockets:
             if (one.remote_port > 0) is is_connected:
@@ -86,19 +134,14 @@ def make_seeds(
                     one.local_port,
                     one.remote_address,
                     one.remote_port,
-                    _owner(holders.get(one.inode), one.user_id, owners),
+                    _owner(owners.get(one.inode), one.user_id, known),
                 )
-
-
-def inodes_of(sockets: Iterable[SeenSocket]) -> Collection[int]:
-    """Return the inodes by which their holders are found."""
-    return [one.inode for one in sockets]
 
 
 def _owner(
     process: Process | None, user_id: int, known: dict[tuple[int, int | None], Owner]
 ) -> Owner | None:
-    """Return the owner that a process is; one object for each."""
+    """Return a process as an owner; one object for each process."""
     if process is None:
         return None
     key = process.pid, process.start
@@ -108,37 +151,40 @@ def _owner(
     return known[key]
 
 
-def _read_here(most: int) -> Iterator[SeenSocket]:
+def _read_here(max_sockets: int) -> Iterator[DumpedSocket]:
     namespace = read_own_cookie()
-    addresses: dict[bytes, bytes] = {}  # equal ones are one object: there are few, many times
+    addresses: dict[bytes, bytes] = {}  # many sockets share few addresses: keep each once
+    left = max_sockets
     for table in _TABLES:
         try:
-            dump = read_full_dump(table, most)
+            dump = read_full_dump(table, left)
         except OSError as error:
-            if error.errno != errno.ENOENT:  # the kernel has no such protocol
-                reason = describe_error(error)
-                log.info("sockets from before the start are told by /proc alone: %s", reason)
+            if error.errno != errno.ENOENT:  # this kernel lacks the protocol
+                log.info(
+                    "owners of sockets opened before the start come from /proc: %s",
+                    describe_error(error),
+                )
             continue
         protocol = protocol_of(table)
         for cookie, row in zip(dump.cookies, dump.rows, strict=True):
-            if most > 0 and _can_be_found(protocol, row):
-                most -= 1
-                here, there = unmap(row.local_address), unmap(row.remote_address)
-                yield SeenSocket(
+            if left > 0 and _can_be_matched(protocol, row):
+                left -= 1
+                local, remote = unmap(row.local_address), unmap(row.remote_address)
+                yield DumpedSocket(
                     cookie,
                     namespace,
                     protocol,
-                    addresses.setdefault(here, here),
+                    addresses.setdefault(local, local),
                     row.local_port,
-                    addresses.setdefault(there, there),
+                    addresses.setdefault(remote, remote),
                     row.remote_port,
                     row.user_id,
                     row.inode,
                 )
 
 
-def _can_be_found(protocol: int, row: SocketRow) -> bool:
-    """Tell whether somebody holds the socket, and flows can be matched to it."""
+def _can_be_matched(protocol: int, row: SocketRow) -> bool:
+    """Tell whether a process holds the socket and flows can be matched to it."""
     if not row.inode or not row.local_port:
         return False
     if row.remote_port:

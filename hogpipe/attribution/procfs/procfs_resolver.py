@@ -115,7 +115,7 @@ class ProcfsResolver:
             owner = self._endpoints.infer_owner(endpoint_of(flow), self._clock())
         return _inferred(owner)
 
-    def recall_owners(self, inodes: Collection[int]) -> dict[int, Process]:
+    def recall_socket_owners(self, inodes: Collection[int]) -> dict[int, Process]:
         """Return the owners of sockets as their fds were read last, for the thread that resolves.
 
         Raises OSError if /proc itself failed.
@@ -126,7 +126,7 @@ class ProcfsResolver:
         found = ((inode, processes[owner]) for inode, owner in owners.items())
         return {inode: process for inode, process in found if process is not None}
 
-    def find_owners(self, sockets: Mapping[int, int]) -> dict[int, Process]:
+    def find_socket_owners(self, sockets: Mapping[int, int]) -> dict[int, Process]:
         """Return the owners of sockets after a look; `sockets` gives their users by inode.
 
         For the thread that resolves. Raises OSError if /proc itself failed.

@@ -1,7 +1,7 @@
 """What the kernel knows of the flows that /proc is asked about: a ledger of these alone.
 
-It answers like the ledger of the running kernel (attribution/ledger_access.py), so that there is
-one way to choose between the kernel's word and that of /proc. Of a connection that is open it knows
+It answers like the ledger of the running kernel (a `SocketLedger`), so that there is one way to
+choose between the kernel's word and that of /proc. Of a connection that is open it knows
 the owner of the listening socket; of a socket from before whoever held it at the start.
 """
 

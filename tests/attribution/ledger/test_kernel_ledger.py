@@ -21,7 +21,7 @@ from support.shortage import few_descriptors
 from hogpipe.attribution.ledger.kernel_ledger import (
     KernelLedger,
 )
-from hogpipe.attribution.ledger.socket_snapshot import make_seeds, read_sockets
+from hogpipe.attribution.ledger.socket_snapshot import read_sockets, with_owners
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError
 from hogpipe.linux.bpf.programs import attach_ledger_programs
 from hogpipe.linux.netns.cookies import read_own_cookie
@@ -301,7 +301,7 @@ def test_what_was_known_before_a_loss_of_events_is_believed_when_it_is_seen_agai
         wait_until(ledger.needs_snapshot)
         ledger.begin_snapshot()
         sockets = read_sockets(NetworkNamespaces(Path("/proc")), 0.0, 10_000)
-        ledger.ingest_snapshot(make_seeds(sockets, {}))
+        ledger.ingest_snapshot(with_owners(sockets, {}))
         assert found(ledger.owner_of(key, cookie)).owner == owner
         assert not ledger.needs_snapshot()
     finally:

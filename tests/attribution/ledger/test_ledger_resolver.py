@@ -15,11 +15,8 @@ from msgspec.structs import replace
 from support.fake_proc import BOOT_TIME, LISTEN, FakeProc, format_row
 from support.resolving import attribute
 
-from hogpipe.attribution.ledger.ledger_access import (
-    LedgerAccess,
-    open_ledger,
-)
 from hogpipe.attribution.ledger.ledger_resolver import LedgerResolver
+from hogpipe.attribution.ledger.socket_ledger import OpenLedger, open_ledger
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
 from hogpipe.attribution.resolver import Resolution
 from hogpipe.errors import ConfigurationError
@@ -112,15 +109,15 @@ class Stage:
             self.proc.table(name)
         self.ledger = ScriptedLedger()
         self.clock = Clock()
-        self.resolver = self.make(lambda path: LedgerAccess(self.ledger, NetworkNamespaces(path)))
+        self.resolver = self.make(lambda path: OpenLedger(self.ledger, NetworkNamespaces(path)))
         self.resolver.prepare()
 
     def make(
-        self, open_access: Callable[[Path], LedgerAccess], *, required: bool = True
+        self, open_ledger: Callable[[Path], OpenLedger], *, required: bool = True
     ) -> LedgerResolver:
         resolver = ProcfsResolver(self.proc.root)
         return LedgerResolver(
-            resolver, self.proc.root, required=required, open_access=open_access, clock=self.clock
+            resolver, self.proc.root, required=required, open_ledger=open_ledger, clock=self.clock
         )
 
     def tell(
@@ -429,7 +426,7 @@ def test_closing_closes_the_ledger(stage: Stage) -> None:
     assert stage.ledger.closed
 
 
-def refuse(_procfs: Path) -> LedgerAccess:
+def refuse(_procfs: Path) -> OpenLedger:
     raise BpfUnavailableError(Obstacle.PRIVILEGES, "eBPF: not permitted; run as root")
 
 

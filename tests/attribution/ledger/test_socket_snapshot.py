@@ -21,16 +21,14 @@ from support.resolving import attribute
 from support.sockets import TCP, UDP, make_flow
 
 from hogpipe.attribution.ledger import socket_snapshot
-from hogpipe.attribution.ledger.ledger_access import (
-    LedgerAccess,
-    open_ledger,
-)
+from hogpipe.attribution.ledger.flow_lookup import FlowLookup
 from hogpipe.attribution.ledger.ledger_resolver import LedgerResolver
+from hogpipe.attribution.ledger.socket_ledger import open_ledger
 from hogpipe.attribution.ledger.socket_snapshot import (
-    SeenSocket,
-    inodes_of,
-    make_seeds,
+    DumpedSocket,
+    SnapshotTaker,
     read_sockets,
+    with_owners,
 )
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
 from hogpipe.attribution.stale_flows import StaleFlows
@@ -128,9 +126,14 @@ def opened(stale: StaleFlows) -> Iterator[Callable[[], LedgerResolver]]:
     made: list[LedgerResolver] = []
 
     def begin() -> LedgerResolver:
-        open_access = partial(open_ledger, stale=stale)
-        resolver = ProcfsResolver(PROCFS)
-        made.append(LedgerResolver(resolver, PROCFS, required=True, open_access=open_access))
+        made.append(
+            LedgerResolver(
+                ProcfsResolver(PROCFS),
+                PROCFS,
+                required=True,
+                open_ledger=partial(open_ledger, stale=stale),
+            )
+        )
         made[-1].prepare()
         return made[-1]
 
@@ -192,25 +195,18 @@ def test_a_connection_that_is_open_falls_to_the_listener_from_before(
     netns: Namespace, start: Callable[..., Server]
 ) -> None:
     server = start()
-    access = begin()
+    ledger, namespaces = opened = open_ledger(PROCFS)
     try:
+        SnapshotTaker(*opened, ProcfsResolver(PROCFS)).take_first(time.monotonic())
         with connect(netns, "127.0.0.1")[0] as client:
             flow = inside(netns, make_flow(TCP, HERE, client.getsockname()))
-            entry = access.ask({flow: ()}, time.monotonic()).known[flow]
+            lookup = FlowLookup(ledger, namespaces)
+            entry = lookup.find({flow: ()}, time.monotonic()).entries[flow]
             assert (entry.quality, entry.owner.pid) == (Quality.LISTENER, server.pid)
             assert entry.owner.user_id == os.getuid()
             assert entry.owner.start is not None
     finally:
-        access.close()
-
-
-def begin() -> LedgerAccess:
-    """Return a ledger that knows the sockets from before."""
-    access, resolver = open_ledger(PROCFS), ProcfsResolver(PROCFS)
-    sockets = read_sockets(access.namespaces, time.monotonic(), MOST)
-    resolver.prepare()
-    access.ingest_snapshot(make_seeds(sockets, resolver.recall_owners(inodes_of(sockets))))
-    return access
+        ledger.close()
 
 
 def test_workers_that_share_sockets_serve_for_who_bound_them(
@@ -277,14 +273,14 @@ def test_there_are_no_more_seeds_than_asked_for_and_datagrams_go_first(
 
 
 def test_seeds_that_take_what_comes_to_a_port_come_first() -> None:
-    one = SeenSocket(1, 7, TCP, b"\x7f\0\0\1", 900, b"\x7f\0\0\2", 5, 0, 100)
-    other = SeenSocket(2, 7, TCP, b"\x7f\0\0\1", 900, bytes(4), 0, 0, 101)
+    one = DumpedSocket(1, 7, TCP, b"\x7f\0\0\1", 900, b"\x7f\0\0\2", 5, 0, 100)
+    other = DumpedSocket(2, 7, TCP, b"\x7f\0\0\1", 900, bytes(4), 0, 0, 101)
     holders = {100: Process(pid=10, start=5, command="a", user_id=3), 101: Process(10, 5)}
-    first, second = make_seeds([one, other], holders)
+    first, second = with_owners([one, other], holders)
     assert (first.cookie, second.cookie) == (2, 1)
     assert first.owner is second.owner
     assert first.owner == Owner(10, 5, 0, "", 0)
-    assert [seed.owner for seed in make_seeds([one], {})] == [None]
+    assert [seed.owner for seed in with_owners([one], {})] == [None]
 
 
 def test_a_kernel_that_gives_no_tables_leaves_all_to_proc(
@@ -296,14 +292,14 @@ def test_a_kernel_that_gives_no_tables_leaves_all_to_proc(
     monkeypatch.setattr(socket_snapshot, "read_full_dump", refuse)
     caplog.set_level("INFO")
     assert read_sockets(NetworkNamespaces(PROCFS), 0.0, MOST) == []
-    assert "told by /proc alone" in caplog.text
+    assert "come from /proc" in caplog.text
 
 
 def test_sockets_that_nobody_holds_or_that_no_flow_can_be_of_are_left_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = socket.create_connection(server.getsockname())
         waits = client.getsockname()[1]
-        seen: list[SeenSocket] = read_sockets(NetworkNamespaces(PROCFS), time.monotonic(), MOST)
+        seen: list[DumpedSocket] = read_sockets(NetworkNamespaces(PROCFS), time.monotonic(), MOST)
         client.close()
     assert waits in {one.local_port for one in seen}
     assert waits not in {one.remote_port for one in seen}  # it was not accepted yet

@@ -1,0 +1,77 @@
+"""Looks flows up in a ledger: translates network namespaces, and asks span by span if contested.
+
+In: flows with the spans in which their packets passed. Out: the ledger's entry for each flow that
+it knows; for a contested flow (several processes used the five-tuple one after the other) an entry
+for each span, None where a single span is contested too.
+
+A flow whose network namespace has no cookie that can be found is unknown to the ledger.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from hogpipe.attribution.ledger.socket_ledger import SocketLedger
+from hogpipe.attribution.resolver import FlowSpans
+from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
+from hogpipe.model import OWN_NAMESPACE, Contested, FlowKey, LedgerEntry, Span
+
+
+class LedgerMatches(NamedTuple):
+    """What a ledger knows of flows; a flow that it does not know is in neither."""
+
+    entries: dict[FlowKey, LedgerEntry]
+    contested: dict[FlowKey, list[LedgerEntry | None]]
+    """An entry for each span."""
+
+
+class FlowLookup:
+    """Looks flows up in `ledger`."""
+
+    def __init__(self, ledger: SocketLedger, namespaces: NetworkNamespaces) -> None:
+        self._ledger = ledger
+        self._namespaces = namespaces
+
+    def find(self, flows: FlowSpans, now: float) -> LedgerMatches:
+        """Return what the ledger knows after all that has happened; `now` is in seconds.
+
+        For one thread at a time. Raises OSError if the processes of other namespaces cannot be
+        listed.
+        """
+        self._ledger.refresh()
+        inodes = {flow.namespace for flow in flows if flow.namespace is not None}
+        cookies = self._namespaces.find_cookies(inodes, now)
+        matches = LedgerMatches({}, {})
+        for flow, spans in flows.items():
+            if flow.namespace is not None and flow.namespace not in cookies:
+                continue
+            cookie = None if flow.namespace is None else cookies[flow.namespace]
+            entry = self._ledger.owner_of(flow, cookie, _hull(spans))
+            if isinstance(entry, LedgerEntry):
+                matches.entries[flow] = entry
+            elif entry is not None:
+                matches.contested[flow] = self._find_by_span(flow, cookie, spans)
+        return matches
+
+    def recall(self, flow: FlowKey, span: Span | None) -> LedgerEntry | Contested | None:
+        """Return what the ledger has recorded of a flow of our own namespace, None of another.
+
+        Safe from any thread; nothing is read or ingested.
+        """
+        if flow.namespace != OWN_NAMESPACE:
+            return None
+        return self._ledger.owner_of(flow, self._namespaces.own_cookie, span)
+
+    def _find_by_span(
+        self, flow: FlowKey, cookie: int | None, spans: Sequence[Span]
+    ) -> list[LedgerEntry | None]:
+        if len(spans) < 2:
+            return [None for _ in spans]
+        entries = (self._ledger.owner_of(flow, cookie, span) for span in spans)
+        return [entry if isinstance(entry, LedgerEntry) else None for entry in entries]
+
+
+def _hull(spans: Sequence[Span]) -> Span | None:
+    """Return the time from the beginning of the first span to the end of the last."""
+    if not spans:
+        return None
+    return Span(min(one.start_ns for one in spans), max(one.end_ns for one in spans))

@@ -1,0 +1,107 @@
+"""From the owners that a ledger records to the processes that records carry.
+
+A ledger records an owner as the kernel reported it: pid, start, user, command, control group. While
+the process is alive, /proc adds the rest. Once the process has exited, the kernel's report is all
+there is; the path of the executable and the parent are unknown.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import cache
+
+from hogpipe.attribution.resolver import Resolution
+from hogpipe.enrichment.processes import ProcessReader
+from hogpipe.linux.procfs import ProcessIdentity
+from hogpipe.model import (
+    UNATTRIBUTED,
+    Attribution,
+    FlowKey,
+    LedgerEntry,
+    Owner,
+    Process,
+    Quality,
+)
+from hogpipe.protocols import DATAGRAMS
+
+_MAX_EXITED = 4096
+
+
+class OwnerProcesses:
+    """Describes owners. Equal descriptions are the same object."""
+
+    def __init__(self, processes: ProcessReader) -> None:
+        self._processes = processes
+        self._exited: dict[Owner, Process] = {}
+
+    def find(self, owner: Owner, now: float) -> Process:
+        """Return the owner as /proc shows it, or as the kernel reported it after it has exited.
+
+        For one thread at a time; `now` is in seconds.
+        """
+        process = None
+        if owner.start is not None:
+            process = self._processes.find(ProcessIdentity(owner.pid, owner.start), now)
+        return process or self._find_exited(owner)
+
+    def is_alive(self, owner: Owner) -> bool:
+        """Read whether the owner is alive."""
+        start = owner.start
+        return start is not None and self._processes.is_alive(ProcessIdentity(owner.pid, start))
+
+    def recall(self, owner: Owner) -> Process:
+        """Return the owner as it was described last, or as far as that is known without reading.
+
+        Safe from any thread: the event loop must not block on the name of a user.
+        """
+        process = None
+        if owner.start is not None:
+            process = self._processes.cached(ProcessIdentity(owner.pid, owner.start))
+        return process or self._exited.get(owner) or self._describe(owner, may_block=False)
+
+    def _find_exited(self, owner: Owner) -> Process:
+        if owner not in self._exited:
+            if len(self._exited) >= _MAX_EXITED:
+                self._exited.clear()
+            self._exited[owner] = self._describe(owner, may_block=True)
+        return self._exited[owner]
+
+    def _describe(self, owner: Owner, *, may_block: bool) -> Process:
+        return self._processes.describe_exited(
+            owner.pid,
+            owner.start,
+            owner.command,
+            owner.user_id,
+            owner.cgroup_path,
+            may_block=may_block,
+        )
+
+
+class LookupOwners:
+    """The owners that come up in one lookup; each is read once. Made for each lookup."""
+
+    def __init__(self, processes: OwnerProcesses, now: float) -> None:
+        self._find = cache(lambda owner: processes.find(owner, now))
+        self.is_alive: Callable[[Owner], bool] = cache(processes.is_alive)
+
+    def resolve(self, flow: FlowKey, entry: LedgerEntry) -> Resolution:
+        """Return the resolution of a flow that the ledger knows."""
+        return Resolution(
+            self._attribute(entry), is_final=True, may_be_reused=may_be_reused(flow, entry)
+        )
+
+    def resolve_by_span(self, entries: Iterable[LedgerEntry | None]) -> Resolution:
+        """Return the resolution of a contested flow, from an entry for each span."""
+        by_span = tuple(map(self._attribute, entries))
+        return Resolution(UNATTRIBUTED, is_final=True, owners_by_span=by_span)
+
+    def _attribute(self, entry: LedgerEntry | None) -> Attribution:
+        if entry is None:
+            return UNATTRIBUTED
+        return Attribution(entry.quality, self._find(entry.owner))
+
+
+def may_be_reused(flow: FlowKey, entry: LedgerEntry) -> bool:
+    """Tell whether the local port is free for others as soon as this socket is closed.
+
+    So it is for an exchange of datagrams on a socket of its own.
+    """
+    return entry.quality is Quality.EXACT and flow.protocol in DATAGRAMS
