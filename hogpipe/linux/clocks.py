@@ -1,8 +1,12 @@
-"""The clock of the kernel's events, and when it began by that of packets."""
+"""The clock of the kernel's events, and the offset from it to the clock of packets.
+
+BPF programs record nanoseconds since boot (bpf_ktime_get_boot_ns); packets carry nanoseconds since
+the epoch.
+"""
 
 import time
 
-_READ = 8  # times, at the most, until nothing comes between two readings
+_MAX_READINGS = 8
 _CLOSE_NS = 5_000
 _FOREVER_NS = 1 << 62
 
@@ -13,12 +17,13 @@ def boot_clock() -> int:
 
 
 def read_boot_time() -> int:
-    """Return when the host was booted, nanoseconds since the epoch, to some microseconds.
+    """Return when the host booted, nanoseconds since the epoch, accurate to some microseconds.
 
-    It moves when the clock is set, so packets are to be asked about soon after they passed.
+    Both clocks are read several times until a pair of readings is close enough. The result changes
+    when the wall clock is set, so packets should be looked up soon after they passed.
     """
     closest, booted_ns = _FOREVER_NS, 0
-    for _ in range(_READ):
+    for _ in range(_MAX_READINGS):
         before = boot_clock()
         now = time.time_ns()
         took = boot_clock() - before

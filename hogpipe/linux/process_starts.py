@@ -1,8 +1,16 @@
-"""When the processes that the kernel names were started, which makes a pid an identity.
+"""Process start times by pid, as of a moment: with its start, a pid identifies one process.
 
-The kernel's hooks tell pids. /proc/PID/stat tells the start, of a process that is still there: it
-is read when its pid is first named, and again from time to time. Of one that is gone by then what
-was seen before holds, but not for long: the pid may have been another's meanwhile.
+In: a pid that the kernel recorded, and when (nanoseconds since boot). Out: that process's
+/proc/PID/stat, or None where the process cannot be identified.
+
+Algorithm
+---------
+/proc/PID/stat is read when a pid first occurs, and at most once a second after that. A process that
+started later than the moment asked about is another one with a reused pid. Once a process is gone,
+what was read before stays valid for moments up to ten seconds after it was last seen: the kernel
+hands out pids in sequence, so it reuses one no sooner.
+
+Known limits: a process that exits before its pid is first looked up is not identified (`missed`).
 """
 
 import os
@@ -12,47 +20,25 @@ from pathlib import Path
 import msgspec
 
 from hogpipe.linux.clocks import boot_clock
+from hogpipe.linux.procfs import ProcessStat, parse_stat
 from hogpipe.protocols import NANOSECONDS
 
 _RECHECK_SECONDS = 1.0
-# Pids are given in turn: one that was free a moment ago is hardly another's yet.
-_BELIEVED_NS = 10_000_000_000
-_KEPT = 8192
-# PF_KTHREAD of include/linux/sched.h, in the flags of /proc/PID/stat (proc(5), field 9).
-_KERNEL_THREAD = 0x00200000
-# PROC_PID_INIT_INO of include/linux/proc_ns.h: the host's own namespace of pids.
-_HOST_PIDS = 0xEFFFFFFC
-
-
-class Identified(msgspec.Struct, frozen=True, gc=False):
-    """What is known of a pid at a time."""
-
-    start: int | None
-    """Clock ticks since boot; None if the process is gone, or its pid is another one's by now."""
-    kernel_thread: bool = False
-
-
-_UNKNOWN = Identified(None)
-
-
-def parse_identity(data: bytes) -> Identified | None:
-    """Parse /proc/PID/stat (proc(5)); None where it is malformed."""
-    fields = data[data.rfind(b")") + 1 :].split()
-    try:
-        return Identified(int(fields[19]), bool(int(fields[6]) & _KERNEL_THREAD))
-    except (ValueError, IndexError):
-        return None
+_REUSE_NS = 10_000_000_000
+_MAX_PROCESSES = 8192
+# PROC_PID_INIT_INO of include/linux/proc_ns.h: the inode of the host's own pid namespace.
+_HOST_PID_NAMESPACE = 0xEFFFFFFC
 
 
 def shows_host_pids(procfs: Path) -> bool:
-    """Return whether the pids of a procfs are those that the kernel's hooks tell.
+    """Return whether a procfs shows the host's own pids, which the BPF programs record.
 
-    Where its first process is not for us to look at, they are taken to be so if our own pid is the
-    host's. Also True for a /proc without namespaces.
+    If its process 1 may not be examined, the reader's own pid namespace decides. Also True for a
+    /proc without namespaces.
     """
     for process in ("1", "self"):
         try:
-            return (procfs / process / "ns" / "pid").stat().st_ino == _HOST_PIDS
+            return (procfs / process / "ns" / "pid").stat().st_ino == _HOST_PID_NAMESPACE
         except PermissionError:
             continue
         except OSError:
@@ -60,60 +46,63 @@ def shows_host_pids(procfs: Path) -> bool:
     return True
 
 
-class _Seen(msgspec.Struct, eq=False, gc=False):
-    identified: Identified
+class _CachedStat(msgspec.Struct, eq=False, gc=False):
+    stat: ProcessStat | None
+    """None if the process has never been read."""
     seen_ns: int
-    """When the process was there, nanoseconds since boot."""
-    looked: float
-    """When that was to be looked at last."""
+    """When the process last existed, nanoseconds since boot."""
+    read_at: float
+    """When /proc was last read for it, by the caller's clock."""
 
 
 class ProcessStarts:
-    """Reads a procfs, in which pids must be those of the host. For one thread at a time.
+    """A cache of /proc/PID/stat for a procfs that shows the host's pids. For one thread at a time.
 
-    `boot_clock` gives nanoseconds since boot, as the kernel tells them.
+    `boot_clock` returns nanoseconds since boot, by the clock of the kernel's events.
     """
 
     def __init__(self, procfs: Path, boot_clock: Callable[[], int] = boot_clock) -> None:
         self._root = os.fsencode(procfs)
         self._boot_clock = boot_clock
         self._tick_ns = NANOSECONDS // os.sysconf("SC_CLK_TCK")
-        self._known: dict[int, _Seen] = {}
-        """The one looked at longest ago first."""
+        self._cache: dict[int, _CachedStat] = {}
+        """By pid; the least recently read first."""
         self.missed = 0
-        """Times that a process was gone before it could be looked at; the number only grows."""
+        """Processes that were gone before they could be read; the number only grows."""
 
-    def identify(self, pid: int, boot_ns: int, now: float) -> Identified:
-        """Return who `pid` was `boot_ns` after boot; `now` is the caller's clock in seconds."""
-        before = self._known.get(pid)
-        if before is not None and now - before.looked < _RECHECK_SECONDS:
-            return self._as_of(before, boot_ns)
-        seen = self._look(pid, before or _Seen(_UNKNOWN, 0, now), now)
-        who = self._as_of(seen, boot_ns)
-        if before is None or seen.identified.start is not None:
-            self.missed += who is _UNKNOWN and seen.seen_ns < boot_ns
-        return who
+    def find(self, pid: int, boot_ns: int, now: float) -> ProcessStat | None:
+        """Return the process that had `pid` at `boot_ns` nanoseconds since boot, None if unknown.
 
-    def _look(self, pid: int, before: _Seen, now: float) -> _Seen:
-        seen_ns, found = self._boot_clock(), self._read(pid)
-        if found is None:
-            seen_ns, found = before.seen_ns, before.identified
-        self._known.pop(pid, None)
-        seen = self._known[pid] = _Seen(found, seen_ns, now)
-        if len(self._known) > _KEPT:
-            del self._known[next(iter(self._known))]
-        return seen
+        `now` is the caller's clock in seconds.
+        """
+        cached = self._cache.get(pid)
+        if cached is not None and now - cached.read_at < _RECHECK_SECONDS:
+            return self._as_of(cached, boot_ns)
+        fresh = self._read(pid, cached or _CachedStat(None, 0, now), now)
+        found = self._as_of(fresh, boot_ns)
+        if cached is None or fresh.stat is not None:
+            self.missed += found is None and fresh.seen_ns < boot_ns
+        return found
 
-    def _as_of(self, seen: _Seen, boot_ns: int) -> Identified:
-        """Return who was seen, unless the pid may have been another's at that time."""
-        start = seen.identified.start
-        if start is None or start * self._tick_ns > boot_ns:
-            return _UNKNOWN
-        return seen.identified if boot_ns - seen.seen_ns < _BELIEVED_NS else _UNKNOWN
+    def _read(self, pid: int, cached: _CachedStat, now: float) -> _CachedStat:
+        seen_ns, stat = self._boot_clock(), self._read_stat(pid)
+        if stat is None:
+            seen_ns, stat = cached.seen_ns, cached.stat
+        self._cache.pop(pid, None)
+        fresh = self._cache[pid] = _CachedStat(stat, seen_ns, now)
+        if len(self._cache) > _MAX_PROCESSES:
+            del self._cache[next(iter(self._cache))]
+        return fresh
 
-    def _read(self, pid: int) -> Identified | None:
+    def _as_of(self, cached: _CachedStat, boot_ns: int) -> ProcessStat | None:
+        """Return the cached process, unless another one may have had its pid at that moment."""
+        if cached.stat is None or cached.stat.start * self._tick_ns > boot_ns:
+            return None
+        return cached.stat if boot_ns - cached.seen_ns < _REUSE_NS else None
+
+    def _read_stat(self, pid: int) -> ProcessStat | None:
         try:
             with open(b"%b/%d/stat" % (self._root, pid), "rb", buffering=0) as file:  # noqa: PTH123 (bytes)
-                return parse_identity(file.read())
-        except OSError:
-            return None  # gone, or hidden (hidepid): counted as `missed`
+                return parse_stat(file.read())
+        except (OSError, ValueError):
+            return None  # gone, hidden (hidepid) or malformed: counted as `missed`

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 _SOCKET = b"socket:["
 _DELETED = b" (deleted)"
 _COMMAND_LINE_LIMIT = 4096
+_PF_KTHREAD = 0x00200000  # include/linux/sched.h
 # ENOTDIR: in a recorded tree a number may be the name of a file.
 _GONE = (FileNotFoundError, ProcessLookupError, NotADirectoryError)
 
@@ -37,12 +38,20 @@ class ProcessIdentity(msgspec.Struct, frozen=True, gc=False):
     start: int
 
 
-class ProcessStat(msgspec.Struct, frozen=True):
-    """The fields of /proc/PID/stat in use; `start` is in clock ticks since boot."""
+class ProcessStat(msgspec.Struct, frozen=True, gc=False):
+    """The fields of /proc/PID/stat (proc(5)) that hogpipe uses."""
 
     command: str
     parent_pid: int
     start: int
+    """Clock ticks since boot."""
+    flags: int
+    """PF_* of include/linux/sched.h."""
+
+    @property
+    def is_kernel_thread(self) -> bool:
+        """Whether the process is a thread of the kernel's."""
+        return bool(self.flags & _PF_KTHREAD)
 
 
 class FdDirectory(msgspec.Struct, frozen=True, gc=False):
@@ -78,6 +87,7 @@ def parse_stat(data: bytes) -> ProcessStat:
         command=decode_text(data[opening + 1 : closing]),
         parent_pid=int(fields[1]),
         start=int(fields[19]),
+        flags=int(fields[6]),
     )
 
 

@@ -41,6 +41,12 @@ def test_a_command_may_hold_anything(command: bytes, text: str) -> None:
     assert (stat.command, stat.parent_pid, stat.start) == (text, 7, 12345)
 
 
+@pytest.mark.parametrize(("flags", "expected"), [(0x00400100, False), (0x00208040, True)])
+def test_a_kernel_thread_is_known_by_its_flags(flags: int, *, expected: bool) -> None:
+    stat = parse_stat(b"42 (kworker) S 2 0 0 0 -1 %d " % flags + b"0 " * 12 + b"12345 0 0\n")
+    assert (stat.start, stat.flags, stat.is_kernel_thread) == (12345, flags, expected)
+
+
 @settings(deadline=None)
 @given(st.binary())
 def test_no_command_shifts_the_fields_behind_it(command: bytes) -> None:

@@ -231,10 +231,11 @@ class KernelLedger:
         """Return the process that an event names, if it names one that owns sockets."""
         if not event.pid:
             return None
-        who = self._starts.identify(event.pid, event.boot_ns, now)
-        if who.kernel_thread and event.kind is Kind.RELEASED:
-            return None  # the kernel lets go of some sockets on its own account
-        key = (event.pid, who.start, event.user_id, event.command, event.cgroup)
+        stat = self._starts.find(event.pid, event.boot_ns, now)
+        if stat is not None and stat.is_kernel_thread and event.kind is Kind.RELEASED:
+            return None  # the kernel releases some sockets on its own account
+        start = None if stat is None else stat.start
+        key = (event.pid, start, event.user_id, event.command, event.cgroup)
         owner = self._owners.get(key)
         if owner is None:
             if len(self._owners) >= _OWNERS_KEPT:

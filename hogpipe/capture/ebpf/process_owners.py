@@ -52,9 +52,9 @@ class Owners:
         """Read processes that were seen just now, before they end."""
         now = self._clock()
         for one in seen:
-            start = self._starts.identify(one.pid, one.boot_ns, now).start
-            if start is not None:
-                self._processes.find(ProcessIdentity(one.pid, start), now)
+            stat = self._starts.find(one.pid, one.boot_ns, now)
+            if stat is not None:
+                self._processes.find(ProcessIdentity(one.pid, stat.start), now)
 
     def attribute(self, holder: Holder, quality: Quality) -> Attribution:
         """Return whose something is that the kernel's note tells; equal answers are one object."""
@@ -87,11 +87,11 @@ class Owners:
     def _start_of(self, holder: Holder) -> int | None:
         """Return when the process that a note tells of was started; None if that is not known."""
         # This keeps it in mind for when the process is gone, but looks at it only once a second.
-        start = self._starts.identify(holder.pid, holder.boot_ns, self._clock()).start
+        known = self._starts.find(holder.pid, holder.boot_ns, self._clock())
         stat = self._stat(holder.pid)
         if stat is not None and stat.start * self._tick_ns <= holder.boot_ns:
             return stat.start
-        return start
+        return None if known is None else known.start
 
     def _find(self, holder: Holder, identity: ProcessIdentity) -> dict[Quality, Attribution]:
         known = self._known.get(identity)
