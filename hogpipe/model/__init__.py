@@ -33,18 +33,18 @@ from hogpipe.model.owners import (
 )
 from hogpipe.model.sockets import (
     CONTESTED,
-    MOST_SOCKETS,
+    MAX_SOCKETS,
     SERVICE_MANAGER,
     Contested,
     LedgerEntry,
-    Owner,
     SnapshotSocket,
-    is_same,
+    SocketOwner,
+    is_same_process,
 )
 
 __all__ = [
     "CONTESTED",
-    "MOST_SOCKETS",
+    "MAX_SOCKETS",
     "OWN_NAMESPACE",
     "SERVICE_MANAGER",
     "UNATTRIBUTED",
@@ -60,14 +60,14 @@ __all__ = [
     "LedgerCounts",
     "LedgerEntry",
     "OwnedFlow",
-    "Owner",
     "Process",
     "Quality",
     "ResolverCounts",
     "SnapshotSocket",
+    "SocketOwner",
     "Span",
     "Tally",
     "TrafficCounts",
     "User",
-    "is_same",
+    "is_same_process",
 ]

@@ -1,75 +1,90 @@
-"""What a ledger answers with, and what it tells of its work."""
+"""Sockets and their owners as the kernel recorded them: what a ledger ingests and returns.
+
+Three types name a process, by how much is known of it:
+
+- `SocketOwner`: what the kernel recorded at the moment when a process used a socket. It stays true
+  after the process has exited.
+- `linux.procfs.ProcessIdentity`: pid and start time, enough to tell whether two are the same.
+- `Process`: the description that records carry, from /proc while the process is alive.
+
+`User` stands where the process is unknown and only the user of a socket is known.
+"""
 
 import msgspec
 
 from hogpipe.model.owners import Quality
 
-MOST_SOCKETS = 32_768
-"""So many are known at the most, if nothing else is asked for."""
+MAX_SOCKETS = 32_768
+"""The default bound on the sockets that a ledger keeps."""
 
 SERVICE_MANAGER = "systemd"
-"""The system's manager and each user's: it binds sockets for the services that it starts, and moves
-none of their bytes. Children that wait for exec have other names."""
+"""The command of the system's service manager and of each user's. It binds sockets for the services
+that it starts, and transmits none of their bytes. Its children that have yet to call exec have
+other names."""
 
 
-class Owner(msgspec.Struct, frozen=True, gc=False):
-    """A process as the kernel told it when it used a socket."""
+class SocketOwner(msgspec.Struct, frozen=True, gc=False):
+    """A process as the kernel recorded it when it used a socket."""
 
     pid: int
     start: int | None
-    """Clock ticks since boot; None where the process was gone before it could be looked at."""
+    """Clock ticks since boot; None if the process had exited before its start could be read."""
     user_id: int
     command: str
     cgroup: int
-    """The id of its control group (v2), 0 where it is not known."""
+    """The id of its control group (v2), 0 if unknown."""
     cgroup_path: str | None = None
-    """The path of that in the v2 tree, as it was when the process was first named; None where it
-    is not known."""
+    """The path of that group in the v2 tree, as of when the process was first recorded; None if
+    unknown."""
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, gc=False):
-    """Whose a flow is, and how that is known."""
+    """The socket and owner that a ledger found for a flow."""
 
     quality: Quality
-    """EXACT: the owner connected, sent or served it. LISTENER: by its local port, or accepted."""
-    owner: Owner
+    """EXACT: the owner connected the socket, transmitted on it first, or served the connection.
+    LISTENER: the owner holds the local port, or the listening socket that accepted."""
+    owner: SocketOwner
     cookie: int
-    """The socket's."""
-    lasting: bool = False
-    """Whether the socket may still be open, and in other hands than the owner's should that be
-    gone: its end was not told, and it was used some time ago."""
-    over: bool = False
-    """Whether its end was told: no more than this is known of it by anybody."""
+    """The cookie of the socket."""
+    may_outlive_owner: bool = False
+    """Whether the socket may still be open in another process if the owner has exited: its release
+    was not recorded, and its last event is some time ago."""
+    is_released: bool = False
+    """Whether the release of the socket was recorded: /proc shows nothing of it any more."""
 
 
 class Contested(msgspec.Struct, frozen=True):
-    """Several had a flow one after the other while its packets passed, or one for a part of it."""
+    """The result for a flow that several processes owned one after the other in the time asked for.
+
+    Also for one that a process owned for a part of that time only.
+    """
 
 
 CONTESTED = Contested()
 
 
 class SnapshotSocket(msgspec.Struct, frozen=True, gc=False):
-    """A socket that was there before the ledger, as the kernel's tables show it.
+    """An open socket as the kernel's tables show it, with its owner.
 
-    Addresses are in network order, 4 bytes (also those of v4-mapped ones) or 16. Without a remote
-    port it takes what comes to its local one: it listens, or is not connected.
+    Addresses are in network byte order, 4 bytes (also for v4-mapped ones) or 16. Without a remote
+    port the socket listens or is not connected, and receives what arrives at its local port.
     """
 
     cookie: int
-    namespace: int
+    namespace_cookie: int
     """The cookie of its network namespace."""
     protocol: int
     local_address: bytes
     local_port: int
     remote_address: bytes
     remote_port: int
-    owner: Owner | None
-    """None where nobody is seen to hold it, or strangers are."""
+    owner: SocketOwner | None
+    """None if no visible process holds the socket, or several unrelated ones do."""
 
 
-def is_same(one: Owner | None, other: Owner | None) -> bool:
-    """Tell whether two are the same process, known by whichever of its threads."""
+def is_same_process(one: SocketOwner | None, other: SocketOwner | None) -> bool:
+    """Tell whether two owners are the same process, whichever of its threads used the socket."""
     if one is None or other is None:
         return False
     return (one.pid, one.start) == (other.pid, other.start)

@@ -6,8 +6,8 @@ from hogpipe.model import (
     Contested,
     FlowKey,
     LedgerEntry,
-    Owner,
     Quality,
+    SocketOwner,
     Span,
 )
 
@@ -15,8 +15,8 @@ TCP, UDP = 6, 17
 HERE, THERE, ELSEWHERE = b"\x0a\0\0\1", b"\x0a\0\0\2", b"\x0a\0\0\3"
 ANY4, ANY6 = bytes(4), bytes(16)
 NAMESPACE = 1
-ALICE, BOB = Owner(10, 100, 1000, "alice", 1), Owner(20, 200, 1001, "bob", 1)
-SERVICE_MANAGER = Owner(1, 1, 0, "systemd", 1)
+ALICE, BOB = SocketOwner(10, 100, 1000, "alice", 1), SocketOwner(20, 200, 1001, "bob", 1)
+SERVICE_MANAGER = SocketOwner(1, 1, 0, "systemd", 1)
 
 LEDGER_RUN = """
 [capture]
@@ -80,7 +80,7 @@ def passed(first: float, last: float | None = None) -> Span:
 
 def ask(
     book: Ledger, key: FlowKey, now: float = 0.0, span: Span | None = None
-) -> tuple[Quality, Owner] | Contested | None:
+) -> tuple[Quality, SocketOwner] | Contested | None:
     """Return whose packets are that passed just now, or in `span`."""
     entry = book.owner_of(key, NAMESPACE, span or passed(now), now)
     return (entry.quality, entry.owner) if isinstance(entry, LedgerEntry) else entry

@@ -33,13 +33,13 @@ from hogpipe.linux.cgroups import CgroupTree
 from hogpipe.linux.clocks import boot_clock, read_boot_time
 from hogpipe.linux.process_starts import ProcessStarts
 from hogpipe.model import (
-    MOST_SOCKETS,
+    MAX_SOCKETS,
     Contested,
     FlowKey,
     LedgerCounts,
     LedgerEntry,
-    Owner,
     SnapshotSocket,
+    SocketOwner,
     Span,
 )
 
@@ -71,7 +71,7 @@ class KernelLedger:
         stale: StaleFlows | None = None,
         *,
         grace: float = 60.0,
-        max_sockets: int = MOST_SOCKETS,
+        max_sockets: int = MAX_SOCKETS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lock = FairLock()
@@ -80,7 +80,7 @@ class KernelLedger:
         """The flows whose answers may be others now."""
         self._book = Ledger(self.stale, grace=grace, max_sockets=max_sockets)
         self._starts = ProcessStarts(procfs)
-        self._owners: dict[_OwnerKey, Owner] = {}
+        self._owners: dict[_OwnerKey, SocketOwner] = {}
         """Equal owners are one object."""
         self._backlog = memoryview(b"")
         """Events that were read and not taken in yet."""
@@ -227,7 +227,7 @@ class KernelLedger:
         for event in decoded.events:
             self._book.note(event, self._owner(event, now), now)
 
-    def _owner(self, event: SocketEvent, now: float) -> Owner | None:
+    def _owner(self, event: SocketEvent, now: float) -> SocketOwner | None:
         """Return the process that an event names, if it names one that owns sockets."""
         if not event.pid:
             return None
@@ -241,5 +241,5 @@ class KernelLedger:
             if len(self._owners) >= _OWNERS_KEPT:
                 self._owners.clear()
             path = self._tree.path_of(event.cgroup)
-            owner = self._owners[key] = Owner(*key, cgroup_path=path)
+            owner = self._owners[key] = SocketOwner(*key, cgroup_path=path)
         return owner

@@ -10,9 +10,9 @@ import msgspec
 from hogpipe.attribution.ledger.socket_events import Kind, SocketEvent
 from hogpipe.model import (
     FlowKey,
-    Owner,
     Quality,
-    is_same,
+    SocketOwner,
+    is_same_process,
 )
 from hogpipe.protocols import TCP
 
@@ -32,7 +32,7 @@ class KnownSocket(msgspec.Struct, eq=False, gc=False):
     cookie: int
     namespace: int
     protocol: int
-    owner: Owner | None
+    owner: SocketOwner | None
     quality: Quality
     local_address: bytes = ANYWHERE
     local_port: int = 0
@@ -88,7 +88,9 @@ class KnownSocket(msgspec.Struct, eq=False, gc=False):
         return (self.namespace, self.protocol, self.remote_address, self.remote_port)
 
 
-def socket_after(event: SocketEvent, owner: Owner | None, known: KnownSocket | None) -> KnownSocket:
+def socket_after(
+    event: SocketEvent, owner: SocketOwner | None, known: KnownSocket | None
+) -> KnownSocket:
     """Return a socket as it is after an event of `owner`, in no place yet.
 
     `known` is what it was before, None where nothing was known of it.
@@ -134,7 +136,11 @@ def _keep_known(socket: KnownSocket, known: KnownSocket, event: SocketEvent) -> 
     # connection of TCP has its ends from its own beginning.
     keeps_port = event.local_port or known.seeded
     is_new = socket.protocol == TCP and event.kind is Kind.CONNECTED
-    if keeps_port and not is_new and (known.owner is None or is_same(socket.owner, known.owner)):
+    if (
+        keeps_port
+        and not is_new
+        and (known.owner is None or is_same_process(socket.owner, known.owner))
+    ):
         socket.since_ns = known.since_ns
     if event.kind is Kind.ACCEPTED:  # both ends opened it at the same time
         socket.quality = known.quality

@@ -37,17 +37,17 @@ from hogpipe.attribution.ledger.socket_lookup import Doubt, find_socket, is_last
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.model import (
     CONTESTED,
-    MOST_SOCKETS,
+    MAX_SOCKETS,
     SERVICE_MANAGER,
     Contested,
     FlowKey,
     LedgerCounts,
     LedgerEntry,
-    Owner,
     Quality,
     SnapshotSocket,
+    SocketOwner,
     Span,
-    is_same,
+    is_same_process,
 )
 from hogpipe.protocols import TCP
 
@@ -60,7 +60,7 @@ class Ledger:
         stale: StaleFlows | None = None,
         *,
         grace: float = 60.0,
-        max_sockets: int = MOST_SOCKETS,
+        max_sockets: int = MAX_SOCKETS,
     ) -> None:
         self.stale = StaleFlows() if stale is None else stale
         """The flows whose answers may be others now."""
@@ -71,7 +71,7 @@ class Ledger:
         self._counts = LedgerCounts()
         self._lost_until_ns = -1
 
-    def note(self, event: SocketEvent, owner: Owner | None, now: float) -> None:
+    def note(self, event: SocketEvent, owner: SocketOwner | None, now: float) -> None:
         """Take in what happened; `owner` is the process that the event names, if any."""
         self._counts.events += 1
         self._sockets.forget_ended(now)
@@ -167,7 +167,7 @@ class Ledger:
         return counts
 
     def _renew(
-        self, known: KnownSocket | None, event: SocketEvent, owner: Owner | None
+        self, known: KnownSocket | None, event: SocketEvent, owner: SocketOwner | None
     ) -> KnownSocket:
         """Return the socket of an event, as it is after it."""
         socket = socket_after(event, owner, known)
@@ -223,7 +223,7 @@ class Ledger:
         if socket.protocol == TCP:
             take_over(socket, former)
 
-    def _release(self, event: SocketEvent, owner: Owner | None, now: float) -> None:
+    def _release(self, event: SocketEvent, owner: SocketOwner | None, now: float) -> None:
         socket = self._sockets.get(event.cookie)
         if socket is None:
             self._counts.unknown_releases += 1
@@ -235,7 +235,7 @@ class Ledger:
             if event.remote_port == socket.remote_port:
                 self._place_at_ends(socket)
         if socket.quality is Quality.LISTENER and owner is not None:
-            if not is_same(socket.owner, owner):
+            if not is_same_process(socket.owner, owner):
                 self._answers.withdraw(socket)
             socket.owner, socket.quality = owner, Quality.EXACT
         if socket.protocol != TCP or socket.by_port:
@@ -255,9 +255,9 @@ class Ledger:
         else:
             self._answers.give_once(flow)  # the place is free: what comes next may be another's
         is_over = socket.released_ns is not None
-        lasting = is_lasting(socket, now)
-        return LedgerEntry(quality, socket.owner, socket.cookie, lasting, is_over)
+        may_outlive_owner = is_lasting(socket, now)
+        return LedgerEntry(quality, socket.owner, socket.cookie, may_outlive_owner, is_over)
 
 
-def _is_manager(owner: Owner | None) -> bool:
+def _is_manager(owner: SocketOwner | None) -> bool:
     return owner is not None and owner.command == SERVICE_MANAGER

@@ -16,9 +16,9 @@ from hogpipe.model import (
     Attribution,
     FlowKey,
     LedgerEntry,
-    Owner,
     Process,
     Quality,
+    SocketOwner,
 )
 from hogpipe.protocols import DATAGRAMS
 
@@ -30,9 +30,9 @@ class OwnerProcesses:
 
     def __init__(self, processes: ProcessReader) -> None:
         self._processes = processes
-        self._exited: dict[Owner, Process] = {}
+        self._exited: dict[SocketOwner, Process] = {}
 
-    def find(self, owner: Owner, now: float) -> Process:
+    def find(self, owner: SocketOwner, now: float) -> Process:
         """Return the owner as /proc shows it, or as the kernel reported it after it has exited.
 
         For one thread at a time; `now` is in seconds.
@@ -42,12 +42,12 @@ class OwnerProcesses:
             process = self._processes.find(ProcessIdentity(owner.pid, owner.start), now)
         return process or self._find_exited(owner)
 
-    def is_alive(self, owner: Owner) -> bool:
+    def is_alive(self, owner: SocketOwner) -> bool:
         """Read whether the owner is alive."""
         start = owner.start
         return start is not None and self._processes.is_alive(ProcessIdentity(owner.pid, start))
 
-    def recall(self, owner: Owner) -> Process:
+    def recall(self, owner: SocketOwner) -> Process:
         """Return the owner as it was described last, or as far as that is known without reading.
 
         Safe from any thread: the event loop must not block on the name of a user.
@@ -57,14 +57,14 @@ class OwnerProcesses:
             process = self._processes.cached(ProcessIdentity(owner.pid, owner.start))
         return process or self._exited.get(owner) or self._describe(owner, may_block=False)
 
-    def _find_exited(self, owner: Owner) -> Process:
+    def _find_exited(self, owner: SocketOwner) -> Process:
         if owner not in self._exited:
             if len(self._exited) >= _MAX_EXITED:
                 self._exited.clear()
             self._exited[owner] = self._describe(owner, may_block=True)
         return self._exited[owner]
 
-    def _describe(self, owner: Owner, *, may_block: bool) -> Process:
+    def _describe(self, owner: SocketOwner, *, may_block: bool) -> Process:
         return self._processes.describe_exited(
             owner.pid,
             owner.start,
@@ -80,7 +80,7 @@ class LookupOwners:
 
     def __init__(self, processes: OwnerProcesses, now: float) -> None:
         self._find = cache(lambda owner: processes.find(owner, now))
-        self.is_alive: Callable[[Owner], bool] = cache(processes.is_alive)
+        self.is_alive: Callable[[SocketOwner], bool] = cache(processes.is_alive)
 
     def resolve(self, flow: FlowKey, entry: LedgerEntry) -> Resolution:
         """Return the resolution of a flow that the ledger knows."""

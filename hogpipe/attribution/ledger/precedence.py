@@ -22,8 +22,8 @@ from hogpipe.protocols import DATAGRAMS
 def is_conclusive(flow: FlowKey, entry: LedgerEntry, owners: LookupOwners) -> bool:
     """Tell whether the ledger decides whatever /proc shows, so that /proc need not be read."""
     if entry.quality is Quality.EXACT:
-        return not entry.lasting or owners.is_alive(entry.owner)
-    return flow.protocol in DATAGRAMS and (entry.over or owners.is_alive(entry.owner))
+        return not entry.may_outlive_owner or owners.is_alive(entry.owner)
+    return flow.protocol in DATAGRAMS and (entry.is_released or owners.is_alive(entry.owner))
 
 
 def choose(
@@ -59,11 +59,11 @@ def _is_unknown_datagram(flow: FlowKey, shown: Resolution) -> bool:
 def _procfs_decides(
     flow: FlowKey, shown: Attribution, entry: LedgerEntry, owners: LookupOwners
 ) -> bool:
-    if entry.over and flow.protocol in DATAGRAMS:
+    if entry.is_released and flow.protocol in DATAGRAMS:
         return False  # the port is another socket's by now
     if shown.process is None or shown.quality is Quality.INFERRED:
         return False
     if entry.quality is Quality.EXACT:
-        may_be_inherited = entry.lasting and not owners.is_alive(entry.owner)
+        may_be_inherited = entry.may_outlive_owner and not owners.is_alive(entry.owner)
         return may_be_inherited and shown.quality is Quality.EXACT
     return shown.quality is Quality.EXACT or not owners.is_alive(entry.owner)

@@ -10,33 +10,38 @@ from collections.abc import Sequence
 from hogpipe.attribution.ledger.known_socket import ANYWHERE, KnownSocket
 from hogpipe.attribution.ledger.socket_events import Kind, SocketEvent
 from hogpipe.model import (
-    Owner,
     Quality,
     SnapshotSocket,
-    is_same,
+    SocketOwner,
+    is_same_process,
 )
 
 
-def says_less(event: SocketEvent, owner: Owner | None, known: KnownSocket | None) -> bool:
+def says_less(event: SocketEvent, owner: SocketOwner | None, known: KnownSocket | None) -> bool:
     """Tell whether an event only names one of several that share a socket from before.
 
     Its owner is who of its holders bound it (kinship.py), not who happened to send first.
     """
     if known is None or not known.seeded or event.kind is not Kind.SENT:
         return False
-    return known.by_port and known.owner is not None and not is_same(known.owner, owner)
+    return known.by_port and known.owner is not None and not is_same_process(known.owner, owner)
 
 
 def is_shared(known: KnownSocket, seed: SnapshotSocket) -> bool:
     """Tell whether one of those that share a port was told because it has just sent."""
     both = known.owner is not None and seed.owner is not None
-    return both and known.by_port and not seed.remote_port and not is_same(known.owner, seed.owner)
+    return (
+        both
+        and known.by_port
+        and not seed.remote_port
+        and not is_same_process(known.owner, seed.owner)
+    )
 
 
-def the_owner(sockets: Sequence[KnownSocket]) -> Owner | None:
+def the_owner(sockets: Sequence[KnownSocket]) -> SocketOwner | None:
     """Return the one owner of sockets, None if there is none or more than one."""
     owners = [one.owner for one in sockets]
-    return owners[0] if owners and all(is_same(one, owners[0]) for one in owners) else None
+    return owners[0] if owners and all(is_same_process(one, owners[0]) for one in owners) else None
 
 
 class Seeding:
@@ -92,7 +97,7 @@ class Seeding:
         """
         return KnownSocket(
             seed.cookie,
-            seed.namespace,
+            seed.namespace_cookie,
             seed.protocol,
             seed.owner,
             Quality.EXACT,

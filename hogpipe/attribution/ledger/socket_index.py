@@ -18,7 +18,7 @@ from hogpipe.attribution.ledger.known_socket import (
 from hogpipe.model import (
     FlowKey,
     Span,
-    is_same,
+    is_same_process,
 )
 from hogpipe.protocols import TCP
 
@@ -112,7 +112,7 @@ class SocketIndex:
         return others is not None and any(
             one.since_ns < span.end_ns
             and (one.until_ns is None or one.until_ns >= span.start_ns)
-            and not is_same(one.owner, socket.owner)
+            and not is_same_process(one.owner, socket.owner)
             for one in others.values()
         )
 

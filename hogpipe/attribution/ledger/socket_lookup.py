@@ -15,7 +15,7 @@ from hogpipe.model import (
     FlowKey,
     Quality,
     Span,
-    is_same,
+    is_same_process,
 )
 from hogpipe.protocols import TCP
 
@@ -64,7 +64,7 @@ def find_socket(
     if not is_covered and _is_anothers(places, takers, flow, span):
         is_elsewhere = flow.protocol == TCP and takers[0] not in ranks[0]
         return Doubt.UNKNOWN if is_elsewhere else Doubt.IN_TURN
-    if all(is_same(one.owner, takers[0].owner) for one in takers[1:]):
+    if all(is_same_process(one.owner, takers[0].owner) for one in takers[1:]):
         return quality, takers[0]
     at_once = all(one.until_ns is None and _had_all(one, span) for one in takers)
     return Doubt.SHARED if at_once else Doubt.IN_TURN

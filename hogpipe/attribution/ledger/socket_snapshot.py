@@ -31,10 +31,10 @@ from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.sock_diag import read_full_dump
 from hogpipe.linux.socket_table import TCP_LISTEN, SocketRow
 from hogpipe.model import (
-    MOST_SOCKETS,
-    Owner,
+    MAX_SOCKETS,
     Process,
     SnapshotSocket,
+    SocketOwner,
 )
 from hogpipe.protocols import TCP
 from hogpipe.text import describe_error
@@ -81,7 +81,7 @@ class SnapshotTaker:
 
         `now` is in seconds. Raises OSError if /proc cannot be read.
         """
-        sockets = read_sockets(self._namespaces, now, MOST_SOCKETS)
+        sockets = read_sockets(self._namespaces, now, MAX_SOCKETS)
         self._procfs_resolver.prepare()
         owners = self._procfs_resolver.recall_socket_owners([one.inode for one in sockets])
         self._ledger.ingest_snapshot(with_owners(sockets, owners))
@@ -95,7 +95,7 @@ class SnapshotTaker:
 
     def _take(self, now: float) -> None:
         self._ledger.begin_snapshot()
-        sockets = read_sockets(self._namespaces, now, MOST_SOCKETS)
+        sockets = read_sockets(self._namespaces, now, MAX_SOCKETS)
         owners = self._procfs_resolver.recall_socket_owners([one.inode for one in sockets])
         missing = {one.inode: one.user_id for one in sockets if one.inode not in owners}
         owners |= self._procfs_resolver.find_socket_owners(missing)
@@ -122,7 +122,7 @@ def with_owners(
     sockets: Collection[DumpedSocket], owners: Mapping[int, Process]
 ) -> Iterator[SnapshotSocket]:
     """Yield `sockets` with their owners, which are given by inode; unconnected sockets first."""
-    known: dict[tuple[int, int | None], Owner] = {}
+    known: dict[tuple[int, int | None], SocketOwner] = {}
     for is_connected in (False, True):
         for one in sockets:
             if (one.remote_port > 0) is is_connected:
@@ -139,15 +139,15 @@ def with_owners(
 
 
 def _owner(
-    process: Process | None, user_id: int, known: dict[tuple[int, int | None], Owner]
-) -> Owner | None:
+    process: Process | None, user_id: int, known: dict[tuple[int, int | None], SocketOwner]
+) -> SocketOwner | None:
     """Return a process as an owner; one object for each process."""
     if process is None:
         return None
     key = process.pid, process.start
     if key not in known:
         known_id = user_id if process.user_id is None else process.user_id
-        known[key] = Owner(*key, known_id, process.command or "", cgroup=0)
+        known[key] = SocketOwner(*key, known_id, process.command or "", cgroup=0)
     return known[key]
 
 

@@ -15,9 +15,9 @@ from hogpipe.model import (
     FlowKey,
     LedgerCounts,
     LedgerEntry,
-    Owner,
     Quality,
     SnapshotSocket,
+    SocketOwner,
     Span,
 )
 
@@ -25,7 +25,7 @@ from hogpipe.model import (
 class _Noted(msgspec.Struct, frozen=True, gc=False):
     cookie: int
     namespace: int
-    owner: Owner | None
+    owner: SocketOwner | None
     quality: Quality
 
 
@@ -43,7 +43,12 @@ class FlowSockets:
         self._unidentified = 0
 
     def note(
-        self, flow: FlowKey, cookie: int, namespace: int, owner: Owner | None, quality: Quality
+        self,
+        flow: FlowKey,
+        cookie: int,
+        namespace: int,
+        owner: SocketOwner | None,
+        quality: Quality,
     ) -> bool:
         """Note of which socket a flow is, in the namespace of a cookie, and whose that is.
 
@@ -61,7 +66,7 @@ class FlowSockets:
     def namespace_of(self, cookie: int) -> int:
         """Return the cookie of the namespace of a socket from before, 0 where it is not known."""
         seed = self._seeds.get(cookie)
-        return 0 if seed is None else seed.namespace
+        return 0 if seed is None else seed.namespace_cookie
 
     def tell_losses(self, losses: TrafficLosses, unidentified: int) -> None:
         """Take what the kernel had no room for, and how many processes were gone unseen, so far."""
@@ -82,13 +87,13 @@ class FlowSockets:
         if noted is None or (namespace is not None and noted.namespace not in {0, namespace}):
             return None
         if noted.owner is not None:
-            return LedgerEntry(noted.quality, noted.owner, noted.cookie, lasting=True)
+            return LedgerEntry(noted.quality, noted.owner, noted.cookie, may_outlive_owner=True)
         owner = self.owner_of_socket(noted.cookie)
         if owner is None:
             return None
-        return LedgerEntry(Quality.EXACT, owner, noted.cookie, lasting=True)
+        return LedgerEntry(Quality.EXACT, owner, noted.cookie, may_outlive_owner=True)
 
-    def owner_of_socket(self, cookie: int) -> Owner | None:
+    def owner_of_socket(self, cookie: int) -> SocketOwner | None:
         """Return whose a socket from before was."""
         seed = self._seeds.get(cookie)
         return None if seed is None else seed.owner

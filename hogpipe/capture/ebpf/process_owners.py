@@ -11,9 +11,9 @@ from hogpipe.linux.process_starts import ProcessStarts
 from hogpipe.linux.procfs import ProcessIdentity, ProcessStat, Procfs
 from hogpipe.model import (
     Attribution,
-    Owner,
     Process,
     Quality,
+    SocketOwner,
 )
 from hogpipe.protocols import NANOSECONDS
 
@@ -63,11 +63,11 @@ class Owners:
             return self._find_gone(holder)[quality]
         return self._find(holder, ProcessIdentity(holder.pid, start))[quality]
 
-    def name(self, holder: Holder) -> Owner:
+    def name(self, holder: Holder) -> SocketOwner:
         """Return who a note tells of, without a look at what else is to be told of it."""
         path = self._path_of(holder.cgroup)
         start = self._start_of(holder)
-        return Owner(
+        return SocketOwner(
             holder.pid, start, holder.user_id, holder.command, holder.cgroup, cgroup_path=path
         )
 

@@ -26,14 +26,14 @@ from hogpipe.attribution.ledger.socket_events import Kind, SocketEvent
 from hogpipe.model import (
     CONTESTED,
     LedgerEntry,
-    Owner,
     Quality,
     SnapshotSocket,
+    SocketOwner,
 )
 
 
 def connect(
-    book: Ledger, owner: Owner, cookie: int = 1, namespace: int = NAMESPACE, at: float = 0.0
+    book: Ledger, owner: SocketOwner, cookie: int = 1, namespace: int = NAMESPACE, at: float = 0.0
 ) -> None:
     book.note(
         happened(
@@ -51,14 +51,14 @@ def connect(
     )
 
 
-def accept(book: Ledger, owner: Owner | None, cookie: int = 1, at: float = 0.0) -> None:
+def accept(book: Ledger, owner: SocketOwner | None, cookie: int = 1, at: float = 0.0) -> None:
     event = happened(Kind.ACCEPTED, cookie, 80, local=HERE, remote=THERE, remote_port=50000, at=at)
     book.note(event, owner, at)
 
 
 def datagrams(
     book: Ledger,
-    owner: Owner,
+    owner: SocketOwner,
     cookie: int,
     kind: Kind,
     *,
@@ -70,7 +70,13 @@ def datagrams(
 
 
 def release(
-    book: Ledger, owner: Owner, cookie: int, *, at: float, local_port: int = 0, protocol: int = UDP
+    book: Ledger,
+    owner: SocketOwner,
+    cookie: int,
+    *,
+    at: float,
+    local_port: int = 0,
+    protocol: int = UDP,
 ) -> None:
     far = 53 if local_port else 0
     book.note(
@@ -167,7 +173,7 @@ def test_two_owners_of_a_port_are_none_and_counted() -> None:
 def test_threads_of_one_process_with_other_names_are_one_owner() -> None:
     book = Ledger()
     datagrams(book, ALICE, 1, Kind.BOUND)
-    datagrams(book, Owner(10, 100, 1000, "worker-7", 1), 2, Kind.BOUND)
+    datagrams(book, SocketOwner(10, 100, 1000, "worker-7", 1), 2, Kind.BOUND)
     assert ask(book, flow(5000, 53, UDP)) == (Quality.LISTENER, ALICE)
 
 
@@ -510,7 +516,7 @@ events = st.builds(
 @given(st.lists(st.tuples(events, owners, st.floats(0, 3))), st.integers(1, 5), st.floats(0, 5))
 @settings(deadline=None)
 def test_whatever_happens_the_ledger_keeps_its_bounds_and_names_only_who_was_told(
-    history: list[tuple[SocketEvent, Owner | None, float]], room: int, age: float
+    history: list[tuple[SocketEvent, SocketOwner | None, float]], room: int, age: float
 ) -> None:
     book, now, told = Ledger(grace=2.0, max_sockets=room), 0.0, set()
     keys = [flow(port, 53, protocol) for port in (80, 5000) for protocol in (TCP, UDP)]

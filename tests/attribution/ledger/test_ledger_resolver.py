@@ -30,9 +30,9 @@ from hogpipe.model import (
     FlowKey,
     LedgerCounts,
     LedgerEntry,
-    Owner,
     Quality,
     SnapshotSocket,
+    SocketOwner,
     Span,
 )
 
@@ -41,9 +41,9 @@ HERE, THERE = b"\x0a\0\0\1", b"\x0a\0\0\2"
 OUTBOUND = FlowKey(TCP, HERE, 4000, THERE, 80, "eth0")
 INBOUND = FlowKey(TCP, HERE, 80, THERE, 4000, "eth0")
 DATAGRAMS = FlowKey(UDP, HERE, 4000, THERE, 53, "eth0")
-CURL = Owner(pid=77, start=1000, user_id=0, command="curl", cgroup=1)
-GONE = Owner(pid=78, start=None, user_id=0, command="dig", cgroup=1)
-MASTER = Owner(pid=10, start=1000, user_id=0, command="master", cgroup=1)
+CURL = SocketOwner(pid=77, start=1000, user_id=0, command="curl", cgroup=1)
+GONE = SocketOwner(pid=78, start=None, user_id=0, command="dig", cgroup=1)
+MASTER = SocketOwner(pid=10, start=1000, user_id=0, command="master", cgroup=1)
 
 
 class ScriptedLedger:
@@ -123,13 +123,13 @@ class Stage:
     def tell(
         self,
         flow: FlowKey,
-        owner: Owner,
+        owner: SocketOwner,
         quality: Quality = Quality.EXACT,
         *,
-        lasting: bool = False,
-        over: bool = False,
+        may_outlive_owner: bool = False,
+        is_released: bool = False,
     ) -> None:
-        self.ledger.entries[flow] = LedgerEntry(quality, owner, 1, lasting, over)
+        self.ledger.entries[flow] = LedgerEntry(quality, owner, 1, may_outlive_owner, is_released)
 
     def show(self, flow: FlowKey, pid: int) -> None:
         """Let /proc show the socket of a flow, which is of a process that is there."""
@@ -266,7 +266,7 @@ def test_a_socket_that_its_owner_left_open_is_of_who_holds_it_now(
 ) -> None:
     stage.proc.process(77)
     stage.show(flow, 5)
-    stage.tell(flow, CURL, lasting=True)
+    stage.tell(flow, CURL, may_outlive_owner=True)
     assert stage.find(flow) == (Quality.EXACT, 77)
     assert stage.resolver.counts().table_reads == 0
     shutil.rmtree(stage.proc.root / "77")
@@ -279,7 +279,7 @@ def test_a_port_whose_socket_is_gone_was_its_owners_whoever_has_it_now(stage: St
     stage.show(DATAGRAMS, 5)
     stage.tell(DATAGRAMS, CURL, Quality.LISTENER)
     assert stage.find(DATAGRAMS) == (Quality.EXACT, 5)
-    stage.tell(DATAGRAMS, CURL, Quality.LISTENER, over=True)
+    stage.tell(DATAGRAMS, CURL, Quality.LISTENER, is_released=True)
     assert stage.find(DATAGRAMS) == (Quality.LISTENER, 77)
 
 
@@ -306,11 +306,11 @@ def test_what_several_had_in_turn_is_told_piece_by_piece_and_not_put_to_proc(
 
 
 def test_a_socket_that_nobody_holds_now_was_of_who_used_it(stage: Stage) -> None:
-    stage.tell(OUTBOUND, CURL, lasting=True)
+    stage.tell(OUTBOUND, CURL, may_outlive_owner=True)
     assert stage.find(OUTBOUND) == (Quality.EXACT, 77)
     stage.listen(5)
     inbound = replace(INBOUND, remote_port=4001)
-    stage.tell(inbound, CURL, lasting=True)
+    stage.tell(inbound, CURL, may_outlive_owner=True)
     assert stage.find(inbound) == (Quality.EXACT, 77)
 
 

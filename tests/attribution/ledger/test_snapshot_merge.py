@@ -24,31 +24,37 @@ from hogpipe.attribution.ledger.ledger import Ledger
 from hogpipe.attribution.ledger.socket_events import Kind
 from hogpipe.model import (
     LedgerEntry,
-    Owner,
     Quality,
     SnapshotSocket,
+    SocketOwner,
 )
 
 
 def listening(
-    cookie: int, owner: Owner | None, port: int = 80, protocol: int = TCP, local: bytes = ANY4
+    cookie: int, owner: SocketOwner | None, port: int = 80, protocol: int = TCP, local: bytes = ANY4
 ) -> SnapshotSocket:
     return SnapshotSocket(cookie, NAMESPACE, protocol, local, port, bytes(len(local)), 0, owner)
 
 
 def connected(
-    cookie: int, owner: Owner | None, port: int = 40000, protocol: int = TCP, remote_port: int = 443
+    cookie: int,
+    owner: SocketOwner | None,
+    port: int = 40000,
+    protocol: int = TCP,
+    remote_port: int = 443,
 ) -> SnapshotSocket:
     return SnapshotSocket(cookie, NAMESPACE, protocol, HERE, port, THERE, remote_port, owner)
 
 
-def accept(book: Ledger, cookie: int = 9, owner: Owner | None = None, now: float = 0.0) -> None:
+def accept(
+    book: Ledger, cookie: int = 9, owner: SocketOwner | None = None, now: float = 0.0
+) -> None:
     """Let a connection to port 80 come in; without an owner its listener was there before."""
     event = happened(Kind.ACCEPTED, cookie, 80, local=HERE, remote=THERE, remote_port=50000, at=now)
     book.note(event, owner, now)
 
 
-def release(book: Ledger, cookie: int, owner: Owner = ALICE, now: float = 0.0) -> None:
+def release(book: Ledger, cookie: int, owner: SocketOwner = ALICE, now: float = 0.0) -> None:
     book.note(happened(Kind.RELEASED, cookie), owner, now)
 
 
@@ -221,7 +227,7 @@ def test_what_is_not_known_to_have_ended_may_be_in_other_hands() -> None:
     def is_lasting(port: int, now: float, protocol: int = TCP) -> bool:
         entry = book.owner_of(flow(port, 443, protocol), NAMESPACE, passed(now), now)
         assert isinstance(entry, LedgerEntry)
-        return entry.lasting
+        return entry.may_outlive_owner
 
     assert is_lasting(40000, 0.0)
     told = happened(Kind.CONNECTED, 5, 40001, local=HERE, remote=THERE, remote_port=443)
@@ -278,9 +284,9 @@ EVENTS = st.lists(
 @given(EVENTS, SEEDS, EVENTS, st.integers(1, 5))
 @settings(deadline=None)
 def test_whatever_came_before_and_after_only_who_was_told_is_named_and_bounds_hold(
-    before: list[tuple[object, Owner | None]],
+    before: list[tuple[object, SocketOwner | None]],
     seeds: list[SnapshotSocket],
-    after: list[tuple[object, Owner | None]],
+    after: list[tuple[object, SocketOwner | None]],
     room: int,
 ) -> None:
     book = Ledger(grace=2.0, max_sockets=room)

@@ -36,9 +36,9 @@ from hogpipe.linux.netns.cookies import read_own_cookie
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.model import (
     FlowKey,
-    Owner,
     Process,
     Quality,
+    SocketOwner,
 )
 
 PROCFS = Path("/proc")
@@ -279,7 +279,7 @@ def test_seeds_that_take_what_comes_to_a_port_come_first() -> None:
     first, second = with_owners([one, other], holders)
     assert (first.cookie, second.cookie) == (2, 1)
     assert first.owner is second.owner
-    assert first.owner == Owner(10, 5, 0, "", 0)
+    assert first.owner == SocketOwner(10, 5, 0, "", 0)
     assert [seed.owner for seed in with_owners([one], {})] == [None]
 
 

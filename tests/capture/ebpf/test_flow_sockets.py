@@ -4,17 +4,17 @@ from hogpipe.capture.ebpf.flow_sockets import FlowSockets
 from hogpipe.linux.bpf.traffic_maps import TrafficLosses
 from hogpipe.model import (
     FlowKey,
-    Owner,
     Quality,
     SnapshotSocket,
+    SocketOwner,
 )
 
 FLOW = FlowKey(6, b"\x0a\0\0\1", 80, b"\x0a\0\0\2", 1000, "")
 OTHER = FlowKey(6, b"\x0a\0\0\1", 80, b"\x0a\0\0\2", 1001, "")
-NGINX, WORKER = Owner(10, 5, 0, "nginx", 1), Owner(11, 6, 0, "nginx", 1)
+NGINX, WORKER = SocketOwner(10, 5, 0, "nginx", 1), SocketOwner(11, 6, 0, "nginx", 1)
 
 
-def seed(cookie: int, owner: Owner | None) -> SnapshotSocket:
+def seed(cookie: int, owner: SocketOwner | None) -> SnapshotSocket:
     return SnapshotSocket(cookie, 3, 6, b"\x0a\0\0\1", 80, b"\x0a\0\0\2", 1000, owner)
 
 
