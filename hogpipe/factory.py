@@ -1,4 +1,8 @@
-"""The parts that a pipeline is put together from, as the settings ask for them."""
+"""The parts of a pipeline, made as the settings ask: source, resolver, sinks, the id of the run.
+
+No source, resolver or sink is opened here. Each function raises ConfigurationError where its part
+cannot be made on this host.
+"""
 
 import hashlib
 import os
@@ -40,18 +44,16 @@ _HASHED_BYTES = 1 << 20
 def make_source(
     settings: Settings, interval_ns: int, stale: StaleFlows
 ) -> tuple[PacketSource, Resolver]:
-    """Return what `[capture]` describes, and what finds owners as `[attribution]` says.
+    """Return the source that `[capture]` describes and the resolver that `[attribution]` describes.
 
-    The resolver's ledger, if there is one, adds to `stale`.
-
-    Neither is open. Raises ConfigurationError where that makes no sense on this host.
+    The resolver's ledger, if there is one, adds invalidated flows to `stale`.
     """
     if settings.capture.source != "ebpf":
         return _make_packet_source(settings, interval_ns), _make_resolver(settings, stale)
-    procfs, noted = settings.attribution.procfs, FlowSockets()
+    procfs, flow_sockets = settings.attribution.procfs, FlowSockets()
     source = EbpfSource(
         procfs,
-        noted,
+        flow_sockets,
         start_windows=partial(ClockWindows, interval_ns),
         group_by=_list_endpoint_fields(settings.aggregation.group_by),
         max_flows=settings.capture.max_flows,
@@ -59,7 +61,7 @@ def make_source(
     )
 
     def open_flow_sockets(procfs: Path) -> OpenLedger:
-        return OpenLedger(noted, NetworkNamespaces(procfs))
+        return OpenLedger(flow_sockets, NetworkNamespaces(procfs))
 
     resolver = LedgerResolver(
         _make_procfs_resolver(settings), procfs, required=True, open_ledger=open_flow_sockets
@@ -78,7 +80,7 @@ def _list_endpoint_fields(group_by: Sequence[str]) -> list[EndpointField]:
 def _make_packet_source(settings: Settings, interval_ns: int) -> PacketSource:
     capture = settings.capture
     if capture.source == "savefile":
-        assert capture.path is not None  # load_config sees to it
+        assert capture.path is not None  # load_config checks it
         return SavefileSource(
             capture.path,
             expression=capture.filter,
@@ -119,12 +121,9 @@ def _make_procfs_resolver(settings: Settings) -> ProcfsResolver:
 
 
 def make_sink(choice: ConfiguredSink, *, live: bool) -> tuple[Sink, SinkSettings]:
-    """Return a sink, not yet opened, with the settings to dispatch to it by.
-
-    Raises ConfigurationError where the sink cannot be made.
-    """
+    """Return a sink, and the settings of its queue and retries."""
     settings = choice.settings
-    if not live:  # a replay can wait, and its records must not depend on how fast sinks are
+    if not live:  # the records of a replay must not depend on how fast its sinks are
         settings = msgspec.structs.replace(settings, when_full="block")
     name = settings.name or settings.type
     try:
@@ -132,15 +131,15 @@ def make_sink(choice: ConfiguredSink, *, live: bool) -> tuple[Sink, SinkSettings
     except ConfigurationError as error:
         problems = [f"sink {name}: {problem}" for problem in error.problems]
         raise ConfigurationError(problems) from error
-    except (Exception, SystemExit) as error:  # whatever a plugin's factory may raise
+    except (Exception, SystemExit) as error:  # a plugin's factory may raise anything
         raise ConfigurationError(f"sink {name}: cannot be made: {describe_bug(error)}") from error
 
 
 def make_run_id_for(settings: Settings) -> str:
-    """Return a new run's id.
+    """Return the id of a new run.
 
-    A replay with a recorded /proc depends on nothing but what it is given. Its id follows from
-    that, so that a receiver can tell a repeated replay from another one.
+    The records of a replay with a recorded /proc follow from the savefile and the settings alone.
+    So does its id: a repeated replay has the same id, and its records can be deduplicated.
     """
     path = settings.capture.path
     live_processes = shows_live_processes(settings.attribution.procfs)

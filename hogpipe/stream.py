@@ -1,4 +1,8 @@
-"""The pipeline as a library: a context in which records can be iterated over."""
+"""The pipeline as a library: a context that yields the records of a run.
+
+An internal sink hands the records to the iterator, so the reader is one more sink: a slow reader
+gets coalesced windows in a live run and slows a replay down.
+"""
 
 import asyncio
 import logging
@@ -16,12 +20,12 @@ from hogpipe.sinks.contract import Sink, SinkSettings, SinkType
 
 log = logging.getLogger(__name__)
 
-_FOR_EVER = 1e9  # seconds
-_MOST_WAITING = 2  # windows; more of them wait, and merge, in the sink's queue
+_NO_TIMEOUT = 1e9  # seconds
+_MAX_WINDOWS = 2  # held for the iterator; further windows are coalesced in the sink's queue
 
 
-class _Outlet:
-    """A sink whose windows an iterator takes out again."""
+class _IteratorSink:
+    """A sink that passes windows to an iterator."""
 
     def __init__(self) -> None:
         self._windows: deque[Sequence[Record]] = deque()
@@ -30,11 +34,11 @@ class _Outlet:
         self.exhausted = False
 
     async def open(self) -> None:
-        """Do nothing: the reader is there."""
+        """Do nothing."""
 
     async def write(self, records: Sequence[Record]) -> None:
         async with self._changed:
-            await self._changed.wait_for(lambda: len(self._windows) < _MOST_WAITING or self._ended)
+            await self._changed.wait_for(lambda: len(self._windows) < _MAX_WINDOWS or self._ended)
             if self._ended:
                 raise OutputClosedError("the iteration has ended")
             self._windows.append(records)
@@ -62,37 +66,36 @@ class _Outlet:
 async def stream_records(
     settings: Settings, *, host: str | None = None
 ) -> AsyncIterator[AsyncIterator[Record]]:
-    """Run a pipeline for as long as the context lasts, and give an iterator over its records.
+    """Run a pipeline for as long as the context lasts; yields an iterator over its records.
 
-    The iterator ends when the source does. The configured sinks, if any, get the records too. A
-    reader that is slow gets windows merged (live) or slows the replay down.
+    The iterator ends when the source does. The configured sinks, if any, get the records too.
 
-    Raises ConfigurationError, NotPermittedError or CaptureError on entry; CaptureError on exit
-    where the source broke off before its end and all was read.
+    Raises ConfigurationError, NotPermittedError, BpfUnavailableError or CaptureError on entry;
+    CaptureError on exit if the source broke off and the iterator was read to its end.
     """
-    outlet = _Outlet()
+    sink = _IteratorSink()
 
     def create(_settings: SinkSettings) -> Sink:
-        return outlet
+        return sink
 
-    # A reader may take its time: that is no failure to be tried again.
-    sink = SinkSettings(type="stream", write_timeout=_FOR_EVER)
-    choice = ConfiguredSink(SinkType("stream", SinkSettings, create), sink)
+    # A slow reader is no failure, so a write has no timeout and is never retried.
+    sink_settings = SinkSettings(type="stream", write_timeout=_NO_TIMEOUT)
+    configured = ConfiguredSink(SinkType("stream", SinkSettings, create), sink_settings)
     pipeline = Pipeline(
-        msgspec.structs.replace(settings, sinks=(*settings.sinks, choice)), host=host
+        msgspec.structs.replace(settings, sinks=(*settings.sinks, configured)), host=host
     )
     await pipeline.open()
     run = asyncio.create_task(pipeline.run())
     try:
-        yield outlet.iterate()
+        yield sink.iterate()
     finally:
-        read_all = outlet.exhausted
+        read_all = sink.exhausted
         pipeline.stop()
-        await outlet.close()
+        await sink.close()
         try:
             await run
         except CaptureError as error:
-            # Who left early, or with an error of their own, did not want to know.
+            # A reader that left early, or with its own error, is not interested in the source's.
             if read_all:
                 raise
             log.info("%s", error)

@@ -1,1 +1,31 @@
-"""From frames on a link or in a file to flow batches."""
+"""[capture]: packets or kernel counters become flow batches, in an executor thread.
+
+The order that data takes, for packets:
+
+    pcap.py             libpcap handles: frames of an interface or a savefile, as a `FrameBatch`
+    decode/             PURE: frames -> sums by wire key (the five-tuple as on the wire)
+    orientation.py      PURE: wire key -> flow key: which side is local, in which namespace
+      local_addresses.py  PURE: what is local, as one interface sees it
+    handoff.py          batches from the capture thread to the event loop, bounded
+
+The sources (`source.py` has their protocol):
+
+    live/               interfaces of this host, followed as they come and go
+    savefile.py         a recorded file
+    ebpf/               the kernel counts at sockets; no packet is copied to user space
+
+Constraints
+    - Bytes are conserved. Each captured byte is in a flow or in a counter of `CaptureCounts` that
+      says why not; a full queue merges batches and drops nothing.
+    - One thread owns all capture handles: libpcap's breakloop is not available in pcapy-ng, and a
+      handle must not be closed while another thread reads it.
+    - Lengths are IP lengths: fast reading gives no original frame lengths, and the padding of short
+      frames is not traffic.
+
+Known limits
+    - A GSO or GRO packet counts one header for several segments, as the stack handles it.
+    - A BIG TCP packet that no link announced counts with the least length it can have, until the
+      interface is read with original lengths (`length_floored`).
+    - Packets of a container that was not known yet when they passed have no container's side: they
+      count on the host's side, if it has one, or as not local.
+"""
