@@ -1,6 +1,6 @@
 """A replay of a recorded capture with a recorded /proc gives the same JSON, byte for byte.
 
-support/record_golden.py made the recording, and tells how to make it anew.
+support/record_golden.py makes the recording, and describes how to repeat it.
 """
 
 import subprocess
@@ -49,7 +49,7 @@ def test_the_command_gives_the_same_bytes_each_time() -> None:
     assert first == run_hogpipe()
 
 
-async def test_another_question_to_the_same_recording_is_another_run() -> None:
+async def test_other_settings_for_the_same_recording_give_another_run_id() -> None:
     by_process, by_flow = await replay(), await replay('aggregation.group_by=["flow"]')
     assert orjson.loads(by_process[0])["run"] != orjson.loads(by_flow[0])["run"]
 
@@ -67,7 +67,7 @@ def moved(records: Sequence[dict[str, Any]]) -> Counter[tuple[str, int]]:
 
 async def test_the_bytes_of_each_port_are_those_on_the_wire() -> None:
     lines = [orjson.loads(line) for line in await replay('aggregation.group_by=["flow"]')]
-    told = moved([record for record in lines if record["type"] == "traffic"])
+    recorded = moved([record for record in lines if record["type"] == "traffic"])
     truth: Counter[tuple[str, int]] = Counter()
     for packet in read_packets(GOLDEN / "trace.pcap"):
         transport = {6: "tcp", 17: "udp"}[packet.protocol]
@@ -75,7 +75,7 @@ async def test_the_bytes_of_each_port_are_those_on_the_wire() -> None:
             truth[f"{transport} transmit", packet.source_port] += packet.size
         if packet.destination in LOCAL:
             truth[f"{transport} receive", packet.destination_port] += packet.size
-    assert {key: size for key, size in told.items() if "icmp" not in key[0]} == truth
+    assert {key: size for key, size in recorded.items() if "icmp" not in key[0]} == truth
 
 
 async def test_only_follows_the_chosen_process_in_tcp_and_udp_and_sums_up_the_rest() -> None:

@@ -1,1 +1,7 @@
-"""From owned flows to record bodies: windows, dimensions, selectors, sums. All of it is pure."""
+"""PURE: from flows with their owners to the bodies of records, window by window.
+
+windows.py     where windows begin and end, by the clock or by packet time
+dimensions.py  the dimensions that traffic is grouped by, in one table
+selectors.py   `only`: which owners get records of their own
+aggregator.py  adds up what flows moved by group
+"""

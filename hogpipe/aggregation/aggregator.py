@@ -1,12 +1,16 @@
-"""PURE: windows. Deltas of flows go in with their owners; one record body a group comes out.
+"""PURE: adds up what flows moved, by group, and makes one record body of each group and window.
 
-Bytes are conserved: the bodies of a window add up to exactly what was ingested, in each direction
-and of each quality. What `only` leaves out, and the groups that come after the first `max_records`,
-are summed up in one more body, the remainder.
+In: traffic counters of flows with their attributions. Out: record bodies.
 
-Memory is bounded. Each group counts its distinct flows, for which (flow, group) pairs are
-remembered until the window ends, at most `max_flows` of them. A flow that comes after that is not
-counted in `network.flows`, which is then the least it can be; `uncounted_flows` says how often.
+Conservation
+    The bodies of a window add up to exactly what was ingested, in each direction and by quality.
+    Traffic that no selector of `only` matches, and groups beyond the first `max_records`, are
+    summed up in one more body, the remainder.
+
+Bounds
+    A group counts its distinct flows. For that, (flow, group) pairs are kept until the window ends,
+    at most `max_flows` of them. Flows beyond are not counted in `network.flows`, which is then a
+    lower bound, but in `uncounted_flows`. Groups number at most `max_records`.
 """
 
 from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
@@ -21,7 +25,7 @@ from hogpipe.records.schema import TrafficBody
 
 
 class _Group(msgspec.Struct, eq=False, gc=False):
-    """The sums of a group, and the flow and owner that describe it (the first ones)."""
+    """The sums of a group, with the first flow and attribution, which describe the group."""
 
     flow: FlowKey
     attribution: Attribution
@@ -35,18 +39,18 @@ class _Group(msgspec.Struct, eq=False, gc=False):
 
 
 class _Route(msgspec.Struct, gc=False):
-    """Where a flow's deltas go in this window for as long as its attribution stays the same."""
+    """The group of a flow in this window, valid while the flow's attribution stays the same."""
 
     attribution: Attribution
     group: _Group
-    counted: tuple[_Group, ...] = ()
-    """The groups that have counted this flow: more than one only if its owner changed."""
+    counted_by: tuple[_Group, ...] = ()
+    """The groups that have counted the flow; more than one if its attribution changed."""
 
 
 class Aggregator:
-    """One window after the other: `ingest` what moved, `drain` the bodies.
+    """Aggregates one window after another: `ingest` traffic, then `drain` the bodies.
 
-    `group_by` names dimensions (config/settings.py). An empty `only` selects everything.
+    `group_by` holds names of dimensions (dimensions.py). An empty `only` selects all traffic.
     """
 
     def __init__(
@@ -61,18 +65,18 @@ class Aggregator:
         self._max_records = max_records
         self._max_flows = max_flows
         self.bytes_by_quality: dict[str, int] = {}
-        """Bytes of both directions by quality, of the window that was drained last."""
+        """Bytes of both directions by quality, in the window that was drained last."""
         self.folded_groups = 0
-        """How many groups of that window went to the remainder for want of records.
+        """Groups of that window that were added to the remainder because of `max_records`.
 
-        Told apart up to `max_flows` of them; more are not counted.
+        At most `max_flows` of them are counted.
         """
         self.uncounted_flows = 0
-        """How often in that window a flow came that its group could not remember."""
+        """How often in that window a flow was not counted because of `max_flows`."""
         self._start_window()
 
     def ingest(self, flow: FlowKey, traffic: TrafficCounts, attribution: Attribution) -> None:
-        """Add what `flow` moved to the group it belongs to."""
+        """Add the traffic of `flow` to its group."""
         route = self._routes.get(flow)
         if route is not None and route.attribution is attribution:
             group = route.group
@@ -83,18 +87,18 @@ class Aggregator:
     def ingest_sum(
         self, flow: FlowKey, traffic: TrafficCounts, attribution: Attribution, flows: int
     ) -> None:
-        """Add what several flows moved to the group that they belong to.
+        """Add the traffic of several flows to their group.
 
-        `flow` is one of them, and `flows` is how many were not ingested before in this window.
+        `flow` is any of them, and `flows` is how many are new in this window.
         """
         group = self._find_group(flow, attribution)
         group.flows += flows
         group.add(traffic, attribution.quality)
 
     def drain(self) -> Iterator[TrafficBody]:
-        """End the window and return its bodies: in order of first ingest, the remainder last.
+        """End the window and return its bodies in order of first ingest, the remainder last.
 
-        The next window has begun when this returns; bodies are built as they are asked for.
+        The next window has begun when this returns. Bodies are built during the iteration.
         """
         groups, remainder = list(self._groups.values()), self._remainder
         self.bytes_by_quality = {}
@@ -118,26 +122,26 @@ class Aggregator:
         self._groups: dict[Hashable, _Group] = {}
         self._remainder: _Group | None = None
         self._routes: dict[FlowKey, _Route] = {}
-        self._remembered = 0
+        self._counted_flows = 0
         self._folded: set[Hashable] = set()
         self._uncounted = 0
 
     def _route(self, flow: FlowKey, route: _Route | None, attribution: Attribution) -> _Group:
-        """Return the group of `flow`, which counts it if it has not done so in this window."""
+        """Return the group of `flow`; the group counts the flow once in a window."""
         group = self._find_group(flow, attribution)
         if route is None:
-            if self._remembered >= self._max_flows:
+            if self._counted_flows >= self._max_flows:
                 self._uncounted += 1
                 return group
             route = self._routes[flow] = _Route(attribution, group)
         route.attribution = attribution
         route.group = group
-        if group not in route.counted:
-            if self._remembered >= self._max_flows:
+        if group not in route.counted_by:
+            if self._counted_flows >= self._max_flows:
                 self._uncounted += 1
             else:
-                self._remembered += 1
-                route.counted += (group,)
+                self._counted_flows += 1
+                route.counted_by += (group,)
                 group.flows += 1
         return group
 
@@ -163,7 +167,7 @@ class Aggregator:
 
 
 def _build_sums(group: _Group) -> TrafficBody:
-    """Return the body of a group of which nothing but its numbers is told."""
+    """Return the counters of a group as a body, without a description."""
     return {
         "network": {"flows": group.flows, "io": describe_io(group.traffic)},
         "attribution": _name_qualities(group),

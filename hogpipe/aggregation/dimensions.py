@@ -28,10 +28,10 @@ import msgspec
 from hogpipe.model import Attribution, FlowKey, Process
 from hogpipe.protocols import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, WITH_PORTS
 from hogpipe.records.schema import (
+    ContainerInfo,
     EndpointInfo,
-    Identified,
+    InterfaceInfo,
     KubernetesInfo,
-    Named,
     ProcessInfo,
     SystemdInfo,
 )
@@ -64,7 +64,7 @@ class OwnerInfo(TypedDict, total=False):
 
     process: ProcessInfo
     systemd: SystemdInfo
-    container: Identified
+    container: ContainerInfo
     k8s: KubernetesInfo
 
 
@@ -73,7 +73,7 @@ class PathInfo(TypedDict, total=False):
 
     transport: str
     type: str
-    interface: Named
+    interface: InterfaceInfo
     local: EndpointInfo
     peer: EndpointInfo
 

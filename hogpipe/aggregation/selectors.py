@@ -1,7 +1,7 @@
-"""PURE: the `only` selectors, which say whose traffic gets records of its own.
+"""PURE: the selectors of `only`, which choose the owners whose traffic gets records of its own.
 
-A selector is `kind:pattern`. Patterns are shell globs, case-sensitive (`*`, `?`, `[…]`; a `*` also
-stands for slashes), except that a pid is exact and a user may be given by number.
+A selector is written `kind:pattern`. Patterns are case-sensitive shell globs (`*`, `?`, `[…]`), in
+which `*` also matches slashes. A pid is compared as a number, and so is a user that is one.
 """
 
 from collections.abc import Callable
@@ -13,17 +13,17 @@ import msgspec
 from hogpipe.model import Attribution, Process
 
 _Kind = Literal["pid", "exe", "unit", "container", "pod", "user", "cgroup"]
-_ID_DIGITS = 10  # pids and user ids are of 32 bits
+_ID_DIGITS = 10  # pids and user ids have 32 bits
 
 
 class Selector(msgspec.Struct, frozen=True):
-    """One `only` entry."""
+    """One entry of `only`."""
 
     kind: _Kind
     pattern: str
 
     def matches(self, attribution: Attribution) -> bool:
-        """Tell whether the owner that `attribution` names is selected; what is unknown is not."""
+        """Return whether the owner is selected; an unknown property matches no pattern."""
         if self.kind == "user":
             return _matches_user(self.pattern, attribution)
         process = attribution.process
@@ -31,12 +31,12 @@ class Selector(msgspec.Struct, frozen=True):
 
 
 def parse_selector(text: str) -> Selector:
-    """Return the selector that `text` spells, such as `exe:nginx*`.
+    """Return the selector that is written `text`, such as `exe:nginx*`.
 
-    Raises ValueError, whose message names the known kinds.
+    Raises ValueError with a message for the user.
     """
-    spelled, _, pattern = text.partition(":")
-    kind = next((known for known in get_args(_Kind) if known == spelled), None)
+    prefix, _, pattern = text.partition(":")
+    kind = next((known for known in get_args(_Kind) if known == prefix), None)
     if kind is None or not pattern:
         kinds = ", ".join(get_args(_Kind))
         raise ValueError(f"{text!r} is not a selector: write kind:pattern, kind one of {kinds}")
@@ -51,13 +51,13 @@ def _is_number(text: str) -> bool:
 
 def _matches_user(pattern: str, attribution: Attribution) -> bool:
     if (process := attribution.process) is not None:
-        number, name = process.user_id, process.user_name
+        user_id, name = process.user_id, process.user_name
     elif (user := attribution.user) is not None:
-        number, name = user.id, user.name
+        user_id, name = user.id, user.name
     else:
         return False
     if _is_number(pattern):
-        return number == int(pattern)
+        return user_id == int(pattern)
     return _matches_text(pattern, name)
 
 
@@ -66,10 +66,10 @@ def _matches_pid(pattern: str, process: Process) -> bool:
 
 
 def _matches_executable(pattern: str, process: Process) -> bool:
-    """Match the whole path if `pattern` has a slash, else the base name.
+    """Match the whole path if `pattern` has a slash, otherwise the base name.
 
-    The executable of a kernel thread or of another user's process may be unknown: its command then
-    stands for it.
+    The command is matched instead if the executable is unknown, as that of a kernel thread is, and
+    that of another user's process may be.
     """
     path = process.executable
     if path is None:

@@ -1,6 +1,6 @@
-"""PURE: where windows begin and end. All times are nanoseconds since the epoch, given as arguments.
+"""PURE: where windows begin and end. Times are nanoseconds since the epoch, given as arguments.
 
-Windows begin at multiples of the interval, so that those of several hosts line up.
+Windows begin at multiples of the interval, so that the windows of several hosts are aligned.
 """
 
 from hogpipe.model import Span
@@ -8,9 +8,10 @@ from hogpipe.protocols import NANOSECONDS
 
 
 class ClockWindows:
-    """Windows of a live run: they follow a wall clock, which may be set while it runs.
+    """The windows of a live run, which follow the wall clock.
 
-    So does the time until a window ends: whoever waits for that has to ask again now and then.
+    The clock may be set during the run, so a caller that waits for the end of a window has to call
+    `delay` again from time to time.
     """
 
     def __init__(self, interval_ns: int, now_ns: int) -> None:
@@ -18,18 +19,19 @@ class ClockWindows:
         self._start_ns = now_ns
 
     def delay(self, now_ns: int) -> float:
-        """Return the seconds until the open window is to be closed, 0 if it began in the future.
+        """Return the seconds until the open window has to be closed.
 
-        The clock was set back then, and the end that the window should have had may be years away.
+        It is 0 if the window began in the future: the clock was set back, and the regular end may
+        be years away.
         """
         if now_ns < self._start_ns:
             return 0.0
         return max(0, self._floor(self._start_ns) + self._interval_ns - now_ns) / NANOSECONDS
 
     def close(self, now_ns: int, *, last: bool = False) -> Span:
-        """End the window at the boundary that was reached last (the last window: now)."""
+        """End the window at the latest boundary, or now if it is the last window."""
         boundary = now_ns if last else self._floor(now_ns)
-        # No boundary since the start means that the clock was set back.
+        # Without a boundary since the start, the clock was set back.
         end = boundary if boundary > self._start_ns else now_ns
         span = Span(min(self._start_ns, end), end)
         self._start_ns = end
@@ -40,14 +42,14 @@ class ClockWindows:
 
 
 class PacketWindows:
-    """Windows of a replay: they follow packet time; those without a packet do not occur."""
+    """The windows of a replay, which follow packet time; there is none without a packet."""
 
     def __init__(self, interval_ns: int) -> None:
         self._interval_ns = interval_ns
         self._current: Span | None = None
 
     def advance(self, time_ns: int) -> Span | None:
-        """Enter the window of `time_ns`; return the one that this ends, if any."""
+        """Open the window of `time_ns` if it is new, and return the window that this ends."""
         start = time_ns - time_ns % self._interval_ns
         ended = self._current
         if ended is not None and start < ended.end_ns:
@@ -56,5 +58,5 @@ class PacketWindows:
         return ended
 
     def close(self) -> Span | None:
-        """Return the window that is still open, if any."""
+        """Return the open window, if there is one."""
         return self._current

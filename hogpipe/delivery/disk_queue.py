@@ -146,9 +146,9 @@ class DiskQueue(WindowQueue):
         return {
             "records": counts.records,
             "bytes": counts.bytes,
-            "found": counts.found,
-            "damaged": counts.damaged,
-            "failures": self._spool.failures,
+            "recovered": counts.found,
+            "damaged_files": counts.damaged,
+            "disk_failures": self._spool.failures,
         }
 
     async def _open(self) -> None:

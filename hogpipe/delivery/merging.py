@@ -18,7 +18,7 @@ import orjson
 from hogpipe.delivery.merged_stats import merge_stats
 from hogpipe.model import TrafficCounts
 from hogpipe.records.network_io import describe_io, parse_io
-from hogpipe.records.schema import Named, Record, StatsRecord, TrafficRecord
+from hogpipe.records.schema import HostInfo, Record, StatsRecord, TrafficRecord
 
 _STAMP = ("timestamp", "window", "run", "sequence", "host")
 _NUMBERS = (*_STAMP, "network", "attribution")
@@ -32,7 +32,7 @@ class _Stamp(msgspec.Struct, frozen=True, gc=False):
     start: str
     end: str
     run: str
-    host: Named
+    host: HostInfo
 
 
 class _Sums(msgspec.Struct, gc=False, kw_only=True):

@@ -1,15 +1,11 @@
-"""PURE: traffic counters as `network.io` of a record, and back.
-
-A counter is added here and in model.TrafficCounts; schema.py and docs/record.schema.json say its
-type.
-"""
+"""PURE: traffic counters as `network.io` of a record, and back."""
 
 from hogpipe.model import TrafficCounts
 from hogpipe.records.schema import IoInfo
 
 
 def describe_io(counts: TrafficCounts) -> IoInfo:
-    """Return `counts` as a record has them."""
+    """Return `counts` as a record holds them."""
     return {
         "transmit": {"bytes": counts.transmit_bytes, "packets": counts.transmit_packets},
         "receive": {"bytes": counts.receive_bytes, "packets": counts.receive_packets},
@@ -17,7 +13,7 @@ def describe_io(counts: TrafficCounts) -> IoInfo:
 
 
 def parse_io(io: IoInfo) -> TrafficCounts:
-    """Return the counters that `describe_io` described."""
+    """Return the counters of a record; the inverse of `describe_io`."""
     transmit, receive = io["transmit"], io["receive"]
     return TrafficCounts(
         transmit_bytes=transmit["bytes"],

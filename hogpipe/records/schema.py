@@ -1,39 +1,33 @@
-"""The record: the one shape in which results leave hogpipe (docs/record.md and its schema).
+"""PURE: the types of records. docs/record.md explains the keys, record.schema.json validates them.
 
-Records are plain dicts, so that a sink can hand them to any encoder; the types here say which keys
-there are. Names follow OpenTelemetry's semantic conventions. A key that does not apply is absent.
+Records are plain dicts, so that a sink can pass them to any encoder. Names follow OpenTelemetry's
+semantic conventions. A key that does not apply is absent, never None.
 """
 
 from typing import Literal, NotRequired, TypedDict
 
 
 class Window(TypedDict):
-    """The time that a record speaks of; `end` is exclusive."""
+    """The time that a record covers; `end` is exclusive."""
 
     start: str
     end: str
 
 
-class Named(TypedDict):
-    """Something that is told by its name."""
+class HostInfo(TypedDict):
+    """The host that hogpipe runs on."""
 
     name: str
 
 
-class Identified(TypedDict):
-    """Something that is told by its id."""
-
-    id: str
-
-
 class CreationInfo(TypedDict):
-    """When a process was made."""
+    """The start of a process."""
 
     time: str
 
 
 class ExecutableInfo(TypedDict):
-    """The program file of a process; `path` as the process itself sees it."""
+    """The program file of a process; `path` is as the process sees it."""
 
     name: str
     path: str
@@ -46,13 +40,13 @@ class UserInfo(TypedDict):
 
 
 class LinuxInfo(TypedDict):
-    """What only Linux has."""
+    """Attributes of a process that are specific to Linux."""
 
     cgroup: str
 
 
 class ProcessInfo(TypedDict, total=False):
-    """A process, or of it only what was asked for or is known."""
+    """A process: the attributes that are known and that the dimensions describe."""
 
     pid: int
     parent_pid: int
@@ -71,74 +65,86 @@ class SystemdInfo(TypedDict):
     unit: str
 
 
+class ContainerInfo(TypedDict):
+    """The container of a process."""
+
+    id: str
+
+
 class PodInfo(TypedDict):
-    """The Kubernetes pod of a process; the hash of a static one is its uid there."""
+    """The Kubernetes pod of a process; the uid of a static pod is the hash of its configuration."""
 
     uid: str
 
 
 class KubernetesInfo(TypedDict):
-    """What Kubernetes runs the process as."""
+    """The Kubernetes objects that a process belongs to."""
 
     pod: PodInfo
 
 
 class TallyInfo(TypedDict):
-    """Packets and their IP bytes."""
+    """A number of packets and of their IP bytes."""
 
     bytes: int
     packets: int
 
 
 class IoInfo(TypedDict):
-    """Both directions, as this host sees them."""
+    """The traffic counters of both directions, as seen from this host."""
 
     transmit: TallyInfo
     receive: TallyInfo
 
 
+class InterfaceInfo(TypedDict):
+    """A network interface."""
+
+    name: str
+
+
 class EndpointInfo(TypedDict, total=False):
-    """One end of a flow."""
+    """One endpoint of a flow."""
 
     address: str
     port: int
 
 
 class NetworkInfo(TypedDict):
-    """What was moved, and over what."""
+    """Traffic counters, and the properties of the flows that the dimensions describe."""
 
     flows: int
     io: IoInfo
     transport: NotRequired[str]
     type: NotRequired[str]
-    interface: NotRequired[Named]
+    interface: NotRequired[InterfaceInfo]
     local: NotRequired[EndpointInfo]
     peer: NotRequired[EndpointInfo]
 
 
 class TrafficBody(TypedDict):
-    """A traffic record before it is stamped; its keys come in this order."""
+    """A traffic record before it is stamped, with its keys in this order."""
 
     process: NotRequired[ProcessInfo]
     systemd: NotRequired[SystemdInfo]
-    container: NotRequired[Identified]
+    container: NotRequired[ContainerInfo]
     k8s: NotRequired[KubernetesInfo]
     network: NetworkInfo
     attribution: dict[str, int]
-    """Bytes of both directions by quality (model.Quality); those without bytes are absent."""
+    """Bytes of both directions by quality (model.Quality); a quality without bytes is absent."""
     remainder: NotRequired[Literal[True]]
-    """Set on the one record that sums up what `only` or `max_records` left out."""
+    """Marks the record that sums up what `only` and `max_records` left out."""
 
 
 class DroppedInfo(TypedDict):
-    """Packets that never reached hogpipe, by who dropped them."""
+    """Packets dropped before capture, by where."""
 
     kernel: int
     interface: int
 
 
 class CaptureInfo(TypedDict):
-    """Where captured packets went; the sums are explained in docs/record.md."""
+    """What was captured, and why some of it is in no traffic record."""
 
     packets: int
     bytes: int
@@ -153,21 +159,21 @@ class CaptureInfo(TypedDict):
 
 
 class PendingInfo(TypedDict):
-    """What waits for an owner at the end of the window."""
+    """The flows that are pending at the end of the window."""
 
     flows: int
     bytes: int
 
 
 class LatencyInfo(TypedDict):
-    """How long new flows waited for their first look-up to be over; the median to a tenth."""
+    """The time from a new flow's first packets to its first answer; the median within a tenth."""
 
     median_seconds: float
     max_seconds: float
 
 
 class LedgerInfo(TypedDict):
-    """What the ledger did in the window; `sockets` is what it knows at its end."""
+    """The work of the ledger in the window; `sockets` is a gauge at its end."""
 
     sockets: int
     events: int
@@ -183,7 +189,7 @@ class LedgerInfo(TypedDict):
 
 
 class AttributionInfo(TypedDict):
-    """What attribution did in the window."""
+    """The work of attribution in the window; `pending` is a gauge at its end."""
 
     new_flows: int
     batches: int
@@ -210,7 +216,7 @@ class AttributionInfo(TypedDict):
 
 
 class AggregationInfo(TypedDict):
-    """How the window's traffic became records."""
+    """How the traffic of the window became records."""
 
     records: int
     folded_groups: int
@@ -218,21 +224,21 @@ class AggregationInfo(TypedDict):
 
 
 class SpoolInfo(TypedDict):
-    """How a spool stands: `records` and `bytes` on disk now, the rest since the start of the run.
+    """The state of a spool: `records` and `bytes` on disk now, the others since the run began.
 
-    `found` are records that earlier runs had left, `damaged` files, `failures` the times that the
-    disk could not be used, so that windows waited in memory.
+    `recovered` counts records that earlier runs left, and `disk_failures` how often the disk could
+    not be used, so that windows were queued in memory.
     """
 
     records: int
     bytes: int
-    found: int
-    damaged: int
-    failures: int
+    recovered: int
+    damaged_files: int
+    disk_failures: int
 
 
 class SinkInfo(TypedDict):
-    """How a sink stands: totals since the start of the run, `queued` now, in records."""
+    """The state of a sink, in records: `queued` now, the others since the run began."""
 
     name: str
     type: str
@@ -258,13 +264,13 @@ class MemoryInfo(TypedDict):
 
 
 class LoopInfo(TypedDict):
-    """How long, at the most, a batch of packets waited in the window for the event loop."""
+    """The longest time in the window that a batch of packets was queued for the event loop."""
 
     longest_delay_seconds: float
 
 
 class SelfInfo(TypedDict):
-    """What hogpipe itself cost."""
+    """The resources that hogpipe itself used."""
 
     cpu: CpuInfo
     memory: MemoryInfo
@@ -272,7 +278,7 @@ class SelfInfo(TypedDict):
 
 
 class StatsBody(TypedDict):
-    """A stats record before it is stamped. A replay has no clock, and so no `self`."""
+    """A stats record before it is stamped. A replay, which has no clock, has no `self`."""
 
     capture: CaptureInfo
     attribution: AttributionInfo
@@ -282,23 +288,23 @@ class StatsBody(TypedDict):
 
 
 class Stamp(TypedDict):
-    """What identifies a record."""
+    """What identifies a record, and the window that it covers."""
 
     timestamp: str
     window: Window
     run: str
     sequence: int
-    host: Named
+    host: HostInfo
 
 
 class TrafficRecord(Stamp, TrafficBody):
-    """What one group moved in one window, as deltas."""
+    """The traffic of one group in one window."""
 
     type: Literal["traffic"]
 
 
 class StatsRecord(Stamp, StatsBody):
-    """How the pipeline itself fared in one window."""
+    """The counters and gauges of the pipeline itself for one window."""
 
     type: Literal["stats"]
 
@@ -309,5 +315,5 @@ RecordId = tuple[str, int]
 
 
 def record_id(record: Record) -> RecordId:
-    """Return `run` and `sequence`, which identify a record: no other record ever has both."""
+    """Return `run` and `sequence`, which together identify a record."""
     return record["run"], record["sequence"]

@@ -1,13 +1,8 @@
-"""PURE: the parts of a stats record, from what the stages counted."""
+"""PURE: the parts of a stats record, from the counters of the stages."""
 
 from collections.abc import Mapping
 
-from hogpipe.model import (
-    AttributionCounts,
-    CaptureCounts,
-    LedgerCounts,
-    Tally,
-)
+from hogpipe.model import AttributionCounts, CaptureCounts, LedgerCounts, Tally
 from hogpipe.records.schema import (
     AggregationInfo,
     AttributionInfo,
@@ -19,7 +14,7 @@ from hogpipe.records.schema import (
 
 
 def capture_info(counts: CaptureCounts) -> CaptureInfo:
-    """Return what the captures counted in a window."""
+    """Return the counters of capture in a window."""
     return {
         "packets": counts.captured.packets,
         "bytes": counts.captured.bytes,
@@ -37,9 +32,9 @@ def capture_info(counts: CaptureCounts) -> CaptureInfo:
 def attribution_info(
     counts: AttributionCounts, bytes_by_quality: Mapping[str, int], *, timed: bool
 ) -> AttributionInfo:
-    """Return what attribution did in a window.
+    """Return the counters of attribution in a window.
 
-    A replay is not `timed`: the same packets then give the same record.
+    A replay is not `timed`, so that the same packets give the same record.
     """
     resolver = counts.resolver
     info: AttributionInfo = {
@@ -76,7 +71,7 @@ def attribution_info(
 
 
 def aggregation_info(*, records: int, folded_groups: int, uncounted_flows: int) -> AggregationInfo:
-    """Return how a window's traffic became records."""
+    """Return the counters of aggregation in a window."""
     return {
         "records": records,
         "folded_groups": folded_groups,
@@ -85,7 +80,7 @@ def aggregation_info(*, records: int, folded_groups: int, uncounted_flows: int) 
 
 
 def self_info(*, cpu_seconds: float, memory_bytes: int, loop_delay_seconds: float) -> SelfInfo:
-    """Return what the process itself cost; seconds are of the window, bytes are resident now."""
+    """Return the resources of hogpipe itself: seconds of the window, resident bytes now."""
     return {
         "cpu": {"seconds": round(cpu_seconds, 6)},
         "memory": {"bytes": memory_bytes},
@@ -93,19 +88,19 @@ def self_info(*, cpu_seconds: float, memory_bytes: int, loop_delay_seconds: floa
     }
 
 
-def _ledger_info(use: LedgerCounts) -> LedgerInfo:
+def _ledger_info(counts: LedgerCounts) -> LedgerInfo:
     return {
-        "sockets": use.sockets,
-        "events": use.events,
-        "events_lost": use.events_lost,
-        "sockets_lost": use.sockets_lost,
-        "malformed_events": use.malformed_events,
-        "evicted": use.evicted,
-        "unknown_releases": use.unknown_releases,
-        "contested": use.contested,
-        "unidentified_processes": use.unidentified_processes,
-        "snapshots": use.snapshots,
-        "namespaces_not_entered": use.namespaces_not_entered,
+        "sockets": counts.sockets,
+        "events": counts.events,
+        "events_lost": counts.events_lost,
+        "sockets_lost": counts.sockets_lost,
+        "malformed_events": counts.malformed_events,
+        "evicted": counts.evicted,
+        "unknown_releases": counts.unknown_releases,
+        "contested": counts.contested,
+        "unidentified_processes": counts.unidentified_processes,
+        "snapshots": counts.snapshots,
+        "namespaces_not_entered": counts.namespaces_not_entered,
     }
 
 

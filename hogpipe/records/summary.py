@@ -1,4 +1,4 @@
-"""What a run amounted to, in one line for the user."""
+"""PURE: the totals of a run, as one line for the user."""
 
 import msgspec
 
@@ -15,12 +15,12 @@ class Summary(msgspec.Struct):
     bytes_by_quality: dict[str, int] = msgspec.field(default_factory=dict)
     records: int = 0
     undelivered: list[str] = msgspec.field(default_factory=list)
-    """One line for each sink that did not get all."""
+    """One line for each sink with undelivered records."""
 
     def add_window(
         self, counts: CaptureCounts, bytes_by_quality: dict[str, int], records: int
     ) -> None:
-        """Add what one window held."""
+        """Add the counters of a window."""
         self.counts.add(counts)
         for quality, size in bytes_by_quality.items():
             self.bytes_by_quality[quality] = self.bytes_by_quality.get(quality, 0) + size
@@ -38,18 +38,18 @@ class Summary(msgspec.Struct):
 
 
 def _format_shares(bytes_by_quality: dict[str, int]) -> str:
-    whole = sum(bytes_by_quality.values())
-    if not whole:
+    total = sum(bytes_by_quality.values())
+    if not total:
         return "nothing to attribute"
     return ", ".join(
-        f"{100 * bytes_by_quality[quality] / whole:.1f} % {quality}"
+        f"{100 * bytes_by_quality[quality] / total:.1f} % {quality}"
         for quality in Quality
         if bytes_by_quality.get(quality)
     )
 
 
 def format_bytes(size: float) -> str:
-    """Return a number of bytes in decimal units, three digits or so."""
+    """Return a number of bytes in decimal units, rounded to about three digits."""
     for unit in _UNITS:
         if size < 1000 or unit == _UNITS[-1]:
             break

@@ -72,7 +72,7 @@ def test_the_bodies_of_a_window_add_up_to_what_was_ingested(
 
     bodies = list(aggregator.drain())
 
-    total, told = TrafficCounts(), Counter[str]()
+    total, by_quality = TrafficCounts(), Counter[str]()
     for body in bodies:
         io = body["network"]["io"]
         transmit, receive = io["transmit"], io["receive"]
@@ -81,18 +81,18 @@ def test_the_bodies_of_a_window_add_up_to_what_was_ingested(
                 (transmit["bytes"], transmit["packets"]), (receive["bytes"], receive["packets"])
             )
         )
-        told.update(body["attribution"])
+        by_quality.update(body["attribution"])
         both = io["transmit"]["bytes"] + io["receive"]["bytes"]
         assert sum(body["attribution"].values()) == both
         assert 0 not in body["attribution"].values()
     assert total == expected
-    assert told == +qualities == Counter(aggregator.bytes_by_quality)
+    assert by_quality == +qualities == Counter(aggregator.bytes_by_quality)
     assert sum("remainder" not in body for body in bodies) <= max_records
     assert all("remainder" not in body for body in bodies[:-1])
     assert list(aggregator.drain()) == []
 
 
-def test_a_process_is_told_once_however_many_flows_it_has() -> None:
+def test_a_process_is_one_record_however_many_flows_it_has() -> None:
     aggregator = Aggregator(["process"], [], 10)
     aggregator.ingest(make_flow(1), make_traffic((10, 1), (300, 1)), exact(NGINX))
     aggregator.ingest(
@@ -134,14 +134,14 @@ def test_sums_of_several_flows_add_to_those_of_single_ones() -> None:
     assert body["attribution"] == {"exact": 310}
 
 
-def test_a_pid_that_was_used_again_is_another_process() -> None:
+def test_a_reused_pid_is_another_process() -> None:
     aggregator = Aggregator(["process"], [], 10)
     aggregator.ingest(make_flow(1), transmitted(1), exact(NGINX))
     aggregator.ingest(make_flow(2), transmitted(2), exact(replace(NGINX, start=NGINX.start + 1)))
     assert [body["attribution"]["exact"] for body in aggregator.drain()] == [1, 2]
 
 
-def test_who_has_no_process_is_told_by_user_or_not_at_all() -> None:
+def test_traffic_without_a_process_is_described_by_its_user_or_not_at_all() -> None:
     aggregator = Aggregator(["process"], [], 10)
     aggregator.ingest(
         make_flow(1), transmitted(1), Attribution(Quality.NONE, None, User(33, "www-data"))
@@ -172,7 +172,7 @@ def test_who_has_no_process_is_told_by_user_or_not_at_all() -> None:
         ),
     ],
 )
-def test_a_part_of_the_owner_groups_processes_that_share_it(
+def test_an_owner_dimension_groups_the_processes_that_share_its_value(
     dimension: str, owner: dict[str, object]
 ) -> None:
     aggregator = Aggregator([dimension], [], 10)
@@ -185,7 +185,7 @@ def test_a_part_of_the_owner_groups_processes_that_share_it(
     } == owner
 
 
-def test_pods_are_told_apart_where_their_containers_are_not_known() -> None:
+def test_pods_are_separate_groups_if_their_containers_are_unknown() -> None:
     aggregator = Aggregator(["container"], [], 10)
     for pod in ("7a1b", "5c6d"):
         aggregator.ingest(
@@ -198,7 +198,7 @@ def test_pods_are_told_apart_where_their_containers_are_not_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dimension", "flow", "told"),
+    ("dimension", "flow", "described"),
     [
         ("transport", make_flow(protocol=6), {"transport": "tcp"}),
         ("transport", make_flow(protocol=47), {"transport": "47"}),
@@ -232,8 +232,8 @@ def test_pods_are_told_apart_where_their_containers_are_not_known() -> None:
         ("flow", FlowKey(0, b"", 0, b"", 0, ""), {}),
     ],
 )
-def test_a_dimension_of_the_network_is_told_beside_the_numbers(
-    dimension: str, flow: FlowKey, told: dict[str, object]
+def test_a_flow_dimension_is_described_beside_the_counters(
+    dimension: str, flow: FlowKey, described: dict[str, object]
 ) -> None:
     aggregator = Aggregator([dimension], [], 10)
     aggregator.ingest(flow, transmitted(1), exact(NGINX))
@@ -241,7 +241,7 @@ def test_a_dimension_of_the_network_is_told_beside_the_numbers(
     assert "process" not in body
     network = dict(body["network"])
     del network["flows"], network["io"]
-    assert network == told
+    assert network == described
 
 
 def test_pings_to_one_peer_are_one_record_whatever_their_identifiers() -> None:
@@ -276,7 +276,7 @@ def test_only_selects_a_process_in_tcp_and_udp_alike_and_sums_up_the_rest() -> N
     assert aggregator.folded_groups == 0
 
 
-def test_groups_beyond_the_most_records_are_folded_and_counted() -> None:
+def test_groups_beyond_max_records_are_folded_and_counted() -> None:
     aggregator = Aggregator(["flow"], [], 2)
     for _ in range(2):
         for port in (5, 3, 4, 9):
@@ -291,7 +291,7 @@ def test_groups_beyond_the_most_records_are_folded_and_counted() -> None:
     assert aggregator.folded_groups == 0
 
 
-def test_a_flow_that_changes_hands_counts_once_with_each_owner() -> None:
+def test_a_flow_whose_owner_changes_counts_once_for_each_owner() -> None:
     aggregator = Aggregator(["process"], [], 10)
     for owner in (NGINX, CURL, NGINX, CURL):
         aggregator.ingest(make_flow(), transmitted(1), exact(owner))
@@ -300,7 +300,7 @@ def test_a_flow_that_changes_hands_counts_once_with_each_owner() -> None:
     assert [body["attribution"]["exact"] for body in bodies] == [2, 2]
 
 
-def test_flows_beyond_memory_keep_their_bytes_and_are_counted_as_uncounted() -> None:
+def test_flows_beyond_max_flows_keep_their_bytes_and_are_counted_as_uncounted() -> None:
     aggregator = Aggregator(["process"], [], 10, max_flows=2)
     for _ in range(2):
         for port in (1, 2, 3):

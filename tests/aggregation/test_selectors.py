@@ -44,15 +44,15 @@ def test_a_selector_matches_the_process_it_describes(text: str) -> None:
         "cgroup:system.slice/*",
     ],
 )
-def test_a_selector_leaves_other_processes_alone(text: str) -> None:
+def test_a_selector_does_not_match_other_processes(text: str) -> None:
     assert not parse_selector(text).matches(exact(NGINX))
 
 
-def test_what_is_in_no_pod_is_matched_by_none() -> None:
+def test_a_process_without_a_pod_matches_no_pod_selector() -> None:
     assert not parse_selector("pod:*").matches(exact(replace(NGINX, pod=None)))
 
 
-def test_a_command_stands_for_an_unknown_executable_and_only_then() -> None:
+def test_the_command_is_matched_only_if_the_executable_is_unknown() -> None:
     selector = parse_selector("exe:worker")
     assert selector.matches(exact(replace(NGINX, executable=None, command="worker")))
     assert not selector.matches(exact(replace(NGINX, command="worker")))
@@ -61,24 +61,24 @@ def test_a_command_stands_for_an_unknown_executable_and_only_then() -> None:
 
 
 @pytest.mark.parametrize("text", ["user:33", "user:www-data"])
-def test_a_user_is_matched_where_only_the_user_is_known(text: str) -> None:
+def test_a_user_is_matched_even_if_the_process_is_unknown(text: str) -> None:
     assert parse_selector(text).matches(WWW_DATA)
     assert not parse_selector(text).matches(Attribution(Quality.NONE, None, User(0)))
 
 
 @pytest.mark.parametrize("kind", ["exe", "unit", "container", "pod", "user", "cgroup"])
-def test_what_is_unknown_is_not_matched_even_by_a_star(kind: str) -> None:
+def test_an_unknown_value_is_not_matched_even_by_a_star(kind: str) -> None:
     assert not parse_selector(f"{kind}:*").matches(UNATTRIBUTED)
 
 
 @pytest.mark.parametrize("text", ["", "nginx", "exe:", ":nginx", "comm:nginx", "PID:1"])
-def test_a_text_that_is_no_selector_is_refused_with_the_kinds_there_are(text: str) -> None:
+def test_a_text_that_is_no_selector_is_an_error_that_lists_the_kinds(text: str) -> None:
     with pytest.raises(ValueError, match="pid, exe, unit, container, pod, user, cgroup"):
         parse_selector(text)
 
 
 @pytest.mark.parametrize("pid", ["nginx", "-1", "1.5", "\u0664\u0662", "1" * 5000])
-def test_a_pid_that_is_no_number_is_refused(pid: str) -> None:
+def test_a_pid_that_is_not_a_number_is_an_error(pid: str) -> None:
     with pytest.raises(ValueError, match="a pid is a number"):
         parse_selector(f"pid:{pid}")
 

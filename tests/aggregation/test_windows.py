@@ -14,7 +14,7 @@ def test_windows_of_the_clock_end_at_multiples_of_the_interval() -> None:
     assert windows.close(102 * SECOND + 7) == Span(101 * SECOND, 102 * SECOND)
 
 
-def test_a_timer_that_fires_a_little_early_has_to_wait_a_little_longer() -> None:
+def test_a_timer_that_fires_early_gets_the_remaining_delay() -> None:
     windows = ClockWindows(SECOND, 100 * SECOND)
     assert windows.delay(101 * SECOND - 1_000_000) == 0.001
     assert windows.delay(101 * SECOND) == 0
@@ -61,7 +61,7 @@ def test_windows_of_the_clock_never_end_before_they_start(times: list[int], inte
         assert span.start_ns <= span.end_ns
 
 
-def test_windows_of_packets_begin_at_multiples_and_skip_silence() -> None:
+def test_windows_of_packets_begin_at_multiples_and_skip_times_without_packets() -> None:
     windows = PacketWindows(10)
     assert windows.advance(23) is None
     assert windows.advance(29) is None

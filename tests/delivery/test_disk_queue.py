@@ -58,7 +58,7 @@ async def test_windows_pass_through_the_spool_in_order(tmp_path: Path) -> None:
     assert sink.windows == [_window(number) for number in range(20)]
     (info,) = dispatcher.health()
     assert (info["delivered"], info["queued"]) == (60, 0)
-    assert (info["spool"]["records"], info["spool"]["failures"]) == (0, 0)
+    assert (info["spool"]["records"], info["spool"]["disk_failures"]) == (0, 0)
 
 
 async def test_a_window_in_flight_is_on_disk(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ async def test_a_restart_during_an_outage_loses_nothing_and_older_runs_come_firs
         assert await second.drain(10) == []
     assert alive.windows == [*map(_window, range(50)), _window(0, run="01JE")]
     (info,) = second.health()
-    assert info["spool"]["found"] == 150
+    assert info["spool"]["recovered"] == 150
     assert accounted(info) == 153
 
 
@@ -173,7 +173,7 @@ async def test_while_the_disk_cannot_be_used_windows_are_delivered_from_memory(
         full[0] = True
         for number in range(1, 6):
             await dispatcher.publish(_window(number))
-        await until(lambda: dispatcher.health()[0]["spool"]["failures"])
+        await until(lambda: dispatcher.health()[0]["spool"]["disk_failures"])
         assert accounted(dispatcher.health()[0]) == 18
         gate.opened.set()
         await until(lambda: total_bytes(sink.records) == 18 * 300)
@@ -212,7 +212,7 @@ async def test_a_full_disk_costs_nothing_while_the_sink_works(
             with contextlib.suppress(OSError):
                 (disk / "filling").write_bytes(bytes(250 << 10))
             await publish_until(1)
-            assert dispatcher.health()[0]["spool"]["failures"] > 0
+            assert dispatcher.health()[0]["spool"]["disk_failures"] > 0
             (disk / "filling").unlink()
             await publish_until(2)
             assert await dispatcher.drain(10) == []

@@ -1,4 +1,4 @@
-"""What two stats records say is said by one."""
+"""Two stats records are merged into one."""
 
 from typing import cast
 
@@ -8,7 +8,7 @@ from hogpipe.delivery.merged_stats import merge_stats
 from hogpipe.records.schema import LedgerInfo
 
 
-def test_of_stats_deltas_are_added_and_states_are_the_newest() -> None:
+def test_deltas_are_added_and_gauges_are_the_newest() -> None:
     merged = merge_stats(stats(1, packets=10), stats(2, packets=5, second=1))
     assert merged["capture"]["packets"] == 15
     assert merged["capture"]["dropped"] == {"kernel": 2, "interface": 0}
@@ -25,7 +25,7 @@ def test_of_stats_deltas_are_added_and_states_are_the_newest() -> None:
     assert merged["window"]["start"] == "2026-11-22T07:00:00.000Z"
 
 
-def test_of_a_ledger_the_sockets_are_those_of_the_newest() -> None:
+def test_the_sockets_of_a_ledger_are_a_gauge() -> None:
     older, newer, none = stats(1), stats(2), stats(3)
     counts = dict.fromkeys(LedgerInfo.__annotations__, 2)
     older["attribution"]["ledger"] = cast("LedgerInfo", dict(counts))
@@ -35,7 +35,7 @@ def test_of_a_ledger_the_sockets_are_those_of_the_newest() -> None:
     assert older["attribution"]["ledger"] == counts
 
 
-def test_of_latencies_the_longest_stays() -> None:
+def test_of_two_latencies_the_longest_is_kept() -> None:
     older, newer, none = stats(1), stats(2), stats(3)
     older["attribution"]["latency"] = {"median_seconds": 0.2, "max_seconds": 0.3}
     newer["attribution"]["latency"] = {"median_seconds": 0.1, "max_seconds": 0.5}

@@ -34,7 +34,7 @@ def _merge(windows: list[list[Record]], max_groups: int | None = None) -> list[R
     return merger.records()
 
 
-def test_the_same_group_adds_up() -> None:
+def test_records_of_one_group_add_up() -> None:
     older = traffic(sequence=1, pid=7, sent=10, received=1, second=0)
     newer = traffic(sequence=5, pid=7, sent=20, received=2, second=1)
     newer["attribution"] = {"exact": 20, "listener": 2}
@@ -52,20 +52,20 @@ def test_the_same_group_adds_up() -> None:
     assert (merged["sequence"], merged["timestamp"]) == (5, newer["timestamp"])
 
 
-def test_groups_that_differ_in_one_word_stay_apart() -> None:
+def test_groups_that_differ_in_one_value_are_not_merged() -> None:
     tcp, udp = traffic(sequence=1), traffic(sequence=2)
     tcp["network"]["transport"], udp["network"]["transport"] = "tcp", "udp"
     assert merge_windows([tcp], [udp]) == [tcp, udp]
 
 
-def test_what_is_merged_is_not_changed() -> None:
+def test_merging_does_not_change_its_input() -> None:
     windows: list[list[Record]] = [[traffic(1), stats(2)], [traffic(3), stats(4)]]
     before = deepcopy(windows)
     merge_windows(*windows)
     assert windows == before
 
 
-def test_beyond_the_limit_those_that_moved_least_are_summed_up() -> None:
+def test_beyond_the_limit_the_groups_with_the_fewest_bytes_are_summed_up() -> None:
     window = [traffic(pid, pid=pid, sent=pid, received=0) for pid in range(1, 11)]
     merged = _merge([window], max_groups=3)
     assert [record.get("process", {}).get("pid") for record in merged] == [None, 9, 10]
@@ -127,7 +127,7 @@ def test_a_group_takes_less_than_a_kilobyte_beside_its_record() -> None:
         tracemalloc.stop()
 
 
-def test_a_window_comes_out_of_its_sums_as_it_was() -> None:
+def test_a_window_is_restored_from_its_sums_unchanged() -> None:
     full = cast("TrafficRecord", FULL)
     window: list[Record] = [{**full, "sequence": 1}, {**traffic(2), "remainder": True}, stats(3)]
     assert merge_windows(window) == window

@@ -149,7 +149,13 @@ def test_stats_records_are_valid(
         "coalesced": 4,
         "retries": 5,
         "last_error": "Broken pipe",
-        "spool": {"records": 1, "bytes": 700, "found": 0, "damaged": 0, "failures": 0},
+        "spool": {
+            "records": 1,
+            "bytes": 700,
+            "recovered": 0,
+            "damaged_files": 0,
+            "disk_failures": 0,
+        },
     }
     body["sinks"] = [sink]
     body["self"] = stats.self_info(cpu_seconds=0.5, memory_bytes=1 << 25, loop_delay_seconds=0.01)
@@ -164,13 +170,13 @@ def test_the_documented_examples_are_valid_and_of_every_kind() -> None:
 
 
 def test_the_documented_examples_conserve_bytes_as_the_text_says() -> None:
-    *traffic, told = examples()
+    *traffic, stats_record = examples()
     moved = [record["network"]["io"] for record in traffic]
     total = sum(io[way]["bytes"] for io in moved for way in ("transmit", "receive"))
-    capture, pending = told["capture"], told["attribution"]["pending"]
+    capture, pending = stats_record["capture"], stats_record["attribution"]["pending"]
     left_out = sum(capture[why]["bytes"] for why in ("not_local", "not_ip", "undecoded"))
     assert total == capture["bytes"] - left_out + capture["both_sides"]["bytes"] - pending["bytes"]
-    assert total == sum(told["attribution"]["bytes"].values())
+    assert total == sum(stats_record["attribution"]["bytes"].values())
 
 
 @pytest.mark.parametrize(
@@ -189,7 +195,7 @@ def test_the_documented_examples_conserve_bytes_as_the_text_says() -> None:
         {"run": "short"},
     ],
 )
-def test_the_schema_refuses_what_is_no_record(change: dict[str, object]) -> None:
+def test_the_schema_rejects_what_is_not_a_record(change: dict[str, object]) -> None:
     record = next(examples())
     assert VALIDATOR.is_valid(record)
     assert not VALIDATOR.is_valid({**record, **change})

@@ -1,4 +1,4 @@
-"""Each record of a run can be told from all others, and of which time it is."""
+"""The stamp identifies each record of a run, and the window that the record covers."""
 
 import re
 from datetime import UTC, datetime
@@ -46,9 +46,9 @@ def test_a_sequence_has_no_gaps_over_both_types() -> None:
 
 
 @given(times)
-def test_a_time_is_told_to_the_millisecond_below(time_ns: int) -> None:
-    told = datetime.strptime(format_time(time_ns), "%Y-%m-%dT%H:%M:%S.%f%z")
-    milliseconds = (told - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000
+def test_a_time_is_rounded_down_to_the_millisecond(time_ns: int) -> None:
+    parsed = datetime.strptime(format_time(time_ns), "%Y-%m-%dT%H:%M:%S.%f%z")
+    milliseconds = (parsed - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000
     assert round(milliseconds) == time_ns // 1_000_000
 
 
@@ -91,7 +91,7 @@ def test_a_body_may_be_stamped_twice_and_stays_as_it_was() -> None:
     assert list(body) == ["network", "attribution"]
 
 
-def test_what_all_records_of_a_window_say_is_in_memory_once() -> None:
+def test_the_records_of_a_window_share_the_objects_of_their_stamp() -> None:
     stamper = RecordStamper(RUN, "web1")
     body = empty_body()
     first, second, later = (stamper.traffic(body, start, start + 1) for start in (0, 0, 1))

@@ -13,7 +13,7 @@ from hogpipe.model import (
 from hogpipe.records import stats
 
 
-def test_each_capture_count_is_told_under_its_own_name() -> None:
+def test_each_capture_counter_is_recorded_under_its_own_name() -> None:
     counts = CaptureCounts(
         captured=Tally(1, 100),
         not_local=Tally(2, 200),
@@ -40,7 +40,7 @@ def test_each_capture_count_is_told_under_its_own_name() -> None:
     }
 
 
-def test_each_attribution_count_is_told_under_its_own_name() -> None:
+def test_each_attribution_counter_is_recorded_under_its_own_name() -> None:
     counts = AttributionCounts(
         new_flows=1,
         batches=2,
@@ -91,17 +91,17 @@ def test_each_attribution_count_is_told_under_its_own_name() -> None:
     }
 
 
-def test_a_replay_tells_no_times() -> None:
+def test_the_stats_of_a_replay_hold_no_times() -> None:
     counts = AttributionCounts(lookup_seconds=0.5, latency=Latency(1.0, 1.0))
     info = stats.attribution_info(counts, {}, timed=False)
     assert info.keys().isdisjoint({"lookup_seconds", "latency"})
 
 
-def test_where_no_flow_was_answered_no_latency_is_told() -> None:
+def test_without_an_answered_flow_there_is_no_latency() -> None:
     assert "latency" not in stats.attribution_info(AttributionCounts(), {}, timed=True)
 
 
-def test_what_the_process_cost_is_told_to_the_microsecond() -> None:
+def test_the_use_of_resources_is_recorded_to_the_microsecond() -> None:
     info = stats.self_info(cpu_seconds=0.12345678, memory_bytes=4096, loop_delay_seconds=0.0000014)
     assert info == {
         "cpu": {"seconds": 0.123457},
@@ -117,7 +117,7 @@ ledger_uses = st.builds(LedgerCounts, *[st.integers(0, 1 << 40)] * len(USES))
 
 
 @given(ledger_uses, ledger_uses)
-def test_what_a_ledger_did_since_and_the_sockets_that_it_knows_now(
+def test_ledger_counters_since_earlier_ones_are_their_growth_with_the_sockets_known_now(
     earlier: LedgerCounts, later: LedgerCounts
 ) -> None:
     done = ResolverCounts(ledger=later).since(ResolverCounts(ledger=earlier)).ledger
@@ -128,7 +128,7 @@ def test_what_a_ledger_did_since_and_the_sockets_that_it_knows_now(
     assert ResolverCounts(ledger=later).since(ResolverCounts()).ledger == later
 
 
-def test_each_count_of_a_ledger_is_told_under_its_own_name() -> None:
+def test_each_ledger_counter_is_recorded_under_its_own_name() -> None:
     use = LedgerCounts(*range(1, len(USES) + 1))
     counts = AttributionCounts(resolver=ResolverCounts(ledger=use))
     assert stats.attribution_info(counts, {}, timed=True)["ledger"] == msgspec.to_builtins(use)

@@ -1,4 +1,4 @@
-"""What a run amounted to."""
+"""The summary of a run."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from hogpipe.model import CaptureCounts, Tally
 from hogpipe.records.summary import Summary, format_bytes
 
 
-def test_a_run_is_told_in_one_line_with_its_coverage_by_quality() -> None:
+def test_the_summary_is_one_line_with_the_share_of_each_quality() -> None:
     summary = Summary(seconds=12.34)
     counts = CaptureCounts(captured=Tally(10, 1_500_000), kernel_dropped=2, interface_dropped=1)
     summary.add_window(counts, {"none": 100, "exact": 600}, records=3)
@@ -17,7 +17,7 @@ def test_a_run_is_told_in_one_line_with_its_coverage_by_quality() -> None:
     )
 
 
-def test_a_run_without_traffic_has_no_coverage() -> None:
+def test_the_summary_of_a_run_without_traffic_has_no_shares() -> None:
     assert str(Summary()).endswith("by owner: nothing to attribute")
 
 
@@ -25,5 +25,5 @@ def test_a_run_without_traffic_has_no_coverage() -> None:
     ("size", "text"),
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (2.5e15, "2.5 PB"), (1e19, "10000.0 PB")],
 )
-def test_bytes_are_told_in_decimal_units(size: float, text: str) -> None:
+def test_bytes_are_formatted_in_decimal_units(size: float, text: str) -> None:
     assert format_bytes(size) == text

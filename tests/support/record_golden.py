@@ -1,4 +1,4 @@
-"""Makes tests/data/golden anew: real traffic, and the /proc of the processes that moved it.
+"""Records tests/data/golden again: real traffic, and the /proc of its processes.
 
     python tests/support/record_golden.py      (as root; needs ip and tcpdump)
 
@@ -28,7 +28,7 @@ CLOSED_PORT = 9
 
 
 def knock(where: Namespace, address: str) -> None:
-    """Send a datagram that nobody there waits for."""
+    """Send a datagram to a port without a socket."""
 
     def work() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
@@ -47,15 +47,15 @@ def sockets_of(pid: int) -> dict[int, int]:
     return found
 
 
-def record_process(proc: FakeProc, told: dict[str, Any], name: bytes, unit: bytes) -> None:
+def record_process(proc: FakeProc, process: dict[str, Any], name: bytes, unit: bytes) -> None:
     proc.process(
-        told["pid"],
+        process["pid"],
         start=4711,
         parent=1,
         command=name,
         executable=b"/usr/sbin/" + name,
         cgroup=b"0::/system.slice/" + unit + b"\n",
-        sockets=sockets_of(told["pid"]),
+        sockets=sockets_of(process["pid"]),
     )
 
 

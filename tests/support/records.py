@@ -1,4 +1,4 @@
-"""Records with everything that a record can say, and windows of them by Hypothesis."""
+"""A record with every key, and windows of records by Hypothesis."""
 
 import json
 from pathlib import Path
@@ -51,7 +51,7 @@ FULL: TrafficRecord = {
     },
     "attribution": {"exact": 400, "listener": 10, "inferred": 50, "none": 10},
 }
-"""Every key but `remainder`, which stands for many owners."""
+"""Every key but `remainder`, which is on records without an owner."""
 
 
 def read_schema(name: str) -> dict[str, Any]:
@@ -70,12 +70,12 @@ def _windows(draw: st.DrawFn) -> list[Record]:
     stamper = RecordStamper(RUN, "web1")
     end_ns = start_ns + length_ns
     records: list[Record] = [stamper.traffic(body, start_ns, end_ns) for body in aggregator.drain()]
-    told = stats(packets=draw(st.integers(0, 1 << 50)))
+    stats_record = stats(packets=draw(st.integers(0, 1 << 50)))
     body: StatsBody = {
-        "capture": told["capture"],
-        "attribution": told["attribution"],
-        "aggregation": told["aggregation"],
-        "self": told["self"],
+        "capture": stats_record["capture"],
+        "attribution": stats_record["attribution"],
+        "aggregation": stats_record["aggregation"],
+        "self": stats_record["self"],
     }
     return [*records, stamper.stats(body, start_ns, end_ns)]
 

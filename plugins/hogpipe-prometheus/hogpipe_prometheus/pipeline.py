@@ -150,11 +150,13 @@ _SINK_COUNTERS = (
     _one("hogpipe_sink_dropped_records", "Records that it will never deliver.", "dropped"),
     _one("hogpipe_sink_coalesced_records", "Records merged into others meanwhile.", "coalesced"),
     _one("hogpipe_sink_retries", "Tries that followed a failed one.", "retries"),
-    _one("hogpipe_sink_spool_damaged_files", "Damaged files of its spool.", "spool", "damaged"),
     _one(
-        "hogpipe_sink_spool_failures",
+        "hogpipe_sink_spool_damaged_files", "Damaged files of its spool.", "spool", "damaged_files"
+    ),
+    _one(
+        "hogpipe_sink_spool_disk_failures",
         "Times that the disk of its spool could not be used.",
-        *("spool", "failures"),
+        *("spool", "disk_failures"),
     ),
 )
 _SINK_GAUGES = (

@@ -121,7 +121,7 @@ async def test_the_pipelines_own_counters_are_beside(opened: OpenSink, scrape: S
 async def test_a_spool_is_told_of_the_sinks_that_have_one(opened: OpenSink, scrape: Scrape) -> None:
     sink = await opened()
     (stats,) = RecordMaker().window(1)
-    spool = {"records": 4, "bytes": 900, "found": 2, "damaged": 1, "failures": 3}
+    spool = {"records": 4, "bytes": 900, "recovered": 2, "damaged_files": 1, "disk_failures": 3}
     stats["sinks"] += [{**stats["sinks"][0], "name": "tcp", "type": "tcp", "spool": spool}]
     await sink.write([stats])
     found = {
@@ -133,7 +133,7 @@ async def test_a_spool_is_told_of_the_sinks_that_have_one(opened: OpenSink, scra
         ("hogpipe_sink_spool_records", "tcp"): 4,
         ("hogpipe_sink_spool_bytes", "tcp"): 900,
         ("hogpipe_sink_spool_damaged_files_total", "tcp"): 1,
-        ("hogpipe_sink_spool_failures_total", "tcp"): 3,
+        ("hogpipe_sink_spool_disk_failures_total", "tcp"): 3,
     }
 
 
