@@ -1,1 +1,5 @@
-"""What is known of a process beyond its pid: names, user, unit, container, pod."""
+"""Attributes of processes beyond the pid: names, user, systemd unit, container, pod.
+
+processes       reads and caches processes
+cgroup_paths    PURE: unit, container and pod, by the names in control group paths
+"""

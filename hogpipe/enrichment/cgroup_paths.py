@@ -1,12 +1,12 @@
-r"""What control groups tell of a process: systemd's unit, the container, the Kubernetes pod.
+r"""PURE: systemd unit, container and Kubernetes pod, by the names in control group paths.
 
-Pure: text in, names out; any text is fine. Names of units stay as they are in the path, systemd's
-escapes (`\x2d`) among it. Only names in the path count, not where it begins: one that is seen from
-inside a cgroup namespace begins with `/..`.
+In: the text of /proc/PID/cgroup, or a path in the v2 tree; any text is valid. Out: `CgroupNames`.
+Names of units keep systemd's escapes (`\x2d`). Only the names in a path matter, not its root: seen
+from inside a cgroup namespace, a path may begin with `/..`.
 
 Sources: cgroups(7), systemd.slice(5), systemd-escape(1), the OCI runtime's cgroupsPath, and the
 paths that Docker, containerd, CRI-O, Podman, Kubernetes, LXC, Incus, systemd-nspawn, libvirt, ECS
-and Garden make, with cgroupfs and with systemd as their driver.
+and Garden create, with cgroupfs and with systemd as their driver.
 """
 
 import re
@@ -15,28 +15,28 @@ import msgspec
 
 _DELETED = " (deleted)"
 
-# Processes live in units of these types; a slice only holds other units.
+# Units of these types contain processes; a slice contains only other units.
 _UNIT_TYPES = (".service", ".scope", ".socket", ".mount", ".swap")
 
 # `ID`, `docker-ID.scope`, `cri-containerd-ID.scope`, `crio-ID`, `libpod-payload-ID`, `kata_ID`,
 # `kubepods-podUID.slice:cri-containerd:ID`
 _HEX_ID = re.compile(r"(?P<runtime>.*[-:_])?(?P<id>[0-9a-f]{64})(?:\.scope)?", re.DOTALL)
-# Fargate: the id of the task and a number.
+# Fargate: the task id and a number.
 _TASK_ID = re.compile(r"[0-9a-f]{32}-[0-9]+")
 # Garden (Cloud Foundry): a UUID, or one without its last eight digits.
 _GARDEN_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){4}(?:[0-9a-f]{8})?")
 
 _LXC_PARENTS = ("lxc", "lxc.payload")
 _LXC_PREFIX = "lxc.payload."
-# Of systemd-nspawn and of libvirt's containers; `/supervisor` below it is outside.
+# Containers of systemd-nspawn and libvirt; processes in `/supervisor` below are outside.
 _MACHINE = re.compile(r"machine-(.+)\.scope|systemd-nspawn@(.+)\.service", re.DOTALL)
 _VIRTUAL_MACHINE = "qemu-"
-# Of printable ASCII; what else is escaped stays so, that no text becomes less valid than it was.
+# Printable ASCII only; other escapes stay, so that the text remains valid.
 _ESCAPED = re.compile(r"\\x([2-7][0-9a-f])")
 
 # `podUID`, `kubepods-burstable-podUID.slice`, `kubelet-kubepods-podUID.slice:cri-containerd:ID`.
-# systemd takes a dash for a step in the tree, so `_` stands for it there. The kubelet's static pods
-# have a hash in place of a UUID.
+# In names of slices a dash is a level of the tree, so `_` replaces it there. Static pods of the
+# kubelet have a hash instead of a UUID.
 _POD = re.compile(
     r"(?:.*-)?pod(?P<uid>[0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})"
     r"(?:\.slice(?::.*)?)?",
@@ -45,7 +45,7 @@ _POD = re.compile(
 
 
 class CgroupNames(msgspec.Struct, frozen=True):
-    """Where a process is: the path of its control group, and what the names in it tell."""
+    """The path of a process's control group, and what its names identify."""
 
     cgroup: str | None = None
     unit: str | None = None
@@ -54,48 +54,46 @@ class CgroupNames(msgspec.Struct, frozen=True):
 
 
 def parse_cgroup(text: str) -> CgroupNames:
-    """Return what /proc/PID/cgroup tells; all of it is from one of the paths there.
+    """Return the names in the best path of a /proc/PID/cgroup.
 
-    That is the path that names a pod, else one that names a container (runtimes may use only the
-    hierarchies of cgroup v1, and leave the process where it was in v2), else one that names a unit.
-    Among equals it is that of v2, then that of the hierarchy which systemd names, then the first;
-    and the root, which says nothing, only where none is another.
+    The best path names a pod; otherwise it names a container (a runtime may use only hierarchies of
+    cgroup v1 and leave the process in its former v2 group); otherwise it names a unit. Among equal
+    paths, the one of v2 comes first, then the one of systemd's own hierarchy, then the order of the
+    file. The root is the last choice.
     """
     lines = (line.split(":", 2) for line in text.split("\n"))
     hierarchies = [line for line in lines if len(line) == 3]
-    paths = [path for number, names, path in hierarchies if number == "0" and not names]
-    paths += [path for _, names, path in hierarchies if names == "name=systemd"]
+    paths = [path for number, kind, path in hierarchies if number == "0" and not kind]
+    paths += [path for _, kind, path in hierarchies if kind == "name=systemd"]
     paths += [path for _, _, path in hierarchies]
-    places = [_place(path.removesuffix(_DELETED)) for path in dict.fromkeys(paths)]
-    # The first of those that say as much wins.
-    return max(places, key=_tells, default=CgroupNames())
+    names = [_names_in(path.removesuffix(_DELETED)) for path in dict.fromkeys(paths)]
+    return max(names, key=_completeness, default=CgroupNames())  # the first of equal ones
 
 
 def has_only_cgroup_v2(text: str) -> bool:
-    """Return whether a /proc/PID/cgroup shows that v2 is the only hierarchy of its host."""
+    """Return whether a /proc/PID/cgroup has no hierarchy of cgroup v1."""
     lines = text.split("\n")
     return any(lines) and all(line.startswith("0::") for line in lines if line)
 
 
-def parse_v2_path(path: str, *, alone: bool) -> CgroupNames:
-    """Return what the path in the v2 tree tells of a process, of which no other one is known.
+def parse_v2_path(path: str, *, only_hierarchy: bool) -> CgroupNames:
+    """Return the names in a path of the v2 tree, without the paths of other hierarchies.
 
-    Where that tree is not `alone` the process may have been elsewhere in another hierarchy: the
-    tree may hold all processes in its root, and those of containers in the unit that started them.
-    So nothing is told there but by a path that names a container or a pod, which `parse_cgroup`
-    would prefer, too.
+    Unless v2 is the `only_hierarchy`, the path may be meaningless: the v2 tree may have all
+    processes in its root, and those of containers in the unit that started them. A path is then
+    used only if it names a container or a pod, because `parse_cgroup` would choose it, too.
     """
-    place = _place(path)
-    return place if alone or place.container or place.pod else CgroupNames()
+    names = _names_in(path)
+    return names if only_hierarchy or names.container or names.pod else CgroupNames()
 
 
-def _place(path: str) -> CgroupNames:
+def _names_in(path: str) -> CgroupNames:
     return CgroupNames(path, unit_of(path), container_of(path), pod_of(path))
 
 
-def _tells(place: CgroupNames) -> tuple[bool, ...]:
-    told = (place.pod, place.container, place.unit)
-    return *(name is not None for name in told), place.cgroup != "/"
+def _completeness(names: CgroupNames) -> tuple[bool, ...]:
+    by_rank = (names.pod, names.container, names.unit)
+    return *(name is not None for name in by_rank), names.cgroup != "/"
 
 
 def unit_of(path: str) -> str | None:
@@ -106,8 +104,8 @@ def unit_of(path: str) -> str | None:
 def container_of(path: str) -> str | None:
     """Return the innermost container of a cgroup path, or None.
 
-    Its id is 64 hexadecimal digits (ECS and Garden have ids of their own), or the name that LXC,
-    Incus, systemd-nspawn or libvirt has for it.
+    A container is identified by 64 hexadecimal digits (ECS and Garden have their own formats), or
+    by its name in LXC, Incus, systemd-nspawn or libvirt.
     """
     names = path.split("/")
     for index in range(len(names) - 1, -1, -1):
@@ -120,7 +118,7 @@ def container_of(path: str) -> str | None:
 def pod_of(path: str) -> str | None:
     """Return the uid of the innermost Kubernetes pod of a cgroup path, or None.
 
-    A UUID comes with dashes, however the path spells it; a static pod's hash is as it is.
+    A UUID is returned with dashes, a static pod's hash unchanged.
     """
     matches = (_POD.fullmatch(name) for name in reversed(path.split("/")))
     return next((match["uid"].replace("_", "-") for match in matches if match is not None), None)
@@ -131,15 +129,15 @@ def _container_at(names: list[str], index: int) -> str | None:
     match = _HEX_ID.fullmatch(name)
     below = names[index + 1 : index + 2]
     if match is not None:
-        # conmon watches a container from outside; in `ID/conmon` the id is that of its pod.
-        watches = "conmon" in (match["runtime"] or "") or below == ["conmon"]
-        return None if watches else match["id"]
+        # conmon monitors a container from outside; in `ID/conmon` the id is that of the pod.
+        is_monitor = "conmon" in (match["runtime"] or "") or below == ["conmon"]
+        return None if is_monitor else match["id"]
     if _TASK_ID.fullmatch(name) or (_GARDEN_ID.fullmatch(name) and "garden" in names[:index]):
         return name
     if name.startswith(_LXC_PREFIX):
         return name.removeprefix(_LXC_PREFIX) or None
     if parent in _LXC_PARENTS:
-        # `lxc/NAME/lxc.monitor` watches one from outside, too.
+        # `lxc/NAME/lxc.monitor` is outside of the container, too.
         return None if below == ["lxc.monitor"] else name or None
     return _machine_at(name, below=below)
 
@@ -153,5 +151,5 @@ def _machine_at(name: str, *, below: list[str]) -> str | None:
 
 
 def _unescape(name: str) -> str:
-    r"""Return what systemd escaped in the name of a unit: `\x2d` is a dash again."""
+    r"""Return the name of a unit without systemd's escapes: `\x2d` becomes a dash."""
     return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), name)

@@ -1,10 +1,12 @@
-"""What is told of a process: identity, names, user, control group, container, pod.
+"""Reads and caches the attributes of processes: names, user, control group, container, pod.
 
-It is read once and kept, also when the process is gone; a process that moves bytes all the time
-costs no further reading. But identity does not change with exec, nor with a change of user or of
-control group, so it is read again from time to time: after `_PAUSE` seconds where stat, which the
-caller has read anyway, shows another command, and after `_RECHECK` seconds where it does not. The
-user is the real one: a set-uid program is told by its own name, and by the user who started it.
+In: the identity of a process (pid and start time). Out: a `Process`, or None if the process exited
+before it was read.
+
+A process is read once and cached, also after its exit. exec and changes of user or control group
+keep the identity, so a cached process is read again at intervals: after `_CHANGED_SECONDS` if its
+command has changed, else after `_UNCHANGED_SECONDS`. The user is the real user: a set-uid program
+is reported with its own name and the user who started it.
 """
 
 import os
@@ -23,59 +25,63 @@ from hogpipe.linux.procfs import ProcessIdentity, ProcessStat, Procfs, decode_te
 from hogpipe.model import Process
 from hogpipe.protocols import NANOSECONDS
 
-_USERS_KEPT = 4096
+_MAX_USERS = 4096
 _FIRST_PROCESS = 1
-_RECHECK = 10.0
-_PAUSE = 1.0  # some programs tell by their name what they are at, and change it all the time
+_UNCHANGED_SECONDS = 10.0
+_CHANGED_SECONDS = 1.0  # some programs show their progress in their name, and change it often
 
 
 class ProcessReader:
-    """Reads processes, and keeps the `max_kept` that were asked for last.
+    """Reads processes, and caches the `max_cached` that were used last.
 
-    Equal answers are the same object. Command lines are read only when asked for, as they may hold
-    secrets.
+    Unchanged processes are returned as the same object. Command lines are read only with
+    `command_line`, because they may contain secrets. For one thread at a time, except `cached`.
     """
 
-    def __init__(self, procfs: Procfs, *, command_line: bool = False, max_kept: int = 4096) -> None:
+    def __init__(
+        self, procfs: Procfs, *, command_line: bool = False, max_cached: int = 4096
+    ) -> None:
         self._procfs = procfs
         self._command_line = command_line
-        self._max_kept = max_kept
-        self._kept: dict[ProcessIdentity, _Kept] = {}
-        """The one that was asked for last comes last."""
-        self._has_one_tree = has_only_cgroup_v2(procfs.read_cgroup(_FIRST_PROCESS) or "")
+        self._max_cached = max_cached
+        self._cache: dict[ProcessIdentity, _CachedProcess] = {}
+        """The process that was used last comes last."""
+        self._only_cgroup_v2 = has_only_cgroup_v2(procfs.read_cgroup(_FIRST_PROCESS) or "")
         self._clock_ticks = os.sysconf("SC_CLK_TCK")
         self._user_names: dict[int, str | None] = {}
 
-    def recall(self, owner: ProcessIdentity, now: float) -> Process | None:
-        """Return the process `owner` if it was read so lately that no look is needed."""
-        kept = self._kept.get(owner)
-        return kept.process if kept is not None and now - kept.read_at < _PAUSE else None
+    def recent(self, owner: ProcessIdentity, now: float) -> Process | None:
+        """Return a cached process that needs no check of its command yet, or None."""
+        cached = self._cache.get(owner)
+        if cached is None or now - cached.read_at >= _CHANGED_SECONDS:
+            return None
+        return cached.process
 
     def refresh(
         self, owner: ProcessIdentity, stat: ProcessStat | None, now: float
     ) -> Process | None:
-        """Return the process `owner`, or None if it is gone and was not known.
+        """Return a process, read again if that is due; None if it has exited and is not cached.
 
-        `stat` is what its pid has shown in this look, `now` the caller's clock in seconds.
+        `stat` is the current stat of its pid, `now` the caller's clock in seconds.
         """
-        kept = self._kept.pop(owner, None)
+        cached = self._cache.pop(owner, None)
         if stat is None or stat.start != owner.start:
-            return None if kept is None else self._keep(owner, kept)
-        if kept is not None and not kept.is_due(stat, now):
-            return self._keep(owner, kept)
-        known = None if kept is None else kept.process
+            return None if cached is None else self._store(owner, cached)
+        if cached is not None and not cached.is_due(stat, now):
+            return self._store(owner, cached)
+        known = None if cached is None else cached.process
         process = self._read(owner, stat)
         if process is None:
-            # Gone while it was being read: what stat told is still true.
+            # It exited during the reads; its stat is still valid.
             return known or self._describe(owner, stat)
         if known is not None and (process == known or _is_ending(process, known)):
             process = known
-        return self._keep(owner, _Kept(process, now))
+        return self._store(owner, _CachedProcess(process, now))
 
     def cached(self, owner: ProcessIdentity) -> Process | None:
-        """Return the process `owner` as it was read last, without a look; from any thread."""
-        kept = self._kept.get(owner)
-        return None if kept is None else kept.process
+        """Return the cached process without reading /proc, or None; safe from any thread."""
+        cached = self._cache.get(owner)
+        return None if cached is None else cached.process
 
     def find(
         self,
@@ -83,26 +89,26 @@ class ProcessReader:
         now: float,
         stat: Callable[[int], ProcessStat | None] | None = None,
     ) -> Process | None:
-        """Return the process `owner` like `read`, after a look at its pid if one is needed.
+        """Return a process like `refresh`, but read the stat of its pid only if needed.
 
-        `stat` is how to look; without it /proc is read.
+        `stat` reads the stat of a pid; the default is /proc.
         """
-        known = self.recall(owner, now)
+        known = self.recent(owner, now)
         return known or self.refresh(owner, (stat or self._procfs.read_stat)(owner.pid), now)
 
     def is_alive(self, owner: ProcessIdentity) -> bool:
-        """Tell whether the process lives."""
+        """Return whether the process has not exited."""
         stat = self._procfs.read_stat(owner.pid)
         return stat is not None and stat.start == owner.start
 
     def read_user_name(self, user_id: int) -> str | None:
-        """Return the name of a user, None if there is none.
+        """Return the name of a user, or None.
 
-        The host may ask a directory in the network for it, and wait for the answer.
+        May block: the host may query a directory service over the network.
         """
         if user_id not in self._user_names:
             name = _user_name(user_id)
-            if len(self._user_names) >= _USERS_KEPT:
+            if len(self._user_names) >= _MAX_USERS:
                 self._user_names.clear()
             self._user_names[user_id] = name
         return self._user_names[user_id]
@@ -117,14 +123,14 @@ class ProcessReader:
         *,
         may_block: bool = True,
     ) -> Process:
-        """Return a process of which nothing is known but these, without a look.
+        """Return a process of these attributes, without reading /proc.
 
-        `cgroup_path` is that of its control group in the v2 tree. Where nobody `waits` for the name
-        of its user it is told if it is known; from any thread then.
+        `cgroup_path` is the path of its control group in the v2 tree. Without `may_block`, only a
+        cached user name is used, and the call is safe from any thread.
         """
-        place = CgroupNames()
+        names = CgroupNames()
         if cgroup_path is not None:
-            place = parse_v2_path(cgroup_path, alone=self._has_one_tree)
+            names = parse_v2_path(cgroup_path, only_hierarchy=self._only_cgroup_v2)
         return Process(
             pid=pid,
             start=start,
@@ -132,33 +138,33 @@ class ProcessReader:
             command=command,
             user_id=user_id,
             user_name=self.read_user_name(user_id) if may_block else self._user_names.get(user_id),
-            cgroup=place.cgroup,
-            unit=place.unit,
-            container=place.container,
-            pod=place.pod,
+            cgroup=names.cgroup,
+            unit=names.unit,
+            container=names.container,
+            pod=names.pod,
         )
 
-    def _keep(self, owner: ProcessIdentity, kept: "_Kept") -> Process:
-        self._kept[owner] = kept
-        if len(self._kept) > self._max_kept:
-            del self._kept[next(iter(self._kept))]
-        return kept.process
+    def _store(self, owner: ProcessIdentity, cached: "_CachedProcess") -> Process:
+        self._cache[owner] = cached
+        if len(self._cache) > self._max_cached:
+            del self._cache[next(iter(self._cache))]
+        return cached.process
 
     def _read(self, owner: ProcessIdentity, stat: ProcessStat) -> Process | None:
-        """Return the whole of a process; None if all of this may not be of one and the same."""
+        """Return all attributes of a process; None if it exited before the last read."""
         procfs, pid = self._procfs, owner.pid
         user_id = procfs.read_user_id(pid)
-        place = parse_cgroup(procfs.read_cgroup(pid) or "")
+        names = parse_cgroup(procfs.read_cgroup(pid) or "")
         process = msgspec.structs.replace(
             self._describe(owner, stat),
             executable=procfs.read_executable(pid),
             command_line=procfs.read_command_line(pid) if self._command_line else None,
             user_id=user_id,
             user_name=None if user_id is None else self.read_user_name(user_id),
-            cgroup=place.cgroup,
-            unit=place.unit,
-            container=place.container,
-            pod=place.pod,
+            cgroup=names.cgroup,
+            unit=names.unit,
+            container=names.container,
+            pod=names.pod,
         )
         after = procfs.read_stat(pid)
         return process if after is not None and after.start == owner.start else None
@@ -176,17 +182,19 @@ class ProcessReader:
         return self._procfs.boot_time * NANOSECONDS + start * NANOSECONDS // self._clock_ticks
 
 
-class _Kept(msgspec.Struct, eq=False):
+class _CachedProcess(msgspec.Struct, eq=False):
     process: Process
     read_at: float
 
     def is_due(self, stat: ProcessStat, now: float) -> bool:
         age = now - self.read_at
-        return age >= (_RECHECK if stat.command == self.process.command else _PAUSE)
+        return age >= (
+            _UNCHANGED_SECONDS if stat.command == self.process.command else _CHANGED_SECONDS
+        )
 
 
 def _is_ending(process: Process, known: Process) -> bool:
-    """Tell whether a process has let go of its program without taking another: a zombie."""
+    """Return whether a process has lost its executable without exec: a zombie."""
     return (
         process.executable is None
         and known.executable is not None

@@ -254,12 +254,12 @@ UNIT = "/system.slice/containerd.service"
 
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_path_in_the_tree_that_names_a_container_is_believed_everywhere(alone: bool) -> None:
-    place = parse_v2_path(DOCKER, alone=alone)
+    place = parse_v2_path(DOCKER, only_hierarchy=alone)
     assert place == parse_cgroup(f"0::{DOCKER}\n")
     assert place.container == "a1" * 32
 
 
 @pytest.mark.parametrize("path", ["/", UNIT, "/user.slice"])
 def test_any_other_path_is_believed_where_there_is_no_other_tree(path: str) -> None:
-    assert parse_v2_path(path, alone=True) == parse_cgroup(f"0::{path}\n")
-    assert parse_v2_path(path, alone=False) == CgroupNames()
+    assert parse_v2_path(path, only_hierarchy=True) == parse_cgroup(f"0::{path}\n")
+    assert parse_v2_path(path, only_hierarchy=False) == CgroupNames()

@@ -38,11 +38,11 @@ class Reader:
     """A reader at a time set by hand, and what it reads from."""
 
     def __init__(
-        self, root: Path, *, command_line: bool = False, max_kept: int = 4096, now: float = 0.0
+        self, root: Path, *, command_line: bool = False, max_cached: int = 4096, now: float = 0.0
     ) -> None:
         self.procfs = Procfs(root)
         self.now = now
-        self.reader = ProcessReader(self.procfs, command_line=command_line, max_kept=max_kept)
+        self.reader = ProcessReader(self.procfs, command_line=command_line, max_cached=max_cached)
 
     def try_read(self, pid: int, start: int = 1000) -> Process | None:
         return self.reader.refresh(
@@ -244,7 +244,7 @@ def test_what_has_not_changed_stays_the_same_object(fake: FakeProc, reader: Read
 
 
 def test_no_more_processes_are_kept_than_asked_for(fake: FakeProc) -> None:
-    reader = Reader(fake.root, max_kept=2)
+    reader = Reader(fake.root, max_cached=2)
     for pid in (1, 2, 3):
         fake.process(pid)
     one, two = reader.read(1), reader.read(2)
