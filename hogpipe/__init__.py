@@ -1,25 +1,34 @@
-"""hogpipe tells which process on a Linux host sends and receives which bytes.
+"""hogpipe reports which process on a Linux host sends and receives which bytes.
 
-The house, in the order that a packet goes through it:
+The packages, in the order in which traffic passes them. A section of config.toml is a package:
 
-    capture/       frames of a link or a file -> flow batches        (a thread)
-    handover.py    from that thread to the event loop, bounded
-    attribution/   flows -> the processes that own them              (look-ups in a thread)
-    ledger/, bpf/  what the kernel itself tells of sockets            (eBPF)
-    counting/      what it counts at them, in place of a capture     (a thread)
-    aggregation.py windows of flows -> record bodies; grouping.py, selectors.py
-    record.py      what leaves hogpipe: docs/record.md
+    capture/       frames, or counters of the kernel -> batches of flows    (an executor thread)
+    attribution/   flows -> the processes that own them                     (lookups in a thread)
+    aggregation/   owned flows -> groups of each window
+    records/       groups -> records and statistics; docs/record.md
     delivery/      records -> sinks: queues, retries, spools
-    sinks/         and from there wherever they are wanted; docs/plugins.md
+    sinks/         the built-in sinks, and the contract of plugins; docs/plugins.md
 
-    pipeline.py    puts these together: the only place that knows the order; assembly.py
-    config/        the configuration file; docs/configuration.md
-    cli.py         the commands
+Below all of them:
+
+    linux/         the only package that opens /proc, netlink sockets or libbpf
+    enrichment/    attributes of processes: names, user, unit, container, pod
+    model/         the values that pass between the stages
+    protocols.py   protocol numbers
+    errors.py      the errors that a user can see
+    text.py        untrusted text, escaped for logs and terminals
+
+Above them:
+
+    config/        TOML -> settings; docs/configuration.md
+    factory.py     settings -> capture source, resolver and sinks
+    pipeline.py    connects the stages: the only module that knows their order
+    cli.py         the commands; docs/cli.md
+    doctor.py      what this host permits
     stream.py      the same pipeline from Python; docs/library.md
     testing/       what plugin authors test with; docs/plugins.md
 
-model.py has the values that pass between the stages, errors.py the errors that a user can meet.
-What plugins and library users need is exported here.
+This module exports what plugins and users of the library need.
 """
 
 from hogpipe.config import Settings, load_config

@@ -1,15 +1,23 @@
-"""The command line: commands, signals, and errors as one line with an exit code (docs/cli.md)."""
+"""The command line: commands, stop signals, and errors as lines with an exit code (docs/cli.md).
+
+Records go to the sinks, logs and errors to the standard error output. A HogpipeError becomes one
+line for each problem, and its exit code; any other exception becomes one line and exit code 1.
+"""
 
 import asyncio
 import gc
 import logging
 import math
+import os
+import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from ipaddress import ip_address
 from pathlib import Path
-from typing import NoReturn
+from types import FrameType
+from typing import NoReturn, TextIO
 
 import click
 
@@ -21,12 +29,13 @@ from hogpipe.errors import HogpipeError
 from hogpipe.linux.rtnetlink import Link, LinkTable, read_link_table
 from hogpipe.pipeline import Pipeline
 from hogpipe.records.summary import Summary
-from hogpipe.signals import StopSignals, leave
 from hogpipe.sinks.registry import PluginInfo, encode_plugin, load_plugins
 from hogpipe.text import describe_error, printable
 from hogpipe.version import __version__
 
 log = logging.getLogger("hogpipe")
+
+_STOP_SECONDS = 2.0  # after the first signal; a later one ends the process at once
 
 _CONFIG = click.argument("config", type=click.Path(path_type=Path, readable=False))
 _SET = click.option(
@@ -39,12 +48,12 @@ _SET = click.option(
 
 
 def _make_printable(record: logging.LogRecord) -> bool:
-    """Keep out of a log line what would steer a terminal or forge another line."""
+    """Escape what would control a terminal or forge another line in a log record."""
     record.msg, record.args = printable(record.getMessage()), ()
     return True
 
 
-def _be_finite(
+def _check_finite(
     _context: click.Context, _parameter: click.Parameter, value: float | None
 ) -> float | None:
     if value is not None and not math.isfinite(value):
@@ -54,9 +63,9 @@ def _be_finite(
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="hogpipe")
-@click.option("-v", "--verbose", count=True, help="Log more: once what happens, twice details.")
+@click.option("-v", "--verbose", count=True, help="Log events; twice: log details.")
 def commands(verbose: int) -> None:
-    """Tell which process on this host sends and receives which bytes."""
+    """Report which process on this host sends and receives which bytes."""
     handler = logging.StreamHandler()
     handler.addFilter(_make_printable)
     levels = (logging.WARNING, logging.INFO, logging.DEBUG)
@@ -73,25 +82,25 @@ def commands(verbose: int) -> None:
 @click.option(
     "--duration",
     type=click.FloatRange(0, min_open=True),
-    callback=_be_finite,
+    callback=_check_finite,
     metavar="SECONDS",
-    help="End the run after this time.",
+    help="Stop after this time.",
 )
 def run(config: Path, overrides: Sequence[str], duration: float | None) -> None:
     """Capture, attribute and deliver until interrupted."""
     settings = load_config(config, overrides)
-    if unused := find_ignored_keys(settings, changed=True):
-        log.warning("%s", _tell_without_effect(settings, unused))
-    with _only_sinks_on_stdout():
+    if ignored := find_ignored_keys(settings, changed=True):
+        log.warning("%s", _describe_ignored(settings, ignored))
+    with _stdout_for_sinks_only():
         asyncio.run(_run(settings, duration))
 
 
 @contextmanager
-def _only_sinks_on_stdout() -> Iterator[None]:
-    """Send elsewhere what a plugin prints, as it must not get in among records on stdout.
+def _stdout_for_sinks_only() -> Iterator[None]:
+    """Redirect what a plugin prints to stderr, because it must not mix with records on stdout.
 
-    The sinks for stdout write to its descriptor. Where either stream was never open, nothing is
-    changed, so that it can still be told.
+    The sinks for stdout write to its descriptor. If either stream was never open, nothing is
+    redirected, so that the sinks can report it.
     """
     if sys.stdout is None or sys.stderr is None:
         yield
@@ -102,14 +111,14 @@ def _only_sinks_on_stdout() -> Iterator[None]:
 
 async def _run(settings: Settings, duration: float | None) -> NoReturn:
     pipeline = Pipeline(settings)
-    _collect_garbage_seldom()
+    _tune_garbage_collector()
     opening = asyncio.create_task(pipeline.open())
 
     def stop_opening() -> None:
-        if not opening.cancel():  # it has just ended, and nobody has noticed yet
+        if not opening.cancel():  # opening is complete, but this coroutine has not resumed yet
             pipeline.stop()
 
-    signals = StopSignals(stop_opening)
+    signals = _StopSignals(stop_opening)
     code = 0
     try:
         await opening
@@ -119,61 +128,107 @@ async def _run(settings: Settings, duration: float | None) -> NoReturn:
             asyncio.get_running_loop().call_later(duration, pipeline.stop)
         await pipeline.run()
     except asyncio.CancelledError:
-        log.info("stopped before it had begun")
+        log.info("stopped before the capture started")
     except HogpipeError as error:
-        code = _tell_error(error)
+        code = _print_error(error)
     if opening.done() and not opening.cancelled() and not opening.exception():
-        _tell_summary(pipeline.summary)
-    leave(code)
+        _print_summary(pipeline.summary)
+    _exit_without_threads(code)
 
 
-def _collect_garbage_seldom() -> None:
-    """Keep Python's collector from going through all records again and again.
+class _StopSignals:
+    """Makes SIGINT and SIGTERM call `action` on the running loop.
 
-    A window of 50,000 has a million objects and hardly a cycle. As the thresholds are by default,
-    each such window meant two collections of everything, of up to two seconds, in which all threads
-    stand still. Now the young objects are gone through, in some 10 ms, and all a thousand times
-    less often; what was loaded at the start, never.
+    The handlers are those of the interpreter and not of the loop, so that they run even while
+    something blocks the loop: a signal after `_STOP_SECONDS` ends the process at once.
+    """
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        self.action = action
+        self._loop = asyncio.get_running_loop()
+        self._first: float | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def on_hangup(self, action: Callable[[], None]) -> None:
+        """Make SIGHUP call `action`."""
+        self._loop.add_signal_handler(signal.SIGHUP, action)
+
+    def _act(self) -> None:
+        self.action()  # the current action, which may have changed since the signal
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now
+        elif now - self._first > _STOP_SECONDS:
+            os.write(2, b"hogpipe: the run does not stop; process terminated\n")
+            os._exit(1)
+        self._loop.call_soon_threadsafe(self._act)
+
+
+def _exit_without_threads(code: int) -> NoReturn:
+    """End the process without waiting for its threads.
+
+    The run is complete; a thread may still be blocked by a dead disk or name server, and the
+    interpreter would wait for it.
+    """
+    logging.shutdown()
+    streams: list[TextIO | None] = [sys.stdout, sys.stderr]
+    for stream in streams:
+        with suppress(OSError, ValueError):  # the reader has closed it
+            if stream is not None:  # None: it was never open
+                stream.flush()
+    os._exit(code)
+
+
+def _tune_garbage_collector() -> None:
+    """Make full collections rare, because each one traverses all records and stops all threads.
+
+    A window of 50,000 records has a million objects and hardly a cycle. With the default
+    thresholds, each such window causes two full collections of up to two seconds. With these, young
+    objects are collected in some 10 ms, full collections are a thousand times rarer, and objects
+    loaded at the start are never traversed.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(2_000, 10, 1_000)
 
 
-def _tell_summary(summary: Summary) -> None:
+def _print_summary(summary: Summary) -> None:
     for line in summary.undelivered:
         log.warning("%s", line)
     click.echo(f"hogpipe: {summary}", err=True)
 
 
-def _tell_error(error: HogpipeError) -> int:
-    """Print an error, a line for each problem, and return the exit code."""
+def _print_error(error: HogpipeError) -> int:
+    """Print one line for each problem of an error; return the exit code."""
     for line in str(error).split("\n"):
         click.echo(f"hogpipe: {printable(line)}", err=True)
     return error.exit_code
 
 
-def _tell_without_effect(settings: Settings, keys: Sequence[str]) -> str:
-    return f'with source "{settings.capture.source}" without effect: {", ".join(keys)}'
+def _describe_ignored(settings: Settings, keys: Sequence[str]) -> str:
+    return f'source "{settings.capture.source}" ignores {", ".join(keys)}'
 
 
 @commands.command()
 @_CONFIG
 @_SET
 def check(config: Path, overrides: Sequence[str]) -> None:
-    """Read a configuration, report every error in it, and end."""
+    """Read a configuration and report every error in it."""
     settings = load_config(config, overrides)
     names = ", ".join(f"{choice.settings.name}" for choice in settings.sinks) or "none"
     click.echo(f"{config}: valid; source {settings.capture.source}, sinks {names}")
-    counts = settings.capture.source == "ebpf"
-    if unused := find_ignored_keys(settings, changed=not counts):
-        click.echo(f"{config}: note: {_tell_without_effect(settings, unused)}")
+    is_ebpf = settings.capture.source == "ebpf"
+    if ignored := find_ignored_keys(settings, changed=not is_ebpf):
+        click.echo(f"{config}: note: {_describe_ignored(settings, ignored)}")
 
 
 @commands.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
 def doctor(*, as_json: bool) -> None:
-    """Tell what this host allows, and the remedy for each thing that it does not."""
+    """Check what this host permits, and print a remedy for each failed check."""
     findings = examine()
     if as_json:
         click.echo(encode_findings(findings))
@@ -185,9 +240,9 @@ def doctor(*, as_json: bool) -> None:
 
 @commands.command()
 def interfaces() -> None:
-    """List the interfaces of this host; a star marks what "auto" captures.
+    """List the interfaces of this host; a star marks those that "auto" captures.
 
-    A plus marks what it captures only for the network namespace behind it.
+    A plus marks those that it captures only for the network namespace behind them.
     """
     table = read_link_table()
     selected = select_links([AUTO], table.links)
@@ -208,11 +263,11 @@ def _describe(link: Link, table: LinkTable) -> str:
 
 @commands.command()
 @click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def plugins(paths: Sequence[Path], as_json: bool) -> None:
-    """List the plugins: the built-in, those installed, and those at PATHS.
+    """List the plugins: built-in, installed, and those at PATHS.
 
-    Ends with 1 if one of them failed.
+    The exit code is 1 if a plugin failed to load.
     """
     registry = load_plugins(paths, ())
     for plugin in registry.plugins:
@@ -233,10 +288,10 @@ def main() -> None:
     try:
         commands.main(prog_name="hogpipe")
     except HogpipeError as error:
-        sys.exit(_tell_error(error))
+        sys.exit(_print_error(error))
     except Exception as error:
-        log.debug("where it failed", exc_info=error)
+        log.debug("traceback", exc_info=error)
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
-        click.echo(f"hogpipe: {describe_error(error)} (hogpipe -vv tells more)", err=True)
+        click.echo(f"hogpipe: {describe_error(error)} (run with -vv for details)", err=True)
         sys.exit(1)

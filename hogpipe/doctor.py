@@ -1,7 +1,8 @@
-"""What this host allows, and the remedy for each thing that it does not.
+"""Checks what this host permits, with a remedy for each failed check (`hogpipe doctor`).
 
-Each precondition is tried, not guessed, where that leaves nothing behind: a packet socket is opened
-and closed, the ledger is attached and detached. Capabilities: capabilities(7), proc(5).
+Each precondition is tried where that has no lasting effect: a packet socket is opened and closed,
+the ledger is attached and detached. Out: one `Finding` for each check; no check raises.
+Capabilities: capabilities(7), proc(5).
 """
 
 import os
@@ -26,24 +27,24 @@ from hogpipe.text import describe_error
 _PROCFS = Path("/proc")
 _NOT_PERMITTED, _FAILURE = 77, 1
 # include/uapi/linux/capability.h
-_TO_SEE_PROCESSES = {"CAP_SYS_PTRACE": 19, "CAP_DAC_READ_SEARCH": 2}
-_INSTEAD = {"CAP_DAC_READ_SEARCH": {"CAP_DAC_OVERRIDE": 1}}
-_TO_ENTER_NAMESPACES = {"CAP_SYS_ADMIN": 21}
+_PROCESS_CAPABILITIES = {"CAP_SYS_PTRACE": 19, "CAP_DAC_READ_SEARCH": 2}
+_ALTERNATIVES = {"CAP_DAC_READ_SEARCH": {"CAP_DAC_OVERRIDE": 1}}
+_NAMESPACE_CAPABILITIES = {"CAP_SYS_ADMIN": 21}
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """How one precondition stands."""
+    """The result of one check."""
 
     subject: str
     good: bool
     text: str
-    """What is there; or what is not, and the remedy."""
+    """What was found, or what is missing and the remedy."""
     exit_code: int = 0
-    """Not 0 where no run can capture because of this."""
+    """Not 0 if hogpipe cannot capture because of this."""
 
 
 def examine() -> list[Finding]:
-    """Return how all preconditions stand here, those of every capture first."""
+    """Run all checks; the one that every capture needs comes first."""
     checks: dict[str, Callable[[], str]] = {
         "processes": _check_processes,
         "kernel": _check_kernel,
@@ -53,23 +54,23 @@ def examine() -> list[Finding]:
         "eBPF": _check_bpf_rights,
         "ledger": _check_ledger,
     }
-    return [_check_capture(), *(_find(subject, check) for subject, check in checks.items())]
+    return [_check_capture(), *(_run_check(subject, check) for subject, check in checks.items())]
 
 
 def encode_findings(findings: Sequence[Finding]) -> str:
-    """Return findings as a JSON array, an object with `subject`, `good` and `text` for each."""
-    told = [{"subject": one.subject, "good": one.good, "text": one.text} for one in findings]
-    return msgspec.json.encode(told).decode()
+    """Return findings as a JSON array of objects with `subject`, `good` and `text`."""
+    objects = [{"subject": one.subject, "good": one.good, "text": one.text} for one in findings]
+    return msgspec.json.encode(objects).decode()
 
 
-def _grant(capabilities: Sequence[str]) -> str:
-    """Return the remedy for what is not permitted."""
+def _describe_grant(capabilities: Sequence[str]) -> str:
+    """Return the remedy for missing capabilities."""
     if in_initial_user_namespace():
         return f"grant {', '.join(capabilities)}, or run as root"
-    return "run outside of this user namespace, whose capabilities do not count for it"
+    return "run outside of this user namespace: its capabilities do not apply to the host"
 
 
-def _find(subject: str, check: Callable[[], str]) -> Finding:
+def _run_check(subject: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(subject, True, check())
     except HogpipeError as error:
@@ -82,7 +83,7 @@ def _check_capture() -> Finding:
     try:
         socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()
     except PermissionError:
-        text = f"not permitted; {_grant(['CAP_NET_RAW'])}"
+        text = f"not permitted; {_describe_grant(['CAP_NET_RAW'])}"
         return Finding("capture", False, text, _NOT_PERMITTED)
     except OSError as error:
         text = f"the kernel has no packet sockets ({error.strerror}); load af_packet"
@@ -93,23 +94,25 @@ def _check_capture() -> Finding:
 def _check_processes() -> str:
     missing = [
         name
-        for name in parse_missing(read_thread_status(), _TO_SEE_PROCESSES)
-        if name not in _INSTEAD or parse_missing(read_thread_status(), _INSTEAD[name])
+        for name in parse_missing(read_thread_status(), _PROCESS_CAPABILITIES)
+        if name not in _ALTERNATIVES or parse_missing(read_thread_status(), _ALTERNATIVES[name])
     ]
     if missing or not in_initial_user_namespace():
-        raise HogpipeError(f"of the processes of others only the user is told; {_grant(missing)}")
+        raise HogpipeError(
+            f"for processes of other users, only the user is known; {_describe_grant(missing)}"
+        )
     if not shows_host_pids(_PROCFS):
         return (
-            "those of this container can be told; for those of the host set attribution.procfs to "
-            "where its /proc is mounted"
+            "processes of this container are visible; for those of the host, set "
+            "attribution.procfs to the mount point of its /proc"
         )
-    return "those of all users can be told"
+    return "processes of all users are visible"
 
 
 def _check_kernel() -> str:
     release = os.uname().release
-    found = re.match(r"(\d+)\.(\d+)", release)
-    if found and (int(found[1]), int(found[2])) < OLDEST_KERNEL:
+    version = re.match(r"(\d+)\.(\d+)", release)
+    if version and (int(version[1]), int(version[2])) < OLDEST_KERNEL:
         raise HogpipeError(f"Linux {release} is too old for the ledger; {KERNEL_NEEDED}")
     return f"Linux {release}"
 
@@ -117,13 +120,13 @@ def _check_kernel() -> str:
 def _check_cgroups() -> str:
     tree = CgroupTree()
     tree.close()
-    mount_point = tree.mount_point or "mounted nowhere in sight; hogpipe mounts it for itself"
-    seen = (
+    mount_point = tree.mount_point or "no mount is visible; hogpipe makes a private one"
+    scope = (
         ""
         if in_initial_cgroup_namespace()
-        else ", that of this container: the ledger sees no other"
+        else ", of this container only: the ledger does not see the rest of the host"
     )
-    return f"{mount_point}{seen}"
+    return f"{mount_point}{scope}"
 
 
 def _check_library() -> str:
@@ -135,8 +138,8 @@ def _check_object() -> str:
     path = object_path()
     if path is None:
         raise HogpipeError(
-            "this hogpipe was built without clang; install clang and the kernel's headers for "
-            "programs (Debian: clang, linux-libc-dev), then hogpipe anew"
+            "this hogpipe was built without clang; install clang and the kernel headers "
+            "(Debian: clang, linux-libc-dev), then reinstall hogpipe"
         )
     return str(path)
 
@@ -144,7 +147,7 @@ def _check_object() -> str:
 def _check_bpf_rights() -> str:
     missing = read_missing_capabilities()
     if missing or not in_initial_user_namespace():
-        raise HogpipeError(f"not permitted; {_grant(missing)}")
+        raise HogpipeError(f"not permitted; {_describe_grant(missing)}")
     return "programs may be loaded"
 
 
@@ -153,6 +156,6 @@ def _check_ledger() -> str:
         open_ledger(_PROCFS).ledger.close()
     except BpfUnavailableError as error:
         raise HogpipeError(f"owners come from /proc alone ({error})") from error
-    missing = parse_missing(read_thread_status(), _TO_ENTER_NAMESPACES)
-    guests = f"; for those of containers grant {', '.join(missing)}" if missing else ""
-    return f"loads here: short connections get their owners, too{guests}"
+    missing = parse_missing(read_thread_status(), _NAMESPACE_CAPABILITIES)
+    remedy = f"; for connections of containers, grant {', '.join(missing)}" if missing else ""
+    return f"can be loaded: short connections get their owners, too{remedy}"

@@ -1,7 +1,7 @@
-"""The kinds of error that a user of hogpipe can meet.
+"""The errors that a user of hogpipe can see.
 
-Each message is one line that names the thing, the place and the remedy. `exit_code` is what the
-command line ends with when the error reaches it (docs/cli.md).
+Each message is one line that names the problem, its location and the remedy. `exit_code` is the
+exit code of the command line if the error ends it (docs/cli.md).
 """
 
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from hogpipe.records.schema import Record
 
 
 class HogpipeError(Exception):
-    """Whatever hogpipe raises on purpose; its text is meant for the user."""
+    """The base class of expected errors; the text is for the user."""
 
     exit_code = 1
 
 
 class CaptureError(HogpipeError):
-    """The capture failed or ended before its time."""
+    """The capture failed or ended early."""
 
 
 class NotPermittedError(HogpipeError):
@@ -26,9 +26,9 @@ class NotPermittedError(HogpipeError):
 
 
 class ConfigurationError(HogpipeError):
-    """The configuration asks for something that is not there or makes no sense.
+    """The configuration is invalid, or names something that does not exist.
 
-    `problems` holds one line for each thing that is wrong, each beginning with its place.
+    `problems` has one line for each problem, beginning with the location.
     """
 
     exit_code = 78
@@ -39,11 +39,10 @@ class ConfigurationError(HogpipeError):
 
 
 class DeliveryError(HogpipeError):
-    """A sink could not deliver for now.
+    """A delivery failed temporarily.
 
-    `undelivered` are the records of the window that are worth another try, all of them where it is
-    None. `refused` are those of the others that the receiver will never take. What is in neither
-    was delivered.
+    `undelivered` has the records of the window to retry; None stands for all of them. `refused` has
+    the records that the receiver rejects for good. All other records were delivered.
     """
 
     def __init__(
@@ -59,10 +58,10 @@ class DeliveryError(HogpipeError):
 
 
 class RefusedError(HogpipeError):
-    """The receiver will never take these records: trying again is useless.
+    """The receiver rejects these records for good; a retry is useless.
 
-    `refused` are those records of the window; the others were delivered. None: it took nothing,
-    and did not say which record is to blame.
+    `refused` has these records; the other records of the window were delivered. None: nothing was
+    delivered, and the receiver did not say which record it rejects.
     """
 
     def __init__(self, text: str = "", *, refused: Sequence[Record] | None = None) -> None:
@@ -71,6 +70,6 @@ class RefusedError(HogpipeError):
 
 
 class OutputClosedError(HogpipeError):
-    """Whoever read our output has left; the run ends quietly."""
+    """The reader of stdout closed the pipe; the run ends quietly."""
 
     exit_code = 0

@@ -1,15 +1,15 @@
-"""PURE: foreign text made fit for a log line or a terminal.
+"""PURE: untrusted text, escaped for a log line or a terminal.
 
-Names, paths and error messages are hostile bytes: an escape sequence in one must not move a cursor,
-a line separator must not forge a line, a bidirectional control must not turn text around.
+Names, paths and error messages may be hostile: an escape sequence must not move a cursor, a line
+separator must not forge a line, and a bidirectional control must not reorder text.
 """
 
 
 def printable(text: str) -> str:
-    r"""Return `text` with everything that is not printable escaped (`\n`, `\x1b`, `\u202e`).
+    r"""Return `text` with every unprintable character escaped (`\n`, `\x1b`, `\u202e`).
 
-    Printable is what `str.isprintable` says: not C0, DEL, C1, format and bidirectional controls,
-    line separators, surrogates, private or unassigned code points.
+    Unprintable (`str.isprintable`) are C0, DEL, C1, format and bidirectional controls, line
+    separators, surrogates, private and unassigned code points.
     """
     if text.isprintable():
         return text
@@ -20,7 +20,7 @@ def describe_error(error: BaseException) -> str:
     """Return the type and the message of `error` in one printable line."""
     try:
         message = str(error)
-    except Exception:  # noqa: BLE001 - a plugin's own exception may fail even at this
+    except Exception:  # noqa: BLE001 - str() of a plugin's own exception may raise
         message = "(its message cannot be read)"
     message = "; ".join(line.strip() for line in message.splitlines())
     name = type(error).__name__

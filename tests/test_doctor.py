@@ -13,7 +13,7 @@ from hogpipe import doctor
 from hogpipe.linux.capabilities import parse_missing
 
 SUBJECTS = ["capture", "processes", "kernel", "cgroup v2", "libbpf", "object", "eBPF", "ledger"]
-DO_NOT_COUNT = "whose capabilities do not count for it"
+NOT_THE_HOSTS = "its capabilities do not apply to the host"
 NO_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 ONLY_NET_RAW = ("setpriv", "--bounding-set=-all,+net_raw", "--inh-caps=-all,+net_raw")
 
@@ -67,7 +67,7 @@ def test_in_a_user_namespace_of_its_own_no_capability_is_taken_for_the_hosts() -
     for subject in ("capture", "processes", "eBPF"):
         mark, text = found[subject]
         assert mark == "no"
-        assert text.endswith("run outside of this user namespace, " + DO_NOT_COUNT)
+        assert text.endswith("run outside of this user namespace: " + NOT_THE_HOSTS)
     assert found["ledger"][0] == "no"
 
 
@@ -75,7 +75,7 @@ def test_in_a_container_it_is_told_that_proc_shows_no_process_of_the_host() -> N
     require("unshare")
     _, found = call("unshare", "--pid", "--fork", "--mount-proc")
     assert found["processes"][0] == "ok"
-    assert found["processes"][1].startswith("those of this container can be told; for those of")
+    assert found["processes"][1].startswith("processes of this container are visible; for those of")
     assert found["ledger"][0] == "no"
 
 
@@ -100,7 +100,7 @@ def test_what_each_capability_is_for_is_told_where_it_alone_is_missing() -> None
     assert found["processes"][1].endswith("grant CAP_DAC_READ_SEARCH, or run as root")
     ledger = without("sys_admin")["ledger"]
     assert ledger[0] == "ok"
-    assert ledger[1].endswith("for those of containers grant CAP_SYS_ADMIN")
+    assert ledger[1].endswith("for connections of containers, grant CAP_SYS_ADMIN")
 
 
 @pytest.mark.parametrize("prefix", [(), ONLY_NET_RAW, NO_RIGHTS], ids=["root", "some", "none"])
@@ -127,7 +127,7 @@ def test_where_the_tree_is_mounted_nowhere_in_sight_it_is_told_what_is_done(
     assert code == 0
     assert found["cgroup v2"] == (
         "ok",
-        "mounted nowhere in sight; hogpipe mounts it for itself",
+        "no mount is visible; hogpipe makes a private one",
     )
     assert found["ledger"][0] == "ok"
 

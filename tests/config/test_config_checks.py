@@ -82,7 +82,7 @@ def test_check_lists_keys_that_the_source_ignores(tmp_path: Path) -> None:
         path.write_text(text)
         command = [sys.executable, "-m", "hogpipe", "check", path]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert done.stdout.count('note: with source "ebpf" without effect: capture.inter') == notes
+        assert done.stdout.count('note: source "ebpf" ignores capture.inter') == notes
 
 
 def test_the_ledger_cannot_be_required_for_a_savefile(tmp_path: Path) -> None:

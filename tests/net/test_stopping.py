@@ -102,7 +102,7 @@ def test_a_sink_that_blocks_everything_is_ended_by_the_second_signal(
         run.process.send_signal(signal.SIGINT)
         time.sleep(2.2)
         assert run.end() == 1
-    assert run.errors[-1] == "hogpipe: something does not let go; ended at once\n"
+    assert run.errors[-1] == "hogpipe: the run does not stop; process terminated\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -195,4 +195,4 @@ def test_a_failure_that_nobody_foresaw_is_told_in_one_line() -> None:
     assert hasattr(cli, "load_config")
     with running(None, sys.executable, "-c", program, stdout=subprocess.PIPE) as run:
         assert run.wait() == 1
-    assert run.errors == ["hogpipe: ValueError: odd\\x1b[31m (hogpipe -vv tells more)\n"]
+    assert run.errors == ["hogpipe: ValueError: odd\\x1b[31m (run with -vv for details)\n"]
