@@ -1,7 +1,8 @@
-"""Compiles the BPF object when a wheel is built, also one for an editable installation.
+"""Compiles the BPF object when a wheel is built, including that of an editable installation.
 
-Without clang the wheel has no object: hogpipe then works without eBPF, and `hogpipe doctor` says
-what to install. The object is for machines of the same byte order as the one that builds it.
+Without clang, or if the compilation fails, the wheel has no object and the build warns: hogpipe
+then works without eBPF, and `hogpipe doctor` says what to install. The object runs on any machine
+of the byte order of the one that builds it.
 """
 
 import platform
@@ -14,9 +15,9 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 _SOURCE = "hogpipe/linux/bpf/hogpipe.bpf.c"
 _OBJECT = "hogpipe/linux/bpf/hogpipe.bpf.o"
-# libbpf reads the shapes of tables from the type information (BTF) that comes with -g. The third
-# version of the instructions has atomic operations that return what was there (Linux 5.12, arm64:
-# 5.18).
+# libbpf reads the shapes of maps from the BTF that -g adds, and the loader those of structs. The
+# third version of the instruction set has atomic operations that return the old value (Linux 5.12,
+# on arm64 5.18).
 _OPTIONS = ("-O2", "-g", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-mcpu=v3")
 
 
@@ -26,9 +27,9 @@ class BpfBuildHook(BuildHookInterface[Any]):
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
-        """Compile the object and have it packed."""
+        """Compile the object and add it to the wheel."""
         compiled = Path(self.root, _OBJECT)
-        compiled.unlink(missing_ok=True)  # one of an older source would be packed in its place
+        compiled.unlink(missing_ok=True)  # else one of older sources would be packed
         clang = shutil.which("clang")
         if clang is None:
             self.app.display_warning(
@@ -55,6 +56,6 @@ class BpfBuildHook(BuildHookInterface[Any]):
 
 
 def _multiarch() -> list[str]:
-    """Return where Debian keeps <asm/types.h>, which clang does not look into for BPF."""
+    """Return the option for Debian's folder of <asm/types.h>, which clang ignores for BPF."""
     folder = Path("/usr/include", f"{platform.machine()}-linux-gnu")
     return [f"-I{folder}"] if folder.is_dir() else []

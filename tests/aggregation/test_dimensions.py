@@ -27,7 +27,8 @@ from hogpipe.aggregation.dimensions import (
     list_endpoint_fields,
 )
 from hogpipe.capture.ebpf.row_aggregation import ENDPOINT_BYTES, RowAggregator, Turn
-from hogpipe.linux.bpf.traffic_rows import ENTRY, Ends, Entries, Holder, SocketTraffic, pack_ends
+from hogpipe.linux.bpf.shapes import TRAFFIC_ROW
+from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, Rows, TrafficRow, encode_endpoints
 from hogpipe.model import Attribution, FlowKey, Process, Quality
 from hogpipe.protocols import TCP, UDP
 from hogpipe.records.schema import TrafficBody
@@ -83,15 +84,15 @@ def aggregate_packets(samples: Sequence[Sample], group_by: Sequence[str]) -> lis
     return list(aggregator.drain())
 
 
-def make_row(sample: Sample, cookie: int) -> Entries:
-    row = np.zeros(1, ENTRY)
+def make_row(sample: Sample, cookie: int) -> Rows:
+    row = np.zeros(1, TRAFFIC_ROW)
     row["cookie"], row["pid"], row["boot_ns"] = cookie, sample.process.pid, 1
     row["counts"] = 10, 1, 200, 2
     flow = sample.flow
-    ends = pack_ends(
+    ends = encode_endpoints(
         flow.local_address, flow.local_port, flow.remote_address, flow.remote_port, flow.protocol
     )
-    row["ends"] = np.frombuffer(ends, np.uint64)
+    row["endpoints"] = np.frombuffer(ends, np.uint64)
     return row
 
 
@@ -101,26 +102,26 @@ class KnownProcesses:
     def __init__(self, samples: Sequence[Sample]) -> None:
         self._processes = {sample.process.pid: sample.process for sample in samples}
 
-    def name_flow(self, ends: Ends, _holder: Holder) -> FlowKey:
+    def name_flow(self, ends: Endpoints, _holder: RowOwner) -> FlowKey:
         local, remote = (
             (ends.local_address, ends.local_port),
             (ends.remote_address, ends.remote_port),
         )
         return FlowKey(ends.protocol, *local, *remote, "")
 
-    def attribute(self, holder: Holder, quality: Quality) -> Attribution:
+    def attribute(self, holder: RowOwner, quality: Quality) -> Attribution:
         return Attribution(quality, self._processes[holder.pid])
 
     def started_ns(self, _pid: int) -> int | None:
         return 0
 
-    def ask_for(self, _entry: SocketTraffic) -> tuple[FlowKey, bool]:
+    def ask_for(self, _entry: TrafficRow) -> tuple[FlowKey, bool]:
         raise AssertionError("the owner of every row is known")
 
 
 def aggregate_rows(samples: Sequence[Sample], group_by: Sequence[str]) -> list[TrafficBody]:
     rows = np.concatenate([make_row(sample, cookie) for cookie, sample in enumerate(samples, 1)])
-    none = np.zeros(0, ENTRY)
+    none = np.zeros(0, TRAFFIC_ROW)
     row_aggregator = RowAggregator(KnownProcesses(samples), list_endpoint_fields(group_by))
     aggregator = Aggregator(group_by, [], 100)
     for batch in row_aggregator.sort(Turn(none, rows, none), window_ends=True):

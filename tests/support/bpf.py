@@ -16,15 +16,15 @@ from .namespaces import require
 
 # enum bpf_attach_type of include/uapi/linux/bpf.h
 ATTACH_TYPES = {
-    "on_create": 2,
-    "on_tcp": 3,
-    "on_connect4": 10,
-    "on_connect6": 11,
-    "on_bind4": 12,
-    "on_bind6": 13,
-    "on_send4": 14,
-    "on_send6": 15,
-    "on_release": 34,
+    "ledger_create": 2,
+    "ledger_sockops": 3,
+    "ledger_connect4": 10,
+    "ledger_connect6": 11,
+    "ledger_bind4": 12,
+    "ledger_bind6": 13,
+    "ledger_sendmsg4": 14,
+    "ledger_sendmsg6": 15,
+    "ledger_release": 34,
 }
 _OF_PACKETS = (0, 1)
 

@@ -1,7 +1,8 @@
 """What tests of the ledger share: owners, events and flows for its book, and a run's settings."""
 
 from hogpipe.attribution.ledger.ledger import Ledger
-from hogpipe.attribution.ledger.socket_events import Kind, SocketEvent
+from hogpipe.attribution.ledger.socket_events import SocketEvent
+from hogpipe.linux.bpf.shapes import EventKind
 from hogpipe.model import (
     Contested,
     FlowKey,
@@ -34,7 +35,7 @@ path = "records.jsonl"
 
 
 def happened(
-    kind: Kind,
+    kind: EventKind,
     cookie: int,
     local_port: int = 0,
     *,

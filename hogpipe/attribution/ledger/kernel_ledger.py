@@ -21,14 +21,14 @@ from hogpipe.attribution.ledger.fair_lock import FairLock
 from hogpipe.attribution.ledger.ledger import Ledger
 from hogpipe.attribution.ledger.socket_events import (
     EVENT_BYTES,
-    Kind,
     SocketEvent,
     decode_events,
     find_released,
 )
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.linux.bpf.loader import AttachedPrograms
-from hogpipe.linux.bpf.maps import RingBuffer, read_counters
+from hogpipe.linux.bpf.maps import RingBuffer, read_losses
+from hogpipe.linux.bpf.shapes import EventKind
 from hogpipe.linux.cgroups import CgroupTree
 from hogpipe.linux.clocks import boot_clock, read_boot_time
 from hogpipe.linux.process_starts import ProcessStarts
@@ -43,7 +43,6 @@ from hogpipe.model import (
     Span,
 )
 
-_LOSSES = ("events", "sockets")
 # Under load events are taken in this often; a quiet host wakes the thread by the first one.
 _PAUSE = 0.01
 _PART = 400 * EVENT_BYTES  # of events that are taken in at once, at some 10 us each
@@ -159,12 +158,12 @@ class KernelLedger:
     def counts(self) -> LedgerCounts:
         """Return the counters as they stand; they only grow, but for the sockets known."""
         with self._lock:
-            lost = [0, 0]
-            if not self._closed:
-                lost = read_counters(self._programs.map_fd("losses"), len(_LOSSES))
             counts = self._book.counts()
-            counts.events_lost = lost[0] + self._ring.lost
-            counts.sockets_lost = lost[1]
+            counts.events_lost = self._ring.lost
+            if not self._closed:
+                losses = read_losses(self._programs.map_fd("losses"))
+                counts.events_lost += losses.events
+                counts.sockets_lost = losses.sockets
             counts.malformed_events = self._malformed
             counts.unidentified_processes = self._starts.missed
         return counts
@@ -211,8 +210,8 @@ class KernelLedger:
         before_ns = boot_clock()
         self._backlog = memoryview(self._ring.drain())
         if self._backlog:  # else there was room for all
-            lost = sum(read_counters(self._programs.map_fd("losses"), len(_LOSSES)))
-            lost += self._ring.lost
+            losses = read_losses(self._programs.map_fd("losses"))
+            lost = losses.events + losses.sockets + self._ring.lost
             if lost > self._lost:
                 self._lost, self._lost_ns = lost, boot_clock()
                 self._book.doubt(self._sure_ns, self._lost_ns)
@@ -232,7 +231,7 @@ class KernelLedger:
         if not event.pid:
             return None
         stat = self._starts.find(event.pid, event.boot_ns, now)
-        if stat is not None and stat.is_kernel_thread and event.kind is Kind.RELEASED:
+        if stat is not None and stat.is_kernel_thread and event.kind is EventKind.RELEASED:
             return None  # the kernel releases some sockets on its own account
         start = None if stat is None else stat.start
         key = (event.pid, start, event.user_id, event.command, event.cgroup)

@@ -7,7 +7,8 @@ import math
 
 import msgspec
 
-from hogpipe.attribution.ledger.socket_events import Kind, SocketEvent
+from hogpipe.attribution.ledger.socket_events import SocketEvent
+from hogpipe.linux.bpf.shapes import EventKind
 from hogpipe.model import (
     FlowKey,
     Quality,
@@ -95,7 +96,7 @@ def socket_after(
 
     `known` is what it was before, None where nothing was known of it.
     """
-    accepted = event.kind is Kind.ACCEPTED
+    accepted = event.kind is EventKind.ACCEPTED
     socket = KnownSocket(
         event.cookie,
         event.namespace,
@@ -109,7 +110,7 @@ def socket_after(
         since_ns=0 if accepted else event.boot_ns,
         told_ns=event.boot_ns,
     )
-    if event.kind in {Kind.BOUND, Kind.LISTENING}:
+    if event.kind in {EventKind.BOUND, EventKind.LISTENING}:
         socket.local_address = event.local_address
         socket.remote_address = ANYWHERE
     if known is not None:
@@ -135,14 +136,14 @@ def _keep_known(socket: KnownSocket, known: KnownSocket, event: SocketEvent) -> 
     # A socket without a port is about to get one, which may not be the one that it had; and a
     # connection of TCP has its ends from its own beginning.
     keeps_port = event.local_port or known.seeded
-    is_new = socket.protocol == TCP and event.kind is Kind.CONNECTED
+    is_new = socket.protocol == TCP and event.kind is EventKind.CONNECTED
     if (
         keeps_port
         and not is_new
         and (known.owner is None or is_same_process(socket.owner, known.owner))
     ):
         socket.since_ns = known.since_ns
-    if event.kind is Kind.ACCEPTED:  # both ends opened it at the same time
+    if event.kind is EventKind.ACCEPTED:  # both ends opened it at the same time
         socket.quality = known.quality
-    if known.by_port and event.kind in {Kind.CONNECTED, Kind.SENT}:
+    if known.by_port and event.kind in {EventKind.CONNECTED, EventKind.SENT}:
         socket.local_address = known.local_address

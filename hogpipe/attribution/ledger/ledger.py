@@ -31,10 +31,11 @@ from hogpipe.attribution.ledger.known_socket import (
 )
 from hogpipe.attribution.ledger.retention import RetainedSockets
 from hogpipe.attribution.ledger.snapshot_merge import Seeding, is_shared, says_less, the_owner
-from hogpipe.attribution.ledger.socket_events import Kind, SocketEvent
+from hogpipe.attribution.ledger.socket_events import SocketEvent
 from hogpipe.attribution.ledger.socket_index import SocketIndex
 from hogpipe.attribution.ledger.socket_lookup import Doubt, find_socket, is_lasting
 from hogpipe.attribution.stale_flows import StaleFlows
+from hogpipe.linux.bpf.shapes import EventKind
 from hogpipe.model import (
     CONTESTED,
     MAX_SOCKETS,
@@ -75,7 +76,7 @@ class Ledger:
         """Take in what happened; `owner` is the process that the event names, if any."""
         self._counts.events += 1
         self._sockets.forget_ended(now)
-        if event.kind is Kind.RELEASED:
+        if event.kind is EventKind.RELEASED:
             self._release(event, owner, now)
             return
         known = self._sockets.get(event.cookie)
@@ -85,9 +86,12 @@ class Ledger:
         socket.told_at = now
         if event.boot_ns <= self._lost_until_ns:
             socket.sure_ns = event.boot_ns
-        if event.kind in {Kind.BOUND, Kind.LISTENING, Kind.SENT} and socket.local_port:
+        if (
+            event.kind in {EventKind.BOUND, EventKind.LISTENING, EventKind.SENT}
+            and socket.local_port
+        ):
             self._place_at_port(socket)
-        if event.kind not in {Kind.BOUND, Kind.LISTENING}:
+        if event.kind not in {EventKind.BOUND, EventKind.LISTENING}:
             self._place_at_ends(socket)
             if socket.protocol == TCP:
                 self._sockets.end(socket, now)
@@ -174,7 +178,7 @@ class Ledger:
         if known is not None:
             self._answers.withdraw(known)
             self._sockets.forget(known)
-            if known.by_port and event.kind in {Kind.CONNECTED, Kind.SENT}:
+            if known.by_port and event.kind in {EventKind.CONNECTED, EventKind.SENT}:
                 self._place_at_port(socket)
         self._sockets.add(socket)
         self._adopt(socket)

@@ -8,7 +8,8 @@ until the seeds are in.
 from collections.abc import Sequence
 
 from hogpipe.attribution.ledger.known_socket import ANYWHERE, KnownSocket
-from hogpipe.attribution.ledger.socket_events import Kind, SocketEvent
+from hogpipe.attribution.ledger.socket_events import SocketEvent
+from hogpipe.linux.bpf.shapes import EventKind
 from hogpipe.model import (
     Quality,
     SnapshotSocket,
@@ -22,7 +23,7 @@ def says_less(event: SocketEvent, owner: SocketOwner | None, known: KnownSocket 
 
     Its owner is who of its holders bound it (kinship.py), not who happened to send first.
     """
-    if known is None or not known.seeded or event.kind is not Kind.SENT:
+    if known is None or not known.seeded or event.kind is not EventKind.SENT:
         return False
     return known.by_port and known.owner is not None and not is_same_process(known.owner, owner)
 

@@ -1,39 +1,23 @@
 """What the BPF programs tell of a socket: bytes in, values out.
 
-The format is `struct event` of hogpipe/bpf/hogpipe.bpf.c, in the byte order of the machine.
+The format is SOCKET_EVENT of hogpipe/linux/bpf/shapes.py, in the byte order of the machine.
 """
 
 import struct
-from enum import IntEnum
 from functools import lru_cache
 
 import msgspec
 
-_EVENT = struct.Struct("=QQQQIIBBBxHH16s16s16s")
+from hogpipe.linux.bpf.shapes import SOCKET_EVENT, EventKind, format_of
+
+_EVENT = struct.Struct(format_of(SOCKET_EVENT))
 EVENT_BYTES = _EVENT.size
-_END = struct.Struct("=8xQ24xB55x")  # of the same, the cookie and the kind
+_END = struct.Struct(format_of(SOCKET_EVENT, "cookie", "kind"))
 
 _AF_INET, _AF_INET6 = 2, 10
 _FAMILIES = (_AF_INET, _AF_INET6)
 _MAPPED = bytes(10) + b"\xff\xff"
 _COMMANDS_KEPT = 4096
-
-
-class Kind(IntEnum):
-    """What happened to a socket."""
-
-    BOUND = 1
-    """It was given a local port, without a remote end."""
-    LISTENING = 2
-    """It takes TCP connections from now on."""
-    CONNECTED = 3
-    """It was given a remote end; the local port is 0 where it comes only later."""
-    ACCEPTED = 4
-    """A TCP connection came in; `pid` is the one of its listening socket, 0 if not known."""
-    SENT = 5
-    """It sent its first datagram without being connected."""
-    RELEASED = 6
-    """Its last holder, `pid`, let go of it. The ports are 0 where they could not be seen."""
 
 
 class SocketEvent(msgspec.Struct, frozen=True, gc=False):
@@ -52,7 +36,7 @@ class SocketEvent(msgspec.Struct, frozen=True, gc=False):
     """The id of the process's control group (v2)."""
     pid: int
     user_id: int
-    kind: Kind
+    kind: EventKind
     protocol: int
     local_address: bytes
     local_port: int
@@ -70,7 +54,7 @@ class Decoded(msgspec.Struct):
     """Events, or what was left at the end, that made no sense."""
 
 
-_KINDS = {int(kind): kind for kind in Kind}
+_KINDS = {int(kind): kind for kind in EventKind}
 
 
 def decode_events(data: bytes | memoryview) -> Decoded:
@@ -125,7 +109,7 @@ def find_released(data: bytes | memoryview) -> list[int]:
     """Return the cookies of sockets that are released in whole events, decoding nothing else."""
     whole = len(data) - len(data) % EVENT_BYTES
     ends = _END.iter_unpack(memoryview(data)[:whole])
-    return [cookie for cookie, kind in ends if kind == Kind.RELEASED]
+    return [cookie for cookie, kind in ends if kind == EventKind.RELEASED]
 
 
 def _unmap(address: bytes) -> bytes:

@@ -22,10 +22,11 @@ from hogpipe.capture.ebpf.row_owners import RowOwners
 from hogpipe.capture.ebpf.time_wait import TimeWaitTracker
 from hogpipe.capture.source import WindowClock
 from hogpipe.errors import CaptureError, ConfigurationError
+from hogpipe.linux.bpf.maps import Losses
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
 from hogpipe.linux.bpf.programs import attach_traffic_programs
-from hogpipe.linux.bpf.traffic_maps import TrafficLosses, TrafficMaps
-from hogpipe.linux.bpf.traffic_rows import join
+from hogpipe.linux.bpf.traffic_maps import TrafficMaps
+from hogpipe.linux.bpf.traffic_rows import join_rows
 from hogpipe.linux.cgroups import CgroupTree, in_initial_cgroup_namespace
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.process_starts import shows_host_pids
@@ -156,7 +157,7 @@ class EbpfSource:
             if delay <= 0:
                 return True
             if poller.poll(math.ceil(delay * _MILLISECONDS)):
-                self._owners.look_at(tables.read_processes())
+                self._owners.look_at(tables.drain_process_events())
         return False
 
     def _take_turn(
@@ -165,26 +166,26 @@ class EbpfSource:
         """Empty the tables, and end the window if its time has come."""
         now = time.time_ns()
         is_over = last or self._windows.delay(now) <= 0
-        tables.take_turns()
+        tables.begin_epoch()
         ends = self._windows.close(now, last=last) if is_over else None
-        self._owners.look_at(tables.read_processes())
+        self._owners.look_at(tables.drain_process_events())
         self._owners.begin_turn()
-        connections, unfinished = tables.connections()
+        connections, unfinished = tables.take_connections()
         self._farewells.note(unfinished, time.monotonic())
         ended = self._farewells.find_ended(time.monotonic(), last=last)
         if len(ended):
-            connections = join(connections, ended)
-        turn = Turn(tables.exchanges(), connections, tables.overflow())
+            connections = join_rows(connections, ended)
+        turn = Turn(tables.take_other_flows(), connections, tables.take_overflow())
         batches = self._sorter.sort(turn, window_ends=is_over, last=last)
         held = next(batches)
-        self._count_losses(tables.losses(), held)
+        self._count_losses(tables.read_losses(), held)
         for batch in batches:
             offer(held)
             held = batch
         held.time_ns, held.closed_window, held.is_last = now, ends, last
         offer(held)
 
-    def _count_losses(self, losses: TrafficLosses, batch: FlowBatch) -> None:
+    def _count_losses(self, losses: Losses, batch: FlowBatch) -> None:
         batch.counts.kernel_dropped = losses.packets - self._packets_lost
         self._packets_lost = losses.packets
         self._noted.tell_losses(losses, self._owners.missed)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from hogpipe.linux.bpf.traffic_maps import TrafficLosses
+from hogpipe.linux.bpf.maps import Losses
 from hogpipe.model import (
     FlowKey,
     LedgerCounts,
@@ -39,7 +39,7 @@ class FlowSockets:
         """In the order in which they were noted last."""
         self._seeds: dict[int, SnapshotSocket] = {}
         self._counts = LedgerCounts()
-        self._losses = TrafficLosses(0, 0, 0)
+        self._losses = Losses(0, 0, 0)
         self._unidentified = 0
 
     def note(
@@ -68,7 +68,7 @@ class FlowSockets:
         seed = self._seeds.get(cookie)
         return 0 if seed is None else seed.namespace_cookie
 
-    def tell_losses(self, losses: TrafficLosses, unidentified: int) -> None:
+    def tell_losses(self, losses: Losses, unidentified: int) -> None:
         """Take what the kernel had no room for, and how many processes were gone unseen, so far."""
         self._losses, self._unidentified = losses, unidentified
 
@@ -115,7 +115,7 @@ class FlowSockets:
         with self._lock:
             counts = msgspec.structs.replace(self._counts, sockets=len(self._noted))
         losses = self._losses
-        counts.events_lost, counts.sockets_lost = losses.processes, losses.sockets
+        counts.events_lost, counts.sockets_lost = losses.events, losses.sockets
         counts.unidentified_processes = self._unidentified
         return counts
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from hogpipe.enrichment.processes import ProcessReader
-from hogpipe.linux.bpf.traffic_rows import Holder, ProcessSeen
+from hogpipe.linux.bpf.traffic_rows import ProcessEvent, RowOwner
 from hogpipe.linux.process_starts import ProcessStarts
 from hogpipe.linux.procfs import ProcessIdentity, ProcessStat, Procfs
 from hogpipe.model import (
@@ -48,7 +48,7 @@ class Owners:
         self._gone = {}
         self._stats = {}
 
-    def look_at(self, seen: Iterable[ProcessSeen]) -> None:
+    def look_at(self, seen: Iterable[ProcessEvent]) -> None:
         """Read processes that were seen just now, before they end."""
         now = self._clock()
         for one in seen:
@@ -56,14 +56,14 @@ class Owners:
             if stat is not None:
                 self._processes.find(ProcessIdentity(one.pid, stat.start), now)
 
-    def attribute(self, holder: Holder, quality: Quality) -> Attribution:
+    def attribute(self, holder: RowOwner, quality: Quality) -> Attribution:
         """Return whose something is that the kernel's note tells; equal answers are one object."""
         start = self._start_of(holder)
         if start is None:
             return self._find_gone(holder)[quality]
         return self._find(holder, ProcessIdentity(holder.pid, start))[quality]
 
-    def name(self, holder: Holder) -> SocketOwner:
+    def name(self, holder: RowOwner) -> SocketOwner:
         """Return who a note tells of, without a look at what else is to be told of it."""
         path = self._path_of(holder.cgroup)
         start = self._start_of(holder)
@@ -84,7 +84,7 @@ class Owners:
         """Return how many processes were gone before they could be looked at, so far."""
         return self._starts.missed
 
-    def _start_of(self, holder: Holder) -> int | None:
+    def _start_of(self, holder: RowOwner) -> int | None:
         """Return when the process that a note tells of was started; None if that is not known."""
         # This keeps it in mind for when the process is gone, but looks at it only once a second.
         known = self._starts.find(holder.pid, holder.boot_ns, self._clock())
@@ -93,7 +93,7 @@ class Owners:
             return stat.start
         return None if known is None else known.start
 
-    def _find(self, holder: Holder, identity: ProcessIdentity) -> dict[Quality, Attribution]:
+    def _find(self, holder: RowOwner, identity: ProcessIdentity) -> dict[Quality, Attribution]:
         known = self._known.get(identity)
         if known is None:
             process = self._processes.find(identity, self._clock(), self._stat)
@@ -107,14 +107,14 @@ class Owners:
             self._stats[pid] = self._procfs.read_stat(pid)
         return self._stats[pid]
 
-    def _find_gone(self, holder: Holder) -> dict[Quality, Attribution]:
+    def _find_gone(self, holder: RowOwner) -> dict[Quality, Attribution]:
         key = (holder.pid, holder.command, holder.user_id)
         known = self._gone.get(key)
         if known is None:
             known = self._gone[key] = _attributions(self._describe(holder, None))
         return known
 
-    def _describe(self, holder: Holder, start: int | None) -> Process:
+    def _describe(self, holder: RowOwner, start: int | None) -> Process:
         path = self._path_of(holder.cgroup)
         return self._processes.describe_exited(
             holder.pid, start, holder.command, holder.user_id, path

@@ -21,23 +21,20 @@ from numpy.typing import NDArray
 
 from hogpipe.capture.decode.columns import hash_rows, order_by_key
 from hogpipe.capture.ebpf.row_joins import add_held, assign_loose
+from hogpipe.linux.bpf.shapes import BY_LISTENER, FRESH, RELEASED, TRAFFIC_ROW
 from hogpipe.linux.bpf.traffic_rows import (
-    BY_LISTENER,
-    ENTRY,
     FAMILY_BYTE,
-    FRESH,
     PROTOCOL_BYTE,
-    RELEASED,
-    Ends,
-    Entries,
-    Holder,
-    SocketTraffic,
-    describe,
-    describe_ends,
-    describe_holders,
-    join,
+    Endpoints,
+    RowOwner,
+    Rows,
+    TrafficRow,
+    decode_endpoints,
+    decode_owners,
+    decode_rows,
+    join_rows,
     make_counts,
-    pick,
+    pick_rows,
 )
 from hogpipe.model import (
     SERVICE_MANAGER,
@@ -68,18 +65,18 @@ ENDPOINT_BYTES = {
 class Turn(NamedTuple):
     """What the tables held at the end of a turn."""
 
-    exchanges: Entries
-    connections: Entries
-    overflow: Entries
+    other_flows: Rows
+    connections: Rows
+    overflow: Rows
 
 
 class Knowledge(Protocol):
     """What is known of sockets beyond their entries."""
 
-    def name_flow(self, ends: Ends, holder: Holder) -> FlowKey:
+    def name_flow(self, ends: Endpoints, holder: RowOwner) -> FlowKey:
         """Return the flow of a socket whose owner is noted."""
 
-    def attribute(self, holder: Holder, quality: Quality) -> Attribution:
+    def attribute(self, holder: RowOwner, quality: Quality) -> Attribution:
         """Return the owner that is noted."""
 
     def started_ns(self, pid: int) -> int | None:
@@ -88,7 +85,7 @@ class Knowledge(Protocol):
         None where there is none.
         """
 
-    def ask_for(self, entry: SocketTraffic) -> tuple[FlowKey, bool]:
+    def ask_for(self, entry: TrafficRow) -> tuple[FlowKey, bool]:
         """Return the flow of an entry that is looked up; whether it was another socket's before."""
 
 
@@ -103,7 +100,7 @@ class RowAggregator:
         self._mask = _make_mask(group_by)
         self._seen = np.zeros(0, np.uint64)
         """Hashes of the flows of this window, in order."""
-        self._held = np.zeros(0, ENTRY)
+        self._held = np.zeros(0, TRAFFIC_ROW)
         """Connections of the last turn that are held back."""
 
     def sort(self, turn: Turn, *, window_ends: bool, last: bool = False) -> Iterator[FlowBatch]:
@@ -112,9 +109,9 @@ class RowAggregator:
             self._seen = self._seen[:0] if window_ends else self._seen
             yield FlowBatch()
             return
-        loose = assign_loose(turn.exchanges, turn.connections)
+        loose = assign_loose(turn.other_flows, turn.connections)
         connections = self._hold_back(turn.connections, last=last)
-        entries = join(loose, connections, turn.overflow)
+        entries = join_rows(loose, connections, turn.overflow)
         is_connection = np.zeros(len(entries), np.bool_)
         is_connection[len(loose) : len(loose) + len(connections)] = True
         new = self._find_new(entries, window_ends=window_ends)
@@ -124,8 +121,8 @@ class RowAggregator:
         batch.counts.captured = _tally(entries)
         batch.counts.overflowed = _tally(turn.overflow)
         if asked.any():
-            self._ask(pick(entries, asked), batch)
-            entries, new, gone = pick(entries, ~asked), new[~asked], gone[~asked]
+            self._ask(pick_rows(entries, asked), batch)
+            entries, new, gone = pick_rows(entries, ~asked), new[~asked], gone[~asked]
         for start, owned in self._sum_up(entries, new, gone):
             if start:
                 yield batch
@@ -133,17 +130,17 @@ class RowAggregator:
             batch.owned = owned
         yield batch
 
-    def _hold_back(self, connections: Entries, *, last: bool) -> Entries:
+    def _hold_back(self, connections: Rows, *, last: bool) -> Rows:
         """Return connections without those that wait for the next turn, with those of the last."""
         held = self._held
         kinds = connections["flags"] & (FRESH | BY_LISTENER | RELEASED)
         waits = (kinds == FRESH | BY_LISTENER) & np.bool_(not last)
-        self._held = pick(connections, waits)
+        self._held = pick_rows(connections, waits)
         if len(self._held):
-            connections = pick(connections, ~waits)
+            connections = pick_rows(connections, ~waits)
         return add_held(held, connections) if len(held) else connections
 
-    def _find_gone(self, entries: Entries) -> NDArray[np.bool_]:
+    def _find_gone(self, entries: Rows) -> NDArray[np.bool_]:
         """Tell which entries are of processes that are gone, whoever has their pids by now."""
         pids, places = np.unique(entries["pid"], return_inverse=True)
         started = [self._knowledge.started_ns(pid) if pid else 0 for pid in pids.tolist()]
@@ -151,7 +148,7 @@ class RowAggregator:
         return np.asarray(entries["boot_ns"] < since[places])
 
     def _find_asked(
-        self, entries: Entries, is_connection: NDArray[np.bool_], gone: NDArray[np.bool_]
+        self, entries: Rows, is_connection: NDArray[np.bool_], gone: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
         """Tell which entries are left to look-ups."""
         pids, flags = entries["pid"], entries["flags"]
@@ -166,9 +163,9 @@ class RowAggregator:
             | (entries["command"] == _MANAGER_WORDS).all(axis=1)
         )
 
-    def _ask(self, entries: Entries, batch: FlowBatch) -> None:
+    def _ask(self, entries: Rows, batch: FlowBatch) -> None:
         """Put entries into the flows that are looked up."""
-        for entry in describe(entries):
+        for entry in decode_rows(entries):
             flow, opened = self._knowledge.ask_for(entry)
             delta = FlowDelta(opened=opened)
             delta.add_counts(entry.counts)
@@ -177,7 +174,7 @@ class RowAggregator:
                 known.add(delta)
 
     def _sum_up(
-        self, entries: Entries, new: NDArray[np.bool_], gone: NDArray[np.bool_]
+        self, entries: Rows, new: NDArray[np.bool_], gone: NDArray[np.bool_]
     ) -> Iterator[tuple[int, list[OwnedFlow]]]:
         """Yield the sums of entries with their owners, some at a time; with the number before."""
         if not len(entries):
@@ -186,17 +183,17 @@ class RowAggregator:
         starts = bounds[:-1]
         counts = np.add.reduceat(entries["counts"][order], starts, axis=0)
         flows = np.add.reduceat(new[order].astype(np.int64), starts)
-        heads = pick(entries, order[starts])
+        heads = pick_rows(entries, order[starts])
         # Who started before the oldest note of a pid is the one that all of them are about.
         heads["boot_ns"] = np.minimum.reduceat(entries["boot_ns"][order], starts)
         for start in range(0, len(heads), _BATCH):
             part = slice(start, start + _BATCH)
             yield start, self._own(heads[part], counts[part].tolist(), flows[part].tolist())
 
-    def _own(self, heads: Entries, counts: list[list[int]], flows: list[int]) -> list[OwnedFlow]:
+    def _own(self, heads: Rows, counts: list[list[int]], flows: list[int]) -> list[OwnedFlow]:
         owned = []
         for holder, ends, row, number in zip(
-            describe_holders(heads), describe_ends(heads), counts, flows, strict=True
+            decode_owners(heads), decode_endpoints(heads), counts, flows, strict=True
         ):
             quality = Quality.LISTENER if holder.by_listener else Quality.EXACT
             attribution = self._knowledge.attribute(holder, quality)
@@ -204,7 +201,7 @@ class RowAggregator:
             owned.append(OwnedFlow(flow, make_counts(row), attribution, number))
         return owned
 
-    def _make_keys(self, entries: Entries, gone: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    def _make_keys(self, entries: Rows, gone: NDArray[np.bool_]) -> NDArray[np.uint64]:
         """Return rows that are equal for what need not be told apart.
 
         A pid may have been one process's and then another's.
@@ -213,33 +210,33 @@ class RowAggregator:
         owner |= (entries["flags"] & BY_LISTENER != 0) | gone.astype(np.uint64) << np.uint64(1)
         columns = [owner[:, None], entries["command"]]
         if self._mask.any():
-            columns.append(entries["ends"] & self._mask)
+            columns.append(entries["endpoints"] & self._mask)
         return np.concatenate(columns, axis=1)
 
-    def _find_new(self, entries: Entries, *, window_ends: bool) -> NDArray[np.bool_]:
+    def _find_new(self, entries: Rows, *, window_ends: bool) -> NDArray[np.bool_]:
         """Tell which entries are the first of their flows in the window."""
         seen = self._seen
         if window_ends and not len(seen):
             return np.ones(len(entries), np.bool_)
-        flows = np.concatenate([entries["cookie"][:, None], entries["ends"]], axis=1)
+        flows = np.concatenate([entries["cookie"][:, None], entries["endpoints"]], axis=1)
         hashes = hash_rows(flows)
         new = ~np.isin(hashes, seen)
         self._seen = seen[:0] if window_ends else np.union1d(seen, hashes)[:_MOST_REMEMBERED]
         return new
 
 
-def _have_ends(entries: Entries) -> NDArray[np.bool_]:
+def _have_ends(entries: Rows) -> NDArray[np.bool_]:
     """Tell which entries are of one flow; those of an overflow are of a process alone."""
-    return np.asarray(entries["ends"][:, PROTOCOL_BYTE // 8] != 0)
+    return np.asarray(entries["endpoints"][:, PROTOCOL_BYTE // 8] != 0)
 
 
-def _tally(entries: Entries) -> Tally:
+def _tally(entries: Rows) -> Tally:
     return make_counts(entries["counts"].sum(axis=0).tolist()).total
 
 
 def _make_mask(fields: Collection[str]) -> NDArray[np.uint64]:
     """Return what `ends` are masked with; rows without a flow, whose family is 0, stay apart."""
-    mask = bytearray(ENTRY["ends"].itemsize)
+    mask = bytearray(TRAFFIC_ROW["endpoints"].itemsize)
     for field in (*fields, "family") if fields else ():
         for offset in ENDPOINT_BYTES[field]:
             mask[offset] = 0xFF

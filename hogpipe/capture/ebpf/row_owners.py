@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
 from hogpipe.capture.ebpf.process_owners import Owners
-from hogpipe.linux.bpf.traffic_rows import Ends, Holder, SocketTraffic
+from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, TrafficRow
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.model import (
     OWN_NAMESPACE,
@@ -32,7 +32,7 @@ class RowOwners:
         self._namespaces = namespaces
         self._clock = clock
 
-    def name_flow(self, ends: Ends, holder: Holder) -> FlowKey:
+    def name_flow(self, ends: Endpoints, holder: RowOwner) -> FlowKey:
         """Return the flow of a socket; in which other namespace it is makes no difference."""
         if not ends.local_address:
             return UNKNOWN_FLOW
@@ -40,7 +40,7 @@ class RowOwners:
             ends, OWN_NAMESPACE if holder.namespace == self._namespaces.own_cookie else None
         )
 
-    def attribute(self, holder: Holder, quality: Quality) -> Attribution:
+    def attribute(self, holder: RowOwner, quality: Quality) -> Attribution:
         """Return the owner that is noted."""
         return self._owners.attribute(holder, quality)
 
@@ -48,17 +48,17 @@ class RowOwners:
         """Return when the process that has a pid now was started; None where there is none."""
         return self._owners.started_ns(pid)
 
-    def ask_for(self, entry: SocketTraffic) -> tuple[FlowKey, bool]:
+    def ask_for(self, entry: TrafficRow) -> tuple[FlowKey, bool]:
         """Return the flow of an entry that is looked up; whether it was another socket's before.
 
         A socket of which nothing tells the namespace is taken for one of our own.
         """
-        if not entry.ends.local_address:
+        if not entry.endpoints.local_address:
             return UNKNOWN_FLOW, False
-        holder = entry.holder
+        holder = entry.owner
         space = holder.namespace or self._noted.namespace_of(entry.cookie)
         inode = self._namespaces.find_inode(space, self._clock()) if space else OWN_NAMESPACE
-        flow = _flow(entry.ends, inode)
+        flow = _flow(entry.endpoints, inode)
         owner = None
         if holder.pid and holder.command != SERVICE_MANAGER:
             owner = self._owners.name(holder)
@@ -66,7 +66,7 @@ class RowOwners:
         return flow, self._noted.note(flow, entry.cookie, space, owner, quality)
 
 
-def _flow(ends: Ends, namespace: int | None) -> FlowKey:
+def _flow(ends: Endpoints, namespace: int | None) -> FlowKey:
     return FlowKey(
         ends.protocol,
         ends.local_address,

@@ -19,15 +19,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from hogpipe.linux.bpf.traffic_rows import (
-    ENTRY,
-    TIMESTAMPS,
-    Ends,
-    Entries,
-    describe_ends,
-    join,
-    pick,
-)
+from hogpipe.linux.bpf.shapes import TIMESTAMPS, TRAFFIC_ROW
+from hogpipe.linux.bpf.traffic_rows import Endpoints, Rows, decode_endpoints, join_rows, pick_rows
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.sock_diag import read_socket_states
 
@@ -50,20 +43,20 @@ class TimeWaitTracker:
     def __init__(self, namespaces: NetworkNamespaces, most: int = 65_536) -> None:
         self._namespaces = namespaces
         self._most = most
-        self._waiting = np.zeros(0, ENTRY)
+        self._waiting = np.zeros(0, TRAFFIC_ROW)
         self._since = np.zeros(0)
         self._ask_at = np.zeros(0)
 
-    def note(self, entries: Entries, now: float) -> None:
+    def note(self, entries: Rows, now: float) -> None:
         """Take in connections that the kernel let go of."""
         if not len(entries):
             return
         times = np.full(len(entries), now)
-        self._waiting = join(self._waiting, entries)[-self._most :]
+        self._waiting = join_rows(self._waiting, entries)[-self._most :]
         self._since = np.concatenate([self._since, times])[-self._most :]
         self._ask_at = np.concatenate([self._ask_at, times])[-self._most :]
 
-    def find_ended(self, now: float, *, last: bool = False) -> Entries:
+    def find_ended(self, now: float, *, last: bool = False) -> Rows:
         """Return those whose peers have closed since, each with the two packets.
 
         Not all are asked for each time, but with `last`.
@@ -76,7 +69,7 @@ class TimeWaitTracker:
         states = self._read_states(self._waiting[due], now)
         age = now - self._since[due]
         self._ask_at[due] = now + age.clip(_FIRST_PAUSE, _LONGEST_PAUSE)
-        ended = pick(self._waiting, due[states == _TIME_WAIT])
+        ended = pick_rows(self._waiting, due[states == _TIME_WAIT])
         stays = (states == _FIN_WAIT2) | ((states == _UNKNOWN) & (age < _LIFETIME))
         self._keep_all_but(due[~stays])
         return _with_counts(ended)
@@ -86,12 +79,12 @@ class TimeWaitTracker:
         self._since = np.delete(self._since, places)
         self._ask_at = np.delete(self._ask_at, places)
 
-    def _read_states(self, entries: Entries, now: float) -> NDArray[np.uint8]:
+    def _read_states(self, entries: Rows, now: float) -> NDArray[np.uint8]:
         """Return the state of each, 0 for what is gone."""
         states = np.full(len(entries), _UNKNOWN, np.uint8)
         for namespace in np.unique(entries["namespace"]).tolist():
             places = np.flatnonzero(entries["namespace"] == namespace)
-            ends = describe_ends(entries[places])
+            ends = decode_endpoints(entries[places])
             # None where the namespace cannot be entered now, or the kernel has no sock_diag.
             answers = self._namespaces.call_in(namespace, partial(_ask, ends), now)
             if answers is not None:
@@ -100,15 +93,15 @@ class TimeWaitTracker:
         return states
 
 
-def _ask(ends: Sequence[Ends]) -> list[tuple[int, int]]:
+def _ask(ends: Sequence[Endpoints]) -> list[tuple[int, int]]:
     return read_socket_states(
         [(one.local_address, one.local_port, one.remote_address, one.remote_port) for one in ends]
     )
 
 
-def _with_counts(entries: Entries) -> Entries:
+def _with_counts(entries: Rows) -> Rows:
     """Return entries with a packet each way, without a payload."""
-    for place, ends in enumerate(describe_ends(entries)):
+    for place, ends in enumerate(decode_endpoints(entries)):
         size = _HEADERS[len(ends.local_address)]
         if entries["flags"][place] & TIMESTAMPS:
             size += _TIMESTAMPS_BYTES

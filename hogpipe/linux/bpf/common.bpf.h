@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 /*
- * What all programs are built from: the kernel's helpers, declared here so that clang and the
- * UAPI's headers are enough; the ring of events; and what was lost.
+ * What all programs share: the kernel's helpers, declared here so that clang and the UAPI headers
+ * suffice to compile; assertions on the layout of structs; the ring buffer; the counters of losses.
  */
 #include <linux/bpf.h>
 
@@ -10,6 +10,33 @@
 #define __uint(name, value) int(*name)[value]
 #define __type(name, value) typeof(value) *name
 #define __array(name, value) typeof(value) *name[]
+#define MAP(map_type, entries, key_type, value_type) \
+	__uint(type, map_type);                      \
+	__uint(max_entries, entries);                \
+	__type(key, key_type);                       \
+	__type(value, value_type)
+
+/* A program that only calls a function with its context. */
+#define PROGRAM(section, name, context, call) \
+	SEC(section)                          \
+	int name(struct context *ctx)         \
+	{                                     \
+		return call(ctx);             \
+	}
+
+/* The layout of a struct that user space reads or writes; the numbers are those of shapes.py. */
+#define SIZE_IS(type, size) \
+	_Static_assert(sizeof(type) == (size), #type ": not the size in shapes.py")
+#define OFFSET_IS(type, member, offset)                            \
+	_Static_assert(__builtin_offsetof(type, member) == (offset), \
+		       #type "." #member ": not the offset in shapes.py")
+
+/*
+ * The object's BTF, by which the loader checks layouts, describes the keys and values of maps. A
+ * struct that only passes through the ring buffer is described because a pointer to it stands in a
+ * section that libbpf skips.
+ */
+#define DESCRIBE(name) static struct name *described_##name SEC("described")
 
 #define SOCK_STREAM 1
 
@@ -47,31 +74,43 @@ static long (*bpf_load_hdr_opt)(struct bpf_sock_ops *ctx, void *option, __u32 si
 static long (*bpf_probe_read_kernel)(void *to, __u32 size, const void *from) =
 	(void *)BPF_FUNC_probe_read_kernel;
 
-/* Events, sockets, packets. */
-enum loss { EVENTS_LOST, NOTES_LOST, PACKETS_LOST, LOSSES };
-
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 22);
 } events SEC(".maps");
 
+/* What found no room since the programs were loaded. */
+struct losses {
+	__u64 events; /* the ring buffer was full */
+	__u64 sockets; /* no memory for a socket's storage */
+	__u64 packets; /* every map was full */
+};
+
+SIZE_IS(struct losses, 24);
+OFFSET_IS(struct losses, events, 0);
+OFFSET_IS(struct losses, sockets, 8);
+OFFSET_IS(struct losses, packets, 16);
+
 struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, LOSSES);
-	__type(key, __u32);
-	__type(value, __u64);
+	MAP(BPF_MAP_TYPE_ARRAY, 1, __u32, struct losses);
 } losses SEC(".maps");
 
-INLINE void count_loss(__u32 which, __u64 by)
+INLINE struct losses *find_losses(void)
 {
-	__u64 *count = bpf_map_lookup_elem(&losses, &which);
+	__u32 index = 0;
 
-	if (count)
-		__sync_fetch_and_add(count, by);
+	return bpf_map_lookup_elem(&losses, &index);
 }
 
-/* An address of IPv6, word by word: a context may not be read otherwise. */
+#define COUNT_LOSS(member)                                       \
+	do {                                                     \
+		struct losses *all = find_losses();              \
+                                                                 \
+		if (all)                                         \
+			__sync_fetch_and_add(&all->member, 1); \
+	} while (0)
+
+/* An IPv6 address, word by word: the verifier permits no other access to a context. */
 #define COPY_WORDS(to, from)          \
 	do {                          \
 		(to)[0] = (from)[0];  \
@@ -92,3 +131,9 @@ INLINE __u16 swap16(__u16 value)
 #define ntohs(value) (value)
 #define ntohl(value) (value)
 #endif
+
+/* Whether an IPv6 socket's remote address is a v4-mapped one, so that its packets are IPv4. */
+INLINE int has_mapped_remote(struct bpf_sock_ops *ctx)
+{
+	return !ctx->remote_ip6[0] && !ctx->remote_ip6[1] && ctx->remote_ip6[2] == ntohl(0xffff);
+}

@@ -32,6 +32,7 @@ _LONGEST_MESSAGE = 1 << 16  # the verifier's log is one message
 
 _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "bpf_object__open_file": (c_void_p, [c_char_p, c_void_p]),
+    "bpf_object__btf": (c_void_p, [c_void_p]),
     "bpf_object__load": (c_int, [c_void_p]),
     "bpf_object__close": (None, [c_void_p]),
     "bpf_object__find_program_by_name": (c_void_p, [c_void_p, c_char_p]),
@@ -44,6 +45,8 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "bpf_link__destroy": (c_int, [c_void_p]),
     "bpf_map__name": (c_char_p, [c_void_p]),
     "bpf_map__fd": (c_int, [c_void_p]),
+    "bpf_map__key_size": (c_uint32, [c_void_p]),
+    "bpf_map__value_size": (c_uint32, [c_void_p]),
     "bpf_map__set_autocreate": (c_int, [c_void_p, c_bool]),
     "bpf_map__set_max_entries": (c_int, [c_void_p, c_uint32]),
     "bpf_map_update_elem": (c_int, [c_int, c_void_p, c_void_p, c_uint64]),
@@ -57,6 +60,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
         c_int,
         [c_int, c_int, c_uint32, POINTER(c_uint32), c_void_p, POINTER(c_uint32)],
     ),
+    "btf__raw_data": (c_void_p, [c_void_p, POINTER(c_uint32)]),
     "ring_buffer__new": (c_void_p, [c_int, SampleCallback, c_void_p, c_void_p]),
     "ring_buffer__consume": (c_int, [c_void_p]),
     "ring_buffer__epoll_fd": (c_int, [c_void_p]),

@@ -14,11 +14,14 @@ import errno
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from hogpipe.errors import HogpipeError
+from hogpipe.linux.bpf.btf import parse_btf
 from hogpipe.linux.bpf.libbpf import load_library
 from hogpipe.linux.bpf.obstacles import KERNEL_NEEDED, BpfUnavailableError, Obstacle
+from hogpipe.linux.bpf.shapes import find_mismatch
 from hogpipe.linux.capabilities import (
     in_initial_user_namespace,
     name_missing,
@@ -40,7 +43,8 @@ class AttachedPrograms:
 
     `programs` are names of functions in the object; the others are not loaded. `max_entries`
     overrides the size of maps, in entries (for a ring buffer: in bytes); a map of size 0 is not
-    created. Raises BpfUnavailableError.
+    created. `check_shapes` refuses an object whose structs, enums and maps are not those of
+    shapes.py. Raises BpfUnavailableError.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class AttachedPrograms:
         cgroup_root: Path,
         *,
         max_entries: Mapping[str, int] | None = None,
+        check_shapes: bool = True,
     ) -> None:
         self.names = tuple(programs)
         self._library = load_library()
@@ -62,6 +67,8 @@ class AttachedPrograms:
                 "reinstall hogpipe, built with clang",
             )
         try:
+            if check_shapes:
+                self._check_shapes(path)
             self._select_programs(programs)
             self._size_maps(max_entries or {})
             self._load(path)
@@ -81,6 +88,34 @@ class AttachedPrograms:
         if self._object:
             self._library.bpf_object__close(self._object)
             self._object = None
+
+    def _check_shapes(self, path: Path) -> None:
+        try:
+            mismatch = find_mismatch(parse_btf(self._read_btf()), self._read_map_sizes())
+        except ValueError as error:
+            mismatch = str(error)
+        if mismatch:
+            raise BpfUnavailableError(
+                Obstacle.OBJECT,
+                f"eBPF: {path} is of another version of hogpipe: {mismatch}; reinstall hogpipe, "
+                "built with clang",
+            )
+
+    def _read_btf(self) -> bytes:
+        size = ctypes.c_uint32(0)
+        btf = self._library.bpf_object__btf(self._object)
+        raw = self._library.btf__raw_data(btf, ctypes.byref(size)) if btf else None
+        return ctypes.string_at(raw, size.value) if raw else b""
+
+    def _read_map_sizes(self) -> dict[str, tuple[int, int]]:
+        """Return the bytes of keys and values by the name of the map."""
+        library, sizes = self._library, {}
+        found = library.bpf_object__next_map(self._object, None)
+        while found:
+            size = library.bpf_map__key_size(found), library.bpf_map__value_size(found)
+            sizes[library.bpf_map__name(found).decode()] = size
+            found = library.bpf_object__next_map(self._object, found)
+        return sizes
 
     def _select_programs(self, names: Sequence[str]) -> None:
         library = self._library
@@ -177,21 +212,29 @@ def attach_first(
     cgroup_root: Path,
     *,
     max_entries: Mapping[str, int] | None = None,
+    check_shapes: bool = True,
 ) -> AttachedPrograms:
     """Attach the first of several sets of programs that the kernel accepts.
 
     The other arguments are those of `AttachedPrograms`. Raises BpfUnavailableError: for the last
     set if the kernel refuses all of them, and at once for any other obstacle.
     """
+    attach = partial(
+        AttachedPrograms,
+        path,
+        cgroup_root=cgroup_root,
+        max_entries=max_entries,
+        check_shapes=check_shapes,
+    )
     *better, last = choices
     for programs in better:
         try:
-            return AttachedPrograms(path, programs, cgroup_root, max_entries=max_entries)
+            return attach(programs)
         except BpfUnavailableError as error:
             if error.obstacle is not Obstacle.KERNEL:
                 raise
             log.debug("without %s: %s", ", ".join({*programs} - {*last}), error)
-    return AttachedPrograms(path, last, cgroup_root, max_entries=max_entries)
+    return attach(last)
 
 
 def parse_missing_capabilities(status: bytes) -> list[str]:

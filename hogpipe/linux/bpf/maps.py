@@ -1,10 +1,10 @@
-"""Reads the kernel's BPF maps through their file descriptors: counters, ring buffers, arrays.
+"""Reads the kernel's BPF maps through their file descriptors: losses, ring buffers, arrays.
 
 In: the descriptor of a map, which must stay open as long as the object that reads it. Out: bytes,
-numbers, and NumPy rows. A failing read raises OSError; a ring buffer that cannot be mapped raises
+counters, and NumPy rows. A failing read raises OSError; a ring buffer that cannot be mapped raises
 BpfUnavailableError.
 
-- `read_counters` copies numbers out of an array, one bpf(2) call each.
+- `read_losses` copies the counters of what found no room in the kernel.
 - `RingBuffer` drains a ring buffer (BPF_MAP_TYPE_RINGBUF, Linux 5.8).
 - `MappedArray` shares the memory of an array (BPF_F_MMAPABLE, Linux 5.5), so that reading its rows
   takes no call at all.
@@ -14,26 +14,35 @@ import ctypes
 import mmap
 import os
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from hogpipe.linux.bpf.libbpf import SampleCallback, load_library
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
+from hogpipe.linux.bpf.shapes import LOSSES
 
 _FIRST_MAPPED_BYTES = 1 << 18
 
 
-def read_counters(map_fd: int, count: int) -> list[int]:
-    """Return the first `count` numbers of an array of 64 bits each. Raises OSError."""
-    library = load_library()
-    counters = []
-    for index in range(count):
-        key, value = ctypes.c_uint32(index), ctypes.c_uint64()
-        code = library.bpf_map_lookup_elem(map_fd, ctypes.byref(key), ctypes.byref(value))
-        if code:
-            raise OSError(-code, os.strerror(-code))
-        counters.append(value.value)
-    return counters
+class Losses(msgspec.Struct, frozen=True):
+    """What found no room in the kernel since the programs were attached."""
+
+    events: int
+    """Events for which the ring buffer had no room."""
+    sockets: int
+    """Times that a socket's owner could not be recorded."""
+    packets: int
+    """Packets that could not be counted at all."""
+
+
+def read_losses(map_fd: int) -> Losses:
+    """Return the counters in the map `losses`. Raises OSError."""
+    key, value = ctypes.c_uint32(0), np.zeros(1, LOSSES)
+    code = load_library().bpf_map_lookup_elem(map_fd, ctypes.byref(key), value.ctypes.data)
+    if code:
+        raise OSError(-code, os.strerror(-code))
+    return Losses(*value[0].item())
 
 
 class RingBuffer:

@@ -17,40 +17,40 @@ from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
 from hogpipe.linux.cgroups import CgroupTree
 
 _LEDGER_PROGRAMS = (
-    "on_create",
-    "on_bind4",
-    "on_bind6",
-    "on_connect4",
-    "on_connect6",
-    "on_send4",
-    "on_send6",
-    "on_tcp",
+    "ledger_create",
+    "ledger_bind4",
+    "ledger_bind6",
+    "ledger_connect4",
+    "ledger_connect6",
+    "ledger_sendmsg4",
+    "ledger_sendmsg6",
+    "ledger_sockops",
 )
 # Reading the port at release takes a helper that the kernel's lockdown may forbid.
-_RELEASE_CHOICES = ("on_release_with_port", "on_release")
+_RELEASE_CHOICES = ("ledger_release_with_port", "ledger_release")
 _TRAFFIC_PROGRAMS = (
-    "note_create",
-    "note_bind4",
-    "note_bind6",
-    "note_connect4",
-    "note_connect6",
-    "note_send4",
-    "note_send6",
-    "note_tcp",
-    "note_release",
-    "on_receive",
-    "on_transmit",
+    "owner_create",
+    "owner_bind4",
+    "owner_bind6",
+    "owner_connect4",
+    "owner_connect6",
+    "owner_sendmsg4",
+    "owner_sendmsg6",
+    "owner_sockops",
+    "owner_release",
+    "count_ingress",
+    "count_egress",
 )
-_LEDGER_MAPS = ("sockets",)
-_FLOW_MAPS = ("connections", "exchanges", "places")
+_LEDGER_MAPS = ("ledger_sockets",)
+_FLOW_MAPS = ("connections", "other_flows", "row_index")
 _OVERFLOW_MAPS = ("overflow_even", "overflow_odd")
 _TRAFFIC_MAPS = (
     *_FLOW_MAPS,
     *_OVERFLOW_MAPS,
-    "holders",
-    "processes",
-    "fills",
-    "turn",
+    "traffic_sockets",
+    "process_events",
+    "rows_used",
+    "epoch",
     "barrier_content",
     "barrier",
 )

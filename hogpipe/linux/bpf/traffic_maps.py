@@ -1,4 +1,16 @@
-"""What passed at each socket, counted in the kernel, in tables that are used in turns."""
+"""The maps in which the traffic programs count, read once an epoch.
+
+In: the attached traffic programs. Out: rows (traffic_rows.py) of what passed at every socket of the
+host, processes that used a socket for the first time, and counters of losses. A failing read of a
+map raises OSError.
+
+Double buffering
+----------------
+The maps hold two buffers of rows: programs fill that of the current epoch while user space reads
+and empties that of the epoch before. `begin_epoch` swaps them, and returns when no program writes
+to the old buffer any more. From then on each `take_*` may be called once, in any order, before the
+next `begin_epoch`; rows that are not taken are overwritten an epoch later.
+"""
 
 import ctypes
 import errno
@@ -9,59 +21,50 @@ import numpy as np
 
 from hogpipe.linux.bpf.libbpf import load_library
 from hogpipe.linux.bpf.loader import AttachedPrograms
-from hogpipe.linux.bpf.maps import MappedArray, RingBuffer
-from hogpipe.linux.bpf.traffic_rows import (
+from hogpipe.linux.bpf.maps import Losses, MappedArray, RingBuffer, read_losses
+from hogpipe.linux.bpf.shapes import (
     AWAITS_FIN,
-    ENTRY,
-    FILL,
-    KEYED,
-    OVERFLOW_KEY,
-    PLACE_KEY,
-    Entries,
-    ProcessSeen,
+    INDEXED,
+    NUMBER,
+    ROW_KEY,
+    ROWS_USED,
+    TRAFFIC_ROW,
+)
+from hogpipe.linux.bpf.traffic_rows import (
+    ProcessEvent,
+    Rows,
     copy_rows,
-    decode_processes,
-    join,
-    pick,
+    decode_process_events,
+    join_rows,
+    pick_rows,
 )
 
-_BATCH = 1024  # entries of an overflow that are read at once
-# What a hash table of older kernels may answer where this thread interrupts a program that is about
-# to take a lock of it (htab_lock_bucket of hashtab.c): what was not done yet is asked for again.
+_OVERFLOW_BATCH = 1024  # rows in one call
+# Hash maps of older kernels return EBUSY when the caller interrupted a program that was about to
+# lock the same bucket (htab_lock_bucket of kernel/bpf/hashtab.c). The call did a part of its work;
+# the rest is asked for again.
 _BUSY = -errno.EBUSY
-_LOSSES = np.dtype([("events", "u8"), ("sockets", "u8"), ("packets", "u8")])
-_NOTHING = np.zeros(0, ENTRY)
-
-
-class TrafficLosses(msgspec.Struct, frozen=True):
-    """What found no place in the kernel since the programs were attached."""
-
-    processes: int
-    """Processes that were not told of."""
-    sockets: int
-    """Sockets whose owner could not be noted."""
-    packets: int
-    """Packets that could not be counted for anybody."""
+_LAST_BATCH = -errno.ENOENT
+_NO_ROWS = np.zeros(0, TRAFFIC_ROW)
 
 
 class TrafficMaps:
-    """The tables of programs that count: `max_flows` connections and as many other flows a turn.
+    """The maps of the traffic programs, `max_flows` connections and as many other flows an epoch.
 
-    For one thread at a time; blocks for some milliseconds. It takes the programs over: `close`
-    detaches them. Raises BpfUnavailableError and OSError, with nothing left attached.
+    For one thread at a time; a call blocks for some milliseconds. It takes over `programs`: `close`
+    detaches them. Raises BpfUnavailableError and OSError, with no program left attached.
     """
 
     def __init__(self, programs: AttachedPrograms, max_flows: int) -> None:
         self._library = load_library()
         self._programs = programs
         self._max_flows = max_flows
-        self._turn = 0
+        self._epoch = 0
         try:
-            self._fills = MappedArray(programs.map_fd("fills"), 2, FILL)
-            self._losses = MappedArray(programs.map_fd("losses"), 1, _LOSSES)
-            self._tables = {
-                name: MappedArray(programs.map_fd(name), 2 * max_flows, ENTRY)
-                for name in ("connections", "exchanges")
+            self._rows_used = MappedArray(programs.map_fd("rows_used"), 2, ROWS_USED)
+            self._rows = {
+                name: MappedArray(programs.map_fd(name), 2 * max_flows, TRAFFIC_ROW)
+                for name in ("connections", "other_flows")
             }
             self._ring = RingBuffer(programs.map_fd("events"))
         except BaseException:
@@ -69,132 +72,129 @@ class TrafficMaps:
             raise
 
     def fileno(self) -> int:
-        """Return a descriptor that can be polled for processes that were seen."""
+        """Return a descriptor that polls as readable when there are process events."""
         return self._ring.fileno()
 
-    def read_processes(self) -> list[ProcessSeen]:
-        """Return the processes that were seen since the last time."""
-        return decode_processes(self._ring.drain())
+    def drain_process_events(self) -> list[ProcessEvent]:
+        """Return the events since the last call."""
+        return decode_process_events(self._ring.drain())
 
-    def take_turns(self) -> None:
-        """Begin another turn: what passes from now on is counted in other rows. Raises OSError.
+    def begin_epoch(self) -> None:
+        """Swap the buffers. Raises OSError."""
+        self._epoch += 1
+        self._set("epoch", self._epoch & 0xFFFFFFFF)
+        # The kernel waits here for all running programs (maybe_wait_bpf_programs of syscall.c).
+        self._set("barrier", self._programs.map_fd("barrier_content"))
 
-        When this returns, no program writes to the rows that `exchanges`, `connections` and
-        `overflow` then read.
+    def take_other_flows(self) -> Rows:
+        """Return the rows of all flows but TCP connections. Raises OSError.
+
+        Of several rows of a socket, one has the flag RELEASED if the socket was released.
         """
-        self._turn += 1
-        self._put("turn", self._turn & 0xFFFFFFFF)
-        # The kernel waits for running programs here (maybe_wait_bpf_programs of syscall.c).
-        self._put("barrier", self._programs.map_fd("barrier_content"))
-
-    def exchanges(self) -> Entries:
-        """Return what passed at sockets other than connections, and empty it. Raises OSError.
-
-        Of several flows of a socket one has RELEASED if that is so.
-        """
-        found = self._take("exchanges")
-        if not len(found):
-            return found
-        keyed = pick(found, found["flags"] & KEYED != 0)
-        if len(keyed):
-            keys = np.zeros(len(keyed), PLACE_KEY)
-            keys["cookie"], keys["ends"] = keyed["cookie"], keyed["ends"]
+        rows = self._take_rows("other_flows")
+        if not len(rows):
+            return rows
+        indexed = pick_rows(rows, rows["flags"] & INDEXED != 0)
+        if len(indexed):
+            keys = np.zeros(len(indexed), ROW_KEY)
+            keys["cookie"], keys["endpoints"] = indexed["cookie"], indexed["endpoints"]
             keys["parity"] = self._parity
-            self._delete("places", keys)
-        return _drop_unused(found)
+            self._delete("row_index", keys)
+        return _drop_unused(rows)
 
-    def connections(self) -> tuple[Entries, Entries]:
-        """Return what passed at TCP sockets that do not listen, and empty it. Raises OSError.
+    def take_connections(self) -> tuple[Rows, Rows]:
+        """Return the rows of TCP connections, and those that await a FIN. Raises OSError.
 
-        And those that the kernel let go of before their peers had closed: what comes after that
-        passes no hook.
+        The second are the connections that the kernel freed before the peer closed, with or
+        without a packet in this epoch: what follows passes no hook.
         """
-        found = self._take("connections")
-        if not len(found):
-            return found, found
-        return _drop_unused(found), pick(found, found["flags"] & AWAITS_FIN != 0)
+        rows = self._take_rows("connections")
+        if not len(rows):
+            return rows, rows
+        return _drop_unused(rows), pick_rows(rows, rows["flags"] & AWAITS_FIN != 0)
 
-    def overflow(self) -> Entries:
-        """Return what the other tables had no room for, by process; their ends are not known.
+    def take_overflow(self) -> Rows:
+        """Return a row for each process whose flows found no row, without endpoints.
 
-        And empty it. Raises OSError.
+        Raises OSError.
         """
-        if not self._take_fill("overflow"):
-            return _NOTHING
+        if not self._take_number("overflow"):
+            return _NO_ROWS
         return self._drain("overflow_odd" if self._parity else "overflow_even")
 
-    def losses(self) -> TrafficLosses:
+    def read_losses(self) -> Losses:
         """Return what was lost so far. Raises OSError."""
-        events, sockets, packets = self._losses.rows(1).item()
-        return TrafficLosses(events + self._ring.lost, sockets, packets)
+        losses = read_losses(self._programs.map_fd("losses"))
+        return msgspec.structs.replace(losses, events=losses.events + self._ring.lost)
 
     def close(self) -> None:
-        """Detach from the kernel. May be called again."""
+        """Detach the programs and free the maps. May be called again."""
         self._ring.close()
-        for table in (self._fills, self._losses, *self._tables.values()):
-            table.close()
+        for array in (self._rows_used, *self._rows.values()):
+            array.close()
         self._programs.close()
 
     @property
     def _parity(self) -> int:
-        """Of the turn that has ended."""
-        return (self._turn - 1) & 1
+        """0 or 1: the buffer of the epoch that has ended."""
+        return (self._epoch - 1) & 1
 
-    def _put(self, table: str, value: int) -> None:
-        key, entry = ctypes.c_uint32(0), ctypes.c_uint32(value)
+    def _set(self, name: str, value: int) -> None:
+        key, number = ctypes.c_uint32(0), ctypes.c_uint32(value)
         _check(
             self._library.bpf_map_update_elem(
-                self._programs.map_fd(table), ctypes.byref(key), ctypes.byref(entry), 0
+                self._programs.map_fd(name), ctypes.byref(key), ctypes.byref(number), 0
             )
         )
 
-    def _take_fill(self, kind: str) -> int:
-        """Return how many rows were taken in the turn that has ended, and give them back."""
-        fill = self._fills.rows(2)[kind]
-        taken = int(fill[self._parity])
-        fill[self._parity] = 0
-        return taken
+    def _take_number(self, name: str) -> int:
+        """Return how many rows were used in the epoch that has ended, and reset the number."""
+        numbers = self._rows_used.rows(2)[name]
+        used = int(numbers[self._parity])
+        numbers[self._parity] = 0
+        return used
 
-    def _take(self, kind: str) -> Entries:
-        """Return a copy of the rows that were taken in the turn that has ended."""
-        taken = min(self._take_fill(kind), self._max_flows)
-        if not taken:
-            return _NOTHING
-        return copy_rows(self._tables[kind].rows(2 * taken)[self._parity :: 2])
+    def _take_rows(self, name: str) -> Rows:
+        """Return a copy of the rows that were used in the epoch that has ended."""
+        used = min(self._take_number(name), self._max_flows)
+        if not used:
+            return _NO_ROWS
+        return copy_rows(self._rows[name].rows(2 * used)[self._parity :: 2])
 
-    def _delete(self, table: str, keys: "np.ndarray[tuple[int], np.dtype[np.void]]") -> None:
+    def _delete(self, name: str, keys: "np.ndarray[tuple[int], np.dtype[np.void]]") -> None:
         while len(keys):
             count = ctypes.c_uint32(len(keys))
             code = self._library.bpf_map_delete_batch(
-                self._programs.map_fd(table), keys.ctypes.data, ctypes.byref(count), None
+                self._programs.map_fd(name), keys.ctypes.data, ctypes.byref(count), None
             )
             if code != _BUSY:
                 _check(code)
             keys = keys[count.value :]
 
-    def _drain(self, name: str) -> Entries:
-        """Return the entries of a table that has processes as keys, and empty it."""
-        table = self._programs.map_fd(name)
-        parts, place, start, code = [], ctypes.c_uint32(), None, 0
+    def _drain(self, name: str) -> Rows:
+        """Return the rows of a hash map whose keys are pids, and empty it."""
+        map_fd = self._programs.map_fd(name)
+        parts, position, start, code = [], ctypes.c_uint32(), None, 0
         while code in {0, _BUSY}:
-            keys, values = np.zeros(_BATCH, OVERFLOW_KEY), np.zeros(_BATCH, ENTRY)
-            count = ctypes.c_uint32(_BATCH)
+            pids = np.zeros(_OVERFLOW_BATCH, NUMBER)
+            rows = np.zeros(_OVERFLOW_BATCH, TRAFFIC_ROW)
+            count = ctypes.c_uint32(_OVERFLOW_BATCH)
             code = self._library.bpf_map_lookup_and_delete_batch(
-                table, start, ctypes.byref(place), keys.ctypes.data, values.ctypes.data,
+                map_fd, start, ctypes.byref(position), pids.ctypes.data, rows.ctypes.data,
                 ctypes.byref(count), None,
             )  # fmt: skip
-            if code not in {0, _BUSY, -errno.ENOENT}:  # ENOENT: this was the last batch
+            if code not in {0, _BUSY, _LAST_BATCH}:
                 _check(code)
-            parts.append(values[: count.value])
-            start = ctypes.byref(place)
-        return join(*parts)
+            parts.append(rows[: count.value])
+            start = ctypes.byref(position)
+        return join_rows(*parts)
 
 
-def _drop_unused(entries: Entries) -> Entries:
-    """Return rows with packets: where two took one for the same flow, one of them has none."""
-    counts = entries["counts"]
+def _drop_unused(rows: Rows) -> Rows:
+    """Return rows with packets: if two rows were taken for one flow, one of them has none."""
+    counts = rows["counts"]
     used = counts[:, 1] + counts[:, 3] != 0
-    return entries if used.all() else pick(entries, used)
+    return rows if used.all() else pick_rows(rows, used)
 
 
 def _check(code: int) -> None:

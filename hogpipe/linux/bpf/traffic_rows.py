@@ -1,6 +1,10 @@
-"""PURE: the entries of the kernel's tables of traffic, as columns and one by one.
+"""PURE: rows of the traffic maps, as columns and one by one.
 
-Formats: the structs of traffic_tables.bpf.h and owners.bpf.h, in the machine's byte order.
+In: arrays of `TRAFFIC_ROW` (shapes.py), bytes of the ring buffer. Out: the same in Python's types.
+There is one row for each flow and epoch, so there may be hundreds of thousands: whatever can be
+done by column is, and only what is left is decoded row by row.
+
+Rows are copied, joined and picked as opaque bytes, which is ten times faster than field by field.
 """
 
 import struct
@@ -11,66 +15,59 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from hogpipe.linux.bpf.shapes import (
+    BY_LISTENER,
+    ENDPOINTS,
+    PROCESS_EVENT,
+    TRAFFIC_ROW,
+    format_of,
+    offset_of,
+)
 from hogpipe.model import TrafficCounts
 
-ENTRY = np.dtype([
-    ("cookie", "u8"), ("counts", "u8", (4,)), ("boot_ns", "u8"), ("cgroup", "u8"), ("pid", "u4"),
-    ("user_id", "u4"), ("command", "u8", (2,)), ("namespace", "u8"), ("flags", "u4"),
-    ("awaited", "u4"), ("ends", "u8", (5,)),
-])  # fmt: skip
-"""`struct flow`. `counts` are those of `make_counts`; `command` has 16 bytes and `ends` 40, see
-`SocketTraffic` for both."""
-PLACE_KEY = np.dtype([("cookie", "u8"), ("ends", "u8", (5,)), ("parity", "u8")])
-OVERFLOW_KEY = np.dtype("u4")
-FILL = np.dtype([("connections", "u8"), ("exchanges", "u8"), ("overflow", "u8")])
+Rows = NDArray[np.void]
+"""An array of TRAFFIC_ROW."""
 
-BY_LISTENER, RELEASED, TIMESTAMPS, FRESH, AWAITS_FIN, KEYED = 1, 2, 4, 8, 16, 32
-"""Flags: the owner is that of the listening socket; nobody holds the socket any more; segments have
-the option of timestamps (RFC 7323); it is a connection's first turn; the kernel let go of it before
-the peer had closed; it is found by a key."""
+PROTOCOL_BYTE, FAMILY_BYTE = offset_of(ENDPOINTS, "protocol"), offset_of(ENDPOINTS, "family")
+"""Which bytes of a row's `endpoints` these are; each is 0 where no flow is known."""
 
-Entries = NDArray[np.void]
-"""Rows of ENTRY."""
-
-_RAW = np.dtype((np.void, ENTRY.itemsize))
-
-_ENDS_BYTES = struct.Struct("=16s16sHHBB2x")
-PROTOCOL_BYTE, FAMILY_BYTE = 36, 37
-"""Which bytes of `ends` these are; each is 0 where no flow is known."""
-
-_PROCESS = struct.Struct("=QI4x")
-_AF_INET = 2
+_RAW = np.dtype((np.void, TRAFFIC_ROW.itemsize))
+_ENDPOINTS = struct.Struct(format_of(ENDPOINTS))
+_PROCESS_EVENT = struct.Struct(format_of(PROCESS_EVENT))
+_AF_INET, _AF_INET6 = 2, 10
+_FAMILIES = {0: 0, 4: _AF_INET, 16: _AF_INET6}
 _COMMANDS_KEPT = 4096
 
 
-class Holder(msgspec.Struct, frozen=True, gc=False):
-    """Whose a socket is, as far as the kernel noted it."""
+class RowOwner(msgspec.Struct, frozen=True, gc=False):
+    """The owner of a row's socket, as the kernel recorded it."""
 
     boot_ns: int
-    """When it was noted, nanoseconds since boot."""
+    """When the process used the socket, nanoseconds since boot."""
     cgroup: int
     """The id of the process's control group (v2)."""
     pid: int
-    """On the host; 0 for a socket that was there before, or that is the kernel's own."""
+    """On the host; 0 for a socket that existed before the programs, or that is the kernel's own."""
     user_id: int
     command: str
     """The kernel's short name of the process (comm)."""
     namespace: int
     """The cookie of the network namespace, 0 where it is not known."""
     flags: int
-    """BY_LISTENER and those that follow."""
+    """Of `ROW_FLAGS`."""
 
     @property
     def by_listener(self) -> bool:
-        """Tell whether this is the listening socket's owner, for want of who served it."""
+        """Whether this is the owner of the listening socket, and not of the connection itself."""
         return bool(self.flags & BY_LISTENER)
 
 
-class Ends(msgspec.Struct, frozen=True, gc=False):
-    """Where a packet of the socket comes from or goes to.
+class Endpoints(msgspec.Struct, frozen=True, gc=False):
+    """Both ends of a flow, as seen from this host.
 
-    Addresses are in network order, 4 or 16 bytes, of IPv4 always 4, and empty where the flow is not
-    known. Ports are 0 where the protocol has none; an ICMP echo has its identifier on both sides.
+    Addresses are in network order, 4 bytes (also those of v4-mapped ones) or 16, and empty where
+    the flow is not known. Ports are 0 where the protocol has none; an ICMP echo has its identifier
+    on both sides.
     """
 
     local_address: bytes
@@ -80,43 +77,43 @@ class Ends(msgspec.Struct, frozen=True, gc=False):
     protocol: int
 
 
-class SocketTraffic(msgspec.Struct, frozen=True, gc=False):
-    """What one socket moved to and from one peer since the last turn.
+class TrafficRow(msgspec.Struct, frozen=True, gc=False):
+    """What one socket moved to and from one peer in one epoch.
 
     Bytes are IP packet bytes as the stack handles them.
     """
 
     cookie: int
     """The socket's; 0 where it is not known."""
-    holder: Holder
-    ends: Ends
+    owner: RowOwner
+    endpoints: Endpoints
     counts: TrafficCounts
 
 
-class ProcessSeen(msgspec.Struct, frozen=True, gc=False):
-    """A process has used a socket for the first time, or for the first time in a while."""
+class ProcessEvent(msgspec.Struct, frozen=True, gc=False):
+    """A process used a socket for the first time in ten seconds."""
 
     boot_ns: int
     pid: int
 
 
-def join(*tables: Entries) -> Entries:
-    """Return all their rows, copied in one piece each, which is ten times faster than by field."""
-    return np.concatenate([table.view(_RAW) for table in tables]).view(ENTRY)
+def join_rows(*parts: Rows) -> Rows:
+    """Return all rows of all parts."""
+    return np.concatenate([part.view(_RAW) for part in parts]).view(TRAFFIC_ROW)
 
 
-def pick(entries: Entries, which: NDArray[np.bool_] | NDArray[np.intp]) -> Entries:
-    """Return a copy of some rows, as `entries[which]` does, and as fast as `join`."""
-    return entries.view(_RAW)[which].view(ENTRY)
+def pick_rows(rows: Rows, which: NDArray[np.bool_] | NDArray[np.intp]) -> Rows:
+    """Return a copy of some rows, as `rows[which]` does."""
+    return rows.view(_RAW)[which].view(TRAFFIC_ROW)
 
 
-def copy_rows(entries: Entries) -> Entries:
-    """Return a copy of rows that need not lie side by side, as fast as `join`."""
-    return entries.view(_RAW).copy().view(ENTRY)
+def copy_rows(rows: Rows) -> Rows:
+    """Return a contiguous copy of rows that need not be contiguous."""
+    return rows.view(_RAW).copy().view(TRAFFIC_ROW)
 
 
 def make_counts(counts: Iterable[int]) -> TrafficCounts:
-    """Return the `counts` of an entry, in the order of `struct counts`."""
+    """Return the `counts` of a row, in the order of `TRAFFIC_COUNTS`."""
     transmit_bytes, transmit_packets, receive_bytes, receive_packets = counts
     return TrafficCounts(
         transmit_bytes=transmit_bytes,
@@ -126,65 +123,63 @@ def make_counts(counts: Iterable[int]) -> TrafficCounts:
     )
 
 
-def describe(entries: Entries) -> list[SocketTraffic]:
-    """Return entries one by one."""
+def decode_rows(rows: Rows) -> list[TrafficRow]:
+    """Return rows one by one."""
     return [
-        SocketTraffic(cookie, holder, ends, make_counts(counts))
-        for cookie, counts, holder, ends in zip(
-            entries["cookie"].tolist(),
-            entries["counts"].tolist(),
-            describe_holders(entries),
-            describe_ends(entries),
+        TrafficRow(cookie, owner, endpoints, make_counts(counts))
+        for cookie, counts, owner, endpoints in zip(
+            rows["cookie"].tolist(),
+            rows["counts"].tolist(),
+            decode_owners(rows),
+            decode_endpoints(rows),
             strict=True,
         )
     ]
 
 
-def describe_holders(entries: Entries) -> list[Holder]:
-    """Return the holder of each entry."""
+def decode_owners(rows: Rows) -> list[RowOwner]:
+    """Return the owner of each row."""
     names = ("boot_ns", "cgroup", "pid", "user_id")
-    commands = np.ascontiguousarray(entries["command"]).view("V16").ravel().tolist()
+    commands = np.ascontiguousarray(rows["command"]).view("V16").ravel().tolist()
     return [
-        Holder(boot_ns, cgroup, pid, user_id, _decode_command(command), namespace, flags)
+        RowOwner(boot_ns, cgroup, pid, user_id, _decode_command(command), namespace, flags)
         for boot_ns, cgroup, pid, user_id, command, namespace, flags in zip(
-            *(entries[name].tolist() for name in names),
+            *(rows[name].tolist() for name in names),
             commands,
-            entries["namespace"].tolist(),
-            entries["flags"].tolist(),
+            rows["namespace"].tolist(),
+            rows["flags"].tolist(),
             strict=True,
         )
     ]
 
 
-def describe_ends(entries: Entries) -> list[Ends]:
-    """Return the ends of each entry."""
+def decode_endpoints(rows: Rows) -> list[Endpoints]:
+    """Return the endpoints of each row."""
     found = []
-    for local, remote, local_port, remote_port, protocol, family in _ENDS_BYTES.iter_unpack(
-        entries["ends"].tobytes()
+    for local, remote, local_port, remote_port, protocol, family in _ENDPOINTS.iter_unpack(
+        rows["endpoints"].tobytes()
     ):
         if family == _AF_INET:
-            found.append(Ends(local[:4], local_port, remote[:4], remote_port, protocol))
+            found.append(Endpoints(local[:4], local_port, remote[:4], remote_port, protocol))
         elif family:
-            found.append(Ends(local, local_port, remote, remote_port, protocol))
+            found.append(Endpoints(local, local_port, remote, remote_port, protocol))
         else:
-            found.append(Ends(b"", 0, b"", 0, 0))
+            found.append(Endpoints(b"", 0, b"", 0, 0))
     return found
 
 
-def pack_ends(
+def encode_endpoints(
     local_address: bytes, local_port: int, remote_address: bytes, remote_port: int, protocol: int
 ) -> bytes:
-    """Return ends as they lie in an entry; the reverse of `describe_ends`."""
-    family = {0: 0, 4: _AF_INET, 16: 10}[len(local_address)]
-    return _ENDS_BYTES.pack(
-        local_address, remote_address, local_port, remote_port, protocol, family
-    )
+    """Return the bytes of a row's `endpoints`; the reverse of `decode_endpoints`."""
+    family = _FAMILIES[len(local_address)]
+    return _ENDPOINTS.pack(local_address, remote_address, local_port, remote_port, protocol, family)
 
 
-def decode_processes(events: bytes) -> list[ProcessSeen]:
-    """Return the processes that events tell of."""
-    whole = len(events) - len(events) % _PROCESS.size
-    return [ProcessSeen(*one) for one in _PROCESS.iter_unpack(memoryview(events)[:whole])]
+def decode_process_events(samples: bytes) -> list[ProcessEvent]:
+    """Return the events in samples of the ring buffer; an incomplete one at the end is dropped."""
+    whole = len(samples) - len(samples) % _PROCESS_EVENT.size
+    return [ProcessEvent(*one) for one in _PROCESS_EVENT.iter_unpack(memoryview(samples)[:whole])]
 
 
 @lru_cache(maxsize=_COMMANDS_KEPT)

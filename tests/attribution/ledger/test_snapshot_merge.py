@@ -21,7 +21,7 @@ from support.ledger import (
 )
 
 from hogpipe.attribution.ledger.ledger import Ledger
-from hogpipe.attribution.ledger.socket_events import Kind
+from hogpipe.linux.bpf.shapes import EventKind
 from hogpipe.model import (
     LedgerEntry,
     Quality,
@@ -50,12 +50,14 @@ def accept(
     book: Ledger, cookie: int = 9, owner: SocketOwner | None = None, now: float = 0.0
 ) -> None:
     """Let a connection to port 80 come in; without an owner its listener was there before."""
-    event = happened(Kind.ACCEPTED, cookie, 80, local=HERE, remote=THERE, remote_port=50000, at=now)
+    event = happened(
+        EventKind.ACCEPTED, cookie, 80, local=HERE, remote=THERE, remote_port=50000, at=now
+    )
     book.note(event, owner, now)
 
 
 def release(book: Ledger, cookie: int, owner: SocketOwner = ALICE, now: float = 0.0) -> None:
-    book.note(happened(Kind.RELEASED, cookie), owner, now)
+    book.note(happened(EventKind.RELEASED, cookie), owner, now)
 
 
 def seeded(*seeds: SnapshotSocket, **options: int) -> Ledger:
@@ -93,7 +95,7 @@ def test_what_a_listener_from_before_accepts_falls_to_its_owner(is_first: bool) 
     if not is_first:
         accept(book)
     release(book, 1)  # the server is gone, and another takes its port
-    book.note(happened(Kind.LISTENING, 2, 80), BOB, 0.0)
+    book.note(happened(EventKind.LISTENING, 2, 80), BOB, 0.0)
     assert ask(book, flow(80, 50000)) == (Quality.LISTENER, ALICE)
     release(book, 9, BOB)
     assert ask(book, flow(80, 50000)) == (Quality.EXACT, BOB)
@@ -101,7 +103,7 @@ def test_what_a_listener_from_before_accepts_falls_to_its_owner(is_first: bool) 
 
 def test_the_listener_from_before_is_told_from_a_new_one_on_the_same_port() -> None:
     book = seeded(listening(1, ALICE))
-    book.note(happened(Kind.LISTENING, 2, 80), BOB, 0.0)
+    book.note(happened(EventKind.LISTENING, 2, 80), BOB, 0.0)
     accept(book, 8)
     assert ask(book, flow(80, 50000)) == (Quality.LISTENER, ALICE)
     accept(book, 9, BOB, now=9.0)
@@ -124,7 +126,7 @@ def test_the_most_closely_bound_listener_from_before_accepts() -> None:
 
 def test_a_listener_that_listens_again_keeps_its_owner() -> None:
     book = seeded(listening(1, ALICE))
-    book.note(happened(Kind.LISTENING, 1, 80), None, 1.0)
+    book.note(happened(EventKind.LISTENING, 1, 80), None, 1.0)
     accept(book)
     assert ask(book, flow(80, 50000)) == (Quality.LISTENER, ALICE)
     assert ask(book, flow(80, 50001)) == (Quality.LISTENER, ALICE)
@@ -132,7 +134,7 @@ def test_a_listener_that_listens_again_keeps_its_owner() -> None:
 
 def test_one_that_listens_again_before_the_seeds_are_in_gets_its_owner_then() -> None:
     book = Ledger()
-    book.note(happened(Kind.LISTENING, 1, 80), None, 0.0)
+    book.note(happened(EventKind.LISTENING, 1, 80), None, 0.0)
     accept(book)
     book.ingest_snapshot([listening(1, ALICE)], 0.0)
     assert ask(book, flow(80, 50000)) == (Quality.LISTENER, ALICE)
@@ -148,7 +150,7 @@ def test_what_was_released_before_the_seeds_are_in_stays_so() -> None:
 
 def test_what_events_told_is_not_displaced_by_a_seed() -> None:
     book = Ledger()
-    told = happened(Kind.CONNECTED, 5, 40000, local=HERE, remote=THERE, remote_port=443)
+    told = happened(EventKind.CONNECTED, 5, 40000, local=HERE, remote=THERE, remote_port=443)
     book.note(told, BOB, 0.0)
     book.ingest_snapshot([connected(1, ALICE), connected(5, ALICE)], 0.0)
     assert ask(book, flow(40000, 443)) == (Quality.EXACT, BOB)
@@ -159,7 +161,7 @@ def test_of_those_that_share_a_socket_who_bound_it_owns_it_and_not_who_sent_firs
     is_first: bool,
 ) -> None:
     book = Ledger()
-    sent = happened(Kind.SENT, 1, 53, protocol=UDP, remote=THERE, remote_port=999)
+    sent = happened(EventKind.SENT, 1, 53, protocol=UDP, remote=THERE, remote_port=999)
     if is_first:
         book.note(sent, BOB, 0.0)
         assert ask(book, flow(53, 999, UDP)) == (Quality.EXACT, BOB)
@@ -172,7 +174,7 @@ def test_of_those_that_share_a_socket_who_bound_it_owns_it_and_not_who_sent_firs
 
 def test_its_owner_that_sends_is_exact_for_its_peer() -> None:
     book = seeded(listening(1, ALICE, 53, UDP))
-    sent = happened(Kind.SENT, 1, 53, protocol=UDP, remote=THERE, remote_port=999)
+    sent = happened(EventKind.SENT, 1, 53, protocol=UDP, remote=THERE, remote_port=999)
     book.note(sent, ALICE, 0.0)
     assert ask(book, flow(53, 999, UDP)) == (Quality.EXACT, ALICE)
 
@@ -180,11 +182,11 @@ def test_its_owner_that_sends_is_exact_for_its_peer() -> None:
 def test_an_event_without_a_namespace_is_of_the_one_that_its_socket_is_in() -> None:
     book = seeded(listening(1, ALICE, 53, UDP))
     event = happened(
-        Kind.CONNECTED, 1, 53, protocol=UDP, remote=THERE, remote_port=999, namespace=0
+        EventKind.CONNECTED, 1, 53, protocol=UDP, remote=THERE, remote_port=999, namespace=0
     )
     book.note(event, BOB, 0.0)
     assert ask(book, flow(53, 999, UDP)) == (Quality.EXACT, BOB)
-    book.note(happened(Kind.BOUND, 2, 54, protocol=UDP, namespace=0), BOB, 0.0)
+    book.note(happened(EventKind.BOUND, 2, 54, protocol=UDP, namespace=0), BOB, 0.0)
     assert book.counts().sockets == 1
 
 
@@ -211,7 +213,7 @@ def test_of_too_many_the_last_ones_are_left_out() -> None:
     assert book.counts().sockets == 2
     assert book.counts().evicted == 1
     assert ask(book, flow(80, 50000)) == (Quality.LISTENER, ALICE)
-    book.note(happened(Kind.CONNECTED, 4, 40002, remote=THERE, remote_port=443), BOB, 0.0)
+    book.note(happened(EventKind.CONNECTED, 4, 40002, remote=THERE, remote_port=443), BOB, 0.0)
     assert ask(book, flow(40000, 443)) is None
 
 
@@ -230,11 +232,11 @@ def test_what_is_not_known_to_have_ended_may_be_in_other_hands() -> None:
         return entry.may_outlive_owner
 
     assert is_lasting(40000, 0.0)
-    told = happened(Kind.CONNECTED, 5, 40001, local=HERE, remote=THERE, remote_port=443)
+    told = happened(EventKind.CONNECTED, 5, 40001, local=HERE, remote=THERE, remote_port=443)
     book.note(told, BOB, 10.0)
     assert not is_lasting(40001, 11.0)
     assert is_lasting(40001, 13.0)
-    sent = happened(Kind.SENT, 6, 40002, protocol=UDP, remote=THERE, remote_port=443)
+    sent = happened(EventKind.SENT, 6, 40002, protocol=UDP, remote=THERE, remote_port=443)
     book.note(sent, BOB, 13.0)
     assert is_lasting(40002, 13.0, UDP)
     release(book, 6, now=14.0)
@@ -267,7 +269,7 @@ EVENTS = st.lists(
     st.tuples(
         st.builds(
             happened,
-            st.sampled_from(list(Kind)),
+            st.sampled_from(list(EventKind)),
             st.integers(1, 8),
             st.sampled_from([0, 80, 5000]),
             protocol=st.sampled_from([TCP, UDP]),
@@ -303,5 +305,5 @@ def test_whatever_came_before_and_after_only_who_was_told_is_named_and_bounds_ho
             assert not isinstance(answer, tuple) or answer[1] in told
     for cookie in range(1, 9):
         release(book, cookie, now=1.0)
-    book.note(happened(Kind.RELEASED, 99), None, 9.0)
+    book.note(happened(EventKind.RELEASED, 99), None, 9.0)
     assert book.counts().sockets == 0

@@ -5,12 +5,13 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hogpipe.attribution.ledger.socket_events import EVENT_BYTES, Kind, decode_events, find_released
+from hogpipe.attribution.ledger.socket_events import EVENT_BYTES, decode_events, find_released
+from hogpipe.linux.bpf.shapes import EventKind
 
 SHAPE = struct.Struct("=QQQQIIBBBBHH16s16s16s")
 
 
-def event(kind: int = Kind.CONNECTED, family: int = 2, **changes: object) -> bytes:
+def event(kind: int = EventKind.CONNECTED, family: int = 2, **changes: object) -> bytes:
     fields = {
         "boot_ns": 5,
         "cookie": 6,
@@ -35,7 +36,7 @@ def test_an_event_is_read_as_the_kernel_wrote_it() -> None:
     (one,) = decode_events(event()).events
     assert (one.boot_ns, one.cookie, one.namespace, one.cgroup) == (5, 6, 7, 8)
     assert (one.pid, one.user_id, one.command) == (9, 10, "curl")
-    assert (one.kind, one.protocol) == (Kind.CONNECTED, 6)
+    assert (one.kind, one.protocol) == (EventKind.CONNECTED, 6)
     assert (one.local_address, one.local_port) == (b"\x0a\0\0\1", 40000)
     assert (one.remote_address, one.remote_port) == (b"\x0a\0\0\2", 443)
 
@@ -68,8 +69,8 @@ def test_any_bytes_become_events_or_are_counted(data: bytes) -> None:
         assert len(one.remote_address) in {4, 16}
 
 
-@given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.sampled_from(list(Kind)))))
-def test_releases_are_found_without_decoding_the_rest(told: list[tuple[int, Kind]]) -> None:
+@given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.sampled_from(list(EventKind)))))
+def test_releases_are_found_without_decoding_the_rest(told: list[tuple[int, EventKind]]) -> None:
     data = b"".join(event(kind, cookie=cookie) for cookie, kind in told)
-    released = [one.cookie for one in decode_events(data).events if one.kind is Kind.RELEASED]
+    released = [one.cookie for one in decode_events(data).events if one.kind is EventKind.RELEASED]
     assert find_released(data + b"cut") == released

@@ -1,7 +1,7 @@
 """What is noted of flows that are looked up, as the ledger's resolver asks for it."""
 
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
-from hogpipe.linux.bpf.traffic_maps import TrafficLosses
+from hogpipe.linux.bpf.maps import Losses
 from hogpipe.model import (
     FlowKey,
     Quality,
@@ -51,7 +51,7 @@ def test_the_flows_noted_longest_ago_are_forgotten_and_counted() -> None:
     noted = FlowSockets(max_flows=1)
     noted.note(FLOW, 7, 3, NGINX, Quality.LISTENER)
     noted.note(OTHER, 8, 3, NGINX, Quality.LISTENER)
-    noted.tell_losses(TrafficLosses(1, 2, 3), 4)
+    noted.tell_losses(Losses(1, 2, 3), 4)
     counts = noted.counts()
     assert noted.owner_of(FLOW, 3) is None
     assert noted.owner_of(OTHER, 3) is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 from support.fake_proc import FakeProc
 
 from hogpipe.capture.ebpf.process_owners import Owners
-from hogpipe.linux.bpf.traffic_rows import Holder, ProcessSeen
+from hogpipe.linux.bpf.traffic_rows import ProcessEvent, RowOwner
 from hogpipe.model import Process, Quality
 
 PROC = Path("/proc")
@@ -20,15 +20,15 @@ def make() -> Owners:
     return Owners(PROC, {1: "/", 7: f"/docker/{CONTAINER}"}.get)
 
 
-def holder(pid: int, boot_ns: int, cgroup: int = 1) -> Holder:
-    return Holder(boot_ns, cgroup, pid, 0, "python", 3, 0)
+def holder(pid: int, boot_ns: int, cgroup: int = 1) -> RowOwner:
+    return RowOwner(boot_ns, cgroup, pid, 0, "python", 3, 0)
 
 
 def now() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
-def process_of(owners: Owners, one: Holder) -> Process:
+def process_of(owners: Owners, one: RowOwner) -> Process:
     process = owners.attribute(one, Quality.EXACT).process
     assert process is not None
     return process
@@ -44,7 +44,7 @@ def test_a_process_that_lives_is_told_whole() -> None:
 def test_one_that_was_seen_alive_is_told_whole_when_it_is_gone() -> None:
     owners = make()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        owners.look_at([ProcessSeen(now(), child.pid)])
+        owners.look_at([ProcessEvent(now(), child.pid)])
         note = holder(child.pid, now())
         child.communicate(b"\n")
     assert owners.started_ns(child.pid) is None
@@ -95,7 +95,7 @@ def test_a_pid_that_is_another_processes_within_a_turn_is_told_as_each_of_them(
     proc = FakeProc(tmp_path)
     owners = Owners(tmp_path, {}.get)
     proc.process(7, start=100)
-    owners.look_at([ProcessSeen(150 * tick, 7)])
+    owners.look_at([ProcessEvent(150 * tick, 7)])
     proc.process(7, start=200)
     notes = [(250, 200), (150, 100), (260, 200), (160, 100), (270, 200)]
     for at, start in notes:

@@ -10,17 +10,8 @@ from support.traffic import make_traffic
 
 from hogpipe.aggregation.dimensions import list_endpoint_fields
 from hogpipe.capture.ebpf.row_aggregation import RowAggregator, Turn
-from hogpipe.linux.bpf.traffic_rows import (
-    BY_LISTENER,
-    ENTRY,
-    FRESH,
-    RELEASED,
-    Ends,
-    Entries,
-    Holder,
-    SocketTraffic,
-    pack_ends,
-)
+from hogpipe.linux.bpf.shapes import BY_LISTENER, FRESH, RELEASED, TRAFFIC_ROW
+from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, Rows, TrafficRow, encode_endpoints
 from hogpipe.model import (
     UNKNOWN_FLOW,
     Attribution,
@@ -40,24 +31,24 @@ class Known:
     """What is known of the sockets of a test."""
 
     def __init__(self) -> None:
-        self.asked: list[SocketTraffic] = []
+        self.asked: list[TrafficRow] = []
 
-    def name_flow(self, ends: Ends, holder: Holder) -> FlowKey:
+    def name_flow(self, ends: Endpoints, holder: RowOwner) -> FlowKey:
         assert holder.pid
         return flow_of(ends)
 
     def started_ns(self, pid: int) -> int | None:
         return None if pid == GONE else REUSED_NS if pid == REUSED else 0
 
-    def attribute(self, holder: Holder, quality: Quality) -> Attribution:
+    def attribute(self, holder: RowOwner, quality: Quality) -> Attribution:
         return Attribution(quality, Process(holder.pid, holder.boot_ns, command=holder.command))
 
-    def ask_for(self, entry: SocketTraffic) -> tuple[FlowKey, bool]:
+    def ask_for(self, entry: TrafficRow) -> tuple[FlowKey, bool]:
         self.asked.append(entry)
-        return flow_of(entry.ends), False
+        return flow_of(entry.endpoints), False
 
 
-def flow_of(ends: Ends) -> FlowKey:
+def flow_of(ends: Endpoints) -> FlowKey:
     if not ends.local_address:
         return UNKNOWN_FLOW
     here, there = (ends.local_address, ends.local_port), (ends.remote_address, ends.remote_port)
@@ -76,30 +67,30 @@ def entry(
     command: str = "python",
     boot_ns: int = 5,
     namespace: int = 3,
-) -> Entries:
-    made = np.zeros(1, ENTRY)
+) -> Rows:
+    made = np.zeros(1, TRAFFIC_ROW)
     made["cookie"], made["pid"] = cookie, pid
     made["flags"] = BY_LISTENER * by_listener | RELEASED * released | FRESH * fresh
     made["counts"], made["boot_ns"], made["namespace"] = counts, boot_ns, namespace
     made["command"] = np.frombuffer(command.encode().ljust(16, b"\0"), np.uint64)
-    made["ends"] = np.frombuffer(ends or pack_ends(b"", 0, b"", 0, 0), np.uint64)
+    made["endpoints"] = np.frombuffer(ends or encode_endpoints(b"", 0, b"", 0, 0), np.uint64)
     return made
 
 
 def ends(port: int, protocol: int = TCP, remote_port: int = 80) -> bytes:
-    return pack_ends(HERE, port, THERE, remote_port, protocol)
+    return encode_endpoints(HERE, port, THERE, remote_port, protocol)
 
 
-def rows(*made: Entries) -> Entries:
-    return np.concatenate([np.zeros(0, ENTRY), *made])
+def rows(*made: Rows) -> Rows:
+    return np.concatenate([np.zeros(0, TRAFFIC_ROW), *made])
 
 
 def turn(
-    exchanges: Entries | None = None,
-    connections: Entries | None = None,
-    overflow: Entries | None = None,
+    other_flows: Rows | None = None,
+    connections: Rows | None = None,
+    overflow: Rows | None = None,
 ) -> Turn:
-    return Turn(*(rows() if one is None else one for one in (exchanges, connections, overflow)))
+    return Turn(*(rows() if one is None else one for one in (other_flows, connections, overflow)))
 
 
 def sort(
@@ -124,9 +115,9 @@ def test_the_connections_of_a_process_are_one_sum() -> None:
     ("dimension", "groups"), [("transport", 2), ("remote", 1), ("network_type", 1), ("flow", 3)]
 )
 def test_what_records_are_told_apart_by_is_kept_apart(dimension: str, groups: int) -> None:
-    exchanges = rows(entry(7, ends(1000, UDP)), entry(7, ends(1001, UDP)))
+    other_flows = rows(entry(7, ends(1000, UDP)), entry(7, ends(1001, UDP)))
     connections = entry(7, ends(1000))
-    (batch,) = sort(turn(exchanges, connections), "process", dimension)
+    (batch,) = sort(turn(other_flows, connections), "process", dimension)
     assert len(batch.owned) == groups
     assert sum(one.flows for one in batch.owned) == 3
 

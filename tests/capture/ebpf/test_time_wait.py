@@ -13,7 +13,8 @@ from support.namespaces import Namespace
 from support.running import wait_until
 
 from hogpipe.capture.ebpf.time_wait import TimeWaitTracker
-from hogpipe.linux.bpf.traffic_rows import ENTRY, TIMESTAMPS, Entries, pack_ends
+from hogpipe.linux.bpf.shapes import TIMESTAMPS, TRAFFIC_ROW
+from hogpipe.linux.bpf.traffic_rows import Rows, encode_endpoints
 from hogpipe.linux.netns.cookies import read_own_cookie
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.sock_diag import read_socket_states
@@ -32,7 +33,7 @@ def farewells() -> TimeWaitTracker:
 
 def close_here(
     family: socket.AddressFamily = socket.AF_INET, flags: int = 0
-) -> tuple[Entries, socket.socket]:
+) -> tuple[Rows, socket.socket]:
     """Close one end of a connection; return it as the kernel tells of it, and the other end."""
     with socket.create_server((LOCALHOST[family], 0), family=family) as listener:
         here = socket.create_connection(listener.getsockname()[:2])
@@ -45,9 +46,9 @@ def close_here(
         socket.inet_pton(family, remote),
         remote_port,
     )
-    entries = np.zeros(1, ENTRY)
+    entries = np.zeros(1, TRAFFIC_ROW)
     entries["cookie"], entries["namespace"], entries["flags"] = cookie, read_own_cookie(), flags
-    entries["ends"] = np.frombuffer(pack_ends(*ends, TCP), np.uint64)
+    entries["endpoints"] = np.frombuffer(encode_endpoints(*ends, TCP), np.uint64)
     here.close()
     wait_until(lambda: read_socket_states([ends]) == [(cookie, FIN_WAIT2)])
     return entries, there

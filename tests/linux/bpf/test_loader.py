@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from support.namespaces import require
 
 from hogpipe.linux.bpf.libbpf import load_library
 from hogpipe.linux.bpf.loader import AttachedPrograms, attach_first
-from hogpipe.linux.bpf.maps import read_counters
+from hogpipe.linux.bpf.maps import Losses, read_losses
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
 
 PROGRAMS = tuple(ATTACH_TYPES)
@@ -93,8 +94,8 @@ def test_no_program_stays_attached_if_the_last_one_fails() -> None:
 def test_a_hook_with_an_exclusive_program_is_reported_and_nothing_stays_attached() -> None:
     path = require_bpf()
     with control_group() as folder, control_group(folder) as inner:
-        program = AttachedPrograms(path, ("on_release",), folder)
-        attach_exclusively(program, "on_release", inner)
+        program = AttachedPrograms(path, ("ledger_release",), folder)
+        attach_exclusively(program, "ledger_release", inner)
         with pytest.raises(BpfUnavailableError, match="attached there exclusively") as caught:
             AttachedPrograms(path, PROGRAMS, inner)
         assert caught.value.obstacle is Obstacle.PRIVILEGES
@@ -147,7 +148,7 @@ def test_the_verifiers_log_is_in_the_debug_log(
     compiled = compile_program(tmp_path, BAD)
     with control_group() as folder, caplog.at_level(logging.DEBUG, "hogpipe.linux.bpf"):
         with pytest.raises(BpfUnavailableError, match="kernel refuses") as caught:
-            AttachedPrograms(compiled, ("bad",), folder)
+            AttachedPrograms(compiled, ("bad",), folder, check_shapes=False)
         assert caught.value.obstacle is Obstacle.KERNEL
         assert caught.value.exit_code == 78
     assert "BEGIN PROG LOAD LOG" in caplog.text
@@ -159,23 +160,24 @@ def test_the_first_set_of_programs_that_the_kernel_accepts_is_attached(
     require_bpf()
     compiled = compile_program(tmp_path, BAD + GOOD)
     with control_group() as folder, caplog.at_level(logging.DEBUG, "hogpipe.linux.bpf.loader"):
-        programs = attach_first(compiled, (("bad", "good"), ("good",)), folder)
+        attach = partial(attach_first, compiled, cgroup_root=folder, check_shapes=False)
+        programs = attach([("bad", "good"), ("good",)])
         assert programs.names == ("good",)
         assert len(all_attached(folder)) == 1
         assert "without bad: eBPF: this kernel refuses" in caplog.text
         programs.close()
         with pytest.raises(BpfUnavailableError, match="kernel refuses"):
-            attach_first(compiled, (("bad", "good"), ("bad",)), folder)
+            attach([("bad", "good"), ("bad",)])
         with pytest.raises(BpfUnavailableError, match="no_such_program"):
-            attach_first(compiled, (("no_such_program",), ("good",)), folder)
+            attach([("no_such_program",), ("good",)])
         assert all_attached(folder) == set()
 
 
 def test_counters_are_read_until_the_programs_are_closed() -> None:
     path = require_bpf()
     with control_group() as folder:
-        programs = AttachedPrograms(path, ("on_create",), folder)
-        assert read_counters(programs.map_fd("losses"), 2) == [0, 0]
+        programs = AttachedPrograms(path, ("ledger_create",), folder)
+        assert read_losses(programs.map_fd("losses")) == Losses(0, 0, 0)
         with pytest.raises(KeyError):
             programs.map_fd("no_such_map")
         programs.close()

@@ -1,4 +1,4 @@
-"""What the kernel counts while turns change and all CPUs are at work: each packet, and once."""
+"""Each packet is counted once, while epochs change and all CPUs transmit."""
 
 import subprocess
 import sys
@@ -13,13 +13,13 @@ from support.running import wait_until
 
 from hogpipe.linux.bpf.programs import attach_traffic_programs
 from hogpipe.linux.bpf.traffic_maps import TrafficMaps
-from hogpipe.linux.bpf.traffic_rows import Entries, describe, join
+from hogpipe.linux.bpf.traffic_rows import Rows, decode_rows, join_rows
 
 UDP = 17
-TURNS, SENDERS = 40, 4
-# Processes that send datagrams from a socket of their own and from one that they share, to sockets
-# that all of them send to, and talk over a connection, until their input ends. Each tells then how
-# many datagrams it sent. All sockets are there until the first process is gone.
+EPOCHS, SENDERS = 40, 4
+# Child processes that send datagrams from a socket of their own and from a shared one, to receivers
+# that they share, and use a TCP connection, until their input ends. Then each prints how many
+# datagrams it sent. All sockets stay open until the parent process ends.
 TALKERS = f"""
 import os, select, socket
 HOST, PAYLOAD = "127.0.0.1", b"x" * 72
@@ -57,11 +57,11 @@ os.wait()
 @contextmanager
 def counting(max_flows: int) -> Iterator[TrafficMaps]:
     require_bpf()
-    tables = TrafficMaps(attach_traffic_programs(max_flows=max_flows), max_flows)
+    maps = TrafficMaps(attach_traffic_programs(max_flows=max_flows), max_flows)
     try:
-        yield tables
+        yield maps
     finally:
-        tables.close()
+        maps.close()
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def talking(where: Namespace) -> Iterator["subprocess.Popen[str]"]:
 
 
 def stop(process: "subprocess.Popen[str]") -> dict[int, int]:
-    """Return how many datagrams each process sent; the first one, which has receivers, none."""
+    """Return how many datagrams each process sent, by pid; the parent sent none."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.close()
@@ -85,33 +85,33 @@ def stop(process: "subprocess.Popen[str]") -> dict[int, int]:
     return {process.pid: 0} | {int(pid): int(sent) for pid, sent in lines}
 
 
-def take_turn(traffic: TrafficMaps) -> Entries:
-    traffic.take_turns()
-    connections, _ = traffic.connections()
-    return join(connections, traffic.exchanges(), traffic.overflow())
+def take_epoch(traffic: TrafficMaps) -> Rows:
+    traffic.begin_epoch()
+    connections, _ = traffic.take_connections()
+    return join_rows(connections, traffic.take_other_flows(), traffic.take_overflow())
 
 
 @pytest.mark.parametrize("max_flows", [4096, 8])
-def test_what_passes_over_loopback_is_told_once_as_sent_and_once_as_received(
+def test_packets_over_loopback_are_counted_once_as_transmitted_and_once_as_received(
     netns: Namespace, max_flows: int
 ) -> None:
     with counting(max_flows) as traffic, talking(netns) as process:
-        turns = [take_turn(traffic) for _ in range(TURNS)]
+        epochs = [take_epoch(traffic) for _ in range(EPOCHS)]
         sent = stop(process)
 
-        def told() -> Entries:
-            entries = join(*turns)
-            return entries[np.isin(entries["pid"], [*sent])]
+        def counted() -> Rows:
+            rows = join_rows(*epochs)
+            return rows[np.isin(rows["pid"], [*sent])]
 
         def is_conserved() -> bool:
-            """It is when the last ACKs have passed."""
-            turns.append(take_turn(traffic))
-            counts = told()["counts"].sum(axis=0)
+            """True as soon as the last ACKs have been received."""
+            epochs.append(take_epoch(traffic))
+            counts = counted()["counts"].sum(axis=0)
             return counts[:2].tolist() == counts[2:].tolist()
 
         wait_until(is_conserved)
-        assert traffic.losses().packets == 0
-        assert told()["counts"].sum(axis=0)[1] > sum(sent.values()) > 0
-        if max_flows > len(turns):
-            datagrams = [one for one in describe(told()) if one.ends.protocol == UDP]
+        assert traffic.read_losses().packets == 0
+        assert counted()["counts"].sum(axis=0)[1] > sum(sent.values()) > 0
+        if max_flows > len(epochs):
+            datagrams = [one for one in decode_rows(counted()) if one.endpoints.protocol == UDP]
             assert sum(one.counts.transmit_packets for one in datagrams) == sum(sent.values())

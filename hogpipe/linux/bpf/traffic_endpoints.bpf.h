@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+/*
+ * The endpoints of a packet, from its headers: IP, up to six extension headers of IPv6, and the
+ * ports, or the identifier of an ICMP echo. The local endpoint of a transmitted packet is its
+ * source, that of a received one its destination.
+ */
+
+#define MOST_EXTENSIONS 6
+
+INLINE int has_two_ports(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE ||
+	       protocol == IPPROTO_SCTP;
+}
+
+INLINE void put_ports(struct endpoints *endpoints, const __u16 *ports, int transmit)
+{
+	endpoints->local_port = ntohs(ports[transmit ? 0 : 1]);
+	endpoints->remote_port = ntohs(ports[transmit ? 1 : 0]);
+}
+
+/*
+ * Read headers without options or extensions that lie in the linear part of the packet, as those of
+ * most packets do. Returns 0 for all others.
+ */
+INLINE int read_plain_endpoints(struct __sk_buff *skb, struct endpoints *endpoints, int transmit)
+{
+	const __u8 *head = (void *)(long)skb->data;
+	const __u8 *end = (void *)(long)skb->data_end;
+
+	if (head + 24 > end)
+		return 0;
+	if (head[0] == 0x45 && has_two_ports(head[9])) {
+		endpoints->family = AF_INET;
+		endpoints->protocol = head[9];
+		endpoints->local_address[0] = *(__u32 *)(head + (transmit ? 12 : 16));
+		endpoints->remote_address[0] = *(__u32 *)(head + (transmit ? 16 : 12));
+		put_ports(endpoints, (const __u16 *)(head + 20), transmit);
+		return 1;
+	}
+	if (head[0] >> 4 != 6 || head + 44 > end || !has_two_ports(head[6]))
+		return 0;
+	endpoints->family = AF_INET6;
+	endpoints->protocol = head[6];
+	COPY_WORDS(endpoints->local_address, (__u32 *)(head + (transmit ? 8 : 24)));
+	COPY_WORDS(endpoints->remote_address, (__u32 *)(head + (transmit ? 24 : 8)));
+	put_ports(endpoints, (const __u16 *)(head + 40), transmit);
+	return 1;
+}
+
+/* Read any headers, by copies; what is missing or beyond MOST_EXTENSIONS stays 0. */
+INLINE void read_other_endpoints(struct __sk_buff *skb, struct endpoints *endpoints, int transmit)
+{
+	__u8 head[40];
+	__u32 offset;
+	__u16 ports[2];
+	__u8 next;
+
+	if (bpf_skb_load_bytes(skb, 0, head, 20))
+		return;
+	if (head[0] >> 4 == 4) {
+		offset = (head[0] & 15) * 4;
+		next = head[9];
+		endpoints->family = AF_INET;
+		__builtin_memcpy(transmit ? endpoints->local_address : endpoints->remote_address,
+				 head + 12, 4);
+		__builtin_memcpy(transmit ? endpoints->remote_address : endpoints->local_address,
+				 head + 16, 4);
+	} else {
+		if (bpf_skb_load_bytes(skb, 0, head, 40))
+			return;
+		offset = 40;
+		next = head[6];
+		endpoints->family = AF_INET6;
+		__builtin_memcpy(transmit ? endpoints->local_address : endpoints->remote_address,
+				 head + 8, 16);
+		__builtin_memcpy(transmit ? endpoints->remote_address : endpoints->local_address,
+				 head + 24, 16);
+#pragma unroll
+		for (int i = 0; i < MOST_EXTENSIONS; i++) {
+			__u8 extension[2];
+
+			/* hop-by-hop options, routing, fragment, destination options */
+			if (next != 0 && next != 43 && next != 44 && next != 60)
+				break;
+			if (bpf_skb_load_bytes(skb, offset, extension, 2))
+				break;
+			offset += next == 44 ? 8 : (extension[1] + 1) * 8;
+			next = extension[0];
+		}
+	}
+	endpoints->protocol = next;
+	if (has_two_ports(next)) {
+		if (!bpf_skb_load_bytes(skb, offset, ports, 4))
+			put_ports(endpoints, ports, transmit);
+	} else if (next == IPPROTO_ICMP || next == IPPROTO_ICMPV6) {
+		__u8 echo[6];
+
+		if (!bpf_skb_load_bytes(skb, offset, echo, 6) &&
+		    (next == IPPROTO_ICMP ? (echo[0] == 0 || echo[0] == 8)
+					  : (echo[0] == 128 || echo[0] == 129)))
+			endpoints->local_port = endpoints->remote_port = echo[4] << 8 | echo[5];
+	}
+}
+
+INLINE void read_endpoints(struct __sk_buff *skb, struct endpoints *endpoints, int transmit)
+{
+	if (!read_plain_endpoints(skb, endpoints, transmit))
+		read_other_endpoints(skb, endpoints, transmit);
+}
