@@ -58,9 +58,9 @@ class ForwardSink:
                 await self.open()
             assert self._streams is not None
             reader, writer = self._streams
-            for portion in self._encoder.portions(records):
-                writer.write(portion)
-                await asyncio.sleep(0)  # others have their turn between two portions
+            for batch in self._encoder.batches(records):
+                writer.write(batch)
+                await asyncio.sleep(0)  # other tasks run between two batches
             while len(answers) < len(records):
                 answers.append(await _read_answer(reader))
         except (OSError, ConfigurationError) as error:  # a token may be in order again tomorrow

@@ -1,4 +1,4 @@
-"""PURE: what is remembered, up to a bound."""
+"""PURE: a cache of a bounded number of values, for keys that recur in cycles."""
 
 from typing import Generic, TypeVar
 
@@ -6,29 +6,30 @@ T = TypeVar("T")
 
 
 class BoundedCache(Generic[T]):
-    """Values by the bytes that they were made of, `most` of them.
+    """At most `limit` values by their keys.
 
-    What comes again does so in turns: to forget the oldest for a new one would be to forget each
-    right before it comes. So what is too much is not kept. But as much of what is kept may never
-    come any more, such as processes that have ended, all is forgotten once in a while.
+    Algorithm: the keys of each window are mostly those of the window before, in the same order.
+    Least recently used eviction would evict each key right before its next use. So a full cache
+    keeps its values and refuses new ones. Values that are never used again, such as those of exited
+    processes, are evicted all at once after `4 * limit` refusals.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._kept: dict[bytes, T] = {}
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._values: dict[bytes, T] = {}
         self._refused = 0
-        self.get = self._kept.get
+        self.get = self._values.get
         """Return the value of a key, or None."""
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._values)
 
     def keep(self, key: bytes, value: T) -> None:
-        """Remember `value` from now on, where there is room."""
-        if len(self._kept) >= self._most:
+        """Cache a value, if there is room."""
+        if len(self._values) >= self._limit:
             self._refused += 1
-            if self._refused % (4 * self._most):
+            if self._refused % (4 * self._limit):
                 return
-            self._kept.clear()
-        # What orjson returns keeps the 4 KiB that it was written to.
-        self._kept[bytes(memoryview(key))] = value
+            self._values.clear()
+        # A copy: a result of orjson occupies 4 KiB.
+        self._values[bytes(memoryview(key))] = value

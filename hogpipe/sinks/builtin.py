@@ -1,4 +1,4 @@
-"""The plugin that hogpipe brings along; it comes in by the same hook as a stranger's."""
+"""The built-in plugin; it uses the same hook as every other."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ from hogpipe.sinks.tcp.tcp_sink import TcpSettings, TcpSink, find_problems
 
 @hookimpl
 def hogpipe_sinks() -> Iterable[SinkType[SinkSettings]]:
-    """Offer the sinks that need nothing but hogpipe."""
+    """Offer the sinks that need no further package."""
     return (
         SinkType("jsonl", JsonlSettings, JsonlSink, find_jsonl_problems),
         SinkType("stdout", StdoutSettings, StdoutSink),

@@ -1,7 +1,8 @@
-"""What a sink is.
+"""The contract of sinks: types only, but for `raise_problems`.
 
-A sink type is a name, the settings that its table in the configuration takes, and a factory. A
-sink is opened once, gets each window's records in order from one task, and is closed once.
+A sink type has a name, the settings of its `[[sinks]]` table, and a factory. A sink is opened until
+that succeeds, gets the records of each window in order from one task, and is closed once. Its
+errors are those of the protocol `Sink`; delivery/ turns every other error into a dropped window.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,59 +18,59 @@ from hogpipe.records.schema import Record
 
 
 class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What every `[[sinks]]` table takes; a sink's own settings are a subclass."""
+    """The keys of every `[[sinks]]` table; the settings of a sink type are a subclass."""
 
     type: str
     name: str | None = None
-    """How logs and stats call it; the type where absent."""
+    """Its name in logs and stats; the type if absent."""
     queue_windows: Annotated[int, Meta(ge=1)] = 64
-    """How many windows may wait for it."""
+    """How many windows its queue holds."""
     when_full: Literal["coalesce", "drop_oldest", "block"] = "coalesce"
-    """Then: merge the oldest waiting windows, drop the oldest, or make the pipeline wait."""
+    """The overflow policy: merge the oldest windows, drop the oldest, or block the pipeline."""
     retry_initial: Annotated[float, Meta(gt=0)] = 0.5
-    """The longest wait before the second try, in seconds; doubles with each further one."""
+    """The longest wait before the first retry, in seconds; doubles with each further one."""
     retry_max: Annotated[float, Meta(gt=0)] = 30.0
-    """The longest wait between any two tries, in seconds."""
+    """The longest wait between any two attempts, in seconds."""
     write_timeout: Annotated[float, Meta(gt=0)] = 30.0
-    """Seconds after which a write that has not ended counts as failed, and is tried again."""
+    """Seconds after which a write is cancelled, counts as failed, and is retried."""
     spool: Path | None = None
-    """A folder of its own in which its windows wait until they are delivered."""
+    """The folder of its queue on disk, its own; without one, the queue is in memory."""
     spool_mib: Annotated[int, Meta(ge=1)] = 256
-    """How much the spool may hold."""
+    """The bound of the spool, in MiB."""
 
     def __repr__(self) -> str:
-        """Tell which sink's settings these are; any value may be a secret, so none is shown."""
+        """Name the sink; show no value, as any may be a secret."""
         return f"<{type(self).__name__} of the sink {self.name or self.type}>"
 
 
 class Sink(Protocol):
-    """Takes records somewhere."""
+    """Delivers records to a receiver."""
 
     async def open(self) -> None:
-        """Get ready to write.
+        """Prepare for writing.
 
-        Raises ConfigurationError for what no retry can mend (the run does not start), OSError or
-        DeliveryError for what may pass (it is called again).
+        Raises ConfigurationError for what no retry can fix (the run does not start), OSError or
+        DeliveryError for what may pass (it is retried).
         """
 
     async def write(self, records: Sequence[Record]) -> None:
-        """Deliver one window's records. Other sinks get them too: only read.
+        """Deliver the records of one window; other sinks read the same objects.
 
-        Raises OSError or DeliveryError to get the same records again later (or, of DeliveryError,
-        only those that it names), RefusedError to have them counted as dropped, OutputClosedError
-        to end the run. It may be cancelled; it is not called again before it has returned.
+        Raises OSError or DeliveryError to have the records written again (with `undelivered` only
+        those), RefusedError to have them dropped and counted, OutputClosedError to end the run. It
+        may be cancelled, and is not called again before it has ended.
         """
 
     async def close(self) -> None:
-        """Release everything; called once, also after a failed open."""
+        """Release everything; called once, also after an open that failed or was not made."""
 
 
 @runtime_checkable
 class Reopenable(Protocol):
-    """A sink that lets go of its files and opens them anew on SIGHUP."""
+    """A sink that reopens its files on SIGHUP."""
 
     async def reopen(self) -> None:
-        """Close and open again under the same name."""
+        """Close the files, and open the same paths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,21 +101,21 @@ def _find_nothing(_settings: SinkSettings) -> Iterable[SettingProblem]:
     return ()
 
 
-# Covariant although `create` and `check` take it: whoever holds a SinkType[SinkSettings] gives them
-# only what was decoded as `settings`.
+# Covariant although `create` and `check` take it: they are called only with what was decoded as
+# `settings`.
 S_co = TypeVar("S_co", bound=SinkSettings, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
 class SinkType(Generic[S_co]):
-    """A kind of sink that the configuration can name."""
+    """A type of sink that the configuration can name."""
 
     name: str
-    """What `type` says in a `[[sinks]]` table."""
+    """The value of `type` in a `[[sinks]]` table."""
     settings: type[S_co]
     """A msgspec.Struct: the keys of that table with their types, bounds and defaults."""
     create: Callable[[S_co], Sink]
-    """Makes the sink; it does no I/O, that is for `open`."""
+    """Makes the sink; does no I/O."""
     check: Callable[[S_co], Iterable[SettingProblem]] = _find_nothing
-    """What is wrong with settings beyond their types, such as a file that is not there; it may look
-    at files, not at the network. `hogpipe check` and the start of a run tell it."""
+    """Finds problems beyond types and bounds, such as a missing file; may read files, may not use
+    the network. `hogpipe check` and the start of a run report them."""

@@ -1,8 +1,9 @@
-"""PURE: records in the words of the Elastic Common Schema (ECS 8.17, elastic.co/guide/en/ecs/8.17).
+"""PURE: records in the Elastic Common Schema (ECS 8.17, elastic.co/guide/en/ecs/8.17).
 
-What ECS has no name for keeps its own below `hogpipe.`. A record does not know who opened a
-connection, so there is neither `source` and `destination` nor `client` and `server`; the addresses
-of both ends are in `related.ip`.
+In: records. Out: documents, nested or flat (shaping.py has the protocol). Keys without a name in
+ECS are below `hogpipe.`. Known limit: a record does not say which end opened a connection, so there
+is neither `source` and `destination` nor `client` and `server`; the addresses of both ends are in
+`related.ip`.
 """
 
 from datetime import datetime
@@ -11,8 +12,8 @@ from hogpipe.records.schema import ProcessInfo, Record, StatsRecord, TrafficReco
 from hogpipe.sinks.shaping import (
     Document,
     OwnerText,
-    continue_with,
     describe_path,
+    encode_members,
     flatten,
     has_identity,
 )
@@ -39,10 +40,10 @@ ECS_NAMES = {
     "network.transport": "network.transport",
     "network.type": "network.type",
 }
-"""What ECS calls a key of the record; any other key has `hogpipe.` before it."""
+"""The name in ECS of a key of the record; any other key has `hogpipe.` before it."""
 
 ECS_KEYWORDS = {"icmpv6": "ipv6-icmp"}
-"""The IANA's keyword of a transport, where the record has another word."""
+"""The keyword of the IANA for a transport that the record names otherwise."""
 
 _STAMP = frozenset({"type", "timestamp", "window", "sequence", "host"})
 
@@ -51,17 +52,17 @@ class EcsShape:
     """The record in nested ECS; its last object is `hogpipe`."""
 
     def __init__(self) -> None:
-        self._told: tuple[str, ...] = ()
+        self._stamp_key: tuple[str, ...] = ()
         self._stamp: Document = {}
         self._event: Document = {}
 
     def shape_stats(self, record: StatsRecord) -> Document:
-        """Return the whole document: whatever stats tell is hogpipe's own."""
+        """Return the whole document: the numbers of stats are below `hogpipe`."""
         own = {key: value for key, value in record.items() if key not in _STAMP}
         return {**self._describe(record), "hogpipe": own}
 
     def shape_rest(self, record: TrafficRecord) -> Document:
-        """Return the document without what is said of the owner."""
+        """Return the document without the owner."""
         network = record["network"]
         transmit, receive = network["io"]["transmit"], network["io"]["receive"]
         document = self._describe(record)
@@ -84,25 +85,25 @@ class EcsShape:
         return document
 
     def shape_identity(self, process: ProcessInfo) -> Document:
-        """Return what the object `process` says of which one it is."""
+        """Return the identity, as members of `process`."""
         return _identify(process)
 
     def write_owner(self, record: TrafficRecord) -> OwnerText:
-        """Return what belongs into `hogpipe`, then what ECS has names for."""
+        """Return the members of `hogpipe`, then those with names in ECS."""
         process, named, own = _shape_owner(record)
-        before, after = continue_with(own) + b"}", continue_with(named) + b"}"
+        before, after = encode_members(own) + b"}", encode_members(named) + b"}"
         if has_identity(record):
-            return OwnerText(before + b',"process":{', continue_with(process) + b"}" + after)
+            return OwnerText(before + b',"process":{', encode_members(process) + b"}" + after)
         return OwnerText(
-            before + continue_with({"process": process} if process else {}) + after, b""
+            before + encode_members({"process": process} if process else {}) + after, b""
         )
 
     def _describe(self, record: Record) -> Document:
-        """Return what identifies the record; what a window's have in common is made once."""
+        """Return what identifies the record; the part that a window shares is made once."""
         window = record["window"]
-        told = record["type"], record["timestamp"], window["start"], window["end"]
-        if told != self._told:
-            self._told = told
+        key = record["type"], record["timestamp"], window["start"], window["end"]
+        if key != self._stamp_key:
+            self._stamp_key = key
             self._stamp, self._event = _describe_window(record)
         event = self._event.copy()
         event["sequence"] = record["sequence"]
@@ -115,7 +116,7 @@ class FlatEcsShape:
 
     def __init__(self) -> None:
         self._nested = EcsShape()
-        self._told: tuple[str, ...] = ()
+        self._stamp_key: tuple[str, ...] = ()
         self._stamp: Document = {}
 
     def shape_stats(self, record: StatsRecord) -> Document:
@@ -123,13 +124,13 @@ class FlatEcsShape:
         return flatten(self._nested.shape_stats(record))
 
     def shape_rest(self, record: TrafficRecord) -> Document:
-        """Return the document without what is said of the owner."""
+        """Return the document without the owner."""
         network, run, sequence = record["network"], record["run"], record["sequence"]
         transmit, receive = network["io"]["transmit"], network["io"]["receive"]
-        told = record["timestamp"], record["window"]["start"], record["window"]["end"]
-        if told != self._told:
+        key = record["timestamp"], record["window"]["start"], record["window"]["end"]
+        if key != self._stamp_key:
             stamp, event = _describe_window(record)
-            self._told, self._stamp = told, flatten({**stamp, "event": event})
+            self._stamp_key, self._stamp = key, flatten({**stamp, "event": event})
         flat = self._stamp.copy()
         flat["host.name"] = record["host"]["name"]
         flat["event.sequence"] = sequence
@@ -155,7 +156,7 @@ class FlatEcsShape:
         return flat
 
     def shape_identity(self, process: ProcessInfo) -> Document:
-        """Return what is said of which process it is."""
+        """Return the identity of the process."""
         identity: Document = {"process.pid": process["pid"]}
         if "parent_pid" in process:
             identity["process.parent.pid"] = process["parent_pid"]
@@ -164,14 +165,14 @@ class FlatEcsShape:
         return identity
 
     def write_owner(self, record: TrafficRecord) -> OwnerText:
-        """Return what is said of the owner."""
+        """Return the owner as text."""
         process, named, own = _shape_owner(record)
-        text = continue_with(flatten({"process": process, **named, "hogpipe": own})) + b"}"
+        text = encode_members(flatten({"process": process, **named, "hogpipe": own})) + b"}"
         return OwnerText(b",", text) if has_identity(record) else OwnerText(text, b"")
 
 
 def _describe_window(record: Record) -> tuple[Document, Document]:
-    """Return what all records of one kind have in common in one window, and that of `event`."""
+    """Return what the records of one type share in a window, and their `event`."""
     start, end = record["window"]["start"], record["window"]["end"]
     lasted = datetime.fromisoformat(end) - datetime.fromisoformat(start)
     event: Document = {"kind": "metric"}
@@ -185,9 +186,9 @@ def _describe_window(record: Record) -> tuple[Document, Document]:
 
 
 def _shape_owner(record: TrafficRecord) -> tuple[Document, Document, Document]:
-    """Return the process, what else ECS has names for, and what it has none for.
+    """Return the process, the other members with names in ECS, and those without.
 
-    Where there is a pid, the identity is left out.
+    The identity of a process with a pid is left out.
     """
     process: Document = {}
     named: Document = {}
@@ -238,7 +239,7 @@ def _identify(process: ProcessInfo) -> Document:
 
 
 def _add_path(record: TrafficRecord, moved: Document, measured: Document) -> Document:
-    """Put what is told of the path into ECS's `network` and ours; return what stands beside."""
+    """Add the rest of `network` to that of ECS and to ours; return the members beside them."""
     path = describe_path(record)
     transport = path.pop("transport", None)
     if isinstance(transport, str):

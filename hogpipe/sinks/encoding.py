@@ -1,4 +1,12 @@
-"""PURE: records as JSON, the same for every sink that sends it."""
+"""PURE: records as JSON documents, for every sink that sends JSON.
+
+In: records. Out: UTF-8 bytes, in the layout and schema of `JsonSettings`. Nothing fails for records
+that hogpipe makes.
+
+Algorithm: records are sent as orjson encodes them, but for another layout or schema. There, what a
+document says of the owner is the same in every window, so its JSON is cached and appended to the
+part that changes (shaping.py).
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -12,33 +20,33 @@ from hogpipe.sinks.ecs import EcsShape, FlatEcsShape
 from hogpipe.sinks.shaping import FlatShape, OwnerText, Shape, has_identity
 
 RECORD_STARTS = (b'{"type":"', b'{"@timestamp":"')
-"""How documents begin, whatever their shape."""
+"""The first bytes of a document, in any layout and schema."""
 
-_MOST_TAILS = 16_384  # at some 1 KiB each
-_MOST_OWNERS = 2048  # likewise
+_MAX_TAILS = 16_384  # of about 1 KiB each
+_MAX_OWNERS = 2048  # likewise
 _NO_IDENTITY: ProcessInfo = {"pid": 0, "parent_pid": 0, "creation": {"time": ""}}
-_PORTION = 256  # records: some 200 KiB, and a millisecond or two
+_BATCH = 256  # records: about 200 KiB, in 1-2 ms
 
 
 class JsonSettings(SinkSettings, frozen=True, kw_only=True):
-    """What every sink takes that sends JSON: what a document looks like (docs/record.md)."""
+    """The keys of every sink that sends JSON (docs/layouts.md)."""
 
     layout: Literal["nested", "flat"] = "nested"
-    """nested: objects in objects; flat: one level, with dotted keys."""
+    """nested: objects in objects; flat: one level, with dots in the keys."""
     schema: Literal["otel", "ecs"] = "otel"
-    """otel: OpenTelemetry's names; ecs: those of the Elastic Common Schema."""
+    """otel: the names of OpenTelemetry; ecs: those of the Elastic Common Schema."""
 
 
 class JsonEncoder:
-    """Makes JSON documents of records, as `settings` want them; for one thread at a time."""
+    """Encodes records as JSON documents; for one thread at a time."""
 
     def __init__(self, settings: JsonSettings) -> None:
         self._shape = _make_shape(settings)
         self._braces = 2 if settings.layout == "nested" else 1
-        self._tails = BoundedCache[bytes](_MOST_TAILS)
-        """How a document ends, by what the record says of the owner."""
-        self._owners = BoundedCache[OwnerText](_MOST_OWNERS)
-        """The same around the identity, by what the record says beside it."""
+        self._tails = BoundedCache[bytes](_MAX_TAILS)
+        """The end of a document, by the owner."""
+        self._owners = BoundedCache[OwnerText](_MAX_OWNERS)
+        """The end of a document around the process identity, by the rest of the owner."""
 
     def documents(self, records: Sequence[Record]) -> list[bytes]:
         """Return each record as one JSON document in UTF-8, without a line end."""
@@ -52,10 +60,10 @@ class JsonEncoder:
         documents.append(b"")
         return b"\n".join(documents)
 
-    def portions(self, records: Sequence[Record]) -> Iterator[bytes]:
-        """Yield the lines bit by bit: whoever encodes in a thread lets others run in between."""
-        for start in range(0, len(records), _PORTION):
-            yield self.lines(records[start : start + _PORTION])
+    def batches(self, records: Sequence[Record]) -> Iterator[bytes]:
+        """Yield the lines in batches, so that other tasks or threads can run in between."""
+        for start in range(0, len(records), _BATCH):
+            yield self.lines(records[start : start + _BATCH])
 
     def _encode(self, record: Record, shape: Shape) -> bytes:
         if record["type"] == "stats":
@@ -69,7 +77,7 @@ class JsonEncoder:
         return orjson.dumps(shape.shape_rest(record))[: -self._braces] + tail
 
     def _make_tail(self, key: bytes, record: TrafficRecord, shape: Shape) -> bytes:
-        """Return what goes in the place of the last braces of a document without its owner."""
+        """Return the text that replaces the last braces of a document without its owner."""
         identity = b""
         if has_identity(record):
             process, get = record["process"], record.get
@@ -84,7 +92,7 @@ class JsonEncoder:
 
 
 def _make_shape(settings: JsonSettings) -> Shape | None:
-    """Return the shape that is asked for, None where that is the record's own."""
+    """Return the shape for layout and schema, None for that of the record."""
     match settings.schema, settings.layout:
         case "otel", "nested":
             return None

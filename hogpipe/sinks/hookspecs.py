@@ -1,6 +1,6 @@
-"""The hook by which plugins reach hogpipe (docs/plugins.md).
+"""The hook by which plugins offer sink types (docs/plugins.md).
 
-There is one. It hands over sink types once, at start; records never travel through hooks.
+It is the only one, and is called once, at start; records never pass through hooks.
 """
 
 from collections.abc import Iterable
@@ -13,9 +13,9 @@ PROJECT = "hogpipe"
 """The name of the pluggy project, and of the entry-point group of installed plugins."""
 
 PLUGIN_API = 1
-"""The number of what plugins can rely on: docs/plugins.md says what it covers and how it changes.
+"""The version of the interface for plugins; docs/plugins.md defines what it covers.
 
-A plugin may say which one it was made for, as its module's `HOGPIPE_API`.
+A plugin may state the version that it was made for, as `HOGPIPE_API` in its module.
 """
 
 hookspec = pluggy.HookspecMarker(PROJECT)

@@ -1,14 +1,22 @@
-"""Which sink types there are: those of hogpipe itself, of installed packages and of single files.
+"""The sink types of hogpipe itself, of installed packages and of single files.
 
-A plugin that fails takes nothing down with it. It is left out whole, and its `PluginInfo` says why.
+In: the paths and names of the `[plugins]` table. Out: a `Registry`. A plugin that fails harms no
+other: none of its sink types is registered, and its `PluginInfo` has the error. Only
+KeyboardInterrupt is raised.
+
+A single file is imported as a module of its own name, which no file of the same name elsewhere has;
+`sys.path` stays unchanged.
 """
 
+import importlib.util
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 import msgspec
@@ -18,7 +26,6 @@ from pluggy import PluginManager
 from hogpipe.sinks import builtin, hookspecs
 from hogpipe.sinks.contract import SinkSettings, SinkType
 from hogpipe.sinks.plugin_errors import describe_bug
-from hogpipe.sinks.plugin_files import forget_module, load_module
 from hogpipe.text import printable
 from hogpipe.version import __version__
 
@@ -28,7 +35,7 @@ class PluginInfo:
     """A plugin, as `hogpipe plugins` lists it; `error` is one printable line."""
 
     name: str
-    """What `[plugins] disabled` calls it: `builtin`, the entry point's name, or the file's stem."""
+    """Its name in `[plugins] disabled`: `builtin`, that of the entry point, or the file's stem."""
     origin: str
     """`built-in`, the distribution's name and version, or the file's path."""
     version: str | None = None
@@ -39,19 +46,19 @@ class PluginInfo:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """What was found; `sink_types` by name, `plugins` in the order in which they were asked."""
+    """The sink types by name, and the plugins in the order in which they were loaded."""
 
     sink_types: Mapping[str, SinkType[SinkSettings]]
     plugins: Sequence[PluginInfo]
 
     @property
     def failures(self) -> Sequence[PluginInfo]:
-        """The plugins that were left out because they failed."""
+        """The plugins that failed to load."""
         return [plugin for plugin in self.plugins if plugin.state == "failed"]
 
 
 def encode_plugin(plugin: PluginInfo) -> str:
-    """Return a plugin as one JSON object; what it does not have, such as an error, is absent."""
+    """Return a plugin as one JSON object, without the keys that are None."""
     keys = {key: value for key, value in asdict(plugin).items() if value is not None}
     return orjson.dumps(keys).decode()
 
@@ -59,8 +66,8 @@ def encode_plugin(plugin: PluginInfo) -> str:
 def load_plugins(paths: Sequence[Path], disabled: Sequence[str]) -> Registry:
     """Return the sink types of hogpipe, of entry points, and of the files under `paths`.
 
-    A folder stands for each `*.py` in it that does not begin with `_`. Where two plugins offer
-    the same sink type, the later one fails. A plugin that is `disabled` is not even imported.
+    A folder stands for each `*.py` in it that does not begin with `_`. If two plugins offer the
+    same sink type, the later one fails. A `disabled` plugin is not imported.
     """
     loader = _Loader(frozenset(disabled))
     loader.add(PluginInfo("builtin", "built-in", __version__, state="built-in"), builtin)
@@ -95,22 +102,22 @@ class _Loader:
     owners: dict[str, PluginInfo] = field(default_factory=dict)
 
     def add(self, info: PluginInfo, source: object) -> None:
-        """Load a plugin from an entry point, a file, or as it is; keep what it offers."""
+        """Load a plugin from an entry point, a file or a module; register what it offers."""
         if info.name in self.disabled:
             self.plugins.append(replace(info, state="disabled"))
             return
         try:
-            # What a plugin prints must not get in among records on stdout.
+            # Text that a plugin prints must not mix with records on stdout.
             with redirect_stdout(sys.stderr):
                 plugin = _import(source)
-                _check_api(plugin)
-                offered = self._check(_ask(plugin, info.name))
+                _check_api_version(plugin)
+                offered = self._check(_call_hook(plugin, info.name))
             info = replace(info, sinks=tuple(offered), version=info.version or _version(plugin))
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # noqa: BLE001 - whatever a plugin may do
+        except BaseException as error:  # noqa: BLE001 - a plugin may raise any error
             if isinstance(source, Path):
-                forget_module(source)
+                _unload_module(source)
             self.plugins.append(replace(info, state="failed", error=describe_bug(error)))
             return
         self.plugins.append(info)
@@ -140,8 +147,30 @@ def _import(source: object) -> object:
     return load_module(source) if isinstance(source, Path) else source
 
 
-def _ask(plugin: object, name: str) -> Sequence[object]:
-    # A manager of its own: what a plugin registers or breaks there concerns nobody else.
+def load_module(path: Path) -> ModuleType:
+    """Import the file at `path`, every time it is called; raises OSError and the file's errors."""
+    name = _module_name(path)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file: a plugin is a .py file or a folder of them")
+    module = importlib.util.module_from_spec(spec)
+    # Registered before it runs: dataclasses and msgspec find the module by its name.
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _unload_module(path: Path) -> None:
+    sys.modules.pop(_module_name(path), None)
+
+
+def _module_name(path: Path) -> str:
+    digest = sha256(bytes(path.resolve())).hexdigest()
+    return f"hogpipe_plugin_{path.stem}_{digest[:12]}"
+
+
+def _call_hook(plugin: object, name: str) -> Sequence[object]:
+    # A manager for each plugin: what it registers or breaks affects no other.
     manager = PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(plugin, name)
@@ -162,10 +191,10 @@ def _check_type(sink_type: SinkType[SinkSettings]) -> None:
         raise TypeError(f"the sink type {name!r} has nothing callable to create a sink")
     if not callable(sink_type.check):
         raise TypeError(f"the sink type {name!r} has nothing callable to check settings")
-    msgspec.json.Decoder(settings)  # raises for field types that cannot be read from a file
+    msgspec.json.Decoder(settings)  # raises for types that no file can hold
 
 
-def _check_api(plugin: object) -> None:
+def _check_api_version(plugin: object) -> None:
     wanted: object = getattr(plugin, "HOGPIPE_API", hookspecs.PLUGIN_API)
     if type(wanted) is not int or wanted < 1:
         raise TypeError(f"HOGPIPE_API must be a number such as {hookspecs.PLUGIN_API}")

@@ -1,9 +1,15 @@
-"""PURE: records in another shape than their own: here, in one level with dotted keys.
+"""PURE: records in another shape than their own; here in one level, with dots in the keys.
 
-A shape takes a traffic record in parts, as what is said of the owner is the same window after
-window and need be shaped only once; and but for which process it is, it is the same for all
-processes of a program in a service. The rest is made for every record, so it is written out key by
-key: that is several times faster than to walk through it.
+In: records. Out: documents (dicts), and the JSON of their owner.
+
+A shape handles a traffic record in three parts, which change at different rates:
+
+    rest      the window and its numbers: every record
+    identity  pid, parent and creation time: every process
+    owner     all else: every program of a service
+
+Only the rest is shaped for every record. It is written out key by key, which is several times
+faster than a generic walk.
 """
 
 from collections.abc import Mapping
@@ -14,37 +20,37 @@ import orjson
 from hogpipe.records.schema import ProcessInfo, StatsRecord, TrafficRecord
 
 Document = dict[str, object]
-"""What becomes one JSON document."""
+"""The content of one JSON document."""
 
 OWNER_KEYS = ("process", "systemd", "container", "k8s")
-"""What a traffic record says of the owner."""
+"""The keys of a traffic record that describe the owner."""
 
 IDENTITY_KEYS = ("pid", "parent_pid", "creation")
-"""What tells which process it is, where there is a pid."""
+"""The keys of `process` that identify the process, if it has a pid."""
 
 
 class OwnerText(NamedTuple):
-    """JSON in the place of the last braces of a document: what is said of the owner."""
+    """The owner as JSON text, in place of the last braces of a document."""
 
     before: bytes
     after: bytes
-    """What comes after the identity, where there is a pid."""
+    """The text after the identity, if the process has a pid."""
 
 
 class Shape(Protocol):
-    """Makes documents of records, which stay as they are."""
+    """Makes documents of records, and does not change the records."""
 
     def shape_stats(self, record: StatsRecord) -> Document:
         """Return the whole document."""
 
     def shape_rest(self, record: TrafficRecord) -> Document:
-        """Return the document without what is said of the owner."""
+        """Return the document without the owner."""
 
     def shape_identity(self, process: ProcessInfo) -> Document:
-        """Return what is said of which process it is; never empty, as there is a pid."""
+        """Return the identity of a process with a pid; never empty."""
 
     def write_owner(self, record: TrafficRecord) -> OwnerText:
-        """Return what is said of the owner, around the identity."""
+        """Return the owner as text, around the identity."""
 
 
 class FlatShape:
@@ -55,7 +61,7 @@ class FlatShape:
         return flatten(record)
 
     def shape_rest(self, record: TrafficRecord) -> Document:
-        """Return what `flatten` does, without the owner."""
+        """Return what `flatten` returns, without the owner."""
         window, network = record["window"], record["network"]
         transmit, receive = network["io"]["transmit"], network["io"]["receive"]
         flat: Document = {
@@ -81,7 +87,7 @@ class FlatShape:
         return flat
 
     def shape_identity(self, process: ProcessInfo) -> Document:
-        """Return what `flatten` does."""
+        """Return what `flatten` returns."""
         identity: Document = {"process.pid": process["pid"]}
         if "parent_pid" in process:
             identity["process.parent_pid"] = process["parent_pid"]
@@ -90,26 +96,26 @@ class FlatShape:
         return identity
 
     def write_owner(self, record: TrafficRecord) -> OwnerText:
-        """Return what `flatten` does."""
+        """Return what `flatten` returns."""
         owner: Document = {key: record.get(key) for key in OWNER_KEYS if key in record}
         if not has_identity(record):
-            return OwnerText(continue_with(flatten(owner)) + b"}", b"")
-        owner["process"] = leave_identity(record["process"])
-        return OwnerText(b",", continue_with(flatten(owner)) + b"}")
+            return OwnerText(encode_members(flatten(owner)) + b"}", b"")
+        owner["process"] = without_identity(record["process"])
+        return OwnerText(b",", encode_members(flatten(owner)) + b"}")
 
 
 def has_identity(record: TrafficRecord) -> bool:
-    """Return whether the record says which process it is."""
+    """Return whether the record identifies a process."""
     return "process" in record and "pid" in record["process"]
 
 
-def leave_identity(process: ProcessInfo) -> Document:
-    """Return what `process` says beside its identity."""
+def without_identity(process: ProcessInfo) -> Document:
+    """Return `process` without its identity."""
     return {key: value for key, value in process.items() if key not in IDENTITY_KEYS}
 
 
-def continue_with(document: Document) -> bytes:
-    """Return what stands between the braces, after a comma."""
+def encode_members(document: Document) -> bytes:
+    """Return the members of a JSON object without its braces, each after a comma."""
     return b"," + orjson.dumps(document)[1:-1] if document else b""
 
 
@@ -129,5 +135,5 @@ def _flatten_into(flat: Document, document: Mapping[str, object], prefix: str) -
 
 
 def describe_path(record: TrafficRecord) -> Document:
-    """Return what `network` says beside its numbers."""
+    """Return `network` without its numbers."""
     return {key: part for key, part in record["network"].items() if key not in {"flows", "io"}}

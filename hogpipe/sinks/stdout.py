@@ -1,10 +1,15 @@
 """The `stdout` sink: a table on a terminal, JSON lines in a pipe or a file.
 
-Writing happens in a daemon thread, encoding included, so that neither a big window nor a reader who
-stalls (a paused pager) holds up the event loop or the end of the process. It goes in portions of
-whole lines that a pipe takes all or nothing of (PIPE_BUF, see pipe(7)): what a killed process
-leaves behind ends with a whole line as long as that line is no longer than such a portion. A write
-that is tried again goes on where it stopped, so nothing is printed twice.
+In: windows. Out: bytes on a descriptor that stays open. `write` raises OutputClosedError once the
+reader has left, and OSError.
+
+A daemon thread encodes and writes, so that neither a large window nor a stalled reader (a paused
+pager) blocks the event loop or the end of the process. It writes whole lines, of at most PIPE_BUF
+bytes at a time, which a pipe accepts all or nothing of (pipe(7)): the output of a killed process
+ends with a whole line. The retry of a write continues where it stopped, so nothing is printed
+twice.
+
+Known limit: a line longer than PIPE_BUF (4 KiB) may be cut by a kill.
 """
 
 import asyncio
@@ -25,7 +30,7 @@ from hogpipe.records.schema import Record
 from hogpipe.sinks.encoding import JsonEncoder, JsonSettings
 from hogpipe.sinks.table import render_table
 
-_WIDTH = 80  # where the terminal does not tell, or there is none
+_WIDTH = 80  # if the terminal reports none, or there is none
 
 
 class StdoutSettings(JsonSettings, frozen=True, kw_only=True):
@@ -34,7 +39,7 @@ class StdoutSettings(JsonSettings, frozen=True, kw_only=True):
     format: Literal["auto", "table", "jsonl"] = "auto"
     """auto: a table on a terminal, JSON lines otherwise."""
     rows: Annotated[int, Meta(ge=1)] = 20
-    """How many groups a window's table shows, those that moved most."""
+    """How many groups the table of a window shows, those with most bytes."""
 
 
 class StdoutSink:
@@ -45,16 +50,16 @@ class StdoutSink:
         self._encoder = JsonEncoder(settings)
         self._descriptor = descriptor
         self._terminal = False
-        self._at_hand: Iterator[bytes] | None = None
-        """The rest of the window that is being printed; the thread's while one runs, as are:"""
+        self._rest: Iterator[bytes] | None = None
+        """The rest of the window that is being printed. The thread owns it while it runs, and:"""
         self._data = b""
         self._written = 0
-        """How much of the data is out."""
+        """How many bytes of `_data` are written."""
         self._writing: asyncio.Future[Exception | None] | None = None
-        """The thread at work, which goes on where a write was cancelled."""
+        """The result of the thread, which continues after a write was cancelled."""
 
     async def open(self) -> None:
-        """Find out what we print to; ConfigurationError if it is closed."""
+        """Find out whether stdout is a terminal; ConfigurationError if it is closed."""
         if sys.stdout is None or not _is_open(self._descriptor):
             raise ConfigurationError("stdout is closed; give it a reader or take this sink out")
         self._terminal = os.isatty(self._descriptor)
@@ -62,9 +67,9 @@ class StdoutSink:
     async def write(self, records: Sequence[Record]) -> None:
         """Print a window; OutputClosedError once the reader has left."""
         if self._writing is None:
-            if self._at_hand is None:
-                self._at_hand = self._format(records)
-            self._writing = _start_thread(partial(self._write_window, self._at_hand))
+            if self._rest is None:
+                self._rest = self._format(records)
+            self._writing = _start_thread(partial(self._write_window, self._rest))
         error = await asyncio.shield(self._writing)
         self._writing = None
         if error is None:
@@ -82,16 +87,16 @@ class StdoutSink:
         if chosen == "table" or (chosen == "auto" and self._terminal):
             yield f"{render_table(records, self._width(), self._settings.rows)}\n".encode()
         else:
-            yield from self._encoder.portions(records)
+            yield from self._encoder.batches(records)
 
     def _width(self) -> int:
         try:
             return os.get_terminal_size(self._descriptor).columns or _WIDTH
-        except OSError:  # no terminal, or one that hung up: writing will tell
+        except OSError:  # no terminal, or one that hung up: the write will fail
             return _WIDTH
 
     def _write_window(self, rest: Iterator[bytes]) -> None:
-        """Write what is left, so that another try goes on from there; the thread's work."""
+        """Write the rest, in the thread; after an OSError another call continues there."""
         self._write_data()
         try:
             for self._data in rest:
@@ -100,33 +105,33 @@ class StdoutSink:
         except OSError:
             raise
         except Exception:
-            self._at_hand = None  # what cannot be formatted now never can
+            self._rest = None  # records that cannot be formatted now never can
             raise
-        self._at_hand = None
+        self._rest = None
 
     def _write_data(self) -> None:
         while self._written < len(self._data):
             try:
-                self._written += os.write(self._descriptor, self._portion())
-            except BlockingIOError:  # whoever shares our stdout has made it so
+                self._written += os.write(self._descriptor, self._next_lines())
+            except BlockingIOError:  # another process with the same stdout made it non-blocking
                 poll = select.poll()
                 poll.register(self._descriptor, select.POLLOUT)
                 poll.poll()
 
-    def _portion(self) -> bytes:
-        """Return the next lines that fit into one portion, or a portion of one that does not."""
-        start, most = self._written, self._written + select.PIPE_BUF
-        end = self._data.rfind(b"\n", start, most) + 1
-        return self._data[start : end or most]
+    def _next_lines(self) -> bytes:
+        """Return the next lines that fit into PIPE_BUF, or so much of one that does not."""
+        start, limit = self._written, self._written + select.PIPE_BUF
+        end = self._data.rfind(b"\n", start, limit) + 1
+        return self._data[start : end or limit]
 
     def _hung_up(self, error: Exception) -> bool:
         return self._terminal and isinstance(error, OSError) and error.errno == errno.EIO
 
     def _silence(self) -> None:
-        """Send what Python itself may still flush at exit where it meets no broken pipe."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._descriptor)
-        os.close(nowhere)
+        """Redirect to /dev/null what Python flushes at exit: the pipe is broken."""
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self._descriptor)
+        os.close(null)
 
 
 def _is_open(descriptor: int) -> bool:
@@ -138,9 +143,9 @@ def _is_open(descriptor: int) -> bool:
 
 
 def _start_thread(work: Callable[[], None]) -> asyncio.Future[Exception | None]:
-    """Run `work` in a daemon thread, which an executor's are not: those are joined at exit.
+    """Run `work` in a daemon thread; its error is the result.
 
-    What it raises is the result.
+    An executor would be joined at exit.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Exception | None] = loop.create_future()
@@ -149,9 +154,9 @@ def _start_thread(work: Callable[[], None]) -> asyncio.Future[Exception | None]:
         error: Exception | None = None
         try:
             work()
-        except Exception as caught:  # noqa: BLE001 - it is raised where it is awaited
-            error = caught
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        except Exception as raised:  # noqa: BLE001 - the caller raises it
+            error = raised
+        with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(done.set_result, error)
 
     threading.Thread(target=run, name="stdout", daemon=True).start()

@@ -1,7 +1,8 @@
-"""PURE: a window of records as a table for people.
+"""PURE: a window of records as a table for a terminal.
 
-Rates are IP bytes a second over each record's own window, in decimal units. No control character
-of a hostile name gets through, and no line is wider than the terminal.
+In: records, and the width of the terminal. Out: text without control characters, however hostile
+the names, and without a line wider than the terminal. Rates are IP bytes a second over the window
+of each record, in decimal units.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,14 +18,13 @@ _TEXT_COLUMNS = (
 )  # fmt: skip
 _RIGHT = frozenset({"PID", "SENT", "RECEIVED"})
 _GAP = "  "
-_NARROWEST = 4
+_MIN_WIDTH = 4
 
 
 def render_table(records: Sequence[Record], width: int, rows: int = 20) -> str:
-    """Return the `rows` groups that moved most, one a line, and a last line that sums up all.
+    """Return the `rows` groups with most bytes, one a line, and a last line with the totals.
 
-    `width` is that of the terminal, in columns. Columns that no group has anything for are left
-    out.
+    `width` is that of the terminal, in columns. A column without a value in any group is left out.
     """
     traffic = [record for record in records if record["type"] == "traffic"]
     stats = [record for record in records if record["type"] == "stats"]
@@ -35,7 +35,7 @@ def render_table(records: Sequence[Record], width: int, rows: int = 20) -> str:
 
 
 def format_rate(rate: float) -> str:
-    """Return bytes a second for people: `0 B/s`, `1.5 kB/s`, `120 MB/s`."""
+    """Return a rate of bytes as text: `0 B/s`, `1.5 kB/s`, `120 MB/s`."""
     for unit in ("B", "kB", "MB", "GB"):
         if rate < 999.5:
             digits = 0 if unit == "B" or rate >= 99.95 else 1
@@ -79,7 +79,7 @@ def _rates(record: TrafficRecord) -> tuple[float, float]:
 
 def _seconds(window: Window) -> float:
     start, end = (datetime.fromisoformat(window[edge]) for edge in ("start", "end"))
-    # Stamps are cut to the millisecond: a window may seem to have no length.
+    # Timestamps are truncated to the millisecond: a short window may seem to have no length.
     return max((end - start).total_seconds(), 0.001)
 
 
@@ -138,11 +138,11 @@ def _lay_out(rows: Sequence[dict[str, str]], width: int) -> list[str]:
 
 
 def _shrink(widths: dict[str, int], room: int) -> None:
-    """Narrow the widest text columns until all fit, or are as narrow as they may be."""
+    """Narrow the widest text columns until all fit or have the minimum width."""
     excess = sum(widths.values()) - room
     while excess > 0:
         widest = max(widths.keys() - {"SENT", "RECEIVED"}, key=widths.__getitem__, default=None)
-        if widest is None or widths[widest] <= _NARROWEST:
+        if widest is None or widths[widest] <= _MIN_WIDTH:
             return
         widths[widest] -= 1
         excess -= 1

@@ -23,18 +23,18 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The `tls` table of a sink; an empty one means TLS with the system's authorities."""
 
     ca: Path | None = None
-    """The certificates (PEM) of the authorities that are trusted; where absent, the system's."""
+    """The certificates (PEM) of the trusted authorities; the system's if absent."""
     certificate: Path | None = None
-    """This host's own certificate (PEM) with those between it and its authority."""
+    """The certificate (PEM) of this host, with those between it and its authority."""
     key: Path | None = None
-    """The private key (PEM) of `certificate`; where absent, it is in the same file."""
+    """The private key (PEM) of `certificate`; in the same file if absent."""
     key_password: str | None = None
-    """What decrypts `key`."""
+    """The password of `key`."""
     server_name: Annotated[str, Meta(min_length=1)] | None = None
-    """The name that the peer's certificate must be for; the host that is connected to if absent."""
+    """The name that the peer's certificate must have; the host of the connection if absent."""
 
     def __repr__(self) -> str:
-        """Show no value: `key_password` is a secret, and any other may come from one."""
+        """Show no value: `key_password` is a secret, and any other may be."""
         return "<TlsSettings>"
 
 
@@ -73,13 +73,13 @@ def _load_authorities(context: ssl.SSLContext, ca: Path | None) -> SettingProble
         return problem
     try:
         context.load_verify_locations(ca)
-    except (OSError, ValueError):  # ssl.SSLError is an OSError; what it says names no file
-        return _blame("ca", ca, "holds no certificate (PEM)")
+    except (OSError, ValueError):  # ssl.SSLError is an OSError; its text names no file
+        return _problem("ca", ca, "holds no certificate (PEM)")
     return None
 
 
 def _check_name(name: str | None) -> SettingProblem | None:
-    """Find a name that `ssl` would refuse with a ValueError or a TypeError when it connects."""
+    """Find a name for which `ssl` would raise ValueError or TypeError when it connects."""
     try:
         usable = name is None or (bool(name.encode("idna")) and "\0" not in name)
     except UnicodeError:
@@ -90,36 +90,36 @@ def _check_name(name: str | None) -> SettingProblem | None:
 def _load_identity(context: ssl.SSLContext, tls: TlsSettings) -> SettingProblem | None:
     if tls.certificate is None:
         alone = "key" if tls.key else "key_password" if tls.key_password else None
-        return _blame(alone, None, "only with tls.certificate") if alone else None
+        return _problem(alone, None, "only with tls.certificate") if alone else None
     if problem := _find_unreadable("certificate", tls.certificate):
         return problem
     if tls.key and (problem := _find_unreadable("key", tls.key)):
         return problem
     if _load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), tls.certificate):
-        return _blame("certificate", tls.certificate, "holds no certificate (PEM)")
-    asked = False
+        return _problem("certificate", tls.certificate, "holds no certificate (PEM)")
+    encrypted = False
 
-    def tell_password() -> str:
-        nonlocal asked
-        asked = True
+    def read_password() -> str:
+        nonlocal encrypted
+        encrypted = True
         return tls.key_password or ""
 
     try:
-        # Without a function to ask, OpenSSL would ask at the terminal.
-        context.load_cert_chain(tls.certificate, tls.key, tell_password)
+        # Without a function, OpenSSL would prompt on the terminal.
+        context.load_cert_chain(tls.certificate, tls.key, read_password)
     except (OSError, ValueError) as error:
-        return _explain_identity(tls, error, encrypted=asked)
+        return _describe_key_error(tls, error, encrypted=encrypted)
     return None
 
 
-def _explain_identity(tls: TlsSettings, error: Exception, *, encrypted: bool) -> SettingProblem:
-    """Say why the key, with a certificate that is one, cannot be used."""
+def _describe_key_error(tls: TlsSettings, error: Exception, *, encrypted: bool) -> SettingProblem:
+    """Return why the key cannot be used with its certificate."""
     if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
-        return _blame("key", tls.key or tls.certificate, "is not the key of tls.certificate")
+        return _problem("key", tls.key or tls.certificate, "is not the key of tls.certificate")
     if encrypted:
         text = "does not decrypt the key" if tls.key_password else "required: the key is encrypted"
-        return _blame("key_password", None, text)
-    return _blame("key", tls.key or tls.certificate, "holds no private key (PEM)")
+        return _problem("key_password", None, text)
+    return _problem("key", tls.key or tls.certificate, "holds no private key (PEM)")
 
 
 def _find_unreadable(key: str, path: Path) -> SettingProblem | None:
@@ -127,10 +127,10 @@ def _find_unreadable(key: str, path: Path) -> SettingProblem | None:
         with path.open("rb") as file:
             file.read(1)
     except OSError as error:
-        return _blame(key, path, f"{error.strerror}", colon=":")
+        return _problem(key, path, f"{error.strerror}", colon=":")
     return None
 
 
-def _blame(key: str, path: Path | None, text: str, *, colon: str = "") -> SettingProblem:
+def _problem(key: str, path: Path | None, text: str, *, colon: str = "") -> SettingProblem:
     quoted = f"{path}{colon} {text}" if path else text
     return SettingProblem(("tls", key), quoted, text)

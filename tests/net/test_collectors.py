@@ -246,7 +246,7 @@ async def test_a_receiver_that_is_killed_gets_all_that_comes_after(
     )
 
 
-@pytest.mark.parametrize("own", ["stranger", None])
+@pytest.mark.parametrize("own", ["untrusted", None])
 async def test_a_receiver_that_refuses_our_certificate_costs_no_record(
     installed: tuple[str, Path], certificates: Certificates, tmp_path: Path, own: str | None
 ) -> None:

@@ -1,6 +1,7 @@
-"""A plugin may fail in every place where it is called: the run says so in a line and loses nothing.
+"""A plugin fails in each place where it is called: the run logs one line and loses nothing.
 
-Each is a real file, loaded and run by `hogpipe run`, beside a `jsonl` sink that must get all.
+Each plugin is a real file, loaded by `hogpipe run`, beside a `jsonl` sink that must get all
+records.
 """
 
 import json
@@ -60,11 +61,11 @@ def hogpipe_sinks():
 
 
 class Outcome:
-    """What a run with such a plugin came to."""
+    """The result of a run with such a plugin."""
 
     def __init__(self, folder: Path, done: "subprocess.CompletedProcess[str]") -> None:
         self.code, self.stdout = done.returncode, done.stdout
-        *self.told, self.summary = done.stderr.splitlines() or [""]
+        *self.lines, self.summary = done.stderr.splitlines() or [""]
         others, mine = folder / "others.jsonl", folder / "mine.txt"
         text = others.read_text() if others.exists() else ""
         self.others = [json.loads(line)["sequence"] for line in text.splitlines()]
@@ -79,9 +80,9 @@ def _run(
     named: bool = True,
     more: str = "",
 ) -> Outcome:
-    """Replay with a plugin of which `changes` replace places such as `open` by code.
+    """Replay with a plugin in which `changes` replace places such as `open` by code.
 
-    It is `used` by a sink or not, and `named` as a file or found in a folder.
+    `used`: whether a sink uses the plugin. `named`: whether `paths` names the file, or its folder.
     """
     code = SOUND
     for place, line in changes.items():
@@ -114,21 +115,21 @@ def _run(
     return Outcome(folder, done)
 
 
-def _assert_well(outcome: Outcome, *told: str) -> None:
-    """The run ended as it should, the other sinks got all, and these lines were told, no others."""
+def _assert_success(outcome: Outcome, *lines: str) -> None:
+    """The run succeeded, the other sinks got all records, and exactly these lines were logged."""
     assert outcome.code == OK
     assert outcome.others == ALL
     printed = [json.loads(line)["sequence"] for line in outcome.stdout.splitlines()]
     assert printed == ALL
     assert "7 records" in outcome.summary
-    assert len(outcome.told) == len(told), outcome.told
-    for line, pattern in zip(outcome.told, told, strict=True):
+    assert len(outcome.lines) == len(lines), outcome.lines
+    for line, pattern in zip(outcome.lines, lines, strict=True):
         assert re.fullmatch(f"hogpipe: {pattern}", line), line
 
 
-def test_a_sound_plugin_gets_all(tmp_path: Path) -> None:
+def test_a_correct_plugin_gets_all_records(tmp_path: Path) -> None:
     outcome = _run(tmp_path, {})
-    _assert_well(outcome)
+    _assert_success(outcome)
     assert outcome.mine == ALL
 
 
@@ -137,16 +138,16 @@ RAISED = [("raise RuntimeError('no')", "RuntimeError: no"), ("sys.exit(3)", "Sys
 
 @pytest.mark.parametrize(("line", "error"), RAISED)
 @pytest.mark.parametrize("place", ["import", "the hook"])
-def test_one_that_cannot_be_loaded_is_left_out_and_told(
+def test_a_plugin_that_cannot_be_loaded_is_left_out_and_logged(
     tmp_path: Path, place: str, line: str, error: str
 ) -> None:
     outcome = _run(tmp_path, {place: line}, used=False, named=False)
     where = rf"\({tmp_path}/plugins/bad\.py\): {error} \(bad\.py, line \d+\)"
-    _assert_well(outcome, f"WARNING: plugin bad failed to load and is left out {where}")
+    _assert_success(outcome, f"WARNING: plugin bad failed to load and is left out {where}")
 
 
 @pytest.mark.parametrize("place", ["import", "the hook"])
-def test_one_that_the_configuration_names_keeps_the_run_from_starting_if_it_cannot_be_loaded(
+def test_a_configured_plugin_that_cannot_be_loaded_prevents_the_start(
     tmp_path: Path, place: str
 ) -> None:
     outcome = _run(tmp_path, {place: "raise RuntimeError('no')"}, used=False)
@@ -159,29 +160,29 @@ def test_one_that_the_configuration_names_keeps_the_run_from_starting_if_it_cann
     )
 
 
-def test_the_sink_of_one_that_cannot_be_loaded_is_told_with_the_reason(tmp_path: Path) -> None:
+def test_the_error_of_a_sink_whose_plugin_cannot_be_loaded_names_the_reason(tmp_path: Path) -> None:
     outcome = _run(tmp_path, {"import": "raise RuntimeError('no')"}, named=False)
     assert outcome.code == BAD_CONFIGURATION
-    told = "\n".join([*outcome.told, outcome.summary])
-    assert 'sinks[2].type: unknown sink type "mine"' in told
-    assert "plugins.bad: failed to load, and the unknown sink type may be its own" in told
+    text = "\n".join([*outcome.lines, outcome.summary])
+    assert 'sinks[2].type: unknown sink type "mine"' in text
+    assert "plugins.bad: failed to load, and the unknown sink type may be its own" in text
 
 
-def test_one_that_takes_a_name_that_is_taken_is_left_out(tmp_path: Path) -> None:
+def test_a_plugin_with_the_sink_type_of_another_is_left_out(tmp_path: Path) -> None:
     changes = {"the hook": 'return [SinkType("jsonl", Settings, Sink)]'}
     outcome = _run(tmp_path, changes, used=False, named=False)
     taken = r"ValueError: the sink type 'jsonl' is taken by builtin \(built-in\)"
-    _assert_well(outcome, f"WARNING: plugin bad failed to load and is left out .*: {taken}")
+    _assert_success(outcome, f"WARNING: plugin bad failed to load and is left out .*: {taken}")
 
 
-def test_one_that_was_made_for_a_newer_hogpipe_is_left_out(tmp_path: Path) -> None:
+def test_a_plugin_made_for_a_newer_hogpipe_is_left_out(tmp_path: Path) -> None:
     outcome = _run(tmp_path, {"import": "HOGPIPE_API = 99"}, used=False, named=False)
     error = "ImportError: it was made for plugin API 99, and hogpipe has 1; upgrade hogpipe"
-    _assert_well(outcome, f"WARNING: plugin bad failed to load and is left out .*: {error}")
+    _assert_success(outcome, f"WARNING: plugin bad failed to load and is left out .*: {error}")
 
 
 @pytest.mark.parametrize(
-    ("place", "line", "told"),
+    ("place", "line", "text"),
     [
         ("create", "raise RuntimeError('no')", "cannot be made: RuntimeError: no"),
         ("create", "sys.exit(3)", "cannot be made: SystemExit: 3"),
@@ -189,17 +190,17 @@ def test_one_that_was_made_for_a_newer_hogpipe_is_left_out(tmp_path: Path) -> No
         ("open", "sys.exit(3)", "cannot be opened: RuntimeError: the sink raised SystemExit: 3"),
     ],
 )
-def test_a_bug_before_the_run_keeps_it_from_starting(
-    tmp_path: Path, place: str, line: str, told: str
+def test_a_bug_before_the_run_prevents_the_start(
+    tmp_path: Path, place: str, line: str, text: str
 ) -> None:
     outcome = _run(tmp_path, {place: line})
     assert outcome.code == BAD_CONFIGURATION
-    assert outcome.told == []
-    assert re.fullmatch(rf"hogpipe: sink m: {told} \(bad\.py, line \d+\)", outcome.summary)
+    assert outcome.lines == []
+    assert re.fullmatch(rf"hogpipe: sink m: {text} \(bad\.py, line \d+\)", outcome.summary)
 
 
 @pytest.mark.parametrize(("line", "error"), RAISED)
-def test_a_bug_in_its_look_at_the_settings_keeps_the_run_from_starting(
+def test_a_bug_in_the_check_of_settings_prevents_the_start(
     tmp_path: Path, line: str, error: str
 ) -> None:
     check = f"def check(settings): {line}\n    "
@@ -210,16 +211,16 @@ def test_a_bug_in_its_look_at_the_settings_keeps_the_run_from_starting(
     assert outcome.summary == f"{where}cannot be checked: {error}"
 
 
-def test_what_is_wrong_with_the_settings_may_be_told_when_the_sink_is_made(tmp_path: Path) -> None:
+def test_a_factory_may_raise_a_configuration_error(tmp_path: Path) -> None:
     line = "from hogpipe import ConfigurationError; raise ConfigurationError('path: not that one')"
     outcome = _run(tmp_path, {"create": line})
     assert outcome.code == BAD_CONFIGURATION
     assert outcome.summary == "hogpipe: sink m: path: not that one"
 
 
-def test_what_may_pass_when_it_opens_holds_up_nobody_and_loses_nothing(tmp_path: Path) -> None:
+def test_an_open_that_fails_for_now_delays_no_other_and_loses_nothing(tmp_path: Path) -> None:
     outcome = _run(tmp_path, {"open": "if self.opened < 3: raise OSError('not yet')"})
-    _assert_well(
+    _assert_success(
         outcome,
         "WARNING: sink m: fails, and is retried: OSError: not yet",
         "WARNING: sink m: works again",
@@ -228,9 +229,9 @@ def test_what_may_pass_when_it_opens_holds_up_nobody_and_loses_nothing(tmp_path:
 
 
 @pytest.mark.parametrize("line", ["await asyncio.sleep(0.8)", "time.sleep(0.7)"])
-def test_one_that_opens_late_loses_nothing(tmp_path: Path, line: str) -> None:
+def test_a_sink_that_opens_late_loses_nothing(tmp_path: Path, line: str) -> None:
     outcome = _run(tmp_path, {"open": line})
-    _assert_well(outcome)
+    _assert_success(outcome)
     assert outcome.mine == ALL
 
 
@@ -243,17 +244,15 @@ def test_one_that_opens_late_loses_nothing(tmp_path: Path, line: str) -> None:
         ("raise asyncio.CancelledError", "RuntimeError: the sink was cancelled from within"),
     ],
 )
-def test_a_bug_in_write_costs_that_window_of_that_sink(
-    tmp_path: Path, line: str, error: str
-) -> None:
+def test_a_bug_in_write_costs_that_sink_that_window(tmp_path: Path, line: str, error: str) -> None:
     outcome = _run(tmp_path, {"write": f"if self.written == 1: {line}"})
-    _assert_well(outcome, rf"ERROR: sink m: drops 3 records: {error}( \(bad\.py, line \d+\))?")
+    _assert_success(outcome, rf"ERROR: sink m: drops 3 records: {error}( \(bad\.py, line \d+\))?")
     assert outcome.mine == ALL[3:]
 
 
-def test_what_may_pass_when_it_writes_loses_nothing(tmp_path: Path) -> None:
+def test_a_write_that_fails_for_now_loses_nothing(tmp_path: Path) -> None:
     outcome = _run(tmp_path, {"write": "if self.written < 3: raise OSError('full')"})
-    _assert_well(
+    _assert_success(
         outcome,
         "WARNING: sink m: fails, and is retried: OSError: full",
         "WARNING: sink m: works again",
@@ -261,15 +260,15 @@ def test_what_may_pass_when_it_writes_loses_nothing(tmp_path: Path) -> None:
     assert outcome.mine == ALL
 
 
-def test_one_that_goes_on_writing_after_it_was_given_up_loses_nothing(tmp_path: Path) -> None:
-    stubborn = (
+def test_a_write_that_refuses_cancellation_loses_nothing(tmp_path: Path) -> None:
+    refusing = (
         "if self.written == 1:\n"
         "            for _ in range(6):\n"
         "                try: await asyncio.sleep(0.2)\n"
         "                except asyncio.CancelledError: pass"
     )
-    outcome = _run(tmp_path, {"write": stubborn}, more="write_timeout = 0.1\n")
-    _assert_well(
+    outcome = _run(tmp_path, {"write": refusing}, more="write_timeout = 0.1\n")
+    _assert_success(
         outcome,
         r"WARNING: sink m: fails, and is retried: TimeoutError: it took longer than 0\.1 s",
         "WARNING: sink m: works again",
@@ -285,28 +284,26 @@ def test_one_that_goes_on_writing_after_it_was_given_up_loses_nothing(tmp_path: 
         ("await asyncio.sleep(60)", r"TimeoutError: it took longer than 0\.4 s"),
     ],
 )
-def test_one_that_cannot_be_closed_has_got_all_before(
+def test_a_sink_that_cannot_be_closed_has_all_records(
     tmp_path: Path, line: str, error: str
 ) -> None:
     outcome = _run(tmp_path, {"close": line})
-    _assert_well(outcome, f"WARNING: sink m: cannot be closed: {error}")
+    _assert_success(outcome, f"WARNING: sink m: cannot be closed: {error}")
     assert outcome.mine == ALL
 
 
 @pytest.mark.parametrize("daemon", [True, False])
-def test_threads_that_it_leaves_do_not_keep_the_run_from_ending(
-    tmp_path: Path, daemon: bool
-) -> None:
+def test_threads_of_a_plugin_do_not_prevent_the_end(tmp_path: Path, daemon: bool) -> None:
     line = f"threading.Thread(target=time.sleep, args=(600,), daemon={daemon}).start()"
     outcome = _run(tmp_path, {"import": line, "open": line, "write": line})
-    _assert_well(outcome)
+    _assert_success(outcome)
     assert outcome.mine == ALL
 
 
-def test_what_it_prints_does_not_get_in_among_the_records(tmp_path: Path) -> None:
+def test_text_printed_by_a_plugin_does_not_mix_with_records(tmp_path: Path) -> None:
     places = ["import", "the hook", "create", "open", "write", "close"]
     outcome = _run(tmp_path, {place: f"print('here is {place}')" for place in places})
     assert [json.loads(line)["sequence"] for line in outcome.stdout.splitlines()] == ALL
     assert outcome.mine == ALL
-    assert set(outcome.told) == {f"here is {place}" for place in places}
+    assert set(outcome.lines) == {f"here is {place}" for place in places}
     assert "7 records" in outcome.summary

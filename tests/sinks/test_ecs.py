@@ -1,4 +1,4 @@
-"""The words of the Elastic Common Schema, as docs/layouts.md tells them."""
+"""Documents in the Elastic Common Schema agree with docs/layouts.md."""
 
 import json
 import re
@@ -56,7 +56,7 @@ DERIVED = {row[0] for row in rows("derived")}
 
 
 def expect(path: str, value: object) -> tuple[str, object]:
-    """Return what becomes of a value of the record, by the tables of the page."""
+    """Return key and value in ECS of a value of the record, by the tables of the page."""
     match path:
         case "type":
             return "event.dataset", f"hogpipe.{value}"
@@ -81,12 +81,12 @@ def schema_leaves(schema: dict[str, Any], *path: str) -> Iterator[str]:
         yield ".".join(path)
 
 
-def test_the_table_is_what_the_code_does() -> None:
+def test_the_table_of_the_page_agrees_with_the_code() -> None:
     assert NAMES == ECS_NAMES
     assert ["ecs.version", ECS_VERSION] in rows("derived")
 
 
-def test_the_table_names_keys_that_there_are() -> None:
+def test_the_table_of_the_page_names_existing_keys() -> None:
     known = {*schema_leaves({"$ref": "#/$defs/traffic"}), *schema_leaves({"$ref": "#/$defs/stats"})}
     assert known >= NAMES.keys()
     assert len(known) > 80
@@ -109,19 +109,19 @@ def test_each_value_of_the_record_is_in_ecs(records: list[Record]) -> None:
 
 @settings(deadline=None)
 @given(windows)
-def test_documents_are_as_their_schema_has_them(records: list[Record]) -> None:
+def test_documents_are_valid_by_their_schema(records: list[Record]) -> None:
     for record in records:
         VALIDATOR.validate(encode(record, "nested"))
 
 
-def test_the_schema_is_one_and_refuses_what_is_no_document() -> None:
+def test_the_schema_is_valid_and_refuses_other_documents() -> None:
     Draft202012Validator.check_schema(ECS_SCHEMA)
     assert VALIDATOR.is_valid(encode(FULL, "nested"))
     assert not VALIDATOR.is_valid(FULL)
     assert not VALIDATOR.is_valid({**encode(FULL, "nested"), "source": {"ip": "10.0.0.1"}})
 
 
-def test_what_ecs_wants_beside_follows_from_the_record() -> None:
+def test_derived_keys_follow_from_the_record() -> None:
     document = encode(FULL)
     assert {key: document[key] for key in DERIVED & document.keys()} == {
         "ecs.version": "8.17.0",
@@ -141,40 +141,40 @@ def test_what_ecs_wants_beside_follows_from_the_record() -> None:
 
 
 @pytest.mark.parametrize("record", [FULL, traffic(), stats()], ids=["full", "some", "stats"])
-def test_nothing_is_said_of_who_opened_a_connection(record: Record) -> None:
+def test_no_key_says_which_end_opened_a_connection(record: Record) -> None:
     sets = {key.partition(".")[0] for key in encode(record)}
     assert not sets & {"source", "destination", "client", "server"}
     assert "network.direction" not in encode(record)
 
 
-def test_stats_are_no_network_event() -> None:
+def test_stats_are_not_network_events() -> None:
     assert not {"event.category", "event.type"} & encode(stats()).keys()
 
 
 @pytest.mark.parametrize(
-    ("transport", "key", "told"),
+    ("transport", "key", "value"),
     [
         ("tcp", "network.transport", "tcp"),
         ("icmpv6", "network.transport", "ipv6-icmp"),
         ("47", "network.iana_number", "47"),
     ],
 )
-def test_a_transport_has_the_ianas_word_or_number(transport: str, key: str, told: str) -> None:
+def test_a_transport_has_its_iana_keyword_or_number(transport: str, key: str, value: str) -> None:
     record = traffic()
     record["network"]["transport"] = transport
     found = encode(record)
-    assert found[key] == told
+    assert found[key] == value
     assert len({"network.transport", "network.iana_number"} & found.keys()) == 1
 
 
-def test_a_process_without_a_program_file_is_called_by_its_command() -> None:
+def test_a_process_without_an_executable_is_named_by_its_command() -> None:
     record = traffic()
     record["process"] = {"pid": 7, "command": "curl"}
     assert encode(record)["process.name"] == "curl"
     assert encode(FULL | {"process": {"user": {"id": 0}}}).keys().isdisjoint({"process.name"})
 
 
-def test_the_duration_is_that_of_each_window_and_exact() -> None:
+def test_the_duration_is_exactly_that_of_the_window() -> None:
     settings = JsonSettings(type="x", layout="flat", schema="ecs")
     encoder = JsonEncoder(settings)
     spans = [
@@ -183,13 +183,13 @@ def test_the_duration_is_that_of_each_window_and_exact() -> None:
     ]
     spans += [("2026-11-22T07:00:00.000Z", "2026-12-22T07:00:00.001Z")]
     records = [FULL | {"window": {"start": start, "end": end}} for start, end in spans]
-    told = [orjson.loads(text)["event.duration"] for text in encoder.documents(records)]
-    lasted = [datetime.fromisoformat(end) - datetime.fromisoformat(start) for start, end in spans]
-    assert told == [round(span.total_seconds() * 1000) * 10**6 for span in lasted]
-    assert told[:2] == [50_000_000, 0]
+    durations = [orjson.loads(text)["event.duration"] for text in encoder.documents(records)]
+    lengths = [datetime.fromisoformat(end) - datetime.fromisoformat(start) for start, end in spans]
+    assert durations == [round(span.total_seconds() * 1000) * 10**6 for span in lengths]
+    assert durations[:2] == [50_000_000, 0]
 
 
-def test_the_examples_of_the_page_are_the_example_of_the_record() -> None:
+def test_the_examples_of_the_page_encode_the_example_record() -> None:
     (text,) = re.findall(r"```json\n(.*?)```", (DOCS / "record.md").read_text(), re.DOTALL)[:1]
     record = json.loads(text)
     assert example("flat") == encode(record, "flat", "otel")

@@ -1,4 +1,4 @@
-"""Each shape of a record says what the record says."""
+"""Each layout and schema of a record has the content of the record."""
 
 import json
 import tracemalloc
@@ -50,7 +50,7 @@ def test_flat_has_each_value_at_its_path(records: list[Record]) -> None:
 
 @settings(deadline=None)
 @given(windows)
-def test_both_layouts_of_ecs_say_the_same(records: list[Record]) -> None:
+def test_both_layouts_of_ecs_have_the_same_content(records: list[Record]) -> None:
     nested, flat = encode(records, "nested", "ecs"), encode(records, "flat", "ecs")
     assert [dict(leaves(document)) for document in nested] == flat
 
@@ -76,39 +76,41 @@ def test_each_line_has_one_document_and_its_end(layout: str, schema: str) -> Non
 
 
 @pytest.mark.parametrize(("layout", "schema"), SHAPES)
-def test_portions_are_the_lines_bit_by_bit(layout: str, schema: str) -> None:
+def test_batches_are_the_lines_in_parts(layout: str, schema: str) -> None:
     encoder = make_encoder(layout, schema)
     records = [traffic(sequence, pid=sequence) for sequence in range(1, 1001)]
-    portions = list(encoder.portions(records))
-    assert len(portions) > 2
-    assert all(portion.endswith(b"\n") for portion in portions)
-    assert b"".join(portions) == encoder.lines(records)
+    batches = list(encoder.batches(records))
+    assert len(batches) > 2
+    assert all(batch.endswith(b"\n") for batch in batches)
+    assert b"".join(batches) == encoder.lines(records)
 
 
 @pytest.mark.parametrize(("layout", "schema"), SHAPES)
-def test_a_document_begins_as_a_torn_one_is_known_by(layout: str, schema: str) -> None:
+def test_documents_begin_as_a_torn_one_is_recognised(layout: str, schema: str) -> None:
     for text in make_encoder(layout, schema).documents([FULL, traffic(pid=None), stats()]):
         assert text.startswith(RECORD_STARTS)
 
 
 @pytest.mark.parametrize(("layout", "schema"), SHAPES)
-def test_a_process_that_changes_is_told_anew(layout: str, schema: str) -> None:
+def test_a_process_that_changes_is_encoded_again(layout: str, schema: str) -> None:
     encoder = make_encoder(layout, schema)
     before, after = traffic(1, pid=7), traffic(2, pid=7)
     after["process"]["executable"] = {"name": "other", "path": "/bin/other"}
-    told = [dict(leaves(orjson.loads(text))) for text in encoder.documents([before, after, before])]
-    assert [list(one.values()).count("/bin/other") for one in told] == [0, 1, 0]
-    assert told[0] == told[2]
+    found = [
+        dict(leaves(orjson.loads(text))) for text in encoder.documents([before, after, before])
+    ]
+    assert [list(one.values()).count("/bin/other") for one in found] == [0, 1, 0]
+    assert found[0] == found[2]
 
 
-@pytest.mark.parametrize("most", [1, 5, 1000])
+@pytest.mark.parametrize("limit", [1, 5, 1000])
 @settings(deadline=None)
 @given(records=windows)
-def test_what_is_remembered_changes_no_byte(most: int, records: list[Record]) -> None:
+def test_the_cache_changes_no_byte(limit: int, records: list[Record]) -> None:
     for layout, schema in SHAPES:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(encoding, "_MOST_TAILS", most)
-            patch.setattr(encoding, "_MOST_OWNERS", most)
+            patch.setattr(encoding, "_MAX_TAILS", limit)
+            patch.setattr(encoding, "_MAX_OWNERS", limit)
             encoder = make_encoder(layout, schema)
         alone = [make_encoder(layout, schema).documents([record])[0] for record in records]
         assert encoder.documents(records * 2) == alone * 2
@@ -116,7 +118,7 @@ def test_what_is_remembered_changes_no_byte(most: int, records: list[Record]) ->
 
 @pytest.mark.parametrize(("layout", "schema"), SHAPES)
 @pytest.mark.parametrize("left", [("pid",), ("parent_pid",), ("creation",), ("pid", "creation")])
-def test_processes_that_differ_in_what_is_known_of_them_are_told_apart(
+def test_processes_that_differ_in_known_keys_are_distinguished(
     layout: str, schema: str, left: tuple[str, ...]
 ) -> None:
     less, other = orjson.loads(orjson.dumps([FULL, FULL]))
@@ -127,12 +129,12 @@ def test_processes_that_differ_in_what_is_known_of_them_are_told_apart(
     alone = [make_encoder(layout, schema).documents([record])[0] for record in records]
     assert make_encoder(layout, schema).documents(records) == alone
     assert len({*alone}) == 3
-    told = [sorted(map(str, dict(leaves(orjson.loads(text))).values())) for text in alone]
-    assert len(told[0]) - len(told[1]) == len(left)
+    values = [sorted(map(str, dict(leaves(orjson.loads(text))).values())) for text in alone]
+    assert len(values[0]) - len(values[1]) == len(left)
 
 
 @pytest.mark.parametrize(("layout", "schema"), SHAPES[1:])
-def test_the_owner_of_another_process_of_a_program_is_not_shaped_anew(
+def test_processes_of_one_program_share_the_cached_owner(
     layout: str, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = make_encoder(layout, schema)
@@ -148,7 +150,7 @@ def test_the_owner_of_another_process_of_a_program_is_not_shaped_anew(
     assert len(made) == 1
 
 
-def test_what_is_remembered_of_an_owner_takes_little_memory() -> None:
+def test_the_cache_takes_less_than_a_kilobyte_for_an_owner() -> None:
     encoder = make_encoder("flat", "otel")
     tracemalloc.start()
     try:
@@ -160,7 +162,7 @@ def test_what_is_remembered_of_an_owner_takes_little_memory() -> None:
 
 
 @pytest.mark.parametrize(("layout", "schema"), SHAPES)
-def test_records_stay_as_they_are(layout: str, schema: str) -> None:
+def test_records_are_not_changed(layout: str, schema: str) -> None:
     before = orjson.dumps([FULL, stats()])
     record = orjson.loads(before)
     make_encoder(layout, schema).documents(record)

@@ -1,4 +1,4 @@
-"""A token that the server no longer knows costs the sink `forward` no records."""
+"""A token that the server rejects during a run costs the sink `forward` no records."""
 
 import pytest
 from example_forward import ForwardSettings, ForwardSink
@@ -8,8 +8,8 @@ from hogpipe import DeliveryError, SinkType
 from hogpipe.testing import RecordMaker, make_sink
 
 
-class Doorkeeper(LineServer):
-    """Lets nobody in but with its token."""
+class TokenServer(LineServer):
+    """Accepts clients with its token only."""
 
     token = b"new"
 
@@ -20,8 +20,8 @@ class Doorkeeper(LineServer):
         return b"ok\n" if line == self.token else b"no\n"
 
 
-async def test_a_window_waits_until_the_token_is_known_again() -> None:
-    async with Doorkeeper() as server:
+async def test_a_window_is_delivered_once_the_token_is_accepted_again() -> None:
+    async with TokenServer() as server:
         server.token = b"old"
         keys = {"port": server.port, "host": "127.0.0.1", "token": "old"}
         sink = make_sink(SinkType("forward", ForwardSettings, ForwardSink), keys)

@@ -1,4 +1,4 @@
-"""The plugin that the documentation begins with does what it says."""
+"""The first plugin of the guide does what the guide says."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from hogpipe.testing import PROMISES, SinkCase, check_sink, make_sink
 EXAMPLE = Path(__file__).parents[2] / "plugins" / "example_total.py"
 
 
-async def test_the_example_keeps_one_line_for_each_window(tmp_path: Path) -> None:
+async def test_the_example_writes_one_line_for_each_window(tmp_path: Path) -> None:
     registry = load_plugins([EXAMPLE], [])
     assert registry.failures == []
     file = tmp_path / "totals.txt"

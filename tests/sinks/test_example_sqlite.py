@@ -1,4 +1,4 @@
-"""The sink `sqlite` keeps its promises, and has each record once whatever was repeated."""
+"""The sink `sqlite` keeps its promises, and stores each record once."""
 
 import json
 import sqlite3

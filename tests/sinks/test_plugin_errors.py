@@ -1,4 +1,4 @@
-"""An error of a plugin is told with the line of the plugin's code that its author can go to."""
+"""The description of a plugin's error names a line of the plugin."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from hogpipe.sinks.encoding import JsonEncoder
 from hogpipe.sinks.plugin_errors import describe_bug
-from hogpipe.sinks.plugin_files import load_module
+from hogpipe.sinks.registry import load_module
 from hogpipe.text import describe_error
 
 
@@ -24,7 +24,7 @@ from hogpipe.text import describe_error
         ("from hogpipe import JsonEncoder\ndef act(): JsonEncoder(None)\n", "(mine.py, line 2)"),
     ],
 )
-def test_it_is_the_deepest_line_of_the_plugins_own(tmp_path: Path, text: str, place: str) -> None:
+def test_the_line_is_the_deepest_of_the_plugin(tmp_path: Path, text: str, place: str) -> None:
     (tmp_path / "mine.py").write_text(text)
     module = load_module(tmp_path / "mine.py")
     with ThreadPoolExecutor(1) as thread:
@@ -33,7 +33,7 @@ def test_it_is_the_deepest_line_of_the_plugins_own(tmp_path: Path, text: str, pl
     assert describe_bug(error).endswith(place)
 
 
-def test_an_error_of_our_own_code_has_no_place() -> None:
+def test_an_error_of_hogpipe_itself_has_no_line() -> None:
     with ThreadPoolExecutor(1) as thread:
         error = thread.submit(JsonEncoder, 3).exception()  # type: ignore[arg-type]
     assert error is not None

@@ -1,4 +1,4 @@
-"""Sink types come from anywhere, and a plugin that fails takes nothing down with it."""
+"""Sink types come from packages and files, and a plugin that fails harms no other."""
 
 import sys
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def _only(plugins: Sequence[PluginInfo]) -> PluginInfo:
 
 
 def _failure(registry: Registry) -> str:
-    """The error of the one plugin that failed; the built-ins must have survived it."""
+    """Return the error of the one plugin that failed; the built-in types are still there."""
     assert tuple(registry.sink_types)[:3] == BUILT_IN
     plugin = _only(registry.failures)
     assert plugin.state == "failed"
@@ -48,7 +48,7 @@ def _failure(registry: Registry) -> str:
     return plugin.error
 
 
-def test_the_built_ins_are_a_plugin_like_any_other() -> None:
+def test_the_built_in_sinks_are_a_plugin() -> None:
     registry = load_plugins([], [])
     plugin = _only(registry.plugins)
     assert (plugin.name, plugin.origin, plugin.state) == ("builtin", "built-in", "built-in")
@@ -64,7 +64,7 @@ def test_a_file_offers_its_sink_types(tmp_path: Path) -> None:
     assert sys.path == before
 
 
-def test_a_folder_stands_for_its_files_in_order_but_for_private_ones(tmp_path: Path) -> None:
+def test_a_folder_stands_for_its_public_files_in_order(tmp_path: Path) -> None:
     for name in ("b", "a", "_c"):
         _good(tmp_path / f"{name}.py", name)
     _write(tmp_path / "readme.txt", "not a plugin")
@@ -72,14 +72,14 @@ def test_a_folder_stands_for_its_files_in_order_but_for_private_ones(tmp_path: P
     assert [plugin.name for plugin in registry.plugins] == ["builtin", "a", "b"]
 
 
-def test_files_of_the_same_name_do_not_clash(tmp_path: Path) -> None:
+def test_files_of_the_same_name_are_different_modules(tmp_path: Path) -> None:
     one, two = _good(tmp_path / "1" / "same.py", "one"), _good(tmp_path / "2" / "same.py", "two")
     registry = load_plugins([one, two], [])
     assert registry.failures == []
     assert {"one", "two"} <= registry.sink_types.keys()
 
 
-def test_what_is_disabled_is_not_even_imported(tmp_path: Path) -> None:
+def test_a_disabled_plugin_is_not_imported(tmp_path: Path) -> None:
     file = _write(tmp_path / "loud.py", "raise RuntimeError")
     registry = load_plugins([file], ["loud", "builtin"])
     assert [plugin.state for plugin in registry.plugins] == ["disabled", "disabled"]
@@ -127,7 +127,7 @@ def test_what_is_disabled_is_not_even_imported(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_failing_plugin_is_left_out_and_says_why(tmp_path: Path, text: str, error: str) -> None:
+def test_a_failing_plugin_is_left_out_with_its_error(tmp_path: Path, text: str, error: str) -> None:
     before = set(sys.modules)
     bad = _write(tmp_path / "bad.py", text)
     registry = load_plugins([bad, _good(tmp_path / "good.py", "good")], [])
@@ -137,7 +137,7 @@ def test_a_failing_plugin_is_left_out_and_says_why(tmp_path: Path, text: str, er
     assert all("good" in name for name in left)
 
 
-def test_of_two_plugins_with_one_sink_type_the_later_is_left_out_whole(tmp_path: Path) -> None:
+def test_the_later_of_two_plugins_with_one_sink_type_is_left_out(tmp_path: Path) -> None:
     _good(tmp_path / "a.py", "same")
     _write(
         tmp_path / "b.py",
@@ -148,11 +148,11 @@ def test_of_two_plugins_with_one_sink_type_the_later_is_left_out_whole(tmp_path:
     assert "other" not in registry.sink_types
 
 
-def test_a_path_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
+def test_a_missing_path_is_a_failure(tmp_path: Path) -> None:
     assert _failure(load_plugins([tmp_path / "gone.py"], [])).startswith("FileNotFoundError: ")
 
 
-def test_a_file_that_is_no_python_is_a_failure(tmp_path: Path) -> None:
+def test_a_file_that_is_not_python_is_a_failure(tmp_path: Path) -> None:
     assert "is no Python file" in _failure(load_plugins([_write(tmp_path / "x.toml", "")], []))
 
 
@@ -171,21 +171,17 @@ def test_a_file_that_is_no_python_is_a_failure(tmp_path: Path) -> None:
         ("raise GeneratorExit", "GeneratorExit (bad.py, line 1)"),
     ],
 )
-def test_a_failure_is_told_with_the_line_of_the_plugin_that_it_came_from(
-    tmp_path: Path, text: str, place: str
-) -> None:
+def test_a_failure_names_the_line_of_the_plugin(tmp_path: Path, text: str, place: str) -> None:
     assert _failure(load_plugins([_write(tmp_path / "bad.py", text)], [])).endswith(place)
 
 
-def test_the_user_may_interrupt_the_loading(tmp_path: Path) -> None:
+def test_the_user_can_interrupt_loading(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         load_plugins([_write(tmp_path / "slow.py", "raise KeyboardInterrupt")], [])
 
 
 @pytest.mark.parametrize("line", ["", f"HOGPIPE_API = {PLUGIN_API}"])
-def test_a_plugin_made_for_this_api_or_for_none_in_particular_is_loaded(
-    tmp_path: Path, line: str
-) -> None:
+def test_a_plugin_made_for_this_or_no_version_is_loaded(tmp_path: Path, line: str) -> None:
     file = _good(tmp_path / "mine.py", "mine")
     file.write_text(f"{line}\n{file.read_text()}")
     assert load_plugins([file], []).failures == []
@@ -203,13 +199,13 @@ def test_a_plugin_made_for_this_api_or_for_none_in_particular_is_loaded(
         ("0", "TypeError: HOGPIPE_API must be a number such as 1"),
     ],
 )
-def test_a_plugin_made_for_a_newer_api_is_left_out(tmp_path: Path, wanted: str, error: str) -> None:
+def test_a_plugin_for_a_newer_version_is_left_out(tmp_path: Path, wanted: str, error: str) -> None:
     file = _good(tmp_path / "mine.py", "mine")
     file.write_text(f"HOGPIPE_API = {wanted}\n{file.read_text()}")
     assert _failure(load_plugins([file], [])).startswith(error)
 
 
-def test_settings_may_be_annotated_by_strings(tmp_path: Path) -> None:
+def test_settings_may_have_string_annotations(tmp_path: Path) -> None:
     file = _good(tmp_path / "late.py", "late")
     file.write_text(f"from __future__ import annotations\n{file.read_text()}")
     assert load_plugins([file], []).failures == []
@@ -222,7 +218,7 @@ def _install(site: Path, name: str, version: str, module: str, text: str) -> Non
     _write(info / "entry_points.txt", f"[hogpipe]\n{module} = {module}\n")
 
 
-def test_installed_packages_are_found_and_one_that_fails_does_not_stop_the_rest(
+def test_installed_packages_are_loaded_though_one_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _install(tmp_path, "hogpipe-broken", "0.1", "hogpipe_a_broken", "raise ValueError('broken')")

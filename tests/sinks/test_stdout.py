@@ -1,4 +1,4 @@
-"""Standard output: whole lines, a reader who leaves, a reader who stalls."""
+"""Standard output: whole lines, a reader that leaves, a reader that stalls."""
 
 import asyncio
 import json
@@ -9,15 +9,13 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.sinks import traffic
 
 from hogpipe.errors import ConfigurationError, OutputClosedError
-from hogpipe.records.schema import Record
-from hogpipe.sinks.encoding import JsonEncoder
 from hogpipe.sinks.stdout import StdoutSettings, StdoutSink
 
 PROGRAM = """
@@ -61,7 +59,7 @@ def _sink(descriptor: int, **changes: object) -> StdoutSink:
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """A real pipe: what is read and what is written to; a test may close the first."""
+    """A pipe, as its reading and its writing end; a test may close the reading one."""
     reader, writer = os.pipe()
     yield reader, writer
     os.close(writer)
@@ -102,7 +100,7 @@ async def test_the_format_can_be_chosen(pipe: tuple[int, int], chosen: str, star
     assert os.read(pipe[0], 1 << 16).startswith(start)
 
 
-async def test_a_terminal_that_hangs_up_is_a_reader_who_has_left() -> None:
+async def test_a_terminal_that_hangs_up_is_a_reader_that_left() -> None:
     master, slave = pty.openpty()
     sink = _sink(slave)
     await sink.open()
@@ -118,7 +116,7 @@ async def test_a_closed_descriptor_is_a_configuration_error(pipe: tuple[int, int
         await _sink(pipe[0]).open()
 
 
-async def test_a_reader_who_leaves_closes_the_output(pipe: tuple[int, int]) -> None:
+async def test_a_reader_that_leaves_closes_the_output(pipe: tuple[int, int]) -> None:
     sink = _sink(pipe[1])
     await sink.open()
     os.close(pipe[0])
@@ -126,7 +124,7 @@ async def test_a_reader_who_leaves_closes_the_output(pipe: tuple[int, int]) -> N
         await sink.write([traffic(1)])
 
 
-async def test_a_stalled_reader_blocks_neither_the_loop_nor_gets_anything_twice(
+async def test_a_stalled_reader_neither_blocks_the_loop_nor_gets_a_line_twice(
     pipe: tuple[int, int],
 ) -> None:
     sink = _sink(pipe[1])
@@ -148,7 +146,7 @@ async def test_a_stalled_reader_blocks_neither_the_loop_nor_gets_anything_twice(
     assert [json.loads(line)["sequence"] for line in data.splitlines()] == list(range(1000))
 
 
-async def test_a_pipe_that_someone_made_non_blocking_is_waited_for(pipe: tuple[int, int]) -> None:
+async def test_a_non_blocking_pipe_is_waited_for(pipe: tuple[int, int]) -> None:
     os.set_blocking(pipe[1], False)
     sink = _sink(pipe[1])
     await sink.open()
@@ -160,7 +158,7 @@ async def test_a_pipe_that_someone_made_non_blocking_is_waited_for(pipe: tuple[i
     await writing
 
 
-async def test_a_window_that_cannot_be_encoded_does_not_hold_up_the_next(
+async def test_a_window_that_cannot_be_encoded_does_not_block_the_next(
     pipe: tuple[int, int],
 ) -> None:
     sink = _sink(pipe[1])
@@ -173,32 +171,24 @@ async def test_a_window_that_cannot_be_encoded_does_not_hold_up_the_next(
     assert json.loads(os.read(pipe[0], 1 << 16))["sequence"] == 2
 
 
-async def test_a_pipe_gets_the_shape_that_is_asked_for(pipe: tuple[int, int]) -> None:
+async def test_a_pipe_gets_the_configured_layout_and_schema(pipe: tuple[int, int]) -> None:
     sink = _sink(pipe[1], layout="flat", schema="ecs")
     await sink.open()
     await sink.write([traffic(1)])
     assert json.loads(os.read(pipe[0], 1 << 16))["event.sequence"] == 1
 
 
-async def test_records_are_encoded_beside_the_event_loop(
-    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+async def test_records_are_encoded_in_the_thread_of_the_sink(
+    pipe: tuple[int, int], encoding_threads: list[threading.Thread]
 ) -> None:
-    threads = []
-    lines = JsonEncoder.lines
-
-    def note(encoder: JsonEncoder, records: Sequence[Record]) -> bytes:
-        threads.append(threading.current_thread())
-        return lines(encoder, records)
-
-    monkeypatch.setattr(JsonEncoder, "lines", note)
     sink = _sink(pipe[1])
     await sink.open()
     await sink.write([traffic(1)])
-    assert threads
-    assert threading.main_thread() not in threads
+    assert encoding_threads
+    assert threading.main_thread() not in encoding_threads
 
 
-async def test_on_a_full_disk_the_write_goes_on_where_it_stopped() -> None:
+async def test_a_retry_after_a_full_disk_continues_where_the_write_stopped() -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     sink = _sink(full)
     await sink.open()
@@ -212,7 +202,7 @@ async def test_on_a_full_disk_the_write_goes_on_where_it_stopped() -> None:
         os.close(descriptor)
 
 
-def test_when_the_reader_leaves_the_process_ends_without_a_word_of_python() -> None:
+def test_a_process_whose_reader_left_ends_without_an_error_of_python() -> None:
     with _start(30) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -223,7 +213,7 @@ def test_when_the_reader_leaves_the_process_ends_without_a_word_of_python() -> N
         assert process.wait(30) == 0
 
 
-def test_a_stalled_reader_does_not_hold_up_the_end_and_is_left_with_whole_lines() -> None:
+def test_a_stalled_reader_does_not_delay_the_end_and_has_whole_lines() -> None:
     with _start(0.2) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -1,4 +1,4 @@
-"""A window as a table that fits the terminal and cannot harm it."""
+"""A window as a table that fits the terminal and holds no control character."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,7 +7,7 @@ from support.sinks import stats, traffic
 from hogpipe.sinks.table import fit, format_rate, render_table
 
 
-def test_groups_come_by_what_they_moved_with_a_line_that_sums_up() -> None:
+def test_groups_are_sorted_by_bytes_and_followed_by_totals() -> None:
     named = traffic(2, pid=42, sent=1500, received=2_500_000)
     named["process"]["owner"] = "www-data"
     table = render_table([traffic(1, pid=7, sent=10, received=20), named, stats(3)], 80)
@@ -25,13 +25,13 @@ def test_rates_follow_the_length_of_the_window() -> None:
     assert "sent 100 B/s" in render_table([record], 80)
 
 
-def test_a_window_that_seems_to_have_no_length_is_shown_all_the_same() -> None:
+def test_a_window_without_length_is_shown() -> None:
     record = traffic(1)
     record["window"]["end"] = record["window"]["start"]
     assert "kB/s" in render_table([record], 80)
 
 
-def test_what_has_no_owner_and_what_was_left_out_say_so() -> None:
+def test_unattributed_traffic_and_the_remainder_are_named() -> None:
     nobody, rest = traffic(1, pid=None), traffic(2, pid=None)
     rest["remainder"] = True
     table = render_table([nobody, rest], 80)
@@ -40,13 +40,13 @@ def test_what_has_no_owner_and_what_was_left_out_say_so() -> None:
     assert "PID" not in table
 
 
-def test_a_socket_of_a_known_user_shows_the_user() -> None:
+def test_a_group_without_a_process_shows_its_user() -> None:
     record = traffic(1, pid=None)
     record["process"] = {"user": {"id": 33}}
     assert render_table([record], 80).splitlines()[1].split()[:2] == ["33", "(unattributed)"]
 
 
-def test_the_dimensions_that_were_asked_for_have_columns() -> None:
+def test_each_dimension_has_a_column() -> None:
     record = traffic(1)
     record["network"] |= {
         "transport": "tcp",
@@ -65,7 +65,7 @@ def test_the_dimensions_that_were_asked_for_have_columns() -> None:
     ]  # fmt: skip
 
 
-def test_only_the_top_is_shown_and_the_rest_is_counted() -> None:
+def test_the_top_groups_are_shown_and_the_others_counted() -> None:
     table = render_table([traffic(n, pid=n, sent=n) for n in range(1, 31)], 80, rows=3)
     assert len(table.splitlines()) == 5
     assert "27 more not shown" in table
@@ -75,7 +75,7 @@ def test_an_idle_window_is_one_line() -> None:
     assert render_table([], 80) == "sent 0 B/s, received 0 B/s\n"
 
 
-def test_an_escape_sequence_in_a_name_reaches_nobody() -> None:
+def test_an_escape_sequence_in_a_name_is_escaped() -> None:
     record = traffic(1)
     record["process"]["executable"]["name"] = "\x1b]0;owned\x07\u202e\n\x9b2J"
     table = render_table([record], 200)
@@ -83,7 +83,7 @@ def test_an_escape_sequence_in_a_name_reaches_nobody() -> None:
     assert all(line.isprintable() for line in table.split("\n"))
 
 
-def test_a_long_name_is_cut_before_the_numbers_are() -> None:
+def test_a_long_name_is_truncated_before_numbers_are() -> None:
     record = traffic(1, sent=5, received=6)
     record["process"]["executable"]["name"] = "x" * 500
     line = render_table([record], 40).splitlines()[1]
@@ -114,7 +114,7 @@ def test_no_line_is_wider_than_the_terminal_nor_holds_a_control(
         assert fit(line, width).rstrip() == line
 
 
-def test_rates_are_told_in_decimal_units() -> None:
+def test_rates_have_decimal_units() -> None:
     rates = [0, 999, 1500, 99_960, 120e6, 3.2e9, 7e15]
     assert [format_rate(rate) for rate in rates] == [
         "0 B/s", "999 B/s", "1.5 kB/s", "100 kB/s", "120 MB/s", "3.2 GB/s", "7000.0 TB/s",

@@ -1,4 +1,4 @@
-"""Certificates of an authority of the test's own, made by the openssl command."""
+"""Certificates of a test authority, made by the openssl command."""
 
 import ssl
 import subprocess
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NAME = "collector.test"
-"""The name that the server's certificate is for, beside 127.0.0.1 and ::1."""
+"""The name in the server's certificate, beside 127.0.0.1 and ::1."""
 PASSWORD = "open sesame"
-"""What the key `locked` is encrypted with."""
+"""The password of the key `locked`."""
 
 _NEW_KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
 
 
 @dataclass(frozen=True)
 class Certificates:
-    """Files in `folder`: NAME.pem and NAME.key of `ca`, `server`, `client`, `stranger`.
+    """Files in `folder`: NAME.pem and NAME.key of `ca`, `server`, `client`, `untrusted`.
 
-    `stranger` is an authority that nobody knows, `locked.key` the client's key, encrypted, and
-    `expired.pem` a certificate of the server's that was good until yesterday.
+    `untrusted` is another authority, `locked.key` the encrypted key of the client, and
+    `expired.pem` a certificate of the server that expired yesterday.
     """
 
     folder: Path
@@ -29,7 +29,7 @@ class Certificates:
     def server_context(
         self, *, certificate: str = "server.pem", ask_client: bool = False, tickets: int = 2
     ) -> ssl.SSLContext:
-        """Return the context of a server, which may insist on a client's certificate."""
+        """Return the context of a server, which may require a client's certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.path(certificate), self.path("server.key"))
         context.num_tickets = tickets
@@ -40,9 +40,9 @@ class Certificates:
 
 
 def make_certificates(folder: Path) -> Certificates:
-    """Make all of them; a few milliseconds each."""
+    """Make all files; a few milliseconds each."""
     made = Certificates(folder)
-    for authority in ("ca", "stranger"):
+    for authority in ("ca", "untrusted"):
         _openssl(folder, "req", "-x509", *_NEW_KEY, "-days", "2", "-subj", f"/CN={authority}",
                  "-keyout", f"{authority}.key", "-out", f"{authority}.pem")  # fmt: skip
     made.path("names").write_text(f"subjectAltName=DNS:{NAME},IP:127.0.0.1,IP:::1\n")

@@ -12,7 +12,7 @@ from .namespaces import require
 
 @contextmanager
 def tiny_disk(folder: Path, kib: int = 64) -> Iterator[Path]:
-    """Make `folder` a file system of that size, for as long as the context lasts."""
+    """Mount a file system of this size at `folder` until the context ends."""
     require("mount")
     folder.mkdir()
     made = subprocess.run(

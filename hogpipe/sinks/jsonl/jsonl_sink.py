@@ -1,8 +1,8 @@
 """The `jsonl` sink: one JSON object a line, appended to a file.
 
-The file holds whole lines only, whatever happens: what of a window failed half-way, or was given
-up, is cut off. All work on files is done in a thread of the sink's own, where records are encoded,
-too; closed files are compressed in another.
+In: windows. Out: whole lines of whole windows: a window that failed or was cancelled half-way is
+cut off. A thread of the sink's own does all work on files and encodes the records; another one
+processes closed files.
 """
 
 import asyncio
@@ -22,27 +22,27 @@ from hogpipe.errors import ConfigurationError
 from hogpipe.records.schema import Record
 from hogpipe.sinks.contract import SettingProblem
 from hogpipe.sinks.encoding import JsonEncoder, JsonSettings
-from hogpipe.sinks.jsonl.closed_files import Upkeep
-from hogpipe.sinks.jsonl.journal import Habits, Journal
+from hogpipe.sinks.jsonl.closed_files import ClosedFilePolicy
+from hogpipe.sinks.jsonl.rotating_file import FileOptions, RotatingFile
 from hogpipe.sinks.jsonl.rotation import LONGEST_SUFFIX, RotationRule
 from hogpipe.text import printable
 
 _MIB = 1 << 20
 _CLOSING_SECONDS = 0.2
-"""How long a close waits for a file that is being compressed: half of what a close may take."""
+"""How long a close waits for a file that is being compressed: half the time limit of a close."""
 
 
 class JsonlSettings(JsonSettings, frozen=True, kw_only=True):
     """`type = "jsonl"`."""
 
     path: Path
-    """The file; made with its folders where absent, appended to where not."""
+    """The file; created with its folders if absent, appended to if present."""
     rotate_mib: Annotated[int, Meta(ge=1)] | None = None
-    """From which size on a file is closed and the next one begun."""
+    """The size from which a file is rotated."""
     rotate_every: Annotated[float, Meta(ge=1)] | None = None
-    """After how many seconds, counted from midnight UTC for whole parts of a day."""
+    """The seconds after which a file is rotated, at multiples since midnight UTC."""
     keep: Annotated[int, Meta(ge=1)] | None = None
-    """How many closed files stay; all where absent."""
+    """How many closed files are kept; all if absent."""
     compress: Literal["none", "gzip"] = "none"
     """What is done with closed files."""
     fsync: Literal["never", "close", "window"] = "never"
@@ -50,27 +50,26 @@ class JsonlSettings(JsonSettings, frozen=True, kw_only=True):
 
     @property
     def rotates(self) -> bool:
-        """Whether files are closed at all."""
+        """Whether files are rotated."""
         return self.rotate_mib is not None or self.rotate_every is not None
 
 
 class JsonlSink:
-    """Writes whole lines to a file; see the module for what that takes."""
+    """Appends windows to a file."""
 
     def __init__(self, settings: JsonlSettings) -> None:
         self._path = settings.path
-        self._journal = Journal(settings.path, JsonEncoder(settings), _form_habits(settings))
-        # One thread: a step that was given up still ends before the next one begins.
+        self._file = RotatingFile(settings.path, JsonEncoder(settings), _file_options(settings))
+        # One thread: a cancelled step ends before the next one begins.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="jsonl")
 
     async def open(self) -> None:
-        """Open the file and mend its end.
+        """Open the file and repair its end.
 
-        Raises ConfigurationError where the path cannot be written to, OSError where the disk is
-        full.
+        Raises ConfigurationError if the path cannot be written to, OSError if the disk is full.
         """
         try:
-            await wrap(self._journal.open)(executor=self._thread)
+            await wrap(self._file.open)(executor=self._thread)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -80,34 +79,34 @@ class JsonlSink:
             ) from error
 
     async def write(self, records: Sequence[Record]) -> None:
-        """Append a window; raises OSError, and then the file is as before or soon will be."""
+        """Append a window; after an OSError the file is rolled back, at the latest by the next."""
         stop = threading.Event()
         try:
-            await wrap(self._journal.append)(records, stop, executor=self._thread)
+            await wrap(self._file.append)(records, stop, executor=self._thread)
         except asyncio.CancelledError:
             stop.set()
             raise
-        self._journal.settle()
+        self._file.commit()
 
     async def reopen(self) -> None:
-        """Let go of the file, which may have been renamed, and open the path anew."""
-        await wrap(self._journal.reopen)(executor=self._thread)
+        """Release the file, which may have been renamed, and open the file at the path."""
+        await wrap(self._file.reopen)(executor=self._thread)
 
     async def close(self) -> None:
-        """Close the file, at the end of a line; that is done also where nobody waits for it."""
-        closing = self._thread.submit(self._journal.close, _CLOSING_SECONDS)
+        """Close the file at the end of a line; that continues if the caller is cancelled."""
+        closing = self._thread.submit(self._file.close, _CLOSING_SECONDS)
         self._thread.shutdown(wait=False)
-        # Cancelled before the thread has come to it, it would never be done.
+        # Unshielded, a cancellation would cancel the future before the thread reaches it.
         await asyncio.shield(asyncio.wrap_future(closing))
 
 
 def find_jsonl_problems(settings: JsonlSettings) -> Iterable[SettingProblem]:
-    """Yield what is wrong with settings beyond their types."""
+    """Find settings that cannot work; looks at files."""
     given = {"keep": settings.keep is not None, "compress": settings.compress != "none"}
     for key, is_given in given.items():
         if is_given and not settings.rotates:
             text = "only with rotate_mib or rotate_every"
-            yield SettingProblem((key,), text, text)
+            yield SettingProblem((key,), text)
     problem = _find_path_problem(settings.path)
     if problem is None and settings.rotates:
         problem = _find_name_problem(settings.path)
@@ -115,17 +114,17 @@ def find_jsonl_problems(settings: JsonlSettings) -> Iterable[SettingProblem]:
         yield SettingProblem(("path",), f'"{printable(str(settings.path))}": {problem}', problem)
 
 
-def _form_habits(settings: JsonlSettings) -> Habits:
+def _file_options(settings: JsonlSettings) -> FileOptions:
     most_bytes = None if settings.rotate_mib is None else settings.rotate_mib * _MIB
-    return Habits(
+    return FileOptions(
         RotationRule(most_bytes, settings.rotate_every),
-        Upkeep(settings.keep, settings.compress == "gzip"),
+        ClosedFilePolicy(settings.keep, settings.compress == "gzip"),
         settings.fsync,
     )
 
 
 def _find_path_problem(path: Path) -> str | None:
-    """Return why `path` cannot be a file of ours, if so."""
+    """Return why `path` cannot be appended to, None if it can."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -138,7 +137,7 @@ def _find_path_problem(path: Path) -> str | None:
 
 
 def _find_folder_problem(folder: Path) -> str | None:
-    """Return why no file can be made in `folder`, which itself can be made, if so."""
+    """Return why no file can be created in `folder`, itself created if absent; None if it can."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         return f"{there} is not a folder"
@@ -146,7 +145,7 @@ def _find_folder_problem(folder: Path) -> str | None:
 
 
 def _find_name_problem(path: Path) -> str | None:
-    """Return why `path` cannot be renamed to what a closed file is called, if so."""
+    """Return why `path` cannot be renamed to the name of a closed file, None if it can."""
     if path.is_symlink():
         return "a symbolic link, which rotation would rename; name the file itself"
     if len(os.fsencode(path.name)) + LONGEST_SUFFIX > 255:

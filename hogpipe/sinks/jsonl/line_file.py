@@ -1,9 +1,11 @@
-"""A file of whole lines that only one writer uses. Everything here may block.
+"""A file of whole lines with a single writer, ensured by a lock (flock).
 
-What is appended counts once it is settled; until then it can be cut off again. What a crash has
-left behind is seen to when the file is opened: a record without its line end gets one, half a
-record of ours is cut off, and a file that ends in anything else is not taken for ours and is left
-alone. That nobody else writes to it, a lock holds (flock).
+In: bytes to append. Out: the file; `last_line`. Methods block, and raise OSError.
+
+Transaction: `append`, any number of times, then `commit` or `roll_back`.
+
+Repair after a crash, on opening: a record without its line end gets one; half a record is cut off;
+a file that ends in anything else is not a file of records, and is refused unchanged.
 """
 
 import errno
@@ -20,8 +22,8 @@ from hogpipe.text import printable
 
 log = logging.getLogger(__name__)
 
-_MODE = 0o640  # records tell who talks to whom: not for everybody
-_USUAL_TAIL = 64 << 10
+_MODE = 0o640  # records show who communicates with whom
+_SHORT_TAIL = 64 << 10
 _LONGEST_TAIL = 16 << 20
 
 
@@ -31,24 +33,24 @@ class LineFile:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._descriptor = _open_regular(path)
-        self._settled = 0
-        """Where that ends which counts, while `_torn`."""
+        self._committed = 0
+        """The end of the committed bytes, while `_torn`."""
         self._torn = False
-        """Whether something that does not count may follow."""
+        """Whether uncommitted bytes may follow."""
         try:
-            self.last_line = self._mend(path)
-            """The last whole line that was in the file, empty if there was none."""
+            self.last_line = self._repair(path)
+            """The last whole line of the file when it was opened, empty if there was none."""
         except BaseException:
             os.close(self._descriptor)
             raise
 
     @property
     def size(self) -> int:
-        """How many bytes the file has."""
+        """The size of the file in bytes."""
         return os.fstat(self._descriptor).st_size
 
     def is_at(self, path: Path) -> bool:
-        """Return whether `path` still leads to this file."""
+        """Return whether `path` is still this file."""
         try:
             found = path.stat()
         except FileNotFoundError:
@@ -56,50 +58,50 @@ class LineFile:
         return os.path.samestat(found, os.fstat(self._descriptor))
 
     def append(self, data: bytes) -> None:
-        """Write `data` to the end, wherever that is now."""
+        """Write `data` to the present end of the file."""
         if not self._torn:
-            self._settled, self._torn = self.size, True
+            self._committed, self._torn = self.size, True
         rest = memoryview(data)
-        while rest:  # a second turn tells why the first one stopped short
+        while rest:  # a second write raises the reason why the first stopped short
             rest = rest[os.write(self._descriptor, rest) :]
 
-    def settle(self) -> None:
-        """Let all that was appended count."""
+    def commit(self) -> None:
+        """Commit what was appended."""
         self._torn = False
 
-    def cut(self) -> None:
-        """Take back what does not count."""
+    def roll_back(self) -> None:
+        """Cut off what is not committed."""
         if self._torn:
-            # Someone may have emptied the file meanwhile: never make it longer.
-            os.ftruncate(self._descriptor, min(self.size, self._settled))
+            # Another process may have truncated the file meanwhile: never extend it.
+            os.ftruncate(self._descriptor, min(self.size, self._committed))
             self._torn = False
 
     def sync(self) -> None:
-        """Wait until the disk has it all."""
+        """Wait until the disk has all of the file."""
         os.fdatasync(self._descriptor)
 
     def close(self) -> None:
-        """Let go of the file, at the end of a line if that can be."""
+        """Roll back and release the file."""
         try:
-            self.cut()
+            self.roll_back()
         finally:
             os.close(self._descriptor)
 
-    def _mend(self, path: Path) -> bytes:
-        """See to it that the file ends with a whole line, which is returned.
+    def _repair(self, path: Path) -> bytes:
+        """Make the file end with a whole line, and return that line.
 
-        Raises FileExistsError if what it ends with is not ours.
+        Raises FileExistsError if the file ends in something that is no record.
         """
-        size = os.lseek(self._descriptor, 0, os.SEEK_END)  # no device and no part of /proc can
-        tail = self._read_tail(size, _USUAL_TAIL)
-        if tail.count(b"\n") < 2:  # it may begin in the middle of the line that we need
+        size = os.lseek(self._descriptor, 0, os.SEEK_END)  # fails for devices and /proc
+        tail = self._read_tail(size, _SHORT_TAIL)
+        if tail.count(b"\n") < 2:  # the last line may begin before the tail
             tail = self._read_tail(size, _LONGEST_TAIL)
         whole, _, rest = tail.rpartition(b"\n")
         if not rest:
             return whole.rpartition(b"\n")[2]
         if _is_object(rest):
             self.append(b"\n")
-            self.settle()
+            self.commit()
             return rest
         if not _is_torn_record(rest):
             raise FileExistsError(errno.EEXIST, "it ends in something that is not a record")
@@ -116,7 +118,7 @@ class LineFile:
 
 
 def sync_folder(path: Path) -> None:
-    """Wait until the disk knows the names in the folder of `path`."""
+    """Wait until the disk has the names in the folder of `path`."""
     descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -125,19 +127,19 @@ def sync_folder(path: Path) -> None:
 
 
 def _open_regular(path: Path) -> int:
-    # Without O_NONBLOCK a named pipe that nobody reads would keep the thread for ever.
+    # Without O_NONBLOCK a named pipe without a reader would block the thread forever.
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(path, flags, _MODE)
     try:
-        _take(descriptor)
+        _lock(descriptor)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def _take(descriptor: int) -> None:
-    """Make sure that it is a file, and that nobody else writes to it."""
+def _lock(descriptor: int) -> None:
+    """Lock the file against other writers; raises OSError if it is no regular file."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         raise OSError(errno.EINVAL, "it is not a regular file")
     try:
@@ -154,6 +156,6 @@ def _is_object(tail: bytes) -> bool:
 
 
 def _is_torn_record(tail: bytes) -> bool:
-    # After a power cut a file system may have filled the end with zeros.
+    # A file system may fill the end with zeros after a power cut.
     written = tail.rstrip(b"\0")
     return any(written.startswith(start) or start.startswith(written) for start in RECORD_STARTS)

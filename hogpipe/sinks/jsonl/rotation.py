@@ -1,8 +1,8 @@
-"""PURE: when a file of records is full, and what a closed one is called.
+"""PURE: when a file of records is full, and the names of closed files.
 
-Time is that of the records, so a replay makes the same files each time. A closed file has the time
-at which the next one begins: `hogpipe.jsonl-20261122T070000.000Z` ends there. Its names sort by
-when the files were closed, also where the clock was set back.
+Time is that of the records, so a replay makes the same files each time. A closed file is named for
+the time at which the next one begins: `hogpipe.jsonl-20261122T070000.000Z` ends there. The names
+sort by the order in which the files were closed, also if the clock was set back.
 """
 
 import re
@@ -20,26 +20,26 @@ LONGEST_SUFFIX = len("-20261122T070010.000Z.gz.tmp")
 
 MILLISECOND = timedelta(milliseconds=1)
 _CLOSED = re.compile(r"-(\d{8}T\d{6}\.\d{3}Z)((?:\.gz(?:\.tmp)?)?)", re.ASCII)
-# The start of a window, in each shape that a record can have.
+# The start of a window, in each layout and schema.
 _NESTED_STARTS = (("window", "start"), ("event", "start"))
 _FLAT_STARTS = ("window.start", "event.start")
 
 
 @dataclass(frozen=True, slots=True)
 class RotationRule:
-    """A file is full at `most_bytes`, and spans no multiple of `every` seconds (of UTC)."""
+    """A file is full at `most_bytes`, and ends at each multiple of `every` seconds (UTC)."""
 
     most_bytes: int | None = None
     every: float | None = None
 
     def find_period(self, start: datetime | None) -> int | None:
-        """Return which period a window belongs to that begins at `start`, if there are any."""
+        """Return the period of a window that begins at `start`; None if there are no periods."""
         if start is None or self.every is None:
             return None
         return int(start.timestamp() // self.every)
 
-    def is_over(self, size: int, period: int | None, start: datetime) -> bool:
-        """Return whether a file of `size` bytes that is for `period` takes no window of `start`."""
+    def is_full(self, size: int, period: int | None, start: datetime) -> bool:
+        """Return whether a file of `size` bytes for `period` is full for a window at `start`."""
         if not size:
             return False
         if self.most_bytes is not None and size >= self.most_bytes:
@@ -49,7 +49,7 @@ class RotationRule:
 
 @dataclass(frozen=True, slots=True)
 class ClosedName:
-    """The name of a closed file, taken apart."""
+    """The parts of the name of a closed file."""
 
     closed: datetime
     suffix: str
@@ -57,12 +57,12 @@ class ClosedName:
 
 
 def format_closed(base: str, closed: datetime) -> str:
-    """Return what the file `base` is called once it is closed; `closed` is in UTC."""
+    """Return the name of the file `base` closed at `closed`, which is in UTC."""
     return f"{base}-{closed:%Y%m%dT%H%M%S}.{closed.microsecond // 1000:03d}Z"
 
 
 def parse_closed(base: str, name: str) -> ClosedName | None:
-    """Return what `name` says, None if it is not exactly what we call a closed `base`."""
+    """Return the parts of `name`, None if it is not exactly the name of a closed `base`."""
     found = _CLOSED.fullmatch(name, len(base)) if name.startswith(base) else None
     if found is None:
         return None
@@ -74,18 +74,18 @@ def parse_closed(base: str, name: str) -> ClosedName | None:
 
 
 def choose_closing(start: datetime, taken: Iterable[datetime]) -> datetime:
-    """Return `start`, or where that is not after all that are `taken`, the next that is free."""
+    """Return `start`, or a millisecond after the newest of `taken` if that is not before it."""
     newest = max(taken, default=None)
     return start if newest is None or newest < start else newest + MILLISECOND
 
 
 def find_start(record: Record) -> datetime:
-    """Return when the window of `record` begins."""
+    """Return the start of the window of `record`."""
     return datetime.fromisoformat(record["window"]["start"])
 
 
 def decode_start(line: bytes) -> datetime | None:
-    """Return when the window of a line of ours begins, whatever its shape; None if it is none."""
+    """Return the start of the window in a line of any layout and schema; None if it has none."""
     try:
         document = orjson.loads(line)
         texts = [document[outer][inner] for outer, inner in _NESTED_STARTS if outer in document]

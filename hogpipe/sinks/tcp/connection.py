@@ -1,8 +1,19 @@
-"""A TCP connection that carries lines one way and knows which of them the peer's TCP has.
+"""A TCP connection that carries lines one way and counts those that the peer's TCP acknowledged.
+
+In: whole lines. Out: the number of lines that the peer's TCP has, during the connection and after
+it broke. `open_connection` and the methods that wait raise OSError, of which ssl.SSLError is one.
+
+# Acknowledgement
 
 The kernel counts the bytes that the peer has acknowledged (tcpi_bytes_acked in struct tcp_info,
-linux/tcp.h), and still tells the count once the connection is broken. What an asyncio transport
-does with its socket then is out of our hands, so the count is read from a duplicate.
+linux/tcp.h), and returns the count even after the connection broke. An asyncio transport closes its
+socket then, so the count is read from a duplicate, the probe. `AcknowledgedLines` converts bytes to
+lines.
+
+# Known limits
+
+With TLS the bytes of the connection are not those of the lines: about 256 lines are acknowledged at
+a time. Acknowledged means received by the peer's kernel, not read by its process.
 """
 
 import asyncio
@@ -13,17 +24,16 @@ import socket
 import ssl
 import struct
 import termios
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 
-from hogpipe.sinks.tcp.sent import SentLines
-
-_FIRST_LOOK = 0.001  # seconds between looks whether all is acknowledged, doubling
-_LAST_LOOK = 0.05
-_SETTLE = 1.0  # seconds that a TLS 1.3 server has to refuse this host after the handshake
-_GOODBYE = 0.2  # seconds for the end of TLS: a sink has 0.4 to close
+_FIRST_POLL = 0.001  # seconds between reads of the acknowledged bytes, doubling
+_LAST_POLL = 0.05
+_TLS_REFUSAL_SECONDS = 1.0  # that a TLS 1.3 server has to refuse this host after the handshake
+_CLOSE_SECONDS = 0.2  # for the close_notify of TLS: a sink has 0.4 to close
 _KEEP_IDLE, _KEEP_INTERVAL, _KEEP_COUNT = 15, 5, 3  # seconds, seconds, probes: tcp(7)
-_LONGEST = (1 << 31) - 1
+_MAX_INT = (1 << 31) - 1
 
 _INT = struct.Struct("i")
 _BYTES_ACKED = struct.Struct("120xQ")
@@ -31,15 +41,43 @@ _BYTES_ACKED = struct.Struct("120xQ")
 SocketAddress = tuple[
     socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 ]
-"""A family and what `connect` takes for it."""
+"""An address family, and an address as `connect` takes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How a connection is secured, and the name that the peer's certificate must be for."""
+    """The TLS context, and the name that the peer's certificate must have."""
 
     context: ssl.SSLContext
     server_name: str
+
+
+class AcknowledgedLines:
+    """PURE: converts acknowledged bytes to lines, in the order in which they were transmitted.
+
+    Offsets count the bytes of the connection as TCP does. `exact`: whether a byte of the lines is a
+    byte of the connection. With TLS it is not, and a slice is acknowledged as a whole.
+    """
+
+    def __init__(self, *, exact: bool) -> None:
+        self._exact = exact
+        self._done = 0
+        self._slices: deque[tuple[bytes, int]] = deque()
+        """Slices that are not wholly acknowledged, each with the offset of its end."""
+
+    def add(self, lines: bytes, end: int) -> None:
+        """Add lines that were transmitted and end at the offset `end`."""
+        self._slices.append((lines, end))
+
+    def acknowledged(self, offset: int) -> int:
+        """Return how many lines are wholly among the first `offset` bytes; it never decreases."""
+        while self._slices and self._slices[0][1] <= offset:
+            lines, _end = self._slices.popleft()
+            self._done += lines.count(b"\n")
+        if not (self._exact and self._slices):
+            return self._done
+        lines, end = self._slices[0]
+        return self._done + lines.count(b"\n", 0, max(0, len(lines) - (end - offset)))
 
 
 class Connection:
@@ -57,63 +95,63 @@ class Connection:
         self._peer = peer
         self._probe = probe
         self._plain = transport is raw
-        self._sent = SentLines(exact=self._plain)
+        self._lines = AcknowledgedLines(exact=self._plain)
         self._end = self._acknowledged_bytes()
-        """The offset of the end of what was sent; of the same count as `tcpi_bytes_acked`."""
+        """The offset of the end of the transmitted bytes, counted as in `tcpi_bytes_acked`."""
 
     @property
     def lost(self) -> bool:
-        """Whether the peer has closed its side, or the connection is broken, as of now.
+        """Whether the peer has closed its side or the connection is broken, at this moment.
 
-        The kernel is asked: the event loop may not have come to it yet.
+        Asks the kernel: the event loop may not have read the event yet.
         """
         poll = select.poll()
-        poll.register(self._probe, select.POLLRDHUP)  # POLLERR and POLLHUP are always told
+        poll.register(self._probe, select.POLLRDHUP)  # POLLERR and POLLHUP are always reported
         return bool(poll.poll(0)) or self._transport.is_closing()
 
     @property
     def acknowledged_lines(self) -> int:
-        """How many of all lines the peer's TCP has, whatever became of the connection."""
-        return self._sent.acknowledged(self._acknowledged_bytes())
+        """How many of all lines the peer's TCP has, also after the connection broke."""
+        return self._lines.acknowledged(self._acknowledged_bytes())
 
     def send(self, lines: bytes) -> None:
-        """Hand over whole lines; raises OSError if the connection is known to be broken."""
+        """Transmit whole lines; raises OSError if the connection is known to be broken."""
         self._raise_if_broken()
         self._transport.write(lines)
         self._raise_if_broken()
-        self._end = self._end + len(lines) if self._plain else self._count_sent()
-        self._sent.add(lines, self._end)
-        self._sent.acknowledged(self._acknowledged_bytes())  # lets go of what is done
+        self._end = self._end + len(lines) if self._plain else self._count_transmitted()
+        self._lines.add(lines, self._end)
+        self._lines.acknowledged(self._acknowledged_bytes())  # frees the acknowledged ones
 
     async def room(self) -> None:
-        """Wait until more may be sent, and let others run; raises OSError if it is broken."""
+        """Wait until more may be transmitted, and let other tasks run; raises OSError if broken."""
         await asyncio.sleep(0)
         await self._peer.writable.wait()
         self._raise_if_broken()
 
     async def all_acknowledged(self) -> None:
-        """Wait until the peer's TCP has all; raises OSError once that cannot be any more."""
-        pause = _FIRST_LOOK
+        """Wait until the peer's TCP has all lines; raises OSError if the connection breaks."""
+        pause = _FIRST_POLL
         while self._acknowledged_bytes() < self._end:
             self._raise_if_broken()
             await asyncio.sleep(pause)
-            pause = min(pause * 2, _LAST_LOOK)
+            pause = min(pause * 2, _LAST_POLL)
 
     async def close(self) -> None:
-        """End the connection in order, within a fifth of a second."""
+        """Close the connection in order, within a fifth of a second."""
         try:
             self._transport.close()
-            with suppress(TimeoutError):  # a peer that does not say good-bye is left without
-                async with asyncio.timeout(_GOODBYE):
+            with suppress(TimeoutError):  # a peer without close_notify
+                async with asyncio.timeout(_CLOSE_SECONDS):
                     await self._peer.closed.wait()
         finally:
             await self.abort()
 
     async def abort(self) -> None:
-        """Let go of the connection at once.
+        """Close the connection at once, without a reset.
 
-        What the kernel has taken it goes on sending. A reset would keep that back, and more: what
-        a peer has acknowledged but not read yet may be lost to it by a reset.
+        The kernel goes on transmitting its buffer. A reset would discard it, and could discard
+        bytes that the peer has acknowledged but not read.
         """
         self._raw.abort()
         self._probe.close()
@@ -123,22 +161,22 @@ class Connection:
         info = self._probe.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)
         return int(_BYTES_ACKED.unpack(info)[0])
 
-    def _count_sent(self) -> int:
-        """Return the offset of the end of what was sent: how much TLS adds, nobody tells."""
+    def _count_transmitted(self) -> int:
+        """Return the offset of the end of the transmitted bytes; TLS adds an unknown number."""
         while True:
             before = self._acknowledged_bytes()
             pending = self._pending_bytes()
-            if self._acknowledged_bytes() == before:  # else it may be among what was pending, too
+            if self._acknowledged_bytes() == before:  # otherwise a byte may be counted in both
                 return before + pending
 
     def _pending_bytes(self) -> int:
-        """Return what was sent and is not acknowledged: here, and in the kernel (SIOCOUTQ)."""
+        """Return how many bytes are not acknowledged: in the transport, and in the kernel."""
         (queued,) = _INT.unpack(fcntl.ioctl(self._probe, termios.TIOCOUTQ, bytes(_INT.size)))
-        here = self._transport.get_write_buffer_size() + self._raw.get_write_buffer_size()
-        return int(queued) + here
+        buffered = self._transport.get_write_buffer_size() + self._raw.get_write_buffer_size()
+        return int(queued) + buffered
 
     def _raise_if_broken(self) -> None:
-        # After the peer's FIN the loop reads no more, and so is not told of a reset.
+        # After the peer's FIN the event loop reads no more, and gets no event for a reset.
         code = self._probe.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             raise OSError(code, os.strerror(code))
@@ -151,9 +189,9 @@ async def open_connection(
 ) -> Connection:
     """Connect to one address; raises OSError, of which ssl.SSLError is one.
 
-    It is given up once data or a keep-alive probe is unanswered for `user_timeout` seconds. There
-    is no other time limit here. With TLS 1.3 a server may refuse a client's certificate after the
-    handshake is over for the client, so its first word is waited for then, at most a second.
+    The connection breaks once data or a keep-alive probe is unacknowledged for `user_timeout`
+    seconds; there is no other time limit here. With TLS 1.3 a server may refuse the certificate of
+    a client that has completed the handshake: this waits up to a second for the server's answer.
     """
     loop = asyncio.get_running_loop()
     sock = _make_socket(address[0], user_timeout)
@@ -184,7 +222,7 @@ def _make_socket(family: socket.AddressFamily, user_timeout: float) -> socket.so
         (socket.TCP_KEEPIDLE, _KEEP_IDLE),
         (socket.TCP_KEEPINTVL, _KEEP_INTERVAL),
         (socket.TCP_KEEPCNT, _KEEP_COUNT),
-        (socket.TCP_USER_TIMEOUT, max(1, int(min(user_timeout * 1000, _LONGEST)))),
+        (socket.TCP_USER_TIMEOUT, max(1, int(min(user_timeout * 1000, _MAX_INT)))),
     ):
         sock.setsockopt(socket.IPPROTO_TCP, option, value)
     return sock
@@ -194,47 +232,47 @@ async def _secure(raw: asyncio.Transport, peer: "_Peer", tls: Tls) -> asyncio.Tr
     transport = await asyncio.get_running_loop().start_tls(
         raw, peer, tls.context, server_hostname=tls.server_name
     )
-    if transport is None:  # lost as soon as it was there
+    if transport is None:  # the connection broke during the handshake
         raise ConnectionResetError("it closed the connection")
-    await _settle(transport, peer)
+    await _await_acceptance(transport, peer)
     return transport
 
 
-async def _settle(transport: asyncio.Transport, peer: "_Peer") -> None:
-    """Wait until the server has taken the handshake, or for a second; raises OSError if not.
+async def _await_acceptance(transport: asyncio.Transport, peer: "_Peer") -> None:
+    """Wait until the server has accepted the handshake, or for a second; raises OSError if not.
 
-    Its session tickets say so (RFC 8446, 4.6.1). A server that sends none says nothing.
+    The server's session tickets show it (RFC 8446, 4.6.1); a server may send none.
     """
     secured = transport.get_extra_info("ssl_object")
     if secured.version() != "TLSv1.3":
         return
     loop = asyncio.get_running_loop()
-    latest = loop.time() + _SETTLE
-    pause = _FIRST_LOOK
+    latest = loop.time() + _TLS_REFUSAL_SECONDS
+    pause = _FIRST_POLL
     while not peer.closed.is_set() and not transport.is_closing():
         session = secured.session
         if (session is not None and session.has_ticket) or loop.time() >= latest:
             return
         await asyncio.sleep(pause)
-        pause = min(pause * 2, _LAST_LOOK)
+        pause = min(pause * 2, _LAST_POLL)
     await peer.closed.wait()
     raise peer.error or ConnectionResetError("it closed the connection after the TLS handshake")
 
 
 class _Peer(asyncio.Protocol):
-    """What the other end does. Whatever it says is read, as it must not have to wait, and ignored.
+    """The events of the peer. Data of the peer is read, so that it is not blocked, and ignored.
 
-    `half_close`: whether the connection can go on one way once the peer has closed its side.
+    `half_close`: whether the connection continues one way once the peer has closed its side.
     """
 
     def __init__(self, *, half_close: bool) -> None:
         self._half_close = half_close
         self.error: Exception | None = None
-        """Why the connection was lost, if it was not in order."""
+        """Why the connection broke; None if it was closed in order."""
         self.closed = asyncio.Event()
-        """Set once the connection is lost."""
+        """Set once the connection is closed."""
         self.writable = asyncio.Event()
-        """Set while there is room for more, and once the connection is lost."""
+        """Set while the transport accepts more, and once the connection is closed."""
         self.writable.set()
 
     def eof_received(self) -> bool:

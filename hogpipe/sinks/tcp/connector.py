@@ -1,8 +1,11 @@
-"""How a `tcp` sink gets a connection: the names looked up, each endpoint tried in its turn.
+"""How a `tcp` sink connects: name lookups, then each endpoint in turn, within a time limit.
 
-A look-up blocks a thread for as long as the name servers do not answer. So it has threads of its
-own, one for each endpoint at the most, and goes on when its time is over: the next try takes up
-what it finds.
+In: endpoints in the order of preference. Out: a connection, or a DeliveryError that names the
+reason for each endpoint. The endpoints that remain share the remaining time, and so do the
+addresses of one name.
+
+A lookup blocks a thread until the name servers answer. It has threads of its own, at most one for
+each endpoint, and continues after its time limit: the next attempt uses its result.
 """
 
 import asyncio
@@ -24,7 +27,7 @@ _Found = asyncio.Future[list[SocketAddress]]
 
 
 class Connector:
-    """Connects to `endpoints`; a round takes `timeout` seconds at the most."""
+    """Connects to one of `endpoints` within `timeout` seconds."""
 
     def __init__(
         self,
@@ -41,11 +44,10 @@ class Connector:
         self._lookups: dict[Endpoint, _Found] = {}
 
     async def connect(self, order: Sequence[int]) -> tuple[int, Connection]:
-        """Return the first connection that could be made, with the index of its endpoint.
+        """Return the index of an endpoint and its connection, the first that succeeds.
 
-        Each index of `order` is tried once. Those that are left share what is left of the time, and
-        so do the addresses of a name. Raises DeliveryError, and ConfigurationError if the files
-        that TLS needs cannot be used.
+        Tries each index of `order` once. Raises DeliveryError, and ConfigurationError if the files
+        for TLS cannot be used.
         """
         context = await load_tls_context(self._tls)
         loop = asyncio.get_running_loop()
@@ -61,7 +63,7 @@ class Connector:
         raise DeliveryError(f"no connection to {'; '.join(failures)}")
 
     def close(self) -> None:
-        """Let go of look-ups that are under way."""
+        """Cancel the lookups that are not finished."""
         for lookup in self._lookups.values():
             lookup.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -98,7 +100,7 @@ class Connector:
         if lookup is None:
             find = partial(find_addresses, endpoint)
             lookup = asyncio.get_running_loop().run_in_executor(self._threads, find)
-            lookup.add_done_callback(_retrieve)
+            lookup.add_done_callback(_retrieve_error)
             self._lookups[endpoint] = lookup
         try:
             return await asyncio.shield(lookup)
@@ -108,15 +110,15 @@ class Connector:
 
 
 def find_addresses(endpoint: Endpoint, flags: int = 0) -> list[SocketAddress]:
-    """Return what getaddrinfo(3) knows, with its flags; raises OSError and may take long."""
+    """Return the result of getaddrinfo(3); raises OSError, and blocks."""
     found = socket.getaddrinfo(
         endpoint.host, endpoint.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=flags
     )
     return [(family, address) for family, _type, _protocol, _name, address in found]
 
 
-def _retrieve(lookup: _Found) -> None:
-    """Keep asyncio from complaining of a failure for which nobody waited any more."""
+def _retrieve_error(lookup: _Found) -> None:
+    """Retrieve the error of a lookup that timed out: asyncio would log it otherwise."""
     if not lookup.cancelled():
         lookup.exception()
 

@@ -1,8 +1,8 @@
-"""PURE: where a `tcp` sink may send to, and in which order it tries.
+"""PURE: the endpoints of a `tcp` sink, and the order in which it tries them.
 
 The order of the configuration is the order of preference. An endpoint whose connection broke while
-a window was under way is tried after all others, until a window has been delivered: one that takes
-connections but no data must not keep the next one from getting its turn.
+a window was in flight is tried after all others until a window has been delivered: an endpoint that
+accepts connections but no data must not starve the others.
 """
 
 import re
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 
 _NOT_IN_NAMES = re.compile(r"[\s\0/@]")
-"""Of a URL, or of nothing that a resolver could find."""
+"""Characters of a URL, or of no name that can resolve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Endpoint:
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """Return what `host:port` or `[IPv6]:port` names; raises ValueError."""
+    """Return the endpoint `host:port` or `[IPv6]:port`; raises ValueError."""
     host, colon, port = text.rpartition(":")
     if not colon or not host:
         raise ValueError("expected host:port")
@@ -59,28 +59,28 @@ def _is_ipv6(text: str) -> bool:
 
 
 class EndpointOrder:
-    """Which of `count` endpoints, known by their index, is tried when."""
+    """The order in which `count` endpoints, known by their index, are tried."""
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._broken: list[int] = []
-        """Those that broke since the last delivery, the latest at the end."""
+        """Endpoints that broke since the last delivery, the latest at the end."""
 
     def all(self) -> list[int]:
-        """Return every endpoint once, in the order in which to try them."""
+        """Return every endpoint once, in order."""
         sound = [index for index in range(self._count) if index not in self._broken]
         return sound + self._broken
 
     def better_than(self, index: int) -> list[int]:
-        """Return those that are preferred to `index`."""
+        """Return the endpoints that are preferred to `index`."""
         return list(range(index))
 
-    def note_broken(self, index: int) -> None:
-        """Note that the connection to `index` broke while a window was under way."""
+    def mark_broken(self, index: int) -> None:
+        """Move `index` to the end: its connection broke while a window was in flight."""
         if index in self._broken:
             self._broken.remove(index)
         self._broken.append(index)
 
-    def note_delivered(self) -> None:
-        """Note that a window was delivered: what broke before has had its turn."""
+    def mark_delivered(self) -> None:
+        """Restore the order of preference: a window was delivered."""
         self._broken.clear()

@@ -1,11 +1,22 @@
 """The `tcp` sink: JSON lines to a collector over TCP, with or without TLS (docs/collectors.md).
 
-A line counts as delivered when the collector's kernel has acknowledged it. When a connection
-breaks, those that it had not are sent again on the next one, and no others. With TLS that is told
-of some 256 lines at a time, so a few may come twice; so may those that were on their way: `run`
-with `sequence` tells which. A connection begins with a whole line; half a line at the end of a
-broken one is the collector's to discard. What it had received but not yet read when it died is
-lost, and shows as a gap in `sequence`.
+In: windows. Out: lines on one connection at a time. `write` raises DeliveryError, naming the
+records whose lines were not acknowledged.
+
+# Delivery
+
+A line counts as delivered when the collector's kernel has acknowledged it. After a connection
+broke, the lines that were not acknowledged are sent on the next one. A connection begins with a
+whole line.
+
+# Known limits
+
+- Lines may arrive twice: those whose acknowledgement was under way when the connection broke, and
+  with TLS, which acknowledges about 256 lines at a time, some more. `run` with `sequence` identify
+  them.
+- The end of a broken connection may be half a line, which the collector discards.
+- Lines that the collector's kernel had received but its process had not read when it died are lost.
+  They are a gap in `sequence`.
 """
 
 import logging
@@ -30,10 +41,10 @@ from hogpipe.sinks.tls import TlsSettings, find_tls_problems
 log = logging.getLogger(__name__)
 
 RETURN_SECONDS = 300.0
-"""How long a sink stays with an endpoint that is not its first choice until it tries that again."""
+"""How long a sink stays with a less preferred endpoint before it tries the preferred ones again."""
 
-BRIEF_ONES = 3
-"""After how many connections in a row that the peer closed after one window this is told."""
+SHORT_CONNECTIONS = 3
+"""So many connections in a row that the peer closed after one window cause a warning."""
 
 
 class TcpSettings(JsonSettings, frozen=True, kw_only=True):
@@ -47,27 +58,26 @@ class TcpSettings(JsonSettings, frozen=True, kw_only=True):
     tls: TlsSettings | None = None
     """TLS, where present."""
     connect_timeout: Annotated[float, Meta(gt=0)] = 4.0
-    """Seconds in which an endpoint must have been found that works, look-ups of names and TLS
-    included."""
+    """Seconds until one endpoint must be connected, name lookups and TLS included."""
 
 
 def find_problems(settings: TcpSettings) -> list[SettingProblem]:
-    """Return what can be found wrong without the network: endpoints, and the files of TLS."""
+    """Return what is wrong with the endpoints and the files for TLS; no use of the network."""
     return [*_find_endpoint_problems(settings), *find_tls_problems(settings.tls)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Link:
-    """A connection with the index of its endpoint."""
+    """A connection and the index of its endpoint."""
 
     index: int
     connection: Connection
 
 
 class TcpSink:
-    """Sends windows over one connection at a time, which was alive when the window began.
+    """Sends windows over one connection, replaced if it is no longer alive when a window begins.
 
-    Raises ConfigurationError if the settings name no endpoint.
+    The constructor raises ConfigurationError if the settings name no endpoint.
     """
 
     def __init__(self, settings: TcpSettings, clock: Callable[[], float] = time.monotonic) -> None:
@@ -82,15 +92,15 @@ class TcpSink:
         )
         self._link: _Link | None = None
         self._latest = 0
-        """The endpoint that was connected last."""
+        """The endpoint of the last connection."""
         self._return_at = 0.0
-        """When an endpoint that is preferred is tried again."""
-        self._cut_off: tuple[Sequence[Record], int] = ((), 0)
-        """The window whose write was cancelled, and how many of its lines were acknowledged."""
+        """When the preferred endpoints are tried again."""
+        self._interrupted: tuple[Sequence[Record], int] = ((), 0)
+        """The window whose write failed or was cancelled, and how many lines were acknowledged."""
         self._windows = 0
-        """How many windows went over the present connection."""
-        self._brief = 0
-        """How many connections in a row the peer has closed after one window."""
+        """Windows delivered on this connection."""
+        self._short_connections = 0
+        """Connections in a row that the peer closed after one window."""
 
     async def open(self) -> None:
         """Connect; raises DeliveryError, or ConfigurationError if files for TLS are unusable."""
@@ -98,64 +108,63 @@ class TcpSink:
             self._use(*await self._connector.connect(self._order.all()))
 
     async def write(self, records: Sequence[Record]) -> None:
-        """Send a window and wait until it is acknowledged; raises DeliveryError.
+        """Send a window and wait until it is acknowledged.
 
-        That names the records that were not acknowledged. One whose write was cancelled goes on
-        where it was, if it comes again.
+        Raises DeliveryError with the records that were not acknowledged. The retry of a cancelled
+        write continues after the acknowledged records.
         """
-        window, start = self._cut_off
+        window, start = self._interrupted
         if window is not records:
             start = 0
-        link = await self._get_ready()
-        sent_before = link.connection.acknowledged_lines
+        link = await self._find_link()
+        acknowledged_before = link.connection.acknowledged_lines
         try:
-            for lines in self._encoder.portions(records[start:]):
+            for lines in self._encoder.batches(records[start:]):
                 link.connection.send(lines)
                 await link.connection.room()
             await link.connection.all_acknowledged()
         except BaseException as error:
-            # Part of a line may be out: whatever comes next needs a new connection.
-            done = start + link.connection.acknowledged_lines - sent_before
-            self._cut_off = (records, done)
-            self._order.note_broken(link.index)
+            # Part of a line may be transmitted: the next window needs a new connection.
+            done = start + link.connection.acknowledged_lines - acknowledged_before
+            self._interrupted = (records, done)
+            self._order.mark_broken(link.index)
             await self._abandon()
             if not isinstance(error, OSError):
                 raise
             if done < len(records):
-                raise self._lose(link.index, error, records[done:]) from error
-        self._cut_off = ((), 0)
+                raise self._describe_break(link.index, error, records[done:]) from error
+        self._interrupted = ((), 0)
         self._windows += 1
-        self._order.note_delivered()
+        self._order.mark_delivered()
 
     async def close(self) -> None:
-        """Close the connection; nothing is on its way any more."""
+        """Close the connection."""
         self._connector.close()
         link, self._link = self._link, None
         if link is not None:
             await link.connection.close()
 
-    async def _get_ready(self) -> _Link:
-        """Return a connection that was alive a moment ago, on the best endpoint that works."""
+    async def _find_link(self) -> _Link:
+        """Return a connection that is alive, to the most preferred endpoint that works."""
         if self._link is not None and self._link.connection.lost:
-            self._note_leaving(self._link)
+            self._warn_of_short_connections(self._link)
             await self._abandon()
         if self._link is None:
             try:
                 return self._use(*await self._connector.connect(self._order.all()))
             except ConfigurationError as error:
-                # While certificates are renewed, a file may be missing for a moment.
+                # A file may be missing for a moment while certificates are renewed.
                 raise DeliveryError(str(error)) from error
         if self._link.index > 0 and self._clock() >= self._return_at:
-            await self._return(self._link)
+            await self._try_preferred(self._link)
         return self._link
 
-    async def _return(self, link: _Link) -> None:
-        """Change to an endpoint that is preferred, if one can be reached again."""
+    async def _try_preferred(self, link: _Link) -> None:
+        """Switch to a preferred endpoint if one can be connected."""
         self._return_at = self._clock() + RETURN_SECONDS
-        # The connection that is there is good: no failure here is one of delivery.
+        # The present connection works: a failure here is none of delivery.
         with suppress(DeliveryError, ConfigurationError):
-            better = await self._connector.connect(self._order.better_than(link.index))
-            self._use(*better)
+            self._use(*await self._connector.connect(self._order.better_than(link.index)))
             await link.connection.close()
 
     def _use(self, index: int, connection: Connection) -> _Link:
@@ -167,10 +176,10 @@ class TcpSink:
         self._link = _Link(index, connection)
         return self._link
 
-    def _note_leaving(self, link: _Link) -> None:
-        """Warn once of a peer that may take no lines: its TCP acknowledges whatever it thinks."""
-        self._brief = self._brief + 1 if self._windows == 1 else 0
-        if self._brief == BRIEF_ONES:
+    def _warn_of_short_connections(self, link: _Link) -> None:
+        """Warn once of a peer that may not read lines: its TCP acknowledges them all the same."""
+        self._short_connections = self._short_connections + 1 if self._windows == 1 else 0
+        if self._short_connections == SHORT_CONNECTIONS:
             log.warning(
                 "sink %s: %s closes each connection after one window, and may have read nothing of "
                 "it; see whether it takes lines on this port, and whether it wants TLS",
@@ -178,8 +187,11 @@ class TcpSink:
                 self._endpoints[link.index],
             )
 
-    def _lose(self, index: int, error: OSError, undelivered: Sequence[Record]) -> DeliveryError:
-        text = f"connection to {self._endpoints[index]} broke: {describe_connection_error(error)}"
+    def _describe_break(
+        self, index: int, error: OSError, undelivered: Sequence[Record]
+    ) -> DeliveryError:
+        reason = describe_connection_error(error)
+        text = f"connection to {self._endpoints[index]} broke: {reason}"
         return DeliveryError(text, undelivered=undelivered)
 
     async def _abandon(self) -> None:

@@ -1,4 +1,4 @@
-"""A file holds whole lines only, whatever happens to the disk, the file or hogpipe."""
+"""A file holds whole lines only, whatever happens to the disk, the file or the run."""
 
 import asyncio
 import json
@@ -8,8 +8,8 @@ import random
 import shutil
 import stat
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -19,27 +19,21 @@ from support.sinks import traffic, until
 from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.errors import ConfigurationError
 from hogpipe.linux.self_usage import read_descriptors
-from hogpipe.records.schema import Record
 from hogpipe.sinks.encoding import JsonEncoder
 from hogpipe.sinks.jsonl.jsonl_sink import JsonlSettings, JsonlSink
+from hogpipe.testing import opened
 
 
 def _settings(path: Path) -> JsonlSettings:
     return JsonlSettings(type="jsonl", path=path, retry_initial=0.001, retry_max=0.002)
 
 
-@asynccontextmanager
-async def _open(path: Path) -> AsyncIterator[JsonlSink]:
-    sink = JsonlSink(_settings(path))
-    try:
-        await sink.open()
-        yield sink
-    finally:
-        await sink.close()
+def _open(path: Path) -> AbstractAsyncContextManager[JsonlSink]:
+    return opened(JsonlSink(_settings(path)))
 
 
 def _sequences(path: Path) -> list[int]:
-    """The sequence of each line; fails on any line that is not whole."""
+    """Return the sequence of each line; fails on a line that is not whole."""
     data = path.read_bytes()
     assert not data or data.endswith(b"\n")
     return [json.loads(line)["sequence"] for line in data.splitlines()]
@@ -55,7 +49,7 @@ async def test_windows_are_appended_one_record_a_line(tmp_path: Path) -> None:
     assert json.loads(path.read_bytes().splitlines()[0]) == traffic(1)
 
 
-async def test_a_new_file_is_not_for_everybody(tmp_path: Path) -> None:
+async def test_a_new_file_is_not_readable_by_others(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         async with _open(tmp_path / "x"):
@@ -65,7 +59,7 @@ async def test_a_new_file_is_not_for_everybody(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
 
 
-async def test_a_file_that_was_renamed_gets_no_more_windows(tmp_path: Path) -> None:
+async def test_a_renamed_file_gets_no_more_windows(tmp_path: Path) -> None:
     path, rotated = tmp_path / "x", tmp_path / "x.1"
     async with _open(path) as sink:
         await sink.write([traffic(1)])
@@ -74,7 +68,7 @@ async def test_a_file_that_was_renamed_gets_no_more_windows(tmp_path: Path) -> N
     assert (_sequences(rotated), _sequences(path)) == ([1], [2])
 
 
-async def test_reopening_follows_the_path_at_once(tmp_path: Path) -> None:
+async def test_reopen_opens_the_file_at_the_path_at_once(tmp_path: Path) -> None:
     path, rotated = tmp_path / "x", tmp_path / "x.1"
     async with _open(path) as sink:
         await sink.write([traffic(1)])
@@ -86,7 +80,7 @@ async def test_reopening_follows_the_path_at_once(tmp_path: Path) -> None:
     assert (_sequences(rotated), _sequences(path)) == ([1], [2])
 
 
-async def test_a_file_that_was_removed_or_replaced_is_begun_anew(tmp_path: Path) -> None:
+async def test_a_file_that_was_removed_or_replaced_is_reopened(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "x"
     async with _open(path) as sink:
         await sink.write([traffic(1)])
@@ -99,7 +93,7 @@ async def test_a_file_that_was_removed_or_replaced_is_begun_anew(tmp_path: Path)
     assert _sequences(path) == [1, 3]
 
 
-async def test_a_file_that_another_has_locked_meanwhile_is_waited_for(tmp_path: Path) -> None:
+async def test_a_file_locked_by_another_sink_is_used_once_it_is_released(tmp_path: Path) -> None:
     path = tmp_path / "x"
     async with _open(path) as sink:
         await sink.write([traffic(1)])
@@ -111,27 +105,19 @@ async def test_a_file_that_another_has_locked_meanwhile_is_waited_for(tmp_path: 
     assert (_sequences(tmp_path / "x.1"), _sequences(path)) == ([1], [2])
 
 
-async def test_records_are_encoded_beside_the_event_loop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_records_are_encoded_in_the_thread_of_the_sink(
+    tmp_path: Path, encoding_threads: list[threading.Thread]
 ) -> None:
-    threads = []
-    lines = JsonEncoder.lines
-
-    def note(encoder: JsonEncoder, records: Sequence[Record]) -> bytes:
-        threads.append(threading.current_thread())
-        return lines(encoder, records)
-
-    monkeypatch.setattr(JsonEncoder, "lines", note)
     async with _open(tmp_path / "x") as sink:
         await sink.write([traffic(1)])
-    assert threads
-    assert threading.main_thread() not in threads
+    assert encoding_threads
+    assert threading.main_thread() not in encoding_threads
 
 
 @pytest.mark.parametrize(
     ("layout", "schema"), [("flat", "otel"), ("nested", "ecs"), ("flat", "ecs")]
 )
-async def test_each_shape_is_written_and_mended(tmp_path: Path, layout: str, schema: str) -> None:
+async def test_each_shape_is_written_and_repaired(tmp_path: Path, layout: str, schema: str) -> None:
     path = tmp_path / "x"
     settings = JsonlSettings(type="jsonl", path=path, layout=layout, schema=schema)
     documents = JsonEncoder(settings).documents([traffic(1), traffic(2)])
@@ -147,7 +133,7 @@ WHOLE = json.dumps(traffic(1), separators=(",", ":")).encode()
 
 
 @pytest.mark.parametrize("torn", [WHOLE[:-1], WHOLE[:40], b"{", WHOLE[:40] + bytes(100), bytes(9)])
-async def test_half_a_record_left_by_a_crash_is_cut_off_and_told(
+async def test_half_a_record_left_by_a_crash_is_cut_off_and_logged(
     tmp_path: Path, torn: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "x"
@@ -159,7 +145,7 @@ async def test_half_a_record_left_by_a_crash_is_cut_off_and_told(
 
 
 @pytest.mark.parametrize("length", [100, 70_000, 200_000])
-async def test_a_long_line_is_mended_like_a_short_one(tmp_path: Path, length: int) -> None:
+async def test_a_long_line_is_repaired_like_a_short_one(tmp_path: Path, length: int) -> None:
     path = tmp_path / "x"
     record = traffic(1)
     record["process"]["command"] = "x" * length
@@ -179,7 +165,7 @@ async def test_a_whole_record_without_its_line_end_is_kept(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("content", [b"key = 1\nlast = 2", b"\x7fELF\x02", b"[1,2]"])
-async def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path, content: bytes) -> None:
+async def test_a_file_without_records_is_refused_unchanged(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x"
     path.write_bytes(content)
     with pytest.raises(ConfigurationError, match="it ends in something that is not a record"):
@@ -201,7 +187,7 @@ async def test_a_path_that_cannot_be_written_to_is_a_configuration_error(tmp_pat
         assert problem.endswith("; name a file that hogpipe may write to")
 
 
-async def test_of_a_write_that_was_cancelled_nothing_stays(tmp_path: Path) -> None:
+async def test_a_cancelled_write_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "x"
     many = [traffic(sequence) for sequence in range(100, 2000)]
     expected = []
@@ -219,7 +205,7 @@ async def test_of_a_write_that_was_cancelled_nothing_stays(tmp_path: Path) -> No
     assert _sequences(path) == expected
 
 
-async def test_a_cancelled_write_leaves_whole_lines_behind_at_close(tmp_path: Path) -> None:
+async def test_a_cancelled_write_leaves_whole_lines_when_closed(tmp_path: Path) -> None:
     path = tmp_path / "x"
     async with _open(path) as sink:
         await sink.write([traffic(0)])
@@ -230,7 +216,7 @@ async def test_a_cancelled_write_leaves_whole_lines_behind_at_close(tmp_path: Pa
     assert _sequences(path)[0] == 0
 
 
-async def test_a_close_that_is_cancelled_before_the_thread_comes_to_it_is_done_all_the_same(
+async def test_a_close_cancelled_before_its_thread_starts_is_still_made(
     tmp_path: Path,
 ) -> None:
     sink, busy = JsonlSink(_settings(tmp_path / "x")), threading.Event()
@@ -244,7 +230,7 @@ async def test_a_close_that_is_cancelled_before_the_thread_comes_to_it_is_done_a
     await until(lambda: str(tmp_path / "x") not in read_descriptors())
 
 
-async def test_a_file_that_someone_empties_is_written_from_its_new_end(tmp_path: Path) -> None:
+async def test_a_truncated_file_is_appended_to_at_its_new_end(tmp_path: Path) -> None:
     path = tmp_path / "x"
     async with _open(path) as sink:
         await sink.write([traffic(1)])
@@ -282,7 +268,7 @@ async def test_on_a_full_disk_nothing_is_torn_or_lost_and_delivery_resumes(
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
 
 
-async def test_between_two_tries_a_full_disk_holds_whole_lines_once_closed(
+async def test_a_sink_closed_on_a_full_disk_leaves_whole_lines(
     full_disk: Path,
 ) -> None:
     path = full_disk / "x"

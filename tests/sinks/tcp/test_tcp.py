@@ -1,4 +1,4 @@
-"""The collector may die, come back, reset, half-close or stall: each line gets there."""
+"""Each line arrives, though the collector dies, restarts, resets, half-closes or stalls."""
 
 import asyncio
 import contextlib
@@ -7,6 +7,7 @@ import select
 import socket
 import struct
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 from msgspec import structs
@@ -15,7 +16,8 @@ from support.sinks import delivering, traffic, until
 
 from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.errors import ConfigurationError, DeliveryError
-from hogpipe.sinks.tcp.tcp_sink import BRIEF_ONES, TcpSettings, TcpSink
+from hogpipe.sinks.tcp.tcp_sink import SHORT_CONNECTIONS, TcpSettings, TcpSink
+from hogpipe.testing import free_ports, opened
 
 
 @pytest.fixture
@@ -34,19 +36,13 @@ def _settings(collector: Collector, host: str | None = None) -> TcpSettings:
     )
 
 
-@contextlib.asynccontextmanager
-async def _open(settings: TcpSettings) -> AsyncIterator[TcpSink]:
-    sink = TcpSink(settings)
-    try:
-        await sink.open()
-        yield sink
-    finally:
-        await sink.close()
+def _open(settings: TcpSettings) -> AbstractAsyncContextManager[TcpSink]:
+    return opened(TcpSink(settings))
 
 
 @contextlib.contextmanager
 def _listening() -> Iterator[socket.socket]:
-    """Give a listener with a small receive buffer, to be accepted from by hand."""
+    """A listener with a small receive buffer, for a test that accepts by hand."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         listener.bind(("127.0.0.1", 0))
@@ -61,14 +57,14 @@ def _towards(listener: socket.socket) -> TcpSettings:
 
 
 async def _until_stuck(connection: socket.socket) -> None:
-    """Wait until the peer's TCP takes no more: for a tenth of a second nothing has come."""
+    """Wait until the receive buffer is full: it has not grown for a tenth of a second."""
     before = 0
     while True:
         await asyncio.sleep(0.1)
-        there = len(connection.recv(1 << 24, socket.MSG_PEEK))
-        if there and there == before:
+        size = len(connection.recv(1 << 24, socket.MSG_PEEK))
+        if size and size == before:
             return
-        before = there
+        before = size
 
 
 async def _accept(listener: socket.socket) -> socket.socket:
@@ -98,29 +94,26 @@ async def test_an_ipv6_address_may_stand_in_brackets(host: str) -> None:
         await until(lambda: collector.sequences() == [1])
 
 
-async def test_nobody_listening_is_an_error_to_try_again() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-        settings = TcpSettings(type="tcp", host="127.0.0.1", port=port)
-        with pytest.raises(DeliveryError) as caught:
-            async with _open(settings):
-                pass
+async def test_a_refused_connection_is_retried() -> None:
+    (port,) = free_ports(1)
+    with pytest.raises(DeliveryError) as caught:
+        async with _open(TcpSettings(type="tcp", host="127.0.0.1", port=port)):
+            pass
     assert str(caught.value) == f"no connection to 127.0.0.1 port {port}: Connection refused"
 
 
-def test_a_host_that_can_be_no_name_is_a_wrong_configuration() -> None:
+def test_a_host_that_cannot_be_a_name_is_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError, match=r"^host: a\.\.b: no name or address$"):
         TcpSink(TcpSettings(type="tcp", host="a..b", port=1))
 
 
-async def test_a_host_that_cannot_be_found_is_an_error_to_try_again() -> None:
+async def test_a_host_that_does_not_resolve_is_retried() -> None:
     with pytest.raises(DeliveryError, match=r"^no connection to nowhere\.invalid port 1: \w+"):
         async with _open(TcpSettings(type="tcp", host="nowhere.invalid", port=1)):
             pass
 
 
-async def test_a_collector_that_dies_and_comes_back_misses_no_window(collector: Collector) -> None:
+async def test_a_collector_that_restarts_misses_no_window(collector: Collector) -> None:
     async with delivering(TcpSink, _settings(collector)) as dispatcher:
         await dispatcher.publish([traffic(1)])
         await until(lambda: collector.sequences() == [1])
@@ -135,7 +128,7 @@ async def test_a_collector_that_dies_and_comes_back_misses_no_window(collector: 
     assert dispatcher.health()[0]["delivered"] == 9
 
 
-async def test_a_peer_that_left_while_we_were_idle_is_noticed_before_writing(
+async def test_a_connection_closed_while_idle_is_replaced_before_writing(
     collector: Collector,
 ) -> None:
     async with _open(_settings(collector)) as sink:
@@ -148,24 +141,24 @@ async def test_a_peer_that_left_while_we_were_idle_is_noticed_before_writing(
     assert len(collector.received) == 2
 
 
-async def test_a_peer_that_never_stays_is_told_of_once(
+async def test_a_peer_that_closes_every_connection_is_reported_once(
     collector: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with _open(_settings(collector)) as sink:
-        for sequence in range(1, BRIEF_ONES + 4):
+        for sequence in range(1, SHORT_CONNECTIONS + 4):
             await sink.write([traffic(sequence)])
             await until(lambda: collector.writers)
             collector.writers.pop().close()  # as a server does that expected TLS
             await until(lambda: sink._link is not None and sink._link.connection.lost)
-    (told,) = caplog.messages
-    assert told.startswith(f"sink tcp: 127.0.0.1 port {collector.port} closes each connection")
+    (line,) = caplog.messages
+    assert line.startswith(f"sink tcp: 127.0.0.1 port {collector.port} closes each connection")
 
 
-async def test_a_peer_that_leaves_now_and_then_is_not_told_of(
+async def test_a_peer_that_closes_now_and_then_is_not_reported(
     collector: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with _open(_settings(collector)) as sink:
-        for sequence in range(1, 2 * BRIEF_ONES + 3, 2):
+        for sequence in range(1, 2 * SHORT_CONNECTIONS + 3, 2):
             await sink.write([traffic(sequence)])
             await sink.write([traffic(sequence + 1)])
             await until(lambda: collector.writers)
@@ -185,12 +178,12 @@ async def test_a_peer_that_half_closes_gets_a_new_connection(collector: Collecto
     assert len(collector.received) == 2
 
 
-async def test_a_peer_that_left_is_noticed_even_before_the_loop_has_come_to_it() -> None:
+async def test_a_closed_connection_is_detected_before_the_event_loop_reads_it() -> None:
     with _listening() as listener:
         async with _open(_towards(listener)) as sink:
             first, _ = listener.accept()
             first.close()
-            # The loop has had no turn since.
+            # The event loop has not run since.
             assert sink._link is not None
             assert sink._link.connection.lost
             await sink.write([traffic(1)])
@@ -198,7 +191,7 @@ async def test_a_peer_that_left_is_noticed_even_before_the_loop_has_come_to_it()
                 assert json.loads(second.recv(1 << 16)) == traffic(1)
 
 
-async def test_after_a_reset_exactly_the_lines_that_were_not_acknowledged_come_again() -> None:
+async def test_after_a_reset_exactly_the_unacknowledged_lines_are_sent_again() -> None:
     window = [traffic(sequence) for sequence in range(20_000)]
     loop = asyncio.get_running_loop()
     with _listening() as listener:
@@ -223,7 +216,7 @@ async def test_after_a_reset_exactly_the_lines_that_were_not_acknowledged_come_a
     assert dispatcher.health()[0]["retries"] == 1
 
 
-async def test_a_write_that_took_too_long_goes_on_with_what_was_not_acknowledged() -> None:
+async def test_a_retried_write_continues_with_the_unacknowledged_lines() -> None:
     window = [traffic(sequence) for sequence in range(20_000)]
     loop = asyncio.get_running_loop()
     with _listening() as listener:
@@ -241,7 +234,7 @@ async def test_a_write_that_took_too_long_goes_on_with_what_was_not_acknowledged
                 data += await loop.sock_recv(connection, 1 << 20)
             await write
             connection.close()
-            # What the kernel had taken comes all the same: nothing that was acknowledged is lost.
+            # The kernel still transmits its buffer: no acknowledged line is lost.
             late = bytearray()
             while piece := await loop.sock_recv(stalled, 1 << 20):
                 late += piece
@@ -251,7 +244,9 @@ async def test_a_write_that_took_too_long_goes_on_with_what_was_not_acknowledged
     assert {json.loads(line)["sequence"] for line in lines} == set(range(len(window)))
 
 
-async def test_a_window_of_50_000_records_lets_others_run_in_between(collector: Collector) -> None:
+async def test_a_large_window_does_not_block_the_event_loop(
+    collector: Collector,
+) -> None:
     window = [traffic(sequence) for sequence in range(50_000)]
     turns = 0
 
@@ -268,7 +263,7 @@ async def test_a_window_of_50_000_records_lets_others_run_in_between(collector: 
     assert turns > 50_000 / 256
 
 
-async def test_a_dead_peer_is_noticed_by_the_kernel(collector: Collector) -> None:
+async def test_the_kernel_detects_a_dead_peer(collector: Collector) -> None:
     async with _open(structs.replace(_settings(collector), write_timeout=7.5)) as sink:
         assert sink._link is not None
         probe = sink._link.connection._probe
@@ -278,11 +273,11 @@ async def test_a_dead_peer_is_noticed_by_the_kernel(collector: Collector) -> Non
     assert values == [15, 5, 7500]
 
 
-async def test_a_stalled_peer_is_given_up_and_its_window_sent_anew(collector: Collector) -> None:
+async def test_a_stalled_peer_gets_its_window_on_another_connection(collector: Collector) -> None:
     window = [traffic(sequence) for sequence in range(20_000)]
     collector.reading.clear()
-    impatient = structs.replace(_settings(collector), write_timeout=1.0)
-    async with delivering(TcpSink, impatient) as dispatcher:
+    hasty = structs.replace(_settings(collector), write_timeout=1.0)
+    async with delivering(TcpSink, hasty) as dispatcher:
         await dispatcher.publish(window)
         await until(lambda: dispatcher.health()[0]["retries"])
         collector.reading.set()
@@ -303,7 +298,7 @@ async def test_closing_does_not_wait_for_a_stalled_peer(collector: Collector) ->
     assert line == "sink tcp: 20000 records not delivered"
 
 
-async def test_what_the_peer_says_is_read_and_ignored(collector: Collector) -> None:
+async def test_data_of_the_peer_is_read_and_ignored(collector: Collector) -> None:
     async with _open(_settings(collector)) as sink:
         await sink.write([traffic(1)])
         await until(lambda: collector.writers)

@@ -1,4 +1,4 @@
-"""Every wait of the sink has a way out, and leaves no file descriptor and no task behind."""
+"""Every wait of the sink can be cancelled, and leaves no file descriptor and no task behind."""
 
 import asyncio
 import contextlib
@@ -43,7 +43,7 @@ async def _cancel(task: "asyncio.Task[None]") -> None:
 
 @pytest.fixture
 def silent() -> Iterator[tuple[str, int]]:
-    """A listener that nobody accepts from: connections stand, and nothing is said or read."""
+    """A listener that accepts nothing: clients connect, and no data is read or written."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         listener.bind(("127.0.0.1", 0))
@@ -51,13 +51,13 @@ def silent() -> Iterator[tuple[str, int]]:
         yield listener.getsockname()
 
 
-async def test_while_it_connects() -> None:
-    with socket.socket() as listener, contextlib.ExitStack() as waiting:
+async def test_while_connecting() -> None:
+    with socket.socket() as listener, contextlib.ExitStack() as queued:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
         host, port = listener.getsockname()
         for _ in range(3):  # the backlog is full: the next SYN is not answered
-            one = waiting.enter_context(socket.socket())
+            one = queued.enter_context(socket.socket())
             one.setblocking(False)
             one.connect_ex((host, port))
         async with _nothing_is_left():
@@ -74,7 +74,7 @@ async def test_in_the_tls_handshake(silent: tuple[str, int], certificates: Certi
         await sink.close()
 
 
-async def test_while_a_server_may_still_refuse(certificates: Certificates) -> None:
+async def test_while_the_server_may_refuse_the_handshake(certificates: Certificates) -> None:
     tls = TlsSettings(ca=certificates.path("ca.pem"))
     async with collecting(tls=certificates.server_context(tickets=0)) as collector:
         settings = TcpSettings(type="tcp", host=collector.host, port=collector.port, tls=tls)
@@ -84,11 +84,11 @@ async def test_while_a_server_may_still_refuse(certificates: Certificates) -> No
         before = _sockets()
         await _cancel(opening)
         await sink.close()
-        await until(lambda: len(_sockets()) == len(before) - 2)  # both ends are gone
+        await until(lambda: len(_sockets()) == len(before) - 2)  # both ends are closed
 
 
 @pytest.mark.parametrize("records", [WINDOW, WINDOW[:300]], ids=["sending", "unacknowledged"])
-async def test_while_the_collector_takes_no_more(
+async def test_while_the_collector_reads_nothing(
     silent: tuple[str, int], records: list[object]
 ) -> None:
     async with _nothing_is_left():
@@ -99,7 +99,7 @@ async def test_while_the_collector_takes_no_more(
         await sink.close()
 
 
-async def test_while_it_says_good_bye(certificates: Certificates) -> None:
+async def test_during_the_close_notify_of_tls(certificates: Certificates) -> None:
     tls = TlsSettings(ca=certificates.path("ca.pem"))
     async with collecting(tls=certificates.server_context()) as collector:
         before = _sockets()
@@ -114,7 +114,7 @@ async def test_while_it_says_good_bye(certificates: Certificates) -> None:
         await until(lambda: _sockets() == before)
 
 
-async def test_a_peer_that_does_not_say_good_bye_holds_up_no_one(
+async def test_a_peer_without_close_notify_does_not_delay_the_close(
     certificates: Certificates,
 ) -> None:
     tls = TlsSettings(ca=certificates.path("ca.pem"))
@@ -124,11 +124,11 @@ async def test_a_peer_that_does_not_say_good_bye_holds_up_no_one(
         await sink.open()
         await until(lambda: collector.writers)
         collector.writers[0].transport.pause_reading()
-        async with asyncio.timeout(5):  # a sink that waited for it would take thirty
+        async with asyncio.timeout(5):  # asyncio alone would wait for thirty
             await sink.close()
 
 
-async def test_opening_and_breaking_over_and_over_leaves_nothing() -> None:
+async def test_repeated_breaks_leave_nothing() -> None:
     async with collecting() as collector, _nothing_is_left():
         sink = TcpSink(TcpSettings(type="tcp", host=collector.host, port=collector.port))
         for sequence in range(20):

@@ -1,4 +1,4 @@
-"""Where a sink may send to, and in which order it tries."""
+"""Endpoints, and the order in which a sink tries them."""
 
 import pytest
 from hypothesis import given
@@ -27,13 +27,13 @@ def test_an_endpoint_is_a_host_and_a_port(text: str, host: str, port: int) -> No
      "[]:1", "[::1]", "a..b:1", "a" * 64 + ":1", "a\0b:1", "a b:1", "http://a:1", "u:p@a:1",
      "[a:1]:1", "a:1:1"],
 )  # fmt: skip
-def test_what_is_no_endpoint_is_refused(text: str) -> None:
+def test_other_text_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         parse_endpoint(text)
 
 
 @pytest.mark.parametrize("text", ["::1", "::1:1", "2001:db8::7:6514", "fe80::1%eth0:1"])
-def test_an_ipv6_address_without_brackets_is_told_to_need_them(text: str) -> None:
+def test_the_error_of_an_ipv6_address_without_brackets_says_so(text: str) -> None:
     with pytest.raises(ValueError, match="an IPv6 address needs brackets"):
         parse_endpoint(text)
 
@@ -45,7 +45,7 @@ def test_a_host_has_neither_a_port_nor_a_scheme(host: str) -> None:
 
 
 @given(st.text())
-def test_whatever_the_text_it_is_an_endpoint_or_refused(text: str) -> None:
+def test_any_text_is_an_endpoint_or_refused(text: str) -> None:
     try:
         endpoint = parse_endpoint(text)
     except ValueError:
@@ -66,23 +66,23 @@ def test_the_order_of_the_configuration_is_the_order_of_preference() -> None:
     assert order.better_than(0) == []
 
 
-def test_one_that_broke_comes_last_until_a_window_is_delivered() -> None:
+def test_a_broken_endpoint_comes_last_until_a_window_is_delivered() -> None:
     order = EndpointOrder(3)
-    order.note_broken(0)
+    order.mark_broken(0)
     assert order.all() == [1, 2, 0]
-    order.note_broken(1)
+    order.mark_broken(1)
     assert order.all() == [2, 0, 1]
-    order.note_delivered()
+    order.mark_delivered()
     assert order.all() == [0, 1, 2]
 
 
 @given(count=st.integers(1, 6))
-def test_each_gets_its_turn_even_if_all_break(count: int) -> None:
+def test_each_endpoint_is_tried_even_if_all_break(count: int) -> None:
     order = EndpointOrder(count)
     tried = []
     for _ in range(2 * count):
         first = order.all()[0]
         tried.append(first)
-        order.note_broken(first)
+        order.mark_broken(first)
         assert sorted(order.all()) == list(range(count))
     assert tried == [*range(count), *range(count)]

@@ -1,4 +1,4 @@
-"""Several collectors: the first that works is used, and each gets its turn."""
+"""Several collectors: the most preferred one that works is used, and each is tried."""
 
 import socket
 import threading
@@ -11,6 +11,7 @@ from support.sinks import delivering, traffic, until
 from hogpipe.errors import DeliveryError
 from hogpipe.sinks.tcp import connector
 from hogpipe.sinks.tcp.tcp_sink import RETURN_SECONDS, TcpSettings, TcpSink
+from hogpipe.testing import free_ports
 
 
 def _settings(*endpoints: str, **changes: float) -> TcpSettings:
@@ -31,19 +32,17 @@ async def second() -> AsyncIterator[Collector]:
 
 
 def _closed_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    return free_ports(1)[0]
 
 
-async def test_the_first_that_works_is_used(first: Collector, second: Collector) -> None:
+async def test_the_first_endpoint_that_works_is_used(first: Collector, second: Collector) -> None:
     async with delivering(TcpSink, _settings(first.endpoint, second.endpoint)) as dispatcher:
         await dispatcher.publish([traffic(1)])
         await until(lambda: first.sequences() == [1])
     assert second.received == []
 
 
-async def test_one_that_is_not_there_is_passed_over(second: Collector) -> None:
+async def test_an_endpoint_that_is_down_is_skipped(second: Collector) -> None:
     closed = f"127.0.0.1:{_closed_port()}"
     async with delivering(
         TcpSink, _settings("nowhere.invalid:1", closed, second.endpoint)
@@ -53,7 +52,7 @@ async def test_one_that_is_not_there_is_passed_over(second: Collector) -> None:
         assert dispatcher.health()[0]["retries"] == 0
 
 
-async def test_all_that_failed_are_named() -> None:
+async def test_the_error_names_every_endpoint_that_failed() -> None:
     one, other = _closed_port(), _closed_port()
     sink = TcpSink(_settings(f"127.0.0.1:{one}", f"[::1]:{other}"))
     with pytest.raises(DeliveryError) as caught:
@@ -65,7 +64,7 @@ async def test_all_that_failed_are_named() -> None:
     )
 
 
-async def test_when_one_dies_the_next_takes_over_and_nothing_is_missed(
+async def test_a_dead_collector_is_replaced_by_the_next_and_no_record_is_lost(
     first: Collector, second: Collector
 ) -> None:
     async with delivering(TcpSink, _settings(first.endpoint, second.endpoint)) as dispatcher:
@@ -85,7 +84,7 @@ async def test_when_one_dies_the_next_takes_over_and_nothing_is_missed(
         await second.start()
 
 
-async def test_one_that_takes_no_data_does_not_keep_the_next_from_its_turn(
+async def test_a_collector_that_reads_no_data_does_not_starve_the_next(
     first: Collector, second: Collector
 ) -> None:
     window = [traffic(sequence) for sequence in range(30_000)]
@@ -101,7 +100,7 @@ async def test_one_that_takes_no_data_does_not_keep_the_next_from_its_turn(
     assert second.received
 
 
-async def test_after_five_minutes_the_first_is_tried_again(
+async def test_the_first_endpoint_is_tried_again_after_five_minutes(
     first: Collector, second: Collector
 ) -> None:
     now = 0.0
@@ -109,7 +108,7 @@ async def test_after_five_minutes_the_first_is_tried_again(
     await first.stop()
     await sink.write([traffic(1)])
     now = RETURN_SECONDS
-    await sink.write([traffic(2)])  # it is not back yet
+    await sink.write([traffic(2)])  # the first is still down
     await first.start()
     now = RETURN_SECONDS * 2 - 1
     await sink.write([traffic(3)])
@@ -134,16 +133,16 @@ async def test_a_change_of_collector_is_logged(
     await first.start()
 
 
-async def test_a_name_server_that_hangs_costs_one_thread_and_only_its_share_of_the_time(
+async def test_a_hanging_name_server_costs_one_thread_and_its_share_of_the_time(
     second: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answered = threading.Event()
-    real, asked = connector.find_addresses, []
+    real, lookups = connector.find_addresses, []
 
     def hang(endpoint: object, flags: int = 0) -> object:
         if flags:
             return real(endpoint, flags)  # type: ignore[arg-type]
-        asked.append(endpoint)
+        lookups.append(endpoint)
         answered.wait(20)
         return real(endpoint)  # type: ignore[arg-type]
 
@@ -152,7 +151,7 @@ async def test_a_name_server_that_hangs_costs_one_thread_and_only_its_share_of_t
     for _ in range(3):
         with pytest.raises(DeliveryError, match=r"localhost port 1: no answer within 0\.05 s"):
             await sink.open()
-    assert len(asked) == 1
+    assert len(lookups) == 1
     answered.set()
     await sink.close()
     answered.clear()
@@ -163,7 +162,7 @@ async def test_a_name_server_that_hangs_costs_one_thread_and_only_its_share_of_t
     await sink.close()
 
 
-async def test_of_a_name_with_several_addresses_the_next_is_tried(
+async def test_the_next_address_of_a_name_is_tried(
     second: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     addresses = [

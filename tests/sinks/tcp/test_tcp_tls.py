@@ -1,11 +1,10 @@
-"""TLS: who is trusted, who is let in, and that nothing is lost to a collector that refuses."""
+"""TLS: which certificates are accepted, and that a collector that refuses costs no record."""
 
 import asyncio
-import contextlib
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -18,20 +17,15 @@ from hogpipe.sinks.connections import describe_connection_error
 from hogpipe.sinks.tcp.connection import Connection
 from hogpipe.sinks.tcp.tcp_sink import TcpSettings, TcpSink
 from hogpipe.sinks.tls import TlsSettings, load_tls_context
+from hogpipe.testing import opened
 
 
 def _settings(collector: Collector, tls: TlsSettings) -> TcpSettings:
     return TcpSettings(type="tcp", host=collector.host, port=collector.port, tls=tls)
 
 
-@contextlib.asynccontextmanager
-async def _sink(settings: TcpSettings) -> AsyncIterator[TcpSink]:
-    sink = TcpSink(settings)
-    try:
-        await sink.open()
-        yield sink
-    finally:
-        await sink.close()
+def _sink(settings: TcpSettings) -> AbstractAsyncContextManager[TcpSink]:
+    return opened(TcpSink(settings))
 
 
 async def _fail(settings: TcpSettings) -> str:
@@ -54,7 +48,7 @@ async def test_windows_arrive_through_tls(certificates: Certificates) -> None:
     assert len(collector.received) == 1
 
 
-async def test_a_server_that_sends_no_tickets_is_waited_for_a_second_and_then_trusted(
+async def test_a_server_without_session_tickets_is_accepted_after_a_second(
     certificates: Certificates,
 ) -> None:
     tls = TlsSettings(ca=certificates.path("ca.pem"))
@@ -66,7 +60,7 @@ async def test_a_server_that_sends_no_tickets_is_waited_for_a_second_and_then_tr
         await until(lambda: collector.sequences() == [1])
 
 
-async def test_a_name_of_its_own_may_be_asked_for(certificates: Certificates) -> None:
+async def test_the_name_of_the_certificate_can_be_configured(certificates: Certificates) -> None:
     tls = TlsSettings(ca=certificates.path("ca.pem"), server_name=NAME)
     async with (
         collecting(tls=certificates.server_context()) as collector,
@@ -86,7 +80,7 @@ async def test_a_certificate_for_another_name_is_not_accepted(certificates: Cert
     )
 
 
-@pytest.mark.parametrize("ca", ["stranger.pem", None])
+@pytest.mark.parametrize("ca", ["untrusted.pem", None])
 async def test_a_server_of_another_authority_is_not_accepted(
     certificates: Certificates, ca: str | None
 ) -> None:
@@ -97,7 +91,7 @@ async def test_a_server_of_another_authority_is_not_accepted(
     assert reason.startswith("its certificate is not accepted: unable to get local issuer")
 
 
-async def test_an_expired_certificate_is_told_as_such(certificates: Certificates) -> None:
+async def test_the_error_of_an_expired_certificate_says_so(certificates: Certificates) -> None:
     tls = TlsSettings(ca=certificates.path("ca.pem"))
     expired = certificates.server_context(certificate="expired.pem")
     async with collecting(tls=expired) as collector:
@@ -105,7 +99,7 @@ async def test_an_expired_certificate_is_told_as_such(certificates: Certificates
     assert reason == "its certificate is not accepted: certificate has expired"
 
 
-async def test_tls_below_1_2_is_not_spoken(certificates: Certificates) -> None:
+async def test_tls_below_1_2_is_refused(certificates: Certificates) -> None:
     old = certificates.server_context()
     old.set_ciphers("ALL:@SECLEVEL=0")
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
@@ -125,7 +119,7 @@ async def test_tls_below_1_2_is_not_spoken(certificates: Certificates) -> None:
 
 
 @pytest.mark.parametrize(("key", "password"), [("client.key", None), ("locked.key", PASSWORD)])
-async def test_a_client_with_the_right_certificate_is_let_in(
+async def test_a_client_with_the_right_certificate_is_accepted(
     certificates: Certificates, key: str, password: str | None
 ) -> None:
     tls = TlsSettings(
@@ -143,8 +137,8 @@ async def test_a_client_with_the_right_certificate_is_let_in(
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-@pytest.mark.parametrize("own", [None, "stranger"])
-async def test_a_client_that_is_refused_sends_nothing_and_keeps_its_window(
+@pytest.mark.parametrize("own", [None, "untrusted"])
+async def test_a_refused_client_sends_nothing_and_keeps_its_window(
     certificates: Certificates, own: str | None, version: ssl.TLSVersion
 ) -> None:
     tls = TlsSettings(
@@ -162,7 +156,7 @@ async def test_a_client_that_is_refused_sends_nothing_and_keeps_its_window(
         assert collector.sequences() == []
 
 
-async def test_a_server_without_tls_is_told_as_such(certificates: Certificates) -> None:
+async def test_the_error_of_a_server_without_tls_says_so(certificates: Certificates) -> None:
     tls = TlsSettings(ca=certificates.path("ca.pem"))
     async with collecting() as collector:
         settings = _settings(collector, tls)
@@ -172,7 +166,7 @@ async def test_a_server_without_tls_is_told_as_such(certificates: Certificates) 
         assert await opening == "no TLS: wrong version number"
 
 
-async def test_a_server_that_keeps_silent_is_given_up(certificates: Certificates) -> None:
+async def test_a_silent_server_fails_by_time_out(certificates: Certificates) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         settings = TcpSettings(
             type="tcp",
@@ -184,7 +178,7 @@ async def test_a_server_that_keeps_silent_is_given_up(certificates: Certificates
         assert await _fail(settings) == "no answer within 0.2 s"
 
 
-async def test_after_a_reset_whole_slices_that_were_acknowledged_do_not_come_again(
+async def test_after_a_reset_acknowledged_slices_are_not_sent_again(
     certificates: Certificates,
 ) -> None:
     window = [traffic(sequence) for sequence in range(30_000)]
@@ -197,7 +191,7 @@ async def test_after_a_reset_whole_slices_that_were_acknowledged_do_not_come_aga
         write = asyncio.create_task(sink.write(window))
         assert sink._link is not None
         connection = sink._link.connection
-        # More is under way than is acknowledged: the collector has stopped reading.
+        # Some lines are acknowledged, and the collector has stopped reading the others.
         await until(
             lambda: connection.acknowledged_lines and not connection._peer.writable.is_set()
         )
@@ -213,7 +207,7 @@ async def test_after_a_reset_whole_slices_that_were_acknowledged_do_not_come_aga
     assert [record["sequence"] for record in undelivered] == list(range(first, len(window)))
 
 
-async def test_an_acknowledgement_that_comes_while_bytes_are_counted_holds_up_nothing(
+async def test_an_acknowledgement_during_the_count_delays_nothing(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count = Connection._pending_bytes
@@ -243,7 +237,7 @@ async def test_renewed_files_are_used_for_the_next_connection(
     certificates: Certificates, tmp_path: Path
 ) -> None:
     ca = tmp_path / "ca.pem"
-    ca.write_bytes(certificates.path("stranger.pem").read_bytes())
+    ca.write_bytes(certificates.path("untrusted.pem").read_bytes())
     async with collecting(tls=certificates.server_context()) as collector:
         sink = TcpSink(_settings(collector, TlsSettings(ca=ca)))
         with pytest.raises(DeliveryError, match="not accepted"):
@@ -257,7 +251,7 @@ async def test_renewed_files_are_used_for_the_next_connection(
         await sink.close()
 
 
-async def test_a_run_does_not_begin_with_files_that_are_not_there(tmp_path: Path) -> None:
+async def test_missing_files_prevent_the_start(tmp_path: Path) -> None:
     settings = TcpSettings(
         type="tcp", host="127.0.0.1", port=1, tls=TlsSettings(ca=tmp_path / "none.pem")
     )
