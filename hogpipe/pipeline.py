@@ -66,7 +66,7 @@ from hogpipe.records.stamp import RecordStamper
 from hogpipe.records.summary import Summary
 
 # A stop must not take two seconds: the last lookup and then the sinks get this long. Closing the
-# sinks gets a little more (delivery/sink_worker.py).
+# sinks gets a little more (delivery/isolation.py).
 _SETTLE_SECONDS = 0.3
 _DRAIN_SECONDS = 1.0
 # Flows that are ingested, and records that are built, before other tasks of the event loop run.

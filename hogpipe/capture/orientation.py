@@ -14,7 +14,8 @@ Multicast and broadcast
     come back to its local receivers, on a path that no capture sees.
 """
 
-from hogpipe.capture.decode.wire_flows import Direction, WireFlows, WireKey, unpack_key
+from hogpipe.capture.decode.decoder import WireFlows
+from hogpipe.capture.decode.wire_key import Direction, WireKey, unpack_key
 from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.model import OWN_NAMESPACE, FlowBatch, FlowDelta, FlowKey, Tally
 

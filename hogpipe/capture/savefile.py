@@ -18,9 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from hogpipe.capture.decode.columns import FrameBatch
-from hogpipe.capture.decode.decoder import Decoder
+from hogpipe.capture.decode.decoder import Decoder, WireFlows
 from hogpipe.capture.decode.fragments import FragmentTable
-from hogpipe.capture.decode.wire_flows import WireFlows
 from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.capture.orientation import Orientation
 from hogpipe.capture.pcap import Handle, open_savefile

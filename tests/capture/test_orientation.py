@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.traffic import make_delta
 
-from hogpipe.capture.decode.wire_flows import Direction, WireFlows, WireKey, pack_key
+from hogpipe.capture.decode.decoder import WireFlows
+from hogpipe.capture.decode.wire_key import Direction, WireKey, pack_key
 from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.capture.orientation import Orientation
 from hogpipe.model import FlowBatch, FlowDelta, FlowKey, Tally

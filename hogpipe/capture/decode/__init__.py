@@ -1,13 +1,13 @@
 """PURE: frames to sums of packets by wire key. Bytes in, values out; no input raises.
 
-    decoder.py       a batch of frames -> `WireFlows`; chooses between the two ways below
-    columns.py       frames and headers as NumPy columns; grouping of equal rows
-    vector_link.py   many frames at once: where the IP packet begins
-    vector_ip.py     many packets at once: wire key and length
-    scalar_link.py   one frame: where the IP packet begins; the numbers of the link layer
-    scalar_ip.py     one packet: wire key and length
-    fragments.py     later fragments, matched to the flow of their first one
-    wire_flows.py    the wire key, and sums by it
+    decoder.py         a batch of frames -> `WireFlows`, its sums; in one of two ways
+      vector_link.py     many frames at once: where the IP packets begin
+      vector_ip.py       many packets at once: wire keys and lengths
+      scalar_link.py     one frame: where the IP packet begins; the numbers of the link layer
+      scalar_ip.py       one packet: wire key and length
+      fragments.py       later fragments, matched to the flow of their first one
+    columns.py         frames and headers as NumPy columns; grouping of equal rows
+    wire_key.py        the five-tuple as on the wire, packed
 
 Constraints
     - Cost: some 0.1 to 0.2 us a packet in large batches, 3 to 4 us one by one. So ordinary packets

@@ -14,7 +14,7 @@ import msgspec
 
 from hogpipe.capture.decode.fragments import FirstFragment, LaterFragment
 from hogpipe.capture.decode.scalar_link import Packet, Rejection, locate_packet
-from hogpipe.capture.decode.wire_flows import KEY
+from hogpipe.capture.decode.wire_key import KEY
 from hogpipe.protocols import ICMP, ICMPV6, TCP, WITH_PORTS
 
 HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION = 0, 43, 44, 51

@@ -15,7 +15,7 @@ from enum import Enum, IntEnum, auto
 
 import msgspec
 
-from hogpipe.capture.decode.wire_flows import Direction
+from hogpipe.capture.decode.wire_key import Direction
 
 
 class LinkType(IntEnum):

@@ -6,6 +6,7 @@ as their key needs. For these the result is that of `scalar_ip`, which decodes a
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from hogpipe.capture.decode.columns import Indices, Rows, RowType, read_rows, row_type
 from hogpipe.capture.decode.scalar_ip import ACK, ECHO_TYPES, EXTENSIONS, SYN, TCP_FLAGS
 from hogpipe.capture.decode.vector_link import Packets
-from hogpipe.capture.decode.wire_flows import KEY, PacketColumns
+from hogpipe.capture.decode.wire_key import KEY
 from hogpipe.protocols import ICMP, ICMPV6, TCP, WITH_PORTS
 
 MOST_BYTES = 56
@@ -25,6 +26,22 @@ _OPENING, _SYN, _TCP = (np.array(number, np.uint8) for number in (SYN | ACK, SYN
 
 _PORT_MASK = np.zeros(256, np.uint32)
 _PORT_MASK[list(WITH_PORTS)] = 0xFFFFFFFF
+
+
+class PacketColumns(NamedTuple):
+    """Packets, a row each: index of the frame, packed wire key, IP length, whether a SYN opened."""
+
+    frame: Indices
+    keys: NDArray[np.void]
+    lengths: Indices
+    opened: NDArray[np.bool_]
+
+    def take(self, rows: Indices | NDArray[np.bool_]) -> "PacketColumns":
+        """Return these rows."""
+        return PacketColumns(
+            self.frame[rows], self.keys[rows], self.lengths[rows], self.opened[rows]
+        )
+
 
 _NO_PACKETS = PacketColumns(
     np.empty(0, np.int64), np.empty(0, f"V{KEY.size}"), np.empty(0, np.int64), np.empty(0, np.bool_)
@@ -78,7 +95,7 @@ class _Header:
         )
 
     def key(self) -> RowType:
-        """Return the type of a packed key with addresses of this version; see `wire_flows.KEY`."""
+        """Return the type of a packed key with addresses of this version; see `wire_key.KEY`."""
         address = f"V{self.address_size}"
         return row_type(
             KEY.size,

@@ -36,7 +36,7 @@ from hogpipe.capture.decode.scalar_link import (
     VLAN_ETHERTYPES,
     LinkType,
 )
-from hogpipe.capture.decode.wire_flows import Direction
+from hogpipe.capture.decode.wire_key import Direction
 
 NOT_IP, UNUSUAL = 0, 1
 """Kinds of row beside 4 and 6, the versions of IP. Any other number is unusual, too."""

@@ -10,19 +10,12 @@ from support import frames as build
 from support.frame_strategies import LINK_TYPES, frames
 
 from hogpipe.capture.decode.columns import _FACTORS, FrameBatch
-from hogpipe.capture.decode.decoder import LARGE_BATCH, Decoder
+from hogpipe.capture.decode.decoder import LARGE_BATCH, Decoder, WireFlows, sum_by_key
 from hogpipe.capture.decode.fragments import FirstFragment, FragmentTable, LaterFragment
 from hogpipe.capture.decode.scalar_ip import decode_frame
 from hogpipe.capture.decode.scalar_link import LinkType, Rejection
-from hogpipe.capture.decode.wire_flows import (
-    Direction,
-    PacketColumns,
-    WireFlows,
-    WireKey,
-    pack_key,
-    sum_by_key,
-    unpack_key,
-)
+from hogpipe.capture.decode.vector_ip import PacketColumns
+from hogpipe.capture.decode.wire_key import Direction, WireKey, pack_key, unpack_key
 from hogpipe.model import Tally
 
 ETHERNET = LinkType.ETHERNET

@@ -11,7 +11,7 @@ from support.frame_strategies import LINK_TYPES, frames
 from hogpipe.capture.decode.fragments import FirstFragment, LaterFragment
 from hogpipe.capture.decode.scalar_ip import DecodedFrame, decode_frame
 from hogpipe.capture.decode.scalar_link import LinkType, Rejection
-from hogpipe.capture.decode.wire_flows import Direction, WireKey, pack_key, unpack_key
+from hogpipe.capture.decode.wire_key import Direction, WireKey, pack_key, unpack_key
 
 UDP4 = build.ipv4(17, build.udp(1000, 53, b"hello"))
 UDP6 = build.ipv6(17, build.udp(1000, 53, b"hello"))

@@ -14,7 +14,8 @@ from support.namespaces import Namespace, namespace, require
 from support.running import Running, running, wait_until
 from support.shortage import no_descriptors
 
-from hogpipe.capture.decode.wire_flows import Direction, WireFlows, WireKey, pack_key
+from hogpipe.capture.decode.decoder import WireFlows
+from hogpipe.capture.decode.wire_key import Direction, WireKey, pack_key
 from hogpipe.capture.live.container_netns import ContainerNamespaces
 from hogpipe.capture.live.link_selection import select_links
 from hogpipe.capture.local_addresses import LocalAddresses
