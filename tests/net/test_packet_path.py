@@ -1,0 +1,82 @@
+"""How many modules one packet passes, from its frame in the capture thread to its JSON line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import packet_path
+from support.namespaces import Namespace
+from support.running import write_config
+
+MOST_MODULES = 25
+
+CONFIG = """
+[capture]
+interfaces = ["lo"]
+[attribution]
+ledger = "off"
+[aggregation]
+interval = 0.5
+[[sinks]]
+type = "stdout"
+format = "jsonl"
+"""
+
+KNOWN_FLOW = {"attribution/stage/attributor.py", "attribution/stage/flow_cache.py"}
+"""What a packet of a known flow passes in attribution; the rest of attribution is the lookup."""
+ASIDE = {
+    "links, and the containers behind them": {
+        "capture/live/container_netns.py",
+        "capture/live/interface_views.py",
+        "capture/live/link_follower.py",
+        "linux/rtnetlink.py",
+    },
+    "the other way to decode: a packet takes one of the two": {
+        "capture/decode/scalar_ip.py",
+        "capture/decode/scalar_link.py",
+    },
+    "time: windows close, fragments expire": {
+        "aggregation/windows.py",
+        "capture/decode/fragments.py",
+    },
+    "the stats record, the summary and the state of a sink": {
+        "delivery/health.py",
+        "delivery/opening.py",
+        "linux/self_usage.py",
+        "records/stats.py",
+        "records/summary.py",
+    },
+    "values: they pass, and are not passed through": {"model/counts.py", "model/flows.py"},
+}
+
+
+@pytest.fixture
+def entered(netns: Namespace, tmp_path: Path) -> list[str]:
+    """The modules in which a function was called for packets of a known flow."""
+    config = write_config(tmp_path, CONFIG)
+    command = netns.command(sys.executable, Path(packet_path.__file__), config)
+    ended = subprocess.run(command, check=True, capture_output=True, text=True)
+    records = [json.loads(line) for line in ended.stdout.splitlines()]
+    owned = [record for record in records if "process" in record]
+    assert len(owned) >= packet_path.BURSTS, "the owner of the flow was not known"
+    modules: list[str] = json.loads(ended.stderr)
+    return modules
+
+
+def is_aside(module: str) -> bool:
+    is_lookup = module.startswith("attribution/") and module not in KNOWN_FLOW
+    return is_lookup or any(module in modules for modules in ASIDE.values())
+
+
+def test_a_packet_of_a_known_flow_passes_few_modules(entered: list[str]) -> None:
+    path = [module for module in entered if not is_aside(module)]
+    assert set(path) > KNOWN_FLOW
+    assert {"capture/pcap.py", "capture/decode/vector_ip.py", "sinks/encoding.py"} < set(path)
+    assert len(path) <= MOST_MODULES, ", ".join(path)
+
+
+def test_the_modules_that_are_not_counted_exist() -> None:
+    for module in KNOWN_FLOW.union(*ASIDE.values()):
+        assert (packet_path.PACKAGE / module).is_file(), module
