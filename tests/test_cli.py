@@ -37,14 +37,14 @@ def config(folder: Path, text: str) -> Path:
     return path
 
 
-def test_a_valid_configuration_is_told_so(tmp_path: Path) -> None:
+def test_a_valid_configuration_is_reported_as_valid(tmp_path: Path) -> None:
     path = config(tmp_path, '[[sinks]]\ntype = "stdout"\n[[sinks]]\ntype = "stdout"')
     done = call("check", path)
     assert done.returncode == OK
     assert done.stdout == f"{path}: valid; source pcap, sinks stdout, stdout-2\n"
 
 
-def test_all_errors_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+def test_all_errors_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
     path = config(tmp_path, '[capture]\ninterfacs = ["lo"]\nsnaplen = "big"')
     assert_refused(
         call("check", path),
@@ -54,14 +54,14 @@ def test_all_errors_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     )
 
 
-def test_a_missing_configuration_is_told(tmp_path: Path) -> None:
+def test_a_missing_configuration_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "none.toml"
     done = call("run", path)
     assert done.returncode == BAD_CONFIGURATION
     assert done.stderr.startswith(f"hogpipe: {path}: ")
 
 
-def test_a_wrong_command_line_ends_with_its_own_code() -> None:
+def test_an_invalid_command_line_has_its_own_exit_code() -> None:
     wrong = [("run",), ("rum", "config.toml")]
     wrong += [("run", str(GOLDEN), "--duration", seconds) for seconds in ("-1", "0", "nan", "inf")]
     with ThreadPoolExecutor() as threads:
@@ -69,7 +69,7 @@ def test_a_wrong_command_line_ends_with_its_own_code() -> None:
     assert codes == [USAGE] * len(wrong)
 
 
-def test_a_replay_writes_records_and_sums_up_in_one_line_of_the_error_output() -> None:
+def test_a_replay_writes_records_and_one_line_of_totals_to_stderr() -> None:
     done = call("run", GOLDEN)
     assert done.returncode == OK
     types = [json.loads(line)["type"] for line in done.stdout.splitlines()]
@@ -86,7 +86,7 @@ def test_a_setting_can_be_overridden_from_the_command_line() -> None:
     assert all("process" not in record for record in traffic)
 
 
-def test_a_cut_savefile_is_replayed_as_far_as_it_is_whole(tmp_path: Path) -> None:
+def test_a_truncated_savefile_is_replayed_up_to_its_last_complete_frame(tmp_path: Path) -> None:
     frame = ethernet(ipv4(17, udp(payload=bytes(72)), source=A4))
     trace = write_pcap(tmp_path / "cut.pcap", 1, [Captured(n * 100_000, frame) for n in range(50)])
     trace.write_bytes(trace.read_bytes()[:-1])
@@ -101,7 +101,7 @@ def test_a_cut_savefile_is_replayed_as_far_as_it_is_whole(tmp_path: Path) -> Non
     assert sum(capture["bytes"] for capture in stats) == 49 * 100
 
 
-def test_a_file_that_is_no_capture_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_capture_is_refused(tmp_path: Path) -> None:
     path = config(tmp_path, '[capture]\nsource = "savefile"\npath = "config.toml"')
     done = call("run", path)
     assert done.returncode == BAD_CONFIGURATION
@@ -127,13 +127,13 @@ def test_two_sinks_cannot_write_one_file(tmp_path: Path) -> None:
     assert "another run or sink writes to it" in line
 
 
-def test_an_unreadable_configuration_is_told_like_a_missing_one(tmp_path: Path) -> None:
+def test_an_unreadable_configuration_is_reported(tmp_path: Path) -> None:
     done = call("check", tmp_path)
     assert done.returncode == BAD_CONFIGURATION
     assert done.stderr == f"hogpipe: {tmp_path}: cannot read it: Is a directory\n"
 
 
-def test_no_name_can_forge_a_line_of_its_own(netns: Namespace, tmp_path: Path) -> None:
+def test_no_name_can_forge_an_output_line(netns: Namespace, tmp_path: Path) -> None:
     netns.ip("link", "add", "a\x85FORGED", "type", "veth")
     path = config(tmp_path, '[capture]\ninterfaces = ["eth7"]')
     done = call("run", path, prefix=netns.command())
@@ -141,7 +141,7 @@ def test_no_name_can_forge_a_line_of_its_own(netns: Namespace, tmp_path: Path) -
     assert "\\x85FORGED" in done.stderr
 
 
-def test_an_unknown_sink_type_is_told_with_those_that_exist(tmp_path: Path) -> None:
+def test_an_unknown_sink_type_is_reported_with_the_known_types(tmp_path: Path) -> None:
     path = config(tmp_path, '[[sinks]]\ntype = "kafak"')
     assert_refused(
         call("run", path),
@@ -150,7 +150,7 @@ def test_an_unknown_sink_type_is_told_with_those_that_exist(tmp_path: Path) -> N
     )
 
 
-def test_an_interface_that_does_not_exist_is_told_with_those_that_do(
+def test_a_missing_interface_is_reported_with_the_existing_ones(
     netns: Namespace, tmp_path: Path
 ) -> None:
     path = config(tmp_path, '[capture]\ninterfaces = ["eth7"]')
@@ -161,14 +161,14 @@ def test_an_interface_that_does_not_exist_is_told_with_those_that_do(
     )
 
 
-def test_an_invalid_filter_is_told_in_libpcaps_words(tmp_path: Path) -> None:
+def test_an_invalid_filter_is_reported_with_libpcaps_message(tmp_path: Path) -> None:
     path = config(tmp_path, '[capture]\nfilter = "host and"')
     done = call("run", path)
     assert done.returncode == BAD_CONFIGURATION
     assert 'capture.filter: libpcap refuses "host and": ' in done.stderr
 
 
-def test_without_the_privilege_the_capability_and_its_remedy_are_told(
+def test_without_the_privilege_the_capability_and_its_remedy_are_reported(
     netns: Namespace, tmp_path: Path
 ) -> None:
     require("setpriv")
@@ -182,7 +182,9 @@ def test_without_the_privilege_the_capability_and_its_remedy_are_told(
     assert str(Path(sys.executable).resolve()) in line
 
 
-def test_interfaces_are_listed_with_what_auto_takes(veth: tuple[Namespace, Namespace]) -> None:
+def test_interfaces_that_auto_captures_are_marked_with_a_star(
+    veth: tuple[Namespace, Namespace],
+) -> None:
     left, _right = veth
     done = subprocess.run(
         left.command(*HOGPIPE, "interfaces"), capture_output=True, text=True, check=True
@@ -206,7 +208,7 @@ def test_a_port_that_auto_captures_for_the_namespace_behind_it_is_listed_with_a_
     assert marks == {"lo": " ", "left": "+", "br0": "*"}
 
 
-def test_plugins_are_listed_with_what_they_offer_and_why_they_failed(tmp_path: Path) -> None:
+def test_plugins_are_listed_with_their_sinks_and_errors(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("raise RuntimeError('not today')")
     done = call("plugins", tmp_path)
     assert done.returncode == FAILURE
@@ -218,7 +220,7 @@ def test_plugins_are_listed_with_what_they_offer_and_why_they_failed(tmp_path: P
     assert call("plugins").returncode == OK
 
 
-def test_plugins_are_listed_as_json_one_object_a_line(tmp_path: Path) -> None:
+def test_plugins_are_listed_as_json_with_one_object_per_line(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("print('loud')\nraise RuntimeError('\\x1b[2J')")
     example = GOLDEN.parents[3] / "plugins" / "example_total.py"
     done = call("plugins", "--json", tmp_path, example)
@@ -260,7 +262,7 @@ def test_a_closed_output_ends_the_run_quietly() -> None:
     assert "149 packets" in line
 
 
-def test_a_run_without_any_output_ends_as_well_as_another() -> None:
+def test_a_run_without_stdout_and_stderr_succeeds() -> None:
     closed = f'{" ".join(HOGPIPE)} run {GOLDEN} --set "sinks=[]" >&- 2>&-'
     assert subprocess.run(["sh", "-c", closed], check=False).returncode == OK
 

@@ -31,7 +31,7 @@ def call(*prefix: str) -> tuple[int, dict[str, tuple[str, str]]]:
     return done.returncode, {line[4:14].rstrip(): (line[:2], line[15:]) for line in lines}
 
 
-def test_where_all_is_there_all_is_well() -> None:
+def test_all_checks_pass_on_a_complete_host() -> None:
     require_bpf()
     code, found = call()
     assert code == 0
@@ -40,7 +40,7 @@ def test_where_all_is_there_all_is_well() -> None:
     assert found["cgroup v2"][1] == str(find_cgroup_root())
 
 
-def test_without_rights_each_remedy_is_told_and_the_end_is_not_permitted() -> None:
+def test_without_capabilities_each_remedy_is_named_and_the_exit_code_is_not_permitted() -> None:
     require_bpf()
     require("setpriv")
     code, found = call(*NO_RIGHTS)
@@ -52,7 +52,7 @@ def test_without_rights_each_remedy_is_told_and_the_end_is_not_permitted() -> No
     assert found["libbpf"][0] == found["object"][0] == "ok"
 
 
-def test_with_the_right_to_capture_alone_runs_are_possible() -> None:
+def test_with_only_the_right_to_capture_a_run_is_possible() -> None:
     require("setpriv")
     code, found = call(*ONLY_NET_RAW)
     assert code == 0
@@ -60,7 +60,7 @@ def test_with_the_right_to_capture_alone_runs_are_possible() -> None:
     assert found["ledger"][0] == "no"
 
 
-def test_in_a_user_namespace_of_its_own_no_capability_is_taken_for_the_hosts() -> None:
+def test_in_a_user_namespace_capabilities_do_not_count() -> None:
     require_bpf()
     code, found = call("unshare", "--user", "--map-root-user")
     assert code == 77
@@ -71,7 +71,7 @@ def test_in_a_user_namespace_of_its_own_no_capability_is_taken_for_the_hosts() -
     assert found["ledger"][0] == "no"
 
 
-def test_in_a_container_it_is_told_that_proc_shows_no_process_of_the_host() -> None:
+def test_in_a_container_the_text_says_that_proc_shows_no_process_of_the_host() -> None:
     require("unshare")
     _, found = call("unshare", "--pid", "--fork", "--mount-proc")
     assert found["processes"][0] == "ok"
@@ -79,14 +79,14 @@ def test_in_a_container_it_is_told_that_proc_shows_no_process_of_the_host() -> N
     assert found["ledger"][0] == "no"
 
 
-def test_without_a_proc_it_is_told_to_mount_one() -> None:
+def test_without_a_proc_the_remedy_is_to_mount_it() -> None:
     require("unshare")
     words = ["sh", "-c", 'umount -R -l /proc && exec "$@"', "-"]
     _, found = call("unshare", "--mount", *words)
     assert found["processes"] == ("no", "/proc/thread-self/status does not exist; mount /proc")
 
 
-def test_what_each_capability_is_for_is_told_where_it_alone_is_missing() -> None:
+def test_each_single_missing_capability_is_named() -> None:
     require_bpf()
     require("setpriv")
 
@@ -104,7 +104,7 @@ def test_what_each_capability_is_for_is_told_where_it_alone_is_missing() -> None
 
 
 @pytest.mark.parametrize("prefix", [(), ONLY_NET_RAW, NO_RIGHTS], ids=["root", "some", "none"])
-def test_programs_are_told_the_same_with_the_same_exit_code(prefix: tuple[str, ...]) -> None:
+def test_json_output_has_the_same_findings_and_exit_code(prefix: tuple[str, ...]) -> None:
     require("setpriv")
     code, found = call(*prefix)
     done = subprocess.run(
@@ -119,7 +119,7 @@ def test_programs_are_told_the_same_with_the_same_exit_code(prefix: tuple[str, .
     assert found == {one["subject"]: (marks[one["good"]], one["text"]) for one in told}
 
 
-def test_where_the_tree_is_mounted_nowhere_in_sight_it_is_told_what_is_done(
+def test_without_a_visible_cgroup_mount_the_text_says_that_one_is_made(
     netns: Namespace,
 ) -> None:
     require_bpf()
@@ -132,14 +132,14 @@ def test_where_the_tree_is_mounted_nowhere_in_sight_it_is_told_what_is_done(
     assert found["ledger"][0] == "ok"
 
 
-def test_text_of_strangers_is_valid_json() -> None:
+def test_untrusted_text_becomes_valid_json() -> None:
     strange = doctor.Finding("object", False, 'a "\x1b[2J\n" b')
     text = doctor.encode_findings([strange])
     assert text.isprintable()
     assert json.loads(text) == [{"subject": "object", "good": False, "text": strange.text}]
 
 
-def test_a_kernel_that_is_too_old_is_told_with_the_one_that_is_needed(
+def test_for_an_old_kernel_the_required_version_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = os.uname()
@@ -151,7 +151,7 @@ def test_a_kernel_that_is_too_old_is_told_with_the_one_that_is_needed(
         assert is_good or "Linux 5.15 is needed" in found.text
 
 
-def test_a_build_without_the_object_is_told_with_what_to_install(
+def test_for_a_build_without_the_object_the_packages_to_install_are_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(doctor, "object_path", lambda: None)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hogpipe.text import describe_error, printable
 
 
-def test_ordinary_text_of_any_script_is_left_alone() -> None:
+def test_printable_text_of_any_script_is_unchanged() -> None:
     assert printable("nginx: wörker ядро 日本語") == "nginx: wörker ядро 日本語"
 
 
@@ -17,17 +17,17 @@ def test_escapes_line_ends_and_bidirectional_controls_become_visible() -> None:
 
 
 @given(st.text())
-def test_whatever_comes_in_comes_out_printable_and_encodable(text: str) -> None:
+def test_any_text_becomes_printable_and_encodable(text: str) -> None:
     assert printable(text).isprintable()
     printable(text).encode()
 
 
-def test_an_error_of_many_lines_is_told_in_one() -> None:
+def test_an_error_of_many_lines_becomes_one_line() -> None:
     assert describe_error(ValueError("first\n  second\x07")) == r"ValueError: first; second\x07"
     assert describe_error(TimeoutError()) == "TimeoutError"
 
 
-def test_an_error_that_cannot_even_be_printed_is_told_by_its_type() -> None:
+def test_an_error_whose_str_raises_is_named_by_its_type() -> None:
     class UnspeakableError(Exception):
         def __str__(self) -> str:
             raise RuntimeError

@@ -49,7 +49,7 @@ def lines(path: str, *others: str) -> str:
         ("garbage\n", None),
     ],
 )
-def test_the_path_is_that_of_the_hierarchy_that_says_most(text: str, path: str | None) -> None:
+def test_the_path_is_that_of_the_most_specific_hierarchy(text: str, path: str | None) -> None:
     assert parse_cgroup(text).cgroup == path
 
 
@@ -76,9 +76,7 @@ def test_the_path_is_that_of_the_hierarchy_that_says_most(text: str, path: str |
         ),
     ],
 )
-def test_all_that_is_told_is_from_one_path_the_one_that_names_most(
-    text: str, placement: CgroupNames
-) -> None:
+def test_all_names_are_from_one_path(text: str, placement: CgroupNames) -> None:
     assert parse_cgroup(text) == placement
 
 
@@ -226,7 +224,7 @@ PIECES = st.sampled_from(["/", ":", "0::", ".slice", ".scope", r"\x2d", "\n", *W
 
 @settings(deadline=None)
 @given(st.text() | st.lists(PIECES | st.text(max_size=3)).map("".join))
-def test_any_text_is_fine(text: str) -> None:
+def test_any_text_parses(text: str) -> None:
     place = parse_cgroup(text)
     assert place.cgroup is None or place.cgroup in text
     assert (unit_of(text) or "") in text
@@ -244,7 +242,7 @@ def test_any_text_is_fine(text: str) -> None:
         ("", False),
     ],
 )
-def test_a_host_has_one_tree_where_no_other_hierarchy_is_listed(text: str, is_one: bool) -> None:
+def test_a_host_has_only_v2_if_no_other_hierarchy_is_listed(text: str, is_one: bool) -> None:
     assert has_only_cgroup_v2(text) is is_one
 
 
@@ -253,13 +251,13 @@ UNIT = "/system.slice/containerd.service"
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_a_path_in_the_tree_that_names_a_container_is_believed_everywhere(alone: bool) -> None:
+def test_a_v2_path_that_names_a_container_is_used_on_every_host(alone: bool) -> None:
     place = parse_v2_path(DOCKER, only_hierarchy=alone)
     assert place == parse_cgroup(f"0::{DOCKER}\n")
     assert place.container == "a1" * 32
 
 
 @pytest.mark.parametrize("path", ["/", UNIT, "/user.slice"])
-def test_any_other_path_is_believed_where_there_is_no_other_tree(path: str) -> None:
+def test_any_other_v2_path_is_used_only_without_other_hierarchies(path: str) -> None:
     assert parse_v2_path(path, only_hierarchy=True) == parse_cgroup(f"0::{path}\n")
     assert parse_v2_path(path, only_hierarchy=False) == CgroupNames()

@@ -48,7 +48,7 @@ def guest(scope: Path) -> Iterator[int]:
         process.kill()
 
 
-def test_the_container_and_pod_of_a_process_are_told_whatever_other_hierarchies_say(
+def test_container_and_pod_are_found_whatever_the_other_hierarchies(
     guest: int,
 ) -> None:
     procfs = Procfs(Path("/proc"))

@@ -69,7 +69,7 @@ def read(fake: FakeProc, pid: int, start: int = 1000, *, command_line: bool = Fa
     return Reader(fake.root, command_line=command_line).read(pid, start)
 
 
-def test_all_that_is_known_of_a_process_is_told(fake: FakeProc) -> None:
+def test_all_attributes_of_a_process_are_read(fake: FakeProc) -> None:
     fake.process(
         42,
         start=7 * TICKS,
@@ -98,29 +98,29 @@ def test_all_that_is_known_of_a_process_is_told(fake: FakeProc) -> None:
     )
 
 
-def test_a_command_line_is_told_only_on_request(fake: FakeProc) -> None:
+def test_a_command_line_is_read_only_on_request(fake: FakeProc) -> None:
     fake.process(42, command_line=[b"mysql", b"--password=hidden"])
     assert read(fake, 42).command_line is None
 
 
-def test_a_kernel_thread_has_neither_program_nor_arguments(fake: FakeProc) -> None:
+def test_a_kernel_thread_has_neither_executable_nor_arguments(fake: FakeProc) -> None:
     fake.process(2, command=b"kworker/0:1", executable=None)
     process = read(fake, 2, command_line=True)
     assert (process.executable, process.command_line) == (None, None)
 
 
-def test_a_program_that_was_replaced_keeps_its_path(fake: FakeProc) -> None:
+def test_a_replaced_executable_keeps_its_path(fake: FakeProc) -> None:
     fake.process(42, executable=b"/usr/bin/app (deleted)")
     assert read(fake, 42).executable == "/usr/bin/app"
 
 
-def test_a_user_without_a_name_is_a_number(fake: FakeProc) -> None:
+def test_a_user_without_a_name_has_only_an_id(fake: FakeProc) -> None:
     fake.process(42, uid=2**32 - 2)
     process = read(fake, 42)
     assert (process.user_id, process.user_name) == (2**32 - 2, None)
 
 
-def test_hostile_names_come_out_as_valid_utf8(fake: FakeProc) -> None:
+def test_hostile_names_become_valid_utf8(fake: FakeProc) -> None:
     fake.process(
         42,
         command=b") \xff\n(",
@@ -141,15 +141,13 @@ def test_a_command_line_is_bounded(fake: FakeProc) -> None:
     assert read(fake, 42, command_line=True).command_line == ("x" * 4096,)
 
 
-def test_another_process_under_the_same_pid_is_not_the_one_asked_for(
-    fake: FakeProc, reader: Reader
-) -> None:
+def test_a_reused_pid_is_not_the_same_process(fake: FakeProc, reader: Reader) -> None:
     fake.process(42, start=1000)
     assert reader.try_read(42, 999) is None
     assert reader.try_read(43, 1000) is None
 
 
-def test_a_process_that_is_known_is_not_read_again(fake: FakeProc, reader: Reader) -> None:
+def test_a_cached_process_is_not_read_again(fake: FakeProc, reader: Reader) -> None:
     home = fake.process(42)
     process = reader.read(42)
     for name in ("status", "cgroup", "exe"):
@@ -158,14 +156,16 @@ def test_a_process_that_is_known_is_not_read_again(fake: FakeProc, reader: Reade
     assert reader.read(42) is process
 
 
-def test_a_process_that_is_gone_is_told_as_it_was(fake: FakeProc, reader: Reader) -> None:
+def test_a_process_that_has_exited_is_returned_from_the_cache(
+    fake: FakeProc, reader: Reader
+) -> None:
     process = reader.read(fake_process(fake))
     shutil.rmtree(fake.root / "42")
     reader.now = 1e6
     assert reader.read(42) is process
 
 
-def test_a_pid_that_was_given_away_anew_is_told_apart(fake: FakeProc, reader: Reader) -> None:
+def test_processes_with_the_same_pid_are_distinguished(fake: FakeProc, reader: Reader) -> None:
     fake.process(42, start=1000, command=b"old")
     old = reader.read(42, 1000)
     fake.process(42, start=2000, command=b"new", uid=NOBODY)
@@ -174,7 +174,7 @@ def test_a_pid_that_was_given_away_anew_is_told_apart(fake: FakeProc, reader: Re
     assert (new.start, new.command, new.user_id) == (2000, "new", NOBODY)
 
 
-def test_of_a_process_that_ends_while_it_is_read_nothing_of_its_successor_is_told(
+def test_a_process_that_exits_during_the_reads_has_no_attributes_of_its_successor(
     fake: FakeProc, reader: Reader
 ) -> None:
     fake.process(42, start=1000, parent=3, command=b"old")
@@ -188,7 +188,7 @@ def test_of_a_process_that_ends_while_it_is_read_nothing_of_its_successor_is_tol
     assert reader.read(42).executable == "/bin/old"
 
 
-def test_of_a_known_process_that_ends_while_it_is_read_again_all_is_told(
+def test_a_cached_process_that_exits_during_the_reads_keeps_its_attributes(
     fake: FakeProc, reader: Reader
 ) -> None:
     process = reader.read(fake_process(fake))
@@ -197,7 +197,7 @@ def test_of_a_known_process_that_ends_while_it_is_read_again_all_is_told(
     assert reader.reader.refresh(ProcessIdentity(42, 1000), stat, 10.0) is process
 
 
-def test_a_process_that_became_another_program_is_read_again_soon(
+def test_a_process_with_a_changed_command_is_read_again_soon(
     fake: FakeProc, reader: Reader
 ) -> None:
     fake.process(42, command=b"sh", executable=b"/bin/sh")
@@ -211,7 +211,7 @@ def test_a_process_that_became_another_program_is_read_again_soon(
     assert (before.command, before.executable) == ("sh", "/bin/sh")
 
 
-def test_a_program_that_renames_itself_all_the_time_is_read_once_a_second(
+def test_a_program_that_keeps_renaming_itself_is_read_once_a_second(
     fake: FakeProc, reader: Reader
 ) -> None:
     names = set()
@@ -222,7 +222,7 @@ def test_a_program_that_renames_itself_all_the_time_is_read_once_a_second(
     assert names == {"job 0", "job 10", "job 20"}
 
 
-def test_a_change_that_no_name_tells_is_seen_later(fake: FakeProc, reader: Reader) -> None:
+def test_a_change_without_a_new_command_is_noticed_later(fake: FakeProc, reader: Reader) -> None:
     fake.process(42, uid=0, cgroup=b"0::/init.scope\n")
     reader.read(42)
     fake.process(42, uid=NOBODY, cgroup=b"0::/system.slice/nginx.service\n")
@@ -233,7 +233,7 @@ def test_a_change_that_no_name_tells_is_seen_later(fake: FakeProc, reader: Reade
     assert (process.user_id, process.unit) == (NOBODY, "nginx.service")
 
 
-def test_what_has_not_changed_stays_the_same_object(fake: FakeProc, reader: Reader) -> None:
+def test_an_unchanged_process_stays_the_same_object(fake: FakeProc, reader: Reader) -> None:
     process = reader.read(fake_process(fake))
     reader.now = 10.0
     assert reader.read(42) is process
@@ -243,7 +243,7 @@ def test_what_has_not_changed_stays_the_same_object(fake: FakeProc, reader: Read
     assert reader.read(42) is process
 
 
-def test_no_more_processes_are_kept_than_asked_for(fake: FakeProc) -> None:
+def test_the_cache_is_bounded_and_the_least_recently_used_is_evicted(fake: FakeProc) -> None:
     reader = Reader(fake.root, max_cached=2)
     for pid in (1, 2, 3):
         fake.process(pid)
@@ -260,7 +260,7 @@ def real() -> Reader:
     return Reader(Path("/proc"), command_line=True)
 
 
-def test_this_process_is_told_as_python_knows_it(real: Reader) -> None:
+def test_attributes_of_this_process_are_those_that_python_reports(real: Reader) -> None:
     process = real.read_real(os.getpid())
     assert process.parent_pid == os.getppid()
     assert process.user_id == os.getuid()
@@ -277,7 +277,7 @@ def shell() -> Iterator["subprocess.Popen[bytes]"]:
         process.kill()
 
 
-def test_exec_makes_another_program_of_the_same_process(
+def test_exec_changes_the_executable_of_the_same_process(
     real: Reader, shell: "subprocess.Popen[bytes]"
 ) -> None:
     before = real.read_real(shell.pid)
@@ -293,9 +293,7 @@ def test_exec_makes_another_program_of_the_same_process(
     assert after.command_line == ("sleep", "60")
 
 
-def test_a_zombie_is_told_as_the_program_it_was(
-    real: Reader, shell: "subprocess.Popen[bytes]"
-) -> None:
+def test_a_zombie_keeps_its_executable(real: Reader, shell: "subprocess.Popen[bytes]") -> None:
     before = real.read_real(shell.pid)
     shell.kill()
     os.waitid(os.P_PID, shell.pid, os.WEXITED | os.WNOWAIT)
@@ -313,7 +311,7 @@ print(flush=True); sys.stdin.read()
 """
 
 
-def test_a_daemon_that_gives_up_root_gets_its_new_user(real: Reader) -> None:
+def test_a_daemon_that_drops_root_gets_its_new_user(real: Reader) -> None:
     require()
     with subprocess.Popen(
         [sys.executable, "-c", DROP], stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -51,7 +51,7 @@ print(Path("/proc/self/mountinfo").read_text().count(" - cgroup2 "))
         (b"cut - cgroup2 x", []),
     ],
 )
-def test_the_tree_is_where_its_root_is_mounted(mountinfo: bytes, mounts: list[CgroupMount]) -> None:
+def test_the_mount_of_the_root_is_chosen(mountinfo: bytes, mounts: list[CgroupMount]) -> None:
     assert parse_cgroup_mounts(mountinfo) == mounts
 
 
@@ -59,7 +59,7 @@ def test_the_tree_of_this_host_is_found() -> None:
     assert (find_cgroup_root() / "cgroup.procs").exists()
 
 
-def test_control_groups_are_known_by_their_ids_until_they_are_gone() -> None:
+def test_control_groups_have_paths_by_their_ids_until_they_are_removed() -> None:
     require_bpf()
     tree = CgroupTree()
     try:
@@ -97,27 +97,27 @@ def after(preparation: str) -> tuple[str, ...]:
     return ("unshare", "--mount", "sh", "-ec", f'{preparation}; exec "$@"', "sh")
 
 
-def test_where_it_is_mounted_nowhere_it_is_mounted_for_nobody_else() -> None:
+def test_without_a_mount_the_tree_is_mounted_detached() -> None:
     assert look(*after("umount --all --types cgroup2")) == ("None /NAME True", "0")
 
 
-def test_where_ip_hides_it_it_is_mounted_for_nobody_else(netns: Namespace) -> None:
+def test_under_ip_netns_exec_the_tree_is_mounted_detached(netns: Namespace) -> None:
     assert look(*netns.command()) == ("None /NAME True", "0")
 
 
-def test_a_mount_that_another_hides_is_not_taken_for_the_tree() -> None:
+def test_a_hidden_mount_is_not_used() -> None:
     root = find_cgroup_root()
     hidden = f"mount -t tmpfs none {root}"
     assert look(*after(hidden))[0] == "None /NAME True"
 
 
-def test_another_place_where_it_is_mounted_is_found(tmp_path: Path) -> None:
+def test_a_second_mount_is_used_if_the_first_is_hidden(tmp_path: Path) -> None:
     root = find_cgroup_root()
     moved = f"mount --bind {root} {tmp_path} && umount {root}"
     assert look(*after(moved)) == (f"{tmp_path} /NAME True", "1")
 
 
-def test_without_the_right_to_mount_it_that_is_told() -> None:
+def test_without_the_right_to_mount_the_error_names_the_remedy() -> None:
     require_bpf()
     require("unshare", "umount", "setpriv")
     rights = "setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin"

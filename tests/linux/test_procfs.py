@@ -42,14 +42,14 @@ def test_a_command_may_hold_anything(command: bytes, text: str) -> None:
 
 
 @pytest.mark.parametrize(("flags", "expected"), [(0x00400100, False), (0x00208040, True)])
-def test_a_kernel_thread_is_known_by_its_flags(flags: int, *, expected: bool) -> None:
+def test_a_kernel_thread_is_identified_by_its_flags(flags: int, *, expected: bool) -> None:
     stat = parse_stat(b"42 (kworker) S 2 0 0 0 -1 %d " % flags + b"0 " * 12 + b"12345 0 0\n")
     assert (stat.start, stat.flags, stat.is_kernel_thread) == (12345, flags, expected)
 
 
 @settings(deadline=None)
 @given(st.binary())
-def test_no_command_shifts_the_fields_behind_it(command: bytes) -> None:
+def test_no_command_shifts_the_fields_after_it(command: bytes) -> None:
     stat = parse_stat(stat_line(command))
     assert (stat.parent_pid, stat.start) == (7, 12345)
 
@@ -60,24 +60,24 @@ def test_text_is_always_valid_utf8(raw: bytes) -> None:
     assert decode_text(raw).encode("utf-8").decode("utf-8") == decode_text(raw)
 
 
-def test_a_root_that_is_not_there_is_a_wrong_setting(tmp_path: Path) -> None:
+def test_a_missing_root_is_an_invalid_setting(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"attribution\.procfs: .*/nowhere"):
         Procfs(tmp_path / "nowhere")
 
 
-def test_a_root_that_is_no_procfs_is_a_wrong_setting(tmp_path: Path) -> None:
+def test_a_root_that_is_not_a_procfs_is_an_invalid_setting(tmp_path: Path) -> None:
     (tmp_path / "stat").write_text("not what it seems\n")
     with pytest.raises(ConfigurationError, match="is not a procfs"):
         Procfs(tmp_path)
 
 
-def test_a_root_without_socket_tables_is_a_wrong_setting(fake: FakeProc) -> None:
+def test_a_root_without_socket_tables_is_an_invalid_setting(fake: FakeProc) -> None:
     (fake.root / "net").rmdir()
     with pytest.raises(ConfigurationError, match="no socket tables"):
         Procfs(fake.root)
 
 
-def test_where_net_leads_nowhere_the_tables_are_those_of_process_1(fake: FakeProc) -> None:
+def test_without_net_the_tables_are_those_of_process_1(fake: FakeProc) -> None:
     (fake.root / "net").rmdir()
     (fake.root / "net").symlink_to("self/net")
     (fake.root / "1" / "net").mkdir(parents=True)
@@ -86,7 +86,7 @@ def test_where_net_leads_nowhere_the_tables_are_those_of_process_1(fake: FakePro
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_tables_of_another_network_namespace_are_not_taken_for_our_own(
+def test_tables_of_another_network_namespace_are_not_used(
     fake: FakeProc, caplog: pytest.LogCaptureFixture, same: bool
 ) -> None:
     (fake.root / "net").rmdir()
@@ -100,11 +100,11 @@ def test_tables_of_another_network_namespace_are_not_taken_for_our_own(
     assert ("shows no sockets of the network namespace" in caplog.text) == (not same)
 
 
-def test_a_table_that_the_kernel_has_not_is_ordinary(fake: FakeProc) -> None:
+def test_a_table_of_a_missing_protocol_reads_as_none(fake: FakeProc) -> None:
     assert Procfs(fake.root).read_table("tcp6") is None
 
 
-def test_a_procfs_that_is_gone_is_an_error_and_not_one_without_tables(fake: FakeProc) -> None:
+def test_an_unmounted_procfs_is_an_error(fake: FakeProc) -> None:
     procfs = Procfs(fake.root)
     (fake.root / "net").rmdir()
     with pytest.raises(FileNotFoundError):
@@ -123,7 +123,7 @@ def test_only_numbered_directories_are_processes(fake: FakeProc) -> None:
     assert Procfs(fake.root).list_pids() == {1, 20}
 
 
-def test_a_process_that_is_gone_reads_as_nothing(fake: FakeProc) -> None:
+def test_a_process_that_has_exited_reads_as_none(fake: FakeProc) -> None:
     procfs = Procfs(fake.root)
     assert procfs.read_stat(5) is None
     assert procfs.read_user_id(5) is None
@@ -134,7 +134,7 @@ def test_a_process_that_is_gone_reads_as_nothing(fake: FakeProc) -> None:
     assert procfs.read_socket_inode(5, 0) is None
 
 
-def test_an_fd_is_a_socket_only_if_it_says_so(fake: FakeProc) -> None:
+def test_only_socket_links_are_sockets(fake: FakeProc) -> None:
     fake.process(5, sockets={3: 777})
     procfs = Procfs(fake.root)
     assert sorted(procfs.list_fds(5)) == [0, 3]
@@ -143,7 +143,7 @@ def test_an_fd_is_a_socket_only_if_it_says_so(fake: FakeProc) -> None:
     assert procfs.read_socket_inode(5, 9) is None
 
 
-def test_a_zombie_has_an_identity_and_no_program_until_it_is_gone() -> None:
+def test_a_zombie_has_an_identity_and_no_executable() -> None:
     child = subprocess.Popen(["true"])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     procfs = Procfs(Path("/proc"))
@@ -157,7 +157,7 @@ def test_a_zombie_has_an_identity_and_no_program_until_it_is_gone() -> None:
 @pytest.mark.parametrize(
     "data", [b"42", b"42 (x", b") (", b"42 (x) S 7", b"42 (x) S seven " + b"0 " * 40, b"\xff" * 9]
 )
-def test_a_malformed_stat_is_counted_and_reads_as_nothing(fake: FakeProc, data: bytes) -> None:
+def test_a_malformed_stat_is_counted_and_reads_as_none(fake: FakeProc, data: bytes) -> None:
     (fake.process(42) / "stat").write_bytes(data)
     procfs = Procfs(fake.root)
     assert procfs.read_stat(42) is None
@@ -166,7 +166,7 @@ def test_a_malformed_stat_is_counted_and_reads_as_nothing(fake: FakeProc, data: 
 
 @settings(deadline=None)
 @given(st.binary())
-def test_whatever_a_stat_holds_it_is_parsed_or_refused(data: bytes) -> None:
+def test_any_stat_parses_or_raises_value_error(data: bytes) -> None:
     try:
         parse_stat(data)
     except ValueError:
@@ -175,14 +175,14 @@ def test_whatever_a_stat_holds_it_is_parsed_or_refused(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("line", [b"Uid:", b"Uid:\troot"])
-def test_a_malformed_user_is_counted_and_reads_as_nothing(fake: FakeProc, line: bytes) -> None:
+def test_a_malformed_user_is_counted_and_reads_as_none(fake: FakeProc, line: bytes) -> None:
     (fake.process(42) / "status").write_bytes(b"Name:\tx\n" + line + b"\n")
     procfs = Procfs(fake.root)
     assert procfs.read_user_id(42) is None
     assert procfs.malformed == 1
 
 
-def test_a_file_with_the_name_of_a_process_reads_as_nothing(fake: FakeProc) -> None:
+def test_a_file_named_like_a_process_reads_as_none(fake: FakeProc) -> None:
     (fake.root / "5").write_text("no folder")
     procfs = Procfs(fake.root)
     assert procfs.read_stat(5) is None
@@ -191,20 +191,20 @@ def test_a_file_with_the_name_of_a_process_reads_as_nothing(fake: FakeProc) -> N
     assert (procfs.list_fds(5), procfs.read_socket_inode(5, 0)) == ([], None)
 
 
-def test_a_link_that_is_no_number_is_counted_and_no_socket(fake: FakeProc) -> None:
+def test_a_malformed_socket_link_is_counted_and_is_not_a_socket(fake: FakeProc) -> None:
     (fake.process(5) / "fd" / "3").symlink_to("socket:[many]")
     procfs = Procfs(fake.root)
     assert procfs.read_socket_inode(5, 3) == 0
     assert procfs.malformed == 1
 
 
-def test_a_boot_time_that_is_no_number_is_a_wrong_setting(fake: FakeProc) -> None:
+def test_a_malformed_boot_time_is_an_invalid_setting(fake: FakeProc) -> None:
     (fake.root / "stat").write_text("btime soon\n")
     with pytest.raises(ConfigurationError, match="is not a procfs"):
         Procfs(fake.root)
 
 
-def test_the_folder_of_fds_changes_with_the_number_of_fds_and_with_nothing_else() -> None:
+def test_the_fd_directory_changes_only_with_the_number_of_fds() -> None:
     procfs = Procfs(Path("/proc"))
     before = procfs.read_fd_directory(os.getpid())
     assert procfs.read_fd_directory(os.getpid()) == before
@@ -228,12 +228,12 @@ def deep(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["rm", "-r", tmp_path / ("d" * 200)], check=True)
 
 
-def test_a_file_with_too_long_a_path_is_no_socket_and_no_error(deep: Path) -> None:
+def test_a_link_with_too_long_a_target_is_not_a_socket(deep: Path) -> None:
     with (deep / "file").open("w") as file:
         assert Procfs(Path("/proc")).read_socket_inode(os.getpid(), file.fileno()) == 0
 
 
-def test_a_program_with_too_long_a_path_is_not_known(deep: Path) -> None:
+def test_an_executable_with_too_long_a_path_is_unknown(deep: Path) -> None:
     shutil.copy(shutil.which("sleep") or "", deep / "program")
     with subprocess.Popen(["./program", "60"]) as process:
         procfs = Procfs(Path("/proc"))

@@ -39,7 +39,7 @@ def test_a_veth_and_its_addresses_are_read(veth: tuple[Namespace, Namespace]) ->
     assert found[socket.inet_pton(socket.AF_INET6, "fd77::1")] == 64
 
 
-def test_a_veth_does_not_stand_upon_its_peer(netns: Namespace) -> None:
+def test_a_veth_is_not_stacked_on_its_peer(netns: Namespace) -> None:
     netns.ip("link", "add", "one", "type", "veth", "peer", "name", "two")
     by_name = {link.name: link for link in netns.call(read_link_table).links}
     assert by_name["one"].lower is None
@@ -61,7 +61,7 @@ def test_each_end_of_a_veth_names_the_other_while_both_are_in_one_namespace(
     assert apart.peer_netns is not None
 
 
-def test_an_end_of_a_veth_tells_the_id_of_the_namespace_that_the_other_is_in(
+def test_an_end_of_a_veth_has_the_nsid_of_its_peers_namespace(
     netns: Namespace, veth: tuple[Namespace, Namespace]
 ) -> None:
     left, _right = veth
@@ -82,7 +82,7 @@ def test_a_bridge_port_names_its_master_and_a_macvlan_its_lower_link(netns: Name
     assert by_name["upon"].lower == by_name["two"].index
 
 
-def test_on_a_point_to_point_link_the_local_address_is_ours_and_not_the_peers(
+def test_on_a_point_to_point_link_the_address_is_the_local_one(
     netns: Namespace,
 ) -> None:
     netns.ip("link", "add", "one", "type", "veth", "peer", "name", "two")
@@ -100,7 +100,7 @@ def monitor(netns: Namespace) -> Iterator[LinkMonitor]:
     made.close()
 
 
-def test_each_change_of_an_address_makes_the_monitor_readable(
+def test_every_address_change_makes_the_monitor_readable(
     netns: Namespace, monitor: LinkMonitor
 ) -> None:
     for verb in ("add", "delete"):
@@ -110,7 +110,7 @@ def test_each_change_of_an_address_makes_the_monitor_readable(
         assert not select.select([monitor], [], [], 0)[0]
 
 
-def test_a_monitor_that_lost_word_of_changes_goes_on(
+def test_a_monitor_continues_after_lost_notifications(
     netns: Namespace, monitor: LinkMonitor
 ) -> None:
     lines = [f"address {verb} 10.9.9.9/32 dev lo" for verb in ("add", "delete")] * 1500
@@ -122,7 +122,7 @@ def test_a_monitor_that_lost_word_of_changes_goes_on(
     assert not select.select([monitor], [], [], 0)[0]
 
 
-def test_a_monitor_reads_what_there_is_with_the_sockets_that_it_has(
+def test_a_monitor_reads_without_opening_further_sockets(
     netns: Namespace, monitor: LinkMonitor
 ) -> None:
     netns.ip("link", "add", "late0", "type", "veth", "peer", "name", "other")
@@ -130,13 +130,13 @@ def test_a_monitor_reads_what_there_is_with_the_sockets_that_it_has(
         assert set(links_of(monitor.read_table())) == {"lo", "late0", "other"}
 
 
-def test_a_table_is_right_after_one_that_was_not_read_to_its_end(monitor: LinkMonitor) -> None:
+def test_a_table_is_correct_after_an_incomplete_dump(monitor: LinkMonitor) -> None:
     whole = monitor.read_table()
     monitor._requests.send(struct.pack("=IHHII4x", 20, 18, 0x301, 1, 0))  # a dump nobody reads
     assert monitor.read_table() == whole
 
 
-def test_a_refusal_of_the_kernel_is_told_by_its_number(
+def test_a_refusal_raises_the_kernels_errno(
     netns: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hogpipe.linux.rtnetlink._RTM_GETLINK", 9999)
@@ -146,6 +146,6 @@ def test_a_refusal_of_the_kernel_is_told_by_its_number(
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_walked_without_an_error(data: bytes) -> None:
+def test_any_bytes_parse_without_an_error(data: bytes) -> None:
     for _kind, payload in parse_messages(data):
         assert len(payload) <= len(data)

@@ -3,7 +3,7 @@ import time
 from hogpipe.linux.self_usage import UsageMeter
 
 
-def test_cpu_time_is_that_since_the_reading_before() -> None:
+def test_cpu_time_is_that_since_the_previous_reading() -> None:
     meter = UsageMeter()
     until = time.process_time() + 0.05
     while time.process_time() < until:

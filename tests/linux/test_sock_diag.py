@@ -82,7 +82,7 @@ def by_dump(flows: list[FlowKey]) -> dict[FlowKey, Match]:
 
 
 @needs_ipv6
-def test_both_ways_give_the_same_matches_on_this_host() -> None:
+def test_both_readers_give_the_same_matches_on_this_host() -> None:
     with all_kinds_of_sockets() as flows:
         text, dump = by_text(flows), by_dump(flows)
         assert dump == text
@@ -91,7 +91,7 @@ def test_both_ways_give_the_same_matches_on_this_host() -> None:
 
 
 @needs_ipv6
-def test_both_ways_give_the_same_matches_in_another_network_namespace() -> None:
+def test_both_readers_give_the_same_matches_in_another_network_namespace() -> None:
     require("ip")
 
     def compare() -> tuple[dict[FlowKey, Match], dict[FlowKey, Match], dict[FlowKey, Match]]:
@@ -108,7 +108,7 @@ def test_both_ways_give_the_same_matches_in_another_network_namespace() -> None:
 
 
 @needs_ipv6
-def test_one_dump_of_tcp_holds_the_sockets_of_both_tables() -> None:
+def test_one_tcp_dump_has_the_sockets_of_both_tables() -> None:
     require("ip")
 
     def read_both_ways() -> tuple[list[SocketRow], list[SocketRow]]:
@@ -127,7 +127,7 @@ def test_one_dump_of_tcp_holds_the_sockets_of_both_tables() -> None:
 
 
 @needs_ipv6
-def test_looking_a_connection_up_gives_the_row_that_the_table_has() -> None:
+def test_a_lookup_returns_the_row_of_the_table() -> None:
     with all_kinds_of_sockets() as flows:
         asked = [key for key in flows if key.protocol == TCP]
         text, answer = by_text(asked), read_flow_sockets(asked)
@@ -143,7 +143,7 @@ def test_looking_a_connection_up_gives_the_row_that_the_table_has() -> None:
     assert found.keys().isdisjoint(answer.closed)
 
 
-def test_each_of_many_look_ups_gets_its_own_answer() -> None:
+def test_each_of_many_lookups_gets_its_own_answer() -> None:
     nobodys = [make_flow(TCP, ("127.0.0.1", 1), ("127.0.0.1", port)) for port in range(1, 100)]
     with connections(150) as flows:
         mixed = [key for pair in zip(flows, nobodys, strict=False) for key in pair] + flows[99:]
@@ -153,7 +153,7 @@ def test_each_of_many_look_ups_gets_its_own_answer() -> None:
     assert read_flow_sockets([]) == SocketLookup()
 
 
-def test_connections_in_time_wait_are_left_out_of_a_dump_and_are_closed_by_a_look_up() -> None:
+def test_connections_in_time_wait_are_not_dumped_and_a_lookup_returns_them_as_closed() -> None:
     require("ip")
 
     def make_and_read() -> tuple[list[FlowKey], int, list[SocketRow], SocketLookup]:
@@ -169,7 +169,7 @@ def test_connections_in_time_wait_are_left_out_of_a_dump_and_are_closed_by_a_loo
     assert looked_up == SocketLookup(closed=set(flows))
 
 
-def test_a_tuple_that_never_was_is_neither_found_nor_closed() -> None:
+def test_an_unknown_five_tuple_is_neither_found_nor_closed() -> None:
     with connections(1) as flows, socket.create_server(("127.0.0.1", 0)) as server:
         stranger = msgspec.structs.replace(flows[0], remote_port=9)
         # The kernel answers this one with the listening socket.
@@ -189,7 +189,7 @@ def test_a_connection_that_is_not_yet_accepted_is_neither_found_nor_closed() -> 
 
 
 @needs_ipv6
-def test_the_sockets_that_listen_are_read_by_their_ports_alone() -> None:
+def test_listening_sockets_are_read_by_their_ports() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as one,
         socket.create_server(("::1", 0), family=IPV6) as other,
@@ -206,7 +206,7 @@ def test_the_sockets_that_listen_are_read_by_their_ports_alone() -> None:
 
 @needs_ipv6
 @pytest.mark.parametrize("ports_asked", [1, 300])
-def test_what_talks_to_a_port_is_dumped_for_both_families_at_once(ports_asked: int) -> None:
+def test_one_tcp_dump_by_remote_port_has_both_families(ports_asked: int) -> None:
     with (
         socket.create_server(("", 0), family=IPV6, dualstack_ipv6=True) as server,
         socket.create_connection(("127.0.0.1", server.getsockname()[1])),
@@ -222,7 +222,7 @@ def test_what_talks_to_a_port_is_dumped_for_both_families_at_once(ports_asked: i
     assert set(towards) == {row for row in text if row.remote_port == port}
 
 
-def test_what_talks_to_a_port_is_dumped_of_udp_by_table() -> None:
+def test_udp_is_dumped_by_remote_port_for_each_table() -> None:
     with ExitStack() as stack:
         server, client, unwanted = (
             stack.enter_context(socket.socket(IPV4, socket.SOCK_DGRAM)) for _ in range(3)
@@ -235,7 +235,7 @@ def test_what_talks_to_a_port_is_dumped_of_udp_by_table() -> None:
         assert (row.local_port, row.remote_port) == (client.getsockname()[1], port)
 
 
-def test_a_dump_of_several_datagrams_is_whole() -> None:
+def test_a_dump_of_several_datagrams_is_complete() -> None:
     with ExitStack() as stack:
         flows = []
         for _ in range(600):  # more than a datagram holds, and more ports than the kernel filters
@@ -246,7 +246,7 @@ def test_a_dump_of_several_datagrams_is_whole() -> None:
         assert all(match.rows for match in by_dump(flows).values())
 
 
-def test_a_connection_that_is_bound_to_another_device_is_left_to_the_dump() -> None:
+def test_only_a_dump_has_a_connection_that_is_bound_to_another_device() -> None:
     require("ip")
 
     def make_and_read() -> tuple[SocketLookup, dict[FlowKey, Match], dict[FlowKey, Match]]:
@@ -263,7 +263,7 @@ def test_a_connection_that_is_bound_to_another_device_is_left_to_the_dump() -> N
     assert dumped == text
 
 
-def test_a_connection_that_is_bound_to_the_interface_it_was_seen_on_is_found() -> None:
+def test_a_lookup_finds_a_connection_that_is_bound_to_its_interface() -> None:
     require("ip")
 
     def make_and_read() -> tuple[set[FlowKey], set[FlowKey]]:
@@ -278,7 +278,7 @@ def test_a_connection_that_is_bound_to_the_interface_it_was_seen_on_is_found() -
 
 
 @pytest.mark.parametrize("table", ["udp", "udp6"])
-def test_a_protocol_that_the_kernel_does_not_diagnose_is_an_error(
+def test_a_protocol_without_sock_diag_is_an_error(
     monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     monkeypatch.setitem(sock_diag._PROTOCOLS, "udp", 200)
@@ -297,7 +297,7 @@ def test_a_protocol_that_the_kernel_does_not_diagnose_is_an_error(
         lambda: read_listeners({1}),
     ],
 )
-def test_a_request_for_tcp_that_the_kernel_does_not_know_is_an_error(
+def test_an_unknown_tcp_request_is_an_error(
     monkeypatch: pytest.MonkeyPatch, read: Callable[[], Dump]
 ) -> None:
     monkeypatch.setattr(sock_diag_messages, "_TCPDIAG_GETSOCK", 4711)

@@ -85,14 +85,14 @@ def passes(program: bytes, local_port: int, remote_port: int) -> bool:
     return at == len(program)
 
 
-def test_sockets_of_both_families_come_out_as_rows() -> None:
+def test_sockets_of_both_families_parse_to_rows() -> None:
     answer = parse_answer(format_socket(ROW) + format_socket(ROW6) + DONE)
     assert answer.rows == [ROW, ROW6]
     assert (answer.skipped, answer.done, answer.error, answer.interrupted) == (0, True, 0, False)
 
 
 @pytest.mark.parametrize("kind", [BY_FAMILY, OLDER])
-def test_only_rows_of_the_wanted_ports_come_out(kind: int) -> None:
+def test_only_rows_of_the_wanted_ports_are_returned(kind: int) -> None:
     data = format_socket(ROW, kind=kind) + format_socket(ROW6, kind=kind)
     assert parse_answer(data).rows == [ROW, ROW6]
     assert parse_answer(data, pack_ports({(443, 50_000), (443, 0)})).rows == [ROW]
@@ -100,7 +100,7 @@ def test_only_rows_of_the_wanted_ports_come_out(kind: int) -> None:
     assert parse_answer(data, pack_ports({(50_000, 443)})).rows == []
 
 
-def test_an_error_is_told_by_either_kind_of_end() -> None:
+def test_both_kinds_of_end_may_carry_an_error() -> None:
     refused = struct.pack("=IHHIIi", 36, 2, 0, 0, 0, -errno.ENOENT) + bytes(16)
     assert parse_answer(refused).error == errno.ENOENT
     late = struct.pack("=IHHIIi", 20, 3, 2, 0, 0, -errno.ENOMEM)
@@ -108,20 +108,20 @@ def test_an_error_is_told_by_either_kind_of_end() -> None:
     assert parse_answer(late).done
 
 
-def test_a_dump_that_was_interrupted_says_so_and_is_used() -> None:
+def test_an_interrupted_dump_is_marked_and_used() -> None:
     answer = parse_answer(format_socket(ROW, flags=2 | 0x10))
     assert answer.interrupted
     assert answer.rows == [ROW]
 
 
 @pytest.mark.parametrize("kept", [4, 15, 16, 40, 87])
-def test_a_message_that_is_cut_is_counted_and_what_came_before_is_used(kept: int) -> None:
+def test_a_truncated_message_is_counted_and_the_ones_before_it_are_used(kept: int) -> None:
     answer = parse_answer(format_socket(ROW) + format_socket(ROW6)[:kept])
     assert answer.rows == [ROW]
     assert answer.skipped == 1
 
 
-def test_a_message_that_makes_no_sense_is_counted_and_what_follows_is_used() -> None:
+def test_a_malformed_message_is_counted_and_the_ones_after_it_are_used() -> None:
     wrong = [
         format_socket(ROW, family=socket.AF_UNIX),
         format_socket(SocketRow(HERE, 443, THERE, 50_000, 0, 0, 0)),
@@ -136,7 +136,7 @@ def test_a_message_that_makes_no_sense_is_counted_and_what_follows_is_used() -> 
 
 @settings(deadline=None)
 @given(st.binary(max_size=300), st.lists(st.sampled_from([ROW, ROW6])), st.booleans())
-def test_any_bytes_parse_behind_whole_messages(
+def test_any_bytes_parse_after_complete_messages(
     rest: bytes, rows: list[SocketRow], picky: bool
 ) -> None:
     wanted = pack_ports({(443, 50_000), (80, 0)}) if picky else None
@@ -164,7 +164,7 @@ def build_udp_towards(ports: set[int]) -> bytes:
 
 @settings(deadline=None)
 @given(st.sampled_from([build_udp, build_tcp_dump]), PAIRS, st.lists(st.tuples(PORT, PORT)))
-def test_a_filter_passes_wanted_local_ports_with_wanted_remote_ones(
+def test_a_filter_accepts_wanted_local_ports_with_wanted_remote_ports(
     build: Callable[[set[tuple[int, int]]], bytes],
     pairs: set[tuple[int, int]],
     others: list[tuple[int, int]],
@@ -182,7 +182,7 @@ def test_a_filter_passes_wanted_local_ports_with_wanted_remote_ones(
     st.sets(PORT, min_size=1, max_size=256),
     st.lists(st.tuples(PORT, PORT)),
 )
-def test_a_filter_passes_wanted_remote_ports_whatever_the_local_one(
+def test_a_filter_accepts_wanted_remote_ports_with_any_local_port(
     build: Callable[[set[int]], bytes], ports: set[int], others: list[tuple[int, int]]
 ) -> None:
     program = filter_of(build(ports))
@@ -191,7 +191,7 @@ def test_a_filter_passes_wanted_remote_ports_whatever_the_local_one(
         assert passes(program, mine, theirs) == (theirs in ports)
 
 
-def test_very_many_ports_are_not_filtered_by_the_kernel() -> None:
+def test_too_many_ports_are_not_filtered_by_the_kernel() -> None:
     for build in (build_udp, build_tcp_dump):
         assert filter_of(build({(port, 443) for port in range(256)}))
         assert not filter_of(build({(port, 443) for port in range(257)}))
@@ -200,7 +200,7 @@ def test_very_many_ports_are_not_filtered_by_the_kernel() -> None:
         assert not filter_of(build_towards(set(range(257))))
 
 
-def test_a_dump_asks_for_what_a_process_can_hold_or_for_what_listens() -> None:
+def test_a_dump_requests_sockets_that_a_process_can_hold_or_listening_ones() -> None:
     held = {1, 2, 4, 5, 7, 8, 9, 10, 11}
     requests = [build_udp({(1, 2)}), build_udp_towards({2}), build_tcp_dump({(1, 2)})]
     for request in (*requests, build_tcp_dump_by_remote_port({2}), build_tcp_dump()):
@@ -214,14 +214,14 @@ def test_each_row_has_the_cookie_of_its_socket() -> None:
     assert answer.cookies == [COOKIE, COOKIE]
 
 
-def test_a_look_up_has_the_family_of_its_addresses() -> None:
+def test_a_lookup_has_the_family_of_its_addresses() -> None:
     ipv4 = build_lookup(socket.IPPROTO_TCP, HERE, 443, THERE, 50_000)
     ipv6 = build_lookup(socket.IPPROTO_TCP, bytes(16), 443, bytes(16), 50_000)
     assert (ipv4[16], ipv6[16]) == (socket.AF_INET, socket.AF_INET6)
     assert len(ipv4) == len(ipv6) == struct.unpack_from("=I", ipv4)[0] == 72
 
 
-def test_a_look_up_has_the_index_of_the_device_that_it_is_told() -> None:
+def test_a_lookup_has_the_index_of_its_device() -> None:
     ends = socket.IPPROTO_TCP, HERE, 443, THERE, 50_000
     at = 16 + 8 + 4 + 2 * 16  # header, what comes before the ports, ports, addresses
     for device in (0, 7):

@@ -26,7 +26,7 @@ def address(text: str) -> bytes:
 
 
 @pytest.mark.skipif("sys.byteorder != 'little'", reason="the lines are of a little-endian host")
-def test_addresses_are_words_of_the_host_and_ports_are_not() -> None:
+def test_addresses_are_words_in_host_byte_order_and_ports_are_numbers() -> None:
     rows, skipped = parse_table(b"header\n" + CONNECTION4 + b"\n" + CONNECTION6 + b"\n")
     assert skipped == 0
     assert rows == [
@@ -35,7 +35,7 @@ def test_addresses_are_words_of_the_host_and_ports_are_not() -> None:
     ]
 
 
-def test_columns_that_moved_are_found_all_the_same() -> None:
+def test_shifted_columns_parse() -> None:
     ours, theirs = (address("10.0.0.1"), 1), (address("10.0.0.2"), 2)
     table = format_table(
         [
@@ -93,7 +93,7 @@ def test_only_rows_with_a_wanted_pair_of_ports_are_returned() -> None:
         b" ",
     ],
 )
-def test_a_malformed_row_is_skipped_and_counted_and_its_neighbours_are_not(line: bytes) -> None:
+def test_only_malformed_rows_are_skipped_and_counted(line: bytes) -> None:
     table = b"\n".join([b"header", CONNECTION4, line, CONNECTION6, b""])
     rows, skipped = parse_table(table)
     assert ([row.inode for row in rows], skipped) == ([4711, 815], 1)
@@ -133,7 +133,7 @@ def socket_rows(draw: st.DrawFn) -> SocketRow:
 
 @settings(deadline=None)
 @given(st.lists(socket_rows()), st.integers(0, 100_000))
-def test_what_the_kernel_prints_comes_back(rows: list[SocketRow], slot: int) -> None:
+def test_printed_rows_parse_to_the_same_values(rows: list[SocketRow], slot: int) -> None:
     lines = [
         format_row(
             (row.local_address, row.local_port),
@@ -150,7 +150,7 @@ def test_what_the_kernel_prints_comes_back(rows: list[SocketRow], slot: int) -> 
 
 @pytest.mark.parametrize("version", ["", "6"])
 @pytest.mark.parametrize("name", ["tcp", "udp", "udplite", "raw", "icmp"])
-def test_every_row_of_this_kernel_is_understood(name: str, version: str) -> None:
+def test_every_row_of_this_kernel_parses(name: str, version: str) -> None:
     path = Path("/proc/net", name + version)
     if not path.exists():
         pytest.skip(f"this kernel has no {path}")

@@ -79,7 +79,7 @@ def count_accesses(root: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     return len(asked)
 
 
-def test_a_process_may_vanish_before_any_of_its_files_is_read(
+def test_a_process_may_exit_before_any_of_its_files_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "proc"
@@ -98,7 +98,7 @@ def test_a_process_may_vanish_before_any_of_its_files_is_read(
     assert all(answer.user and answer.user.id == 7 for answer in answers if not answer.process)
 
 
-def test_a_pid_may_pass_to_another_process_before_any_file_is_read(
+def test_a_pid_may_be_reused_before_any_file_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "proc"
@@ -130,7 +130,9 @@ def test_a_file_of_a_process_may_be_missing_or_hold_anything(
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 1000))
-def test_a_table_may_be_cut_anywhere(tmp_path_factory: pytest.TempPathFactory, end: int) -> None:
+def test_a_table_may_be_truncated_anywhere(
+    tmp_path_factory: pytest.TempPathFactory, end: int
+) -> None:
     fake = prepare(tmp_path_factory.mktemp("cut") / "proc")
     whole = format_table([format_row((HERE, 1), (THERE, 2), inode=9), CONNECTION])
     table = whole[:end]
@@ -145,7 +147,7 @@ def test_a_table_may_be_cut_anywhere(tmp_path_factory: pytest.TempPathFactory, e
         assert answer.process is not None
 
 
-def test_a_state_of_the_future_is_counted_and_its_socket_is_nobodys(tmp_path: Path) -> None:
+def test_an_unknown_state_is_counted_and_its_flow_is_unattributed(tmp_path: Path) -> None:
     fake = prepare(tmp_path / "proc")
     fake.table("tcp", CONNECTION.replace(b" 01 ", b" 1F "))
     resolver = ProcfsResolver(fake.root)
@@ -153,7 +155,7 @@ def test_a_state_of_the_future_is_counted_and_its_socket_is_nobodys(tmp_path: Pa
     assert resolver.counts().rows_skipped == 1
 
 
-def test_the_same_ends_twice_with_two_owners_are_nobodys(tmp_path: Path) -> None:
+def test_a_five_tuple_with_two_owners_is_unattributed(tmp_path: Path) -> None:
     fake = prepare(tmp_path / "proc")
     fake.table("tcp", CONNECTION, format_row((HERE, 4000), (THERE, 80), inode=101, uid=7))
     fake.process(30, sockets={3: 101})
@@ -176,7 +178,7 @@ for _ in range(150):
 """
 
 
-def test_processes_that_come_and_go_all_the_time_do_no_harm() -> None:
+def test_processes_that_start_and_exit_during_lookups_cause_no_error() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=200) as server:
         address, port = socket.inet_aton("127.0.0.1"), server.getsockname()[1]
         resolver = ProcfsResolver(Path("/proc"), socket_table="procfs")

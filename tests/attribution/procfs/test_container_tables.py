@@ -60,7 +60,7 @@ def inodes(match: Match) -> list[int]:
     return [row.inode for row in match.rows]
 
 
-def test_equal_flows_of_two_namespaces_have_each_its_own_socket(proc: FakeProc) -> None:
+def test_equal_flows_of_two_namespaces_match_their_own_sockets(proc: FakeProc) -> None:
     put(proc, 20, RED)
     put(proc, 30, BLUE)
     proc.table_seen_by(20, "tcp", connection(200))
@@ -73,7 +73,7 @@ def test_equal_flows_of_two_namespaces_have_each_its_own_socket(proc: FakeProc) 
     assert all(match.quality is Quality.EXACT for match in found.values())
 
 
-def test_a_flow_that_may_be_in_several_namespaces_has_no_socket(proc: FakeProc) -> None:
+def test_a_flow_that_may_be_in_several_namespaces_matches_no_socket(proc: FakeProc) -> None:
     put(proc, 20, RED)
     proc.table_seen_by(20, "tcp", connection(200))
     guests = tables(proc)
@@ -93,7 +93,9 @@ def test_a_namespace_is_read_once_for_all_its_flows(proc: FakeProc) -> None:
     assert guests.reads == 1, "all were found in the first table"
 
 
-def test_the_second_table_is_read_for_what_the_first_one_does_not_show(proc: FakeProc) -> None:
+def test_the_second_table_is_read_for_flows_without_exact_match_in_the_first(
+    proc: FakeProc,
+) -> None:
     put(proc, 20, RED)
     listener = format_row((ANY, 80), (ANY, 0), inode=205, state=LISTEN)
     mapped = format_row((MAPPED + HERE, 4001), (MAPPED + THERE, 80), inode=206)
@@ -122,7 +124,7 @@ def test_udp_and_raw_sockets_are_found_too(proc: FakeProc) -> None:
     assert [inodes(match) for match in found.values()] == [[201], [202]]
 
 
-def test_another_process_is_read_through_when_one_has_ended(proc: FakeProc) -> None:
+def test_if_a_process_has_exited_another_one_shows_the_tables(proc: FakeProc) -> None:
     put(proc, 20, RED)
     put(proc, 21, RED)
     for pid in (20, 21):
@@ -137,7 +139,7 @@ def test_another_process_is_read_through_when_one_has_ended(proc: FakeProc) -> N
     assert inodes(guests.match([flow(RED)])[flow(RED)]) == [200]
 
 
-def test_what_a_process_shows_after_it_left_its_namespace_is_not_believed(proc: FakeProc) -> None:
+def test_tables_of_a_process_that_left_its_namespace_are_discarded(proc: FakeProc) -> None:
     put(proc, 20, RED)
     proc.table_seen_by(20, "tcp", connection(200))
     guests = tables(proc)
@@ -146,7 +148,7 @@ def test_what_a_process_shows_after_it_left_its_namespace_is_not_believed(proc: 
     assert guests.match([flow(RED)]) == {flow(RED): NO_MATCH}
 
 
-def test_processes_are_listed_once_for_a_batch_of_namespaces_that_are_gone(proc: FakeProc) -> None:
+def test_processes_are_listed_once_for_a_batch_of_removed_namespaces(proc: FakeProc) -> None:
     listed: list[None] = []
     guests = tables(proc, lambda: listed.append(None))
     gone = [flow(namespace) for namespace in range(100, 200)]
@@ -154,7 +156,7 @@ def test_processes_are_listed_once_for_a_batch_of_namespaces_that_are_gone(proc:
     assert len(listed) == 1
 
 
-def test_namespaces_that_are_too_many_for_a_batch_take_turns(proc: FakeProc) -> None:
+def test_namespaces_beyond_the_bound_are_deferred_to_later_batches(proc: FakeProc) -> None:
     places = {20: 100, 30: 101, 40: 102}
     for pid, namespace in places.items():
         put(proc, pid, namespace)
@@ -167,7 +169,7 @@ def test_namespaces_that_are_too_many_for_a_batch_take_turns(proc: FakeProc) -> 
     assert guests.deferred == 6
 
 
-def test_rows_that_make_no_sense_are_counted(proc: FakeProc) -> None:
+def test_malformed_rows_are_counted(proc: FakeProc) -> None:
     put(proc, 20, RED)
     proc.table_seen_by(20, "tcp", connection(200), b"   1: nonsense")
     guests = tables(proc)
@@ -175,7 +177,7 @@ def test_rows_that_make_no_sense_are_counted(proc: FakeProc) -> None:
     assert guests.rows_skipped == 1
 
 
-def test_the_owner_of_a_guests_flow_is_the_process_that_holds_the_socket_there(
+def test_the_owner_of_a_containers_flow_is_the_process_that_holds_the_socket(
     proc: FakeProc,
 ) -> None:
     proc.process(10, sockets={3: 100})
@@ -191,7 +193,7 @@ def test_the_owner_of_a_guests_flow_is_the_process_that_holds_the_socket_there(
     assert found[flow(BLUE)] == found[flow(None)] == UNATTRIBUTED
 
 
-def test_what_is_seen_on_the_host_is_not_inferred_for_a_guest(proc: FakeProc) -> None:
+def test_evidence_of_the_host_names_no_owner_in_a_container(proc: FakeProc) -> None:
     seen = range(4000, 4020)
     proc.process(10, sockets={port: port for port in seen})
     put(proc, 20, RED)
@@ -219,7 +221,7 @@ ASKED = st.sets(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(places=PLACES, asked=ASKED)
-def test_a_flow_has_the_socket_of_its_own_namespace_or_none(
+def test_a_flow_matches_a_socket_of_its_own_namespace_or_none(
     tmp_path_factory: pytest.TempPathFactory,
     places: list[tuple[int, int]],
     asked: set[tuple[int | None, int]],

@@ -29,15 +29,15 @@ def show(
     memory.record_sample(ENDPOINT, {}, at)
 
 
-def test_enough_short_lived_sockets_of_one_owner_name_the_unseen_ones() -> None:
+def test_enough_short_lived_sockets_of_one_owner_name_it() -> None:
     assert seen([NGINX] * 3).infer_owner(ENDPOINT, 1.0) == NGINX
 
 
-def test_a_few_sightings_prove_nothing() -> None:
+def test_few_sockets_are_no_evidence() -> None:
     assert seen([NGINX] * 2).infer_owner(ENDPOINT, 1.0) is None
 
 
-def test_sockets_that_stay_open_prove_nothing() -> None:
+def test_open_sockets_are_no_evidence() -> None:
     memory = EndpointHeuristic(min_sockets=3)
     pool = dict.fromkeys(range(1, 20), NGINX)
     for now in (0.0, 0.1, 0.2):
@@ -46,21 +46,21 @@ def test_sockets_that_stay_open_prove_nothing() -> None:
     assert not memory.is_conclusive(ENDPOINT, 0.2)
 
 
-def test_sockets_that_are_gone_after_a_long_time_prove_nothing() -> None:
+def test_long_lived_sockets_are_no_evidence() -> None:
     memory = EndpointHeuristic(min_sockets=3)
     memory.record_sample(ENDPOINT, dict.fromkeys(range(1, 20), NGINX), 0.0)
     memory.record_sample(ENDPOINT, {}, 1.1)
     assert memory.infer_owner(ENDPOINT, 1.1) is None
 
 
-def test_who_keeps_connections_there_takes_part_in_a_dispute_with_who_makes_short_ones() -> None:
+def test_the_owner_of_a_long_lived_socket_makes_an_endpoint_ambiguous() -> None:
     memory = seen([CURL] * 3)
     assert memory.infer_owner(ENDPOINT, 0.0) == CURL
     memory.record_sample(ENDPOINT, {50: NGINX}, 0.1)
     assert memory.infer_owner(ENDPOINT, 0.1) is None
 
 
-def test_sockets_that_their_flows_look_up_found_prove_nothing_of_those_that_go_unseen() -> None:
+def test_sockets_that_their_own_lookup_found_are_no_evidence() -> None:
     for before in (True, False):
         memory = EndpointHeuristic(min_sockets=3)
         sockets = dict.fromkeys(range(1, 20), NGINX)
@@ -73,13 +73,13 @@ def test_sockets_that_their_flows_look_up_found_prove_nothing_of_those_that_go_u
         assert memory.infer_owner(ENDPOINT, 0.2) is None
 
 
-def test_sockets_that_their_flows_look_up_found_make_for_a_dispute() -> None:
+def test_the_owner_that_a_lookup_found_makes_an_endpoint_ambiguous() -> None:
     memory = seen([CURL] * 3)
     memory.record_match(ENDPOINT, 50, NGINX, 0.0)
     assert memory.infer_owner(ENDPOINT, 0.0) is None
 
 
-def test_the_same_socket_seen_often_is_one_sighting() -> None:
+def test_a_socket_in_several_samples_counts_once() -> None:
     memory = EndpointHeuristic(min_sockets=3)
     for _ in range(9):
         memory.record_sample(ENDPOINT, {5: NGINX}, 0.0)
@@ -87,16 +87,16 @@ def test_the_same_socket_seen_often_is_one_sighting() -> None:
     assert memory.infer_owner(ENDPOINT, 0.0) is None
 
 
-def test_two_owners_mean_none() -> None:
+def test_two_owners_are_ambiguous() -> None:
     assert seen([NGINX, NGINX, CURL, NGINX, NGINX]).infer_owner(ENDPOINT, 1.0) is None
 
 
-def test_a_socket_whose_owner_is_not_known_may_just_be_closing() -> None:
+def test_a_socket_without_an_owner_for_a_moment_may_just_be_closing() -> None:
     assert seen([NGINX, None, NGINX, NGINX]).infer_owner(ENDPOINT, 1.0) == NGINX
     assert seen([NGINX, None, NGINX]).infer_owner(ENDPOINT, 1.0) is None
 
 
-def test_a_socket_that_stays_open_without_an_owner_makes_for_doubt() -> None:
+def test_a_socket_that_stays_open_without_an_owner_is_ambiguous() -> None:
     memory = seen([NGINX] * 3)
     memory.record_match(ENDPOINT, 9, None, 1.0)
     memory.record_match(ENDPOINT, 9, None, 1.1)
@@ -106,7 +106,7 @@ def test_a_socket_that_stays_open_without_an_owner_makes_for_doubt() -> None:
     assert memory.is_conclusive(ENDPOINT, 1.25)
 
 
-def test_an_endpoint_is_settled_when_its_owner_is_known_or_that_it_has_none() -> None:
+def test_evidence_is_conclusive_when_it_names_an_owner_or_is_ambiguous() -> None:
     assert not EndpointHeuristic().is_conclusive(ENDPOINT, 0.0)
     assert not seen([NGINX] * 2).is_conclusive(ENDPOINT, 0.0)
     assert seen([NGINX] * 3).is_conclusive(ENDPOINT, 0.0)
@@ -114,18 +114,18 @@ def test_an_endpoint_is_settled_when_its_owner_is_known_or_that_it_has_none() ->
     assert not seen([NGINX, None]).is_conclusive(ENDPOINT, 0.0)
 
 
-def test_an_endpoint_is_not_settled_any_more_when_what_was_seen_is_forgotten() -> None:
+def test_evidence_is_no_longer_conclusive_after_it_expires() -> None:
     for owners in ([NGINX] * 3, [NGINX, CURL]):
         memory = seen(owners)
         assert memory.is_conclusive(ENDPOINT, 30.0)
         assert not memory.is_conclusive(ENDPOINT, 30.1)
 
 
-def test_another_endpoint_is_another_matter() -> None:
+def test_endpoints_have_separate_evidence() -> None:
     assert seen([NGINX] * 3).infer_owner(OTHER, 1.0) is None
 
 
-def test_the_rule_forgets() -> None:
+def test_evidence_expires() -> None:
     memory = seen([CURL] * 3)
     assert memory.infer_owner(ENDPOINT, 30.0) == CURL
     assert memory.infer_owner(ENDPOINT, 30.1) is None
@@ -133,12 +133,12 @@ def test_the_rule_forgets() -> None:
     assert memory.infer_owner(ENDPOINT, 31.0) == NGINX
 
 
-def test_a_process_whose_details_changed_is_still_one_owner() -> None:
+def test_a_process_with_changed_attributes_is_one_owner() -> None:
     after_exec = Process(pid=CURL.pid, start=CURL.start, command="wget")
     assert seen([CURL, CURL, after_exec]).infer_owner(ENDPOINT, 1.0) == after_exec
 
 
-def test_only_so_many_endpoints_are_remembered_the_latest_ones() -> None:
+def test_the_number_of_endpoints_is_bounded_and_the_oldest_is_evicted() -> None:
     memory = EndpointHeuristic(min_sockets=1, max_endpoints=2)
     endpoints = [(6, b"\x0a\0\0\x02", port) for port in (1, 2, 3)]
     for endpoint in endpoints:
@@ -148,7 +148,7 @@ def test_only_so_many_endpoints_are_remembered_the_latest_ones() -> None:
     assert memory.infer_owner(endpoints[2], 0.0) == NGINX
 
 
-def test_of_very_many_open_sockets_only_some_are_waited_for_and_none_is_taken_for_gone() -> None:
+def test_open_sockets_are_bounded_and_the_others_do_not_count_as_closed() -> None:
     memory = EndpointHeuristic(min_sockets=3)
     pool = dict.fromkeys(range(1, 2000), NGINX)
     for now in (0.0, 0.1, 0.2, 0.3):
@@ -165,7 +165,7 @@ steps = st.tuples(
 
 
 @given(st.lists(steps, max_size=20))
-def test_whoever_is_named_was_the_only_owner_that_was_seen_lately(
+def test_an_inferred_owner_is_the_only_recent_owner(
     script: list[tuple[float, Mapping[int, Process | None]]],
 ) -> None:
     memory = EndpointHeuristic(min_sockets=3, max_age=30.0)

@@ -63,14 +63,14 @@ def cache(fake: FakeProc) -> Cache:
     return Cache(fake)
 
 
-def test_an_owner_is_a_process_for_all_time_and_an_unheld_inode_is_absent(fake: FakeProc) -> None:
+def test_an_owner_has_a_start_time_and_an_inode_without_a_holder_is_absent(fake: FakeProc) -> None:
     fake.process(10, start=5, sockets={3: 100, 4: 101})
     procfs = Procfs(fake.root)
     found = FdCache(procfs).find_owners({101: 0, 999: 0}, SharedSocketRules(procfs), 0.0)
     assert found == {101: ProcessIdentity(10, 5)}
 
 
-def test_what_was_read_can_be_recalled_without_a_look(fake: FakeProc, cache: Cache) -> None:
+def test_cached_owners_are_returned_without_reading(fake: FakeProc, cache: Cache) -> None:
     rules = SharedSocketRules(cache.procfs)
     fake.process(10, start=5, sockets={3: 100})
     fake.process(11, parent=10, sockets={3: 100, 4: 101})
@@ -84,22 +84,20 @@ def test_what_was_read_can_be_recalled_without_a_look(fake: FakeProc, cache: Cac
     assert cache.fds.fds_read == before
 
 
-def test_nothing_is_read_for_no_inodes(fake: FakeProc, cache: Cache) -> None:
+def test_a_lookup_of_no_sockets_reads_nothing(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets={3: 100})
     assert cache.find() == {}
     assert (cache.fds.fd_scans, cache.fds.fds_read) == (0, 0)
 
 
-def test_what_is_known_is_only_verified(fake: FakeProc, cache: Cache) -> None:
+def test_known_fds_are_only_verified(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets={3: 100, 4: 101})
     fake.process(20, sockets=dict(enumerate(MANY, start=3)))
     cache.find(100)
     assert (cache.cost(100), cache.cost(101), cache.fds.fd_scans) == (1, 1, 1)
 
 
-def test_of_a_process_with_more_fds_only_the_new_ones_are_read(
-    fake: FakeProc, cache: Cache
-) -> None:
+def test_only_the_new_fds_of_a_known_process_are_read(fake: FakeProc, cache: Cache) -> None:
     held = dict(enumerate(MANY, start=3))
     fake.process(10, sockets=held)
     cache.find(1000)
@@ -110,14 +108,14 @@ def test_of_a_process_with_more_fds_only_the_new_ones_are_read(
     assert cache.fds.fd_scans == 2
 
 
-def test_of_many_processes_only_the_new_one_is_read(fake: FakeProc, cache: Cache) -> None:
+def test_only_new_processes_are_read(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets=dict(enumerate(MANY, start=3)))
     cache.find(1000)
     fake.process(20, sockets={3: 100})
     assert cache.cost(100) == 2 + 2  # the two likely numbers of 10, and all of 20
 
 
-def test_a_socket_at_the_number_of_another_is_searched_for_where_it_is_likely(
+def test_a_socket_at_a_reused_fd_number_is_searched_for_in_likely_processes_first(
     fake: FakeProc, cache: Cache
 ) -> None:
     fake.process(10, sockets={3: 100})
@@ -131,7 +129,7 @@ def test_a_socket_at_the_number_of_another_is_searched_for_where_it_is_likely(
 
 
 @pytest.mark.usefixtures("root")
-def test_the_processes_of_the_sockets_user_come_first(fake: FakeProc, cache: Cache) -> None:
+def test_processes_of_the_sockets_user_come_first(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets={3: 100})
     fake.process(20, sockets=dict(enumerate(MANY, start=3)))
     os.chown(fake.root / "10" / "fd", 5, 5)
@@ -140,9 +138,7 @@ def test_the_processes_of_the_sockets_user_come_first(fake: FakeProc, cache: Cac
     assert cache.cost(101, user=5) < len(MANY)
 
 
-def test_numbers_that_were_asked_for_or_changed_are_read_before_all_others(
-    fake: FakeProc, cache: Cache
-) -> None:
+def test_fd_numbers_that_matched_or_changed_are_read_first(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets=dict(enumerate(MANY, start=3)))
     cache.find(1000)
     fake.swap(10, (7, 100))
@@ -152,14 +148,14 @@ def test_numbers_that_were_asked_for_or_changed_are_read_before_all_others(
     assert cache.cost(101) == 2
 
 
-def test_a_socket_that_was_closed_has_no_owner_any_more(fake: FakeProc, cache: Cache) -> None:
+def test_a_closed_socket_has_no_owner(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets={3: 100})
     cache.find(100)
     fake.process(10)
     assert cache.find(100) == {}
 
 
-def test_an_fd_that_now_is_another_socket_is_seen(fake: FakeProc, cache: Cache) -> None:
+def test_an_fd_with_another_socket_is_noticed(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets={3: 100})
     cache.find(100)
     fake.swap(10, (3, 101))
@@ -167,7 +163,7 @@ def test_an_fd_that_now_is_another_socket_is_seen(fake: FakeProc, cache: Cache) 
     assert cache.find(100) == {}
 
 
-def test_a_socket_that_moved_to_another_fd_is_found_again(fake: FakeProc, cache: Cache) -> None:
+def test_a_socket_that_moved_to_another_fd_is_found(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets={3: 100, 7: 101})
     cache.find(100)
     fake.swap(10, (3, 102), (7, 100))
@@ -175,7 +171,7 @@ def test_a_socket_that_moved_to_another_fd_is_found_again(fake: FakeProc, cache:
     assert cache.find(100) == {100: 10}
 
 
-def test_a_pid_that_was_given_away_is_another_process(fake: FakeProc) -> None:
+def test_a_reused_pid_is_another_process(fake: FakeProc) -> None:
     procfs = Procfs(fake.root)
     fds = FdCache(procfs)
     fake.process(10, start=5, sockets={3: 100})
@@ -186,9 +182,7 @@ def test_a_pid_that_was_given_away_is_another_process(fake: FakeProc) -> None:
     }
 
 
-def test_nothing_is_left_of_what_was_known_of_a_pid_that_was_given_away(
-    fake: FakeProc, cache: Cache
-) -> None:
+def test_fds_of_a_reused_pid_are_removed(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, start=5, sockets={3: 100})
     fake.process(20, sockets={3: 101})
     cache.find(100)
@@ -196,7 +190,7 @@ def test_nothing_is_left_of_what_was_known_of_a_pid_that_was_given_away(
     assert cache.find(101) == {}
 
 
-def test_a_pid_that_is_given_away_during_a_look_is_read_again(fake: FakeProc, cache: Cache) -> None:
+def test_a_pid_that_is_reused_during_a_lookup_is_read_again(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, start=5, sockets={3: 100, 4: 102})
     fake.process(20, sockets={3: 101})
     cache.find(100)
@@ -207,7 +201,9 @@ def test_a_pid_that_is_given_away_during_a_look_is_read_again(fake: FakeProc, ca
     assert cache.find(100, 101) == {100: 10}
 
 
-def test_a_socket_survives_its_first_holder(fake: FakeProc, cache: Cache) -> None:
+def test_the_owner_of_a_socket_is_another_holder_after_the_first_one_exits(
+    fake: FakeProc, cache: Cache
+) -> None:
     fake.process(20, parent=10, sockets={3: 100})
     fake.process(10, sockets={9: 100})
     assert cache.find(100) == {100: 10}
@@ -215,7 +211,7 @@ def test_a_socket_survives_its_first_holder(fake: FakeProc, cache: Cache) -> Non
     assert cache.find(100) == {100: 20}
 
 
-def test_the_dead_are_forgotten(fake: FakeProc, cache: Cache) -> None:
+def test_processes_that_have_exited_are_removed(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets={3: 100, 4: 101})
     cache.find(100)
     shutil.rmtree(fake.root / "10")
@@ -225,9 +221,7 @@ def test_the_dead_are_forgotten(fake: FakeProc, cache: Cache) -> None:
     assert cache.fds._table.references(100) == ()
 
 
-def test_a_holder_that_appears_later_counts_as_much_as_the_first(
-    fake: FakeProc, cache: Cache
-) -> None:
+def test_a_later_holder_counts_as_much_as_the_first(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets={3: 100})
     fake.process(20, sockets={3: 101})
     assert cache.find(100) == {100: 10}
@@ -240,7 +234,7 @@ def test_a_holder_that_appears_later_counts_as_much_as_the_first(
     assert cache.find(100) == {}
 
 
-def test_a_parent_that_gave_its_newest_socket_to_a_child_is_seen_to_hold_it(
+def test_a_parent_is_noticed_as_a_holder_of_what_its_new_child_inherited(
     fake: FakeProc, cache: Cache
 ) -> None:
     fake.process(10, sockets={3: 100})
@@ -250,7 +244,7 @@ def test_a_parent_that_gave_its_newest_socket_to_a_child_is_seen_to_hold_it(
     assert cache.find(101) == {101: 10}
 
 
-def test_an_inode_that_nobody_holds_is_searched_for_once(fake: FakeProc, cache: Cache) -> None:
+def test_an_inode_without_a_holder_is_searched_for_once(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets=dict(enumerate(MANY, start=3)))
     cache.find(1000)
     likely = 2  # the numbers of the socket that was asked for last, and above the highest one
@@ -265,7 +259,7 @@ def test_an_inode_that_nobody_holds_is_searched_for_once(fake: FakeProc, cache: 
     assert cache.fds._scanner._missing_since == {}
 
 
-def test_an_inode_that_nobody_holds_makes_no_search_for_others_longer(
+def test_an_inode_without_a_holder_does_not_extend_the_search_for_others(
     fake: FakeProc, cache: Cache
 ) -> None:
     fake.process(10, sockets=dict(enumerate(MANY, start=3)))
@@ -279,7 +273,7 @@ def test_an_inode_that_nobody_holds_makes_no_search_for_others_longer(
     assert cache.find(999, 101) == {101: 20}
 
 
-def test_a_reading_that_is_too_long_goes_on_in_the_next_look(fake: FakeProc) -> None:
+def test_a_refresh_beyond_the_bound_continues_in_the_next_lookup(fake: FakeProc) -> None:
     for pid in range(10, 20):
         fake.process(pid, sockets={3: 100 + pid})
     cache = Cache(fake, max_fds=5)
@@ -288,7 +282,7 @@ def test_a_reading_that_is_too_long_goes_on_in_the_next_look(fake: FakeProc) -> 
     assert cache.fds.deferred == 3 * 2
 
 
-def test_a_search_that_is_too_long_goes_on_in_the_next_look(fake: FakeProc) -> None:
+def test_a_search_beyond_the_bound_continues_in_the_next_lookup(fake: FakeProc) -> None:
     for pid in range(10, 20):
         fake.process(pid, sockets={3: 100 + pid})
     cache = Cache(fake, max_fds=60)  # of which a twentieth is for searches: two processes each
@@ -300,7 +294,7 @@ def test_a_search_that_is_too_long_goes_on_in_the_next_look(fake: FakeProc) -> N
     assert cache.fds.deferred == 5
 
 
-def test_memory_is_bounded_and_those_useful_last_stay(fake: FakeProc) -> None:
+def test_cached_fds_are_bounded_and_the_latest_matches_stay(fake: FakeProc) -> None:
     for pid in range(10, 20):
         fake.process(pid, sockets={3: 100 + pid})
     cache = Cache(fake, max_cached=7)
@@ -313,7 +307,7 @@ def test_memory_is_bounded_and_those_useful_last_stay(fake: FakeProc) -> None:
     assert cache.find(*range(110, 120)) == {pid + 100: pid for pid in range(10, 20)}
 
 
-def test_a_kernel_that_tells_no_number_of_fds_is_asked_for_their_names(
+def test_without_fd_counts_the_fds_are_listed(
     fake: FakeProc, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directories = Procfs.read_fd_directory
@@ -333,9 +327,7 @@ def test_a_kernel_that_tells_no_number_of_fds_is_asked_for_their_names(
     assert cache.find(101) == {101: 10}
 
 
-def test_a_process_with_a_malformed_stat_owns_nothing_until_it_makes_sense(
-    fake: FakeProc, cache: Cache
-) -> None:
+def test_a_process_with_a_malformed_stat_owns_nothing(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets={3: 100})
     (fake.root / "10" / "stat").write_bytes(b"10 (program) S")
     assert cache.find(100) == {}
@@ -344,7 +336,7 @@ def test_a_process_with_a_malformed_stat_owns_nothing_until_it_makes_sense(
     assert cache.find(100) == {100: 10}
 
 
-def test_what_is_no_folder_of_a_process_is_passed_by(fake: FakeProc, cache: Cache) -> None:
+def test_files_that_are_not_of_a_process_are_skipped(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets={3: 100})
     (fake.root / "77").write_text("a file")
     (fake.root / "78").mkdir()
@@ -356,7 +348,7 @@ def test_what_is_no_folder_of_a_process_is_passed_by(fake: FakeProc, cache: Cach
     assert cache.procfs.malformed == 1
 
 
-def test_sockets_that_come_and_go_are_found_at_the_few_numbers_that_they_share(
+def test_short_lived_sockets_are_found_at_the_few_fd_numbers_that_they_share(
     fake: FakeProc, cache: Cache
 ) -> None:
     kept = dict(enumerate(MANY, start=3))
@@ -373,7 +365,7 @@ def test_sockets_that_come_and_go_are_found_at_the_few_numbers_that_they_share(
     assert cache.find(102, 103) == {102: 10, 103: 10}
 
 
-def test_of_many_free_numbers_only_the_lowest_are_tried(fake: FakeProc, cache: Cache) -> None:
+def test_only_the_lowest_free_fd_numbers_are_tried(fake: FakeProc, cache: Cache) -> None:
     sockets = dict(enumerate(MANY, start=3))
     fake.process(10, sockets={3: 100, 4: 101})
     cache.find(100)
@@ -385,9 +377,7 @@ def test_of_many_free_numbers_only_the_lowest_are_tried(fake: FakeProc, cache: C
     assert cache.cost(999) <= 3 + 2
 
 
-def test_a_new_process_is_seen_although_the_others_are_not_asked_again(
-    fake: FakeProc, cache: Cache
-) -> None:
+def test_a_new_process_is_read_without_a_refresh(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets={3: 100})
     cache.find(100)
     cache.pause = 0.001
@@ -395,7 +385,7 @@ def test_a_new_process_is_seen_although_the_others_are_not_asked_again(
     assert cache.find(101) == {101: 20}
 
 
-def test_what_a_quiet_process_opened_is_seen_when_all_are_asked_or_it_is_asked_for_again(
+def test_a_socket_of_an_inactive_process_is_found_by_a_refresh_or_at_the_second_lookup(
     fake: FakeProc, cache: Cache
 ) -> None:
     fake.process(10, sockets={3: 100})
@@ -412,7 +402,7 @@ def test_what_a_quiet_process_opened_is_seen_when_all_are_asked_or_it_is_asked_f
     assert cache.find(102) == {102: 26}
 
 
-def test_a_socket_that_was_closed_costs_one_fd_however_many_its_process_has(
+def test_a_closed_socket_costs_few_reads_in_a_process_with_many_fds(
     fake: FakeProc, cache: Cache
 ) -> None:
     fake.process(10, sockets=dict(enumerate(range(1000, 3000), start=3)))
@@ -421,7 +411,7 @@ def test_a_socket_that_was_closed_costs_one_fd_however_many_its_process_has(
     assert cache.cost(1500) < 10
 
 
-def test_an_inode_that_nobody_holds_makes_no_look_ask_all_processes(
+def test_an_inode_without_a_holder_causes_no_refresh(
     fake: FakeProc, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for pid in range(10, 60):
@@ -439,7 +429,7 @@ def test_an_inode_that_nobody_holds_makes_no_look_ask_all_processes(
     assert asked == []
 
 
-def test_a_glimpse_reads_a_few_processes_and_searches_nothing(fake: FakeProc, cache: Cache) -> None:
+def test_a_sample_reads_few_processes_and_does_not_search(fake: FakeProc, cache: Cache) -> None:
     for pid in range(10, 60):
         fake.process(pid, start=pid, sockets=dict(enumerate(range(100 * pid, 100 * pid + 9), 3)))
     cache.find(1000)
@@ -473,7 +463,7 @@ def sample_of(cache: Cache, passing: Passing) -> dict[int, int]:
     return {inode: owner.pid for inode, owner in found.items()}
 
 
-def test_a_glimpse_waits_a_little_for_a_socket(fake: FakeProc, cache: Cache) -> None:
+def test_a_sample_waits_for_a_socket(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets={3: 100})
     cache.find(100)
 
@@ -486,9 +476,7 @@ def test_a_glimpse_waits_a_little_for_a_socket(fake: FakeProc, cache: Cache) -> 
     assert passing.seen == 3
 
 
-def test_a_glimpse_that_missed_a_socket_waits_for_the_next_one(
-    fake: FakeProc, cache: Cache
-) -> None:
+def test_a_sample_that_missed_a_socket_waits_for_the_next_one(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets={3: 100})
     cache.find(100)
 
@@ -502,13 +490,13 @@ def test_a_glimpse_that_missed_a_socket_waits_for_the_next_one(
 
 
 @pytest.mark.parametrize("moment", [{}, {999: 0}])
-def test_a_glimpse_does_not_wait_for_ever(cache: Cache, moment: dict[int, int]) -> None:
+def test_a_sample_ends_without_a_socket(cache: Cache, moment: dict[int, int]) -> None:
     passing = Passing(lambda: moment)
     assert sample_of(cache, passing) == {}
     assert passing.seen <= TIMES
 
 
-def test_a_socket_that_stays_without_an_owner_is_seen_twice(cache: Cache) -> None:
+def test_a_socket_that_stays_without_an_owner_is_sampled_twice(cache: Cache) -> None:
     passing = Passing(lambda: {999: 0})
     assert sample_of(cache, passing) == {}
     assert passing.seen == 2
@@ -541,7 +529,7 @@ def answer(cache: Cache, asked: Collection[int]) -> dict[int, int]:
 
 @settings(deadline=None, max_examples=60)
 @given(tree=trees, asked=questions, max_fds=st.sampled_from([1, 7, 100_000]))
-def test_what_was_asked_before_changes_no_answer(
+def test_earlier_lookups_do_not_change_the_result(
     tmp_path_factory: pytest.TempPathFactory,
     tree: dict[int, tuple[int, dict[int, int], str]],
     asked: list[set[int]],
@@ -559,7 +547,7 @@ def test_what_was_asked_before_changes_no_answer(
 
 @settings(deadline=None, max_examples=60)
 @given(before=trees, after=trees, asked=questions, max_fds=st.sampled_from([1, 100_000]))
-def test_a_tree_that_changed_is_answered_as_if_never_seen_before(
+def test_a_changed_tree_gives_the_same_result_as_an_empty_cache(
     tmp_path_factory: pytest.TempPathFactory,
     before: dict[int, tuple[int, dict[int, int], str]],
     after: dict[int, tuple[int, dict[int, int], str]],

@@ -77,7 +77,7 @@ def test_a_flow_needs_the_tables_of_its_protocol(
 
 
 @pytest.mark.parametrize("table", ["tcp", "tcp6", "udp", "udp6", "udplite", "udplite6"])
-def test_a_table_by_ports_knows_its_protocol(table: str) -> None:
+def test_a_table_by_ports_has_a_protocol(table: str) -> None:
     assert has_ports(table)
     kind = "fd00::1" if table.endswith("6") else "10.0.0.1"
     assert table in tables_of(protocol_of(table), address(kind))
@@ -96,13 +96,13 @@ def test_only_flows_with_a_remote_port_have_an_endpoint() -> None:
         assert not has_endpoint(flow(protocol, "10.0.0.1", 80, "10.0.0.2", 5000))
 
 
-def test_a_mapped_address_is_the_ipv4_one_and_any_other_is_itself() -> None:
+def test_only_v4_mapped_addresses_are_unmapped() -> None:
     assert unmap(address("::ffff:10.0.0.1")) == address("10.0.0.1")
     for other in ("10.0.0.1", "fd00::1", "::", "::1", "::fffe:10.0.0.1", "1::ffff:10.0.0.1"):
         assert unmap(address(other)) == address(other)
 
 
-def test_a_connection_of_its_own_comes_before_the_listener() -> None:
+def test_a_connected_socket_comes_before_the_listener() -> None:
     listener = row(1, "0.0.0.0", 80, state=LISTEN)
     connection = row(2, "10.0.0.1", 80, "10.0.0.2", 5000)
     assert candidates(CONNECTION, tcp=[listener, connection]) == (Quality.EXACT, {2})
@@ -127,7 +127,7 @@ def test_one_table_may_hold_the_rows_of_both_families() -> None:
     assert candidates(flow(TCP, "10.0.0.1", 80, "10.0.0.9", 1), tcp=rows)[1] == {4}
 
 
-def test_a_socket_that_was_read_twice_is_one_candidate() -> None:
+def test_a_socket_that_is_read_twice_is_one_candidate() -> None:
     connection = row(1, "10.0.0.1", 80, "10.0.0.2", 5000)
     listener = row(2, "0.0.0.0", 80, state=LISTEN)
     index = TableIndex({"tcp": [connection, listener, connection, listener], "tcp6": [connection]})
@@ -142,11 +142,11 @@ def test_rows_may_be_added_later() -> None:
     assert index.match(CONNECTION).quality is Quality.EXACT
 
 
-def test_a_socket_that_is_connected_to_an_address_without_a_port_takes_no_others() -> None:
+def test_a_socket_that_is_connected_to_an_address_without_a_port_is_not_unconnected() -> None:
     assert candidates(DATAGRAMS, udp=[row(1, "10.0.0.1", 53, "10.0.0.7")]) == NOTHING
 
 
-def test_connections_that_differ_in_one_end_are_others() -> None:
+def test_connections_that_differ_in_one_endpoint_do_not_match() -> None:
     others = [
         row(1, "10.0.0.1", 81, "10.0.0.2", 5000),
         row(2, "10.0.0.1", 80, "10.0.0.2", 5001),
@@ -157,13 +157,13 @@ def test_connections_that_differ_in_one_end_are_others() -> None:
     assert candidates(CONNECTION, tcp=others) == NOTHING
 
 
-def test_a_row_that_nobody_holds_leaves_the_flow_to_the_listener() -> None:
+def test_a_row_without_an_inode_leaves_the_flow_to_the_listener() -> None:
     gone = row(0, "10.0.0.1", 80, "10.0.0.2", 5000, state=TIME_WAIT)
     listener = row(1, "0.0.0.0", 80, state=LISTEN)
     assert candidates(CONNECTION, tcp=[gone, listener]) == (Quality.LISTENER, {1})
 
 
-def test_of_two_rows_for_the_same_ends_the_held_one_counts() -> None:
+def test_of_two_rows_with_one_five_tuple_the_one_with_an_inode_matches() -> None:
     gone = row(0, "10.0.0.1", 80, "10.0.0.2", 5000, state=TIME_WAIT)
     connection = row(2, "10.0.0.1", 80, "10.0.0.2", 5000)
     assert candidates(CONNECTION, tcp=[gone, connection]) == (Quality.EXACT, {2})
@@ -182,14 +182,14 @@ def test_listeners_go_from_bound_to_wildcard_to_dual_stack() -> None:
     assert candidates(CONNECTION, tcp=[elsewhere], tcp6=[]) == NOTHING
 
 
-def test_an_ipv6_flow_knows_no_ipv4_listener() -> None:
+def test_an_ipv6_flow_does_not_match_an_ipv4_listener() -> None:
     assert candidates(CONNECTION6, tcp6=[row(1, "::", 80, state=LISTEN)])[1] == {1}
     four = row(2, "0.0.0.0", 80, state=LISTEN)
     mapped = row(3, "::ffff:0.0.0.0", 80, state=LISTEN)
     assert candidates(CONNECTION6, tcp=[four], tcp6=[mapped]) == NOTHING
 
 
-def test_a_tcp_socket_that_does_not_listen_takes_no_connections() -> None:
+def test_an_unconnected_tcp_socket_that_does_not_listen_does_not_match() -> None:
     assert candidates(CONNECTION, tcp=[row(1, "0.0.0.0", 80, state=CLOSE)]) == NOTHING
 
 
@@ -199,7 +199,7 @@ def test_listeners_that_share_a_port_are_all_candidates() -> None:
 
 
 @pytest.mark.parametrize(("protocol", "table"), [(UDP, "udp"), (UDPLITE, "udplite")])
-def test_datagrams_go_to_the_connected_then_the_bound_then_the_wildcard(
+def test_datagrams_match_the_connected_then_the_bound_then_the_wildcard_socket(
     protocol: int, table: str
 ) -> None:
     key = flow(protocol, "10.0.0.1", 53, "10.0.0.2", 5000)
@@ -214,18 +214,18 @@ def test_datagrams_go_to_the_connected_then_the_bound_then_the_wildcard(
     assert candidates(key, **{table: []}, **six) == (Quality.LISTENER, {4})
 
 
-def test_a_socket_connected_elsewhere_takes_no_strangers() -> None:
+def test_a_socket_that_is_connected_to_another_peer_does_not_match() -> None:
     connected = row(1, "10.0.0.1", 53, "10.0.0.7", 5000)
     assert candidates(DATAGRAMS, udp=[connected]) == NOTHING
 
 
-def test_tables_of_another_protocol_do_not_count() -> None:
+def test_tables_of_another_protocol_do_not_match() -> None:
     wildcard = row(1, "0.0.0.0", 53, state=CLOSE)
     assert candidates(DATAGRAMS, tcp=[wildcard], udplite=[wildcard]) == NOTHING
 
 
 @pytest.mark.parametrize("group", ["224.0.0.251", "255.255.255.255"])
-def test_a_group_reaches_bound_and_wildcard_sockets_alike(group: str) -> None:
+def test_a_multicast_group_reaches_bound_and_wildcard_sockets(group: str) -> None:
     key = flow(UDP, group, 5353, "10.0.0.2", 5353)
     bound = row(1, group, 5353, state=CLOSE)
     wildcard = row(2, "0.0.0.0", 5353, state=CLOSE)
@@ -235,13 +235,13 @@ def test_a_group_reaches_bound_and_wildcard_sockets_alike(group: str) -> None:
     assert found == (Quality.LISTENER, {1, 2, 4})
 
 
-def test_an_ipv6_group_reaches_bound_and_wildcard_sockets_alike() -> None:
+def test_an_ipv6_multicast_group_reaches_bound_and_wildcard_sockets() -> None:
     key = flow(UDP, "ff02::fb", 5353, "fe80::2", 5353)
     rows = [row(1, "ff02::fb", 5353, state=CLOSE), row(2, "::", 5353, state=CLOSE)]
     assert candidates(key, udp6=rows) == (Quality.LISTENER, {1, 2})
 
 
-def test_an_echo_belongs_to_the_ping_socket_with_its_identifier() -> None:
+def test_an_echo_matches_the_ping_socket_with_its_identifier() -> None:
     key = flow(ICMP, "10.0.0.1", 77, "10.0.0.2", 77)
     ping, other = row(1, "0.0.0.0", 77, state=CLOSE), row(2, "0.0.0.0", 78, state=CLOSE)
     raw = row(3, "0.0.0.0", ICMP, state=CLOSE)
@@ -269,7 +269,7 @@ def test_a_raw_socket_is_found_by_its_protocol_number() -> None:
     assert candidates(key, raw=rows) == (Quality.LISTENER, {1})
 
 
-def test_raw_sockets_that_fit_are_candidates_however_they_are_bound() -> None:
+def test_raw_sockets_are_candidates_whatever_address_they_are_bound_to() -> None:
     key = flow(OSPF, "10.0.0.1", 0, "10.0.0.2", 0)
     rows = [
         row(1, "0.0.0.0", OSPF, state=CLOSE),
@@ -342,9 +342,7 @@ def plain_match(key: FlowKey, rows: list[SocketRow]) -> tuple[Quality, set[Socke
 
 @settings(deadline=None, max_examples=400)
 @given(some_flows, some_rows)
-def test_a_match_is_what_going_through_the_levels_one_by_one_finds(
-    key: FlowKey, rows: list[SocketRow]
-) -> None:
+def test_a_match_equals_a_linear_search_level_by_level(key: FlowKey, rows: list[SocketRow]) -> None:
     table = tables_of(key.protocol, bytes(16))[0]
     match = TableIndex({table: rows}).match(key)
     assert (match.quality, set(match.rows)) == plain_match(key, rows)
@@ -366,7 +364,7 @@ def test_the_order_of_rows_and_their_table_do_not_matter(
 
 @settings(deadline=None)
 @given(some_flows, some_rows)
-def test_rows_of_other_ports_than_those_asked_for_never_match(
+def test_rows_without_a_wanted_pair_of_ports_never_match(
     key: FlowKey, rows: list[SocketRow]
 ) -> None:
     pairs = port_pairs_for(key)

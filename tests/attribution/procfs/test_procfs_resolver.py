@@ -46,7 +46,7 @@ def found(resolver: ProcfsResolver, flow: FlowKey) -> tuple[Quality, int | None]
     return attribution.quality, None if process is None else process.pid
 
 
-def test_a_wrong_root_is_told_when_the_resolver_is_made(tmp_path: Path) -> None:
+def test_an_invalid_root_is_an_error_when_the_resolver_is_made(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError):
         ProcfsResolver(tmp_path / "nowhere")
 
@@ -63,7 +63,7 @@ def test_a_batch_reads_each_table_that_it_needs_once(fake: FakeProc) -> None:
     assert resolver.counts().table_reads == 3
 
 
-def test_flows_of_all_kinds_get_their_owners_from_one_call(fake: FakeProc) -> None:
+def test_one_batch_resolves_flows_of_all_protocols(fake: FakeProc) -> None:
     fake.table(
         "tcp",
         connection(4000, 80, inode=100),
@@ -90,7 +90,7 @@ def test_flows_of_all_kinds_get_their_owners_from_one_call(fake: FakeProc) -> No
     }
 
 
-def test_a_client_that_closed_its_connection_cannot_be_named(fake: FakeProc) -> None:
+def test_a_closed_connection_is_unattributed(fake: FakeProc) -> None:
     # The row of a connection in TIME_WAIT says uid 0, whoever had it.
     fake.table("tcp", format_time_wait((HERE, 4000), (THERE, 80)))
     fake.process(10, sockets={3: 0})
@@ -98,7 +98,7 @@ def test_a_client_that_closed_its_connection_cannot_be_named(fake: FakeProc) -> 
     assert attribute(ProcfsResolver(fake.root), [flow]) == {flow: UNATTRIBUTED}
 
 
-def test_a_connection_nobody_seems_to_hold_has_its_user(fake: FakeProc) -> None:
+def test_a_connection_without_a_known_holder_has_its_user(fake: FakeProc) -> None:
     fake.table(
         "tcp", connection(4000, 80, inode=100), connection(4001, 80, inode=7, uid=NOBODY_KNOWN)
     )
@@ -109,13 +109,15 @@ def test_a_connection_nobody_seems_to_hold_has_its_user(fake: FakeProc) -> None:
     }
 
 
-def test_a_connection_nobody_seems_to_hold_is_not_left_to_the_listener(fake: FakeProc) -> None:
+def test_a_connection_without_a_known_holder_does_not_fall_back_to_the_listener(
+    fake: FakeProc,
+) -> None:
     fake.table("tcp", connection(443, 5000, inode=100), listener(443, inode=101))
     fake.process(20, sockets={3: 101})
     assert found(ProcfsResolver(fake.root), tcp_flow(443, 5000)) == (Quality.NONE, None)
 
 
-def test_two_possible_owners_are_no_owner(fake: FakeProc) -> None:
+def test_two_candidate_owners_leave_no_owner(fake: FakeProc) -> None:
     fake.table("tcp", listener(443, inode=101, uid=5), listener(443, inode=102, uid=5))
     fake.process(20, sockets={3: 101})
     fake.process(21, sockets={3: 102})
@@ -126,7 +128,7 @@ def test_two_possible_owners_are_no_owner(fake: FakeProc) -> None:
     assert attribution.user.id == 5
 
 
-def test_two_possible_owners_of_different_users_leave_nothing_to_say(fake: FakeProc) -> None:
+def test_two_candidate_owners_of_different_users_leave_no_user(fake: FakeProc) -> None:
     fake.table("tcp", listener(443, inode=101, uid=5), listener(443, inode=102, uid=6))
     fake.process(20, sockets={3: 101})
     fake.process(21, sockets={3: 102})
@@ -135,7 +137,7 @@ def test_two_possible_owners_of_different_users_leave_nothing_to_say(fake: FakeP
     assert ProcfsResolver(fake.root).resolve([flow]) == {}
 
 
-def test_an_owner_beside_an_unknown_one_is_not_sure(fake: FakeProc) -> None:
+def test_an_owner_beside_an_unknown_one_is_no_owner(fake: FakeProc) -> None:
     fake.table("tcp", listener(443, inode=101), listener(443, inode=102))
     fake.process(20, sockets={3: 101})
     assert found(ProcfsResolver(fake.root), tcp_flow(443, 5000)) == (Quality.NONE, None)
@@ -147,7 +149,7 @@ def test_one_process_with_two_sockets_on_a_port_is_one_owner(fake: FakeProc) -> 
     assert found(ProcfsResolver(fake.root), tcp_flow(443, 5000)) == (Quality.LISTENER, 20)
 
 
-def test_rows_that_make_no_sense_are_counted(fake: FakeProc) -> None:
+def test_malformed_rows_are_counted(fake: FakeProc) -> None:
     fake.table("tcp", b"nonsense", connection(4000, 80, inode=100))
     fake.process(10, sockets={3: 100})
     resolver = ProcfsResolver(fake.root)
@@ -197,7 +199,7 @@ def open_siblings(fake: FakeProc, *inodes: int) -> None:
     fake.table("tcp", *(connection(1000 + inode, 443, inode=inode) for inode in inodes))
 
 
-def test_sockets_that_were_never_seen_fall_to_the_owner_of_all_others_to_the_same_endpoint(
+def test_the_endpoint_heuristic_names_the_only_owner_at_an_endpoint(
     fake: FakeProc,
 ) -> None:
     clock = Clock()
@@ -217,7 +219,9 @@ def test_sockets_that_were_never_seen_fall_to_the_owner_of_all_others_to_the_sam
 
 
 @pytest.mark.parametrize("owners", [1, 2])
-def test_an_endpoint_of_two_processes_infers_nothing(fake: FakeProc, owners: int) -> None:
+def test_the_endpoint_heuristic_names_no_owner_at_an_endpoint_of_two_processes(
+    fake: FakeProc, owners: int
+) -> None:
     clock = Clock()
     resolver = ProcfsResolver(fake.root, clock=clock)
     open_siblings(fake, *range(71, 81))
@@ -266,7 +270,7 @@ def test_a_connection_matched_to_its_listener_is_final_and_an_open_one_is_not(
     ]
 
 
-def test_a_pool_of_connections_does_not_name_who_makes_short_ones(fake: FakeProc) -> None:
+def test_a_pool_of_open_connections_is_no_evidence(fake: FakeProc) -> None:
     clock = Clock()
     resolver = ProcfsResolver(fake.root, clock=clock)
     open_siblings(fake, *range(71, 91))
@@ -278,7 +282,7 @@ def test_a_pool_of_connections_does_not_name_who_makes_short_ones(fake: FakeProc
 
 
 @pytest.mark.parametrize("unseen", [1, 2])
-def test_siblings_are_looked_for_once_two_flows_to_their_endpoint_went_unseen(
+def test_an_endpoint_is_sampled_after_two_flows_without_a_socket(
     fake: FakeProc, unseen: int
 ) -> None:
     clock = Clock()
@@ -293,7 +297,7 @@ def test_siblings_are_looked_for_once_two_flows_to_their_endpoint_went_unseen(
     assert inferred(resolver) == ((Quality.INFERRED, 500) if unseen == 2 else (Quality.NONE, None))
 
 
-def test_a_batch_right_after_a_sample_makes_no_other_but_is_told_what_follows(
+def test_a_batch_right_after_a_sample_uses_its_evidence(
     fake: FakeProc,
 ) -> None:
     clock = Clock()
@@ -310,7 +314,7 @@ def test_a_batch_right_after_a_sample_makes_no_other_but_is_told_what_follows(
     assert resolver.infer(tcp_flow(1, 443)).quality is Quality.INFERRED
 
 
-def test_after_a_sample_there_is_none_of_another_endpoint_for_a_while(fake: FakeProc) -> None:
+def test_a_sample_delays_samples_of_other_endpoints(fake: FakeProc) -> None:
     clock = Clock()
     resolver = ProcfsResolver(fake.root, clock=clock)
     fake.table("tcp", *(connection(1000 + inode, 444, inode=inode) for inode in range(71, 79)))
@@ -325,7 +329,7 @@ def test_after_a_sample_there_is_none_of_another_endpoint_for_a_while(fake: Fake
     assert {one.quality for one in attribute(resolver, others).values()} == {Quality.NONE}
 
 
-def test_a_connection_that_stays_open_without_an_owner_is_doubt(fake: FakeProc) -> None:
+def test_a_connection_that_stays_open_without_an_owner_is_ambiguous(fake: FakeProc) -> None:
     clock = Clock()
     resolver = ProcfsResolver(fake.root, clock=clock)
     open_siblings(fake, *range(71, 81))
@@ -368,7 +372,7 @@ class WatchedHeuristic(EndpointHeuristic):
         return super().infer_owner(endpoint, now)
 
 
-def test_the_rule_may_be_asked_while_another_thread_looks(fake: FakeProc) -> None:
+def test_the_endpoint_heuristic_is_used_under_its_lock(fake: FakeProc) -> None:
     resolver = ProcfsResolver(fake.root)
     owners = resolver._endpoints = WatchedHeuristic(resolver._sightings)
     fake.table("tcp", connection(4000, 80, inode=71))
@@ -384,7 +388,7 @@ def test_the_rule_may_be_asked_while_another_thread_looks(fake: FakeProc) -> Non
     }
 
 
-def test_connections_that_live_longer_do_not_name_who_makes_those_that_go_unseen(
+def test_long_lived_connections_are_no_evidence(
     fake: FakeProc,
 ) -> None:
     clock = Clock()

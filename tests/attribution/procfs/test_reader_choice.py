@@ -24,12 +24,12 @@ def tries(readers: list[Reader], reader: Reader) -> list[int]:
     return [turn for turn, one in enumerate(readers) if one is reader]
 
 
-def test_the_other_reader_is_tried_after_the_first_read_and_stays_if_it_is_cheaper() -> None:
+def test_the_other_reader_is_tried_after_the_first_read_and_stays_if_cheaper() -> None:
     readers = read(ReaderChoice(), 40, {PROCFS: 2, SOCK_DIAG: 1})
     assert readers == [PROCFS] + [SOCK_DIAG] * 39
 
 
-def test_a_reader_of_about_the_same_cost_is_tried_after_32_reads_or_as_many_as_pay_for_it() -> None:
+def test_a_reader_of_similar_cost_is_tried_after_32_reads_or_when_the_share_allows() -> None:
     # A try at 0.75 pays after 37.5 reads at 1, and one at 0.1 would after five.
     readers = read(ReaderChoice(), 120, {PROCFS: 1, SOCK_DIAG: 0.75})
     assert tries(readers, SOCK_DIAG) == [1, 40, 79, 118]
@@ -39,12 +39,12 @@ def test_a_reader_of_about_the_same_cost_is_tried_after_32_reads_or_as_many_as_p
     assert tries(read(fallen, 33, {PROCFS: 1, SOCK_DIAG: 0.1}), SOCK_DIAG) == [32]
 
 
-def test_a_dearer_reader_gets_a_read_so_seldom_that_it_costs_a_fiftieth_of_all() -> None:
+def test_trials_of_an_expensive_reader_cost_a_fiftieth_of_all_reads() -> None:
     readers = read(ReaderChoice(), 1100, {PROCFS: 1, SOCK_DIAG: 10})
     assert tries(readers, SOCK_DIAG) == [1, 502, 1003]
 
 
-def test_readers_of_about_the_same_cost_do_not_take_turns() -> None:
+def test_readers_of_similar_cost_do_not_alternate() -> None:
     readers = read(ReaderChoice(), 1000, {PROCFS: 10, SOCK_DIAG: 8})
     assert tries(readers, SOCK_DIAG) == list(range(1, 1000, 41))
     settled = ReaderChoice()
@@ -55,7 +55,7 @@ def test_readers_of_about_the_same_cost_do_not_take_turns() -> None:
     assert len(turns) >= 10
 
 
-def test_it_changes_over_and_back_as_the_costs_change() -> None:
+def test_the_choice_follows_changing_costs() -> None:
     choice = ReaderChoice()
     read(choice, 103, {PROCFS: 1, SOCK_DIAG: 2})
     assert choice.current is PROCFS
@@ -65,7 +65,7 @@ def test_it_changes_over_and_back_as_the_costs_change() -> None:
     assert choice.current is PROCFS
 
 
-def test_one_dear_read_does_not_change_the_reader() -> None:
+def test_one_expensive_read_does_not_change_the_choice() -> None:
     choice = ReaderChoice()
     read(choice, 2, {PROCFS: 1, SOCK_DIAG: 1})
     choice.record(PROCFS, 1000)
@@ -74,7 +74,7 @@ def test_one_dear_read_does_not_change_the_reader() -> None:
     assert choice.current is PROCFS
 
 
-def test_a_reader_that_fails_is_left_until_it_has_its_turn() -> None:
+def test_a_reader_that_fails_is_not_used_until_its_trial() -> None:
     choice = ReaderChoice()
     costs: dict[Reader, float] = {PROCFS: 10, SOCK_DIAG: 1}
     read(choice, 10, costs)
@@ -88,7 +88,7 @@ def test_a_fixed_reader_is_used_whatever_it_costs() -> None:
     assert set(read(ReaderChoice(PROCFS), 500, {PROCFS: 100, SOCK_DIAG: 1})) == {PROCFS}
 
 
-def test_a_fixed_reader_that_fails_comes_back_as_soon_as_it_works() -> None:
+def test_a_fixed_reader_that_fails_is_used_again_after_a_successful_trial() -> None:
     choice = ReaderChoice(SOCK_DIAG)
     costs: dict[Reader, float] = {PROCFS: 1, SOCK_DIAG: 100}
     choice.record_failure(SOCK_DIAG)
@@ -122,7 +122,7 @@ costs = st.floats(1e-6, 1e3)
 
 @settings(deadline=None)
 @given(costs, costs, st.integers(1, 3000))
-def test_tries_cost_at_most_a_fiftieth_of_all_reads_and_never_come_before_32_others(
+def test_trials_cost_at_most_a_fiftieth_and_are_at_least_32_reads_apart(
     procfs: float, sock_diag: float, times: int
 ) -> None:
     prices = {PROCFS: procfs, SOCK_DIAG: sock_diag}

@@ -97,7 +97,7 @@ def test_both_ends_of_a_connection_are_exact(host: str) -> None:
                 assert owner(flow(TCP, place, peer)) == (Quality.EXACT, ME)
 
 
-def test_a_connection_that_is_not_yet_accepted_falls_to_the_listener(host: str) -> None:
+def test_a_connection_that_is_not_yet_accepted_matches_the_listener(host: str) -> None:
     with socket.create_server((host, 0), family=family_of(host)) as server:
         place = server.getsockname()[:2]
         with socket.create_connection(place) as client:
@@ -105,7 +105,7 @@ def test_a_connection_that_is_not_yet_accepted_falls_to_the_listener(host: str) 
             assert owner(flow(TCP, place, peer)) == (Quality.LISTENER, ME)
 
 
-def test_a_closed_connection_has_no_owner_but_its_server_has_the_port(host: str) -> None:
+def test_a_closed_connection_is_unattributed_but_its_server_matches_by_port(host: str) -> None:
     with socket.create_server((host, 0), family=family_of(host)) as server:
         place = server.getsockname()[:2]
         with socket.create_connection(place) as client:
@@ -128,7 +128,7 @@ def test_an_ipv4_connection_to_a_dual_stack_server_is_exact() -> None:
                 assert owner(flow(TCP, place, peer)) == (Quality.EXACT, ME)
 
 
-def test_datagrams_are_exact_where_connected_and_the_ports_elsewhere(host: str) -> None:
+def test_datagrams_are_exact_if_connected_and_matched_by_port_otherwise(host: str) -> None:
     with (
         socket.socket(family_of(host), socket.SOCK_DGRAM) as server,
         socket.socket(family_of(host), socket.SOCK_DGRAM) as client,
@@ -142,7 +142,7 @@ def test_datagrams_are_exact_where_connected_and_the_ports_elsewhere(host: str) 
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this host has no dual-stack sockets")
-def test_ipv4_datagrams_to_a_dual_stack_socket_are_its_own() -> None:
+def test_ipv4_datagrams_match_a_dual_stack_socket() -> None:
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
         server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         server.bind(("::", 0))
@@ -150,21 +150,21 @@ def test_ipv4_datagrams_to_a_dual_stack_socket_are_its_own() -> None:
         assert owner(flow(UDP, place, ("127.0.0.1", 9))) == (Quality.LISTENER, ME)
 
 
-def test_a_childs_connection_is_the_childs() -> None:
+def test_a_connection_of_a_child_belongs_to_the_child() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         place = server.getsockname()
         with child(CONNECT, str(place[1])) as (pid, port):
             assert owner(flow(TCP, ("127.0.0.1", int(port)), place)) == (Quality.EXACT, pid)
 
 
-def test_a_socket_that_a_child_inherited_stays_the_parents() -> None:
+def test_an_inherited_socket_belongs_to_the_parent() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         key = flow(TCP, server.getsockname(), ("127.0.0.1", 9))
         with child(HOLD, pass_fds=(server.fileno(),)):
             assert owner(key) == (Quality.LISTENER, ME)
 
 
-def test_a_socket_that_the_parent_closed_is_the_childs() -> None:
+def test_an_inherited_socket_that_the_parent_closed_belongs_to_the_child() -> None:
     server = socket.create_server(("127.0.0.1", 0))
     key = flow(TCP, server.getsockname(), ("127.0.0.1", 9))
     resolver = ProcfsResolver(Path("/proc"))
@@ -178,7 +178,7 @@ def test_a_socket_that_the_parent_closed_is_the_childs() -> None:
 
 
 @pytest.mark.usefixtures("root")
-def test_without_the_right_to_look_only_the_user_is_known_until_it_is_granted() -> None:
+def test_without_permission_to_read_fds_only_the_user_is_known() -> None:
     resolver = ProcfsResolver(Path("/proc"))
     with socket.create_server(("127.0.0.1", 0)) as server:
         place = server.getsockname()
@@ -202,7 +202,7 @@ def test_without_the_right_to_look_only_the_user_is_known_until_it_is_granted() 
 
 
 @pytest.mark.usefixtures("root")
-def test_a_flow_that_was_not_looked_for_everywhere_is_left_out_until_it_was() -> None:
+def test_an_inconclusive_flow_is_absent_until_a_dump() -> None:
     now = 0.0
     resolver = ProcfsResolver(Path("/proc"), socket_table="sock_diag", clock=lambda: now)
     with connections(1) as others, connections(1, device="lo") as bound:
@@ -221,7 +221,7 @@ def test_a_flow_that_was_not_looked_for_everywhere_is_left_out_until_it_was() ->
     assert answer[hidden].process.pid == ME
 
 
-def test_a_closed_connection_is_told_by_its_tuple_without_another_dump() -> None:
+def test_a_closed_connection_needs_no_dump() -> None:
     resolver = ProcfsResolver(Path("/proc"), socket_table="sock_diag")
     one, other = *make_time_wait(1), *make_time_wait(1)
     assert attribute(resolver, [one]) == {one: UNATTRIBUTED}
@@ -232,7 +232,7 @@ def test_a_closed_connection_is_told_by_its_tuple_without_another_dump() -> None
 
 
 @pytest.mark.parametrize("socket_table", ["procfs", "sock_diag"])
-def test_siblings_are_found_by_either_way(socket_table: SocketTable) -> None:
+def test_samples_work_with_either_reader(socket_table: SocketTable) -> None:
     now = 0.0
     resolver = ProcfsResolver(Path("/proc"), socket_table=socket_table, clock=lambda: now)
     with connections(8) as open_ones:
@@ -245,7 +245,7 @@ def test_siblings_are_found_by_either_way(socket_table: SocketTable) -> None:
     assert {one.process and one.process.pid for one in answer.values()} == {ME}
 
 
-def test_every_row_that_is_met_on_this_host_is_understood() -> None:
+def test_every_row_on_this_host_parses() -> None:
     resolver = ProcfsResolver(Path("/proc"))
     resolver.resolve([flow(TCP, ("127.0.0.1", 1), ("127.0.0.1", 2))])
     resolver.resolve([flow(UDP, ("127.0.0.1", 1), ("127.0.0.1", 2))])

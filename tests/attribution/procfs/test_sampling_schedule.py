@@ -50,7 +50,7 @@ def looks(
     return times
 
 
-def test_two_flows_that_go_unseen_make_an_endpoint_worth_a_look() -> None:
+def test_two_misses_make_an_endpoint_due() -> None:
     sampling = SamplingSchedule()
     sampling.record_miss(ONE, 0.0)
     sampling.record_miss(OTHER, 0.0)
@@ -59,7 +59,7 @@ def test_two_flows_that_go_unseen_make_an_endpoint_worth_a_look() -> None:
     assert list(sampling.take_due(0.1, nothing_is_settled)) == [ONE]
 
 
-def test_nothing_is_looked_at_unless_flows_went_unseen_since_the_last_time() -> None:
+def test_an_endpoint_without_misses_since_its_last_sample_is_not_due() -> None:
     sampling = SamplingSchedule()
     note(sampling, ONE, now=0.0)
     assert list(sampling.take_due(0.0, nothing_is_settled)) == [ONE]
@@ -70,7 +70,7 @@ def test_nothing_is_looked_at_unless_flows_went_unseen_since_the_last_time() -> 
     assert list(sampling.take_due(0.3, nothing_is_settled)) == [ONE]
 
 
-def test_an_endpoint_is_looked_at_often_for_a_while_and_then_now_and_then() -> None:
+def test_intervals_are_short_for_a_while_and_long_after_that() -> None:
     times = looks(SamplingSchedule(), until=OFTEN * (PAUSE + 0.001) + 6 * LONG_PAUSE)
     pauses = [later - earlier for earlier, later in pairwise(times)]
     assert pauses[: OFTEN - 1] == pytest.approx([PAUSE] * (OFTEN - 1), abs=ROUNDED)
@@ -81,12 +81,12 @@ def test_an_endpoint_is_looked_at_often_for_a_while_and_then_now_and_then() -> N
     assert len(seldom) > 3
 
 
-def test_an_endpoint_that_is_settled_is_looked_at_now_and_then() -> None:
+def test_intervals_are_long_if_the_evidence_is_conclusive() -> None:
     times = looks(SamplingSchedule(), until=5.5 * LONG_PAUSE, is_conclusive=lambda one: one == ONE)
     assert times == pytest.approx([turn * LONG_PAUSE for turn in range(6)], abs=6 * ROUNDED)
 
 
-def test_those_that_are_looked_at_now_and_then_are_looked_at_together() -> None:
+def test_endpoints_with_long_intervals_are_sampled_together() -> None:
     sampling = SamplingSchedule()
     taken: list[set[Endpoint]] = []
     for step in range(60):
@@ -98,14 +98,14 @@ def test_those_that_are_looked_at_now_and_then_are_looked_at_together() -> None:
     assert taken == [{ONE}, {OTHER}, {ONE, OTHER}, {ONE, OTHER}]
 
 
-def test_an_endpoint_that_is_not_settled_any_more_is_looked_at_often_again() -> None:
+def test_intervals_are_short_again_when_the_evidence_is_no_longer_conclusive() -> None:
     sampling = SamplingSchedule()
     assert len(looks(sampling, until=2 * LONG_PAUSE, is_conclusive=lambda _one: True)) == 2
     turns = looks(sampling, start=2 * LONG_PAUSE, until=2 * LONG_PAUSE + 50 * (PAUSE + 0.001))
     assert len(turns) >= 50
 
 
-def test_the_one_that_is_settled_does_not_make_others_wait() -> None:
+def test_an_endpoint_with_conclusive_evidence_does_not_delay_others() -> None:
     sampling = SamplingSchedule()
     taken: list[Endpoint] = []
     for step in range(20):
@@ -116,7 +116,7 @@ def test_the_one_that_is_settled_does_not_make_others_wait() -> None:
     assert taken.count(OTHER) == 20
 
 
-def test_a_dear_sample_is_followed_by_a_longer_pause() -> None:
+def test_an_expensive_sample_delays_the_next_one() -> None:
     sampling = SamplingSchedule()
     note(sampling, ONE, OTHER, now=1.0)
     assert sampling.take_due(1.0, nothing_is_settled)
@@ -130,7 +130,7 @@ def test_a_dear_sample_is_followed_by_a_longer_pause() -> None:
     assert list(sampling.take_due(1.101 + 1.1 * PAUSE, nothing_is_settled)) == [endpoint(1)]
 
 
-def test_only_so_many_endpoints_are_looked_at_at_once_those_noted_last_first() -> None:
+def test_endpoints_in_one_sample_are_bounded_and_the_latest_misses_come_first() -> None:
     sampling = SamplingSchedule()
     many = [endpoint(port) for port in range(1, MOST_AT_ONCE + 37)]
     note(sampling, *many, now=0.0)
@@ -138,14 +138,14 @@ def test_only_so_many_endpoints_are_looked_at_at_once_those_noted_last_first() -
     assert list(sampling.take_due(0.5 * PAUSE, nothing_is_settled)) == many[35::-1]
 
 
-def test_what_was_noted_before_the_long_pause_is_not_looked_at() -> None:
+def test_an_endpoint_without_a_recent_miss_is_not_due() -> None:
     sampling = SamplingSchedule()
     note(sampling, ONE, now=0.0)
     note(sampling, OTHER, now=0.6 * LONG_PAUSE)
     assert list(sampling.take_due(1.2 * LONG_PAUSE, nothing_is_settled)) == [OTHER]
 
 
-def test_an_endpoint_of_long_ago_is_forgotten() -> None:
+def test_an_endpoint_without_misses_expires() -> None:
     sampling = SamplingSchedule()
     end = OFTEN * (PAUSE + 0.001) + LONG_PAUSE
     looks(sampling, until=end)  # so many that it is looked at now and then
@@ -154,14 +154,14 @@ def test_an_endpoint_of_long_ago_is_forgotten() -> None:
     assert len(later) >= 20
 
 
-def test_only_so_many_endpoints_are_remembered_those_noted_last() -> None:
+def test_the_number_of_targets_is_bounded_and_the_oldest_miss_is_evicted() -> None:
     sampling = SamplingSchedule(max_endpoints=2)
     note(sampling, ONE, now=0.0)
     note(sampling, endpoint(1), ONE, endpoint(2), now=0.0)
     assert set(sampling.take_due(0.0, nothing_is_settled)) == {ONE, endpoint(2)}
 
 
-def test_one_that_is_noted_again_is_looked_at_though_those_after_it_are_of_long_ago() -> None:
+def test_a_new_miss_makes_an_old_endpoint_due() -> None:
     sampling = SamplingSchedule()
     note(sampling, ONE, OTHER, now=0.0)
     note(sampling, ONE, now=2 * LONG_PAUSE)
@@ -181,7 +181,7 @@ steps = st.lists(
 
 @settings(deadline=None)
 @given(steps)
-def test_samples_never_exceed_their_share_of_the_time(
+def test_samples_never_exceed_their_share_of_cpu(
     script: list[tuple[float, list[int], float, set[int]]],
 ) -> None:
     sampling = SamplingSchedule()
@@ -203,7 +203,7 @@ def test_samples_never_exceed_their_share_of_the_time(
 
 @settings(deadline=None)
 @given(steps)
-def test_each_look_at_an_endpoint_follows_two_unseen_flows_and_a_pause(
+def test_each_sample_of_an_endpoint_follows_two_misses_and_an_interval(
     script: list[tuple[float, list[int], float, set[int]]],
 ) -> None:
     sampling = SamplingSchedule()

@@ -110,12 +110,14 @@ def owner(port: int, peer: int = 9) -> tuple[Quality, int | None]:
     return attribution.quality, None if process is None else process.pid
 
 
-def test_a_listener_that_three_workers_inherited_is_their_parents() -> None:
+def test_a_listener_that_three_workers_inherited_belongs_to_their_parent() -> None:
     with program(PREFORK) as (parent, port):
         assert owner(port) == (Quality.LISTENER, parent)
 
 
-def test_a_connection_that_a_child_accepted_is_the_childs_and_the_listener_the_parents() -> None:
+def test_a_connection_belongs_to_the_child_that_accepted_it_and_the_listener_to_the_parent() -> (
+    None
+):
     with (
         program(ACCEPT_IN_A_CHILD) as (parent, port),
         socket.create_connection(("127.0.0.1", port)) as client,
@@ -126,19 +128,19 @@ def test_a_connection_that_a_child_accepted_is_the_childs_and_the_listener_the_p
         assert owner(port) == (Quality.LISTENER, parent)
 
 
-def test_workers_with_a_listener_each_on_one_port_belong_to_their_parent() -> None:
+def test_listeners_of_workers_on_one_port_belong_to_their_parent() -> None:
     with program(SHARED_PORT_OF_WORKERS) as (parent, port):
         assert owner(port) == (Quality.LISTENER, parent)
 
 
-def test_strangers_with_a_listener_each_on_one_port_leave_no_owner() -> None:
+def test_unrelated_listeners_on_one_port_leave_no_owner() -> None:
     with program(SHARED_PORT, "0", apart=True) as (_, port):
         assert owner(port)[0] is Quality.LISTENER
         with program(SHARED_PORT, str(port), apart=True):
             assert owner(port) == (Quality.NONE, None)
 
 
-def test_strangers_who_were_passed_one_socket_leave_no_owner() -> None:
+def test_unrelated_processes_that_received_one_socket_leave_no_owner() -> None:
     near, far = zip(socket.socketpair(), socket.socketpair(), strict=True)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -155,7 +157,7 @@ def test_strangers_who_were_passed_one_socket_leave_no_owner() -> None:
         channel.close()
 
 
-def test_a_parent_that_passed_a_socket_to_its_child_and_kept_it_is_the_owner() -> None:
+def test_a_parent_that_passed_a_socket_to_its_child_and_keeps_it_is_the_owner() -> None:
     near, far = socket.socketpair()
     with near, far, socket.create_server(("127.0.0.1", 0)) as server:
         socket.send_fds(near, [b"x"], [server.fileno()])

@@ -58,7 +58,7 @@ def towards(reader: TableReader, endpoints: list[Endpoint]) -> dict[Endpoint, se
 
 
 @pytest.mark.parametrize("socket_table", ["procfs", "sock_diag", "auto"])
-def test_a_resolver_names_the_owner_by_every_way(socket_table: SocketTable) -> None:
+def test_a_resolver_finds_the_owner_with_every_setting(socket_table: SocketTable) -> None:
     resolver = ProcfsResolver(PROC, socket_table=socket_table)
     with connections(3) as flows:
         for _ in range(8):  # auto has then read both ways
@@ -67,7 +67,7 @@ def test_a_resolver_names_the_owner_by_every_way(socket_table: SocketTable) -> N
             assert {answer.process and answer.process.pid for answer in found} == {os.getpid()}
 
 
-def test_each_way_is_counted_by_itself() -> None:
+def test_each_reader_is_counted_separately() -> None:
     procfs, netlink = make_reader("procfs"), make_reader("sock_diag")
     with connections(300) as flows:
         assert inodes(procfs, flows) == inodes(netlink, flows)
@@ -76,7 +76,7 @@ def test_each_way_is_counted_by_itself() -> None:
     assert (procfs.counts.lookups, netlink.counts.lookups) == (0, 0)
 
 
-def test_the_dump_is_spared_once_asking_for_each_tuple_costs_less() -> None:
+def test_lookups_replace_the_dump_once_they_cost_less() -> None:
     reader = make_reader("sock_diag")
     with connections(40) as flows:
         expected = inodes(make_reader("procfs"), flows)
@@ -88,7 +88,7 @@ def test_the_dump_is_spared_once_asking_for_each_tuple_costs_less() -> None:
     assert reader.counts.sock_diag == 1
 
 
-def test_what_is_not_found_by_its_tuple_is_left_to_the_sockets_that_listen() -> None:
+def test_flows_that_no_lookup_found_match_listeners() -> None:
     reader = make_reader("sock_diag")
     with connections(2) as flows:
         port = flows[0].remote_port
@@ -102,7 +102,7 @@ def test_what_is_not_found_by_its_tuple_is_left_to_the_sockets_that_listen() -> 
     assert reader.counts.sock_diag == 2
 
 
-def test_a_flow_that_was_not_looked_for_everywhere_is_unsure_until_a_later_read() -> None:
+def test_a_flow_is_inconclusive_until_a_later_dump() -> None:
     require("ip")
     reader = make_reader("sock_diag")
 
@@ -124,13 +124,13 @@ def test_a_flow_that_was_not_looked_for_everywhere_is_unsure_until_a_later_read(
         room.call(read)
 
 
-def test_proc_leaves_nothing_unsure() -> None:
+def test_proc_leaves_nothing_inconclusive() -> None:
     reader = make_reader("procfs")
     nobodys = make_flow(TCP, ("127.0.0.1", 1), ("127.0.0.1", 2))
     assert reader.read([nobodys], 0.0).inconclusive == set()
 
 
-def test_auto_begins_with_proc_and_tries_the_other_way_after_the_first_read() -> None:
+def test_auto_begins_with_proc_and_tries_sock_diag_after_the_first_read() -> None:
     reader = make_reader("auto")
     with connections(1) as flows:
         inodes(reader, flows)
@@ -139,7 +139,7 @@ def test_auto_begins_with_proc_and_tries_the_other_way_after_the_first_read() ->
     assert (reader.counts.procfs, reader.counts.sock_diag) == (2, 1)
 
 
-def test_tables_have_a_choice_of_their_own_and_tcp_has_one_for_both_families() -> None:
+def test_each_table_has_its_own_choice_and_tcp_has_one_for_both_families() -> None:
     reader = make_reader("auto")
     datagrams = make_flow(UDP, ("127.0.0.1", 1), ("127.0.0.1", 2))
     with connections(1) as flows:
@@ -167,7 +167,7 @@ def refusing_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("refusing_kernel")
-def test_what_the_kernel_refuses_is_read_from_proc_and_told_once(
+def test_what_the_kernel_refuses_is_read_from_proc_and_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     reader = make_reader("sock_diag")
@@ -187,7 +187,7 @@ def test_what_the_kernel_refuses_is_read_from_proc_and_told_once(
     assert told == ["tcp", "udp", "udp6"]
 
 
-def test_a_refusal_in_the_middle_of_asking_for_tuples_falls_back_as_well(
+def test_a_refusal_during_lookups_falls_back_to_proc(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reader = make_reader("sock_diag")
@@ -201,7 +201,7 @@ def test_a_refusal_in_the_middle_of_asking_for_tuples_falls_back_as_well(
 
 
 @pytest.mark.usefixtures("refusing_kernel")
-def test_a_sample_that_the_kernel_refuses_comes_from_proc_and_is_counted(
+def test_a_sample_that_the_kernel_refuses_is_read_from_proc_and_counted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     reader = make_reader("sock_diag")
@@ -213,7 +213,7 @@ def test_a_sample_that_the_kernel_refuses_comes_from_proc_and_is_counted(
         assert [record.args[0] for record in caplog.records if record.args] == ["tcp"]
 
 
-def test_a_recorded_proc_is_never_mixed_with_this_hosts_sockets(tmp_path: Path) -> None:
+def test_a_recorded_proc_is_never_mixed_with_sockets_of_this_host(tmp_path: Path) -> None:
     fake = FakeProc(tmp_path / "proc")
     fake.table("tcp", format_row((HERE, 4000), (HERE, 80), inode=100))
     reader = make_reader("auto", fake.root)
@@ -224,7 +224,7 @@ def test_a_recorded_proc_is_never_mixed_with_this_hosts_sockets(tmp_path: Path) 
         make_reader("sock_diag", fake.root)
 
 
-def test_another_network_namespace_than_that_of_proc_is_noticed() -> None:
+def test_a_procfs_of_another_network_namespace_is_noticed() -> None:
     require("ip")
     assert shows_own_namespace(PROC)
     with namespace() as room:  # /proc/net is that of the main thread, which stays outside
@@ -233,7 +233,7 @@ def test_another_network_namespace_than_that_of_proc_is_noticed() -> None:
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this host has no IPv6")
 @pytest.mark.parametrize("socket_table", ["procfs", "sock_diag"])
-def test_the_sockets_that_talk_to_endpoints_are_found_whatever_their_family(
+def test_sockets_to_endpoints_are_found_in_both_families(
     socket_table: SocketTable,
 ) -> None:
     with ExitStack() as stack:
@@ -265,13 +265,13 @@ def test_the_sockets_that_talk_to_endpoints_are_found_whatever_their_family(
 
 
 @pytest.mark.parametrize("socket_table", ["procfs", "sock_diag"])
-def test_what_nobody_holds_talks_to_no_endpoint(socket_table: SocketTable) -> None:
+def test_sockets_without_a_holder_are_not_sampled(socket_table: SocketTable) -> None:
     (closed,) = make_time_wait(1)
     endpoint = endpoint_of(closed)
     assert towards(make_reader(socket_table), [endpoint]) == {endpoint: set()}
 
 
-def test_what_the_last_read_took_from_proc_is_not_read_again_for_endpoints() -> None:
+def test_tables_of_the_last_read_are_not_read_again_for_endpoints() -> None:
     reader = make_reader("procfs")
     with connections(2) as flows:
         inodes(reader, flows)
@@ -282,7 +282,7 @@ def test_what_the_last_read_took_from_proc_is_not_read_again_for_endpoints() -> 
         assert reader.counts.procfs == 4
 
 
-def test_over_sock_diag_the_sockets_that_talk_to_an_endpoint_cost_one_dump() -> None:
+def test_over_sock_diag_the_sockets_to_an_endpoint_cost_one_dump() -> None:
     reader = make_reader("sock_diag")
     with connections(2) as flows:
         endpoint = TCP, HERE, flows[0].remote_port
@@ -291,7 +291,7 @@ def test_over_sock_diag_the_sockets_that_talk_to_an_endpoint_cost_one_dump() -> 
 
 
 @pytest.mark.parametrize("expected", [False, True])
-def test_endpoints_that_were_expected_are_found_without_parsing_a_table_again(
+def test_endpoints_of_the_last_read_are_found_without_parsing_a_table_again(
     tmp_path: Path, expected: bool
 ) -> None:
     fake = FakeProc(tmp_path / "proc")
@@ -308,7 +308,7 @@ def test_endpoints_that_were_expected_are_found_without_parsing_a_table_again(
 
 
 @pytest.mark.parametrize("socket_table", ["procfs", "sock_diag"])
-def test_only_a_dump_shows_what_is_there_at_the_moment(socket_table: SocketTable) -> None:
+def test_only_sock_diag_rereads_cheaply(socket_table: SocketTable) -> None:
     reader = make_reader(socket_table)
     endpoint = TCP, HERE, 443
     assert reader.rereads_cheaply([endpoint]) == (socket_table == "sock_diag")

@@ -65,7 +65,7 @@ def call_in_namespace(work: Callable[[], T]) -> T:
         return room.call(work)
 
 
-def test_a_dump_comes_first_and_then_whatever_costs_less() -> None:
+def test_a_dump_comes_first_and_then_the_cheaper_way() -> None:
     counts = ReadCounts()
     diag = TcpLookup(counts)
     with connections(3) as flows:
@@ -78,7 +78,7 @@ def test_a_dump_comes_first_and_then_whatever_costs_less() -> None:
     assert {quality for quality, _ in expected.values()} == {Quality.EXACT}
 
 
-def test_many_flows_are_dumped_where_few_are_asked_for() -> None:
+def test_many_flows_are_dumped_and_few_are_looked_up() -> None:
     counts = ReadCounts()
     diag = TcpLookup(counts)
     with connections(20) as flows:
@@ -90,7 +90,7 @@ def test_many_flows_are_dumped_where_few_are_asked_for() -> None:
         assert (counts.sock_diag, counts.lookups) == (1, 19)
 
 
-def test_what_was_measured_decides_of_the_next_read() -> None:
+def test_measured_costs_decide_the_next_read() -> None:
     counts = ReadCounts()
     diag = TcpLookup(counts)
     with connections(1) as flows:
@@ -102,7 +102,7 @@ def test_what_was_measured_decides_of_the_next_read() -> None:
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this host has no IPv6")
-def test_what_is_told_by_tuples_is_what_a_dump_tells_and_the_rest_is_told_later() -> None:
+def test_lookups_match_like_a_dump_and_the_rest_is_resolved_later() -> None:
     def compare() -> tuple[list[FlowKey], TcpReading, TcpReading, TcpReading]:
         asked = Asked()
         with all_kinds_of_sockets() as opened:
@@ -127,7 +127,7 @@ def test_what_is_told_by_tuples_is_what_a_dump_tells_and_the_rest_is_told_later(
     )
 
 
-def test_a_connection_that_is_bound_elsewhere_is_unsure_until_a_dump_shows_it() -> None:
+def test_a_connection_bound_to_another_device_is_inconclusive_until_a_dump() -> None:
     def read() -> tuple[FlowKey, TcpReading, TcpReading, ReadCounts]:
         asked = Asked()
         with connections(1, device="lo") as (flow,):
@@ -142,7 +142,7 @@ def test_a_connection_that_is_bound_elsewhere_is_unsure_until_a_dump_shows_it() 
     assert (counts.lookups, counts.sock_diag) == (2, 3)  # the sockets that listen, twice, and all
 
 
-def test_both_ends_that_are_bound_to_the_device_they_are_seen_on_are_exact_at_once() -> None:
+def test_sockets_bound_to_the_interface_of_the_flow_are_exact_at_once() -> None:
     def read() -> tuple[dict[FlowKey, tuple[Quality, set[int]]], ...]:
         asked = Asked()
         with connections(1, device="lo") as (flow,):
@@ -164,7 +164,7 @@ def test_time_wait_is_conclusive() -> None:
     assert counts.lookups == 71
 
 
-def test_a_flow_to_a_port_that_is_listened_at_is_the_listeners_without_a_dump() -> None:
+def test_a_flow_to_a_listening_port_matches_the_listener_without_a_dump() -> None:
     asked = Asked()
     with socket.create_server(("127.0.0.1", 0)) as server:
         flow = make_flow(TCP, server.getsockname(), ("127.0.0.1", 9))
@@ -175,7 +175,7 @@ def test_a_flow_to_a_port_that_is_listened_at_is_the_listeners_without_a_dump() 
     assert asked.counts.sock_diag == 1  # of the sockets that listen
 
 
-def test_what_is_found_by_its_tuple_costs_no_dump_of_any_kind() -> None:
+def test_flows_that_lookups_find_cost_no_dump() -> None:
     asked = Asked()
     with connections(3) as flows:
         reading = asked.read(flows, AFTER_THE_PAUSE)
@@ -183,7 +183,7 @@ def test_what_is_found_by_its_tuple_costs_no_dump_of_any_kind() -> None:
     assert (asked.counts.lookups, asked.counts.sock_diag) == (3, 0)
 
 
-def test_dumps_for_what_is_not_found_keep_their_distance() -> None:
+def test_dumps_for_flows_that_were_not_found_are_paced() -> None:
     asked = Asked()
     dumped = []
     for step in range(1, 401):
@@ -199,7 +199,7 @@ def test_dumps_for_what_is_not_found_keep_their_distance() -> None:
     assert asked.counts.lookups == 400
 
 
-def test_a_dear_dump_is_made_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_expensive_dump_is_made_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Asked()
     monkeypatch.setattr(tcp_lookup, "_cpu_since", lambda _before: 3.0)
     asked.read([NOBODYS], 10.0)
@@ -208,7 +208,7 @@ def test_a_dear_dump_is_made_more_seldom(monkeypatch: pytest.MonkeyPatch) -> Non
     assert asked.read([NOBODYS], 10.0 + 1.01 * pause).inconclusive == set()
 
 
-def test_a_dump_that_may_miss_something_is_counted_as_such() -> None:
+def test_an_interrupted_dump_is_counted() -> None:
     counts = ReadCounts()
     assert counts.add_dump(Dump(skipped=2, interrupted=True)) == []
     counts.add_dump(Dump(skipped=1))
