@@ -162,6 +162,13 @@ def test_stats_records_are_valid(
     validate(stamper.stats(body, start_ns, start_ns + SECOND))
 
 
+@pytest.mark.parametrize("part", ["capture", "attribution", "aggregation", "sink"])
+def test_every_key_of_the_stats_is_explained_in_a_table(part: str) -> None:
+    page = (DOCS / "record.md").read_text()
+    explained = set(re.findall(r"\w+", " ".join(re.findall(r"^\| (?:key of )?(`.*?) \|", page, re.MULTILINE))))
+    assert set(SCHEMA["$defs"][f"{part}_stats"]["properties"]) - {"name", "type"} <= explained
+
+
 def test_the_documented_examples_are_valid_and_of_every_kind() -> None:
     shown = list(examples())
     for record in shown:
