@@ -1,4 +1,4 @@
-"""What tests of the ledger share: owners, events and flows for its book, and a run's settings."""
+"""Owners, events and flows for tests of the ledger, and the settings of a run with a ledger."""
 
 from hogpipe.attribution.ledger.ledger import Ledger
 from hogpipe.attribution.ledger.socket_events import SocketEvent
@@ -31,10 +31,10 @@ group_by = ["process", "flow"]
 type = "jsonl"
 path = "records.jsonl"
 """
-"""A configuration that tells the flows of each process by the ledger."""
+"""A configuration that records the flows of each process, found by the ledger."""
 
 
-def happened(
+def make_event(
     kind: EventKind,
     cookie: int,
     local_port: int = 0,
@@ -74,14 +74,14 @@ def flow(
     return FlowKey(protocol, local, local_port, remote, remote_port, "eth0")
 
 
-def passed(first: float, last: float | None = None) -> Span:
-    """Return the time of packets, in seconds since boot."""
+def span_at(first: float, last: float | None = None) -> Span:
+    """Return the span of packets from `first` to `last`, given in seconds since boot."""
     return Span(round(first * 1e9), round((first if last is None else last) * 1e9) + 1)
 
 
-def ask(
-    book: Ledger, key: FlowKey, now: float = 0.0, span: Span | None = None
+def find_owner(
+    ledger: Ledger, key: FlowKey, now: float = 0.0, span: Span | None = None
 ) -> tuple[Quality, SocketOwner] | Contested | None:
-    """Return whose packets are that passed just now, or in `span`."""
-    entry = book.owner_of(key, NAMESPACE, span or passed(now), now)
+    """Return the owner of the packets that passed in `span`, by default at `now`."""
+    entry = ledger.owner_of(key, NAMESPACE, span or span_at(now), now)
     return (entry.quality, entry.owner) if isinstance(entry, LedgerEntry) else entry

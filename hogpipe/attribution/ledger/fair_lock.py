@@ -1,19 +1,20 @@
-"""A lock for one who has it most of the time, and others who need it soon."""
+"""A lock that goes to the thread that has waited for it, not back to the one that released it.
+
+Python's own lock does not guarantee that: the thread that releases it keeps running and can take
+the lock again before a waiting thread wakes up.
+"""
 
 import threading
 from types import TracebackType
 
 
 class FairLock:
-    """A lock that whoever waits for it gets before whoever has just let go of it.
-
-    Python's own goes to the thread that runs, which is the one that let go.
-    """
+    """A lock for `with`. A thread that waits gets it before the one that has just released it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._next = threading.Lock()
-        """Held by whoever waits for the lock, so that others wait behind."""
+        """Held by the thread that waits for `_lock`; all others queue behind it."""
 
     def __enter__(self) -> None:
         with self._next:

@@ -1,43 +1,47 @@
-"""Which flows were answered from which socket, so that a change of the socket makes them stale.
+"""Records which flows were answered from which socket, and invalidates them when that changes.
 
-Pure: stale flows are added to a `StaleFlows`.
+Pure. Flows whose cached owner may be wrong are added to a `StaleFlows`. For each socket the last
+`_MAX_FLOWS` flows are recorded.
+
+Known limits: a flow evicted from that record keeps its cached owner after the socket has changed.
 """
 
 from hogpipe.attribution.ledger.known_socket import KnownSocket
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.model import FlowKey
 
-_KEPT = 1024
+_MAX_FLOWS = 1024
 
 
 class InvalidationIndex:
-    """Answers that were given; of one socket the last `_KEPT` are remembered."""
+    """The flows answered from each socket (`KnownSocket.answered_flows`)."""
 
     def __init__(self, stale: StaleFlows) -> None:
         self._stale = stale
-        self.forgotten = 0
-        """Answers that were forgotten because there were too many."""
+        self.evicted = 0
+        """Flows that were evicted because there were too many."""
 
-    def give(self, flow: FlowKey, socket: KnownSocket) -> None:
-        """Remember that `flow` was answered from `socket`."""
-        if socket.answered is None:
-            socket.answered = {}
-        socket.answered[flow] = None
-        if len(socket.answered) > _KEPT:
-            del socket.answered[next(iter(socket.answered))]
-            self.forgotten += 1
+    def record(self, flow: FlowKey, socket: KnownSocket) -> None:
+        """Record that the owner of `flow` came from `socket`."""
+        if socket.answered_flows is None:
+            socket.answered_flows = {}
+        socket.answered_flows[flow] = None
+        if len(socket.answered_flows) > _MAX_FLOWS:
+            del socket.answered_flows[next(iter(socket.answered_flows))]
+            self.evicted += 1
 
-    def give_once(self, flow: FlowKey) -> None:
-        """Note that an answer is for the packets that were asked about, and no others."""
+    def invalidate_flow(self, flow: FlowKey) -> None:
+        """Invalidate a flow at once: its owner holds only for the packets that were looked up."""
         self._stale.add((flow,))
 
-    def withdraw(self, socket: KnownSocket) -> None:
-        """Take all answers from `socket` for such as may be others now."""
-        if socket.answered:
-            self._stale.add(socket.answered)
-            socket.answered = None
+    def invalidate(self, socket: KnownSocket) -> None:
+        """Invalidate all flows that were answered from `socket`."""
+        if socket.answered_flows:
+            self._stale.add(socket.answered_flows)
+            socket.answered_flows = None
 
-    def withdraw_towards(self, remote_port: int, socket: KnownSocket) -> None:
-        """Take those for flows to a remote port for such as may be others now."""
-        if socket.answered:
-            self._stale.add([one for one in socket.answered if one.remote_port == remote_port])
+    def invalidate_towards(self, remote_port: int, socket: KnownSocket) -> None:
+        """Invalidate those that go to a remote port."""
+        if socket.answered_flows:
+            flows = [one for one in socket.answered_flows if one.remote_port == remote_port]
+            self._stale.add(flows)

@@ -77,7 +77,7 @@ class KernelLedger:
         self._clock = clock
         self.stale = StaleFlows() if stale is None else stale
         """The flows whose answers may be others now."""
-        self._book = Ledger(self.stale, grace=grace, max_sockets=max_sockets)
+        self._ledger = Ledger(self.stale, grace=grace, max_sockets=max_sockets)
         self._starts = ProcessStarts(procfs)
         self._owners: dict[_OwnerKey, SocketOwner] = {}
         """Equal owners are one object."""
@@ -132,18 +132,18 @@ class KernelLedger:
         else:
             span = Span(span.start_ns - self._booted_ns, span.end_ns - self._booted_ns)
         with self._lock:
-            return self._book.owner_of(flow, namespace, span, self._clock())
+            return self._ledger.owner_of(flow, namespace, span, self._clock())
 
     def needs_snapshot(self) -> bool:
         """Return whether sockets are to be read: events were lost, but not in the last second."""
         with self._lock:
-            return self._book.needs_snapshot and boot_clock() - self._lost_ns > _CALM_NS
+            return self._ledger.needs_snapshot and boot_clock() - self._lost_ns > _CALM_NS
 
     def begin_snapshot(self) -> None:
         """Get ready for `ingest_snapshot` after a loss; the sockets must be read after this."""
         self.refresh()
         with self._lock:
-            self._book.begin_snapshot()
+            self._ledger.begin_snapshot()
 
     def ingest_snapshot(self, seeds: Iterable[SnapshotSocket]) -> None:
         """Take in the sockets that are there; they must have been read since this was made.
@@ -153,12 +153,12 @@ class KernelLedger:
         made = list(seeds)  # which takes as long as the rest, but nobody waits for it
         self.refresh()
         with self._lock:
-            self._book.ingest_snapshot(made, self._clock())
+            self._ledger.ingest_snapshot(made, self._clock())
 
     def counts(self) -> LedgerCounts:
         """Return the counters as they stand; they only grow, but for the sockets known."""
         with self._lock:
-            counts = self._book.counts()
+            counts = self._ledger.counts()
             counts.events_lost = self._ring.lost
             if not self._closed:
                 losses = read_losses(self._programs.map_fd("losses"))
@@ -189,7 +189,7 @@ class KernelLedger:
             if not self._backlog and not self._closed:
                 self._read()
             self._take_in()
-            self._book.withdraw(find_released(self._backlog))
+            self._ledger.invalidate(find_released(self._backlog))
 
     def _follow(self) -> None:
         poller = select.poll()
@@ -214,7 +214,7 @@ class KernelLedger:
             lost = losses.events + losses.sockets + self._ring.lost
             if lost > self._lost:
                 self._lost, self._lost_ns = lost, boot_clock()
-                self._book.doubt(self._sure_ns, self._lost_ns)
+                self._ledger.record_loss(self._sure_ns, self._lost_ns)
         self._sure_ns = before_ns
 
     def _take_in(self) -> None:
@@ -224,7 +224,7 @@ class KernelLedger:
         decoded = decode_events(part)
         self._malformed += decoded.malformed
         for event in decoded.events:
-            self._book.note(event, self._owner(event, now), now)
+            self._ledger.ingest(event, self._owner(event, now), now)
 
     def _owner(self, event: SocketEvent, now: float) -> SocketOwner | None:
         """Return the process that an event names, if it names one that owns sockets."""

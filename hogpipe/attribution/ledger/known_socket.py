@@ -1,6 +1,10 @@
-"""A socket as far as it is known: what an event says of it, and what it was before.
+"""A socket as the ledger knows it, and how an event changes it.
 
-Pure.
+Pure. In: an event with its owner, and the socket as it was known before. Out: the socket as it is
+known after the event. Neither step looks at other sockets; `SocketIndex` finds those.
+
+A name that ends in `_ns` is a time of the kernel's clock, in nanoseconds since boot; one that ends
+in `_at` is a time of the caller's clock, in seconds.
 """
 
 import math
@@ -9,141 +13,141 @@ import msgspec
 
 from hogpipe.attribution.ledger.socket_events import SocketEvent
 from hogpipe.linux.bpf.shapes import EventKind
-from hogpipe.model import (
-    FlowKey,
-    Quality,
-    SocketOwner,
-    is_same_process,
-)
+from hogpipe.model import FlowKey, Quality, SocketOwner, is_same_process
 from hogpipe.protocols import TCP
 
-ANYWHERE = b""
-"""The address of a socket that has none yet."""
+NO_ADDRESS = b""
+"""The local address of a socket that has none yet, and the remote address of an unconnected one."""
 
-_HANDSHAKE_NS = 1_000_000_000  # it takes no longer than this
+_MAX_HANDSHAKE_NS = 1_000_000_000
 
-Ends = tuple[int, int, bytes, int, bytes, int]
-Port = tuple[int, int, int]
-Peer = tuple[int, int, bytes, int]
+FiveTuple = tuple[int, int, bytes, int, bytes, int]
+"""Namespace cookie, protocol, local address and port, remote address and port."""
+LocalPort = tuple[int, int, int]
+"""Namespace cookie, protocol, local port."""
+RemoteEndpoint = tuple[int, int, bytes, int]
+"""Namespace cookie, protocol, remote address and port."""
 
 
 class KnownSocket(msgspec.Struct, eq=False, gc=False):
-    """A socket as far as events told of it; `namespace` is a cookie."""
+    """A socket as recorded by its events so far, or by a snapshot.
+
+    It holds its five-tuple, or its local port, from `since_ns` until `until_ns`.
+    """
 
     cookie: int
-    namespace: int
+    namespace_cookie: int
     protocol: int
     owner: SocketOwner | None
     quality: Quality
-    local_address: bytes = ANYWHERE
+    local_address: bytes = NO_ADDRESS
     local_port: int = 0
-    remote_address: bytes = ANYWHERE
+    remote_address: bytes = NO_ADDRESS
     remote_port: int = 0
-    by_port: bool = False
-    """Whether it takes what comes to its local port from anywhere."""
+    serves_port: bool = False
+    """Whether it receives what arrives at its local port from any remote endpoint."""
     since_ns: int = 0
-    """From when on its owner had it, in the kernel's time; 0 for ages ago."""
+    """0 if its beginning is not recorded."""
     until_ns: int | None = None
-    """Until when it was in its place; None where it still may be. A TCP connection that was closed
-    is, until another takes its ends; one that listened is not."""
-    told_ns: int = 0
-    told_at: float = -math.inf
-    """When the last event told of it, by the kernel and by the caller's clock; of one that was
-    there before the ledger, ages ago."""
-    sure_ns: int | None = None
-    """Until when this is known to be all: events were lost since. None where none were."""
-    seeded: bool = False
-    """Whether it was there before the ledger."""
+    """None while it may hold its place. A closed TCP connection holds its five-tuple until another
+    connection takes that; a listening socket, and one of datagrams, until its release."""
+    last_event_ns: int = 0
+    last_event_at: float = -math.inf
+    """When its last event happened, and when that was ingested; the defaults if it had none."""
+    complete_until_ns: int | None = None
+    """Until when all events about it are known, as events were lost after that; None if none were
+    lost since its last event."""
+    from_snapshot: bool = False
+    """Whether a snapshot added it, as it was open before events were recorded."""
     released_ns: int | None = None
-    """When it was let go of, None where that was not told."""
-    ends_at: float | None = None
-    """When it is forgotten; None while it lives, where its end will be told."""
-    answered: dict[FlowKey, None] | None = None
-    """In the order of the answers."""
+    """When it was released, None if its release was not recorded."""
+    expires_at: float | None = None
+    """When the ledger removes it; None while it is open and its release will be recorded."""
+    answered_flows: dict[FlowKey, None] | None = None
+    """The flows whose cached owner came from this socket, in the order of the lookups."""
 
     @property
-    def is_doubtful(self) -> bool:
-        """Return whether another may have taken its place, of which the event was lost."""
-        return self.sure_ns is not None and self.until_ns is None
+    def may_be_replaced(self) -> bool:
+        """Return whether another socket may have taken its place, with the event lost."""
+        return self.complete_until_ns is not None and self.until_ns is None
 
     @property
-    def ends(self) -> Ends:
-        """Return the key by which it is found by both its ends."""
+    def five_tuple(self) -> FiveTuple:
+        """Return the key by which a flow between the same endpoints finds it.
+
+        Without the local address but for TCP: a socket of datagrams may have none until it
+        transmits.
+        """
         return (
-            self.namespace,
+            self.namespace_cookie,
             self.protocol,
-            self.local_address if self.protocol == TCP else ANYWHERE,
+            self.local_address if self.protocol == TCP else NO_ADDRESS,
             self.local_port,
             self.remote_address,
             self.remote_port,
         )
 
     @property
-    def port(self) -> Port:
-        """Return the key by which it is found by its port."""
-        return (self.namespace, self.protocol, self.local_port)
+    def port_key(self) -> LocalPort:
+        """Return the key by which any flow at its local port finds it."""
+        return (self.namespace_cookie, self.protocol, self.local_port)
 
     @property
-    def peer(self) -> Peer:
-        """Return the key by which it is found while its port is not known."""
-        return (self.namespace, self.protocol, self.remote_address, self.remote_port)
+    def remote_key(self) -> RemoteEndpoint:
+        """Return the key that it has while its local port is unknown."""
+        return (self.namespace_cookie, self.protocol, self.remote_address, self.remote_port)
 
 
-def socket_after(
-    event: SocketEvent, owner: SocketOwner | None, known: KnownSocket | None
+def apply_event(
+    known: KnownSocket | None, event: SocketEvent, owner: SocketOwner | None
 ) -> KnownSocket:
-    """Return a socket as it is after an event of `owner`, in no place yet.
-
-    `known` is what it was before, None where nothing was known of it.
-    """
+    """Return a socket as it is after an event of `owner`; None if it was not known before."""
     accepted = event.kind is EventKind.ACCEPTED
     socket = KnownSocket(
         event.cookie,
-        event.namespace,
+        event.namespace_cookie,
         event.protocol,
         owner,
         Quality.LISTENER if accepted else Quality.EXACT,
-        event.local_address if any(event.local_address) else ANYWHERE,
+        event.local_address if any(event.local_address) else NO_ADDRESS,
         event.local_port,
         event.remote_address,
         event.remote_port,
         since_ns=0 if accepted else event.boot_ns,
-        told_ns=event.boot_ns,
+        last_event_ns=event.boot_ns,
     )
     if event.kind in {EventKind.BOUND, EventKind.LISTENING}:
         socket.local_address = event.local_address
-        socket.remote_address = ANYWHERE
+        socket.remote_address = NO_ADDRESS
     if known is not None:
-        _keep_known(socket, known, event)
+        _inherit(socket, known, event)
     return socket
 
 
-def take_over(socket: KnownSocket, former: KnownSocket) -> None:
-    """Let a TCP connection have the ends of another from when it began.
+def take_five_tuple(connection: KnownSocket, former: KnownSocket) -> None:
+    """Let a TCP connection take over the five-tuple of a former one, from its own beginning.
 
-    One that was accepted is told of at the end of its handshake, and began some time after the
-    former was last heard of.
+    An accepted connection is recorded at the end of its handshake. Its beginning is estimated: the
+    middle of the time since the last event of the former, but at most `_MAX_HANDSHAKE_NS` earlier.
     """
-    if not socket.since_ns:
-        middle = (former.told_ns + socket.told_ns) // 2
-        socket.since_ns = max(middle, socket.told_ns - _HANDSHAKE_NS)
-    former.until_ns = socket.since_ns
+    if not connection.since_ns:
+        middle = (former.last_event_ns + connection.last_event_ns) // 2
+        connection.since_ns = max(middle, connection.last_event_ns - _MAX_HANDSHAKE_NS)
+    former.until_ns = connection.since_ns
 
 
-def _keep_known(socket: KnownSocket, known: KnownSocket, event: SocketEvent) -> None:
-    socket.namespace, socket.seeded = known.namespace, known.seeded
+def _inherit(socket: KnownSocket, known: KnownSocket, event: SocketEvent) -> None:
+    """Keep of what was known before all that the event does not change."""
+    socket.namespace_cookie, socket.from_snapshot = known.namespace_cookie, known.from_snapshot
     socket.owner = socket.owner or known.owner
-    # A socket without a port is about to get one, which may not be the one that it had; and a
-    # connection of TCP has its ends from its own beginning.
-    keeps_port = event.local_port or known.seeded
+    # A socket without a port is about to get one, perhaps not its former one. A TCP connection has
+    # its five-tuple from its own beginning on.
+    keeps_port = event.local_port or known.from_snapshot
     is_new = socket.protocol == TCP and event.kind is EventKind.CONNECTED
-    if (
-        keeps_port
-        and not is_new
-        and (known.owner is None or is_same_process(socket.owner, known.owner))
-    ):
+    keeps_owner = known.owner is None or is_same_process(socket.owner, known.owner)
+    if keeps_port and not is_new and keeps_owner:
         socket.since_ns = known.since_ns
-    if event.kind is EventKind.ACCEPTED:  # both ends opened it at the same time
+    if event.kind is EventKind.ACCEPTED:  # a simultaneous open: the socket was connected before
         socket.quality = known.quality
-    if known.by_port and event.kind in {EventKind.CONNECTED, EventKind.SENT}:
+    if known.serves_port and event.kind in {EventKind.CONNECTED, EventKind.SENT}:
         socket.local_address = known.local_address

@@ -1,22 +1,30 @@
-"""Keeps what happened to sockets, and says from it whose a flow is.
+"""The ledger: records which process used a socket and when, and finds the owners of flows.
 
-Pure: events, flows and the time (seconds, of any clock that only grows) come in as arguments. When
-packets passed is told in the time of events (nanoseconds since boot). For one thread at a time.
+Pure. In: socket events with their owners, snapshots of the open sockets, and the current time
+(seconds of any monotonic clock). Out: for a flow and a time span (nanoseconds since boot), the
+socket with its owner; and in a `StaleFlows` the flows whose owner may have changed since a lookup.
 
-The end of a TCP connection is told only where it says something new (it would cost as much as its
-beginning), so a connection is forgotten `grace` seconds after it was last told of: of one that
-lives on /proc tells, too. Sockets from before are the exception (`ingest_snapshot`): their end is
-told, and until then they are kept.
+Lookup
+------
+`socket_lookup` finds the socket by five-tuple: a connection, or an exchange of datagrams whose
+beginning was recorded. Otherwise by local port: the sockets bound to the most specific address, if
+they have one owner. Each socket has the packets of the time in which it held its place. If several
+owners held it one after the other during the span, the flow is contested.
 
-A flow is first looked for by both its ends: a connection, or an exchange of datagrams that was seen
-to begin. Else by its local port: the sockets that are bound most closely to the local address, if
-they have one owner. Each has the packets of the time in which it was there: of those that passed
-while several were, one after the other, none is told. One that was released still answers for
-`grace` seconds: packets are looked up later than they pass, and a closed TCP connection sends on.
+Lifetime
+--------
+- A released socket is kept for `grace` seconds: flows are looked up later than their packets pass,
+  and a closed TCP connection goes on transmitting.
+- A TCP connection expires `grace` seconds after its last event. Its release is recorded only where
+  it adds information, as recording each would cost as much as recording its beginning. /proc shows
+  the owner of a connection that lives longer.
+- A socket from a snapshot is kept until its release, which is recorded.
 
-Answers can be overtaken: an accepted connection belongs to the owner of its listening socket until
-the process that served it lets go of it, and a port that is free passes on. The flows to ask for
-again are added to a `StaleFlows`.
+Changes of owner
+----------------
+An accepted connection has the owner of its listening socket until the process that served it
+releases it. A port that was released may be bound by another process. In both cases the flows that
+were answered before are invalidated.
 """
 
 from collections.abc import Iterable
@@ -24,16 +32,22 @@ from collections.abc import Iterable
 import msgspec
 
 from hogpipe.attribution.ledger.invalidation import InvalidationIndex
-from hogpipe.attribution.ledger.known_socket import (
-    KnownSocket,
-    socket_after,
-    take_over,
-)
+from hogpipe.attribution.ledger.known_socket import KnownSocket, apply_event, take_five_tuple
 from hogpipe.attribution.ledger.retention import RetainedSockets
-from hogpipe.attribution.ledger.snapshot_merge import Seeding, is_shared, says_less, the_owner
+from hogpipe.attribution.ledger.snapshot_merge import (
+    SnapshotMerge,
+    find_sole_owner,
+    is_from_sharer,
+    replaces_sharer,
+)
 from hogpipe.attribution.ledger.socket_events import SocketEvent
 from hogpipe.attribution.ledger.socket_index import SocketIndex
-from hogpipe.attribution.ledger.socket_lookup import Doubt, find_socket, is_lasting
+from hogpipe.attribution.ledger.socket_lookup import (
+    Match,
+    NoMatch,
+    find_socket,
+    may_outlive_owner,
+)
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.linux.bpf.shapes import EventKind
 from hogpipe.model import (
@@ -54,7 +68,7 @@ from hogpipe.protocols import TCP
 
 
 class Ledger:
-    """The sockets of all network namespaces, `max_sockets` at the most."""
+    """At most `max_sockets` sockets of all network namespaces. For one thread at a time."""
 
     def __init__(
         self,
@@ -64,204 +78,206 @@ class Ledger:
         max_sockets: int = MAX_SOCKETS,
     ) -> None:
         self.stale = StaleFlows() if stale is None else stale
-        """The flows whose answers may be others now."""
-        self._places = SocketIndex()
-        self._sockets = RetainedSockets(self._places, grace=grace, most=max_sockets)
-        self._seeding = Seeding(max_sockets)
-        self._answers = InvalidationIndex(self.stale)
+        """The flows whose owner may have changed since a lookup."""
+        self._index = SocketIndex()
+        self._sockets = RetainedSockets(self._index, grace=grace, max_sockets=max_sockets)
+        self._snapshot = SnapshotMerge(max_sockets)
+        self._invalidation = InvalidationIndex(self.stale)
         self._counts = LedgerCounts()
         self._lost_until_ns = -1
 
-    def note(self, event: SocketEvent, owner: SocketOwner | None, now: float) -> None:
-        """Take in what happened; `owner` is the process that the event names, if any."""
+    def ingest(self, event: SocketEvent, owner: SocketOwner | None, now: float) -> None:
+        """Record an event; `owner` is the process that it names, None if it names none."""
         self._counts.events += 1
-        self._sockets.forget_ended(now)
+        self._sockets.expire(now)
         if event.kind is EventKind.RELEASED:
             self._release(event, owner, now)
             return
         known = self._sockets.get(event.cookie)
-        if (not event.namespace and known is None) or says_less(event, owner, known):
-            return  # of one whose place is not known /proc has to tell
-        socket = self._renew(known, event, owner)
-        socket.told_at = now
+        if not event.namespace_cookie and known is None:
+            return  # it cannot be matched to flows: left to /proc
+        if is_from_sharer(event, owner, known):
+            return
+        socket = self._update(known, event, owner)
+        socket.last_event_at = now
         if event.boot_ns <= self._lost_until_ns:
-            socket.sure_ns = event.boot_ns
-        if (
-            event.kind in {EventKind.BOUND, EventKind.LISTENING, EventKind.SENT}
-            and socket.local_port
-        ):
-            self._place_at_port(socket)
-        if event.kind not in {EventKind.BOUND, EventKind.LISTENING}:
-            self._place_at_ends(socket)
+            socket.complete_until_ns = event.boot_ns
+        binds = event.kind in {EventKind.BOUND, EventKind.LISTENING}
+        if (binds or event.kind is EventKind.SENT) and socket.local_port:
+            self._index_by_port(socket)
+        if not binds:
+            self._index_by_five_tuple(socket)
             if socket.protocol == TCP:
-                self._sockets.end(socket, now)
-        self._counts.evicted += self._sockets.make_room()
+                self._sockets.start_grace(socket, now)
+        self._counts.evicted += self._sockets.evict_excess()
 
-    def ingest_snapshot(self, seeds: Iterable[SnapshotSocket], now: float) -> None:
-        """Take in the sockets that are there; `seeds` were read after events began to come.
+    def ingest_snapshot(self, sockets: Iterable[SnapshotSocket], now: float) -> None:
+        """Merge a snapshot of the open sockets, read while events were recorded.
 
-        Once, and after a loss of events, with `begin_snapshot` before they are read. What events
-        have told meanwhile stands. Where they are too many the last are left out: those that take
-        what comes to a port should come first.
+        Once at the beginning, and once for each `begin_snapshot`. Sockets beyond the bound are left
+        out, so those that serve a port should come first.
         """
-        self._sockets.forget_ended(now)
-        for seed in seeds:
-            if self._seeding.admits(seed):
-                self._sow(seed)
-        doubtful = [one for one in self._sockets if one.is_doubtful and self._seeding.is_sure]
-        for socket in doubtful:  # it is gone, or out of sight
-            self._sockets.forget(socket)
-            self._counts.evicted += 1
+        self._sockets.expire(now)
+        for found in sockets:
+            if self._snapshot.is_open(found):
+                self._merge(found)
+        if self._snapshot.is_complete:  # those that the snapshot lacks are closed, or invisible
+            for socket in [one for one in self._sockets if one.may_be_replaced]:
+                self._sockets.remove(socket)
+                self._counts.evicted += 1
         for socket in self._sockets:
-            self._adopt(socket)  # what was accepted before its listening socket was known
-        self._seeding.end()
+            self._set_owner_by_listener(socket)  # accepted before its listener was known
+        self._snapshot.finish()
         self._counts.snapshots += 1
 
     @property
     def needs_snapshot(self) -> bool:
-        """Return whether events were lost, and sockets were not read since."""
-        return self._seeding.is_wanted
+        """Return whether events were lost since the last snapshot began."""
+        return self._snapshot.is_needed
 
     def begin_snapshot(self) -> None:
-        """Get ready for `ingest_snapshot`: the sockets that are there will be read."""
-        self._seeding.begin(self._lost_until_ns)
+        """Prepare for `ingest_snapshot`: the open sockets are read after this call."""
+        self._snapshot.begin(self._lost_until_ns)
 
-    def doubt(self, since_ns: int, until_ns: int) -> None:
-        """Note that events were lost between these times, and may have told otherwise.
+    def record_loss(self, since_ns: int, until_ns: int) -> None:
+        """Record that events between these times were lost.
 
-        What was told holds for packets from before. Of later ones /proc tells, until it is seeded.
+        What is known stays valid for packets from before. Of later packets the owner is unknown
+        until a snapshot confirms the socket.
         """
-        self._seeding.note_loss()
+        self._snapshot.record_loss()
         self._lost_until_ns = until_ns
         for socket in self._sockets:
-            self._answers.withdraw(socket)
-            if socket.sure_ns is None:
-                socket.sure_ns = max(since_ns, socket.told_ns)
+            self._invalidation.invalidate(socket)
+            if socket.complete_until_ns is None:
+                socket.complete_until_ns = max(since_ns, socket.last_event_ns)
 
     def owner_of(
-        self, flow: FlowKey, namespace: int | None, span: Span, now: float
+        self, flow: FlowKey, namespace_cookie: int | None, span: Span, now: float
     ) -> LedgerEntry | Contested | None:
-        """Return whose the packets of `flow` were that passed in `span`, nanoseconds since boot.
+        """Return the owner of the packets of `flow` that passed in `span`, None if unknown.
 
-        None where that is not known, or several own what it may be of. `namespace` is the cookie of
-        the network namespace that the flow's local address is in, None where it may be any.
+        `namespace_cookie` names the network namespace of the flow's local address; None if that may
+        be any: then the owner is known if the sockets of one namespace only match.
         """
-        self._sockets.forget_ended(now)
-        places = self._sockets.namespaces if namespace is None else (namespace,)
-        found = [find_socket(self._places, flow, place, span) for place in places]
-        found = [one for one in found if one is not Doubt.UNKNOWN]
-        if any(isinstance(one, Doubt) for one in found):
+        self._sockets.expire(now)
+        all_cookies = self._sockets.namespace_cookies
+        cookies = all_cookies if namespace_cookie is None else (namespace_cookie,)
+        found = [find_socket(self._index, flow, one, span) for one in cookies]
+        found = [one for one in found if one is not NoMatch.UNKNOWN]
+        if any(isinstance(one, NoMatch) for one in found):
             self._counts.contested += 1
-        if len(found) != 1 or found[0] is Doubt.SHARED:
+        if len(found) != 1 or found[0] is NoMatch.AMBIGUOUS:
             return None
-        if isinstance(found[0], Doubt):
-            self._answers.give_once(flow)
+        if isinstance(found[0], NoMatch):
+            self._invalidation.invalidate_flow(flow)
             return CONTESTED
-        return self._answer(flow, *found[0], now)
+        return self._make_entry(flow, found[0], now)
 
-    def withdraw(self, cookies: Iterable[int]) -> None:
-        """Take the answers from these sockets for such as may be others now."""
+    def invalidate(self, cookies: Iterable[int]) -> None:
+        """Invalidate the flows that were answered from these sockets."""
         for socket in filter(None, map(self._sockets.get, cookies)):
-            self._answers.withdraw(socket)
+            self._invalidation.invalidate(socket)
 
     def counts(self) -> LedgerCounts:
-        """Return the counters as they stand."""
+        """Return the counters."""
         counts = msgspec.structs.replace(self._counts, sockets=len(self._sockets))
-        counts.evicted += self._answers.forgotten
+        counts.evicted += self._invalidation.evicted
         return counts
 
-    def _renew(
+    def _update(
         self, known: KnownSocket | None, event: SocketEvent, owner: SocketOwner | None
     ) -> KnownSocket:
-        """Return the socket of an event, as it is after it."""
-        socket = socket_after(event, owner, known)
+        """Replace a socket by what it is after an event."""
+        socket = apply_event(known, event, owner)
         if known is not None:
-            self._answers.withdraw(known)
-            self._sockets.forget(known)
-            if known.by_port and event.kind in {EventKind.CONNECTED, EventKind.SENT}:
-                self._place_at_port(socket)
+            self._invalidation.invalidate(known)
+            self._sockets.remove(known)
+            if known.serves_port and event.kind in {EventKind.CONNECTED, EventKind.SENT}:
+                self._index_by_port(socket)
         self._sockets.add(socket)
-        self._adopt(socket)
+        self._set_owner_by_listener(socket)
         return socket
 
-    def _sow(self, seed: SnapshotSocket) -> None:
-        known = self._sockets.get(seed.cookie)
-        if known is not None and known.until_ns is None:
-            known.sure_ns = None if self._seeding.is_sure else known.sure_ns  # where it was
+    def _merge(self, found: SnapshotSocket) -> None:
+        """Merge a socket of a snapshot."""
+        known = self._sockets.get(found.cookie)
+        if known is not None and known.until_ns is None and self._snapshot.is_complete:
+            known.complete_until_ns = None  # no other socket has taken its place
         if known is None and self._sockets.is_full:
             self._counts.evicted += 1
-        elif known is None or is_shared(known, seed):
+        elif known is None or replaces_sharer(found, known):
             if known is not None:
-                self._answers.withdraw(known)
-                self._sockets.forget(known)
-            socket = self._seeding.socket_of(seed)
+                self._invalidation.invalidate(known)
+                self._sockets.remove(known)
+            socket = self._snapshot.make_known(found)
             self._sockets.add(socket)
-            if seed.remote_port:
-                self._places.put_at_free_ends(socket)
+            if found.remote_port:
+                self._index.add_by_free_five_tuple(socket)
             else:
-                self._place_at_port(socket)
+                self._index_by_port(socket)
         elif known.owner is None:
-            self._answers.withdraw(known)
-            known.owner, known.quality, known.seeded = seed.owner, Quality.EXACT, True
+            self._invalidation.invalidate(known)
+            known.owner, known.quality, known.from_snapshot = found.owner, Quality.EXACT, True
 
-    def _adopt(self, socket: KnownSocket) -> None:
-        """Give an accepted connection without an owner to that of its listening socket.
+    def _set_owner_by_listener(self, socket: KnownSocket) -> None:
+        """Give an accepted connection without an owner that of its listening socket.
 
-        Of one that came from a socket which events told of the owner is told, too.
+        Only listening sockets of a snapshot count: events name the owner of any other.
         """
         if socket.owner is None and socket.quality is Quality.LISTENER:
-            socket.owner = the_owner(self._places.listening_before(socket))
+            socket.owner = find_sole_owner(self._index.find_listeners_from_snapshot(socket))
 
-    def _place_at_port(self, socket: KnownSocket) -> None:
-        for former in self._places.put_at_port(socket):
-            self._answers.withdraw(former)
+    def _index_by_port(self, socket: KnownSocket) -> None:
+        for former in self._index.add_by_port(socket):
+            self._invalidation.invalidate(former)
 
-    def _place_at_ends(self, socket: KnownSocket) -> None:
-        former = self._places.put_at_ends(socket)
+    def _index_by_five_tuple(self, socket: KnownSocket) -> None:
+        former = self._index.add_by_five_tuple(socket)
         if socket.protocol != TCP:
-            for other in self._places.others_at_port(socket):
-                self._answers.withdraw_towards(socket.remote_port, other)
+            for other in self._index.others_at_port(socket):
+                self._invalidation.invalidate_towards(socket.remote_port, other)
         if former is None:
             return
-        self._answers.withdraw(former)
+        self._invalidation.invalidate(former)
         if socket.protocol == TCP:
-            take_over(socket, former)
+            take_five_tuple(socket, former)
 
     def _release(self, event: SocketEvent, owner: SocketOwner | None, now: float) -> None:
         socket = self._sockets.get(event.cookie)
         if socket is None:
             self._counts.unknown_releases += 1
-            self._seeding.note_release(event.cookie)
+            self._snapshot.record_release(event.cookie)
             return
         if not socket.local_port and socket.remote_port and event.local_port:
-            self._places.take_out(socket)
+            self._index.remove(socket)
             socket.local_port = event.local_port
             if event.remote_port == socket.remote_port:
-                self._place_at_ends(socket)
+                self._index_by_five_tuple(socket)
         if socket.quality is Quality.LISTENER and owner is not None:
             if not is_same_process(socket.owner, owner):
-                self._answers.withdraw(socket)
+                self._invalidation.invalidate(socket)
             socket.owner, socket.quality = owner, Quality.EXACT
-        if socket.protocol != TCP or socket.by_port:
-            self._answers.withdraw(socket)  # the port is free for others
+        if socket.protocol != TCP or socket.serves_port:
+            self._invalidation.invalidate(socket)  # another socket may take the port
             socket.until_ns = event.boot_ns
-        socket.released_ns = socket.told_ns = event.boot_ns
-        socket.told_at = now
-        self._sockets.end(socket, now)
+        socket.released_ns = socket.last_event_ns = event.boot_ns
+        socket.last_event_at = now
+        self._sockets.start_grace(socket, now)
 
-    def _answer(
-        self, flow: FlowKey, quality: Quality, socket: KnownSocket, now: float
-    ) -> LedgerEntry | None:
-        if socket.owner is None or (quality is Quality.LISTENER and _is_manager(socket.owner)):
+    def _make_entry(self, flow: FlowKey, match: Match, now: float) -> LedgerEntry | None:
+        quality, socket = match
+        owner = socket.owner
+        if owner is None or (quality is Quality.LISTENER and owner.command == SERVICE_MANAGER):
             return None
-        if socket.until_ns is None or (socket.protocol == TCP and socket.by_port):
-            self._answers.give(flow, socket)  # the next connection begins with a SYN
+        if socket.until_ns is None or (socket.protocol == TCP and socket.serves_port):
+            self._invalidation.record(flow, socket)  # the SYN of the next connection invalidates it
         else:
-            self._answers.give_once(flow)  # the place is free: what comes next may be another's
-        is_over = socket.released_ns is not None
-        may_outlive_owner = is_lasting(socket, now)
-        return LedgerEntry(quality, socket.owner, socket.cookie, may_outlive_owner, is_over)
-
-
-def _is_manager(owner: SocketOwner | None) -> bool:
-    return owner is not None and owner.command == SERVICE_MANAGER
+            self._invalidation.invalidate_flow(flow)  # later packets may belong to another socket
+        return LedgerEntry(
+            quality,
+            owner,
+            socket.cookie,
+            may_outlive_owner=may_outlive_owner(socket, now),
+            is_released=socket.released_ns is not None,
+        )

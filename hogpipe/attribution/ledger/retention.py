@@ -1,6 +1,8 @@
-"""The sockets that are known, by their cookies: how long they are kept, and how many.
+"""Keeps the known sockets by cookie: how long, and how many.
 
-Pure. Times are seconds of the caller's clock.
+Pure. A socket expires `grace` seconds after `start_grace`. Beyond the bound the oldest socket is
+evicted, but one that is open and serves a port only after `_MAX_SPARED` others have been examined.
+Times are seconds of the caller's clock.
 """
 
 from collections import deque
@@ -9,25 +11,25 @@ from collections.abc import Collection, Iterator
 from hogpipe.attribution.ledger.known_socket import KnownSocket
 from hogpipe.attribution.ledger.socket_index import SocketIndex
 
-_SPARED = 16
+_MAX_SPARED = 16
 
 
 class RetainedSockets:
-    """Sockets, `most` at the most; one that has ended is kept for another `grace` seconds.
+    """Sockets by cookie. A socket that is removed here is removed from `index`, too.
 
-    One that is forgotten is taken out of `places`, too. Whoever adds one sees to the bound with
-    `make_room`.
+    Call `evict_excess` after each `add` to keep the bound.
     """
 
-    def __init__(self, places: SocketIndex, *, grace: float, most: int) -> None:
-        self._places = places
+    def __init__(self, index: SocketIndex, *, grace: float, max_sockets: int) -> None:
+        self._index = index
         self._grace = grace
-        self._most = most
+        self._max_sockets = max_sockets
         self._sockets: dict[int, KnownSocket] = {}
         """The oldest first."""
         self._namespaces: dict[int, int] = {}
-        """How many sockets are in each namespace."""
-        self._ending: deque[tuple[float, int]] = deque()
+        """The number of sockets in each network namespace, by its cookie."""
+        self._expiries: deque[tuple[float, int]] = deque()
+        """Time and cookie, the earliest first. A socket may have several; the last one counts."""
 
     def __len__(self) -> int:
         return len(self._sockets)
@@ -37,56 +39,55 @@ class RetainedSockets:
 
     @property
     def is_full(self) -> bool:
-        """Return whether there is no room for another one."""
-        return len(self._sockets) >= self._most
+        """Return whether the bound is reached."""
+        return len(self._sockets) >= self._max_sockets
 
     @property
-    def namespaces(self) -> Collection[int]:
-        """Return the cookies of the namespaces that sockets are in."""
+    def namespace_cookies(self) -> Collection[int]:
+        """Return the cookies of the network namespaces of all sockets."""
         return self._namespaces.keys()
 
     def get(self, cookie: int) -> KnownSocket | None:
-        """Return a socket, None where it is not known."""
+        """Return the socket of a cookie, None if it is unknown."""
         return self._sockets.get(cookie)
 
     def add(self, socket: KnownSocket) -> None:
-        """Keep one whose cookie is not known."""
-        self._namespaces[socket.namespace] = self._namespaces.get(socket.namespace, 0) + 1
+        """Add a socket whose cookie is unknown."""
+        namespace = socket.namespace_cookie
+        self._namespaces[namespace] = self._namespaces.get(namespace, 0) + 1
         self._sockets[socket.cookie] = socket
 
-    def forget(self, socket: KnownSocket) -> None:
-        """Keep one no longer."""
+    def remove(self, socket: KnownSocket) -> None:
+        """Remove a socket."""
         del self._sockets[socket.cookie]
-        self._places.take_out(socket)
-        self._namespaces[socket.namespace] -= 1
-        if not self._namespaces[socket.namespace]:
-            del self._namespaces[socket.namespace]
+        self._index.remove(socket)
+        namespace = socket.namespace_cookie
+        self._namespaces[namespace] -= 1
+        if not self._namespaces[namespace]:
+            del self._namespaces[namespace]
 
-    def end(self, socket: KnownSocket, now: float) -> None:
-        """Keep one for the grace time from now on."""
-        socket.ends_at = now + self._grace
-        self._ending.append((socket.ends_at, socket.cookie))
+    def start_grace(self, socket: KnownSocket, now: float) -> None:
+        """Let a socket expire after the grace time, counted from `now`."""
+        socket.expires_at = now + self._grace
+        self._expiries.append((socket.expires_at, socket.cookie))
 
-    def forget_ended(self, now: float) -> None:
-        """Forget those whose grace time is over."""
-        while self._ending and self._ending[0][0] <= now:
-            socket = self._sockets.get(self._ending.popleft()[1])
-            if socket is not None and socket.ends_at is not None and socket.ends_at <= now:
-                self.forget(socket)
+    def expire(self, now: float) -> None:
+        """Remove the sockets that have expired."""
+        while self._expiries and self._expiries[0][0] <= now:
+            socket = self._sockets.get(self._expiries.popleft()[1])
+            if socket is not None and socket.expires_at is not None and socket.expires_at <= now:
+                self.remove(socket)
 
-    def make_room(self) -> bool:
-        """Forget the oldest one if there are too many; return whether that was so.
-
-        A living one that holds a port stays as long as others are found.
-        """
-        if len(self._sockets) <= self._most:
+    def evict_excess(self) -> bool:
+        """Evict one socket if there are more than the bound; return whether there were."""
+        if len(self._sockets) <= self._max_sockets:
             return False
-        for _ in range(_SPARED):
+        for _ in range(_MAX_SPARED):
             socket = next(iter(self._sockets.values()))
-            if socket.released_ns is not None or not socket.by_port:
+            if socket.released_ns is not None or not socket.serves_port:
                 break
             self._sockets[socket.cookie] = self._sockets.pop(socket.cookie)
-        self.forget(next(iter(self._sockets.values())))
-        while self._ending and self._ending[0][1] not in self._sockets:
-            self._ending.popleft()
+        self.remove(next(iter(self._sockets.values())))
+        while self._expiries and self._expiries[0][1] not in self._sockets:
+            self._expiries.popleft()
         return True

@@ -1,117 +1,116 @@
-"""The sockets that were there before the ledger: what it needs to remember of them.
+"""Merges a snapshot of the open sockets into what events have recorded.
 
-Pure. Events come first, then what the tables of the kernel showed a little later. A socket that was
-released in between must not come to life again: releases of sockets that nobody knows are noted
-until the seeds are in.
+Pure. A snapshot fills two gaps: sockets from before the programs were attached, and sockets whose
+events were lost. Events and snapshot overlap in time, so three rules decide between them:
+
+- What an event recorded stands. A snapshot adds sockets and owners that are unknown.
+- A socket that was released while the snapshot was read is not added. `SnapshotMerge` records
+  releases of unknown sockets until the snapshot is merged.
+- The owner of a socket that several processes share is the one that the snapshot names: the one
+  that bound it (attribution.procfs.shared_sockets), not the one that happened to transmit first.
 """
 
 from collections.abc import Sequence
 
-from hogpipe.attribution.ledger.known_socket import ANYWHERE, KnownSocket
+from hogpipe.attribution.ledger.known_socket import NO_ADDRESS, KnownSocket
 from hogpipe.attribution.ledger.socket_events import SocketEvent
 from hogpipe.linux.bpf.shapes import EventKind
-from hogpipe.model import (
-    Quality,
-    SnapshotSocket,
-    SocketOwner,
-    is_same_process,
-)
+from hogpipe.model import Quality, SnapshotSocket, SocketOwner, is_same_process
 
 
-def says_less(event: SocketEvent, owner: SocketOwner | None, known: KnownSocket | None) -> bool:
-    """Tell whether an event only names one of several that share a socket from before.
-
-    Its owner is who of its holders bound it (kinship.py), not who happened to send first.
-    """
-    if known is None or not known.seeded or event.kind is not EventKind.SENT:
+def is_from_sharer(
+    event: SocketEvent, owner: SocketOwner | None, known: KnownSocket | None
+) -> bool:
+    """Tell whether an event only names one of the processes that share a socket of a snapshot."""
+    if known is None or not known.from_snapshot or event.kind is not EventKind.SENT:
         return False
-    return known.by_port and known.owner is not None and not is_same_process(known.owner, owner)
+    return known.serves_port and known.owner is not None and not is_same_process(known.owner, owner)
 
 
-def is_shared(known: KnownSocket, seed: SnapshotSocket) -> bool:
-    """Tell whether one of those that share a port was told because it has just sent."""
-    both = known.owner is not None and seed.owner is not None
-    return (
-        both
-        and known.by_port
-        and not seed.remote_port
-        and not is_same_process(known.owner, seed.owner)
-    )
+def replaces_sharer(found: SnapshotSocket, known: KnownSocket) -> bool:
+    """Tell whether the known owner is only one of the processes that share the found socket."""
+    if known.owner is None or found.owner is None or is_same_process(known.owner, found.owner):
+        return False
+    return known.serves_port and not found.remote_port
 
 
-def the_owner(sockets: Sequence[KnownSocket]) -> SocketOwner | None:
-    """Return the one owner of sockets, None if there is none or more than one."""
+def find_sole_owner(sockets: Sequence[KnownSocket]) -> SocketOwner | None:
+    """Return the owner that all sockets have; None without one, or with several."""
     owners = [one.owner for one in sockets]
     return owners[0] if owners and all(is_same_process(one, owners[0]) for one in owners) else None
 
 
-class Seeding:
-    """Which sockets from before may be taken in; `most` releases are noted until they are."""
+class SnapshotMerge:
+    """Whether a snapshot is needed, and which of its sockets may be added.
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    At most `max_releases` releases are recorded. A ledger begins with a snapshot in progress.
+    """
+
+    def __init__(self, max_releases: int) -> None:
+        self._max_releases = max_releases
         self._released: dict[int, None] | None = {}
-        """Unknown sockets by cookie, in the order of their release; None when the seeds are in."""
-        self._losses = self._losses_at_reading = self._losses_made_good = 0
+        """The cookies of unknown sockets, in the order of their releases; None without a snapshot
+        in progress."""
+        self._losses = self._losses_at_begin = self._losses_repaired = 0
         self._since_ns = 0
-        """From when on seeds are known; 0 for ages ago."""
+        """From when on the sockets of the snapshot are known; 0 for the first snapshot."""
 
     @property
-    def is_wanted(self) -> bool:
-        """Return whether events were lost, and sockets were not read since."""
-        return self._losses > self._losses_made_good
+    def is_needed(self) -> bool:
+        """Return whether events were lost that no snapshot has made up for."""
+        return self._losses > self._losses_repaired
 
     @property
-    def is_sure(self) -> bool:
-        """Return whether no events were lost since sockets are being read."""
-        return self._losses == self._losses_at_reading
+    def is_complete(self) -> bool:
+        """Return whether no events were lost since the snapshot began."""
+        return self._losses == self._losses_at_begin
 
-    def note_loss(self) -> None:
-        """Note that events were lost."""
+    def record_loss(self) -> None:
+        """Record that events were lost."""
         self._losses += 1
 
-    def note_release(self, cookie: int) -> None:
-        """Note that a socket which is not known is gone."""
+    def record_release(self, cookie: int) -> None:
+        """Record that an unknown socket was released."""
         if self._released is None:
             return
         self._released[cookie] = None
-        if len(self._released) > self._most:
+        if len(self._released) > self._max_releases:
             del self._released[next(iter(self._released))]
 
-    def admits(self, seed: SnapshotSocket) -> bool:
-        """Tell whether a seed was not released meanwhile."""
-        return self._released is None or seed.cookie not in self._released
+    def is_open(self, found: SnapshotSocket) -> bool:
+        """Tell whether a socket of the snapshot has not been released meanwhile."""
+        return self._released is None or found.cookie not in self._released
 
     def begin(self, lost_until_ns: int) -> None:
-        """Note releases: sockets are to be read anew.
+        """Begin a snapshot after a loss of events that ended at `lost_until_ns`.
 
-        Those that are not known were made while events were lost, at the latest: others are told.
+        An unknown socket was made before that, or its event would be known.
         """
         self._released = {}
         self._since_ns = lost_until_ns
-        self._losses_at_reading = self._losses
+        self._losses_at_begin = self._losses
 
-    def socket_of(self, seed: SnapshotSocket) -> KnownSocket:
-        """Return a socket as the ledger knows sockets, in no place yet.
+    def make_known(self, found: SnapshotSocket) -> KnownSocket:
+        """Return a socket of the snapshot as the ledger keeps it.
 
-        Another may have taken its place if events were lost since it was read.
+        If events were lost since the snapshot began, another socket may have taken its place.
         """
         return KnownSocket(
-            seed.cookie,
-            seed.namespace_cookie,
-            seed.protocol,
-            seed.owner,
+            found.cookie,
+            found.namespace_cookie,
+            found.protocol,
+            found.owner,
             Quality.EXACT,
-            seed.local_address,
-            seed.local_port,
-            seed.remote_address if seed.remote_port else ANYWHERE,
-            seed.remote_port,
+            found.local_address,
+            found.local_port,
+            found.remote_address if found.remote_port else NO_ADDRESS,
+            found.remote_port,
             since_ns=self._since_ns,
-            sure_ns=None if self.is_sure else self._since_ns,
-            seeded=True,
+            complete_until_ns=None if self.is_complete else self._since_ns,
+            from_snapshot=True,
         )
 
-    def end(self) -> None:
-        """Note no more releases: the seeds are in."""
+    def finish(self) -> None:
+        """End the snapshot: its sockets are merged."""
         self._released = None
-        self._losses_made_good = self._losses_at_reading
+        self._losses_repaired = self._losses_at_begin

@@ -1,6 +1,7 @@
-"""What the BPF programs tell of a socket: bytes in, values out.
+"""Decodes the socket events that the BPF programs record: bytes in, values out.
 
-The format is SOCKET_EVENT of hogpipe/linux/bpf/shapes.py, in the byte order of the machine.
+Pure. The format is SOCKET_EVENT of hogpipe/linux/bpf/shapes.py, in the byte order of the machine.
+Events that cannot be decoded are counted and skipped.
 """
 
 import struct
@@ -12,26 +13,27 @@ from hogpipe.linux.bpf.shapes import SOCKET_EVENT, EventKind, format_of
 
 _EVENT = struct.Struct(format_of(SOCKET_EVENT))
 EVENT_BYTES = _EVENT.size
-_END = struct.Struct(format_of(SOCKET_EVENT, "cookie", "kind"))
+_COOKIE_AND_KIND = struct.Struct(format_of(SOCKET_EVENT, "cookie", "kind"))
 
 _AF_INET, _AF_INET6 = 2, 10
 _FAMILIES = (_AF_INET, _AF_INET6)
 _MAPPED = bytes(10) + b"\xff\xff"
-_COMMANDS_KEPT = 4096
+_MAX_COMMANDS = 4096
 
 
 class SocketEvent(msgspec.Struct, frozen=True, gc=False):
-    """Something that happened to a socket.
+    """An event of a socket.
 
-    Addresses are in network order, 4 bytes (also those of v4-mapped ones) or 16, all zero where
-    there is none. `namespace` is the cookie of the network namespace, 0 if not known, `cookie` that
-    of the socket; the kernel gives neither one twice. `pid` is that of the host.
+    Addresses are in network byte order, 4 bytes (also for v4-mapped ones) or 16, all zero if unset.
+    The kernel reuses neither the cookie of a socket nor that of a network namespace. `pid` is the
+    host's.
     """
 
     boot_ns: int
     """Nanoseconds since boot, suspension included."""
     cookie: int
-    namespace: int
+    namespace_cookie: int
+    """The cookie of the socket's network namespace, 0 if unknown."""
     cgroup: int
     """The id of the process's control group (v2)."""
     pid: int
@@ -46,25 +48,25 @@ class SocketEvent(msgspec.Struct, frozen=True, gc=False):
     """The kernel's short name of the process (comm)."""
 
 
-class Decoded(msgspec.Struct):
-    """What was in a run of events."""
+class DecodedEvents(msgspec.Struct):
+    """The events in a block of bytes."""
 
     events: list[SocketEvent]
     malformed: int
-    """Events, or what was left at the end, that made no sense."""
+    """Events that could not be decoded, an incomplete one at the end included."""
 
 
 _KINDS = {int(kind): kind for kind in EventKind}
 
 
-def decode_events(data: bytes | memoryview) -> Decoded:
-    """Return the events that lie in `data` one after the other."""
+def decode_events(data: bytes | memoryview) -> DecodedEvents:
+    """Decode the consecutive events in `data`."""
     whole = len(data) - len(data) % EVENT_BYTES
-    decoded = Decoded([], int(whole < len(data)))
+    decoded = DecodedEvents([], int(whole < len(data)))
     for (
         boot_ns,
         cookie,
-        namespace,
+        namespace_cookie,
         cgroup,
         pid,
         user_id,
@@ -89,7 +91,7 @@ def decode_events(data: bytes | memoryview) -> Decoded:
             SocketEvent(
                 boot_ns,
                 cookie,
-                namespace,
+                namespace_cookie,
                 cgroup,
                 pid,
                 user_id,
@@ -99,23 +101,23 @@ def decode_events(data: bytes | memoryview) -> Decoded:
                 local_port,
                 remote,
                 remote_port,
-                _command(command),
+                _decode_command(command),
             )
         )
     return decoded
 
 
 def find_released(data: bytes | memoryview) -> list[int]:
-    """Return the cookies of sockets that are released in whole events, decoding nothing else."""
+    """Return the cookies of released sockets in `data`, without decoding the whole events."""
     whole = len(data) - len(data) % EVENT_BYTES
-    ends = _END.iter_unpack(memoryview(data)[:whole])
-    return [cookie for cookie, kind in ends if kind == EventKind.RELEASED]
+    heads = _COOKIE_AND_KIND.iter_unpack(memoryview(data)[:whole])
+    return [cookie for cookie, kind in heads if kind == EventKind.RELEASED]
 
 
 def _unmap(address: bytes) -> bytes:
     return address[12:] if address.startswith(_MAPPED) else address
 
 
-@lru_cache(maxsize=_COMMANDS_KEPT)
-def _command(raw: bytes) -> str:
+@lru_cache(maxsize=_MAX_COMMANDS)
+def _decode_command(raw: bytes) -> str:
     return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")

@@ -1,136 +1,147 @@
-"""Sockets by where they are: by both their ends, by local port, and by peer alone.
+"""Finds the sockets that may belong to a flow: by five-tuple, local port or remote endpoint.
 
-Pure. A UDP socket is found by its ends whatever local address it has, as that is chosen only when
-it sends; but not if it is bound to another one. Those that were in a place before stay to be found
-there, `_FORMER` at the most: packets are asked about later than they pass.
+Pure. Three tables:
+
+- By five-tuple: connections, and exchanges of datagrams whose beginning was recorded. Datagrams are
+  found whatever local address their socket has, as the kernel chooses it when the socket transmits;
+  but not if the socket is bound to another address.
+- By local port: sockets that receive from any remote endpoint.
+- By remote endpoint: connected sockets whose local port is unknown. They answer no flow, but mean
+  that the owner of a port that is free may have changed.
+
+A socket stays in the index after another took its place, since flows are looked up later than their
+packets pass. At most `_MAX_FORMER` former sockets stay in one place.
 """
 
 from collections.abc import Iterable
 from typing import TypeVar
 
 from hogpipe.attribution.ledger.known_socket import (
-    ANYWHERE,
-    Ends,
+    NO_ADDRESS,
+    FiveTuple,
     KnownSocket,
-    Peer,
-    Port,
+    LocalPort,
+    RemoteEndpoint,
 )
-from hogpipe.model import (
-    FlowKey,
-    Span,
-    is_same_process,
-)
+from hogpipe.model import FlowKey, Span, is_same_process
 from hogpipe.protocols import TCP
 
 _ANY4, _ANY6 = bytes(4), bytes(16)
-_FORMER = 32
+_MAX_FORMER = 32
 
-_Place = TypeVar("_Place")
+_Key = TypeVar("_Key")
 
 
 class SocketIndex:
-    """The sockets of all namespaces, each in the places that it was put into."""
+    """The sockets of all network namespaces."""
 
     def __init__(self) -> None:
-        self._by_ends: dict[Ends, tuple[KnownSocket, ...]] = {}
-        """In the order in which they came; nearly always there is but one."""
-        self._by_port: dict[Port, dict[int, KnownSocket]] = {}
-        self._portless: dict[Peer, dict[int, KnownSocket]] = {}
+        self._by_five_tuple: dict[FiveTuple, tuple[KnownSocket, ...]] = {}
+        """The oldest first; nearly always there is only one."""
+        self._by_port: dict[LocalPort, dict[int, KnownSocket]] = {}
+        """By cookie, the oldest first."""
+        self._by_remote: dict[RemoteEndpoint, dict[int, KnownSocket]] = {}
+        """By cookie; only sockets whose local port is unknown."""
 
-    def put_at_ends(self, socket: KnownSocket) -> KnownSocket | None:
-        """Have `socket` found by both its ends, and return which one was the last until now.
+    def add_by_five_tuple(self, socket: KnownSocket) -> KnownSocket | None:
+        """Add a socket by its five-tuple and return the socket that held that last, if any.
 
-        One without a port is only noted as a possible taker of what its peer sends.
+        A socket without a local port is added by its remote endpoint instead.
         """
         if not socket.local_port:
-            self._portless.setdefault(socket.peer, {})[socket.cookie] = socket
+            self._by_remote.setdefault(socket.remote_key, {})[socket.cookie] = socket
             return None
-        ends = socket.ends
-        there = self._by_ends.get(ends, ())
-        self._by_ends[ends] = (*there[-_FORMER:], socket)
-        return there[-1] if there else None
+        five_tuple = socket.five_tuple
+        former = self._by_five_tuple.get(five_tuple, ())
+        self._by_five_tuple[five_tuple] = (*former[-_MAX_FORMER:], socket)
+        return former[-1] if former else None
 
-    def put_at_free_ends(self, socket: KnownSocket) -> None:
-        """Have `socket` found by both its ends, unless another one is."""
-        self._by_ends.setdefault(socket.ends, (socket,))
+    def add_by_free_five_tuple(self, socket: KnownSocket) -> None:
+        """Add a socket by its five-tuple unless there is one already."""
+        self._by_five_tuple.setdefault(socket.five_tuple, (socket,))
 
-    def put_at_port(self, socket: KnownSocket) -> list[KnownSocket]:
-        """Have `socket` found by its port, and return which were found there until now."""
-        at_port = self._by_port.setdefault(socket.port, {})
+    def add_by_port(self, socket: KnownSocket) -> list[KnownSocket]:
+        """Add a socket by its local port and return the sockets that were there before."""
+        at_port = self._by_port.setdefault(socket.port_key, {})
         others = list(at_port.values())
         released = [other for other in others if other.released_ns is not None]
-        for other in released[:-_FORMER]:
+        for other in released[:-_MAX_FORMER]:
             del at_port[other.cookie]  # there may be thousands
-        socket.by_port = True
+        socket.serves_port = True
         at_port[socket.cookie] = socket
         return others
 
     def others_at_port(self, socket: KnownSocket) -> list[KnownSocket]:
-        """Return the others that take what comes to the port of `socket` from anywhere."""
-        return [one for one in self._by_port.get(socket.port, {}).values() if one is not socket]
+        """Return the other sockets that were added by the local port of `socket`."""
+        at_port = self._by_port.get(socket.port_key, {})
+        return [other for other in at_port.values() if other is not socket]
 
-    def take_out(self, socket: KnownSocket) -> None:
-        """Have `socket` found no more. What its keys are made of must not have changed."""
-        ends = socket.ends
-        there = self._by_ends.get(ends)
+    def remove(self, socket: KnownSocket) -> None:
+        """Remove a socket from all tables; its addresses and ports are those it was added with."""
+        five_tuple = socket.five_tuple
+        there = self._by_five_tuple.get(five_tuple)
         if there is not None:
             others = tuple(one for one in there if one is not socket)
             if others:
-                self._by_ends[ends] = others
+                self._by_five_tuple[five_tuple] = others
             else:
-                del self._by_ends[ends]
-        _take_out(self._by_port, socket.port, socket.cookie)
-        _take_out(self._portless, socket.peer, socket.cookie)
+                del self._by_five_tuple[five_tuple]
+        _remove(self._by_port, socket.port_key, socket.cookie)
+        _remove(self._by_remote, socket.remote_key, socket.cookie)
 
-    def near(self, flow: FlowKey, namespace: int) -> Iterable[list[KnownSocket]]:
-        """Yield the sockets that may take `flow`, those that come before others first.
+    def find_candidates(self, flow: FlowKey, namespace_cookie: int) -> Iterable[list[KnownSocket]]:
+        """Yield the sockets that may belong to `flow`, in groups, the most specific match first.
 
-        By both its ends; then those on its local port: bound to its address, to all of its family,
-        to all. Of each the one that came first is at the head.
+        First those with its five-tuple, then those at its local port: bound to its local address,
+        to all addresses of its family, to all addresses. In a group the oldest comes first.
         """
-        here = flow.local_address if flow.protocol == TCP else ANYWHERE
-        there = (flow.remote_address, flow.remote_port)
-        by_ends = self._by_ends.get((namespace, flow.protocol, here, flow.local_port, *there))
-        yield [one for one in by_ends or () if _takes(one, flow)]
-        at_port = self._by_port.get((namespace, flow.protocol, flow.local_port))
+        address = flow.local_address if flow.protocol == TCP else NO_ADDRESS
+        remote = (flow.remote_address, flow.remote_port)
+        five_tuple = (namespace_cookie, flow.protocol, address, flow.local_port, *remote)
+        yield [one for one in self._by_five_tuple.get(five_tuple, ()) if _can_use(one, flow)]
+        at_port = self._by_port.get((namespace_cookie, flow.protocol, flow.local_port))
         if at_port is not None:
-            yield from _ranks(at_port.values(), flow.local_address)
+            yield from _group_by_binding(at_port.values(), flow.local_address)
 
-    def listening_before(self, accepted: KnownSocket) -> list[KnownSocket]:
-        """Return the sockets from before the ledger that may have accepted this connection.
+    def find_listeners_from_snapshot(self, accepted: KnownSocket) -> list[KnownSocket]:
+        """Return the listening sockets of a snapshot that may have accepted a connection.
 
-        Those are the ones that are bound most closely to its local end.
+        Those are the ones with the most specific local address.
         """
-        there = self._by_port.get(accepted.port, {})
-        before = [one for one in there.values() if one.seeded and one.released_ns is None]
-        return next((rank for rank in _ranks(before, accepted.local_address) if rank), [])
+        at_port = self._by_port.get(accepted.port_key, {}).values()
+        listeners = [one for one in at_port if one.from_snapshot and one.released_ns is None]
+        return next(filter(None, _group_by_binding(listeners, accepted.local_address)), [])
 
     def has_rival(self, socket: KnownSocket, flow: FlowKey, span: Span) -> bool:
-        """Return whether another's socket, of unknown port, talked to the peer of `flow` then."""
-        peer = (socket.namespace, flow.protocol, flow.remote_address, flow.remote_port)
-        others = self._portless.get(peer)
+        """Return whether another process had a socket with the same remote endpoint in `span`.
+
+        Its local port is unknown, so it may have been that of `flow`.
+        """
+        remote = (socket.namespace_cookie, flow.protocol, flow.remote_address, flow.remote_port)
+        others = self._by_remote.get(remote)
         return others is not None and any(
-            one.since_ns < span.end_ns
-            and (one.until_ns is None or one.until_ns >= span.start_ns)
-            and not is_same_process(one.owner, socket.owner)
-            for one in others.values()
+            other.since_ns < span.end_ns
+            and (other.until_ns is None or other.until_ns >= span.start_ns)
+            and not is_same_process(other.owner, socket.owner)
+            for other in others.values()
         )
 
 
-def _take_out(table: dict[_Place, dict[int, KnownSocket]], place: _Place, cookie: int) -> None:
-    there = table.get(place)
+def _remove(table: dict[_Key, dict[int, KnownSocket]], key: _Key, cookie: int) -> None:
+    there = table.get(key)
     if there is not None and there.pop(cookie, None) is not None and not there:
-        del table[place]
+        del table[key]
 
 
-def _takes(socket: KnownSocket, flow: FlowKey) -> bool:
-    """Tell whether a socket's own address does not speak against the flow's."""
-    bound = socket.local_address
-    return bound in {ANYWHERE, _ANY4, _ANY6, flow.local_address}
+def _can_use(socket: KnownSocket, flow: FlowKey) -> bool:
+    """Tell whether a socket's own address permits the local address of a flow."""
+    return socket.local_address in {NO_ADDRESS, _ANY4, _ANY6, flow.local_address}
 
 
-def _ranks(sockets: Iterable[KnownSocket], address: bytes) -> Iterable[list[KnownSocket]]:
-    """Yield those bound to the address, then to all of its family, then to all."""
-    wildcards = ({_ANY4, ANYWHERE}, {_ANY6}) if len(address) == 4 else ({_ANY6, ANYWHERE},)
-    for places in ({address}, *wildcards):
-        yield [one for one in sockets if one.local_address in places]
+def _group_by_binding(
+    sockets: Iterable[KnownSocket], address: bytes
+) -> Iterable[list[KnownSocket]]:
+    """Yield those bound to the address, to all addresses of its family, to all addresses."""
+    wildcards = ({_ANY4, NO_ADDRESS}, {_ANY6}) if len(address) == 4 else ({_ANY6, NO_ADDRESS},)
+    for addresses in ({address}, *wildcards):
+        yield [one for one in sockets if one.local_address in addresses]

@@ -1,134 +1,140 @@
-"""Whose sockets a flow may be of, at the time when its packets passed.
+"""Finds the socket that the packets of a flow belonged to, at the time when they passed.
 
-Pure. `Span`s are in the kernel's time, nanoseconds since boot; ages are seconds of the caller's
-clock.
+Pure. In: the index, a flow, and the time span of its packets (nanoseconds since boot). Out: the
+socket and how well it matches, or the reason why there is none.
+
+Algorithm
+---------
+1. Candidates come from the index, the most specific match first. Those that held their place for a
+   part of the span are holders.
+2. The search stops at the first group in which a socket held its place for the whole span.
+3. If all holders have one owner, the oldest of the most specific ones is the match. Else the flow
+   is ambiguous (all of them held it at once) or contested (one after the other).
+4. Without a holder, the last socket that left its place before the span is the match: packets may
+   arrive after a socket was closed.
+
+Times are compared with a tolerance: packets are seen up to `_SETTLING_NS` after their socket was
+closed, and the clocks of packets and events differ by up to `_CLOCK_ERROR_NS`.
 """
 
 from collections.abc import Sequence
 from enum import Enum
+from typing import NamedTuple
 
-from hogpipe.attribution.ledger.known_socket import (
-    KnownSocket,
-)
+from hogpipe.attribution.ledger.known_socket import KnownSocket
 from hogpipe.attribution.ledger.socket_index import SocketIndex
-from hogpipe.model import (
-    FlowKey,
-    Quality,
-    Span,
-    is_same_process,
-)
+from hogpipe.model import FlowKey, Quality, Span, is_same_process
 from hogpipe.protocols import TCP
 
-# A connection that is asked for so long after it was told of may have outlived who made it.
-_SHORT_LIFE = 2.0
-# What was sent right before a socket was closed may be seen to pass right after that.
+# A connection that is looked up later than this after its last event may have outlived its owner.
+_SHORT_LIFE_SECONDS = 2.0
 _SETTLING_NS = 200_000
-# The clock of packets and that of events are the same but for this.
 _CLOCK_ERROR_NS = 50_000
 
 
-class Doubt(Enum):
-    """Why no owner can be told."""
+class Match(NamedTuple):
+    """The socket of a flow."""
+
+    quality: Quality
+    socket: KnownSocket
+
+
+class NoMatch(Enum):
+    """Why a flow has no socket."""
 
     UNKNOWN = 1
-    """No socket is known that fits, or another one may as well, of which no event came."""
-    SHARED = 2
-    """Several owners have sockets that fit."""
-    IN_TURN = 3
-    """Several had it one after the other, or one for a part of the time."""
+    """No known socket matches, or the event of one that matches as well may have been lost."""
+    AMBIGUOUS = 2
+    """Sockets of several owners match at the same time."""
+    CONTESTED = 3
+    """Several owners held the flow one after the other, or one for a part of the span only."""
 
 
 def find_socket(
-    places: SocketIndex, flow: FlowKey, namespace: int, span: Span
-) -> tuple[Quality, KnownSocket] | Doubt:
-    """Return the socket that all packets of `flow` in `span` were of, and how it fits.
-
-    Those that fit more closely come before others for as long as they were there. Where none was,
-    what comes late is of the one that was there last.
-    """
-    ranks = [list(rank) for rank in places.near(flow, namespace)]
-    takers: list[KnownSocket] = []
+    index: SocketIndex, flow: FlowKey, namespace_cookie: int, span: Span
+) -> Match | NoMatch:
+    """Return the socket that all packets of `flow` in `span` belonged to."""
+    groups = list(index.find_candidates(flow, namespace_cookie))
+    holders: list[KnownSocket] = []
     quality, is_covered = Quality.LISTENER, False
-    for number, rank in enumerate(ranks):
-        there = [one for one in rank if _had_part(one, span)]
-        if there and not takers and number == 0:
-            quality = there[-1].quality
-        takers += [one for one in there if one not in takers]
-        is_covered = any(_had_all(one, span) for one in there)
+    for number, group in enumerate(groups):
+        held = [one for one in group if _held_part(one, span)]
+        if held and not holders and number == 0:
+            quality = held[-1].quality
+        holders += [one for one in held if one not in holders]
+        is_covered = any(_held_whole(one, span) for one in held)
         if is_covered:
             break
-    if not takers:
-        return _find_last(places, ranks, flow, span)
-    if any(_is_unsure(one, span) for one in takers):
-        return Doubt.UNKNOWN
-    if not is_covered and _is_anothers(places, takers, flow, span):
-        is_elsewhere = flow.protocol == TCP and takers[0] not in ranks[0]
-        return Doubt.UNKNOWN if is_elsewhere else Doubt.IN_TURN
-    if all(is_same_process(one.owner, takers[0].owner) for one in takers[1:]):
-        return quality, takers[0]
-    at_once = all(one.until_ns is None and _had_all(one, span) for one in takers)
-    return Doubt.SHARED if at_once else Doubt.IN_TURN
+    if not holders:
+        return _find_last(index, groups, flow, span)
+    if any(_may_be_replaced(one, span) for one in holders):
+        return NoMatch.UNKNOWN
+    if not is_covered and _may_have_other_holder(index, holders, flow, span):
+        is_listener = flow.protocol == TCP and holders[0] not in groups[0]
+        return NoMatch.UNKNOWN if is_listener else NoMatch.CONTESTED
+    if all(is_same_process(one.owner, holders[0].owner) for one in holders[1:]):
+        return Match(quality, holders[0])
+    at_once = all(one.until_ns is None and _held_whole(one, span) for one in holders)
+    return NoMatch.AMBIGUOUS if at_once else NoMatch.CONTESTED
 
 
-def is_recent(socket: KnownSocket, now: float) -> bool:
-    """Tell whether a socket was told of so lately that hardly another was in its place since."""
-    return now - socket.told_at <= _SHORT_LIFE
+def may_outlive_owner(socket: KnownSocket, now: float) -> bool:
+    """Return whether a socket may still be open in another process after its owner has exited.
 
-
-def is_lasting(socket: KnownSocket, now: float) -> bool:
-    """Tell whether a socket may still be open, though who used it is gone.
-
-    The end of most connections is not told: those told of just now are taken for short ones.
+    The release of most connections is not recorded. Those whose last event is recent are taken for
+    short-lived ones.
     """
     if socket.released_ns is not None or socket.until_ns is not None:
         return False
-    return socket.protocol != TCP or not is_recent(socket, now)
+    return socket.protocol != TCP or now - socket.last_event_at > _SHORT_LIFE_SECONDS
 
 
 def _find_last(
-    places: SocketIndex, ranks: Sequence[list[KnownSocket]], flow: FlowKey, span: Span
-) -> tuple[Quality, KnownSocket] | Doubt:
-    """Return the socket that was there last before `span`, while nobody took its place.
+    index: SocketIndex, groups: Sequence[list[KnownSocket]], flow: FlowKey, span: Span
+) -> Match | NoMatch:
+    """Return the socket that left its place last before `span`, if no other may have taken that.
 
-    By then its port may be that of a socket whose port is not known.
+    A socket whose local port is unknown may have taken it.
     """
-    left = [one for rank in ranks for one in rank if one.until_ns is not None]
+    left = [one for group in groups for one in group if one.until_ns is not None]
     before = [one for one in left if (one.until_ns or 0) < span.end_ns]
     if before:
         last = max(before, key=lambda one: one.until_ns or 0)
-        if _is_unsure(last, span) or places.has_rival(last, flow, span):
-            return Doubt.UNKNOWN
-        return last.quality if last in ranks[0] else Quality.LISTENER, last
-    # Who has the place now came later. An older connection to a port may still be seen elsewhere.
-    came_later = ranks[0] if flow.protocol == TCP else any(ranks)
-    return Doubt.IN_TURN if came_later else Doubt.UNKNOWN
+        if _may_be_replaced(last, span) or index.has_rival(last, flow, span):
+            return NoMatch.UNKNOWN
+        return Match(last.quality if last in groups[0] else Quality.LISTENER, last)
+    # All candidates came later. /proc may still show an older connection at a listening port.
+    came_later = groups[0] if flow.protocol == TCP else any(groups)
+    return NoMatch.CONTESTED if came_later else NoMatch.UNKNOWN
 
 
-def _had_part(socket: KnownSocket, span: Span) -> bool:
-    """Tell whether a socket was in its place for some of the time."""
-    is_gone = socket.until_ns is not None and socket.until_ns + _SETTLING_NS < span.start_ns
-    return socket.since_ns < span.end_ns + _CLOCK_ERROR_NS and not is_gone
+def _held_part(socket: KnownSocket, span: Span) -> bool:
+    """Tell whether a socket held its place for a part of the span."""
+    had_left = socket.until_ns is not None and socket.until_ns + _SETTLING_NS < span.start_ns
+    return socket.since_ns < span.end_ns + _CLOCK_ERROR_NS and not had_left
 
 
-def _had_all(socket: KnownSocket, span: Span) -> bool:
-    """Tell whether a socket was in its place for the whole time."""
+def _held_whole(socket: KnownSocket, span: Span) -> bool:
+    """Tell whether a socket held its place for the whole span."""
     stayed = socket.until_ns is None or socket.until_ns + _SETTLING_NS >= span.end_ns
     return socket.since_ns <= span.start_ns + _CLOCK_ERROR_NS and stayed
 
 
-def _is_unsure(socket: KnownSocket, span: Span) -> bool:
-    """Tell whether another may have taken its place by then, of which the event was lost."""
-    if socket.sure_ns is None:
+def _may_be_replaced(socket: KnownSocket, span: Span) -> bool:
+    """Tell whether another may have taken its place by the end of the span, with the event lost."""
+    if socket.complete_until_ns is None:
         return False
-    known_ns = max(socket.sure_ns, socket.until_ns or 0)
-    return known_ns + _SETTLING_NS < span.end_ns
+    complete_ns = max(socket.complete_until_ns, socket.until_ns or 0)
+    return complete_ns + _SETTLING_NS < span.end_ns
 
 
-def _is_anothers(places: SocketIndex, takers: list[KnownSocket], flow: FlowKey, span: Span) -> bool:
-    """Tell whether somebody else may have had the place before the takers, or after them."""
-    if all(one.since_ns > span.start_ns + _CLOCK_ERROR_NS for one in takers):
+def _may_have_other_holder(
+    index: SocketIndex, holders: list[KnownSocket], flow: FlowKey, span: Span
+) -> bool:
+    """Tell whether an unknown socket may have held the flow before the holders, or after them."""
+    if all(one.since_ns > span.start_ns + _CLOCK_ERROR_NS for one in holders):
         return True
-    is_left = all(
-        one.until_ns is not None and one.until_ns + _SETTLING_NS < span.end_ns for one in takers
+    have_left = all(
+        one.until_ns is not None and one.until_ns + _SETTLING_NS < span.end_ns for one in holders
     )
-    return is_left and places.has_rival(takers[-1], flow, span)
+    return have_left and index.has_rival(holders[-1], flow, span)

@@ -1,4 +1,4 @@
-"""Who waits for the lock gets it before who has just let go of it."""
+"""A waiting thread gets the lock before the thread that has just released it."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from contextlib import suppress
 from hogpipe.attribution.ledger.fair_lock import FairLock
 
 
-def test_who_waits_comes_before_who_asks_again() -> None:
+def test_a_waiting_thread_comes_before_the_one_that_released_the_lock() -> None:
     lock, order = FairLock(), []
 
     def wait() -> None:
@@ -25,7 +25,7 @@ def test_who_waits_comes_before_who_asks_again() -> None:
     assert order == ["waiting", "again"]
 
 
-def test_only_one_has_it_at_a_time_also_after_an_error() -> None:
+def test_one_thread_holds_the_lock_at_a_time_also_after_an_error() -> None:
     lock, inside, most = FairLock(), [0], [0]
 
     def work() -> None:

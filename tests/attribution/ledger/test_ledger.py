@@ -1,4 +1,4 @@
-"""The ledger's answers, from events as the kernel tells them."""
+"""The owners that the ledger finds, from events as the kernel records them."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,10 +15,10 @@ from support.ledger import (
     TCP,
     THERE,
     UDP,
-    ask,
+    find_owner,
     flow,
-    happened,
-    passed,
+    make_event,
+    span_at,
 )
 
 from hogpipe.attribution.ledger.ledger import Ledger
@@ -32,12 +32,14 @@ from hogpipe.model import (
     SocketOwner,
 )
 
+UDP_FLOW = flow(5000, 53, UDP)
+
 
 def connect(
-    book: Ledger, owner: SocketOwner, cookie: int = 1, namespace: int = NAMESPACE, at: float = 0.0
+    ledger: Ledger, owner: SocketOwner, cookie: int = 1, namespace: int = NAMESPACE, at: float = 0.0
 ) -> None:
-    book.note(
-        happened(
+    ledger.ingest(
+        make_event(
             EventKind.CONNECTED,
             cookie,
             40000,
@@ -52,15 +54,15 @@ def connect(
     )
 
 
-def accept(book: Ledger, owner: SocketOwner | None, cookie: int = 1, at: float = 0.0) -> None:
-    event = happened(
+def accept(ledger: Ledger, owner: SocketOwner | None, cookie: int = 1, at: float = 0.0) -> None:
+    event = make_event(
         EventKind.ACCEPTED, cookie, 80, local=HERE, remote=THERE, remote_port=50000, at=at
     )
-    book.note(event, owner, at)
+    ledger.ingest(event, owner, at)
 
 
 def datagrams(
-    book: Ledger,
+    ledger: Ledger,
     owner: SocketOwner,
     cookie: int,
     kind: EventKind,
@@ -68,12 +70,12 @@ def datagrams(
     local_port: int = 5000,
     at: float = 0.0,
 ) -> None:
-    event = happened(kind, cookie, local_port, protocol=UDP, remote=THERE, remote_port=53, at=at)
-    book.note(event, owner, at)
+    event = make_event(kind, cookie, local_port, protocol=UDP, remote=THERE, remote_port=53, at=at)
+    ledger.ingest(event, owner, at)
 
 
 def release(
-    book: Ledger,
+    ledger: Ledger,
     owner: SocketOwner,
     cookie: int,
     *,
@@ -82,431 +84,456 @@ def release(
     protocol: int = UDP,
 ) -> None:
     far = 53 if local_port else 0
-    book.note(
-        happened(EventKind.RELEASED, cookie, local_port, protocol=protocol, remote_port=far, at=at),
+    ledger.ingest(
+        make_event(
+            EventKind.RELEASED, cookie, local_port, protocol=protocol, remote_port=far, at=at
+        ),
         owner,
         at,
     )
 
 
-def test_a_connection_belongs_to_who_made_it() -> None:
-    book = Ledger()
-    connect(book, ALICE)
-    assert ask(book, flow(40000, 443)) == (Quality.EXACT, ALICE)
-    assert ask(book, flow(40000, 444)) is None
-    assert ask(book, flow(40000, 443, local=ELSEWHERE)) is None
+def test_a_connection_is_owned_by_the_process_that_connected() -> None:
+    ledger = Ledger()
+    connect(ledger, ALICE)
+    assert find_owner(ledger, flow(40000, 443)) == (Quality.EXACT, ALICE)
+    assert find_owner(ledger, flow(40000, 444)) is None
+    assert find_owner(ledger, flow(40000, 443, local=ELSEWHERE)) is None
 
 
-def test_equal_tuples_in_two_namespaces_are_kept_apart() -> None:
-    book = Ledger()
-    connect(book, ALICE, cookie=1, namespace=1)
-    connect(book, BOB, cookie=2, namespace=2)
+def test_equal_five_tuples_in_two_namespaces_have_two_owners() -> None:
+    ledger = Ledger()
+    connect(ledger, ALICE, cookie=1, namespace=1)
+    connect(ledger, BOB, cookie=2, namespace=2)
     for namespace, owner in ((1, ALICE), (2, BOB)):
-        entry = book.owner_of(flow(40000, 443), namespace, passed(0), 0.0)
+        entry = ledger.owner_of(flow(40000, 443), namespace, span_at(0), 0.0)
         assert isinstance(entry, LedgerEntry)
         assert entry.owner == owner
-    assert book.owner_of(flow(40000, 443), None, passed(0), 0.0) is None
+    assert ledger.owner_of(flow(40000, 443), None, span_at(0), 0.0) is None
 
 
-def test_a_flow_of_an_unknown_namespace_is_found_where_only_one_has_it() -> None:
-    book = Ledger()
-    connect(book, ALICE, namespace=5)
-    entry = book.owner_of(flow(40000, 443), None, passed(0), 0.0)
+def test_a_flow_of_an_unknown_namespace_has_an_owner_if_one_namespace_has_a_match() -> None:
+    ledger = Ledger()
+    connect(ledger, ALICE, namespace=5)
+    entry = ledger.owner_of(flow(40000, 443), None, span_at(0), 0.0)
     assert isinstance(entry, LedgerEntry)
     assert entry.owner == ALICE
 
 
-def test_a_tuple_that_is_used_again_belongs_to_the_newest_and_is_told() -> None:
-    book = Ledger()
-    connect(book, ALICE, cookie=1)
-    ask(book, flow(40000, 443))
-    connect(book, BOB, cookie=2, at=5.0)
-    assert book.stale.drain() == [flow(40000, 443)]
-    assert ask(book, flow(40000, 443), 6.0) == (Quality.EXACT, BOB)
-    assert book.stale.drain() == []
-    assert ask(book, flow(40000, 443), 6.0, passed(1.0, 2.0)) == (Quality.EXACT, ALICE)
-    assert book.stale.drain() == [flow(40000, 443)]
-    assert ask(book, flow(40000, 443), 6.0, passed(4.0, 6.0)) is CONTESTED
-    assert book.stale.drain() == [flow(40000, 443)]
-    assert book.counts().contested == 1
+def test_a_reused_five_tuple_has_the_owner_of_the_time_and_invalidates_flows() -> None:
+    ledger = Ledger()
+    connect(ledger, ALICE, cookie=1)
+    find_owner(ledger, flow(40000, 443))
+    connect(ledger, BOB, cookie=2, at=5.0)
+    assert ledger.stale.drain() == [flow(40000, 443)]
+    assert find_owner(ledger, flow(40000, 443), 6.0) == (Quality.EXACT, BOB)
+    assert ledger.stale.drain() == []
+    assert find_owner(ledger, flow(40000, 443), 6.0, span_at(1.0, 2.0)) == (Quality.EXACT, ALICE)
+    assert ledger.stale.drain() == [flow(40000, 443)]
+    assert find_owner(ledger, flow(40000, 443), 6.0, span_at(4.0, 6.0)) is CONTESTED
+    assert ledger.stale.drain() == [flow(40000, 443)]
+    assert ledger.counts().contested == 1
 
 
-def test_an_accepted_connection_falls_to_the_listener_until_its_server_lets_go() -> None:
-    book = Ledger()
-    accept(book, ALICE)
-    assert ask(book, flow(80, 50000)) == (Quality.LISTENER, ALICE)
-    book.note(happened(EventKind.RELEASED, 1), BOB, 1.0)
-    assert book.stale.drain() == [flow(80, 50000)]
-    assert ask(book, flow(80, 50000)) == (Quality.EXACT, BOB)
+def test_an_accepted_connection_has_the_owner_of_the_listener_until_its_release() -> None:
+    ledger = Ledger()
+    accept(ledger, ALICE)
+    assert find_owner(ledger, flow(80, 50000)) == (Quality.LISTENER, ALICE)
+    ledger.ingest(make_event(EventKind.RELEASED, 1), BOB, 1.0)
+    assert ledger.stale.drain() == [flow(80, 50000)]
+    assert find_owner(ledger, flow(80, 50000)) == (Quality.EXACT, BOB)
 
 
-def test_an_accepted_connection_without_a_known_listener_is_known_in_the_end() -> None:
-    book = Ledger()
-    accept(book, None)
-    assert ask(book, flow(80, 50000)) is None
-    book.note(happened(EventKind.RELEASED, 1), BOB, 1.0)
-    assert ask(book, flow(80, 50000)) == (Quality.EXACT, BOB)
+def test_an_accepted_connection_without_a_known_listener_has_an_owner_at_its_release() -> None:
+    ledger = Ledger()
+    accept(ledger, None)
+    assert find_owner(ledger, flow(80, 50000)) is None
+    ledger.ingest(make_event(EventKind.RELEASED, 1), BOB, 1.0)
+    assert find_owner(ledger, flow(80, 50000)) == (Quality.EXACT, BOB)
 
 
-def test_the_manager_that_binds_for_services_is_not_their_owner() -> None:
-    book = Ledger()
-    accept(book, SERVICE_MANAGER)
-    assert ask(book, flow(80, 50000)) is None
-    book.note(happened(EventKind.RELEASED, 1), BOB, 1.0)
-    assert ask(book, flow(80, 50000)) == (Quality.EXACT, BOB)
+def test_the_service_manager_does_not_own_what_its_services_accept() -> None:
+    ledger = Ledger()
+    accept(ledger, SERVICE_MANAGER)
+    assert find_owner(ledger, flow(80, 50000)) is None
+    ledger.ingest(make_event(EventKind.RELEASED, 1), BOB, 1.0)
+    assert find_owner(ledger, flow(80, 50000)) == (Quality.EXACT, BOB)
 
 
-def test_a_listening_socket_takes_what_comes_to_its_port() -> None:
-    book = Ledger()
-    book.note(happened(EventKind.LISTENING, 1, 80, local=ANY6), ALICE, 0.0)
-    assert ask(book, flow(80, 50000)) == (Quality.LISTENER, ALICE)
-    book.note(happened(EventKind.LISTENING, 2, 80, local=HERE), BOB, 0.0)
-    assert ask(book, flow(80, 50000)) == (Quality.LISTENER, BOB)
-    assert ask(book, flow(80, 50000, local=ELSEWHERE)) == (Quality.LISTENER, ALICE)
+def test_a_listening_socket_owns_flows_at_its_port() -> None:
+    ledger = Ledger()
+    ledger.ingest(make_event(EventKind.LISTENING, 1, 80, local=ANY6), ALICE, 0.0)
+    assert find_owner(ledger, flow(80, 50000)) == (Quality.LISTENER, ALICE)
+    ledger.ingest(make_event(EventKind.LISTENING, 2, 80, local=HERE), BOB, 0.0)
+    assert find_owner(ledger, flow(80, 50000)) == (Quality.LISTENER, BOB)
+    assert find_owner(ledger, flow(80, 50000, local=ELSEWHERE)) == (Quality.LISTENER, ALICE)
 
 
-def test_two_owners_of_a_port_are_none_and_counted() -> None:
-    book = Ledger()
-    datagrams(book, ALICE, 1, EventKind.BOUND)
-    datagrams(book, BOB, 2, EventKind.BOUND)
-    assert ask(book, flow(5000, 53, UDP)) is None
-    assert book.counts().contested == 1
+def test_a_port_with_two_owners_is_ambiguous_and_counted() -> None:
+    ledger = Ledger()
+    datagrams(ledger, ALICE, 1, EventKind.BOUND)
+    datagrams(ledger, BOB, 2, EventKind.BOUND)
+    assert find_owner(ledger, UDP_FLOW) is None
+    assert ledger.counts().contested == 1
 
 
-def test_threads_of_one_process_with_other_names_are_one_owner() -> None:
-    book = Ledger()
-    datagrams(book, ALICE, 1, EventKind.BOUND)
-    datagrams(book, SocketOwner(10, 100, 1000, "worker-7", 1), 2, EventKind.BOUND)
-    assert ask(book, flow(5000, 53, UDP)) == (Quality.LISTENER, ALICE)
+def test_threads_of_one_process_with_different_names_are_one_owner() -> None:
+    ledger = Ledger()
+    datagrams(ledger, ALICE, 1, EventKind.BOUND)
+    datagrams(ledger, SocketOwner(10, 100, 1000, "worker-7", 1), 2, EventKind.BOUND)
+    assert find_owner(ledger, UDP_FLOW) == (Quality.LISTENER, ALICE)
 
 
-def test_a_sender_is_exact_for_its_first_peer_and_takes_other_answers_by_its_port() -> None:
-    book = Ledger()
-    datagrams(book, ALICE, 1, EventKind.SENT)
-    assert ask(book, flow(5000, 53, UDP)) == (Quality.EXACT, ALICE)
-    assert ask(book, flow(5000, 99, UDP)) == (Quality.LISTENER, ALICE)
+def test_a_sender_is_exact_for_its_first_peer_and_a_listener_for_others() -> None:
+    ledger = Ledger()
+    datagrams(ledger, ALICE, 1, EventKind.SENT)
+    assert find_owner(ledger, UDP_FLOW) == (Quality.EXACT, ALICE)
+    assert find_owner(ledger, flow(5000, 99, UDP)) == (Quality.LISTENER, ALICE)
 
 
-def test_a_port_that_is_known_only_at_the_end_is_answered_then() -> None:
-    book = Ledger()
-    datagrams(book, ALICE, 1, EventKind.CONNECTED, local_port=0)
-    assert ask(book, flow(5000, 53, UDP)) is None
-    book.note(happened(EventKind.RELEASED, 1, 5000, protocol=UDP, remote_port=53), ALICE, 1.0)
-    assert ask(book, flow(5000, 53, UDP)) == (Quality.EXACT, ALICE)
+def test_a_port_that_is_recorded_only_at_the_release_is_matched_from_then_on() -> None:
+    ledger = Ledger()
+    datagrams(ledger, ALICE, 1, EventKind.CONNECTED, local_port=0)
+    assert find_owner(ledger, UDP_FLOW) is None
+    ledger.ingest(make_event(EventKind.RELEASED, 1, 5000, protocol=UDP, remote_port=53), ALICE, 1.0)
+    assert find_owner(ledger, UDP_FLOW) == (Quality.EXACT, ALICE)
 
 
-def test_a_port_seen_with_another_peer_than_the_one_told_is_not_believed() -> None:
-    book = Ledger()
-    datagrams(book, ALICE, 1, EventKind.CONNECTED, local_port=0)
-    book.note(happened(EventKind.RELEASED, 1, 5000, protocol=UDP, remote_port=54), ALICE, 1.0)
-    assert ask(book, flow(5000, 53, UDP)) is None
+def test_a_port_recorded_with_another_peer_at_the_release_is_not_matched() -> None:
+    ledger = Ledger()
+    datagrams(ledger, ALICE, 1, EventKind.CONNECTED, local_port=0)
+    ledger.ingest(make_event(EventKind.RELEASED, 1, 5000, protocol=UDP, remote_port=54), ALICE, 1.0)
+    assert find_owner(ledger, UDP_FLOW) is None
 
 
-def test_a_released_port_is_told_and_not_answered_while_another_may_have_taken_it() -> None:
-    book = Ledger()
-    datagrams(book, ALICE, 1, EventKind.SENT)
-    ask(book, flow(5000, 53, UDP))
-    release(book, ALICE, 1, at=1.0)
-    assert book.stale.drain() == [flow(5000, 53, UDP)]
-    datagrams(book, BOB, 2, EventKind.CONNECTED, local_port=0, at=1.5)
-    assert ask(book, flow(5000, 53, UDP), 2.0, passed(1.2)) == (Quality.EXACT, ALICE)
-    assert ask(book, flow(5000, 53, UDP), 2.0) is None
-    assert ask(book, flow(5000, 53, UDP), 2.0, passed(0.9, 1.9)) is CONTESTED
-    release(book, BOB, 2, at=3.0, local_port=5000)
-    assert book.stale.drain() == [flow(5000, 53, UDP)]
-    assert ask(book, flow(5000, 53, UDP), 3.0, passed(2.0)) == (Quality.EXACT, BOB)
-    assert ask(book, flow(5000, 53, UDP), 3.0, passed(0.9)) == (Quality.EXACT, ALICE)
+def test_a_released_port_is_invalidated_and_unknown_while_another_socket_may_hold_it() -> None:
+    ledger = Ledger()
+    datagrams(ledger, ALICE, 1, EventKind.SENT)
+    find_owner(ledger, UDP_FLOW)
+    release(ledger, ALICE, 1, at=1.0)
+    assert ledger.stale.drain() == [UDP_FLOW]
+    datagrams(ledger, BOB, 2, EventKind.CONNECTED, local_port=0, at=1.5)
+    assert find_owner(ledger, UDP_FLOW, 2.0, span_at(1.2)) == (Quality.EXACT, ALICE)
+    assert find_owner(ledger, UDP_FLOW, 2.0) is None
+    assert find_owner(ledger, UDP_FLOW, 2.0, span_at(0.9, 1.9)) is CONTESTED
+    release(ledger, BOB, 2, at=3.0, local_port=5000)
+    assert ledger.stale.drain() == [UDP_FLOW]
+    assert find_owner(ledger, UDP_FLOW, 3.0, span_at(2.0)) == (Quality.EXACT, BOB)
+    assert find_owner(ledger, UDP_FLOW, 3.0, span_at(0.9)) == (Quality.EXACT, ALICE)
 
 
-def test_an_answer_for_a_port_that_is_free_is_for_once() -> None:
-    book = Ledger()
-    datagrams(book, ALICE, 1, EventKind.SENT)
-    book.note(happened(EventKind.RELEASED, 1, protocol=UDP), ALICE, 1.0)
-    assert ask(book, flow(5000, 53, UDP), 1.0) == (Quality.EXACT, ALICE)
-    assert book.stale.drain() == [flow(5000, 53, UDP)]
-    assert book.stale.drain() == []
+def test_a_lookup_of_a_free_port_invalidates_its_flow_at_once() -> None:
+    ledger = Ledger()
+    datagrams(ledger, ALICE, 1, EventKind.SENT)
+    ledger.ingest(make_event(EventKind.RELEASED, 1, protocol=UDP), ALICE, 1.0)
+    assert find_owner(ledger, UDP_FLOW, 1.0) == (Quality.EXACT, ALICE)
+    assert ledger.stale.drain() == [UDP_FLOW]
+    assert ledger.stale.drain() == []
 
 
-def test_a_living_socket_on_a_port_goes_before_a_released_one() -> None:
-    book = Ledger()
-    datagrams(book, ALICE, 1, EventKind.BOUND)
-    book.note(happened(EventKind.RELEASED, 1, protocol=UDP), ALICE, 1.0)
-    assert ask(book, flow(5000, 99, UDP), 1.0) == (Quality.LISTENER, ALICE)
-    datagrams(book, BOB, 2, EventKind.BOUND)
-    assert ask(book, flow(5000, 99, UDP), 1.0) == (Quality.LISTENER, BOB)
+def test_an_open_socket_at_a_port_precedes_a_released_one() -> None:
+    ledger = Ledger()
+    datagrams(ledger, ALICE, 1, EventKind.BOUND)
+    ledger.ingest(make_event(EventKind.RELEASED, 1, protocol=UDP), ALICE, 1.0)
+    assert find_owner(ledger, flow(5000, 99, UDP), 1.0) == (Quality.LISTENER, ALICE)
+    datagrams(ledger, BOB, 2, EventKind.BOUND)
+    assert find_owner(ledger, flow(5000, 99, UDP), 1.0) == (Quality.LISTENER, BOB)
 
 
-def test_a_peer_of_a_released_sender_is_of_who_took_its_port() -> None:
-    book = Ledger()
-    datagrams(book, ALICE, 1, EventKind.SENT)
-    release(book, ALICE, 1, at=1.0)
-    assert ask(book, flow(5000, 53, UDP), 2.0) == (Quality.EXACT, ALICE)
-    datagrams(book, BOB, 2, EventKind.BOUND, at=3.0)
-    assert ask(book, flow(5000, 53, UDP), 3.5, passed(2.0)) == (Quality.EXACT, ALICE)
-    assert ask(book, flow(5000, 53, UDP), 3.5) == (Quality.LISTENER, BOB)
+def test_a_flow_of_a_released_sender_has_the_owner_of_the_next_socket_at_its_port() -> None:
+    ledger = Ledger()
+    datagrams(ledger, ALICE, 1, EventKind.SENT)
+    release(ledger, ALICE, 1, at=1.0)
+    assert find_owner(ledger, UDP_FLOW, 2.0) == (Quality.EXACT, ALICE)
+    datagrams(ledger, BOB, 2, EventKind.BOUND, at=3.0)
+    assert find_owner(ledger, UDP_FLOW, 3.5, span_at(2.0)) == (Quality.EXACT, ALICE)
+    assert find_owner(ledger, UDP_FLOW, 3.5) == (Quality.LISTENER, BOB)
 
 
-def test_packets_of_several_that_had_a_port_in_turn_are_nobodys_and_each_ones_its_own() -> None:
-    book = Ledger()
+def test_a_port_held_in_turn_has_one_owner_in_each_turn_and_is_contested_across_turns() -> None:
+    ledger = Ledger()
     turns = [(cookie, ALICE if cookie % 2 else BOB) for cookie in range(1, 9)]
     for cookie, owner in turns:
-        datagrams(book, owner, cookie, EventKind.BOUND, at=cookie)
-        release(book, owner, cookie, at=cookie + 0.9)
-    key = flow(5000, 53, UDP)
+        datagrams(ledger, owner, cookie, EventKind.BOUND, at=cookie)
+        release(ledger, owner, cookie, at=cookie + 0.9)
     for cookie, owner in turns:
-        during = passed(cookie + 0.1, cookie + 0.8)
-        assert ask(book, key, 9.0, during) == (Quality.LISTENER, owner)
-    assert ask(book, key, 9.0, passed(3.5, 4.5)) is CONTESTED
-    assert ask(book, key, 9.0, passed(3.5, 8.5)) is CONTESTED
-    assert book.counts().contested == 2
+        during = span_at(cookie + 0.1, cookie + 0.8)
+        assert find_owner(ledger, UDP_FLOW, 9.0, during) == (Quality.LISTENER, owner)
+    assert find_owner(ledger, UDP_FLOW, 9.0, span_at(3.5, 4.5)) is CONTESTED
+    assert find_owner(ledger, UDP_FLOW, 9.0, span_at(3.5, 8.5)) is CONTESTED
+    assert ledger.counts().contested == 2
 
 
-def test_who_joins_at_a_port_or_takes_a_flow_of_it_makes_answers_stale() -> None:
-    book = Ledger()
-    datagrams(book, ALICE, 1, EventKind.BOUND)
-    mine, others = flow(5000, 53, UDP), flow(5000, 99, UDP)
+def test_another_socket_at_a_port_or_flow_invalidates_the_flows_there() -> None:
+    ledger = Ledger()
+    datagrams(ledger, ALICE, 1, EventKind.BOUND)
+    mine, others = UDP_FLOW, flow(5000, 99, UDP)
     for key in (mine, others):
-        assert ask(book, key) == (Quality.LISTENER, ALICE)
-    datagrams(book, BOB, 2, EventKind.CONNECTED, at=1.0)
-    assert book.stale.drain() == [mine]
-    assert ask(book, mine, 2.0) == (Quality.EXACT, BOB)
-    datagrams(book, BOB, 3, EventKind.BOUND, at=3.0)
-    assert book.stale.drain() == [mine, others]
-    assert ask(book, others, 4.0) is None
+        assert find_owner(ledger, key) == (Quality.LISTENER, ALICE)
+    datagrams(ledger, BOB, 2, EventKind.CONNECTED, at=1.0)
+    assert ledger.stale.drain() == [mine]
+    assert find_owner(ledger, mine, 2.0) == (Quality.EXACT, BOB)
+    datagrams(ledger, BOB, 3, EventKind.BOUND, at=3.0)
+    assert ledger.stale.drain() == [mine, others]
+    assert find_owner(ledger, others, 4.0) is None
 
 
-def test_a_connection_that_both_ends_opened_at_once_is_of_who_connected() -> None:
-    book = Ledger()
-    connect(book, ALICE)
-    event = happened(
+def test_a_simultaneous_open_is_owned_by_the_process_that_connected() -> None:
+    ledger = Ledger()
+    connect(ledger, ALICE)
+    event = make_event(
         EventKind.ACCEPTED, 1, 40000, local=HERE, remote=THERE, remote_port=443, at=1.0
     )
-    book.note(event, ALICE, 1.0)
-    assert ask(book, flow(40000, 443), 2.0) == (Quality.EXACT, ALICE)
+    ledger.ingest(event, ALICE, 1.0)
+    assert find_owner(ledger, flow(40000, 443), 2.0) == (Quality.EXACT, ALICE)
 
 
-def test_a_socket_that_connects_anew_has_another_port_from_then_on() -> None:
-    book = Ledger()
-    datagrams(book, ALICE, 1, EventKind.CONNECTED, local_port=0, at=1.0)
-    datagrams(book, ALICE, 1, EventKind.CONNECTED, local_port=0, at=5.0)
-    release(book, ALICE, 1, at=6.0, local_port=5000)
-    assert ask(book, flow(5000, 53, UDP), 7.0, passed(5.5)) == (Quality.EXACT, ALICE)
-    assert ask(book, flow(5000, 53, UDP), 7.0, passed(2.0)) is CONTESTED
+def test_a_socket_that_connects_again_has_a_new_port_from_then_on() -> None:
+    ledger = Ledger()
+    datagrams(ledger, ALICE, 1, EventKind.CONNECTED, local_port=0, at=1.0)
+    datagrams(ledger, ALICE, 1, EventKind.CONNECTED, local_port=0, at=5.0)
+    release(ledger, ALICE, 1, at=6.0, local_port=5000)
+    assert find_owner(ledger, UDP_FLOW, 7.0, span_at(5.5)) == (Quality.EXACT, ALICE)
+    assert find_owner(ledger, UDP_FLOW, 7.0, span_at(2.0)) is CONTESTED
 
 
-def test_one_owner_that_takes_a_port_again_and_again_is_one_owner() -> None:
-    book = Ledger()
+def test_one_process_that_binds_a_port_repeatedly_is_one_owner() -> None:
+    ledger = Ledger()
     for cookie in range(1, 9):
-        datagrams(book, ALICE, cookie, EventKind.BOUND, at=cookie)
-        release(book, ALICE, cookie, at=cookie + 0.9)
-    answer = ask(book, flow(5000, 53, UDP), 9.0, passed(1.5, 8.5))
+        datagrams(ledger, ALICE, cookie, EventKind.BOUND, at=cookie)
+        release(ledger, ALICE, cookie, at=cookie + 0.9)
+    answer = find_owner(ledger, UDP_FLOW, 9.0, span_at(1.5, 8.5))
     assert answer == (Quality.LISTENER, ALICE)
 
 
-def test_packets_from_before_a_socket_was_are_not_its_own() -> None:
-    book = Ledger()
-    datagrams(book, ALICE, 1, EventKind.BOUND, at=5.0)
-    assert ask(book, flow(5000, 53, UDP), 6.0, passed(5.0, 6.0)) == (Quality.LISTENER, ALICE)
-    assert ask(book, flow(5000, 53, UDP), 6.0, passed(4.0, 6.0)) is CONTESTED
-    assert ask(book, flow(5000, 53, UDP), 6.0, passed(3.0, 4.0)) is CONTESTED
+def test_packets_from_before_a_socket_was_bound_are_contested() -> None:
+    ledger = Ledger()
+    datagrams(ledger, ALICE, 1, EventKind.BOUND, at=5.0)
+    assert find_owner(ledger, UDP_FLOW, 6.0, span_at(5.0, 6.0)) == (
+        Quality.LISTENER,
+        ALICE,
+    )
+    assert find_owner(ledger, UDP_FLOW, 6.0, span_at(4.0, 6.0)) is CONTESTED
+    assert find_owner(ledger, UDP_FLOW, 6.0, span_at(3.0, 4.0)) is CONTESTED
 
 
-def test_what_was_sent_right_before_the_end_may_pass_right_after_it() -> None:
-    book = Ledger()
-    datagrams(book, ALICE, 1, EventKind.BOUND, at=1.0)
-    release(book, ALICE, 1, at=2.0)
-    datagrams(book, BOB, 2, EventKind.BOUND, at=2.00005)
-    assert ask(book, flow(5000, 53, UDP), 3.0, passed(2.0001, 2.0002)) is CONTESTED
-    assert ask(book, flow(5000, 53, UDP), 3.0, passed(2.001)) == (Quality.LISTENER, BOB)
+def test_packets_right_after_a_release_may_belong_to_the_released_socket() -> None:
+    ledger = Ledger()
+    datagrams(ledger, ALICE, 1, EventKind.BOUND, at=1.0)
+    release(ledger, ALICE, 1, at=2.0)
+    datagrams(ledger, BOB, 2, EventKind.BOUND, at=2.00005)
+    assert find_owner(ledger, UDP_FLOW, 3.0, span_at(2.0001, 2.0002)) is CONTESTED
+    assert find_owner(ledger, UDP_FLOW, 3.0, span_at(2.001)) == (Quality.LISTENER, BOB)
 
 
-def test_a_handshake_is_of_the_connection_that_it_begins_not_of_the_one_before() -> None:
-    book = Ledger()
-    accept(book, ALICE, cookie=1, at=10.0)
-    assert ask(book, flow(80, 50000), 10.0, passed(9.9, 10.0)) == (Quality.LISTENER, ALICE)
-    release(book, ALICE, 1, at=11.0, protocol=TCP)
-    accept(book, BOB, cookie=2, at=20.0)
-    assert ask(book, flow(80, 50000), 20.0, passed(19.5, 20.0)) == (Quality.LISTENER, BOB)
-    assert ask(book, flow(80, 50000), 20.0, passed(10.5, 11.5)) == (Quality.EXACT, ALICE)
-    assert ask(book, flow(80, 50000), 20.0, passed(10.5, 20.0)) is CONTESTED
+def test_a_handshake_belongs_to_the_connection_that_it_opens_not_to_the_former_one() -> None:
+    ledger = Ledger()
+    accept(ledger, ALICE, cookie=1, at=10.0)
+    assert find_owner(ledger, flow(80, 50000), 10.0, span_at(9.9, 10.0)) == (
+        Quality.LISTENER,
+        ALICE,
+    )
+    release(ledger, ALICE, 1, at=11.0, protocol=TCP)
+    accept(ledger, BOB, cookie=2, at=20.0)
+    assert find_owner(ledger, flow(80, 50000), 20.0, span_at(19.5, 20.0)) == (Quality.LISTENER, BOB)
+    assert find_owner(ledger, flow(80, 50000), 20.0, span_at(10.5, 11.5)) == (Quality.EXACT, ALICE)
+    assert find_owner(ledger, flow(80, 50000), 20.0, span_at(10.5, 20.0)) is CONTESTED
 
 
-def test_two_sockets_of_one_port_at_the_same_time_are_for_others_to_tell() -> None:
-    book = Ledger()
-    datagrams(book, ALICE, 1, EventKind.BOUND, at=1.0)
-    datagrams(book, BOB, 2, EventKind.BOUND, at=2.0)
-    assert ask(book, flow(5000, 53, UDP), 4.0, passed(3.0, 4.0)) is None
-    assert ask(book, flow(5000, 53, UDP), 4.0, passed(1.5, 4.0)) is CONTESTED
-    assert ask(book, flow(5000, 53, UDP), 4.0, passed(1.5, 1.8)) == (Quality.LISTENER, ALICE)
+def test_two_sockets_at_one_port_at_once_are_ambiguous() -> None:
+    ledger = Ledger()
+    datagrams(ledger, ALICE, 1, EventKind.BOUND, at=1.0)
+    datagrams(ledger, BOB, 2, EventKind.BOUND, at=2.0)
+    assert find_owner(ledger, UDP_FLOW, 4.0, span_at(3.0, 4.0)) is None
+    assert find_owner(ledger, UDP_FLOW, 4.0, span_at(1.5, 4.0)) is CONTESTED
+    assert find_owner(ledger, UDP_FLOW, 4.0, span_at(1.5, 1.8)) == (
+        Quality.LISTENER,
+        ALICE,
+    )
 
 
-def lossy() -> Ledger:
-    """A book of two sockets of before a loss of events, and one of after it."""
-    book = Ledger()
-    connect(book, ALICE, cookie=1, at=1.0)
-    datagrams(book, ALICE, 2, EventKind.BOUND, at=1.0)
-    assert ask(book, flow(40000, 443), 2.0) == (Quality.EXACT, ALICE)
-    book.doubt(5_000_000_000, 6_000_000_000)
-    event = happened(EventKind.BOUND, 3, 6000, protocol=UDP, at=7.0)
-    book.note(event, BOB, 7.0)
-    return book
+def make_lossy_ledger() -> Ledger:
+    """Return a ledger of two sockets from before a loss of events, and one from after it."""
+    ledger = Ledger()
+    connect(ledger, ALICE, cookie=1, at=1.0)
+    datagrams(ledger, ALICE, 2, EventKind.BOUND, at=1.0)
+    assert find_owner(ledger, flow(40000, 443), 2.0) == (Quality.EXACT, ALICE)
+    ledger.record_loss(5_000_000_000, 6_000_000_000)
+    event = make_event(EventKind.BOUND, 3, 6000, protocol=UDP, at=7.0)
+    ledger.ingest(event, BOB, 7.0)
+    return ledger
 
 
-def test_after_a_loss_of_events_only_what_was_before_and_what_came_since_is_believed() -> None:
-    book = lossy()
-    assert book.stale.drain() == [flow(40000, 443)]
-    assert book.needs_snapshot
+def test_after_a_loss_only_packets_from_before_and_later_sockets_have_owners() -> None:
+    ledger = make_lossy_ledger()
+    assert ledger.stale.drain() == [flow(40000, 443)]
+    assert ledger.needs_snapshot
     for now in (5.5, 6.5, 8.0):
-        assert ask(book, flow(40000, 443), now) is None
-        assert ask(book, flow(5000, 53, UDP), now) is None
-    assert ask(book, flow(40000, 443), 8.0, passed(2.0, 4.9)) == (Quality.EXACT, ALICE)
-    assert ask(book, flow(5000, 53, UDP), 8.0, passed(2.0, 4.9)) == (Quality.LISTENER, ALICE)
-    assert ask(book, flow(6000, 53, UDP), 8.0) == (Quality.LISTENER, BOB)
+        assert find_owner(ledger, flow(40000, 443), now) is None
+        assert find_owner(ledger, UDP_FLOW, now) is None
+    assert find_owner(ledger, flow(40000, 443), 8.0, span_at(2.0, 4.9)) == (Quality.EXACT, ALICE)
+    assert find_owner(ledger, UDP_FLOW, 8.0, span_at(2.0, 4.9)) == (
+        Quality.LISTENER,
+        ALICE,
+    )
+    assert find_owner(ledger, flow(6000, 53, UDP), 8.0) == (Quality.LISTENER, BOB)
 
 
-def test_what_was_told_while_events_were_lost_holds_no_longer_than_told() -> None:
-    book = Ledger()
-    book.doubt(5_000_000_000, 6_000_000_000)  # what follows was read with the loss
-    datagrams(book, ALICE, 1, EventKind.BOUND, at=5.2)
-    datagrams(book, BOB, 2, EventKind.BOUND, local_port=5001, at=5.3)
-    release(book, BOB, 2, at=5.5)
-    assert ask(book, flow(5000, 53, UDP), 7.0, passed(5.4)) is None
-    assert ask(book, flow(5001, 53, UDP), 7.0, passed(5.4)) == (Quality.LISTENER, BOB)
-    assert ask(book, flow(5001, 53, UDP), 7.0, passed(5.6)) is None
+def test_an_event_from_a_loss_is_valid_until_its_own_time_only() -> None:
+    ledger = Ledger()
+    ledger.record_loss(
+        5_000_000_000, 6_000_000_000
+    )  # the following events were drained together with the loss
+    datagrams(ledger, ALICE, 1, EventKind.BOUND, at=5.2)
+    datagrams(ledger, BOB, 2, EventKind.BOUND, local_port=5001, at=5.3)
+    release(ledger, BOB, 2, at=5.5)
+    assert find_owner(ledger, UDP_FLOW, 7.0, span_at(5.4)) is None
+    assert find_owner(ledger, flow(5001, 53, UDP), 7.0, span_at(5.4)) == (Quality.LISTENER, BOB)
+    assert find_owner(ledger, flow(5001, 53, UDP), 7.0, span_at(5.6)) is None
 
 
-def test_sockets_that_are_still_there_after_a_loss_are_believed_again() -> None:
-    book = lossy()
-    book.begin_snapshot()
-    book.ingest_snapshot([SnapshotSocket(2, NAMESPACE, UDP, ANY4, 5000, ANY4, 0, ALICE)], 8.0)
-    assert not book.needs_snapshot
-    assert ask(book, flow(5000, 53, UDP), 8.0, passed(5.0, 8.0)) == (Quality.LISTENER, ALICE)
-    assert ask(book, flow(6000, 53, UDP), 8.0) == (Quality.LISTENER, BOB)
-    assert ask(book, flow(40000, 443), 8.0, passed(2.0)) is None
-    assert (book.counts().sockets, book.counts().evicted, book.counts().snapshots) == (2, 1, 1)
+def test_a_snapshot_after_a_loss_confirms_the_sockets_that_are_open() -> None:
+    ledger = make_lossy_ledger()
+    ledger.begin_snapshot()
+    ledger.ingest_snapshot([SnapshotSocket(2, NAMESPACE, UDP, ANY4, 5000, ANY4, 0, ALICE)], 8.0)
+    assert not ledger.needs_snapshot
+    assert find_owner(ledger, UDP_FLOW, 8.0, span_at(5.0, 8.0)) == (
+        Quality.LISTENER,
+        ALICE,
+    )
+    assert find_owner(ledger, flow(6000, 53, UDP), 8.0) == (Quality.LISTENER, BOB)
+    assert find_owner(ledger, flow(40000, 443), 8.0, span_at(2.0)) is None
+    assert (ledger.counts().sockets, ledger.counts().evicted, ledger.counts().snapshots) == (
+        2,
+        1,
+        1,
+    )
 
 
-def test_sockets_that_were_made_during_a_loss_are_known_from_its_end_on() -> None:
-    book = lossy()
-    book.begin_snapshot()
-    release(book, BOB, 5, at=7.8)
-    seeds = [
+def test_sockets_made_during_a_loss_have_owners_from_its_end_on() -> None:
+    ledger = make_lossy_ledger()
+    ledger.begin_snapshot()
+    release(ledger, BOB, 5, at=7.8)
+    sockets = [
         SnapshotSocket(cookie, NAMESPACE, UDP, ANY4, port, ANY4, 0, BOB)
         for cookie, port in ((4, 7000), (5, 7001))
     ]
-    book.ingest_snapshot(seeds, 8.0)
-    assert ask(book, flow(7000, 53, UDP), 8.0, passed(6.0, 8.0)) == (Quality.LISTENER, BOB)
-    assert ask(book, flow(7000, 53, UDP), 8.0, passed(5.0, 8.0)) is CONTESTED
-    assert ask(book, flow(7001, 53, UDP), 8.0) is None
+    ledger.ingest_snapshot(sockets, 8.0)
+    assert find_owner(ledger, flow(7000, 53, UDP), 8.0, span_at(6.0, 8.0)) == (
+        Quality.LISTENER,
+        BOB,
+    )
+    assert find_owner(ledger, flow(7000, 53, UDP), 8.0, span_at(5.0, 8.0)) is CONTESTED
+    assert find_owner(ledger, flow(7001, 53, UDP), 8.0) is None
 
 
-def test_sockets_that_could_not_be_read_after_a_loss_are_to_be_read_again() -> None:
-    book = lossy()
-    book.begin_snapshot()
-    assert book.needs_snapshot
+def test_a_snapshot_that_was_begun_and_not_ingested_is_still_needed() -> None:
+    ledger = make_lossy_ledger()
+    ledger.begin_snapshot()
+    assert ledger.needs_snapshot
 
 
-def test_a_loss_while_sockets_are_read_leaves_the_doubt() -> None:
-    book = lossy()
-    book.begin_snapshot()
-    book.doubt(7_600_000_000, 7_700_000_000)
-    seeds = [
+def test_a_loss_during_a_snapshot_requires_another_snapshot() -> None:
+    ledger = make_lossy_ledger()
+    ledger.begin_snapshot()
+    ledger.record_loss(7_600_000_000, 7_700_000_000)
+    sockets = [
         SnapshotSocket(cookie, NAMESPACE, UDP, ANY4, port, ANY4, 0, ALICE)
         for cookie, port in ((2, 5000), (4, 7000))
     ]
-    book.ingest_snapshot(seeds, 8.0)
-    assert book.needs_snapshot
+    ledger.ingest_snapshot(sockets, 8.0)
+    assert ledger.needs_snapshot
     for port in (5000, 7000):
-        assert ask(book, flow(port, 53, UDP), 8.0) is None
-    book.begin_snapshot()
-    book.ingest_snapshot(seeds, 9.0)
+        assert find_owner(ledger, flow(port, 53, UDP), 8.0) is None
+    ledger.begin_snapshot()
+    ledger.ingest_snapshot(sockets, 9.0)
     for port in (5000, 7000):
-        assert ask(book, flow(port, 53, UDP), 9.0) == (Quality.LISTENER, ALICE)
+        assert find_owner(ledger, flow(port, 53, UDP), 9.0) == (Quality.LISTENER, ALICE)
 
 
-def test_a_listening_socket_that_another_follows_has_what_came_before() -> None:
-    book = Ledger()
-    book.note(happened(EventKind.LISTENING, 1, 80, local=HERE, at=1.0), ALICE, 1.0)
-    book.note(happened(EventKind.LISTENING, 2, 80, at=2.0), BOB, 2.0)
-    release(book, ALICE, 1, at=3.0, protocol=TCP)
-    for span, owner in ((passed(2.5), ALICE), (passed(4.0), BOB)):
-        assert ask(book, flow(80, 50000), 4.0, span) == (Quality.LISTENER, owner)
-    assert book.counts().contested == 0
-    release(book, BOB, 2, at=5.0, protocol=TCP)
-    assert ask(book, flow(80, 50000), 6.0) == (Quality.LISTENER, BOB)
-    assert book.stale.drain() == [flow(80, 50000)]
-    assert ask(book, flow(80, 50000), 6.0) == (Quality.LISTENER, BOB)
-    assert book.stale.drain() == []  # an open connection is not asked for over and over
+def test_a_listening_socket_owns_what_passed_before_the_next_one_listened() -> None:
+    ledger = Ledger()
+    ledger.ingest(make_event(EventKind.LISTENING, 1, 80, local=HERE, at=1.0), ALICE, 1.0)
+    ledger.ingest(make_event(EventKind.LISTENING, 2, 80, at=2.0), BOB, 2.0)
+    release(ledger, ALICE, 1, at=3.0, protocol=TCP)
+    for span, owner in ((span_at(2.5), ALICE), (span_at(4.0), BOB)):
+        assert find_owner(ledger, flow(80, 50000), 4.0, span) == (Quality.LISTENER, owner)
+    assert ledger.counts().contested == 0
+    release(ledger, BOB, 2, at=5.0, protocol=TCP)
+    assert find_owner(ledger, flow(80, 50000), 6.0) == (Quality.LISTENER, BOB)
+    assert ledger.stale.drain() == [flow(80, 50000)]
+    assert find_owner(ledger, flow(80, 50000), 6.0) == (Quality.LISTENER, BOB)
+    assert ledger.stale.drain() == []  # else each batch would look it up again
 
 
-def test_a_port_that_is_used_over_and_over_costs_no_more_each_time() -> None:
-    book = Ledger()
+def test_a_port_that_is_bound_repeatedly_keeps_a_bounded_number_of_sockets() -> None:
+    ledger = Ledger()
     for cookie in range(1, 1000):
-        datagrams(book, ALICE, cookie, EventKind.BOUND)
-        book.note(happened(EventKind.RELEASED, cookie, protocol=UDP), ALICE, 1.0)
-    at_port = book._places._by_port[NAMESPACE, UDP, 5000]
+        datagrams(ledger, ALICE, cookie, EventKind.BOUND)
+        ledger.ingest(make_event(EventKind.RELEASED, cookie, protocol=UDP), ALICE, 1.0)
+    at_port = ledger._index._by_port[NAMESPACE, UDP, 5000]
     assert len(at_port) <= 33
-    assert ask(book, flow(5000, 53, UDP), 1.0) == (Quality.LISTENER, ALICE)
-    assert book.counts().sockets == 999
+    assert find_owner(ledger, UDP_FLOW, 1.0) == (Quality.LISTENER, ALICE)
+    assert ledger.counts().sockets == 999
 
 
 def test_a_bound_socket_that_connects_keeps_its_port() -> None:
-    book = Ledger()
-    datagrams(book, ALICE, 1, EventKind.BOUND)
-    datagrams(book, ALICE, 1, EventKind.CONNECTED)
-    assert ask(book, flow(5000, 53, UDP)) == (Quality.EXACT, ALICE)
-    assert ask(book, flow(5000, 99, UDP)) == (Quality.LISTENER, ALICE)
+    ledger = Ledger()
+    datagrams(ledger, ALICE, 1, EventKind.BOUND)
+    datagrams(ledger, ALICE, 1, EventKind.CONNECTED)
+    assert find_owner(ledger, UDP_FLOW) == (Quality.EXACT, ALICE)
+    assert find_owner(ledger, flow(5000, 99, UDP)) == (Quality.LISTENER, ALICE)
 
 
-def test_a_released_socket_answers_for_the_grace_time_and_is_forgotten() -> None:
-    book = Ledger(grace=10.0)
-    accept(book, ALICE)
-    book.note(happened(EventKind.RELEASED, 1), BOB, 5.0)
-    assert ask(book, flow(80, 50000), 14.9) == (Quality.EXACT, BOB)
-    assert ask(book, flow(80, 50000), 15.1) is None
-    assert book.counts().sockets == 0
-    assert book.counts().evicted == 0
+def test_a_released_socket_expires_after_the_grace_time() -> None:
+    ledger = Ledger(grace=10.0)
+    accept(ledger, ALICE)
+    ledger.ingest(make_event(EventKind.RELEASED, 1), BOB, 5.0)
+    assert find_owner(ledger, flow(80, 50000), 14.9) == (Quality.EXACT, BOB)
+    assert find_owner(ledger, flow(80, 50000), 15.1) is None
+    assert ledger.counts().sockets == 0
+    assert ledger.counts().evicted == 0
 
 
-def test_too_many_sockets_are_forgotten_not_those_that_hold_a_port_and_counted() -> None:
-    book = Ledger(max_sockets=2)
-    datagrams(book, BOB, 1, EventKind.BOUND)
-    connect(book, ALICE, cookie=2)
-    accept(book, ALICE, cookie=3)
-    assert book.counts().sockets == 2
-    assert book.counts().evicted == 1
-    assert ask(book, flow(40000, 443)) is None
-    assert ask(book, flow(80, 50000)) == (Quality.LISTENER, ALICE)
-    assert ask(book, flow(5000, 53, UDP)) == (Quality.LISTENER, BOB)
+def test_the_oldest_socket_that_serves_no_port_is_evicted_and_counted() -> None:
+    ledger = Ledger(max_sockets=2)
+    datagrams(ledger, BOB, 1, EventKind.BOUND)
+    connect(ledger, ALICE, cookie=2)
+    accept(ledger, ALICE, cookie=3)
+    assert ledger.counts().sockets == 2
+    assert ledger.counts().evicted == 1
+    assert find_owner(ledger, flow(40000, 443)) is None
+    assert find_owner(ledger, flow(80, 50000)) == (Quality.LISTENER, ALICE)
+    assert find_owner(ledger, UDP_FLOW) == (Quality.LISTENER, BOB)
 
 
-def test_more_ports_than_there_is_room_for_are_forgotten_too() -> None:
-    book = Ledger(max_sockets=3)
+def test_sockets_that_serve_ports_are_evicted_if_there_are_no_others() -> None:
+    ledger = Ledger(max_sockets=3)
     for cookie in range(1, 40):
-        datagrams(book, BOB, cookie, EventKind.BOUND, local_port=cookie)
-    assert book.counts().sockets == 3
-    assert book.counts().evicted == 36
+        datagrams(ledger, BOB, cookie, EventKind.BOUND, local_port=cookie)
+    assert ledger.counts().sockets == 3
+    assert ledger.counts().evicted == 36
 
 
-def test_a_connection_is_forgotten_a_grace_time_after_it_was_last_told_of() -> None:
-    book = Ledger(grace=10.0)
-    connect(book, ALICE, cookie=1)
-    accept(book, ALICE, cookie=2)
-    book.note(happened(EventKind.RELEASED, 2), BOB, 5.0)
-    assert ask(book, flow(40000, 443), 10.1) is None
-    assert ask(book, flow(80, 50000), 10.1) == (Quality.EXACT, BOB)
-    assert ask(book, flow(80, 50000), 15.1) is None
+def test_a_connection_expires_a_grace_time_after_its_last_event() -> None:
+    ledger = Ledger(grace=10.0)
+    connect(ledger, ALICE, cookie=1)
+    accept(ledger, ALICE, cookie=2)
+    ledger.ingest(make_event(EventKind.RELEASED, 2), BOB, 5.0)
+    assert find_owner(ledger, flow(40000, 443), 10.1) is None
+    assert find_owner(ledger, flow(80, 50000), 10.1) == (Quality.EXACT, BOB)
+    assert find_owner(ledger, flow(80, 50000), 15.1) is None
 
 
 def test_a_release_of_an_unknown_socket_is_counted() -> None:
-    book = Ledger()
-    book.note(happened(EventKind.RELEASED, 9), ALICE, 0.0)
-    assert book.counts().unknown_releases == 1
+    ledger = Ledger()
+    ledger.ingest(make_event(EventKind.RELEASED, 9), ALICE, 0.0)
+    assert ledger.counts().unknown_releases == 1
 
 
 owners = st.sampled_from([None, ALICE, BOB, SERVICE_MANAGER])
 events = st.builds(
-    happened,
+    make_event,
     st.sampled_from(list(EventKind)),
     st.integers(1, 4),
     st.sampled_from([0, 80, 5000]),
@@ -520,21 +547,21 @@ events = st.builds(
 
 @given(st.lists(st.tuples(events, owners, st.floats(0, 3))), st.integers(1, 5), st.floats(0, 5))
 @settings(deadline=None)
-def test_whatever_happens_the_ledger_keeps_its_bounds_and_names_only_who_was_told(
+def test_any_history_keeps_the_bounds_and_finds_only_recorded_owners(
     history: list[tuple[SocketEvent, SocketOwner | None, float]], room: int, age: float
 ) -> None:
-    book, now, told = Ledger(grace=2.0, max_sockets=room), 0.0, set()
+    ledger, now, recorded = Ledger(grace=2.0, max_sockets=room), 0.0, set()
     keys = [flow(port, 53, protocol) for port in (80, 5000) for protocol in (TCP, UDP)]
     for event, owner, pause in history:
         now += pause
-        book.note(replace(event, boot_ns=round(now * 1e9)), owner, now)
-        told.add(owner)
-        assert book.counts().sockets <= room
+        ledger.ingest(replace(event, boot_ns=round(now * 1e9)), owner, now)
+        recorded.add(owner)
+        assert ledger.counts().sockets <= room
         for key in keys:
             for namespace in (None, 1, 2):
-                entry = book.owner_of(key, namespace, passed(max(now - age, 0.0), now), now)
-                assert not isinstance(entry, LedgerEntry) or entry.owner in told
+                entry = ledger.owner_of(key, namespace, span_at(max(now - age, 0.0), now), now)
+                assert not isinstance(entry, LedgerEntry) or entry.owner in recorded
     for cookie in {event.cookie for event, _, _ in history}:
-        book.note(happened(EventKind.RELEASED, cookie), None, now)
-    book.note(happened(EventKind.RELEASED, 99), None, now + 10)
-    assert book.counts().sockets == 0
+        ledger.ingest(make_event(EventKind.RELEASED, cookie), None, now)
+    ledger.ingest(make_event(EventKind.RELEASED, 99), None, now + 10)
+    assert ledger.counts().sockets == 0

@@ -1,11 +1,15 @@
-"""Events of the kernel: what is told comes out, and no bytes can do harm."""
+"""Decoding of socket events: values as the kernel wrote them, and any bytes without harm."""
 
 import struct
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hogpipe.attribution.ledger.socket_events import EVENT_BYTES, decode_events, find_released
+from hogpipe.attribution.ledger.socket_events import (
+    EVENT_BYTES,
+    decode_events,
+    find_released,
+)
 from hogpipe.linux.bpf.shapes import EventKind
 
 SHAPE = struct.Struct("=QQQQIIBBBBHH16s16s16s")
@@ -32,23 +36,23 @@ def event(kind: int = EventKind.CONNECTED, family: int = 2, **changes: object) -
     return SHAPE.pack(*(fields | changes).values())
 
 
-def test_an_event_is_read_as_the_kernel_wrote_it() -> None:
+def test_an_event_is_decoded_as_the_kernel_wrote_it() -> None:
     (one,) = decode_events(event()).events
-    assert (one.boot_ns, one.cookie, one.namespace, one.cgroup) == (5, 6, 7, 8)
+    assert (one.boot_ns, one.cookie, one.namespace_cookie, one.cgroup) == (5, 6, 7, 8)
     assert (one.pid, one.user_id, one.command) == (9, 10, "curl")
     assert (one.kind, one.protocol) == (EventKind.CONNECTED, 6)
     assert (one.local_address, one.local_port) == (b"\x0a\0\0\1", 40000)
     assert (one.remote_address, one.remote_port) == (b"\x0a\0\0\2", 443)
 
 
-def test_addresses_of_ipv6_are_whole_and_mapped_ones_are_ipv4() -> None:
+def test_ipv6_addresses_have_16_bytes_and_mapped_ones_are_ipv4() -> None:
     mapped = bytes(10) + b"\xff\xff\x7f\0\0\1"
     (one,) = decode_events(event(family=10, local=bytes(15) + b"\1", remote=mapped)).events
     assert one.local_address == bytes(15) + b"\1"
     assert one.remote_address == b"\x7f\0\0\1"
 
 
-def test_a_command_that_is_no_text_becomes_text() -> None:
+def test_a_command_that_is_not_utf8_is_escaped() -> None:
     (one,) = decode_events(event(command=b"a\xff\0garbage-after-z")).events
     assert one.command == "a\\xff"
 
@@ -60,7 +64,7 @@ def test_an_unknown_kind_or_family_is_counted() -> None:
 
 
 @given(st.binary(max_size=4 * EVENT_BYTES))
-def test_any_bytes_become_events_or_are_counted(data: bytes) -> None:
+def test_any_bytes_are_decoded_or_counted(data: bytes) -> None:
     decoded = decode_events(data)
     rest = 1 if len(data) % EVENT_BYTES else 0
     assert len(decoded.events) + decoded.malformed == len(data) // EVENT_BYTES + rest
@@ -70,7 +74,9 @@ def test_any_bytes_become_events_or_are_counted(data: bytes) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.sampled_from(list(EventKind)))))
-def test_releases_are_found_without_decoding_the_rest(told: list[tuple[int, EventKind]]) -> None:
-    data = b"".join(event(kind, cookie=cookie) for cookie, kind in told)
+def test_releases_are_found_without_decoding_whole_events(
+    history: list[tuple[int, EventKind]],
+) -> None:
+    data = b"".join(event(kind, cookie=cookie) for cookie, kind in history)
     released = [one.cookie for one in decode_events(data).events if one.kind is EventKind.RELEASED]
     assert find_released(data + b"cut") == released
