@@ -101,7 +101,7 @@ class Pipeline:
             hold=settings.attribution.hold,
             cpu_budget=settings.attribution.cpu_budget,
             clock=time.monotonic if self._source.live else self._packet_clock,
-            gather_for=self._source.set_batch_interval,
+            set_batch_interval=self._source.set_batch_interval,
         )
         self._dispatcher = Dispatcher(
             [make_sink(choice, live=self._source.live) for choice in settings.sinks],
@@ -210,7 +210,7 @@ class Pipeline:
                 await self._ingest(batch)
             ended.set()
             lookups.cancel()
-        await self._attributor.settle(_SETTLE_SECONDS)
+        await self._attributor.resolve_pending(_SETTLE_SECONDS)
         await self._publisher.publish(windows.close(time.time_ns(), last=True), handoff)
 
     async def _close_windows(
@@ -233,7 +233,7 @@ class Pipeline:
                 await self._ingest(batch)
                 if batch.is_last:
                     lookups.cancel()
-                    await self._attributor.settle(_SETTLE_SECONDS)
+                    await self._attributor.resolve_pending(_SETTLE_SECONDS)
                 if batch.closed_window is not None:
                     await self._publisher.publish(batch.closed_window, handoff)
             lookups.cancel()
@@ -244,7 +244,7 @@ class Pipeline:
             if span := windows.advance(batch.time_ns):
                 await self._publisher.publish(span, handoff)
             await self._ingest(batch)
-            await self._attributor.settle()
+            await self._attributor.resolve_pending()
         if span := windows.close():
             await self._publisher.publish(span, handoff)
 
@@ -314,7 +314,7 @@ class _WindowPublisher:
 
     async def publish(self, span: Span, handoff: Handoff) -> None:
         """Close the open window, which lasted for `span`."""
-        await self._attributor.expire()
+        await self._attributor.emit_expired()
         counts, self._counts = self._counts, CaptureCounts()
         bodies = self._aggregator.drain()
         attribution_counts = self._attributor.drain_stats()

@@ -1,6 +1,7 @@
-"""PURE: how long look-ups let new flows wait, in memory that does not grow with them.
+"""PURE: the time from a flow's first packets to its first answer, in constant memory.
 
-Times are counted by their size, eight sizes to each doubling, so that a median is right to a tenth.
+Times are counted by magnitude, eight classes to each doubling, so that the median is within ten
+percent.
 """
 
 from collections import Counter
@@ -8,31 +9,31 @@ from math import log2
 
 from hogpipe.model import Latency
 
-_SIZES = 8  # to a doubling
-_LEAST = 1e-6  # seconds; what is shorter counts as this
+_CLASSES = 8  # to a doubling
+_MIN_SECONDS = 1e-6  # shorter times count as this
 
 
 class LatencyMeter:
-    """Takes times up, and tells of them."""
+    """Measures the times of a window."""
 
     def __init__(self) -> None:
-        self._sizes: Counter[int] = Counter()
+        self._classes: Counter[int] = Counter()
         self._longest = 0.0
 
     def add(self, seconds: float) -> None:
-        """Take up one time."""
-        self._sizes[round(log2(max(seconds, _LEAST)) * _SIZES)] += 1
+        """Add one time."""
+        self._classes[round(log2(max(seconds, _MIN_SECONDS)) * _CLASSES)] += 1
         self._longest = max(self._longest, seconds)
 
     def drain(self) -> Latency | None:
-        """Return what the times since the last call amount to; None if there were none."""
-        sizes, longest = self._sizes, self._longest
-        if not sizes:
+        """Return the median and the longest time since the last call; None if there was none."""
+        classes, longest = self._classes, self._longest
+        if not classes:
             return None
-        self._sizes, self._longest = Counter(), 0.0
-        half = (sizes.total() + 1) // 2
-        for size in sorted(sizes):
-            half -= sizes[size]
-            if half <= 0:
+        self._classes, self._longest = Counter(), 0.0
+        remaining = (classes.total() + 1) // 2
+        for one in sorted(classes):
+            remaining -= classes[one]
+            if remaining <= 0:
                 break
-        return Latency(min(2 ** (size / _SIZES), longest), longest)
+        return Latency(min(2 ** (one / _CLASSES), longest), longest)

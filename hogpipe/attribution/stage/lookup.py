@@ -1,4 +1,7 @@
-"""Looking owners up: in an executor, one at a time, with cost and failures counted."""
+"""Runs lookups in an executor, one at a time, and counts their cost and their failures.
+
+A lookup that fails returns no resolutions; the first of several failures in a row is logged.
+"""
 
 import asyncio
 import logging
@@ -10,90 +13,86 @@ from copy import copy
 
 import msgspec
 
-from hogpipe.attribution.resolver import (
-    FlowSpans,
-    Resolution,
-    Resolver,
-)
-from hogpipe.model import (
-    FlowKey,
-    ResolverCounts,
-)
+from hogpipe.attribution.resolver import FlowSpans, Resolution, Resolver
+from hogpipe.model import FlowKey, ResolverCounts
 from hogpipe.text import describe_error
 
 log = logging.getLogger(__name__)
 
 
 class LookupCounts(msgspec.Struct):
-    """What look-ups did since the last time that was asked."""
+    """The work of the lookups in a window."""
 
     batches: int = 0
     failed: int = 0
-    seconds: float = 0.0
+    cpu_seconds: float = 0.0
     """CPU time of the executor's thread."""
     resolver: ResolverCounts = msgspec.field(default_factory=ResolverCounts)
 
 
+class _Outcome(msgspec.Struct):
+    resolutions: dict[FlowKey, Resolution]
+    error: Exception | None
+    cpu_seconds: float
+    counts: ResolverCounts
+
+
 class LookupRunner:
-    """Calls `resolver` in `executor`; a call that was cancelled ends before the next begins."""
+    """Calls `resolver` in `executor`; a call that was cancelled ends before the next one begins."""
 
     def __init__(self, resolver: Resolver, executor: Executor) -> None:
         self._resolver = resolver
         self._executor = executor
         self._one_at_a_time = threading.Lock()
-        self._failing = False
+        self._is_failing = False
         self._counts = LookupCounts()
-        self._resolver_now = copy(resolver.counts())
-        self._resolver_before = self._resolver_now
+        self._resolver_counts = copy(resolver.counts())
+        self._resolver_counts_drained = self._resolver_counts
 
     async def prepare(self) -> None:
-        """Let the resolver read ahead; that /proc fails will show again in the first look-up.
+        """Let the resolver read ahead. Raises HogpipeError where a required source is missing.
 
-        Raises HogpipeError where the resolver cannot do what was asked for.
+        An OSError is not raised: the first lookup meets the same and counts as failed.
         """
         with suppress(OSError):
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._executor, self._resolver.prepare)
-        self._resolver_now = copy(self._resolver.counts())
+        self._resolver_counts = copy(self._resolver.counts())
 
-    async def find(self, flows: FlowSpans) -> tuple[dict[FlowKey, Resolution], float]:
-        """Return what one look-up found, nothing if it failed, and the CPU seconds it took."""
+    async def resolve(self, flows: FlowSpans) -> tuple[dict[FlowKey, Resolution], float]:
+        """Return the resolutions of one lookup, none if it failed, and its CPU seconds."""
         loop = asyncio.get_running_loop()
-        found, error, counts, seconds = await loop.run_in_executor(
-            self._executor, self._call, flows
-        )
-        if error is not None:
-            self._note_failure(error)
-        self._failing = error is not None
-        self._resolver_now = counts
+        outcome = await loop.run_in_executor(self._executor, self._resolve_blocking, flows)
+        if outcome.error is not None:
+            self._count_failure(outcome.error)
+        self._is_failing = outcome.error is not None
+        self._resolver_counts = outcome.counts
         self._counts.batches += 1
-        self._counts.seconds += seconds
-        return found, seconds
+        self._counts.cpu_seconds += outcome.cpu_seconds
+        return outcome.resolutions, outcome.cpu_seconds
 
     def drain_counts(self) -> LookupCounts:
-        """Return what was done since the last time."""
+        """Return the work since the last call."""
         counts, self._counts = self._counts, LookupCounts()
-        counts.resolver = self._resolver_now.since(self._resolver_before)
-        self._resolver_before = self._resolver_now
+        counts.resolver = self._resolver_counts.since(self._resolver_counts_drained)
+        self._resolver_counts_drained = self._resolver_counts
         return counts
 
-    def _note_failure(self, error: Exception) -> None:
+    def _count_failure(self, error: Exception) -> None:
         self._counts.failed += 1
-        if not self._failing:
+        if not self._is_failing:
             reason = describe_error(error)
-            log.warning("owners of traffic cannot be looked up, trying on: %s", reason)
-            log.debug("where the look-up failed", exc_info=error)
+            log.warning("cannot look up the owners of traffic, will retry: %s", reason)
+            log.debug("where the lookup failed", exc_info=error)
 
-    def _call(
-        self, flows: FlowSpans
-    ) -> tuple[dict[FlowKey, Resolution], Exception | None, ResolverCounts, float]:
+    def _resolve_blocking(self, flows: FlowSpans) -> _Outcome:
         with self._one_at_a_time:
-            found: dict[FlowKey, Resolution] = {}
+            resolutions: dict[FlowKey, Resolution] = {}
             failure: Exception | None = None
             before = time.thread_time()
             try:
-                found = self._resolver.resolve(flows)
-            except Exception as error:  # noqa: BLE001 - no failed look-up may end the run
+                resolutions = self._resolver.resolve(flows)
+            except Exception as error:  # noqa: BLE001 - no failed lookup may end the run
                 failure = error
-            seconds = time.thread_time() - before
-            return found, failure, copy(self._resolver.counts()), seconds
+            cpu_seconds = time.thread_time() - before
+            return _Outcome(resolutions, failure, cpu_seconds, copy(self._resolver.counts()))

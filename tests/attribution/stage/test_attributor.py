@@ -20,7 +20,6 @@ from hogpipe.attribution.resolver import Resolution
 from hogpipe.attribution.stage import attributor, batching
 from hogpipe.attribution.stage.attributor import Attributor
 from hogpipe.attribution.stage.batching import LookupVerdict
-from hogpipe.attribution.stage.pending import Waiting
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.model import (
     UNATTRIBUTED,
@@ -110,7 +109,7 @@ class ScriptedResolver:
 
 
 class Stage:
-    """An attributor with all that it touches; `emitted` is what came out."""
+    """An attributor with its surroundings; `emitted` is what it emitted."""
 
     def __init__(
         self,
@@ -119,47 +118,43 @@ class Stage:
         hold: float = 2.0,
         cpu_budget: float = 1.0,
         max_flows: int = 1000,
-        max_invalidated: int = 1000,
+        max_stale: int = 1000,
     ) -> None:
         self.clock = Clock()
         self.resolver = ScriptedResolver()
-        self.invalidated = StaleFlows(max_flows=max_invalidated)
+        self.stale_flows = StaleFlows(max_flows=max_stale)
         self.emitted: list[tuple[FlowKey, FlowDelta, Attribution]] = []
-        self.patience: list[float] = []
-        self.came_out = asyncio.Event()
+        self.batch_intervals: list[float] = []
+        self.has_emitted = asyncio.Event()
         self.attributor = Attributor(
             self.resolver,
-            self.invalidated,
+            self.stale_flows,
             executor,
             self._take,
             hold=hold,
             cpu_budget=cpu_budget,
             clock=self.clock,
-            gather_for=self.patience.append,
+            set_batch_interval=self.batch_intervals.append,
             max_flows=max_flows,
         )
 
     def ingest(self, *flows: FlowKey, size: int = 1, opened: bool = False) -> None:
         self.attributor.ingest({flow: make_delta((size, 1), opened=opened) for flow in flows})
 
-    async def next_look(self) -> float:
-        """Do as `run` does when the time comes; return the time."""
-        ready = max(self.attributor._budget.ready_at(), self.attributor._rested)
-        self.clock.now = max(self.clock.now, self.attributor._next_look(), ready)
-        await self.attributor._look_up(await self.attributor._give_up_gone(self._take_due()))
+    async def next_lookup(self) -> float:
+        """Do as `run` does when the next lookup is due; return the time."""
+        self.clock.now = max(self.clock.now, self.attributor._next_lookup())
+        await self.attributor._look_up_due(self.clock.now)
         return self.clock.now
 
-    def _take_due(self) -> dict[FlowKey, Waiting]:
-        return self.attributor._pending.take_due(self.clock.now, attributor._MOST_AT_ONCE)
-
     def drain(self) -> list[tuple[FlowKey, int, Attribution]]:
-        """Return flow, bytes and owner of what was emitted since the last time."""
+        """Return flow, bytes and owner of what was emitted since the last call."""
         emitted, self.emitted = self.emitted, []
         return [(flow, delta.total_bytes, owner) for flow, delta, owner in emitted]
 
     def _take(self, flow: FlowKey, delta: FlowDelta, attribution: Attribution) -> None:
         self.emitted.append((flow, copy(delta), attribution))
-        self.came_out.set()
+        self.has_emitted.set()
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +163,7 @@ def executor() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-async def test_a_new_flow_is_looked_up_at_once_and_from_then_on_known(
+async def test_a_new_flow_is_looked_up_at_once_and_known_from_then_on(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor, cpu_budget=0.2)
@@ -178,7 +173,7 @@ async def test_a_new_flow_is_looked_up_at_once_and_from_then_on_known(
         await asyncio.sleep(0)
         stage.ingest(FLOW, size=10)
         assert stage.drain() == []
-        await stage.came_out.wait()
+        await stage.has_emitted.wait()
         assert stage.drain() == [(FLOW, 10, exact(NGINX))]
         stage.ingest(FLOW, size=5)
         assert stage.drain() == [(FLOW, 5, exact(NGINX))]
@@ -188,7 +183,7 @@ async def test_a_new_flow_is_looked_up_at_once_and_from_then_on_known(
     assert stage.resolver.asked == [[FLOW]]
 
 
-async def test_the_capture_is_told_how_long_packets_may_gather(
+async def test_the_batch_interval_of_the_capture_follows_the_lookups(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor)
@@ -196,17 +191,17 @@ async def test_the_capture_is_told_how_long_packets_may_gather(
     stage.resolver.answers.update((flow, exact(NGINX)) for flow in flows)
     stage.resolver.answers[flows[0]] = UNATTRIBUTED
     stage.ingest(*flows)
-    await stage.next_look()
-    assert stage.patience == [batching._EARLY]
+    await stage.next_lookup()
+    assert stage.batch_intervals == [batching._SHORT_BATCH]
     for number in range(100, 150):
         flow = make_flow(number)
         stage.resolver.answers[flow] = Attribution(Quality.INFERRED, CURL)
         stage.ingest(flow)
-        await stage.next_look()
-    assert stage.patience[-1] == batching._LATEST
+        await stage.next_lookup()
+    assert stage.batch_intervals[-1] == batching._LONG_BATCH
 
 
-async def test_packets_gather_shortly_where_their_ports_pass_on(
+async def test_the_batch_interval_is_short_where_five_tuples_may_be_reused(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor)
@@ -214,12 +209,12 @@ async def test_packets_gather_shortly_where_their_ports_pass_on(
     stage.resolver.answers.update((flow, exact(NGINX)) for flow in flows)
     stage.resolver.reused = flows
     stage.ingest(*flows)
-    await stage.next_look()
-    assert stage.patience == [batching._EARLY]
+    await stage.next_lookup()
+    assert stage.batch_intervals == [batching._SHORT_BATCH]
 
 
 @pytest.mark.parametrize("error", [None, OSError("not now")])
-async def test_preparing_lets_the_resolver_read_ahead_and_costs_nothing_if_it_cannot(
+async def test_preparing_lets_the_resolver_read_ahead_and_survives_its_failure(
     executor: ThreadPoolExecutor, error: OSError | None
 ) -> None:
     stage = Stage(executor)
@@ -229,18 +224,18 @@ async def test_preparing_lets_the_resolver_read_ahead_and_costs_nothing_if_it_ca
     assert stage.attributor.drain_stats().batches == 0
 
 
-async def test_all_that_waits_is_one_batch_and_bytes_add_up_meanwhile(
+async def test_all_new_flows_are_one_batch_and_bytes_add_up_meanwhile(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor)
     stage.ingest(make_flow(1), make_flow(2))
     stage.ingest(make_flow(2), make_flow(3))
-    await stage.next_look()
+    await stage.next_lookup()
     assert stage.resolver.asked == [[make_flow(1), make_flow(2), make_flow(3)]]
     assert stage.attributor.drain_stats().pending_bytes == 4
 
 
-async def test_a_delta_that_waits_is_not_the_callers_own(executor: ThreadPoolExecutor) -> None:
+async def test_a_pending_delta_is_a_copy(executor: ThreadPoolExecutor) -> None:
     stage = Stage(executor)
     delta = make_delta((1, 1))
     stage.attributor.ingest({FLOW: delta})
@@ -248,82 +243,82 @@ async def test_a_delta_that_waits_is_not_the_callers_own(executor: ThreadPoolExe
     assert delta == make_delta((1, 1))
 
 
-async def test_a_flow_that_is_not_found_is_tried_again_with_growing_pauses_until_hold(
+async def test_a_flow_without_an_answer_is_retried_with_backoff_until_hold(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor, hold=2.0)
     stage.ingest(FLOW)
     times = []
     while not stage.emitted:
-        times.append(await stage.next_look())
+        times.append(await stage.next_lookup())
     assert times == pytest.approx([0.0, 0.05, 0.15, 0.35, 0.75, 1.55, 2.0])
     assert stage.drain() == [(FLOW, 1, UNATTRIBUTED)]
 
 
 @pytest.mark.parametrize("way", ["run", "end of a window"])
-async def test_a_flow_whose_socket_is_gone_is_not_asked_for_again_but_may_be_inferred(
+async def test_a_flow_without_a_socket_is_not_retried_but_may_be_inferred(
     executor: ThreadPoolExecutor, way: str
 ) -> None:
     stage = Stage(executor, hold=2.0)
     stage.resolver.answers[FLOW] = UNATTRIBUTED
     stage.ingest(FLOW)
-    await stage.next_look()
+    await stage.next_lookup()
     inferred = stage.resolver.inferences[FLOW] = Attribution(Quality.INFERRED, CURL)
     stage.ingest(FLOW)
     if way == "run":
-        assert await stage.next_look() == 2.0
+        assert await stage.next_lookup() == 2.0
     else:
         stage.clock.now = 2.0
-        await stage.attributor.expire()
+        await stage.attributor.emit_expired()
     assert stage.drain() == [(FLOW, 2, inferred)]
     assert stage.resolver.asked == [[FLOW]]
 
 
-async def test_a_flow_whose_socket_is_gone_is_told_without_owner_when_nothing_follows(
+async def test_a_flow_without_a_socket_is_unattributed_where_nothing_is_inferred(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor, hold=2.0)
     stage.resolver.answers[FLOW] = UNATTRIBUTED
     stage.ingest(FLOW)
-    await stage.next_look()
-    await stage.next_look()
+    await stage.next_lookup()
+    await stage.next_lookup()
     assert stage.drain() == [(FLOW, 1, UNATTRIBUTED)]
 
 
-async def test_a_flow_that_is_known_to_be_nobodys_does_not_wait(
+async def test_a_final_resolution_without_an_owner_is_emitted_at_once(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor, hold=2.0)
     stage.resolver.answers[FLOW] = UNATTRIBUTED
     stage.resolver.final.append(FLOW)
     stage.ingest(FLOW)
-    await stage.next_look()
+    await stage.next_lookup()
     assert stage.clock.now == 0.0
     assert stage.drain() == [(FLOW, 1, UNATTRIBUTED)]
 
 
-async def test_every_flow_gets_one_look_even_without_hold(executor: ThreadPoolExecutor) -> None:
+async def test_every_flow_is_looked_up_once_even_without_hold(executor: ThreadPoolExecutor) -> None:
     stage = Stage(executor, hold=0.0)
     stage.ingest(make_flow(1), make_flow(2))
     stage.resolver.answers[make_flow(1)] = exact(NGINX)
     stage.clock.now = 5.0
-    await stage.next_look()
+    await stage.next_lookup()
     assert stage.drain() == [
         (make_flow(1), 1, exact(NGINX)),
         (make_flow(2), 1, UNATTRIBUTED),
     ]
 
 
-async def test_a_user_that_was_seen_once_is_told_though_a_later_look_finds_nothing(
+async def test_a_user_that_one_lookup_found_is_emitted_though_a_later_one_finds_nothing(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor)
     stage.resolver.answers[FLOW] = ONLY_USER
     stage.ingest(FLOW)
-    await stage.next_look()
+    await stage.next_lookup()
     assert stage.drain() == []
     del stage.resolver.answers[FLOW]
-    await stage.attributor.settle()
+    await stage.attributor.resolve_pending()
     assert stage.drain() == [(FLOW, 1, ONLY_USER)]
 
 
@@ -332,217 +327,221 @@ async def test_a_flow_without_an_owner_is_not_looked_up_with_each_batch(
 ) -> None:
     stage = Stage(executor)
     stage.ingest(FLOW)
-    await stage.attributor.settle()
+    await stage.attributor.resolve_pending()
     for second in range(1, 10):
         stage.clock.now = second / 2
         stage.ingest(FLOW)
-        await stage.next_look()
+        await stage.next_lookup()
     assert stage.resolver.asked == [[FLOW]]
     assert stage.drain() == [(FLOW, 1, UNATTRIBUTED)] * 10
 
 
-async def test_an_old_answer_is_used_at_once_and_asked_for_again(
+async def test_an_old_answer_is_used_at_once_and_rechecked(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor)
     stage.resolver.answers[FLOW] = exact(NGINX)
     stage.ingest(FLOW)
-    await stage.attributor.settle()
+    await stage.attributor.resolve_pending()
     stage.resolver.answers[FLOW] = exact(CURL)
     stage.clock.now = 10.0
     stage.ingest(FLOW)
     stage.ingest(FLOW)
-    await stage.next_look()
+    await stage.next_lookup()
     stage.ingest(FLOW)
     assert stage.drain() == [(FLOW, 1, exact(NGINX))] * 3 + [(FLOW, 1, exact(CURL))]
     assert stage.resolver.asked == [[FLOW]] * 2
 
 
-async def test_old_answers_alone_cause_no_look_up_more_often_than_they_age(
+async def test_rechecks_alone_cause_no_lookup_more_often_than_answers_age(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor)
     first, second = make_flow(1), make_flow(2)
     stage.ingest(first)
-    await stage.attributor.settle()
+    await stage.attributor.resolve_pending()
     stage.clock.now = 4.0
     stage.ingest(second)
-    await stage.attributor.settle()
+    await stage.attributor.resolve_pending()
     stage.clock.now = 6.0
     stage.ingest(first)
-    assert await stage.next_look() == 9.0
+    assert await stage.next_lookup() == 9.0
     assert stage.resolver.asked[2:] == [[first]]
 
 
-async def ask_again(
+async def recheck(
     executor: ThreadPoolExecutor, flow: FlowKey, first: Attribution, then: Attribution
 ) -> Attribution:
-    """Return the owner of a flow after a look-up said `first` and, when that was old, `then`."""
+    """Return the owner of a flow that a lookup answered with `first` and a recheck with `then`."""
     stage = Stage(executor)
     stage.resolver.answers[flow] = first
     stage.ingest(flow)
-    await stage.attributor.settle()
+    await stage.attributor.resolve_pending()
     stage.resolver.answers[flow] = then
     stage.clock.now = 10.0
     stage.ingest(flow)
-    await stage.next_look()
+    await stage.next_lookup()
     stage.ingest(flow)
-    told = [owner for _flow, _size, owner in stage.drain()]
-    assert told[:2] == [first, first]
-    return told[2]
+    emitted = [owner for _flow, _size, owner in stage.drain()]
+    assert emitted[:2] == [first, first]
+    return emitted[2]
 
 
-GUESSED, GUESSED_OTHER = (Attribution(Quality.LISTENER, process) for process in (NGINX, CURL))
+BY_LISTENER, BY_OTHER_LISTENER = (
+    Attribution(Quality.LISTENER, process) for process in (NGINX, CURL)
+)
 
 
-@pytest.mark.parametrize("then", [UNATTRIBUTED, GUESSED_OTHER])
-async def test_a_tcp_connection_keeps_its_owner_when_its_socket_is_gone(
+@pytest.mark.parametrize("then", [UNATTRIBUTED, BY_OTHER_LISTENER])
+async def test_a_tcp_connection_keeps_its_owner_when_its_socket_is_closed(
     executor: ThreadPoolExecutor, then: Attribution
 ) -> None:
-    assert await ask_again(executor, FLOW, exact(NGINX), then) == exact(NGINX)
+    assert await recheck(executor, FLOW, exact(NGINX), then) == exact(NGINX)
 
 
-async def test_a_surer_answer_takes_the_place_of_a_guess(executor: ThreadPoolExecutor) -> None:
-    assert await ask_again(executor, FLOW, GUESSED, exact(CURL)) == exact(CURL)
+async def test_a_more_certain_answer_replaces_a_less_certain_one(
+    executor: ThreadPoolExecutor,
+) -> None:
+    assert await recheck(executor, FLOW, BY_LISTENER, exact(CURL)) == exact(CURL)
 
 
 async def test_a_udp_flow_loses_its_owner_with_its_socket(executor: ThreadPoolExecutor) -> None:
     udp = replace(FLOW, protocol=17)
-    assert await ask_again(executor, udp, exact(NGINX), UNATTRIBUTED) == UNATTRIBUTED
+    assert await recheck(executor, udp, exact(NGINX), UNATTRIBUTED) == UNATTRIBUTED
 
 
-async def test_a_look_up_takes_only_so_many_flows_the_oldest_first(
+async def test_a_lookup_is_bounded_and_takes_the_oldest_flows_first(
     executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attributor, "_MOST_AT_ONCE", 3)
+    monkeypatch.setattr(attributor, "_MAX_BATCH", 3)
     stage = Stage(executor, hold=0.0)
     stage.ingest(*[make_flow(port) for port in range(5)])
-    assert await stage.next_look() == 0.0
-    assert await stage.next_look() == 0.0
+    assert await stage.next_lookup() == 0.0
+    assert await stage.next_lookup() == 0.0
     assert [len(asked) for asked in stage.resolver.asked] == [3, 2]
     assert [flow for flow, _, _ in stage.drain()] == [make_flow(port) for port in range(5)]
 
 
-async def test_an_owner_stays_when_a_look_up_fails(executor: ThreadPoolExecutor) -> None:
+async def test_a_cached_owner_stays_when_a_lookup_fails(executor: ThreadPoolExecutor) -> None:
     stage = Stage(executor)
     flow = replace(FLOW, protocol=17)
     stage.resolver.answers[flow] = exact(NGINX)
     stage.ingest(flow)
-    await stage.attributor.settle()
+    await stage.attributor.resolve_pending()
     stage.resolver.error = OSError("no")
     stage.clock.now = 10.0
     stage.ingest(flow)
-    await stage.next_look()
+    await stage.next_lookup()
     stage.ingest(flow)
     assert stage.drain() == [(flow, 1, exact(NGINX))] * 3
 
 
-async def test_an_answer_that_was_overtaken_is_not_given_to_what_comes_next(
+async def test_an_invalidated_answer_is_not_used_for_later_packets(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor)
     stage.resolver.answers[FLOW] = exact(NGINX)
     stage.ingest(FLOW)
-    await stage.next_look()
+    await stage.next_lookup()
     stage.resolver.answers[FLOW] = exact(CURL)
-    stage.invalidated.add([FLOW])
+    stage.stale_flows.add([FLOW])
     stage.ingest(FLOW)
-    await stage.next_look()
+    await stage.next_lookup()
     assert stage.drain() == [(FLOW, 1, exact(NGINX)), (FLOW, 1, exact(CURL))]
 
 
-async def test_an_answer_that_is_overtaken_on_its_way_is_for_what_waits_and_no_more(
+async def test_an_answer_invalidated_during_its_lookup_is_for_the_pending_bytes_alone(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor)
     stage.resolver.answers[FLOW] = exact(NGINX)
     stage.resolver.gate.clear()
     stage.ingest(FLOW)
-    looking = asyncio.create_task(stage.next_look())
+    lookup = asyncio.create_task(stage.next_lookup())
     await stage.resolver.calls.get()
     stage.resolver.answers[FLOW] = exact(CURL)
-    stage.invalidated.add([FLOW])
+    stage.stale_flows.add([FLOW])
     stage.ingest(make_flow(2))
     stage.resolver.gate.set()
-    await looking
+    await lookup
     stage.ingest(FLOW)
-    await stage.next_look()
-    told = [one for one in stage.drain() if one[0] == FLOW]
-    assert told == [(FLOW, 1, exact(NGINX)), (FLOW, 1, exact(CURL))]
+    await stage.next_lookup()
+    emitted = [one for one in stage.drain() if one[0] == FLOW]
+    assert emitted == [(FLOW, 1, exact(NGINX)), (FLOW, 1, exact(CURL))]
 
 
-async def test_more_invalidated_flows_than_can_be_kept_invalidate_all_that_is_known(
+async def test_more_invalidated_flows_than_the_bound_invalidate_the_whole_cache(
     executor: ThreadPoolExecutor,
 ) -> None:
-    stage = Stage(executor, max_invalidated=2)
+    stage = Stage(executor, max_stale=2)
     flows = [make_flow(1), make_flow(2)]
     stage.resolver.answers = dict.fromkeys(flows, exact(NGINX))
     stage.ingest(*flows)
-    await stage.next_look()
+    await stage.next_lookup()
     stage.resolver.answers = dict.fromkeys(flows, exact(CURL))
-    stage.invalidated.add([make_flow(port) for port in range(7, 10)])
+    stage.stale_flows.add([make_flow(port) for port in range(7, 10)])
     stage.ingest(*flows)
-    await stage.next_look()
+    await stage.next_lookup()
     assert stage.drain() == [
         *((flow, 1, exact(NGINX)) for flow in flows),
         *((flow, 1, exact(CURL)) for flow in flows),
     ]
 
 
-async def test_after_too_many_invalidated_flows_a_lookup_that_ran_names_no_later_owner(
+async def test_after_an_overflow_of_invalidations_a_running_lookup_names_no_later_owner(
     executor: ThreadPoolExecutor,
 ) -> None:
-    stage = Stage(executor, max_invalidated=0)
+    stage = Stage(executor, max_stale=0)
     stage.resolver.answers[FLOW] = exact(NGINX)
     stage.resolver.gate.clear()
     stage.ingest(FLOW, size=10)
-    looking = asyncio.create_task(stage.next_look())
+    lookup = asyncio.create_task(stage.next_lookup())
     await stage.resolver.calls.get()
-    stage.invalidated.add([make_flow(9)])
+    stage.stale_flows.add([make_flow(9)])
     stage.ingest(FLOW, size=5)
     stage.resolver.gate.set()
-    await looking
+    await lookup
     assert stage.drain() == [(FLOW, 10, exact(NGINX))]
     stage.resolver.answers[FLOW] = exact(CURL)
-    await stage.next_look()
+    await stage.next_lookup()
     assert stage.drain() == [(FLOW, 5, exact(CURL))]
 
 
-async def test_what_comes_on_a_flow_that_is_overtaken_meanwhile_is_asked_for_again(
+async def test_bytes_of_a_flow_invalidated_during_its_lookup_are_looked_up_again(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor)
     stage.resolver.answers[FLOW] = exact(NGINX)
     stage.resolver.gate.clear()
     stage.ingest(FLOW, size=10)
-    looking = asyncio.create_task(stage.next_look())
+    lookup = asyncio.create_task(stage.next_lookup())
     await stage.resolver.calls.get()
-    stage.invalidated.add([FLOW])
+    stage.stale_flows.add([FLOW])
     stage.ingest(FLOW, size=5)
     stage.resolver.gate.set()
-    await looking
+    await lookup
     assert stage.drain() == [(FLOW, 10, exact(NGINX))]
     stage.resolver.answers[FLOW] = exact(CURL)
-    await stage.next_look()
+    await stage.next_lookup()
     assert stage.drain() == [(FLOW, 5, exact(CURL))]
 
 
-async def test_what_comes_on_a_flow_while_it_is_looked_up_has_the_same_owner(
+async def test_bytes_that_come_in_during_a_lookup_get_its_owner(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor)
     stage.resolver.answers[FLOW] = exact(NGINX)
     stage.resolver.gate.clear()
     stage.ingest(FLOW, size=10)
-    looking = asyncio.create_task(stage.next_look())
+    lookup = asyncio.create_task(stage.next_lookup())
     await stage.resolver.calls.get()
     stage.ingest(FLOW, size=5)
     stage.resolver.gate.set()
-    await looking
+    await lookup
     assert stage.drain() == [(FLOW, 15, exact(NGINX))]
 
 
-async def test_what_several_had_in_turn_is_told_piece_by_piece(
+async def test_a_contested_flow_is_emitted_span_by_span(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor)
@@ -551,14 +550,14 @@ async def test_what_several_had_in_turn_is_told_piece_by_piece(
     for number, size in enumerate((1, 10, 100, 1000), 1):
         delta = make_delta((size, 1), at_ns=(number, number))
         stage.attributor.ingest({FLOW: delta})
-    await stage.next_look()
-    told = [(FLOW, 11, exact(NGINX)), (FLOW, 100, UNATTRIBUTED), (FLOW, 1000, exact(CURL))]
-    assert stage.drain() == told
+    await stage.next_lookup()
+    emitted = [(FLOW, 11, exact(NGINX)), (FLOW, 100, UNATTRIBUTED), (FLOW, 1000, exact(CURL))]
+    assert stage.drain() == emitted
     stage.ingest(FLOW)
-    assert stage.drain() == []  # whose it is now is asked anew
+    assert stage.drain() == []  # the present owner is looked up
 
 
-async def test_a_flow_that_no_look_up_came_to_is_told_as_far_as_it_is_known(
+async def test_a_flow_that_no_lookup_reached_is_emitted_with_its_recorded_owner(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor)
@@ -566,27 +565,27 @@ async def test_a_flow_that_no_look_up_came_to_is_told_as_far_as_it_is_known(
     stage.resolver.recalled[known] = exact(NGINX)
     stage.ingest(known, unknown)
     stage.clock.now += 3.0
-    await stage.attributor.expire()
+    await stage.attributor.emit_expired()
     assert stage.drain() == [(known, 1, exact(NGINX)), (unknown, 1, UNATTRIBUTED)]
 
 
-async def test_a_new_connection_on_a_known_five_tuple_waits_for_its_own_owner(
+async def test_a_new_connection_on_a_known_five_tuple_is_looked_up(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor)
     stage.resolver.answers[FLOW] = exact(NGINX)
     stage.ingest(FLOW)
-    await stage.attributor.settle()
+    await stage.attributor.resolve_pending()
     stage.drain()
     stage.resolver.answers[FLOW] = exact(CURL)
     stage.ingest(FLOW, size=10, opened=True)
     stage.ingest(FLOW, size=20)
     assert stage.drain() == []
-    await stage.next_look()
+    await stage.next_lookup()
     assert stage.drain() == [(FLOW, 30, exact(CURL))]
 
 
-async def test_a_look_up_that_began_before_a_new_connection_does_not_name_its_owner(
+async def test_a_lookup_that_began_before_a_new_connection_does_not_name_its_owner(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor)
@@ -594,18 +593,18 @@ async def test_a_look_up_that_began_before_a_new_connection_does_not_name_its_ow
     stage.ingest(FLOW, size=10)
     stage.resolver.gate.clear()
     async with asyncio.timeout(10):
-        look = asyncio.create_task(stage.next_look())
+        lookup = asyncio.create_task(stage.next_lookup())
         await stage.resolver.calls.get()
         stage.resolver.answers[FLOW] = exact(CURL)
         stage.ingest(FLOW, size=20, opened=True)
         stage.resolver.gate.set()
-        await look
+        await lookup
     assert stage.drain() == [(FLOW, 10, UNATTRIBUTED)]
-    await stage.next_look()
+    await stage.next_lookup()
     assert stage.drain() == [(FLOW, 20, exact(CURL))]
 
 
-async def test_bytes_of_the_connection_before_never_go_to_the_next_owner(
+async def test_bytes_of_the_previous_connection_never_go_to_the_next_owner(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor)
@@ -614,44 +613,44 @@ async def test_bytes_of_the_connection_before_never_go_to_the_next_owner(
     stage.ingest(FLOW, size=60, opened=True)
     assert stage.drain() == [(FLOW, 305_120, UNATTRIBUTED)]
     stage.resolver.answers[FLOW] = exact(CURL)
-    await stage.next_look()
+    await stage.next_lookup()
     assert stage.drain() == [(FLOW, 60, exact(CURL))]
 
 
-async def test_a_syn_that_is_sent_again_is_the_same_connection(
+async def test_a_retransmitted_syn_is_the_same_connection(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor)
     stage.resolver.answers[FLOW] = exact(CURL)
     stage.ingest(FLOW, size=60, opened=True)
     stage.ingest(FLOW, size=60, opened=True)
-    await stage.next_look()
+    await stage.next_lookup()
     assert stage.drain() == [(FLOW, 120, exact(CURL))]
 
 
-async def test_what_has_waited_for_hold_passes_though_the_budget_makes_look_ups_rest(
+async def test_a_flow_is_emitted_after_hold_though_the_budget_delays_lookups(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor, hold=0.5, cpu_budget=0.01)
     stage.resolver.cpu_seconds = 0.02
     stage.ingest(make_flow(1))
-    await stage.next_look()
+    await stage.next_lookup()
     stage.clock.now = 0.6
     stage.ingest(make_flow(2))
-    await stage.attributor.expire()
+    await stage.attributor.emit_expired()
     assert stage.drain() == [(make_flow(1), 1, UNATTRIBUTED)]
     stage.clock.now = 1.2
-    await stage.attributor.expire()
+    await stage.attributor.emit_expired()
     assert stage.drain() == [(make_flow(2), 1, UNATTRIBUTED)]
-    # It was never looked for, so the next byte asks, and the answer serves what follows.
+    # The flow was never looked up, so the next byte causes a lookup, which serves later bytes.
     stage.resolver.answers[make_flow(2)] = exact(NGINX)
     stage.ingest(make_flow(2))
-    await stage.next_look()
+    await stage.next_lookup()
     stage.ingest(make_flow(2))
     assert stage.drain() == [(make_flow(2), 1, UNATTRIBUTED), (make_flow(2), 1, exact(NGINX))]
 
 
-async def test_an_answer_that_comes_after_hold_serves_what_follows(
+async def test_an_answer_that_comes_after_hold_serves_later_packets(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor, hold=0.5)
@@ -659,28 +658,28 @@ async def test_an_answer_that_comes_after_hold_serves_what_follows(
     stage.ingest(FLOW)
     stage.resolver.gate.clear()
     async with asyncio.timeout(10):
-        look = asyncio.create_task(stage.next_look())
+        lookup = asyncio.create_task(stage.next_lookup())
         await stage.resolver.calls.get()
         stage.clock.now = 1.0
-        await stage.attributor.expire()
+        await stage.attributor.emit_expired()
         stage.resolver.gate.set()
-        await look
+        await lookup
     stage.ingest(FLOW)
     assert stage.drain() == [(FLOW, 1, UNATTRIBUTED), (FLOW, 1, exact(NGINX))]
 
 
-async def test_settling_with_a_deadline_does_not_wait_for_a_slow_look_up() -> None:
+async def test_resolving_pending_flows_does_not_wait_for_a_slow_lookup() -> None:
     with ThreadPoolExecutor(1) as pool:
         stage = Stage(pool)
         stage.ingest(FLOW)
         stage.resolver.gate.clear()
         async with asyncio.timeout(10):
-            await stage.attributor.settle(0.01)
+            await stage.attributor.resolve_pending(0.01)
         assert stage.drain() == [(FLOW, 1, UNATTRIBUTED)]
         stage.resolver.gate.set()
 
 
-async def test_a_nameless_flow_is_not_looked_up(executor: ThreadPoolExecutor) -> None:
+async def test_a_flow_without_an_address_is_not_looked_up(executor: ThreadPoolExecutor) -> None:
     stage = Stage(executor)
     nameless = FlowKey(0, b"", 0, b"", 0, "")
     stage.ingest(nameless)
@@ -688,80 +687,80 @@ async def test_a_nameless_flow_is_not_looked_up(executor: ThreadPoolExecutor) ->
     assert stage.attributor.drain_stats().new_flows == 0
 
 
-async def test_look_ups_rest_so_that_they_stay_within_the_cpu_budget(
+async def test_lookups_stay_within_the_cpu_budget(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor, cpu_budget=0.01)
     stage.resolver.cpu_seconds = 0.02
     stage.ingest(make_flow(1))
-    assert await stage.next_look() == 0.0  # a second's worth of the budget is there at the start
+    assert await stage.next_lookup() == 0.0  # the budget of one second is there at the start
     stage.ingest(make_flow(2))
     cost = stage.attributor.drain_stats().lookup_seconds
     assert cost >= 0.02
-    assert await stage.next_look() == pytest.approx((cost - 0.01) / 0.01)
+    assert await stage.next_lookup() == pytest.approx((cost - 0.01) / 0.01)
 
 
-async def test_new_flows_are_gathered_for_a_while_after_a_look_up(
+async def test_new_flows_are_gathered_for_a_while_after_a_lookup(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor)
-    stage.resolver.cpu_seconds = 0.01  # a dear look-up makes a long pause
+    stage.resolver.cpu_seconds = 0.01  # an expensive lookup makes a long interval
     stage.resolver.answers = {make_flow(port): exact(NGINX) for port in range(9)}
     async with asyncio.timeout(10):
         run = asyncio.create_task(stage.attributor.run())
         stage.ingest(make_flow(0))
         assert await stage.resolver.calls.get() == [make_flow(0)]
-        await stage.came_out.wait()
+        await stage.has_emitted.wait()
         for port in (1, 2):
             stage.ingest(make_flow(port))
             await asyncio.sleep(0.01)  # by the stage's clock no time passes
         assert stage.resolver.asked == [[make_flow(0)]]
-        stage.clock.now = batching._LONGEST
+        stage.clock.now = batching._MAX_FINAL_INTERVAL
         assert await stage.resolver.calls.get() == [make_flow(1), make_flow(2)]
         run.cancel()
         await asyncio.wait([run])
 
 
 async def gathering_after(executor: ThreadPoolExecutor, *answers: Attribution | None) -> float:
-    """Return how long flows are gathered after a look-up with these answers."""
+    """Return how long flows are gathered after a lookup with these answers."""
     stage = Stage(executor)
-    stage.attributor._pace.next_pause(1.0, LookupVerdict(10))  # grown a little
+    stage.attributor._pacer.interval.next_interval(1.0, LookupVerdict(10))  # grown a little
     flows = [make_flow(port) for port in range(len(answers))]
     stage.resolver.answers = {
         flow: answer for flow, answer in zip(flows, answers, strict=True) if answer is not None
     }
     stage.ingest(*flows)
-    await stage.next_look()
-    return stage.attributor._rested - stage.clock.now
+    await stage.next_lookup()
+    return stage.attributor._pacer.ready_at() - stage.clock.now
 
 
-async def test_flows_are_gathered_longer_while_their_sockets_are_found(
+async def test_the_interval_grows_while_sockets_are_found(
     executor: ThreadPoolExecutor,
 ) -> None:
-    grown = batching._SHORT_BOUND * batching._GROWTH
+    grown = batching._MAX_SHORTEST * batching._GROWTH
     found = [exact(NGINX), Attribution(Quality.LISTENER, NGINX), ONLY_USER]
     assert await gathering_after(executor, *found) == pytest.approx(grown * batching._GROWTH)
     for gone in (UNATTRIBUTED, Attribution(Quality.INFERRED, NGINX)):
         assert await gathering_after(executor, *found, gone) < grown
-    # What was not looked for says nothing.
+    # A flow without an answer is not judged.
     assert await gathering_after(executor, None, None) == pytest.approx(grown)
     assert await gathering_after(executor, *found, None) == pytest.approx(grown * batching._GROWTH)
 
 
-async def test_only_the_first_answer_of_a_flow_makes_the_pace(
+async def test_only_the_first_answer_of_a_flow_is_judged(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor)
     stage.resolver.answers[FLOW] = ONLY_USER
     stage.ingest(FLOW)
-    await stage.next_look()
-    stage.attributor._pace.next_pause(1.0, LookupVerdict(10))
-    stage.resolver.answers[FLOW] = UNATTRIBUTED  # it is gone, but has been seen in time
-    await stage.next_look()
-    assert stage.attributor._rested - stage.clock.now >= batching._SHORT_BOUND
+    await stage.next_lookup()
+    stage.attributor._pacer.interval.next_interval(1.0, LookupVerdict(10))
+    stage.resolver.answers[FLOW] = UNATTRIBUTED  # closed, but the first lookup was in time
+    await stage.next_lookup()
+    assert stage.attributor._pacer.ready_at() - stage.clock.now >= batching._MAX_SHORTEST
 
 
-async def test_the_event_loop_has_its_turn_while_very_many_answers_are_acted_on(
+async def test_other_tasks_run_while_very_many_resolutions_are_acted_on(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor, max_flows=5000)
@@ -776,7 +775,7 @@ async def test_the_event_loop_has_its_turn_while_very_many_answers_are_acted_on(
             await asyncio.sleep(0)
 
     async with asyncio.timeout(10):
-        await asyncio.gather(stage.attributor.settle(), watch())
+        await asyncio.gather(stage.attributor.resolve_pending(), watch())
     at_work = sorted(set(seen) - {0})
     assert len(at_work) >= 3
     turns = [0, *at_work, len(flows)]
@@ -784,7 +783,7 @@ async def test_the_event_loop_has_its_turn_while_very_many_answers_are_acted_on(
 
 
 @pytest.mark.parametrize("opened", [False, True])
-async def test_bytes_that_come_between_two_answers_are_told_once(
+async def test_bytes_that_come_in_between_two_resolutions_are_emitted_once(
     executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, opened: bool
 ) -> None:
     monkeypatch.setattr(attributor, "_SLICE", 1)
@@ -803,16 +802,16 @@ async def test_bytes_that_come_between_two_answers_are_told_once(
             await asyncio.sleep(0)
 
     async with asyncio.timeout(10):
-        await asyncio.gather(stage.attributor.settle(), add())
-        await stage.attributor.settle()
-    told = Counter[FlowKey]()
+        await asyncio.gather(stage.attributor.resolve_pending(), add())
+        await stage.attributor.resolve_pending()
+    emitted = Counter[FlowKey]()
     for flow, size, _ in stage.drain():
-        told[flow] += size
+        emitted[flow] += size
     assert ingested
-    assert told == dict.fromkeys(flows, 10 + ingested)
+    assert emitted == dict.fromkeys(flows, 10 + ingested)
 
 
-async def test_an_answer_that_is_overtaken_between_two_is_not_given_to_what_comes_next(
+async def test_an_answer_invalidated_between_two_resolutions_is_not_used_for_later_packets(
     executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attributor, "_SLICE", 1)
@@ -822,9 +821,9 @@ async def test_an_answer_that_is_overtaken_between_two_is_not_given_to_what_come
     stage.ingest(*flows)
 
     async def pass_on(flow: FlowKey) -> None:
-        await stage.came_out.wait()
+        await stage.has_emitted.wait()
         stage.resolver.answers[flow] = exact(CURL)
-        stage.invalidated.add([flow])
+        stage.stale_flows.add([flow])
         stage.ingest(make_flow(9))
         for _ in range(len(flows)):
             await asyncio.sleep(0)
@@ -833,13 +832,13 @@ async def test_an_answer_that_is_overtaken_between_two_is_not_given_to_what_come
                 return
 
     async with asyncio.timeout(10):
-        await asyncio.gather(stage.attributor.settle(), pass_on(flows[2]))
-        await stage.attributor.settle()
-    told = [one for one in stage.drain() if one[0] == flows[2]]
-    assert told == [(flows[2], 1, exact(NGINX)), (flows[2], 5, exact(CURL))]
+        await asyncio.gather(stage.attributor.resolve_pending(), pass_on(flows[2]))
+        await stage.attributor.resolve_pending()
+    emitted = [one for one in stage.drain() if one[0] == flows[2]]
+    assert emitted == [(flows[2], 1, exact(NGINX)), (flows[2], 5, exact(CURL))]
 
 
-async def test_cancelling_between_two_answers_loses_nothing(
+async def test_cancelling_between_two_resolutions_loses_nothing(
     executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attributor, "_SLICE", 1)
@@ -849,17 +848,17 @@ async def test_cancelling_between_two_answers_loses_nothing(
     async with asyncio.timeout(10):
         run = asyncio.create_task(stage.attributor.run())
         stage.ingest(*flows)
-        await stage.came_out.wait()
+        await stage.has_emitted.wait()
         run.cancel()
         await asyncio.wait([run])
         before = len(stage.emitted)
         assert 0 < before < len(flows)
-        await stage.attributor.settle()
+        await stage.attributor.resolve_pending()
     assert stage.drain() == [(flow, 1, exact(NGINX)) for flow in flows]
 
 
 @pytest.mark.parametrize("steps", range(12))
-async def test_cancelling_the_look_ups_at_any_point_loses_nothing(
+async def test_cancelling_lookups_at_any_point_loses_nothing(
     executor: ThreadPoolExecutor, steps: int
 ) -> None:
     stage = Stage(executor)
@@ -872,15 +871,15 @@ async def test_cancelling_the_look_ups_at_any_point_loses_nothing(
         run.cancel()
         await asyncio.wait([run])
         stage.ingest(make_flow(1), make_flow(2), size=1)
-        await stage.attributor.settle()
-    told = Counter[FlowKey]()
+        await stage.attributor.resolve_pending()
+    emitted = Counter[FlowKey]()
     for flow, size, _ in stage.drain():
-        told[flow] += size
-    assert told == {make_flow(1): 11, make_flow(2): 11}
+        emitted[flow] += size
+    assert emitted == {make_flow(1): 11, make_flow(2): 11}
     assert run.cancelled()
 
 
-async def test_a_look_up_whose_asker_was_cancelled_ends_before_the_next_begins() -> None:
+async def test_a_cancelled_lookup_ends_before_the_next_begins() -> None:
     with ThreadPoolExecutor(2) as pool:
         stage = Stage(pool)
         stage.resolver.answers[FLOW] = exact(NGINX)
@@ -891,7 +890,7 @@ async def test_a_look_up_whose_asker_was_cancelled_ends_before_the_next_begins()
             await stage.resolver.calls.get()
             run.cancel()
             await asyncio.wait([run])
-            settling = asyncio.create_task(stage.attributor.settle())
+            settling = asyncio.create_task(stage.attributor.resolve_pending())
             await asyncio.sleep(0)
             assert len(stage.resolver.asked) == 1
             stage.resolver.gate.set()
@@ -904,7 +903,7 @@ async def test_a_look_up_whose_asker_was_cancelled_ends_before_the_next_begins()
     "error",
     [OSError(5, "Input/output error", "/proc/net/tcp"), ValueError("odd row in /proc/net/tcp")],
 )
-async def test_a_failing_resolver_is_logged_once_and_its_flows_wait_until_hold(
+async def test_a_failing_resolver_is_logged_once_and_its_flows_are_pending_until_hold(
     executor: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     stage = Stage(executor, hold=0.1)
@@ -912,7 +911,7 @@ async def test_a_failing_resolver_is_logged_once_and_its_flows_wait_until_hold(
     stage.ingest(FLOW)
     times = []
     while not stage.emitted:
-        times.append(await stage.next_look())
+        times.append(await stage.next_lookup())
     assert times == pytest.approx([0.0, 0.05, 0.1])
     assert stage.drain() == [(FLOW, 1, UNATTRIBUTED)]
     assert len(caplog.records) == 1
@@ -921,7 +920,7 @@ async def test_a_failing_resolver_is_logged_once_and_its_flows_wait_until_hold(
     assert (counts.batches, counts.failed_batches) == (3, 3)
 
 
-async def test_what_finds_no_room_to_wait_passes_without_an_owner_and_is_counted(
+async def test_bytes_beyond_the_bound_of_pending_flows_are_unattributed_and_counted(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor, max_flows=2)
@@ -939,24 +938,24 @@ async def test_latency_is_the_time_from_the_first_bytes_of_a_flow_to_its_first_a
     stage.ingest(FLOW)
     stage.clock.now = 0.2
     stage.ingest(FLOW)
-    await stage.next_look()
-    assert stage.attributor.drain_stats().latency is None  # it was not looked for
+    await stage.next_lookup()
+    assert stage.attributor.drain_stats().latency is None  # there was no answer
     stage.resolver.answers[FLOW] = ONLY_USER
     stage.clock.now = 0.25
-    await stage.next_look()
+    await stage.next_lookup()
     assert stage.attributor.drain_stats().latency == Latency(0.25, 0.25)
     stage.clock.now = 0.5
-    await stage.next_look()
+    await stage.next_lookup()
     assert stage.attributor.drain_stats().latency is None  # a second answer is not the first
 
 
-async def test_statistics_tell_what_was_done_since_they_were_last_asked_for(
+async def test_statistics_cover_the_work_since_they_were_last_drained(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor, max_flows=4)
     for port in range(5):
         stage.ingest(make_flow(port))
-        await stage.attributor.settle()
+        await stage.attributor.resolve_pending()
     counts = stage.attributor.drain_stats()
     assert (counts.new_flows, counts.batches, counts.resolver.table_reads) == (5, 5, 5)
     assert counts.evicted_flows == 2
@@ -971,11 +970,11 @@ batches = st.dictionaries(st.sampled_from(FLOWS), deltas)
 answers = st.dictionaries(st.sampled_from(FLOWS), attributions)
 steps = st.one_of(
     st.tuples(st.just("ingest"), batches),
-    st.tuples(st.just("ingest during a look"), batches),
+    st.tuples(st.just("ingest during a lookup"), batches),
     st.tuples(st.just("answers become"), answers),
     st.tuples(st.just("time passes"), st.sampled_from([0.01, 0.5, 11.0, 70.0])),
     st.tuples(st.just("fail"), st.booleans()),
-    st.tuples(st.sampled_from(["look", "settle", "expire"]), st.none()),
+    st.tuples(st.sampled_from(["lookup", "resolve pending", "emit expired"]), st.none()),
 )
 
 
@@ -991,25 +990,23 @@ async def play(stage: Stage, script: list[tuple[str, object]]) -> None:
         match step:
             case "ingest", dict(batch):
                 stage.attributor.ingest(batch)
-            case "ingest during a look", dict(batch):
-                look = asyncio.create_task(stage.attributor.settle())
+            case "ingest during a lookup", dict(batch):
+                lookup = asyncio.create_task(stage.attributor.resolve_pending())
                 await asyncio.sleep(0)
                 stage.attributor.ingest(batch)
-                await look
+                await lookup
             case "answers become", dict(known):
                 stage.resolver.answers = known
             case "time passes", float(seconds):
                 stage.clock.now += seconds
             case "fail", bool(failing):
                 stage.resolver.error = OSError("no") if failing else None
-            case "look", _:
-                await stage.attributor._look_up(
-                    await stage.attributor._give_up_gone(stage._take_due())
-                )
-            case "settle", _:
-                await stage.attributor.settle()
-            case "expire", _:
-                await stage.attributor.expire()
+            case "lookup", _:
+                await stage.attributor._look_up_due(stage.clock.now)
+            case "resolve pending", _:
+                await stage.attributor.resolve_pending()
+            case "emit expired", _:
+                await stage.attributor.emit_expired()
 
 
 @settings(deadline=None, max_examples=150)
@@ -1020,7 +1017,7 @@ def test_every_byte_that_goes_in_comes_out_once(
     async def run() -> Stage:
         stage = Stage(executor, hold=hold, max_flows=max_flows)
         await play(stage, script)
-        await stage.attributor.settle()
+        await stage.attributor.resolve_pending()
         return stage
 
     stage = asyncio.run(run())

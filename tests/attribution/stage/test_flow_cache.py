@@ -1,34 +1,84 @@
+"""What the flow cache keeps, evicts and invalidates, and which flows are rechecked."""
+
+import math
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.traffic import NGINX, exact, make_flow
 
-from hogpipe.attribution.stage.flow_cache import FlowCache, KnownFlow
+from hogpipe.attribution.stage.flow_cache import CachedFlow, FlowCache, RecheckQueue
 
-KNOWN = KnownFlow(exact(NGINX), 0.0)
-
-
-def test_a_flow_is_known_until_it_has_been_idle_for_long() -> None:
-    memory = FlowCache(10, idle=60.0, now=0.0)
-    memory.put(make_flow(1), KNOWN)
-    memory.put(make_flow(2), KNOWN)
-    memory.forget_idle(60.0)
-    assert memory.get(make_flow(1)) is KNOWN
-    memory.forget_idle(119.0)
-    assert memory.forgotten == 0
-    memory.forget_idle(120.0)
-    assert memory.get(make_flow(1)) is KNOWN
-    assert memory.get(make_flow(2)) is None
-    assert memory.forgotten == 1
+CACHED = CachedFlow(exact(NGINX), 0.0)
 
 
-def test_a_flow_that_was_discarded_is_not_one_that_was_forgotten() -> None:
-    memory = FlowCache(10, idle=60.0, now=0.0)
-    memory.put(make_flow(1), KNOWN)
-    memory.forget_idle(60.0)
-    memory.put(make_flow(2), KNOWN)
-    memory.discard(make_flow(1))
-    memory.discard(make_flow(2))
-    assert (len(memory), memory.forgotten) == (0, 0)
+def test_a_flow_is_cached_until_it_has_been_idle_for_long() -> None:
+    cache = FlowCache(10, idle=60.0, now=0.0)
+    cache.put(make_flow(1), CACHED)
+    cache.put(make_flow(2), CACHED)
+    cache.evict_idle(60.0)
+    assert cache.get(make_flow(1)) is CACHED
+    cache.evict_idle(119.0)
+    assert cache.evicted == 0
+    cache.evict_idle(120.0)
+    assert cache.get(make_flow(1)) is CACHED
+    assert cache.get(make_flow(2)) is None
+    assert cache.evicted == 1
+
+
+def test_a_discarded_flow_is_not_counted_as_evicted() -> None:
+    cache = FlowCache(10, idle=60.0, now=0.0)
+    cache.put(make_flow(1), CACHED)
+    cache.evict_idle(60.0)
+    cache.put(make_flow(2), CACHED)
+    cache.discard(make_flow(1))
+    cache.discard(make_flow(2))
+    assert (len(cache), cache.evicted) == (0, 0)
+
+
+def test_evictions_are_drained_once() -> None:
+    cache = FlowCache(2, idle=60.0, now=0.0)
+    for port in (1, 2, 3):
+        cache.put(make_flow(port), CACHED)
+    assert [cache.drain_evicted(), cache.drain_evicted()] == [1, 0]
+
+
+def test_an_invalidated_flow_is_not_cached_until_the_next_epoch() -> None:
+    cache = FlowCache(10, idle=60.0, now=0.0)
+    one, other = make_flow(1), make_flow(2)
+    cache.put(one, CACHED)
+    cache.invalidate([one])
+    cache.put(one, CACHED)
+    cache.put(other, CACHED)
+    assert [cache.get(flow) for flow in (one, other)] == [None, CACHED]
+    assert [cache.is_invalidated(flow) for flow in (one, other)] == [True, False]
+    cache.start_epoch()
+    cache.put(one, CACHED)
+    assert cache.get(one) is CACHED
+    assert cache.evicted == 0
+
+
+def test_all_flows_may_be_invalidated() -> None:
+    cache = FlowCache(10, idle=60.0, now=0.0)
+    cache.put(make_flow(1), CACHED)
+    cache.invalidate_all()
+    cache.put(make_flow(2), CACHED)
+    assert len(cache) == 0
+    cache.start_epoch()
+    cache.put(make_flow(2), CACHED)
+    assert len(cache) == 1
+
+
+def test_rechecks_alone_are_due_once_in_an_interval_after_the_last_lookup() -> None:
+    rechecks = RecheckQueue(5.0)
+    assert rechecks.next_due() == math.inf
+    assert rechecks.take(10, now=4.0) == []
+    for port in (1, 2, 1):
+        rechecks.add(make_flow(port))
+    assert rechecks.next_due() == 9.0
+    assert rechecks.take(1, now=9.0) == [make_flow(1)]
+    assert rechecks.next_due() == 9.0  # the rest is due at once
+    assert rechecks.take(1, now=9.5) == [make_flow(2)]
+    assert (len(rechecks), rechecks.next_due()) == (0, math.inf)
 
 
 @settings(deadline=None)
@@ -36,27 +86,27 @@ def test_a_flow_that_was_discarded_is_not_one_that_was_forgotten() -> None:
     st.integers(2, 9),
     st.lists(st.tuples(st.sampled_from(["get", "put", "discard"]), st.integers(1, 12))),
 )
-def test_memory_is_bounded_and_keeps_the_half_that_was_used_last(
+def test_the_cache_is_bounded_and_keeps_the_half_that_was_used_last(
     max_flows: int, uses: list[tuple[str, int]]
 ) -> None:
-    memory = FlowCache(max_flows, idle=60.0, now=0.0)
+    cache = FlowCache(max_flows, idle=60.0, now=0.0)
     recent: list[int] = []
     discarded: set[int] = set()
     puts = discards = 0
     for use, port in uses:
         flow = make_flow(port)
-        kept = len(memory)
+        kept = len(cache)
         if use == "put":
-            puts += memory.get(flow) is None
-            memory.put(flow, KNOWN)
+            puts += cache.get(flow) is None
+            cache.put(flow, CACHED)
             discarded.discard(port)
         elif use == "discard":
-            memory.discard(flow)
-            discards += kept - len(memory)
+            cache.discard(flow)
+            discards += kept - len(cache)
             discarded.add(port)
-        if memory.get(flow) is not None:
+        if cache.get(flow) is not None:
             recent = [other for other in recent if other != port] + [port]
-        assert len(memory) <= max_flows
-    assert puts - discards - memory.forgotten == len(memory)
+        assert len(cache) <= max_flows
+    assert puts - discards - cache.evicted == len(cache)
     latest = [port for port in recent[-(max_flows // 2) :] if port not in discarded]
-    assert all(memory.get(make_flow(port)) is not None for port in reversed(latest))
+    assert all(cache.get(make_flow(port)) is not None for port in reversed(latest))

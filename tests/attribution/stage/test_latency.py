@@ -1,15 +1,11 @@
-"""How long look-ups let flows wait."""
+"""The median and the longest of the times that flows are pending."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hogpipe.attribution.stage.latency import (
-    LatencyMeter,
-)
-from hogpipe.model import (
-    Latency,
-)
+from hogpipe.attribution.stage.latency import LatencyMeter
+from hogpipe.model import Latency
 
 
 def measure(*times: float) -> Latency | None:
@@ -19,11 +15,11 @@ def measure(*times: float) -> Latency | None:
     return meter.drain()
 
 
-def test_without_times_there_is_nothing_to_tell() -> None:
+def test_without_times_there_is_no_latency() -> None:
     assert measure() is None
 
 
-def test_what_was_told_is_not_told_again() -> None:
+def test_a_time_is_reported_once() -> None:
     meter = LatencyMeter()
     meter.add(5.0)
     meter.drain()
@@ -32,25 +28,25 @@ def test_what_was_told_is_not_told_again() -> None:
     assert meter.drain() is None
 
 
-def test_one_slow_look_up_moves_the_longest_and_not_the_median() -> None:
-    told = measure(0.01, 0.01, 0.01, 9.0)
-    assert told is not None
-    assert told.median == pytest.approx(0.01, rel=0.1)
-    assert told.longest == 9.0
+def test_one_slow_lookup_moves_the_longest_and_not_the_median() -> None:
+    found = measure(0.01, 0.01, 0.01, 9.0)
+    assert found is not None
+    assert found.median == pytest.approx(0.01, rel=0.1)
+    assert found.longest == 9.0
 
 
-def test_no_time_at_all_is_a_time() -> None:
+def test_zero_is_a_time() -> None:
     assert measure(0.0) == Latency(0.0, 0.0)
 
 
 @settings(deadline=None)
 @given(st.lists(st.floats(1e-6, 1e5), min_size=1))
 def test_the_median_is_right_to_a_tenth(times: list[float]) -> None:
-    told = measure(*times)
-    assert told is not None
+    found = measure(*times)
+    assert found is not None
     middle = sorted(times)[(len(times) - 1) // 2]
-    assert told.median == pytest.approx(middle, rel=0.1)
-    assert told.median <= told.longest == max(times)
+    assert found.median == pytest.approx(middle, rel=0.1)
+    assert found.median <= found.longest == max(times)
 
 
 @settings(deadline=None)
@@ -59,4 +55,4 @@ def test_memory_does_not_grow_with_the_number_of_times(times: list[float]) -> No
     meter = LatencyMeter()
     for seconds in times:
         meter.add(seconds)
-    assert len(meter._sizes) < 8 * 51
+    assert len(meter._classes) < 8 * 51

@@ -1,87 +1,90 @@
+"""Which pending flows are due, and when."""
+
 import math
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.traffic import make_delta, make_flow
+from support.traffic import make_flow
 
-from hogpipe.attribution.stage.pending import PendingFlows, Waiting
-from hogpipe.model import Span
+from hogpipe.attribution.stage.pending import PendingFlows
+from hogpipe.attribution.stage.pending_resolution import PendingResolution
+from hogpipe.model import FlowDelta
 
 
-def waiting() -> Waiting:
-    return Waiting(make_delta((1, 1)), since=0.0)
+def make_table(max_flows: int = 100, hold: float = 2.0) -> PendingFlows:
+    return PendingFlows(max_flows, hold)
+
+
+def start(table: PendingFlows, port: int, now: float = 0.0) -> PendingResolution:
+    return table.start(make_flow(port), FlowDelta(transmit_bytes=1, transmit_packets=1), now)
 
 
 def test_a_new_flow_is_due_at_once_and_only_once() -> None:
-    pending = PendingFlows()
-    assert pending.next_due() == math.inf
-    pending.add(make_flow(1), waiting())
-    assert pending.next_due() == -math.inf
-    assert list(pending.take_due(0.0, 10)) == [make_flow(1)]
-    assert pending.take_due(99.0, 10) == {}
-    assert len(pending) == 1
+    table = make_table()
+    assert table.next_due() == math.inf
+    one = start(table, 1)
+    assert table.next_due() == -math.inf
+    assert table.take_due(0.0, 10) == [one]
+    assert table.take_due(99.0, 10) == []
+    assert len(table) == 1
 
 
-def test_flows_that_were_never_looked_for_go_before_those_that_were() -> None:
-    pending = PendingFlows()
-    old = waiting()
-    pending.add(make_flow(1), old)
-    pending.take_due(0.0, 10)
-    pending.put_off(make_flow(1), old, 5.0)
-    pending.add(make_flow(2), waiting())
-    pending.add(make_flow(3), waiting())
-    assert list(pending.take_due(6.0, 2)) == [make_flow(2), make_flow(3)]
-    assert pending.next_due() == 5.0
-    assert list(pending.take_due(6.0, 2)) == [make_flow(1)]
+def test_new_flows_come_before_deferred_ones() -> None:
+    table = make_table()
+    old = start(table, 1)
+    table.take_due(0.0, 10)
+    table.defer(old, 5.0)
+    new, newest = start(table, 2), start(table, 3)
+    assert table.take_due(6.0, 2) == [new, newest]
+    assert table.next_due() == 5.0
+    assert table.take_due(6.0, 2) == [old]
 
 
-def test_a_flow_that_waits_no_longer_is_not_due() -> None:
-    pending = PendingFlows()
-    gone = waiting()
-    pending.add(make_flow(1), gone)
-    pending.take_due(0.0, 10)
-    pending.put_off(make_flow(1), gone, 5.0)
-    pending.pop(make_flow(1))
-    again = waiting()
-    pending.add(make_flow(1), again)
-    assert pending.take_due(6.0, 10) == {make_flow(1): again}
-    assert pending.take_due(6.0, 10) == {}
+def test_a_flow_that_is_no_longer_pending_is_not_due() -> None:
+    table = make_table()
+    settled = start(table, 1)
+    table.take_due(0.0, 10)
+    table.defer(settled, 5.0)
+    table.pop(make_flow(1))
+    again = start(table, 1)
+    assert table.take_due(6.0, 10) == [again]
+    assert table.take_due(6.0, 10) == []
+
+
+def test_flows_expire_after_the_hold_time_in_the_order_of_arrival() -> None:
+    table = make_table(hold=2.0)
+    flows = [start(table, port, now=float(port)) for port in (1, 2, 3)]
+    assert table.expired(2.9) == []
+    assert table.expired(4.0) == flows[:2]
+
+
+def test_the_table_is_bounded() -> None:
+    table = make_table(max_flows=1)
+    assert not table.is_full
+    start(table, 1)
+    assert table.is_full
+
+
+def test_a_pending_delta_is_a_copy() -> None:
+    delta = FlowDelta(transmit_bytes=1, transmit_packets=1)
+    one = make_table().start(make_flow(1), delta, 0.0)
+    one.add(FlowDelta(transmit_bytes=2, transmit_packets=1))
+    assert (delta.transmit_bytes, one.total.transmit_bytes) == (1, 3)
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.floats(0, 10)), max_size=30))
 @settings(deadline=None)
-def test_retries_come_in_the_order_of_their_times(steps: list[tuple[int, float]]) -> None:
-    pending = PendingFlows()
+def test_deferred_flows_come_in_the_order_of_their_times(steps: list[tuple[int, float]]) -> None:
+    table = make_table()
     flows = {}
     for port, _due in steps:
-        if pending.get(make_flow(port)) is None:
-            flows[port] = waiting()
-            pending.add(make_flow(port), flows[port])
-    pending.take_due(0.0, 100)
+        if table.get(make_flow(port)) is None:
+            flows[port] = start(table, port)
+    table.take_due(0.0, 100)
     for port, due in steps:
-        pending.put_off(make_flow(port), flows[port], due)
+        table.defer(flows[port], due)
     dues = []
-    while (due := pending.next_due()) < math.inf:
+    while (due := table.next_due()) < math.inf:
         dues.append(due)
-        assert pending.take_due(due, 1)
+        assert table.take_due(due, 1)
     assert dues == sorted(due for _port, due in steps)
-
-
-def test_what_comes_while_a_flow_waits_is_kept_in_pieces_until_they_are_many() -> None:
-    one = Waiting(make_delta((1, 1), at_ns=(5, 6)), since=0.0)
-    assert [*one.ask()] == [Span(5, 7)]
-    for at in range(10, 30):
-        one.add(make_delta((1, 1), at_ns=(at, at)))
-    assert one.delta == make_delta((21, 21), at_ns=(5, 29))
-    before, since = one.split()
-    assert [piece.span for piece in before] == [Span(5, 7)]
-    assert [piece.transmit_bytes for piece in since] == [1] * 7 + [13]
-    assert one.ask()[-1] == Span(17, 30)
-    assert len(one.split()[0]) == 9
-
-
-def test_a_flow_is_asked_for_as_of_now_where_the_time_of_a_piece_is_not_known() -> None:
-    one = Waiting(make_delta((1, 1), at_ns=(5, 6)), since=0.0)
-    one.add(make_delta((1, 1)))
-    assert one.ask() == ()
-    assert len(one.split()[0]) == 2

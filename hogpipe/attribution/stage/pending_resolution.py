@@ -1,0 +1,173 @@
+"""PURE: one pending flow, from its first packets to the attribution of its bytes.
+
+In: the deltas of a flow, and what each lookup found out about it. Out, after each lookup: the bytes
+with their attribution (`Settled`), or the time of the next step (`Deferred`).
+
+What follows a lookup
+---------------------
+- An owner, or a final resolution: the flow is settled.
+- A socket whose owner is unknown, or no resolution: the lookup is retried with exponential backoff
+  until the deadline. Then the user of the socket, if known, is all there is.
+- No socket: no retry, as another lookup would find none either. The flow stays pending until the
+  deadline, when the endpoint heuristic may have learnt enough to name an owner.
+
+Pieces
+------
+The traffic is kept in pieces, as it came in, because several processes may have used the five-tuple
+one after the other. A lookup is asked about the span of each piece. If the flow is contested, each
+piece gets the owner of its span. Pieces that came in after the lookup began get the same owner as
+those before, unless the flow was contested or invalidated meanwhile: then they need a lookup of
+their own. Beyond `_MAX_PIECES` pieces between two lookups, further traffic is added to the last.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from copy import copy
+from itertools import groupby
+from operator import itemgetter
+
+import msgspec
+
+from hogpipe.attribution.resolver import Resolution, Resolver
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality, Span
+
+_FIRST_BACKOFF = 0.05
+_MAX_PIECES = 8
+
+
+class Settled(msgspec.Struct, frozen=True, gc=False):
+    """The end of a pending flow."""
+
+    attributed: Sequence[tuple[FlowDelta, Attribution]]
+    """The traffic, in order."""
+    known: Attribution | None
+    """The owner of further packets; None where it must be looked up."""
+    checked_at: float = -math.inf
+    """When a lookup found `known`."""
+    not_looked_up: Sequence[FlowDelta] = ()
+    """Pieces that need a lookup of their own."""
+
+
+class Deferred(msgspec.Struct, frozen=True, gc=False):
+    """The flow stays pending, and is due again at this time."""
+
+    due: float
+
+
+class PendingResolution(msgspec.Struct, eq=False, gc=False):
+    """A pending flow. A new connection on the five-tuple makes a new PendingResolution."""
+
+    flow: FlowKey
+    total: FlowDelta
+    since: float
+    """When its first bytes came in, by the clock of the stage."""
+    deadline: float
+    """Until when the flow may stay pending."""
+    backoff: float = _FIRST_BACKOFF
+    """Seconds until the next attempt."""
+    fallback: Attribution = UNATTRIBUTED
+    """The attribution if no owner is found."""
+    is_answered: bool = False
+    """Whether a lookup has found out anything yet."""
+    has_no_socket: bool = False
+    """Whether a lookup has shown that the flow has no socket."""
+    pieces: list[FlowDelta] = msgspec.field(default_factory=list)
+    """In order; empty while there is only one, which is `total`."""
+    asked: int = 0
+    """How many of the pieces the last lookup was asked about."""
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether only SYNs have passed, so that a further SYN is a retransmission."""
+        total = self.total
+        return total.opened and not (total.transmit_packets and total.receive_packets)
+
+    def add(self, delta: FlowDelta) -> None:
+        """Add traffic that came in while the flow was pending."""
+        if not self.pieces:
+            self.pieces.append(copy(self.total))
+        if len(self.pieces) - self.asked < _MAX_PIECES:
+            self.pieces.append(copy(delta))
+        else:
+            self.pieces[-1].add(delta)
+        self.total.add(delta)
+
+    def ask(self) -> Sequence[Span]:
+        """Return the spans to look up, one for each piece; none if the time of one is unknown."""
+        if not self.pieces:
+            self.asked = 1
+            span = self.total.span
+            return () if span is None else (span,)
+        self.asked = len(self.pieces)
+        spans = [span for piece in self.pieces if (span := piece.span) is not None]
+        return spans if len(spans) == self.asked else ()
+
+    def conclude(
+        self,
+        resolution: Resolution | None,
+        resolver: Resolver,
+        *,
+        now: float,
+        is_last: bool,
+        is_invalidated: bool,
+    ) -> Settled | Deferred:
+        """Return what follows from a lookup that ended `now`; None is a lookup without an answer.
+
+        `is_last`: there will be no other lookup. `is_invalidated`: the resolution may be wrong for
+        packets that came in after the lookup began.
+        """
+        if resolution is not None and resolution.owners_by_span is not None:
+            return self._settle_by_piece(resolution.owners_by_span)
+        if resolution is not None and resolution.attribution.quality is not Quality.NONE:
+            attribution = resolution.attribution
+        else:
+            if resolution is not None and resolution.attribution.user is not None:
+                self.fallback = resolution.attribution
+            is_final = is_last or (resolution is not None and resolution.is_final)
+            if now < self.deadline and not is_final:
+                return self._defer(resolution, now)
+            attribution = resolver.infer(self.flow) if self.has_no_socket else self.fallback
+        if is_invalidated and self._later_pieces():
+            return self._settle_by_piece([attribution] * len(self._asked_pieces()))
+        return Settled([(self.total, attribution)], attribution, now)
+
+    def give_up(self, resolver: Resolver, now: float) -> Settled:
+        """Return the flow with what is known `now`, without another lookup.
+
+        Further packets of a flow that may have a socket are to be looked up.
+        """
+        if self.has_no_socket:
+            attribution = resolver.infer(self.flow)
+            return Settled([(self.total, attribution)], attribution, now)
+        pieces = self.pieces or (self.total,)
+        owners = [resolver.recall(self.flow, piece.span) or self.fallback for piece in pieces]
+        return Settled(list(sum_runs(pieces, owners)), owners[-1])
+
+    def _defer(self, resolution: Resolution | None, now: float) -> Deferred:
+        self.has_no_socket = resolution is not None and resolution.attribution == UNATTRIBUTED
+        due = self.deadline if self.has_no_socket else min(now + self.backoff, self.deadline)
+        self.backoff *= 2
+        return Deferred(due)
+
+    def _settle_by_piece(self, owners: Sequence[Attribution]) -> Settled:
+        pieces = self._asked_pieces()
+        missing = [UNATTRIBUTED] * (len(pieces) - len(owners))
+        attributed = list(sum_runs(pieces, [*owners, *missing]))
+        return Settled(attributed, known=None, not_looked_up=self._later_pieces())
+
+    def _asked_pieces(self) -> Sequence[FlowDelta]:
+        return self.pieces[: self.asked] or (self.total,)
+
+    def _later_pieces(self) -> Sequence[FlowDelta]:
+        return self.pieces[self.asked :]
+
+
+def sum_runs(
+    pieces: Sequence[FlowDelta], owners: Sequence[Attribution]
+) -> Iterator[tuple[FlowDelta, Attribution]]:
+    """Yield the sum of each run of pieces with the same owner, and that owner; in order."""
+    for owner, run in groupby(zip(owners, pieces, strict=True), key=itemgetter(0)):
+        total = FlowDelta()
+        for _owner, piece in run:
+            total.add(piece)
+        yield total, owner
