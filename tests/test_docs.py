@@ -1,4 +1,4 @@
-"""What README and docs show is what happens."""
+"""The examples of README and docs run as shown; links, named files and the API page are current."""
 
 import re
 import shlex
@@ -10,11 +10,14 @@ import pytest
 from support.namespaces import require
 
 ROOT = Path(__file__).parent.parent
-DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+TOP = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+REFERENCES = {"api.md", "configuration.md", "glossary.md", "plugins.md", "record.md"}
+MOST_WORDS = 2000
 
 
 def block_of(page: str, mark: str) -> str:
-    """Return the text of the code block after an HTML comment."""
+    """Return the code block after the HTML comment `mark`."""
     text = (ROOT / page).read_text()
     found = re.search(rf"<!-- {mark} -->\n```\w+\n(.*?)```", text, re.DOTALL)
     assert found, f"{page} has no block {mark}"
@@ -22,7 +25,7 @@ def block_of(page: str, mark: str) -> str:
 
 
 def run_shown(block: str) -> tuple[str, str]:
-    """Run the command of a console block here; return what it prints, and what is shown."""
+    """Run the command of a console block; return what it prints, and the output in the block."""
     command, _, shown = block.removeprefix("$ ").partition("\n")
     here = command.replace(".venv/bin/hogpipe", f"{shlex.quote(sys.executable)} -m hogpipe")
     done = subprocess.run(
@@ -42,7 +45,7 @@ def test_the_jq_example_of_the_readme_prints_what_it_shows() -> None:
     assert printed == shown
 
 
-def test_the_list_of_plugins_as_json_is_what_the_page_of_commands_shows() -> None:
+def test_the_json_list_of_plugins_is_the_one_on_the_page() -> None:
     require("jq")
     printed, shown = run_shown(block_of("docs/cli.md", "plugins"))
     assert "example_total" in printed
@@ -64,7 +67,39 @@ def test_the_example_of_the_library_page_runs(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["nginx 74650", "- 135", "nginx 124", "- 248", "curl 54774"]
 
 
-@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
-def test_links_to_files_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text()):
-        assert (page.parent / target).exists(), f"{page.name}: {target}"
+@pytest.mark.parametrize("page", [*TOP, *PAGES], ids=lambda page: page.name)
+def test_links_to_files_and_headings_lead_somewhere(page: Path) -> None:
+    for target, heading in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", page.read_text()):
+        path = page.parent / target if target else page
+        assert path.exists(), f"{page.name}: {target}"
+        assert not heading or heading in headings_of(path), f"{page.name}: {target}#{heading}"
+
+
+def headings_of(page: Path) -> set[str]:
+    """Return the anchors of a page, as GitHub makes them of its headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_is_short_unless_it_is_a_reference(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    words = [word for word in prose.split() if re.search(r"\w", word)]
+    assert page.name in REFERENCES or len(words) <= MOST_WORDS
+
+
+def test_the_index_lists_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    for page in PAGES:
+        assert page.name == "README.md" or f"]({page.name})" in index, page.name
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_files_and_folders_named_in_backquotes_exist(page: str) -> None:
+    text = (ROOT / page).read_text()
+    names = set(re.findall(r"`((?:[\w.-]+/)*[\w.-]+(?:\.(?:c|h|py|toml)|/))`", text))
+    known = [path.as_posix() for path in (ROOT / "hogpipe").rglob("*")]
+    assert names
+    for name in names:
+        path = name.rstrip("/")
+        assert (ROOT / path).exists() or any(one.endswith(f"/{path}") for one in known), name

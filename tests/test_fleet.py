@@ -1,4 +1,4 @@
-"""What docs/fleet.md builds in ClickHouse holds what was sent, once, and answers its questions."""
+"""The tables of docs/fleet.md hold every record once, and its queries return what was sent."""
 
 import json
 import re
@@ -24,27 +24,30 @@ def sql(mark: str) -> list[str]:
     return [statement for statement in found[1].split(";") if statement.strip()]
 
 
-def lately(seconds: int) -> str:
+def format_time_ago(seconds: int) -> str:
     when = datetime.now(UTC) - timedelta(seconds=seconds)
     return f"{when:%Y-%m-%dT%H:%M:%S}.000Z"
 
 
 def records() -> Rows:
-    """Return the golden records as of two hosts, within the last hour; one has lost a record."""
+    """Return the golden records as of two hosts within the last hour; one of them lost a record."""
     made = []
     for host in ("web1", "web2"):
         for line in GOLDEN.read_text().splitlines():
             record = json.loads(line)
-            record |= {"timestamp": lately(600 - record["sequence"]), "host": {"name": host}}
+            record |= {
+                "timestamp": format_time_ago(600 - record["sequence"]),
+                "host": {"name": host},
+            }
             record |= {"run": f"RUN-{host}"}
-            record["window"] = {"start": lately(700), "end": record["timestamp"]}
+            record["window"] = {"start": format_time_ago(700), "end": record["timestamp"]}
             if record["type"] == "traffic" and "process" in record:
                 record["network"]["peer"] = {"address": PEER}
             made.append(record)
     lost = deepcopy(made[0])
     del made[0]
     assert lost["sequence"] == 1
-    made.append({**lost, "sequence": 0})  # so that the gap is within
+    made.append({**lost, "sequence": 0})  # so that the gap is not at the beginning
     return made
 
 
@@ -54,14 +57,14 @@ class Warehouse:
         for statement in sql("tables"):
             session.query(statement)
 
-    def take(self, folder: Path, lines: list[str]) -> None:
+    def insert(self, folder: Path, lines: list[str]) -> None:
         file = folder / "lines"
         file.write_text("".join(f"{line}\n" for line in lines))
         self._session.query(
             f"INSERT INTO hogpipe.landing SELECT line FROM file('{file}', 'LineAsString')"
         )
 
-    def ask(self, mark: str) -> Rows:
+    def query(self, mark: str) -> Rows:
         (query,) = sql(mark)
         answer = str(self._session.query(query, "JSON"))
         data: Rows = json.loads(answer)["data"] if answer else []
@@ -74,12 +77,12 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
     with Session(str(folder / "clickhouse")) as session:
         made = Warehouse(session)
         lines = [json.dumps(record) for record in records()]
-        made.take(folder, lines)
-        made.take(folder, lines[3:])  # a repeat
+        made.insert(folder, lines)
+        made.insert(folder, lines[3:])  # a repeat
         yield made
 
 
-def moved(records: Rows, way: str) -> int:
+def bytes_of(records: Rows, way: str) -> int:
     return sum(record["network"]["io"][way]["bytes"] for record in records)
 
 
@@ -92,11 +95,11 @@ def program_of(record: dict[str, Any]) -> str:
     return name
 
 
-def test_the_programs_of_a_host_moved_what_its_records_say_repeats_aside(
+def test_the_traffic_of_programs_is_that_of_the_records_without_repeats(
     warehouse: Warehouse,
 ) -> None:
     here = [one for one in traffic() if one["host"]["name"] == "web1"]
-    rows = warehouse.ask("programs")
+    rows = warehouse.query("programs")
     assert (
         {row["program"] for row in rows}
         == {program_of(one) for one in here}
@@ -109,49 +112,49 @@ def test_the_programs_of_a_host_moved_what_its_records_say_repeats_aside(
     for row in rows:
         of_it = [one for one in here if program_of(one) == row["program"]]
         assert (int(row["transmit_bytes"]), int(row["receive_bytes"])) == (
-            moved(of_it, "transmit"),
-            moved(of_it, "receive"),
+            bytes_of(of_it, "transmit"),
+            bytes_of(of_it, "receive"),
         )
 
 
 def test_the_traffic_of_a_service_adds_up_over_all_hosts(warehouse: Warehouse) -> None:
-    rows = warehouse.ask("service")
+    rows = warehouse.query("service")
     of_it = [one for one in traffic() if one.get("systemd", {}).get("unit") == "nginx.service"]
     bits = sum(float(row["transmit_bits"]) for row in rows) * 300
-    assert bits == pytest.approx(8 * moved(of_it, "transmit"), abs=300 * len(rows))
+    assert bits == pytest.approx(8 * bytes_of(of_it, "transmit"), abs=300 * len(rows))
 
 
-def test_who_talked_to_an_address_is_told_by_host_and_process(warehouse: Warehouse) -> None:
-    rows = warehouse.ask("peer")
+def test_the_peers_of_an_address_are_listed_by_host_and_process(warehouse: Warehouse) -> None:
+    rows = warehouse.query("peer")
     assert {(row["host"], row["program"]) for row in rows} == {
         (host, program) for host in ("web1", "web2") for program in ("nginx", "curl")
     }
     of_it = [one for one in traffic() if "peer" in one["network"]]
-    assert sum(int(row["receive_bytes"]) for row in rows) == moved(of_it, "receive")
+    assert sum(int(row["receive_bytes"]) for row in rows) == bytes_of(of_it, "receive")
 
 
 def test_the_shares_of_a_host_add_up_to_all_of_its_bytes(warehouse: Warehouse) -> None:
-    rows = warehouse.ask("sureness")
+    rows = warehouse.query("quality")
     assert {row["host"] for row in rows} == {"web1", "web2"}
     for row in rows:
         shares = [float(row[name]) for name in row if name.endswith("_percent")]
         assert sum(shares) == pytest.approx(100, abs=0.05)
-        assert 0 < float(row["unowned_percent"]) < 5
+        assert 0 < float(row["unattributed_percent"]) < 5
 
 
-def test_a_record_that_did_not_come_is_missing(warehouse: Warehouse) -> None:
-    rows = warehouse.ask("missing")
+def test_a_lost_record_is_counted_as_missing(warehouse: Warehouse) -> None:
+    rows = warehouse.query("missing")
     assert [(row["host"], int(row["missing"])) for row in rows] == [("web1", 1)]
 
 
-def test_the_page_names_the_size_of_a_record_as_it_is() -> None:
-    told = re.search(r"of a service with a systemd unit \| (\d+) \|", PAGE)
-    assert told
+def test_the_size_of_a_record_on_the_page_is_the_real_one() -> None:
+    stated = re.search(r"of a service with a systemd unit \| (\d+) \|", PAGE)
+    assert stated
     sizes = [len(line) for line in GOLDEN.read_text().splitlines() if '"unit":"nginx' in line]
-    assert min(sizes) * 0.9 <= int(told[1]) <= max(sizes) * 1.1
+    assert min(sizes) * 0.9 <= int(stated[1]) <= max(sizes) * 1.1
 
 
-def test_the_figures_on_paper_follow_from_the_sizes() -> None:
+def test_the_estimates_follow_from_the_measured_sizes() -> None:
     traffic_bytes, stats_bytes, row_bytes = 625, 1450, 9.3
     a_second = (40 * traffic_bytes + stats_bytes) / 10
     assert f"| {a_second / 1000:.1f} kB |" in PAGE
