@@ -1,13 +1,24 @@
-"""From flows to their owners, through /proc and sock_diag: one reading for a whole batch.
+"""The resolver that reads /proc and sock_diag, once for a whole batch of flows.
 
-The steps: read the tables that the flows need (`table_reader`), match each flow to sockets
-(`matching`), find who owns these (`fd_cache`) and the port of each flow (`kinship`), read what is
-told of the owners (`processes`). Flows that no socket fits are left to the rule of `inference`, for
-which the sockets are read that talk to the same endpoints.
+In: flows. Out: a Resolution for each flow that was looked for. Raises OSError if /proc itself
+cannot be read; a process that exits meanwhile is no error.
 
-Flows of other network namespaces are matched to the tables there (`guest_tables`), and from then on
-are like all others. The rule of inference is not for them: it would have to be kept apart for each
-namespace, and siblings there cannot be asked for without reading whole tables again.
+Algorithm
+---------
+1. Read the socket tables that the flows need (`table_reader`).
+2. Match each flow to sockets (`matching`).
+3. Find the owners of the sockets by their fds (`fd_cache`), and the owner of each flow's port where
+   several processes share it (`shared_sockets`).
+4. Read these processes (`enrichment.processes`).
+5. For flows without a socket, sample the sockets to the same endpoints and apply the endpoint
+   heuristic (`endpoint_heuristic`).
+
+Flows of other network namespaces are matched to the tables there (`container_tables`) and then
+treated alike.
+
+Known limits: the endpoint heuristic is not applied to flows of other network namespaces. Its
+evidence would have to be kept apart by namespace, and a sample there reads whole tables. And /proc
+shows the present: the owner of packets that passed earlier may have been another.
 """
 
 import threading
@@ -18,16 +29,13 @@ from pathlib import Path
 
 from hogpipe.attribution.procfs.container_tables import ContainerTables
 from hogpipe.attribution.procfs.endpoint_heuristic import (
-    Endpoint,
     EndpointHeuristic,
     SamplingSchedule,
     endpoint_of,
 )
 from hogpipe.attribution.procfs.fd_cache import FdCache
 from hogpipe.attribution.procfs.matching import Match, TableIndex, has_endpoint
-from hogpipe.attribution.procfs.shared_sockets import (
-    SharedSocketRules,
-)
+from hogpipe.attribution.procfs.shared_sockets import SharedSocketRules
 from hogpipe.attribution.procfs.table_reader import EndpointSockets, SocketTable, TableReader
 from hogpipe.attribution.resolver import Resolution
 from hogpipe.enrichment.processes import ProcessReader
@@ -46,14 +54,14 @@ from hogpipe.model import (
 )
 from hogpipe.protocols import TCP
 
-_SAMPLE_READS = 8  # at most, until a socket of the sampled endpoints is there
+_MAX_SAMPLE_READS = 8  # until a socket of the sampled endpoints is open
 
 
 class ProcfsResolver:
-    """Finds the owners of flows in a procfs. Blocking; for one thread at a time.
+    """A Resolver that reads the procfs at `procfs`; `clock` is in seconds.
 
-    `clock` gives the seconds by which sightings of sockets grow old. Raises ConfigurationError
-    where `procfs` is none, or `socket_table` cannot be had with it.
+    Only `recall` and `infer` may be called while another thread is in one of the other methods.
+    Raises ConfigurationError if `procfs` is not a procfs, or does not allow the `socket_table`.
     """
 
     def __init__(
@@ -72,85 +80,72 @@ class ProcfsResolver:
         self._processes = ProcessReader(self._procfs, command_line=command_line)
         self._endpoints = EndpointHeuristic()
         self._sampling = SamplingSchedule()
-        self._sightings = threading.Lock()  # for `_endpoints`
+        self._endpoints_lock = threading.Lock()
         self._clock = clock
 
     def prepare(self) -> None:
-        """Read the fds of all processes, which later look-ups only bring up to date."""
+        """Read the fds of all processes; later lookups read what has changed."""
         self._fds.prepare(SharedSocketRules(self._procfs))
 
     def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Resolution]:
-        """Return the resolution of each flow; an OSError means that /proc itself failed."""
+        """Return the resolution of each flow, after one reading for all of them."""
         rules = SharedSocketRules(self._procfs)
         now = self._clock()
-        own = [flow for flow in flows if flow.namespace == OWN_NAMESPACE]
-        reading = self._tables.read(own, now, self._sampling.candidates(now))
-        index = TableIndex(reading.tables)
-        own_matches = {flow: index.match(flow) for flow in own if flow not in reading.inconclusive}
-        matches = own_matches
-        if len(own) < len(flows):
-            guests = [flow for flow in flows if flow.namespace != OWN_NAMESPACE]
-            matches = own_matches | self._container_tables.match(guests)
+        own_matches, matches = self._match(flows, now)
         rows = (row for match in matches.values() for row in match.rows)
-        sockets = self._fds.find_owners({row.inode: row.user_id for row in rows}, rules, now)
-        owners = {flow: _own(match, sockets, rules) for flow, match in matches.items()}
+        holders = self._fds.find_owners({row.inode: row.user_id for row in rows}, rules, now)
+        owners = {flow: _owner_of_port(match, holders, rules) for flow, match in matches.items()}
         processes = self._read_processes(owners.values(), rules)
-        answers = (
+        attributions = (
             (flow, self._attribute(match, processes[owners[flow]]))
             for flow, match in matches.items()
         )
         found = {
-            flow: Resolution(answer, is_final=_is_final(flow, answer))
-            for flow, answer in answers
-            if answer is not None
+            flow: Resolution(attribution, is_final=_is_final(flow, attribution))
+            for flow, attribution in attributions
+            if attribution is not None
         }
-        self._apply_endpoint_heuristic(found, own_matches, rules, now)
+        self._resolve_without_socket(found, own_matches, rules, now)
         return found
 
     def infer(self, flow: FlowKey) -> Attribution:
-        """Return whose the flow is by the rule of `inference`; from any thread."""
+        """Apply the endpoint heuristic to a flow; see `Resolver`."""
         if flow.namespace != OWN_NAMESPACE or not has_endpoint(flow):
             return UNATTRIBUTED
-        with self._sightings:
+        with self._endpoints_lock:
             owner = self._endpoints.infer_owner(endpoint_of(flow), self._clock())
         return _inferred(owner)
 
-    def recall_socket_owners(self, inodes: Collection[int]) -> dict[int, Process]:
-        """Return the owners of sockets as their fds were read last, for the thread that resolves.
+    def recall(self, _flow: FlowKey, _span: Span | None) -> Attribution | None:
+        """Return None: /proc records nothing."""
+        return None
 
-        Raises OSError if /proc itself failed.
+    def recall_socket_owners(self, inodes: Collection[int]) -> dict[int, Process]:
+        """Return the owners of sockets by inode, by the fds as they were read last.
+
+        Raises OSError if /proc itself cannot be read.
         """
         rules = SharedSocketRules(self._procfs)
-        owners = self._fds.cached_owners(inodes, rules)
-        processes = self._read_processes(owners.values(), rules)
-        found = ((inode, processes[owner]) for inode, owner in owners.items())
-        return {inode: process for inode, process in found if process is not None}
+        return self._name_owners(self._fds.cached_owners(inodes, rules), rules)
 
     def find_socket_owners(self, sockets: Mapping[int, int]) -> dict[int, Process]:
-        """Return the owners of sockets after a look; `sockets` gives their users by inode.
+        """Return the owners of sockets by inode; `sockets` gives their user ids by inode.
 
-        For the thread that resolves. Raises OSError if /proc itself failed.
+        Raises OSError if /proc itself cannot be read.
         """
         rules = SharedSocketRules(self._procfs)
-        owners = self._fds.find_owners(sockets, rules, self._clock())
-        processes = self._read_processes(owners.values(), rules)
-        found = ((inode, processes[owner]) for inode, owner in owners.items())
-        return {inode: process for inode, process in found if process is not None}
+        return self._name_owners(self._fds.find_owners(sockets, rules, self._clock()), rules)
 
     @property
     def processes(self) -> ProcessReader:
-        """Return the reader of processes, for the thread that resolves."""
+        """The reader of processes; not safe while another thread resolves, but for `cached`."""
         return self._processes
-
-    def recall(self, _flow: FlowKey, _span: Span | None) -> Attribution | None:
-        """Return None: /proc records nothing of the past."""
-        return None
 
     def close(self) -> None:
         """Do nothing: no lookup leaves anything open."""
 
     def counts(self) -> ResolverCounts:
-        """Return the counters as they stand; they only grow."""
+        """Return the counters; they only grow."""
         return ResolverCounts(
             table_reads=self._tables.reads + self._container_tables.reads,
             tuple_lookups=self._tables.counts.lookups,
@@ -166,39 +161,52 @@ class ProcfsResolver:
             ambiguous=self._fds.ambiguous,
         )
 
-    def _apply_endpoint_heuristic(
+    def _match(
+        self, flows: Collection[FlowKey], now: float
+    ) -> tuple[dict[FlowKey, Match], dict[FlowKey, Match]]:
+        """Read socket tables; return the matches of our own namespace, and those of all."""
+        own = [flow for flow in flows if flow.namespace == OWN_NAMESPACE]
+        reading = self._tables.read(own, now, self._sampling.candidates(now))
+        index = TableIndex(reading.tables)
+        own_matches = {flow: index.match(flow) for flow in own if flow not in reading.inconclusive}
+        if len(own) == len(flows):
+            return own_matches, own_matches
+        others = [flow for flow in flows if flow.namespace != OWN_NAMESPACE]
+        return own_matches, own_matches | self._container_tables.match(others)
+
+    def _resolve_without_socket(
         self,
         found: dict[FlowKey, Resolution],
         matches: Mapping[FlowKey, Match],
         rules: SharedSocketRules,
         now: float,
     ) -> None:
-        """Give flows without a socket to who owns all others towards the same endpoint."""
-        unseen = []
+        """Record the matches as evidence, and apply the endpoint heuristic to the other flows."""
+        without_socket = []
         for flow, match in matches.items():
             if match.quality is Quality.EXACT and len(match.rows) == 1:
-                self._see(
-                    endpoint_of(flow), match.rows[0].inode, found[flow].attribution.process, now
-                )
+                owner = found[flow].attribution.process
+                with self._endpoints_lock:
+                    self._endpoints.record_match(endpoint_of(flow), match.rows[0].inode, owner, now)
             elif not match.rows and has_endpoint(flow):
-                unseen.append(flow)
+                without_socket.append(flow)
                 self._sampling.record_miss(endpoint_of(flow), now)
-        if unseen:
-            with suppress(OSError):  # the next look meets the same, and it counts as failed
-                self._look_for_siblings(rules, now)
-            found.update((flow, self._resolve_unseen(flow)) for flow in unseen)
+        if without_socket:
+            with suppress(OSError):  # the next lookup meets the same and counts as failed
+                self._sample_endpoints(rules, now)
+            found.update((flow, self._resolve_by_endpoint(flow)) for flow in without_socket)
 
-    def _resolve_unseen(self, flow: FlowKey) -> Resolution:
-        """Resolve a flow without a socket; final where the heuristic needs to see no more."""
+    def _resolve_by_endpoint(self, flow: FlowKey) -> Resolution:
+        """Resolve a flow without a socket; final if the evidence of its endpoint is conclusive."""
         endpoint, now = endpoint_of(flow), self._clock()
-        with self._sightings:
+        with self._endpoints_lock:
             owner = self._endpoints.infer_owner(endpoint, now)
             is_final = owner is not None or self._endpoints.is_conclusive(endpoint, now)
         return Resolution(_inferred(owner), is_final=is_final)
 
-    def _look_for_siblings(self, rules: SharedSocketRules, now: float) -> None:
-        """Note whose the sockets are that talk to endpoints of which too little is known."""
-        with self._sightings:
+    def _sample_endpoints(self, rules: SharedSocketRules, now: float) -> None:
+        """Record the owners of all sockets to the endpoints that are due for a sample."""
+        with self._endpoints_lock:
             endpoints = self._sampling.take_due(
                 now, lambda one: self._endpoints.is_conclusive(one, now)
             )
@@ -206,29 +214,32 @@ class ProcfsResolver:
         if not endpoints:
             return
         before = time.thread_time()
-        towards: EndpointSockets = {}
+        by_endpoint: EndpointSockets = {}
 
-        def see() -> dict[int, int]:
-            towards.update(self._tables.read_endpoint_sockets(endpoints))
-            return {row.inode: row.user_id for siblings in towards.values() for row in siblings}
+        def read() -> dict[int, int]:
+            by_endpoint.update(self._tables.read_endpoint_sockets(endpoints))
+            return {row.inode: row.user_id for rows in by_endpoint.values() for row in rows}
 
-        times = _SAMPLE_READS if self._tables.rereads_cheaply(endpoints) else 1
-        sockets = self._fds.sample_owners(see, likely, rules, now, times)
-        processes = self._read_processes(sockets.values(), rules)
-        for endpoint, siblings in towards.items():
-            owners = {row.inode: processes.get(sockets.get(row.inode)) for row in siblings}
-            with self._sightings:
+        reads = _MAX_SAMPLE_READS if self._tables.rereads_cheaply(endpoints) else 1
+        holders = self._fds.sample_owners(read, likely, rules, now, reads)
+        processes = self._read_processes(holders.values(), rules)
+        for endpoint, rows in by_endpoint.items():
+            owners = {row.inode: processes.get(holders.get(row.inode)) for row in rows}
+            with self._endpoints_lock:
                 self._endpoints.record_sample(endpoint, owners, now)
         self._sampling.record_cost(time.thread_time() - before, now)
 
-    def _see(self, endpoint: Endpoint, inode: int, owner: Process | None, now: float) -> None:
-        with self._sightings:
-            self._endpoints.record_match(endpoint, inode, owner, now)
+    def _name_owners(
+        self, owners: Mapping[int, ProcessIdentity], rules: SharedSocketRules
+    ) -> dict[int, Process]:
+        processes = self._read_processes(owners.values(), rules)
+        named = ((inode, processes[owner]) for inode, owner in owners.items())
+        return {inode: process for inode, process in named if process is not None}
 
     def _read_processes(
         self, owners: Iterable[ProcessIdentity | None], rules: SharedSocketRules
     ) -> dict[ProcessIdentity | None, Process | None]:
-        """Return each owner as a process; no owner is no process."""
+        """Return the process of each owner; None for no owner, and for one that has exited."""
         now, find = self._clock(), self._processes.find
         return {
             owner: None if owner is None else find(owner, now, rules.read_stat)
@@ -236,7 +247,10 @@ class ProcfsResolver:
         }
 
     def _attribute(self, match: Match, owner: Process | None) -> Attribution | None:
-        """Name the owner of a flow, or else the one user of all candidates, None if they differ."""
+        """Return the attribution of a match; None if the sockets belong to different users.
+
+        Without an owner, the user of the sockets is all that is known.
+        """
         if not match.rows:
             return UNATTRIBUTED
         if owner is not None:
@@ -251,9 +265,9 @@ class ProcfsResolver:
 
 
 def _is_final(flow: FlowKey, attribution: Attribution) -> bool:
-    """Tell whether a flow was matched to the listener of its connection, which is gone.
+    """Return whether a TCP flow was matched to a listening socket: its own socket is closed.
 
-    The listening socket of a UDP flow is the flow's own.
+    A UDP flow that was matched to its local port is different: that socket is the flow's own.
     """
     return attribution.quality is Quality.LISTENER and flow.protocol == TCP
 
@@ -262,11 +276,11 @@ def _inferred(owner: Process | None) -> Attribution:
     return UNATTRIBUTED if owner is None else Attribution(Quality.INFERRED, process=owner)
 
 
-def _own(
-    match: Match, sockets: Mapping[int, ProcessIdentity], rules: SharedSocketRules
+def _owner_of_port(
+    match: Match, owners: Mapping[int, ProcessIdentity], rules: SharedSocketRules
 ) -> ProcessIdentity | None:
-    """Return the owner of the port of a flow; none where a socket on it has no owner."""
+    """Return the owner of a flow's port; None if one of the matched sockets has no owner."""
     inodes = {row.inode for row in match.rows}
-    if not inodes or not inodes <= sockets.keys():
+    if not inodes or not inodes <= owners.keys():
         return None
-    return rules.owner_of_port(frozenset(sockets[inode] for inode in inodes))
+    return rules.owner_of_port(frozenset(owners[inode] for inode in inodes))

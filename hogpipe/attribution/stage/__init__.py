@@ -1,1 +1,10 @@
-"""The attribution stage: pending flows, batches of lookups, their budget and their cache."""
+"""The attribution stage, on the event loop.
+
+- `attributor`: takes flows in, runs the lookups, emits flows with their owners.
+- `flow_cache`: PURE: known flows, their eviction, invalidation and recheck.
+- `pending`: PURE: the table of pending flows, by arrival and by due time.
+- `pending_resolution`: PURE: what follows from a lookup for one pending flow.
+- `batching`: PURE: when the next lookup may begin; `budget`: PURE: its share of the CPU.
+- `lookup`: runs one lookup at a time in the executor.
+- `latency`: PURE: the time from the first packets of a flow to its first answer.
+"""

@@ -374,7 +374,7 @@ class WatchedHeuristic(EndpointHeuristic):
 
 def test_the_endpoint_heuristic_is_used_under_its_lock(fake: FakeProc) -> None:
     resolver = ProcfsResolver(fake.root)
-    owners = resolver._endpoints = WatchedHeuristic(resolver._sightings)
+    owners = resolver._endpoints = WatchedHeuristic(resolver._endpoints_lock)
     fake.table("tcp", connection(4000, 80, inode=71))
     fake.process(500, sockets={3: 71})
     resolver.prepare()
