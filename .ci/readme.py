@@ -1,4 +1,4 @@
-"""The README's commands: `block NAME` prints one, `try-run` runs the main one as printed."""
+"""The commands of the README: `block NAME` prints one, `try-run` runs the first one as printed."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PATIENCE = 240.0  # seconds for an installation and the first windows
+TIMEOUT = 240.0  # seconds for the installation and the first windows
 
 
 def find_block(name: str) -> str:
@@ -29,7 +29,7 @@ def find_children(pid: int) -> list[int]:
 
 
 def try_run() -> None:
-    """Run the main command in a fresh clone, interrupt it, and look at what it left."""
+    """Run the command `run` in a fresh clone, interrupt it, and compare what its sinks wrote."""
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "hogpipe"
         subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
@@ -44,7 +44,7 @@ def try_run() -> None:
             if b"bin/hogpipe\0run" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGINT)
                 break
-        rest, _ = shell.communicate(timeout=PATIENCE)
+        rest, _ = shell.communicate(timeout=TIMEOUT)
         written = (clone / "hogpipe.jsonl").read_text()
         printed = "".join(lines) + rest
         types = [json.loads(line)["type"] for line in printed.splitlines()]

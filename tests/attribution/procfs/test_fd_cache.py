@@ -429,6 +429,7 @@ def test_an_inode_without_a_holder_causes_no_refresh(
     assert asked == []
 
 
+@pytest.mark.usefixtures("root")  # its sockets and its files are of user 0
 def test_a_sample_reads_few_processes_and_does_not_search(fake: FakeProc, cache: Cache) -> None:
     for pid in range(10, 60):
         fake.process(pid, start=pid, sockets=dict(enumerate(range(100 * pid, 100 * pid + 9), 3)))

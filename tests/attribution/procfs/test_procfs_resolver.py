@@ -199,6 +199,7 @@ def open_siblings(fake: FakeProc, *inodes: int) -> None:
     fake.table("tcp", *(connection(1000 + inode, 443, inode=inode) for inode in inodes))
 
 
+@pytest.mark.usefixtures("root")  # its sockets and its files are of user 0
 def test_the_endpoint_heuristic_names_the_only_owner_at_an_endpoint(
     fake: FakeProc,
 ) -> None:
