@@ -45,7 +45,7 @@ DimensionName = Literal[
 EndpointField = Literal[
     "local_address", "remote_address", "local_port", "remote_port", "protocol", "family"
 ]
-"""A field of the endpoints of an `ebpf` row (linux/bpf/traffic_rows.py has the bytes of each)."""
+"""A field of the endpoints of an `ebpf` row (ENDPOINTS of linux/bpf/shapes.py)."""
 
 # A protocol without a name here is described by its number.
 _TRANSPORTS = {

@@ -31,7 +31,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Literal
 
-from hogpipe.delivery.merging import Merger
+from hogpipe.delivery.merging import MergedWindow
 from hogpipe.records.schema import Record
 
 OverflowPolicy = Literal["coalesce", "drop_oldest", "block"]
@@ -47,9 +47,9 @@ MAX_UNMERGED_RECORDS = 10_000
 class QueuedWindow:
     """A window, as records or as sums. Several queues may hold it: its content never changes."""
 
-    def __init__(self, content: Sequence[Record] | Merger) -> None:
+    def __init__(self, content: Sequence[Record] | MergedWindow) -> None:
         self._content = content
-        self._sums = content if isinstance(content, Merger) else None
+        self._sums = content if isinstance(content, MergedWindow) else None
 
     def __len__(self) -> int:
         return len(self._content)
@@ -57,22 +57,22 @@ class QueuedWindow:
     @property
     def merged(self) -> bool:
         """Whether the window is held as sums."""
-        return isinstance(self._content, Merger)
+        return isinstance(self._content, MergedWindow)
 
     def records(self) -> Sequence[Record]:
         """Return the records; for sums, this makes them."""
         content = self._content
-        return content.records() if isinstance(content, Merger) else content
+        return content.records() if isinstance(content, MergedWindow) else content
 
-    def sums(self, *, total_only: bool = False) -> Merger:
+    def sums(self, *, total_only: bool = False) -> MergedWindow:
         """Return the window as sums, which no caller may change; for one thread at a time.
 
         With `total_only` the sums may be one total, without groups: that takes less time.
         """
         if self._sums is None:
-            sums = Merger()
+            sums = MergedWindow()
             if total_only:
-                sums.add_nameless(self.records())
+                sums.add_total(self.records())
                 return sums
             sums.add(self.records())
             self._sums = sums  # the queue of another sink may need them, too
@@ -85,7 +85,7 @@ class MergeJob:
     def __init__(self, windows: Sequence[QueuedWindow], *, total_only: bool = False) -> None:
         self.windows = windows
         self._total_only = total_only
-        self.result = Merger()
+        self.result = MergedWindow()
 
     def run(self) -> None:
         """Compute `result`; the windows stay as they are."""

@@ -1,7 +1,7 @@
-"""PURE: what hogpipe tells of itself in two windows, as one.
+"""PURE: merges the stats records of two windows into one.
 
-Deltas are added, and states (`pending`, `sinks`, memory, the ledger's sockets) are the newest; of
-delays and of medians the longest stays (the median of two windows lies between theirs).
+Counters are added. Gauges (`pending`, `sinks`, memory, the sockets of the ledger) are those of the
+newer record. Of delays and medians the larger is kept, an upper bound of the merged median.
 """
 
 from collections.abc import Mapping
@@ -11,31 +11,31 @@ from hogpipe.records.schema import LatencyInfo, LoopInfo, StatsRecord, Window
 
 
 def merge_stats(older: StatsRecord, newer: StatsRecord) -> StatsRecord:
-    """Return one record for both windows; neither is changed."""
-    # Whatever is a number is a delta, unless it is put right here.
+    """Return one record for both windows; the arguments are not changed."""
+    # Every number is added up as a counter; the others are corrected below.
     merged = cast("StatsRecord", _sum(older, newer))
     merged["timestamp"] = newer["timestamp"]
-    merged["window"] = _span(older["window"], newer["window"])
+    merged["window"] = _join_windows(older["window"], newer["window"])
     merged["sequence"] = newer["sequence"]
     merged["attribution"]["pending"] = newer["attribution"]["pending"]
     if "ledger" in merged["attribution"] and "ledger" in newer["attribution"]:
         merged["attribution"]["ledger"]["sockets"] = newer["attribution"]["ledger"]["sockets"]
     if "latency" in older["attribution"] and "latency" in newer["attribution"]:
-        merged["attribution"]["latency"] = _slower(older, newer)
+        merged["attribution"]["latency"] = _find_longest_latency(older, newer)
     if "self" in newer:
         merged["self"]["memory"] = newer["self"]["memory"]
-        merged["self"]["loop"] = _longer(older, newer)
+        merged["self"]["loop"] = _find_longest_delay(older, newer)
     return merged
 
 
-def _span(older: Window, newer: Window) -> Window:
+def _join_windows(older: Window, newer: Window) -> Window:
     return {
         "start": min(older["start"], newer["start"]),
         "end": max(older["end"], newer["end"]),
     }
 
 
-def _slower(older: StatsRecord, newer: StatsRecord) -> LatencyInfo:
+def _find_longest_latency(older: StatsRecord, newer: StatsRecord) -> LatencyInfo:
     latencies = [record["attribution"]["latency"] for record in (older, newer)]
     return {
         "median_seconds": max(latency["median_seconds"] for latency in latencies),
@@ -43,13 +43,13 @@ def _slower(older: StatsRecord, newer: StatsRecord) -> LatencyInfo:
     }
 
 
-def _longer(older: StatsRecord, newer: StatsRecord) -> LoopInfo:
+def _find_longest_delay(older: StatsRecord, newer: StatsRecord) -> LoopInfo:
     delays = [record["self"]["loop"]["longest_delay_seconds"] for record in (older, newer)]
     return {"longest_delay_seconds": max(delays)}
 
 
 def _sum(older: Mapping[str, object], newer: Mapping[str, object]) -> dict[str, object]:
-    """Add two trees of numbers key by key; a key that only one has is taken as it is."""
+    """Add two trees of numbers key by key; a key that only one of them has is copied."""
     total: dict[str, object] = {**older, **newer}
     for key in older.keys() & newer.keys():
         one, other = older[key], newer[key]

@@ -1,10 +1,13 @@
-"""PURE: windows of records as sums by group, which take little room and add up.
+"""PURE: merges windows of records into one window.
 
-Traffic records that say the same of everything but numbers and stamp are one group. Within a group
-bytes, packets, the bytes of each attribution quality, and flows are added. A flow that moved bytes
-in both windows thus counts twice, just as it does for whoever adds up the two records unmerged.
-The window spans both; timestamp, sequence, run and host are those of the newer record. Stats
-records are merged by merged_stats.py.
+In: windows of records, the oldest first. Out: the records of one window that spans all of them.
+
+Traffic records that differ in nothing but counters and stamp are one group. The counters of a group
+are added up: bytes, packets, flows, and the bytes of each attribution quality. A flow with traffic
+in two windows therefore counts twice, as it does in the sum of the two records. Timestamp,
+sequence, run and host are those of the newer record. merged_stats.py merges stats records.
+
+A group takes less than 1 KB of memory, a fifth of what a record takes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,12 +24,13 @@ from hogpipe.records.network_io import describe_io, parse_io
 from hogpipe.records.schema import HostInfo, Record, StatsRecord, TrafficRecord
 
 _STAMP = ("timestamp", "window", "run", "sequence", "host")
-_NUMBERS = (*_STAMP, "network", "attribution")
+_NOT_IN_KEY = (*_STAMP, "network", "attribution")
+_COUNTERS = ("flows", "io")
 _REMAINDER = orjson.dumps({"type": "traffic", "remainder": True})
 
 
 class _Stamp(msgspec.Struct, frozen=True, gc=False):
-    """What the records of one window have in common."""
+    """The stamp that the records of one window share."""
 
     timestamp: str
     start: str
@@ -35,8 +39,8 @@ class _Stamp(msgspec.Struct, frozen=True, gc=False):
     host: HostInfo
 
 
-class _Sums(msgspec.Struct, gc=False, kw_only=True):
-    """What a group moved; not changed once another Merger may have it, too."""
+class _GroupSums(msgspec.Struct, gc=False, kw_only=True):
+    """The counters of a group. Never changed: several merged windows may share one object."""
 
     flows: int
     traffic: TrafficCounts
@@ -45,71 +49,70 @@ class _Sums(msgspec.Struct, gc=False, kw_only=True):
     stamp: _Stamp
 
 
-class Merger:
-    """A window that others are merged into, each at a cost that follows its own size.
-
-    A group takes less than 1 KB, a fifth of what a record does.
-    """
+class MergedWindow:
+    """A window into which others are merged, each at a cost in proportion to its own size."""
 
     def __init__(self) -> None:
-        self._groups: dict[bytes, _Sums] = {}
+        self._groups: dict[bytes, _GroupSums] = {}
         self._stats: StatsRecord | None = None
-        self._stamp: _Stamp | None = None
-        self._span: tuple[_Stamp, _Stamp, _Stamp] | None = None
+        self._last_stamp: _Stamp | None = None
+        self._last_joined: tuple[_Stamp, _Stamp, _Stamp] | None = None
+        """Two stamps that were joined, and the result."""
 
     def __len__(self) -> int:
         return len(self._groups) + (self._stats is not None)
 
     def add(self, window: Sequence[Record]) -> None:
-        """Merge in a window that is newer than those before; it is not changed."""
+        """Merge a window that is newer than those before; it is not changed."""
         for record in window:
             if record["type"] == "stats":
                 self._add_stats(record)
             else:
                 self._add(_make_key(record), self._sum_up(record))
 
-    def add_nameless(self, window: Sequence[Record]) -> None:
-        """Merge in a window with all its traffic in the remainder: that takes less time."""
+    def add_total(self, window: Sequence[Record]) -> None:
+        """Merge a window with all its traffic in the remainder, which takes less time."""
         sums = [self._sum_up(record) for record in window if record["type"] == "traffic"]
         if sums:
             self._add(_REMAINDER, _total(sums))
         self.add([record for record in window if record["type"] == "stats"])
 
-    def merge(self, newer: "Merger") -> None:
-        """Merge in what `newer` holds, which stays as it is."""
+    def merge(self, newer: "MergedWindow") -> None:
+        """Merge a merged window that is newer; it is not changed."""
         for key, sums in newer._groups.items():  # noqa: SLF001 - of the same class
             self._add(key, sums)
         if (stats := newer._stats) is not None:  # noqa: SLF001 - of the same class
             self._add_stats(stats)
 
     def fold(self, max_groups: int) -> None:
-        """Sum up those that moved least in the remainder, until there are no more groups."""
+        """Add the groups with the fewest bytes to the remainder until `max_groups` are left."""
         if len(self._groups) <= max_groups:
             return
         keys = list(self._groups)
-        moved = np.fromiter(map(_count_bytes, self._groups.values()), float, len(keys))
+        sizes = (sums.traffic.total_bytes for sums in self._groups.values())
+        by_size = np.fromiter(sizes, float, len(keys))
         surplus = len(keys) - (max_groups - 1)  # the remainder is a group, too
-        least = np.sort(np.argpartition(moved, surplus - 1)[:surplus]).tolist()
+        least = np.sort(np.argpartition(by_size, surplus - 1)[:surplus]).tolist()
         self._add(_REMAINDER, _total([self._groups.pop(keys[index]) for index in least]))
 
     def records(self) -> list[Record]:
-        """Return the records of the merged window by sequence."""
+        """Return the records of the merged window, sorted by sequence."""
         merged: list[Record] = [_make_record(*group) for group in self._groups.items()]
         if self._stats is not None:
             merged.append(self._stats)
         return sorted(merged, key=lambda record: record["sequence"])
 
-    def _add(self, key: bytes, newer: _Sums) -> None:
-        # Put in anew each time, groups are nearly sorted by sequence already.
+    def _add(self, key: bytes, newer: _GroupSums) -> None:
+        # Moved to the end each time, groups are nearly sorted by sequence.
         older = self._groups.pop(key, None)
         self._groups[key] = newer if older is None else self._join(older, newer)
 
     def _add_stats(self, newer: StatsRecord) -> None:
         self._stats = newer if self._stats is None else merge_stats(self._stats, newer)
 
-    def _sum_up(self, record: TrafficRecord) -> _Sums:
+    def _sum_up(self, record: TrafficRecord) -> _GroupSums:
         network = record["network"]
-        return _Sums(
+        return _GroupSums(
             flows=network["flows"],
             traffic=parse_io(network["io"]),
             attribution=record["attribution"],
@@ -118,8 +121,8 @@ class Merger:
         )
 
     def _make_stamp(self, record: TrafficRecord) -> _Stamp:
-        """Return the stamp of a record, the same one for all of a window."""
-        last, window = self._stamp, record["window"]
+        """Return the stamp of a record, the same object for all records of a window."""
+        last, window = self._last_stamp, record["window"]
         if (
             last is None
             or last.end != window["end"]
@@ -128,45 +131,52 @@ class Merger:
             or last.run != record["run"]
             or last.host != record["host"]
         ):
-            last = self._stamp = _Stamp(
+            last = self._last_stamp = _Stamp(
                 record["timestamp"], window["start"], window["end"], record["run"], record["host"]
             )
         return last
 
-    def _join(self, older: _Sums, newer: _Sums) -> _Sums:
+    def _join(self, older: _GroupSums, newer: _GroupSums) -> _GroupSums:
         traffic = copy(older.traffic)
         traffic.add_counts(newer.traffic)
-        return _Sums(
+        return _GroupSums(
             flows=older.flows + newer.flows,
             traffic=traffic,
-            attribution=_added(older.attribution, newer.attribution),
+            attribution=_add_qualities(older.attribution, newer.attribution),
             sequence=newer.sequence,
             stamp=self._join_stamps(older.stamp, newer.stamp),
         )
 
     def _join_stamps(self, older: _Stamp, newer: _Stamp) -> _Stamp:
-        """Return the stamp of what spans both; groups come in turns that have the same two."""
-        if self._span is None or self._span[0] is not older or self._span[1] is not newer:
-            # The stamps are all of one form, in UTC: they sort as text.
+        """Return the stamp of a window that spans both.
+
+        Consecutive groups mostly have the same two stamps, so that the last result is kept.
+        """
+        last = self._last_joined
+        if last is None or last[0] is not older or last[1] is not newer:
+            # All times have one format, in UTC, so that they sort as text.
             start, end = min(older.start, newer.start), max(older.end, newer.end)
-            self._span = older, newer, msgspec.structs.replace(newer, start=start, end=end)
-        return self._span[2]
+            last = older, newer, msgspec.structs.replace(newer, start=start, end=end)
+            self._last_joined = last
+        return last[2]
 
 
 def _make_key(record: TrafficRecord) -> bytes:
-    """Return all that `record` says but numbers and stamp."""
-    about = cast("dict[str, object]", record.copy())
-    for key in _NUMBERS:
-        del about[key]
-    if len(record["network"]) > 2:
-        about["network"] = {k: v for k, v in record["network"].items() if k not in ("flows", "io")}
-    # What orjson returns keeps the 4 KiB that it was written to.
-    return bytes(memoryview(orjson.dumps(about)))
+    """Return what describes the group of `record`, without counters and stamp."""
+    description = cast("dict[str, object]", record.copy())
+    for key in _NOT_IN_KEY:
+        del description[key]
+    network = record["network"]
+    if len(network) > len(_COUNTERS):
+        description["network"] = {k: v for k, v in network.items() if k not in _COUNTERS}
+    # The bytes that orjson returns keep its buffer of 4 KiB allocated.
+    return bytes(memoryview(orjson.dumps(description)))
 
 
-def _make_record(key: bytes, sums: _Sums) -> TrafficRecord:
-    about, stamp = orjson.loads(key), sums.stamp
-    network = {"flows": sums.flows, "io": describe_io(sums.traffic), **about.pop("network", {})}
+def _make_record(key: bytes, sums: _GroupSums) -> TrafficRecord:
+    description, stamp = orjson.loads(key), sums.stamp
+    counters = {"flows": sums.flows, "io": describe_io(sums.traffic)}
+    network = {**counters, **description.pop("network", {})}
     record = {
         "type": "traffic",
         "timestamp": stamp.timestamp,
@@ -174,15 +184,15 @@ def _make_record(key: bytes, sums: _Sums) -> TrafficRecord:
         "run": stamp.run,
         "sequence": sums.sequence,
         "host": stamp.host,
-        **about,
+        **description,
         "network": network,
         "attribution": sums.attribution,
     }
     return cast("TrafficRecord", record)
 
 
-def _total(sums: Sequence[_Sums]) -> _Sums:
-    """Return the sum of at least one; the newer come last."""
+def _total(sums: Sequence[_GroupSums]) -> _GroupSums:
+    """Return the sum of one or more sums, the newest last."""
     attribution: dict[str, int] = {}
     traffic = TrafficCounts()
     for one in sums:
@@ -191,7 +201,7 @@ def _total(sums: Sequence[_Sums]) -> _Sums:
             attribution[quality] = attribution.get(quality, 0) + size
     newest = sums[-1].stamp
     start, end = min(one.stamp.start for one in sums), max(one.stamp.end for one in sums)
-    return _Sums(
+    return _GroupSums(
         flows=sum(one.flows for one in sums),
         traffic=traffic,
         attribution=attribution,
@@ -200,9 +210,5 @@ def _total(sums: Sequence[_Sums]) -> _Sums:
     )
 
 
-def _count_bytes(sums: _Sums) -> int:
-    return sums.traffic.total_bytes
-
-
-def _added(older: Mapping[str, int], newer: Mapping[str, int]) -> dict[str, int]:
+def _add_qualities(older: Mapping[str, int], newer: Mapping[str, int]) -> dict[str, int]:
     return {key: older.get(key, 0) + newer.get(key, 0) for key in {**older, **newer}}

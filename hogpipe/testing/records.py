@@ -1,9 +1,10 @@
-"""Windows of records as a run makes them, one after another: one run id, no gap in `sequence`.
+"""PURE, random run ids aside: windows of records as a run makes them, for tests of sinks.
 
-The groups of a window take turns among what sinks meet in practice: a service, a container of a
-pod, a process of which only the user is known, traffic without a process, names that need escaping,
-single flows. In one of eight records or more the remainder comes last. One configuration does not
-give all of these at once; a sink has to take each.
+Windows follow one another, with one run id and no gap in `sequence`. The groups of a window are of
+the kinds that sinks meet in practice, in turn: a service, a container of a pod, a process of which
+only the user is known, traffic without a process, names that need escaping, single flows. The last
+traffic record of a window of eight records or more is the remainder. No single configuration gives
+all of these at once, but a sink has to accept each.
 """
 
 import secrets
@@ -30,15 +31,15 @@ from hogpipe.records.stats import aggregation_info, attribution_info, capture_in
 
 _START_NS = 1_795_330_800_000_000_000  # 2026-11-22T07:00:00Z
 _HUGE = 1 << 40
-"""Bytes that the second group moves beyond its share: more than 32 bits hold."""
+"""Bytes that the second group receives in addition: more than 32 bits hold."""
 _CREATED = "2026-11-22T06:58:01.220Z"
 
 
 class RecordMaker:
-    """Makes one window of a run after another, each `interval` seconds long.
+    """Makes the windows of one run, one after another, each `interval` seconds long.
 
-    Each maker is a run of its own, with a run id that no other has. Group `n` of each window is the
-    same process in all of them; bytes and packets differ.
+    Each maker has a run id of its own. Group `n` is the same process in every window; bytes and
+    packets differ.
     """
 
     def __init__(self, host: str = "web1", interval: float = 1.0) -> None:
@@ -50,13 +51,13 @@ class RecordMaker:
         self._windows = 0
 
     def next_run(self) -> "RecordMaker":
-        """Return a maker for the host's next run, whose windows follow: `sequence` begins anew."""
+        """Return a maker for the next run of the host: later windows, and `sequence` from 1."""
         maker = RecordMaker(self._host, self._interval_ns / NANOSECONDS)
         maker._start_ns = self._start_ns
         return maker
 
     def window(self, records: int = 8) -> list[Record]:
-        """Return the next window: `records` in all, of which the last is its stats record."""
+        """Return the next window, with this number of records; the last is its stats record."""
         if records < 1:
             raise ValueError("a window has at least its stats record")
         self._windows += 1
@@ -74,7 +75,7 @@ class RecordMaker:
 
 
 def total_bytes(record: Record) -> int:
-    """Return the bytes of a traffic record, both directions together; 0 for a stats record."""
+    """Return the bytes of both directions of a traffic record; 0 for a stats record."""
     if record["type"] == "stats":
         return 0
     io = record["network"]["io"]
@@ -113,7 +114,7 @@ def _only_user(group: int) -> TrafficBody:
 
 def _no_process(group: int) -> TrafficBody:
     network = _network()
-    if group >= len(_KINDS):  # there is but one group that nothing at all is known of
+    if group >= len(_KINDS):  # only one group can be without any description
         network["peer"] = {"address": f"198.18.{group >> 8 & 255}.{group & 255}"}
     return {"network": network, "attribution": {"none": 0}}
 
@@ -178,7 +179,7 @@ def _with_bytes(body: TrafficBody, transmit_bytes: int, receive_bytes: int) -> T
 
 
 def _stats(traffic: list[Record], windows: int) -> StatsBody:
-    moved = sum(map(total_bytes, traffic))
+    captured_bytes = sum(map(total_bytes, traffic))
     sink: SinkInfo = {
         "name": "jsonl",
         "type": "jsonl",
@@ -189,7 +190,9 @@ def _stats(traffic: list[Record], windows: int) -> StatsBody:
         "retries": 1,
         "last_error": "OSError: [Errno 28] No space left on device",
     }
-    captured = CaptureCounts(captured=Tally(bytes=moved, packets=moved // 700), kernel_dropped=1)
+    captured = CaptureCounts(
+        captured=Tally(bytes=captured_bytes, packets=captured_bytes // 700), kernel_dropped=1
+    )
     by_quality: dict[str, int] = {}
     for record in traffic:
         if record["type"] == "traffic":

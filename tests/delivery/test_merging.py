@@ -1,4 +1,4 @@
-"""Windows merge into one without a byte lost."""
+"""Merging windows conserves every counter."""
 
 import tracemalloc
 from collections import Counter
@@ -11,27 +11,27 @@ from hypothesis import strategies as st
 from support.records import FULL
 from support.sinks import stats, total_bytes, traffic
 
-from hogpipe.delivery.merging import Merger
+from hogpipe.delivery.merging import MergedWindow
 from hogpipe.records.schema import Record, TrafficRecord
 
 
 def merge_windows(*windows: Sequence[Record]) -> list[Record]:
-    merger = Merger()
+    merged_window = MergedWindow()
     for records in windows:
-        merger.add(records)
-    return merger.records()
+        merged_window.add(records)
+    return merged_window.records()
 
 
 def _merge(windows: list[list[Record]], max_groups: int | None = None) -> list[Record]:
-    merger = Merger()
+    merged_window = MergedWindow()
     for window in windows:
-        newer = Merger()
+        newer = MergedWindow()
         newer.add(window)
-        merger.merge(newer)
+        merged_window.merge(newer)
         if max_groups is not None:
-            merger.fold(max_groups)
-    assert len(merger) == len(merger.records())
-    return merger.records()
+            merged_window.fold(max_groups)
+    assert len(merged_window) == len(merged_window.records())
+    return merged_window.records()
 
 
 def test_records_of_one_group_add_up() -> None:
@@ -120,9 +120,9 @@ def test_a_group_takes_less_than_a_kilobyte_beside_its_record() -> None:
     ]
     tracemalloc.start()
     try:
-        merger = Merger()
-        merger.add(window)
-        assert tracemalloc.get_traced_memory()[0] < 1000 * len(merger)
+        merged_window = MergedWindow()
+        merged_window.add(window)
+        assert tracemalloc.get_traced_memory()[0] < 1000 * len(merged_window)
     finally:
         tracemalloc.stop()
 

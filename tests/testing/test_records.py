@@ -65,7 +65,7 @@ def test_each_maker_is_a_run_of_its_own() -> None:
     assert RecordMaker().run != RecordMaker().run
 
 
-def test_the_next_run_goes_on_where_the_last_one_ended_and_counts_anew() -> None:
+def test_the_next_run_begins_where_the_last_one_ended_with_sequence_1() -> None:
     first = RecordMaker(host="db1", interval=10)
     before = first.window(5)
     after = (second := first.next_run()).window(3)

@@ -21,9 +21,15 @@ from numpy.typing import NDArray
 
 from hogpipe.capture.decode.columns import hash_rows, order_by_key
 from hogpipe.capture.ebpf.row_joins import add_held, assign_loose
-from hogpipe.linux.bpf.shapes import BY_LISTENER, FRESH, RELEASED, TRAFFIC_ROW
+from hogpipe.linux.bpf.shapes import (
+    BY_LISTENER,
+    ENDPOINTS,
+    FRESH,
+    RELEASED,
+    TRAFFIC_ROW,
+    offset_of,
+)
 from hogpipe.linux.bpf.traffic_rows import (
-    FAMILY_BYTE,
     PROTOCOL_BYTE,
     Endpoints,
     RowOwner,
@@ -51,15 +57,6 @@ _MANAGER_WORDS = np.frombuffer(SERVICE_MANAGER.encode().ljust(16, b"\0"), np.uin
 _NEVER = np.iinfo(np.uint64).max
 _BATCH = 4096  # flows that are handed over at once
 _MOST_REMEMBERED = 1 << 18
-ENDPOINT_BYTES = {
-    "local_address": range(16),
-    "remote_address": range(16, 32),
-    "local_port": range(32, 34),
-    "remote_port": range(34, 36),
-    "protocol": range(PROTOCOL_BYTE, PROTOCOL_BYTE + 1),
-    "family": range(FAMILY_BYTE, FAMILY_BYTE + 1),
-}
-"""The bytes of each field of `struct ends`."""
 
 
 class Turn(NamedTuple):
@@ -235,9 +232,12 @@ def _tally(entries: Rows) -> Tally:
 
 
 def _make_mask(fields: Collection[str]) -> NDArray[np.uint64]:
-    """Return what `ends` are masked with; rows without a flow, whose family is 0, stay apart."""
-    mask = bytearray(TRAFFIC_ROW["endpoints"].itemsize)
+    """Return the mask that leaves these fields of `endpoints`.
+
+    The family is among them, as it is 0 in rows without a known flow, which are kept apart.
+    """
+    mask = np.zeros(ENDPOINTS.itemsize, np.uint8)
     for field in (*fields, "family") if fields else ():
-        for offset in ENDPOINT_BYTES[field]:
-            mask[offset] = 0xFF
-    return np.frombuffer(bytes(mask), np.uint64)
+        start = offset_of(ENDPOINTS, field)
+        mask[start : start + ENDPOINTS[field].itemsize] = 0xFF
+    return mask.view(np.uint64)

@@ -10,7 +10,7 @@ Known limit: the result may be larger than half where the segments hold windows 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hogpipe.delivery.merging import Merger
+from hogpipe.delivery.merging import MergedWindow
 from hogpipe.delivery.spool.framing import encode_window
 from hogpipe.delivery.spool.segments import Segment
 
@@ -28,23 +28,23 @@ class Compacted:
 
 def compact(segments: Sequence[Segment]) -> Compacted:
     """Merge all readable windows of `segments` into one for each run, in order; raises OSError."""
-    mergers: dict[str, Merger] = {}
+    merged_by_run: dict[str, MergedWindow] = {}
     read = 0
     for segment in segments:
         for window in segment.windows():
             # The windows of a run are contiguous: the next run began when this one had ended.
-            mergers.setdefault(window[0]["run"], Merger()).add(window)
+            merged_by_run.setdefault(window[0]["run"], MergedWindow()).add(window)
             read += len(window)
     limit = sum(segment.size for segment in segments) // 2
-    data = _encode(mergers)
+    data = _encode(merged_by_run)
     for _ in range(_TRIES):
         if len(data) <= limit:
             break
-        for merger in mergers.values():
-            merger.fold(max(1, len(merger) * limit // (len(data) + 1)))
-        data = _encode(mergers)
-    return Compacted(data, read, sum(map(len, mergers.values())))
+        for merged in merged_by_run.values():
+            merged.fold(max(1, len(merged) * limit // (len(data) + 1)))
+        data = _encode(merged_by_run)
+    return Compacted(data, read, sum(map(len, merged_by_run.values())))
 
 
-def _encode(mergers: dict[str, Merger]) -> bytes:
-    return b"".join(encode_window(merger.records()) for merger in mergers.values())
+def _encode(merged_by_run: dict[str, MergedWindow]) -> bytes:
+    return b"".join(encode_window(merged.records()) for merged in merged_by_run.values())
