@@ -111,6 +111,30 @@ def test_the_use_of_resources_is_recorded_to_the_microsecond() -> None:
 
 
 FIELDS = [one for one in msgspec.structs.fields(ResolverCounts) if one.name != "ledger"]
+TALLIES = [one.name for one in msgspec.structs.fields(CaptureCounts) if one.type is Tally]
+NUMBERS = [one.name for one in msgspec.structs.fields(CaptureCounts) if one.type is int]
+
+
+def test_every_counter_of_the_resolver_is_recorded() -> None:
+    values = {field.name: number for number, field in enumerate(FIELDS, 1)}
+    counts = AttributionCounts(resolver=ResolverCounts(**values))
+    info = stats.attribution_info(counts, {}, timed=True)
+    assert {key: value for key, value in info.items() if key in values} == values
+
+
+def test_every_capture_counter_is_added_up() -> None:
+    tallies = {name: number for number, name in enumerate(TALLIES, 1)}
+    numbers = {name: number for number, name in enumerate(NUMBERS, 1)}
+    total = CaptureCounts()
+    for _ in range(3):
+        total.add(CaptureCounts(**{name: Tally(n, n) for name, n in tallies.items()}, **numbers))
+    assert [getattr(total, name) for name in TALLIES] == [
+        Tally(3 * number, 3 * number) for number in tallies.values()
+    ]
+    assert [getattr(total, name) for name in NUMBERS] == [3 * n for n in numbers.values()]
+    assert len(TALLIES) + len(NUMBERS) == len(CaptureCounts.__struct_fields__)
+
+
 resolver_counts = st.builds(ResolverCounts, *[st.integers(0, 1 << 40)] * len(FIELDS))
 USES = msgspec.structs.fields(LedgerCounts)
 ledger_uses = st.builds(LedgerCounts, *[st.integers(0, 1 << 40)] * len(USES))
