@@ -1,8 +1,8 @@
-"""From the owners that a ledger records to the processes that records carry.
+"""Describes the socket owners of a ledger as processes.
 
-A ledger records an owner as the kernel reported it: pid, start, user, command, control group. While
-the process is alive, /proc adds the rest. Once the process has exited, the kernel's report is all
-there is; the path of the executable and the parent are unknown.
+In: owners as the kernel reported them: pid, start, user, command, control group. Out: processes.
+While a process is alive, /proc adds the rest. Once it has exited, the kernel's report is all there
+is: the path of the executable and the parent are unknown.
 """
 
 from collections.abc import Callable, Iterable

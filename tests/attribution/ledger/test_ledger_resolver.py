@@ -1,4 +1,4 @@
-"""What is taken from the ledger and what from /proc, on a /proc of the test's own."""
+"""Which of the ledger and /proc decides, with a scripted ledger and a fake /proc."""
 
 import logging
 import pwd
@@ -47,19 +47,19 @@ MASTER = SocketOwner(pid=10, start=1000, user_id=0, command="master", cgroup=1)
 
 
 class ScriptedLedger:
-    """Answers from `entries`; `later` comes true with the second refresh from now."""
+    """Answers from `entries`; `later` is added by the second refresh."""
 
     def __init__(self) -> None:
         self.entries: dict[FlowKey, LedgerEntry] = {}
         self.later: dict[FlowKey, LedgerEntry] = {}
-        self.pieces: dict[FlowKey, dict[Span | None, LedgerEntry]] = {}
-        """Of flows that several had in turn."""
+        self.by_span: dict[FlowKey, dict[Span | None, LedgerEntry]] = {}
+        """Entries by span, of contested flows."""
         self.asked: list[tuple[FlowKey, int | None]] = []
         self.refreshed = 0
         self.closed = False
-        self.seeds: list[SnapshotSocket] = []
-        self.lost = False
-        self.seedings = 0
+        self.sockets: list[SnapshotSocket] = []
+        self.has_lost = False
+        self.snapshots = 0
 
     def refresh(self) -> None:
         self.refreshed += 1
@@ -70,20 +70,20 @@ class ScriptedLedger:
         self, flow: FlowKey, namespace: int | None, span: Span | None, /
     ) -> LedgerEntry | Contested | None:
         self.asked.append((flow, namespace))
-        pieces = self.pieces.get(flow)
-        if pieces is not None:
-            return pieces.get(span, CONTESTED)
+        entries = self.by_span.get(flow)
+        if entries is not None:
+            return entries.get(span, CONTESTED)
         return self.entries.get(flow)
 
     def needs_snapshot(self) -> bool:
-        return self.lost
+        return self.has_lost
 
     def begin_snapshot(self) -> None:
-        self.lost = False
-        self.seedings += 1
+        self.has_lost = False
+        self.snapshots += 1
 
-    def ingest_snapshot(self, seeds: Iterable[SnapshotSocket]) -> None:
-        self.seeds += seeds
+    def ingest_snapshot(self, sockets: Iterable[SnapshotSocket]) -> None:
+        self.sockets += sockets
 
     def counts(self) -> LedgerCounts:
         return LedgerCounts(*range(1, 11))
@@ -100,7 +100,7 @@ class Clock:
 
 
 class Stage:
-    """A resolver with a /proc and a ledger to write into."""
+    """A resolver with its /proc and its ledger."""
 
     def __init__(self, root: Path, cgroups: bytes = b"") -> None:
         self.proc = FakeProc(root)
@@ -120,7 +120,7 @@ class Stage:
             resolver, self.proc.root, required=required, open_ledger=open_ledger, clock=self.clock
         )
 
-    def tell(
+    def record(
         self,
         flow: FlowKey,
         owner: SocketOwner,
@@ -132,7 +132,7 @@ class Stage:
         self.ledger.entries[flow] = LedgerEntry(quality, owner, 1, may_outlive_owner, is_released)
 
     def show(self, flow: FlowKey, pid: int) -> None:
-        """Let /proc show the socket of a flow, which is of a process that is there."""
+        """Add the socket of a flow to /proc, held by a living process."""
         name = "tcp" if flow.protocol == TCP else "udp"
         local, remote = (flow.local_address, flow.local_port), (THERE, flow.remote_port)
         self.proc.table(name, format_row(local, remote, inode=5))
@@ -154,8 +154,8 @@ def stage(tmp_path: Path) -> Stage:
     return Stage(tmp_path / "proc")
 
 
-def test_what_the_ledger_knows_exactly_is_taken_without_a_look_at_the_tables(stage: Stage) -> None:
-    stage.tell(OUTBOUND, CURL)
+def test_an_exact_entry_is_conclusive_so_that_no_table_is_read(stage: Stage) -> None:
+    stage.record(OUTBOUND, CURL)
     assert stage.find(OUTBOUND) == (Quality.EXACT, 77)
     assert stage.resolver.counts().table_reads == 0
     assert stage.ledger.asked == [(OUTBOUND, read_own_cookie())]
@@ -163,14 +163,14 @@ def test_what_the_ledger_knows_exactly_is_taken_without_a_look_at_the_tables(sta
 
 def test_a_living_owner_is_described_by_proc(stage: Stage) -> None:
     stage.proc.process(77, command=b"curl", executable=b"/usr/bin/curl", cgroup=b"0::/a.service\n")
-    stage.tell(OUTBOUND, CURL)
+    stage.record(OUTBOUND, CURL)
     process = attribute(stage.resolver, [OUTBOUND])[OUTBOUND].process
     assert process is not None
     assert (process.executable, process.unit) == ("/usr/bin/curl", "a.service")
 
 
-def test_an_owner_that_is_gone_is_described_by_what_the_kernel_told(stage: Stage) -> None:
-    stage.tell(OUTBOUND, CURL)
+def test_an_owner_that_has_exited_is_described_as_the_kernel_reported_it(stage: Stage) -> None:
+    stage.record(OUTBOUND, CURL)
     process = attribute(stage.resolver, [OUTBOUND])[OUTBOUND].process
     assert process is not None
     assert (process.pid, process.start, process.command) == (77, 1000, "curl")
@@ -188,112 +188,112 @@ def test_an_owner_that_is_gone_is_described_by_what_the_kernel_told(stage: Stage
         (b"", None),
     ],
 )
-def test_an_owner_that_is_gone_is_placed_by_its_control_group_where_there_is_but_one_tree(
+def test_the_control_group_names_the_unit_of_an_exited_owner_where_there_is_only_cgroup_v2(
     tmp_path: Path, cgroups: bytes, unit: str | None
 ) -> None:
     stage = Stage(tmp_path / "proc", cgroups)
     path = "/system.slice/a.service"
-    stage.tell(OUTBOUND, replace(CURL, cgroup_path=path))
+    stage.record(OUTBOUND, replace(CURL, cgroup_path=path))
     process = attribute(stage.resolver, [OUTBOUND])[OUTBOUND].process
     assert process is not None
     assert (process.unit, process.cgroup) == (unit, path if unit else None)
 
 
-def test_an_owner_whose_pid_is_another_process_now_is_not_taken_for_that_one(
+def test_an_owner_whose_pid_was_reused_is_not_taken_for_the_other_process(
     stage: Stage,
 ) -> None:
     stage.proc.process(77, start=2000, command=b"stranger")
-    stage.tell(OUTBOUND, CURL)
+    stage.record(OUTBOUND, CURL)
     process = attribute(stage.resolver, [OUTBOUND])[OUTBOUND].process
     assert process is not None
     assert (process.start, process.command) == (1000, "curl")
 
 
-def test_an_owner_that_was_never_seen_alive_has_no_start(stage: Stage) -> None:
+def test_an_owner_that_exited_before_it_was_read_has_no_start(stage: Stage) -> None:
     stage.proc.process(78, command=b"stranger")
-    stage.tell(OUTBOUND, GONE)
+    stage.record(OUTBOUND, GONE)
     process = attribute(stage.resolver, [OUTBOUND])[OUTBOUND].process
     assert process is not None
     assert (process.pid, process.start, process.created_ns) == (78, None, None)
     assert process.command == "dig"
 
 
-def test_what_the_ledger_does_not_know_is_put_to_proc(stage: Stage) -> None:
-    stage.tell(DATAGRAMS, CURL)
+def test_a_flow_that_the_ledger_does_not_know_is_looked_up_in_proc(stage: Stage) -> None:
+    stage.record(DATAGRAMS, CURL)
     stage.show(OUTBOUND, 5)
     found = attribute(stage.resolver, [OUTBOUND, DATAGRAMS])
     pids = {flow: answer.process and answer.process.pid for flow, answer in found.items()}
     assert pids == {OUTBOUND: 5, DATAGRAMS: 77}
 
 
-def test_what_proc_does_not_know_either_is_asked_of_the_ledger_again(stage: Stage) -> None:
+def test_the_ledger_is_asked_again_after_proc(stage: Stage) -> None:
     stage.ledger.later[DATAGRAMS] = LedgerEntry(Quality.EXACT, CURL, 1)
     assert stage.find(DATAGRAMS) == (Quality.EXACT, 77)
     assert stage.resolver.counts().table_reads > 0
 
 
-def test_a_udp_flow_that_neither_knows_may_be_asked_for_again(stage: Stage) -> None:
+def test_a_udp_flow_that_neither_source_knows_is_left_out(stage: Stage) -> None:
     assert stage.find(DATAGRAMS) is None
     assert attribute(stage.resolver, [OUTBOUND]) == {OUTBOUND: UNATTRIBUTED}
 
 
-def test_the_connection_that_proc_shows_is_surer_than_the_owner_of_the_port(stage: Stage) -> None:
+def test_a_connection_in_proc_is_more_certain_than_the_owner_of_the_port(stage: Stage) -> None:
     stage.proc.process(10)
-    stage.tell(INBOUND, MASTER, Quality.LISTENER)
+    stage.record(INBOUND, MASTER, Quality.LISTENER)
     assert stage.find(INBOUND) == (Quality.LISTENER, 10)
     stage.show(INBOUND, 11)
     assert stage.find(INBOUND) == (Quality.EXACT, 11)
 
 
-def test_of_two_owners_of_a_port_the_one_when_the_packets_passed_is_taken_while_it_lives(
+def test_of_two_owners_of_a_port_the_recorded_one_decides_while_it_is_alive(
     stage: Stage,
 ) -> None:
     stage.proc.process(10)
     stage.listen(11)
-    stage.tell(INBOUND, MASTER, Quality.LISTENER)
+    stage.record(INBOUND, MASTER, Quality.LISTENER)
     assert stage.find(INBOUND) == (Quality.LISTENER, 10)
 
 
-def test_a_port_that_its_binder_left_to_another_is_the_others(stage: Stage) -> None:
+def test_a_port_whose_recorded_owner_has_exited_belongs_to_the_present_one(stage: Stage) -> None:
     stage.listen(11)
-    stage.tell(INBOUND, MASTER, Quality.LISTENER)
+    stage.record(INBOUND, MASTER, Quality.LISTENER)
     assert stage.find(INBOUND) == (Quality.LISTENER, 11)
 
 
 @pytest.mark.parametrize("flow", [OUTBOUND, DATAGRAMS])
-def test_a_socket_that_its_owner_left_open_is_of_who_holds_it_now(
+def test_an_open_socket_whose_recorded_owner_has_exited_belongs_to_its_holder(
     stage: Stage, flow: FlowKey
 ) -> None:
     stage.proc.process(77)
     stage.show(flow, 5)
-    stage.tell(flow, CURL, may_outlive_owner=True)
+    stage.record(flow, CURL, may_outlive_owner=True)
     assert stage.find(flow) == (Quality.EXACT, 77)
     assert stage.resolver.counts().table_reads == 0
     shutil.rmtree(stage.proc.root / "77")
     assert stage.find(flow) == (Quality.EXACT, 5)
-    stage.tell(flow, CURL)
+    stage.record(flow, CURL)
     assert stage.find(flow) == (Quality.EXACT, 77)
 
 
-def test_a_port_whose_socket_is_gone_was_its_owners_whoever_has_it_now(stage: Stage) -> None:
+def test_a_released_datagram_socket_keeps_its_owner_whoever_uses_the_port_now(stage: Stage) -> None:
     stage.show(DATAGRAMS, 5)
-    stage.tell(DATAGRAMS, CURL, Quality.LISTENER)
+    stage.record(DATAGRAMS, CURL, Quality.LISTENER)
     assert stage.find(DATAGRAMS) == (Quality.EXACT, 5)
-    stage.tell(DATAGRAMS, CURL, Quality.LISTENER, is_released=True)
+    stage.record(DATAGRAMS, CURL, Quality.LISTENER, is_released=True)
     assert stage.find(DATAGRAMS) == (Quality.LISTENER, 77)
 
 
-def test_what_several_had_in_turn_is_told_piece_by_piece_and_not_put_to_proc(
+def test_a_contested_flow_is_resolved_span_by_span_without_proc(
     stage: Stage,
 ) -> None:
     stage.show(DATAGRAMS, 5)
     stage.show(OUTBOUND, 5)
     first, second, third = Span(1, 2), Span(5, 6), Span(8, 9)
-    stage.ledger.pieces[DATAGRAMS] = {
+    stage.ledger.by_span[DATAGRAMS] = {
         first: LedgerEntry(Quality.EXACT, CURL, 1),
         third: LedgerEntry(Quality.EXACT, GONE, 2),
     }
-    stage.tell(OUTBOUND, CURL)
+    stage.record(OUTBOUND, CURL)
     times = {DATAGRAMS: [first, second, third], OUTBOUND: [Span(1, 9)]}
     found = stage.resolver.resolve(times)
     assert found[DATAGRAMS].attribution == UNATTRIBUTED
@@ -305,32 +305,32 @@ def test_what_several_had_in_turn_is_told_piece_by_piece_and_not_put_to_proc(
     assert stage.resolver.recall(DATAGRAMS, second) == UNATTRIBUTED
 
 
-def test_a_socket_that_nobody_holds_now_was_of_who_used_it(stage: Stage) -> None:
-    stage.tell(OUTBOUND, CURL, may_outlive_owner=True)
+def test_a_socket_without_a_holder_belongs_to_its_recorded_owner(stage: Stage) -> None:
+    stage.record(OUTBOUND, CURL, may_outlive_owner=True)
     assert stage.find(OUTBOUND) == (Quality.EXACT, 77)
     stage.listen(5)
     inbound = replace(INBOUND, remote_port=4001)
-    stage.tell(inbound, CURL, may_outlive_owner=True)
+    stage.record(inbound, CURL, may_outlive_owner=True)
     assert stage.find(inbound) == (Quality.EXACT, 77)
 
 
-def test_a_flow_of_an_unknown_namespace_is_not_looked_for_in_another(stage: Stage) -> None:
+def test_a_flow_of_an_unknown_namespace_is_not_looked_up_in_another(stage: Stage) -> None:
     guest = replace(DATAGRAMS, namespace=4_000_000_000)
-    stage.tell(guest, CURL)
+    stage.record(guest, CURL)
     assert stage.find(guest) is None
     assert stage.ledger.asked == []
 
 
-def test_a_flow_that_may_be_in_any_namespace_is_asked_for_in_all(stage: Stage) -> None:
+def test_a_flow_that_may_be_in_any_namespace_is_looked_up_in_all(stage: Stage) -> None:
     anywhere = replace(DATAGRAMS, namespace=None)
-    stage.tell(anywhere, CURL)
+    stage.record(anywhere, CURL)
     assert stage.find(anywhere) == (Quality.EXACT, 77)
     assert stage.ledger.asked == [(anywhere, None)]
 
 
-def test_what_the_ledger_knows_is_recalled_without_a_look(stage: Stage) -> None:
+def test_a_recorded_owner_is_recalled_without_reading_proc(stage: Stage) -> None:
     stage.proc.process(77, executable=b"/usr/bin/curl")
-    stage.tell(OUTBOUND, CURL)
+    stage.record(OUTBOUND, CURL)
     found = stage.resolver.recall(OUTBOUND, None)
     assert found is not None
     assert found.process is not None
@@ -345,7 +345,7 @@ def test_what_the_ledger_knows_is_recalled_without_a_look(stage: Stage) -> None:
     assert stage.resolver.recall(replace(OUTBOUND, namespace=4_000_000_000), None) is None
 
 
-def test_nobody_waits_for_the_name_of_a_user_to_recall_a_flow(
+def test_recalling_a_flow_does_not_block_on_the_name_of_a_user(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answered, asked = threading.Event(), threading.Event()
@@ -362,58 +362,58 @@ def test_nobody_waits_for_the_name_of_a_user_to_recall_a_flow(
         return found.process.user_name
 
     monkeypatch.setattr(pwd, "getpwuid", ask_directory)
-    stage.tell(OUTBOUND, replace(CURL, user_id=7))
-    with ThreadPoolExecutor(1) as lookup:
+    stage.record(OUTBOUND, replace(CURL, user_id=7))
+    with ThreadPoolExecutor(1) as lookup_thread:
         try:
-            looking = lookup.submit(stage.resolver.resolve, {OUTBOUND: ()})
+            lookup = lookup_thread.submit(stage.resolver.resolve, {OUTBOUND: ()})
             assert asked.wait(30)
             assert recall() is None
         finally:
             answered.set()
-        looking.result(30)
+        lookup.result(30)
     assert recall() == "alice"
 
 
-def test_what_the_ledger_knows_is_final(stage: Stage) -> None:
-    stage.tell(OUTBOUND, CURL)
+def test_a_flow_that_the_ledger_knows_is_final(stage: Stage) -> None:
+    stage.record(OUTBOUND, CURL)
     stage.show(INBOUND, 11)
     found = stage.resolver.resolve({OUTBOUND: (), INBOUND: ()})
     assert [found[flow].is_final for flow in (OUTBOUND, INBOUND)] == [True, False]
-    stage.tell(INBOUND, MASTER, Quality.LISTENER)
+    stage.record(INBOUND, MASTER, Quality.LISTENER)
     found = stage.resolver.resolve({INBOUND: ()})
     assert found == {INBOUND: Resolution(found[INBOUND].attribution, is_final=True)}
     assert found[INBOUND].attribution.quality is Quality.EXACT  # by /proc
 
 
-def test_the_ports_of_exchanges_that_the_ledger_tells_of_pass_on(stage: Stage) -> None:
-    stage.tell(OUTBOUND, CURL)
-    stage.tell(DATAGRAMS, CURL)
+def test_the_five_tuple_of_an_exact_datagram_entry_may_be_reused(stage: Stage) -> None:
+    stage.record(OUTBOUND, CURL)
+    stage.record(DATAGRAMS, CURL)
     found = stage.resolver.resolve({OUTBOUND: (), DATAGRAMS: ()})
     assert [found[one].may_be_reused for one in (OUTBOUND, DATAGRAMS)] == [False, True]
-    stage.tell(DATAGRAMS, CURL, Quality.LISTENER)  # whoever sends, it is the same socket
+    stage.record(DATAGRAMS, CURL, Quality.LISTENER)  # one socket, whoever sends
     assert not stage.resolver.resolve({DATAGRAMS: ()})[DATAGRAMS].may_be_reused
 
 
-def test_after_a_loss_of_events_the_sockets_are_read_anew_but_not_all_the_time(
+def test_after_a_loss_of_events_snapshots_are_taken_but_not_too_often(
     stage: Stage,
 ) -> None:
-    assert stage.ledger.seedings == 0
+    assert stage.ledger.snapshots == 0
     with socket.create_server(("127.0.0.1", 0)) as made:
-        stage.ledger.seeds.clear()
-        for now, seedings in ((1.0, 1), (4.0, 1), (6.5, 2)):
+        stage.ledger.sockets.clear()
+        for now, snapshots in ((1.0, 1), (4.0, 1), (6.5, 2)):
             stage.clock.now = now
-            stage.ledger.lost = True
+            stage.ledger.has_lost = True
             stage.find(OUTBOUND)
-            assert stage.ledger.seedings == seedings
-        stage.ledger.lost = False
+            assert stage.ledger.snapshots == snapshots
+        stage.ledger.has_lost = False
         stage.clock.now = 20.0
         stage.find(OUTBOUND)
-        assert stage.ledger.seedings == 2
+        assert stage.ledger.snapshots == 2
         port = made.getsockname()[1]
-    assert [one.local_port for one in stage.ledger.seeds].count(port) == 2
+    assert [one.local_port for one in stage.ledger.sockets].count(port) == 2
 
 
-def test_what_the_ledger_counts_is_told(stage: Stage) -> None:
+def test_the_counters_include_those_of_the_ledger(stage: Stage) -> None:
     assert stage.resolver.counts().ledger == LedgerCounts(
         sockets=1, events=2, events_lost=3, sockets_lost=4, malformed_events=5, evicted=6,
         unknown_releases=7, contested=8, unidentified_processes=9, snapshots=10,
@@ -430,7 +430,7 @@ def refuse(_procfs: Path) -> OpenLedger:
     raise BpfUnavailableError(Obstacle.PRIVILEGES, "eBPF: not permitted; run as root")
 
 
-def test_without_a_ledger_all_comes_from_proc_and_one_line_says_why(
+def test_without_a_ledger_all_owners_come_from_proc_and_one_line_says_why(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -448,7 +448,7 @@ def test_without_a_ledger_all_comes_from_proc_and_one_line_says_why(
     resolver.close()
 
 
-def test_a_ledger_that_is_demanded_and_cannot_be_had_is_an_error(stage: Stage) -> None:
+def test_a_required_ledger_that_is_not_available_is_an_error(stage: Stage) -> None:
     with pytest.raises(BpfUnavailableError) as caught:
         stage.make(refuse).prepare()
     assert caught.value.exit_code == 77
@@ -459,7 +459,7 @@ def test_a_recorded_proc_has_no_ledger(stage: Stage) -> None:
         open_ledger(stage.proc.root)
 
 
-def test_counts_are_those_of_the_moment(stage: Stage) -> None:
+def test_each_call_returns_new_counters(stage: Stage) -> None:
     before = msgspec.structs.replace(stage.resolver.counts())
     stage.find(DATAGRAMS)
     assert stage.resolver.counts().since(before).table_reads > 0

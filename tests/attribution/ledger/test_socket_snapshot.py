@@ -1,6 +1,6 @@
-"""Sockets that were there before the ledger: found in the kernel's tables, and known from then on.
+"""Sockets opened before the ledger: read from the kernel's tables, and attributed from then on.
 
-Servers run in a namespace of their own, and are gone when it is asked whose their bytes were.
+Servers run in a network namespace of their own and have exited when their flows are looked up.
 """
 
 import os
@@ -44,10 +44,10 @@ from hogpipe.model import (
 PROCFS = Path("/proc")
 PORT = 900
 HERE = ("127.0.0.1", PORT)
-MOST = 32_768
+MAX_SOCKETS = 32_768
 ON_LOOPBACK = [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("127.0.0.1", "::")]
 
-# Answers on TCP and UDP with its pid, forks `workers` times before, and ends with its input.
+# Forks `workers` times, then answers on TCP and UDP with its pid.
 SERVER = """
 import os, selectors, signal, socket, sys
 host, port, workers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -82,7 +82,7 @@ serve()
 
 
 class Server:
-    """A server in a namespace, that can be killed with its workers."""
+    """A server in a network namespace; `kill` ends its workers, too."""
 
     def __init__(self, netns: Namespace, host: str = "127.0.0.1", workers: int = 0) -> None:
         self.process = netns.popen(
@@ -116,7 +116,7 @@ def start(netns: Namespace) -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture
 def stale() -> StaleFlows:
-    """Return the flows that ledgers have found to be stale."""
+    """Return the flows that the ledgers of this test invalidate."""
     return StaleFlows()
 
 
@@ -168,7 +168,7 @@ def owner(resolver: LedgerResolver, netns: Namespace, flow: FlowKey) -> tuple[Qu
 
 
 @pytest.mark.parametrize(("address", "host"), ON_LOOPBACK, ids=["ipv4", "ipv6", "dual-stack"])
-def test_what_a_server_from_before_moved_is_its_own_after_its_end(
+def test_an_exited_server_keeps_the_flows_of_sockets_opened_before_the_ledger(
     netns: Namespace,
     start: Callable[..., Server],
     opened: Callable[[], LedgerResolver],
@@ -191,7 +191,7 @@ def test_what_a_server_from_before_moved_is_its_own_after_its_end(
     assert quality is not Quality.NONE
 
 
-def test_a_connection_that_is_open_falls_to_the_listener_from_before(
+def test_an_open_connection_is_attributed_to_the_listener_of_the_snapshot(
     netns: Namespace, start: Callable[..., Server]
 ) -> None:
     server = start()
@@ -209,7 +209,7 @@ def test_a_connection_that_is_open_falls_to_the_listener_from_before(
         ledger.close()
 
 
-def test_workers_that_share_sockets_serve_for_who_bound_them(
+def test_datagrams_of_workers_belong_to_the_process_that_bound_the_socket(
     netns: Namespace, start: Callable[..., Server], opened: Callable[[], LedgerResolver]
 ) -> None:
     server = start(workers=3)
@@ -230,7 +230,7 @@ def test_workers_that_share_sockets_serve_for_who_bound_them(
         assert owner(resolver, netns, flow) == (Quality.EXACT, worker)
 
 
-def test_another_that_takes_the_port_of_one_from_before_gets_what_is_its_own(
+def test_a_second_server_on_the_port_gets_its_own_flows(
     netns: Namespace,
     start: Callable[..., Server],
     opened: Callable[[], LedgerResolver],
@@ -246,33 +246,35 @@ def test_another_that_takes_the_port_of_one_from_before_gets_what_is_its_own(
         assert inside(netns, flow) in stale.drain()
         client.sendto(b"x", HERE)
         assert int(client.recv(100)) == second.pid
-        time.sleep(0.2)  # what is asked for at once may have passed before
+        time.sleep(0.2)  # later than the release of the first socket
         assert owner(resolver, netns, flow)[1] == second.pid
 
 
-def test_sockets_are_known_by_the_numbers_that_events_name_them_by() -> None:
+def test_the_tables_and_the_events_use_the_same_cookie() -> None:
     so_cookie = 57  # include/uapi/asm-generic/socket.h
     with socket.create_server(("127.0.0.1", 0)) as ours:
         number = int.from_bytes(ours.getsockopt(socket.SOL_SOCKET, so_cookie, 8), sys.byteorder)
-        seen = {one.cookie: one for one in read_sockets(NetworkNamespaces(PROCFS), 0.0, MOST)}
+        seen = {
+            one.cookie: one for one in read_sockets(NetworkNamespaces(PROCFS), 0.0, MAX_SOCKETS)
+        }
         assert seen[number].inode == os.fstat(ours.fileno()).st_ino
         assert seen[number].namespace == read_own_cookie()
 
 
-def test_there_are_no_more_seeds_than_asked_for_and_datagrams_go_first(
+def test_the_number_of_sockets_is_bounded_and_datagram_sockets_come_first(
     start: Callable[..., Server],
 ) -> None:
     start()
     namespaces = NetworkNamespaces(PROCFS)
-    for most in (0, 1, 3):
-        assert len(read_sockets(namespaces, time.monotonic(), most)) == most
+    for max_sockets in (0, 1, 3):
+        assert len(read_sockets(namespaces, time.monotonic(), max_sockets)) == max_sockets
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours:
         ours.bind(("127.0.0.1", 0))
         (first,) = read_sockets(namespaces, time.monotonic(), 1)
         assert first.protocol == UDP
 
 
-def test_seeds_that_take_what_comes_to_a_port_come_first() -> None:
+def test_unconnected_sockets_come_first() -> None:
     one = DumpedSocket(1, 7, TCP, b"\x7f\0\0\1", 900, b"\x7f\0\0\2", 5, 0, 100)
     other = DumpedSocket(2, 7, TCP, b"\x7f\0\0\1", 900, bytes(4), 0, 0, 101)
     holders = {100: Process(pid=10, start=5, command="a", user_id=3), 101: Process(10, 5)}
@@ -283,30 +285,32 @@ def test_seeds_that_take_what_comes_to_a_port_come_first() -> None:
     assert [seed.owner for seed in with_owners([one], {})] == [None]
 
 
-def test_a_kernel_that_gives_no_tables_leaves_all_to_proc(
+def test_without_tables_of_the_kernel_owners_come_from_proc(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(_table: str, _most: int) -> None:
+    def refuse(_table: str, _max_sockets: int) -> None:
         raise PermissionError(1, "not permitted")
 
     monkeypatch.setattr(socket_snapshot, "read_full_dump", refuse)
     caplog.set_level("INFO")
-    assert read_sockets(NetworkNamespaces(PROCFS), 0.0, MOST) == []
+    assert read_sockets(NetworkNamespaces(PROCFS), 0.0, MAX_SOCKETS) == []
     assert "come from /proc" in caplog.text
 
 
-def test_sockets_that_nobody_holds_or_that_no_flow_can_be_of_are_left_out() -> None:
+def test_sockets_without_a_holder_or_a_port_are_left_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = socket.create_connection(server.getsockname())
         waits = client.getsockname()[1]
-        seen: list[DumpedSocket] = read_sockets(NetworkNamespaces(PROCFS), time.monotonic(), MOST)
+        seen: list[DumpedSocket] = read_sockets(
+            NetworkNamespaces(PROCFS), time.monotonic(), MAX_SOCKETS
+        )
         client.close()
     assert waits in {one.local_port for one in seen}
-    assert waits not in {one.remote_port for one in seen}  # it was not accepted yet
+    assert waits not in {one.remote_port for one in seen}  # it is not accepted yet
     assert all(one.inode and one.local_port for one in seen)
 
 
-# Connects a socket of datagrams, tells its port, and leaves it to a child.
+# Connects a datagram socket, leaves it to a child, and exits.
 DAEMON = """
 import os, socket, sys
 end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -318,7 +322,7 @@ if os.fork() == 0:
 """
 
 
-def test_a_socket_that_is_left_to_a_child_is_the_childs(
+def test_a_socket_inherited_by_a_child_belongs_to_the_child(
     netns: Namespace, opened: Callable[[], LedgerResolver]
 ) -> None:
     require_bpf()
