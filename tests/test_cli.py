@@ -1,4 +1,4 @@
-"""The command line as its user meets it: what it prints, and what it ends with."""
+"""The command line: its output and exit codes."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What `hogpipe doctor` says of this host, with and without rights."""
+"""The output of `hogpipe doctor` on this host, with and without capabilities."""
 
 import json
 import os
@@ -95,7 +95,7 @@ def test_each_single_missing_capability_is_named() -> None:
         return call("setpriv", f"--bounding-set={dropped}", f"--inh-caps={dropped}")[1]
 
     assert without("sys_ptrace")["processes"][1].endswith("grant CAP_SYS_PTRACE, or run as root")
-    assert without("dac_read_search")["processes"][0] == "ok"  # CAP_DAC_OVERRIDE does it, too
+    assert without("dac_read_search")["processes"][0] == "ok"  # CAP_DAC_OVERRIDE is sufficient, too
     found = without("dac_read_search", "dac_override")
     assert found["processes"][1].endswith("grant CAP_DAC_READ_SEARCH, or run as root")
     ledger = without("sys_admin")["ledger"]
@@ -113,10 +113,10 @@ def test_json_output_has_the_same_findings_and_exit_code(prefix: tuple[str, ...]
         check=False,
     )
     assert (done.returncode, done.stderr) == (code, b"")
-    told = json.loads(done.stdout)
-    assert all(one.keys() == {"subject", "good", "text"} for one in told)
+    findings = json.loads(done.stdout)
+    assert all(one.keys() == {"subject", "good", "text"} for one in findings)
     marks = {True: "ok", False: "no"}
-    assert found == {one["subject"]: (marks[one["good"]], one["text"]) for one in told}
+    assert found == {one["subject"]: (marks[one["good"]], one["text"]) for one in findings}
 
 
 def test_without_a_visible_cgroup_mount_the_text_says_that_one_is_made(
@@ -133,10 +133,10 @@ def test_without_a_visible_cgroup_mount_the_text_says_that_one_is_made(
 
 
 def test_untrusted_text_becomes_valid_json() -> None:
-    strange = doctor.Finding("object", False, 'a "\x1b[2J\n" b')
-    text = doctor.encode_findings([strange])
+    untrusted = doctor.Finding("object", False, 'a "\x1b[2J\n" b')
+    text = doctor.encode_findings([untrusted])
     assert text.isprintable()
-    assert json.loads(text) == [{"subject": "object", "good": False, "text": strange.text}]
+    assert json.loads(text) == [{"subject": "object", "good": False, "text": untrusted.text}]
 
 
 def test_for_an_old_kernel_the_required_version_is_named(

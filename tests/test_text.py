@@ -1,4 +1,4 @@
-"""Foreign text is fit for a terminal before it gets there."""
+"""Untrusted text is escaped for terminals and logs."""
 
 from hypothesis import given
 from hypothesis import strategies as st

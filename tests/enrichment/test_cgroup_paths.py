@@ -1,4 +1,4 @@
-"""What the path of a control group tells."""
+"""Unit, container and pod by the names in control group paths."""
 
 import pytest
 from hypothesis import given, settings
@@ -39,7 +39,7 @@ def lines(path: str, *others: str) -> str:
         ("4:memory:/m\n1:name=systemd:/s\n0::/two\n", "/two"),
         ("4:memory:/m\n1:name=systemd:/s\n", "/s"),
         ("4:memory:/m\n3:cpu,cpuacct:/c\n", "/m"),
-        ("4:memory:/m\n1:name=systemd:/s\n0::/\n", "/s"),  # v2 is mounted and not used
+        ("4:memory:/m\n1:name=systemd:/s\n0::/\n", "/s"),  # v2 is mounted but not used
         ("4:pids:/\n3:memory:/m\n1:name=systemd:/\n0::/\n", "/m"),
         ("1:name=systemd:/\n0::/\n", "/"),
         ("0::/a:b:c\n", "/a:b:c"),
@@ -56,12 +56,12 @@ def test_the_path_is_that_of_the_most_specific_hierarchy(text: str, path: str | 
 @pytest.mark.parametrize(
     ("text", "placement"),
     [
-        # Docker on a hybrid host makes no group in v2: the process stays in that of the daemon.
+        # Docker on a hybrid host creates no v2 group: the process stays in that of the daemon.
         (
             lines("/system.slice/containerd.service", "memory:/x", f"name=systemd:/docker/{ID}"),
             CgroupNames(f"/docker/{ID}", container=ID),
         ),
-        # A pod on EKS Fargate: v2 knows only the task.
+        # A pod on EKS Fargate: v2 names only the task.
         (
             lines(f"/ecs/{TASK}/{TASK}-30", f"pids:/ecs/{TASK}/{TASK}-30/kubepods/pod{UID}/{ID}"),
             CgroupNames(f"/ecs/{TASK}/{TASK}-30/kubepods/pod{UID}/{ID}", container=ID, pod=UID),
@@ -123,12 +123,12 @@ def test_the_unit_is_the_innermost_one(path: str, unit: str | None) -> None:
         ("/lxc.payload/web1", "web1"),
         ("/lxc.payload.web1/system.slice/nginx.service", "web1"),
         ("/lxc.monitor.web1", None),
-        # Docker without root, in a container, in a pod, and with another prefix for its groups.
+        # Docker: rootless, in a container, in a pod, and with another cgroup prefix.
         (f"/user.slice/user-1.slice/user@1.service/user.slice/docker-{ID}.scope", ID),
         (f"/docker-ce/docker/{ID}", ID),
         (f"/kubepods/pod{UID}/{OTHER}/docker/{ID}", ID),
         (f"/{ID}", ID),
-        # Podman: units of its own, quadlets (`--cgroups=split`), pods, cgroupfs.
+        # Podman: its own units, quadlets (`--cgroups=split`), pods, cgroupfs.
         (f"/user.slice/user-1.slice/user@1.service/app.slice/a.service/libpod-payload-{ID}", ID),
         ("/user.slice/user-1.slice/user@1.service/app.slice/a.service/runtime", None),
         (f"/machine.slice/machine-libpod_pod_{OTHER}.slice/libpod-{ID}.scope/container", ID),
@@ -137,7 +137,7 @@ def test_the_unit_is_the_innermost_one(path: str, unit: str | None) -> None:
         (f"/libpod_parent/{OTHER}/conmon", None),
         (f"/libpod_parent/{OTHER}/libpod-{ID}", ID),
         (f"/lxc/web1/machine.slice/libpod-conmon-{ID}.scope", "web1"),
-        # Nodes of kind are containers, and have some.
+        # Nodes of kind are containers that run containers.
         (f"{KIND}/kubelet-kubepods-pod{IN_SLICE}.slice/cri-containerd-{ID}.scope", ID),
         (f"/docker/{OTHER}/kubepods/besteffort/pod{UID}/{ID}", ID),
         (f"/system.slice/docker-{OTHER}.scope/system.slice/kubelet.service", OTHER),
@@ -160,7 +160,7 @@ def test_the_unit_is_the_innermost_one(path: str, unit: str | None) -> None:
         (f"/user.slice/app-{UID}.scope", None),
         (f"/{UID}", None),
         (f"/ecs/{TASK}", None),
-        # Machines of systemd-nspawn, and of libvirt, where those of QEMU are none of ours.
+        # Machines of systemd-nspawn and libvirt; virtual machines of QEMU are not containers.
         (r"/machine.slice/machine-my\x2dbox.scope/payload/system.slice/a.service", "my-box"),
         (r"/machine.slice/systemd-nspawn@my\x2dbox.service/payload", "my-box"),
         ("/machine.slice/systemd-nspawn@box.service/supervisor", None),

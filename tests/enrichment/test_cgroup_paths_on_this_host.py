@@ -1,4 +1,4 @@
-"""Real control groups, named as runtimes name theirs."""
+"""Real control groups with names of container runtimes."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ POD = f"hogpipe-test-{os.getpid()}-pod{UID.replace('-', '_')}.slice"
 
 @pytest.fixture
 def scope() -> Iterator[Path]:
-    """A group of a container in a pod; the test must have left it in the end."""
+    """A group of a container in a pod; its processes must have exited when the test ends."""
     require("unshare")
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
     root = next((Path(fields[1]) for fields in mounts if fields[2] == "cgroup2"), None)
@@ -39,7 +39,7 @@ def scope() -> Iterator[Path]:
 
 
 @pytest.fixture
-def guest(scope: Path) -> Iterator[int]:
+def contained_pid(scope: Path) -> Iterator[int]:
     """A process in that group."""
     command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
@@ -49,12 +49,12 @@ def guest(scope: Path) -> Iterator[int]:
 
 
 def test_container_and_pod_are_found_whatever_the_other_hierarchies(
-    guest: int,
+    contained_pid: int,
 ) -> None:
     procfs = Procfs(Path("/proc"))
-    stat = procfs.read_stat(guest)
+    stat = procfs.read_stat(contained_pid)
     assert stat is not None
-    process = ProcessReader(procfs).refresh(ProcessIdentity(guest, stat.start), stat, 0.0)
+    process = ProcessReader(procfs).refresh(ProcessIdentity(contained_pid, stat.start), stat, 0.0)
     assert process is not None
     assert process.cgroup is not None
     assert process.cgroup.endswith(f"/{POD}/cri-containerd-{ID}.scope")
@@ -62,10 +62,12 @@ def test_container_and_pod_are_found_whatever_the_other_hierarchies(
     assert process.unit == f"cri-containerd-{ID}.scope"
 
 
-def test_from_inside_a_cgroup_namespace_the_names_are_the_same(guest: int, scope: Path) -> None:
+def test_from_inside_a_cgroup_namespace_the_names_are_the_same(
+    contained_pid: int, scope: Path
+) -> None:
     script = f"echo $$ > {scope.parent}/other/cgroup.procs && exec unshare --cgroup cat {{}}"
-    command = ["sh", "-c", script.format(f"/proc/{guest}/cgroup")]
+    command = ["sh", "-c", script.format(f"/proc/{contained_pid}/cgroup")]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    placement = parse_cgroup(text)
-    assert placement.cgroup == f"/../cri-containerd-{ID}.scope"
-    assert placement.container == ID
+    names = parse_cgroup(text)
+    assert names.cgroup == f"/../cri-containerd-{ID}.scope"
+    assert names.container == ID

@@ -1,4 +1,4 @@
-"""What is told of a process."""
+"""Attributes of processes, read and cached."""
 
 import os
 import pwd
@@ -35,7 +35,7 @@ def fake_process(fake: FakeProc) -> int:
 
 
 class Reader:
-    """A reader at a time set by hand, and what it reads from."""
+    """A ProcessReader with a manual clock, and its procfs."""
 
     def __init__(
         self, root: Path, *, command_line: bool = False, max_cached: int = 4096, now: float = 0.0
@@ -87,7 +87,7 @@ def test_all_attributes_of_a_process_are_read(fake: FakeProc) -> None:
         created_ns=(BOOT_TIME + 7) * 1_000_000_000,
         command="worker",
         executable="/opt/app/bin/worker",
-        # The last argument is empty, as the zeroes are at the end of a renamed process.
+        # The last argument is empty, like the zeroes after the name of a renamed process.
         command_line=("worker", "--fast"),
         user_id=0,
         user_name=pwd.getpwuid(0).pw_name,
@@ -183,7 +183,7 @@ def test_a_process_that_exits_during_the_reads_has_no_attributes_of_its_successo
     process = reader.reader.refresh(ProcessIdentity(42, 1000), stat, 0.0)
     created = BOOT_TIME * 1_000_000_000 + 1000 * 1_000_000_000 // TICKS
     assert process == Process(42, 1000, 3, created, "old")
-    # What was half read is not kept.
+    # An incomplete read is not cached.
     fake.process(42, start=1000, command=b"old", executable=b"/bin/old")
     assert reader.read(42).executable == "/bin/old"
 
@@ -237,7 +237,7 @@ def test_an_unchanged_process_stays_the_same_object(fake: FakeProc, reader: Read
     process = reader.read(fake_process(fake))
     reader.now = 10.0
     assert reader.read(42) is process
-    # It counts as read: the next time is ten seconds on.
+    # It counts as read: the next read is ten seconds later.
     fake.process(42, command=b"app", executable=b"/usr/bin/app", uid=NOBODY)
     reader.now = 19.9
     assert reader.read(42) is process
@@ -248,7 +248,7 @@ def test_the_cache_is_bounded_and_the_least_recently_used_is_evicted(fake: FakeP
     for pid in (1, 2, 3):
         fake.process(pid)
     one, two = reader.read(1), reader.read(2)
-    assert reader.read(1) is one  # and so it is no longer the one to go first
+    assert reader.read(1) is one  # and so it is no longer the next to be evicted
     reader.read(3)
     assert reader.read(1) is one
     assert reader.read(2) == two
@@ -270,7 +270,7 @@ def test_attributes_of_this_process_are_those_that_python_reports(real: Reader) 
 
 @pytest.fixture
 def shell() -> Iterator["subprocess.Popen[bytes]"]:
-    """A shell that becomes another program when it is told to."""
+    """A shell that calls exec when it receives a line."""
     command = ["sh", "-c", "read line; exec sleep 60"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         yield process

@@ -1,4 +1,4 @@
-"""Where the tree of control groups is found, and what is in it."""
+"""The control group tree: its mounts, and paths of groups by their ids."""
 
 import os
 import subprocess
@@ -18,9 +18,9 @@ HYBRID = b"""\
 """
 UNIFIED = CgroupMount("/sys/fs/cgroup/unified", os.makedev(0, 38))
 
-# Says where the tree is, which path the control group of an id has, whether programs can be
-# attached, and whether something stays mounted.
-LOOK = """
+# Prints the mount point of the tree, the path of a control group by its id, whether its root can be
+# opened, and the number of mounts that remain. Attaches the BPF programs, too.
+SCRIPT = """
 import sys
 from pathlib import Path
 from hogpipe.linux.cgroups import CgroupTree
@@ -64,33 +64,36 @@ def test_control_groups_have_paths_by_their_ids_until_they_are_removed() -> None
     tree = CgroupTree()
     try:
         assert tree.path_of(find_cgroup_root().stat().st_ino) == "/"
-        with control_group() as folder:
-            inner = folder / "a (deleted)"
+        with control_group() as directory:
+            inner = directory / "a (deleted)"
             inner.mkdir()
-            node = inner.stat().st_ino
-            name = f"/{folder.name}/a (deleted)"
-            assert tree.path_of(node) == name
+            cgroup_id = inner.stat().st_ino
+            name = f"/{directory.name}/a (deleted)"
+            assert tree.path_of(cgroup_id) == name
             inner.rmdir()
-        assert tree.path_of(node) == name, "it is remembered"
+        assert tree.path_of(cgroup_id) == name, "it is remembered"
         tree.path_of.cache_clear()
-        assert tree.path_of(node) is None
+        assert tree.path_of(cgroup_id) is None
         assert tree.path_of(0) is None
     finally:
         tree.close()
         tree.close()
 
 
-def look(*prefix: str) -> tuple[str, str]:
-    """Return what a new process that `prefix` prepares says of the tree and a group in it."""
+def run_script(*prefix: str) -> tuple[str, str]:
+    """Run SCRIPT behind `prefix`, and return what it prints about the tree and a group in it."""
     require_bpf()
     require("unshare", "mount", "umount")
-    with control_group() as folder:
-        node = str(folder.stat().st_ino)
+    with control_group() as directory:
+        cgroup_id = str(directory.stat().st_ino)
         done = subprocess.run(
-            [*prefix, sys.executable, "-c", LOOK, node], capture_output=True, text=True, check=True
+            [*prefix, sys.executable, "-c", SCRIPT, cgroup_id],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         mount_point, mounted = done.stdout.splitlines()
-        return mount_point.replace(folder.name, "NAME"), mounted
+        return mount_point.replace(directory.name, "NAME"), mounted
 
 
 def after(preparation: str) -> tuple[str, ...]:
@@ -98,23 +101,23 @@ def after(preparation: str) -> tuple[str, ...]:
 
 
 def test_without_a_mount_the_tree_is_mounted_detached() -> None:
-    assert look(*after("umount --all --types cgroup2")) == ("None /NAME True", "0")
+    assert run_script(*after("umount --all --types cgroup2")) == ("None /NAME True", "0")
 
 
 def test_under_ip_netns_exec_the_tree_is_mounted_detached(netns: Namespace) -> None:
-    assert look(*netns.command()) == ("None /NAME True", "0")
+    assert run_script(*netns.command()) == ("None /NAME True", "0")
 
 
 def test_a_hidden_mount_is_not_used() -> None:
     root = find_cgroup_root()
     hidden = f"mount -t tmpfs none {root}"
-    assert look(*after(hidden))[0] == "None /NAME True"
+    assert run_script(*after(hidden))[0] == "None /NAME True"
 
 
 def test_a_second_mount_is_used_if_the_first_is_hidden(tmp_path: Path) -> None:
     root = find_cgroup_root()
     moved = f"mount --bind {root} {tmp_path} && umount {root}"
-    assert look(*after(moved)) == (f"{tmp_path} /NAME True", "1")
+    assert run_script(*after(moved)) == (f"{tmp_path} /NAME True", "1")
 
 
 def test_without_the_right_to_mount_the_error_names_the_remedy() -> None:
@@ -122,8 +125,8 @@ def test_without_the_right_to_mount_the_error_names_the_remedy() -> None:
     require("unshare", "umount", "setpriv")
     rights = "setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin"
     done = subprocess.run(
-        [*after(f"umount --all --types cgroup2; exec {rights} \"$@\""), sys.executable, "-c", LOOK,
-         "1"],
+        [*after(f"umount --all --types cgroup2; exec {rights} \"$@\""),
+         sys.executable, "-c", SCRIPT, "1"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "none can be mounted (Operation not permitted); grant CAP_SYS_ADMIN" in done.stderr

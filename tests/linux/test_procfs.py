@@ -1,4 +1,4 @@
-"""Reading /proc and what only looks like it."""
+"""Reading /proc and fake trees."""
 
 import os
 import shutil
@@ -183,7 +183,7 @@ def test_a_malformed_user_is_counted_and_reads_as_none(fake: FakeProc, line: byt
 
 
 def test_a_file_named_like_a_process_reads_as_none(fake: FakeProc) -> None:
-    (fake.root / "5").write_text("no folder")
+    (fake.root / "5").write_text("not a directory")
     procfs = Procfs(fake.root)
     assert procfs.read_stat(5) is None
     assert procfs.read_executable(5) is None
@@ -216,7 +216,7 @@ def test_the_fd_directory_changes_only_with_the_number_of_fds() -> None:
 
 @pytest.fixture
 def deep(tmp_path: Path) -> Iterator[Path]:
-    """A folder whose path is longer than the kernel would tell; the working directory is there."""
+    """A directory with a longer path than the kernel reports; it is the working directory."""
     before = Path.cwd()
     os.chdir(tmp_path)
     for _ in range(25):
@@ -224,7 +224,7 @@ def deep(tmp_path: Path) -> Iterator[Path]:
         os.chdir("d" * 200)
     yield Path()
     os.chdir(before)
-    # pytest could not remove it: the names of what is in there are too long.
+    # pytest cannot remove it: the paths inside are too long.
     subprocess.run(["rm", "-r", tmp_path / ("d" * 200)], check=True)
 
 

@@ -115,7 +115,7 @@ def test_a_monitor_continues_after_lost_notifications(
 ) -> None:
     lines = [f"address {verb} 10.9.9.9/32 dev lo" for verb in ("add", "delete")] * 1500
     netns.batch(*lines)
-    monitor.drain()  # raises nothing, though the kernel says ENOBUFS
+    monitor.drain()  # does not raise, although the kernel reports ENOBUFS
     netns.ip("address", "add", "10.9.9.9/32", "dev", "lo")
     assert select.select([monitor], [], [], 10)[0]
     monitor.drain()
@@ -132,7 +132,7 @@ def test_a_monitor_reads_without_opening_further_sockets(
 
 def test_a_table_is_correct_after_an_incomplete_dump(monitor: LinkMonitor) -> None:
     whole = monitor.read_table()
-    monitor._requests.send(struct.pack("=IHHII4x", 20, 18, 0x301, 1, 0))  # a dump nobody reads
+    monitor._requests.send(struct.pack("=IHHII4x", 20, 18, 0x301, 1, 0))  # a dump that is not read
     assert monitor.read_table() == whole
 
 
@@ -140,9 +140,9 @@ def test_a_refusal_raises_the_kernels_errno(
     netns: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hogpipe.linux.rtnetlink._RTM_GETLINK", 9999)
-    with pytest.raises(OSError, match="Operation not supported") as caught:
+    with pytest.raises(OSError, match="Operation not supported") as raised:
         netns.call(read_link_table)
-    assert caught.value.errno == errno.EOPNOTSUPP
+    assert raised.value.errno == errno.EOPNOTSUPP
 
 
 @given(st.binary(max_size=200))

@@ -1,4 +1,4 @@
-"""The kernel's sockets, read over sock_diag and from /proc/net: both must say the same."""
+"""Sockets over sock_diag and from /proc/net: both must give the same matches."""
 
 import errno
 import socket
@@ -18,7 +18,7 @@ from support.sockets import (
     connections,
     make_flow,
     make_time_wait,
-    turned,
+    reversed_flow,
 )
 
 from hogpipe.attribution.procfs.matching import Match, TableIndex, port_pairs_for, tables_for
@@ -52,19 +52,19 @@ def ports_of(flows: list[FlowKey]) -> dict[str, set[tuple[int, int]]]:
 
 
 def read_text(name: str, pairs: set[tuple[int, int]] | None = None) -> list[SocketRow]:
-    """Read a table of /proc/net in the namespace of this very thread."""
+    """Read a table of /proc/net in the namespace of this thread."""
     return parse_table(Path(f"/proc/thread-self/net/{name}").read_bytes(), pairs)[0]
 
 
 def steady(row: SocketRow) -> SocketRow:
-    """Return the row with FIN_WAIT1 as FIN_WAIT2, which it becomes by itself meanwhile."""
+    """Return the row with FIN_WAIT2 for FIN_WAIT1, which changes by itself between two reads."""
     return msgspec.structs.replace(row, state=FIN_WAIT2) if row.state == FIN_WAIT1 else row
 
 
 def match_all(flows: list[FlowKey], tables: dict[str, list[SocketRow]]) -> dict[FlowKey, Match]:
     index = TableIndex(tables)
     found = {key: index.match(key) for key in flows}
-    # In what order equal candidates come does not matter.
+    # The order of equal candidates does not matter.
     return {
         key: Match(match.quality, tuple(sorted(map(steady, match.rows), key=lambda row: row.inode)))
         for key, match in found.items()
@@ -77,7 +77,7 @@ def by_text(flows: list[FlowKey]) -> dict[FlowKey, Match]:
 
 def by_dump(flows: list[FlowKey]) -> dict[FlowKey, Match]:
     ports = ports_of(flows)
-    ports["tcp"] = ports.pop("tcp", set()) | ports.pop("tcp6", set())  # they are dumped as one
+    ports["tcp"] = ports.pop("tcp", set()) | ports.pop("tcp6", set())  # one dump has both
     return match_all(flows, {name: read_dump(name, p).rows for name, p in ports.items() if p})
 
 
@@ -171,10 +171,10 @@ def test_connections_in_time_wait_are_not_dumped_and_a_lookup_returns_them_as_cl
 
 def test_an_unknown_five_tuple_is_neither_found_nor_closed() -> None:
     with connections(1) as flows, socket.create_server(("127.0.0.1", 0)) as server:
-        stranger = msgspec.structs.replace(flows[0], remote_port=9)
-        # The kernel answers this one with the listening socket.
+        unknown = msgspec.structs.replace(flows[0], remote_port=9)
+        # The kernel answers this lookup with the listening socket.
         unconnected = make_flow(TCP, server.getsockname(), ("127.0.0.1", 9))
-        assert read_flow_sockets([stranger, unconnected]) == SocketLookup()
+        assert read_flow_sockets([unknown, unconnected]) == SocketLookup()
 
 
 def test_a_connection_that_is_not_yet_accepted_is_neither_found_nor_closed() -> None:
@@ -238,7 +238,9 @@ def test_udp_is_dumped_by_remote_port_for_each_table() -> None:
 def test_a_dump_of_several_datagrams_is_complete() -> None:
     with ExitStack() as stack:
         flows = []
-        for _ in range(600):  # more than a datagram holds, and more ports than the kernel filters
+        for _ in range(
+            600
+        ):  # more than fit into a datagram, and more ports than the kernel filters
             opened = stack.enter_context(socket.socket(IPV4, socket.SOCK_DGRAM))
             opened.bind(("127.0.0.1", 0))
             flows.append(make_flow(UDP, opened.getsockname(), ("127.0.0.1", 9)))
@@ -252,7 +254,8 @@ def test_only_a_dump_has_a_connection_that_is_bound_to_another_device() -> None:
     def make_and_read() -> tuple[SocketLookup, dict[FlowKey, Match], dict[FlowKey, Match]]:
         with connections(1, device="lo") as flows:
             seen = [
-                msgspec.structs.replace(key, interface="") for key in [*flows, turned(flows[0])]
+                msgspec.structs.replace(key, interface="")
+                for key in [*flows, reversed_flow(flows[0])]
             ]
             return read_flow_sockets(seen), by_dump(seen), by_text(seen)
 
@@ -268,7 +271,7 @@ def test_a_lookup_finds_a_connection_that_is_bound_to_its_interface() -> None:
 
     def make_and_read() -> tuple[set[FlowKey], set[FlowKey]]:
         with connections(1, device="lo") as flows, connections(1) as unbound:
-            asked = [key for one in (*flows, *unbound) for key in (one, turned(one))]
+            asked = [key for one in (*flows, *unbound) for key in (one, reversed_flow(one))]
             return set(asked), set(read_flow_sockets(asked).found)
 
     with namespace() as room:
@@ -282,9 +285,9 @@ def test_a_protocol_without_sock_diag_is_an_error(
     monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     monkeypatch.setitem(sock_diag._PROTOCOLS, "udp", 200)
-    with pytest.raises(OSError, match=f"sock_diag {table}") as caught:
+    with pytest.raises(OSError, match=f"sock_diag {table}") as raised:
         read_dump(table, {(1, 2)})
-    assert caught.value.errno == errno.ENOENT
+    assert raised.value.errno == errno.ENOENT
     with pytest.raises(OSError, match=f"sock_diag {table}"):
         read_dump_by_remote_port(table, {1})
 
@@ -301,6 +304,6 @@ def test_an_unknown_tcp_request_is_an_error(
     monkeypatch: pytest.MonkeyPatch, read: Callable[[], Dump]
 ) -> None:
     monkeypatch.setattr(sock_diag_messages, "_TCPDIAG_GETSOCK", 4711)
-    with pytest.raises(OSError, match="sock_diag tcp") as caught:
+    with pytest.raises(OSError, match="sock_diag tcp") as raised:
         read()
-    assert caught.value.errno == errno.EINVAL
+    assert raised.value.errno == errno.EINVAL

@@ -1,4 +1,4 @@
-"""Requests to sock_diag and what comes back, as bytes."""
+"""Requests and answers of sock_diag, as bytes."""
 
 import errno
 import socket
@@ -26,8 +26,11 @@ ROW = SocketRow(HERE, 443, THERE, 50_000, 1, 1000, 77)
 ROW6 = SocketRow(bytes(15) + b"\1", 80, bytes(16), 0, 10, 0, 78)
 COOKIE = 0x1122334455667788
 DONE = struct.pack("=IHHIIi", 20, 3, 2, 0, 0, 0)
-BY_FAMILY, OLDER = 20, 18  # kinds of messages: of one family and protocol, and of TCP of both
-# Lengths of what stands before a filter: the header, and inet_diag_req_v2 or inet_diag_req.
+BY_FAMILY, OLDER = (
+    20,
+    18,
+)  # message types: for one family and protocol, and for TCP of both families
+# Bytes before a filter: the header, and inet_diag_req_v2 or inet_diag_req.
 HEADS = {BY_FAMILY: 16 + 56, OLDER: 16 + 60}
 PORT = st.integers(0, 0xFFFF)
 PAIRS = st.sets(st.tuples(PORT, PORT), min_size=1, max_size=60)
@@ -36,7 +39,7 @@ PAIRS = st.sets(st.tuples(PORT, PORT), min_size=1, max_size=60)
 def format_socket(
     row: SocketRow, *, family: int | None = None, flags: int = 2, kind: int = BY_FAMILY
 ) -> bytes:
-    """Return the message of a socket, with an attribute behind it as the kernel adds some."""
+    """Return the message of a socket with an attribute, as the kernel adds them."""
     if family is None:
         family = socket.AF_INET if len(row.local_address) == 4 else socket.AF_INET6
     body = struct.pack("=BBBB", family, row.state, 0, 0)
@@ -49,7 +52,7 @@ def format_socket(
 
 
 def filter_of(request: bytes) -> bytes:
-    """Return the filter of a dump request, without the head of its attribute."""
+    """Return the filter of a dump request, without the header of its attribute."""
     length, kind = struct.unpack_from("=IH", request)
     assert length == len(request)
     attribute = request[HEADS[kind] :]
@@ -59,7 +62,7 @@ def filter_of(request: bytes) -> bytes:
 
 
 def states_of(request: bytes) -> set[int]:
-    """Return the states of sockets that a dump request asks for."""
+    """Return the socket states of a dump request."""
     kind = struct.unpack_from("=H", request, 4)[0]
     at = 16 + 4 if kind == BY_FAMILY else HEADS[kind] - 8
     mask = struct.unpack_from("=I", request, at)[0]
@@ -67,7 +70,7 @@ def states_of(request: bytes) -> set[int]:
 
 
 def passes(program: bytes, local_port: int, remote_port: int) -> bool:
-    """Run a filter as inet_diag_bc_run of net/ipv4/inet_diag.c does."""
+    """Run a filter like inet_diag_bc_run of net/ipv4/inet_diag.c."""
     at = 0
     while at < len(program):
         code, yes, no = struct.unpack_from("=BBH", program, at)
@@ -223,7 +226,7 @@ def test_a_lookup_has_the_family_of_its_addresses() -> None:
 
 def test_a_lookup_has_the_index_of_its_device() -> None:
     ends = socket.IPPROTO_TCP, HERE, 443, THERE, 50_000
-    at = 16 + 8 + 4 + 2 * 16  # header, what comes before the ports, ports, addresses
+    at = 16 + 8 + 4 + 2 * 16  # header, fields before the ports, ports, addresses
     for device in (0, 7):
         request = build_lookup(*ends, device=device)
         assert struct.unpack_from("=I", request, at) == (device,)

@@ -1,4 +1,4 @@
-"""Parsing the kernel's socket tables."""
+"""Parsing of socket tables."""
 
 import ipaddress
 from pathlib import Path
@@ -10,7 +10,7 @@ from support.fake_proc import LISTEN, format_row, format_table, format_time_wait
 
 from hogpipe.linux.socket_table import SocketRow, parse_table
 
-# Lines as a little-endian kernel printed them.
+# Lines of a little-endian kernel.
 CONNECTION4 = (
     b"   1: 0100007F:1F90 0200007F:C350 01 00000000:00000000 00:00000000 00000000"
     b"  1000        0 4711 1 0000000000000000 20 4 30 10 -1   "
@@ -76,9 +76,9 @@ def test_only_rows_with_a_wanted_pair_of_ports_are_returned() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        CONNECTION4[:40],  # cut before the uid
-        CONNECTION4[: CONNECTION4.index(b"4711") + 2],  # cut within the inode
-        CONNECTION4.replace(b" 01 ", b" 0E "),  # a state of the future
+        CONNECTION4[:40],  # truncated before the uid
+        CONNECTION4[: CONNECTION4.index(b"4711") + 2],  # truncated within the inode
+        CONNECTION4.replace(b" 01 ", b" 0E "),  # an unknown state
         CONNECTION4.replace(b" 01 ", b" zz "),
         CONNECTION4.replace(b"0100007F:1F90", b"01G0007F:1F90"),
         CONNECTION4.replace(b"0100007F:1F90", b"0100007F:1F9G"),

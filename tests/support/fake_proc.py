@@ -1,4 +1,4 @@
-"""A tree in the shape of /proc, with whatever processes and sockets a test needs."""
+"""A fake /proc with the processes and sockets that a test needs."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ BOOT_TIME = 1_700_000_000
 ESTABLISHED, TIME_WAIT, CLOSE, LISTEN = 0x01, 0x06, 0x07, 0x0A
 
 End = tuple[bytes, int]
-"""An address in network order, and a port."""
+"""An address in network byte order, and a port."""
 
 _HEADER = (
     b"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt"
@@ -38,7 +38,7 @@ def format_row(
 
 
 def format_time_wait(local: End, remote: End, *, slot: int = 0) -> bytes:
-    """Return a row as get_timewait4_sock prints it: nobody's, and shorter than the others."""
+    """Return a row as get_timewait4_sock prints it: without an inode, and shorter than others."""
     return b"%4d: %b %b %02X %08X:%08X %02X:%08X %08X %5d %8d %d %d %016x" % (
         *(slot, _format_end(local), _format_end(remote), TIME_WAIT),
         *(0, 0, 3, 5000, 0, 0, 0, 0, 3, 0),
@@ -46,19 +46,19 @@ def format_time_wait(local: End, remote: End, *, slot: int = 0) -> bytes:
 
 
 def format_table(rows: Sequence[bytes]) -> bytes:
-    """Return a whole table, each row padded to 149 characters as the IPv4 ones are."""
+    """Return a table, each row padded to 149 characters as in the IPv4 tables."""
     return b"".join(line.ljust(149) + b"\n" for line in (_HEADER, *rows))
 
 
 def _format_end(end: End) -> bytes:
     address, port = end
-    # The kernel prints each 32-bit word as a number of the host's byte order.
+    # The kernel prints each 32-bit word in the host's byte order.
     words = struct.unpack(f"={len(address) // 4}I", address)
     return b"".join(b"%08X" % word for word in words) + b":%04X" % port
 
 
 class FakeProc:
-    """Builds the tree under `root`; what is put again replaces what was there."""
+    """Writes the tree under `root`; each method replaces what it wrote before."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -67,7 +67,7 @@ class FakeProc:
         (root / "stat").write_text(f"cpu  1 2 3 4\nbtime {BOOT_TIME}\nprocesses 7\n")
 
     def table(self, name: str, *rows: bytes) -> None:
-        """Put the socket table `name`."""
+        """Write the socket table `name`."""
         (self.root / "net" / name).write_bytes(format_table(rows))
 
     def process(
@@ -83,7 +83,7 @@ class FakeProc:
         cgroup: bytes = b"0::/\n",
         sockets: Mapping[int, int] | None = None,
     ) -> Path:
-        """Put a process that holds `sockets` (inode by fd), and return its directory."""
+        """Write a process that holds `sockets` (inode by fd), and return its directory."""
         home = self.root / str(pid)
         self._begin(home, start)
         fields = [b"S", b"%d" % parent, *[b"0"] * 17, b"%d" % start, *[b"0"] * 30]
@@ -103,11 +103,11 @@ class FakeProc:
         return home
 
     def _begin(self, home: Path, start: int) -> None:
-        """Make the folder of fds: like the kernel, a new one for a new process."""
+        """Make the fd directory: like the kernel, a new inode for a new process."""
         home.mkdir(exist_ok=True)
         try:
             same = parse_stat((home / "stat").read_bytes()).start == start
-        except (FileNotFoundError, ValueError):  # none yet, or what a test made of it
+        except (FileNotFoundError, ValueError):  # absent, or malformed by a test
             same = False
         if not same:
             (home / "fd.new").mkdir()
@@ -116,28 +116,28 @@ class FakeProc:
             (home / "fd.new").rename(home / "fd")
 
     def enter(self, pid: int, namespace: int) -> None:
-        """Put a process into the network namespace of that number."""
-        folder = self.root / str(pid) / "ns"
-        folder.mkdir(exist_ok=True)
-        (folder / "net").unlink(missing_ok=True)
-        (folder / "net").symlink_to(f"net:[{namespace}]")
+        """Set the network namespace of a process."""
+        directory = self.root / str(pid) / "ns"
+        directory.mkdir(exist_ok=True)
+        (directory / "net").unlink(missing_ok=True)
+        (directory / "net").symlink_to(f"net:[{namespace}]")
 
-    def table_seen_by(self, pid: int, name: str, *rows: bytes) -> None:
-        """Put the socket table `name` as a process sees it."""
-        folder = self.root / str(pid) / "net"
-        folder.mkdir(exist_ok=True)
-        (folder / name).write_bytes(format_table(rows))
+    def process_table(self, pid: int, name: str, *rows: bytes) -> None:
+        """Write the socket table `name` of the network namespace of a process."""
+        directory = self.root / str(pid) / "net"
+        directory.mkdir(exist_ok=True)
+        (directory / name).write_bytes(format_table(rows))
 
     def touch(self, pid: int) -> None:
-        """Make the folder of fds look changed, however fast tests are and clocks coarse."""
+        """Give the fd directory a new modification time, whatever the resolution of the clock."""
         self._changes += 1
         os.utime(self.root / str(pid) / "fd", ns=(0, self._changes))
 
     def swap(self, pid: int, *sockets: tuple[int, int]) -> None:
-        """Put other sockets (fd, inode) at fds, unnoticeably: as many fds as before are open."""
-        folder = self.root / str(pid) / "fd"
-        before = folder.stat().st_mtime_ns
+        """Replace the sockets at fds (fd, inode) without a change of the fd directory."""
+        directory = self.root / str(pid) / "fd"
+        before = directory.stat().st_mtime_ns
         for fd, inode in sockets:
-            (folder / str(fd)).unlink()
-            (folder / str(fd)).symlink_to(f"socket:[{inode}]")
-        os.utime(folder, ns=(0, before))
+            (directory / str(fd)).unlink()
+            (directory / str(fd)).symlink_to(f"socket:[{inode}]")
+        os.utime(directory, ns=(0, before))

@@ -1,4 +1,4 @@
-"""Whatever /proc shows or ceases to show during a look: no error, and never a wrong owner."""
+"""Malformed or vanishing files in /proc: no error, and never a wrong owner."""
 
 import shutil
 import socket
@@ -25,7 +25,7 @@ OLD = {"start": 1000, "command": b"old", "executable": b"/bin/old", "sockets": {
 NEW = {"start": 2000, "command": b"new", "executable": b"/bin/new", "sockets": {3: 200}}
 
 
-def prepare(root: Path) -> FakeProc:
+def make_tree(root: Path) -> FakeProc:
     """Make a tree in which process 20 owns the socket of FLOW."""
     shutil.rmtree(root, ignore_errors=True)
     fake = FakeProc(root)
@@ -37,7 +37,7 @@ def prepare(root: Path) -> FakeProc:
 
 
 def at_access(number: int, patch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
-    """Let `change` happen right before the file of process 20 that is asked for as `number`th."""
+    """Call `change` right before access `number` to a file of process 20."""
     countdown = iter(range(number, -1, -1))
     get_path = Procfs._path
 
@@ -54,7 +54,7 @@ def resolve(root: Path) -> Attribution:
 
 
 def is_old(process: Process) -> bool:
-    """Tell whether all that is told is of the process that had the socket; it may be little."""
+    """Return whether all attributes are those of the process with the socket; some may be None."""
     return (process.pid, process.start, process.command) == (
         20,
         1000,
@@ -63,20 +63,20 @@ def is_old(process: Process) -> bool:
 
 
 def count_accesses(root: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Return how many times a look asks for a file of process 20."""
-    prepare(root)
-    asked = []
+    """Return how often a lookup accesses a file of process 20."""
+    make_tree(root)
+    requested = []
     get_path = Procfs._path
 
     def path(self: Procfs, pid: int, name: bytes) -> bytes:
         if pid == 20:
-            asked.append(name)
+            requested.append(name)
         return get_path(self, pid, name)
 
     with monkeypatch.context() as patch:
         patch.setattr(Procfs, "_path", path)
         resolve(root)
-    return len(asked)
+    return len(requested)
 
 
 def test_a_process_may_exit_before_any_of_its_files_is_read(
@@ -84,17 +84,17 @@ def test_a_process_may_exit_before_any_of_its_files_is_read(
 ) -> None:
     root = tmp_path / "proc"
     total = count_accesses(root, monkeypatch)
-    assert total >= 8  # stat, the folder of fds twice, two fds, status, cgroup, exe, cmdline, stat
+    assert total >= 8  # stat, the fd directory twice, two fds, status, cgroup, exe, cmdline, stat
     answers = []
     for number in range(total):
-        fake = prepare(root)
+        fake = make_tree(root)
         with monkeypatch.context() as patch:
             at_access(number, patch, lambda fake=fake: shutil.rmtree(fake.root / "20"))
             answers.append(resolve(root))
     owners = [answer.process for answer in answers if answer.process is not None]
     assert all(map(is_old, owners))
-    assert owners  # it vanished after its socket was seen
-    assert None in [answer.process for answer in answers]  # and before
+    assert owners  # it exited after its socket was read
+    assert None in [answer.process for answer in answers]  # or before
     assert all(answer.user and answer.user.id == 7 for answer in answers if not answer.process)
 
 
@@ -103,7 +103,7 @@ def test_a_pid_may_be_reused_before_any_file_is_read(
 ) -> None:
     root = tmp_path / "proc"
     for number in range(count_accesses(root, monkeypatch)):
-        fake = prepare(root)
+        fake = make_tree(root)
         with monkeypatch.context() as patch:
             at_access(number, patch, lambda fake=fake: fake.process(20, **NEW))
             answer = resolve(root)
@@ -115,7 +115,7 @@ def test_a_pid_may_be_reused_before_any_file_is_read(
 def test_a_file_of_a_process_may_be_missing_or_hold_anything(
     tmp_path: Path, name: str, content: bytes | None
 ) -> None:
-    fake = prepare(tmp_path / "proc")
+    fake = make_tree(tmp_path / "proc")
     path = fake.root / "20" / name
     path.unlink()
     if content is not None and name in {"stat", "status", "cgroup", "cmdline"}:
@@ -133,7 +133,7 @@ def test_a_file_of_a_process_may_be_missing_or_hold_anything(
 def test_a_table_may_be_truncated_anywhere(
     tmp_path_factory: pytest.TempPathFactory, end: int
 ) -> None:
-    fake = prepare(tmp_path_factory.mktemp("cut") / "proc")
+    fake = make_tree(tmp_path_factory.mktemp("cut") / "proc")
     whole = format_table([format_row((HERE, 1), (THERE, 2), inode=9), CONNECTION])
     table = whole[:end]
     (fake.root / "net" / "tcp").write_bytes(table)
@@ -148,7 +148,7 @@ def test_a_table_may_be_truncated_anywhere(
 
 
 def test_an_unknown_state_is_counted_and_its_flow_is_unattributed(tmp_path: Path) -> None:
-    fake = prepare(tmp_path / "proc")
+    fake = make_tree(tmp_path / "proc")
     fake.table("tcp", CONNECTION.replace(b" 01 ", b" 1F "))
     resolver = ProcfsResolver(fake.root)
     assert attribute(resolver, [FLOW]) == {FLOW: UNATTRIBUTED}
@@ -156,7 +156,7 @@ def test_an_unknown_state_is_counted_and_its_flow_is_unattributed(tmp_path: Path
 
 
 def test_a_five_tuple_with_two_owners_is_unattributed(tmp_path: Path) -> None:
-    fake = prepare(tmp_path / "proc")
+    fake = make_tree(tmp_path / "proc")
     fake.table("tcp", CONNECTION, format_row((HERE, 4000), (THERE, 80), inode=101, uid=7))
     fake.process(30, sockets={3: 101})
     answer = resolve(fake.root)
@@ -164,7 +164,7 @@ def test_a_five_tuple_with_two_owners_is_unattributed(tmp_path: Path) -> None:
     assert answer.user is not None
 
 
-# Children that connect, say from which port, and are gone: one after the other, without a pause.
+# Children that connect, print their local port and exit, one after the other without a pause.
 CHURN = """
 import os, socket, sys
 port = int(sys.argv[1])
@@ -185,14 +185,14 @@ def test_processes_that_start_and_exit_during_lookups_cause_no_error() -> None:
         command = [sys.executable, "-c", CHURN, str(port)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as churn:
             assert churn.stdout is not None
-            looks = 0
+            lookups = 0
             for line in churn.stdout:
                 pid, local_port = map(int, line.split())
                 flow = FlowKey(TCP, address, local_port, address, port, "lo")
                 accepted, _peer = server.accept()
                 accepted.close()
                 owner = attribute(resolver, [flow])[flow].process
-                looks += 1
+                lookups += 1
                 assert owner is None or owner.pid == pid
         assert churn.returncode == 0
-        assert looks == 150
+        assert lookups == 150

@@ -1,4 +1,4 @@
-"""Sockets of other network namespaces, on a tree of processes that are in several."""
+"""Sockets of other network namespaces, on a fake tree with processes in several of them."""
 
 import shutil
 from collections.abc import Callable
@@ -27,11 +27,11 @@ HERE6, THERE6 = b"\xfd" + bytes(14) + b"\2", b"\xfd" + bytes(14) + b"\1"
 @pytest.fixture
 def proc(tmp_path: Path) -> FakeProc:
     made = FakeProc(tmp_path / "proc")
-    put(made, 1, OWN)
+    add(made, 1, OWN)
     return made
 
 
-def put(proc: FakeProc, pid: int, namespace: int) -> None:
+def add(proc: FakeProc, pid: int, namespace: int) -> None:
     proc.process(pid)
     proc.enter(pid, namespace)
 
@@ -47,7 +47,7 @@ def flow(namespace: int | None, port: int = 4000, protocol: int = TCP) -> FlowKe
 def tables(
     proc: FakeProc, on_refresh: Callable[[], None] = lambda: None, **bounds: float
 ) -> ContainerTables:
-    """Make what is tested; `on_refresh` is called whenever processes are about to be listed."""
+    """Make the tables to test; `on_refresh` is called right before processes are listed."""
 
     def clock() -> float:
         on_refresh()
@@ -61,10 +61,10 @@ def inodes(match: Match) -> list[int]:
 
 
 def test_equal_flows_of_two_namespaces_match_their_own_sockets(proc: FakeProc) -> None:
-    put(proc, 20, RED)
-    put(proc, 30, BLUE)
-    proc.table_seen_by(20, "tcp", connection(200))
-    proc.table_seen_by(30, "tcp", connection(300))
+    add(proc, 20, RED)
+    add(proc, 30, BLUE)
+    proc.process_table(20, "tcp", connection(200))
+    proc.process_table(30, "tcp", connection(300))
     found = tables(proc).match([flow(RED), flow(BLUE)])
     assert {key.namespace: inodes(match) for key, match in found.items()} == {
         RED: [200],
@@ -74,34 +74,34 @@ def test_equal_flows_of_two_namespaces_match_their_own_sockets(proc: FakeProc) -
 
 
 def test_a_flow_that_may_be_in_several_namespaces_matches_no_socket(proc: FakeProc) -> None:
-    put(proc, 20, RED)
-    proc.table_seen_by(20, "tcp", connection(200))
-    guests = tables(proc)
-    assert guests.match([flow(None)]) == {flow(None): NO_MATCH}
-    assert guests.reads == 0
+    add(proc, 20, RED)
+    proc.process_table(20, "tcp", connection(200))
+    containers = tables(proc)
+    assert containers.match([flow(None)]) == {flow(None): NO_MATCH}
+    assert containers.reads == 0
 
 
 def test_a_namespace_is_read_once_for_all_its_flows(proc: FakeProc) -> None:
-    put(proc, 20, RED)
-    put(proc, 21, RED)
+    add(proc, 20, RED)
+    add(proc, 21, RED)
     for pid in (20, 21):
-        proc.table_seen_by(pid, "tcp", *[connection(port, port) for port in range(200, 300)])
-        proc.table_seen_by(pid, "tcp6")
-    guests = tables(proc)
-    found = guests.match([flow(RED, port) for port in range(200, 300)])
+        proc.process_table(pid, "tcp", *[connection(port, port) for port in range(200, 300)])
+        proc.process_table(pid, "tcp6")
+    containers = tables(proc)
+    found = containers.match([flow(RED, port) for port in range(200, 300)])
     assert [inodes(match) for match in found.values()] == [[port] for port in range(200, 300)]
-    assert guests.reads == 1, "all were found in the first table"
+    assert containers.reads == 1, "all were found in the first table"
 
 
 def test_the_second_table_is_read_for_flows_without_exact_match_in_the_first(
     proc: FakeProc,
 ) -> None:
-    put(proc, 20, RED)
+    add(proc, 20, RED)
     listener = format_row((ANY, 80), (ANY, 0), inode=205, state=LISTEN)
     mapped = format_row((MAPPED + HERE, 4001), (MAPPED + THERE, 80), inode=206)
     six = format_row((HERE6, 4002), (THERE6, 80), inode=207)
-    proc.table_seen_by(20, "tcp", connection(200), listener)
-    proc.table_seen_by(20, "tcp6", mapped, six)
+    proc.process_table(20, "tcp", connection(200), listener)
+    proc.process_table(20, "tcp6", mapped, six)
     inbound = FlowKey(TCP, HERE, 80, THERE, 9, "br0", RED)
     over_six = FlowKey(TCP, HERE6, 4002, THERE6, 80, "br0", RED)
     found = tables(proc).match([flow(RED), flow(RED, 4001), inbound, over_six])
@@ -114,10 +114,10 @@ def test_the_second_table_is_read_for_flows_without_exact_match_in_the_first(
 
 
 def test_udp_and_raw_sockets_are_found_too(proc: FakeProc) -> None:
-    put(proc, 20, RED)
-    proc.table_seen_by(20, "udp", format_row((ANY, 53), (ANY, 0), inode=201, state=CLOSE))
-    proc.table_seen_by(20, "udp6")
-    proc.table_seen_by(20, "raw", format_row((ANY, 47), (ANY, 0), inode=202, state=CLOSE))
+    add(proc, 20, RED)
+    proc.process_table(20, "udp", format_row((ANY, 53), (ANY, 0), inode=201, state=CLOSE))
+    proc.process_table(20, "udp6")
+    proc.process_table(20, "raw", format_row((ANY, 47), (ANY, 0), inode=202, state=CLOSE))
     answered = FlowKey(UDP, HERE, 53, THERE, 999, "br0", RED)
     tunnelled = FlowKey(47, HERE, 0, THERE, 0, "br0", RED)
     found = tables(proc).match([answered, tunnelled])
@@ -125,56 +125,56 @@ def test_udp_and_raw_sockets_are_found_too(proc: FakeProc) -> None:
 
 
 def test_if_a_process_has_exited_another_one_shows_the_tables(proc: FakeProc) -> None:
-    put(proc, 20, RED)
-    put(proc, 21, RED)
+    add(proc, 20, RED)
+    add(proc, 21, RED)
     for pid in (20, 21):
-        proc.table_seen_by(pid, "tcp", connection(200))
-    guests = tables(proc)
-    guests.match([flow(RED)])
+        proc.process_table(pid, "tcp", connection(200))
+    containers = tables(proc)
+    containers.match([flow(RED)])
     shutil.rmtree(proc.root / "20")
-    assert inodes(guests.match([flow(RED)])[flow(RED)]) == [200]
+    assert inodes(containers.match([flow(RED)])[flow(RED)]) == [200]
     shutil.rmtree(proc.root / "21")
-    put(proc, 22, RED)
-    proc.table_seen_by(22, "tcp", connection(200))
-    assert inodes(guests.match([flow(RED)])[flow(RED)]) == [200]
+    add(proc, 22, RED)
+    proc.process_table(22, "tcp", connection(200))
+    assert inodes(containers.match([flow(RED)])[flow(RED)]) == [200]
 
 
 def test_tables_of_a_process_that_left_its_namespace_are_discarded(proc: FakeProc) -> None:
-    put(proc, 20, RED)
-    proc.table_seen_by(20, "tcp", connection(200))
-    guests = tables(proc)
-    guests.match([flow(RED)])
+    add(proc, 20, RED)
+    proc.process_table(20, "tcp", connection(200))
+    containers = tables(proc)
+    containers.match([flow(RED)])
     proc.enter(20, BLUE)
-    assert guests.match([flow(RED)]) == {flow(RED): NO_MATCH}
+    assert containers.match([flow(RED)]) == {flow(RED): NO_MATCH}
 
 
 def test_processes_are_listed_once_for_a_batch_of_removed_namespaces(proc: FakeProc) -> None:
     listed: list[None] = []
-    guests = tables(proc, lambda: listed.append(None))
-    gone = [flow(namespace) for namespace in range(100, 200)]
-    assert set(guests.match(gone).values()) == {NO_MATCH}
+    containers = tables(proc, lambda: listed.append(None))
+    removed = [flow(namespace) for namespace in range(100, 200)]
+    assert set(containers.match(removed).values()) == {NO_MATCH}
     assert len(listed) == 1
 
 
 def test_namespaces_beyond_the_bound_are_deferred_to_later_batches(proc: FakeProc) -> None:
     places = {20: 100, 30: 101, 40: 102}
     for pid, namespace in places.items():
-        put(proc, pid, namespace)
-        proc.table_seen_by(pid, "tcp", connection(pid))
-    guests = tables(proc, max_seconds=0.0)
+        add(proc, pid, namespace)
+        proc.process_table(pid, "tcp", connection(pid))
+    containers = tables(proc, max_seconds=0.0)
     flows = [flow(namespace) for namespace in places.values()]
-    answers = [guests.match(flows) for _ in places]
+    answers = [containers.match(flows) for _ in places]
     assert [len(answer) for answer in answers] == [1, 1, 1]
     assert {key.namespace for answer in answers for key in answer} == set(places.values())
-    assert guests.deferred == 6
+    assert containers.deferred == 6
 
 
 def test_malformed_rows_are_counted(proc: FakeProc) -> None:
-    put(proc, 20, RED)
-    proc.table_seen_by(20, "tcp", connection(200), b"   1: nonsense")
-    guests = tables(proc)
-    assert inodes(guests.match([flow(RED)])[flow(RED)]) == [200]
-    assert guests.rows_skipped == 1
+    add(proc, 20, RED)
+    proc.process_table(20, "tcp", connection(200), b"   1: nonsense")
+    containers = tables(proc)
+    assert inodes(containers.match([flow(RED)])[flow(RED)]) == [200]
+    assert containers.rows_skipped == 1
 
 
 def test_the_owner_of_a_containers_flow_is_the_process_that_holds_the_socket(
@@ -184,7 +184,7 @@ def test_the_owner_of_a_containers_flow_is_the_process_that_holds_the_socket(
     proc.process(20, sockets={3: 200})
     proc.enter(20, RED)
     proc.table("tcp", connection(100))
-    proc.table_seen_by(20, "tcp", connection(200))
+    proc.process_table(20, "tcp", connection(200))
     resolver = ProcfsResolver(proc.root, socket_table="procfs")
     flows = [flow(OWN_NAMESPACE), flow(RED), flow(BLUE), flow(None)]
     found = attribute(resolver, flows)
@@ -196,7 +196,7 @@ def test_the_owner_of_a_containers_flow_is_the_process_that_holds_the_socket(
 def test_evidence_of_the_host_names_no_owner_in_a_container(proc: FakeProc) -> None:
     seen = range(4000, 4020)
     proc.process(10, sockets={port: port for port in seen})
-    put(proc, 20, RED)
+    add(proc, 20, RED)
     proc.table("tcp", *[connection(port, port) for port in seen])
     now = 0.0
     resolver = ProcfsResolver(proc.root, socket_table="procfs", clock=lambda: now)
@@ -229,9 +229,9 @@ def test_a_flow_matches_a_socket_of_its_own_namespace_or_none(
     proc = FakeProc(tmp_path_factory.mktemp("tree") / "proc")
     numbered = {place: 1000 + number for number, place in enumerate(places)}
     for pid, namespace in ((20, RED), (30, BLUE)):
-        put(proc, pid, namespace)
+        add(proc, pid, namespace)
         rows = [connection(inode, at[1]) for at, inode in numbered.items() if at[0] == namespace]
-        proc.table_seen_by(pid, "tcp", *rows)
+        proc.process_table(pid, "tcp", *rows)
     flows = [flow(namespace, port) for namespace, port in asked]
     found = tables(proc).match(flows)
     assert found.keys() == set(flows)

@@ -1,4 +1,4 @@
-"""Who owns a socket, and how little of /proc is read to know."""
+"""Owners of sockets, and the number of fds that a lookup reads."""
 
 import os
 import shutil
@@ -17,11 +17,11 @@ from hogpipe.attribution.procfs.shared_sockets import (
 from hogpipe.linux.procfs import ProcessIdentity, Procfs
 
 MANY = range(1000, 1050)
-TIMES = 8  # that a glimpse may look
+MAX_READS = 8  # of the sockets in one sample
 
 
 class Cache:
-    """An FdCache on a fake tree, with a Kinship of its own for each look; `pause` lies between."""
+    """An FdCache on a fake tree; each lookup has its own rules and is `pause` after the last."""
 
     def __init__(
         self, fake: FakeProc, *, max_fds: int = 100_000, max_cached: int = 100_000
@@ -40,14 +40,16 @@ class Cache:
         return {inode: owner.pid for inode, owner in found.items()}
 
     def sample_owners(self, *inodes: int) -> dict[int, int]:
-        """Return the pid of each owner that a quick look finds."""
+        """Return the pid of each owner that a sample finds."""
         self.now += self.pause
-        seen = dict.fromkeys(inodes, 0)
-        found = self.fds.sample_owners(lambda: seen, (), SharedSocketRules(self.procfs), self.now)
+        sockets = dict.fromkeys(inodes, 0)
+        found = self.fds.sample_owners(
+            lambda: sockets, (), SharedSocketRules(self.procfs), self.now
+        )
         return {inode: owner.pid for inode, owner in found.items()}
 
     def cost(self, *inodes: int, user: int = 0) -> int:
-        """Return how many fds a look reads."""
+        """Return the number of fds that a lookup reads."""
         before = self.fds.fds_read
         self.find(*inodes, user=user)
         return self.fds.fds_read - before
@@ -102,7 +104,7 @@ def test_only_the_new_fds_of_a_known_process_are_read(fake: FakeProc, cache: Cac
     fake.process(10, sockets=held)
     cache.find(1000)
     fake.process(10, sockets={**held, 99: 100})
-    # The numbers of the socket that was asked for last, above the highest one, and of the new one.
+    # The fd of the last match, the one above the highest fd, and the new one.
     assert cache.cost(100) == 1 + 1 + 1
     assert cache.find(100) == {100: 10}
     assert cache.fds.fd_scans == 2
@@ -112,7 +114,7 @@ def test_only_new_processes_are_read(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets=dict(enumerate(MANY, start=3)))
     cache.find(1000)
     fake.process(20, sockets={3: 100})
-    assert cache.cost(100) == 2 + 2  # the two likely numbers of 10, and all of 20
+    assert cache.cost(100) == 2 + 2  # two likely fds of 10, and all fds of 20
 
 
 def test_a_socket_at_a_reused_fd_number_is_searched_for_in_likely_processes_first(
@@ -123,7 +125,7 @@ def test_a_socket_at_a_reused_fd_number_is_searched_for_in_likely_processes_firs
     cache.find(100)
     fake.swap(10, (3, 101))
     cache.find(101)
-    # It was useful lately, and what is missing is found: nothing of 20 is read.
+    # Process 10 matched last, and nothing is missing after it: no fd of 20 is read.
     assert cache.cost(101) <= 3
     assert cache.find(101) == {101: 10}
 
@@ -143,7 +145,7 @@ def test_fd_numbers_that_matched_or_changed_are_read_first(fake: FakeProc, cache
     cache.find(1000)
     fake.swap(10, (7, 100))
     assert cache.find(100) == {}
-    assert cache.find(100) == {100: 10}  # asked for again, it is searched for
+    assert cache.find(100) == {100: 10}  # the second lookup of a socket searches for it
     fake.swap(10, (7, 101))
     assert cache.cost(101) == 2
 
@@ -167,7 +169,7 @@ def test_a_socket_that_moved_to_another_fd_is_found(fake: FakeProc, cache: Cache
     fake.process(10, sockets={3: 100, 7: 101})
     cache.find(100)
     fake.swap(10, (3, 102), (7, 100))
-    cache.find(100)  # asked for again, it is searched for
+    cache.find(100)  # the second lookup of a socket searches for it
     assert cache.find(100) == {100: 10}
 
 
@@ -247,8 +249,10 @@ def test_a_parent_is_noticed_as_a_holder_of_what_its_new_child_inherited(
 def test_an_inode_without_a_holder_is_searched_for_once(fake: FakeProc, cache: Cache) -> None:
     fake.process(10, sockets=dict(enumerate(MANY, start=3)))
     cache.find(1000)
-    likely = 2  # the numbers of the socket that was asked for last, and above the highest one
-    assert cache.cost(999) == likely  # most that are missing are just closed
+    likely = 2  # the fd of the last match, and the one above the highest fd
+    assert (
+        cache.cost(999) == likely
+    )  # the first lookup does not search: most missing sockets are closed
     assert cache.cost(999) == likely + len(MANY) + 1
     assert cache.cost(999) == likely
     assert cache.cost(999, 1000) <= likely + 1
@@ -277,20 +281,20 @@ def test_a_refresh_beyond_the_bound_continues_in_the_next_lookup(fake: FakeProc)
     for pid in range(10, 20):
         fake.process(pid, sockets={3: 100 + pid})
     cache = Cache(fake, max_fds=5)
-    looks = [cache.find(119, 110) for _ in range(4)]
-    assert looks == [{}, {}, {}, {119: 19, 110: 10}]
+    lookups = [cache.find(119, 110) for _ in range(4)]
+    assert lookups == [{}, {}, {}, {119: 19, 110: 10}]
     assert cache.fds.deferred == 3 * 2
 
 
 def test_a_search_beyond_the_bound_continues_in_the_next_lookup(fake: FakeProc) -> None:
     for pid in range(10, 20):
         fake.process(pid, sockets={3: 100 + pid})
-    cache = Cache(fake, max_fds=60)  # of which a twentieth is for searches: two processes each
+    cache = Cache(fake, max_fds=60)  # a search may read a twentieth: two processes in each lookup
     cache.find(119)
     fake.swap(10, (3, 100))
-    looks = [cache.find(100, 119) for _ in range(6)]
-    # Asked for again, it is searched for: the useful one first, then the young, and 10 is the last.
-    assert looks == [{119: 19}] * 5 + [{100: 10, 119: 19}]
+    lookups = [cache.find(100, 119) for _ in range(6)]
+    # The second lookup searches: the last match first, then by falling pid, so 10 is the last.
+    assert lookups == [{119: 19}] * 5 + [{100: 10, 119: 19}]
     assert cache.fds.deferred == 5
 
 
@@ -303,7 +307,7 @@ def test_cached_fds_are_bounded_and_the_latest_matches_stay(fake: FakeProc) -> N
     assert cache.fds.evicted == 20 - cache.fds._table.size
     assert cache.find(113) == {113: 13}
     assert cache.fds.fd_scans == 1
-    cache.find(*range(110, 120))  # what was forgotten is searched for when it is asked for again
+    cache.find(*range(110, 120))  # evicted fds are found by a search in the second lookup
     assert cache.find(*range(110, 120)) == {pid + 100: pid for pid in range(10, 20)}
 
 
@@ -357,10 +361,10 @@ def test_short_lived_sockets_are_found_at_the_few_fd_numbers_that_they_share(
     cache.find(100)
     fake.process(10, sockets=kept)
     cache.find(100)
-    cache.pause = 0.001  # processes are not asked for their state again
+    cache.pause = 0.001  # too soon for a refresh
     fake.process(10, sockets={**kept, 60: 101})
     assert cache.cost(101) == 1
-    fake.process(10, sockets={**kept, 60: 102, 61: 103})  # another one at 60, and the next number
+    fake.process(10, sockets={**kept, 60: 102, 61: 103})  # another socket at 60, and the next fd
     assert cache.cost(102, 103) == 2
     assert cache.find(102, 103) == {102: 10, 103: 10}
 
@@ -418,15 +422,17 @@ def test_an_inode_without_a_holder_causes_no_refresh(
         fake.process(pid, sockets={3: 100 + pid})
     for _ in range(3):
         cache.find(999)
-    asked: list[int] = []
-    fd_folder = Procfs.read_fd_directory
+    requested: list[int] = []
+    read_fd_directory = Procfs.read_fd_directory
     monkeypatch.setattr(
-        Procfs, "read_fd_directory", lambda procfs, pid: asked.append(pid) or fd_folder(procfs, pid)
+        Procfs,
+        "read_fd_directory",
+        lambda procfs, pid: requested.append(pid) or read_fd_directory(procfs, pid),
     )
     cache.pause = 0.001
     for _ in range(10):
         cache.find(999)
-    assert asked == []
+    assert requested == []
 
 
 @pytest.mark.usefixtures("root")  # its sockets and its files are of user 0
@@ -441,25 +447,25 @@ def test_a_sample_reads_few_processes_and_does_not_search(fake: FakeProc, cache:
     assert cache.fds.deferred == 0
     fake.process(10, start=10, sockets={3: 1000, 12: 998})
     assert cache.sample_owners(998, 999, 1000) == {998: 10, 1000: 10}
-    fake.process(59, start=59, sockets={3: 5900, 12: 997})  # the youngest, never asked about
+    fake.process(59, start=59, sockets={3: 5900, 12: 997})  # the youngest, which never matched
     assert cache.sample_owners(997) == {997: 59}
 
 
-class Passing:
-    """What a glimpse sees at one moment after the other, the last of them from then on."""
+class Moments:
+    """The sockets at successive reads of a sample; the last state repeats."""
 
     def __init__(self, *moments: Callable[[], dict[int, int]]) -> None:
         self._moments = list(moments)
-        self.seen = 0
+        self.reads = 0
 
     def __call__(self) -> dict[int, int]:
-        self.seen += 1
+        self.reads += 1
         return (self._moments.pop(0) if len(self._moments) > 1 else self._moments[0])()
 
 
-def sample_of(cache: Cache, passing: Passing) -> dict[int, int]:
+def sample_of(cache: Cache, moments: Moments) -> dict[int, int]:
     found = cache.fds.sample_owners(
-        passing, (), SharedSocketRules(cache.procfs), cache.now, max_reads=TIMES
+        moments, (), SharedSocketRules(cache.procfs), cache.now, max_reads=MAX_READS
     )
     return {inode: owner.pid for inode, owner in found.items()}
 
@@ -472,9 +478,9 @@ def test_a_sample_waits_for_a_socket(fake: FakeProc, cache: Cache) -> None:
         fake.process(10, sockets={3: 100, 4: 101})
         return {101: 0}
 
-    passing = Passing(dict, dict, opened)
-    assert sample_of(cache, passing) == {101: 10}
-    assert passing.seen == 3
+    moments = Moments(dict, dict, opened)
+    assert sample_of(cache, moments) == {101: 10}
+    assert moments.reads == 3
 
 
 def test_a_sample_that_missed_a_socket_waits_for_the_next_one(fake: FakeProc, cache: Cache) -> None:
@@ -485,22 +491,22 @@ def test_a_sample_that_missed_a_socket_waits_for_the_next_one(fake: FakeProc, ca
         fake.process(10, sockets={3: 100, 4: 102})
         return {102: 0}
 
-    passing = Passing(lambda: {101: 0}, opened)  # 101 is closed before its fd can be read
-    assert sample_of(cache, passing) == {102: 10}
-    assert passing.seen == 2
+    moments = Moments(lambda: {101: 0}, opened)  # 101 closes before its fd is read
+    assert sample_of(cache, moments) == {102: 10}
+    assert moments.reads == 2
 
 
 @pytest.mark.parametrize("moment", [{}, {999: 0}])
 def test_a_sample_ends_without_a_socket(cache: Cache, moment: dict[int, int]) -> None:
-    passing = Passing(lambda: moment)
-    assert sample_of(cache, passing) == {}
-    assert passing.seen <= TIMES
+    moments = Moments(lambda: moment)
+    assert sample_of(cache, moments) == {}
+    assert moments.reads <= MAX_READS
 
 
 def test_a_socket_that_stays_without_an_owner_is_sampled_twice(cache: Cache) -> None:
-    passing = Passing(lambda: {999: 0})
-    assert sample_of(cache, passing) == {}
-    assert passing.seen == 2
+    moments = Moments(lambda: {999: 0})
+    assert sample_of(cache, moments) == {}
+    assert moments.reads == 2
 
 
 inodes = st.integers(100, 104)
@@ -509,61 +515,61 @@ trees = st.dictionaries(
     st.tuples(st.integers(0, 8), st.dictionaries(st.integers(3, 5), inodes), st.sampled_from("ps")),
     max_size=6,
 )
-questions = st.lists(st.sets(inodes, min_size=1), min_size=1, max_size=5)
+lookups_of = st.lists(st.sets(inodes, min_size=1), min_size=1, max_size=5)
 
 
-def put(fake: FakeProc, pid: int, shape: tuple[int, dict[int, int], str]) -> None:
+def add_process(fake: FakeProc, pid: int, shape: tuple[int, dict[int, int], str]) -> None:
     parent, sockets, kind = shape
     command = b"systemd" if kind == "s" else b"program"
     fake.process(pid, parent=parent, command=command, sockets=sockets)
 
 
-def answer(cache: Cache, asked: Collection[int]) -> dict[int, int]:
-    """Ask until nothing is put off."""
+def find_until_complete(cache: Cache, requested: Collection[int]) -> dict[int, int]:
+    """Repeat a lookup until nothing is deferred."""
     for _ in range(50):
         before = cache.fds.deferred
-        found = cache.find(*asked)
+        found = cache.find(*requested)
         if cache.fds.deferred == before:
             return found
-    raise AssertionError("put off again and again")
+    raise AssertionError("deferred too often")
 
 
 @settings(deadline=None, max_examples=60)
-@given(tree=trees, asked=questions, max_fds=st.sampled_from([1, 7, 100_000]))
+@given(tree=trees, requested=lookups_of, max_fds=st.sampled_from([1, 7, 100_000]))
 def test_earlier_lookups_do_not_change_the_result(
     tmp_path_factory: pytest.TempPathFactory,
     tree: dict[int, tuple[int, dict[int, int], str]],
-    asked: list[set[int]],
+    requested: list[set[int]],
     max_fds: int,
 ) -> None:
     fake = FakeProc(tmp_path_factory.mktemp("any") / "proc")
     for pid, shape in tree.items():
-        put(fake, pid, shape)
+        add_process(fake, pid, shape)
     cache = Cache(fake, max_fds=max_fds)
     truth = Cache(fake).find(*range(100, 105))
-    for question in asked:
-        expected = {inode: pid for inode, pid in truth.items() if inode in question}
-        assert answer(cache, question) == expected
+    for wanted in requested:
+        expected = {inode: pid for inode, pid in truth.items() if inode in wanted}
+        assert find_until_complete(cache, wanted) == expected
 
 
 @settings(deadline=None, max_examples=60)
-@given(before=trees, after=trees, asked=questions, max_fds=st.sampled_from([1, 100_000]))
+@given(before=trees, after=trees, requested=lookups_of, max_fds=st.sampled_from([1, 100_000]))
 def test_a_changed_tree_gives_the_same_result_as_an_empty_cache(
     tmp_path_factory: pytest.TempPathFactory,
     before: dict[int, tuple[int, dict[int, int], str]],
     after: dict[int, tuple[int, dict[int, int], str]],
-    asked: list[set[int]],
+    requested: list[set[int]],
     max_fds: int,
 ) -> None:
     fake = FakeProc(tmp_path_factory.mktemp("any") / "proc")
     for pid, shape in before.items():
-        put(fake, pid, shape)
+        add_process(fake, pid, shape)
     cache = Cache(fake, max_fds=max_fds)
-    for question in asked:
-        answer(cache, question)
+    for wanted in requested:
+        find_until_complete(cache, wanted)
     for pid in before:
         shutil.rmtree(fake.root / str(pid))
     for pid, shape in after.items():
-        put(fake, pid, shape)
+        add_process(fake, pid, shape)
     truth = Cache(fake).find(*range(100, 105))
-    assert answer(cache, range(100, 105)) == truth
+    assert find_until_complete(cache, range(100, 105)) == truth

@@ -1,4 +1,4 @@
-"""Which sockets a flow may belong to."""
+"""The candidate sockets of a flow."""
 
 import ipaddress
 from random import Random
@@ -158,15 +158,15 @@ def test_connections_that_differ_in_one_endpoint_do_not_match() -> None:
 
 
 def test_a_row_without_an_inode_leaves_the_flow_to_the_listener() -> None:
-    gone = row(0, "10.0.0.1", 80, "10.0.0.2", 5000, state=TIME_WAIT)
+    time_wait = row(0, "10.0.0.1", 80, "10.0.0.2", 5000, state=TIME_WAIT)
     listener = row(1, "0.0.0.0", 80, state=LISTEN)
-    assert candidates(CONNECTION, tcp=[gone, listener]) == (Quality.LISTENER, {1})
+    assert candidates(CONNECTION, tcp=[time_wait, listener]) == (Quality.LISTENER, {1})
 
 
 def test_of_two_rows_with_one_five_tuple_the_one_with_an_inode_matches() -> None:
-    gone = row(0, "10.0.0.1", 80, "10.0.0.2", 5000, state=TIME_WAIT)
+    time_wait = row(0, "10.0.0.1", 80, "10.0.0.2", 5000, state=TIME_WAIT)
     connection = row(2, "10.0.0.1", 80, "10.0.0.2", 5000)
-    assert candidates(CONNECTION, tcp=[gone, connection]) == (Quality.EXACT, {2})
+    assert candidates(CONNECTION, tcp=[time_wait, connection]) == (Quality.EXACT, {2})
 
 
 def test_listeners_go_from_bound_to_wildcard_to_dual_stack() -> None:
@@ -246,7 +246,7 @@ def test_an_echo_matches_the_ping_socket_with_its_identifier() -> None:
     ping, other = row(1, "0.0.0.0", 77, state=CLOSE), row(2, "0.0.0.0", 78, state=CLOSE)
     raw = row(3, "0.0.0.0", ICMP, state=CLOSE)
     assert candidates(key, icmp=[other, ping], raw=[raw]) == (Quality.LISTENER, {1})
-    assert candidates(key, icmp=[other], raw=[raw]) == NOTHING  # it only gets copies
+    assert candidates(key, icmp=[other], raw=[raw]) == NOTHING  # it only receives copies
 
 
 def test_a_connected_ping_socket_is_exact_for_its_peer_only() -> None:
@@ -312,7 +312,7 @@ some_flows = st.one_of(
 
 
 def plain_match(key: FlowKey, rows: list[SocketRow]) -> tuple[Quality, set[SocketRow]]:
-    """Go through the levels one by one, as the kernel does, and through all rows at each."""
+    """Search all rows linearly at each level, in the order of the kernel."""
     held = [found for found in rows if found.inode]
 
     def at(where: bytes, remote: tuple[bytes, int]) -> set[SocketRow]:
@@ -325,7 +325,7 @@ def plain_match(key: FlowKey, rows: list[SocketRow]) -> tuple[Quality, set[Socke
 
     def unconnected(where: bytes) -> set[SocketRow]:
         found = at(where, (bytes(4), 0)) | at(where, (bytes(16), 0))
-        # The remote address of a socket that is not connected is all zero, and never a mapped one.
+        # The remote address of an unconnected socket is all zero, never a mapped address.
         found = {one for one in found if not any(one.remote_address)}
         return {one for one in found if key.protocol != TCP or one.state == LISTEN}
 

@@ -1,4 +1,4 @@
-"""From flows to owners on a /proc of the test's own."""
+"""From flows to owners, on a fake /proc."""
 
 import ipaddress
 import pwd
@@ -75,8 +75,8 @@ def test_one_batch_resolves_flows_of_all_protocols(fake: FakeProc) -> None:
     fake.process(20, sockets={3: 101, 4: 102})
     client, server = tcp_flow(4000, 80), tcp_flow(443, 5000)
     name_server = FlowKey(UDP, HERE6, 53, THERE6, 999, "eth0")
-    stranger, other = tcp_flow(1, 2), FlowKey(SCTP, HERE, 1, THERE, 2, "eth0")
-    answer = attribute(ProcfsResolver(fake.root), [client, server, name_server, stranger, other])
+    unmatched, other = tcp_flow(1, 2), FlowKey(SCTP, HERE, 1, THERE, 2, "eth0")
+    answer = attribute(ProcfsResolver(fake.root), [client, server, name_server, unmatched, other])
     pids = {
         flow: (attribution.quality, attribution.process and attribution.process.pid)
         for flow, attribution in answer.items()
@@ -85,13 +85,13 @@ def test_one_batch_resolves_flows_of_all_protocols(fake: FakeProc) -> None:
         client: (Quality.EXACT, 10),
         server: (Quality.LISTENER, 20),
         name_server: (Quality.LISTENER, 20),
-        stranger: (Quality.NONE, None),
+        unmatched: (Quality.NONE, None),
         other: (Quality.NONE, None),
     }
 
 
 def test_a_closed_connection_is_unattributed(fake: FakeProc) -> None:
-    # The row of a connection in TIME_WAIT says uid 0, whoever had it.
+    # The row of a connection in TIME_WAIT has uid 0, whoever owned it.
     fake.table("tcp", format_time_wait((HERE, 4000), (THERE, 80)))
     fake.process(10, sockets={3: 0})
     flow = tcp_flow(4000, 80)
@@ -171,7 +171,7 @@ def test_counters_only_grow(fake: FakeProc) -> None:
 
 
 class Clock:
-    """Is advanced by so much that the pause after a sample is over, and a short life is not."""
+    """`advance` exceeds the pause after a sample, but not the lifetime of a short-lived socket."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -183,19 +183,19 @@ class Clock:
         self.now += seconds
 
 
-UNSEEN, SIBLING = tcp_flow(9999, 443), tcp_flow(9998, 443)
+MISSED, MISSED_TOO = tcp_flow(9999, 443), tcp_flow(9998, 443)
 
 
 def inferred(resolver: ProcfsResolver) -> tuple[Quality, int | None]:
-    """Look up two flows to one endpoint whose sockets are gone; return whose they are."""
-    answer = attribute(resolver, [UNSEEN, SIBLING])
-    assert answer[UNSEEN] == answer[SIBLING]
-    process = answer[UNSEEN].process
-    return answer[UNSEEN].quality, None if process is None else process.pid
+    """Look up two flows to one endpoint whose sockets are closed; return quality and owner."""
+    answer = attribute(resolver, [MISSED, MISSED_TOO])
+    assert answer[MISSED] == answer[MISSED_TOO]
+    process = answer[MISSED].process
+    return answer[MISSED].quality, None if process is None else process.pid
 
 
-def open_siblings(fake: FakeProc, *inodes: int) -> None:
-    """Put connections to the same endpoint, on ports that no packet was yet seen of."""
+def open_connections(fake: FakeProc, *inodes: int) -> None:
+    """Open connections to the same endpoint, on ports without flows."""
     fake.table("tcp", *(connection(1000 + inode, 443, inode=inode) for inode in inodes))
 
 
@@ -208,15 +208,15 @@ def test_the_endpoint_heuristic_names_the_only_owner_at_an_endpoint(
     fake.process(500, command=b"curl")
     resolver.prepare()
     for inode in range(71, 79):
-        open_siblings(fake, inode)
+        open_connections(fake, inode)
         fake.process(500, command=b"curl", sockets={1: inode})  # the lowest free number
         assert inferred(resolver) == (Quality.NONE, None)
         clock.advance()
-    open_siblings(fake)
+    open_connections(fake)
     assert inferred(resolver) == (Quality.INFERRED, 500)
     assert found(resolver, tcp_flow(9999, 444)) == (Quality.NONE, None)
     clock.advance(31.0)
-    assert found(resolver, UNSEEN) == (Quality.NONE, None)
+    assert found(resolver, MISSED) == (Quality.NONE, None)
 
 
 @pytest.mark.parametrize("owners", [1, 2])
@@ -225,7 +225,7 @@ def test_the_endpoint_heuristic_names_no_owner_at_an_endpoint_of_two_processes(
 ) -> None:
     clock = Clock()
     resolver = ProcfsResolver(fake.root, clock=clock)
-    open_siblings(fake, *range(71, 81))
+    open_connections(fake, *range(71, 81))
     fake.process(500, sockets={fd: 68 + fd for fd in range(3, 12)})
     if owners == 2:
         fake.process(600, sockets={3: 80})
@@ -233,7 +233,7 @@ def test_the_endpoint_heuristic_names_no_owner_at_an_endpoint_of_two_processes(
         fake.process(500, sockets={fd: 68 + fd for fd in range(3, 13)})
     resolver.prepare()
     inferred(resolver)
-    open_siblings(fake)
+    open_connections(fake)
     clock.advance()
     assert inferred(resolver) == ((Quality.INFERRED, 500) if owners == 1 else (Quality.NONE, None))
 
@@ -244,17 +244,17 @@ def test_a_flow_without_a_socket_is_final_once_the_heuristic_has_decided(
 ) -> None:
     clock = Clock()
     resolver = ProcfsResolver(fake.root, clock=clock)
-    assert resolver.resolve([UNSEEN]) == {UNSEEN: Resolution(UNATTRIBUTED, is_final=False)}
-    open_siblings(fake, *range(71, 81))
+    assert resolver.resolve([MISSED]) == {MISSED: Resolution(UNATTRIBUTED, is_final=False)}
+    open_connections(fake, *range(71, 81))
     fake.process(500, sockets={fd: 68 + fd for fd in range(3, 14 - owners)})
     fake.process(600, sockets={3: 80} if owners == 2 else {})
     resolver.prepare()
     inferred(resolver)
-    open_siblings(fake)
+    open_connections(fake)
     clock.advance()
     other = tcp_flow(9999, 444)
-    found = resolver.resolve([UNSEEN, SIBLING, other])
-    assert [found[flow].is_final for flow in (UNSEEN, SIBLING, other)] == [True, True, False]
+    found = resolver.resolve([MISSED, MISSED_TOO, other])
+    assert [found[flow].is_final for flow in (MISSED, MISSED_TOO, other)] == [True, True, False]
 
 
 def test_a_connection_matched_to_its_listener_is_final_and_an_open_one_is_not(
@@ -263,9 +263,11 @@ def test_a_connection_matched_to_its_listener_is_final_and_an_open_one_is_not(
     fake.table("tcp", listener(80, inode=100), connection(80, 4000, inode=101))
     fake.process(10, sockets={3: 100, 4: 101})
     resolver = ProcfsResolver(fake.root)
-    there, gone = tcp_flow(80, 4000), tcp_flow(80, 4001)
-    found = resolver.resolve([there, gone])
-    assert [(found[flow].attribution.quality, found[flow].is_final) for flow in (there, gone)] == [
+    connected, closed = tcp_flow(80, 4000), tcp_flow(80, 4001)
+    found = resolver.resolve([connected, closed])
+    assert [
+        (found[flow].attribution.quality, found[flow].is_final) for flow in (connected, closed)
+    ] == [
         (Quality.EXACT, False),
         (Quality.LISTENER, True),
     ]
@@ -274,7 +276,7 @@ def test_a_connection_matched_to_its_listener_is_final_and_an_open_one_is_not(
 def test_a_pool_of_open_connections_is_no_evidence(fake: FakeProc) -> None:
     clock = Clock()
     resolver = ProcfsResolver(fake.root, clock=clock)
-    open_siblings(fake, *range(71, 91))
+    open_connections(fake, *range(71, 91))
     fake.process(500, sockets={fd: 68 + fd for fd in range(3, 23)})
     resolver.prepare()
     for _ in range(20):
@@ -288,12 +290,12 @@ def test_an_endpoint_is_sampled_after_two_flows_without_a_socket(
 ) -> None:
     clock = Clock()
     resolver = ProcfsResolver(fake.root, clock=clock)
-    open_siblings(fake, *range(71, 79))
+    open_connections(fake, *range(71, 79))
     fake.process(500, sockets={fd: 68 + fd for fd in range(3, 11)})
     resolver.prepare()
     for port in range(unseen):
         assert found(resolver, tcp_flow(9000 + port, 443)) == (Quality.NONE, None)
-    open_siblings(fake)
+    open_connections(fake)
     clock.advance()
     assert inferred(resolver) == ((Quality.INFERRED, 500) if unseen == 2 else (Quality.NONE, None))
 
@@ -303,11 +305,11 @@ def test_a_batch_right_after_a_sample_uses_its_evidence(
 ) -> None:
     clock = Clock()
     resolver = ProcfsResolver(fake.root, clock=clock)
-    open_siblings(fake, *range(71, 79))
+    open_connections(fake, *range(71, 79))
     fake.process(500, sockets={fd: 68 + fd for fd in range(3, 11)})
     resolver.prepare()
     assert inferred(resolver) == (Quality.NONE, None)
-    open_siblings(fake)
+    open_connections(fake)
     clock.advance(endpoint_heuristic._SHORT_INTERVAL / 2)
     assert inferred(resolver) == (Quality.NONE, None)
     clock.advance()
@@ -324,7 +326,7 @@ def test_a_sample_delays_samples_of_other_endpoints(fake: FakeProc) -> None:
     others = [tcp_flow(9999, 444), tcp_flow(9998, 444)]
     assert inferred(resolver) == (Quality.NONE, None)
     clock.advance(endpoint_heuristic._SHORT_INTERVAL / 2)
-    resolver.resolve(others)  # a sample now would see the siblings
+    resolver.resolve(others)  # a sample now would find the open connections
     fake.table("tcp")
     clock.advance()
     assert {one.quality for one in attribute(resolver, others).values()} == {Quality.NONE}
@@ -333,13 +335,13 @@ def test_a_sample_delays_samples_of_other_endpoints(fake: FakeProc) -> None:
 def test_a_connection_that_stays_open_without_an_owner_is_ambiguous(fake: FakeProc) -> None:
     clock = Clock()
     resolver = ProcfsResolver(fake.root, clock=clock)
-    open_siblings(fake, *range(71, 81))
-    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 11)})  # nobody has the last ones
+    open_connections(fake, *range(71, 81))
+    fake.process(500, sockets={fd: 68 + fd for fd in range(3, 11)})  # no process holds the last two
     resolver.prepare()
     inferred(resolver)
-    open_siblings(fake, 80)
+    open_connections(fake, 80)
     clock.advance(0.1)
-    assert inferred(resolver) == (Quality.INFERRED, 500)  # it may just have been closed
+    assert inferred(resolver) == (Quality.INFERRED, 500)  # it may just be closing
     clock.advance()
     assert inferred(resolver) == (Quality.NONE, None)
 
@@ -379,8 +381,8 @@ def test_the_endpoint_heuristic_is_used_under_its_lock(fake: FakeProc) -> None:
     fake.table("tcp", connection(4000, 80, inode=71))
     fake.process(500, sockets={3: 71})
     resolver.prepare()
-    resolver.resolve([tcp_flow(4000, 80), UNSEEN, SIBLING])
-    resolver.infer(UNSEEN)
+    resolver.resolve([tcp_flow(4000, 80), MISSED, MISSED_TOO])
+    resolver.infer(MISSED)
     assert owners.uses == {
         ("record_match", True),
         ("record_sample", True),
@@ -395,9 +397,11 @@ def test_long_lived_connections_are_no_evidence(
     clock = Clock()
     resolver = ProcfsResolver(fake.root, clock=clock)
     fake.process(500, sockets={fd: 68 + fd for fd in range(3, 23)})
-    open_siblings(fake, *range(71, 91))
+    open_connections(fake, *range(71, 91))
     resolver.prepare()
-    resolver.resolve([UNSEEN, SIBLING, *[tcp_flow(1000 + inode, 443) for inode in range(71, 91)]])
-    open_siblings(fake)
+    resolver.resolve(
+        [MISSED, MISSED_TOO, *[tcp_flow(1000 + inode, 443) for inode in range(71, 91)]]
+    )
+    open_connections(fake)
     clock.advance()
     assert inferred(resolver) == (Quality.NONE, None)

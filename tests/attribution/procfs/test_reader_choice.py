@@ -1,4 +1,4 @@
-"""Which of two readers comes next, told by costs alone."""
+"""The choice between two readers follows from their costs."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ PROCFS, SOCK_DIAG = Reader.PROCFS, Reader.SOCK_DIAG
 
 
 def read(choice: ReaderChoice, times: int, costs: dict[Reader, float]) -> list[Reader]:
-    """Read `times` over at these costs, and return by which reader each time."""
+    """Read `times` times at these costs, and return the reader of each read."""
     readers = []
     for _ in range(times):
         readers.append(choice.next)
@@ -19,8 +19,8 @@ def read(choice: ReaderChoice, times: int, costs: dict[Reader, float]) -> list[R
     return readers
 
 
-def tries(readers: list[Reader], reader: Reader) -> list[int]:
-    """Return at which reads it was this reader."""
+def reads_by(readers: list[Reader], reader: Reader) -> list[int]:
+    """Return the numbers of the reads with this reader."""
     return [turn for turn, one in enumerate(readers) if one is reader]
 
 
@@ -30,28 +30,28 @@ def test_the_other_reader_is_tried_after_the_first_read_and_stays_if_cheaper() -
 
 
 def test_a_reader_of_similar_cost_is_tried_after_32_reads_or_when_the_share_allows() -> None:
-    # A try at 0.75 pays after 37.5 reads at 1, and one at 0.1 would after five.
+    # A trial at 0.75 fits its share after 37.5 reads at 1; one at 0.1 would after five.
     readers = read(ReaderChoice(), 120, {PROCFS: 1, SOCK_DIAG: 0.75})
-    assert tries(readers, SOCK_DIAG) == [1, 40, 79, 118]
+    assert reads_by(readers, SOCK_DIAG) == [1, 40, 79, 118]
     fallen = ReaderChoice()
     read(fallen, 2, {PROCFS: 1, SOCK_DIAG: 1})
     fallen.record_failure(SOCK_DIAG)
-    assert tries(read(fallen, 33, {PROCFS: 1, SOCK_DIAG: 0.1}), SOCK_DIAG) == [32]
+    assert reads_by(read(fallen, 33, {PROCFS: 1, SOCK_DIAG: 0.1}), SOCK_DIAG) == [32]
 
 
 def test_trials_of_an_expensive_reader_cost_a_fiftieth_of_all_reads() -> None:
     readers = read(ReaderChoice(), 1100, {PROCFS: 1, SOCK_DIAG: 10})
-    assert tries(readers, SOCK_DIAG) == [1, 502, 1003]
+    assert reads_by(readers, SOCK_DIAG) == [1, 502, 1003]
 
 
 def test_readers_of_similar_cost_do_not_alternate() -> None:
     readers = read(ReaderChoice(), 1000, {PROCFS: 10, SOCK_DIAG: 8})
-    assert tries(readers, SOCK_DIAG) == list(range(1, 1000, 41))
-    settled = ReaderChoice()
-    read(settled, 2, {PROCFS: 10, SOCK_DIAG: 1})
-    assert settled.current is SOCK_DIAG
-    turns = tries(read(settled, 990, {PROCFS: 8, SOCK_DIAG: 10}), PROCFS)
-    assert settled.current is SOCK_DIAG
+    assert reads_by(readers, SOCK_DIAG) == list(range(1, 1000, 41))
+    choice = ReaderChoice()
+    read(choice, 2, {PROCFS: 10, SOCK_DIAG: 1})
+    assert choice.current is SOCK_DIAG
+    turns = reads_by(read(choice, 990, {PROCFS: 8, SOCK_DIAG: 10}), PROCFS)
+    assert choice.current is SOCK_DIAG
     assert len(turns) >= 10
 
 
@@ -125,13 +125,13 @@ costs = st.floats(1e-6, 1e3)
 def test_trials_cost_at_most_a_fiftieth_and_are_at_least_32_reads_apart(
     procfs: float, sock_diag: float, times: int
 ) -> None:
-    prices = {PROCFS: procfs, SOCK_DIAG: sock_diag}
+    costs = {PROCFS: procfs, SOCK_DIAG: sock_diag}
     choice = ReaderChoice()
-    readers = read(choice, times, prices)
-    # But for the first one, which nothing is known of before it.
+    readers = read(choice, times, costs)
+    # All but the first trial, whose cost is unknown in advance.
     current, other = choice.current, next(one for one in Reader if one is not choice.current)
-    turns = [turn for turn in tries(readers, other) if turn > 1]
-    spent = sum(prices[other] for _ in turns)
-    assert spent <= 0.0201 * sum(prices[reader] for reader in readers)
+    turns = [turn for turn in reads_by(readers, other) if turn > 1]
+    spent = sum(costs[other] for _ in turns)
+    assert spent <= 0.0201 * sum(costs[reader] for reader in readers)
     assert all(later - earlier > 32 for earlier, later in zip([1, *turns], turns, strict=False))
-    assert times == 1 or prices[current] <= prices[other] / 0.69
+    assert times == 1 or costs[current] <= costs[other] / 0.69

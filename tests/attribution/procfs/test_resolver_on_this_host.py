@@ -1,4 +1,4 @@
-"""From real sockets on the loopback interface to the process that holds them."""
+"""From real sockets on the loopback interface to their owners."""
 
 import os
 import socket
@@ -21,9 +21,9 @@ TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 NOBODY = 65534
 ME = os.getpid()
 
-# Takes over the socket at the fd it is told, says so, and ends with its input.
+# Holds the sockets that it inherits, and exits at the end of its input.
 HOLD = "import sys; print('ready', flush=True); sys.stdin.read()"
-# Makes a connection to the port it is told, says from where, and ends with its input.
+# Connects to a port, prints its local port, and exits at the end of its input.
 CONNECT = """
 import socket, sys
 with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as connection:
@@ -33,8 +33,7 @@ with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as connection:
 
 
 def flow(protocol: int, local: tuple[str, int], remote: tuple[str, int]) -> FlowKey:
-    (ours, port), (theirs, their_port) = (_packed(local), _packed(remote))
-    return FlowKey(protocol, ours, port, theirs, their_port, "lo")
+    return FlowKey(protocol, *_packed(local), *_packed(remote), "lo")
 
 
 def _packed(end: tuple[str, int]) -> tuple[bytes, int]:
@@ -56,7 +55,7 @@ def owner(key: FlowKey) -> tuple[Quality, int | None]:
 def child(
     program: str, *arguments: str, pass_fds: tuple[int, ...] = ()
 ) -> Iterator[tuple[int, str]]:
-    """Run a Python program, and give its pid and its first line."""
+    """Run a Python program; yield its pid and its first line."""
     with subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
         stdin=subprocess.PIPE,
@@ -197,7 +196,7 @@ def test_without_permission_to_read_fds_only_the_user_is_known() -> None:
     assert not_permitted > 0
     assert granted.process is not None
     assert granted.process.pid == pid
-    # There may be processes that not even root may look into.
+    # Some processes may refuse even root.
     assert resolver.counts().not_permitted - not_permitted < not_permitted
 
 
@@ -228,19 +227,19 @@ def test_a_closed_connection_needs_no_dump() -> None:
     reads = resolver.counts().table_reads
     resolver._tables._tcp_lookup._lookup_cost = 0.0
     assert attribute(resolver, [other]) == {other: UNATTRIBUTED}
-    assert resolver.counts().table_reads == reads + 1  # the sockets that listen
+    assert resolver.counts().table_reads == reads + 1  # the listening sockets
 
 
 @pytest.mark.parametrize("socket_table", ["procfs", "sock_diag"])
 def test_samples_work_with_either_reader(socket_table: SocketTable) -> None:
     now = 0.0
     resolver = ProcfsResolver(Path("/proc"), socket_table=socket_table, clock=lambda: now)
-    with connections(8) as open_ones:
+    with connections(8) as opened:
         resolver.prepare()
-        unseen = [replace(open_ones[0], local_port=port) for port in (1, 2)]
-        resolver.resolve(unseen)
+        missed = [replace(opened[0], local_port=port) for port in (1, 2)]
+        resolver.resolve(missed)
     now = 0.9
-    answer = attribute(resolver, unseen)  # those that were seen are gone
+    answer = attribute(resolver, missed)  # the sampled sockets are closed
     assert {one.quality for one in answer.values()} == {Quality.INFERRED}
     assert {one.process and one.process.pid for one in answer.values()} == {ME}
 

@@ -1,4 +1,4 @@
-"""From real sockets that several processes share to the one that owns them, or to none."""
+"""The owner of real sockets that several processes share."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ from hogpipe.model import FlowKey, Quality
 TCP = socket.IPPROTO_TCP
 ME = os.getpid()
 
-# Each tells what the test must know in its first line, and ends with its input.
+# Each program prints a number in its first line, and exits at the end of its input.
 PREFORK = """
 import os, socket, sys
 server = socket.create_server(("127.0.0.1", 0))
@@ -83,11 +83,11 @@ sys.stdin.read()
 
 @contextmanager
 def program(
-    text: str, *words: str, apart: bool = False, fd: int | None = None
+    text: str, *words: str, reparented: bool = False, fd: int | None = None
 ) -> Iterator[tuple[int, int]]:
-    """Run a program, `apart` under a parent of its own; give its pid and the number it tells."""
+    """Run a program, if `reparented` under another parent; yield its pid and its number."""
     command = [sys.executable, "-c", text, *words]
-    if apart:
+    if reparented:
         command = ["sh", "-c", '"$@"; exit $?', "sh", *command]
     pass_fds = () if fd is None else (fd,)
     with subprocess.Popen(
@@ -134,9 +134,9 @@ def test_listeners_of_workers_on_one_port_belong_to_their_parent() -> None:
 
 
 def test_unrelated_listeners_on_one_port_leave_no_owner() -> None:
-    with program(SHARED_PORT, "0", apart=True) as (_, port):
+    with program(SHARED_PORT, "0", reparented=True) as (_, port):
         assert owner(port)[0] is Quality.LISTENER
-        with program(SHARED_PORT, str(port), apart=True):
+        with program(SHARED_PORT, str(port), reparented=True):
             assert owner(port) == (Quality.NONE, None)
 
 

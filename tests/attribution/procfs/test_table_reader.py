@@ -1,4 +1,4 @@
-"""Which way the socket tables of a batch are read, on this host and elsewhere."""
+"""The readers of socket tables, on this host and on recorded trees."""
 
 import logging
 import os
@@ -46,13 +46,13 @@ def inodes(reader: TableReader, flows: list[FlowKey], now: float = 0.0) -> list[
     return [{row.inode for row in index.match(flow).rows} for flow in flows]
 
 
-def spare_the_dump(reader: TableReader) -> None:
-    """Make asking for tuples cost less than a dump, for the next read."""
+def make_lookups_cheap(reader: TableReader) -> None:
+    """Make lookups cost less than a dump, for the next read."""
     reader._tcp_lookup._lookup_cost = 0.0
 
 
-def towards(reader: TableReader, endpoints: list[Endpoint]) -> dict[Endpoint, set[int]]:
-    """Return the local ports of the sockets that talk to each endpoint."""
+def local_ports_to(reader: TableReader, endpoints: list[Endpoint]) -> dict[Endpoint, set[int]]:
+    """Return the local ports of the sockets to each endpoint."""
     found = reader.read_endpoint_sockets(endpoints)
     return {endpoint: {row.local_port for row in rows} for endpoint, rows in found.items()}
 
@@ -61,7 +61,7 @@ def towards(reader: TableReader, endpoints: list[Endpoint]) -> dict[Endpoint, se
 def test_a_resolver_finds_the_owner_with_every_setting(socket_table: SocketTable) -> None:
     resolver = ProcfsResolver(PROC, socket_table=socket_table)
     with connections(3) as flows:
-        for _ in range(8):  # auto has then read both ways
+        for _ in range(8):  # auto has used both readers by then
             found = attribute(resolver, flows).values()
             assert {answer.quality for answer in found} == {Quality.EXACT}
             assert {answer.process and answer.process.pid for answer in found} == {os.getpid()}
@@ -80,9 +80,11 @@ def test_lookups_replace_the_dump_once_they_cost_less() -> None:
     reader = make_reader("sock_diag")
     with connections(40) as flows:
         expected = inodes(make_reader("procfs"), flows)
-        assert inodes(reader, flows) == expected  # the first read is a dump: its cost is unknown
+        assert (
+            inodes(reader, flows) == expected
+        )  # the first read is a dump: the cost of a dump is unknown
         assert reader.counts.lookups == 0
-        spare_the_dump(reader)
+        make_lookups_cheap(reader)
         assert inodes(reader, flows) == expected
     assert reader.counts.lookups == 40
     assert reader.counts.sock_diag == 1
@@ -92,11 +94,11 @@ def test_flows_that_no_lookup_found_match_listeners() -> None:
     reader = make_reader("sock_diag")
     with connections(2) as flows:
         port = flows[0].remote_port
-        inbound = FlowKey(6, HERE, port, HERE, 1, "lo")  # only the listening socket fits
+        inbound = FlowKey(6, HERE, port, HERE, 1, "lo")  # only the listening socket matches
         asked = [*flows, inbound]
         expected = inodes(make_reader("procfs"), asked)
         assert inodes(reader, asked) == expected
-        spare_the_dump(reader)
+        make_lookups_cheap(reader)
         assert inodes(reader, asked) == expected
     assert reader.counts.lookups == 3
     assert reader.counts.sock_diag == 2
@@ -111,11 +113,11 @@ def test_a_flow_is_inconclusive_until_a_later_dump() -> None:
             hidden = replace(bound[0], interface="elsewhere")
             datagrams = make_flow(UDP, ("127.0.0.1", 1), ("127.0.0.1", 2))
             reader.read(others, 0.0)
-            spare_the_dump(reader)
+            make_lookups_cheap(reader)
             between = reader.read([*others, hidden, datagrams], 0.001)
             assert between.inconclusive == {hidden}
             assert TableIndex(between.tables).match(others[0]).quality is Quality.EXACT
-            spare_the_dump(reader)
+            make_lookups_cheap(reader)
             later = reader.read([hidden], 1000.0)
             assert later.inconclusive == set()
             assert TableIndex(later.tables).match(hidden).quality is Quality.EXACT
@@ -126,8 +128,8 @@ def test_a_flow_is_inconclusive_until_a_later_dump() -> None:
 
 def test_proc_leaves_nothing_inconclusive() -> None:
     reader = make_reader("procfs")
-    nobodys = make_flow(TCP, ("127.0.0.1", 1), ("127.0.0.1", 2))
-    assert reader.read([nobodys], 0.0).inconclusive == set()
+    no_socket = make_flow(TCP, ("127.0.0.1", 1), ("127.0.0.1", 2))
+    assert reader.read([no_socket], 0.0).inconclusive == set()
 
 
 def test_auto_begins_with_proc_and_tries_sock_diag_after_the_first_read() -> None:
@@ -161,7 +163,7 @@ def test_raw_sockets_are_always_read_from_proc() -> None:
 
 @pytest.fixture
 def refusing_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ask the kernel for what no kernel has: an unknown request for TCP, an unknown protocol."""
+    """Send requests that every kernel refuses: an unknown one for TCP, an unknown protocol."""
     monkeypatch.setattr(sock_diag_messages, "_TCPDIAG_GETSOCK", 4711)
     monkeypatch.setitem(sock_diag._PROTOCOLS, "udp", 200)
 
@@ -182,9 +184,9 @@ def test_what_the_kernel_refuses_is_read_from_proc_and_logged_once(
         for _ in range(40):
             assert inodes(reader, flows) == expected
     assert (reader.counts.procfs, reader.counts.sock_diag) == (160, 0)
-    assert reader.counts.refused == 6  # three tables, in the first and in the 34th reading
-    told = sorted(record.args[0] for record in caplog.records if record.args)
-    assert told == ["tcp", "udp", "udp6"]
+    assert reader.counts.refused == 6  # three tables, in the first and in the 34th read
+    logged = sorted(record.args[0] for record in caplog.records if record.args)
+    assert logged == ["tcp", "udp", "udp6"]
 
 
 def test_a_refusal_during_lookups_falls_back_to_proc(
@@ -195,7 +197,7 @@ def test_a_refusal_during_lookups_falls_back_to_proc(
         flows = [make_flow(TCP, server.getsockname(), ("127.0.0.1", 9))]
         expected = inodes(reader, flows)
         monkeypatch.setattr(sock_diag_messages, "_TCPDIAG_GETSOCK", 4711)
-        spare_the_dump(reader)
+        make_lookups_cheap(reader)
         assert inodes(reader, flows) == expected
     assert (reader.counts.refused, reader.counts.procfs) == (1, 2)
 
@@ -208,7 +210,7 @@ def test_a_sample_that_the_kernel_refuses_is_read_from_proc_and_counted(
     with connections(1) as flows:
         endpoint = TCP, HERE, flows[0].remote_port
         with caplog.at_level(logging.WARNING):
-            assert towards(reader, [endpoint]) == {endpoint: {flows[0].local_port}}
+            assert local_ports_to(reader, [endpoint]) == {endpoint: {flows[0].local_port}}
         assert reader.counts.refused == 1
         assert [record.args[0] for record in caplog.records if record.args] == ["tcp"]
 
@@ -246,7 +248,7 @@ def test_sockets_to_endpoints_are_found_in_both_families(
             clients = [stack.enter_context(socket.create_connection(where)) for _ in range(3)]
             endpoint = TCP, packed(place), where[1]
             expected[endpoint] = {client.getsockname()[1] for client in clients}
-        mapped = stack.enter_context(socket.socket(IPV6))  # IPv4 by an IPv6 socket
+        mapped = stack.enter_context(socket.socket(IPV6))  # IPv4 over an IPv6 socket
         mapped.connect((f"::ffff:{place}", where[1]))
         expected[endpoint].add(mapped.getsockname()[1])
         peer, datagrams = (
@@ -257,18 +259,18 @@ def test_sockets_to_endpoints_are_found_in_both_families(
         port = peer.getsockname()[1]
         expected[UDP, packed("::1"), port] = {datagrams.getsockname()[1]}
         expected[UDP, packed("127.0.0.1"), port] = set()
-        # What is asked together with others is found as it is alone.
+        # One endpoint of several gives the same rows as alone.
         together = [*expected]
         orders = [together, together[::-1], together[1:] + together[:1]]
         for endpoints in (*orders, *([one] for one in together)):
-            assert towards(reader, endpoints) == {one: expected[one] for one in endpoints}
+            assert local_ports_to(reader, endpoints) == {one: expected[one] for one in endpoints}
 
 
 @pytest.mark.parametrize("socket_table", ["procfs", "sock_diag"])
 def test_sockets_without_a_holder_are_not_sampled(socket_table: SocketTable) -> None:
     (closed,) = make_time_wait(1)
     endpoint = endpoint_of(closed)
-    assert towards(make_reader(socket_table), [endpoint]) == {endpoint: set()}
+    assert local_ports_to(make_reader(socket_table), [endpoint]) == {endpoint: set()}
 
 
 def test_tables_of_the_last_read_are_not_read_again_for_endpoints() -> None:
@@ -276,7 +278,7 @@ def test_tables_of_the_last_read_are_not_read_again_for_endpoints() -> None:
     with connections(2) as flows:
         inodes(reader, flows)
         endpoint = TCP, HERE, flows[0].remote_port
-        assert towards(reader, [endpoint]) == {endpoint: {flow.local_port for flow in flows}}
+        assert local_ports_to(reader, [endpoint]) == {endpoint: {flow.local_port for flow in flows}}
         assert reader.counts.procfs == 2
         inodes(reader, flows)
         assert reader.counts.procfs == 4
@@ -286,7 +288,7 @@ def test_over_sock_diag_the_sockets_to_an_endpoint_cost_one_dump() -> None:
     reader = make_reader("sock_diag")
     with connections(2) as flows:
         endpoint = TCP, HERE, flows[0].remote_port
-        assert towards(reader, [endpoint]) == {endpoint: {flow.local_port for flow in flows}}
+        assert local_ports_to(reader, [endpoint]) == {endpoint: {flow.local_port for flow in flows}}
     assert (reader.counts.procfs, reader.counts.sock_diag) == (0, 1)
 
 
@@ -301,10 +303,10 @@ def test_endpoints_of_the_last_read_are_found_without_parsing_a_table_again(
     reader.read(
         [make_flow(TCP, ("127.0.0.1", 2), ("127.0.0.1", 80))], 0.0, [endpoint] if expected else ()
     )
-    assert towards(reader, [endpoint]) == {endpoint: {1}}
+    assert local_ports_to(reader, [endpoint]) == {endpoint: {1}}
     assert reader.rows_skipped == (1 if expected else 2)
     reader.read([make_flow(TCP, ("127.0.0.1", 2), ("127.0.0.1", 80))], 0.0)
-    assert towards(reader, [endpoint]) == {endpoint: {1}}
+    assert local_ports_to(reader, [endpoint]) == {endpoint: {1}}
 
 
 @pytest.mark.parametrize("socket_table", ["procfs", "sock_diag"])
