@@ -2,7 +2,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from support.configuration import load_text, problems_of
+from support.configuration import KNOWN_SINKS, load_text, problems_of
 
 from hogpipe.config import (
     AggregationSettings,
@@ -193,7 +193,7 @@ def test_a_path_that_cannot_exist_is_refused(tmp_path: Path, path: str, problem:
 def test_an_unknown_sink_type_is_reported_with_a_similar_one_or_all(tmp_path: Path) -> None:
     text = '[[sinks]]\ntype = "kafak"\n[[sinks]]\ntype = "jsnl"\n[[sinks]]\nname = "x"'
     assert problems_of(tmp_path, text) == [
-        'sinks[0].type: unknown sink type "kafak"; known: jsonl, stdout, tcp',
+        f'sinks[0].type: unknown sink type "kafak"; known: {KNOWN_SINKS}',
         'sinks[1].type: unknown sink type "jsnl"; did you mean "jsonl"?',
         "sinks[2].type: required",
     ]
@@ -203,7 +203,7 @@ def test_the_common_settings_are_checked_even_if_the_sink_type_is_unknown(tmp_pa
     text = '[[sinks]]\ntype = "kafak"\nqueue_windows = 0\nbroker = "own key of that type"'
     assert problems_of(tmp_path, text) == [
         "sinks[0].queue_windows: must be at least 1",
-        'sinks[0].type: unknown sink type "kafak"; known: jsonl, stdout, tcp',
+        f'sinks[0].type: unknown sink type "kafak"; known: {KNOWN_SINKS}',
     ]
 
 
@@ -279,7 +279,7 @@ def test_failed_plugins_are_reported_with_an_unknown_sink_type(tmp_path: Path) -
     (tmp_path / "more" / "kafka.py").write_text("1 / 0")
     text = '[plugins]\npaths = ["more"]\n[[sinks]]\ntype = "kafka"'
     assert problems_of(tmp_path, text) == [
-        'sinks[0].type: unknown sink type "kafka"; known: jsonl, stdout, tcp',
+        f'sinks[0].type: unknown sink type "kafka"; known: {KNOWN_SINKS}',
         "plugins.kafka: failed to load, and the unknown sink type may be its own: "
         + BY_ZERO.format("kafka.py"),
     ]
@@ -292,7 +292,7 @@ def test_a_failed_plugin_whose_path_the_file_names_is_reported_once_with_an_unkn
     text = '[plugins]\npaths = ["kafka.py"]\n[[sinks]]\ntype = "kafka"'
     assert problems_of(tmp_path, text) == [
         f'plugins.paths[0]: "{tmp_path}/kafka.py" failed to load: ' + BY_ZERO.format("kafka.py"),
-        'sinks[0].type: unknown sink type "kafka"; known: jsonl, stdout, tcp',
+        f'sinks[0].type: unknown sink type "kafka"; known: {KNOWN_SINKS}',
     ]
 
 

@@ -6,6 +6,10 @@ import pytest
 
 from hogpipe.config import Settings, load_config
 from hogpipe.errors import ConfigurationError
+from hogpipe.sinks.registry import load_plugins
+
+KNOWN_SINKS = ", ".join(sorted(load_plugins([], []).sink_types))
+"""The built-in sink types, as messages list them."""
 
 
 def load_text(folder: Path, text: str, *overrides: str) -> Settings:
