@@ -48,8 +48,8 @@ class Resolver(Protocol):
     def resolve(self, flows: FlowSpans) -> dict[FlowKey, Resolution]:
         """Return what one look at the host finds out about `flows`.
 
-        A flow that is absent was not looked for, or could not be told apart: it may be asked for
-        again. Raises OSError if the host cannot be read.
+        A flow is absent if it was not looked for, or if what was found is ambiguous; it may be
+        looked up again. Raises OSError if the host cannot be read.
         """
 
     def recall(self, flow: FlowKey, span: Span | None) -> Attribution | None:

@@ -100,7 +100,7 @@ class LookupOwners:
 
 
 def may_be_reused(flow: FlowKey, entry: LedgerEntry) -> bool:
-    """Tell whether the local port is free for others as soon as this socket is closed.
+    """Return whether the local port is free for others as soon as this socket is closed.
 
     So it is for an exchange of datagrams on a socket of its own.
     """

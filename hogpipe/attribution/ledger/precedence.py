@@ -20,7 +20,7 @@ from hogpipe.protocols import DATAGRAMS
 
 
 def is_conclusive(flow: FlowKey, entry: LedgerEntry, owners: LookupOwners) -> bool:
-    """Tell whether the ledger decides whatever /proc shows, so that /proc need not be read."""
+    """Return whether the ledger decides whatever /proc shows, so that /proc need not be read."""
     if entry.quality is Quality.EXACT:
         return not entry.may_outlive_owner or owners.is_alive(entry.owner)
     return flow.protocol in DATAGRAMS and (entry.is_released or owners.is_alive(entry.owner))

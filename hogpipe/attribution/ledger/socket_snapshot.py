@@ -184,7 +184,7 @@ def _read_here(max_sockets: int) -> Iterator[DumpedSocket]:
 
 
 def _can_be_matched(protocol: int, row: SocketRow) -> bool:
-    """Tell whether a process holds the socket and flows can be matched to it."""
+    """Return whether a process holds the socket and flows can be matched to it."""
     if not row.inode or not row.local_port:
         return False
     if row.remote_port:

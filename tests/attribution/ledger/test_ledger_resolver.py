@@ -202,7 +202,7 @@ def test_the_control_group_names_the_unit_of_an_exited_owner_where_there_is_only
 def test_an_owner_whose_pid_was_reused_is_not_taken_for_the_other_process(
     stage: Stage,
 ) -> None:
-    stage.proc.process(77, start=2000, command=b"stranger")
+    stage.proc.process(77, start=2000, command=b"other")
     stage.record(OUTBOUND, CURL)
     process = attribute(stage.resolver, [OUTBOUND])[OUTBOUND].process
     assert process is not None
@@ -210,7 +210,7 @@ def test_an_owner_whose_pid_was_reused_is_not_taken_for_the_other_process(
 
 
 def test_an_owner_that_exited_before_it_was_read_has_no_start(stage: Stage) -> None:
-    stage.proc.process(78, command=b"stranger")
+    stage.proc.process(78, command=b"other")
     stage.record(OUTBOUND, GONE)
     process = attribute(stage.resolver, [OUTBOUND])[OUTBOUND].process
     assert process is not None
@@ -315,9 +315,9 @@ def test_a_socket_without_a_holder_belongs_to_its_recorded_owner(stage: Stage) -
 
 
 def test_a_flow_of_an_unknown_namespace_is_not_looked_up_in_another(stage: Stage) -> None:
-    guest = replace(DATAGRAMS, namespace=4_000_000_000)
-    stage.record(guest, CURL)
-    assert stage.find(guest) is None
+    elsewhere = replace(DATAGRAMS, namespace=4_000_000_000)
+    stage.record(elsewhere, CURL)
+    assert stage.find(elsewhere) is None
     assert stage.ledger.asked == []
 
 

@@ -209,7 +209,7 @@ def test_an_open_connection_is_attributed_to_the_listener_of_the_snapshot(
         ledger.close()
 
 
-def test_datagrams_of_workers_belong_to_the_process_that_bound_the_socket(
+def test_workers_own_what_they_accept_and_datagrams_belong_to_who_bound_the_socket(
     netns: Namespace, start: Callable[..., Server], opened: Callable[[], LedgerResolver]
 ) -> None:
     server = start(workers=3)
@@ -300,13 +300,13 @@ def test_without_tables_of_the_kernel_owners_come_from_proc(
 def test_sockets_without_a_holder_or_a_port_are_left_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = socket.create_connection(server.getsockname())
-        waits = client.getsockname()[1]
+        client_port = client.getsockname()[1]
         seen: list[DumpedSocket] = read_sockets(
             NetworkNamespaces(PROCFS), time.monotonic(), MAX_SOCKETS
         )
         client.close()
-    assert waits in {one.local_port for one in seen}
-    assert waits not in {one.remote_port for one in seen}  # it is not accepted yet
+    assert client_port in {one.local_port for one in seen}
+    assert client_port not in {one.remote_port for one in seen}  # it is not accepted yet
     assert all(one.inode and one.local_port for one in seen)
 
 
