@@ -26,7 +26,7 @@ from hogpipe.aggregation.dimensions import (
     NotWithEbpf,
     list_endpoint_fields,
 )
-from hogpipe.capture.ebpf.row_aggregation import RowAggregator, Turn
+from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
 from hogpipe.linux.bpf.shapes import ENDPOINTS, TRAFFIC_ROW
 from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, Rows, TrafficRow, encode_endpoints
 from hogpipe.model import Attribution, FlowKey, Process, Quality
@@ -89,10 +89,10 @@ def make_row(sample: Sample, cookie: int) -> Rows:
     row["cookie"], row["pid"], row["boot_ns"] = cookie, sample.process.pid, 1
     row["counts"] = 10, 1, 200, 2
     flow = sample.flow
-    ends = encode_endpoints(
+    endpoints = encode_endpoints(
         flow.local_address, flow.local_port, flow.remote_address, flow.remote_port, flow.protocol
     )
-    row["endpoints"] = np.frombuffer(ends, np.uint64)
+    row["endpoints"] = np.frombuffer(endpoints, np.uint64)
     return row
 
 
@@ -102,20 +102,20 @@ class KnownProcesses:
     def __init__(self, samples: Sequence[Sample]) -> None:
         self._processes = {sample.process.pid: sample.process for sample in samples}
 
-    def name_flow(self, ends: Endpoints, _holder: RowOwner) -> FlowKey:
+    def make_flow_key(self, endpoints: Endpoints, _owner: RowOwner) -> FlowKey:
         local, remote = (
-            (ends.local_address, ends.local_port),
-            (ends.remote_address, ends.remote_port),
+            (endpoints.local_address, endpoints.local_port),
+            (endpoints.remote_address, endpoints.remote_port),
         )
-        return FlowKey(ends.protocol, *local, *remote, "")
+        return FlowKey(endpoints.protocol, *local, *remote, "")
 
-    def attribute(self, holder: RowOwner, quality: Quality) -> Attribution:
-        return Attribution(quality, self._processes[holder.pid])
+    def attribute(self, owner: RowOwner, quality: Quality) -> Attribution:
+        return Attribution(quality, self._processes[owner.pid])
 
-    def started_ns(self, _pid: int) -> int | None:
+    def find_start_ns(self, _pid: int) -> int | None:
         return 0
 
-    def ask_for(self, _entry: TrafficRow) -> tuple[FlowKey, bool]:
+    def record_unresolved(self, _row: TrafficRow) -> tuple[FlowKey, bool]:
         raise AssertionError("the owner of every row is known")
 
 
@@ -124,7 +124,7 @@ def aggregate_rows(samples: Sequence[Sample], group_by: Sequence[str]) -> list[T
     none = np.zeros(0, TRAFFIC_ROW)
     row_aggregator = RowAggregator(KnownProcesses(samples), list_endpoint_fields(group_by))
     aggregator = Aggregator(group_by, [], 100)
-    for batch in row_aggregator.sort(Turn(none, rows, none), window_ends=True):
+    for batch in row_aggregator.aggregate(EpochRows(none, rows, none), window_ends=True):
         for one in batch.owned:
             aggregator.ingest_sum(one.flow, one.traffic, one.attribution, one.flows)
     return list(aggregator.drain())

@@ -1,8 +1,11 @@
 """The `ebpf` source: the kernel counts at each socket and records its owner.
 
-- `ebpf_source`: the thread that reads the kernel's maps (`linux.bpf.traffic_maps`) once a window.
-- `row_aggregation`, `row_joins`: map rows to owned flows.
-- `process_owners`, `row_owners`: the processes that rows name.
-- `flow_sockets`: the flows that attribution still resolves, offered to it as a ledger.
-- `time_wait`: packets of closed connections, which pass no hook.
+- `ebpf_source`: the thread that ends epochs and windows, and reads the maps in between.
+- `row_aggregation`: rows of an epoch to sums by owner and to flows that attribution looks up.
+- `row_joins`: adds rows that belong to a connection to that connection.
+- `row_owners`: the processes that rows name, read from /proc while they live.
+- `flow_sockets`: the sockets of the flows that are looked up, offered to attribution as a ledger.
+- `time_wait`: the packets of closed connections that pass no hook.
+
+The maps and the programs that fill them are described in `hogpipe.linux.bpf`.
 """

@@ -1,28 +1,31 @@
-"""The kernel as a source: it counts at each socket, and its tables are read once a window.
+"""The source `ebpf`: the kernel counts at each socket, and its maps are read once an epoch.
 
-Nothing wakes the thread but the end of a window, a process that uses a socket for the first time,
-and a stop. It closes the windows itself: what is read from the tables at their end is what passed
-in them. Their rows are of two kinds that take turns, so that the kernel goes on counting meanwhile;
-so it may also be kept waiting.
+In: the traffic programs' maps (linux.bpf.traffic_maps). Out: flow batches, of flows whose owner the
+kernel recorded and of flows whose owner is to be looked up.
+
+Time. The source closes the windows itself: what it reads at the end of a window is exactly what
+passed in that window. An epoch ends with its window, and after `_LONGEST_EPOCH`, so that the maps
+need not be larger for long windows. The kernel fills another buffer meanwhile, so nothing is lost
+if the pipeline makes the source wait.
+
+The thread sleeps until an epoch ends, a process uses a socket for the first time, or `stop`.
 """
 
 import logging
 import math
-import os
 import select
-import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
-from hogpipe.capture.ebpf.process_owners import Owners
-from hogpipe.capture.ebpf.row_aggregation import RowAggregator, Turn
+from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
 from hogpipe.capture.ebpf.row_owners import RowOwners
 from hogpipe.capture.ebpf.time_wait import TimeWaitTracker
 from hogpipe.capture.source import WindowClock
+from hogpipe.capture.stop_signal import StopSignal
 from hogpipe.errors import CaptureError, ConfigurationError
-from hogpipe.linux.bpf.maps import Losses
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
 from hogpipe.linux.bpf.programs import attach_traffic_programs
 from hogpipe.linux.bpf.traffic_maps import TrafficMaps
@@ -35,16 +38,15 @@ from hogpipe.model import FlowBatch
 
 log = logging.getLogger(__name__)
 
-# Tables are also emptied within long windows, so that they need not be larger for those.
-_LONGEST_TURN = 2.0
+_LONGEST_EPOCH = 2.0
 _MILLISECONDS = 1000
 
 
 class EbpfSource:
-    """What all sockets of the host move; see PacketSource.
+    """A `PacketSource` of all sockets of the host.
 
-    `max_flows` bounds the connections, and the other flows, that are told apart in one turn of the
-    tables. What the kernel knows of flows that are looked up goes to `noted`.
+    `max_flows` bounds the connections, and the other flows, that are kept apart in one epoch.
+    `flow_sockets` receives what the kernel recorded about flows that are looked up.
     """
 
     live = True
@@ -53,7 +55,7 @@ class EbpfSource:
     def __init__(
         self,
         procfs: Path,
-        noted: FlowSockets,
+        flow_sockets: FlowSockets,
         *,
         start_windows: Callable[[int], WindowClock],
         group_by: Collection[str],
@@ -61,31 +63,38 @@ class EbpfSource:
         command_line: bool = False,
     ) -> None:
         self._procfs = procfs
-        self._command_line = command_line
-        self._noted = noted
+        self._flow_sockets = flow_sockets
         self._start_windows = start_windows
         self._group_by = group_by
         self._max_flows = max_flows
-        self._tables: TrafficMaps | None = None
-        self._tree: CgroupTree | None = None
-        self._stopping = threading.Event()
-        # One thread stops what another may just be closing.
-        self._stop_lock = threading.Lock()
-        self._stop: int | None = None
+        self._command_line = command_line
+        self._reader: EpochReader | None = None
+        self._windows: WindowClock | None = None
+        self._stop = StopSignal()
 
     def open(self) -> None:
-        """Have the kernel count; see PacketSource. Raises BpfUnavailableError, too."""
+        """Attach the programs; see PacketSource."""
         if not shows_live_processes(self._procfs) or not shows_host_pids(self._procfs):
             raise ConfigurationError(
-                f'capture.source: "ebpf" needs a procfs with the processes of this host by the '
-                f"pids that its kernel tells, and {self._procfs} is none; set attribution.procfs"
+                f'capture.source: "ebpf" needs a procfs that shows the processes of this host by '
+                f"the pids that its kernel reports, and {self._procfs} does not; set "
+                "attribution.procfs"
             )
         try:
-            self._attach()
+            self._stop.open()
+            self._reader = EpochReader(
+                self._procfs,
+                self._flow_sockets,
+                self._group_by,
+                max_flows=self._max_flows,
+                command_line=self._command_line,
+            )
+            self._windows = self._start_windows(time.time_ns())
         except OSError as error:
             self.close()
             raise BpfUnavailableError(
-                Obstacle.LIMITS, f"eBPF: no room to count in ({error.strerror}); raise the limits"
+                Obstacle.LIMITS,
+                f"eBPF: no memory or descriptors for the maps ({error.strerror}); raise the limits",
             ) from error
         except BaseException:
             self.close()
@@ -93,99 +102,138 @@ class EbpfSource:
         where = "this host" if in_initial_cgroup_namespace() else "this container's control groups"
         log.info("counting at all sockets of %s (eBPF)", where)
 
-    def _attach(self) -> None:
-        tree = self._tree = CgroupTree()
-        self._owners = Owners(self._procfs, tree.path_of, command_line=self._command_line)
-        namespaces = NetworkNamespaces(self._procfs)
-        knowledge = RowOwners(self._owners, self._noted, namespaces)
-        self._farewells = TimeWaitTracker(namespaces, self._max_flows)
-        self._sorter = RowAggregator(knowledge, self._group_by)
-        programs = attach_traffic_programs(max_flows=self._max_flows)
-        self._tables = TrafficMaps(programs, self._max_flows)
-        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._packets_lost = 0
-        self._windows = self._start_windows(time.time_ns())
-
     def run(self, offer: Callable[[FlowBatch], None]) -> None:
-        """Count until stopped; see PacketSource."""
-        assert self._tables is not None
+        """Offer a batch or more for each epoch until stopped; see PacketSource."""
+        reader, windows = self._reader, self._windows
+        assert reader is not None
+        assert windows is not None
         try:
-            while self._wait(self._tables):
-                self._take_turn(self._tables, offer, last=False)
-            self._take_turn(self._tables, offer, last=True)
+            while self._wait(reader, windows):
+                _end_epoch(reader, windows, offer, last=False)
+            _end_epoch(reader, windows, offer, last=True)
         except Exception as error:
-            # What was handed over of this window is told, whatever went wrong.
-            ends = self._windows.close(time.time_ns(), last=True)
-            offer(FlowBatch(closed_window=ends, is_last=True))
+            # What was offered of this window becomes records, whatever failed.
+            offer(FlowBatch(closed_window=windows.close(time.time_ns(), last=True), is_last=True))
             if isinstance(error, OSError):
-                text = f"eBPF: the kernel's tables cannot be read ({error.strerror})"
+                text = f"eBPF: the kernel's maps cannot be read ({error.strerror})"
                 raise CaptureError(text) from error
             raise
         finally:
             self.close()
 
     def set_batch_interval(self, seconds: float) -> None:
-        """Do nothing: owners are known from the first packet on."""
+        """Do nothing: batches follow the epochs."""
 
     def close(self) -> None:
-        """Have the kernel count no more; see PacketSource."""
-        with self._stop_lock:
-            if self._stop is not None:
-                os.close(self._stop)
-                self._stop = None
-        if self._tables is not None:
-            self._tables.close()
-        if self._tree is not None:
-            self._tree.close()
+        """Detach the programs; see PacketSource."""
+        self._stop.close()
+        if self._reader is not None:
+            self._reader.close()
 
     def stop(self) -> None:
-        """Make `run` tell of the last window and return; see PacketSource."""
-        with self._stop_lock:
-            self._stopping.set()
-            if self._stop is not None:
-                os.eventfd_write(self._stop, 1)
+        """Make `run` offer the last window and return; see PacketSource."""
+        self._stop.set()
 
-    def _wait(self, tables: TrafficMaps) -> bool:
-        """Wait for the end of the turn, and look at new processes; False if it is the last one."""
-        assert self._stop is not None
+    def _wait(self, reader: "EpochReader", windows: WindowClock) -> bool:
+        """Wait for the end of the epoch, reading new processes; return False if it is the last."""
         poller = select.poll()
-        poller.register(self._stop, select.POLLIN)
-        poller.register(tables.fileno(), select.POLLIN)
-        turn_ends = time.monotonic() + _LONGEST_TURN
-        while not self._stopping.is_set():
-            delay = min(self._windows.delay(time.time_ns()), turn_ends - time.monotonic())
+        poller.register(self._stop.fileno(), select.POLLIN)
+        poller.register(reader.fileno(), select.POLLIN)
+        epoch_ends = time.monotonic() + _LONGEST_EPOCH
+        while not self._stop.is_set():
+            delay = min(windows.delay(time.time_ns()), epoch_ends - time.monotonic())
             if delay <= 0:
                 return True
             if poller.poll(math.ceil(delay * _MILLISECONDS)):
-                self._owners.look_at(tables.drain_process_events())
+                reader.read_processes()
         return False
 
-    def _take_turn(
-        self, tables: TrafficMaps, offer: Callable[[FlowBatch], None], *, last: bool
-    ) -> None:
-        """Empty the tables, and end the window if its time has come."""
-        now = time.time_ns()
-        is_over = last or self._windows.delay(now) <= 0
-        tables.begin_epoch()
-        ends = self._windows.close(now, last=last) if is_over else None
-        self._owners.look_at(tables.drain_process_events())
-        self._owners.begin_turn()
-        connections, unfinished = tables.take_connections()
-        self._farewells.note(unfinished, time.monotonic())
-        ended = self._farewells.find_ended(time.monotonic(), last=last)
-        if len(ended):
-            connections = join_rows(connections, ended)
-        turn = Turn(tables.take_other_flows(), connections, tables.take_overflow())
-        batches = self._sorter.sort(turn, window_ends=is_over, last=last)
-        held = next(batches)
-        self._count_losses(tables.read_losses(), held)
-        for batch in batches:
-            offer(held)
-            held = batch
-        held.time_ns, held.closed_window, held.is_last = now, ends, last
-        offer(held)
 
-    def _count_losses(self, losses: Losses, batch: FlowBatch) -> None:
+def _end_epoch(
+    reader: "EpochReader",
+    windows: WindowClock,
+    offer: Callable[[FlowBatch], None],
+    *,
+    last: bool,
+) -> None:
+    """Offer the rows of the epoch, and close the window if it is due."""
+    now = time.time_ns()
+    window_ends = last or windows.delay(now) <= 0
+    reader.begin_epoch()
+    window = windows.close(now, last=last) if window_ends else None
+    batches = reader.read_epoch(window_ends=window_ends, last=last)
+    final = next(batches)
+    for batch in batches:
+        offer(final)
+        final = batch
+    final.time_ns, final.closed_window, final.is_last = now, window, last
+    offer(final)
+
+
+class EpochReader:
+    """The attached programs, and the state that reading their maps has from epoch to epoch.
+
+    For one thread at a time. Raises BpfUnavailableError and OSError, with nothing left attached.
+    """
+
+    def __init__(
+        self,
+        procfs: Path,
+        flow_sockets: FlowSockets,
+        group_by: Collection[str],
+        *,
+        max_flows: int,
+        command_line: bool = False,
+    ) -> None:
+        namespaces = NetworkNamespaces(procfs)
+        self._flow_sockets = flow_sockets
+        self._time_wait = TimeWaitTracker(namespaces, max_flows)
+        self._packets_lost = 0
+        with ExitStack() as stack:
+            tree = CgroupTree()
+            stack.callback(tree.close)
+            self._owners = RowOwners(
+                procfs, tree.path_of, flow_sockets, namespaces, command_line=command_line
+            )
+            self._aggregator = RowAggregator(self._owners, group_by)
+            self._maps = TrafficMaps(attach_traffic_programs(max_flows=max_flows), max_flows)
+            stack.callback(self._maps.close)
+            self._opened = stack.pop_all()
+
+    def fileno(self) -> int:
+        """Return a descriptor that polls as readable when there are processes to read."""
+        return self._maps.fileno()
+
+    def read_processes(self) -> None:
+        """Read the processes that used a socket for the first time, before they exit."""
+        self._owners.read_processes(self._maps.drain_process_events())
+
+    def begin_epoch(self) -> None:
+        """Begin another epoch, so that that before can be read."""
+        self._maps.begin_epoch()
+
+    def read_epoch(self, *, window_ends: bool, last: bool) -> Iterator[FlowBatch]:
+        """Yield the batches of the epoch before, at least one. Raises OSError."""
+        self.read_processes()
+        self._owners.begin_epoch()
+        connections, awaiting_fin = self._maps.take_connections()
+        self._time_wait.add(awaiting_fin, time.monotonic())
+        closed = self._time_wait.take_closed(time.monotonic(), last=last)
+        if len(closed):
+            connections = join_rows(connections, closed)
+        rows = EpochRows(self._maps.take_other_flows(), connections, self._maps.take_overflow())
+        batches = self._aggregator.aggregate(rows, window_ends=window_ends, last=last)
+        first = next(batches)
+        self._count_losses(first)
+        yield first
+        yield from batches
+
+    def close(self) -> None:
+        """Detach the programs. May be called again."""
+        self._opened.close()
+
+    def _count_losses(self, batch: FlowBatch) -> None:
+        losses = self._maps.read_losses()
         batch.counts.kernel_dropped = losses.packets - self._packets_lost
         self._packets_lost = losses.packets
-        self._noted.tell_losses(losses, self._owners.missed)
+        self._flow_sockets.set_losses(losses, self._owners.missed_processes)

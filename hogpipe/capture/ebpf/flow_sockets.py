@@ -1,8 +1,15 @@
-"""What the kernel knows of the flows that /proc is asked about: a ledger of these alone.
+"""The sockets of flows that attribution looks up, offered to attribution as a ledger.
 
-It answers like the ledger of the running kernel (a `SocketLedger`), so that there is one way to
-choose between the kernel's word and that of /proc. Of a connection that is open it knows
-the owner of the listening socket; of a socket from before whoever held it at the start.
+In: for each flow that the source leaves to a lookup, its socket and what the kernel recorded about
+the owner; once, a snapshot of the sockets that existed before the programs. Out: owners by flow.
+
+It implements attribution's `SocketLedger`, as the ledger of the running kernel does, so that one
+place weighs the kernel's record against /proc. The owner of an open connection that it returns is
+that of the listening socket; of a socket from before the programs, the owner in the snapshot.
+
+The bytes of a flow were counted at its socket, so an answer does not depend on when packets passed,
+and no answer is invalidated: a flow that another socket has from now on is marked in the batch that
+brings its bytes (`FlowDelta.opened`).
 """
 
 import threading
@@ -22,27 +29,29 @@ from hogpipe.model import (
 )
 
 
-class _Noted(msgspec.Struct, frozen=True, gc=False):
+class _FlowSocket(msgspec.Struct, frozen=True, gc=False):
     cookie: int
     namespace: int
+    """The cookie of its network namespace, 0 if not known."""
     owner: SocketOwner | None
     quality: Quality
 
 
 class FlowSockets:
-    """The flows that were noted last, `max_flows` at the most. From any thread."""
+    """The flows that were recorded last, `max_flows` at the most. From any thread."""
 
     def __init__(self, max_flows: int = 65_536) -> None:
         self._max_flows = max_flows
         self._lock = threading.Lock()
-        self._noted: dict[FlowKey, _Noted] = {}
-        """In the order in which they were noted last."""
-        self._seeds: dict[int, SnapshotSocket] = {}
+        self._sockets: dict[FlowKey, _FlowSocket] = {}
+        """The flow that was recorded longest ago comes first."""
+        self._snapshot: dict[int, SnapshotSocket] = {}
+        """By cookie."""
         self._counts = LedgerCounts()
         self._losses = Losses(0, 0, 0)
-        self._unidentified = 0
+        self._missed_processes = 0
 
-    def note(
+    def record(
         self,
         flow: FlowKey,
         cookie: int,
@@ -50,74 +59,66 @@ class FlowSockets:
         owner: SocketOwner | None,
         quality: Quality,
     ) -> bool:
-        """Note of which socket a flow is, in the namespace of a cookie, and whose that is.
+        """Record the socket of a flow, the cookie of its network namespace, and its owner.
 
         Return whether the flow was another socket's before.
         """
         with self._lock:
-            before = self._noted.pop(flow, None)
-            self._noted[flow] = _Noted(cookie, namespace, owner, quality)
+            before = self._sockets.pop(flow, None)
+            self._sockets[flow] = _FlowSocket(cookie, namespace, owner, quality)
             self._counts.events += 1
-            if len(self._noted) > self._max_flows:
-                del self._noted[next(iter(self._noted))]
+            if len(self._sockets) > self._max_flows:
+                del self._sockets[next(iter(self._sockets))]
                 self._counts.evicted += 1
         return before is not None and before.cookie != cookie
 
+    def set_losses(self, losses: Losses, missed_processes: int) -> None:
+        """Set the counters of what was lost so far, and of processes that exited unread."""
+        self._losses, self._missed_processes = losses, missed_processes
+
     def namespace_of(self, cookie: int) -> int:
-        """Return the cookie of the namespace of a socket from before, 0 where it is not known."""
-        seed = self._seeds.get(cookie)
-        return 0 if seed is None else seed.namespace_cookie
-
-    def tell_losses(self, losses: Losses, unidentified: int) -> None:
-        """Take what the kernel had no room for, and how many processes were gone unseen, so far."""
-        self._losses, self._unidentified = losses, unidentified
-
-    def refresh(self) -> None:
-        """Do nothing: what is asked for was noted before."""
+        """Return the cookie of a socket's network namespace by the snapshot, 0 if not known."""
+        socket = self._snapshot.get(cookie)
+        return 0 if socket is None else socket.namespace_cookie
 
     def owner_of(
         self, flow: FlowKey, namespace: int | None, _span: Span | None = None
     ) -> LedgerEntry | None:
-        """Return whose a flow is in the namespace of a cookie, None for any.
-
-        Its bytes were counted by socket, so there is no question of when.
-        """
+        """Return the owner of a flow in the network namespace of a cookie; None: of any."""
         with self._lock:
-            noted = self._noted.get(flow)
-        if noted is None or (namespace is not None and noted.namespace not in {0, namespace}):
+            socket = self._sockets.get(flow)
+        if socket is None or (namespace is not None and socket.namespace not in {0, namespace}):
             return None
-        if noted.owner is not None:
-            return LedgerEntry(noted.quality, noted.owner, noted.cookie, may_outlive_owner=True)
-        owner = self.owner_of_socket(noted.cookie)
-        if owner is None:
+        if socket.owner is not None:
+            return LedgerEntry(socket.quality, socket.owner, socket.cookie, may_outlive_owner=True)
+        known = self._snapshot.get(socket.cookie)
+        if known is None or known.owner is None:
             return None
-        return LedgerEntry(Quality.EXACT, owner, noted.cookie, may_outlive_owner=True)
+        return LedgerEntry(Quality.EXACT, known.owner, socket.cookie, may_outlive_owner=True)
 
-    def owner_of_socket(self, cookie: int) -> SocketOwner | None:
-        """Return whose a socket from before was."""
-        seed = self._seeds.get(cookie)
-        return None if seed is None else seed.owner
-
-    def ingest_snapshot(self, seeds: Iterable[SnapshotSocket]) -> None:
-        """Take in the sockets from before."""
-        self._seeds = {seed.cookie: seed for seed in seeds}
+    def ingest_snapshot(self, sockets: Iterable[SnapshotSocket]) -> None:
+        """Add the sockets that were open when the programs were attached."""
+        self._snapshot = {socket.cookie: socket for socket in sockets}
         self._counts.snapshots += 1
 
+    def refresh(self) -> None:
+        """Do nothing: a flow is recorded before it is looked up."""
+
     def needs_snapshot(self) -> bool:
-        """Return False: no event can be lost that would tell otherwise."""
+        """Return False: there are no events that could be lost."""
         return False
 
     def begin_snapshot(self) -> None:
         """Do nothing; see `needs_snapshot`."""
 
     def counts(self) -> LedgerCounts:
-        """Return the counters as they stand."""
+        """Return the counters."""
         with self._lock:
-            counts = msgspec.structs.replace(self._counts, sockets=len(self._noted))
+            counts = msgspec.structs.replace(self._counts, sockets=len(self._sockets))
         losses = self._losses
         counts.events_lost, counts.sockets_lost = losses.events, losses.sockets
-        counts.unidentified_processes = self._unidentified
+        counts.unidentified_processes = self._missed_processes
         return counts
 
     def close(self) -> None:
-        """Do nothing: the source detaches from the kernel."""
+        """Do nothing: the source detaches the programs."""

@@ -1,7 +1,10 @@
-"""PURE: entries that belong to connections are added to them.
+"""PURE: rows that belong to a connection are added to the row of that connection.
 
-The packets by which a connection begins are those of the listening socket, and the last ones may be
-the kernel's own. They are added to the connection of the same ends, if that moved in the same turn.
+A connection has rows elsewhere in two cases:
+
+- The packets before it is established are those of its listening socket, and its last ones may be
+  the kernel's own (`join_connections`). They have the endpoints of the connection.
+- It was carried over from the epoch before (`add_carried_over`). It has the same socket cookie.
 """
 
 from functools import reduce
@@ -13,33 +16,38 @@ from hogpipe.linux.bpf.traffic_rows import PROTOCOL_BYTE, Rows, join_rows, pick_
 from hogpipe.protocols import TCP
 
 
-def assign_loose(other_flows: Rows, connections: Rows) -> Rows:
-    """Add what belongs to connections to them, and return the rest."""
+def join_connections(other_flows: Rows, connections: Rows) -> Rows:
+    """Add rows of other flows to the connections with their endpoints, and return the rest.
+
+    Network namespaces may use the same addresses, so both rows must be of one namespace if it is
+    known.
+    """
     words = np.ascontiguousarray(other_flows["endpoints"][:, PROTOCOL_BYTE // 8])
     is_tcp = words.view(np.uint8)[PROTOCOL_BYTE % 8 :: 8] == TCP
     if not is_tcp.any() or not len(connections):
         return other_flows
-    loose = pick_rows(other_flows, is_tcp)
-    ends = np.ascontiguousarray(connections["endpoints"])
-    loose_ends = np.ascontiguousarray(loose["endpoints"])
-    hashes = hash_rows(ends)
+    rows = pick_rows(other_flows, is_tcp)
+    keys = np.ascontiguousarray(connections["endpoints"])
+    row_keys = np.ascontiguousarray(rows["endpoints"])
+    hashes = hash_rows(keys)
     order = hashes.argsort()
-    place = np.searchsorted(hashes[order], hash_rows(loose_ends))
-    owner = order[np.minimum(place, len(order) - 1)]
-    namespace = loose["namespace"]
-    fits = reduce(np.logical_and, (ends[owner] == loose_ends).T)
-    fits &= (namespace == 0) | (namespace == connections["namespace"][owner])
-    np.add.at(connections["counts"], owner[fits], loose["counts"][fits])
-    return join_rows(pick_rows(other_flows, ~is_tcp), pick_rows(loose, ~fits))
+    place = np.searchsorted(hashes[order], hash_rows(row_keys))
+    found = order[np.minimum(place, len(order) - 1)]
+    namespace = rows["namespace"]
+    fits = reduce(np.logical_and, (keys[found] == row_keys).T)  # hashes may collide
+    fits &= (namespace == 0) | (namespace == connections["namespace"][found])
+    np.add.at(connections["counts"], found[fits], rows["counts"][fits])
+    return join_rows(pick_rows(other_flows, ~is_tcp), pick_rows(rows, ~fits))
 
 
-def add_held(before: Rows, connections: Rows) -> Rows:
-    """Add what connections moved before, and return them, with those that moved nothing since."""
+def add_carried_over(carried_over: Rows, connections: Rows) -> Rows:
+    """Return connections with the counts of the epoch before, and those that are not among them."""
     if not len(connections):
-        return before
+        return carried_over
     order = connections["cookie"].argsort()
     cookies = connections["cookie"][order]
-    place = order[np.searchsorted(cookies, before["cookie"]).clip(max=len(order) - 1)]
-    again = connections["cookie"][place] == before["cookie"]
-    np.add.at(connections["counts"], place[again], before["counts"][again])
-    return join_rows(pick_rows(before, ~again), connections)
+    place = np.searchsorted(cookies, carried_over["cookie"]).clip(max=len(order) - 1)
+    found = order[place]
+    fits = connections["cookie"][found] == carried_over["cookie"]
+    np.add.at(connections["counts"], found[fits], carried_over["counts"][fits])
+    return join_rows(pick_rows(carried_over, ~fits), connections)

@@ -1,78 +1,191 @@
-"""What is known of the sockets that the kernel counted at: owners, namespaces, former sockets."""
+"""The owners of rows: processes that the kernel recorded, read while they live.
 
+In: owners as rows have them (pid, and when the process used the socket), and events for processes
+that use a socket for the first time. Out: attributions with all that is known of the process, and
+flow keys. /proc is read; nothing raises for a process that has exited.
+
+Identity. A pid may be reused. A row's process is the one that has the pid now, if it had started by
+the time of the record; else one that was read earlier and had started by then. If neither is known,
+the attribution has only what the row has: pid, command, user and control group.
+
+Cost. A process is read once when its event arrives, and once an epoch at most after that.
+
+Flows that attribution looks up are recorded in `FlowSockets`, with what the row knows.
+"""
+
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
-from hogpipe.capture.ebpf.process_owners import Owners
-from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, TrafficRow
+from hogpipe.enrichment.processes import ProcessReader
+from hogpipe.linux.bpf.traffic_rows import Endpoints, ProcessEvent, RowOwner, TrafficRow
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
+from hogpipe.linux.process_starts import ProcessStarts
+from hogpipe.linux.procfs import ProcessIdentity, ProcessStat, Procfs
 from hogpipe.model import (
     OWN_NAMESPACE,
     SERVICE_MANAGER,
     UNKNOWN_FLOW,
     Attribution,
     FlowKey,
+    Process,
     Quality,
+    SocketOwner,
 )
+from hogpipe.protocols import NANOSECONDS
+
+_Attributions = dict[Quality, Attribution]
 
 
 class RowOwners:
-    """See sorting.Knowledge. What is looked up is noted in `noted`. For one thread at a time."""
+    """The `OwnerLookup` of row_aggregation.py. For one thread at a time.
+
+    `procfs` must show the pids of the host. `path_of` returns the path of a control group (v2) by
+    its id, `clock` seconds.
+    """
 
     def __init__(
         self,
-        owners: Owners,
-        noted: FlowSockets,
+        procfs: Path,
+        path_of: Callable[[int], str | None],
+        flow_sockets: FlowSockets,
         namespaces: NetworkNamespaces,
+        *,
+        command_line: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._owners = owners
-        self._noted = noted
+        self._procfs = Procfs(procfs)
+        self._processes = ProcessReader(self._procfs, command_line=command_line)
+        self._starts = ProcessStarts(procfs)
+        self._path_of = path_of
+        self._flow_sockets = flow_sockets
         self._namespaces = namespaces
+        self._tick_ns = NANOSECONDS // os.sysconf("SC_CLK_TCK")
         self._clock = clock
+        self._identified: dict[ProcessIdentity, _Attributions] = {}
+        self._unidentified: dict[tuple[int, str, int], _Attributions] = {}
+        self._stats: dict[int, ProcessStat | None] = {}
 
-    def name_flow(self, ends: Endpoints, holder: RowOwner) -> FlowKey:
-        """Return the flow of a socket; in which other namespace it is makes no difference."""
-        if not ends.local_address:
+    def begin_epoch(self) -> None:
+        """Evict what was read in the epoch before: processes may have changed."""
+        self._identified = {}
+        self._unidentified = {}
+        self._stats = {}
+
+    def read_processes(self, events: Iterable[ProcessEvent]) -> None:
+        """Read and cache the processes of events, before they exit."""
+        now = self._clock()
+        for event in events:
+            stat = self._starts.find(event.pid, event.boot_ns, now)
+            if stat is not None:
+                self._processes.find(ProcessIdentity(event.pid, stat.start), now)
+
+    def make_flow_key(self, endpoints: Endpoints, owner: RowOwner) -> FlowKey:
+        """Return the flow of a row whose owner is known.
+
+        No lookup follows, so the other network namespaces need not be kept apart.
+        """
+        if not endpoints.local_address:
             return UNKNOWN_FLOW
-        return _flow(
-            ends, OWN_NAMESPACE if holder.namespace == self._namespaces.own_cookie else None
+        is_own = owner.namespace == self._namespaces.own_cookie
+        return _make_flow_key(endpoints, OWN_NAMESPACE if is_own else None)
+
+    def attribute(self, owner: RowOwner, quality: Quality) -> Attribution:
+        """Return the attribution to an owner; within an epoch, equal ones are one object."""
+        start = self._find_start(owner)
+        if start is None:
+            return self._attribute_unidentified(owner)[quality]
+        return self._attribute_identified(owner, ProcessIdentity(owner.pid, start))[quality]
+
+    def find_start_ns(self, pid: int) -> int | None:
+        """Return when the process that has a pid now started, None if no process has it.
+
+        Nanoseconds since boot, as read once in an epoch.
+        """
+        stat = self._read_stat(pid)
+        return None if stat is None else stat.start * self._tick_ns
+
+    def record_unresolved(self, row: TrafficRow) -> tuple[FlowKey, bool]:
+        """Record the socket of a row that is looked up; return the flow.
+
+        And whether the flow was another socket's before. If the socket's network namespace is not
+        known, it is taken to be our own.
+        """
+        if not row.endpoints.local_address:
+            return UNKNOWN_FLOW, False
+        cookie = row.owner.namespace or self._flow_sockets.namespace_of(row.cookie)
+        inode = self._namespaces.find_inode(cookie, self._clock()) if cookie else OWN_NAMESPACE
+        flow = _make_flow_key(row.endpoints, inode)
+        owner = None
+        if row.owner.pid and row.owner.command != SERVICE_MANAGER:
+            owner = self._make_socket_owner(row.owner)
+        quality = Quality.LISTENER if row.owner.by_listener else Quality.EXACT
+        return flow, self._flow_sockets.record(flow, row.cookie, cookie, owner, quality)
+
+    @property
+    def missed_processes(self) -> int:
+        """Return how many processes exited before they could be read, so far."""
+        return self._starts.missed
+
+    def _find_start(self, owner: RowOwner) -> int | None:
+        """Return the start of an owner's process in clock ticks since boot, None if unknown."""
+        # Always asked, so that the process is known after it has exited; it reads /proc only once a
+        # second, which is too rarely to notice a reused pid at once.
+        known = self._starts.find(owner.pid, owner.boot_ns, self._clock())
+        stat = self._read_stat(owner.pid)
+        if stat is not None and stat.start * self._tick_ns <= owner.boot_ns:
+            return stat.start
+        return None if known is None else known.start
+
+    def _make_socket_owner(self, owner: RowOwner) -> SocketOwner:
+        return SocketOwner(
+            owner.pid,
+            self._find_start(owner),
+            owner.user_id,
+            owner.command,
+            owner.cgroup,
+            cgroup_path=self._path_of(owner.cgroup),
         )
 
-    def attribute(self, holder: RowOwner, quality: Quality) -> Attribution:
-        """Return the owner that is noted."""
-        return self._owners.attribute(holder, quality)
+    def _read_stat(self, pid: int) -> ProcessStat | None:
+        if pid not in self._stats:
+            self._stats[pid] = self._procfs.read_stat(pid)
+        return self._stats[pid]
 
-    def started_ns(self, pid: int) -> int | None:
-        """Return when the process that has a pid now was started; None where there is none."""
-        return self._owners.started_ns(pid)
+    def _attribute_identified(self, owner: RowOwner, identity: ProcessIdentity) -> _Attributions:
+        known = self._identified.get(identity)
+        if known is None:
+            process = self._processes.find(identity, self._clock(), self._read_stat)
+            if process is None:
+                process = self._describe(owner, identity.start)
+            known = self._identified[identity] = _make_attributions(process)
+        return known
 
-    def ask_for(self, entry: TrafficRow) -> tuple[FlowKey, bool]:
-        """Return the flow of an entry that is looked up; whether it was another socket's before.
+    def _attribute_unidentified(self, owner: RowOwner) -> _Attributions:
+        key = (owner.pid, owner.command, owner.user_id)
+        known = self._unidentified.get(key)
+        if known is None:
+            known = self._unidentified[key] = _make_attributions(self._describe(owner, None))
+        return known
 
-        A socket of which nothing tells the namespace is taken for one of our own.
-        """
-        if not entry.endpoints.local_address:
-            return UNKNOWN_FLOW, False
-        holder = entry.owner
-        space = holder.namespace or self._noted.namespace_of(entry.cookie)
-        inode = self._namespaces.find_inode(space, self._clock()) if space else OWN_NAMESPACE
-        flow = _flow(entry.endpoints, inode)
-        owner = None
-        if holder.pid and holder.command != SERVICE_MANAGER:
-            owner = self._owners.name(holder)
-        quality = Quality.LISTENER if holder.by_listener else Quality.EXACT
-        return flow, self._noted.note(flow, entry.cookie, space, owner, quality)
+    def _describe(self, owner: RowOwner, start: int | None) -> Process:
+        path = self._path_of(owner.cgroup)
+        return self._processes.describe_exited(owner.pid, start, owner.command, owner.user_id, path)
 
 
-def _flow(ends: Endpoints, namespace: int | None) -> FlowKey:
+def _make_attributions(process: Process) -> _Attributions:
+    return {quality: Attribution(quality, process) for quality in (Quality.EXACT, Quality.LISTENER)}
+
+
+def _make_flow_key(endpoints: Endpoints, namespace: int | None) -> FlowKey:
     return FlowKey(
-        ends.protocol,
-        ends.local_address,
-        ends.local_port,
-        ends.remote_address,
-        ends.remote_port,
+        endpoints.protocol,
+        endpoints.local_address,
+        endpoints.local_port,
+        endpoints.remote_address,
+        endpoints.remote_port,
         "",
         namespace,
     )

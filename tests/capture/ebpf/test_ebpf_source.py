@@ -10,7 +10,7 @@ from support.bpf import require_bpf
 from hogpipe.aggregation.windows import ClockWindows
 from hogpipe.capture.ebpf.ebpf_source import EbpfSource
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
-from hogpipe.capture.ebpf.row_aggregation import Turn
+from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
 from hogpipe.errors import CaptureError
 from hogpipe.model import FlowBatch
 
@@ -33,15 +33,17 @@ def source() -> Iterator[EbpfSource]:
 
 
 @pytest.mark.parametrize("failure", [ValueError("a bug"), OSError(5, "Input/output error")])
-def test_whatever_goes_wrong_the_window_is_closed_and_the_error_is_told(
+def test_any_failure_closes_the_window_and_is_raised(
     source: EbpfSource, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
-    def fail(_turn: Turn, *, window_ends: bool, last: bool) -> Iterator[FlowBatch]:
+    def fail(
+        _aggregator: RowAggregator, _rows: EpochRows, *, window_ends: bool, last: bool
+    ) -> Iterator[FlowBatch]:
         assert window_ends
         assert last
         raise failure
 
-    monkeypatch.setattr(source._sorter, "sort", fail)
+    monkeypatch.setattr(RowAggregator, "aggregate", fail)
     source.stop()
     offered: list[FlowBatch] = []
     expected = CaptureError if isinstance(failure, OSError) else type(failure)
@@ -49,3 +51,16 @@ def test_whatever_goes_wrong_the_window_is_closed_and_the_error_is_told(
         source.run(offered.append)
     assert [batch.is_last for batch in offered] == [True]
     assert offered[0].closed_window is not None
+
+
+def test_a_source_that_is_stopped_before_it_runs_offers_the_last_window(
+    source: EbpfSource,
+) -> None:
+    source.stop()
+    source.stop()
+    offered: list[FlowBatch] = []
+    source.run(offered.append)
+    assert [batch.is_last for batch in offered] == [False] * (len(offered) - 1) + [True]
+    assert offered[-1].closed_window is not None
+    source.stop()
+    source.close()

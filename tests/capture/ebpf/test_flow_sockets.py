@@ -1,4 +1,4 @@
-"""What is noted of flows that are looked up, as the ledger's resolver asks for it."""
+"""The sockets of flows that are looked up, as attribution asks for them."""
 
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
 from hogpipe.linux.bpf.maps import Losses
@@ -14,46 +14,48 @@ OTHER = FlowKey(6, b"\x0a\0\0\1", 80, b"\x0a\0\0\2", 1001, "")
 NGINX, WORKER = SocketOwner(10, 5, 0, "nginx", 1), SocketOwner(11, 6, 0, "nginx", 1)
 
 
-def seed(cookie: int, owner: SocketOwner | None) -> SnapshotSocket:
+def in_snapshot(cookie: int, owner: SocketOwner | None) -> SnapshotSocket:
     return SnapshotSocket(cookie, 3, 6, b"\x0a\0\0\1", 80, b"\x0a\0\0\2", 1000, owner)
 
 
-def test_an_open_connection_is_known_by_its_listeners_owner() -> None:
-    noted = FlowSockets()
-    assert not noted.note(FLOW, 7, 3, NGINX, Quality.LISTENER)
-    entry = noted.owner_of(FLOW, 3)
+def test_the_owner_of_an_open_connection_is_that_of_its_listening_socket() -> None:
+    flow_sockets = FlowSockets()
+    assert not flow_sockets.record(FLOW, 7, 3, NGINX, Quality.LISTENER)
+    entry = flow_sockets.owner_of(FLOW, 3)
     assert entry is not None
     assert (entry.quality, entry.owner, entry.cookie) == (Quality.LISTENER, NGINX, 7)
-    assert noted.owner_of(FLOW, 4) is None
-    assert noted.owner_of(FLOW, None) == entry
-    assert noted.owner_of(OTHER, 3) is None
+    assert flow_sockets.owner_of(FLOW, 4) is None
+    assert flow_sockets.owner_of(FLOW, None) == entry
+    assert flow_sockets.owner_of(OTHER, 3) is None
 
 
-def test_a_socket_from_before_is_known_by_who_held_it_then() -> None:
-    noted = FlowSockets()
-    noted.ingest_snapshot([seed(7, WORKER), seed(8, None)])
-    noted.note(FLOW, 7, 0, None, Quality.EXACT)
-    noted.note(OTHER, 8, 0, None, Quality.EXACT)
-    entry = noted.owner_of(FLOW, 3)
+def test_the_owner_of_a_socket_from_before_the_programs_is_that_of_the_snapshot() -> None:
+    flow_sockets = FlowSockets()
+    flow_sockets.ingest_snapshot([in_snapshot(7, WORKER), in_snapshot(8, None)])
+    flow_sockets.record(FLOW, 7, 0, None, Quality.EXACT)
+    flow_sockets.record(OTHER, 8, 0, None, Quality.EXACT)
+    entry = flow_sockets.owner_of(FLOW, 3)
     assert entry is not None
     assert (entry.quality, entry.owner) == (Quality.EXACT, WORKER)
-    assert noted.owner_of(OTHER, 3) is None
-    assert (noted.namespace_of(7), noted.namespace_of(9)) == (3, 0)
+    assert flow_sockets.owner_of(OTHER, 3) is None
+    assert (flow_sockets.namespace_of(7), flow_sockets.namespace_of(9)) == (3, 0)
 
 
-def test_a_flow_of_another_socket_than_before_is_told() -> None:
-    noted = FlowSockets()
-    answers = [noted.note(FLOW, cookie, 3, NGINX, Quality.LISTENER) for cookie in (7, 7, 8, 8)]
+def test_a_flow_that_another_socket_has_now_is_reported() -> None:
+    flow_sockets = FlowSockets()
+    answers = [
+        flow_sockets.record(FLOW, cookie, 3, NGINX, Quality.LISTENER) for cookie in (7, 7, 8, 8)
+    ]
     assert answers == [False, False, True, False]
 
 
-def test_the_flows_noted_longest_ago_are_forgotten_and_counted() -> None:
-    noted = FlowSockets(max_flows=1)
-    noted.note(FLOW, 7, 3, NGINX, Quality.LISTENER)
-    noted.note(OTHER, 8, 3, NGINX, Quality.LISTENER)
-    noted.tell_losses(Losses(1, 2, 3), 4)
-    counts = noted.counts()
-    assert noted.owner_of(FLOW, 3) is None
-    assert noted.owner_of(OTHER, 3) is not None
+def test_the_flows_recorded_longest_ago_are_evicted_and_counted() -> None:
+    flow_sockets = FlowSockets(max_flows=1)
+    flow_sockets.record(FLOW, 7, 3, NGINX, Quality.LISTENER)
+    flow_sockets.record(OTHER, 8, 3, NGINX, Quality.LISTENER)
+    flow_sockets.set_losses(Losses(1, 2, 3), 4)
+    counts = flow_sockets.counts()
+    assert flow_sockets.owner_of(FLOW, 3) is None
+    assert flow_sockets.owner_of(OTHER, 3) is not None
     assert (counts.sockets, counts.events, counts.evicted) == (1, 2, 1)
     assert (counts.events_lost, counts.sockets_lost, counts.unidentified_processes) == (1, 2, 4)

@@ -1,4 +1,4 @@
-"""Entries of the kernel's tables become flows: nothing is lost, and each goes where it should."""
+"""Rows become sums by owner and flows to look up: no byte is lost, and each has its owner."""
 
 from collections import Counter
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.traffic import make_traffic
 
 from hogpipe.aggregation.dimensions import list_endpoint_fields
-from hogpipe.capture.ebpf.row_aggregation import RowAggregator, Turn
+from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
 from hogpipe.linux.bpf.shapes import BY_LISTENER, FRESH, RELEASED, TRAFFIC_ROW
 from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, Rows, TrafficRow, encode_endpoints
 from hogpipe.model import (
@@ -23,41 +23,44 @@ from hogpipe.model import (
 
 HERE, THERE = b"\x0a\0\0\1", b"\x0a\0\0\2"
 TCP, UDP = 6, 17
-LISTENER, WORKER, SYSTEMD, GONE = 10, 11, 1, 9
-REUSED, REUSED_NS = 8, 6  # the pid of a process that was started after the notes of another
+LISTENER, WORKER, SYSTEMD, EXITED = 10, 11, 1, 9
+REUSED, REUSED_NS = 8, 6  # the pid of a process that started after the records of another
 
 
-class Known:
-    """What is known of the sockets of a test."""
+class FakeOwners:
+    """The owners in a test."""
 
     def __init__(self) -> None:
-        self.asked: list[TrafficRow] = []
+        self.unresolved: list[TrafficRow] = []
 
-    def name_flow(self, ends: Endpoints, holder: RowOwner) -> FlowKey:
-        assert holder.pid
-        return flow_of(ends)
+    def make_flow_key(self, endpoints: Endpoints, owner: RowOwner) -> FlowKey:
+        assert owner.pid
+        return flow_of(endpoints)
 
-    def started_ns(self, pid: int) -> int | None:
-        return None if pid == GONE else REUSED_NS if pid == REUSED else 0
+    def find_start_ns(self, pid: int) -> int | None:
+        return None if pid == EXITED else REUSED_NS if pid == REUSED else 0
 
-    def attribute(self, holder: RowOwner, quality: Quality) -> Attribution:
-        return Attribution(quality, Process(holder.pid, holder.boot_ns, command=holder.command))
+    def attribute(self, owner: RowOwner, quality: Quality) -> Attribution:
+        return Attribution(quality, Process(owner.pid, owner.boot_ns, command=owner.command))
 
-    def ask_for(self, entry: TrafficRow) -> tuple[FlowKey, bool]:
-        self.asked.append(entry)
-        return flow_of(entry.endpoints), False
+    def record_unresolved(self, row: TrafficRow) -> tuple[FlowKey, bool]:
+        self.unresolved.append(row)
+        return flow_of(row.endpoints), False
 
 
-def flow_of(ends: Endpoints) -> FlowKey:
-    if not ends.local_address:
+def flow_of(endpoints: Endpoints) -> FlowKey:
+    if not endpoints.local_address:
         return UNKNOWN_FLOW
-    here, there = (ends.local_address, ends.local_port), (ends.remote_address, ends.remote_port)
-    return FlowKey(ends.protocol, *here, *there, "")
+    here, there = (
+        (endpoints.local_address, endpoints.local_port),
+        (endpoints.remote_address, endpoints.remote_port),
+    )
+    return FlowKey(endpoints.protocol, *here, *there, "")
 
 
-def entry(
+def row(
     pid: int,
-    ends: bytes = b"",
+    endpoints: bytes = b"",
     counts: tuple[int, int, int, int] = (100, 1, 200, 2),
     *,
     cookie: int = 1,
@@ -73,11 +76,11 @@ def entry(
     made["flags"] = BY_LISTENER * by_listener | RELEASED * released | FRESH * fresh
     made["counts"], made["boot_ns"], made["namespace"] = counts, boot_ns, namespace
     made["command"] = np.frombuffer(command.encode().ljust(16, b"\0"), np.uint64)
-    made["endpoints"] = np.frombuffer(ends or encode_endpoints(b"", 0, b"", 0, 0), np.uint64)
+    made["endpoints"] = np.frombuffer(endpoints or encode_endpoints(b"", 0, b"", 0, 0), np.uint64)
     return made
 
 
-def ends(port: int, protocol: int = TCP, remote_port: int = 80) -> bytes:
+def pack(port: int, protocol: int = TCP, remote_port: int = 80) -> bytes:
     return encode_endpoints(HERE, port, THERE, remote_port, protocol)
 
 
@@ -85,24 +88,31 @@ def rows(*made: Rows) -> Rows:
     return np.concatenate([np.zeros(0, TRAFFIC_ROW), *made])
 
 
-def turn(
+def epoch(
     other_flows: Rows | None = None,
     connections: Rows | None = None,
     overflow: Rows | None = None,
-) -> Turn:
-    return Turn(*(rows() if one is None else one for one in (other_flows, connections, overflow)))
+) -> EpochRows:
+    return EpochRows(
+        *(rows() if one is None else one for one in (other_flows, connections, overflow))
+    )
 
 
-def sort(
-    one: Turn, *dimensions: str, known: Known | None = None, sorter: RowAggregator | None = None
+def aggregate(
+    one: EpochRows,
+    *dimensions: str,
+    owners: FakeOwners | None = None,
+    aggregator: RowAggregator | None = None,
 ) -> list[FlowBatch]:
-    sorter = sorter or RowAggregator(known or Known(), list_endpoint_fields(dimensions))
-    return list(sorter.sort(one, window_ends=True))
+    aggregator = aggregator or RowAggregator(
+        owners or FakeOwners(), list_endpoint_fields(dimensions)
+    )
+    return list(aggregator.aggregate(one, window_ends=True))
 
 
 def test_the_connections_of_a_process_are_one_sum() -> None:
-    connections = rows(*(entry(7, ends(port), cookie=port) for port in range(1000, 1010)))
-    (batch,) = sort(turn(connections=connections), "process")
+    connections = rows(*(row(7, pack(port), cookie=port) for port in range(1000, 1010)))
+    (batch,) = aggregate(epoch(connections=connections), "process")
     (owned,) = batch.owned
     assert owned.flows == 10
     assert owned.traffic == make_traffic((1000, 10), (2000, 20))
@@ -114,18 +124,18 @@ def test_the_connections_of_a_process_are_one_sum() -> None:
 @pytest.mark.parametrize(
     ("dimension", "groups"), [("transport", 2), ("remote", 1), ("network_type", 1), ("flow", 3)]
 )
-def test_what_records_are_told_apart_by_is_kept_apart(dimension: str, groups: int) -> None:
-    other_flows = rows(entry(7, ends(1000, UDP)), entry(7, ends(1001, UDP)))
-    connections = entry(7, ends(1000))
-    (batch,) = sort(turn(other_flows, connections), "process", dimension)
+def test_rows_that_differ_in_a_dimension_are_kept_apart(dimension: str, groups: int) -> None:
+    other_flows = rows(row(7, pack(1000, UDP)), row(7, pack(1001, UDP)))
+    connections = row(7, pack(1000))
+    (batch,) = aggregate(epoch(other_flows, connections), "process", dimension)
     assert len(batch.owned) == groups
     assert sum(one.flows for one in batch.owned) == 3
 
 
-def test_a_connections_beginning_belongs_to_who_served_it() -> None:
-    begin = entry(LISTENER, ends(80, remote_port=1000), (60, 1, 112, 2), by_listener=True)
-    served = entry(WORKER, ends(80, remote_port=1000), cookie=2)
-    (batch,) = sort(turn(begin, served), "process")
+def test_the_handshake_is_added_to_the_process_that_served_the_connection() -> None:
+    handshake = row(LISTENER, pack(80, remote_port=1000), (60, 1, 112, 2), by_listener=True)
+    served = row(WORKER, pack(80, remote_port=1000), cookie=2)
+    (batch,) = aggregate(epoch(handshake, served), "process")
     (owned,) = batch.owned
     assert owned.attribution.process is not None
     assert owned.attribution.process.pid == WORKER
@@ -133,160 +143,162 @@ def test_a_connections_beginning_belongs_to_who_served_it() -> None:
     assert owned.flows == 1
 
 
-def test_a_beginning_is_not_given_to_equal_ends_in_another_namespace() -> None:
-    begin = entry(LISTENER, ends(80), by_listener=True, namespace=4)
-    served = entry(WORKER, ends(80), cookie=2)
-    (batch,) = sort(turn(begin, served), "process")
+def test_a_handshake_is_not_added_to_equal_endpoints_in_another_namespace() -> None:
+    handshake = row(LISTENER, pack(80), by_listener=True, namespace=4)
+    served = row(WORKER, pack(80), cookie=2)
+    (batch,) = aggregate(epoch(handshake, served), "process")
     assert {one.attribution.quality for one in batch.owned} == {Quality.EXACT, Quality.LISTENER}
 
 
-def test_what_the_kernel_sends_for_a_connection_is_its_owners() -> None:
-    last = entry(0, ends(1000), (52, 1, 0, 0), cookie=9, namespace=0)
-    (batch,) = sort(turn(last, entry(7, ends(1000))), "process")
+def test_packets_of_the_kernel_are_added_to_the_owner_of_their_connection() -> None:
+    last = row(0, pack(1000), (52, 1, 0, 0), cookie=9, namespace=0)
+    (batch,) = aggregate(epoch(last, row(7, pack(1000))), "process")
     assert batch.flows == {}
     assert batch.owned[0].traffic.transmit_bytes == 152
 
 
-def test_a_beginning_without_its_connection_is_the_listeners() -> None:
-    begin = entry(LISTENER, ends(80), by_listener=True)
-    (batch,) = sort(turn(begin), "process")
+def test_a_handshake_without_its_connection_is_the_listeners() -> None:
+    handshake = row(LISTENER, pack(80), by_listener=True)
+    (batch,) = aggregate(epoch(handshake), "process")
     assert batch.owned[0].attribution.quality is Quality.LISTENER
 
 
-def test_an_open_connection_and_sockets_without_a_note_are_looked_up() -> None:
-    known = Known()
-    open_one = entry(LISTENER, ends(80), by_listener=True)
-    old_one = entry(0, ends(81))
-    activated = entry(SYSTEMD, ends(53, UDP), command="systemd")
-    (batch,) = sort(turn(activated, rows(open_one, old_one)), "process", known=known)
+def test_open_connections_and_sockets_without_an_owner_are_looked_up() -> None:
+    owners = FakeOwners()
+    open_one = row(LISTENER, pack(80), by_listener=True)
+    old_one = row(0, pack(81))
+    activated = row(SYSTEMD, pack(53, UDP), command="systemd")
+    (batch,) = aggregate(epoch(activated, rows(open_one, old_one)), "process", owners=owners)
     assert batch.owned == []
-    assert len(batch.flows) == len(known.asked) == 3
+    assert len(batch.flows) == len(owners.unresolved) == 3
 
 
-def test_a_new_connection_that_is_open_at_the_end_of_a_turn_waits_for_the_next() -> None:
-    known = Known()
-    sorter = RowAggregator(known, [])
-    new = entry(LISTENER, ends(80), cookie=2, by_listener=True, fresh=True)
-    handshake = entry(LISTENER, ends(80), (60, 1, 112, 2), by_listener=True)
-    (batch,) = sorter.sort(turn(handshake, new), window_ends=True)
+def test_a_new_connection_that_is_open_at_the_end_of_an_epoch_is_carried_over() -> None:
+    owners = FakeOwners()
+    aggregator = RowAggregator(owners, [])
+    new = row(LISTENER, pack(80), cookie=2, by_listener=True, fresh=True)
+    handshake = row(LISTENER, pack(80), (60, 1, 112, 2), by_listener=True)
+    (batch,) = aggregator.aggregate(epoch(handshake, new), window_ends=True)
     assert (batch.owned, batch.flows, batch.counts.captured.bytes) == ([], {}, 0)
-    served = entry(WORKER, ends(80), cookie=2, released=True)
-    other = entry(WORKER, ends(81), cookie=1, released=True)
-    (batch,) = sorter.sort(turn(connections=rows(other, served)), window_ends=True)
+    served = row(WORKER, pack(80), cookie=2, released=True)
+    other = row(WORKER, pack(81), cookie=1, released=True)
+    (batch,) = aggregator.aggregate(epoch(connections=rows(other, served)), window_ends=True)
     (owned,) = batch.owned
     assert owned.attribution.process is not None
     assert owned.attribution.process.pid == WORKER
     assert (owned.flows, owned.traffic) == (2, make_traffic((360, 4), (712, 8)))
-    assert known.asked == []
+    assert owners.unresolved == []
 
 
-def test_what_waited_is_added_once_to_a_connection_of_two_rows() -> None:
-    sorter = RowAggregator(Known(), [])
-    new = entry(LISTENER, ends(80), by_listener=True, fresh=True)
-    list(sorter.sort(turn(connections=new), window_ends=True))
-    served, farewell = (entry(WORKER, ends(80), released=True) for _ in range(2))
-    (batch,) = sorter.sort(turn(connections=rows(served, farewell)), window_ends=True)
+def test_a_carried_over_row_is_added_once_to_a_connection_of_two_rows() -> None:
+    aggregator = RowAggregator(FakeOwners(), [])
+    new = row(LISTENER, pack(80), by_listener=True, fresh=True)
+    list(aggregator.aggregate(epoch(connections=new), window_ends=True))
+    served, last_packets = (row(WORKER, pack(80), released=True) for _ in range(2))
+    (batch,) = aggregator.aggregate(epoch(connections=rows(served, last_packets)), window_ends=True)
     assert batch.owned[0].traffic == make_traffic((300, 3), (600, 6))
 
 
 @pytest.mark.parametrize("last", [True, False])
-def test_a_connection_waits_once_and_not_at_the_end(last: bool) -> None:
-    sorter = RowAggregator(Known(), [])
-    new = entry(LISTENER, ends(80), by_listener=True, fresh=True)
-    batches = [*sorter.sort(turn(connections=new), window_ends=True, last=last)]
+def test_a_connection_is_carried_over_once_and_not_in_the_last_epoch(last: bool) -> None:
+    aggregator = RowAggregator(FakeOwners(), [])
+    new = row(LISTENER, pack(80), by_listener=True, fresh=True)
+    batches = [*aggregator.aggregate(epoch(connections=new), window_ends=True, last=last)]
     if not last:
         assert batches[0].flows == {}
-        batches = [*sorter.sort(turn(), window_ends=True)]
+        batches = [*aggregator.aggregate(epoch(), window_ends=True)]
     assert [delta.total_bytes for delta in batches[0].flows.values()] == [300]
 
 
-def test_what_the_listeners_owner_let_go_without_a_trace_is_its_own() -> None:
-    closed = entry(LISTENER, ends(80), by_listener=True, released=True)
-    (batch,) = sort(turn(connections=closed), "process")
+def test_a_connection_that_no_other_process_closed_is_the_listeners() -> None:
+    closed = row(LISTENER, pack(80), by_listener=True, released=True)
+    (batch,) = aggregate(epoch(connections=closed), "process")
     assert batch.owned[0].attribution.quality is Quality.LISTENER
 
 
 def test_a_socket_that_outlives_its_owner_is_looked_up() -> None:
-    alive = entry(GONE, ends(1000), cookie=1)
-    closed = entry(GONE, ends(1001), cookie=2, released=True)
-    (batch,) = sort(turn(connections=rows(alive, closed)), "process")
+    alive = row(EXITED, pack(1000), cookie=1)
+    closed = row(EXITED, pack(1001), cookie=2, released=True)
+    (batch,) = aggregate(epoch(connections=rows(alive, closed)), "process")
     assert len(batch.flows) == len(batch.owned) == 1
     (flow,) = batch.flows
     assert flow.local_port == 1000
 
 
-def test_a_socket_is_released_if_one_of_its_flows_says_so() -> None:
-    flows = rows(*(entry(GONE, ends(53, UDP, peer), released=peer == 1) for peer in (1, 2)))
-    (batch,) = sort(turn(flows), "process")
+def test_a_socket_is_released_if_one_of_its_rows_has_the_flag() -> None:
+    flows = rows(*(row(EXITED, pack(53, UDP, peer), released=peer == 1) for peer in (1, 2)))
+    (batch,) = aggregate(epoch(flows), "process")
     assert batch.flows == {}
     assert [one.flows for one in batch.owned] == [2]
 
 
-def test_a_socket_whose_owner_left_its_pid_to_another_is_looked_up() -> None:
-    left = entry(REUSED, ends(1000), cookie=1, boot_ns=REUSED_NS - 1)
-    own = entry(REUSED, ends(1001), cookie=2, boot_ns=REUSED_NS)
-    (batch,) = sort(turn(connections=rows(left, own)), "process")
+def test_a_socket_whose_owners_pid_was_reused_is_looked_up() -> None:
+    left = row(REUSED, pack(1000), cookie=1, boot_ns=REUSED_NS - 1)
+    own = row(REUSED, pack(1001), cookie=2, boot_ns=REUSED_NS)
+    (batch,) = aggregate(epoch(connections=rows(left, own)), "process")
     assert [flow.local_port for flow in batch.flows] == [1000]
     assert [one.flow.local_port for one in batch.owned] == [1001]
 
 
-def test_two_processes_of_one_pid_are_told_apart() -> None:
-    notes = [
-        entry(REUSED, ends(1000 + at), cookie=at, boot_ns=at, released=True)
+def test_two_processes_of_one_pid_are_kept_apart() -> None:
+    records = [
+        row(REUSED, pack(1000 + at), cookie=at, boot_ns=at, released=True)
         for at in (REUSED_NS - 1, REUSED_NS)
     ]
-    (batch,) = sort(turn(connections=rows(*notes)), "process")
+    (batch,) = aggregate(epoch(connections=rows(*records)), "process")
     owners = [one.attribution.process for one in batch.owned]
     assert {owner and owner.start for owner in owners} == {REUSED_NS - 1, REUSED_NS}
 
 
 def test_two_sockets_of_one_flow_are_looked_up_together() -> None:
-    both = rows(entry(0, ends(80), cookie=1), entry(0, ends(80), cookie=2))
-    (batch,) = sort(turn(connections=both), "process")
+    both = rows(row(0, pack(80), cookie=1), row(0, pack(80), cookie=2))
+    (batch,) = aggregate(epoch(connections=both), "process")
     (delta,) = batch.flows.values()
     assert delta.total_bytes == 600
 
 
-def test_what_found_no_room_is_its_processes_without_a_flow() -> None:
-    (batch,) = sort(turn(overflow=rows(entry(7), entry(0))), "process", "flow")
+def test_overflow_is_its_processes_without_a_flow() -> None:
+    (batch,) = aggregate(epoch(overflow=rows(row(7), row(0))), "process", "flow")
     assert [one.flow for one in batch.owned] == [UNKNOWN_FLOW] == list(batch.flows)
     assert batch.counts.overflowed.bytes == batch.counts.captured.bytes == 600
 
 
-def test_overflow_of_a_process_that_is_gone_is_its_own_all_the_same() -> None:
-    (batch,) = sort(turn(overflow=rows(entry(GONE))), "process")
+def test_overflow_of_a_process_that_exited_is_its_own() -> None:
+    (batch,) = aggregate(epoch(overflow=rows(row(EXITED))), "process")
     assert [one.attribution.quality for one in batch.owned] == [Quality.EXACT]
     assert batch.flows == {}
 
 
-def test_a_process_is_known_by_the_oldest_of_its_notes() -> None:
-    notes = rows(*(entry(7, ends(1000 + at), cookie=at, boot_ns=at) for at in (30, 10, 20)))
-    (batch,) = sort(turn(connections=notes), "process")
+def test_a_process_is_identified_by_its_earliest_record() -> None:
+    records = rows(*(row(7, pack(1000 + at), cookie=at, boot_ns=at) for at in (30, 10, 20)))
+    (batch,) = aggregate(epoch(connections=records), "process")
     assert batch.owned[0].attribution.process is not None
     assert batch.owned[0].attribution.process.start == 10
 
 
-def test_a_flow_counts_once_in_a_window_of_several_turns() -> None:
-    sorter = RowAggregator(Known(), [])
-    again = [entry(7, ends(1000), cookie=1), entry(7, ends(1001), cookie=2)]
+def test_a_flow_counts_once_in_a_window_of_several_epochs() -> None:
+    aggregator = RowAggregator(FakeOwners(), [])
+    again = [row(7, pack(1000), cookie=1), row(7, pack(1001), cookie=2)]
     flows = []
     for connections, window_ends in (
         (rows(again[0]), False),
         (rows(*again), True),
         (rows(*again), True),
     ):
-        (batch,) = sorter.sort(turn(connections=connections), window_ends=window_ends)
+        (batch,) = aggregator.aggregate(epoch(connections=connections), window_ends=window_ends)
         flows.append(batch.owned[0].flows)
     assert flows == [1, 1, 2]
 
 
-pids = st.sampled_from([0, 7, GONE, REUSED])
+pids = st.sampled_from([0, 7, EXITED, REUSED])
 counts = st.tuples(*[st.integers(0, 1 << 40)] * 4)
-some_ends = st.builds(ends, st.integers(1, 3), st.sampled_from([1, TCP, UDP]), st.integers(1, 2))
-entries = st.builds(
-    entry,
+some_endpoints = st.builds(
+    pack, st.integers(1, 3), st.sampled_from([1, TCP, UDP]), st.integers(1, 2)
+)
+some_rows = st.builds(
+    row,
     pids,
-    some_ends,
+    some_endpoints,
     counts,
     cookie=st.integers(1, 4),
     by_listener=st.booleans(),
@@ -296,35 +308,35 @@ entries = st.builds(
     boot_ns=st.integers(1, REUSED_NS + 1),
     namespace=st.integers(0, 2),
 )
-overflow = st.builds(entry, pids, counts=counts)
-turns = st.builds(
-    turn,
-    st.lists(entries, max_size=8).map(lambda made: rows(*made)),
-    st.lists(entries, max_size=8).map(lambda made: rows(*made)),
+overflow = st.builds(row, pids, counts=counts)
+epochs = st.builds(
+    epoch,
+    st.lists(some_rows, max_size=8).map(lambda made: rows(*made)),
+    st.lists(some_rows, max_size=8).map(lambda made: rows(*made)),
     st.lists(overflow, max_size=3).map(lambda made: rows(*made)),
 )
 
 
 @given(
-    st.lists(turns, min_size=1, max_size=3),
+    st.lists(epochs, min_size=1, max_size=3),
     st.sets(st.sampled_from(["process", "transport", "remote", "flow", "user"])),
 )
-def test_bytes_and_packets_are_conserved(run: list[Turn], dimensions: set[str]) -> None:
-    went_in = sum(table["counts"].sum(axis=0) for one in run for table in one).tolist()
-    sorter = RowAggregator(Known(), list_endpoint_fields(dimensions))
-    came_out: Counter[int] = Counter()
+def test_bytes_and_packets_are_conserved(run: list[EpochRows], dimensions: set[str]) -> None:
+    before = sum(table["counts"].sum(axis=0) for one in run for table in one).tolist()
+    aggregator = RowAggregator(FakeOwners(), list_endpoint_fields(dimensions))
+    after: Counter[int] = Counter()
     for number, one in enumerate(run, 1):
         captured = [0, 0]
-        told = [0, 0]
-        for batch in sorter.sort(one, window_ends=True, last=number == len(run)):
+        batched = [0, 0]
+        for batch in aggregator.aggregate(one, window_ends=True, last=number == len(run)):
             for moved in (*batch.flows.values(), *(owned.traffic for owned in batch.owned)):
-                came_out[0] += moved.transmit_bytes
-                came_out[1] += moved.transmit_packets
-                came_out[2] += moved.receive_bytes
-                came_out[3] += moved.receive_packets
-                told[0] += moved.total_bytes
-                told[1] += moved.transmit_packets + moved.receive_packets
+                after[0] += moved.transmit_bytes
+                after[1] += moved.transmit_packets
+                after[2] += moved.receive_bytes
+                after[3] += moved.receive_packets
+                batched[0] += moved.total_bytes
+                batched[1] += moved.transmit_packets + moved.receive_packets
             captured[0] += batch.counts.captured.bytes
             captured[1] += batch.counts.captured.packets
-        assert captured == told
-    assert [came_out[at] for at in range(4)] == went_in
+        assert captured == batched
+    assert [after[at] for at in range(4)] == before

@@ -1,0 +1,134 @@
+"""Owners of rows on this host: processes that live, that have exited, and whose pid is reused."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from msgspec.structs import replace
+from support.fake_proc import FakeProc
+
+from hogpipe.capture.ebpf.flow_sockets import FlowSockets
+from hogpipe.capture.ebpf.row_owners import RowOwners
+from hogpipe.linux.bpf.traffic_rows import Endpoints, ProcessEvent, RowOwner, TrafficRow
+from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
+from hogpipe.model import OWN_NAMESPACE, Process, Quality, SocketOwner, TrafficCounts
+
+PROC = Path("/proc")
+CONTAINER = "0123456789abcdef" * 4
+
+
+def make_owners(procfs: Path = PROC, flow_sockets: FlowSockets | None = None) -> RowOwners:
+    paths = {1: "/", 7: f"/docker/{CONTAINER}"}
+    return RowOwners(procfs, paths.get, flow_sockets or FlowSockets(), NetworkNamespaces(procfs))
+
+
+def make_owner(pid: int, boot_ns: int, cgroup: int = 1) -> RowOwner:
+    return RowOwner(boot_ns, cgroup, pid, 0, "python", 3, 0)
+
+
+def now() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def process_of(owners: RowOwners, owner: RowOwner) -> Process:
+    process = owners.attribute(owner, Quality.EXACT).process
+    assert process is not None
+    return process
+
+
+def test_a_process_that_lives_is_read_from_proc() -> None:
+    process = process_of(make_owners(), make_owner(os.getpid(), now()))
+    assert process.pid == os.getpid()
+    assert process.start is not None
+    assert process.executable is not None
+
+
+def test_a_process_that_was_read_while_it_lived_is_known_after_it_exited() -> None:
+    owners = make_owners()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        owners.read_processes([ProcessEvent(now(), child.pid)])
+        owner = make_owner(child.pid, now())
+        child.communicate(b"\n")
+    assert owners.find_start_ns(child.pid) is None
+    process = process_of(owners, owner)
+    assert process.start is not None
+    assert process.executable is not None
+
+
+def test_a_process_that_exited_unread_is_described_by_its_row_and_control_group() -> None:
+    with subprocess.Popen(["true"]) as child:
+        pass
+    owners = make_owners()
+    process = process_of(owners, make_owner(child.pid, now(), cgroup=7))
+    assert (process.pid, process.start, process.command) == (child.pid, None, "python")
+    assert process.container == CONTAINER
+    assert owners.missed_processes == 1
+
+
+def test_a_record_from_before_a_process_started_is_of_another_process() -> None:
+    assert process_of(make_owners(), make_owner(os.getpid(), 1)).start is None
+
+
+def test_the_start_of_the_process_that_has_a_pid_is_read_once_an_epoch() -> None:
+    owners, before = make_owners(), now()
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+        started = owners.find_start_ns(child.pid)
+    tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    assert started is not None
+    assert before - tick <= started <= now()
+    assert owners.find_start_ns(child.pid) == started
+    owners.begin_epoch()
+    assert owners.find_start_ns(child.pid) is None
+
+
+def test_equal_attributions_of_an_epoch_are_one_object() -> None:
+    owners = make_owners()
+    attributions = [
+        owners.attribute(make_owner(os.getpid(), now()), Quality.EXACT) for _ in range(2)
+    ]
+    assert attributions[0] is attributions[1]
+    listener = owners.attribute(make_owner(os.getpid(), now()), Quality.LISTENER)
+    assert listener.quality is Quality.LISTENER
+
+
+def test_a_pid_that_is_reused_within_an_epoch_is_identified_as_either_process(
+    tmp_path: Path,
+) -> None:
+    """In whichever order their records come, and however lately the pid was read."""
+    tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    proc = FakeProc(tmp_path)
+    flow_sockets = FlowSockets()
+    owners = make_owners(tmp_path, flow_sockets)
+    proc.process(7, start=100)
+    owners.read_processes([ProcessEvent(150 * tick, 7)])
+    proc.process(7, start=200)
+    records = [(250, 200), (150, 100), (260, 200), (160, 100), (270, 200)]
+    for at, start in records:
+        owner = make_owner(7, at * tick)
+        assert process_of(owners, owner).start == start
+        assert find_recorded(owners, flow_sockets, owner).start == start
+
+
+def find_recorded(owners: RowOwners, flow_sockets: FlowSockets, owner: RowOwner) -> SocketOwner:
+    """Return the owner that is recorded for the flow of a row that is looked up."""
+    endpoints = Endpoints(b"\x0a\0\0\1", 1000, b"\x0a\0\0\2", 80, 6)
+    flow, _ = owners.record_unresolved(TrafficRow(1, owner, endpoints, TrafficCounts()))
+    entry = flow_sockets.owner_of(flow, None)
+    assert entry is not None
+    return entry.owner
+
+
+def test_flows_of_other_namespaces_are_kept_apart_only_where_they_are_looked_up() -> None:
+    owners = make_owners()
+    endpoints = Endpoints(b"\x0a\0\0\1", 1000, b"\x0a\0\0\2", 80, 6)
+    own_cookie = NetworkNamespaces(PROC).own_cookie
+    own = replace(make_owner(os.getpid(), now()), namespace=own_cookie)
+    other = replace(own, namespace=own_cookie + 1)
+    assert owners.make_flow_key(endpoints, own).namespace == OWN_NAMESPACE
+    assert owners.make_flow_key(endpoints, other).namespace is None
+    counts = TrafficCounts()
+    flow, is_other_socket = owners.record_unresolved(TrafficRow(1, own, endpoints, counts))
+    assert (flow.namespace, is_other_socket) == (OWN_NAMESPACE, False)
+    assert owners.record_unresolved(TrafficRow(2, own, endpoints, counts)) == (flow, True)
