@@ -35,8 +35,8 @@ def _merge(windows: list[list[Record]], max_groups: int | None = None) -> list[R
 
 
 def test_records_of_one_group_add_up() -> None:
-    older = traffic(sequence=1, pid=7, sent=10, received=1, second=0)
-    newer = traffic(sequence=5, pid=7, sent=20, received=2, second=1)
+    older = traffic(sequence=1, pid=7, transmit=10, receive=1, second=0)
+    newer = traffic(sequence=5, pid=7, transmit=20, receive=2, second=1)
     newer["attribution"] = {"exact": 20, "listener": 2}
     (merged,) = merge_windows([older], [newer])
     assert merged["type"] == "traffic"
@@ -66,7 +66,7 @@ def test_merging_does_not_change_its_input() -> None:
 
 
 def test_beyond_the_limit_the_groups_with_the_fewest_bytes_are_summed_up() -> None:
-    window = [traffic(pid, pid=pid, sent=pid, received=0) for pid in range(1, 11)]
+    window = [traffic(pid, pid=pid, transmit=pid, receive=0) for pid in range(1, 11)]
     merged = _merge([window], max_groups=3)
     assert [record.get("process", {}).get("pid") for record in merged] == [None, 9, 10]
     assert merged[0]["type"] == "traffic"
@@ -81,8 +81,8 @@ def windows(draw: st.DrawFn) -> list[Record]:
         record = traffic(
             sequence=draw(st.integers(1, 1000)),
             pid=draw(st.none() | st.integers(1, 4)),
-            sent=draw(st.integers(0, 1 << 50)),
-            received=draw(st.integers(0, 1 << 50)),
+            transmit=draw(st.integers(0, 1 << 50)),
+            receive=draw(st.integers(0, 1 << 50)),
             second=draw(st.integers(0, 58)),
         )
         record["attribution"] = draw(

@@ -36,7 +36,7 @@ RECORDS = 160
 def _window(number: int) -> list[Record]:
     first = number * RECORDS
     return [
-        traffic(first + index, pid=index % 7, sent=first + index, received=index)
+        traffic(first + index, pid=index % 7, transmit=first + index, receive=index)
         for index in range(RECORDS)
     ]
 

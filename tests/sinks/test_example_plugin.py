@@ -19,7 +19,9 @@ async def test_the_example_writes_one_line_for_each_window(tmp_path: Path) -> No
     file = tmp_path / "totals.txt"
     sink = make_sink(registry.sink_types["total"], {"path": file})
     await sink.open()
-    await sink.write([traffic(1, sent=1, received=2), traffic(2, sent=3, received=4), stats(3)])
+    await sink.write(
+        [traffic(1, transmit=1, receive=2), traffic(2, transmit=3, receive=4), stats(3)]
+    )
     await sink.write([stats(4, second=1)])
     await sink.close()
     assert file.read_text() == "2026-11-22T07:00:01.000Z 10\n2026-11-22T07:00:02.000Z 0\n"

@@ -8,9 +8,9 @@ from hogpipe.sinks.table import fit, format_rate, render_table
 
 
 def test_groups_are_sorted_by_bytes_and_followed_by_totals() -> None:
-    named = traffic(2, pid=42, sent=1500, received=2_500_000)
+    named = traffic(2, pid=42, transmit=1500, receive=2_500_000)
     named["process"]["owner"] = "www-data"
-    table = render_table([traffic(1, pid=7, sent=10, received=20), named, stats(3)], 80)
+    table = render_table([traffic(1, pid=7, transmit=10, receive=20), named, stats(3)], 80)
     assert table.splitlines() == [
         "PID  USER      PROGRAM        SENT  RECEIVED",
         " 42  www-data  program42  1.5 kB/s  2.5 MB/s",
@@ -20,7 +20,7 @@ def test_groups_are_sorted_by_bytes_and_followed_by_totals() -> None:
 
 
 def test_rates_follow_the_length_of_the_window() -> None:
-    record = traffic(1, sent=1000, received=0)
+    record = traffic(1, transmit=1000, receive=0)
     record["window"]["end"] = "2026-11-22T07:00:10.000Z"
     assert "sent 100 B/s" in render_table([record], 80)
 
@@ -66,7 +66,7 @@ def test_each_dimension_has_a_column() -> None:
 
 
 def test_the_top_groups_are_shown_and_the_others_counted() -> None:
-    table = render_table([traffic(n, pid=n, sent=n) for n in range(1, 31)], 80, rows=3)
+    table = render_table([traffic(n, pid=n, transmit=n) for n in range(1, 31)], 80, rows=3)
     assert len(table.splitlines()) == 5
     assert "27 more not shown" in table
 
@@ -84,7 +84,7 @@ def test_an_escape_sequence_in_a_name_is_escaped() -> None:
 
 
 def test_a_long_name_is_truncated_before_numbers_are() -> None:
-    record = traffic(1, sent=5, received=6)
+    record = traffic(1, transmit=5, receive=6)
     record["process"]["executable"]["name"] = "x" * 500
     line = render_table([record], 40).splitlines()[1]
     assert len(line) <= 40
@@ -101,9 +101,9 @@ def test_wide_characters_take_two_columns() -> None:
 )
 @settings(deadline=None)
 def test_no_line_is_wider_than_the_terminal_nor_holds_a_control(
-    names: list[str], width: int, sent: int
+    names: list[str], width: int, exponent: int
 ) -> None:
-    records = [traffic(n, pid=n, sent=2**sent) for n, _ in enumerate(names)]
+    records = [traffic(n, pid=n, transmit=2**exponent) for n, _ in enumerate(names)]
     for record, name in zip(records, names, strict=True):
         record["process"]["executable"]["name"] = name
         record["process"]["owner"] = name[::-1]

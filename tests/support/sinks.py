@@ -16,7 +16,7 @@ NOTHING: TallyInfo = {"bytes": 0, "packets": 0}
 
 
 def traffic(
-    sequence: int = 1, pid: int | None = 1, sent: int = 100, received: int = 200, second: int = 0
+    sequence: int = 1, pid: int | None = 1, transmit: int = 100, receive: int = 200, second: int = 0
 ) -> TrafficRecord:
     """Return a record of the process `pid` in the window that begins at `second`."""
     record: TrafficRecord = {
@@ -32,11 +32,11 @@ def traffic(
         "network": {
             "flows": 1,
             "io": {
-                "transmit": {"bytes": sent, "packets": 1},
-                "receive": {"bytes": received, "packets": 2},
+                "transmit": {"bytes": transmit, "packets": 1},
+                "receive": {"bytes": receive, "packets": 2},
             },
         },
-        "attribution": {"none" if pid is None else "exact": sent + received},
+        "attribution": {"none" if pid is None else "exact": transmit + receive},
     }
     if pid is not None:
         record["process"] = {

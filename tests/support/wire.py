@@ -28,7 +28,7 @@ class Packet(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """What a process moved: bytes and packets, sent and received."""
+    """The traffic of a process."""
 
     transmit_bytes: int
     transmit_packets: int
@@ -109,12 +109,12 @@ def count(packets: list[Packet], ports: list[list[int]], *, pieces: bool = True)
     moved: Counter[str] = Counter()
     for packet in packets:
         if (packet.protocol, packet.source_port) in used:
-            moved["sent"] += packet.size
-            moved["sent packets"] += pieces or packet.first
+            moved["transmit_bytes"] += packet.size
+            moved["transmit_packets"] += pieces or packet.first
         if (packet.protocol, packet.destination_port) in used:
-            moved["received"] += packet.size
-            moved["received packets"] += pieces or packet.first
-    return Moved(moved["sent"], moved["sent packets"], moved["received"], moved["received packets"])
+            moved["receive_bytes"] += packet.size
+            moved["receive_packets"] += pieces or packet.first
+    return Moved(**{name: moved[name] for name in Moved._fields})
 
 
 def told_of(records: Sequence[dict[str, Any]], pid: int) -> Moved:
@@ -124,6 +124,5 @@ def told_of(records: Sequence[dict[str, Any]], pid: int) -> Moved:
         if record.get("process", {}).get("pid") == pid:
             for way in ("transmit", "receive"):
                 for unit in ("bytes", "packets"):
-                    total[way + unit] += record["network"]["io"][way][unit]
-    keys = ("transmitbytes", "transmitpackets", "receivebytes", "receivepackets")
-    return Moved(*[total[key] for key in keys])
+                    total[f"{way}_{unit}"] += record["network"]["io"][way][unit]
+    return Moved(**{name: total[name] for name in Moved._fields})

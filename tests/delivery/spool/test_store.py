@@ -292,7 +292,8 @@ def test_where_no_groups_add_up_the_smallest_go_to_the_remainder(
     given_bytes = 0
     for number in range(120):
         records: list[Record] = [
-            traffic(number * 40 + index, pid=number * 40 + index, sent=index) for index in range(40)
+            traffic(number * 40 + index, pid=number * 40 + index, transmit=index)
+            for index in range(40)
         ]
         given_bytes += total_bytes(records)
         spool.append(records)
