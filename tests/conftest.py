@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.certificates import Certificates, make_certificates
-from support.namespaces import Namespace, host_and_guest, namespace, pair, require
+from support.namespaces import Namespace, host_and_container, namespace, pair, require
 from support.tiers import TESTS, choose_tier
 
 ADDRESSES = [("10.77.0.1/24", "10.77.0.2/24"), ("fd77::1/64", "fd77::2/64")]
@@ -40,10 +40,10 @@ def veth() -> Iterator[tuple[Namespace, Namespace]]:
 
 
 @pytest.fixture
-def guest_veth() -> Iterator[tuple[Namespace, Namespace]]:
-    """The same addresses, but the second namespace is a guest of the first."""
+def container_veth() -> Iterator[tuple[Namespace, Namespace]]:
+    """The same addresses, but the second namespace is a container of the first."""
     require("ip")
-    with host_and_guest(ADDRESSES) as both:
+    with host_and_container(ADDRESSES) as both:
         yield both
 
 

@@ -1,4 +1,4 @@
-"""What a clock that is set in the middle of a run does to windows: bytes are told all the same."""
+"""Windows of a run during which the wall clock is stepped: every byte is in a record."""
 
 import signal
 import socket
@@ -31,7 +31,7 @@ interval = {interval}
 type = "jsonl"
 path = "records.jsonl"
 """
-# Runs hogpipe with a clock that is set by so many seconds with SIGUSR1.
+# Runs hogpipe with a clock that SIGUSR1 steps by so many seconds.
 RUN = """
 import signal, sys, time, hogpipe.cli
 seconds, real, offsets = int(sys.argv.pop(1)), time.time_ns, [0]
@@ -49,14 +49,14 @@ Window = tuple[datetime, datetime]
 def hogpipe(
     where: Namespace, folder: Path, source: str, interval: float, seconds: int
 ) -> AbstractContextManager[Running]:
-    """Run hogpipe with a clock that SIGUSR1 sets by so many seconds."""
+    """Run hogpipe with a clock that SIGUSR1 steps by so many seconds."""
     config = write_config(folder, CONFIG.format(source=source, interval=interval))
     words = where.enter(sys.executable, "-c", RUN, str(seconds), "-v", "run", config)
     return running(None, *words)
 
 
 def windows_of(path: Path) -> list[Window]:
-    """Return the windows that are told so far."""
+    """Return the windows of the records written so far."""
     if not path.exists() or not path.read_text().endswith("\n"):
         return []
     windows = [record["window"] for record in stats_of(read_records(path))]
@@ -71,7 +71,7 @@ def is_whole(window: Window) -> bool:
 
 
 @pytest.mark.parametrize("source", ["pcap", "ebpf"])
-def test_a_clock_that_is_set_back_costs_one_window_its_length(
+def test_a_clock_that_is_stepped_back_shortens_or_lengthens_one_window_only(
     veth: tuple[Namespace, Namespace], tmp_path: Path, source: str
 ) -> None:
     require_bpf()
@@ -95,7 +95,7 @@ def test_a_clock_that_is_set_back_costs_one_window_its_length(
 
 
 @pytest.mark.parametrize("source", ["pcap", "ebpf"])
-def test_a_clock_that_is_set_forward_ends_a_window_of_a_day(
+def test_a_clock_that_is_stepped_forward_closes_a_window_of_a_day(
     veth: tuple[Namespace, Namespace], tmp_path: Path, source: str
 ) -> None:
     require_bpf()
@@ -104,11 +104,13 @@ def test_a_clock_that_is_set_forward_ends_a_window_of_a_day(
         run.wait_for("capturing on left|counting at")
         veth[0].call(lambda: exchange_with("10.77.0.2"))
 
-        def is_told_of_the_next_day() -> bool:
-            run.process.send_signal(signal.SIGUSR1)  # the first ones may come before the window
+        def has_a_window_of_the_next_day() -> bool:
+            run.process.send_signal(
+                signal.SIGUSR1
+            )  # the first signal may come before the window begins
             return bool(windows_of(path))
 
-        wait_until(is_told_of_the_next_day)
+        wait_until(has_a_window_of_the_next_day)
         assert run.end() == 0, run.errors
     *ended, last = windows_of(path)
     assert all(end.timestamp() % DAY == 0 for _, end in ended)
@@ -117,6 +119,6 @@ def test_a_clock_that_is_set_forward_ends_a_window_of_a_day(
 
 
 def exchange_with(address: str) -> None:
-    """Have something to count: a datagram that nobody expects."""
+    """Send a datagram to a port without a socket: traffic to count."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
         end.sendto(b"x", (address, 9))

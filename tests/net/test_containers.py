@@ -1,37 +1,31 @@
-"""Traffic of processes in other network namespaces, as containers have them, held against tcpdump.
+"""Traffic of containers, measured on the host's interfaces and compared with tcpdump.
 
-`host` is a namespace that plays the host: hogpipe runs in it. Guests are further ones.
+A namespace plays the host and hogpipe runs in it; containers are further namespaces with a process.
 """
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.namespaces import Namespace, namespace, require
-from support.running import (
-    Running,
-    assert_conserved,
-    hogpipe,
-    peer,
-    read_records,
-    running,
-    tcpdump,
-    traffic_of,
-    write_config,
+from support.measured_run import (
+    TAIL,
+    assert_moved,
+    configure,
+    measured_run,
+    read_conserved_records,
+    talk,
 )
-from support.wire import Moved, count, read_packets, told_of
+from support.namespaces import Namespace, namespace, require
+from support.running import Running, peer, running, tcpdump, traffic_of
+from support.wire import Moved, read_packets, sum_moved
 
-SIZE = "300000"
-TAIL = 0.3  # seconds for the last packets to pass before the captures are ended
-IN_SIGHT = "network namespaces at captured interfaces: "
+KNOWN_CONTAINERS = "network namespaces at captured interfaces: "
 
 pytestmark = pytest.mark.usefixtures("_programs")
 
@@ -42,19 +36,19 @@ def _programs() -> None:
 
 
 @contextmanager
-def inhabited(*guests: Namespace) -> Iterator[None]:
-    """Have a process in each guest, as a container has: an empty one is known only when sought."""
+def inhabited(*containers: Namespace) -> Iterator[None]:
+    """Run a process in each namespace: hogpipe finds a container by its processes."""
     with ExitStack() as stack:
-        for guest in guests:
-            stack.enter_context(running(guest, "sleep", "60"))
+        for container in containers:
+            stack.enter_context(running(container, "sleep", "60"))
         yield
 
 
 @contextmanager
-def bridged(guests: int, *, empty: bool = False) -> Iterator[tuple[Namespace, list[Namespace]]]:
-    """Make a host with a bridge br0, and guests whose veths are its ports: port0, port1, …
+def bridged(count: int, *, empty: bool = False) -> Iterator[tuple[Namespace, list[Namespace]]]:
+    """Create a host with a bridge br0, and containers whose veths are its ports: port0, port1, …
 
-    As a container has, each guest has a process before it has an interface, if not `empty`.
+    Unless `empty`, each has a process before it has an interface, as containers do.
     """
     with ExitStack() as stack:
         host = stack.enter_context(namespace())
@@ -62,25 +56,27 @@ def bridged(guests: int, *, empty: bool = False) -> Iterator[tuple[Namespace, li
         host.ip("address", "add", "10.88.0.1/24", "dev", "br0")
         host.ip("address", "add", "fd88::1/64", "dev", "br0", "nodad")
         host.ip("link", "set", "br0", "up")
-        made = [stack.enter_context(namespace()) for _ in range(guests)]
+        made = [stack.enter_context(namespace()) for _ in range(count)]
         if not empty:
             stack.enter_context(inhabited(*made))
-        for number, guest in enumerate(made):
-            plug_in(host, guest, number)
+        for number, container in enumerate(made):
+            plug_in(host, container, number)
         yield host, made
 
 
-def plug_in(host: Namespace, guest: Namespace, number: int) -> None:
-    join(host, guest, f"port{number}", f"10.88.0.{number + 2}/24", f"fd88::{number + 2}/64")
+def plug_in(host: Namespace, container: Namespace, number: int) -> None:
+    join(host, container, f"port{number}", f"10.88.0.{number + 2}/24", f"fd88::{number + 2}/64")
     host.ip("link", "set", f"port{number}", "master", "br0")
 
 
-def join(host: Namespace, guest: Namespace, port: str, *addresses: str) -> None:
-    """Give a guest an eth0 with these addresses, whose other end is `port` of the host."""
-    host.ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", guest.name)
+def join(host: Namespace, container: Namespace, port: str, *addresses: str) -> None:
+    """Add eth0 with these addresses to a container; its peer is `port` of the host."""
+    host.ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", container.name)
     for address in addresses:
-        guest.ip("address", "add", address, "dev", "eth0", *(["nodad"] if ":" in address else []))
-    guest.ip("link", "set", "eth0", "up")
+        container.ip(
+            "address", "add", address, "dev", "eth0", *(["nodad"] if ":" in address else [])
+        )
+    container.ip("link", "set", "eth0", "up")
     host.ip("link", "set", port, "up")
 
 
@@ -91,119 +87,65 @@ def address(number: int) -> tuple[str, str]:
 HOST = ("10.88.0.1", "fd88::1")
 
 
-def config(folder: Path, *interfaces: str, more: str = "") -> Path:
-    return write_config(
-        folder,
-        f"""
-        [capture]
-        interfaces = {json.dumps(interfaces)}
-        {more}
-        [aggregation]
-        interval = 0.5
-        group_by = ["process", "interface"]
-        [[sinks]]
-        type = "jsonl"
-        path = "records.jsonl"
-        """,
-    )
-
-
-@contextmanager
 def capturing(
     folder: Path,
     host: Namespace,
     on: Sequence[str],
     interfaces: Sequence[str],
     ledger: str = "off",
-) -> Iterator[Running]:
-    """Run hogpipe on `interfaces`, and tcpdump on each of `on` to hold it against."""
-    with ExitStack() as stack:
-        dumps = [stack.enter_context(tcpdump(host, name, folder / f"{name}.pcap")) for name in on]
-        words = ("-v", "run", config(folder, *interfaces), "--set", f"attribution.ledger={ledger}")
-        run = stack.enter_context(hogpipe(host, *words))
-        run.wait_for_each(*(f"capturing on {name}$" for name in on))
-        yield run
-        time.sleep(TAIL)
-        assert run.end() == 0, run.errors
-        for dump in dumps:
-            dump.end()
+) -> AbstractContextManager[Running]:
+    """Run hogpipe on `interfaces` and tcpdump on each of `on`, which hogpipe must have open."""
+    dumps = [(host, name) for name in on]
+    return measured_run(folder, host, interfaces, dumps, captures=on, ledger=ledger)
 
 
-def talk(client: Namespace, server: dict[str, Any]) -> Any:
-    return peer(client, "talk", SIZE, json.dumps(server["servers"]))
-
-
-def records_of(folder: Path) -> list[dict[str, Any]]:
-    records = read_records(folder / "records.jsonl")
-    assert_conserved(records)
-    return records
-
-
-def assert_moved(
-    folder: Path, records: Sequence[dict[str, Any]], interface: str, process: dict[str, Any]
-) -> None:
-    """Compare what a process is told to have moved with what passed an interface."""
-    truth = count(list(read_packets(folder / f"{interface}.pcap")), process["ports"])
-    assert truth.transmit_bytes > int(SIZE)
-    assert told_of(records, process["pid"]) == truth
-    assert places_of(records, process["pid"]) == {interface}
-
-
-def places_of(records: Sequence[dict[str, Any]], pid: int) -> set[str]:
-    return {
-        record["network"]["interface"]["name"]
-        for record in traffic_of(records)
-        if record.get("process", {}).get("pid") == pid
-    }
-
-
-def test_a_guest_and_the_host_talk_over_a_bridge_and_each_has_its_bytes(tmp_path: Path) -> None:
+def test_a_container_and_the_host_talk_over_a_bridge_and_each_has_its_bytes(tmp_path: Path) -> None:
     with (
-        bridged(1) as (host, (guest,)),
+        bridged(1) as (host, (container,)),
         capturing(tmp_path, host, ["br0", "port0"], ["auto"]),
-        peer(guest, "serve", *address(0)) as far_server,
+        peer(container, "serve", *address(0)) as far_server,
         peer(host, "serve", *HOST) as near_server,
         talk(host, far_server) as near_client,
-        talk(guest, near_server) as far_client,
+        talk(container, near_server) as far_client,
     ):
         time.sleep(TAIL)
-    records = records_of(tmp_path)
+    records = read_conserved_records(tmp_path)
     for process in (far_server, far_client):
         assert_moved(tmp_path, records, "port0", process)
     for process in (near_server, near_client):
         assert_moved(tmp_path, records, "br0", process)
 
 
-def test_on_a_bridge_that_is_named_both_sides_of_a_packet_count(tmp_path: Path) -> None:
+def test_on_a_bridge_selected_by_name_both_sides_of_a_packet_count(tmp_path: Path) -> None:
     with (
-        bridged(1) as (host, (guest,)),
+        bridged(1) as (host, (container,)),
         capturing(tmp_path, host, ["br0"], ["br0"]),
-        peer(guest, "serve", *address(0)) as server,
+        peer(container, "serve", *address(0)) as server,
         talk(host, server) as client,
     ):
         time.sleep(TAIL)
-    records = records_of(tmp_path)
+    records = read_conserved_records(tmp_path)
     for process in (server, client):
         assert_moved(tmp_path, records, "br0", process)
 
 
 def test_on_the_hosts_end_of_a_veth_both_sides_of_a_packet_count(
-    guest_veth: tuple[Namespace, Namespace], tmp_path: Path
+    container_veth: tuple[Namespace, Namespace], tmp_path: Path
 ) -> None:
-    host, guest = guest_veth
+    host, container = container_veth
     with (
-        inhabited(guest),
+        inhabited(container),
         capturing(tmp_path, host, ["left"], ["auto"]),
-        peer(guest, "serve", "10.77.0.2", "fd77::2") as server,
+        peer(container, "serve", "10.77.0.2", "fd77::2") as server,
         talk(host, server) as client,
     ):
         time.sleep(TAIL)
-    records = records_of(tmp_path)
+    records = read_conserved_records(tmp_path)
     for process in (server, client):
         assert_moved(tmp_path, records, "left", process)
 
 
-def test_two_guests_of_a_bridge_have_each_its_bytes_at_its_own_port(tmp_path: Path) -> None:
+def test_two_containers_on_a_bridge_each_have_their_bytes_on_their_own_port(tmp_path: Path) -> None:
     with (
         bridged(2) as (host, (one, other)),
         capturing(tmp_path, host, ["port0", "port1"], ["auto"]),
@@ -211,33 +153,33 @@ def test_two_guests_of_a_bridge_have_each_its_bytes_at_its_own_port(tmp_path: Pa
         talk(other, server) as client,
     ):
         time.sleep(TAIL)
-    records = records_of(tmp_path)
+    records = read_conserved_records(tmp_path)
     assert_moved(tmp_path, records, "port0", server)
     assert_moved(tmp_path, records, "port1", client)
 
 
-def test_a_routed_packet_counts_at_its_guest_and_not_on_its_way(tmp_path: Path) -> None:
-    with namespace() as host, namespace() as guest, namespace() as outside:
-        join(host, guest, "port0", "10.88.0.2/24")
+def test_a_routed_packet_counts_at_its_containers_and_not_on_its_way(tmp_path: Path) -> None:
+    with namespace() as host, namespace() as container, namespace() as outside:
+        join(host, container, "port0", "10.88.0.2/24")
         join(host, outside, "uplink0", "10.89.0.2/24")
         host.ip("address", "add", "10.88.0.1/24", "dev", "port0")
         host.ip("address", "add", "10.89.0.1/24", "dev", "uplink0")
-        guest.ip("route", "add", "default", "via", "10.88.0.1")
+        container.ip("route", "add", "default", "via", "10.88.0.1")
         outside.ip("route", "add", "default", "via", "10.89.0.1")
         host.call(lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text("1"))
         with (
-            inhabited(guest, outside),
+            inhabited(container, outside),
             capturing(tmp_path, host, ["port0", "uplink0"], ["auto"]),
-            peer(guest, "serve", "10.88.0.2") as server,
+            peer(container, "serve", "10.88.0.2") as server,
             talk(outside, server) as client,
         ):
             time.sleep(TAIL)
-    records = records_of(tmp_path)
+    records = read_conserved_records(tmp_path)
     assert_moved(tmp_path, records, "port0", server)
     assert_moved(tmp_path, records, "uplink0", client)
 
 
-def test_guests_that_come_and_leave_during_a_run_are_followed(tmp_path: Path) -> None:
+def test_containers_that_start_and_stop_during_a_run_are_followed(tmp_path: Path) -> None:
     with bridged(1) as (host, (first,)):
         dump_path = tmp_path / "port1.pcap"
         with capturing(tmp_path, host, ["port0"], ["auto"]) as run, ExitStack() as stack:
@@ -246,9 +188,9 @@ def test_guests_that_come_and_leave_during_a_run_are_followed(tmp_path: Path) ->
                 talk(host, first_server),
                 namespace() as second,
             ):
-                # As a container does: there is a process before there is an interface.
-                stack_of_second = stack.enter_context(ExitStack())
-                stack_of_second.enter_context(running(second, "sleep", "60"))
+                # As in a container engine, there is a process before there is an interface.
+                processes = stack.enter_context(ExitStack())
+                processes.enter_context(running(second, "sleep", "60"))
                 plug_in(host, second, 1)
                 run.wait_for("capturing on port1")
                 with (
@@ -258,31 +200,31 @@ def test_guests_that_come_and_leave_during_a_run_are_followed(tmp_path: Path) ->
                 ):
                     time.sleep(TAIL)
                 dump.end()
-                stack_of_second.close()
-            run.wait_for("port1.*(gone|comes up again)")
+                processes.close()
+            run.wait_for("port1.*(gone|is up again)")
             with (
                 peer(first, "serve", *address(0)) as third_server,
                 talk(host, third_server),
             ):
                 time.sleep(TAIL)
-    records = records_of(tmp_path)
+    records = read_conserved_records(tmp_path)
     assert_moved(tmp_path, records, "port1", second_server)
     for process in (first_server, first_client, third_server):
         assert_moved(tmp_path, records, "port0", process)
 
 
-def test_a_process_that_enters_a_namespace_that_was_there_is_seen_from_its_first_packet(
+def test_a_process_that_enters_an_empty_namespace_is_known_from_its_first_packet(
     tmp_path: Path,
 ) -> None:
     with (
-        bridged(1, empty=True) as (host, (guest,)),
+        bridged(1, empty=True) as (host, (container,)),
         capturing(tmp_path, host, ["port0"], ["port0"]) as run,
     ):
         for _ in range(2):
-            with peer(host, "serve", *HOST) as near, talk(guest, near) as far:
+            with peer(host, "serve", *HOST) as near, talk(container, near) as far:
                 time.sleep(TAIL)
-        assert any(IN_SIGHT + "1" in line for line in run.errors)
-    assert_moved(tmp_path, records_of(tmp_path), "port0", far)
+        assert any(KNOWN_CONTAINERS + "1" in line for line in run.errors)
+    assert_moved(tmp_path, read_conserved_records(tmp_path), "port0", far)
 
 
 SEND = """
@@ -301,7 +243,7 @@ DATAGRAMS, HEADERS = 10, 28
 
 @contextmanager
 def sender(where: Namespace, size: int) -> Iterator[int]:
-    """Send datagrams of `size` bytes from 10.99.0.2:4000; gives the process's id."""
+    """Send datagrams of `size` bytes from 10.99.0.2:4000; yields the pid."""
     words = (sys.executable, "-c", SEND, str(size))
     with running(where, *words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
         assert run.process.stdout is not None
@@ -319,10 +261,10 @@ def assert_ten_datagrams_passed(folder: Path, interface: str, size: int) -> None
     assert [one.size for one in packets].count(size + HEADERS) == DATAGRAMS
 
 
-def test_equal_addresses_behind_two_veths_are_told_apart(tmp_path: Path) -> None:
+def test_equal_addresses_behind_two_veths_are_distinguished(tmp_path: Path) -> None:
     with namespace() as host, namespace() as red, namespace() as blue:
-        for guest, port in ((red, "red0"), (blue, "blue0")):
-            join(host, guest, port, "10.99.0.2/24")
+        for container, port in ((red, "red0"), (blue, "blue0")):
+            join(host, container, port, "10.99.0.2/24")
         host.ip("address", "add", "10.99.0.1/24", "dev", "red0")
         host.ip("address", "add", "10.99.0.1/24", "dev", "blue0")
         with (
@@ -332,64 +274,64 @@ def test_equal_addresses_behind_two_veths_are_told_apart(tmp_path: Path) -> None
             sender(blue, 300) as blue_pid,
         ):
             time.sleep(1.0)
-    records = records_of(tmp_path)
+    records = read_conserved_records(tmp_path)
     assert_ten_datagrams_passed(tmp_path, "red0", 100)
     assert_ten_datagrams_passed(tmp_path, "blue0", 300)
-    assert told_of(records, red_pid) == Moved(1280, 10, 0, 0)
-    assert told_of(records, blue_pid) == Moved(3280, 10, 0, 0)
+    assert sum_moved(records, red_pid) == Moved(1280, 10, 0, 0)
+    assert sum_moved(records, blue_pid) == Moved(3280, 10, 0, 0)
 
 
 @pytest.mark.parametrize("ledger", ["off", "auto"])
-def test_equal_addresses_behind_one_bridge_have_an_owner_only_where_the_kernel_tells_sockets(
+def test_equal_addresses_behind_one_bridge_have_an_owner_only_with_the_ledger(
     tmp_path: Path, ledger: str
 ) -> None:
     with bridged(2) as (host, (red, blue)):
         host.ip("address", "add", "10.99.0.1/24", "dev", "br0")
-        for guest in (red, blue):
-            guest.ip("address", "add", "10.99.0.2/24", "dev", "eth0")
+        for container in (red, blue):
+            container.ip("address", "add", "10.99.0.2/24", "dev", "eth0")
         with (
             capturing(tmp_path, host, ["br0"], ["br0"], ledger) as run,
             sender(red, 100) as pid,
         ):
             time.sleep(1.0)
-            assert any(IN_SIGHT + "2" in line for line in run.errors)
-    records = records_of(tmp_path)
+            assert any(KNOWN_CONTAINERS + "2" in line for line in run.errors)
+    records = read_conserved_records(tmp_path)
     assert_ten_datagrams_passed(tmp_path, "br0", 100)
-    if ledger == "auto":  # of both namespaces it knows the only socket with that port
-        assert told_of(records, pid) == Moved(1280, 10, 0, 0)
+    if ledger == "auto":  # only one socket in either namespace has that port
+        assert sum_moved(records, pid) == Moved(1280, 10, 0, 0)
         return
-    assert told_of(records, pid) == Moved(0, 0, 0, 0)
-    nobodys = [record for record in traffic_of(records) if "process" not in record]
-    sent = [record["network"]["io"]["transmit"]["packets"] for record in nobodys]
-    assert sum(sent) >= DATAGRAMS
+    assert sum_moved(records, pid) == Moved(0, 0, 0, 0)
+    unattributed = [record for record in traffic_of(records) if "process" not in record]
+    packets = [record["network"]["io"]["transmit"]["packets"] for record in unattributed]
+    assert sum(packets) >= DATAGRAMS
 
 
-def test_without_the_right_to_look_into_processes_a_guest_is_elsewhere(tmp_path: Path) -> None:
+def test_without_the_capability_to_see_processes_a_container_is_not_local(tmp_path: Path) -> None:
     require("setpriv")
     only_net_raw = ("setpriv", "--bounding-set=-all,+net_raw", "--inh-caps=-all,+net_raw")
-    path = config(tmp_path, "port0")
+    path = configure(tmp_path, "port0")
     with (
-        bridged(1) as (host, (guest,)),
+        bridged(1) as (host, (container,)),
         running(host, *only_net_raw, sys.executable, "-m", "hogpipe", "-v", "run", path) as run,
     ):
         run.wait_for("capturing on")
-        with peer(guest, "serve", *address(0)) as server, talk(host, server):
+        with peer(container, "serve", *address(0)) as server, talk(host, server):
             time.sleep(TAIL)
         time.sleep(TAIL)
         assert run.end() == 0, run.errors
-    assert told_of(records_of(tmp_path), server["pid"]) == Moved(0, 0, 0, 0)
-    assert not any(IN_SIGHT in line for line in run.errors)
+    assert sum_moved(read_conserved_records(tmp_path), server["pid"]) == Moved(0, 0, 0, 0)
+    assert not any(KNOWN_CONTAINERS in line for line in run.errors)
 
 
 @contextmanager
-def hogpipe_in_a_container(guest: Namespace, folder: Path, path: Path) -> Iterator[Running]:
-    """Run hogpipe in a guest with pids of its own; the host's /proc is in `folder`."""
+def hogpipe_in_a_container(container: Namespace, folder: Path, path: Path) -> Iterator[Running]:
+    """Run hogpipe in a container with its own pid namespace; the host's /proc is in `folder`."""
     script = (
         f"mount --make-rprivate / && mount --rbind /proc {folder} && mount -t proc proc /proc"
         f" && exec {sys.executable} -m hogpipe -v run {path}"
     )
     unshare = ("unshare", "--pid", "--fork", "--kill-child", "--mount")
-    with running(guest, *unshare, "sh", "-c", script) as run:
+    with running(container, *unshare, "sh", "-c", script) as run:
         run.wait_for("capturing on eth0")
         yield run
         time.sleep(TAIL)
@@ -399,36 +341,39 @@ def hogpipe_in_a_container(guest: Namespace, folder: Path, path: Path) -> Iterat
         assert run.wait() == 0, run.errors
 
 
-def test_in_a_container_with_the_hosts_proc_the_host_is_what_the_interface_faces(
+def test_in_a_container_with_the_hosts_proc_the_interface_leads_to_the_host(
     tmp_path: Path,
 ) -> None:
     require("unshare", "mount")
     folder = tmp_path / "host"
     folder.mkdir()
-    path = config(tmp_path, "eth0", more=f'[attribution]\nprocfs = "{folder}"')
-    with bridged(1) as (host, (guest,)), tcpdump(guest, "eth0", tmp_path / "eth0.pcap") as dump:
+    path = configure(tmp_path, "eth0", more=f'[attribution]\nprocfs = "{folder}"')
+    with (
+        bridged(1) as (host, (container,)),
+        tcpdump(container, "eth0", tmp_path / "eth0.pcap") as dump,
+    ):
         with (
-            hogpipe_in_a_container(guest, folder, path),
+            hogpipe_in_a_container(container, folder, path),
             peer(host, "serve", *HOST) as server,
-            talk(guest, server) as client,
+            talk(container, server) as client,
         ):
             time.sleep(TAIL)
         dump.end()
-    records = records_of(tmp_path)
+    records = read_conserved_records(tmp_path)
     assert_moved(tmp_path, records, "eth0", client)
     assert_moved(tmp_path, records, "eth0", server)
 
 
-def test_in_a_container_with_its_own_proc_others_are_elsewhere(tmp_path: Path) -> None:
+def test_in_a_container_with_its_own_proc_others_are_not_local(tmp_path: Path) -> None:
     require("unshare", "mount")
     folder = tmp_path / "host"
     folder.mkdir()
     with (
-        bridged(1) as (host, (guest,)),
-        hogpipe_in_a_container(guest, folder, config(tmp_path, "eth0")) as run,
+        bridged(1) as (host, (container,)),
+        hogpipe_in_a_container(container, folder, configure(tmp_path, "eth0")) as run,
         peer(host, "serve", *HOST) as server,
-        talk(guest, server),
+        talk(container, server),
     ):
         time.sleep(TAIL)
-    assert not any(IN_SIGHT in line for line in run.errors)
-    assert told_of(records_of(tmp_path), server["pid"]) == Moved(0, 0, 0, 0)
+    assert not any(KNOWN_CONTAINERS in line for line in run.errors)
+    assert sum_moved(read_conserved_records(tmp_path), server["pid"]) == Moved(0, 0, 0, 0)

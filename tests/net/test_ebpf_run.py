@@ -30,7 +30,7 @@ from support.running import (
     wait_until,
     write_config,
 )
-from support.wire import as_sockets_see, count, read_packets, told_of
+from support.wire import count, read_packets, remove_fragment_headers, sum_moved
 
 from hogpipe.linux.cgroups import CgroupTree
 
@@ -101,7 +101,7 @@ def counting(where: Namespace | None, path: Path) -> Iterator[Running]:
 
 
 def moved_by(records: list[dict[str, Any]], pid: int) -> int:
-    moved = told_of(records, pid)
+    moved = sum_moved(records, pid)
     return moved.transmit_bytes + moved.receive_bytes
 
 
@@ -138,11 +138,11 @@ def test_processes_at_both_ends_of_a_wire_get_exactly_their_bytes(
         time.sleep(TAIL)
         dump.end()
     records = read_records(tmp_path / "records.jsonl")
-    packets = as_sockets_see(list(read_packets(tmp_path / "wire.pcap")))
+    packets = remove_fragment_headers(list(read_packets(tmp_path / "wire.pcap")))
     for process in (near_server, near_client, far_server, far_client):
-        truth = count(packets, process["ports"], pieces=False)
+        truth = count(packets, process["ports"], fragments=False)
         assert truth.transmit_bytes > 2 * int(SIZE)
-        assert told_of(records, process["pid"]) == truth
+        assert sum_moved(records, process["pid"]) == truth
     assert_conserved(records)
 
 
@@ -162,7 +162,7 @@ def test_over_loopback_each_side_gets_its_bytes_once(netns: Namespace, tmp_path:
     records = read_records(tmp_path / "records.jsonl")
     packets = list(read_packets(tmp_path / "wire.pcap"))
     for process in (server, client):
-        assert told_of(records, process["pid"]) == count(packets, process["ports"])
+        assert sum_moved(records, process["pid"]) == count(packets, process["ports"])
     assert_conserved(records)
 
 
@@ -194,7 +194,7 @@ def test_who_closes_long_before_the_peer_gets_the_last_packets_too(
         time.sleep(TAIL)
         dump.end()
     truth = count(list(read_packets(tmp_path / "wire.pcap")), [[6, port]])
-    moved = told_of(read_records(tmp_path / "records.jsonl"), os.getpid())
+    moved = sum_moved(read_records(tmp_path / "records.jsonl"), os.getpid())
     total = (
         truth.transmit_bytes + truth.receive_bytes,
         truth.transmit_packets + truth.receive_packets,
@@ -273,7 +273,7 @@ def test_a_connection_that_is_open_when_the_run_ends_is_told(
             stack.enter_context(one)
         client.sendall(b"x" * 50_000)
     records = read_records(tmp_path / "records.jsonl")
-    moved = told_of(records, os.getpid())
+    moved = sum_moved(records, os.getpid())
     assert moved.transmit_bytes == moved.receive_bytes > 50_000
     assert_conserved(records)
 
@@ -351,9 +351,9 @@ def test_processes_that_are_gone_are_told_by_name(
 
 
 def test_a_guest_of_the_host_is_counted_too(
-    guest_veth: tuple[Namespace, Namespace], tmp_path: Path
+    container_veth: tuple[Namespace, Namespace], tmp_path: Path
 ) -> None:
-    host, guest = guest_veth
+    host, guest = container_veth
     with (
         counting(host, config(tmp_path, by_flow=True)),
         peer(guest, "serve", "127.0.0.1", "10.77.0.2") as server,
@@ -385,7 +385,7 @@ def test_echoes_are_their_pingers(netns: Namespace, tmp_path: Path, host: str) -
     with counting(netns, config(tmp_path)):
         done = netns.popen(sys.executable, "-c", ping)
         assert done.wait() == 0
-    moved = told_of(read_records(tmp_path / "records.jsonl"), done.pid)
+    moved = sum_moved(read_records(tmp_path / "records.jsonl"), done.pid)
     assert moved == (5 * size, 5, 5 * size, 5)
 
 
@@ -404,7 +404,7 @@ def test_with_tiny_tables_processes_keep_their_totals(netns: Namespace, tmp_path
         dump.end()
     records = read_records(tmp_path / "records.jsonl")
     packets = list(read_packets(tmp_path / "wire.pcap"))
-    assert told_of(records, client["pid"]) == count(packets, client["ports"])
+    assert sum_moved(records, client["pid"]) == count(packets, client["ports"])
     assert_conserved(records)
     assert sum(one["capture"]["overflowed"]["bytes"] for one in stats_of(records)) > 0
 

@@ -159,10 +159,10 @@ def test_each_of_two_clients_and_the_server_get_all_bytes_of_short_exchanges(
 
 
 def test_short_exchanges_with_a_guest_belong_to_the_processes_on_both_sides(
-    guest_veth: tuple[Namespace, Namespace], tmp_path: Path
+    container_veth: tuple[Namespace, Namespace], tmp_path: Path
 ) -> None:
     require_bpf()
-    host, guest = guest_veth
+    host, guest = container_veth
     with server(guest, "10.77.0.2") as pid:
         with recording(host, "left", tmp_path, "network namespaces at captured") as path:
             owners = exchange(host, "10.77.0.2")

@@ -1,4 +1,4 @@
-"""`hogpipe run` on live traffic: signals, ends, and peers that are killed."""
+"""`hogpipe run` on live traffic: signals, the end of a run, and a collector that is killed."""
 
 import json
 import signal
@@ -59,8 +59,8 @@ def test_a_signal_under_load_ends_the_run_with_the_last_window_written(
         assert run.end(number) == 0
         assert time.monotonic() - before < 2.0
     records = read_records(path)
-    told, counted = balance(records)
-    assert told == counted > 100_000
+    recorded, counted = balance(records)
+    assert recorded == counted > 100_000
     assert records[-1]["type"] == "stats"
     assert records[-1]["attribution"]["pending"] == {"flows": 0, "bytes": 0}
     assert records[-1]["timestamp"] >= time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(signalled))
@@ -86,7 +86,7 @@ def test_windows_of_a_live_run_follow_one_another_without_a_gap(
         assert window["end"][-4:-1] in {"000", "200", "400", "600", "800"}
 
 
-def test_hangup_opens_files_anew(netns: Namespace, tmp_path: Path) -> None:
+def test_sighup_reopens_files(netns: Namespace, tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     with hogpipe(netns, "run", write_config(tmp_path, JSONL)) as run:
         wait_until(lambda: path.exists() and path.stat().st_size > 0)
@@ -157,7 +157,7 @@ def test_a_collector_that_is_killed_and_comes_back_gets_every_total(
     with hogpipe(left, "-v", "run", config) as run, peer(left, "serve", "10.77.0.1") as server:
         with running(left, *collect) as first:
             first.wait_for("listening")
-            # Killed between two windows: what it has acknowledged it has also read.
+            # Killed between two windows: it has read all that it has acknowledged.
             wait_until(lambda: received.exists() and received.stat().st_size > 0)
             first.end(signal.SIGKILL)
         with peer(right, "talk", "20000", json.dumps(server["servers"])):

@@ -1,4 +1,4 @@
-"""A run ends in time and in order, whatever its sinks do and whenever it is told to."""
+"""A run ends in time and in order, whatever its sinks do and whenever a signal comes."""
 
 import json
 import signal
@@ -17,7 +17,7 @@ from hogpipe import cli
 
 GOLDEN = Path(__file__).parent.parent / "data" / "golden"
 QUICKLY = 6.0
-"""Seconds. A stop takes under two by design; what these tests rule out takes eight or more."""
+"""Seconds. A stop takes less than two by design; a sink that delays it takes eight or more."""
 
 PLUGIN = """
 import asyncio, time
@@ -40,7 +40,7 @@ def hogpipe_sinks():
 
 
 def configure(folder: Path, **bodies: str) -> Path:
-    """Write a configuration with a sink whose methods do as told, and one that works."""
+    """Write a configuration with a sink whose methods have these bodies, and one that works."""
     (folder / "odd.py").write_text(
         PLUGIN.format(**{"open": "pass", "write": "pass", "close": "pass", **bodies})
     )
@@ -76,16 +76,16 @@ def configure(folder: Path, **bodies: str) -> Path:
     ],
     ids=str,
 )
-def test_an_odd_sink_neither_delays_the_end_nor_harms_the_other(
+def test_a_misbehaving_sink_neither_delays_the_end_nor_harms_the_other(
     netns: object, tmp_path: Path, bodies: dict[str, str]
 ) -> None:
     config = configure(tmp_path, **bodies)
     with hogpipe(netns, "-v", "run", config) as run:  # type: ignore[arg-type]
         run.wait_for("capturing on lo")
         time.sleep(1)
-        told = time.monotonic()
+        signalled = time.monotonic()
         assert run.end() == 0, run.errors
-        assert time.monotonic() - told < QUICKLY
+        assert time.monotonic() - signalled < QUICKLY
     assert not any("Traceback" in line for line in run.errors)
     sequences = [record["sequence"] for record in read_records(tmp_path / "records.jsonl")]
     assert sequences == list(range(1, len(sequences) + 1))
@@ -136,7 +136,7 @@ cli.main()
     assert "records; by owner" in run.errors[-1]
 
 
-def test_many_signals_are_as_good_as_one(netns: object, tmp_path: Path) -> None:
+def test_many_signals_end_the_run_like_one(netns: object, tmp_path: Path) -> None:
     with hogpipe(netns, "-v", "run", configure(tmp_path)) as run:  # type: ignore[arg-type]
         path = tmp_path / "records.jsonl"
         wait_until(lambda: path.exists() and path.stat().st_size > 0)
@@ -184,7 +184,7 @@ def test_a_replay_waits_for_a_collector_that_comes_late(tmp_path: Path) -> None:
     assert [json.loads(line)["sequence"] for line in lines] == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_a_failure_that_nobody_foresaw_is_told_in_one_line() -> None:
+def test_an_unexpected_error_is_reported_in_one_line() -> None:
     program = (
         "import sys, hogpipe.cli as cli\n"
         "def fail(*_): raise ExceptionGroup('several', [ValueError('odd\\x1b[31m')])\n"

@@ -1,4 +1,4 @@
-"""Capture files made by hand, and their packets counted from the record headers alone."""
+"""Writing and reading capture files, without libpcap."""
 
 import struct
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ _RECORD = struct.Struct("<IIII")
 
 
 class Captured(NamedTuple):
-    """A frame of a capture file; `length` is that on the link, the frame's own where 0."""
+    """A frame of a capture file; `length` is its length on the link, 0 if nothing was cut off."""
 
     time_us: int
     frame: bytes

@@ -1,4 +1,4 @@
-"""Hypothesis strategies of frames that look right, mostly: deep stacks, small lies, cuts."""
+"""Hypothesis strategies of frames: mostly valid, some with wrong lengths, cuts or changed bytes."""
 
 from hypothesis import strategies as st
 
@@ -27,7 +27,7 @@ def transports(draw: st.DrawFn) -> tuple[int, bytes]:
 
 @st.composite
 def ipv4_packets(draw: st.DrawFn) -> bytes:
-    """IPv4, perhaps with options, a fragment, or with a length that lies."""
+    """IPv4, perhaps with options, a fragment, or with a wrong length."""
     protocol, payload = draw(transports())
     fragment = draw(st.sampled_from([(0, False), (0, False), (0, True), (8, True), (16, False)]))
     return build.ipv4(
@@ -44,7 +44,7 @@ def ipv4_packets(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def ipv6_packets(draw: st.DrawFn) -> bytes:
-    """IPv6 with up to ten extension headers, perhaps a jumbogram, perhaps lying."""
+    """IPv6 with up to ten extension headers, perhaps a jumbogram, perhaps with a wrong length."""
     protocol, payload = draw(transports())
     for kind in draw(st.lists(st.sampled_from(_EXTENSIONS), max_size=10)):
         if kind == 44:
@@ -69,7 +69,7 @@ def ipv6_packets(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def well_formed(draw: st.DrawFn, link_type: int) -> bytes:
-    """A frame of `link_type` that holds an IP packet, or is a stranger's."""
+    """A frame of `link_type` with an IP packet, or with another protocol."""
     packet = draw(st.one_of(ipv4_packets(), ipv6_packets()))
     ethertype = draw(st.sampled_from([None, None, None, 0x8864, 0x0806, 0x0800, 0x86DD, 60]))
     protocol = draw(
@@ -109,7 +109,7 @@ def well_formed(draw: st.DrawFn, link_type: int) -> bytes:
 
 @st.composite
 def frames(draw: st.DrawFn, link_type: int) -> bytes:
-    """A frame of `link_type`: well-formed, or cut, or with a byte changed, or just bytes."""
+    """A frame of `link_type`: well-formed, or cut, or with changed bytes, or random bytes."""
     frame = draw(well_formed(link_type))
     harm = draw(st.sampled_from(["none", "none", "cut", "changed", "both", "random"]))
     if harm == "random":

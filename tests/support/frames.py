@@ -1,4 +1,4 @@
-"""Frames of every link type, built from parts; no checksum is right, for nothing looks at any."""
+"""Frames of every link type, built from parts. Checksums are not valid: no decoder reads them."""
 
 import struct
 from collections.abc import Callable, Sequence
@@ -152,7 +152,7 @@ _WRAPPERS: dict[LinkType, Callable[[bytes], bytes]] = {
 
 
 def wrap(link_type: LinkType, packet: bytes) -> bytes:
-    """Return `packet` (IPv4 or IPv6) in the plainest frame of `link_type`: raw IP has none."""
+    """Return `packet` (IPv4 or IPv6) in the simplest frame of `link_type`; raw IP has no header."""
     return _WRAPPERS.get(link_type, bytes)(packet)
 
 
@@ -164,7 +164,7 @@ def batch_of(
 ) -> FrameBatch:
     """Return a batch as pcapy-ng lays it out; `times_us` are microseconds since the epoch.
 
-    `tail` is what stands behind the last frame in the same memory.
+    `tail` follows the last frame in the same memory.
     """
     times = times_us or [0] * len(frames)
     rows, offset = [], 0

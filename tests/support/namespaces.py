@@ -1,4 +1,4 @@
-"""Network namespaces that a test makes and removes, and work done inside them."""
+"""Network namespaces that a test creates and removes, and work done inside them."""
 
 import ctypes
 import itertools
@@ -20,7 +20,7 @@ _numbers = itertools.count(1)
 
 
 def require(*programs: str) -> None:
-    """Skip the test without root or `programs`; in CI, where all must be there, fail."""
+    """Skip the test without root or `programs`; in CI, where all must be present, fail."""
     missing = [program for program in programs if shutil.which(program) is None]
     if os.geteuid() == 0 and not missing:
         return
@@ -37,13 +37,13 @@ class Namespace:
         self.name = name
 
     def ip(self, *words: str) -> str:
-        """Run `ip` inside, and return what it prints."""
+        """Run `ip` inside, and return its output."""
         return subprocess.run(
             ["ip", "-n", self.name, *words], check=True, capture_output=True, text=True
         ).stdout
 
     def batch(self, *lines: str) -> None:
-        """Run several `ip` commands in one go, without a pause between them."""
+        """Run several `ip` commands without a pause between them."""
         command = ["ip", "-n", self.name, "-batch", "-"]
         subprocess.run(command, input="\n".join(lines) + "\n", check=True, text=True)
 
@@ -52,9 +52,9 @@ class Namespace:
         return ["ip", "netns", "exec", self.name, *map(str, words)]
 
     def enter(self, *words: str | Path) -> list[str]:
-        """Return the command that runs `words` inside, with the mounts that are here.
+        """Return the command that runs `words` inside, with the mounts of this process.
 
-        `ip netns exec` mounts a new /sys, in which there is no control group tree.
+        `ip netns exec` mounts a new /sys, which has no control group tree.
         """
         return ["nsenter", f"--net=/run/netns/{self.name}", *map(str, words)]
 
@@ -63,7 +63,7 @@ class Namespace:
         return subprocess.Popen(self.command(*words), text=True, **options)  # type: ignore[call-overload]
 
     def call(self, work: Callable[[], T]) -> T:
-        """Return what `work` returns in a thread of its own inside the namespace."""
+        """Return the result of `work` in a new thread inside the namespace."""
         results: list[T] = []
         errors: list[BaseException] = []
 
@@ -83,7 +83,7 @@ class Namespace:
 
 
 def _enter(name: str) -> None:
-    """Move this thread into the namespace; os.setns comes with Python 3.12."""
+    """Move this thread into the namespace; Python 3.11 has no os.setns."""
     libc = ctypes.CDLL(None, use_errno=True)
     with Path(f"/run/netns/{name}").open("rb") as file:
         if libc.setns(file.fileno(), _CLONE_NEWNET):
@@ -92,7 +92,7 @@ def _enter(name: str) -> None:
 
 @contextmanager
 def namespace() -> Iterator[Namespace]:
-    """Make a namespace and remove it."""
+    """Create a namespace, and remove it at the end."""
     name = f"hogpipe-test-{os.getpid()}-{next(_numbers)}"
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:
@@ -105,40 +105,41 @@ def namespace() -> Iterator[Namespace]:
 
 @contextmanager
 def pair(addresses: Sequence[tuple[str, str]] = ()) -> Iterator[tuple[Namespace, Namespace]]:
-    """Make two namespaces on one wire, `left` in one and `right` in the other.
+    """Create two namespaces on one wire, with the interfaces `left` and `right`.
 
-    The wire is a bridge in a third one, which no process is in. Joined directly, each would have
-    the other for a guest of its own, as a host has a container.
+    The wire is a bridge in a third namespace without a process. Over a direct veth each namespace
+    would lead to the other, as a host's interface leads to a container.
     """
     with ExitStack() as stack:
         left, right, wire = (stack.enter_context(namespace()) for _ in range(3))
         wire.call(lambda: Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1"))
-        # One that snoops on multicasts sends some of its own (net/bridge/br_multicast.c).
+        # A bridge with multicast snooping transmits queries itself (net/bridge/br_multicast.c).
         wire.ip("link", "add", "bridge", "type", "bridge", "mcast_snooping", "0")
         wire.ip("link", "set", "bridge", "up")
         for name, end in (("left", left), ("right", right)):
             end.ip("link", "add", name, "type", "veth", "peer", "name", name, "netns", wire.name)
             wire.ip("link", "set", name, "master", "bridge", "up")
-        for one, other in addresses:
-            left.ip("address", "add", one, "dev", "left", *_no_dad(one))
-            right.ip("address", "add", other, "dev", "right", *_no_dad(other))
-        left.ip("link", "set", "left", "up")
-        right.ip("link", "set", "right", "up")
+        _configure(left, right, addresses)
         yield left, right
 
 
 @contextmanager
-def host_and_guest(addresses: Sequence[tuple[str, str]]) -> Iterator[tuple[Namespace, Namespace]]:
-    """Make two namespaces that a veth joins directly: `left` of the host and `right` of a guest."""
-    with namespace() as host, namespace() as guest:
-        host.ip("link", "add", "left", "type", "veth", "peer", "name", "right", "netns", guest.name)
-        for one, other in addresses:
-            host.ip("address", "add", one, "dev", "left", *_no_dad(one))
-            guest.ip("address", "add", other, "dev", "right", *_no_dad(other))
-        host.ip("link", "set", "left", "up")
-        guest.ip("link", "set", "right", "up")
-        yield host, guest
+def host_and_container(
+    addresses: Sequence[tuple[str, str]],
+) -> Iterator[tuple[Namespace, Namespace]]:
+    """Create two namespaces joined by a veth: `left` of a host and `right` of a container."""
+    with namespace() as host, namespace() as container:
+        peer = ("peer", "name", "right", "netns", container.name)
+        host.ip("link", "add", "left", "type", "veth", *peer)
+        _configure(host, container, addresses)
+        yield host, container
 
 
-def _no_dad(address: str) -> list[str]:
-    return ["nodad"] if ":" in address else []
+def _configure(left: Namespace, right: Namespace, addresses: Sequence[tuple[str, str]]) -> None:
+    """Add the addresses of each pair to `left` and `right`, and bring both up."""
+    for where, name, own in ((left, "left", 0), (right, "right", 1)):
+        for pair_of_addresses in addresses:
+            address = pair_of_addresses[own]
+            no_dad = ["nodad"] if ":" in address else []
+            where.ip("address", "add", address, "dev", name, *no_dad)
+        where.ip("link", "set", name, "up")

@@ -16,11 +16,11 @@ from typing import IO, Any
 from support.namespaces import Namespace
 
 PEER = Path(__file__).with_name("peer.py")
-PATIENCE = 30.0  # seconds until a test gives up on what should come soon
+PATIENCE = 30.0  # seconds until a test fails that waits for something
 
 
 class Running:
-    """A program whose error output is read along, so that it can be waited for."""
+    """A program whose stderr is read by a thread, so that a test can wait for a line of it."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
@@ -36,11 +36,11 @@ class Running:
         self._lines.put(None)
 
     def wait_for(self, pattern: str) -> None:
-        """Wait until a line of the error output matches."""
+        """Wait until a line of stderr matches."""
         self.wait_for_each(pattern)
 
     def wait_for_each(self, *patterns: str) -> None:
-        """Wait until each has matched a line of the error output, in any order."""
+        """Wait until each pattern has matched a line of stderr, in any order."""
         missing = set(patterns)
         while missing:
             line = self._lines.get(timeout=PATIENCE)
@@ -59,7 +59,7 @@ class Running:
         return code
 
     def close(self) -> None:
-        """End it the hard way if it is still there."""
+        """Kill the program if it is still running."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
@@ -71,7 +71,7 @@ class Running:
 
 @contextmanager
 def running(where: Namespace | None, *words: str | Path, **options: Any) -> Iterator[Running]:
-    """Run a program, in a namespace or here; `words` may not start a child of their own."""
+    """Run a program, in a namespace or here; the program may not start children."""
     command = where.command(*words) if where else [str(word) for word in words]
     process = subprocess.Popen(command, text=True, stderr=subprocess.PIPE, **options)
     run = Running(process)
@@ -113,7 +113,7 @@ def tcpdump(where: Namespace, interface: str, path: Path) -> Iterator[Running]:
 
 @contextmanager
 def peer(where: Namespace, *words: str) -> Iterator[dict[str, Any]]:
-    """Run support/peer.py; gives what it told, and lets it end with the context."""
+    """Run support/peer.py; yields its report, and ends it with the context."""
     with running(
         where, sys.executable, PEER, *words, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as run:
@@ -127,7 +127,7 @@ def peer(where: Namespace, *words: str) -> Iterator[dict[str, Any]]:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for what should come soon."""
+    """Wait until `condition` holds."""
     patience = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < patience
@@ -142,7 +142,7 @@ def write_config(folder: Path, text: str) -> Path:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a JSON lines file, which must all be whole."""
+    """Return the records of a JSON lines file, each a whole line."""
     text = path.read_text()
     assert text.endswith("\n")
     return [json.loads(line) for line in text.splitlines()]
@@ -157,8 +157,8 @@ def stats_of(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def balance(records: Sequence[dict[str, Any]]) -> tuple[int, int]:
-    """Return the bytes of all traffic records, and what the counters say they are."""
-    told = sum(
+    """Return the bytes of all traffic records, and the same by the counters in stats records."""
+    recorded = sum(
         record["network"]["io"][way]["bytes"]
         for record in traffic_of(records)
         for way in ("transmit", "receive")
@@ -168,13 +168,13 @@ def balance(records: Sequence[dict[str, Any]]) -> tuple[int, int]:
         capture = record["capture"]
         counted += capture["bytes"] + capture["both_sides"]["bytes"]
         counted -= sum(capture[key]["bytes"] for key in ("not_local", "not_ip", "undecoded"))
-    return told, counted
+    return recorded, counted
 
 
 def assert_conserved(records: Sequence[dict[str, Any]]) -> None:
-    """Sum of records + counters = captured."""
-    told, counted = balance(records)
-    assert told == counted > 0, (told, counted)
+    """Assert that records and counters add up to what was captured, and nothing was dropped."""
+    recorded, counted = balance(records)
+    assert recorded == counted > 0, (recorded, counted)
     for record in stats_of(records):
         assert record["capture"]["dropped"] == {"kernel": 0, "interface": 0}, record
     assert stats_of(records)[-1]["attribution"]["pending"] == {"flows": 0, "bytes": 0}

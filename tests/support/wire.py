@@ -1,4 +1,7 @@
-"""Wire truth: what tcpdump saw of an Ethernet link, counted by code of its own."""
+"""Wire truth: what tcpdump captured on an Ethernet link, and what records say, as sums to compare.
+
+Packets are parsed here by independent code, not by the decoders under test.
+"""
 
 import struct
 from collections import Counter
@@ -22,13 +25,13 @@ class Packet(NamedTuple):
     destination_port: int
     size: int
     payload_at: int
-    """How far into the packet what was in pieces begins, 0 if it is whole."""
+    """Offset of a fragment's payload in the packet; 0 if the packet is whole."""
     first: bool
     """Whether it is the first fragment, or whole."""
 
 
 class Moved(NamedTuple):
-    """The traffic of a process."""
+    """What a process moved."""
 
     transmit_bytes: int
     transmit_packets: int
@@ -83,8 +86,8 @@ def read_v6(ip: bytes, firsts: dict[bytes, bytes]) -> Packet:
     return Packet(protocol, ip[8:24], *_pick(ports, ip[24:40]), size, payload_at, first)
 
 
-def as_sockets_see(packets: list[Packet]) -> list[Packet]:
-    """Return packets as they are before they are taken to pieces, and when they are whole again."""
+def remove_fragment_headers(packets: list[Packet]) -> list[Packet]:
+    """Return packets with the sizes that the sockets at both ends see, without fragment headers."""
     whole = []
     for packet in packets:
         header = 40 if len(packet.source) == 16 else 20
@@ -100,29 +103,41 @@ def _pick(ports: bytes, destination: bytes) -> tuple[int, bytes, int]:
     return source_port, destination, destination_port
 
 
-def count(packets: list[Packet], ports: list[list[int]], *, pieces: bool = True) -> Moved:
+def count(packets: list[Packet], ports: list[list[int]], *, fragments: bool = True) -> Moved:
     """Return what the process that used `ports`, (protocol, port) each, moved.
 
-    Without `pieces` the fragments of a packet count as one.
+    Without `fragments` those of a packet count as one packet.
     """
     used = {(protocol, port) for protocol, port in ports}
     moved: Counter[str] = Counter()
     for packet in packets:
         if (packet.protocol, packet.source_port) in used:
             moved["transmit_bytes"] += packet.size
-            moved["transmit_packets"] += pieces or packet.first
+            moved["transmit_packets"] += fragments or packet.first
         if (packet.protocol, packet.destination_port) in used:
             moved["receive_bytes"] += packet.size
-            moved["receive_packets"] += pieces or packet.first
-    return Moved(**{name: moved[name] for name in Moved._fields})
+            moved["receive_packets"] += fragments or packet.first
+    return _make_moved(moved)
 
 
-def told_of(records: Sequence[dict[str, Any]], pid: int) -> Moved:
-    """Return what records say that a process moved."""
-    total: Counter[str] = Counter()
+def sum_moved(records: Sequence[dict[str, Any]], pid: int | None) -> Moved:
+    """Return what a process, or what no process, moved by the records."""
+    moved = sum_by_interface(records, pid).values()
+    return Moved(*[sum(one[at] for one in moved) for at in range(len(Moved._fields))])
+
+
+def sum_by_interface(records: Sequence[dict[str, Any]], pid: int | None) -> dict[str, Moved]:
+    """Return what a process, or what no process, moved, by interface ("" where unnamed)."""
+    totals: dict[str, Counter[str]] = {}
     for record in traffic_of(records):
         if record.get("process", {}).get("pid") == pid:
+            interface = record["network"].get("interface", {}).get("name", "")
+            total = totals.setdefault(interface, Counter())
             for way in ("transmit", "receive"):
                 for unit in ("bytes", "packets"):
                     total[f"{way}_{unit}"] += record["network"]["io"][way][unit]
+    return {interface: _make_moved(total) for interface, total in totals.items()}
+
+
+def _make_moved(total: "Counter[str]") -> Moved:
     return Moved(**{name: total[name] for name in Moved._fields})

@@ -220,10 +220,10 @@ def local_at(containers: ContainerNamespaces, index: int) -> LocalAddresses:
 
 
 def test_the_namespace_of_a_veths_peer_is_found_with_its_addresses(
-    guest_veth: tuple[Namespace, Namespace],
+    container_veth: tuple[Namespace, Namespace],
 ) -> None:
     require("ip")
-    left, right = guest_veth
+    left, right = container_veth
     inside = right.call(read_own_namespace)
     with containers_of(left) as containers, running(right, "sleep", "60"):
         wait_until(lambda: refresh(left, containers).peer_namespaces == (inside,))
@@ -242,8 +242,10 @@ def test_the_namespace_of_a_veths_peer_is_found_with_its_addresses(
     assert refresh(left, containers).peer_namespaces == ()
 
 
-def test_the_kernel_gives_the_nsid_of_a_namespace(guest_veth: tuple[Namespace, Namespace]) -> None:
-    left, right = guest_veth
+def test_the_kernel_gives_the_nsid_of_a_namespace(
+    container_veth: tuple[Namespace, Namespace],
+) -> None:
+    left, right = container_veth
     (link,) = [one for one in left.call(read_link_table).links if one.name == "left"]
     paths = [Path(f"/run/netns/{right.name}"), Path("/proc/0/ns/net")]
     assert left.call(lambda: read_nsids(paths)) == [link.peer_netns, None]
@@ -257,9 +259,9 @@ def test_links_that_lead_to_no_container_cost_nothing(netns: Namespace, tmp_path
 
 
 def test_containers_are_read_on_request_and_periodically(
-    guest_veth: tuple[Namespace, Namespace],
+    container_veth: tuple[Namespace, Namespace],
 ) -> None:
-    left, right = guest_veth
+    left, right = container_veth
     with containers_of(left) as containers, running(right, "sleep", "60") as inside:
         wait_until_inside(inside, right)
         assert containers.is_due(100.0)
@@ -271,9 +273,9 @@ def test_containers_are_read_on_request_and_periodically(
 
 
 def test_while_a_namespace_has_no_known_process_reading_is_more_frequent(
-    guest_veth: tuple[Namespace, Namespace],
+    container_veth: tuple[Namespace, Namespace],
 ) -> None:
-    left, _right = guest_veth
+    left, _right = container_veth
     with containers_of(left) as containers:
         refresh(left, containers, 100.0)
         assert not containers.is_due(100.4)
@@ -281,9 +283,9 @@ def test_while_a_namespace_has_no_known_process_reading_is_more_frequent(
 
 
 def test_addresses_without_a_suspicion_are_read_again_periodically(
-    guest_veth: tuple[Namespace, Namespace],
+    container_veth: tuple[Namespace, Namespace],
 ) -> None:
-    left, right = guest_veth
+    left, right = container_veth
     new = socket.inet_aton("10.78.0.9")
 
     def known(containers: ContainerNamespaces, now: float) -> set[bytes]:
@@ -299,9 +301,9 @@ def test_addresses_without_a_suspicion_are_read_again_periodically(
 
 
 def test_a_container_stays_known_when_one_of_its_processes_exits(
-    guest_veth: tuple[Namespace, Namespace],
+    container_veth: tuple[Namespace, Namespace],
 ) -> None:
-    left, right = guest_veth
+    left, right = container_veth
     with containers_of(left) as containers, running(right, "sleep", "60") as one:
         wait_until(lambda: refresh(left, containers).peer_namespaces != ())
         before = refresh(left, containers)
@@ -315,9 +317,9 @@ def test_a_container_stays_known_when_one_of_its_processes_exits(
 
 
 def test_a_namespace_whose_nsid_could_not_be_read_is_read_again(
-    guest_veth: tuple[Namespace, Namespace], monkeypatch: pytest.MonkeyPatch
+    container_veth: tuple[Namespace, Namespace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left, right = guest_veth
+    left, right = container_veth
     answer_first_with(monkeypatch, None)
     with containers_of(left) as containers, running(right, "sleep", "60") as inside:
         wait_until_inside(inside, right)
@@ -327,9 +329,9 @@ def test_a_namespace_whose_nsid_could_not_be_read_is_read_again(
 
 @pytest.mark.parametrize("links_change", [False, True])
 def test_an_unrelated_namespace_is_read_again_after_a_while_or_a_change_of_links(
-    guest_veth: tuple[Namespace, Namespace], monkeypatch: pytest.MonkeyPatch, links_change: bool
+    container_veth: tuple[Namespace, Namespace], monkeypatch: pytest.MonkeyPatch, links_change: bool
 ) -> None:
-    left, right = guest_veth
+    left, right = container_veth
     answer_first_with(monkeypatch, NOT_ASSIGNED)
     with containers_of(left) as containers, running(right, "sleep", "60") as inside:
         wait_until_inside(inside, right)
@@ -342,9 +344,9 @@ def test_an_unrelated_namespace_is_read_again_after_a_while_or_a_change_of_links
 
 
 def test_containers_stay_known_while_there_are_no_descriptors_and_that_is_logged_once(
-    guest_veth: tuple[Namespace, Namespace], caplog: pytest.LogCaptureFixture
+    container_veth: tuple[Namespace, Namespace], caplog: pytest.LogCaptureFixture
 ) -> None:
-    left, right = guest_veth
+    left, right = container_veth
 
     def refresh_again(
         containers: ContainerNamespaces, index: int, *, starved: bool
@@ -406,9 +408,9 @@ def test_addresses_of_many_containers_are_read_again_in_several_refreshes(
 
 
 def test_refreshes_that_find_nothing_new_become_rarer(
-    guest_veth: tuple[Namespace, Namespace],
+    container_veth: tuple[Namespace, Namespace],
 ) -> None:
-    left, _right = guest_veth
+    left, _right = container_veth
     with containers_of(left) as containers:
         now, pauses = 100.0, []
         refresh(left, containers, now)
@@ -424,11 +426,11 @@ def test_refreshes_that_find_nothing_new_become_rarer(
 
 
 def test_reading_containers_takes_a_small_share_of_the_time(
-    guest_veth: tuple[Namespace, Namespace], monkeypatch: pytest.MonkeyPatch
+    container_veth: tuple[Namespace, Namespace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So that only the CPU share limits refreshes.
     monkeypatch.setattr("hogpipe.capture.live.container_netns._MAX_BACKOFF", 0.0)
-    left, _right = guest_veth
+    left, _right = container_veth
     with containers_of(left) as containers:
         refreshes = 0
         for _ in range(10_000):
@@ -442,9 +444,9 @@ def test_reading_containers_takes_a_small_share_of_the_time(
 
 
 def test_a_procfs_that_cannot_be_listed_shows_no_container(
-    guest_veth: tuple[Namespace, Namespace], tmp_path: Path
+    container_veth: tuple[Namespace, Namespace], tmp_path: Path
 ) -> None:
-    left, _right = guest_veth
+    left, _right = container_veth
     containers = ContainerNamespaces(tmp_path / "gone")
     update_links(containers, left)
     assert left.call(lambda: containers.refresh(0.0)) is False

@@ -418,10 +418,10 @@ def test_big_tcp_packets_count_with_their_real_length(
 
 
 def test_big_tcp_that_only_the_peer_is_set_up_for_is_never_counted_as_nothing(
-    guest_veth: tuple[Namespace, Namespace], tmp_path: Path
+    container_veth: tuple[Namespace, Namespace], tmp_path: Path
 ) -> None:
     require("ip", "tcpdump")
-    left, right = guest_veth
+    left, right = container_veth
     allow_big_tcp_v4(right, "right")
     wire = tmp_path / "wire.pcap"
     with (
