@@ -1,4 +1,4 @@
-"""All stages together: whatever a source offers is told, whenever and however the run ends."""
+"""All stages together: whatever a source offers is in records, however and whenever a run ends."""
 
 import asyncio
 import random
@@ -70,7 +70,7 @@ ANSWERS = [
 
 
 class Source:
-    """Offers what chance says until it is stopped, and then once more."""
+    """Offers random batches until it is stopped, and then one more."""
 
     live = True
 
@@ -121,7 +121,7 @@ class Source:
 
 
 class Resolver:
-    """Answers what chance says, fails now and then, and takes its time."""
+    """Gives random resolutions, with random delays and errors."""
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
@@ -163,7 +163,7 @@ class Resolver:
 def run_until(
     folder: Path, source: Source, resolver: Resolver, *, hold: float, stops: list[float]
 ) -> list[dict[str, Any]]:
-    """Run and stop after so many seconds each; give the records."""
+    """Run, call `stop` after each of `stops` seconds, and return the records."""
 
     async def run() -> None:
         loaded = load_config(write_config(folder, CONFIG.format(hold=hold)))
@@ -171,7 +171,7 @@ def run_until(
         await one.open()
         for seconds in stops:
             asyncio.get_running_loop().call_later(seconds, one.stop)
-            # The loop is behind for a while: windows are late, and batches wait or merge.
+            # The event loop is blocked for a while: windows are late, and batches wait or merge.
             asyncio.get_running_loop().call_later(seconds / 2, time.sleep, 0.03)
         await one.run()
 
@@ -187,12 +187,12 @@ def run_until(
     return read_records(folder / "records.jsonl")
 
 
-def assert_all_was_told(records: list[dict[str, Any]], offered: Tally) -> None:
+def assert_all_is_recorded(records: list[dict[str, Any]], offered: Tally) -> None:
     captured = [record["capture"] for record in stats_of(records)]
     assert sum(one["bytes"] for one in captured) == offered.bytes
     assert sum(one["packets"] for one in captured) == offered.packets
-    told, counted = balance(records)
-    assert told == counted
+    recorded, counted = balance(records)
+    assert recorded == counted
     assert [record["sequence"] for record in records] == [*range(1, len(records) + 1)]
     assert stats_of(records)[-1]["attribution"]["pending"] == {"flows": 0, "bytes": 0}
 
@@ -204,19 +204,19 @@ def assert_all_was_told(records: list[dict[str, Any]], offered: Tally) -> None:
     st.sampled_from([0.0, 0.05, 2.0]),
     st.lists(st.floats(0, 0.4), min_size=1, max_size=3),
 )
-def test_what_was_offered_until_a_stop_is_told(
+def test_batches_offered_until_a_stop_are_recorded(
     seed: int, closes_windows: bool, hold: float, stops: list[float]
 ) -> None:
     chance = random.Random(seed)
     source = Source(chance, closes_windows=closes_windows, breaks_after=10**9)
     with TemporaryDirectory() as folder:
         records = run_until(Path(folder), source, Resolver(chance), hold=hold, stops=stops)
-    assert_all_was_told(records, source.offered)
+    assert_all_is_recorded(records, source.offered)
 
 
 @settings(deadline=None, max_examples=8)
 @given(st.integers(0, 2**32), st.booleans(), st.integers(0, 40))
-def test_what_was_offered_until_a_source_breaks_is_told(
+def test_batches_offered_until_a_source_breaks_off_are_recorded(
     seed: int, closes_windows: bool, breaks_after: int
 ) -> None:
     chance = random.Random(seed)
@@ -226,4 +226,4 @@ def test_what_was_offered_until_a_source_breaks_is_told(
         with pytest.raises(CaptureError):
             run_until(folder, source, Resolver(chance), hold=0.1, stops=[])
         records = read_records(folder / "records.jsonl")
-    assert_all_was_told(records, source.offered)
+    assert_all_is_recorded(records, source.offered)

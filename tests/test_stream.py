@@ -1,4 +1,4 @@
-"""The library's door: whatever the loop's owner does, the pipeline ends and nothing is hidden."""
+"""`stream_records`: whatever the reader does, the pipeline ends and no error is hidden."""
 
 import asyncio
 import shutil
@@ -23,7 +23,7 @@ def golden(trace: Path | None = None) -> Settings:
 
 
 @pytest.fixture
-def cut_trace(tmp_path: Path) -> Path:
+def truncated_trace(tmp_path: Path) -> Path:
     trace = tmp_path / "cut.pcap"
     trace.write_bytes((GOLDEN / "trace.pcap").read_bytes()[:-3])
     return trace
@@ -49,9 +49,9 @@ async def test_a_context_need_not_be_read_from() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_an_error_in_the_loop_comes_out_as_itself(cut_trace: Path) -> None:
+async def test_an_error_in_the_loop_comes_out_as_itself(truncated_trace: Path) -> None:
     async def fail() -> None:
-        async with stream_records(golden(cut_trace)) as records:
+        async with stream_records(golden(truncated_trace)) as records:
             async for _record in records:
                 raise KeyError("mine")
 
@@ -59,11 +59,13 @@ async def test_an_error_in_the_loop_comes_out_as_itself(cut_trace: Path) -> None
         await fail()
 
 
-async def test_a_cut_savefile_is_told_after_all_its_records(cut_trace: Path) -> None:
+async def test_the_error_of_a_truncated_savefile_comes_after_all_its_records(
+    truncated_trace: Path,
+) -> None:
     kinds: list[str] = []
 
     async def read() -> None:
-        async with stream_records(golden(cut_trace)) as records:
+        async with stream_records(golden(truncated_trace)) as records:
             kinds.extend([record["type"] async for record in records])
 
     with pytest.raises(CaptureError, match="truncated dump file"):
@@ -71,13 +73,15 @@ async def test_a_cut_savefile_is_told_after_all_its_records(cut_trace: Path) -> 
     assert kinds.count("stats") == 2
 
 
-async def test_who_leaves_a_cut_savefile_early_is_not_told(cut_trace: Path) -> None:
-    async with stream_records(golden(cut_trace)) as records:
+async def test_a_reader_that_leaves_early_gets_no_error_of_the_savefile(
+    truncated_trace: Path,
+) -> None:
+    async with stream_records(golden(truncated_trace)) as records:
         async for _record in records:
             break
 
 
-async def test_a_wrong_path_is_told_on_entry(tmp_path: Path) -> None:
+async def test_a_wrong_path_raises_on_entry(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"absent\.pcap"):
         async with stream_records(golden(tmp_path / "absent.pcap")):
             pass
@@ -114,8 +118,8 @@ def test_runs_leave_no_descriptor_open(netns: Namespace) -> None:
     def leak(interface: str) -> int:
         return -count_after(interface, 1) + count_after(interface, 5)
 
-    # The packet sockets must be of the namespace, and so must the thread that opens them: the
-    # pipeline's own threads are started by this one and inherit it.
+    # Packet sockets are of the namespace of the thread that opens them. The pipeline's threads
+    # inherit the namespace of the thread that starts them.
     assert netns.call(lambda: leak("lo")) == 0
     assert netns.call(lambda: leak("eth7")) == 0
 

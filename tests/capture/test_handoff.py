@@ -29,7 +29,7 @@ def batch(*numbers: int, size: int = 100) -> FlowBatch:
     return FlowBatch(flows, counts, time_ns=max(numbers, default=0))
 
 
-def test_merged_batches_keep_what_has_an_owner() -> None:
+def test_merged_batches_keep_owned_flows() -> None:
     owned = [OwnedFlow(flow(at), make_traffic((at, 1)), UNATTRIBUTED) for at in (1, 2)]
     older, newer = FlowBatch(owned=owned[:1]), FlowBatch(owned=owned[1:])
     merge_batches(older, newer, 1)
@@ -40,47 +40,47 @@ def bytes_of(batches: list[FlowBatch]) -> int:
     return sum(delta.total_bytes for one in batches for delta in one.flows.values())
 
 
-async def take_all(handover: Handoff) -> list[FlowBatch]:
-    return [taken async for taken in handover]
+async def collect(handoff: Handoff) -> list[FlowBatch]:
+    return [one async for one in handoff]
 
 
-async def test_what_is_offered_comes_out_in_order() -> None:
-    handover = Handoff(merge=True)
+async def test_batches_come_out_in_the_order_of_offer() -> None:
+    handoff = Handoff(merge=True)
     for number in range(5):
-        handover.offer(batch(number))
-    handover.end()
-    assert [taken.time_ns for taken in await take_all(handover)] == [0, 1, 2, 3, 4]
+        handoff.offer(batch(number))
+    handoff.end()
+    assert [taken.time_ns for taken in await collect(handoff)] == [0, 1, 2, 3, 4]
 
 
-async def test_a_batch_that_is_offered_later_wakes_the_iteration() -> None:
-    handover = Handoff(merge=True)
+async def test_a_later_batch_wakes_the_iteration() -> None:
+    handoff = Handoff(merge=True)
     with ThreadPoolExecutor(1) as thread:
-        taking = asyncio.create_task(take_all(handover))
+        taking = asyncio.create_task(collect(handoff))
         await asyncio.sleep(0)
-        await asyncio.wrap_future(thread.submit(handover.offer, batch(1)))
-        await asyncio.wrap_future(thread.submit(handover.end))
+        await asyncio.wrap_future(thread.submit(handoff.offer, batch(1)))
+        await asyncio.wrap_future(thread.submit(handoff.end))
         assert len(await taking) == 1
 
 
-async def test_how_long_the_loop_let_a_batch_wait_is_told_once() -> None:
-    handover = Handoff(merge=True)
+async def test_the_longest_delay_of_the_loop_is_reported_once() -> None:
+    handoff = Handoff(merge=True)
     with ThreadPoolExecutor(1) as thread:
-        taking = asyncio.create_task(take_all(handover))
+        taking = asyncio.create_task(collect(handoff))
         await asyncio.sleep(0)
-        thread.submit(handover.offer, batch(1)).result()
-        time.sleep(0.2)  # noqa: ASYNC251 - it is to block
-        handover.end()
+        thread.submit(handoff.offer, batch(1)).result()
+        time.sleep(0.2)  # noqa: ASYNC251 - the loop is to be blocked
+        handoff.end()
         await taking
-    assert handover.take_longest_delay() >= 0.2
-    assert handover.take_longest_delay() == 0.0
+    assert handoff.take_longest_delay() >= 0.2
+    assert handoff.take_longest_delay() == 0.0
 
 
-async def test_a_loop_that_is_behind_gets_merged_batches_and_every_byte() -> None:
-    handover = Handoff(merge=True, depth=3)
+async def test_a_loop_that_is_behind_gets_merged_batches_with_every_byte() -> None:
+    handoff = Handoff(merge=True, depth=3)
     for number in range(100):
-        handover.offer(batch(number))
-    handover.end()
-    taken = await take_all(handover)
+        handoff.offer(batch(number))
+    handoff.end()
+    taken = await collect(handoff)
     assert len(taken) == 3
     assert bytes_of(taken) == 100 * 100
     assert sum(one.counts.captured.bytes for one in taken) == 100 * 100
@@ -89,39 +89,39 @@ async def test_a_loop_that_is_behind_gets_merged_batches_and_every_byte() -> Non
 
 
 async def test_a_replay_waits_for_room_instead_of_merging() -> None:
-    handover = Handoff(merge=False, depth=2)
+    handoff = Handoff(merge=False, depth=2)
 
     def offer_all() -> None:
         for number in range(50):
-            handover.offer(batch(number))
-        handover.end()
+            handoff.offer(batch(number))
+        handoff.end()
 
     with ThreadPoolExecutor(1) as thread:
         offering = thread.submit(offer_all)
-        taken = await take_all(handover)
+        taken = await collect(handoff)
         await asyncio.wrap_future(offering)
     assert [one.time_ns for one in taken] == list(range(50))
 
 
-async def test_an_abandoned_hand_over_lets_a_waiting_thread_go() -> None:
-    handover = Handoff(merge=False, depth=1)
-    handover.offer(batch(1))
+async def test_abandoning_unblocks_a_waiting_thread() -> None:
+    handoff = Handoff(merge=False, depth=1)
+    handoff.offer(batch(1))
     started = threading.Event()
 
     def offer_more() -> None:
         started.set()
-        handover.offer(batch(2))
+        handoff.offer(batch(2))
 
     with ThreadPoolExecutor(1) as thread:
         offering = thread.submit(offer_more)
         started.wait()
-        handover.abandon()
+        handoff.abandon()
         await asyncio.wrap_future(offering)
 
 
 async def test_a_cancelled_iteration_ends_at_once() -> None:
-    handover = Handoff(merge=True)
-    taking = asyncio.create_task(take_all(handover))
+    handoff = Handoff(merge=True)
+    taking = asyncio.create_task(collect(handoff))
     await asyncio.sleep(0)
     taking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -129,7 +129,7 @@ async def test_a_cancelled_iteration_ends_at_once() -> None:
 
 
 @given(st.lists(st.lists(st.integers(0, 40), max_size=10), max_size=10), st.integers(1, 10))
-def test_merging_keeps_every_byte_within_its_bound(rows: list[list[int]], most: int) -> None:
+def test_merging_keeps_every_byte_and_bounds_the_flows(rows: list[list[int]], most: int) -> None:
     merged = FlowBatch()
     for numbers in rows:
         merge_batches(merged, batch(*numbers), max_flows=most)

@@ -39,7 +39,7 @@ def counts_of(batches: list[FlowBatch]) -> CaptureCounts:
     return counts
 
 
-def sent(batches: list[FlowBatch]) -> int:
+def transmitted(batches: list[FlowBatch]) -> int:
     return sum(delta.transmit_bytes for batch in batches for delta in batch.flows.values())
 
 
@@ -61,7 +61,7 @@ def test_batches_never_span_two_windows(tmp_path: Path) -> None:
     assert [batch.counts.captured.packets for batch in batches] == [2, 2, 2]
 
 
-def test_a_packet_stamped_before_its_window_counts_in_the_window_that_is_open(
+def test_a_packet_with_an_earlier_timestamp_counts_in_the_open_window(
     tmp_path: Path,
 ) -> None:
     seconds = [2.5, 1.0, 2.6]
@@ -70,31 +70,31 @@ def test_a_packet_stamped_before_its_window_counts_in_the_window_that_is_open(
     assert [batch.counts.captured.packets for batch in batches] == [3]
 
 
-def test_more_packets_than_a_batch_holds_are_all_counted(tmp_path: Path) -> None:
+def test_packets_of_several_reads_are_all_counted(tmp_path: Path) -> None:
     frames = [at(number / 10_000, datagram()) for number in range(20_000)]
     batches, _failure = replay(write_pcap(tmp_path / "t.pcap", ETHERNET, frames))
-    assert sent(batches) == 20_000 * 100
+    assert transmitted(batches) == 20_000 * 100
 
 
-def test_of_a_cut_file_everything_whole_is_counted_and_then_told(tmp_path: Path) -> None:
+def test_whole_frames_of_a_truncated_file_are_counted_before_the_error(tmp_path: Path) -> None:
     frames = [at(number / 10_000, datagram()) for number in range(10_000)]
     path = write_pcap(tmp_path / "t.pcap", ETHERNET, frames)
     path.write_bytes(path.read_bytes()[:-5])
     batches, failure = replay(path)
-    assert sent(batches) == 9_999 * 100
+    assert transmitted(batches) == 9_999 * 100
     assert counts_of(batches).captured == Tally(9_999, 9_999 * 100)
     assert str(failure).startswith(f"{path}: truncated dump file")
 
 
-def test_a_file_that_is_cut_in_its_first_packet_counts_nothing(tmp_path: Path) -> None:
+def test_a_file_truncated_in_its_first_packet_counts_nothing(tmp_path: Path) -> None:
     path = write_pcap(tmp_path / "t.pcap", ETHERNET, [at(0, datagram())])
     path.write_bytes(path.read_bytes()[:30])
     batches, failure = replay(path)
-    assert sent(batches) == 0
+    assert transmitted(batches) == 0
     assert failure is not None
 
 
-def test_big_tcp_packets_of_a_file_count_with_their_real_length(tmp_path: Path) -> None:
+def test_big_tcp_packets_of_a_file_count_with_their_original_length(tmp_path: Path) -> None:
     big = ethernet(ipv4(TCP, tcp(), total=0))
     frames = [
         at(0, datagram()),
@@ -106,7 +106,7 @@ def test_big_tcp_packets_of_a_file_count_with_their_real_length(tmp_path: Path) 
     counts = counts_of(batches)
     assert counts.captured == Tally(4, 190_000 + 300)
     assert counts.length_floored == Tally()
-    assert sent(batches) == 190_000 + 300
+    assert transmitted(batches) == 190_000 + 300
 
 
 def test_fragments_before_a_big_tcp_packet_are_counted_once(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_fragments_before_a_big_tcp_packet_are_counted_once(tmp_path: Path) -> N
     big = ethernet(ipv4(TCP, tcp(), total=0))
     frames = [at(0, later), at(0.1, big, 14 + 100_000), at(0.2, first)]
     batches, _failure = replay(write_pcap(tmp_path / "t.pcap", ETHERNET, frames))
-    assert sent(batches) == counts_of(batches).captured.bytes == 2008 + 40 + 100_000
+    assert transmitted(batches) == counts_of(batches).captured.bytes == 2008 + 40 + 100_000
     udp_flows = {flow for batch in batches for flow in batch.flows if flow.protocol == UDP}
     assert {(flow.local_port, flow.remote_port) for flow in udp_flows} == {(1000, 53)}
 
@@ -128,13 +128,13 @@ def test_a_filter_lets_only_matching_packets_through(tmp_path: Path) -> None:
     assert counts_of(batches).captured.packets == 1
 
 
-def test_an_invalid_filter_is_told_in_libpcaps_words(tmp_path: Path) -> None:
+def test_the_error_of_an_invalid_filter_is_libpcaps(tmp_path: Path) -> None:
     path = write_pcap(tmp_path / "t.pcap", ETHERNET, [])
     with pytest.raises(ConfigurationError, match=r'^capture\.filter: "nonsense" on .*: '):
         source_of(path, "nonsense").open()
 
 
-def test_a_file_that_is_no_capture_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_capture_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("these are no packets, not even a header of them")
     with pytest.raises(ConfigurationError, match=r"^capture\.path: .*notes.txt: not a capture"):
@@ -157,8 +157,8 @@ def test_a_stopped_replay_offers_no_more(tmp_path: Path) -> None:
     assert batches == []
 
 
-def test_what_is_not_local_is_counted_and_in_no_flow(tmp_path: Path) -> None:
+def test_packets_that_are_not_local_are_counted_and_in_no_flow(tmp_path: Path) -> None:
     frame = datagram(source=B4, destination=b"\x0a\0\0\x09")
     batches, _failure = replay(write_pcap(tmp_path / "t.pcap", ETHERNET, [at(0, frame)]))
     assert counts_of(batches).not_local == Tally(1, 100)
-    assert sent(batches) == 0
+    assert transmitted(batches) == 0

@@ -105,9 +105,7 @@ def test_a_clock_that_is_stepped_forward_closes_a_window_of_a_day(
         veth[0].call(lambda: exchange_with("10.77.0.2"))
 
         def has_a_window_of_the_next_day() -> bool:
-            run.process.send_signal(
-                signal.SIGUSR1
-            )  # the first signal may come before the window begins
+            run.process.send_signal(signal.SIGUSR1)  # the first may come too early
             return bool(windows_of(path))
 
         wait_until(has_a_window_of_the_next_day)

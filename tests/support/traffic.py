@@ -1,4 +1,4 @@
-"""Flows, deltas and owners, made by hand or by Hypothesis."""
+"""Flows, deltas and owners: constants, factories and Hypothesis strategies."""
 
 from hypothesis import strategies as st
 
@@ -44,7 +44,7 @@ def make_flow(
 
 
 def exact(process: Process) -> Attribution:
-    """Return what a socket seen with its owner gives."""
+    """Return an exact attribution."""
     return Attribution(Quality.EXACT, process)
 
 

@@ -11,11 +11,11 @@ def test_rows_may_overlap_and_begin_anywhere() -> None:
     assert rows["last"].tolist() == [0x0203, 0x0304, 0x0809]
 
 
-def test_a_row_that_would_pass_the_end_is_the_last_one_instead() -> None:
+def test_an_offset_beyond_the_end_is_clipped_to_the_last_row() -> None:
     assert read_rows(bytes(range(10)), np.array([7, 1 << 40]), PAIR)["first"].tolist() == [6, 6]
 
 
-def test_changing_a_row_leaves_the_memory_alone() -> None:
+def test_rows_are_copies_of_the_data() -> None:
     data = bytes(range(10))
     rows = read_rows(data, np.array([0]), PAIR)
     rows["first"] = 99

@@ -1,4 +1,4 @@
-"""Batches: the columns agree with the plain decoder on all that can come, and conserve bytes."""
+"""Batches: the vectorised and the scalar decoders agree on any frames, and conserve bytes."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ Tallies = tuple[Tally, Tally, Tally, Tally]
 
 
 def new_table() -> FragmentTable:
-    """A small and hasty one, so that its bounds are met."""
+    """A small table with short times, so that tests reach its bounds."""
     return FragmentTable(max_entries=2, flow_ttl_ns=30_000_000, pending_ns=2_000_000)
 
 
@@ -68,7 +68,7 @@ def decode_all(link_type: int, *batches: FrameBatch) -> list[WireFlows]:
 
 
 def decode_one_by_one(link_type: int, batch: FrameBatch) -> tuple[Sums, Tallies]:
-    """What `decode_all` should give, by the plain decoder and a fragment table alone."""
+    """The expected result of `decode_all`, by the scalar decoders and a fragment table."""
     table = new_table()
     sums: Sums = {}
     captured, not_ip, undecoded, floored = tallies = (Tally(), Tally(), Tally(), Tally())
@@ -107,7 +107,7 @@ def decode_one_by_one(link_type: int, batch: FrameBatch) -> tuple[Sums, Tallies]
 
 @st.composite
 def batches(draw: st.DrawFn, link_type: int) -> FrameBatch:
-    """A few frames of any kind, among enough ordinary ones that columns are used, or alone."""
+    """A few frames of any kind, alone or among enough ordinary ones for the vectorised decoders."""
     few = draw(st.lists(frames(link_type), min_size=1, max_size=6))
     many = [build.wrap(LinkType(link_type), ORDINARY)] * LARGE_BATCH if link_type != 127 else []
     drawn = draw(st.sampled_from([few, many + few, few + many, few * LARGE_BATCH]))
@@ -166,7 +166,7 @@ def wrap_variously(link_type: LinkType, packet: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("link_type", LinkType)
-def test_columns_and_the_plain_decoder_agree_on_every_cut_and_many_changes(
+def test_vectorised_and_scalar_decoders_agree_on_every_cut_and_many_changes(
     link_type: LinkType,
 ) -> None:
     for packet in PACKETS:
@@ -184,7 +184,7 @@ def test_columns_and_the_plain_decoder_agree_on_every_cut_and_many_changes(
 
 @given(st.data(), LINK_TYPES)
 @settings(deadline=None, max_examples=200)
-def test_columns_and_the_plain_decoder_agree_on_any_frames(
+def test_vectorised_and_scalar_decoders_agree_on_any_frames(
     data: st.DataObject, link_type: int
 ) -> None:
     batch = data.draw(batches(link_type))
@@ -194,7 +194,7 @@ def test_columns_and_the_plain_decoder_agree_on_any_frames(
 
 @given(LINK_TYPES, st.lists(st.binary(max_size=100), min_size=LARGE_BATCH, max_size=48))
 @settings(deadline=None, max_examples=40)
-def test_columns_and_the_plain_decoder_agree_on_random_bytes(
+def test_vectorised_and_scalar_decoders_agree_on_random_bytes(
     link_type: int, drawn: list[bytes]
 ) -> None:
     batch = build.batch_of(drawn)
@@ -212,7 +212,7 @@ def test_columns_and_the_plain_decoder_agree_on_random_bytes(
         build.ipv6(0, build.jumbo(17, 0xFFFFFFFF, build.udp(7, 9)), payload_length=0),
     ],
 )
-def test_a_length_beyond_a_whole_frame_is_not_believed(count: int, packet: bytes) -> None:
+def test_a_length_beyond_the_end_of_a_whole_frame_is_invalid(count: int, packet: bytes) -> None:
     frame = build.ethernet(packet)
     batch = build.batch_of([frame] * count)
     whole = Decoder(LinkType.ETHERNET, new_table(), snaplen=len(frame) + 1).decode(batch)
@@ -234,7 +234,7 @@ def test_padding_behind_a_whole_packet_does_not_make_it_malformed(count: int) ->
 
 @given(st.data(), LINK_TYPES, st.integers(0, 200))
 @settings(deadline=None, max_examples=100)
-def test_columns_and_the_plain_decoder_agree_on_what_is_whole(
+def test_vectorised_and_scalar_decoders_agree_on_frames_within_the_snaplen(
     data: st.DataObject, link_type: int, snaplen: int
 ) -> None:
     batch = data.draw(batches(link_type))
@@ -273,8 +273,8 @@ def test_a_batch_may_be_split_anywhere(data: st.DataObject, link_type: int) -> N
 
 
 @pytest.mark.parametrize("link_type", [LinkType.ETHERNET, LinkType.RAW])
-def test_what_stands_around_a_cut_frame_does_not_matter(link_type: LinkType) -> None:
-    # Eight bytes ahead of the frame something looks like the start of an IPv4 packet.
+def test_bytes_around_a_cut_frame_do_not_matter(link_type: LinkType) -> None:
+    # Eight bytes before the frame there is what looks like the start of an IPv4 packet.
     before = bytes(52) + b"\x45\x00\xff\xff" + bytes(4)
     for whole in (build.wrap(link_type, packet) for packet in PACKETS):
         for size in range(len(whole) + 1):
@@ -287,24 +287,24 @@ def test_what_stands_around_a_cut_frame_does_not_matter(link_type: LinkType) -> 
 
 def cut_into_fragments(ident: int, sizes: Sequence[int]) -> list[bytes]:
     """The fragments of one UDP packet, whose port is its identification."""
-    pieces, offset = [], 0
+    fragments, offset = [], 0
     for place, size in enumerate(sizes):
         payload = build.udp(ident, ident, bytes(size - 8)) if place == 0 else bytes(size)
         more = place < len(sizes) - 1
-        pieces.append(
+        fragments.append(
             build.ethernet(build.ipv4(17, payload, identification=ident, offset=offset, more=more))
         )
         offset += size
-    return pieces
+    return fragments
 
 
 @given(st.data(), st.booleans())
 @settings(deadline=None, max_examples=60)
-def test_fragments_in_any_order_come_to_the_flow_of_their_first(
+def test_fragments_in_any_order_count_in_the_flow_of_their_first(
     data: st.DataObject, large: bool
 ) -> None:
     packets = {ident: cut_into_fragments(ident, [24, 16, 8]) for ident in (1, 2)}
-    order = data.draw(st.permutations([piece for pieces in packets.values() for piece in pieces]))
+    order = data.draw(st.permutations([one for fragments in packets.values() for one in fragments]))
     filler = [build.ethernet(ORDINARY)] * (LARGE_BATCH if large else 0)
     flows = decode_all(ETHERNET, build.batch_of([*filler, *order]))
     for ident in packets:
@@ -312,7 +312,7 @@ def test_fragments_in_any_order_come_to_the_flow_of_their_first(
         assert sums_of(flows)[key][:3] == (3, 24 + 16 + 8 + 3 * 20, False)
 
 
-def test_a_fragment_whose_first_never_comes_counts_once_it_has_waited_long_enough() -> None:
+def test_a_fragment_whose_first_never_comes_counts_when_it_expires() -> None:
     decoder = Decoder(ETHERNET, FragmentTable())
     later = build.ethernet(build.ipv4(17, bytes(100), identification=3, offset=8))
     flows = decoder.decode(build.batch_of([later]))
@@ -325,7 +325,7 @@ def test_a_fragment_whose_first_never_comes_counts_once_it_has_waited_long_enoug
     assert decoder.flush().keys == []
 
 
-def test_the_newest_time_so_far_is_the_time_of_a_fragment_wherever_batches_end() -> None:
+def test_the_clock_of_fragments_is_the_newest_time_wherever_batches_end() -> None:
     first, later = cut_into_fragments(1, [16, 8])
     drawn = [later, build.ethernet(ORDINARY), first]
     batch = build.batch_of(drawn, times_us=[0, 5_000, 1_000])
@@ -335,16 +335,16 @@ def test_the_newest_time_so_far_is_the_time_of_a_fragment_wherever_batches_end()
     assert sums_of(decode_all(ETHERNET, batch.slice(0, 2), batch.slice(2, 3))) == sums_of(whole)
 
 
-def test_a_fragment_is_told_with_its_own_time_also_when_it_waits_for_its_flow() -> None:
+def test_a_pending_fragment_counts_with_its_own_time() -> None:
     first, middle, last = cut_into_fragments(1, [16, 16, 8])
     decoder = Decoder(ETHERNET, FragmentTable())
-    for pieces, times_us, passed in (
+    for fragments, times_us, captured in (
         ([middle], [10], []),
         ([first], [20], [(10_000, 20_000)]),
         ([last], [30], [(30_000, 30_000)]),
     ):
-        flows = decoder.decode(build.batch_of(pieces, times_us=times_us))
-        assert list(zip(flows.first_ns, flows.last_ns, strict=True)) == passed
+        flows = decoder.decode(build.batch_of(fragments, times_us=times_us))
+        assert list(zip(flows.first_ns, flows.last_ns, strict=True)) == captured
 
 
 def test_an_empty_batch_holds_nothing() -> None:
@@ -372,7 +372,7 @@ def test_keys_come_in_order_of_first_appearance_whatever_their_ip_version(count:
 
 
 @pytest.mark.parametrize("count", [1, LARGE_BATCH])
-def test_lengths_are_wanted_once_one_was_floored(count: int) -> None:
+def test_original_lengths_are_needed_once_a_length_was_floored(count: int) -> None:
     big = build.ethernet(build.ipv4(6, build.tcp(), total=0))
     drawn = [build.ethernet(ORDINARY)] * count + [big]
     flows = Decoder(ETHERNET, FragmentTable()).decode(build.batch_of(drawn))
@@ -434,5 +434,5 @@ def test_keys_with_the_same_hash_stay_apart(rows: list[tuple[int, int]]) -> None
 
 
 def unfold(mixed: int) -> int:
-    """The word that x ^ x >> 32 makes `mixed` of."""
+    """The word x for which x ^ x >> 32 is `mixed`."""
     return mixed ^ mixed >> 32

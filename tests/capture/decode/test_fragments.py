@@ -1,4 +1,4 @@
-"""Fragments find their flow in whatever order they come, and no byte is lost."""
+"""Fragments are matched to their flow in any order, and no byte is lost."""
 
 from collections import Counter
 
@@ -15,11 +15,11 @@ A, B, C = b"a", b"b", b"c"
 def later(
     table: FragmentTable, ident: bytes, key: bytes, length: int, now_ns: int
 ) -> list[FragmentSum]:
-    """Have a fragment come that is the newest so far."""
+    """Ingest a later fragment that is captured now."""
     return table.ingest_later(ident, key, length, now_ns, now_ns)
 
 
-def test_a_later_fragment_follows_the_first_to_its_flow() -> None:
+def test_a_later_fragment_counts_in_the_flow_of_the_first() -> None:
     table = FragmentTable()
     assert table.ingest_first(A, FLOW, 0) == []
     assert later(table, A, BARE, 100, 1) == [FragmentSum(FLOW, 1, 100, 1, 1)]
@@ -27,7 +27,7 @@ def test_a_later_fragment_follows_the_first_to_its_flow() -> None:
     assert table.flush() == []
 
 
-def test_fragments_that_come_before_the_first_wait_for_it() -> None:
+def test_fragments_before_the_first_are_pending_until_it_comes() -> None:
     table = FragmentTable()
     assert later(table, A, BARE, 100, 0) == []
     assert later(table, A, BARE, 50, 1) == []
@@ -35,7 +35,7 @@ def test_fragments_that_come_before_the_first_wait_for_it() -> None:
     assert table.flush() == []
 
 
-def test_fragments_whose_first_does_not_come_are_settled_without_ports() -> None:
+def test_fragments_whose_first_does_not_come_count_without_ports() -> None:
     table = FragmentTable(pending_ns=2 * SECOND)
     later(table, A, BARE, 100, 0)
     assert table.expire(2 * SECOND - 1) == []
@@ -43,13 +43,13 @@ def test_fragments_whose_first_does_not_come_are_settled_without_ports() -> None
     assert table.ingest_first(A, FLOW, 2 * SECOND) == []
 
 
-def test_a_first_that_comes_too_late_gets_nothing() -> None:
+def test_a_first_that_comes_too_late_matches_nothing() -> None:
     table = FragmentTable(pending_ns=2 * SECOND)
     later(table, A, BARE, 100, 0)
     assert table.ingest_first(A, FLOW, 3 * SECOND) == [FragmentSum(BARE, 1, 100, 0, 0)]
 
 
-def test_a_flow_is_forgotten_after_its_time() -> None:
+def test_a_flow_expires() -> None:
     table = FragmentTable(flow_ttl_ns=30 * SECOND)
     table.ingest_first(A, FLOW, 0)
     now = 30 * SECOND - 1
@@ -58,7 +58,7 @@ def test_a_flow_is_forgotten_after_its_time() -> None:
     assert table.flush() == [FragmentSum(BARE, 1, 2, now + 1, now + 1)]
 
 
-def test_a_newer_first_replaces_the_older_and_starts_the_time_anew() -> None:
+def test_a_newer_first_replaces_the_older_and_restarts_its_time() -> None:
     table = FragmentTable(flow_ttl_ns=30 * SECOND)
     table.ingest_first(A, FLOW, 0)
     table.ingest_first(A, b"newer", 20 * SECOND)
@@ -66,7 +66,7 @@ def test_a_newer_first_replaces_the_older_and_starts_the_time_anew() -> None:
     assert later(table, A, BARE, 1, now) == [FragmentSum(b"newer", 1, 1, now, now)]
 
 
-def test_when_too_many_wait_the_oldest_is_settled_without_ports() -> None:
+def test_when_too_many_are_pending_the_oldest_counts_without_ports() -> None:
     table = FragmentTable(max_entries=2)
     later(table, A, BARE, 1, 0)
     later(table, B, BARE, 2, 0)
@@ -75,7 +75,7 @@ def test_when_too_many_wait_the_oldest_is_settled_without_ports() -> None:
     assert table.flush() == [FragmentSum(BARE, 1, 2, 0, 0), FragmentSum(BARE, 1, 3, 0, 0)]
 
 
-def test_when_too_many_flows_are_known_the_oldest_is_forgotten() -> None:
+def test_when_too_many_flows_are_known_the_oldest_is_evicted() -> None:
     table = FragmentTable(max_entries=2)
     for ident in (A, B, C):
         table.ingest_first(ident, FLOW + ident, 0)
@@ -83,7 +83,7 @@ def test_when_too_many_flows_are_known_the_oldest_is_forgotten() -> None:
     assert later(table, B, BARE, 2, 0) == [FragmentSum(FLOW + B, 1, 2, 0, 0)]
 
 
-def test_replacing_a_flow_in_a_full_table_forgets_no_other() -> None:
+def test_replacing_a_flow_in_a_full_table_evicts_no_other() -> None:
     table = FragmentTable(max_entries=2)
     for ident in (A, B, B):
         table.ingest_first(ident, FLOW + ident, 0)
@@ -98,7 +98,7 @@ def test_a_clock_that_steps_back_stands_still_instead() -> None:
     assert table.expire(12 * SECOND) == [FragmentSum(BARE, 1, 1, 5 * SECOND, 5 * SECOND)]
 
 
-def test_flushing_forgets_the_flows_too() -> None:
+def test_flushing_empties_the_flows_too() -> None:
     table = FragmentTable()
     table.ingest_first(A, FLOW, 0)
     table.flush()
@@ -112,7 +112,7 @@ EVENTS = st.lists(
 
 @given(EVENTS, st.integers(1, 3))
 @settings(deadline=None, max_examples=200)
-def test_every_byte_of_a_later_fragment_is_settled_once(
+def test_every_byte_of_a_later_fragment_counts_once(
     events: list[tuple[bool, bytes, int]], max_entries: int
 ) -> None:
     table = FragmentTable(max_entries, flow_ttl_ns=3 * SECOND, pending_ns=2 * SECOND)
@@ -131,7 +131,7 @@ def test_every_byte_of_a_later_fragment_is_settled_once(
 
 @given(st.permutations([(ident, part) for ident in (A, B, C) for part in range(4)]))
 @settings(deadline=None, max_examples=100)
-def test_in_any_order_all_fragments_come_to_the_flow_of_their_first(
+def test_in_any_order_all_fragments_count_in_the_flow_of_their_first(
     order: list[tuple[bytes, int]],
 ) -> None:
     table = FragmentTable()

@@ -1,4 +1,4 @@
-"""One frame at a time: link types, IP versions, lengths, ports, and what is turned away."""
+"""One frame at a time: link types, IP versions, lengths, ports, and rejections."""
 
 from collections.abc import Callable
 
@@ -75,7 +75,7 @@ def test_an_unknown_link_type_is_undecoded() -> None:
 
 
 @pytest.mark.parametrize("count", range(1, 5))
-def test_a_stack_of_vlan_tags_is_passed(count: int) -> None:
+def test_a_stack_of_vlan_tags_is_skipped(count: int) -> None:
     tags = [0x88A8, 0x8100, 0x9100, 0x9200][:count]
     assert decode_key(build.ethernet(UDP4, tags=tags)).destination_port == 53
 
@@ -117,7 +117,7 @@ def test_only_cooked_frames_have_a_direction() -> None:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_pppoe_is_passed_behind_vlan_tags(version: int) -> None:
+def test_pppoe_is_skipped_behind_vlan_tags(version: int) -> None:
     frame = build.ethernet(build.pppoe(VERSIONS[version]), build.PPPOE, tags=[0x8100, 0x8100])
     assert decode_key(frame).version == version
 
@@ -131,7 +131,7 @@ def test_pppoe_of_another_version_is_undecoded_and_its_discovery_is_not_ip() -> 
 @pytest.mark.parametrize("link_type", [LinkType.PPP, LinkType.PPP_SERIAL])
 @pytest.mark.parametrize("framing", [b"\xff\x03", b""])
 @pytest.mark.parametrize("compressed", [True, False])
-def test_ppp_goes_with_or_without_framing_and_compression(
+def test_ppp_is_decoded_with_or_without_framing_and_compression(
     link_type: LinkType, framing: bytes, compressed: bool
 ) -> None:
     for version, protocol in build.PPP_PROTOCOL.items():
@@ -140,7 +140,7 @@ def test_ppp_goes_with_or_without_framing_and_compression(
         assert decode_key(frame, link_type).version == version
 
 
-def test_the_direction_byte_of_pppd_is_passed_over() -> None:
+def test_the_direction_byte_of_pppd_is_skipped() -> None:
     frame = build.ppp(UDP4, framing=b"\x01\x03")
     assert decode_key(frame, LinkType.PPP_PPPD).destination_port == 53
 
@@ -257,12 +257,12 @@ def test_a_syn_opens_and_its_answer_does_not() -> None:
 
 
 @pytest.mark.parametrize("kind", [0, 43, 60, 135, 139, 140])
-def test_an_extension_header_is_passed(kind: int) -> None:
+def test_an_extension_header_is_skipped(kind: int) -> None:
     packet = build.ipv6(kind, build.extension(17, build.udp(7, 9), size=24))
     assert decode_ports(packet) == (17, 7, 9)
 
 
-def test_an_authentication_header_is_passed() -> None:
+def test_an_authentication_header_is_skipped() -> None:
     assert decode_ports(build.ipv6(51, build.authentication(6, build.tcp(7, 9)))) == (6, 7, 9)
 
 
@@ -324,13 +324,13 @@ def test_a_later_fragment_never_opens() -> None:
     assert not decode(build.ethernet(packet)).opened
 
 
-def test_an_atomic_fragment_is_none() -> None:
+def test_an_atomic_fragment_is_no_fragment() -> None:
     whole = build.ipv6(44, build.fragment6(17, build.udp(7, 9), identification=1))
     assert decode(build.ethernet(whole)).fragment is None
     assert decode_ports(whole) == (17, 7, 9)
 
 
-def test_a_jumbogram_tells_its_length_exactly() -> None:
+def test_a_jumbogram_has_an_exact_length() -> None:
     packet = build.ipv6(0, build.jumbo(6, 70_000, build.tcp(7, 9)), payload_length=0)
     decoded = decode(build.ethernet(packet))
     assert (decoded.length, decoded.length_floored) == (40 + 70_000, False)
@@ -361,7 +361,7 @@ def test_a_big_tcp_packet_has_the_rest_of_the_frame_or_a_floor(packet: bytes) ->
     assert unknown.opened
 
 
-def test_an_original_length_that_lies_counts_as_what_was_captured() -> None:
+def test_an_original_length_below_the_captured_one_counts_as_captured() -> None:
     assert decode(build.ethernet(BIG_TCP[0]), original=3).length == len(BIG_TCP[0])
 
 
@@ -378,7 +378,7 @@ def test_an_ipv6_payload_of_zero_without_tcp_is_a_header_alone() -> None:
 
 @given(st.data(), LINK_TYPES)
 @settings(deadline=None, max_examples=100)
-def test_any_bytes_of_any_link_type_decode_or_are_turned_away(
+def test_any_bytes_of_any_link_type_decode_or_are_rejected(
     data: st.DataObject, link_type: int
 ) -> None:
     frame = data.draw(st.one_of(frames(link_type), st.binary(max_size=120)))

@@ -93,7 +93,7 @@ IF_INET6 = """\
 """
 
 
-def test_a_recorded_proc_tells_the_addresses_of_its_host() -> None:
+def test_a_recorded_proc_has_the_addresses_of_its_host() -> None:
     local = LocalAddresses.from_procfs(parse_local_addresses(FIB_TRIE, IF_INET6))
     for address in (v4("192.0.2.7"), v4("127.9.9.9"), v6("::1"), v6("2001:db8::4")):
         assert local.is_own(address)
@@ -101,7 +101,7 @@ def test_a_recorded_proc_tells_the_addresses_of_its_host() -> None:
     assert not local.is_own(v4("192.0.2.8"))
 
 
-def test_rows_of_a_recorded_proc_that_make_no_sense_are_passed_over() -> None:
+def test_malformed_rows_of_a_recorded_proc_are_skipped() -> None:
     local = parse_local_addresses(
         "|-- nonsense\n /32 host LOCAL\n |-- 1.2.3.4\n /99 x LOCAL", "zz\n\n0"
     )
@@ -109,7 +109,7 @@ def test_rows_of_a_recorded_proc_that_make_no_sense_are_passed_over() -> None:
     assert not local.addresses
 
 
-def test_the_last_address_of_a_prefix_is_a_broadcast_even_where_none_is_told() -> None:
+def test_the_last_address_of_a_prefix_is_a_broadcast_even_where_none_is_configured() -> None:
     table = LinkTable((ETH0,), (Address(2, v4("10.9.0.1"), 24),))
     local = LinkAddresses(table).seen_by(ETH0)
     assert local.is_group(v4("10.9.0.255"))

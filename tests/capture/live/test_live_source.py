@@ -1,4 +1,4 @@
-"""Live capture on real links, in namespaces of the test's own."""
+"""Live capture on real links, in namespaces of the test."""
 
 import errno
 import socket
@@ -28,8 +28,8 @@ UDP = 17
 IP_AND_UDP = 28
 
 
-class Seen:
-    """What a running source has offered so far."""
+class Offered:
+    """The batches that a running source has offered so far."""
 
     def __init__(self) -> None:
         self.batches: list[FlowBatch] = []
@@ -57,9 +57,9 @@ class Seen:
 
 
 @contextmanager
-def capturing(where: Namespace, **options: object) -> Iterator[Seen]:
-    """Capture in a thread inside a namespace; everything is in `Seen` after the context."""
-    seen = Seen()
+def capturing(where: Namespace, **options: object) -> Iterator[Offered]:
+    """Capture in a thread inside a namespace; all packets are in `Offered` after the context."""
+    offered = Offered()
     source = LiveSource(LiveOptions(**options))  # type: ignore[arg-type]
     opened = threading.Event()
 
@@ -68,13 +68,13 @@ def capturing(where: Namespace, **options: object) -> Iterator[Seen]:
             source.open()
         finally:
             opened.set()
-        source.run(seen.batches.append)
+        source.run(offered.batches.append)
 
     thread = threading.Thread(target=lambda: where.call(capture))
     thread.start()
     assert opened.wait(PATIENCE)
     try:
-        yield seen
+        yield offered
     finally:
         source.stop()
         thread.join(PATIENCE)
@@ -95,40 +95,40 @@ def on_port(port: int) -> Callable[[FlowKey], bool]:
     return lambda flow: port in {flow.local_port, flow.remote_port}
 
 
-def test_a_packet_is_seen_while_it_is_recent(veth: tuple[Namespace, Namespace]) -> None:
+def test_a_packet_is_offered_soon(veth: tuple[Namespace, Namespace]) -> None:
     left, right = veth
-    with capturing(left, interfaces=["left"]) as seen:
+    with capturing(left, interfaces=["left"]) as offered:
         send(right, "10.77.0.1", 5001)
-        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 100 + IP_AND_UDP)
-    (flow,) = {flow for batch in seen.batches for flow in batch.flows if on_port(5001)(flow)}
+        offered.wait(lambda: offered.bytes_of(on_port(5001)) == 100 + IP_AND_UDP)
+    (flow,) = {flow for batch in offered.batches for flow in batch.flows if on_port(5001)(flow)}
     assert flow.interface == "left"
     assert flow.local_address == socket.inet_aton("10.77.0.1")
 
 
 def test_an_idle_interface_is_stopped_at_once(netns: Namespace) -> None:
-    with capturing(netns, interfaces=["lo"]) as seen:
+    with capturing(netns, interfaces=["lo"]) as offered:
         pass  # `capturing` asserts that the thread ends
-    assert seen.counts.captured.packets == 0
+    assert offered.counts.captured.packets == 0
 
 
-def test_several_interfaces_are_read_by_one_thread(veth: tuple[Namespace, Namespace]) -> None:
+def test_several_interfaces_are_captured(veth: tuple[Namespace, Namespace]) -> None:
     left, right = veth
-    with capturing(left, interfaces=["lo", "le*"]) as seen:
+    with capturing(left, interfaces=["lo", "le*"]) as offered:
         send(right, "10.77.0.1", 5001)
         send(left, "127.0.0.1", 5002)
-        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 128)
-        seen.wait(lambda: seen.bytes_of(on_port(5002)) == 2 * 128)
+        offered.wait(lambda: offered.bytes_of(on_port(5001)) == 128)
+        offered.wait(lambda: offered.bytes_of(on_port(5002)) == 2 * 128)
 
 
 def test_a_filter_lets_only_matching_packets_through(netns: Namespace) -> None:
-    with capturing(netns, interfaces=["lo"], filter="udp port 5002") as seen:
+    with capturing(netns, interfaces=["lo"], filter="udp port 5002") as offered:
         send(netns, "127.0.0.1", 5001)
         send(netns, "127.0.0.1", 5002)
-        seen.wait(lambda: seen.counts.captured.packets == 1)
-    assert seen.bytes_of(on_port(5001)) == 0
+        offered.wait(lambda: offered.counts.captured.packets == 1)
+    assert offered.bytes_of(on_port(5001)) == 0
 
 
-def test_addresses_that_come_and_go_during_a_run_are_followed(
+def test_addresses_added_and_deleted_during_a_run_are_followed(
     veth: tuple[Namespace, Namespace],
 ) -> None:
     left, right = veth
@@ -139,42 +139,42 @@ def test_addresses_that_come_and_go_during_a_run_are_followed(
         nonlocal port
         port += 1
         send(right, "10.78.0.1", port)
-        seen.wait(lambda: seen.counts.captured.packets > before)
-        return seen.bytes_of(lambda flow: flow.local_port == port)
+        offered.wait(lambda: offered.counts.captured.packets > before)
+        return offered.bytes_of(lambda flow: flow.local_port == port)
 
-    with capturing(left, interfaces=["left"], filter="udp and dst 10.78.0.1") as seen:
+    with capturing(left, interfaces=["left"], filter="udp and dst 10.78.0.1") as offered:
         before = 0
         assert deliver() == 0
         left.ip("address", "add", "10.78.0.1/32", "dev", "left")
-        settle()
-        before = seen.counts.captured.packets
+        wait_for_notification()
+        before = offered.counts.captured.packets
         assert deliver() == 128
         left.ip("address", "delete", "10.78.0.1/32", "dev", "left")
-        settle()
-        before = seen.counts.captured.packets
+        wait_for_notification()
+        before = offered.counts.captured.packets
         assert deliver() == 0
-    counts = seen.counts
+    counts = offered.counts
     assert counts.not_local.packets == 2
 
 
-def settle() -> None:
-    time.sleep(0.2)  # for the notice of a change, which no test can see arrive
+def wait_for_notification() -> None:
+    time.sleep(0.2)  # until rtnetlink has reported a change, which no test can observe
 
 
 def test_an_interface_that_goes_down_and_comes_up_again_is_captured_again(
     veth: tuple[Namespace, Namespace],
 ) -> None:
     left, right = veth
-    with capturing(left, interfaces=["left"]) as seen:
+    with capturing(left, interfaces=["left"]) as offered:
         send(right, "10.77.0.1", 5001)
-        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 128)
+        offered.wait(lambda: offered.bytes_of(on_port(5001)) == 128)
         left.ip("link", "set", "left", "down")
-        settle()
+        wait_for_notification()
         left.ip("link", "set", "left", "up")
-        settle()
+        wait_for_notification()
         send(right, "10.77.0.1", 5002)
-        seen.wait(lambda: seen.bytes_of(on_port(5002)) == 128)
-    assert seen.bytes_of(on_port(5001)) == 128
+        offered.wait(lambda: offered.bytes_of(on_port(5002)) == 128)
+    assert offered.bytes_of(on_port(5001)) == 128
 
 
 def test_an_interface_that_is_down_for_a_moment_only_is_captured_again(
@@ -182,85 +182,85 @@ def test_an_interface_that_is_down_for_a_moment_only_is_captured_again(
 ) -> None:
     left, right = veth
     left.call(lambda: Path("/proc/sys/net/ipv6/conf/left/disable_ipv6").write_text("1"))
-    with capturing(left, interfaces=["left"]) as seen:
+    with capturing(left, interfaces=["left"]) as offered:
         send(right, "10.77.0.1", 5001)
-        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 128)
+        offered.wait(lambda: offered.bytes_of(on_port(5001)) == 128)
         for port in range(5002, 5007):
             left.batch("link set left down", "link set left up")
-            settle()
+            wait_for_notification()
             send(right, "10.77.0.1", port)
-            seen.wait(lambda port=port: seen.bytes_of(on_port(port)) == 128)
+            offered.wait(lambda port=port: offered.bytes_of(on_port(port)) == 128)
 
 
-def test_an_interface_that_is_made_during_a_run_is_captured_and_may_vanish(
+def test_an_interface_added_during_a_run_is_captured_and_may_vanish(
     netns: Namespace,
 ) -> None:
-    with capturing(netns, interfaces=["lo", "late*"]) as seen:
+    with capturing(netns, interfaces=["lo", "late*"]) as offered:
         netns.ip("link", "add", "late0", "type", "veth", "peer", "name", "other")
         netns.ip("address", "add", "10.80.0.1/24", "dev", "late0")
         netns.ip("link", "set", "other", "up")
         netns.ip("link", "set", "late0", "up")
-        settle()
+        wait_for_notification()
         netns.ip("neighbour", "add", "10.80.0.2", "lladdr", "02:00:00:00:00:02", "dev", "late0")
         send(netns, "10.80.0.2", 5001)
-        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 128)
+        offered.wait(lambda: offered.bytes_of(on_port(5001)) == 128)
         netns.ip("link", "delete", "late0")
-        settle()
+        wait_for_notification()
         send(netns, "127.0.0.1", 5002)
-        seen.wait(lambda: seen.bytes_of(on_port(5002)) == 2 * 128)
+        offered.wait(lambda: offered.bytes_of(on_port(5002)) == 2 * 128)
 
 
 def test_a_renamed_interface_stays_captured_under_its_new_name(
     veth: tuple[Namespace, Namespace],
 ) -> None:
     left, right = veth
-    with capturing(left, interfaces=["auto"]) as seen:
+    with capturing(left, interfaces=["auto"]) as offered:
         left.ip("link", "set", "left", "name", "renamed")
         left.ip("link", "set", "renamed", "up")
-        settle()
+        wait_for_notification()
         send(right, "10.77.0.1", 5001)
-        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 128)
-    (flow,) = {flow for batch in seen.batches for flow in batch.flows if on_port(5001)(flow)}
+        offered.wait(lambda: offered.bytes_of(on_port(5001)) == 128)
+    (flow,) = {flow for batch in offered.batches for flow in batch.flows if on_port(5001)(flow)}
     assert flow.interface == "renamed"
 
 
-def test_an_interface_that_the_filter_does_not_fit_is_told_and_harms_no_other(
+def test_an_interface_whose_link_type_the_filter_does_not_fit_is_logged_and_harms_no_other(
     netns: Namespace, caplog: pytest.LogCaptureFixture
 ) -> None:
     expression = "not ether host 02:00:00:00:00:01"
-    with capturing(netns, interfaces=["*"], filter=expression) as seen:
+    with capturing(netns, interfaces=["*"], filter=expression) as offered:
         netns.ip("tuntap", "add", "tun7", "mode", "tun")
         netns.ip("link", "set", "tun7", "up")
-        settle()
+        wait_for_notification()
         netns.ip("address", "add", "10.80.0.1/24", "dev", "tun7")
-        settle()
+        wait_for_notification()
         send(netns, "127.0.0.1", 5001)
-        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 2 * 128)
+        offered.wait(lambda: offered.bytes_of(on_port(5001)) == 2 * 128)
     (line,) = [record.message for record in caplog.records if "tun7" in record.message]
     assert line.startswith(f'capture.filter: "{expression}" on tun7: ')
 
 
-def test_what_cannot_be_opened_for_lack_of_descriptors_is_told_once_and_opened_later(
+def test_an_interface_without_a_descriptor_is_logged_once_and_opened_later(
     netns: Namespace, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     made = "ip link add late0 type veth peer name other && ip link set late0 up"
     with (
-        capturing(netns, interfaces=["lo", "late*"]) as seen,
+        capturing(netns, interfaces=["lo", "late*"]) as offered,
         netns.popen("sh", "-c", f"read line && {made}", stdin=subprocess.PIPE) as shell,
     ):
         assert shell.stdin is not None
         with no_descriptors():
             shell.stdin.write("go\n")
             shell.stdin.flush()
-            seen.wait(lambda: "Too many open files" in caplog.text)
-        seen.wait(lambda: "capturing on late0" in caplog.text)
+            offered.wait(lambda: "Too many open files" in caplog.text)
+        offered.wait(lambda: "capturing on late0" in caplog.text)
         send(netns, "127.0.0.1", 5002)
-        seen.wait(lambda: seen.bytes_of(on_port(5002)) == 2 * 128)
+        offered.wait(lambda: offered.bytes_of(on_port(5002)) == 2 * 128)
     assert caplog.text.count("Too many open files") == 1
 
 
-def test_links_that_cannot_be_listed_for_a_while_are_told_once_and_followed_later(
+def test_links_that_cannot_be_listed_are_logged_once_and_followed_later(
     netns: Namespace, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hogpipe.capture.live.link_follower._RETRY_SECONDS", 0.05)
@@ -274,18 +274,18 @@ def test_links_that_cannot_be_listed_for_a_while_are_told_once_and_followed_late
 
     is_open = False
     monkeypatch.setattr(LinkMonitor, "read_table", refuse_first)
-    with capturing(netns, interfaces=["lo", "late*"]) as seen:
+    with capturing(netns, interfaces=["lo", "late*"]) as offered:
         is_open = True
         netns.ip("link", "add", "late0", "type", "veth", "peer", "name", "other")
         netns.ip("link", "set", "late0", "up")
-        seen.wait(lambda: not refusals)
-        settle()
+        offered.wait(lambda: not refusals)
+        wait_for_notification()
         netns.ip("neighbour", "add", "10.80.0.2", "lladdr", "02:00:00:00:00:02", "dev", "late0")
         netns.ip("address", "add", "10.80.0.1/24", "dev", "late0")
         netns.ip("link", "set", "other", "up")
-        settle()
+        wait_for_notification()
         send(netns, "10.80.0.2", 5001)
-        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 128)
+        offered.wait(lambda: offered.bytes_of(on_port(5001)) == 128)
     (line,) = [one.message for one in caplog.records if "changes" in one.message]
     assert line == (
         "changes of interfaces cannot be read now: No buffer space available; the host is out "
@@ -293,7 +293,7 @@ def test_links_that_cannot_be_listed_for_a_while_are_told_once_and_followed_late
     )
 
 
-def test_veths_to_many_namespaces_have_small_buffers_and_another_interface_a_whole_one(
+def test_veths_to_many_containers_have_small_rings_and_another_interface_a_full_one(
     netns: Namespace,
 ) -> None:
     require("ip")
@@ -303,46 +303,46 @@ def test_veths_to_many_namespaces_have_small_buffers_and_another_interface_a_who
             end = ("type", "veth", "peer", "name", "eth0", "netns", room.name)
             netns.ip("link", "add", f"v{number}", *end)
             netns.ip("link", "set", f"v{number}", "up")
-        before = sizes_of_rings()
+        before = ring_sizes()
         with capturing(netns, interfaces=["*"], buffer_mib=8):
-            assert sorted(sizes_of_rings() - before) == [2 << 20, 8 << 20]
-            assert sum((sizes_of_rings() - before).elements()) == (3 * 2 + 8) << 20
-        assert sizes_of_rings() == before
+            assert sorted(ring_sizes() - before) == [2 << 20, 8 << 20]
+            assert sum((ring_sizes() - before).elements()) == (3 * 2 + 8) << 20
+        assert ring_sizes() == before
 
 
-def sizes_of_rings() -> "Counter[int]":
-    """The sizes of what this process has mapped of packet sockets, in bytes."""
+def ring_sizes() -> "Counter[int]":
+    """The sizes of the packet rings that this process has mapped, in bytes."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     places = [line.split()[0].split("-") for line in lines if "socket:[" in line]
     return Counter(int(end, 16) - int(start, 16) for start, end in places)
 
 
 @pytest.mark.parametrize("mib", [1, 2, 4, 16, 1024])
-def test_a_small_buffer_lasts_as_long_as_the_reader_may_be_busy(mib: int) -> None:
+def test_a_small_ring_lasts_as_long_as_the_reader_may_be_busy(mib: int) -> None:
     timeout = choose_timeout_ms(mib)
     assert mib * 4 * timeout >= 160
     assert 5 <= timeout <= 40
 
 
-def test_any_sees_all_interfaces_and_the_loopback_on_both_sides(
+def test_any_captures_all_interfaces_and_the_loopback_on_both_sides(
     veth: tuple[Namespace, Namespace],
 ) -> None:
     left, right = veth
-    with capturing(left, interfaces=["any"]) as seen:
+    with capturing(left, interfaces=["any"]) as offered:
         send(right, "10.77.0.1", 5001)
         send(left, "127.0.0.1", 5002)
-        seen.wait(lambda: seen.bytes_of(on_port(5001)) == 128)
-        seen.wait(lambda: seen.bytes_of(on_port(5002)) == 2 * 128)
+        offered.wait(lambda: offered.bytes_of(on_port(5001)) == 128)
+        offered.wait(lambda: offered.bytes_of(on_port(5002)) == 2 * 128)
 
 
 def test_an_interface_that_does_not_exist_is_named_with_those_that_do(netns: Namespace) -> None:
     source = LiveSource(LiveOptions(interfaces=["lo", "eth7"]))
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(ConfigurationError) as raised:
         netns.call(source.open)
-    assert str(caught.value) == 'capture.interfaces: no interface "eth7"; there are: lo'
+    assert str(raised.value) == 'capture.interfaces: no interface "eth7"; there are: lo'
 
 
-def test_an_invalid_filter_is_told_in_libpcaps_words(netns: Namespace) -> None:
+def test_the_error_of_an_invalid_filter_is_libpcaps(netns: Namespace) -> None:
     source = LiveSource(LiveOptions(interfaces=["lo"], filter="host and"))
     with pytest.raises(ConfigurationError, match=r'^capture\.filter: "host and" on lo: .*syntax'):
         netns.call(source.open)
@@ -393,7 +393,7 @@ def transfer(server: Namespace, client: Namespace, family: int, address: str, si
 
 
 def ip_bytes(wire: Path) -> int:
-    """What the record headers of a capture of Ethernet frames say that IP packets have."""
+    """Return the IP bytes of a capture of Ethernet frames, by the lengths in its record headers."""
     ethertypes = {b"\x08\x00", b"\x86\xdd"}
     return sum(one.length - 14 for one in read_pcap(wire) if one.frame[12:14] in ethertypes)
 
@@ -401,23 +401,23 @@ def ip_bytes(wire: Path) -> int:
 @pytest.mark.parametrize(
     ("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
 )
-def test_big_tcp_packets_count_with_their_real_length(
+def test_big_tcp_packets_count_with_their_original_length(
     netns: Namespace, tmp_path: Path, family: int, address: str
 ) -> None:
     require("ip", "tcpdump")
     netns.ip("link", "set", "lo", "gso_max_size", "200000", "gro_max_size", "200000")
     allow_big_tcp_v4(netns, "lo")
     wire = tmp_path / "wire.pcap"
-    with tcpdump(netns, "lo", wire) as dump, capturing(netns, interfaces=["lo"]) as seen:
+    with tcpdump(netns, "lo", wire) as dump, capturing(netns, interfaces=["lo"]) as offered:
         transfer(netns, netns, family, address, 20_000_000)
-        settle()
+        wait_for_notification()
         dump.end()
     assert max(one.length for one in read_pcap(wire)) > 65_550, "no BIG TCP packet passed"
-    assert seen.counts.length_floored.packets == 0
-    assert seen.counts.captured.bytes == ip_bytes(wire)
+    assert offered.counts.length_floored.packets == 0
+    assert offered.counts.captured.bytes == ip_bytes(wire)
 
 
-def test_big_tcp_that_only_the_peer_is_set_up_for_is_never_counted_as_nothing(
+def test_big_tcp_that_only_the_peer_announces_counts_with_the_least_length(
     container_veth: tuple[Namespace, Namespace], tmp_path: Path
 ) -> None:
     require("ip", "tcpdump")
@@ -426,15 +426,15 @@ def test_big_tcp_that_only_the_peer_is_set_up_for_is_never_counted_as_nothing(
     wire = tmp_path / "wire.pcap"
     with (
         tcpdump(left, "left", wire) as dump,
-        capturing(left, interfaces=["left"], filter="ip") as seen,
+        capturing(left, interfaces=["left"], filter="ip") as offered,
     ):
         transfer(left, right, socket.AF_INET, "10.77.0.1", 20_000_000)
-        settle()
+        wait_for_notification()
         dump.end()
-    floored = seen.counts.length_floored
-    assert floored.packets > 0, "no BIG TCP packet passed unannounced"
+    floored = offered.counts.length_floored
+    assert floored.packets > 0, "no unannounced BIG TCP packet passed"
     assert floored.bytes == 65_536 * floored.packets
     lengths = [one.length - 14 for one in read_pcap(wire) if one.frame[12:14] == b"\x08\x00"]
     first_big = sum(sorted(size for size in lengths if size > 65_535)[-floored.packets :])
-    truth = sum(lengths)  # the link's own IPv6 may pass before both are captured
-    assert truth - first_big + floored.bytes <= seen.counts.captured.bytes <= truth
+    truth = sum(lengths)  # IPv6 of the link itself may pass before both captures have begun
+    assert truth - first_big + floored.bytes <= offered.counts.captured.bytes <= truth
