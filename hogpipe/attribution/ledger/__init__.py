@@ -1,8 +1,9 @@
 """The ledger: which process used a socket, and when, as the kernel recorded it.
 
-- `kernel_ledger`: reads events from the BPF ring buffer; `socket_events` decodes them.
-- `ledger`: ingests events and answers lookups; `known_socket`, `socket_index`, `socket_lookup`,
-  `retention` and `invalidation` are its parts.
+- `kernel_ledger`: the ledger of the running kernel, safe from any thread. `event_reader` reads the
+  BPF ring buffer, `socket_events` decodes it, `event_owners` identifies the processes.
+- `ledger`: ingests events and answers lookups, without I/O; `known_socket`, `socket_index`,
+  `socket_lookup`, `retention` and `invalidation` are its parts.
 - `socket_snapshot`, `snapshot_merge`: the sockets that existed before the programs were attached.
 - `socket_ledger`: what attribution needs of a ledger; opens the one of the running kernel.
 - `flow_lookup`: looks flows up in a ledger, across network namespaces and by time span.

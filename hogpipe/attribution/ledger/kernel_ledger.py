@@ -1,12 +1,18 @@
-"""The ledger of the running kernel: takes in what the BPF programs tell, and answers.
+"""The ledger of the running kernel: ingests the events of the BPF programs, and answers lookups.
 
-A thread of its own waits for events, so that a process is looked at soon after it first used a
-socket, and so that the ring never fills while nobody asks. Whoever asks first takes in all that has
-happened until then: an answer knows of every socket whose packets had passed before the question.
+`EventReader` reads and decodes events, `EventOwners` identifies their processes, `Ledger` records
+them. `KernelLedger` locks all three and converts the time of packets to that of events.
 
-Safe from any thread: one lock is held while events are taken in and while a question is answered.
-Events that are many are taken in by parts, so that nobody waits for the lock longer than some
-milliseconds.
+Threads
+-------
+A thread of its own ingests events as they come, so that a process is identified soon after it first
+used a socket, and the ring buffer does not fill up between lookups. Lookups first ingest all events
+until now (`refresh`), so that they find each socket whose packets have passed.
+
+One lock is held while events are ingested and while a lookup runs. A backlog is ingested in parts,
+and the lock is fair, so that no thread waits for it longer than some milliseconds.
+
+Known limits: packets captured while the wall clock is stepped may be matched to the wrong time.
 """
 
 import os
@@ -17,21 +23,13 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
+from hogpipe.attribution.ledger.event_owners import EventOwners
+from hogpipe.attribution.ledger.event_reader import EventReader
 from hogpipe.attribution.ledger.fair_lock import FairLock
 from hogpipe.attribution.ledger.ledger import Ledger
-from hogpipe.attribution.ledger.socket_events import (
-    EVENT_BYTES,
-    SocketEvent,
-    decode_events,
-    find_released,
-)
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.linux.bpf.loader import AttachedPrograms
-from hogpipe.linux.bpf.maps import RingBuffer, read_losses
-from hogpipe.linux.bpf.shapes import EventKind
-from hogpipe.linux.cgroups import CgroupTree
 from hogpipe.linux.clocks import boot_clock, read_boot_time
-from hogpipe.linux.process_starts import ProcessStarts
 from hogpipe.model import (
     MAX_SOCKETS,
     Contested,
@@ -39,28 +37,22 @@ from hogpipe.model import (
     LedgerCounts,
     LedgerEntry,
     SnapshotSocket,
-    SocketOwner,
     Span,
 )
 
-# Under load events are taken in this often; a quiet host wakes the thread by the first one.
-_PAUSE = 0.01
-_PART = 400 * EVENT_BYTES  # of events that are taken in at once, at some 10 us each
-_OWNERS_KEPT = 8192
-
+# Under load events are ingested this often; on a quiet host the first one wakes the thread.
+_PAUSE_MS = 10
+# No snapshot is taken before this time has passed without a loss of events.
 _CALM_NS = 1_000_000_000
-
-_OwnerKey = tuple[int, int | None, int, str, int]
 
 
 class KernelLedger:
-    """What the kernel has told of sockets since `programs` were attached (attach_ledger_programs).
+    """The sockets of the running kernel since `programs` were attached (attach_ledger_programs).
 
-    It takes them over: `close` detaches them. `procfs` must show the pids of the host, `clock`
-    gives seconds. Flows whose answers may be others now are added to `stale`.
+    It takes `programs` over and closes them. `procfs` must show the pids of the host; `clock` is in
+    seconds. Flows whose owner may have changed since a lookup are added to `stale`.
 
-    Raises BpfUnavailableError, and OSError where there are too few descriptors, with nothing left
-    attached.
+    Raises BpfUnavailableError, and OSError if descriptors are short; then nothing stays attached.
     """
 
     def __init__(
@@ -76,169 +68,151 @@ class KernelLedger:
         self._lock = FairLock()
         self._clock = clock
         self.stale = StaleFlows() if stale is None else stale
-        """The flows whose answers may be others now."""
+        """The flows whose owner may have changed since a lookup."""
         self._ledger = Ledger(self.stale, grace=grace, max_sockets=max_sockets)
-        self._starts = ProcessStarts(procfs)
-        self._owners: dict[_OwnerKey, SocketOwner] = {}
-        """Equal owners are one object."""
-        self._backlog = memoryview(b"")
-        """Events that were read and not taken in yet."""
-        self._lost = 0
-        """Events, and sockets, that found no room, as far as that is known."""
-        self._sure_ns = boot_clock()
-        """Until when no more than these were lost."""
-        self._malformed = 0
         self._lost_ns = 0
-        self._booted_ns = read_boot_time()
-        self._programs = programs
+        """When events were lost last."""
+        self._boot_time_ns = read_boot_time()
         self._closed = False
-        self._thread = threading.Thread(target=self._follow, name="ledger", daemon=True)
         with ExitStack() as stack:
             stack.callback(programs.close)
-            self._ring = RingBuffer(programs.map_fd("events"))
-            stack.callback(self._ring.close)
-            self._tree = CgroupTree()
-            stack.callback(self._tree.close)
-            self._stop, self._stopper = os.pipe2(os.O_CLOEXEC)
-            stack.callback(os.close, self._stop)
-            stack.callback(os.close, self._stopper)
-            self._thread.start()
-            self._opened = stack.pop_all()
+            self._events = EventReader(programs)
+            stack.callback(self._events.close)
+            self._owners = EventOwners(procfs)
+            stack.callback(self._owners.close)
+            self._thread = _IngestThread(self._events.fileno(), self.refresh)
+            self._resources = stack.pop_all()
         self.stale.ingest_before_drain(self._ingest_for_drain)
 
     def refresh(self) -> None:
-        """Take in all that has happened until now."""
-        self._booted_ns = read_boot_time()
-        is_read = False
+        """Ingest all events until now."""
+        self._boot_time_ns = read_boot_time()
+        has_read = False
         while True:
             with self._lock:
-                if not self._backlog:
-                    if is_read or self._closed:
+                if not self._events.has_backlog:
+                    if has_read or self._closed:
                         return
-                    is_read = True
+                    has_read = True
                     self._read()
-                self._take_in()
+                self._ingest_part()
 
     def owner_of(
-        self, flow: FlowKey, namespace: int | None, span: Span | None = None
+        self, flow: FlowKey, namespace_cookie: int | None, span: Span | None = None
     ) -> LedgerEntry | Contested | None:
-        """Return whose a flow is, as far as events are taken in; arguments as those of `Ledger`.
+        """Return the owner of a flow as of the events ingested so far; see `Ledger.owner_of`.
 
-        `span` is by the clock of packets, nanoseconds since the epoch; without one, now.
+        `span` is in the time of packets, nanoseconds since the epoch; None is now.
         """
         if span is None:
             boot_ns = boot_clock()
             span = Span(boot_ns, boot_ns + 1)
         else:
-            span = Span(span.start_ns - self._booted_ns, span.end_ns - self._booted_ns)
+            span = Span(span.start_ns - self._boot_time_ns, span.end_ns - self._boot_time_ns)
         with self._lock:
-            return self._ledger.owner_of(flow, namespace, span, self._clock())
+            return self._ledger.owner_of(flow, namespace_cookie, span, self._clock())
 
     def needs_snapshot(self) -> bool:
-        """Return whether sockets are to be read: events were lost, but not in the last second."""
+        """Return whether a snapshot is needed, and no events were lost in the last second."""
         with self._lock:
             return self._ledger.needs_snapshot and boot_clock() - self._lost_ns > _CALM_NS
 
     def begin_snapshot(self) -> None:
-        """Get ready for `ingest_snapshot` after a loss; the sockets must be read after this."""
+        """Prepare for `ingest_snapshot` after a loss; the open sockets are read after this call."""
         self.refresh()
         with self._lock:
             self._ledger.begin_snapshot()
 
-    def ingest_snapshot(self, seeds: Iterable[SnapshotSocket]) -> None:
-        """Take in the sockets that are there; they must have been read since this was made.
+    def ingest_snapshot(self, sockets: Iterable[SnapshotSocket]) -> None:
+        """Merge a snapshot of the open sockets, read since the programs were attached.
 
-        Once, and again after `begin_snapshot`.
+        Once at the beginning, and once for each `begin_snapshot`.
         """
-        made = list(seeds)  # which takes as long as the rest, but nobody waits for it
+        made = list(sockets)  # this takes as long as the rest, and needs no lock
         self.refresh()
         with self._lock:
             self._ledger.ingest_snapshot(made, self._clock())
 
     def counts(self) -> LedgerCounts:
-        """Return the counters as they stand; they only grow, but for the sockets known."""
+        """Return the counters; all but the number of sockets only grow."""
         with self._lock:
             counts = self._ledger.counts()
-            counts.events_lost = self._ring.lost
-            if not self._closed:
-                losses = read_losses(self._programs.map_fd("losses"))
-                counts.events_lost += losses.events
-                counts.sockets_lost = losses.sockets
-            counts.malformed_events = self._malformed
-            counts.unidentified_processes = self._starts.missed
+            read = self._events.counts()
+            counts.events_lost, counts.sockets_lost = read.events_lost, read.sockets_lost
+            counts.malformed_events = read.malformed
+            counts.unidentified_processes = self._owners.unidentified
         return counts
 
     def close(self) -> None:
-        """Detach from the kernel; what is known stays. May be called again."""
+        """Ingest all events until now and detach; lookups still work. May be called again."""
         if self._closed:
             return
-        os.write(self._stopper, b"\0")
-        self._thread.join()
+        self._thread.stop()
         self.refresh()
         with self._lock:
             self._closed = True
-            self._opened.close()
+            self._resources.close()
 
     def _ingest_for_drain(self) -> None:
-        """Ingest what has happened until now, before stale flows are drained.
+        """Ingest the events until now before stale flows are drained, or a part of a backlog.
 
-        Of a backlog only a part, as the event loop may not wait for all; of the rest it is only
-        seen which sockets were released.
+        The event loop waits for this. Of the rest of a backlog only the releases are looked at,
+        and flows of the released sockets invalidated.
         """
         with self._lock:
-            if not self._backlog and not self._closed:
+            if not self._events.has_backlog and not self._closed:
                 self._read()
-            self._take_in()
-            self._ledger.invalidate(find_released(self._backlog))
-
-    def _follow(self) -> None:
-        poller = select.poll()
-        poller.register(self._stop, select.POLLIN)
-        pause = select.poll()
-        pause.register(self._stop, select.POLLIN)
-        poller.register(self._ring.fileno(), select.POLLIN)
-        while True:
-            ready = {descriptor for descriptor, _ in poller.poll()}
-            if self._stop in ready:
-                return
-            self.refresh()
-            if pause.poll(_PAUSE * 1000):
-                return
+            self._ingest_part()
+            self._ledger.invalidate(self._events.released_in_backlog())
 
     def _read(self) -> None:
-        """Read what the kernel has told, and whether it had room to tell all."""
-        before_ns = boot_clock()
-        self._backlog = memoryview(self._ring.drain())
-        if self._backlog:  # else there was room for all
-            losses = read_losses(self._programs.map_fd("losses"))
-            lost = losses.events + losses.sockets + self._ring.lost
-            if lost > self._lost:
-                self._lost, self._lost_ns = lost, boot_clock()
-                self._ledger.record_loss(self._sure_ns, self._lost_ns)
-        self._sure_ns = before_ns
+        loss = self._events.read()
+        if loss is not None:
+            self._lost_ns = loss.until_ns
+            self._ledger.record_loss(*loss)
 
-    def _take_in(self) -> None:
-        """Take in some of the backlog."""
+    def _ingest_part(self) -> None:
         now = self._clock()
-        part, self._backlog = self._backlog[:_PART], self._backlog[_PART:]
-        decoded = decode_events(part)
-        self._malformed += decoded.malformed
-        for event in decoded.events:
-            self._ledger.ingest(event, self._owner(event, now), now)
+        for event in self._events.take_part():
+            self._ledger.ingest(event, self._owners.find(event, now), now)
 
-    def _owner(self, event: SocketEvent, now: float) -> SocketOwner | None:
-        """Return the process that an event names, if it names one that owns sockets."""
-        if not event.pid:
-            return None
-        stat = self._starts.find(event.pid, event.boot_ns, now)
-        if stat is not None and stat.is_kernel_thread and event.kind is EventKind.RELEASED:
-            return None  # the kernel releases some sockets on its own account
-        start = None if stat is None else stat.start
-        key = (event.pid, start, event.user_id, event.command, event.cgroup)
-        owner = self._owners.get(key)
-        if owner is None:
-            if len(self._owners) >= _OWNERS_KEPT:
-                self._owners.clear()
-            path = self._tree.path_of(event.cgroup)
-            owner = self._owners[key] = SocketOwner(*key, cgroup_path=path)
-        return owner
+
+class _IngestThread:
+    """Calls `ingest` whenever `events_fd` is readable, until `stop`. Raises OSError."""
+
+    def __init__(self, events_fd: int, ingest: Callable[[], None]) -> None:
+        self._events_fd = events_fd
+        self._ingest = ingest
+        self._stopped = False
+        self._stop_read_fd, self._stop_write_fd = os.pipe2(os.O_CLOEXEC)
+        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        try:
+            self._thread.start()
+        except BaseException:
+            self._close()
+            raise
+
+    def stop(self) -> None:
+        """Stop and wait until the thread has ended. May be called again."""
+        if not self._stopped:
+            self._stopped = True
+            os.write(self._stop_write_fd, b"\0")
+            self._thread.join()
+            self._close()
+
+    def _run(self) -> None:
+        stop = select.poll()
+        stop.register(self._stop_read_fd, select.POLLIN)
+        ready = select.poll()
+        ready.register(self._stop_read_fd, select.POLLIN)
+        ready.register(self._events_fd, select.POLLIN)
+        while True:
+            if self._stop_read_fd in {descriptor for descriptor, _ in ready.poll()}:
+                return
+            self._ingest()
+            if stop.poll(_PAUSE_MS):
+                return
+
+    def _close(self) -> None:
+        os.close(self._stop_read_fd)
+        os.close(self._stop_write_fd)

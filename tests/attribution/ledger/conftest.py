@@ -1,4 +1,4 @@
-"""What several tests of the ledger need."""
+"""Fixtures of the ledger's tests."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from hogpipe.linux.bpf.programs import attach_ledger_programs
 
 @pytest.fixture
 def ledger() -> Iterator[KernelLedger]:
-    """A ledger that is attached to this kernel."""
+    """Give a ledger that is attached to the running kernel."""
     require_bpf()
     made = KernelLedger(attach_ledger_programs())
     try:

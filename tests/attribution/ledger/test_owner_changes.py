@@ -1,4 +1,4 @@
-"""Sockets that pass from hand to hand, on the running kernel: whose their packets are then."""
+"""Sockets, ports and five-tuples whose owners change, on the running kernel."""
 
 import json
 import socket
@@ -42,35 +42,35 @@ def in_child(work):
 def disconnect(end):  # connect(2), to an address of AF_UNSPEC
     import ctypes
     assert not ctypes.CDLL(None).connect(end.fileno(), bytes(16), 16)
-def tell(*what):
-    print(json.dumps(what), flush=True)
+def report(*values):
+    print(json.dumps(values), flush=True)
     sys.stdin.readline()
 peer = datagrams(900)
 """
 
 
 class Program:
-    """A program inside a namespace that tells what it did, and waits until it may end."""
+    """A program inside a namespace that reports what it did, then waits for `end`."""
 
     def __init__(self, netns: Namespace, ledger: KernelLedger) -> None:
         self._netns, self._ledger = netns, ledger
-        self._run: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[str] | None = None
 
-    def told(self, text: str) -> list[Any]:
-        """Return what it told."""
+    def run(self, text: str) -> list[Any]:
+        """Run `text` until it reports, and return the values."""
         words = (sys.executable, "-c", BEGIN + text)
-        self._run = self._netns.popen(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert self._run.stdout is not None
-        told: list[Any] = json.loads(self._run.stdout.readline())
+        self._process = self._netns.popen(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        values: list[Any] = json.loads(self._process.stdout.readline())
         self._ledger.refresh()
-        return told
+        return values
 
     def end(self) -> None:
-        if self._run is not None:
-            self._run.communicate("\n")
+        if self._process is not None:
+            self._process.communicate("\n")
             self._ledger.refresh()
 
-    def ask(
+    def find_owner(
         self, port: int, span: list[int] | None = None, protocol: int = UDP, peer: int = PEER
     ) -> tuple[Quality, int] | Contested | None:
         here = socket.inet_aton("127.0.0.1")
@@ -91,26 +91,28 @@ def program(netns: Namespace, ledger: KernelLedger) -> Iterator[Program]:
         made.end()
 
 
-def test_who_sends_on_a_socket_that_another_made_is_its_owner(program: Program) -> None:
-    child, port = program.told(
+def test_the_process_that_transmits_first_owns_a_socket_that_another_made(program: Program) -> None:
+    child, port = program.run(
         """
 end = datagrams()
 child = in_child(lambda: end.sendto(b"x", PEER))
-tell(child, end.getsockname()[1])
+report(child, end.getsockname()[1])
 """
     )
-    assert program.ask(port) == (Quality.EXACT, child)
+    assert program.find_owner(port) == (Quality.EXACT, child)
 
 
-def test_a_port_that_was_given_up_to_connect_anew_is_not_the_first_ones(program: Program) -> None:
-    first, second, port, other, before, after = program.told(
+def test_a_port_freed_by_a_second_connect_belongs_to_the_next_process(
+    program: Program,
+) -> None:
+    first, second, port, other, before, after = program.run(
         """
 end = datagrams()
 end.connect(PEER)
 port = end.getsockname()[1]
 before = time.time_ns()
 end.send(b"x")
-disconnect(end)  # its port is free
+disconnect(end)  # frees its port
 def take():
     taken = datagrams(port)
     taken.connect(PEER)
@@ -122,21 +124,21 @@ end.connect(PEER)
 end.send(b"x")
 other = end.getsockname()[1]
 end.close()
-tell(os.getpid(), child, port, other, [before, before + 1], [started + 1, ended])
+report(os.getpid(), child, port, other, [before, before + 1], [started + 1, ended])
 """
     )
     assert port != other
-    assert program.ask(other) == (Quality.EXACT, first)
+    assert program.find_owner(other) == (Quality.EXACT, first)
     for span in (before, after):
-        answer = program.ask(port, span)
+        answer = program.find_owner(port, span)
         assert not isinstance(answer, tuple) or answer == (Quality.EXACT, second)
-    assert isinstance(program.ask(port, before), Contested)
+    assert isinstance(program.find_owner(port, before), Contested)
 
 
-def test_a_connection_that_takes_over_the_ends_of_another_has_its_own_packets(
+def test_a_connection_on_the_five_tuple_of_a_former_one_owns_its_packets(
     program: Program,
 ) -> None:
-    turns = program.told(
+    turns = program.run(
         """
 listener = socket.create_server((HERE, 80))
 turns = []
@@ -147,36 +149,37 @@ def connect():
     end.bind((HERE, 5000))
     end.connect((HERE, 80))
     end.send(b"x")
-    end.close()  # with a reset, so the ends are free at once
+    end.close()  # with a reset, so the five-tuple is free at once
 for _ in range(5):
     first = time.time_ns()
     child = in_child(connect)
+    time.sleep(0.001)  # packets of the former connection may arrive 0.2 ms after its end
     turns.append([child, [first, time.time_ns()]])
     listener.accept()[0].close()
-tell(*turns)
+report(*turns)
 """
     )
-    for pid, span in turns[1:]:  # its connect came a moment after the time was taken
-        assert program.ask(5000, [span[1], span[1] + 1], TCP, 80) == (Quality.EXACT, pid)
+    for pid, span in turns[1:]:  # the connect came after the start of the span
+        assert program.find_owner(5000, [span[1], span[1] + 1], TCP, 80) == (Quality.EXACT, pid)
     whole = [turns[0][1][0], turns[-1][1][1]]
-    assert isinstance(program.ask(5000, whole, TCP, 80), Contested)
-    assert program.ask(5000, None, TCP, 80) == (Quality.EXACT, turns[-1][0])
+    assert isinstance(program.find_owner(5000, whole, TCP, 80), Contested)
+    assert program.find_owner(5000, None, TCP, 80) == (Quality.EXACT, turns[-1][0])
 
 
-def test_a_connection_that_both_ends_open_at_once_is_of_who_connected(program: Program) -> None:
-    (pid,) = program.told(
+def test_a_simultaneous_open_is_owned_by_the_process_that_connected(program: Program) -> None:
+    (pid,) = program.run(
         """
 end = socket.socket()
 end.bind((HERE, 5000))
 end.connect((HERE, 5000))  # to itself
-tell(os.getpid())
+report(os.getpid())
 """
     )
-    assert program.ask(5000, None, TCP, 5000) == (Quality.EXACT, pid)
+    assert program.find_owner(5000, None, TCP, 5000) == (Quality.EXACT, pid)
 
 
-def test_sockets_of_two_processes_on_one_port_have_no_owner(program: Program) -> None:
-    program.told(
+def test_sockets_of_two_processes_at_one_port_have_no_owner(program: Program) -> None:
+    program.run(
         """
 def reuse():
     end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -191,15 +194,15 @@ if child == 0:
     os.write(there, b"x")
     time.sleep(60)
 os.read(here, 1)
-tell(os.getpid(), child)
+report(os.getpid(), child)
 os.kill(child, 9)
 """
     )
-    assert program.ask(5000) is None
+    assert program.find_owner(5000) is None
 
 
-def test_both_families_of_one_port_are_kept_apart(program: Program) -> None:
-    (parent, child) = program.told(
+def test_sockets_of_both_address_families_at_one_port_have_two_owners(program: Program) -> None:
+    (parent, child) = program.run(
         """
 mine = datagrams(5000)
 here, there = os.pipe()
@@ -211,48 +214,48 @@ if child == 0:
     os.write(there, b"x")
     time.sleep(60)
 os.read(here, 1)
-tell(os.getpid(), child)
+report(os.getpid(), child)
 os.kill(child, 9)
 """
     )
-    assert program.ask(5000) == (Quality.LISTENER, parent)
+    assert program.find_owner(5000) == (Quality.LISTENER, parent)
     assert child != parent
 
 
-def test_a_socket_is_of_who_bound_it_until_its_last_holder_lets_go(program: Program) -> None:
-    (parent,) = program.told(
+def test_a_socket_is_owned_by_the_process_that_bound_it_until_its_release(program: Program) -> None:
+    (parent,) = program.run(
         """
 end = datagrams(5000)
 child = os.fork()
 if child == 0:
-    time.sleep(60)  # holds it, too
+    time.sleep(60)  # holds the socket, too
 end.close()
-tell(os.getpid())
+report(os.getpid())
 os.kill(child, 9)
 """
     )
-    assert program.ask(5000) == (Quality.LISTENER, parent)
+    assert program.find_owner(5000) == (Quality.LISTENER, parent)
 
 
-def test_a_server_that_follows_another_on_its_port_takes_what_comes(program: Program) -> None:
-    first, second, before, after = program.told(
+def test_a_server_owns_its_port_from_the_end_of_the_former_server_on(program: Program) -> None:
+    first, second, before, after = program.run(
         """
 child = in_child(lambda: socket.create_server((HERE, 80)).close())
 before = time.time_ns()
 time.sleep(0.01)
 listener = socket.create_server((HERE, 80))
 now = time.time_ns()
-tell(child, os.getpid(), [before, before + 1], [now, now + 1])
+report(child, os.getpid(), [before, before + 1], [now, now + 1])
 """
     )
-    assert program.ask(80, before, TCP, 50000) == (Quality.LISTENER, first)
-    assert program.ask(80, after, TCP, 50000) == (Quality.LISTENER, second)
+    assert program.find_owner(80, before, TCP, 50000) == (Quality.LISTENER, first)
+    assert program.find_owner(80, after, TCP, 50000) == (Quality.LISTENER, second)
 
 
-def test_ends_that_were_anothers_since_a_connect_was_refused_are_not_the_refused_ones(
+def test_a_five_tuple_used_by_another_process_after_a_refused_connect_has_its_owner(
     program: Program,
 ) -> None:
-    first, second, during, after = program.told(
+    first, second, during, after = program.run(
         """
 listener = socket.create_server((HERE, 80))
 def bound():
@@ -262,7 +265,7 @@ def bound():
     end.bind((HERE, 5000))
     return end
 end = bound()
-assert end.connect_ex((HERE, 81))  # nobody listens there
+assert end.connect_ex((HERE, 81))  # no socket listens there
 def connect():
     other = bound()
     other.connect((HERE, 80))
@@ -278,8 +281,8 @@ time.sleep(0.01)
 end.connect((HERE, 80))
 time.sleep(0.01)
 now = time.time_ns()
-tell(os.getpid(), child, during, [now, now + 1])
+report(os.getpid(), child, during, [now, now + 1])
 """
     )
-    assert program.ask(5000, during, TCP, 80) == (Quality.EXACT, second)
-    assert program.ask(5000, after, TCP, 80) == (Quality.EXACT, first)
+    assert program.find_owner(5000, during, TCP, 80) == (Quality.EXACT, second)
+    assert program.find_owner(5000, after, TCP, 80) == (Quality.EXACT, first)

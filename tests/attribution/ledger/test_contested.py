@@ -1,4 +1,4 @@
-"""Processes that have one five-tuple in turn, on the running kernel: each has its own packets."""
+"""Processes that use one five-tuple one after the other, on the running kernel."""
 
 import json
 import socket
@@ -25,13 +25,13 @@ UDP, PORT, PEER = 17, 5000, 900
 HERE = socket.inet_aton("127.0.0.1")
 FLOW = FlowKey(UDP, HERE, PORT, HERE, PEER, "lo")
 
-# Each of the processes uses the port when it is its turn, and tells when it had sent.
+# Each process binds the port in its turn, and prints its pid and the time of its transmission.
 TURNS = """
 import json, os, socket, sys, time
 kind, count = sys.argv[1], int(sys.argv[2])
 peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 peer.bind(("127.0.0.1", 900))
-told = []
+turns = []
 for number in range(count):
     here, there = os.pipe()
     pid = os.fork()
@@ -46,19 +46,19 @@ for number in range(count):
         end.close()
         os.write(there, json.dumps([os.getpid(), first, last]).encode())
         os._exit(0)
-    told.append(json.loads(os.read(here, 1000)))
+    turns.append(json.loads(os.read(here, 1000)))
     os.waitpid(pid, 0)
-print(json.dumps(told))
+print(json.dumps(turns))
 """
 
 
-def take_turns(where: Namespace, kind: str, count: int) -> list[tuple[int, Span]]:
-    """Return the pid and the time of each turn."""
+def run_turns(where: Namespace, kind: str, count: int) -> list[tuple[int, Span]]:
+    """Return the pid and the time span of each turn."""
     run = where.popen(sys.executable, "-c", TURNS, kind, str(count), stdout=subprocess.PIPE)
     return [(pid, Span(first, last)) for pid, first, last in json.loads(run.communicate()[0])]
 
 
-def ask(
+def find_owners(
     ledger: KernelLedger, where: Namespace, spans: Sequence[Span]
 ) -> list[LedgerEntry | Contested | None]:
     ledger.refresh()
@@ -69,25 +69,25 @@ def ask(
 @pytest.mark.parametrize(
     ("kind", "quality"), [("bound", Quality.LISTENER), ("connected", Quality.EXACT)]
 )
-def test_each_of_many_that_had_a_port_in_turn_has_its_own_packets(
+def test_each_process_that_held_a_port_owns_the_packets_of_its_turn(
     netns: Namespace, ledger: KernelLedger, kind: str, quality: Quality
 ) -> None:
-    turns = take_turns(netns, kind, 20)
-    answers = ask(ledger, netns, [span for _, span in turns])
+    turns = run_turns(netns, kind, 20)
+    answers = find_owners(ledger, netns, [span for _, span in turns])
     for (pid, _), answer in zip(turns, answers, strict=True):
         assert isinstance(answer, LedgerEntry)
         assert (answer.owner.pid, answer.quality) == (pid, quality)
 
 
 @pytest.mark.parametrize("kind", ["bound", "connected"])
-def test_packets_that_passed_in_several_turns_are_nobodys(
+def test_packets_of_several_turns_are_contested(
     netns: Namespace, ledger: KernelLedger, kind: str
 ) -> None:
-    turns = take_turns(netns, kind, 20)
+    turns = run_turns(netns, kind, 20)
     spans = [
         Span(one.start_ns, other.end_ns)
         for (_, one), (_, other) in zip(turns, turns[1:] + turns[:1], strict=True)
         if one.start_ns < other.end_ns
     ]
-    assert all(isinstance(one, Contested) for one in ask(ledger, netns, spans))
+    assert all(isinstance(one, Contested) for one in find_owners(ledger, netns, spans))
     assert ledger.counts().contested == len(spans)
