@@ -6,7 +6,7 @@ UTF-8 (`decode_text`).
 
 What may fail: a process that has exited, or that is hidden (hidepid), is ordinary; its files read
 as None. A malformed file is counted and reads as None. Only the fds of a process raise
-PermissionError, because the caller must tell a refusal from a process without sockets.
+PermissionError, because the caller must distinguish a refusal from a process without sockets.
 
 Formats: proc(5) and Documentation/filesystems/proc.rst of the kernel.
 """

@@ -1,4 +1,4 @@
-"""PURE: the endpoint heuristic: the owner of sockets that no lookup found, by those that one did.
+"""PURE: the endpoint heuristic names the owner of flows whose socket closed before the lookup.
 
 A connection that is closed before the socket table is read cannot be found in it. But a process
 that opens many short connections to a remote endpoint is seen with some of them. The rule:
@@ -13,9 +13,9 @@ Flows that the heuristic attributes have the quality `inferred`.
 Evidence (`EndpointHeuristic`)
 ------------------------------
 Only short-lived sockets count: sockets that a periodic sample saw, that closed within a second, and
-that the lookup of their own flow missed. They resemble the sockets that no one saw. A socket that
-lives long enough for its own lookup is no evidence: the process that keeps connections open need
-not be the one that makes the short ones. It does count as an owner, though, and so can make the
+that the lookup of their own flow missed. They resemble the sockets that closed unseen. A socket
+that lives long enough for its own lookup is no evidence: the process that keeps connections open
+need not be the one that makes the short ones. But it counts as an owner, and so can make the
 endpoint ambiguous. Few sockets are not enough: with several processes on one endpoint, each would
 be named until the next is seen.
 
