@@ -1,7 +1,6 @@
 """Containers behind links: addresses, orientation of their flows, and how they are read."""
 
 import socket
-import struct
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -21,7 +20,7 @@ from hogpipe.capture.live.link_selection import select_links
 from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.capture.orientation import Orientation
 from hogpipe.linux.netns.namespace_processes import read_own_namespace
-from hogpipe.linux.netns.nsid import NOT_ASSIGNED, parse_nsid, read_nsids
+from hogpipe.linux.netns.nsid import NOT_ASSIGNED, read_nsids
 from hogpipe.linux.rtnetlink import read_link_table
 from hogpipe.model import OWN_NAMESPACE, FlowBatch, FlowKey, Tally
 
@@ -156,23 +155,6 @@ def test_flows_of_a_container_that_becomes_known_are_oriented_again() -> None:
     assert batch.counts.both_sides == Tally(1, 100)
 
 
-def answer(kind: int, attribute: int, number: int) -> bytes:
-    return struct.pack("=IHHII4xHHi", 28, kind, 0, 1, 0, 8, attribute, number)
-
-
-def test_an_answer_has_the_nsid_of_a_namespace() -> None:
-    assert parse_nsid(answer(88, 1, 7)) == 7
-    assert parse_nsid(answer(88, 1, 0)) == 0
-    assert parse_nsid(answer(88, 1, -1)) == NOT_ASSIGNED
-
-
-@pytest.mark.parametrize(
-    "other", [answer(88, 1, -2), answer(88, 2, 7), answer(2, 1, 7), answer(88, 1, 7)[:-1], b""]
-)
-def test_an_answer_without_an_nsid_is_none(other: bytes) -> None:
-    assert parse_nsid(other) is None
-
-
 @contextmanager
 def containers_of(where: Namespace) -> Iterator[ContainerNamespaces]:
     """Follow the containers behind all links of a namespace."""
@@ -240,15 +222,6 @@ def test_the_namespace_of_a_veths_peer_is_found_with_its_addresses(
         assert socket.inet_aton("10.78.0.9") in known
         assert socket.inet_aton("10.77.0.2") not in known
     assert refresh(left, containers).peer_namespaces == ()
-
-
-def test_the_kernel_gives_the_nsid_of_a_namespace(
-    container_veth: tuple[Namespace, Namespace],
-) -> None:
-    left, right = container_veth
-    (link,) = [one for one in left.call(read_link_table).links if one.name == "left"]
-    paths = [Path(f"/run/netns/{right.name}"), Path("/proc/0/ns/net")]
-    assert left.call(lambda: read_nsids(paths)) == [link.peer_netns, None]
 
 
 def test_links_that_lead_to_no_container_cost_nothing(netns: Namespace, tmp_path: Path) -> None:
