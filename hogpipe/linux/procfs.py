@@ -20,6 +20,7 @@ import msgspec
 
 from hogpipe.errors import ConfigurationError
 from hogpipe.linux.netns.namespace_processes import is_own_namespace
+from hogpipe.linux.socket_table import READ_BYTES, join_reads
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ class Procfs:
         if self._net is None:
             return None
         try:
-            return (self._net / name).read_bytes()
+            return _read_table_file(os.fsencode(self._net / name))
         except FileNotFoundError:
             if not _is_directory(self._net):
                 raise
@@ -148,7 +149,9 @@ class Procfs:
     def read_table_of(self, pid: int, name: str) -> bytes | None:
         """Return a socket table of a process's network namespace, or None if there is none."""
         try:
-            return self._read(pid, b"net/" + name.encode())
+            return _read_table_file(self._path(pid, b"net/" + name.encode()))
+        except (*_GONE, PermissionError):
+            return None
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
@@ -252,6 +255,11 @@ class Procfs:
             if error.errno != errno.ENAMETOOLONG:
                 raise
             return b""  # any user can open such a file; it must not break the whole lookup
+
+
+def _read_table_file(path: bytes) -> bytes:
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (bytes)
+        return join_reads(iter(lambda: file.read(READ_BYTES), b""))
 
 
 def _is_directory(path: Path) -> bool:

@@ -6,17 +6,31 @@ All tables share their first ten columns: `sl local remote st tx:rx tr:when retr
 inode`. get_tcp4_sock and similar functions print them (net/ipv4/tcp_ipv4.c, udp.c, raw.c, ping.c;
 net/ipv6/tcp_ipv6.c, datagram.c). The offset of a column is not fixed (rows grow from row 10,000 on,
 and every IPv6 row is longer), so the parser splits at blanks.
+
+A table ends with its first short read (`join_reads`). The kernel returns whole rows, at most a page
+at a time (seq_read_iter, fs/seq_file.c). After the last row, the next read(2) searches its position
+from the start of the hash (tcp_seq_start, net/ipv4/tcp_ipv4.c) and returns the few rows that were
+inserted meanwhile. A reader that waits for EOF thus walks the whole hash again and again, for as
+long as connections come.
 """
 
+import mmap
 import struct
 from binascii import unhexlify
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import msgspec
 
 TCP_LISTEN = 0x0A
 TCP_CLOSING = frozenset({0x04, 0x05, 0x06, 0x09, 0x0B})
 """FIN_WAIT1, FIN_WAIT2, TIME_WAIT, LAST_ACK, CLOSING: without an inode, no process holds it."""
+
+READ_BYTES = 1 << 16
+"""The size of a read(2) of a table: of a page or more, so that only the last one is short."""
+
+# No row is longer: those of tcp6 have about 180 bytes, those of unix a path of at most 108.
+_LONGEST_ROW = 512
+_SHORT = mmap.PAGESIZE - _LONGEST_ROW
 
 # TCP_ESTABLISHED to TCP_BOUND_INACTIVE (include/net/tcp_states.h).
 _STATES = {b"%02X" % state: state for state in range(0x01, 0x0E)}
@@ -39,6 +53,16 @@ class SocketRow(msgspec.Struct, frozen=True, gc=False):
     inode: int
 
 
+def join_reads(reads: Iterable[bytes]) -> bytes:
+    """Return a table from its reads of READ_BYTES, up to the first short or empty one."""
+    found = []
+    for data in reads:
+        found.append(data)
+        if len(data) < _SHORT:
+            break
+    return b"".join(found)
+
+
 def parse_table(
     data: bytes,
     port_pairs: Collection[tuple[int, int]] | None = None,
@@ -48,11 +72,13 @@ def parse_table(
 
     If `port_pairs` is given, only rows with one of these (local, remote) pairs of ports, or with
     one of `remote_ports`, are returned. The other rows are only checked for their number of columns
-    and their state, which keeps a table of tens of thousands of rows cheap.
+    and their state, which keeps a table of tens of thousands of rows cheap. If the kernel returned
+    a socket twice, because rows moved between two reads, only the later row is returned.
     """
     wanted = None if port_pairs is None else {b"%04X%04X" % pair for pair in port_pairs}
     towards = {b"%04X" % port for port in remote_ports}
     rows: list[SocketRow] = []
+    places: dict[int, int] = {}
     skipped = 0
     for line in data.split(b"\n")[1:]:
         if not line:
@@ -62,7 +88,9 @@ def parse_table(
             state_number = _STATES[state]
             port = remote[-4:]
             if wanted is None or local[-4:] + port in wanted or port in towards:
-                rows.append(_parse_row(local, remote, state_number, rest))
+                row = _parse_row(local, remote, state_number, rest)
+                place = places.setdefault(row.inode, len(rows)) if row.inode else len(rows)
+                rows[place : place + 1] = [row]
         except (ValueError, KeyError):
             skipped += 1
     return rows, skipped

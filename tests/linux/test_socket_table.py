@@ -1,6 +1,8 @@
 """Parsing of socket tables."""
 
 import ipaddress
+import itertools
+import mmap
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.fake_proc import LISTEN, format_row, format_table, format_time_wait
 
-from hogpipe.linux.socket_table import SocketRow, parse_table
+from hogpipe.linux.socket_table import READ_BYTES, SocketRow, join_reads, parse_table
 
 # Lines of a little-endian kernel.
 CONNECTION4 = (
@@ -40,7 +42,7 @@ def test_shifted_columns_parse() -> None:
     table = format_table(
         [
             format_row(ours, theirs, inode=5, uid=6, slot=9_999),
-            format_row(ours, theirs, inode=5, uid=6, slot=10_000),
+            format_row(ours, theirs, inode=7, uid=6, slot=10_000),
             format_row(ours, theirs, inode=2**64 - 1, uid=2**32 - 2, slot=1_234_567),
         ]
     )
@@ -48,7 +50,7 @@ def test_shifted_columns_parse() -> None:
     assert skipped == 0
     assert [(row.inode, row.user_id) for row in rows] == [
         (5, 6),
-        (5, 6),
+        (7, 6),
         (2**64 - 1, 2**32 - 2),
     ]
 
@@ -109,7 +111,10 @@ def test_an_empty_table_has_no_rows() -> None:
 def test_any_bytes_parse_and_each_line_is_a_row_or_counted(data: bytes) -> None:
     rows, skipped = parse_table(data)
     lines = [line for line in data.split(b"\n")[1:] if line]
-    assert len(rows) + skipped == len(lines)
+    alone = [parse_table(b"header\n" + line) for line in lines]
+    inodes = [row.inode for found, _ in alone for row in found]
+    repeated = len([inode for inode in inodes if inode]) - len({inode for inode in inodes if inode})
+    assert len(rows) + skipped + repeated == len(lines)
 
 
 PORTS = st.integers(0, 0xFFFF)
@@ -132,7 +137,7 @@ def socket_rows(draw: st.DrawFn) -> SocketRow:
 
 
 @settings(deadline=None)
-@given(st.lists(socket_rows()), st.integers(0, 100_000))
+@given(st.lists(socket_rows(), unique_by=lambda row: row.inode), st.integers(0, 100_000))
 def test_printed_rows_parse_to_the_same_values(rows: list[SocketRow], slot: int) -> None:
     lines = [
         format_row(
@@ -146,6 +151,31 @@ def test_printed_rows_parse_to_the_same_values(rows: list[SocketRow], slot: int)
         for row in rows
     ]
     assert parse_table(format_table(lines)) == (rows, 0)
+
+
+def test_a_socket_that_the_kernel_returned_twice_is_one_row() -> None:
+    local, remote = (bytes([10, 0, 0, 1]), 80), (bytes([10, 0, 0, 2]), 4000)
+    lines = [format_row(local, remote, inode=7, state=state, uid=0, slot=0) for state in (1, 8)]
+    (row,), skipped = parse_table(format_table(lines))
+    assert (row.inode, row.state, skipped) == (7, 8, 0)
+
+
+def test_sockets_without_an_inode_stay_apart() -> None:
+    local, remote = (bytes([10, 0, 0, 1]), 80), (bytes([10, 0, 0, 2]), 4000)
+    lines = [format_row(local, remote, inode=0, state=6, uid=0, slot=0) for _ in range(2)]
+    assert len(parse_table(format_table(lines))[0]) == 2
+
+
+def test_a_table_ends_with_its_first_short_read() -> None:
+    full, rest = b"x" * (mmap.PAGESIZE - 150), b"y" * 150
+    never_ending = itertools.chain([full, full, rest], itertools.repeat(rest))
+    assert join_reads(never_ending) == full + full + rest
+
+
+@pytest.mark.parametrize("size", [0, 1, 150, mmap.PAGESIZE - 1, mmap.PAGESIZE, READ_BYTES])
+def test_a_table_of_full_reads_ends_where_the_file_does(size: int) -> None:
+    full = b"x" * mmap.PAGESIZE
+    assert join_reads([full, b"y" * size]) == full + b"y" * size
 
 
 @pytest.mark.parametrize("version", ["", "6"])
