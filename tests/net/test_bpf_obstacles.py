@@ -1,19 +1,17 @@
-"""`hogpipe run` where the kernel cannot be asked: the remedy is told, or /proc is used instead.
+"""`hogpipe run` where BPF programs cannot be attached: it names the remedy, or uses /proc instead.
 
-Each obstacle is a real one, made for this run alone. Whatever it is, nothing stays attached.
+Each obstacle is a real one, made for one run. Whatever it is, no program stays attached.
 """
 
 import os
 import re
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from support.bpf import all_attached, find_cgroup_root, require_bpf
+from support.bpf import all_attached, compile_changed, find_cgroup_root, require_bpf
 from support.namespaces import Namespace, require
 from support.running import running, wait_until, write_config
 
@@ -28,7 +26,7 @@ interval = 0.2
 type = "jsonl"
 path = "records.jsonl"
 """
-# With the object at another path, and rings of another size.
+# hogpipe with the object at another path, and a ring buffer of another size.
 PATCHED = """
 import sys, hogpipe.linux.bpf.programs as programs, hogpipe.cli
 from pathlib import Path
@@ -44,32 +42,32 @@ EBPF = f'[capture]\nsource = "ebpf"\nmax_flows = {MOST_FLOWS}'
 LEDGER = '[capture]\ninterfaces = ["lo"]\n[attribution]\nledger = "{}"'
 
 Obstacle = Callable[[Path], AbstractContextManager[list[str]]]
-"""Gives the command that runs hogpipe with some arguments; the folder is for what it needs."""
+"""A context with the obstacle; gives the command that runs hogpipe. The folder is for its files."""
 
 
-def plainly(path: str = 'Path("{}")', ring_bytes: int = 1 << 22) -> list[str]:
+def hogpipe_command(path: str = 'Path("{}")', ring_bytes: int = 1 << 22) -> list[str]:
     found = path.format(hogpipe.linux.bpf.object_path())
     return [sys.executable, "-c", PATCHED.format(path=found, ring_bytes=ring_bytes)]
 
 
 def after(preparation: str) -> list[str]:
-    """Return a prefix that runs a command in mounts of its own, after a shell command there."""
+    """Return a prefix that runs a shell command, then the command, in a mount namespace."""
     return ["unshare", "--mount", "sh", "-ec", f'{preparation}; exec "$@"', "sh"]
 
 
 @contextmanager
 def no_object(_: Path) -> Iterator[list[str]]:
-    yield plainly("None")
+    yield hogpipe_command("None")
 
 
 @contextmanager
 def a_damaged_object(_: Path) -> Iterator[list[str]]:
-    yield plainly('Path("/etc/hostname")')
+    yield hogpipe_command('Path("/etc/hostname")')
 
 
 @contextmanager
 def no_capability(_: Path) -> Iterator[list[str]]:
-    yield ["setpriv", "--bounding-set=-sys_admin,-bpf", *plainly()]
+    yield ["setpriv", "--bounding-set=-sys_admin,-bpf", *hogpipe_command()]
 
 
 @contextmanager
@@ -77,33 +75,27 @@ def no_libbpf(_: Path) -> Iterator[list[str]]:
     load_library()
     maps = [line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()]
     (library,) = {name for name in maps if "/libbpf.so" in name}
-    yield [*after(f"mount --bind /dev/null {library}"), *plainly()]
+    yield [*after(f"mount --bind /dev/null {library}"), *hogpipe_command()]
 
 
 @contextmanager
 def no_control_groups(_: Path) -> Iterator[list[str]]:
-    """There are none in sight, and none may be mounted."""
+    """None is visible, and none may be mounted."""
     drop = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
-    yield [*after("umount --all --types cgroup2"), *drop, *plainly()]
+    yield [*after("umount --all --types cgroup2"), *drop, *hogpipe_command()]
+
+
+@contextmanager
+def an_object_of_another_version(folder: Path) -> Iterator[list[str]]:
+    compiled = compile_changed(folder, r"(struct traffic_row \{)", r"\1 __u64 added;")
+    yield hogpipe_command(f'Path("{compiled}")')
 
 
 @contextmanager
 def an_old_kernel(folder: Path) -> Iterator[list[str]]:
-    """One without a helper that the programs call."""
-    sources = Path(hogpipe.linux.bpf.__file__).parent
-    for source in sources.glob("*.bpf.*"):
-        if source.suffix in {".c", ".h"}:
-            shutil.copy(source, folder)
-    changed, compiled = folder / "old.c", folder / "old.o"
-    changed.write_text(
-        "#include <linux/bpf.h>\n"
-        "#define BPF_FUNC_get_current_uid_gid 9999\n"
-        '#include "hogpipe.bpf.c"\n'
-    )
-    headers = f"-I/usr/include/{os.uname().machine}-linux-gnu"
-    command = ["clang", "-O2", "-g", "-target", "bpf", headers, "-c", changed, "-o", compiled]
-    subprocess.run(command, check=True)
-    yield plainly(f'Path("{compiled}")')
+    """A kernel without a helper that the programs call."""
+    compiled = compile_changed(folder, "BPF_FUNC_get_current_uid_gid", "9999")
+    yield hogpipe_command(f'Path("{compiled}")')
 
 
 @contextmanager
@@ -113,7 +105,7 @@ def little_memory(_: Path) -> Iterator[list[str]]:
     try:
         (group / "memory.limit_in_bytes").write_text(str(LITTLE_MEMORY))
         enter = f'echo $$ > {group}/cgroup.procs; exec "$@"'
-        yield ["sh", "-ec", enter, "sh", *plainly(ring_bytes=1 << 30)]
+        yield ["sh", "-ec", enter, "sh", *hogpipe_command(ring_bytes=1 << 30)]
     finally:
         group.rmdir()
 
@@ -121,6 +113,10 @@ def little_memory(_: Path) -> Iterator[list[str]]:
 OBSTACLES = {
     no_object: (78, "eBPF: .* no BPF object; install clang"),
     a_damaged_object: (78, "eBPF: /etc/hostname cannot be opened .*; reinstall hogpipe"),
+    an_object_of_another_version: (
+        78,
+        "eBPF: .* values of map connections have 144 bytes, expected 136; reinstall hogpipe",
+    ),
     no_capability: (77, "eBPF: not permitted to load programs; grant CAP_BPF"),
     no_libbpf: (78, r"eBPF: libbpf\.so\.1 cannot be loaded; install it \(Debian.*: libbpf1"),
     no_control_groups: (78, "eBPF: no control group tree .* grant CAP_SYS_ADMIN, or mount one"),
@@ -143,7 +139,7 @@ def configure(folder: Path, wanted: str) -> Path:
 
 @pytest.mark.parametrize("obstacle", OBSTACLES, ids=lambda one: one.__name__)
 @pytest.mark.parametrize("wanted", [EBPF, LEDGER.format("on")], ids=["ebpf", "ledger"])
-def test_where_it_was_asked_for_the_run_ends_with_the_remedy(
+def test_a_run_that_requires_bpf_ends_with_the_remedy(
     netns: Namespace, tmp_path: Path, obstacle: Obstacle, wanted: str
 ) -> None:
     require_bpf()
@@ -158,7 +154,7 @@ def test_where_it_was_asked_for_the_run_ends_with_the_remedy(
 
 
 @pytest.mark.parametrize("obstacle", OBSTACLES, ids=lambda one: one.__name__)
-def test_where_it_was_not_asked_for_owners_come_from_proc_and_the_log_says_why(
+def test_a_run_that_does_not_require_bpf_uses_proc_and_logs_the_reason(
     netns: Namespace, tmp_path: Path, obstacle: Obstacle
 ) -> None:
     require_bpf()
@@ -172,7 +168,7 @@ def test_where_it_was_not_asked_for_owners_come_from_proc_and_the_log_says_why(
             assert run.end() == 0, run.errors
 
 
-def test_tables_that_find_no_room_can_be_made_smaller(netns: Namespace, tmp_path: Path) -> None:
+def test_maps_that_find_no_memory_can_be_made_smaller(netns: Namespace, tmp_path: Path) -> None:
     require_bpf()
     with little_memory(tmp_path) as words:
         ebpf = netns.enter(*words, "-v", "run", configure(tmp_path, EBPF))
@@ -183,9 +179,7 @@ def test_tables_that_find_no_room_can_be_made_smaller(netns: Namespace, tmp_path
             assert run.end() == 0, run.errors
 
 
-def test_the_verifiers_reasons_are_in_the_log_at_level_debug(
-    netns: Namespace, tmp_path: Path
-) -> None:
+def test_the_verifiers_log_is_logged_at_level_debug(netns: Namespace, tmp_path: Path) -> None:
     require_bpf()
     require("clang")
     with an_old_kernel(tmp_path) as words:

@@ -1,6 +1,6 @@
-"""Where the source ebpf tells other than a capture of the same traffic, as the documentation says.
+"""Where the source `ebpf` counts other packets than a capture of the same traffic, as documented.
 
-Both sources run at the same time, on one side of a wire.
+Both sources run at the same time, on one end of a veth pair.
 """
 
 import json
@@ -19,8 +19,8 @@ from support.bpf import require_bpf
 from support.namespaces import Namespace, pair, require
 from support.running import read_records, running, traffic_of, write_config
 
-# Of this module alone: all sockets of the host are counted.
-HERE, THERE, NOBODY, GROUP = "10.79.0.1", "10.79.0.2", "10.79.0.3", "239.79.0.1"
+# No other test uses these addresses: all sockets of the host are counted.
+HERE, THERE, UNUSED, GROUP = "10.79.0.1", "10.79.0.2", "10.79.0.3", "239.79.0.1"
 CONFIG = """
 [capture]
 source = "{source}"
@@ -38,19 +38,19 @@ PAYLOAD = b"x" * 72
 TAIL = 0.5
 
 PORTS = range(5001, 5007)
-TO_CLOSED, FROM_CLOSED, MULTICAST, RAW, BESIDE_IP, DROPPED = PORTS
+TO_CLOSED, FROM_CLOSED, MULTICAST, RAW, LINK_LAYER, DROPPED = PORTS
 
 
 class Side(NamedTuple):
-    """Packets that passed at HERE, sent and received, and how many of them had an owner."""
+    """Packets transmitted and received at HERE, and how many of both had an owner."""
 
-    sent: int
+    transmitted: int
     received: int
     owned: int
 
 
 class Seen:
-    """What a source told of each flow of HERE."""
+    """The packets in a source's records, by the flows of HERE."""
 
     def __init__(self, folder: Path) -> None:
         self._packets: Counter[tuple[str, int | str, str]] = Counter()
@@ -64,7 +64,7 @@ class Seen:
                 self._packets[*name, "owned"] += moved["packets"] if "process" in record else 0
 
     def of(self, transport: str, name: int | str) -> Side:
-        """Return what passed with a port of PORTS, or with an address."""
+        """Return the packets of one of PORTS, or with a remote address."""
         ways = ("transmit", "receive", "owned")
         return Side(*(self._packets[transport, name, way] for way in ways))
 
@@ -125,7 +125,7 @@ def ping(where: Namespace, address: str) -> None:
         assert end.recv(200)
 
 
-def send_past_the_stack(here: Namespace, there: Namespace) -> None:
+def send_at_link_layer(here: Namespace, there: Namespace) -> None:
     header = struct.pack(
         ">BBHHHBBH4s4s", 0x45, 0, 28 + len(PAYLOAD), 1, 0, 64, socket.IPPROTO_UDP, 0,
         socket.inet_aton(HERE), socket.inet_aton(THERE),
@@ -133,13 +133,13 @@ def send_past_the_stack(here: Namespace, there: Namespace) -> None:
     total = sum(struct.unpack(">10H", header))
     checksum = ~(total % 0xFFFF) & 0xFFFF
     header = header[:10] + struct.pack(">H", checksum) + header[12:]
-    ports = struct.pack(">HHHH", BESIDE_IP, BESIDE_IP, 8 + len(PAYLOAD), 0)
+    ports = struct.pack(">HHHH", LINK_LAYER, LINK_LAYER, 8 + len(PAYLOAD), 0)
     to, sender = (read_mac(where, name) for where, name in ((there, "right"), (here, "left")))
     with (
         datagrams(there) as receiver,
         here.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)) as end,
     ):
-        receiver.bind((THERE, BESIDE_IP))
+        receiver.bind((THERE, LINK_LAYER))
         end.bind(("left", 0))
         end.send(to + sender + b"\x08\x00" + header + ports + PAYLOAD)
         assert receiver.recv(100) == PAYLOAD
@@ -150,9 +150,9 @@ def read_mac(where: Namespace, name: str) -> bytes:
     return bytes.fromhex(link["address"].replace(":", ""))
 
 
-def send_to_nobody(here: Namespace) -> None:
+def send_to_unused_address(here: Namespace) -> None:
     with datagrams(here) as end:
-        end.sendto(PAYLOAD, (NOBODY, DROPPED))
+        end.sendto(PAYLOAD, (UNUSED, DROPPED))
 
 
 @pytest.fixture(scope="module")
@@ -172,23 +172,23 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Seen]:
         send_to_a_group(here, there)
         let_raw_sockets_listen(here, there)
         ping(there, HERE)
-        send_past_the_stack(here, there)
-        send_to_nobody(here)
+        send_at_link_layer(here, there)
+        send_to_unused_address(here)
         time.sleep(TAIL)
     return {source: Seen(folder) for source, folder in folders.items()}
 
 
-def test_what_no_socket_takes_is_seen_by_a_capture_alone(seen: dict[str, Seen]) -> None:
+def test_packets_to_a_closed_port_are_counted_by_a_capture_alone(seen: dict[str, Seen]) -> None:
     assert seen["pcap"].of("udp", FROM_CLOSED) == Side(0, 1, 0)
     assert seen["ebpf"].of("udp", FROM_CLOSED) == Side(0, 0, 0)
     for source in seen.values():
         assert source.of("udp", TO_CLOSED) == Side(1, 0, 1)
 
 
-def test_what_the_kernel_sends_of_its_own_accord_is_seen_without_what_it_answers(
+def test_packets_that_the_kernel_answers_with_are_counted_without_those_that_it_answers(
     seen: dict[str, Seen],
 ) -> None:
-    """Resets, errors and echo replies; what came before them went to no socket."""
+    """Resets, errors and echo replies: the packets before them reached no socket."""
     assert seen["pcap"].of("tcp", FROM_CLOSED) == Side(1, 1, 0)
     assert seen["ebpf"].of("tcp", FROM_CLOSED) == Side(1, 0, 0)
     assert seen["pcap"].of("icmp", THERE) == Side(2, 2, 0)
@@ -197,8 +197,8 @@ def test_what_the_kernel_sends_of_its_own_accord_is_seen_without_what_it_answers
         assert source.of("tcp", TO_CLOSED) == Side(1, 1, 2)
 
 
-def test_reports_of_groups_are_seen_by_a_capture_alone(seen: dict[str, Seen]) -> None:
-    assert seen["pcap"].of("2", "224.0.0.22").sent > 0
+def test_igmp_reports_are_counted_by_a_capture_alone(seen: dict[str, Seen]) -> None:
+    assert seen["pcap"].of("2", "224.0.0.22").transmitted > 0
     assert seen["ebpf"].of("2", "224.0.0.22") == Side(0, 0, 0)
 
 
@@ -208,14 +208,14 @@ def test_a_packet_for_several_sockets_is_counted_at_each(seen: dict[str, Seen]) 
         assert seen["ebpf"].of("udp", port) == Side(0, sockets, sockets)
 
 
-def test_what_is_sent_past_the_stack_is_seen_by_a_capture_alone(seen: dict[str, Seen]) -> None:
-    assert seen["pcap"].of("udp", BESIDE_IP) == Side(1, 0, 0)
-    assert seen["ebpf"].of("udp", BESIDE_IP) == Side(0, 0, 0)
+def test_frames_of_a_packet_socket_are_counted_by_a_capture_alone(seen: dict[str, Seen]) -> None:
+    assert seen["pcap"].of("udp", LINK_LAYER) == Side(1, 0, 0)
+    assert seen["ebpf"].of("udp", LINK_LAYER) == Side(0, 0, 0)
 
 
-def test_what_leaves_a_socket_and_no_interface_is_seen_at_the_socket(
+def test_a_packet_that_leaves_a_socket_but_no_interface_is_counted_at_the_socket(
     seen: dict[str, Seen],
 ) -> None:
-    """Nobody says where the packet is to go to, so it is dropped after a while."""
+    """Its neighbour's MAC address cannot be resolved, so the kernel drops it after a while."""
     assert seen["pcap"].of("udp", DROPPED) == Side(0, 0, 0)
     assert seen["ebpf"].of("udp", DROPPED) == Side(1, 0, 1)

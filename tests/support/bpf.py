@@ -1,13 +1,16 @@
-"""What tests of BPF programs need: the object, a control group, and who is attached."""
+"""For tests of BPF programs: the object, changed objects, control groups, attached programs."""
 
 import ctypes
 import os
+import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+import hogpipe.linux.bpf
 from hogpipe.linux.bpf import object_path
 from hogpipe.linux.bpf.libbpf import load_library
 from hogpipe.linux.cgroups import CgroupTree
@@ -30,7 +33,7 @@ _OF_PACKETS = (0, 1)
 
 
 def find_cgroup_root() -> Path:
-    """Return where the root of the tree of control groups is mounted."""
+    """Return where the root of the control group tree is mounted."""
     tree = CgroupTree()
     tree.close()
     assert tree.mount_point is not None, "no control group tree (cgroup v2) is mounted here"
@@ -38,7 +41,7 @@ def find_cgroup_root() -> Path:
 
 
 def require_bpf() -> Path:
-    """Return the object; without it or root skip the test, in CI fail."""
+    """Return the object; without it or root, skip the test, or fail it in CI."""
     require("ip")
     path = object_path()
     if path is None:
@@ -47,6 +50,36 @@ def require_bpf() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return path
+
+
+def list_sources() -> list[Path]:
+    """Return the C sources of the object."""
+    return sorted(Path(hogpipe.linux.bpf.__file__).parent.glob("*.bpf.[ch]"))
+
+
+def compile_changed(folder: Path, pattern: str, new: str, *, with_assertions: bool = False) -> Path:
+    """Return an object compiled from sources in which a pattern is replaced."""
+    require("clang")
+    replaced = 0
+    for source in list_sources():
+        text, number = re.subn(pattern, new, source.read_text())
+        (folder / source.name).write_text(text)
+        replaced += number
+    assert replaced
+    compiled = folder / "hogpipe.bpf.o"
+    options = [f"-I/usr/include/{os.uname().machine}-linux-gnu"]
+    if not with_assertions:
+        options.append("-D_Static_assert(condition, text)=")
+    subprocess.run(
+        [
+            *("clang", "-O2", "-g", "-target", "bpf", "-mcpu=v3", *options),
+            *("-c", folder / "hogpipe.bpf.c", "-o", compiled),
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return compiled
 
 
 def attached(folder: Path, attach_type: int) -> set[int]:

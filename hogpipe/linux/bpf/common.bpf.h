@@ -16,12 +16,12 @@
 	__type(key, key_type);                       \
 	__type(value, value_type)
 
-/* A program that only calls a function with its context. */
-#define PROGRAM(section, name, context, call) \
-	SEC(section)                          \
-	int name(struct context *ctx)         \
-	{                                     \
-		return call(ctx);             \
+/* A program that returns what a function returns for its context and further arguments. */
+#define PROGRAM(section, name, context, call, ...) \
+	SEC(section)                               \
+	int name(struct context *ctx)              \
+	{                                          \
+		return call(ctx, ##__VA_ARGS__);   \
 	}
 
 /* The layout of a struct that user space reads or writes; the numbers are those of shapes.py. */

@@ -176,17 +176,8 @@ INLINE int report_bind(struct bpf_sock *ctx, __u8 family)
 	return 1;
 }
 
-SEC("cgroup/post_bind4")
-int ledger_bind4(struct bpf_sock *ctx)
-{
-	return report_bind(ctx, AF_INET);
-}
-
-SEC("cgroup/post_bind6")
-int ledger_bind6(struct bpf_sock *ctx)
-{
-	return report_bind(ctx, AF_INET6);
-}
+PROGRAM("cgroup/post_bind4", ledger_bind4, bpf_sock, report_bind, AF_INET)
+PROGRAM("cgroup/post_bind6", ledger_bind6, bpf_sock, report_bind, AF_INET6)
 
 /* The process that connects or sends is the owner, whichever process created the socket. */
 INLINE struct ledger_storage *record_user(struct bpf_sock_addr *ctx)
@@ -232,17 +223,8 @@ INLINE int report_connect(struct bpf_sock_addr *ctx, __u8 family)
 	return 1;
 }
 
-SEC("cgroup/connect4")
-int ledger_connect4(struct bpf_sock_addr *ctx)
-{
-	return report_connect(ctx, AF_INET);
-}
-
-SEC("cgroup/connect6")
-int ledger_connect6(struct bpf_sock_addr *ctx)
-{
-	return report_connect(ctx, AF_INET6);
-}
+PROGRAM("cgroup/connect4", ledger_connect4, bpf_sock_addr, report_connect, AF_INET)
+PROGRAM("cgroup/connect6", ledger_connect6, bpf_sock_addr, report_connect, AF_INET6)
 
 /* Of an unconnected socket only the datagram that gives it its port is reported. */
 INLINE int report_send(struct bpf_sock_addr *ctx, __u8 family)
@@ -260,17 +242,8 @@ INLINE int report_send(struct bpf_sock_addr *ctx, __u8 family)
 	return 1;
 }
 
-SEC("cgroup/sendmsg4")
-int ledger_sendmsg4(struct bpf_sock_addr *ctx)
-{
-	return report_send(ctx, AF_INET);
-}
-
-SEC("cgroup/sendmsg6")
-int ledger_sendmsg6(struct bpf_sock_addr *ctx)
-{
-	return report_send(ctx, AF_INET6);
-}
+PROGRAM("cgroup/sendmsg4", ledger_sendmsg4, bpf_sock_addr, report_send, AF_INET)
+PROGRAM("cgroup/sendmsg6", ledger_sendmsg6, bpf_sock_addr, report_send, AF_INET6)
 
 /* TCP: a connection of this host is reported before its SYN leaves. */
 SEC("sockops")

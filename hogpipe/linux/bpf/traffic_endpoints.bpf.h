@@ -19,6 +19,15 @@ INLINE void put_ports(struct endpoints *endpoints, const __u16 *ports, int trans
 	endpoints->remote_port = ntohs(ports[transmit ? 1 : 0]);
 }
 
+INLINE void put_addresses(struct endpoints *endpoints, const __u8 *source,
+			  const __u8 *destination, __u32 size, int transmit)
+{
+	__builtin_memcpy(transmit ? endpoints->local_address : endpoints->remote_address, source,
+			 size);
+	__builtin_memcpy(transmit ? endpoints->remote_address : endpoints->local_address,
+			 destination, size);
+}
+
 /*
  * Read headers without options or extensions that lie in the linear part of the packet, as those of
  * most packets do. Returns 0 for all others.
@@ -62,20 +71,14 @@ INLINE void read_other_endpoints(struct __sk_buff *skb, struct endpoints *endpoi
 		offset = (head[0] & 15) * 4;
 		next = head[9];
 		endpoints->family = AF_INET;
-		__builtin_memcpy(transmit ? endpoints->local_address : endpoints->remote_address,
-				 head + 12, 4);
-		__builtin_memcpy(transmit ? endpoints->remote_address : endpoints->local_address,
-				 head + 16, 4);
+		put_addresses(endpoints, head + 12, head + 16, 4, transmit);
 	} else {
 		if (bpf_skb_load_bytes(skb, 0, head, 40))
 			return;
 		offset = 40;
 		next = head[6];
 		endpoints->family = AF_INET6;
-		__builtin_memcpy(transmit ? endpoints->local_address : endpoints->remote_address,
-				 head + 8, 16);
-		__builtin_memcpy(transmit ? endpoints->remote_address : endpoints->local_address,
-				 head + 24, 16);
+		put_addresses(endpoints, head + 8, head + 24, 16, transmit);
 #pragma unroll
 		for (int i = 0; i < MOST_EXTENSIONS; i++) {
 			__u8 extension[2];

@@ -28,8 +28,8 @@ from hogpipe.model import TrafficCounts
 Rows = NDArray[np.void]
 """An array of TRAFFIC_ROW."""
 
-PROTOCOL_BYTE, FAMILY_BYTE = offset_of(ENDPOINTS, "protocol"), offset_of(ENDPOINTS, "family")
-"""Which bytes of a row's `endpoints` these are; each is 0 where no flow is known."""
+PROTOCOL_BYTE = offset_of(ENDPOINTS, "protocol")
+"""Which byte of a row's `endpoints` this is; 0 where no flow is known."""
 
 _RAW = np.dtype((np.void, TRAFFIC_ROW.itemsize))
 _ENDPOINTS = struct.Struct(format_of(ENDPOINTS))

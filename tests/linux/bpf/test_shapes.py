@@ -1,6 +1,5 @@
 """The shapes that C and Python share: both sides state the same, and a difference is refused."""
 
-import os
 import re
 import struct
 import subprocess
@@ -8,39 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.bpf import all_attached, control_group, require_bpf
-from support.namespaces import require
+from support.bpf import all_attached, compile_changed, control_group, list_sources, require_bpf
 
-import hogpipe.linux.bpf
 from hogpipe.linux.bpf.loader import AttachedPrograms
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
 from hogpipe.linux.bpf.shapes import SOCKET_EVENT, STRUCTS, format_of, offset_of
 
-SOURCES = Path(hogpipe.linux.bpf.__file__).parent
-C_TEXT = "".join(path.read_text() for path in sorted(SOURCES.glob("*.bpf.[ch]")))
+C_TEXT = "".join(path.read_text() for path in list_sources())
 SIZE_IS = re.compile(r"SIZE_IS\(struct (\w+), (\d+)\)")
 OFFSET_IS = re.compile(r"OFFSET_IS\(struct (\w+), ([\w.]+), (\d+)\)")
-# Compiles as if there were no assertions.
-NO_ASSERTIONS = "-D_Static_assert(condition, text)="
-
-
-def compile_changed(folder: Path, pattern: str, new: str, *options: str) -> Path:
-    """Return the BPF object compiled from sources in which a pattern is replaced."""
-    require("clang")
-    replaced = 0
-    for source in SOURCES.glob("*.bpf.[ch]"):
-        text, number = re.subn(pattern, new, source.read_text())
-        (folder / source.name).write_text(text)
-        replaced += number
-    assert replaced
-    compiled = folder / "hogpipe.bpf.o"
-    headers = f"-I/usr/include/{os.uname().machine}-linux-gnu"
-    command = ["clang", "-O2", "-g", "-target", "bpf", "-mcpu=v3", headers, *options]
-    subprocess.run(
-        [*command, "-c", folder / "hogpipe.bpf.c", "-o", compiled],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    return compiled
 
 
 def test_the_assertions_in_c_have_the_sizes_of_the_shapes() -> None:
@@ -67,7 +42,7 @@ ADDED_MEMBER = (r"(struct traffic_row \{)", r"\1 __u64 added;")
 
 def test_a_struct_that_changes_in_c_alone_does_not_compile(tmp_path: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError) as caught:
-        compile_changed(tmp_path, *ADDED_MEMBER)
+        compile_changed(tmp_path, *ADDED_MEMBER, with_assertions=True)
     assert "struct traffic_row: not the size in shapes.py" in caught.value.stderr
 
 
@@ -100,7 +75,7 @@ def test_an_object_of_other_shapes_is_refused(
     tmp_path: Path, pattern: str, new: str, text: str
 ) -> None:
     require_bpf()
-    compiled = compile_changed(tmp_path, pattern, new, NO_ASSERTIONS)
+    compiled = compile_changed(tmp_path, pattern, new)
     with control_group() as folder:
         with pytest.raises(BpfUnavailableError) as caught:
             AttachedPrograms(compiled, ("ledger_create",), folder)
