@@ -103,3 +103,9 @@ def test_files_and_folders_named_in_backquotes_exist(page: str) -> None:
     for name in names:
         path = name.rstrip("/")
         assert (ROOT / path).exists() or any(one.endswith(f"/{path}") for one in known), name
+
+
+def test_the_api_page_is_current() -> None:
+    command = [sys.executable, ".ci/api.py", "--check"]
+    done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
+    assert not done.returncode, done.stderr
