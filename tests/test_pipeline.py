@@ -151,7 +151,7 @@ class Resolver:
     def invalidate(self, stale: StaleFlows) -> None:
         """Add what chance says to `stale` before each drain."""
         stale.ingest_before_drain(
-            lambda: stale.add(self._chance.sample(FLOWS, self._chance.randrange(3)))
+            lambda: stale.add_all(self._chance.sample(FLOWS, self._chance.randrange(3)))
         )
 
     def counts(self) -> ResolverCounts:

@@ -40,14 +40,19 @@ class StaleFlows:
         """
         self._ingest_events = ingest_events
 
-    def add(self, flows: Iterable[FlowKey]) -> None:
+    def add(self, flow: FlowKey) -> None:
+        """Report that the attribution of `flow` may be wrong by now."""
+        with self._lock:
+            self._flows[flow] = None
+            if len(self._flows) > self._max_flows:
+                self._overflow()
+
+    def add_all(self, flows: Iterable[FlowKey]) -> None:
         """Report that the attributions of `flows` may be wrong by now."""
         with self._lock:
-            for flow in flows:
-                self._flows[flow] = None
+            self._flows.update(dict.fromkeys(flows))
             if len(self._flows) > self._max_flows:
-                self._flows.clear()
-                self._overflowed = True
+                self._overflow()
 
     def drain(self) -> Collection[FlowKey] | Literal[_Overflow.EVERY_FLOW]:
         """Return the flows that were added since the last drain; EVERY_FLOW after an overflow."""
@@ -57,3 +62,7 @@ class StaleFlows:
             flows, self._flows = self._flows, {}
             overflowed, self._overflowed = self._overflowed, False
         return EVERY_FLOW if overflowed else list(flows)
+
+    def _overflow(self) -> None:
+        self._flows.clear()
+        self._overflowed = True

@@ -32,16 +32,16 @@ class InvalidationIndex:
 
     def invalidate_flow(self, flow: FlowKey) -> None:
         """Invalidate a flow at once: its owner holds only for the packets that were looked up."""
-        self._stale.add((flow,))
+        self._stale.add(flow)
 
     def invalidate(self, socket: KnownSocket) -> None:
         """Invalidate all flows that were answered from `socket`."""
         if socket.answered_flows:
-            self._stale.add(socket.answered_flows)
+            self._stale.add_all(socket.answered_flows)
             socket.answered_flows = None
 
     def invalidate_towards(self, remote_port: int, socket: KnownSocket) -> None:
         """Invalidate those that go to a remote port."""
         if socket.answered_flows:
             flows = [one for one in socket.answered_flows if one.remote_port == remote_port]
-            self._stale.add(flows)
+            self._stale.add_all(flows)

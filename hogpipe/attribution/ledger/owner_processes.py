@@ -104,4 +104,4 @@ def may_be_reused(flow: FlowKey, entry: LedgerEntry) -> bool:
 
     So it is for an exchange of datagrams on a socket of its own.
     """
-    return entry.quality is Quality.EXACT and flow.protocol in DATAGRAMS
+    return flow.protocol in DATAGRAMS and entry.quality is Quality.EXACT

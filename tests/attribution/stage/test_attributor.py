@@ -444,7 +444,7 @@ async def test_an_invalidated_answer_is_not_used_for_later_packets(
     stage.ingest(FLOW)
     await stage.next_lookup()
     stage.resolver.answers[FLOW] = exact(CURL)
-    stage.stale_flows.add([FLOW])
+    stage.stale_flows.add(FLOW)
     stage.ingest(FLOW)
     await stage.next_lookup()
     assert stage.drain() == [(FLOW, 1, exact(NGINX)), (FLOW, 1, exact(CURL))]
@@ -460,7 +460,7 @@ async def test_an_answer_invalidated_during_its_lookup_is_for_the_pending_bytes_
     lookup = asyncio.create_task(stage.next_lookup())
     await stage.resolver.calls.get()
     stage.resolver.answers[FLOW] = exact(CURL)
-    stage.stale_flows.add([FLOW])
+    stage.stale_flows.add(FLOW)
     stage.ingest(make_flow(2))
     stage.resolver.gate.set()
     await lookup
@@ -479,7 +479,7 @@ async def test_more_invalidated_flows_than_the_bound_invalidate_the_whole_cache(
     stage.ingest(*flows)
     await stage.next_lookup()
     stage.resolver.answers = dict.fromkeys(flows, exact(CURL))
-    stage.stale_flows.add([make_flow(port) for port in range(7, 10)])
+    stage.stale_flows.add_all([make_flow(port) for port in range(7, 10)])
     stage.ingest(*flows)
     await stage.next_lookup()
     assert stage.drain() == [
@@ -497,7 +497,7 @@ async def test_after_an_overflow_of_invalidations_a_running_lookup_names_no_late
     stage.ingest(FLOW, size=10)
     lookup = asyncio.create_task(stage.next_lookup())
     await stage.resolver.calls.get()
-    stage.stale_flows.add([make_flow(9)])
+    stage.stale_flows.add(make_flow(9))
     stage.ingest(FLOW, size=5)
     stage.resolver.gate.set()
     await lookup
@@ -516,7 +516,7 @@ async def test_bytes_of_a_flow_invalidated_during_its_lookup_are_looked_up_again
     stage.ingest(FLOW, size=10)
     lookup = asyncio.create_task(stage.next_lookup())
     await stage.resolver.calls.get()
-    stage.stale_flows.add([FLOW])
+    stage.stale_flows.add(FLOW)
     stage.ingest(FLOW, size=5)
     stage.resolver.gate.set()
     await lookup
@@ -823,7 +823,7 @@ async def test_an_answer_invalidated_between_two_resolutions_is_not_used_for_lat
     async def pass_on(flow: FlowKey) -> None:
         await stage.has_emitted.wait()
         stage.resolver.answers[flow] = exact(CURL)
-        stage.stale_flows.add([flow])
+        stage.stale_flows.add(flow)
         stage.ingest(make_flow(9))
         for _ in range(len(flows)):
             await asyncio.sleep(0)
