@@ -157,9 +157,27 @@ def _write_class(module: Module, node: ast.ClassDef) -> Iterator[str]:
             ["| field | type | default | meaning |", "|---|---|---|---|"]
             + [_write_field(module, one, node.body, index) for one, index in fields]
         )
+        yield from _write_aliases(module, [one.annotation for one, _ in fields])
     for one in node.body:
         if isinstance(one, Function) and (not one.name.startswith("_") or _takes_arguments(one)):
             yield from _write_function(module, one)
+
+
+def _write_aliases(module: Module, annotations: Sequence[ast.expr]) -> Iterator[str]:
+    """Write the type aliases of the module that annotations use."""
+    used = {
+        name.id
+        for annotation in annotations
+        for name in ast.walk(annotation)
+        if isinstance(name, ast.Name)
+    }
+    aliases = [
+        module.text(node)
+        for node in module.body
+        if isinstance(node, ast.Assign) and used & set(_names_of(node))
+    ]
+    if aliases:
+        yield _block("\n".join(aliases))
 
 
 def _takes_arguments(node: Function) -> bool:
@@ -211,13 +229,10 @@ def _write_page(packages: Mapping[str, Mapping[str, Sequence[str]]]) -> Iterator
 
 def main() -> None:
     text = "\n\n".join(part for part in _write_page(GROUPS) if part) + "\n"
-    if sys.argv[1:] == ["--check"]:
-        sys.exit(
-            0
-            if PAGE.exists() and PAGE.read_text() == text
-            else "docs/api.md is not current: python .ci/api.py"
-        )
-    PAGE.write_text(text)
+    if sys.argv[1:] != ["--check"]:
+        PAGE.write_text(text)
+    elif not PAGE.exists() or PAGE.read_text() != text:
+        sys.exit("docs/api.md is not current: python .ci/api.py")
 
 
 main()
