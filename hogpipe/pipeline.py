@@ -192,7 +192,7 @@ class Pipeline:
             handoff.end()
 
     async def _process(self, handoff: Handoff) -> None:
-        """Turn batches into published windows until the source ends."""
+        """Process batches and publish windows until the source ends."""
         if self._source.closes_windows:
             await self._process_counted(handoff)
         elif self._source.live:

@@ -13,6 +13,7 @@ The sources (`source.py` has their protocol):
     live/               interfaces of this host, followed as they come and go
     savefile.py         a recorded file
     ebpf/               the kernel counts at sockets; no packet is copied to user space
+    stop_signal.py      ends the wait of a live or ebpf source, from another thread
 
 Constraints
     - Bytes are conserved. Each captured byte is in a flow or in a counter of `CaptureCounts` that

@@ -50,7 +50,7 @@ class Orientation:
 
     def orient(self, wire: WireFlows, batch: FlowBatch) -> None:
         """Add the flows and the counts of `wire` to `batch`."""
-        counts = batch.counts
+        flows, counts = batch.flows, batch.counts
         counts.captured.add(wire.captured)
         counts.not_ip.add(wire.not_ip)
         counts.undecoded.add(wire.undecoded)
@@ -68,7 +68,7 @@ class Orientation:
                     first_ns=first_ns,
                     last_ns=last_ns,
                 )
-                _add(batch, transmitter, transmitted)
+                _add(flows, transmitter, transmitted)
             if receiver is not None:
                 received = FlowDelta(
                     receive_bytes=size,
@@ -77,7 +77,7 @@ class Orientation:
                     first_ns=first_ns,
                     last_ns=last_ns,
                 )
-                _add(batch, receiver, received)
+                _add(flows, receiver, received)
             if transmitter is None and receiver is None:
                 counts.not_local.add(Tally(packets, size))
             elif transmitter is not None and receiver is not None:
@@ -109,24 +109,21 @@ class Orientation:
             transmitters = self._namespaces_of(wire.source)
         if wire.direction is not Direction.OUTGOING:
             receivers = self._namespaces_of(wire.destination) or self._group_receivers(wire)
-        source = wire.source, wire.source_port
-        destination = wire.destination, wire.destination_port
+        protocol, interface = wire.protocol, self._interface
+        source, source_port = wire.source, wire.source_port
+        target, target_port = wire.destination, wire.destination_port
         transmit_side = receive_side = None
         if transmitters:
-            transmit_side = self._flow(wire.protocol, source, destination, transmitters)
+            namespace = _the_only(transmitters)
+            transmit_side = FlowKey(
+                protocol, source, source_port, target, target_port, interface, namespace
+            )
         if receivers:
-            receive_side = self._flow(wire.protocol, destination, source, receivers)
+            namespace = _the_only(receivers)
+            receive_side = FlowKey(
+                protocol, target, target_port, source, source_port, interface, namespace
+            )
         return transmit_side, receive_side
-
-    def _flow(
-        self,
-        protocol: int,
-        local: tuple[bytes, int],
-        remote: tuple[bytes, int],
-        namespaces: tuple[int, ...],
-    ) -> FlowKey:
-        namespace = namespaces[0] if len(namespaces) == 1 else None
-        return FlowKey(protocol, *local, *remote, self._interface, namespace)
 
     def _group_receivers(self, wire: WireKey) -> tuple[int, ...]:
         """Return the namespaces that receive a packet to a group; none if it is to no group."""
@@ -151,7 +148,11 @@ def _has_container(sides: _Sides) -> bool:
     return any(flow is not None and flow.namespace != OWN_NAMESPACE for flow in sides)
 
 
-def _add(batch: FlowBatch, flow: FlowKey, delta: FlowDelta) -> None:
-    known = batch.flows.setdefault(flow, delta)
+def _the_only(namespaces: tuple[int, ...]) -> int | None:
+    return namespaces[0] if len(namespaces) == 1 else None
+
+
+def _add(flows: dict[FlowKey, FlowDelta], flow: FlowKey, delta: FlowDelta) -> None:
+    known = flows.setdefault(flow, delta)
     if known is not delta:
         known.add(delta)

@@ -37,9 +37,10 @@ ASIDE = {
         "capture/decode/scalar_ip.py",
         "capture/decode/scalar_link.py",
     },
-    "time: windows close, fragments expire": {
+    "time: windows close, fragments expire, the run ends": {
         "aggregation/windows.py",
         "capture/decode/fragments.py",
+        "capture/stop_signal.py",
     },
     "the stats record, the summary and the state of a sink": {
         "delivery/health.py",

@@ -1,9 +1,9 @@
 """PURE: frames and rows as NumPy columns, without a Python object for each.
 
 - `FrameBatch`: the frames of one read, all in one bytes object, with a record for each.
-- `RowType`, `read_rows`, `read_values`: headers or numbers at many offsets of that bytes object, as
-  structured rows or as one column. An offset beyond the end is clipped, so that nothing raises and
-  no byte outside the data is read; the caller checks which rows are its own.
+- `RowType`, `gather_rows`, `gather_values`: headers or numbers at many offsets of that object,
+  as structured rows or as one column. An offset beyond the end is clipped, so that nothing raises
+  and no byte outside the data is read; the caller checks which rows are its own.
 - `hash_rows`, `order_by_key`: equal rows of 64-bit words brought together, exact whatever the
   rows are, also where an attacker chooses them so that their hashes collide.
 """
@@ -88,12 +88,12 @@ def row_type(size: int, fields: dict[str, tuple[str, int]]) -> RowType:
     return RowType(size, named, np.dtype(f"V{size}"))
 
 
-def read_rows(data: bytes, at: Indices, row: RowType) -> Rows:
+def gather_rows(data: bytes, at: Indices, row: RowType) -> Rows:
     """Return a row of the bytes from each offset `at` on; offsets are clipped to fit in `data`."""
-    return read_values(data, at, row.bare).view(row.fields)
+    return gather_values(data, at, row.bare).view(row.fields)
 
 
-def read_values(data: bytes, at: Indices, kind: "np.dtype[_Value]") -> NDArray[_Value]:
+def gather_values(data: bytes, at: Indices, kind: "np.dtype[_Value]") -> NDArray[_Value]:
     """Return the value at each offset `at`; offsets are clipped to fit in `data`."""
     last = len(data) - kind.itemsize
     # A view in which a value begins at each byte of `data`: values overlap, and nothing is copied.

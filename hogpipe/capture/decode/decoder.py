@@ -27,7 +27,7 @@ from hogpipe.capture.decode.fragments import (
 )
 from hogpipe.capture.decode.scalar_ip import DecodedFrame, decode_frame
 from hogpipe.capture.decode.scalar_link import Rejection
-from hogpipe.capture.decode.vector_ip import MOST_BYTES, PacketColumns, decode_packets
+from hogpipe.capture.decode.vector_ip import MAX_ROW_BYTES, PacketColumns, decode_packets
 from hogpipe.capture.decode.vector_link import NOT_IP, locate_packets
 from hogpipe.model import Tally
 
@@ -133,7 +133,7 @@ class Decoder:
             return WireFlows()
         times = batch.times_ns()
         clock = np.maximum.accumulate(times)
-        if len(batch) >= LARGE_BATCH and len(batch.data) >= MOST_BYTES:
+        if len(batch) >= LARGE_BATCH and len(batch.data) >= MAX_ROW_BYTES:
             sums = self._decode_columns(batch, times, clock)
         else:
             sums = _FlowSums(WireFlows())

@@ -11,13 +11,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hogpipe.capture.decode.columns import Indices, Rows, RowType, read_rows, row_type
+from hogpipe.capture.decode.columns import Indices, Rows, RowType, gather_rows, row_type
 from hogpipe.capture.decode.scalar_ip import ACK, ECHO_TYPES, EXTENSIONS, SYN, TCP_FLAGS
 from hogpipe.capture.decode.vector_link import Packets
 from hogpipe.capture.decode.wire_key import KEY
 from hogpipe.protocols import ICMP, ICMPV6, TCP, WITH_PORTS
 
-MOST_BYTES = 56
+MAX_ROW_BYTES = 56
 """No row reads more than this from its IP header on."""
 
 _NEVER = 1 << 40
@@ -142,7 +142,7 @@ _LAYOUTS = (
     ),
     _Layout(
         version=6,
-        row=_V6.row(MOST_BYTES),
+        row=_V6.row(MAX_ROW_BYTES),
         key=_V6.key(),
         start_mask=_word("f000 0000 0000 0000"),
         ordinary_start=_word("6000 0000 0000 0000"),
@@ -156,7 +156,7 @@ _LAYOUTS = (
 def decode_packets(data: bytes, packets: Packets, end: Indices) -> PacketColumns:
     """Return the ordinary ones of `packets`, in the same order.
 
-    `end` is where each frame ends in `data`, which has MOST_BYTES at least.
+    `end` is where each frame ends in `data`, which has MAX_ROW_BYTES at least.
     """
     parts = [
         _decode_version(data, packets, index, end[index], layout)
@@ -173,7 +173,7 @@ def _decode_version(
     data: bytes, packets: Packets, index: Indices, end: Indices, layout: _Layout
 ) -> PacketColumns:
     at = packets.at[index]
-    rows = read_rows(data, at, layout.row)
+    rows = gather_rows(data, at, layout.row)
     protocol = rows["protocol"]
     lengths = rows["length"].astype(np.int64)
     lengths += layout.length_added

@@ -19,8 +19,8 @@ from hogpipe.capture.decode.columns import (
     Indices,
     Octets,
     RowType,
-    read_rows,
-    read_values,
+    gather_rows,
+    gather_values,
     row_type,
 )
 from hogpipe.capture.decode.scalar_link import (
@@ -71,8 +71,8 @@ def locate_packets(link_type: int, data: bytes, start: Indices, end: Indices) ->
     return packets
 
 
-def _read16(data: bytes, at: Indices) -> NDArray[np.uint16]:
-    return read_values(data, at, _U16)
+def _u16_at(data: bytes, at: Indices) -> NDArray[np.uint16]:
+    return gather_values(data, at, _U16)
 
 
 def _no_direction(start: Indices) -> Octets:
@@ -96,11 +96,11 @@ _BY_PPP_PROTOCOL = _table(PPP_VERSIONS, UNUSUAL)  # others may be a one-byte pro
 
 
 def _ethernet(data: bytes, start: Indices) -> Packets:
-    return _by_ethertype(data, start + 14, _read16(data, start + 12), _no_direction(start))
+    return _by_ethertype(data, start + 14, _u16_at(data, start + 12), _no_direction(start))
 
 
 def _cooked(data: bytes, start: Indices, header: RowType) -> Packets:
-    rows = read_rows(data, start, header)
+    rows = gather_rows(data, start, header)
     direction = np.where(rows["packet_type"] == COOKED_OUTGOING, _OUTGOING, _INCOMING)
     direction[rows["hardware"] == ARPHRD_LOOPBACK] = _LOOPBACK
     return _by_ethertype(data, start + header.size, rows["ethertype"], direction)
@@ -119,7 +119,7 @@ def _skip_tags(data: bytes, at: Indices, kind: Octets) -> None:
     """Move `at` past VLAN tags and PPPoE headers to the packet, and set its `kind`."""
     for _ in range(MAX_VLAN_TAGS):
         tagged = np.flatnonzero(kind == _TAGGED)
-        kind[tagged] = _BY_ETHERTYPE[_read16(data, at[tagged] + 2)]
+        kind[tagged] = _BY_ETHERTYPE[_u16_at(data, at[tagged] + 2)]
         at[tagged] += 4
     sessions = np.flatnonzero(kind == _SESSION)
     inner = _pppoe(data, at[sessions])
@@ -128,21 +128,21 @@ def _skip_tags(data: bytes, at: Indices, kind: Octets) -> None:
 
 def _pppoe(data: bytes, start: Indices) -> Packets:
     packets = _by_ppp_protocol(data, start + 6)
-    packets.kind[_read16(data, start) != PPPOE_SESSION] = UNUSUAL
+    packets.kind[_u16_at(data, start) != PPPOE_SESSION] = UNUSUAL
     return packets
 
 
 def _ppp(data: bytes, start: Indices) -> Packets:
-    framed = _read16(data, start) == PPP_ADDRESS_CONTROL
+    framed = _u16_at(data, start) == PPP_ADDRESS_CONTROL
     return _by_ppp_protocol(data, np.where(framed, start + 2, start))
 
 
 def _by_ppp_protocol(data: bytes, at: Indices) -> Packets:
-    return Packets(at + 2, _BY_PPP_PROTOCOL[_read16(data, at)], _no_direction(at))
+    return Packets(at + 2, _BY_PPP_PROTOCOL[_u16_at(data, at)], _no_direction(at))
 
 
 def _raw(data: bytes, start: Indices) -> Packets:
-    kind = read_values(data, start, _U8) >> np.uint8(4)
+    kind = gather_values(data, start, _U8) >> np.uint8(4)
     kind[(kind != 4) & (kind != 6)] = UNUSUAL
     return Packets(start, kind, _no_direction(start))
 
@@ -155,11 +155,11 @@ def _only(version: int) -> Callable[[bytes, Indices], Packets]:
 
 
 def _loop(data: bytes, start: Indices) -> Packets:
-    return _by_family(start, read_values(data, start, _U32))
+    return _by_family(start, gather_values(data, start, _U32))
 
 
 def _null(data: bytes, start: Indices) -> Packets:
-    family = read_values(data, start, _U32)
+    family = gather_values(data, start, _U32)
     return _by_family(start, np.minimum(family, family.byteswap()))
 
 

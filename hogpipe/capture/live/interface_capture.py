@@ -135,8 +135,8 @@ class CaptureSet:
         """Return the name of the captured interface of `index`."""
         return self._captures[index].name
 
-    def watch(self, source: int | _HasDescriptor) -> None:
-        """Have `wait` end when this descriptor is readable, too."""
+    def watch(self, source: _HasDescriptor) -> None:
+        """Have `wait` return when the descriptor of `source` is readable, too."""
         self._poll.register(source, select.POLLIN)
 
     def wait(self, seconds: float | None) -> dict[int, int]:

@@ -6,8 +6,6 @@ and rests. Handles never block, so an idle interface delays neither a stop nor a
 """
 
 import logging
-import os
-import threading
 import time
 from collections.abc import Callable
 
@@ -15,6 +13,7 @@ from hogpipe.capture.live.interface_capture import CaptureSet
 from hogpipe.capture.live.link_follower import LinkFollower, log_failures
 from hogpipe.capture.live.open_handles import LiveOptions
 from hogpipe.capture.pcap import BATCH_FRAMES
+from hogpipe.capture.stop_signal import StopSignal
 from hogpipe.errors import CaptureError
 from hogpipe.linux.limits import explain_os_error, raise_descriptor_limit
 from hogpipe.model import FlowBatch
@@ -39,16 +38,13 @@ class LiveSource:
         self._first_batch = FlowBatch()
         """Packets that passed while `open` was still opening other interfaces."""
         self._batch_interval = _USUAL_REST
-        self._stopping = threading.Event()
-        # One thread may stop the source while another closes it.
-        self._stop_lock = threading.Lock()
-        self._stop: int | None = None
+        self._stop = StopSignal()
 
     def open(self) -> None:
         """Open all interfaces that are selected now; see PacketSource."""
         raise_descriptor_limit()
         try:
-            self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._stop.open()
             self._captures.watch(self._stop)
             failures = self._follower.open(self._first_batch)
         except OSError as error:
@@ -69,7 +65,7 @@ class LiveSource:
         last = FlowBatch()
         try:
             _offer(self._first_batch, offer)
-            while not self._stopping.is_set():
+            while not self._stop.is_set():
                 self._iterate(offer)
             self._captures.wait_for_last_frames(self._captures.indices())
             self._captures.read_all(last)
@@ -87,10 +83,7 @@ class LiveSource:
 
     def stop(self) -> None:
         """Make `run` return; see PacketSource."""
-        with self._stop_lock:
-            self._stopping.set()
-            if self._stop is not None:
-                os.eventfd_write(self._stop, 1)
+        self._stop.set()
 
     def _iterate(self, offer: Callable[[FlowBatch], None]) -> None:
         """Wait for frames, a change or a stop; handle the first two, offer a batch and rest."""
@@ -113,10 +106,7 @@ class LiveSource:
 
     def _release(self, batch: FlowBatch) -> None:
         self._follower.close(batch)
-        with self._stop_lock:
-            if self._stop is not None:
-                os.close(self._stop)
-                self._stop = None
+        self._stop.close()
 
 
 def _offer(batch: FlowBatch, offer: Callable[[FlowBatch], None]) -> None:

@@ -1,28 +1,28 @@
 import numpy as np
 
-from hogpipe.capture.decode.columns import read_rows, read_values, row_type
+from hogpipe.capture.decode.columns import gather_rows, gather_values, row_type
 
 PAIR = row_type(4, {"first": ("u1", 0), "last": (">u2", 2)})
 
 
 def test_rows_may_overlap_and_begin_anywhere() -> None:
-    rows = read_rows(bytes(range(10)), np.array([0, 1, 6]), PAIR)
+    rows = gather_rows(bytes(range(10)), np.array([0, 1, 6]), PAIR)
     assert rows["first"].tolist() == [0, 1, 6]
     assert rows["last"].tolist() == [0x0203, 0x0304, 0x0809]
 
 
 def test_an_offset_beyond_the_end_is_clipped_to_the_last_row() -> None:
-    assert read_rows(bytes(range(10)), np.array([7, 1 << 40]), PAIR)["first"].tolist() == [6, 6]
+    assert gather_rows(bytes(range(10)), np.array([7, 1 << 40]), PAIR)["first"].tolist() == [6, 6]
 
 
 def test_rows_are_copies_of_the_data() -> None:
     data = bytes(range(10))
-    rows = read_rows(data, np.array([0]), PAIR)
+    rows = gather_rows(data, np.array([0]), PAIR)
     rows["first"] = 99
     assert data[0] == 0
 
 
 def test_values_are_read_in_the_byte_order_of_their_type() -> None:
     data, at = b"\0\1\2\3", np.array([1])
-    assert read_values(data, at, np.dtype(">u2")).tolist() == [0x0102]
-    assert read_values(data, at, np.dtype("<u2")).tolist() == [0x0201]
+    assert gather_values(data, at, np.dtype(">u2")).tolist() == [0x0102]
+    assert gather_values(data, at, np.dtype("<u2")).tolist() == [0x0201]
