@@ -1,4 +1,4 @@
-"""`hogpipe run` with the source ebpf: what each process moves, to the byte, and whose it is."""
+"""`hogpipe run` with the source `ebpf`: the bytes of each process, and the owner of each flow."""
 
 import json
 import os
@@ -48,7 +48,7 @@ group_by = {group_by}
 type = "jsonl"
 path = "records.jsonl"
 """
-# Answers each connection in whichever worker takes it; ends with its input, the workers with it.
+# Answers each connection in the worker that accepts it. Ends with its input, and so do the workers.
 PREFORKED = """
 import ctypes, os, signal, socket, sys
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=1024)
@@ -65,7 +65,7 @@ for _ in range(3):
 print("ready", file=sys.stderr, flush=True)
 sys.stdin.read()
 """
-# Sends and receives, and is gone before the window ends.
+# Sends and receives, and exits before the window ends.
 SHORT = """
 import os, socket, sys, time
 host, port = sys.argv[1], int(sys.argv[2])
@@ -90,7 +90,7 @@ def config(
 
 @contextmanager
 def counting(where: Namespace | None, path: Path) -> Iterator[Running]:
-    """Run hogpipe until the context ends, and let what passed last be counted."""
+    """Run hogpipe until the context ends, TAIL longer than the body."""
     require_bpf()
     words = (sys.executable, "-m", "hogpipe", "-v", "run", path)
     with running(None, *(where.enter(*words) if where else words)) as run:
@@ -105,8 +105,8 @@ def moved_by(records: list[dict[str, Any]], pid: int) -> int:
     return moved.transmit_bytes + moved.receive_bytes
 
 
-def is_told(path: Path, pid: int) -> bool:
-    """Return whether records have told by now that a process moved something."""
+def is_recorded(path: Path, pid: int) -> bool:
+    """Return whether a record has bytes of a process by now."""
     whole, newline, _ = path.read_text().rpartition("\n") if path.exists() else ("", "", "")
     return bool(newline) and moved_by([json.loads(one) for one in whole.splitlines()], pid) > 0
 
@@ -169,10 +169,10 @@ def test_over_loopback_each_side_gets_its_bytes_once(netns: Namespace, tmp_path:
 @pytest.mark.parametrize("server_first", [True, False])
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("timestamps", ["1", "0"])
-def test_who_closes_long_before_the_peer_gets_the_last_packets_too(
+def test_the_side_that_closes_long_before_its_peer_gets_the_last_packets_too(
     netns: Namespace, tmp_path: Path, server_first: bool, host: str, timestamps: str
 ) -> None:
-    """Those pass no hook: the kernel has let go of the socket by then."""
+    """The last two pass no hook: the kernel has freed the socket by then."""
     require("ip", "tcpdump")
     netns.call(lambda: Path("/proc/sys/net/ipv4/tcp_timestamps").write_text(timestamps))
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -229,17 +229,16 @@ def test_each_worker_gets_the_connections_that_it_served(netns: Namespace, tmp_p
             worker, end = ask(netns)
             with end:
                 served[end.getsockname()[1]] = worker
-    told = {
+    recorded = {
         record["network"]["peer"]["port"]: record
         for record in traffic_of(read_records(tmp_path / "records.jsonl"))
         if record.get("network", {}).get("local", {}).get("port") == PORT
     }
-    right = [port for port, worker in served.items() if told[port]["process"]["pid"] == worker]
+    right = [port for port, worker in served.items() if recorded[port]["process"]["pid"] == worker]
     assert len(set(served.values())) > 1
-    assert (
-        len(right) >= len(served) - 2
-    )  # one may be cut by a window, and its begin is the parent's
-    assert {told[port]["process"]["pid"] for port in served} <= {parent, *served.values()}
+    # A window may end within a connection, whose first part is the parent's.
+    assert len(right) >= len(served) - 2
+    assert {recorded[port]["process"]["pid"] for port in served} <= {parent, *served.values()}
 
 
 @pytest.mark.parametrize("server_first", [True, False])
@@ -252,17 +251,17 @@ def test_a_connection_that_stays_open_is_its_workers(
         with preforked(netns), counting(netns, config(tmp_path)):
             worker, end = ask(netns)
             with end:
-                wait_until(lambda: is_told(path, worker))
+                wait_until(lambda: is_recorded(path, worker))
     else:
         with counting(netns, config(tmp_path)), preforked(netns):
             worker, end = ask(netns)
             with end:
-                wait_until(lambda: is_told(path, worker))
+                wait_until(lambda: is_recorded(path, worker))
     assert qualities_of(read_records(path), worker)["exact"] > 0
 
 
 @pytest.mark.parametrize("interval", [0.5, 86_400])
-def test_a_connection_that_is_open_when_the_run_ends_is_told(
+def test_a_connection_that_is_open_when_the_run_ends_is_recorded(
     netns: Namespace, tmp_path: Path, interval: float
 ) -> None:
     with ExitStack() as stack, counting(netns, config(tmp_path, interval=interval)):
@@ -278,7 +277,7 @@ def test_a_connection_that_is_open_when_the_run_ends_is_told(
     assert_conserved(records)
 
 
-def test_sockets_from_before_have_owners(netns: Namespace, tmp_path: Path) -> None:
+def test_sockets_from_before_the_run_have_owners(netns: Namespace, tmp_path: Path) -> None:
     with (
         peer(netns, "serve", "127.0.0.1", "::1") as server,
         netns.call(lambda: socket.create_connection(tuple(server["servers"][0][1:]))) as stream,
@@ -296,10 +295,10 @@ def test_sockets_from_before_have_owners(netns: Namespace, tmp_path: Path) -> No
     assert set(qualities_of(records, server["pid"])) <= {"exact", "listener"}
 
 
-def test_a_connection_that_outlives_who_made_it_is_its_heirs(
+def test_a_connection_that_outlives_its_process_is_the_childs(
     netns: Namespace, tmp_path: Path
 ) -> None:
-    """As a daemon leaves it that connects before it goes into the background."""
+    """As with a daemon that connects before it goes into the background."""
     path = tmp_path / "records.jsonl"
     daemon = (
         "import os, socket, sys, time\n"
@@ -314,14 +313,14 @@ def test_a_connection_that_outlives_who_made_it_is_its_heirs(
     ):
         port = str(server["servers"][0][2])
         first = netns.popen(sys.executable, "-c", daemon, port, stdout=subprocess.PIPE)
-        heir = int(first.communicate()[0])
-        wait_until(lambda: is_told(path, heir))
-    assert qualities_of(read_records(path), heir).keys() == {"exact"}
-    wait_until(lambda: not Path(f"/proc/{heir}").exists())
+        child = int(first.communicate()[0])
+        wait_until(lambda: is_recorded(path, child))
+    assert qualities_of(read_records(path), child).keys() == {"exact"}
+    wait_until(lambda: not Path(f"/proc/{child}").exists())
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_processes_that_are_gone_are_told_by_name(
+def test_processes_that_exited_within_the_window_have_names(
     netns: Namespace, tmp_path: Path, host: str
 ) -> None:
     with (
@@ -350,14 +349,14 @@ def test_processes_that_are_gone_are_told_by_name(
     assert_conserved(records)
 
 
-def test_a_guest_of_the_host_is_counted_too(
+def test_a_container_of_the_host_is_counted_too(
     container_veth: tuple[Namespace, Namespace], tmp_path: Path
 ) -> None:
-    host, guest = container_veth
+    host, container = container_veth
     with (
         counting(host, config(tmp_path, by_flow=True)),
-        peer(guest, "serve", "127.0.0.1", "10.77.0.2") as server,
-        peer(guest, "talk", SIZE, json.dumps(server["servers"])) as client,
+        peer(container, "serve", "127.0.0.1", "10.77.0.2") as server,
+        peer(container, "talk", SIZE, json.dumps(server["servers"])) as client,
         peer(host, "talk", SIZE, json.dumps(server["servers"][2:])) as caller,
     ):
         time.sleep(1)
@@ -371,7 +370,7 @@ def test_a_guest_of_the_host_is_counted_too(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_echoes_are_their_pingers(netns: Namespace, tmp_path: Path, host: str) -> None:
+def test_icmp_echoes_are_the_pinging_processes(netns: Namespace, tmp_path: Path, host: str) -> None:
     family, protocol, size = (10, 58, 148) if ":" in host else (2, 1, 128)
     kind = 128 if ":" in host else 8
     netns.call(lambda: Path("/proc/sys/net/ipv4/ping_group_range").write_text("0 100000"))
@@ -389,7 +388,7 @@ def test_echoes_are_their_pingers(netns: Namespace, tmp_path: Path, host: str) -
     assert moved == (5 * size, 5, 5 * size, 5)
 
 
-def test_with_tiny_tables_processes_keep_their_totals(netns: Namespace, tmp_path: Path) -> None:
+def test_with_tiny_maps_processes_keep_their_totals(netns: Namespace, tmp_path: Path) -> None:
     require("ip", "tcpdump")
     with (
         tcpdump(netns, "lo", tmp_path / "wire.pcap") as dump,
@@ -409,7 +408,7 @@ def test_with_tiny_tables_processes_keep_their_totals(netns: Namespace, tmp_path
     assert sum(one["capture"]["overflowed"]["bytes"] for one in stats_of(records)) > 0
 
 
-def test_windows_follow_one_another_and_end_where_they_should(
+def test_windows_are_contiguous_and_end_at_multiples_of_the_interval(
     netns: Namespace, tmp_path: Path
 ) -> None:
     with counting(netns, config(tmp_path, interval=0.2)):
@@ -439,9 +438,7 @@ def test_nothing_stays_attached_when_a_run_has_ended(
     tree.close()
 
 
-def test_where_pids_are_not_those_of_the_host_the_run_ends_with_the_remedy(
-    netns: Namespace, tmp_path: Path
-) -> None:
+def test_in_a_pid_namespace_the_run_ends_with_the_remedy(netns: Namespace, tmp_path: Path) -> None:
     require_bpf()
     words = ("unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-m", "hogpipe", "run")
     with running(None, *netns.enter(*words, config(tmp_path))) as run:
