@@ -19,13 +19,11 @@ Modules, in the order in which a check passes them:
 
     case.py              SinkCase: a sink type, its receiver, and the trouble that it can make
     check.py             check_sink: each promise of the contract, one by one
-    promises.py          the promises: one conversation with a sink for each
-    invalid_settings.py  the promise that invalid settings are refused
+    promises.py          the promises: one function for each
     harness.py           one sink, called as a run calls it, and its records
     sink_calls.py        one call: its time limit, its cancellation
     accounting.py        PURE: records given, refused, undelivered, arrived
-    leaks.py             tasks, threads and file descriptors left behind
-    secret_leaks.py      secrets in error texts and in the log
+    leaks.py             resources left behind, secrets disclosed, the event loop blocked
 
 and beside it:
 

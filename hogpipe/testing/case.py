@@ -1,4 +1,4 @@
-"""What a sink is checked with: how to make one, how to read what arrived, how to make trouble."""
+"""What a check needs: a sink type, its receiver, and the trouble that the receiver can make."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -12,10 +12,10 @@ Document = Mapping[str, object]
 
 
 class BrokenPromiseError(AssertionError):
-    """A sink does not do what sinks promise; a line for each promise, beginning with its name."""
+    """A sink breaks its contract; one line for each broken promise, beginning with its name."""
 
 
-def _everything(_record: Record) -> bool:
+def _accept_all(_record: Record) -> bool:
     return True
 
 
@@ -23,45 +23,42 @@ def _everything(_record: Record) -> bool:
 class SinkCase:
     """A sink type and its receiver. Exactly one of `arrived` and `total_bytes` is given.
 
-    The receiver may be used for many checks: each has run ids of its own, and looks at nothing
-    else.
+    One receiver may serve many checks: each has run ids of its own, and looks at these only.
     """
 
     sink_type: SinkType[SinkSettings]
     keys: Mapping[str, object]
-    """What its `[[sinks]]` table holds, beside `type`: the receiver is up and takes everything.
-    `write_timeout` is 2 seconds where it says nothing else; each check of slowness takes so long.
-    """
+    """Its `[[sinks]]` table, without `type`, for a receiver that is up and takes everything.
+    `write_timeout` is 2 seconds if absent; each check of slowness takes so long."""
     arrived: Callable[[], Awaitable[Sequence[Document]]] | None = None
-    """Reads all that the receiver has, in the order of its arrival, repeats included. Each is a
-    record as it was sent; or, if not `whole`, a mapping with its `run` and `sequence`. Like
-    `total_bytes` it is called at any time outside of trouble, and over and over."""
+    """Reads all documents that the receiver has, in the order of arrival, repeats included. Each is
+    a record as it was sent; or, if not `whole`, a mapping with its `run` and `sequence`. Like
+    `total_bytes` it is called repeatedly, at any time without trouble."""
     total_bytes: Callable[[], Awaitable[int]] | None = None
-    """For a sink that sends no records but sums: reads the bytes of all traffic, both directions
-    together, that have arrived; 0 while there is nothing to read from."""
+    """For a sink that sends sums instead of records: reads the bytes of all traffic that have
+    arrived, both directions together; 0 while there is nothing to read."""
     outage: Trouble | None = None
-    """Breaks the receiver's connections and lets nothing through, until the context is left."""
+    """Breaks the receiver's connections and accepts none until the context ends."""
     stall: Trouble | None = None
-    """The receiver keeps its connections and answers nothing, until the context is left."""
+    """Keeps the receiver's connections and answers nothing until the context ends."""
     refusal: Callable[[Record], AbstractAsyncContextManager[None]] | None = None
-    """Has the receiver refuse this one record for good, and take all others."""
+    """Makes the receiver refuse this one record for good, and take all others."""
     wrong_keys: Sequence[Mapping[str, object]] = ()
-    """Changes to `keys` that make no sense and must be refused, before the run or when it opens;
-    None takes a key away."""
+    """Changes to `keys` that must be refused before the run or by `open`; None removes a key."""
     secrets: Sequence[str] = ()
-    """Values among `keys` that no error and no log line may hold."""
-    wanted: Callable[[Record], bool] = _everything
-    """Which records the sink sends on, if it leaves some out by design."""
+    """Values among `keys` that no error and no log line may contain."""
+    wanted: Callable[[Record], bool] = _accept_all
+    """Which records the sink sends, if it omits some by design."""
     whole: bool = True
-    """Whether what `arrived` gives are whole records, which must then be as they were sent."""
+    """Whether `arrived` returns whole records, which must be unchanged."""
     ordered: bool = True
     """Whether the receiver keeps the order."""
     exactly_once: bool = False
-    """Whether nothing may arrive twice even after a failure."""
+    """Whether no record may arrive twice, even after a failure."""
     largest_window: int = 50_000
-    """How many records the largest window has."""
+    """Records in the largest window."""
     patience: float = 20.0
-    """Seconds until what should arrive soon counts as lost."""
+    """Seconds after which a record that has not arrived counts as lost."""
 
     def __post_init__(self) -> None:
         if (self.arrived is None) == (self.total_bytes is None):
@@ -70,11 +67,11 @@ class SinkCase:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a check found; `kept` and `left_out` are names of promises, in their order."""
+    """The result of a check; `kept` and `left_out` are names of promises, in their order."""
 
     kept: tuple[str, ...]
     left_out: tuple[str, ...]
-    """Those that this case has no means to check: it has no such trouble."""
+    """Promises that this case has no means to check, such as an outage."""
     longest_block: float
-    """Seconds for which the sink held up the event loop at the most, in its largest window. A
-    measurement, on this machine and in this moment: nothing is said against it."""
+    """The longest time in seconds for which the sink blocked the event loop, with its largest
+    window; a measurement of this machine, which fails no check."""

@@ -1,4 +1,4 @@
-"""A sink made from the keys of its `[[sinks]]` table, as `hogpipe run` makes it."""
+"""A sink or its settings from the keys of a `[[sinks]]` table, read as `hogpipe run` reads them."""
 
 import os
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ S = TypeVar("S", bound=SinkSettings)
 
 
 def read_settings(sink_type: SinkType[S], keys: Mapping[str, object]) -> S:
-    """Return the settings that a `[[sinks]]` table with `keys` gives; `type` may be left out.
+    """Return the settings of a `[[sinks]]` table with `keys`; `type` may be left out.
 
-    Values are what TOML has: text, numbers, booleans, arrays and tables; a Path counts as text.
+    Values are those of TOML: text, numbers, booleans, arrays and tables; a Path counts as text.
     References (`{"env": "NAME"}`, `{"file": "PATH"}`) are followed. Raises ConfigurationError,
     whose `problems` begin with key paths such as `sinks[0].port`.
     """
@@ -41,5 +41,5 @@ def read_settings(sink_type: SinkType[S], keys: Mapping[str, object]) -> S:
 
 
 def make_sink(sink_type: SinkType[S], keys: Mapping[str, object]) -> Sink:
-    """Return a sink of these keys, not yet opened."""
+    """Return a sink made of `keys`, not opened; raises ConfigurationError."""
     return sink_type.create(read_settings(sink_type, keys))

@@ -1,195 +1,247 @@
-"""What the contract of sinks promises, one conversation for each (docs/plugins.md).
+"""The promises of the contract of sinks, one function for each (docs/plugins.md).
 
-Each makes sinks of its own, drives them and raises BrokenPromiseError. What is left behind is
-looked at by check.py, after each one.
+In: a case. Out: nothing, or BrokenPromiseError. Each function makes sinks of its own and closes
+them; check.py looks for leaks after each one. `PROMISES` lists them in order.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 
+from msgspec.structs import fields
+
 from hogpipe.delivery.isolation import CLOSE_SECONDS, OPEN_SECONDS
-from hogpipe.sinks.contract import Reopenable
+from hogpipe.errors import ConfigurationError
+from hogpipe.sinks.contract import Reopenable, SinkSettings
 from hogpipe.testing.case import BrokenPromiseError, SinkCase
-from hogpipe.testing.configuring import make_sink
-from hogpipe.testing.harness import Driver
-from hogpipe.testing.invalid_settings import refuse_nonsense
-from hogpipe.testing.leaks import Traces
+from hogpipe.testing.configuring import make_sink, read_settings
+from hogpipe.testing.harness import SinkHarness
+from hogpipe.testing.leaks import ResourceMonitor
+from hogpipe.text import describe_error
 
 _SIZES = (1, 2, 8, 1000)
-"""Records of a window; one is the window of a quiet host, of which only its stats are told."""
-_UNDER_WAY = 2000  # records of a window whose writing is to be met half-way
+"""Records of a window; a quiet host has only its stats record."""
+_LONG_WRITE = 2000  # records of a window whose write is to be interrupted
 _TURNS = 5  # of the event loop, until a write has begun
-_MOST_STEPS = 40  # awaits of a call that are tried for a cancellation
+_MAX_STEPS = 40  # awaits of a call at which a cancellation is tried
 _IN_TROUBLE = {"write_timeout": 2.0}
-"""Defaults where each write waits for its time-out."""
+"""Defaults where writes run into their time limit."""
+_ANYTHING = ({"no": "such"}, [["no", "such"]], True, "no such", 0.5)
+"""Values of every type, of which each key must refuse some."""
 
 
-async def delivery(case: SinkCase, traces: Traces) -> None:
-    """Check that windows of any size arrive, unchanged, in order and once.
+async def delivery(case: SinkCase, monitor: ResourceMonitor) -> None:
+    """Check that windows of any size arrive unchanged, in order, once.
 
-    They are of two runs, as after a start with a spool, which hands over the earlier run's first.
+    They are of two runs, as after a start with a spool that holds windows of an earlier run.
     """
-    async with _opened(case, traces) as driver:
+    async with _opened(case, monitor) as harness:
         for _run in range(2):
             for size in _SIZES:
-                await driver.write(driver.window(size))
-            driver.begin_run()
-        await driver.expect_all()
+                await harness.write(harness.window(size))
+            harness.begin_run()
+        await harness.expect_all()
 
 
-async def large_window(case: SinkCase, traces: Traces) -> None:
-    """Check that a window of the largest size arrives, and the one after it."""
-    async with _opened(case, traces) as driver:
-        records = driver.window(case.largest_window)
-        async with traces.watching_the_loop():
-            await driver.write(records)
-        await driver.write(driver.window())
-        await driver.expect_all()
+async def large_window(case: SinkCase, monitor: ResourceMonitor) -> None:
+    """Check that a window of the largest size arrives, and the next one."""
+    async with _opened(case, monitor) as harness:
+        records = harness.window(case.largest_window)
+        async with monitor.measure_blocking():
+            await harness.write(records)
+        await harness.write(harness.window())
+        await harness.expect_all()
 
 
-async def outage(case: SinkCase, traces: Traces) -> None:
-    """Check that what is written while the receiver is down arrives when it is back."""
+async def outage(case: SinkCase, monitor: ResourceMonitor) -> None:
+    """Check that a window written while the receiver is down arrives when it is up again."""
     assert case.outage is not None
-    async with _opened(case, traces, _IN_TROUBLE | {**case.keys}) as driver:
-        await driver.write(driver.window())
-        left = driver.window()
+    async with _opened(case, monitor, _IN_TROUBLE | {**case.keys}) as harness:
+        await harness.write(harness.window())
+        left = harness.window()
         async with case.outage():
-            left = await driver.attempt(left, driver.write_timeout)
-            if left:  # it goes on as long as nobody answers
-                left = await driver.attempt(left, driver.write_timeout)
-        await driver.deliver(left)
-        await driver.deliver(driver.window())
-        await driver.expect_all()
+            left = await harness.attempt(left, harness.write_timeout)
+            if left:  # the outage continues
+                left = await harness.attempt(left, harness.write_timeout)
+        await harness.deliver(left)
+        await harness.deliver(harness.window())
+        await harness.expect_all()
 
 
-async def outage_in_a_write(case: SinkCase, traces: Traces) -> None:
-    """Check that a window that is being written when the receiver goes down is not lost."""
+async def outage_in_a_write(case: SinkCase, monitor: ResourceMonitor) -> None:
+    """Check that an outage during a write loses nothing of the window."""
     assert case.outage is not None
-    async with _opened(case, traces, _IN_TROUBLE | {**case.keys}) as driver:
+    async with _opened(case, monitor, _IN_TROUBLE | {**case.keys}) as harness:
         for seconds in (0, 0.01):
             writing = asyncio.create_task(
-                driver.attempt(driver.window(_UNDER_WAY), driver.write_timeout)
+                harness.attempt(harness.window(_LONG_WRITE), harness.write_timeout)
             )
             for _turn in range(_TURNS):
                 await asyncio.sleep(seconds)
             async with case.outage():
                 left = await writing
-            await driver.deliver(left)
-        await driver.deliver(driver.window())
-        await driver.expect_all()
+            await harness.deliver(left)
+        await harness.deliver(harness.window())
+        await harness.expect_all()
 
 
-async def late_receiver(case: SinkCase, traces: Traces) -> None:
-    """Check that a sink that cannot be opened for now can be, once the receiver is there."""
+async def late_receiver(case: SinkCase, monitor: ResourceMonitor) -> None:
+    """Check that a sink that cannot be opened for now can be opened once the receiver is up."""
     assert case.outage is not None
-    driver = await Driver.make(case, traces)
-    async with _closing(driver):
+    harness = await SinkHarness.make(case, monitor)
+    async with _closing(harness):
         async with case.outage():
-            opened = await driver.try_open(OPEN_SECONDS) is None
+            opened = await harness.try_open(OPEN_SECONDS) is None
         if not opened:
-            await driver.open_at_last()
-        await driver.deliver(driver.window())
-        await driver.expect_all()
+            await harness.open_at_last()
+        await harness.deliver(harness.window())
+        await harness.expect_all()
 
 
-async def stall(case: SinkCase, traces: Traces) -> None:
-    """Check that a write that the receiver holds up can be cancelled, and nothing is lost."""
+async def stall(case: SinkCase, monitor: ResourceMonitor) -> None:
+    """Check that a write to a stalled receiver can be cancelled, and loses nothing."""
     assert case.stall is not None
-    async with _opened(case, traces, _IN_TROUBLE | {**case.keys}) as driver:
-        await driver.write(driver.window())
+    async with _opened(case, monitor, _IN_TROUBLE | {**case.keys}) as harness:
+        await harness.write(harness.window())
         async with case.stall():
-            left = await driver.attempt(driver.window(_UNDER_WAY), driver.write_timeout)
-        await driver.deliver(left)
-        await driver.deliver(driver.window())
-        await driver.expect_all()
+            left = await harness.attempt(harness.window(_LONG_WRITE), harness.write_timeout)
+        await harness.deliver(left)
+        await harness.deliver(harness.window())
+        await harness.expect_all()
 
 
-async def refusal(case: SinkCase, traces: Traces) -> None:
-    """Check that one record that the receiver refuses is told, and holds up no other."""
+async def refusal(case: SinkCase, monitor: ResourceMonitor) -> None:
+    """Check that a refused record is reported, and no other record is lost with it."""
     assert case.refusal is not None
-    async with _opened(case, traces) as driver:
-        window = driver.window()
+    async with _opened(case, monitor) as harness:
+        window = harness.window()
         refused = window[len(window) // 2]
         async with case.refusal(refused):
-            await driver.deliver(window)
-            await driver.deliver(driver.window())
-            await driver.expect_all([refused])
+            await harness.deliver(window)
+            await harness.deliver(harness.window())
+            await harness.expect_all([refused])
 
 
-async def cancellation(case: SinkCase, traces: Traces) -> None:
-    """Check that open, write and close may be cancelled wherever they wait."""
-    for step in range(1, _MOST_STEPS):
-        driver = await Driver.make(case, traces)
-        async with _closing(driver):
-            reached = await driver.open_cancelled(step)
-        await traces.expect_nothing_left(case.patience)
+async def cancellation(case: SinkCase, monitor: ResourceMonitor) -> None:
+    """Check that open, write and close can be cancelled at each await."""
+    for step in range(1, _MAX_STEPS):
+        harness = await SinkHarness.make(case, monitor)
+        async with _closing(harness):
+            reached = await harness.open_cancelled(step)
+        await monitor.expect_no_leaks(case.patience)
         if not reached:
             break
-    async with _opened(case, traces) as driver:
-        for step in range(1, _MOST_STEPS):
-            window = driver.window()
-            if not await driver.attempt_cancelled(window, step):
+    async with _opened(case, monitor) as harness:
+        for step in range(1, _MAX_STEPS):
+            window = harness.window()
+            if not await harness.attempt_cancelled(window, step):
                 break
-            await driver.deliver(window)
-        await driver.deliver(driver.window())
-        await driver.expect_all()
-    for step in range(1, _MOST_STEPS):
-        driver = await Driver.make(case, traces)
-        await driver.open()
-        await driver.write(driver.window())
-        reached = await driver.close_cancelled(step)
-        await traces.expect_nothing_left(case.patience)
+            await harness.deliver(window)
+        await harness.deliver(harness.window())
+        await harness.expect_all()
+    for step in range(1, _MAX_STEPS):
+        harness = await SinkHarness.make(case, monitor)
+        await harness.open()
+        await harness.write(harness.window())
+        reached = await harness.close_cancelled(step)
+        await monitor.expect_no_leaks(case.patience)
         if not reached:
             break
 
 
-async def reopening(case: SinkCase, traces: Traces) -> None:
-    """Check that it goes on as before after a reopen."""
-    async with _opened(case, traces) as driver:
+async def reopening(case: SinkCase, monitor: ResourceMonitor) -> None:
+    """Check that a sink with `reopen` works after it."""
+    async with _opened(case, monitor) as harness:
         for _turn in range(3):
-            await driver.write(driver.window())
-            await driver.reopen()
-        await driver.write(driver.window())
-        await driver.expect_all()
+            await harness.write(harness.window())
+            await harness.reopen()
+        await harness.write(harness.window())
+        await harness.expect_all()
 
 
-async def closing(case: SinkCase, traces: Traces) -> None:
-    """Check that it can be closed soon in any trouble, also without having been opened.
+async def closing(case: SinkCase, monitor: ResourceMonitor) -> None:
+    """Check that close returns in time in any trouble, and without open.
 
-    Whatever a write has told as delivered arrives all the same.
+    Records of writes that succeeded before must arrive.
     """
-    driver = await Driver.make(case, traces)
-    await driver.close()
+    harness = await SinkHarness.make(case, monitor)
+    await harness.close()
     for trouble in (case.outage, case.stall):
         if trouble is None:
             continue
-        driver = await Driver.make(case, traces)
+        harness = await SinkHarness.make(case, monitor)
         async with trouble():
-            await driver.try_open(CLOSE_SECONDS)
-            await driver.close_in_trouble(CLOSE_SECONDS)
-        driver = await Driver.make(case, traces)
-        await driver.open()
+            await harness.try_open(CLOSE_SECONDS)
+            await harness.close_in_trouble(CLOSE_SECONDS)
+        harness = await SinkHarness.make(case, monitor)
+        await harness.open()
         async with trouble():
-            await driver.close_in_trouble(CLOSE_SECONDS)
-    if case.arrived is not None:  # a sink of sums may have them itself, to be fetched
-        await _close_after_writing(case, traces)
+            await harness.close_in_trouble(CLOSE_SECONDS)
+    if case.arrived is not None:  # a sink of sums may hold them itself, to be scraped
+        await _close_after_writing(case, monitor)
 
 
-async def _close_after_writing(case: SinkCase, traces: Traces) -> None:
-    """Close as soon as a write is over: a sink that only keeps records for later loses them."""
-    driver = await Driver.make(case, traces)
-    await driver.open()
-    await driver.write(driver.window(_UNDER_WAY))
-    await driver.close()
-    await driver.expect_all()
+async def _close_after_writing(case: SinkCase, monitor: ResourceMonitor) -> None:
+    """Close right after a write: a sink that only buffers records would lose them."""
+    harness = await SinkHarness.make(case, monitor)
+    await harness.open()
+    await harness.write(harness.window(_LONG_WRITE))
+    await harness.close()
+    await harness.expect_all()
     if case.outage is not None:
-        driver = await Driver.make(case, traces, _IN_TROUBLE | {**case.keys})
-        await driver.open()
+        harness = await SinkHarness.make(case, monitor, _IN_TROUBLE | {**case.keys})
+        await harness.open()
         async with case.outage():
-            driver.give_up(await driver.attempt(driver.window(), driver.write_timeout))
-            await driver.close_in_trouble(CLOSE_SECONDS)
-        await driver.expect_all()
+            harness.abandon(await harness.attempt(harness.window(), harness.write_timeout))
+            await harness.close_in_trouble(CLOSE_SECONDS)
+        await harness.expect_all()
+
+
+async def refuse_invalid_settings(case: SinkCase, monitor: ResourceMonitor) -> None:
+    """Check that invalid settings are refused by a ConfigurationError, at the latest by open.
+
+    Unknown and missing keys are not checked: hogpipe refuses them for every sink.
+    """
+    common = {field.name for field in fields(SinkSettings)}
+    for field in fields(case.sink_type.settings):
+        key = field.encode_name
+        if field.name in common:
+            continue
+        if all(_is_readable(case, {**case.keys, key: value}) for value in _ANYTHING):
+            raise BrokenPromiseError(f"{key} accepts any value of any type")
+    for change in case.wrong_keys:
+        keys = {key: value for key, value in {**case.keys, **change}.items() if value is not None}
+        await _expect_refusal(case, keys, monitor, f"{dict(change)}")
+
+
+def _is_readable(case: SinkCase, keys: Mapping[str, object]) -> bool:
+    try:
+        read_settings(case.sink_type, keys)
+    except ConfigurationError:
+        return False
+    except Exception as error:  # settings of a plugin may raise any error
+        raise BrokenPromiseError(
+            f"its settings raise {describe_error(error)} for {dict(keys)}; the error for a wrong "
+            "value is a ValueError"
+        ) from error
+    return True
+
+
+async def _expect_refusal(
+    case: SinkCase, keys: Mapping[str, object], monitor: ResourceMonitor, what: str
+) -> None:
+    """Expect `keys` to be refused when they are read, or when the sink is made or opened."""
+    if not _is_readable(case, keys):
+        return
+    try:
+        harness = await SinkHarness.make(case, monitor, keys)
+    except ConfigurationError:
+        return
+    error = await harness.call_open(OPEN_SECONDS)
+    await harness.close()
+    if not isinstance(error, ConfigurationError):
+        outcome = f"open raised {describe_error(error)}" if error else "the sink was opened"
+        raise BrokenPromiseError(f"{what} was not refused by a ConfigurationError: {outcome}")
 
 
 PROMISES = {
@@ -202,14 +254,14 @@ PROMISES = {
     "cancellation": cancellation,
     "reopening": reopening,
     "closing": closing,
-    "settings": refuse_nonsense,
-    "large window": large_window,  # the last: whoever reads its records after it, reads a lot
+    "settings": refuse_invalid_settings,
+    "large window": large_window,  # the last: the receiver's records are read after each promise
 }
-"""Every promise by its name, in the order in which they are looked at."""
+"""Every promise by its name, in the order of the checks."""
 
 
 def applies(name: str, case: SinkCase) -> bool:
-    """Return whether the case has what it takes to check the promise `name`."""
+    """Return whether the case has the means to check the promise `name`."""
     match name:
         case "outage" | "outage in a write" | "late receiver":
             return case.outage is not None
@@ -225,21 +277,21 @@ def applies(name: str, case: SinkCase) -> bool:
 
 @asynccontextmanager
 async def _opened(
-    case: SinkCase, traces: Traces, keys: Mapping[str, object] | None = None
-) -> AsyncIterator[Driver]:
-    driver = await Driver.make(case, traces, keys)
-    async with _closing(driver):
-        await driver.open()
-        yield driver
+    case: SinkCase, monitor: ResourceMonitor, keys: Mapping[str, object] | None = None
+) -> AsyncIterator[SinkHarness]:
+    harness = await SinkHarness.make(case, monitor, keys)
+    async with _closing(harness):
+        await harness.open()
+        yield harness
 
 
 @asynccontextmanager
-async def _closing(driver: Driver) -> AsyncIterator[None]:
-    """Close the sink in the end; what went wrong before tells more than what goes wrong then."""
+async def _closing(harness: SinkHarness) -> AsyncIterator[None]:
+    """Close the sink at the end; an earlier error is more useful than one of close."""
     try:
         yield
     except BaseException:
         with suppress(BrokenPromiseError):
-            await driver.close()
+            await harness.close()
         raise
-    await driver.close()
+    await harness.close()

@@ -1,22 +1,26 @@
-"""A call of a sink's method in a task of its own, cut off as a run cuts it off, or cancelled."""
+"""One call of a sink's method, in a task of its own: with a time limit, or cancelled half-way.
+
+In: the coroutine of a call. Out: its error, None for success; BrokenPromiseError for a call that
+mishandles cancellation.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from functools import partial
 
 from hogpipe.testing.case import BrokenPromiseError
-from hogpipe.testing.leaks import Traces
+from hogpipe.testing.leaks import ResourceMonitor
 
-HUNG = 60.0
-"""Seconds that a call may take while nothing holds it up."""
-LET_GO = 5.0
-"""Seconds within which a call that is cancelled has to end."""
+CALL_SECONDS = 60.0
+"""The time limit of a call without trouble."""
+CANCEL_SECONDS = 5.0
+"""The time limit for a cancelled call to end."""
 
 
-class Cancelling:
-    """Awaits a call and cancels the task that does so, once, at the call's `step`-th await.
+class CancelAtStep:
+    """Awaits a call, and cancels the current task once, at the call's await number `step`.
 
-    Only those count at which the call really waits.
+    Only awaits at which the call suspends are counted.
     """
 
     def __init__(self, call: Awaitable[None], step: int) -> None:
@@ -27,55 +31,55 @@ class Cancelling:
     def __await__(self) -> Generator[object, object, None]:
         inner = self._call.__await__()
         resume: Callable[[], object] = partial(next, inner)
-        waits = 0
+        suspensions = 0
         while True:
             try:
-                waited_for = resume()
+                awaited = resume()
             except StopIteration:
                 return
-            waits += 1
-            if waits == self._step:
+            suspensions += 1
+            if suspensions == self._step:
                 self.reached = True
                 task = asyncio.current_task()
                 assert task is not None
-                task.cancel()  # takes effect where the next line waits
+                task.cancel()  # takes effect at the next line that suspends
             try:
-                yield waited_for
+                yield awaited
                 resume = partial(next, inner)
-            except BaseException as error:  # noqa: BLE001 - it is the call's, whatever it is
+            except BaseException as error:  # noqa: BLE001 - passed on to the call
                 resume = partial(inner.throw, error)
 
 
-async def perform(
-    name: str, call: Awaitable[None], seconds: float, traces: Traces
+async def call_sink(
+    name: str, call: Awaitable[None], seconds: float, monitor: ResourceMonitor
 ) -> BaseException | None:
-    """Await `call`, for `seconds` at the most; return what it raised, None for nothing.
+    """Await `call` for at most `seconds`; return its error, None for success.
 
-    TimeoutError stands for a call that had to be cancelled, and let itself be. Raises
-    BrokenPromiseError for one that did not.
+    TimeoutError stands for a call that was cancelled at its time limit. Raises BrokenPromiseError
+    for a call that ignores or swallows a cancellation, or raises one of its own.
     """
-    task = traces.start(_catch(call))
+    task = monitor.start(_return_error(call))
     done, _ = await asyncio.wait({task}, timeout=seconds)
     if not done:
         task.cancel()
-        done, _ = await asyncio.wait({task}, timeout=LET_GO)
+        done, _ = await asyncio.wait({task}, timeout=CANCEL_SECONDS)
     if not done:
-        raise BrokenPromiseError(f"{name} goes on {LET_GO:g} s after it was cancelled")
+        raise BrokenPromiseError(f"{name} goes on {CANCEL_SECONDS:g} s after it was cancelled")
     if not task.cancelled():
         if (error := task.result()) is None and task.cancelling():
             raise BrokenPromiseError(f"{name} swallowed a cancellation")
         return error
     if not task.cancelling():
-        raise BrokenPromiseError(f"{name} raised CancelledError though nobody cancelled it")
+        raise BrokenPromiseError(f"{name} raised CancelledError though it was not cancelled")
     return TimeoutError("it was cancelled")
 
 
-async def _catch(call: Awaitable[None]) -> BaseException | None:
-    """Return what `call` raises: SystemExit and the like would end the event loop."""
+async def _return_error(call: Awaitable[None]) -> BaseException | None:
+    """Return the error of `call`: SystemExit, raised in a task, would end the event loop."""
     try:
         await call
     except asyncio.CancelledError:
         raise
-    except BaseException as error:  # noqa: BLE001 - a sink may raise whatever it likes
+    except BaseException as error:  # noqa: BLE001 - a sink may raise any error
         return error
     return None

@@ -1,4 +1,4 @@
-"""A TCP server that keeps the lines it gets, and can go away, stall, and come back."""
+"""A TCP server that keeps its lines, with outages and stalls."""
 
 import asyncio
 import socket
@@ -8,11 +8,11 @@ from typing import Self
 
 import orjson
 
-_SMALL = 4096  # bytes of a receive buffer: a server that stalls is felt soon
+_SMALL = 4096  # bytes of a receive buffer: a stall takes effect soon
 
 
 class LineServer:
-    """Listens on loopback while its context is entered. What the kernel acknowledged is kept."""
+    """Listens on loopback within its context; keeps every line that its kernel acknowledged."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -25,7 +25,7 @@ class LineServer:
         return self
 
     async def __aexit__(self, *_exception: object) -> None:
-        self._leave()
+        self._stop()
 
     async def arrived(self) -> list[Mapping[str, object]]:
         """Return all whole lines so far."""
@@ -33,14 +33,14 @@ class LineServer:
 
     @asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:
-        """Be away: connections are closed, new ones are refused."""
-        self._leave()
+        """Close the connections and refuse new ones."""
+        self._stop()
         yield
         self._listen()
 
     @asynccontextmanager
     async def stall(self) -> AsyncIterator[None]:
-        """Read nothing, accept nothing."""
+        """Read and accept nothing."""
         for one in self._sockets():
             asyncio.get_running_loop().remove_reader(one)
         yield
@@ -48,7 +48,7 @@ class LineServer:
             asyncio.get_running_loop().add_reader(one, self._ready, one)
 
     def answer(self, line: bytes) -> bytes:
-        """Keep a line; return what to send back for it."""
+        """Keep a line; return the answer."""
         self.lines.append(line)
         return b""
 
@@ -66,8 +66,8 @@ class LineServer:
         self.port = self._listener.getsockname()[1]
         asyncio.get_running_loop().add_reader(self._listener, self._ready, self._listener)
 
-    def _leave(self) -> None:
-        """Read what has come, and close everything; nothing can come in between."""
+    def _stop(self) -> None:
+        """Read what has arrived and close everything, without a turn of the event loop."""
         for one in self._sockets():
             asyncio.get_running_loop().remove_reader(one)
         for one in list(self._connections):
@@ -88,7 +88,7 @@ class LineServer:
             one.close()
 
     def _read(self, one: socket.socket) -> bool:
-        """Read all that is there; return whether more may come."""
+        """Read what has arrived; return whether the connection is still open."""
         pending = self._connections[one]
         try:
             while data := one.recv(1 << 16):

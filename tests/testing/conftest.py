@@ -1,4 +1,4 @@
-"""What the tests of the kit have in common."""
+"""Settings for the tests of hogpipe.testing."""
 
 import gc
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ import pytest
 
 
 @pytest.fixture(scope="package", autouse=True)
-def _nothing_old_to_look_through() -> Iterator[None]:
-    """Spare the checks' garbage collections what all modules and tests before have left."""
+def _freeze_earlier_objects() -> Iterator[None]:
+    """Exclude the objects of earlier tests from the garbage collections of the checks."""
     gc.collect()
     gc.freeze()
     yield

@@ -1,4 +1,4 @@
-"""The sinks that hogpipe brings along keep the contract that plugins are held to."""
+"""The built-in sinks keep the promises that plugins have to keep."""
 
 import asyncio
 import contextlib
@@ -59,16 +59,16 @@ async def test_tcp_keeps_its_promises(tcp: SinkCase, promise: str) -> None:
 
 
 class Pipe:
-    """A pipe whose reader keeps the lines, and stalls when told."""
+    """A pipe whose reader keeps the lines, and can stall."""
 
     def __init__(self) -> None:
         self.reader, self.writer = os.pipe()
         os.set_blocking(self.reader, False)
         self.data = bytearray()
         self.reading = False
-        self.go_on()
+        self.resume()
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         asyncio.get_running_loop().add_reader(self.reader, self._read)
 
     def _read(self) -> None:
@@ -83,7 +83,7 @@ class Pipe:
     async def stall(self) -> AsyncIterator[None]:
         asyncio.get_running_loop().remove_reader(self.reader)
         yield
-        self.go_on()
+        self.resume()
 
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self.reader)

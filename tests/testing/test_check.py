@@ -1,4 +1,4 @@
-"""The contract checker passes a sink that keeps its promises, and finds each one that is broken."""
+"""`check_sink` passes a sink that keeps its promises, and finds each broken one."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from support.post import Post, PostSettings, PostSink, post_case
+from support.memory_receiver import MemorySettings, MemorySink, Receiver, memory_case
 
 from hogpipe import (
     ConfigurationError,
@@ -30,47 +30,53 @@ from hogpipe.testing import (
     total_bytes,
 )
 
-LEFT: list[int] = []
-"""File descriptors that a sink has left behind."""
+LEAKED: list[int] = []
+"""File descriptors that a sink leaked."""
 OVER = threading.Event()
-"""Set when a test is over."""
+"""Set at the end of a test."""
 
 
 @pytest.fixture
-def post() -> Iterator[Post]:
+def receiver() -> Iterator[Receiver]:
     OVER.clear()
-    yield Post()
+    yield Receiver()
     OVER.set()
-    while LEFT:
-        os.close(LEFT.pop())
+    while LEAKED:
+        os.close(LEAKED.pop())
 
 
-async def test_a_sound_sink_keeps_every_promise(post: Post) -> None:
-    class Reopening(PostSink):
+async def test_a_correct_sink_keeps_every_promise(receiver: Receiver) -> None:
+    class Reopening(MemorySink):
         async def reopen(self) -> None:
             pass
 
     findings = await check_sink(
-        post_case(Reopening, post, wrong_keys=[{"address": "nowhere"}, {"stamps": None} | {"x": 1}])
+        memory_case(
+            Reopening, receiver, wrong_keys=[{"address": "nowhere"}, {"stamps": None} | {"x": 1}]
+        )
     )
     assert findings.kept == PROMISES
     assert findings.left_out == ()
     assert findings.longest_block >= 0
 
 
-async def test_what_a_case_has_no_means_for_is_left_out_and_told(post: Post) -> None:
-    findings = await check_sink(post_case(PostSink, post, outage=None, stall=None, refusal=None))
+async def test_promises_without_means_to_check_are_named(
+    receiver: Receiver,
+) -> None:
+    findings = await check_sink(
+        memory_case(MemorySink, receiver, outage=None, stall=None, refusal=None)
+    )
     assert findings.left_out == (
         "outage", "outage in a write", "late receiver", "stall", "refusal", "reopening",
     )  # fmt: skip
 
 
-async def test_promises_can_be_looked_at_one_by_one(post: Post) -> None:
-    assert (await check_sink(post_case(PostSink, post), ["stall"])).kept == ("stall",)
+async def test_promises_can_be_checked_one_by_one(receiver: Receiver) -> None:
+    assert (await check_sink(memory_case(MemorySink, receiver), ["stall"])).kept == ("stall",)
 
 
-async def test_every_broken_promise_is_told_in_a_line_of_its_own(post: Post) -> None:
-    case = post_case(LosesTheLast, post, patience=0.3)
+async def test_every_broken_promise_has_a_line_of_its_own(receiver: Receiver) -> None:
+    case = memory_case(LosesTheLast, receiver, patience=0.3)
     with pytest.raises(BrokenPromiseError) as caught:
         await check_sink(case, ["delivery", "settings", "large window"])
     assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [
@@ -80,31 +86,31 @@ async def test_every_broken_promise_is_told_in_a_line_of_its_own(post: Post) -> 
 
 def test_a_case_says_how_to_read_what_arrived() -> None:
     with pytest.raises(TypeError, match="either arrived or total_bytes"):
-        SinkCase(sink_type=SinkType("post", PostSettings, PostSink), keys={})
+        SinkCase(sink_type=SinkType("memory", MemorySettings, MemorySink), keys={})
 
 
-class LosesTheLast(PostSink):
+class LosesTheLast(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         await super().write(records[:-1])
 
 
-class Doubles(PostSink):
+class Doubles(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         await super().write([*records, records[0]])
 
 
-class Reverses(PostSink):
+class Reverses(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         await super().write(records[::-1])
 
 
-class SendsLess(PostSink):
+class OmitsAKey(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         less: Any = [{k: v for k, v in record.items() if k != "window"} for record in records]
         await super().write(less)
 
 
-class GoesByTheSequenceAlone(PostSink):
+class IgnoresTheRun(MemorySink):
     latest = 0
 
     async def write(self, records: Sequence[Record]) -> None:
@@ -112,52 +118,52 @@ class GoesByTheSequenceAlone(PostSink):
         self.latest = records[-1]["sequence"]
 
 
-class CountsIn32Bits(PostSink):
+class OmitsLargeCounts(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         await super().write([one for one in records if total_bytes(one) < 1 << 32])
 
 
-class KnowsNoRemainder(PostSink):
+class OmitsTheRemainder(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         await super().write([one for one in records if "remainder" not in one])
 
 
-class ChangesWhatOthersGet(PostSink):
+class ChangesRecords(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         await super().write(records)
         records[0]["host"]["name"] = "mine"
 
 
-class EmptiesTheWindow(PostSink):
+class ClearsTheWindow(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         await super().write(records)
         assert isinstance(records, list)
         records.clear()
 
 
-class RaisesAnything(PostSink):
+class RaisesAnything(MemorySink):
     async def write(self, _records: Sequence[Record]) -> None:
         raise ValueError("a bug")
 
 
-class Exits(PostSink):
+class Exits(MemorySink):
     async def write(self, _records: Sequence[Record]) -> None:
         raise SystemExit(3)
 
 
-class Leaves(PostSink):
+class ClosesTheOutput(MemorySink):
     async def write(self, _records: Sequence[Record]) -> None:
         raise OutputClosedError("enough")
 
 
-class SaysNothing(PostSink):
+class HasNoErrorText(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         with contextlib.suppress(DeliveryError):
             return await super().write(records)
         raise DeliveryError
 
 
-class TalksTooMuch(PostSink):
+class HasTwoLinesOfText(MemorySink):
     async def open(self) -> None:
         try:
             await super().open()
@@ -165,26 +171,26 @@ class TalksTooMuch(PostSink):
             raise DeliveryError(f"first\nsecond: {error}") from error
 
 
-class TellsTheAddress(PostSink):
+class DisclosesTheAddress(MemorySink):
     async def open(self) -> None:
         try:
             await super().open()
         except OSError as error:
-            raise OSError(f"nobody at {self.settings.address}") from error
+            raise OSError(f"nothing at {self.settings.address}") from error
 
 
-class LogsTheAddress(PostSink):
+class LogsTheAddress(MemorySink):
     async def open(self) -> None:
-        logging.getLogger("post").debug("going to %s", self.settings.address)
+        logging.getLogger("memory").debug("connecting to %s", self.settings.address)
         await super().open()
 
 
-class KeepsForLater(PostSink):
-    """Takes whatever it is given, and delivers it in a task of its own as long as it is open."""
+class BuffersRecords(MemorySink):
+    """Accepts every record, and delivers it in a task while it is open."""
 
     task: asyncio.Task[None] | None = None
 
-    def __init__(self, settings: PostSettings) -> None:
+    def __init__(self, settings: MemorySettings) -> None:
         super().__init__(settings)
         self.kept: list[Record] = []
 
@@ -197,7 +203,7 @@ class KeepsForLater(PostSink):
             await asyncio.sleep(0.01)
             with contextlib.suppress(OSError):
                 while self.kept:
-                    await self.post.take(self.kept[0])
+                    await self.receiver.take(self.kept[0])
                     del self.kept[0]
 
     async def close(self) -> None:
@@ -206,47 +212,47 @@ class KeepsForLater(PostSink):
             await asyncio.wait({self.task})
 
 
-class DeliversWhenClosed(KeepsForLater):
+class DeliversAtClose(BuffersRecords):
     async def write(self, records: Sequence[Record]) -> None:
         self.kept += records
 
     async def close(self) -> None:
         with contextlib.suppress(DeliveryError):
-            await PostSink.write(self, self.kept)
+            await MemorySink.write(self, self.kept)
 
 
-class FailsWithoutNeed(PostSink):
+class FailsAlways(MemorySink):
     async def write(self, _records: Sequence[Record]) -> None:
         raise OSError("not today")
 
 
-class WillNotOpen(PostSink):
+class NeverOpens(MemorySink):
     async def open(self) -> None:
         raise OSError("not today")
 
 
-class RefusesAll(PostSink):
+class RefusesAll(MemorySink):
     async def write(self, _records: Sequence[Record]) -> None:
         raise RefusedError("I do not like them")
 
 
-class NamesStrangers(PostSink):
+class NamesUnknownRecords(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         raise DeliveryError("no", undelivered=[{**records[0], "sequence": 10_000}])  # type: ignore[list-item]
 
 
-class SaysTwoThings(PostSink):
+class ContradictsItself(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         raise DeliveryError("no", undelivered=records, refused=records)
 
 
-class LeavesATask(PostSink):
+class LeavesATask(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         await super().write(records)
         self.task = asyncio.create_task(asyncio.sleep(60))
 
 
-class LeavesATasksTask(PostSink):
+class LeavesATaskOfATask(MemorySink):
     async def open(self) -> None:
         async def begin() -> None:
             self.task = asyncio.create_task(asyncio.sleep(60))
@@ -254,28 +260,28 @@ class LeavesATasksTask(PostSink):
         await asyncio.create_task(begin())
 
 
-class LeavesADescriptor(PostSink):
+class LeavesADescriptor(MemorySink):
     async def open(self) -> None:
-        LEFT.append(os.open(os.devnull, os.O_RDONLY))
+        LEAKED.append(os.open(os.devnull, os.O_RDONLY))
 
 
-class LeavesAThread(PostSink):
+class LeavesAThread(MemorySink):
     async def open(self) -> None:
         threading.Thread(target=OVER.wait, args=(20,), name="mine").start()
 
 
-class TakesOnlySmallWindows(PostSink):
+class TakesOnlySmallWindows(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         await super().write(records[:2000])
 
 
-class SwallowsErrors(PostSink):
+class SwallowsErrors(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         with contextlib.suppress(DeliveryError):
             await super().write(records)
 
 
-class GivesUp(PostSink):
+class RefusesInAnOutage(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         try:
             await super().write(records)
@@ -283,7 +289,7 @@ class GivesUp(PostSink):
             raise RefusedError("too hard") from None
 
 
-class TellsABugOfAnOutage(PostSink):
+class RaisesABugInAnOutage(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         try:
             await super().write(records)
@@ -291,7 +297,7 @@ class TellsABugOfAnOutage(PostSink):
             raise KeyError("connection") from None
 
 
-class NeverComesBack(PostSink):
+class NeverRecovers(MemorySink):
     broken = False
 
     async def write(self, records: Sequence[Record]) -> None:
@@ -304,16 +310,16 @@ class NeverComesBack(PostSink):
             raise
 
 
-class ForgetsOne(PostSink):
+class OmitsOne(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         try:
             await super().write(records)
         except DeliveryError as error:
             left = list(error.undelivered or ())
-            raise DeliveryError("no post", undelivered=left[1:]) from None
+            raise DeliveryError("no receiver", undelivered=left[1:]) from None
 
 
-class SaysNothingOfWhatArrived(PostSink):
+class DoesNotReportWhatArrived(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         try:
             await super().write(records)
@@ -321,21 +327,21 @@ class SaysNothingOfWhatArrived(PostSink):
             raise OSError(str(error)) from None
 
 
-class SentTwiceThoughSaidToBeSent(PostSink):
+class SendsTwice(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         if len(records) == 8:
-            await self.post.take(records[0])
-            await self.post.take(records[0])
+            await self.receiver.take(records[0])
+            await self.receiver.take(records[0])
         await super().write(records)
 
 
-class WillNotStartWithout(PostSink):
+class NeedsTheReceiver(MemorySink):
     async def open(self) -> None:
-        if self.post.down:
-            raise ConfigurationError("no post there")
+        if self.receiver.down:
+            raise ConfigurationError("no receiver there")
 
 
-class OpensOnlyOnce(PostSink):
+class OpensOnlyOnce(MemorySink):
     tried = False
 
     async def open(self) -> None:
@@ -345,13 +351,13 @@ class OpensOnlyOnce(PostSink):
         await super().open()
 
 
-class SwallowsCancellation(PostSink):
+class SwallowsCancellation(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await super().write(records)
 
 
-class WillNotBeCancelled(PostSink):
+class RefusesCancellation(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         inner = asyncio.ensure_future(super().write(records))
         while not inner.done():
@@ -359,13 +365,13 @@ class WillNotBeCancelled(PostSink):
                 await asyncio.shield(inner)
 
 
-class CancelsItself(PostSink):
+class CancelsItself(MemorySink):
     async def write(self, _records: Sequence[Record]) -> None:
         raise asyncio.CancelledError
 
 
-class CountsTooSoon(PostSink):
-    """Takes for sent what it was about to send when it was cancelled."""
+class CountsBeforeSending(MemorySink):
+    """Counts a record as sent before it is sent."""
 
     sent = 0
 
@@ -373,16 +379,16 @@ class CountsTooSoon(PostSink):
         for record in records:
             if record["sequence"] > self.sent:
                 self.sent = record["sequence"]
-                await self.post.take(record)
+                await self.receiver.take(record)
 
 
-class IgnoresRefusals(PostSink):
+class IgnoresRefusals(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         with contextlib.suppress(RefusedError):
             await super().write(records)
 
 
-class BlamesAll(PostSink):
+class RefusesTheWholeWindow(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         try:
             await super().write(records)
@@ -390,7 +396,7 @@ class BlamesAll(PostSink):
             raise RefusedError(str(error)) from None
 
 
-class TriesForEver(PostSink):
+class RetriesRefusals(MemorySink):
     async def write(self, records: Sequence[Record]) -> None:
         try:
             await super().write(records)
@@ -398,7 +404,7 @@ class TriesForEver(PostSink):
             raise DeliveryError("again", undelivered=error.refused) from None
 
 
-class BreaksWhenCancelled(PostSink):
+class BreaksWhenCancelled(MemorySink):
     broken = False
 
     async def write(self, records: Sequence[Record]) -> None:
@@ -409,14 +415,14 @@ class BreaksWhenCancelled(PostSink):
         self.broken = False
 
 
-class LeaksWhenOpenIsCancelled(PostSink):
+class LeaksWhenOpenIsCancelled(MemorySink):
     async def open(self) -> None:
-        LEFT.append(os.open(os.devnull, os.O_RDONLY))
+        LEAKED.append(os.open(os.devnull, os.O_RDONLY))
         await asyncio.sleep(0)
-        os.close(LEFT.pop())
+        os.close(LEAKED.pop())
 
 
-class LeaksWhenCloseIsCancelled(PostSink):
+class LeaksWhenCloseIsCancelled(MemorySink):
     async def open(self) -> None:
         self.task = asyncio.create_task(asyncio.sleep(60))
 
@@ -425,13 +431,13 @@ class LeaksWhenCloseIsCancelled(PostSink):
         self.task.cancel()
 
 
-class CannotReopen(PostSink):
+class CannotReopen(MemorySink):
     async def reopen(self) -> None:
         raise OSError("no such file")
 
 
-class ForgetsAtReopen(PostSink):
-    def __init__(self, settings: PostSettings) -> None:
+class LosesAtReopen(MemorySink):
+    def __init__(self, settings: MemorySettings) -> None:
         super().__init__(settings)
         self.kept: list[Record] = []
 
@@ -443,7 +449,7 @@ class ForgetsAtReopen(PostSink):
         self.kept = []
 
 
-class NeedsToBeOpen(PostSink):
+class NeedsToBeOpen(MemorySink):
     async def open(self) -> None:
         self.connection = "open"
 
@@ -451,143 +457,161 @@ class NeedsToBeOpen(PostSink):
         self.connection.strip()
 
 
-class SaysGoodbyeAtLength(PostSink):
+class ClosesTooSlowly(MemorySink):
     async def close(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):
-            await self.post.open.wait()
-        await self.post.open.wait()
+            await self.receiver.open.wait()
+        await self.receiver.open.wait()
 
 
-class LooseSettings(PostSettings, frozen=True, kw_only=True):
+class LooseSettings(MemorySettings, frozen=True, kw_only=True):
     anything: object = None
 
 
-class PicksOnNothing(PostSettings, frozen=True, kw_only=True):
+class AcceptsAnyAddress(MemorySettings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         pass
 
 
-class TripsOverStamps(PostSettings, frozen=True, kw_only=True):
+class FailsOnStamps(MemorySettings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         {1: "one"}[self.stamps]
 
 
 @pytest.mark.parametrize(
-    ("sink", "promise", "told"),
+    ("sink", "promise", "message"),
     [
         (LosesTheLast, "delivery", "lost: sequence 1, 1, 3, 3, 11 and 3 more never arrived"),
         (Doubles, "delivery", "sequence 1, 1, 2, 2, 4 and 3 more arrived more than once"),
-        (GoesByTheSequenceAlone, "delivery", "lost: sequence 1 never"),
-        (CountsIn32Bits, "delivery", "lost: sequence 5, 5, 13, 13 never arrived"),
-        (KnowsNoRemainder, "delivery", "lost: sequence 10, 10, 1010, 1010 never arrived"),
+        (IgnoresTheRun, "delivery", "lost: sequence 1 never"),
+        (OmitsLargeCounts, "delivery", "lost: sequence 5, 5, 13, 13 never arrived"),
+        (OmitsTheRemainder, "delivery", "lost: sequence 10, 10, 1010, 1010 never arrived"),
         (Reverses, "delivery", "out of order: sequence 2 arrived after 3"),
-        (SendsLess, "delivery", "sequence 1 arrived changed: window is None and was"),
-        (ChangesWhatOthersGet, "delivery", "write changed the records"),
-        (EmptiesTheWindow, "delivery", "write changed the records"),
-        (RaisesAnything, "delivery", "write raised ValueError: a bug; what may pass is an OSError"),
+        (OmitsAKey, "delivery", "sequence 1 arrived changed: window is None and was"),
+        (ChangesRecords, "delivery", "write changed the records"),
+        (ClearsTheWindow, "delivery", "write changed the records"),
+        (RaisesAnything, "delivery", "write raised ValueError: a bug; an error that may"),
         (Exits, "delivery", "write raised SystemExit: 3"),
-        (Leaves, "delivery", "write raised OutputClosedError: enough"),
-        (FailsWithoutNeed, "delivery", "write raised OSError: not today though the receiver is up"),
-        (WillNotOpen, "delivery", "open raised OSError: not today though the receiver is up"),
-        (RefusesAll, "delivery", "told as refused though the receiver takes them"),
-        (NamesStrangers, "delivery", "names sequence 10000, which it was not given"),
-        (SaysTwoThings, "delivery", "names sequence 1 as undelivered and as refused"),
-        (CancelsItself, "delivery", "write raised CancelledError though nobody cancelled it"),
+        (ClosesTheOutput, "delivery", "write raised OutputClosedError: enough"),
+        (FailsAlways, "delivery", "write raised OSError: not today though the receiver is up"),
+        (NeverOpens, "delivery", "open raised OSError: not today though the receiver is up"),
+        (RefusesAll, "delivery", "reported as refused though the receiver takes them"),
+        (NamesUnknownRecords, "delivery", "names sequence 10000, which it was not given"),
+        (ContradictsItself, "delivery", "names sequence 1 as undelivered and as refused"),
+        (CancelsItself, "delivery", "write raised CancelledError though it was not cancelled"),
         (LeavesATask, "delivery", "there is still a task"),
-        (LeavesATasksTask, "delivery", "there is still a task"),
+        (LeavesATaskOfATask, "delivery", "there is still a task"),
         (LeavesADescriptor, "delivery", r"there is still 1 more of the file descriptor /dev/null"),
         (LeavesAThread, "delivery", r"there is still a thread \(mine\)"),
         (TakesOnlySmallWindows, "large window", "lost: sequence 2001, .* and 995 more"),
-        (SwallowsErrors, "outage", "lost: sequence 9, .* never arrived, and no error told"),
-        (GivesUp, "outage", "told as refused though the receiver takes them"),
-        (TellsABugOfAnOutage, "outage", "write raised KeyError: 'connection'; what may pass"),
-        (NeverComesBack, "outage", "write raises DeliveryError: .* though the receiver is up"),
-        (ForgetsOne, "outage in a write", "lost: sequence"),
-        (SentTwiceThoughSaidToBeSent, "outage", "arrived more than once"),
-        (WillNotStartWithout, "late receiver", "open raised ConfigurationError: no post there"),
+        (SwallowsErrors, "outage", "lost: sequence 9, .* never arrived, and no error reported"),
+        (RefusesInAnOutage, "outage", "reported as refused though the receiver takes them"),
+        (RaisesABugInAnOutage, "outage", "write raised KeyError: 'connection'; an error"),
+        (NeverRecovers, "outage", "write raises DeliveryError: .* though the receiver is up"),
+        (OmitsOne, "outage in a write", "lost: sequence"),
+        (SendsTwice, "outage", "arrived more than once"),
+        (NeedsTheReceiver, "late receiver", "open raised ConfigurationError: no receiver there"),
         (OpensOnlyOnce, "late receiver", "open raises OSError: already open though the receiver"),
         (SwallowsCancellation, "stall", "write swallowed a cancellation"),
-        (WillNotBeCancelled, "stall", r"write goes on 0\.1 s after it was cancelled"),
-        (CountsTooSoon, "stall", "lost: sequence"),
-        (IgnoresRefusals, "refusal", "the receiver refused sequence 5, and no error told"),
-        (BlamesAll, "refusal", "told as refused though the receiver takes them"),
-        (TriesForEver, "refusal", "write raises DeliveryError: again though"),
+        (RefusesCancellation, "stall", r"write goes on 0\.1 s after it was cancelled"),
+        (CountsBeforeSending, "stall", "lost: sequence"),
+        (IgnoresRefusals, "refusal", "the receiver refused sequence 5, and no error reported"),
+        (RefusesTheWholeWindow, "refusal", "reported as refused though the receiver takes them"),
+        (RetriesRefusals, "refusal", "write raises DeliveryError: again though"),
         (BreaksWhenCancelled, "cancellation", "write raises OSError: in the middle of something"),
         (SwallowsCancellation, "cancellation", "write swallowed a cancellation"),
-        (CountsTooSoon, "cancellation", "lost: sequence"),
+        (CountsBeforeSending, "cancellation", "lost: sequence"),
         (LeaksWhenOpenIsCancelled, "cancellation", "more of the file descriptor /dev/null"),
         (LeaksWhenCloseIsCancelled, "cancellation", "there is still a task"),
         (CannotReopen, "reopening", "reopen raised OSError: no such file"),
-        (ForgetsAtReopen, "reopening", "lost: sequence"),
-        (SaysNothing, "outage", "write raised DeliveryError with a text that is not one line: ''"),
+        (LosesAtReopen, "reopening", "lost: sequence"),
         (
-            TalksTooMuch,
+            HasNoErrorText,
+            "outage",
+            "write raised DeliveryError with a text that is not one line: ''",
+        ),
+        (
+            HasTwoLinesOfText,
             "late receiver",
             "open raised DeliveryError with a text that is not one line",
         ),
-        (KeepsForLater, "closing", "lost: sequence 1, 2"),
-        (DeliversWhenClosed, "closing", "lost: sequence 1, 2"),
+        (BuffersRecords, "closing", "lost: sequence 1, 2"),
+        (DeliversAtClose, "closing", "lost: sequence 1, 2"),
         (NeedsToBeOpen, "closing", "close raised AttributeError"),
-        (SaysGoodbyeAtLength, "closing", r"close goes on 0\.1 s after it was cancelled"),
+        (ClosesTooSlowly, "closing", r"close goes on 0\.1 s after it was cancelled"),
     ],
 )
 async def test_a_broken_promise_is_found(
-    post: Post,
-    sink: type[PostSink],
+    receiver: Receiver,
+    sink: type[MemorySink],
     promise: str,
-    told: str,
+    message: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sink_calls, "LET_GO", 0.1)
-    case = post_case(sink, post, patience=0.3)
-    with pytest.raises(BrokenPromiseError, match=f"^{promise}: .*{told}"):
+    monkeypatch.setattr(sink_calls, "CANCEL_SECONDS", 0.1)
+    case = memory_case(sink, receiver, patience=0.3)
+    with pytest.raises(BrokenPromiseError, match=f"^{promise}: .*{message}"):
         await check_sink(case, [promise])
 
 
-async def test_a_repeat_after_a_failure_is_a_fault_only_where_it_must_not_be(post: Post) -> None:
-    case = post_case(SaysNothingOfWhatArrived, post)
+async def test_a_repeat_after_a_failure_is_allowed_unless_exactly_once(
+    receiver: Receiver,
+) -> None:
+    case = memory_case(DoesNotReportWhatArrived, receiver)
     await check_sink(case, ["outage in a write"])
-    strict = post_case(SaysNothingOfWhatArrived, post, exactly_once=True)
+    strict = memory_case(DoesNotReportWhatArrived, receiver, exactly_once=True)
     with pytest.raises(BrokenPromiseError, match="arrived more than once"):
         await check_sink(strict, ["outage in a write"])
 
 
 @pytest.mark.parametrize(
-    ("sink", "told"),
+    ("sink", "message"),
     [
-        (TellsTheAddress, "late receiver: OSError of open tells a secret, after 'nobody at '"),
-        (LogsTheAddress, "late receiver: the log of post tells a secret, after 'going to '"),
+        (
+            DisclosesTheAddress,
+            "OSError of open discloses a secret, after 'nothing at '",
+        ),
+        (
+            LogsTheAddress,
+            "the log of memory discloses a secret, after 'connecting to '",
+        ),
     ],
 )
-async def test_a_secret_that_is_told_is_found(post: Post, sink: type[PostSink], told: str) -> None:
-    await check_sink(post_case(sink, post), ["late receiver"])
+async def test_a_disclosed_secret_is_found(
+    receiver: Receiver, sink: type[MemorySink], message: str
+) -> None:
+    await check_sink(memory_case(sink, receiver), ["late receiver"])
     level, handlers = logging.root.level, logging.root.handlers[:]
-    with pytest.raises(BrokenPromiseError, match=f"^{told}$"):
-        await check_sink(post_case(sink, post, secrets=["here"]), ["late receiver"])
+    with pytest.raises(BrokenPromiseError, match=f"^late receiver: {message}$"):
+        await check_sink(memory_case(sink, receiver, secrets=["here"]), ["late receiver"])
     assert (logging.root.level, logging.root.handlers) == (level, handlers)
 
 
 @pytest.mark.parametrize(
-    ("settings", "changes", "told"),
+    ("settings", "changes", "message"),
     [
-        (LooseSettings, {}, "anything takes anything, whatever its type"),
-        (PicksOnNothing, {"address": "nowhere"}, "was not refused .*: the sink was opened"),
-        (TripsOverStamps, {"stamps": 2}, "its settings raise KeyError: 2"),
+        (LooseSettings, {}, "anything accepts any value of any type"),
+        (AcceptsAnyAddress, {"address": "nowhere"}, "was not refused .*: the sink was opened"),
+        (FailsOnStamps, {"stamps": 2}, "its settings raise KeyError: 2"),
     ],
 )
-async def test_settings_that_let_nonsense_pass_are_found(
-    post: Post, settings: type[SinkSettings], changes: dict[str, object], told: str
+async def test_settings_that_accept_invalid_values_are_found(
+    receiver: Receiver, settings: type[SinkSettings], changes: dict[str, object], message: str
 ) -> None:
-    sound = post_case(PostSink, post)
-    sink_type = SinkType("post", settings, sound.sink_type.create)
-    case = post_case(PostSink, post, sink_type=sink_type, wrong_keys=[changes] if changes else [])
-    with pytest.raises(BrokenPromiseError, match=f"^settings: .*{told}"):
+    sound = memory_case(MemorySink, receiver)
+    sink_type = SinkType("memory", settings, sound.sink_type.create)
+    case = memory_case(
+        MemorySink, receiver, sink_type=sink_type, wrong_keys=[changes] if changes else []
+    )
+    with pytest.raises(BrokenPromiseError, match=f"^settings: .*{message}"):
         await check_sink(case, ["settings"])
 
 
-async def test_nonsense_may_be_refused_when_the_sink_is_made_or_opened(post: Post) -> None:
-    class Picky(PostSink):
-        def __init__(self, settings: PostSettings) -> None:
+async def test_invalid_settings_may_be_refused_by_the_sink(
+    receiver: Receiver,
+) -> None:
+    class RefusesStamps(MemorySink):
+        def __init__(self, settings: MemorySettings) -> None:
             super().__init__(settings)
             if settings.stamps == 2:
                 raise ConfigurationError("two stamps are too many")
@@ -596,97 +620,99 @@ async def test_nonsense_may_be_refused_when_the_sink_is_made_or_opened(post: Pos
             if self.settings.stamps == 3:
                 raise ConfigurationError("three even more")
 
-    case = post_case(Picky, post, wrong_keys=[{"stamps": 2}, {"stamps": 3}, {"address": None}])
+    case = memory_case(
+        RefusesStamps, receiver, wrong_keys=[{"stamps": 2}, {"stamps": 3}, {"address": None}]
+    )
     assert (await check_sink(case, ["settings"])).kept == ("settings",)
 
 
-class Meter(PostSink):
-    """Sends sums."""
+class Meter(MemorySink):
+    """Sends sums of bytes."""
 
     async def write(self, records: Sequence[Record]) -> None:
         await super().write(records)
-        self.post.bytes += sum(map(total_bytes, records))
+        self.receiver.bytes += sum(map(total_bytes, records))
 
 
 class MeterThatLoses(Meter):
     async def write(self, records: Sequence[Record]) -> None:
         await super().write(records)
-        self.post.bytes -= 1
+        self.receiver.bytes -= 1
 
 
 class MeterThatDoubles(Meter):
     async def write(self, records: Sequence[Record]) -> None:
         await super().write(records)
-        self.post.bytes += 1
+        self.receiver.bytes += 1
 
 
-def _meter_case(sink: type[PostSink], post: Post) -> SinkCase:
+def _meter_case(sink: type[MemorySink], receiver: Receiver) -> SinkCase:
     async def total() -> int:
-        return post.bytes
+        return receiver.bytes
 
-    return post_case(sink, post, arrived=None, total_bytes=total, patience=1)
+    return memory_case(sink, receiver, arrived=None, total_bytes=total, patience=1)
 
 
-async def test_a_sink_of_sums_is_held_to_the_bytes_beyond_those_before(post: Post) -> None:
-    post.bytes = 10**9
-    await check_sink(_meter_case(Meter, post), ["delivery", "cancellation", "large window"])
+async def test_a_sink_of_sums_is_checked_by_the_bytes_added(receiver: Receiver) -> None:
+    receiver.bytes = 10**9
+    await check_sink(_meter_case(Meter, receiver), ["delivery", "cancellation", "large window"])
     with pytest.raises(BrokenPromiseError, match=r"lost: \d+ of \d+ bytes arrived"):
-        await check_sink(_meter_case(MeterThatLoses, post), ["delivery"])
+        await check_sink(_meter_case(MeterThatLoses, receiver), ["delivery"])
     with pytest.raises(BrokenPromiseError, match=r"\d+ bytes arrived of \d+ that were given"):
-        await check_sink(_meter_case(MeterThatDoubles, post), ["delivery"])
+        await check_sink(_meter_case(MeterThatDoubles, receiver), ["delivery"])
 
 
-async def test_a_sink_may_leave_records_out_by_design(post: Post) -> None:
-    class OnlyTraffic(PostSink):
+async def test_a_sink_may_omit_records_by_design(receiver: Receiver) -> None:
+    class OnlyTraffic(MemorySink):
         async def write(self, records: Sequence[Record]) -> None:
             await super().write([record for record in records if record["type"] == "traffic"])
 
     def traffic(record: Record) -> bool:
         return record["type"] == "traffic"
 
-    case = post_case(OnlyTraffic, post, wanted=traffic)
+    case = memory_case(OnlyTraffic, receiver, wanted=traffic)
     await check_sink(case)
-    with pytest.raises(BrokenPromiseError, match="arrived, refused or not wanted"):
-        await check_sink(post_case(PostSink, post, wanted=traffic), ["delivery"])
+    with pytest.raises(BrokenPromiseError, match="arrived, though refused or not wanted"):
+        await check_sink(memory_case(MemorySink, receiver, wanted=traffic), ["delivery"])
 
 
-async def test_another_form_than_records_is_known_by_run_and_sequence(post: Post) -> None:
+async def test_other_documents_are_identified_by_run_and_sequence(receiver: Receiver) -> None:
     async def stamps() -> list[dict[str, object]]:
-        return [{"run": one["run"], "sequence": one["sequence"]} for one in post.documents]
+        return [{"run": one["run"], "sequence": one["sequence"]} for one in receiver.documents]
 
-    await check_sink(post_case(PostSink, post, arrived=stamps, whole=False), ["delivery"])
+    await check_sink(memory_case(MemorySink, receiver, arrived=stamps, whole=False), ["delivery"])
     with pytest.raises(BrokenPromiseError, match="arrived changed"):
-        await check_sink(post_case(PostSink, post, arrived=stamps), ["delivery"])
+        await check_sink(memory_case(MemorySink, receiver, arrived=stamps), ["delivery"])
 
 
-async def test_how_long_the_loop_was_held_up_is_told_and_nothing_more(post: Post) -> None:
-    class Blocks(PostSink):
+async def test_the_longest_block_of_the_event_loop_is_measured(receiver: Receiver) -> None:
+    class Blocks(MemorySink):
         async def write(self, records: Sequence[Record]) -> None:
             if len(records) > 1000:
                 threading.Event().wait(0.2)
             await super().write(records)
 
-    findings = await check_sink(post_case(Blocks, post), ["large window"])
+    findings = await check_sink(memory_case(Blocks, receiver), ["large window"])
     assert findings.longest_block > 0.1
 
 
-async def test_what_the_receiver_of_the_case_raises_is_not_taken_for_the_sinks(post: Post) -> None:
+async def test_an_error_of_the_receiver_is_not_one_of_the_sink(receiver: Receiver) -> None:
     async def broken() -> list[dict[str, object]]:
         raise LookupError("the test's own")
 
     with pytest.raises(LookupError, match="the test's own"):
-        await check_sink(post_case(PostSink, post, arrived=broken), ["delivery"])
+        await check_sink(memory_case(MemorySink, receiver, arrived=broken), ["delivery"])
 
 
-async def test_tasks_of_the_receiver_are_not_the_sinks(post: Post) -> None:
+async def test_tasks_of_the_receiver_are_not_leaks_of_the_sink(receiver: Receiver) -> None:
     tasks: list[asyncio.Task[None]] = []
 
     @asynccontextmanager
     async def outage() -> AsyncIterator[None]:
         tasks.append(asyncio.create_task(asyncio.sleep(60)))
-        async with post.outage():
+        async with receiver.outage():
             yield
 
-    await check_sink(post_case(PostSink, post, outage=outage), ["outage"])
+    await check_sink(memory_case(MemorySink, receiver, outage=outage), ["outage"])
     for task in tasks:
         task.cancel()

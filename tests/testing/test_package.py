@@ -1,4 +1,4 @@
-"""The kit for tests is of use without a test runner, and no part of a run."""
+"""`hogpipe.testing` needs no test runner, and is no part of a run."""
 
 import subprocess
 import sys

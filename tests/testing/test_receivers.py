@@ -27,7 +27,8 @@ SETTINGS = SinkSettings(type="recording", retry_initial=0.001, retry_max=0.002)
 
 
 def test_a_program_ends_with_its_context() -> None:
-    with running_program(sys.executable, "-c", "print('up', flush=True); input()") as process:
+    program = "import time; print('up', flush=True); time.sleep(60)"
+    with running_program(sys.executable, "-c", program) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
         assert process.poll() is None

@@ -1,4 +1,4 @@
-"""A sink that keeps what it gets, in a real run, and settings as a file would give them."""
+"""A recording sink in a real run, and settings read as from a file."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "config.toml"
 BUILT_IN = {sink_type.name: sink_type for sink_type in hogpipe_sinks()}
 
 
-async def test_it_gets_the_records_of_a_run_beside_other_sinks() -> None:
+async def test_it_records_a_run_beside_other_sinks() -> None:
     sink, other = RecordingSink([DeliveryError("once")]), RecordingSink()
     settings = msgspec.structs.replace(
         load_config(GOLDEN, ["sinks=[]"]),
@@ -38,7 +38,7 @@ async def test_it_gets_the_records_of_a_run_beside_other_sinks() -> None:
     assert other.calls == ["open", "write", "write", "close"]
 
 
-async def test_it_fails_as_it_is_told_and_then_goes_on() -> None:
+async def test_it_raises_its_failures_and_then_records() -> None:
     sink = RecordingSink([OSError("full")])
     window = RecordMaker().window()
     with pytest.raises(OSError, match="full"):
@@ -86,7 +86,7 @@ def test_settings_are_read_as_from_a_file(tmp_path: Path, monkeypatch: pytest.Mo
         ),
     ],
 )
-def test_what_is_wrong_with_settings_is_told_as_from_a_file(
+def test_problems_of_settings_are_reported_as_from_a_file(
     keys: dict[str, object], problem: str
 ) -> None:
     with pytest.raises(ConfigurationError) as caught:

@@ -1,4 +1,4 @@
-"""A receiver in memory, and a sink that does right by it: what the contract checker is tried on."""
+"""A receiver in memory and a correct sink for it, with which `check_sink` is tested."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -11,8 +11,8 @@ from hogpipe import DeliveryError, Record, RefusedError, SinkSettings, SinkType
 from hogpipe.testing import SinkCase
 
 
-class Post:
-    """Takes records one by one, unless it is down, stalls, or refuses one."""
+class Receiver:
+    """Accepts records one by one, unless it is down, stalls, or refuses one."""
 
     def __init__(self) -> None:
         self.documents: list[Mapping[str, object]] = []
@@ -23,11 +23,11 @@ class Post:
         self.refused: Record | None = None
 
     async def take(self, record: Record) -> bool:
-        """Return whether it was taken; raises ConnectionError while down."""
+        """Return whether the record is accepted; raises ConnectionError while down."""
         await asyncio.sleep(0)
         await self.open.wait()
         if self.down:
-            raise ConnectionResetError("the post is closed")
+            raise ConnectionResetError("the receiver is down")
         if self.refused is not None and record["sequence"] == self.refused["sequence"]:
             return False
         self.documents.append(orjson.loads(orjson.dumps(record)))
@@ -55,8 +55,8 @@ class Post:
         self.refused = None
 
 
-class PostSettings(SinkSettings, frozen=True, kw_only=True):
-    """`type = "post"`."""
+class MemorySettings(SinkSettings, frozen=True, kw_only=True):
+    """`type = "memory"`."""
 
     address: str
     stamps: int = 1
@@ -66,46 +66,46 @@ class PostSettings(SinkSettings, frozen=True, kw_only=True):
             raise ValueError("address: nowhere is no address")
 
 
-class PostSink:
+class MemorySink:
     """Keeps every promise."""
 
-    post: Post
+    receiver: Receiver
 
-    def __init__(self, settings: PostSettings) -> None:
+    def __init__(self, settings: MemorySettings) -> None:
         self.settings = settings
 
     async def open(self) -> None:
         await asyncio.sleep(0)
-        if self.post.down:
-            raise ConnectionRefusedError("the post is closed")
+        if self.receiver.down:
+            raise ConnectionRefusedError("the receiver is down")
 
     async def write(self, records: Sequence[Record]) -> None:
         refused = []
         for number, record in enumerate(records):
             try:
-                if not await self.post.take(record):
+                if not await self.receiver.take(record):
                     refused.append(record)
             except OSError as error:
                 raise DeliveryError(
-                    f"no post: {error}", undelivered=records[number:], refused=refused
+                    f"no receiver: {error}", undelivered=records[number:], refused=refused
                 ) from error
         if refused:
-            raise RefusedError("the post refused some", refused=refused)
+            raise RefusedError("the receiver refused some", refused=refused)
 
     async def close(self) -> None:
         await asyncio.sleep(0)
 
 
-def post_case(sink: type[PostSink], post: Post, **changes: Any) -> SinkCase:
-    """Return a case of that sink with all trouble that the post can make."""
-    bound = type(sink.__name__, (sink,), {"post": post})
+def memory_case(sink: type[MemorySink], receiver: Receiver, **changes: Any) -> SinkCase:
+    """Return a case of this sink with all trouble that the receiver can make."""
+    bound = type(sink.__name__, (sink,), {"receiver": receiver})
     whole: dict[str, Any] = {
-        "sink_type": SinkType("post", PostSettings, bound),
+        "sink_type": SinkType("memory", MemorySettings, bound),
         "keys": {"address": "here", "write_timeout": 0.3},
-        "arrived": post.arrived,
-        "outage": post.outage,
-        "stall": post.stall,
-        "refusal": post.refusal,
+        "arrived": receiver.arrived,
+        "outage": receiver.outage,
+        "stall": receiver.stall,
+        "refusal": receiver.refusal,
         "largest_window": 3000,
     }
     return SinkCase(**{**whole, **changes})
