@@ -1,7 +1,7 @@
-"""The plugin guide shows code that is run, and leaves out nothing that plugins may use.
+"""The guide for plugins shows tested code, and the reference omits nothing of the interface.
 
-A hook, an export, a key that every sink takes, a promise or a field of a case that is new makes a
-test here fail until docs/plugins.md has it.
+A new hook, export, key of every sink, promise or field of a case fails a test here until
+docs/plugin-reference.md has it.
 """
 
 import re
@@ -22,8 +22,11 @@ from hogpipe.sinks.registry import load_plugins
 from hogpipe.testing import PROMISES, Findings, SinkCase
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "plugins.md").read_text()
-BLOCKS = re.findall(r"^(?:<!-- (\S+) -->\n)?```(\w*)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+GUIDE = (ROOT / "docs" / "plugins.md").read_text()
+REFERENCE = (ROOT / "docs" / "plugin-reference.md").read_text()
+BLOCKS = re.findall(
+    r"^(?:<!-- (\S+) -->\n)?```(\w*)\n(.*?)^```$", GUIDE + REFERENCE, re.DOTALL | re.MULTILINE
+)
 FILES = [
     "plugins/example_total.py",
     "plugins/example_sqlite.py",
@@ -41,7 +44,7 @@ def _without_blank_lines(code: str) -> list[str]:
     return [line for line in code.splitlines() if line.strip()]
 
 
-def test_each_block_of_the_guide_is_of_a_kind_that_is_run_here() -> None:
+def test_each_block_of_the_guide_is_tested() -> None:
     unmarked = [text for mark, language, text in BLOCKS if not mark or not language]
     assert [text.splitlines()[0] for text in unmarked] == ["hogpipe-forward/"]
     marks = {mark for mark, _language, _text in BLOCKS if mark}
@@ -49,7 +52,7 @@ def test_each_block_of_the_guide_is_of_a_kind_that_is_run_here() -> None:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_the_guide_shows_whole_files_which_other_tests_run(file: str) -> None:
+def test_the_guide_shows_whole_files_that_are_tested(file: str) -> None:
     shown = "\n".join(_blocks(file))
     assert _without_blank_lines(shown) == _without_blank_lines((ROOT / file).read_text())
 
@@ -66,7 +69,7 @@ def test_its_configurations_are_valid(
     assert choice.type.name in {"total", "forward"}
 
 
-def test_its_package_is_found_once_it_is_installed(
+def test_its_package_is_found_when_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (block,) = _blocks("pyproject")
@@ -91,34 +94,36 @@ def _offers_sink_types(tmp_path: Path) -> None:
 
 
 EXERCISES: dict[str, Callable[[Path], None]] = {"hogpipe_sinks": _offers_sink_types}
-"""What shows that a hook of a plugin is called and heeded, for each hook."""
+"""A test of each hook: that it is called, and its result used."""
 
 
-def test_there_is_no_hook_without_an_exercise() -> None:
+def test_each_hook_has_a_test() -> None:
     assert HOOKS
     assert sorted(EXERCISES) == sorted(HOOKS)
 
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_each_hook_is_documented_and_works(hook: str, tmp_path: Path) -> None:
-    assert f"`{hook}`" in PAGE
+    assert f"`{hook}`" in GUIDE
+    assert f"`{hook}`" in REFERENCE
     EXERCISES[hook](tmp_path)
 
 
 @pytest.mark.parametrize("name", [*hogpipe.__all__, *hogpipe.testing.__all__])
 def test_each_public_name_is_documented(name: str) -> None:
-    assert re.search(rf"`{name}\b", PAGE), f"docs/plugins.md says nothing of {name}"
+    assert re.search(rf"`{name}\b", REFERENCE), f"docs/plugin-reference.md omits {name}"
 
 
 @pytest.mark.parametrize("field", [*fields(SinkCase), *fields(Findings)], ids=lambda f: f.name)
 def test_each_field_of_a_case_and_of_findings_is_documented(field: object) -> None:
     name = getattr(field, "name", "")
-    assert re.search(rf"`(Findings\.)?{name}`", PAGE)
+    assert re.search(rf"`(Findings\.)?{name}`", REFERENCE)
 
 
 def test_each_promise_is_documented_in_its_order() -> None:
-    told = re.findall(r"^\| `([a-z ]+)` \|", PAGE.partition("| promise |")[2], re.MULTILINE)
-    assert tuple(told[: len(PROMISES)]) == PROMISES
+    table = REFERENCE.partition("| promise |")[2]
+    listed = re.findall(r"^\| `([a-z ]+)` \|", table, re.MULTILINE)
+    assert tuple(listed[: len(PROMISES)]) == PROMISES
 
 
 def test_each_key_that_every_sink_takes_is_documented_with_its_default() -> None:
@@ -130,11 +135,11 @@ def test_each_key_that_every_sink_takes_is_documented_with_its_default() -> None
             float: f"{default}",
         }.get(type(default), "")
         shown = "the type" if field.name == "name" else shown
-        row = re.search(rf"^\| `{field.name}` \| (.*?) ?\| ", PAGE, re.MULTILINE)
+        row = re.search(rf"^\| `{field.name}` \| (.*?) ?\| ", REFERENCE, re.MULTILINE)
         assert row, field.name
         assert row[1] == shown, field.name
 
 
-def test_the_guide_names_the_number_of_the_plugin_api() -> None:
-    assert f"`HOGPIPE_API = {PLUGIN_API}`" in PAGE
-    assert re.search(rf"It is\s+{PLUGIN_API}\.", PAGE)
+def test_the_reference_names_the_version_of_the_interface() -> None:
+    assert f"`HOGPIPE_API = {PLUGIN_API}`" in REFERENCE
+    assert re.search(rf"It is\s+{PLUGIN_API}\.", REFERENCE)

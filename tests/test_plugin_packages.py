@@ -1,4 +1,4 @@
-"""The packages in plugins/ stand on nothing but what plugins may use."""
+"""The packages in plugins/ import only the interface for plugins, and describe themselves."""
 
 import ast
 import tomllib
@@ -15,7 +15,7 @@ ALLOWED = {"hogpipe", "hogpipe.errors"}
 
 
 def imported(files: Path) -> Iterator[str]:
-    """Yield the modules of hogpipe that the code below a folder imports."""
+    """Yield the modules of hogpipe that the code in a folder imports."""
     for file in files.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             names = []
@@ -36,20 +36,20 @@ def test_there_are_packages() -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
-def test_a_package_imports_only_what_is_there_for_plugins(package: Path) -> None:
+def test_a_package_imports_only_the_interface_for_plugins(package: Path) -> None:
     modules = set(imported(package / package.name.replace("-", "_")))
     assert modules
     assert modules <= ALLOWED
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
-def test_a_package_says_for_which_interface_it_was_made(package: Path) -> None:
+def test_a_package_states_the_version_of_the_interface(package: Path) -> None:
     module = package / package.name.replace("-", "_") / "__init__.py"
     assert f"\nHOGPIPE_API = {PLUGIN_API}\n" in module.read_text()
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
-def test_a_package_is_found_by_its_entry_point_and_describes_itself(package: Path) -> None:
+def test_a_package_has_an_entry_point_and_a_readme(package: Path) -> None:
     project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
     name = package.name.removeprefix("hogpipe-")
     assert project["name"] == package.name

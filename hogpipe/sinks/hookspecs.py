@@ -13,7 +13,7 @@ PROJECT = "hogpipe"
 """The name of the pluggy project, and of the entry-point group of installed plugins."""
 
 PLUGIN_API = 1
-"""The version of the interface for plugins; docs/plugins.md defines what it covers.
+"""The version of the interface for plugins; docs/plugin-reference.md defines what it covers.
 
 A plugin may state the version that it was made for, as `HOGPIPE_API` in its module.
 """

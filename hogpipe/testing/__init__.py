@@ -1,4 +1,4 @@
-"""What plugin authors test their sinks with (docs/plugins.md, "Testing").
+"""What plugin authors test their sinks with (docs/plugin-reference.md, "Testing").
 
 Only tests import this package. It needs an event loop and no test runner: a broken promise is an
 AssertionError.

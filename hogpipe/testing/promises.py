@@ -1,4 +1,4 @@
-"""The promises of the contract of sinks, one function for each (docs/plugins.md).
+"""The promises of the contract of sinks, one function for each (docs/plugin-reference.md).
 
 In: a case. Out: nothing, or BrokenPromiseError. Each function makes sinks of its own and closes
 them; check.py looks for leaks after each one. `PROMISES` lists them in order.

@@ -1,4 +1,4 @@
-"""A collector whose host is gone without a word: it is noticed, and the next one takes over."""
+"""A collector whose host disappears: the sink detects it and uses the next endpoint."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ while True:
 
 @contextlib.contextmanager
 def _serving(where: Namespace, address: str, path: Path) -> Iterator[None]:
-    """Run a collector in a namespace; what it gets is in `path`, after its first line."""
+    """Run a collector in a namespace; `path` has its lines, after a first one of its own."""
     with path.open("wb") as file:
         command = where.command(sys.executable, "-c", SERVE, address)
         process = subprocess.Popen(command, stdout=file)
@@ -41,7 +41,7 @@ def _serving(where: Namespace, address: str, path: Path) -> Iterator[None]:
             process.wait(PATIENCE)
 
 
-def test_a_host_that_vanishes_is_given_up_and_the_next_takes_over(
+def test_a_host_that_disappears_is_replaced_by_the_next_endpoint(
     veth: tuple[Namespace, Namespace], tmp_path: Path
 ) -> None:
     left, right = veth

@@ -1,15 +1,14 @@
-"""Real receivers, killed, stopped, half-closed and reset while records flow: what arrives is all.
+"""Real receivers, killed, suspended, half-closed and reset while records are sent.
 
-Every line that a receiver has written down counts once (run and sequence), and the sums are those
-that were sent. A receiver that dies loses what it had not read yet: that is the one case in which
-less may arrive, and then it is what came right before the connection broke.
+Every record arrives (identified by run and sequence), and the sums of bytes are those that were
+sent. One exception: a receiver that dies loses the lines that its kernel had acknowledged and its
+process had not read, right before the connection broke.
 """
 
 import asyncio
 import contextlib
 import json
 import signal
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,12 +24,13 @@ from hogpipe.errors import DeliveryError
 from hogpipe.records.schema import Record
 from hogpipe.sinks.tcp.tcp_sink import TcpSettings, TcpSink
 from hogpipe.sinks.tls import TlsSettings
+from hogpipe.testing import free_ports
 
 LISTENER = Path(__file__).parent.parent / "support" / "listener.py"
 WINDOWS = 60
 RECORDS = 160
-"""So few that none are merged while no collector can be reached (coalescing.py)."""
-"""In a window: some 200 KB, more than a receiver's buffer of 64 KiB takes at once."""
+"""In a window: about 200 KB, more than a receive buffer of 64 KiB holds; in all so few that no
+windows are merged during an outage (coalescing.py)."""
 
 
 def _window(number: int) -> list[Record]:
@@ -57,25 +57,19 @@ def _settings(port: int, tls: TlsSettings | None = None) -> TcpSettings:
     )
 
 
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
 def _read(folder: Path) -> dict[int, Record]:
-    """Return every whole line by its sequence; a torn one is what a connection broke in."""
+    """Return the record of every whole line by its sequence."""
     records: dict[int, Record] = {}
     for path in folder.glob("received*"):
         for line in path.read_bytes().split(b"\n"):
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError):  # half a line at the end of a connection
                 record = json.loads(line)
                 records[record["sequence"]] = record
     return records
 
 
 async def _until_read(folder: Path, condition: Callable[[dict[int, Record]], bool]) -> None:
-    """Wait for what a receiver writes down; each look reads all of it."""
+    """Wait until the records that a receiver wrote meet `condition`."""
     async with asyncio.timeout(30):
         while not condition(_read(folder)):  # noqa: ASYNC110 - another process writes it
             await asyncio.sleep(0.1)
@@ -107,10 +101,10 @@ def _stall(run: Running) -> None:
     ],
     ids=["half-closed", "stalled"],
 )
-async def test_a_listener_that_only_disturbs_misses_nothing(
+async def test_a_half_close_or_a_stall_loses_nothing(
     tmp_path: Path, disturb: Callable[[Running], None]
 ) -> None:
-    port = _free_port()
+    (port,) = free_ports(1)
     with _listening(tmp_path, port) as listener:
         listener.wait_for("listens")
         async with delivering(TcpSink, _settings(port), patience=20) as dispatcher:
@@ -125,10 +119,10 @@ async def test_a_listener_that_only_disturbs_misses_nothing(
     assert total_bytes(list(_read(tmp_path).values())) == total_bytes(SENT)
 
 
-async def test_a_listener_that_stalls_for_longer_than_a_write_may_take_misses_nothing(
+async def test_a_stall_beyond_the_write_timeout_loses_nothing(
     tmp_path: Path,
 ) -> None:
-    port = _free_port()
+    (port,) = free_ports(1)
     with _listening(tmp_path, port, 1 << 16) as listener:
         listener.wait_for("listens")
         async with delivering(TcpSink, _settings(port), patience=20) as dispatcher:
@@ -143,10 +137,10 @@ async def test_a_listener_that_stalls_for_longer_than_a_write_may_take_misses_no
 
 
 @pytest.mark.parametrize("how", ["killed", "reset"])
-async def test_a_listener_that_dies_loses_no_more_than_it_had_not_read(
+async def test_a_listener_that_dies_loses_only_lines_that_it_had_not_read(
     tmp_path: Path, how: str
 ) -> None:
-    port = _free_port()
+    (port,) = free_ports(1)
     buffer = 1 << 15  # the kernel doubles it: socket(7)
     async with delivering(TcpSink, _settings(port), patience=20) as dispatcher:
         with _listening(tmp_path, port, buffer) as listener:
@@ -168,7 +162,7 @@ async def test_a_listener_that_dies_loses_no_more_than_it_had_not_read(
     received = _read(tmp_path)
     lost = [record for record in SENT if record["sequence"] not in received]
     assert total_bytes(list(received.values())) == total_bytes(SENT) - total_bytes(lost)
-    # A gap for each break, with less in it than a receive buffer holds.
+    # A gap for each broken connection, of less than a receive buffer.
     assert sum(len(json.dumps(record)) for record in lost) <= 2 * 2 * buffer
 
 
@@ -176,7 +170,7 @@ async def test_a_listener_that_dies_loses_no_more_than_it_had_not_read(
 def installed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Path]:
-    """A receiver, and where it is."""
+    """A receiver, and the root of its installation."""
     return request.param, install(request.param, tmp_path_factory.mktemp("receiver"))
 
 
@@ -188,10 +182,10 @@ def receiver(
     tmp_path: Path,
 ) -> Receiver:
     secured = certificates if request.param == "tls" else None
-    return Receiver(installed[0], tmp_path, _free_port(), secured)
+    return Receiver(installed[0], tmp_path, free_ports(1)[0], secured)
 
 
-def _towards(receiver: Receiver, client: str = "client") -> TcpSettings:
+def _settings_for(receiver: Receiver, client: str = "client") -> TcpSettings:
     files = receiver.certificates
     tls = None
     if files:
@@ -203,11 +197,11 @@ def _towards(receiver: Receiver, client: str = "client") -> TcpSettings:
     return _settings(receiver.port, tls)
 
 
-async def test_a_receiver_that_is_restarted_between_windows_misses_nothing(
+async def test_a_receiver_restarted_between_windows_loses_nothing(
     receiver: Receiver, installed: tuple[str, Path]
 ) -> None:
     folder = receiver.folder
-    async with delivering(TcpSink, _towards(receiver), patience=20) as dispatcher:
+    async with delivering(TcpSink, _settings_for(receiver), patience=20) as dispatcher:
         with receiver.run(installed[1]) as run:
             await _publish(dispatcher, range(20))
             await _until_read(folder, lambda read: len(read) == 20 * RECORDS)
@@ -220,11 +214,11 @@ async def test_a_receiver_that_is_restarted_between_windows_misses_nothing(
     assert total_bytes(list(_read(folder).values())) == total_bytes(SENT)
 
 
-async def test_a_receiver_that_is_killed_gets_all_that_comes_after(
+async def test_a_killed_receiver_gets_all_later_records(
     receiver: Receiver, installed: tuple[str, Path]
 ) -> None:
     folder = receiver.folder
-    async with delivering(TcpSink, _towards(receiver), patience=20) as dispatcher:
+    async with delivering(TcpSink, _settings_for(receiver), patience=20) as dispatcher:
         with receiver.run(installed[1]) as run:
             await _publish(dispatcher, range(20))
             run.process.kill()
@@ -238,7 +232,7 @@ async def test_a_receiver_that_is_killed_gets_all_that_comes_after(
             await until(lambda: dispatcher.health()[0]["delivered"] == len(SENT))
             await _until_read(folder, lambda read: set(range(delivered, len(SENT))) <= read.keys())
     received = _read(folder)
-    # What it had taken but not written down when it was killed is gone, and nothing else.
+    # Only records that it had read and not written when it was killed are lost.
     lost = {record["sequence"] for record in SENT} - set(received)
     assert all(max(written, default=0) < sequence < delivered for sequence in lost)
     assert total_bytes(list(received.values())) == total_bytes(
@@ -247,10 +241,10 @@ async def test_a_receiver_that_is_killed_gets_all_that_comes_after(
 
 
 @pytest.mark.parametrize("own", ["untrusted", None])
-async def test_a_receiver_that_refuses_our_certificate_costs_no_record(
+async def test_a_receiver_that_refuses_the_certificate_costs_no_record(
     installed: tuple[str, Path], certificates: Certificates, tmp_path: Path, own: str | None
 ) -> None:
-    receiver = Receiver(installed[0], tmp_path, _free_port(), certificates)
+    receiver = Receiver(installed[0], tmp_path, free_ports(1)[0], certificates)
     tls = TlsSettings(
         ca=certificates.path("ca.pem"),
         certificate=certificates.path(f"{own}.pem") if own else None,

@@ -1,4 +1,4 @@
-"""The listener that docs/collectors.md shows receives what is sent."""
+"""The listener in docs/collectors.md receives records."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from support.sinks import traffic, until
 from hogpipe.sinks.tcp.tcp_sink import TcpSettings, TcpSink
 
 
-async def test_the_listener_of_the_page_tells_each_record(tmp_path: Path) -> None:
+async def test_the_listener_of_the_page_prints_each_record(tmp_path: Path) -> None:
     program = shown("Anything that reads lines").replace(
         'socketserver.ThreadingTCPServer(("", 5170), Lines).serve_forever()',
         'server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Lines)\n'

@@ -1,4 +1,4 @@
-"""`hogpipe run` with a spool: whatever is killed, and however often, every record arrives."""
+"""`hogpipe run` with a spool: every record arrives, however often a run is killed."""
 
 import itertools
 import json
@@ -10,8 +10,10 @@ from typing import Any
 from support.namespaces import Namespace
 from support.running import balance, hogpipe, running, stats_of, wait_until, write_config
 
-# Unlike a collector that dies, this one has kept all that it has acknowledged: it reads at once,
-# and is killed only when nothing is on its way.
+from hogpipe import record_id
+
+# This collector loses nothing that it has acknowledged: it reads at once, and is killed only when
+# no line is in flight.
 COLLECTOR = """
 import socket, sys
 listener = socket.create_server(("127.0.0.1", 5170))
@@ -58,18 +60,18 @@ def _spooled(folder: Path) -> int:
 
 
 def _received(path: Path) -> list[dict[str, Any]]:
-    """Return what arrived, by run and sequence, without repeats and halves of lines."""
+    """Return the records that arrived, without repeats and half lines."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for line in path.read_bytes().splitlines():
         try:
             record = json.loads(line)
         except ValueError:  # half a line at the end of a broken connection
             continue
-        assert found.setdefault((record["run"], record["sequence"]), record) == record
+        assert found.setdefault(record_id(record), record) == record
     return list(found.values())
 
 
-def test_what_a_dead_collector_missed_arrives_after_kills_of_any_kind(
+def test_records_of_an_outage_arrive_though_runs_are_killed(
     netns: Namespace, tmp_path: Path
 ) -> None:
     config, received = write_config(tmp_path, CONFIG), tmp_path / "received.jsonl"
@@ -87,23 +89,23 @@ def test_what_a_dead_collector_missed_arrives_after_kills_of_any_kind(
                 wait_until(lambda: received.exists() and received.stat().st_size > 0)
                 run.end(signal.SIGKILL)
             with hogpipe(netns, "run", config) as run:
-                # The one before was killed so early that it may have nothing of its own to tell.
+                # The run before was killed so early that it may have sent no record of its own.
                 wait_until(lambda: len({r["run"] for r in _received(received)}) >= 4)
                 assert run.end() == 0
                 assert "kept in its spool" not in "".join(run.errors)
     records = _received(received)
     runs = [list(group) for _run, group in itertools.groupby(records, key=lambda r: r["run"])]
-    assert len(runs) in (4, 5), "each run's records come together, in the order of the runs"
+    assert len(runs) in (4, 5), "the records of a run are contiguous, in the order of the runs"
     assert sum(len(stats_of(run)) for run in runs[:3]) == windows
     for run in runs:
         assert [record["sequence"] for record in run] == list(range(1, len(run) + 1))
-        told, counted = balance(run)
-        assert told == counted - stats_of(run)[-1]["attribution"]["pending"]["bytes"]
-    # Those after the outage may have been ended before there was anything to tell.
+        recorded, counted = balance(run)
+        assert recorded == counted - stats_of(run)[-1]["attribution"]["pending"]["bytes"]
+    # The runs after the outage may have ended before there was any traffic.
     assert all(balance(run)[0] > 0 for run in runs[:3])
 
 
-def test_a_run_that_is_stopped_says_what_it_kept_and_the_next_delivers_it(
+def test_a_stopped_run_reports_what_it_kept_and_the_next_delivers_it(
     netns: Namespace, tmp_path: Path
 ) -> None:
     config, received = write_config(tmp_path, CONFIG), tmp_path / "received.jsonl"
@@ -119,7 +121,7 @@ def test_a_run_that_is_stopped_says_what_it_kept_and_the_next_delivers_it(
     assert _spooled(tmp_path) == 0
 
 
-def test_two_runs_with_one_spool_are_a_mistake_of_the_configuration(
+def test_two_runs_with_one_spool_are_a_configuration_error(
     netns: Namespace, tmp_path: Path
 ) -> None:
     config = write_config(tmp_path, CONFIG)

@@ -1,4 +1,4 @@
-"""A collector inside the test's own process, whose every move the test decides."""
+"""A collector inside the process of the test, which controls it."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 
 class Collector:
-    """A server on loopback that keeps each connection's bytes."""
+    """A server on loopback that keeps the bytes of each connection."""
 
     def __init__(self, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
         self.host, self.port = host, 0
@@ -20,7 +20,7 @@ class Collector:
         self.reading = asyncio.Event()
         self.reading.set()
         self.open = 0
-        """How many connections stand."""
+        """How many connections are open."""
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -48,7 +48,7 @@ class Collector:
         self.open -= 1
 
     async def stop(self) -> None:
-        """Close the listener and every connection, as the end of its process does."""
+        """Close the listener and every connection, as the end of a process does."""
         assert self._server is not None
         self._server.close()
         self.reading.set()
@@ -57,7 +57,7 @@ class Collector:
         await self._server.wait_closed()
 
     def reset(self) -> None:
-        """Break the connections without a word."""
+        """Reset the connections."""
         for writer in self.writers:
             sock = writer.get_extra_info("socket")
             if sock.fileno() >= 0:
@@ -66,11 +66,11 @@ class Collector:
 
     @property
     def endpoint(self) -> str:
-        """What `endpoints` calls it."""
+        """Its name in `endpoints`."""
         return f"{self.host}:{self.port}"
 
     def sequences(self) -> list[int]:
-        """The sequence of every whole line, connection by connection."""
+        """Return the sequence of every whole line, connection by connection."""
         lines = [line for data in self.received for line in bytes(data).split(b"\n")[:-1]]
         return [json.loads(line)["sequence"] for line in lines]
 

@@ -1,10 +1,10 @@
-"""A collector as a process of its own, to be killed, stopped and told off by signals; a script.
+"""A collector in a process, controlled by signals; a script.
 
     listener.py PORT FILE [RECEIVE_BUFFER]
 
-It appends what each connection says to FILE, and prints a line once it listens. A connection's
-bytes go to a file of its own, FILE.0, FILE.1, …, so that lines of two do not mix. SIGUSR1 makes it
-close its side of each connection but go on reading; SIGUSR2 makes it reset each.
+It prints a line once it listens. The bytes of each connection go to a file of its own, FILE.0,
+FILE.1, …, so that the lines of two do not mix. SIGUSR1: it closes its side of each connection and
+goes on reading. SIGUSR2: it resets each connection.
 """
 
 import contextlib
@@ -18,16 +18,16 @@ from types import FrameType
 from typing import IO
 
 connections: dict[socket.socket, IO[bytes]] = {}
-asked: list[int] = []
+signals: list[int] = []
 
 
-def note(number: int, _frame: FrameType | None) -> None:
-    asked.append(number)
+def on_signal(number: int, _frame: FrameType | None) -> None:
+    signals.append(number)
 
 
-def obey(number: int, selector: selectors.BaseSelector) -> None:
+def handle(number: int, selector: selectors.BaseSelector) -> None:
     for connection in list(connections):
-        with contextlib.suppress(OSError):  # it may be gone already
+        with contextlib.suppress(OSError):  # the connection may have ended
             if number == signal.SIGUSR1:
                 connection.shutdown(socket.SHUT_WR)
             else:
@@ -61,11 +61,11 @@ def name_file(path: Path) -> Path:
 
 
 def main(port: int, path: Path, receive_buffer: int) -> None:
-    wake_up, wake_up_too = socket.socketpair()
-    wake_up_too.setblocking(False)
-    signal.set_wakeup_fd(wake_up_too.fileno())
-    signal.signal(signal.SIGUSR1, note)
-    signal.signal(signal.SIGUSR2, note)
+    wake_up, wake_up_writer = socket.socketpair()
+    wake_up_writer.setblocking(False)
+    signal.set_wakeup_fd(wake_up_writer.fileno())
+    signal.signal(signal.SIGUSR1, on_signal)
+    signal.signal(signal.SIGUSR2, on_signal)
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if receive_buffer:
@@ -87,8 +87,8 @@ def main(port: int, path: Path, receive_buffer: int) -> None:
             elif key.fileobj in connections:
                 assert isinstance(key.fileobj, socket.socket)
                 read(key.fileobj, selector)
-        while asked:
-            obey(asked.pop(0), selector)
+        while signals:
+            handle(signals.pop(0), selector)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A program that exchanges known traffic and tells which ports it used; run as a script.
+"""A program that exchanges known traffic and prints its ports; run as a script.
 
-    peer.py serve ADDRESS...           echo TCP and UDP on each address
-    peer.py talk BYTES SERVERS         talk to each server; SERVERS is what `serve` printed
+    peer.py serve ADDRESS...      echo TCP and UDP on each address
+    peer.py talk BYTES SERVERS    exchange data with each server that `serve` printed
 
 It prints one line of JSON, {"pid": …, "ports": [[protocol, port], …], "servers": […]}, once its
 traffic has begun (serve) or is over (talk), and keeps its sockets until its input ends.
@@ -21,9 +21,9 @@ def family_of(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def tell(ports: set[tuple[int, int]], servers: list[list[object]]) -> None:
-    told = {"pid": os.getpid(), "ports": sorted(ports), "servers": servers}
-    print(json.dumps(told), flush=True)
+def report(ports: set[tuple[int, int]], servers: list[list[object]]) -> None:
+    line = {"pid": os.getpid(), "ports": sorted(ports), "servers": servers}
+    print(json.dumps(line), flush=True)
 
 
 def serve(addresses: list[str]) -> None:
@@ -40,7 +40,7 @@ def serve(addresses: list[str]) -> None:
             selector.register(made, selectors.EVENT_READ, transport)
             ports.add((PROTOCOLS[transport], port))
             servers.append([transport, address, port])
-    tell(ports, servers)
+    report(ports, servers)
     while True:
         for key, _events in selector.select():
             if key.fileobj is sys.stdin:
@@ -76,7 +76,7 @@ def talk(size: int, servers: list[list[object]]) -> None:
             for length in DATAGRAMS:
                 made.send(b"u" * length)
                 assert len(made.recv(65536)) == length
-    tell(ports, [])
+    report(ports, [])
     sys.stdin.read()
 
 

@@ -1,9 +1,8 @@
-"""rsyslog and syslog-ng as Debian packs them, as processes on loopback that a test starts and ends.
+"""rsyslog and syslog-ng of Debian, as processes on loopback, configured as docs/collectors.md
+shows.
 
-They are configured as docs/collectors.md shows it.
-
-The two packages cannot be installed side by side, and neither should become the log service of the
-machine that runs the tests. So what is not installed is unpacked into a folder of the test run.
+The two packages conflict, and neither should become the log service of the machine that runs the
+tests. So a package that is not installed is unpacked into a folder of the test run.
 """
 
 import os
@@ -30,7 +29,7 @@ _SECURED = {
     "rsyslogd": r' *(defaultNetstreamDriver|streamDriver\.)\w+="[^"]*"',
     "syslog-ng": r' transport\("tls"\)\s+tls\((?:[^()]*\([^()]*\))*\s*\)',
 }
-"""What to leave out of the configurations of the page, so that they are in the clear."""
+"""What to remove from the configurations of the page, for connections without TLS."""
 
 
 def shown(heading: str) -> str:
@@ -43,13 +42,13 @@ def shown(heading: str) -> str:
 
 @dataclass(frozen=True)
 class Receiver:
-    """A program that writes each line that it gets on `port` into `output`."""
+    """A program that writes each line from `port` to `output`."""
 
     program: str
     folder: Path
     port: int
     certificates: Certificates | None
-    """With these, it takes TLS only, and only from clients of the same authority."""
+    """With these, it accepts only TLS, and only clients of the same authority."""
 
     @property
     def output(self) -> Path:
@@ -57,7 +56,7 @@ class Receiver:
 
     @contextmanager
     def run(self, root: Path) -> Iterator[Running]:
-        """Run it until the context ends; `root` is where the program is unpacked, or `/`."""
+        """Run it until the context ends; `root` is the folder of the unpacked program, or `/`."""
         libraries = [str(path) for path in root.glob("**/*-linux-gnu")] if root.name else []
         environment = dict(os.environ)
         if libraries:
@@ -72,7 +71,7 @@ class Receiver:
             yield run
 
     def _configure(self) -> str:
-        """Return what the page shows, on loopback and with files of the test's own."""
+        """Return the configuration of the page, for loopback and the files of the test."""
         text = shown("rsyslog" if self.program == "rsyslogd" else self.program)
         changes = {
             'port="6514"': f'address="127.0.0.1" port="{self.port}"',
@@ -105,7 +104,7 @@ class Receiver:
 
 
 def install(program: str, folder: Path) -> Path:
-    """Return the root under which `program` is: `/`, or `folder` with its packages unpacked."""
+    """Return the root of `program`: `/`, or `folder` with its packages unpacked."""
     if shutil.which(program, path="/usr/sbin") and (program != "rsyslogd" or _has_tls()):
         return Path("/")
     packages = folder / "packages"
@@ -113,7 +112,7 @@ def install(program: str, folder: Path) -> Path:
     command = ["apt-get", "download", "--quiet", *_PACKAGES[program]]
     fetched = subprocess.run(command, cwd=packages, capture_output=True, text=True, check=False)
     if fetched.returncode:
-        reason = f"needs {program}, or a Debian that can fetch it: {fetched.stderr.strip()}"
+        reason = f"needs {program}, or a Debian that can download it: {fetched.stderr.strip()}"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
