@@ -1,12 +1,12 @@
 """The `kafka` sink: each record is a message in a Kafka topic, keyed by its host.
 
-    settings.py  what a `[[sinks]]` table may hold
-    producer.py  one producer of aiokafka: how it is reached, started and let go of
-    sink.py      windows -> messages, and which of them the brokers have taken
+    settings.py  PURE: the `[[sinks]]` table
+    producer.py  one producer of aiokafka: connection test, start, release
+    sink.py      windows -> messages, and their acknowledgements
 
-A window counts as delivered when the brokers have acknowledged each of its messages. One that waits
-for that when a write is given up stays with the producer, which goes on with it: when the record
-comes again, it is not sent a second time.
+A window counts as delivered when the brokers have acknowledged each of its messages. A message
+whose acknowledgement is outstanding when a write is cancelled stays with the producer, which
+continues with it: the retry does not produce it a second time.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from hogpipe_kafka.sink import KafkaSink
 __all__ = ["HOGPIPE_API", "KafkaSettings", "KafkaSink", "hogpipe_sinks"]
 
 HOGPIPE_API = 1
-"""The plugin interface of hogpipe that this was made for."""
+"""The version of hogpipe's interface for plugins."""
 
 
 @hookimpl

@@ -1,8 +1,8 @@
-"""One producer of aiokafka: how it is reached, started, and let go of.
+"""One producer of aiokafka: connection test, start, release.
 
-aiokafka's own `stop` waits until all is delivered, which with a dead broker is never, and its own
-bootstrap tells the log why it failed, not its caller. So brokers are tried here first, and a
-producer is let go of by ending what it runs: its tasks and its connections.
+`AIOKafkaProducer.stop` waits until all messages are delivered, which with a dead broker never ends;
+its bootstrap logs the reason of a failure and does not raise it. So this module tests the brokers
+first, and releases a producer by ending its tasks and closing its connections.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from aiokafka.errors import (
 from hogpipe import DeliveryError, describe_connection_error
 from hogpipe_kafka.settings import KafkaSettings, endpoint
 
-# Each failed try of each retry would be a line; what matters comes as an error of the sink.
+# aiokafka logs each failed attempt; the sink reports the reason as its own error.
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 _WORDS = {
@@ -34,13 +34,13 @@ _WORDS = {
     UnknownTopicOrPartitionError: "there is no such topic",
     UnsupportedSaslMechanismError: "it does not take this mechanism",
 }
-"""What aiokafka and brokers say, in words that say more."""
+"""Texts for errors of aiokafka and brokers."""
 _UNLIMITED_MS = 3_600_000
-"""For aiokafka's own time-out, where ours is around it."""
+"""For aiokafka's own time-out; the caller has one."""
 
 
 class Producer:
-    """An idempotent producer: `start`, then `send`, then `abandon`, which is always safe."""
+    """An idempotent producer: `start`, then `send`; `abandon` is possible at any time."""
 
     def __init__(self, settings: KafkaSettings, context: ssl.SSLContext | None) -> None:
         self._settings = settings
@@ -59,9 +59,9 @@ class Producer:
         )
 
     async def start(self) -> None:
-        """Get the cluster's layout and a producer id; raises DeliveryError."""
-        if (trouble := await self.find_trouble()) is not None:
-            raise DeliveryError(trouble)
+        """Get the metadata of the cluster and a producer id; raises DeliveryError."""
+        if (problem := await self.find_problem()) is not None:
+            raise DeliveryError(problem)
         self._starting = asyncio.create_task(self._producer.start())
         done, _ = await asyncio.wait({self._starting}, timeout=self._settings.connect_timeout)
         if not done:
@@ -73,19 +73,19 @@ class Producer:
             raise DeliveryError(describe(error)) from error
 
     async def send(self, value: bytes, key: bytes) -> asyncio.Future[object]:
-        """Hand over a message; return what its acknowledgement will be set in.
+        """Produce a message; return the future of its acknowledgement.
 
-        Raises KafkaError. A call that is cancelled has handed over nothing.
+        Raises KafkaError. A cancelled call has produced nothing.
         """
         answer: asyncio.Future[object]
         answer = await self._producer.send(self._settings.topic, value, key)
-        answer.add_done_callback(_look_at)
+        answer.add_done_callback(_retrieve_error)
         return answer
 
-    async def find_trouble(self) -> str | None:
-        """Return why no broker of `servers` can be talked to, None if one can."""
+    async def find_problem(self) -> str | None:
+        """Return why no broker of `servers` can be connected, None if one can."""
         seconds = self._settings.connect_timeout
-        trouble: list[str] = []
+        problems: list[str] = []
         for server in self._settings.servers:
             host, port = endpoint(server)
             try:
@@ -98,22 +98,22 @@ class Producer:
                         **self._security,
                     )
             except TimeoutError:
-                trouble.append(f"{_address(server)}: no answer within {seconds:g} s")
+                problems.append(f"{_address(server)}: no answer within {seconds:g} s")
             except (KafkaError, OSError) as error:
-                trouble.append(f"{_address(server)}: {describe(error)}")
+                problems.append(f"{_address(server)}: {describe(error)}")
             else:
                 connection.close()
                 return None
-        return "; ".join(trouble)
+        return "; ".join(problems)
 
     async def abandon(self) -> None:
-        """Let go of tasks and connections at once; what has no acknowledgement will get none."""
+        """End tasks and connections at once; outstanding acknowledgements never come."""
         producer = self._producer
         connections = [*producer.client._conns.values(), *_bootstrapping(self._starting)]  # noqa: SLF001
         tasks = set(_tasks_of(producer, producer.client, producer._sender))  # noqa: SLF001
         if self._starting is not None:
             tasks.add(self._starting)
-        while tasks:  # the sender answers a cancellation by waiting for what it has begun
+        while tasks:  # a cancelled sender waits for its requests in flight
             for task in tasks:
                 task.cancel()
             _, tasks = await asyncio.wait(tasks, timeout=0.01)
@@ -122,11 +122,11 @@ class Producer:
             if connection.connected():
                 connection._writer.transport.abort()  # noqa: SLF001
                 connection.close()
-        await asyncio.sleep(0)  # the transports end then
+        await asyncio.sleep(0)  # the transports close
 
 
 def describe(error: Exception) -> str:
-    """Return what went wrong, in a few words of one line."""
+    """Return the reason of an error in one line."""
     match error:
         case OSError():
             return describe_connection_error(error)
@@ -137,7 +137,7 @@ def describe(error: Exception) -> str:
 
 
 def _security(settings: KafkaSettings, context: ssl.SSLContext | None) -> dict[str, Any]:
-    """Return the arguments of aiokafka for encryption and login."""
+    """Return the arguments of aiokafka for TLS and login."""
     encryption = "SSL" if context is not None else "PLAINTEXT"
     if settings.user is None:
         return {"security_protocol": encryption, "ssl_context": context}
@@ -155,14 +155,14 @@ def _address(server: str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _look_at(answer: asyncio.Future[object]) -> None:
-    """Take note of an error: that of an answer nobody waits for any more is no news."""
+def _retrieve_error(answer: asyncio.Future[object]) -> None:
+    """Retrieve the error of an answer that is no longer awaited: asyncio would log it otherwise."""
     if not answer.cancelled():
         answer.exception()
 
 
 def _tasks_of(*owners: object) -> Iterator[asyncio.Task[object]]:
-    """Find the tasks that run a method of one of `owners`, which keep no list of them."""
+    """Find the tasks that run a method of one of `owners`; aiokafka keeps no list of them."""
     for task in asyncio.all_tasks():
         frame = getattr(task.get_coro(), "cr_frame", None)
         if frame is not None and any(frame.f_locals.get("self") is owner for owner in owners):
@@ -170,7 +170,7 @@ def _tasks_of(*owners: object) -> Iterator[asyncio.Task[object]]:
 
 
 def _bootstrapping(starting: asyncio.Task[None] | None) -> Iterator[AIOKafkaConnection]:
-    """Find the connection that aiokafka asks for the cluster's layout and would forget."""
+    """Find the connection of a bootstrap that was cancelled; aiokafka would not close it."""
     coroutine = starting.get_coro() if starting is not None else None
     while coroutine is not None:
         frame = getattr(coroutine, "cr_frame", None)

@@ -1,4 +1,4 @@
-"""PURE: what a `[[sinks]]` table of the type `kafka` may hold."""
+"""PURE: the settings of the sink type `kafka`, and their problems."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -23,21 +23,21 @@ class KafkaSettings(JsonSettings, frozen=True, kw_only=True):
     """`type = "kafka"`."""
 
     servers: Annotated[tuple[str, ...], Meta(min_length=1)]
-    """Brokers to ask for the others, `HOST[:PORT]`; tried in turn."""
+    """Bootstrap brokers, `HOST[:PORT]`; tried in turn."""
     topic: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,249}$")] = "hogpipe"
-    """The topic that messages are produced to."""
+    """The topic of the messages."""
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "gzip"
-    """How batches are compressed."""
+    """The compression of batches."""
     batch_kib: Annotated[int, Meta(ge=1, le=1000)] = 256
-    """How large a batch may grow before it is compressed; brokers and topics have their limits."""
+    """The size of a batch before compression; brokers and topics have limits."""
     linger: Annotated[float, Meta(ge=0)] = 0.01
-    """Seconds that a batch waits for more."""
+    """Seconds for which a batch collects messages."""
     tls: TlsSettings | None = None
     """TLS, where present."""
     user: str | None = None
     password: str | None = None
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
-    """How user and password are told to the broker (SASL)."""
+    """The SASL mechanism for user and password."""
     connect_timeout: Annotated[float, Meta(gt=0)] = 2.0
     """Seconds that an attempt to reach one broker may take, all its steps together."""
     ack_timeout: Annotated[float, Meta(gt=0)] = 10.0
@@ -45,7 +45,7 @@ class KafkaSettings(JsonSettings, frozen=True, kw_only=True):
 
 
 def find_problems(settings: KafkaSettings) -> Iterator[SettingProblem]:
-    """Find what no broker could take."""
+    """Find values that no broker accepts."""
     for index, server in enumerate(settings.servers):
         try:
             endpoint(server)

@@ -1,4 +1,4 @@
-"""The sink: windows as messages, and which of them the brokers have taken."""
+"""The sink: windows as messages, and which of them the brokers have acknowledged."""
 
 import asyncio
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ from hogpipe_kafka.producer import Producer, describe
 from hogpipe_kafka.settings import KafkaSettings, find_problems
 
 _AT_ONCE = 500
-"""How many messages are made before the event loop may do something else."""
+"""How many messages are produced before other tasks run."""
 
 Identity = tuple[str, int]
 
 
 class KafkaSink:
-    """Produces each record, and waits until the brokers have it.
+    """Produces each record, and waits for its acknowledgement.
 
-    Raises ConfigurationError for settings that no broker could take.
+    The constructor raises ConfigurationError for settings that no broker accepts.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
@@ -37,12 +37,12 @@ class KafkaSink:
         self._encoder = JsonEncoder(settings)
         self._producer: Producer | None = None
         self._answers: dict[Identity, asyncio.Future[object]] = {}
-        """For each record of the window that the producer was given: its acknowledgement."""
+        """The acknowledgement of each record of the window that was produced."""
         self._alone: set[Identity] = set()
-        """Records to send in a batch of their own: one with others was too large for the broker."""
+        """Records to send in a batch of their own: a batch with others was too large."""
 
     async def open(self) -> None:
-        """Reach a broker and start a producer.
+        """Connect to a broker and start a producer.
 
         Raises DeliveryError, or ConfigurationError for a file that cannot be used.
         """
@@ -58,10 +58,11 @@ class KafkaSink:
     async def write(self, records: Sequence[Record]) -> None:
         """Produce a window, in order.
 
-        Raises DeliveryError with what has no acknowledgement, RefusedError with what is too large.
+        Raises DeliveryError with the records without an acknowledgement, RefusedError with those
+        that are too large.
         """
         producer = await self._started()
-        # What was acknowledged although the write that sent it was given up is not sent again.
+        # A record that a cancelled write produced is not produced again.
         known = self._answers
         self._answers = {key: known[key] for key in map(record_id, records) if key in known}
         refused: list[Record] = []
@@ -70,7 +71,7 @@ class KafkaSink:
         undelivered, error = self._sort(records, refused)
         failure = failure or error
         if failure is not None and not isinstance(failure, KafkaTimeoutError):
-            # The numbers of an idempotent producer have a gap now: brokers would take no more.
+            # The sequence numbers of the idempotent producer have a gap: brokers refuse more.
             await self._abandon()
         if undelivered:
             cause = await self._explain(producer, failure)
@@ -82,13 +83,13 @@ class KafkaSink:
             raise RefusedError(text, refused=refused)
 
     async def close(self) -> None:
-        """Let go of the producer."""
+        """Release the producer."""
         await self._abandon()
 
     async def _send(
         self, producer: Producer, records: Sequence[Record], refused: list[Record]
     ) -> Exception | None:
-        """Hand over what the producer does not have; return why not all, add to `refused`."""
+        """Produce what was not produced; return the error that ends it, add to `refused`."""
         for start in range(0, len(records), _AT_ONCE):
             some = records[start : start + _AT_ONCE]
             for record, document in zip(some, self._encoder.documents(some), strict=True):
@@ -108,14 +109,14 @@ class KafkaSink:
                             return error
                 except MessageSizeTooLargeError:
                     refused.append(record)
-                except KafkaError as trouble:
-                    failure: Exception = trouble
+                except KafkaError as error:
+                    failure: Exception = error
                     return failure
             await asyncio.sleep(0)
         return None
 
     async def _wait(self) -> None:
-        """Wait until all answers have come, or none has for `ack_timeout`."""
+        """Wait until all answers have come, or none came within `ack_timeout`."""
         waiting = {answer for answer in self._answers.values() if not answer.done()}
         while waiting:
             before = len(waiting)
@@ -126,7 +127,7 @@ class KafkaSink:
     def _sort(
         self, records: Sequence[Record], refused: list[Record]
     ) -> tuple[list[Record], Exception | None]:
-        """Return what has to come again, and the first error of an answer; add to `refused`."""
+        """Return what is undelivered, and the first error of an answer; add to `refused`."""
         undelivered: list[Record] = []
         first: Exception | None = None
         gone = {record_id(record) for record in refused}
@@ -148,24 +149,24 @@ class KafkaSink:
         return undelivered, first
 
     async def _explain(self, producer: Producer, failure: Exception | None) -> str:
-        """Return why records have to come again."""
+        """Return why records are undelivered."""
         if failure is not None and not isinstance(failure, KafkaTimeoutError):
             return f"topic {self._settings.topic}: {describe(failure)}"
         seconds = self._settings.ack_timeout
-        return await producer.find_trouble() or f"no acknowledgement within {seconds:g} s"
+        return await producer.find_problem() or f"no acknowledgement within {seconds:g} s"
 
     async def _started(self) -> Producer:
         """Return the producer, a new one if the last one failed; raises DeliveryError."""
         if self._producer is None:
             try:
                 await self.open()
-            except ConfigurationError as error:  # a file that was there when the run began
+            except ConfigurationError as error:  # the files were usable when the run began
                 raise DeliveryError(str(error)) from error
         assert self._producer is not None
         return self._producer
 
     async def _abandon(self) -> None:
-        """Let go of the producer; what it has acknowledged stays known."""
+        """Release the producer; keep the acknowledgements that have come."""
         producer, self._producer = self._producer, None
         if producer is None:
             return

@@ -1,13 +1,13 @@
 """The `nats` sink: each record is a message in a NATS JetStream stream.
 
-    settings.py    what a `[[sinks]]` table may hold
-    login.py       how to get in, and the files for it
-    connection.py  one connection: the client of nats-py, and how it is let go of
-    sink.py        windows -> messages, and which of them the stream has taken
+    settings.py    PURE: the `[[sinks]]` table
+    login.py       the login, and the files for it
+    connection.py  one connection: the client of nats-py, and its release
+    sink.py        windows -> messages, and their acknowledgements
 
-A window counts as delivered when the server has acknowledged each of its messages. A message whose
-acknowledgement did not come is sent again with the same `Nats-Msg-Id`, `run`-`sequence`, by which
-the server drops what it has already.
+A window counts as delivered when the server has acknowledged each of its messages. A message
+without an acknowledgement is sent again with the same `Nats-Msg-Id`, `run`-`sequence`, by which the
+server drops repeats.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ from hogpipe_nats.sink import NatsSink
 __all__ = ["HOGPIPE_API", "NatsSettings", "NatsSink", "hogpipe_sinks"]
 
 HOGPIPE_API = 1
-"""The plugin interface of hogpipe that this was made for."""
+"""The version of hogpipe's interface for plugins."""
 
 
 @hookimpl

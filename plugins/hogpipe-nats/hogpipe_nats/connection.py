@@ -1,8 +1,8 @@
 """One connection to a NATS server, through nats-py.
 
-nats-py would reconnect by itself and keep messages for that, unseen by whoever has to say what was
-delivered. Here a connection that breaks is over: whatever has no acknowledgement then is known to
-have none, and the next write makes a new connection. Letting go never waits for the server.
+nats-py reconnects by itself and buffers messages meanwhile, so a caller would not know which were
+delivered. Here a connection that breaks is closed: messages without an acknowledgement are known,
+and the next write opens another connection. Closing never waits for the server.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from hogpipe import describe_connection_error
 from hogpipe_nats.login import Login
 
 _UNLIMITED = 3600
-"""For the client's own time-outs, in seconds: whoever calls has one already."""
+"""For the client's own time-outs, in seconds: the caller has one."""
 _ID_HEADER = "Nats-Msg-Id"
 _HEADER_FRAME = len(f"NATS/1.0\r\n{_ID_HEADER}: \r\n\r\n")
 _NO_RESPONDERS = "503"
@@ -33,11 +33,11 @@ _WORDS = {
     "no response from stream": "no stream takes the subject",
     "unexpected eof": "the server closed the connection",
 }
-"""What nats-py and the server say, in words that say more."""
+"""Texts for errors of nats-py and the server."""
 
 
 class Message(NamedTuple):
-    """What is to be published; by `id` the server knows whether it has the message already."""
+    """A message to publish; the server drops a message whose `id` it has already."""
 
     subject: str
     id: str
@@ -45,12 +45,12 @@ class Message(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes, as the server counts them against `max_payload`: header and payload."""
+        """The bytes that count towards the server's `max_payload`: header and payload."""
         return _HEADER_FRAME + len(self.id) + len(self.payload)
 
 
 class Connection(Client):
-    """A client for one connection: `join`, `publish_all`, `close`. `place` is for messages."""
+    """A client for one connection: `join`, `publish_all`, `close`. Error texts name `place`."""
 
     def __init__(self, place: str) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Connection(Client):
         self._inbox = ""
         self._published = 0
         self._unanswered: dict[str, asyncio.Future[None]] = {}
-        """By the last part of the subject to which the answer is to come."""
+        """By the last token of the subject of the answer."""
 
     async def join(self, server: str, login: Login) -> None:
         """Connect to the URL `server`; raises OSError or an error of nats-py."""
@@ -69,22 +69,22 @@ class Connection(Client):
         try:
             await self.connect(
                 [server],
-                error_cb=self._note,
+                error_cb=self._keep_error,
                 name="hogpipe",
                 allow_reconnect=False,
                 connect_timeout=_UNLIMITED,
                 reconnect_time_wait=0,
-                max_reconnect_attempts=1,  # the least that it counts
-                pending_size=0,  # to publish without being connected is an error
+                max_reconnect_attempts=1,  # the smallest number that has an effect
+                pending_size=0,  # publishing without a connection is an error
                 user=login.user,
                 password=login.password,
                 token=login.token,
                 user_credentials=login.credentials,
                 tls=login.tls,
             )
-        except NoServersError as error:  # says nothing of the reason
+        except NoServersError as error:  # does not have the reason
             raise self._last_error or error from error
-        if not self.is_connected:  # TLS 1.3: a client's certificate is looked at after all else
+        if not self.is_connected:  # with TLS 1.3 the server verifies a client's certificate last
             raise self._last_error or ConnectionClosedError
         self._inbox = self.new_inbox()
         await self.subscribe(f"{self._inbox}.*", cb=self._take_answer)
@@ -94,12 +94,12 @@ class Connection(Client):
     ) -> list[Exception | None]:
         """Publish to the stream, in order; wait up to `seconds` for the acknowledgements.
 
-        Returns what became of each message: None if the stream has it.
+        Returns the outcome of each message: None if the stream has it.
         """
         missing: Exception = TimeoutError(f"no acknowledgement within {seconds:g} s")
         answers: list[asyncio.Future[None]] = []
         try:
-            for message in messages:  # those that went out count, also if a later one fails
+            for message in messages:  # keeps the published ones if a later one fails
                 answers.append(await self._publish(message))  # noqa: PERF401
             if answers:
                 await asyncio.wait(answers, timeout=seconds)
@@ -111,7 +111,7 @@ class Connection(Client):
         return outcomes + [missing] * (len(messages) - len(answers))
 
     async def _publish(self, message: Message) -> asyncio.Future[None]:
-        """Publish a message; return what its answer will be set in."""
+        """Publish a message; return the future of its answer."""
         self._published += 1
         token = str(self._published)
         answer = asyncio.get_running_loop().create_future()
@@ -125,7 +125,7 @@ class Connection(Client):
         return answer
 
     async def _take_answer(self, message: Msg) -> None:
-        """Take what the stream answers; that it had the message already is fine, too."""
+        """Process an answer of the stream; a repeat counts as acknowledged."""
         answer = self._unanswered.get(message.subject.rpartition(".")[2])
         if answer is None or answer.done():
             return
@@ -136,18 +136,18 @@ class Connection(Client):
             answer.set_exception(error)
 
     def _connect_command(self) -> bytes:
-        """Return what logs in: with it goes the password, so only if encryption is as wanted."""
+        """Return the CONNECT command, which has the password: only if TLS is as configured."""
         if self._encrypted and not self._server_info.get("tls_required"):
             raise SecureConnWantedError
         return super()._connect_command()
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
-        """Let go of the connection at once; every way in which one ends leads through here.
+        """Close the connection at once; every end of a connection calls this.
 
-        The client would first send what it still has, and then wait for the end of a transport that
-        may never tell of it: of a broken one, or one whose TLS handshake has failed.
+        The client would first flush its buffer, and then wait for a transport that may never report
+        its end: a broken one, or one whose TLS handshake failed.
         """
-        if self._flush_queue is None:  # never begun
+        if self._flush_queue is None:  # not connected yet
             return
         self._pending, self._pending_data_size = [], 0
         writer: StreamWriter | None = getattr(self._transport, "_io_writer", None)
@@ -157,8 +157,8 @@ class Connection(Client):
         self._fail(self._last_error or ConnectionClosedError())
         await super()._close(status, do_cbs)
 
-    async def _note(self, error: Exception) -> None:
-        """Keep what the client met; it is all that a server says to what it does not permit."""
+    async def _keep_error(self, error: Exception) -> None:
+        """Keep an error of the client; a missing permission is reported only here."""
         self._last_error = error
         if "permissions" in str(error).lower():
             self._fail(error)
@@ -170,11 +170,11 @@ class Connection(Client):
 
 
 def describe(error: Exception) -> str:
-    """Return what went wrong, in a few words of one line."""
+    """Return the reason of an error in one line."""
     match error:
         case ssl.SSLError() | OSError(errno=int()):
             return describe_connection_error(error)
-        case APIError(description=None):  # nobody answers to questions on streams
+        case APIError(description=None):  # no answer to requests on streams
             return "the server has no JetStream for this user"
         case APIError():
             return f"{error.description} (error {error.err_code})"
@@ -184,7 +184,7 @@ def describe(error: Exception) -> str:
 
 
 def _error_in(message: Msg) -> Exception | None:
-    """Return the error that an acknowledgement holds (docs.nats.io, JetStream wire API)."""
+    """Return the error in an acknowledgement (docs.nats.io, JetStream wire API)."""
     if (message.headers or {}).get("Status") == _NO_RESPONDERS:
         return NoStreamResponseError()
     error = json.loads(message.data).get("error")
@@ -194,7 +194,7 @@ def _error_in(message: Msg) -> Exception | None:
 
 
 def _outcome(answer: asyncio.Future[None], missing: Exception) -> Exception | None:
-    """Return how an answer came out; it is given up if it has not come."""
+    """Return the outcome of an answer; one that has not come is cancelled."""
     if answer.cancel() or answer.cancelled():
         return missing
     error = answer.exception()

@@ -1,4 +1,4 @@
-"""How to get in: what the settings say, and the files that they name."""
+"""The login: from the settings, and the files that they name."""
 
 import asyncio
 import ssl
@@ -13,7 +13,7 @@ from hogpipe_nats.settings import NatsSettings
 
 try:
     import nkeys
-except ImportError:  # only who has a credentials file needs it
+except ImportError:  # needed for credentials files only
     nkeys = None
 
 _JWT = "-----BEGIN NATS USER JWT-----"
@@ -22,14 +22,14 @@ _SEED = "-----BEGIN USER NKEY SEED-----"
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """What a server may ask for; absent parts are None."""
+    """The parts of a login; absent parts are None."""
 
     user: str | None = None
     password: str | None = None
     token: str | None = None
     credentials: RawCredentials | None = None
     tls: ssl.SSLContext | None = None
-    """The connection must be encrypted if there is one."""
+    """With a context, the connection must be encrypted."""
 
 
 async def read_login(settings: NatsSettings) -> Login:
@@ -64,7 +64,7 @@ def _read_credentials(path: Path) -> RawCredentials:
         raise ValueError("the package nkeys is missing: pip install nkeys")
     try:
         content = path.read_text()
-        content.index(_JWT)  # nats-py would look for it forever
+        content.index(_JWT)  # without it nats-py would search forever
         seed = content.partition(_SEED)[2].split()[0]
         nkeys.from_seed(bytearray(seed.encode())).wipe()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""PURE: what a `[[sinks]]` table of the type `nats` may hold."""
+"""PURE: the settings of the sink type `nats`, and their problems."""
 
 import re
 from collections.abc import Iterator
@@ -21,32 +21,32 @@ class NatsSettings(JsonSettings, frozen=True, kw_only=True):
     servers: Annotated[tuple[str, ...], Meta(min_length=1)]
     """Servers of one cluster, `nats://HOST[:PORT]` or `tls://HOST[:PORT]`; tried in turn."""
     subject: str = "hogpipe.{host}.{type}"
-    """What messages are published to; `{host}` and `{type}` are the record's own."""
+    """The subject of messages; `{host}` and `{type}` are those of the record."""
     create_stream: bool = True
-    """Whether a stream that takes the subject is made if there is none of the name `stream`."""
+    """Whether a stream for the subject is created if none is named `stream`."""
     stream: Annotated[str, Meta(pattern=r"^[^\s.*>/\\]+$")] = "hogpipe"
-    """The name of the stream that is made."""
+    """The name of a created stream."""
     stream_mib: Annotated[int, Meta(ge=1)] = 1024
-    """How much a stream that is made may hold: the oldest messages go first."""
+    """The bound of a created stream, in MiB; the oldest messages are removed first."""
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1
-    """On how many servers of the cluster a stream that is made is kept."""
+    """On how many servers of the cluster a created stream is stored."""
     duplicate_window: Annotated[float, Meta(gt=0)] = 120.0
-    """For how many seconds a stream that is made knows the ids of its messages."""
+    """For how many seconds a created stream keeps the ids of its messages."""
     user: str | None = None
     password: str | None = None
     token: str | None = None
     credentials: Path | None = None
     """A file with a user's JWT and seed (`.creds`)."""
     tls: TlsSettings | None = None
-    """TLS, which a `tls://` server has in any case."""
+    """TLS; a `tls://` server always has it."""
     connect_timeout: Annotated[float, Meta(gt=0)] = 2.0
     """Seconds that an attempt to reach one server may take, all its steps together."""
     ack_timeout: Annotated[float, Meta(gt=0)] = 5.0
-    """Seconds to wait for acknowledgements before what has none is sent again."""
+    """Seconds to wait for acknowledgements; messages without one are sent again."""
 
     @property
     def encryption(self) -> TlsSettings | None:
-        """TLS, if connections must be encrypted."""
+        """The TLS settings if connections must be encrypted, None otherwise."""
         if any(server.startswith("tls://") for server in self.servers):
             return self.tls or TlsSettings()
         return self.tls
@@ -54,19 +54,19 @@ class NatsSettings(JsonSettings, frozen=True, kw_only=True):
     def subject_of(self, host: str, kind: str) -> str:
         """Return the subject for records of the type `kind` of `host`.
 
-        What would be more than one token, or a wildcard, becomes `_` (docs.nats.io, Subjects).
+        Characters that separate tokens or are wildcards become `_` (docs.nats.io, Subjects).
         """
         subject = self.subject.replace("{host}", _as_token(host))
         return subject.replace("{type}", _as_token(kind))
 
     @property
     def subjects(self) -> str:
-        """The pattern of all subjects that `subject_of` can return."""
+        """The pattern of all subjects that `subject_of` returns."""
         return ".".join("*" if "{" in token else token for token in self.subject.split("."))
 
 
 def find_problems(settings: NatsSettings) -> Iterator[SettingProblem]:
-    """Find what no server could take."""
+    """Find values that no server accepts."""
     for index, server in enumerate(settings.servers):
         try:
             endpoint(server)

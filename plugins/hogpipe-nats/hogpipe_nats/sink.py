@@ -1,4 +1,4 @@
-"""The sink: windows as messages, and which of them the stream has taken."""
+"""The sink: windows as messages, and which of them the stream has acknowledged."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ from hogpipe_nats.login import read_login
 from hogpipe_nats.settings import NatsSettings, endpoint, find_problems
 
 _AT_ONCE = 500
-"""How many messages are under way before the next ones are made: a bound for memory, and for how
-long the event loop does nothing else."""
+"""How many messages are in flight before the next ones are made: a bound for memory, and for the
+time in which no other task runs."""
 _TOO_LARGE_FOR_STREAM = 10054  # JSStreamMessageExceedsMaximumErr in the server's errors.json
 
 
 class NatsSink:
-    """Publishes each record, and waits until the stream has it.
+    """Publishes each record, and waits for its acknowledgement.
 
-    Raises ConfigurationError for settings that no server could take.
+    The constructor raises ConfigurationError for settings that no server accepts.
     """
 
     def __init__(self, settings: NatsSettings) -> None:
@@ -40,7 +40,7 @@ class NatsSink:
         self._connection: Connection | None = None
 
     async def open(self) -> None:
-        """Connect to the first server that answers, and see to the stream.
+        """Connect to the first server that answers, and create the stream if needed.
 
         Raises DeliveryError, or ConfigurationError for a file that cannot be used.
         """
@@ -48,7 +48,7 @@ class NatsSink:
         login = await read_login(self._settings)
         problems: list[str] = []
         for _ in self._settings.servers:
-            # The next try, also after a cancelled one, begins with the next server.
+            # The next attempt, also after a cancelled one, begins with the next server.
             server = self._servers.pop(0)
             self._servers.append(server)
             await self._abandon()
@@ -58,7 +58,7 @@ class NatsSink:
                 async with asyncio.timeout(self._settings.connect_timeout):
                     await connection.join(server, login)
                     if self._settings.create_stream:
-                        await self._see_to_stream(connection)
+                        await self._ensure_stream(connection)
                     ready = True
             except TimeoutError:
                 seconds = self._settings.connect_timeout
@@ -66,7 +66,8 @@ class NatsSink:
             except (NatsError, OSError) as error:
                 problems.append(f"{connection.place}: {describe(error)}")
             if _cancellations() > before:
-                # wait_for, which nats-py uses, loses one that comes with a result (gh-86296).
+                # wait_for, which nats-py uses, loses a cancellation that comes with a result
+                # (python/cpython#86296).
                 raise asyncio.CancelledError
             if ready:
                 return
@@ -76,8 +77,8 @@ class NatsSink:
     async def write(self, records: Sequence[Record]) -> None:
         """Publish a window, in order.
 
-        Raises DeliveryError with what the stream has not acknowledged, RefusedError with what is
-        too large for it.
+        Raises DeliveryError with the records without an acknowledgement, RefusedError with those
+        that are too large.
         """
         refused: list[Record] = []
         for start in range(0, len(records), _AT_ONCE):
@@ -93,13 +94,13 @@ class NatsSink:
             )
 
     async def close(self) -> None:
-        """Let go of the connection."""
+        """Release the connection."""
         await self._abandon()
 
     async def _publish(
         self, records: Sequence[Record], refused: list[Record]
     ) -> tuple[str | None, list[Record]]:
-        """Publish `records`; return why some were not delivered, and those; add to `refused`."""
+        """Publish `records`; return why some are undelivered, and these; add to `refused`."""
         try:
             connection = await self._connected()
         except DeliveryError as error:
@@ -127,7 +128,7 @@ class NatsSink:
                 undelivered.append(record)
         if not errors:
             return None, []
-        if not isinstance(errors[0], APIError):  # who answers so is in order
+        if not isinstance(errors[0], APIError):  # the server answers, so the connection works
             await self._abandon()
         return f"{connection.place}: {describe(errors[0])}", undelivered
 
@@ -143,17 +144,17 @@ class NatsSink:
         ]
 
     async def _connected(self) -> Connection:
-        """Return the connection, a new one if it broke; raises DeliveryError."""
+        """Return the connection, another one if it broke; raises DeliveryError."""
         if self._connection is None or not self._connection.is_connected:
             try:
                 await self.open()
-            except ConfigurationError as error:  # a file that was there when the run began
+            except ConfigurationError as error:  # the files were usable when the run began
                 raise DeliveryError(str(error)) from error
         assert self._connection is not None
         return self._connection
 
-    async def _see_to_stream(self, connection: Connection) -> None:
-        """Make the stream unless there is one of that name, which is left as it is."""
+    async def _ensure_stream(self, connection: Connection) -> None:
+        """Create the stream unless one has its name, which stays unchanged."""
         settings = self._settings
         try:
             await connection.stream.stream_info(settings.stream)
@@ -175,6 +176,6 @@ class NatsSink:
 
 
 def _cancellations() -> int:
-    """Return how often the task that runs was cancelled."""
+    """Return how often the current task was cancelled."""
     task = asyncio.current_task()
     return task.cancelling() if task is not None else 0

@@ -1,12 +1,14 @@
 """The `otlp` sink: OpenTelemetry metrics over OTLP/HTTP.
 
-settings.py  what a `[[sinks]]` table may hold
-points.py    PURE: records -> data points
-totals.py    PURE: deltas -> cumulative points, bounded
-messages.py  PURE: data points <-> OTLP's protobuf messages
-answers.py   PURE: what a collector's answer means
-client.py    the HTTP end
-sink.py      windows -> requests, and what became of each record
+settings.py    PURE: the `[[sinks]]` table
+attributes.py  PURE: records -> attributes
+reading.py     PURE: records -> data points
+points.py      PURE: data points
+totals.py      PURE: deltas -> cumulative points, bounded
+messages.py    PURE: data points <-> OTLP's protobuf messages
+answers.py     PURE: the meaning of a collector's answer
+client.py      the HTTP client
+sink.py        windows -> requests, and the outcome of each record
 """
 
 from collections.abc import Iterable
@@ -18,7 +20,7 @@ from hogpipe_otlp.sink import OtlpSink
 __all__ = ["HOGPIPE_API", "OtlpSettings", "OtlpSink", "hogpipe_sinks"]
 
 HOGPIPE_API = 1
-"""The plugin interface of hogpipe that this was made for."""
+"""The version of hogpipe's interface for plugins."""
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""PURE: what a collector's answer means (OTLP/HTTP, "Failures" and "Retryable Response Codes").
+"""PURE: the meaning of a collector's answer (OTLP/HTTP, "Failures", "Retryable Response Codes").
 
 https://opentelemetry.io/docs/specs/otlp/#otlphttp-response
 """
@@ -13,9 +13,9 @@ from hogpipe import DeliveryError, HogpipeError, RefusedError
 from hogpipe_otlp.messages import decode_status
 
 LONGEST_WAIT = 300.0
-"""Seconds that a collector's Retry-After can keep hogpipe from trying again."""
+"""The bound in seconds for a collector's Retry-After."""
 
-_SHOWN = 200  # characters of a collector's own words
+_SHOWN = 200  # characters of a collector's own text
 _PROTOBUF = "application/x-protobuf"
 _RETRYABLE = {429, 502, 503, 504}
 _HINTS = {
@@ -26,23 +26,23 @@ _HINTS = {
     407: "a proxy wants credentials",
     408: "it waited too long for the request",
 }
-"""Answers that say nothing against the data: somebody can mend the cause, so they are kept."""
+"""Answers whose cause is not the data and can be fixed, so the records are retried."""
 
 
 class TooLargeError(RefusedError):
-    """The collector takes only smaller requests."""
+    """The collector accepts only smaller requests."""
 
 
 class Answer(NamedTuple):
-    """An HTTP response; names of `headers` are in any case that HTTP allows."""
+    """An HTTP response; the names of `headers` may have any case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     @property
-    def taken(self) -> bool:
-        """Whether the request was taken, at least in part."""
+    def accepted(self) -> bool:
+        """Whether the request was accepted, at least in part."""
         return 200 <= self.status < 300
 
     @property
@@ -52,16 +52,16 @@ class Answer(NamedTuple):
 
 
 def explain(answer: Answer, place: str) -> HogpipeError:
-    """Return what an answer other than success means for the data."""
+    """Return the error for an answer other than success."""
     text = f"{place} answers {answer.status} {_phrase(answer.status)}"
-    if words := _words(answer):
-        text += f": {words}"
+    if reason := _reason(answer):
+        text += f": {reason}"
     if answer.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return TooLargeError(text)
     if answer.status in _RETRYABLE:
         return DeliveryError(text)
     if 300 <= answer.status < 400:
-        # A query may be ours, given back, and hold a secret.
+        # The query may be that of the endpoint, which may hold a secret.
         target = answer.headers.get("Location", "elsewhere").partition("?")[0][:_SHOWN]
         return DeliveryError(f"{text}; set `endpoint` to where it leads: {target}")
     if hint := _HINTS.get(answer.status):
@@ -69,18 +69,18 @@ def explain(answer: Answer, place: str) -> HogpipeError:
     return RefusedError(text)
 
 
-def wait_of(answer: Answer, now: datetime) -> float:
-    """Return for how many seconds the collector wants to be left alone (RFC 9110 section 10.2.3).
+def parse_retry_after(answer: Answer, now: datetime) -> float:
+    """Return the seconds after which the collector allows a retry (RFC 9110 section 10.2.3).
 
-    0 where it says nothing of that, or nothing that can be understood.
+    0 without a valid Retry-After.
     """
-    said = answer.headers.get("Retry-After", "").strip()
-    if answer.status not in _RETRYABLE or not said:
+    value = answer.headers.get("Retry-After", "").strip()
+    if answer.status not in _RETRYABLE or not value:
         return 0.0
-    if said.isdecimal():
-        return min(float(said[:10]), LONGEST_WAIT)
+    if value.isdecimal():
+        return min(float(value[:10]), LONGEST_WAIT)
     try:
-        seconds = (parsedate_to_datetime(said) - now).total_seconds()
+        seconds = (parsedate_to_datetime(value) - now).total_seconds()
     except (ValueError, TypeError):  # no date, or one without a time zone
         return 0.0
     return min(max(seconds, 0.0), LONGEST_WAIT)
@@ -93,8 +93,8 @@ def _phrase(status: int) -> str:
         return ""
 
 
-def _words(answer: Answer) -> str:
-    """Return the reason in the collector's own words, if it gives any in plain text."""
+def _reason(answer: Answer) -> str:
+    """Return the collector's own text, if it sends plain text."""
     if answer.is_message:
         return decode_status(answer.body)[:_SHOWN]
     if answer.headers.get("Content-Type", "").startswith("text/html"):

@@ -1,6 +1,6 @@
-"""PURE: what a record tells, as OpenTelemetry's attributes.
+"""PURE: the attributes of a record in OpenTelemetry.
 
-What tells processes apart belongs to the resource, what tells flows apart to the data point. Names
+Attributes of the process belong to the resource, attributes of the flow to the data point. Names
 are those of the semantic conventions (https://opentelemetry.io/docs/specs/semconv/resource/process/
 and /docs/specs/semconv/registry/attributes/network/); `systemd.unit` and `hogpipe.remainder` have
 none there.
@@ -12,10 +12,10 @@ from hogpipe import TrafficRecord
 
 Value = str | int | bool | tuple[str, ...]
 Attributes = Iterator[tuple[str, Value]]
-Place = tuple[str, ...]
+KeyPath = tuple[str, ...]
 """The keys that lead to a value in a record."""
 
-_RESOURCE: dict[str, Place] = {
+_RESOURCE: dict[str, KeyPath] = {
     "host.name": ("host", "name"),
     "process.pid": ("process", "pid"),
     "process.parent_pid": ("process", "parent_pid"),
@@ -24,7 +24,7 @@ _RESOURCE: dict[str, Place] = {
     "process.executable.path": ("process", "executable", "path"),
     "process.command": ("process", "command"),
     "process.command_args": ("process", "command_args"),
-    # By the conventions `process.user.id` is the effective user; records tell the real one.
+    # By the conventions `process.user.id` is the effective user; records have the real one.
     "process.real_user.id": ("process", "user", "id"),
     "process.owner": ("process", "owner"),
     "process.linux.cgroup": ("process", "linux", "cgroup"),
@@ -32,7 +32,7 @@ _RESOURCE: dict[str, Place] = {
     "container.id": ("container", "id"),
     "k8s.pod.uid": ("k8s", "pod", "uid"),
 }
-_FLOW: dict[str, Place] = {
+_FLOW: dict[str, KeyPath] = {
     "network.transport": ("network", "transport"),
     "network.type": ("network", "type"),
     "network.interface.name": ("network", "interface", "name"),
@@ -45,19 +45,19 @@ _FLOW: dict[str, Place] = {
 
 
 def resource_of(record: TrafficRecord) -> Attributes:
-    """Tell whose traffic it is."""
+    """Yield the attributes of the resource: the process or what is known of it."""
     return _pick(record, _RESOURCE)
 
 
 def flow_of(record: TrafficRecord) -> Attributes:
-    """Tell what else its group is known by, but for the direction."""
+    """Yield the attributes of the flow, without the direction."""
     return _pick(record, _FLOW)
 
 
-def _pick(record: object, places: Mapping[str, Place]) -> Attributes:
-    for name, place in places.items():
+def _pick(record: object, key_paths: Mapping[str, KeyPath]) -> Attributes:
+    for name, key_path in key_paths.items():
         found = record
-        for key in place:
+        for key in key_path:
             found = found.get(key) if isinstance(found, dict) else None
         if isinstance(found, (str, int)):
             yield name, found

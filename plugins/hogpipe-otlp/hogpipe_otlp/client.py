@@ -1,8 +1,8 @@
-"""The HTTP end: one collector, one connection, one request at a time.
+"""The HTTP client: one collector, one connection, one request at a time.
 
-aiohttp, since it lets itself be cancelled wherever it waits, and drops the connection then: whoever
-closes waits for no collector. It retries nothing and follows nothing by itself. After a failure the
-next request begins with a new connection, for which certificates are read anew.
+aiohttp can be cancelled at each await, and closes the connection then, so closing waits for no
+collector. There are no retries and no redirects. After a failure the next request opens another
+connection, for which certificates are read again.
 """
 
 import ssl
@@ -19,7 +19,7 @@ from hogpipe import (
 from hogpipe_otlp.answers import Answer
 from hogpipe_otlp.settings import OtlpSettings
 
-_LONGEST_BODY = 1 << 16  # of an answer, in bytes; what goes beyond is not read
+_LONGEST_BODY = 1 << 16  # of an answer, in bytes; the rest is not read
 _HEADERS = {
     "Content-Type": "application/x-protobuf",
     "Content-Encoding": "gzip",
@@ -28,7 +28,7 @@ _HEADERS = {
 
 
 class Client:
-    """Posts requests; `place` is what messages call the collector."""
+    """Posts requests; `place` is the name of the collector in messages."""
 
     def __init__(self, settings: OtlpSettings) -> None:
         self.place = settings.place
@@ -36,10 +36,7 @@ class Client:
         self._session: aiohttp.ClientSession | None = None
 
     async def post(self, body: bytes) -> Answer:
-        """Send a request and return the answer.
-
-        Raises DeliveryError if none came.
-        """
+        """Send a request and return the answer; raises DeliveryError without one."""
         if self._session is None:
             self._session = await self._connect()
         try:
@@ -49,7 +46,7 @@ class Client:
             raise DeliveryError(f"{self.place}: {_reason(error)}") from error
 
     async def close(self) -> None:
-        """Let go of the connection without waiting for the collector."""
+        """Close the connection without waiting for the collector."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -57,7 +54,7 @@ class Client:
     async def _connect(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=1, ssl=await self._load_context() or True),
-            timeout=aiohttp.ClientTimeout(total=None),  # the sink's own deadline holds
+            timeout=aiohttp.ClientTimeout(total=None),  # the sink has its own deadline
             headers={**self._settings.headers, **_HEADERS},
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -84,7 +81,7 @@ class Client:
 
 
 def _reason(error: aiohttp.ClientError) -> str:
-    """Return why there is no answer, in a line without the address of aiohttp's own texts."""
+    """Return why there is no answer, in one line without the address."""
     match error:
         case aiohttp.ClientConnectorCertificateError(certificate_error=cause):
             return describe_connection_error(cause) if isinstance(cause, OSError) else str(cause)

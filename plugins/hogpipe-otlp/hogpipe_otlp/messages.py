@@ -36,7 +36,7 @@ _TEMPORALITIES = {
 
 
 class Verdict(NamedTuple):
-    """What a collector says of a request: how many points it will not take, and why."""
+    """The result of an accepted request: how many points were rejected, and why."""
 
     rejected: int = 0
     reason: str = ""
@@ -50,9 +50,9 @@ def encode_resource(attributes: Iterable[tuple[str, Value]]) -> bytes:
 
 
 def encode_attributes(attributes: Iterable[tuple[str, Value]]) -> bytes:
-    """Return a NumberDataPoint of which only `attributes` are told.
+    """Return a NumberDataPoint with `attributes` only.
 
-    Two of them, one after the other, are one with the attributes of both: protobuf has it so.
+    Two of them concatenated are one with the attributes of both, by the rules of protobuf.
     """
     point = NumberDataPoint()
     _fill(point, attributes)
@@ -74,18 +74,18 @@ def encode_request(points: Iterable[Point], temporality: Literal["delta", "cumul
 
 
 def decode_response(body: bytes) -> Verdict:
-    """Return what the body of a successful answer says; nothing if it is no such message."""
+    """Return the verdict in the body of a successful answer; an empty one if it has none."""
     try:
         partial = ExportMetricsServiceResponse.FromString(body).partial_success
     except DecodeError:
-        return Verdict()  # the status has said that all was taken
+        return Verdict()  # the status is success
     return Verdict(partial.rejected_data_points, partial.error_message)
 
 
 def decode_status(body: bytes) -> str:
     """Return the message of a google.rpc.Status, which is the body of an error; empty if none.
 
-    Its fields 1 and 2, a number and a text, are those of a partial success, so that serves.
+    Its fields 1 and 2, a number and a text, are those of a partial success, which is decoded here.
     """
     try:
         return ExportMetricsPartialSuccess.FromString(body).error_message
@@ -98,7 +98,7 @@ def _add_resource(
     resource: bytes,
     temporality: Literal["delta", "cumulative"],
 ) -> Sum:
-    """Add a resource with its metric to `request`; return the metric's sum, without points."""
+    """Add a resource with its metric to `request`; return the sum of the metric, without points."""
     owner = request.resource_metrics.add()
     owner.resource.MergeFromString(resource)
     scope = owner.scope_metrics.add()
@@ -110,7 +110,7 @@ def _add_resource(
 
 
 def _fill(message: Resource | NumberDataPoint, attributes: Iterable[tuple[str, Value]]) -> None:
-    """Add `attributes` in place: to make messages and copy them takes three times as long."""
+    """Add `attributes` in place: making messages and copying them takes three times as long."""
     for name, value in attributes:
         target = message.attributes.add(key=name).value
         match value:

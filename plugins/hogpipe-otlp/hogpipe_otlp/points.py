@@ -1,17 +1,17 @@
-"""PURE: data points, with what they are known by in the bytes that go out.
+"""PURE: data points, whose attributes are bytes as they are sent.
 
-So they are small, and no work for the garbage collector, which would hold up the event loop when a
-window has tens of thousands of them.
+Such points are small and not tracked by the garbage collector, which would block the event loop if
+a window has tens of thousands of them.
 """
 
 from typing import NamedTuple
 
 Series = tuple[bytes, bytes]
-"""What a series is known by: its resource and its own attributes, each encoded."""
+"""The identity of a series: its resource and its attributes, each encoded."""
 
 
 class Point(NamedTuple):
-    """Bytes of one direction, moved from `start_ns` to `end_ns` (nanoseconds since the epoch)."""
+    """The bytes of one direction, from `start_ns` to `end_ns` (nanoseconds since the epoch)."""
 
     resource: bytes
     attributes: bytes
@@ -21,5 +21,5 @@ class Point(NamedTuple):
 
     @property
     def series(self) -> Series:
-        """What it is a point of."""
+        """The series of the point."""
         return self.resource, self.attributes

@@ -1,4 +1,4 @@
-"""PURE: what a `[[sinks]]` table of the type `otlp` may hold."""
+"""PURE: the settings of the sink type `otlp`, and their problems."""
 
 import re
 from collections.abc import Iterator
@@ -18,21 +18,21 @@ class OtlpSettings(SinkSettings, frozen=True, kw_only=True):
     """`type = "otlp"`."""
 
     endpoint: str = "http://localhost:4318/v1/metrics"
-    """The whole URL, as in OTEL_EXPORTER_OTLP_METRICS_ENDPOINT: nothing is added to it."""
+    """The whole URL, as in OTEL_EXPORTER_OTLP_METRICS_ENDPOINT: no path is added."""
     headers: dict[str, str] = field(default_factory=dict)
     """Sent with each request."""
     temporality: Literal["delta", "cumulative"] = "delta"
-    """Whether points tell what a window moved, or all since they were first told."""
+    """Whether a point has the bytes of a window, or those since the first point of its series."""
     max_points: Annotated[int, Meta(ge=2)] = 2000
-    """How many data points a request may hold."""
+    """The most data points in a request."""
     max_series: Annotated[int, Meta(ge=1)] = 10_000
-    """For how many series cumulative totals are kept; those that moved longest ago go first."""
+    """The most series with cumulative totals; those with the oldest traffic are evicted first."""
     tls: TlsSettings | None = None
-    """For an endpoint that is https, which has TLS in any case."""
+    """For an endpoint with https, which always uses TLS."""
 
     @property
     def encryption(self) -> TlsSettings | None:
-        """How the connection is encrypted; None if it is not."""
+        """The TLS settings of the connection; None without TLS."""
         return self.tls or TlsSettings() if self.endpoint.startswith("https:") else None
 
     @property
@@ -44,7 +44,7 @@ class OtlpSettings(SinkSettings, frozen=True, kw_only=True):
 
 
 def find_problems(settings: OtlpSettings) -> Iterator[SettingProblem]:
-    """Find what no collector could take. Values may be secrets: none is shown."""
+    """Find values that no collector accepts; no text quotes a value, which may be a secret."""
     if text := _find_wrong(settings.endpoint):
         yield SettingProblem(("endpoint",), text, text)
     if settings.tls is not None and settings.encryption is None:

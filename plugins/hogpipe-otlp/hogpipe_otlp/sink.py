@@ -1,8 +1,8 @@
-"""Windows -> requests, and what became of each record.
+"""Windows -> requests, and the outcome of each record.
 
-A record is delivered when the collector has answered that it took the request. A request that got
-no answer is sent again, and the collector may have taken it the first time: with cumulative points
-that changes nothing, with deltas it counts twice.
+A record is delivered when the collector has accepted its request. A request without an answer is
+sent again, though the collector may have accepted it: with cumulative points that changes nothing,
+with deltas it counts twice.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from hogpipe import DeliveryError, Record, RefusedError, TrafficRecord
-from hogpipe_otlp.answers import TooLargeError, explain, wait_of
+from hogpipe_otlp.answers import TooLargeError, explain, parse_retry_after
 from hogpipe_otlp.client import Client
 from hogpipe_otlp.messages import Verdict, decode_response, encode_request
 from hogpipe_otlp.points import Point
@@ -24,7 +24,7 @@ from hogpipe_otlp.totals import RunningTotals
 log = logging.getLogger(__name__)
 
 _SHARE = 0.9
-"""Of `write_timeout`, after which a write ends itself: so it can tell what it has delivered."""
+"""Of `write_timeout`, after which a write ends itself to report what it has delivered."""
 
 Batch = Sequence[TrafficRecord]
 
@@ -37,30 +37,30 @@ class OtlpSink:
         self._client = Client(settings)
         self._totals = RunningTotals(settings.max_series)
         self._not_before = 0.0
-        """When, by the loop's clock, the collector wants to be asked again."""
+        """When, by the clock of the event loop, the collector allows the next request."""
         self._warned = False
 
     async def open(self) -> None:
-        """Send a request without data, which every collector takes; raises DeliveryError."""
-        with suppress(RefusedError):  # it is there, and may think otherwise of data
+        """Send a request without data, which every collector accepts; raises DeliveryError."""
+        with suppress(RefusedError):  # the collector is up, and may accept data
             await self._post(())
 
     async def write(self, records: Sequence[Record]) -> None:
         """Send a window's traffic; raises DeliveryError and RefusedError, naming the records."""
         self._check_wait()
-        waiting = deque(self._batches(records))
+        pending = deque(self._batches(records))
         refused: list[Record] = []
         reason = ""
         deadline = asyncio.get_running_loop().time() + _SHARE * self._settings.write_timeout
-        while waiting:
-            batch = waiting.popleft()
+        while pending:
+            batch = pending.popleft()
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._send(batch)
             except TooLargeError as error:
                 if len(batch) > 1:
                     middle = len(batch) // 2
-                    waiting.extendleft((batch[middle:], batch[:middle]))
+                    pending.extendleft((batch[middle:], batch[:middle]))
                     continue
                 refused += batch
                 reason = str(error)
@@ -68,14 +68,14 @@ class OtlpSink:
                 refused += batch if error.refused is None else error.refused
                 reason = str(error)
             except (OSError, DeliveryError) as error:
-                left = [*batch, *(record for later in waiting for record in later)]
+                left = [*batch, *(record for later in pending for record in later)]
                 text = str(error) or f"{self._client.place}: no answer in time"
                 raise DeliveryError(text, undelivered=left, refused=refused) from error
         if refused:
             raise RefusedError(reason, refused=refused)
 
     async def close(self) -> None:
-        """Let go of the collector."""
+        """Close the connection."""
         await self._client.close()
 
     def _batches(self, records: Sequence[Record]) -> Iterable[Batch]:
@@ -94,9 +94,9 @@ class OtlpSink:
         if verdict.rejected >= len(points):
             raise RefusedError(f"{self._client.place} rejects all points: {verdict.reason}")
         if cumulative:
-            self._totals.remember(points)
+            self._totals.commit(points)
         if verdict.rejected:
-            # Which ones it does not say: as many records count as dropped, never too few.
+            # OTLP does not say which points: as many records count as dropped, never too few.
             text = f"{self._client.place} rejects {verdict.rejected} points: {verdict.reason}"
             raise RefusedError(text, refused=batch[: verdict.rejected])
         if verdict.reason and not self._warned:
@@ -104,12 +104,12 @@ class OtlpSink:
             log.warning("%s warns: %s", self._client.place, ascii(verdict.reason))
 
     async def _post(self, points: Sequence[Point]) -> Verdict:
-        """Send a request; return what was said of it if it was taken, else raise what it means."""
+        """Send a request; return the verdict if it was accepted, raise its error otherwise."""
         body = await asyncio.to_thread(encode_request, points, self._settings.temporality)
         answer = await self._client.post(body)
-        if not answer.taken:
+        if not answer.accepted:
             loop = asyncio.get_running_loop()
-            self._not_before = loop.time() + wait_of(answer, datetime.now(UTC))
+            self._not_before = loop.time() + parse_retry_after(answer, datetime.now(UTC))
             raise explain(answer, self._client.place)
         return decode_response(answer.body) if answer.is_message else Verdict()
 

@@ -1,7 +1,7 @@
-"""PURE: deltas -> cumulative points, for collectors that take nothing else.
+"""PURE: deltas -> cumulative points, for collectors that accept nothing else.
 
-A total counts from when its series was first told. Only what a collector has taken is remembered,
-so a window that is sent again gives the same points again.
+A total starts with the first point of its series. Only points that the collector accepted are
+committed, so a window that is sent again gives the same points again.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,8 +12,8 @@ from hogpipe_otlp.points import Point, Series
 class RunningTotals:
     """The last cumulative point of each of at most `max_series` series.
 
-    Beyond that, series are forgotten that moved longest ago. One that moves again begins anew, with
-    a new start, which to a collector is a counter that was reset.
+    Beyond that, the series with the oldest traffic are evicted. An evicted series starts at zero
+    again, with a new start time, which a collector treats as a counter reset.
     """
 
     def __init__(self, max_series: int) -> None:
@@ -21,13 +21,13 @@ class RunningTotals:
         self._last: dict[Series, Point] = {}
 
     def total(self, points: Iterable[Point]) -> list[Point]:
-        """Return the cumulative points that `points` lead to; nothing is remembered yet."""
+        """Return the cumulative points after `points`, without committing them."""
         return [self._extend(self._last.get(point.series), point) for point in points]
 
-    def remember(self, totals: Sequence[Point]) -> None:
-        """Go on from `totals`, which a collector has taken."""
+    def commit(self, totals: Sequence[Point]) -> None:
+        """Continue from `totals`, which the collector accepted."""
         for point in totals:
-            self._last.pop(point.series, None)  # to the end: it moved last
+            self._last.pop(point.series, None)  # to the end: the latest traffic
             self._last[point.series] = point
         for series in list(self._last)[: max(0, len(self._last) - self._max_series)]:
             del self._last[series]

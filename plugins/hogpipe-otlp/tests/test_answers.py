@@ -1,7 +1,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from hogpipe_otlp.answers import LONGEST_WAIT, Answer, TooLargeError, explain, wait_of
+from hogpipe_otlp.answers import LONGEST_WAIT, Answer, TooLargeError, explain, parse_retry_after
 
 from hogpipe import DeliveryError, RefusedError
 
@@ -13,18 +13,18 @@ def answer(status: int, body: bytes = b"", **headers: str) -> Answer:
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_what_otlp_calls_retryable_is_tried_again(status: int) -> None:
+def test_answers_that_otlp_calls_retryable_are_retried(status: int) -> None:
     assert isinstance(explain(answer(status), "c:1"), DeliveryError)
 
 
 @pytest.mark.parametrize("status", [400, 415, 422, 500, 501, 505, 599])
-def test_what_it_does_not_is_refused(status: int) -> None:
+def test_other_answers_are_refusals(status: int) -> None:
     error = explain(answer(status), "c:1")
     assert isinstance(error, RefusedError)
     assert not isinstance(error, TooLargeError)
 
 
-def test_what_is_too_large_is_told_apart() -> None:
+def test_an_answer_to_a_large_request_has_an_error_of_its_own() -> None:
     assert isinstance(explain(answer(413), "c:1"), TooLargeError)
 
 
@@ -36,22 +36,22 @@ def test_what_is_too_large_is_told_apart() -> None:
         (404, "c:1 answers 404 Not Found; see the path of `endpoint`, mostly /v1/metrics"),
     ],
 )
-def test_what_says_nothing_against_the_data_is_tried_again(status: int, text: str) -> None:
+def test_answers_whose_cause_is_not_the_data_are_retried(status: int, text: str) -> None:
     error = explain(answer(status), "c:1")
     assert isinstance(error, DeliveryError)
     assert str(error) == text
 
 
-def test_a_redirect_tells_where_to() -> None:
+def test_the_error_of_a_redirect_names_the_target() -> None:
     error = explain(answer(308, Location="https://other/v1/metrics?key=sesame"), "c:1")
     assert isinstance(error, DeliveryError)
     assert str(error).endswith("; set `endpoint` to where it leads: https://other/v1/metrics")
 
 
-def test_the_collectors_own_words_are_told_in_one_short_line() -> None:
+def test_the_text_of_the_collector_is_shortened_to_one_line() -> None:
     status = b"\x08\x03\x12\x09bad point"  # google.rpc.Status
-    said = answer(400, status, Content_Type="application/x-protobuf")
-    assert str(explain(said, "c:1")) == "c:1 answers 400 Bad Request: bad point"
+    found = answer(400, status, Content_Type="application/x-protobuf")
+    assert str(explain(found, "c:1")) == "c:1 answers 400 Bad Request: bad point"
     plain = answer(400, b"no\n  such\ttenant\xff" + b"x" * 1000, Content_Type="text/plain")
     text = str(explain(plain, "c:1"))
     assert text.startswith("c:1 answers 400 Bad Request: no such tenant\ufffdxxx")
@@ -61,7 +61,7 @@ def test_the_collectors_own_words_are_told_in_one_short_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "seconds"),
+    ("value", "seconds"),
     [
         ("7", 7),
         ("0", 0),
@@ -76,10 +76,10 @@ def test_the_collectors_own_words_are_told_in_one_short_line() -> None:
         ("Sun, 22 Nov 2026 07:00:30", 0),
     ],
 )
-def test_retry_after_is_kept_to_within_bounds(said: str, seconds: float) -> None:
-    assert wait_of(answer(503, Retry_After=said), NOW) == seconds
+def test_retry_after_is_bounded(value: str, seconds: float) -> None:
+    assert parse_retry_after(answer(503, Retry_After=value), NOW) == seconds
 
 
-def test_only_a_retryable_answer_makes_wait() -> None:
-    assert wait_of(answer(400, Retry_After="7"), NOW) == 0
-    assert wait_of(answer(429), NOW) == 0
+def test_only_a_retryable_answer_has_a_wait() -> None:
+    assert parse_retry_after(answer(400, Retry_After="7"), NOW) == 0
+    assert parse_retry_after(answer(429), NOW) == 0

@@ -1,4 +1,4 @@
-"""The sink, and collectors that answer as they are told, or do not."""
+"""The sink, and collectors whose answers the test chooses."""
 
 import asyncio
 import gc
@@ -35,7 +35,7 @@ def moved(records: list[Record]) -> int:
     return sum(map(total_bytes, records))
 
 
-async def test_a_request_is_what_otlp_wants(receiver: Any, opened: OpenSink) -> None:
+async def test_a_request_follows_otlp(receiver: Any, opened: OpenSink) -> None:
     sink = await opened(endpoint=receiver.url, headers={"x-api-key": "secret"})
     await sink.write(RecordMaker().window(8))
     for request in receiver.requests:
@@ -79,7 +79,7 @@ async def test_a_record_that_alone_is_too_large_is_refused(receiver: Any, opened
     assert receiver.total == total_bytes(window[0])
 
 
-async def test_what_is_refused_is_told_and_holds_up_no_other(
+async def test_refused_records_are_reported_and_the_others_delivered(
     receiver: Any, opened: OpenSink
 ) -> None:
     sink = await opened(endpoint=receiver.url, max_points=4)
@@ -91,7 +91,7 @@ async def test_what_is_refused_is_told_and_holds_up_no_other(
     assert receiver.total == moved([*window[:2], *window[4:]])
 
 
-async def test_after_a_failure_only_what_is_left_comes_again(
+async def test_after_a_failure_only_undelivered_records_are_sent(
     receiver: Any, opened: OpenSink
 ) -> None:
     sink = await opened(endpoint=receiver.url, max_points=4)
@@ -123,7 +123,7 @@ async def test_points_that_a_collector_rejects_are_counted(receiver: Any, opened
     await sink.write(window)
 
 
-async def test_a_warning_is_told_once(
+async def test_a_warning_is_logged_once(
     receiver: Any, opened: OpenSink, caplog: pytest.LogCaptureFixture
 ) -> None:
     sink = await opened(endpoint=receiver.url)
@@ -134,7 +134,7 @@ async def test_a_warning_is_told_once(
     assert record.getMessage().endswith("warns: 'use\\x1b[2J less'")
 
 
-async def test_retry_after_is_kept_to(receiver: Any, opened: OpenSink) -> None:
+async def test_retry_after_is_respected(receiver: Any, opened: OpenSink) -> None:
     sink = await opened(endpoint=receiver.url)
     receiver.answers = [web.Response(status=429, headers={"Retry-After": "1"})]
     window = RecordMaker().window(8)
@@ -166,7 +166,7 @@ async def test_cumulative_points_count_nothing_twice(receiver: Any, opened: Open
 @pytest.mark.parametrize(
     ("status", "hint"), [(401, "set the credentials"), (403, "set the cred"), (404, "see the path")]
 )
-async def test_wrong_credentials_and_paths_are_told_at_the_start(
+async def test_wrong_credentials_and_paths_are_errors_at_the_start(
     receiver: Any, opened: OpenSink, status: int, hint: str
 ) -> None:
     receiver.answers = [web.Response(status=status)]
@@ -174,17 +174,17 @@ async def test_wrong_credentials_and_paths_are_told_at_the_start(
         await opened(endpoint=receiver.url)
 
 
-async def test_a_collector_that_is_not_there_is_told(opened: OpenSink) -> None:
+async def test_an_error_names_a_collector_that_is_down(opened: OpenSink) -> None:
     with pytest.raises(DeliveryError, match=r"^127\.0\.0\.1:9: no connection: Connection refused$"):
         await opened(endpoint="http://127.0.0.1:9/v1/metrics")
 
 
-async def test_a_host_that_does_not_exist_is_told(opened: OpenSink) -> None:
+async def test_an_error_names_a_host_that_does_not_resolve(opened: OpenSink) -> None:
     with pytest.raises(DeliveryError, match=r"^nowhere\.invalid:80: no connection: \w"):
         await opened(endpoint="http://nowhere.invalid/v1/metrics")
 
 
-async def test_what_does_not_speak_http_is_told(opened: OpenSink) -> None:
+async def test_an_error_names_a_server_without_http(opened: OpenSink) -> None:
     async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail.example ESMTP\r\n")
         writer.close()
@@ -197,7 +197,7 @@ async def test_what_does_not_speak_http_is_told(opened: OpenSink) -> None:
         assert str(caught.value) == f"127.0.0.1:{port}: no answer in HTTP: Bad status line"
 
 
-async def test_a_redirect_is_told_and_not_followed(receiver: Any, opened: OpenSink) -> None:
+async def test_a_redirect_is_an_error_and_not_followed(receiver: Any, opened: OpenSink) -> None:
     sink = await opened(endpoint=receiver.url)
     receiver.answers = [web.Response(status=307, headers={"Location": receiver.url})]
     with pytest.raises(DeliveryError, match=r"answers 307 .*; set `endpoint` to where it leads"):
@@ -205,7 +205,7 @@ async def test_a_redirect_is_told_and_not_followed(receiver: Any, opened: OpenSi
     assert len(receiver.requests) == 2
 
 
-async def test_an_answer_without_end_is_not_read_to_its_end(opened: OpenSink) -> None:
+async def test_an_endless_answer_is_not_read_to_its_end(opened: OpenSink) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 401 No\r\nContent-Length: 1000000000000\r\n\r\n")
@@ -221,7 +221,7 @@ async def test_an_answer_without_end_is_not_read_to_its_end(opened: OpenSink) ->
             await opened(endpoint=f"http://127.0.0.1:{port}/v1/metrics")
 
 
-async def test_a_stalled_collector_is_given_up_in_time_and_close_waits_for_nobody() -> None:
+async def test_a_stalled_collector_fails_in_time_and_close_does_not_wait() -> None:
     accepted, dropped = asyncio.Event(), asyncio.Event()
 
     async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -293,7 +293,7 @@ async def test_tls_with_certificates_on_both_sides(
     gc.collect()
 
 
-async def test_a_wrong_authority_and_a_wrong_name_are_told(
+async def test_a_wrong_authority_and_a_wrong_name_are_errors(
     tls_receiver: Any, opened: OpenSink, authority: trustme.CA, tmp_path: Path
 ) -> None:
     async with tls_receiver(server_context(authority)) as receiver:
@@ -306,15 +306,13 @@ async def test_a_wrong_authority_and_a_wrong_name_are_told(
             await opened(endpoint=receiver.url, tls={"ca": ca})
 
 
-async def test_tls_towards_a_collector_without_is_told(receiver: Any, opened: OpenSink) -> None:
+async def test_an_error_names_a_collector_without_tls(receiver: Any, opened: OpenSink) -> None:
     url = receiver.url.replace("http:", "https:")
     with pytest.raises(DeliveryError, match=r": no TLS: wrong version number$"):
         await opened(endpoint=url)
 
 
-def test_files_that_are_no_certificates_are_told_by_name(
-    authority: trustme.CA, tmp_path: Path
-) -> None:
+def test_an_error_names_a_file_without_a_certificate(authority: trustme.CA, tmp_path: Path) -> None:
     keys = files(tmp_path, authority)
     for key in keys:
         tls = {**keys, key: str(tmp_path / "missing.pem")}
@@ -322,7 +320,7 @@ def test_files_that_are_no_certificates_are_told_by_name(
             make_sink(SINK_TYPE, {"endpoint": "https://localhost:9/v1/metrics", "tls": tls})
 
 
-async def test_the_name_in_a_certificate_may_be_another(
+async def test_the_name_of_the_certificate_can_be_configured(
     tls_receiver: Any, opened: OpenSink, authority: trustme.CA, tmp_path: Path
 ) -> None:
     tls = {"ca": files(tmp_path, authority)["ca"], "server_name": "other.example"}
@@ -330,7 +328,7 @@ async def test_the_name_in_a_certificate_may_be_another(
         await opened(endpoint=receiver.url, tls=tls)
 
 
-async def test_a_certificate_that_goes_missing_during_a_run_loses_nothing(
+async def test_a_certificate_removed_during_a_run_loses_nothing(
     tls_receiver: Any, opened: OpenSink, authority: trustme.CA, tmp_path: Path
 ) -> None:
     keys = files(tmp_path, authority)
@@ -362,12 +360,12 @@ async def test_a_certificate_that_goes_missing_during_a_run_loses_nothing(
         "http://a..b/",
     ],
 )
-def test_what_is_no_endpoint_is_told_at_once(endpoint: str) -> None:
+def test_an_invalid_endpoint_is_an_error(endpoint: str) -> None:
     with pytest.raises(ConfigurationError, match=r"sinks\[0\]\.endpoint: must be http"):
         make_sink(SINK_TYPE, {"endpoint": endpoint})
 
 
-def test_no_message_shows_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_message_has_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKEN", "s3cret\nx")
     for keys in (
         {"endpoint": "http://user:s3cret@localhost/"},

@@ -48,7 +48,7 @@ def traffic(records: int = 7) -> list[TrafficRecord]:
 SERVICE, CONTAINER, ONLY_USER, NO_PROCESS, HOSTILE, FLOW = traffic()
 
 
-def test_a_process_is_told_by_the_attributes_of_its_resource() -> None:
+def test_a_process_is_in_the_attributes_of_its_resource() -> None:
     _transmit, receive = points_of([SERVICE])
     assert resource(receive) == {
         "host.name": "web1",
@@ -65,13 +65,13 @@ def test_a_process_is_told_by_the_attributes_of_its_resource() -> None:
     }
 
 
-def test_container_and_pod_are_told() -> None:
-    told = resource(points_of([CONTAINER])[0])
-    assert told["container.id"] == f"{1:064x}"
-    assert told["k8s.pod.uid"] == "7a1b90f2-713c-467a-a18a-000000000001"
+def test_container_and_pod_are_in_the_resource() -> None:
+    found = resource(points_of([CONTAINER])[0])
+    assert found["container.id"] == f"{1:064x}"
+    assert found["k8s.pod.uid"] == "7a1b90f2-713c-467a-a18a-000000000001"
 
 
-def test_what_has_no_process_is_told_of_the_host() -> None:
+def test_traffic_without_a_process_has_the_host_only() -> None:
     assert resource(points_of([NO_PROCESS])[0]) == {"host.name": "web1"}
     assert resource(points_of([ONLY_USER])[0]) == {
         "host.name": "web1",
@@ -80,7 +80,7 @@ def test_what_has_no_process_is_told_of_the_host() -> None:
     }
 
 
-def test_a_flow_is_told_by_the_attributes_of_its_points() -> None:
+def test_a_flow_is_in_the_attributes_of_its_points() -> None:
     transmit, receive = points_of([FLOW])
     assert attributes(transmit) == {
         "network.io.direction": "transmit",
@@ -109,7 +109,7 @@ def test_a_direction_without_bytes_has_no_point() -> None:
     assert point.value == io["receive"]["bytes"]
 
 
-def test_the_remainder_is_marked_so_that_it_is_not_taken_for_the_unattributed() -> None:
+def test_the_remainder_is_marked() -> None:
     remainder: TrafficRecord = {**NO_PROCESS, "remainder": True}
     points = points_of([NO_PROCESS, remainder])
     assert len(points) == 4
@@ -133,14 +133,14 @@ def test_a_series_has_one_point_in_a_request() -> None:
     }
 
 
-def test_hostile_names_survive() -> None:
-    told = resource(points_of([HOSTILE])[0])
-    assert told["process.command"] == HOSTILE["process"]["command"]
-    assert told["process.command_args"] == HOSTILE["process"]["command_args"]
+def test_hostile_names_are_unchanged() -> None:
+    found = resource(points_of([HOSTILE])[0])
+    assert found["process.command"] == HOSTILE["process"]["command"]
+    assert found["process.command_args"] == HOSTILE["process"]["command_args"]
     assert encode_request(points_of([HOSTILE]), "delta")
 
 
-def test_what_a_collector_says_is_read() -> None:
+def test_the_answer_of_a_collector_is_decoded() -> None:
     answer = ExportMetricsServiceResponse()
     answer.partial_success.rejected_data_points = 3
     answer.partial_success.error_message = "too old"
@@ -150,6 +150,6 @@ def test_what_a_collector_says_is_read() -> None:
 
 
 @given(st.binary())
-def test_no_answer_can_do_harm(body: bytes) -> None:
+def test_any_answer_is_decoded(body: bytes) -> None:
     assert isinstance(decode_response(body).reason, str)
     assert isinstance(decode_status(body), str)

@@ -39,7 +39,7 @@ def test_the_readme_has_every_key_with_its_default() -> None:
     check_key_table(README, OtlpSettings)
 
 
-def test_every_attribute_that_is_sent_is_named() -> None:
+def test_the_readme_names_every_attribute() -> None:
     records = [record for record in RecordMaker().window(9) if record["type"] == "traffic"]
     sent = {name for record in records for name, _ in [*resource_of(record), *flow_of(record)]}
     assert sent <= set(re.findall(r"`([a-z0-9_.]+)`", README))
@@ -58,7 +58,7 @@ async def test_rotel_shows_what_arrives(tmp_path: Path) -> None:
     sink = make_sink(SINK_TYPE, {"endpoint": f"http://127.0.0.1:{http}/v1/metrics"})
     try:
         async with asyncio.timeout(30):
-            while not await is_open(sink):  # noqa: ASYNC110 - nobody tells
+            while not await is_open(sink):  # noqa: ASYNC110 - no event says so
                 await asyncio.sleep(0.05)
             await sink.write(RecordMaker().window(8))
             while b"process.network.io" not in log.read_bytes():  # noqa: ASYNC110

@@ -8,22 +8,22 @@ def point(name: str, size: int, time: int) -> Point:
     return Point(name.encode(), b"", size, time, time + 1)
 
 
-def test_points_go_on_from_what_was_taken() -> None:
+def test_points_continue_from_committed_totals() -> None:
     totals = RunningTotals(max_series=2)
-    totals.remember(totals.total([point("a", 5, 0), point("b", 7, 0)]))
+    totals.commit(totals.total([point("a", 5, 0), point("b", 7, 0)]))
     assert totals.total([point("a", 3, 1)]) == [Point(b"a", b"", 8, start_ns=0, end_ns=2)]
 
 
-def test_what_was_not_taken_is_not_counted_and_gives_the_same_points_again() -> None:
+def test_uncommitted_points_are_the_same_when_repeated() -> None:
     totals = RunningTotals(max_series=2)
     first = totals.total([point("a", 5, 0)])
     assert totals.total([point("a", 5, 0)]) == first
 
 
-def test_series_that_moved_longest_ago_are_forgotten_and_begin_anew() -> None:
+def test_series_with_the_oldest_traffic_are_evicted() -> None:
     totals = RunningTotals(max_series=2)
     for time, name in enumerate("abac"):
-        totals.remember(totals.total([point(name, 1, time)]))
+        totals.commit(totals.total([point(name, 1, time)]))
     (a, b, c) = totals.total([point("a", 1, 9), point("b", 1, 9), point("c", 1, 9)])
     assert (a.value, a.start_ns) == (3, 0)
     assert (b.value, b.start_ns) == (1, 9)
@@ -34,7 +34,7 @@ def test_series_that_moved_longest_ago_are_forgotten_and_begin_anew() -> None:
     st.lists(st.tuples(st.sampled_from("abcd"), st.integers(1, 9), st.booleans())),
     st.integers(1, 4),
 )
-def test_totals_never_go_back_but_with_a_new_start(
+def test_totals_decrease_only_with_a_new_start_time(
     moves: list[tuple[str, int, bool]], most: int
 ) -> None:
     totals = RunningTotals(most)
@@ -47,5 +47,5 @@ def test_totals_never_go_back_but_with_a_new_start(
         else:
             assert (now.value, now.start_ns) == (size, time)
         if arrives:
-            totals.remember([now])
+            totals.commit([now])
             taken[name] = now

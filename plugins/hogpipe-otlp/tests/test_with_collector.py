@@ -39,7 +39,7 @@ async def test_a_collector_forwards_all_bytes_written(collector: Any, opened: Op
         assert arrived == sum(one["network"]["io"][direction]["bytes"] for one in traffic)
 
 
-async def test_cumulative_points_end_at_the_total(collector: Any, opened: OpenSink) -> None:
+async def test_the_last_cumulative_points_are_the_totals(collector: Any, opened: OpenSink) -> None:
     sink = await opened(endpoint=collector.url, temporality="cumulative")
     maker = RecordMaker()
     windows = [maker.window(9) for _ in range(4)]

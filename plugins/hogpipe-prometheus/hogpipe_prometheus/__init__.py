@@ -1,11 +1,11 @@
 """The `prometheus` sink: counters that Prometheus scrapes.
 
-settings.py   what a `[[sinks]]` table may hold
-labels.py     PURE: a record's labels
-series.py     PURE: totals by labels; their bound, and what becomes of stale ones
-pipeline.py   PURE: totals of hogpipe itself, from the stats records
+settings.py   PURE: the `[[sinks]]` table
+labels.py     PURE: the labels of a record
+series.py     PURE: totals by labels, their bound, and the removal of stale ones
+pipeline.py   PURE: counters of hogpipe itself, from the stats records
 collector.py  both as metric families, for prometheus-client
-server.py     the HTTP end: bounded, and never in the way of the event loop
+server.py     the HTTP server, bounded
 sink.py       windows -> totals
 """
 
@@ -18,7 +18,7 @@ from hogpipe_prometheus.sink import PrometheusSink
 __all__ = ["HOGPIPE_API", "PrometheusSettings", "PrometheusSink", "hogpipe_sinks"]
 
 HOGPIPE_API = 1
-"""The plugin interface of hogpipe that this was made for."""
+"""The version of hogpipe's interface for plugins."""
 
 
 @hookimpl

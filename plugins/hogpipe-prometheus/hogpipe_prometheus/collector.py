@@ -1,7 +1,7 @@
-"""What is scraped, as metric families for prometheus-client.
+"""The metric families of a scrape, for prometheus-client.
 
-The event loop adds windows while a scrape's thread reads: a lock lets a scrape see whole windows.
-It is held for as long as it takes to copy numbers.
+The event loop adds windows while the thread of a scrape reads them: a lock, held while numbers are
+copied, makes a scrape contain whole windows.
 """
 
 import threading

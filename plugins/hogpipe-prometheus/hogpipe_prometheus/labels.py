@@ -1,7 +1,7 @@
-"""PURE: by which labels a record counts.
+"""PURE: the labels of a record.
 
-A label that does not apply is empty, which to Prometheus is the same as absent. Values are hostile:
-they are cut to a length, and what is not printable is replaced.
+A label without a value is empty, which Prometheus treats as absent. Values are hostile: they are
+truncated, and characters that are not printable are replaced.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,16 +11,16 @@ from hogpipe import TrafficRecord
 
 LabelName = Literal["executable", "unit", "container", "pod", "user", "interface", "transport"]
 Labels = tuple[str, ...]
-"""A value for each name that was chosen, in that order."""
+"""A value for each configured name, in order."""
 
 OTHER = "other"
-"""The value of each label of what has no series of its own."""
+"""The value of every label of traffic without series of its own."""
 LONGEST = 128
-"""Characters of a label's value at the most; a file's name has up to 255."""
+"""The most characters of a value; a file's name has up to 255."""
 
 
 class Labelling:
-    """Tells the labels of records."""
+    """Returns the labels of records."""
 
     def __init__(self, names: Sequence[LabelName]) -> None:
         self.names: tuple[str, ...] = tuple(names)
@@ -28,7 +28,7 @@ class Labelling:
         self._readers = [_READERS[name] for name in names]
 
     def of(self, record: TrafficRecord) -> Labels:
-        """Return the labels of `record`; those of the rest if it is hogpipe's own remainder."""
+        """Return the labels of `record`; `other` for the remainder."""
         if "remainder" in record:
             return self.other
         return tuple(_clean(read(record)) for read in self._readers)
@@ -42,7 +42,7 @@ def _clean(value: str) -> str:
 
 
 def _executable(record: TrafficRecord) -> str:
-    """Return the program's name, or what the process calls itself where only that is known."""
+    """Return the name of the executable, or the command if only that is known."""
     process = record.get("process", {})
     executable = process.get("executable")
     return executable["name"] if executable else process.get("command", "")
@@ -61,7 +61,7 @@ def _pod(record: TrafficRecord) -> str:
 
 
 def _user(record: TrafficRecord) -> str:
-    """Return the user's name, or the number where it has none."""
+    """Return the name of the user, or the number of a user without one."""
     process = record.get("process", {})
     if "owner" in process:
         return process["owner"]

@@ -1,6 +1,6 @@
-"""PURE: how hogpipe itself fares, as counters and gauges, from the stats records.
+"""PURE: counters and gauges of hogpipe itself, from the stats records.
 
-Numbers of a window are added up; those of sinks are totals of the run already.
+Numbers of a window are summed; those of sinks are totals of the run already.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ Path = tuple[str, ...]
 
 
 class Item(NamedTuple):
-    """A metric of the pipeline: where a stats record has it, by the value of its one label."""
+    """A metric of the pipeline: its key paths in a stats record, by the value of its label."""
 
     name: str
     help: str
@@ -30,7 +30,7 @@ def _by(label: str, name: str, text: str, paths: Mapping[str, Path]) -> Item:
     return Item(name, text, paths, label)
 
 
-_NOT_TOLD = ("not_local", "not_ip", "undecoded")
+_UNCOUNTED = ("not_local", "not_ip", "undecoded")
 _QUALITIES = ("exact", "listener", "inferred", "none")
 
 COUNTERS = (
@@ -39,14 +39,14 @@ COUNTERS = (
     _by(
         "by",
         "hogpipe_capture_dropped_packets",
-        "Packets that never reached hogpipe, by who dropped them.",
+        "Packets dropped before they reached hogpipe, by where.",
         {by: ("capture", "dropped", by) for by in ("kernel", "interface")},
     ),
     _by(
         "reason",
         "hogpipe_capture_uncounted_bytes",
-        "Bytes captured that are in no series, by the reason.",
-        {reason: ("capture", reason, "bytes") for reason in _NOT_TOLD},
+        "Captured bytes that are in no series, by reason.",
+        {reason: ("capture", reason, "bytes") for reason in _UNCOUNTED},
     ),
     _one(
         "hogpipe_capture_both_sides_bytes",
@@ -55,30 +55,30 @@ COUNTERS = (
     ),
     _one(
         "hogpipe_capture_length_floored_bytes",
-        "Bytes of packets whose length the kernel did not tell, counted as the least they can be.",
+        "Bytes of packets without a length from the kernel, counted as their minimum.",
         *("capture", "length_floored", "bytes"),
     ),
     _one(
         "hogpipe_capture_overflowed_bytes",
-        "Bytes told without their flow because too many flows waited.",
+        "Bytes recorded without their flow because too many flows were queued.",
         *("capture", "overflowed", "bytes"),
     ),
     _by(
         "quality",
         "hogpipe_attribution_bytes",
-        "Bytes of all traffic told, by how sure their owner is.",
+        "Bytes of all recorded traffic, by attribution quality.",
         {quality: ("attribution", "bytes", quality) for quality in _QUALITIES},
     ),
-    _one("hogpipe_attribution_new_flows", "Flows seen first.", "attribution", "new_flows"),
-    _one("hogpipe_attribution_lookups", "Look-ups made.", "attribution", "batches"),
+    _one("hogpipe_attribution_new_flows", "New flows.", "attribution", "new_flows"),
+    _one("hogpipe_attribution_lookups", "Lookups.", "attribution", "batches"),
     _one(
         "hogpipe_attribution_failed_lookups",
-        "Look-ups that failed as a whole.",
+        "Lookups that failed.",
         *("attribution", "failed_batches"),
     ),
     _one(
         "hogpipe_attribution_lookup_seconds",
-        "CPU time spent on look-ups.",
+        "CPU time of lookups.",
         *("attribution", "lookup_seconds"),
     ),
     _one("hogpipe_attribution_fds_read", "File descriptors read.", "attribution", "fds_read"),
@@ -89,85 +89,85 @@ COUNTERS = (
     ),
     _one(
         "hogpipe_attribution_not_permitted",
-        "Processes that the kernel refused to show.",
+        "Processes that hogpipe had no permission to read.",
         *("attribution", "not_permitted"),
     ),
     _one(
         "hogpipe_attribution_overflowed_bytes",
-        "Bytes told without an owner because too many flows waited for one.",
+        "Bytes recorded without an owner because too many flows were pending.",
         *("attribution", "overflowed", "bytes"),
     ),
     _one(
         "hogpipe_ledger_events_lost",
-        "Events that the kernel had no room for.",
+        "Events lost because the kernel's buffer was full.",
         *("attribution", "ledger", "events_lost"),
     ),
     _one(
         "hogpipe_ledger_sockets_lost",
-        "Sockets that the kernel had no room for.",
+        "Sockets lost because the kernel's map was full.",
         *("attribution", "ledger", "sockets_lost"),
     ),
-    _one("hogpipe_records", "Traffic records made.", "aggregation", "records"),
+    _one("hogpipe_records", "Traffic records.", "aggregation", "records"),
     _one(
         "hogpipe_folded_groups",
-        "Groups summed up in the remainder because there were too many.",
+        "Groups in the remainder because there were too many.",
         *("aggregation", "folded_groups"),
     ),
-    _one("hogpipe_cpu_seconds", "CPU time that hogpipe took.", "self", "cpu", "seconds"),
+    _one("hogpipe_cpu_seconds", "CPU time of hogpipe.", "self", "cpu", "seconds"),
 )
 
 GAUGES = (
     _one(
         "hogpipe_attribution_pending_flows",
-        "Flows that wait for an owner.",
+        "Pending flows.",
         *("attribution", "pending", "flows"),
     ),
     _one(
         "hogpipe_attribution_pending_bytes",
-        "Bytes that wait for an owner.",
+        "Bytes of pending flows.",
         *("attribution", "pending", "bytes"),
     ),
     _one(
         "hogpipe_attribution_latency_max_seconds",
-        "The longest that a new flow waited for its first answer, in the last window that had one.",
+        "The longest time until the first lookup of a new flow, in the last window with one.",
         *("attribution", "latency", "max_seconds"),
     ),
     _one(
         "hogpipe_ledger_sockets",
-        "Sockets that the ledger knows.",
+        "Sockets in the ledger.",
         *("attribution", "ledger", "sockets"),
     ),
     _one("hogpipe_resident_memory_bytes", "Resident memory.", "self", "memory", "bytes"),
     _one(
         "hogpipe_loop_delay_max_seconds",
-        "The longest that a batch of packets waited for the event loop, in the last window.",
+        "The longest delay of a batch of packets by the event loop, in the last window.",
         *("self", "loop", "longest_delay_seconds"),
     ),
 )
 
 _SINK_COUNTERS = (
-    _one("hogpipe_sink_delivered_records", "Records that the sink delivered.", "delivered"),
-    _one("hogpipe_sink_dropped_records", "Records that it will never deliver.", "dropped"),
-    _one("hogpipe_sink_coalesced_records", "Records merged into others meanwhile.", "coalesced"),
-    _one("hogpipe_sink_retries", "Tries that followed a failed one.", "retries"),
+    _one("hogpipe_sink_delivered_records", "Delivered records.", "delivered"),
+    _one("hogpipe_sink_dropped_records", "Dropped records.", "dropped"),
+    _one("hogpipe_sink_coalesced_records", "Records merged into others.", "coalesced"),
+    _one("hogpipe_sink_retries", "Retries.", "retries"),
     _one(
-        "hogpipe_sink_spool_damaged_files", "Damaged files of its spool.", "spool", "damaged_files"
+        "hogpipe_sink_spool_damaged_files", "Damaged files of the spool.", "spool", "damaged_files"
     ),
     _one(
         "hogpipe_sink_spool_disk_failures",
-        "Times that the disk of its spool could not be used.",
+        "Errors of the spool's disk.",
         *("spool", "disk_failures"),
     ),
 )
 _SINK_GAUGES = (
-    _one("hogpipe_sink_queued_records", "Records that wait for the sink.", "queued"),
-    _one("hogpipe_sink_spool_records", "Records in its spool.", "spool", "records"),
-    _one("hogpipe_sink_spool_bytes", "What its spool takes on the disk.", "spool", "bytes"),
+    _one("hogpipe_sink_queued_records", "Queued records.", "queued"),
+    _one("hogpipe_sink_spool_records", "Records in the spool.", "spool", "records"),
+    _one("hogpipe_sink_spool_bytes", "Bytes of the spool on disk.", "spool", "bytes"),
 )
 
 
 class PipelineCounters:
-    """What the stats records of a run told, added up."""
+    """The sums of the stats records of a run."""
 
     def __init__(self) -> None:
         self._counters: dict[tuple[str, str], float] = {
@@ -177,7 +177,7 @@ class PipelineCounters:
         self._last: StatsRecord | None = None
 
     def add(self, record: StatsRecord) -> None:
-        """Add a window's stats."""
+        """Add the stats of a window."""
         self._last = record
         for item in COUNTERS:
             for value, path in item.paths.items():
@@ -187,7 +187,7 @@ class PipelineCounters:
                 self._gauges[item.name] = number
 
     def families(self) -> Iterator[Metric]:
-        """Make metric families of what was told so far."""
+        """Return the metric families of all windows so far."""
         for item in COUNTERS:
             family = CounterMetricFamily(
                 item.name, item.help, labels=[item.label] if item.label else [], unit=_unit(item)
@@ -215,7 +215,7 @@ class PipelineCounters:
 
 
 def _number(record: object, path: Path) -> float | None:
-    """Return the number at `path`; None if it is not told."""
+    """Return the number at `path`; None if it is absent."""
     for key in path:
         if not isinstance(record, dict) or key not in record:
             return None
@@ -224,6 +224,6 @@ def _number(record: object, path: Path) -> float | None:
 
 
 def _unit(item: Item) -> str:
-    """Return the base unit that ends the metric's name, if it is one."""
+    """Return the base unit at the end of the metric's name, empty if there is none."""
     ending = item.name.rpartition("_")[2]
     return ending if ending in {"bytes", "seconds"} else ""

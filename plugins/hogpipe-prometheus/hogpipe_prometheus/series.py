@@ -1,9 +1,9 @@
-"""PURE: totals by labels, as counters that never go back.
+"""PURE: totals by label set, as counters that never decrease.
 
-What a window moved is added to the set of labels that moved it, or to `other` if there is no room
-for that set. Nothing is ever moved from one set to another. So what a rate over any of them sees is
-what passed, and their sum falls only by the totals of a set that is removed because it is stale.
-One that returns begins anew, as a counter does when its process was restarted.
+The traffic of a window is added to its label set, or to `other` if there is no room for that set.
+It never moves from one set to another, so a rate over any set never exceeds the real traffic. The
+sum of all sets decreases only when a stale set is removed. A removed set that returns starts at
+zero, as a counter of a restarted process does.
 """
 
 from collections.abc import Mapping
@@ -38,29 +38,29 @@ class Traffic:
 
 
 class SeriesTable:
-    """The totals of at most `max_series` sets of labels, and those of all others under `other`."""
+    """The totals of at most `max_series` label sets, and those of all others as `other`."""
 
     def __init__(self, other: Labels, max_series: int, stale_after: float) -> None:
         self._other_labels = other
         self._max_series = max_series
         self._stale_after = stale_after
         self._totals: dict[Labels, Traffic] = {}
-        self._moved_last: dict[Labels, float] = {}
+        self._last_traffic: dict[Labels, float] = {}
         self._other = Traffic()
         self.removed = 0
-        """Sets that were stale, since the start."""
+        """Stale sets that were removed, since the start."""
 
     @property
     def folded_records(self) -> int:
-        """Records that are in `other`, since the start."""
+        """Records in `other`, since the start."""
         return self._other.records
 
     def __len__(self) -> int:
-        """Return how many sets of labels have series of their own."""
+        """Return how many label sets have series of their own."""
         return len(self._totals)
 
     def add(self, window: Mapping[Labels, Traffic], end: float) -> None:
-        """Add what a window moved that ends at `end`, in seconds since the epoch."""
+        """Add the traffic of a window that ends at `end`, in seconds since the epoch."""
         self._remove_stale(end)
         new = [one for one in window if one not in self._totals and one != self._other_labels]
         room = self._max_series - len(self._totals)
@@ -72,7 +72,7 @@ class SeriesTable:
                 self._other.add(traffic)
             else:
                 totals.add(traffic)
-                self._moved_last[labels] = end
+                self._last_traffic[labels] = end
 
     def rows(self) -> list[tuple[Labels, Traffic]]:
         """Return each set of labels with a copy of its totals, `other` last."""
@@ -81,7 +81,7 @@ class SeriesTable:
 
     def _remove_stale(self, end: float) -> None:
         limit = end - self._stale_after
-        stale = [labels for labels, moved in self._moved_last.items() if moved < limit]
+        stale = [labels for labels, moved in self._last_traffic.items() if moved < limit]
         for labels in stale:
-            del self._totals[labels], self._moved_last[labels]
+            del self._totals[labels], self._last_traffic[labels]
         self.removed += len(stale)

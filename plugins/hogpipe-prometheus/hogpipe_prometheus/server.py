@@ -1,9 +1,9 @@
-"""The HTTP end: it answers `GET /metrics` and closes.
+"""The HTTP server: it answers `GET /metrics` and closes the connection.
 
-The pages are prometheus-client's own WSGI application, run in a thread, so that rendering them
-holds nothing up. prometheus-client's own server has a thread for each connection for as long as the
-peer likes, and takes half a second to stop. Here connections have a bound in number and time, and
-stopping waits for nobody.
+The page is the WSGI application of prometheus-client, run in a thread so that it does not block the
+event loop. The server of prometheus-client has a thread for each connection without a time limit,
+and takes half a second to stop. Here connections are bounded in number and time, and stopping waits
+for no peer.
 """
 
 import asyncio
@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 MOST_CONNECTIONS = 32
-"""How many may be open at once; more are closed unanswered."""
+"""The most open connections; further ones are closed without an answer."""
 SECONDS = 10.0
-"""How long a connection may last."""
+"""The time limit of a connection."""
 LONGEST_HEAD = 8192
-"""Bytes of a request's line and headers at the most."""
+"""The most bytes of a request's line and headers."""
 
 _END = b"\r\n\r\n"
 
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 App = Callable[[dict[str, str], StartResponse], Iterable[bytes]]
-"""A WSGI application, PEP 3333, of which only the request's line and headers matter."""
+"""A WSGI application (PEP 3333) that uses only the request's line and headers."""
 
 
 class ScrapeServer:
@@ -33,16 +33,16 @@ class ScrapeServer:
         self._connections: set[asyncio.Task[None]] = set()
 
     async def start(self, host: str, port: int) -> None:
-        """Listen at all addresses of `host`; raises OSError."""
+        """Listen on all addresses of `host`; raises OSError."""
         server = await asyncio.start_server(
             self._accept, host, port, limit=LONGEST_HEAD, start_serving=False
         )
-        # Nothing waited since it was bound: a cancellation from here on leaves nobody unclosed.
+        # Stored without an await after it was bound: a cancellation from here on leaks no socket.
         self._server = server
         await server.start_serving()
 
     async def stop(self) -> None:
-        """Stop listening and cut off whoever is connected."""
+        """Stop listening, and close all connections."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -52,7 +52,7 @@ class ScrapeServer:
             await asyncio.wait(self._connections)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # asyncio would make the task itself, but before 3.12 it logs one that is cancelled.
+        # asyncio could make the task itself, but before 3.12 it logs a cancelled one.
         if self._server is None or len(self._connections) >= MOST_CONNECTIONS:
             writer.transport.abort()
             return
@@ -68,7 +68,7 @@ class ScrapeServer:
                 writer.close()
                 await writer.wait_closed()
         except (OSError, EOFError, asyncio.LimitOverrunError):
-            # The peer left, was too slow (TimeoutError), or speaks something else.
+            # The peer left, was too slow (TimeoutError), or does not use HTTP.
             writer.transport.abort()
         except asyncio.CancelledError:
             writer.transport.abort()
@@ -81,14 +81,16 @@ class ScrapeServer:
             return _response("400 Bad Request", [], b"not HTTP\n")
         if environ["PATH_INFO"] != "/metrics":
             return _response("404 Not Found", [], b"the metrics are at /metrics\n")
-        said: list[tuple[str, list[tuple[str, str]]]] = []
-        body = b"".join(self._app(environ, lambda status, headers: said.append((status, headers))))
-        ((status, headers),) = said
+        response: list[tuple[str, list[tuple[str, str]]]] = []
+        body = b"".join(
+            self._app(environ, lambda status, headers: response.append((status, headers)))
+        )
+        ((status, headers),) = response
         return _response(status, headers, body)
 
 
 def _read_head(head: bytes) -> dict[str, str] | None:
-    """Return the WSGI environment of a request (RFC 9112 section 3), None if it is none."""
+    """Return the WSGI environment of a request (RFC 9112 section 3), None if it is invalid."""
     line, *fields = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
     with suppress(ValueError):
         method, target, version = line.split(" ")

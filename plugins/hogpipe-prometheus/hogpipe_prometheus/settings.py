@@ -1,4 +1,4 @@
-"""PURE: what a `[[sinks]]` table of the type `prometheus` may hold."""
+"""PURE: the settings of the sink type `prometheus`, and their problems."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -14,17 +14,17 @@ class PrometheusSettings(SinkSettings, frozen=True, kw_only=True):
     """`type = "prometheus"`."""
 
     listen: str = "127.0.0.1:9750"
-    """HOST:PORT to be scraped at, `[::1]:9750` for IPv6. Whoever can reach it can read it."""
+    """The address to scrape, HOST:PORT, `[::1]:9750` for IPv6; readable by all who can connect."""
     labels: tuple[LabelName, ...] = ("executable", "unit", "container")
-    """What tells series apart, beside the direction."""
+    """The labels of a series, beside the direction."""
     max_series: Annotated[int, Meta(ge=1)] = 1000
-    """How many sets of labels have series of their own; the rest is summed up as `other`."""
+    """The most label sets with series of their own; the others are summed as `other`."""
     stale_after: Annotated[float, Meta(gt=0)] = 3600.0
-    """Seconds without traffic after which a set of labels loses its series."""
+    """Seconds without traffic after which a label set is removed."""
 
 
 def find_problems(settings: PrometheusSettings) -> Iterator[SettingProblem]:
-    """Find what cannot be listened at, and labels that are named twice."""
+    """Find an invalid address, and labels that are given twice."""
     try:
         endpoint(settings.listen)
     except ValueError as error:

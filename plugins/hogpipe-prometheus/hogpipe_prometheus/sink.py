@@ -1,7 +1,7 @@
-"""Windows -> totals that wait to be scraped.
+"""Windows -> totals, to be scraped.
 
-A window counts as delivered when it is in the totals. Whether anybody scrapes them is not the
-sink's affair: nothing piles up for lack of a scrape.
+A window counts as delivered when it is in the totals; without scrapes nothing accumulates but
+these.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from hogpipe_prometheus.series import SeriesTable, Traffic
 from hogpipe_prometheus.server import ScrapeServer
 from hogpipe_prometheus.settings import PrometheusSettings, endpoint
 
-_SLICE = 500  # records between two turns of the event loop
+_SLICE = 500  # records before other tasks run
 
 _REMEDIES = {
     errno.EADDRINUSE: "something else listens there; end it, or choose another port",
@@ -47,7 +47,7 @@ class PrometheusSink:
         self._server = ScrapeServer(make_wsgi_app(registry))
 
     async def open(self) -> None:
-        """Listen; raises ConfigurationError, or DeliveryError for an address that may come yet."""
+        """Listen; ConfigurationError, or DeliveryError for an address that may appear later."""
         host, port = endpoint(self._listen)
         try:
             await self._server.start(host, port)
@@ -58,7 +58,7 @@ class PrometheusSink:
             raise DeliveryError(f"cannot listen at {self._listen}: {reason}") from error
 
     async def write(self, records: Sequence[Record]) -> None:
-        """Add a window to the totals: cancelled, none of it; else all of it."""
+        """Add a window to the totals; a cancelled call adds nothing."""
         traffic: dict[Labels, Traffic] = {}
         stats: list[StatsRecord] = []
         for start in range(0, len(records), _SLICE):

@@ -12,39 +12,39 @@ def traffic(records: int = 7) -> list[TrafficRecord]:
 SERVICE, CONTAINER, ONLY_USER, NO_PROCESS, HOSTILE, FLOW = traffic()
 
 
-def test_labels_come_in_the_order_that_was_chosen() -> None:
+def test_labels_have_the_configured_order() -> None:
     assert Labelling(["executable", "unit"]).of(SERVICE) == ("nginx", "worker-0.service")
     assert Labelling(["unit", "executable"]).of(SERVICE) == ("worker-0.service", "nginx")
 
 
-def test_a_container_and_its_pod_are_told() -> None:
+def test_container_and_pod_can_be_labels() -> None:
     container, pod, unit = Labelling(["container", "pod", "unit"]).of(CONTAINER)
     assert container == f"{1:064x}"
     assert pod.startswith("7a1b90f2-")
     assert unit == ""
 
 
-def test_a_user_is_told_by_name_or_by_number() -> None:
+def test_a_user_is_a_name_or_a_number() -> None:
     labelling = Labelling(["executable", "user"])
     assert labelling.of(ONLY_USER) == ("", "user2")
     nameless = dict(ONLY_USER, process={"user": {"id": 4711}})
     assert labelling.of(nameless) == ("", "4711")
 
 
-def test_the_link_and_the_protocol_can_be_labels() -> None:
+def test_interface_and_transport_can_be_labels() -> None:
     assert Labelling(["interface", "transport"]).of(FLOW) == ("eth0", "tcp")
 
 
-def test_a_process_without_a_known_program_is_told_by_its_command() -> None:
+def test_a_process_without_an_executable_has_its_command() -> None:
     record = dict(SERVICE, process={"pid": 1, "command": "kworker"})
     assert Labelling(["executable"]).of(record) == ("kworker",)
 
 
-def test_what_has_no_process_has_empty_labels() -> None:
+def test_traffic_without_a_process_has_empty_labels() -> None:
     assert Labelling(["executable", "unit", "container"]).of(NO_PROCESS) == ("", "", "")
 
 
-def test_hogpipes_remainder_is_other() -> None:
+def test_the_remainder_is_other() -> None:
     record = dict(NO_PROCESS, remainder=True)
     assert Labelling(["executable", "unit"]).of(record) == ("other", "other")
 

@@ -42,7 +42,7 @@ async def read_to_end(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-async def test_what_is_scraped_is_what_was_written(opened: OpenSink, scrape: Scrape) -> None:
+async def test_a_scrape_has_the_sums_of_the_records(opened: OpenSink, scrape: Scrape) -> None:
     sink = await opened()
     records = [*(maker := RecordMaker()).window(40), *maker.window(40)]
     await sink.write(records[:40])
@@ -62,7 +62,7 @@ async def test_what_is_scraped_is_what_was_written(opened: OpenSink, scrape: Scr
     assert total(text, "hogpipe_network_io_bytes_total", unit="worker-0.service") == own > 0
 
 
-async def test_both_formats_say_the_same(opened: OpenSink, scrape: Scrape) -> None:
+async def test_both_formats_have_the_same_samples(opened: OpenSink, scrape: Scrape) -> None:
     sink = await opened()
     await sink.write(RecordMaker().window(40))
     text, openmetrics = await scrape(), await scrape(Accept=OPENMETRICS)
@@ -71,7 +71,7 @@ async def test_both_formats_say_the_same(opened: OpenSink, scrape: Scrape) -> No
     assert samples(text) == samples(openmetrics, parse_openmetrics)
 
 
-async def test_prometheus_own_linter_finds_nothing(opened: OpenSink, scrape: Scrape) -> None:
+async def test_promtool_finds_no_problem(opened: OpenSink, scrape: Scrape) -> None:
     sink = await opened()
     await sink.write(RecordMaker().window(40))
     program = shutil.which("promtool")
@@ -83,7 +83,7 @@ async def test_prometheus_own_linter_finds_nothing(opened: OpenSink, scrape: Scr
     assert (check.returncode, check.stdout + check.stderr) == (0, "")
 
 
-async def test_no_label_tells_a_pid(opened: OpenSink, scrape: Scrape) -> None:
+async def test_no_label_is_a_pid(opened: OpenSink, scrape: Scrape) -> None:
     sink = await opened()
     window = RecordMaker().window(40)
     for n, record in enumerate(window[:-1]):
@@ -95,7 +95,7 @@ async def test_no_label_tells_a_pid(opened: OpenSink, scrape: Scrape) -> None:
         make_sink(SINK_TYPE, {"labels": ["pid"]})
 
 
-async def test_the_pipelines_own_counters_are_beside(opened: OpenSink, scrape: Scrape) -> None:
+async def test_the_counters_of_the_pipeline_are_included(opened: OpenSink, scrape: Scrape) -> None:
     sink = await opened()
     maker = RecordMaker()
     windows = [maker.window(8), maker.window(8)]
@@ -118,7 +118,7 @@ async def test_the_pipelines_own_counters_are_beside(opened: OpenSink, scrape: S
     assert total(text, "hogpipe_window_end_timestamp_seconds") == end
 
 
-async def test_a_spool_is_told_of_the_sinks_that_have_one(opened: OpenSink, scrape: Scrape) -> None:
+async def test_a_spool_is_included_for_sinks_with_one(opened: OpenSink, scrape: Scrape) -> None:
     sink = await opened()
     (stats,) = RecordMaker().window(1)
     spool = {"records": 4, "bytes": 900, "recovered": 2, "damaged_files": 1, "disk_failures": 3}
@@ -166,7 +166,7 @@ async def test_hostile_names_are_harmless(opened: OpenSink, scrape: Scrape) -> N
         assert all(one.name.startswith("hogpipe_") for one in found)
 
 
-async def test_the_rest_is_counted_as_other(opened: OpenSink, scrape: Scrape) -> None:
+async def test_groups_beyond_the_bound_are_other(opened: OpenSink, scrape: Scrape) -> None:
     sink = await opened(max_series=3, labels=["unit"])
     await sink.write(records := RecordMaker().window(200))
     text = await scrape()
@@ -176,7 +176,7 @@ async def test_the_rest_is_counted_as_other(opened: OpenSink, scrape: Scrape) ->
     assert total(text, "hogpipe_network_io_bytes_total", unit="other") > 0
 
 
-async def test_two_sinks_have_nothing_in_common(opened: OpenSink, scrape: Scrape) -> None:
+async def test_two_sinks_are_independent(opened: OpenSink, scrape: Scrape) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         second = f"127.0.0.1:{free.getsockname()[1]}"
     first, other = await opened(), await opened(listen=second)
@@ -187,7 +187,7 @@ async def test_two_sinks_have_nothing_in_common(opened: OpenSink, scrape: Scrape
     assert total(text, "hogpipe_network_io_bytes_total") == 0
 
 
-async def test_a_port_in_use_is_told_with_the_remedy(opened: OpenSink, port: int) -> None:
+async def test_the_error_of_a_port_in_use_has_the_remedy(opened: OpenSink, port: int) -> None:
     with socket.create_server(("127.0.0.1", port)), pytest.raises(ConfigurationError) as caught:
         await opened()
     assert str(caught.value) == (
@@ -195,12 +195,12 @@ async def test_a_port_in_use_is_told_with_the_remedy(opened: OpenSink, port: int
     )
 
 
-async def test_an_address_that_this_host_does_not_have_yet_is_tried_again(opened: OpenSink) -> None:
+async def test_an_address_that_this_host_does_not_have_yet_is_retried(opened: OpenSink) -> None:
     with pytest.raises(DeliveryError, match=r"cannot listen at 192\.0\.2\.1:9750: Cannot assign"):
         await opened(listen="192.0.2.1:9750")
 
 
-async def test_a_name_that_leads_nowhere_is_told(opened: OpenSink) -> None:
+async def test_an_error_names_a_host_that_does_not_resolve(opened: OpenSink) -> None:
     with pytest.raises(DeliveryError, match=r"cannot listen at nowhere\.invalid:9750: "):
         await opened(listen="nowhere.invalid:9750")
 
@@ -219,12 +219,12 @@ async def test_a_name_that_leads_nowhere_is_told(opened: OpenSink) -> None:
         "",
     ],
 )
-def test_what_cannot_be_listened_at_is_told_at_once(listen: str) -> None:
+def test_an_invalid_address_is_a_configuration_error(listen: str) -> None:
     with pytest.raises(ConfigurationError, match=r"sinks\[0\]\.listen: .*must be HOST:PORT"):
         make_sink(SINK_TYPE, {"listen": listen})
 
 
-async def test_ipv6_is_listened_at(opened: OpenSink, port: int) -> None:
+async def test_the_sink_listens_on_ipv6(opened: OpenSink, port: int) -> None:
     sink = await opened(listen=f"[::1]:{port}")
     await sink.write(RecordMaker().window(8))
     reader, writer = await asyncio.open_connection("::1", port)
@@ -244,7 +244,7 @@ async def test_ipv6_is_listened_at(opened: OpenSink, port: int) -> None:
         (b"\xff\xfe\x00 /metrics HTTP/1.1\r\n\r\n", b"405 Method Not Allowed"),
     ],
 )
-async def test_other_requests_are_answered_in_kind(
+async def test_other_requests_get_an_error_status(
     opened: OpenSink, port: int, request_head: bytes, status: bytes
 ) -> None:
     await opened()
@@ -254,7 +254,7 @@ async def test_other_requests_are_answered_in_kind(
     writer.close()
 
 
-async def test_a_request_that_never_ends_is_cut_off(
+async def test_an_endless_request_is_closed(
     opened: OpenSink, scrape: Scrape, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "SECONDS", 0.2)
@@ -301,7 +301,7 @@ async def test_close_waits_for_no_peer(opened: OpenSink, port: int) -> None:
     idle[1].close()
 
 
-async def test_it_keeps_what_sinks_promise(scrape: Scrape, port: int) -> None:
+async def test_the_promises_of_sinks_are_kept(scrape: Scrape, port: int) -> None:
     case = SinkCase(
         sink_type=SINK_TYPE,
         keys={"listen": f"127.0.0.1:{port}"},

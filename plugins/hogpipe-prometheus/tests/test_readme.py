@@ -36,7 +36,7 @@ def test_the_readme_has_every_key_with_its_default() -> None:
     check_key_table(README, PrometheusSettings)
 
 
-def test_promtool_accepts_what_is_written_for_prometheus(tmp_path: Path) -> None:
+def test_promtool_accepts_the_configuration_and_the_rules(tmp_path: Path) -> None:
     config, rules = find_code_blocks(README, "yaml")
     (tmp_path / "prometheus.yml").write_text(config)
     (tmp_path / "rules.yml").write_text(rules)
@@ -44,7 +44,7 @@ def test_promtool_accepts_what_is_written_for_prometheus(tmp_path: Path) -> None
     promtool("check", "rules", str(tmp_path / "rules.yml"))
 
 
-async def test_the_questions_have_answers(prometheus: Any, opened: OpenSink) -> None:
+async def test_the_queries_have_results(prometheus: Any, opened: OpenSink) -> None:
     sink = await opened()
     maker = RecordMaker()
     names = {one.split("{")[0].strip() for one in re.findall(r"`(hogpipe_\w+)`", README)}
@@ -63,5 +63,5 @@ async def test_the_questions_have_answers(prometheus: Any, opened: OpenSink) -> 
 
 
 @pytest.mark.parametrize("word", ["pid", "peer"])
-def test_what_would_make_too_many_series_is_no_label(word: str) -> None:
+def test_values_with_too_many_series_are_no_label(word: str) -> None:
     assert word not in str(PrometheusSettings.__annotations__["labels"])

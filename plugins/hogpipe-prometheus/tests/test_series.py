@@ -30,14 +30,14 @@ def test_windows_add_up() -> None:
     ]
 
 
-def test_what_has_no_room_is_other_and_the_busiest_get_the_room() -> None:
+def test_label_sets_with_most_bytes_get_the_room_and_the_others_are_other() -> None:
     table = SeriesTable(OTHER, max_series=2, stale_after=60)
     table.add({("a",): moved(1), ("b",): moved(30), ("c",): moved(20)}, end=1)
     assert transmitted(table) == {("b",): 30, ("c",): 20, OTHER: 1}
     assert table.folded_records == 1
 
 
-def test_who_gets_room_later_takes_nothing_out_of_other() -> None:
+def test_a_label_set_with_room_later_takes_nothing_from_other() -> None:
     table = SeriesTable(OTHER, max_series=1, stale_after=60)
     table.add({("a",): moved(5)}, end=1)
     table.add({("b",): moved(7)}, end=2)
@@ -45,7 +45,7 @@ def test_who_gets_room_later_takes_nothing_out_of_other() -> None:
     assert transmitted(table) == {("b",): 3, OTHER: 7}
 
 
-def test_a_set_is_removed_when_nothing_moved_for_long_and_then_begins_anew() -> None:
+def test_a_stale_label_set_is_removed_and_starts_at_zero() -> None:
     table = SeriesTable(OTHER, max_series=5, stale_after=60)
     table.add({("a",): moved(5), ("b",): moved(5)}, end=0)
     table.add({("b",): moved(1)}, end=60)
@@ -76,7 +76,7 @@ windows = st.lists(
 
 
 @given(windows, st.integers(1, 4))
-def test_a_rate_over_any_of_them_sees_what_passed_and_no_more(
+def test_a_rate_never_exceeds_the_traffic(
     steps: list[tuple[dict[tuple[str], int], int]], max_series: int
 ) -> None:
     table = SeriesTable(OTHER, max_series, stale_after=60)

@@ -10,7 +10,7 @@ OpenSink = Callable[..., Awaitable[Sink]]
 SUM = "sum(hogpipe_network_io_bytes_total)"
 
 
-async def test_sums_in_prometheus_are_what_was_written(prometheus: Any, opened: OpenSink) -> None:
+async def test_sums_in_prometheus_are_those_of_records(prometheus: Any, opened: OpenSink) -> None:
     sink = await opened(max_series=10)
     maker = RecordMaker()
     windows = [maker.window(60) for _ in range(5)]
@@ -32,7 +32,7 @@ async def test_sums_in_prometheus_are_what_was_written(prometheus: Any, opened: 
     assert await prometheus.value(SUM.replace("total)", 'total{executable="other"})')) > 0
 
 
-async def test_the_pipelines_own_counters_are_in_prometheus(
+async def test_the_counters_of_the_pipeline_are_in_prometheus(
     prometheus: Any, opened: OpenSink
 ) -> None:
     sink = await opened()
@@ -47,9 +47,7 @@ async def test_the_pipelines_own_counters_are_in_prometheus(
     await prometheus.wait_for('up{job="hogpipe"}', 1)
 
 
-async def test_a_series_that_was_removed_and_returns_makes_no_spike(
-    prometheus: Any, opened: OpenSink
-) -> None:
+async def test_a_series_that_returns_causes_no_spike(prometheus: Any, opened: OpenSink) -> None:
     """Window times are the records' own, so an hour passes at once."""
     sink = await opened(labels=["unit"])
     maker = RecordMaker(interval=600)
