@@ -30,7 +30,7 @@ class ForwardSettings(JsonSettings, frozen=True, kw_only=True):
 
 
 class ForwardSink:
-    """Sends a window, and counts the answers."""
+    """Sends a window, and reads an answer for each record."""
 
     def __init__(self, settings: ForwardSettings) -> None:
         self._settings = settings
@@ -45,10 +45,10 @@ class ForwardSink:
             writer.write(self._settings.token.encode() + b"\n")
             answer = await _read_answer(reader)
         except BaseException:
-            self._drop()
+            self._disconnect()
             raise
         if answer != b"ok\n":
-            raise ConfigurationError("token: the server does not know it")
+            raise ConfigurationError("token: the server rejects it")
 
     async def write(self, records: Sequence[Record]) -> None:
         """Send the records, then read an answer for each."""
@@ -63,20 +63,20 @@ class ForwardSink:
                 await asyncio.sleep(0)  # other tasks run between two batches
             while len(answers) < len(records):
                 answers.append(await _read_answer(reader))
-        except (OSError, ConfigurationError) as error:  # a token may be in order again tomorrow
+        except (OSError, ConfigurationError) as error:  # a rejected token may be valid later
             rest, refused = records[len(answers) :], _refused(records, answers)
             raise DeliveryError(f"server: {error}", undelivered=rest, refused=refused) from error
         finally:
             if len(answers) < len(records):
-                self._drop()  # whatever it still answers is not for the next window
+                self._disconnect()  # later answers are not for the next window
         if refused := _refused(records, answers):
             raise RefusedError(f"the server refused {len(refused)} records", refused=refused)
 
     async def close(self) -> None:
-        """Leave."""
-        self._drop()
+        """Close the connection."""
+        self._disconnect()
 
-    def _drop(self) -> None:
+    def _disconnect(self) -> None:
         if self._streams is not None:
             self._streams[1].transport.abort()
             self._streams = None
@@ -85,7 +85,7 @@ class ForwardSink:
 async def _read_answer(reader: asyncio.StreamReader) -> bytes:
     answer = await reader.readline()
     if not answer.endswith(b"\n"):
-        raise ConnectionResetError("it has left")
+        raise ConnectionResetError("it closed the connection")
     return answer
 
 

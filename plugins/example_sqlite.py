@@ -1,4 +1,4 @@
-"""A sink that keeps records in an SQLite database, whose calls block: they have a thread."""
+"""A sink that stores records in an SQLite database; a thread makes its blocking calls."""
 
 import asyncio
 import sqlite3
@@ -24,7 +24,7 @@ class SqliteSettings(JsonSettings, frozen=True, kw_only=True):
 
 
 class SqliteSink:
-    """A row for each record."""
+    """Stores a row for each record."""
 
     def __init__(self, settings: SqliteSettings) -> None:
         self._path = settings.path
@@ -33,15 +33,15 @@ class SqliteSink:
         self._database: sqlite3.Connection | None = None
 
     async def open(self) -> None:
-        """Open the database, and make the table where there is none."""
+        """Open the database, and create the table if there is none."""
         await self._in_thread(self._open)
 
     async def write(self, records: Sequence[Record]) -> None:
-        """Add a window; one that comes again changes nothing."""
+        """Insert a window; a repeat changes nothing."""
         await self._in_thread(lambda: self._insert(records))
 
     async def close(self) -> None:
-        """Let the thread close the database after all that it still has to do."""
+        """Let the thread close the database after its remaining work."""
         self._thread.submit(self._close)
         self._thread.shutdown(wait=False)
 

@@ -1,4 +1,4 @@
-"""A sink that keeps one line for each window: when it ended, and the bytes that passed in it."""
+"""A sink that writes one line for each window: its end, and the bytes of its traffic."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -20,11 +20,11 @@ class TotalSink:
         self._path = settings.path
 
     async def open(self) -> None:
-        """Find out now whether the file can be written to."""
+        """Find out whether the file can be written to."""
         await asyncio.to_thread(self._append, "")
 
     async def write(self, records: Sequence[Record]) -> None:
-        """Add a line; if the disk is full, the same records come again."""
+        """Add a line; an OSError, such as a full disk, is retried."""
         flows = [record["network"]["io"] for record in records if record["type"] == "traffic"]
         total = sum(io["transmit"]["bytes"] + io["receive"]["bytes"] for io in flows)
         await asyncio.to_thread(self._append, f"{records[-1]['window']['end']} {total}\n")
@@ -34,7 +34,7 @@ class TotalSink:
             file.write(text)
 
     async def close(self) -> None:
-        """Nothing is left open."""
+        """Do nothing: no file stays open."""
 
 
 @hookimpl

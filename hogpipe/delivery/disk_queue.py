@@ -1,12 +1,12 @@
 """A queue whose windows are on disk (spool/), so that they outlive the run.
 
 Each window goes to the disk first, and from the disk to the sink: a window in flight is on disk as
-well. On its way to the disk, a few milliseconds as a rule, a window is in memory. While the disk
+well. Until it is stored, a few milliseconds as a rule, a window is in memory. While the disk
 cannot be used windows stay in memory, under the bounds of a queue in memory, and go to the sink
 directly once the disk holds nothing older; the disk is retried every second.
 
-Concurrency: a thread of its own does all work on the disk. `_order`, a lock, is held by whoever
-takes a window out of memory or out of the spool, so that windows never overtake each other.
+Concurrency: a thread of its own does all work on the disk. The lock `_order` is held while a
+window is taken out of memory or out of the spool, so that windows never overtake each other.
 """
 
 import asyncio
@@ -53,15 +53,15 @@ class DiskQueue(WindowQueue):
         self._changed = asyncio.Event()
         """Set when there may be a window to store, or room to store it."""
         self._closing = False
-        self._on_way = 0
-        """Records between memory and disk."""
+        self._being_stored = 0
+        """Records that were taken out of memory and are not on disk yet."""
         self._in_flight = 0
         """Records in flight that are on disk."""
 
     @property
     def queued(self) -> int:
         """How many records are queued, on disk and in memory."""
-        return super().queued + self._on_way + self._spool.counts.records - self._in_flight
+        return super().queued + self._being_stored + self._spool.counts.records - self._in_flight
 
     @property
     def saved(self) -> int:
@@ -187,7 +187,7 @@ class DiskQueue(WindowQueue):
             window = await self._take_from_memory()
             if not window:
                 return
-            self._on_way = len(window)
+            self._being_stored = len(window)
             try:
                 await self._spool.append(window)
             except (OSError, asyncio.CancelledError):
@@ -196,7 +196,7 @@ class DiskQueue(WindowQueue):
             except TypeError as error:  # a record that is no JSON
                 self._health.report_drop(error, len(window))
             finally:
-                self._on_way = 0
+                self._being_stored = 0
         self._spool.report_success()
         self._on_change()
 

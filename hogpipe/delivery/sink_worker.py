@@ -205,7 +205,7 @@ class _Signals:
         self.work = asyncio.Event()
         """Set when a window or a request to reopen has come."""
         self.room = asyncio.Event()
-        """Set unless whoever offers has to wait."""
+        """Set unless the publisher has to wait."""
         self.idle = asyncio.Event()
         """Set while nothing is queued and nothing in flight."""
 

@@ -32,7 +32,7 @@ class OutageReport:
     records: list[Record]
     """All that were published, in order."""
     counts: SinkInfo
-    """The counts of the sink in the end, as a stats record has them."""
+    """The counts of the sink at the end, as a stats record has them."""
 
 
 @asynccontextmanager

@@ -316,7 +316,7 @@ async def test_totals_are_conserved_by_random_kills(seed: int, tmp_path: Path) -
             published += total_bytes(window)
             await dispatcher.publish(window)
             queue = dispatcher._workers[0]._queue
-            await until(lambda: not queue._memory.queued and not queue._on_way)  # noqa: B023
+            await until(lambda: not queue._memory.queued and not queue._being_stored)  # noqa: B023
         await asyncio.sleep(rng.random() * 0.02)
         await _kill(dispatcher, run)
     last = _dispatcher(Flaky(), tmp_path)

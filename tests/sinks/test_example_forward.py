@@ -1,4 +1,4 @@
-"""The sink `forward` keeps its promises towards a server that goes away, stalls and refuses."""
+"""The sink `forward` keeps its promises with a server that goes down, stalls and refuses."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from hogpipe.testing import PROMISES, SinkCase, check_sink
 
 
 class Server:
-    """Keeps what it gets."""
+    """Keeps its documents, and answers each line."""
 
     def __init__(self) -> None:
         self.documents: list[dict[str, object]] = []

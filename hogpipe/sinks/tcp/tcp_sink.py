@@ -162,7 +162,7 @@ class TcpSink:
     async def _try_preferred(self, link: _Link) -> None:
         """Switch to a preferred endpoint if one can be connected."""
         self._return_at = self._clock() + RETURN_SECONDS
-        # The present connection works: a failure here is none of delivery.
+        # The present connection works: this failure is no failure of delivery.
         with suppress(DeliveryError, ConfigurationError):
             self._use(*await self._connector.connect(self._order.better_than(link.index)))
             await link.connection.close()

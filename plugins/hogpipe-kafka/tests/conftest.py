@@ -32,7 +32,7 @@ class Broker:
     def port(self) -> int:
         return int(self.address.rpartition(":")[2])
 
-    def tell(self, *words: object) -> None:
+    def command(self, *words: object) -> None:
         """Send it a command of mock_broker.py."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -42,9 +42,9 @@ class Broker:
 
     @asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:
-        self.tell("down")
+        self.command("down")
         yield
-        self.tell("up")
+        self.command("up")
 
     @asynccontextmanager
     async def stall(self) -> AsyncIterator[None]:

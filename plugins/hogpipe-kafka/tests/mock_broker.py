@@ -1,15 +1,14 @@
-"""librdkafka's mock cluster of one broker, run as a program of its own and told what to do.
+"""librdkafka's mock cluster of one broker, as a program that reads commands.
 
-It prints `HOST:PORT` and then reads commands from its standard input, one a line, and answers each
-with `ok`:
+It prints `HOST:PORT`, reads commands from its standard input, one a line, and answers each `ok`:
 
-    down                the broker breaks its connections and takes no new ones
-    up                  it is back, on the same port, with what it had
-    advertise HOST PORT what it tells clients to connect to
-    fail KEY CODE...    the next requests of that kind (protocol.kafka: 0 Produce) get these errors
+    down                the broker closes its connections and accepts none
+    up                  it listens again, on the same port, with its messages
+    advertise HOST PORT the address that it advertises to clients
+    fail KEY CODE...    the next requests of this kind (protocol.kafka: 0 Produce) get these errors
     fail_topic CODE     the topic `hogpipe` gets this error in metadata
 
-The functions are those of rdkafka_mock.h, called in the library that confluent-kafka brings along.
+The functions are those of rdkafka_mock.h, called in the library in confluent-kafka.
 """
 
 import ctypes

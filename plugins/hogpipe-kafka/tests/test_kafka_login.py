@@ -33,7 +33,7 @@ class LoginProxy:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         self.address = f"127.0.0.1:{self.port}"
-        self._broker.tell("advertise", "127.0.0.1", self.port)
+        self._broker.command("advertise", "127.0.0.1", self.port)
 
     async def close(self) -> None:
         self._server.close()

@@ -74,7 +74,7 @@ def test_invalid_settings_are_refused_before_the_run(keys: dict[str, Any], probl
 
 
 async def test_a_run_delivers_all_to_a_broker_that_starts_late(broker: Any, tmp_path: Path) -> None:
-    broker.tell("down")
+    broker.command("down")
     config = tmp_path / "config.toml"
     config.write_text(
         f'[capture]\nsource = "savefile"\npath = "{TRACE}"\n'
@@ -85,7 +85,7 @@ async def test_a_run_delivers_all_to_a_broker_that_starts_late(broker: Any, tmp_
     with running_program(sys.executable, "-m", "hogpipe", "run", config) as run:
         assert run.stderr is not None
         assert "Connection refused" in run.stderr.readline()
-        broker.tell("up")
+        broker.command("up")
         _, errors = run.communicate(timeout=60)
         assert run.returncode == 0, errors
     written = map(json.loads, (tmp_path / "records.jsonl").read_text().splitlines())

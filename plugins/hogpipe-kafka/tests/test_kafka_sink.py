@@ -52,7 +52,7 @@ async def test_the_producer_resends_after_a_retriable_error(
 ) -> None:
     window = RecordMaker().window(5)
     async with opened(sink_for(broker)) as sink:
-        broker.tell("fail", PRODUCE, NOT_LEADER, NOT_LEADER)
+        broker.command("fail", PRODUCE, NOT_LEADER, NOT_LEADER)
         await sink.write(window)
     assert await broker.documents() == window
 
@@ -99,11 +99,11 @@ async def test_a_record_too_large_is_refused_and_the_others_are_delivered(broker
 async def test_a_batch_too_large_for_the_broker_is_sent_one_by_one(broker: Any) -> None:
     window = RecordMaker().window(4)
     async with opened(sink_for(broker)) as sink:
-        broker.tell("fail", PRODUCE, TOO_LARGE)
+        broker.command("fail", PRODUCE, TOO_LARGE)
         with pytest.raises(DeliveryError, match=r"\(error 10\)") as caught:
             await sink.write(window)
         assert caught.value.undelivered == window
-        broker.tell("fail", PRODUCE, 0, TOO_LARGE)
+        broker.command("fail", PRODUCE, 0, TOO_LARGE)
         with pytest.raises(DeliveryError) as caught:
             await sink.write(window)
         assert caught.value.refused == [window[1]]
@@ -118,7 +118,7 @@ async def test_a_fatal_error_of_a_producer_makes_the_next_write_start_another(
 ) -> None:
     window = RecordMaker().window(4)
     async with opened(sink_for(broker)) as sink:
-        broker.tell("fail", PRODUCE, code)
+        broker.command("fail", PRODUCE, code)
         with pytest.raises(DeliveryError, match=rf"\(error {code}\)") as caught:
             await sink.write(window)
         assert caught.value.undelivered == window
@@ -129,11 +129,11 @@ async def test_a_fatal_error_of_a_producer_makes_the_next_write_start_another(
 async def test_an_error_names_a_missing_topic(broker: Any) -> None:
     window = RecordMaker().window(4)
     async with opened(sink_for(broker, ack_timeout=0.3)) as sink:
-        broker.tell("fail_topic", NO_TOPIC)
+        broker.command("fail_topic", NO_TOPIC)
         with pytest.raises(DeliveryError, match="topic hogpipe: there is no such topic") as caught:
             await sink.write(window)
         assert caught.value.undelivered == window
-        broker.tell("fail_topic", 0)
+        broker.command("fail_topic", 0)
         await sink.write(window)
     assert await broker.documents() == window
 
