@@ -32,9 +32,9 @@ def test_a_window_without_length_is_shown() -> None:
 
 
 def test_unattributed_traffic_and_the_remainder_are_named() -> None:
-    nobody, rest = traffic(1, pid=None), traffic(2, pid=None)
+    unattributed, rest = traffic(1, pid=None), traffic(2, pid=None)
     rest["remainder"] = True
-    table = render_table([nobody, rest], 80)
+    table = render_table([unattributed, rest], 80)
     assert "(unattributed)" in table
     assert "(all others)" in table
     assert "PID" not in table
