@@ -324,7 +324,7 @@ async def test_cancelling_the_run_closes_every_sink_even_while_it_writes() -> No
     assert len(await dispatcher.drain(0)) == 1
 
 
-async def test_a_drain_without_a_run_closes_what_was_opened() -> None:
+async def test_a_drain_without_a_run_closes_the_sinks() -> None:
     sink = ScriptedSink()
     dispatcher = _dispatcher((sink, settings()))
     await dispatcher.open()

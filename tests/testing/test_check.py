@@ -84,7 +84,7 @@ async def test_every_broken_promise_has_a_line_of_its_own(receiver: Receiver) ->
     ]  # fmt: skip
 
 
-def test_a_case_says_how_to_read_what_arrived() -> None:
+def test_a_case_needs_a_way_to_read_the_receiver() -> None:
     with pytest.raises(TypeError, match="either arrived or total_bytes"):
         SinkCase(sink_type=SinkType("memory", MemorySettings, MemorySink), keys={})
 
