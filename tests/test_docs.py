@@ -12,7 +12,7 @@ from support.namespaces import require
 ROOT = Path(__file__).parent.parent
 TOP = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-REFERENCES = {"api.md", "configuration.md", "glossary.md", "plugins.md", "record.md"}
+REFERENCES = {"api.md", "configuration.md", "glossary.md", "plugin-reference.md", "record.md"}
 MOST_WORDS = 2000
 
 
