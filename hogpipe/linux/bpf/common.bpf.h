@@ -27,7 +27,7 @@
 /* The layout of a struct that user space reads or writes; the numbers are those of shapes.py. */
 #define SIZE_IS(type, size) \
 	_Static_assert(sizeof(type) == (size), #type ": not the size in shapes.py")
-#define OFFSET_IS(type, member, offset)                            \
+#define OFFSET_IS(type, member, offset)                              \
 	_Static_assert(__builtin_offsetof(type, member) == (offset), \
 		       #type "." #member ": not the offset in shapes.py")
 
@@ -102,11 +102,11 @@ INLINE struct losses *find_losses(void)
 	return bpf_map_lookup_elem(&losses, &index);
 }
 
-#define COUNT_LOSS(member)                                       \
-	do {                                                     \
-		struct losses *all = find_losses();              \
-                                                                 \
-		if (all)                                         \
+#define COUNT_LOSS(member)                                     \
+	do {                                                   \
+		struct losses *all = find_losses();            \
+                                                               \
+		if (all)                                       \
 			__sync_fetch_and_add(&all->member, 1); \
 	} while (0)
 

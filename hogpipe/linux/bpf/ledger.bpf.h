@@ -128,7 +128,7 @@ INLINE struct socket_event *begin_event(struct ledger_storage *storage, __u64 co
 	return event;
 }
 
-/* Protocols whose sockets are reported at bind, connect and sendmsg; TCP is by its own hook. */
+/* Whether sockets are reported at bind, connect and sendmsg; TCP has a hook of its own. */
 INLINE int is_datagram(__u32 protocol)
 {
 	return protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE || protocol == IPPROTO_ICMP ||
@@ -153,7 +153,7 @@ int ledger_create(struct bpf_sock *ctx)
 	return 1;
 }
 
-/* The context has the address in fields that differ by family, so each hook copies its own. */
+/* `family` is a constant in each hook, which leaves one of the two branches. */
 INLINE int report_bind(struct bpf_sock *ctx, __u8 family)
 {
 	struct ledger_storage *storage = record_caller(ctx);

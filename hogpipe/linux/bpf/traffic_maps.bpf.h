@@ -13,7 +13,7 @@
  * A full map loses resolution, not bytes: what finds no row is added to a row of its process.
  */
 
-/* enum row_flag: what a row, or the storage of a socket, says beside the owner. */
+/* What the owner of a row, or of a socket, comes with. */
 enum row_flag {
 	ROW_BY_LISTENER = 1, /* the owner is that of the listening socket */
 	ROW_RELEASED = 2, /* no process has the socket any more */
@@ -36,7 +36,7 @@ struct row_owner {
 	struct process process;
 	__u64 namespace;
 	enum row_flag flags;
-	__u32 awaited_sequence; /* of the peer's FIN; the peer's next number when it acknowledged ours */
+	__u32 awaited_sequence; /* expected of the peer next when it acknowledged our FIN */
 };
 
 struct traffic_counts {
@@ -57,7 +57,7 @@ struct endpoints {
 	__u8 padding[2];
 };
 
-/* Rows without a packet have lost a race for their flow and mean nothing, but ROW_AWAITS_FIN. */
+/* A row without a packet lost a race for its flow: it has no meaning but that of ROW_AWAITS_FIN. */
 struct traffic_row {
 	__u64 cookie;
 	struct traffic_counts counts;
