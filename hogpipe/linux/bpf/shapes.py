@@ -33,11 +33,14 @@ ENDPOINTS = np.dtype([
     ("remote_port", "u2"), ("protocol", "u1"), ("family", "u1"), ("padding", "V2"),
 ])  # fmt: skip
 TRAFFIC_ROW = np.dtype([
-    ("cookie", "u8"), ("counts", "u8", (4,)), ("boot_ns", "u8"), ("cgroup", "u8"), ("pid", "u4"),
-    ("user_id", "u4"), ("command", "u8", (2,)), ("namespace", "u8"), ("flags", "u4"),
-    ("awaited_sequence", "u4"), ("endpoints", "u8", (5,)),
+    ("cookie", "u8"), ("counts", "u8", (TRAFFIC_COUNTS.itemsize // 8,)), ("boot_ns", "u8"),
+    ("cgroup", "u8"), ("pid", "u4"), ("user_id", "u4"), ("command", "u8", (2,)),
+    ("namespace", "u8"), ("flags", "u4"), ("awaited_sequence", "u4"),
+    ("endpoints", "u8", (ENDPOINTS.itemsize // 8,)),
 ])  # fmt: skip
-ROW_KEY = np.dtype([("cookie", "u8"), ("endpoints", "u8", (5,)), ("parity", "u8")])
+ROW_KEY = np.dtype([
+    ("cookie", "u8"), ("endpoints", "u8", (ENDPOINTS.itemsize // 8,)), ("parity", "u8"),
+])  # fmt: skip
 ROWS_USED = np.dtype([("connections", "u8"), ("other_flows", "u8"), ("overflow", "u8")])
 PROCESS_EVENT = np.dtype([("boot_ns", "u8"), ("pid", "u4"), ("padding", "V4")])
 SOCKET_EVENT = np.dtype([

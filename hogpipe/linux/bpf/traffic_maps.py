@@ -28,7 +28,9 @@ from hogpipe.linux.bpf.shapes import (
     NUMBER,
     ROW_KEY,
     ROWS_USED,
+    TRAFFIC_COUNTS,
     TRAFFIC_ROW,
+    offset_of,
 )
 from hogpipe.linux.bpf.traffic_rows import (
     ProcessEvent,
@@ -46,6 +48,9 @@ _OVERFLOW_BATCH = 1024  # rows in one call
 _BUSY = -errno.EBUSY
 _LAST_BATCH = -errno.ENOENT
 _NO_ROWS = np.zeros(0, TRAFFIC_ROW)
+_TRANSMIT_PACKETS, _RECEIVE_PACKETS = (
+    offset_of(TRAFFIC_COUNTS, name) // 8 for name in ("transmit_packets", "receive_packets")
+)
 
 
 class TrafficMaps:
@@ -193,7 +198,7 @@ class TrafficMaps:
 def _drop_unused(rows: Rows) -> Rows:
     """Return rows with packets: if two rows were taken for one flow, one of them has none."""
     counts = rows["counts"]
-    used = counts[:, 1] + counts[:, 3] != 0
+    used = counts[:, _TRANSMIT_PACKETS] + counts[:, _RECEIVE_PACKETS] != 0
     return rows if used.all() else pick_rows(rows, used)
 
 
