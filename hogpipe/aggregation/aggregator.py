@@ -20,8 +20,7 @@ import msgspec
 from hogpipe.aggregation.dimensions import Grouping
 from hogpipe.aggregation.selectors import Selector
 from hogpipe.model import Attribution, FlowKey, Quality, TrafficCounts
-from hogpipe.records.network_io import describe_io
-from hogpipe.records.schema import TrafficBody
+from hogpipe.records.schema import TrafficBody, describe_io
 
 
 class _Group(msgspec.Struct, eq=False, gc=False):

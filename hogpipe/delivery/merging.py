@@ -20,8 +20,14 @@ import orjson
 
 from hogpipe.delivery.merged_stats import merge_stats
 from hogpipe.model import TrafficCounts
-from hogpipe.records.network_io import describe_io, parse_io
-from hogpipe.records.schema import HostInfo, Record, StatsRecord, TrafficRecord
+from hogpipe.records.schema import (
+    HostInfo,
+    Record,
+    StatsRecord,
+    TrafficRecord,
+    describe_io,
+    parse_io,
+)
 
 _STAMP = ("timestamp", "window", "run", "sequence", "host")
 _NOT_IN_KEY = (*_STAMP, "network", "attribution")

@@ -25,7 +25,7 @@ class TrafficCounts(msgspec.Struct, gc=False, kw_only=True):
     """What this host transmitted and received; bytes are IP packet bytes (total length).
 
     The one list of traffic counters: deltas, groups, `ebpf` rows and merged windows hold them, and
-    records/network_io.py writes them into records.
+    records/schema.py writes them into records.
     """
 
     transmit_bytes: int = 0

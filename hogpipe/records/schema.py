@@ -6,6 +6,8 @@ semantic conventions. A key that does not apply is absent, never None.
 
 from typing import Literal, NotRequired, TypedDict
 
+from hogpipe.model import TrafficCounts
+
 
 class Window(TypedDict):
     """The time that a record covers; `end` is exclusive."""
@@ -95,6 +97,25 @@ class IoInfo(TypedDict):
 
     transmit: TallyInfo
     receive: TallyInfo
+
+
+def describe_io(counts: TrafficCounts) -> IoInfo:
+    """Return `counts` as a record holds them."""
+    return {
+        "transmit": {"bytes": counts.transmit_bytes, "packets": counts.transmit_packets},
+        "receive": {"bytes": counts.receive_bytes, "packets": counts.receive_packets},
+    }
+
+
+def parse_io(io: IoInfo) -> TrafficCounts:
+    """Return the counters of a record; the inverse of `describe_io`."""
+    transmit, receive = io["transmit"], io["receive"]
+    return TrafficCounts(
+        transmit_bytes=transmit["bytes"],
+        transmit_packets=transmit["packets"],
+        receive_bytes=receive["bytes"],
+        receive_packets=receive["packets"],
+    )
 
 
 class InterfaceInfo(TypedDict):

@@ -17,7 +17,6 @@ from hogpipe.model import (
     TrafficCounts,
 )
 from hogpipe.protocols import NANOSECONDS
-from hogpipe.records.network_io import describe_io
 from hogpipe.records.schema import (
     NetworkInfo,
     ProcessInfo,
@@ -25,6 +24,7 @@ from hogpipe.records.schema import (
     SinkInfo,
     StatsBody,
     TrafficBody,
+    describe_io,
 )
 from hogpipe.records.stamp import RecordStamper, make_run_id
 from hogpipe.records.stats import aggregation_info, attribution_info, capture_info, self_info

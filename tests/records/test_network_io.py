@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hogpipe.model import FlowDelta, TrafficCounts
-from hogpipe.records.network_io import describe_io, parse_io
+from hogpipe.records.schema import describe_io, parse_io
 
 FIELDS = TrafficCounts.__struct_fields__
 traffic = st.builds(TrafficCounts, **{name: st.integers(0, 1 << 50) for name in FIELDS})
