@@ -6,7 +6,9 @@ and one for the first records that are dropped by each kind of error.
 
 import logging
 
+from hogpipe.delivery.window_queue import WindowQueue
 from hogpipe.errors import HogpipeError
+from hogpipe.records.schema import SinkInfo
 from hogpipe.sinks.plugin_errors import describe_bug
 from hogpipe.text import describe_error
 
@@ -14,10 +16,11 @@ log = logging.getLogger(__name__)
 
 
 class Health:
-    """Counts of the sink `name`: `delivered` and `dropped` in records, `retries` in attempts."""
+    """Counts of one sink: `delivered` and `dropped` in records, `retries` in attempts."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, sink_type: str) -> None:
         self.name = name
+        self._type = sink_type
         self.delivered = 0
         self.dropped = 0
         self.retries = 0
@@ -63,11 +66,26 @@ class Health:
         self.last_error = describe_error(error)
         log.warning("sink %s: cannot be closed: %s", self.name, self.last_error)
 
-    def describe_end(self, lost: int, saved: int) -> str | None:
-        """Return a line on the records left at the end of a run, None if there are none.
+    def describe(self, queue: WindowQueue, in_flight: int) -> SinkInfo:
+        """Return all counts of the sink, with those of its queue and of the window in flight."""
+        info: SinkInfo = {
+            "name": self.name,
+            "type": self._type,
+            "queued": queue.queued + in_flight,
+            "delivered": self.delivered,
+            "dropped": self.dropped + queue.dropped,
+            "coalesced": queue.coalesced,
+            "retries": self.retries,
+        }
+        if self.last_error is not None:
+            info["last_error"] = self.last_error
+        if (spool := queue.spool_info()) is not None:
+            info["spool"] = spool
+        return info
 
-        `lost` are in memory only, `saved` are on disk.
-        """
+    def describe_end(self, queue: WindowQueue, in_flight: int) -> str | None:
+        """Return a line on the records left at the end of a run, None if there are none."""
+        lost, saved = queue.count_unsaved(in_flight), queue.saved
         parts = [f"{lost} records not delivered"] if lost else []
         parts += [f"{saved} records kept in its spool for the next run"] if saved else []
         if not parts:

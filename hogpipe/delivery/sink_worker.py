@@ -44,9 +44,8 @@ class SinkWorker:
         rng: random.Random,
         executor: Executor,
     ) -> None:
-        self._type = settings.type
         self._on_output_closed = on_output_closed
-        self._health = Health(printable(settings.name or settings.type))
+        self._health = Health(printable(settings.name or settings.type), settings.type)
         self._sink = IsolatedSink(sink, settings.write_timeout)
         self._backoff = Backoff(settings.retry_initial, settings.retry_max, rng)
         self._opening = SinkOpening(self._sink, self._health, self._backoff)
@@ -122,25 +121,11 @@ class SinkWorker:
 
     def describe_end(self) -> str | None:
         """Return a line on the records that are left, None if there are none."""
-        lost = self._queue.count_unsaved(len(self._delivery))
-        return self._health.describe_end(lost, self._queue.saved)
+        return self._health.describe_end(self._queue, len(self._delivery))
 
     def health(self) -> SinkInfo:
         """Return the counts of the sink: in records, `retries` in attempts."""
-        info: SinkInfo = {
-            "name": self._health.name,
-            "type": self._type,
-            "queued": self._queue.queued + len(self._delivery),
-            "delivered": self._health.delivered,
-            "dropped": self._health.dropped + self._queue.dropped,
-            "coalesced": self._queue.coalesced,
-            "retries": self._health.retries,
-        }
-        if self._health.last_error is not None:
-            info["last_error"] = self._health.last_error
-        if (spool := self._queue.spool_info()) is not None:
-            info["spool"] = spool
-        return info
+        return self._health.describe(self._queue, len(self._delivery))
 
     async def _step(self) -> None:
         """Make the next call, or wait for one to be due; raises only OutputClosedError."""
