@@ -153,6 +153,8 @@ class ProcessReader:
     def _read(self, owner: ProcessIdentity, stat: ProcessStat) -> Process | None:
         """Return all attributes of a process; None if it exited before the last read."""
         procfs, pid = self._procfs, owner.pid
+        if stat.has_exited_leader:  # the files of the first thread are empty
+            pid = procfs.find_living_thread(pid) or pid
         user_id = procfs.read_user_id(pid)
         names = parse_cgroup(procfs.read_cgroup(pid) or "")
         process = msgspec.structs.replace(
@@ -166,7 +168,7 @@ class ProcessReader:
             container=names.container,
             pod=names.pod,
         )
-        after = procfs.read_stat(pid)
+        after = procfs.read_stat(owner.pid)
         return process if after is not None and after.start == owner.start else None
 
     def _describe(self, owner: ProcessIdentity, stat: ProcessStat) -> Process:

@@ -7,6 +7,7 @@ functions that `read_` do the input.
     procfs                the reader of a procfs: socket tables, and the files of each process
     procfs_addresses      local addresses of a network namespace, from fib_trie and if_inet6
     process_starts        start times of processes, which make a pid an identity
+    kcmp                  whether two threads have one table of fds
     socket_table          PURE: rows of /proc/net/tcp and its siblings
     self_usage            CPU time, memory and descriptors of this process
     capabilities          capabilities of this process, and whether they apply to the host

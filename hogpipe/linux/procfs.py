@@ -8,6 +8,9 @@ What may fail: a process that has exited, or that is hidden (hidepid), is ordina
 as None. A malformed file is counted and reads as None. Only the fds of a process raise
 PermissionError, because the caller must distinguish a refusal from a process without sockets.
 
+Threads: files of a thread are read like those of a process, with the thread's id for the pid. The
+kernel shows /proc/TID but does not list it; a recorded tree does not have it.
+
 Formats: proc(5) and Documentation/filesystems/proc.rst of the kernel.
 """
 
@@ -19,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from hogpipe.errors import ConfigurationError
+from hogpipe.linux.kcmp import compare_fd_tables
 from hogpipe.linux.netns.namespace_processes import is_own_namespace
 from hogpipe.linux.socket_table import READ_BYTES, join_reads
 
@@ -48,6 +52,20 @@ class ProcessStat(msgspec.Struct, frozen=True, gc=False):
     """Clock ticks since boot."""
     flags: int
     """PF_* of include/linux/sched.h."""
+    has_exited: bool
+    """Whether the first thread of the process has exited (states Z and X)."""
+    threads: int
+    """The number of threads, with a first thread that has exited."""
+
+    @property
+    def has_exited_leader(self) -> bool:
+        """Whether the first thread has exited while others live: they have the open fds."""
+        return self.has_exited and self.threads > 1
+
+    @property
+    def can_open_fds(self) -> bool:
+        """Whether the process may open fds: it lives, and is not a thread of the kernel's."""
+        return not self.is_kernel_thread and (not self.has_exited or self.threads > 1)
 
     @property
     def is_kernel_thread(self) -> bool:
@@ -60,8 +78,9 @@ class FdDirectory(msgspec.Struct, frozen=True, gc=False):
 
     `inode` differs between processes, also between two with the same pid: the kernel makes the
     inode at the first access to the process. `open_fds` is the number of open fds if
-    `Procfs.reports_fd_counts`. `mtime_ns` never changes in a procfs; in a recorded tree it shows
-    that the directory changed. `user_id` is the effective user, or root (proc(5), "dumpable").
+    `Procfs.reports_fd_counts`; 0 if the first thread of the process has exited. `mtime_ns` never
+    changes in a procfs; in a recorded tree it shows that the directory changed. `user_id` is the
+    effective user, or root (proc(5), "dumpable").
     """
 
     inode: int
@@ -89,12 +108,21 @@ def parse_stat(data: bytes) -> ProcessStat:
         parent_pid=int(fields[1]),
         start=int(fields[19]),
         flags=int(fields[6]),
+        has_exited=fields[0] in {b"Z", b"X"},
+        threads=int(fields[17]),
     )
 
 
 def shows_live_processes(procfs: Path) -> bool:
     """Return whether `procfs` shows this process; a recorded tree does not."""
     return (procfs / "self").exists()
+
+
+def _shows_own_pids(procfs: Path) -> bool:
+    try:
+        return (procfs / "self").readlink().name == str(os.getpid())
+    except OSError:
+        return False
 
 
 class Procfs:
@@ -125,6 +153,7 @@ class Procfs:
                 "runs in, so their flows stay unattributed; name a procfs that shows hogpipe",
                 root,
             )
+        self._shows_own_pids = _shows_own_pids(root)
         self.reports_fd_counts = False
         """Whether the kernel reports numbers of open fds (Linux 6.2); known after the first."""
         self.malformed = 0
@@ -170,6 +199,42 @@ class Procfs:
         except ValueError:
             self.malformed += 1
             return None
+
+    def count_threads(self, pid: int) -> int:
+        """Return the number of threads of a process, at the cost of one stat(2); 0 if it exited."""
+        try:
+            # Each thread adds a link: proc_task_getattr in fs/proc/base.c.
+            return os.stat(self._path(pid, b"task")).st_nlink - 2  # noqa: PTH116 (bytes)
+        except (*_GONE, PermissionError):
+            return 0
+
+    def list_threads(self, pid: int) -> list[int]:
+        """Return the ids of the threads of a process, the pid included; none if it has exited."""
+        try:
+            names = os.listdir(self._path(pid, b"task"))  # noqa: PTH208 (as in `list_pids`)
+        except (*_GONE, PermissionError):
+            return []
+        return [int(name) for name in names if name.isdigit()]
+
+    def find_living_thread(self, pid: int) -> int | None:
+        """Return a thread of a process that has not exited, or None."""
+        for thread in self.list_threads(pid):
+            stat = self.read_stat(thread)
+            if stat is not None and not stat.has_exited:
+                return thread
+        return None
+
+    def share_fds(self, first: int, second: int) -> bool:
+        """Return whether two threads of a process have one table of fds.
+
+        Without kcmp(2), or if this procfs shows the pids of another pid namespace, tables with the
+        same number of open fds are taken to be one.
+        """
+        answer = compare_fd_tables(first, second) if self._shows_own_pids else None
+        if answer is None:
+            one, other = self.read_fd_directory(first), self.read_fd_directory(second)
+            return one is None or other is None or one.open_fds == other.open_fds
+        return answer
 
     def read_user_id(self, pid: int) -> int | None:
         """Return the real user id of a process (`Uid:` of status), or None."""

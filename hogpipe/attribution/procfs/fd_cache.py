@@ -6,7 +6,9 @@ The fds of all processes are read once and cached. A lookup goes only as far as 
 2. Missing sockets are looked for in a few recently active processes, at likely fd numbers.
 3. New processes are listed and read. From time to time, and for a socket that is missing again,
    all processes are refreshed.
-4. A socket that is missing again is searched for in all processes (`fd_scanner` has steps 3 and 4).
+4. A socket that is missing again is searched for in all processes.
+5. A socket that no process holds is searched for in threads with fd tables of their own
+   (`fd_scanner` has steps 3 to 5).
 
 The owner follows from all processes that hold the socket (`shared_sockets`).
 
@@ -16,6 +18,8 @@ continues. Times are seconds of the caller's clock.
 
 Known limits: a second holder may be noticed as late as the next refresh. A second holder is never
 noticed if it received the socket as a message (SCM_RIGHTS) at an fd number that it had just closed.
+The first short-lived sockets of a thread that leaves the fd table of its process (unshare(2)) while
+hogpipe runs are not found: they are closed before step 5.
 """
 
 import math
@@ -82,6 +86,7 @@ class FdCache:
         """Read the fds of all processes ahead of the first lookup. Raises OSError."""
         self._begin_lookup()
         self._scanner.refresh(set(), rules, -math.inf, self._lookup)
+        self._scanner.scan_threads(rules, self._lookup)
 
     def find_owners(
         self, wanted: Mapping[int, int], rules: SharedSocketRules, now: float
@@ -103,7 +108,8 @@ class FdCache:
         if not is_complete:
             self._deferred += len(wanted)
             return {}
-        self._scanner.search(self._verify(wanted, rules), wanted, self._lookup)
+        lost = self._scanner.search(self._verify(wanted, rules), wanted, self._lookup)
+        self._scanner.search_threads(lost, wanted, rules, now, self._lookup)
         found = self._own(wanted, rules)
         self._evict()
         return found
@@ -213,16 +219,16 @@ class FdCache:
         return owners
 
     def _owner(
-        self, holders: Collection[KnownProcess], rules: SharedSocketRules
+        self, holders: Collection[ProcessIdentity], rules: SharedSocketRules
     ) -> ProcessIdentity | None:
         if len(holders) == 1:
             (holder,) = holders
-            return ProcessIdentity(holder.pid, holder.start)
+            return holder
         return rules.owner_of_socket([process.pid for process in holders])
 
-    def _holders(self, inode: int) -> list[KnownProcess]:
-        pids = {pid for pid, _fd in self._table.references(inode)}
-        return [process for pid in pids if (process := self._table.get(pid)) is not None]
+    def _holders(self, inode: int) -> set[ProcessIdentity]:
+        known = (self._table.get(pid) for pid, _fd in self._table.references(inode))
+        return {process.identity for process in known if process is not None}
 
     def _record_match(self, inode: int) -> None:
         """Record that a socket was wanted: its holders, and its fds, may hold the next one, too."""

@@ -2,14 +2,27 @@
 
 Results hold for one lookup: an fd is verified at most once in it, the directory of fds of a process
 is read at most once for verifying, and a process that refuses is not asked again.
+
+Threads. /proc/PID/fd shows the table of the first thread, which nearly all threads share. Two kinds
+of process have sockets elsewhere, and get entries for threads:
+
+- The first thread has exited while others live: /proc/PID/fd is empty. The tables of the others are
+  added when the process is read. An empty directory stays the same when the first thread exits, so
+  a process without open fds is read at each refresh; ordinary processes have some.
+- A thread has left the shared table (CLONE_FILES of unshare(2)): nothing in /proc/PID shows it.
+  `scan_threads` compares the tables of the threads of one process; `fd_scanner` decides when.
+
+Known limits: of a process, at most 64 tables are read. Where kcmp(2) does not answer, tables with
+the same number of open fds are taken to be one.
 """
 
 from collections.abc import Iterable, Iterator
 
 from hogpipe.attribution.procfs.fd_table import FdReference, FdTable, KnownProcess
 from hogpipe.attribution.procfs.shared_sockets import SharedSocketRules
-from hogpipe.linux.procfs import FdDirectory, Procfs
+from hogpipe.linux.procfs import FdDirectory, ProcessIdentity, Procfs
 
+_MAX_TABLES = 64  # of one process
 _UNUSED_IN_A_ROW = 3  # free fd numbers after which higher ones are unlikely to be in use
 
 
@@ -27,6 +40,7 @@ class FdReader:
         """Directories of fds that were read one by one in this lookup."""
         self._scanned = False
         self.fds_read = 0
+        self.threads_compared = 0
         self.fd_scans = 0
         """Lookups that read fds beyond verifying known ones."""
         self.not_permitted = 0
@@ -45,6 +59,10 @@ class FdReader:
         Removes processes that have exited from the table. Raises OSError.
         """
         pids = self._procfs.list_pids()
+        for thread in self.table.threads():
+            if thread.pid in pids or thread.identity.pid not in pids:
+                self.table.remove(thread.pid)  # its id is reused, or its process has exited
+        pids.update(thread.pid for thread in self.table.threads())
         known = self.table.pids()
         for pid in known - pids:
             self.table.remove(pid)
@@ -59,7 +77,9 @@ class FdReader:
         """Return whether a process shows no sign of a change since its fds were read."""
         process = self.table.get(pid)
         has_count = directory.open_fds > 0 or self._procfs.reports_fd_counts
-        return process is not None and has_count and process.directory == directory
+        if process is None or not has_count or process.directory != directory:
+            return False
+        return not process.may_hide_fds
 
     def update_process(
         self, pid: int, directory: FdDirectory, rules: SharedSocketRules, lookup: int
@@ -70,16 +90,56 @@ class FdReader:
             self.table.remove(pid)
             return
         is_new = process is None or process.start != stat.start
+        if process is not None and is_new and process.is_thread:
+            self.table.remove(pid)  # the thread has exited, and its id is reused
+            return
         if process is None or is_new:
-            process = KnownProcess(pid, stat.start, directory, last_scan=lookup)
+            identity = ProcessIdentity(pid, stat.start)
+            process = KnownProcess(pid, stat.start, identity, directory, last_scan=lookup)
             self.table.add(process)
         else:
             self.table.mark_active(process, lookup)
+        is_changed = is_new or process.directory != directory
         process.directory = directory
         self.read_fds(process, self._list_new(process), set())
         if is_new:
             process.recent_fds.clear()  # its first fds are not changes
             self._reread_inherited(process, self.table.get(stat.parent_pid))
+        process.may_hide_fds = not directory.open_fds and stat.can_open_fds
+        if stat.has_exited_leader and (is_changed or not self._threads_of(process)):
+            self.scan_threads(process, rules, lookup)
+
+    def scan_threads(self, process: KnownProcess, rules: SharedSocketRules, lookup: int) -> None:
+        """Add entries for the threads of a process that have tables of their own."""
+        process.last_thread_scan = lookup
+        self.threads_compared += 1
+        if process.is_thread or self._procfs.count_threads(process.pid) < 2:
+            return
+        tables = [process.pid, *(thread.pid for thread in self._threads_of(process))]
+        share_fds = self._procfs.share_fds
+        for thread in self._procfs.list_threads(process.pid):
+            self.threads_compared += 1
+            if thread in tables or any(share_fds(thread, table) for table in tables):
+                continue
+            if len(tables) == _MAX_TABLES:
+                return
+            self._add_thread(thread, process, rules, lookup)
+            tables.append(thread)
+
+    def _threads_of(self, process: KnownProcess) -> list[KnownProcess]:
+        return [one for one in self.table.threads() if one.identity == process.identity]
+
+    def _add_thread(
+        self, thread: int, process: KnownProcess, rules: SharedSocketRules, lookup: int
+    ) -> None:
+        """Add an entry for a thread, and read the fds in its table."""
+        directory, stat = self._procfs.read_fd_directory(thread), rules.read_stat(thread)
+        if directory is None or stat is None or stat.has_exited:
+            return
+        added = KnownProcess(thread, stat.start, process.identity, directory, last_scan=lookup)
+        self.table.add(added)
+        self.table.mark_active(added, lookup)
+        self.read_fds(added, self._list_new(added), set())
 
     def verify(self, inode: int, rules: SharedSocketRules, lookup: int) -> bool:
         """Read each known fd of a socket again; return whether any still holds the socket."""

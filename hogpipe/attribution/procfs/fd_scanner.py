@@ -1,6 +1,6 @@
 """Fd scans: reading the fds of many processes, within a bound for each lookup.
 
-Three kinds, from cheap to expensive:
+Four kinds, from cheap to expensive:
 
 - `read_new`: list the processes, and read all fds of the new ones.
 - `refresh`: also read the state of each directory of fds, and the new fds of each process whose
@@ -9,6 +9,10 @@ Three kinds, from cheap to expensive:
   sockets that are missing are just closed, so a search begins with the second lookup of a socket.
   An inode is searched for once in each process: a socket that no process holds (the kernel's own,
   as of WireGuard and NFS) costs a full scan only once.
+- `search_threads`: for sockets that a complete search did not find, compare the fd tables of the
+  threads of all processes with several threads, the likely holders first. An inode is searched for
+  once in each process, and these searches, too, take a small share of the time. A table that was
+  found is part of the other scans as long as its thread lives.
 
 A scan that reaches the bound continues in the next lookup.
 """
@@ -25,6 +29,8 @@ from hogpipe.linux.procfs import FdDirectory
 _REFRESH_PAUSE = 0.05
 _REFRESH_SHARE = 0.03  # of the time may go into refreshes
 _SEARCH_DIVISOR = 20  # of the bound; most sockets that are searched for are closed
+_THREADS_SHARE = 0.01  # of the time may go into comparing the tables of threads
+_MAX_THREADS = 10_000  # compared in a lookup, beyond those of the last process
 _MAX_MISSING = 16_384
 
 
@@ -40,6 +46,7 @@ class FdScanner:
         self._refreshed_at = -math.inf
         self._refreshed_in = 0  # the lookup
         self._refresh_cost = 0.0
+        self._threads_due_at = -math.inf
         self.deferred = 0
         """Sockets whose search was left to the next lookup, once for each lookup."""
 
@@ -69,10 +76,11 @@ class FdScanner:
         directories = self._reader.list_fd_directories(new_only=True)
         return self._update(directories, users, rules, lookup)
 
-    def search(self, missing: Collection[int], wanted: Mapping[int, int], lookup: int) -> None:
+    def search(self, missing: Collection[int], wanted: Mapping[int, int], lookup: int) -> set[int]:
         """Search for missing sockets, except those that are missing for the first time.
 
-        `wanted` has the users of all sockets of the lookup by inode.
+        `wanted` has the users of all sockets of the lookup by inode. Return the sockets that no
+        process holds in the table of its first thread.
         """
         for inode in wanted.keys() - missing:
             self._missing_since.pop(inode, None)
@@ -85,10 +93,45 @@ class FdScanner:
             here = {one for one in sought if self._missing_since[one] > process.last_scan}
             if here and self._reader.fds_read >= limit:
                 self.deferred += len(here)
-                return
+                return set()
             if here:
                 self._reader.rescan(process, here, lookup)
                 sought = {inode for inode in sought if not self._table.references(inode)}
+        return sought
+
+    def search_threads(
+        self,
+        sought: set[int],
+        wanted: Mapping[int, int],
+        rules: SharedSocketRules,
+        now: float,
+        lookup: int,
+    ) -> None:
+        """Search for sockets in the tables that threads have of their own."""
+        latest = max((self._missing_since[inode] for inode in sought), default=0)
+        due = [process for process in self._table if process.last_thread_scan < latest]
+        if not due:
+            return
+        if now < self._threads_due_at:
+            self.deferred += len(sought)
+            return
+        before = time.thread_time()
+        self._sort_by_priority(due, {wanted[inode] for inode in sought})
+        limit = self._reader.threads_compared + _MAX_THREADS
+        for process in due:
+            if not sought:
+                break
+            if self._reader.threads_compared >= limit:
+                self.deferred += len(sought)
+                break
+            self._reader.scan_threads(process, rules, lookup)
+            sought = {inode for inode in sought if not self._table.references(inode)}
+        self._threads_due_at = now + (time.thread_time() - before) / _THREADS_SHARE
+
+    def scan_threads(self, rules: SharedSocketRules, lookup: int) -> None:
+        """Add the tables that threads of known processes have of their own."""
+        for process in list(self._table):
+            self._reader.scan_threads(process, rules, lookup)
 
     def evict_missing(self) -> int:
         """Keep to the bound of missing sockets; return how many were evicted."""
@@ -118,6 +161,11 @@ class FdScanner:
         """Return the processes that were not scanned since the latest of `sought` was missing."""
         latest = max((self._missing_since[inode] for inode in sought), default=0)
         due = [process for process in self._table if process.last_scan < latest]
-        priority = self._table.priority
-        due.sort(key=lambda one: priority(one.pid, one.directory.user_id, users), reverse=True)
+        self._sort_by_priority(due, users)
         return due
+
+    def _sort_by_priority(self, processes: list[KnownProcess], users: Collection[int]) -> None:
+        priority = self._table.priority
+        processes.sort(
+            key=lambda one: priority(one.pid, one.directory.user_id, users), reverse=True
+        )

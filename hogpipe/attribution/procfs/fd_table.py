@@ -1,5 +1,8 @@
 """PURE: the known fds of all processes, and an index from socket inodes to the fds that hold them.
 
+A thread whose fds are not in the table of its process's first thread is an entry of its own, under
+the thread's id: processes and threads have their ids from one range of numbers.
+
 Lookups of `FdCache` are numbered. Fields that are named `last_…` hold the number of a lookup.
 """
 
@@ -7,25 +10,33 @@ from collections.abc import Collection, Iterator
 
 import msgspec
 
-from hogpipe.linux.procfs import FdDirectory
+from hogpipe.linux.procfs import FdDirectory, ProcessIdentity
 
 FdReference = tuple[int, int]
-"""A pid and an fd number of that process."""
+"""A pid, or the id of a thread with its own entry, and an fd number in its table."""
 
 _MAX_RECENT_FDS = 64  # of each process
 
 
 class KnownProcess(msgspec.Struct, eq=False):
-    """A process whose fds were read."""
+    """A process, or a thread with a table of its own, whose fds were read."""
 
     pid: int
+    """Of a thread: its id."""
     start: int
+    """When the process, or the thread, started."""
+    identity: ProcessIdentity
+    """The process; of a thread: the process that it belongs to."""
     directory: FdDirectory
     """The state of /proc/PID/fd when its new fds were last read."""
     last_scan: int
     """The lookup in which all its fds were read."""
     last_match: int = 0
     """The lookup in which it held a wanted socket."""
+    last_thread_scan: int = 0
+    """The lookup in which its threads were searched for tables of their own."""
+    may_hide_fds: bool = False
+    """Whether fds may be open although the fd directory shows none."""
     last_active: int = 0
     """The lookup in which it held a wanted socket, or its fds changed."""
     fds: dict[int, int] = msgspec.field(default_factory=dict)
@@ -34,6 +45,11 @@ class KnownProcess(msgspec.Struct, eq=False):
     """The fd numbers, open or not, that changed last; the latest last."""
     highest_fd: int = -1
     """The highest fd number that was ever open."""
+
+    @property
+    def is_thread(self) -> bool:
+        """Whether this is the entry of a thread."""
+        return self.pid != self.identity.pid
 
     def record_change(self, fd: int) -> None:
         """Record that another file, or none, is open at this fd number."""
@@ -51,6 +67,8 @@ class FdTable:
         self._references: dict[int, list[FdReference]] = {}
         self._active: dict[int, None] = {}
         """Pids in the order of `last_active`."""
+        self._threads: dict[int, KnownProcess] = {}
+        """The entries of threads."""
         self.size = 0
         """The number of cached fds."""
 
@@ -58,8 +76,12 @@ class FdTable:
         return iter(self._processes.values())
 
     def pids(self) -> set[int]:
-        """Return the pids of all known processes."""
+        """Return the pids of all entries."""
         return set(self._processes)
+
+    def threads(self) -> list[KnownProcess]:
+        """Return the entries of threads."""
+        return list(self._threads.values())
 
     def get(self, pid: int) -> KnownProcess | None:
         """Return a known process."""
@@ -69,10 +91,13 @@ class FdTable:
         """Add a process without fds; it replaces an earlier process with the same pid."""
         self.remove(process.pid)
         self._processes[process.pid] = process
+        if process.is_thread:
+            self._threads[process.pid] = process
 
     def remove(self, pid: int) -> None:
         """Remove a process and its fds."""
         self._active.pop(pid, None)
+        self._threads.pop(pid, None)
         process = self._processes.pop(pid, None)
         if process is not None:
             self.evict_fds(process)
