@@ -18,9 +18,7 @@ from hogpipe.aggregation.windows import ClockWindows
 from hogpipe.attribution.ledger.ledger_resolver import LedgerResolver
 from hogpipe.attribution.ledger.socket_ledger import OpenLedger, open_ledger
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
-from hogpipe.attribution.resolver import (
-    Resolver,
-)
+from hogpipe.attribution.resolver import Resolver
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.capture.ebpf.ebpf_source import EbpfSource
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets

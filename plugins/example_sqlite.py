@@ -6,15 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from hogpipe import (
-    JsonEncoder,
-    JsonSettings,
-    Record,
-    SinkSettings,
-    SinkType,
-    hookimpl,
-    record_id,
-)
+from hogpipe import JsonEncoder, JsonSettings, Record, SinkSettings, SinkType, hookimpl, record_id
 
 
 class SqliteSettings(JsonSettings, frozen=True, kw_only=True):

@@ -24,13 +24,7 @@ from hogpipe.model.flows import (
     OwnedFlow,
     Span,
 )
-from hogpipe.model.owners import (
-    UNATTRIBUTED,
-    Attribution,
-    Process,
-    Quality,
-    User,
-)
+from hogpipe.model.owners import UNATTRIBUTED, Attribution, Process, Quality, User
 from hogpipe.model.sockets import (
     CONTESTED,
     MAX_SOCKETS,

@@ -10,12 +10,7 @@ all of these at once, but a sink has to accept each.
 import secrets
 from collections.abc import Callable
 
-from hogpipe.model import (
-    AttributionCounts,
-    CaptureCounts,
-    Tally,
-    TrafficCounts,
-)
+from hogpipe.model import AttributionCounts, CaptureCounts, Tally, TrafficCounts
 from hogpipe.protocols import NANOSECONDS
 from hogpipe.records.schema import (
     NetworkInfo,

@@ -9,14 +9,7 @@ from hypothesis import strategies as st
 from support.traffic import make_delta, make_traffic
 
 from hogpipe.capture.handoff import Handoff, merge_batches
-from hogpipe.model import (
-    UNATTRIBUTED,
-    CaptureCounts,
-    FlowBatch,
-    FlowKey,
-    OwnedFlow,
-    Tally,
-)
+from hogpipe.model import UNATTRIBUTED, CaptureCounts, FlowBatch, FlowKey, OwnedFlow, Tally
 
 
 def flow(number: int) -> FlowKey:

@@ -4,12 +4,7 @@ from pathlib import Path
 import pytest
 from support.configuration import KNOWN_SINKS, load_text, problems_of
 
-from hogpipe.config import (
-    AggregationSettings,
-    CaptureSettings,
-    Settings,
-    load_config,
-)
+from hogpipe.config import AggregationSettings, CaptureSettings, Settings, load_config
 from hogpipe.errors import ConfigurationError
 
 BY_ZERO = "ZeroDivisionError: division by zero ({}, line 1)"

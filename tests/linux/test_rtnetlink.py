@@ -10,12 +10,7 @@ from hypothesis import strategies as st
 from support.namespaces import Namespace
 from support.shortage import no_descriptors
 
-from hogpipe.linux.rtnetlink import (
-    LinkMonitor,
-    LinkTable,
-    parse_messages,
-    read_link_table,
-)
+from hogpipe.linux.rtnetlink import LinkMonitor, LinkTable, parse_messages, read_link_table
 
 
 def links_of(table: LinkTable) -> dict[str, object]:

@@ -31,11 +31,7 @@ from hogpipe.linux.sock_diag import (
     read_flow_sockets,
     read_listeners,
 )
-from hogpipe.linux.socket_table import (
-    TCP_LISTEN,
-    SocketRow,
-    parse_table,
-)
+from hogpipe.linux.socket_table import TCP_LISTEN, SocketRow, parse_table
 from hogpipe.model import FlowKey, Quality
 
 FIN_WAIT1, FIN_WAIT2, TIME_WAIT = 4, 5, 6

@@ -4,14 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from support.measured_run import (
-    SIZE,
-    TAIL,
-    Process,
-    measured_run,
-    read_conserved_records,
-    talk,
-)
+from support.measured_run import SIZE, TAIL, Process, measured_run, read_conserved_records, talk
 from support.namespaces import Namespace, require
 from support.running import peer, stats_of
 from support.wire import count, read_packets, sum_moved

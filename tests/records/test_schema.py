@@ -34,11 +34,7 @@ from hogpipe.model import (
     Tally,
 )
 from hogpipe.records import stats
-from hogpipe.records.schema import (
-    Record,
-    SinkInfo,
-    StatsBody,
-)
+from hogpipe.records.schema import Record, SinkInfo, StatsBody
 from hogpipe.records.stamp import RecordStamper, make_run_id
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -9,10 +9,7 @@ from hypothesis import strategies as st
 from support.traffic import NGINX, exact, make_delta, make_flow
 
 from hogpipe.aggregation.aggregator import Aggregator
-from hogpipe.model import (
-    AttributionCounts,
-    CaptureCounts,
-)
+from hogpipe.model import AttributionCounts, CaptureCounts
 from hogpipe.records import stats
 from hogpipe.records.schema import TrafficBody
 from hogpipe.records.stamp import RecordStamper, format_time, make_run_id

@@ -3,14 +3,7 @@
 from hogpipe.attribution.ledger.ledger import Ledger
 from hogpipe.attribution.ledger.socket_events import SocketEvent
 from hogpipe.linux.bpf.shapes import EventKind
-from hogpipe.model import (
-    Contested,
-    FlowKey,
-    LedgerEntry,
-    Quality,
-    SocketOwner,
-    Span,
-)
+from hogpipe.model import Contested, FlowKey, LedgerEntry, Quality, SocketOwner, Span
 
 TCP, UDP = 6, 17
 HERE, THERE, ELSEWHERE = b"\x0a\0\0\1", b"\x0a\0\0\2", b"\x0a\0\0\3"

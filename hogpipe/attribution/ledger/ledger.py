@@ -42,12 +42,7 @@ from hogpipe.attribution.ledger.snapshot_merge import (
 )
 from hogpipe.attribution.ledger.socket_events import SocketEvent
 from hogpipe.attribution.ledger.socket_index import SocketIndex
-from hogpipe.attribution.ledger.socket_lookup import (
-    Match,
-    NoMatch,
-    find_socket,
-    may_outlive_owner,
-)
+from hogpipe.attribution.ledger.socket_lookup import Match, NoMatch, find_socket, may_outlive_owner
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.linux.bpf.shapes import EventKind
 from hogpipe.model import (

@@ -29,14 +29,7 @@ from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
 from hogpipe.attribution.resolver import FlowSpans, Resolution
 from hogpipe.errors import HogpipeError
 from hogpipe.linux.cgroups import in_initial_cgroup_namespace
-from hogpipe.model import (
-    UNATTRIBUTED,
-    Attribution,
-    Contested,
-    FlowKey,
-    ResolverCounts,
-    Span,
-)
+from hogpipe.model import UNATTRIBUTED, Attribution, Contested, FlowKey, ResolverCounts, Span
 
 log = logging.getLogger(__name__)
 

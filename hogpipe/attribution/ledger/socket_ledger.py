@@ -22,14 +22,7 @@ from hogpipe.linux.bpf.programs import attach_ledger_programs
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.process_starts import shows_host_pids
 from hogpipe.linux.procfs import shows_live_processes
-from hogpipe.model import (
-    Contested,
-    FlowKey,
-    LedgerCounts,
-    LedgerEntry,
-    SnapshotSocket,
-    Span,
-)
+from hogpipe.model import Contested, FlowKey, LedgerCounts, LedgerEntry, SnapshotSocket, Span
 
 
 class SocketLedger(Protocol):

@@ -30,12 +30,7 @@ from hogpipe.linux.netns.cookies import read_own_cookie
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.sock_diag import read_full_dump
 from hogpipe.linux.socket_table import TCP_LISTEN, SocketRow
-from hogpipe.model import (
-    MAX_SOCKETS,
-    Process,
-    SnapshotSocket,
-    SocketOwner,
-)
+from hogpipe.model import MAX_SOCKETS, Process, SnapshotSocket, SocketOwner
 from hogpipe.protocols import TCP
 from hogpipe.text import describe_error
 

@@ -19,9 +19,7 @@ from collections.abc import Collection, Iterator
 from functools import cache
 
 from hogpipe.linux.procfs import ProcessIdentity, ProcessStat, Procfs
-from hogpipe.model import (
-    SERVICE_MANAGER,
-)
+from hogpipe.model import SERVICE_MANAGER
 
 
 class SharedSocketRules:

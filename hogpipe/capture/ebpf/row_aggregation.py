@@ -29,14 +29,7 @@ from numpy.typing import NDArray
 
 from hogpipe.capture.decode.columns import hash_rows, order_by_key
 from hogpipe.capture.ebpf.row_joins import add_carried_over, join_connections
-from hogpipe.linux.bpf.shapes import (
-    BY_LISTENER,
-    ENDPOINTS,
-    FRESH,
-    RELEASED,
-    TRAFFIC_ROW,
-    offset_of,
-)
+from hogpipe.linux.bpf.shapes import BY_LISTENER, ENDPOINTS, FRESH, RELEASED, TRAFFIC_ROW, offset_of
 from hogpipe.linux.bpf.traffic_rows import (
     PROTOCOL_BYTE,
     Endpoints,

@@ -34,13 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hogpipe.linux.bpf.shapes import TIMESTAMPS, TRAFFIC_ROW
-from hogpipe.linux.bpf.traffic_rows import (
-    Endpoints,
-    Rows,
-    decode_endpoints,
-    join_rows,
-    pick_rows,
-)
+from hogpipe.linux.bpf.traffic_rows import Endpoints, Rows, decode_endpoints, join_rows, pick_rows
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.sock_diag import read_socket_states
 

@@ -12,9 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from aiohttp import web
 from hogpipe_otlp import hogpipe_sinks
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsServiceRequest,
-)
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from hogpipe import Sink
 from hogpipe.testing import free_ports, make_sink

@@ -12,13 +12,7 @@ from hogpipe_otlp import OtlpSettings, hogpipe_sinks
 from hogpipe_otlp.attributes import flow_of, resource_of
 
 from hogpipe import DeliveryError, Sink, load_config
-from hogpipe.testing import (
-    RecordMaker,
-    check_key_table,
-    find_code_blocks,
-    free_ports,
-    make_sink,
-)
+from hogpipe.testing import RecordMaker, check_key_table, find_code_blocks, free_ports, make_sink
 
 (SINK_TYPE,) = hogpipe_sinks()
 README = (Path(__file__).parent.parent / "README.md").read_text()

@@ -5,9 +5,7 @@ from collections.abc import Iterator
 import pytest
 from support.bpf import require_bpf
 
-from hogpipe.attribution.ledger.kernel_ledger import (
-    KernelLedger,
-)
+from hogpipe.attribution.ledger.kernel_ledger import KernelLedger
 from hogpipe.linux.bpf.programs import attach_ledger_programs
 
 

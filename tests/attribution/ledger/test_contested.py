@@ -9,17 +9,9 @@ from collections.abc import Sequence
 import pytest
 from support.namespaces import Namespace
 
-from hogpipe.attribution.ledger.kernel_ledger import (
-    KernelLedger,
-)
+from hogpipe.attribution.ledger.kernel_ledger import KernelLedger
 from hogpipe.linux.netns.cookies import read_own_cookie
-from hogpipe.model import (
-    Contested,
-    FlowKey,
-    LedgerEntry,
-    Quality,
-    Span,
-)
+from hogpipe.model import Contested, FlowKey, LedgerEntry, Quality, Span
 
 UDP, PORT, PEER = 17, 5000, 900
 HERE = socket.inet_aton("127.0.0.1")

@@ -18,21 +18,13 @@ from support.namespaces import Namespace
 from support.running import wait_until
 from support.shortage import few_descriptors
 
-from hogpipe.attribution.ledger.kernel_ledger import (
-    KernelLedger,
-)
+from hogpipe.attribution.ledger.kernel_ledger import KernelLedger
 from hogpipe.attribution.ledger.socket_snapshot import read_sockets, with_owners
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError
 from hogpipe.linux.bpf.programs import attach_ledger_programs
 from hogpipe.linux.netns.cookies import read_own_cookie
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
-from hogpipe.model import (
-    Contested,
-    FlowKey,
-    LedgerEntry,
-    Quality,
-    Span,
-)
+from hogpipe.model import Contested, FlowKey, LedgerEntry, Quality, Span
 
 TCP, UDP = 6, 17
 PORT, EXCHANGES = 900, 200

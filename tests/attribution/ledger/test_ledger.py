@@ -24,13 +24,7 @@ from support.ledger import (
 from hogpipe.attribution.ledger.ledger import Ledger
 from hogpipe.attribution.ledger.socket_events import SocketEvent
 from hogpipe.linux.bpf.shapes import EventKind
-from hogpipe.model import (
-    CONTESTED,
-    LedgerEntry,
-    Quality,
-    SnapshotSocket,
-    SocketOwner,
-)
+from hogpipe.model import CONTESTED, LedgerEntry, Quality, SnapshotSocket, SocketOwner
 
 UDP_FLOW = flow(5000, 53, UDP)
 

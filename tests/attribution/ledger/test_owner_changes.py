@@ -10,17 +10,9 @@ from typing import Any
 import pytest
 from support.namespaces import Namespace
 
-from hogpipe.attribution.ledger.kernel_ledger import (
-    KernelLedger,
-)
+from hogpipe.attribution.ledger.kernel_ledger import KernelLedger
 from hogpipe.linux.netns.cookies import read_own_cookie
-from hogpipe.model import (
-    Contested,
-    FlowKey,
-    LedgerEntry,
-    Quality,
-    Span,
-)
+from hogpipe.model import Contested, FlowKey, LedgerEntry, Quality, Span
 
 TCP, UDP, PEER = 6, 17, 900
 BEGIN = """

@@ -22,12 +22,7 @@ from support.ledger import (
 
 from hogpipe.attribution.ledger.ledger import Ledger
 from hogpipe.linux.bpf.shapes import EventKind
-from hogpipe.model import (
-    LedgerEntry,
-    Quality,
-    SnapshotSocket,
-    SocketOwner,
-)
+from hogpipe.model import LedgerEntry, Quality, SnapshotSocket, SocketOwner
 
 
 def listening(

@@ -5,11 +5,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hogpipe.attribution.ledger.socket_events import (
-    EVENT_BYTES,
-    decode_events,
-    find_released,
-)
+from hogpipe.attribution.ledger.socket_events import EVENT_BYTES, decode_events, find_released
 from hogpipe.linux.bpf.shapes import EventKind
 
 SHAPE = struct.Struct("=QQQQIIBBBBHH16s16s16s")

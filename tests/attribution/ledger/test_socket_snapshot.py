@@ -34,12 +34,7 @@ from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.linux.netns.cookies import read_own_cookie
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
-from hogpipe.model import (
-    FlowKey,
-    Process,
-    Quality,
-    SocketOwner,
-)
+from hogpipe.model import FlowKey, Process, Quality, SocketOwner
 
 PROCFS = Path("/proc")
 PORT = 900

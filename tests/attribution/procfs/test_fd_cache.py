@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from support.fake_proc import FakeProc
 
 from hogpipe.attribution.procfs.fd_cache import FdCache
-from hogpipe.attribution.procfs.shared_sockets import (
-    SharedSocketRules,
-)
+from hogpipe.attribution.procfs.shared_sockets import SharedSocketRules
 from hogpipe.linux.procfs import ProcessIdentity, Procfs
 
 MANY = range(1000, 1050)

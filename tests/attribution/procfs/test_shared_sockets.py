@@ -5,9 +5,7 @@ from pathlib import Path
 import pytest
 from support.fake_proc import FakeProc
 
-from hogpipe.attribution.procfs.shared_sockets import (
-    SharedSocketRules,
-)
+from hogpipe.attribution.procfs.shared_sockets import SharedSocketRules
 from hogpipe.linux.procfs import ProcessIdentity, Procfs
 
 

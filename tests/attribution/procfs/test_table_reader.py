@@ -11,15 +11,7 @@ from msgspec.structs import replace
 from support.fake_proc import FakeProc, format_row
 from support.namespaces import namespace, require
 from support.resolving import attribute
-from support.sockets import (
-    IPV6,
-    TCP,
-    UDP,
-    connections,
-    make_flow,
-    make_time_wait,
-    packed,
-)
+from support.sockets import IPV6, TCP, UDP, connections, make_flow, make_time_wait, packed
 
 from hogpipe.attribution.procfs.endpoint_heuristic import Endpoint, endpoint_of
 from hogpipe.attribution.procfs.matching import TableIndex

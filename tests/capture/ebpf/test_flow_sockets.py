@@ -2,12 +2,7 @@
 
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
 from hogpipe.linux.bpf.maps import Losses
-from hogpipe.model import (
-    FlowKey,
-    Quality,
-    SnapshotSocket,
-    SocketOwner,
-)
+from hogpipe.model import FlowKey, Quality, SnapshotSocket, SocketOwner
 
 FLOW = FlowKey(6, b"\x0a\0\0\1", 80, b"\x0a\0\0\2", 1000, "")
 OTHER = FlowKey(6, b"\x0a\0\0\1", 80, b"\x0a\0\0\2", 1001, "")

@@ -12,14 +12,7 @@ from hogpipe.aggregation.dimensions import list_endpoint_fields
 from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
 from hogpipe.linux.bpf.shapes import BY_LISTENER, FRESH, RELEASED, TRAFFIC_ROW
 from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, Rows, TrafficRow, encode_endpoints
-from hogpipe.model import (
-    UNKNOWN_FLOW,
-    Attribution,
-    FlowBatch,
-    FlowKey,
-    Process,
-    Quality,
-)
+from hogpipe.model import UNKNOWN_FLOW, Attribution, FlowBatch, FlowKey, Process, Quality
 
 HERE, THERE = b"\x0a\0\0\1", b"\x0a\0\0\2"
 TCP, UDP = 6, 17
