@@ -1,4 +1,4 @@
-"""Protocol numbers (IANA) and units that more than one package works with."""
+"""PURE: protocol numbers (IANA) and units that more than one package works with."""
 
 ICMP = 1
 TCP = 6

@@ -1,6 +1,11 @@
-"""The layout keeps its rules: `linux` owns kernel interfaces, and no two modules share a name."""
+"""The layout keeps its rules.
+
+`linux` owns kernel interfaces, no two modules share a name, and what says that it is pure is held
+to it by an import contract.
+"""
 
 import ast
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 OUTSIDE = [path for path in MODULES if PACKAGE / "linux" not in path.parents]
 # The mount point alone is a default of a setting; a path below it is a file to open.
 FOLDERS = ("/proc/", "/sys/")
+PYPROJECT = PACKAGE.parent / "pyproject.toml"
 KERNEL_NAMES = {"AF_NETLINK", "CDLL", "setns", "unshare"}
 
 
@@ -58,3 +64,30 @@ def test_the_rule_sees_what_the_linux_package_opens() -> None:
 def test_no_two_modules_have_one_name() -> None:
     stems = Counter(path.stem for path in MODULES if path.stem not in {"__init__", "__main__"})
     assert [stem for stem, number in stems.items() if number > 1] == []
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def says_pure(path: Path) -> bool:
+    """Return whether a line of the module's docstring begins with PURE."""
+    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return any(line.startswith("PURE") for line in docstring.splitlines())
+
+
+def find_pure_contract() -> list[str]:
+    """Return the modules and packages that must not do input or output."""
+    contracts = tomllib.loads(PYPROJECT.read_text())["tool"]["importlinter"]["contracts"]
+    (pure,) = (one for one in contracts if one["name"].startswith("pure modules"))
+    names: list[str] = pure["source_modules"]
+    return names
+
+
+def test_modules_that_say_pure_are_held_to_it() -> None:
+    listed = find_pure_contract()
+    say_so = [module_name(path) for path in MODULES if says_pure(path)]
+    held = {name for name in say_so for one in listed if f"{name}.".startswith(f"{one}.")}
+    assert sorted(set(say_so) - held) == []
+    assert sorted(set(listed) - set(say_so)) == []

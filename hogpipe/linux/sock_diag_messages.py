@@ -1,6 +1,6 @@
 """Messages of NETLINK_SOCK_DIAG: requests as bytes, and rows parsed from answers.
 
-Pure. Any bytes parse: a malformed message is skipped and counted, never raised.
+PURE. Any bytes parse: a malformed message is skipped and counted, never raised.
 
 Numbers are in the host's byte order, ports and addresses in network byte order. Sources:
 sock_diag(7), netlink(7), include/uapi/linux/inet_diag.h, and net/ipv4/inet_diag.c for the filters.

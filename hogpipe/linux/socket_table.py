@@ -1,6 +1,6 @@
 """Rows of the kernel's socket tables: /proc/net/{tcp,udp,udplite,raw,icmp} and their IPv6 forms.
 
-Pure: bytes of a table in, rows out. A malformed row is skipped and counted, never raised.
+PURE: bytes of a table in, rows out. A malformed row is skipped and counted, never raised.
 
 All tables share their first ten columns: `sl local remote st tx:rx tr:when retrnsmt uid timeout
 inode`. get_tcp4_sock and similar functions print them (net/ipv4/tcp_ipv4.c, udp.c, raw.c, ping.c;

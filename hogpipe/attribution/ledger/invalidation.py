@@ -1,6 +1,6 @@
 """Records which flows were answered from which socket, and invalidates them when that changes.
 
-Pure. Flows whose cached owner may be wrong are added to a `StaleFlows`. For each socket the last
+PURE. Flows whose cached owner may be wrong are added to a `StaleFlows`. For each socket the last
 `_MAX_FLOWS` flows are recorded.
 
 Known limits: a flow evicted from that record keeps its cached owner after the socket has changed.

@@ -1,6 +1,6 @@
 """A socket as the ledger knows it, and how an event changes it.
 
-Pure. In: an event with its owner, and the socket as it was known before. Out: the socket as it is
+PURE. In: an event with its owner, and the socket as it was known before. Out: the socket as it is
 known after the event. Neither step looks at other sockets; `SocketIndex` finds those.
 
 A name that ends in `_ns` is a time of the kernel's clock, in nanoseconds since boot; one that ends

@@ -1,6 +1,6 @@
 """The ledger: records which process used a socket and when, and finds the owners of flows.
 
-Pure. In: socket events with their owners, snapshots of the open sockets, and the current time
+PURE. In: socket events with their owners, snapshots of the open sockets, and the current time
 (seconds of any monotonic clock). Out: for a flow and a time span (nanoseconds since boot), the
 socket with its owner; and in a `StaleFlows` the flows whose owner may have changed since a lookup.
 

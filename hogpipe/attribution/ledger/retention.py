@@ -1,6 +1,6 @@
 """Keeps the known sockets by cookie: how long, and how many.
 
-Pure. A socket expires `grace` seconds after `start_grace`. Beyond the bound the oldest socket is
+PURE. A socket expires `grace` seconds after `start_grace`. Beyond the bound the oldest socket is
 evicted, but one that is open and serves a port only after `_MAX_SPARED` others have been examined.
 Times are seconds of the caller's clock.
 """

@@ -1,6 +1,6 @@
 """Merges a snapshot of the open sockets into what events have recorded.
 
-Pure. A snapshot fills two gaps: sockets from before the programs were attached, and sockets whose
+PURE. A snapshot fills two gaps: sockets from before the programs were attached, and sockets whose
 events were lost. Events and snapshot overlap in time, so three rules decide between them:
 
 - What an event recorded stands. A snapshot adds sockets and owners that are unknown.

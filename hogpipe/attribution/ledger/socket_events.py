@@ -1,6 +1,6 @@
 """Decodes the socket events that the BPF programs record: bytes in, values out.
 
-Pure. The format is SOCKET_EVENT of hogpipe/linux/bpf/shapes.py, in the byte order of the machine.
+PURE. The format is SOCKET_EVENT of hogpipe/linux/bpf/shapes.py, in the byte order of the machine.
 Events that cannot be decoded are counted and skipped.
 """
 

@@ -1,6 +1,6 @@
 """Finds the sockets that may belong to a flow: by five-tuple, local port or remote endpoint.
 
-Pure. Three tables:
+PURE. Three tables:
 
 - By five-tuple: connections, and exchanges of datagrams whose beginning was recorded. Datagrams are
   found whatever local address their socket has, as the kernel chooses it when the socket transmits;

@@ -1,6 +1,6 @@
 """Finds the socket that the packets of a flow belonged to, at the time when they passed.
 
-Pure. In: the index, a flow, and the time span of its packets (nanoseconds since boot). Out: the
+PURE. In: the index, a flow, and the time span of its packets (nanoseconds since boot). Out: the
 socket and how well it matches, or the reason why there is none.
 
 Algorithm
