@@ -48,6 +48,7 @@ from hogpipe.capture.handoff import Handoff
 from hogpipe.config.settings import Settings
 from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.factory import make_run_id_for, make_sink, make_source
+from hogpipe.linux.process_exits import ProcessExits
 from hogpipe.linux.self_usage import UsageMeter
 from hogpipe.model import (
     UNATTRIBUTED,
@@ -93,6 +94,7 @@ class Pipeline:
             [parse_selector(text) for text in settings.aggregation.only],
             settings.aggregation.max_records,
         )
+        self._exits = ProcessExits(settings.attribution.procfs)
         self._attributor = Attributor(
             self._resolver,
             stale,
@@ -102,6 +104,7 @@ class Pipeline:
             cpu_budget=settings.attribution.cpu_budget,
             clock=time.monotonic if self._source.live else self._packet_clock,
             set_batch_interval=self._source.set_batch_interval,
+            exits=self._exits if self._source.live else None,
         )
         self._dispatcher = Dispatcher(
             [make_sink(choice, live=self._source.live) for choice in settings.sinks],
@@ -169,6 +172,7 @@ class Pipeline:
             try:
                 await capture
             finally:
+                self._exits.close()
                 in_thread = asyncio.get_running_loop().run_in_executor
                 await asyncio.shield(in_thread(self._lookup_thread, self._resolver.close))
                 self._shut_down_threads()

@@ -6,6 +6,7 @@ functions that `read_` do the input.
 /proc
     procfs                the reader of a procfs: socket tables, and the files of each process
     procfs_addresses      local addresses of a network namespace, from fib_trie and if_inet6
+    process_exits         the exits of watched processes, through pidfds
     process_starts        start times of processes, which make a pid an identity
     kcmp                  whether two threads have one table of fds
     socket_table          PURE: rows of /proc/net/tcp and its siblings

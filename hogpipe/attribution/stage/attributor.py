@@ -1,7 +1,8 @@
 """The stage that gives each flow's bytes an owner.
 
 Bytes of a known flow are emitted at once. The flow cache knows a flow from its lookup on, also one
-without an owner; while it is in use it is looked up again from time to time.
+without an owner. While a flow is in use it is looked up again from time to time, and where the
+owner may have changed its bytes are pending meanwhile (`FlowCache.judge` has the rules).
 
 Bytes of an unknown flow are pending (`PendingResolution`) and add up, while one lookup at a time
 runs in the executor for all flows that are due. A flow that a lookup did not settle is retried
@@ -20,16 +21,24 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from hogpipe.attribution.resolver import Resolution, Resolver
 from hogpipe.attribution.stage.batching import LookupPacer, judge
-from hogpipe.attribution.stage.flow_cache import CachedFlow, FlowCache, RecheckQueue
+from hogpipe.attribution.stage.flow_cache import (
+    FIRST_COMPARISON,
+    CachedFlow,
+    FlowCache,
+    OwnerLifetime,
+    RecheckQueue,
+    Validity,
+)
 from hogpipe.attribution.stage.latency import LatencyMeter
 from hogpipe.attribution.stage.lookup import LookupRunner
 from hogpipe.attribution.stage.pending import PendingFlows
 from hogpipe.attribution.stage.pending_resolution import PendingResolution, Settled
 from hogpipe.attribution.stale_flows import EVERY_FLOW, StaleFlows
+from hogpipe.linux.procfs import ProcessIdentity
 from hogpipe.model import UNATTRIBUTED, Attribution, AttributionCounts, FlowDelta, FlowKey
 
 _MAX_BATCH = 8192  # flows of one lookup: a longer one would delay the capture and the event loop
@@ -41,13 +50,25 @@ T = TypeVar("T")
 Emit = Callable[[FlowKey, FlowDelta, Attribution], None]
 
 
+class OwnerExits(Protocol):
+    """Notices the exits of processes, as `linux.process_exits.ProcessExits` does."""
+
+    def watch(self, process: ProcessIdentity, /) -> OwnerLifetime:
+        """Return when a process has exited; `poll` updates what is returned."""
+
+    def poll(self) -> None:
+        """Record the exits until now."""
+
+
 class Attributor:
     """Takes flows by `ingest`, emits them with owners by `emit`; `run` must be running.
 
     - `cpu_budget`: the share of one core that lookups may take.
     - `max_flows`: bounds the cached flows, and the pending ones.
     - `recheck_after`: a cached attribution in use is looked up again at this age, or at most at
-      twice this age, in seconds.
+      twice this age, in seconds; a young one sooner.
+    - `exits`: notices the exits of owners. None for a replay, which reads one state of the host for
+      all its packets: no attribution is compared then.
     - `set_batch_interval`: called with the number of seconds for which the capture may sum packets.
     - `stale_flows`: flows whose cached attribution may be wrong; drained before the cache is used.
     """
@@ -65,6 +86,7 @@ class Attributor:
         set_batch_interval: Callable[[float], None] = lambda _seconds: None,
         max_flows: int = 262_144,
         recheck_after: float = 5.0,
+        exits: OwnerExits | None = None,
     ) -> None:
         now = clock()
         self._resolver = resolver
@@ -72,7 +94,11 @@ class Attributor:
         self._stale_flows = stale_flows
         self._emit = emit
         self._clock = clock
-        self._cache = FlowCache(max_flows, _IDLE, now)
+        self._cache = FlowCache(
+            max_flows, _IDLE, now, recheck_after=recheck_after, follows_pauses=exits is not None
+        )
+        self._exits = exits
+        self._first_comparison = FIRST_COMPARISON if exits is not None else recheck_after
         self._pending = PendingFlows(max_flows, hold)
         self._rechecks = RecheckQueue(recheck_after)
         self._pacer = LookupPacer(cpu_budget, now, set_batch_interval)
@@ -82,19 +108,19 @@ class Attributor:
 
     def ingest(self, flows: Mapping[FlowKey, FlowDelta]) -> None:
         """Emit the bytes of known flows, and add those of the others to the pending ones."""
-        now, recheck_after = self._clock(), self._rechecks.interval
+        now = self._clock()
         self._drain_stale_flows()
         self._cache.evict_idle(now)
+        if self._exits is not None:
+            self._exits.poll()
         for flow, delta in flows.items():
             cached = self._cache.get(flow)
             if cached is None or delta.opened:
                 self._add(flow, delta, now)
-                continue
-            self._emit(flow, delta, cached.attribution)
-            if now - cached.checked_at >= recheck_after:
-                cached.checked_at = now
-                self._rechecks.add(flow)
-                self._wake.set()
+            elif cached.activity is None and now - cached.checked_at < cached.compare_after:
+                self._emit(flow, delta, cached.attribution)
+            else:
+                self._judge(flow, delta, cached, now)
 
     async def prepare(self) -> None:
         """Let the resolver read ahead, before flows come that may end while it reads."""
@@ -141,6 +167,30 @@ class Attributor:
         counts.lookup_seconds, counts.resolver = lookups.cpu_seconds, lookups.resolver
         counts.latency = self._latency.drain()
         return counts
+
+    def _judge(self, flow: FlowKey, delta: FlowDelta, cached: CachedFlow, now: float) -> None:
+        """Emit the bytes of a known flow, or make it pending if its owner may have changed."""
+        validity = self._cache.judge(flow, cached, delta, now)
+        if validity is Validity.ENDED:
+            self._add(flow, delta, now)
+        elif validity is Validity.COMPARE and not self._pending.is_full:
+            self._cache.discard(flow)
+            self._pending.start(flow, delta, now, cached)
+            self._wake.set()
+        else:
+            self._emit(flow, delta, cached.attribution)
+            if cached.lifetime is None and cached.activity is not None:
+                cached.lifetime = self._watch(cached.attribution)
+            if validity is not Validity.HOLDS:
+                cached.checked_at = now
+                self._rechecks.add(flow)
+                self._wake.set()
+
+    def _watch(self, attribution: Attribution) -> OwnerLifetime | None:
+        process = attribution.process
+        if self._exits is None or process is None or process.start is None:
+            return None
+        return self._exits.watch(ProcessIdentity(process.pid, process.start))
 
     def _add(self, flow: FlowKey, delta: FlowDelta, now: float) -> None:
         """Add bytes to a pending flow, or make the flow pending."""
@@ -243,11 +293,19 @@ class Attributor:
         flow = pending.flow
         self._pending.pop(flow)
         if settled.known is not None:
-            self._cache.put(flow, CachedFlow(settled.known, settled.checked_at))
+            compare_after = self._next_comparison(pending.known, settled.known)
+            cached = CachedFlow(settled.known, settled.checked_at, compare_after)
+            self._cache.put(flow, cached, pending.total.last_ns)
         for delta, attribution in settled.attributed:
             self._emit(flow, delta, attribution)
         for piece in settled.not_looked_up:
             self._add(flow, piece, now)
+
+    def _next_comparison(self, before: CachedFlow | None, found: Attribution) -> float:
+        """Return after how many seconds an attribution is compared: later, while it stays."""
+        if before is None or before.attribution != found:
+            return self._first_comparison
+        return min(2 * before.compare_after, self._rechecks.interval)
 
     async def _give_up(self, flows: Iterable[PendingResolution]) -> None:
         """Emit pending flows with what is known of them."""

@@ -6,6 +6,25 @@ Two generations approximate a list by last use: a flow that is used moves to the
 When that is full or old enough, the old generation is evicted and the young one takes its place. So
 a hit costs one dict lookup, and eviction costs nothing for each flow.
 
+Validity
+--------
+An attribution holds for the next packet only as long as the fact it rests on. The cache decides
+that for each delta of a known flow, from the delta and what is cached, without a further lookup in
+a table (`FlowCache.judge`):
+
+- A flow without connections (UDP, raw, ICMP) whose socket paused for more than `PAUSE_NS` needs a
+  lookup: the port may be another process's by now. The pause is that of the local endpoint, so that
+  a server with many clients that transmit rarely is not looked up for each.
+- So does such a flow whose owner has exited. Packets from before the exit was seen are the former
+  owner's, unless the lookup finds another one.
+- Any attribution is compared with a lookup one second after the one that found it, then after two
+  and four more seconds: until then a socket may have been passed on to another process. After that
+  it is rechecked at intervals while packets are attributed by it.
+
+Known limits: a process that closes the port of its datagram socket and lives on, with another
+process on the port within the pause, is noticed at the next comparison. Pauses within a delta,
+which sums the packets of one batch, are not seen.
+
 Invalidation
 ------------
 A lookup can be overtaken: the owner of a flow changes after the lookup has read it. So a flow that
@@ -14,15 +33,49 @@ starts one with each lookup.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
+from enum import Enum
 from itertools import islice
+from typing import Protocol
+from weakref import WeakValueDictionary
 
 import msgspec
 
-from hogpipe.model import Attribution, FlowKey, Quality
-from hogpipe.protocols import TCP
+from hogpipe.model import Attribution, FlowDelta, FlowKey, Quality
+from hogpipe.protocols import TCP, WITH_PORTS
 
+PAUSE_NS = 500_000_000
+"""A flow without connections is looked up after a longer pause; packets of one batch are summed for
+less than this."""
+FIRST_COMPARISON = 1.0
+"""Seconds after which an attribution is compared for the first time."""
 _CERTAINTY = {Quality.NONE: 0, Quality.INFERRED: 1, Quality.LISTENER: 2, Quality.EXACT: 3}
+_UNKNOWN_TIME_NS = (1 << 63) - 1  # of packets: after any exit
+
+
+class Validity(Enum):
+    """Whether a cached attribution holds for a delta."""
+
+    HOLDS = 1
+    RECHECK = 2
+    """It is used, and looked up again soon."""
+    COMPARE = 3
+    """It holds unless a lookup, for which the bytes are kept, finds another owner."""
+    ENDED = 4
+    """It does not hold: the flow is to be looked up like an unknown one."""
+
+
+class OwnerLifetime(Protocol):
+    """When the owner of a flow has exited."""
+
+    exited_ns: int | None
+    """Nanoseconds since the epoch, at the latest; None while it lives."""
+
+
+class LocalActivity(msgspec.Struct, eq=False, weakref=True):
+    """When the last packet of a local endpoint passed; its flows share one object."""
+
+    last_ns: int
 
 
 class CachedFlow(msgspec.Struct, gc=False):
@@ -30,15 +83,38 @@ class CachedFlow(msgspec.Struct, gc=False):
 
     attribution: Attribution
     checked_at: float
+    compare_after: float = FIRST_COMPARISON
+    """Seconds after `checked_at` from which the attribution is compared or rechecked."""
+    activity: LocalActivity | None = None
+    """Of a flow without connections."""
+    lifetime: OwnerLifetime | None = None
+    """Of the owner, once it is watched."""
+
+
+def is_as_certain(found: Attribution, known: Attribution) -> bool:
+    """Return whether the quality of what was found is no worse than that of what was known."""
+    return _CERTAINTY[found.quality] >= _CERTAINTY[known.quality]
 
 
 class FlowCache:
     """At most `max_flows` (2 or more) flows; the half of them that was used last is always kept.
 
     A flow is evicted when it was idle for `idle` to twice `idle` seconds of the caller's clock.
+    Attributions are compared until they are `recheck_after` seconds old, then rechecked at that
+    interval. Without `follows_pauses`, pauses and exits do not matter.
     """
 
-    def __init__(self, max_flows: int, idle: float, now: float) -> None:
+    def __init__(
+        self,
+        max_flows: int,
+        idle: float,
+        now: float,
+        *,
+        recheck_after: float = math.inf,
+        follows_pauses: bool = True,
+    ) -> None:
+        self._recheck_after = recheck_after
+        self._follows_pauses = follows_pauses
         self._max_young = max(1, max_flows // 2)
         self._idle = idle
         self._generation_began = now
@@ -46,6 +122,8 @@ class FlowCache:
         self._old: dict[FlowKey, CachedFlow] = {}
         self._invalidated: set[FlowKey] = set()
         self._all_invalidated = False
+        self._activities: WeakValueDictionary[Hashable, LocalActivity] = WeakValueDictionary()
+        """By local endpoint."""
         self.evicted = 0
         """Flows evicted since the last `drain_evicted`."""
 
@@ -59,11 +137,42 @@ class FlowCache:
             self._keep(flow, cached)
         return cached
 
-    def put(self, flow: FlowKey, cached: CachedFlow) -> None:
-        """Cache `cached`, unless `flow` was invalidated in this epoch."""
-        if not self.is_invalidated(flow):
-            self._old.pop(flow, None)
-            self._keep(flow, cached)
+    def put(self, flow: FlowKey, cached: CachedFlow, last_ns: int = 0) -> None:
+        """Cache `cached`, unless `flow` was invalidated in this epoch.
+
+        `last_ns` is the time of the last packet so far, 0 where packets have no times.
+        """
+        if self.is_invalidated(flow):
+            return
+        if flow.protocol != TCP and self._follows_pauses:
+            endpoint = _local_endpoint(flow)
+            cached.activity = self._activities.get(endpoint)
+            if cached.activity is None:
+                cached.activity = self._activities[endpoint] = LocalActivity(last_ns)
+            cached.activity.last_ns = max(cached.activity.last_ns, last_ns)
+        self._old.pop(flow, None)
+        self._keep(flow, cached)
+
+    def judge(self, flow: FlowKey, cached: CachedFlow, delta: FlowDelta, now: float) -> Validity:
+        """Return whether what is cached for `flow` holds for a delta that came in `now`."""
+        activity = cached.activity
+        if activity is not None:
+            if delta.first_ns - activity.last_ns > PAUSE_NS:
+                endpoint = _local_endpoint(flow)
+                if self._activities.get(endpoint) is activity:
+                    # All flows of the endpoint paused, whichever transmits first.
+                    del self._activities[endpoint]
+                return Validity.ENDED
+            lifetime = cached.lifetime
+            if lifetime is not None and lifetime.exited_ns is not None:
+                began_ns = delta.first_ns or _UNKNOWN_TIME_NS
+                return Validity.ENDED if began_ns >= lifetime.exited_ns else Validity.COMPARE
+            if delta.last_ns > activity.last_ns:  # noqa: PLR1730 - as in FlowDelta.add
+                activity.last_ns = delta.last_ns
+        if now - cached.checked_at < cached.compare_after:
+            return Validity.HOLDS
+        is_young = cached.compare_after < self._recheck_after
+        return Validity.COMPARE if is_young else Validity.RECHECK
 
     def refresh(self, flow: FlowKey, attribution: Attribution) -> None:
         """Take a new attribution for `flow`, if the flow is cached.
@@ -74,10 +183,10 @@ class FlowCache:
         cached = self.get(flow)
         if cached is None:
             return
-        is_as_certain = _CERTAINTY[attribution.quality] >= _CERTAINTY[cached.attribution.quality]
+        is_better = is_as_certain(attribution, cached.attribution)
         # An equal attribution keeps the object: others compare by identity.
-        if (is_as_certain or flow.protocol != TCP) and attribution != cached.attribution:
-            cached.attribution = attribution
+        if (is_better or flow.protocol != TCP) and attribution != cached.attribution:
+            cached.attribution, cached.lifetime = attribution, None
 
     def discard(self, flow: FlowKey) -> None:
         """Remove `flow`, which does not count as an eviction."""
@@ -124,6 +233,13 @@ class FlowCache:
     def _start_generation(self) -> None:
         self.evicted += len(self._old)
         self._old, self._young = self._young, {}
+
+
+def _local_endpoint(flow: FlowKey) -> Hashable:
+    """Return what flows of one socket have in common; the flow itself if there are no ports."""
+    if flow.protocol not in WITH_PORTS:
+        return flow
+    return flow.protocol, flow.local_address, flow.local_port, flow.namespace
 
 
 class RecheckQueue:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from copy import copy
 from itertools import count, islice, takewhile
 
+from hogpipe.attribution.stage.flow_cache import CachedFlow
 from hogpipe.attribution.stage.pending_resolution import PendingResolution
 from hogpipe.model import FlowDelta, FlowKey
 
@@ -50,9 +51,16 @@ class PendingFlows:
         """Return a pending flow, None if the flow is not pending."""
         return self._flows.get(flow)
 
-    def start(self, flow: FlowKey, delta: FlowDelta, now: float) -> PendingResolution:
-        """Make a flow pending that is not; `delta` is copied."""
-        pending = PendingResolution(flow, copy(delta), now, now + self._hold)
+    def start(
+        self, flow: FlowKey, delta: FlowDelta, now: float, known: CachedFlow | None = None
+    ) -> PendingResolution:
+        """Make a flow pending that is not; `delta` is copied.
+
+        `known` is the attribution that a lookup is compared with, if the flow has one.
+        """
+        pending = PendingResolution(
+            flow, copy(delta), now, now + self._hold, known=known, is_answered=known is not None
+        )
         self._flows[flow] = self._new[flow] = pending
         return pending
 

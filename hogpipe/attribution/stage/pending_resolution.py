@@ -11,6 +11,13 @@ What follows a lookup
 - No socket: no retry, as another lookup would find none either. The flow stays pending until the
   deadline, when the endpoint heuristic may have learnt enough to name an owner.
 
+Comparison
+----------
+A flow whose cached attribution is to be compared has an owner already (`known`). One lookup settles
+it. What the lookup found replaces the known attribution if its quality is no worse. Otherwise the
+bytes are those of the known owner, as they may have passed before the socket was closed; a TCP flow
+keeps that owner for its last packets, too.
+
 Pieces
 ------
 The traffic is kept in pieces, as it came in, because several processes may have used the five-tuple
@@ -29,7 +36,9 @@ from operator import itemgetter
 import msgspec
 
 from hogpipe.attribution.resolver import Resolution, Resolver
+from hogpipe.attribution.stage.flow_cache import CachedFlow, is_as_certain
 from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality, Span
+from hogpipe.protocols import TCP
 
 _FIRST_BACKOFF = 0.05
 _MAX_PIECES = 8
@@ -67,6 +76,8 @@ class PendingResolution(msgspec.Struct, eq=False, gc=False):
     """Seconds until the next attempt."""
     fallback: Attribution = UNATTRIBUTED
     """The attribution if no owner is found."""
+    known: CachedFlow | None = None
+    """The cached attribution that the lookup is compared with; None for a flow without one."""
     is_answered: bool = False
     """Whether a lookup has found out anything yet."""
     has_no_socket: bool = False
@@ -118,6 +129,8 @@ class PendingResolution(msgspec.Struct, eq=False, gc=False):
         """
         if resolution is not None and resolution.owners_by_span is not None:
             return self._settle_by_piece(resolution.owners_by_span)
+        if self.known is not None:
+            return self._compare(self.known.attribution, resolution, now, is_invalidated)
         if resolution is not None and resolution.attribution.quality is not Quality.NONE:
             attribution = resolution.attribution
         else:
@@ -136,12 +149,25 @@ class PendingResolution(msgspec.Struct, eq=False, gc=False):
 
         Further packets of a flow that may have a socket are to be looked up.
         """
+        if self.known is not None:
+            attribution = self.known.attribution
+            return Settled([(self.total, attribution)], attribution, now)
         if self.has_no_socket:
             attribution = resolver.infer(self.flow)
             return Settled([(self.total, attribution)], attribution, now)
         pieces = self.pieces or (self.total,)
         owners = [resolver.recall(self.flow, piece.span) or self.fallback for piece in pieces]
         return Settled(list(sum_runs(pieces, owners)), owners[-1])
+
+    def _compare(
+        self, known: Attribution, resolution: Resolution | None, now: float, is_invalidated: bool
+    ) -> Settled:
+        found = known if resolution is None else resolution.attribution
+        of_bytes = found if is_as_certain(found, known) and found != known else known
+        if is_invalidated and self._later_pieces():
+            return self._settle_by_piece([of_bytes] * len(self._asked_pieces()))
+        from_now_on = of_bytes if self.flow.protocol == TCP else found
+        return Settled([(self.total, of_bytes)], from_now_on, now)
 
     def _defer(self, resolution: Resolution | None, now: float) -> Deferred:
         self.has_no_socket = resolution is not None and resolution.attribution == UNATTRIBUTED

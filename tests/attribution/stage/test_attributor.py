@@ -21,12 +21,14 @@ from hogpipe.attribution.stage import attributor, batching
 from hogpipe.attribution.stage.attributor import Attributor
 from hogpipe.attribution.stage.batching import LookupVerdict
 from hogpipe.attribution.stale_flows import StaleFlows
+from hogpipe.linux.procfs import ProcessIdentity
 from hogpipe.model import (
     UNATTRIBUTED,
     Attribution,
     FlowDelta,
     FlowKey,
     Latency,
+    Process,
     Quality,
     ResolverCounts,
     Span,
@@ -108,6 +110,29 @@ class ScriptedResolver:
         )
 
 
+class Lifetime:
+    def __init__(self) -> None:
+        self.exited_ns: int | None = None
+
+
+class ScriptedExits:
+    """Processes that live until `exit` is called; `seen` at the next poll."""
+
+    def __init__(self) -> None:
+        self.watched: dict[int, Lifetime] = {}
+        self._exits: dict[int, int] = {}
+
+    def watch(self, process: ProcessIdentity, /) -> Lifetime:
+        return self.watched.setdefault(process.pid, Lifetime())
+
+    def poll(self) -> None:
+        for pid, exited_ns in self._exits.items():
+            self.watched[pid].exited_ns = exited_ns
+
+    def exit(self, pid: int, seen_at: float) -> None:
+        self._exits[pid] = round(seen_at * 1e9)
+
+
 class Stage:
     """An attributor with its surroundings; `emitted` is what it emitted."""
 
@@ -119,6 +144,7 @@ class Stage:
         cpu_budget: float = 1.0,
         max_flows: int = 1000,
         max_stale: int = 1000,
+        exits: ScriptedExits | None = None,
     ) -> None:
         self.clock = Clock()
         self.resolver = ScriptedResolver()
@@ -136,7 +162,18 @@ class Stage:
             clock=self.clock,
             set_batch_interval=self.batch_intervals.append,
             max_flows=max_flows,
+            exits=exits,
         )
+
+    def pass_packets(self, *flows: FlowKey, first: float, last: float, size: int = 1) -> None:
+        """Ingest packets that passed from `first` to `last`, in seconds, at the time of `last`."""
+        self.clock.now = last
+        at_ns = (round(first * 1e9), round(last * 1e9))
+        self.attributor.ingest({flow: make_delta((size, 1), at_ns=at_ns) for flow in flows})
+
+    async def look_up(self) -> None:
+        """Look up what is due, at the present time of the clock."""
+        await self.attributor._look_up_due(self.clock.now)
 
     def ingest(self, *flows: FlowKey, size: int = 1, opened: bool = False) -> None:
         self.attributor.ingest({flow: make_delta((size, 1), opened=opened) for flow in flows})
@@ -782,6 +819,192 @@ async def test_other_tasks_run_while_very_many_resolutions_are_acted_on(
     assert all(later - earlier <= 500 for earlier, later in pairwise(turns))
 
 
+CONNECTIONLESS = [make_flow(7, protocol=number) for number in (1, 17, 47, 58, 136)]
+
+
+@pytest.mark.parametrize("flow", CONNECTIONLESS, ids=lambda flow: f"protocol {flow.protocol}")
+async def test_a_flow_without_connections_that_paused_waits_for_a_lookup(
+    executor: ThreadPoolExecutor, flow: FlowKey
+) -> None:
+    stage = Stage(executor, exits=ScriptedExits())
+    stage.resolver.answers[flow] = exact(NGINX)
+    stage.pass_packets(flow, first=1.0, last=1.0)
+    await stage.look_up()
+    stage.pass_packets(flow, first=1.4, last=1.4)
+    assert stage.drain() == [(flow, 1, exact(NGINX))] * 2
+    stage.resolver.answers[flow] = exact(CURL)
+    stage.pass_packets(flow, first=1.95, last=1.95)
+    assert stage.drain() == []
+    await stage.look_up()
+    assert stage.drain() == [(flow, 1, exact(CURL))]
+
+
+async def test_a_tcp_connection_may_pause(executor: ThreadPoolExecutor) -> None:
+    stage = Stage(executor, exits=ScriptedExits())
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.pass_packets(FLOW, first=1.0, last=1.0)
+    await stage.look_up()
+    stage.pass_packets(FLOW, first=1.9, last=1.9)
+    assert stage.drain() == [(FLOW, 1, exact(NGINX))] * 2
+    assert stage.resolver.asked == [[FLOW]]
+
+
+async def test_clients_that_transmit_rarely_cost_no_lookup_while_their_server_is_busy(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, exits=ScriptedExits())
+    clients = [make_flow(53, protocol=17, remote_port=port) for port in range(1, 9)]
+    stage.resolver.answers = dict.fromkeys(clients, Attribution(Quality.LISTENER, NGINX))
+    stage.pass_packets(*clients, first=0.0, last=0.0)
+    await stage.look_up()
+    for turn, client in enumerate(clients):
+        stage.pass_packets(client, first=0.1 * turn, last=0.1 * turn)
+    assert stage.resolver.asked == [clients]
+    assert len(stage.drain()) == 2 * len(clients)
+
+
+async def test_all_flows_of_a_local_port_that_paused_wait_for_a_lookup(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, exits=ScriptedExits())
+    one, other = (make_flow(53, protocol=17, remote_port=port) for port in (1, 2))
+    stage.resolver.answers = dict.fromkeys([one, other], exact(NGINX))
+    stage.pass_packets(one, other, first=0.0, last=0.0)
+    await stage.look_up()
+    stage.drain()
+    stage.resolver.answers = dict.fromkeys([one, other], exact(CURL))
+    for second, flow in ((0.6, one), (0.7, other)):
+        stage.pass_packets(flow, first=second, last=second)
+        assert stage.drain() == []
+        await stage.look_up()
+        assert stage.drain() == [(flow, 1, exact(CURL))]
+
+
+async def test_packets_after_the_exit_of_their_owner_wait_for_a_lookup(
+    executor: ThreadPoolExecutor,
+) -> None:
+    exits, flow = ScriptedExits(), make_flow(7, protocol=17)
+    stage = Stage(executor, exits=exits)
+    stage.resolver.answers[flow] = exact(NGINX)
+    stage.pass_packets(flow, first=0.0, last=0.0)
+    await stage.look_up()
+    stage.pass_packets(flow, first=0.1, last=0.1)
+    stage.drain()
+    exits.exit(NGINX.pid, seen_at=0.15)
+    stage.resolver.answers[flow] = UNATTRIBUTED
+    stage.pass_packets(flow, first=0.2, last=0.2)
+    await stage.look_up()
+    assert stage.drain() == []  # the flow has no socket: it waits as long as a new one
+    await stage.attributor.resolve_pending()
+    assert stage.drain() == [(flow, 1, UNATTRIBUTED)]
+
+
+@pytest.mark.parametrize(("found", "owner"), [(UNATTRIBUTED, NGINX), (exact(CURL), CURL)])
+async def test_packets_from_before_an_exit_was_seen_are_the_former_owners_unless_there_is_another(
+    executor: ThreadPoolExecutor, found: Attribution, owner: Process
+) -> None:
+    exits, flow = ScriptedExits(), make_flow(7, protocol=17)
+    stage = Stage(executor, exits=exits)
+    stage.resolver.answers[flow] = exact(NGINX)
+    stage.pass_packets(flow, first=0.0, last=0.0)
+    await stage.look_up()
+    stage.pass_packets(flow, first=0.1, last=0.1)
+    stage.drain()
+    exits.exit(NGINX.pid, seen_at=0.21)
+    stage.resolver.answers[flow] = found
+    stage.pass_packets(flow, first=0.15, last=0.2)
+    assert stage.drain() == []
+    await stage.look_up()
+    assert stage.drain() == [(flow, 1, exact(owner))]
+    stage.pass_packets(flow, first=0.25, last=0.25)
+    assert stage.drain() == [(flow, 1, found)]
+
+
+async def test_only_owners_of_flows_without_connections_that_go_on_are_watched(
+    executor: ThreadPoolExecutor,
+) -> None:
+    exits, datagrams = ScriptedExits(), make_flow(7, protocol=17)
+    stage = Stage(executor, exits=exits)
+    stage.resolver.answers = {FLOW: exact(CURL), datagrams: exact(NGINX)}
+    stage.ingest(FLOW, datagrams)
+    await stage.look_up()
+    stage.ingest(FLOW)
+    assert not exits.watched
+    stage.ingest(datagrams)
+    assert exits.watched.keys() == {NGINX.pid}
+
+
+async def test_a_young_attribution_is_compared_before_its_bytes_are_emitted(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, exits=ScriptedExits())
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.ingest(FLOW)
+    await stage.look_up()
+    stage.clock.now = 0.9
+    stage.ingest(FLOW)
+    assert len(stage.drain()) == 2
+    stage.resolver.answers[FLOW] = exact(CURL)
+    stage.clock.now = 1.0
+    stage.ingest(FLOW, size=5)
+    stage.ingest(FLOW, size=6)
+    assert stage.drain() == []
+    await stage.look_up()
+    stage.ingest(FLOW, size=7)
+    assert stage.drain() == [(FLOW, 11, exact(CURL)), (FLOW, 7, exact(CURL))]
+    assert stage.attributor.drain_stats().new_flows == 1
+
+
+async def test_comparisons_become_rarer_while_the_owner_stays_and_then_delay_no_bytes(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, exits=ScriptedExits())
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    looked_up, delayed = [], []
+    for tenth in range(300):
+        stage.clock.now = tenth / 10
+        stage.ingest(FLOW)
+        if not stage.drain():
+            delayed.append(stage.clock.now)
+        if stage.attributor._next_lookup() <= stage.clock.now:
+            looked_up.append(stage.clock.now)
+            await stage.look_up()
+            stage.drain()
+    assert delayed == [0.0, 1.0, 3.0, 7.0]
+    assert looked_up == [0.0, 1.0, 3.0, 7.0, 12.0, 17.0, 22.0, 27.0]
+
+
+@pytest.mark.parametrize("answer", [None, UNATTRIBUTED, Attribution(Quality.LISTENER, CURL)])
+async def test_a_comparison_with_a_closed_connection_leaves_its_owner(
+    executor: ThreadPoolExecutor, answer: Attribution | None
+) -> None:
+    stage = Stage(executor, exits=ScriptedExits())
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.ingest(FLOW)
+    await stage.look_up()
+    stage.resolver.answers = {} if answer is None else {FLOW: answer}
+    stage.clock.now = 1.0
+    stage.ingest(FLOW)
+    await stage.look_up()
+    stage.ingest(FLOW)
+    assert stage.drain() == [(FLOW, 1, exact(NGINX))] * 3
+
+
+async def test_a_comparison_that_no_lookup_reached_leaves_the_owner(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, exits=ScriptedExits())
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.ingest(FLOW)
+    await stage.look_up()
+    stage.clock.now = 1.0
+    stage.ingest(FLOW)
+    stage.clock.now = 3.0
+    await stage.attributor.emit_expired()
+    stage.ingest(FLOW)
+    assert stage.drain() == [(FLOW, 1, exact(NGINX))] * 3
+
+
 @pytest.mark.parametrize("opened", [False, True])
 async def test_bytes_that_come_in_between_two_resolutions_are_emitted_once(
     executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, opened: bool
@@ -965,7 +1188,7 @@ async def test_statistics_cover_the_work_since_they_were_last_drained(
     assert (counts.pending_flows, counts.pending_bytes, counts.evicted_flows) == (1, 30, 0)
 
 
-FLOWS = [make_flow(port) for port in range(4)]
+FLOWS = [*(make_flow(port) for port in range(3)), make_flow(3, protocol=17)]
 batches = st.dictionaries(st.sampled_from(FLOWS), deltas)
 answers = st.dictionaries(st.sampled_from(FLOWS), attributions)
 steps = st.one_of(
@@ -1010,12 +1233,17 @@ async def play(stage: Stage, script: list[tuple[str, object]]) -> None:
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.lists(steps, max_size=15), st.integers(2, 6), st.sampled_from([0.0, 0.3]))
+@given(st.lists(steps, max_size=15), st.integers(2, 6), st.sampled_from([0.0, 0.3]), st.booleans())
 def test_every_byte_that_goes_in_comes_out_once(
-    executor: ThreadPoolExecutor, script: list[tuple[str, object]], max_flows: int, hold: float
+    executor: ThreadPoolExecutor,
+    script: list[tuple[str, object]],
+    max_flows: int,
+    hold: float,
+    compares: bool,
 ) -> None:
     async def run() -> Stage:
-        stage = Stage(executor, hold=hold, max_flows=max_flows)
+        exits = ScriptedExits() if compares else None
+        stage = Stage(executor, hold=hold, max_flows=max_flows, exits=exits)
         await play(stage, script)
         await stage.attributor.resolve_pending()
         return stage
