@@ -29,7 +29,7 @@ D = TypeVar("D")
 
 
 class Outcome(NamedTuple):
-    """How many records a write has settled."""
+    """How many records of the window a write took care of."""
 
     delivered: int = 0
     dropped: int = 0
@@ -51,7 +51,7 @@ class PartialDelivery:
         """The records to write next; empty if none remain."""
         return self._parts[0] if self._parts else ()
 
-    def settle(self, error: Exception | None) -> Outcome:
+    def conclude(self, error: Exception | None) -> Outcome:
         """Apply the outcome of the write of `part`; None is success."""
         match error:
             case None:

@@ -82,7 +82,7 @@ class WindowDelivery:
             raise
         except Exception as raised:  # noqa: BLE001 - a plugin may raise any error
             error = raised
-        delivered, dropped = self._window.settle(error)
+        delivered, dropped = self._window.conclude(error)
         self._health.delivered += delivered
         if delivered or dropped:
             self._backoff.reset()

@@ -84,7 +84,7 @@ class SnapshotSocket(msgspec.Struct, frozen=True, gc=False):
 
 
 def is_same_process(one: SocketOwner | None, other: SocketOwner | None) -> bool:
-    """Tell whether two owners are the same process, whichever of its threads used the socket."""
+    """Return whether two owners are the same process, whichever of its threads used the socket."""
     if one is None or other is None:
         return False
     return (one.pid, one.start) == (other.pid, other.start)

@@ -52,7 +52,7 @@ class Account:
         """Mark undelivered records that are not written again."""
         self._abandoned |= identify_all(records)
 
-    def settle(self, records: Sequence[Record], error: BaseException | None) -> list[Record]:
+    def count_write(self, records: Sequence[Record], error: BaseException | None) -> list[Record]:
         """Apply the error of a write of `records`; return those to be written again."""
         undelivered: Sequence[Record] = ()
         refused: Sequence[Record] = ()

@@ -208,7 +208,7 @@ class SinkHarness:
         if fingerprint(given) != before:
             raise BrokenPromiseError("write changed the records, which other sinks get as well")
         self._last_error = error or self._last_error
-        return self._account.settle(records, error)
+        return self._account.count_write(records, error)
 
     async def _call(self, name: str, call: Awaitable[None], seconds: float) -> BaseException | None:
         error = await call_sink(name, call, seconds, self._monitor)

@@ -15,7 +15,7 @@ from typing import Any
 
 from support.namespaces import Namespace, pair
 from support.running import Running, running, tcpdump
-from tools import PROCFS, START_ERRORS, Outcome, Tool, hogpipe_tool, nethogs_tool, settle
+from tools import PROCFS, START_ERRORS, Outcome, Tool, hogpipe_tool, nethogs_tool, wait_until_idle
 from truth import Owner, Truth, read_truth
 from verdict import Verdict, judge
 from workloads import UDP, Workload
@@ -156,7 +156,7 @@ def run_workload(
             client.go()
         logs = [client.result() for client in clients]
         time.sleep(TAIL)
-        settle(tools)
+        wait_until_idle(tools)
         outcomes += [tool.finish() for tool in tools]
         dump.end()
         owners = name_owners(workload, server, clients, logs)

@@ -21,7 +21,7 @@ from verdict import Reported
 from workloads import UDP, Workload
 
 PATIENCE = 20.0  # seconds within which a tool must start
-SETTLED = 3.0  # seconds for each tool after the load; hogpipe keeps flows pending for two
+IDLE_AFTER = 3.0  # seconds for each tool after the load; hogpipe keeps flows pending for two
 BACKLOG = 15.0  # further seconds for nethogs to process its capture buffer
 GRACE = 5.0  # seconds to exit after SIGINT
 REFRESH = 1.5  # seconds within which nethogs prints its next list, once it is not behind
@@ -44,7 +44,7 @@ class Outcome:
     dropped: int | None = None
     """Packets that the kernel dropped; None if the tool does not report it."""
     cpu_seconds: float = 0.0
-    """CPU time from the start of the load until the tool had settled."""
+    """CPU time from the start of the load until the tool was idle."""
     start_cpu_seconds: float = 0.0
     peak_bytes: int = 0
     unfinished: bool = False
@@ -203,9 +203,9 @@ def _last_refresh(text: str) -> Sequence[str]:
     return [line for line in whole.rpartition("Refreshing:\n")[2].splitlines() if "\t" in line]
 
 
-def settle(tools: Sequence[Tool]) -> None:
-    """Wait until no tool is busy any more, but at most SETTLED + BACKLOG seconds."""
-    time.sleep(SETTLED)
+def wait_until_idle(tools: Sequence[Tool]) -> None:
+    """Wait until no tool is busy any more, but at most IDLE_AFTER + BACKLOG seconds."""
+    time.sleep(IDLE_AFTER)
     deadline = time.monotonic() + BACKLOG
     before = [tool.cpu_seconds() for tool in tools]
     while time.monotonic() < deadline:

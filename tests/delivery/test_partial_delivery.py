@@ -26,7 +26,7 @@ def write_all(window: PartialDelivery, bad: set[int]) -> tuple[int, int, int]:
     while window:
         writes += 1
         refused = bad & set(sequences(window.part))
-        outcome = window.settle(RefusedError("one is bad") if refused else None)
+        outcome = window.conclude(RefusedError("one is bad") if refused else None)
         delivered += outcome.delivered
         dropped += outcome.dropped
     return delivered, dropped, writes
@@ -36,43 +36,43 @@ def test_delivered_records_do_not_remain() -> None:
     records = window(6)
     delivery = PartialDelivery(records)
     error = DeliveryError("later", undelivered=[records[4], records[1]], refused=[records[5]])
-    assert delivery.settle(error) == (3, 1)
+    assert delivery.conclude(error) == (3, 1)
     assert sequences(delivery.part) == [1, 4]
-    assert delivery.settle(OSError("not yet")) == (0, 0)
+    assert delivery.conclude(OSError("not yet")) == (0, 0)
     assert sequences(delivery.part) == [1, 4]
-    assert delivery.settle(DeliveryError("not yet")) == (0, 0)
-    assert delivery.settle(None) == (2, 0)
+    assert delivery.conclude(DeliveryError("not yet")) == (0, 0)
+    assert delivery.conclude(None) == (2, 0)
     assert not delivery
 
 
 def test_an_error_may_name_records_by_copies() -> None:
     records = window(3)
     delivery = PartialDelivery(records)
-    assert delivery.settle(DeliveryError("later", undelivered=[{**records[1]}])) == (2, 0)
+    assert delivery.conclude(DeliveryError("later", undelivered=[{**records[1]}])) == (2, 0)
     assert delivery.part == [records[1]]
 
 
 def test_records_not_named_as_refused_count_as_delivered() -> None:
     records = window(5)
-    assert PartialDelivery(records).settle(RefusedError("no", refused=records[1:3])) == (3, 2)
+    assert PartialDelivery(records).conclude(RefusedError("no", refused=records[1:3])) == (3, 2)
 
 
 def test_an_error_with_no_undelivered_records_ends_the_window() -> None:
     delivery = PartialDelivery(window(3))
-    assert delivery.settle(DeliveryError("odd", undelivered=[])) == (3, 0)
+    assert delivery.conclude(DeliveryError("odd", undelivered=[])) == (3, 0)
     assert not delivery
 
 
 @pytest.mark.parametrize("junk", [None, 7, {}, {"run": []}, {"run": [], "sequence": 1}])
 def test_an_error_that_names_no_valid_record_means_all(junk: object) -> None:
     delivery = PartialDelivery(window(3))
-    assert delivery.settle(DeliveryError("later", undelivered=[junk])) == (0, 0)  # type: ignore[list-item]
+    assert delivery.conclude(DeliveryError("later", undelivered=[junk])) == (0, 0)  # type: ignore[list-item]
     assert len(delivery) == 3
 
 
 def test_named_records_that_were_not_written_are_ignored() -> None:
     delivery = PartialDelivery(window(3))
-    assert delivery.settle(RefusedError("no", refused=[traffic(99)])) == (3, 0)
+    assert delivery.conclude(RefusedError("no", refused=[traffic(99)])) == (3, 0)
 
 
 def test_bisection_drops_only_the_refused_record() -> None:
@@ -89,7 +89,7 @@ def test_splits_are_bounded_where_everything_is_refused() -> None:
 
 def test_any_other_error_drops_the_part() -> None:
     delivery = PartialDelivery(window(4))
-    assert delivery.settle(ValueError("a bug")) == (0, 4)
+    assert delivery.conclude(ValueError("a bug")) == (0, 4)
     assert not delivery
 
 
@@ -110,7 +110,7 @@ def test_every_record_ends_in_one_count_and_order_is_kept(data: st.DataObject, s
         )
         if isinstance(error, DeliveryError) and error.undelivered is None:
             error = None  # else this might never end
-        outcome = delivery.settle(error)
+        outcome = delivery.conclude(error)
         delivered += outcome.delivered
         dropped += outcome.dropped
         assert delivered + dropped + len(delivery) == size

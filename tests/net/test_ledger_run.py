@@ -90,9 +90,9 @@ def exchange(where: Namespace, host: str, clients: int = 2) -> Owners:
     """Let clients talk to the server; give the owners of ports that one client alone had."""
     words = (sys.executable, "-c", CLIENT, host, str(PORT), str(EXCHANGES))
     started = [where.popen(*words, stdout=subprocess.PIPE) for _ in range(clients)]
-    told = [json.loads(one.communicate()[0]) for one in started]
+    reports = [json.loads(one.communicate()[0]) for one in started]
     owners: dict[tuple[str, int], set[int]] = {}
-    for pid, by_transport in told:
+    for pid, by_transport in reports:
         for transport, ports in by_transport.items():
             for port in ports:
                 owners.setdefault((transport, port), set()).add(pid)
@@ -102,12 +102,12 @@ def exchange(where: Namespace, host: str, clients: int = 2) -> Owners:
 def bytes_by_rightness(
     records: Sequence[dict[str, Any]], owners: Owners, served_by: int
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the bytes told for clients, and for the server: right, wrong, and of none."""
+    """Return the bytes of clients, and of the server, whose owner is right, wrong or none."""
     sides: tuple[dict[str, int], dict[str, int]] = ({}, {})
     for record in traffic_of(records):
         network = record["network"]
         local, peer = network["local"].get("port"), network["peer"].get("port")
-        moved = sum(way["bytes"] for way in network["io"].values())
+        moved = sum(one["bytes"] for one in network["io"].values())
         pid = record.get("process", {}).get("pid")
         if local == PORT:
             side, owner = sides[1], served_by
@@ -154,16 +154,17 @@ def test_each_of_two_clients_and_the_server_get_all_bytes_of_short_exchanges(
     assert outbound.keys() == {"right"}, outbound
     assert inbound.keys() == {"right"}, inbound
     assert_conserved(records)
-    told = stats_of(records)[-1]["attribution"]["ledger"]
-    assert (told["events_lost"], told["sockets_lost"], told["malformed_events"]) == (0, 0, 0)
+    counts = stats_of(records)[-1]["attribution"]["ledger"]
+    lost = (counts["events_lost"], counts["sockets_lost"], counts["malformed_events"])
+    assert lost == (0, 0, 0)
 
 
-def test_short_exchanges_with_a_guest_belong_to_the_processes_on_both_sides(
+def test_short_exchanges_with_a_container_belong_to_the_processes_on_both_sides(
     container_veth: tuple[Namespace, Namespace], tmp_path: Path
 ) -> None:
     require_bpf()
-    host, guest = container_veth
-    with server(guest, "10.77.0.2") as pid:
+    host, container = container_veth
+    with server(container, "10.77.0.2") as pid:
         with recording(host, "left", tmp_path, "network namespaces at captured") as path:
             owners = exchange(host, "10.77.0.2")
         records = read_records(path)

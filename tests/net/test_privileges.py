@@ -42,8 +42,8 @@ type = "stdout"
 format = "jsonl"
 """
 
-# The interpreter may be out of nobody's reach, so it changes its user once all is loaded. Whoever
-# does that is not dumpable, which would hide it from others of the same user.
+# The user nobody may not be able to read the interpreter, so the process changes its user once all
+# is loaded. A process that did is not dumpable, which would hide it from others of the same user.
 BECOME = """
 import ctypes, os, sys
 def become(user, keep=0):
@@ -109,14 +109,14 @@ def load(where: Namespace, user: int, port: int = 0) -> Iterator[int]:
 
 
 class Recording:
-    """A run of hogpipe, and what it has told."""
+    """A run of hogpipe, and its records."""
 
     def __init__(self, path: Path, run: Running) -> None:
         self.path = path
         self.run = run
 
     def wait_for(self, *words: str) -> None:
-        """Wait until records tell all of these."""
+        """Wait until records contain all of these."""
         wait_until(lambda: all(f'"{word}"' in self.path.read_text() for word in words))
 
     def end(self) -> list[dict[str, Any]]:
@@ -135,8 +135,8 @@ def recording(where: Namespace, folder: Path, *words: str | Path) -> Iterator[Re
         yield Recording(path, run)
 
 
-def told_of(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the processes that traffic records tell of, as often as they do."""
+def processes_of(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the process of each traffic record that has one."""
     return [record["process"] for record in traffic_of(records) if "process" in record]
 
 
@@ -144,14 +144,16 @@ def not_permitted(records: Sequence[dict[str, Any]]) -> int:
     return sum(record["attribution"]["not_permitted"] for record in stats_of(records))
 
 
-def test_the_user_is_told_where_the_process_may_not_be_seen(netns: Namespace, folder: Path) -> None:
+def test_records_name_the_user_where_the_process_may_not_be_seen(
+    netns: Namespace, folder: Path
+) -> None:
     words = (*ONLY_NET_RAW, sys.executable, "-m", "hogpipe")
     with recording(netns, folder, *words) as run:
         with load(netns, NOBODY):
             run.wait_for("nobody")
         records = run.end()
-    assert told_of(records)
-    for process in told_of(records):
+    assert processes_of(records)
+    for process in processes_of(records):
         assert process == {"user": {"id": NOBODY}, "owner": "nobody"}
     assert {name for record in traffic_of(records) for name in record["attribution"]} == {"none"}
     assert not_permitted(records) > 0
@@ -198,15 +200,15 @@ def test_a_proc_that_hides_others_leaves_their_users_and_ones_own_processes(
             run.wait_for("daemon", "nobody")
         records = run.end()
     theirs = {"user": {"id": DAEMON}, "owner": "daemon"}
-    assert theirs in told_of(records)
-    others = [process for process in told_of(records) if process != theirs]
+    assert theirs in processes_of(records)
+    others = [process for process in processes_of(records) if process != theirs]
     assert others
     assert {(process["pid"], process["owner"]) for process in others} == {(own, "nobody")}
     assert (not_permitted(records) > 0) == counted
 
 
 @contextmanager
-def stranger(where: Namespace, *options: str, port: int) -> Iterator[Path]:
+def isolated_server(where: Namespace, *options: str, port: int) -> Iterator[Path]:
     """Let a server be process 1 of a PID namespace of its own; give its /proc."""
     command = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *options)
     words = (*command, sys.executable, "-c", SERVE, str(port))
@@ -236,28 +238,28 @@ def seeing(procfs: Path) -> tuple[str | Path, ...]:
     return (sys.executable, "-c", f"{program}; hogpipe.cli.main()")
 
 
-def test_a_proc_of_another_pid_namespace_tells_who_is_in_there_and_the_users_of_the_others(
+def test_a_proc_of_another_pid_namespace_shows_its_processes_and_the_users_of_others(
     netns: Namespace, folder: Path
 ) -> None:
     with (
-        stranger(netns, port=PORT) as procfs,
+        isolated_server(netns, port=PORT) as procfs,
         recording(netns, folder, *seeing(procfs)) as run,
     ):
         with load(netns, DAEMON):
             connect(netns, PORT)
             run.wait_for("daemon", "pid")
         records = run.end()
-    whole = [process for process in told_of(records) if "pid" in process]
+    whole = [process for process in processes_of(records) if "pid" in process]
     assert whole
     assert {process["pid"] for process in whole} == {1}
-    assert {"user": {"id": DAEMON}, "owner": "daemon"} in told_of(records)
+    assert {"user": {"id": DAEMON}, "owner": "daemon"} in processes_of(records)
 
 
 def test_a_server_in_another_network_namespace_is_not_taken_for_one_on_the_same_port_here(
     netns: Namespace, folder: Path
 ) -> None:
     with (
-        stranger(netns, "--net", port=PORT) as procfs,
+        isolated_server(netns, "--net", port=PORT) as procfs,
         recording(netns, folder, *seeing(procfs)) as run,
     ):
         with load(netns, DAEMON, PORT):
@@ -265,19 +267,19 @@ def test_a_server_in_another_network_namespace_is_not_taken_for_one_on_the_same_
         records = run.end()
         assert "shows no sockets of the network namespace" in "".join(run.run.errors)
     assert traffic_of(records)
-    assert told_of(records) == []
+    assert processes_of(records) == []
 
 
 def test_a_proc_that_vanishes_costs_owners_and_nothing_else(netns: Namespace, folder: Path) -> None:
     with ExitStack() as stack:
-        procfs = stack.enter_context(stranger(netns, port=PORT))
+        procfs = stack.enter_context(isolated_server(netns, port=PORT))
         with recording(netns, folder, *seeing(procfs)) as run:
             stack.close()
             with load(netns, DAEMON):
                 run.wait_for("traffic")
             records = run.end()
     assert traffic_of(records)
-    assert told_of(records) == []
+    assert processes_of(records) == []
     assert sum(record["attribution"]["failed_batches"] for record in stats_of(records)) > 0
-    told, counted = balance(records)
-    assert told == counted
+    reported, counted = balance(records)
+    assert reported == counted

@@ -1,7 +1,8 @@
 """The ledger: which process used a socket, and when, as the kernel recorded it.
 
-- `kernel_ledger`: the ledger of the running kernel, safe from any thread. `event_reader` reads the
-  BPF ring buffer, `socket_events` decodes it, `event_owners` identifies the processes.
+- `kernel_ledger`: the ledger of the running kernel, safe from any thread (`fair_lock`).
+  `event_reader` reads the BPF ring buffer, `socket_events` decodes it, `event_owners` identifies
+  the processes.
 - `ledger`: ingests events and answers lookups, without I/O; `known_socket`, `socket_index`,
   `socket_lookup`, `retention` and `invalidation` are its parts.
 - `socket_snapshot`, `snapshot_merge`: the sockets that existed before the programs were attached.

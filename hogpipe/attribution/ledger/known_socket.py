@@ -49,8 +49,9 @@ class KnownSocket(msgspec.Struct, eq=False, gc=False):
     since_ns: int = 0
     """0 if its beginning is not recorded."""
     until_ns: int | None = None
-    """None while it may hold its place. A closed TCP connection holds its five-tuple until another
-    connection takes that; a listening socket, and one of datagrams, until its release."""
+    """None while it may hold its five-tuple or port: a TCP connection until another one takes the
+    five-tuple, also when it is closed; a listening socket, and one of datagrams, until its release.
+    """
     last_event_ns: int = 0
     last_event_at: float = -math.inf
     """When its last event happened, and when that was ingested; the defaults if it had none."""
@@ -68,7 +69,7 @@ class KnownSocket(msgspec.Struct, eq=False, gc=False):
 
     @property
     def may_be_replaced(self) -> bool:
-        """Return whether another socket may have taken its place, with the event lost."""
+        """Return whether another socket may have replaced it, with the event lost."""
         return self.complete_until_ns is not None and self.until_ns is None
 
     @property

@@ -8,7 +8,7 @@ Lookup
 ------
 `socket_lookup` finds the socket by five-tuple: a connection, or an exchange of datagrams whose
 beginning was recorded. Otherwise by local port: the sockets bound to the most specific address, if
-they have one owner. Each socket has the packets of the time in which it held its place. If several
+they have one owner. Each socket has the packets of the time in which it held that. If several
 owners held it one after the other during the span, the flow is contested.
 
 Lifetime
@@ -198,7 +198,7 @@ class Ledger:
         """Merge a socket of a snapshot."""
         known = self._sockets.get(found.cookie)
         if known is not None and known.until_ns is None and self._snapshot.is_complete:
-            known.complete_until_ns = None  # no other socket has taken its place
+            known.complete_until_ns = None  # no other socket has taken its five-tuple or port
         if known is None and self._sockets.is_full:
             self._counts.evicted += 1
         elif known is None or replaces_sharer(found, known):

@@ -21,14 +21,14 @@ from hogpipe.model import Quality, SnapshotSocket, SocketOwner, is_same_process
 def is_from_sharer(
     event: SocketEvent, owner: SocketOwner | None, known: KnownSocket | None
 ) -> bool:
-    """Tell whether an event only names one of the processes that share a socket of a snapshot."""
+    """Return whether an event only names one of the processes that share a socket of a snapshot."""
     if known is None or not known.from_snapshot or event.kind is not EventKind.SENT:
         return False
     return known.serves_port and known.owner is not None and not is_same_process(known.owner, owner)
 
 
 def replaces_sharer(found: SnapshotSocket, known: KnownSocket) -> bool:
-    """Tell whether the known owner is only one of the processes that share the found socket."""
+    """Return whether the known owner is only one of the processes that share the found socket."""
     if known.owner is None or found.owner is None or is_same_process(known.owner, found.owner):
         return False
     return known.serves_port and not found.remote_port
@@ -78,7 +78,7 @@ class SnapshotMerge:
             del self._released[next(iter(self._released))]
 
     def is_open(self, found: SnapshotSocket) -> bool:
-        """Tell whether a socket of the snapshot has not been released meanwhile."""
+        """Return whether a socket of the snapshot has not been released meanwhile."""
         return self._released is None or found.cookie not in self._released
 
     def begin(self, lost_until_ns: int) -> None:
@@ -93,7 +93,7 @@ class SnapshotMerge:
     def make_known(self, found: SnapshotSocket) -> KnownSocket:
         """Return a socket of the snapshot as the ledger keeps it.
 
-        If events were lost since the snapshot began, another socket may have taken its place.
+        If events were lost since the snapshot began, another socket may have replaced it.
         """
         return KnownSocket(
             found.cookie,

@@ -9,8 +9,8 @@ PURE. Three tables:
 - By remote endpoint: connected sockets whose local port is unknown. They answer no flow, but mean
   that the owner of a port that is free may have changed.
 
-A socket stays in the index after another took its place, since flows are looked up later than their
-packets pass. At most `_MAX_FORMER` former sockets stay in one place.
+A socket stays in the index after another took its five-tuple or port, since flows are looked up
+later than their packets pass: at most `_MAX_FORMER` former sockets of each.
 """
 
 from collections.abc import Iterable
@@ -134,7 +134,7 @@ def _remove(table: dict[_Key, dict[int, KnownSocket]], key: _Key, cookie: int) -
 
 
 def _can_use(socket: KnownSocket, flow: FlowKey) -> bool:
-    """Tell whether a socket's own address permits the local address of a flow."""
+    """Return whether a socket's own address permits the local address of a flow."""
     return socket.local_address in {NO_ADDRESS, _ANY4, _ANY6, flow.local_address}
 
 

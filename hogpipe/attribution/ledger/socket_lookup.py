@@ -5,12 +5,12 @@ socket and how well it matches, or the reason why there is none.
 
 Algorithm
 ---------
-1. Candidates come from the index, the most specific match first. Those that held their place for a
-   part of the span are holders.
-2. The search stops at the first group in which a socket held its place for the whole span.
+1. Candidates come from the index, the most specific match first. Those that held the five-tuple or
+   port for a part of the span are holders.
+2. The search stops at the first group in which a socket held it for the whole span.
 3. If all holders have one owner, the oldest of the most specific ones is the match. Else the flow
    is ambiguous (all of them held it at once) or contested (one after the other).
-4. Without a holder, the last socket that left its place before the span is the match: packets may
+4. Without a holder, the last socket that held it before the span is the match: packets may
    arrive after a socket was closed.
 
 Times are compared with a tolerance: packets are seen up to `_SETTLING_NS` after their socket was
@@ -92,9 +92,9 @@ def may_outlive_owner(socket: KnownSocket, now: float) -> bool:
 def _find_last(
     index: SocketIndex, groups: Sequence[list[KnownSocket]], flow: FlowKey, span: Span
 ) -> Match | NoMatch:
-    """Return the socket that left its place last before `span`, if no other may have taken that.
+    """Return the last socket that held the flow before `span`, if no other may have come after it.
 
-    A socket whose local port is unknown may have taken it.
+    A socket whose local port is unknown may have.
     """
     left = [one for group in groups for one in group if one.until_ns is not None]
     before = [one for one in left if (one.until_ns or 0) < span.end_ns]
@@ -109,19 +109,19 @@ def _find_last(
 
 
 def _held_part(socket: KnownSocket, span: Span) -> bool:
-    """Tell whether a socket held its place for a part of the span."""
+    """Return whether a socket held the flow for a part of the span."""
     had_left = socket.until_ns is not None and socket.until_ns + _SETTLING_NS < span.start_ns
     return socket.since_ns < span.end_ns + _CLOCK_ERROR_NS and not had_left
 
 
 def _held_whole(socket: KnownSocket, span: Span) -> bool:
-    """Tell whether a socket held its place for the whole span."""
+    """Return whether a socket held the flow for the whole span."""
     stayed = socket.until_ns is None or socket.until_ns + _SETTLING_NS >= span.end_ns
     return socket.since_ns <= span.start_ns + _CLOCK_ERROR_NS and stayed
 
 
 def _may_be_replaced(socket: KnownSocket, span: Span) -> bool:
-    """Tell whether another may have taken its place by the end of the span, with the event lost."""
+    """Return whether another may have replaced it by the end of the span, with the event lost."""
     if socket.complete_until_ns is None:
         return False
     complete_ns = max(socket.complete_until_ns, socket.until_ns or 0)
@@ -131,7 +131,7 @@ def _may_be_replaced(socket: KnownSocket, span: Span) -> bool:
 def _may_have_other_holder(
     index: SocketIndex, holders: list[KnownSocket], flow: FlowKey, span: Span
 ) -> bool:
-    """Tell whether an unknown socket may have held the flow before the holders, or after them."""
+    """Return whether an unknown socket may have held the flow before the holders, or after them."""
     if all(one.since_ns > span.start_ns + _CLOCK_ERROR_NS for one in holders):
         return True
     have_left = all(

@@ -5,7 +5,7 @@ without an owner. While a flow is in use it is looked up again from time to time
 owner may have changed its bytes are pending meanwhile (`FlowCache.judge` has the rules).
 
 Bytes of an unknown flow are pending (`PendingResolution`) and add up, while one lookup at a time
-runs in the executor for all flows that are due. A flow that a lookup did not settle is retried
+runs in the executor for all flows that are due. A flow that a lookup left undecided is retried
 until its first byte is `hold` seconds old; then its bytes are emitted with what is known.
 
 No byte is lost: each one that was ingested has been emitted or is pending, whatever fails and

@@ -1,7 +1,7 @@
 """PURE: the table of pending flows, by arrival and by the time when each is due.
 
 New flows are due at once and come first: their sockets are the most likely to be open still. A flow
-that a lookup did not settle is due again at the time that its `PendingResolution` names.
+that a lookup left undecided is due again at the time that its `PendingResolution` names.
 
 Bounds: `max_flows` flows, each for `hold` seconds.
 """

@@ -4,8 +4,9 @@ In: for each flow that the source leaves to a lookup, its socket and what the ke
 the owner; once, a snapshot of the sockets that existed before the programs. Out: owners by flow.
 
 It implements attribution's `SocketLedger`, as the ledger of the running kernel does, so that one
-place weighs the kernel's record against /proc. The owner of an open connection that it returns is
-that of the listening socket; of a socket from before the programs, the owner in the snapshot.
+module (`precedence`) decides between the kernel's record and /proc. The owner of an open connection
+that it returns is that of the listening socket; of a socket from before the programs, the owner in
+the snapshot.
 
 The bytes of a flow were counted at its socket, so an answer does not depend on when packets passed,
 and no answer is invalidated: a flow that another socket has from now on is marked in the batch that

@@ -277,7 +277,7 @@ def test_unconnected_sockets_come_first() -> None:
     assert (first.cookie, second.cookie) == (2, 1)
     assert first.owner is second.owner
     assert first.owner == SocketOwner(10, 5, 0, "", 0)
-    assert [seed.owner for seed in with_owners([one], {})] == [None]
+    assert [one.owner for one in with_owners([one], {})] == [None]
 
 
 def test_without_tables_of_the_kernel_owners_come_from_proc(

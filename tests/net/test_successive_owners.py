@@ -1,4 +1,4 @@
-"""`hogpipe run` with the ledger, where many processes have one UDP five-tuple in turn."""
+"""`hogpipe run` with the ledger, where processes use one UDP five-tuple one after the other."""
 
 import json
 import subprocess
@@ -21,8 +21,8 @@ from support.running import (
 )
 
 COUNT, HEADERS = 20, 28
-# All live on after their turn: /proc shows who is there, not who had the port.
-TURNS = """
+# All stay alive afterwards: /proc shows the processes, not which of them had the port.
+PROCESSES = """
 import json, os, socket, sys, time
 kind, count, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -59,7 +59,7 @@ for pid in pids:
 
 @pytest.mark.parametrize("pause", [0.0, 0.005])
 @pytest.mark.parametrize("kind", ["bound", "connected"])
-def test_nobody_is_told_the_bytes_of_who_had_the_port_before_or_after(
+def test_no_process_gets_the_bytes_of_another_that_had_the_port_before_or_after(
     netns: Namespace, tmp_path: Path, kind: str, pause: float
 ) -> None:
     require_bpf()
@@ -67,23 +67,23 @@ def test_nobody_is_told_the_bytes_of_who_had_the_port_before_or_after(
     command = netns.enter(sys.executable, "-m", "hogpipe", "-v", "run", config)
     with running(None, *command) as run:
         run.wait_for("capturing on lo")
-        words = (sys.executable, "-c", TURNS, kind, str(COUNT), str(pause))
-        turns = netns.popen(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert turns.stdout is not None
-        pids = json.loads(turns.stdout.readline())
+        words = (sys.executable, "-c", PROCESSES, kind, str(COUNT), str(pause))
+        processes = netns.popen(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert processes.stdout is not None
+        pids = json.loads(processes.stdout.readline())
         time.sleep(0.7)
         assert run.end() == 0, run.errors
-        turns.communicate("\n")
+        processes.communicate("\n")
     records = read_records(tmp_path / "records.jsonl")
     assert_conserved(records)
     moved = {pid: 2 * (HEADERS + number) for number, pid in enumerate(pids)}
-    told: Counter[int | None] = Counter()
+    attributed: Counter[int | None] = Counter()
     for record in traffic_of(records):
         if record["network"]["local"].get("port") == 5000:
             pid = record.get("process", {}).get("pid")
-            told[pid] += sum(way["bytes"] for way in record["network"]["io"].values())
-    assert sum(told.values()) == sum(moved.values())
-    untold = told.pop(None, 0)
-    assert all(size <= moved[pid] for pid, size in told.items() if pid is not None), told
+            attributed[pid] += sum(one["bytes"] for one in record["network"]["io"].values())
+    assert sum(attributed.values()) == sum(moved.values())
+    unattributed = attributed.pop(None, 0)
+    assert all(size <= moved[pid] for pid, size in attributed.items()), attributed
     contested = sum(one["attribution"]["ledger"]["contested"] for one in stats_of(records))
-    assert (contested > 0) is (untold > 0)
+    assert (contested > 0) is (unattributed > 0)
