@@ -1,10 +1,11 @@
 """The layout keeps its rules.
 
-`linux` owns kernel interfaces, no two modules share a name, and what says that it is pure is held
-to it by an import contract.
+`linux` owns kernel interfaces, no two modules share a name, the docstring of a package names its
+modules, and an import contract covers each module that says that it is pure.
 """
 
 import ast
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "hogpipe"
 MODULES = sorted(PACKAGE.rglob("*.py"))
+PACKAGES = [path.parent for path in MODULES if path.name == "__init__.py"]
 OUTSIDE = [path for path in MODULES if PACKAGE / "linux" not in path.parents]
 # The mount point alone is a default of a setting; a path below it is a file to open.
 FOLDERS = ("/proc/", "/sys/")
@@ -38,15 +40,28 @@ def is_procfs(node: ast.expr) -> bool:
     return name.lower().endswith("procfs")
 
 
+def is_below_procfs(node: ast.AST) -> bool:
+    """Return whether an expression makes a path below a procfs, or lists it."""
+    match node:
+        case ast.BinOp(left=root, op=ast.Div()):
+            return is_procfs(root)
+        case ast.Attribute(value=root, attr="glob" | "iterdir" | "joinpath" | "rglob"):
+            return is_procfs(root)
+        case _:
+            return False
+
+
 def kernel_interfaces(tree: ast.Module) -> Iterator[str]:
     """Yield what a module opens that only `linux` may open."""
     prose = set(docstrings(tree))
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr in KERNEL_NAMES:
             yield node.attr
+        elif isinstance(node, ast.alias) and node.name in KERNEL_NAMES:
+            yield node.name
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in prose:
             yield from (one for one in FOLDERS if node.value.startswith(one))
-        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and is_procfs(node.left):
+        elif is_below_procfs(node):
             yield ast.unparse(node)
 
 
@@ -64,6 +79,14 @@ def test_the_rule_sees_what_the_linux_package_opens() -> None:
 def test_no_two_modules_have_one_name() -> None:
     stems = Counter(path.stem for path in MODULES if path.stem not in {"__init__", "__main__"})
     assert [stem for stem, number in stems.items() if number > 1] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=name)
+def test_the_docstring_of_a_package_names_its_modules(package: Path) -> None:
+    docstring = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+    modules = {path.stem for path in package.glob("*.py")} - {"__init__", "__main__", "version"}
+    inner = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert sorted((modules | inner) - set(re.findall(r"\w+", docstring))) == []
 
 
 def module_name(path: Path) -> str:
