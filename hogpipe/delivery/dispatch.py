@@ -73,7 +73,7 @@ class Dispatcher:
         for worker in self._workers:
             worker.offer(window)
         for worker in self._workers:
-            await worker.room()
+            await worker.wait_for_room()
 
     def stop_blocking(self) -> None:
         """Let `publish` wait for no sink from now on: the run is about to end."""

@@ -73,7 +73,7 @@ class SinkWorker:
         self._queue.offer(window)
         self._update()
 
-    async def room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Wait while the queue is full, if the overflow policy is `block`."""
         await self._signals.room.wait()
 

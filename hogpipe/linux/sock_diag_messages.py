@@ -90,7 +90,7 @@ def build_tcp_dump(port_pairs: Collection[tuple[int, int]] | None = None) -> byt
 
 
 def build_tcp_dump_by_remote_port(remote_ports: Collection[int]) -> bytes:
-    """Return the request like `build_dump_towards` for TCP over IPv4 and IPv6."""
+    """Return the request of `build_dump_by_remote_port` for TCP over IPv4 and IPv6."""
     return _build_tcp_dump(_STATES, _build_remote_filter(remote_ports))
 
 

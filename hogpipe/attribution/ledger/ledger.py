@@ -42,7 +42,12 @@ from hogpipe.attribution.ledger.snapshot_merge import (
 )
 from hogpipe.attribution.ledger.socket_events import SocketEvent
 from hogpipe.attribution.ledger.socket_index import SocketIndex
-from hogpipe.attribution.ledger.socket_lookup import Match, NoMatch, find_socket, may_outlive_owner
+from hogpipe.attribution.ledger.socket_lookup import (
+    NoMatch,
+    SocketMatch,
+    find_socket,
+    may_outlive_owner,
+)
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.linux.bpf.shapes import EventKind
 from hogpipe.model import (
@@ -260,7 +265,7 @@ class Ledger:
         socket.last_event_at = now
         self._sockets.start_grace(socket, now)
 
-    def _make_entry(self, flow: FlowKey, match: Match, now: float) -> LedgerEntry | None:
+    def _make_entry(self, flow: FlowKey, match: SocketMatch, now: float) -> LedgerEntry | None:
         quality, socket = match
         owner = socket.owner
         if owner is None or (quality is Quality.LISTENER and owner.command == SERVICE_MANAGER):

@@ -32,7 +32,7 @@ _SETTLING_NS = 200_000
 _CLOCK_ERROR_NS = 50_000
 
 
-class Match(NamedTuple):
+class SocketMatch(NamedTuple):
     """The socket of a flow."""
 
     quality: Quality
@@ -52,7 +52,7 @@ class NoMatch(Enum):
 
 def find_socket(
     index: SocketIndex, flow: FlowKey, namespace_cookie: int, span: Span
-) -> Match | NoMatch:
+) -> SocketMatch | NoMatch:
     """Return the socket that all packets of `flow` in `span` belonged to."""
     groups = list(index.find_candidates(flow, namespace_cookie))
     holders: list[KnownSocket] = []
@@ -73,7 +73,7 @@ def find_socket(
         is_listener = flow.protocol == TCP and holders[0] not in groups[0]
         return NoMatch.UNKNOWN if is_listener else NoMatch.CONTESTED
     if all(is_same_process(one.owner, holders[0].owner) for one in holders[1:]):
-        return Match(quality, holders[0])
+        return SocketMatch(quality, holders[0])
     at_once = all(one.until_ns is None and _held_whole(one, span) for one in holders)
     return NoMatch.AMBIGUOUS if at_once else NoMatch.CONTESTED
 
@@ -91,7 +91,7 @@ def may_outlive_owner(socket: KnownSocket, now: float) -> bool:
 
 def _find_last(
     index: SocketIndex, groups: Sequence[list[KnownSocket]], flow: FlowKey, span: Span
-) -> Match | NoMatch:
+) -> SocketMatch | NoMatch:
     """Return the last socket that held the flow before `span`, if no other may have come after it.
 
     A socket whose local port is unknown may have.
@@ -102,7 +102,7 @@ def _find_last(
         last = max(before, key=lambda one: one.until_ns or 0)
         if _may_be_replaced(last, span) or index.has_rival(last, flow, span):
             return NoMatch.UNKNOWN
-        return Match(last.quality if last in groups[0] else Quality.LISTENER, last)
+        return SocketMatch(last.quality if last in groups[0] else Quality.LISTENER, last)
     # All candidates came later. /proc may still show an older connection at a listening port.
     came_later = groups[0] if flow.protocol == TCP else any(groups)
     return NoMatch.CONTESTED if came_later else NoMatch.UNKNOWN

@@ -55,7 +55,7 @@ _REREAD_SECONDS = 5.0  # between refreshes while all endpoints are known, and be
 _MIN_BACKOFF, _MAX_BACKOFF = 0.02, 0.5
 
 
-class _Place(NamedTuple):
+class _Namespace(NamedTuple):
     """A network namespace by its inode, and a process in it."""
 
     namespace: int
@@ -63,7 +63,7 @@ class _Place(NamedTuple):
 
 
 class _Container(msgspec.Struct, frozen=True):
-    place: _Place
+    netns: _Namespace
     addresses: LocalAddresses
 
 
@@ -159,7 +159,7 @@ class ContainerNamespaces:
         """Return the addresses of the known containers behind the link of `index`, by namespace."""
         nsids = self._leads_to.get(index, ())
         known = [self._containers[one] for one in nsids if one in self._containers]
-        return {container.place.namespace: container.addresses for container in known}
+        return {container.netns.namespace: container.addresses for container in known}
 
     def _pause(self) -> float:
         """Return the seconds from the last refresh to the next one."""
@@ -187,27 +187,29 @@ class ContainerNamespaces:
         """Return the containers behind captured links; what is left to read stays in `_stale`."""
         nsids = frozenset().union(*self._leads_to.values())
         is_first = self._processes is None
-        places = self._find_places(nsids, now) if nsids else {}
+        namespaces = self._find_namespaces(nsids, now) if nsids else {}
         suspect = frozenset().union(*[self._leads_to.get(one, ()) for one in self._suspect_links])
         known = {
-            one: _Container(place, container.addresses)
-            for one, place in places.items()
+            one: _Container(netns, container.addresses)
+            for one, netns in namespaces.items()
             if (container := self._containers.get(one))
-            and container.place.namespace == place.namespace
+            and container.netns.namespace == netns.namespace
         }
-        self._stale = (self._stale | suspect | (places.keys() - known.keys())) & places.keys()
+        self._stale = (
+            self._stale | suspect | (namespaces.keys() - known.keys())
+        ) & namespaces.keys()
         # Unknown addresses first, then those behind links with unknown endpoints.
         order = sorted(self._stale, key=lambda one: (one in known, one not in suspect))
         until = math.inf if is_first else time.thread_time() + _MAX_READ_SECONDS
         for one in order:
-            found = read_local_addresses(self._procfs, places[one].pid)
-            known[one] = _Container(places[one], LocalAddresses.from_procfs(found))
+            found = read_local_addresses(self._procfs, namespaces[one].pid)
+            known[one] = _Container(namespaces[one], LocalAddresses.from_procfs(found))
             self._stale.discard(one)
             if time.thread_time() >= until:
                 break
         return known
 
-    def _find_places(self, nsids: AbstractSet[int], now: float) -> dict[int, _Place]:
+    def _find_namespaces(self, nsids: AbstractSet[int], now: float) -> dict[int, _Namespace]:
         """Return the inode and a process of each namespace in `nsids`, where known."""
         if self._processes is None:
             self._processes = NamespaceProcesses(self._procfs, read_own_namespace())
@@ -215,32 +217,32 @@ class ContainerNamespaces:
         processes.refresh(now, thorough=self._has_unknown)
         # While a known process is in its namespace, both keep their numbers.
         found = {
-            one: container.place
+            one: container.netns
             for one, container in self._containers.items()
-            if one in nsids and processes.is_in(container.place.pid, container.place.namespace)
+            if one in nsids and processes.is_in(container.netns.pid, container.netns.namespace)
         }
         if missing := nsids - found.keys():
-            known = {place.namespace for place in found.values()}
+            known = {netns.namespace for netns in found.values()}
             found |= self._ask_nsids(processes, missing, known)
         self._has_unknown = found.keys() != nsids
         return found
 
     def _ask_nsids(
         self, processes: NamespaceProcesses, missing: AbstractSet[int], known: AbstractSet[int]
-    ) -> dict[int, _Place]:
+    ) -> dict[int, _Namespace]:
         """Ask the kernel for the nsid of each other namespace; return the `missing` ones."""
         asked = [
-            _Place(namespace, pid)
+            _Namespace(namespace, pid)
             for namespace in processes.by_namespace().keys() - self._unrelated - known
             if (pid := processes.find_process(namespace)) is not None
         ]
-        paths = [netns_path(self._procfs, place.pid) for place in asked]
+        paths = [netns_path(self._procfs, netns.pid) for netns in asked]
         found = {}
-        for nsid, place in zip(read_nsids(paths) if paths else [], asked, strict=True):
+        for nsid, netns in zip(read_nsids(paths) if paths else [], asked, strict=True):
             if nsid is None:
                 continue  # the kernel could not be asked: it may be one of the missing
             if nsid in missing:
-                found[nsid] = place
+                found[nsid] = netns
             else:
-                self._unrelated.add(place.namespace)
+                self._unrelated.add(netns.namespace)
         return found

@@ -21,7 +21,7 @@ import numpy as np
 from hogpipe.linux.bpf.btf import Btf, Member
 
 _Struct = np.dtype[np.void]
-_Place = tuple[int, int]
+_Extent = tuple[int, int]
 """Offset and size."""
 
 TRAFFIC_COUNTS = np.dtype([
@@ -128,7 +128,7 @@ def format_of(shape: _Struct, *only: str) -> str:
 
 def offset_of(shape: _Struct, name: str) -> int:
     """Return at which byte of a shape a member begins."""
-    return _expected_places(shape)[name][0]
+    return _expected_extents(shape)[name][0]
 
 
 def find_mismatch(btf: Btf, sizes: Mapping[str, tuple[int, int]]) -> str | None:
@@ -157,7 +157,7 @@ def _compare_structs(btf: Btf) -> Iterator[str]:
             continue
         if layout.size != shape.itemsize:
             yield f"struct {name} has {layout.size} bytes, expected {shape.itemsize}"
-        found, expected = _places(layout.members, shape), _expected_places(shape)
+        found, expected = _extents(layout.members, shape), _expected_extents(shape)
         for member in found | expected:
             if found.get(member) != expected.get(member):
                 yield (
@@ -173,20 +173,20 @@ def _compare_enums(btf: Btf) -> Iterator[str]:
             yield f"enum {name} is {found}, expected {dict(values)}"
 
 
-def _places(members: Mapping[str, Member], shape: _Struct, start: int = 0) -> dict[str, _Place]:
+def _extents(members: Mapping[str, Member], shape: _Struct, start: int = 0) -> dict[str, _Extent]:
     """Return where members are; those of an inner struct unless `shape` has that as one field."""
-    places: dict[str, _Place] = {}
+    extents: dict[str, _Extent] = {}
     for name, member in members.items():
         if member.members and name not in (shape.names or ()):
-            places |= _places(member.members, shape, start + member.offset)
+            extents |= _extents(member.members, shape, start + member.offset)
         else:
-            places[name] = start + member.offset, member.size
-    return places
+            extents[name] = start + member.offset, member.size
+    return extents
 
 
-def _expected_places(shape: _Struct) -> dict[str, _Place]:
+def _expected_extents(shape: _Struct) -> dict[str, _Extent]:
     return {name: (field[1], field[0].itemsize) for name, field in (shape.fields or {}).items()}
 
 
-def _describe(place: _Place | None) -> str:
-    return "absent" if place is None else "{1} bytes at {0}".format(*place)
+def _describe(extent: _Extent | None) -> str:
+    return "absent" if extent is None else "{1} bytes at {0}".format(*extent)

@@ -123,7 +123,7 @@ class Connection:
         self._lines.add(lines, self._end)
         self._lines.acknowledged(self._acknowledged_bytes())  # frees the acknowledged ones
 
-    async def room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Wait until more may be transmitted, and let other tasks run; raises OSError if broken."""
         await asyncio.sleep(0)
         await self._peer.writable.wait()

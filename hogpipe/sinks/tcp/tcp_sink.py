@@ -121,7 +121,7 @@ class TcpSink:
         try:
             for lines in self._encoder.batches(records[start:]):
                 link.connection.send(lines)
-                await link.connection.room()
+                await link.connection.wait_for_room()
             await link.connection.all_acknowledged()
         except BaseException as error:
             # Part of a line may be transmitted: the next window needs a new connection.
