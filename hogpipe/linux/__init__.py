@@ -16,6 +16,8 @@ functions that `read_` do the input.
 Netlink
     sock_diag             socket tables in binary form, and sockets by five-tuple
     sock_diag_messages    PURE: the messages of sock_diag
+    ctnetlink             connections that the kernel tracks, by five-tuple
+    ctnetlink_messages    PURE: the messages of ctnetlink
     rtnetlink             links and addresses, and change notifications
     netns/                network namespaces: their processes, inodes, cookies and ids
 
