@@ -20,6 +20,7 @@ from hogpipe.attribution.ledger.socket_ledger import OpenLedger, open_ledger
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
 from hogpipe.attribution.resolver import Resolver
 from hogpipe.attribution.stale_flows import StaleFlows
+from hogpipe.attribution.translation_resolver import TranslationResolver
 from hogpipe.capture.ebpf.ebpf_source import EbpfSource
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
 from hogpipe.capture.live.live_source import LiveSource
@@ -46,8 +47,10 @@ def make_source(
 
     The resolver's ledger, if there is one, adds invalidated flows to `stale`.
     """
-    if settings.capture.source != "ebpf":
-        return _make_packet_source(settings, interval_ns), _make_resolver(settings, stale)
+    if settings.capture.source == "savefile":
+        return _make_savefile_source(settings, interval_ns), _make_procfs_resolver(settings)
+    if settings.capture.source == "pcap":
+        return _make_live_source(settings, stale)
     procfs, flow_sockets = settings.attribution.procfs, FlowSockets()
     source = EbpfSource(
         procfs,
@@ -75,17 +78,21 @@ def _list_endpoint_fields(group_by: Sequence[str]) -> list[EndpointField]:
         raise ConfigurationError(f"aggregation.group_by: {error}") from error
 
 
-def _make_packet_source(settings: Settings, interval_ns: int) -> PacketSource:
+def _make_savefile_source(settings: Settings, interval_ns: int) -> PacketSource:
     capture = settings.capture
-    if capture.source == "savefile":
-        assert capture.path is not None  # load_config checks it
-        return SavefileSource(
-            capture.path,
-            expression=capture.filter,
-            local=LocalAddresses.from_procfs(read_local_addresses(settings.attribution.procfs)),
-            interval_ns=interval_ns,
-        )
-    return LiveSource(
+    assert capture.path is not None  # load_config checks it
+    return SavefileSource(
+        capture.path,
+        expression=capture.filter,
+        local=LocalAddresses.from_procfs(read_local_addresses(settings.attribution.procfs)),
+        interval_ns=interval_ns,
+    )
+
+
+def _make_live_source(settings: Settings, stale: StaleFlows) -> tuple[PacketSource, Resolver]:
+    """Return the source of live packets, and a resolver that recognises translated ones."""
+    capture = settings.capture
+    source = LiveSource(
         LiveOptions(
             interfaces=capture.interfaces,
             filter=capture.filter,
@@ -95,12 +102,15 @@ def _make_packet_source(settings: Settings, interval_ns: int) -> PacketSource:
             procfs=settings.attribution.procfs,
         )
     )
+    # A filter may select one copy of a translated packet and not the other, so none is left out.
+    addresses = source.container_addresses if not capture.filter else frozenset
+    return source, TranslationResolver(_make_resolver(settings, stale), addresses)
 
 
 def _make_resolver(settings: Settings, stale: StaleFlows) -> Resolver:
     choice = settings.attribution
     resolver = _make_procfs_resolver(settings)
-    if choice.ledger == "off" or settings.capture.source == "savefile":
+    if choice.ledger == "off":
         return resolver
     return LedgerResolver(
         resolver,

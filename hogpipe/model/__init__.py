@@ -24,7 +24,7 @@ from hogpipe.model.flows import (
     OwnedFlow,
     Span,
 )
-from hogpipe.model.owners import UNATTRIBUTED, Attribution, Process, Quality, User
+from hogpipe.model.owners import TRANSLATED, UNATTRIBUTED, Attribution, Process, Quality, User
 from hogpipe.model.sockets import (
     CONTESTED,
     MAX_SOCKETS,
@@ -41,6 +41,7 @@ __all__ = [
     "MAX_SOCKETS",
     "OWN_NAMESPACE",
     "SERVICE_MANAGER",
+    "TRANSLATED",
     "UNATTRIBUTED",
     "UNKNOWN_FLOW",
     "Attribution",

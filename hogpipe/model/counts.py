@@ -54,7 +54,8 @@ class TrafficCounts(msgspec.Struct, gc=False, kw_only=True):
 class CaptureCounts(msgspec.Struct):
     """What was captured, and why some of it is in no flow.
 
-    Bytes of all flows = captured - not_local - not_ip - undecoded + both_sides.
+    Bytes of all flows = captured - not_local - not_ip - undecoded + both_sides. Attribution leaves
+    out the copies of translated packets (`AttributionCounts.translated`).
     """
 
     captured: Tally = msgspec.field(default_factory=Tally)
@@ -190,6 +191,8 @@ class AttributionCounts(msgspec.Struct):
     """Flows evicted from the flow cache because they were idle or too many."""
     overflowed: Tally = msgspec.field(default_factory=Tally)
     """Packets recorded as unattributed because too many flows were pending."""
+    translated: Tally = msgspec.field(default_factory=Tally)
+    """Packets of translated flows, whose other copy is recorded; they are in no record."""
     pending_flows: int = 0
     """Flows that are pending now."""
     pending_bytes: int = 0

@@ -60,6 +60,10 @@ class Attribution(msgspec.Struct, frozen=True):
     quality: Quality
     process: Process | None = None
     user: User | None = None
+    is_translated: bool = False
+    """Whether the bytes are a translated copy (NAT) of those of a captured container, which has
+    them; the quality is NONE. Such bytes are counted, and are in no record."""
 
 
 UNATTRIBUTED = Attribution(Quality.NONE)
+TRANSLATED = Attribution(Quality.NONE, is_translated=True)

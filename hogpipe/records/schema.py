@@ -229,6 +229,7 @@ class AttributionInfo(TypedDict):
     ambiguous: int
     evicted_flows: int
     overflowed: TallyInfo
+    translated: TallyInfo
     pending: PendingInfo
     bytes: dict[str, int]
     ledger: NotRequired[LedgerInfo]

@@ -55,6 +55,7 @@ def attribution_info(
         "ambiguous": resolver.ambiguous,
         "evicted_flows": counts.evicted_flows,
         "overflowed": _tally_info(counts.overflowed),
+        "translated": _tally_info(counts.translated),
         "pending": {"flows": counts.pending_flows, "bytes": counts.pending_bytes},
         "bytes": dict(bytes_by_quality),
     }

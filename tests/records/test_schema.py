@@ -179,6 +179,7 @@ def test_the_documented_examples_conserve_bytes_as_the_text_says() -> None:
     total = sum(io[way]["bytes"] for io in moved for way in ("transmit", "receive"))
     capture, pending = stats_record["capture"], stats_record["attribution"]["pending"]
     left_out = sum(capture[why]["bytes"] for why in ("not_local", "not_ip", "undecoded"))
+    left_out += stats_record["attribution"]["translated"]["bytes"]
     assert total == capture["bytes"] - left_out + capture["both_sides"]["bytes"] - pending["bytes"]
     assert total == sum(stats_record["attribution"]["bytes"].values())
 

@@ -65,6 +65,7 @@ def test_each_attribution_counter_is_recorded_under_its_own_name() -> None:
             malformed_files=21,
         ),
         latency=Latency(0.22, 0.23),
+        translated=Tally(24, 240),
     )
     assert stats.attribution_info(counts, {"exact": 14}, timed=True) == {
         "new_flows": 1,
@@ -84,6 +85,7 @@ def test_each_attribution_counter_is_recorded_under_its_own_name() -> None:
         "ambiguous": 16,
         "evicted_flows": 4,
         "overflowed": {"bytes": 50, "packets": 5},
+        "translated": {"bytes": 240, "packets": 24},
         "pending": {"flows": 6, "bytes": 7},
         "bytes": {"exact": 14},
         "lookup_seconds": 0.8,

@@ -168,6 +168,7 @@ def balance(records: Sequence[dict[str, Any]]) -> tuple[int, int]:
         capture = record["capture"]
         counted += capture["bytes"] + capture["both_sides"]["bytes"]
         counted -= sum(capture[key]["bytes"] for key in ("not_local", "not_ip", "undecoded"))
+        counted -= record["attribution"]["translated"]["bytes"]
     return recorded, counted
 
 

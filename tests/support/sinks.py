@@ -86,6 +86,7 @@ def stats(sequence: int = 1, packets: int = 10, second: int = 0) -> StatsRecord:
             "ambiguous": 0,
             "evicted_flows": 0,
             "overflowed": NOTHING,
+            "translated": NOTHING,
             "pending": {"flows": sequence, "bytes": 7},
             "bytes": {"exact": 300},
         },

@@ -92,8 +92,13 @@ class CachedFlow(msgspec.Struct, gc=False):
 
 
 def is_as_certain(found: Attribution, known: Attribution) -> bool:
-    """Return whether the quality of what was found is no worse than that of what was known."""
-    return _CERTAINTY[found.quality] >= _CERTAINTY[known.quality]
+    """Return whether what was found is no less certain than what was known.
+
+    That a flow is translated is certain, as conntrack knows the connection itself.
+    """
+    return found.is_translated or (
+        not known.is_translated and _CERTAINTY[found.quality] >= _CERTAINTY[known.quality]
+    )
 
 
 class FlowCache:

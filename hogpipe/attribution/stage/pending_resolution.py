@@ -5,7 +5,7 @@ with their attribution (`Settled`), or the time of the next step (`Deferred`).
 
 What follows a lookup
 ---------------------
-- An owner, or a final resolution: the flow is settled.
+- An owner, a translated flow, or a final resolution: the flow is settled.
 - A socket whose owner is unknown, or no resolution: the lookup is retried with exponential backoff
   until the deadline. Then the user of the socket, if known, is all there is.
 - No socket: no retry, as another lookup would find none either. The flow stays pending until the
@@ -131,7 +131,7 @@ class PendingResolution(msgspec.Struct, eq=False, gc=False):
             return self._settle_by_piece(resolution.owners_by_span)
         if self.known is not None:
             return self._compare(self.known.attribution, resolution, now, is_invalidated)
-        if resolution is not None and resolution.attribution.quality is not Quality.NONE:
+        if resolution is not None and _is_found(resolution.attribution):
             attribution = resolution.attribution
         else:
             if resolution is not None and resolution.attribution.user is not None:
@@ -186,6 +186,11 @@ class PendingResolution(msgspec.Struct, eq=False, gc=False):
 
     def _later_pieces(self) -> Sequence[FlowDelta]:
         return self.pieces[self.asked :]
+
+
+def _is_found(attribution: Attribution) -> bool:
+    """Return whether there is an owner, or none to be found, because the other copy has it."""
+    return attribution.quality is not Quality.NONE or attribution.is_translated
 
 
 def sum_runs(

@@ -56,6 +56,8 @@ class InterfaceCapture:
         self._drops_read_at = 0.0
         self._decoder = Decoder(handle.link_type, FragmentTable(), handle.snaplen)
         self._orientation = Orientation(view.name, view.local)
+        self.container_addresses: AbstractSet[bytes] = view.local.container_namespaces.keys()
+        """Of the containers that have flows of their own here."""
 
     def update(self, view: InterfaceView) -> None:
         """Take over a new view of the interface."""
@@ -63,6 +65,7 @@ class InterfaceCapture:
         self._exact = self._exact or view.big_tcp
         self._leads_to_container = view.leads_to_container
         self._orientation.update(view.name, view.local)
+        self.container_addresses = view.local.container_namespaces.keys()
 
     def fileno(self) -> int:
         """Return the descriptor to poll for frames."""
@@ -121,6 +124,9 @@ class CaptureSet:
     def __init__(self) -> None:
         self._captures: dict[int, InterfaceCapture] = {}
         self._failed: set[int] = set()
+        self.container_addresses: frozenset[bytes] = frozenset()
+        """Of the containers that have flows of their own at a captured interface. May be read in
+        any thread: a change replaces the set."""
         self._all_read_at = 0.0
         self._poll = select.poll()
 
@@ -147,12 +153,14 @@ class CaptureSet:
         """Capture the interface of `index` from now on."""
         self._captures[index] = capture
         self._poll.register(capture, select.POLLIN)
+        self.container_addresses |= capture.container_addresses
 
     def update(self, views: Mapping[int, InterfaceView]) -> None:
         """Pass the captured interfaces their views."""
         for index, view in views.items():
             if index in self._captures:
                 self._captures[index].update(view)
+        self._join_container_addresses()
 
     def read_ready(self, ready: Mapping[int, int], batch: FlowBatch) -> set[int]:
         """Read the interfaces that are `ready` into `batch`; return all that have failed so far."""
@@ -191,7 +199,12 @@ class CaptureSet:
         capture = self._captures.pop(index)
         self._failed.discard(index)
         self._poll.unregister(capture)
+        self._join_container_addresses()
         capture.close(batch)
+
+    def _join_container_addresses(self) -> None:
+        each = (capture.container_addresses for capture in self._captures.values())
+        self.container_addresses = frozenset().union(*each)
 
 
 def _read(capture: InterfaceCapture, batch: FlowBatch) -> bool:

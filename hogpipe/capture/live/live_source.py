@@ -77,6 +77,10 @@ class LiveSource:
         """Close all handles; see PacketSource."""
         self._release(FlowBatch())
 
+    def container_addresses(self) -> frozenset[bytes]:
+        """Return the addresses of the containers that are captured now; safe from any thread."""
+        return self._captures.container_addresses
+
     def set_batch_interval(self, seconds: float) -> None:
         """Rest for at most `seconds` between batches; see PacketSource."""
         self._batch_interval = seconds

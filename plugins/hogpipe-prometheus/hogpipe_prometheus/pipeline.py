@@ -98,6 +98,11 @@ COUNTERS = (
         *("attribution", "overflowed", "bytes"),
     ),
     _one(
+        "hogpipe_attribution_translated_bytes",
+        "Second copies of containers' packets, translated by NAT, which are in no record.",
+        *("attribution", "translated", "bytes"),
+    ),
+    _one(
         "hogpipe_ledger_events_lost",
         "Events lost because the kernel's buffer was full.",
         *("attribution", "ledger", "events_lost"),

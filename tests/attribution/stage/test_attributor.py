@@ -23,6 +23,7 @@ from hogpipe.attribution.stage.batching import LookupVerdict
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.linux.procfs import ProcessIdentity
 from hogpipe.model import (
+    TRANSLATED,
     UNATTRIBUTED,
     Attribution,
     FlowDelta,
@@ -218,6 +219,32 @@ async def test_a_new_flow_is_looked_up_at_once_and_known_from_then_on(
         with pytest.raises(asyncio.CancelledError):
             await run
     assert stage.resolver.asked == [[FLOW]]
+
+
+async def test_a_translated_flow_is_counted_and_not_emitted(executor: ThreadPoolExecutor) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = TRANSLATED
+    stage.ingest(FLOW, size=10)
+    await stage.next_lookup()
+    assert stage.attributor.drain_stats().translated == Tally(1, 10)
+    stage.ingest(FLOW, size=5)
+    assert stage.attributor.drain_stats().translated == Tally(1, 5)
+    assert stage.drain() == []
+    assert stage.resolver.asked == [[FLOW]]
+
+
+async def test_a_flow_that_is_found_to_be_translated_later_is_counted_from_then_on(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, hold=0.0)
+    stage.ingest(FLOW, size=10)
+    await stage.attributor.emit_expired()
+    stage.resolver.answers[FLOW] = TRANSLATED
+    stage.ingest(FLOW, size=5)
+    await stage.next_lookup()
+    stage.ingest(FLOW, size=3)
+    assert stage.drain() == [(FLOW, 10, UNATTRIBUTED), (FLOW, 5, UNATTRIBUTED)]
+    assert stage.attributor.drain_stats().translated == Tally(1, 3)
 
 
 async def test_the_batch_interval_of_the_capture_follows_the_lookups(
@@ -1190,7 +1217,7 @@ async def test_statistics_cover_the_work_since_they_were_last_drained(
 
 FLOWS = [*(make_flow(port) for port in range(3)), make_flow(3, protocol=17)]
 batches = st.dictionaries(st.sampled_from(FLOWS), deltas)
-answers = st.dictionaries(st.sampled_from(FLOWS), attributions)
+answers = st.dictionaries(st.sampled_from(FLOWS), attributions | st.just(TRANSLATED))
 steps = st.one_of(
     st.tuples(st.just("ingest"), batches),
     st.tuples(st.just("ingest during a lookup"), batches),
@@ -1234,7 +1261,7 @@ async def play(stage: Stage, script: list[tuple[str, object]]) -> None:
 
 @settings(deadline=None, max_examples=150)
 @given(st.lists(steps, max_size=15), st.integers(2, 6), st.sampled_from([0.0, 0.3]), st.booleans())
-def test_every_byte_that_goes_in_comes_out_once(
+def test_every_byte_that_goes_in_comes_out_once_or_is_counted_as_translated(
     executor: ThreadPoolExecutor,
     script: list[tuple[str, object]],
     max_flows: int,
@@ -1253,5 +1280,15 @@ def test_every_byte_that_goes_in_comes_out_once(
     ingested = sum_up(
         delta for batch in ingests for delta in cast("dict[FlowKey, FlowDelta]", batch).values()
     )
-    assert sum_up(delta for _, delta, _ in stage.emitted) == ingested
-    assert stage.attributor.drain_stats().pending_flows == 0
+    emitted = sum_up(delta for _, delta, _ in stage.emitted)
+    counts = stage.attributor.drain_stats()
+    total = emitted.total
+    total.add(counts.translated)
+    assert total == ingested.total
+    assert emitted == ingested or any(
+        TRANSLATED in cast("dict[FlowKey, Attribution]", known).values()
+        for action, known in script
+        if action == "answers become"
+    )
+    assert not any(owner.is_translated for _, _, owner in stage.emitted)
+    assert counts.pending_flows == 0

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from support.traffic import NGINX, exact, make_flow
 
 from hogpipe.attribution.stage.flow_cache import CachedFlow, FlowCache, RecheckQueue
+from hogpipe.model import TRANSLATED, UNATTRIBUTED, Attribution, Quality
 
 CACHED = CachedFlow(exact(NGINX), 0.0)
 
@@ -55,6 +56,17 @@ def test_an_invalidated_flow_is_not_cached_until_the_next_epoch() -> None:
     cache.put(one, CACHED)
     assert cache.get(one) is CACHED
     assert cache.evicted == 0
+
+
+def test_a_translated_connection_stays_translated_when_conntrack_has_dropped_it() -> None:
+    cache = FlowCache(10, idle=60.0, now=0.0)
+    flow = make_flow(1)
+    cache.put(flow, CachedFlow(Attribution(Quality.LISTENER, NGINX), 0.0))
+    for found in (TRANSLATED, UNATTRIBUTED, Attribution(Quality.LISTENER, NGINX)):
+        cache.refresh(flow, found)
+        cached = cache.get(flow)
+        assert cached is not None
+        assert cached.attribution is TRANSLATED
 
 
 def test_all_flows_may_be_invalidated() -> None:

@@ -9,6 +9,7 @@ from support.traffic import NGINX, exact, make_flow
 from hogpipe.attribution.resolver import Resolution
 from hogpipe.attribution.stage.pending_resolution import Deferred, PendingResolution, Settled
 from hogpipe.model import (
+    TRANSLATED,
     UNATTRIBUTED,
     Attribution,
     FlowDelta,
@@ -164,6 +165,15 @@ def test_a_final_or_last_resolution_is_not_retried(is_final: bool, is_last: bool
     resolution = Resolution(UNATTRIBUTED, is_final=is_final)
     outcome = conclude(pending(moved(1)), resolution, is_last=is_last)
     assert sizes(outcome) == [(1, UNATTRIBUTED)]
+
+
+def test_a_translated_flow_is_settled_whatever_the_endpoint_heuristic_knows() -> None:
+    one = pending(moved(1))
+    conclude(one, Resolution(UNATTRIBUTED))
+    outcome = conclude(one, Resolution(TRANSLATED, is_final=True))
+    assert sizes(outcome) == [(1, TRANSLATED)]
+    assert isinstance(outcome, Settled)
+    assert outcome.known is TRANSLATED
 
 
 def test_a_flow_that_no_lookup_reached_is_recalled_piece_by_piece() -> None:
