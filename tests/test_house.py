@@ -100,16 +100,22 @@ def says_pure(path: Path) -> bool:
     return any(line.startswith("PURE") for line in docstring.splitlines())
 
 
-def find_pure_contract() -> list[str]:
-    """Return the modules and packages that must not do input or output."""
+def modules_under_contract(name: str) -> list[str]:
+    """Return the modules and packages that the contract whose name begins with `name` lists."""
     contracts = tomllib.loads(PYPROJECT.read_text())["tool"]["importlinter"]["contracts"]
-    (pure,) = (one for one in contracts if one["name"].startswith("pure modules"))
-    names: list[str] = pure["source_modules"]
+    (contract,) = (one for one in contracts if one["name"].startswith(name))
+    names: list[str] = contract["source_modules"]
     return names
 
 
+def test_every_package_but_linux_is_kept_from_libc() -> None:
+    parts = {module_name(path).split(".")[1] for path in OUTSIDE if path != PACKAGE / "__init__.py"}
+    listed = modules_under_contract("only hogpipe.linux")
+    assert sorted(listed) == sorted(f"hogpipe.{part}" for part in parts)
+
+
 def test_modules_that_say_pure_are_held_to_it() -> None:
-    listed = find_pure_contract()
+    listed = modules_under_contract("pure modules")
     say_so = [module_name(path) for path in MODULES if says_pure(path)]
     held = {name for name in say_so for one in listed if f"{name}.".startswith(f"{one}.")}
     assert sorted(set(say_so) - held) == []
