@@ -27,6 +27,12 @@ format = "jsonl"
 KNOWN_FLOW = {"attribution/stage/attributor.py", "attribution/stage/flow_cache.py"}
 """What a packet of a known flow passes in attribution; the rest of attribution is the lookup."""
 ASIDE = {
+    "the lookup, which compares the owner of a new flow for some seconds": {
+        "enrichment/processes.py",
+        "linux/procfs.py",
+        "linux/socket_table.py",
+    },
+    "exits of processes: one system call a batch": {"linux/process_exits.py"},
     "links, and the containers behind them": {
         "capture/live/container_netns.py",
         "capture/live/interface_views.py",
