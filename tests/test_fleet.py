@@ -91,7 +91,7 @@ def traffic() -> Rows:
 
 
 def program_of(record: dict[str, Any]) -> str:
-    name: str = record.get("process", {}).get("executable", {}).get("name", "")
+    name: str = record.get("process", {}).get("name", "")
     return name
 
 

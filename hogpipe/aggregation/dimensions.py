@@ -4,8 +4,9 @@ In: names of dimensions; a flow with its attribution. Out: the key of the group,
 the group's record that describe its owner and its path.
 
 Keys and descriptions
-    A key holds identities, not descriptions: a process is its (pid, start), whatever else becomes
-    known of it later. A group is described by what was known first.
+    A key holds identities, not descriptions: a process is its (pid, start) and its program, which
+    exec changes, whatever else becomes known of it later. A group is described by what was known
+    first.
 
 The `ebpf` source
     The kernel's rows are summed before they reach the aggregator (capture/ebpf/row_aggregation.py).
@@ -161,7 +162,7 @@ def _identify_process(attribution: Attribution) -> Hashable:
     process = attribution.process
     if process is None:
         return _identify_user(attribution)
-    return process.pid, process.start
+    return process.pid, process.start, process.name
 
 
 def _describe_process(attribution: Attribution, info: OwnerInfo) -> None:
@@ -175,7 +176,7 @@ def _describe_process(attribution: Attribution, info: OwnerInfo) -> None:
 
 def _describe_identity(process: Process) -> ProcessInfo:
     """Return what only the dimension `process` describes, in the order of the record."""
-    info: ProcessInfo = {"pid": process.pid}
+    info: ProcessInfo = {"pid": process.pid, "name": process.name}
     if process.parent_pid is not None:
         info["parent_pid"] = process.parent_pid
     if process.created_ns is not None:

@@ -68,13 +68,13 @@ def _matches_pid(pattern: str, process: Process) -> bool:
 def _matches_executable(pattern: str, process: Process) -> bool:
     """Match the whole path if `pattern` has a slash, otherwise the base name.
 
-    The command is matched instead if the executable is unknown, as that of a kernel thread is, and
-    that of another user's process may be.
+    The name of the process is matched instead if the executable is unknown, as that of a kernel
+    thread is, and that of a process that exited unread may be.
     """
     path = process.executable
-    if path is None:
-        return _matches_text(pattern, process.command)
-    return fnmatchcase(path if "/" in pattern else path.rpartition("/")[2], pattern)
+    if path is None or "/" not in pattern:
+        return fnmatchcase(process.name, pattern)
+    return fnmatchcase(path, pattern)
 
 
 def _matches_text(pattern: str, text: str | None) -> bool:

@@ -4,6 +4,8 @@ from enum import StrEnum
 
 import msgspec
 
+_NAMELESS = "(unknown)"
+
 
 class Process(msgspec.Struct, frozen=True):
     """A process, identified by (pid, start). Strings are valid UTF-8; None is unknown."""
@@ -20,6 +22,9 @@ class Process(msgspec.Struct, frozen=True):
     executable: str | None = None
     """The path of the program file."""
     command_line: tuple[str, ...] | None = None
+    usual_name: str | None = None
+    """The name of the executable of other processes with this command, where that of this process
+    is unknown; None if none is known, or several are."""
     user_id: int | None = None
     """The real user id: of a set-uid program, the user who started it."""
     user_name: str | None = None
@@ -29,6 +34,15 @@ class Process(msgspec.Struct, frozen=True):
     container: str | None = None
     pod: str | None = None
     """The uid of the Kubernetes pod."""
+
+    @property
+    def name(self) -> str:
+        """Return the name of the program: the executable's, the usual one, or the command.
+
+        Processes of one program have one name, however much is known of each. Never empty.
+        """
+        known = self.executable.rpartition("/")[2] if self.executable else None
+        return known or self.usual_name or self.command or _NAMELESS
 
 
 class User(msgspec.Struct, frozen=True):

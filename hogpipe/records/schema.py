@@ -48,9 +48,13 @@ class LinuxInfo(TypedDict):
 
 
 class ProcessInfo(TypedDict, total=False):
-    """A process: the attributes that are known and that the dimensions describe."""
+    """A process: the attributes that are known and that the dimensions describe.
+
+    `name` is the name of the program, and is there wherever `pid` is.
+    """
 
     pid: int
+    name: str
     parent_pid: int
     creation: CreationInfo
     executable: ExecutableInfo

@@ -28,6 +28,7 @@ ECS_NAMES = {
     "sequence": "event.sequence",
     "host.name": "host.name",
     "process.pid": "process.pid",
+    "process.name": "process.name",
     "process.parent_pid": "process.parent.pid",
     "process.creation.time": "process.start",
     "process.executable.name": "process.name",
@@ -208,11 +209,10 @@ def _shape_owner(record: TrafficRecord) -> tuple[Document, Document, Document]:
 def _shape_process(process: ProcessInfo, named: Document, own: Document) -> Document:
     info: Document = {} if "pid" in process else _identify(process)
     user: Document = {}
+    if "name" in process:
+        info["name"] = process["name"]
     if "executable" in process:
-        info["name"] = process["executable"]["name"]
         info["executable"] = process["executable"]["path"]
-    elif "command" in process:
-        info["name"] = process["command"]
     if "command_args" in process:
         info["args"] = process["command_args"]
         info["args_count"] = len(process["command_args"])

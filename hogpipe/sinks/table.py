@@ -113,10 +113,8 @@ def _program(record: TrafficRecord) -> str:
     process = record.get("process", {})
     if "remainder" in record:
         return "(all others)"
-    if "executable" in process:
-        return process["executable"]["name"]
-    if "command" in process:
-        return process["command"]
+    if "name" in process:
+        return process["name"]
     return "(unattributed)" if record["attribution"].keys() == {"none"} else ""
 
 

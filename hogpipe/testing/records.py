@@ -146,6 +146,7 @@ _KINDS: tuple[Callable[[int], TrafficBody], ...] = (
 def _process(group: int, name: str, cgroup: str) -> ProcessInfo:
     return {
         "pid": 1000 + group,
+        "name": name,
         "parent_pid": 1,
         "creation": {"time": _CREATED},
         "executable": {"name": name, "path": f"/usr/bin/{name}"},

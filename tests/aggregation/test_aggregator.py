@@ -13,6 +13,7 @@ from support.traffic import (
     flows,
     make_flow,
     make_traffic,
+    processes,
 )
 
 from hogpipe.aggregation.aggregator import Aggregator
@@ -22,6 +23,7 @@ from hogpipe.model import (
     Attribution,
     FlowDelta,
     FlowKey,
+    Process,
     Quality,
     TrafficCounts,
     User,
@@ -102,6 +104,7 @@ def test_a_process_is_one_record_however_many_flows_it_has() -> None:
     assert drain_one(aggregator) == {
         "process": {
             "pid": 4242,
+            "name": "nginx",
             "parent_pid": 1,
             "creation": {"time": "2026-11-22T06:58:01.220Z"},
             "executable": {"name": "nginx", "path": "/usr/sbin/nginx"},
@@ -122,6 +125,33 @@ def test_a_process_is_one_record_however_many_flows_it_has() -> None:
         },
         "attribution": {"exact": 470},
     }
+
+
+@given(processes)
+def test_a_record_with_a_pid_has_the_name_of_the_program(process: Process) -> None:
+    aggregator = Aggregator(["process"], [], 10)
+    aggregator.ingest(make_flow(1), transmitted(10), exact(process))
+    name = drain_one(aggregator)["process"]["name"]
+    assert name
+    if process.executable is not None:
+        assert name == process.executable.rpartition("/")[2]
+    else:
+        assert name == (process.usual_name or process.command or "(unknown)")
+
+
+def test_processes_of_one_program_have_one_name() -> None:
+    known = replace(NGINX, command="nginx: worker")
+    unread = replace(known, executable=None, usual_name="nginx")
+    assert known.name == unread.name == "nginx"
+    assert replace(unread, usual_name=None).name == "nginx: worker"
+
+
+def test_traffic_before_and_after_exec_is_in_two_records() -> None:
+    aggregator = Aggregator(["process"], [], 10)
+    for executable in ("/bin/sh", "/usr/bin/curl"):
+        process = replace(NGINX, executable=executable)
+        aggregator.ingest(make_flow(1), transmitted(10), exact(process))
+    assert [body["process"]["name"] for body in aggregator.drain()] == ["sh", "curl"]
 
 
 def test_sums_of_several_flows_add_to_those_of_single_ones() -> None:

@@ -58,6 +58,10 @@ def with_flow(**changes: object) -> Sample:
 
 SAMPLES: dict[str, tuple[Sample, set[DimensionName]]] = {
     "pid": (Sample(BASE.flow, OTHER), {"process"}),
+    "program": (
+        Sample(BASE.flow, replace(NGINX, executable="/usr/bin/curl", command="curl")),
+        {"process"},
+    ),
     "user": (Sample(BASE.flow, replace(OTHER, user_id=0)), {"process", "user"}),
     "cgroup": (Sample(BASE.flow, replace(OTHER, cgroup="/b")), {"process", "cgroup"}),
     "unit": (Sample(BASE.flow, replace(OTHER, unit="b.service")), {"process", "cgroup"}),
@@ -87,6 +91,8 @@ def aggregate_packets(samples: Sequence[Sample], group_by: Sequence[str]) -> lis
 def make_row(sample: Sample, cookie: int) -> Rows:
     row = np.zeros(1, TRAFFIC_ROW)
     row["cookie"], row["pid"], row["boot_ns"] = cookie, sample.process.pid, 1
+    command = (sample.process.command or "").encode().ljust(16, b"\0")
+    row["command"] = np.frombuffer(command, np.uint64)
     row["counts"] = 10, 1, 200, 2
     flow = sample.flow
     endpoints = encode_endpoints(
@@ -97,10 +103,11 @@ def make_row(sample: Sample, cookie: int) -> Rows:
 
 
 class KnownProcesses:
-    """The owners of rows, by pid; none is left to lookups."""
+    """The owners of rows, by pid and command; none is left to lookups."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
-        self._processes = {sample.process.pid: sample.process for sample in samples}
+        processes = [sample.process for sample in samples]
+        self._processes = {(one.pid, one.command): one for one in processes}
 
     def make_flow_key(self, endpoints: Endpoints, _owner: RowOwner) -> FlowKey:
         local, remote = (
@@ -110,7 +117,7 @@ class KnownProcesses:
         return FlowKey(endpoints.protocol, *local, *remote, "")
 
     def attribute(self, owner: RowOwner, quality: Quality) -> Attribution:
-        return Attribution(quality, self._processes[owner.pid])
+        return Attribution(quality, self._processes[owner.pid, owner.command])
 
     def find_start_ns(self, _pid: int) -> int | None:
         return 0

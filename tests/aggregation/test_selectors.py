@@ -52,6 +52,14 @@ def test_a_process_without_a_pod_matches_no_pod_selector() -> None:
     assert not parse_selector("pod:*").matches(exact(replace(NGINX, pod=None)))
 
 
+def test_processes_of_a_program_are_matched_however_much_is_known_of_each() -> None:
+    selector = parse_selector("exe:nginx")
+    assert selector.matches(exact(NGINX))
+    assert selector.matches(
+        exact(replace(NGINX, executable=None, command="nginx: worker", usual_name="nginx"))
+    )
+
+
 def test_the_command_is_matched_only_if_the_executable_is_unknown() -> None:
     selector = parse_selector("exe:worker")
     assert selector.matches(exact(replace(NGINX, executable=None, command="worker")))

@@ -77,7 +77,7 @@ def test_an_idle_window_is_one_line() -> None:
 
 def test_an_escape_sequence_in_a_name_is_escaped() -> None:
     record = traffic(1)
-    record["process"]["executable"]["name"] = "\x1b]0;owned\x07\u202e\n\x9b2J"
+    record["process"]["name"] = "\x1b]0;owned\x07\u202e\n\x9b2J"
     table = render_table([record], 200)
     assert r"\x1b]0;owned\x07\u202e\n\x9b2J" in table
     assert all(line.isprintable() for line in table.split("\n"))
@@ -85,7 +85,7 @@ def test_an_escape_sequence_in_a_name_is_escaped() -> None:
 
 def test_a_long_name_is_truncated_before_numbers_are() -> None:
     record = traffic(1, transmit=5, receive=6)
-    record["process"]["executable"]["name"] = "x" * 500
+    record["process"]["name"] = "x" * 500
     line = render_table([record], 40).splitlines()[1]
     assert len(line) <= 40
     assert line.endswith("…  5 B/s     6 B/s")
@@ -105,7 +105,7 @@ def test_no_line_is_wider_than_the_terminal_nor_holds_a_control(
 ) -> None:
     records = [traffic(n, pid=n, transmit=2**exponent) for n, _ in enumerate(names)]
     for record, name in zip(records, names, strict=True):
-        record["process"]["executable"]["name"] = name
+        record["process"]["name"] = name
         record["process"]["owner"] = name[::-1]
     *lines, end = render_table(records, width).split("\n")
     assert end == ""

@@ -25,6 +25,7 @@ FULL: TrafficRecord = {
     "host": {"name": "web1"},
     "process": {
         "pid": 4242,
+        "name": "nginx",
         "parent_pid": 1,
         "creation": {"time": "2026-11-22T06:58:01.220Z"},
         "executable": {"name": "nginx", "path": "/usr/sbin/nginx"},

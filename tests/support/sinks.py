@@ -41,6 +41,7 @@ def traffic(
     if pid is not None:
         record["process"] = {
             "pid": pid,
+            "name": f"program{pid}",
             "executable": {"name": f"program{pid}", "path": f"/bin/program{pid}"},
         }
     return record

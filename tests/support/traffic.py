@@ -102,6 +102,7 @@ processes = st.builds(
     created_ns=st.none() | st.integers(0, 4_000_000_000_000_000_000),
     command=st.none() | words,
     executable=st.none() | words.map("/usr/bin/{}".format),
+    usual_name=st.none() | st.sampled_from(["nginx", "curl"]),
     command_line=st.none() | st.lists(words, max_size=2).map(tuple),
     user_id=st.none() | st.integers(0, 2),
     user_name=st.none() | st.sampled_from(["root", "www-data"]),

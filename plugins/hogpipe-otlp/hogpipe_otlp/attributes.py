@@ -2,8 +2,8 @@
 
 Attributes of the process belong to the resource, attributes of the flow to the data point. Names
 are those of the semantic conventions (https://opentelemetry.io/docs/specs/semconv/resource/process/
-and /docs/specs/semconv/registry/attributes/network/); `systemd.unit` and `hogpipe.remainder` have
-none there.
+and /docs/specs/semconv/registry/attributes/network/); `process.name`,
+`systemd.unit` and `hogpipe.remainder` have none there.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,6 +18,7 @@ KeyPath = tuple[str, ...]
 _RESOURCE: dict[str, KeyPath] = {
     "host.name": ("host", "name"),
     "process.pid": ("process", "pid"),
+    "process.name": ("process", "name"),
     "process.parent_pid": ("process", "parent_pid"),
     "process.creation.time": ("process", "creation", "time"),
     "process.executable.name": ("process", "executable", "name"),

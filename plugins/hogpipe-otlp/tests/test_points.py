@@ -53,6 +53,7 @@ def test_a_process_is_in_the_attributes_of_its_resource() -> None:
     assert resource(receive) == {
         "host.name": "web1",
         "process.pid": 1000,
+        "process.name": "nginx",
         "process.parent_pid": 1,
         "process.creation.time": "2026-11-22T06:58:01.220Z",
         "process.executable.name": "nginx",

@@ -9,7 +9,7 @@ from typing import Literal
 
 from hogpipe import TrafficRecord
 
-LabelName = Literal["executable", "unit", "container", "pod", "user", "interface", "transport"]
+LabelName = Literal["program", "unit", "container", "pod", "user", "interface", "transport"]
 Labels = tuple[str, ...]
 """A value for each configured name, in order."""
 
@@ -41,11 +41,8 @@ def _clean(value: str) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in value)
 
 
-def _executable(record: TrafficRecord) -> str:
-    """Return the name of the executable, or the command if only that is known."""
-    process = record.get("process", {})
-    executable = process.get("executable")
-    return executable["name"] if executable else process.get("command", "")
+def _program(record: TrafficRecord) -> str:
+    return record.get("process", {}).get("name", "")
 
 
 def _unit(record: TrafficRecord) -> str:
@@ -78,7 +75,7 @@ def _transport(record: TrafficRecord) -> str:
 
 
 _READERS: dict[LabelName, Callable[[TrafficRecord], str]] = {
-    "executable": _executable,
+    "program": _program,
     "unit": _unit,
     "container": _container,
     "pod": _pod,

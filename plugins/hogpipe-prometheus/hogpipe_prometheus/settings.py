@@ -15,7 +15,7 @@ class PrometheusSettings(SinkSettings, frozen=True, kw_only=True):
 
     listen: str = "127.0.0.1:9750"
     """The address to scrape, HOST:PORT, `[::1]:9750` for IPv6; readable by all who can connect."""
-    labels: tuple[LabelName, ...] = ("executable", "unit", "container")
+    labels: tuple[LabelName, ...] = ("program", "unit", "container")
     """The labels of a series, beside the direction."""
     max_series: Annotated[int, Meta(ge=1)] = 1000
     """The most label sets with series of their own; the others are summed as `other`."""

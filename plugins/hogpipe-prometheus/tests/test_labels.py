@@ -13,8 +13,8 @@ SERVICE, CONTAINER, ONLY_USER, NO_PROCESS, HOSTILE, FLOW = traffic()
 
 
 def test_labels_have_the_configured_order() -> None:
-    assert Labelling(["executable", "unit"]).of(SERVICE) == ("nginx", "worker-0.service")
-    assert Labelling(["unit", "executable"]).of(SERVICE) == ("worker-0.service", "nginx")
+    assert Labelling(["program", "unit"]).of(SERVICE) == ("nginx", "worker-0.service")
+    assert Labelling(["unit", "program"]).of(SERVICE) == ("worker-0.service", "nginx")
 
 
 def test_container_and_pod_can_be_labels() -> None:
@@ -25,7 +25,7 @@ def test_container_and_pod_can_be_labels() -> None:
 
 
 def test_a_user_is_a_name_or_a_number() -> None:
-    labelling = Labelling(["executable", "user"])
+    labelling = Labelling(["program", "user"])
     assert labelling.of(ONLY_USER) == ("", "user2")
     nameless = dict(ONLY_USER, process={"user": {"id": 4711}})
     assert labelling.of(nameless) == ("", "4711")
@@ -35,23 +35,27 @@ def test_interface_and_transport_can_be_labels() -> None:
     assert Labelling(["interface", "transport"]).of(FLOW) == ("eth0", "tcp")
 
 
-def test_a_process_without_an_executable_has_its_command() -> None:
-    record = dict(SERVICE, process={"pid": 1, "command": "kworker"})
-    assert Labelling(["executable"]).of(record) == ("kworker",)
+def test_a_program_has_one_label_whether_or_not_the_executable_is_known() -> None:
+    known = {"name": "nginx", "path": "/usr/sbin/nginx"}
+    for process in (
+        {"pid": 1, "name": "nginx", "command": "worker"},
+        {"pid": 2, "name": "nginx", "command": "nginx", "executable": known},
+    ):
+        assert Labelling(["program"]).of(dict(SERVICE, process=process)) == ("nginx",)
 
 
 def test_traffic_without_a_process_has_empty_labels() -> None:
-    assert Labelling(["executable", "unit", "container"]).of(NO_PROCESS) == ("", "", "")
+    assert Labelling(["program", "unit", "container"]).of(NO_PROCESS) == ("", "", "")
 
 
 def test_the_remainder_is_other() -> None:
     record = dict(NO_PROCESS, remainder=True)
-    assert Labelling(["executable", "unit"]).of(record) == ("other", "other")
+    assert Labelling(["program", "unit"]).of(record) == ("other", "other")
 
 
 def test_values_are_printable_and_bounded() -> None:
-    (value,) = Labelling(["executable"]).of(HOSTILE)
+    (value,) = Labelling(["program"]).of(HOSTILE)
     assert value.startswith('a"b\\c\N{REPLACEMENT CHARACTER}')
     assert value.isprintable()
-    record = dict(SERVICE, process={"executable": {"name": "x" * 300, "path": "/x"}})
-    assert Labelling(["executable"]).of(record) == ("x" * LONGEST,)
+    record = dict(SERVICE, process={"pid": 1, "name": "x" * 300})
+    assert Labelling(["program"]).of(record) == ("x" * LONGEST,)

@@ -87,7 +87,7 @@ async def test_no_label_is_a_pid(opened: OpenSink, scrape: Scrape) -> None:
     sink = await opened()
     window = RecordMaker().window(40)
     for n, record in enumerate(window[:-1]):
-        record["process"] = {"pid": n, "command": "same"}
+        record["process"] = {"pid": n, "name": "same"}
     await sink.write(window)
     found = samples(await scrape())
     assert all("pid" not in sample.labels for sample in found)
@@ -150,19 +150,19 @@ async def test_hostile_names_are_harmless(opened: OpenSink, scrape: Scrape) -> N
         "\u00e9\U0001f600",
     ]
     for name, record in zip(names, window, strict=False):
-        record["process"] = {"executable": {"name": name, "path": "/"}}
+        record["process"] = {"pid": 1, "name": name}
     await sink.write(window)
     for accept, parse in (("text/plain", parse_text), (OPENMETRICS, parse_openmetrics)):
         text = await scrape(Accept=accept)
         assert all(line.isprintable() for line in text.splitlines())
         found = samples(text, parse)
-        executables = {one.labels["executable"] for one in found if "executable" in one.labels}
+        programs = {one.labels["program"] for one in found if "program" in one.labels}
         assert {
             "a\\nb",
             "back\\",
             "{}=,",
             '"} 1\N{REPLACEMENT CHARACTER}fake_total 7',
-        } < executables
+        } < programs
         assert all(one.name.startswith("hogpipe_") for one in found)
 
 

@@ -29,7 +29,7 @@ async def test_sums_in_prometheus_are_those_of_records(prometheus: Any, opened: 
     labelled = await prometheus.ask("hogpipe_network_io_bytes_total")
     assert len(labelled) == 2 * (10 + 1)
     assert await prometheus.value("hogpipe_prometheus_label_sets") == 10
-    assert await prometheus.value(SUM.replace("total)", 'total{executable="other"})')) > 0
+    assert await prometheus.value(SUM.replace("total)", 'total{program="other"})')) > 0
 
 
 async def test_the_counters_of_the_pipeline_are_in_prometheus(
