@@ -52,21 +52,20 @@ def make_source(
     if settings.capture.source == "pcap":
         return _make_live_source(settings, stale)
     procfs, flow_sockets = settings.attribution.procfs, FlowSockets()
+    procfs_resolver = _make_procfs_resolver(settings)
     source = EbpfSource(
         procfs,
         flow_sockets,
+        procfs_resolver.processes,
         start_windows=partial(ClockWindows, interval_ns),
         group_by=_list_endpoint_fields(settings.aggregation.group_by),
         max_flows=settings.capture.max_flows,
-        command_line=settings.enrichment.command_line,
     )
 
     def open_flow_sockets(procfs: Path) -> OpenLedger:
         return OpenLedger(flow_sockets, NetworkNamespaces(procfs))
 
-    resolver = LedgerResolver(
-        _make_procfs_resolver(settings), procfs, required=True, open_ledger=open_flow_sockets
-    )
+    resolver = LedgerResolver(procfs_resolver, procfs, required=True, open_ledger=open_flow_sockets)
     return source, resolver
 
 
@@ -116,7 +115,7 @@ def _make_resolver(settings: Settings, stale: StaleFlows) -> Resolver:
         resolver,
         choice.procfs,
         required=choice.ledger == "on",
-        open_ledger=partial(open_ledger, stale=stale),
+        open_ledger=partial(open_ledger, stale=stale, processes=resolver.processes),
     )
 
 

@@ -76,6 +76,12 @@ def has_only_cgroup_v2(text: str) -> bool:
     return any(lines) and all(line.startswith("0::") for line in lines if line)
 
 
+def parse_v2_of(text: str) -> str | None:
+    """Return the path in the v2 tree of a /proc/PID/cgroup, or None."""
+    paths = (line[3:] for line in text.split("\n") if line.startswith("0::"))
+    return next((path.removesuffix(_DELETED) for path in paths), None)
+
+
 def parse_v2_path(path: str, *, only_hierarchy: bool) -> CgroupNames:
     """Return the names in a path of the v2 tree, without the paths of other hierarchies.
 

@@ -4,14 +4,25 @@ In: the identity of a process (pid and start time). Out: a `Process`, or None if
 before it was read.
 
 A process is read once and cached, also after its exit. exec and changes of user or control group
-keep the identity, so a cached process is read again at intervals: after `_CHANGED_SECONDS` if its
-command has changed, else after `_UNCHANGED_SECONDS`. The user is the real user: a set-uid program
-is reported with its own name and the user who started it.
+keep the identity, so a cached process is read again: `_CHANGED_SECONDS` after the last reading if
+it has executed another program or changed its command, else `_UNCHANGED_SECONDS` after it. The user
+is the real user: a set-uid program is reported with its own name and the user who started it.
+
+Processes that exited unread
+----------------------------
+What is known of them is what the kernel recorded. The rest is taken from other processes, where
+these agree:
+- `usual_name`: the name of the executable, by the command;
+- the control group: what /proc/PID/cgroup names for the processes in the same group of the v2
+  tree.
+  Where cgroup v1 is in use, the path in the v2 tree alone may be meaningless (`parse_v2_path`).
 """
 
 import os
 import pwd
+import threading
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -19,6 +30,7 @@ from hogpipe.enrichment.cgroup_paths import (
     CgroupNames,
     has_only_cgroup_v2,
     parse_cgroup,
+    parse_v2_of,
     parse_v2_path,
 )
 from hogpipe.linux.procfs import ProcessIdentity, ProcessStat, Procfs, decode_text
@@ -26,6 +38,7 @@ from hogpipe.model import Process
 from hogpipe.protocols import NANOSECONDS
 
 _MAX_USERS = 4096
+_MAX_LEARNT = 4096
 _FIRST_PROCESS = 1
 _UNCHANGED_SECONDS = 10.0
 _CHANGED_SECONDS = 1.0  # some programs show their progress in their name, and change it often
@@ -35,7 +48,7 @@ class ProcessReader:
     """Reads processes, and caches the `max_cached` that were used last.
 
     Unchanged processes are returned as the same object. Command lines are read only with
-    `command_line`, because they may contain secrets. For one thread at a time, except `cached`.
+    `command_line`, because they may contain secrets. Safe from any thread.
     """
 
     def __init__(
@@ -46,6 +59,11 @@ class ProcessReader:
         self._max_cached = max_cached
         self._cache: dict[ProcessIdentity, _CachedProcess] = {}
         """The process that was used last comes last."""
+        self._lock = threading.Lock()
+        self._usual_names = _Agreement[str, str]()
+        """Names of executables by command."""
+        self._cgroup_names = _Agreement[str, CgroupNames]()
+        """By the path in the v2 tree."""
         self._only_cgroup_v2 = has_only_cgroup_v2(procfs.read_cgroup(_FIRST_PROCESS) or "")
         self._clock_ticks = os.sysconf("SC_CLK_TCK")
         self._user_names: dict[int, str | None] = {}
@@ -55,7 +73,7 @@ class ProcessReader:
         cached = self._cache.get(owner)
         if cached is None or now - cached.read_at >= _CHANGED_SECONDS:
             return None
-        return cached.process
+        return self._name_user(cached).process
 
     def refresh(
         self, owner: ProcessIdentity, stat: ProcessStat | None, now: float
@@ -64,19 +82,46 @@ class ProcessReader:
 
         `stat` is the current stat of its pid, `now` the caller's clock in seconds.
         """
-        cached = self._cache.pop(owner, None)
+        cached = self._cache.get(owner)
         if stat is None or stat.start != owner.start:
-            return None if cached is None else self._store(owner, cached)
+            return None if cached is None else self._store(owner, self._name_user(cached))
         if cached is not None and not cached.is_due(stat, now):
-            return self._store(owner, cached)
-        known = None if cached is None else cached.process
+            return self._store(owner, self._name_user(cached))
+        known = None if cached is None else self._name_user(cached).process
         process = self._read(owner, stat)
         if process is None:
             # It exited during the reads; its stat is still valid.
             return known or self._describe(owner, stat)
         if known is not None and (process == known or _is_ending(process, known)):
             process = known
-        return self._store(owner, _CachedProcess(process, now))
+        return self._store(owner, _CachedProcess(process, now, stat.stack_start))
+
+    def read_new(self, pid: int, now: float) -> ProcessStat | None:
+        """Read and cache a process that may soon exit; return its stat, None if it has exited.
+
+        The name of its user is left for the next call that returns the process: this call never
+        blocks.
+        """
+        executable = self._procfs.read_executable(pid)  # an exiting process loses it first
+        text = self._procfs.read_cgroup(pid)
+        stat = self._procfs.read_stat(pid)
+        if stat is None:
+            return None
+        thread = pid
+        if stat.has_exited_leader:
+            thread = self._procfs.find_living_thread(pid) or pid
+            executable = self._procfs.read_executable(thread)  # those of the first one are empty
+            text = self._procfs.read_cgroup(thread)
+        user_id = self._procfs.read_user_id(thread)
+        owner = ProcessIdentity(pid, stat.start)
+        process = self._complete(owner, stat, executable, text, user_id, thread=thread)
+        self._learn(process, text)
+        known = self.cached(owner)
+        if known is None or not _is_ending(process, known):
+            lacks_user_name = user_id is not None and user_id not in self._user_names
+            cached = _CachedProcess(process, now, stat.stack_start, lacks_user_name)
+            self._store(owner, cached)
+        return stat
 
     def cached(self, owner: ProcessIdentity) -> Process | None:
         """Return the cached process without reading /proc, or None; safe from any thread."""
@@ -131,11 +176,14 @@ class ProcessReader:
         names = CgroupNames()
         if cgroup_path is not None:
             names = parse_v2_path(cgroup_path, only_hierarchy=self._only_cgroup_v2)
+        if cgroup_path is not None and names.cgroup is None:
+            names = self._cgroup_names.get(cgroup_path) or names
         return Process(
             pid=pid,
             start=start,
             created_ns=None if start is None else self._created_ns(start),
             command=command,
+            usual_name=self._usual_names.get(command),
             user_id=user_id,
             user_name=self.read_user_name(user_id) if may_block else self._user_names.get(user_id),
             cgroup=names.cgroup,
@@ -145,31 +193,72 @@ class ProcessReader:
         )
 
     def _store(self, owner: ProcessIdentity, cached: "_CachedProcess") -> Process:
-        self._cache[owner] = cached
-        if len(self._cache) > self._max_cached:
-            del self._cache[next(iter(self._cache))]
+        with self._lock:
+            self._cache.pop(owner, None)
+            self._cache[owner] = cached
+            if len(self._cache) > self._max_cached:
+                del self._cache[next(iter(self._cache))]
         return cached.process
+
+    def _name_user(self, cached: "_CachedProcess") -> "_CachedProcess":
+        """Add the name of the user, where `read_new` left it out."""
+        if cached.lacks_user_name and cached.process.user_id is not None:
+            name = self.read_user_name(cached.process.user_id)
+            cached.process = msgspec.structs.replace(cached.process, user_name=name)
+            cached.lacks_user_name = False
+        return cached
 
     def _read(self, owner: ProcessIdentity, stat: ProcessStat) -> Process | None:
         """Return all attributes of a process; None if it exited before the last read."""
         procfs, pid = self._procfs, owner.pid
         if stat.has_exited_leader:  # the files of the first thread are empty
             pid = procfs.find_living_thread(pid) or pid
+        executable, text = procfs.read_executable(pid), procfs.read_cgroup(pid)
         user_id = procfs.read_user_id(pid)
-        names = parse_cgroup(procfs.read_cgroup(pid) or "")
-        process = msgspec.structs.replace(
-            self._describe(owner, stat),
-            executable=procfs.read_executable(pid),
-            command_line=procfs.read_command_line(pid) if self._command_line else None,
+        if user_id is not None:
+            self.read_user_name(user_id)
+        process = self._complete(owner, stat, executable, text, user_id, thread=pid)
+        after = procfs.read_stat(owner.pid)
+        if after is None or after.start != owner.start:
+            return None
+        self._learn(process, text)
+        return process
+
+    def _complete(
+        self,
+        owner: ProcessIdentity,
+        stat: ProcessStat,
+        executable: str | None,
+        cgroup_text: str | None,
+        user_id: int | None,
+        *,
+        thread: int,
+    ) -> Process:
+        """Return a process of these attributes, with the command line that a thread of it shows."""
+        names = parse_cgroup(cgroup_text or "")
+        command_line = self._procfs.read_command_line(thread) if self._command_line else None
+        described = self._describe(owner, stat)
+        return msgspec.structs.replace(
+            described,
+            executable=executable,
+            usual_name=described.usual_name if executable is None else None,
+            command_line=command_line,
             user_id=user_id,
-            user_name=None if user_id is None else self.read_user_name(user_id),
+            user_name=None if user_id is None else self._user_names.get(user_id),
             cgroup=names.cgroup,
             unit=names.unit,
             container=names.container,
             pod=names.pod,
         )
-        after = procfs.read_stat(owner.pid)
-        return process if after is not None and after.start == owner.start else None
+
+    def _learn(self, process: Process, cgroup_text: str | None) -> None:
+        """Add what holds for other processes, too."""
+        if process.executable is not None and process.command is not None:
+            self._usual_names.add(process.command, process.name)
+        path = parse_v2_of(cgroup_text or "")
+        if path is not None and path != "/":  # where v2 is not in use, all are in its root
+            names = CgroupNames(process.cgroup, process.unit, process.container, process.pod)
+            self._cgroup_names.add(path, names)
 
     def _describe(self, owner: ProcessIdentity, stat: ProcessStat) -> Process:
         return Process(
@@ -178,6 +267,7 @@ class ProcessReader:
             parent_pid=stat.parent_pid,
             created_ns=self._created_ns(owner.start),
             command=stat.command,
+            usual_name=None if stat.is_kernel_thread else self._usual_names.get(stat.command),
         )
 
     def _created_ns(self, start: int) -> int:
@@ -187,12 +277,39 @@ class ProcessReader:
 class _CachedProcess(msgspec.Struct, eq=False):
     process: Process
     read_at: float
+    stack_start: int = 0
+    """`ProcessStat.stack_start` when the process was read."""
+    lacks_user_name: bool = False
 
     def is_due(self, stat: ProcessStat, now: float) -> bool:
-        age = now - self.read_at
-        return age >= (
-            _UNCHANGED_SECONDS if stat.command == self.process.command else _CHANGED_SECONDS
-        )
+        has_same_stack = stat.stack_start in {0, self.stack_start}  # 0: hidden, or exited
+        is_same = stat.command == self.process.command and has_same_stack
+        return now - self.read_at >= (_UNCHANGED_SECONDS if is_same else _CHANGED_SECONDS)
+
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+class _Agreement(Generic[_K, _V]):
+    """The value that all that was added for a key agrees on; keeps the latest `_MAX_LEARNT` keys.
+
+    A key with several values has none, for as long as it is kept. Safe from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[_K, _V | None] = {}
+        self._lock = threading.Lock()
+
+    def add(self, key: _K, value: _V) -> None:
+        with self._lock:
+            if self._values.setdefault(key, value) != value:
+                self._values[key] = None
+            if len(self._values) > _MAX_LEARNT:
+                del self._values[next(iter(self._values))]
+
+    def get(self, key: _K) -> _V | None:
+        return self._values.get(key)
 
 
 def _is_ending(process: Process, known: Process) -> bool:

@@ -14,6 +14,7 @@ Known limits: a process that exits before its pid is first looked up is not iden
 """
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,7 +57,7 @@ class _CachedStat(msgspec.Struct, eq=False, gc=False):
 
 
 class ProcessStarts:
-    """A cache of /proc/PID/stat for a procfs that shows the host's pids. For one thread at a time.
+    """A cache of /proc/PID/stat for a procfs that shows the host's pids. Safe from any thread.
 
     `boot_clock` returns nanoseconds since boot, by the clock of the kernel's events.
     """
@@ -65,6 +66,7 @@ class ProcessStarts:
         self._root = os.fsencode(procfs)
         self._boot_clock = boot_clock
         self._tick_ns = NANOSECONDS // os.sysconf("SC_CLK_TCK")
+        self._lock = threading.Lock()
         self._cache: dict[int, _CachedStat] = {}
         """By pid; the least recently read first."""
         self.missed = 0
@@ -84,14 +86,25 @@ class ProcessStarts:
             self.missed += found is None and fresh.seen_ns < boot_ns
         return found
 
+    def add(self, pid: int, stat: ProcessStat, seen_ns: int, now: float) -> None:
+        """Add a stat that was read elsewhere, `seen_ns` nanoseconds since boot."""
+        self._store(pid, _CachedStat(stat, seen_ns, now))
+
     def _read(self, pid: int, cached: _CachedStat, now: float) -> _CachedStat:
         seen_ns, stat = self._boot_clock(), self._read_stat(pid)
         if stat is None:
             seen_ns, stat = cached.seen_ns, cached.stat
-        self._cache.pop(pid, None)
-        fresh = self._cache[pid] = _CachedStat(stat, seen_ns, now)
-        if len(self._cache) > _MAX_PROCESSES:
-            del self._cache[next(iter(self._cache))]
+        return self._store(pid, _CachedStat(stat, seen_ns, now))
+
+    def _store(self, pid: int, fresh: _CachedStat) -> _CachedStat:
+        """Cache `fresh`, unless another thread has seen the process later."""
+        with self._lock:
+            before = self._cache.pop(pid, None)
+            if before is not None and before.seen_ns > fresh.seen_ns:
+                fresh = before
+            self._cache[pid] = fresh
+            if len(self._cache) > _MAX_PROCESSES:
+                del self._cache[next(iter(self._cache))]
         return fresh
 
     def _as_of(self, cached: _CachedStat, boot_ns: int) -> ProcessStat | None:

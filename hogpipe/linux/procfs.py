@@ -56,6 +56,8 @@ class ProcessStat(msgspec.Struct, frozen=True, gc=False):
     """Whether the first thread of the process has exited (states Z and X)."""
     threads: int
     """The number of threads, with a first thread that has exited."""
+    stack_start: int = 0
+    """Where the stack begins, which the kernel randomizes with each exec; 0 if it is hidden."""
 
     @property
     def has_exited_leader(self) -> bool:
@@ -110,6 +112,7 @@ def parse_stat(data: bytes) -> ProcessStat:
         flags=int(fields[6]),
         has_exited=fields[0] in {b"Z", b"X"},
         threads=int(fields[17]),
+        stack_start=int(fields[25]) if len(fields) > 25 else 0,
     )
 
 

@@ -327,3 +327,104 @@ def test_a_daemon_that_drops_root_gets_its_new_user(real: Reader) -> None:
         after = real.read_real(daemon.pid)
         assert (after.user_id, after.user_name) == (NOBODY, "nobody")
         daemon.stdin.close()
+
+
+def exited(reader: Reader, command: str = "app", cgroup_path: str | None = None) -> Process:
+    return reader.reader.describe_exited(77, None, command, 0, cgroup_path)
+
+
+def test_a_new_process_is_known_after_it_exited(fake: FakeProc, reader: Reader) -> None:
+    fake.process(
+        42, parent=3, command=b"app", executable=b"/usr/bin/app", cgroup=b"0::/a.service\n", uid=0
+    )
+    stat = reader.reader.read_new(42, 0.0)
+    assert stat is not None
+    shutil.rmtree(fake.root / "42")
+    process = reader.reader.find(ProcessIdentity(42, stat.start), 5.0)
+    assert process is not None
+    assert (process.name, process.unit, process.parent_pid) == ("app", "a.service", 3)
+    assert (process.user_id, process.user_name) == (0, pwd.getpwuid(0).pw_name)
+    assert reader.reader.read_new(42, 5.0) is None
+
+
+def test_reading_a_new_process_does_not_ask_for_the_name_of_its_user(
+    fake: FakeProc, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.process(42, uid=0)
+    asked: list[int] = []
+    monkeypatch.setattr(reader.reader, "read_user_name", asked.append)
+    reader.reader.read_new(42, 0.0)
+    assert asked == []
+
+
+def test_a_zombie_does_not_replace_what_was_read_of_the_process(
+    fake: FakeProc, reader: Reader
+) -> None:
+    fake.process(42, command=b"app", executable=b"/usr/bin/app")
+    reader.reader.read_new(42, 0.0)
+    (fake.root / "42" / "exe").unlink()
+    reader.reader.read_new(42, 0.5)
+    assert reader.read(42).executable == "/usr/bin/app"
+
+
+def test_an_exited_process_has_the_name_of_others_with_its_command(
+    fake: FakeProc, reader: Reader
+) -> None:
+    assert exited(reader, "systemd-resolve").name == "systemd-resolve"
+    fake.process(42, command=b"systemd-resolve", executable=b"/lib/systemd-resolved")
+    known = reader.read(42)
+    assert known.name == exited(reader, "systemd-resolve").name == "systemd-resolved"
+
+
+def test_a_command_of_two_programs_names_neither(fake: FakeProc, reader: Reader) -> None:
+    for pid, executable in ((42, b"/usr/bin/nginx"), (43, b"/usr/bin/postgres")):
+        fake.process(pid, command=b"worker", executable=executable)
+        reader.read(pid)
+    assert exited(reader, "worker").name == "worker"
+
+
+HYBRID = b"4:memory:/\n1:name=systemd:/%b\n0::/%b\n"
+
+
+@pytest.mark.parametrize(
+    ("init", "other", "path", "unit"),
+    [
+        (b"0::/\n", None, "/system.slice/a.service", "a.service"),
+        (HYBRID % (b"", b""), None, "/system.slice/a.service", None),
+        (HYBRID % (b"", b""), HYBRID % (b"a.service", b"a.service"), "/a.service", "a.service"),
+        (HYBRID % (b"", b""), HYBRID % (b"a.service", b""), "/", None),
+        (b"1:name=systemd:/\n", b"1:name=systemd:/a.service\n", "/", None),
+    ],
+    ids=["v2", "hybrid, unread", "hybrid", "hybrid, v2 unused", "v1"],
+)
+def test_the_control_group_of_an_exited_process_is_that_of_others_in_the_same_group(
+    fake: FakeProc, init: bytes, other: bytes | None, path: str, unit: str | None
+) -> None:
+    fake.process(1, cgroup=init)
+    reader = Reader(fake.root)
+    if other is not None:
+        fake.process(42, cgroup=other)
+        reader.read(42)
+    assert exited(reader, cgroup_path=path).unit == unit
+
+
+def test_processes_of_several_units_in_one_group_give_none(fake: FakeProc) -> None:
+    fake.process(1, cgroup=HYBRID % (b"", b""))
+    reader = Reader(fake.root)
+    for pid, unit in ((42, b"a.service"), (43, b"b.service")):
+        fake.process(pid, cgroup=HYBRID % (unit, b"x"))
+        reader.read(pid)
+    assert exited(reader, cgroup_path="/x").unit is None
+
+
+@pytest.mark.parametrize(("program", "same_command"), [(b"/bin/b", True), (b"/bin/a", False)])
+def test_exec_is_noticed_after_a_second_whatever_changes(
+    fake: FakeProc, reader: Reader, program: bytes, same_command: bool
+) -> None:
+    fake.process(42, command=b"a", executable=b"/bin/a", stack_start=0x7FFC1000)
+    reader.read(42)
+    command = b"a" if same_command else b"b"
+    fake.process(42, command=command, executable=program, stack_start=0x7FFE2000)
+    reader.now = 1.0
+    process = reader.read(42)
+    assert (process.command, process.executable) == (command.decode(), program.decode())

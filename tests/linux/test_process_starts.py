@@ -9,6 +9,7 @@ import pytest
 from support.namespaces import require
 
 from hogpipe.linux.process_starts import ProcessStarts
+from hogpipe.linux.procfs import ProcessStat
 
 SECOND = 1_000_000_000
 LATE = 10**18
@@ -46,6 +47,13 @@ def test_a_start_stays_valid_after_the_process_has_exited(tmp_path: Path) -> Non
     (tmp_path / "7" / "stat").unlink()
     assert start_of(starts, 7, 65 * SECOND, 5.0) == 100
     assert starts.missed == 0
+
+
+def test_a_process_that_was_read_elsewhere_is_known_after_it_exited(tmp_path: Path) -> None:
+    starts = ProcessStarts(tmp_path, lambda: 60 * SECOND)
+    starts.add(7, ProcessStat("curl", 1, 100, 0, has_exited=False, threads=1), 60 * SECOND, 0.0)
+    assert start_of(starts, 7, 60 * SECOND, 5.0) == 100
+    assert start_of(starts, 7, 600 * SECOND, 540.0) is None
 
 
 def test_a_start_expires_ten_seconds_after_the_process_was_last_seen(tmp_path: Path) -> None:

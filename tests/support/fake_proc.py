@@ -82,11 +82,13 @@ class FakeProc:
         uid: int = 0,
         cgroup: bytes = b"0::/\n",
         sockets: Mapping[int, int] | None = None,
+        stack_start: int = 0,
     ) -> Path:
         """Write a process that holds `sockets` (inode by fd), and return its directory."""
         home = self.root / str(pid)
         self._begin(home, start)
         fields = [b"S", b"%d" % parent, *[b"0"] * 17, b"%d" % start, *[b"0"] * 30]
+        fields[25] = b"%d" % stack_start
         (home / "stat").write_bytes(b"%d (%b) %b\n" % (pid, command, b" ".join(fields)))
         (home / "status").write_bytes(b"Name:\tx\nUid:\t%d\t9\t9\t9\nGid:\t8\t8\t8\t8\n" % uid)
         (home / "cgroup").write_bytes(cgroup)

@@ -25,14 +25,15 @@ class EventOwners:
     """
 
     def __init__(self, procfs: Path) -> None:
-        self._starts = ProcessStarts(procfs)
+        self.starts = ProcessStarts(procfs)
+        """The starts of the processes that events name."""
         self._tree = CgroupTree()
         self._owners: dict[_OwnerKey, SocketOwner] = {}
 
     @property
     def unidentified(self) -> int:
         """Return how many processes had exited before their start time could be read."""
-        return self._starts.missed
+        return self.starts.missed
 
     def find(self, event: SocketEvent, now: float) -> SocketOwner | None:
         """Return the process that an event names, None if it names none that owns sockets.
@@ -41,7 +42,7 @@ class EventOwners:
         """
         if not event.pid:
             return None
-        stat = self._starts.find(event.pid, event.boot_ns, now)
+        stat = self.starts.find(event.pid, event.boot_ns, now)
         if stat is not None and stat.is_kernel_thread and event.kind is EventKind.RELEASED:
             return None  # the kernel releases some sockets on its own account
         start = None if stat is None else stat.start

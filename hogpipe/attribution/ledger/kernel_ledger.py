@@ -9,6 +9,9 @@ A thread of its own ingests events as they come, so that a process is identified
 used a socket, and the ring buffer does not fill up between lookups. Lookups first ingest all events
 until now (`refresh`), so that they find each socket whose packets have passed.
 
+Another thread reads each process when it first uses a socket (`ProcessWatch`), without this lock,
+so that a process that exits soon after is known.
+
 One lock is held while events are ingested and while a lookup runs. A backlog is ingested in parts,
 and the lock is fair, so that no thread waits for it longer than some milliseconds.
 
@@ -28,8 +31,11 @@ from hogpipe.attribution.ledger.event_reader import EventReader
 from hogpipe.attribution.ledger.fair_lock import FairLock
 from hogpipe.attribution.ledger.ledger import Ledger
 from hogpipe.attribution.stale_flows import StaleFlows
+from hogpipe.enrichment.process_watch import ProcessWatch
+from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.linux.bpf.loader import AttachedPrograms
 from hogpipe.linux.clocks import boot_clock, read_boot_time
+from hogpipe.linux.procfs import Procfs
 from hogpipe.model import (
     MAX_SOCKETS,
     Contested,
@@ -50,7 +56,8 @@ class KernelLedger:
     """The sockets of the running kernel since `programs` were attached (attach_ledger_programs).
 
     It takes `programs` over and closes them. `procfs` must show the pids of the host; `clock` is in
-    seconds. Flows whose owner may have changed since a lookup are added to `stale`.
+    seconds. Flows whose owner may have changed since a lookup are added to `stale`, and new
+    processes to `processes`.
 
     Raises BpfUnavailableError, and OSError if descriptors are short; then nothing stays attached.
     """
@@ -61,6 +68,7 @@ class KernelLedger:
         procfs: Path = Path("/proc"),
         stale: StaleFlows | None = None,
         *,
+        processes: ProcessReader | None = None,
         grace: float = 60.0,
         max_sockets: int = MAX_SOCKETS,
         clock: Callable[[], float] = time.monotonic,
@@ -80,6 +88,9 @@ class KernelLedger:
             stack.callback(self._events.close)
             self._owners = EventOwners(procfs)
             stack.callback(self._owners.close)
+            readers = processes or ProcessReader(Procfs(procfs))
+            watch = ProcessWatch(programs, readers, self._owners.starts, clock)
+            stack.callback(watch.close)
             self._thread = _IngestThread(self._events.fileno(), self.refresh)
             self._resources = stack.pop_all()
         self.stale.ingest_before_drain(self._ingest_for_drain)

@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 
 from hogpipe.attribution.ledger.kernel_ledger import KernelLedger
 from hogpipe.attribution.stale_flows import StaleFlows
+from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import ConfigurationError
 from hogpipe.linux.bpf.obstacles import KERNEL_NEEDED, BpfUnavailableError, Obstacle
 from hogpipe.linux.bpf.programs import attach_ledger_programs
@@ -63,11 +64,14 @@ class OpenLedger(NamedTuple):
     namespaces: NetworkNamespaces
 
 
-def open_ledger(procfs: Path, stale: StaleFlows | None = None) -> OpenLedger:
-    """Open the ledger of the running kernel; it adds invalidated flows to `stale`.
+def open_ledger(
+    procfs: Path, stale: StaleFlows | None = None, processes: ProcessReader | None = None
+) -> OpenLedger:
+    """Open the ledger of the running kernel.
 
-    Raises BpfUnavailableError where the kernel does not permit it, and ConfigurationError where the
-    pids that `procfs` shows are not those of the kernel's events.
+    It adds invalidated flows to `stale`, and new processes to `processes`. Raises
+    BpfUnavailableError where the kernel does not permit it, and ConfigurationError where the pids
+    that `procfs` shows are not those of the kernel's events.
     """
     if not shows_live_processes(procfs) or not shows_host_pids(procfs):
         raise ConfigurationError(
@@ -83,7 +87,9 @@ def open_ledger(procfs: Path, stale: StaleFlows | None = None) -> OpenLedger:
             f"{KERNEL_NEEDED}",
         ) from error
     try:
-        return OpenLedger(KernelLedger(attach_ledger_programs(), procfs, stale), namespaces)
+        programs = attach_ledger_programs()
+        ledger = KernelLedger(programs, procfs, stale, processes=processes)
+        return OpenLedger(ledger, namespaces)
     except OSError as error:
         raise BpfUnavailableError(
             Obstacle.LIMITS, f"eBPF: no room for the ledger ({error.strerror}); raise the limits"

@@ -138,7 +138,7 @@ class ProcfsResolver:
 
     @property
     def processes(self) -> ProcessReader:
-        """The reader of processes; not safe while another thread resolves, but for `cached`."""
+        """The reader of processes, safe from any thread."""
         return self._processes
 
     def close(self) -> None:

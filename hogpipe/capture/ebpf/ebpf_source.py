@@ -8,7 +8,7 @@ passed in that window. An epoch ends with its window, and after `_LONGEST_EPOCH`
 need not be larger for long windows. The kernel fills another buffer meanwhile, so nothing is lost
 if the pipeline makes the source wait.
 
-The thread sleeps until an epoch ends, a process uses a socket for the first time, or `stop`.
+The thread sleeps until an epoch ends, or `stop`. Another one reads new processes (`ProcessWatch`).
 """
 
 import logging
@@ -25,6 +25,8 @@ from hogpipe.capture.ebpf.row_owners import RowOwners
 from hogpipe.capture.ebpf.time_wait import TimeWaitTracker
 from hogpipe.capture.source import WindowClock
 from hogpipe.capture.stop_signal import StopSignal
+from hogpipe.enrichment.process_watch import ProcessWatch
+from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import CaptureError, ConfigurationError
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
 from hogpipe.linux.bpf.programs import attach_traffic_programs
@@ -56,18 +58,18 @@ class EbpfSource:
         self,
         procfs: Path,
         flow_sockets: FlowSockets,
+        processes: ProcessReader,
         *,
         start_windows: Callable[[int], WindowClock],
         group_by: Collection[str],
         max_flows: int,
-        command_line: bool = False,
     ) -> None:
         self._procfs = procfs
         self._flow_sockets = flow_sockets
         self._start_windows = start_windows
         self._group_by = group_by
         self._max_flows = max_flows
-        self._command_line = command_line
+        self._processes = processes
         self._reader: EpochReader | None = None
         self._windows: WindowClock | None = None
         self._stop = StopSignal()
@@ -85,9 +87,9 @@ class EbpfSource:
             self._reader = EpochReader(
                 self._procfs,
                 self._flow_sockets,
+                self._processes,
                 self._group_by,
                 max_flows=self._max_flows,
-                command_line=self._command_line,
             )
             self._windows = self._start_windows(time.time_ns())
         except OSError as error:
@@ -108,7 +110,7 @@ class EbpfSource:
         assert reader is not None
         assert windows is not None
         try:
-            while self._wait(reader, windows):
+            while self._wait(windows):
                 _end_epoch(reader, windows, offer, last=False)
             _end_epoch(reader, windows, offer, last=True)
         except Exception as error:
@@ -134,18 +136,16 @@ class EbpfSource:
         """Make `run` offer the last window and return; see PacketSource."""
         self._stop.set()
 
-    def _wait(self, reader: "EpochReader", windows: WindowClock) -> bool:
-        """Wait for the end of the epoch, reading new processes; return False if it is the last."""
+    def _wait(self, windows: WindowClock) -> bool:
+        """Wait for the end of the epoch; return False if it is the last."""
         poller = select.poll()
         poller.register(self._stop.fileno(), select.POLLIN)
-        poller.register(reader.fileno(), select.POLLIN)
         epoch_ends = time.monotonic() + _LONGEST_EPOCH
         while not self._stop.is_set():
             delay = min(windows.delay(time.time_ns()), epoch_ends - time.monotonic())
             if delay <= 0:
                 return True
-            if poller.poll(math.ceil(delay * _MILLISECONDS)):
-                reader.read_processes()
+            poller.poll(math.ceil(delay * _MILLISECONDS))
         return False
 
 
@@ -180,10 +180,10 @@ class EpochReader:
         self,
         procfs: Path,
         flow_sockets: FlowSockets,
+        processes: ProcessReader,
         group_by: Collection[str],
         *,
         max_flows: int,
-        command_line: bool = False,
     ) -> None:
         namespaces = NetworkNamespaces(procfs)
         self._flow_sockets = flow_sockets
@@ -192,21 +192,13 @@ class EpochReader:
         with ExitStack() as stack:
             tree = CgroupTree()
             stack.callback(tree.close)
-            self._owners = RowOwners(
-                procfs, tree.path_of, flow_sockets, namespaces, command_line=command_line
-            )
+            self._owners = RowOwners(procfs, processes, tree.path_of, flow_sockets, namespaces)
             self._aggregator = RowAggregator(self._owners, group_by)
-            self._maps = TrafficMaps(attach_traffic_programs(max_flows=max_flows), max_flows)
+            programs = attach_traffic_programs(max_flows=max_flows)
+            self._maps = TrafficMaps(programs, max_flows)
             stack.callback(self._maps.close)
+            stack.callback(ProcessWatch(programs, processes, self._owners.starts).close)
             self._opened = stack.pop_all()
-
-    def fileno(self) -> int:
-        """Return a descriptor that polls as readable when there are processes to read."""
-        return self._maps.fileno()
-
-    def read_processes(self) -> None:
-        """Read the processes that used a socket for the first time, before they exit."""
-        self._owners.read_processes(self._maps.drain_process_events())
 
     def begin_epoch(self) -> None:
         """Begin another epoch, so that that before can be read."""
@@ -214,7 +206,6 @@ class EpochReader:
 
     def read_epoch(self, *, window_ends: bool, last: bool) -> Iterator[FlowBatch]:
         """Yield the batches of the epoch before, at least one. Raises OSError."""
-        self.read_processes()
         self._owners.begin_epoch()
         connections, awaiting_fin = self._maps.take_connections()
         self._time_wait.add(awaiting_fin, time.monotonic())

@@ -1,26 +1,26 @@
-"""The owners of rows: processes that the kernel recorded, read while they live.
+"""The owners of rows: processes that the kernel recorded.
 
-In: owners as rows have them (pid, and when the process used the socket), and events for processes
-that use a socket for the first time. Out: attributions with all that is known of the process, and
-flow keys. /proc is read; nothing raises for a process that has exited.
+In: owners as rows have them (pid, and when the process used the socket). Out: attributions with all
+that is known of the process, and flow keys. Processes that live are read from /proc; those that
+exited were read before, when they first used a socket (`ProcessWatch`).
 
 Identity. A pid may be reused. A row's process is the one that has the pid now, if it had started by
 the time of the record; else one that was read earlier and had started by then. If neither is known,
 the attribution has only what the row has: pid, command, user and control group.
 
-Cost. A process is read once when its event arrives, and once an epoch at most after that.
+Cost. A process is read once an epoch at most.
 
 Flows that attribution looks up are recorded in `FlowSockets`, with what the row knows.
 """
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
 from hogpipe.enrichment.processes import ProcessReader
-from hogpipe.linux.bpf.traffic_rows import Endpoints, ProcessEvent, RowOwner, TrafficRow
+from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, TrafficRow
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.process_starts import ProcessStarts
 from hogpipe.linux.procfs import ProcessIdentity, ProcessStat, Procfs
@@ -49,16 +49,18 @@ class RowOwners:
     def __init__(
         self,
         procfs: Path,
+        processes: ProcessReader,
         path_of: Callable[[int], str | None],
         flow_sockets: FlowSockets,
         namespaces: NetworkNamespaces,
         *,
-        command_line: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._procfs = Procfs(procfs)
-        self._processes = ProcessReader(self._procfs, command_line=command_line)
-        self._starts = ProcessStarts(procfs)
+        self.processes = processes
+        """Reads and caches the processes that rows name."""
+        self.starts = ProcessStarts(procfs)
+        """The starts of the processes that rows name."""
         self._path_of = path_of
         self._flow_sockets = flow_sockets
         self._namespaces = namespaces
@@ -73,14 +75,6 @@ class RowOwners:
         self._identified = {}
         self._unidentified = {}
         self._stats = {}
-
-    def read_processes(self, events: Iterable[ProcessEvent]) -> None:
-        """Read and cache the processes of events, before they exit."""
-        now = self._clock()
-        for event in events:
-            stat = self._starts.find(event.pid, event.boot_ns, now)
-            if stat is not None:
-                self._processes.find(ProcessIdentity(event.pid, stat.start), now)
 
     def make_flow_key(self, endpoints: Endpoints, owner: RowOwner) -> FlowKey:
         """Return the flow of a row whose owner is known.
@@ -127,13 +121,13 @@ class RowOwners:
     @property
     def missed_processes(self) -> int:
         """Return how many processes exited before they could be read, so far."""
-        return self._starts.missed
+        return self.starts.missed
 
     def _find_start(self, owner: RowOwner) -> int | None:
         """Return the start of an owner's process in clock ticks since boot, None if unknown."""
         # Always asked, so that the process is known after it has exited; it reads /proc only once a
         # second, which is too rarely to notice a reused pid at once.
-        known = self._starts.find(owner.pid, owner.boot_ns, self._clock())
+        known = self.starts.find(owner.pid, owner.boot_ns, self._clock())
         stat = self._read_stat(owner.pid)
         if stat is not None and stat.start * self._tick_ns <= owner.boot_ns:
             return stat.start
@@ -157,7 +151,7 @@ class RowOwners:
     def _attribute_identified(self, owner: RowOwner, identity: ProcessIdentity) -> _Attributions:
         known = self._identified.get(identity)
         if known is None:
-            process = self._processes.find(identity, self._clock(), self._read_stat)
+            process = self.processes.find(identity, self._clock(), self._read_stat)
             if process is None:
                 process = self._describe(owner, identity.start)
             known = self._identified[identity] = _make_attributions(process)
@@ -172,7 +166,7 @@ class RowOwners:
 
     def _describe(self, owner: RowOwner, start: int | None) -> Process:
         path = self._path_of(owner.cgroup)
-        return self._processes.describe_exited(owner.pid, start, owner.command, owner.user_id, path)
+        return self.processes.describe_exited(owner.pid, start, owner.command, owner.user_id, path)
 
 
 def _make_attributions(process: Process) -> _Attributions:

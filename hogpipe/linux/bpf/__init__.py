@@ -9,14 +9,15 @@ Modules
 - `libbpf`: the functions of the distribution's libbpf that are called, over ctypes.
 - `shapes`: the structs, enums and maps that C and Python share; `btf` reads those of the object.
 - `maps`: losses, ring buffers and arrays, read through their file descriptors.
+- `process_events`: which processes use a socket for the first time.
 - `traffic_maps`, `traffic_rows`: what the traffic programs counted.
 
 The life of a packet that the traffic programs count
 ----------------------------------------------------
 1. A process creates, binds, connects or sends from a socket. A hook of control groups runs in that
    process (`owner_*`, traffic_owners.bpf.h) and records it as the owner in the socket's storage.
-   The first time in ten seconds that a process does so, an event with its pid goes to the ring
-   buffer; Python reads /proc/PID at once, while the process lives.
+   The first time in ten seconds that a process does so, an event with its pid goes to a ring buffer
+   (processes.bpf.h); Python reads /proc/PID at once, while the process lives.
 2. An established TCP connection (`owner_sockops`, traffic_connections.bpf.h) gets a copy of its
    listening socket's storage, and is marked as owned by the listener.
 3. The packet reaches its socket, or leaves it: `count_ingress` or `count_egress`
@@ -32,7 +33,8 @@ The life of a socket that the ledger's programs report
 ------------------------------------------------------
 The same hooks (`ledger_*`, ledger.bpf.h) put an event into the ring buffer for each socket that is
 bound, listens, connects, is accepted, first sends, or is released. Python decodes the events
-(hogpipe.attribution.ledger.socket_events); no program runs for a packet.
+(hogpipe.attribution.ledger.socket_events); no program runs for a packet. New processes are reported
+as above.
 """
 
 from pathlib import Path

@@ -15,6 +15,8 @@
  */
 #include "common.bpf.h"
 
+#include "processes.bpf.h"
+
 #include "ledger.bpf.h"
 
 #include "traffic_maps.bpf.h"

@@ -95,6 +95,7 @@ INLINE void record_process(struct ledger_storage *storage)
 	storage->pid = bpf_get_current_pid_tgid() >> 32;
 	storage->user_id = bpf_get_current_uid_gid();
 	bpf_get_current_comm(storage->command, sizeof(storage->command));
+	report_process(storage->pid, bpf_ktime_get_boot_ns());
 }
 
 /* Reserve an event of an IPv4 socket without addresses and ports. Returns 0 if the ring is full. */
@@ -312,6 +313,7 @@ INLINE struct socket_event *begin_release(struct bpf_sock *ctx)
 	}
 	if (!event)
 		return 0;
+	report_process(pid, event->boot_ns);
 	event->cgroup = bpf_get_current_cgroup_id();
 	event->pid = pid;
 	event->user_id = bpf_get_current_uid_gid();

@@ -5,6 +5,8 @@
 - The traffic programs, for the `ebpf` source, record socket owners at the same hooks, without an
   event for each socket, and count every packet.
 
+Both report each process that uses a socket for the first time, in a ring buffer of its own.
+
 Maps that only the other set uses are not created. Failures raise BpfUnavailableError, with no
 program left attached.
 """
@@ -41,14 +43,13 @@ _TRAFFIC_PROGRAMS = (
     "count_ingress",
     "count_egress",
 )
-_LEDGER_MAPS = ("ledger_sockets",)
+_LEDGER_MAPS = ("ledger_sockets", "events")
 _FLOW_MAPS = ("connections", "other_flows", "row_index")
 _OVERFLOW_MAPS = ("overflow_even", "overflow_odd")
 _TRAFFIC_MAPS = (
     *_FLOW_MAPS,
     *_OVERFLOW_MAPS,
     "traffic_sockets",
-    "process_events",
     "rows_used",
     "epoch",
     "barrier_content",
@@ -69,7 +70,7 @@ def attach_ledger_programs(*, ring_bytes: int = 1 << 22) -> AttachedPrograms:
 
 
 def attach_traffic_programs(
-    *, max_flows: int = 1 << 16, max_processes: int = 1 << 12, ring_bytes: int = 1 << 18
+    *, max_flows: int = 1 << 16, max_processes: int = 1 << 12
 ) -> AttachedPrograms:
     """Attach the traffic programs, with rows for `max_flows` connections and as many other flows.
 
@@ -78,7 +79,7 @@ def attach_traffic_programs(
     """
     max_entries = dict.fromkeys(_FLOW_MAPS, 2 * max_flows)  # there are two buffers
     max_entries |= dict.fromkeys(_OVERFLOW_MAPS, max_processes)
-    max_entries |= {"events": ring_bytes} | dict.fromkeys(_LEDGER_MAPS, _NOT_CREATED)
+    max_entries |= dict.fromkeys(_LEDGER_MAPS, _NOT_CREATED)
     try:
         return _attach([_TRAFFIC_PROGRAMS], max_entries)
     except BpfUnavailableError as error:

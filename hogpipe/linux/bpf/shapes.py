@@ -51,6 +51,7 @@ SOCKET_EVENT = np.dtype([
 ])  # fmt: skip
 LOSSES = np.dtype([("events", "u8"), ("sockets", "u8"), ("packets", "u8")])
 NUMBER = np.dtype("u4")
+_NOTHING = np.dtype("V0")  # a ring buffer has neither keys nor values
 
 ROW_FLAGS = {
     "BY_LISTENER": 1,
@@ -103,6 +104,7 @@ MAPS: Mapping[str, tuple[_Struct | np.dtype[np.uint32], _Struct | np.dtype[np.ui
     "connections": (NUMBER, TRAFFIC_ROW),
     "epoch": (NUMBER, NUMBER),
     "losses": (NUMBER, LOSSES),
+    "new_processes": (_NOTHING, _NOTHING),
     "other_flows": (NUMBER, TRAFFIC_ROW),
     "overflow_even": (NUMBER, TRAFFIC_ROW),
     "overflow_odd": (NUMBER, TRAFFIC_ROW),

@@ -1,8 +1,7 @@
 """The maps in which the traffic programs count, read once an epoch.
 
 In: the attached traffic programs. Out: rows (traffic_rows.py) of what passed at every socket of the
-host, processes that used a socket for the first time, and counters of losses. A failing read of a
-map raises OSError.
+host, and counters of losses. A failing read of a map raises OSError.
 
 Double buffering
 ----------------
@@ -16,12 +15,11 @@ import ctypes
 import errno
 import os
 
-import msgspec
 import numpy as np
 
 from hogpipe.linux.bpf.libbpf import load_library
 from hogpipe.linux.bpf.loader import AttachedPrograms
-from hogpipe.linux.bpf.maps import Losses, MappedArray, RingBuffer, read_losses
+from hogpipe.linux.bpf.maps import Losses, MappedArray, read_losses
 from hogpipe.linux.bpf.shapes import (
     AWAITS_FIN,
     INDEXED,
@@ -33,10 +31,8 @@ from hogpipe.linux.bpf.shapes import (
     offset_of,
 )
 from hogpipe.linux.bpf.traffic_rows import (
-    ProcessEvent,
     Rows,
     copy_rows,
-    decode_process_events,
     join_rows,
     pick_rows,
 )
@@ -71,18 +67,9 @@ class TrafficMaps:
                 name: MappedArray(programs.map_fd(name), 2 * max_flows, TRAFFIC_ROW)
                 for name in ("connections", "other_flows")
             }
-            self._ring = RingBuffer(programs.map_fd("events"))
         except BaseException:
             programs.close()
             raise
-
-    def fileno(self) -> int:
-        """Return a descriptor that polls as readable when there are process events."""
-        return self._ring.fileno()
-
-    def drain_process_events(self) -> list[ProcessEvent]:
-        """Return the events since the last call."""
-        return decode_process_events(self._ring.drain())
 
     def begin_epoch(self) -> None:
         """Swap the buffers. Raises OSError."""
@@ -129,12 +116,10 @@ class TrafficMaps:
 
     def read_losses(self) -> Losses:
         """Return what was lost so far. Raises OSError."""
-        losses = read_losses(self._programs.map_fd("losses"))
-        return msgspec.structs.replace(losses, events=losses.events + self._ring.lost)
+        return read_losses(self._programs.map_fd("losses"))
 
     def close(self) -> None:
         """Detach the programs and free the maps. May be called again."""
-        self._ring.close()
         for array in (self._rows_used, *self._rows.values()):
             array.close()
         self._programs.close()

@@ -1,51 +1,11 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 /*
  * Owners of sockets, for the traffic programs: recorded in the storage of each socket when it is
- * created, bound, connected, sent from or released, and copied from there into its rows.
- *
- * There is no event for a socket, only one for a process that uses a socket for the first time, so
- * that user space can read its /proc/PID while it lives.
+ * created, bound, connected, sent from or released, and copied from there into its rows. There is no
+ * event for a socket, only one for a new process (processes.bpf.h).
  */
 
-#define EVENT_PAUSE_NS 10000000000ULL /* after which the pid may be another process */
 #define KERNEL_WORKER 0x2f72656b726f776bULL /* "kworker/": a kernel thread, which owns nothing */
-
-/* Decoded in traffic_rows.py. */
-struct process_event {
-	__u64 boot_ns;
-	__u32 pid;
-	__u32 padding;
-};
-
-SIZE_IS(struct process_event, 16);
-OFFSET_IS(struct process_event, boot_ns, 0);
-OFFSET_IS(struct process_event, pid, 8);
-DESCRIBE(process_event);
-
-/* The time of the last event of each pid. */
-struct {
-	MAP(BPF_MAP_TYPE_LRU_HASH, 1 << 13, __u32, __u64);
-} process_events SEC(".maps");
-
-/* Report a process that has had no event for EVENT_PAUSE_NS. */
-INLINE void report_process(__u32 pid, __u64 now)
-{
-	__u64 *last = bpf_map_lookup_elem(&process_events, &pid);
-	struct process_event *event;
-
-	if (last && now - *last < EVENT_PAUSE_NS)
-		return;
-	bpf_map_update_elem(&process_events, &pid, &now, BPF_ANY);
-	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
-	if (!event) {
-		COUNT_LOSS(events);
-		return;
-	}
-	event->boot_ns = now;
-	event->pid = pid;
-	event->padding = 0;
-	bpf_ringbuf_submit(event, 0);
-}
 
 /* Record the current process as the owner, and clear the flags. Not for softirq. */
 INLINE void record_owner(struct row_owner *owner)

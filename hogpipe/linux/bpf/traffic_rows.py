@@ -1,6 +1,6 @@
 """PURE: rows of the traffic maps, as columns and one by one.
 
-In: arrays of `TRAFFIC_ROW` (shapes.py), bytes of the ring buffer. Out: the same in Python's types.
+In: arrays of `TRAFFIC_ROW` (shapes.py). Out: the same in Python's types.
 There is one row for each flow and epoch, so there may be hundreds of thousands: whatever can be
 done by column is, and only what is left is decoded row by row.
 
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from hogpipe.linux.bpf.shapes import (
     BY_LISTENER,
     ENDPOINTS,
-    PROCESS_EVENT,
     TRAFFIC_ROW,
     format_of,
     offset_of,
@@ -33,7 +32,6 @@ PROTOCOL_BYTE = offset_of(ENDPOINTS, "protocol")
 
 _RAW = np.dtype((np.void, TRAFFIC_ROW.itemsize))
 _ENDPOINTS = struct.Struct(format_of(ENDPOINTS))
-_PROCESS_EVENT = struct.Struct(format_of(PROCESS_EVENT))
 _AF_INET, _AF_INET6 = 2, 10
 _FAMILIES = {0: 0, 4: _AF_INET, 16: _AF_INET6}
 _COMMANDS_KEPT = 4096
@@ -88,13 +86,6 @@ class TrafficRow(msgspec.Struct, frozen=True, gc=False):
     owner: RowOwner
     endpoints: Endpoints
     counts: TrafficCounts
-
-
-class ProcessEvent(msgspec.Struct, frozen=True, gc=False):
-    """A process used a socket for the first time in ten seconds."""
-
-    boot_ns: int
-    pid: int
 
 
 def join_rows(*parts: Rows) -> Rows:
@@ -174,12 +165,6 @@ def encode_endpoints(
     """Return the bytes of a row's `endpoints`; the reverse of `decode_endpoints`."""
     family = _FAMILIES[len(local_address)]
     return _ENDPOINTS.pack(local_address, remote_address, local_port, remote_port, protocol, family)
-
-
-def decode_process_events(samples: bytes) -> list[ProcessEvent]:
-    """Return the events in samples of the ring buffer; an incomplete one at the end is dropped."""
-    whole = len(samples) - len(samples) % _PROCESS_EVENT.size
-    return [ProcessEvent(*one) for one in _PROCESS_EVENT.iter_unpack(memoryview(samples)[:whole])]
 
 
 @lru_cache(maxsize=_COMMANDS_KEPT)

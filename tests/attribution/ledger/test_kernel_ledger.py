@@ -20,10 +20,12 @@ from support.shortage import few_descriptors
 
 from hogpipe.attribution.ledger.kernel_ledger import KernelLedger
 from hogpipe.attribution.ledger.socket_snapshot import read_sockets, with_owners
+from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError
 from hogpipe.linux.bpf.programs import attach_ledger_programs
 from hogpipe.linux.netns.cookies import read_own_cookie
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
+from hogpipe.linux.procfs import Procfs
 from hogpipe.model import Contested, FlowKey, LedgerEntry, Quality, Span
 
 TCP, UDP = 6, 17
@@ -324,10 +326,11 @@ def test_without_descriptors_nothing_stays_open_or_attached() -> None:
     require_bpf()
     root = find_cgroup_root()
     before, files = all_attached(root), count_files()
-    for spare in range(5):
+    processes = ProcessReader(Procfs(Path("/proc")))
+    for spare in range(8):
         programs = attach_ledger_programs()
         with few_descriptors(spare), pytest.raises((OSError, BpfUnavailableError)):
-            KernelLedger(programs)
+            KernelLedger(programs, processes=processes)
         assert count_files() == files
     wait_until_detached(all_attached(root) - before)
     maps = Path("/proc/self/maps").read_text()

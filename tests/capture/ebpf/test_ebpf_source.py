@@ -11,7 +11,9 @@ from hogpipe.aggregation.windows import ClockWindows
 from hogpipe.capture.ebpf.ebpf_source import EbpfSource
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
 from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
+from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import CaptureError
+from hogpipe.linux.procfs import Procfs
 from hogpipe.model import FlowBatch
 
 
@@ -21,6 +23,7 @@ def source() -> Iterator[EbpfSource]:
     made = EbpfSource(
         Path("/proc"),
         FlowSockets(),
+        ProcessReader(Procfs(Path("/proc"))),
         start_windows=partial(ClockWindows, 1_000_000_000),
         group_by=[],
         max_flows=1024,

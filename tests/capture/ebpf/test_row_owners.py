@@ -11,8 +11,12 @@ from support.fake_proc import FakeProc
 
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
 from hogpipe.capture.ebpf.row_owners import RowOwners
-from hogpipe.linux.bpf.traffic_rows import Endpoints, ProcessEvent, RowOwner, TrafficRow
+from hogpipe.enrichment.process_watch import read_new_processes
+from hogpipe.enrichment.processes import ProcessReader
+from hogpipe.linux.bpf.process_events import ProcessEvent
+from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, TrafficRow
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
+from hogpipe.linux.procfs import Procfs
 from hogpipe.model import OWN_NAMESPACE, Process, Quality, SocketOwner, TrafficCounts
 
 PROC = Path("/proc")
@@ -21,7 +25,17 @@ CONTAINER = "0123456789abcdef" * 4
 
 def make_owners(procfs: Path = PROC, flow_sockets: FlowSockets | None = None) -> RowOwners:
     paths = {1: "/", 7: f"/docker/{CONTAINER}"}
-    return RowOwners(procfs, paths.get, flow_sockets or FlowSockets(), NetworkNamespaces(procfs))
+    return RowOwners(
+        procfs,
+        ProcessReader(Procfs(procfs)),
+        paths.get,
+        flow_sockets or FlowSockets(),
+        NetworkNamespaces(procfs),
+    )
+
+
+def read_new(owners: RowOwners, event: ProcessEvent) -> None:
+    read_new_processes([event], owners.processes, owners.starts, time.monotonic())
 
 
 def make_owner(pid: int, boot_ns: int, cgroup: int = 1) -> RowOwner:
@@ -48,7 +62,7 @@ def test_a_process_that_lives_is_read_from_proc() -> None:
 def test_a_process_that_was_read_while_it_lived_is_known_after_it_exited() -> None:
     owners = make_owners()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        owners.read_processes([ProcessEvent(now(), child.pid)])
+        read_new(owners, ProcessEvent(now(), child.pid))
         owner = make_owner(child.pid, now())
         child.communicate(b"\n")
     assert owners.find_start_ns(child.pid) is None
@@ -102,7 +116,7 @@ def test_a_pid_that_is_reused_within_an_epoch_is_identified_as_either_process(
     flow_sockets = FlowSockets()
     owners = make_owners(tmp_path, flow_sockets)
     proc.process(7, start=100)
-    owners.read_processes([ProcessEvent(150 * tick, 7)])
+    read_new(owners, ProcessEvent(150 * tick, 7))
     proc.process(7, start=200)
     records = [(250, 200), (150, 100), (260, 200), (160, 100), (270, 200)]
     for at, start in records:
