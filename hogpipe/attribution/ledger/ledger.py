@@ -39,6 +39,7 @@ from hogpipe.attribution.ledger.snapshot_merge import (
     find_sole_owner,
     is_from_sharer,
     replaces_sharer,
+    takes_address,
 )
 from hogpipe.attribution.ledger.socket_events import SocketEvent
 from hogpipe.attribution.ledger.socket_index import SocketIndex
@@ -204,6 +205,9 @@ class Ledger:
         known = self._sockets.get(found.cookie)
         if known is not None and known.until_ns is None and self._snapshot.is_complete:
             known.complete_until_ns = None  # no other socket has taken its five-tuple or port
+        if known is not None and takes_address(found, known):
+            self._invalidation.invalidate(known)
+            known.local_address = found.local_address
         if known is None and self._sockets.is_full:
             self._counts.evicted += 1
         elif known is None or replaces_sharer(found, known):

@@ -3,7 +3,8 @@
 PURE. A snapshot fills two gaps: sockets from before the programs were attached, and sockets whose
 events were lost. Events and snapshot overlap in time, so three rules decide between them:
 
-- What an event recorded stands. A snapshot adds sockets and owners that are unknown.
+- What an event recorded stands. A snapshot adds sockets, unknown owners and unknown addresses: the
+  event of a datagram from an older socket has its port, not the address that it is bound to.
 - A socket that was released while the snapshot was read is not added. `SnapshotMerge` records
   releases of unknown sockets until the snapshot is merged.
 - The owner of a socket that several processes share is the one that the snapshot names: the one
@@ -16,6 +17,7 @@ from hogpipe.attribution.ledger.known_socket import NO_ADDRESS, KnownSocket
 from hogpipe.attribution.ledger.socket_events import SocketEvent
 from hogpipe.linux.bpf.shapes import EventKind
 from hogpipe.model import Quality, SnapshotSocket, SocketOwner, is_same_process
+from hogpipe.protocols import TCP
 
 
 def is_from_sharer(
@@ -32,6 +34,16 @@ def replaces_sharer(found: SnapshotSocket, known: KnownSocket) -> bool:
     if known.owner is None or found.owner is None or is_same_process(known.owner, found.owner):
         return False
     return known.serves_port and not found.remote_port
+
+
+def takes_address(found: SnapshotSocket, known: KnownSocket) -> bool:
+    """Return whether the local address of a known socket is unknown, and found in the snapshot.
+
+    Its place in the index is the same: only TCP sockets are indexed by local address.
+    """
+    if known.protocol == TCP or known.local_address != NO_ADDRESS:
+        return False
+    return known.local_port == found.local_port and known.released_ns is None
 
 
 def find_sole_owner(sockets: Sequence[KnownSocket]) -> SocketOwner | None:

@@ -8,6 +8,7 @@ from support.ledger import (
     ANY4,
     ANY6,
     BOB,
+    ELSEWHERE,
     HERE,
     NAMESPACE,
     SERVICE_MANAGER,
@@ -78,6 +79,24 @@ def test_a_connected_datagram_socket_owns_only_the_flow_to_its_peer() -> None:
     ledger = merged(connected(1, ALICE, 5000, UDP))
     assert find_owner(ledger, flow(5000, 443, UDP)) == (Quality.EXACT, ALICE)
     assert find_owner(ledger, flow(5000, 444, UDP)) is None
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("kind", [EventKind.SENT, EventKind.CONNECTED])
+def test_a_socket_that_is_bound_to_an_address_does_not_own_its_port_at_others(
+    kind: EventKind, is_first: bool
+) -> None:
+    ledger = Ledger()
+    event = make_event(kind, 1, 5000, protocol=UDP, remote=THERE, remote_port=443)
+    bound = listening(1, ALICE, 5000, UDP, HERE)
+    if is_first:
+        ledger.ingest(event, ALICE, 0.0)
+    ledger.ingest_snapshot([bound], 0.0)
+    if not is_first:
+        ledger.ingest(event, ALICE, 0.0)
+    assert find_owner(ledger, flow(5000, 443, UDP)) == (Quality.EXACT, ALICE)
+    for remote_port in (443, 444):
+        assert find_owner(ledger, flow(5000, remote_port, UDP, local=ELSEWHERE)) is None
 
 
 @pytest.mark.parametrize("is_first", [True, False])
