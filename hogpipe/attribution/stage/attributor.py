@@ -27,6 +27,7 @@ from hogpipe.attribution.resolver import Resolution, Resolver
 from hogpipe.attribution.stage.batching import LookupPacer, judge
 from hogpipe.attribution.stage.flow_cache import (
     FIRST_COMPARISON,
+    UNWATCHED,
     CachedFlow,
     FlowCache,
     OwnerLifetime,
@@ -123,6 +124,8 @@ class Attributor:
                     self._counts.translated.add(delta.total)
                 else:
                     self._emit_attributed(flow, delta, cached.attribution)
+            elif cached.goes_on(delta, now):
+                self._emit(flow, delta, cached.attribution)
             else:
                 self._judge(flow, delta, cached, now)
 
@@ -197,10 +200,10 @@ class Attributor:
                 self._rechecks.add(flow)
                 self._wake.set()
 
-    def _watch(self, attribution: Attribution) -> OwnerLifetime | None:
+    def _watch(self, attribution: Attribution) -> OwnerLifetime:
         process = attribution.process
         if self._exits is None or process is None or process.start is None:
-            return None
+            return UNWATCHED
         return self._exits.watch(ProcessIdentity(process.pid, process.start))
 
     def _add(self, flow: FlowKey, delta: FlowDelta, now: float) -> None:

@@ -72,6 +72,14 @@ class OwnerLifetime(Protocol):
     """Nanoseconds since the epoch, at the latest; None while it lives."""
 
 
+class _Unwatched:
+    exited_ns: int | None = None
+
+
+UNWATCHED: OwnerLifetime = _Unwatched()
+"""Of an owner that cannot be watched, and of a flow without one: it never ends."""
+
+
 class LocalActivity(msgspec.Struct, eq=False, weakref=True):
     """When the last packet of a local endpoint passed; its flows share one object."""
 
@@ -89,6 +97,21 @@ class CachedFlow(msgspec.Struct, gc=False):
     """Of a flow without connections."""
     lifetime: OwnerLifetime | None = None
     """Of the owner, once it is watched."""
+
+    def goes_on(self, delta: FlowDelta, now: float) -> bool:
+        """Return whether the flow simply goes on with `delta`, so that the attribution holds.
+
+        This is the quick answer for most deltas; without it `FlowCache.judge` decides.
+        """
+        activity, lifetime = self.activity, self.lifetime
+        if activity is not None:
+            if delta.first_ns - activity.last_ns > PAUSE_NS:
+                return False
+            if lifetime is None or lifetime.exited_ns is not None:
+                return False
+            if delta.last_ns > activity.last_ns:  # noqa: PLR1730 - as in FlowDelta.add
+                activity.last_ns = delta.last_ns
+        return now - self.checked_at < self.compare_after
 
 
 def is_as_certain(found: Attribution, known: Attribution) -> bool:
