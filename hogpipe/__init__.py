@@ -14,7 +14,7 @@ Below all of them:
     linux/         the only package that opens /proc, netlink sockets or libbpf
     enrichment/    attributes of processes: names, user, unit, container, pod
     model/         the values that pass between the stages
-    protocols.py   protocol numbers
+    protocols.py   protocol numbers and units
     errors.py      the errors that a user can see
     text.py        untrusted text, escaped for logs and terminals
 

@@ -19,6 +19,7 @@ PACKAGES = [path.parent for path in MODULES if path.name == "__init__.py"]
 OUTSIDE = [path for path in MODULES if PACKAGE / "linux" not in path.parents]
 # The mount point alone is a default of a setting; a path below it is a file to open.
 FOLDERS = ("/proc/", "/sys/")
+PLUGINS = sorted((PACKAGE.parent / "plugins").glob("*/hogpipe_*/*.py"))
 PYPROJECT = PACKAGE.parent / "pyproject.toml"
 KERNEL_NAMES = {"AF_NETLINK", "CDLL", "setns", "unshare"}
 
@@ -100,23 +101,39 @@ def says_pure(path: Path) -> bool:
     return any(line.startswith("PURE") for line in docstring.splitlines())
 
 
-def modules_under_contract(name: str) -> list[str]:
-    """Return the modules and packages that the contract whose name begins with `name` lists."""
+def read_contract(name: str) -> dict[str, list[str]]:
+    """Return the import contract whose name begins with `name`."""
     contracts = tomllib.loads(PYPROJECT.read_text())["tool"]["importlinter"]["contracts"]
     (contract,) = (one for one in contracts if one["name"].startswith(name))
-    names: list[str] = contract["source_modules"]
-    return names
+    return dict(contract)
 
 
 def test_every_package_but_linux_is_kept_from_libc() -> None:
     parts = {module_name(path).split(".")[1] for path in OUTSIDE if path != PACKAGE / "__init__.py"}
-    listed = modules_under_contract("only hogpipe.linux")
+    listed = read_contract("only hogpipe.linux")["source_modules"]
     assert sorted(listed) == sorted(f"hogpipe.{part}" for part in parts)
 
 
 def test_modules_that_say_pure_are_held_to_it() -> None:
-    listed = modules_under_contract("pure modules")
+    listed = read_contract("pure modules")["source_modules"]
     say_so = [module_name(path) for path in MODULES if says_pure(path)]
     held = {name for name in say_so for one in listed if f"{name}.".startswith(f"{one}.")}
     assert sorted(set(say_so) - held) == []
     assert sorted(set(listed) - set(say_so)) == []
+
+
+def test_modules_of_plugins_that_say_pure_import_nothing_that_does_input_or_output() -> None:
+    pure = [path for path in PLUGINS if says_pure(path)]
+    forbidden = set(read_contract("pure modules")["forbidden_modules"]) - {"pathlib"}
+    assert pure
+    for path in pure:
+        imported = {name.split(".")[0] for name in imports(ast.parse(path.read_text()))}
+        assert not imported & forbidden, path
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""

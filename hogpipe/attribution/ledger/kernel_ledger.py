@@ -45,11 +45,12 @@ from hogpipe.model import (
     SnapshotSocket,
     Span,
 )
+from hogpipe.protocols import NANOSECONDS
 
 # Under load events are ingested this often; on a quiet host the first one wakes the thread.
 _PAUSE_MS = 10
 # No snapshot is taken before this time has passed without a loss of events.
-_CALM_NS = 1_000_000_000
+_CALM_NS = NANOSECONDS
 
 
 class KernelLedger:

@@ -14,12 +14,12 @@ import msgspec
 from hogpipe.attribution.ledger.socket_events import SocketEvent
 from hogpipe.linux.bpf.shapes import EventKind
 from hogpipe.model import FlowKey, Quality, SocketOwner, is_same_process
-from hogpipe.protocols import TCP
+from hogpipe.protocols import NANOSECONDS, TCP
 
 NO_ADDRESS = b""
 """The local address of a socket that has none yet, and the remote address of an unconnected one."""
 
-_MAX_HANDSHAKE_NS = 1_000_000_000
+_MAX_HANDSHAKE_NS = NANOSECONDS
 
 FiveTuple = tuple[int, int, bytes, int, bytes, int]
 """Namespace cookie, protocol, local address and port, remote address and port."""
