@@ -28,6 +28,9 @@ class Resolution(msgspec.Struct, frozen=True, gc=False):
     its owner is not known."""
     is_final: bool = False
     """Whether a later lookup would find the same."""
+    may_be_refined: bool = False
+    """Whether the socket exists and its holder may be found later: `attribution` is the owner that
+    counts if it is not. Never together with `is_final`."""
     may_be_reused: bool = False
     """Whether another process may use the five-tuple at once, so that packets of the two must not
     be summed before they are looked up."""

@@ -8,15 +8,19 @@
 - For an accepted connection /proc decides if it finds the connection itself, or if the process that
   bound the port has exited and another one serves the port. Else the ledger decides, as it knows
   the time in which the packets passed.
+- Where /proc decides and shows that the connection exists, but not yet which process holds it, the
+  ledger's owner is provisional (`Resolution.may_be_refined`): a further lookup may find the holder.
 """
 
 from collections.abc import Collection, Mapping
+
+from msgspec.structs import replace
 
 from hogpipe.attribution.ledger.flow_lookup import LedgerMatches
 from hogpipe.attribution.ledger.owner_processes import LookupOwners, may_be_reused
 from hogpipe.attribution.resolver import Resolution
 from hogpipe.model import UNATTRIBUTED, Attribution, FlowKey, LedgerEntry, Quality
-from hogpipe.protocols import DATAGRAMS
+from hogpipe.protocols import DATAGRAMS, TCP
 
 
 def is_conclusive(flow: FlowKey, entry: LedgerEntry, owners: LookupOwners) -> bool:
@@ -47,6 +51,9 @@ def choose(
             # The ledger knows the socket, so a further lookup would choose the same.
             reused = may_be_reused(flow, entry)
             chosen[flow] = Resolution(shown.attribution, is_final=True, may_be_reused=reused)
+        elif _may_be_refined(flow, shown, entry):
+            provisional = owners.resolve(flow, entry)
+            chosen[flow] = replace(provisional, is_final=False, may_be_refined=True)
         else:
             chosen[flow] = owners.resolve(flow, entry)
     return chosen
@@ -54,6 +61,13 @@ def choose(
 
 def _is_unknown_datagram(flow: FlowKey, shown: Resolution) -> bool:
     return flow.protocol in DATAGRAMS and shown.attribution == UNATTRIBUTED
+
+
+def _may_be_refined(flow: FlowKey, shown: Resolution | None, entry: LedgerEntry) -> bool:
+    """Return whether a connection without a known holder is of the process that accepted it."""
+    if flow.protocol != TCP or entry.is_released or entry.quality is Quality.EXACT:
+        return False
+    return shown is not None and shown.attribution.user is not None
 
 
 def _procfs_decides(

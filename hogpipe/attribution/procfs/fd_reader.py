@@ -17,6 +17,7 @@ the same number of open fds are taken to be one.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import count, islice
 
 from hogpipe.attribution.procfs.fd_table import FdReference, FdTable, KnownProcess
 from hogpipe.attribution.procfs.shared_sockets import SharedSocketRules
@@ -24,6 +25,7 @@ from hogpipe.linux.procfs import FdDirectory, ProcessIdentity, Procfs
 
 _MAX_TABLES = 64  # of one process
 _UNUSED_IN_A_ROW = 3  # free fd numbers after which higher ones are unlikely to be in use
+_MAX_RESERVED = 32  # fd numbers of a process; in a recorded tree the number of fds means nothing
 
 
 class FdReader:
@@ -74,7 +76,10 @@ class FdReader:
         return directories
 
     def is_unchanged(self, pid: int, directory: FdDirectory) -> bool:
-        """Return whether a process shows no sign of a change since its fds were read."""
+        """Return whether a process shows no sign of a change since its fds were read.
+
+        A number that was reserved may be in use by now all the same (`read_reserved`).
+        """
         process = self.table.get(pid)
         has_count = directory.open_fds > 0 or self._procfs.reports_fd_counts
         if process is None or not has_count or process.directory != directory:
@@ -140,6 +145,21 @@ class FdReader:
         self.table.add(added)
         self.table.mark_active(added, lookup)
         self.read_fds(added, self._list_new(added), set())
+
+    def read_reserved(self, pid: int) -> None:
+        """Read the fd numbers that an unchanged process had reserved: one may be in use by now.
+
+        The kernel reserves the lowest free numbers, and the same ones for the next accept().
+        """
+        process = self.table.get(pid)
+        if process is None or not process.fds:
+            return
+        reserved = process.reserved_fds if process.reserved_fds <= _MAX_RESERVED else 0
+        free = islice((fd for fd in count() if fd not in process.fds), reserved)
+        numbers = [*process.accept_fds, *(fd for fd in free if fd not in process.accept_fds)]
+        self.read_fds(process, numbers, set())
+        in_use = (fd for fd in numbers if process.fds.get(fd))
+        process.accept_fds.update(dict.fromkeys(islice(in_use, _MAX_RESERVED)))
 
     def verify(self, inode: int, rules: SharedSocketRules, lookup: int) -> bool:
         """Read each known fd of a socket again; return whether any still holds the socket."""

@@ -4,7 +4,9 @@ Four kinds, from cheap to expensive:
 
 - `read_new`: list the processes, and read all fds of the new ones.
 - `refresh`: also read the state of each directory of fds, and the new fds of each process whose
-  state changed. Refreshes are paced so that they take a small share of the time.
+  state changed. The state counts the fd numbers that processes have reserved, as in a blocking
+  accept(); of a process whose state has not changed those numbers are read. Refreshes are paced so
+  that they take a small share of the time.
 - `search`: read all fds of all processes, the likely holders first, until nothing is missing. Most
   sockets that are missing are just closed, so a search begins with the second lookup of a socket.
   An inode is searched for once in each process: a socket that no process holds (the kernel's own,
@@ -67,6 +69,8 @@ class FdScanner:
         directories = self._reader.list_fd_directories()
         is_complete = self._update(directories, users, rules, lookup)
         if is_complete:
+            for pid in directories:
+                self._reader.read_reserved(pid)
             self._refreshed_at, self._refresh_cost = now, time.thread_time() - before
             self._refreshed_in = lookup
         return is_complete

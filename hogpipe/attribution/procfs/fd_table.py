@@ -43,6 +43,8 @@ class KnownProcess(msgspec.Struct, eq=False):
     """The inode of the socket at each fd, 0 for anything but a socket; the latest change last."""
     recent_fds: dict[int, None] = msgspec.field(default_factory=dict)
     """The fd numbers, open or not, that changed last; the latest last."""
+    accept_fds: dict[int, None] = msgspec.field(default_factory=dict)
+    """The fd numbers that were reserved and then in use: the next accept() reserves them again."""
     highest_fd: int = -1
     """The highest fd number that was ever open."""
 
@@ -50,6 +52,14 @@ class KnownProcess(msgspec.Struct, eq=False):
     def is_thread(self) -> bool:
         """Whether this is the entry of a thread."""
         return self.pid != self.identity.pid
+
+    @property
+    def reserved_fds(self) -> int:
+        """How many fd numbers were reserved, and without a file, when its new fds were last read.
+
+        The kernel counts those in `directory.open_fds`: accept() reserves a number before it waits.
+        """
+        return max(0, self.directory.open_fds - len(self.fds))
 
     def record_change(self, fd: int) -> None:
         """Record that another file, or none, is open at this fd number."""

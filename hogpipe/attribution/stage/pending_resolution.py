@@ -7,14 +7,15 @@ What follows a lookup
 ---------------------
 - An owner, a translated flow, or a final resolution: the flow is settled.
 - A socket whose owner is unknown, or no resolution: the lookup is retried with exponential backoff
-  until the deadline. Then the user of the socket, if known, is all there is.
+  until the deadline. Then the user of the socket, if known, is all there is. So is the lookup of a
+  socket whose holder may be found yet; at the deadline the owner of the last lookup counts.
 - No socket: no retry, as another lookup would find none either. The flow stays pending until the
   deadline, when the endpoint heuristic may have learnt enough to name an owner.
 
 Comparison
 ----------
 A flow whose cached attribution is to be compared has an owner already (`known`). One lookup settles
-it. What the lookup found replaces the known attribution if its quality is no worse. Otherwise the
+it, unless the holder of its socket may be found by a retry. What the lookup found replaces the known attribution if its quality is no worse. Otherwise the
 bytes are those of the known owner, as they may have passed before the socket was closed; a TCP flow
 keeps that owner for its last packets, too.
 
@@ -129,6 +130,10 @@ class PendingResolution(msgspec.Struct, eq=False, gc=False):
         """
         if resolution is not None and resolution.owners_by_span is not None:
             return self._settle_by_piece(resolution.owners_by_span)
+        if resolution is not None and resolution.may_be_refined:
+            self.fallback = resolution.attribution
+            if now < self.deadline and not is_last:
+                return self._defer(resolution, now)
         if self.known is not None:
             return self._compare(self.known.attribution, resolution, now, is_invalidated)
         if resolution is not None and _is_found(resolution.attribution):

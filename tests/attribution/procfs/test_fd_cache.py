@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from support.fake_proc import FakeProc
 
 from hogpipe.attribution.procfs.fd_cache import FdCache
 from hogpipe.attribution.procfs.shared_sockets import SharedSocketRules
-from hogpipe.linux.procfs import ProcessIdentity, Procfs
+from hogpipe.linux.procfs import FdDirectory, ProcessIdentity, Procfs
 
 MANY = range(1000, 1050)
 MAX_READS = 8  # of the sockets in one sample
@@ -402,6 +403,30 @@ def test_a_socket_of_an_inactive_process_is_found_by_a_refresh_or_at_the_second_
     fake.process(26, sockets={3: 26, 7: 102})
     cache.pause = 1.0
     assert cache.find(102) == {102: 26}
+
+
+def test_a_socket_that_a_blocking_accept_returned_is_found_though_the_number_of_fds_is_the_same(
+    fake: FakeProc, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = cache.procfs.read_fd_directory
+
+    def count_reserved(pid: int) -> FdDirectory | None:
+        """Report one number more than the fds, or as many as if the accept has returned."""
+        state = read(pid)
+        return state and replace(state, open_fds=4 if pid == 10 else 1, mtime_ns=0)
+
+    monkeypatch.setattr(cache.procfs, "read_fd_directory", count_reserved)
+    for pid in MANY:
+        fake.process(pid)
+    fake.process(10, sockets={1: 99, 3: 98})
+    assert cache.find(99) == {99: 10}
+    for inode in (100, 101):
+        fake.process(10, sockets={1: 99, 3: 98, 2: inode})
+        before = cache.fds.fds_read
+        assert cache.find(inode) == {inode: 10}
+        assert cache.fds.fds_read - before <= 4
+        fake.process(10, sockets={1: 99, 3: 98})
+        assert cache.find(inode) == {}
 
 
 def test_a_closed_socket_costs_few_reads_in_a_process_with_many_fds(
