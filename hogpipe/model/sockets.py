@@ -52,6 +52,9 @@ class LedgerEntry(msgspec.Struct, frozen=True, gc=False):
     was not recorded, and its last event is some time ago."""
     is_released: bool = False
     """Whether the release of the socket was recorded: /proc shows nothing of it any more."""
+    is_lasting: bool = False
+    """Whether the socket may be open and its last event is some time ago, so that a process may
+    have passed it on to another one since; no event reports that."""
 
 
 class Contested(msgspec.Struct, frozen=True):

@@ -124,6 +124,9 @@ class KernelLedger:
         with self._lock:
             return self._ledger.owner_of(flow, namespace_cookie, span, self._clock())
 
+    def record_comparison(self, cookie: int, /, *, is_held_by_owner: bool) -> None:
+        """Do nothing: each lookup of a lasting socket is compared with /proc."""
+
     def needs_snapshot(self) -> bool:
         """Return whether a snapshot is needed, and no events were lost in the last second."""
         with self._lock:

@@ -47,6 +47,7 @@ from hogpipe.attribution.ledger.socket_lookup import (
     NoMatch,
     SocketMatch,
     find_socket,
+    is_lasting,
     may_outlive_owner,
 )
 from hogpipe.attribution.stale_flows import StaleFlows
@@ -284,4 +285,5 @@ class Ledger:
             socket.cookie,
             may_outlive_owner=may_outlive_owner(socket, now),
             is_released=socket.released_ns is not None,
+            is_lasting=is_lasting(socket, now),
         )

@@ -7,7 +7,8 @@ Algorithm
 1. The ledger is asked about all flows. Conclusive entries (`precedence`) are final.
 2. The other flows are looked up in /proc, then in the ledger once more: a socket that was open at
    the first lookup, its port unknown, may have been released meanwhile.
-3. `precedence` chooses between the two sources.
+3. `precedence` chooses between the two sources. The ledger records whether the owner of a lasting
+   socket still holds it (`SocketLedger.record_comparison`).
 
 A contested flow (several processes used the five-tuple one after the other) is the ledger's alone,
 span by span: /proc shows the last process only.
@@ -17,19 +18,27 @@ Where the ledger is not available and not required, all flows are looked up in /
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hogpipe.attribution.ledger.flow_lookup import FlowLookup
 from hogpipe.attribution.ledger.owner_processes import LookupOwners, OwnerProcesses
-from hogpipe.attribution.ledger.precedence import choose, is_conclusive
+from hogpipe.attribution.ledger.precedence import choose, is_conclusive, is_held_by_owner
 from hogpipe.attribution.ledger.socket_ledger import OpenLedger
 from hogpipe.attribution.ledger.socket_snapshot import SnapshotTaker
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
 from hogpipe.attribution.resolver import FlowSpans, Resolution
 from hogpipe.errors import HogpipeError
 from hogpipe.linux.cgroups import in_initial_cgroup_namespace
-from hogpipe.model import UNATTRIBUTED, Attribution, Contested, FlowKey, ResolverCounts, Span
+from hogpipe.model import (
+    UNATTRIBUTED,
+    Attribution,
+    Contested,
+    FlowKey,
+    LedgerEntry,
+    ResolverCounts,
+    Span,
+)
 
 log = logging.getLogger(__name__)
 
@@ -111,11 +120,23 @@ class LedgerResolver:
         if rest:
             shown = self._procfs_resolver.resolve(rest)
             again = self._in_use.lookup.find(rest, now)
-            resolved |= choose(rest, shown, again, owners)
+            chosen = choose(rest, shown, again, owners)
+            self._record_comparisons(chosen, again.entries)
+            resolved |= chosen
             contested |= again.contested
         for flow, entries in contested.items():
             resolved[flow] = owners.resolve_by_span(entries)
         return resolved
+
+    def _record_comparisons(
+        self, chosen: Mapping[FlowKey, Resolution], entries: Mapping[FlowKey, LedgerEntry]
+    ) -> None:
+        assert self._in_use is not None
+        for flow, resolution in chosen.items():
+            entry = entries.get(flow)
+            held = None if entry is None else is_held_by_owner(entry, resolution)
+            if entry is not None and held is not None:
+                self._in_use.ledger.record_comparison(entry.cookie, is_held_by_owner=held)
 
     def recall(self, flow: FlowKey, span: Span | None) -> Attribution | None:
         """Return the owner that the ledger recorded for a flow of our own namespace."""

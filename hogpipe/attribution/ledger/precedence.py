@@ -1,8 +1,9 @@
 """Which source decides the owner of a flow where both know one: the ledger or /proc.
 
-- An exact ledger entry decides, unless the recorded owner has exited and the socket may still be
-  open in another process (daemons that connect before they fork): then /proc decides, if it finds
-  the socket.
+- An exact ledger entry decides while the socket is young. A socket that lasts may be open in
+  another process than the recorded one: in a child of a daemon that connects before it forks, or in
+  a process to which the descriptor was sent (SCM_RIGHTS). No event reports that. Then /proc
+  decides, if it finds the socket: the holder wins over who connected.
 - A port match decides for datagrams if the process that bound the port is alive or the socket was
   released.
 - For an accepted connection /proc decides if it finds the connection itself, or if the process that
@@ -26,6 +27,8 @@ from hogpipe.protocols import DATAGRAMS, TCP
 def is_conclusive(flow: FlowKey, entry: LedgerEntry, owners: LookupOwners) -> bool:
     """Return whether the ledger decides whatever /proc shows, so that /proc need not be read."""
     if entry.quality is Quality.EXACT:
+        if entry.is_lasting:
+            return False
         return not entry.may_outlive_owner or owners.is_alive(entry.owner)
     return flow.protocol in DATAGRAMS and (entry.is_released or owners.is_alive(entry.owner))
 
@@ -63,9 +66,22 @@ def _is_unknown_datagram(flow: FlowKey, shown: Resolution) -> bool:
     return flow.protocol in DATAGRAMS and shown.attribution == UNATTRIBUTED
 
 
+def is_held_by_owner(entry: LedgerEntry, chosen: Resolution) -> bool | None:
+    """Return whether a lasting socket is the recorded owner's, now that /proc was read.
+
+    None if that is not known: the socket is young, or its holder may be found yet.
+    """
+    process = chosen.attribution.process
+    if not entry.is_lasting or chosen.may_be_refined or process is None:
+        return None
+    return (process.pid, process.start) == (entry.owner.pid, entry.owner.start)
+
+
 def _may_be_refined(flow: FlowKey, shown: Resolution | None, entry: LedgerEntry) -> bool:
-    """Return whether a connection without a known holder is of the process that accepted it."""
-    if flow.protocol != TCP or entry.is_released or entry.quality is Quality.EXACT:
+    """Return whether /proc shows an open connection, but not yet the process that holds it."""
+    if flow.protocol != TCP or entry.is_released:
+        return False
+    if entry.quality is Quality.EXACT and not entry.is_lasting:
         return False
     return shown is not None and shown.attribution.user is not None
 
@@ -78,6 +94,6 @@ def _procfs_decides(
     if shown.process is None or shown.quality is Quality.INFERRED:
         return False
     if entry.quality is Quality.EXACT:
-        may_be_inherited = entry.may_outlive_owner and not owners.is_alive(entry.owner)
-        return may_be_inherited and shown.quality is Quality.EXACT
+        is_inherited = entry.may_outlive_owner and not owners.is_alive(entry.owner)
+        return (entry.is_lasting or is_inherited) and shown.quality is Quality.EXACT
     return shown.quality is Quality.EXACT or not owners.is_alive(entry.owner)

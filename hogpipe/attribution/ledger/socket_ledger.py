@@ -41,6 +41,9 @@ class SocketLedger(Protocol):
         packets passed, None for now. Contested: several processes used the flow in `span`.
         """
 
+    def record_comparison(self, cookie: int, /, *, is_held_by_owner: bool) -> None:
+        """Record whether the recorded owner of a lasting socket still holds it, as /proc shows."""
+
     def needs_snapshot(self) -> bool:
         """Return whether events were lost, so that the open sockets must be read again."""
 

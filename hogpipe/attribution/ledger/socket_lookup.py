@@ -28,6 +28,9 @@ from hogpipe.protocols import TCP
 
 # A connection that is looked up later than this after its last event may have outlived its owner.
 _SHORT_LIFE_SECONDS = 2.0
+# A socket that is looked up later than this after its last event may have been passed on. Shorter
+# than the time after which the stage compares an attribution for the first time.
+_LASTING_SECONDS = 0.75
 _SETTLING_NS = 200_000
 _CLOCK_ERROR_NS = 50_000
 
@@ -87,6 +90,13 @@ def may_outlive_owner(socket: KnownSocket, now: float) -> bool:
     if socket.released_ns is not None or socket.until_ns is not None:
         return False
     return socket.protocol != TCP or now - socket.last_event_at > _SHORT_LIFE_SECONDS
+
+
+def is_lasting(socket: KnownSocket, now: float) -> bool:
+    """Return whether an open socket is old enough to have been passed on to another process."""
+    if socket.released_ns is not None or socket.until_ns is not None:
+        return False
+    return now - socket.last_event_at > _LASTING_SECONDS
 
 
 def _find_last(

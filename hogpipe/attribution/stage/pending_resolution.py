@@ -15,9 +15,10 @@ What follows a lookup
 Comparison
 ----------
 A flow whose cached attribution is to be compared has an owner already (`known`). One lookup settles
-it, unless the holder of its socket may be found by a retry. What the lookup found replaces the known attribution if its quality is no worse. Otherwise the
-bytes are those of the known owner, as they may have passed before the socket was closed; a TCP flow
-keeps that owner for its last packets, too.
+it, unless the holder of its socket may be found by a retry. What the lookup found replaces the
+known attribution if its quality is no worse. Otherwise the bytes are those of the known owner, as
+they may have passed before the socket was closed; a TCP flow keeps that owner for its last packets,
+too.
 
 Pieces
 ------

@@ -8,13 +8,20 @@ module (`precedence`) decides between the kernel's record and /proc. The owner o
 that it returns is that of the listening socket; of a socket from before the programs, the owner in
 the snapshot.
 
+A connection that a process opened is looked up while it lasts, because a process may pass it on to
+another one. Once /proc has shown that the owner holds it (`record_comparison`), it is left to the
+source's own sums for a second, then for twice as long each time, up to `_LONGEST_CONFIRMED`. A
+connection that another process holds is looked up to its end.
+
 The bytes of a flow were counted at its socket, so an answer does not depend on when packets passed,
 and no answer is invalidated: a flow that another socket has from now on is marked in the batch that
 brings its bytes (`FlowDelta.opened`).
 """
 
+import math
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Collection, Iterable
 
 import msgspec
 
@@ -28,6 +35,9 @@ from hogpipe.model import (
     SocketOwner,
     Span,
 )
+from hogpipe.protocols import TCP
+
+_FIRST_CONFIRMED, _LONGEST_CONFIRMED = 1.0, 8.0  # seconds
 
 
 class _FlowSocket(msgspec.Struct, frozen=True, gc=False):
@@ -38,11 +48,32 @@ class _FlowSocket(msgspec.Struct, frozen=True, gc=False):
     quality: Quality
 
 
-class FlowSockets:
-    """The flows that were recorded last, `max_flows` at the most. From any thread."""
+class _Comparison(msgspec.Struct, frozen=True, gc=False):
+    """What /proc showed of the recorded owner of a connection."""
 
-    def __init__(self, max_flows: int = 65_536) -> None:
+    confirmed_until: float
+    """Until when the connection need not be looked up, in seconds of the clock."""
+    seconds: float
+    """For how long the owner is confirmed."""
+
+
+_NOT_COMPARED = _Comparison(-math.inf, 0.0)
+_PASSED_ON = _Comparison(-math.inf, 0.0)
+
+
+class FlowSockets:
+    """The flows that were recorded last, `max_flows` at the most. From any thread.
+
+    As many comparisons are kept; `clock` is in seconds.
+    """
+
+    def __init__(
+        self, max_flows: int = 65_536, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._max_flows = max_flows
+        self._clock = clock
+        self._comparisons: dict[int, _Comparison] = {}
+        """By cookie; the one that was made longest ago comes first."""
         self._lock = threading.Lock()
         self._sockets: dict[FlowKey, _FlowSocket] = {}
         """The flow that was recorded longest ago comes first."""
@@ -90,12 +121,40 @@ class FlowSockets:
             socket = self._sockets.get(flow)
         if socket is None or (namespace is not None and socket.namespace not in {0, namespace}):
             return None
-        if socket.owner is not None:
-            return LedgerEntry(socket.quality, socket.owner, socket.cookie, may_outlive_owner=True)
-        known = self._snapshot.get(socket.cookie)
-        if known is None or known.owner is None:
-            return None
-        return LedgerEntry(Quality.EXACT, known.owner, socket.cookie, may_outlive_owner=True)
+        quality, owner = socket.quality, socket.owner
+        if owner is None:
+            known = self._snapshot.get(socket.cookie)
+            if known is None or known.owner is None:
+                return None
+            quality, owner = Quality.EXACT, known.owner
+        is_lasting = quality is Quality.EXACT and flow.protocol == TCP
+        return LedgerEntry(
+            quality, owner, socket.cookie, may_outlive_owner=True, is_lasting=is_lasting
+        )
+
+    def record_comparison(self, cookie: int, /, *, is_held_by_owner: bool) -> None:
+        """Record whether the recorded owner holds a connection, as /proc shows."""
+        with self._lock:
+            before = self._comparisons.pop(cookie, _NOT_COMPARED)
+            after = _PASSED_ON
+            if is_held_by_owner:
+                seconds = min(2 * before.seconds, _LONGEST_CONFIRMED) or _FIRST_CONFIRMED
+                after = _Comparison(self._clock() + seconds, seconds)
+            self._comparisons[cookie] = after
+            if len(self._comparisons) > self._max_flows:
+                del self._comparisons[next(iter(self._comparisons))]
+
+    def find_unconfirmed(self, cookies: Collection[int]) -> list[bool]:
+        """Return for each open connection whether /proc is to be read for its holder."""
+        now = self._clock()
+        with self._lock:
+            known = [self._comparisons.get(cookie, _NOT_COMPARED) for cookie in cookies]
+        return [one.confirmed_until <= now for one in known]
+
+    def find_passed_on(self, cookies: Collection[int]) -> list[bool]:
+        """Return for each closed connection whether another process than its owner held it."""
+        with self._lock:
+            return [self._comparisons.get(cookie) is _PASSED_ON for cookie in cookies]
 
     def ingest_snapshot(self, sockets: Iterable[SnapshotSocket]) -> None:
         """Add the sockets that were open when the programs were attached."""

@@ -13,6 +13,9 @@ The kernel's record of an owner is used, but for rows of
 - connections that are open and of which only the listening socket's owner is known;
 - sockets that may be open although their owner has exited, as of a daemon that connects before it
   forks;
+- connections that are open at the end of an epoch, as the process that connected may have passed
+  them on to another one; once /proc has shown that it did not, they are not looked up for some
+  seconds, and if it did, they are looked up to their end (`FlowSockets.record_comparison`);
 - sockets that the service manager opened for the services that it starts.
 
 Connections that are carried over
@@ -83,6 +86,12 @@ class OwnerLookup(Protocol):
         Nanoseconds since boot.
         """
 
+    def find_unconfirmed(self, cookies: Collection[int]) -> list[bool]:
+        """Return for each open connection whether its holder is to be looked up."""
+
+    def find_passed_on(self, cookies: Collection[int]) -> list[bool]:
+        """Return for each closed connection whether another process than its owner held it."""
+
     def record_unresolved(self, row: TrafficRow) -> tuple[FlowKey, bool]:
         """Record the socket of a row that is looked up; return the flow.
 
@@ -120,6 +129,7 @@ class RowAggregator:
         new = self._find_new(rows, window_ends=window_ends)
         exited = self._find_exited(rows)
         unresolved = _find_unresolved(rows, is_connection, exited)
+        unresolved |= self._find_unconfirmed(rows, is_connection & ~unresolved)
         batch = FlowBatch()
         batch.counts.captured = _tally(rows)
         batch.counts.overflowed = _tally(epoch.overflow)
@@ -160,6 +170,19 @@ class RowAggregator:
         starts = [self._lookup.find_start_ns(pid) if pid else 0 for pid in pids.tolist()]
         start_ns = np.array([_NEVER if one is None else one for one in starts], np.uint64)
         return np.asarray(rows["boot_ns"] < start_ns[places])
+
+    def _find_unconfirmed(self, rows: Rows, is_connection: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which rows are of connections that their owner may have passed on."""
+        unconfirmed = np.zeros(len(rows), np.bool_)
+        may_be = is_connection & (rows["flags"] & BY_LISTENER == 0) & _have_endpoints(rows)
+        is_open = rows["flags"] & RELEASED == 0
+        for which, find in (
+            (may_be & is_open, self._lookup.find_unconfirmed),
+            (may_be & ~is_open, self._lookup.find_passed_on),
+        ):
+            if which.any():
+                unconfirmed[which] = find(rows["cookie"][which].tolist())
+        return unconfirmed
 
     def _add_unresolved(self, rows: Rows, batch: FlowBatch) -> None:
         for row in decode_rows(rows):

@@ -15,7 +15,7 @@ Flows that attribution looks up are recorded in `FlowSockets`, with what the row
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
@@ -117,6 +117,14 @@ class RowOwners:
             owner = self._make_socket_owner(row.owner)
         quality = Quality.LISTENER if row.owner.by_listener else Quality.EXACT
         return flow, self._flow_sockets.record(flow, row.cookie, cookie, owner, quality)
+
+    def find_unconfirmed(self, cookies: Collection[int]) -> list[bool]:
+        """Return for each open connection whether its holder is to be looked up."""
+        return self._flow_sockets.find_unconfirmed(cookies)
+
+    def find_passed_on(self, cookies: Collection[int]) -> list[bool]:
+        """Return for each closed connection whether another process than its owner held it."""
+        return self._flow_sockets.find_passed_on(cookies)
 
     @property
     def missed_processes(self) -> int:

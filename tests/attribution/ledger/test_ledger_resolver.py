@@ -55,6 +55,7 @@ class ScriptedLedger:
         self.by_span: dict[FlowKey, dict[Span | None, LedgerEntry]] = {}
         """Entries by span, of contested flows."""
         self.asked: list[tuple[FlowKey, int | None]] = []
+        self.comparisons: list[tuple[int, bool]] = []
         self.refreshed = 0
         self.closed = False
         self.sockets: list[SnapshotSocket] = []
@@ -74,6 +75,9 @@ class ScriptedLedger:
         if entries is not None:
             return entries.get(span, CONTESTED)
         return self.entries.get(flow)
+
+    def record_comparison(self, cookie: int, /, *, is_held_by_owner: bool) -> None:
+        self.comparisons.append((cookie, is_held_by_owner))
 
     def needs_snapshot(self) -> bool:
         return self.has_lost
@@ -128,15 +132,19 @@ class Stage:
         *,
         may_outlive_owner: bool = False,
         is_released: bool = False,
+        is_lasting: bool = False,
     ) -> None:
-        self.ledger.entries[flow] = LedgerEntry(quality, owner, 1, may_outlive_owner, is_released)
+        self.ledger.entries[flow] = LedgerEntry(
+            quality, owner, 1, may_outlive_owner, is_released, is_lasting
+        )
 
-    def show(self, flow: FlowKey, pid: int) -> None:
-        """Add the socket of a flow to /proc, held by a living process."""
+    def show(self, flow: FlowKey, *pids: int) -> None:
+        """Add the socket of a flow to /proc, held by living processes."""
         name = "tcp" if flow.protocol == TCP else "udp"
         local, remote = (flow.local_address, flow.local_port), (THERE, flow.remote_port)
         self.proc.table(name, format_row(local, remote, inode=5))
-        self.proc.process(pid, sockets={3: 5})
+        for pid in pids:
+            self.proc.process(pid, sockets={3: 5})
 
     def listen(self, pid: int) -> None:
         self.proc.table("tcp", format_row((bytes(4), 80), (bytes(4), 0), inode=6, state=LISTEN))
@@ -273,6 +281,68 @@ def test_an_open_socket_whose_recorded_owner_has_exited_belongs_to_its_holder(
     assert stage.find(flow) == (Quality.EXACT, 5)
     stage.record(flow, CURL)
     assert stage.find(flow) == (Quality.EXACT, 77)
+
+
+@pytest.mark.parametrize("flow", [OUTBOUND, DATAGRAMS])
+def test_a_lasting_socket_belongs_to_its_holder_though_the_recorded_owner_is_alive(
+    stage: Stage, flow: FlowKey
+) -> None:
+    stage.proc.process(77)
+    stage.show(flow, 5)
+    stage.record(flow, CURL)
+    assert stage.find(flow) == (Quality.EXACT, 77)
+    stage.record(flow, CURL, is_lasting=True)
+    assert stage.find(flow) == (Quality.EXACT, 5)
+    assert stage.ledger.comparisons == [(1, False)]
+
+
+def test_a_recorded_owner_that_still_holds_a_lasting_socket_is_confirmed(stage: Stage) -> None:
+    stage.show(OUTBOUND, 77)
+    stage.record(OUTBOUND, CURL)
+    assert stage.find(OUTBOUND) == (Quality.EXACT, 77)
+    assert stage.ledger.comparisons == []
+    stage.record(OUTBOUND, CURL, is_lasting=True)
+    assert stage.find(OUTBOUND) == (Quality.EXACT, 77)
+    assert stage.ledger.comparisons == [(1, True)]
+
+
+@pytest.mark.parametrize(
+    ("flow", "owner", "quality", "holders", "is_lasting", "may_be_refined"),
+    [
+        (INBOUND, MASTER, Quality.LISTENER, (), False, True),
+        (INBOUND, MASTER, Quality.LISTENER, (11,), False, False),
+        (OUTBOUND, CURL, Quality.EXACT, (), False, False),
+        (OUTBOUND, CURL, Quality.EXACT, (), True, True),
+        (DATAGRAMS, CURL, Quality.EXACT, (), True, False),
+    ],
+)
+def test_the_owner_of_an_open_connection_whose_holder_is_not_known_yet_is_provisional(
+    stage: Stage,
+    *,
+    flow: FlowKey,
+    owner: SocketOwner,
+    quality: Quality,
+    holders: tuple[int, ...],
+    is_lasting: bool,
+    may_be_refined: bool,
+) -> None:
+    stage.proc.process(10)
+    stage.proc.process(77)
+    stage.show(flow, *holders)
+    stage.record(flow, owner, quality, is_lasting=is_lasting)
+    resolution = stage.resolver.resolve({flow: ()})[flow]
+    assert resolution.may_be_refined is may_be_refined
+    assert resolution.is_final is not may_be_refined
+    if not holders:
+        assert resolution.attribution.quality is quality
+        assert resolution.attribution.process is not None
+        assert resolution.attribution.process.pid == owner.pid
+
+
+def test_a_closed_connection_that_a_listening_socket_accepted_is_final(stage: Stage) -> None:
+    stage.proc.process(10)
+    stage.record(INBOUND, MASTER, Quality.LISTENER)
+    assert stage.resolver.resolve({INBOUND: ()})[INBOUND].is_final
 
 
 def test_a_released_datagram_socket_keeps_its_owner_whoever_uses_the_port_now(stage: Stage) -> None:

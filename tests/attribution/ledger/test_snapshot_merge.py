@@ -259,6 +259,24 @@ def test_a_socket_whose_release_is_not_recorded_may_outlive_its_owner() -> None:
     assert not may_outlive(40002, 14.0, UDP)
 
 
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_an_open_socket_is_lasting_some_time_after_its_last_event(protocol: int) -> None:
+    ledger = Ledger()
+    event = make_event(
+        EventKind.CONNECTED, 5, 40001, protocol=protocol, local=HERE, remote=THERE, remote_port=443
+    )
+    ledger.ingest(event, BOB, 10.0)
+
+    def is_lasting(now: float) -> bool:
+        entry = ledger.owner_of(flow(40001, 443, protocol), NAMESPACE, span_at(now), now)
+        assert isinstance(entry, LedgerEntry)
+        return entry.is_lasting
+
+    assert [is_lasting(now) for now in (10.0, 10.5, 11.0)] == [False, False, True]
+    release(ledger, 5, now=11.5)
+    assert not is_lasting(12.0)
+
+
 OWNERS = st.sampled_from([None, ALICE, BOB, SERVICE_MANAGER])
 SNAPSHOTS = st.lists(
     st.one_of(

@@ -190,3 +190,38 @@ def test_only_syns_are_an_opening() -> None:
     assert one.is_opening
     one.add(FlowDelta(receive_bytes=60, receive_packets=1))
     assert not one.is_opening
+
+
+BY_LISTENER = Attribution(Quality.LISTENER, NGINX)
+PROVISIONAL = Resolution(BY_LISTENER, may_be_refined=True)
+
+
+def test_a_provisional_owner_is_retried_with_backoff_and_counts_at_the_deadline() -> None:
+    one = pending(moved(1))
+    dues, now = [], 0.0
+    while isinstance(outcome := conclude(one, PROVISIONAL, now), Deferred):
+        dues.append(outcome.due)
+        now = outcome.due
+    assert dues == pytest.approx([0.05, 0.15, 0.35, 0.75, 1.55, DEADLINE])
+    assert [owner for _delta, owner in outcome.attributed] == [BY_LISTENER]
+
+
+def test_a_provisional_owner_counts_at_the_last_lookup() -> None:
+    outcome = conclude(pending(moved(1)), PROVISIONAL, is_last=True)
+    assert isinstance(outcome, Settled)
+    assert outcome.known == BY_LISTENER
+
+
+def test_the_holder_that_a_retry_finds_replaces_a_provisional_owner() -> None:
+    one = pending(moved(1))
+    assert isinstance(conclude(one, PROVISIONAL), Deferred)
+    outcome = conclude(one, Resolution(exact(CURL)), 0.05)
+    assert isinstance(outcome, Settled)
+    assert outcome.known == exact(CURL)
+
+
+def test_a_provisional_owner_counts_where_no_lookup_finds_more() -> None:
+    one = pending(moved(1))
+    assert isinstance(conclude(one, PROVISIONAL), Deferred)
+    settled = one.give_up(MemoryResolver(), DEADLINE)
+    assert [owner for _delta, owner in settled.attributed] == [BY_LISTENER]

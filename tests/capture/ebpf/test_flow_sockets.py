@@ -1,5 +1,8 @@
 """The sockets of flows that are looked up, as attribution asks for them."""
 
+import pytest
+from msgspec.structs import replace
+
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
 from hogpipe.linux.bpf.maps import Losses
 from hogpipe.model import FlowKey, Quality, SnapshotSocket, SocketOwner
@@ -54,3 +57,50 @@ def test_the_flows_recorded_longest_ago_are_evicted_and_counted() -> None:
     assert flow_sockets.owner_of(OTHER, 3) is not None
     assert (counts.sockets, counts.events, counts.evicted) == (1, 2, 1)
     assert (counts.events_lost, counts.sockets_lost, counts.unidentified_processes) == (1, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("flow", "quality", "is_lasting"),
+    [
+        (FLOW, Quality.EXACT, True),
+        (FLOW, Quality.LISTENER, False),
+        (replace(FLOW, protocol=17), Quality.EXACT, False),
+    ],
+)
+def test_a_connection_that_is_looked_up_may_have_been_passed_on(
+    flow: FlowKey, quality: Quality, is_lasting: bool
+) -> None:
+    flow_sockets = FlowSockets()
+    flow_sockets.record(flow, 7, 3, NGINX, quality)
+    entry = flow_sockets.owner_of(flow, 3)
+    assert entry is not None
+    assert entry.is_lasting is is_lasting
+
+
+def test_a_confirmation_holds_longer_each_time() -> None:
+    now = 0.0
+    flow_sockets = FlowSockets(clock=lambda: now)
+    confirmed = []
+    while now < 40:
+        if flow_sockets.find_unconfirmed([7]) == [True]:
+            flow_sockets.record_comparison(7, is_held_by_owner=True)
+            confirmed.append(now)
+        now += 0.5
+    assert confirmed == [0.0, 1.0, 3.0, 7.0, 15.0, 23.0, 31.0, 39.0]
+
+
+def test_confirmations_are_bounded_and_those_made_longest_ago_are_evicted() -> None:
+    flow_sockets = FlowSockets(max_flows=2, clock=lambda: 0.0)
+    for cookie in (7, 8, 7, 9):
+        flow_sockets.record_comparison(cookie, is_held_by_owner=True)
+    assert flow_sockets.find_unconfirmed([7, 8, 9]) == [False, True, False]
+
+
+def test_a_connection_that_was_passed_on_is_looked_up_until_its_owner_holds_it_again() -> None:
+    flow_sockets = FlowSockets(clock=lambda: 0.0)
+    answers = []
+    for is_held_by_owner in (True, False, True):
+        flow_sockets.record_comparison(7, is_held_by_owner=is_held_by_owner)
+        answers += [*flow_sockets.find_unconfirmed([7]), *flow_sockets.find_passed_on([7])]
+    assert answers == [False, False, True, True, False, False]
+    assert flow_sockets.find_passed_on([8]) == [False]

@@ -1,6 +1,7 @@
 """Rows become sums by owner and flows to look up: no byte is lost, and each has its owner."""
 
 from collections import Counter
+from collections.abc import Collection
 
 import numpy as np
 import pytest
@@ -25,6 +26,14 @@ class FakeOwners:
 
     def __init__(self) -> None:
         self.unresolved: list[TrafficRow] = []
+        self.unconfirmed: set[int] = set()
+        self.passed_on: set[int] = set()
+
+    def find_unconfirmed(self, cookies: Collection[int]) -> list[bool]:
+        return [cookie in self.unconfirmed for cookie in cookies]
+
+    def find_passed_on(self, cookies: Collection[int]) -> list[bool]:
+        return [cookie in self.passed_on for cookie in cookies]
 
     def make_flow_key(self, endpoints: Endpoints, owner: RowOwner) -> FlowKey:
         assert owner.pid
@@ -231,6 +240,26 @@ def test_a_socket_whose_owners_pid_was_reused_is_looked_up() -> None:
     (batch,) = aggregate(epoch(connections=rows(left, own)), "process")
     assert [flow.local_port for flow in batch.flows] == [1000]
     assert [one.flow.local_port for one in batch.owned] == [1001]
+
+
+@pytest.mark.parametrize(
+    ("made", "is_looked_up"),
+    [
+        (row(10, pack(1000)), True),
+        (row(10, pack(1000), cookie=2), False),
+        (row(10, pack(1000), released=True), False),
+        (row(10, pack(1000), cookie=3, released=True), True),
+        (row(10, b""), False),
+    ],
+    ids=["open", "confirmed", "released", "released after it was passed on", "without endpoints"],
+)
+def test_an_open_connection_is_looked_up_until_its_owner_is_confirmed(
+    made: Rows, is_looked_up: bool
+) -> None:
+    owners = FakeOwners()
+    owners.unconfirmed, owners.passed_on = {1, 3}, {3}
+    (batch,) = RowAggregator(owners, []).aggregate(epoch(connections=made), window_ends=True)
+    assert (bool(batch.flows), bool(batch.owned)) == (is_looked_up, not is_looked_up)
 
 
 def test_two_processes_of_one_pid_are_kept_apart() -> None:
