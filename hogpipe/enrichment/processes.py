@@ -146,6 +146,14 @@ class ProcessReader:
         stat = self._procfs.read_stat(owner.pid)
         return stat is not None and stat.start == owner.start
 
+    def read_last_fork(self, pid: int) -> int | None:
+        """Return when the youngest living child of a process started, nanoseconds since boot.
+
+        None without a child. Only the children of the first thread are read.
+        """
+        child = self._procfs.read_youngest_child(pid)
+        return None if child is None else child.start * NANOSECONDS // self._clock_ticks
+
     def read_user_name(self, user_id: int) -> str | None:
         """Return the name of a user, or None.
 

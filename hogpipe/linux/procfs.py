@@ -203,6 +203,14 @@ class Procfs:
             self.malformed += 1
             return None
 
+    def read_youngest_child(self, pid: int) -> ProcessStat | None:
+        """Return the stat of the living child that the first thread of a process forked last.
+
+        None without one, if the process has exited, and on a kernel without CONFIG_PROC_CHILDREN.
+        """
+        children = (self._read(pid, b"task/%d/children" % pid) or b"").split()
+        return self.read_stat(int(children[-1])) if children else None
+
     def count_threads(self, pid: int) -> int:
         """Return the number of threads of a process, at the cost of one stat(2); 0 if it exited."""
         try:

@@ -55,6 +55,8 @@ class LedgerEntry(msgspec.Struct, frozen=True, gc=False):
     is_lasting: bool = False
     """Whether the socket may be open and its last event is some time ago, so that a process may
     have passed it on to another one since; no event reports that."""
+    used_ns: int = 0
+    """When its last event happened, nanoseconds since boot; 0 if unknown."""
 
 
 class Contested(msgspec.Struct, frozen=True):

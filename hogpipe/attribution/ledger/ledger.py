@@ -286,4 +286,5 @@ class Ledger:
             may_outlive_owner=may_outlive_owner(socket, now),
             is_released=socket.released_ns is not None,
             is_lasting=is_lasting(socket, now),
+            used_ns=socket.last_event_ns,
         )

@@ -5,6 +5,7 @@ While a process is alive, /proc adds the rest. Once it has exited, the kernel's 
 is: the path of the executable and the parent are unknown.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from functools import cache
 
@@ -20,9 +21,10 @@ from hogpipe.model import (
     Quality,
     SocketOwner,
 )
-from hogpipe.protocols import DATAGRAMS
+from hogpipe.protocols import DATAGRAMS, NANOSECONDS
 
 _MAX_EXITED = 4096
+_TICK_NS = NANOSECONDS // os.sysconf("SC_CLK_TCK")
 
 
 class OwnerProcesses:
@@ -46,6 +48,10 @@ class OwnerProcesses:
         """Read whether the owner is alive."""
         start = owner.start
         return start is not None and self._processes.is_alive(ProcessIdentity(owner.pid, start))
+
+    def read_last_fork(self, owner: SocketOwner) -> int | None:
+        """Read when the youngest living child of the owner started, nanoseconds since boot."""
+        return self._processes.read_last_fork(owner.pid)
 
     def recall(self, owner: SocketOwner) -> Process:
         """Return the owner as it was described last, or as far as that is known without reading.
@@ -81,6 +87,17 @@ class LookupOwners:
     def __init__(self, processes: OwnerProcesses, now: float) -> None:
         self._find = cache(lambda owner: processes.find(owner, now))
         self.is_alive: Callable[[SocketOwner], bool] = cache(processes.is_alive)
+        self._read_last_fork = cache(processes.read_last_fork)
+
+    def has_forked(self, entry: LedgerEntry) -> bool:
+        """Return whether the owner has forked since it used the socket: a child has a copy of it.
+
+        The start of a process is known to a clock tick.
+        """
+        if entry.is_released or not entry.used_ns:
+            return False
+        last_fork_ns = self._read_last_fork(entry.owner)
+        return last_fork_ns is not None and last_fork_ns > entry.used_ns - _TICK_NS
 
     def resolve(self, flow: FlowKey, entry: LedgerEntry) -> Resolution:
         """Return the resolution of a flow that the ledger knows."""

@@ -1,9 +1,9 @@
 """Which source decides the owner of a flow where both know one: the ledger or /proc.
 
-- An exact ledger entry decides while the socket is young. A socket that lasts may be open in
-  another process than the recorded one: in a child of a daemon that connects before it forks, or in
-  a process to which the descriptor was sent (SCM_RIGHTS). No event reports that. Then /proc
-  decides, if it finds the socket: the holder wins over who connected.
+- An exact ledger entry decides while the socket is young and its owner has not forked. A socket
+  that lasts may be open in another process than the recorded one: in a child of a daemon that
+  connects before it forks, or in a process to which the descriptor was sent (SCM_RIGHTS). No event
+  reports that. Then /proc decides, if it finds the socket: the holder wins over who connected.
 - A port match decides for datagrams if the process that bound the port is alive or the socket was
   released.
 - For an accepted connection /proc decides if it finds the connection itself, or if the process that
@@ -27,7 +27,7 @@ from hogpipe.protocols import DATAGRAMS, TCP
 def is_conclusive(flow: FlowKey, entry: LedgerEntry, owners: LookupOwners) -> bool:
     """Return whether the ledger decides whatever /proc shows, so that /proc need not be read."""
     if entry.quality is Quality.EXACT:
-        if entry.is_lasting:
+        if _may_be_passed_on(entry, owners):
             return False
         return not entry.may_outlive_owner or owners.is_alive(entry.owner)
     return flow.protocol in DATAGRAMS and (entry.is_released or owners.is_alive(entry.owner))
@@ -66,6 +66,11 @@ def _is_unknown_datagram(flow: FlowKey, shown: Resolution) -> bool:
     return flow.protocol in DATAGRAMS and shown.attribution == UNATTRIBUTED
 
 
+def _may_be_passed_on(entry: LedgerEntry, owners: LookupOwners) -> bool:
+    """Return whether a living owner may have passed its socket on to another process."""
+    return entry.is_lasting or owners.has_forked(entry)
+
+
 def is_held_by_owner(entry: LedgerEntry, chosen: Resolution) -> bool | None:
     """Return whether a lasting socket is the recorded owner's, now that /proc was read.
 
@@ -95,5 +100,6 @@ def _procfs_decides(
         return False
     if entry.quality is Quality.EXACT:
         is_inherited = entry.may_outlive_owner and not owners.is_alive(entry.owner)
-        return (entry.is_lasting or is_inherited) and shown.quality is Quality.EXACT
+        may_be_passed_on = is_inherited or _may_be_passed_on(entry, owners)
+        return may_be_passed_on and shown.quality is Quality.EXACT
     return shown.quality is Quality.EXACT or not owners.is_alive(entry.owner)

@@ -1,6 +1,7 @@
 """Which of the ledger and /proc decides, with a scripted ledger and a fake /proc."""
 
 import logging
+import os
 import pwd
 import shutil
 import socket
@@ -294,6 +295,21 @@ def test_a_lasting_socket_belongs_to_its_holder_though_the_recorded_owner_is_ali
     stage.record(flow, CURL, is_lasting=True)
     assert stage.find(flow) == (Quality.EXACT, 5)
     assert stage.ledger.comparisons == [(1, False)]
+
+
+@pytest.mark.parametrize(("started", "owner"), [(4999, 77), (5000, 5), (5001, 5)])
+def test_a_young_socket_is_compared_if_its_owner_has_forked_since(
+    stage: Stage, started: int, owner: int
+) -> None:
+    children = stage.proc.process(77) / "task" / "77" / "children"
+    children.parent.mkdir(parents=True)
+    children.write_text("4 5 ")
+    stage.show(OUTBOUND, 5)
+    stage.proc.process(5, start=started, parent=77, sockets={3: 5})
+    ticks = os.sysconf("SC_CLK_TCK")
+    used_ns = 5000 * 1_000_000_000 // ticks + 1
+    stage.ledger.entries[OUTBOUND] = LedgerEntry(Quality.EXACT, CURL, 1, used_ns=used_ns)
+    assert stage.find(OUTBOUND) == (Quality.EXACT, owner)
 
 
 def test_a_recorded_owner_that_still_holds_a_lasting_socket_is_confirmed(stage: Stage) -> None:
