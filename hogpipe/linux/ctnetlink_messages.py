@@ -13,7 +13,6 @@ net/netfilter/nf_conntrack_netlink.c (ctnetlink_get_conntrack).
 """
 
 import struct
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -91,7 +90,7 @@ def parse_answer(data: bytes) -> Answer:
         return Answer(error=abs(_ERROR.unpack_from(body)[0]))
     if kind != _NEW:
         return Answer()
-    attributes = dict(_parse_attributes(body[_FAMILY.size :]))
+    attributes = _parse_attributes(body[_FAMILY.size :], until=_REPLY)
     original = _parse_tuple(attributes.get(_ORIGINAL, b""))
     reply = _parse_tuple(attributes.get(_REPLY, b""))
     if original is None or reply is None:
@@ -119,20 +118,26 @@ def _build(kind: int, value: bytes) -> bytes:
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + padding
 
 
-def _parse_attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at + _ATTRIBUTE.size <= len(data):
+def _parse_attributes(data: bytes, until: int = 0) -> dict[int, bytes]:
+    """Return the attributes by type, up to the first one of the type `until`."""
+    found: dict[int, bytes] = {}
+    at, end = 0, len(data) - _ATTRIBUTE.size
+    while at <= end:
         length, kind = _ATTRIBUTE.unpack_from(data, at)
         if length < _ATTRIBUTE.size or at + length > len(data):
-            return
-        yield kind & _TYPE_MASK, data[at + _ATTRIBUTE.size : at + length]
+            break
+        kind &= _TYPE_MASK
+        found[kind] = data[at + _ATTRIBUTE.size : at + length]
+        if kind == until:
+            break
         at += (length + 3) & ~3
+    return found
 
 
 def _parse_tuple(data: bytes) -> ConnectionTuple | None:
-    parts = dict(_parse_attributes(data))
-    addresses = dict(_parse_attributes(parts.get(_ADDRESSES, b"")))
-    fields = dict(_parse_attributes(parts.get(_PROTOCOL, b"")))
+    parts = _parse_attributes(data)
+    addresses = _parse_attributes(parts.get(_ADDRESSES, b""))
+    fields = _parse_attributes(parts.get(_PROTOCOL, b""))
     protocol = _number(fields, _NUMBER)
     for size, (source_kind, destination_kind) in _SOURCE_AND_DESTINATION.items():
         source, destination = addresses.get(source_kind), addresses.get(destination_kind)
