@@ -1,7 +1,8 @@
 """Attribution and its cost: hogpipe, nethogs and tcpdump on the same load at the same time.
 
     sudo .venv/bin/python tests/bench/attribution.py [WORKLOAD…] [--seconds N]
-        [--connections-per-second N] [--by-flow] [--ledger] [--ebpf] [--json FILE]
+        [--connections-per-second N] [--by-flow] [--ledger] [--ebpf] [--without-nethogs]
+        [--json FILE]
 
 Needs root, ip, tcpdump and nethogs. Everything runs in network namespaces that are removed at the
 end. docs/benchmark.md explains the method and the columns.
@@ -46,6 +47,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument(
         "--ebpf", action="store_true", help='run hogpipe once more, with source = "ebpf"'
+    )
+    parser.add_argument(
+        "--without-nethogs", action="store_true", help="leave the cores to the other tools"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     chosen = parser.parse_args(arguments)
@@ -101,7 +105,13 @@ def run_one(name: str, chosen: argparse.Namespace) -> Result:
         workload = replace(workload, rate=chosen.connections_per_second)
     seconds = workload.seconds or chosen.seconds
     modes = [PROCFS, *[LEDGER] * chosen.ledger, *[EBPF] * chosen.ebpf]
-    return run_workload(workload, seconds, by_flow=chosen.by_flow, modes=modes)
+    return run_workload(
+        workload,
+        seconds,
+        by_flow=chosen.by_flow,
+        modes=modes,
+        nethogs=not chosen.without_nethogs,
+    )
 
 
 def print_tables(results: Sequence[Result], batches: dict[str, object]) -> None:

@@ -14,7 +14,7 @@ LOAD_HEAD = (
     "packets", "MB", "stray", "tcpdump drops",
 )  # fmt: skip
 BYTES_HEAD = (
-    "workload", "tool", "right %", "wrong %", "unattr. %", "missing %",
+    "workload", "tool", "right %", "worse end %", "wrong %", "unattr. %", "missing %",
     "exact %", "listener %", "inferred %", "none %", "drops", "remarks",
 )  # fmt: skip
 COST_HEAD = (
@@ -55,7 +55,9 @@ def bytes_rows(result: Result) -> list[list[str]]:
         if verdict is None:
             cells += [ABSENT] * (len(BYTES_HEAD) - 3)
         else:
-            parts = (verdict.right, verdict.wrong, verdict.unattributed, verdict.missing)
+            cells.append(_percent(verdict.right, verdict.truth))
+            cells.append(f"{100 * min(verdict.right_shares.values()):.2f}")
+            parts = (verdict.wrong, verdict.unattributed, verdict.missing)
             cells += [_percent(size, verdict.truth) for size in parts]
             for quality in QUALITIES:
                 size = outcome.by_quality.get(quality, 0)

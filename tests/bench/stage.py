@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from support.namespaces import Namespace, pair
+from support.namespaces import Namespace, host_and_container, pair
 from support.running import Running, running, tcpdump
 from tools import PROCFS, START_ERRORS, Outcome, Tool, hogpipe_tool, nethogs_tool, wait_until_idle
 from truth import Owner, Truth, read_truth
@@ -21,7 +21,7 @@ from verdict import Verdict, judge
 from workloads import UDP, Workload
 
 LOADS = Path(__file__).with_name("loads.py")
-INTERFACE = "left"  # the measured end of support.namespaces.pair
+INTERFACE = "left"  # the measured end, of support.namespaces.pair and of host_and_container
 PORT_RANGE = "10000 65000"
 TAIL = 0.5  # seconds for the last packets to pass
 RUN_ERRORS = (*START_ERRORS, subprocess.SubprocessError)
@@ -106,21 +106,23 @@ def start_tools(
     *,
     by_flow: bool,
     modes: Sequence[str],
+    nethogs: bool,
 ) -> tuple[list[Tool], list[Outcome]]:
     """Start the tools; return those that run, and the outcomes of those that failed to start."""
     tools, failed = [], []
-    for name, made in (
-        *(
-            (
-                mode,
-                hogpipe_tool(
-                    near, INTERFACE, workload, folder / f"run-{number}", by_flow=by_flow, mode=mode
-                ),
-            )
-            for number, mode in enumerate(modes)
-        ),
-        ("nethogs", nethogs_tool(near, INTERFACE, folder, workload.protocol == UDP)),
-    ):
+    wanted = [
+        (
+            mode,
+            hogpipe_tool(
+                near, INTERFACE, workload, folder / f"run-{number}", by_flow=by_flow, mode=mode
+            ),
+        )
+        for number, mode in enumerate(modes)
+    ]
+    if nethogs:
+        made = nethogs_tool(near, INTERFACE, folder, workload.protocol == UDP)
+        wanted.append(("nethogs", made))
+    for name, made in wanted:
         try:
             tools.append(stack.enter_context(made))
         except START_ERRORS as error:
@@ -129,7 +131,12 @@ def start_tools(
 
 
 def run_workload(
-    workload: Workload, seconds: float, *, by_flow: bool, modes: Sequence[str] = (PROCFS,)
+    workload: Workload,
+    seconds: float,
+    *,
+    by_flow: bool,
+    modes: Sequence[str] = (PROCFS,),
+    nethogs: bool = True,
 ) -> Result:
     """Run a workload and return the verdict on each tool; everything created is removed.
 
@@ -137,7 +144,8 @@ def run_workload(
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hogpipe-bench-")))
-        near, far = stack.enter_context(pair([workload.addresses]))
+        topology = host_and_container if workload.both_ends else pair
+        near, far = stack.enter_context(topology([workload.addresses]))
         prepare(near, workload.version)
         prepare(far, workload.version)
         for sockets, files in workload.idle:
@@ -149,7 +157,9 @@ def run_workload(
             for number in range(workload.clients)
         ]
         dump = stack.enter_context(tcpdump(near, INTERFACE, folder / "wire.pcap"))
-        tools, outcomes = start_tools(stack, near, workload, folder, by_flow=by_flow, modes=modes)
+        tools, outcomes = start_tools(
+            stack, near, workload, folder, by_flow=by_flow, modes=modes, nethogs=nethogs
+        )
         for tool in tools:
             tool.mark()
         for client in clients:
@@ -160,7 +170,7 @@ def run_workload(
         outcomes += [tool.finish() for tool in tools]
         dump.end()
         owners = name_owners(workload, server, clients, logs)
-        truth = read_truth(folder / "wire.pcap", workload.near, owners)
+        truth = read_truth(folder / "wire.pcap", workload.measured, owners)
         load = sum_up(logs, truth, read_dropped(dump.errors))
     return Result(workload.name, load, [(one, verdict_on(one, truth, owners)) for one in outcomes])
 
@@ -171,13 +181,14 @@ def name_owners(
     clients: Sequence[LoadProcess],
     logs: Sequence[dict[str, Any]],
 ) -> list[Owner]:
-    """Return the owners of the connections on the measured side."""
-    if workload.inbound:
-        pids = frozenset(server.ready["pids"])
-        return [Owner("server", pids, workload.protocol, workload.server_ports, None)]
-    return [
+    """Return the owners of the connections on the measured sides."""
+    pids = frozenset(server.ready["pids"])
+    serving, calling = workload.server_address, workload.client_address
+    owners = [Owner("server", serving, pids, workload.protocol, workload.server_ports, None)]
+    owners += [
         Owner(
             f"client {number}",
+            calling,
             frozenset([client.ready["pid"]]),
             workload.protocol,
             log["ports"],
@@ -185,6 +196,7 @@ def name_owners(
         )
         for number, (client, log) in enumerate(zip(clients, logs, strict=True))
     ]
+    return [owner for owner in owners if owner.address in workload.measured]
 
 
 def verdict_on(outcome: Outcome, truth: Truth, owners: Sequence[Owner]) -> Verdict | None:

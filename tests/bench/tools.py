@@ -145,7 +145,7 @@ def hogpipe_tool(
             network = record["network"]
             if network.get("transport") != transport:
                 continue
-            if mode == EBPF and network.get("peer", {}).get("address") != workload.far:
+            if mode == EBPF and network.get("peer", {}).get("address") not in workload.peers:
                 continue
             size = sum(one["bytes"] for one in network["io"].values())
             reported[record.get("process", {}).get("pid"), _part_of(network)] += size
@@ -159,8 +159,11 @@ def hogpipe_tool(
         outcome.notes["longest_loop_delay_seconds"] = max(delays)
 
     words = where.enter(sys.executable, "-m", "hogpipe", "-v", "run", config)
+    ready = ["owners come from"] if mode == EBPF else [f"capturing on {interface}"]
+    if workload.both_ends and mode != EBPF:
+        ready.append("network namespaces at captured interfaces: 1")
     with running(None, *words) as run:
-        run.wait_for("owners come from" if mode == EBPF else f"capturing on {interface}")
+        run.wait_for_each(*ready)
         yield Tool(mode, run, read)
 
 

@@ -24,6 +24,8 @@ class Verdict:
     right: int
     wrong: int
     unattributed: int
+    right_shares: Mapping[str, float]
+    """The share of the truth that is right, by the address of the measured end."""
 
     @property
     def missing(self) -> int:
@@ -49,10 +51,16 @@ def judge(
     for (pid, part), size in reported.items():
         if pid is not None:
             given[owner_of.get(pid), part] += size
-    right = sum(min(size, given[key]) for key, size in true_bytes.items())
+    address_of = {owner.name: owner.address for owner in owners}
+    truths, rights = Counter[str](), Counter[str]()
+    for key, size in true_bytes.items():
+        truths[address_of[key[0]]] += size
+        rights[address_of[key[0]]] += min(size, given[key])
+    right = rights.total()
     return Verdict(
         truth=true_bytes.total(),
         right=right,
         wrong=given.total() - right,
         unattributed=sum(size for (pid, _), size in reported.items() if pid is None),
+        right_shares={address: rights[address] / size for address, size in truths.items()},
     )

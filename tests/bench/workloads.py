@@ -1,4 +1,8 @@
-"""The workloads: the connections of each, their rate and their lifetime."""
+"""The workloads: the connections of each, their rate and their lifetime.
+
+Most measure one side of a wire. With `both_ends` the two sides are a host and a container on one
+veth, and the measured end of the veth shows the local ends of both.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,6 +24,8 @@ class Workload:
     kind: Literal["connect", "exchange", "stream"] = "connect"
     inbound: bool = False
     """Whether the server is on the measured side, instead of the clients."""
+    both_ends: bool = False
+    """Whether the other side is a container of the measured one, so that both are measured."""
     version: Literal[4, 6] = 4
     clients: int = 3
     lifetime: float = 0.0
@@ -47,6 +53,24 @@ class Workload:
         return self.addresses[1].partition("/")[0]
 
     @property
+    def measured(self) -> tuple[str, ...]:
+        """Return the addresses of the measured sides."""
+        return (self.near, self.far) if self.both_ends else (self.near,)
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """Return the remote addresses of the measured sides."""
+        return (self.far, self.near) if self.both_ends else (self.far,)
+
+    @property
+    def server_address(self) -> str:
+        return self.near if self.inbound else self.far
+
+    @property
+    def client_address(self) -> str:
+        return self.far if self.inbound else self.near
+
+    @property
     def server_ports(self) -> list[int]:
         return sorted({self.port_of(client) for client in range(self.clients)})
 
@@ -65,13 +89,12 @@ class Workload:
         """
         request = 200 + 100 * client
         common: dict[str, Any] = {
-            "remote": self.near if self.inbound else self.far,
+            "remote": self.server_address,
             "port": self.port_of(client),
             "rate": self.rate / self.clients,
             "seconds": seconds,
         }
-        local = self.far if self.inbound else self.near
-        own_ports = {"local": local, "first_port": 2000 + UDP_PORTS * client}
+        own_ports = {"local": self.client_address, "first_port": 2000 + UDP_PORTS * client}
         if self.kind == "stream":
             return "stream", {**common, **own_ports, "size": 1000}
         if self.kind == "exchange":
@@ -93,7 +116,7 @@ class Workload:
     def server_arguments(self) -> tuple[str, dict[str, Any]]:
         """Return role and arguments of the server for loads.py."""
         return "serve", {
-            "address": self.near if self.inbound else self.far,
+            "address": self.server_address,
             "ports": self.server_ports,
             "udp": self.protocol == UDP,
             "workers": 4 if self.inbound else 2,
@@ -122,5 +145,23 @@ WORKLOADS = {
         Workload("udp-inbound", 1000, "exchange", inbound=True, endpoints="shared"),
         Workload("udp-inbound-v6", 1000, "exchange", inbound=True, version=6, endpoints="shared"),
         Workload("bulk", 10_000, "stream", clients=1),
+        Workload("veth-100ms", 1000, both_ends=True, lifetime=0.1, endpoints="shared"),
+        Workload(
+            "veth-100ms-idle15000",
+            1000,
+            both_ends=True,
+            lifetime=0.1,
+            endpoints="shared",
+            idle=((15_000, 0),),
+        ),
+        Workload("veth-inbound", 2000, inbound=True, both_ends=True, clients=2),
+        Workload(
+            "veth-inbound-idle15000",
+            2000,
+            inbound=True,
+            both_ends=True,
+            clients=2,
+            idle=((15_000, 0),),
+        ),
     )
 }
