@@ -4,6 +4,9 @@ In: the root of a procfs. It is an argument, so that a container can read /host/
 tree of its own. Out: bytes of socket tables, and parsed values of processes. All text is valid
 UTF-8 (`decode_text`).
 
+Socket tables are read up to a deadline of the caller, by `clock`: a table that takes longer is
+returned as far as it was read, and counted.
+
 What may fail: a process that has exited, or that is hidden (hidepid), is ordinary; its files read
 as None. A malformed file is counted and reads as None. Only the fds of a process raise
 PermissionError, because the caller must distinguish a refusal from a process without sockets.
@@ -17,6 +20,8 @@ Formats: proc(5) and Documentation/filesystems/proc.rst of the kernel.
 import errno
 import logging
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -24,7 +29,7 @@ import msgspec
 from hogpipe.errors import ConfigurationError
 from hogpipe.linux.kcmp import compare_fd_tables
 from hogpipe.linux.netns.namespace_processes import is_own_namespace
-from hogpipe.linux.socket_table import READ_BYTES, join_reads
+from hogpipe.linux.socket_table import READ_BYTES, TableText, join_reads
 
 log = logging.getLogger(__name__)
 
@@ -131,14 +136,17 @@ def _shows_own_pids(procfs: Path) -> bool:
 class Procfs:
     """A mounted procfs, or a recorded tree. Raises ConfigurationError if `root` is neither.
 
+    `clock` returns the seconds that deadlines are in.
+
     Socket tables come from `net`: the network namespace of the reader, whose packets it captures.
     If `net` does not exist (a recorded tree, or the procfs of a pid namespace that does not include
     the reader), they come from process 1, provided that process 1 is not in another network
     namespace: its sockets would be mistaken for those of the reader. Otherwise there are no tables.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._root = os.fsencode(root)
+        self._clock = clock
         self.boot_time = _read_boot_time(root)
         """Seconds since the epoch, by the kernel's clock when the reader was made."""
         tables = next(
@@ -163,8 +171,10 @@ class Procfs:
         """Malformed files of processes so far."""
         self.hidden = 0
         """How often the fd directory of a process was hidden so far."""
+        self.tables_incomplete = 0
+        """Socket tables that were not read to their end by the deadline so far."""
 
-    def read_table(self, name: str) -> bytes | None:
+    def read_table(self, name: str, deadline: float) -> TableText | None:
         """Return a socket table, or None if the kernel does not have the protocol.
 
         Raises OSError if the procfs is no longer mounted.
@@ -172,16 +182,16 @@ class Procfs:
         if self._net is None:
             return None
         try:
-            return _read_table_file(os.fsencode(self._net / name))
+            return self._read_table_file(os.fsencode(self._net / name), deadline)
         except FileNotFoundError:
             if not _is_directory(self._net):
                 raise
             return None
 
-    def read_table_of(self, pid: int, name: str) -> bytes | None:
+    def read_table_of(self, pid: int, name: str, deadline: float) -> TableText | None:
         """Return a socket table of a process's network namespace, or None if there is none."""
         try:
-            return _read_table_file(self._path(pid, b"net/" + name.encode()))
+            return self._read_table_file(self._path(pid, b"net/" + name.encode()), deadline)
         except (*_GONE, PermissionError):
             return None
         except OSError as error:
@@ -311,6 +321,13 @@ class Procfs:
         self.malformed += 1
         return 0
 
+    def _read_table_file(self, path: bytes, deadline: float) -> TableText:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (bytes)
+            reads = iter(lambda: file.read(READ_BYTES), b"")
+            table = join_reads(reads, lambda: self._clock() >= deadline)
+        self.tables_incomplete += not table.is_complete
+        return table
+
     def _path(self, pid: int, name: bytes) -> bytes:
         return b"%b/%d/%b" % (self._root, pid, name)
 
@@ -331,11 +348,6 @@ class Procfs:
             if error.errno != errno.ENAMETOOLONG:
                 raise
             return b""  # any user can open such a file; it must not break the whole lookup
-
-
-def _read_table_file(path: bytes) -> bytes:
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (bytes)
-        return join_reads(iter(lambda: file.read(READ_BYTES), b""))
 
 
 def _is_directory(path: Path) -> bool:

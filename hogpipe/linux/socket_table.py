@@ -11,13 +11,14 @@ A table ends with its first short read (`join_reads`). The kernel returns whole 
 at a time (seq_read_iter, fs/seq_file.c). After the last row, the next read(2) searches its position
 from the start of the hash (tcp_seq_start, net/ipv4/tcp_ipv4.c) and returns the few rows that were
 inserted meanwhile. A reader that waits for EOF thus walks the whole hash again and again, for as
-long as connections come.
+long as connections come. Nothing bounds the number of full reads, so reading ends at a deadline,
+too; the table is then incomplete.
 """
 
 import mmap
 import struct
 from binascii import unhexlify
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import msgspec
 
@@ -53,14 +54,27 @@ class SocketRow(msgspec.Struct, frozen=True, gc=False):
     inode: int
 
 
-def join_reads(reads: Iterable[bytes]) -> bytes:
-    """Return a table from its reads of READ_BYTES, up to the first short or empty one."""
+class TableText(msgspec.Struct, frozen=True, gc=False):
+    """A table as the kernel returned it."""
+
+    data: bytes
+    is_complete: bool = True
+    """Whether the last row was reached before the deadline."""
+
+
+def join_reads(reads: Iterable[bytes], is_overdue: Callable[[], bool]) -> TableText:
+    """Return a table from its reads of READ_BYTES, up to the first short or empty one.
+
+    The table is incomplete if `is_overdue` is true after a read that was not short.
+    """
     found = []
     for data in reads:
         found.append(data)
         if len(data) < _SHORT:
             break
-    return b"".join(found)
+        if is_overdue():
+            return TableText(b"".join(found), is_complete=False)
+    return TableText(b"".join(found))
 
 
 def parse_table(

@@ -142,6 +142,8 @@ class ResolverCounts(msgspec.Struct):
 
     table_reads: int = 0
     """Socket tables read."""
+    tables_incomplete: int = 0
+    """Tables of /proc/net that were not read to their end by the deadline of the lookup."""
     tuple_lookups: int = 0
     """Single five-tuples looked up over sock_diag instead of reading a whole table."""
     dumps_interrupted: int = 0

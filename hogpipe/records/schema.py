@@ -220,6 +220,7 @@ class AttributionInfo(TypedDict):
     batches: int
     failed_batches: int
     table_reads: int
+    tables_incomplete: int
     tuple_lookups: int
     dumps_interrupted: int
     dumps_failed: int

@@ -42,6 +42,7 @@ def attribution_info(
         "batches": counts.batches,
         "failed_batches": counts.failed_batches,
         "table_reads": resolver.table_reads,
+        "tables_incomplete": resolver.tables_incomplete,
         "tuple_lookups": resolver.tuple_lookups,
         "dumps_interrupted": resolver.dumps_interrupted,
         "dumps_failed": resolver.dumps_failed,

@@ -52,9 +52,7 @@ def read_truth(path: Path, measured: Sequence[str], owners: Sequence[Owner]) -> 
         for (address, local), (_, remote) in ((source, destination), (destination, source)):
             if address not in addresses:
                 continue
-            exact, any_remote = (
-                (address, packet.protocol, local, port) for port in (remote, None)
-            )
+            exact, any_remote = ((address, packet.protocol, local, port) for port in (remote, None))
             name = owner_of.get(exact) or owner_of.get(any_remote)
             if name is not None:
                 part = packet.protocol, local, remote

@@ -1,5 +1,7 @@
 """Reading /proc and fake trees."""
 
+import itertools
+import math
 import os
 import shutil
 import socket
@@ -14,6 +16,7 @@ from support.fake_proc import BOOT_TIME, FakeProc, format_table
 
 from hogpipe.errors import ConfigurationError
 from hogpipe.linux.procfs import Procfs, decode_text, parse_stat
+from hogpipe.linux.socket_table import READ_BYTES, TableText
 
 
 @pytest.fixture
@@ -82,7 +85,7 @@ def test_without_net_the_tables_are_those_of_process_1(fake: FakeProc) -> None:
     (fake.root / "net").symlink_to("self/net")
     (fake.root / "1" / "net").mkdir(parents=True)
     (fake.root / "1" / "net" / "tcp").write_bytes(format_table([]))
-    assert Procfs(fake.root).read_table("tcp") == format_table([])
+    assert Procfs(fake.root).read_table("tcp", math.inf) == TableText(format_table([]))
 
 
 @pytest.mark.parametrize("same", [True, False])
@@ -96,19 +99,32 @@ def test_tables_of_another_network_namespace_are_not_used(
     (fake.root / "1" / "ns" / "net").symlink_to(
         "/proc/self/ns/net" if same else "/proc/self/ns/user"
     )
-    assert Procfs(fake.root).read_table("tcp") == (format_table([]) if same else None)
+    expected = TableText(format_table([])) if same else None
+    assert Procfs(fake.root).read_table("tcp", math.inf) == expected
     assert ("shows no sockets of the network namespace" in caplog.text) == (not same)
 
 
 def test_a_table_of_a_missing_protocol_reads_as_none(fake: FakeProc) -> None:
-    assert Procfs(fake.root).read_table("tcp6") is None
+    assert Procfs(fake.root).read_table("tcp6", math.inf) is None
 
 
 def test_an_unmounted_procfs_is_an_error(fake: FakeProc) -> None:
     procfs = Procfs(fake.root)
     (fake.root / "net").rmdir()
     with pytest.raises(FileNotFoundError):
-        procfs.read_table("tcp")
+        procfs.read_table("tcp", math.inf)
+
+
+def test_a_table_that_never_ends_is_read_until_the_deadline(fake: FakeProc) -> None:
+    (fake.root / "net" / "tcp").symlink_to("/dev/zero")
+    fake.process(20)
+    (fake.root / "20" / "net").symlink_to(fake.root / "net")
+    procfs = Procfs(fake.root, itertools.count().__next__)
+    for table in (procfs.read_table("tcp", 3), procfs.read_table_of(20, "tcp", 7)):
+        assert table is not None
+        assert not table.is_complete
+        assert len(table.data) == 4 * READ_BYTES
+    assert procfs.tables_incomplete == 2
 
 
 def test_boot_time_is_read_once(fake: FakeProc) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.fake_proc import LISTEN, format_row, format_table, format_time_wait
 
-from hogpipe.linux.socket_table import READ_BYTES, SocketRow, join_reads, parse_table
+from hogpipe.linux.socket_table import READ_BYTES, SocketRow, TableText, join_reads, parse_table
 
 # Lines of a little-endian kernel.
 CONNECTION4 = (
@@ -166,16 +166,31 @@ def test_sockets_without_an_inode_stay_apart() -> None:
     assert len(parse_table(format_table(lines))[0]) == 2
 
 
+def never() -> bool:
+    return False
+
+
 def test_a_table_ends_with_its_first_short_read() -> None:
     full, rest = b"x" * (mmap.PAGESIZE - 150), b"y" * 150
     never_ending = itertools.chain([full, full, rest], itertools.repeat(rest))
-    assert join_reads(never_ending) == full + full + rest
+    assert join_reads(never_ending, never) == TableText(full + full + rest)
 
 
 @pytest.mark.parametrize("size", [0, 1, 150, mmap.PAGESIZE - 1, mmap.PAGESIZE, READ_BYTES])
 def test_a_table_of_full_reads_ends_where_the_file_does(size: int) -> None:
     full = b"x" * mmap.PAGESIZE
-    assert join_reads([full, b"y" * size]) == full + b"y" * size
+    assert join_reads([full, b"y" * size], never) == TableText(full + b"y" * size)
+
+
+def test_a_table_whose_full_reads_never_end_is_incomplete_at_the_deadline() -> None:
+    full = b"x" * mmap.PAGESIZE
+    overdue = iter([False, False, True])
+    table = join_reads(itertools.repeat(full), lambda: next(overdue))
+    assert table == TableText(full * 3, is_complete=False)
+
+
+def test_a_table_that_ends_at_the_deadline_is_complete() -> None:
+    assert join_reads([b"x" * 150], lambda: True).is_complete
 
 
 @pytest.mark.parametrize("version", ["", "6"])

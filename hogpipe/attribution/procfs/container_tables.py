@@ -10,7 +10,8 @@ another process is tried.
 For each table of each namespace the kernel walks the sockets of all namespaces, which takes some
 milliseconds on a large host. So that many containers do not delay the whole batch, the CPU time of
 a batch is bounded: namespaces whose last read is the oldest come first, and the flows of the others
-are deferred to the next batch.
+are deferred to the next batch. So are flows without a socket if one of their tables was not read to
+its end by the deadline of the lookup.
 
 Known limits: no match for a flow that may be in several namespaces, nor for one in a namespace
 without a process that may be read. Socket inodes are unique on the host, so `fd_cache` needs no
@@ -25,6 +26,7 @@ from hogpipe.attribution.procfs.matching import (
     Match,
     TableIndex,
     has_ports,
+    is_conclusive,
     port_pairs_for,
     tables_for,
 )
@@ -65,9 +67,10 @@ class ContainerTables:
         self.deferred = 0
         """Flows left to the next batch, once for each batch."""
 
-    def match(self, flows: Collection[FlowKey]) -> dict[FlowKey, Match]:
+    def match(self, flows: Collection[FlowKey], deadline: float) -> dict[FlowKey, Match]:
         """Return the match of each flow; a deferred flow is absent.
 
+        No table is read beyond `deadline`, in seconds of the clock of the Procfs.
         Raises OSError if processes cannot be listed.
         """
         matches = {flow: NO_MATCH for flow in flows if flow.namespace is None}
@@ -81,7 +84,7 @@ class ContainerTables:
         self._batch += 1
         started = time.thread_time()
         for namespace in sorted(by_namespace, key=lambda one: self._read_in.get(one, 0)):
-            matches.update(self._match_in(namespace, by_namespace[namespace]))
+            matches.update(self._match_in(namespace, by_namespace[namespace], deadline))
             self._read_in[namespace] = self._batch
             if time.thread_time() - started >= self._max_seconds:
                 break
@@ -92,31 +95,43 @@ class ContainerTables:
         present = self._processes.by_namespace().keys()
         self._read_in = {one: batch for one, batch in self._read_in.items() if one in present}
 
-    def _match_in(self, namespace: int, flows: Collection[FlowKey]) -> dict[FlowKey, Match]:
+    def _match_in(
+        self, namespace: int, flows: Collection[FlowKey], deadline: float
+    ) -> dict[FlowKey, Match]:
         for _attempt in range(_MAX_ATTEMPTS):
             pid = self._processes.find_process(namespace)
             if pid is None:
                 break
-            matches = self._match_through(pid, flows)
+            matches = self._match_through(pid, flows, deadline)
             if self._processes.is_in(pid, namespace):
                 return matches
         return dict.fromkeys(flows, NO_MATCH)
 
-    def _match_through(self, pid: int, flows: Collection[FlowKey]) -> dict[FlowKey, Match]:
-        """Match flows by the tables of a process, the less likely tables only if needed."""
+    def _match_through(
+        self, pid: int, flows: Collection[FlowKey], deadline: float
+    ) -> dict[FlowKey, Match]:
+        """Match flows by the tables of a process, the less likely tables only if needed.
+
+        A flow without a socket is absent if one of its tables is incomplete.
+        """
         tables: dict[str, list[SocketRow]] = {}
+        incomplete: set[str] = set()
         matches: dict[FlowKey, Match] = {}
         for needed in _tables_by_need(flows, matches):
             for name, pairs in needed.items():
-                data = self._procfs.read_table_of(pid, name)
-                if data is not None:
+                text = self._procfs.read_table_of(pid, name, deadline)
+                if text is not None:
                     self.reads += 1
-                    rows, skipped = parse_table(data, pairs if has_ports(name) else None)
+                    if not text.is_complete:
+                        incomplete.add(name)
+                    rows, skipped = parse_table(text.data, pairs if has_ports(name) else None)
                     self.rows_skipped += skipped
                     tables.setdefault(name, []).extend(rows)
             index = TableIndex(tables)
             matches.update((flow, index.match(flow)) for flow in flows)
-        return matches
+        return {
+            flow: match for flow, match in matches.items() if is_conclusive(flow, match, incomplete)
+        }
 
 
 def _tables_by_need(

@@ -10,6 +10,7 @@ socket is bound to, and which of several sockets with SO_REUSEPORT the kernel se
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import chain
 
 import msgspec
@@ -85,6 +86,11 @@ def port_pairs_for(flow: FlowKey) -> tuple[tuple[int, int], ...]:
 def has_ports(table: str) -> bool:
     """Return whether the sockets of `table` are found by pairs of ports."""
     return table.removesuffix("6") in _PORT_TABLES.values()
+
+
+def is_conclusive(flow: FlowKey, match: Match, incomplete: AbstractSet[str]) -> bool:
+    """Return whether a flow has a socket, or none of its tables is `incomplete`."""
+    return bool(match.rows) or incomplete.isdisjoint(tables_for(flow))
 
 
 class TableIndex:

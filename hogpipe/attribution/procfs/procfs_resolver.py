@@ -16,6 +16,9 @@ Algorithm
 Flows of other network namespaces are matched to the tables there (`container_tables`) and then
 treated alike.
 
+Tables of /proc/net are read until two seconds after the lookup began. A flow without a socket in a
+table that was not read to its end has no resolution: it is looked up again.
+
 Known limits: the endpoint heuristic is not applied to flows of other network namespaces. Its
 evidence would have to be kept apart by namespace, and a sample there reads whole tables. And /proc
 shows the present: the owner of packets that passed earlier may have been another.
@@ -34,7 +37,7 @@ from hogpipe.attribution.procfs.endpoint_heuristic import (
     endpoint_of,
 )
 from hogpipe.attribution.procfs.fd_cache import FdCache
-from hogpipe.attribution.procfs.matching import Match, TableIndex, has_endpoint
+from hogpipe.attribution.procfs.matching import Match, TableIndex, has_endpoint, is_conclusive
 from hogpipe.attribution.procfs.shared_sockets import SharedSocketRules
 from hogpipe.attribution.procfs.table_reader import EndpointSockets, SocketTable, TableReader
 from hogpipe.attribution.resolver import Resolution
@@ -54,6 +57,7 @@ from hogpipe.model import (
 )
 from hogpipe.protocols import TCP
 
+_MAX_TABLE_SECONDS = 2.0  # of a lookup; about a million rows
 _MAX_SAMPLE_READS = 8  # until a socket of the sampled endpoints is open
 
 
@@ -72,7 +76,7 @@ class ProcfsResolver:
         socket_table: SocketTable = "auto",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._procfs = Procfs(procfs)
+        self._procfs = Procfs(procfs, clock)
         self._tables = TableReader(procfs, self._procfs, socket_table)
         namespaces = NamespaceProcesses(procfs, read_own_namespace())
         self._container_tables = ContainerTables(self._procfs, namespaces, clock)
@@ -152,6 +156,7 @@ class ProcfsResolver:
             dumps_interrupted=self._tables.counts.interrupted,
             dumps_failed=self._tables.counts.refused,
             rows_skipped=self._tables.rows_skipped + self._container_tables.rows_skipped,
+            tables_incomplete=self._procfs.tables_incomplete,
             fds_read=self._fds.fds_read,
             fds_evicted=self._fds.evicted,
             fd_scans=self._fds.fd_scans,
@@ -166,13 +171,17 @@ class ProcfsResolver:
     ) -> tuple[dict[FlowKey, Match], dict[FlowKey, Match]]:
         """Read socket tables; return the matches of our own namespace, and those of all."""
         own = [flow for flow in flows if flow.namespace == OWN_NAMESPACE]
-        reading = self._tables.read(own, now, self._sampling.candidates(now))
+        deadline = now + _MAX_TABLE_SECONDS
+        reading = self._tables.read(own, now, deadline, self._sampling.candidates(now))
         index = TableIndex(reading.tables)
-        own_matches = {flow: index.match(flow) for flow in own if flow not in reading.inconclusive}
+        matched = ((flow, index.match(flow)) for flow in own if flow not in reading.inconclusive)
+        own_matches = {
+            flow: match for flow, match in matched if is_conclusive(flow, match, reading.incomplete)
+        }
         if len(own) == len(flows):
             return own_matches, own_matches
         others = [flow for flow in flows if flow.namespace != OWN_NAMESPACE]
-        return own_matches, own_matches | self._container_tables.match(others)
+        return own_matches, own_matches | self._container_tables.match(others, deadline)
 
     def _resolve_without_socket(
         self,

@@ -7,9 +7,14 @@ table.
 There are two readers: the text tables of /proc/net, and sock_diag, which leaves out TIME_WAIT and
 filters rows by ports in the kernel (for TCP, it looks up five-tuples: `tcp_lookup`).
 `reader_choice` compares their costs, in seconds of CPU. For one thread at a time.
+
+A table of /proc/net that is not read to its end by the deadline of the lookup is incomplete. Its
+rows are used, but a flow without a row may still have a socket. No sample is taken from such a
+table: a sample that misses a process would be evidence for another one.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -33,7 +38,7 @@ from hogpipe.errors import ConfigurationError
 from hogpipe.linux.netns.namespace_processes import shows_own_namespace
 from hogpipe.linux.procfs import Procfs
 from hogpipe.linux.sock_diag import read_dump, read_dump_by_remote_port
-from hogpipe.linux.socket_table import SocketRow, parse_table
+from hogpipe.linux.socket_table import SocketRow, TableText, parse_table
 from hogpipe.model import FlowKey
 from hogpipe.protocols import TCP
 from hogpipe.text import describe_error
@@ -56,6 +61,8 @@ class Reading(msgspec.Struct):
     """By the name of the table; "tcp" may hold both families."""
     inconclusive: set[FlowKey] = msgspec.field(default_factory=set)
     """Flows without a row whose socket may still exist (`tcp_lookup`)."""
+    incomplete: set[str] = msgspec.field(default_factory=set)
+    """The names of the tables of /proc/net that were not read to their end."""
 
 
 def find_problem(procfs: Path, socket_table: SocketTable) -> str | None:
@@ -83,8 +90,10 @@ class TableReader:
         self._fixed = None if automatic else fixed
         self._choices: dict[str, ReaderChoice] = {}
         self._warned: set[str] = set()
-        self._texts: dict[str, bytes | None] = {}
+        self._texts: dict[str, TableText | None] = {}
         """The tables of /proc/net that the last `read` read."""
+        self._deadline = math.inf
+        """The deadline of the last `read`."""
         self._endpoint_ports: dict[str, set[int]] = {}
         """By table: the remote ports of the endpoints of the last `read`."""
         self._rows: dict[str, list[SocketRow]] = {}
@@ -103,14 +112,20 @@ class TableReader:
         return self.counts.rows_skipped
 
     def read(
-        self, flows: Collection[FlowKey], now: float, endpoints: Collection[Endpoint] = ()
+        self,
+        flows: Collection[FlowKey],
+        now: float,
+        deadline: float,
+        endpoints: Collection[Endpoint] = (),
     ) -> Reading:
         """Return the rows that `flows` need. Raises OSError if /proc/net cannot be read.
 
-        Of the tables of /proc/net, the rows of `endpoints` are kept for `read_endpoint_sockets`.
+        Tables of /proc/net are read until `deadline`, here and by `read_endpoint_sockets`. The rows
+        of `endpoints` in them are kept for `read_endpoint_sockets`.
         """
         self._texts.clear()
         self._rows.clear()
+        self._deadline = deadline
         self._endpoint_ports = _remote_ports_by_table(endpoints)
         reading = Reading()
         tcp = [flow for flow in flows if flow.protocol == TCP]
@@ -119,6 +134,7 @@ class TableReader:
         others = (flow for flow in flows if flow.protocol != TCP)
         for name, pairs in _ports_by_table(others).items():
             reading.tables[name] = self._read_table(name, pairs)
+        reading.incomplete = {name for name in self._texts if self._is_incomplete(name)}
         return reading
 
     def rereads_cheaply(self, endpoints: Collection[Endpoint]) -> bool:
@@ -152,21 +168,27 @@ class TableReader:
             dumped = _dump_table(name)
             if self._choice(dumped).current is Reader.SOCK_DIAG:
                 by_dump.setdefault(dumped, set()).update(remote_ports)
-            elif name in self._rows and remote_ports <= self._endpoint_ports.get(name, set()):
-                yield name, self._rows[name]
             else:
-                yield name, self._read_procfs(name, set(), remote_ports)
+                yield name, self._read_endpoint_table(name, remote_ports)
         for name, remote_ports in by_dump.items():
             yield name, self._dump_by_remote_port(name, remote_ports)
 
-    def _dump_by_remote_port(self, name: str, remote_ports: Collection[int]) -> list[SocketRow]:
+    def _read_endpoint_table(self, name: str, remote_ports: AbstractSet[int]) -> list[SocketRow]:
+        """Return the rows with these remote ports; none of an incomplete table."""
+        if name in self._rows and remote_ports <= self._endpoint_ports.get(name, set()):
+            rows = self._rows[name]
+        else:
+            rows = self._read_procfs(name, set(), remote_ports)
+        return [] if self._is_incomplete(name) else rows
+
+    def _dump_by_remote_port(self, name: str, remote_ports: AbstractSet[int]) -> list[SocketRow]:
         try:
             return self.counts.add_dump(read_dump_by_remote_port(name, remote_ports))
         except OSError as error:
             self._record_refusal(name, error)
             self._choice(name).record_failure(Reader.SOCK_DIAG)
             names = ("tcp", "tcp6") if name == "tcp" else (name,)
-            return [row for one in names for row in self._read_procfs(one, set(), remote_ports)]
+            return [row for one in names for row in self._read_endpoint_table(one, remote_ports)]
 
     def _read_tcp(self, flows: Collection[FlowKey], now: float, reading: Reading) -> None:
         def read_binary() -> TcpReading:
@@ -219,14 +241,18 @@ class TableReader:
         remote_ports: Collection[int] = (),
     ) -> list[SocketRow]:
         if name not in self._texts:
-            self._texts[name] = self._procfs.read_table(name)
+            self._texts[name] = self._procfs.read_table(name, self._deadline)
             self.counts.procfs += self._texts[name] is not None
-        data = self._texts[name]
-        if data is None:
+        text = self._texts[name]
+        if text is None:
             return []
-        rows, skipped = parse_table(data, pairs, remote_ports)
+        rows, skipped = parse_table(text.data, pairs, remote_ports)
         self.counts.rows_skipped += skipped
         return rows
+
+    def _is_incomplete(self, name: str) -> bool:
+        text = self._texts.get(name)
+        return text is not None and not text.is_complete
 
     def _choice(self, name: str) -> ReaderChoice:
         return self._choices.setdefault(name, ReaderChoice(self._fixed))

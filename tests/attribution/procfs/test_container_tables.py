@@ -1,5 +1,7 @@
 """Sockets of other network namespaces, on a fake tree with processes in several of them."""
 
+import itertools
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,7 @@ from hogpipe.linux.procfs import Procfs
 from hogpipe.model import OWN_NAMESPACE, UNATTRIBUTED, FlowKey, Quality
 
 TCP, UDP = 6, 17
+NO_DEADLINE = math.inf
 OWN, RED, BLUE = 1, 2, 3
 ANY, ANY6, MAPPED = bytes(4), bytes(16), bytes(10) + b"\xff\xff"
 HERE, THERE = b"\x0a\0\0\2", b"\xc0\0\2\1"
@@ -65,7 +68,7 @@ def test_equal_flows_of_two_namespaces_match_their_own_sockets(proc: FakeProc) -
     add(proc, 30, BLUE)
     proc.process_table(20, "tcp", connection(200))
     proc.process_table(30, "tcp", connection(300))
-    found = tables(proc).match([flow(RED), flow(BLUE)])
+    found = tables(proc).match([flow(RED), flow(BLUE)], NO_DEADLINE)
     assert {key.namespace: inodes(match) for key, match in found.items()} == {
         RED: [200],
         BLUE: [300],
@@ -77,7 +80,7 @@ def test_a_flow_that_may_be_in_several_namespaces_matches_no_socket(proc: FakePr
     add(proc, 20, RED)
     proc.process_table(20, "tcp", connection(200))
     containers = tables(proc)
-    assert containers.match([flow(None)]) == {flow(None): NO_MATCH}
+    assert containers.match([flow(None)], NO_DEADLINE) == {flow(None): NO_MATCH}
     assert containers.reads == 0
 
 
@@ -88,7 +91,7 @@ def test_a_namespace_is_read_once_for_all_its_flows(proc: FakeProc) -> None:
         proc.process_table(pid, "tcp", *[connection(port, port) for port in range(200, 300)])
         proc.process_table(pid, "tcp6")
     containers = tables(proc)
-    found = containers.match([flow(RED, port) for port in range(200, 300)])
+    found = containers.match([flow(RED, port) for port in range(200, 300)], NO_DEADLINE)
     assert [inodes(match) for match in found.values()] == [[port] for port in range(200, 300)]
     assert containers.reads == 1, "all were found in the first table"
 
@@ -104,7 +107,7 @@ def test_the_second_table_is_read_for_flows_without_exact_match_in_the_first(
     proc.process_table(20, "tcp6", mapped, six)
     inbound = FlowKey(TCP, HERE, 80, THERE, 9, "br0", RED)
     over_six = FlowKey(TCP, HERE6, 4002, THERE6, 80, "br0", RED)
-    found = tables(proc).match([flow(RED), flow(RED, 4001), inbound, over_six])
+    found = tables(proc).match([flow(RED), flow(RED, 4001), inbound, over_six], NO_DEADLINE)
     assert [(match.quality, inodes(match)) for match in found.values()] == [
         (Quality.EXACT, [200]),
         (Quality.EXACT, [206]),
@@ -120,7 +123,7 @@ def test_udp_and_raw_sockets_are_found_too(proc: FakeProc) -> None:
     proc.process_table(20, "raw", format_row((ANY, 47), (ANY, 0), inode=202, state=CLOSE))
     answered = FlowKey(UDP, HERE, 53, THERE, 999, "br0", RED)
     tunnelled = FlowKey(47, HERE, 0, THERE, 0, "br0", RED)
-    found = tables(proc).match([answered, tunnelled])
+    found = tables(proc).match([answered, tunnelled], NO_DEADLINE)
     assert [inodes(match) for match in found.values()] == [[201], [202]]
 
 
@@ -130,30 +133,48 @@ def test_if_a_process_has_exited_another_one_shows_the_tables(proc: FakeProc) ->
     for pid in (20, 21):
         proc.process_table(pid, "tcp", connection(200))
     containers = tables(proc)
-    containers.match([flow(RED)])
+    containers.match([flow(RED)], NO_DEADLINE)
     shutil.rmtree(proc.root / "20")
-    assert inodes(containers.match([flow(RED)])[flow(RED)]) == [200]
+    assert inodes(containers.match([flow(RED)], NO_DEADLINE)[flow(RED)]) == [200]
     shutil.rmtree(proc.root / "21")
     add(proc, 22, RED)
     proc.process_table(22, "tcp", connection(200))
-    assert inodes(containers.match([flow(RED)])[flow(RED)]) == [200]
+    assert inodes(containers.match([flow(RED)], NO_DEADLINE)[flow(RED)]) == [200]
 
 
 def test_tables_of_a_process_that_left_its_namespace_are_discarded(proc: FakeProc) -> None:
     add(proc, 20, RED)
     proc.process_table(20, "tcp", connection(200))
     containers = tables(proc)
-    containers.match([flow(RED)])
+    containers.match([flow(RED)], NO_DEADLINE)
     proc.enter(20, BLUE)
-    assert containers.match([flow(RED)]) == {flow(RED): NO_MATCH}
+    assert containers.match([flow(RED)], NO_DEADLINE) == {flow(RED): NO_MATCH}
 
 
 def test_processes_are_listed_once_for_a_batch_of_removed_namespaces(proc: FakeProc) -> None:
     listed: list[None] = []
     containers = tables(proc, lambda: listed.append(None))
     removed = [flow(namespace) for namespace in range(100, 200)]
-    assert set(containers.match(removed).values()) == {NO_MATCH}
+    assert set(containers.match(removed, NO_DEADLINE).values()) == {NO_MATCH}
     assert len(listed) == 1
+
+
+def test_flows_without_a_socket_in_an_incomplete_table_are_deferred(proc: FakeProc) -> None:
+    add(proc, 20, RED)
+    add(proc, 30, BLUE)
+    proc.process_table(20, "tcp", connection(200), *[connection(port, port) for port in range(99)])
+    proc.process_table(20, "tcp6")
+    proc.process_table(30, "tcp")
+    (proc.root / "30" / "net" / "tcp6").symlink_to("/dev/zero")
+    procfs = Procfs(proc.root, itertools.count().__next__)
+    containers = ContainerTables(procfs, NamespaceProcesses(proc.root, OWN), lambda: 0.0)
+    found = containers.match([flow(RED), flow(RED, 9999), flow(BLUE)], 3)
+    assert {key: inodes(match) for key, match in found.items()} == {
+        flow(RED): [200],
+        flow(RED, 9999): [],
+    }
+    assert containers.deferred == 1
+    assert procfs.tables_incomplete == 1
 
 
 def test_namespaces_beyond_the_bound_are_deferred_to_later_batches(proc: FakeProc) -> None:
@@ -163,7 +184,7 @@ def test_namespaces_beyond_the_bound_are_deferred_to_later_batches(proc: FakePro
         proc.process_table(pid, "tcp", connection(pid))
     containers = tables(proc, max_seconds=0.0)
     flows = [flow(namespace) for namespace in places.values()]
-    answers = [containers.match(flows) for _ in places]
+    answers = [containers.match(flows, NO_DEADLINE) for _ in places]
     assert [len(answer) for answer in answers] == [1, 1, 1]
     assert {key.namespace for answer in answers for key in answer} == set(places.values())
     assert containers.deferred == 6
@@ -173,7 +194,7 @@ def test_malformed_rows_are_counted(proc: FakeProc) -> None:
     add(proc, 20, RED)
     proc.process_table(20, "tcp", connection(200), b"   1: nonsense")
     containers = tables(proc)
-    assert inodes(containers.match([flow(RED)])[flow(RED)]) == [200]
+    assert inodes(containers.match([flow(RED)], NO_DEADLINE)[flow(RED)]) == [200]
     assert containers.rows_skipped == 1
 
 
@@ -233,7 +254,7 @@ def test_a_flow_matches_a_socket_of_its_own_namespace_or_none(
         rows = [connection(inode, at[1]) for at, inode in numbered.items() if at[0] == namespace]
         proc.process_table(pid, "tcp", *rows)
     flows = [flow(namespace, port) for namespace, port in asked]
-    found = tables(proc).match(flows)
+    found = tables(proc).match(flows, NO_DEADLINE)
     assert found.keys() == set(flows)
     for key, match in found.items():
         expected = numbered.get((key.namespace or 0, key.local_port))

@@ -1,6 +1,7 @@
 """From flows to owners, on a fake /proc."""
 
 import ipaddress
+import itertools
 import pwd
 import threading
 from collections.abc import Mapping
@@ -49,6 +50,22 @@ def found(resolver: ProcfsResolver, flow: FlowKey) -> tuple[Quality, int | None]
 def test_an_invalid_root_is_an_error_when_the_resolver_is_made(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError):
         ProcfsResolver(tmp_path / "nowhere")
+
+
+def test_a_flow_without_a_socket_in_a_table_that_never_ends_has_no_resolution(
+    fake: FakeProc,
+) -> None:
+    fake.table("tcp", connection(1000, 80, inode=5))
+    (fake.root / "net" / "tcp6").symlink_to("/dev/zero")
+    fake.process(20, sockets={3: 5, 4: 6})
+    resolver = ProcfsResolver(fake.root, clock=itertools.count(0.0, 0.25).__next__)
+    found_first = resolver.resolve([tcp_flow(1000, 80), tcp_flow(1001, 80)])
+    assert found_first.keys() == {tcp_flow(1000, 80)}
+    assert resolver.counts().tables_incomplete == 1
+    (fake.root / "net" / "tcp6").unlink()
+    fake.table("tcp6", connection(1001, 80, inode=6))
+    assert found(resolver, tcp_flow(1001, 80)) == (Quality.EXACT, 20)
+    assert resolver.counts().tables_incomplete == 1
 
 
 def test_a_batch_reads_each_table_that_it_needs_once(fake: FakeProc) -> None:

@@ -1,6 +1,8 @@
 """The readers of socket tables, on this host and on recorded trees."""
 
+import itertools
 import logging
+import math
 import os
 import socket
 from contextlib import ExitStack
@@ -32,7 +34,7 @@ def make_reader(socket_table: SocketTable, root: Path = PROC) -> TableReader:
 
 
 def inodes(reader: TableReader, flows: list[FlowKey], now: float = 0.0) -> list[set[int]]:
-    reading = reader.read(flows, now)
+    reading = reader.read(flows, now, math.inf)
     assert reading.inconclusive == set()
     index = TableIndex(reading.tables)
     return [{row.inode for row in index.match(flow).rows} for flow in flows]
@@ -104,13 +106,13 @@ def test_a_flow_is_inconclusive_until_a_later_dump() -> None:
         with connections(1, device="lo") as bound, connections(1) as others:
             hidden = replace(bound[0], interface="elsewhere")
             datagrams = make_flow(UDP, ("127.0.0.1", 1), ("127.0.0.1", 2))
-            reader.read(others, 0.0)
+            reader.read(others, 0.0, math.inf)
             make_lookups_cheap(reader)
-            between = reader.read([*others, hidden, datagrams], 0.001)
+            between = reader.read([*others, hidden, datagrams], 0.001, math.inf)
             assert between.inconclusive == {hidden}
             assert TableIndex(between.tables).match(others[0]).quality is Quality.EXACT
             make_lookups_cheap(reader)
-            later = reader.read([hidden], 1000.0)
+            later = reader.read([hidden], 1000.0, math.inf)
             assert later.inconclusive == set()
             assert TableIndex(later.tables).match(hidden).quality is Quality.EXACT
 
@@ -121,7 +123,7 @@ def test_a_flow_is_inconclusive_until_a_later_dump() -> None:
 def test_proc_leaves_nothing_inconclusive() -> None:
     reader = make_reader("procfs")
     no_socket = make_flow(TCP, ("127.0.0.1", 1), ("127.0.0.1", 2))
-    assert reader.read([no_socket], 0.0).inconclusive == set()
+    assert reader.read([no_socket], 0.0, math.inf).inconclusive == set()
 
 
 def test_auto_begins_with_proc_and_tries_sock_diag_after_the_first_read() -> None:
@@ -149,7 +151,7 @@ def test_each_table_has_its_own_choice_and_tcp_has_one_for_both_families() -> No
 
 def test_raw_sockets_are_always_read_from_proc() -> None:
     reader = make_reader("sock_diag")
-    reader.read([FlowKey(47, HERE, 0, HERE, 0, "lo")], 0.0)
+    reader.read([FlowKey(47, HERE, 0, HERE, 0, "lo")], 0.0, math.inf)
     assert (reader.counts.procfs, reader.counts.sock_diag) == (1, 0)
 
 
@@ -293,12 +295,31 @@ def test_endpoints_of_the_last_read_are_found_without_parsing_a_table_again(
     reader = make_reader("procfs", fake.root)
     endpoint = TCP, HERE, 443
     reader.read(
-        [make_flow(TCP, ("127.0.0.1", 2), ("127.0.0.1", 80))], 0.0, [endpoint] if expected else ()
+        [make_flow(TCP, ("127.0.0.1", 2), ("127.0.0.1", 80))],
+        0.0,
+        math.inf,
+        [endpoint] if expected else (),
     )
     assert local_ports_to(reader, [endpoint]) == {endpoint: {1}}
     assert reader.rows_skipped == (1 if expected else 2)
-    reader.read([make_flow(TCP, ("127.0.0.1", 2), ("127.0.0.1", 80))], 0.0)
+    reader.read([make_flow(TCP, ("127.0.0.1", 2), ("127.0.0.1", 80))], 0.0, math.inf)
     assert local_ports_to(reader, [endpoint]) == {endpoint: {1}}
+
+
+def test_a_table_that_never_ends_is_incomplete_and_gives_no_sample(tmp_path: Path) -> None:
+    fake = FakeProc(tmp_path / "proc")
+    fake.table("tcp", format_row((HERE, 1), (HERE, 443), inode=5))
+    (fake.root / "net" / "tcp6").symlink_to("/dev/zero")
+    fake.table("udp", format_row((HERE, 1), (HERE, 443), inode=6))
+    reader = TableReader(fake.root, Procfs(fake.root, itertools.count().__next__), "procfs")
+    reading = reader.read([make_flow(TCP, ("127.0.0.1", 1), ("127.0.0.1", 443))], 0.0, 5)
+    assert reading.incomplete == {"tcp6"}
+    assert [row.inode for row in reading.tables["tcp"]] == [5]
+    over_six = TCP, bytes(15) + b"\1", 443
+    assert local_ports_to(reader, [(TCP, HERE, 443), over_six]) == {
+        (TCP, HERE, 443): {1},
+        over_six: set(),
+    }
 
 
 @pytest.mark.parametrize("socket_table", ["procfs", "sock_diag"])
