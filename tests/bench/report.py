@@ -14,7 +14,7 @@ LOAD_HEAD = (
     "packets", "MB", "stray", "tcpdump drops",
 )  # fmt: skip
 BYTES_HEAD = (
-    "workload", "tool", "right %", "worse end %", "wrong %", "unattr. %", "missing %",
+    "workload", "tool", "right %", "near %", "far %", "wrong %", "unattr. %", "missing %",
     "exact %", "listener %", "inferred %", "none %", "drops", "remarks",
 )  # fmt: skip
 COST_HEAD = (
@@ -56,7 +56,9 @@ def bytes_rows(result: Result) -> list[list[str]]:
             cells += [ABSENT] * (len(BYTES_HEAD) - 3)
         else:
             cells.append(_percent(verdict.right, verdict.truth))
-            cells.append(f"{100 * min(verdict.right_shares.values()):.2f}")
+            for address in result.sides:
+                share = verdict.right_shares.get(address)
+                cells.append(ABSENT if share is None else f"{100 * share:.2f}")
             parts = (verdict.wrong, verdict.unattributed, verdict.missing)
             cells += [_percent(size, verdict.truth) for size in parts]
             for quality in QUALITIES:

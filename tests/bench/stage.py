@@ -49,6 +49,8 @@ class Result:
     """A run of a workload: the load, and each tool with its verdict (None if the tool failed)."""
 
     workload: str
+    sides: tuple[str, str]
+    """The addresses of the near and the far side."""
     load: LoadResult
     tools: list[tuple[Outcome, Verdict | None]] = field(default_factory=list)
 
@@ -172,7 +174,8 @@ def run_workload(
         owners = name_owners(workload, server, clients, logs)
         truth = read_truth(folder / "wire.pcap", workload.measured, owners)
         load = sum_up(logs, truth, read_dropped(dump.errors))
-    return Result(workload.name, load, [(one, verdict_on(one, truth, owners)) for one in outcomes])
+    verdicts = [(one, verdict_on(one, truth, owners)) for one in outcomes]
+    return Result(workload.name, (workload.near, workload.far), load, verdicts)
 
 
 def name_owners(

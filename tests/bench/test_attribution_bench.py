@@ -62,6 +62,22 @@ def test_the_shares_of_each_tool_add_up_to_the_truth(tmp_path: Path) -> None:
     assert run.stdout.count("| outbound-100ms |") == 5
 
 
+@pytest.mark.parametrize("name", ["veth-100ms", "veth-inbound"])
+def test_the_truth_of_a_container_on_a_veth_has_both_ends(tmp_path: Path, name: str) -> None:
+    require("ip", "tcpdump")
+    path = tmp_path / "figures.json"
+    options = ["--without-nethogs", "--seconds", "1", "--connections-per-second", "60"]
+    run, _ = run_bench(name, *options, "--json", path)
+    assert run.returncode == 0, run.stderr
+    (figures,) = json.loads(path.read_text())["workloads"]
+    assert figures["load"]["failed"] == figures["load"]["stray_packets"] == 0
+    (tool,) = figures["tools"]
+    verdict = tool["verdict"]
+    assert verdict["truth"] == figures["load"]["bytes"] > 0
+    assert verdict["missing"] == verdict["wrong"] == 0
+    assert verdict["right_shares"].keys() == {"10.78.0.1", "10.78.0.2"}
+
+
 def test_ledger_and_ebpf_attribute_every_byte_over_ipv6_and_at_servers(tmp_path: Path) -> None:
     require("ip", "tcpdump", "nethogs")
     require_bpf()
@@ -88,8 +104,8 @@ def test_bytes_of_another_process_are_wrong(compared: str) -> None:
     truth.bytes.update({("a", one): 70, ("b", two): 50})
     truth.packets.update({("a", one): 1, ("b", two): 1})
     owners = [
-        Owner("a", frozenset([1]), 6, [1000], 80),
-        Owner("b", frozenset([2, 3]), 6, [2000], 80),
+        Owner("a", "10.0.0.1", frozenset([1]), 6, [1000], 80),
+        Owner("b", "10.0.0.2", frozenset([2, 3]), 6, [2000], 80),
     ]
     parts = (None, None) if compared == "processes" else (one, two)
     reported = {(2, parts[0]): 60, (3, parts[1]): 20, (None, parts[1]): 30}
@@ -99,5 +115,7 @@ def test_bytes_of_another_process_are_wrong(compared: str) -> None:
     assert verdict.right == (50 if by_sum else 20)
     assert verdict.wrong == (30 if by_sum else 60)
     assert verdict.unattributed == 30
+    rights = {"10.0.0.1": (30 if by_sum else 0) / 70, "10.0.0.2": 20 / 50}
+    assert verdict.right_shares == rights
     assert verdict.missing == 10
     assert judge(reported, truth, owners, link_header=True).truth == 120 + 2 * 14

@@ -25,7 +25,7 @@ class Verdict:
     wrong: int
     unattributed: int
     right_shares: Mapping[str, float]
-    """The share of the truth that is right, by the address of the measured end."""
+    """By the address of a measured side: the share of its truth that is right."""
 
     @property
     def missing(self) -> int:

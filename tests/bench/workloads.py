@@ -4,7 +4,7 @@ Most measure one side of a wire. With `both_ends` the two sides are a host and a
 veth, and the measured end of the veth shows the local ends of both.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 ADDRESSES = {4: ("10.78.0.1/24", "10.78.0.2/24"), 6: ("fd78::1/64", "fd78::2/64")}
@@ -145,23 +145,14 @@ WORKLOADS = {
         Workload("udp-inbound", 1000, "exchange", inbound=True, endpoints="shared"),
         Workload("udp-inbound-v6", 1000, "exchange", inbound=True, version=6, endpoints="shared"),
         Workload("bulk", 10_000, "stream", clients=1),
-        Workload("veth-100ms", 1000, both_ends=True, lifetime=0.1, endpoints="shared"),
-        Workload(
-            "veth-100ms-idle15000",
-            1000,
-            both_ends=True,
-            lifetime=0.1,
-            endpoints="shared",
-            idle=((15_000, 0),),
-        ),
-        Workload("veth-inbound", 2000, inbound=True, both_ends=True, clients=2),
-        Workload(
-            "veth-inbound-idle15000",
-            2000,
-            inbound=True,
-            both_ends=True,
-            clients=2,
-            idle=((15_000, 0),),
+        *(
+            replace(workload, name=workload.name + suffix, both_ends=True, idle=idle)
+            for suffix, idle in (("", ()), ("-idle15000", ((15_000, 0),)))
+            for workload in (
+                Workload("veth-100ms", 1000, lifetime=0.1, endpoints="shared"),
+                Workload("veth-inbound", 2000, inbound=True, clients=2),
+                Workload("veth-outbound", 2000, clients=2),
+            )
         ),
     )
 }
