@@ -32,6 +32,7 @@ SHORT = 4096 - 512  # bytes; a read that returns less follows the last row of th
 START = 3.0  # seconds for nethogs to start
 TAIL = 3.0  # seconds after the load
 SHOWN = 5
+ROW = 150  # bytes
 HEAD = ("started s", "seconds", "reads", "short reads", "rows")
 TABLE = re.compile(r'/proc/(?:self/|\d+/)?net/tcp"')
 CALL = re.compile(r"^(?:\d+ +)?(\d+\.\d+) (openat|read|close)\((.*)$")
@@ -116,8 +117,8 @@ def main() -> int:
         return 1
     readings = measure(chosen.seconds)
     rows = [
-        [f"{one.started:.2f}", f"{one.seconds:.2f}", str(one.reads), str(one.short_reads)]
-        + [str(one.size // 150)]
+        [f"{one.started:.2f}", f"{one.seconds:.2f}"]
+        + [str(number) for number in (one.reads, one.short_reads, one.size // ROW)]
         for one in readings[:SHOWN]
     ]
     print(host())
