@@ -1,9 +1,9 @@
 """How long nethogs takes to read /proc/net/tcp during a storm of connections.
 
-    sudo .venv/bin/python tests/bench/nethogs_reads.py [--seconds N]
+    sudo .venv/bin/python tests/bench/nethogs_reads.py [--seconds N] [--rate N]
 
 Needs root, ip, nethogs and strace. A host and a container on one veth as in the workload
-veth-inbound of attribution.py. nethogs runs on the host under strace, which logs each openat, read
+veth-outbound of attribution.py. nethogs runs on the host under strace, which logs each openat, read
 and close. While nethogs reads the table it captures nothing.
 """
 
@@ -28,7 +28,7 @@ from support.namespaces import host_and_container
 from support.running import running
 from workloads import WORKLOADS
 
-SHORT = 4096 - 512  # bytes; a read that returns less follows the last row of the table
+SHORT = 512  # bytes; nethogs reads 1,024 at a time, so less comes only at the end of the table
 START = 3.0  # seconds for nethogs to start
 TAIL = 3.0  # seconds after the load
 SHOWN = 5
@@ -76,22 +76,35 @@ def parse_strace(lines: Iterable[str]) -> Iterator[TableRead]:
         reading.size += size
 
 
-def measure(seconds: float) -> list[TableRead]:
+def measure(seconds: float, rate: float) -> list[TableRead]:
     """Return the readings of nethogs during a storm, the longest first."""
-    workload = WORKLOADS["veth-inbound"]
+    workload = replace(WORKLOADS["veth-outbound"], rate=rate)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hogpipe-bench-")))
         near, far = stack.enter_context(host_and_container([workload.addresses]))
         prepare(near, workload.version)
         prepare(far, workload.version)
-        start_load(stack, near, *workload.server_arguments())
+        start_load(stack, far, *workload.server_arguments())
         clients = [
-            start_load(stack, far, *workload.client_arguments(number, seconds))
+            start_load(stack, near, *workload.client_arguments(number, seconds))
             for number in range(workload.clients)
         ]
         log = folder / "strace.txt"
         calls = ("-ttt", "-s", "0", "-e", "trace=openat,read,close", "-o", log)
-        words = ("strace", "-f", *calls, "nethogs", "-t", "-v", "2", "-d", "1", INTERFACE)
+        words = (
+            "strace",
+            "-f",
+            "-I",
+            "2",
+            *calls,
+            "nethogs",
+            "-t",
+            "-v",
+            "2",
+            "-d",
+            "1",
+            INTERFACE,
+        )
         with (folder / "nethogs.txt").open("w") as output:
             run = stack.enter_context(running(near, *words, stdout=output))
             time.sleep(START)
@@ -109,13 +122,14 @@ def measure(seconds: float) -> list[TableRead]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=2.0, help="how long the storm lasts")
+    parser.add_argument("--rate", type=float, default=2000.0, help="connections a second")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all readings to FILE")
     chosen = parser.parse_args()
     missing = [one for one in ("ip", "nethogs", "strace") if shutil.which(one) is None]
     if os.geteuid() != 0 or missing:
         print(f"nethogs_reads.py: needs root and {', '.join(missing)}", file=sys.stderr)
         return 1
-    readings = measure(chosen.seconds)
+    readings = measure(chosen.seconds, chosen.rate)
     rows = [
         [f"{one.started:.2f}", f"{one.seconds:.2f}"]
         + [str(number) for number in (one.reads, one.short_reads, one.size // ROW)]
