@@ -77,6 +77,7 @@ def stats(sequence: int = 1, packets: int = 10, second: int = 0) -> StatsRecord:
             "tuple_lookups": 0,
             "dumps_interrupted": 0,
             "dumps_failed": 0,
+            "tables_incomplete": 0,
             "rows_skipped": 0,
             "fd_scans": 1,
             "fds_read": 5,
