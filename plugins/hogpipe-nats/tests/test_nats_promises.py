@@ -142,4 +142,4 @@ def test_the_fleet_guide_agrees_with_the_settings() -> None:
     assert "nats_subjects = 'hogpipe.>'" in page
     assert f"nats_stream = '{settings.stream}'" in page
     assert read_settings(NATS, {"servers": ["a"]}).stream_mib == 1024
-    assert "Left at its default of 1 GiB" in page
+    assert "With the default of 1 GiB" in page
