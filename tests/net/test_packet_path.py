@@ -26,8 +26,18 @@ format = "jsonl"
 
 KNOWN_FLOW = {"attribution/stage/attributor.py", "attribution/stage/flow_cache.py"}
 """What a packet of a known flow passes in attribution; the rest of attribution is the lookup."""
-LOOKUP = ("attribution/", "enrichment/", "linux/")
 ASIDE = {
+    "the lookup, which reads /proc, sock_diag or conntrack, whichever is cheaper at the time": {
+        "enrichment/cgroup_paths.py",
+        "enrichment/processes.py",
+        "linux/ctnetlink.py",
+        "linux/ctnetlink_messages.py",
+        "linux/kcmp.py",
+        "linux/procfs.py",
+        "linux/sock_diag.py",
+        "linux/sock_diag_messages.py",
+        "linux/socket_table.py",
+    },
     "exits of processes: one system call a batch": {"linux/process_exits.py"},
     "links, and the containers behind them": {
         "capture/live/container_netns.py",
@@ -73,8 +83,7 @@ def entered(netns: Namespace, tmp_path: Path) -> list[str]:
 
 
 def is_aside(module: str) -> bool:
-    # A lookup reads /proc, sock_diag or conntrack, whichever is cheaper at the time.
-    is_lookup = module.startswith(LOOKUP) and module not in KNOWN_FLOW
+    is_lookup = module.startswith("attribution/") and module not in KNOWN_FLOW
     return is_lookup or any(module in modules for modules in ASIDE.values())
 
 
