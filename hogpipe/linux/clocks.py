@@ -4,7 +4,13 @@ BPF programs record nanoseconds since boot (bpf_ktime_get_boot_ns); packets carr
 the epoch.
 """
 
+import os
 import time
+
+from hogpipe.protocols import NANOSECONDS
+
+TICK_NS = NANOSECONDS // os.sysconf("SC_CLK_TCK")
+"""A tick of the clock that /proc/PID/stat has start times in, in nanoseconds."""
 
 _MAX_READINGS = 8
 _CLOSE_NS = 5_000

@@ -20,9 +20,8 @@ from pathlib import Path
 
 import msgspec
 
-from hogpipe.linux.clocks import boot_clock
+from hogpipe.linux.clocks import TICK_NS, boot_clock
 from hogpipe.linux.procfs import ProcessStat, parse_stat
-from hogpipe.protocols import NANOSECONDS
 
 _RECHECK_SECONDS = 1.0
 _REUSE_NS = 10_000_000_000
@@ -65,7 +64,6 @@ class ProcessStarts:
     def __init__(self, procfs: Path, boot_clock: Callable[[], int] = boot_clock) -> None:
         self._root = os.fsencode(procfs)
         self._boot_clock = boot_clock
-        self._tick_ns = NANOSECONDS // os.sysconf("SC_CLK_TCK")
         self._lock = threading.Lock()
         self._cache: dict[int, _CachedStat] = {}
         """By pid; the least recently read first."""
@@ -109,7 +107,7 @@ class ProcessStarts:
 
     def _as_of(self, cached: _CachedStat, boot_ns: int) -> ProcessStat | None:
         """Return the cached process, unless another one may have had its pid at that moment."""
-        if cached.stat is None or cached.stat.start * self._tick_ns > boot_ns:
+        if cached.stat is None or cached.stat.start * TICK_NS > boot_ns:
             return None
         return cached.stat if boot_ns - cached.seen_ns < _REUSE_NS else None
 

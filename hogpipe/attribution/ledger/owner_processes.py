@@ -5,12 +5,12 @@ While a process is alive, /proc adds the rest. Once it has exited, the kernel's 
 is: the path of the executable and the parent are unknown.
 """
 
-import os
 from collections.abc import Callable, Iterable
 from functools import cache
 
 from hogpipe.attribution.resolver import Resolution
 from hogpipe.enrichment.processes import ProcessReader
+from hogpipe.linux.clocks import TICK_NS
 from hogpipe.linux.procfs import ProcessIdentity
 from hogpipe.model import (
     UNATTRIBUTED,
@@ -21,10 +21,9 @@ from hogpipe.model import (
     Quality,
     SocketOwner,
 )
-from hogpipe.protocols import DATAGRAMS, NANOSECONDS
+from hogpipe.protocols import DATAGRAMS
 
 _MAX_EXITED = 4096
-_TICK_NS = NANOSECONDS // os.sysconf("SC_CLK_TCK")
 
 
 class OwnerProcesses:
@@ -97,7 +96,7 @@ class LookupOwners:
         if entry.is_released or not entry.used_ns:
             return False
         last_fork_ns = self._read_last_fork(entry.owner)
-        return last_fork_ns is not None and last_fork_ns > entry.used_ns - _TICK_NS
+        return last_fork_ns is not None and last_fork_ns > entry.used_ns - TICK_NS
 
     def resolve(self, flow: FlowKey, entry: LedgerEntry) -> Resolution:
         """Return the resolution of a flow that the ledger knows."""

@@ -13,7 +13,6 @@ Cost. A process is read once an epoch at most.
 Flows that attribution looks up are recorded in `FlowSockets`, with what the row knows.
 """
 
-import os
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -21,6 +20,7 @@ from pathlib import Path
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, TrafficRow
+from hogpipe.linux.clocks import TICK_NS
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.process_starts import ProcessStarts
 from hogpipe.linux.procfs import ProcessIdentity, ProcessStat, Procfs
@@ -34,7 +34,6 @@ from hogpipe.model import (
     Quality,
     SocketOwner,
 )
-from hogpipe.protocols import NANOSECONDS
 
 _Attributions = dict[Quality, Attribution]
 
@@ -64,7 +63,6 @@ class RowOwners:
         self._path_of = path_of
         self._flow_sockets = flow_sockets
         self._namespaces = namespaces
-        self._tick_ns = NANOSECONDS // os.sysconf("SC_CLK_TCK")
         self._clock = clock
         self._identified: dict[ProcessIdentity, _Attributions] = {}
         self._unidentified: dict[tuple[int, str, int], _Attributions] = {}
@@ -99,7 +97,7 @@ class RowOwners:
         Nanoseconds since boot, as read once in an epoch.
         """
         stat = self._read_stat(pid)
-        return None if stat is None else stat.start * self._tick_ns
+        return None if stat is None else stat.start * TICK_NS
 
     def record_unresolved(self, row: TrafficRow) -> tuple[FlowKey, bool]:
         """Record the socket of a row that is looked up; return the flow.
@@ -137,7 +135,7 @@ class RowOwners:
         # second, which is too rarely to notice a reused pid at once.
         known = self.starts.find(owner.pid, owner.boot_ns, self._clock())
         stat = self._read_stat(owner.pid)
-        if stat is not None and stat.start * self._tick_ns <= owner.boot_ns:
+        if stat is not None and stat.start * TICK_NS <= owner.boot_ns:
             return stat.start
         return None if known is None else known.start
 
