@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.bpf import all_attached, control_group, find_cgroup_root, require_bpf
+from support.bpf import all_attached, attached_by, control_group, find_cgroup_root, require_bpf
 from support.namespaces import Namespace
 from support.running import wait_until
 from support.shortage import few_descriptors
@@ -351,7 +351,6 @@ def wait_until_detached(ours: set[int]) -> None:
 def test_nothing_stays_attached_after_close_or_a_kill() -> None:
     require_bpf()
     root = find_cgroup_root()
-    before = all_attached(root)
     program = (
         "from hogpipe.linux.bpf.programs import *; all = attach_ledger_programs(); "
         "print(1); input()"
@@ -362,7 +361,7 @@ def test_nothing_stays_attached_after_close_or_a_kill() -> None:
         )
         assert child.stdout is not None
         child.stdout.readline()
-        ours = all_attached(root) - before
+        ours = attached_by(child.pid) & all_attached(root)
         assert len(ours) == 9
         if ending is not None:
             child.send_signal(ending)
