@@ -119,7 +119,8 @@ class LedgerCounts(msgspec.Struct):
     unknown_releases: int = 0
     """Releases of sockets that the ledger did not know."""
     contested: int = 0
-    """Lookups without an answer because sockets of several owners match, at once or in turn."""
+    """Lookups without an answer because sockets of several owners match, at once or in turn. If a
+    flow is looked up by the spans of its packets, each span without an answer counts."""
     unidentified_processes: int = 0
     """Processes that had exited before their start time could be read."""
     snapshots: int = 0

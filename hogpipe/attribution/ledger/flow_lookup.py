@@ -45,7 +45,8 @@ class FlowLookup:
             if flow.namespace is not None and flow.namespace not in cookies:
                 continue
             cookie = None if flow.namespace is None else cookies[flow.namespace]
-            entry = self._ledger.owner_of(flow, cookie, _hull(spans))
+            is_divisible = len(spans) > 1
+            entry = self._ledger.owner_of(flow, cookie, _hull(spans), is_divisible=is_divisible)
             if isinstance(entry, LedgerEntry):
                 matches.entries[flow] = entry
             elif entry is not None:

@@ -110,7 +110,13 @@ class KernelLedger:
                 self._ingest_part()
 
     def owner_of(
-        self, flow: FlowKey, namespace_cookie: int | None, span: Span | None = None
+        self,
+        flow: FlowKey,
+        namespace_cookie: int | None,
+        span: Span | None = None,
+        /,
+        *,
+        is_divisible: bool = False,
     ) -> LedgerEntry | Contested | None:
         """Return the owner of a flow as of the events ingested so far; see `Ledger.owner_of`.
 
@@ -122,7 +128,9 @@ class KernelLedger:
         else:
             span = Span(span.start_ns - self._boot_time_ns, span.end_ns - self._boot_time_ns)
         with self._lock:
-            return self._ledger.owner_of(flow, namespace_cookie, span, self._clock())
+            return self._ledger.owner_of(
+                flow, namespace_cookie, span, self._clock(), is_divisible=is_divisible
+            )
 
     def record_comparison(self, cookie: int, /, *, is_held_by_owner: bool) -> None:
         """Do nothing: each lookup of a lasting socket is compared with /proc."""

@@ -155,25 +155,33 @@ class Ledger:
                 socket.complete_until_ns = max(since_ns, socket.last_event_ns)
 
     def owner_of(
-        self, flow: FlowKey, namespace_cookie: int | None, span: Span, now: float
+        self,
+        flow: FlowKey,
+        namespace_cookie: int | None,
+        span: Span,
+        now: float,
+        *,
+        is_divisible: bool = False,
     ) -> LedgerEntry | Contested | None:
         """Return the owner of the packets of `flow` that passed in `span`, None if unknown.
 
         `namespace_cookie` names the network namespace of the flow's local address; None if that may
-        be any: then the owner is known if the sockets of one namespace only match.
+        be any: then the owner is known if the sockets of one namespace only match. If a divisible
+        span is contested, the caller asks for each of its parts: only a part counts as contested.
         """
         self._sockets.expire(now)
         all_cookies = self._sockets.namespace_cookies
         cookies = all_cookies if namespace_cookie is None else (namespace_cookie,)
         found = [find_socket(self._index, flow, one, span) for one in cookies]
         found = [one for one in found if one is not NoMatch.UNKNOWN]
-        if any(isinstance(one, NoMatch) for one in found):
+        is_contested = found == [NoMatch.CONTESTED]
+        if any(isinstance(one, NoMatch) for one in found) and not (is_contested and is_divisible):
             self._counts.contested += 1
-        if len(found) != 1 or found[0] is NoMatch.AMBIGUOUS:
-            return None
-        if isinstance(found[0], NoMatch):
+        if is_contested:
             self._invalidation.invalidate_flow(flow)
             return CONTESTED
+        if len(found) != 1 or isinstance(found[0], NoMatch):
+            return None
         return self._make_entry(flow, found[0], now)
 
     def invalidate(self, cookies: Iterable[int]) -> None:

@@ -33,12 +33,19 @@ class SocketLedger(Protocol):
         """Ingest all that has happened until now."""
 
     def owner_of(
-        self, flow: FlowKey, namespace: int | None, span: Span | None, /
+        self,
+        flow: FlowKey,
+        namespace: int | None,
+        span: Span | None,
+        /,
+        *,
+        is_divisible: bool = False,
     ) -> LedgerEntry | Contested | None:
         """Return the owner of a flow as recorded by the last `refresh`, None if unknown.
 
         `namespace` is the cookie of the flow's network namespace, None for any; `span` is when the
-        packets passed, None for now. Contested: several processes used the flow in `span`.
+        packets passed, None for now. Contested: several processes used the flow in `span`. That is
+        counted unless the span is divisible: then the caller asks for each of its parts.
         """
 
     def record_comparison(self, cookie: int, /, *, is_held_by_owner: bool) -> None:

@@ -114,7 +114,13 @@ class FlowSockets:
         return 0 if socket is None else socket.namespace_cookie
 
     def owner_of(
-        self, flow: FlowKey, namespace: int | None, _span: Span | None = None
+        self,
+        flow: FlowKey,
+        namespace: int | None,
+        _span: Span | None = None,
+        /,
+        *,
+        is_divisible: bool = False,  # noqa: ARG002 - no flow is contested
     ) -> LedgerEntry | None:
         """Return the owner of a flow in the network namespace of a cookie; None: of any."""
         with self._lock:

@@ -258,6 +258,21 @@ def test_a_port_held_in_turn_has_one_owner_in_each_turn_and_is_contested_across_
     assert ledger.counts().contested == 2
 
 
+def test_a_span_that_is_looked_up_in_parts_counts_as_contested_only_where_a_part_is() -> None:
+    ledger = Ledger()
+    for cookie, owner in ((1, ALICE), (2, BOB)):
+        datagrams(ledger, owner, cookie, EventKind.BOUND, at=cookie)
+        release(ledger, owner, cookie, at=cookie + 0.9)
+    parts = {span_at(1.1, 1.8): ALICE, span_at(2.1, 2.8): BOB}
+    hull = span_at(1.1, 2.8)
+    assert ledger.owner_of(UDP_FLOW, NAMESPACE, hull, 9.0, is_divisible=True) is CONTESTED
+    for part, owner in parts.items():
+        assert find_owner(ledger, UDP_FLOW, 9.0, part) == (Quality.LISTENER, owner)
+    assert ledger.counts().contested == 0
+    assert ledger.owner_of(UDP_FLOW, NAMESPACE, hull, 9.0) is CONTESTED
+    assert ledger.counts().contested == 1
+
+
 def test_another_socket_at_a_port_or_flow_invalidates_the_flows_there() -> None:
     ledger = Ledger()
     datagrams(ledger, ALICE, 1, EventKind.BOUND)

@@ -56,6 +56,7 @@ class ScriptedLedger:
         self.by_span: dict[FlowKey, dict[Span | None, LedgerEntry]] = {}
         """Entries by span, of contested flows."""
         self.asked: list[tuple[FlowKey, int | None]] = []
+        self.divisible: list[tuple[FlowKey, Span | None]] = []
         self.comparisons: list[tuple[int, bool]] = []
         self.refreshed = 0
         self.closed = False
@@ -69,9 +70,16 @@ class ScriptedLedger:
             self.entries |= self.later
 
     def owner_of(
-        self, flow: FlowKey, namespace: int | None, span: Span | None, /
+        self,
+        flow: FlowKey,
+        namespace: int | None,
+        span: Span | None,
+        /,
+        *,
+        is_divisible: bool = False,
     ) -> LedgerEntry | Contested | None:
         self.asked.append((flow, namespace))
+        self.divisible += [(flow, span)] * is_divisible
         entries = self.by_span.get(flow)
         if entries is not None:
             return entries.get(span, CONTESTED)
@@ -389,6 +397,7 @@ def test_a_contested_flow_is_resolved_span_by_span_without_proc(
     assert [one.process and one.process.pid for one in owners] == [77, None, 78]
     assert found[OUTBOUND].owners_by_span is None
     assert stage.resolver.recall(DATAGRAMS, second) == UNATTRIBUTED
+    assert stage.ledger.divisible == [(DATAGRAMS, Span(1, 9))]  # else the ledger counts it
 
 
 def test_a_socket_without_a_holder_belongs_to_its_recorded_owner(stage: Stage) -> None:
