@@ -78,7 +78,10 @@ class Module:
         path = ROOT / name.replace(".", "/")
         file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
         self.source = file.read_text()
-        self.body = ast.parse(self.source).body
+        body = ast.parse(self.source).body
+        # `if TYPE_CHECKING:` has the imports of exports that are imported when they are used.
+        inner = [one for node in body if isinstance(node, ast.If) for one in node.body]
+        self.body = [*body, *inner]
 
     def exports(self) -> list[str]:
         """Return `__all__`."""

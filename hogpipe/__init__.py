@@ -17,6 +17,7 @@ Below all of them:
     protocols.py   protocol numbers and units
     errors.py      the errors that a user can see
     text.py        untrusted text, escaped for logs and terminals
+    signals.py     what a signal does, from the first line of the program on
 
 Above them:
 
@@ -28,27 +29,33 @@ Above them:
     stream.py      the same pipeline from Python; docs/library.md
     testing/       what plugin authors test with; docs/plugins.md
 
-This module exports what plugins and users of the library need.
+This module exports what plugins and users of the library need. An export is imported when it is
+first used, because the command line handles signals before it imports anything that takes time.
 """
 
-from hogpipe.config import Settings, load_config
-from hogpipe.errors import (
-    CaptureError,
-    ConfigurationError,
-    DeliveryError,
-    HogpipeError,
-    NotPermittedError,
-    OutputClosedError,
-    RefusedError,
-)
-from hogpipe.records.schema import Record, StatsRecord, TrafficRecord, record_id
-from hogpipe.sinks.connections import describe_connection_error, run_shielded
-from hogpipe.sinks.contract import SettingProblem, Sink, SinkSettings, SinkType, raise_problems
-from hogpipe.sinks.encoding import JsonEncoder, JsonSettings
-from hogpipe.sinks.hookspecs import PLUGIN_API, hookimpl
-from hogpipe.sinks.tls import TlsSettings, find_tls_problems, load_tls_context
-from hogpipe.stream import stream_records
+from importlib import import_module
+
 from hogpipe.version import __version__
+
+TYPE_CHECKING = False  # what type checkers take for true
+if TYPE_CHECKING:
+    from hogpipe.config import Settings, load_config
+    from hogpipe.errors import (
+        CaptureError,
+        ConfigurationError,
+        DeliveryError,
+        HogpipeError,
+        NotPermittedError,
+        OutputClosedError,
+        RefusedError,
+    )
+    from hogpipe.records.schema import Record, StatsRecord, TrafficRecord, record_id
+    from hogpipe.sinks.connections import describe_connection_error, run_shielded
+    from hogpipe.sinks.contract import SettingProblem, Sink, SinkSettings, SinkType, raise_problems
+    from hogpipe.sinks.encoding import JsonEncoder, JsonSettings
+    from hogpipe.sinks.hookspecs import PLUGIN_API, hookimpl
+    from hogpipe.sinks.tls import TlsSettings, find_tls_problems, load_tls_context
+    from hogpipe.stream import stream_records
 
 __all__ = [
     "PLUGIN_API",
@@ -81,3 +88,44 @@ __all__ = [
     "run_shielded",
     "stream_records",
 ]
+
+_MODULES = {
+    "CaptureError": "hogpipe.errors",
+    "ConfigurationError": "hogpipe.errors",
+    "DeliveryError": "hogpipe.errors",
+    "HogpipeError": "hogpipe.errors",
+    "JsonEncoder": "hogpipe.sinks.encoding",
+    "JsonSettings": "hogpipe.sinks.encoding",
+    "NotPermittedError": "hogpipe.errors",
+    "OutputClosedError": "hogpipe.errors",
+    "PLUGIN_API": "hogpipe.sinks.hookspecs",
+    "Record": "hogpipe.records.schema",
+    "RefusedError": "hogpipe.errors",
+    "SettingProblem": "hogpipe.sinks.contract",
+    "Settings": "hogpipe.config",
+    "Sink": "hogpipe.sinks.contract",
+    "SinkSettings": "hogpipe.sinks.contract",
+    "SinkType": "hogpipe.sinks.contract",
+    "StatsRecord": "hogpipe.records.schema",
+    "TlsSettings": "hogpipe.sinks.tls",
+    "TrafficRecord": "hogpipe.records.schema",
+    "describe_connection_error": "hogpipe.sinks.connections",
+    "find_tls_problems": "hogpipe.sinks.tls",
+    "hookimpl": "hogpipe.sinks.hookspecs",
+    "load_config": "hogpipe.config",
+    "load_tls_context": "hogpipe.sinks.tls",
+    "raise_problems": "hogpipe.sinks.contract",
+    "record_id": "hogpipe.records.schema",
+    "run_shielded": "hogpipe.sinks.connections",
+    "stream_records": "hogpipe.stream",
+}
+"""The module of each export."""
+
+
+def __getattr__(name: str) -> object:
+    """Import an export."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    export: object = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = export
+    return export

@@ -9,14 +9,12 @@ import gc
 import logging
 import math
 import os
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from ipaddress import ip_address
 from pathlib import Path
-from types import FrameType
+from signal import Signals
 from typing import NoReturn, TextIO
 
 import click
@@ -29,13 +27,14 @@ from hogpipe.errors import HogpipeError
 from hogpipe.linux.rtnetlink import Link, LinkTable, read_link_table
 from hogpipe.pipeline import Pipeline
 from hogpipe.records.summary import Summary
+from hogpipe.signals import StopSignals, end_process
 from hogpipe.sinks.registry import PluginInfo, encode_plugin, load_plugins
 from hogpipe.text import describe_error, printable
 from hogpipe.version import __version__
 
 log = logging.getLogger("hogpipe")
 
-_STOP_SECONDS = 2.0  # after the first signal; a later one ends the process at once
+_SIGNALLED = 128  # the exit code of a command that a signal ended, less the number of the signal
 
 _CONFIG = click.argument("config", type=click.Path(path_type=Path, readable=False))
 _SET = click.option(
@@ -64,8 +63,11 @@ def _check_finite(
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="hogpipe")
 @click.option("-v", "--verbose", count=True, help="Log events; twice: log details.")
-def commands(verbose: int) -> None:
+@click.pass_context
+def commands(context: click.Context, verbose: int) -> None:
     """Report which process on this host sends and receives which bytes."""
+    is_run = context.invoked_subcommand == run.name
+    context.ensure_object(StopSignals).set_stop_action(_stop_before_start if is_run else _interrupt)
     handler = logging.StreamHandler()
     handler.addFilter(_make_printable)
     levels = (logging.WARNING, logging.INFO, logging.DEBUG)
@@ -74,6 +76,14 @@ def commands(verbose: int) -> None:
         format="hogpipe: %(levelname)s: %(message)s",
         handlers=[handler],
     )
+
+
+def _stop_before_start(_number: Signals) -> NoReturn:
+    end_process("stopped before the capture started", 0)
+
+
+def _interrupt(number: Signals) -> NoReturn:
+    end_process(f"interrupted by {number.name}", _SIGNALLED + number)
 
 
 @commands.command()
@@ -86,13 +96,16 @@ def commands(verbose: int) -> None:
     metavar="SECONDS",
     help="Stop after this time.",
 )
-def run(config: Path, overrides: Sequence[str], duration: float | None) -> None:
+@click.pass_obj
+def run(
+    signals: StopSignals, config: Path, overrides: Sequence[str], duration: float | None
+) -> None:
     """Capture, attribute and deliver until interrupted."""
     settings = load_config(config, overrides)
     if ignored := find_ignored_keys(settings, changed=True):
         log.warning("%s", _describe_ignored(settings, ignored))
     with _stdout_for_sinks_only():
-        asyncio.run(_run(settings, duration))
+        asyncio.run(_run(settings, duration, signals))
 
 
 @contextmanager
@@ -109,62 +122,31 @@ def _stdout_for_sinks_only() -> Iterator[None]:
             yield
 
 
-async def _run(settings: Settings, duration: float | None) -> NoReturn:
+async def _run(settings: Settings, duration: float | None, signals: StopSignals) -> NoReturn:
     pipeline = Pipeline(settings)
     _tune_garbage_collector()
     opening = asyncio.create_task(pipeline.open())
 
-    def stop_opening() -> None:
-        if not opening.cancel():  # opening is complete, but this coroutine has not resumed yet
+    def stop() -> None:
+        if not opening.cancel():  # opening is complete
             pipeline.stop()
 
-    signals = _StopSignals(stop_opening)
+    loop = asyncio.get_running_loop()
+    signals.set_stop_action(lambda _number: loop.call_soon_threadsafe(stop))
+    signals.set_hangup_action(lambda: loop.call_soon_threadsafe(pipeline.reopen))
     code = 0
     try:
         await opening
-        signals.action = pipeline.stop
-        signals.on_hangup(pipeline.reopen)
         if duration is not None:
-            asyncio.get_running_loop().call_later(duration, pipeline.stop)
+            loop.call_later(duration, pipeline.stop)
         await pipeline.run()
     except asyncio.CancelledError:
-        log.info("stopped before the capture started")
+        click.echo("hogpipe: stopped before the capture started", err=True)
     except HogpipeError as error:
         code = _print_error(error)
     if opening.done() and not opening.cancelled() and not opening.exception():
         _print_summary(pipeline.summary)
     _exit_without_threads(code)
-
-
-class _StopSignals:
-    """Makes SIGINT and SIGTERM call `action` on the running loop.
-
-    The handlers are those of the interpreter and not of the loop, so that they run even while
-    something blocks the loop: a signal after `_STOP_SECONDS` ends the process at once.
-    """
-
-    def __init__(self, action: Callable[[], object]) -> None:
-        self.action = action
-        self._loop = asyncio.get_running_loop()
-        self._first: float | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
-
-    def on_hangup(self, action: Callable[[], None]) -> None:
-        """Make SIGHUP call `action`."""
-        self._loop.add_signal_handler(signal.SIGHUP, action)
-
-    def _act(self) -> None:
-        self.action()  # the current action, which may have changed since the signal
-
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if self._first is None:
-            self._first = now
-        elif now - self._first > _STOP_SECONDS:
-            os.write(2, b"hogpipe: the run does not stop; process terminated\n")
-            os._exit(1)
-        self._loop.call_soon_threadsafe(self._act)
 
 
 def _exit_without_threads(code: int) -> NoReturn:
@@ -283,10 +265,13 @@ def _describe_plugin(plugin: PluginInfo) -> str:
     return f"{plugin.name:<20} {version:<10} {plugin.state:<9} {sinks:<20} {plugin.origin}"
 
 
-def main() -> None:
-    """Run the command line."""
+def main(signals: StopSignals | None = None) -> None:
+    """Run the command line; `signals` are installed already."""
+    if signals is None:
+        signals = StopSignals()
+        signals.install()
     try:
-        commands.main(prog_name="hogpipe")
+        commands.main(prog_name="hogpipe", obj=signals)
     except HogpipeError as error:
         sys.exit(_print_error(error))
     except Exception as error:

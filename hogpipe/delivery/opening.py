@@ -63,7 +63,6 @@ class SinkOpening:
 
     async def _open(self, patience: float | None = None) -> None:
         if await self._sink.open(patience):
-            self._reopen_requested = False
             self._health.report_success()
             self._backoff.reset()
 

@@ -372,6 +372,22 @@ async def test_a_reopen_comes_between_two_writes() -> None:
     assert sink.calls == ["open", "write", "reopen", "write", "close"]
 
 
+async def test_a_sink_that_is_being_opened_is_reopened_after_that() -> None:
+    gate = Gate()
+    sink = ReopenableSink(on_open=gate)
+    dispatcher = _dispatcher((sink, settings()))
+    opening = asyncio.create_task(dispatcher.open())
+    await until(lambda: gate.waiting)
+    dispatcher.reopen()  # the file may have been renamed since it was opened
+    gate.opened.set()
+    await opening
+    running = asyncio.create_task(dispatcher.run())
+    await until(lambda: "reopen" in sink.calls)
+    assert await dispatcher.drain(10) == []
+    await running
+    assert sink.calls == ["open", "reopen", "close"]
+
+
 async def test_an_idle_sink_is_reopened_at_once() -> None:
     sink = ReopenableSink()
     dispatcher = _dispatcher((sink, settings()))

@@ -1,0 +1,75 @@
+"""Signals of the command line, from the first line of the program on (docs/cli.md).
+
+In: SIGINT and SIGTERM, which stop, and SIGHUP. Out: calls of `on_stop` and `on_hangup`, in the main
+thread between two instructions of it, even while something blocks the event loop. A stop that
+arrives before there is an action for it is kept until there is one. One that arrives `STOP_SECONDS`
+after the first or later ends the process at once.
+
+This module imports only what the interpreter has loaded or loads in a millisecond, so that the
+handlers come before all other imports, which take half a second.
+
+Known limit: before its first line, for some 20 ms, the program is the interpreter, whose signals
+are those of any Python program: SIGTERM and SIGHUP end it without a line, SIGINT with a traceback.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import NoReturn
+
+STOP_SECONDS = 2.0
+
+
+class StopSignals:
+    """Calls `on_stop` and `on_hangup` for the signals of this process, once `install` was called.
+
+    Both are called again for each further signal.
+    """
+
+    def __init__(self) -> None:
+        self._on_stop: Callable[[signal.Signals], object] | None = None
+        self._on_hangup: Callable[[], object] | None = None
+        self._first: float | None = None
+        self._kept: signal.Signals | None = None
+
+    def install(self) -> None:
+        """Replace the handlers of this process; call it in the main thread."""
+        signal.signal(signal.SIGHUP, self._handle_hangup)
+        signal.signal(signal.SIGINT, self._handle_stop)
+        signal.signal(signal.SIGTERM, self._handle_stop)
+
+    def set_stop_action(self, action: Callable[[signal.Signals], object]) -> None:
+        """Call `action` for a stop from now on, and at once for one that was kept."""
+        self._on_stop = action
+        if self._kept is not None:
+            kept, self._kept = self._kept, None
+            action(kept)
+
+    def set_hangup_action(self, action: Callable[[], object]) -> None:
+        """Call `action` for SIGHUP from now on; earlier ones had no effect."""
+        self._on_hangup = action
+
+    def _handle_stop(self, number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now
+        elif now - self._first > STOP_SECONDS:
+            end_process("the run does not stop; process terminated", 1)
+        if self._on_stop is None:
+            self._kept = signal.Signals(number)
+        else:
+            self._on_stop(signal.Signals(number))
+
+    def _handle_hangup(self, _number: int, _frame: FrameType | None) -> None:
+        if self._on_hangup is not None:
+            self._on_hangup()
+
+
+def end_process(line: str, code: int) -> NoReturn:
+    """End the process at once, with a line on the standard error output, if that is open."""
+    with suppress(OSError):
+        os.write(2, f"hogpipe: {line}\n".encode())
+    os._exit(code)
