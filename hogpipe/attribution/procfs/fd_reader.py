@@ -16,7 +16,7 @@ Known limits: of a process, at most 64 tables are read. Where kcmp(2) does not a
 the same number of open fds are taken to be one.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count, islice
 
 from hogpipe.attribution.procfs.fd_table import FdReference, FdTable, KnownProcess
@@ -25,6 +25,8 @@ from hogpipe.linux.procfs import FdDirectory, ProcessIdentity, Procfs
 
 _MAX_TABLES = 64  # of one process
 _UNUSED_IN_A_ROW = 3  # free fd numbers after which higher ones are unlikely to be in use
+_UNCHANGED_READS = 64  # fds in use that may turn out unchanged, of each process
+_READS_A_CHANGE = 4  # further ones for each fd that turns out changed
 _MAX_RESERVED = 32  # fd numbers of a process; in a recorded tree the number of fds means nothing
 
 
@@ -264,8 +266,8 @@ def _likely_fds(process: KnownProcess) -> Iterator[int]:
 
     The kernel assigns the lowest free number, so short-lived sockets share a few numbers. First
     come recently changed numbers that were free, until several in a row are free still; then
-    recently changed numbers that were in use, the oldest change first; then numbers above the
-    highest one, while they are in use.
+    recently changed numbers that were in use, while enough of them turn out changed; then numbers
+    above the highest one, while they are in use.
     """
     in_use = [fd for fd in process.recent_fds if fd in process.fds]
     unused = 0
@@ -274,8 +276,33 @@ def _likely_fds(process: KnownProcess) -> Iterator[int]:
         unused = 0 if fd in process.fds else unused + 1
         if unused == _UNUSED_IN_A_ROW:
             break
-    yield from in_use
+    yield from _while_changing(process, _from_both_ends(in_use))
     fd = process.highest_fd
     while fd == process.highest_fd:
         fd += 1
         yield fd
+
+
+def _while_changing(process: KnownProcess, fds: Iterable[int]) -> Iterator[int]:
+    """Yield fds in use until too many of them, for those that turned out changed, have not."""
+    allowance = _UNCHANGED_READS
+    for fd in fds:
+        before = process.fds.get(fd)
+        yield fd
+        allowance += -1 if process.fds.get(fd) == before else _READS_A_CHANGE
+        if not allowance:
+            return
+
+
+def _from_both_ends(fds: Sequence[int]) -> Iterator[int]:
+    """Yield the oldest change, the latest, the second oldest, and so on.
+
+    Of sockets that live equally long the oldest are closed first; beside lasting ones the latest
+    are.
+    """
+    for first, last in zip(range(len(fds)), reversed(range(len(fds))), strict=True):
+        if first > last:
+            return
+        yield fds[first]
+        if first < last:
+            yield fds[last]

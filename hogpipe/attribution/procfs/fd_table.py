@@ -15,7 +15,7 @@ from hogpipe.linux.procfs import FdDirectory, ProcessIdentity
 FdReference = tuple[int, int]
 """A pid, or the id of a thread with its own entry, and an fd number in its table."""
 
-_MAX_RECENT_FDS = 64  # of each process
+_MAX_RECENT_FDS = 1024  # of each process
 
 
 class KnownProcess(msgspec.Struct, eq=False):

@@ -2,7 +2,9 @@
 
 import os
 import shutil
+from collections import deque
 from collections.abc import Callable, Collection
+from itertools import count, islice
 from pathlib import Path
 
 import pytest
@@ -366,6 +368,52 @@ def test_short_lived_sockets_are_found_at_the_few_fd_numbers_that_they_share(
     fake.process(10, sockets={**kept, 60: 102, 61: 103})  # another socket at 60, and the next fd
     assert cache.cost(102, 103) == 2
     assert cache.find(102, 103) == {102: 10, 103: 10}
+
+
+@pytest.mark.parametrize("held", [40, 100, 400])
+@pytest.mark.parametrize("closed", [1, 20])
+def test_all_sockets_that_replaced_the_oldest_ones_are_found_in_one_lookup_by_few_reads(
+    fake: FakeProc, cache: Cache, held: int, closed: int
+) -> None:
+    fake.process(20, sockets=dict(enumerate(MANY, start=3)))
+    numbers = deque(range(3, 3 + held))
+    inodes = count(10_000)
+    first = dict(zip(numbers, inodes, strict=False))
+    fake.process(10, sockets=first)
+    cache.find(*first.values())
+    cache.pause = 0.001  # too soon for a refresh
+    for _ in range(3 * held // closed):
+        made = dict(zip(islice(numbers, closed), inodes, strict=False))
+        numbers.rotate(-closed)
+        fake.swap(10, *made.items())
+        before = cache.fds.fds_read
+        assert cache.find(*made.values()) == dict.fromkeys(made.values(), 10)
+        assert cache.fds.fds_read - before <= 2 * closed + 2
+    assert cache.fds.deferred == 0
+
+
+def test_a_new_socket_beside_many_lasting_ones_is_found_by_few_reads(
+    fake: FakeProc, cache: Cache
+) -> None:
+    lasting = dict(enumerate(range(1000, 1500), start=3))
+    fake.process(10, sockets={**lasting, 600: 100})
+    cache.find(*lasting.values(), 100)
+    cache.pause = 0.001  # too soon for a refresh
+    for inode in range(101, 110):
+        fake.swap(10, (600, inode))
+        before = cache.fds.fds_read
+        assert cache.find(inode) == {inode: 10}
+        assert cache.fds.fds_read - before <= 3
+
+
+def test_a_missing_socket_costs_few_reads_however_many_sockets_changed_recently(
+    fake: FakeProc, cache: Cache
+) -> None:
+    held = dict(enumerate(range(1000, 1500), start=3))
+    fake.process(10, sockets=held)
+    cache.find(*held.values())
+    cache.pause = 0.001  # too soon for a refresh
+    assert cache.cost(999) <= 70
 
 
 def test_only_the_lowest_free_fd_numbers_are_tried(fake: FakeProc, cache: Cache) -> None:
