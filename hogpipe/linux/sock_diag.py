@@ -26,7 +26,7 @@ from hogpipe.linux.sock_diag_messages import (
     pack_ports,
     parse_answer,
 )
-from hogpipe.linux.socket_table import TCP_CLOSING, SocketRow
+from hogpipe.linux.socket_table import TCP_CLOSING, TCP_UNACCEPTED, SocketRow
 from hogpipe.model import FlowKey
 from hogpipe.protocols import TCP, UDP, UDPLITE
 
@@ -59,21 +59,23 @@ class Dump(msgspec.Struct):
 class SocketLookup(msgspec.Struct):
     """The result of lookups by five-tuple.
 
-    A flow that is in neither field may still have a socket: a listening one, or one that is bound
-    to a device other than the flow's interface.
+    A flow that is in no field may still have a socket: a listening one, or one that is bound to a
+    device other than the flow's interface.
     """
 
     found: dict[FlowKey, SocketRow] = msgspec.field(default_factory=dict)
     """Connected sockets that a process holds."""
     closed: set[FlowKey] = msgspec.field(default_factory=set)
     """Connections that their process has closed (`TCP_CLOSING`)."""
+    unaccepted: dict[FlowKey, SocketRow] = msgspec.field(default_factory=dict)
+    """Connections that no process has accepted yet (`TCP_UNACCEPTED`)."""
 
 
 def read_dump(table: str, port_pairs: Collection[tuple[int, int]]) -> Dump:
     """Return the rows with one of these (local, remote) pairs of ports.
 
     `table` is named as in /proc/net; "tcp" includes tcp6, because the kernel keeps both in one
-    table. Unlike /proc/net, the dump leaves out TIME_WAIT and SYN_RECV, which no process holds.
+    table. Unlike /proc/net, the dump leaves out TIME_WAIT, which no process holds.
     """
     if table == "tcp":
         return _request_dump(table, build_tcp_dump(port_pairs), pack_ports(port_pairs))
@@ -84,14 +86,14 @@ def read_dump(table: str, port_pairs: Collection[tuple[int, int]]) -> Dump:
 def read_full_dump(table: str, limit: int) -> Dump:
     """Return all rows of a table, like `read_dump`; stop at the message that reaches `limit` rows.
 
-    Listening TCP sockets come first.
+    Listening TCP sockets come first. SYN_RECV, which no process holds, is left out.
     """
     request = build_tcp_dump() if table == "tcp" else build_dump(*_describe(table))
     return _request_dump(table, request, None, limit)
 
 
 def read_dump_by_remote_port(table: str, remote_ports: Collection[int]) -> Dump:
-    """Return the rows with one of these remote ports, and possibly others, like `read_dump`."""
+    """Return the rows with one of these remote ports, and possibly others; without SYN_RECV."""
     if table == "tcp":
         return _request_dump(table, build_tcp_dump_by_remote_port(remote_ports), None)
     return _request_dump(table, build_dump_by_remote_port(*_describe(table), remote_ports), None)
@@ -184,6 +186,8 @@ def _add_answer(lookup: SocketLookup, flow: FlowKey, rows: Collection[SocketRow]
             lookup.found[flow] = row
         elif row.state in TCP_CLOSING:
             lookup.closed.add(flow)
+        elif row.state in TCP_UNACCEPTED:
+            lookup.unaccepted[flow] = row
 
 
 def _open() -> socket.socket:

@@ -25,6 +25,7 @@ _INET_DIAG_REQ_BYTECODE = 1
 # without SYN_RECV (3), TIME_WAIT (6), NEW_SYN_RECV (12) and BOUND_INACTIVE (13).
 _STATES = sum(1 << state for state in (1, 2, 4, 5, 7, 8, 9, 10, 11))
 _LISTENING = 1 << 10
+_SYN_RECV = 1 << 3  # with it the kernel returns NEW_SYN_RECV, too
 _ALL_STATES = 0xFFFFFFFF
 _LAST_STATE = 13
 
@@ -85,8 +86,12 @@ def build_dump_by_remote_port(family: int, protocol: int, remote_ports: Collecti
 
 
 def build_tcp_dump(port_pairs: Collection[tuple[int, int]] | None = None) -> bytes:
-    """Return the request like `build_dump` for TCP over IPv4 and IPv6: one walk of the table."""
-    return _build_tcp_dump(_STATES, _build_filter(port_pairs))
+    """Return the request like `build_dump` for TCP over IPv4 and IPv6: one walk of the table.
+
+    With `port_pairs` it includes connections that are still to be established (SYN_RECV).
+    """
+    states = _STATES if port_pairs is None else _STATES | _SYN_RECV
+    return _build_tcp_dump(states, _build_filter(port_pairs))
 
 
 def build_tcp_dump_by_remote_port(remote_ports: Collection[int]) -> bytes:

@@ -25,6 +25,8 @@ import msgspec
 TCP_LISTEN = 0x0A
 TCP_CLOSING = frozenset({0x04, 0x05, 0x06, 0x09, 0x0B})
 """FIN_WAIT1, FIN_WAIT2, TIME_WAIT, LAST_ACK, CLOSING: without an inode, no process holds it."""
+TCP_UNACCEPTED = frozenset({0x01, 0x03, 0x08})
+"""ESTABLISHED, SYN_RECV, CLOSE_WAIT: without an inode, no process has accepted the connection."""
 
 READ_BYTES = 1 << 16
 """The size of a read(2) of a table: of a page or more, so that only the last one is short."""

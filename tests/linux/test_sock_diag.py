@@ -173,15 +173,24 @@ def test_an_unknown_five_tuple_is_neither_found_nor_closed() -> None:
         assert read_flow_sockets([unknown, unconnected]) == SocketLookup()
 
 
-def test_a_connection_that_is_not_yet_accepted_is_neither_found_nor_closed() -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as server,
-        socket.create_connection(server.getsockname()) as client,
-    ):
-        accepted_later = make_flow(TCP, server.getsockname(), client.getsockname())
-        assert read_flow_sockets([accepted_later]) == SocketLookup()
-        with server.accept()[0]:
-            assert read_flow_sockets([accepted_later]).found.keys() == {accepted_later}
+@pytest.mark.parametrize("is_established", [True, False])
+def test_a_connection_that_is_not_yet_accepted_is_neither_found_nor_closed(
+    *, is_established: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        if not is_established:  # the kernel keeps a request until the client has sent data
+            server.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 10)
+        with socket.create_connection(server.getsockname()) as client:
+            accepted_later = make_flow(TCP, server.getsockname(), client.getsockname())
+            pairs = ports_of([accepted_later])["tcp"]
+            row = read_flow_sockets([accepted_later]).unaccepted[accepted_later]
+            assert (row.inode, row.state) == (0, 0x01 if is_established else 0x03)
+            assert row in read_text("tcp", pairs)
+            assert row in read_dump("tcp", pairs).rows
+            client.sendall(b"x")
+            with server.accept()[0]:
+                accepted = read_flow_sockets([accepted_later])
+                assert (accepted.found.keys(), accepted.unaccepted) == ({accepted_later}, {})
 
 
 @needs_ipv6

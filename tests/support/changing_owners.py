@@ -100,6 +100,12 @@ def wait_by_epoll(listener: socket.socket) -> None:
         epoll.poll()
 
 
+def wait_and_be_late(listener: socket.socket) -> None:
+    """Leave the connection unaccepted for longer than a lookup takes."""
+    select.select([listener], [], [])
+    time.sleep(0.2)
+
+
 def prefork(wait: Callable[[socket.socket], object]) -> Callable[[int], dict[int, int]]:
     """Serve two connections, one after the other, in a worker that inherited the listener."""
 
@@ -134,6 +140,7 @@ SITUATIONS: dict[str, tuple[int, Callable[[int], dict[int, int]]]] = {
     "blocking accept": (7004, prefork(lambda _listener: None)),
     "select": (7005, prefork(wait_by_select)),
     "epoll": (7006, prefork(wait_by_epoll)),
+    "late accept": (7007, prefork(wait_and_be_late)),
 }
 
 

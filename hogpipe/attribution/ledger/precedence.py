@@ -9,8 +9,9 @@
 - For an accepted connection /proc decides if it finds the connection itself, or if the process that
   bound the port has exited and another one serves the port. Else the ledger decides, as it knows
   the time in which the packets passed.
-- Where /proc decides and shows that the connection exists, but not yet which process holds it, the
-  ledger's owner is provisional (`Resolution.may_be_refined`): a further lookup may find the holder.
+- Where /proc decides and shows that the connection exists, but not yet which process holds it, or
+  which of several processes that listen will accept it, the owner is provisional
+  (`Resolution.may_be_refined`): a further lookup may find the holder.
 """
 
 from collections.abc import Collection, Mapping
@@ -52,8 +53,13 @@ def choose(
                 chosen[flow] = shown
         elif shown is not None and _procfs_decides(flow, shown.attribution, entry, owners):
             # The ledger knows the socket, so a further lookup would choose the same.
-            reused = may_be_reused(flow, entry)
-            chosen[flow] = Resolution(shown.attribution, is_final=True, may_be_reused=reused)
+            refined, reused = shown.may_be_refined, may_be_reused(flow, entry)
+            chosen[flow] = Resolution(
+                shown.attribution,
+                is_final=not refined,
+                may_be_refined=refined,
+                may_be_reused=reused,
+            )
         elif _may_be_refined(flow, shown, entry):
             provisional = owners.resolve(flow, entry)
             chosen[flow] = replace(provisional, is_final=False, may_be_refined=True)
@@ -83,12 +89,12 @@ def is_held_by_owner(entry: LedgerEntry, chosen: Resolution) -> bool | None:
 
 
 def _may_be_refined(flow: FlowKey, shown: Resolution | None, entry: LedgerEntry) -> bool:
-    """Return whether /proc shows an open connection, but not yet the process that holds it."""
+    """Return whether /proc shows a connection, but not yet the process that holds or accepts it."""
     if flow.protocol != TCP or entry.is_released:
         return False
     if entry.quality is Quality.EXACT and not entry.is_lasting:
         return False
-    return shown is not None and shown.attribution.user is not None
+    return shown is not None and (shown.may_be_refined or shown.attribution.user is not None)
 
 
 def _procfs_decides(

@@ -114,6 +114,11 @@ class FdCache:
         self._evict()
         return found
 
+    def have_sole_holder(self, inodes: Iterable[int], rules: SharedSocketRules) -> bool:
+        """Return whether one service holds all these sockets, as the last lookup found them."""
+        holders = {process.pid for inode in inodes for process in self._holders(inode)}
+        return rules.accepts_for_itself(holders)
+
     def cached_owners(
         self, wanted: Collection[int], rules: SharedSocketRules
     ) -> dict[int, ProcessIdentity]:

@@ -15,7 +15,7 @@ from itertools import chain
 
 import msgspec
 
-from hogpipe.linux.socket_table import TCP_LISTEN, SocketRow
+from hogpipe.linux.socket_table import TCP_LISTEN, TCP_UNACCEPTED, SocketRow
 from hogpipe.model import FlowKey, Quality
 from hogpipe.protocols import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE
 
@@ -38,6 +38,8 @@ class Match(msgspec.Struct, frozen=True):
 
     quality: Quality
     rows: tuple[SocketRow, ...] = ()
+    awaits_accept: bool = False
+    """Whether the flow is a connection that no process has accepted yet; the candidates listen."""
 
 
 NO_MATCH = Match(Quality.NONE)
@@ -103,6 +105,7 @@ class TableIndex:
         self._rows: dict[str, list[SocketRow]] = {}
         self._connected: dict[_FiveTuple, list[SocketRow]] = {}
         self._unconnected: dict[_LocalEnd, list[SocketRow]] = {}
+        self._unaccepted: set[_FiveTuple] = set()
         for name, rows in tables.items():
             if has_ports(name):
                 self.add(name, rows)
@@ -113,12 +116,16 @@ class TableIndex:
         """Add rows of a table by ports."""
         protocol = protocol_of(table)
         for row in rows:
-            if not row.inode:
+            is_unaccepted = protocol == TCP and row.state in TCP_UNACCEPTED
+            if not row.inode and not is_unaccepted:
                 continue
             local = unmap(row.local_address)
             if row.remote_port or any(row.remote_address):
                 remote = unmap(row.remote_address)
                 five_tuple = protocol, local, row.local_port, remote, row.remote_port
+                if not row.inode:
+                    self._unaccepted.add(five_tuple)
+                    continue
                 known = self._connected.setdefault(five_tuple, [])
             elif protocol != TCP or row.state == TCP_LISTEN:
                 known = self._unconnected.setdefault((protocol, local, row.local_port), [])
@@ -142,7 +149,8 @@ class TableIndex:
 
     def _match_ports(self, flow: FlowKey) -> Match:
         protocol, local, port = flow.protocol, flow.local_address, flow.local_port
-        rows = self._connected.get((protocol, local, port, flow.remote_address, flow.remote_port))
+        five_tuple = protocol, local, port, flow.remote_address, flow.remote_port
+        rows = self._connected.get(five_tuple)
         if rows:
             return Match(Quality.EXACT, tuple(rows))
         wildcards = _WILDCARDS4 if len(local) == 4 else _WILDCARDS6
@@ -151,7 +159,7 @@ class TableIndex:
         if not fitting:
             return NO_MATCH
         candidates = chain.from_iterable(fitting) if _reaches_all(local) else fitting[0]
-        return Match(Quality.LISTENER, tuple(candidates))
+        return Match(Quality.LISTENER, tuple(candidates), five_tuple in self._unaccepted)
 
 
 def _reaches_all(address: bytes) -> bool:

@@ -13,6 +13,9 @@ Algorithm
 5. For flows without a socket, sample the sockets to the same endpoints and apply the endpoint
    heuristic (`endpoint_heuristic`).
 
+A connection that is not accepted yet is matched to its listening socket. If several processes hold
+that, the owner is provisional: any of them may accept it. With a single holder it is final.
+
 Flows of other network namespaces are matched to the tables there (`container_tables`) and then
 treated alike.
 
@@ -100,15 +103,15 @@ class ProcfsResolver:
         holders = self._fds.find_owners({row.inode: row.user_id for row in rows}, rules, now)
         owners = {flow: _owner_of_port(match, holders, rules) for flow, match in matches.items()}
         processes = self._read_processes(owners.values(), rules)
-        attributions = (
-            (flow, self._attribute(match, processes[owners[flow]]))
-            for flow, match in matches.items()
-        )
-        found = {
-            flow: Resolution(attribution, is_final=_is_final(flow, attribution))
-            for flow, attribution in attributions
-            if attribution is not None
-        }
+        found = {}
+        for flow, match in matches.items():
+            attribution = self._attribute(match, processes[owners[flow]])
+            if attribution is not None:
+                may_be_refined = self._awaits_server(match, attribution, rules)
+                is_final = _is_final(flow, attribution) and not may_be_refined
+                found[flow] = Resolution(
+                    attribution, is_final=is_final, may_be_refined=may_be_refined
+                )
         self._resolve_without_socket(found, own_matches, rules, now)
         return found
 
@@ -272,11 +275,21 @@ class ProcfsResolver:
             Quality.NONE, user=User(user_id, self._processes.read_user_name(user_id))
         )
 
+    def _awaits_server(
+        self, match: Match, attribution: Attribution, rules: SharedSocketRules
+    ) -> bool:
+        """Return whether one of several processes that listen will accept the connection."""
+        if not match.awaits_accept or attribution.process is None:
+            return False
+        inodes = [row.inode for row in match.rows]
+        return not self._fds.have_sole_holder(inodes, rules)
+
 
 def _is_final(flow: FlowKey, attribution: Attribution) -> bool:
-    """Return whether a TCP flow was matched to a listening socket: its own socket is closed.
+    """Return whether a TCP flow was matched to a listening socket.
 
-    A UDP flow that was matched to its local port is different: that socket is the flow's own.
+    Its own socket is closed, or not yet accepted. A UDP flow that was matched to its local port is
+    different: that socket is the flow's own.
     """
     return attribution.quality is Quality.LISTENER and flow.protocol == TCP
 

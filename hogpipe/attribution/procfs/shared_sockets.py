@@ -41,6 +41,13 @@ class SharedSocketRules:
         services = [pid for pid in holders if not self._is_manager(pid)]
         return self._identify(self._ancestor_of_all(services or holders))
 
+    def accepts_for_itself(self, holders: Collection[int]) -> bool:
+        """Return whether one process alone can accept what comes in at sockets with these holders.
+
+        systemd may accept for a service that it starts for the connection.
+        """
+        return sum(not self._is_manager(pid) for pid in holders) == 1
+
     def _own_port(self, owners: frozenset[ProcessIdentity]) -> ProcessIdentity | None:
         if len(owners) == 1:
             return next(iter(owners))

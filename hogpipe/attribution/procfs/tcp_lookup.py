@@ -81,7 +81,7 @@ class TcpLookup:
         lookup = read_flow_sockets(flows)
         self._lookup_cost = (self._lookup_cost + _cpu_since(before) / len(flows)) / 2
         self._counts.lookups += len(flows)
-        reading = TcpReading(list(lookup.found.values()))
+        reading = TcpReading([*lookup.found.values(), *lookup.unaccepted.values()])
         missing = [flow for flow in flows if flow not in lookup.found]
         if missing:
             listeners = self._counts.add_dump(read_listeners({flow.local_port for flow in missing}))

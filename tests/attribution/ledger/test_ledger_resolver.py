@@ -320,6 +320,28 @@ def test_a_young_socket_is_compared_if_its_owner_has_forked_since(
     assert stage.find(OUTBOUND) == (Quality.EXACT, owner)
 
 
+@pytest.mark.parametrize("pid", [10, 99])
+@pytest.mark.parametrize(("workers", "is_final"), [((), True), ((11, 12), False)])
+def test_the_owner_of_a_connection_that_one_of_several_workers_will_accept_is_provisional(
+    stage: Stage, pid: int, workers: tuple[int, ...], *, is_final: bool
+) -> None:
+    stage.proc.table(
+        "tcp",
+        format_row((bytes(4), 80), (bytes(4), 0), inode=6, state=LISTEN),
+        format_row((HERE, 80), (THERE, 4000), inode=0),
+    )
+    stage.proc.process(10, sockets={3: 6})
+    for worker in workers:
+        stage.proc.process(worker, parent=10, sockets={3: 6})
+    stage.record(INBOUND, replace(MASTER, pid=pid), Quality.LISTENER)  # 99 has exited
+    resolution = stage.resolver.resolve({INBOUND: ()})[INBOUND]
+    assert resolution.attribution.process is not None
+    assert resolution.attribution.process.pid == 10
+    assert (resolution.is_final, resolution.may_be_refined) == (is_final, not is_final)
+    stage.record(INBOUND, replace(MASTER, pid=11), is_released=True)
+    assert stage.find(INBOUND) == (Quality.EXACT, 11)
+
+
 def test_a_recorded_owner_that_still_holds_a_lasting_socket_is_confirmed(stage: Stage) -> None:
     stage.show(OUTBOUND, 77)
     stage.record(OUTBOUND, CURL)

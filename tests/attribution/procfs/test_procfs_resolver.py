@@ -290,6 +290,44 @@ def test_a_connection_matched_to_its_listener_is_final_and_an_open_one_is_not(
     ]
 
 
+ESTABLISHED, SYN_RECV, FIN_WAIT2, CLOSE_WAIT = 0x01, 0x03, 0x05, 0x08
+ALONE, WORKERS, ACTIVATION, ACTIVATED = {10}, {10, 11, 12}, {1}, {1, 10}
+
+
+@pytest.mark.parametrize(
+    ("state", "holders", "is_final"),
+    [
+        (ESTABLISHED, ALONE, True),
+        (SYN_RECV, ALONE, True),
+        (SYN_RECV, WORKERS, False),
+        (ESTABLISHED, WORKERS, False),
+        (CLOSE_WAIT, WORKERS, False),
+        (FIN_WAIT2, WORKERS, True),
+        (None, WORKERS, True),
+        (ESTABLISHED, ACTIVATION, False),
+        (ESTABLISHED, ACTIVATED, True),
+    ],
+)
+def test_a_connection_that_one_of_several_processes_will_accept_has_no_final_owner(
+    fake: FakeProc, state: int | None, holders: set[int], *, is_final: bool
+) -> None:
+    waiting = tcp_flow(80, 4000)
+    rows = [] if state is None else [format_row((HERE, 80), (THERE, 4000), inode=0, state=state)]
+    fake.table("tcp", listener(80, inode=100), *rows)
+    fake.process(1, command=b"systemd", sockets={3: 100} if 1 in holders else {})
+    for pid in holders - {1}:
+        fake.process(pid, parent=1 if pid == 10 else 10, sockets={3: 100})
+    resolver = ProcfsResolver(fake.root)
+    resolution = resolver.resolve([waiting])[waiting]
+    assert resolution.attribution.quality is Quality.LISTENER
+    assert resolution.attribution.process is not None
+    assert resolution.attribution.process.pid == (10 if 10 in holders else 1)
+    assert (resolution.is_final, resolution.may_be_refined) == (is_final, not is_final)
+    fake.table("tcp", listener(80, inode=100), connection(80, 4000, inode=101))
+    fake.process(99, parent=10, sockets={5: 101})
+    assert found(resolver, waiting) == (Quality.EXACT, 99)
+
+
 def test_a_pool_of_open_connections_is_no_evidence(fake: FakeProc) -> None:
     clock = Clock()
     resolver = ProcfsResolver(fake.root, clock=clock)
