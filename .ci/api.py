@@ -21,7 +21,7 @@ page is generated: `python .ci/api.py` writes it, and a test checks that it is c
 GROUPS: dict[str, dict[str, Sequence[str]]] = {
     "hogpipe": {
         "The pipeline as a library": ("stream_records", "load_config", "Settings"),
-        "Sinks": ("hookimpl", "SinkType", "Sink", "SinkSettings", "SettingProblem"),
+        "Sinks": ("hookimpl", "SinkType", "Sink", "SinkSettings", "Seconds", "SettingProblem"),
         "JSON and TLS": (
             "JsonSettings",
             "JsonEncoder",

@@ -51,7 +51,14 @@ if TYPE_CHECKING:
     )
     from hogpipe.records.schema import Record, StatsRecord, TrafficRecord, record_id
     from hogpipe.sinks.connections import describe_connection_error, run_shielded
-    from hogpipe.sinks.contract import SettingProblem, Sink, SinkSettings, SinkType, raise_problems
+    from hogpipe.sinks.contract import (
+        Seconds,
+        SettingProblem,
+        Sink,
+        SinkSettings,
+        SinkType,
+        raise_problems,
+    )
     from hogpipe.sinks.encoding import JsonEncoder, JsonSettings
     from hogpipe.sinks.hookspecs import PLUGIN_API, hookimpl
     from hogpipe.sinks.tls import TlsSettings, find_tls_problems, load_tls_context
@@ -69,6 +76,7 @@ __all__ = [
     "OutputClosedError",
     "Record",
     "RefusedError",
+    "Seconds",
     "SettingProblem",
     "Settings",
     "Sink",
@@ -101,6 +109,7 @@ _MODULES = {
     "PLUGIN_API": "hogpipe.sinks.hookspecs",
     "Record": "hogpipe.records.schema",
     "RefusedError": "hogpipe.errors",
+    "Seconds": "hogpipe.sinks.contract",
     "SettingProblem": "hogpipe.sinks.contract",
     "Settings": "hogpipe.config",
     "Sink": "hogpipe.sinks.contract",

@@ -22,6 +22,7 @@ import click
 from hogpipe.capture.live.link_selection import AUTO, select_links
 from hogpipe.config import Settings, load_config
 from hogpipe.config.checks import find_ignored_keys
+from hogpipe.config.durations import parse_seconds
 from hogpipe.doctor import encode_findings, examine
 from hogpipe.errors import HogpipeError
 from hogpipe.linux.rtnetlink import Link, LinkTable, read_link_table
@@ -52,12 +53,18 @@ def _make_printable(record: logging.LogRecord) -> bool:
     return True
 
 
-def _check_finite(
-    _context: click.Context, _parameter: click.Parameter, value: float | None
+def _parse_duration(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
 ) -> float | None:
-    if value is not None and not math.isfinite(value):
-        raise click.BadParameter("must be a finite number of seconds")
-    return value
+    if value is None:
+        return None
+    try:
+        seconds = parse_seconds(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    if not 0 < seconds < math.inf:
+        raise click.BadParameter("must be more than 0, and finite")
+    return seconds
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -91,10 +98,9 @@ def _interrupt(number: Signals) -> NoReturn:
 @_SET
 @click.option(
     "--duration",
-    type=click.FloatRange(0, min_open=True),
-    callback=_check_finite,
-    metavar="SECONDS",
-    help="Stop after this time.",
+    callback=_parse_duration,
+    metavar="DURATION",
+    help='Stop after this time: seconds, or "30s", "5m", "1h30m".',
 )
 @click.pass_obj
 def run(

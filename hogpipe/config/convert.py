@@ -14,6 +14,7 @@ from typing import TypeVar, get_args, get_origin
 import msgspec
 
 from hogpipe.config.leaves import LeafError, convert_leaf, name_type, strip_annotations
+from hogpipe.config.overrides import BareText
 from hogpipe.config.problems import KeyPath, Problems, list_known, quote, suggest
 from hogpipe.config.settings import ConfiguredSink, Settings
 from hogpipe.sinks.contract import SinkSettings, SinkType
@@ -120,6 +121,8 @@ class Converter:
 
     def _convert_items(self, raw: object, bare: object, at: KeyPath) -> object:
         """Return an array or table with its items converted, and anything else unchanged."""
+        if isinstance(raw, BareText) and get_origin(bare) in _SEQUENCES:
+            raw = [str(raw)]
         match get_origin(bare), get_args(bare), raw:
             case (builtin, (item,) | (item, EllipsisType()), list()) if builtin in _SEQUENCES:
                 return [self._convert_value(v, item, (*at, index)) for index, v in enumerate(raw)]

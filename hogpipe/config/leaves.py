@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 
 import msgspec
 
+from hogpipe.config.durations import is_duration, parse_seconds
 from hogpipe.config.problems import format_value, list_choices
 from hogpipe.config.references import ReferencedText
 
@@ -32,9 +33,12 @@ def convert_leaf(raw: object, target: object) -> object:
     """Return `raw` as the type `target`, one that msgspec knows; raises LeafError.
 
     An int is accepted for a float, a bool is not accepted for an int, and numbers must be finite
-    and fit into 64 bits. References give text, so numbers and booleans are parsed from theirs.
+    and fit into 64 bits. A duration may be text with units (durations.py). References give text, so
+    numbers and booleans are parsed from theirs.
     """
     value = _replace_references(raw)
+    if isinstance(value, str) and is_duration(target):
+        value = _parse_duration(value)
     try:
         _check_number(value)
         converted = msgspec.convert(value, target, strict=not _contains_reference(raw))
@@ -42,6 +46,13 @@ def convert_leaf(raw: object, target: object) -> object:
     except msgspec.ValidationError as error:
         raise _explain(str(error), value, target) from error
     return converted
+
+
+def _parse_duration(text: str) -> float:
+    try:
+        return parse_seconds(text)
+    except ValueError as error:
+        raise LeafError(f"{error}, not {format_value(text)}", str(error)) from error
 
 
 def strip_annotations(annotated: object) -> object:
@@ -65,6 +76,8 @@ def _replace_references(raw: object) -> object:
     match raw:
         case ReferencedText(text):
             return text
+        case str():
+            return str(raw)  # of a `BareText`
         case dict():
             return {key: _replace_references(item) for key, item in raw.items()}
         case list():

@@ -1,7 +1,8 @@
 """PURE: `--set KEY=VALUE` applied to the tables of a configuration file.
 
 The key is a path of bare keys and indices: `aggregation.interval`, `sinks[0].path` or
-`sinks.0.path`. The value is parsed as a TOML value; text that is not TOML stands for itself.
+`sinks.0.path`. The value is parsed as a TOML value. Text that is not TOML stands for itself, and
+where an array is expected, for an array with that text as its only item (`BareText`).
 Missing tables are created, and an array grows by its next free index.
 """
 
@@ -11,6 +12,13 @@ from collections.abc import Mapping
 
 from hogpipe.config.problems import quote, shorten
 from hogpipe.text import printable
+
+
+class BareText(str):
+    """A value that is not TOML."""
+
+    __slots__ = ()
+
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+|\[[0-9]+\])*")
 _STEP = re.compile(r"[A-Za-z0-9_-]+")
@@ -74,8 +82,8 @@ def _parse_value(text: str) -> object:
         # An inline table cannot contain a comment or a second line, so neither is ignored.
         tables = tomllib.loads(f"inline = {{value = {text}}}")
     except ValueError:
-        return text
+        return BareText(text)
     match tables:
         case {"inline": {"value": value, **others}, **outside} if not others and not outside:
             return value
-    return text
+    return BareText(text)

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from hogpipe.aggregation.dimensions import DimensionName
-from hogpipe.sinks.contract import SinkSettings, SinkType
+from hogpipe.sinks.contract import Seconds, SinkSettings, SinkType
 
 _NotEmpty = Annotated[str, Meta(min_length=1)]
 
@@ -47,7 +47,7 @@ class AttributionSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where sockets are read from: /proc/net, sock_diag, or whichever costs less."""
     ledger: Literal["auto", "on", "off"] = "auto"
     """The eBPF socket ledger; with "on" a run fails where the ledger cannot be loaded."""
-    hold: Annotated[float, Meta(ge=0, le=60)] = 2.0
+    hold: Annotated[Seconds, Meta(ge=0, le=60)] = 2.0
     """How long the bytes of a flow may stay pending for want of an owner, in seconds."""
     cpu_budget: Annotated[float, Meta(gt=0, le=1)] = 0.2
     """The share of one core that reading /proc may take."""
@@ -56,7 +56,7 @@ class AttributionSettings(msgspec.Struct, frozen=True, kw_only=True):
 class AggregationSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`[aggregation]`: windows, dimensions and selectors."""
 
-    interval: Annotated[float, Meta(ge=0.05, le=86400)] = 1.0
+    interval: Annotated[Seconds, Meta(ge=0.05, le=86400)] = 1.0
     """The length of a window, in seconds."""
     group_by: tuple[DimensionName, ...] = ("process",)
     """The dimensions: each combination of their values has its own record."""

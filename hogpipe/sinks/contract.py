@@ -16,6 +16,10 @@ from msgspec import Meta
 from hogpipe.errors import ConfigurationError
 from hogpipe.records.schema import Record
 
+DURATION = {"quantity": "duration"}
+Seconds = Annotated[float, Meta(extra=DURATION)]
+"""The type of a setting that is a duration: seconds, or text such as "500ms", "30s" or "1h30m"."""
+
 
 class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The keys of every `[[sinks]]` table; the settings of a sink type are a subclass."""
@@ -27,11 +31,11 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How many windows its queue holds."""
     when_full: Literal["coalesce", "drop_oldest", "block"] = "coalesce"
     """The overflow policy: merge the oldest windows, drop the oldest, or block the pipeline."""
-    retry_initial: Annotated[float, Meta(gt=0)] = 0.5
+    retry_initial: Annotated[Seconds, Meta(gt=0)] = 0.5
     """The longest wait before the first retry, in seconds; doubles with each further one."""
-    retry_max: Annotated[float, Meta(gt=0)] = 30.0
+    retry_max: Annotated[Seconds, Meta(gt=0)] = 30.0
     """The longest wait between any two attempts, in seconds."""
-    write_timeout: Annotated[float, Meta(gt=0)] = 30.0
+    write_timeout: Annotated[Seconds, Meta(gt=0)] = 30.0
     """Seconds after which a write is cancelled, counts as failed, and is retried."""
     spool: Path | None = None
     """The folder of its queue on disk, its own; without one, the queue is in memory."""

@@ -2,7 +2,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from support.configuration import KNOWN_SINKS, load_text, problems_of
+from support.configuration import EXPECTED_DURATION, KNOWN_SINKS, load_text, problems_of
 
 from hogpipe.config import AggregationSettings, CaptureSettings, Settings, load_config
 from hogpipe.errors import ConfigurationError
@@ -82,7 +82,7 @@ def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
     snaplen = 1
     filter = "tcp and ("
     [aggregation]
-    interval = "1"
+    interval = "1w"
     [[sinks]]
     type = "tcp"
     host = 5
@@ -94,7 +94,7 @@ def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
         "--set sinks[7].path: sinks has 1 items, so the next free index is 1",
         'capture.interfacs: unknown key; did you mean "interfaces"?',
         "capture.snaplen: must be at least 96",
-        "aggregation.interval: expected float, got str",
+        f'aggregation.interval: {EXPECTED_DURATION}, not "1w"',
         "sinks[0].host: expected str, got int",
         "sinks[0].port: must be at least 1",
         'capture.filter: libpcap refuses "tcp and (": can\'t parse filter expression: syntax error',

@@ -30,6 +30,19 @@ def test_a_value_is_parsed_as_toml_and_stands_for_itself_where_it_is_none(
     assert apply_override({}, override) == tables
 
 
+def test_text_stands_for_an_array_with_one_item_where_an_array_is_expected(tmp_path: Path) -> None:
+    settings = load_text(
+        tmp_path, "", "capture.interfaces=lo", "aggregation.only=pid:1", "plugins.paths=[]"
+    )
+    assert settings.capture.interfaces == ("lo",)
+    assert settings.aggregation.only == ("pid:1",)
+
+
+def test_text_in_the_file_does_not_stand_for_an_array(tmp_path: Path) -> None:
+    problems = problems_of(tmp_path, '[capture]\ninterfaces = "lo"')
+    assert problems == ["capture.interfaces: expected array, got str"]
+
+
 def test_other_values_stay_unchanged() -> None:
     tables = {"a": {"b": 1, "c": 2}, "s": [{"x": 1, "y": 2}, {"x": 3}]}
     changed = apply_override(apply_override(tables, "a.b=5"), "s[1].y=6")

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from support.configuration import KNOWN_SINKS, load_text, problems_of
+from support.configuration import EXPECTED_DURATION, KNOWN_SINKS, load_text, problems_of
 
 TCP = '[[sinks]]\ntype = "tcp"\n'
 
@@ -95,7 +95,7 @@ def test_a_variable_that_is_not_utf8_is_refused(
         ("capture.interfaces", "hush", "expected array, got str"),
         ("attribution.procfs", "/hush", "No such file or directory"),
         ("attribution.ledger", "hush", 'must be "auto", "on" or "off"'),
-        ("attribution.hold", "nan", "must be at least 0"),
+        ("attribution.hold", "nan", EXPECTED_DURATION),
         ("attribution", "hush", "expected table, got str"),
         ("aggregation.only[0]", "hush", "not a selector"),
         ("plugins.paths[0]", "/hush", "No such file or directory"),

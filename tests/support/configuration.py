@@ -10,6 +10,7 @@ from hogpipe.sinks.registry import load_plugins
 
 KNOWN_SINKS = ", ".join(sorted(load_plugins([], []).sink_types))
 """The built-in sink types, as messages list them."""
+EXPECTED_DURATION = 'expected seconds, or text such as "500ms", "30s", "5m" or "1h30m"'
 
 
 def load_text(folder: Path, text: str, *overrides: str) -> Settings:

@@ -20,7 +20,7 @@ from msgspec import Meta
 
 from hogpipe.errors import ConfigurationError
 from hogpipe.records.schema import Record
-from hogpipe.sinks.contract import SettingProblem
+from hogpipe.sinks.contract import Seconds, SettingProblem
 from hogpipe.sinks.encoding import JsonEncoder, JsonSettings
 from hogpipe.sinks.jsonl.closed_files import ClosedFilePolicy
 from hogpipe.sinks.jsonl.rotating_file import FileOptions, RotatingFile
@@ -39,7 +39,7 @@ class JsonlSettings(JsonSettings, frozen=True, kw_only=True):
     """The file; created with its folders if absent, appended to if present."""
     rotate_mib: Annotated[int, Meta(ge=1)] | None = None
     """The size from which a file is rotated."""
-    rotate_every: Annotated[float, Meta(ge=1)] | None = None
+    rotate_every: Annotated[Seconds, Meta(ge=1)] | None = None
     """The seconds after which a file is rotated, at multiples since midnight UTC."""
     keep: Annotated[int, Meta(ge=1)] | None = None
     """How many closed files are kept; all if absent."""

@@ -31,7 +31,7 @@ from msgspec import Meta
 from hogpipe.errors import ConfigurationError, DeliveryError
 from hogpipe.records.schema import Record
 from hogpipe.sinks.connections import describe_connection_error
-from hogpipe.sinks.contract import SettingProblem, raise_problems
+from hogpipe.sinks.contract import Seconds, SettingProblem, raise_problems
 from hogpipe.sinks.encoding import JsonEncoder, JsonSettings
 from hogpipe.sinks.tcp.connection import Connection
 from hogpipe.sinks.tcp.connector import Connector
@@ -57,7 +57,7 @@ class TcpSettings(JsonSettings, frozen=True, kw_only=True):
     """`host:port` or `[IPv6]:port`, in the order of preference."""
     tls: TlsSettings | None = None
     """TLS, where present."""
-    connect_timeout: Annotated[float, Meta(gt=0)] = 4.0
+    connect_timeout: Annotated[Seconds, Meta(gt=0)] = 4.0
     """Seconds until one endpoint must be connected, name lookups and TLS included."""
 
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from aiokafka import codec
 from msgspec import Meta
 
-from hogpipe import JsonSettings, SettingProblem, TlsSettings
+from hogpipe import JsonSettings, Seconds, SettingProblem, TlsSettings
 
 _PORT = 9092
 _CODECS = {
@@ -30,7 +30,7 @@ class KafkaSettings(JsonSettings, frozen=True, kw_only=True):
     """The compression of batches."""
     batch_kib: Annotated[int, Meta(ge=1, le=1000)] = 256
     """The size of a batch before compression; brokers and topics have limits."""
-    linger: Annotated[float, Meta(ge=0)] = 0.01
+    linger: Annotated[Seconds, Meta(ge=0)] = 0.01
     """Seconds for which a batch collects messages."""
     tls: TlsSettings | None = None
     """TLS, where present."""
@@ -38,9 +38,9 @@ class KafkaSettings(JsonSettings, frozen=True, kw_only=True):
     password: str | None = None
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
     """The SASL mechanism for user and password."""
-    connect_timeout: Annotated[float, Meta(gt=0)] = 2.0
+    connect_timeout: Annotated[Seconds, Meta(gt=0)] = 2.0
     """Seconds that an attempt to reach one broker may take, all its steps together."""
-    ack_timeout: Annotated[float, Meta(gt=0)] = 10.0
+    ack_timeout: Annotated[Seconds, Meta(gt=0)] = 10.0
     """Seconds without any acknowledgement before a write counts as failed."""
 
 

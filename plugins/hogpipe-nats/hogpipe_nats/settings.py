@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta
 
-from hogpipe import JsonSettings, SettingProblem, TlsSettings
+from hogpipe import JsonSettings, Seconds, SettingProblem, TlsSettings
 
 _PART = r"(?:[^\s.*>{}]|\{host\}|\{type\})+"
 _SUBJECT = re.compile(rf"{_PART}(?:\.{_PART})*")
@@ -30,7 +30,7 @@ class NatsSettings(JsonSettings, frozen=True, kw_only=True):
     """The bound of a created stream, in MiB; the oldest messages are removed first."""
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1
     """On how many servers of the cluster a created stream is stored."""
-    duplicate_window: Annotated[float, Meta(gt=0)] = 120.0
+    duplicate_window: Annotated[Seconds, Meta(gt=0)] = 120.0
     """For how many seconds a created stream keeps the ids of its messages."""
     user: str | None = None
     password: str | None = None
@@ -39,9 +39,9 @@ class NatsSettings(JsonSettings, frozen=True, kw_only=True):
     """A file with a user's JWT and seed (`.creds`)."""
     tls: TlsSettings | None = None
     """TLS; a `tls://` server always has it."""
-    connect_timeout: Annotated[float, Meta(gt=0)] = 2.0
+    connect_timeout: Annotated[Seconds, Meta(gt=0)] = 2.0
     """Seconds that an attempt to reach one server may take, all its steps together."""
-    ack_timeout: Annotated[float, Meta(gt=0)] = 5.0
+    ack_timeout: Annotated[Seconds, Meta(gt=0)] = 5.0
     """Seconds to wait for acknowledgements; messages without one are sent again."""
 
     @property

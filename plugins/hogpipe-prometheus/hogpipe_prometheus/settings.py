@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta
 
-from hogpipe import SettingProblem, SinkSettings
+from hogpipe import Seconds, SettingProblem, SinkSettings
 from hogpipe_prometheus.labels import LabelName
 
 
@@ -19,7 +19,7 @@ class PrometheusSettings(SinkSettings, frozen=True, kw_only=True):
     """The labels of a series, beside the direction."""
     max_series: Annotated[int, Meta(ge=1)] = 1000
     """The most label sets with series of their own; the others are summed as `other`."""
-    stale_after: Annotated[float, Meta(gt=0)] = 3600.0
+    stale_after: Annotated[Seconds, Meta(gt=0)] = 3600.0
     """Seconds without traffic after which a label set is removed."""
 
 
