@@ -94,7 +94,7 @@ def test_a_truncated_savefile_is_replayed_up_to_its_last_complete_frame(tmp_path
     done = call("run", path)
     assert done.returncode == FAILURE
     error, summary = done.stderr.splitlines()
-    assert error.startswith(f"hogpipe: {trace}: truncated dump file")
+    assert error.startswith(f"hogpipe: {trace}: truncated: its last record")
     assert "49 packets" in summary
     stats = [json.loads(line)["capture"] for line in done.stdout.splitlines() if '"stats"' in line]
     assert sum(capture["packets"] for capture in stats) == 49

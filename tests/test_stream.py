@@ -68,7 +68,7 @@ async def test_the_error_of_a_truncated_savefile_comes_after_all_its_records(
         async with stream_records(golden(truncated_trace)) as records:
             kinds.extend([record["type"] async for record in records])
 
-    with pytest.raises(CaptureError, match="truncated dump file"):
+    with pytest.raises(CaptureError, match="truncated: its last record"):
         await read()
     assert kinds.count("stats") == 2
 

@@ -2,7 +2,7 @@
 
 The order that data takes, for packets:
 
-    pcap.py             libpcap handles: frames of an interface or a savefile, as a `FrameBatch`
+    pcap.py             libpcap handles: frames of an interface, as a `FrameBatch`; filters
     decode/             PURE: frames -> sums by wire key (the five-tuple as on the wire)
     orientation.py      PURE: wire key -> flow key: which side is local, in which namespace
       local_addresses.py  PURE: what is local, as one interface sees it
@@ -11,7 +11,9 @@ The order that data takes, for packets:
 The sources (`source.py` has their protocol):
 
     live/               interfaces of this host, followed as they come and go
-    savefile.py         a recorded file
+    savefile.py         a recorded file, as a source
+      savefile_reader.py  reads the file in chunks, and applies the filter
+      formats/            PURE: pcap and pcapng: bytes -> frames of several interfaces
     ebpf/               the kernel counts at sockets; no packet is copied to user space
     stop_signal.py      ends the wait of a live or ebpf source, from another thread
 
@@ -20,8 +22,8 @@ Constraints
       says why not; a full queue merges batches and drops nothing.
     - One thread owns all capture handles: libpcap's breakloop is not available in pcapy-ng, and a
       handle must not be closed while another thread reads it.
-    - Lengths are IP lengths: fast reading gives no original frame lengths, and the padding of short
-      frames is not traffic.
+    - Lengths are IP lengths: fast reading of an interface gives no original frame lengths, and the
+      padding of short frames is not traffic.
 
 Known limits
     - A GSO or GRO packet counts one header for several segments, as the stack handles it.

@@ -1,12 +1,11 @@
 """The one module that calls libpcap (through pcapy-ng): handles, frame batches, and their errors.
 
-In: an interface or a savefile, a BPF filter. Out: `FrameBatch`. libpcap's errors and status codes
+In: an interface, a BPF filter. Out: `FrameBatch`. libpcap's errors and status codes
 become NotPermittedError, ConfigurationError or CaptureError.
 
 Two ways to read
     `next_batch` is fast and gives no original lengths. `dispatch` with a callback costs some ten
-    times more a packet, gives original lengths, and returns every whole frame of a truncated
-    savefile.
+    times more a packet and gives original lengths.
 
 Constraints
     libpcap's breakloop and immediate mode are not available in pcapy-ng. A blocking read of an idle
@@ -27,6 +26,8 @@ import numpy as np
 import pcapy
 
 from hogpipe.capture.decode.columns import FrameBatch
+from hogpipe.capture.decode.scalar_link import LinkType
+from hogpipe.capture.formats.filter_program import Instruction
 from hogpipe.errors import CaptureError, ConfigurationError, NotPermittedError
 
 BATCH_FRAMES = 8192
@@ -37,6 +38,13 @@ _MIN_RING_MS = 160
 _MAX_UNCUT_BYTES = 1 << 16
 # Results of pcap_activate (pcap/pcap.h), which pcapy-ng returns unchanged.
 _NO_SUCH_DEVICE, _PERMISSION_DENIED, _NOT_UP, _PROMISC_DENIED = -5, -8, -9, -11
+
+# Numbers of DLT_RAW on other systems and in files, which libpcap does not compile filters for.
+_LIBPCAP_LINK_TYPES: dict[int, int] = {
+    LinkType.RAW_OPENBSD: LinkType.RAW,
+    LinkType.RAW_FILE: LinkType.RAW,
+}
+_MAX_SNAPLEN = 262_144
 
 # A filter is compiled for these before a run, when the link types of the run are not known.
 _USUAL_LINK_TYPES = (pcapy.DLT_EN10MB, pcapy.DLT_RAW, pcapy.DLT_LINUX_SLL)
@@ -63,7 +71,7 @@ class _Reader(Protocol):
 
 
 class Handle:
-    """An open capture handle or savefile; used and closed by one thread only."""
+    """An open capture handle; used and closed by one thread only."""
 
     def __init__(
         self, reader: _Reader, name: str, *, timeout: float = 0.0, snaplen: int = 0
@@ -97,10 +105,9 @@ class Handle:
         return self
 
     def read(self) -> FrameBatch:
-        """Return the frames in the ring, without original lengths; none at the end of a file.
+        """Return the frames in the ring, without original lengths.
 
-        Raises CaptureError, and the frames that this call had read are lost. Those of a savefile
-        can be read with `read_exact` on another handle.
+        Raises CaptureError, and the frames that this call had read are lost.
         """
         try:
             data, records = self._reader.next_batch(BATCH_FRAMES)
@@ -193,13 +200,15 @@ def _explain(interface: str, status: int) -> Exception:
     return CaptureError(f"{interface}: libpcap cannot capture on it (pcap_activate: {status})")
 
 
-def open_savefile(path: Path, expression: str) -> Handle:
-    """Return a handle on the pcap or pcapng file at `path`; raises ConfigurationError."""
+def compile_filter(expression: str, link_type: int, where: str) -> list[Instruction]:
+    """Return the BPF `expression` compiled for `link_type`; raises ConfigurationError."""
     try:
-        reader = pcapy.open_offline(str(path))
-    except pcapy.PcapError as error:
-        raise ConfigurationError(f"capture.path: {path}: not a capture file: {error}") from error
-    return Handle(reader, str(path)).apply_filter(expression)
+        program = pcapy.compile(
+            _LIBPCAP_LINK_TYPES.get(link_type, link_type), _MAX_SNAPLEN, expression, 1, 0
+        )
+    except (pcapy.PcapError, ValueError) as error:  # ValueError: a NUL, lone surrogates
+        raise ConfigurationError(f'capture.filter: "{expression}" on {where}: {error}') from error
+    return list(program.get_bpf())
 
 
 def check_filter(expression: str, snaplen: int) -> str | None:

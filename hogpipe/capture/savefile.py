@@ -2,15 +2,16 @@
 
 In: the file. Out: flow batches, none of which spans two windows.
 
-The file is read with `Handle.read`, which is fast and gives no original lengths. Two things need
-those, and make the source read the file again from its start with `Handle.read_exact`, skipping
-the frames that have been counted: a BIG TCP packet, whose length only the record header has, and a
-truncated file, of which every whole frame counts.
+Each interface of the file has a decoder of its own, so one file may have several link types. Its
+name in the file (pcapng) is that of the flows' interface; classic pcap has no names.
 
-Known limit: a savefile does not name the interface of its packets.
+Frames of a link type that cannot be decoded are counted as undecoded, and named once, at the end.
+Where nothing could be decoded, that is an error.
 """
 
+import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -18,22 +19,46 @@ from pathlib import Path
 import numpy as np
 
 from hogpipe.capture.decode.columns import FrameBatch
-from hogpipe.capture.decode.decoder import Decoder, WireFlows
+from hogpipe.capture.decode.decoder import Decoder
 from hogpipe.capture.decode.fragments import FragmentTable
+from hogpipe.capture.decode.link_type_names import (
+    describe_link_type,
+    is_decodable,
+    suggest_capture,
+)
+from hogpipe.capture.formats.savefile_parser import ParsedFrames, SavefileInterface
 from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.capture.orientation import Orientation
-from hogpipe.capture.pcap import Handle, open_savefile
+from hogpipe.capture.savefile_reader import SavefileReader
 from hogpipe.errors import CaptureError
 from hogpipe.model import FlowBatch
+from hogpipe.text import printable
 
-_NO_INTERFACE = ""
+log = logging.getLogger(__name__)
+
+
+class _Interface:
+    """One interface of the file: its decoder and the orientation of its flows."""
+
+    def __init__(self, interface: SavefileInterface, local: LocalAddresses) -> None:
+        self._decoder = Decoder(interface.link_type, FragmentTable())
+        self._orientation = Orientation(interface.name, local)
+
+    def count(self, frames: FrameBatch, batch: FlowBatch) -> None:
+        """Add the flows and counts of `frames` to `batch`."""
+        self._orientation.orient(self._decoder.decode(frames), batch)
+
+    def flush(self, batch: FlowBatch) -> None:
+        """Add the pending fragments to `batch`."""
+        self._orientation.orient(self._decoder.flush(), batch)
 
 
 class SavefileSource:
     """The frames of a savefile, in batches within one window of `interval_ns`; see PacketSource.
 
     Windows never go back: a packet with an earlier timestamp than one before it counts in the
-    window of that one. `run` raises CaptureError at the end of a truncated file.
+    window of that one. `run` raises CaptureError at the end of a file that is cut or damaged, or of
+    which nothing could be decoded.
     """
 
     live = False
@@ -42,85 +67,58 @@ class SavefileSource:
     def __init__(
         self, path: Path, *, expression: str, local: LocalAddresses, interval_ns: int
     ) -> None:
-        self._path = path
-        self._expression = expression
+        self._name = printable(str(path))
         self._interval_ns = interval_ns
-        self._orientation = Orientation(_NO_INTERFACE, local)
-        self._handle: Handle | None = None
+        self._local = local
+        self._reader = SavefileReader(path, expression)
+        self._interfaces: dict[int, _Interface] = {}
+        self._undecodable: Counter[int] = Counter()
+        """Frames by link type, of those that cannot be decoded."""
+        self._captured, self._undecoded = 0, 0
         self._newest_ns = 0
         self._stopped = threading.Event()
 
     def open(self) -> None:
         """Open the file; see PacketSource."""
-        self._handle = open_savefile(self._path, self._expression)
+        self._reader.open()
 
     def run(self, offer: Callable[[FlowBatch], None]) -> None:
         """Offer all packets of the file; see PacketSource."""
-        failure = None
-        assert self._handle is not None
-        decoder = Decoder(self._handle.link_type, FragmentTable())
         try:
-            counted = self._run_fast(decoder, offer)
-            if counted is not None:
-                decoder = Decoder(self._handle.link_type, FragmentTable())
-                failure = self._run_exact(decoder, counted, offer)
-            self._offer(decoder.flush(), offer)
+            for frames in self._read_pieces():
+                batch = FlowBatch(time_ns=self._newest_ns)
+                self._count(frames, batch)
+                self._offer(batch, offer)
+            last = FlowBatch(time_ns=self._newest_ns)
+            for interface in self._interfaces.values():
+                interface.flush(last)
+            self._offer(last, offer)
         finally:
             self.close()
-        if failure:
-            raise failure
+        self._report()
 
     def set_batch_interval(self, seconds: float) -> None:
         """Do nothing: a replay is read as fast as it is processed."""
 
     def close(self) -> None:
         """Close the file; see PacketSource."""
-        if self._handle is not None:
-            self._handle.close()
+        self._reader.close()
 
     def stop(self) -> None:
         """Make `run` return after the current batch."""
         self._stopped.set()
 
-    def _run_fast(self, decoder: Decoder, offer: Callable[[FlowBatch], None]) -> int | None:
-        """Return None at the end, or the number of frames counted until exact reading is needed."""
-        assert self._handle is not None
-        counted = 0
-        while not self._stopped.is_set():
-            try:
-                frames = self._handle.read()
-            except CaptureError:
-                return counted  # the exact reading finds the last whole frame, and the same error
-            if not len(frames):
-                break
-            for piece in self._split(frames):
-                wire = decoder.decode(piece)
-                if wire.needs_original_lengths:
-                    return counted
-                self._offer(wire, offer)
-                counted += len(piece)
-        return None
+    def _read_pieces(self) -> Iterator[ParsedFrames]:
+        """Yield the frames in pieces of one window each, until stopped."""
+        for parsed in self._reader.read_chunks():
+            for piece in self._split(parsed):
+                if self._stopped.is_set():
+                    return
+                yield piece
 
-    def _run_exact(
-        self, decoder: Decoder, counted: int, offer: Callable[[FlowBatch], None]
-    ) -> CaptureError | None:
-        """Reopen the file and go on after `counted` frames; return what cut the file short."""
-        assert self._handle is not None
-        self._handle.close()
-        self._handle = open_savefile(self._path, self._expression)
-        while not self._stopped.is_set():
-            frames, failure = self._handle.read_exact()
-            skipped = min(counted, len(frames))
-            counted -= skipped
-            decoder.decode(frames.slice(0, skipped))  # for the fragments among them
-            for piece in self._split(frames.slice(skipped, len(frames))):
-                self._offer(decoder.decode(piece), offer)
-            if failure or not len(frames):
-                return failure
-        return None
-
-    def _split(self, frames: FrameBatch) -> Iterator[FrameBatch]:
-        """Yield `frames` in pieces of one window each, with `_newest_ns` set for each piece."""
+    def _split(self, parsed: ParsedFrames) -> Iterator[ParsedFrames]:
+        """Yield `parsed` in pieces of one window each, with `_newest_ns` set for each piece."""
+        frames = parsed.frames
         if not len(frames):
             return
         newest = np.maximum.accumulate(np.maximum(frames.times_ns(), self._newest_ns))
@@ -128,10 +126,64 @@ class SavefileSource:
         cuts = [0, *(np.flatnonzero(np.diff(windows)) + 1).tolist(), len(frames)]
         for start, stop in pairwise(cuts):
             self._newest_ns = int(newest[stop - 1])
-            yield frames.slice(start, stop)
+            interface = parsed.interface[start:stop]
+            yield ParsedFrames(frames.slice(start, stop), interface, parsed.used)
 
-    def _offer(self, wire: WireFlows, offer: Callable[[FlowBatch], None]) -> None:
-        batch = FlowBatch(time_ns=self._newest_ns)
-        self._orientation.orient(wire, batch)
+    def _count(self, piece: ParsedFrames, batch: FlowBatch) -> None:
+        """Add the flows and counts of `piece` to `batch`, interface by interface."""
+        indices = np.unique(piece.interface).tolist()
+        for index in indices:
+            frames = (
+                piece.frames if len(indices) == 1 else piece.frames.take(piece.interface == index)
+            )
+            if index not in self._interfaces:
+                self._interfaces[index] = _Interface(self._reader.interfaces[index], self._local)
+            self._interfaces[index].count(frames, batch)
+            link_type = self._reader.interfaces[index].link_type
+            if not is_decodable(link_type):
+                self._undecodable[link_type] += len(frames)
+
+    def _offer(self, batch: FlowBatch, offer: Callable[[FlowBatch], None]) -> None:
+        self._captured += batch.counts.captured.packets
+        self._undecoded += batch.counts.undecoded.packets
         if batch.flows or batch.counts.captured.packets:
             offer(batch)
+
+    def _report(self) -> None:
+        """Log what could not be read or decoded.
+
+        Raises CaptureError if the file is damaged, or if it has frames or unknown blocks and
+        nothing of them could be decoded.
+        """
+        unread = [*self._describe_undecodable(), *self._describe_skipped()]
+        if self._reader.failure is not None:
+            failure = self._reader.failure
+        elif self._captured == self._undecoded and (self._captured or unread):
+            failure = f"none of {_count(self._captured, 'frame')} could be decoded"
+            if unread:
+                failure = f"{failure}: {'; '.join(unread)}"
+                unread = []
+        else:
+            failure = None
+        for text in unread:
+            log.warning("%s: %s", self._name, text)
+        if failure is not None:
+            raise CaptureError(f"{self._name}: {failure}")
+
+    def _describe_undecodable(self) -> Iterator[str]:
+        for link_type, count in self._undecodable.items():
+            yield (
+                f"{_count(count, 'frame')} of {describe_link_type(link_type)} cannot be decoded; "
+                f"{suggest_capture(link_type)}"
+            )
+
+    def _describe_skipped(self) -> Iterator[str]:
+        for kind, count in self._reader.skipped_blocks.items():
+            yield (
+                f"{_count(count, 'block')} of type 0x{kind:08x} cannot be read and are skipped; "
+                "save the file as pcap if they hold packets"
+            )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("s" if number != 1 else "")

@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import pytest
-from support.captures import Captured, write_pcap
-from support.frames import A4, B4, ethernet, ipv4, tcp, udp
+from support.captures import Captured, Pcapng, pcap_file, write_pcap
+from support.frames import A4, B4, ethernet, ipv4, sll, tcp, udp
 
 from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.capture.savefile import SavefileSource
@@ -83,7 +83,7 @@ def test_whole_frames_of_a_truncated_file_are_counted_before_the_error(tmp_path:
     batches, failure = replay(path)
     assert transmitted(batches) == 9_999 * 100
     assert counts_of(batches).captured == Tally(9_999, 9_999 * 100)
-    assert str(failure).startswith(f"{path}: truncated dump file")
+    assert str(failure).startswith(f"{path}: truncated: its last record")
 
 
 def test_a_file_truncated_in_its_first_packet_counts_nothing(tmp_path: Path) -> None:
@@ -162,3 +162,123 @@ def test_packets_that_are_not_local_are_counted_and_in_no_flow(tmp_path: Path) -
     batches, _failure = replay(write_pcap(tmp_path / "t.pcap", ETHERNET, [at(0, frame)]))
     assert counts_of(batches).not_local == Tally(1, 100)
     assert transmitted(batches) == 0
+
+
+NG = Pcapng()
+
+
+def described(*links: tuple[int, str]) -> bytes:
+    return NG.section() + b"".join(NG.interface(*link) for link in links)
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def test_each_interface_of_a_file_has_its_own_decoder_and_gives_flows_its_name(
+    tmp_path: Path,
+) -> None:
+    packet = ipv4(UDP, udp(payload=bytes(72)))
+    mixed = described((1, "eth0"), (113, "any"), (101, ""))
+    for number, frame in enumerate([ethernet(packet), sll(packet, packet_type=4), packet]):
+        mixed += NG.enhanced(number, frame, START_US)
+    batches, failure = replay(write(tmp_path / "t.pcapng", mixed))
+    assert failure is None
+    (batch,) = batches
+    assert {flow.interface: delta.total for flow, delta in batch.flows.items()} == {
+        "eth0": Tally(1, 100),
+        "any": Tally(1, 100),
+        "": Tally(1, 100),
+    }
+
+
+def test_batches_of_several_interfaces_never_span_two_windows(tmp_path: Path) -> None:
+    mixed = described((1, "a"), (1, "b"))
+    for number, second in [(0, 0.5), (1, 0.6), (0, 1.5), (1, 0.7), (1, 3.0)]:
+        mixed += NG.enhanced(number, datagram(), START_US + round(second * SECOND_US))
+    batches, _failure = replay(write(tmp_path / "t.pcapng", mixed))
+    windows = [batch.time_ns // INTERVAL_NS - 1_700_000_000 for batch in batches]
+    assert windows == [0, 1, 3]
+    assert [batch.counts.captured.packets for batch in batches] == [2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("link_type", "name"), [(127, "802.11 with radiotap header"), (258, "Apple PKTAP")]
+)
+def test_a_file_of_which_nothing_could_be_decoded_is_an_error_that_says_why(
+    tmp_path: Path, link_type: int, name: str
+) -> None:
+    path = write_pcap(tmp_path / "t.pcap", link_type, [at(0, bytes(50))] * 1234)
+    batches, failure = replay(path)
+    assert counts_of(batches).undecoded.packets == 1234
+    assert str(failure).startswith(
+        f"{path}: none of 1,234 frames could be decoded: 1,234 frames of link type {link_type} "
+        f"({name}) cannot be decoded; capture on "
+    )
+
+
+def test_frames_that_are_all_truncated_are_an_error(tmp_path: Path) -> None:
+    path = write_pcap(tmp_path / "t.pcap", ETHERNET, [at(0, datagram()[:20], 114)] * 2)
+    assert str(replay(path)[1]) == f"{path}: none of 2 frames could be decoded"
+
+
+def test_frames_of_another_network_protocol_are_no_error(tmp_path: Path) -> None:
+    frame = ethernet(bytes(28), 0x0806)
+    batches, failure = replay(write_pcap(tmp_path / "t.pcap", ETHERNET, [at(0, frame)]))
+    assert counts_of(batches).not_ip.packets == 1
+    assert failure is None
+
+
+def test_what_of_a_file_cannot_be_decoded_is_named_once_for_each_kind(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mixed = described((1, "eth0"), (127, "mon0")) + NG.enhanced(0, datagram(), START_US)
+    mixed += NG.enhanced(1, b"beacon", START_US) * 2 + NG.enhanced(9, b"x", START_US)
+    mixed += NG.block(0x204, b"event")
+    path = write(tmp_path / "t.pcapng", mixed)
+    batches, failure = replay(path)
+    assert failure is None
+    assert counts_of(batches).captured.packets == 4
+    assert counts_of(batches).undecoded.packets == 3
+    mon, undescribed, block = (record.getMessage() for record in caplog.records)
+    assert mon.startswith(f"{path}: 2 frames of link type 127 (802.11 with radiotap header) cannot")
+    assert undescribed.startswith(f"{path}: 1 frame of an interface that no block before ")
+    assert block.startswith(f"{path}: 1 block of type 0x00000204 cannot be read and are")
+
+
+@pytest.mark.parametrize("data", [b"", pcap_file([]), described((1, "eth0")), described()])
+def test_a_file_without_frames_is_no_error(tmp_path: Path, data: bytes) -> None:
+    assert replay(write(tmp_path / "t", data)) == ([], None)
+
+
+def test_a_file_with_nothing_but_unknown_blocks_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "t", described((1, "")) + NG.block(0x204, b"event"))
+    assert "1 block of type 0x00000204" in str(replay(path)[1])
+
+
+def test_a_filter_is_applied_to_each_interface_by_its_link_type(tmp_path: Path) -> None:
+    mixed = described((1, "a"), (101, "b"))
+    for packet in (ipv4(TCP, tcp()), ipv4(UDP, udp(payload=bytes(72)))):
+        mixed += NG.enhanced(0, ethernet(packet)) + NG.enhanced(1, packet)
+    batches, failure = replay(write(tmp_path / "t.pcapng", mixed), "udp")
+    assert failure is None
+    assert counts_of(batches).captured == Tally(2, 200)
+
+
+def test_a_filter_compares_the_original_length(tmp_path: Path) -> None:
+    frames = [at(0, datagram()[:60], 1500), at(0, datagram()[:60], 60)]
+    path = write_pcap(tmp_path / "t.pcap", ETHERNET, frames)
+    assert counts_of(replay(path, "greater 1000")[0]).captured.packets == 1
+
+
+def test_a_filter_that_a_later_link_type_does_not_know_ends_the_replay_there(
+    tmp_path: Path,
+) -> None:
+    first = described((1, "a")) + NG.enhanced(0, datagram(), START_US) * 12_000
+    later = NG.interface(101, "b") + NG.enhanced(1, datagram()[14:], START_US)
+    path = write(tmp_path / "t.pcapng", first + later)
+    expression = "ether src 00:00:00:00:00:00"
+    batches, failure = replay(path, expression)
+    assert counts_of(batches).captured.packets > 0
+    assert str(failure).startswith(f'{path}: capture.filter: "{expression}" on link type 101: ')

@@ -5,6 +5,7 @@
       vector_ip.py       many packets at once: wire keys and lengths
       scalar_link.py     one frame: where the IP packet begins; the numbers of the link layer
       scalar_ip.py       one packet: wire key and length
+      link_type_names.py which link types can be decoded, and the names of others in messages
       fragments.py       later fragments, matched to the flow of their first one
     columns.py         frames and headers as NumPy columns; grouping of equal rows
     wire_key.py        the five-tuple as on the wire, packed

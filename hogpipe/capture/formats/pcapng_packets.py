@@ -1,0 +1,135 @@
+"""PURE: the frames in the packet blocks of one section of a pcapng file, in columns.
+
+In: the words of a chunk, its packet blocks, the interfaces of the section. Out: `PacketRows`.
+
+| block | fixed part of its body |
+|---|---|
+| Enhanced Packet | interface, timestamp (two words), captured length, original length |
+| Packet (obsolete) | the same, with 16 bits of drops in the interface's word |
+| Simple Packet | original length; of the first interface, cut at its snaplen |
+
+Known limit: a Simple Packet has no timestamp; its time is 0.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hogpipe.capture.decode.columns import Indices
+from hogpipe.capture.formats.pcapng_blocks import (
+    ENHANCED,
+    MIN_BLOCK_BYTES,
+    PACKET,
+    SIMPLE,
+    Blocks,
+    ByteOrder,
+    Defect,
+    Words,
+)
+from hogpipe.capture.formats.pcapng_interface import (
+    DEFAULT_CLOCK,
+    Clock,
+    InterfaceDescription,
+)
+
+UNDESCRIBED = -1
+"""The number of an interface that the section does not describe before its frame."""
+_FRAME_AT, _SIMPLE_FRAME_AT = 28, 12
+
+
+class PacketRows(NamedTuple):
+    """Frames: rows of `FrameBatch.records`, original lengths, number of the interface."""
+
+    records: Words
+    original: Words
+    number: Indices
+
+
+class _Extents(NamedTuple):
+    """Where frames are: offset in bytes, captured length, original length, interface, ticks."""
+
+    begin: Indices
+    captured: Indices
+    original: Words
+    number: Indices
+    ticks: NDArray[np.uint64]
+
+
+def is_packet(kind: Words) -> NDArray[np.bool_]:
+    """Return which types are those of packet blocks."""
+    packets: NDArray[np.bool_] = (kind == ENHANCED) | (kind == PACKET) | (kind == SIMPLE)
+    return packets
+
+
+def parse_packets(
+    words: Words,
+    blocks: Blocks,
+    described: Indices,
+    section: Sequence[InterfaceDescription],
+    order: ByteOrder,
+) -> tuple[PacketRows, Defect | None]:
+    """Return the frames of `blocks`, all packet blocks, and a defect that ends them.
+
+    `described` is how many interfaces of `section` are described before each block.
+    """
+    found = _read_extents(words, blocks, order)
+    simple = blocks.kind == SIMPLE
+    if simple.any():
+        _read_simple(words, blocks, found, simple, section[0].snaplen if section else 0)
+    damaged = ~simple & (found.captured > blocks.size - MIN_BLOCK_BYTES[ENHANCED])
+    count, defect = len(damaged), None
+    if damaged.any():
+        count = int(damaged.argmax())
+        what = f"a frame of {found.captured[count]:,} bytes in a block of {blocks.size[count]:,}"
+        defect = Defect(what, 4 * int(blocks.at[count]))
+    number = np.where(found.number < described, found.number, UNDESCRIBED)
+    records = np.empty((len(number), 4), np.uint32)
+    records[:, 0], records[:, 1] = _read_times(found.ticks, number, section)
+    records[:, 2], records[:, 3] = found.begin, found.captured
+    return PacketRows(records[:count], found.original[:count], number[:count]), defect
+
+
+def _read_extents(words: Words, blocks: Blocks, order: ByteOrder) -> _Extents:
+    """Read the fields of enhanced and obsolete packet blocks; those of others are meaningless."""
+    number = words[blocks.at + 2].astype(np.int64)
+    obsolete = blocks.kind == PACKET
+    if obsolete.any():
+        upper, lower = number >> 16, number & 0xFFFF
+        number[obsolete] = (lower if order == "<" else upper)[obsolete]
+    high, low, captured, original = (
+        words.take(blocks.at + index, mode="clip") for index in (3, 4, 5, 6)
+    )
+    ticks = high.astype(np.uint64) << np.uint64(32) | low
+    return _Extents(4 * blocks.at + _FRAME_AT, captured.astype(np.int64), original, number, ticks)
+
+
+def _read_simple(
+    words: Words, blocks: Blocks, found: _Extents, simple: NDArray[np.bool_], snaplen: int
+) -> None:
+    """Replace the `simple` rows of `found` by what simple packet blocks say."""
+    at = blocks.at[simple]
+    original = words[at + 2]
+    captured = np.minimum(original, blocks.size[simple] - MIN_BLOCK_BYTES[SIMPLE])
+    found.begin[simple] = 4 * at + _SIMPLE_FRAME_AT
+    found.captured[simple] = np.minimum(captured, snaplen) if snaplen else captured
+    found.original[simple] = original
+    found.number[simple] = 0
+    found.ticks[simple] = 0
+
+
+def _read_times(
+    ticks: NDArray[np.uint64], number: Indices, section: Sequence[InterfaceDescription]
+) -> tuple[Indices, Indices]:
+    """Return seconds and microseconds of each row, by the clock of its interface."""
+    clocks: dict[Clock, list[int]] = {}
+    for index, description in enumerate(section):
+        clocks.setdefault(description.clock, []).append(index)
+    if len(clocks) <= 1:
+        return next(iter(clocks), DEFAULT_CLOCK).read_times(ticks)
+    seconds, microseconds = DEFAULT_CLOCK.read_times(ticks)
+    for clock, numbers in clocks.items():
+        rows = np.isin(number, numbers)
+        seconds[rows], microseconds[rows] = clock.read_times(ticks[rows])
+    return seconds, microseconds
