@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -29,6 +30,7 @@ from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.capture.savefile import SavefileSource
 from hogpipe.capture.source import PacketSource
 from hogpipe.config.settings import ConfiguredSink, Settings
+from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import ConfigurationError
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.procfs import shows_live_processes
@@ -40,19 +42,35 @@ from hogpipe.sinks.plugin_errors import describe_bug
 _HASHED_BYTES = 1 << 20
 
 
-def make_source(
-    settings: Settings, interval_ns: int, stale: StaleFlows
-) -> tuple[PacketSource, Resolver]:
+class Input(NamedTuple):
+    """Where flows and their owners come from."""
+
+    source: PacketSource
+    resolver: Resolver
+    processes: ProcessReader
+    """The cache from which the resolver and the source describe processes."""
+
+
+def make_input(settings: Settings, interval_ns: int, stale: StaleFlows) -> Input:
     """Return the source that `[capture]` describes and the resolver that `[attribution]` describes.
 
     The resolver's ledger, if there is one, adds invalidated flows to `stale`.
     """
-    if settings.capture.source == "savefile":
-        return _make_savefile_source(settings, interval_ns), _make_procfs_resolver(settings)
-    if settings.capture.source == "pcap":
-        return _make_live_source(settings, stale)
-    procfs, flow_sockets = settings.attribution.procfs, FlowSockets()
     procfs_resolver = _make_procfs_resolver(settings)
+    if settings.capture.source == "savefile":
+        source: PacketSource = _make_savefile_source(settings, interval_ns)
+        resolver: Resolver = procfs_resolver
+    elif settings.capture.source == "pcap":
+        source, resolver = _make_live_source(settings, stale, procfs_resolver)
+    else:
+        source, resolver = _make_ebpf_source(settings, interval_ns, procfs_resolver)
+    return Input(source, resolver, procfs_resolver.processes)
+
+
+def _make_ebpf_source(
+    settings: Settings, interval_ns: int, procfs_resolver: ProcfsResolver
+) -> tuple[PacketSource, Resolver]:
+    procfs, flow_sockets = settings.attribution.procfs, FlowSockets()
     source = EbpfSource(
         procfs,
         flow_sockets,
@@ -88,7 +106,9 @@ def _make_savefile_source(settings: Settings, interval_ns: int) -> PacketSource:
     )
 
 
-def _make_live_source(settings: Settings, stale: StaleFlows) -> tuple[PacketSource, Resolver]:
+def _make_live_source(
+    settings: Settings, stale: StaleFlows, procfs_resolver: ProcfsResolver
+) -> tuple[PacketSource, Resolver]:
     """Return the source of live packets, and a resolver that recognises translated ones."""
     capture = settings.capture
     source = LiveSource(
@@ -103,19 +123,21 @@ def _make_live_source(settings: Settings, stale: StaleFlows) -> tuple[PacketSour
     )
     # A filter may select one copy of a translated packet and not the other, so none is left out.
     addresses = source.container_addresses if not capture.filter else frozenset
-    return source, TranslationResolver(_make_resolver(settings, stale), addresses)
+    resolver = _make_resolver(settings, stale, procfs_resolver)
+    return source, TranslationResolver(resolver, addresses)
 
 
-def _make_resolver(settings: Settings, stale: StaleFlows) -> Resolver:
+def _make_resolver(
+    settings: Settings, stale: StaleFlows, procfs_resolver: ProcfsResolver
+) -> Resolver:
     choice = settings.attribution
-    resolver = _make_procfs_resolver(settings)
     if choice.ledger == "off":
-        return resolver
+        return procfs_resolver
     return LedgerResolver(
-        resolver,
+        procfs_resolver,
         choice.procfs,
         required=choice.ledger == "on",
-        open_ledger=partial(open_ledger, stale=stale, processes=resolver.processes),
+        open_ledger=partial(open_ledger, stale=stale, processes=procfs_resolver.processes),
     )
 
 

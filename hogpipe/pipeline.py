@@ -47,7 +47,8 @@ from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.capture.handoff import Handoff
 from hogpipe.config.settings import Settings
 from hogpipe.delivery.dispatch import Dispatcher
-from hogpipe.factory import make_run_id_for, make_sink, make_source
+from hogpipe.enrichment.process_refresh import ProcessRefresher
+from hogpipe.factory import make_input, make_run_id_for, make_sink
 from hogpipe.linux.process_exits import ProcessExits
 from hogpipe.linux.self_usage import UsageMeter
 from hogpipe.model import (
@@ -86,13 +87,22 @@ class Pipeline:
         self._interval_ns = round(settings.aggregation.interval * NANOSECONDS)
         self._capture_thread = ThreadPoolExecutor(1, "capture")
         self._lookup_thread = ThreadPoolExecutor(1, "lookup")
+        self._refresh_thread = ThreadPoolExecutor(1, "refresh")
         self._packet_time_ns = 0
         stale = StaleFlows()
-        self._source, self._resolver = make_source(settings, self._interval_ns, stale)
+        self._source, self._resolver, processes = make_input(settings, self._interval_ns, stale)
         self._aggregator = Aggregator(
             settings.aggregation.group_by,
             [parse_selector(text) for text in settings.aggregation.only],
             settings.aggregation.max_records,
+            # A replay has one description of each process for all of its packets.
+            recall_process=processes.recall if self._source.live else lambda process: process,
+        )
+        self._refresher = ProcessRefresher(
+            processes,
+            self._refresh_thread,
+            lambda: self._aggregator.processes,
+            self._aggregator.invalidate_routes,
         )
         self._exits = ProcessExits(settings.attribution.procfs)
         self._attributor = Attributor(
@@ -160,10 +170,14 @@ class Pipeline:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._dispatcher.run())
+                refresher = group.create_task(self._refresher.run())
+                if not self._source.live:
+                    refresher.cancel()
                 try:
                     await self._process(handoff)
                     await self._wait_for_sinks()
                 finally:
+                    refresher.cancel()
                     self.summary.undelivered = await self._dispatcher.drain(_DRAIN_SECONDS)
         finally:
             self._source.stop()
@@ -288,6 +302,7 @@ class Pipeline:
     def _shut_down_threads(self) -> None:
         self._capture_thread.shutdown(wait=False)
         self._lookup_thread.shutdown(wait=False)
+        self._refresh_thread.shutdown(wait=False)
 
 
 class _WindowPublisher:

@@ -19,7 +19,10 @@ from hogpipe import pipeline
 from hogpipe.attribution.resolver import Resolution
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.config import load_config
+from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import CaptureError
+from hogpipe.factory import Input
+from hogpipe.linux.procfs import Procfs
 from hogpipe.model import (
     OWN_NAMESPACE,
     UNATTRIBUTED,
@@ -175,14 +178,12 @@ def run_until(
             asyncio.get_running_loop().call_later(seconds / 2, time.sleep, 0.03)
         await one.run()
 
-    def make_source(
-        _settings: object, _interval_ns: int, stale: StaleFlows
-    ) -> tuple[Source, Resolver]:
+    def make_input(_settings: object, _interval_ns: int, stale: StaleFlows) -> Input:
         resolver.invalidate(stale)
-        return source, resolver
+        return Input(source, resolver, ProcessReader(Procfs(Path("/proc"))))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "make_source", make_source)
+        patch.setattr(pipeline, "make_input", make_input)
         asyncio.run(run())
     return read_records(folder / "records.jsonl")
 

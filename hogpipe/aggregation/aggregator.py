@@ -2,6 +2,12 @@
 
 In: traffic counters of flows with their attributions. Out: record bodies.
 
+Descriptions in time
+    The attribution of a flow may have been found long ago, and its process may have executed
+    another program or moved to another control group since. So when a flow first has traffic in a
+    window, its process is described as it was found last (`recall_process`), and the flow's route
+    to its group is kept. `invalidate_routes` makes all flows find their groups again.
+
 Conservation
     The bodies of a window add up to exactly what was ingested, in each direction and by quality.
     Traffic that no selector of `only` matches, and groups beyond the first `max_records`, are
@@ -13,14 +19,19 @@ Bounds
     lower bound, but in `uncounted_flows`. Groups number at most `max_records`.
 """
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 
 import msgspec
 
 from hogpipe.aggregation.dimensions import Grouping
 from hogpipe.aggregation.selectors import Selector
-from hogpipe.model import Attribution, FlowKey, Quality, TrafficCounts
+from hogpipe.model import Attribution, FlowKey, Process, Quality, TrafficCounts
 from hogpipe.records.schema import TrafficBody, describe_io
+
+_MAX_PROCESSES = 4096
+
+_LatestProcess = tuple[Process, Process]
+"""A process as it was described, by whose identity as an object it is found, and as of late."""
 
 
 class _Group(msgspec.Struct, eq=False, gc=False):
@@ -50,6 +61,7 @@ class Aggregator:
     """Aggregates one window after another: `ingest` traffic, then `drain` the bodies.
 
     `group_by` holds names of dimensions (dimensions.py). An empty `only` selects all traffic.
+    `recall_process` returns the latest description of a process; by default there is no later one.
     """
 
     def __init__(
@@ -58,9 +70,17 @@ class Aggregator:
         only: Sequence[Selector],
         max_records: int,
         max_flows: int = 262_144,
+        recall_process: Callable[[Process], Process] = lambda process: process,
     ) -> None:
         self._grouping = Grouping(group_by)
         self._only = only
+        self._recall_process = recall_process
+        self._needs_processes = self._grouping.has_owner or bool(only)
+        self._latest: dict[int, _LatestProcess] = {}
+        self._former_latest: dict[int, _LatestProcess] = {}
+        self._routes: dict[FlowKey, _Route] = {}
+        self._invalid_routes: dict[FlowKey, _Route] = {}
+        """Of flows that had traffic in this window, but none since their route was invalidated."""
         self._max_records = max_records
         self._max_flows = max_flows
         self.bytes_by_quality: dict[str, int] = {}
@@ -94,6 +114,25 @@ class Aggregator:
         group.flows += flows
         group.add(traffic, attribution.quality)
 
+    def invalidate_routes(self) -> None:
+        """Find the group of each flow again, as the description of a process has changed.
+
+        What was ingested stays in the groups it is in.
+        """
+        fewer, more = sorted((self._routes, self._invalid_routes), key=len)
+        more.update(fewer)  # no flow is in both
+        self._invalid_routes = more
+        self._routes = {}
+        self._start_generation()
+
+    @property
+    def processes(self) -> Collection[Process]:
+        """The processes that had traffic in this window or in the one before, a bounded number.
+
+        One may be there more than once. Empty if records do not depend on processes.
+        """
+        return [latest for _, latest in (*self._former_latest.values(), *self._latest.values())]
+
     def drain(self) -> Iterator[TrafficBody]:
         """End the window and return its bodies in order of first ingest, the remainder last.
 
@@ -120,7 +159,9 @@ class Aggregator:
     def _start_window(self) -> None:
         self._groups: dict[Hashable, _Group] = {}
         self._remainder: _Group | None = None
-        self._routes: dict[FlowKey, _Route] = {}
+        self._routes = {}
+        self._invalid_routes = {}
+        self._start_generation()
         self._counted_flows = 0
         self._folded: set[Hashable] = set()
         self._uncounted = 0
@@ -128,6 +169,8 @@ class Aggregator:
     def _route(self, flow: FlowKey, route: _Route | None, attribution: Attribution) -> _Group:
         """Return the group of `flow`; the group counts the flow once in a window."""
         group = self._find_group(flow, attribution)
+        if route is None and (route := self._invalid_routes.pop(flow, None)) is not None:
+            self._routes[flow] = route
         if route is None:
             if self._counted_flows >= self._max_flows:
                 self._uncounted += 1
@@ -145,6 +188,8 @@ class Aggregator:
         return group
 
     def _find_group(self, flow: FlowKey, attribution: Attribution) -> _Group:
+        if self._needs_processes and attribution.process is not None:
+            attribution = self._describe_now(attribution, attribution.process)
         selected = not self._only or any(one.matches(attribution) for one in self._only)
         if selected:
             key = self._grouping.make_key(flow, attribution)
@@ -158,6 +203,22 @@ class Aggregator:
         if self._remainder is None:
             self._remainder = _Group(flow, attribution)
         return self._remainder
+
+    def _describe_now(self, attribution: Attribution, process: Process) -> Attribution:
+        """Return an attribution to the same process as it was described last."""
+        known = self._latest.get(id(process))
+        if known is None:
+            if len(self._latest) >= _MAX_PROCESSES:
+                self._start_generation()
+            known = self._latest[id(process)] = process, self._recall_process(process)
+        latest = known[1]
+        if latest is process:
+            return attribution
+        return msgspec.structs.replace(attribution, process=latest)
+
+    def _start_generation(self) -> None:
+        """Recall processes again from now on."""
+        self._former_latest, self._latest = self._latest, {}
 
     def _build_body(self, group: _Group) -> TrafficBody:
         body = _build_sums(group)

@@ -4,9 +4,9 @@ In: names of dimensions; a flow with its attribution. Out: the key of the group,
 the group's record that describe its owner and its path.
 
 Keys and descriptions
-    A key holds identities, not descriptions: a process is its (pid, start) and its program, which
-    exec changes, whatever else becomes known of it later. A group is described by what was known
-    first.
+    A key holds identities, not descriptions: a process is its (pid, start), its program, which exec
+    changes, and its control group, to which it may be moved. Whatever else becomes known of it
+    later, a group is described by what was known first.
 
 The `ebpf` source
     The kernel's rows are summed before they reach the aggregator (capture/ebpf/row_aggregation.py).
@@ -118,6 +118,8 @@ class Grouping:
         # A process has one user, cgroup and container, and its description includes them.
         self._owner = [_PROCESS] if _PROCESS in owner else owner
         self._flow = [dimension for dimension in asked if isinstance(dimension, FlowDimension)]
+        self.has_owner = bool(owner)
+        """Whether groups differ by process or user."""
 
     def make_key(self, flow: FlowKey, attribution: Attribution) -> Hashable:
         """Return the key of the group that `flow` falls into with this attribution."""
@@ -162,7 +164,7 @@ def _identify_process(attribution: Attribution) -> Hashable:
     process = attribution.process
     if process is None:
         return _identify_user(attribution)
-    return process.pid, process.start, process.name
+    return process.pid, process.start, process.name, process.executable, process.cgroup
 
 
 def _describe_process(attribution: Attribution, info: OwnerInfo) -> None:

@@ -3,10 +3,21 @@
 In: the identity of a process (pid and start time). Out: a `Process`, or None if the process exited
 before it was read.
 
-A process is read once and cached, also after its exit. exec and changes of user or control group
-keep the identity, so a cached process is read again: `_CHANGED_SECONDS` after the last reading if
-it has executed another program or changed its command, else `_UNCHANGED_SECONDS` after it. The user
-is the real user: a set-uid program is reported with its own name and the user who started it.
+A process is read once and cached, also after its exit. The user is the real user: a set-uid program
+is reported with its own name and the user who started it.
+
+Changes
+-------
+exec and changes of user or control group keep the identity, so a cached process is read again:
+- at once, if its stat shows that it has executed another program;
+- `_CHANGED_SECONDS` after the last reading, if its command differs;
+- `_UNCHANGED_SECONDS` after it in any case.
+`check` also compares the control group. It is called for processes in use (`process_refresh`), and
+`recall` returns what the latest reading found, so that a cached attribution needs no lookup to have
+the current description. A process that has exited keeps the description from before.
+
+Known limits: without permission to see where the stack of a process begins, exec is noticed by the
+command only. A changed user is noticed after `_UNCHANGED_SECONDS`.
 
 Processes that exited unread
 ----------------------------
@@ -41,6 +52,7 @@ _MAX_USERS = 4096
 _MAX_LEARNT = 4096
 _FIRST_PROCESS = 1
 _UNCHANGED_SECONDS = 10.0
+_UNKNOWN_STACK = -1
 _CHANGED_SECONDS = 1.0  # some programs show their progress in their name, and change it often
 
 
@@ -67,6 +79,8 @@ class ProcessReader:
         self._only_cgroup_v2 = has_only_cgroup_v2(procfs.read_cgroup(_FIRST_PROCESS) or "")
         self._clock_ticks = os.sysconf("SC_CLK_TCK")
         self._user_names: dict[int, str | None] = {}
+        self.changes = 0
+        """How often a process was found to have changed; the number only grows."""
 
     def recent(self, owner: ProcessIdentity, now: float) -> Process | None:
         """Return a cached process that needs no check of its command yet, or None."""
@@ -87,14 +101,31 @@ class ProcessReader:
             return None if cached is None else self._store(owner, self._name_user(cached))
         if cached is not None and not cached.is_due(stat, now):
             return self._store(owner, self._name_user(cached))
-        known = None if cached is None else self._name_user(cached).process
-        process = self._read(owner, stat)
-        if process is None:
-            # It exited during the reads; its stat is still valid.
-            return known or self._describe(owner, stat)
-        if known is not None and (process == known or _is_ending(process, known)):
-            process = known
-        return self._store(owner, _CachedProcess(process, now, stat.stack_start))
+        return self._read_again(owner, stat, now)
+
+    def check(self, owner: ProcessIdentity, now: float) -> bool:
+        """Read a process again if it has changed; return whether it lives.
+
+        An unchanged process costs two short files.
+        """
+        stat = self._procfs.read_stat(owner.pid)
+        if stat is None or stat.start != owner.start:
+            return False
+        if stat.has_exited:  # a zombie, or a process that only `refresh` reads by another thread
+            return stat.has_exited_leader
+        cached = self._cache.get(owner)
+        if cached is None or cached.is_due(stat, now) or self._has_moved(owner, cached):
+            self._read_again(owner, stat, now)
+        return True
+
+    def recall(self, process: Process) -> Process:
+        """Return a process as it was described last, without reading /proc; safe from any thread.
+
+        The same object if nothing newer is known.
+        """
+        if process.start is None:
+            return process
+        return self.cached(ProcessIdentity(process.pid, process.start)) or process
 
     def read_new(self, pid: int, now: float) -> ProcessStat | None:
         """Read and cache a process that may soon exit; return its stat, None if it has exited.
@@ -107,6 +138,9 @@ class ProcessReader:
         stat = self._procfs.read_stat(pid)
         if stat is None:
             return None
+        stack_start = stat.stack_start
+        if self._procfs.read_executable(pid) not in {None, executable}:
+            stack_start = _UNKNOWN_STACK  # exec in between: the next check reads it again
         thread = pid
         if stat.has_exited_leader:
             thread = self._procfs.find_living_thread(pid) or pid
@@ -117,9 +151,11 @@ class ProcessReader:
         process = self._complete(owner, stat, executable, text, user_id, thread=thread)
         self._learn(process, text)
         known = self.cached(owner)
+        if process == known:
+            process = known
         if known is None or not _is_ending(process, known):
             lacks_user_name = user_id is not None and user_id not in self._user_names
-            cached = _CachedProcess(process, now, stat.stack_start, lacks_user_name)
+            cached = _CachedProcess(process, now, stack_start, hash(text), lacks_user_name)
             self._store(owner, cached)
         return stat
 
@@ -200,12 +236,33 @@ class ProcessReader:
             pod=names.pod,
         )
 
+    def _read_again(self, owner: ProcessIdentity, stat: ProcessStat, now: float) -> Process:
+        """Read a process and cache it; an unchanged one stays the same object."""
+        cached = self._cache.get(owner)
+        known = None if cached is None else self._name_user(cached).process
+        if cached is not None and stat.has_exited and not stat.has_exited_leader:
+            return self._store(owner, cached)  # a zombie has lost most of its attributes
+        reading = self._read(owner, stat)
+        if reading is None:
+            # It exited during the reads; its stat is still valid.
+            return known or self._describe(owner, stat)
+        process, cgroup_hash = reading
+        if known is not None and (process == known or _is_ending(process, known)):
+            process = known
+        return self._store(owner, _CachedProcess(process, now, stat.stack_start, cgroup_hash))
+
+    def _has_moved(self, owner: ProcessIdentity, cached: "_CachedProcess") -> bool:
+        """Read whether a process is in another control group than when it was read."""
+        text = self._procfs.read_cgroup(owner.pid)
+        return text is not None and hash(text) != cached.cgroup_hash
+
     def _store(self, owner: ProcessIdentity, cached: "_CachedProcess") -> Process:
         with self._lock:
-            self._cache.pop(owner, None)
+            before = self._cache.pop(owner, None)
             self._cache[owner] = cached
             if len(self._cache) > self._max_cached:
                 del self._cache[next(iter(self._cache))]
+            self.changes += before is not None and before.process != cached.process
         return cached.process
 
     def _name_user(self, cached: "_CachedProcess") -> "_CachedProcess":
@@ -216,8 +273,11 @@ class ProcessReader:
             cached.lacks_user_name = False
         return cached
 
-    def _read(self, owner: ProcessIdentity, stat: ProcessStat) -> Process | None:
-        """Return all attributes of a process; None if it exited before the last read."""
+    def _read(self, owner: ProcessIdentity, stat: ProcessStat) -> tuple[Process, int] | None:
+        """Return all attributes of a process, and the hash of its control groups.
+
+        None if it exited before the last read.
+        """
         procfs, pid = self._procfs, owner.pid
         if stat.has_exited_leader:  # the files of the first thread are empty
             pid = procfs.find_living_thread(pid) or pid
@@ -230,7 +290,7 @@ class ProcessReader:
         if after is None or after.start != owner.start:
             return None
         self._learn(process, text)
-        return process
+        return process, hash(text)
 
     def _complete(
         self,
@@ -287,11 +347,15 @@ class _CachedProcess(msgspec.Struct, eq=False):
     read_at: float
     stack_start: int = 0
     """`ProcessStat.stack_start` when the process was read."""
+    cgroup_hash: int = 0
+    """Of the text of its control groups, as read then."""
     lacks_user_name: bool = False
 
     def is_due(self, stat: ProcessStat, now: float) -> bool:
-        has_same_stack = stat.stack_start in {0, self.stack_start}  # 0: hidden, or exited
-        is_same = stat.command == self.process.command and has_same_stack
+        """Return whether the process is to be read again, with this as its current stat."""
+        if stat.stack_start not in {0, self.stack_start}:  # 0: hidden, or exited
+            return True
+        is_same = stat.command == self.process.command
         return now - self.read_at >= (_UNCHANGED_SECONDS if is_same else _CHANGED_SECONDS)
 
 

@@ -52,22 +52,33 @@ def drain_one(aggregator: Aggregator) -> TrafficBody:
 
 @settings(deadline=None)
 @given(
-    st.lists(st.tuples(flows, deltas, attributions), max_size=30),
+    st.lists(st.tuples(flows, deltas, attributions, st.none() | processes), max_size=30),
     dimensions,
     st.lists(selectors, max_size=2),
     st.integers(1, 5),
     st.integers(0, 20),
 )
 def test_the_bodies_of_a_window_add_up_to_what_was_ingested(
-    moved: list[tuple[FlowKey, FlowDelta, Attribution]],
+    moved: list[tuple[FlowKey, FlowDelta, Attribution, Process | None]],
     group_by: list[str],
     only: list[Selector],
     max_records: int,
     max_flows: int,
 ) -> None:
-    aggregator = Aggregator(group_by, only, max_records, max_flows)
+    """Whatever becomes known of processes meanwhile."""
+    latest: dict[int, Process] = {}
+    aggregator = Aggregator(
+        group_by,
+        only,
+        max_records,
+        max_flows,
+        recall_process=lambda process: latest.get(process.pid, process),
+    )
     expected, qualities = TrafficCounts(), Counter[str]()
-    for flow, delta, attribution in moved:
+    for flow, delta, attribution, changed in moved:
+        if changed is not None:
+            latest[changed.pid] = changed
+            aggregator.invalidate_routes()
         aggregator.ingest(flow, delta, attribution)
         expected.add_counts(delta)
         qualities[attribution.quality] += delta.total_bytes
@@ -152,6 +163,97 @@ def test_traffic_before_and_after_exec_is_in_two_records() -> None:
         process = replace(NGINX, executable=executable)
         aggregator.ingest(make_flow(1), transmitted(10), exact(process))
     assert [body["process"]["name"] for body in aggregator.drain()] == ["sh", "curl"]
+
+
+class Host:
+    """The processes as they are described at the moment."""
+
+    def __init__(self, *processes: Process) -> None:
+        self.latest = {process.pid: process for process in processes}
+
+    def recall(self, process: Process) -> Process:
+        return self.latest.get(process.pid, process)
+
+
+CHANGED = {
+    "executable": replace(NGINX, executable="/usr/sbin/other"),
+    "executable of the same name": replace(NGINX, executable="/opt/nginx"),
+    "unit": replace(NGINX, cgroup="/b.service", unit="b.service"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_traffic_after_a_change_is_described_by_it_though_the_attribution_is_from_before(
+    change: str,
+) -> None:
+    host = Host(NGINX)
+    aggregator = Aggregator(["process"], [], 10, recall_process=host.recall)
+    attribution = exact(NGINX)
+    for size in (1, 2):
+        aggregator.ingest(make_flow(1), transmitted(size), attribution)
+    host.latest[NGINX.pid] = CHANGED[change]
+    aggregator.invalidate_routes()
+    for size in (10, 20):
+        aggregator.ingest(make_flow(1), transmitted(size), attribution)
+    before, after = aggregator.drain()
+    assert [body["attribution"] for body in (before, after)] == [{"exact": 3}, {"exact": 30}]
+    assert [body["network"]["flows"] for body in (before, after)] == [1, 1]
+    for body, process in ((before, NGINX), (after, CHANGED[change])):
+        assert body["process"]["executable"]["path"] == process.executable
+        assert body["systemd"]["unit"] == process.unit
+    aggregator.ingest(make_flow(1), transmitted(5), attribution)
+    assert drain_one(aggregator)["process"] == after["process"]
+
+
+def test_routes_that_are_found_again_count_no_flow_twice() -> None:
+    host = Host(NGINX, CURL)
+    aggregator = Aggregator(["process"], [], 10, 3, recall_process=host.recall)
+    for _ in range(3):
+        for port in (1, 2):
+            aggregator.ingest(make_flow(port), transmitted(1), exact(NGINX))
+        aggregator.ingest(make_flow(3), transmitted(1), exact(CURL))
+        aggregator.invalidate_routes()
+    assert [body["network"]["flows"] for body in aggregator.drain()] == [2, 1]
+    assert aggregator.uncounted_flows == 0
+
+
+def test_a_selector_matches_what_a_process_is_now() -> None:
+    host = Host(replace(NGINX, executable="/usr/bin/curl"))
+    aggregator = Aggregator(
+        ["process"], [parse_selector("exe:curl")], 10, recall_process=host.recall
+    )
+    aggregator.ingest(make_flow(1), transmitted(1), exact(NGINX))
+    assert drain_one(aggregator)["process"]["name"] == "curl"
+
+
+@pytest.mark.parametrize(
+    ("group_by", "only", "pids"),
+    [
+        (["process"], [], {4242, 77}),
+        (["user", "remote"], [], {4242, 77}),
+        (["remote"], ["exe:curl"], {4242, 77}),
+        (["remote"], [], set()),
+    ],
+)
+def test_the_processes_of_the_last_two_windows_are_in_use_if_records_depend_on_them(
+    group_by: list[str], only: list[str], pids: set[int]
+) -> None:
+    aggregator = Aggregator(group_by, [parse_selector(one) for one in only], 10)
+    aggregator.ingest(make_flow(1), transmitted(1), exact(NGINX))
+    list(aggregator.drain())
+    aggregator.ingest_sum(make_flow(2), transmitted(1), exact(CURL), 1)
+    aggregator.ingest(make_flow(3), transmitted(1), UNATTRIBUTED)
+    assert {process.pid for process in aggregator.processes} == pids
+    list(aggregator.drain())
+    list(aggregator.drain())
+    assert not aggregator.processes
+
+
+def test_the_processes_in_use_are_bounded() -> None:
+    aggregator = Aggregator(["process"], [], 10)
+    for pid in range(20_000):
+        aggregator.ingest(make_flow(1), transmitted(1), exact(replace(NGINX, pid=pid)))
+    assert 4096 <= len(aggregator.processes) <= 8192
 
 
 def test_sums_of_several_flows_add_to_those_of_single_ones() -> None:

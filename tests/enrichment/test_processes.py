@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -418,13 +419,106 @@ def test_processes_of_several_units_in_one_group_give_none(fake: FakeProc) -> No
 
 
 @pytest.mark.parametrize(("program", "same_command"), [(b"/bin/b", True), (b"/bin/a", False)])
-def test_exec_is_noticed_after_a_second_whatever_changes(
+def test_exec_is_noticed_at_once_whatever_changes(
     fake: FakeProc, reader: Reader, program: bytes, same_command: bool
 ) -> None:
     fake.process(42, command=b"a", executable=b"/bin/a", stack_start=0x7FFC1000)
     reader.read(42)
     command = b"a" if same_command else b"b"
     fake.process(42, command=command, executable=program, stack_start=0x7FFE2000)
-    reader.now = 1.0
     process = reader.read(42)
     assert (process.command, process.executable) == (command.decode(), program.decode())
+
+
+OLD: dict[str, Any] = {
+    "command": b"a",
+    "executable": b"/bin/a",
+    "cgroup": b"0::/a.service\n",
+    "stack_start": 1,
+}
+CHANGES: dict[str, dict[str, Any]] = {
+    "another program": {"executable": b"/bin/b", "stack_start": 2},
+    "another command": {"command": b"b", "stack_start": 2},
+    "the same program again": {"stack_start": 2},
+    "another control group": {"cgroup": b"0::/b.service\n"},
+    "nothing": {},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_check_reads_what_exec_and_moves_change(
+    fake: FakeProc, reader: Reader, change: str
+) -> None:
+    fake.process(42, **OLD)
+    before = reader.read(42)
+    fake.process(42, **OLD | CHANGES[change])
+    assert reader.reader.check(ProcessIdentity(42, 1000), 0.1)
+    after = reader.reader.recall(before)
+    assert after == Reader(fake.root).read(42)
+    differs = CHANGES[change].keys() - {"stack_start"}
+    assert (after is before) == (not differs)
+    assert reader.reader.changes == (1 if differs else 0)
+
+
+def test_a_check_of_an_exited_process_or_of_its_successor_keeps_the_description(
+    fake: FakeProc, reader: Reader
+) -> None:
+    fake.process(42, **OLD)
+    before = reader.read(42)
+    fake.process(42, start=2000, executable=b"/bin/b")
+    assert not reader.reader.check(ProcessIdentity(42, 1000), 0.1)
+    shutil.rmtree(fake.root / "42")
+    assert not reader.reader.check(ProcessIdentity(42, 1000), 0.1)
+    assert reader.reader.recall(before) is before
+    assert reader.reader.changes == 0
+
+
+def test_a_zombie_keeps_its_control_group_and_is_checked_no_more(
+    fake: FakeProc, reader: Reader
+) -> None:
+    """On cgroup v1 the kernel shows a zombie in the root."""
+    fake.process(42, **OLD | {"executable": None})
+    before = reader.read(42)
+    home = fake.process(42, **OLD | {"executable": None, "cgroup": b"0::/\n", "stack_start": 0})
+    stat = home / "stat"
+    stat.write_bytes(stat.read_bytes().replace(b") S ", b") Z "))
+    assert not reader.reader.check(ProcessIdentity(42, 1000), 0.1)
+    reader.now = 10.0
+    assert reader.read(42) is before
+
+
+def test_what_is_not_cached_is_recalled_as_it_is(reader: Reader) -> None:
+    for start in (None, 1000):
+        process = Process(pid=42, start=start, command="a")
+        assert reader.reader.recall(process) is process
+
+
+def test_exec_while_a_new_process_is_read_is_noticed_by_the_next_check(
+    fake: FakeProc, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.process(42, **OLD)
+
+    read = reader.procfs.read_executable
+
+    def read_executable(pid: int) -> str | None:
+        path = read(pid)
+        fake.process(42, **OLD | CHANGES["another program"])
+        return path
+
+    monkeypatch.setattr(reader.procfs, "read_executable", read_executable)
+    reader.reader.read_new(42, 0.0)
+    monkeypatch.undo()
+    owner = ProcessIdentity(42, 1000)
+    assert reader.reader.check(owner, 0.1)
+    process = reader.reader.cached(owner)
+    assert process is not None
+    assert process.executable == "/bin/b"
+
+
+def test_a_new_process_that_is_read_again_stays_the_same_object(
+    fake: FakeProc, reader: Reader
+) -> None:
+    fake.process(42, **OLD)
+    before = reader.read(42)
+    reader.reader.read_new(42, 5.0)
+    assert reader.reader.cached(ProcessIdentity(42, 1000)) is before

@@ -157,7 +157,8 @@ class RowOwners:
     def _attribute_identified(self, owner: RowOwner, identity: ProcessIdentity) -> _Attributions:
         known = self._identified.get(identity)
         if known is None:
-            process = self.processes.find(identity, self._clock(), self._read_stat)
+            stat = self._read_stat(owner.pid)
+            process = self.processes.refresh(identity, stat, self._clock())
             if process is None:
                 process = self._describe(owner, identity.start)
             known = self._identified[identity] = _make_attributions(process)
