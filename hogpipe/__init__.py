@@ -24,7 +24,7 @@ Above them:
     config/        TOML -> settings; docs/configuration.md
     factory.py     settings -> capture source, resolver and sinks
     pipeline.py    connects the stages: the only module that knows their order
-    cli.py         the commands; docs/cli.md
+    cli.py         the commands, with command_options.py; docs/cli.md
     doctor.py      what this host permits
     stream.py      the same pipeline from Python; docs/library.md
     testing/       what plugin authors test with; docs/plugins.md

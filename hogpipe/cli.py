@@ -6,11 +6,11 @@ line for each problem, and its exit code; any other exception becomes one line a
 
 import asyncio
 import gc
+import json
 import logging
-import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,13 +18,17 @@ from signal import Signals
 from typing import NoReturn, TextIO
 
 import click
+import msgspec
+from click.shell_completion import get_completion_class
 
 from hogpipe.capture.live.link_selection import AUTO, select_links
+from hogpipe.command_options import DURATION, SET, with_settings, with_verbosity
 from hogpipe.config import Settings, load_config
 from hogpipe.config.checks import find_ignored_keys
-from hogpipe.config.durations import parse_seconds
+from hogpipe.config.load import load_settings
+from hogpipe.config.options import RunOptions
 from hogpipe.doctor import encode_findings, examine
-from hogpipe.errors import HogpipeError
+from hogpipe.errors import ConfigurationError, HogpipeError
 from hogpipe.linux.rtnetlink import Link, LinkTable, read_link_table
 from hogpipe.pipeline import Pipeline
 from hogpipe.records.summary import Summary
@@ -37,14 +41,8 @@ log = logging.getLogger("hogpipe")
 
 _SIGNALLED = 128  # the exit code of a command that a signal ended, less the number of the signal
 
-_CONFIG = click.argument("config", type=click.Path(path_type=Path, readable=False))
-_SET = click.option(
-    "--set",
-    "overrides",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Override a setting, e.g. capture.interfaces='[\"lo\"]'; may be repeated.",
-)
+_PATH = click.Path(path_type=Path, readable=False)
+_CONFIG = click.argument("config", type=_PATH)
 
 
 def _make_printable(record: logging.LogRecord) -> bool:
@@ -53,35 +51,21 @@ def _make_printable(record: logging.LogRecord) -> bool:
     return True
 
 
-def _parse_duration(
-    _context: click.Context, _parameter: click.Parameter, value: str | None
-) -> float | None:
-    if value is None:
-        return None
-    try:
-        seconds = parse_seconds(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-    if not 0 < seconds < math.inf:
-        raise click.BadParameter("must be more than 0, and finite")
-    return seconds
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="hogpipe")
-@click.option("-v", "--verbose", count=True, help="Log events; twice: log details.")
+@with_verbosity
 @click.pass_context
-def commands(context: click.Context, verbose: int) -> None:
+def commands(context: click.Context) -> None:
     """Report which process on this host sends and receives which bytes."""
     is_run = context.invoked_subcommand == run.name
     context.ensure_object(StopSignals).set_stop_action(_stop_before_start if is_run else _interrupt)
+
+
+def _set_up_logging() -> None:
     handler = logging.StreamHandler()
     handler.addFilter(_make_printable)
-    levels = (logging.WARNING, logging.INFO, logging.DEBUG)
     logging.basicConfig(
-        level=levels[min(verbose, 2)],
-        format="hogpipe: %(levelname)s: %(message)s",
-        handlers=[handler],
+        level=logging.WARNING, format="hogpipe: %(levelname)s: %(message)s", handlers=[handler]
     )
 
 
@@ -94,20 +78,28 @@ def _interrupt(number: Signals) -> NoReturn:
 
 
 @commands.command()
-@_CONFIG
-@_SET
-@click.option(
-    "--duration",
-    callback=_parse_duration,
-    metavar="DURATION",
-    help='Stop after this time: seconds, or "30s", "5m", "1h30m".',
-)
+@click.argument("config", type=_PATH, required=False)
+@with_settings
+@SET
+@with_verbosity
+@DURATION
 @click.pass_obj
 def run(
-    signals: StopSignals, config: Path, overrides: Sequence[str], duration: float | None
+    signals: StopSignals,
+    /,
+    config: Path | None,
+    overrides: Sequence[str],
+    duration: float | None,
+    **options: object,
 ) -> None:
-    """Capture, attribute and deliver until interrupted."""
-    settings = load_config(config, overrides)
+    """Capture, attribute and deliver until interrupted.
+
+    Without CONFIG the defaults apply: all real interfaces, and a table on a terminal or JSON lines
+    in a pipe. Options replace settings of CONFIG.
+    """
+    if options["read"] and options["source"]:
+        raise click.UsageError("--read and --source exclude each other")
+    settings = load_settings(config, msgspec.convert(options, RunOptions), overrides)
     if ignored := find_ignored_keys(settings, changed=True):
         log.warning("%s", _describe_ignored(settings, ignored))
     with _stdout_for_sinks_only():
@@ -186,7 +178,8 @@ def _tune_garbage_collector() -> None:
 def _print_summary(summary: Summary) -> None:
     for line in summary.undelivered:
         log.warning("%s", line)
-    click.echo(f"hogpipe: {summary}", err=True)
+    if log.isEnabledFor(logging.WARNING):
+        click.echo(f"hogpipe: {summary}", err=True)
 
 
 def _print_error(error: HogpipeError) -> int:
@@ -202,19 +195,37 @@ def _describe_ignored(settings: Settings, keys: Sequence[str]) -> str:
 
 @commands.command()
 @_CONFIG
-@_SET
-def check(config: Path, overrides: Sequence[str]) -> None:
+@SET
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
+@with_verbosity
+def check(config: Path, overrides: Sequence[str], *, as_json: bool) -> None:
     """Read a configuration and report every error in it."""
-    settings = load_config(config, overrides)
-    names = ", ".join(f"{choice.settings.name}" for choice in settings.sinks) or "none"
-    click.echo(f"{config}: valid; source {settings.capture.source}, sinks {names}")
-    is_ebpf = settings.capture.source == "ebpf"
-    if ignored := find_ignored_keys(settings, changed=not is_ebpf):
+    try:
+        settings = load_config(config, overrides)
+    except ConfigurationError as error:
+        if as_json:
+            _print_json({"path": str(config), "valid": False, "problems": error.problems})
+            sys.exit(error.exit_code)
+        raise
+    source, names = settings.capture.source, [f"{one.settings.name}" for one in settings.sinks]
+    ignored = find_ignored_keys(settings, changed=source != "ebpf")
+    if as_json:
+        found = {"source": source, "sinks": names, "ignored": ignored}
+        _print_json({"path": str(config), "valid": True, "problems": [], **found})
+        return
+    click.echo(f"{config}: valid; source {source}, sinks {', '.join(names) or 'none'}")
+    if ignored:
         click.echo(f"{config}: note: {_describe_ignored(settings, ignored)}")
+
+
+def _print_json(document: Mapping[str, object]) -> None:
+    """Print ASCII only, so that a name controls no terminal."""
+    click.echo(json.dumps(document))
 
 
 @commands.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
+@with_verbosity
 def doctor(*, as_json: bool) -> None:
     """Check what this host permits, and print a remedy for each failed check."""
     findings = examine()
@@ -227,31 +238,41 @@ def doctor(*, as_json: bool) -> None:
 
 
 @commands.command()
-def interfaces() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@with_verbosity
+def interfaces(*, as_json: bool) -> None:
     """List the interfaces of this host; a star marks those that "auto" captures.
 
     A plus marks those that it captures only for the network namespace behind them.
     """
     table = read_link_table()
     selected = select_links([AUTO], table.links)
-    marks = {one.link.index: "+" if one.is_container_port else "*" for one in selected}
+    ports = {one.link.index: one.is_container_port for one in selected}
+    captures = {index: "containers" if is_port else "all" for index, is_port in ports.items()}
+    marks = {None: " ", "all": "*", "containers": "+"}
     for link in table.links:
-        click.echo(printable(f"{marks.get(link.index, ' ')} {_describe(link, table)}"))
+        captured, addresses = captures.get(link.index), _list_addresses(link, table)
+        if as_json:
+            found = {"name": link.name, "up": link.up, "addresses": addresses}
+            _print_json(found | ({"captured": captured} if captured else {}))
+            continue
+        state = "up" if link.up else "down"
+        line = f"{marks[captured]} {link.name:<15} {state:<4} {' '.join(addresses)}"
+        click.echo(printable(line.rstrip()))
 
 
-def _describe(link: Link, table: LinkTable) -> str:
-    addresses = [
+def _list_addresses(link: Link, table: LinkTable) -> list[str]:
+    return [
         f"{ip_address(entry.address)}/{entry.prefix_length}"
         for entry in table.addresses
         if entry.link == link.index
     ]
-    state = "up" if link.up else "down"
-    return f"{link.name:<15} {state:<4} {' '.join(addresses)}".rstrip()
 
 
 @commands.command()
 @click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@with_verbosity
 def plugins(paths: Sequence[Path], as_json: bool) -> None:
     """List the plugins: built-in, installed, and those at PATHS.
 
@@ -271,11 +292,24 @@ def _describe_plugin(plugin: PluginInfo) -> str:
     return f"{plugin.name:<20} {version:<10} {plugin.state:<9} {sinks:<20} {plugin.origin}"
 
 
+@commands.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print a script that completes commands and options in this shell.
+
+    For bash: eval "$(hogpipe completion bash)"
+    """
+    completer = get_completion_class(shell)
+    assert completer is not None  # click has one for each choice
+    click.echo(completer(commands, {}, "hogpipe", "_HOGPIPE_COMPLETE").source())
+
+
 def main(signals: StopSignals | None = None) -> None:
     """Run the command line; `signals` are installed already."""
     if signals is None:
         signals = StopSignals()
         signals.install()
+    _set_up_logging()
     try:
         commands.main(prog_name="hogpipe", obj=signals)
     except HogpipeError as error:

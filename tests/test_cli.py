@@ -5,13 +5,16 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import get_args
 
 from support.captures import Captured, write_pcap
 from support.frames import A4, ethernet, ipv4, udp
 from support.namespaces import Namespace, require
 
+from hogpipe.aggregation.dimensions import DimensionName
 from hogpipe.version import __version__
 
 HOGPIPE = [sys.executable, "-m", "hogpipe"]
@@ -19,10 +22,13 @@ OK, FAILURE, USAGE, NOT_PERMITTED, BAD_CONFIGURATION = 0, 1, 2, 77, 78
 GOLDEN = Path(__file__).parent / "data" / "golden" / "config.toml"
 
 
-def call(*words: str | Path, prefix: list[str] | None = None) -> "subprocess.CompletedProcess[str]":
+def call(
+    *words: str | Path, prefix: Sequence[str | Path] = (), folder: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [*(prefix or []), *HOGPIPE, *map(str, words)], capture_output=True, text=True, check=False
-    )
+        [*prefix, *HOGPIPE, *map(str, words)],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
 
 def assert_refused(done: "subprocess.CompletedProcess[str]", code: int, *lines: str) -> None:
@@ -62,8 +68,11 @@ def test_a_missing_configuration_is_reported(tmp_path: Path) -> None:
 
 
 def test_an_invalid_command_line_has_its_own_exit_code() -> None:
-    wrong = [("run",), ("rum", "config.toml")]
-    wrong += [("run", str(GOLDEN), "--duration", seconds) for seconds in ("-1", "0", "nan", "inf")]
+    wrong = [("check",), ("rum", "config.toml"), ("run", "--read", "a.pcap", "--source", "ebpf")]
+    wrong += [("run", "--source", "savefile"), ("run", "--format", "xml"), ("completion", "csh")]
+    wrong += [
+        ("run", str(GOLDEN), "--duration", seconds) for seconds in ("-1", "0", "nan", "9" * 400)
+    ]
     with ThreadPoolExecutor() as threads:
         codes = [done.returncode for done in threads.map(lambda words: call(*words), wrong)]
     assert codes == [USAGE] * len(wrong)
@@ -282,3 +291,121 @@ def test_jq_reads_the_records() -> None:
         check=True,
     )
     assert set(done.stdout.split()) == {'"nginx"', '"curl"', "null"}
+
+
+TRACE = GOLDEN.parent / "trace.pcap"
+RECORDED_PROC = f"attribution.procfs={GOLDEN.parent / 'proc'}"
+
+
+def test_without_a_configuration_the_defaults_apply_and_no_file_is_written(tmp_path: Path) -> None:
+    done = call("run", "--read", TRACE, "--set", RECORDED_PROC, folder=tmp_path)
+    assert done.returncode == OK, done.stderr
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {one["process"]["command"] for one in records if "process" in one} == {"nginx", "curl"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_to_read_is_relative_to_the_current_folder(tmp_path: Path) -> None:
+    shutil.copy(TRACE, tmp_path / "trace.pcap")
+    done = call("run", GOLDEN, "--read", "trace.pcap", folder=tmp_path)
+    assert done.returncode == OK, done.stderr
+    assert "149 packets" in done.stderr
+
+
+def test_options_replace_settings_of_the_file() -> None:
+    options = ("--group-by", "transport, user", "--interval", "1m", "--only", "exe:*/nginx")
+    done = call("run", GOLDEN, *options, "--format", "jsonl")
+    assert done.returncode == OK, done.stderr
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    (stats,) = (one for one in records if one["type"] == "stats")
+    traffic = [one for one in records if one["type"] == "traffic"]
+    owned = [one for one in traffic if one.get("process")]
+    assert {one["network"]["transport"] for one in owned} == {"tcp", "udp"}
+    assert all("pid" not in one["process"] for one in owned)
+    assert len(traffic) > len(owned)  # what --only leaves out is summed up
+    assert stats["window"]["start"].endswith(":00.000Z")
+
+
+def test_set_wins_over_an_option() -> None:
+    done = call("run", GOLDEN, "--group-by", "user", "--set", "aggregation.group_by=transport")
+    traffic = [json.loads(line) for line in done.stdout.splitlines() if '"traffic"' in line]
+    assert all("transport" in one["network"] for one in traffic)
+
+
+def test_the_format_needs_a_sink_that_prints(tmp_path: Path) -> None:
+    path = config(tmp_path, '[[sinks]]\ntype = "jsonl"\npath = "x.jsonl"')
+    text = "--format: the configuration has no sink of the type stdout"
+    assert_refused(call("run", path, "--format", "table"), BAD_CONFIGURATION, text)
+
+
+def test_a_wrong_option_is_reported_without_a_file() -> None:
+    names = [f'"{name}"' for name in get_args(DimensionName)]
+    choices = f"{', '.join(names[:-1])} or {names[-1]}"
+    done = call("run", "--group-by", "proces", "--interval", "soon")
+    assert_refused(
+        done,
+        BAD_CONFIGURATION,
+        "command line: aggregation.interval: expected seconds, or text such as "
+        '"500ms", "30s", "5m" or "1h30m", not "soon"',
+        f'command line: aggregation.group_by[0]: must be {choices}, not "proces"',
+    )
+
+
+def test_verbosity_may_stand_before_and_after_the_command() -> None:
+    for words in (("-vv", "run"), ("-v", "run", "-v"), ("run", "-vv"), ("run", "--verbose", "-v")):
+        assert "hogpipe: DEBUG: " in call(*words, GOLDEN).stderr
+    assert "hogpipe: DEBUG: " not in call("-v", "run", GOLDEN).stderr
+
+
+def test_quiet_leaves_errors_only() -> None:
+    for words in (("-q", "run", GOLDEN), ("run", "-q", GOLDEN)):
+        done = call(*words)
+        assert (done.returncode, done.stderr) == (OK, "")
+        assert done.stdout
+    done = call("run", "-q", "/nowhere/config.toml")
+    assert done.returncode == BAD_CONFIGURATION
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_check_reports_as_json(tmp_path: Path) -> None:
+    done = call("check", "--json", GOLDEN)
+    assert json.loads(done.stdout) == {
+        "path": str(GOLDEN),
+        "valid": True,
+        "problems": [],
+        "source": "savefile",
+        "sinks": ["stdout"],
+        "ignored": [],
+    }
+    path = config(tmp_path, "[capture]\nsnaplen = 1")
+    done = call("check", "--json", path)
+    assert done.returncode == BAD_CONFIGURATION
+    problem = f"{path}: capture.snaplen: must be at least 96"
+    assert json.loads(done.stdout) == {"path": str(path), "valid": False, "problems": [problem]}
+    assert done.stderr == ""
+
+
+def test_interfaces_are_listed_as_json(netns: Namespace) -> None:
+    netns.batch("link add veth0 type veth peer name veth1", "link set veth0 up")
+    netns.batch("address add 10.9.0.1/24 dev veth0", "link set veth1 up")
+    done = call("interfaces", "--json", prefix=netns.enter())
+    found = {one["name"]: one for one in map(json.loads, done.stdout.splitlines())}
+    assert found["lo"]["up"] is True
+    assert "10.9.0.1/24" in found["veth0"]["addresses"]
+    assert "all" in {found[name].get("captured") for name in ("veth0", "veth1")}
+    assert "captured" not in found["lo"]
+
+
+def test_each_shell_has_a_completion_script() -> None:
+    for shell in ("bash", "zsh", "fish"):
+        done = call("completion", shell)
+        assert done.returncode == OK
+        assert "_HOGPIPE_COMPLETE" in done.stdout
+
+
+def test_commands_and_options_are_completed() -> None:
+    require("bash")
+    variables = {"COMP_WORDS": "hogpipe run --gr", "COMP_CWORD": "2"}
+    environment = os.environ | variables | {"_HOGPIPE_COMPLETE": "bash_complete"}
+    done = subprocess.run(HOGPIPE, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["plain,--group-by"]

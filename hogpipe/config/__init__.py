@@ -1,6 +1,7 @@
 """The configuration: from a TOML file to the settings of a run (docs/configuration.md).
 
     load.py        reads the file, and calls the others in this order:
+    options.py     applies the options of `hogpipe run`                          (pure)
     overrides.py   applies `--set KEY=VALUE`                                     (pure)
     references.py  reads the values that `{env = ...}` and `{file = ...}` stand for
     convert.py     makes structs of the tables, with leaves.py for single values (pure)

@@ -15,6 +15,7 @@ import msgspec
 
 from hogpipe.config import checks
 from hogpipe.config.convert import ConvertedSink, Converter
+from hogpipe.config.options import RunOptions, apply_options
 from hogpipe.config.overrides import apply_override
 from hogpipe.config.problems import Problems, quote
 from hogpipe.config.references import ReferenceReader, expand_path
@@ -41,13 +42,24 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Settings:
     load is logged, or is a problem if the file names its path. Raises ConfigurationError, whose
     `problems` are all that was found.
     """
+    return load_settings(path, RunOptions(), overrides)
+
+
+def load_settings(path: Path | None, options: RunOptions, overrides: Sequence[str]) -> Settings:
+    """Return the settings that `options`, then `overrides`, make of those of the file.
+
+    Without a path they change the defaults, and relative paths start from the current folder. The
+    rest is as for `load_config`.
+    """
     problems = Problems()
+    origin = str(path) if path else "command line"
     try:
-        tables, refused = _apply_overrides(_read_tables(path), overrides)
-        settings = _convert(tables, path.absolute().parent, problems)
+        read = _read_tables(path) if path else {}
+        tables, refused = _apply_changes(read, options, overrides)
+        settings = _convert(tables, path.absolute().parent if path else Path.cwd(), problems)
     except RecursionError as error:
-        raise ConfigurationError(f"{printable(str(path))}: nested too deeply") from error
-    if lines := [*refused, *problems.format_lines(str(path))]:
+        raise ConfigurationError(f"{printable(origin)}: nested too deeply") from error
+    if lines := [*refused, *problems.format_lines(origin)]:
         raise ConfigurationError(lines)
     return settings
 
@@ -64,11 +76,15 @@ def _read_tables(path: Path) -> dict[str, object]:
     raise ConfigurationError(printable(f"{path}: {reason}"))
 
 
-def _apply_overrides(
-    tables: Mapping[str, object], overrides: Sequence[str]
+def _apply_changes(
+    tables: Mapping[str, object], options: RunOptions, overrides: Sequence[str]
 ) -> tuple[Mapping[str, object], list[str]]:
-    """Return the changed tables, and a line for each override that could not be applied."""
+    """Return the changed tables, and a line for each change that could not be made."""
     refused = []
+    try:
+        tables = apply_options(tables, options)
+    except ValueError as error:
+        refused.append(str(error))
     for override in overrides:
         try:
             tables = apply_override(tables, override)

@@ -1,0 +1,118 @@
+"""Options of the command line as decorators: verbosity, durations, and stand-ins for settings."""
+
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from hogpipe.config.durations import parse_seconds
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+SET = click.option(
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Override a setting, e.g. capture.snaplen=256; may be repeated.",
+)
+
+
+def _parse_duration(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> float | None:
+    if value is None:
+        return None
+    try:
+        seconds = parse_seconds(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    if not 0 < seconds < math.inf:
+        raise click.BadParameter("must be more than 0, and finite")
+    return seconds
+
+
+def _make_louder(_context: click.Context, _parameter: click.Parameter, count: int) -> None:
+    root = logging.getLogger()
+    root.setLevel(max(logging.DEBUG, root.level - 10 * count))
+
+
+def _make_quiet(_context: click.Context, _parameter: click.Parameter, quiet: bool) -> None:
+    if quiet:
+        logging.getLogger().setLevel(logging.ERROR)
+
+
+def with_verbosity(command: Command) -> Command:
+    """Add -v and -q, which each command takes, before and after its name."""
+    louder = click.option(
+        *("-v", "--verbose"),
+        count=True,
+        expose_value=False,
+        callback=_make_louder,
+        help="Log events; twice: log details.",
+    )
+    quiet = click.option(
+        *("-q", "--quiet"),
+        is_flag=True,
+        expose_value=False,
+        callback=_make_quiet,
+        help="Print errors only.",
+    )
+    return louder(quiet(command))
+
+
+def with_settings(command: Command) -> Command:
+    """Add the options that stand for settings: the fields of `RunOptions`."""
+    options = (
+        click.option(
+            *("-i", "--interface"),
+            multiple=True,
+            metavar="NAME",
+            help="Capture on this interface, a name or a glob; may be repeated.",
+        ),
+        click.option(
+            "--only",
+            multiple=True,
+            metavar="SELECTOR",
+            help="Report only this, e.g. pid:4242 or unit:nginx.service; may be repeated.",
+        ),
+        click.option(
+            "--group-by",
+            multiple=True,
+            metavar="DIMENSION[,...]",
+            help="One record for each process, user, container, remote, ...",
+        ),
+        click.option(
+            "--source",
+            type=click.Choice(["pcap", "ebpf"]),
+            help="Capture packets, or let the kernel count at sockets.",
+        ),
+        click.option(
+            "--read",
+            type=click.Path(path_type=Path, readable=False, resolve_path=True),
+            metavar="FILE",
+            help="Read this pcap or pcapng file instead.",
+        ),
+        click.option(
+            "--interval", metavar="DURATION", help="The length of a window, e.g. 500ms or 1m."
+        ),
+        click.option(
+            "--format",
+            type=click.Choice(["auto", "table", "jsonl"]),
+            help="What is printed: a table, or JSON lines.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+DURATION = click.option(
+    "--duration",
+    callback=_parse_duration,
+    metavar="DURATION",
+    help='Stop after this time: seconds, or "30s", "5m", "1h30m".',
+)
