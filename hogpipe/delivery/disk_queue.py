@@ -154,7 +154,9 @@ class DiskQueue(WindowQueue):
     async def _open(self) -> None:
         try:
             await self._spool.open()
-        except OSError as error:
+        except ConfigurationError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever is on the disk, the run starts
             self._report_failure(error)
 
     async def _store(self) -> None:
@@ -166,7 +168,7 @@ class DiskQueue(WindowQueue):
                 if not self._spool.is_open:
                     await self._spool.open()
                 await self._store_all()
-            except (OSError, ConfigurationError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever is on the disk, the queue goes on
                 self._report_failure(error)
             if self._closing:
                 return

@@ -5,6 +5,8 @@
 - Every window that `append` accepted comes out again, in order, until it is acknowledged.
 - At most one window comes out again after it was acknowledged.
 - Of a damaged file every whole window comes out; the file is then kept as `*.damaged`.
+- Whatever else is in the folder: entries with other names stay as they are, and what has the name
+  of a segment and is none is renamed to `*.damaged`.
 
 # On-disk layout
 

@@ -2,8 +2,12 @@
 
 In: entries to append. Out: the oldest undelivered window, and counts in records. The segment that
 is being read, and those before it, never change; the overflow policy applies to those behind it
-(`_make_room`). Damage is read as far as possible, and the file is then kept aside. Methods raise
-OSError for errors that may pass; other errors of a file count as damage.
+(`_make_room`). Damage is read as far as possible, and the file is then set aside; so is what
+cannot be read, such as a FIFO with the name of a segment. Methods raise OSError for errors that
+may pass; other errors of a file count as damage.
+
+Known limit: a file with the name of a merged segment and whole windows in it replaces the segments
+that its name covers, wherever it came from.
 """
 
 import errno
@@ -18,6 +22,8 @@ from hogpipe.delivery.spool.folder import (
     find_next_number,
     find_segments,
     make_segment,
+    make_way,
+    remove_segment,
     set_aside,
     write_unfinished,
 )
@@ -30,7 +36,9 @@ log = logging.getLogger(__name__)
 _SEGMENT_BYTES = 8 << 20
 _SEGMENTS = 8  # in a chain, at least
 _WORTHWHILE = 0.9  # of the size before: otherwise merging frees too little
+_DAMAGED = "is damaged; whole windows are delivered, the file is kept"
 _TRANSIENT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # no error of the file
+_GONE = {errno.ENOENT, errno.EINVAL, errno.ELOOP, errno.ESTALE}  # no longer the file that it was
 
 
 class Chain:
@@ -60,11 +68,14 @@ class Chain:
     def load(self, position: Position) -> None:
         """Find the segments of the folder, and remove those that are delivered."""
         self._next_number = max(position.segment + 1, find_next_number(self._folder))
+        covered = 0
         for segment in find_segments(self._folder):
-            if segment.last < position.segment:
-                segment.path.unlink()
-            else:
-                self._scan(segment, position.offset if segment.first == position.segment else 0)
+            if segment.last < position.segment or segment.last <= covered:
+                remove_segment(segment)
+                continue
+            self._scan(segment, position.offset if segment.first == position.segment else 0)
+            if segment.size and not segment.damaged:
+                covered = segment.last
 
     def __contains__(self, segment: Segment) -> bool:
         return segment in self._segments
@@ -75,14 +86,8 @@ class Chain:
         The overflow policy may change the segments behind `reading`, or behind the first if None.
         """
         self._make_room(len(entry), reading)
-        segment = self._choose_newest()
-        try:
-            segment.append(entry, records)
-        except OSError:
-            if not segment.size:
-                self._segments.remove(segment)
-                segment.path.unlink(missing_ok=True)
-            raise
+        while (segment := self._try_to_append(entry, records)) is None:
+            pass  # each try has another number
         self.records += records
         self.bytes += len(entry)
         return segment
@@ -128,7 +133,7 @@ class Chain:
         except OSError as error:
             if error.errno in _TRANSIENT:
                 raise
-            segment.damaged = True
+            self._give_up(segment, error)
         self._segments.append(segment)
         self.records += segment.records
         self.bytes += segment.size
@@ -140,10 +145,29 @@ class Chain:
         except OSError as error:
             if error.errno in _TRANSIENT:
                 raise
-            segment.damaged = True
+            self._give_up(segment, error)
             return None
         finally:
             self._report_damage(segment)
+
+    def _try_to_append(self, entry: bytes, records: int) -> Segment | None:
+        """Append to the newest segment; None if that is not possible with this segment."""
+        segment = self._choose_newest()
+        try:
+            segment.append(entry, records)
+        except FileExistsError:
+            self._segments.remove(segment)
+            return None
+        except OSError as error:
+            if not segment.size:
+                self._segments.remove(segment)
+                if segment.exists:
+                    remove_segment(segment)
+            elif error.errno in _GONE:
+                self._give_up(segment, error)
+                return None
+            raise
+        return segment
 
     def _choose_newest(self) -> Segment:
         """Return the segment to append to."""
@@ -151,7 +175,12 @@ class Chain:
         if newest is not None and newest.appendable:
             if newest.size < self._segment_bytes:
                 return newest
-            newest.sync()
+            try:
+                newest.sync()
+            except OSError as error:
+                if error.errno not in _GONE:
+                    raise
+                self._give_up(newest, error)
         segment = make_segment(self._folder, self._next_number, self._next_number)
         self._next_number += 1
         self._segments.append(segment)
@@ -177,7 +206,7 @@ class Chain:
         size = sum(segment.size for segment in old)
         try:
             compacted = compact(old)
-        except OSError:  # an unreadable segment can only be dropped
+        except Exception:  # noqa: BLE001 - what cannot be read, or is no record, can only be dropped
             old[0].damaged = True
             return False
         if len(compacted.data) > size * _WORTHWHILE:
@@ -189,11 +218,14 @@ class Chain:
             self._segments.remove(segment)
             if segment.damaged:
                 set_aside(segment)
+        if merged.path not in {segment.path for segment in old}:
+            make_way(merged.path)
         unfinished.replace(merged.path)
+        merged.exists = True
         self._segments.insert(position, merged)
         for segment in old:
             if segment.path != merged.path:
-                segment.path.unlink(missing_ok=True)
+                remove_segment(segment)
         merged.size, merged.records = len(compacted.data), compacted.records
         before = sum(segment.records for segment in old)
         self.records += merged.records - before
@@ -212,16 +244,22 @@ class Chain:
         if segment.damaged:
             set_aside(segment)
         else:
-            segment.path.unlink(missing_ok=True)
+            remove_segment(segment)
 
     def _count_lost(self, segment: Segment, records: int) -> None:
         segment.records -= records
         self.records -= records
         self.dropped += records
 
-    def _report_damage(self, segment: Segment) -> None:
+    def _give_up(self, segment: Segment, error: OSError) -> None:
+        """Count a segment as damaged because its file cannot be used."""
+        segment.damaged = True
+        reason = printable(error.strerror or str(error))
+        self._report_damage(segment, f"cannot be used ({reason}), and is set aside")
+
+    def _report_damage(self, segment: Segment, text: str = _DAMAGED) -> None:
+        """Count and log a damaged segment, once."""
         if segment.damaged and not segment.reported:
             segment.reported = True
             self.damaged += 1
-            path = printable(str(segment.path))
-            log.error("spool: %s is damaged; whole windows are delivered, the file is kept", path)
+            log.error("spool: %s %s", printable(str(segment.path)), text)

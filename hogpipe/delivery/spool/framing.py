@@ -4,6 +4,9 @@ In: a window. Out: an entry, and back. An entry is a head line and a payload, th
 lines. The head is `#` and four numbers of eight hexadecimal digits: the number of records, the
 bytes of the payload, the CRC-32 of the payload, and the CRC-32 of the head up to there. No line of
 a payload begins with `#`, so the next entry can be found after damage.
+
+Known limit: an entry with a damaged payload is skipped whole if the next entry begins where it says
+that it ends, whatever the payload contains.
 """
 
 import re
@@ -46,17 +49,36 @@ def _encode_lines(records: Sequence[Record]) -> bytes:
 
 
 def parse_head(data: bytes) -> Head | None:
-    """Return the head that `data` is, None if it is none or damaged."""
+    """Return the head that `data` is, None if it is none, damaged, or not that of a window."""
     match = _HEAD.fullmatch(data)
     if match is None:
         return None
     records, size, checksum, own = (int(digits, 16) for digits in match.groups())
-    return Head(records, size, checksum) if own == crc32(data[: match.start(4)]) else None
+    if own != crc32(data[: match.start(4)]) or not 0 < records <= size:
+        return None
+    return Head(records, size, checksum)
 
 
 def decode_payload(head: Head, payload: bytes) -> list[Record] | None:
-    """Return the records of a payload, None if it is damaged."""
+    """Return the records of a payload, None if it is damaged or not that of a window."""
     if len(payload) != head.size or crc32(payload) != head.checksum:
         return None
-    # Line by line: a single call would hold the GIL for the whole window.
-    return cast("list[Record]", [orjson.loads(line) for line in payload.splitlines()])
+    lines = payload.removesuffix(b"\n").split(b"\n")
+    try:
+        # Line by line: a single call would hold the GIL for the whole window.
+        records = [orjson.loads(line) for line in lines]
+    except ValueError:
+        return None
+    if len(records) != head.records or not all(map(_is_record, records)):
+        return None
+    return cast("list[Record]", records)
+
+
+def _is_record(document: object) -> bool:
+    """Return whether a document has what the delivery reads of each record."""
+    return (
+        isinstance(document, dict)
+        and document.get("type") in {"traffic", "stats"}
+        and isinstance(document.get("run"), str)
+        and isinstance(document.get("sequence"), int)
+    )

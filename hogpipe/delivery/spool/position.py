@@ -1,16 +1,19 @@
 """The end of what a spool has delivered, in a file whose lock marks the spool as in use.
 
 The file holds one line of fixed length that is overwritten in place, which needs no room on a full
-disk. After damage the position is unknown, and all windows of the spool come out again.
+disk. After damage the position is unknown, and all windows of the spool come out again. Anything
+else than a regular file at its path is set aside.
 """
 
 import fcntl
 import os
 import re
+import stat
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
+from hogpipe.delivery.spool.folder import make_way
 from hogpipe.delivery.spool.segments import MODE
 
 _LINE = re.compile(rb"(\d{12}) (\d{12}) ([0-9a-f]{8})\n")
@@ -31,7 +34,13 @@ class PositionFile:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._descriptor = os.open(folder / "position", os.O_RDWR | os.O_CREAT, MODE)
+        path = folder / "position"
+        self.replaced = os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode)
+        """Whether something else was at the path, and was set aside."""
+        if self.replaced:
+            make_way(path)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        self._descriptor = os.open(path, flags, MODE)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BaseException:
@@ -40,6 +49,8 @@ class PositionFile:
 
     def read(self) -> Position | None:
         """Return the position; None if it is damaged, the very beginning if the file is new."""
+        if self.replaced:
+            return None
         line = os.pread(self._descriptor, _SIZE + 1, 0)
         if not line:
             return Position()

@@ -1,18 +1,20 @@
 """One segment of a spool: a file to which windows are appended, and from which they are read.
 
 In: entries (framing.py). Out: windows, with the number of records lost to damage before each.
-Whatever follows the last whole entry is the rest of a write that a kill or a full disk cut short:
-it is truncated. Any other bytes that are no entry are damage, and reading continues at the next
-entry. All methods raise OSError.
+An unfinished entry at the end is the rest of a write that a kill or a full disk cut short: it is
+truncated. Any other bytes that are no entry are damage, and reading continues at the next entry.
+All methods raise OSError, also for what is at the path and is no regular file; none waits for a
+reader or a writer of a FIFO.
 """
 
+import errno
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from hogpipe.delivery.spool.framing import HEAD_SIZE, NEXT_HEAD, Head, decode_payload, parse_head
 from hogpipe.records.schema import Record
@@ -33,6 +35,10 @@ class Entry:
         """The offset of the next entry."""
         return self.offset + HEAD_SIZE + self.head.size
 
+    def read_payload(self, file: FileIO) -> bytes:
+        """Return the bytes after the head; fewer at the end of the file."""
+        return os.pread(file.fileno(), self.head.size, self.offset + HEAD_SIZE)
+
 
 @dataclass(slots=True, eq=False)
 class Segment:
@@ -51,6 +57,8 @@ class Segment:
     """Whether bytes in it are no entry, or an entry fails its checksum."""
     reported: bool = False
     """Whether the damage was reported."""
+    exists: bool = True
+    """Whether there is a file, as for a segment that was found."""
     _torn: bool = False
     """Whether a torn write may follow the last entry that could not be truncated."""
 
@@ -61,20 +69,24 @@ class Segment:
 
     def scan(self, delivered: int) -> None:
         """Find the end, count the records from `delivered` on, truncate a torn write."""
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             self.size = os.fstat(file.fileno()).st_size
             end = 0
             for entry in self._walk(file, 0):
                 end = entry.end
                 self.records += entry.head.records if entry.offset >= delivered else 0
         if not self.damaged and end < self.size:
-            os.truncate(self.path, end)
+            with open_regular(self.path, os.O_WRONLY) as file:
+                file.truncate(end)
             self.size = end
         self.delivered = min(delivered, self.size)
 
     def append(self, entry: bytes, records: int) -> None:
-        """Append an entry with so many records; after an OSError the segment is as before."""
-        with open_private(self.path, "ab") as file:
+        """Append an entry with so many records; after an OSError the segment is as before.
+
+        FileExistsError: the segment is new, and there is something else at its path.
+        """
+        with self._open_to_append() as file:
             try:
                 write_whole(file, entry)
             except BaseException:
@@ -85,9 +97,16 @@ class Segment:
         self.size += len(entry)
         self.records += records
 
+    def _open_to_append(self) -> FileIO:
+        if self.exists:
+            return open_regular(self.path, os.O_WRONLY | os.O_APPEND)
+        file = create_private(self.path)
+        self.exists = True
+        return file
+
     def sync(self) -> None:
         """Wait until the disk has the segment."""
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             os.fsync(file.fileno())
 
     def read(self) -> "StoredWindow | None":
@@ -100,10 +119,9 @@ class Segment:
 
     def _read_from(self, offset: int) -> Iterator["StoredWindow"]:
         lost = 0
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             for entry in self._walk(file, offset):
-                payload = os.pread(file.fileno(), entry.head.size, entry.offset + HEAD_SIZE)
-                records = decode_payload(entry.head, payload)
+                records = decode_payload(entry.head, entry.read_payload(file))
                 if records is None:
                     self.damaged = True
                     lost += entry.head.records
@@ -111,21 +129,28 @@ class Segment:
                     yield StoredWindow(records, self, entry.end, lost)
                     lost = 0
 
-    def _walk(self, file: BinaryIO, offset: int) -> Iterator[Entry]:
+    def _walk(self, file: FileIO, offset: int) -> Iterator[Entry]:
+        """Yield the entries from `offset` on; their payloads may be damaged."""
         while self.size - offset >= HEAD_SIZE:
-            head = parse_head(os.pread(file.fileno(), HEAD_SIZE, offset))
-            if head is None:
-                self.damaged = True
-                found = _find_head(file, offset)
-                if found is None:
-                    return
-                offset = found
+            entry = _read_entry(file, offset)
+            if entry is not None and self._is_plausible(file, entry):
+                yield entry
+                offset = entry.end
                 continue
-            entry = Entry(offset, head)
-            if entry.end > self.size:
+            # No entry, or one that does not end where its head says.
+            found = _find_head(file, offset)
+            is_unfinished = entry is not None and entry.end > self.size and found is None
+            self.damaged |= not is_unfinished
+            if found is None:
                 return
-            yield entry
-            offset = entry.end
+            offset = found
+
+    def _is_plausible(self, file: FileIO, entry: Entry) -> bool:
+        """Return whether an entry ends before a head or the end of the file, or is intact."""
+        rest = self.size - entry.end
+        if 0 <= rest < HEAD_SIZE or (rest > 0 and _read_entry(file, entry.end) is not None):
+            return True
+        return rest > 0 and decode_payload(entry.head, entry.read_payload(file)) is not None
 
 
 class StoredWindow(NamedTuple):
@@ -137,22 +162,38 @@ class StoredWindow(NamedTuple):
     lost: int = 0
 
 
-def _find_head(file: BinaryIO, offset: int) -> int | None:
-    """Return where the next entry after `offset` may begin."""
-    file.seek(offset)
-    while chunk := file.read(_CHUNK):
-        if (found := chunk.find(NEXT_HEAD)) >= 0:
-            return offset + found + 1
-        if len(chunk) < _CHUNK:
-            break
-        offset += _CHUNK - 1  # the mark may lie across the edge of a chunk
-        file.seek(offset)
+def _read_entry(file: FileIO, offset: int) -> Entry | None:
+    head = parse_head(os.pread(file.fileno(), HEAD_SIZE, offset))
+    return None if head is None else Entry(offset, head)
+
+
+def _find_head(file: FileIO, offset: int) -> int | None:
+    """Return where the next head after `offset` begins, None if there is none."""
+    position = offset
+    while len(chunk := os.pread(file.fileno(), _CHUNK, position)) > len(NEXT_HEAD):
+        start = -1
+        while (start := chunk.find(NEXT_HEAD, start + 1)) >= 0:
+            data = chunk[start + 1 : start + 1 + HEAD_SIZE]
+            if len(data) < HEAD_SIZE:
+                data = os.pread(file.fileno(), HEAD_SIZE, position + start + 1)
+            if parse_head(data) is not None:
+                return position + start + 1
+        position += len(chunk) - 1  # the mark may lie across the edge of a chunk
     return None
 
 
-def open_private(path: Path, mode: str) -> FileIO:
-    """Open a file; a new one is readable by its owner only."""
-    return FileIO(path, mode, opener=partial(os.open, mode=MODE))
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> FileIO:
+    """Open a file; OSError for anything else at the path, a symbolic link included."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return FileIO(os.open(path, flags), "rb" if flags & os.O_ACCMODE == os.O_RDONLY else "wb")
+
+
+def create_private(path: Path) -> FileIO:
+    """Create a file that only its owner can read; FileExistsError for anything at the path."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    return FileIO(os.open(path, flags, MODE), "wb")
 
 
 def write_whole(file: FileIO, data: bytes) -> None:

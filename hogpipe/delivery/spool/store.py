@@ -9,6 +9,7 @@ Recent windows stay in memory (`_cached`), so that a sink that keeps up with the
 
 import errno
 import logging
+import os
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
@@ -100,7 +101,9 @@ class Spool:
         except OSError as error:
             if error.errno in _TRANSIENT:
                 raise
+            inside = Path(error.filename).name if _is_inside(error, self._folder) else ""
             problem = f"{error.strerror or error}; name a folder that hogpipe may write to"
+            shown = f"{shown}: {printable(inside)}" if inside else shown
             raise ConfigurationError(f"spool {shown}: {problem}") from error
 
     def append(self, records: Sequence[Record]) -> None:
@@ -148,7 +151,8 @@ class Spool:
             if position is None:
                 self._damaged_positions = 1
                 path = printable(str(self._folder / "position"))
-                log.error("spool: %s is damaged; all windows of the spool are sent again", path)
+                state = "was no regular file, and is set aside" if file.replaced else "is damaged"
+                log.error("spool: %s %s; all windows of the spool are sent again", path, state)
             self._chain = self._make_chain()
             self._chain.load(position or Position())
         except BaseException:
@@ -156,3 +160,8 @@ class Spool:
             raise
         self._position = file
         self._found = self._chain.records
+
+
+def _is_inside(error: OSError, folder: Path) -> bool:
+    """Return whether an error concerns an entry of `folder`, and not the folder itself."""
+    return isinstance(error.filename, str | os.PathLike) and Path(error.filename).parent == folder
