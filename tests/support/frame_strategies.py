@@ -68,17 +68,54 @@ def ipv6_packets(draw: st.DrawFn) -> bytes:
 
 
 @st.composite
+def llc_frames(draw: st.DrawFn, packet: bytes) -> bytes:
+    """What follows the length in an IEEE 802.3 frame: SNAP, or another protocol."""
+    if draw(st.sampled_from([False, False, True])):
+        return draw(
+            st.sampled_from([b"\x42\x42\x03" + bytes(35), b"\xaa\xaa", b"\xaa\xaa\x13" * 4])
+        )
+    inner = draw(st.sampled_from([None, None, 0x8100, 0x8847, 0x0806, 4]))
+    if inner == 0x8100:
+        packet = build.ethertyped(packet, tags=[7])[2:]
+    elif inner == 0x8847:
+        packet = build.mpls(packet)
+    elif inner == 4:
+        packet = build.snap(packet)
+    return build.snap(packet, inner, organisation=draw(st.sampled_from([0, 0, 0, 0xF8, 0x10000])))
+
+
+@st.composite
+def between_link_and_ip(
+    draw: st.DrawFn, packet: bytes, ethertype: int | None, protocol: bytes | None
+) -> bytes:
+    """What follows `ethertype`: `packet`, or other headers and then the packet."""
+    if ethertype == 0x8864:
+        start = draw(st.sampled_from([0x11, 0x11, 0x11, 0x21]))
+        return build.pppoe(packet, protocol, start=start, code=draw(st.sampled_from([0, 0, 9])))
+    if ethertype in (0x8847, 0x8848):
+        return build.mpls(packet, draw(st.sampled_from([1, 1, 2, 8, 9, 0])))
+    if ethertype is not None and ethertype < 0x600:
+        return draw(llc_frames(packet))
+    return packet
+
+
+@st.composite
 def well_formed(draw: st.DrawFn, link_type: int) -> bytes:
     """A frame of `link_type` with an IP packet, or with another protocol."""
     packet = draw(st.one_of(ipv4_packets(), ipv6_packets()))
-    ethertype = draw(st.sampled_from([None, None, None, 0x8864, 0x0806, 0x0800, 0x86DD, 60]))
-    protocol = draw(
-        st.sampled_from([None, None, None, b"\x21", b"\x57", b"\xc0\x21", b"\x00\x21", b"\x00\x20"])
+    ethertype = draw(
+        st.sampled_from(
+            [None, None, None, 0x8864, 0x8847, 0x8848, 0x0806, 0x0800, 0x86DD, 60, 4, 0x5FF]
+        )
     )
-    inner = packet
-    if ethertype == 0x8864:
-        start = draw(st.sampled_from([0x11, 0x11, 0x11, 0x21]))
-        inner = build.pppoe(packet, protocol, start=start, code=draw(st.sampled_from([0, 0, 9])))
+    protocol = draw(
+        st.sampled_from(
+            [None, None, None, b"\x21", b"\x57", b"\xc0\x21", b"\x00\x21", b"\x00\x20", b"\x02\x81"]
+        )
+    )
+    inner = draw(between_link_and_ip(packet, ethertype, protocol))
+    if protocol == b"\x02\x81":
+        packet = build.mpls(packet)
     packet_type, hardware = draw(st.sampled_from([(0, 1), (4, 1), (1, 1), (0, 772), (4, 772)]))
     tags = draw(VLAN_TAGS)
     framing = draw(st.sampled_from([b"\xff\x03", b"\x00\x03", b"", b"\xff"]))

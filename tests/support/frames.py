@@ -120,6 +120,19 @@ def sll2(
     return inner[:2] + header + inner[2:]
 
 
+def snap(packet: bytes, ethertype: int | None = None, *, organisation: int = 0) -> bytes:
+    """An LLC and a SNAP header, and the packet."""
+    return b"\xaa\xaa\x03" + organisation.to_bytes(3) + ethertyped(packet, ethertype)
+
+
+def mpls(packet: bytes, labels: int = 1) -> bytes:
+    """A stack of labels; the packet follows the last one."""
+    entries = [(16 + index) << 12 | 64 for index in range(labels)]
+    if labels:
+        entries[-1] |= 0x100
+    return struct.pack(f">{labels}I", *entries) + packet
+
+
 def pppoe(
     packet: bytes, protocol: bytes | None = None, *, start: int = 0x11, code: int = 0
 ) -> bytes:

@@ -3,8 +3,13 @@
 In: a link type and the captured bytes of a frame. Out: a `Packet`, or a `Rejection` that says why
 there is none. Any bytes are valid input: a frame that is cut before its IP header is undecoded.
 
+Headers between the link header and IP are skipped: VLAN tags and LLC/SNAP in any order, then PPPoE
+or a stack of MPLS labels. MPLS does not name what it carries: the first four bits after the stack
+are taken for the version of IP.
+
 The reference for `vector_link`, which takes its numbers from here. Formats: IEEE 802.3 and 802.1Q,
-RFC 2516 (PPPoE), RFC 1661 and 1662 (PPP), https://www.tcpdump.org/linktypes.html (all others).
+RFC 1042 (LLC/SNAP), RFC 3032 and 4928 (MPLS), RFC 2516 (PPPoE), RFC 1661 and 1662 (PPP),
+https://www.tcpdump.org/linktypes.html (all others).
 Numbers: libpcap's pcap/dlt.h (link types), include/uapi/linux/if_ether.h (ethertypes), RFC 1661,
 1332 and 5072 (PPP protocols).
 """
@@ -43,10 +48,19 @@ class LinkType(IntEnum):
 ETHERTYPE_VERSIONS = {0x0800: 4, 0x86DD: 6}
 ETHERTYPE_PPPOE_SESSION = 0x8864
 VLAN_ETHERTYPES = frozenset({0x8100, 0x88A8, 0x9100, 0x9200})
-MAX_VLAN_TAGS = 4
-"""Frames with more tags than this are undecoded."""
+MPLS_ETHERTYPES = frozenset({0x8847, 0x8848})
+MIN_ETHERTYPE = 0x600
+"""A value below is the length of an IEEE 802.3 frame, or 4 in a cooked one: LLC follows."""
+MAX_TAGS = 4
+"""Frames with more VLAN tags and LLC headers than this are undecoded."""
+LLC_SNAP, LLC_UNNUMBERED = 0xAAAA, 0x03
+"""Both service access points, and the control field, of an LLC header before SNAP."""
+MAX_LABELS = 8
+"""Frames with more MPLS labels than this are undecoded."""
+BOTTOM_OF_STACK = 0x100
 
 PPP_VERSIONS = {0x0021: 4, 0x0057: 6}
+PPP_MPLS = frozenset({0x0281, 0x0283})
 PPP_ADDRESS_CONTROL = 0xFF03
 PPPOE_SESSION = 0x1100
 """The first two bytes of a PPPoE session header: version 1, type 1, code 0 (RFC 2516)."""
@@ -61,6 +75,8 @@ ARPHRD_LOOPBACK = 772
 _U16 = struct.Struct(">H")
 _U32 = struct.Struct(">I")
 _U32_LITTLE = struct.Struct("<I")
+_LLC = struct.Struct(">HB")  # service access points, control
+_SNAP = struct.Struct(">BHH")  # organisation (in two parts), ethertype
 _SLL = struct.Struct(">HH10xH")  # packet type, ARPHRD, address, protocol
 _SLL2 = struct.Struct(">H6xHB9x")  # protocol, interface, ARPHRD, packet type, address
 
@@ -118,17 +134,37 @@ def _by_ethertype(
     frame: bytes, at: int, ethertype: int, direction: Direction
 ) -> Packet | Rejection:
     tags = 0
-    while ethertype in VLAN_ETHERTYPES:
+    while ethertype in VLAN_ETHERTYPES or ethertype < MIN_ETHERTYPE:
         tags += 1
-        if tags > MAX_VLAN_TAGS:
+        if tags > MAX_TAGS:
             return Rejection.UNDECODED
-        (ethertype,) = _U16.unpack_from(frame, at + 2)
-        at += 4
+        if ethertype in VLAN_ETHERTYPES:
+            (ethertype,) = _U16.unpack_from(frame, at + 2)
+            at += 4
+        else:
+            points, control = _LLC.unpack_from(frame, at)
+            if (points, control) != (LLC_SNAP, LLC_UNNUMBERED):
+                return Rejection.NOT_IP
+            organisation_high, organisation_low, ethertype = _SNAP.unpack_from(frame, at + 3)
+            if organisation_high or organisation_low:
+                return Rejection.NOT_IP
+            at += 8
     if ethertype == ETHERTYPE_PPPOE_SESSION:
         return _pppoe(frame, at, direction)
+    if ethertype in MPLS_ETHERTYPES:
+        return _mpls(frame, at, direction)
     version = ETHERTYPE_VERSIONS.get(ethertype)
-    # A value below 0x600 is a length: LLC follows, and IP does not travel in that.
     return Rejection.NOT_IP if version is None else Packet(at, version, direction)
+
+
+def _mpls(frame: bytes, at: int, direction: Direction) -> Packet | Rejection:
+    for _ in range(MAX_LABELS):
+        (entry,) = _U32.unpack_from(frame, at)
+        at += 4
+        if entry & BOTTOM_OF_STACK:
+            version = frame[at] >> 4
+            return Packet(at, version, direction) if version in (4, 6) else Rejection.NOT_IP
+    return Rejection.UNDECODED
 
 
 def _pppoe(frame: bytes, at: int, direction: Direction) -> Packet | Rejection:
@@ -152,6 +188,8 @@ def _by_ppp_protocol(frame: bytes, at: int, direction: Direction) -> Packet | Re
     else:
         (protocol,) = _U16.unpack_from(frame, at)
         at += 2
+    if protocol in PPP_MPLS:
+        return _mpls(frame, at, direction)
     version = PPP_VERSIONS.get(protocol)
     return Rejection.NOT_IP if version is None else Packet(at, version, direction)
 

@@ -25,11 +25,17 @@ from hogpipe.capture.decode.columns import (
 )
 from hogpipe.capture.decode.scalar_link import (
     ARPHRD_LOOPBACK,
+    BOTTOM_OF_STACK,
     COOKED_OUTGOING,
     ETHERTYPE_PPPOE_SESSION,
     ETHERTYPE_VERSIONS,
     FAMILY_VERSIONS,
-    MAX_VLAN_TAGS,
+    LLC_SNAP,
+    LLC_UNNUMBERED,
+    MAX_LABELS,
+    MAX_TAGS,
+    MIN_ETHERTYPE,
+    MPLS_ETHERTYPES,
     PPP_ADDRESS_CONTROL,
     PPP_VERSIONS,
     PPPOE_SESSION,
@@ -40,7 +46,7 @@ from hogpipe.capture.decode.wire_key import Direction
 
 NOT_IP, UNUSUAL = 0, 1
 """Kinds of row beside 4 and 6, the versions of IP. Any other number is unusual, too."""
-_TAGGED, _SESSION = 7, 8
+_TAGGED, _LLC, _SESSION, _LABELLED = 7, 8, 9, 10
 
 _U8, _U16, _U32 = np.dtype(np.uint8), np.dtype(">u2"), np.dtype(">u4")
 _SLL = row_type(16, {"packet_type": (">u2", 0), "hardware": (">u2", 2), "ethertype": (">u2", 14)})
@@ -89,6 +95,8 @@ def _table(versions: dict[int, int], default: int) -> Octets:
 _BY_ETHERTYPE = _table(
     ETHERTYPE_VERSIONS
     | dict.fromkeys(VLAN_ETHERTYPES, _TAGGED)
+    | dict.fromkeys(range(MIN_ETHERTYPE), _LLC)
+    | dict.fromkeys(MPLS_ETHERTYPES, _LABELLED)
     | {ETHERTYPE_PPPOE_SESSION: _SESSION},
     NOT_IP,
 )
@@ -111,19 +119,51 @@ def _by_ethertype(
 ) -> Packets:
     kind = _BY_ETHERTYPE.take(ethertype)
     if np.count_nonzero(kind >= _TAGGED):
-        _skip_tags(data, at, kind)
+        _skip_headers(data, at, kind)
     return Packets(at, kind, direction)
 
 
-def _skip_tags(data: bytes, at: Indices, kind: Octets) -> None:
-    """Move `at` past VLAN tags and PPPoE headers to the packet, and set its `kind`."""
-    for _ in range(MAX_VLAN_TAGS):
-        tagged = np.flatnonzero(kind == _TAGGED)
+def _skip_headers(data: bytes, at: Indices, kind: Octets) -> None:
+    """Move `at` past all headers between the link's and IP, and set the packet's `kind`."""
+    for _ in range(MAX_TAGS):
+        # Both are found before any row moves, so that a row moves past one header at a time.
+        tagged, llc = np.flatnonzero(kind == _TAGGED), np.flatnonzero(kind == _LLC)
+        if not len(tagged) + len(llc):
+            break
         kind[tagged] = _BY_ETHERTYPE[_u16_at(data, at[tagged] + 2)]
         at[tagged] += 4
+        at[llc], kind[llc] = _llc(data, at[llc])
     sessions = np.flatnonzero(kind == _SESSION)
     inner = _pppoe(data, at[sessions])
     at[sessions], kind[sessions] = inner.at, inner.kind
+    labelled = np.flatnonzero(kind == _LABELLED)
+    at[labelled], kind[labelled] = _mpls(data, at[labelled])
+
+
+def _llc(data: bytes, at: Indices) -> tuple[Indices, Octets]:
+    """Return where the LLC headers at `at` end, and what follows them."""
+    snap = _u16_at(data, at) == LLC_SNAP
+    snap &= gather_values(data, at + 2, _U8) == LLC_UNNUMBERED
+    organisation = gather_values(data, at + 3, _U8) | _u16_at(data, at + 4)
+    ethertyped = _BY_ETHERTYPE[_u16_at(data, at + 6)]
+    kind = np.where(snap & (organisation == 0), ethertyped, np.uint8(NOT_IP))
+    return np.where(snap, at + 8, at + 3), kind
+
+
+def _mpls(data: bytes, at: Indices) -> tuple[Indices, Octets]:
+    """Return where the stacks of labels at `at` end, and what follows them."""
+    at, kind = at.copy(), np.full(len(at), UNUSUAL, np.uint8)
+    labelled = np.arange(len(at))
+    for _ in range(MAX_LABELS):
+        bottom = gather_values(data, at[labelled], _U32) & np.uint32(BOTTOM_OF_STACK) != 0
+        at[labelled] += 4
+        ended = labelled[bottom]
+        version = gather_values(data, at[ended], _U8) >> np.uint8(4)
+        is_ip = (version == 4) | (version == 6)
+        kind[ended] = np.where(is_ip, version, np.uint8(NOT_IP))
+        at[ended[~is_ip]] += 1  # past the octet that was read
+        labelled = labelled[~bottom]
+    return at, kind
 
 
 def _pppoe(data: bytes, start: Indices) -> Packets:

@@ -151,17 +151,24 @@ def wrap_variously(link_type: LinkType, packet: bytes) -> list[bytes]:
                 build.ethernet(packet, tags=[0x8100] * 5),
                 build.ethernet(session, build.PPPOE, tags=[0x8100]),
                 build.ethernet(packet, 0x0806),
+                build.ethernet(build.mpls(packet), 0x8847, tags=[0x8100]),
+                build.ethernet(build.mpls(packet, 9), 0x8847),
+                build.ethernet(build.snap(packet), 60, tags=[0x8100]),
+                build.ethernet(build.snap(build.mpls(packet, 2), 0x8848), 60),
+                build.ethernet(b"\x42\x42\x03", 38),
             ]
         case LinkType.LINUX_SLL:
             return [build.sll(packet, packet_type=kind, hardware=1) for kind in (0, 4)] + [
-                build.sll(packet, packet_type=4, hardware=772)
+                build.sll(packet, packet_type=4, hardware=772),
+                build.sll(build.snap(packet), 4),
             ]
         case LinkType.LINUX_SLL2:
             return [build.sll2(packet, packet_type=kind, hardware=1) for kind in (0, 4)] + [
                 build.sll2(packet, packet_type=4, hardware=772)
             ]
         case LinkType.PPP:
-            return [build.ppp(packet), build.ppp(packet, framing=b"")]
+            labelled = build.ppp(build.mpls(packet), b"\x02\x81")
+            return [build.ppp(packet), build.ppp(packet, framing=b""), labelled]
     return [build.wrap(link_type, packet)]
 
 

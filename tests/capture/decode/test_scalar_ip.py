@@ -84,6 +84,44 @@ def test_more_vlan_tags_than_the_bound_are_undecoded() -> None:
     assert reject(build.ethernet(UDP4, tags=[0x8100] * 5)) is Rejection.UNDECODED
 
 
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("ethertype", [0x8847, 0x8848])
+@pytest.mark.parametrize("labels", [1, 2, 8])
+def test_a_stack_of_mpls_labels_is_skipped(version: int, ethertype: int, labels: int) -> None:
+    labelled = build.mpls(VERSIONS[version], labels)
+    frame = build.ethernet(labelled, ethertype, tags=[0x8100])
+    assert decode_key(frame).version == version
+    assert decode_key(frame).destination_port == 53
+
+
+def test_mpls_that_carries_no_ip_is_not_ip_and_a_stack_without_an_end_is_undecoded() -> None:
+    assert reject(build.ethernet(build.mpls(bytes(60)), 0x8847)) is Rejection.NOT_IP
+    assert reject(build.ethernet(build.mpls(UDP4, 9), 0x8847)) is Rejection.UNDECODED
+    assert reject(build.ethernet(build.mpls(b""), 0x8847)) is Rejection.UNDECODED
+
+
+@pytest.mark.parametrize("length", [8, 60, 0x5FF])
+def test_ip_behind_llc_and_snap_is_decoded_whatever_the_length_field_says(length: int) -> None:
+    assert decode_key(build.ethernet(build.snap(UDP4), length)).destination_port == 53
+    assert decode_key(build.ethernet(build.snap(UDP6), length, tags=[0x8100])).version == 6
+    assert decode_key(build.sll(build.snap(UDP4), 4), LinkType.LINUX_SLL).destination_port == 53
+    tagged = build.ethertyped(UDP4, tags=[0x8100])[2:]
+    assert decode_key(build.ethernet(build.snap(tagged, 0x8100), length)).destination_port == 53
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"\x42\x42\x03" + bytes(35),  # spanning tree
+        b"\xaf\x00\x00",  # XID, no longer than LLC itself
+        build.snap(UDP4, 0x0806),
+        build.snap(UDP4, organisation=0x00000C),  # Cisco's protocols
+    ],
+)
+def test_other_llc_is_not_ip(packet: bytes) -> None:
+    assert reject(build.ethernet(packet, len(packet))) is Rejection.NOT_IP
+
+
 @pytest.mark.parametrize("wrap", [build.sll, build.sll2])
 def test_a_cooked_frame_may_hold_vlan_tags_and_pppoe(wrap: Callable[..., bytes]) -> None:
     link_type = LinkType.LINUX_SLL if wrap is build.sll else LinkType.LINUX_SLL2
@@ -148,6 +186,11 @@ def test_the_direction_byte_of_pppd_is_skipped() -> None:
 def test_other_ppp_protocols_are_not_ip() -> None:
     assert reject(build.ppp(UDP4, b"\xc0\x21"), LinkType.PPP) is Rejection.NOT_IP
     assert reject(build.ppp(UDP4, b"\x3d"), LinkType.PPP) is Rejection.NOT_IP
+
+
+def test_mpls_in_ppp_is_decoded() -> None:
+    frame = build.ppp(build.mpls(UDP4), b"\x02\x81")
+    assert decode_key(frame, LinkType.PPP).destination_port == 53
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
