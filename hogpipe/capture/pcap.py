@@ -26,6 +26,11 @@ import numpy as np
 import pcapy
 
 from hogpipe.capture.decode.columns import FrameBatch
+from hogpipe.capture.decode.link_type_names import (
+    describe_link_type,
+    is_decodable,
+    suggest_capture,
+)
 from hogpipe.capture.decode.scalar_link import LinkType
 from hogpipe.capture.formats.filter_program import Instruction
 from hogpipe.errors import CaptureError, ConfigurationError, NotPermittedError
@@ -164,7 +169,8 @@ def open_live(
 ) -> Handle:
     """Return a non-blocking handle on `interface`.
 
-    Raises NotPermittedError, ConfigurationError (filter) or CaptureError.
+    Raises NotPermittedError, ConfigurationError (filter) or CaptureError, also for a link type that
+    cannot be decoded.
     """
     timeout_ms = choose_timeout_ms(buffer_mib)
     try:
@@ -181,6 +187,13 @@ def open_live(
     if status < 0:
         reader.close()
         raise _explain(interface, status)
+    link_type = reader.datalink()
+    if not is_decodable(link_type):
+        reader.close()
+        raise CaptureError(
+            f"{interface}: {describe_link_type(link_type)} cannot be decoded; "
+            f"{suggest_capture(link_type)}"
+        )
     uncut = min(snaplen, _MAX_UNCUT_BYTES)
     handle = Handle(reader, interface, timeout=timeout_ms / 1000, snaplen=uncut)
     return handle.apply_filter(expression)

@@ -1,6 +1,10 @@
 """Live capture on real links, in namespaces of the test."""
 
 import errno
+import fcntl
+import logging
+import os
+import re
 import socket
 import struct
 import subprocess
@@ -20,12 +24,16 @@ from support.shortage import no_descriptors
 from hogpipe.capture.live.live_source import LiveSource
 from hogpipe.capture.live.open_handles import LiveOptions
 from hogpipe.capture.pcap import choose_timeout_ms
-from hogpipe.errors import ConfigurationError
+from hogpipe.errors import CaptureError, ConfigurationError
 from hogpipe.linux.rtnetlink import LinkMonitor, LinkTable
 from hogpipe.model import CaptureCounts, FlowBatch, FlowKey
 
 UDP = 17
 IP_AND_UDP = 28
+# include/uapi/linux/if_tun.h, if_arp.h
+TUNSETIFF, TUNSETLINK = 0x400454CA, 0x400454CD
+IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
+ARPHRD_IEEE80211_RADIOTAP = 803
 
 
 class Offered:
@@ -103,6 +111,50 @@ def test_a_packet_is_offered_soon(veth: tuple[Namespace, Namespace]) -> None:
     (flow,) = {flow for batch in offered.batches for flow in batch.flows if on_port(5001)(flow)}
     assert flow.interface == "left"
     assert flow.local_address == socket.inet_aton("10.77.0.1")
+
+
+@pytest.fixture
+def monitor(netns: Namespace) -> Iterator[str]:
+    """An interface whose frames are those of a Wi-Fi monitor."""
+    netns.ip("tuntap", "add", "mon0", "mode", "tap")
+
+    def open_tap() -> int:
+        tap = os.open("/dev/net/tun", os.O_RDWR)
+        fcntl.ioctl(tap, TUNSETIFF, struct.pack("16sH22x", b"mon0", IFF_TAP | IFF_NO_PI))
+        fcntl.ioctl(tap, TUNSETLINK, ARPHRD_IEEE80211_RADIOTAP)
+        return tap
+
+    tap = netns.call(open_tap)
+    netns.ip("link", "set", "mon0", "up")
+    yield "mon0"
+    os.close(tap)
+
+
+NOT_DECODED = "mon0: link type 127 (802.11 with radiotap header) cannot be decoded; capture on "
+
+
+def test_an_interface_whose_link_type_cannot_be_decoded_is_an_error_if_it_is_the_only_one(
+    netns: Namespace, monitor: str
+) -> None:
+    def open_source() -> None:
+        source = LiveSource(LiveOptions(interfaces=[monitor]))
+        try:
+            source.open()
+        finally:
+            source.close()
+
+    with pytest.raises(CaptureError, match="^" + re.escape(NOT_DECODED)):
+        netns.call(open_source)
+
+
+def test_an_interface_whose_link_type_cannot_be_decoded_is_named_once_beside_others(
+    netns: Namespace, monitor: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with capturing(netns, interfaces=[monitor, "lo"]) as offered:
+        send(netns, "127.0.0.1", 5002)
+        offered.wait(lambda: offered.bytes_of(on_port(5002)) == 2 * 128)
+    warnings = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert [text.startswith(NOT_DECODED) for text in warnings] == [True]
 
 
 def test_an_idle_interface_is_stopped_at_once(netns: Namespace) -> None:
