@@ -57,6 +57,8 @@ class LedgerEntry(msgspec.Struct, frozen=True, gc=False):
     have passed it on to another one since; no event reports that."""
     used_ns: int = 0
     """When its last event happened, nanoseconds since boot; 0 if unknown."""
+    awaits_release: bool = False
+    """Whether the ledger records who closes an accepted connection, but some time after that."""
 
 
 class Contested(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ HOST = "127.0.0.1"
 SINK, UDP_SINK = 7100, 7101
 CHUNKS, CHUNK = 5, 4000
 DATAGRAMS = 10
+MANY = 100
 
 
 def fork(work: Callable[[], None]) -> int:
@@ -133,6 +134,29 @@ def prefork(wait: Callable[[socket.socket], object]) -> Callable[[int], dict[int
     return exchange
 
 
+def serve_many(port: int) -> dict[int, int]:
+    """Serve connections of 0.5 to 1.5 s, which close at ever other times, in a worker."""
+    listener = socket.create_server((HOST, port))
+
+    def serve() -> None:
+        open_ones: list[socket.socket] = []
+        while len(open_ones) < MANY:
+            open_ones.append(listener.accept()[0])
+            open_ones[-1].sendall(b"r" * 1000)
+        ends = [time.monotonic() + 0.5 + number / MANY for number in range(MANY)]
+        for one, end in zip(open_ones, ends, strict=True):
+            time.sleep(max(0.0, end - time.monotonic()))
+            one.sendall(b"r" * 1000)
+            one.close()
+
+    pid = fork(serve)
+    ends = [socket.create_connection((HOST, port)) for _ in range(MANY)]
+    os.waitpid(pid, 0)
+    for end in ends:
+        end.close()
+    return {pid: MANY * 2000}
+
+
 SITUATIONS: dict[str, tuple[int, Callable[[int], dict[int, int]]]] = {
     "port reuse": (7001, reuse_port),
     "fork": (7002, hand_on_by_fork),
@@ -141,6 +165,7 @@ SITUATIONS: dict[str, tuple[int, Callable[[int], dict[int, int]]]] = {
     "select": (7005, prefork(wait_by_select)),
     "epoll": (7006, prefork(wait_by_epoll)),
     "late accept": (7007, prefork(wait_and_be_late)),
+    "many": (7008, serve_many),
 }
 
 

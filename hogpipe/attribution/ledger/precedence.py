@@ -11,7 +11,8 @@
   the time in which the packets passed.
 - Where /proc decides and shows that the connection exists, but not yet which process holds it, or
   which of several processes that listen will accept it, the owner is provisional
-  (`Resolution.may_be_refined`): a further lookup may find the holder.
+  (`Resolution.may_be_refined`): a further lookup may find the holder. So it is if the connection is
+  closed and the ledger has yet to record by which process.
 """
 
 from collections.abc import Collection, Mapping
@@ -51,20 +52,15 @@ def choose(
         if entry is None:
             if shown is not None and not _is_unknown_datagram(flow, shown):
                 chosen[flow] = shown
-        elif shown is not None and _procfs_decides(flow, shown.attribution, entry, owners):
-            # The ledger knows the socket, so a further lookup would choose the same.
-            refined, reused = shown.may_be_refined, may_be_reused(flow, entry)
-            chosen[flow] = Resolution(
-                shown.attribution,
-                is_final=not refined,
-                may_be_refined=refined,
-                may_be_reused=reused,
-            )
-        elif _may_be_refined(flow, shown, entry):
-            provisional = owners.resolve(flow, entry)
-            chosen[flow] = replace(provisional, is_final=False, may_be_refined=True)
+            continue
+        is_refined = _may_be_refined(flow, shown, entry)
+        if shown is not None and _procfs_decides(flow, shown.attribution, entry, owners):
+            reused = may_be_reused(flow, entry)
+            resolution = Resolution(shown.attribution, may_be_reused=reused)
         else:
-            chosen[flow] = owners.resolve(flow, entry)
+            resolution = owners.resolve(flow, entry)
+        # The ledger knows the socket, so another lookup would find the same but for its holder.
+        chosen[flow] = replace(resolution, is_final=not is_refined, may_be_refined=is_refined)
     return chosen
 
 
@@ -89,12 +85,16 @@ def is_held_by_owner(entry: LedgerEntry, chosen: Resolution) -> bool | None:
 
 
 def _may_be_refined(flow: FlowKey, shown: Resolution | None, entry: LedgerEntry) -> bool:
-    """Return whether /proc shows a connection, but not yet the process that holds or accepts it."""
+    """Return whether who holds, accepts or has closed a connection may be found yet."""
     if flow.protocol != TCP or entry.is_released:
         return False
+    if shown is not None and shown.attribution.quality is Quality.EXACT:
+        return False
+    if entry.awaits_release or (shown is not None and shown.may_be_refined):
+        return True
     if entry.quality is Quality.EXACT and not entry.is_lasting:
         return False
-    return shown is not None and (shown.may_be_refined or shown.attribution.user is not None)
+    return shown is not None and shown.attribution.user is not None
 
 
 def _procfs_decides(

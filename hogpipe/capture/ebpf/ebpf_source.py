@@ -40,7 +40,8 @@ from hogpipe.model import FlowBatch
 
 log = logging.getLogger(__name__)
 
-_LONGEST_EPOCH = 2.0
+# So that a flow that awaits the rows of the next epoch has them within the default of `hold`.
+_LONGEST_EPOCH = 1.5
 _MILLISECONDS = 1000
 
 

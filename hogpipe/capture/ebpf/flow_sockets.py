@@ -13,6 +13,10 @@ another one. Once /proc has shown that the owner holds it (`record_comparison`),
 source's own sums for a second, then for twice as long each time, up to `_LONGEST_CONFIRMED`. A
 connection that another process holds is looked up to its end.
 
+/proc does not show an accepted connection that was closed after its epoch, but before its lookup.
+Its owner is provisional (`LedgerEntry.awaits_release`) until the rows of the next epoch name the
+process that closed it (`record_release`).
+
 The bytes of a flow were counted at its socket, so an answer does not depend on when packets passed,
 and no answer is invalidated: a flow that another socket has from now on is marked in the batch that
 brings its bytes (`FlowDelta.opened`).
@@ -46,6 +50,7 @@ class _FlowSocket(msgspec.Struct, frozen=True, gc=False):
     """The cookie of its network namespace, 0 if not known."""
     owner: SocketOwner | None
     quality: Quality
+    is_released: bool = False
 
 
 class _Comparison(msgspec.Struct, frozen=True, gc=False):
@@ -77,6 +82,8 @@ class FlowSockets:
         self._lock = threading.Lock()
         self._sockets: dict[FlowKey, _FlowSocket] = {}
         """The flow that was recorded longest ago comes first."""
+        self._awaiting_release: dict[int, FlowKey] = {}
+        """The flows of accepted connections, by cookie; each is in `_sockets`."""
         self._snapshot: dict[int, SnapshotSocket] = {}
         """By cookie."""
         self._counts = LedgerCounts()
@@ -96,13 +103,35 @@ class FlowSockets:
         Return whether the flow was another socket's before.
         """
         with self._lock:
-            before = self._sockets.pop(flow, None)
+            before = self._pop(flow)
             self._sockets[flow] = _FlowSocket(cookie, namespace, owner, quality)
+            if quality is Quality.LISTENER and flow.protocol == TCP:
+                self._awaiting_release[cookie] = flow
             self._counts.events += 1
             if len(self._sockets) > self._max_flows:
-                del self._sockets[next(iter(self._sockets))]
+                self._pop(next(iter(self._sockets)))
                 self._counts.evicted += 1
         return before is not None and before.cookie != cookie
+
+    def find_awaiting_release(self, cookies: Collection[int]) -> list[bool]:
+        """Return for each closed connection whether `record_release` has something to change."""
+        with self._lock:
+            return [cookie in self._awaiting_release for cookie in cookies]
+
+    def record_release(self, cookie: int, owner: SocketOwner) -> None:
+        """Record which process closed an accepted connection."""
+        with self._lock:
+            flow = self._awaiting_release.pop(cookie, None)
+            if flow is not None:
+                self._sockets[flow] = msgspec.structs.replace(
+                    self._sockets[flow], owner=owner, quality=Quality.EXACT, is_released=True
+                )
+
+    def _pop(self, flow: FlowKey) -> _FlowSocket | None:
+        socket = self._sockets.pop(flow, None)
+        if socket is not None:
+            self._awaiting_release.pop(socket.cookie, None)
+        return socket
 
     def set_losses(self, losses: Losses, missed_processes: int) -> None:
         """Set the counters of what was lost so far, and of processes that exited unread."""
@@ -133,9 +162,15 @@ class FlowSockets:
             if known is None or known.owner is None:
                 return None
             quality, owner = Quality.EXACT, known.owner
-        is_lasting = quality is Quality.EXACT and flow.protocol == TCP
+        is_open_tcp = flow.protocol == TCP and not socket.is_released
         return LedgerEntry(
-            quality, owner, socket.cookie, may_outlive_owner=True, is_lasting=is_lasting
+            quality,
+            owner,
+            socket.cookie,
+            may_outlive_owner=not socket.is_released,
+            is_released=socket.is_released,
+            is_lasting=is_open_tcp and quality is Quality.EXACT,
+            awaits_release=is_open_tcp and quality is Quality.LISTENER,
         )
 
     def record_comparison(self, cookie: int, /, *, is_held_by_owner: bool) -> None:

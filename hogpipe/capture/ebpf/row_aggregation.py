@@ -92,6 +92,12 @@ class OwnerLookup(Protocol):
     def find_passed_on(self, cookies: Collection[int]) -> list[bool]:
         """Return for each closed connection whether another process than its owner held it."""
 
+    def find_awaiting_release(self, cookies: Collection[int]) -> list[bool]:
+        """Return for each closed connection whether a lookup awaits the process that closed it."""
+
+    def record_release(self, row: TrafficRow) -> None:
+        """Record the owner of the row as the process that closed the connection."""
+
     def record_unresolved(self, row: TrafficRow) -> tuple[FlowKey, bool]:
         """Record the socket of a row that is looked up; return the flow.
 
@@ -130,6 +136,7 @@ class RowAggregator:
         exited = self._find_exited(rows)
         unresolved = _find_unresolved(rows, is_connection, exited)
         unresolved |= self._find_unconfirmed(rows, is_connection & ~unresolved)
+        self._record_releases(rows, is_connection & ~unresolved)
         batch = FlowBatch()
         batch.counts.captured = _tally(rows)
         batch.counts.overflowed = _tally(epoch.overflow)
@@ -183,6 +190,15 @@ class RowAggregator:
             if which.any():
                 unconfirmed[which] = find(rows["cookie"][which].tolist())
         return unconfirmed
+
+    def _record_releases(self, rows: Rows, is_owned: NDArray[np.bool_]) -> None:
+        """Record who closed the connections that were looked up while they were open."""
+        is_served = rows["flags"] & (RELEASED | BY_LISTENER) == RELEASED
+        closed = np.flatnonzero(is_owned & is_served & _have_endpoints(rows))
+        if len(closed):
+            is_awaited = self._lookup.find_awaiting_release(rows["cookie"][closed].tolist())
+            for row in decode_rows(pick_rows(rows, closed[np.array(is_awaited, np.bool_)])):
+                self._lookup.record_release(row)
 
     def _add_unresolved(self, rows: Rows, batch: FlowBatch) -> None:
         for row in decode_rows(rows):

@@ -124,6 +124,14 @@ class RowOwners:
         """Return for each closed connection whether another process than its owner held it."""
         return self._flow_sockets.find_passed_on(cookies)
 
+    def find_awaiting_release(self, cookies: Collection[int]) -> list[bool]:
+        """Return for each closed connection whether a lookup awaits the process that closed it."""
+        return self._flow_sockets.find_awaiting_release(cookies)
+
+    def record_release(self, row: TrafficRow) -> None:
+        """Record the owner of the row as the process that closed the connection."""
+        self._flow_sockets.record_release(row.cookie, self._make_socket_owner(row.owner))
+
     @property
     def missed_processes(self) -> int:
         """Return how many processes exited before they could be read, so far."""

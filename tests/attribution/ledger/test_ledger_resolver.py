@@ -342,6 +342,22 @@ def test_the_owner_of_a_connection_that_one_of_several_workers_will_accept_is_pr
     assert stage.find(INBOUND) == (Quality.EXACT, 11)
 
 
+@pytest.mark.parametrize("is_held", [False, True])
+@pytest.mark.parametrize("pid", [10, 99])
+def test_the_owner_of_a_closed_connection_whose_release_is_yet_to_be_recorded_is_provisional(
+    stage: Stage, pid: int, *, is_held: bool
+) -> None:
+    stage.listen(10)
+    if is_held:
+        stage.show(INBOUND, 11)
+    entry = LedgerEntry(Quality.LISTENER, replace(MASTER, pid=pid), 1, awaits_release=True)
+    stage.ledger.entries[INBOUND] = entry
+    resolution = stage.resolver.resolve({INBOUND: ()})[INBOUND]
+    assert resolution.attribution.process is not None
+    assert resolution.attribution.process.pid == (11 if is_held else 10)
+    assert (resolution.is_final, resolution.may_be_refined) == (is_held, not is_held)
+
+
 def test_a_recorded_owner_that_still_holds_a_lasting_socket_is_confirmed(stage: Stage) -> None:
     stage.show(OUTBOUND, 77)
     stage.record(OUTBOUND, CURL)

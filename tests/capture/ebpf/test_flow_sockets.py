@@ -59,6 +59,33 @@ def test_the_flows_recorded_longest_ago_are_evicted_and_counted() -> None:
     assert (counts.events_lost, counts.sockets_lost, counts.unidentified_processes) == (1, 2, 4)
 
 
+def test_an_accepted_connection_has_the_owner_that_closed_it_once_its_release_is_recorded() -> None:
+    flow_sockets = FlowSockets()
+    flow_sockets.record(FLOW, 7, 3, NGINX, Quality.LISTENER)
+    flow_sockets.record(OTHER, 8, 3, NGINX, Quality.EXACT)
+    awaiting = flow_sockets.owner_of(FLOW, 3)
+    assert awaiting is not None
+    assert (awaiting.awaits_release, awaiting.is_released) == (True, False)
+    assert flow_sockets.find_awaiting_release([7, 8, 9]) == [True, False, False]
+    for cookie in (7, 8, 9):
+        flow_sockets.record_release(cookie, WORKER)
+    entry, other = flow_sockets.owner_of(FLOW, 3), flow_sockets.owner_of(OTHER, 3)
+    assert entry is not None
+    assert (entry.quality, entry.owner) == (Quality.EXACT, WORKER)
+    assert (entry.awaits_release, entry.is_released, entry.is_lasting) == (False, True, False)
+    assert not entry.may_outlive_owner
+    assert other is not None
+    assert other.owner == NGINX
+    assert flow_sockets.find_awaiting_release([7]) == [False]
+
+
+def test_no_release_is_awaited_of_flows_that_were_evicted_or_replaced() -> None:
+    flow_sockets = FlowSockets(max_flows=1)
+    for flow, cookie in ((FLOW, 7), (OTHER, 8), (OTHER, 9)):
+        flow_sockets.record(flow, cookie, 3, NGINX, Quality.LISTENER)
+    assert flow_sockets.find_awaiting_release([7, 8, 9]) == [False, False, True]
+
+
 @pytest.mark.parametrize(
     ("flow", "quality", "is_lasting"),
     [

@@ -28,12 +28,20 @@ class FakeOwners:
         self.unresolved: list[TrafficRow] = []
         self.unconfirmed: set[int] = set()
         self.passed_on: set[int] = set()
+        self.awaiting_release: set[int] = set()
+        self.releases: list[tuple[int, int]] = []
 
     def find_unconfirmed(self, cookies: Collection[int]) -> list[bool]:
         return [cookie in self.unconfirmed for cookie in cookies]
 
     def find_passed_on(self, cookies: Collection[int]) -> list[bool]:
         return [cookie in self.passed_on for cookie in cookies]
+
+    def find_awaiting_release(self, cookies: Collection[int]) -> list[bool]:
+        return [cookie in self.awaiting_release for cookie in cookies]
+
+    def record_release(self, row: TrafficRow) -> None:
+        self.releases.append((row.cookie, row.owner.pid))
 
     def make_flow_key(self, endpoints: Endpoints, owner: RowOwner) -> FlowKey:
         assert owner.pid
@@ -362,3 +370,16 @@ def test_bytes_and_packets_are_conserved(run: list[EpochRows], dimensions: set[s
             captured[1] += batch.counts.captured.packets
         assert captured == batched
     assert [after[at] for at in range(4)] == before
+
+
+def test_who_closed_a_connection_is_recorded_if_a_lookup_awaits_it() -> None:
+    owners = FakeOwners()
+    owners.awaiting_release = {1, 2, 3}
+    connections = rows(
+        row(WORKER, pack(1001), cookie=1, released=True),
+        row(LISTENER, pack(1002), cookie=2, by_listener=True),
+        row(LISTENER, pack(1003), cookie=3, by_listener=True, released=True),
+        row(WORKER, pack(1004), cookie=4, released=True),
+    )
+    aggregate(epoch(connections=connections), owners=owners)
+    assert owners.releases == [(1, WORKER)]
