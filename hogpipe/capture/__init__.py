@@ -3,6 +3,7 @@
 The order that data takes, for packets:
 
     pcap.py             libpcap handles: frames of an interface, as a `FrameBatch`; filters
+    length_filter.py    PURE: the socket filter that compares claimed lengths with the frame's
     decode/             PURE: frames -> sums by wire key (the five-tuple as on the wire)
     orientation.py      PURE: wire key -> flow key: which side is local, in which namespace
       local_addresses.py  PURE: what is local, as one interface sees it
@@ -24,6 +25,8 @@ Constraints
       handle must not be closed while another thread reads it.
     - Lengths are IP lengths: fast reading of an interface gives no original frame lengths, and the
       padding of short frames is not traffic.
+    - No packet counts more bytes than its frame has behind the link header, whatever its IP header
+      claims: the sum of bytes is at most the sum of the frames' lengths on the link.
 
 Known limits
     - A GSO or GRO packet counts one header for several segments, as the stack handles it.

@@ -5,7 +5,9 @@ become NotPermittedError, ConfigurationError or CaptureError.
 
 Two ways to read
     `next_batch` is fast and gives no original lengths. `dispatch` with a callback costs some ten
-    times more a packet and gives original lengths.
+    times more a packet and gives original lengths. A filter makes the fast way safe
+    (`length_filter.py`): a frame whose IP header claims more than the frame has is cut below the
+    snaplen.
 
 Constraints
     libpcap's breakloop and immediate mode are not available in pcapy-ng. A blocking read of an idle
@@ -18,7 +20,10 @@ The ring
     timeout, so that it lasts while the reader is busy elsewhere.
 """
 
+import logging
+import math
 import sys
+import time
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -33,7 +38,11 @@ from hogpipe.capture.decode.link_type_names import (
 )
 from hogpipe.capture.decode.scalar_link import LinkType
 from hogpipe.capture.formats.filter_program import Instruction
+from hogpipe.capture.length_filter import add_length_check
 from hogpipe.errors import CaptureError, ConfigurationError, NotPermittedError
+from hogpipe.linux.socket_filter import attach_filter, read_filter
+
+log = logging.getLogger(__name__)
 
 BATCH_FRAMES = 8192
 _BLOCKS_PER_MIB = 4
@@ -41,6 +50,7 @@ _MIN_TIMEOUT_MS = 5
 _MIN_RING_MS = 160
 # A frame is also cut at the end of its ring block, which only a longer one reaches.
 _MAX_UNCUT_BYTES = 1 << 16
+_UINT32 = 0xFFFFFFFF
 # Results of pcap_activate (pcap/pcap.h), which pcapy-ng returns unchanged.
 _NO_SUCH_DEVICE, _PERMISSION_DENIED, _NOT_UP, _PROMISC_DENIED = -5, -8, -9, -11
 
@@ -86,7 +96,10 @@ class Handle:
         self.timeout = timeout
         """Seconds after which a captured frame can be read at the latest."""
         self.snaplen = snaplen
-        """A frame with fewer captured bytes is whole; 0 where that is not known."""
+        """As for `Decoder`: the number of captured bytes from which on a frame may be cut."""
+        self._proven_from = 0.0
+        """When frames that no filter compared with their lengths have left the ring, at the latest,
+        if the ring is empty then; 0 once it was, infinite without such a filter."""
         self._drops = (0, 0)
         self.link_type = reader.datalink()
 
@@ -109,6 +122,28 @@ class Handle:
             ) from error
         return self
 
+    def prove_lengths(self) -> None:
+        """Cut, from now on, frames whose IP header claims more than the frame has.
+
+        Until the frames that are in the ring by now have been read, and where there is no filter
+        for that, `lengths_proven` is False.
+        """
+        self._proven_from = math.inf
+        descriptor = self.fileno()
+        try:
+            existing = read_filter(descriptor)
+            program = add_length_check(self.link_type, self.snaplen, existing)
+            if program is not None:
+                attach_filter(descriptor, program)
+                self._proven_from = time.monotonic() + 2 * self.timeout
+        except OSError as error:
+            log.debug("%s: no filter for lengths: %s", self._name, error)
+
+    @property
+    def lengths_proven(self) -> bool:
+        """Whether `read` is safe: all further frames passed the filter of `prove_lengths`."""
+        return not self._proven_from
+
     def read(self) -> FrameBatch:
         """Return the frames in the ring, without original lengths.
 
@@ -122,6 +157,7 @@ class Handle:
 
     def read_exact(self) -> tuple[FrameBatch, CaptureError | None]:
         """Return the frames in the ring with their original lengths, and the error if one came."""
+        began = time.monotonic()
         frames: list[bytes] = []
         rows: list[tuple[int, int, int, int]] = []
         lengths: list[int] = []
@@ -129,7 +165,8 @@ class Handle:
 
         def collect(header: _Header, frame: bytes) -> None:
             nonlocal offset
-            rows.append((*header.getts(), offset, header.getcaplen()))
+            seconds, microseconds = header.getts()  # signed in libpcap, unsigned in a file
+            rows.append((seconds & _UINT32, microseconds & _UINT32, offset, header.getcaplen()))
             lengths.append(header.getlen())
             frames.append(frame)
             offset += len(frame)
@@ -139,6 +176,8 @@ class Handle:
             self._reader.dispatch(BATCH_FRAMES, collect)
         except pcapy.PcapError as error:
             failure = CaptureError(f"{self._name}: {error}")
+        if began >= self._proven_from and len(frames) < BATCH_FRAMES:
+            self._proven_from = 0.0
         records = np.array(rows, np.uint32).reshape(-1, 4)
         return FrameBatch(b"".join(frames), records, np.array(lengths, np.uint32)), failure
 
@@ -196,7 +235,8 @@ def open_live(
         )
     uncut = min(snaplen, _MAX_UNCUT_BYTES)
     handle = Handle(reader, interface, timeout=timeout_ms / 1000, snaplen=uncut)
-    return handle.apply_filter(expression)
+    handle.apply_filter(expression).prove_lengths()
+    return handle
 
 
 def _explain(interface: str, status: int) -> Exception:

@@ -109,6 +109,29 @@ def test_big_tcp_packets_of_a_file_count_with_their_original_length(tmp_path: Pa
     assert transmitted(batches) == 190_000 + 300
 
 
+@pytest.mark.parametrize("count", [1, 100])
+def test_cut_packets_count_with_the_length_that_the_file_has_for_their_frames(
+    tmp_path: Path, count: int
+) -> None:
+    whole, lying = datagram(1000), ethernet(ipv4(UDP, udp(payload=bytes(1000)), total=1500))
+    frames = [at(0, frame[:96], len(frame)) for frame in [whole, lying] * count]
+    batches, failure = replay(write_pcap(tmp_path / "t.pcap", ETHERNET, frames))
+    assert failure is None
+    assert transmitted(batches) == 1028 * count
+    assert counts_of(batches).undecoded == Tally(count, 96 * count)
+
+
+@pytest.mark.parametrize("cut_off", [0, 5])
+def test_timestamps_after_2038_are_replayed(tmp_path: Path, cut_off: int) -> None:
+    seconds = [2**31 - 1, 2**31, 2**32 - 1, 2**32 - 1]
+    frames = [Captured(second * SECOND_US, datagram()) for second in seconds]
+    path = write_pcap(tmp_path / "t.pcap", ETHERNET, frames)
+    path.write_bytes(path.read_bytes()[: -cut_off or None])
+    batches, failure = replay(path)
+    assert (failure is not None) == bool(cut_off)
+    assert [batch.time_ns // INTERVAL_NS for batch in batches] == seconds[:3]
+
+
 def test_fragments_before_a_big_tcp_packet_are_counted_once(tmp_path: Path) -> None:
     whole = udp(payload=bytes(2000))
     first = ethernet(ipv4(UDP, whole[:1480], more=True, identification=7))

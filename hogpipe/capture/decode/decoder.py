@@ -27,12 +27,19 @@ from hogpipe.capture.decode.fragments import (
 )
 from hogpipe.capture.decode.scalar_ip import DecodedFrame, decode_frame
 from hogpipe.capture.decode.scalar_link import Rejection
-from hogpipe.capture.decode.vector_ip import MAX_ROW_BYTES, PacketColumns, decode_packets
+from hogpipe.capture.decode.vector_ip import (
+    MAX_ROW_BYTES,
+    FrameEnds,
+    PacketColumns,
+    decode_packets,
+)
 from hogpipe.capture.decode.vector_link import NOT_IP, locate_packets
 from hogpipe.model import Tally
 
 LARGE_BATCH = 24
 """From about this many frames on, columns cost less than one frame after the other."""
+
+_UNBOUNDED = np.int64(1 << 40)
 
 
 class WireFlows(msgspec.Struct):
@@ -118,8 +125,13 @@ class _FlowSums:
 class Decoder:
     """Decodes the frames of one capture handle, in order; owns `fragments`.
 
-    `snaplen` is how many bytes of a frame the handle captures. A frame with fewer captured bytes is
-    whole, so an IP length beyond its end is invalid. 0 where the snaplen is not known.
+    No packet counts more bytes than its frame has on the link. Batches with original lengths need
+    nothing else for that. Without them, `snaplen` is the number of captured bytes from which on a
+    frame may have been cut, and the handle has proven lengths (`length_filter.py`):
+
+    - The packet in a frame with fewer bytes ends within them: the frame is whole, or its IP header
+      claims more than it has.
+    - The length in a frame with as many bytes has been compared with the frame's.
     """
 
     def __init__(self, link_type: int, fragments: FragmentTable, snaplen: int = 0) -> None:
@@ -153,11 +165,7 @@ class Decoder:
         size = batch.records[:, 3].astype(np.int64)
         end = start + size
         packets = locate_packets(self._link_type, batch.data, start, end)
-        ordinary = decode_packets(batch.data, packets, end)
-        captured = size.take(ordinary.frame)
-        invalid = (ordinary.lengths > captured) & (captured < self._snaplen)
-        if np.count_nonzero(invalid):
-            ordinary = ordinary.take(~invalid)
+        ordinary = decode_packets(batch.data, packets, self._find_ends(batch, end, size))
         sums = _FlowSums(sum_by_key(ordinary, times))
         if len(ordinary.frame) < len(batch):
             not_ip = packets.kind == NOT_IP
@@ -167,20 +175,25 @@ class Decoder:
             self._decode_each(batch.take(rest), times[rest], clock[rest], sums)
         return sums
 
+    def _find_ends(self, batch: FrameBatch, end: Indices, size: Indices) -> FrameEnds:
+        if batch.original_lengths is not None:
+            return FrameEnds(end, end - size + np.maximum(size, batch.original_lengths))
+        return FrameEnds(end, np.where(size < self._snaplen, end, _UNBOUNDED))
+
     def _decode_each(
         self, batch: FrameBatch, times: Indices, clock: Indices, sums: _FlowSums
     ) -> None:
         """Decode one frame after the other; `clock` is the newest of `times` up to each frame."""
-        data, lengths = batch.data, batch.original_lengths
-        originals = [None] * len(batch) if lengths is None else lengths.tolist()
+        data, lengths, snaplen = batch.data, batch.original_lengths, self._snaplen
         extents = batch.records[:, 2:].tolist()
+        originals = [None] * len(batch) if lengths is None else lengths.tolist()
         whens = zip(times.tolist(), clock.tolist(), strict=True)
         for (start, size), original, (at_ns, now_ns) in zip(extents, originals, whens, strict=True):
             packet = decode_frame(self._link_type, data[start : start + size], original)
             if not isinstance(packet, DecodedFrame):
                 sums.reject(packet, size)
                 continue
-            if packet.length > size and size < self._snaplen:
+            if packet.beyond_captured and original is None and size < snaplen:
                 sums.reject(Rejection.UNDECODED, size)
                 continue
             if packet.length_floored:

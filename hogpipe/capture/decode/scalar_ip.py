@@ -3,6 +3,9 @@
 In: a link type, the captured bytes of a frame, its length on the link where known. Out: a
 `DecodedFrame` or a `Rejection`; any bytes are valid input, and nothing raises.
 
+A packet ends within its frame: a header that claims a length beyond the end of the frame on the
+link is undecoded. Bytes of the frame behind the packet are padding, and count nowhere.
+
 The reference for `vector_ip`, and the decoder of the frames that `vector_ip` leaves over: IPv4
 options, IPv6 extension headers, fragments, BIG TCP, cut frames. Formats: RFC 791 (IPv4), RFC 8200
 (IPv6), RFC 2675 (jumbograms), RFC 4302 (AH), RFC 792 and 4443 (ICMP).
@@ -55,6 +58,8 @@ class DecodedFrame(msgspec.Struct, frozen=True, gc=False):
     fragment: FirstFragment | LaterFragment | None
     length_floored: bool
     """Whether `length` is only the least that the packet can have."""
+    beyond_captured: bool
+    """Whether the packet is longer than what was captured of it."""
 
 
 class _ExtensionChain(msgspec.Struct, frozen=True, gc=False):
@@ -76,19 +81,19 @@ def decode_frame(
 ) -> DecodedFrame | Rejection:
     """Return the IP packet in `frame`, or why there is none.
 
-    `frame` is the captured bytes, `original_length` the length on the link where known.
+    `frame` is the captured bytes, `original_length` the length on the link where known. Where it is
+    not, what the IP header claims has no bound.
     """
+    wire_length = None if original_length is None else max(original_length, len(frame))
     packet = locate_packet(link_type, frame)
     if not isinstance(packet, Packet):
         return packet
     if packet.version == 4:
-        return _decode_ipv4(frame, packet, original_length)
-    return _decode_ipv6(frame, packet, original_length)
+        return _decode_ipv4(frame, packet, wire_length)
+    return _decode_ipv6(frame, packet, wire_length)
 
 
-def _decode_ipv4(
-    frame: bytes, packet: Packet, original_length: int | None
-) -> DecodedFrame | Rejection:
+def _decode_ipv4(frame: bytes, packet: Packet, wire_length: int | None) -> DecodedFrame | Rejection:
     at = packet.at
     if len(frame) - at < _IPV4.size:
         return Rejection.UNDECODED
@@ -98,8 +103,10 @@ def _decode_ipv4(
     header = (first & 0x0F) * 4
     length, floored = total, False
     if total == 0 and protocol == TCP:
-        length, floored = _big_tcp_length(frame, at, original_length)
+        length, floored = _big_tcp_length(frame, at, wire_length)
     if first >> 4 != 4 or header < _IPV4.size or length < header:
+        return Rejection.UNDECODED
+    if wire_length is not None and at + length > wire_length:
         return Rejection.UNDECODED
     offset, more = flags_offset & 0x1FFF, flags_offset & 0x2000
     fragment: FirstFragment | LaterFragment | None = None
@@ -114,12 +121,10 @@ def _decode_ipv4(
     key = KEY.pack(
         4, protocol, packet.direction, source_port, destination_port, source, destination
     )
-    return DecodedFrame(key, length, opened, fragment, floored)
+    return DecodedFrame(key, length, opened, fragment, floored, at + length > len(frame))
 
 
-def _decode_ipv6(
-    frame: bytes, packet: Packet, original_length: int | None
-) -> DecodedFrame | Rejection:
+def _decode_ipv6(frame: bytes, packet: Packet, wire_length: int | None) -> DecodedFrame | Rejection:
     at = packet.at
     if len(frame) - at < _IPV6.size or frame[at] >> 4 != 6:
         return Rejection.UNDECODED
@@ -128,7 +133,9 @@ def _decode_ipv6(
     if payload == 0 and next_header == HOP_BY_HOP:
         length = _IPV6.size + _decode_jumbo_length(frame, at + _IPV6.size)
     elif payload == 0 and next_header == TCP:
-        length, floored = _big_tcp_length(frame, at, original_length)
+        length, floored = _big_tcp_length(frame, at, wire_length)
+    if wire_length is not None and at + length > wire_length:
+        return Rejection.UNDECODED
     end = min(len(frame), at + length)
     chain = _follow_extensions(frame, at + _IPV6.size, end, next_header)
     fragment = None
@@ -143,17 +150,17 @@ def _decode_ipv6(
     key = KEY.pack(
         6, chain.protocol, packet.direction, source_port, destination_port, source, destination
     )
-    return DecodedFrame(key, length, opened, fragment, floored)
+    return DecodedFrame(key, length, opened, fragment, floored, at + length > len(frame))
 
 
-def _big_tcp_length(frame: bytes, at: int, original_length: int | None) -> tuple[int, bool]:
+def _big_tcp_length(frame: bytes, at: int, wire_length: int | None) -> tuple[int, bool]:
     """Return the length of the BIG TCP packet at `at`, and whether that is only the least length.
 
     The header has no room for the length, which follows from the frame's length on the link.
     """
-    if original_length is None:
+    if wire_length is None:
         return max(BIG_TCP_FLOOR, len(frame) - at), True
-    return max(original_length, len(frame)) - at, False
+    return wire_length - at, False
 
 
 def _decode_jumbo_length(frame: bytes, at: int) -> int:

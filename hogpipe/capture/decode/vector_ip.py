@@ -1,8 +1,9 @@
 """PURE: wire keys and lengths of many IP packets at once.
 
 In: the data of a batch and the `Packets` that `vector_link` located. Out: `PacketColumns` of the
-ordinary packets: whole, IPv4 without options or IPv6 without extension headers, and captured as far
-as their key needs. For these the result is that of `scalar_ip`, which decodes all others.
+ordinary packets: whole, IPv4 without options or IPv6 without extension headers, captured as far as
+their key needs, and no longer than their frame on the link. For these the result is that of
+`scalar_ip`, which decodes all others.
 """
 
 from dataclasses import dataclass
@@ -153,13 +154,20 @@ _LAYOUTS = (
 )
 
 
-def decode_packets(data: bytes, packets: Packets, end: Indices) -> PacketColumns:
+class FrameEnds(NamedTuple):
+    """Columns: where each frame ends in the data, and where it would if it had not been cut."""
+
+    captured: Indices
+    on_link: Indices
+
+
+def decode_packets(data: bytes, packets: Packets, ends: FrameEnds) -> PacketColumns:
     """Return the ordinary ones of `packets`, in the same order.
 
-    `end` is where each frame ends in `data`, which has MAX_ROW_BYTES at least.
+    `data` has MAX_ROW_BYTES at least.
     """
     parts = [
-        _decode_version(data, packets, index, end[index], layout)
+        _decode_version(data, packets, index, ends, layout)
         for layout in _LAYOUTS
         if len(index := (packets.kind == layout.version).nonzero()[0])
     ]
@@ -170,7 +178,7 @@ def decode_packets(data: bytes, packets: Packets, end: Indices) -> PacketColumns
 
 
 def _decode_version(
-    data: bytes, packets: Packets, index: Indices, end: Indices, layout: _Layout
+    data: bytes, packets: Packets, index: Indices, ends: FrameEnds, layout: _Layout
 ) -> PacketColumns:
     at = packets.at[index]
     rows = gather_rows(data, at, layout.row)
@@ -178,7 +186,8 @@ def _decode_version(
     lengths = rows["length"].astype(np.int64)
     lengths += layout.length_added
     ordinary = rows["start"] & layout.start_mask == layout.ordinary_start
-    ordinary &= np.minimum(end - at, lengths) >= layout.needed.take(protocol)
+    ordinary &= np.minimum(ends.captured[index] - at, lengths) >= layout.needed.take(protocol)
+    ordinary &= lengths <= ends.on_link[index] - at
     ordinary &= at <= len(data) - layout.row.size  # else the row was clipped and begins before `at`
     keys = np.zeros(len(rows), layout.key.fields)
     keys["version"] = layout.version

@@ -74,7 +74,7 @@ class InterfaceCapture:
     def read(self, batch: FlowBatch, now: float) -> None:
         """Add the frames in the ring to `batch`; raises CaptureError if the interface failed."""
         failure = None
-        if self._exact:
+        if self._exact or not self._handle.lengths_proven:
             frames, failure = self._handle.read_exact()
         else:
             frames = self._handle.read()
