@@ -3,15 +3,17 @@
 In: the table, ports or five-tuples asked for. Out: rows as of /proc/net, with socket cookies. Every
 function may raise OSError, with ENOENT if the kernel has no sock_diag for the protocol.
 
-A netlink socket belongs to the network namespace of the thread that creates it. Each function opens
-its own (some microseconds), so the tables are those of the calling thread's namespace.
+A netlink socket, a link here, belongs to the network namespace of the thread that creates it. Each
+function opens its own (some microseconds), so the tables are those of the calling thread's
+namespace, unless the caller passes an `open_link` that opens links elsewhere.
 """
 
 import math
 import os
 import socket
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import msgspec
 
@@ -29,6 +31,11 @@ from hogpipe.linux.sock_diag_messages import (
 from hogpipe.linux.socket_table import TCP_CLOSING, TCP_UNACCEPTED, SocketRow
 from hogpipe.model import FlowKey
 from hogpipe.protocols import TCP, UDP, UDPLITE
+
+OpenLink = Callable[[], AbstractContextManager[socket.socket]]
+"""Opens a link for the requests of one function. May raise OSError."""
+
+ANY_DEVICE = 0
 
 _NETLINK_SOCK_DIAG = 4
 _PROTOCOLS = {
@@ -71,16 +78,36 @@ class SocketLookup(msgspec.Struct):
     """Connections that no process has accepted yet (`TCP_UNACCEPTED`)."""
 
 
-def read_dump(table: str, port_pairs: Collection[tuple[int, int]]) -> Dump:
+def open_link() -> socket.socket:
+    """Return a link into this thread's network namespace. Raises OSError."""
+    link = socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
+    )
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _RECEIVE_TIMEOUT)
+    return link
+
+
+def find_device(interface: str) -> int:
+    """Return the index of an interface of this thread's namespace; ANY_DEVICE if there is none."""
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:
+        return ANY_DEVICE
+
+
+def read_dump(
+    table: str, port_pairs: Collection[tuple[int, int]], open_link: OpenLink = open_link
+) -> Dump:
     """Return the rows with one of these (local, remote) pairs of ports.
 
     `table` is named as in /proc/net; "tcp" includes tcp6, because the kernel keeps both in one
     table. Unlike /proc/net, the dump leaves out TIME_WAIT, which no process holds.
     """
     if table == "tcp":
-        return _request_dump(table, build_tcp_dump(port_pairs), pack_ports(port_pairs))
-    request = build_dump(*_describe(table), port_pairs)
-    return _request_dump(table, request, pack_ports(port_pairs))
+        request = build_tcp_dump(port_pairs)
+    else:
+        request = build_dump(*_describe(table), port_pairs)
+    return _request_dump(table, request, pack_ports(port_pairs), open_link=open_link)
 
 
 def read_full_dump(table: str, limit: int) -> Dump:
@@ -92,20 +119,24 @@ def read_full_dump(table: str, limit: int) -> Dump:
     return _request_dump(table, request, None, limit)
 
 
-def read_dump_by_remote_port(table: str, remote_ports: Collection[int]) -> Dump:
+def read_dump_by_remote_port(
+    table: str, remote_ports: Collection[int], open_link: OpenLink = open_link
+) -> Dump:
     """Return the rows with one of these remote ports, and possibly others; without SYN_RECV."""
     if table == "tcp":
-        return _request_dump(table, build_tcp_dump_by_remote_port(remote_ports), None)
-    return _request_dump(table, build_dump_by_remote_port(*_describe(table), remote_ports), None)
+        request = build_tcp_dump_by_remote_port(remote_ports)
+    else:
+        request = build_dump_by_remote_port(*_describe(table), remote_ports)
+    return _request_dump(table, request, None, open_link=open_link)
 
 
-def read_listeners(local_ports: Collection[int]) -> Dump:
+def read_listeners(local_ports: Collection[int], open_link: OpenLink = open_link) -> Dump:
     """Return the TCP sockets, of both families, that listen on one of these ports.
 
     The kernel keeps listening sockets in a table of their own, so the cost is small.
     """
     ports = pack_ports([(port, 0) for port in local_ports])
-    return _request_dump("tcp", build_listening_dump(), ports)
+    return _request_dump("tcp", build_listening_dump(), ports, open_link=open_link)
 
 
 def _describe(table: str) -> tuple[int, int]:
@@ -114,10 +145,14 @@ def _describe(table: str) -> tuple[int, int]:
 
 
 def _request_dump(
-    table: str, request: bytes, wanted: frozenset[bytes] | None, limit: float = math.inf
+    table: str,
+    request: bytes,
+    wanted: frozenset[bytes] | None,
+    limit: float = math.inf,
+    open_link: OpenLink = open_link,
 ) -> Dump:
     dump = Dump()
-    with _open() as link:
+    with open_link() as link:
         link.send(request)
         while True:
             answer = _receive(link, wanted)
@@ -131,13 +166,20 @@ def _request_dump(
                 return dump
 
 
-def read_flow_sockets(flows: Collection[FlowKey]) -> SocketLookup:
-    """Return the socket of each TCP flow by its five-tuple. Raises OSError."""
+def read_flow_sockets(
+    flows: Collection[FlowKey],
+    open_link: OpenLink = open_link,
+    find_device: Callable[[str], int] = find_device,
+) -> SocketLookup:
+    """Return the socket of each TCP flow by its five-tuple. Raises OSError.
+
+    `find_device` returns the index of the interface of a flow where the sockets are.
+    """
     lookup = SocketLookup()
     ordered = list(flows)
-    devices = {name: _read_index(name) for name in {flow.interface for flow in ordered}}
+    devices = {name: find_device(name) for name in {flow.interface for flow in ordered}}
     requests = [_build_flow_lookup(flow, devices[flow.interface]) for flow in ordered]
-    for flow, answer in zip(ordered, _request_each(requests), strict=True):
+    for flow, answer in zip(ordered, _request_each(requests, open_link), strict=True):
         _add_answer(lookup, flow, answer.rows)
     return lookup
 
@@ -155,8 +197,8 @@ def read_socket_states(tuples: Collection[tuple[bytes, int, bytes, int]]) -> lis
     ]
 
 
-def _request_each(requests: Sequence[bytes]) -> Iterator[Answer]:
-    with _open() as link:
+def _request_each(requests: Sequence[bytes], open_link: OpenLink = open_link) -> Iterator[Answer]:
+    with open_link() as link:
         for start in range(0, len(requests), _REQUESTS_AT_ONCE):
             batch = requests[start : start + _REQUESTS_AT_ONCE]
             link.send(b"".join(batch))
@@ -167,14 +209,6 @@ def _request_each(requests: Sequence[bytes]) -> Iterator[Answer]:
 def _build_flow_lookup(flow: FlowKey, device: int) -> bytes:
     ends = flow.local_address, flow.local_port, flow.remote_address, flow.remote_port
     return build_lookup(TCP, *ends, device=device)
-
-
-def _read_index(interface: str) -> int:
-    """Return the index of an interface; 0, which stands for any device, if there is none."""
-    try:
-        return socket.if_nametoindex(interface)
-    except OSError:
-        return 0
 
 
 def _add_answer(lookup: SocketLookup, flow: FlowKey, rows: Collection[SocketRow]) -> None:
@@ -188,14 +222,6 @@ def _add_answer(lookup: SocketLookup, flow: FlowKey, rows: Collection[SocketRow]
             lookup.closed.add(flow)
         elif row.state in TCP_UNACCEPTED:
             lookup.unaccepted[flow] = row
-
-
-def _open() -> socket.socket:
-    link = socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
-    )
-    link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _RECEIVE_TIMEOUT)
-    return link
 
 
 def _receive(link: socket.socket, wanted: frozenset[bytes] | None = None) -> Answer:

@@ -6,6 +6,7 @@ A lookup takes a batch of flows through these steps (`procfs_resolver`):
     table_reader          which tables, which rows, with which reader
     reader_choice         PURE: the cheaper of /proc/net and sock_diag
     tcp_lookup            TCP sockets over sock_diag, by five-tuple or by dump
+    table_source          where the tables of a network namespace are read
     container_tables      tables of other network namespaces
 2. Match each flow to candidate sockets.
     matching              PURE: the order of the kernel's own lookup

@@ -25,19 +25,31 @@ A sample reads all sockets to an endpoint. An endpoint is sampled only if flows 
 sockets since its last sample. Until its evidence is conclusive, an endpoint is sampled at short
 intervals for a while; after that, at long ones. CPU time for samples is limited to a share.
 
+Each network namespace has endpoints of its own: equal addresses may lead to different hosts, and
+evidence of a container says nothing of another one.
+
 Times are seconds of the caller's clock.
 """
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Mapping
 from itertools import islice, takewhile
+from typing import NamedTuple
 
 import msgspec
 
+from hogpipe.attribution.procfs.matching import has_endpoint
 from hogpipe.model import FlowKey, Process
 
-Endpoint = tuple[int, bytes, int]
-"""Protocol, remote address, remote port."""
+
+class Endpoint(NamedTuple):
+    """A remote endpoint, as a network namespace sees it."""
+
+    namespace: int
+    protocol: int
+    address: bytes
+    port: int
+
 
 _Identity = tuple[int, int | None]
 _MAX_OPEN = 256  # open sockets of one endpoint whose end is observed
@@ -55,9 +67,14 @@ _MISS_MAX_AGE = 30.0
 _MIN_MISSES = 2  # flows: a single flow says nothing of others to the same endpoint
 
 
-def endpoint_of(flow: FlowKey) -> Endpoint:
-    """Return the remote endpoint of a flow."""
-    return flow.protocol, flow.remote_address, flow.remote_port
+def endpoint_of(flow: FlowKey) -> Endpoint | None:
+    """Return the remote endpoint of a flow; None if the heuristic does not apply to the flow.
+
+    It applies to flows of a protocol with a table by ports, in a network namespace that is known.
+    """
+    if flow.namespace is None or not has_endpoint(flow):
+        return None
+    return Endpoint(flow.namespace, flow.protocol, flow.remote_address, flow.remote_port)
 
 
 class EndpointHeuristic:

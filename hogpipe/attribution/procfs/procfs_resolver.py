@@ -17,14 +17,16 @@ A connection that is not accepted yet is matched to its listening socket. If sev
 that, the owner is provisional: any of them may accept it. With a single holder it is final.
 
 Flows of other network namespaces are matched to the tables there (`container_tables`) and then
-treated alike.
+treated alike; the evidence of the endpoint heuristic is kept apart by namespace.
 
 Tables of /proc/net are read until two seconds after the lookup began. A flow without a socket in a
 table that was not read to its end has no resolution: it is looked up again.
 
-Known limits: the endpoint heuristic is not applied to flows of other network namespaces. Its
-evidence would have to be kept apart by namespace, and a sample there reads whole tables. And /proc
-shows the present: the owner of packets that passed earlier may have been another.
+Known limits: /proc shows the present: the owner of packets that passed earlier may have been
+another. The endpoint heuristic is not applied to a flow that may be in several namespaces. The
+kernel reuses the number of a namespace that is gone, and evidence of the endpoint heuristic lasts
+for 30 seconds: in a container that replaces another one in less, an owner may be inferred from the
+evidence of the former.
 """
 
 import threading
@@ -35,14 +37,21 @@ from pathlib import Path
 
 from hogpipe.attribution.procfs.container_tables import ContainerTables
 from hogpipe.attribution.procfs.endpoint_heuristic import (
+    Endpoint,
     EndpointHeuristic,
     SamplingSchedule,
     endpoint_of,
 )
 from hogpipe.attribution.procfs.fd_cache import FdCache
-from hogpipe.attribution.procfs.matching import Match, TableIndex, has_endpoint, is_conclusive
+from hogpipe.attribution.procfs.matching import Match, TableIndex, is_conclusive
 from hogpipe.attribution.procfs.shared_sockets import SharedSocketRules
-from hogpipe.attribution.procfs.table_reader import EndpointSockets, SocketTable, TableReader
+from hogpipe.attribution.procfs.table_reader import (
+    EndpointSockets,
+    SocketTable,
+    TableReader,
+    fixed_reader,
+)
+from hogpipe.attribution.procfs.table_source import OwnSource, make_open_inside
 from hogpipe.attribution.resolver import Resolution
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.linux.netns.namespace_processes import NamespaceProcesses, read_own_namespace
@@ -80,9 +89,12 @@ class ProcfsResolver:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._procfs = Procfs(procfs, clock)
-        self._tables = TableReader(procfs, self._procfs, socket_table)
+        fixed = fixed_reader(procfs, socket_table)
+        self._tables = TableReader(OwnSource(self._procfs), fixed)
         namespaces = NamespaceProcesses(procfs, read_own_namespace())
-        self._container_tables = ContainerTables(self._procfs, namespaces, clock)
+        self._container_tables = ContainerTables(
+            self._procfs, namespaces, clock, make_open_inside(procfs), fixed=fixed
+        )
         self._fds = FdCache(self._procfs)
         self._processes = ProcessReader(self._procfs, command_line=command_line)
         self._endpoints = EndpointHeuristic()
@@ -96,9 +108,15 @@ class ProcfsResolver:
 
     def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Resolution]:
         """Return the resolution of each flow, after one reading for all of them."""
+        try:
+            return self._resolve(flows)
+        finally:
+            self._container_tables.end_lookup()
+
+    def _resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Resolution]:
         rules = SharedSocketRules(self._procfs)
         now = self._clock()
-        own_matches, matches = self._match(flows, now)
+        matches = self._match(flows, now)
         rows = (row for match in matches.values() for row in match.rows)
         holders = self._fds.find_owners({row.inode: row.user_id for row in rows}, rules, now)
         owners = {flow: _owner_of_port(match, holders, rules) for flow, match in matches.items()}
@@ -112,15 +130,16 @@ class ProcfsResolver:
                 found[flow] = Resolution(
                     attribution, is_final=is_final, may_be_refined=may_be_refined
                 )
-        self._resolve_without_socket(found, own_matches, rules, now)
+        self._resolve_without_socket(found, matches, rules, now)
         return found
 
     def infer(self, flow: FlowKey) -> Attribution:
         """Apply the endpoint heuristic to a flow; see `Resolver`."""
-        if flow.namespace != OWN_NAMESPACE or not has_endpoint(flow):
+        endpoint = endpoint_of(flow)
+        if endpoint is None:
             return UNATTRIBUTED
         with self._endpoints_lock:
-            owner = self._endpoints.infer_owner(endpoint_of(flow), self._clock())
+            owner = self._endpoints.infer_owner(endpoint, self._clock())
         return _inferred(owner)
 
     def recall(self, _flow: FlowKey, _span: Span | None) -> Attribution | None:
@@ -155,9 +174,10 @@ class ProcfsResolver:
         """Return the counters; they only grow."""
         return ResolverCounts(
             table_reads=self._tables.reads + self._container_tables.reads,
-            tuple_lookups=self._tables.counts.lookups,
-            dumps_interrupted=self._tables.counts.interrupted,
-            dumps_failed=self._tables.counts.refused,
+            tuple_lookups=self._tables.counts.lookups + self._container_tables.counts.lookups,
+            dumps_interrupted=self._tables.counts.interrupted
+            + self._container_tables.counts.interrupted,
+            dumps_failed=self._tables.counts.refused + self._container_tables.counts.refused,
             rows_skipped=self._tables.rows_skipped + self._container_tables.rows_skipped,
             tables_incomplete=self._procfs.tables_incomplete,
             fds_read=self._fds.fds_read,
@@ -169,22 +189,19 @@ class ProcfsResolver:
             ambiguous=self._fds.ambiguous,
         )
 
-    def _match(
-        self, flows: Collection[FlowKey], now: float
-    ) -> tuple[dict[FlowKey, Match], dict[FlowKey, Match]]:
-        """Read socket tables; return the matches of our own namespace, and those of all."""
+    def _match(self, flows: Collection[FlowKey], now: float) -> dict[FlowKey, Match]:
+        """Read socket tables; return the match of each flow, as far as the tables decide."""
         own = [flow for flow in flows if flow.namespace == OWN_NAMESPACE]
         deadline = now + _MAX_TABLE_SECONDS
-        reading = self._tables.read(own, now, deadline, self._sampling.candidates(now))
+        endpoints = _by_namespace(self._sampling.candidates(now))
+        reading = self._tables.read(own, now, deadline, endpoints.get(OWN_NAMESPACE, ()))
         index = TableIndex(reading.tables)
         matched = ((flow, index.match(flow)) for flow in own if flow not in reading.inconclusive)
-        own_matches = {
+        matches = {
             flow: match for flow, match in matched if is_conclusive(flow, match, reading.incomplete)
         }
-        if len(own) == len(flows):
-            return own_matches, own_matches
         others = [flow for flow in flows if flow.namespace != OWN_NAMESPACE]
-        return own_matches, own_matches | self._container_tables.match(others, deadline)
+        return matches | self._container_tables.match(others, deadline, endpoints)
 
     def _resolve_without_socket(
         self,
@@ -194,23 +211,29 @@ class ProcfsResolver:
         now: float,
     ) -> None:
         """Record the matches as evidence, and apply the endpoint heuristic to the other flows."""
-        without_socket = []
+        without_socket: dict[FlowKey, Endpoint] = {}
         for flow, match in matches.items():
+            endpoint = endpoint_of(flow)
+            if endpoint is None:
+                continue
             if match.quality is Quality.EXACT and len(match.rows) == 1:
                 owner = found[flow].attribution.process
                 with self._endpoints_lock:
-                    self._endpoints.record_match(endpoint_of(flow), match.rows[0].inode, owner, now)
-            elif not match.rows and has_endpoint(flow):
-                without_socket.append(flow)
-                self._sampling.record_miss(endpoint_of(flow), now)
+                    self._endpoints.record_match(endpoint, match.rows[0].inode, owner, now)
+            elif not match.rows:
+                without_socket[flow] = endpoint
+                self._sampling.record_miss(endpoint, now)
         if without_socket:
             with suppress(OSError):  # the next lookup meets the same and counts as failed
                 self._sample_endpoints(rules, now)
-            found.update((flow, self._resolve_by_endpoint(flow)) for flow in without_socket)
+            found.update(
+                (flow, self._resolve_by_endpoint(endpoint))
+                for flow, endpoint in without_socket.items()
+            )
 
-    def _resolve_by_endpoint(self, flow: FlowKey) -> Resolution:
+    def _resolve_by_endpoint(self, endpoint: Endpoint) -> Resolution:
         """Resolve a flow without a socket; final if the evidence of its endpoint is conclusive."""
-        endpoint, now = endpoint_of(flow), self._clock()
+        now = self._clock()
         with self._endpoints_lock:
             owner = self._endpoints.infer_owner(endpoint, now)
             is_final = owner is not None or self._endpoints.is_conclusive(endpoint, now)
@@ -222,24 +245,45 @@ class ProcfsResolver:
             endpoints = self._sampling.take_due(
                 now, lambda one: self._endpoints.is_conclusive(one, now)
             )
-            likely = set().union(*map(self._endpoints.owner_pids, endpoints))
-        if not endpoints:
-            return
         before = time.thread_time()
+        for namespace, some in _by_namespace(endpoints).items():
+            self._sample_namespace(namespace, some, rules, now)
+        if endpoints:
+            self._sampling.record_cost(time.thread_time() - before, now)
+
+    def _sample_namespace(
+        self,
+        namespace: int,
+        endpoints: Collection[Endpoint],
+        rules: SharedSocketRules,
+        now: float,
+    ) -> None:
+        with self._endpoints_lock:
+            likely = set().union(*map(self._endpoints.owner_pids, endpoints))
         by_endpoint: EndpointSockets = {}
 
         def read() -> dict[int, int]:
-            by_endpoint.update(self._tables.read_endpoint_sockets(endpoints))
+            by_endpoint.update(self._read_endpoint_sockets(namespace, endpoints))
             return {row.inode: row.user_id for rows in by_endpoint.values() for row in rows}
 
-        reads = _MAX_SAMPLE_READS if self._tables.rereads_cheaply(endpoints) else 1
+        if namespace == OWN_NAMESPACE:
+            is_cheap = self._tables.rereads_cheaply(endpoints)
+        else:
+            is_cheap = self._container_tables.rereads_cheaply(namespace, endpoints)
+        reads = _MAX_SAMPLE_READS if is_cheap else 1
         holders = self._fds.sample_owners(read, likely, rules, now, reads)
         processes = self._read_processes(holders.values(), rules)
         for endpoint, rows in by_endpoint.items():
             owners = {row.inode: processes.get(holders.get(row.inode)) for row in rows}
             with self._endpoints_lock:
                 self._endpoints.record_sample(endpoint, owners, now)
-        self._sampling.record_cost(time.thread_time() - before, now)
+
+    def _read_endpoint_sockets(
+        self, namespace: int, endpoints: Collection[Endpoint]
+    ) -> EndpointSockets:
+        if namespace == OWN_NAMESPACE:
+            return self._tables.read_endpoint_sockets(endpoints)
+        return self._container_tables.read_endpoint_sockets(namespace, endpoints) or {}
 
     def _name_owners(
         self, owners: Mapping[int, ProcessIdentity], rules: SharedSocketRules
@@ -283,6 +327,13 @@ class ProcfsResolver:
             return False
         inodes = [row.inode for row in match.rows]
         return not self._fds.have_sole_holder(inodes, rules)
+
+
+def _by_namespace(endpoints: Iterable[Endpoint]) -> dict[int, list[Endpoint]]:
+    by_namespace: dict[int, list[Endpoint]] = {}
+    for endpoint in endpoints:
+        by_namespace.setdefault(endpoint.namespace, []).append(endpoint)
+    return by_namespace
 
 
 def _is_final(flow: FlowKey, attribution: Attribution) -> bool:

@@ -1,8 +1,8 @@
 """Reads the socket tables that a batch of flows needs, with the reader that costs less.
 
-In: the flows of a batch, and endpoints for the endpoint heuristic. Out: rows by table. Raises
-OSError if /proc/net cannot be read; a refusal of sock_diag is counted, and logged once for each
-table.
+In: the flows of a batch, and endpoints for the endpoint heuristic, all of one network namespace
+(`table_source`). Out: rows by table. Raises OSError if /proc/net cannot be read; a refusal of
+sock_diag is counted, and logged once for each table.
 
 There are two readers: the text tables of /proc/net, and sock_diag, which leaves out TIME_WAIT and
 filters rows by ports in the kernel (for TCP, it looks up five-tuples: `tcp_lookup`).
@@ -25,6 +25,7 @@ import msgspec
 
 from hogpipe.attribution.procfs.endpoint_heuristic import Endpoint
 from hogpipe.attribution.procfs.matching import (
+    TableIndex,
     has_ports,
     port_pairs_for,
     protocol_of,
@@ -33,13 +34,13 @@ from hogpipe.attribution.procfs.matching import (
     unmap,
 )
 from hogpipe.attribution.procfs.reader_choice import Reader, ReaderChoice
+from hogpipe.attribution.procfs.table_source import TableSource
 from hogpipe.attribution.procfs.tcp_lookup import ReadCounts, TcpLookup, TcpReading
 from hogpipe.errors import ConfigurationError
 from hogpipe.linux.netns.namespace_processes import shows_own_namespace
-from hogpipe.linux.procfs import Procfs
 from hogpipe.linux.sock_diag import read_dump, read_dump_by_remote_port
 from hogpipe.linux.socket_table import SocketRow, TableText, parse_table
-from hogpipe.model import FlowKey
+from hogpipe.model import OWN_NAMESPACE, FlowKey, Quality
 from hogpipe.protocols import TCP
 from hogpipe.text import describe_error
 
@@ -75,21 +76,38 @@ def find_problem(procfs: Path, socket_table: SocketTable) -> str | None:
     )
 
 
-class TableReader:
-    """Reads each table of a batch once, for the rows that the flows need.
+def fixed_reader(procfs: Path, socket_table: SocketTable) -> Reader | None:
+    """Return the reader that costs do not change, None if there is a choice.
 
     Raises ConfigurationError if `find_problem` returns a problem.
     """
+    if problem := find_problem(procfs, socket_table):
+        raise ConfigurationError(f"attribution.socket_table: {problem}")
+    if socket_table == "auto" and shows_own_namespace(procfs):
+        return None
+    return Reader.SOCK_DIAG if socket_table == "sock_diag" else Reader.PROCFS
 
-    def __init__(self, root: Path, procfs: Procfs, socket_table: SocketTable = "auto") -> None:
-        if problem := find_problem(root, socket_table):
-            raise ConfigurationError(f"attribution.socket_table: {problem}")
-        self._procfs = procfs
-        automatic = socket_table == "auto" and shows_own_namespace(root)
-        fixed = Reader.SOCK_DIAG if socket_table == "sock_diag" else Reader.PROCFS
-        self._fixed = None if automatic else fixed
+
+class TableReader:
+    """Reads each table of a batch once, for the rows that the flows need.
+
+    `fixed` is as in `ReaderChoice`. Readers may share `counts`, and `warned`: the tables whose
+    refusal has been logged.
+    """
+
+    def __init__(
+        self,
+        source: TableSource,
+        fixed: Reader | None,
+        *,
+        counts: ReadCounts | None = None,
+        warned: set[str] | None = None,
+    ) -> None:
+        self._source = source
+        self._is_own = source.namespace == OWN_NAMESPACE
+        self._fixed = fixed
         self._choices: dict[str, ReaderChoice] = {}
-        self._warned: set[str] = set()
+        self._warned = set() if warned is None else warned
         self._texts: dict[str, TableText | None] = {}
         """The tables of /proc/net that the last `read` read."""
         self._deadline = math.inf
@@ -98,8 +116,8 @@ class TableReader:
         """By table: the remote ports of the endpoints of the last `read`."""
         self._rows: dict[str, list[SocketRow]] = {}
         """The rows that the last `read` parsed from them."""
-        self.counts = ReadCounts()
-        self._tcp_lookup = TcpLookup(self.counts)
+        self.counts = ReadCounts() if counts is None else counts
+        self._tcp_lookup = TcpLookup(self.counts, source.open_link, source.find_device)
 
     @property
     def reads(self) -> int:
@@ -123,9 +141,7 @@ class TableReader:
         Tables of /proc/net are read until `deadline`, here and by `read_endpoint_sockets`. The rows
         of `endpoints` in them are kept for `read_endpoint_sockets`.
         """
-        self._texts.clear()
-        self._rows.clear()
-        self._deadline = deadline
+        self.begin_lookup(deadline)
         self._endpoint_ports = _remote_ports_by_table(endpoints)
         reading = Reading()
         tcp = [flow for flow in flows if flow.protocol == TCP]
@@ -136,6 +152,13 @@ class TableReader:
             reading.tables[name] = self._read_table(name, pairs)
         reading.incomplete = {name for name in self._texts if self._is_incomplete(name)}
         return reading
+
+    def begin_lookup(self, deadline: float) -> None:
+        """Start a lookup: tables of the last one no longer hold."""
+        self._texts.clear()
+        self._rows.clear()
+        self._endpoint_ports = {}
+        self._deadline = deadline
 
     def rereads_cheaply(self, endpoints: Collection[Endpoint]) -> bool:
         """Return whether each `read_endpoint_sockets` returns fresh rows, at little cost."""
@@ -155,7 +178,8 @@ class TableReader:
         for name, rows in self._read_endpoint_rows(ports):
             protocol = protocol_of(name)
             for row in rows:
-                endpoint = protocol, unmap(row.remote_address), row.remote_port
+                remote = unmap(row.remote_address), row.remote_port
+                endpoint = Endpoint(self._source.namespace, protocol, *remote)
                 if row.inode and endpoint in found:
                     found[endpoint].append(row)
         return found
@@ -183,7 +207,10 @@ class TableReader:
 
     def _dump_by_remote_port(self, name: str, remote_ports: AbstractSet[int]) -> list[SocketRow]:
         try:
-            return self.counts.add_dump(read_dump_by_remote_port(name, remote_ports))
+            dump = read_dump_by_remote_port(name, remote_ports, self._source.open_link)
+            return self.counts.add_dump(dump)
+        except ProcessLookupError:
+            return []
         except OSError as error:
             self._record_refusal(name, error)
             self._choice(name).record_failure(Reader.SOCK_DIAG)
@@ -195,18 +222,35 @@ class TableReader:
             return self._tcp_lookup.read(flows, now)
 
         def read_text() -> TcpReading:
-            tables = _ports_by_table(flows)
-            return TcpReading([row for t in tables for row in self._read_rows(t, tables[t])])
+            tables = self._read_tcp_texts(flows)
+            return TcpReading([row for rows in tables.values() for row in rows])
 
         found = self._read_by_choice("tcp", read_binary, read_text)
         reading.tables["tcp"], reading.inconclusive = found.rows, found.inconclusive
+
+    def _read_tcp_texts(self, flows: Collection[FlowKey]) -> dict[str, list[SocketRow]]:
+        """Return the rows of the tables that the flows need.
+
+        Of another namespace, the less likely table of a flow is read only if it has no exact match
+        in the first one: there each table costs a walk through the sockets of all namespaces.
+        """
+        if self._is_own:
+            needed = _ports_by_table(flows)
+            return {name: self._read_rows(name, needed[name]) for name in needed}
+        tables: dict[str, list[SocketRow]] = {}
+        for part in (slice(0, 1), slice(1, None)):
+            index = TableIndex(tables)
+            rest = [flow for flow in flows if index.match(flow).quality is not Quality.EXACT]
+            for name, pairs in _ports_by_table(rest, part).items():
+                tables[name] = tables.get(name, []) + self._read_rows(name, pairs)
+        return tables
 
     def _read_table(self, name: str, pairs: set[tuple[int, int]]) -> list[SocketRow]:
         if not has_ports(name):
             return self._read_procfs(name, None)
         return self._read_by_choice(
             name,
-            lambda: self.counts.add_dump(read_dump(name, pairs)),
+            lambda: self.counts.add_dump(read_dump(name, pairs, self._source.open_link)),
             lambda: self._read_rows(name, pairs),
         )
 
@@ -222,6 +266,8 @@ class TableReader:
         else:
             try:
                 found = by_sock_diag()
+            except ProcessLookupError:  # a container's process has exited, and nothing is refused
+                return by_procfs()
             except OSError as error:
                 self._record_refusal(name, error)
                 choice.record_failure(reader)
@@ -241,7 +287,7 @@ class TableReader:
         remote_ports: Collection[int] = (),
     ) -> list[SocketRow]:
         if name not in self._texts:
-            self._texts[name] = self._procfs.read_table(name, self._deadline)
+            self._texts[name] = self._source.read_text(name, self._deadline)
             self.counts.procfs += self._texts[name] is not None
         text = self._texts[name]
         if text is None:
@@ -262,9 +308,11 @@ class TableReader:
         if name not in self._warned:
             self._warned.add(name)
             reason = describe_error(error)
-            log.warning(
-                "sock_diag cannot read table %s, /proc/net is read instead: %s", name, reason
-            )
+            # In containers, sock_diag takes a right that nothing else here needs (CAP_SYS_ADMIN).
+            level = logging.WARNING if self._is_own else logging.INFO
+            where = "" if self._is_own else " of containers"
+            message = "sock_diag cannot read table %s%s, /proc/net is read instead: %s"
+            log.log(level, message, name, where, reason)
 
 
 def _dump_table(name: str) -> str:
@@ -275,16 +323,21 @@ def _dump_table(name: str) -> str:
 def _remote_ports_by_table(endpoints: Iterable[Endpoint]) -> dict[str, set[int]]:
     """Return the tables that may hold sockets to the endpoints, with the ports to read."""
     ports: dict[str, set[int]] = {}
-    for protocol, address, port in endpoints:
-        for name in tables_of(protocol, address):
-            ports.setdefault(name, set()).add(port)
+    for endpoint in endpoints:
+        for name in tables_of(endpoint.protocol, endpoint.address):
+            ports.setdefault(name, set()).add(endpoint.port)
     return ports
 
 
-def _ports_by_table(flows: Iterable[FlowKey]) -> dict[str, set[tuple[int, int]]]:
-    """Return the tables that the flows need, with the pairs of ports to read."""
+def _ports_by_table(
+    flows: Iterable[FlowKey], part: slice = slice(None)
+) -> dict[str, set[tuple[int, int]]]:
+    """Return the tables that the flows need, with the pairs of ports to read.
+
+    With `part` only that part of the tables of each flow, the likeliest of which comes first.
+    """
     port_pairs: dict[str, set[tuple[int, int]]] = {}
     for flow in flows:
-        for name in tables_for(flow):
+        for name in tables_for(flow)[part]:
             port_pairs.setdefault(name, set()).update(port_pairs_for(flow))
     return port_pairs

@@ -18,12 +18,20 @@ Costs are seconds of CPU; times are seconds of the caller's clock. For one threa
 
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import msgspec
 
 from hogpipe.attribution.procfs.matching import port_pairs_for
-from hogpipe.linux.sock_diag import Dump, read_dump, read_flow_sockets, read_listeners
+from hogpipe.linux.sock_diag import (
+    Dump,
+    OpenLink,
+    find_device,
+    open_link,
+    read_dump,
+    read_flow_sockets,
+    read_listeners,
+)
 from hogpipe.linux.socket_table import SocketRow
 from hogpipe.model import FlowKey
 
@@ -65,10 +73,21 @@ class ReadCounts(msgspec.Struct):
 
 
 class TcpLookup:
-    """Finds TCP sockets by lookups or by a dump, whichever costs less."""
+    """Finds TCP sockets by lookups or by a dump, whichever costs less.
 
-    def __init__(self, counts: ReadCounts) -> None:
+    `open_link` and `find_device` are those of the network namespace of the sockets
+    (`read_flow_sockets`).
+    """
+
+    def __init__(
+        self,
+        counts: ReadCounts,
+        open_link: OpenLink = open_link,
+        find_device: Callable[[str], int] = find_device,
+    ) -> None:
         self._counts = counts
+        self._open_link = open_link
+        self._find_device = find_device
         self._lookup_cost = _INITIAL_LOOKUP_COST
         self._dump_cost = 0.0
         self._next_dump = -math.inf
@@ -78,13 +97,13 @@ class TcpLookup:
         if len(flows) * self._lookup_cost > self._dump_cost:
             return TcpReading(self._dump(flows, now))
         before = time.thread_time()
-        lookup = read_flow_sockets(flows)
+        lookup = read_flow_sockets(flows, self._open_link, self._find_device)
         self._lookup_cost = (self._lookup_cost + _cpu_since(before) / len(flows)) / 2
         self._counts.lookups += len(flows)
         reading = TcpReading([*lookup.found.values(), *lookup.unaccepted.values()])
         missing = [flow for flow in flows if flow not in lookup.found]
         if missing:
-            listeners = self._counts.add_dump(read_listeners({flow.local_port for flow in missing}))
+            listeners = self._read_listeners(missing)
             reading.rows += listeners
             listening_ports = {row.local_port for row in listeners}
             closed = lookup.closed
@@ -98,10 +117,14 @@ class TcpLookup:
             reading.inconclusive.clear()
         return reading
 
+    def _read_listeners(self, flows: Collection[FlowKey]) -> list[SocketRow]:
+        ports = {flow.local_port for flow in flows}
+        return self._counts.add_dump(read_listeners(ports, self._open_link))
+
     def _dump(self, flows: Collection[FlowKey], now: float) -> list[SocketRow]:
         before = time.thread_time()
         ports = {pair for flow in flows for pair in port_pairs_for(flow)}
-        rows = self._counts.add_dump(read_dump("tcp", ports))
+        rows = self._counts.add_dump(read_dump("tcp", ports, self._open_link))
         self._dump_cost = _cpu_since(before)
         self._next_dump = now + max(_DUMP_PAUSE, self._dump_cost / _DUMP_SHARE)
         return rows

@@ -15,6 +15,7 @@ from support.resolving import attribute
 from hogpipe.attribution.procfs.container_tables import ContainerTables
 from hogpipe.attribution.procfs.matching import NO_MATCH, Match
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
+from hogpipe.attribution.procfs.table_source import make_open_inside
 from hogpipe.linux.netns.namespace_processes import NamespaceProcesses
 from hogpipe.linux.procfs import Procfs
 from hogpipe.model import OWN_NAMESPACE, UNATTRIBUTED, FlowKey, Quality
@@ -56,7 +57,10 @@ def tables(
         on_refresh()
         return 0.0
 
-    return ContainerTables(Procfs(proc.root), NamespaceProcesses(proc.root, OWN), clock, **bounds)
+    namespaces = NamespaceProcesses(proc.root, OWN)
+    return ContainerTables(
+        Procfs(proc.root), namespaces, clock, make_open_inside(proc.root), **bounds
+    )
 
 
 def inodes(match: Match) -> list[int]:
@@ -167,7 +171,9 @@ def test_flows_without_a_socket_in_an_incomplete_table_are_deferred(proc: FakePr
     proc.process_table(30, "tcp")
     (proc.root / "30" / "net" / "tcp6").symlink_to("/dev/zero")
     procfs = Procfs(proc.root, itertools.count().__next__)
-    containers = ContainerTables(procfs, NamespaceProcesses(proc.root, OWN), lambda: 0.0)
+    containers = ContainerTables(
+        procfs, NamespaceProcesses(proc.root, OWN), lambda: 0.0, make_open_inside(proc.root)
+    )
     found = containers.match([flow(RED), flow(RED, 9999), flow(BLUE)], 3)
     assert {key: inodes(match) for key, match in found.items()} == {
         flow(RED): [200],
@@ -230,6 +236,38 @@ def test_evidence_of_the_host_names_no_owner_in_a_container(proc: FakeProc) -> N
     assert resolver.infer(flow(RED, 5000)) == UNATTRIBUTED
     unseen = [flow(RED, port) for port in range(5000, 5010)]
     assert set(attribute(resolver, unseen).values()) == {UNATTRIBUTED}
+
+
+@pytest.mark.parametrize("place", [OWN_NAMESPACE, RED, BLUE])
+def test_a_closed_socket_has_the_owner_of_the_others_of_its_endpoint_in_its_own_namespace(
+    proc: FakeProc, place: int
+) -> None:
+    seen = range(4000, 4020)
+    holders = {OWN_NAMESPACE: 10, RED: 20, BLUE: 30}
+    for namespace, pid in holders.items():
+        proc.process(pid, sockets={port: port for port in seen} if namespace == place else {})
+        proc.enter(pid, namespace or OWN)
+
+    def write(*rows: bytes) -> None:
+        for namespace, pid in holders.items():
+            present = rows if namespace == place else ()
+            proc.table("tcp", *present) if pid == 10 else proc.process_table(pid, "tcp", *present)
+
+    write(*[connection(port, port) for port in seen])
+    now = 0.0
+    resolver = ProcfsResolver(proc.root, socket_table="procfs", clock=lambda: now)
+    resolver.prepare()
+    missed = [flow(namespace, port) for namespace in holders for port in (5000, 5001)]
+    resolver.resolve(missed)
+    write()
+    now = 0.9
+    resolver.resolve(missed)
+    for namespace, pid in holders.items():
+        inferred = resolver.infer(flow(namespace, 5002))
+        expected = (Quality.INFERRED, pid) if namespace == place else (Quality.NONE, None)
+        assert (inferred.quality, inferred.process and inferred.process.pid) == expected
+        assert attribute(resolver, [flow(namespace, 5003)])[flow(namespace, 5003)] == inferred
+    assert resolver.infer(flow(None, 5002)) == UNATTRIBUTED
 
 
 PLACES = st.lists(

@@ -18,19 +18,21 @@ from support.sockets import IPV6, TCP, UDP, connections, make_flow, make_time_wa
 from hogpipe.attribution.procfs.endpoint_heuristic import Endpoint, endpoint_of
 from hogpipe.attribution.procfs.matching import TableIndex
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
-from hogpipe.attribution.procfs.table_reader import SocketTable, TableReader
+from hogpipe.attribution.procfs.reader_choice import Reader
+from hogpipe.attribution.procfs.table_reader import SocketTable, TableReader, fixed_reader
+from hogpipe.attribution.procfs.table_source import OwnSource
 from hogpipe.errors import ConfigurationError
 from hogpipe.linux import sock_diag, sock_diag_messages
 from hogpipe.linux.netns.namespace_processes import shows_own_namespace
 from hogpipe.linux.procfs import Procfs
-from hogpipe.model import FlowKey, Quality
+from hogpipe.model import OWN_NAMESPACE, FlowKey, Quality
 
 PROC = Path("/proc")
 HERE = bytes([127, 0, 0, 1])
 
 
 def make_reader(socket_table: SocketTable, root: Path = PROC) -> TableReader:
-    return TableReader(root, Procfs(root), socket_table)
+    return TableReader(OwnSource(Procfs(root)), fixed_reader(root, socket_table))
 
 
 def inodes(reader: TableReader, flows: list[FlowKey], now: float = 0.0) -> list[set[int]]:
@@ -202,7 +204,7 @@ def test_a_sample_that_the_kernel_refuses_is_read_from_proc_and_counted(
 ) -> None:
     reader = make_reader("sock_diag")
     with connections(1) as flows:
-        endpoint = TCP, HERE, flows[0].remote_port
+        endpoint = Endpoint(OWN_NAMESPACE, TCP, HERE, flows[0].remote_port)
         with caplog.at_level(logging.WARNING):
             assert local_ports_to(reader, [endpoint]) == {endpoint: {flows[0].local_port}}
         assert reader.counts.refused == 1
@@ -240,7 +242,7 @@ def test_sockets_to_endpoints_are_found_in_both_families(
             server = stack.enter_context(socket.create_server((place, 0), family=family))
             where = server.getsockname()[:2]
             clients = [stack.enter_context(socket.create_connection(where)) for _ in range(3)]
-            endpoint = TCP, packed(place), where[1]
+            endpoint = Endpoint(OWN_NAMESPACE, TCP, packed(place), where[1])
             expected[endpoint] = {client.getsockname()[1] for client in clients}
         mapped = stack.enter_context(socket.socket(IPV6))  # IPv4 over an IPv6 socket
         mapped.connect((f"::ffff:{place}", where[1]))
@@ -251,8 +253,8 @@ def test_sockets_to_endpoints_are_found_in_both_families(
         peer.bind(("::1", 0))
         datagrams.connect(peer.getsockname())
         port = peer.getsockname()[1]
-        expected[UDP, packed("::1"), port] = {datagrams.getsockname()[1]}
-        expected[UDP, packed("127.0.0.1"), port] = set()
+        expected[Endpoint(OWN_NAMESPACE, UDP, packed("::1"), port)] = {datagrams.getsockname()[1]}
+        expected[Endpoint(OWN_NAMESPACE, UDP, packed("127.0.0.1"), port)] = set()
         # One endpoint of several gives the same rows as alone.
         together = [*expected]
         orders = [together, together[::-1], together[1:] + together[:1]]
@@ -271,7 +273,7 @@ def test_tables_of_the_last_read_are_not_read_again_for_endpoints() -> None:
     reader = make_reader("procfs")
     with connections(2) as flows:
         inodes(reader, flows)
-        endpoint = TCP, HERE, flows[0].remote_port
+        endpoint = Endpoint(OWN_NAMESPACE, TCP, HERE, flows[0].remote_port)
         assert local_ports_to(reader, [endpoint]) == {endpoint: {flow.local_port for flow in flows}}
         assert reader.counts.procfs == 2
         inodes(reader, flows)
@@ -281,7 +283,7 @@ def test_tables_of_the_last_read_are_not_read_again_for_endpoints() -> None:
 def test_over_sock_diag_the_sockets_to_an_endpoint_cost_one_dump() -> None:
     reader = make_reader("sock_diag")
     with connections(2) as flows:
-        endpoint = TCP, HERE, flows[0].remote_port
+        endpoint = Endpoint(OWN_NAMESPACE, TCP, HERE, flows[0].remote_port)
         assert local_ports_to(reader, [endpoint]) == {endpoint: {flow.local_port for flow in flows}}
     assert (reader.counts.procfs, reader.counts.sock_diag) == (0, 1)
 
@@ -293,7 +295,7 @@ def test_endpoints_of_the_last_read_are_found_without_parsing_a_table_again(
     fake = FakeProc(tmp_path / "proc")
     fake.table("tcp", b"nonsense", format_row((HERE, 1), (HERE, 443), inode=5))
     reader = make_reader("procfs", fake.root)
-    endpoint = TCP, HERE, 443
+    endpoint = Endpoint(OWN_NAMESPACE, TCP, HERE, 443)
     reader.read(
         [make_flow(TCP, ("127.0.0.1", 2), ("127.0.0.1", 80))],
         0.0,
@@ -311,19 +313,17 @@ def test_a_table_that_never_ends_is_incomplete_and_gives_no_sample(tmp_path: Pat
     fake.table("tcp", format_row((HERE, 1), (HERE, 443), inode=5))
     (fake.root / "net" / "tcp6").symlink_to("/dev/zero")
     fake.table("udp", format_row((HERE, 1), (HERE, 443), inode=6))
-    reader = TableReader(fake.root, Procfs(fake.root, itertools.count().__next__), "procfs")
+    reader = TableReader(OwnSource(Procfs(fake.root, itertools.count().__next__)), Reader.PROCFS)
     reading = reader.read([make_flow(TCP, ("127.0.0.1", 1), ("127.0.0.1", 443))], 0.0, 5)
     assert reading.incomplete == {"tcp6"}
     assert [row.inode for row in reading.tables["tcp"]] == [5]
-    over_six = TCP, bytes(15) + b"\1", 443
-    assert local_ports_to(reader, [(TCP, HERE, 443), over_six]) == {
-        (TCP, HERE, 443): {1},
-        over_six: set(),
-    }
+    over_four = Endpoint(OWN_NAMESPACE, TCP, HERE, 443)
+    over_six = Endpoint(OWN_NAMESPACE, TCP, bytes(15) + b"\1", 443)
+    assert local_ports_to(reader, [over_four, over_six]) == {over_four: {1}, over_six: set()}
 
 
 @pytest.mark.parametrize("socket_table", ["procfs", "sock_diag"])
 def test_only_sock_diag_rereads_cheaply(socket_table: SocketTable) -> None:
     reader = make_reader(socket_table)
-    endpoint = TCP, HERE, 443
+    endpoint = Endpoint(OWN_NAMESPACE, TCP, HERE, 443)
     assert reader.rereads_cheaply([endpoint]) == (socket_table == "sock_diag")
