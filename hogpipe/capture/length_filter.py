@@ -40,7 +40,7 @@ from hogpipe.capture.decode.scalar_ip import BIG_TCP_FLOOR, HOP_BY_HOP
 from hogpipe.capture.decode.scalar_link import (
     ETHERTYPE_PPPOE_SESSION,
     ETHERTYPE_VERSIONS,
-    MAX_VLAN_TAGS,
+    MAX_TAGS,
     PPP_VERSIONS,
     PPPOE_SESSION,
     VLAN_ETHERTYPES,
@@ -139,7 +139,7 @@ class _Assembler:
 
 def _find_in_ethernet(check: _Assembler) -> None:
     """Go to "version 4" or "version 6" with X at the packet; to "not proven" otherwise."""
-    for tags in range(MAX_VLAN_TAGS + 1):
+    for tags in range(MAX_TAGS + 1):
         at = 14 + 4 * tags
         check.load(_LOAD_U16, at - 2)
         check.load(_SET_X, at)
