@@ -23,15 +23,16 @@ its packet fits into what is left of it, and then the length is right.
 Constraints
 -----------
 - A load beyond the end of a frame drops the frame. So only frames of nearly the snaplen are looked
-  into, and no load reaches further than `_MAX_REACH`.
+  into. No load of a link header reaches beyond `_LINK_REACH`, and loads of an IP header come after
+  a comparison with what is left of the frame.
 - The frame as libpcap returns it may be longer than the frame that the filter runs on: libpcap puts
   the VLAN tag back that the network card removed, and writes the header of a cooked frame.
-- What the program does not find is not proven: the third kind is the default.
+- What the program does not find is not proven: the third kind is the default. It finds a packet
+  behind all headers that `decode/scalar_link.py` knows for these link types.
 
 Known limits
 ------------
 - A jumbo payload option is found only where Linux puts it, as the first option.
-- VLAN tags of cooked frames are not skipped.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,7 +41,13 @@ from hogpipe.capture.decode.scalar_ip import BIG_TCP_FLOOR, HOP_BY_HOP
 from hogpipe.capture.decode.scalar_link import (
     ETHERTYPE_PPPOE_SESSION,
     ETHERTYPE_VERSIONS,
+    LLC_SNAP,
+    LLC_UNNUMBERED,
+    MAX_LABELS,
     MAX_TAGS,
+    MIN_ETHERTYPE,
+    MPLS_ETHERTYPES,
+    PPP_MPLS,
     PPP_VERSIONS,
     PPPOE_SESSION,
     VLAN_ETHERTYPES,
@@ -50,21 +57,24 @@ from hogpipe.capture.formats.filter_program import Instruction
 
 MAX_INSTRUCTIONS = 4096
 """BPF_MAXINSNS, include/uapi/linux/bpf_common.h."""
-_MAX_REACH = 86  # behind four VLAN tags and PPPoE: a jumbo payload option
-_VLAN_TAG_BYTES, _COOKED_BYTES = 4, 16
+# Behind the first ethertype: SNAP headers, PPPoE, labels, and the first byte of the packet.
+_LINK_REACH = 8 * MAX_TAGS + 8 + 4 * MAX_LABELS + 1
+_VLAN_TAG_BYTES, _ETHERNET_BYTES, _COOKED_BYTES = 4, 14, 16
 _PROTOCOL = 0xFFFFF000  # SKF_AD_OFF + SKF_AD_PROTOCOL, include/uapi/linux/filter.h
 _FIRST_OPTION_JUMBO = 0xC204  # type and length of the option, RFC 2675
-_IPV6_HEADER = 40
+_IPV4_HEADER, _IPV6_HEADER, _OPTION_HEADER = 20, 40, 8
+# Cells of the scratch memory: what is left of the frame at X, and a value while X changes.
+_ROOM, _KEPT = 0, 1
 
 # Operations, include/uapi/linux/bpf_common.h; A and X are the two registers.
 _RETURN = 0x06
-_JUMP, _IF_EQUAL, _IF_AT_LEAST, _IF_AT_LEAST_X = 0x05, 0x15, 0x35, 0x3D
+_JUMP, _IF_EQUAL, _IF_AT_LEAST, _IF_ABOVE_X = 0x05, 0x15, 0x35, 0x2D
 _LOAD_LENGTH = 0x80
 _LOAD_U8, _LOAD_U16 = 0x30, 0x28
 _LOAD_U8_FROM_X, _LOAD_U16_FROM_X, _LOAD_U32_FROM_X = 0x50, 0x48, 0x40
-_STORE, _SET_X, _LOAD_X = 0x02, 0x01, 0x61
+_STORE, _LOAD_STORED, _LOAD_X, _SET_X = 0x02, 0x60, 0x61, 0x01
 _A_TO_X, _X_TO_A = 0x07, 0x87
-_ADD, _ADD_X, _SUBTRACT, _SUBTRACT_X, _AND = 0x04, 0x0C, 0x14, 0x1C, 0x54
+_ADD, _SUBTRACT, _SUBTRACT_X, _AND = 0x04, 0x14, 0x1C, 0x54
 
 
 def add_length_check(
@@ -77,7 +87,8 @@ def add_length_check(
     """
     find_packet = _FINDERS.get(link_type)
     added = _VLAN_TAG_BYTES + (_COOKED_BYTES if link_type == LinkType.LINUX_SLL else 0)
-    if find_packet is None or snaplen - added < _MAX_REACH:
+    reach = _LINK_REACH + (_ETHERNET_BYTES if link_type == LinkType.ETHERNET else 0)
+    if find_packet is None or snaplen - added < reach:
         return None
     accepted = [operand for code, _, _, operand in existing if code == _RETURN and operand]
     check = _Assembler()
@@ -99,27 +110,40 @@ def add_length_check(
 
 
 class _Assembler:
-    """Instructions with jumps to labels; a label stands before the instruction added next."""
+    """Instructions with jumps to labels; a label stands before the instruction added next.
+
+    A comparison can only skip 255 instructions, so each is followed by a jump.
+    """
 
     def __init__(self) -> None:
-        self._lines: list[tuple[int, int, str, str]] = []
+        self._lines: list[tuple[int, int, int, int | str]] = []
         self._labels: dict[str, int] = {}
 
     def load(self, operation: int, operand: int = 0) -> None:
         """Add an instruction that is no jump."""
-        self._lines.append((operation, operand, "", ""))
+        self._lines.append((operation, 0, 0, operand))
 
     def go(self, label: str) -> None:
         """Add a jump."""
-        self._lines.append((_JUMP, 0, label, ""))
+        self._lines.append((_JUMP, 0, 0, label))
 
     def go_if(self, operation: int, operand: int, label: str) -> None:
         """Add a jump that is taken if the comparison of A is true."""
-        self._lines.append((operation, operand, label, ""))
+        self._lines.append((operation, 0, 1, operand))
+        self.go(label)
 
     def go_unless(self, operation: int, operand: int, label: str) -> None:
         """Add a jump that is taken if the comparison of A is false."""
-        self._lines.append((operation, operand, "", label))
+        self._lines.append((operation, 1, 0, operand))
+        self.go(label)
+
+    def advance(self, count: int) -> None:
+        """Add `count` to X; A is kept."""
+        self.load(_STORE, _KEPT)
+        self.load(_X_TO_A)
+        self.load(_ADD, count)
+        self.load(_A_TO_X)
+        self.load(_LOAD_STORED, _KEPT)
 
     def label(self, name: str) -> None:
         """Name the next instruction."""
@@ -127,76 +151,34 @@ class _Assembler:
 
     def assemble(self) -> list[Instruction]:
         """Return the instructions."""
-        program: list[Instruction] = []
-        for place, (operation, operand, if_true, if_false) in enumerate(self._lines):
-            skips = [self._labels[name] - place - 1 if name else 0 for name in (if_true, if_false)]
-            if operation == _JUMP:
-                program.append((operation, 0, 0, skips[0]))
-            else:
-                program.append((operation, skips[0], skips[1], operand))
-        return program
+        return [
+            (
+                operation,
+                if_true,
+                if_false,
+                self._labels[operand] - place - 1 if isinstance(operand, str) else operand,
+            )
+            for place, (operation, if_true, if_false, operand) in enumerate(self._lines)
+        ]
 
 
 def _find_in_ethernet(check: _Assembler) -> None:
-    """Go to "version 4" or "version 6" with X at the packet; to "not proven" otherwise."""
-    for tags in range(MAX_TAGS + 1):
-        at = 14 + 4 * tags
-        check.load(_LOAD_U16, at - 2)
-        check.load(_SET_X, at)
-        _go_by_ethertype(check)
-        check.go_if(_IF_EQUAL, ETHERTYPE_PPPOE_SESSION, "session")
-        for ethertype in sorted(VLAN_ETHERTYPES):
-            check.go_if(_IF_EQUAL, ethertype, f"tag {tags}")
-        check.go("not proven")
-        check.label(f"tag {tags}")
-    check.go("not proven")
-    _find_in_session(check)
-
-
-def _go_by_ethertype(check: _Assembler) -> None:
-    for ethertype, version in ETHERTYPE_VERSIONS.items():
-        check.go_if(_IF_EQUAL, ethertype, f"version {version}")
-
-
-def _find_in_session(check: _Assembler) -> None:
-    """Find the packet in the PPPoE session whose header X is at."""
-    check.label("session")
-    check.load(_LOAD_U16_FROM_X, 0)
-    check.go_unless(_IF_EQUAL, PPPOE_SESSION, "not proven")
-    check.load(_X_TO_A)
-    check.load(_ADD, 7)  # behind the header and a protocol of one byte (RFC 1661, 6.5)
-    check.load(_STORE, 1)
-    check.load(_LOAD_U16_FROM_X, 6)
-    check.load(_LOAD_X, 1)
-    for protocol, version in PPP_VERSIONS.items():
-        check.go_if(_IF_EQUAL, protocol, f"long {version}")
-    check.load(_AND, 0xFF00)
-    for protocol, version in PPP_VERSIONS.items():
-        check.go_if(_IF_EQUAL, protocol << 8, f"version {version}")
-    check.go("not proven")
-    for version in PPP_VERSIONS.values():
-        check.label(f"long {version}")
-        check.load(_X_TO_A)
-        check.load(_ADD, 1)
-        check.load(_A_TO_X)
-        check.go(f"version {version}")
-
-
-def _find_in_raw(check: _Assembler) -> None:
-    check.load(_SET_X, 0)
-    check.load(_LOAD_U8, 0)
-    check.load(_AND, 0xF0)
-    for version in (4, 6):
-        check.go_if(_IF_EQUAL, version << 4, f"version {version}")
-    check.go("not proven")
+    """Go to "version 4" or "version 6" with X at the packet, or to "not proven"."""
+    check.load(_SET_X, _ETHERNET_BYTES)
+    check.load(_LOAD_U16, _ETHERNET_BYTES - 2)
+    _find_behind_ethertype(check)
 
 
 def _find_in_cooked(check: _Assembler) -> None:
     """Find the packet of a frame whose link header the kernel removed, for libpcap to write one."""
     check.load(_SET_X, 0)
     check.load(_LOAD_U16, _PROTOCOL)
-    _go_by_ethertype(check)
-    check.go("not proven")
+    _find_behind_ethertype(check)
+
+
+def _find_in_raw(check: _Assembler) -> None:
+    check.load(_SET_X, 0)
+    _find_by_version(check)
 
 
 _FINDERS: dict[int, Callable[[_Assembler], None]] = {
@@ -206,42 +188,124 @@ _FINDERS: dict[int, Callable[[_Assembler], None]] = {
 }
 
 
+def _find_behind_ethertype(check: _Assembler) -> None:
+    """Find the packet behind the ethertype in A, where X is."""
+    for tags in range(MAX_TAGS + 1):
+        check.label(f"ethertype {tags}")
+        for ethertype, version in ETHERTYPE_VERSIONS.items():
+            check.go_if(_IF_EQUAL, ethertype, f"version {version}")
+        check.go_if(_IF_EQUAL, ETHERTYPE_PPPOE_SESSION, "session")
+        for ethertype in sorted(MPLS_ETHERTYPES):
+            check.go_if(_IF_EQUAL, ethertype, "labels")
+        if tags == MAX_TAGS:
+            check.go("not proven")
+            break
+        for ethertype in sorted(VLAN_ETHERTYPES):
+            check.go_if(_IF_EQUAL, ethertype, f"tag {tags}")
+        check.go_if(_IF_AT_LEAST, MIN_ETHERTYPE, "not proven")
+        _skip_snap(check)
+        check.go(f"ethertype {tags + 1}")
+        check.label(f"tag {tags}")
+        check.load(_LOAD_U16_FROM_X, 2)
+        check.advance(4)
+    _find_in_session(check)
+    _find_behind_labels(check)
+
+
+def _skip_snap(check: _Assembler) -> None:
+    """Load the ethertype of the LLC and SNAP headers at X, and move X behind them."""
+    check.load(_LOAD_U16_FROM_X, 0)
+    check.go_unless(_IF_EQUAL, LLC_SNAP, "not proven")
+    check.load(_LOAD_U16_FROM_X, 2)
+    check.go_unless(_IF_EQUAL, LLC_UNNUMBERED << 8, "not proven")  # with the organisation, 0
+    check.load(_LOAD_U16_FROM_X, 4)
+    check.go_unless(_IF_EQUAL, 0, "not proven")
+    check.load(_LOAD_U16_FROM_X, 6)
+    check.advance(8)
+
+
+def _find_in_session(check: _Assembler) -> None:
+    """Find the packet in the PPPoE session whose header X is at."""
+    check.label("session")
+    check.load(_LOAD_U16_FROM_X, 0)
+    check.go_unless(_IF_EQUAL, PPPOE_SESSION, "not proven")
+    check.load(_LOAD_U16_FROM_X, 6)
+    check.advance(7)  # behind the header and a protocol of one byte (RFC 1661, 6.5)
+    protocols = {protocol: f"version {version}" for protocol, version in PPP_VERSIONS.items()}
+    protocols |= dict.fromkeys(PPP_MPLS, "labels")
+    for protocol in protocols:
+        check.go_if(_IF_EQUAL, protocol, f"protocol {protocol}")
+    check.load(_AND, 0xFF00)
+    for protocol, version in PPP_VERSIONS.items():
+        check.go_if(_IF_EQUAL, protocol << 8, f"version {version}")
+    check.go("not proven")
+    for protocol, label in protocols.items():
+        check.label(f"protocol {protocol}")
+        check.advance(1)
+        check.go(label)
+
+
+def _find_behind_labels(check: _Assembler) -> None:
+    """Find the packet behind the MPLS labels at X."""
+    check.label("labels")
+    for _ in range(MAX_LABELS):
+        check.load(_LOAD_U8_FROM_X, 2)
+        check.load(_AND, 1)  # BOTTOM_OF_STACK
+        check.advance(4)
+        check.go_if(_IF_EQUAL, 1, "bottom")
+    check.go("not proven")
+    check.label("bottom")
+    _find_by_version(check)
+
+
+def _find_by_version(check: _Assembler) -> None:
+    check.load(_LOAD_U8_FROM_X, 0)
+    check.load(_AND, 0xF0)
+    for version in (4, 6):
+        check.go_if(_IF_EQUAL, version << 4, f"version {version}")
+    check.go("not proven")
+
+
 def _compare_lengths(check: _Assembler) -> None:
     """Go to "proven" if the packet at X ends within the frame; else reach the end."""
     check.label("version 6")
+    _store_room(check, _IPV6_HEADER)
     check.load(_LOAD_U16_FROM_X, 4)
     check.go_if(_IF_EQUAL, 0, "no payload length")
     check.load(_ADD, _IPV6_HEADER)
     check.go("compare")
 
     check.label("version 4")
+    _store_room(check, _IPV4_HEADER)
     check.load(_LOAD_U16_FROM_X, 2)
     check.go_if(_IF_EQUAL, 0, "big tcp")
-    check.label("compare")
-    check.load(_ADD_X)
-    check.load(_A_TO_X)
-    check.load(_LOAD_LENGTH)
-    check.go_if(_IF_AT_LEAST_X, 0, "proven")
-    check.go("not proven")
+    check.go("compare")
 
     check.label("no payload length")
     check.load(_LOAD_U8_FROM_X, 6)
     check.go_unless(_IF_EQUAL, HOP_BY_HOP, "big tcp")
-
-    # A jumbogram: its length is added to nothing, for the sum may have more than 32 bits.
+    _store_room(check, _IPV6_HEADER + _OPTION_HEADER)
+    check.load(_SUBTRACT, _IPV6_HEADER)  # a sum with the length of a jumbogram may wrap
+    check.load(_STORE, _ROOM)
     check.load(_LOAD_U16_FROM_X, _IPV6_HEADER + 2)
     check.go_unless(_IF_EQUAL, _FIRST_OPTION_JUMBO, "not proven")
     check.load(_LOAD_U32_FROM_X, _IPV6_HEADER + 4)
-    check.load(_STORE, 0)
-    check.load(_LOAD_LENGTH)
-    check.load(_SUBTRACT_X)
-    check.load(_SUBTRACT, _IPV6_HEADER)
-    check.load(_LOAD_X, 0)
-    check.go_if(_IF_AT_LEAST_X, 0, "proven")
-    check.go("not proven")
+    check.go("compare")
 
     # No length at all: BIG TCP, which the reader counts with the least length at first.
     check.label("big tcp")
+    check.load(_LOAD_STORED, _ROOM)
+    check.go_if(_IF_AT_LEAST, BIG_TCP_FLOOR, "proven")
+    check.go("not proven")
+
+    check.label("compare")
+    check.load(_LOAD_X, _ROOM)
+    check.go_unless(_IF_ABOVE_X, 0, "proven")
+
+
+def _store_room(check: _Assembler, least: int) -> None:
+    """Store in _ROOM how much of the frame is left at X; not proven if less than `least`."""
     check.load(_LOAD_LENGTH)
     check.load(_SUBTRACT_X)
-    check.go_if(_IF_AT_LEAST, BIG_TCP_FLOOR, "proven")
+    check.go_unless(_IF_AT_LEAST, least, "not proven")
+    check.load(_STORE, _ROOM)
