@@ -30,15 +30,17 @@ from hogpipe.config.options import RunOptions
 from hogpipe.doctor import encode_findings, examine
 from hogpipe.errors import ConfigurationError, HogpipeError
 from hogpipe.linux.rtnetlink import Link, LinkTable, read_link_table
+from hogpipe.model import Quality
 from hogpipe.pipeline import Pipeline
 from hogpipe.records.summary import Summary
 from hogpipe.signals import StopSignals, end_process
 from hogpipe.sinks.registry import PluginInfo, encode_plugin, load_plugins
-from hogpipe.text import describe_error, printable
+from hogpipe.text import NOTICE, describe_error, printable
 from hogpipe.version import __version__
 
 log = logging.getLogger("hogpipe")
 
+_MUCH = 0.1  # of the bytes
 _SIGNALLED = 128  # the exit code of a command that a signal ended, less the number of the signal
 
 _PATH = click.Path(path_type=Path, readable=False)
@@ -64,9 +66,17 @@ def commands(context: click.Context) -> None:
 def _set_up_logging() -> None:
     handler = logging.StreamHandler()
     handler.addFilter(_make_printable)
-    logging.basicConfig(
-        level=logging.WARNING, format="hogpipe: %(levelname)s: %(message)s", handlers=[handler]
-    )
+    handler.setFormatter(_Formatter("hogpipe: %(levelname)s: %(message)s"))
+    logging.basicConfig(level=NOTICE, handlers=[handler])
+
+
+class _Formatter(logging.Formatter):
+    """Leaves the name of the level out of notices."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.levelno == NOTICE:
+            return f"hogpipe: {record.getMessage()}"
+        return super().format(record)
 
 
 def _stop_before_start(_number: Signals) -> NoReturn:
@@ -122,6 +132,7 @@ def _stdout_for_sinks_only() -> Iterator[None]:
 
 async def _run(settings: Settings, duration: float | None, signals: StopSignals) -> NoReturn:
     pipeline = Pipeline(settings)
+    is_live = settings.capture.source != "savefile"
     _tune_garbage_collector()
     opening = asyncio.create_task(pipeline.open())
 
@@ -135,6 +146,8 @@ async def _run(settings: Settings, duration: float | None, signals: StopSignals)
     code = 0
     try:
         await opening
+        if is_live:
+            log.log(NOTICE, "%s", pipeline.describe_owners())
         if duration is not None:
             loop.call_later(duration, pipeline.stop)
         await pipeline.run()
@@ -143,7 +156,7 @@ async def _run(settings: Settings, duration: float | None, signals: StopSignals)
     except HogpipeError as error:
         code = _print_error(error)
     if opening.done() and not opening.cancelled() and not opening.exception():
-        _print_summary(pipeline.summary)
+        _print_summary(pipeline.summary, is_live=is_live)
     _exit_without_threads(code)
 
 
@@ -175,11 +188,17 @@ def _tune_garbage_collector() -> None:
     gc.set_threshold(2_000, 10, 1_000)
 
 
-def _print_summary(summary: Summary) -> None:
+def _print_summary(summary: Summary, *, is_live: bool) -> None:
     for line in summary.undelivered:
         log.warning("%s", line)
-    if log.isEnabledFor(logging.WARNING):
-        click.echo(f"hogpipe: {summary}", err=True)
+    log.log(NOTICE, "%s", summary)
+    if is_live and summary.share_of(Quality.NONE) > _MUCH:
+        log.log(
+            NOTICE,
+            "%.0f %% of the bytes have no owner: `hogpipe doctor` prints what this host lacks, "
+            "docs/sockets.md has the sockets without an owner",
+            100 * summary.share_of(Quality.NONE),
+        )
 
 
 def _print_error(error: HogpipeError) -> int:

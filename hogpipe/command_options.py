@@ -9,6 +9,7 @@ from typing import TypeVar
 import click
 
 from hogpipe.config.durations import parse_seconds
+from hogpipe.text import NOTICE
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -36,8 +37,12 @@ def _parse_duration(
 
 
 def _make_louder(_context: click.Context, _parameter: click.Parameter, count: int) -> None:
+    if not count:
+        return
+    levels = (NOTICE, logging.INFO, logging.DEBUG)
     root = logging.getLogger()
-    root.setLevel(max(logging.DEBUG, root.level - 10 * count))
+    now = levels.index(root.level) if root.level in levels else 0
+    root.setLevel(levels[min(now + count, 2)])
 
 
 def _make_quiet(_context: click.Context, _parameter: click.Parameter, quiet: bool) -> None:

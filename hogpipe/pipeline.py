@@ -156,6 +156,10 @@ class Pipeline:
             self._shut_down_threads()
             raise
 
+    def describe_owners(self) -> str:
+        """Return where owners come from, in words for the user; the pipeline is open."""
+        return self._resolver.describe()
+
     async def run(self) -> Summary:
         """Run until the source ends or `stop` is called; return the totals.
 

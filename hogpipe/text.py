@@ -1,8 +1,12 @@
-"""PURE: untrusted text, escaped for a log line or a terminal.
+"""PURE: untrusted text, escaped for a log line or a terminal, and the level of notices.
 
 Names, paths and error messages may be hostile: an escape sequence must not move a cursor, a line
 separator must not forge a line, and a bidirectional control must not reorder text.
 """
+
+NOTICE = 25
+"""The level of the few log lines about a normal run that need no option: above INFO, which needs
+-v, and below WARNING."""
 
 
 def printable(text: str) -> str:

@@ -131,6 +131,9 @@ class Resolver:
 
     def prepare(self) -> None: ...
 
+    def describe(self) -> str:
+        return "owners come from chance"
+
     def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Resolution]:
         time.sleep(self._chance.choice([0, 0, 0.001, 0.02, 0.4]))
         if self._chance.random() < 0.2:

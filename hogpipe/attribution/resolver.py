@@ -48,6 +48,9 @@ class Resolver(Protocol):
         Raises OSError like `resolve`, and HogpipeError where a required source is not available.
         """
 
+    def describe(self) -> str:
+        """Return where owners come from, in words for the user, once `prepare` has returned."""
+
     def resolve(self, flows: FlowSpans) -> dict[FlowKey, Resolution]:
         """Return what one look at the host finds out about `flows`.
 

@@ -93,6 +93,10 @@ class TranslationResolver:
         """Let the other resolver read ahead."""
         self._resolver.prepare()
 
+    def describe(self) -> str:
+        """Return where owners come from."""
+        return self._resolver.describe()
+
     def resolve(self, flows: FlowSpans) -> dict[FlowKey, Resolution]:
         """Return the resolutions of the other resolver, corrected for translated flows."""
         found = self._resolver.resolve(flows)

@@ -145,6 +145,7 @@ class Procfs:
     """
 
     def __init__(self, root: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self.root = root
         self._root = os.fsencode(root)
         self._clock = clock
         self.boot_time = _read_boot_time(root)

@@ -26,6 +26,11 @@ class Summary(msgspec.Struct):
             self.bytes_by_quality[quality] = self.bytes_by_quality.get(quality, 0) + size
         self.records += records
 
+    def share_of(self, quality: Quality) -> float:
+        """Return the share of the bytes that have this quality; 0 if there are none."""
+        total = sum(self.bytes_by_quality.values())
+        return self.bytes_by_quality.get(quality, 0) / total if total else 0.0
+
     def __str__(self) -> str:
         counts = self.counts
         shares = _format_shares(self.bytes_by_quality)

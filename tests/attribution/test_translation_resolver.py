@@ -43,6 +43,9 @@ class ScriptedResolver:
     def prepare(self) -> None:
         pass
 
+    def describe(self) -> str:
+        return "owners come from the script"
+
     def resolve(self, flows: FlowSpans) -> dict[FlowKey, Resolution]:
         return {flow: self.answers[flow] for flow in flows if flow in self.answers}
 

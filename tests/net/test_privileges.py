@@ -168,7 +168,8 @@ def test_without_the_right_to_load_programs_owners_come_from_proc_and_one_line_s
             run.wait_for("nobody")
         records = run.end()
         (line,) = [line for line in run.run.errors if "ledger" in line]
-    assert line.startswith("hogpipe: INFO: owners come from /proc, not from the ledger: eBPF: ")
+    assert line.startswith("hogpipe: owners come from /proc alone; ")
+    assert " (no ledger: eBPF: " in line
     assert all("ledger" not in record["attribution"] for record in stats_of(records))
 
 

@@ -16,7 +16,6 @@ span by span: /proc shows the last process only.
 Where the ledger is not available and not required, all flows are looked up in /proc.
 """
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -39,8 +38,6 @@ from hogpipe.model import (
     ResolverCounts,
     Span,
 )
-
-log = logging.getLogger(__name__)
 
 
 class _LedgerInUse:
@@ -75,6 +72,8 @@ class LedgerResolver:
         self._clock = clock
         self._processes = OwnerProcesses(procfs_resolver.processes)
         self._in_use: _LedgerInUse | None = None
+        self._refusal = ""
+        """Why the ledger is not used."""
 
     def prepare(self) -> None:
         """Open the ledger, then read the sockets and fds that exist already.
@@ -86,13 +85,18 @@ class LedgerResolver:
         except HogpipeError as error:
             if self._required:
                 raise
-            log.info("owners come from %s, not from the ledger: %s", self._procfs, error)
+            self._refusal = f"{error}"
             self._procfs_resolver.prepare()
             return
         self._in_use = _LedgerInUse(opened, self._procfs_resolver)
-        where = "" if in_initial_cgroup_namespace() else ", of this container's control groups only"
-        log.info("owners come from the ledger (eBPF%s), and from %s", where, self._procfs)
         self._in_use.snapshots.take_first(self._clock())
+
+    def describe(self) -> str:
+        """Return where owners come from, and why not from the ledger."""
+        if self._in_use is None:
+            return f"{self._procfs_resolver.describe()} (no ledger: {self._refusal})"
+        where = "" if in_initial_cgroup_namespace() else ", of this container's control groups only"
+        return f"owners come from the ledger (eBPF{where}), and from {self._procfs}"
 
     def resolve(self, flows: FlowSpans) -> dict[FlowKey, Resolution]:
         """Return what the ledger and /proc know of `flows`.

@@ -106,6 +106,13 @@ class ProcfsResolver:
         """Read the fds of all processes; later lookups read what has changed."""
         self._fds.prepare(SharedSocketRules(self._procfs))
 
+    def describe(self) -> str:
+        """Return where owners come from."""
+        return (
+            f"owners come from {self._procfs.root} alone; "
+            "connections of some milliseconds may have none"
+        )
+
     def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Resolution]:
         """Return the resolution of each flow, after one reading for all of them."""
         try:

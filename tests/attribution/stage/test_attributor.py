@@ -76,6 +76,9 @@ class ScriptedResolver:
         if self.error is not None:
             raise self.error
 
+    def describe(self) -> str:
+        raise NotImplementedError
+
     def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Resolution]:
         self._counts.table_reads += 1
         self.asked.append(list(flows))

@@ -36,6 +36,9 @@ class MemoryResolver:
     def prepare(self) -> None:
         raise NotImplementedError
 
+    def describe(self) -> str:
+        raise NotImplementedError
+
     def resolve(self, flows: object) -> dict[FlowKey, Resolution]:
         raise NotImplementedError
 
