@@ -15,13 +15,16 @@ import msgspec
 
 from hogpipe.attribution.ledger.socket_ledger import open_ledger
 from hogpipe.errors import HogpipeError
+from hogpipe.linux import ctnetlink
 from hogpipe.linux.bpf import object_path
 from hogpipe.linux.bpf.libbpf import LIBRARY, load_library
 from hogpipe.linux.bpf.loader import read_missing_capabilities
 from hogpipe.linux.bpf.obstacles import KERNEL_NEEDED, OLDEST_KERNEL, BpfUnavailableError
 from hogpipe.linux.capabilities import in_initial_user_namespace, parse_missing, read_thread_status
 from hogpipe.linux.cgroups import CgroupTree, in_initial_cgroup_namespace
+from hogpipe.linux.ctnetlink_messages import ConnectionTuple
 from hogpipe.linux.process_starts import shows_host_pids
+from hogpipe.protocols import UDP
 from hogpipe.text import describe_error
 
 _PROCFS = Path("/proc")
@@ -30,6 +33,7 @@ _NOT_PERMITTED, _FAILURE = 77, 1
 _PROCESS_CAPABILITIES = {"CAP_SYS_PTRACE": 19, "CAP_DAC_READ_SEARCH": 2}
 _ALTERNATIVES = {"CAP_DAC_READ_SEARCH": {"CAP_DAC_OVERRIDE": 1}}
 _NAMESPACE_CAPABILITIES = {"CAP_SYS_ADMIN": 21}
+_NO_CONNECTION = ConnectionTuple(UDP, bytes(4), 0, bytes(4), 0)
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -47,6 +51,7 @@ def examine() -> list[Finding]:
     """Run all checks; the one that every capture needs comes first."""
     checks: dict[str, Callable[[], str]] = {
         "processes": _check_processes,
+        "conntrack": _check_conntrack,
         "kernel": _check_kernel,
         "cgroup v2": _check_cgroups,
         "libbpf": _check_library,
@@ -107,6 +112,25 @@ def _check_processes() -> str:
             "attribution.procfs to the mount point of its /proc"
         )
     return "processes of all users are visible"
+
+
+def _check_conntrack() -> str:
+    try:
+        ctnetlink.read_connections([_NO_CONNECTION])
+    except PermissionError:
+        raise HogpipeError(
+            "not permitted: traffic that this host translates (NAT) counts twice; "
+            f"{_describe_grant(['CAP_NET_ADMIN'])}"
+        ) from None
+    except OSError as error:
+        raise HogpipeError(
+            f"the kernel has no ctnetlink ({error.strerror}): traffic that this host translates "
+            "(NAT) counts twice; load nf_conntrack_netlink"
+        ) from error
+    missing = parse_missing(read_thread_status(), _NAMESPACE_CAPABILITIES)
+    remedy = f"; for containers that translate, grant {', '.join(missing)}" if missing else ""
+    tracks = "" if ctnetlink.has_connections() else "; the kernel tracks no connection now"
+    return f"traffic that is translated (NAT) can be recognised{tracks}{remedy}"
 
 
 def _check_kernel() -> str:

@@ -21,6 +21,7 @@ from hogpipe.attribution.ledger.socket_ledger import OpenLedger, open_ledger
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
 from hogpipe.attribution.resolver import Resolver
 from hogpipe.attribution.stale_flows import StaleFlows
+from hogpipe.attribution.tracked_connections import TrackedConnections
 from hogpipe.attribution.translation_resolver import TranslationResolver
 from hogpipe.capture.ebpf.ebpf_source import EbpfSource
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
@@ -121,10 +122,15 @@ def _make_live_source(
             procfs=settings.attribution.procfs,
         )
     )
-    # A filter may select one copy of a translated packet and not the other, so none is left out.
-    addresses = source.container_addresses if not capture.filter else frozenset
+    connections = TrackedConnections(settings.attribution.procfs, procfs_resolver.namespaces)
     resolver = _make_resolver(settings, stale, procfs_resolver)
-    return source, TranslationResolver(resolver, addresses)
+    return source, TranslationResolver(
+        resolver,
+        connections,
+        source.namespaces_of,
+        # A filter may select one copy of a translated packet and not the other.
+        leaves_out_copies=not capture.filter,
+    )
 
 
 def _make_resolver(

@@ -1,7 +1,9 @@
 """The output of `hogpipe doctor` on this host, with and without capabilities."""
 
+import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -12,7 +14,17 @@ from support.namespaces import Namespace, require
 from hogpipe import doctor
 from hogpipe.linux.capabilities import parse_missing
 
-SUBJECTS = ["capture", "processes", "kernel", "cgroup v2", "libbpf", "object", "eBPF", "ledger"]
+SUBJECTS = [
+    "capture",
+    "processes",
+    "conntrack",
+    "kernel",
+    "cgroup v2",
+    "libbpf",
+    "object",
+    "eBPF",
+    "ledger",
+]
 NOT_THE_HOSTS = "its capabilities do not apply to the host"
 NO_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 ONLY_NET_RAW = ("setpriv", "--bounding-set=-all,+net_raw", "--inh-caps=-all,+net_raw")
@@ -47,6 +59,8 @@ def test_without_capabilities_each_remedy_is_named_and_the_exit_code_is_not_perm
     assert code == 77
     assert found["capture"] == ("no", "not permitted; grant CAP_NET_RAW, or run as root")
     assert "grant CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH" in found["processes"][1]
+    assert found["conntrack"][0] == "no"
+    assert "(NAT) counts twice; grant CAP_NET_ADMIN, or run as root" in found["conntrack"][1]
     assert "grant CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN" in found["eBPF"][1]
     assert found["ledger"][1].startswith("owners come from /proc alone (eBPF: not permitted")
     assert found["libbpf"][0] == found["object"][0] == "ok"
@@ -57,14 +71,14 @@ def test_with_only_the_right_to_capture_a_run_is_possible() -> None:
     code, found = call(*ONLY_NET_RAW)
     assert code == 0
     assert found["capture"][0] == "ok"
-    assert found["ledger"][0] == "no"
+    assert found["conntrack"][0] == found["ledger"][0] == "no"
 
 
 def test_in_a_user_namespace_capabilities_do_not_count() -> None:
     require_bpf()
     code, found = call("unshare", "--user", "--map-root-user")
     assert code == 77
-    for subject in ("capture", "processes", "eBPF"):
+    for subject in ("capture", "processes", "conntrack", "eBPF"):
         mark, text = found[subject]
         assert mark == "no"
         assert text.endswith("run outside of this user namespace: " + NOT_THE_HOSTS)
@@ -98,9 +112,13 @@ def test_each_single_missing_capability_is_named() -> None:
     assert without("dac_read_search")["processes"][0] == "ok"  # CAP_DAC_OVERRIDE is sufficient, too
     found = without("dac_read_search", "dac_override")
     assert found["processes"][1].endswith("grant CAP_DAC_READ_SEARCH, or run as root")
-    ledger = without("sys_admin")["ledger"]
-    assert ledger[0] == "ok"
-    assert ledger[1].endswith("for connections of containers, grant CAP_SYS_ADMIN")
+    found = without("sys_admin")
+    for subject, what in (
+        ("conntrack", "containers that translate"),
+        ("ledger", "connections of containers"),
+    ):
+        assert found[subject][0] == "ok"
+        assert found[subject][1].endswith(f"for {what}, grant CAP_SYS_ADMIN")
 
 
 @pytest.mark.parametrize("prefix", [(), ONLY_NET_RAW, NO_RIGHTS], ids=["root", "some", "none"])
@@ -130,6 +148,38 @@ def test_without_a_visible_cgroup_mount_the_text_says_that_one_is_made(
         "no mount is visible; hogpipe makes a private one",
     )
     assert found["ledger"][0] == "ok"
+
+
+@pytest.mark.parametrize("is_tracking", [False, True])
+def test_the_text_of_conntrack_shows_whether_the_kernel_tracks_connections(
+    netns: Namespace, is_tracking: bool
+) -> None:
+    require("nft")
+    if is_tracking:
+        rules = "table inet t { chain out { type filter hook output priority 0; ct state new; }; }"
+        subprocess.run(netns.command("nft", rules), check=True)
+        netns.call(transmit)
+    mark, text = call(*netns.command())[1]["conntrack"]
+    assert mark == "ok"
+    assert ("the kernel tracks no connection now" in text) is not is_tracking
+
+
+def transmit() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+        made.sendto(b"x", ("127.0.0.1", 9))
+
+
+@pytest.mark.parametrize("code", [errno.EPROTONOSUPPORT, errno.EINVAL])
+def test_for_a_kernel_without_ctnetlink_the_module_is_named(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_tuples: object) -> None:
+        raise OSError(code, os.strerror(code), "conntrack")
+
+    monkeypatch.setattr(doctor.ctnetlink, "read_connections", refuse)
+    (found,) = [one for one in doctor.examine() if one.subject == "conntrack"]
+    assert not found.good
+    assert found.text.endswith("counts twice; load nf_conntrack_netlink")
 
 
 def test_untrusted_text_becomes_valid_json() -> None:

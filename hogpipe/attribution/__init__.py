@@ -17,7 +17,8 @@ The path of a flow
    `hold` seconds a flow is emitted with what is known of it.
 
 Without a ledger, step 5 leads to step 7. Where packets are captured live, `translation_resolver`
-stands between steps 5 and 6: it recognises flows that the host translates (NAT).
+stands between steps 5 and 6: it recognises flows that the host or a container translates (NAT), of
+which `tracked_connections` asks the kernel.
 
 Threads: the stage runs on the event loop; the resolvers in the lookup thread, but for `recall` and
 `infer`; the kernel ledger ingests events in a thread of its own. `StaleFlows` and the ledger are

@@ -6,7 +6,7 @@ A packet from a container's address was transmitted by that container, a packet 
 that container.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -75,3 +75,17 @@ class LocalAddresses(msgspec.Struct, frozen=True):
         if len(address) == 16:
             return address[0] == 0xFF
         return address[0] in _MULTICAST_V4 or address == _BROADCAST_V4 or address in self.broadcasts
+
+
+def join_addresses(views: Sequence[LocalAddresses]) -> LocalAddresses:
+    """Return the addresses that are local at any of several interfaces of this namespace."""
+    containers: dict[bytes, tuple[int, ...]] = {}
+    for view in views:
+        for address, namespaces in view.container_namespaces.items():
+            known = containers.get(address, ())
+            containers[address] = known + tuple(one for one in namespaces if one not in known)
+    return LocalAddresses(
+        addresses=frozenset().union(*(view.addresses for view in views)),
+        prefixes=tuple({prefix: None for view in views for prefix in view.prefixes}),
+        container_namespaces=containers,
+    )

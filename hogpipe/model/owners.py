@@ -75,8 +75,8 @@ class Attribution(msgspec.Struct, frozen=True):
     process: Process | None = None
     user: User | None = None
     is_translated: bool = False
-    """Whether the bytes are a translated copy (NAT) of those of a captured container, which has
-    them; the quality is NONE. Such bytes are counted, and are in no record."""
+    """Whether the bytes are a translated copy (NAT) of those at another captured interface, where
+    they are recorded; the quality is NONE. Such bytes are counted, and are in no record."""
 
 
 UNATTRIBUTED = Attribution(Quality.NONE)

@@ -1,16 +1,16 @@
 """Translated flows, with a scripted resolver and a scripted conntrack."""
 
-import errno
-import logging
 from collections.abc import Mapping, Sequence
 
 import pytest
+from msgspec.structs import replace
 from support.traffic import NGINX, exact
 
 from hogpipe.attribution.resolver import FlowSpans, Resolution
 from hogpipe.attribution.translation_resolver import TranslationResolver
 from hogpipe.linux.ctnetlink_messages import ECHO_REPLY, Connection, ConnectionTuple
 from hogpipe.model import (
+    OWN_NAMESPACE,
     TRANSLATED,
     UNATTRIBUTED,
     Attribution,
@@ -63,18 +63,24 @@ class ScriptedResolver:
 
 
 class ScriptedConntrack:
-    """The connections that a kernel tracks; raises `error` if there is one."""
+    """The connections that the kernel tracks in each namespace of `asked_in`."""
 
-    def __init__(self, *connections: Connection) -> None:
+    def __init__(
+        self, *connections: Connection, asked_in: Sequence[int] = (OWN_NAMESPACE,)
+    ) -> None:
         self.by_tuple = {one: connection for connection in connections for one in connection}
+        self.asked_in = asked_in
         self.asked: list[ConnectionTuple] = []
-        self.error: OSError | None = None
 
-    def __call__(self, tuples: Sequence[ConnectionTuple]) -> list[Connection | None]:
-        self.asked += tuples
-        if self.error is not None:
-            raise self.error
-        return [self.by_tuple.get(one) for one in tuples]
+    def find(
+        self, tuples: Mapping[int, Sequence[ConnectionTuple]]
+    ) -> dict[int, list[Connection | None]]:
+        self.asked += [one for each in tuples.values() for one in each]
+        return {
+            namespace: [self.by_tuple.get(one) for one in each]
+            for namespace, each in tuples.items()
+            if namespace in self.asked_in
+        }
 
 
 def masqueraded(flow: FlowKey, source: bytes, port: int) -> Connection:
@@ -99,14 +105,41 @@ def published(flow: FlowKey, target: bytes, port: int) -> Connection:
     )
 
 
+CONTAINER_NAMESPACE, ROUTER_NAMESPACE = 4026532001, 4026532002
+
+
+ROUTER = bytes([10, 88, 0, 3])
+NAMESPACES: Mapping[bytes, tuple[int, ...]] = {
+    HOST: (OWN_NAMESPACE,),
+    CONTAINER: (CONTAINER_NAMESPACE,),
+    ROUTER: (ROUTER_NAMESPACE,),
+}
+
+
+def make_resolver(
+    conntrack: ScriptedConntrack,
+    answers: Mapping[FlowKey, Resolution],
+    *,
+    namespaces: Mapping[bytes, tuple[int, ...]] = NAMESPACES,
+    leaves_out_copies: bool = True,
+) -> TranslationResolver:
+    return TranslationResolver(
+        ScriptedResolver(answers),
+        conntrack,
+        lambda address: namespaces.get(address, ()),
+        leaves_out_copies=leaves_out_copies,
+    )
+
+
 def resolve(
     conntrack: ScriptedConntrack,
     answers: Mapping[FlowKey, Resolution],
     *flows: FlowKey,
-    captured: frozenset[bytes] = frozenset({CONTAINER}),
+    namespaces: Mapping[bytes, tuple[int, ...]] = NAMESPACES,
+    leaves_out_copies: bool = True,
 ) -> dict[FlowKey, Resolution]:
-    resolver = TranslationResolver(
-        ScriptedResolver(answers), lambda: captured, read_connections=conntrack
+    resolver = make_resolver(
+        conntrack, answers, namespaces=namespaces, leaves_out_copies=leaves_out_copies
     )
     return resolver.resolve(dict.fromkeys(flows, ()))
 
@@ -140,13 +173,18 @@ def test_a_contested_flow_belongs_to_processes_here() -> None:
     assert resolve(ScriptedConntrack(), known, FLOW) == known
 
 
-def test_a_flow_of_a_container_is_not_asked_about() -> None:
-    inside = FlowKey(TCP, CONTAINER, 5000, OUTSIDE, 443, "port0", 4026532000)
-    conntrack = ScriptedConntrack()
-    assert resolve(conntrack, {inside: Resolution(UNATTRIBUTED)}, inside) == {
-        inside: Resolution(UNATTRIBUTED)
-    }
+def test_a_flow_whose_namespace_is_not_known_is_not_asked_about() -> None:
+    anywhere = replace(FLOW, namespace=None)
+    conntrack = ScriptedConntrack(masqueraded(FLOW, CONTAINER, 5000))
+    known = {anywhere: Resolution(UNATTRIBUTED)}
+    assert resolve(conntrack, known, anywhere) == known
     assert conntrack.asked == []
+
+
+def test_flows_of_a_namespace_that_is_left_to_the_next_lookup_are_absent() -> None:
+    known = {FLOW: Resolution(UNATTRIBUTED)}
+    conntrack = ScriptedConntrack(masqueraded(FLOW, CONTAINER, 5000), asked_in=())
+    assert resolve(conntrack, known, FLOW) == {}
 
 
 def test_a_tracked_flow_without_translation_stays_as_it_is() -> None:
@@ -158,7 +196,69 @@ def test_a_tracked_flow_without_translation_stays_as_it_is() -> None:
 def test_the_only_copy_of_a_translated_flow_stays_as_it_is(source: bytes) -> None:
     known = {FLOW: Resolution(UNATTRIBUTED)}
     conntrack = ScriptedConntrack(masqueraded(FLOW, source, 5000))
-    assert resolve(conntrack, known, FLOW, captured=frozenset()) == known
+    only_own = {HOST: NAMESPACES[HOST]}
+    assert resolve(conntrack, known, FLOW, namespaces=only_own) == known
+
+
+def test_where_copies_are_not_left_out_a_flow_of_a_captured_container_stays_as_it_is() -> None:
+    known = {FLOW: Resolution(UNATTRIBUTED)}
+    conntrack = ScriptedConntrack(masqueraded(FLOW, CONTAINER, 5000))
+    assert resolve(conntrack, known, FLOW, leaves_out_copies=False) == known
+
+
+ROUTED = FlowKey(TCP, ROUTER, 61000, OUTSIDE, 443, "port1", ROUTER_NAMESPACE)
+TRUE = FlowKey(TCP, CONTAINER, 5000, OUTSIDE, 443, "port1", CONTAINER_NAMESPACE)
+
+
+def routing() -> ScriptedConntrack:
+    """Return the conntrack of a router that translates for the container."""
+    tracked = masqueraded(ROUTED, CONTAINER, 5000)
+    return ScriptedConntrack(tracked, asked_in=(OWN_NAMESPACE, ROUTER_NAMESPACE))
+
+
+@pytest.mark.parametrize("is_earlier", [True, False])
+def test_a_flow_that_a_container_translates_is_a_copy_of_one_that_was_looked_up(
+    is_earlier: bool,
+) -> None:
+    at_veth = replace(TRUE, interface="port0")
+    known = {at_veth: Resolution(UNATTRIBUTED), ROUTED: Resolution(UNATTRIBUTED)}
+    resolver = make_resolver(routing(), known)
+    if is_earlier:
+        resolver.resolve({at_veth: ()})
+        assert resolver.resolve({ROUTED: ()}) == {ROUTED: Resolution(TRANSLATED, is_final=True)}
+    else:
+        found = resolver.resolve({ROUTED: (), at_veth: ()})
+        assert found[ROUTED] == Resolution(TRANSLATED, is_final=True)
+
+
+def test_a_flow_that_a_container_translates_is_a_copy_of_one_that_has_a_socket() -> None:
+    known = {TRUE: Resolution(exact(NGINX)), ROUTED: Resolution(UNATTRIBUTED)}
+    assert resolve(routing(), known, ROUTED) == {ROUTED: Resolution(TRANSLATED, is_final=True)}
+
+
+def test_a_container_translates_for_a_network_of_its_own_with_an_address_of_another_container() -> (
+    None
+):
+    known = {TRUE: Resolution(UNATTRIBUTED), ROUTED: Resolution(UNATTRIBUTED)}
+    assert resolve(routing(), known, ROUTED) == {}
+
+
+def test_a_redirected_flow_of_a_container_has_the_owner_of_the_port_behind() -> None:
+    behind = replace(ROUTED, local_port=8080)
+    known = {ROUTED: Resolution(LISTENER), behind: Resolution(exact(NGINX))}
+    conntrack = ScriptedConntrack(published(ROUTED, ROUTER, 8080), asked_in=(ROUTER_NAMESPACE,))
+    assert resolve(conntrack, known, ROUTED) == {ROUTED: Resolution(exact(NGINX))}
+
+
+@pytest.mark.parametrize("source", [bytes([127, 0, 0, 1]), ROUTER])
+def test_a_flow_with_another_address_of_its_namespace_has_the_owner_of_the_true_flow(
+    source: bytes,
+) -> None:
+    flow = replace(ROUTED, local_address=bytes([10, 90, 0, 3]))
+    true_flow = replace(flow, local_address=source, local_port=5000)
+    known = {flow: Resolution(UNATTRIBUTED), true_flow: Resolution(exact(NGINX))}
+    conntrack = ScriptedConntrack(masqueraded(flow, source, 5000), asked_in=(ROUTER_NAMESPACE,))
+    assert resolve(conntrack, known, flow) == {flow: Resolution(exact(NGINX))}
 
 
 def test_a_redirected_flow_has_the_owner_of_the_port_behind() -> None:
@@ -191,26 +291,8 @@ def test_an_echo_is_asked_about_in_both_directions() -> None:
     }
 
 
-def test_without_the_right_to_ask_resolutions_stay_and_the_log_says_so_once(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    known = {FLOW: Resolution(UNATTRIBUTED)}
-    conntrack = ScriptedConntrack(masqueraded(FLOW, CONTAINER, 5000))
-    conntrack.error = PermissionError(errno.EPERM, "Operation not permitted", "conntrack")
-    resolver = TranslationResolver(
-        ScriptedResolver(known), lambda: frozenset({CONTAINER}), read_connections=conntrack
-    )
-    with caplog.at_level(logging.WARNING):
-        for _ in range(3):
-            assert resolver.resolve({FLOW: ()}) == known
-    assert len(caplog.messages) == 1
-    assert "CAP_NET_ADMIN" in caplog.text
-    conntrack.error = None
-    assert resolver.resolve({FLOW: ()}) == {FLOW: Resolution(TRANSLATED, is_final=True)}
-
-
 def test_what_is_answered_from_memory_comes_from_the_other_resolver() -> None:
-    resolver = TranslationResolver(ScriptedResolver({}), frozenset)
+    resolver = make_resolver(ScriptedConntrack(), {})
     assert resolver.recall(FLOW, None) == exact(NGINX)
     assert resolver.infer(FLOW) == INFERRED
     assert resolver.counts() == ResolverCounts(table_reads=7)

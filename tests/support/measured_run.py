@@ -32,12 +32,12 @@ def configure(
     more: str = "",
     group_by: Sequence[str] = ("process", "interface"),
 ) -> Path:
-    """Write a configuration; `more` follows [capture]."""
+    """Write a configuration; `more` follows [capture]; without interfaces it is all."""
     return write_config(
         folder,
         f"""
         [capture]
-        interfaces = {json.dumps(interfaces)}
+        {f"interfaces = {json.dumps(interfaces)}" if interfaces else ""}
         {more}
         [aggregation]
         interval = 0.2
@@ -73,6 +73,26 @@ def measured_run(
         words = ("-v", "run", config, "--set", f"attribution.ledger={ledger}")
         run = stack.enter_context(hogpipe(host, *words))
         run.wait_for_each(*(f"capturing on {name}$" for name in captures))
+        yield run
+        time.sleep(TAIL)
+        assert run.end() == 0, run.errors
+        for dump in running_dumps:
+            dump.end()
+
+
+@contextmanager
+def counted_run(
+    folder: Path, dumps: Sequence[tuple[Namespace, str]], *, group_by: Sequence[str] = ("process",)
+) -> Iterator[Running]:
+    """Run hogpipe with the source `ebpf`, and tcpdump as `measured_run` does."""
+    with ExitStack() as stack:
+        running_dumps = [
+            stack.enter_context(tcpdump(where, name, folder / f"{name}.pcap"))
+            for where, name in dumps
+        ]
+        config = configure(folder, more='source = "ebpf"', group_by=group_by)
+        run = stack.enter_context(hogpipe(None, "-v", "run", config))
+        run.wait_for("owners come from")
         yield run
         time.sleep(TAIL)
         assert run.end() == 0, run.errors

@@ -16,6 +16,7 @@ from typing import IO, Any
 from support.namespaces import Namespace
 
 PEER = Path(__file__).with_name("peer.py")
+PING = Path(__file__).with_name("ping.py")
 PATIENCE = 30.0  # seconds until a test fails that waits for something
 
 
@@ -112,10 +113,10 @@ def tcpdump(where: Namespace, interface: str, path: Path) -> Iterator[Running]:
 
 
 @contextmanager
-def peer(where: Namespace, *words: str) -> Iterator[dict[str, Any]]:
-    """Run support/peer.py; yields its report, and ends it with the context."""
+def peer(where: Namespace, *words: str, program: Path = PEER) -> Iterator[dict[str, Any]]:
+    """Run support/peer.py, or another such program; yields its report, and ends it after that."""
     with running(
-        where, sys.executable, PEER, *words, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        where, sys.executable, program, *words, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as run:
         assert run.process.stdout is not None
         line = run.process.stdout.readline()

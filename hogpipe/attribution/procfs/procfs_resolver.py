@@ -91,9 +91,10 @@ class ProcfsResolver:
         self._procfs = Procfs(procfs, clock)
         fixed = fixed_reader(procfs, socket_table)
         self._tables = TableReader(OwnSource(self._procfs), fixed)
-        namespaces = NamespaceProcesses(procfs, read_own_namespace())
+        self.namespaces = NamespaceProcesses(procfs, read_own_namespace())
+        """The processes of other network namespaces; for the thread of `resolve`."""
         self._container_tables = ContainerTables(
-            self._procfs, namespaces, clock, make_open_inside(procfs), fixed=fixed
+            self._procfs, self.namespaces, clock, make_open_inside(procfs), fixed=fixed
         )
         self._fds = FdCache(self._procfs)
         self._processes = ProcessReader(self._procfs, command_line=command_line)

@@ -19,6 +19,7 @@ from hogpipe.capture.decode.columns import FrameBatch
 from hogpipe.capture.decode.decoder import Decoder
 from hogpipe.capture.decode.fragments import FragmentTable
 from hogpipe.capture.live.interface_views import InterfaceView
+from hogpipe.capture.local_addresses import LocalAddresses, join_addresses
 from hogpipe.capture.orientation import Orientation
 from hogpipe.capture.pcap import Handle
 from hogpipe.errors import CaptureError
@@ -56,8 +57,8 @@ class InterfaceCapture:
         self._drops_read_at = 0.0
         self._decoder = Decoder(handle.link_type, FragmentTable(), handle.snaplen)
         self._orientation = Orientation(view.name, view.local)
-        self.container_addresses: AbstractSet[bytes] = view.local.container_namespaces.keys()
-        """Of the containers that have flows of their own here."""
+        self.local = view.local
+        """The addresses with flows of their own here."""
 
     def update(self, view: InterfaceView) -> None:
         """Take over a new view of the interface."""
@@ -65,7 +66,7 @@ class InterfaceCapture:
         self._exact = self._exact or view.big_tcp
         self._leads_to_container = view.leads_to_container
         self._orientation.update(view.name, view.local)
-        self.container_addresses = view.local.container_namespaces.keys()
+        self.local = view.local
 
     def fileno(self) -> int:
         """Return the descriptor to poll for frames."""
@@ -124,9 +125,9 @@ class CaptureSet:
     def __init__(self) -> None:
         self._captures: dict[int, InterfaceCapture] = {}
         self._failed: set[int] = set()
-        self.container_addresses: frozenset[bytes] = frozenset()
-        """Of the containers that have flows of their own at a captured interface. May be read in
-        any thread: a change replaces the set."""
+        self.local = LocalAddresses()
+        """The addresses with flows of their own at any captured interface. May be read in any
+        thread: a change replaces the object."""
         self._all_read_at = 0.0
         self._poll = select.poll()
 
@@ -153,14 +154,14 @@ class CaptureSet:
         """Capture the interface of `index` from now on."""
         self._captures[index] = capture
         self._poll.register(capture, select.POLLIN)
-        self.container_addresses |= capture.container_addresses
+        self.local = join_addresses([self.local, capture.local])
 
     def update(self, views: Mapping[int, InterfaceView]) -> None:
         """Pass the captured interfaces their views."""
         for index, view in views.items():
             if index in self._captures:
                 self._captures[index].update(view)
-        self._join_container_addresses()
+        self._join_addresses()
 
     def read_ready(self, ready: Mapping[int, int], batch: FlowBatch) -> set[int]:
         """Read the interfaces that are `ready` into `batch`; return all that have failed so far."""
@@ -199,12 +200,11 @@ class CaptureSet:
         capture = self._captures.pop(index)
         self._failed.discard(index)
         self._poll.unregister(capture)
-        self._join_container_addresses()
+        self._join_addresses()
         capture.close(batch)
 
-    def _join_container_addresses(self) -> None:
-        each = (capture.container_addresses for capture in self._captures.values())
-        self.container_addresses = frozenset().union(*each)
+    def _join_addresses(self) -> None:
+        self.local = join_addresses([capture.local for capture in self._captures.values()])
 
 
 def _read(capture: InterfaceCapture, batch: FlowBatch) -> bool:

@@ -77,9 +77,12 @@ class LiveSource:
         """Close all handles; see PacketSource."""
         self._release(FlowBatch())
 
-    def container_addresses(self) -> frozenset[bytes]:
-        """Return the addresses of the containers that are captured now; safe from any thread."""
-        return self._captures.container_addresses
+    def namespaces_of(self, address: bytes) -> tuple[int, ...]:
+        """Return the namespaces that have an address: this one, containers that are captured now.
+
+        Safe from any thread.
+        """
+        return self._captures.local.namespaces_of(address)
 
     def set_batch_interval(self, seconds: float) -> None:
         """Rest for at most `seconds` between batches; see PacketSource."""
