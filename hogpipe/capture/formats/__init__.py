@@ -13,7 +13,7 @@ Constraints
     - libpcap reads only pcapng files whose interfaces have one link type and one snaplen, and
       pcapy-ng's fast way of reading gives no original lengths. So hogpipe parses the files, and
       libpcap only compiles the filters.
-    - Cost: the headers of a chunk of the file are read as columns. Only the way from one record to
-      the next is a loop in Python, some 0.1 us a frame.
+    - Cost: the headers of a chunk of the file are read as columns. Only the way from one record of
+      a pcap file to the next is a loop, 0.1 us a frame.
     - Memory: a file is parsed in chunks. A record or block beyond a bound ends the reading.
 """

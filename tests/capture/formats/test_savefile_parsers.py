@@ -1,5 +1,7 @@
 """Capture files as their formats allow them, and as they do not: what a parser returns."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import pytest
@@ -7,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.captures import MODIFIED_MAGIC, NANOSECOND_MAGIC, Captured, Pcapng, pcap_file
 
+from hogpipe.capture.formats import pcapng_blocks
 from hogpipe.capture.formats.make_parser import make_parser
 from hogpipe.capture.formats.savefile_parser import MalformedFileError, SavefileParser
 
@@ -252,6 +255,24 @@ def test_the_first_bytes_of_a_file_say_why_it_is_no_capture_file(head: bytes, re
         make_parser(head)
 
 
+@contextmanager
+def blocks_found_at_once_from(least: int) -> Iterator[None]:
+    """Have packet blocks be found all at once where there are `least` in a row."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pcapng_blocks, "_MIN_FOUND", least)
+        yield
+
+
+FRAMES = st.one_of(
+    st.binary(max_size=40),
+    st.sampled_from(
+        [LITTLE.enhanced(0, b"in"), LITTLE.enhanced(0, b"in") * 2, BIG.enhanced(0, b"")]
+    ),
+)
+"""Some look like blocks."""
+LEAST = st.sampled_from([1, 3, 512])
+
+
 @st.composite
 def pcapng_files(draw: st.DrawFn) -> tuple[bytes, list[Frame]]:
     """A file of several sections, and the frames in it."""
@@ -269,7 +290,7 @@ def pcapng_files(draw: st.DrawFn) -> tuple[bytes, list[Frame]]:
                 file += build.block(0x0BAD, draw(st.binary(max_size=40)))
             else:
                 number = draw(st.integers(0, 3))
-                data, time_us = draw(st.binary(max_size=40)), draw(st.integers(0, 1 << 50))
+                data, time_us = draw(FRAMES), draw(st.integers(0, 1 << 50))
                 file += getattr(build, kind)(number, data, time_us, 1000)
                 described = number < len(interfaces)
                 link_type, name = interfaces[number] if described else (-1, "")
@@ -277,25 +298,27 @@ def pcapng_files(draw: st.DrawFn) -> tuple[bytes, list[Frame]]:
     return file, expected
 
 
-@given(pcapng_files(), st.integers(1, 200))
+@given(pcapng_files(), st.integers(1, 200), LEAST)
 def test_every_frame_of_a_pcapng_file_is_returned_whatever_the_chunks(
-    built: tuple[bytes, list[Frame]], chunk: int
+    built: tuple[bytes, list[Frame]], chunk: int, least: int
 ) -> None:
     file, expected = built
-    frames, parser, rest = parse(file, chunk)
+    with blocks_found_at_once_from(least):
+        frames, parser, rest = parse(file, chunk)
     assert frames == expected
     assert (parser.failure, rest) == (None, b"")
 
 
-@given(pcapng_files(), st.binary(min_size=1, max_size=4), st.data(), st.integers(1, 200))
+@given(pcapng_files(), st.binary(min_size=1, max_size=4), st.data(), st.integers(1, 200), LEAST)
 def test_no_bytes_raise_and_every_frame_lies_within_the_file(
-    built: tuple[bytes, list[Frame]], change: bytes, data: st.DataObject, chunk: int
+    built: tuple[bytes, list[Frame]], change: bytes, data: st.DataObject, chunk: int, least: int
 ) -> None:
     at = data.draw(st.integers(4, len(built[0])))
     file = built[0][:at] + change + built[0][at + len(change) :]
     frames, _parser, _rest = parse(file, chunk)
     assert sum(len(one.captured) for one in frames) <= len(file)
-    assert parse(file, chunk)[0] == parse(file)[0] == frames
+    with blocks_found_at_once_from(least):
+        assert parse(file, chunk)[0] == parse(file)[0] == frames
 
 
 @given(st.sampled_from(["<", ">"]), st.binary(max_size=200), st.integers(1, 200))
