@@ -7,6 +7,9 @@ name in the file (pcapng) is that of the flows' interface; classic pcap has no n
 
 Frames of a link type that cannot be decoded are counted as undecoded, and named once, at the end.
 Where nothing could be decoded, that is an error.
+
+Known limit: a file does not say which of its interfaces are stacked, so a packet that was captured
+on two of them counts on each.
 """
 
 import logging
