@@ -140,9 +140,11 @@ class SavefileReader:
         if not self._filters or not len(parsed.interface):
             return parsed
         matched = np.ones(len(parsed.interface), np.bool_)
-        for index in np.unique(parsed.interface).tolist():
+        indices = np.unique(parsed.interface).tolist()
+        for index in indices:
             link_type = self.interfaces[index].link_type
             if link_type in self._filters:
                 rows = parsed.interface == index
-                matched[rows] = self._filters[link_type].matches(parsed.frames.take(rows))
+                frames = parsed.frames if len(indices) == 1 else parsed.frames.take(rows)
+                matched[rows] = self._filters[link_type].matches(frames)
         return ParsedFrames(parsed.frames.take(matched), parsed.interface[matched], parsed.used)

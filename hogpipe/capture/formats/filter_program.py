@@ -4,9 +4,12 @@ In: the instructions that libpcap compiled, and a batch. Out: which frames match
 of libpcap's interpreter for each frame, with the frame's original length as `len`.
 
 Algorithm
-    Jumps of classic BPF only lead forwards. So one pass over the instructions is enough: each is
-    executed for all frames that reach it, with a register as a column. A read beyond the captured
-    bytes, or a division by zero, ends a frame's run without a match.
+    In a pass over the instructions, each is executed for all frames that have reached it, with a
+    register as a column. One pass is enough, unless an instruction jumps back: libpcap compiles
+    `protochain` to a loop, one round for each header. A read beyond the captured bytes, or a
+    division by zero, ends a frame's run without a match.
+
+Known limit: a frame with more than `_MAX_PASSES` headers does not match `protochain`.
 
 Codes are those of libpcap's pcap/bpf.h.
 """
@@ -52,8 +55,9 @@ _X_TO_A = 0x80
 _JUMP_ALWAYS = 0x00
 _DIVISIONS = frozenset({0x30, 0x90})
 _WORD_BITS = np.uint64(32)
+_MAX_PASSES = 64
 
-_COMPARISONS: dict[int, Callable[[_Words, _Words], NDArray[np.bool_]]] = {
+_COMPARISONS: dict[int, Callable[[_Words, _Words | np.uint32], NDArray[np.bool_]]] = {
     0x10: lambda a, b: a == b,
     0x20: lambda a, b: a > b,
     0x30: lambda a, b: a >= b,
@@ -87,21 +91,31 @@ class FilterProgram:
     def matches(self, batch: FrameBatch) -> NDArray[np.bool_]:
         """Return which frames of `batch`, which has original lengths, the filter matches."""
         run = _Run(batch, len(self._instructions))
-        for at, (code, if_true, if_false, constant) in enumerate(self._instructions):
-            rows = run.rows_at(at)
-            if not len(rows):
-                continue
-            if code & 7 == _Kind.JUMP and code & 0xF0 == _JUMP_ALWAYS:
-                run.move(rows, at + 1 + constant)
-            elif code & 7 == _Kind.JUMP:
-                taken = run.compare(rows, code, constant)
-                run.move(rows[taken], at + 1 + if_true)
-                run.move(rows[~taken], at + 1 + if_false)
-            elif code & 7 == _Kind.RETURN:
-                run.end(rows, code, constant)
-            else:
-                run.move(run.execute(rows, code, constant), at + 1)
+        for _ in range(_MAX_PASSES):
+            for at, instruction in enumerate(self._instructions):
+                rows = run.take_rows(at)
+                if len(rows):
+                    _execute(run, rows, at, instruction)
+            if run.has_ended:
+                break
         return run.matched
+
+
+def _execute(run: "_Run", rows: Indices, at: int, instruction: Instruction) -> None:
+    """Execute the instruction at `at` for `rows`, and move them to the next one."""
+    code, if_true, if_false, constant = instruction
+    kind = code & 7
+    if kind == _Kind.RETURN:
+        run.end(rows, code, constant)
+    elif kind != _Kind.JUMP:
+        run.move(run.execute(rows, code, constant), at + 1)
+    elif code & 0xF0 == _JUMP_ALWAYS:
+        distance = constant - (1 << 32) if constant >> 31 else constant
+        run.move(rows, at + 1 + distance)
+    else:
+        taken = run.compare(rows, code, constant)
+        run.move(rows[taken], at + 1 + if_true)
+        run.move(rows[~taken], at + 1 + if_false)
 
 
 class _Run:
@@ -121,18 +135,26 @@ class _Run:
         self._at: list[list[Indices]] = [[] for _ in range(instructions)]
         self.move(np.arange(count), 0)
 
-    def rows_at(self, instruction: int) -> Indices:
-        """Return the frames that have reached `instruction`."""
-        return np.concatenate([np.empty(0, np.int64), *self._at[instruction]])
+    @property
+    def has_ended(self) -> bool:
+        """Whether no frame is at any instruction."""
+        return not any(self._at)
+
+    def take_rows(self, instruction: int) -> Indices:
+        """Return the frames that have reached `instruction`, and are no longer there."""
+        arrived, self._at[instruction] = self._at[instruction], []
+        if len(arrived) == 1:
+            return arrived[0]
+        return np.concatenate([np.empty(0, np.int64), *arrived])
 
     def move(self, rows: Indices, instruction: int) -> None:
-        """Have `rows` go on at `instruction`; beyond the last one, nothing matches."""
-        if len(rows) and instruction < len(self._at):
+        """Have `rows` go on at `instruction`; where there is none, nothing matches."""
+        if len(rows) and 0 <= instruction < len(self._at):
             self._at[instruction].append(rows)
 
     def compare(self, rows: Indices, code: int, constant: int) -> NDArray[np.bool_]:
         """Return for which of `rows` the condition of a jump is true."""
-        operand = self._x[rows] if code & _BY_X else np.full(len(rows), constant, np.uint32)
+        operand = self._x[rows] if code & _BY_X else np.uint32(constant)
         return _COMPARISONS[code & 0xF0](self._a[rows], operand)
 
     def end(self, rows: Indices, code: int, constant: int) -> None:
@@ -175,7 +197,8 @@ class _Run:
             offset = self._x[rows].astype(np.int64) if mode == _INDIRECT else np.zeros_like(rows)
             offset += constant
             captured = offset + width.itemsize <= self._size[rows]
-            rows, offset = rows[captured], offset[captured]
+            if not captured.all():
+                rows, offset = rows[captured], offset[captured]
             if not len(rows):
                 return rows
             values = gather_values(self._data, self._start[rows] + offset, width)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import frame_strategies
-from support.frames import batch_of
+from support.frames import batch_of, ethernet, extension, ipv6, tcp, udp
 
 from hogpipe.capture.decode.scalar_link import LinkType
 from hogpipe.capture.formats.filter_program import FilterProgram
@@ -46,6 +46,17 @@ def test_the_length_is_that_on_the_link_and_not_the_captured_one() -> None:
     program = FilterProgram(compile_filter("greater 1000", LinkType.ETHERNET, "here"))
     batch = batch_of([bytes(60)] * 3, original_lengths=[60, 999, 1000])
     assert program.matches(batch).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("headers", [0, 1, 2, 7])
+def test_a_filter_may_loop_over_the_headers_of_a_packet(headers: int) -> None:
+    packet, protocol = tcp(), 6
+    for _ in range(headers):
+        packet, protocol = extension(protocol, packet), 60
+    frames = [ethernet(ipv6(protocol, packet)), ethernet(ipv6(60, extension(17, udp())))]
+    program = FilterProgram(compile_filter("ip6 protochain 6", LinkType.ETHERNET, "here"))
+    batch = batch_of(frames, original_lengths=[len(frame) for frame in frames])
+    assert program.matches(batch).tolist() == [True, False]
 
 
 @given(
