@@ -30,6 +30,7 @@ from hogpipe.config.options import RunOptions
 from hogpipe.doctor import encode_findings, examine
 from hogpipe.errors import ConfigurationError, HogpipeError
 from hogpipe.linux.rtnetlink import Link, LinkTable, read_link_table
+from hogpipe.linux.service_manager import ServiceManager
 from hogpipe.model import Quality
 from hogpipe.pipeline import Pipeline
 from hogpipe.records.summary import Summary
@@ -133,16 +134,27 @@ def _stdout_for_sinks_only() -> Iterator[None]:
 async def _run(settings: Settings, duration: float | None, signals: StopSignals) -> NoReturn:
     pipeline = Pipeline(settings)
     is_live = settings.capture.source != "savefile"
+    manager = ServiceManager(os.environ)
     _tune_garbage_collector()
     opening = asyncio.create_task(pipeline.open())
 
     def stop() -> None:
+        manager.report_stopping()
         if not opening.cancel():  # opening is complete
             pipeline.stop()
 
+    def reopen() -> None:
+        manager.report_reloading()
+        pipeline.reopen()
+        manager.report_ready()
+
+    def describe_progress() -> str:
+        return str(msgspec.structs.replace(pipeline.summary, seconds=loop.time() - started))
+
     loop = asyncio.get_running_loop()
+    started = loop.time()
     signals.set_stop_action(lambda _number: loop.call_soon_threadsafe(stop))
-    signals.set_hangup_action(lambda: loop.call_soon_threadsafe(pipeline.reopen))
+    signals.set_hangup_action(lambda: loop.call_soon_threadsafe(reopen))
     code = 0
     try:
         await opening
@@ -150,7 +162,12 @@ async def _run(settings: Settings, duration: float | None, signals: StopSignals)
             log.log(NOTICE, "%s", pipeline.describe_owners())
         if duration is not None:
             loop.call_later(duration, pipeline.stop)
-        await pipeline.run()
+        manager.report_ready()
+        reporting = loop.create_task(manager.report_status(describe_progress))
+        try:
+            await pipeline.run()
+        finally:
+            reporting.cancel()
     except asyncio.CancelledError:
         click.echo("hogpipe: stopped before the capture started", err=True)
     except HogpipeError as error:

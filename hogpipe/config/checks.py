@@ -159,7 +159,11 @@ def _find_folder_problem(folder: Path) -> str:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():
         return "not a folder" if existing == folder else f"{existing} is not a folder"
-    return "" if os.access(existing, os.W_OK | os.X_OK) else f"{existing} may not be written to"
+    return (
+        ""
+        if os.access(existing, os.W_OK | os.X_OK, effective_ids=True)
+        else f"{existing} may not be written to"
+    )
 
 
 def choose_sink_names(sinks: Sequence[SinkSettings]) -> list[str]:

@@ -10,6 +10,7 @@ functions that `read_` do the input.
     process_starts        start times of processes, which make a pid an identity
     kcmp                  whether two threads have one table of fds
     socket_table          PURE: rows of /proc/net/tcp and its siblings
+    service_manager       state of the run for the service manager (sd_notify)
     self_usage            CPU time, memory and descriptors of this process
     capabilities          capabilities of this process, and whether they apply to the host
 

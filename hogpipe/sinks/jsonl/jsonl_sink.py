@@ -133,7 +133,11 @@ def _find_path_problem(path: Path) -> str | None:
         return error.strerror
     if not stat.S_ISREG(mode):
         return "not a regular file"
-    return None if os.access(path, os.R_OK | os.W_OK) else "may not be read and written to"
+    return (
+        None
+        if os.access(path, os.R_OK | os.W_OK, effective_ids=True)
+        else "may not be read and written to"
+    )
 
 
 def _find_folder_problem(folder: Path) -> str | None:
@@ -141,7 +145,11 @@ def _find_folder_problem(folder: Path) -> str | None:
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         return f"{there} is not a folder"
-    return None if os.access(there, os.W_OK | os.X_OK) else f"{there} may not be written to"
+    return (
+        None
+        if os.access(there, os.W_OK | os.X_OK, effective_ids=True)
+        else f"{there} may not be written to"
+    )
 
 
 def _find_name_problem(path: Path) -> str | None:
@@ -150,6 +158,6 @@ def _find_name_problem(path: Path) -> str | None:
         return "a symbolic link, which rotation would rename; name the file itself"
     if len(os.fsencode(path.name)) + LONGEST_SUFFIX > 255:
         return f"its name must leave {LONGEST_SUFFIX} bytes for the time that rotation adds"
-    if path.exists() and not os.access(path.parent, os.W_OK | os.X_OK):
+    if path.exists() and not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
         return f"{path.parent} may not be written to, so rotation cannot rename the file"
     return None

@@ -1,0 +1,161 @@
+"""The unit under systemd itself, in a container over the root of this machine (systemd-nspawn)."""
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.namespaces import require
+
+ROOT = Path(__file__).parents[2]
+UNITS = ROOT / "packaging/systemd"
+PROGRAMS = ("systemd-nspawn", "systemd-analyze", "nsenter", "mount")
+CONFIG = """
+[capture]
+interfaces = ["lo"]
+[[sinks]]
+type = "jsonl"
+path = "/var/lib/hogpipe/records.jsonl"
+"""
+# So that the test need not wait for half a minute.
+WATCHDOG = "[Service]\nWatchdogSec=3\nRestartSec=1\n"
+PATIENCE = 60.0
+
+
+@contextmanager
+def overlay(folder: Path) -> Iterator[Path]:
+    """Mount this machine's root, with changes kept in memory."""
+    subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
+    try:
+        for name in ("upper", "work", "root"):
+            (folder / name).mkdir()
+        layers = f"lowerdir=/,upperdir={folder}/upper,workdir={folder}/work"
+        subprocess.run(
+            ["mount", "-t", "overlay", "overlay", "-o", layers, folder / "root"], check=True
+        )
+        try:
+            yield folder / "root"
+        finally:
+            subprocess.run(["umount", "--lazy", folder / "root"], check=True)
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def install(root: Path, folder: Path) -> None:
+    """Install hogpipe from its wheel, its unit and a configuration."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    place = root / "usr/lib/hogpipe"
+    subprocess.run(["/usr/bin/python3", "-m", "venv", place], check=True)
+    pip = [place / "bin/python", "-m", "pip", "install", "--quiet", wheel]
+    subprocess.run(pip, check=True, cwd=folder)
+    script = place / "bin/hogpipe"
+    script.write_text(re.sub(r"^#!.*", "#!/usr/lib/hogpipe/bin/python", script.read_text()))
+    (root / "usr/bin/hogpipe").symlink_to("/usr/lib/hogpipe/bin/hogpipe")
+    (root / "etc/hogpipe").mkdir()
+    (root / "etc/hogpipe/config.toml").write_text(CONFIG)
+    units = root / "etc/systemd/system"
+    shutil.copy(UNITS / "hogpipe.service", units)
+    wanted = units / "multi-user.target.wants"
+    wanted.mkdir(exist_ok=True)
+    (wanted / "hogpipe.service").symlink_to("../hogpipe.service")
+    (units / "hogpipe.service.d").mkdir()
+    (units / "hogpipe.service.d/watchdog.conf").write_text(WATCHDOG)
+
+
+class Container:
+    """A booted container; `run` runs a command in it."""
+
+    def __init__(self, init: int) -> None:
+        self._enter = ("nsenter", "-t", str(init), *("-m", "-p", "-u", "-i", "-n"), "--")
+
+    def run(self, *words: str) -> str:
+        done = subprocess.run(
+            [*self._enter, *words], capture_output=True, text=True, check=False, timeout=PATIENCE
+        )
+        return done.stdout.strip()
+
+    def show(self, name: str) -> str:
+        """Return a property of the service."""
+        return self.run("systemctl", "show", "hogpipe", "--value", "--property", name)
+
+    def wait_until(self, name: str, value: str) -> None:
+        patience = time.monotonic() + PATIENCE
+        while not re.fullmatch(value, self.show(name)):
+            assert time.monotonic() < patience, self.run("journalctl", "-u", "hogpipe")
+            time.sleep(0.2)
+
+
+@contextmanager
+def boot(root: Path) -> Iterator[Container]:
+    (root / "etc/machine-id").unlink(missing_ok=True)
+    words = ("--register=no", "--keep-unit", "--private-network", "--capability=all", "--boot")
+    calls = "--system-call-filter=bpf perf_event_open kcmp"
+    nspawn = subprocess.Popen(
+        ["systemd-nspawn", *words, calls, "--directory", root], stdout=subprocess.DEVNULL
+    )
+    try:
+        children = Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children")
+        patience = time.monotonic() + PATIENCE
+        while not children.read_text().split():
+            assert time.monotonic() < patience
+            time.sleep(0.1)
+        yield Container(int(children.read_text().split()[0]))
+    finally:
+        nspawn.terminate()
+        nspawn.wait(PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+    require(*PROGRAMS)
+    with overlay(tmp_path_factory.mktemp("overlay")) as root:
+        install(root, tmp_path_factory.mktemp("wheel"))
+        with boot(root) as booted:
+            booted.wait_until("ActiveState", "active")
+            yield booted
+
+
+def test_the_service_is_active_once_it_captures_and_has_a_status(container: Container) -> None:
+    assert container.show("SubState") == "running"
+    container.wait_until("StatusText", r"\d+\.\d s, \d+ packets, .*")
+    listed = container.run("ls", "-l", "/var/lib/private/hogpipe/records.jsonl")
+    assert listed.startswith("-rw-------")
+
+
+def test_a_reload_reopens_files(container: Container) -> None:
+    container.run("mv", "/var/lib/private/hogpipe/records.jsonl", "/var/lib/private/hogpipe/old")
+    container.run("systemctl", "reload", "hogpipe")
+    container.wait_until("ActiveState", "active")
+    patience = time.monotonic() + PATIENCE
+    while not container.run("cat", "/var/lib/private/hogpipe/records.jsonl"):
+        assert time.monotonic() < patience
+        time.sleep(0.2)
+
+
+def test_the_watchdog_ends_and_restarts_a_service_that_hangs(container: Container) -> None:
+    pid = container.show("MainPID")
+    container.run("kill", "-STOP", pid)
+    container.wait_until("NRestarts", "1")
+    container.wait_until("ActiveState", "active")
+    assert container.show("MainPID") not in {pid, "0"}
+    assert "Watchdog timeout" in container.run("journalctl", "-u", "hogpipe")
+
+
+def test_the_unit_is_valid_and_exposes_little(container: Container) -> None:
+    assert container.run("systemd-analyze", "verify", "--man=no", "hogpipe.service") == ""
+    report = container.run("systemd-analyze", "security", "--no-pager", "hogpipe.service")
+    (exposure,) = re.findall(r"Overall exposure level for hogpipe.service: (\S+)", report)
+    assert float(exposure) <= 2.0
+
+
+def test_the_unit_stops_with_a_summary(container: Container) -> None:
+    container.run("systemctl", "stop", "hogpipe")
+    assert container.show("Result") == "success"
+    assert " captured, 0 dropped, " in container.run("journalctl", "-u", "hogpipe", "-n", "5")
