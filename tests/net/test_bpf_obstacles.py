@@ -118,7 +118,7 @@ OBSTACLES = {
         "eBPF: .* values of map connections have 144 bytes, expected 136; reinstall hogpipe",
     ),
     no_capability: (77, "eBPF: not permitted to load programs; grant CAP_BPF"),
-    no_libbpf: (78, r"eBPF: libbpf\.so\.1 cannot be loaded; install it \(Debian.*: libbpf1"),
+    no_libbpf: (78, r"eBPF: libbpf\.so\.1 cannot be loaded; install it: .*libbpf1"),
     no_control_groups: (78, "eBPF: no control group tree .* grant CAP_SYS_ADMIN, or mount one"),
     an_old_kernel: (78, "eBPF: this kernel refuses the programs .*; Linux 5.15 is needed"),
     little_memory: (78, "eBPF: the kernel has no room for the maps .*; raise the memory limit"),
