@@ -23,7 +23,8 @@ Above them:
 
     config/        TOML -> settings; docs/configuration.md
     factory.py     settings -> capture source, resolver and sinks
-    pipeline.py    connects the stages: the only module that knows their order
+    processing.py  batches pass the stages, and windows become records (event loop)
+    pipeline.py    makes the stages, and starts and ends a run
     cli.py         the commands, with command_options.py; docs/cli.md
     doctor.py      what this host permits
     stream.py      the same pipeline from Python; docs/library.md

@@ -141,7 +141,7 @@ async def _run(settings: Settings, duration: float | None, signals: StopSignals)
     def stop() -> None:
         manager.report_stopping()
         if not opening.cancel():  # opening is complete
-            pipeline.stop()
+            pipeline.stop(urgent=pipeline.is_stopping)
 
     def reopen() -> None:
         manager.report_reloading()

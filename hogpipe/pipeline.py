@@ -24,8 +24,8 @@ Three kinds of run
 
 How a run ends
     The source ends or is stopped. Then each stage drains into the next one: the queued batches, the
-    pending flows (`_SETTLE_SECONDS`), the last window, the sinks (`_DRAIN_SECONDS`). So what was
-    captured is in a record, whatever ends the run.
+    pending flows, the last window, the sinks (`_DRAIN_SECONDS`). So what was
+    captured is in a record, whatever ends the run and however long that takes (processing.py).
 
 What may fail
     `open` raises what the source raises, and leaves nothing open. A source that breaks off raises
@@ -37,11 +37,9 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import islice
 
 from hogpipe.aggregation.aggregator import Aggregator
 from hogpipe.aggregation.selectors import parse_selector
-from hogpipe.aggregation.windows import ClockWindows, PacketWindows
 from hogpipe.attribution.stage.attributor import Attributor
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.capture.handoff import Handoff
@@ -50,31 +48,16 @@ from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.enrichment.process_refresh import ProcessRefresher
 from hogpipe.factory import make_input, make_run_id_for, make_sink
 from hogpipe.linux.process_exits import ProcessExits
-from hogpipe.linux.self_usage import UsageMeter
-from hogpipe.model import (
-    UNATTRIBUTED,
-    Attribution,
-    AttributionCounts,
-    CaptureCounts,
-    FlowBatch,
-    FlowDelta,
-    FlowKey,
-    Span,
-)
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey
+from hogpipe.processing import Intake, PacketClock, Processing, StopRequest, WindowPublisher
 from hogpipe.protocols import NANOSECONDS
-from hogpipe.records import stats
-from hogpipe.records.schema import Record, StatsBody
 from hogpipe.records.stamp import RecordStamper
 from hogpipe.records.summary import Summary
 
-# A stop must not take two seconds: the last lookup and then the sinks get this long. Closing the
-# sinks gets a little more (delivery/isolation.py).
-_SETTLE_SECONDS = 0.3
+# A stop must not take two seconds: the sinks get this long, and a little more to close
+# (delivery/isolation.py).
 _DRAIN_SECONDS = 1.0
-# Flows that are ingested, and records that are built, before other tasks of the event loop run.
-_SLICE = 500
-# The clock may be stepped, or the host suspended, during a window: the clock is read this often.
-_MAX_CLOCK_WAIT = 2.0
+_CLOSE_SECONDS = 0.2  # for a lookup that still runs
 
 
 class Pipeline:
@@ -84,17 +67,19 @@ class Pipeline:
     """
 
     def __init__(self, settings: Settings, *, host: str | None = None) -> None:
-        self._interval_ns = round(settings.aggregation.interval * NANOSECONDS)
+        interval_ns = round(settings.aggregation.interval * NANOSECONDS)
         self._capture_thread = ThreadPoolExecutor(1, "capture")
         self._lookup_thread = ThreadPoolExecutor(1, "lookup")
         self._refresh_thread = ThreadPoolExecutor(1, "refresh")
-        self._packet_time_ns = 0
+        self._packet_clock = PacketClock()
+        self._stop = StopRequest()
         stale = StaleFlows()
-        self._source, self._resolver, processes = make_input(settings, self._interval_ns, stale)
+        self._source, self._resolver, processes = make_input(settings, interval_ns, stale)
         self._aggregator = Aggregator(
             settings.aggregation.group_by,
             [parse_selector(text) for text in settings.aggregation.only],
             settings.aggregation.max_records,
+            settings.attribution.max_flows,
             # A replay has one description of each process for all of its packets.
             recall_process=processes.recall if self._source.live else lambda process: process,
         )
@@ -111,6 +96,7 @@ class Pipeline:
             self._lookup_thread,
             self._aggregator.ingest if self._source.live else self._ingest_replayed,
             hold=settings.attribution.hold,
+            max_flows=settings.attribution.max_flows,
             cpu_budget=settings.attribution.cpu_budget,
             clock=time.monotonic if self._source.live else self._packet_clock,
             set_batch_interval=self._source.set_batch_interval,
@@ -120,16 +106,36 @@ class Pipeline:
             [make_sink(choice, live=self._source.live) for choice in settings.sinks],
             on_output_closed=self.stop,
         )
-        self.summary = Summary()
-        self._publisher = _WindowPublisher(
+        # A replay has no time to keep, and loses nothing.
+        is_late = self._stop.is_late if self._source.live else lambda: False
+        intake = Intake(self._attributor, self._aggregator, is_late)
+        self._publisher = WindowPublisher(
+            intake,
             self._attributor,
             self._aggregator,
             RecordStamper(make_run_id_for(settings), host or socket.gethostname()),
             self._dispatcher,
-            self.summary,
             live=self._source.live,
         )
-        self._stopping = asyncio.Event()
+        self._processing = Processing(
+            self._source,
+            intake,
+            self._attributor,
+            self._publisher,
+            stop=self._stop,
+            packet_clock=self._packet_clock,
+            interval_ns=interval_ns,
+        )
+
+    @property
+    def summary(self) -> Summary:
+        """The totals of the run so far."""
+        return self._publisher.summary
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stop.is_made
 
     async def open(self) -> None:
         """Open the sinks and the source; the capture begins here.
@@ -178,7 +184,7 @@ class Pipeline:
                 if not self._source.live:
                     refresher.cancel()
                 try:
-                    await self._process(handoff)
+                    await self._processing.run(handoff)
                     await self._wait_for_sinks()
                 finally:
                     refresher.cancel()
@@ -191,14 +197,16 @@ class Pipeline:
                 await capture
             finally:
                 self._exits.close()
-                in_thread = asyncio.get_running_loop().run_in_executor
-                await asyncio.shield(in_thread(self._lookup_thread, self._resolver.close))
+                await self._close_resolver()
                 self._shut_down_threads()
         return self.summary
 
-    def stop(self) -> None:
-        """End the run soon, with a last window; may be called more than once."""
-        self._stopping.set()
+    def stop(self, *, urgent: bool = False) -> None:
+        """End the run soon, with a last window; may be called more than once.
+
+        With `urgent`, pending flows are recorded without a last lookup.
+        """
+        self._stop.make(urgent=urgent)
         self._source.stop()
         self._dispatcher.stop_blocking()
 
@@ -213,166 +221,33 @@ class Pipeline:
         finally:
             handoff.end()
 
-    async def _process(self, handoff: Handoff) -> None:
-        """Process batches and publish windows until the source ends."""
-        if self._source.closes_windows:
-            await self._process_counted(handoff)
-        elif self._source.live:
-            await self._process_live(handoff)
-        else:
-            await self._process_replayed(handoff)
-
-    async def _process_live(self, handoff: Handoff) -> None:
-        windows = ClockWindows(self._interval_ns, time.time_ns())
-        ended = asyncio.Event()
-        async with asyncio.TaskGroup() as group:
-            lookups = group.create_task(self._attributor.run())
-            group.create_task(self._close_windows(windows, ended, handoff))
-            async for batch in handoff:
-                await self._ingest(batch)
-            ended.set()
-            lookups.cancel()
-        await self._attributor.resolve_pending(_SETTLE_SECONDS)
-        await self._publisher.publish(windows.close(time.time_ns(), last=True), handoff)
-
-    async def _close_windows(
-        self, windows: ClockWindows, ended: asyncio.Event, handoff: Handoff
-    ) -> None:
-        """Publish each window when it is due, until the source has `ended`."""
-        while not ended.is_set():
-            delay = windows.delay(time.time_ns())
-            if delay <= 0:
-                await self._publisher.publish(windows.close(time.time_ns()), handoff)
-                continue
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(delay, _MAX_CLOCK_WAIT)):
-                    await ended.wait()
-
-    async def _process_counted(self, handoff: Handoff) -> None:
-        async with asyncio.TaskGroup() as group:
-            lookups = group.create_task(self._attributor.run())
-            async for batch in handoff:
-                await self._ingest(batch)
-                if batch.is_last:
-                    lookups.cancel()
-                    await self._attributor.resolve_pending(_SETTLE_SECONDS)
-                if batch.closed_window is not None:
-                    await self._publisher.publish(batch.closed_window, handoff)
-            lookups.cancel()
-
-    async def _process_replayed(self, handoff: Handoff) -> None:
-        windows = PacketWindows(self._interval_ns)
-        async for batch in handoff:
-            if span := windows.advance(batch.time_ns):
-                await self._publisher.publish(span, handoff)
-            await self._ingest(batch)
-            await self._attributor.resolve_pending()
-        if span := windows.close():
-            await self._publisher.publish(span, handoff)
-
-    async def _ingest(self, batch: FlowBatch) -> None:
-        """Pass the flows of `batch` on: to the attributor, or to the aggregator if owned."""
-        self._packet_time_ns = batch.time_ns
-        self._publisher.count(batch.counts)
-        flows = iter(batch.flows.items())
-        while part := dict(islice(flows, _SLICE)):
-            self._attributor.ingest(part)
-            await asyncio.sleep(0)
-        for start in range(0, len(batch.owned), _SLICE):
-            for one in batch.owned[start : start + _SLICE]:
-                self._aggregator.ingest_sum(one.flow, one.traffic, one.attribution, one.flows)
-            await asyncio.sleep(0)
-
     def _ingest_replayed(self, flow: FlowKey, delta: FlowDelta, attribution: Attribution) -> None:
         """Pass a replayed flow on; a process that is younger than its packets is not its owner."""
         process = attribution.process
-        if process is not None and (process.created_ns or 0) > self._packet_time_ns:
+        if process is not None and (process.created_ns or 0) > self._packet_clock.time_ns:
             attribution = UNATTRIBUTED
         self._aggregator.ingest(flow, delta, attribution)
-
-    def _packet_clock(self) -> float:
-        return self._packet_time_ns / NANOSECONDS
 
     async def _wait_for_sinks(self) -> None:
         """Wait until the sinks have taken everything, or until `stop` is called."""
         idle = asyncio.create_task(self._dispatcher.idle())
-        stopping = asyncio.create_task(self._stopping.wait())
+        stopping = asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait([idle, stopping], return_when=asyncio.FIRST_COMPLETED)
         finally:
             idle.cancel()
             stopping.cancel()
 
+    async def _close_resolver(self) -> None:
+        """Close the resolver; if a lookup still runs, the resolver is closed when that ends."""
+        closing = asyncio.get_running_loop().run_in_executor(
+            self._lookup_thread, self._resolver.close
+        )
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await asyncio.shield(closing)
+
     def _shut_down_threads(self) -> None:
         self._capture_thread.shutdown(wait=False)
         self._lookup_thread.shutdown(wait=False)
         self._refresh_thread.shutdown(wait=False)
-
-
-class _WindowPublisher:
-    """Closes windows: drains each stage into records, and passes those to the sinks."""
-
-    def __init__(
-        self,
-        attributor: Attributor,
-        aggregator: Aggregator,
-        stamper: RecordStamper,
-        dispatcher: Dispatcher,
-        summary: Summary,
-        *,
-        live: bool,
-    ) -> None:
-        self._attributor = attributor
-        self._aggregator = aggregator
-        self._stamper = stamper
-        self._dispatcher = dispatcher
-        self._summary = summary
-        self._live = live
-        self._counts = CaptureCounts()
-        self._usage = UsageMeter()
-
-    def count(self, counts: CaptureCounts) -> None:
-        """Add the counts of a batch to the open window."""
-        self._counts.add(counts)
-
-    async def publish(self, span: Span, handoff: Handoff) -> None:
-        """Close the open window, which lasted for `span`."""
-        await self._attributor.emit_expired()
-        counts, self._counts = self._counts, CaptureCounts()
-        bodies = self._aggregator.drain()
-        attribution_counts = self._attributor.drain_stats()
-        records: list[Record] = []
-        while part := [self._stamper.traffic(body, *span) for body in islice(bodies, _SLICE)]:
-            records += part
-            await asyncio.sleep(0)
-        body = self._build_stats(counts, attribution_counts, len(records), handoff)
-        records.append(self._stamper.stats(body, *span))
-        self._summary.add_window(counts, self._aggregator.bytes_by_quality, len(records))
-        await self._dispatcher.publish(records)
-
-    def _build_stats(
-        self,
-        counts: CaptureCounts,
-        attribution_counts: AttributionCounts,
-        records: int,
-        handoff: Handoff,
-    ) -> StatsBody:
-        aggregator = self._aggregator
-        body: StatsBody = {
-            "capture": stats.capture_info(counts),
-            "attribution": stats.attribution_info(
-                attribution_counts, aggregator.bytes_by_quality, timed=self._live
-            ),
-            "aggregation": stats.aggregation_info(
-                records=records,
-                folded_groups=aggregator.folded_groups,
-                uncounted_flows=aggregator.uncounted_flows,
-            ),
-        }
-        # A replay repeats to the byte, so its records have nothing that depends on the clock.
-        if self._live:
-            body["sinks"] = self._dispatcher.health()
-            body["self"] = stats.self_info(
-                **self._usage.read(), loop_delay_seconds=handoff.take_longest_delay()
-            )
-        return body

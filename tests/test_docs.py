@@ -24,9 +24,17 @@ def block_of(page: str, mark: str) -> str:
     return found[1]
 
 
+def split_command(block: str) -> tuple[str, str]:
+    """Return the command of a console block, which ends when its quotes do, and the output."""
+    lines = block.removeprefix("$ ").splitlines(keepends=True)
+    ends = (n for n in range(1, len(lines) + 1) if "".join(lines[:n]).count("'") % 2 == 0)
+    end = next(ends)
+    return "".join(lines[:end]), "".join(lines[end:])
+
+
 def run_shown(block: str) -> tuple[str, str]:
     """Run the command of a console block; return what it prints, and the output in the block."""
-    command, _, shown = block.removeprefix("$ ").partition("\n")
+    command, shown = split_command(block)
     here = command.replace(".venv/bin/hogpipe", f"{shlex.quote(sys.executable)} -m hogpipe")
     done = subprocess.run(
         ["sh", "-c", here], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
@@ -42,6 +50,12 @@ def test_the_table_of_the_readme_is_what_the_replay_prints() -> None:
 def test_the_jq_example_of_the_readme_prints_what_it_shows() -> None:
     require("jq")
     printed, shown = run_shown(block_of("README.md", "jq"))
+    assert printed == shown
+
+
+def test_the_script_that_checks_the_sums_prints_what_it_shows() -> None:
+    require("jq")
+    printed, shown = run_shown(block_of("docs/record.md", "sums"))
     assert printed == shown
 
 

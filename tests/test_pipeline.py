@@ -16,7 +16,7 @@ from support.running import balance, read_records, stats_of, write_config
 from support.traffic import make_delta
 
 from hogpipe import pipeline
-from hogpipe.attribution.resolver import Resolution
+from hogpipe.attribution.resolver import FlowsInSpans, Resolution
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.config import load_config
 from hogpipe.enrichment.processes import ProcessReader
@@ -151,8 +151,8 @@ class Resolver:
     def infer(self, _flow: FlowKey) -> Attribution:
         return self._chance.choice([UNATTRIBUTED, ANSWERS[2]])
 
-    def recall(self, _flow: FlowKey, _span: Span | None) -> Attribution | None:
-        return self._chance.choice([None, ANSWERS[-1]])
+    def recall(self, flows: FlowsInSpans) -> list[Attribution | None]:
+        return [self._chance.choice([None, ANSWERS[-1]]) for _ in flows]
 
     def invalidate(self, stale: StaleFlows) -> None:
         """Add what chance says to `stale` before each drain."""

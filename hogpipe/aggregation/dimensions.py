@@ -26,7 +26,7 @@ from typing import Literal, TypedDict, cast
 
 import msgspec
 
-from hogpipe.model import Attribution, FlowKey, Process
+from hogpipe.model import Attribution, FlowKey, Process, is_sum
 from hogpipe.protocols import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, WITH_PORTS
 from hogpipe.records.schema import (
     ContainerInfo,
@@ -257,7 +257,7 @@ def _describe_interface(flow: FlowKey, info: PathInfo) -> None:
 
 
 def _describe_remote(flow: FlowKey, info: PathInfo) -> None:
-    if flow.remote_address:
+    if not is_sum(flow):
         info["peer"] = _describe_endpoint(flow.remote_address, 0)
 
 
@@ -275,7 +275,7 @@ def _identify_flow(flow: FlowKey) -> Hashable:
 def _describe_flow(flow: FlowKey, info: PathInfo) -> None:
     _describe_transport(flow, info)
     _describe_network_type(flow, info)
-    if flow.local_address:
+    if not is_sum(flow):
         local_port, remote_port = _get_ports(flow)
         info["local"] = _describe_endpoint(flow.local_address, local_port)
         info["peer"] = _describe_endpoint(flow.remote_address, remote_port)

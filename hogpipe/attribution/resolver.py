@@ -4,7 +4,7 @@ The stage asks for a batch of flows, each with the time spans in which its packe
 resolver reads the host once for the whole batch and returns a `Resolution` for each flow that it
 looked at. A Resolution is complete: nothing about a batch is asked afterwards.
 
-Two questions remain for later, when a flow must be emitted without another lookup: `recall` and
+Two questions remain for later, when flows must be emitted without another lookup: `recall` and
 `infer`. Both are answered from memory and are safe from any thread, also while `resolve` runs.
 """
 
@@ -15,6 +15,8 @@ import msgspec
 
 from hogpipe.model import Attribution, FlowKey, ResolverCounts, Span
 
+FlowsInSpans = Sequence[tuple[FlowKey, Span | None]]
+"""Flows, each with the span in which its packets passed, None for now."""
 FlowSpans = Mapping[FlowKey, Sequence[Span]]
 """Flows to look up, each with the spans in which its packets passed, in order. Without a span the
 owner at the time of the lookup is asked for."""
@@ -58,11 +60,11 @@ class Resolver(Protocol):
         looked up again. Raises OSError if the host cannot be read.
         """
 
-    def recall(self, flow: FlowKey, span: Span | None) -> Attribution | None:
-        """Return the recorded owner of a flow that no lookup reached, without reading the host.
+    def recall(self, flows: FlowsInSpans) -> Sequence[Attribution | None]:
+        """Return the recorded owner of each flow that no lookup reached, without reading the host.
 
-        `span` is when the packets passed, None for now. UNATTRIBUTED if several processes used the
-        flow in `span`; None if nothing is recorded. Safe from any thread.
+        UNATTRIBUTED if several processes used the flow in its span; None if nothing is recorded.
+        Safe from any thread. Takes some 10 us a flow, for which a lookup may have to wait.
         """
 
     def infer(self, flow: FlowKey) -> Attribution:

@@ -42,7 +42,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from hogpipe.attribution.resolver import FlowSpans, Resolution, Resolver
+from hogpipe.attribution.resolver import FlowsInSpans, FlowSpans, Resolution, Resolver
 from hogpipe.linux.ctnetlink_messages import (
     ECHO_REPLY,
     ECHO_REQUEST,
@@ -56,7 +56,6 @@ from hogpipe.model import (
     FlowKey,
     Quality,
     ResolverCounts,
-    Span,
 )
 
 _MAX_RECENT = 1 << 14  # flows, in each of two generations
@@ -115,9 +114,9 @@ class TranslationResolver:
         self._correct(found, list(self._find_translated(doubtful, found)), flows)
         return found
 
-    def recall(self, flow: FlowKey, span: Span | None) -> Attribution | None:
+    def recall(self, flows: FlowsInSpans) -> Sequence[Attribution | None]:
         """Return what the other resolver recorded."""
-        return self._resolver.recall(flow, span)
+        return self._resolver.recall(flows)
 
     def infer(self, flow: FlowKey) -> Attribution:
         """Apply the endpoint heuristic of the other resolver."""

@@ -3,9 +3,9 @@
 In: flow batches from one thread. Out: the same batches in order, to one task. When the event loop
 is behind, the overflow policy depends on the source:
 
-- Packets do not wait: a batch that finds the queue full is merged into the newest one there. A
-  merged batch has at most `max_flows` flows; deltas of further flows go to UNKNOWN_FLOW, are
-  counted as overflowed, and are reported as unattributed.
+- Packets do not wait: a batch that finds the queue full is merged into the newest one there. All
+  queued batches together have at most `max_flows` flows, and one batch more; deltas of further
+  flows are folded (`fold_key`), counted as overflowed, and reported as unattributed.
 - A replay waits, and so does the ebpf source, since the kernel goes on counting: `offer` blocks
   until there is room.
 """
@@ -16,11 +16,11 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 
-from hogpipe.model import UNKNOWN_FLOW, FlowBatch, FlowDelta
+from hogpipe.model import FlowBatch, FlowDelta, fold_key
 
 
 def merge_batches(older: FlowBatch, newer: FlowBatch, max_flows: int) -> None:
-    """Add `newer` to `older`, which gets at most `max_flows` flows and UNKNOWN_FLOW."""
+    """Add `newer` to `older`, which gets at most `max_flows` flows, and sums of further ones."""
     counts = older.counts
     counts.add(newer.counts)
     counts.merged_batches += 1
@@ -30,7 +30,7 @@ def merge_batches(older: FlowBatch, newer: FlowBatch, max_flows: int) -> None:
     for key, delta in newer.flows.items():
         target = key
         if key not in flows and len(flows) >= max_flows:
-            target = UNKNOWN_FLOW
+            target = fold_key(key)
             counts.overflowed.add(delta.total)
         flows.setdefault(target, FlowDelta()).add(delta)
 
@@ -43,6 +43,7 @@ class Handoff:
         self._depth = depth
         self._max_flows = max_flows
         self._queue: deque[FlowBatch] = deque()
+        self._queued_flows = 0
         self._changed = threading.Condition()
         self._ready = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -59,10 +60,14 @@ class Handoff:
                 self._changed.wait_for(lambda: len(self._queue) < self._depth or self._abandoned)
             if self._abandoned:
                 return
-            if len(self._queue) < self._depth:
+            if not self._queue or not self._merge or self._has_room:
                 self._queue.append(batch)
+                self._queued_flows += len(batch.flows)
             else:
-                merge_batches(self._queue[-1], batch, self._max_flows)
+                newest = self._queue[-1]
+                others = self._queued_flows - len(newest.flows)
+                merge_batches(newest, batch, max(0, self._max_flows - others))
+                self._queued_flows = others + len(newest.flows)
         self._wake()
 
     def end(self) -> None:
@@ -76,21 +81,32 @@ class Handoff:
         with self._changed:
             self._abandoned = True
             self._queue.clear()
+            self._queued_flows = 0
             self._changed.notify_all()
 
     async def __aiter__(self) -> AsyncIterator[FlowBatch]:
         """Yield batches in the order of `offer`, until `end`."""
         while True:
             self._ready.clear()
-            with self._changed:
-                batches, ended = list(self._queue), self._ended
-                self._queue.clear()
-                self._changed.notify_all()
-            for batch in batches:
+            while (batch := self._take()) is not None:
                 yield batch
-            if ended:
-                return
+            with self._changed:
+                if self._ended and not self._queue:
+                    return
             await self._ready.wait()
+
+    @property
+    def _has_room(self) -> bool:
+        return len(self._queue) < self._depth and self._queued_flows < self._max_flows
+
+    def _take(self) -> FlowBatch | None:
+        with self._changed:
+            if not self._queue:
+                return None
+            batch = self._queue.popleft()
+            self._queued_flows -= len(batch.flows)
+            self._changed.notify_all()
+        return batch
 
     def take_longest_delay(self) -> float:
         """Return the longest time, in seconds, that the event loop took to respond to a batch.

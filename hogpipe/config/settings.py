@@ -51,6 +51,9 @@ class AttributionSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long the bytes of a flow may stay pending for want of an owner, in seconds."""
     cpu_budget: Annotated[float, Meta(gt=0, le=1)] = 0.2
     """The share of one core that reading /proc may take."""
+    max_flows: Annotated[int, Meta(ge=16, le=1 << 20)] = 65_536
+    """The most pending flows, and the most flows with a cached owner; further ones are recorded
+    unattributed, as a few sums."""
 
 
 class AggregationSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,8 @@ from hogpipe.model.flows import (
     FlowKey,
     OwnedFlow,
     Span,
+    fold_key,
+    is_sum,
 )
 from hogpipe.model.owners import TRANSLATED, UNATTRIBUTED, Attribution, Process, Quality, User
 from hogpipe.model.sockets import (
@@ -64,5 +66,7 @@ __all__ = [
     "Tally",
     "TrafficCounts",
     "User",
+    "fold_key",
     "is_same_process",
+    "is_sum",
 ]

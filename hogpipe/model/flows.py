@@ -41,7 +41,23 @@ class FlowKey(msgspec.Struct, frozen=True, gc=False):
 
 
 UNKNOWN_FLOW = FlowKey(0, b"", 0, b"", 0, "")
-"""Stands for all flows that could not be kept apart; the only key without addresses."""
+"""Stands for flows of which nothing is known: no protocol, no address, no interface."""
+
+
+def fold_key(flow: FlowKey) -> FlowKey:
+    """Return the key under which `flow` is summed with others, if there are too many flows.
+
+    The protocol, the address family and the interface stay. The local address is the unspecified
+    one; the remote address is empty, which marks all keys of sums, UNKNOWN_FLOW included.
+    """
+    return FlowKey(
+        flow.protocol, bytes(len(flow.local_address)), 0, b"", 0, flow.interface, OWN_NAMESPACE
+    )
+
+
+def is_sum(flow: FlowKey) -> bool:
+    """Return whether `flow` is the key of a sum of flows, which has no endpoints."""
+    return not flow.remote_address
 
 
 class FlowDelta(TrafficCounts, gc=False, kw_only=True):

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from hogpipe.model import CaptureCounts, Quality
+from hogpipe.model import AttributionCounts, CaptureCounts, Quality, Tally
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -14,14 +14,22 @@ class Summary(msgspec.Struct):
     counts: CaptureCounts = msgspec.field(default_factory=CaptureCounts)
     bytes_by_quality: dict[str, int] = msgspec.field(default_factory=dict)
     records: int = 0
+    folded: Tally = msgspec.field(default_factory=Tally)
+    """Traffic that was recorded without its flow, because there were too many flows."""
     undelivered: list[str] = msgspec.field(default_factory=list)
     """One line for each sink with undelivered records."""
 
     def add_window(
-        self, counts: CaptureCounts, bytes_by_quality: dict[str, int], records: int
+        self,
+        counts: CaptureCounts,
+        attribution: AttributionCounts,
+        bytes_by_quality: dict[str, int],
+        records: int,
     ) -> None:
         """Add the counters of a window."""
         self.counts.add(counts)
+        self.folded.add(counts.overflowed)
+        self.folded.add(attribution.overflowed)
         for quality, size in bytes_by_quality.items():
             self.bytes_by_quality[quality] = self.bytes_by_quality.get(quality, 0) + size
         self.records += records
@@ -35,10 +43,13 @@ class Summary(msgspec.Struct):
         counts = self.counts
         shares = _format_shares(self.bytes_by_quality)
         dropped = counts.kernel_dropped + counts.interface_dropped
+        folded = (
+            f", {self.folded.packets} packets without their flow" if self.folded.packets else ""
+        )
         return (
             f"{self.seconds:.1f} s, {counts.captured.packets} packets, "
             f"{format_bytes(counts.captured.bytes)} captured, {dropped} dropped, "
-            f"{self.records} records; by owner: {shares}"
+            f"{self.records} records{folded}; by owner: {shares}"
         )
 
 

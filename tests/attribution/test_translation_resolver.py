@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 from support.traffic import NGINX, exact
 
-from hogpipe.attribution.resolver import FlowSpans, Resolution
+from hogpipe.attribution.resolver import FlowsInSpans, FlowSpans, Resolution
 from hogpipe.attribution.translation_resolver import TranslationResolver
 from hogpipe.linux.ctnetlink_messages import ECHO_REPLY, Connection, ConnectionTuple
 from hogpipe.model import (
@@ -17,7 +17,6 @@ from hogpipe.model import (
     FlowKey,
     Quality,
     ResolverCounts,
-    Span,
 )
 
 TCP, UDP, ICMP = 6, 17, 1
@@ -49,8 +48,8 @@ class ScriptedResolver:
     def resolve(self, flows: FlowSpans) -> dict[FlowKey, Resolution]:
         return {flow: self.answers[flow] for flow in flows if flow in self.answers}
 
-    def recall(self, _flow: FlowKey, _span: Span | None) -> Attribution | None:
-        return exact(NGINX)
+    def recall(self, flows: FlowsInSpans) -> list[Attribution | None]:
+        return [exact(NGINX) for _ in flows]
 
     def infer(self, _flow: FlowKey) -> Attribution:
         return INFERRED
@@ -293,6 +292,6 @@ def test_an_echo_is_asked_about_in_both_directions() -> None:
 
 def test_what_is_answered_from_memory_comes_from_the_other_resolver() -> None:
     resolver = make_resolver(ScriptedConntrack(), {})
-    assert resolver.recall(FLOW, None) == exact(NGINX)
+    assert resolver.recall([(FLOW, None)]) == [exact(NGINX)]
     assert resolver.infer(FLOW) == INFERRED
     assert resolver.counts() == ResolverCounts(table_reads=7)

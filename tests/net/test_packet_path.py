@@ -55,6 +55,7 @@ ASIDE = {
         "capture/decode/fragments.py",
         "capture/stop_signal.py",
     },
+    "the start and the end of a run": {"pipeline.py"},
     "the stats record, the summary and the state of a sink": {
         "delivery/health.py",
         "delivery/opening.py",

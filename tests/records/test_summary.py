@@ -2,19 +2,27 @@
 
 import pytest
 
-from hogpipe.model import CaptureCounts, Tally
+from hogpipe.model import AttributionCounts, CaptureCounts, Tally
 from hogpipe.records.summary import Summary, format_bytes
 
 
 def test_the_summary_is_one_line_with_the_share_of_each_quality() -> None:
     summary = Summary(seconds=12.34)
     counts = CaptureCounts(captured=Tally(10, 1_500_000), kernel_dropped=2, interface_dropped=1)
-    summary.add_window(counts, {"none": 100, "exact": 600}, records=3)
-    summary.add_window(CaptureCounts(), {"listener": 200, "exact": 100}, records=2)
+    nothing = AttributionCounts()
+    summary.add_window(counts, nothing, {"none": 100, "exact": 600}, records=3)
+    summary.add_window(CaptureCounts(), nothing, {"listener": 200, "exact": 100}, records=2)
     assert str(summary) == (
         "12.3 s, 10 packets, 1.5 MB captured, 3 dropped, 5 records; "
         "by owner: 70.0 % exact, 20.0 % listener, 10.0 % none"
     )
+
+
+def test_the_summary_counts_the_packets_that_were_recorded_without_their_flow() -> None:
+    summary = Summary()
+    queued = CaptureCounts(overflowed=Tally(3, 300))
+    summary.add_window(queued, AttributionCounts(overflowed=Tally(4, 400)), {"none": 700}, 1)
+    assert "1 records, 7 packets without their flow; by owner" in str(summary)
 
 
 def test_the_summary_of_a_run_without_traffic_has_no_shares() -> None:

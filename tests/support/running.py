@@ -173,6 +173,19 @@ def balance(records: Sequence[dict[str, Any]]) -> tuple[int, int]:
     return recorded, counted
 
 
+def imbalances(records: Sequence[dict[str, Any]]) -> list[int]:
+    """Return by how many bytes records and counters differ at each stats record.
+
+    docs/record.md, "Conservation of bytes": each sum is over all records up to there.
+    """
+    found = []
+    for number, record in enumerate(records, 1):
+        if record["type"] == "stats":
+            recorded, counted = balance(records[:number])
+            found.append(counted - record["attribution"]["pending"]["bytes"] - recorded)
+    return found
+
+
 def assert_conserved(records: Sequence[dict[str, Any]]) -> None:
     """Assert that records and counters add up to what was captured, and nothing was dropped."""
     recorded, counted = balance(records)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from hogpipe.attribution.ledger.socket_ledger import SocketLedger
-from hogpipe.attribution.resolver import FlowSpans
+from hogpipe.attribution.resolver import FlowsInSpans, FlowSpans
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.model import OWN_NAMESPACE, Contested, FlowKey, LedgerEntry, Span
 
@@ -53,14 +53,14 @@ class FlowLookup:
                 matches.contested[flow] = self._find_by_span(flow, cookie, spans)
         return matches
 
-    def recall(self, flow: FlowKey, span: Span | None) -> LedgerEntry | Contested | None:
-        """Return what the ledger has recorded of a flow of our own namespace, None of another.
+    def recall(self, flows: FlowsInSpans) -> list[LedgerEntry | Contested | None]:
+        """Return what the ledger has recorded of each flow of our own namespace, None of others.
 
         Safe from any thread; nothing is read or ingested.
         """
-        if flow.namespace != OWN_NAMESPACE:
-            return None
-        return self._ledger.owner_of(flow, self._namespaces.own_cookie, span)
+        own = [one for one in flows if one[0].namespace == OWN_NAMESPACE]
+        found = iter(self._ledger.owners_of(own, self._namespaces.own_cookie))
+        return [next(found) if flow.namespace == OWN_NAMESPACE else None for flow, _span in flows]
 
     def _find_by_span(
         self, flow: FlowKey, cookie: int | None, spans: Sequence[Span]

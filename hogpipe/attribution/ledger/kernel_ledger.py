@@ -30,6 +30,7 @@ from hogpipe.attribution.ledger.event_owners import EventOwners
 from hogpipe.attribution.ledger.event_reader import EventReader
 from hogpipe.attribution.ledger.fair_lock import FairLock
 from hogpipe.attribution.ledger.ledger import Ledger
+from hogpipe.attribution.resolver import FlowsInSpans
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.enrichment.process_watch import ProcessWatch
 from hogpipe.enrichment.processes import ProcessReader
@@ -122,15 +123,23 @@ class KernelLedger:
 
         `span` is in the time of packets, nanoseconds since the epoch; None is now.
         """
-        if span is None:
-            boot_ns = boot_clock()
-            span = Span(boot_ns, boot_ns + 1)
-        else:
-            span = Span(span.start_ns - self._boot_time_ns, span.end_ns - self._boot_time_ns)
+        boot_span = self._to_boot_time(span)
         with self._lock:
             return self._ledger.owner_of(
-                flow, namespace_cookie, span, self._clock(), is_divisible=is_divisible
+                flow, namespace_cookie, boot_span, self._clock(), is_divisible=is_divisible
             )
+
+    def owners_of(
+        self, flows: FlowsInSpans, namespace_cookie: int | None
+    ) -> list[LedgerEntry | Contested | None]:
+        """Return the owners of several flows of one network namespace."""
+        asked = [(flow, self._to_boot_time(span)) for flow, span in flows]
+        with self._lock:
+            now = self._clock()
+            return [
+                self._ledger.owner_of(flow, namespace_cookie, boot_span, now)
+                for flow, boot_span in asked
+            ]
 
     def record_comparison(self, cookie: int, /, *, is_held_by_owner: bool) -> None:
         """Do nothing: each lookup of a lasting socket is compared with /proc."""
@@ -187,6 +196,13 @@ class KernelLedger:
                 self._read()
             self._ingest_part()
             self._ledger.invalidate(self._events.released_in_backlog())
+
+    def _to_boot_time(self, span: Span | None) -> Span:
+        """Return a span of packets in nanoseconds since boot; None is now."""
+        if span is None:
+            boot_ns = boot_clock()
+            return Span(boot_ns, boot_ns + 1)
+        return Span(span.start_ns - self._boot_time_ns, span.end_ns - self._boot_time_ns)
 
     def _read(self) -> None:
         loss = self._events.read()

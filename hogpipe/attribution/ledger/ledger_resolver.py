@@ -17,7 +17,7 @@ Where the ledger is not available and not required, all flows are looked up in /
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hogpipe.attribution.ledger.flow_lookup import FlowLookup
@@ -26,7 +26,7 @@ from hogpipe.attribution.ledger.precedence import choose, is_conclusive, is_held
 from hogpipe.attribution.ledger.socket_ledger import OpenLedger
 from hogpipe.attribution.ledger.socket_snapshot import SnapshotTaker
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
-from hogpipe.attribution.resolver import FlowSpans, Resolution
+from hogpipe.attribution.resolver import FlowsInSpans, FlowSpans, Resolution
 from hogpipe.errors import HogpipeError
 from hogpipe.linux.cgroups import in_initial_cgroup_namespace
 from hogpipe.model import (
@@ -36,7 +36,6 @@ from hogpipe.model import (
     FlowKey,
     LedgerEntry,
     ResolverCounts,
-    Span,
 )
 
 
@@ -142,9 +141,13 @@ class LedgerResolver:
             if entry is not None and held is not None:
                 self._in_use.ledger.record_comparison(entry.cookie, is_held_by_owner=held)
 
-    def recall(self, flow: FlowKey, span: Span | None) -> Attribution | None:
-        """Return the owner that the ledger recorded for a flow of our own namespace."""
-        entry = None if self._in_use is None else self._in_use.lookup.recall(flow, span)
+    def recall(self, flows: FlowsInSpans) -> Sequence[Attribution | None]:
+        """Return the owners that the ledger recorded for flows of our own namespace."""
+        if self._in_use is None:
+            return [None] * len(flows)
+        return [self._name_owner(entry) for entry in self._in_use.lookup.recall(flows)]
+
+    def _name_owner(self, entry: LedgerEntry | Contested | None) -> Attribution | None:
         if entry is None:
             return None
         if isinstance(entry, Contested):

@@ -10,11 +10,12 @@ A ledger identifies network namespaces by cookie, flows by inode. So a ledger is
 with the `NetworkNamespaces` that translate one into the other.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from hogpipe.attribution.ledger.kernel_ledger import KernelLedger
+from hogpipe.attribution.resolver import FlowsInSpans
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import ConfigurationError
@@ -47,6 +48,11 @@ class SocketLedger(Protocol):
         packets passed, None for now. Contested: several processes used the flow in `span`. That is
         counted unless the span is divisible: then the caller asks for each of its parts.
         """
+
+    def owners_of(
+        self, flows: FlowsInSpans, namespace: int | None, /
+    ) -> Sequence[LedgerEntry | Contested | None]:
+        """Return the same for several flows of one namespace, as of one moment."""
 
     def record_comparison(self, cookie: int, /, *, is_held_by_owner: bool) -> None:
         """Record whether the recorded owner of a lasting socket still holds it, as /proc shows."""

@@ -31,7 +31,7 @@ evidence of the former.
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,7 +52,7 @@ from hogpipe.attribution.procfs.table_reader import (
     fixed_reader,
 )
 from hogpipe.attribution.procfs.table_source import OwnSource, make_open_inside
-from hogpipe.attribution.resolver import Resolution
+from hogpipe.attribution.resolver import FlowsInSpans, Resolution
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.linux.netns.namespace_processes import NamespaceProcesses, read_own_namespace
 from hogpipe.linux.procfs import ProcessIdentity, Procfs
@@ -64,7 +64,6 @@ from hogpipe.model import (
     Process,
     Quality,
     ResolverCounts,
-    Span,
     User,
 )
 from hogpipe.protocols import TCP
@@ -150,9 +149,9 @@ class ProcfsResolver:
             owner = self._endpoints.infer_owner(endpoint, self._clock())
         return _inferred(owner)
 
-    def recall(self, _flow: FlowKey, _span: Span | None) -> Attribution | None:
-        """Return None: /proc records nothing."""
-        return None
+    def recall(self, flows: FlowsInSpans) -> Sequence[Attribution | None]:
+        """Return None for each: /proc records nothing."""
+        return [None] * len(flows)
 
     def recall_socket_owners(self, inodes: Collection[int]) -> dict[int, Process]:
         """Return the owners of sockets by inode, by the fds as they were read last.

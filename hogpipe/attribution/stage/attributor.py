@@ -11,8 +11,17 @@ until its first byte is `hold` seconds old; then its bytes are emitted with what
 No byte is lost: each one that was ingested has been emitted, counted as translated, or is pending,
 whatever fails and whenever `run` is cancelled.
 
+Bounds
+------
+At most `max_flows` flows are pending, and as many cached. Further flows are folded: their bytes are
+emitted at once, unattributed, as a few sums that keep the protocol and the interface (`fold_key`),
+and counted as overflowed. Flows whose `hold` time is over make room for new ones first.
+
 Every `_SLICE` flows, work on the event loop yields to other tasks. A flow may be ingested, emitted
 or invalidated meanwhile, so what a lookup found is checked against the tables again for each flow.
+
+At a stop, `resolve_pending` gives one more lookup a short time, then the recorded owners; what is
+left then is folded. So a stop takes no longer the more flows are pending.
 """
 
 import asyncio
@@ -21,6 +30,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
+from itertools import islice
 from typing import Protocol, TypeVar
 
 from hogpipe.attribution.resolver import Resolution, Resolver
@@ -40,12 +50,22 @@ from hogpipe.attribution.stage.pending import PendingFlows
 from hogpipe.attribution.stage.pending_resolution import PendingResolution, Settled
 from hogpipe.attribution.stale_flows import EVERY_FLOW, StaleFlows
 from hogpipe.linux.procfs import ProcessIdentity
-from hogpipe.model import UNATTRIBUTED, Attribution, AttributionCounts, FlowDelta, FlowKey
+from hogpipe.model import (
+    UNATTRIBUTED,
+    Attribution,
+    AttributionCounts,
+    FlowDelta,
+    FlowKey,
+    fold_key,
+    is_sum,
+)
 
 _MAX_BATCH = 8192  # flows of one lookup: a longer one would delay the capture and the event loop
 _IDLE = 60.0
 _JUDGED = 64  # flows of a lookup by which it is judged
-_SLICE = 500
+_SLICE = 250  # flows that are emitted, in some 5 ms, before other tasks of the event loop run
+_EXPIRY_SECONDS = 0.02  # at the end of a window, for flows whose hold time is over
+_RECALL_SECONDS = 0.15  # at a stop, for recorded owners
 
 T = TypeVar("T")
 Emit = Callable[[FlowKey, FlowDelta, Attribution], None]
@@ -65,7 +85,7 @@ class Attributor:
     """Takes flows by `ingest`, emits them with owners by `emit`; `run` must be running.
 
     - `cpu_budget`: the share of one core that lookups may take.
-    - `max_flows`: bounds the cached flows, and the pending ones.
+    - `max_flows`: the most pending flows, and the most cached ones.
     - `recheck_after`: a cached attribution in use is looked up again at this age, or at most at
       twice this age, in seconds; a young one sooner.
     - `exits`: notices the exits of owners. None for a replay, which reads one state of the host for
@@ -85,7 +105,7 @@ class Attributor:
         cpu_budget: float,
         clock: Callable[[], float] = time.monotonic,
         set_batch_interval: Callable[[float], None] = lambda _seconds: None,
-        max_flows: int = 262_144,
+        max_flows: int,
         recheck_after: float = 5.0,
         exits: OwnerExits | None = None,
     ) -> None:
@@ -104,16 +124,29 @@ class Attributor:
         self._rechecks = RecheckQueue(recheck_after)
         self._pacer = LookupPacer(cpu_budget, now, set_batch_interval)
         self._wake = asyncio.Event()
+        self._expired = asyncio.Event()
+        """Set while flows are to be emitted whose hold time is over."""
         self._counts = AttributionCounts()
         self._latency = LatencyMeter()
 
     def ingest(self, flows: Mapping[FlowKey, FlowDelta]) -> None:
         """Emit the bytes of known flows, and add those of the others to the pending ones."""
-        now = self._clock()
+        self.start_batch()
+        self.ingest_part(flows)
+
+    def start_batch(self) -> None:
+        """Take in what has changed on the host until now: before a batch whose packets passed.
+
+        Its flows may then be passed to `ingest_part` and `fold`, a part at a time.
+        """
         self._drain_stale_flows()
-        self._cache.evict_idle(now)
+        self._cache.evict_idle(self._clock())
         if self._exits is not None:
             self._exits.poll()
+
+    def ingest_part(self, flows: Mapping[FlowKey, FlowDelta]) -> None:
+        """Ingest a part of the batch that was started."""
+        now = self._clock()
         for flow, delta in flows.items():
             cached = self._cache.get(flow)
             if cached is None or delta.opened:
@@ -133,8 +166,25 @@ class Attributor:
         """Let the resolver read ahead, before flows come that may end while it reads."""
         await self._runner.prepare()
 
+    def fold(self, flows: Mapping[FlowKey, FlowDelta]) -> None:
+        """Emit the bytes of known flows, and fold the others: the quick way, at a late stop.
+
+        They are a part of the batch that was started.
+        """
+        for flow, delta in flows.items():
+            cached = self._cache.get(flow)
+            if cached is None or delta.opened:
+                self._fold(flow, delta)
+            else:
+                self._emit(flow, delta, cached.attribution)
+
     async def run(self) -> None:
         """Look up the flows that are due, until cancelled; pending flows then stay pending."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._emit_expired_in_slices())
+            await self._look_up_in_time()
+
+    async def _look_up_in_time(self) -> None:
         while True:
             self._wake.clear()
             now = self._clock()
@@ -149,23 +199,57 @@ class Attributor:
     async def resolve_pending(self, max_seconds: float | None = None) -> None:
         """Look up all pending flows once more and emit them, with an owner or without.
 
-        After `max_seconds` the rest is emitted without an answer; the lookup may still run.
+        After `max_seconds` the rest is emitted with what is recorded, or folded; the lookup may
+        still run.
         """
-        if not self._pending:
-            return
         try:
             async with asyncio.timeout(max_seconds):
-                await self._look_up(list(self._pending), is_last=True)
+                while batch := self._pending.oldest(_MAX_BATCH):
+                    await self._look_up(batch, is_last=True)
         except TimeoutError:
-            await self._give_up(list(self._pending))
+            until = time.monotonic() + _RECALL_SECONDS
+            while time.monotonic() < until and (flows := self._pending.oldest(_SLICE)):
+                self._give_up(flows)
+                await asyncio.sleep(0)
+            await self.fold_pending()
 
-    async def emit_expired(self) -> None:
-        """Emit the flows that have been pending for `hold` seconds, also during a lookup."""
-        await self._give_up(self._pending.expired(self._clock()))
+    async def fold_pending(self) -> None:
+        """Emit all pending flows at once, without a lookup."""
+        while flows := self._pending.oldest(_SLICE):
+            for pending in flows:
+                self._pending.pop(pending.flow)
+                if pending.known is None:
+                    self._fold(pending.flow, pending.total)
+                else:
+                    self._emit(pending.flow, pending.total, pending.known.attribution)
+            await asyncio.sleep(0)
+
+    def emit_expired(self, max_seconds: float = _EXPIRY_SECONDS) -> None:
+        """Emit the flows that have been pending for `hold` seconds, also during a lookup.
+
+        Those that it takes longer than `max_seconds` to emit follow later, if `run` is running.
+        """
+        until = time.monotonic() + max_seconds
+        while flows := self._pending.expired(self._clock(), _SLICE):
+            if time.monotonic() >= until:
+                self._expired.set()
+                return
+            self._give_up(flows)
+
+    async def _emit_expired_in_slices(self) -> None:
+        """Emit flows whose hold time is over, when they are too many for the end of a window."""
+        while True:
+            await self._expired.wait()
+            self._expired.clear()
+            while flows := self._pending.expired(self._clock(), _SLICE):
+                self._give_up(flows)
+                await asyncio.sleep(0)
 
     def drain_stats(self) -> AttributionCounts:
         """Return the work since the last call; `pending_*` is as of now."""
         counts, self._counts = self._counts, AttributionCounts()
+        self._cache.evict_idle(self._clock())  # there may be no traffic, and no `ingest`
+        self._pending.compact()
         counts.evicted_flows = self._cache.drain_evicted()
         counts.pending_flows = len(self._pending)
         counts.pending_bytes = self._pending.total_bytes
@@ -211,7 +295,7 @@ class Attributor:
         pending = self._pending.get(flow)
         if pending is not None and delta.opened and not pending.is_opening:
             # What is pending belongs to the previous connection, which can no longer be looked up.
-            self._settle(pending, pending.give_up(self._resolver, now), now)
+            self._give_up([pending])
             pending = None
         if pending is None:
             self._start_pending(flow, delta, now)
@@ -220,15 +304,20 @@ class Attributor:
 
     def _start_pending(self, flow: FlowKey, delta: FlowDelta, now: float) -> None:
         self._cache.discard(flow)
-        if not flow.local_address:  # the sum of the flows that were too many for the capture
+        if is_sum(flow):  # of flows that were too many for the capture
             self._emit(flow, delta, UNATTRIBUTED)
         elif self._pending.is_full:
-            self._counts.overflowed.add(delta.total)
-            self._emit(flow, delta, UNATTRIBUTED)
+            self._expired.set()
+            self._fold(flow, delta)
         else:
             self._counts.new_flows += 1
             self._pending.start(flow, delta, now)
             self._wake.set()
+
+    def _fold(self, flow: FlowKey, delta: FlowDelta) -> None:
+        """Emit the bytes of an unknown flow under a key that many flows share."""
+        self._counts.overflowed.add(delta.total)
+        self._emit(fold_key(flow), delta, UNATTRIBUTED)
 
     def _next_lookup(self) -> float:
         due = min(self._pending.next_due(), self._rechecks.next_due())
@@ -237,7 +326,7 @@ class Attributor:
     async def _look_up_due(self, now: float) -> None:
         """Look up the flows that are due; those without a socket are due to be given up."""
         due = self._pending.take_due(now, _MAX_BATCH)
-        await self._give_up([pending for pending in due if pending.has_no_socket])
+        await self._give_up_in_slices([pending for pending in due if pending.has_no_socket])
         await self._look_up([pending for pending in due if not pending.has_no_socket])
 
     async def _look_up(self, batch: Sequence[PendingResolution], *, is_last: bool = False) -> None:
@@ -321,12 +410,21 @@ class Attributor:
             return self._first_comparison
         return min(2 * before.compare_after, self._rechecks.interval)
 
-    async def _give_up(self, flows: Iterable[PendingResolution]) -> None:
-        """Emit pending flows with what is known of them."""
-        async for pending in _in_slices(flows):
-            if self._pending.get(pending.flow) is pending:  # else it was settled meanwhile
-                now = self._clock()
-                self._settle(pending, pending.give_up(self._resolver, now), now)
+    def _give_up(self, flows: Sequence[PendingResolution]) -> None:
+        """Emit pending flows with what is known of them, without another lookup."""
+        now = self._clock()
+        asked = [(pending, pending.spans_to_recall()) for pending in flows]
+        unknown = [(pending.flow, span) for pending, spans in asked for span in spans]
+        recalled = iter(self._resolver.recall(unknown) if unknown else ())
+        for pending, spans in asked:
+            owners = list(islice(recalled, len(spans)))
+            self._settle(pending, pending.give_up(owners, self._resolver, now), now)
+
+    async def _give_up_in_slices(self, flows: Sequence[PendingResolution]) -> None:
+        for start in range(0, len(flows), _SLICE):
+            part = flows[start : start + _SLICE]  # some may be settled meanwhile
+            self._give_up([one for one in part if self._pending.get(one.flow) is one])
+            await asyncio.sleep(0)
 
     def _drain_stale_flows(self) -> None:
         stale = self._stale_flows.drain()

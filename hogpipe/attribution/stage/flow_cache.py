@@ -4,7 +4,9 @@ Eviction
 --------
 Two generations approximate a list by last use: a flow that is used moves to the young generation.
 When that is full or old enough, the old generation is evicted and the young one takes its place. So
-a hit costs one dict lookup, and eviction costs nothing for each flow.
+a hit costs one dict lookup, and eviction costs nothing for each flow. A crowded cache, of more than
+an eighth of its bound, is old enough sooner: so a flood of flows is evicted half a minute after its
+end. Flows idle for as long are due for another lookup anyway.
 
 Validity
 --------
@@ -50,6 +52,7 @@ less than this."""
 FIRST_COMPARISON = 1.0
 """Seconds after which an attribution is compared for the first time."""
 _CERTAINTY = {Quality.NONE: 0, Quality.INFERRED: 1, Quality.LISTENER: 2, Quality.EXACT: 3}
+_MIN_CROWD = 1024  # flows: a smaller cache is never crowded
 _UNKNOWN_TIME_NS = (1 << 63) - 1  # of packets: after any exit
 
 
@@ -127,7 +130,8 @@ def is_as_certain(found: Attribution, known: Attribution) -> bool:
 class FlowCache:
     """At most `max_flows` (2 or more) flows; the half of them that was used last is always kept.
 
-    A flow is evicted when it was idle for `idle` to twice `idle` seconds of the caller's clock.
+    A flow is evicted when it was idle for `idle` to twice `idle` seconds of the caller's clock, in
+    a crowded cache a quarter of that.
     Attributions are compared until they are `recheck_after` seconds old, then rechecked at that
     interval. Without `follows_pauses`, pauses and exits do not matter.
     """
@@ -144,6 +148,7 @@ class FlowCache:
         self._recheck_after = recheck_after
         self._follows_pauses = follows_pauses
         self._max_young = max(1, max_flows // 2)
+        self._crowd = max(_MIN_CROWD, max_flows // 8)
         self._idle = idle
         self._generation_began = now
         self._young: dict[FlowKey, CachedFlow] = {}
@@ -244,7 +249,8 @@ class FlowCache:
 
     def evict_idle(self, now: float) -> None:
         """Evict the flows that have been idle for long enough."""
-        if now - self._generation_began >= self._idle:
+        is_crowded = max(len(self._young), len(self._old)) > self._crowd
+        if now - self._generation_began >= (self._idle / 4 if is_crowded else self._idle):
             self._generation_began = now
             self._start_generation()
 

@@ -16,6 +16,8 @@ from hogpipe.attribution.stage.flow_cache import CachedFlow
 from hogpipe.attribution.stage.pending_resolution import PendingResolution
 from hogpipe.model import FlowDelta, FlowKey
 
+_MIN_COMPACTED = 1024  # flows: smaller dicts are not worth the work
+
 
 class PendingFlows:
     """A flow is pending from `start` to `pop`, and due once after `start` and each `defer`."""
@@ -30,6 +32,8 @@ class PendingFlows:
         self._deferred: list[tuple[float, int, PendingResolution]] = []
         """A heap by due time; flows that are no longer pending remain until they are due."""
         self._serial = count()
+        self._most_flows = 0
+        """The most flows at the end of a window since the dicts were made."""
 
     def __len__(self) -> int:
         return len(self._flows)
@@ -90,6 +94,17 @@ class PendingFlows:
                 taken.append(pending)
         return taken
 
-    def expired(self, now: float) -> list[PendingResolution]:
-        """Return the flows whose deadline has passed."""
-        return list(takewhile(lambda pending: pending.deadline <= now, self))
+    def expired(self, now: float, max_flows: int) -> list[PendingResolution]:
+        """Return at most `max_flows` flows whose deadline has passed, the oldest first."""
+        return list(takewhile(lambda pending: pending.deadline <= now, self.oldest(max_flows)))
+
+    def oldest(self, max_flows: int) -> list[PendingResolution]:
+        """Return at most `max_flows` flows, the oldest first."""
+        return list(islice(self._flows.values(), max_flows))
+
+    def compact(self) -> None:
+        """Release the memory of flows that are no longer pending: a dict never shrinks."""
+        self._most_flows = max(self._most_flows, len(self._flows))
+        if self._most_flows > max(4 * len(self._flows), _MIN_COMPACTED):
+            self._flows, self._new = dict(self._flows), dict(self._new)
+            self._most_flows = len(self._flows)

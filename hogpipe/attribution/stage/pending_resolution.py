@@ -150,10 +150,22 @@ class PendingResolution(msgspec.Struct, eq=False, gc=False):
             return self._settle_by_piece([attribution] * len(self._asked_pieces()))
         return Settled([(self.total, attribution)], attribution, now)
 
-    def give_up(self, resolver: Resolver, now: float) -> Settled:
+    def spans_to_recall(self) -> Sequence[Span | None]:
+        """Return the spans whose recorded owners `give_up` needs, one for each piece.
+
+        None where the flow has an owner, or no socket.
+        """
+        if self.known is not None or self.has_no_socket:
+            return ()
+        return [piece.span for piece in self.pieces or (self.total,)]
+
+    def give_up(
+        self, recalled: Sequence[Attribution | None], resolver: Resolver, now: float
+    ) -> Settled:
         """Return the flow with what is known `now`, without another lookup.
 
-        Further packets of a flow that may have a socket are to be looked up.
+        `recalled` has the recorded owners of `spans_to_recall`. Further packets of a flow that may
+        have a socket are to be looked up.
         """
         if self.known is not None:
             attribution = self.known.attribution
@@ -162,7 +174,7 @@ class PendingResolution(msgspec.Struct, eq=False, gc=False):
             attribution = resolver.infer(self.flow)
             return Settled([(self.total, attribution)], attribution, now)
         pieces = self.pieces or (self.total,)
-        owners = [resolver.recall(self.flow, piece.span) or self.fallback for piece in pieces]
+        owners = [owner or self.fallback for owner in recalled]
         return Settled(list(sum_runs(pieces, owners)), owners[-1])
 
     def _compare(

@@ -25,7 +25,7 @@ brings its bytes (`FlowDelta.opened`).
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 
@@ -172,6 +172,12 @@ class FlowSockets:
             is_lasting=is_open_tcp and quality is Quality.EXACT,
             awaits_release=is_open_tcp and quality is Quality.LISTENER,
         )
+
+    def owners_of(
+        self, flows: Sequence[tuple[FlowKey, Span | None]], namespace: int | None
+    ) -> list[LedgerEntry | None]:
+        """Return the owners of several flows of one network namespace."""
+        return [self.owner_of(flow, namespace) for flow, _span in flows]
 
     def record_comparison(self, cookie: int, /, *, is_held_by_owner: bool) -> None:
         """Record whether the recorded owner holds a connection, as /proc shows."""

@@ -18,7 +18,7 @@ from support.resolving import attribute
 from hogpipe.attribution.ledger.ledger_resolver import LedgerResolver
 from hogpipe.attribution.ledger.socket_ledger import OpenLedger, open_ledger
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
-from hogpipe.attribution.resolver import Resolution
+from hogpipe.attribution.resolver import FlowsInSpans, Resolution
 from hogpipe.errors import ConfigurationError
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
 from hogpipe.linux.netns.cookies import read_own_cookie
@@ -26,6 +26,7 @@ from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.model import (
     CONTESTED,
     UNATTRIBUTED,
+    Attribution,
     Contested,
     FlowKey,
     LedgerCounts,
@@ -83,6 +84,11 @@ class ScriptedLedger:
         if entries is not None:
             return entries.get(span, CONTESTED)
         return self.entries.get(flow)
+
+    def owners_of(
+        self, flows: FlowsInSpans, namespace: int | None, /
+    ) -> list[LedgerEntry | Contested | None]:
+        return [self.owner_of(flow, namespace, span) for flow, span in flows]
 
     def record_comparison(self, cookie: int, /, *, is_held_by_owner: bool) -> None:
         self.comparisons.append((cookie, is_held_by_owner))
@@ -157,6 +163,10 @@ class Stage:
     def listen(self, pid: int) -> None:
         self.proc.table("tcp", format_row((bytes(4), 80), (bytes(4), 0), inode=6, state=LISTEN))
         self.proc.process(pid, sockets={3: 6})
+
+    def recall(self, flow: FlowKey, span: Span | None) -> Attribution | None:
+        (owner,) = self.resolver.recall([(flow, span)])
+        return owner
 
     def find(self, flow: FlowKey) -> tuple[Quality, int | None] | None:
         answer = attribute(self.resolver, [flow]).get(flow)
@@ -433,7 +443,7 @@ def test_a_contested_flow_is_resolved_span_by_span_without_proc(
     assert owners is not None
     assert [one.process and one.process.pid for one in owners] == [77, None, 78]
     assert found[OUTBOUND].owners_by_span is None
-    assert stage.resolver.recall(DATAGRAMS, second) == UNATTRIBUTED
+    assert stage.recall(DATAGRAMS, second) == UNATTRIBUTED
     assert stage.ledger.divisible == [(DATAGRAMS, Span(1, 9))]  # else the ledger counts it
 
 
@@ -463,7 +473,7 @@ def test_a_flow_that_may_be_in_any_namespace_is_looked_up_in_all(stage: Stage) -
 def test_a_recorded_owner_is_recalled_without_reading_proc(stage: Stage) -> None:
     stage.proc.process(77, executable=b"/usr/bin/curl")
     stage.record(OUTBOUND, CURL)
-    found = stage.resolver.recall(OUTBOUND, None)
+    found = stage.recall(OUTBOUND, None)
     assert found is not None
     assert found.process is not None
     assert (found.quality, found.process.pid, found.process.executable) == (
@@ -472,9 +482,9 @@ def test_a_recorded_owner_is_recalled_without_reading_proc(stage: Stage) -> None
         None,
     )
     looked_up = attribute(stage.resolver, [OUTBOUND])[OUTBOUND]
-    assert stage.resolver.recall(OUTBOUND, None) == looked_up
-    assert stage.resolver.recall(INBOUND, None) is None
-    assert stage.resolver.recall(replace(OUTBOUND, namespace=4_000_000_000), None) is None
+    assert stage.recall(OUTBOUND, None) == looked_up
+    assert stage.recall(INBOUND, None) is None
+    assert stage.recall(replace(OUTBOUND, namespace=4_000_000_000), None) is None
 
 
 def test_recalling_a_flow_does_not_block_on_the_name_of_a_user(
@@ -488,7 +498,7 @@ def test_recalling_a_flow_does_not_block_on_the_name_of_a_user(
         return pwd.struct_passwd(("alice", "x", 7, 7, "", "/", "/bin/sh"))
 
     def recall() -> str | None:
-        found = stage.resolver.recall(OUTBOUND, None)
+        found = stage.recall(OUTBOUND, None)
         assert found is not None
         assert found.process is not None
         return found.process.user_name

@@ -54,8 +54,9 @@ def test_a_flow_that_is_no_longer_pending_is_not_due() -> None:
 def test_flows_expire_after_the_hold_time_in_the_order_of_arrival() -> None:
     table = make_table(hold=2.0)
     flows = [start(table, port, now=float(port)) for port in (1, 2, 3)]
-    assert table.expired(2.9) == []
-    assert table.expired(4.0) == flows[:2]
+    assert table.expired(2.9, 10) == []
+    assert table.expired(4.0, 10) == flows[:2]
+    assert table.expired(4.0, 1) == table.oldest(1) == flows[:1]
 
 
 def test_the_table_is_bounded() -> None:

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 from support.traffic import NGINX, exact, make_flow
 
-from hogpipe.attribution.resolver import Resolution
+from hogpipe.attribution.resolver import FlowsInSpans, Resolution
 from hogpipe.attribution.stage.pending_resolution import Deferred, PendingResolution, Settled
 from hogpipe.model import (
     TRANSLATED,
@@ -28,10 +28,7 @@ DEADLINE = 2.0
 
 
 class MemoryResolver:
-    """Recalls an owner for each span, and infers one."""
-
-    def __init__(self, recalled: dict[Span | None, Attribution] | None = None) -> None:
-        self._recalled = recalled or {}
+    """Infers an owner."""
 
     def prepare(self) -> None:
         raise NotImplementedError
@@ -42,8 +39,8 @@ class MemoryResolver:
     def resolve(self, flows: object) -> dict[FlowKey, Resolution]:
         raise NotImplementedError
 
-    def recall(self, _flow: FlowKey, span: Span | None) -> Attribution | None:
-        return self._recalled.get(span)
+    def recall(self, flows: FlowsInSpans) -> list[Attribution | None]:
+        raise NotImplementedError
 
     def infer(self, _flow: FlowKey) -> Attribution:
         return INFERRED
@@ -158,7 +155,7 @@ def test_a_flow_without_a_socket_is_deferred_to_the_deadline_and_then_inferred()
     one = pending(moved(1))
     assert conclude(one, Resolution(UNATTRIBUTED)) == Deferred(2.0)
     assert one.has_no_socket
-    outcome = one.give_up(MemoryResolver(), 2.0)
+    outcome = one.give_up([], MemoryResolver(), 2.0)
     assert sizes(outcome) == [(1, INFERRED)]
     assert (outcome.known, outcome.checked_at) == (INFERRED, 2.0)
 
@@ -182,8 +179,8 @@ def test_a_translated_flow_is_settled_whatever_the_endpoint_heuristic_knows() ->
 def test_a_flow_that_no_lookup_reached_is_recalled_piece_by_piece() -> None:
     one = pending(moved(1, 5), moved(10, 6), moved(100, 7))
     one.fallback = ONLY_USER
-    recalled: dict[Span | None, Attribution] = dict.fromkeys([Span(5, 6), Span(6, 7)], exact(CURL))
-    outcome = one.give_up(MemoryResolver(recalled), 1.0)
+    assert one.spans_to_recall() == [Span(5, 6), Span(6, 7), Span(7, 8)]
+    outcome = one.give_up([exact(CURL), exact(CURL), None], MemoryResolver(), 1.0)
     assert sizes(outcome) == [(11, exact(CURL)), (100, ONLY_USER)]
     assert (outcome.known, outcome.checked_at) == (ONLY_USER, -math.inf)
 
@@ -226,5 +223,5 @@ def test_the_holder_that_a_retry_finds_replaces_a_provisional_owner() -> None:
 def test_a_provisional_owner_counts_where_no_lookup_finds_more() -> None:
     one = pending(moved(1))
     assert isinstance(conclude(one, PROVISIONAL), Deferred)
-    settled = one.give_up(MemoryResolver(), DEADLINE)
+    settled = one.give_up([None], MemoryResolver(), DEADLINE)
     assert [owner for _delta, owner in settled.attributed] == [BY_LISTENER]

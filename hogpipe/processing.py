@@ -1,0 +1,371 @@
+"""What the event loop does with batches: passes their flows on, closes windows, publishes records.
+
+In: the flow batches of a source, through the handoff. Out: records, to the sinks.
+
+    Intake              passes each flow to the attributor, or to the aggregator if it is owned
+    WindowPublisher     closes windows, and publishes their records
+    Processing          both, in the order that the kind of run needs
+    StopRequest         whether the run was asked to stop, and how much time is left
+
+Slices
+    All work is done in slices, between which other tasks of the event loop run. A window may end
+    between two slices. `WindowPublisher.close` takes what the stages have, at once and without
+    waiting, so a window ends where the clock says. Its records are built and passed to the sinks
+    later. That may fall behind by `_MAX_CLOSED` windows; then the open window gets longer.
+
+Conservation
+    What `close` takes is of one moment. The counts of a batch are in a window as soon as its first
+    flow is; flows of the batch that are not passed on yet count as pending (`Intake.rest`). So the
+    traffic, the counters and what is pending add up to what was captured (docs/record.md,
+    "Conservation of bytes").
+
+At a stop
+    Batches that are still queued `_INTAKE_SECONDS` after a stop, and all that is left when the stop
+    is urgent, are folded: recorded unattributed, as a few sums, and counted as overflowed. So a
+    stop takes no longer the more flows there are.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+
+import msgspec
+
+from hogpipe.aggregation.aggregator import Aggregator
+from hogpipe.aggregation.windows import ClockWindows, PacketWindows
+from hogpipe.attribution.stage.attributor import Attributor
+from hogpipe.capture.handoff import Handoff
+from hogpipe.capture.source import PacketSource
+from hogpipe.delivery.dispatch import Dispatcher
+from hogpipe.linux.self_usage import UsageMeter
+from hogpipe.model import (
+    AttributionCounts,
+    CaptureCounts,
+    FlowBatch,
+    FlowDelta,
+    FlowKey,
+    Span,
+    Tally,
+)
+from hogpipe.protocols import NANOSECONDS
+from hogpipe.records import stats
+from hogpipe.records.schema import Record, StatsBody, TrafficBody
+from hogpipe.records.stamp import RecordStamper
+from hogpipe.records.summary import Summary
+
+# A stop must not take two seconds: queued batches and the last lookup get this long.
+_INTAKE_SECONDS = 0.3
+_SETTLE_SECONDS = 0.3
+_FLOW_SLICE = 2000  # flows that are passed on, in some 4 ms
+_RECORD_SLICE = 500  # records that are built
+_MAX_CLOSED = 2
+# The clock may be stepped, or the host suspended, during a window: the clock is read this often.
+_MAX_CLOCK_WAIT = 2.0
+
+
+class StopRequest:
+    """Whether the run was asked to stop; made in the event loop."""
+
+    def __init__(self) -> None:
+        self._requested = asyncio.Event()
+        self._requested_at: float | None = None
+        self.is_urgent = False
+        """Whether no time is left for lookups."""
+
+    def make(self, *, urgent: bool) -> None:
+        """Ask the run to stop; may be called again."""
+        if self._requested_at is None:
+            self._requested_at = time.monotonic()
+        self.is_urgent |= urgent
+        self._requested.set()
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the run was asked to stop."""
+        return self._requested.is_set()
+
+    async def wait(self) -> None:
+        """Wait until the run is asked to stop."""
+        await self._requested.wait()
+
+    def is_late(self) -> bool:
+        """Return whether no time is left for flows that are not known."""
+        if self._requested_at is None:
+            return False
+        return self.is_urgent or time.monotonic() - self._requested_at > _INTAKE_SECONDS
+
+
+class PacketClock:
+    """The clock of a replay: seconds, by the newest packet."""
+
+    def __init__(self) -> None:
+        self.time_ns = 0
+        """Nanoseconds since the epoch."""
+
+    def __call__(self) -> float:
+        """Return the time of the newest packet."""
+        return self.time_ns / NANOSECONDS
+
+
+class Intake:
+    """Takes one batch after the other, for one task.
+
+    While `is_late` returns true, flows without a known owner are folded: the run is about to end.
+    """
+
+    def __init__(
+        self, attributor: Attributor, aggregator: Aggregator, is_late: Callable[[], bool]
+    ) -> None:
+        self._attributor = attributor
+        self._aggregator = aggregator
+        self._is_late = is_late
+        self._counts = CaptureCounts()
+        self._flows: Sequence[tuple[FlowKey, FlowDelta]] = ()
+        self._passed_on = 0
+        """How many of `_flows` were passed on."""
+
+    async def ingest(self, batch: FlowBatch) -> None:
+        """Pass all flows of `batch` on."""
+        self._counts.add(batch.counts)
+        self._flows, self._passed_on = list(batch.flows.items()), 0
+        if self._flows:
+            self._attributor.start_batch()
+        while part := dict(self._flows[self._passed_on : self._passed_on + _FLOW_SLICE]):
+            if self._is_late():
+                self._attributor.fold(part)
+            else:
+                self._attributor.ingest_part(part)
+            self._passed_on += len(part)
+            await asyncio.sleep(0)
+        self._flows, self._passed_on = (), 0
+        for start in range(0, len(batch.owned), _FLOW_SLICE):
+            for one in batch.owned[start : start + _FLOW_SLICE]:
+                self._aggregator.ingest_sum(one.flow, one.traffic, one.attribution, one.flows)
+            await asyncio.sleep(0)
+
+    def rest(self) -> tuple[int, Tally]:
+        """Return the number of flows of the present batch that are not passed on, and their sum."""
+        rest = self._flows[self._passed_on :]
+        total = Tally()
+        for _flow, delta in rest:
+            total.add(delta.total)
+        return len(rest), total
+
+    def drain_counts(self) -> CaptureCounts:
+        """Return the counts of the batches since the last call."""
+        counts, self._counts = self._counts, CaptureCounts()
+        return counts
+
+
+class _ClosedWindow(msgspec.Struct, frozen=True):
+    """What the stages had for a window."""
+
+    span: Span
+    counts: CaptureCounts
+    attribution: AttributionCounts
+    bodies: Iterator[TrafficBody]
+    bytes_by_quality: dict[str, int]
+    folded_groups: int
+    uncounted_flows: int
+
+
+class WindowPublisher:
+    """`run` must be running. Replays are not `live`: their records depend on no clock."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        attributor: Attributor,
+        aggregator: Aggregator,
+        stamper: RecordStamper,
+        dispatcher: Dispatcher,
+        *,
+        live: bool,
+    ) -> None:
+        self.summary = Summary()
+        """The totals of what was published."""
+        self._intake = intake
+        self._attributor = attributor
+        self._aggregator = aggregator
+        self._stamper = stamper
+        self._dispatcher = dispatcher
+        self._live = live
+        self._usage = UsageMeter()
+        self._closed: asyncio.Queue[_ClosedWindow] = asyncio.Queue()
+        self._room = asyncio.Semaphore(_MAX_CLOSED)
+
+    async def wait_for_room(self) -> None:
+        """Wait until another window may be closed; `close` must follow."""
+        await self._room.acquire()
+
+    def close(self, span: Span) -> None:
+        """Close the open window, which lasted for `span`; its records are published later."""
+        if self._live:
+            self._attributor.emit_expired()
+        attribution = self._attributor.drain_stats()
+        flows, moved = self._intake.rest()
+        attribution.pending_flows += flows
+        attribution.pending_bytes += moved.bytes
+        bodies = self._aggregator.drain()
+        window = _ClosedWindow(
+            span,
+            self._intake.drain_counts(),
+            attribution,
+            bodies,
+            self._aggregator.bytes_by_quality,
+            self._aggregator.folded_groups,
+            self._aggregator.uncounted_flows,
+        )
+        self._closed.put_nowait(window)
+
+    async def run(self, handoff: Handoff) -> None:
+        """Publish closed windows in their order, until cancelled."""
+        while True:
+            window = await self._closed.get()
+            await self._publish(window, handoff)
+            self._room.release()
+            self._closed.task_done()
+
+    async def finish(self) -> None:
+        """Wait until all closed windows are published."""
+        await self._closed.join()
+
+    async def _publish(self, window: _ClosedWindow, handoff: Handoff) -> None:
+        records: list[Record] = []
+        bodies, span = window.bodies, window.span
+        while part := [
+            self._stamper.traffic(body, *span) for body in islice(bodies, _RECORD_SLICE)
+        ]:
+            records += part
+            await asyncio.sleep(0)
+        body = self._build_stats(window, len(records), handoff)
+        records.append(self._stamper.stats(body, *span))
+        self.summary.add_window(
+            window.counts, window.attribution, window.bytes_by_quality, len(records)
+        )
+        await self._dispatcher.publish(records)
+
+    def _build_stats(self, window: _ClosedWindow, records: int, handoff: Handoff) -> StatsBody:
+        body: StatsBody = {
+            "capture": stats.capture_info(window.counts),
+            "attribution": stats.attribution_info(
+                window.attribution, window.bytes_by_quality, timed=self._live
+            ),
+            "aggregation": stats.aggregation_info(
+                records=records,
+                folded_groups=window.folded_groups,
+                uncounted_flows=window.uncounted_flows,
+            ),
+        }
+        # A replay repeats to the byte, so its records have nothing that depends on the clock.
+        if self._live:
+            body["sinks"] = self._dispatcher.health()
+            body["self"] = stats.self_info(
+                **self._usage.read(), loop_delay_seconds=handoff.take_longest_delay()
+            )
+        return body
+
+
+class Processing:
+    """Processes the batches of one run: live, counted or replayed (pipeline.py has the kinds)."""
+
+    def __init__(
+        self,
+        source: PacketSource,
+        intake: Intake,
+        attributor: Attributor,
+        publisher: WindowPublisher,
+        *,
+        stop: StopRequest,
+        packet_clock: PacketClock,
+        interval_ns: int,
+    ) -> None:
+        self._source = source
+        self._intake = intake
+        self._attributor = attributor
+        self._publisher = publisher
+        self._stop = stop
+        self._packet_clock = packet_clock
+        self._interval_ns = interval_ns
+
+    async def run(self, handoff: Handoff) -> None:
+        """Process batches and publish windows until the source ends."""
+        async with asyncio.TaskGroup() as group:
+            publishing = group.create_task(self._publisher.run(handoff))
+            if self._source.closes_windows:
+                await self._process_counted(handoff)
+            elif self._source.live:
+                await self._process_live(handoff)
+            else:
+                await self._process_replayed(handoff)
+            await self._publisher.finish()
+            publishing.cancel()
+
+    async def _process_live(self, handoff: Handoff) -> None:
+        windows = ClockWindows(self._interval_ns, time.time_ns())
+        ended = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            lookups = group.create_task(self._attributor.run())
+            group.create_task(self._close_windows(windows, ended))
+            stopping = group.create_task(self._cancel_at_stop(lookups))
+            async for batch in handoff:
+                await self._intake.ingest(batch)
+            stopping.cancel()
+            lookups.cancel()
+            await asyncio.wait([lookups])
+            await self._settle()
+            ended.set()
+        await self._publisher.wait_for_room()
+        self._publisher.close(windows.close(time.time_ns(), last=True))
+
+    async def _close_windows(self, windows: ClockWindows, ended: asyncio.Event) -> None:
+        """Close each window when it is due, until the run has `ended`."""
+        while not ended.is_set():
+            delay = windows.delay(time.time_ns())
+            if delay <= 0:
+                await self._publisher.wait_for_room()
+                self._publisher.close(windows.close(time.time_ns()))
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(delay, _MAX_CLOCK_WAIT)):
+                    await ended.wait()
+
+    async def _process_counted(self, handoff: Handoff) -> None:
+        async with asyncio.TaskGroup() as group:
+            lookups = group.create_task(self._attributor.run())
+            async for batch in handoff:
+                await self._intake.ingest(batch)
+                if batch.is_last:
+                    lookups.cancel()
+                    await self._settle()
+                if batch.closed_window is not None:
+                    await self._publisher.wait_for_room()
+                    self._publisher.close(batch.closed_window)
+            lookups.cancel()
+
+    async def _process_replayed(self, handoff: Handoff) -> None:
+        windows = PacketWindows(self._interval_ns)
+        async for batch in handoff:
+            if span := windows.advance(batch.time_ns):
+                await self._publisher.wait_for_room()
+                self._publisher.close(span)
+            self._packet_clock.time_ns = batch.time_ns
+            await self._intake.ingest(batch)
+            await self._attributor.resolve_pending()
+        if span := windows.close():
+            await self._publisher.wait_for_room()
+            self._publisher.close(span)
+
+    async def _cancel_at_stop(self, lookups: asyncio.Task[None]) -> None:
+        """Leave the time of a stop to the queued batches; `_settle` looks up what is left."""
+        await self._stop.wait()
+        lookups.cancel()
+
+    async def _settle(self) -> None:
+        """Emit all pending flows: looked up once more, recalled, or folded."""
+        if self._stop.is_urgent:
+            await self._attributor.fold_pending()
+        else:
+            await self._attributor.resolve_pending(_SETTLE_SECONDS)

@@ -1,0 +1,152 @@
+"""A window may end at any moment: its records and its counters are of that moment."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from support.running import imbalances, stats_of
+from support.traffic import NGINX, exact, make_delta, make_flow
+
+from hogpipe import processing
+from hogpipe.aggregation.aggregator import Aggregator
+from hogpipe.attribution.resolver import FlowsInSpans, FlowSpans, Resolution
+from hogpipe.attribution.stage.attributor import Attributor
+from hogpipe.attribution.stale_flows import StaleFlows
+from hogpipe.capture.handoff import Handoff
+from hogpipe.model import (
+    UNATTRIBUTED,
+    Attribution,
+    CaptureCounts,
+    FlowBatch,
+    FlowKey,
+    ResolverCounts,
+    Span,
+    Tally,
+)
+from hogpipe.processing import Intake, WindowPublisher
+from hogpipe.records.stamp import RecordStamper, make_run_id
+
+FLOWS = [make_flow(port) for port in range(1, 8)]
+SIZE = 100
+
+
+class Resolver:
+    """Knows the owner of every other flow."""
+
+    def prepare(self) -> None: ...
+
+    def resolve(self, flows: FlowSpans) -> dict[FlowKey, Resolution]:
+        return {flow: Resolution(exact(NGINX)) for flow in flows if flow.local_port % 2}
+
+    def recall(self, flows: FlowsInSpans) -> list[Attribution | None]:
+        return [None for _ in flows]
+
+    def infer(self, _flow: FlowKey) -> Attribution:
+        return UNATTRIBUTED
+
+    def counts(self) -> ResolverCounts:
+        return ResolverCounts()
+
+    def close(self) -> None: ...
+
+
+class Sinks:
+    """Keeps what is published; `gate` holds it up."""
+
+    def __init__(self) -> None:
+        self.records: list[Any] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def publish(self, records: Sequence[object]) -> None:
+        await self.gate.wait()
+        self.records += records
+
+    def health(self) -> list[object]:
+        return []
+
+
+class Stage:
+    """Intake, attribution, aggregation and publisher; a window ends whenever `close` is called."""
+
+    def __init__(
+        self, executor: ThreadPoolExecutor, is_late: Callable[[], bool] = lambda: False
+    ) -> None:
+        aggregator = Aggregator(["process", "flow"], [], 100)
+        self.attributor = Attributor(
+            Resolver(), StaleFlows(), executor, aggregator.ingest, hold=60, cpu_budget=1,
+            max_flows=5,
+        )  # fmt: skip
+        self.intake = Intake(self.attributor, aggregator, is_late)
+        self.sinks = Sinks()
+        self.publisher = WindowPublisher(
+            self.intake,
+            self.attributor,
+            aggregator,
+            RecordStamper(make_run_id(0), "host"),
+            self.sinks,  # type: ignore[arg-type]
+            live=True,
+        )
+        self._windows = 0
+
+    async def close(self) -> None:
+        await self.publisher.wait_for_room()
+        self._windows += 1
+        self.publisher.close(Span(self._windows - 1, self._windows))
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+def make_batch() -> FlowBatch:
+    flows = {flow: make_delta((SIZE, 1)) for flow in FLOWS}
+    return FlowBatch(flows, CaptureCounts(captured=Tally(len(flows), SIZE * len(flows))))
+
+
+@pytest.mark.parametrize("late_after", [0, 3, 100])
+async def test_the_sum_is_exact_wherever_in_a_batch_a_window_ends(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, late_after: int
+) -> None:
+    monkeypatch.setattr(processing, "_FLOW_SLICE", 1)
+    asked = iter(range(1000))
+    stage = Stage(executor, is_late=lambda: next(asked) >= late_after)
+    publishing = asyncio.create_task(stage.publisher.run(Handoff(merge=True)))
+    for _ in range(2):
+        ingesting = asyncio.create_task(stage.intake.ingest(make_batch()))
+        while not ingesting.done():
+            await stage.close()
+            await asyncio.sleep(0)
+        await stage.attributor.resolve_pending()
+    await stage.close()
+    await stage.publisher.finish()
+    publishing.cancel()
+    stats = stats_of(stage.sinks.records)
+    assert len(stats) > 2 * len(FLOWS)
+    assert imbalances(stage.sinks.records) == [0] * len(stats)
+    pending = [one["attribution"]["pending"]["bytes"] for one in stats]
+    assert max(pending) > 0 == pending[-1]
+
+
+async def test_a_window_ends_in_time_while_earlier_ones_are_published(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.sinks.gate.clear()
+    publishing = asyncio.create_task(stage.publisher.run(Handoff(merge=True)))
+    for _ in range(2):
+        await stage.intake.ingest(make_batch())
+        await stage.close()
+    waiting = asyncio.create_task(stage.publisher.wait_for_room())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    assert stage.sinks.records == []
+    stage.sinks.gate.set()
+    await waiting
+    await stage.publisher.finish()
+    publishing.cancel()
+    assert [one["sequence"] for one in stats_of(stage.sinks.records)] == [2, 4]
