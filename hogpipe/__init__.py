@@ -25,6 +25,7 @@ Above them:
     factory.py     settings -> capture source, resolver and sinks
     processing.py  batches pass the stages, and windows become records (event loop)
     pipeline.py    makes the stages, and starts and ends a run
+    templates/     the files that `hogpipe init` writes
     cli.py         the commands, with command_options.py; docs/cli.md
     doctor.py      what this host permits
     stream.py      the same pipeline from Python; docs/library.md

@@ -36,6 +36,7 @@ from hogpipe.pipeline import Pipeline
 from hogpipe.records.summary import Summary
 from hogpipe.signals import StopSignals, end_process
 from hogpipe.sinks.registry import PluginInfo, encode_plugin, load_plugins
+from hogpipe.templates import write_config, write_service
 from hogpipe.text import NOTICE, describe_error, printable
 from hogpipe.version import __version__
 
@@ -326,6 +327,41 @@ def _describe_plugin(plugin: PluginInfo) -> str:
     sinks = ", ".join(plugin.sinks) or "-"
     version = plugin.version or "-"
     return f"{plugin.name:<20} {version:<10} {plugin.state:<9} {sinks:<20} {plugin.origin}"
+
+
+@commands.command()
+@click.argument("folder", type=_PATH, required=False, metavar="[DIR]")
+@click.option(
+    "--systemd", is_flag=True, help="Write the unit with a configuration below DIR, or /."
+)
+@click.option("--containers", is_flag=True, help="Let the unit read sockets inside containers.")
+@click.option("--network-sinks", is_flag=True, help="Let sinks of the unit use the network.")
+@with_verbosity
+def init(folder: Path | None, *, systemd: bool, containers: bool, network_sinks: bool) -> None:
+    """Write a configuration with every key and its default into DIR, or the current folder.
+
+    No file is replaced.
+    """
+    wanted = {"containers": containers, "network-sinks": network_sinks}
+    drop_ins = tuple(name for name, is_wanted in wanted.items() if is_wanted)
+    if drop_ins and not systemd:
+        raise click.UsageError("--containers and --network-sinks are for --systemd")
+    if systemd:
+        written = write_service(folder or Path("/"), _find_program(), drop_ins)
+        then = "systemctl daemon-reload && systemctl enable --now hogpipe"
+    else:
+        written = write_config(folder or Path())
+        then = f"hogpipe run {written[0]}"
+    for path in written:
+        click.echo(f"wrote {printable(str(path))}")
+    click.echo(f"then: {printable(then)}")
+
+
+def _find_program() -> Path:
+    """Return the command that runs, not resolved: a link may outlive what it points to."""
+    if Path(sys.argv[0]).name != "__main__.py":
+        return Path(sys.argv[0]).absolute()
+    return Path(sys.executable).with_name("hogpipe")  # python -m hogpipe
 
 
 @commands.command()
