@@ -18,7 +18,7 @@ from hogpipe.errors import HogpipeError
 from hogpipe.linux import ctnetlink
 from hogpipe.linux.bpf import object_path
 from hogpipe.linux.bpf.libbpf import LIBRARY, load_library
-from hogpipe.linux.bpf.loader import read_missing_capabilities
+from hogpipe.linux.bpf.loader import check_object, read_missing_capabilities
 from hogpipe.linux.bpf.obstacles import KERNEL_NEEDED, OLDEST_KERNEL, BpfUnavailableError
 from hogpipe.linux.capabilities import in_initial_user_namespace, parse_missing, read_thread_status
 from hogpipe.linux.cgroups import CgroupTree, in_initial_cgroup_namespace
@@ -160,11 +160,7 @@ def _check_library() -> str:
 
 def _check_object() -> str:
     path = object_path()
-    if path is None:
-        raise HogpipeError(
-            "this hogpipe was built without clang; install clang and the kernel headers "
-            "(Debian: clang, linux-libc-dev), then reinstall hogpipe"
-        )
+    check_object(path)
     return str(path)
 
 

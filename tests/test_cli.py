@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
 
-from support.captures import Captured, write_pcap
-from support.frames import A4, ethernet, ipv4, udp
+from support.captures import Captured, Pcapng, write_pcap
+from support.frames import A4, ethernet, ipv4, sll, udp
 from support.namespaces import Namespace, require
 
 from hogpipe.aggregation.dimensions import DimensionName
@@ -108,6 +108,40 @@ def test_a_truncated_savefile_is_replayed_up_to_its_last_complete_frame(tmp_path
     stats = [json.loads(line)["capture"] for line in done.stdout.splitlines() if '"stats"' in line]
     assert sum(capture["packets"] for capture in stats) == 49
     assert sum(capture["bytes"] for capture in stats) == 49 * 100
+
+
+def test_records_of_a_file_with_interfaces_of_several_link_types_name_the_interface(
+    tmp_path: Path,
+) -> None:
+    packet, ng = ipv4(17, udp(payload=bytes(72)), source=A4), Pcapng()
+    described = ng.section() + ng.interface(1, "eth0") + ng.interface(113, "wlan0")
+    frames = ng.enhanced(0, ethernet(packet)) + ng.enhanced(1, sll(packet, packet_type=4)) * 2
+    (tmp_path / "mixed.pcapng").write_bytes(described + frames)
+    (tmp_path / "net").mkdir()
+    (tmp_path / "stat").write_text("btime 0\n")
+    local = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 10.0.0.1\n        /32 host LOCAL\n"
+    (tmp_path / "net" / "fib_trie").write_text(local)
+    settings = ["capture.source=savefile", "capture.path=mixed.pcapng", "attribution.procfs=."]
+    settings += ["aggregation.group_by=['interface']"]
+    path = config(tmp_path, "")
+    done = call("run", path, *(word for one in settings for word in ("--set", one)))
+    assert done.returncode == OK
+    records = [json.loads(line)["network"] for line in done.stdout.splitlines() if '"traff' in line]
+    assert {
+        record["interface"]["name"]: record["io"]["transmit"]["bytes"] for record in records
+    } == {"eth0": 100, "wlan0": 200}
+
+
+def test_a_run_that_could_decode_nothing_fails_and_says_why(tmp_path: Path) -> None:
+    trace = write_pcap(tmp_path / "wifi.pcap", 127, [Captured(0, bytes(60))] * 3)
+    path = config(tmp_path, '[capture]\nsource = "savefile"\npath = "wifi.pcap"')
+    done = call("run", path)
+    assert done.returncode == FAILURE
+    error, summary = done.stderr.splitlines()
+    assert error.startswith(
+        f"hogpipe: {trace}: none of 3 frames could be decoded: 3 frames of link"
+    )
+    assert "3 packets" in summary
 
 
 def test_a_file_that_is_not_a_capture_is_refused(tmp_path: Path) -> None:

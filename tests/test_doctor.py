@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support.bpf import find_cgroup_root, require_bpf
@@ -201,13 +202,13 @@ def test_for_an_old_kernel_the_required_version_is_named(
         assert is_good or "Linux 5.15 is needed" in found.text
 
 
-def test_for_a_build_without_the_object_the_packages_to_install_are_named(
+def test_for_a_missing_object_the_remedy_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(doctor, "object_path", lambda: None)
+    monkeypatch.setattr(doctor, "object_path", lambda: Path("/nowhere/hogpipe.bpf.o"))
     (found,) = [one for one in doctor.examine() if one.subject == "object"]
     assert not found.good
-    assert "install clang" in found.text
+    assert "reinstall hogpipe" in found.text
 
 
 def test_capabilities_are_read_from_the_status_of_a_process() -> None:

@@ -12,6 +12,7 @@ functions that `read_` do the input.
     socket_table          PURE: rows of /proc/net/tcp and its siblings
     service_manager       state of the run for the service manager (sd_notify)
     self_usage            CPU time, memory and descriptors of this process
+    distribution          the command that installs a package here
     capabilities          capabilities of this process, and whether they apply to the host
 
 Netlink

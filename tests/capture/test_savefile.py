@@ -267,6 +267,7 @@ def test_what_of_a_file_cannot_be_decoded_is_named_once_for_each_kind(
     mon, undescribed, block = (record.getMessage() for record in caplog.records)
     assert mon.startswith(f"{path}: 2 frames of link type 127 (802.11 with radiotap header) cannot")
     assert undescribed.startswith(f"{path}: 1 frame of an interface that no block before ")
+    assert "their link type is not known" in undescribed
     assert block.startswith(f"{path}: 1 block of type 0x00000204 cannot be read and are")
 
 

@@ -173,20 +173,20 @@ def test_short_exchanges_with_a_container_belong_to_the_processes_on_both_sides(
     assert inbound.keys() == {"right"}, inbound
 
 
-def test_a_ledger_that_is_demanded_from_a_build_without_the_object_ends_the_run(
+def test_a_required_ledger_without_the_object_ends_the_run(
     netns: Namespace, tmp_path: Path
 ) -> None:
     config = write_config(tmp_path, LEDGER_RUN.format(interface="lo"))
     program = """
-import sys, hogpipe.linux.bpf.programs, hogpipe.cli
-hogpipe.linux.bpf.programs.object_path = lambda: None
+import pathlib, sys, hogpipe.linux.bpf.programs, hogpipe.cli
+hogpipe.linux.bpf.programs.object_path = lambda: pathlib.Path("/nowhere/hogpipe.bpf.o")
 sys.argv[0] = "hogpipe"
 hogpipe.cli.main()
 """
     with running(netns, sys.executable, "-c", program, "run", config) as run:
         assert run.wait() == 78
     (line,) = run.errors
-    assert "has no BPF object; install clang" in line
+    assert "/nowhere/hogpipe.bpf.o cannot be read" in line
     assert not (tmp_path / "records.jsonl").read_text()
 
 

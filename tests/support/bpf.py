@@ -3,14 +3,12 @@
 import ctypes
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from build_bpf import compile_object, list_sources
 
-import hogpipe.linux.bpf
 from hogpipe.linux.bpf import object_path
 from hogpipe.linux.bpf.libbpf import load_library
 from hogpipe.linux.cgroups import CgroupTree
@@ -41,25 +39,13 @@ def find_cgroup_root() -> Path:
 
 
 def require_bpf() -> Path:
-    """Return the object; without it or root, skip the test, or fail it in CI."""
+    """Return the object; without root, skip the test, or fail it in CI."""
     require("ip")
-    path = object_path()
-    if path is None:
-        reason = "needs an installation that was built with clang"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return path
-
-
-def list_sources() -> list[Path]:
-    """Return the C sources of the object."""
-    return sorted(Path(hogpipe.linux.bpf.__file__).parent.glob("*.bpf.[ch]"))
+    return object_path()
 
 
 def compile_changed(folder: Path, pattern: str, new: str, *, with_assertions: bool = False) -> Path:
     """Return an object compiled from sources in which a pattern is replaced."""
-    require("clang")
     replaced = 0
     for source in list_sources():
         text, number = re.subn(pattern, new, source.read_text())
@@ -67,18 +53,8 @@ def compile_changed(folder: Path, pattern: str, new: str, *, with_assertions: bo
         replaced += number
     assert replaced
     compiled = folder / "hogpipe.bpf.o"
-    options = [f"-I/usr/include/{os.uname().machine}-linux-gnu"]
-    if not with_assertions:
-        options.append("-D_Static_assert(condition, text)=")
-    subprocess.run(
-        [
-            *("clang", "-O2", "-g", "-target", "bpf", "-mcpu=v3", *options),
-            *("-c", folder / "hogpipe.bpf.c", "-o", compiled),
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    options = [] if with_assertions else ["-D_Static_assert(condition, text)="]
+    compile_object(folder / "hogpipe.bpf.c", compiled, options)
     return compiled
 
 

@@ -59,4 +59,6 @@ def suggest_capture(link_type: int) -> str:
         return "capture on the Wi-Fi interface itself, not in monitor mode"
     if link_type == _PKTAP:
         return "capture on an interface by its name (tcpdump -i en0)"
+    if link_type == NO_LINK_TYPE:
+        return "their link type is not known; the file is incomplete, so write it again"
     return "hogpipe decodes Ethernet, raw IP, PPP, loopback and Linux cooked captures"

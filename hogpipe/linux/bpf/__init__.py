@@ -2,8 +2,8 @@
 
 Modules
 -------
-- `hogpipe.bpf.c` and its headers: the programs, compiled when the package is built
-  (hatch_build.py).
+- `hogpipe.bpf.c` and its headers: the programs; `hogpipe.bpf.o` is compiled from them
+  (packaging/build_bpf.py) and part of the repository.
 - `programs`: attaches one of the two sets of programs, with maps of the sizes asked for.
 - `loader`: loads and attaches; `obstacles`: why that may fail, and the remedy.
 - `libbpf`: the functions of the distribution's libbpf that are called, over ctypes.
@@ -42,9 +42,6 @@ from pathlib import Path
 _OBJECT = Path(__file__).with_name("hogpipe.bpf.o")
 
 
-def object_path() -> Path | None:
-    """Return where the compiled object is, None where the package was built without clang."""
-    try:
-        return _OBJECT if _OBJECT.is_file() else None
-    except PermissionError:
-        return _OBJECT  # opening it fails, with an error that names it
+def object_path() -> Path:
+    """Return where the compiled object is."""
+    return _OBJECT

@@ -20,6 +20,7 @@ from ctypes import (
 from functools import cache
 
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
+from hogpipe.linux.distribution import choose_libbpf_command, read_os_release
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +80,8 @@ def load_library() -> ctypes.CDLL:
     except OSError as error:
         raise BpfUnavailableError(
             Obstacle.LIBRARY,
-            f"eBPF: {LIBRARY} cannot be loaded; install it (Debian, Ubuntu: libbpf1; "
-            "Fedora, SUSE: libbpf)",
+            f"eBPF: {LIBRARY} cannot be loaded; install it: "
+            f"{choose_libbpf_command(read_os_release())}",
         ) from error
     try:
         for name, (result, arguments) in _SIGNATURES.items():

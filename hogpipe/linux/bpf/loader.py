@@ -13,6 +13,7 @@ import ctypes
 import errno
 import logging
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,26 @@ _NOT_PERMITTED = {errno.EPERM}
 # include/uapi/linux/capability.h
 _CAPABILITIES = {"CAP_BPF": 39, "CAP_PERFMON": 38, "CAP_NET_ADMIN": 12}
 _SYS_ADMIN = 21
+# elf(5): the magic number; the class, then the byte order (EI_DATA) follow it.
+_ELF = b"\x7fELF"
+_BYTE_ORDERS = {b"\1": "little", b"\2": "big"}
+
+
+def check_object(path: Path) -> None:
+    """Raise BpfUnavailableError if the file cannot be read, or is for the other byte order."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_ELF) + 2)
+    except OSError as error:
+        text = f"eBPF: {path} cannot be read ({error.strerror}); reinstall hogpipe"
+        raise BpfUnavailableError(Obstacle.OBJECT, text) from error
+    order = _BYTE_ORDERS.get(head[-1:]) if head.startswith(_ELF) else None
+    if order not in {None, sys.byteorder}:
+        raise BpfUnavailableError(
+            Obstacle.OBJECT,
+            f"eBPF: {path} is for {order}-endian machines and this one is {sys.byteorder}-endian; "
+            "compile it here with packaging/build_bpf.py of the sources of hogpipe",
+        )
 
 
 class AttachedPrograms:
@@ -57,14 +78,14 @@ class AttachedPrograms:
         check_shapes: bool = True,
     ) -> None:
         self.names = tuple(programs)
+        check_object(path)
         self._library = load_library()
         self._links: list[int] = []
         self._object: int | None = self._library.bpf_object__open_file(os.fsencode(path), None)
         if not self._object:
             raise BpfUnavailableError(
                 Obstacle.OBJECT,
-                f"eBPF: {path} cannot be opened ({_reason(ctypes.get_errno())}); "
-                "reinstall hogpipe, built with clang",
+                f"eBPF: {path} cannot be opened ({_reason(ctypes.get_errno())}); reinstall hogpipe",
             )
         try:
             if check_shapes:
@@ -97,8 +118,7 @@ class AttachedPrograms:
         if mismatch:
             raise BpfUnavailableError(
                 Obstacle.OBJECT,
-                f"eBPF: {path} is of another version of hogpipe: {mismatch}; reinstall hogpipe, "
-                "built with clang",
+                f"eBPF: {path} is of another version of hogpipe: {mismatch}; reinstall hogpipe",
             )
 
     def _read_btf(self) -> bytes:
@@ -183,7 +203,7 @@ class AttachedPrograms:
         if not program:
             raise BpfUnavailableError(
                 Obstacle.OBJECT,
-                f"eBPF: the object has no program {name}; reinstall hogpipe, built with clang",
+                f"eBPF: the object has no program {name}; reinstall hogpipe",
             )
         link = library.bpf_program__attach_cgroup(program, folder)
         if link:

@@ -90,16 +90,8 @@ def attach_traffic_programs(
 
 
 def _attach(choices: Sequence[Sequence[str]], max_entries: Mapping[str, int]) -> AttachedPrograms:
-    path = object_path()
-    if path is None:
-        raise BpfUnavailableError(
-            Obstacle.OBJECT,
-            "eBPF: this hogpipe was built without clang and has no BPF object; install clang and "
-            "the kernel's headers for programs (Debian: clang, linux-libc-dev), then reinstall "
-            "hogpipe",
-        )
     tree = CgroupTree()
     try:
-        return attach_first(path, choices, tree.root, max_entries=max_entries)
+        return attach_first(object_path(), choices, tree.root, max_entries=max_entries)
     finally:
         tree.close()
