@@ -174,7 +174,7 @@ async def _run(settings: Settings, duration: float | None, signals: StopSignals)
     except HogpipeError as error:
         code = _print_error(error)
     if opening.done() and not opening.cancelled() and not opening.exception():
-        _print_summary(pipeline.summary, is_live=is_live)
+        code = _print_summary(pipeline.summary, is_live=is_live) or code
     _exit_without_threads(code)
 
 
@@ -206,9 +206,10 @@ def _tune_garbage_collector() -> None:
     gc.set_threshold(2_000, 10, 1_000)
 
 
-def _print_summary(summary: Summary, *, is_live: bool) -> None:
-    for line in summary.undelivered:
-        log.warning("%s", line)
+def _print_summary(summary: Summary, *, is_live: bool) -> int:
+    """Print what is undelivered and the totals; return the exit code, 1 if records are lost."""
+    for left in summary.undelivered:
+        log.log(logging.ERROR if left.lost else logging.WARNING, "%s", left.text)
     log.log(NOTICE, "%s", summary)
     if is_live and summary.share_of(Quality.NONE) > _MUCH:
         log.log(
@@ -217,6 +218,7 @@ def _print_summary(summary: Summary, *, is_live: bool) -> None:
             "docs/sockets.md has the sockets without an owner",
             100 * summary.share_of(Quality.NONE),
         )
+    return 1 if any(left.lost for left in summary.undelivered) else 0
 
 
 def _print_error(error: HogpipeError) -> int:

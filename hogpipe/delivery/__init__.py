@@ -18,8 +18,10 @@ Modules, in the order in which a window passes them:
     retry.py             one window in as many attempts as it takes; backoff
     partial_delivery.py  PURE: which records remain after an attempt
     isolation.py         one call of a sink: its time limit, and errors that it may not pass on
+    loop_watch.py        which call blocks the event loop, and for how long
     health.py            counts and log lines of one sink
 
 Known limits: a record may be delivered twice if a sink fails after it has sent it (`run` with
-`sequence` identify it). A sink that blocks the event loop itself delays the whole run.
+`sequence` identify it). A sink that blocks the event loop itself delays the whole run; it is named
+in the log, and the other sinks still get their records.
 """

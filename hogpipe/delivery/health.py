@@ -9,6 +9,7 @@ import logging
 from hogpipe.delivery.window_queue import WindowQueue
 from hogpipe.errors import HogpipeError
 from hogpipe.records.schema import SinkInfo
+from hogpipe.records.summary import RecordsLeft
 from hogpipe.sinks.plugin_errors import describe_bug
 from hogpipe.text import describe_error
 
@@ -26,6 +27,7 @@ class Health:
         self.retries = 0
         self.last_error: str | None = None
         self._failing = False
+        self._blocking_logged = False
         self._kinds_logged: set[type[Exception]] = set()
 
     def report_success(self) -> None:
@@ -61,6 +63,20 @@ class Health:
         """Report that the spool can be used again."""
         log.warning("sink %s: its spool works again", self.name)
 
+    def report_blocking(self, place: str) -> None:
+        """Report that a call blocks the event loop, with its place in the code, if known.
+
+        The thread of the watch calls this, while the event loop is blocked.
+        """
+        self.last_error = f"blocks the event loop{place}"
+        if not self._blocking_logged:
+            self._blocking_logged = True
+            log.error(
+                "sink %s: %s, and so delays the whole run; make its blocking calls in a thread",
+                self.name,
+                self.last_error,
+            )
+
     def report_close_failure(self, error: Exception) -> None:
         """Report that the sink or its spool could not be closed."""
         self.last_error = describe_error(error)
@@ -83,12 +99,12 @@ class Health:
             info["spool"] = spool
         return info
 
-    def describe_end(self, queue: WindowQueue, in_flight: int) -> str | None:
-        """Return a line on the records left at the end of a run, None if there are none."""
+    def describe_end(self, queue: WindowQueue, in_flight: int) -> RecordsLeft | None:
+        """Return what is left of the records at the end of a run, None if nothing is."""
         lost, saved = queue.count_unsaved(in_flight), queue.saved
         parts = [f"{lost} records not delivered"] if lost else []
         parts += [f"{saved} records kept in its spool for the next run"] if saved else []
         if not parts:
             return None
         reason = f" (last error: {self.last_error})" if self.last_error else ""
-        return f"sink {self.name}: {', '.join(parts)}{reason}"
+        return RecordsLeft(f"sink {self.name}: {', '.join(parts)}{reason}", lost)

@@ -10,7 +10,8 @@ nothing to the task of its caller:
     it raises SystemExit or such     RuntimeError
 
 `finish` ends a call that refuses cancellation by closing its coroutine: the event loop could not
-end with it. Known limit: a sink that blocks the event loop itself blocks the whole run.
+end with it. Each call is watched (loop_watch.py): one that blocks the event loop is reported, and
+the time limits of other sinks do not count that time.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from contextlib import suppress
 from functools import partial
 from typing import cast
 
+from hogpipe.delivery.loop_watch import LoopWatch, OnBlocking, WatchedCall
 from hogpipe.records.schema import Record
 from hogpipe.sinks.contract import Reopenable, Sink
 from hogpipe.text import describe_error
@@ -34,13 +36,29 @@ _CANCEL_SECONDS = 0.1
 class IsolatedSink:
     """Calls a sink with the time limits of a run; each method raises what the sink raises."""
 
-    def __init__(self, sink: Sink, write_seconds: float) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        write_seconds: float,
+        watch: LoopWatch | None = None,
+        on_blocking: OnBlocking = lambda _place: None,
+    ) -> None:
         self._sink = sink
         self._write_seconds = write_seconds
-        self._calls = IsolatedCalls()
+        self._watch = watch or LoopWatch()
+        self._calls = IsolatedCalls(self._watch, on_blocking)
         self._opening: asyncio.Task[None] | None = None
         self.opened = False
         self.reopenable = isinstance(sink, Reopenable)
+
+    @property
+    def blocked_seconds(self) -> float:
+        """For how long the last call has blocked the event loop; 0 if it has not."""
+        return self._calls.blocked_seconds
+
+    def take_pause(self) -> float:
+        """Return `blocked_seconds`, once for each call: afterwards 0 until the next one."""
+        return self._calls.take_pause()
 
     async def open(self, patience: float | None = None) -> bool:
         """Open the sink; return whether it was open within `patience` seconds.
@@ -50,8 +68,7 @@ class IsolatedSink:
         if self._opening is None:
             opening = self._calls.call(self._sink.open, OPEN_SECONDS)
             self._opening = asyncio.create_task(opening)
-        await asyncio.wait({self._opening}, timeout=patience)
-        if not self._opening.done():
+        if not await self._watch.wait(self._opening, patience):
             return False
         opened, self._opening = self._opening, None
         opened.result()
@@ -81,8 +98,24 @@ class IsolatedSink:
 class IsolatedCalls:
     """Runs one call at a time in a task of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: LoopWatch, on_blocking: OnBlocking) -> None:
+        self._watch = watch
+        self._on_blocking = on_blocking
         self._task: asyncio.Task[None] | None = None
+        self._last: WatchedCall | None = None
+        self._paused_after: WatchedCall | None = None
+
+    @property
+    def blocked_seconds(self) -> float:
+        """For how long the last call has blocked the event loop; 0 if it has not."""
+        return self._last.blocked_seconds if self._last else 0.0
+
+    def take_pause(self) -> float:
+        """Return `blocked_seconds`, once for each call."""
+        if self._last is self._paused_after:
+            return 0.0
+        self._paused_after = self._last
+        return self.blocked_seconds
 
     async def call(self, call: Callable[[], Awaitable[None]], seconds: float) -> None:
         """Run `call` within `seconds`; raises its error as in the table of this module.
@@ -91,14 +124,13 @@ class IsolatedCalls:
         """
         if self._task is not None:
             await asyncio.wait({self._task})
-        task = self._task = asyncio.create_task(_contain(call))
+        watched = self._last = WatchedCall(partial(_contain, call), self._watch, self._on_blocking)
+        task = self._task = asyncio.create_task(_await(watched))
         task.add_done_callback(_retrieve_error)
         try:
-            await asyncio.wait({task}, timeout=seconds)
-            if not task.done():
+            if not await self._watch.wait(task, seconds):
                 task.cancel()
-                await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
-                if not task.done() or task.cancelled():
+                if not await self._watch.wait(task, _CANCEL_SECONDS) or task.cancelled():
                     raise TimeoutError(f"it took longer than {seconds:g} s")
         except asyncio.CancelledError:
             task.cancel()
@@ -113,12 +145,15 @@ class IsolatedCalls:
         if task is None or task.done():
             return
         task.cancel()
-        await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
-        if not task.done():
+        if not await self._watch.wait(task, _CANCEL_SECONDS):
             with suppress(RuntimeError):  # the coroutine refuses this, too; no means are left
                 cast("Coroutine[object, object, None]", task.get_coro()).close()
             task.cancel()
-            await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
+            await self._watch.wait(task, _CANCEL_SECONDS)
+
+
+async def _await(call: WatchedCall) -> None:
+    await call
 
 
 async def _contain(call: Callable[[], Awaitable[None]]) -> None:

@@ -35,8 +35,12 @@ class Backoff:
         """Wait once; `skip` ends the wait, and prevents it if it came before."""
         delay = self._rng.uniform(0, self._ceiling)
         self._ceiling = min(self._ceiling * 2, self._maximum)
-        with suppress(TimeoutError):  # the delay has passed
-            async with asyncio.timeout(delay):
+        await self.pause(delay)
+
+    async def pause(self, seconds: float) -> None:
+        """Wait for so long, at most `maximum` seconds; `skip` ends the wait as it ends `wait`."""
+        with suppress(TimeoutError):  # the time has passed
+            async with asyncio.timeout(min(seconds, self._maximum)):
                 await self._skipped.wait()
 
     def reset(self) -> None:

@@ -7,6 +7,10 @@ its counts. The task makes one call after another:
     reopen  after SIGHUP             opening.py
     write   the window in flight     retry.py; between attempts it waits (backoff)
 
+A sink whose last call blocked the event loop (loop_watch.py) pauses for as long before the next
+one, so that the rest of the run gets at least half of the time, and gets no further call at the end
+of a run, whose deadline it would exceed.
+
 An error of the sink never leaves the task; only `OutputClosedError` ends it. Every record that is
 offered, or found in the spool, ends in exactly one count: delivered, dropped, coalesced or queued.
 """
@@ -20,11 +24,13 @@ from hogpipe.delivery.coalescing import QueuedWindow
 from hogpipe.delivery.disk_queue import make_queue
 from hogpipe.delivery.health import Health
 from hogpipe.delivery.isolation import IsolatedSink
+from hogpipe.delivery.loop_watch import LoopWatch
 from hogpipe.delivery.opening import SinkOpening
 from hogpipe.delivery.retry import Backoff, WindowDelivery
 from hogpipe.delivery.window_queue import WindowQueue
 from hogpipe.errors import OutputClosedError
 from hogpipe.records.schema import SinkInfo
+from hogpipe.records.summary import RecordsLeft
 from hogpipe.sinks.contract import Sink, SinkSettings
 from hogpipe.text import printable
 
@@ -33,7 +39,7 @@ class SinkWorker:
     """Owns a sink from its first open to its close.
 
     `on_output_closed` is called once if the sink reports that its reader has left. `executor` runs
-    the merge jobs of the queue.
+    the merge jobs of the queue; `watch` watches the calls of the sink.
     """
 
     def __init__(
@@ -43,15 +49,19 @@ class SinkWorker:
         on_output_closed: Callable[[], None],
         rng: random.Random,
         executor: Executor,
+        *,
+        watch: LoopWatch,
     ) -> None:
         self._on_output_closed = on_output_closed
         self._health = Health(printable(settings.name or settings.type), settings.type)
-        self._sink = IsolatedSink(sink, settings.write_timeout)
+        self._sink = IsolatedSink(sink, settings.write_timeout, watch, self._health.report_blocking)
         self._backoff = Backoff(settings.retry_initial, settings.retry_max, rng)
         self._opening = SinkOpening(self._sink, self._health, self._backoff)
         self._delivery = WindowDelivery(self._sink, self._health, self._backoff)
         self._signals = _Signals(blocks=settings.when_full == "block")
         self._queue = make_queue(settings, self._health, self._update, executor)
+        self._finishing = False
+        """Whether the end of the run waits for the sink."""
         self._ended = False
         """Whether the reader of the output has left."""
         self._closing: asyncio.Task[None] | None = None
@@ -77,6 +87,11 @@ class SinkWorker:
         """Wait while the queue is full, if the overflow policy is `block`."""
         await self._signals.room.wait()
 
+    @property
+    def blocks_loop(self) -> bool:
+        """Whether the last call of the sink has blocked the event loop."""
+        return self._sink.blocked_seconds > 0
+
     async def idle(self) -> None:
         """Wait until nothing is queued and nothing in flight."""
         await self._signals.idle.wait()
@@ -86,6 +101,8 @@ class SinkWorker:
         try:
             while not (self._closing or self._ended):
                 self._backoff.rearm()
+                if self.blocks_loop:
+                    await self._leave_loop_to_others()
                 await self._step()
         except OutputClosedError:
             self._end()
@@ -105,6 +122,7 @@ class SinkWorker:
 
     def finish(self) -> None:
         """Deliver the queue without waits between attempts: nothing more will be offered."""
+        self._finishing = True
         self._backoff.reset()
         self._backoff.skip()
         self.stop_blocking()
@@ -119,13 +137,19 @@ class SinkWorker:
             self._closing = asyncio.create_task(self._close())
         await asyncio.shield(self._closing)
 
-    def describe_end(self) -> str | None:
-        """Return a line on the records that are left, None if there are none."""
+    def describe_end(self) -> RecordsLeft | None:
+        """Return what is left of the records, None if nothing is."""
         return self._health.describe_end(self._queue, len(self._delivery))
 
     def health(self) -> SinkInfo:
         """Return the counts of the sink: in records, `retries` in attempts."""
         return self._health.describe(self._queue, len(self._delivery))
+
+    async def _leave_loop_to_others(self) -> None:
+        if not self._finishing:
+            await self._backoff.pause(self._sink.take_pause())
+        if self._finishing:
+            await asyncio.get_running_loop().create_future()  # until this task is cancelled
 
     async def _step(self) -> None:
         """Make the next call, or wait for one to be due; raises only OutputClosedError."""

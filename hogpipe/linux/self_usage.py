@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import TypedDict
 
+from hogpipe.protocols import NANOSECONDS
+
 _NUMBER = re.compile(r":\[\d+\]$")  # of a socket or a pipe
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -38,6 +40,15 @@ def _read_resident_bytes() -> int:
         return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * _PAGE_BYTES
     except OSError:
         return 0  # no /proc is mounted; attribution.procfs may name another mount point
+
+
+def read_run_delay() -> float:
+    """Return for how many seconds this thread has waited for a CPU; 0 if the kernel counts none."""
+    try:
+        text = Path("/proc/thread-self/schedstat").read_text("ascii")
+    except OSError:
+        return 0.0
+    return int(text.split()[1]) / NANOSECONDS
 
 
 def read_descriptors() -> list[str]:

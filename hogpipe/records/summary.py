@@ -7,6 +7,15 @@ from hogpipe.model import AttributionCounts, CaptureCounts, Quality, Tally
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
+class RecordsLeft(msgspec.Struct, frozen=True):
+    """What is left of the records of one sink at the end of a run."""
+
+    text: str
+    """A line that names the sink."""
+    lost: int
+    """How many records the end of the run loses: all but those in a spool."""
+
+
 class Summary(msgspec.Struct):
     """The totals of a run."""
 
@@ -16,8 +25,8 @@ class Summary(msgspec.Struct):
     records: int = 0
     folded: Tally = msgspec.field(default_factory=Tally)
     """Traffic that was recorded without its flow, because there were too many flows."""
-    undelivered: list[str] = msgspec.field(default_factory=list)
-    """One line for each sink with undelivered records."""
+    undelivered: list[RecordsLeft] = msgspec.field(default_factory=list)
+    """One for each sink with undelivered records."""
 
     def add_window(
         self,

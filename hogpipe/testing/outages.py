@@ -73,6 +73,6 @@ async def deliver_through_outages(
                 await dispatcher.idle()
         left = await dispatcher.drain(1)
     if left:
-        raise BrokenPromiseError("; ".join(left))
+        raise BrokenPromiseError("; ".join(one.text for one in left))
     (counts,) = dispatcher.health()
     return OutageReport(published, counts)

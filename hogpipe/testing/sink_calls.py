@@ -1,13 +1,16 @@
 """One call of a sink's method, in a task of its own: with a time limit, or cancelled half-way.
 
 In: the coroutine of a call. Out: its error, None for success; BrokenPromiseError for a call that
-mishandles cancellation.
+mishandles cancellation, or that blocks the event loop.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Generator
 from functools import partial
 
+from hogpipe.delivery.loop_watch import BLOCKING_SECONDS, LoopWatch, Step, WatchedCall
+from hogpipe.linux.self_usage import read_run_delay
 from hogpipe.testing.case import BrokenPromiseError
 from hogpipe.testing.leaks import ResourceMonitor
 
@@ -50,21 +53,49 @@ class CancelAtStep:
                 resume = partial(inner.throw, error)
 
 
+class _WaitMeter(LoopWatch):
+    """Finds steps of one call that wait in the thread of the event loop.
+
+    Neither computing nor waiting for a CPU counts, so that the result does not depend on how fast
+    or how busy the machine is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._run_delay = read_run_delay()
+
+    def end(self, step: Step) -> float:
+        """End the step; return for how long it waited, 0 if that was not long."""
+        elapsed = time.monotonic() - step.started
+        if elapsed < BLOCKING_SECONDS:
+            return 0.0
+        waited = elapsed - (time.thread_time() - step.cpu_seconds)
+        waited -= read_run_delay() - self._run_delay
+        return waited if waited >= BLOCKING_SECONDS else 0.0
+
+
 async def call_sink(
     name: str, call: Awaitable[None], seconds: float, monitor: ResourceMonitor
 ) -> BaseException | None:
     """Await `call` for at most `seconds`; return its error, None for success.
 
     TimeoutError stands for a call that was cancelled at its time limit. Raises BrokenPromiseError
-    for a call that ignores or swallows a cancellation, or raises one of its own.
+    for a call that ignores or swallows a cancellation, raises one of its own, or blocks the event
+    loop.
     """
-    task = monitor.start(_return_error(call))
+    watched = WatchedCall(lambda: call, _WaitMeter(), lambda _place: None)
+    task = monitor.start(_return_error(watched))
     done, _ = await asyncio.wait({task}, timeout=seconds)
     if not done:
         task.cancel()
         done, _ = await asyncio.wait({task}, timeout=CANCEL_SECONDS)
     if not done:
         raise BrokenPromiseError(f"{name} goes on {CANCEL_SECONDS:g} s after it was cancelled")
+    if watched.blocked_seconds:
+        waited = f"{watched.blocked_seconds:.1f} s"
+        raise BrokenPromiseError(
+            f"{name} blocked the event loop for {waited}; make blocking calls in a thread"
+        )
     if not task.cancelled():
         if (error := task.result()) is None and task.cancelling():
             raise BrokenPromiseError(f"{name} swallowed a cancellation")

@@ -84,8 +84,8 @@ async def test_a_restart_during_an_outage_loses_nothing_and_older_runs_come_firs
             await first.publish(_window(number))
             await asyncio.sleep(0)
         await until(lambda: _stored(first) == 150)
-        (line,) = await first.drain(0)
-    assert line == (
+        (left,) = await first.drain(0)
+    assert left.text == (
         "sink s: 150 records kept in its spool for the next run (last error: OSError: down)"
     )
     alive = ScriptedSink()
@@ -104,8 +104,8 @@ async def test_windows_in_memory_are_stored_at_the_end_of_the_run(tmp_path: Path
     async with running(dispatcher):
         for number in range(5):
             await dispatcher.publish(_window(number))
-        (line,) = await dispatcher.drain(0)
-    assert line == "sink s: 15 records kept in its spool for the next run"
+        (left,) = await dispatcher.drain(0)
+    assert left.text == "sink s: 15 records kept in its spool for the next run"
     spool = Spool(tmp_path / "spool", 1 << 20, "coalesce")
     spool.open()
     assert spool.counts.found == 15
@@ -248,8 +248,8 @@ async def test_a_reader_that_leaves_leaves_the_spool_unchanged(tmp_path: Path) -
     async with running(dispatcher):
         await dispatcher.publish(_window(1))
         await until(lambda: "close" in sink.calls)
-        (line,) = await dispatcher.drain(1)
-    assert line.startswith("sink s: 3 records kept in its spool")
+        (left,) = await dispatcher.drain(1)
+    assert left.text.startswith("sink s: 3 records kept in its spool")
 
 
 async def test_a_drain_waits_for_a_sink_that_is_closing_and_releases_its_spool(

@@ -104,8 +104,8 @@ async def test_a_hanging_sink_delays_neither_another_nor_the_publisher() -> None
             await dispatcher.publish(_window(sequence))
         await until(lambda: len(healthy.windows) == 20)
         assert stuck.windows == []
-        (line,) = await dispatcher.drain(0)
-    assert line.startswith("sink stuck: ")
+        (left,) = await dispatcher.drain(0)
+    assert left.text.startswith("sink stuck: ")
     assert stuck.calls[-1] == "close"
     assert accounted(dispatcher.health()[0]) == 20
 
@@ -200,9 +200,9 @@ async def test_a_blocked_publisher_is_released_at_the_end_of_the_run(release: st
         if release == "stop_blocking":
             dispatcher.stop_blocking()
             await publishing
-        (line,) = await dispatcher.drain(0)
+        (left,) = await dispatcher.drain(0)
         await publishing
-    assert line.endswith("records not delivered")
+    assert left.text.endswith("records not delivered")
     assert accounted(dispatcher.health()[0]) == 3
 
 
@@ -234,8 +234,8 @@ async def test_a_sink_that_is_slow_to_open_does_not_delay_the_start(
     async with running(dispatcher):
         await dispatcher.publish(_window(1))
         await until(lambda: healthy.windows)
-        (line,) = await dispatcher.drain(0)
-    assert line == "sink slow: 1 records not delivered"
+        (left,) = await dispatcher.drain(0)
+    assert (left.text, left.lost) == ("sink slow: 1 records not delivered", 1)
     assert slow.calls == ["open", "close"]
 
 

@@ -56,6 +56,7 @@ ASIDE = {
         "capture/stop_signal.py",
     },
     "the start and the end of a run": {"pipeline.py"},
+    "the watch over the calls of sinks": {"delivery/loop_watch.py"},
     "the stats record, the summary and the state of a sink": {
         "delivery/health.py",
         "delivery/opening.py",

@@ -63,33 +63,61 @@ def configure(folder: Path, **bodies: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    "bodies",
+    ("code", "bodies"),
     [
-        {"write": "await asyncio.to_thread(time.sleep, 15)"},
-        {"write": "await asyncio.sleep(15)"},
-        {"close": "await asyncio.to_thread(time.sleep, 15)"},
-        {"close": "raise SystemExit(3)"},
-        {"write": "raise SystemExit(3)"},
-        {"write": "raise BaseException('odd')"},
-        {"open": "raise OSError('later')"},
-        {"open": "await asyncio.sleep(15)"},
+        (1, {"write": "await asyncio.to_thread(time.sleep, 15)"}),
+        (1, {"write": "await asyncio.sleep(15)"}),
+        (0, {"close": "await asyncio.to_thread(time.sleep, 15)"}),
+        (0, {"close": "raise SystemExit(3)"}),
+        (0, {"write": "raise SystemExit(3)"}),
+        (0, {"write": "raise BaseException('odd')"}),
+        (1, {"open": "raise OSError('later')"}),
+        (1, {"open": "await asyncio.sleep(15)"}),
     ],
     ids=str,
 )
 def test_a_misbehaving_sink_neither_delays_the_end_nor_harms_the_other(
-    netns: object, tmp_path: Path, bodies: dict[str, str]
+    netns: object, tmp_path: Path, code: int, bodies: dict[str, str]
 ) -> None:
     config = configure(tmp_path, **bodies)
     with hogpipe(netns, "-v", "run", config) as run:  # type: ignore[arg-type]
         run.wait_for("capturing on lo")
         time.sleep(1)
         signalled = time.monotonic()
-        assert run.end() == 0, run.errors
+        assert run.end() == code, run.errors
         assert time.monotonic() - signalled < QUICKLY
+    assert any("records not delivered" in line for line in run.errors) == bool(code)
     assert not any("Traceback" in line for line in run.errors)
     sequences = [record["sequence"] for record in read_records(tmp_path / "records.jsonl")]
     assert sequences == list(range(1, len(sequences) + 1))
     assert len(sequences) > 3
+
+
+def test_a_sink_that_blocks_the_event_loop_is_named_while_it_does(
+    netns: object, tmp_path: Path
+) -> None:
+    released = tmp_path / "released"
+    waits = f"while not __import__('os').path.exists({str(released)!r}): time.sleep(0.01)"
+    with hogpipe(netns, "run", configure(tmp_path, write=waits)) as run:  # type: ignore[arg-type]
+        run.wait_for(r"sink odd: blocks the event loop \(odd.py, line \d+\)")
+        released.touch()
+        path = tmp_path / "records.jsonl"
+        wait_until(lambda: path.exists() and path.stat().st_size > 0)
+
+
+def test_a_sink_that_blocks_each_write_costs_the_run_its_own_records_only(
+    netns: object, tmp_path: Path
+) -> None:
+    config = configure(tmp_path, write="time.sleep(1.5)")
+    with hogpipe(netns, "run", config, "--duration", "3") as run:  # type: ignore[arg-type]
+        assert run.wait() == 1
+    totals = run.errors[-1]
+    records = read_records(tmp_path / "records.jsonl")
+    assert [record["sequence"] for record in records] == list(range(1, len(records) + 1))
+    assert f", {len(records)} records;" in totals
+    (line,) = (line for line in run.errors if "records not delivered" in line)
+    assert line.startswith("hogpipe: ERROR: sink odd: ")
+    assert "(last error: blocks the event loop (odd.py, line " in line
 
 
 def test_a_sink_that_blocks_everything_is_ended_by_the_second_signal(

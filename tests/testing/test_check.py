@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -694,6 +695,42 @@ async def test_the_longest_block_of_the_event_loop_is_measured(receiver: Receive
 
     findings = await check_sink(memory_case(Blocks, receiver), ["large window"])
     assert findings.longest_block > 0.1
+
+
+@pytest.mark.parametrize("method", ["open", "write", "close"])
+async def test_a_call_that_blocks_the_event_loop_is_found(receiver: Receiver, method: str) -> None:
+    class Blocks(MemorySink):
+        async def open(self) -> None:
+            self._block("open")
+            await super().open()
+
+        async def write(self, records: Sequence[Record]) -> None:
+            self._block("write")
+            await super().write(records)
+
+        async def close(self) -> None:
+            self._block("close")
+            await super().close()
+
+        def _block(self, called: str) -> None:
+            if called == method:
+                threading.Event().wait(1.1)
+
+    with pytest.raises(
+        BrokenPromiseError, match=rf"delivery: {method} blocked the event loop for 1"
+    ):
+        await check_sink(memory_case(Blocks, receiver), ["delivery"])
+
+
+async def test_a_call_that_computes_for_long_is_not_one_that_blocks(receiver: Receiver) -> None:
+    class Computes(MemorySink):
+        async def write(self, records: Sequence[Record]) -> None:
+            end = time.thread_time() + 1.2
+            while len(records) == 1 and time.thread_time() < end:
+                pass
+            await super().write(records)
+
+    await check_sink(memory_case(Computes, receiver), ["delivery"])
 
 
 async def test_an_error_of_the_receiver_is_not_one_of_the_sink(receiver: Receiver) -> None:

@@ -1,0 +1,177 @@
+"""A sink that blocks the event loop is named at once, and costs the other sinks nothing."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+import pytest
+from support.sinks import Gate, ScriptedSink, running, settings, traffic, until
+
+from hogpipe.delivery import loop_watch
+from hogpipe.delivery.dispatch import Dispatcher
+from hogpipe.records.schema import Record
+
+PATIENCE = 30.0
+
+
+class BlockingSink(ScriptedSink):
+    """Blocks the thread of the event loop in `blocking` calls until it is released."""
+
+    def __init__(self, *blocking: str) -> None:
+        super().__init__()
+        self.blocking = blocking
+        self.released = threading.Event()
+        self.was_released = True
+
+    async def write(self, records: Sequence[Record]) -> None:
+        self.block("write")
+        await super().write(records)
+
+    async def close(self) -> None:
+        self.block("close")
+        await super().close()
+
+    def block(self, name: str) -> None:
+        if name in self.blocking:
+            self.was_released = self.released.wait(PATIENCE)
+
+
+class ReleasingHandler(logging.Handler):
+    """Releases a sink when a line names it, which only another thread than the loop's can log."""
+
+    def __init__(self, sink: BlockingSink) -> None:
+        super().__init__()
+        self.sink = sink
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+        self.sink.released.set()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_watch, "BLOCKING_SECONDS", 0.1)
+    monkeypatch.setattr(loop_watch, "_POLL_SECONDS", 0.02)
+
+
+def window(sequence: int) -> list[Record]:
+    return [traffic(sequence, second=sequence % 59)]
+
+
+def make_dispatcher(*sinks: ScriptedSink) -> Dispatcher:
+    named = [(sink, settings(f"s{number}", retry_max=0.01)) for number, sink in enumerate(sinks)]
+    return Dispatcher(named, on_output_closed=lambda: None)
+
+
+def test_a_blocking_call_is_named_in_two_seconds() -> None:
+    slowest = loop_watch.BLOCKING_SECONDS + 2 * loop_watch._POLL_SECONDS
+    assert slowest < 2
+    assert loop_watch._POLLS * loop_watch._POLL_SECONDS <= loop_watch.BLOCKING_SECONDS
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_blocking_call_is_named_with_its_line_while_it_blocks() -> None:
+    sink, other = BlockingSink("write"), ScriptedSink()
+    handler = ReleasingHandler(sink)
+    log = logging.getLogger("hogpipe.delivery.health")
+    log.addHandler(handler)
+    try:
+        dispatcher = make_dispatcher(sink, other)
+        async with running(dispatcher):
+            await dispatcher.publish(window(1))
+            await dispatcher.publish(window(2))
+            await dispatcher.idle()
+            assert await dispatcher.drain(10) == []
+    finally:
+        log.removeHandler(handler)
+    assert sink.was_released
+    (line,) = handler.lines
+    assert line.startswith("sink s0: blocks the event loop (test_loop_watch.py, line ")
+    assert dispatcher.health()[0]["last_error"].startswith("blocks the event loop (test_loop")
+
+
+@pytest.mark.usefixtures("quick")
+async def test_the_end_of_a_run_delivers_to_the_others_and_counts_what_the_culprit_lacks() -> None:
+    class Sleeping(ScriptedSink):
+        async def write(self, records: Sequence[Record]) -> None:
+            time.sleep(0.5)  # noqa: ASYNC251 - it blocks
+            await super().write(records)
+
+    gate = Gate()
+    culprit, other = Sleeping(), ScriptedSink(on_write=gate)
+    dispatcher = make_dispatcher(culprit, other)
+    async with running(dispatcher):
+        for sequence in range(20):
+            await dispatcher.publish(window(sequence))
+        await until(lambda: culprit.windows)
+        # The time limit is shorter than a single write of the culprit.
+        asyncio.get_running_loop().call_later(0.05, gate.opened.set)
+        (left,) = await dispatcher.drain(0.2)
+    assert [record["sequence"] for record in other.records] == list(range(20))
+    assert left.lost == 20 - len(culprit.windows) > 0
+    assert left.text.startswith(f"sink s0: {left.lost} records not delivered (last error: blocks")
+    assert other.calls[-1] == culprit.calls[-1] == "close"
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_first_block_during_the_drain_takes_no_time_from_the_others() -> None:
+    class SleepingOnce(ScriptedSink):
+        async def write(self, records: Sequence[Record]) -> None:
+            time.sleep(1)  # noqa: ASYNC251 - it blocks
+            await super().write(records)
+
+    class InThread(ScriptedSink):
+        async def write(self, records: Sequence[Record]) -> None:
+            await asyncio.to_thread(time.sleep, 0.01)
+            await super().write(records)
+
+    culprit, other = SleepingOnce(), InThread()
+    dispatcher = make_dispatcher(culprit, other)
+    async with running(dispatcher):
+        await dispatcher.publish(window(1))
+        assert await dispatcher.drain(0.5) == []
+    assert len(other.windows) == len(culprit.windows) == 1
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_close_that_blocks_comes_after_those_of_the_others() -> None:
+    sinks = [BlockingSink("write", "close"), ScriptedSink()]
+    sinks[0].released.set()
+    order: list[int] = []
+    for number, sink in enumerate(sinks):
+        sink.on_close = lambda number=number: note(order, number)  # type: ignore[misc]
+    dispatcher = make_dispatcher(*sinks)
+    async with running(dispatcher):
+        sinks[0].on_write = block_shortly
+        await dispatcher.publish(window(1))
+        await dispatcher.idle()
+        await dispatcher.drain(1)
+    assert order == [1, 0]
+
+
+async def note(order: list[int], number: int) -> None:
+    order.append(number)
+
+
+async def block_shortly() -> None:
+    time.sleep(0.5)  # noqa: ASYNC251 - it blocks
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_call_that_awaits_for_long_is_not_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Patient(ScriptedSink):
+        async def write(self, records: Sequence[Record]) -> None:
+            await asyncio.sleep(0.5)
+            await super().write(records)
+
+    dispatcher = make_dispatcher(Patient())
+    async with running(dispatcher):
+        await dispatcher.publish(window(1))
+        await dispatcher.idle()
+        assert await dispatcher.drain(1) == []
+    assert caplog.messages == []
