@@ -29,7 +29,8 @@ Constraints
       claims: the sum of bytes is at most the sum of the frames' lengths on the link.
 
 Known limits
-    - A GSO or GRO packet counts one header for several segments, as the stack handles it.
+    - A captured GSO or GRO packet counts one header for several segments, as the interface shows
+      it; the source `ebpf` counts each segment with its headers.
     - A BIG TCP packet that no link announced counts with the least length it can have, until the
       interface is read with original lengths (`length_floored`).
     - Packets of a container that was not known yet when they passed have no container's side: they

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from support.bpf import all_attached, require_bpf
 from support.namespaces import Namespace, require
+from support.offloads import segment_in_kernel
 from support.running import (
     Running,
     assert_conserved,
@@ -124,6 +125,8 @@ def test_processes_at_both_ends_of_a_wire_get_exactly_their_bytes(
 ) -> None:
     require("ip", "tcpdump")
     left, right = veth
+    segment_in_kernel(left, "left")
+    segment_in_kernel(right, "right")
     with (
         tcpdump(left, "left", tmp_path / "wire.pcap") as dump,
         counting(left, config(tmp_path)),

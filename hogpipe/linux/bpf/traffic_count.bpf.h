@@ -99,8 +99,65 @@ INLINE struct traffic_row *find_overflow(const struct row_owner *owner, __u32 no
 	return bpf_map_lookup_elem(&overflow_even, &pid);
 }
 
+/* Return the size of the headers that each segment of a packet has; 0 if they are not known. */
+INLINE __u32 size_of_headers(struct __sk_buff *skb, __u8 *head)
+{
+	__u8 protocol, data_offset;
+	__u32 offset = find_transport(skb, head, &protocol);
+
+	if (!offset)
+		return 0;
+	switch (protocol) {
+	case IPPROTO_TCP:
+		if (bpf_skb_load_bytes(skb, offset + 12, &data_offset, 1))
+			return 0;
+		return offset + (data_offset >> 4) * 4;
+	case IPPROTO_UDP:
+		return offset + 8;
+	case IPPROTO_SCTP:
+		return offset + 12;
+	}
+	return 0;
+}
+
+/* What a packet is on the cable. */
+struct carried {
+	__u64 bytes;
+	__u64 packets;
+};
+
+/*
+ * The stack handles several segments as one packet with one header: those that are segmented after
+ * the hook, by the kernel or by the network card (GSO), and those that were merged before it (GRO).
+ * On the cable each segment has its headers. BIG TCP over IPv6 has a hop-by-hop header, of 8 bytes,
+ * that no segment has.
+ */
+INLINE struct carried measure(struct __sk_buff *skb)
+{
+	struct carried carried = { .bytes = skb->len, .packets = 1 };
+	__u32 size = skb->gso_size, segments, headers;
+	__u8 head[40];
+
+	if (!size)
+		return carried;
+	headers = size_of_headers(skb, head);
+	if (!headers || headers >= skb->len)
+		return carried;
+	segments = skb->gso_segs;
+	if (!segments) /* as virtual machines deliver packets */
+		segments = (skb->len - headers + size - 1) / size;
+	if (head[0] >> 4 == 6 && !head[4] && !head[5] && !head[6] && headers > 8) {
+		headers -= 8;
+		carried.bytes -= 8;
+	}
+	carried.packets = segments;
+	carried.bytes += (__u64)(segments - 1) * headers;
+	return carried;
+}
+
 INLINE int count(struct __sk_buff *skb, int transmit)
 {
+	struct carried carried;
 	struct bpf_sock *sk = skb->sk;
 	__u32 now = read_epoch();
 	struct rows_used *used = rows_used_in(now);
@@ -128,12 +185,13 @@ INLINE int count(struct __sk_buff *skb, int transmit)
 		COUNT_LOSS(packets);
 		return 1;
 	}
+	carried = measure(skb);
 	__sync_fetch_and_add(transmit ? &row->counts.transmit_bytes
 				      : &row->counts.receive_bytes,
-			     skb->len);
+			     carried.bytes);
 	__sync_fetch_and_add(transmit ? &row->counts.transmit_packets
 				      : &row->counts.receive_packets,
-			     1);
+			     carried.packets);
 	return 1;
 }
 

@@ -57,40 +57,57 @@ INLINE int read_plain_endpoints(struct __sk_buff *skb, struct endpoints *endpoin
 	return 1;
 }
 
+/*
+ * Copy the IP header to `head`, which has 40 bytes, and return where the transport header begins:
+ * behind extension headers, up to MOST_EXTENSIONS. `protocol` becomes that of the last header that
+ * was reached. Returns 0 if there is no IP header.
+ */
+INLINE __u32 find_transport(struct __sk_buff *skb, __u8 *head, __u8 *protocol)
+{
+	__u32 offset = 40;
+	__u8 next;
+
+	if (bpf_skb_load_bytes(skb, 0, head, 20))
+		return 0;
+	if (head[0] >> 4 == 4) {
+		*protocol = head[9];
+		return (head[0] & 15) * 4;
+	}
+	if (bpf_skb_load_bytes(skb, 0, head, 40))
+		return 0;
+	next = head[6];
+#pragma unroll
+	for (int i = 0; i < MOST_EXTENSIONS; i++) {
+		__u8 extension[2];
+
+		/* hop-by-hop options, routing, fragment, destination options */
+		if (next != 0 && next != 43 && next != 44 && next != 60)
+			break;
+		if (bpf_skb_load_bytes(skb, offset, extension, 2))
+			break;
+		offset += next == 44 ? 8 : (extension[1] + 1) * 8;
+		next = extension[0];
+	}
+	*protocol = next;
+	return offset;
+}
+
 /* Read any headers, by copies; what is missing or beyond MOST_EXTENSIONS stays 0. */
 INLINE void read_other_endpoints(struct __sk_buff *skb, struct endpoints *endpoints, int transmit)
 {
 	__u8 head[40];
-	__u32 offset;
 	__u16 ports[2];
 	__u8 next;
+	__u32 offset = find_transport(skb, head, &next);
 
-	if (bpf_skb_load_bytes(skb, 0, head, 20))
+	if (!offset)
 		return;
 	if (head[0] >> 4 == 4) {
-		offset = (head[0] & 15) * 4;
-		next = head[9];
 		endpoints->family = AF_INET;
 		put_addresses(endpoints, head + 12, head + 16, 4, transmit);
 	} else {
-		if (bpf_skb_load_bytes(skb, 0, head, 40))
-			return;
-		offset = 40;
-		next = head[6];
 		endpoints->family = AF_INET6;
 		put_addresses(endpoints, head + 8, head + 24, 16, transmit);
-#pragma unroll
-		for (int i = 0; i < MOST_EXTENSIONS; i++) {
-			__u8 extension[2];
-
-			/* hop-by-hop options, routing, fragment, destination options */
-			if (next != 0 && next != 43 && next != 44 && next != 60)
-				break;
-			if (bpf_skb_load_bytes(skb, offset, extension, 2))
-				break;
-			offset += next == 44 ? 8 : (extension[1] + 1) * 8;
-			next = extension[0];
-		}
 	}
 	endpoints->protocol = next;
 	if (has_two_ports(next)) {

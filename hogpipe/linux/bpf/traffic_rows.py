@@ -78,7 +78,7 @@ class Endpoints(msgspec.Struct, frozen=True, gc=False):
 class TrafficRow(msgspec.Struct, frozen=True, gc=False):
     """What one socket moved to and from one peer in one epoch.
 
-    Bytes are IP packet bytes as the stack handles them.
+    Bytes and packets are those of the cable: each segment of a packet with its headers.
     """
 
     cookie: int
