@@ -89,7 +89,13 @@ class Handle:
     """An open capture handle; used and closed by one thread only."""
 
     def __init__(
-        self, reader: _Reader, name: str, *, timeout: float = 0.0, snaplen: int = 0
+        self,
+        reader: _Reader,
+        name: str,
+        *,
+        timeout: float = 0.0,
+        snaplen: int = 0,
+        ring_bytes: int = 0,
     ) -> None:
         self._reader = reader
         self._name = name
@@ -97,6 +103,8 @@ class Handle:
         """Seconds after which a captured frame can be read at the latest."""
         self.snaplen = snaplen
         """As for `Decoder`: the number of captured bytes from which on a frame may be cut."""
+        self.ring_bytes = ring_bytes
+        """The size of the ring."""
         self._proven_from = 0.0
         """When frames that no filter compared with their lengths have left the ring, at the latest,
         if the ring is empty then; 0 once it was, infinite without such a filter."""
@@ -234,7 +242,9 @@ def open_live(
             f"{suggest_capture(link_type)}"
         )
     uncut = min(snaplen, _MAX_UNCUT_BYTES)
-    handle = Handle(reader, interface, timeout=timeout_ms / 1000, snaplen=uncut)
+    handle = Handle(
+        reader, interface, timeout=timeout_ms / 1000, snaplen=uncut, ring_bytes=buffer_mib << 20
+    )
     handle.apply_filter(expression).prove_lengths()
     return handle
 

@@ -50,9 +50,10 @@ ASIDE = {
         "capture/decode/scalar_ip.py",
         "capture/decode/scalar_link.py",
     },
-    "time: windows close, fragments expire, the run ends": {
+    "time: windows close, fragments expire, the capture thread rests, the run ends": {
         "aggregation/windows.py",
         "capture/decode/fragments.py",
+        "capture/live/pacing.py",
         "capture/stop_signal.py",
     },
     "the start and the end of a run": {"pipeline.py"},

@@ -9,6 +9,7 @@
         container_netns.py     namespaces and addresses of the containers behind a link
       open_handles.py        opens a handle with a ring
         ring_budget.py         PURE: the size of each ring within a bound for all
+    pacing.py              PURE: how long the loop rests, by the fill and size of the rings
     interface_capture.py   reads one interface; polls and reads all of them
 
 Constraints

@@ -19,6 +19,7 @@ from hogpipe.capture.decode.columns import FrameBatch
 from hogpipe.capture.decode.decoder import Decoder
 from hogpipe.capture.decode.fragments import FragmentTable
 from hogpipe.capture.live.interface_views import InterfaceView
+from hogpipe.capture.live.pacing import RingFill, measure_fill
 from hogpipe.capture.local_addresses import LocalAddresses, join_addresses
 from hogpipe.capture.orientation import Orientation
 from hogpipe.capture.pcap import Handle
@@ -50,6 +51,10 @@ class InterfaceCapture:
         self.name = view.name
         self.timeout = handle.timeout
         """Seconds after which a captured frame can be read at the latest."""
+        # The kernel puts both copies of a loopback frame into the ring, and libpcap drops one.
+        self._ring_bytes = handle.ring_bytes // (2 if view.local.loopback else 1)
+        self.ring = RingFill(self._ring_bytes)
+        """The ring, and what the last read found in it."""
         self._handle = handle
         self._exact = view.big_tcp
         self._leads_to_container = view.leads_to_container
@@ -74,11 +79,8 @@ class InterfaceCapture:
 
     def read(self, batch: FlowBatch, now: float) -> None:
         """Add the frames in the ring to `batch`; raises CaptureError if the interface failed."""
-        failure = None
-        if self._exact or not self._handle.lengths_proven:
-            frames, failure = self._handle.read_exact()
-        else:
-            frames = self._handle.read()
+        frames, failure = self._read_frames(exact=False)
+        self.ring = measure_fill(self._ring_bytes, frames)
         if len(frames):
             self._count(frames, batch)
         if now >= self._drops_read_at + _DROPS_SECONDS:
@@ -87,15 +89,21 @@ class InterfaceCapture:
         if failure:
             raise failure
 
-    def read_rest(self, batch: FlowBatch, until: float) -> None:
-        """Add frames up to `until`, in seconds since 1970, even if the interface has failed."""
-        failure, newest = None, 0.0
-        while failure is None and newest < until:
-            frames, failure = self._handle.read_exact()
+    def skip(self) -> None:
+        """Record that this iteration of the loop found no frames in the ring."""
+        self.ring = RingFill(self._ring_bytes)
+
+    def read_rest(self, batch: FlowBatch, until_ns: int, *, has_failed: bool) -> None:
+        """Add all frames that were captured up to `until_ns`, nanoseconds since the epoch.
+
+        Frames of an interface that has failed are read in the way that returns them all.
+        """
+        failure, newest_ns = None, 0
+        while failure is None and newest_ns < until_ns:
+            frames, failure = self._read_frames(exact=has_failed)
             if not len(frames):
                 return
-            seconds, microseconds = map(int, frames.records[-1][:2])
-            newest = seconds + microseconds / 1e6
+            newest_ns = int(frames.slice(len(frames) - 1, len(frames)).times_ns()[0])
             self._count(frames, batch)
 
     def close(self, batch: FlowBatch) -> None:
@@ -103,6 +111,15 @@ class InterfaceCapture:
         self._orientation.orient(self._decoder.flush(), batch)
         self._count_drops(batch)
         self._handle.close()
+
+    def _read_frames(self, *, exact: bool) -> tuple[FrameBatch, CaptureError | None]:
+        """Return the frames in the ring, with original lengths if `exact` or if those are needed.
+
+        Without them an error is raised, and the frames read before it are lost.
+        """
+        if exact or self._exact or not self._handle.lengths_proven:
+            return self._handle.read_exact()
+        return self._handle.read(), None
 
     def _count(self, frames: FrameBatch, batch: FlowBatch) -> None:
         wire = self._decoder.decode(frames)
@@ -165,12 +182,18 @@ class CaptureSet:
 
     def read_ready(self, ready: Mapping[int, int], batch: FlowBatch) -> set[int]:
         """Read the interfaces that are `ready` into `batch`; return all that have failed so far."""
-        events = [(i, one, ready.get(one.fileno())) for i, one in self._captures.items()]
-        return self._failed | {
-            index
-            for index, capture, event in events
-            if event is not None and (event & select.POLLERR or not _read(capture, batch))
-        }
+        failed = set(self._failed)
+        for index, capture in self._captures.items():
+            event = ready.get(capture.fileno())
+            if event is None:
+                capture.skip()
+            elif event & select.POLLERR or not _read(capture, batch):
+                failed.add(index)
+        return failed
+
+    def rings(self) -> list[RingFill]:
+        """Return each ring, and what the last read found in it."""
+        return [capture.ring for capture in self._captures.values()]
 
     def read_all(self, batch: FlowBatch) -> set[int]:
         """Read each interface into `batch` once; return those that fail."""
@@ -193,7 +216,16 @@ class CaptureSet:
 
     def read_rest(self, index: int, batch: FlowBatch) -> None:
         """Add all frames captured until now to `batch`, even if the interface has failed."""
-        self._captures[index].read_rest(batch, time.time())
+        self._captures[index].read_rest(batch, time.time_ns(), has_failed=True)
+
+    def read_rest_of_all(self, batch: FlowBatch) -> None:
+        """Add all frames captured until now to `batch`, from interfaces that have not failed."""
+        now_ns = time.time_ns()
+        for capture in self._captures.values():
+            try:
+                capture.read_rest(batch, now_ns, has_failed=False)
+            except CaptureError as error:
+                log.warning("%s", error)
 
     def close(self, index: int, batch: FlowBatch) -> None:
         """Stop capturing on the interface of `index`; its last counts are added to `batch`."""

@@ -2,7 +2,7 @@
 
 Each iteration of the loop waits for frames, a change of links or a stop; follows the links
 (`link_follower`); reads the interfaces that have frames (`interface_capture`); offers one batch;
-and rests. Handles never block, so an idle interface delays neither a stop nor a change.
+and rests (`pacing`). Handles never block, so an idle interface delays neither a stop nor a change.
 """
 
 import logging
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from hogpipe.capture.live.interface_capture import CaptureSet
 from hogpipe.capture.live.link_follower import LinkFollower, log_failures
 from hogpipe.capture.live.open_handles import LiveOptions
+from hogpipe.capture.live.pacing import USUAL_REST, choose_rest
 from hogpipe.capture.pcap import BATCH_FRAMES
 from hogpipe.capture.stop_signal import StopSignal
 from hogpipe.errors import CaptureError
@@ -19,11 +20,6 @@ from hogpipe.linux.limits import explain_os_error, raise_descriptor_limit
 from hogpipe.model import FlowBatch
 
 log = logging.getLogger(__name__)
-
-# A batch has a fixed cost, so frames on a busy link gather for a multiple of the CPU time that the
-# last iteration took. The longest rest is short beside the time that a ring lasts (`pcap`).
-_REST_FACTOR = 24
-_MIN_REST, _USUAL_REST = 0.002, 0.02
 
 
 class LiveSource:
@@ -37,7 +33,7 @@ class LiveSource:
         self._follower = LinkFollower(options, self._captures)
         self._first_batch = FlowBatch()
         """Packets that passed while `open` was still opening other interfaces."""
-        self._batch_interval = _USUAL_REST
+        self._batch_interval = USUAL_REST
         self._stop = StopSignal()
 
     def open(self) -> None:
@@ -68,7 +64,7 @@ class LiveSource:
             while not self._stop.is_set():
                 self._iterate(offer)
             self._captures.wait_for_last_frames(self._captures.indices())
-            self._captures.read_all(last)
+            self._captures.read_rest_of_all(last)
         finally:
             self._release(last)
             _offer(last, offer)
@@ -102,14 +98,8 @@ class LiveSource:
         self._follower.close_failed(failed, batch)
         _offer(batch, offer)
         if batch.counts.captured.packets < BATCH_FRAMES:
-            time.sleep(self._rest_after(time.thread_time() - started))
-
-    def _rest_after(self, seconds: float) -> float:
-        """Return how long to rest after an iteration that took so much CPU time."""
-        longest = self._batch_interval
-        if longest > _USUAL_REST:
-            return longest  # attribution gains nothing from an earlier batch
-        return min(max(_REST_FACTOR * seconds, _MIN_REST), longest)
+            cpu_seconds = time.thread_time() - started
+            time.sleep(choose_rest(cpu_seconds, self._batch_interval, self._captures.rings()))
 
     def _release(self, batch: FlowBatch) -> None:
         self._follower.close(batch)

@@ -8,6 +8,7 @@ import re
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -23,7 +24,7 @@ from support.shortage import no_descriptors
 
 from hogpipe.capture.live.live_source import LiveSource
 from hogpipe.capture.live.open_handles import LiveOptions
-from hogpipe.capture.pcap import choose_timeout_ms
+from hogpipe.capture.pcap import BATCH_FRAMES, choose_timeout_ms
 from hogpipe.errors import CaptureError, ConfigurationError
 from hogpipe.linux.rtnetlink import LinkMonitor, LinkTable
 from hogpipe.model import CaptureCounts, FlowBatch, FlowKey
@@ -65,10 +66,13 @@ class Offered:
 
 
 @contextmanager
-def capturing(where: Namespace, **options: object) -> Iterator[Offered]:
+def capturing(
+    where: Namespace, *, batch_interval: float = 0.02, **options: object
+) -> Iterator[Offered]:
     """Capture in a thread inside a namespace; all packets are in `Offered` after the context."""
     offered = Offered()
     source = LiveSource(LiveOptions(**options))  # type: ignore[arg-type]
+    source.set_batch_interval(batch_interval)
     opened = threading.Event()
 
     def capture() -> None:
@@ -490,3 +494,53 @@ def test_big_tcp_that_only_the_peer_announces_counts_with_the_least_length(
     first_big = sum(sorted(size for size in lengths if size > 65_535)[-floored.packets :])
     truth = sum(lengths)  # IPv6 of the link itself may pass before both captures have begun
     assert truth - first_big + floored.bytes <= offered.counts.captured.bytes <= truth
+
+
+def test_all_that_is_in_the_ring_when_a_run_stops_is_counted(
+    netns: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Blocks are passed on when they are full, so that the ring lasts however slow the sender is.
+    monkeypatch.setattr("hogpipe.capture.pcap.choose_timeout_ms", lambda _mib: 200)
+    count, offered = 20_000, Offered()
+
+    def capture() -> None:
+        source = LiveSource(LiveOptions(interfaces=["lo"], filter="udp port 5003"))
+        source.open()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for _ in range(count):
+                sender.sendto(bytes(64), ("127.0.0.1", 5003))
+        source.stop()
+        source.run(offered.batches.append)
+
+    netns.call(capture)
+    assert (offered.counts.captured.packets, offered.counts.kernel_dropped) == (count, 0)
+    assert count > 2 * BATCH_FRAMES
+
+
+FLOOD = """
+import socket, sys
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sender.connect((sys.argv[1], 5003))
+for _ in range(int(sys.argv[2])):
+    sender.send(bytes(64))
+"""
+
+
+def test_a_flood_is_captured_with_a_small_ring_as_with_a_large_one(
+    veth: tuple[Namespace, Namespace],
+) -> None:
+    left, right = veth
+    nowhere = "10.77.0.99"
+    right.ip("neigh", "add", nowhere, "lladdr", "02:00:00:00:00:99", "dev", "right")
+    # Ten times what the small ring takes, while frames may gather for as long as they ever may.
+    count = 50_000
+    options = {"interfaces": ["left"], "filter": "udp port 5003", "batch_interval": 0.12}
+    with (
+        capturing(left, buffer_mib=1, **options) as small,
+        capturing(left, buffer_mib=16, **options) as large,
+    ):
+        flood = right.command(sys.executable, "-c", FLOOD, nowhere, str(count))
+        subprocess.run(flood, check=True)
+    for offered in (small, large):
+        assert offered.counts.captured.packets + offered.counts.kernel_dropped == count
+    assert small.counts.kernel_dropped <= large.counts.kernel_dropped + count // 10

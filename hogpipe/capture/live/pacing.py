@@ -1,0 +1,70 @@
+"""PURE: how long the capture thread rests between two batches.
+
+In: the CPU time of the last iteration, the interval that attribution sets, and for each ring its
+size and what the last read found in it. Out: seconds.
+
+Why it rests
+    A batch has a fixed cost, so frames gather for a multiple of the CPU time that the last
+    iteration took. Where attribution gains nothing from an earlier batch, they gather for longer.
+
+How long it may
+    A ring must not overflow meanwhile. A rest ends when half of the smallest ring is full at the
+    rate of the frames last read, or at `_BURST_RATE` if that is higher: a flood may begin at any
+    time. The block that the kernel is filling cannot be read, so it does not count as room.
+
+Known limit: a flood of more than `_BURST_RATE` that begins during a rest may overflow a ring until
+its first frames are read.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from hogpipe.capture.decode.columns import FrameBatch
+from hogpipe.protocols import NANOSECONDS
+
+# The usual rest is a multiple of the CPU time of the last iteration, within bounds.
+_REST_FACTOR = 24
+_MIN_REST = 0.002
+USUAL_REST = 0.02
+
+BLOCK_BYTES = 1 << 18
+"""Of a ring: what the kernel passes on at a time (libpcap)."""
+FRAME_OVERHEAD = 96
+"""Bytes in a ring beside those of a frame (struct tpacket3_hdr, sockaddr_ll, alignment)."""
+_FULL_SHARE = 0.5
+_BURST_RATE = 52_000_000
+"""Bytes a second: some 270,000 short frames, and half a ring of 16 MiB in the longest rest."""
+_MIN_SPAN = 0.002
+"""Seconds; frames that came in less than that do not show a rate."""
+
+
+class RingFill(NamedTuple):
+    """A ring of `size` bytes, and what the last read found in it."""
+
+    size: int
+    read_bytes: int = 0
+    span: float = 0.0
+    """Seconds from the first to the last frame that was read."""
+
+    @property
+    def lasts(self) -> float:
+        """Seconds until the share of the ring that may be full is full."""
+        rate = max(self.read_bytes / max(self.span, _MIN_SPAN), _BURST_RATE)
+        return _FULL_SHARE * max(self.size - BLOCK_BYTES, BLOCK_BYTES) / rate
+
+
+def measure_fill(size: int, frames: FrameBatch) -> RingFill:
+    """Return what `frames`, those of one read, took of a ring of `size` bytes."""
+    if not len(frames):
+        return RingFill(size)
+    read_bytes = int(frames.records[:, 3].sum()) + FRAME_OVERHEAD * len(frames)
+    first, last = frames.slice(0, 1), frames.slice(len(frames) - 1, len(frames))
+    return RingFill(size, read_bytes, int(last.times_ns()[0] - first.times_ns()[0]) / NANOSECONDS)
+
+
+def choose_rest(cpu_seconds: float, batch_interval: float, rings: Iterable[RingFill]) -> float:
+    """Return how long to rest after an iteration that took `cpu_seconds`."""
+    rest = batch_interval
+    if batch_interval <= USUAL_REST:
+        rest = min(max(_REST_FACTOR * cpu_seconds, _MIN_REST), batch_interval)
+    return min(rest, min((ring.lasts for ring in rings), default=rest))
