@@ -178,11 +178,23 @@ class FdReader:
                 self._read_fd(process, fd)
         return bool(self.table.references(inode))
 
-    def rescan(self, process: KnownProcess, missing: set[int], lookup: int) -> None:
-        """Read all fds of a process, the latest change first, until nothing is missing."""
-        fds = [*self._list_new(process), *reversed(process.fds)]
-        if self.read_fds(process, fds, missing):
-            process.last_scan = lookup
+    def rescan(self, process: KnownProcess, missing: set[int], lookup: int, max_fds: int) -> bool:
+        """Read all fds of a process, the latest change first, until nothing is missing.
+
+        Return False if `max_fds` fds have been read before that; the next call continues.
+        """
+        if not process.unscanned:
+            process.unscanned = [*process.fds, *reversed(self._list_new(process))]
+            process.scan_began = lookup
+        unscanned = process.unscanned
+        fds = (unscanned.pop() for _ in range(min(max_fds, len(unscanned))))
+        if not self.read_fds(process, fds, missing):
+            unscanned.clear()  # what is missing next is likelier among the latest changes again
+        elif unscanned and process.pid not in self._refused:
+            return False
+        else:
+            process.last_scan = process.scan_began
+        return True
 
     def read_likely_fds(self, process: KnownProcess, missing: set[int] | None = None) -> None:
         """Read the fd numbers at which new sockets are likely, until nothing is missing."""

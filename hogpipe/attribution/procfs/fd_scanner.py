@@ -9,6 +9,8 @@ Four kinds, from cheap to expensive:
   that they take a small share of the time.
 - `search`: read all fds of all processes, the likely holders first, until nothing is missing. Most
   sockets that are missing are just closed, so a search begins with the second lookup of a socket.
+  One process may have more fds than all others together, so a lookup reads a slice of the fds only,
+  and searches have a rate.
   An inode is searched for once in each process: a socket that no process holds (the kernel's own,
   as of WireGuard and NFS) costs a full scan only once.
 - `search_threads`: for sockets that a complete search did not find, compare the fd tables of the
@@ -31,6 +33,7 @@ from hogpipe.linux.procfs import FdDirectory
 _REFRESH_PAUSE = 0.05
 _REFRESH_SHARE = 0.03  # of the time may go into refreshes
 _SEARCH_DIVISOR = 20  # of the bound; most sockets that are searched for are closed
+_SEARCH_RATE = 20_000  # fds a second, which take about an eighth of the time
 _THREADS_SHARE = 0.01  # of the time may go into comparing the tables of threads
 _MAX_THREADS = 10_000  # compared in a lookup, beyond those of the last process
 _MAX_MISSING = 16_384
@@ -48,6 +51,7 @@ class FdScanner:
         self._refreshed_at = -math.inf
         self._refreshed_in = 0  # the lookup
         self._refresh_cost = 0.0
+        self._search_due_at = -math.inf
         self._threads_due_at = -math.inf
         self.deferred = 0
         """Sockets whose search was left to the next lookup, once for each lookup."""
@@ -80,7 +84,9 @@ class FdScanner:
         directories = self._reader.list_fd_directories(new_only=True)
         return self._update(directories, users, rules, lookup)
 
-    def search(self, missing: Collection[int], wanted: Mapping[int, int], lookup: int) -> set[int]:
+    def search(
+        self, missing: Collection[int], wanted: Mapping[int, int], now: float, lookup: int
+    ) -> set[int]:
         """Search for missing sockets, except those that are missing for the first time.
 
         `wanted` has the users of all sockets of the lookup by inode. Return the sockets that no
@@ -92,15 +98,28 @@ class FdScanner:
             self._missing_since.setdefault(inode, lookup)
         sought = {inode for inode in missing if self._missing_since[inode] < lookup}
         self.deferred += len(missing) - len(sought)
+        due = self._search_order(sought, {wanted[inode] for inode in sought})
+        if not due:
+            return sought
+        if now < self._search_due_at:
+            self.deferred += len(sought)
+            return set()
+        before = self._reader.fds_read
+        lost = self._search_in(due, sought, lookup)
+        self._search_due_at = now + (self._reader.fds_read - before) / _SEARCH_RATE
+        return lost
+
+    def _search_in(self, processes: list[KnownProcess], sought: set[int], lookup: int) -> set[int]:
+        """Search in these processes; return what none holds, nothing if the bound ended it."""
         limit = self._reader.fds_read + max(1, self._max_fds // _SEARCH_DIVISOR)
-        for process in self._search_order(sought, {wanted[inode] for inode in sought}):
+        for process in processes:
             here = {one for one in sought if self._missing_since[one] > process.last_scan}
-            if here and self._reader.fds_read >= limit:
-                self.deferred += len(here)
-                return set()
-            if here:
-                self._reader.rescan(process, here, lookup)
+            left = limit - self._reader.fds_read
+            if here and (left <= 0 or not self._reader.rescan(process, here, lookup, left)):
                 sought = {inode for inode in sought if not self._table.references(inode)}
+                self.deferred += len(sought)
+                return set()
+            sought = {inode for inode in sought if not self._table.references(inode)}
         return sought
 
     def search_threads(

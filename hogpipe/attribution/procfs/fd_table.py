@@ -30,7 +30,11 @@ class KnownProcess(msgspec.Struct, eq=False):
     directory: FdDirectory
     """The state of /proc/PID/fd when its new fds were last read."""
     last_scan: int
-    """The lookup in which all its fds were read."""
+    """The lookup since which all its fds have been read."""
+    scan_began: int = 0
+    """The lookup in which the unfinished scan of all its fds began."""
+    unscanned: list[int] = msgspec.field(default_factory=list)
+    """The fds that are left to that scan, the next one last; none if no scan is unfinished."""
     last_match: int = 0
     """The lookup in which it held a wanted socket."""
     last_thread_scan: int = 0
@@ -159,6 +163,7 @@ class FdTable:
         for fd in list(process.fds):
             self._drop(process, fd)
         process.recent_fds.clear()
+        process.unscanned.clear()
         return before - self.size
 
     def _drop(self, process: KnownProcess, fd: int) -> None:

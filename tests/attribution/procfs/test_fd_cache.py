@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.fake_proc import FakeProc
 
+from hogpipe.attribution.procfs import fd_scanner
 from hogpipe.attribution.procfs.fd_cache import FdCache
 from hogpipe.attribution.procfs.shared_sockets import SharedSocketRules
 from hogpipe.linux.procfs import FdDirectory, ProcessIdentity, Procfs
@@ -290,13 +291,42 @@ def test_a_refresh_beyond_the_bound_continues_in_the_next_lookup(fake: FakeProc)
 def test_a_search_beyond_the_bound_continues_in_the_next_lookup(fake: FakeProc) -> None:
     for pid in range(10, 20):
         fake.process(pid, sockets={3: 100 + pid})
-    cache = Cache(fake, max_fds=60)  # a search may read a twentieth: two processes in each lookup
+    cache = Cache(fake, max_fds=60)  # a search may read a twentieth: three fds in each lookup
     cache.find(119)
     fake.swap(10, (3, 100))
-    lookups = [cache.find(100, 119) for _ in range(6)]
+    lookups = [cache.find(100, 119) for _ in range(8)]
     # The second lookup searches: the last match first, then by falling pid, so 10 is the last.
-    assert lookups == [{119: 19}] * 5 + [{100: 10, 119: 19}]
-    assert cache.fds.deferred == 5
+    assert lookups == [{119: 19}] * 7 + [{100: 10, 119: 19}]
+    assert cache.fds.deferred == 7
+
+
+def test_a_search_in_a_process_with_many_fds_reads_a_slice_in_each_lookup(fake: FakeProc) -> None:
+    held = dict(enumerate(range(1000, 1200), start=3))
+    fake.process(10, sockets=held)
+    fake.process(20, sockets={3: 100})
+    cache = Cache(fake, max_fds=400)  # a slice has 20 fds
+    cache.find(100)
+    fake.swap(10, (103, 998))
+    costs = [cache.cost(998) for _ in range(len(held) // 20)]
+    assert max(costs) <= 20 + 4, "the slice, and the likely fds of two processes"
+    assert cache.find(998) == {998: 10}
+    fake.swap(20, (3, 101))
+    assert cache.find(101) == {101: 20}
+
+
+def test_searches_have_a_rate(fake: FakeProc) -> None:
+    held = dict(enumerate(range(1000, 1200), start=3))
+    fake.process(10, sockets=held)
+    cache = Cache(fake, max_fds=400)  # a slice has 20 fds
+    cache.find(1000)
+    cache.pause = 0.0001
+    before = cache.fds.fds_read
+    for missing in range(5000, 5200):
+        cache.find(missing)
+        cache.find(missing)
+    searched = cache.fds.fds_read - before - 400 * 2  # without the likely fds
+    assert searched <= fd_scanner._SEARCH_RATE * 400 * cache.pause + 20
+    assert cache.fds.deferred > 300
 
 
 def test_cached_fds_are_bounded_and_the_latest_matches_stay(fake: FakeProc) -> None:
