@@ -12,6 +12,7 @@ An empty file is an empty capture: what wrote it was stopped before the first fr
 """
 
 from collections.abc import Iterable, Iterator
+from os import SEEK_CUR
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,7 +33,9 @@ from hogpipe.capture.pcap import compile_filter
 from hogpipe.errors import CaptureError, ConfigurationError
 from hogpipe.text import printable
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_FRAMES = 8192
+"""How many frames a chunk should have, so that what is done once for a chunk costs little."""
+_MIN_CHUNK_BYTES, _MAX_CHUNK_BYTES = 1 << 20, 1 << 24
 
 
 class SavefileReader:
@@ -46,6 +49,7 @@ class SavefileReader:
         self._expression = expression
         self._file: BinaryIO | None = None
         self._parser: SavefileParser | None = None
+        self._chunk_bytes = _MIN_CHUNK_BYTES
         self._rest = b""
         """Bytes that have been read and not parsed."""
         self._first = no_frames()
@@ -67,7 +71,7 @@ class SavefileReader:
         """Open the file and check its first bytes and the filter; raises ConfigurationError."""
         try:
             self._file = self._path.open("rb")
-            head = self._file.read(_CHUNK_BYTES)
+            head = self._file.read(self._chunk_bytes)
         except OSError as error:
             self.close()
             raise ConfigurationError(f"capture.path: {self._name}: {error.strerror}") from error
@@ -93,8 +97,8 @@ class SavefileReader:
             return
         yield self._select(self._first)
         self._first = no_frames()
-        while self._parser.failure is None and (chunk := self._read(self._file)):
-            parsed = self._parse(self._parser, self._rest + chunk)
+        while self._parser.failure is None and (data := self._read_on(self._file)):
+            parsed = self._parse(self._parser, data)
             try:
                 self._compile_filters(self._parser.interfaces, None)
             except ConfigurationError as error:
@@ -111,15 +115,25 @@ class SavefileReader:
             self._file.close()
             self._file = None
 
-    def _read(self, file: BinaryIO) -> bytes:
+    def _read_on(self, file: BinaryIO) -> bytes:
+        """Return what is not parsed yet and the next chunk; nothing at the end of the file."""
+        before = len(self._rest)
         try:
-            return file.read(_CHUNK_BYTES)
+            if file.seekable():  # reading some bytes again is cheaper than copying all
+                file.seek(-before, SEEK_CUR)
+                data = file.read(before + self._chunk_bytes)
+            else:
+                data = self._rest + file.read(self._chunk_bytes)
         except OSError as error:
             raise CaptureError(f"{self._name}: {error.strerror}") from error
+        return data if len(data) > before else b""
 
     def _parse(self, parser: SavefileParser, data: bytes) -> ParsedFrames:
         parsed = parser.parse(data)
         self._rest = data[parsed.used :]
+        if count := len(parsed.interface):
+            wanted = parsed.used * _CHUNK_FRAMES // count
+            self._chunk_bytes = min(max(wanted, _MIN_CHUNK_BYTES), _MAX_CHUNK_BYTES)
         return parsed
 
     def _compile_filters(self, interfaces: Iterable[SavefileInterface], where: str | None) -> None:

@@ -1,3 +1,5 @@
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -142,6 +144,20 @@ def test_fragments_before_a_big_tcp_packet_are_counted_once(tmp_path: Path) -> N
     assert transmitted(batches) == counts_of(batches).captured.bytes == 2008 + 40 + 100_000
     udp_flows = {flow for batch in batches for flow in batch.flows if flow.protocol == UDP}
     assert {(flow.local_port, flow.remote_port) for flow in udp_flows} == {(1000, 53)}
+
+
+def test_frames_of_any_size_are_counted_from_a_file_and_from_a_pipe(tmp_path: Path) -> None:
+    frames = [at(number / 10_000, datagram(size)) for number, size in enumerate([40, 1400] * 2000)]
+    file = pcap_file(frames, ETHERNET)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as threads:
+        written = threads.submit(pipe.write_bytes, file)
+        through_pipe, failure = replay(pipe)
+        written.result()
+    assert failure is None
+    assert transmitted(through_pipe) == 2000 * (68 + 1428)
+    assert transmitted(replay(write(tmp_path / "t.pcap", file))[0]) == 2000 * (68 + 1428)
 
 
 def test_a_filter_lets_only_matching_packets_through(tmp_path: Path) -> None:
