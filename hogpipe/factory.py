@@ -25,6 +25,7 @@ from hogpipe.attribution.tracked_connections import TrackedConnections
 from hogpipe.attribution.translation_resolver import TranslationResolver
 from hogpipe.capture.ebpf.ebpf_source import EbpfSource
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
+from hogpipe.capture.live.link_selection import selects_new_links
 from hogpipe.capture.live.live_source import LiveSource
 from hogpipe.capture.live.open_handles import LiveOptions
 from hogpipe.capture.local_addresses import LocalAddresses
@@ -33,6 +34,7 @@ from hogpipe.capture.source import PacketSource
 from hogpipe.config.settings import ConfiguredSink, Settings
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import ConfigurationError
+from hogpipe.linux.netns.namespace_addresses import NamespaceAddresses
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.procfs import shows_live_processes
 from hogpipe.linux.procfs_addresses import read_local_addresses
@@ -122,14 +124,15 @@ def _make_live_source(
             procfs=settings.attribution.procfs,
         )
     )
-    connections = TrackedConnections(settings.attribution.procfs, procfs_resolver.namespaces)
-    resolver = _make_resolver(settings, stale, procfs_resolver)
+    procfs, processes = settings.attribution.procfs, procfs_resolver.namespaces
     return source, TranslationResolver(
-        resolver,
-        connections,
+        _make_resolver(settings, stale, procfs_resolver),
+        TrackedConnections(procfs, processes),
         source.namespaces_of,
+        NamespaceAddresses(procfs, processes).find,
         # A filter may select one copy of a translated packet and not the other.
         leaves_out_copies=not capture.filter,
+        follows_links=selects_new_links(capture.interfaces),
     )
 
 

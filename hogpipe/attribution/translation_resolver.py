@@ -28,8 +28,11 @@ Algorithm
    that other containers have too. So a flow of a container is TRANSLATED only if the true flow is
    known to exist at the captured interface: it was looked up before, or has a socket now. Otherwise
    it is looked up again, as the other copy may not have reached attribution yet.
-6. Otherwise (a container whose interface is not captured, another host behind this one) the flow is
-   the only copy, and its resolution stays as it is.
+6. Otherwise the flow is the only copy. If exactly one namespace of this machine has the true local
+   address (a container whose interface is not captured, one inside another container) and a socket
+   of exactly the true flow, the flow has that socket's owner. If not (another host behind this one,
+   a socket that is closed), its resolution stays as it is, and that of a flow that this namespace
+   translates where links are followed.
 
 Known limits: an ICMP error is not part of a connection that conntrack finds. A flow that no lookup
 reached is recorded as if it were not translated. A flow is not asked about if several namespaces
@@ -38,7 +41,8 @@ address, and the host translates for the latter, its flows are TRANSLATED withou
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from enum import Enum
+from typing import NamedTuple, Protocol
 
 from msgspec.structs import replace
 
@@ -60,6 +64,7 @@ from hogpipe.model import (
 
 _MAX_RECENT = 1 << 14  # flows, in each of two generations
 _LOOPBACK6 = bytes(15) + b"\1"
+_COPY = Resolution(TRANSLATED, is_final=True)
 
 
 class ConnectionFinder(Protocol):
@@ -74,23 +79,32 @@ class ConnectionFinder(Protocol):
 class TranslationResolver:
     """A Resolver that asks `resolver`, then conntrack.
 
-    `namespaces_of` returns the namespaces that have an address: the one that is captured in, and
-    those whose traffic is captured at an interface that leads to them. It is called in the lookup
-    thread. Without `leaves_out_copies` no flow is TRANSLATED.
+    Two functions return the namespaces that have an address, and are called in the lookup thread:
+    `captured_with`, of the one that is captured in and those whose traffic is captured at an
+    interface that leads to them; `any_with`, of all others that have a process. Without
+    `leaves_out_copies` no flow is TRANSLATED.
+
+    `follows_links` means that the interface of a new container will be captured soon after its
+    first packets. Then the copy of one that this namespace translates is not taken for the only
+    one: it would count a second time for the process as long as its owner is cached.
     """
 
     def __init__(
         self,
         resolver: Resolver,
         connections: ConnectionFinder,
-        namespaces_of: Callable[[bytes], Sequence[int]],
+        captured_with: Callable[[bytes], Sequence[int]],
+        any_with: Callable[[bytes], Sequence[int]],
         *,
         leaves_out_copies: bool = True,
+        follows_links: bool = False,
     ) -> None:
         self._resolver = resolver
         self._connections = connections
-        self._namespaces_of = namespaces_of
+        self._captured_with = captured_with
+        self._any_with = any_with
         self._leaves_out_copies = leaves_out_copies
+        self._follows_links = follows_links
         self._looked_up = _RecentFlows()
 
     def prepare(self) -> None:
@@ -130,38 +144,6 @@ class TranslationResolver:
         """Close the other resolver."""
         self._resolver.close()
 
-    def _correct(
-        self,
-        found: dict[FlowKey, Resolution],
-        translated: Sequence[tuple[FlowKey, FlowKey]],
-        flows: FlowSpans,
-    ) -> None:
-        """Correct what was found of translated flows, each of which comes with its true flow."""
-        of_own: dict[FlowKey, FlowKey] = {}
-        unseen: dict[FlowKey, FlowKey] = {}
-        for flow, true_flow in translated:
-            namespaces = _namespaces_of(true_flow, self._namespaces_of)
-            if flow.namespace in namespaces or true_flow.local_address == flow.local_address:
-                of_own[flow] = true_flow
-            elif not namespaces or not self._leaves_out_copies:
-                continue
-            elif flow.namespace == OWN_NAMESPACE or self._looked_up.has(true_flow, namespaces):
-                found[flow] = Resolution(TRANSLATED, is_final=True)
-            else:
-                unseen[flow] = replace(true_flow, namespace=namespaces[0])
-        if not (of_own or unseen):
-            return
-        asked = {true_flow: flows[flow] for flow, true_flow in (of_own | unseen).items()}
-        resolved = self._resolver.resolve(asked)
-        for flow, true_flow in of_own.items():
-            if true_flow in resolved:
-                found[flow] = resolved[true_flow]
-        for flow, true_flow in unseen.items():
-            if _has_socket(resolved.get(true_flow)):
-                found[flow] = Resolution(TRANSLATED, is_final=True)
-            else:
-                found.pop(flow, None)
-
     def _find_translated(
         self, flows: Iterable[FlowKey], found: dict[FlowKey, Resolution]
     ) -> Iterator[tuple[FlowKey, FlowKey]]:
@@ -186,6 +168,94 @@ class TranslationResolver:
                 if true_flow is not None:
                     yield flow, true_flow
 
+    def _correct(
+        self,
+        found: dict[FlowKey, Resolution],
+        translated: Iterable[tuple[FlowKey, FlowKey]],
+        flows: FlowSpans,
+    ) -> None:
+        """Correct what was found of translated flows, each of which comes with its true flow."""
+        candidates: list[_Candidate] = []
+        for flow, true_flow in translated:
+            namespaces = self._find_captured(true_flow)
+            if self._is_copy(flow, true_flow, namespaces):
+                found[flow] = _COPY
+            else:
+                candidates += self._list_candidates(flow, true_flow, namespaces)
+        if candidates:
+            asked = {one.true_flow: flows[one.flow] for one in candidates}
+            resolved = self._resolver.resolve(asked)
+            for one in candidates:
+                one.decide(found, resolved.get(one.true_flow))
+
+    def _is_copy(self, flow: FlowKey, true_flow: FlowKey, namespaces: Sequence[int]) -> bool:
+        """Return whether a flow is known to be a copy of its true flow without a lookup of that."""
+        if not namespaces or not self._leaves_out_copies or _is_own(flow, true_flow, namespaces):
+            return False
+        return flow.namespace == OWN_NAMESPACE or self._looked_up.has(true_flow, namespaces)
+
+    def _list_candidates(
+        self, flow: FlowKey, true_flow: FlowKey, namespaces: Sequence[int]
+    ) -> Iterator["_Candidate"]:
+        """Yield the flows to look up for one that is not known to be a copy."""
+        if _is_own(flow, true_flow, namespaces):
+            yield _Candidate(_Role.OWN, flow, true_flow)
+            return
+        if namespaces and not self._leaves_out_copies:
+            return
+        if namespaces:
+            yield _Candidate(_Role.COPIED, flow, replace(true_flow, namespace=namespaces[0]))
+        if flow.namespace == OWN_NAMESPACE and self._follows_links:
+            return
+        others = {*self._any_with(true_flow.local_address)} - {*namespaces, flow.namespace}
+        if len(others) == 1:
+            yield _Candidate(_Role.SOURCE, flow, replace(true_flow, namespace=others.pop()))
+
+    def _find_captured(self, true_flow: FlowKey) -> Sequence[int]:
+        """Return the namespaces, of those that are captured, that have the true local address."""
+        if true_flow.namespace is not None and _is_loopback(true_flow.local_address):
+            return (true_flow.namespace,)
+        return self._captured_with(true_flow.local_address)
+
+
+class _Role(Enum):
+    """What a candidate is to its translated flow if it has a socket."""
+
+    OWN = 1
+    """The same, as the processes of the flow's namespace see it."""
+    COPIED = 2
+    """The flow that is recorded elsewhere."""
+    SOURCE = 3
+    """The flow that is recorded nowhere else."""
+
+
+class _Candidate(NamedTuple):
+    """A flow that may be the true flow of a translated one."""
+
+    role: _Role
+    flow: FlowKey
+    true_flow: FlowKey
+
+    def decide(self, found: dict[FlowKey, Resolution], resolution: Resolution | None) -> None:
+        """Correct what was found of the flow by the resolution of the candidate.
+
+        Without a resolution the candidate is left to the next lookup, and so is the flow; also if
+        the candidate's socket exists and its holder is not known yet.
+        """
+        if found.get(self.flow) is _COPY:
+            return
+        if self.role is _Role.OWN and resolution is not None:
+            found[self.flow] = resolution
+        elif resolution is not None and _has_socket(resolution):
+            found[self.flow] = _COPY if self.role is _Role.COPIED else resolution
+        elif self.role is _Role.COPIED or resolution is None or resolution.attribution.user:
+            found.pop(self.flow, None)
+
+
+def _is_own(flow: FlowKey, true_flow: FlowKey, namespaces: Sequence[int]) -> bool:
+    """Return whether the process at the local end of a flow is in the flow's own namespace."""
+    return flow.namespace in namespaces or true_flow.local_address == flow.local_address
+
 
 class _RecentFlows:
     """The flows that were looked up last, whatever interface they passed, in two generations."""
@@ -204,13 +274,6 @@ class _RecentFlows:
         """Return whether a flow was looked up in one of these namespaces."""
         keys = {replace(flow, interface="", namespace=one) for one in namespaces}
         return not keys.isdisjoint(self._new) or not keys.isdisjoint(self._old)
-
-
-def _namespaces_of(flow: FlowKey, namespaces_of: Callable[[bytes], Sequence[int]]) -> Sequence[int]:
-    """Return the namespaces that have the local address of a true flow."""
-    if flow.namespace is not None and _is_loopback(flow.local_address):
-        return (flow.namespace,)
-    return namespaces_of(flow.local_address)
 
 
 def _is_loopback(address: bytes) -> bool:

@@ -1,6 +1,7 @@
 """Translated flows, with a scripted resolver and a scripted conntrack."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import pytest
 from msgspec.structs import replace
@@ -17,6 +18,7 @@ from hogpipe.model import (
     FlowKey,
     Quality,
     ResolverCounts,
+    User,
 )
 
 TCP, UDP, ICMP = 6, 17, 1
@@ -121,12 +123,16 @@ def make_resolver(
     *,
     namespaces: Mapping[bytes, tuple[int, ...]] = NAMESPACES,
     leaves_out_copies: bool = True,
+    others: Mapping[bytes, tuple[int, ...]] = MappingProxyType({}),
+    follows_links: bool = False,
 ) -> TranslationResolver:
     return TranslationResolver(
         ScriptedResolver(answers),
         conntrack,
         lambda address: namespaces.get(address, ()),
+        lambda address: others.get(address, ()),
         leaves_out_copies=leaves_out_copies,
+        follows_links=follows_links,
     )
 
 
@@ -240,6 +246,77 @@ def test_a_container_translates_for_a_network_of_its_own_with_an_address_of_anot
 ):
     known = {TRUE: Resolution(UNATTRIBUTED), ROUTED: Resolution(UNATTRIBUTED)}
     assert resolve(routing(), known, ROUTED) == {}
+
+
+INNER_NAMESPACE, OTHER_NAMESPACE = 4026532003, 4026532004
+INNER = replace(TRUE, namespace=INNER_NAMESPACE)
+
+
+@pytest.mark.parametrize("namespaces", [{}, NAMESPACES], ids=["unknown", "of another container"])
+@pytest.mark.parametrize("flow", [ROUTED, FLOW])
+def test_the_only_copy_of_a_translated_flow_has_the_owner_of_its_socket_in_any_namespace(
+    flow: FlowKey, namespaces: Mapping[bytes, tuple[int, ...]]
+) -> None:
+    if flow is FLOW:
+        namespaces = {}
+    inner = replace(INNER, interface=flow.interface)
+    known = {flow: Resolution(UNATTRIBUTED), inner: Resolution(exact(NGINX))}
+    conntrack = ScriptedConntrack(
+        masqueraded(flow, CONTAINER, 5000), asked_in=(OWN_NAMESPACE, ROUTER_NAMESPACE)
+    )
+    others = {CONTAINER: (*namespaces.get(CONTAINER, ()), INNER_NAMESPACE)}
+    resolver = make_resolver(conntrack, known, namespaces=namespaces, others=others)
+    assert resolver.resolve({flow: ()}) == {flow: Resolution(exact(NGINX))}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        pytest.param({}, id="left to the next lookup"),
+        pytest.param(
+            {INNER: Resolution(Attribution(Quality.NONE, user=User(0, "root")))},
+            id="a holder that is not known yet",
+        ),
+    ],
+)
+def test_the_only_copy_of_a_translated_flow_is_looked_up_again_while_its_socket_may_have_an_owner(
+    answers: Mapping[FlowKey, Resolution],
+) -> None:
+    known = {ROUTED: Resolution(UNATTRIBUTED), **answers}
+    others = {CONTAINER: (INNER_NAMESPACE,)}
+    assert make_resolver(routing(), known, namespaces={}, others=others).resolve({ROUTED: ()}) == {}
+
+
+@pytest.mark.parametrize(
+    ("others", "resolution"),
+    [
+        pytest.param((INNER_NAMESPACE,), Resolution(LISTENER), id="no socket of its own"),
+        pytest.param((INNER_NAMESPACE,), Resolution(UNATTRIBUTED), id="no socket"),
+        pytest.param(
+            (INNER_NAMESPACE, OTHER_NAMESPACE), Resolution(exact(NGINX)), id="two namespaces"
+        ),
+    ],
+)
+def test_the_only_copy_of_a_translated_flow_stays_as_it_is_unless_one_socket_matches(
+    others: tuple[int, ...], resolution: Resolution
+) -> None:
+    known = {ROUTED: Resolution(UNATTRIBUTED), INNER: resolution}
+    resolver = make_resolver(routing(), known, namespaces={}, others={CONTAINER: others})
+    assert resolver.resolve({ROUTED: ()}) == {ROUTED: Resolution(UNATTRIBUTED)}
+
+
+@pytest.mark.parametrize(("flow", "quality"), [(FLOW, Quality.NONE), (ROUTED, Quality.EXACT)])
+def test_where_links_are_followed_only_what_a_container_translates_is_taken_for_the_only_copy(
+    flow: FlowKey, quality: Quality
+) -> None:
+    inner = replace(INNER, interface=flow.interface)
+    known = {flow: Resolution(UNATTRIBUTED), inner: Resolution(exact(NGINX))}
+    conntrack = ScriptedConntrack(
+        masqueraded(flow, CONTAINER, 5000), asked_in=(OWN_NAMESPACE, ROUTER_NAMESPACE)
+    )
+    others = {CONTAINER: (INNER_NAMESPACE,)}
+    resolver = make_resolver(conntrack, known, namespaces={}, others=others, follows_links=True)
+    assert resolver.resolve({flow: ()})[flow].attribution.quality is quality
 
 
 def test_a_redirected_flow_of_a_container_has_the_owner_of_the_port_behind() -> None:

@@ -196,17 +196,16 @@ def run_and_talk(
     return client, read_conserved_records(folder), run.errors
 
 
-@pytest.mark.parametrize(
-    ("interfaces", "more"),
-    [
-        pytest.param(["uplink0"], "", id="only the uplink is captured"),
-        pytest.param(["auto"], f'filter = "not host {CONTAINER}"', id="a filter"),
-    ],
-)
-def test_the_only_copy_of_a_translated_packet_is_recorded(
-    interfaces: list[str], more: str, tmp_path: Path
-) -> None:
-    config = configure(tmp_path, *interfaces, more=more)
+def test_the_only_copy_of_a_translated_packet_belongs_to_its_process(tmp_path: Path) -> None:
+    config = configure(tmp_path, "uplink0", group_by=("process", "transport"))
+    client, records, _errors = run_and_talk(tmp_path, config, ["uplink0"])
+    assert sum_moved(records, client["pid"]).transmit_bytes > SIZE
+    assert unattributed(records) == []
+    assert not sum_translated(records)["packets"]
+
+
+def test_with_a_filter_no_packet_is_taken_for_a_copy(tmp_path: Path) -> None:
+    config = configure(tmp_path, "auto", more=f'filter = "not host {CONTAINER}"')
     client, records, _errors = run_and_talk(tmp_path, config, ["uplink0"])
     assert sum_moved(records, client["pid"]) == Moved(0, 0, 0, 0)
     assert sum_moved(records, None).transmit_bytes > SIZE

@@ -143,7 +143,8 @@ class CaptureSet:
         self._captures: dict[int, InterfaceCapture] = {}
         self._failed: set[int] = set()
         self.local = LocalAddresses()
-        """The addresses with flows of their own at any captured interface. May be read in any
+        """The addresses with flows of their own at any captured interface, with those of closed
+        ones until the next update: their last flows are yet to be looked up. May be read in any
         thread: a change replaces the object."""
         self._all_read_at = 0.0
         self._poll = select.poll()
@@ -178,7 +179,7 @@ class CaptureSet:
         for index, view in views.items():
             if index in self._captures:
                 self._captures[index].update(view)
-        self._join_addresses()
+        self.local = join_addresses([capture.local for capture in self._captures.values()])
 
     def read_ready(self, ready: Mapping[int, int], batch: FlowBatch) -> set[int]:
         """Read the interfaces that are `ready` into `batch`; return all that have failed so far."""
@@ -232,11 +233,7 @@ class CaptureSet:
         capture = self._captures.pop(index)
         self._failed.discard(index)
         self._poll.unregister(capture)
-        self._join_addresses()
         capture.close(batch)
-
-    def _join_addresses(self) -> None:
-        self.local = join_addresses([capture.local for capture in self._captures.values()])
 
 
 def _read(capture: InterfaceCapture, batch: FlowBatch) -> bool:

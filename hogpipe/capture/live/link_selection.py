@@ -73,6 +73,11 @@ def select_links(patterns: Iterable[str], links: Sequence[Link]) -> list[Selecti
     return [chosen[index] for index in sorted(chosen)]
 
 
+def selects_new_links(patterns: Iterable[str]) -> bool:
+    """Return whether links that do not exist yet may be selected later, by "auto" or a glob."""
+    return any(pattern == AUTO or set(pattern) & set("*?[") for pattern in patterns)
+
+
 def find_unmatched(patterns: Iterable[str], links: Sequence[Link]) -> list[str]:
     """Return the patterns that match the name of no link, up or down."""
     names = [link.name for link in links]

@@ -7,7 +7,12 @@ from collections.abc import Iterable
 
 import pytest
 
-from hogpipe.capture.live.link_selection import Selection, find_unmatched, select_links
+from hogpipe.capture.live.link_selection import (
+    Selection,
+    find_unmatched,
+    select_links,
+    selects_new_links,
+)
 from hogpipe.capture.live.link_topology import LinkStack
 from hogpipe.linux.rtnetlink import Link
 
@@ -253,3 +258,19 @@ def test_patterns_that_match_no_link_are_found_and_links_that_are_down_count() -
         "wlan*",
         "eth9",
     ]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "may_select"),
+    [
+        (["auto"], True),
+        (["eth0", "veth*"], True),
+        (["eth?"], True),
+        (["eth[01]"], True),
+        (["eth0", "lo", "any"], False),
+    ],
+)
+def test_links_that_are_new_are_selected_by_auto_and_by_globs(
+    patterns: list[str], may_select: bool
+) -> None:
+    assert selects_new_links(patterns) is may_select
