@@ -16,7 +16,9 @@ Below all of them:
     model/         the values that pass between the stages
     protocols.py   protocol numbers and units
     errors.py      the errors that a user can see
+    files.py       files that a configuration names, which may be FIFOs
     text.py        untrusted text, escaped for logs and terminals
+    terminal.py    the output streams of the command line, which escape such text
     signals.py     what a signal does, from the first line of the program on
 
 Above them:

@@ -37,6 +37,7 @@ from hogpipe.records.summary import Summary
 from hogpipe.signals import StopSignals, end_process
 from hogpipe.sinks.registry import PluginInfo, encode_plugin, load_plugins
 from hogpipe.templates import write_config, write_service
+from hogpipe.terminal import make_streams_printable
 from hogpipe.text import NOTICE, describe_error, printable
 from hogpipe.version import __version__
 
@@ -252,9 +253,10 @@ def check(config: Path, overrides: Sequence[str], *, as_json: bool) -> None:
         found = {"source": source, "sinks": names, "ignored": ignored}
         _print_json({"path": str(config), "valid": True, "problems": [], **found})
         return
-    click.echo(f"{config}: valid; source {source}, sinks {', '.join(names) or 'none'}")
+    shown = printable(str(config))
+    click.echo(f"{shown}: valid; source {source}, sinks {', '.join(names) or 'none'}")
     if ignored:
-        click.echo(f"{config}: note: {_describe_ignored(settings, ignored)}")
+        click.echo(f"{shown}: note: {_describe_ignored(settings, ignored)}")
 
 
 def _print_json(document: Mapping[str, object]) -> None:
@@ -383,6 +385,7 @@ def main(signals: StopSignals | None = None) -> None:
     if signals is None:
         signals = StopSignals()
         signals.install()
+    make_streams_printable()
     _set_up_logging()
     try:
         commands.main(prog_name="hogpipe", obj=signals)

@@ -23,6 +23,7 @@ from hogpipe.config.settings import (
     PluginSettings,
     Settings,
 )
+from hogpipe.files import describe_kind
 from hogpipe.sinks.contract import SinkSettings
 
 # Keys of [capture] that apply only to sources that capture packets.
@@ -145,7 +146,11 @@ def _check_spools(sinks: Sequence[SinkSettings | None], problems: Problems) -> N
             if sink.spool_mib != default and not problems.has_problem(at):
                 problems.add(("sinks", index, "spool_mib"), "only with spool")
             continue
-        folder = sink.spool.resolve()
+        try:
+            folder = sink.spool.resolve()
+        except RuntimeError:
+            _add_path_problem(sink.spool, at, "a symbolic link that leads to itself", problems)
+            continue
         if folder in first_of:
             text = f"already the spool of sinks[{first_of[folder]}]; each needs its own folder"
             problems.add(at, text)
@@ -182,8 +187,8 @@ def _check_savefile(path: Path, at: KeyPath, problems: Problems) -> None:
     mode = _read_mode(path, at, problems)
     if mode is None:
         return
-    if not stat.S_ISREG(mode):
-        _add_path_problem(path, at, "not a regular file", problems)
+    if kind := describe_kind(mode):
+        _add_path_problem(path, at, kind, problems)
         return
     try:
         path.open("rb").close()

@@ -29,10 +29,13 @@ from hogpipe.config.settings import (
     Settings,
 )
 from hogpipe.errors import ConfigurationError
+from hogpipe.files import read_regular
 from hogpipe.sinks.registry import PluginInfo, Registry, load_plugins
 from hogpipe.text import describe_error, printable
 
 log = logging.getLogger(__name__)
+
+_LARGEST_FILE = 4 << 20
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Settings:
@@ -66,7 +69,10 @@ def load_settings(path: Path | None, options: RunOptions, overrides: Sequence[st
 
 def _read_tables(path: Path) -> dict[str, object]:
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        content = read_regular(path, _LARGEST_FILE + 1)
+        if len(content) > _LARGEST_FILE:
+            raise ConfigurationError(printable(f"{path}: larger than {_LARGEST_FILE} bytes"))
+        return tomllib.loads(content.decode("utf-8-sig"))
     except OSError as error:
         reason = f"cannot read it: {error.strerror}"
     except UnicodeDecodeError as error:

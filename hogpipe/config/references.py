@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hogpipe.config.problems import KeyPath, Problems, quote
+from hogpipe.files import read_regular
 
 _LARGEST_FILE = 1 << 20
 
@@ -81,8 +82,7 @@ def _read_variable(environ: Mapping[str, str], name: str) -> str:
 
 def _read_file(folder: Path, name: str) -> str:
     try:
-        with expand_path(folder, name).open("rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
+        content = read_regular(expand_path(folder, name), _LARGEST_FILE + 1)
         text = content.decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"file {quote(name)} is not UTF-8") from error

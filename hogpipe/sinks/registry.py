@@ -23,6 +23,7 @@ import msgspec
 import orjson
 from pluggy import PluginManager
 
+from hogpipe.files import require_regular
 from hogpipe.sinks import builtin, hookspecs
 from hogpipe.sinks.contract import SinkSettings, SinkType
 from hogpipe.sinks.plugin_errors import describe_bug
@@ -149,6 +150,7 @@ def _import(source: object) -> object:
 
 def load_module(path: Path) -> ModuleType:
     """Import the file at `path`, every time it is called; raises OSError and the file's errors."""
+    require_regular(path)
     name = _module_name(path)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

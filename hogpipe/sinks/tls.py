@@ -14,6 +14,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from hogpipe.files import read_regular
 from hogpipe.sinks.contract import SettingProblem, raise_problems
 
 _NO = "no name or address"
@@ -124,8 +125,7 @@ def _describe_key_error(tls: TlsSettings, error: Exception, *, encrypted: bool) 
 
 def _find_unreadable(key: str, path: Path) -> SettingProblem | None:
     try:
-        with path.open("rb") as file:
-            file.read(1)
+        read_regular(path, 1)
     except OSError as error:
         return _problem(key, path, f"{error.strerror}", colon=":")
     return None

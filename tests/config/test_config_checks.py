@@ -35,10 +35,10 @@ def test_a_savefile_must_be_an_existing_regular_file(tmp_path: Path) -> None:
         f'capture.path: "{tmp_path}/absent": No such file or directory'
     ]
     assert problems_of(tmp_path, text + '"."') == [
-        f'capture.path: "{tmp_path}": not a regular file'
+        f'capture.path: "{tmp_path}": not a regular file but a folder'
     ]
     assert problems_of(tmp_path, text + '"pipe"') == [
-        f'capture.path: "{tmp_path}/pipe": not a regular file'
+        f'capture.path: "{tmp_path}/pipe": not a regular file but a FIFO'
     ]
 
 

@@ -8,7 +8,6 @@ processes closed files.
 import asyncio
 import errno
 import os
-import stat
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from aiofiles.os import wrap
 from msgspec import Meta
 
 from hogpipe.errors import ConfigurationError
+from hogpipe.files import describe_kind
 from hogpipe.records.schema import Record
 from hogpipe.sinks.contract import Seconds, SettingProblem
 from hogpipe.sinks.encoding import JsonEncoder, JsonSettings
@@ -131,8 +131,8 @@ def _find_path_problem(path: Path) -> str | None:
         return _find_folder_problem(path.parent)
     except OSError as error:
         return error.strerror
-    if not stat.S_ISREG(mode):
-        return "not a regular file"
+    if kind := describe_kind(mode):
+        return kind
     return (
         None
         if os.access(path, os.R_OK | os.W_OK, effective_ids=True)

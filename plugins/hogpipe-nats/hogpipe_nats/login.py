@@ -62,6 +62,8 @@ def _read_credentials(path: Path) -> RawCredentials:
     """Return the content of a credentials file; ValueError for what nats-py cannot use."""
     if nkeys is None:
         raise ValueError("the package nkeys is missing: pip install nkeys")
+    if path.exists() and not path.is_file():  # a FIFO, whose reading would wait
+        raise ValueError("not a regular file")
     try:
         content = path.read_text()
         content.index(_JWT)  # without it nats-py would search forever

@@ -248,6 +248,8 @@ async def test_an_error_names_a_file_without_credentials(content: str, tmp_path:
     assert str(path) in await fails_for_good(settings)
     path.unlink()
     assert await fails_for_good(settings) == f"credentials: {path}: No such file or directory"
+    os.mkfifo(path)
+    assert await fails_for_good(settings) == f"credentials: {path}: not a regular file"
 
 
 @pytest.mark.parametrize("seed", ["seed", "\u00e9", "=", ""])

@@ -427,8 +427,8 @@ def test_a_kill_at_any_moment_tears_repeats_and_loses_nothing(tmp_path: Path, se
 PROBLEMS = [
     ({"keep": 3}, ("keep",), "only with rotate_mib or rotate_every"),
     ({"compress": "gzip"}, ("compress",), "only with rotate_mib or rotate_every"),
-    ({"path": "folder"}, ("path",), "not a regular file"),
-    ({"path": "pipe"}, ("path",), "not a regular file"),
+    ({"path": "folder"}, ("path",), "not a regular file but a folder"),
+    ({"path": "pipe"}, ("path",), "not a regular file but a FIFO"),
     ({"path": "file/x"}, ("path",), "Not a directory"),
     ({"path": "file/new/x"}, ("path",), "Not a directory"),
     ({"path": "n" * 300}, ("path",), "File name too long"),
@@ -463,7 +463,7 @@ def test_the_check_reports_them_with_their_key_path(tmp_path: Path) -> None:
     assert problems_of(tmp_path, file) == [
         "sinks[0].keep: only with rotate_mib or rotate_every",
         "sinks[0].compress: only with rotate_mib or rotate_every",
-        f'sinks[0].path: "{tmp_path}": not a regular file',
+        f'sinks[0].path: "{tmp_path}": not a regular file but a folder',
     ]
     for key in ("keep", "rotate_mib", "rotate_every"):
         shown = f'[[sinks]]\ntype = "jsonl"\npath = "x"\n{key} = 0'

@@ -1,0 +1,48 @@
+"""Files that a configuration names: read without a wait, and only if they are regular files.
+
+In: a path. Out: its content, or an OSError that says what is there instead: a FIFO, for example,
+whose opening would wait for a writer, or a device, whose end may never come. Symbolic links are
+followed.
+"""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a folder",
+}
+NOT_REGULAR = "not a regular file"
+
+
+def describe_kind(mode: int) -> str | None:
+    """Return what a file with this `st_mode` is instead of a regular one, None if it is one."""
+    if stat.S_ISREG(mode):
+        return None
+    return f"{NOT_REGULAR} but {_KINDS.get(stat.S_IFMT(mode), 'something else')}"
+
+
+def require_regular(path: Path) -> None:
+    """Raise OSError if there is no regular file at `path`."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if kind := describe_kind(mode):
+        raise OSError(errno.EINVAL, kind, str(path))
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """Return the first `limit` bytes of the file at `path`; raises OSError."""
+    require_regular(path)
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags), "rb", buffering=0) as file:
+        content = b""
+        # A file of /proc, which counts as regular, may have nothing for now: BlockingIOError.
+        while len(content) < limit and (chunk := os.read(file.fileno(), limit - len(content))):
+            content += chunk
+        return content
