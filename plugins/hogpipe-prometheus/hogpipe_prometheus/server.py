@@ -4,16 +4,25 @@ The page is the WSGI application of prometheus-client, run in a thread so that i
 event loop. The server of prometheus-client has a thread for each connection without a time limit,
 and takes half a second to stop. Here connections are bounded in number and time, and stopping waits
 for no peer.
+
+Beyond the bound, a new connection replaces the oldest of those that wait for their peer: for the
+rest of a request, or until an answer is read. So half-open connections, however many, delay no
+scrape that sends its request at once.
+
+Known limit: a peer that makes more than `MOST_CONNECTIONS` connections in the time that a request
+takes on its way can have a scrape replaced; Prometheus then tries again at its next interval.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
-MOST_CONNECTIONS = 32
-"""The most open connections; further ones are closed without an answer."""
+MOST_CONNECTIONS = 128
+"""The most open connections."""
+HEAD_SECONDS = 5.0
+"""The time limit for a whole request to arrive."""
 SECONDS = 10.0
-"""The time limit of a connection."""
+"""The time limit for an answer to be made and read."""
 LONGEST_HEAD = 8192
 """The most bytes of a request's line and headers."""
 
@@ -31,6 +40,10 @@ class ScrapeServer:
         self._app = app
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        """Those that have not ended."""
+        self._waiting: dict[asyncio.Task[None], None] = {}
+        """Those that wait for their peer, the oldest first."""
+        self._answering: set[asyncio.Task[None]] = set()
 
     async def start(self, host: str, port: int) -> None:
         """Listen on all addresses of `host`; raises OSError."""
@@ -53,18 +66,38 @@ class ScrapeServer:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # asyncio could make the task itself, but before 3.12 it logs a cancelled one.
-        if self._server is None or len(self._connections) >= MOST_CONNECTIONS:
+        if self._server is None or not self._make_room():
             writer.transport.abort()
             return
         connection = asyncio.create_task(self._serve(reader, writer))
         self._connections.add(connection)
-        connection.add_done_callback(self._connections.discard)
+        self._waiting[connection] = None
+        connection.add_done_callback(self._forget)
+
+    def _make_room(self) -> bool:
+        """Close the oldest connection that waits for its peer, if there is no room for another."""
+        if len(self._waiting) + len(self._answering) < MOST_CONNECTIONS:
+            return True
+        oldest = next(iter(self._waiting), None)
+        if oldest is None:
+            return False
+        del self._waiting[oldest]
+        oldest.cancel()
+        return True
+
+    def _forget(self, connection: asyncio.Task[None]) -> None:
+        self._connections.discard(connection)
+        self._answering.discard(connection)
+        self._waiting.pop(connection, None)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(HEAD_SECONDS):
                 head = await reader.readuntil(_END)
-                writer.write(await asyncio.to_thread(self._answer, head))
+            async with asyncio.timeout(SECONDS):
+                with self._not_waiting():
+                    answer = await asyncio.to_thread(self._answer, head)
+                writer.write(answer)
                 writer.close()
                 await writer.wait_closed()
         except (OSError, EOFError, asyncio.LimitOverrunError):
@@ -73,6 +106,19 @@ class ScrapeServer:
         except asyncio.CancelledError:
             writer.transport.abort()
             raise
+
+    @contextmanager
+    def _not_waiting(self) -> Iterator[None]:
+        """Keep the connection of the current task from being replaced."""
+        connection = asyncio.current_task()
+        assert connection is not None
+        self._waiting.pop(connection, None)
+        self._answering.add(connection)
+        try:
+            yield
+        finally:
+            self._answering.discard(connection)
+            self._waiting[connection] = None
 
     def _answer(self, head: bytes) -> bytes:
         """Return the response to a request's line and headers."""

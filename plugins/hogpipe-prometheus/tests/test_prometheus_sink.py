@@ -15,6 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from hogpipe import ConfigurationError, DeliveryError, Sink
 from hogpipe.testing import RecordMaker, SinkCase, check_sink, make_sink, total_bytes
 
+PATIENCE = 30.0
+
 (SINK_TYPE,) = hogpipe_sinks()
 OpenSink = Callable[..., Awaitable[Sink]]
 Scrape = Callable[..., Awaitable[str]]
@@ -257,7 +259,7 @@ async def test_other_requests_get_an_error_status(
 async def test_an_endless_request_is_closed(
     opened: OpenSink, scrape: Scrape, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "SECONDS", 0.2)
+    monkeypatch.setattr(server_module, "HEAD_SECONDS", 0.2)
     await opened()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /metrics HTTP/1.1\r\n")
@@ -270,20 +272,59 @@ async def test_an_endless_request_is_closed(
     assert "hogpipe_build_info" in await scrape()
 
 
-async def test_idle_connections_have_a_bound(
+async def test_idle_connections_have_a_bound_and_the_oldest_is_replaced(
     opened: OpenSink, scrape: Scrape, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "MOST_CONNECTIONS", 2)
     await opened()
-    idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    async with asyncio.timeout(5):
-        assert not await read_to_end(reader)
-    writer.close()
+    idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+    async with asyncio.timeout(PATIENCE):
+        assert not await read_to_end(idle[0][0])
+    idle[1][1].write(b"GET /metrics HTTP/1.1\r\n\r\n")
+    assert (await idle[1][0].read()).startswith(b"HTTP/1.1 200 OK\r\n")
+    assert "hogpipe_build_info" in await scrape()
     for _reader, one in idle:
         one.close()
-    await asyncio.sleep(0.05)
-    assert "hogpipe_build_info" in await scrape()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /metrics HTTP/1.1\r\nX: "], ids=["nothing", "a part"])
+async def test_a_scrape_succeeds_beside_hundreds_of_half_open_requests(
+    opened: OpenSink, scrape: Scrape, port: int, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "HEAD_SECONDS", 1e6)  # no scrape waits for this
+    sink = await opened()
+    await sink.write(RecordMaker().window(8))
+    half_open = [await asyncio.open_connection("127.0.0.1", port) for _ in range(300)]
+    for _reader, writer in half_open:
+        writer.write(sent)
+    for number in range(10):
+        for _reader, writer in half_open:
+            if not writer.is_closing():
+                writer.write(b"x")
+        assert "hogpipe_build_info" in await asyncio.wait_for(scrape(), PATIENCE), number
+    for _reader, writer in half_open:
+        writer.transport.abort()
+
+
+async def test_answers_that_are_not_read_keep_no_scrape_out(
+    opened: OpenSink, scrape: Scrape, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "MOST_CONNECTIONS", 8)
+    monkeypatch.setattr(server_module, "SECONDS", 1e6)
+    sink = await opened(max_series=20_000)
+    await sink.write(RecordMaker().window(20_000))  # more than the buffers of a socket hold
+    deaf = []
+    for _ in range(8):
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.connect(("127.0.0.1", port))
+        one.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+        deaf.append(one)
+    for one in deaf:  # each answer has begun
+        assert await asyncio.to_thread(one.recv, 1)
+    assert "hogpipe_build_info" in await asyncio.wait_for(scrape(), PATIENCE)
+    for one in deaf:
+        one.close()
 
 
 async def test_close_waits_for_no_peer(opened: OpenSink, port: int) -> None:
