@@ -28,6 +28,7 @@ from support.measured_run import (
     talk,
 )
 from support.namespaces import Namespace, namespace, require
+from support.offloads import segment_in_kernel
 from support.running import peer, running
 from support.translation import (
     CONTAINER,
@@ -70,6 +71,8 @@ def connect(host: Namespace, port: str, there: Namespace, address: str) -> None:
     there.ip("address", "add", f"{address}/24", "dev", "eth0")
     host.ip("link", "set", port, "up")
     there.ip("link", "set", "eth0", "up")
+    segment_in_kernel(host, port)
+    segment_in_kernel(there, "eth0")
     there.ip("route", "add", "default", "via", f"{network}.1")
 
 

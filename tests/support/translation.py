@@ -1,7 +1,8 @@
 """Hosts that translate addresses (NAT), in network namespaces, and sums of their records.
 
 A host translates between a container behind `port0` and another host behind `uplink0`. The other
-host is on a wire of its own, so that the uplink leads to no container.
+host is on a wire of its own, so that the uplink leads to no container. The kernel segments, so that
+captures show what is counted at sockets.
 """
 
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 from support.measured_run import Process
 from support.namespaces import Namespace, namespace
+from support.offloads import segment_in_kernel
 from support.running import running, stats_of, traffic_of
 
 HOST, CONTAINER, OUTSIDE = "10.89.0.1", "10.88.0.2", "10.89.0.2"
@@ -78,6 +80,7 @@ def translating(rules: str = MASQUERADE) -> Iterator[Hosts]:
                 no_dad = ["nodad"] if ":" in address else []
                 where.ip("address", "add", address, "dev", device, *no_dad)
             where.ip("link", "set", device, "up")
+            segment_in_kernel(where, device)
         container.ip("route", "add", "default", "via", "10.88.0.1")
         container.ip("-6", "route", "add", "default", "via", "fd88::1")
         for key in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
