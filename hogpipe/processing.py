@@ -39,6 +39,7 @@ from hogpipe.attribution.stage.attributor import Attributor
 from hogpipe.capture.handoff import Handoff
 from hogpipe.capture.source import PacketSource
 from hogpipe.delivery.dispatch import Dispatcher
+from hogpipe.linux.memory import MemoryRelease
 from hogpipe.linux.self_usage import UsageMeter
 from hogpipe.model import (
     AttributionCounts,
@@ -193,6 +194,7 @@ class WindowPublisher:
         self._dispatcher = dispatcher
         self._live = live
         self._usage = UsageMeter()
+        self._memory = MemoryRelease()
         self._closed: asyncio.Queue[_ClosedWindow] = asyncio.Queue()
         self._room = asyncio.Semaphore(_MAX_CLOSED)
 
@@ -219,6 +221,7 @@ class WindowPublisher:
             self._aggregator.uncounted_flows,
         )
         self._closed.put_nowait(window)
+        self._memory.update(self._attributor.held_flows)
 
     async def run(self, handoff: Handoff) -> None:
         """Publish closed windows in their order, until cancelled."""

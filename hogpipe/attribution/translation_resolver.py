@@ -40,6 +40,7 @@ have its local address. If a container at a captured interface and one elsewhere
 address, and the host translates for the latter, its flows are TRANSLATED without a second copy.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
@@ -63,6 +64,7 @@ from hogpipe.model import (
 )
 
 _MAX_RECENT = 1 << 14  # flows, in each of two generations
+_RECENT_SECONDS = 30.0  # of a generation
 _LOOPBACK6 = bytes(15) + b"\1"
 _COPY = Resolution(TRANSLATED, is_final=True)
 
@@ -263,12 +265,14 @@ class _RecentFlows:
     def __init__(self) -> None:
         self._new: set[FlowKey] = set()
         self._old: set[FlowKey] = set()
+        self._began = time.monotonic()
 
     def add(self, flows: Iterable[FlowKey]) -> None:
         """Add flows; those that were added longest ago are evicted."""
+        now = time.monotonic()
+        if len(self._new) > _MAX_RECENT or now - self._began > _RECENT_SECONDS:
+            self._old, self._new, self._began = self._new, set(), now
         self._new.update(replace(flow, interface="") for flow in flows)
-        if len(self._new) > _MAX_RECENT:
-            self._old, self._new = self._new, set()
 
     def has(self, flow: FlowKey, namespaces: Iterable[int]) -> bool:
         """Return whether a flow was looked up in one of these namespaces."""

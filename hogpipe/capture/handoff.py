@@ -38,7 +38,7 @@ def merge_batches(older: FlowBatch, newer: FlowBatch, max_flows: int) -> None:
 class Handoff:
     """One thread offers, one task iterates. Made in the event loop of that task."""
 
-    def __init__(self, *, merge: bool, depth: int = 16, max_flows: int = 65_536) -> None:
+    def __init__(self, *, merge: bool, depth: int = 16, max_flows: int = 16_384) -> None:
         self._merge = merge
         self._depth = depth
         self._max_flows = max_flows

@@ -21,16 +21,22 @@ from hogpipe.model import OWN_NAMESPACE, FlowBatch, FlowDelta, FlowKey, Tally
 
 _Sides = tuple[FlowKey | None, FlowKey | None]
 """The flow as its transmitter sees it and as its receiver sees it; None where that is not local."""
-_MAX_CACHED = 1 << 17
+_MAX_CACHED = 1 << 15  # keys of one generation
 
 
 class Orientation:
-    """Orients the wire flows of one interface; caches each key's sides for later packets."""
+    """Orients the wire flows of one interface; caches each key's sides for later packets.
+
+    The cache has two generations: `start_generation` evicts the keys that were not used since the
+    call before, and a full generation ends by itself.
+    """
 
     def __init__(self, interface: str, local: LocalAddresses) -> None:
         self._interface = interface
         self._local = local
         self._sides: dict[bytes, _Sides] = {}
+        self._former_sides: dict[bytes, _Sides] = {}
+        """The generation before, without the keys that were used since."""
         self._namespaces: dict[bytes, tuple[int, ...]] = {}
 
     def update(self, interface: str, local: LocalAddresses) -> None:
@@ -44,7 +50,8 @@ class Orientation:
 
         Flows to a group do not count: they may well concern no container.
         """
-        new = [key for key in wire.keys if key not in self._sides]
+        known, former = self._sides, self._former_sides
+        new = [key for key in wire.keys if key not in known and key not in former]
         unknown = [key for key in new if not _has_container(self._cache(key))]
         return any(not self._is_to_group(key) for key in unknown)
 
@@ -85,13 +92,22 @@ class Orientation:
 
     def _cache(self, key: bytes) -> _Sides:
         if len(self._sides) >= _MAX_CACHED:
-            self._clear_caches()
-        sides = self._sides[key] = self._find_sides(unpack_key(key))
+            self.start_generation()
+        sides = self._former_sides.pop(key, None) or self._find_sides(unpack_key(key))
+        self._sides[key] = sides
         return sides
 
+    @property
+    def has_cached(self) -> bool:
+        """Whether any key is cached."""
+        return bool(self._sides or self._former_sides)
+
+    def start_generation(self) -> None:
+        """Evict the keys that were not used since the last call."""
+        self._former_sides, self._sides, self._namespaces = self._sides, {}, {}
+
     def _clear_caches(self) -> None:
-        self._sides.clear()
-        self._namespaces.clear()
+        self._sides, self._former_sides, self._namespaces = {}, {}, {}
 
     def _namespaces_of(self, address: bytes) -> tuple[int, ...]:
         known = self._namespaces.get(address)

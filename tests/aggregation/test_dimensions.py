@@ -23,13 +23,14 @@ from hogpipe.aggregation.dimensions import (
     DimensionName,
     EndpointField,
     FlowDimension,
+    Grouping,
     NotWithEbpf,
     list_endpoint_fields,
 )
 from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
 from hogpipe.linux.bpf.shapes import ENDPOINTS, TRAFFIC_ROW
 from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, Rows, TrafficRow, encode_endpoints
-from hogpipe.model import Attribution, FlowKey, Process, Quality
+from hogpipe.model import Attribution, FlowKey, Process, Quality, fold_key
 from hogpipe.protocols import TCP, UDP
 from hogpipe.records.schema import TrafficBody
 
@@ -230,3 +231,15 @@ def test_types_and_documentation_list_the_dimensions_in_the_order_of_the_table()
         r"^group_by = .*# any of: (.*)$", (ROOT / "config.toml").read_text(), re.MULTILINE
     )
     assert tuple(comment.split()) == NAMES
+
+
+def test_a_sum_of_flows_is_described_by_what_its_flows_have_in_common() -> None:
+    flow = fold_key(FlowKey(17, b"\x0a\0\0\1", 53, b"\x0a\0\0\2", 4000, "eth0"))
+    names = ["transport", "network_type", "interface", "remote", "flow"]
+    assert Grouping(names).describe_path(flow) == {
+        "transport": "udp", "type": "ipv4", "interface": {"name": "eth0"},
+    }  # fmt: skip
+    for name in names:
+        described = Grouping([name]).describe_path(flow)
+        assert "local" not in described
+        assert "peer" not in described

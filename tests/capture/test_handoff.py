@@ -131,3 +131,20 @@ def test_merging_keeps_every_byte_and_bounds_the_flows(rows: list[list[int]], mo
     assert len(merged.flows) <= most + 1
     kept = sum(delta.total_bytes for key, delta in merged.flows.items() if key.local_port)
     assert merged.counts.overflowed.bytes <= whole - kept
+
+
+@given(st.lists(st.integers(0, 8), max_size=20), st.integers(1, 10))
+async def test_all_queued_batches_together_have_a_bounded_number_of_flows(
+    sizes: list[int], most: int
+) -> None:
+    handoff = Handoff(merge=True, depth=4, max_flows=most)
+    offered, first = 0, 0
+    for size in sizes:
+        handoff.offer(batch(*range(first, first + size)))
+        first += size
+        offered += 100 * size
+    handoff.end()
+    taken = await collect(handoff)
+    kept = sum(key.local_port > 0 for one in taken for key in one.flows)
+    assert kept <= most + max(sizes, default=0)
+    assert bytes_of(taken) == offered == sum(one.counts.captured.bytes for one in taken)

@@ -110,6 +110,19 @@ def test_a_renamed_interface_carries_its_new_name() -> None:
     assert [flow.interface for flow in batch.flows] == ["wan0"]
 
 
+def test_keys_without_packets_are_evicted_after_two_generations() -> None:
+    orientation = Orientation("eth0", LOCAL)
+    orientation.orient(wire(key(US, PEER), key(PEER, US)), FlowBatch())
+    for _ in range(3):
+        orientation.start_generation()
+        orientation.orient(wire(key(US, PEER)), FlowBatch())
+        assert orientation.has_cached
+    orientation.start_generation()
+    assert orientation.has_cached
+    orientation.start_generation()
+    assert not orientation.has_cached
+
+
 ADDRESSES = st.sampled_from([US, PEER, OTHER, GROUP, b"\x7f\0\0\1"])
 
 

@@ -52,6 +52,7 @@ ASIDE = {
     },
     "time: windows close, fragments expire, the capture thread rests, the run ends": {
         "aggregation/windows.py",
+        "linux/memory.py",
         "capture/decode/fragments.py",
         "capture/live/pacing.py",
         "capture/stop_signal.py",

@@ -245,6 +245,11 @@ class Attributor:
                 self._give_up(flows)
                 await asyncio.sleep(0)
 
+    @property
+    def held_flows(self) -> int:
+        """How many flows are pending or cached."""
+        return len(self._pending) + len(self._cache)
+
     def drain_stats(self) -> AttributionCounts:
         """Return the work since the last call; `pending_*` is as of now."""
         counts, self._counts = self._counts, AttributionCounts()

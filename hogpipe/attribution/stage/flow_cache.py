@@ -148,6 +148,8 @@ class FlowCache:
         self._recheck_after = recheck_after
         self._follows_pauses = follows_pauses
         self._max_young = max(1, max_flows // 2)
+        self._short_generations = 0
+        """How many generations, from the present one on, are short."""
         self._crowd = max(_MIN_CROWD, max_flows // 8)
         self._idle = idle
         self._generation_began = now
@@ -249,9 +251,11 @@ class FlowCache:
 
     def evict_idle(self, now: float) -> None:
         """Evict the flows that have been idle for long enough."""
-        is_crowded = max(len(self._young), len(self._old)) > self._crowd
-        if now - self._generation_began >= (self._idle / 4 if is_crowded else self._idle):
+        if len(self._young) > self._crowd:
+            self._short_generations = 3  # this one and two more, until all of its flows are gone
+        if now - self._generation_began >= self._idle / (4 if self._short_generations else 1):
             self._generation_began = now
+            self._short_generations = max(0, self._short_generations - 1)
             self._start_generation()
 
     def drain_evicted(self) -> int:

@@ -77,6 +77,15 @@ class InterfaceCapture:
         """Return the descriptor to poll for frames."""
         return self._handle.fileno()
 
+    @property
+    def has_cached(self) -> bool:
+        """Whether flows of earlier packets are cached."""
+        return self._orientation.has_cached
+
+    def start_generation(self) -> None:
+        """Evict the flows that were not used since the last call."""
+        self._orientation.start_generation()
+
     def read(self, batch: FlowBatch, now: float) -> None:
         """Add the frames in the ring to `batch`; raises CaptureError if the interface failed."""
         frames, failure = self._read_frames(exact=False)
@@ -167,6 +176,16 @@ class CaptureSet:
     def wait(self, seconds: float | None) -> dict[int, int]:
         """Wait for frames, as long as it takes if None; return poll events by descriptor."""
         return dict(self._poll.poll(None if seconds is None else seconds * 1000))
+
+    @property
+    def has_cached(self) -> bool:
+        """Whether flows of earlier packets are cached for any interface."""
+        return any(capture.has_cached for capture in self._captures.values())
+
+    def start_generation(self) -> None:
+        """Evict the flows that were not used since the last call."""
+        for capture in self._captures.values():
+            capture.start_generation()
 
     def add(self, index: int, capture: InterfaceCapture) -> None:
         """Capture the interface of `index` from now on."""

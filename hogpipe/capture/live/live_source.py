@@ -21,6 +21,8 @@ from hogpipe.model import FlowBatch
 
 log = logging.getLogger(__name__)
 
+_GENERATION_SECONDS = 15.0  # after one to two of these, flows without packets are evicted
+
 
 class LiveSource:
     """The frames of this host's interfaces, as they pass; see PacketSource."""
@@ -34,6 +36,7 @@ class LiveSource:
         self._first_batch = FlowBatch()
         """Packets that passed while `open` was still opening other interfaces."""
         self._batch_interval = USUAL_REST
+        self._generation_ends = time.monotonic() + _GENERATION_SECONDS
         self._stop = StopSignal()
 
     def open(self) -> None:
@@ -90,16 +93,27 @@ class LiveSource:
 
     def _iterate(self, offer: Callable[[FlowBatch], None]) -> None:
         """Wait for frames, a change or a stop; handle the first two, offer a batch and rest."""
-        ready = self._captures.wait(self._follower.seconds_until_due())
+        ready = self._captures.wait(self._seconds_until_due())
         started = time.thread_time()
         batch = FlowBatch()
         self._follower.follow(ready, batch)
         failed = self._captures.read_ready(ready, batch)
         self._follower.close_failed(failed, batch)
         _offer(batch, offer)
+        if time.monotonic() >= self._generation_ends:
+            self._captures.start_generation()
+            self._generation_ends = time.monotonic() + _GENERATION_SECONDS
         if batch.counts.captured.packets < BATCH_FRAMES:
             cpu_seconds = time.thread_time() - started
             time.sleep(choose_rest(cpu_seconds, self._batch_interval, self._captures.rings()))
+
+    def _seconds_until_due(self) -> float | None:
+        """Return for how long there is nothing to do without frames; None for any time."""
+        due = self._follower.seconds_until_due()
+        if not self._captures.has_cached:
+            return due
+        generation = max(self._generation_ends - time.monotonic(), 0.0)
+        return generation if due is None else min(due, generation)
 
     def _release(self, batch: FlowBatch) -> None:
         self._follower.close(batch)

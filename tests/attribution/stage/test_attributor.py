@@ -188,6 +188,12 @@ class Stage:
         await self.attributor._look_up_due(self.clock.now)
         return self.clock.now
 
+    async def wait_for_emitted(self, number: int) -> None:
+        """Wait until the flows of so many calls have been emitted since the last `drain`."""
+        while len(self.emitted) < number:
+            self.has_emitted.clear()
+            await self.has_emitted.wait()
+
     def drain(self) -> list[tuple[FlowKey, int, Attribution]]:
         """Return flow, bytes and owner of what was emitted since the last call."""
         emitted, self.emitted = self.emitted, []
@@ -1295,3 +1301,80 @@ def test_every_byte_that_goes_in_comes_out_once_or_is_counted_as_translated(
     )
     assert not any(owner.is_translated for _, _, owner in stage.emitted)
     assert counts.pending_flows == 0
+
+
+async def test_flows_that_are_folded_keep_the_owners_that_are_known(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.ingest(FLOW)
+    await stage.next_lookup()
+    stage.drain()
+    other = make_flow(2)
+    stage.attributor.start_batch()
+    stage.attributor.fold({FLOW: make_delta((5, 1)), other: make_delta((7, 1))})
+    assert stage.drain() == [(FLOW, 5, exact(NGINX)), (fold_key(other), 7, UNATTRIBUTED)]
+    assert stage.attributor.drain_stats().overflowed == Tally(1, 7)
+
+
+async def test_a_stop_that_no_lookup_answers_emits_every_byte(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flows = [make_flow(port) for port in range(1, 8)]
+    for seconds, folded in ((10.0, 0), (0.0, 7)):
+        monkeypatch.setattr(attributor, "_RECALL_SECONDS", seconds)
+        stage = Stage(executor)
+        stage.resolver.recalled = {flow: exact(CURL) for flow in flows[:3]}
+        stage.resolver.gate.clear()
+        stage.ingest(*flows, size=3)
+        await stage.attributor.resolve_pending(0.01)
+        stage.resolver.gate.set()
+        emitted = stage.drain()
+        counts = stage.attributor.drain_stats()
+        assert (sum(size for _flow, size, _owner in emitted), counts.pending_flows) == (21, 0)
+        assert counts.overflowed.packets == folded
+        owned = [flow for flow, _size, owner in emitted if owner == exact(CURL)]
+        assert owned == ([] if folded else flows[:3])
+
+
+async def test_flows_whose_hold_time_is_over_make_room_for_others(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, hold=2.0, max_flows=2)
+    stage.resolver.gate.clear()
+    async with asyncio.timeout(10):
+        run = asyncio.create_task(stage.attributor.run())
+        stage.ingest(make_flow(1), make_flow(2))
+        await stage.resolver.calls.get()
+        stage.clock.now = 2.5
+        stage.ingest(make_flow(3))
+        await stage.wait_for_emitted(3)
+        stage.ingest(make_flow(4))
+        run.cancel()
+        stage.resolver.gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    assert [flow for flow, _size, _owner in stage.drain()] == [
+        fold_key(make_flow(3)), make_flow(1), make_flow(2),
+    ]  # fmt: skip
+    assert stage.attributor.drain_stats().pending_flows == 1
+
+
+async def test_the_end_of_a_window_emits_some_expired_flows_and_a_run_the_others(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, hold=1.0)
+    stage.ingest(*(make_flow(port) for port in range(1, 601)))
+    stage.clock.now = 1.0
+    stage.attributor.emit_expired(max_seconds=0.0)
+    assert len(stage.drain()) == 0
+    stage.resolver.gate.clear()
+    async with asyncio.timeout(10):
+        run = asyncio.create_task(stage.attributor.run())
+        await stage.wait_for_emitted(600)
+        run.cancel()
+        stage.resolver.gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    assert len(stage.drain()) == 600

@@ -26,6 +26,20 @@ def test_a_flow_is_cached_until_it_has_been_idle_for_long() -> None:
     assert cache.evicted == 1
 
 
+def test_a_crowd_of_idle_flows_is_evicted_sooner_to_the_last_one() -> None:
+    cache = FlowCache(1 << 14, idle=60.0, now=0.0)
+    for port in range(3000):
+        cache.put(make_flow(port), CACHED)
+    cache.evict_idle(15.0)
+    cache.put(make_flow(5000), CACHED)  # in a generation that is not crowded itself
+    for now in (30.0, 45.0, 60.0):
+        cache.evict_idle(now)
+    assert len(cache) == 0
+    cache.put(make_flow(1), CACHED)
+    cache.evict_idle(119.0)
+    assert len(cache) == 1
+
+
 def test_a_discarded_flow_is_not_counted_as_evicted() -> None:
     cache = FlowCache(10, idle=60.0, now=0.0)
     cache.put(make_flow(1), CACHED)
