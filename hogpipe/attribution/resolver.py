@@ -33,6 +33,8 @@ class Resolution(msgspec.Struct, frozen=True, gc=False):
     may_be_refined: bool = False
     """Whether the socket exists and its holder may be found later: `attribution` is the owner that
     counts if it is not. Never together with `is_final`."""
+    awaits_accept: bool = False
+    """Whether no process has accepted the connection yet: `attribution` is that of its listener."""
     may_be_reused: bool = False
     """Whether another process may use the five-tuple at once, so that packets of the two must not
     be summed before they are looked up."""

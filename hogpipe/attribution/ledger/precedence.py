@@ -6,7 +6,8 @@
   reports that. Then /proc decides, if it finds the socket: the holder wins over who connected.
 - A port match decides for datagrams if the process that bound the port is alive or the socket was
   released.
-- For an accepted connection /proc decides if it finds the connection itself, or if the process that
+- For an accepted connection /proc decides if it finds the connection itself, accepted or not yet: a
+  process may have left its listening socket to another one. /proc also decides if the process that
   bound the port has exited and another one serves the port. Else the ledger decides, as it knows
   the time in which the packets passed.
 - Where /proc decides and shows that the connection exists, but not yet which process holds it, or
@@ -22,7 +23,7 @@ from msgspec.structs import replace
 from hogpipe.attribution.ledger.flow_lookup import LedgerMatches
 from hogpipe.attribution.ledger.owner_processes import LookupOwners, may_be_reused
 from hogpipe.attribution.resolver import Resolution
-from hogpipe.model import UNATTRIBUTED, Attribution, FlowKey, LedgerEntry, Quality
+from hogpipe.model import UNATTRIBUTED, FlowKey, LedgerEntry, Quality
 from hogpipe.protocols import DATAGRAMS, TCP
 
 
@@ -54,7 +55,7 @@ def choose(
                 chosen[flow] = shown
             continue
         is_refined = _may_be_refined(flow, shown, entry)
-        if shown is not None and _procfs_decides(flow, shown.attribution, entry, owners):
+        if shown is not None and _procfs_decides(flow, shown, entry, owners):
             reused = may_be_reused(flow, entry)
             resolution = Resolution(shown.attribution, may_be_reused=reused)
         else:
@@ -98,14 +99,17 @@ def _may_be_refined(flow: FlowKey, shown: Resolution | None, entry: LedgerEntry)
 
 
 def _procfs_decides(
-    flow: FlowKey, shown: Attribution, entry: LedgerEntry, owners: LookupOwners
+    flow: FlowKey, shown: Resolution, entry: LedgerEntry, owners: LookupOwners
 ) -> bool:
     if entry.is_released and flow.protocol in DATAGRAMS:
         return False  # the port is another socket's by now
-    if shown.process is None or shown.quality is Quality.INFERRED:
+    quality = shown.attribution.quality
+    if shown.attribution.process is None or quality is Quality.INFERRED:
         return False
     if entry.quality is Quality.EXACT:
         is_inherited = entry.may_outlive_owner and not owners.is_alive(entry.owner)
         may_be_passed_on = is_inherited or _may_be_passed_on(entry, owners)
-        return may_be_passed_on and shown.quality is Quality.EXACT
-    return shown.quality is Quality.EXACT or not owners.is_alive(entry.owner)
+        return may_be_passed_on and quality is Quality.EXACT
+    if quality is Quality.EXACT or shown.awaits_accept:
+        return True
+    return not owners.is_alive(entry.owner)

@@ -135,7 +135,10 @@ class ProcfsResolver:
                 may_be_refined = self._awaits_server(match, attribution, rules)
                 is_final = _is_final(flow, attribution) and not may_be_refined
                 found[flow] = Resolution(
-                    attribution, is_final=is_final, may_be_refined=may_be_refined
+                    attribution,
+                    is_final=is_final,
+                    may_be_refined=may_be_refined,
+                    awaits_accept=match.awaits_accept,
                 )
         self._resolve_without_socket(found, matches, rules, now)
         return found

@@ -351,6 +351,21 @@ def test_the_owner_of_a_connection_that_one_of_several_workers_will_accept_is_pr
     assert stage.find(INBOUND) == (Quality.EXACT, 11)
 
 
+def test_a_listening_socket_that_was_left_to_another_process_is_that_process_s(
+    stage: Stage,
+) -> None:
+    stage.proc.process(10)
+    stage.listen(11)
+    stage.record(INBOUND, MASTER, Quality.LISTENER)
+    assert stage.find(INBOUND) == (Quality.LISTENER, 10)  # closed: 11 may have come later
+    stage.proc.table(
+        "tcp",
+        format_row((bytes(4), 80), (bytes(4), 0), inode=6, state=LISTEN),
+        format_row((HERE, 80), (THERE, 4000), inode=0),
+    )
+    assert stage.find(INBOUND) == (Quality.LISTENER, 11)
+
+
 @pytest.mark.parametrize("is_held", [False, True])
 @pytest.mark.parametrize("pid", [10, 99])
 def test_the_owner_of_a_closed_connection_whose_release_is_yet_to_be_recorded_is_provisional(
