@@ -21,7 +21,8 @@ The kernel's record of an owner is used, but for rows of
 Connections that are carried over
 ---------------------------------
 An accepted connection that began in an epoch and is open at its end is carried over to the next
-epoch, once. Most are closed by then, so that the kernel knows which process served them.
+epoch, once. Most are closed by then, so that the kernel knows which process served them. So is a
+handshake whose connection is not established at the end of an epoch.
 """
 
 from collections.abc import Collection, Iterator
@@ -31,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hogpipe.capture.decode.columns import hash_rows, order_by_key
-from hogpipe.capture.ebpf.row_joins import add_carried_over, join_connections
+from hogpipe.capture.ebpf.row_joins import add_carried_over, find_handshakes, join_connections
 from hogpipe.linux.bpf.shapes import BY_LISTENER, ENDPOINTS, FRESH, RELEASED, TRAFFIC_ROW, offset_of
 from hogpipe.linux.bpf.traffic_rows import (
     PROTOCOL_BYTE,
@@ -118,16 +119,18 @@ class RowAggregator:
         """Hashes of the flows of this window, in order."""
         self._carried_over = np.zeros(0, TRAFFIC_ROW)
         """Connections of the epoch before."""
+        self._handshakes = np.zeros(0, TRAFFIC_ROW)
+        """Rows of listening sockets in the epoch before, whose connections were not established."""
 
     def aggregate(
         self, epoch: EpochRows, *, window_ends: bool, last: bool = False
     ) -> Iterator[FlowBatch]:
         """Yield the batches of an epoch, at least one; `last` carries nothing over."""
-        if not any(map(len, (*epoch, self._carried_over))):
+        if not any(map(len, (*epoch, self._carried_over, self._handshakes))):
             self._seen = self._seen[:0] if window_ends else self._seen
             yield FlowBatch()
             return
-        other_flows = join_connections(epoch.other_flows, epoch.connections)
+        other_flows = self._join_handshakes(epoch, last=last)
         connections = self._carry_over(epoch.connections, last=last)
         rows = join_rows(other_flows, connections, epoch.overflow)
         is_connection = np.zeros(len(rows), np.bool_)
@@ -149,6 +152,19 @@ class RowAggregator:
                 batch = FlowBatch()
             batch.owned = owned
         yield batch
+
+    def _join_handshakes(self, epoch: EpochRows, *, last: bool) -> Rows:
+        """Add handshakes and last packets to connections; return the other flows that are left.
+
+        Handshakes of this epoch that are left are carried over, unless it is the last one.
+        """
+        before = join_connections(self._handshakes, epoch.connections)
+        other_flows = join_connections(epoch.other_flows, epoch.connections)
+        is_handshake = find_handshakes(other_flows) & np.bool_(not last)
+        self._handshakes = pick_rows(other_flows, is_handshake)
+        if len(self._handshakes):
+            other_flows = pick_rows(other_flows, ~is_handshake)
+        return join_rows(before, other_flows) if len(before) else other_flows
 
     def _carry_over(self, connections: Rows, *, last: bool) -> Rows:
         """Return connections without those to carry over, and with those carried over before."""

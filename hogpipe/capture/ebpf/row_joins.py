@@ -3,15 +3,18 @@
 A connection has rows elsewhere in two cases:
 
 - The packets before it is established are those of its listening socket, and its last ones may be
-  the kernel's own (`join_connections`). They have the endpoints of the connection.
+  the kernel's own (`join_connections`). They have the endpoints of the connection. An epoch may end
+  before it is established, so a handshake is carried over to the next one (`find_handshakes`).
 - It was carried over from the epoch before (`add_carried_over`). It has the same socket cookie.
 """
 
 from functools import reduce
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hogpipe.capture.decode.columns import hash_rows
+from hogpipe.linux.bpf.shapes import BY_LISTENER
 from hogpipe.linux.bpf.traffic_rows import PROTOCOL_BYTE, Rows, join_rows, pick_rows
 from hogpipe.protocols import TCP
 
@@ -22,8 +25,7 @@ def join_connections(other_flows: Rows, connections: Rows) -> Rows:
     Network namespaces may use the same addresses, so both rows must be of one namespace if it is
     known.
     """
-    words = np.ascontiguousarray(other_flows["endpoints"][:, PROTOCOL_BYTE // 8])
-    is_tcp = words.view(np.uint8)[PROTOCOL_BYTE % 8 :: 8] == TCP
+    is_tcp = _are_tcp(other_flows)
     if not is_tcp.any() or not len(connections):
         return other_flows
     rows = pick_rows(other_flows, is_tcp)
@@ -38,6 +40,16 @@ def join_connections(other_flows: Rows, connections: Rows) -> Rows:
     fits &= (namespace == 0) | (namespace == connections["namespace"][found])
     np.add.at(connections["counts"], found[fits], rows["counts"][fits])
     return join_rows(pick_rows(other_flows, ~is_tcp), pick_rows(rows, ~fits))
+
+
+def find_handshakes(other_flows: Rows) -> NDArray[np.bool_]:
+    """Return which rows are of listening TCP sockets: handshakes, complete or not."""
+    return np.asarray(_are_tcp(other_flows) & (other_flows["flags"] & BY_LISTENER != 0))
+
+
+def _are_tcp(rows: Rows) -> NDArray[np.bool_]:
+    words = np.ascontiguousarray(rows["endpoints"][:, PROTOCOL_BYTE // 8])
+    return np.asarray(words.view(np.uint8)[PROTOCOL_BYTE % 8 :: 8] == TCP)
 
 
 def add_carried_over(carried_over: Rows, connections: Rows) -> Rows:

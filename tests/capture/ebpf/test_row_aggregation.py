@@ -156,8 +156,12 @@ def test_the_handshake_is_added_to_the_process_that_served_the_connection() -> N
 def test_a_handshake_is_not_added_to_equal_endpoints_in_another_namespace() -> None:
     handshake = row(LISTENER, pack(80), by_listener=True, namespace=4)
     served = row(WORKER, pack(80), cookie=2)
-    (batch,) = aggregate(epoch(handshake, served), "process")
-    assert {one.attribution.quality for one in batch.owned} == {Quality.EXACT, Quality.LISTENER}
+    aggregator = RowAggregator(FakeOwners(), list_endpoint_fields(["process"]))
+    qualities = []
+    for one in (epoch(handshake, served), epoch(connections=served), epoch()):
+        (batch,) = aggregate(one, aggregator=aggregator)
+        qualities.append({owned.attribution.quality for owned in batch.owned})
+    assert qualities == [{Quality.EXACT}, {Quality.EXACT, Quality.LISTENER}, set()]
 
 
 def test_packets_of_the_kernel_are_added_to_the_owner_of_their_connection() -> None:
@@ -167,10 +171,33 @@ def test_packets_of_the_kernel_are_added_to_the_owner_of_their_connection() -> N
     assert batch.owned[0].traffic.transmit_bytes == 152
 
 
-def test_a_handshake_without_its_connection_is_the_listeners() -> None:
+@pytest.mark.parametrize("last", [False, True])
+def test_a_handshake_without_its_connection_is_the_listeners_after_another_epoch(
+    *, last: bool
+) -> None:
     handshake = row(LISTENER, pack(80), by_listener=True)
-    (batch,) = aggregate(epoch(handshake), "process")
-    assert batch.owned[0].attribution.quality is Quality.LISTENER
+    aggregator = RowAggregator(FakeOwners(), list_endpoint_fields(["process"]))
+    batches = [
+        batch
+        for one, is_last in ((epoch(handshake), last), (epoch(), False))
+        for batch in aggregator.aggregate(one, window_ends=True, last=is_last)
+    ]
+    owned = [[one.attribution.quality for one in batch.owned] for batch in batches]
+    assert owned == ([[Quality.LISTENER], []] if last else [[], [Quality.LISTENER]])
+
+
+def test_a_handshake_is_added_to_the_connection_that_is_established_in_the_next_epoch() -> None:
+    handshake = row(LISTENER, pack(80), (60, 1, 60, 1), by_listener=True)
+    served = row(WORKER, pack(80), cookie=2, released=True)
+    aggregator = RowAggregator(FakeOwners(), list_endpoint_fields(["process"]))
+    (first,) = aggregate(epoch(handshake), aggregator=aggregator)
+    assert (first.owned, first.counts.captured.bytes) == ([], 0)
+    (batch,) = aggregate(epoch(connections=served), aggregator=aggregator)
+    (owned,) = batch.owned
+    assert owned.attribution.process is not None
+    assert owned.attribution.process.pid == WORKER
+    assert owned.traffic == make_traffic((160, 2), (260, 3))
+    assert batch.counts.captured.bytes == 420
 
 
 def test_open_connections_and_sockets_without_an_owner_are_looked_up() -> None:
