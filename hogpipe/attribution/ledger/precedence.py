@@ -14,6 +14,11 @@
   which of several processes that listen will accept it, the owner is provisional
   (`Resolution.may_be_refined`): a further lookup may find the holder. So it is if the connection is
   closed and the ledger has yet to record by which process.
+
+Known limits: a connection that is passed on as a message (SCM_RIGHTS) stays with who had it until
+the next comparison: at most one second in its first second, later up to ten. With `ebpf` it stays
+until the end of its epoch, or for as long as its owner is confirmed, up to eight seconds. A server
+that forks for each connection keeps it likewise if a lookup comes between accept() and close().
 """
 
 from collections.abc import Collection, Mapping

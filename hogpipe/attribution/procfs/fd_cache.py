@@ -19,9 +19,10 @@ continues. Times are seconds of the caller's clock.
 Known limits: a second holder may be noticed as late as the next refresh. A second holder is never
 noticed if it received the socket as a message (SCM_RIGHTS) at an fd number that it had just closed.
 A socket at the former fd number of another one, in a process that was not active, is found as late
-as a search takes: less than a second with 15,000 fds on the host.
-The first short-lived sockets of a thread that leaves the fd table of its process (unshare(2)) while
-hogpipe runs are not found: they are closed before step 5.
+as a search takes: less than a second with 15,000 fds on the host. A socket that a process has only
+in a ring of io_uring (a direct descriptor) has no fd and is not found. Nor are the first
+short-lived sockets of a thread that leaves the fd table of its process (unshare(2)) while hogpipe
+runs: they are closed before step 5.
 """
 
 import math
