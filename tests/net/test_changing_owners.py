@@ -81,7 +81,7 @@ def test_the_process_that_transmits_has_its_bytes(outcome: Outcome, situation: s
     port, owners = reports[situation]
     transmitted: Counter[str] = Counter()
     for record in traffic_of(records):
-        if record["network"]["local"].get("port") == port:
+        if record["network"].get("local", {}).get("port") == port:
             pid = str(record.get("process", {}).get("pid"))
             transmitted[pid] += record["network"]["io"]["transmit"]["bytes"]
     for pid, size in owners.items():

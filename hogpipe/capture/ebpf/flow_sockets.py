@@ -5,8 +5,8 @@ the owner; once, a snapshot of the sockets that existed before the programs. Out
 
 It implements attribution's `SocketLedger`, as the ledger of the running kernel does, so that one
 module (`precedence`) decides between the kernel's record and /proc. The owner of an open connection
-that it returns is that of the listening socket; of a socket from before the programs, the owner in
-the snapshot.
+that it returns is that of the listening socket. For a socket from before the programs, connected or
+listening, it is the owner in the snapshot.
 
 A connection that a process opened is looked up while it lasts, because a process may pass it on to
 another one. Once /proc has shown that the owner holds it (`record_comparison`), it is left to the
@@ -31,6 +31,7 @@ import msgspec
 
 from hogpipe.linux.bpf.maps import Losses
 from hogpipe.model import (
+    SERVICE_MANAGER,
     FlowKey,
     LedgerCounts,
     LedgerEntry,
@@ -38,6 +39,7 @@ from hogpipe.model import (
     SnapshotSocket,
     SocketOwner,
     Span,
+    is_same_process,
 )
 from hogpipe.protocols import TCP
 
@@ -86,6 +88,8 @@ class FlowSockets:
         """The flows of accepted connections, by cookie; each is in `_sockets`."""
         self._snapshot: dict[int, SnapshotSocket] = {}
         """By cookie."""
+        self._listeners: dict[tuple[int, int], list[SnapshotSocket]] = {}
+        """The listening TCP sockets of the snapshot, by network namespace and port."""
         self._counts = LedgerCounts()
         self._losses = Losses(0, 0, 0)
         self._missed_processes = 0
@@ -157,11 +161,13 @@ class FlowSockets:
         if socket is None or (namespace is not None and socket.namespace not in {0, namespace}):
             return None
         quality, owner = socket.quality, socket.owner
-        if owner is None:
-            known = self._snapshot.get(socket.cookie)
-            if known is None or known.owner is None:
-                return None
+        known = self._snapshot.get(socket.cookie)
+        if owner is None and known is not None:
             quality, owner = Quality.EXACT, known.owner
+        elif owner is None and quality is Quality.LISTENER:
+            owner = self._find_listener_owner(flow, socket.namespace)
+        if owner is None:
+            return None
         is_open_tcp = flow.protocol == TCP and not socket.is_released
         return LedgerEntry(
             quality,
@@ -206,7 +212,25 @@ class FlowSockets:
     def ingest_snapshot(self, sockets: Iterable[SnapshotSocket]) -> None:
         """Add the sockets that were open when the programs were attached."""
         self._snapshot = {socket.cookie: socket for socket in sockets}
+        listeners: dict[tuple[int, int], list[SnapshotSocket]] = {}
+        for one in self._snapshot.values():
+            if one.protocol == TCP and not one.remote_port:
+                listeners.setdefault((one.namespace_cookie, one.local_port), []).append(one)
+        self._listeners = listeners
         self._counts.snapshots += 1
+
+    def _find_listener_owner(self, flow: FlowKey, namespace: int) -> SocketOwner | None:
+        """Return the only owner of the listening sockets at a flow's port in the snapshot."""
+        at_port = self._listeners.get((namespace, flow.local_port), ())
+        owners = [
+            one.owner
+            for one in at_port
+            if one.local_address == flow.local_address or not any(one.local_address)
+        ]
+        owner = owners[0] if owners else None
+        if owner is None or owner.command == SERVICE_MANAGER:
+            return None
+        return owner if all(is_same_process(one, owner) for one in owners) else None
 
     def refresh(self) -> None:
         """Do nothing: a flow is recorded before it is looked up."""

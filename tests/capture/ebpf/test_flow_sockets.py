@@ -39,6 +39,27 @@ def test_the_owner_of_a_socket_from_before_the_programs_is_that_of_the_snapshot(
     assert (flow_sockets.namespace_of(7), flow_sockets.namespace_of(9)) == (3, 0)
 
 
+def test_an_accepted_connection_of_an_older_listener_has_the_owner_of_that() -> None:
+    def listening(cookie: int, address: bytes, owner: SocketOwner) -> SnapshotSocket:
+        return SnapshotSocket(cookie, 3, 6, address, 80, bytes(4), 0, owner)
+
+    flow_sockets = FlowSockets()
+    flow_sockets.record(FLOW, 7, 3, None, Quality.LISTENER)
+    assert flow_sockets.owner_of(FLOW, 3) is None
+    sockets = [listening(1, bytes(4), NGINX), listening(2, b"\x0a\0\0\3", WORKER)]
+    flow_sockets.ingest_snapshot(sockets)
+    entry = flow_sockets.owner_of(FLOW, 3)
+    assert entry is not None
+    assert (entry.quality, entry.owner) == (Quality.LISTENER, NGINX)
+    assert entry.awaits_release
+    flow_sockets.ingest_snapshot([*sockets, listening(4, FLOW.local_address, WORKER)])
+    assert flow_sockets.owner_of(FLOW, 3) is None
+    flow_sockets.record_release(7, WORKER)
+    released = flow_sockets.owner_of(FLOW, 3)
+    assert released is not None
+    assert (released.quality, released.owner) == (Quality.EXACT, WORKER)
+
+
 def test_a_flow_that_another_socket_has_now_is_reported() -> None:
     flow_sockets = FlowSockets()
     answers = [
