@@ -1,5 +1,7 @@
 """Packets of several segments: the source `ebpf` counts what the cable carries, offload or not."""
 
+import fcntl
+import os
 import socket
 import struct
 import sys
@@ -27,11 +29,16 @@ type = "jsonl"
 path = "records.jsonl"
 """
 ADDRESSES = [("10.80.0.1/24", "10.80.0.2/24"), ("fd80::1/64", "fd80::2/64")]
+MACHINE = "10.81.0.1"
+LOCAL = {one.partition("/")[0] for ends in ADDRESSES for one in ends} | {MACHINE}
 FAR = {socket.AF_INET: "10.80.0.2", socket.AF_INET6: "fd80::2"}
 SEGMENT = 1000  # bytes of payload, of datagrams and of TCP segments
 WRITES = [50_000] * 8 + [SEGMENT * 3 + 1, 1]
 UDP_SEGMENT = 103  # include/uapi/linux/udp.h
 TAIL = 0.5
+# include/uapi/linux/if_tun.h, include/uapi/linux/udp.h
+_TUNSETIFF, _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR, _UDP_GRO = 0x400454CA, 0x1, 0x1000, 0x4000, 104
+TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 
 
 class Case(NamedTuple):
@@ -54,11 +61,51 @@ CASES = [
 ]
 
 
+class FromMachine(NamedTuple):
+    """A packet of a virtual machine, which says how long its segments are."""
+
+    port: int
+    protocol: int
+    segment: int
+
+    SIZE = 3_001
+
+    @property
+    def headers(self) -> int:
+        return 40 if self.protocol == TCP else 28
+
+    def packet(self) -> bytes:
+        """Return the packet behind its struct virtio_net_hdr."""
+        addresses = socket.inet_aton("10.81.0.2") + socket.inet_aton(MACHINE)
+        length = self.headers + self.SIZE
+        ip = struct.pack(">BBHHHBBH", 0x45, 0, length, 1, 0, 64, self.protocol, 0) + addresses
+        checksum = ~(sum(struct.unpack(">10H", ip)) % 0xFFFF) & 0xFFFF
+        pseudo = (sum(struct.unpack(">4H", addresses)) + self.protocol + length - 20) % 0xFFFF
+        if self.protocol == TCP:
+            gso, at = 1, 16
+            head = struct.pack(">HHIIBBHHH", 9, self.port, 1, 1, 0x50, 0x10, 512, pseudo, 0)
+        else:
+            gso, at = 5, 6
+            head = struct.pack(">HHHH", 9, self.port, length - 20, pseudo)
+        virtio = struct.pack("=BBHHHH", 1, gso, self.headers, self.segment, 20, at)
+        return virtio + ip[:10] + struct.pack(">H", checksum) + ip[12:] + head + bytes(self.SIZE)
+
+
+FROM_A_MACHINE = [
+    FromMachine(7501, UDP, 1_000),
+    FromMachine(7502, TCP, 1_000),
+    FromMachine(7503, TCP, 1),
+]
+
+
 class Moved(NamedTuple):
     """Bytes and packets."""
 
     bytes: int
     packets: int
+
+
+PORTS = {one.port for one in (*CASES, *FROM_A_MACHINE)}
 
 
 def transfer(case: Case, near: Namespace, far: Namespace) -> None:
@@ -79,6 +126,26 @@ def transfer(case: Case, near: Namespace, far: Namespace) -> None:
             sender.sendall(bytes(size))
             while size > 0:
                 size -= len(end.recv(1 << 17))  # noqa: PLW2901
+
+
+def deliver_from_a_machine(where: Namespace) -> None:
+    """Deliver packets through a tun device, as a virtual machine does: without a segment count."""
+    with ExitStack() as stack:
+        tun = where.call(lambda: os.open("/dev/net/tun", os.O_RDWR))
+        stack.callback(os.close, tun)
+        flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR
+        fcntl.ioctl(tun, _TUNSETIFF, struct.pack("16sH22x", b"machine", flags))
+        where.ip("address", "add", f"{MACHINE}/24", "dev", "machine")
+        where.ip("link", "set", "machine", "up")
+        for one in FROM_A_MACHINE:
+            kind = socket.SOCK_STREAM if one.protocol == TCP else socket.SOCK_DGRAM
+            end = where.call(lambda kind=kind: socket.socket(socket.AF_INET, kind))
+            stack.enter_context(end).bind((MACHINE, one.port))
+            if one.protocol == TCP:
+                end.listen()
+            else:
+                end.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
+            os.write(tun, one.packet())
 
 
 def read_wire(path: Path) -> dict[int, Moved]:
@@ -118,7 +185,9 @@ def read_records_by_port(folder: Path, way: str, end: str) -> dict[int, Moved]:
     sums: dict[int, Moved] = {}
     for record in traffic_of(read_records(folder / "records.jsonl")):
         network = record["network"]
-        if (port := network[end].get("port")) in {case.port for case in CASES}:
+        if network.get("local", {}).get("address") not in LOCAL:
+            continue
+        if (port := network[end].get("port")) in PORTS:
             moved, before = network["io"][way], sums.get(port, Moved(0, 0))
             sums[port] = Moved(before.bytes + moved["bytes"], before.packets + moved["packets"])
     return sums
@@ -142,6 +211,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
                         transfer(case, near, far)
                 time.sleep(TAIL)
                 dump.end()
+        deliver_from_a_machine(near)
+        time.sleep(TAIL)
         assert run.end() == 0, run.errors
     return Seen(
         read_wire(wires[True]) | read_wire(wires[False]),
@@ -165,3 +236,16 @@ def test_each_segment_counts_with_its_headers(seen: Seen, case: Case) -> None:
     assert wire.packets >= sum(WRITES) // SEGMENT
     assert seen.transmitted[case.port] == wire
     assert seen.received[case.port] == wire
+
+
+@pytest.mark.parametrize("packet", FROM_A_MACHINE[:2])
+def test_segments_that_were_not_counted_are_counted_by_their_size(
+    seen: Seen, packet: FromMachine
+) -> None:
+    size = packet.SIZE + 4 * packet.headers
+    assert seen.received[packet.port] == Moved(size, 4)
+
+
+def test_a_size_of_segments_that_no_stack_uses_is_not_believed(seen: Seen) -> None:
+    packet = FROM_A_MACHINE[2]
+    assert seen.received[packet.port] == Moved(packet.SIZE + packet.headers, 1)

@@ -126,10 +126,16 @@ struct carried {
 	__u64 packets;
 };
 
+/* The least size of TCP segments that Linux uses: TCP_MIN_MSS of include/net/tcp.h. */
+#define LEAST_SEGMENT 88
+
 /*
  * The stack handles several segments as one packet with one header: those that are segmented after
  * the hook, by the kernel or by the network card (GSO), and those that were merged before it (GRO).
- * On the cable each segment has its headers. BIG TCP over IPv6 has a hop-by-hop header, of 8 bytes,
+ * On the cable each segment has its headers.
+ *
+ * A virtual machine delivers packets without the number of segments and with a size that the kernel
+ * has not verified: with a size of 1, a packet of 64 kB would count 2.6 MB. BIG TCP over IPv6 has a hop-by-hop header, of 8 bytes,
  * that no segment has.
  */
 INLINE struct carried measure(struct __sk_buff *skb)
@@ -144,8 +150,11 @@ INLINE struct carried measure(struct __sk_buff *skb)
 	if (!headers || headers >= skb->len)
 		return carried;
 	segments = skb->gso_segs;
-	if (!segments) /* as virtual machines deliver packets */
+	if (!segments) {
+		if (size < LEAST_SEGMENT)
+			return carried;
 		segments = (skb->len - headers + size - 1) / size;
+	}
 	if (head[0] >> 4 == 6 && !head[4] && !head[5] && !head[6] && headers > 8) {
 		headers -= 8;
 		carried.bytes -= 8;
