@@ -108,7 +108,7 @@ def test_a_sink_that_blocks_the_event_loop_is_named_while_it_does(
 def test_a_sink_that_blocks_each_write_costs_the_run_its_own_records_only(
     netns: object, tmp_path: Path
 ) -> None:
-    config = configure(tmp_path, write="time.sleep(1.5)")
+    config = configure(tmp_path, write="time.sleep(2.5)")
     with hogpipe(netns, "run", config, "--duration", "3") as run:  # type: ignore[arg-type]
         assert run.wait() == 1
     totals = run.errors[-1]
