@@ -162,6 +162,7 @@ def outcome(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     require("ip", "nft", "tcpdump")
     way, folder = request.param, tmp_path_factory.mktemp("run")
     processes = {}
+    # The processes outlive the run: its last lookups find their sockets.
     with translating() as hosts, routed(hosts) as nested, ExitStack() as stack:
         outside = stack.enter_context(peer(hosts.outside, "serve", OUTSIDE))
         far = stack.enter_context(peer(hosts.outside, "serve", FAR))
@@ -169,12 +170,12 @@ def outcome(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         processes["sidecar"] = stack.enter_context(peer(hosts.container, "serve", CONTAINER))
         sidecar = redirect(hosts, processes["sidecar"])
         published = publish_to_host(hosts, inside)
-        stack.enter_context(captured(folder, hosts.host, way))
-        processes["routed"] = stack.enter_context(talk(hosts.container, far))
-        processes["nested"] = stack.enter_context(talk(nested, outside))
-        stack.enter_context(talk(hosts.outside, sidecar))
-        processes["local"] = stack.enter_context(talk(hosts.host, published))
-        time.sleep(TAIL)
+        with captured(folder, hosts.host, way):
+            processes["routed"] = stack.enter_context(talk(hosts.container, far))
+            processes["nested"] = stack.enter_context(talk(nested, outside))
+            stack.enter_context(talk(hosts.outside, sidecar))
+            processes["local"] = stack.enter_context(talk(hosts.host, published))
+            time.sleep(TAIL)
     records = read_conserved_records(folder)
     wire = {name: list(read_packets(folder / f"{name}.pcap")) for name in INTERFACES}
     return Outcome(way, records, wire, processes)

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from support.measured_run import (
     read_conserved_records,
     talk,
 )
-from support.namespaces import require
+from support.namespaces import Namespace, require
 from support.running import PING, peer, read_records, running
 from support.translation import (
     CONTAINER,
@@ -67,6 +67,18 @@ def captured(folder: Path, hosts: Hosts, way: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def talking(
+    folder: Path, hosts: Hosts, way: str, where: Namespace, server: Process
+) -> Iterator[Process]:
+    """Run hogpipe while a client talks to a server; the client, returned, outlives the run."""
+    with ExitStack() as clients:
+        with captured(folder, hosts, way):
+            client = clients.enter_context(talk(where, server))
+            time.sleep(TAIL)
+        yield client
+
+
 def assert_counted_once(folder: Path, way: str, process: Process) -> None:
     """Assert that a process has its bytes at its veth, and all of the uplink is translated."""
     records = read_conserved_records(folder)
@@ -99,23 +111,23 @@ def test_what_a_container_exchanges_through_a_masquerade_counts_once(
     with (
         translating() as hosts,
         peer(hosts.outside, "serve", OUTSIDE, OUTSIDE6) as server,
-        captured(tmp_path, hosts, way),
-        talk(hosts.container, server) as client,
+        talking(tmp_path, hosts, way, hosts.container, server) as client,
     ):
-        time.sleep(TAIL)
-    assert_counted_once(tmp_path, way, client)
+        assert_counted_once(tmp_path, way, client)
 
 
 @WAY
 def test_echoes_of_a_container_through_a_masquerade_count_once(way: str, tmp_path: Path) -> None:
     echoes, size = 5, 100
     words = (str(echoes), str(size), OUTSIDE, OUTSIDE6)
-    with translating() as hosts, captured(tmp_path, hosts, way):
+    # The processes outlive the run: its last lookups find their sockets.
+    with translating() as hosts, ExitStack() as clients:
         hosts.container.call(lambda: PING_GROUPS.write_text("0 2147483647"))
-        with (
-            peer(hosts.container, "ping", *words, program=PING) as client,
-            peer(hosts.container, "raw", *words, program=PING) as raw,
-        ):
+        with captured(tmp_path, hosts, way):
+            client, raw = (
+                clients.enter_context(peer(hosts.container, kind, *words, program=PING))
+                for kind in ("ping", "raw")
+            )
             time.sleep(TAIL)
     records = read_conserved_records(tmp_path)
     passed = sum(echoes * (size + headers) for headers in PING_HEADERS)
@@ -131,11 +143,9 @@ def test_what_a_container_serves_on_a_published_port_counts_once(way: str, tmp_p
     with (
         translating() as hosts,
         peer(hosts.container, "serve", CONTAINER, CONTAINER6) as server,
-        captured(tmp_path, hosts, way),
-        talk(hosts.outside, hosts.publish(server)),
+        talking(tmp_path, hosts, way, hosts.outside, hosts.publish(server)),
     ):
-        time.sleep(TAIL)
-    assert_counted_once(tmp_path, way, server)
+        assert_counted_once(tmp_path, way, server)
 
 
 @WAY
@@ -147,13 +157,11 @@ def test_a_proxy_that_listens_on_the_published_port_has_none_of_the_bytes(
         translating() as hosts,
         peer(hosts.container, "serve", CONTAINER) as server,
         running(hosts.host, sys.executable, "-c", listen, stdin=subprocess.PIPE) as proxy,
-        captured(tmp_path, hosts, way),
-        talk(hosts.outside, hosts.publish(server)),
+        talking(tmp_path, hosts, way, hosts.outside, hosts.publish(server)),
     ):
-        time.sleep(TAIL)
-    assert_counted_once(tmp_path, way, server)
-    records = read_records(tmp_path / "records.jsonl")
-    assert sum_moved(records, proxy.process.pid) == Moved(0, 0, 0, 0)
+        assert_counted_once(tmp_path, way, server)
+        records = read_records(tmp_path / "records.jsonl")
+        assert sum_moved(records, proxy.process.pid) == Moved(0, 0, 0, 0)
 
 
 @WAY
@@ -163,20 +171,18 @@ def test_a_redirected_port_of_the_host_belongs_to_the_process_behind_it(
     with (
         translating() as hosts,
         peer(hosts.host, "serve", HOST, HOST6) as server,
-        captured(tmp_path, hosts, way),
-        talk(hosts.outside, hosts.publish(server)) as client,
+        talking(tmp_path, hosts, way, hosts.outside, hosts.publish(server)) as client,
     ):
-        time.sleep(TAIL)
-    records = read_conserved_records(tmp_path)
-    packets = list(read_packets(tmp_path / "uplink0.pcap"))
-    if way == "ebpf":
-        packets = remove_fragment_headers(packets)
-    truth = count(packets, client["ports"], fragments=way != "ebpf")
-    moved = sum_moved(records, server["pid"])
-    assert (moved.receive_bytes, moved.receive_packets) == truth[:2]
-    assert (moved.transmit_bytes, moved.transmit_packets) == truth[2:]
-    assert way == "ebpf" or unattributed(records) == []
-    assert not sum_translated(records)["packets"]
+        records = read_conserved_records(tmp_path)
+        packets = list(read_packets(tmp_path / "uplink0.pcap"))
+        if way == "ebpf":
+            packets = remove_fragment_headers(packets)
+        truth = count(packets, client["ports"], fragments=way != "ebpf")
+        moved = sum_moved(records, server["pid"])
+        assert (moved.receive_bytes, moved.receive_packets) == truth[:2]
+        assert (moved.transmit_bytes, moved.transmit_packets) == truth[2:]
+        assert way == "ebpf" or unattributed(records) == []
+        assert not sum_translated(records)["packets"]
 
 
 def run_and_talk(
