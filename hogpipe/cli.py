@@ -143,6 +143,7 @@ async def _run(settings: Settings, duration: float | None, signals: StopSignals)
     def stop() -> None:
         manager.report_stopping()
         if not opening.cancel():  # opening is complete
+            signals.answer()
             pipeline.stop(urgent=pipeline.is_stopping)
 
     def reopen() -> None:

@@ -3,7 +3,7 @@
 In: SIGINT and SIGTERM, which stop, and SIGHUP. Out: calls of `on_stop` and `on_hangup`, in the main
 thread between two instructions of it, even while something blocks the event loop. A stop that
 arrives before there is an action for it is kept until there is one. One that arrives `STOP_SECONDS`
-after the first or later ends the process at once.
+or more after another that was not answered (`answer`) ends the process at once.
 
 This module imports only what the interpreter has loaded or loads in a millisecond, so that the
 handlers come before all other imports, which take half a second.
@@ -32,7 +32,9 @@ class StopSignals:
     def __init__(self) -> None:
         self._on_stop: Callable[[signal.Signals], object] | None = None
         self._on_hangup: Callable[[], object] | None = None
-        self._first: float | None = None
+        self._unanswered_since: float | None = None
+        """When the first stop arrived that was not answered."""
+        self._is_answered = False
         self._kept: signal.Signals | None = None
 
     def install(self) -> None:
@@ -52,11 +54,19 @@ class StopSignals:
         """Call `action` for SIGHUP from now on; earlier ones had no effect."""
         self._on_hangup = action
 
+    def answer(self) -> None:
+        """Record that what was asked to stop is stopping, so that nothing blocks it.
+
+        Only the first answer counts, as a second stop should take no time.
+        """
+        if not self._is_answered:
+            self._is_answered, self._unanswered_since = True, None
+
     def _handle_stop(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self._first is None:
-            self._first = now
-        elif now - self._first > STOP_SECONDS:
+        if self._unanswered_since is None:
+            self._unanswered_since = now
+        elif now - self._unanswered_since > STOP_SECONDS:
             end_process("the run does not stop; process terminated", 1)
         if self._on_stop is None:
             self._kept = signal.Signals(number)

@@ -7,8 +7,11 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from hogpipe import signals
 
 HOGPIPE = [sys.executable, "-m", "hogpipe"]
 GOLDEN = Path(__file__).parent / "data" / "golden" / "config.toml"
@@ -55,6 +58,24 @@ def handles_signals(pid: int) -> bool:
     status = Path(f"/proc/{pid}/status").read_text()
     (caught,) = re.findall(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)
     return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def test_a_stop_ends_the_process_only_if_an_earlier_one_was_not_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, ends, asked = [0.0], list[str](), list[signal.Signals]()
+    monkeypatch.setattr(signals, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(signals, "end_process", lambda line, _code: ends.append(line))
+    stops = signals.StopSignals()
+    stops.set_stop_action(asked.append)
+    for at in (0.0, 5.0, 6.9):
+        now[0] = at
+        stops._handle_stop(signal.SIGINT, None)
+        stops.answer()
+    assert (len(asked), ends) == (3, [])
+    now[0] = 7.1
+    stops._handle_stop(signal.SIGINT, None)
+    assert len(ends) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda one: one.name)
