@@ -94,7 +94,7 @@ def test_the_file_of_a_killed_run_adds_up_at_each_stats_record(
     require("ip", "jq")
     path = tmp_path / "records.jsonl"
     with hogpipe(veth[0], "-v", "run", configure(tmp_path, way, group_by="flow")) as run:
-        wait_until(path.exists)
+        run.wait_for("capturing on left|counting at all sockets")
         with flooding(veth):
             wait_until(lambda: count_captured(path) > FLOWS // 10)
             run.process.kill()
@@ -124,7 +124,7 @@ def test_a_run_that_is_stopped_in_a_flood_records_what_it_captured(
 
     config = configure(tmp_path, way)
     with hogpipe(veth[0], "-v", "run", config, preexec_fn=limit) as run:
-        wait_until(path.exists)
+        run.wait_for("capturing on left|counting at all sockets")
         with flooding(veth):
             wait_until(lambda: count_captured(path) > FLOWS // 10)
             for _ in range(signals):
