@@ -133,8 +133,7 @@ def recording(where: Namespace, interface: str, folder: Path, ready: str) -> Ite
     """Run hogpipe with the ledger for as long as the context lasts; give the records' path."""
     config = write_config(folder, LEDGER_RUN.format(interface=interface))
     with hogpipe(where, config) as run:
-        run.wait_for("owners come from the ledger")
-        run.wait_for(ready)
+        run.wait_for_each("owners come from the ledger", ready)
         yield folder / "records.jsonl"
         time.sleep(0.5)
         assert run.end() == 0, run.errors
