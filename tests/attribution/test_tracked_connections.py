@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.namespaces import namespace, require
-from support.running import running
+from support.running import inhabitant
 
 from hogpipe.attribution.tracked_connections import Connections, TrackedConnections
 from hogpipe.linux.ctnetlink_messages import Connection, ConnectionTuple
@@ -42,7 +42,7 @@ def others() -> Iterator[list[int]]:
         inodes = []
         for _ in range(3):
             made = stack.enter_context(namespace())
-            stack.enter_context(running(made, "sleep", "60"))
+            stack.enter_context(inhabitant(made))
             inodes.append(Path(f"/run/netns/{made.name}").stat().st_ino)
         yield inodes
 

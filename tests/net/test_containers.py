@@ -22,7 +22,7 @@ from support.measured_run import (
     talk,
 )
 from support.namespaces import Namespace, namespace, require
-from support.running import Running, peer, running, tcpdump, traffic_of
+from support.running import Running, inhabitant, peer, running, tcpdump, traffic_of
 from support.wire import Moved, read_packets, sum_moved
 
 KNOWN_CONTAINERS = "network namespaces at captured interfaces: "
@@ -40,7 +40,7 @@ def inhabited(*containers: Namespace) -> Iterator[None]:
     """Run a process in each namespace: hogpipe finds a container by its processes."""
     with ExitStack() as stack:
         for container in containers:
-            stack.enter_context(running(container, "sleep", "60"))
+            stack.enter_context(inhabitant(container))
         yield
 
 
@@ -190,7 +190,7 @@ def test_containers_that_start_and_stop_during_a_run_are_followed(tmp_path: Path
             ):
                 # As in a container engine, there is a process before there is an interface.
                 processes = stack.enter_context(ExitStack())
-                processes.enter_context(running(second, "sleep", "60"))
+                processes.enter_context(inhabitant(second))
                 plug_in(host, second, 1)
                 run.wait_for("capturing on port1")
                 with (

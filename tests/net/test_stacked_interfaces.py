@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.measured_run import SIZE, TAIL, measured_run, read_conserved_records, talk
 from support.namespaces import Namespace, namespace, require
-from support.running import peer, running, tcpdump
+from support.running import inhabitant, peer, running, tcpdump
 from support.wire import Moved, count, read_packets, sum_by_interface, sum_moved
 
 IP_AND_UDP = 28
@@ -179,7 +179,7 @@ def test_a_host_and_two_containers_on_one_bridge_each_count_exactly_once(
             tcpdump(two, "inside", tmp_path / "two.pcap") as two_dump,
             peer(left, "serve", "10.77.0.1") as host,
             peer(one, "serve", "10.77.0.3") as container,
-            running(two, "sleep", "60"),  # a namespace without a process is no container
+            inhabitant(two),  # a namespace without a process is no container
             measured_run(
                 tmp_path, left, ["auto"], [(right, "right")], captures=("br0", "one", "two")
             ),

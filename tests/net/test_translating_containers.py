@@ -29,7 +29,7 @@ from support.measured_run import (
 )
 from support.namespaces import Namespace, namespace, require
 from support.offloads import segment_in_kernel
-from support.running import peer, running
+from support.running import inhabitant, peer
 from support.translation import (
     CONTAINER,
     HOST,
@@ -90,8 +90,8 @@ def routed(hosts: Hosts) -> Iterator[Namespace]:
     with namespace() as router, namespace() as nested, ExitStack() as stack:
         connect(hosts.host, "port1", router, ROUTER)
         connect(router, "port2", nested, NESTED)
-        stack.enter_context(running(router, "sleep", "60"))
-        stack.enter_context(running(nested, "sleep", "60"))
+        stack.enter_context(inhabitant(router))
+        stack.enter_context(inhabitant(nested))
         set_sysctl(router, "ip_forward", 1)
         translate(router, MASQUERADE.replace("uplink0", "eth0"))
         hosts.outside.ip("address", "add", f"{FAR}/24", "dev", "far0")

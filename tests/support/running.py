@@ -83,6 +83,14 @@ def running(where: Namespace | None, *words: str | Path, **options: Any) -> Iter
 
 
 @contextmanager
+def inhabitant(where: Namespace) -> Iterator[Running]:
+    """Keep a process in a namespace, which it has entered when the context begins."""
+    with running(where, "sh", "-c", "echo entered >&2; exec sleep 60") as run:
+        run.wait_for("entered")
+        yield run
+
+
+@contextmanager
 def hogpipe(where: Namespace | None, *words: str | Path, **options: Any) -> Iterator[Running]:
     """Run hogpipe with these arguments."""
     with running(where, sys.executable, "-m", "hogpipe", *words, **options) as run:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from support.measured_run import Process
 from support.namespaces import Namespace, namespace
 from support.offloads import segment_in_kernel
-from support.running import running, stats_of, traffic_of
+from support.running import inhabitant, stats_of, traffic_of
 
 HOST, CONTAINER, OUTSIDE = "10.89.0.1", "10.88.0.2", "10.89.0.2"
 HOST6, CONTAINER6, OUTSIDE6 = "fd89::1", "fd88::2", "fd89::2"
@@ -62,7 +62,7 @@ def translating(rules: str = MASQUERADE) -> Iterator[Hosts]:
     """Create the namespaces, with a process in the container, and the host's `rules`."""
     with ExitStack() as stack:
         host, container, outside, wire = (stack.enter_context(namespace()) for _ in range(4))
-        stack.enter_context(running(container, "sleep", "60"))
+        stack.enter_context(inhabitant(container))
         wire.call(lambda: Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1"))
         wire.ip("link", "add", "bridge", "type", "bridge", "mcast_snooping", "0")
         wire.ip("link", "set", "bridge", "up")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.namespaces import Namespace, namespace, require
-from support.running import Running, running, wait_until
+from support.running import Running, inhabitant, wait_until
 from support.shortage import no_descriptors
 
 from hogpipe.capture.decode.decoder import WireFlows
@@ -207,7 +207,7 @@ def test_the_namespace_of_a_veths_peer_is_found_with_its_addresses(
     require("ip")
     left, right = container_veth
     inside = right.call(read_own_namespace)
-    with containers_of(left) as containers, running(right, "sleep", "60"):
+    with containers_of(left) as containers, inhabitant(right):
         wait_until(lambda: refresh(left, containers).peer_namespaces == (inside,))
         known = refresh(left, containers).container_namespaces
         for address in (
@@ -235,7 +235,7 @@ def test_containers_are_read_on_request_and_periodically(
     container_veth: tuple[Namespace, Namespace],
 ) -> None:
     left, right = container_veth
-    with containers_of(left) as containers, running(right, "sleep", "60") as inside:
+    with containers_of(left) as containers, inhabitant(right) as inside:
         wait_until_inside(inside, right)
         assert containers.is_due(100.0)
         refresh(left, containers, 100.0)
@@ -266,7 +266,7 @@ def test_addresses_without_a_suspicion_are_read_again_periodically(
         left.call(lambda: containers.refresh(now))
         return set(local_at(containers, index_of(left, "left")).container_namespaces)
 
-    with containers_of(left) as containers, running(right, "sleep", "60"):
+    with containers_of(left) as containers, inhabitant(right):
         wait_until(lambda: refresh(left, containers, 10.0).peer_namespaces != ())
         right.ip("address", "add", "10.78.0.9/32", "dev", "right")
         assert new not in known(containers, 14.0)
@@ -277,10 +277,10 @@ def test_a_container_stays_known_when_one_of_its_processes_exits(
     container_veth: tuple[Namespace, Namespace],
 ) -> None:
     left, right = container_veth
-    with containers_of(left) as containers, running(right, "sleep", "60") as one:
+    with containers_of(left) as containers, inhabitant(right) as one:
         wait_until(lambda: refresh(left, containers).peer_namespaces != ())
         before = refresh(left, containers)
-        with running(right, "sleep", "60") as other:
+        with inhabitant(right) as other:
             inside = Path(f"/proc/{other.process.pid}/ns/net")
             wait_until(lambda: inside.readlink().name == f"net:[{before.peer_namespaces[0]}]")
             one.close()
@@ -294,7 +294,7 @@ def test_a_namespace_whose_nsid_could_not_be_read_is_read_again(
 ) -> None:
     left, right = container_veth
     answer_first_with(monkeypatch, None)
-    with containers_of(left) as containers, running(right, "sleep", "60") as inside:
+    with containers_of(left) as containers, inhabitant(right) as inside:
         wait_until_inside(inside, right)
         assert refresh(left, containers, 10.0).peer_namespaces == ()
         assert refresh(left, containers, 11.0).peer_namespaces == (right.call(read_own_namespace),)
@@ -306,7 +306,7 @@ def test_an_unrelated_namespace_is_read_again_after_a_while_or_a_change_of_links
 ) -> None:
     left, right = container_veth
     answer_first_with(monkeypatch, NOT_ASSIGNED)
-    with containers_of(left) as containers, running(right, "sleep", "60") as inside:
+    with containers_of(left) as containers, inhabitant(right) as inside:
         wait_until_inside(inside, right)
         assert refresh(left, containers, 10.0).peer_namespaces == ()
         assert refresh(left, containers, 11.0).peer_namespaces == ()
@@ -332,7 +332,7 @@ def test_containers_stay_known_while_there_are_no_descriptors_and_that_is_logged
         left.call(work)
         return local_at(containers, index)
 
-    with containers_of(left) as containers, running(right, "sleep", "60"):
+    with containers_of(left) as containers, inhabitant(right):
         wait_until(lambda: refresh(left, containers, 10.0).peer_namespaces != ())
         known = refresh(left, containers, 10.0)
         index = index_of(left, "left")
@@ -361,7 +361,7 @@ def test_addresses_of_many_containers_are_read_again_in_several_refreshes(
             end = ("type", "veth", "peer", "name", "eth0", "netns", room.name)
             host.ip("link", "add", f"v{number}", *end)
             host.ip("link", "set", f"v{number}", "up")
-            inside = stack.enter_context(running(room, "sleep", "60"))
+            inside = stack.enter_context(inhabitant(room))
             wait_until_inside(inside, room)
         containers = stack.enter_context(containers_of(host))
         indices = [link.index for link in host.call(read_link_table).links if link.name != "lo"]

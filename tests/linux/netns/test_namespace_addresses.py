@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.fake_proc import FakeProc
 from support.namespaces import Namespace, require
-from support.running import running
+from support.running import inhabitant
 
 from hogpipe.linux.netns.namespace_addresses import NamespaceAddresses
 from hogpipe.linux.netns.namespace_processes import NamespaceProcesses, read_own_namespace
@@ -72,7 +72,7 @@ def test_a_snapshot_ages(proc: FakeProc) -> None:
 def test_the_addresses_of_a_namespace_of_this_kernel_are_found(netns: Namespace) -> None:
     require("ip")
     netns.ip("address", "add", "10.99.0.1/24", "dev", "lo")
-    with running(netns, "sleep", "60"):
+    with inhabitant(netns):
         processes = NamespaceProcesses(Path("/proc"), read_own_namespace())
         found = NamespaceAddresses(Path("/proc"), processes).find(bytes([10, 99, 0, 1]))
     assert found == (Path(f"/run/netns/{netns.name}").stat().st_ino,)

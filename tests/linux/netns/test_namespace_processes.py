@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_proc import FakeProc
 from support.namespaces import Namespace, require
-from support.running import running, wait_until
+from support.running import inhabitant, wait_until
 
 from hogpipe.linux.netns.namespace_processes import (
     NamespaceProcesses,
@@ -140,7 +140,7 @@ def test_a_process_in_another_namespace_of_this_host_is_found(netns: Namespace) 
     inside = netns.call(read_own_namespace)
     assert own == Path("/proc/self/ns/net").stat().st_ino
     assert inside is not None
-    with running(netns, "sleep", "60") as there:
+    with inhabitant(netns) as there:
         processes = NamespaceProcesses(Path("/proc"), own)
 
         def is_there() -> bool:

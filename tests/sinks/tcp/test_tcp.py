@@ -294,8 +294,8 @@ async def test_closing_does_not_wait_for_a_stalled_peer(collector: Collector) ->
     async with asyncio.TaskGroup() as group:
         group.create_task(dispatcher.run())
         await dispatcher.publish([traffic(sequence) for sequence in range(20_000)])
-        (line,) = await dispatcher.drain(0.05)
-    assert line == "sink tcp: 20000 records not delivered"
+        (left,) = await dispatcher.drain(0.05)
+    assert left.text == "sink tcp: 20000 records not delivered"
 
 
 async def test_data_of_the_peer_is_read_and_ignored(collector: Collector) -> None:
