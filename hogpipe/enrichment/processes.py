@@ -10,7 +10,8 @@ Changes
 -------
 exec and changes of user or control group keep the identity, so a cached process is read again:
 - at once, if its stat shows that it has executed another program;
-- `_CHANGED_SECONDS` after the last reading, if its command differs;
+- if its command differs: at once after the first reading of a program (many programs name
+  themselves when they start), otherwise `_CHANGED_SECONDS` after the last reading;
 - `_UNCHANGED_SECONDS` after it in any case.
 `check` also compares the control group. It is called for processes in use (`process_refresh`), and
 `recall` returns what the latest reading found, so that a cached attribution needs no lookup to have
@@ -249,7 +250,9 @@ class ProcessReader:
         process, cgroup_hash = reading
         if known is not None and (process == known or _is_ending(process, known)):
             process = known
-        return self._store(owner, _CachedProcess(process, now, stat.stack_start, cgroup_hash))
+        is_first = cached is None or cached.stack_start != stat.stack_start
+        read = _CachedProcess(process, now, stat.stack_start, cgroup_hash, is_first=is_first)
+        return self._store(owner, read)
 
     def _has_moved(self, owner: ProcessIdentity, cached: "_CachedProcess") -> bool:
         """Read whether a process is in another control group than when it was read."""
@@ -350,12 +353,16 @@ class _CachedProcess(msgspec.Struct, eq=False):
     cgroup_hash: int = 0
     """Of the text of its control groups, as read then."""
     lacks_user_name: bool = False
+    is_first: bool = True
+    """Whether nothing was read before, or what was read before was of another program."""
 
     def is_due(self, stat: ProcessStat, now: float) -> bool:
         """Return whether the process is to be read again, with this as its current stat."""
         if stat.stack_start not in {0, self.stack_start}:  # 0: hidden, or exited
             return True
         is_same = stat.command == self.process.command
+        if self.is_first and not is_same:
+            return True
         return now - self.read_at >= (_UNCHANGED_SECONDS if is_same else _CHANGED_SECONDS)
 
 
