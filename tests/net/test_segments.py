@@ -126,6 +126,9 @@ def transfer(case: Case, near: Namespace, far: Namespace) -> None:
             sender.sendall(bytes(size))
             while size > 0:
                 size -= len(end.recv(1 << 17))  # noqa: PLW2901
+        # The sender closes first, so that no segment meets a TIME_WAIT socket of the receiver.
+        sender.close()
+        assert not is_stream or end.recv(1) == b""
 
 
 def deliver_from_a_machine(where: Namespace) -> None:
