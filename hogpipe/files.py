@@ -1,7 +1,7 @@
-"""Files that a configuration names: read without a wait, and only if they are regular files.
+"""Files and folders that a configuration names: what they are, and whether they can be used.
 
-In: a path. Out: its content, or an OSError that says what is there instead: a FIFO, for example,
-whose opening would wait for a writer, or a device, whose end may never come. Symbolic links are
+In: a path. Out: its content, or why it cannot be used. Only regular files are read, without a wait:
+opening a FIFO would wait for a writer, and the end of a device may never come. Symbolic links are
 followed.
 """
 
@@ -34,6 +34,23 @@ def require_regular(path: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if kind := describe_kind(mode):
         raise OSError(errno.EINVAL, kind, str(path))
+
+
+def may_access(path: Path, mode: int) -> bool:
+    """Return whether this process may use `path` in this mode (`os.W_OK` and its siblings).
+
+    The effective user counts, as for opening: for the real one, which access(2) takes, the kernel
+    drops ambient capabilities.
+    """
+    return os.access(path, mode, effective_ids=True)
+
+
+def find_folder_problem(folder: Path) -> str | None:
+    """Return why no file can be created in `folder`, itself created if absent; None if it can."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        return f"{there} is not a folder"
+    return None if may_access(there, os.W_OK | os.X_OK) else f"{there} may not be written to"
 
 
 def read_regular(path: Path, limit: int) -> bytes:

@@ -5,7 +5,6 @@ is kept open, and no privilege is needed. Each check adds what it finds to one `
 """
 
 import itertools
-import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from hogpipe.config.settings import (
     PluginSettings,
     Settings,
 )
-from hogpipe.files import describe_kind
+from hogpipe.files import describe_kind, find_folder_problem
 from hogpipe.sinks.contract import SinkSettings
 
 # Keys of [capture] that apply only to sources that capture packets.
@@ -154,21 +153,16 @@ def _check_spools(sinks: Sequence[SinkSettings | None], problems: Problems) -> N
         if folder in first_of:
             text = f"already the spool of sinks[{first_of[folder]}]; each needs its own folder"
             problems.add(at, text)
-        elif text := _find_folder_problem(folder):
-            _add_path_problem(sink.spool, at, text, problems)
+        elif reason := _find_spool_problem(folder):
+            _add_path_problem(sink.spool, at, reason, problems)
         first_of.setdefault(folder, index)
 
 
-def _find_folder_problem(folder: Path) -> str:
-    """Return why `folder` can be neither used nor created; empty if it can."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    if not existing.is_dir():
-        return "not a folder" if existing == folder else f"{existing} is not a folder"
-    return (
-        ""
-        if os.access(existing, os.W_OK | os.X_OK, effective_ids=True)
-        else f"{existing} may not be written to"
-    )
+def _find_spool_problem(folder: Path) -> str | None:
+    """Return why `folder` can be neither used nor created, None if it can."""
+    if folder.exists() and not folder.is_dir():
+        return "not a folder"
+    return find_folder_problem(folder)
 
 
 def choose_sink_names(sinks: Sequence[SinkSettings]) -> list[str]:

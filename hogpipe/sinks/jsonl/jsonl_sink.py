@@ -18,7 +18,7 @@ from aiofiles.os import wrap
 from msgspec import Meta
 
 from hogpipe.errors import ConfigurationError
-from hogpipe.files import describe_kind
+from hogpipe.files import describe_kind, find_folder_problem, may_access
 from hogpipe.records.schema import Record
 from hogpipe.sinks.contract import Seconds, SettingProblem
 from hogpipe.sinks.encoding import JsonEncoder, JsonSettings
@@ -128,28 +128,12 @@ def _find_path_problem(path: Path) -> str | None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        return _find_folder_problem(path.parent)
+        return find_folder_problem(path.parent)
     except OSError as error:
         return error.strerror
     if kind := describe_kind(mode):
         return kind
-    return (
-        None
-        if os.access(path, os.R_OK | os.W_OK, effective_ids=True)
-        else "may not be read and written to"
-    )
-
-
-def _find_folder_problem(folder: Path) -> str | None:
-    """Return why no file can be created in `folder`, itself created if absent; None if it can."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        return f"{there} is not a folder"
-    return (
-        None
-        if os.access(there, os.W_OK | os.X_OK, effective_ids=True)
-        else f"{there} may not be written to"
-    )
+    return None if may_access(path, os.R_OK | os.W_OK) else "may not be read and written to"
 
 
 def _find_name_problem(path: Path) -> str | None:
@@ -158,6 +142,6 @@ def _find_name_problem(path: Path) -> str | None:
         return "a symbolic link, which rotation would rename; name the file itself"
     if len(os.fsencode(path.name)) + LONGEST_SUFFIX > 255:
         return f"its name must leave {LONGEST_SUFFIX} bytes for the time that rotation adds"
-    if path.exists() and not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
+    if path.exists() and not may_access(path.parent, os.W_OK | os.X_OK):
         return f"{path.parent} may not be written to, so rotation cannot rename the file"
     return None
