@@ -75,16 +75,6 @@ class ContainerTables:
         self.deferred = 0
         """Flows left to the next batch, once for each batch."""
 
-    @property
-    def reads(self) -> int:
-        """Tables read by either reader."""
-        return self.counts.procfs + self.counts.sock_diag
-
-    @property
-    def rows_skipped(self) -> int:
-        """Malformed rows."""
-        return self.counts.rows_skipped
-
     def match(
         self,
         flows: Collection[FlowKey],

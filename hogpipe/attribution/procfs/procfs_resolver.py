@@ -182,13 +182,13 @@ class ProcfsResolver:
 
     def counts(self) -> ResolverCounts:
         """Return the counters; they only grow."""
+        own, inside = self._tables.counts, self._container_tables.counts
         return ResolverCounts(
-            table_reads=self._tables.reads + self._container_tables.reads,
-            tuple_lookups=self._tables.counts.lookups + self._container_tables.counts.lookups,
-            dumps_interrupted=self._tables.counts.interrupted
-            + self._container_tables.counts.interrupted,
-            dumps_failed=self._tables.counts.refused + self._container_tables.counts.refused,
-            rows_skipped=self._tables.rows_skipped + self._container_tables.rows_skipped,
+            table_reads=own.tables + inside.tables,
+            tuple_lookups=own.lookups + inside.lookups,
+            dumps_interrupted=own.interrupted + inside.interrupted,
+            dumps_failed=own.refused + inside.refused,
+            rows_skipped=own.rows_skipped + inside.rows_skipped,
             tables_incomplete=self._procfs.tables_incomplete,
             fds_read=self._fds.fds_read,
             fds_evicted=self._fds.evicted,

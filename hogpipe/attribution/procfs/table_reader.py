@@ -119,16 +119,6 @@ class TableReader:
         self.counts = ReadCounts() if counts is None else counts
         self._tcp_lookup = TcpLookup(self.counts, source.open_link, source.find_device)
 
-    @property
-    def reads(self) -> int:
-        """Tables read by either reader."""
-        return self.counts.procfs + self.counts.sock_diag
-
-    @property
-    def rows_skipped(self) -> int:
-        """Malformed rows."""
-        return self.counts.rows_skipped
-
     def read(
         self,
         flows: Collection[FlowKey],

@@ -64,6 +64,11 @@ class ReadCounts(msgspec.Struct):
     rows_skipped: int = 0
     """Malformed rows."""
 
+    @property
+    def tables(self) -> int:
+        """Tables read by either reader."""
+        return self.procfs + self.sock_diag
+
     def add_dump(self, dump: Dump) -> list[SocketRow]:
         """Count a dump; return its rows."""
         self.sock_diag += 1

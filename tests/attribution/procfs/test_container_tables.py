@@ -85,7 +85,7 @@ def test_a_flow_that_may_be_in_several_namespaces_matches_no_socket(proc: FakePr
     proc.process_table(20, "tcp", connection(200))
     containers = tables(proc)
     assert containers.match([flow(None)], NO_DEADLINE) == {flow(None): NO_MATCH}
-    assert containers.reads == 0
+    assert containers.counts.tables == 0
 
 
 def test_a_namespace_is_read_once_for_all_its_flows(proc: FakeProc) -> None:
@@ -97,7 +97,7 @@ def test_a_namespace_is_read_once_for_all_its_flows(proc: FakeProc) -> None:
     containers = tables(proc)
     found = containers.match([flow(RED, port) for port in range(200, 300)], NO_DEADLINE)
     assert [inodes(match) for match in found.values()] == [[port] for port in range(200, 300)]
-    assert containers.reads == 1, "all were found in the first table"
+    assert containers.counts.tables == 1, "all were found in the first table"
 
 
 def test_the_second_table_is_read_for_flows_without_exact_match_in_the_first(
@@ -201,7 +201,7 @@ def test_malformed_rows_are_counted(proc: FakeProc) -> None:
     proc.process_table(20, "tcp", connection(200), b"   1: nonsense")
     containers = tables(proc)
     assert inodes(containers.match([flow(RED)], NO_DEADLINE)[flow(RED)]) == [200]
-    assert containers.rows_skipped == 1
+    assert containers.counts.rows_skipped == 1
 
 
 def test_the_owner_of_a_containers_flow_is_the_process_that_holds_the_socket(

@@ -67,8 +67,8 @@ def test_each_reader_is_counted_separately() -> None:
     procfs, netlink = make_reader("procfs"), make_reader("sock_diag")
     with connections(300) as flows:
         assert inodes(procfs, flows) == inodes(netlink, flows)
-    assert (procfs.counts.procfs, procfs.counts.sock_diag, procfs.reads) == (2, 0, 2)
-    assert (netlink.counts.procfs, netlink.counts.sock_diag, netlink.reads) == (0, 1, 1)
+    assert (procfs.counts.procfs, procfs.counts.sock_diag, procfs.counts.tables) == (2, 0, 2)
+    assert (netlink.counts.procfs, netlink.counts.sock_diag, netlink.counts.tables) == (0, 1, 1)
     assert (procfs.counts.lookups, netlink.counts.lookups) == (0, 0)
 
 
@@ -303,7 +303,7 @@ def test_endpoints_of_the_last_read_are_found_without_parsing_a_table_again(
         [endpoint] if expected else (),
     )
     assert local_ports_to(reader, [endpoint]) == {endpoint: {1}}
-    assert reader.rows_skipped == (1 if expected else 2)
+    assert reader.counts.rows_skipped == (1 if expected else 2)
     reader.read([make_flow(TCP, ("127.0.0.1", 2), ("127.0.0.1", 80))], 0.0, math.inf)
     assert local_ports_to(reader, [endpoint]) == {endpoint: {1}}
 
