@@ -21,7 +21,11 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
+
+E = TypeVar("E")
 
 PORT, PAUSE = 7000, 0.1
 ACCEPT_SECONDS = 0.5  # the clients are connected already
@@ -273,15 +277,22 @@ def _hold(holders: str) -> int:
     return os.getpid()
 
 
-def serve(conversations: dict[int, str], holders: str) -> None:
-    servers, missing = {}, []
-    for number, name in conversations.items():
+def _open_ends(kind_of_end: Callable[[Kind, Ends], E], names: dict[int, str]) -> dict[int, E]:
+    """Open an end of each conversation, by its number; say which cannot be, and wait for a line."""
+    ends: dict[int, E] = {}
+    missing = []
+    for number, name in names.items():
         try:
-            servers[number] = Server(KINDS[name], ends_of(name, number))
+            ends[number] = kind_of_end(KINDS[name], ends_of(name, number))
         except OSError:
             missing.append(number)
     _say(missing)
     sys.stdin.readline()
+    return ends
+
+
+def serve(conversations: dict[int, str], holders: str) -> None:
+    servers = _open_ends(Server, conversations)
     in_use = [server for server in servers.values() if server.is_in_use()]
     _say(_hold(holders))
     by_fd = {server.socket.fileno(): server for server in in_use}
@@ -294,14 +305,7 @@ def serve(conversations: dict[int, str], holders: str) -> None:
 
 
 def call(conversations: dict[int, str], holders: str) -> None:
-    clients, missing = {}, []
-    for number, name in conversations.items():
-        try:
-            clients[number] = Client(KINDS[name], ends_of(name, number))
-        except OSError:
-            missing.append(number)
-    _say(missing)
-    sys.stdin.readline()
+    clients = _open_ends(Client, conversations)
     _say(_hold(holders))
     while not select.select([0], [], [], PAUSE)[0]:
         for client in clients.values():
