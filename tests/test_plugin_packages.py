@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from hogpipe.sinks.hookspecs import PLUGIN_API
+from hogpipe.version import __version__
 
 PLUGINS = Path(__file__).parent.parent / "plugins"
 PACKAGES = sorted(PLUGINS.glob("hogpipe-*"))
@@ -57,3 +60,21 @@ def test_a_package_has_an_entry_point_and_a_readme(package: Path) -> None:
     readme = (package / "README.md").read_text()
     assert f"pip install . ./plugins/{package.name}\n" in readme
     assert f'type = "{name}"' in readme
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_a_package_requires_a_hogpipe_with_the_same_interface(package: Path) -> None:
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    (bounds,) = (
+        requirement.specifier
+        for requirement in map(Requirement, project["dependencies"])
+        if requirement.name == "hogpipe"
+    )
+    version = Version(__version__)
+    major, minor = version.major, version.minor
+    # Before 1.0 a minor version may change the interface, after it only a major one.
+    following = f"{major + 1}.0" if major else f"0.{minor + 1}"
+    assert bounds.contains(version, prereleases=True)
+    assert bounds.contains(f"{major}.{minor}.99")
+    assert not bounds.contains(following)
+    assert not bounds.contains(f"{following}.dev0", prereleases=True)
