@@ -40,7 +40,7 @@ def records() -> Rows:
                 "host": {"name": host},
             }
             record |= {"run": f"RUN-{host}"}
-            record["window"] = {"start": format_time_ago(700), "end": record["timestamp"]}
+            record["window"] |= {"start": format_time_ago(700), "end": record["timestamp"]}
             if record["type"] == "traffic" and "process" in record:
                 record["network"]["peer"] = {"address": PEER}
             made.append(record)

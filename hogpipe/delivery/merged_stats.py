@@ -1,4 +1,4 @@
-"""PURE: merges the stats records of two windows into one.
+"""PURE: merges the stats records of two windows into one, and the windows.
 
 Counters are added. Gauges (`pending`, `sinks`, memory, the sockets of the ledger) are those of the
 newer record. Of delays and medians the larger is kept, an upper bound of the merged median.
@@ -15,7 +15,7 @@ def merge_stats(older: StatsRecord, newer: StatsRecord) -> StatsRecord:
     # Every number is added up as a counter; the others are corrected below.
     merged = cast("StatsRecord", _sum(older, newer))
     merged["timestamp"] = newer["timestamp"]
-    merged["window"] = _join_windows(older["window"], newer["window"])
+    merged["window"] = join_windows(older["window"], newer["window"])
     merged["sequence"] = newer["sequence"]
     merged["attribution"]["pending"] = newer["attribution"]["pending"]
     if "ledger" in merged["attribution"] and "ledger" in newer["attribution"]:
@@ -28,10 +28,17 @@ def merge_stats(older: StatsRecord, newer: StatsRecord) -> StatsRecord:
     return merged
 
 
-def _join_windows(older: Window, newer: Window) -> Window:
+def join_windows(one: Window, other: Window) -> Window:
+    """Return the window that spans both, which may be one of them; they are not changed."""
+    first = one if one["start_unix"] <= other["start_unix"] else other
+    last = one if one["end_unix"] >= other["end_unix"] else other
+    if first is last:
+        return first
     return {
-        "start": min(older["start"], newer["start"]),
-        "end": max(older["end"], newer["end"]),
+        "start": first["start"],
+        "end": last["end"],
+        "start_unix": first["start_unix"],
+        "end_unix": last["end_unix"],
     }
 
 

@@ -12,19 +12,21 @@ A group takes less than 1 KB of memory, a fifth of what a record takes.
 
 from collections.abc import Mapping, Sequence
 from copy import copy
+from functools import reduce
 from typing import cast
 
 import msgspec
 import numpy as np
 import orjson
 
-from hogpipe.delivery.merged_stats import merge_stats
+from hogpipe.delivery.merged_stats import join_windows, merge_stats
 from hogpipe.model import TrafficCounts
 from hogpipe.records.schema import (
     HostInfo,
     Record,
     StatsRecord,
     TrafficRecord,
+    Window,
     describe_io,
     parse_io,
 )
@@ -39,8 +41,7 @@ class _Stamp(msgspec.Struct, frozen=True, gc=False):
     """The stamp that the records of one window share."""
 
     timestamp: str
-    start: str
-    end: str
+    window: Window
     run: str
     host: HostInfo
 
@@ -128,17 +129,16 @@ class MergedWindow:
 
     def _make_stamp(self, record: TrafficRecord) -> _Stamp:
         """Return the stamp of a record, the same object for all records of a window."""
-        last, window = self._last_stamp, record["window"]
+        last = self._last_stamp
         if (
             last is None
-            or last.end != window["end"]
-            or last.start != window["start"]
+            or last.window != record["window"]
             or last.timestamp != record["timestamp"]
             or last.run != record["run"]
             or last.host != record["host"]
         ):
             last = self._last_stamp = _Stamp(
-                record["timestamp"], window["start"], window["end"], record["run"], record["host"]
+                record["timestamp"], record["window"], record["run"], record["host"]
             )
         return last
 
@@ -160,9 +160,8 @@ class MergedWindow:
         """
         last = self._last_joined
         if last is None or last[0] is not older or last[1] is not newer:
-            # All times have one format, in UTC, so that they sort as text.
-            start, end = min(older.start, newer.start), max(older.end, newer.end)
-            last = older, newer, msgspec.structs.replace(newer, start=start, end=end)
+            window = join_windows(older.window, newer.window)
+            last = older, newer, msgspec.structs.replace(newer, window=window)
             self._last_joined = last
         return last[2]
 
@@ -186,7 +185,7 @@ def _make_record(key: bytes, sums: _GroupSums) -> TrafficRecord:
     record = {
         "type": "traffic",
         "timestamp": stamp.timestamp,
-        "window": {"start": stamp.start, "end": stamp.end},
+        "window": stamp.window,
         "run": stamp.run,
         "sequence": sums.sequence,
         "host": stamp.host,
@@ -206,13 +205,13 @@ def _total(sums: Sequence[_GroupSums]) -> _GroupSums:
         for quality, size in one.attribution.items():
             attribution[quality] = attribution.get(quality, 0) + size
     newest = sums[-1].stamp
-    start, end = min(one.stamp.start for one in sums), max(one.stamp.end for one in sums)
+    window = reduce(join_windows, (one.stamp.window for one in sums))
     return _GroupSums(
         flows=sum(one.flows for one in sums),
         traffic=traffic,
         attribution=attribution,
         sequence=sums[-1].sequence,
-        stamp=msgspec.structs.replace(newest, start=start, end=end),
+        stamp=msgspec.structs.replace(newest, window=window),
     )
 
 

@@ -10,10 +10,15 @@ from hogpipe.model import TrafficCounts
 
 
 class Window(TypedDict):
-    """The time that a record covers; `end` is exclusive."""
+    """The time that a record covers; the end is exclusive.
+
+    As text, and as seconds since the epoch.
+    """
 
     start: str
     end: str
+    start_unix: float
+    end_unix: float
 
 
 class HostInfo(TypedDict):

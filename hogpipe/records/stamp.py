@@ -7,8 +7,16 @@ import secrets
 from datetime import UTC, datetime
 
 from hogpipe.protocols import NANOSECONDS
-from hogpipe.records.schema import Stamp, StatsBody, StatsRecord, TrafficBody, TrafficRecord
+from hogpipe.records.schema import (
+    Stamp,
+    StatsBody,
+    StatsRecord,
+    TrafficBody,
+    TrafficRecord,
+    Window,
+)
 
+_MILLISECOND = NANOSECONDS // 1000
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -39,21 +47,31 @@ class RecordStamper:
 
     def _describe_window(self, start_ns: int, end_ns: int) -> Stamp:
         """Return the stamp of a window, whose objects all records of the window share."""
-        start, end = format_time(start_ns), format_time(end_ns)
+        window = make_window(start_ns, end_ns)
         return {
-            "timestamp": end,
-            "window": {"start": start, "end": end},
+            "timestamp": window["end"],
+            "window": window,
             "run": self.run,
             "sequence": 0,
             "host": {"name": self._host},
         }
 
 
+def make_window(start_ns: int, end_ns: int) -> Window:
+    """Return the window of a record; all its times are rounded down to the millisecond."""
+    return {
+        "start": format_time(start_ns),
+        "end": format_time(end_ns),
+        "start_unix": start_ns // _MILLISECOND / 1000,
+        "end_unix": end_ns // _MILLISECOND / 1000,
+    }
+
+
 def format_time(time_ns: int) -> str:
     """Return a time as RFC 3339 in UTC, rounded down to the millisecond."""
     seconds, rest = divmod(time_ns, NANOSECONDS)
     whole = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{whole}.{rest // 1_000_000:03d}Z"
+    return f"{whole}.{rest // _MILLISECOND:03d}Z"
 
 
 def make_run_id(time_ns: int, entropy: bytes | None = None) -> str:
@@ -61,6 +79,6 @@ def make_run_id(time_ns: int, entropy: bytes | None = None) -> str:
 
     `entropy` has 10 bytes, random ones by default.
     """
-    milliseconds = (time_ns // 1_000_000) & (1 << 48) - 1
+    milliseconds = (time_ns // _MILLISECOND) & (1 << 48) - 1
     value = milliseconds << 80 | int.from_bytes(entropy or secrets.token_bytes(10), "big")
     return "".join(_CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5))

@@ -8,7 +8,7 @@ is neither `source` and `destination` nor `client` and `server`; the addresses o
 
 from datetime import datetime
 
-from hogpipe.records.schema import ProcessInfo, Record, StatsRecord, TrafficRecord
+from hogpipe.records.schema import ProcessInfo, Record, StatsRecord, TrafficRecord, Window
 from hogpipe.sinks.shaping import (
     Document,
     OwnerText,
@@ -60,6 +60,7 @@ class EcsShape:
     def shape_stats(self, record: StatsRecord) -> Document:
         """Return the whole document: the numbers of stats are below `hogpipe`."""
         own = {key: value for key, value in record.items() if key not in _STAMP}
+        own["window"] = _describe_epoch(record["window"])
         return {**self._describe(record), "hogpipe": own}
 
     def shape_rest(self, record: TrafficRecord) -> Document:
@@ -77,6 +78,7 @@ class EcsShape:
             document.update(_add_path(record, moved, measured))
         own: Document = {
             "run": record["run"],
+            "window": _describe_epoch(record["window"]),
             "network": measured,
             "attribution": record["attribution"],
         }
@@ -131,7 +133,9 @@ class FlatEcsShape:
         key = record["timestamp"], record["window"]["start"], record["window"]["end"]
         if key != self._stamp_key:
             stamp, event = _describe_window(record)
-            self._stamp_key, self._stamp = key, flatten({**stamp, "event": event})
+            own = {"window": _describe_epoch(record["window"])}
+            stamp = {**stamp, "event": event, "hogpipe": own}
+            self._stamp_key, self._stamp = key, flatten(stamp)
         flat = self._stamp.copy()
         flat["host.name"] = record["host"]["name"]
         flat["event.sequence"] = sequence
@@ -184,6 +188,11 @@ def _describe_window(record: Record) -> tuple[Document, Document]:
     event["start"], event["end"] = start, end
     event["duration"] = round(lasted.total_seconds() * 1000) * 1_000_000  # in nanoseconds
     return {"@timestamp": record["timestamp"], "ecs": {"version": ECS_VERSION}}, event
+
+
+def _describe_epoch(window: Window) -> Document:
+    """Return the window in seconds since the epoch, which have no name in ECS."""
+    return {"start_unix": window["start_unix"], "end_unix": window["end_unix"]}
 
 
 def _shape_owner(record: TrafficRecord) -> tuple[Document, Document, Document]:

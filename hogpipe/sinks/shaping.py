@@ -69,6 +69,8 @@ class FlatShape:
             "timestamp": record["timestamp"],
             "window.start": window["start"],
             "window.end": window["end"],
+            "window.start_unix": window["start_unix"],
+            "window.end_unix": window["end_unix"],
             "run": record["run"],
             "sequence": record["sequence"],
             "host.name": record["host"]["name"],

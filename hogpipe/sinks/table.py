@@ -6,7 +6,6 @@ of each record, in decimal units.
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from unicodedata import combining, east_asian_width
 
 from hogpipe.records.schema import EndpointInfo, Record, StatsRecord, TrafficRecord, Window
@@ -78,9 +77,8 @@ def _rates(record: TrafficRecord) -> tuple[float, float]:
 
 
 def _seconds(window: Window) -> float:
-    start, end = (datetime.fromisoformat(window[edge]) for edge in ("start", "end"))
-    # Timestamps are truncated to the millisecond: a short window may seem to have no length.
-    return max((end - start).total_seconds(), 0.001)
+    # Times are truncated to the millisecond: a short window may seem to have no length.
+    return max(round(window["end_unix"] - window["start_unix"], 3), 0.001)
 
 
 def _cells(record: TrafficRecord) -> dict[str, str]:

@@ -48,6 +48,8 @@ def test_records_of_one_group_add_up() -> None:
     assert merged["window"] == {
         "start": "2026-11-22T07:00:00.000Z",
         "end": "2026-11-22T07:00:02.000Z",
+        "start_unix": 1_795_330_800.0,
+        "end_unix": 1_795_330_802.0,
     }
     assert (merged["sequence"], merged["timestamp"]) == (5, newer["timestamp"])
 

@@ -1,5 +1,6 @@
 """The stamp identifies each record of a run, and the window that the record covers."""
 
+import json
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from hogpipe.aggregation.aggregator import Aggregator
 from hogpipe.model import AttributionCounts, CaptureCounts
 from hogpipe.records import stats
 from hogpipe.records.schema import TrafficBody
-from hogpipe.records.stamp import RecordStamper, format_time, make_run_id
+from hogpipe.records.stamp import RecordStamper, format_time, make_run_id, make_window
 
 if TYPE_CHECKING:
     from hogpipe.records.schema import Record, StatsBody
@@ -95,3 +96,13 @@ def test_the_records_of_a_window_share_the_objects_of_their_stamp() -> None:
     assert first["window"] is second["window"]
     assert first["host"] is second["host"]
     assert later["window"] is not first["window"]
+
+
+@given(times, times)
+def test_a_window_has_the_same_times_as_text_and_as_numbers(start_ns: int, end_ns: int) -> None:
+    window = make_window(start_ns, end_ns)
+    for edge, time_ns in (("start", start_ns), ("end", end_ns)):
+        text, number = window[edge], window[f"{edge}_unix"]
+        assert text == format_time(time_ns)
+        assert number == datetime.fromisoformat(text).timestamp()
+        assert json.loads(json.dumps(number)) == number == time_ns // 1_000_000 / 1000

@@ -8,18 +8,19 @@ from hypothesis import strategies as st
 
 from hogpipe.aggregation.aggregator import Aggregator
 from hogpipe.records.schema import Record, StatsBody, TrafficRecord
-from hogpipe.records.stamp import RecordStamper, make_run_id
+from hogpipe.records.stamp import RecordStamper, make_run_id, make_window
 from support.sinks import stats
 from support.traffic import attributions, deltas, dimensions, flows
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
-RUN = make_run_id(1_795_330_800_000_000_000, bytes(10))
+_START_NS = 1_795_330_800_000_000_000  # 2026-11-22T07:00:00Z
+RUN = make_run_id(_START_NS, bytes(10))
 SECOND = 1_000_000_000
 
 FULL: TrafficRecord = {
     "type": "traffic",
     "timestamp": "2026-11-22T07:00:10.000Z",
-    "window": {"start": "2026-11-22T07:00:09.000Z", "end": "2026-11-22T07:00:10.000Z"},
+    "window": make_window(_START_NS + 9 * SECOND, _START_NS + 10 * SECOND),
     "run": RUN,
     "sequence": 17,
     "host": {"name": "web1"},

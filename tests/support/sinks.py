@@ -8,9 +8,13 @@ from typing import TypeVar
 
 from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.records.schema import Record, SinkInfo, StatsRecord, TallyInfo, TrafficRecord
+from hogpipe.records.stamp import make_window
 from hogpipe.sinks.contract import Sink, SinkSettings
 
 S = TypeVar("S", bound=SinkSettings)
+
+SECOND = 1_000_000_000
+_START_NS = 1_795_330_800 * SECOND  # 2026-11-22T07:00:00Z
 
 NOTHING: TallyInfo = {"bytes": 0, "packets": 0}
 
@@ -22,10 +26,7 @@ def traffic(
     record: TrafficRecord = {
         "type": "traffic",
         "timestamp": f"2026-11-22T07:00:{second + 1:02}.000Z",
-        "window": {
-            "start": f"2026-11-22T07:00:{second:02}.000Z",
-            "end": f"2026-11-22T07:00:{second + 1:02}.000Z",
-        },
+        "window": make_window(_START_NS + second * SECOND, _START_NS + (second + 1) * SECOND),
         "run": "01JD",
         "sequence": sequence,
         "host": {"name": "web1"},

@@ -1,14 +1,13 @@
 """PURE: records -> data points of `process.network.io`."""
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 
 from hogpipe import TrafficRecord
 from hogpipe_otlp.attributes import flow_of, resource_of
 from hogpipe_otlp.messages import encode_attributes, encode_resource
 from hogpipe_otlp.points import Point, Series
 
-_MICROSECOND = 1000  # nanoseconds
+_MILLISECOND = 1_000_000  # nanoseconds
 _TRANSMIT, _RECEIVE = (
     encode_attributes([("network.io.direction", direction)])
     for direction in ("transmit", "receive")
@@ -28,7 +27,8 @@ def points_of(records: Iterable[TrafficRecord]) -> list[Point]:
 def _read(record: TrafficRecord) -> Iterator[Point]:
     resource = encode_resource(resource_of(record))
     flow = encode_attributes(flow_of(record))
-    start, end = _nanoseconds(record["window"]["start"]), _nanoseconds(record["window"]["end"])
+    window = record["window"]
+    start, end = _nanoseconds(window["start_unix"]), _nanoseconds(window["end_unix"])
     io = record["network"]["io"]
     for direction, tally in ((_TRANSMIT, io["transmit"]), (_RECEIVE, io["receive"])):
         if tally["bytes"]:
@@ -43,5 +43,5 @@ def _join(one: Point, other: Point) -> Point:
     )
 
 
-def _nanoseconds(time: str) -> int:
-    return round(datetime.fromisoformat(time).timestamp() * 1e6) * _MICROSECOND
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 1000) * _MILLISECOND

@@ -7,7 +7,6 @@ these.
 import asyncio
 import errno
 from collections.abc import Sequence
-from datetime import datetime
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
@@ -64,8 +63,7 @@ class PrometheusSink:
         for start in range(0, len(records), _SLICE):
             self._sum_up(records[start : start + _SLICE], traffic, stats)
             await asyncio.sleep(0)
-        end = datetime.fromisoformat(records[-1]["window"]["end"]).timestamp()
-        self._collector.add(traffic, stats, end)
+        self._collector.add(traffic, stats, records[-1]["window"]["end_unix"])
 
     async def close(self) -> None:
         """Stop serving."""

@@ -3,7 +3,6 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Awaitable, Callable, Iterable
-from datetime import datetime
 
 import pytest
 from hogpipe_prometheus import hogpipe_sinks
@@ -116,7 +115,7 @@ async def test_the_counters_of_the_pipeline_are_included(opened: OpenSink, scrap
     assert total(text, "hogpipe_sink_retries_total", sink="jsonl") == 1
     assert total(text, "hogpipe_cpu_seconds_total") == pytest.approx(0.02)
     assert total(text, "hogpipe_resident_memory_bytes") == 90 << 20
-    end = datetime.fromisoformat(stats[-1]["window"]["end"]).timestamp()
+    end = stats[-1]["window"]["end_unix"]
     assert total(text, "hogpipe_window_end_timestamp_seconds") == end
 
 
