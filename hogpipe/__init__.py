@@ -17,6 +17,7 @@ Below all of them:
     protocols.py   protocol numbers and units
     errors.py      the errors that a user can see
     files.py       files that a configuration names, which may be FIFOs
+    bounded_cache.py  values that recur in each window
     text.py        untrusted text, escaped for logs and terminals
     terminal.py    the output streams of the command line, which escape such text
     signals.py     what a signal does, from the first line of the program on

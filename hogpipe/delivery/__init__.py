@@ -10,7 +10,6 @@ Modules, in the order in which a window passes them:
     sink_worker.py       SinkWorker: the queue and the task of one sink
     coalescing.py        PURE: the queue in memory and its overflow policy
     merging.py           PURE: windows as sums, which add up
-    merged_stats.py      PURE: two stats records as one
     window_queue.py      the queue in memory, with merge jobs in a thread
     disk_queue.py        the queue on disk, with its work in a thread
     spool/               the files of the queue on disk

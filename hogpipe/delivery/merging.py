@@ -19,8 +19,8 @@ import msgspec
 import numpy as np
 import orjson
 
-from hogpipe.delivery.merged_stats import join_windows, merge_stats
 from hogpipe.model import TrafficCounts
+from hogpipe.records.merged_stats import join_windows, merge_stats
 from hogpipe.records.schema import (
     HostInfo,
     Record,

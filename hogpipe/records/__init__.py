@@ -1,9 +1,10 @@
 """PURE: the record, the one shape in which results leave hogpipe (docs/record.md).
 
-    schema.py   the types: which keys there are, and in which order
-    stamp.py    the window, run, sequence and host of a record
-    stats.py    the parts of a stats record, from the counters of the stages
-    summary.py  the totals of a run, as one line for the user
+    schema.py        the types: which keys there are, and in which order
+    stamp.py         the window, run, sequence and host of a record
+    stats.py         the parts of a stats record, from the counters of the stages
+    merged_stats.py  two stats records as one
+    summary.py       the totals of a run, as one line for the user
 
 A counter of a stage passes model/counts.py, schema.py and stats.py, a traffic counter passes
 model/counts.py and schema.py. docs/record.schema.json describes both.

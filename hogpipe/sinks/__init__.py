@@ -17,7 +17,6 @@ Documents, in the order in which a record passes them (PURE):
     encoding.py        JsonEncoder: JSON documents in the configured layout and schema
     shaping.py         the layout `flat`
     ecs.py             the schema `ecs`
-    bounded_cache.py   the parts of documents that repeat
     table.py           a window as a table for a terminal
 
 Receivers:

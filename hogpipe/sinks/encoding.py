@@ -13,8 +13,8 @@ from typing import Literal
 
 import orjson
 
+from hogpipe.bounded_cache import BoundedCache
 from hogpipe.records.schema import ProcessInfo, Record, TrafficRecord
-from hogpipe.sinks.bounded_cache import BoundedCache
 from hogpipe.sinks.contract import SinkSettings
 from hogpipe.sinks.ecs import EcsShape, FlatEcsShape
 from hogpipe.sinks.shaping import FlatShape, OwnerText, Shape, has_identity

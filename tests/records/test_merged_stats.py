@@ -4,7 +4,7 @@ from typing import cast
 
 from support.sinks import stats
 
-from hogpipe.delivery.merged_stats import merge_stats
+from hogpipe.records.merged_stats import merge_stats
 from hogpipe.records.schema import LedgerInfo
 
 

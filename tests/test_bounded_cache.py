@@ -6,7 +6,7 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hogpipe.sinks.bounded_cache import BoundedCache
+from hogpipe.bounded_cache import BoundedCache
 
 
 @given(st.integers(1, 5), st.lists(st.integers(0, 9)))
