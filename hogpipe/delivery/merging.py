@@ -20,6 +20,7 @@ import numpy as np
 import orjson
 
 from hogpipe.model import TrafficCounts
+from hogpipe.records.groups import describe_group
 from hogpipe.records.merged_stats import join_windows, merge_stats
 from hogpipe.records.schema import (
     HostInfo,
@@ -31,10 +32,7 @@ from hogpipe.records.schema import (
     parse_io,
 )
 
-_STAMP = ("timestamp", "window", "run", "sequence", "host")
-_NOT_IN_KEY = (*_STAMP, "network", "attribution")
-_COUNTERS = ("flows", "io")
-_REMAINDER = orjson.dumps({"type": "traffic", "remainder": True})
+_REMAINDER = orjson.dumps({"remainder": True})
 
 
 class _Stamp(msgspec.Struct, frozen=True, gc=False):
@@ -167,15 +165,9 @@ class MergedWindow:
 
 
 def _make_key(record: TrafficRecord) -> bytes:
-    """Return what describes the group of `record`, without counters and stamp."""
-    description = cast("dict[str, object]", record.copy())
-    for key in _NOT_IN_KEY:
-        del description[key]
-    network = record["network"]
-    if len(network) > len(_COUNTERS):
-        description["network"] = {k: v for k, v in network.items() if k not in _COUNTERS}
+    """Return what describes the group of `record`, as JSON."""
     # The bytes that orjson returns keep its buffer of 4 KiB allocated.
-    return bytes(memoryview(orjson.dumps(description)))
+    return bytes(memoryview(orjson.dumps(describe_group(record))))
 
 
 def _make_record(key: bytes, sums: _GroupSums) -> TrafficRecord:

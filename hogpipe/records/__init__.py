@@ -2,6 +2,7 @@
 
     schema.py        the types: which keys there are, and in which order
     stamp.py         the window, run, sequence and host of a record
+    groups.py        what a record says of its group, counters and stamp aside
     stats.py         the parts of a stats record, from the counters of the stages
     merged_stats.py  two stats records as one
     summary.py       the totals of a run, as one line for the user
