@@ -31,6 +31,7 @@ Above them:
     templates/     the files that `hogpipe init` writes
     cli.py         the commands, with command_options.py; docs/cli.md
     doctor.py      what this host permits
+    sink_probe.py  what each sink connects to
     stream.py      the same pipeline from Python; docs/library.md
     testing/       what plugin authors test with; docs/plugins.md
 

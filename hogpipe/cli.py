@@ -35,6 +35,7 @@ from hogpipe.model import Quality
 from hogpipe.pipeline import Pipeline
 from hogpipe.records.summary import Summary
 from hogpipe.signals import StopSignals, end_process
+from hogpipe.sink_probe import Probe, probe_sinks
 from hogpipe.sinks.registry import PluginInfo, encode_plugin, load_plugins
 from hogpipe.templates import write_config, write_service
 from hogpipe.terminal import make_streams_printable
@@ -237,10 +238,15 @@ def _describe_ignored(settings: Settings, keys: Sequence[str]) -> str:
 @commands.command()
 @_CONFIG
 @SET
+@click.option("--connect", is_flag=True, help="Open each sink, and report what it connects to.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
 @with_verbosity
-def check(config: Path, overrides: Sequence[str], *, as_json: bool) -> None:
-    """Read a configuration and report every error in it."""
+def check(config: Path, overrides: Sequence[str], *, connect: bool, as_json: bool) -> None:
+    """Read a configuration and report every error in it.
+
+    With --connect, sinks are opened and closed; nothing is written. The exit code is 1 if one
+    cannot be opened.
+    """
     try:
         settings = load_config(config, overrides)
     except ConfigurationError as error:
@@ -250,14 +256,32 @@ def check(config: Path, overrides: Sequence[str], *, as_json: bool) -> None:
         raise
     source, names = settings.capture.source, [f"{one.settings.name}" for one in settings.sinks]
     ignored = find_ignored_keys(settings, changed=source != "ebpf")
-    if as_json:
-        found = {"source": source, "sinks": names, "ignored": ignored}
-        _print_json({"path": str(config), "valid": True, "problems": [], **found})
-        return
     shown = printable(str(config))
-    click.echo(f"{shown}: valid; source {source}, sinks {', '.join(names) or 'none'}")
-    if ignored:
-        click.echo(f"{shown}: note: {_describe_ignored(settings, ignored)}")
+    if not as_json:
+        click.echo(f"{shown}: valid; source {source}, sinks {', '.join(names) or 'none'}")
+        if ignored:
+            click.echo(f"{shown}: note: {_describe_ignored(settings, ignored)}")
+    probes = _probe_sinks(settings) if connect else ()
+    if as_json:
+        found: dict[str, object] = {"source": source, "sinks": names, "ignored": ignored}
+        found |= {"connections": [probe.to_json() for probe in probes]} if connect else {}
+        _print_json({"path": str(config), "valid": True, "problems": [], **found})
+    else:
+        _print_marked([(one.good, one.sink, one.text) for one in probes])
+    if connect:  # the thread of a name lookup may still be blocked
+        _exit_without_threads(0 if all(one.good for one in probes) else 1)
+
+
+def _probe_sinks(settings: Settings) -> Sequence[Probe]:
+    with _stdout_for_sinks_only():
+        return asyncio.run(probe_sinks(settings.sinks))
+
+
+def _print_marked(lines: Sequence[tuple[bool, str, str]]) -> None:
+    """Print a line for each subject: whether it is good, its name, and a text."""
+    width = max([10, *(len(subject) for _good, subject, _text in lines)])
+    for good, subject, text in lines:
+        click.echo(printable(f"{'ok' if good else 'no'}  {subject:<{width}} {text}"))
 
 
 def _print_json(document: Mapping[str, object]) -> None:
@@ -273,9 +297,8 @@ def doctor(*, as_json: bool) -> None:
     findings = examine()
     if as_json:
         click.echo(encode_findings(findings))
-    for one in findings if not as_json else ():
-        mark = "ok" if one.good else "no"
-        click.echo(printable(f"{mark}  {one.subject:<10} {one.text}"))
+    else:
+        _print_marked([(one.good, one.subject, one.text) for one in findings])
     sys.exit(max(one.exit_code for one in findings))
 
 

@@ -8,6 +8,7 @@ followed.
 import errno
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 _KINDS = {
@@ -47,10 +48,26 @@ def may_access(path: Path, mode: int) -> bool:
 
 def find_folder_problem(folder: Path) -> str | None:
     """Return why no file can be created in `folder`, itself created if absent; None if it can."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    there = _find_existing(folder)
     if not there.is_dir():
         return f"{there} is not a folder"
     return None if may_access(there, os.W_OK | os.X_OK) else f"{there} may not be written to"
+
+
+def probe_folder(folder: Path) -> None:
+    """Create a file without a name in `folder`, or in the one in which `folder` would be created.
+
+    Raises the OSError of that; nothing stays behind.
+    """
+    there = _find_existing(folder)
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(there)) from error
+
+
+def _find_existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
 def read_regular(path: Path, limit: int) -> bytes:

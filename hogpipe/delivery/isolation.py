@@ -22,7 +22,7 @@ from typing import cast
 
 from hogpipe.delivery.loop_watch import LoopWatch, OnBlocking, WatchedCall
 from hogpipe.records.schema import Record
-from hogpipe.sinks.contract import Reopenable, Sink
+from hogpipe.sinks.contract import Probeable, Reopenable, Sink
 from hogpipe.text import describe_error
 
 OPEN_SECONDS = 5.0
@@ -74,6 +74,20 @@ class IsolatedSink:
         opened.result()
         self.opened = True
         return True
+
+    async def probe(self) -> str:
+        """Return what the sink connects to; a sink that cannot report it is opened."""
+        sink, found = self._sink, "opened"
+
+        async def probe() -> None:
+            nonlocal found
+            if isinstance(sink, Probeable):
+                found = str(await sink.probe())
+            else:
+                await sink.open()
+
+        await self._calls.call(probe, OPEN_SECONDS)
+        return found
 
     async def write(self, records: Sequence[Record]) -> None:
         """Write records."""

@@ -77,6 +77,17 @@ class Reopenable(Protocol):
         """Close the files, and open the same paths."""
 
 
+@runtime_checkable
+class Probeable(Protocol):
+    """A sink that reports what it connects to, for `hogpipe check --connect`."""
+
+    async def probe(self) -> str:
+        """Return in one line what `open` would find, without a lasting effect.
+
+        Raises what `open` raises. `close` follows, and no other call.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class SettingProblem:
     """A setting that cannot work."""

@@ -64,6 +64,12 @@ class StdoutSink:
             raise ConfigurationError("stdout is closed; give it a reader or take this sink out")
         self._terminal = os.isatty(self._descriptor)
 
+    async def probe(self) -> str:
+        """Return whether stdout is a terminal, and what would be printed."""
+        await self.open()
+        shown = "a table" if self._prints_table else "JSON lines"
+        return f"{shown}, {'a terminal' if self._terminal else 'no terminal'}"
+
     async def write(self, records: Sequence[Record]) -> None:
         """Print a window; OutputClosedError once the reader has left."""
         if self._writing is None:
@@ -83,11 +89,15 @@ class StdoutSink:
         """Do nothing: stdout belongs to the process, and a stalled thread ends with it."""
 
     def _format(self, records: Sequence[Record]) -> Iterator[bytes]:
-        chosen = self._settings.format
-        if chosen == "table" or (chosen == "auto" and self._terminal):
+        if self._prints_table:
             yield f"{render_table(records, self._width(), self._settings.rows)}\n".encode()
         else:
             yield from self._encoder.batches(records)
+
+    @property
+    def _prints_table(self) -> bool:
+        chosen = self._settings.format
+        return chosen == "table" or (chosen == "auto" and self._terminal)
 
     def _width(self) -> int:
         try:

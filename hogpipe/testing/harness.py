@@ -9,9 +9,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Self, TypeVar
 
+from hogpipe.delivery.isolation import OPEN_SECONDS
 from hogpipe.errors import ConfigurationError, DeliveryError, HogpipeError
 from hogpipe.records.schema import Record
-from hogpipe.sinks.contract import Reopenable
+from hogpipe.sinks.contract import Probeable, Reopenable
 from hogpipe.testing.accounting import Account, fingerprint
 from hogpipe.testing.case import BrokenPromiseError, SinkCase
 from hogpipe.testing.configuring import read_settings
@@ -95,6 +96,23 @@ class SinkHarness:
                     f"open raises {describe_error(error)} though the receiver is up again"
                 )
             await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def probe(self) -> BaseException | None:
+        """Have the sink report what it connects to; return its error, if it is one of open."""
+        assert isinstance(self.sink, Probeable)
+        sink, found = self.sink, ""
+
+        async def probe() -> None:
+            nonlocal found
+            found = await sink.probe()
+
+        error = await self._call("probe", probe(), OPEN_SECONDS)
+        check_secrets(found, self._case.secrets, "what probe returned")
+        if error is None and len(found.strip().splitlines()) != 1:
+            raise BrokenPromiseError(f"probe returned a text that is not one line: {found!r}")
+        if error is not None and not isinstance(error, (OSError, HogpipeError)):
+            raise BrokenPromiseError(f"probe raised {describe_error(error)}")
+        return error
 
     async def open_cancelled(self, step: int) -> bool:
         """Open the sink, cancelled at its await number `step`; return whether that was reached."""

@@ -12,7 +12,7 @@ from msgspec.structs import fields
 
 from hogpipe.delivery.isolation import CLOSE_SECONDS, OPEN_SECONDS
 from hogpipe.errors import ConfigurationError
-from hogpipe.sinks.contract import Reopenable, SinkSettings
+from hogpipe.sinks.contract import Probeable, Reopenable, SinkSettings
 from hogpipe.testing.case import BrokenPromiseError, SinkCase
 from hogpipe.testing.configuring import make_sink, read_settings
 from hogpipe.testing.harness import SinkHarness
@@ -159,6 +159,20 @@ async def reopening(case: SinkCase, monitor: ResourceMonitor) -> None:
         await harness.expect_all()
 
 
+async def probing(case: SinkCase, monitor: ResourceMonitor) -> None:
+    """Check that a sink with `probe` reports what it finds, and can be closed then."""
+    harness = await SinkHarness.make(case, monitor)
+    async with _closing(harness):
+        if error := await harness.probe():
+            raise BrokenPromiseError(
+                f"probe raised {describe_error(error)} though the receiver is up"
+            )
+    if case.outage is not None:
+        harness = await SinkHarness.make(case, monitor)
+        async with _closing(harness), case.outage():
+            await harness.probe()
+
+
 async def closing(case: SinkCase, monitor: ResourceMonitor) -> None:
     """Check that close returns in time in any trouble, and without open.
 
@@ -253,6 +267,7 @@ PROMISES = {
     "refusal": refusal,
     "cancellation": cancellation,
     "reopening": reopening,
+    "probing": probing,
     "closing": closing,
     "settings": refuse_invalid_settings,
     "large window": large_window,  # the last: the receiver's records are read after each promise
@@ -271,6 +286,8 @@ def applies(name: str, case: SinkCase) -> bool:
             return case.refusal is not None
         case "reopening":
             return isinstance(make_sink(case.sink_type, case.keys), Reopenable)
+        case "probing":
+            return isinstance(make_sink(case.sink_type, case.keys), Probeable)
         case _:
             return True
 

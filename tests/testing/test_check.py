@@ -51,6 +51,10 @@ async def test_a_correct_sink_keeps_every_promise(receiver: Receiver) -> None:
         async def reopen(self) -> None:
             pass
 
+        async def probe(self) -> str:
+            await self.open()
+            return "it is up"
+
     findings = await check_sink(
         memory_case(
             Reopening, receiver, wrong_keys=[{"address": "nowhere"}, {"stamps": None} | {"x": 1}]
@@ -69,6 +73,7 @@ async def test_promises_without_means_to_check_are_named(
     )
     assert findings.left_out == (
         "outage", "outage in a write", "late receiver", "stall", "refusal", "reopening",
+        "probing",
     )  # fmt: skip
 
 
@@ -450,6 +455,16 @@ class LosesAtReopen(MemorySink):
         self.kept = []
 
 
+class CannotProbe(MemorySink):
+    async def probe(self) -> str:
+        raise ValueError("a bug")
+
+
+class SaysNothing(MemorySink):
+    async def probe(self) -> str:
+        return ""
+
+
 class NeedsToBeOpen(MemorySink):
     async def open(self) -> None:
         self.connection = "open"
@@ -526,6 +541,8 @@ class FailsOnStamps(MemorySettings, frozen=True, kw_only=True):
         (LeaksWhenCloseIsCancelled, "cancellation", "there is still a task"),
         (CannotReopen, "reopening", "reopen raised OSError: no such file"),
         (LosesAtReopen, "reopening", "lost: sequence"),
+        (CannotProbe, "probing", "probe raised ValueError: a bug"),
+        (SaysNothing, "probing", "probe returned a text that is not one line: ''"),
         (
             HasNoErrorText,
             "outage",

@@ -23,6 +23,7 @@ from hogpipe.records.schema import Record
 from hogpipe.sinks.contract import Seconds, SettingProblem
 from hogpipe.sinks.encoding import JsonEncoder, JsonSettings
 from hogpipe.sinks.jsonl.closed_files import ClosedFilePolicy
+from hogpipe.sinks.jsonl.line_file import probe_file
 from hogpipe.sinks.jsonl.rotating_file import FileOptions, RotatingFile
 from hogpipe.sinks.jsonl.rotation import LONGEST_SUFFIX, RotationRule
 from hogpipe.text import printable
@@ -73,10 +74,16 @@ class JsonlSink:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise ConfigurationError(
-                f"path {printable(str(self._path))}: {error.strerror or error}; "
-                "name a file that hogpipe may write to"
-            ) from error
+            raise self._describe_refusal(error) from error
+
+    async def probe(self) -> str:
+        """Return what is at the path, and create no file; raises ConfigurationError."""
+        try:
+            size = await wrap(probe_file)(self._path, executor=self._thread)
+        except OSError as error:
+            raise self._describe_refusal(error) from error
+        state = "created when a run starts" if size is None else f"appended to, {size} bytes so far"
+        return f"{self._path}: {state}"
 
     async def write(self, records: Sequence[Record]) -> None:
         """Append a window; after an OSError the file is rolled back, at the latest by the next."""
@@ -91,6 +98,11 @@ class JsonlSink:
     async def reopen(self) -> None:
         """Release the file, which may have been renamed, and open the file at the path."""
         await wrap(self._file.reopen)(executor=self._thread)
+
+    def _describe_refusal(self, error: OSError) -> ConfigurationError:
+        remedy = "name a file that hogpipe may write to"
+        path = printable(str(self._path))
+        return ConfigurationError(f"path {path}: {error.strerror or error}; {remedy}")
 
     async def close(self) -> None:
         """Close the file at the end of a line; that continues if the caller is cancelled."""

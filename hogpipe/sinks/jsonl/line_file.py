@@ -17,6 +17,7 @@ from pathlib import Path
 
 import orjson
 
+from hogpipe.files import probe_folder
 from hogpipe.sinks.encoding import RECORD_STARTS
 from hogpipe.text import printable
 
@@ -117,6 +118,21 @@ class LineFile:
         return os.pread(self._descriptor, most, max(0, size - most))
 
 
+def probe_file(path: Path) -> int | None:
+    """Return the size of the file at `path`, None if there is none; nothing is changed.
+
+    Raises the OSError with which `LineFile` could not be opened.
+    """
+    if not path.exists():
+        probe_folder(path.parent)
+        return None
+    descriptor = _open_regular(path, create=False)
+    try:
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(path: Path) -> None:
     """Wait until the disk has the names in the folder of `path`."""
     descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -126,9 +142,9 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _open_regular(path: Path) -> int:
+def _open_regular(path: Path, *, create: bool = True) -> int:
     # Without O_NONBLOCK a named pipe without a reader would block the thread forever.
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_CREAT if create else 0)
     descriptor = os.open(path, flags, _MODE)
     try:
         _lock(descriptor)

@@ -114,6 +114,18 @@ class Connection:
         """How many of all lines the peer's TCP has, also after the connection broke."""
         return self._lines.acknowledged(self._acknowledged_bytes())
 
+    @property
+    def peer_address(self) -> str | None:
+        """The address that it is connected to; None if it is broken."""
+        name = self._transport.get_extra_info("peername")
+        return name[0] if name else None
+
+    @property
+    def tls_version(self) -> str | None:
+        """The version of TLS, such as "TLSv1.3"; None without TLS."""
+        secured = self._transport.get_extra_info("ssl_object")
+        return secured.version() if secured else None
+
     def send(self, lines: bytes) -> None:
         """Transmit whole lines; raises OSError if the connection is known to be broken."""
         self._raise_if_broken()

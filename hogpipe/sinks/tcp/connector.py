@@ -53,20 +53,57 @@ class Connector:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._timeout
         failures = []
+        cause: OSError | None = None
         for position, index in enumerate(order):
             share = (end - loop.time()) / (len(order) - position)
             endpoint = self._endpoints[index]
             try:
                 return index, await self._connect(endpoint, context, share)
             except OSError as error:
+                cause = error
                 failures.append(f"{endpoint}: {describe_connection_error(error)}")
-        raise DeliveryError(f"no connection to {'; '.join(failures)}")
+        raise DeliveryError(f"no connection to {'; '.join(failures)}") from cause
+
+    async def probe(self) -> str:
+        """Connect to every endpoint at the same time; return which work, and why others do not.
+
+        Raises DeliveryError if none works, and ConfigurationError like `connect`.
+        """
+        context = await load_tls_context(self._tls)
+        probes = [self._probe(endpoint, context) for endpoint in self._endpoints]
+        outcomes = await asyncio.gather(*probes, return_exceptions=True)
+        found, failures = [], []
+        cause: OSError | None = None
+        for endpoint, outcome in zip(self._endpoints, outcomes, strict=True):
+            if isinstance(outcome, OSError):
+                cause = outcome
+                failures.append(f"{endpoint}: {describe_connection_error(outcome)}")
+            elif isinstance(outcome, BaseException):
+                raise outcome
+            else:
+                found.append(f"{endpoint}{outcome}")
+        failed = f"no connection to {'; '.join(failures)}"
+        if not found:
+            raise DeliveryError(failed) from cause
+        connected = f"connected to {', '.join(found)}"
+        return f"{connected}; {failed}" if failures else connected
 
     def close(self) -> None:
         """Cancel the lookups that are not finished."""
         for lookup in self._lookups.values():
             lookup.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _probe(self, endpoint: Endpoint, context: ssl.SSLContext | None) -> str:
+        """Return what distinguishes a connection: its address unless configured, and TLS."""
+        connection = await self._connect(endpoint, context, self._timeout)
+        try:
+            address = connection.peer_address
+            parts = [address] if address not in (None, endpoint.host) else []
+            parts += [connection.tls_version] if connection.tls_version else []
+        finally:
+            await connection.close()
+        return f" ({', '.join(map(str, parts))})" if parts else ""
 
     async def _connect(
         self, endpoint: Endpoint, context: ssl.SSLContext | None, share: float

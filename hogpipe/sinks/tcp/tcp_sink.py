@@ -107,6 +107,10 @@ class TcpSink:
         if self._link is None:
             self._use(*await self._connector.connect(self._order.all()))
 
+    async def probe(self) -> str:
+        """Connect to each endpoint; raises DeliveryError if none works."""
+        return await self._connector.probe()
+
     async def write(self, records: Sequence[Record]) -> None:
         """Send a window and wait until it is acknowledged.
 

@@ -72,6 +72,11 @@ class Producer:
         except (KafkaError, OSError) as error:
             raise DeliveryError(describe(error)) from error
 
+    @property
+    def brokers(self) -> int:
+        """How many brokers the cluster has, after `start`."""
+        return len(self._producer.client.cluster.brokers())
+
     async def send(self, value: bytes, key: bytes) -> asyncio.Future[object]:
         """Produce a message; return the future of its acknowledgement.
 

@@ -55,6 +55,11 @@ class KafkaSink:
             await self._abandon()
             raise
 
+    async def probe(self) -> str:
+        """Connect, and return how many brokers the cluster has; raises what `open` raises."""
+        await self.open()
+        return f"connected to a cluster; brokers: {(await self._started()).brokers}"
+
     async def write(self, records: Sequence[Record]) -> None:
         """Produce a window, in order.
 

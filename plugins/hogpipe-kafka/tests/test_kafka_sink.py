@@ -32,6 +32,12 @@ async def test_each_record_is_a_message_keyed_by_its_host(broker: Any) -> None:
     assert len({partition for partition, _, _ in messages}) == 1
 
 
+async def test_a_probe_names_the_size_of_the_cluster(broker: Any) -> None:
+    sink = sink_for(broker)
+    assert await sink.probe() == "connected to a cluster; brokers: 1"
+    await sink.close()
+
+
 @pytest.mark.parametrize("compression", ["none", "gzip", "snappy", "lz4", "zstd"])
 async def test_a_large_window_arrives_in_order(broker: Any, compression: str) -> None:
     window = RecordMaker().window(2000)

@@ -44,6 +44,23 @@ class NatsSink:
 
         Raises DeliveryError, or ConfigurationError for a file that cannot be used.
         """
+        await self._connect(create_stream=self._settings.create_stream)
+
+    async def probe(self) -> str:
+        """Connect, and return whether the stream exists if it may have to be created."""
+        connection = await self._connect(create_stream=False)
+        connected = f"connected to {connection.place}"
+        if not self._settings.create_stream:  # the user may not be allowed to read about streams
+            return connected
+        try:
+            await connection.stream.stream_info(self._settings.stream)
+        except NotFoundError:
+            return f"{connected}; stream {self._settings.stream} is created when a run starts"
+        except (NatsError, OSError) as error:
+            raise DeliveryError(f"{connection.place}: {describe(error)}") from error
+        return f"{connected}; stream {self._settings.stream} exists"
+
+    async def _connect(self, *, create_stream: bool) -> Connection:
         before = _cancellations()
         login = await read_login(self._settings)
         problems: list[str] = []
@@ -57,7 +74,7 @@ class NatsSink:
             try:
                 async with asyncio.timeout(self._settings.connect_timeout):
                     await connection.join(server, login)
-                    if self._settings.create_stream:
+                    if create_stream:
                         await self._ensure_stream(connection)
                     ready = True
             except TimeoutError:
@@ -70,7 +87,7 @@ class NatsSink:
                 # (python/cpython#86296).
                 raise asyncio.CancelledError
             if ready:
-                return
+                return connection
         await self._abandon()
         raise DeliveryError("; ".join(problems))
 

@@ -106,6 +106,19 @@ async def test_without_a_stream_nothing_is_delivered_until_one_is_created(server
     assert await server.documents() == window
 
 
+async def test_a_probe_creates_no_stream(server: Any) -> None:
+    place = server.url.removeprefix("nats://")
+    for state in ("is created when a run starts", "exists"):
+        sink = sink_for(server)
+        assert await sink.probe() == f"connected to {place}; stream hogpipe {state}"
+        await sink.close()
+        async with opened(sink_for(server)):
+            pass
+    sink = sink_for(server, create_stream=False)
+    assert await sink.probe() == f"connected to {place}"
+    await sink.close()
+
+
 async def test_a_deleted_stream_is_created_again(server: Any) -> None:
     maker = RecordMaker()
     async with opened(sink_for(server)) as sink:

@@ -45,6 +45,11 @@ class OtlpSink:
         with suppress(RefusedError):  # the collector is up, and may accept data
             await self._post(())
 
+    async def probe(self) -> str:
+        """Send a request without data; raises DeliveryError and RefusedError."""
+        await self._post(())
+        return f"{self._client.place}: accepts requests"
+
     async def write(self, records: Sequence[Record]) -> None:
         """Send a window's traffic; raises DeliveryError and RefusedError, naming the records."""
         self._check_wait()

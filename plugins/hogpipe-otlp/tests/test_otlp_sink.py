@@ -197,6 +197,15 @@ async def test_an_error_names_a_server_without_http(opened: OpenSink) -> None:
         assert str(caught.value) == f"127.0.0.1:{port}: no answer in HTTP: Bad status line"
 
 
+async def test_a_probe_reports_what_the_collector_answers(receiver: Any, opened: OpenSink) -> None:
+    sink: Any = await opened(endpoint=receiver.url)
+    assert (await sink.probe()).endswith(": accepts requests")
+    for status, kind in ((401, DeliveryError), (400, RefusedError)):
+        receiver.answers = [web.Response(status=status)]
+        with pytest.raises(kind, match=f"answers {status}"):
+            await sink.probe()
+
+
 async def test_a_redirect_is_an_error_and_not_followed(receiver: Any, opened: OpenSink) -> None:
     sink = await opened(endpoint=receiver.url)
     receiver.answers = [web.Response(status=307, headers={"Location": receiver.url})]

@@ -56,6 +56,11 @@ class PrometheusSink:
             reason = describe_connection_error(error)
             raise DeliveryError(f"cannot listen at {self._listen}: {reason}") from error
 
+    async def probe(self) -> str:
+        """Listen; raises what `open` raises."""
+        await self.open()
+        return f"{self._listen}: can listen there"
+
     async def write(self, records: Sequence[Record]) -> None:
         """Add a window to the totals; a cancelled call adds nothing."""
         traffic: dict[Labels, Traffic] = {}
