@@ -21,7 +21,7 @@ from hogpipe.linux.bpf.libbpf import LIBRARY, load_library
 from hogpipe.linux.bpf.loader import check_object, read_missing_capabilities
 from hogpipe.linux.bpf.obstacles import KERNEL_NEEDED, OLDEST_KERNEL, BpfUnavailableError
 from hogpipe.linux.capabilities import in_initial_user_namespace, parse_missing, read_thread_status
-from hogpipe.linux.cgroups import CgroupTree, in_initial_cgroup_namespace
+from hogpipe.linux.cgroups import CgroupTree, covers_host
 from hogpipe.linux.ctnetlink_messages import ConnectionTuple
 from hogpipe.linux.process_starts import shows_host_pids
 from hogpipe.protocols import UDP
@@ -147,7 +147,7 @@ def _check_cgroups() -> str:
     mount_point = tree.mount_point or "no mount is visible; hogpipe makes a private one"
     scope = (
         ""
-        if in_initial_cgroup_namespace()
+        if covers_host()
         else ", of this container only: the ledger does not see the rest of the host"
     )
     return f"{mount_point}{scope}"

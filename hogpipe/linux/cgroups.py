@@ -1,8 +1,10 @@
 """The control group tree (cgroup v2): its mount point, and paths of groups by their ids.
 
-Without a visible mount (`ip netns exec` mounts a new /sys over it, containers may have none), the
-tree is mounted detached, without a mount point: no other process sees that mount, and it ends with
-its last descriptor. Opening the tree raises BpfUnavailableError if neither works.
+Of several mounts, the one that covers the host is used: a container may have its own part of the
+tree and, mounted from the host, the whole one. Without a visible mount (`ip netns exec` mounts a
+new /sys over it, containers may have none), the tree is mounted detached, without a mount point: no
+other process sees that mount, and it ends with its last descriptor. Opening the tree raises
+BpfUnavailableError if neither works.
 
 Sources: proc(5) (mountinfo), cgroup_namespaces(7), fsopen(2), fsmount(2), open_by_handle_at(2), and
 fs/kernfs/mount.c for the handle of a control group, which is its id (Linux 5.5).
@@ -10,6 +12,7 @@ fs/kernfs/mount.c for the handle of a control group, which is its id (Linux 5.5)
 
 import ctypes
 import os
+import re
 import struct
 from functools import lru_cache
 from pathlib import Path
@@ -18,10 +21,10 @@ import msgspec
 
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
 
-# PROC_CGROUP_INIT_INO of include/linux/proc_ns.h
-_INITIAL_NAMESPACE = 0xEFFFFFFB
+_HOST_ROOT = 1  # the id, and so the inode number, of the root of the host's tree
+# What mountinfo shows as the root of a mount: that of this cgroup namespace, or one above it.
+_ROOTS = re.compile(rb"/|(?:/\.\.)+")
 _MOUNTINFO = Path("/proc/self/mountinfo")
-_NAMESPACE = Path("/proc/self/ns/cgroup")
 _DESCRIPTORS = Path("/proc/self/fd")
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -44,7 +47,10 @@ class CgroupMount(msgspec.Struct, frozen=True):
 
 
 def parse_cgroup_mounts(mountinfo: bytes) -> list[CgroupMount]:
-    """Return the mounts of the root of the cgroup v2 tree, the latest last."""
+    """Return the mounts of the root of the cgroup v2 tree, the latest last.
+
+    In a cgroup namespace these are the mounts of its root and of groups above it.
+    """
     found = []
     for line in mountinfo.splitlines():
         mount, separator, filesystem = line.partition(b" - ")
@@ -53,7 +59,7 @@ def parse_cgroup_mounts(mountinfo: bytes) -> list[CgroupMount]:
             separator
             and filesystem.startswith(b"cgroup2 ")
             and len(fields) > 4
-            and fields[3] == b"/"
+            and _ROOTS.fullmatch(fields[3])
         ):
             # The kernel writes blanks, tabs, line ends and backslashes as octal escapes.
             raw = fields[4].decode("latin-1").encode("latin-1").decode("unicode_escape")
@@ -62,17 +68,6 @@ def parse_cgroup_mounts(mountinfo: bytes) -> list[CgroupMount]:
                 device = os.makedev(int(major), int(minor))
                 found.append(CgroupMount(os.fsdecode(raw.encode("latin-1")), device))
     return found
-
-
-def in_initial_cgroup_namespace() -> bool:
-    """Return whether this process is in the initial cgroup namespace, the one of the host.
-
-    In any other one, the root of the tree is that of a container.
-    """
-    try:
-        return _NAMESPACE.stat().st_ino == _INITIAL_NAMESPACE
-    except OSError:
-        return True  # a kernel without cgroup namespaces
 
 
 class CgroupTree:
@@ -114,6 +109,21 @@ class CgroupTree:
         return inside if path.startswith(above + b"/") else None
 
 
+def covers_host() -> bool:
+    """Return whether CgroupTree opens the tree of the host, instead of a container's part of it.
+
+    False if no tree can be opened.
+    """
+    try:
+        tree = CgroupTree()
+    except BpfUnavailableError:
+        return False  # who opens the tree reports the obstacle
+    try:
+        return tree.root.stat().st_ino == _HOST_ROOT
+    finally:
+        tree.close()
+
+
 def _read_link(descriptor: int) -> bytes:
     return os.readlink(os.fsencode(_DESCRIPTORS / str(descriptor)))  # noqa: PTH115 (bytes)
 
@@ -126,15 +136,23 @@ def _open_mounted() -> tuple[Path, int] | None:
         raise BpfUnavailableError(
             Obstacle.CGROUP, f"eBPF: {_MOUNTINFO} cannot be read ({error.strerror}); mount /proc"
         ) from error
+    found: tuple[Path, int] | None = None
     for mount in mounts:
         try:
             root = os.open(mount.mount_point, _OPEN_DIRECTORY)
         except OSError:
             continue  # hidden by another mount, or not permitted: the next mount may work
-        if os.fstat(root).st_dev == mount.device:
-            return Path(mount.mount_point), root
-        os.close(root)
-    return None
+        status = os.fstat(root)
+        is_better = found is None or status.st_ino == _HOST_ROOT
+        if status.st_dev != mount.device or not is_better:
+            os.close(root)
+            continue
+        if found is not None:
+            os.close(found[1])
+        found = Path(mount.mount_point), root
+        if status.st_ino == _HOST_ROOT:
+            break
+    return found
 
 
 def _mount() -> int:

@@ -9,7 +9,7 @@ import pytest
 from support.bpf import control_group, find_cgroup_root, require_bpf
 from support.namespaces import Namespace, require
 
-from hogpipe.linux.cgroups import CgroupMount, CgroupTree, parse_cgroup_mounts
+from hogpipe.linux.cgroups import CgroupMount, CgroupTree, covers_host, parse_cgroup_mounts
 
 HYBRID = b"""\
 31 24 0:28 / /sys/fs/cgroup rw,relatime - tmpfs none rw,mode=755
@@ -45,6 +45,8 @@ print(Path("/proc/self/mountinfo").read_text().count(" - cgroup2 "))
         (b"30 24 0:26 /part /cg rw - cgroup2 none rw\n" + HYBRID, [UNIFIED]),
         (b"30 24 0:26 / /cg rw - cgroup2 none rw\n" + HYBRID, [CgroupMount("/cg", 26), UNIFIED]),
         (b"30 24 0:26 /part /cg rw - cgroup2 none rw\n", []),
+        (b"30 24 0:26 /../.. /cg rw - cgroup2 none rw\n", [CgroupMount("/cg", 26)]),
+        (b"30 24 0:26 /../part /cg rw - cgroup2 none rw\n", []),
         (b"42 31 0:39 / /sys/fs/cgroup/cpu rw,relatime - cgroup cpu rw,cpu\n", []),
         (b"30 24 x:y / /cg rw - cgroup2 none rw\n", []),
         (b"", []),
@@ -78,6 +80,50 @@ def test_control_groups_have_paths_by_their_ids_until_they_are_removed() -> None
     finally:
         tree.close()
         tree.close()
+
+
+def test_the_tree_here_covers_this_host() -> None:
+    require_bpf()
+    assert covers_host()
+
+
+def test_in_a_cgroup_namespace_the_tree_of_the_host_is_used_if_it_is_mounted(
+    tmp_path: Path,
+) -> None:
+    require("unshare", "mount", "umount")
+    root = find_cgroup_root()
+    assert run_in_cgroup_namespace("true") == f"{root} True"
+    behind_own = (
+        f"mkdir {tmp_path}/a {tmp_path}/b; mount --bind {root} {tmp_path}/a; umount {root}; "
+        f"mount -t cgroup2 none {root}; mount --bind {tmp_path}/a {tmp_path}/b; umount {tmp_path}/a"
+    )
+    assert run_in_cgroup_namespace(behind_own) == f"{tmp_path}/b True"
+
+
+def test_in_a_cgroup_namespace_without_the_tree_of_the_host_it_does_not_cover_it() -> None:
+    require("unshare", "mount", "umount")
+    root = find_cgroup_root()
+    own = f"umount {root} && mount -t cgroup2 none {root}"
+    assert run_in_cgroup_namespace(own) == f"{root} False"
+    assert run_in_cgroup_namespace(f"umount {root}") == "None False"
+
+
+def run_in_cgroup_namespace(preparation: str) -> str:
+    """Return the mount point of the tree, and whether it covers the host, in a new namespace."""
+    script = (
+        "from hogpipe.linux.cgroups import CgroupTree, covers_host;"
+        "print(CgroupTree().mount_point, covers_host())"
+    )
+    with control_group() as directory:
+        enter = f"echo $$ > {directory}/cgroup.procs"
+        inner = f'exec unshare --cgroup sh -ec \'{preparation}; exec "$@"\' sh "$@"'
+        done = subprocess.run(
+            [*("unshare", "--mount", "sh", "-ec", f"{enter}; {inner}", "sh"),
+             *(sys.executable, "-c", script)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
 
 
 def run_script(*prefix: str) -> tuple[str, str]:

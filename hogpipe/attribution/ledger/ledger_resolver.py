@@ -28,7 +28,7 @@ from hogpipe.attribution.ledger.socket_snapshot import SnapshotTaker
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
 from hogpipe.attribution.resolver import FlowsInSpans, FlowSpans, Resolution
 from hogpipe.errors import HogpipeError
-from hogpipe.linux.cgroups import in_initial_cgroup_namespace
+from hogpipe.linux.cgroups import covers_host
 from hogpipe.model import (
     UNATTRIBUTED,
     Attribution,
@@ -94,7 +94,7 @@ class LedgerResolver:
         """Return where owners come from, and why not from the ledger."""
         if self._in_use is None:
             return f"{self._procfs_resolver.describe()} (no ledger: {self._refusal})"
-        where = "" if in_initial_cgroup_namespace() else ", of this container's control groups only"
+        where = "" if covers_host() else ", of this container's control groups only"
         return f"owners come from the ledger (eBPF{where}), and from {self._procfs}"
 
     def resolve(self, flows: FlowSpans) -> dict[FlowKey, Resolution]:

@@ -32,7 +32,7 @@ from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
 from hogpipe.linux.bpf.programs import attach_traffic_programs
 from hogpipe.linux.bpf.traffic_maps import TrafficMaps
 from hogpipe.linux.bpf.traffic_rows import join_rows
-from hogpipe.linux.cgroups import CgroupTree, in_initial_cgroup_namespace
+from hogpipe.linux.cgroups import CgroupTree, covers_host
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.process_starts import shows_host_pids
 from hogpipe.linux.procfs import shows_live_processes
@@ -102,7 +102,7 @@ class EbpfSource:
         except BaseException:
             self.close()
             raise
-        where = "this host" if in_initial_cgroup_namespace() else "this container's control groups"
+        where = "this host" if covers_host() else "this container's control groups"
         log.info("counting at all sockets of %s (eBPF)", where)
 
     def run(self, offer: Callable[[FlowBatch], None]) -> None:
