@@ -39,6 +39,7 @@ GROUPS: dict[str, dict[str, Sequence[str]]] = {
         "Errors": (
             "HogpipeError",
             "ConfigurationError",
+            "InUseError",
             "NotPermittedError",
             "CaptureError",
             "DeliveryError",

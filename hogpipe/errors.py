@@ -38,6 +38,13 @@ class ConfigurationError(HogpipeError):
         super().__init__("\n".join(self.problems))
 
 
+class InUseError(ConfigurationError):
+    """What a sink needs for itself, such as a file or a port, is used by another sink or program.
+
+    A sink that replaces another one is opened again once that one is closed.
+    """
+
+
 class DeliveryError(HogpipeError):
     """A delivery failed temporarily.
 

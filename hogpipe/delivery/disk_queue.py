@@ -84,9 +84,12 @@ class DiskQueue(WindowQueue):
         stored = self._spool.counts.records > self._in_flight
         return stored or (self._spool.failing and super().ready)
 
-    async def open(self) -> None:
-        """Open the spool; raises ConfigurationError if that will never be possible."""
-        self._opening = asyncio.create_task(self._open())
+    async def open(self, *, may_fail: bool = False) -> None:
+        """Open the spool; raises ConfigurationError if that will never be possible.
+
+        With `may_fail` nothing is raised, and the spool is tried again like a disk that fails.
+        """
+        self._opening = asyncio.create_task(self._open(may_fail=may_fail))
         done, _late = await asyncio.wait({self._opening}, timeout=_START_SECONDS)
         if done:
             self._opening.result()
@@ -151,11 +154,13 @@ class DiskQueue(WindowQueue):
             "disk_failures": self._spool.failures,
         }
 
-    async def _open(self) -> None:
+    async def _open(self, *, may_fail: bool) -> None:
         try:
             await self._spool.open()
-        except ConfigurationError:
-            raise
+        except ConfigurationError as error:
+            if not may_fail:
+                raise
+            self._report_failure(error)
         except Exception as error:  # noqa: BLE001 - whatever is on the disk, the run starts
             self._report_failure(error)
 

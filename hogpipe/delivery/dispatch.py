@@ -3,12 +3,24 @@
 In: windows (`publish`). Out: calls of the sinks, made by one task for each (sink_worker.py). Only
 the overflow policy `block` makes `publish` wait, and only a sink that blocks the event loop itself
 delays the others; it is reported (loop_watch.py), and at the end of the run the others come first.
+
+Other sinks during the run
+    `prepare` opens the new ones, and `switch` takes them over between two windows: those before go
+    to the sinks that leave, those after to the new ones. Sinks that stay are not touched. A sink
+    that leaves has `LEAVE_SECONDS` to deliver its queue, then it is closed. A new one may use the
+    same file, port or spool, or print to the same terminal: so its windows are queued until all
+    that leave are closed. What is undelivered in a spool goes to the new sink with that spool.
+    A further change begins when the one before has come to that point, so that no sink takes a file
+    from one whose turn it is.
 """
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
 
 from hogpipe.delivery.coalescing import QueuedWindow
 from hogpipe.delivery.loop_watch import LoopWatch
@@ -17,6 +29,21 @@ from hogpipe.errors import ConfigurationError
 from hogpipe.records.schema import Record, SinkInfo
 from hogpipe.records.summary import RecordsLeft
 from hogpipe.sinks.contract import Sink, SinkSettings
+
+log = logging.getLogger(__name__)
+
+LEAVE_SECONDS = 5.0
+"""How long a sink that leaves a run may deliver what is queued."""
+
+NewSink = tuple[Sink, SinkSettings]
+
+
+class SinkChange(msgspec.Struct, frozen=True):
+    """The sinks of a run after a change, opened."""
+
+    workers: Sequence[SinkWorker]
+    new: Sequence[SinkWorker]
+    """Those of `workers` that the run has not had before."""
 
 
 class Dispatcher:
@@ -28,20 +55,28 @@ class Dispatcher:
 
     def __init__(
         self,
-        sinks: Sequence[tuple[Sink, SinkSettings]],
+        sinks: Sequence[NewSink],
         *,
         on_output_closed: Callable[[], None],
         rng: random.Random | None = None,
     ) -> None:
-        jitter = rng or random.Random()  # noqa: S311 - it only spreads retries
+        self._on_output_closed = on_output_closed
+        self._jitter = rng or random.Random()  # noqa: S311 - it only spreads retries
         # One thread for the queues of all sinks: merging then hardly delays the event loop.
         self._executor = ThreadPoolExecutor(1, "coalesce")
         self._watch = LoopWatch()
-        self._workers = [
-            SinkWorker(*sink, on_output_closed, jitter, self._executor, watch=self._watch)
-            for sink in sinks
-        ]
+        self._workers: Sequence[SinkWorker] = [self._make_worker(*sink) for sink in sinks]
         self._tasks: dict[SinkWorker, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._leaving: list[SinkWorker] = []
+        """Sinks that leave the run and are not closed yet."""
+        self._none_leaving = asyncio.Event()
+        """Set unless sinks leave."""
+        self._none_leaving.set()
+        self._retiring: asyncio.Task[None] | None = None
+        self._left: list[RecordsLeft] = []
+        """What closed sinks of earlier configurations left."""
+        self._ended = asyncio.Event()
 
     async def open(self) -> None:
         """Open all sinks; `run` retries one that cannot be opened for now.
@@ -50,24 +85,21 @@ class Dispatcher:
         """
         self._watch.start()
         try:
-            async with asyncio.TaskGroup() as group:
-                opening = [group.create_task(worker.open()) for worker in self._workers]
-        except asyncio.CancelledError:
+            await _open(self._workers, replace=False)
+        except BaseException:
             await self._close()
             raise
-        problems = [problem for task in opening for problem in task.result()]
-        if problems:
-            await self._close()
-            raise ConfigurationError(problems)
 
     async def run(self) -> None:
-        """Deliver until `drain` has ended or every sink's reader has left; cancelling is safe.
+        """Deliver until `drain` has ended; cancelling is safe.
 
         The sinks are closed when it returns.
         """
         try:
-            async with asyncio.TaskGroup() as group:
-                self._tasks = {one: group.create_task(one.run()) for one in self._workers}
+            async with asyncio.TaskGroup() as self._group:
+                for worker in self._workers:
+                    self._start(worker)
+                await self._ended.wait()
         finally:
             self._watch.stop()
 
@@ -76,11 +108,49 @@ class Dispatcher:
 
         The window stays queued if the wait is cancelled.
         """
-        window = QueuedWindow(records)
-        for worker in self._workers:
+        window, workers = QueuedWindow(records), self._workers
+        for worker in workers:
             worker.offer(window)
-        for worker in self._workers:
+        for worker in workers:
             await worker.wait_for_room()
+
+    async def prepare(self, sinks: Sequence[NewSink | int]) -> SinkChange:
+        """Open the new ones of the sinks after a change, for `switch` or `discard`.
+
+        A number stands for a present sink that stays. `run` must be running. Raises
+        ConfigurationError as `open` does, with nothing changed.
+        """
+        present = self._workers
+        for worker in present:
+            await worker.wait_until_begun()
+        workers = [
+            present[one] if isinstance(one, int) else self._make_worker(*one) for one in sinks
+        ]
+        new = [worker for worker in workers if worker not in present]
+        leaving = [worker for worker in present if worker not in workers]
+        try:
+            await _open(new, replace=bool(leaving))
+        except BaseException:
+            await _close_each(new)
+            raise
+        for worker in leaving:  # `switch` must not have to wait for them
+            worker.stop_blocking()
+        return SinkChange(workers, new)
+
+    def switch(self, change: SinkChange) -> None:
+        """Make a change: what is published from now on goes to its sinks."""
+        assert self._group is not None
+        self._leaving = [worker for worker in self._workers if worker not in change.workers]
+        self._workers = change.workers
+        if self._leaving:
+            self._none_leaving.clear()
+            self._retiring = self._group.create_task(self._retire())
+        for worker in change.new:
+            self._start(worker)
+
+    async def discard(self, change: SinkChange) -> None:
+        """Close the new sinks of a change that is not made."""
+        await _close_each(change.new)
 
     def stop_blocking(self) -> None:
         """Let `publish` wait for no sink from now on: the run is about to end."""
@@ -89,7 +159,7 @@ class Dispatcher:
 
     async def idle(self) -> None:
         """Wait until every sink has delivered or dropped what was published."""
-        await _wait_until_idle(self._workers)
+        await _wait_until_idle([*self._leaving, *self._workers])
 
     async def drain(self, deadline: float) -> list[RecordsLeft]:
         """Deliver what is queued within `deadline` seconds, then close the sinks.
@@ -97,16 +167,12 @@ class Dispatcher:
         The time for which a sink blocks the event loop is not taken from the others. Returns what
         is left, one for each sink with records. Nothing may be published afterwards.
         """
-        for worker in self._workers:
+        workers = [*self._leaving, *self._workers]
+        for worker in workers:
             worker.finish()
-        others = [worker for worker in self._workers if not worker.blocks_loop]
-        idle = asyncio.create_task(_wait_until_idle(others))
-        try:
-            await self._watch.wait(idle, deadline)
-        finally:
-            idle.cancel()
+        await self._wait([worker for worker in workers if not worker.blocks_loop], deadline)
         await self._close()
-        return [left for worker in self._workers if (left := worker.describe_end()) is not None]
+        return [*self._left, *_describe_ends([*self._leaving, *self._workers])]
 
     def reopen(self) -> None:
         """Have the sinks that write files reopen them, each before its next write."""
@@ -117,21 +183,86 @@ class Dispatcher:
         """Return the counts of each sink, in the order of the configuration."""
         return [worker.health() for worker in self._workers]
 
+    def _make_worker(self, sink: Sink, settings: SinkSettings) -> SinkWorker:
+        def end_run() -> None:
+            if worker in self._workers:  # else the sink leaves, or never was in the run
+                self._on_output_closed()
+
+        worker = SinkWorker(
+            sink, settings, end_run, self._jitter, self._executor, watch=self._watch
+        )
+        return worker
+
+    def _start(self, worker: SinkWorker) -> None:
+        assert self._group is not None
+        self._tasks[worker] = self._group.create_task(worker.run(self._none_leaving))
+
+    async def _retire(self) -> None:
+        """Have the sinks that leave deliver their queues, and close them."""
+        async with asyncio.TaskGroup() as group:
+            for worker in self._leaving:
+                group.create_task(self._retire_one(worker))
+        self._none_leaving.set()
+
+    async def _retire_one(self, worker: SinkWorker) -> None:
+        worker.finish()
+        await self._wait([worker], LEAVE_SECONDS)
+        await self._end_workers([worker])
+        self._leaving.remove(worker)
+        for left in _describe_ends([worker]):
+            self._left.append(left)
+            log.log(logging.ERROR if left.lost else logging.WARNING, "%s", left.text)
+
+    async def _wait(self, workers: Sequence[SinkWorker], seconds: float) -> None:
+        """Wait until workers are idle, for so long at most."""
+        idle = asyncio.create_task(_wait_until_idle(workers))
+        try:
+            await self._watch.wait(idle, seconds)
+        finally:
+            idle.cancel()
+
     async def _close(self) -> None:
         """End the tasks and close the sinks; those that block the event loop come last."""
-        blocking = [worker for worker in self._workers if worker.blocks_loop]
-        for workers in ([one for one in self._workers if one not in blocking], blocking):
-            tasks = [self._tasks[worker] for worker in workers if worker in self._tasks]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            async with asyncio.TaskGroup() as group:
-                for worker in workers:
-                    group.create_task(worker.close())
+        if self._retiring is not None:
+            self._retiring.cancel()
+            await asyncio.wait({self._retiring})
+        workers = [*self._leaving, *self._workers]
+        blocking = [worker for worker in workers if worker.blocks_loop]
+        # Sinks that leave come before those that wait for it.
+        for part in (self._leaving, self._workers):
+            await self._end_workers([worker for worker in part if worker not in blocking])
+        await self._end_workers(blocking)
         self._watch.stop()
         self._executor.shutdown(wait=False)
+        self._ended.set()
+
+    async def _end_workers(self, workers: Sequence[SinkWorker]) -> None:
+        """End the tasks of workers, and close them."""
+        tasks = [self._tasks[worker] for worker in workers if worker in self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await _close_each(workers)
+
+
+async def _open(workers: Sequence[SinkWorker], *, replace: bool) -> None:
+    """Open sinks; raises ConfigurationError with all problems."""
+    async with asyncio.TaskGroup() as group:
+        opening = [group.create_task(worker.open(replaces=replace)) for worker in workers]
+    if problems := [problem for task in opening for problem in task.result()]:
+        raise ConfigurationError(problems)
+
+
+async def _close_each(workers: Sequence[SinkWorker]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for worker in workers:
+            group.create_task(worker.close())
 
 
 async def _wait_until_idle(workers: Sequence[SinkWorker]) -> None:
     for worker in workers:
         await worker.idle()
+
+
+def _describe_ends(workers: Sequence[SinkWorker]) -> list[RecordsLeft]:
+    return [left for worker in workers if (left := worker.describe_end()) is not None]

@@ -56,21 +56,25 @@ class SinkWorker:
         self._health = Health(printable(settings.name or settings.type), settings.type)
         self._sink = IsolatedSink(sink, settings.write_timeout, watch, self._health.report_blocking)
         self._backoff = Backoff(settings.retry_initial, settings.retry_max, rng)
-        self._opening = SinkOpening(self._sink, self._health, self._backoff)
         self._delivery = WindowDelivery(self._sink, self._health, self._backoff)
         self._signals = _Signals(blocks=settings.when_full == "block")
         self._queue = make_queue(settings, self._health, self._update, executor)
+        self._opening = SinkOpening(self._sink, self._queue, self._health, self._backoff)
         self._finishing = False
         """Whether the end of the run waits for the sink."""
         self._ended = False
         """Whether the reader of the output has left."""
         self._closing: asyncio.Task[None] | None = None
+        self._begun = asyncio.Event()
         self._update()
 
-    async def open(self) -> Sequence[str]:
-        """Open the sink, or leave that to `run`; return why the run must not start."""
+    async def open(self, *, replaces: bool = False) -> Sequence[str]:
+        """Open the sink, or leave that to `run`; return why the run must not start.
+
+        With `replaces`, what another sink uses is left to `run`, too.
+        """
         try:
-            return await self._opening.start(self._queue)
+            return await self._opening.start(replaces=replaces)
         except OutputClosedError:
             self._end()
             return ()
@@ -96,9 +100,17 @@ class SinkWorker:
         """Wait until nothing is queued and nothing in flight."""
         await self._signals.idle.wait()
 
-    async def run(self) -> None:
-        """Deliver until cancelled or until the reader of the output has left; then close."""
+    async def run(self, after: asyncio.Event) -> None:
+        """Deliver until cancelled or until the reader of the output has left; then close.
+
+        No call of the sink is made before `after` is set; windows are queued meanwhile.
+        """
         try:
+            await after.wait()
+            await self._opening.open_queue()
+            if self._opening.due:
+                await self._step()
+            self._begun.set()
             while not (self._closing or self._ended):
                 self._backoff.rearm()
                 if self.blocks_loop:
@@ -107,7 +119,12 @@ class SinkWorker:
         except OutputClosedError:
             self._end()
         finally:
+            self._begun.set()
             await self.close()
+
+    async def wait_until_begun(self) -> None:
+        """Wait until `run` has tried once to open the sink, or found it open."""
+        await self._begun.wait()
 
     def reopen(self) -> None:
         """Have the sink reopened before its next write."""
@@ -183,6 +200,8 @@ class SinkWorker:
             await self._signals.work.wait()
 
     async def _close(self) -> None:
+        if self._queue.queued:
+            await self._opening.open_queue()  # a spool that was in use takes what is queued
         try:
             await self._sink.close()
         except Exception as error:  # noqa: BLE001 - the other sinks are still to be closed

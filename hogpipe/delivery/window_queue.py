@@ -57,8 +57,12 @@ class WindowQueue:
         """Whether `take` returns a window."""
         return self._memory.queued > 0
 
-    async def open(self) -> None:
-        """Open the queue; raises ConfigurationError if that will never be possible."""
+    async def open(self, *, may_fail: bool = False) -> None:
+        """Open the queue; raises ConfigurationError if that will never be possible.
+
+        With `may_fail` nothing is raised, and the queue goes on trying. May be called again after
+        an error.
+        """
 
     def offer(self, window: QueuedWindow) -> None:
         """Queue a window as the newest."""

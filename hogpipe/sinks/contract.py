@@ -53,8 +53,9 @@ class Sink(Protocol):
     async def open(self) -> None:
         """Prepare for writing.
 
-        Raises ConfigurationError for what no retry can fix (the run does not start), OSError or
-        DeliveryError for what may pass (it is retried).
+        Raises ConfigurationError for what no retry can fix (the run does not start), InUseError
+        among these for what another sink uses, and OSError or DeliveryError for what may pass (it
+        is retried).
         """
 
     async def write(self, records: Sequence[Record]) -> None:

@@ -22,7 +22,7 @@ from hogpipe.delivery.spool.chain import Chain
 from hogpipe.delivery.spool.framing import encode_window
 from hogpipe.delivery.spool.position import Position, PositionFile
 from hogpipe.delivery.spool.segments import StoredWindow
-from hogpipe.errors import ConfigurationError
+from hogpipe.errors import ConfigurationError, InUseError
 from hogpipe.records.schema import Record
 from hogpipe.text import printable
 
@@ -89,7 +89,8 @@ class Spool:
     def open(self) -> None:
         """Lock the folder, made where absent, and load the windows of earlier runs.
 
-        Raises ConfigurationError if the folder can never be used, OSError if the disk is full.
+        Raises ConfigurationError if the folder can never be used, InUseError among these if another
+        sink uses it, OSError if the disk is full.
         """
         shown = printable(str(self._folder))
         try:
@@ -97,7 +98,7 @@ class Spool:
             self._load(PositionFile(self._folder))
         except BlockingIOError as error:
             problem = "another run or sink uses it; each needs a folder of its own"
-            raise ConfigurationError(f"spool {shown}: {problem}") from error
+            raise InUseError(f"spool {shown}: {problem}") from error
         except OSError as error:
             if error.errno in _TRANSIENT:
                 raise

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 from aiofiles.os import wrap
 from msgspec import Meta
 
-from hogpipe.errors import ConfigurationError
+from hogpipe.errors import ConfigurationError, InUseError
 from hogpipe.files import describe_kind, find_folder_problem, may_access
 from hogpipe.records.schema import Record
 from hogpipe.sinks.contract import Seconds, SettingProblem
@@ -67,7 +67,8 @@ class JsonlSink:
     async def open(self) -> None:
         """Open the file and repair its end.
 
-        Raises ConfigurationError if the path cannot be written to, OSError if the disk is full.
+        Raises ConfigurationError if the path cannot be written to, InUseError among these if
+        another sink writes to it, OSError if the disk is full.
         """
         try:
             await wrap(self._file.open)(executor=self._thread)
@@ -102,7 +103,8 @@ class JsonlSink:
     def _describe_refusal(self, error: OSError) -> ConfigurationError:
         remedy = "name a file that hogpipe may write to"
         path = printable(str(self._path))
-        return ConfigurationError(f"path {path}: {error.strerror or error}; {remedy}")
+        kind = InUseError if error.errno == errno.EBUSY else ConfigurationError
+        return kind(f"path {path}: {error.strerror or error}; {remedy}")
 
     async def close(self) -> None:
         """Close the file at the end of a line; that continues if the caller is cancelled."""

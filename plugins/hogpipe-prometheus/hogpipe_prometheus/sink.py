@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from hogpipe import (
     ConfigurationError,
     DeliveryError,
+    InUseError,
     Record,
     StatsRecord,
     describe_connection_error,
@@ -46,13 +47,18 @@ class PrometheusSink:
         self._server = ScrapeServer(make_wsgi_app(registry))
 
     async def open(self) -> None:
-        """Listen; ConfigurationError, or DeliveryError for an address that may appear later."""
+        """Listen.
+
+        Raises InUseError for a port in use, DeliveryError for an address that may appear later, and
+        ConfigurationError.
+        """
         host, port = endpoint(self._listen)
         try:
             await self._server.start(host, port)
         except OSError as error:
             if remedy := _REMEDIES.get(error.errno or 0):
-                raise ConfigurationError(f"listen {self._listen}: {remedy}") from error
+                kind = InUseError if error.errno == errno.EADDRINUSE else ConfigurationError
+                raise kind(f"listen {self._listen}: {remedy}") from error
             reason = describe_connection_error(error)
             raise DeliveryError(f"cannot listen at {self._listen}: {reason}") from error
 

@@ -11,7 +11,7 @@ from prometheus_client.core import Metric, Sample
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from hogpipe import ConfigurationError, DeliveryError, Sink
+from hogpipe import ConfigurationError, DeliveryError, InUseError, Sink
 from hogpipe.testing import RecordMaker, SinkCase, check_sink, make_sink, total_bytes
 
 PATIENCE = 30.0
@@ -189,7 +189,7 @@ async def test_two_sinks_are_independent(opened: OpenSink, scrape: Scrape) -> No
 
 
 async def test_the_error_of_a_port_in_use_has_the_remedy(opened: OpenSink, port: int) -> None:
-    with socket.create_server(("127.0.0.1", port)), pytest.raises(ConfigurationError) as caught:
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(InUseError) as caught:
         await opened()
     assert str(caught.value) == (
         f"listen 127.0.0.1:{port}: something else listens there; end it, or choose another port"
