@@ -2,9 +2,11 @@
 
 Records go to the sinks, logs and errors to the standard error output. A HogpipeError becomes one
 line for each problem, and its exit code; any other exception becomes one line and exit code 1.
+
+Each command imports what it needs itself: the pipeline takes a quarter of a second, for which
+neither `--help` nor a completion should wait.
 """
 
-import asyncio
 import gc
 import json
 import logging
@@ -12,35 +14,25 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
-from ipaddress import ip_address
 from pathlib import Path
 from signal import Signals
-from typing import NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import click
-import msgspec
-from click.shell_completion import get_completion_class
 
-from hogpipe.capture.live.link_selection import AUTO, select_links
 from hogpipe.command_options import DURATION, SET, with_settings, with_verbosity
-from hogpipe.config import Settings, load_config
-from hogpipe.config.checks import find_ignored_keys
-from hogpipe.config.load import load_settings
-from hogpipe.config.options import RunOptions
-from hogpipe.doctor import encode_findings, examine
 from hogpipe.errors import ConfigurationError, HogpipeError
-from hogpipe.linux.rtnetlink import Link, LinkTable, read_link_table
-from hogpipe.linux.service_manager import ServiceManager
-from hogpipe.model import Quality
-from hogpipe.pipeline import Pipeline
-from hogpipe.records.summary import Summary
 from hogpipe.signals import StopSignals, end_process
-from hogpipe.sink_probe import Probe, probe_sinks
-from hogpipe.sinks.registry import PluginInfo, encode_plugin, load_plugins
-from hogpipe.templates import write_config, write_service
 from hogpipe.terminal import make_streams_printable
 from hogpipe.text import NOTICE, describe_error, printable
 from hogpipe.version import __version__
+
+if TYPE_CHECKING:
+    from hogpipe.config import Settings
+    from hogpipe.linux.rtnetlink import Link, LinkTable
+    from hogpipe.records.summary import Summary
+    from hogpipe.sink_probe import Probe
+    from hogpipe.sinks.registry import PluginInfo
 
 log = logging.getLogger("hogpipe")
 
@@ -113,6 +105,14 @@ def run(
     """
     if options["read"] and options["source"]:
         raise click.UsageError("--read and --source exclude each other")
+    import asyncio
+
+    import msgspec
+
+    from hogpipe.config.checks import find_ignored_keys
+    from hogpipe.config.load import load_settings
+    from hogpipe.config.options import RunOptions
+
     settings = load_settings(config, msgspec.convert(options, RunOptions), overrides)
     if ignored := find_ignored_keys(settings, changed=True):
         log.warning("%s", _describe_ignored(settings, ignored))
@@ -134,7 +134,14 @@ def _stdout_for_sinks_only() -> Iterator[None]:
             yield
 
 
-async def _run(settings: Settings, duration: float | None, signals: StopSignals) -> NoReturn:
+async def _run(settings: "Settings", duration: float | None, signals: StopSignals) -> NoReturn:
+    import asyncio
+
+    import msgspec
+
+    from hogpipe.linux.service_manager import ServiceManager
+    from hogpipe.pipeline import Pipeline
+
     pipeline = Pipeline(settings)
     is_live = settings.capture.source != "savefile"
     manager = ServiceManager(os.environ)
@@ -209,8 +216,10 @@ def _tune_garbage_collector() -> None:
     gc.set_threshold(2_000, 10, 1_000)
 
 
-def _print_summary(summary: Summary, *, is_live: bool) -> int:
+def _print_summary(summary: "Summary", *, is_live: bool) -> int:
     """Print what is undelivered and the totals; return the exit code, 1 if records are lost."""
+    from hogpipe.model import Quality
+
     for left in summary.undelivered:
         log.log(logging.ERROR if left.lost else logging.WARNING, "%s", left.text)
     log.log(NOTICE, "%s", summary)
@@ -231,7 +240,7 @@ def _print_error(error: HogpipeError) -> int:
     return error.exit_code
 
 
-def _describe_ignored(settings: Settings, keys: Sequence[str]) -> str:
+def _describe_ignored(settings: "Settings", keys: Sequence[str]) -> str:
     return f'source "{settings.capture.source}" ignores {", ".join(keys)}'
 
 
@@ -247,6 +256,9 @@ def check(config: Path, overrides: Sequence[str], *, connect: bool, as_json: boo
     With --connect, sinks are opened and closed; nothing is written. The exit code is 1 if one
     cannot be opened.
     """
+    from hogpipe.config import load_config
+    from hogpipe.config.checks import find_ignored_keys
+
     try:
         settings = load_config(config, overrides)
     except ConfigurationError as error:
@@ -272,7 +284,11 @@ def check(config: Path, overrides: Sequence[str], *, connect: bool, as_json: boo
         _exit_without_threads(0 if all(one.good for one in probes) else 1)
 
 
-def _probe_sinks(settings: Settings) -> Sequence[Probe]:
+def _probe_sinks(settings: "Settings") -> "Sequence[Probe]":
+    import asyncio
+
+    from hogpipe.sink_probe import probe_sinks
+
     with _stdout_for_sinks_only():
         return asyncio.run(probe_sinks(settings.sinks))
 
@@ -294,6 +310,8 @@ def _print_json(document: Mapping[str, object]) -> None:
 @with_verbosity
 def doctor(*, as_json: bool) -> None:
     """Check what this host permits, and print a remedy for each failed check."""
+    from hogpipe.doctor import encode_findings, examine
+
     findings = examine()
     if as_json:
         click.echo(encode_findings(findings))
@@ -310,6 +328,9 @@ def interfaces(*, as_json: bool) -> None:
 
     A plus marks those that it captures only for the network namespace behind them.
     """
+    from hogpipe.capture.live.link_selection import AUTO, select_links
+    from hogpipe.linux.rtnetlink import read_link_table
+
     table = read_link_table()
     selected = select_links([AUTO], table.links)
     ports = {one.link.index: one.is_container_port for one in selected}
@@ -326,7 +347,9 @@ def interfaces(*, as_json: bool) -> None:
         click.echo(printable(line.rstrip()))
 
 
-def _list_addresses(link: Link, table: LinkTable) -> list[str]:
+def _list_addresses(link: "Link", table: "LinkTable") -> list[str]:
+    from ipaddress import ip_address
+
     return [
         f"{ip_address(entry.address)}/{entry.prefix_length}"
         for entry in table.addresses
@@ -343,6 +366,8 @@ def plugins(paths: Sequence[Path], as_json: bool) -> None:
 
     The exit code is 1 if a plugin failed to load.
     """
+    from hogpipe.sinks.registry import encode_plugin, load_plugins
+
     registry = load_plugins(paths, ())
     for plugin in registry.plugins:
         click.echo(encode_plugin(plugin) if as_json else printable(_describe_plugin(plugin)))
@@ -351,7 +376,7 @@ def plugins(paths: Sequence[Path], as_json: bool) -> None:
     sys.exit(1 if registry.failures else 0)
 
 
-def _describe_plugin(plugin: PluginInfo) -> str:
+def _describe_plugin(plugin: "PluginInfo") -> str:
     sinks = ", ".join(plugin.sinks) or "-"
     version = plugin.version or "-"
     return f"{plugin.name:<20} {version:<10} {plugin.state:<9} {sinks:<20} {plugin.origin}"
@@ -370,6 +395,8 @@ def init(folder: Path | None, *, systemd: bool, containers: bool, network_sinks:
 
     No file is replaced.
     """
+    from hogpipe.templates import write_config, write_service
+
     wanted = {"containers": containers, "network-sinks": network_sinks}
     drop_ins = tuple(name for name, is_wanted in wanted.items() if is_wanted)
     if drop_ins and not systemd:
@@ -399,6 +426,8 @@ def completion(shell: str) -> None:
 
     For bash: eval "$(hogpipe completion bash)"
     """
+    from click.shell_completion import get_completion_class
+
     completer = get_completion_class(shell)
     assert completer is not None  # click has one for each choice
     click.echo(completer(commands, {}, "hogpipe", "_HOGPIPE_COMPLETE").source())

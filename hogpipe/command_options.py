@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import click
 
-from hogpipe.config.durations import parse_seconds
 from hogpipe.text import NOTICE
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -27,6 +26,8 @@ def _parse_duration(
 ) -> float | None:
     if value is None:
         return None
+    from hogpipe.config.durations import parse_seconds  # imports all of the configuration
+
     try:
         seconds = parse_seconds(value)
     except ValueError as error:

@@ -56,7 +56,8 @@ def become(user, keep=0):
 """
 HOGPIPE_AS_NOBODY = f"""
 {BECOME}
-import encodings.ascii, encodings.idna, encodings.utf_8_sig, hogpipe.cli, hogpipe.pipeline
+import encodings.ascii, encodings.idna, encodings.utf_8_sig, hogpipe.cli, hogpipe.config
+import hogpipe.linux.service_manager, hogpipe.pipeline
 become({NOBODY}, keep=1 << 13)  # CAP_NET_RAW
 sys.argv = ["hogpipe", *sys.argv[1:]]
 hogpipe.cli.main()
