@@ -83,13 +83,14 @@ def with_settings(command: Command) -> Command:
             "--only",
             multiple=True,
             metavar="SELECTOR",
-            help="Report only this, e.g. pid:4242 or unit:nginx.service; may be repeated.",
+            help="Report only this, e.g. program:nginx or remote:10.0.0.0/8; '!unit:cron.service' "
+            "excludes; may be repeated.",
         ),
         click.option(
             "--group-by",
             multiple=True,
             metavar="DIMENSION[,...]",
-            help="One record for each process, user, container, remote, ...",
+            help="One record for each process, program, user, unit, port, remote, ...",
         ),
         click.option(
             "--source",

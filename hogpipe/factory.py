@@ -7,7 +7,6 @@ cannot be made on this host.
 import hashlib
 import os
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from hogpipe.aggregation.dimensions import EndpointField, list_endpoint_fields
+from hogpipe.aggregation.selectors import list_selected_fields
 from hogpipe.aggregation.windows import ClockWindows
 from hogpipe.attribution.ledger.ledger_resolver import LedgerResolver
 from hogpipe.attribution.ledger.socket_ledger import OpenLedger, open_ledger
@@ -31,7 +31,7 @@ from hogpipe.capture.live.open_handles import LiveOptions
 from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.capture.savefile import SavefileSource
 from hogpipe.capture.source import PacketSource
-from hogpipe.config.settings import ConfiguredSink, Settings
+from hogpipe.config.settings import AggregationSettings, ConfiguredSink, Settings
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import ConfigurationError
 from hogpipe.linux.netns.namespace_addresses import NamespaceAddresses
@@ -79,7 +79,7 @@ def _make_ebpf_source(
         flow_sockets,
         procfs_resolver.processes,
         start_windows=partial(ClockWindows, interval_ns),
-        group_by=_list_endpoint_fields(settings.aggregation.group_by),
+        group_by=_list_endpoint_fields(settings.aggregation),
         max_flows=settings.capture.max_flows,
     )
 
@@ -90,12 +90,13 @@ def _make_ebpf_source(
     return source, resolver
 
 
-def _list_endpoint_fields(group_by: Sequence[str]) -> list[EndpointField]:
+def _list_endpoint_fields(aggregation: AggregationSettings) -> list[EndpointField]:
     """Return the fields by which rows are kept apart; settings may not have been checked."""
     try:
-        return list_endpoint_fields(group_by)
+        by_dimension = list_endpoint_fields(aggregation.group_by)
     except ValueError as error:
         raise ConfigurationError(f"aggregation.group_by: {error}") from error
+    return by_dimension + list_selected_fields(aggregation.only)
 
 
 def _make_savefile_source(settings: Settings, interval_ns: int) -> PacketSource:

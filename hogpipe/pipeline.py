@@ -35,6 +35,7 @@ What may fail
 import asyncio
 import socket
 import time
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -46,9 +47,11 @@ from hogpipe.capture.handoff import Handoff
 from hogpipe.config.settings import Settings
 from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.enrichment.process_refresh import ProcessRefresher
+from hogpipe.enrichment.service_port_refresh import ServicePortRefresher
 from hogpipe.factory import make_input, make_run_id_for, make_sink
+from hogpipe.linux.listening_ports import read_service_ports
 from hogpipe.linux.process_exits import ProcessExits
-from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, ServicePorts
 from hogpipe.processing import Intake, PacketClock, Processing, StopRequest, WindowPublisher
 from hogpipe.protocols import NANOSECONDS
 from hogpipe.records.stamp import RecordStamper
@@ -88,6 +91,11 @@ class Pipeline:
             self._refresh_thread,
             lambda: self._aggregator.processes,
             self._aggregator.invalidate_routes,
+        )
+        self._ports = ServicePortRefresher(
+            lambda: read_service_ports(settings.attribution.procfs),
+            self._refresh_thread,
+            self._use_service_ports,
         )
         self._exits = ProcessExits(settings.attribution.procfs)
         self._attributor = Attributor(
@@ -146,6 +154,8 @@ class Pipeline:
         in_thread = asyncio.get_running_loop().run_in_executor
         try:
             await self._dispatcher.open()
+            if self._aggregator.needs_service_ports:
+                await self._ports.refresh()
             if self._source.closes_windows:
                 # The kernel counts before the socket snapshot is taken, so that no socket between
                 # the two is missed.
@@ -180,14 +190,13 @@ class Pipeline:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._dispatcher.run())
-                refresher = group.create_task(self._refresher.run())
-                if not self._source.live:
-                    refresher.cancel()
+                refreshers = [group.create_task(one) for one in self._list_refreshers()]
                 try:
                     await self._processing.run(handoff)
                     await self._wait_for_sinks()
                 finally:
-                    refresher.cancel()
+                    for refresher in refreshers:
+                        refresher.cancel()
                     self.summary.undelivered = await self._dispatcher.drain(_DRAIN_SECONDS)
         finally:
             self._source.stop()
@@ -220,6 +229,16 @@ class Pipeline:
             self._source.run(handoff.offer)
         finally:
             handoff.end()
+
+    def _list_refreshers(self) -> list[Coroutine[None, None, None]]:
+        """Return what keeps descriptions current; those of a replay stay as they are."""
+        if not self._source.live:
+            return []
+        ports = [self._ports.run()] if self._aggregator.needs_service_ports else []
+        return [self._refresher.run(), *ports]
+
+    def _use_service_ports(self, ports: ServicePorts) -> None:
+        self._aggregator.service_ports = ports
 
     def _ingest_replayed(self, flow: FlowKey, delta: FlowDelta, attribution: Attribution) -> None:
         """Pass a replayed flow on; a process that is younger than its packets is not its owner."""

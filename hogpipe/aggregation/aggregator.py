@@ -24,8 +24,8 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, 
 import msgspec
 
 from hogpipe.aggregation.dimensions import Grouping
-from hogpipe.aggregation.selectors import Selector
-from hogpipe.model import Attribution, FlowKey, Process, Quality, TrafficCounts
+from hogpipe.aggregation.selectors import Selection, Selector
+from hogpipe.model import Attribution, FlowKey, Process, Quality, ServicePorts, TrafficCounts
 from hogpipe.records.schema import TrafficBody, describe_io
 
 _MAX_PROCESSES = 4096
@@ -35,10 +35,11 @@ _LatestProcess = tuple[Process, Process]
 
 
 class _Group(msgspec.Struct, eq=False, gc=False):
-    """The sums of a group, with the first flow and attribution, which describe the group."""
+    """The sums of a group, with the first flow and what was known of it, which describe it."""
 
     flow: FlowKey
     attribution: Attribution
+    ports: ServicePorts
     traffic: TrafficCounts = msgspec.field(default_factory=TrafficCounts)
     flows: int = 0
     qualities: dict[Quality, int] = msgspec.field(default_factory=dict)
@@ -73,9 +74,15 @@ class Aggregator:
         recall_process: Callable[[Process], Process] = lambda process: process,
     ) -> None:
         self._grouping = Grouping(group_by)
-        self._only = only
+        self._only = Selection(only) if only else None
         self._recall_process = recall_process
-        self._needs_processes = self._grouping.has_owner or bool(only)
+        needs_owner = self._only is not None and self._only.needs_owner
+        self._needs_processes = self._grouping.has_owner or needs_owner
+        needs_port = self._only is not None and self._only.needs_service_port
+        self.needs_service_ports = self._grouping.has_service_port or needs_port
+        """Whether records depend on `service_ports`."""
+        self.service_ports = ServicePorts()
+        """What is known of this host's ports, for flows that are new in the window."""
         self._latest: dict[int, _LatestProcess] = {}
         self._former_latest: dict[int, _LatestProcess] = {}
         self._routes: dict[FlowKey, _Route] = {}
@@ -190,18 +197,18 @@ class Aggregator:
     def _find_group(self, flow: FlowKey, attribution: Attribution) -> _Group:
         if self._needs_processes and attribution.process is not None:
             attribution = self._describe_now(attribution, attribution.process)
-        selected = not self._only or any(one.matches(attribution) for one in self._only)
-        if selected:
-            key = self._grouping.make_key(flow, attribution)
+        ports = self.service_ports
+        if self._only is None or self._only.selects(flow, attribution, ports):
+            key = self._grouping.make_key(flow, attribution, ports)
             if (group := self._groups.get(key)) is not None:
                 return group
             if len(self._groups) < self._max_records:
-                group = self._groups[key] = _Group(flow, attribution)
+                group = self._groups[key] = _Group(flow, attribution, ports)
                 return group
             if len(self._folded) < self._max_flows:
                 self._folded.add(key)
         if self._remainder is None:
-            self._remainder = _Group(flow, attribution)
+            self._remainder = _Group(flow, attribution, ports)
         return self._remainder
 
     def _describe_now(self, attribution: Attribution, process: Process) -> Attribution:
@@ -223,7 +230,10 @@ class Aggregator:
     def _build_body(self, group: _Group) -> TrafficBody:
         body = _build_sums(group)
         body["network"] = {**body["network"], **self._grouping.describe_path(group.flow)}
-        return {**self._grouping.describe_owner(group.attribution), **body}
+        owner = self._grouping.describe_owner(group.attribution)
+        if server := self._grouping.describe_server(group.flow, group.ports):
+            return {**owner, "server": server, **body}
+        return {**owner, **body}
 
 
 def _build_sums(group: _Group) -> TrafficBody:

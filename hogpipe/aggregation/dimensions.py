@@ -1,7 +1,8 @@
 """PURE: the dimensions of `group_by`, in one table, and the groups that traffic falls into.
 
-In: names of dimensions; a flow with its attribution. Out: the key of the group, and the parts of
-the group's record that describe its owner and its path.
+In: names of dimensions; a flow with its attribution, and what is known of service ports. Out: the
+key of the group, and the parts of the group's record that describe its owner, its service and its
+path.
 
 Keys and descriptions
     A key holds identities, not descriptions: a process is its (pid, start), its program, which exec
@@ -26,7 +27,7 @@ from typing import Literal, TypedDict, cast
 
 import msgspec
 
-from hogpipe.model import Attribution, FlowKey, Process, is_sum
+from hogpipe.model import Attribution, FlowKey, Process, ServicePorts, is_sum
 from hogpipe.protocols import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, WITH_PORTS
 from hogpipe.records.schema import (
     ContainerInfo,
@@ -34,19 +35,25 @@ from hogpipe.records.schema import (
     InterfaceInfo,
     KubernetesInfo,
     ProcessInfo,
+    ServerInfo,
     SystemdInfo,
 )
 from hogpipe.records.stamp import format_time
 
 DimensionName = Literal[
-    "process", "user", "cgroup", "container", "transport", "network_type", "interface", "remote",
-    "flow",
+    "process", "program", "user", "cgroup", "unit", "container", "pod", "transport",
+    "network_type", "interface", "port", "remote", "flow",
 ]  # fmt: skip
 
 EndpointField = Literal[
     "local_address", "remote_address", "local_port", "remote_port", "protocol", "family"
 ]
 """A field of the endpoints of an `ebpf` row (ENDPOINTS of linux/bpf/shapes.py)."""
+
+SERVICE_PORT_FIELDS: tuple[EndpointField, ...] = (
+    "family", "protocol", "local_port", "remote_port",
+)  # fmt: skip
+"""The fields from which the port of the service follows."""
 
 # A protocol without a name here is described by its number.
 _TRANSPORTS = {
@@ -105,7 +112,14 @@ class FlowDimension(msgspec.Struct, frozen=True, kw_only=True):
     """The fields that differ between rows of different keys."""
 
 
-Dimension = OwnerDimension | FlowDimension
+class PortDimension(msgspec.Struct, frozen=True, kw_only=True):
+    """The port of the service, which follows from the flow and from this host's ports."""
+
+    name: DimensionName
+    ebpf: tuple[EndpointField, ...]
+
+
+Dimension = OwnerDimension | FlowDimension | PortDimension
 
 
 class Grouping:
@@ -120,11 +134,14 @@ class Grouping:
         self._flow = [dimension for dimension in asked if isinstance(dimension, FlowDimension)]
         self.has_owner = bool(owner)
         """Whether groups differ by process or user."""
+        self.has_service_port = _PORT in asked
+        """Whether groups differ by the port of the service."""
 
-    def make_key(self, flow: FlowKey, attribution: Attribution) -> Hashable:
+    def make_key(self, flow: FlowKey, attribution: Attribution, ports: ServicePorts) -> Hashable:
         """Return the key of the group that `flow` falls into with this attribution."""
         owner = [dimension.key(attribution) for dimension in self._owner]
-        return (*owner, *[dimension.key(flow) for dimension in self._flow])
+        port = [ports.find(flow)] if self.has_service_port else []
+        return (*owner, *port, *[dimension.key(flow) for dimension in self._flow])
 
     def describe_owner(self, attribution: Attribution) -> OwnerInfo:
         """Return the owner's part of the group's record."""
@@ -132,6 +149,11 @@ class Grouping:
         for dimension in self._owner:
             dimension.describe(attribution, info)
         return info
+
+    def describe_server(self, flow: FlowKey, ports: ServicePorts) -> ServerInfo | None:
+        """Return the group's `server`; None if no port is known, or it is not grouped by."""
+        port = ports.find(flow) if self.has_service_port else 0
+        return {"port": port} if port else None
 
     def describe_path(self, flow: FlowKey) -> PathInfo:
         """Return the group's part of `network`, counters aside."""
@@ -153,7 +175,7 @@ def list_endpoint_fields(group_by: Iterable[str]) -> list[EndpointField]:
         match DIMENSIONS[name]:
             case FlowDimension(ebpf=NotWithEbpf(reason=reason)):
                 raise ValueError(f'"{name}" cannot be grouped by with source "ebpf": {reason}')
-            case FlowDimension(ebpf=tuple(needed)):
+            case FlowDimension(ebpf=tuple(needed)) | PortDimension(ebpf=needed):
                 fields += needed
             case OwnerDimension():
                 pass
@@ -174,6 +196,16 @@ def _describe_process(attribution: Attribution, info: OwnerInfo) -> None:
     _describe_user(attribution, info)
     _describe_cgroup(attribution, info)
     _describe_container(attribution, info)
+
+
+def _identify_program(attribution: Attribution) -> Hashable:
+    process = attribution.process
+    return None if process is None else process.name
+
+
+def _describe_program(attribution: Attribution, info: OwnerInfo) -> None:
+    if attribution.process is not None:
+        info.setdefault("process", {})["name"] = attribution.process.name
 
 
 def _describe_identity(process: Process) -> ProcessInfo:
@@ -224,6 +256,16 @@ def _describe_cgroup(attribution: Attribution, info: OwnerInfo) -> None:
     process = attribution.process
     if process is not None and process.cgroup is not None:
         info.setdefault("process", {})["linux"] = {"cgroup": process.cgroup}
+    _describe_unit(attribution, info)
+
+
+def _identify_unit(attribution: Attribution) -> Hashable:
+    process = attribution.process
+    return None if process is None else process.unit
+
+
+def _describe_unit(attribution: Attribution, info: OwnerInfo) -> None:
+    process = attribution.process
     if process is not None and process.unit is not None:
         info["systemd"] = {"unit": process.unit}
 
@@ -237,6 +279,16 @@ def _describe_container(attribution: Attribution, info: OwnerInfo) -> None:
     process = attribution.process
     if process is not None and process.container is not None:
         info["container"] = {"id": process.container}
+    _describe_pod(attribution, info)
+
+
+def _identify_pod(attribution: Attribution) -> Hashable:
+    process = attribution.process
+    return None if process is None else process.pod
+
+
+def _describe_pod(attribution: Attribution, info: OwnerInfo) -> None:
+    process = attribution.process
     if process is not None and process.pod is not None:
         info["k8s"] = {"pod": {"uid": process.pod}}
 
@@ -287,14 +339,18 @@ def _describe_endpoint(address: bytes, port: int) -> EndpointInfo:
 
 
 _PROCESS = OwnerDimension(name="process", key=_identify_process, describe=_describe_process)
+_PORT = PortDimension(name="port", ebpf=SERVICE_PORT_FIELDS)
 _PATH_KEYS: tuple[Literal["transport", "type", "interface", "local", "peer"], ...] = (
     "transport", "type", "interface", "local", "peer",
 )  # fmt: skip
 _ALL: tuple[Dimension, ...] = (
     _PROCESS,
+    OwnerDimension(name="program", key=_identify_program, describe=_describe_program),
     OwnerDimension(name="user", key=_identify_user, describe=_describe_user),
     OwnerDimension(name="cgroup", key=_identify_cgroup, describe=_describe_cgroup),
+    OwnerDimension(name="unit", key=_identify_unit, describe=_describe_unit),
     OwnerDimension(name="container", key=_identify_container, describe=_describe_container),
+    OwnerDimension(name="pod", key=_identify_pod, describe=_describe_pod),
     FlowDimension(
         name="transport",
         key=lambda flow: flow.protocol,
@@ -313,6 +369,7 @@ _ALL: tuple[Dimension, ...] = (
         describe=_describe_interface,
         ebpf=NotWithEbpf("the kernel counts at sockets, which have no interface"),
     ),
+    _PORT,
     FlowDimension(
         name="remote",
         key=lambda flow: flow.remote_address,

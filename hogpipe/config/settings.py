@@ -64,7 +64,7 @@ class AggregationSettings(msgspec.Struct, frozen=True, kw_only=True):
     group_by: tuple[DimensionName, ...] = ("process",)
     """The dimensions: each combination of their values has its own record."""
     only: tuple[str, ...] = ()
-    """Selectors; what none of them matches is summed up in one record."""
+    """Selectors; what they do not select is summed up in one record."""
     max_records: Annotated[int, Meta(ge=1)] = 100_000
     """The most records of a window; what exceeds them is summed up in one more."""
 

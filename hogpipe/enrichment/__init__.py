@@ -1,7 +1,8 @@
-"""Attributes of processes beyond the pid: names, user, systemd unit, container, pod.
+"""Attributes of processes beyond the pid (names, user, systemd unit, container, pod), and ports.
 
 processes       reads and caches processes
 process_refresh keeps the descriptions of processes in use current
 process_watch   reads new processes at once, in a thread, when the kernel reports them
+service_port_refresh  keeps what is known of listening ports current
 cgroup_paths    PURE: unit, container and pod, by the names in control group paths
 """

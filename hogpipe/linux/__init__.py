@@ -5,6 +5,7 @@ functions that `read_` do the input.
 
 /proc
     procfs                the reader of a procfs: socket tables, and the files of each process
+    listening_ports       the ports on which TCP sockets listen, and the range of ephemeral ones
     procfs_addresses      local addresses of a network namespace, from fib_trie and if_inet6
     process_exits         the exits of watched processes, through pidfds
     process_starts        start times of processes, which make a pid an identity

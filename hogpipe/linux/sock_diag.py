@@ -130,12 +130,14 @@ def read_dump_by_remote_port(
     return _request_dump(table, request, None, open_link=open_link)
 
 
-def read_listeners(local_ports: Collection[int], open_link: OpenLink = open_link) -> Dump:
-    """Return the TCP sockets, of both families, that listen on one of these ports.
+def read_listeners(
+    local_ports: Collection[int] | None = None, open_link: OpenLink = open_link
+) -> Dump:
+    """Return the TCP sockets, of both families, that listen on one of these ports, or on any.
 
     The kernel keeps listening sockets in a table of their own, so the cost is small.
     """
-    ports = pack_ports([(port, 0) for port in local_ports])
+    ports = None if local_ports is None else pack_ports([(port, 0) for port in local_ports])
     return _request_dump("tcp", build_listening_dump(), ports, open_link=open_link)
 
 

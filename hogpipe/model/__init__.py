@@ -3,6 +3,7 @@
 flows.py    flows, what they moved, and the batches in which a source hands them over
 owners.py   processes, users, and the attribution of a flow to one of them
 sockets.py  sockets and their owners, as a ledger knows them
+service_ports.py  which port of a flow is that of the service
 counts.py   counters of traffic, and of the work and the losses of the stages
 """
 
@@ -27,6 +28,7 @@ from hogpipe.model.flows import (
     is_sum,
 )
 from hogpipe.model.owners import TRANSLATED, UNATTRIBUTED, Attribution, Process, Quality, User
+from hogpipe.model.service_ports import EPHEMERAL, ServicePorts
 from hogpipe.model.sockets import (
     CONTESTED,
     MAX_SOCKETS,
@@ -40,6 +42,7 @@ from hogpipe.model.sockets import (
 
 __all__ = [
     "CONTESTED",
+    "EPHEMERAL",
     "MAX_SOCKETS",
     "OWN_NAMESPACE",
     "SERVICE_MANAGER",
@@ -60,6 +63,7 @@ __all__ = [
     "Process",
     "Quality",
     "ResolverCounts",
+    "ServicePorts",
     "SnapshotSocket",
     "SocketOwner",
     "Span",

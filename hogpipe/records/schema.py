@@ -127,6 +127,12 @@ def parse_io(io: IoInfo) -> TrafficCounts:
     )
 
 
+class ServerInfo(TypedDict):
+    """The service that flows belong to, at this host or at the remote one."""
+
+    port: int
+
+
 class InterfaceInfo(TypedDict):
     """A network interface."""
 
@@ -159,6 +165,7 @@ class TrafficBody(TypedDict):
     systemd: NotRequired[SystemdInfo]
     container: NotRequired[ContainerInfo]
     k8s: NotRequired[KubernetesInfo]
+    server: NotRequired[ServerInfo]
     network: NetworkInfo
     attribution: dict[str, int]
     """Bytes of both directions by quality (model.Quality); a quality without bytes is absent."""

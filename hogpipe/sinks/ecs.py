@@ -2,8 +2,8 @@
 
 In: records. Out: documents, nested or flat (shaping.py has the protocol). Keys without a name in
 ECS are below `hogpipe.`. Known limit: a record does not say which end opened a connection, so there
-is neither `source` and `destination` nor `client` and `server`; the addresses of both ends are in
-`related.ip`.
+is neither `source` and `destination` nor `client`, and `server` has no address; the addresses of
+both ends are in `related.ip`.
 """
 
 from datetime import datetime
@@ -38,6 +38,7 @@ ECS_NAMES = {
     "process.owner": "user.name",
     "container.id": "container.id",
     "k8s.pod.uid": "orchestrator.resource.id",
+    "server.port": "server.port",
     "network.transport": "network.transport",
     "network.type": "network.type",
 }
@@ -74,6 +75,8 @@ class EcsShape:
         }
         measured: Document = {"flows": network["flows"], "io": network["io"]}
         document["network"] = moved
+        if "server" in record:
+            document["server"] = record["server"]
         if len(network) > 2:
             document.update(_add_path(record, moved, measured))
         own: Document = {
@@ -148,6 +151,8 @@ class FlatEcsShape:
         flat["hogpipe.network.io.transmit.packets"] = transmit["packets"]
         flat["hogpipe.network.io.receive.bytes"] = receive["bytes"]
         flat["hogpipe.network.io.receive.packets"] = receive["packets"]
+        if "server" in record:
+            flat["server.port"] = record["server"]["port"]
         if len(network) > 2:
             moved: Document = {}
             measured: Document = {}

@@ -80,6 +80,8 @@ class FlatShape:
             "network.io.receive.bytes": receive["bytes"],
             "network.io.receive.packets": receive["packets"],
         }
+        if "server" in record:
+            flat["server.port"] = record["server"]["port"]
         if len(network) > 2:
             flat.update(flatten(describe_path(record), "network."))
         for quality, count in record["attribution"].items():

@@ -126,7 +126,7 @@ def _flow(group: int) -> TrafficBody:
     network["interface"] = {"name": "eth0"}
     network["local"] = {"address": "2001:db8::1", "port": 443}
     network["peer"] = {"address": f"2001:db8::{group & 0xFFFF:x}", "port": 1024 + group % 60_000}
-    return {"network": network, "attribution": {"exact": 0}}
+    return {"server": {"port": 443}, "network": network, "attribution": {"exact": 0}}
 
 
 def _remainder() -> TrafficBody:

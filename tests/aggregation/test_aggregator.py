@@ -36,7 +36,15 @@ V6 = bytes(15) + b"\x02"
 selectors = st.sampled_from(
     [
         *("pid:1", "exe:/usr/bin/*", "user:1", "user:ro*", "cgroup:/a.*", "unit:b.*"),
-        *("container:1*", "pod:7a1b"),
+        *(
+            "container:1*",
+            "pod:7a1b",
+            "program:nginx",
+            "command:*",
+            "port:22",
+            "remote:10.0.0.0/30",
+        ),
+        *("!program:nginx", "!port:443", "!remote:::/0", "!user:0"),
     ]
 ).map(parse_selector)
 
@@ -232,6 +240,8 @@ def test_a_selector_matches_what_a_process_is_now() -> None:
         (["process"], [], {4242, 77}),
         (["user", "remote"], [], {4242, 77}),
         (["remote"], ["exe:curl"], {4242, 77}),
+        (["remote"], ["!user:0"], {4242, 77}),
+        (["remote"], ["remote:10.0.0.2", "!port:80"], set()),
         (["remote"], [], set()),
     ],
 )

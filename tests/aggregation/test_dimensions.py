@@ -27,16 +27,21 @@ from hogpipe.aggregation.dimensions import (
     NotWithEbpf,
     list_endpoint_fields,
 )
+from hogpipe.aggregation.selectors import list_selected_fields, parse_selector
 from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
 from hogpipe.linux.bpf.shapes import ENDPOINTS, TRAFFIC_ROW
 from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, Rows, TrafficRow, encode_endpoints
-from hogpipe.model import Attribution, FlowKey, Process, Quality, fold_key
+from hogpipe.model import Attribution, FlowKey, Process, Quality, ServicePorts, fold_key
 from hogpipe.protocols import TCP, UDP
 from hogpipe.records.schema import TrafficBody
 
 ROOT = Path(__file__).parents[2]
 V6_HERE, V6_THERE = bytes(15) + b"\x01", bytes(15) + b"\x02"
 NAMES = tuple(DIMENSIONS)
+SELECTORS = (
+    "pid:3", "!pid:4", "program:curl", "!command:php", "user:0", "!unit:b.service",
+    "port:1", "!port:2", "remote:10.0.0.2", "!remote:10.0.0.3", "remote:::/0",
+)  # fmt: skip
 WITH_EBPF = [
     name
     for name, one in DIMENSIONS.items()
@@ -61,13 +66,17 @@ SAMPLES: dict[str, tuple[Sample, set[DimensionName]]] = {
     "pid": (Sample(BASE.flow, OTHER), {"process"}),
     "program": (
         Sample(BASE.flow, replace(NGINX, executable="/usr/bin/curl", command="curl")),
+        {"process", "program"},
+    ),
+    "command": (
+        Sample(BASE.flow, replace(NGINX, executable=None, command="php", usual_name="nginx")),
         {"process"},
     ),
     "user": (Sample(BASE.flow, replace(OTHER, user_id=0)), {"process", "user"}),
     "cgroup": (Sample(BASE.flow, replace(OTHER, cgroup="/b")), {"process", "cgroup"}),
-    "unit": (Sample(BASE.flow, replace(OTHER, unit="b.service")), {"process", "cgroup"}),
+    "unit": (Sample(BASE.flow, replace(OTHER, unit="b.service")), {"process", "cgroup", "unit"}),
     "container": (Sample(BASE.flow, replace(OTHER, container="3d4c")), {"process", "container"}),
-    "pod": (Sample(BASE.flow, replace(OTHER, pod="5c6d")), {"process", "container"}),
+    "pod": (Sample(BASE.flow, replace(OTHER, pod="5c6d")), {"process", "container", "pod"}),
     "protocol": (with_flow(protocol=UDP), {"transport", "flow"}),
     "family": (
         with_flow(local_address=V6_HERE, remote_address=V6_THERE),
@@ -77,13 +86,21 @@ SAMPLES: dict[str, tuple[Sample, set[DimensionName]]] = {
     "local address": (with_flow(local_address=b"\x0a\x00\x00\x09"), {"flow"}),
     "remote address": (with_flow(remote_address=b"\x0a\x00\x00\x09"), {"remote", "flow"}),
     "local port": (with_flow(local_port=40001), {"flow"}),
-    "remote port": (with_flow(remote_port=80), {"flow"}),
+    "remote port": (with_flow(remote_port=80), {"port", "flow"}),
 }
 """By the property that differs from `BASE`: the sample, and the dimensions that tell it apart."""
 
 
-def aggregate_packets(samples: Sequence[Sample], group_by: Sequence[str]) -> list[TrafficBody]:
-    aggregator = Aggregator(group_by, [], 100)
+def make_aggregator(group_by: Sequence[str], only: Sequence[str]) -> Aggregator:
+    aggregator = Aggregator(group_by, [parse_selector(text) for text in only], 100)
+    aggregator.service_ports = ServicePorts(frozenset({1}))
+    return aggregator
+
+
+def aggregate_packets(
+    samples: Sequence[Sample], group_by: Sequence[str], only: Sequence[str] = ()
+) -> list[TrafficBody]:
+    aggregator = make_aggregator(group_by, only)
     for sample in samples:
         aggregator.ingest(sample.flow, make_traffic((10, 1), (200, 2)), exact(sample.process))
     return list(aggregator.drain())
@@ -133,15 +150,25 @@ class KnownProcesses:
         raise AssertionError("the owner of every row is known")
 
 
-def aggregate_rows(samples: Sequence[Sample], group_by: Sequence[str]) -> list[TrafficBody]:
+def aggregate_rows(
+    samples: Sequence[Sample], group_by: Sequence[str], only: Sequence[str] = ()
+) -> list[TrafficBody]:
     rows = np.concatenate([make_row(sample, cookie) for cookie, sample in enumerate(samples, 1)])
     none = np.zeros(0, TRAFFIC_ROW)
-    row_aggregator = RowAggregator(KnownProcesses(samples), list_endpoint_fields(group_by))
-    aggregator = Aggregator(group_by, [], 100)
+    fields = list_endpoint_fields(group_by) + list_selected_fields(only)
+    row_aggregator = RowAggregator(KnownProcesses(samples), fields)
+    aggregator = make_aggregator(group_by, only)
     for batch in row_aggregator.aggregate(EpochRows(none, rows, none), window_ends=True):
         for one in batch.owned:
             aggregator.ingest_sum(one.flow, one.traffic, one.attribution, one.flows)
     return list(aggregator.drain())
+
+
+def comparable(bodies: list[TrafficBody]) -> list[str]:
+    # Rows count a flow for each socket, packets one for each five-tuple.
+    for body in bodies:
+        body["network"]["flows"] = 0
+    return sorted(json.dumps(body, sort_keys=True) for body in bodies)
 
 
 def test_each_dimension_has_a_sample_that_differs_in_it() -> None:
@@ -191,16 +218,13 @@ flows = st.builds(
 @given(
     st.lists(st.builds(Sample, flows, st.sampled_from(PROCESSES)), min_size=1, max_size=12),
     st.lists(st.sampled_from(WITH_EBPF), unique=True, max_size=4),
+    st.lists(st.sampled_from(SELECTORS), unique=True, max_size=3),
 )
-def test_both_sources_give_the_same_records(samples: list[Sample], group_by: list[str]) -> None:
-    def comparable(bodies: list[TrafficBody]) -> list[str]:
-        # Rows count a flow for each socket, packets one for each five-tuple.
-        for body in bodies:
-            body["network"]["flows"] = 0
-        return sorted(json.dumps(body, sort_keys=True) for body in bodies)
-
-    by_packets = comparable(aggregate_packets(samples, group_by))
-    assert comparable(aggregate_rows(samples, group_by)) == by_packets
+def test_both_sources_give_the_same_records(
+    samples: list[Sample], group_by: list[str], only: list[str]
+) -> None:
+    by_packets = comparable(aggregate_packets(samples, group_by, only))
+    assert comparable(aggregate_rows(samples, group_by, only)) == by_packets
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in WITH_EBPF])
@@ -235,10 +259,11 @@ def test_types_and_documentation_list_the_dimensions_in_the_order_of_the_table()
 
 def test_a_sum_of_flows_is_described_by_what_its_flows_have_in_common() -> None:
     flow = fold_key(FlowKey(17, b"\x0a\0\0\1", 53, b"\x0a\0\0\2", 4000, "eth0"))
-    names = ["transport", "network_type", "interface", "remote", "flow"]
+    names = ["transport", "network_type", "interface", "port", "remote", "flow"]
     assert Grouping(names).describe_path(flow) == {
         "transport": "udp", "type": "ipv4", "interface": {"name": "eth0"},
     }  # fmt: skip
+    assert Grouping(names).describe_server(flow, ServicePorts()) is None
     for name in names:
         described = Grouping([name]).describe_path(flow)
         assert "local" not in described

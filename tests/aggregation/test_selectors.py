@@ -1,22 +1,65 @@
+"""Selectors: what each kind matches, and what several of them select together."""
+
+import re
+from pathlib import Path
+from typing import get_args
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from support.traffic import NGINX, attributions, exact
+from support.traffic import NGINX, attributions, exact, flows, make_flow
 
-from hogpipe.aggregation.selectors import parse_selector
-from hogpipe.model import UNATTRIBUTED, Attribution, Quality, User
+from hogpipe.aggregation.selectors import (
+    Selection,
+    SelectorKind,
+    list_selected_fields,
+    parse_selector,
+)
+from hogpipe.model import (
+    UNATTRIBUTED,
+    UNKNOWN_FLOW,
+    Attribution,
+    FlowKey,
+    Quality,
+    ServicePorts,
+    User,
+    fold_key,
+)
 
+PAGE = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
+KINDS = get_args(SelectorKind)
+OF_FLOWS = ("port", "remote")
 WWW_DATA = Attribution(Quality.NONE, None, User(33, "www-data"))
+FLOW = make_flow(40000, remote=bytes([10, 1, 2, 3]), remote_port=443)
+V6 = make_flow(40000, remote=bytes.fromhex("20010db8000000000000000000000005"))
+CURL = replace(NGINX, pid=77, executable="/usr/bin/curl", command="curl", unit="cron.service")
+
+
+def matches(
+    text: str,
+    attribution: Attribution = UNATTRIBUTED,
+    flow: FlowKey = FLOW,
+    ports: ServicePorts = ServicePorts(),  # noqa: B008 - it is frozen
+) -> bool:
+    return parse_selector(text).matches(flow, attribution, ports)
+
+
+def selects(only: list[str], attribution: Attribution, flow: FlowKey = FLOW) -> bool:
+    selection = Selection(map(parse_selector, only))
+    return selection.selects(flow, attribution, ServicePorts())
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "pid:4242",
+        "program:nginx",
+        "program:n*x",
         "exe:nginx",
         "exe:ngin?",
         "exe:/usr/*/nginx",
+        "command:nginx",
         "unit:nginx.*",
         "container:1f2e*",
         "pod:7a1b*",
@@ -26,16 +69,19 @@ WWW_DATA = Attribution(Quality.NONE, None, User(33, "www-data"))
     ],
 )
 def test_a_selector_matches_the_process_it_describes(text: str) -> None:
-    assert parse_selector(text).matches(exact(NGINX))
+    assert matches(text, exact(NGINX))
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "pid:424",
+        "program:Nginx",
+        "program:/usr/sbin/nginx",
         "exe:Nginx",
         "exe:sbin",
         "exe:/sbin/nginx",
+        "command:ngin",
         "unit:nginx",
         "container:1f2e",
         "pod:7a1b",
@@ -45,43 +91,130 @@ def test_a_selector_matches_the_process_it_describes(text: str) -> None:
     ],
 )
 def test_a_selector_does_not_match_other_processes(text: str) -> None:
-    assert not parse_selector(text).matches(exact(NGINX))
+    assert not matches(text, exact(NGINX))
 
 
 def test_a_process_without_a_pod_matches_no_pod_selector() -> None:
-    assert not parse_selector("pod:*").matches(exact(replace(NGINX, pod=None)))
+    assert not matches("pod:*", exact(replace(NGINX, pod=None)))
 
 
-def test_processes_of_a_program_are_matched_however_much_is_known_of_each() -> None:
-    selector = parse_selector("exe:nginx")
-    assert selector.matches(exact(NGINX))
-    assert selector.matches(
-        exact(replace(NGINX, executable=None, command="nginx: worker", usual_name="nginx"))
-    )
+@pytest.mark.parametrize("kind", ["program", "exe"])
+def test_processes_of_a_program_are_matched_however_much_is_known_of_each(kind: str) -> None:
+    assert matches(f"{kind}:nginx", exact(NGINX))
+    worker = replace(NGINX, executable=None, command="nginx: worker", usual_name="nginx")
+    assert matches(f"{kind}:nginx", exact(worker))
 
 
-def test_the_command_is_matched_only_if_the_executable_is_unknown() -> None:
-    selector = parse_selector("exe:worker")
-    assert selector.matches(exact(replace(NGINX, executable=None, command="worker")))
-    assert not selector.matches(exact(replace(NGINX, command="worker")))
+def test_exe_matches_the_command_only_if_the_executable_is_unknown() -> None:
+    assert matches("exe:worker", exact(replace(NGINX, executable=None, command="worker")))
+    assert not matches("exe:worker", exact(replace(NGINX, command="worker")))
     kernel_thread = replace(NGINX, executable=None, command="kworker/0:1")
-    assert parse_selector("exe:kworker/*").matches(exact(kernel_thread))
+    assert matches("exe:kworker/*", exact(kernel_thread))
+
+
+def test_command_matches_the_command_whatever_the_executable_is() -> None:
+    assert matches("command:worker", exact(replace(NGINX, command="worker")))
+    assert not matches("command:*", exact(replace(NGINX, command=None)))
 
 
 @pytest.mark.parametrize("text", ["user:33", "user:www-data"])
 def test_a_user_is_matched_even_if_the_process_is_unknown(text: str) -> None:
-    assert parse_selector(text).matches(WWW_DATA)
-    assert not parse_selector(text).matches(Attribution(Quality.NONE, None, User(0)))
+    assert matches(text, WWW_DATA)
+    assert not matches(text, Attribution(Quality.NONE, None, User(0)))
 
 
-@pytest.mark.parametrize("kind", ["exe", "unit", "container", "pod", "user", "cgroup"])
+@pytest.mark.parametrize(
+    ("text", "flow"),
+    [
+        ("remote:10.1.2.3", FLOW),
+        ("remote:10.0.0.0/8", FLOW),
+        ("remote:10.1.2.2/31", FLOW),
+        ("remote:0.0.0.0/0", FLOW),
+        ("remote:::ffff:10.1.2.3", FLOW),
+        ("remote:::ffff:10.0.0.0/104", FLOW),
+        ("remote:2001:db8::5", V6),
+        ("remote:2001:db8::/32", V6),
+        ("remote:::/0", V6),
+    ],
+)
+def test_a_remote_is_an_address_or_a_network(text: str, flow: FlowKey) -> None:
+    assert matches(text, flow=flow)
+
+
+@pytest.mark.parametrize(
+    ("text", "flow"),
+    [
+        ("remote:10.1.2.4", FLOW),
+        ("remote:10.1.2.0/31", FLOW),
+        ("remote:10.0.0.1", FLOW),  # the local address
+        ("remote:::/0", FLOW),
+        ("remote:0.0.0.0/0", V6),
+        ("remote:2001:db9::/32", V6),
+        ("remote:0.0.0.0/0", UNKNOWN_FLOW),
+        ("remote:0.0.0.0/0", fold_key(FLOW)),
+    ],
+)
+def test_other_remote_ends_are_not_matched(text: str, flow: FlowKey) -> None:
+    assert not matches(text, flow=flow)
+
+
+def test_a_port_is_that_of_the_service() -> None:
+    assert matches("port:443")
+    assert not matches("port:40000")
+    assert matches("port:40000", ports=ServicePorts(frozenset({40000})))
+    assert not matches("port:443", flow=fold_key(FLOW))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in (*OF_FLOWS, "pid")])
 def test_an_unknown_value_is_not_matched_even_by_a_star(kind: str) -> None:
-    assert not parse_selector(f"{kind}:*").matches(UNATTRIBUTED)
+    assert not matches(f"{kind}:*")
 
 
-@pytest.mark.parametrize("text", ["", "nginx", "exe:", ":nginx", "comm:nginx", "PID:1"])
+@pytest.mark.parametrize(
+    ("only", "nginx", "curl", "nobody"),
+    [
+        ([], True, True, True),
+        (["program:nginx"], True, False, False),
+        (["program:nginx", "program:curl"], True, True, False),
+        (["!program:nginx"], False, True, True),
+        (["!program:nginx", "!unit:cron.service"], False, False, True),
+        (["user:www-data", "!program:nginx"], False, True, False),
+        (["!program:nginx", "user:www-data", "program:nginx"], False, True, False),
+        (["port:443", "!remote:192.0.2.0/24"], True, True, True),
+        (["port:443", "!remote:10.0.0.0/8"], False, False, False),
+    ],
+)
+def test_any_selector_may_include_and_each_with_a_bang_excludes(
+    only: list[str], nginx: bool, curl: bool, nobody: bool
+) -> None:
+    found = selects(only, exact(NGINX)), selects(only, exact(CURL)), selects(only, UNATTRIBUTED)
+    assert found == (nginx, curl, nobody)
+
+
+def test_a_selection_states_what_it_depends_on() -> None:
+    for kind, value in {"port": "1", "remote": "::1", "pid": "1", "user": "x"}.items():
+        for text in (f"{kind}:{value}", f"!{kind}:{value}"):
+            selection = Selection([parse_selector(text)])
+            assert selection.needs_owner == (kind not in OF_FLOWS)
+            assert selection.needs_service_port == (kind == "port")
+
+
+def test_the_ebpf_source_keeps_apart_what_selectors_of_flows_need() -> None:
+    assert list_selected_fields(["pid:1", "!user:0"]) == []
+    assert {*list_selected_fields(["!remote:::1"])} == {"family", "remote_address"}
+    assert {*list_selected_fields(["port:1", "port:2"])} == {
+        "family", "protocol", "local_port", "remote_port",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "nginx", "exe:", ":nginx", "comm:nginx", "PID:1", "!", "!nginx", "!!pid:1", "! pid:1"],
+)
 def test_a_text_that_is_no_selector_is_an_error_that_lists_the_kinds(text: str) -> None:
-    with pytest.raises(ValueError, match="pid, exe, unit, container, pod, user, cgroup"):
+    with pytest.raises(
+        ValueError, match=r"!kind:pattern to exclude, kind one of " + ", ".join(KINDS)
+    ):
         parse_selector(text)
 
 
@@ -91,13 +224,42 @@ def test_a_pid_that_is_not_a_number_is_an_error(pid: str) -> None:
         parse_selector(f"pid:{pid}")
 
 
+@pytest.mark.parametrize("port", ["https", "0", "65536", "-1", "80-90", "*", "1" * 5000])
+def test_a_port_that_is_no_port_is_an_error(port: str) -> None:
+    with pytest.raises(ValueError, match="a port is a number from 1 to 65535, as in port:443"):
+        parse_selector(f"!port:{port}")
+
+
+@pytest.mark.parametrize(
+    "remote", ["web1", "10.0.0", "10.0.0.0/33", "*", "10.0.*", "fe80::1%", "1"]
+)
+def test_a_remote_that_is_no_address_is_an_error(remote: str) -> None:
+    with pytest.raises(ValueError, match="a remote is an address or a network, as in remote:"):
+        parse_selector(f"remote:{remote}")
+
+
+def test_a_network_with_host_bits_is_an_error_that_shows_both_meanings() -> None:
+    with pytest.raises(ValueError, match=r"write remote:10\.0\.0\.0/8, or remote:10\.0\.0\.1 for"):
+        parse_selector("remote:10.0.0.1/8")
+    with pytest.raises(ValueError, match="write remote:2001:db8::/32, or remote:2001:db8::1 for"):
+        parse_selector("remote:2001:db8::1/32")
+
+
 @settings(deadline=None)
-@given(st.text(), attributions)
-def test_no_text_makes_a_selector_that_fails_later(text: str, attribution: Attribution) -> None:
-    for kind in ("exe", "unit", "container", "pod", "user", "cgroup"):
-        try:
-            selector = parse_selector(f"{kind}:{text}")
-        except ValueError:
-            assert text == ""
-        else:
-            assert selector.matches(attribution) in {True, False}
+@given(st.sampled_from(KINDS), st.text(), flows, attributions)
+def test_no_text_makes_a_selector_that_fails_later(
+    kind: str, text: str, flow: FlowKey, attribution: Attribution
+) -> None:
+    try:
+        selector = parse_selector(f"{kind}:{text}")
+    except ValueError:
+        assert text == "" or kind in {"pid", "port", "remote"}
+    else:
+        assert selector.matches(flow, attribution, ServicePorts()) in {True, False}
+
+
+def test_the_page_lists_the_kinds_with_examples_that_can_be_parsed() -> None:
+    (table,) = re.findall(r"<!-- selectors: .*?-->\n(.*?)\n\n", PAGE, re.DOTALL)
+    rows = re.findall(r"^\| `(\w+)` \| .* \| `(.+)` \|$", table, re.MULTILINE)
+    assert tuple(kind for kind, _ in rows) == KINDS
+    assert [parse_selector(example).kind for _, example in rows] == list(KINDS)

@@ -137,13 +137,22 @@ def test_a_dimension_must_exist_and_be_known_to_the_source(tmp_path: Path) -> No
     load_text(tmp_path, text.format("pcap", "interface"))
     load_text(tmp_path, text.format("ebpf", "flow"))
     (problem,) = problems_of(tmp_path, text.format("pcap", "colour"))
-    assert problem.startswith('aggregation.group_by[1]: must be "process", "user", ')
+    assert problem.startswith('aggregation.group_by[1]: must be "process", "program", "user", ')
     assert problem.endswith('not "colour"')
 
 
 def test_a_selector_that_cannot_be_parsed_is_reported_with_the_reason(tmp_path: Path) -> None:
-    assert problems_of(tmp_path, '[aggregation]\nonly = ["pid:1", "pid:x"]') == [
-        "aggregation.only[1]: 'pid:x' is not a selector: a pid is a number, as in pid:4242"
+    only = '["pid:1", "pid:x", "!port:https", "remote:10.0.0.1/8"]'
+    assert problems_of(tmp_path, f"[aggregation]\nonly = {only}") == [
+        "aggregation.only[1]: 'pid:x' is not a selector: a pid is a number, as in pid:4242",
+        (
+            "aggregation.only[2]: '!port:https' is not a selector: "
+            "a port is a number from 1 to 65535, as in port:443"
+        ),
+        (
+            "aggregation.only[3]: 'remote:10.0.0.1/8' is not a selector: 10.0.0.1/8 is an address "
+            "within 10.0.0.0/8: write remote:10.0.0.0/8, or remote:10.0.0.1 for the address alone"
+        ),
     ]
 
 

@@ -39,6 +39,7 @@ FULL: TrafficRecord = {
     "systemd": {"unit": "nginx.service"},
     "container": {"id": "1f2e3d"},
     "k8s": {"pod": {"uid": "7a1b90f2-713c-467a-a18a-cbb50a075296"}},
+    "server": {"port": 443},
     "network": {
         "flows": 3,
         "io": {

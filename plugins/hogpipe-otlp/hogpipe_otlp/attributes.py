@@ -34,6 +34,7 @@ _RESOURCE: dict[str, KeyPath] = {
     "k8s.pod.uid": ("k8s", "pod", "uid"),
 }
 _FLOW: dict[str, KeyPath] = {
+    "server.port": ("server", "port"),
     "network.transport": ("network", "transport"),
     "network.type": ("network", "type"),
     "network.interface.name": ("network", "interface", "name"),

@@ -85,6 +85,7 @@ def test_a_flow_is_in_the_attributes_of_its_points() -> None:
     transmit, receive = points_of([FLOW])
     assert attributes(transmit) == {
         "network.io.direction": "transmit",
+        "server.port": 443,
         "network.transport": "tcp",
         "network.type": "ipv6",
         "network.interface.name": "eth0",

@@ -9,7 +9,7 @@ from typing import Literal
 
 from hogpipe import TrafficRecord
 
-LabelName = Literal["program", "unit", "container", "pod", "user", "interface", "transport"]
+LabelName = Literal["program", "unit", "container", "pod", "user", "interface", "transport", "port"]
 Labels = tuple[str, ...]
 """A value for each configured name, in order."""
 
@@ -74,6 +74,10 @@ def _transport(record: TrafficRecord) -> str:
     return record["network"].get("transport", "")
 
 
+def _port(record: TrafficRecord) -> str:
+    return str(record["server"]["port"]) if "server" in record else ""
+
+
 _READERS: dict[LabelName, Callable[[TrafficRecord], str]] = {
     "program": _program,
     "unit": _unit,
@@ -82,4 +86,5 @@ _READERS: dict[LabelName, Callable[[TrafficRecord], str]] = {
     "user": _user,
     "interface": _interface,
     "transport": _transport,
+    "port": _port,
 }

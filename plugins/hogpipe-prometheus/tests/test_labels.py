@@ -31,8 +31,9 @@ def test_a_user_is_a_name_or_a_number() -> None:
     assert labelling.of(nameless) == ("", "4711")
 
 
-def test_interface_and_transport_can_be_labels() -> None:
-    assert Labelling(["interface", "transport"]).of(FLOW) == ("eth0", "tcp")
+def test_interface_transport_and_port_can_be_labels() -> None:
+    assert Labelling(["interface", "transport", "port"]).of(FLOW) == ("eth0", "tcp", "443")
+    assert Labelling(["port"]).of(SERVICE) == ("",)
 
 
 def test_a_program_has_one_label_whether_or_not_the_executable_is_known() -> None:
