@@ -7,7 +7,6 @@ from pathlib import Path
 from subprocess import PIPE
 
 import pytest
-from support.bpf import require_bpf
 from support.namespaces import require
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -60,41 +59,6 @@ def test_the_shares_of_each_tool_add_up_to_the_truth(tmp_path: Path) -> None:
     left = subprocess.run(["ip", "netns", "list"], check=True, capture_output=True, text=True)
     assert f"hogpipe-test-{pid}-" not in left.stdout
     assert run.stdout.count("| outbound-100ms |") == 5
-
-
-@pytest.mark.parametrize("name", ["veth-100ms", "veth-inbound"])
-def test_the_truth_of_a_container_on_a_veth_has_both_ends(tmp_path: Path, name: str) -> None:
-    require("ip", "tcpdump")
-    path = tmp_path / "figures.json"
-    options = ["--without-nethogs", "--seconds", "1", "--connections-per-second", "60"]
-    run, _ = run_bench(name, *options, "--json", path)
-    assert run.returncode == 0, run.stderr
-    (figures,) = json.loads(path.read_text())["workloads"]
-    assert figures["load"]["failed"] == figures["load"]["stray_packets"] == 0
-    (tool,) = figures["tools"]
-    verdict = tool["verdict"]
-    assert verdict["truth"] == figures["load"]["bytes"] > 0
-    assert verdict["missing"] == verdict["wrong"] == 0
-    assert verdict["right_shares"].keys() == {"10.78.0.1", "10.78.0.2"}
-
-
-def test_ledger_and_ebpf_attribute_every_byte_over_ipv6_and_at_servers(tmp_path: Path) -> None:
-    require("ip", "tcpdump", "nethogs")
-    require_bpf()
-    path = tmp_path / "figures.json"
-    options = ["--seconds", "1", "--connections-per-second", "60", "--json", path]
-    names = ["outbound-1ms-v6", "udp-inbound-v6"]
-    run, _ = run_bench(*names, "--ledger", "--ebpf", *options)
-    assert run.returncode == 0, run.stderr
-    for figures in json.loads(path.read_text())["workloads"]:
-        assert figures["load"]["failed"] == figures["load"]["stray_packets"] == 0
-        verdicts = {tool["tool"]: tool["verdict"] for tool in figures["tools"]}
-        assert verdicts.keys() == {"hogpipe", "hogpipe, ledger", "hogpipe, ebpf", "nethogs"}
-        for name in ("hogpipe, ledger", "hogpipe, ebpf"):
-            assert verdicts[name]["right"] == verdicts[name]["truth"] > 0, (
-                figures["workload"],
-                name,
-            )
 
 
 @pytest.mark.parametrize("compared", ["processes", "connections"])

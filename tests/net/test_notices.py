@@ -48,9 +48,9 @@ def test_one_line_says_where_owners_come_from(
         None, *netns.enter(*prefix, *COMMAND, *BRIEFLY, *options), stdout=subprocess.PIPE
     ) as run:
         assert run.wait() == 0, run.errors
-    first, summary = run.errors
-    assert first.startswith(line)
-    assert "captured, 0 dropped" in summary
+    assert run.errors[0].startswith(line)
+    # With `ebpf`, traffic of the whole host may add a line about what has no owner.
+    assert any("captured, 0 dropped" in error for error in run.errors[1:])
 
 
 def test_much_traffic_without_owner_is_explained_at_the_end(netns: Namespace) -> None:

@@ -1,0 +1,69 @@
+"""The benchmarks that need namespaces, at a small size: they run, and their figures add up."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.bpf import require_bpf
+from support.namespaces import require
+
+BENCH = Path(__file__).parents[1] / "bench"
+
+
+def run_bench(name: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, BENCH / name, *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", ["veth-100ms", "veth-inbound"])
+def test_the_truth_of_a_container_on_a_veth_has_both_ends(tmp_path: Path, name: str) -> None:
+    require("ip", "tcpdump")
+    path = tmp_path / "figures.json"
+    options = ["--without-nethogs", "--seconds", "1", "--connections-per-second", "60"]
+    run = run_bench("attribution.py", name, *options, "--json", path)
+    assert run.returncode == 0, run.stderr
+    (figures,) = json.loads(path.read_text())["workloads"]
+    assert figures["load"]["failed"] == figures["load"]["stray_packets"] == 0
+    (tool,) = figures["tools"]
+    verdict = tool["verdict"]
+    assert verdict["truth"] == figures["load"]["bytes"] > 0
+    assert verdict["missing"] == verdict["wrong"] == 0
+    assert verdict["right_shares"].keys() == {"10.78.0.1", "10.78.0.2"}
+
+
+def test_ledger_and_ebpf_attribute_every_byte_over_ipv6_and_at_servers(tmp_path: Path) -> None:
+    require("ip", "tcpdump", "nethogs")
+    require_bpf()
+    path = tmp_path / "figures.json"
+    options = ["--seconds", "1", "--connections-per-second", "60", "--json", path]
+    names = ["outbound-1ms-v6", "udp-inbound-v6"]
+    run = run_bench("attribution.py", *names, "--ledger", "--ebpf", *options)
+    assert run.returncode == 0, run.stderr
+    for figures in json.loads(path.read_text())["workloads"]:
+        assert figures["load"]["failed"] == figures["load"]["stray_packets"] == 0
+        verdicts = {tool["tool"]: tool["verdict"] for tool in figures["tools"]}
+        assert verdicts.keys() == {"hogpipe", "hogpipe, ledger", "hogpipe, ebpf", "nethogs"}
+        for name in ("hogpipe, ledger", "hogpipe, ebpf"):
+            assert verdicts[name]["right"] == verdicts[name]["truth"] > 0, (
+                figures["workload"],
+                name,
+            )
+
+
+def test_a_pair_has_the_throughput_with_and_without_hogpipe(tmp_path: Path) -> None:
+    require("ip", "iperf3")
+    require_bpf()
+    path = tmp_path / "figures.json"
+    done = run_bench("packet_cost.py", "--pairs", "1", "--seconds", "1", "--json", path)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(path.read_text())
+    assert figures.keys() == {"tcp", "udp-64"}
+    for cost in figures.values():
+        (one,) = cost["pairs"]
+        assert 1 < cost["packet_ns"] < 1e6
+        assert one["with_hogpipe"] > 1e6
+        assert one["without"] > 1e6
+        assert one["cpu_share"] >= 0
+    assert done.stdout.count("Gbit/s") == 2
