@@ -2,10 +2,15 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 from support.certificates import Certificates, make_certificates
 from support.namespaces import Namespace, host_and_container, namespace, pair, require
 from support.tiers import TESTS, choose_tier
+
+# No test fails because the host is busy.
+hypothesis.settings.register_profile("hogpipe", deadline=None)
+hypothesis.settings.load_profile("hogpipe")
 
 ADDRESSES = [("10.77.0.1/24", "10.77.0.2/24"), ("fd77::1/64", "fd77::2/64")]
 

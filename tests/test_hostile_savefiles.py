@@ -89,7 +89,7 @@ FILES = st.one_of(pcap_files(), pcapng_files())
 
 
 @given(FILES, st.sampled_from([0.1, 1.0, 3600.0]))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_records_of_any_frames_add_up_to_no_more_than_the_frames_have(
     tmp_path_factory: pytest.TempPathFactory, built: tuple[bytes, int], interval: float
 ) -> None:
@@ -102,7 +102,7 @@ def test_records_of_any_frames_add_up_to_no_more_than_the_frames_have(
 
 
 @given(FILES, st.binary(min_size=1, max_size=8), st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_changed_or_cut_file_ends_with_records_that_add_up(
     tmp_path_factory: pytest.TempPathFactory,
     built: tuple[bytes, int],
@@ -118,7 +118,7 @@ def test_a_changed_or_cut_file_ends_with_records_that_add_up(
 
 
 @given(st.binary(max_size=300))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_any_bytes_end_a_replay_with_an_error_of_its_own(
     tmp_path_factory: pytest.TempPathFactory, file: bytes
 ) -> None:

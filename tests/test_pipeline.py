@@ -201,7 +201,7 @@ def assert_all_is_recorded(records: list[dict[str, Any]], offered: Tally) -> Non
     assert stats_of(records)[-1]["attribution"]["pending"] == {"flows": 0, "bytes": 0}
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.integers(0, 2**32),
     st.booleans(),
@@ -218,7 +218,7 @@ def test_batches_offered_until_a_stop_are_recorded(
     assert_all_is_recorded(records, source.offered)
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(st.integers(0, 2**32), st.booleans(), st.integers(0, 40))
 def test_batches_offered_until_a_source_breaks_off_are_recorded(
     seed: int, closes_windows: bool, breaks_after: int

@@ -1,7 +1,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.traffic import (
@@ -58,7 +58,6 @@ def drain_one(aggregator: Aggregator) -> TrafficBody:
     return body
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(flows, deltas, attributions, st.none() | processes), max_size=30),
     dimensions,

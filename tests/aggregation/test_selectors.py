@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.traffic import NGINX, attributions, exact, flows, make_flow
@@ -245,7 +245,6 @@ def test_a_network_with_host_bits_is_an_error_that_shows_both_meanings() -> None
         parse_selector("remote:2001:db8::1/32")
 
 
-@settings(deadline=None)
 @given(st.sampled_from(KINDS), st.text(), flows, attributions)
 def test_no_text_makes_a_selector_that_fails_later(
     kind: str, text: str, flow: FlowKey, attribution: Attribution

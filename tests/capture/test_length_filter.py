@@ -142,7 +142,7 @@ def test_a_frame_whose_packet_claims_more_is_undecoded(packet: bytes, snaplen: i
 
 
 @given(st.data(), st.sampled_from([ETHERNET, RAW]), st.sampled_from([96, 128]))
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 def test_lengths_read_the_fast_way_are_those_read_with_the_original_length(
     data: st.DataObject, link_type: int, snaplen: int
 ) -> None:

@@ -78,7 +78,7 @@ def load_or_collect(
         return None, error.problems
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(tables=FILES)
 def test_any_tables_give_settings_or_printable_problems_without_secrets(
     tables: dict[str, object],
@@ -100,7 +100,7 @@ def test_any_tables_give_settings_or_printable_problems_without_secrets(
             assert bool(names) is (tables.get("sinks") != [])
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     key=st.text(max_size=8) | st.sampled_from(["sinks[0].type", "capture.source", "a"]), value=WORDS
 )

@@ -229,7 +229,7 @@ async def test_a_run_that_ends_while_a_spool_changes_hands_keeps_all_records_in_
     assert _sequences(later) == [1, 2]
 
 
-@examples(deadline=None, max_examples=60)
+@examples(max_examples=60)
 @given(st.integers(0, 2**32), st.lists(st.sampled_from("ppppcCs"), max_size=25))
 async def test_whatever_the_order_of_changes_each_window_is_delivered_once_and_in_order(
     seed: int, steps: list[str]

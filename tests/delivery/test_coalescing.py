@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.sinks import total_bytes, traffic
 
@@ -178,7 +178,6 @@ def test_merging_that_is_far_behind_loses_groups_but_no_byte(
     st.integers(1, 3),
     st.sampled_from(["coalesce", "drop_oldest"]),
 )
-@settings(deadline=None)
 def test_windows_may_be_removed_while_a_job_runs(
     moves: list[tuple[bool, bool, bool]], limit: int, when_full: module.OverflowPolicy
 ) -> None:

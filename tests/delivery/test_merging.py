@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from typing import cast
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.records import FULL
 from support.sinks import stats, total_bytes, traffic
@@ -137,7 +137,6 @@ def test_a_window_is_restored_from_its_sums_unchanged() -> None:
 
 
 @given(windows(), windows())
-@settings(deadline=None)
 def test_every_total_of_every_group_and_quality_is_conserved(
     older: list[Record], newer: list[Record]
 ) -> None:
@@ -148,7 +147,6 @@ def test_every_total_of_every_group_and_quality_is_conserved(
 
 
 @given(windows(), windows(), windows())
-@settings(deadline=None)
 def test_the_order_of_merging_does_not_matter(
     one: list[Record], two: list[Record], three: list[Record]
 ) -> None:
@@ -158,7 +156,6 @@ def test_the_order_of_merging_does_not_matter(
 
 
 @given(st.lists(windows(), max_size=4), st.integers(1, 5))
-@settings(deadline=None)
 def test_a_limit_on_groups_costs_no_byte(made: list[list[Record]], limit: int) -> None:
     merged = _merge(made, max_groups=limit)
     assert sum(record["type"] == "traffic" for record in merged) <= limit

@@ -1,7 +1,7 @@
 """Unit, container and pod by the names in control group paths."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hogpipe.enrichment.cgroup_paths import (
@@ -222,7 +222,6 @@ WORDS = ["name=systemd", "lxc", "docker-", "machine-", "ecs", "garden", "pod", I
 PIECES = st.sampled_from(["/", ":", "0::", ".slice", ".scope", r"\x2d", "\n", *WORDS])
 
 
-@settings(deadline=None)
 @given(st.text() | st.lists(PIECES | st.text(max_size=3)).map("".join))
 def test_any_text_parses(text: str) -> None:
     place = parse_cgroup(text)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_proc import BOOT_TIME, FakeProc, format_table
 
@@ -50,14 +50,12 @@ def test_a_kernel_thread_is_identified_by_its_flags(flags: int, *, expected: boo
     assert (stat.start, stat.flags, stat.is_kernel_thread) == (12345, flags, expected)
 
 
-@settings(deadline=None)
 @given(st.binary())
 def test_no_command_shifts_the_fields_after_it(command: bytes) -> None:
     stat = parse_stat(stat_line(command))
     assert (stat.parent_pid, stat.start) == (7, 12345)
 
 
-@settings(deadline=None)
 @given(st.binary())
 def test_text_is_always_valid_utf8(raw: bytes) -> None:
     assert decode_text(raw).encode("utf-8").decode("utf-8") == decode_text(raw)
@@ -180,7 +178,6 @@ def test_a_malformed_stat_is_counted_and_reads_as_none(fake: FakeProc, data: byt
     assert procfs.malformed == 1
 
 
-@settings(deadline=None)
 @given(st.binary())
 def test_any_stat_parses_or_raises_value_error(data: bytes) -> None:
     try:

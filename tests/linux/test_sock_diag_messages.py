@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hogpipe.linux.sock_diag_messages import (
@@ -137,7 +137,6 @@ def test_a_malformed_message_is_counted_and_the_ones_after_it_are_used() -> None
     assert answer.skipped == len(wrong)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300), st.lists(st.sampled_from([ROW, ROW6])), st.booleans())
 def test_any_bytes_parse_after_complete_messages(
     rest: bytes, rows: list[SocketRow], picky: bool
@@ -149,7 +148,6 @@ def test_any_bytes_parse_after_complete_messages(
         assert answer.skipped or wanted is not None
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_any_bytes_in_a_message_are_a_row_or_counted(data: st.DataObject) -> None:
     body = data.draw(st.binary(max_size=120))
@@ -165,7 +163,6 @@ def build_udp_towards(ports: set[int]) -> bytes:
     return build_dump_by_remote_port(socket.AF_INET6, socket.IPPROTO_UDP, ports)
 
 
-@settings(deadline=None)
 @given(st.sampled_from([build_udp, build_tcp_dump]), PAIRS, st.lists(st.tuples(PORT, PORT)))
 def test_a_filter_accepts_wanted_local_ports_with_wanted_remote_ports(
     build: Callable[[set[tuple[int, int]]], bytes],
@@ -179,7 +176,6 @@ def test_a_filter_accepts_wanted_local_ports_with_wanted_remote_ports(
         assert passes(program, mine, theirs) == (mine in local and theirs in remote)
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from([build_udp_towards, build_tcp_dump_by_remote_port]),
     st.sets(PORT, min_size=1, max_size=256),

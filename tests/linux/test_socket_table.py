@@ -6,7 +6,7 @@ import mmap
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_proc import LISTEN, format_row, format_table, format_time_wait
 
@@ -106,7 +106,6 @@ def test_an_empty_table_has_no_rows() -> None:
     assert parse_table(b"header\n") == ([], 0)
 
 
-@settings(deadline=None)
 @given(st.binary() | st.lists(st.sampled_from([CONNECTION4, b"\n", b" ", b":"])).map(b"".join))
 def test_any_bytes_parse_and_each_line_is_a_row_or_counted(data: bytes) -> None:
     rows, skipped = parse_table(data)
@@ -136,7 +135,6 @@ def socket_rows(draw: st.DrawFn) -> SocketRow:
     )
 
 
-@settings(deadline=None)
 @given(st.lists(socket_rows(), unique_by=lambda row: row.inode), st.integers(0, 100_000))
 def test_printed_rows_parse_to_the_same_values(rows: list[SocketRow], slot: int) -> None:
     lines = [

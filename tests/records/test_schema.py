@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from support.traffic import (
@@ -77,7 +77,6 @@ def test_the_schema_is_one_and_closes_every_object() -> None:
     assert all(part["additionalProperties"] is False for part in objects(SCHEMA))
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(flows, deltas, attributions), max_size=8),
     dimensions,
@@ -101,7 +100,6 @@ def test_traffic_records_are_valid(
         validate(stamper.traffic(body, start_ns, start_ns + SECOND))
 
 
-@settings(deadline=None)
 @given(
     st.builds(
         CaptureCounts,

@@ -1,5 +1,5 @@
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hogpipe.model import (
@@ -163,7 +163,6 @@ def test_each_ledger_counter_is_recorded_under_its_own_name() -> None:
     assert "ledger" not in stats.attribution_info(AttributionCounts(), {}, timed=True)
 
 
-@settings(deadline=None)
 @given(resolver_counts, resolver_counts)
 def test_resolver_counts_since_themselves_and_since_nothing(
     earlier: ResolverCounts, later: ResolverCounts

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 from support.records import DOCS, FULL, read_schema, windows
@@ -94,7 +94,6 @@ def test_the_table_of_the_page_names_existing_keys() -> None:
     assert full == {*schema_leaves({"$ref": "#/$defs/traffic"})}
 
 
-@settings(deadline=None)
 @given(windows)
 def test_each_value_of_the_record_is_in_ecs(records: list[Record]) -> None:
     for record in records:
@@ -104,7 +103,6 @@ def test_each_value_of_the_record_is_in_ecs(records: list[Record]) -> None:
         assert document.keys() - expected.keys() <= DERIVED
 
 
-@settings(deadline=None)
 @given(windows)
 def test_documents_are_valid_by_their_schema(records: list[Record]) -> None:
     for record in records:

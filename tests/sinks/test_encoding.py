@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from support.records import FULL, windows
 from support.sinks import stats, traffic
 
@@ -41,14 +41,12 @@ def test_the_default_is_the_record_itself() -> None:
     assert JsonEncoder(settings).documents([FULL]) == [orjson.dumps(FULL)]
 
 
-@settings(deadline=None)
 @given(windows)
 def test_flat_has_each_value_at_its_path(records: list[Record]) -> None:
     for record, flat in zip(records, encode(records, "flat", "otel"), strict=True):
         assert flat == dict(leaves(record))
 
 
-@settings(deadline=None)
 @given(windows)
 def test_both_layouts_of_ecs_have_the_same_content(records: list[Record]) -> None:
     nested, flat = encode(records, "nested", "ecs"), encode(records, "flat", "ecs")
@@ -104,7 +102,6 @@ def test_a_process_that_changes_is_encoded_again(layout: str, schema: str) -> No
 
 
 @pytest.mark.parametrize("limit", [1, 5, 1000])
-@settings(deadline=None)
 @given(records=windows)
 def test_the_cache_changes_no_byte(limit: int, records: list[Record]) -> None:
     for layout, schema in SHAPES:

@@ -1,6 +1,6 @@
 """A window as a table that fits the terminal and holds no control character."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.sinks import stats, traffic
 
@@ -100,7 +100,6 @@ def test_wide_characters_take_two_columns() -> None:
 @given(
     st.lists(st.text(max_size=30), min_size=1, max_size=4), st.integers(1, 120), st.integers(0, 60)
 )
-@settings(deadline=None)
 def test_no_line_is_wider_than_the_terminal_nor_holds_a_control(
     names: list[str], width: int, exponent: int
 ) -> None:

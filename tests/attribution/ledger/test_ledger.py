@@ -1,6 +1,6 @@
 """The owners that the ledger finds, from events as the kernel records them."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.ledger import (
@@ -555,7 +555,6 @@ events = st.builds(
 
 
 @given(st.lists(st.tuples(events, owners, st.floats(0, 3))), st.integers(1, 5), st.floats(0, 5))
-@settings(deadline=None)
 def test_any_history_keeps_the_bounds_and_finds_only_recorded_owners(
     history: list[tuple[SocketEvent, SocketOwner | None, float]], room: int, age: float
 ) -> None:

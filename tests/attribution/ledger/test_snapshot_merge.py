@@ -1,7 +1,7 @@
 """Snapshots of open sockets, merged before and after events of the same sockets."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.ledger import (
     ALICE,
@@ -318,7 +318,6 @@ EVENTS = st.lists(
 
 
 @given(EVENTS, SNAPSHOTS, EVENTS, st.integers(1, 5))
-@settings(deadline=None)
 def test_any_events_and_snapshot_keep_the_bounds_and_find_only_recorded_owners(
     before: list[tuple[object, SocketOwner | None]],
     sockets: list[SnapshotSocket],

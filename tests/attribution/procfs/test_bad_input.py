@@ -128,7 +128,7 @@ def test_a_file_of_a_process_may_be_missing_or_hold_anything(
         assert is_old(answer.process)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 1000))
 def test_a_table_may_be_truncated_anywhere(
     tmp_path_factory: pytest.TempPathFactory, end: int

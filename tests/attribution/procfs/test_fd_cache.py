@@ -635,7 +635,7 @@ def find_until_complete(cache: Cache, requested: Collection[int]) -> dict[int, i
     raise AssertionError("deferred too often")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(tree=trees, requested=lookups_of, max_fds=st.sampled_from([1, 7, 100_000]))
 def test_earlier_lookups_do_not_change_the_result(
     tmp_path_factory: pytest.TempPathFactory,
@@ -653,7 +653,7 @@ def test_earlier_lookups_do_not_change_the_result(
         assert find_until_complete(cache, wanted) == expected
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(before=trees, after=trees, requested=lookups_of, max_fds=st.sampled_from([1, 100_000]))
 def test_a_changed_tree_gives_the_same_result_as_an_empty_cache(
     tmp_path_factory: pytest.TempPathFactory,

@@ -340,7 +340,7 @@ def plain_match(key: FlowKey, rows: list[SocketRow]) -> tuple[Quality, set[Socke
     return next(((Quality.LISTENER, level) for level in levels if level), (Quality.NONE, set()))
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(some_flows, some_rows)
 def test_a_match_equals_a_linear_search_level_by_level(key: FlowKey, rows: list[SocketRow]) -> None:
     table = tables_of(key.protocol, bytes(16))[0]
@@ -349,7 +349,6 @@ def test_a_match_equals_a_linear_search_level_by_level(key: FlowKey, rows: list[
     assert len(match.rows) == len(set(match.rows))
 
 
-@settings(deadline=None)
 @given(some_flows, some_rows, st.randoms(use_true_random=False))
 def test_the_order_of_rows_and_their_table_do_not_matter(
     key: FlowKey, rows: list[SocketRow], random: Random
@@ -362,7 +361,6 @@ def test_the_order_of_rows_and_their_table_do_not_matter(
     assert (one.quality, set(one.rows)) == (other.quality, set(other.rows))
 
 
-@settings(deadline=None)
 @given(some_flows, some_rows)
 def test_rows_without_a_wanted_pair_of_ports_never_match(
     key: FlowKey, rows: list[SocketRow]

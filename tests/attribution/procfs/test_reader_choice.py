@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hogpipe.attribution.procfs.reader_choice import Reader, ReaderChoice
@@ -97,7 +97,6 @@ def test_a_fixed_reader_that_fails_is_used_again_after_a_successful_trial() -> N
     assert read(choice, 132, costs) == [PROCFS] * 32 + [SOCK_DIAG] * 100
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1e9), st.floats(0, 1e9), st.booleans()), max_size=200))
 def test_the_same_costs_give_the_same_choice(script: list[tuple[float, float, bool]]) -> None:
     def run(choice: ReaderChoice, note: Callable[[Reader], None]) -> None:
@@ -120,7 +119,6 @@ def test_the_same_costs_give_the_same_choice(script: list[tuple[float, float, bo
 costs = st.floats(1e-6, 1e3)
 
 
-@settings(deadline=None)
 @given(costs, costs, st.integers(1, 3000))
 def test_trials_cost_at_most_a_fiftieth_and_are_at_least_32_reads_apart(
     procfs: float, sock_diag: float, times: int

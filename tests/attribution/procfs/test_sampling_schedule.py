@@ -4,7 +4,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hogpipe.attribution.procfs import endpoint_heuristic as module
@@ -191,7 +191,6 @@ steps = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(steps)
 def test_samples_never_exceed_their_share_of_cpu(
     script: list[tuple[float, list[int], float, set[int]]],
@@ -213,7 +212,6 @@ def test_samples_never_exceed_their_share_of_cpu(
         assert cost <= SHARE * (later - earlier) + 1e-9
 
 
-@settings(deadline=None)
 @given(steps)
 def test_each_sample_of_an_endpoint_follows_two_misses_and_an_interval(
     script: list[tuple[float, list[int], float, set[int]]],

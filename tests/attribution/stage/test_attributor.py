@@ -1268,7 +1268,7 @@ async def play(stage: Stage, script: list[tuple[str, object]]) -> None:
                 stage.attributor.emit_expired()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(steps, max_size=15), st.integers(2, 6), st.sampled_from([0.0, 0.3]), st.booleans())
 def test_every_byte_that_goes_in_comes_out_once_or_is_counted_as_translated(
     executor: ThreadPoolExecutor,

@@ -2,7 +2,7 @@
 
 import math
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.traffic import NGINX, exact, make_flow
 
@@ -107,7 +107,6 @@ def test_rechecks_alone_are_due_once_in_an_interval_after_the_last_lookup() -> N
     assert (len(rechecks), rechecks.next_due()) == (0, math.inf)
 
 
-@settings(deadline=None)
 @given(
     st.integers(2, 9),
     st.lists(st.tuples(st.sampled_from(["get", "put", "discard"]), st.integers(1, 12))),

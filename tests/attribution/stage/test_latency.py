@@ -1,7 +1,7 @@
 """The median and the longest of the times that flows are pending."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hogpipe.attribution.stage.latency import LatencyMeter
@@ -39,7 +39,6 @@ def test_zero_is_a_time() -> None:
     assert measure(0.0) == Latency(0.0, 0.0)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(1e-6, 1e5), min_size=1))
 def test_the_median_is_right_to_a_tenth(times: list[float]) -> None:
     found = measure(*times)
@@ -49,7 +48,6 @@ def test_the_median_is_right_to_a_tenth(times: list[float]) -> None:
     assert found.median <= found.longest == max(times)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 1e9), max_size=500))
 def test_memory_does_not_grow_with_the_number_of_times(times: list[float]) -> None:
     meter = LatencyMeter()

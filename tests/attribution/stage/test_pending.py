@@ -2,7 +2,7 @@
 
 import math
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.traffic import make_flow
 
@@ -74,7 +74,6 @@ def test_a_pending_delta_is_a_copy() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.floats(0, 10)), max_size=30))
-@settings(deadline=None)
 def test_deferred_flows_come_in_the_order_of_their_times(steps: list[tuple[int, float]]) -> None:
     table = make_table()
     flows = {}

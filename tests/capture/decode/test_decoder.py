@@ -190,7 +190,7 @@ def test_vectorised_and_scalar_decoders_agree_on_every_cut_and_many_changes(
 
 
 @given(st.data(), LINK_TYPES)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_vectorised_and_scalar_decoders_agree_on_any_frames(
     data: st.DataObject, link_type: int
 ) -> None:
@@ -200,7 +200,7 @@ def test_vectorised_and_scalar_decoders_agree_on_any_frames(
 
 
 @given(LINK_TYPES, st.lists(st.binary(max_size=100), min_size=LARGE_BATCH, max_size=48))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_vectorised_and_scalar_decoders_agree_on_random_bytes(
     link_type: int, drawn: list[bytes]
 ) -> None:
@@ -240,7 +240,7 @@ def test_padding_behind_a_whole_packet_does_not_make_it_malformed(count: int) ->
 
 
 @given(st.data(), LINK_TYPES, st.integers(0, 200))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_vectorised_and_scalar_decoders_agree_on_frames_within_the_snaplen(
     data: st.DataObject, link_type: int, snaplen: int
 ) -> None:
@@ -254,7 +254,7 @@ def test_vectorised_and_scalar_decoders_agree_on_frames_within_the_snaplen(
 
 
 @given(st.data(), LINK_TYPES)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_bytes_are_conserved(data: st.DataObject, link_type: int) -> None:
     batch = data.draw(batches(link_type))
     cut = data.draw(st.integers(0, len(batch)))
@@ -269,7 +269,7 @@ def test_bytes_are_conserved(data: st.DataObject, link_type: int) -> None:
 
 
 @given(st.data(), LINK_TYPES)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_batch_may_be_split_anywhere(data: st.DataObject, link_type: int) -> None:
     batch = data.draw(batches(link_type))
     cut = data.draw(st.integers(0, len(batch)))
@@ -306,7 +306,7 @@ def cut_into_fragments(ident: int, sizes: Sequence[int]) -> list[bytes]:
 
 
 @given(st.data(), st.booleans())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_fragments_in_any_order_count_in_the_flow_of_their_first(
     data: st.DataObject, large: bool
 ) -> None:
@@ -419,7 +419,7 @@ def test_offsets_near_the_end_of_32_bits_do_not_wrap() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=40))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_keys_with_the_same_hash_stay_apart(rows: list[tuple[int, int]]) -> None:
     # With these two words the hash is the same for all a: the inverse of one factor undoes it.
     first, second = (int(factor) for factor in _FACTORS[:2])

@@ -111,7 +111,7 @@ EVENTS = st.lists(
 
 
 @given(EVENTS, st.integers(1, 3))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_every_byte_of_a_later_fragment_counts_once(
     events: list[tuple[bool, bytes, int]], max_entries: int
 ) -> None:
@@ -130,7 +130,7 @@ def test_every_byte_of_a_later_fragment_counts_once(
 
 
 @given(st.permutations([(ident, part) for ident in (A, B, C) for part in range(4)]))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_in_any_order_all_fragments_count_in_the_flow_of_their_first(
     order: list[tuple[bytes, int]],
 ) -> None:

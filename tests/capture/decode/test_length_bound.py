@@ -37,7 +37,7 @@ def captured_bytes(flows: list[WireFlows]) -> int:
 
 
 @given(st.data(), LINK_TYPES)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_the_sum_of_bytes_is_at_most_the_sum_of_frame_lengths(
     data: st.DataObject, link_type: int
 ) -> None:
@@ -50,7 +50,7 @@ def test_the_sum_of_bytes_is_at_most_the_sum_of_frame_lengths(
 
 
 @given(st.data(), LINK_TYPES, st.sampled_from([0, 1, 40, 80_000]))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_a_packet_ends_within_its_frame(data: st.DataObject, link_type: int, cut_off: int) -> None:
     frame = data.draw(frames(link_type))
     decoded = decode_frame(link_type, frame, len(frame) + cut_off)

@@ -420,7 +420,7 @@ def test_an_ipv6_payload_of_zero_without_tcp_is_a_header_alone() -> None:
 
 
 @given(st.data(), LINK_TYPES)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_any_bytes_of_any_link_type_decode_or_are_rejected(
     data: st.DataObject, link_type: int
 ) -> None:

@@ -161,7 +161,7 @@ def identify(path: Path) -> tuple[object, ...]:
         st.sampled_from(FOREIGN_NAMES + OWN_NAMES), st.sampled_from(sorted(KINDS)), max_size=6
     ),
 )
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_every_intact_window_is_delivered_once_and_no_foreign_entry_is_touched(
     files: list[list[tuple[bytes, list[Record] | None]]], others: dict[str, str]
 ) -> None:

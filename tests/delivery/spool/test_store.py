@@ -160,7 +160,7 @@ def _with_segment(folder: Path, data: bytes) -> Spool:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_after_a_kill_at_any_byte_every_whole_window_is_read_and_more_can_be_appended(
     written: tuple[list[list[Record]], bytes], data: st.DataObject
 ) -> None:
@@ -182,7 +182,7 @@ def test_after_a_kill_at_any_byte_every_whole_window_is_read_and_more_can_be_app
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_damage_costs_only_the_damaged_windows(
     written: tuple[list[list[Record]], bytes], data: st.DataObject
 ) -> None:
