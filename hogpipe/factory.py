@@ -38,10 +38,14 @@ from hogpipe.linux.netns.namespace_addresses import NamespaceAddresses
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.procfs import shows_live_processes
 from hogpipe.linux.procfs_addresses import read_local_addresses
+from hogpipe.protocols import NANOSECONDS
 from hogpipe.records.stamp import make_run_id
 from hogpipe.sinks.contract import Sink, SinkSettings
 from hogpipe.sinks.plugin_errors import describe_bug
+from hogpipe.sinks.stdout import StdoutSettings, prints_table
 
+FIRST_TABLE_NS = NANOSECONDS // 10
+"""How soon the first table is shown."""
 _HASHED_BYTES = 1 << 20
 
 
@@ -88,6 +92,19 @@ def _make_ebpf_source(
 
     resolver = LedgerResolver(procfs_resolver, procfs, required=True, open_ledger=open_flow_sockets)
     return source, resolver
+
+
+def choose_first_window(settings: Settings) -> int | None:
+    """Return the length of the first window where a person waits for its table, else None.
+
+    The source "ebpf" gets owners of older sockets only after its first epoch, so that a short first
+    window would show nothing of them.
+    """
+    shown = any(
+        isinstance(sink.settings, StdoutSettings) and prints_table(sink.settings, os.isatty(1))
+        for sink in settings.sinks
+    )
+    return FIRST_TABLE_NS if shown else None
 
 
 def _list_endpoint_fields(aggregation: AggregationSettings) -> list[EndpointField]:

@@ -48,7 +48,7 @@ from hogpipe.config.settings import Settings
 from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.enrichment.process_refresh import ProcessRefresher
 from hogpipe.enrichment.service_port_refresh import ServicePortRefresher
-from hogpipe.factory import make_input, make_run_id_for, make_sink
+from hogpipe.factory import choose_first_window, make_input, make_run_id_for, make_sink
 from hogpipe.linux.listening_ports import read_service_ports
 from hogpipe.linux.process_exits import ProcessExits
 from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, ServicePorts
@@ -133,6 +133,7 @@ class Pipeline:
             stop=self._stop,
             packet_clock=self._packet_clock,
             interval_ns=interval_ns,
+            first_window_ns=choose_first_window(settings),
         )
 
     @property

@@ -284,6 +284,7 @@ class Processing:
         stop: StopRequest,
         packet_clock: PacketClock,
         interval_ns: int,
+        first_window_ns: int | None = None,
     ) -> None:
         self._source = source
         self._intake = intake
@@ -292,6 +293,7 @@ class Processing:
         self._stop = stop
         self._packet_clock = packet_clock
         self._interval_ns = interval_ns
+        self._first_window_ns = first_window_ns
 
     async def run(self, handoff: Handoff) -> None:
         """Process batches and publish windows until the source ends."""
@@ -307,7 +309,7 @@ class Processing:
             publishing.cancel()
 
     async def _process_live(self, handoff: Handoff) -> None:
-        windows = ClockWindows(self._interval_ns, time.time_ns())
+        windows = ClockWindows(self._interval_ns, time.time_ns(), first_ns=self._first_window_ns)
         ended = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             lookups = group.create_task(self._attributor.run())

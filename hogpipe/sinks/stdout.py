@@ -42,6 +42,11 @@ class StdoutSettings(JsonSettings, frozen=True, kw_only=True):
     """How many groups the table of a window shows, those with most bytes."""
 
 
+def prints_table(settings: StdoutSettings, terminal: bool) -> bool:
+    """Return whether a sink prints tables; `terminal`: whether its output is a terminal."""
+    return settings.format == "table" or (settings.format == "auto" and terminal)
+
+
 class StdoutSink:
     """Prints windows to `descriptor`, which stays open."""
 
@@ -67,7 +72,8 @@ class StdoutSink:
     async def probe(self) -> str:
         """Return whether stdout is a terminal, and what would be printed."""
         await self.open()
-        shown = "a table" if self._prints_table else "JSON lines"
+        is_table = prints_table(self._settings, self._terminal)
+        shown = "a table" if is_table else "JSON lines"
         return f"{shown}, {'a terminal' if self._terminal else 'no terminal'}"
 
     async def write(self, records: Sequence[Record]) -> None:
@@ -89,15 +95,10 @@ class StdoutSink:
         """Do nothing: stdout belongs to the process, and a stalled thread ends with it."""
 
     def _format(self, records: Sequence[Record]) -> Iterator[bytes]:
-        if self._prints_table:
+        if prints_table(self._settings, self._terminal):
             yield f"{render_table(records, self._width(), self._settings.rows)}\n".encode()
         else:
             yield from self._encoder.batches(records)
-
-    @property
-    def _prints_table(self) -> bool:
-        chosen = self._settings.format
-        return chosen == "table" or (chosen == "auto" and self._terminal)
 
     def _width(self) -> int:
         try:

@@ -52,6 +52,37 @@ def test_a_clock_that_is_set_forward_ends_the_window_at_the_last_boundary() -> N
     assert windows.delay(5000 * SECOND + 7) == (SECOND - 7) / SECOND
 
 
+def test_a_first_window_may_be_short_and_the_next_ends_at_its_boundary() -> None:
+    windows = ClockWindows(SECOND, 100 * SECOND, first_ns=SECOND // 10)
+    assert windows.delay(100 * SECOND) == 0.1
+    assert windows.close(100 * SECOND + SECOND // 10) == Span(
+        100 * SECOND, 100 * SECOND + SECOND // 10
+    )
+    assert windows.delay(100 * SECOND + SECOND // 10) == 0.9
+    assert windows.close(101 * SECOND + 5) == Span(100 * SECOND + SECOND // 10, 101 * SECOND)
+    assert windows.delay(101 * SECOND + 5) == (SECOND - 5) / SECOND
+
+
+def test_a_first_window_near_its_boundary_ends_there() -> None:
+    start = 100 * SECOND + 4 * SECOND // 5
+    windows = ClockWindows(SECOND, start, first_ns=SECOND // 10)
+    assert windows.delay(start) == 0.2
+    assert windows.close(101 * SECOND) == Span(start, 101 * SECOND)
+
+
+def test_a_first_window_whose_timer_is_late_ends_at_the_boundary() -> None:
+    windows = ClockWindows(SECOND, 100 * SECOND, first_ns=SECOND // 10)
+    assert windows.delay(101 * SECOND + 3) == 0
+    assert windows.close(101 * SECOND + 3) == Span(100 * SECOND, 101 * SECOND)
+
+
+def test_a_clock_set_back_in_a_first_window_ends_it() -> None:
+    windows = ClockWindows(SECOND, 100 * SECOND, first_ns=SECOND // 10)
+    assert windows.delay(50 * SECOND) == 0
+    assert windows.close(50 * SECOND) == Span(50 * SECOND, 50 * SECOND)
+    assert windows.delay(50 * SECOND) == 1
+
+
 @given(st.lists(st.integers(0, 10**6), min_size=1), st.integers(1, 1000))
 def test_windows_of_the_clock_never_end_before_they_start(times: list[int], interval: int) -> None:
     windows = ClockWindows(interval, times[0])
