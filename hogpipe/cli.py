@@ -22,6 +22,7 @@ import click
 
 from hogpipe.command_options import DURATION, SET, with_settings, with_verbosity
 from hogpipe.errors import ConfigurationError, HogpipeError
+from hogpipe.linux.capabilities import use_permitted
 from hogpipe.signals import StopSignals, end_process
 from hogpipe.terminal import make_streams_printable
 from hogpipe.text import NOTICE, describe_error, printable
@@ -440,6 +441,7 @@ def main(signals: StopSignals | None = None) -> None:
         signals.install()
     make_streams_printable()
     _set_up_logging()
+    use_permitted()  # before there are other threads
     try:
         commands.main(prog_name="hogpipe", obj=signals)
     except HogpipeError as error:

@@ -1,8 +1,10 @@
 """The capabilities of this process, and whether they apply to the host.
 
-Sources: capabilities(7), user_namespaces(7), proc(5).
+Sources: capabilities(7), capget(2), user_namespaces(7), proc(5).
 """
 
+import ctypes
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +14,10 @@ _STATUS = Path("/proc/thread-self/status")
 _USER_NAMESPACE = Path("/proc/thread-self/ns/user")
 # PROC_USER_INIT_INO of include/linux/proc_ns.h
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD
+# include/uapi/linux/capability.h: version 3, this thread; effective, permitted and inheritable, of
+# the lower 32 capabilities and then of the others
+_HEADER = struct.pack("=Ii", 0x20080522, 0)
+_SETS = struct.Struct("=6I")
 
 
 def read_thread_status() -> bytes:
@@ -38,6 +44,31 @@ def name_missing(effective: int, wanted: Mapping[str, int]) -> list[str]:
 def parse_missing(status: bytes, wanted: Mapping[str, int]) -> list[str]:
     """Return the names of those `wanted` capabilities that a /proc/PID/status does not have."""
     return name_missing(parse_effective(status) or 0, wanted)
+
+
+def use_permitted() -> None:
+    """Make all permitted capabilities of this thread effective; threads that it starts inherit them.
+
+    The kernel does so by itself, except where a program file has capabilities that are only
+    permitted. Such a program starts even if some are withheld from it, as in a container.
+    """
+    low, permitted, inheritable, high, permitted_high, inheritable_high = _read_sets()
+    if (low, high) != (permitted, permitted_high):
+        _write_sets(
+            permitted, permitted, inheritable, permitted_high, permitted_high, inheritable_high
+        )
+
+
+def _read_sets() -> tuple[int, ...]:
+    sets = ctypes.create_string_buffer(_SETS.size)
+    if ctypes.CDLL(None).capget(_HEADER, sets) < 0:
+        return (0,) * 6  # a seccomp filter forbids it
+    return _SETS.unpack(sets.raw)
+
+
+def _write_sets(*sets: int) -> None:
+    # Without success, what needs a capability reports that it is missing.
+    ctypes.CDLL(None).capset(_HEADER, _SETS.pack(*sets))
 
 
 def in_initial_user_namespace() -> bool:
