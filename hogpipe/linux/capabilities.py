@@ -47,7 +47,7 @@ def parse_missing(status: bytes, wanted: Mapping[str, int]) -> list[str]:
 
 
 def use_permitted() -> None:
-    """Make all permitted capabilities of this thread effective; threads that it starts inherit them.
+    """Make all permitted capabilities effective, for this thread and those that it starts.
 
     The kernel does so by itself, except where a program file has capabilities that are only
     permitted. Such a program starts even if some are withheld from it, as in a container.
