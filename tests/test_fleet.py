@@ -1,7 +1,9 @@
 """The tables of docs/fleet.md hold every record once, and its queries return what was sent."""
 
 import json
+import os
 import re
+import subprocess
 from collections.abc import Iterator
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
@@ -17,11 +19,16 @@ Rows = list[dict[str, Any]]
 GOLDEN = Path(__file__).parent / "data" / "golden" / "expected.jsonl"
 
 
+def block(mark: str) -> str:
+    """Return a marked block."""
+    found = re.search(rf"<!-- {mark} -->\n```\w+\n(.*?)```", PAGE, re.DOTALL)
+    assert found, mark
+    return found[1]
+
+
 def sql(mark: str) -> list[str]:
     """Return the statements of a marked block."""
-    found = re.search(rf"<!-- {mark} -->\n```sql\n(.*?)```", PAGE, re.DOTALL)
-    assert found, mark
-    return [statement for statement in found[1].split(";") if statement.strip()]
+    return [statement for statement in block(mark).split(";") if statement.strip()]
 
 
 def format_time_ago(seconds: int) -> str:
@@ -162,3 +169,154 @@ def test_the_estimates_follow_from_the_measured_sizes() -> None:
     assert f"| {a_second * 86_400 * 300 / 1e9:.0f} GB |" in PAGE
     assert f"| {4 * 86_400 * row_bytes / 1e6:.1f} MB |" in PAGE
     assert f"{(512 << 20) / a_second / 86_400:.1f} days" in PAGE
+
+
+# Programs that the recipe calls: each writes down how it was called. `venv` makes an environment
+# whose programs do the same; FAIL is a pattern of the call that fails.
+STUB = """#!/bin/sh
+echo "$(basename "$0") $*" >> {log}
+case "$(basename "$0") $*" in $FAIL) exit 1 ;; esac
+case "$(basename "$0") $*" in
+    "python3 -m venv"*) mkdir -p venv/bin; ln -sf {stub} venv/bin/pip; ln -sf {stub} venv/bin/hogpipe ;;
+    "hogpipe init"*) mkdir -p {root}/etc/hogpipe {root}/etc/systemd/system
+        touch {root}/etc/systemd/system/hogpipe.service ;;
+    ssh*) shift; exec "$@" ;;
+    sudo*) exec "$@" ;;
+esac
+"""
+FAILS_NEVER = "-"
+
+
+class Host:
+    """A host below a folder, for the scripts of the page, whose absolute paths are moved there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "host"
+        self._log = folder / "calls"
+        self._programs = folder / "programs"
+        self.work = folder / "work"
+        for made in (self._programs, self.work, self.root / "opt"):
+            made.mkdir(parents=True)
+        stub = folder / "stub"
+        stub.write_text(STUB.format(log=self._log, stub=stub, root=self.root))
+        stub.chmod(0o755)
+        for name in ("python3", "systemctl", "ssh", "sudo"):
+            (self._programs / name).symlink_to(stub)
+        for name in ("install", "deploy"):
+            (self.work / f"{name}.sh").write_text(self._moved(block(name)))
+
+    def _moved(self, script: str) -> str:
+        return re.sub(r"(?<![\w.])/(opt|etc)/", rf"{self.root}/\1/", script).replace(
+            "=/opt", f"={self.root}/opt"
+        )
+
+    def collect(self, version: str) -> Path:
+        """Make the folder that collect.sh fills."""
+        folder = self.work / f"hogpipe-{version}"
+        folder.mkdir()
+        (folder / "a.whl").write_text(version)
+        (folder / "config.toml").write_text("")
+        script = block("collect").partition("cd ")[2]
+        subprocess.run(
+            ["sh", "-ec", f"cd {script}", "collect.sh", version], cwd=self.work, check=True
+        )
+        return folder
+
+    def run(self, script: str, version: str, fail: str = FAILS_NEVER) -> tuple[int, list[str]]:
+        """Run a script of the page; return its exit code and the calls."""
+        self._log.write_text("")
+        environ = {"PATH": f"{self._programs}:{os.environ['PATH']}", "FAIL": fail}
+        command = ["sh", f"{script}.sh", version]
+        done = subprocess.run(command, cwd=self.work, env=environ, check=False)
+        return done.returncode, self._log.read_text().splitlines()
+
+    def deploy(self, version: str, fail: str = FAILS_NEVER) -> tuple[int, list[str]]:
+        return self.run("deploy", version, fail)
+
+    @property
+    def installed(self) -> str:
+        """The name of the folder in use."""
+        return (self.root / "opt/hogpipe").readlink().name
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    made = Host(tmp_path)
+    (made.work / "hosts").write_text("web1\n")
+    made.collect("1.0")
+    made.collect("1.1")
+    return made
+
+
+def test_the_recipe_installs_checks_and_starts(host: Host) -> None:
+    code, calls = host.deploy("1.0")
+    assert code == 0
+    assert [call for call in calls if not call.startswith(("ssh", "sudo"))] == [
+        "python3 -m venv venv",
+        "pip install --quiet --no-index --find-links=. hogpipe hogpipe-nats",
+        "hogpipe check --connect config.toml",
+        "hogpipe init --systemd --network-sinks",
+        "systemctl daemon-reload",
+        "systemctl restart hogpipe",
+        "systemctl enable --quiet hogpipe",
+    ]
+    assert host.installed == "hogpipe-1.0"
+    config = host.root / "etc/hogpipe/config.toml"
+    assert config.resolve() == host.root / "opt/hogpipe-1.0/config.toml"
+
+
+def test_the_next_version_keeps_the_unit_and_replaces_the_configuration(host: Host) -> None:
+    host.deploy("1.0")
+    code, calls = host.deploy("1.1")
+    assert code == 0
+    assert "hogpipe init --systemd --network-sinks" not in calls
+    assert host.installed == "hogpipe-1.1"
+    config = host.root / "etc/hogpipe/config.toml"
+    assert config.resolve() == host.root / "opt/hogpipe-1.1/config.toml"
+
+
+@pytest.mark.parametrize("fail", ["pip*", "hogpipe\\ check*"])
+def test_what_fails_before_the_restart_leaves_the_running_version(host: Host, fail: str) -> None:
+    host.deploy("1.0")
+    code, calls = host.deploy("1.1", fail)
+    assert code == 1
+    assert host.installed == "hogpipe-1.0"
+    assert not [call for call in calls if call.startswith("systemctl")]
+
+
+def test_a_damaged_wheel_is_not_installed(host: Host) -> None:
+    (host.work / "hogpipe-1.1/a.whl").write_text("damaged")
+    code, calls = host.deploy("1.1")
+    assert code == 1
+    assert not [call for call in calls if call.startswith("pip")]
+
+
+def test_a_version_that_does_not_start_is_rolled_back(host: Host) -> None:
+    host.deploy("1.0")
+    code, calls = host.deploy("1.1", "systemctl\\ restart*")
+    assert code == 1
+    assert calls.count("systemctl restart hogpipe") == 2
+    assert host.installed == "hogpipe-1.0"
+
+
+def test_a_host_goes_back_to_a_former_version(host: Host) -> None:
+    host.deploy("1.0")
+    host.deploy("1.1")
+    code, _ = host.run("install", "1.0")
+    assert code == 0
+    assert host.installed == "hogpipe-1.0"
+
+
+def test_the_first_host_that_fails_stops_the_deployment(host: Host) -> None:
+    (host.work / "hosts").write_text("web1\nweb2\n")
+    code, calls = host.deploy("1.0", "pip*")
+    assert code == 1
+    assert not [call for call in calls if call.startswith("ssh web2")]
+
+
+def test_the_recipe_collects_wheels_only_and_installs_what_it_collected() -> None:
+    collect, install = block("collect"), block("install")
+    assert "--only-binary=:all:" in collect
+    (collected,) = re.findall(r'("hogpipe==\$1" .*)$', collect, re.MULTILINE)
+    (installed,) = re.findall(r"--find-links=. (.*)$", install, re.MULTILINE)
+    assert re.findall(r'"([\w-]+)==\$1"', collected) == installed.split()
