@@ -10,9 +10,7 @@ import pytest
 from support.namespaces import require
 
 ROOT = Path(__file__).parent.parent
-TOP = [
-    ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "RELEASING.md")
-]
+TOP = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "RELEASING.md")]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 REFERENCES = {"api.md", "configuration.md", "glossary.md", "plugin-reference.md", "record.md"}
 MOST_WORDS = 2000

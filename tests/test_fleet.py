@@ -177,7 +177,8 @@ STUB = """#!/bin/sh
 echo "$(basename "$0") $*" >> {log}
 case "$(basename "$0") $*" in $FAIL) exit 1 ;; esac
 case "$(basename "$0") $*" in
-    "python3 -m venv"*) mkdir -p venv/bin; ln -sf {stub} venv/bin/pip; ln -sf {stub} venv/bin/hogpipe ;;
+    "python3 -m venv"*) mkdir -p venv/bin
+        ln -sf {stub} venv/bin/pip; ln -sf {stub} venv/bin/hogpipe ;;
     "hogpipe init"*) mkdir -p {root}/etc/hogpipe {root}/etc/systemd/system
         touch {root}/etc/systemd/system/hogpipe.service ;;
     ssh*) shift; exec "$@" ;;
