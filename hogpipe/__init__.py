@@ -12,6 +12,7 @@ The packages, in the order in which traffic passes them. A section of config.tom
 Below all of them:
 
     linux/         the only package that opens /proc, netlink sockets or libbpf
+    history/       records in an SQLite database, rolled up; docs/history.md
     enrichment/    attributes of processes: names, user, unit, container, pod
     model/         the values that pass between the stages
     protocols.py   protocol numbers and units

@@ -10,7 +10,7 @@ from hogpipe import JsonEncoder, JsonSettings, Record, SinkSettings, SinkType, h
 
 
 class SqliteSettings(JsonSettings, frozen=True, kw_only=True):
-    """`type = "sqlite"`."""
+    """`type = "records_db"`."""
 
     path: Path
 
@@ -63,5 +63,5 @@ class SqliteSink:
 
 @hookimpl
 def hogpipe_sinks() -> Iterable[SinkType[SinkSettings]]:
-    """Offer the sink type `sqlite`."""
-    return [SinkType("sqlite", SqliteSettings, SqliteSink)]
+    """Offer the sink type `records_db`."""
+    return [SinkType("records_db", SqliteSettings, SqliteSink)]

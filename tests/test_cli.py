@@ -189,7 +189,7 @@ def test_an_unknown_sink_type_is_reported_with_the_known_types(tmp_path: Path) -
     assert_refused(
         call("run", path),
         BAD_CONFIGURATION,
-        f'{path}: sinks[0].type: unknown sink type "kafak"; known: jsonl, stdout, tcp',
+        f'{path}: sinks[0].type: unknown sink type "kafak"; known: jsonl, sqlite, stdout, tcp',
     )
 
 
@@ -257,7 +257,7 @@ def test_plugins_are_listed_with_their_sinks_and_errors(tmp_path: Path) -> None:
     assert done.returncode == FAILURE
     builtin, broken, reason = done.stdout.splitlines()
     assert builtin.split()[:3] == ["builtin", __version__, "built-in"]
-    assert "jsonl, stdout, tcp" in builtin
+    assert "jsonl, sqlite, stdout, tcp" in builtin
     assert broken.split()[:3] == ["broken", "-", "failed"]
     assert reason.strip() == "RuntimeError: not today (broken.py, line 1)"
     assert call("plugins").returncode == OK
@@ -274,7 +274,7 @@ def test_plugins_are_listed_as_json_with_one_object_per_line(tmp_path: Path) -> 
             "name": "builtin",
             "origin": "built-in",
             "version": __version__,
-            "sinks": ["jsonl", "stdout", "tcp"],
+            "sinks": ["jsonl", "sqlite", "stdout", "tcp"],
             "state": "built-in",
         },
         {

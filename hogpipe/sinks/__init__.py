@@ -23,6 +23,7 @@ Receivers:
 
     stdout.py          a terminal, a pipe or a file that the process has open
     jsonl/             files, with rotation and compression
+    sqlite.py          a history, which hogpipe/history writes
     tcp/               a collector, with acknowledged lines
     tls.py             the `tls` table of a sink, and its client context
     connections.py     error texts and release of connections

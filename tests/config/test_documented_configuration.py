@@ -129,7 +129,10 @@ def test_the_reference_lists_the_keys_of_sinks_that_write_json() -> None:
     documented = re.findall(r"^\| `(\w+)` \| (.+?) \|", table, re.MULTILINE)
     keys = keys_of(JsonSettings, beyond=SinkSettings)
     assert documented == [(key, describe_default(JsonSettings, key)) for key in keys]
-    assert all(issubclass(sink_type.settings, JsonSettings) for sink_type in SINK_TYPES.values())
+    others = [
+        name for name, one in SINK_TYPES.items() if not issubclass(one.settings, JsonSettings)
+    ]
+    assert others == ["sqlite"]
 
 
 def test_each_bound_in_the_structs_is_in_the_reference() -> None:

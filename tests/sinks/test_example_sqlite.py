@@ -1,4 +1,4 @@
-"""The sink `sqlite` keeps its promises, and stores each record once."""
+"""The sink `records_db` keeps its promises, and stores each record once."""
 
 import json
 import sqlite3
@@ -30,7 +30,7 @@ def case(tmp_path: Path) -> SinkCase:
             database.rollback()
 
     return SinkCase(
-        sink_type=SinkType("sqlite", SqliteSettings, SqliteSink),
+        sink_type=SinkType("records_db", SqliteSettings, SqliteSink),
         keys={"path": path, "write_timeout": 0.5},
         arrived=arrived,
         stall=lock,

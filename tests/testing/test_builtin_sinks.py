@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import orjson
 import pytest
 from support.line_server import LineServer
 
+from hogpipe.history.reader import HistoryReader
 from hogpipe.sinks.builtin import hogpipe_sinks
 from hogpipe.sinks.contract import SinkType
 from hogpipe.sinks.stdout import StdoutSettings, StdoutSink
@@ -38,6 +40,46 @@ def jsonl(tmp_path: Path) -> SinkCase:
 @pytest.mark.parametrize("promise", PROMISES)
 async def test_jsonl_keeps_its_promises(jsonl: SinkCase, promise: str) -> None:
     await check_sink(jsonl, [promise])
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> SinkCase:
+    path = tmp_path / "history.db"
+
+    async def arrived() -> list[dict[str, object]]:
+        if not path.exists() or not path.stat().st_size:
+            return []
+        with HistoryReader(path) as reader:
+            windows = list(reader.windows(0, 1 << 62))
+        return [{**record} for window in windows for record in window.records]
+
+    @asynccontextmanager
+    async def lock() -> AsyncIterator[None]:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            yield
+            database.execute("ROLLBACK")
+
+    return SinkCase(
+        sink_type=BUILT_IN["sqlite"],
+        keys={"path": path, "write_timeout": 0.5},
+        arrived=arrived,
+        stall=lock,
+        wrong_keys=[
+            {"path": tmp_path},
+            {"path": "/dev/null/history.db"},
+            {"keep_minutes": 1800.0},
+            {"keep_days": 86_400.0},
+            {"max_mib": 1},
+        ],
+        exactly_once=True,
+        largest_window=10_000,
+    )
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+async def test_sqlite_keeps_its_promises(sqlite: SinkCase, promise: str) -> None:
+    await check_sink(sqlite, [promise])
 
 
 @pytest.fixture

@@ -1,0 +1,322 @@
+"""Reads a history, also while it is written.
+
+In: the path of a history, and spans of time in milliseconds since the epoch. Out: totals by any key
+of the records (`query`), in steps of time (`series`), what was counted and dropped (`coverage`),
+and windows for playback (`windows`). Raises ConfigurationError for a file that is not a history of
+this version, HogpipeError for one that cannot be read.
+
+A method reads one snapshot, which the writer does not change. Each span is read from the coarsest
+levels that fit into it (levels.py), so that an answer may cover somewhat more than the span that
+was asked for: its `since_ms` and `until_ms` say what.
+
+A key is the path of a record's value: `process.name`, `systemd.unit`, `network.peer.address`. What
+only windows keep (members.py), such as `process.pid`, is None where no windows are kept any more.
+
+One thread at a time uses a reader.
+"""
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from hogpipe.errors import ConfigurationError, HogpipeError
+from hogpipe.files import require_regular
+from hogpipe.history.answers import (
+    Answer,
+    Coverage,
+    HistoryWindow,
+    Point,
+    Series,
+    Value,
+    add_totals,
+    sort_rows,
+)
+from hogpipe.history.counters import COUNTERS, GroupSums, Integers
+from hogpipe.history.descriptions import Descriptions
+from hogpipe.history.expiry import find_oldest
+from hogpipe.history.history_file import (
+    NO_HISTORY,
+    STEPS,
+    find_version_problem,
+    is_damage,
+    open_for_reading,
+    transaction,
+)
+from hogpipe.history.level_states import LevelStates
+from hogpipe.history.levels import BUCKETED, EVER_MS, LEVELS, SECOND_MS, WINDOWS, Piece, plan_span
+from hogpipe.history.members import Description, get_value, is_of_member
+from hogpipe.history.packing import DamagedContentError, unpack_window
+from hogpipe.history.playback import read_windows
+from hogpipe.history.rollup import SpanSums, describe_window, read_span
+from hogpipe.text import describe_error, printable
+
+Where = Callable[[Description], bool]
+"""Whether traffic counts, by its description: the record without stamp and counters."""
+
+_SUMS = ", ".join(f"SUM({name})" for name in COUNTERS)
+
+
+class HistoryReader:
+    """Answers questions about the history at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            require_regular(path)
+            self._database = open_for_reading(path)
+        except (OSError, sqlite3.Error) as error:
+            text = getattr(error, "strerror", None) or str(error)
+            raise ConfigurationError(f"{printable(str(path))}: {printable(text)}") from error
+        if (problem := self._find_problem()) is not None:
+            self._database.close()
+            raise ConfigurationError(f"{printable(str(path))}: {problem}")
+        self._descriptions = Descriptions(self._database)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def find_extent(self) -> tuple[int, int] | None:
+        """Return the start of the oldest row and the end of the newest; None if there is none."""
+        with self._snapshot():
+            return self._find_extent()
+
+    def query(
+        self,
+        since_ms: int,
+        until_ms: int,
+        *,
+        by: Sequence[str] = (),
+        where: Where | None = None,
+        by_member: bool = False,
+        top: int | None = None,
+    ) -> Answer:
+        """Return the traffic of a span, by the values of keys.
+
+        `where` sees what only windows keep if `by_member` is true, or a key of `by` is of that
+        kind; then windows are read wherever they are kept, which takes longer.
+        """
+        by_member = by_member or any(map(is_of_member, by))
+        with self._snapshot():
+            pieces = self._plan(since_ms, until_ms, 1 if by_member else EVER_MS)
+            sums = _Sums(self._descriptions, by, where)
+            for piece in pieces:
+                self._read_piece(piece, sums, None, by_member=by_member)
+            rows = sort_rows(sums.finish().get(0, {}))
+        shown = rows if top is None else rows[:top]
+        others = add_totals(row.totals for row in rows[len(shown) :])
+        return Answer(tuple(by), *_find_ends(pieces, since_ms, until_ms), shown, others)
+
+    def series(
+        self,
+        since_ms: int,
+        until_ms: int,
+        *,
+        step_ms: int,
+        by: Sequence[str] = (),
+        where: Where | None = None,
+    ) -> Series:
+        """Return the traffic of a span in steps, which begin at multiples of `step_ms`."""
+        by_member = any(map(is_of_member, by))
+        lengths = [one.length_ms for one in LEVELS if step_ms % one.length_ms == 0]
+        with self._snapshot():
+            pieces = self._plan(since_ms, until_ms, 1 if by_member else max(lengths))
+            sums = _Sums(self._descriptions, by, where)
+            for piece in pieces:
+                self._read_piece(piece, sums, step_ms, by_member=by_member)
+            found = sorted(sums.finish().items())
+        points = [Point(start_ms, sort_rows(rows)) for start_ms, rows in found]
+        return Series(tuple(by), *_find_ends(pieces, since_ms, until_ms), step_ms, points)
+
+    def coverage(self, since_ms: int, until_ms: int) -> Coverage:
+        """Return what a span was measured with."""
+        span = SpanSums()
+        with self._snapshot():
+            pieces = self._plan(since_ms, until_ms, EVER_MS)
+            for piece in pieces:
+                for one in self._read_spans(piece):
+                    span.add(one)
+        ends = _find_ends(pieces, since_ms, until_ms)
+        return Coverage(*ends, span.windows, span.covered_ms, span.stats)
+
+    def windows(
+        self, since_ms: int, until_ms: int, *, backwards: bool = False
+    ) -> Iterator[HistoryWindow]:
+        """Yield the windows that start in a span, in the order of their start, or backwards.
+
+        Where windows are no longer kept, buckets of the finest level take their place. A part of
+        the history is read at a time, so that rows may expire meanwhile; they are left out then.
+        """
+        with self._snapshot():
+            pieces = self._plan(since_ms, until_ms, 1)
+        for piece in reversed(pieces) if backwards else pieces:
+            with self._readable():
+                yield from read_windows(
+                    self._database, self._descriptions, piece, backwards=backwards
+                )
+
+    def _find_problem(self) -> str | None:
+        """Return why the file is not a history of this version."""
+        try:
+            (application,) = self._database.execute("PRAGMA application_id").fetchone()
+            (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        except sqlite3.Error as error:
+            return NO_HISTORY if is_damage(error) else describe_error(error)
+        if problem := find_version_problem(application, version):
+            return problem
+        if version < len(STEPS):
+            return f"a history of version {version}; a run that writes to it upgrades it"
+        return None
+
+    def _find_extent(self) -> tuple[int, int] | None:
+        starts = [find_oldest(self._database, level) for level in LEVELS]
+        newest = "SELECT end_ms FROM windows ORDER BY start_ms DESC LIMIT 1"
+        end_ms = next((end for (end,) in self._database.execute(newest)), None)
+        ends = [end_ms or 0]
+        for level in BUCKETED:
+            statement = f"SELECT MAX(start) FROM {level.name}"  # noqa: S608 - own names
+            (start,) = self._database.execute(statement).fetchone()
+            # A bucket ends after its windows, which have the exact time while they are kept.
+            if start is not None and end_ms is None:
+                ends.append(start * SECOND_MS + level.length_ms)
+        known = [start_ms for start_ms in starts if start_ms is not None]
+        return (min(known), max(ends)) if known else None
+
+    def _plan(self, since_ms: int, until_ms: int, most_ms: int) -> list[Piece]:
+        """Return the pieces of a span, as far as there are rows."""
+        if (extent := self._find_extent()) is None:
+            return []
+        states = LevelStates(self._database).list()
+        first_ms, last_ms = extent
+        return plan_span(max(since_ms, first_ms), min(until_ms, last_ms + 1), states, most_ms)
+
+    def _read_piece(
+        self, piece: Piece, sums: "_Sums", step_ms: int | None, *, by_member: bool
+    ) -> None:
+        """Add the rows of a piece to `sums`, each to its step."""
+        if piece.level == WINDOWS:
+            for start_ms, _end_ms, content in self._read_contents(piece):
+                window = unpack_window(content)
+                step = 0 if step_ms is None else start_ms - start_ms % step_ms
+                members = window.members if by_member else None
+                sums.add(step, window.groups, members, window.rows)
+            return
+        unit = 1 << 62 if step_ms is None else max(step_ms // SECOND_MS, 1)
+        found = self._database.execute(
+            f"SELECT start / {unit} * {unit}, group_id, {_SUMS} "  # noqa: S608 - own names
+            f"FROM {piece.level.name} WHERE start >= ? AND start < ? GROUP BY 1, 2",
+            (piece.since_ms // SECOND_MS, piece.until_ms // SECOND_MS),
+        ).fetchall()
+        table = np.array(found, np.int64).reshape(-1, len(COUNTERS) + 2)
+        for step in np.unique(table[:, 0]).tolist():
+            rows = table[table[:, 0] == step]
+            sums.add(step * SECOND_MS, rows[:, 1], None, rows[:, 2:])
+
+    def _read_spans(self, piece: Piece) -> Iterator[SpanSums]:
+        if piece.level == WINDOWS:
+            for start_ms, end_ms, content in self._read_contents(piece):
+                yield describe_window(start_ms, end_ms, unpack_window(content))
+            return
+        yield from map(
+            read_span,
+            self._database.execute(
+                "SELECT windows, covered_ms, stats FROM spans "
+                "WHERE level = ? AND start >= ? AND start < ?",
+                (piece.level.name, piece.since_ms // SECOND_MS, piece.until_ms // SECOND_MS),
+            ),
+        )
+
+    def _read_contents(self, piece: Piece) -> Iterator[tuple[int, int, bytes]]:
+        yield from self._database.execute(
+            "SELECT start_ms, end_ms, content FROM windows "
+            "WHERE start_ms >= ? AND start_ms < ? ORDER BY start_ms, id",
+            (piece.since_ms, piece.until_ms),
+        )
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        """Read one state of the history in the context."""
+        with self._readable(), transaction(self._database, "DEFERRED"):
+            yield
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Raise HogpipeError for what SQLite raises."""
+        try:
+            yield
+        except (sqlite3.Error, DamagedContentError) as error:
+            text = f"{printable(str(self._path))}: cannot be read: {printable(str(error))}"
+            raise HogpipeError(text) from error
+
+
+class _Sums:
+    """The sums of rows by the values of keys, in each step of time."""
+
+    def __init__(self, descriptions: Descriptions, by: Sequence[str], where: Where | None) -> None:
+        self._descriptions = descriptions
+        self._by = by
+        self._where = where
+        self._by_group: defaultdict[int, GroupSums] = defaultdict(GroupSums)
+        self._by_member: defaultdict[int, GroupSums] = defaultdict(GroupSums)
+        self._group_of: dict[int, int] = {}
+        """The group of each member."""
+
+    def add(self, step_ms: int, groups: Integers, members: Integers | None, rows: Integers) -> None:
+        """Add rows to the step that starts at `step_ms`, by member if these are given."""
+        if members is None:
+            self._by_group[step_ms].add(groups, rows)
+        else:
+            self._group_of.update(zip(members.tolist(), groups.tolist(), strict=True))
+            self._by_member[step_ms].add(members, rows)
+
+    def finish(self) -> dict[int, dict[tuple[Value, ...], Sequence[int]]]:
+        """Return the sums of each step by the values of the keys."""
+        of_group = cache(lambda group: self._get_values(self._descriptions.of_group(group)))
+        of_member = cache(
+            lambda member: self._get_values(
+                self._descriptions.of_member(member, self._group_of[member])
+            )
+        )
+        found: defaultdict[int, dict[tuple[Value, ...], Sequence[int]]] = defaultdict(dict)
+        for steps, find_values in ((self._by_group, of_group), (self._by_member, of_member)):
+            for step_ms, sums in steps.items():
+                for number, counters in sums.items():
+                    if (values := find_values(number)) is not None:
+                        _add_counters(found[step_ms], values, counters)
+        return found
+
+    def _get_values(self, description: Description) -> tuple[Value, ...] | None:
+        """Return the values of the keys; None if this traffic does not count."""
+        if self._where is not None and not self._where(description):
+            return None
+        return tuple(get_value(description, key) for key in self._by)
+
+
+def _add_counters(
+    sums: dict[tuple[Value, ...], Sequence[int]], values: tuple[Value, ...], counters: Sequence[int]
+) -> None:
+    known = sums.get(values)
+    sums[values] = (
+        counters
+        if known is None
+        else [one + more for one, more in zip(known, counters, strict=True)]
+    )
+
+
+def _find_ends(pieces: Sequence[Piece], since_ms: int, until_ms: int) -> tuple[int, int]:
+    """Return the span that the pieces cover; the one that was asked for if there are none."""
+    if not pieces:
+        return since_ms, until_ms
+    return pieces[0].since_ms, pieces[-1].until_ms

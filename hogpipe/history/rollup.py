@@ -1,0 +1,172 @@
+"""Windows become minutes, minutes hours, and hours days, inside the transaction of a write.
+
+In: a connection with a transaction open, and the states of the levels. Out: rows of the levels.
+Raises sqlite3.Error and DamagedContentError.
+
+A bucket is rolled up once, when the first window after it arrives: its rows are the sums of the
+finer level. A window that starts in a bucket that was rolled up before (the window is late, or the
+clock was set back) is added to that bucket of each level. So the rows of a complete level add up to
+the windows that started in its time, whatever came when.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import cast
+
+import msgspec
+import orjson
+
+from hogpipe.history.counters import COUNTERS, GroupSums
+from hogpipe.history.level_states import LevelStates
+from hogpipe.history.levels import BUCKETED, MINUTES, SECOND_MS, Level
+from hogpipe.history.packing import UnpackedWindow, unpack_window
+from hogpipe.records.merged_stats import merge_stats
+from hogpipe.records.schema import StatsRecord
+
+_COLUMNS = f"start, group_id, {', '.join(COUNTERS)}"
+_PLACES = ", ".join("?" * (len(COUNTERS) + 2))
+_ADD = ", ".join(f"{name} = {name} + excluded.{name}" for name in COUNTERS)
+_SUMS = ", ".join(f"SUM({name})" for name in COUNTERS)
+
+
+class SpanSums(msgspec.Struct):
+    """What a bucket says beside its traffic: how many windows, for how long, and their stats."""
+
+    windows: int = 0
+    covered_ms: int = 0
+    stats: StatsRecord | None = None
+
+    def add(self, later: "SpanSums") -> None:
+        """Add windows that arrived later."""
+        self.windows += later.windows
+        self.covered_ms += later.covered_ms
+        if later.stats is not None:
+            self.add_stats(later.stats)
+
+    def add_stats(self, later: StatsRecord) -> None:
+        """Add a stats record that arrived later."""
+        self.stats = later if self.stats is None else merge_stats(self.stats, later)
+
+
+def describe_window(start_ms: int, end_ms: int, window: UnpackedWindow) -> SpanSums:
+    """Return what one window adds to its span."""
+    span = SpanSums(1, end_ms - start_ms)
+    for one in window.stats:
+        span.add_stats(one)
+    return span
+
+
+def roll_up(database: sqlite3.Connection, states: LevelStates, start_ms: int) -> None:
+    """Roll up each bucket that ended before the window that starts at `start_ms`."""
+    if MINUTES.floor(start_ms) > states[MINUTES].complete_ms:
+        _roll_windows(database, states[MINUTES].complete_ms, MINUTES.floor(start_ms))
+        states.set_complete(MINUTES, MINUTES.floor(start_ms))
+    for finer, level in pairwise(BUCKETED):
+        since_ms, until_ms = states[level].complete_ms, level.floor(start_ms)
+        if until_ms > since_ms:
+            _roll_level(database, finer, level, since_ms, until_ms)
+            states.set_complete(level, until_ms)
+
+
+def add_late(
+    database: sqlite3.Connection,
+    states: LevelStates,
+    start_ms: int,
+    end_ms: int,
+    window: UnpackedWindow,
+) -> None:
+    """Add a window to each level that is complete beyond its start."""
+    sums = GroupSums()
+    sums.add(window.groups, window.rows)
+    rows = list(sums.items())
+    for level in BUCKETED:
+        bucket = level.floor(start_ms)
+        if states[level].kept_ms <= bucket and start_ms < states[level].complete_ms:
+            _add_rows(database, level, bucket, rows)
+            _add_span(database, level, bucket, describe_window(start_ms, end_ms, window))
+
+
+def _roll_windows(database: sqlite3.Connection, since_ms: int, until_ms: int) -> None:
+    found = database.execute(
+        "SELECT start_ms, end_ms, content FROM windows WHERE start_ms >= ? AND start_ms < ? "
+        "ORDER BY start_ms, id",
+        (since_ms, until_ms),
+    )
+    bucket, sums, span = -1, GroupSums(), SpanSums()
+    for start_ms, end_ms, content in found:
+        if MINUTES.floor(start_ms) != bucket:
+            _write_bucket(database, MINUTES, bucket, sums, span)
+            bucket, sums, span = MINUTES.floor(start_ms), GroupSums(), SpanSums()
+        window = unpack_window(content)
+        sums.add(window.groups, window.rows)
+        span.add(describe_window(start_ms, end_ms, window))
+    _write_bucket(database, MINUTES, bucket, sums, span)
+
+
+def _write_bucket(
+    database: sqlite3.Connection, level: Level, bucket: int, sums: GroupSums, span: SpanSums
+) -> None:
+    if span.windows:
+        _add_rows(database, level, bucket, sums.items())
+        _add_span(database, level, bucket, span)
+
+
+def _add_rows(
+    database: sqlite3.Connection,
+    level: Level,
+    bucket: int,
+    rows: Iterable[tuple[int, Sequence[int]]],
+) -> None:
+    start = bucket // SECOND_MS
+    database.executemany(
+        f"INSERT INTO {level.name} ({_COLUMNS}) VALUES ({_PLACES}) "  # noqa: S608 - own names
+        f"ON CONFLICT (start, group_id) DO UPDATE SET {_ADD}",
+        ((start, group, *row) for group, row in rows),
+    )
+
+
+def _add_span(database: sqlite3.Connection, level: Level, bucket: int, later: SpanSums) -> None:
+    key = level.name, bucket // SECOND_MS
+    found = database.execute(
+        "SELECT windows, covered_ms, stats FROM spans WHERE level = ? AND start = ?", key
+    ).fetchone()
+    span = SpanSums() if found is None else read_span(found)
+    span.add(later)
+    text = None if span.stats is None else orjson.dumps(_drop_gauges(span.stats)).decode()
+    database.execute(
+        "INSERT OR REPLACE INTO spans (level, start, windows, covered_ms, stats) "
+        "VALUES (?, ?, ?, ?, ?)",
+        (*key, span.windows, span.covered_ms, text),
+    )
+
+
+def _roll_level(
+    database: sqlite3.Connection, finer: Level, level: Level, since_ms: int, until_ms: int
+) -> None:
+    since, until, length = (ms // SECOND_MS for ms in (since_ms, until_ms, level.length_ms))
+    database.execute(
+        f"INSERT INTO {level.name} ({_COLUMNS}) "  # noqa: S608 - own names
+        f"SELECT start / {length} * {length}, group_id, {_SUMS} FROM {finer.name} "
+        "WHERE start >= ? AND start < ? GROUP BY 1, 2 "
+        f"ON CONFLICT (start, group_id) DO UPDATE SET {_ADD}",
+        (since, until),
+    )
+    spans = database.execute(
+        "SELECT start, windows, covered_ms, stats FROM spans "
+        "WHERE level = ? AND start >= ? AND start < ?",
+        (finer.name, since, until),
+    ).fetchall()
+    for start, *columns in spans:
+        _add_span(database, level, level.floor(start * SECOND_MS), read_span(columns))
+
+
+def read_span(columns: Sequence[object]) -> SpanSums:
+    """Return what a row of `spans` says: its columns `windows`, `covered_ms` and `stats`."""
+    windows, covered_ms, text = cast("tuple[int, int, str | None]", tuple(columns))
+    return SpanSums(windows, covered_ms, None if text is None else orjson.loads(text))
+
+
+def _drop_gauges(stats: StatsRecord) -> dict[str, object]:
+    """Return the stats without `sinks`, whose counters are totals since the run began."""
+    return {key: value for key, value in stats.items() if key != "sinks"}
