@@ -21,6 +21,7 @@ Below all of them:
     bounded_cache.py  values that recur in each window
     text.py        untrusted text, escaped for logs and terminals
     terminal.py    the output streams of the command line, which escape such text
+    logs.py        the lines of the log: text or JSON, with times
     signals.py     what a signal does, from the first line of the program on
 
 Above them:

@@ -23,6 +23,7 @@ import click
 from hogpipe.command_options import DURATION, SET, with_settings, with_verbosity
 from hogpipe.errors import ConfigurationError, HogpipeError
 from hogpipe.linux.capabilities import use_permitted
+from hogpipe.logs import report_failure, set_up_logging, use_format
 from hogpipe.signals import StopSignals, end_process
 from hogpipe.terminal import make_streams_printable
 from hogpipe.text import NOTICE, describe_error, printable
@@ -44,12 +45,6 @@ _PATH = click.Path(path_type=Path, readable=False)
 _CONFIG = click.argument("config", type=_PATH)
 
 
-def _make_printable(record: logging.LogRecord) -> bool:
-    """Escape what would control a terminal or forge another line in a log record."""
-    record.msg, record.args = printable(record.getMessage()), ()
-    return True
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="hogpipe")
 @with_verbosity
@@ -58,22 +53,6 @@ def commands(context: click.Context) -> None:
     """Report which process on this host sends and receives which bytes."""
     is_run = context.invoked_subcommand == run.name
     context.ensure_object(StopSignals).set_stop_action(_stop_before_start if is_run else _interrupt)
-
-
-def _set_up_logging() -> None:
-    handler = logging.StreamHandler()
-    handler.addFilter(_make_printable)
-    handler.setFormatter(_Formatter("hogpipe: %(levelname)s: %(message)s"))
-    logging.basicConfig(level=NOTICE, handlers=[handler])
-
-
-class _Formatter(logging.Formatter):
-    """Leaves the name of the level out of notices."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        if record.levelno == NOTICE:
-            return f"hogpipe: {record.getMessage()}"
-        return super().format(record)
 
 
 def _stop_before_start(_number: Signals) -> NoReturn:
@@ -115,6 +94,7 @@ def run(
     from hogpipe.config.options import RunOptions
 
     settings = load_settings(config, msgspec.convert(options, RunOptions), overrides)
+    use_format(settings.log.format, os.environ)
     if ignored := find_ignored_keys(settings, changed=True):
         log.warning("%s", _describe_ignored(settings, ignored))
     with _stdout_for_sinks_only():
@@ -181,7 +161,7 @@ async def _run(settings: "Settings", duration: float | None, signals: StopSignal
         finally:
             reporting.cancel()
     except asyncio.CancelledError:
-        click.echo("hogpipe: stopped before the capture started", err=True)
+        log.log(NOTICE, "stopped before the capture started")
     except HogpipeError as error:
         code = _print_error(error)
     if opening.done() and not opening.cancelled() and not opening.exception():
@@ -237,7 +217,7 @@ def _print_summary(summary: "Summary", *, is_live: bool) -> int:
 def _print_error(error: HogpipeError) -> int:
     """Print one line for each problem of an error; return the exit code."""
     for line in str(error).split("\n"):
-        click.echo(f"hogpipe: {printable(line)}", err=True)
+        report_failure(line)
     return error.exit_code
 
 
@@ -440,7 +420,7 @@ def main(signals: StopSignals | None = None) -> None:
         signals = StopSignals()
         signals.install()
     make_streams_printable()
-    _set_up_logging()
+    set_up_logging(os.environ)
     use_permitted()  # before there are other threads
     try:
         commands.main(prog_name="hogpipe", obj=signals)
@@ -450,5 +430,5 @@ def main(signals: StopSignals | None = None) -> None:
         log.debug("traceback", exc_info=error)
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
-        click.echo(f"hogpipe: {describe_error(error)} (run with -vv for details)", err=True)
+        report_failure(f"{describe_error(error)} (run with -vv for details)")
         sys.exit(1)

@@ -13,6 +13,7 @@ from typing import get_args
 from support.captures import Captured, Pcapng, write_pcap
 from support.frames import A4, ethernet, ipv4, sll, udp
 from support.namespaces import Namespace, require
+from support.running import without_times
 
 from hogpipe.aggregation.dimensions import DimensionName
 from hogpipe.version import __version__
@@ -25,10 +26,12 @@ GOLDEN = Path(__file__).parent / "data" / "golden" / "config.toml"
 def call(
     *words: str | Path, prefix: Sequence[str | Path] = (), folder: Path | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
+    done = subprocess.run(
         [*prefix, *HOGPIPE, *map(str, words)],
         cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
+    done.stderr = without_times(done.stderr)
+    return done
 
 
 def assert_refused(done: "subprocess.CompletedProcess[str]", code: int, *lines: str) -> None:

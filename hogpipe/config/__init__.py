@@ -21,6 +21,7 @@ from hogpipe.config.settings import (
     CaptureSettings,
     ConfiguredSink,
     EnrichmentSettings,
+    LogSettings,
     PluginSettings,
     Settings,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "ConfiguredSink",
     "DimensionName",
     "EnrichmentSettings",
+    "LogSettings",
     "PluginSettings",
     "Settings",
     "load_config",

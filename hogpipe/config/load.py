@@ -25,6 +25,7 @@ from hogpipe.config.settings import (
     CaptureSettings,
     ConfiguredSink,
     EnrichmentSettings,
+    LogSettings,
     PluginSettings,
     Settings,
 )
@@ -109,6 +110,7 @@ def _convert(tables: Mapping[str, object], folder: Path, problems: Problems) -> 
         attribution=converter.convert_section(tables, "attribution", AttributionSettings),
         aggregation=converter.convert_section(tables, "aggregation", AggregationSettings),
         enrichment=converter.convert_section(tables, "enrichment", EnrichmentSettings),
+        log=converter.convert_section(tables, "log", LogSettings),
         plugins=converter.convert_section(tables, "plugins", PluginSettings),
     )
     registry = _load_plugins(settings.plugins, problems)

@@ -76,6 +76,13 @@ class EnrichmentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether records hold `process.command_args`, which may contain secrets."""
 
 
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[log]`: the lines of `hogpipe run` on the standard error output."""
+
+    format: Literal["text", "json"] = "text"
+    """Text, after the time unless a terminal or the journal gets it; or one JSON object a line."""
+
+
 class PluginSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`[plugins]`: sink types beyond those of installed packages."""
 
@@ -99,5 +106,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     attribution: AttributionSettings = AttributionSettings()
     aggregation: AggregationSettings = AggregationSettings()
     enrichment: EnrichmentSettings = EnrichmentSettings()
+    log: LogSettings = LogSettings()
     plugins: PluginSettings = PluginSettings()
     sinks: tuple[ConfiguredSink, ...] = ()

@@ -12,6 +12,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from support.running import without_times
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 OK, BAD_CONFIGURATION = 0, 78
@@ -65,7 +66,7 @@ class Outcome:
 
     def __init__(self, folder: Path, done: "subprocess.CompletedProcess[str]") -> None:
         self.code, self.stdout = done.returncode, done.stdout
-        *self.lines, self.summary = done.stderr.splitlines() or [""]
+        *self.lines, self.summary = without_times(done.stderr).splitlines() or [""]
         others, mine = folder / "others.jsonl", folder / "mine.txt"
         text = others.read_text() if others.exists() else ""
         self.others = [json.loads(line)["sequence"] for line in text.splitlines()]

@@ -20,8 +20,16 @@ PING = Path(__file__).with_name("ping.py")
 PATIENCE = 30.0  # seconds until a test fails that waits for something
 
 
+def without_times(text: str) -> str:
+    """Return the lines of a log without the times in front of them (tests/test_logs.py)."""
+    return re.sub(r"^\d{4}-\d\d-\d\dT[\d:.]+Z (?=hogpipe: )", "", text, flags=re.MULTILINE)
+
+
 class Running:
-    """A program whose stderr is read by a thread, so that a test can wait for a line of it."""
+    """A program whose stderr is read by a thread, so that a test can wait for a line of it.
+
+    `errors` are its lines, without times.
+    """
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
@@ -31,7 +39,7 @@ class Running:
         self._reader.start()
 
     def _read(self, stream: IO[str]) -> None:
-        for line in stream:
+        for line in map(without_times, stream):
             self.errors.append(line)
             self._lines.put(line)
         self._lines.put(None)
