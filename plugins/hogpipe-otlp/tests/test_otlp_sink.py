@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import re
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -185,8 +186,9 @@ async def test_an_error_names_a_host_that_does_not_resolve(opened: OpenSink) -> 
 
 
 async def test_an_error_names_a_server_without_http(opened: OpenSink) -> None:
-    async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail.example ESMTP\r\n")
+        await reader.readuntil(b"\r\n\r\n")  # unread bytes would reset the connection
         writer.close()
         await writer.wait_closed()
 
@@ -194,7 +196,8 @@ async def test_an_error_names_a_server_without_http(opened: OpenSink) -> None:
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(DeliveryError) as caught:
             await opened(endpoint=f"http://127.0.0.1:{port}/?token=sesame")
-        assert str(caught.value) == f"127.0.0.1:{port}: no answer in HTTP: Bad status line"
+        what = rf"127\.0\.0\.1:{port}: no answer in HTTP: [\w /]+"  # the words of aiohttp's parser
+        assert re.fullmatch(what, str(caught.value))
 
 
 async def test_a_probe_reports_what_the_collector_answers(receiver: Any, opened: OpenSink) -> None:
