@@ -178,24 +178,29 @@ async def test_a_file_that_exists_is_not_changed_and_its_size_is_shown(tmp_path:
     assert old.exists()
 
 
-def test_no_file_and_no_folder_is_left(tmp_path: Path) -> None:
-    (one,) = asyncio.run(_probe(tmp_path, 'type = "jsonl"\npath = "logs/records.jsonl"'))
-    assert one == Probe("jsonl", True, f"{tmp_path}/logs/records.jsonl: created when a run starts")
+@pytest.mark.parametrize("kind", ["jsonl", "sqlite"])
+def test_no_file_and_no_folder_is_left(tmp_path: Path, kind: str) -> None:
+    (one,) = asyncio.run(_probe(tmp_path, f'type = "{kind}"\npath = "logs/records"'))
+    assert one == Probe(kind, True, f"{tmp_path}/logs/records: created when a run starts")
     assert [one.name for one in tmp_path.iterdir()] == ["config.toml"]
 
 
-async def test_a_file_that_another_run_writes_is_named(tmp_path: Path) -> None:
-    table = 'type = "jsonl"\npath = "records.jsonl"'
+@pytest.mark.parametrize("kind", ["jsonl", "sqlite"])
+async def test_a_file_that_another_run_writes_is_named(tmp_path: Path, kind: str) -> None:
+    table = f'type = "{kind}"\npath = "records"'
     settings = load_text(tmp_path, f"[[sinks]]\n{table}")
     other = settings.sinks[0].type.create(settings.sinks[0].settings)
     await other.open()
     (one,) = await _probe(tmp_path, table)
     await other.close()
+    (later,) = await _probe(tmp_path, table)
     assert one == Probe(
-        "jsonl", False,
-        f"path {tmp_path}/records.jsonl: another run or sink writes to it; "
+        kind, False,
+        f"path {tmp_path}/records: another run or sink writes to it; "
         "name a file that hogpipe may write to",
     )  # fmt: skip
+    assert later.good
+    assert later.text.endswith(" bytes so far")
 
 
 async def test_a_path_in_which_nothing_can_be_created_is_named(tmp_path: Path) -> None:

@@ -22,7 +22,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hogpipe.files import describe_kind, find_folder_problem, may_access, require_regular
+from hogpipe.files import (
+    describe_kind,
+    find_folder_problem,
+    may_access,
+    probe_folder,
+    require_regular,
+)
 from hogpipe.history.counters import COUNTERS
 from hogpipe.history.levels import BUCKETED
 from hogpipe.history.packing import DamagedContentError
@@ -37,6 +43,7 @@ _WAL_BYTES = 16 << 20
 _HEADER = struct.Struct(">16s44xI4xI28x")
 """Magic, user version and application id of the header of an SQLite database."""
 _MAGIC = b"SQLite format 3\0"
+_IN_USE = "another run or sink writes to it"
 NO_HISTORY = "not a history of hogpipe"
 
 
@@ -101,6 +108,19 @@ def find_file_problem(path: Path) -> str | None:
     return None if _is_locked(path) else find_content_problem(path)
 
 
+def probe_file(path: Path) -> int | None:
+    """Return the size of the history at `path`, None if there is none; nothing is changed.
+
+    Raises OSError for a file that cannot be written now.
+    """
+    if problem := find_file_problem(path):
+        raise OSError(errno.EINVAL, problem)
+    if _is_locked(path):
+        raise OSError(errno.EBUSY, _IN_USE)
+    probe_folder(path.parent)  # SQLite needs files beside the database
+    return path.stat().st_size if path.exists() else None
+
+
 def find_content_problem(path: Path) -> str | None:
     """Return why the file at `path` is not a history of this version or an older one.
 
@@ -145,7 +165,7 @@ def lock_for_writing(path: Path) -> int:
     except OSError as error:
         os.close(descriptor)
         if isinstance(error, BlockingIOError):
-            raise OSError(errno.EBUSY, "another run or sink writes to it") from error
+            raise OSError(errno.EBUSY, _IN_USE) from error
         raise
     return descriptor
 

@@ -64,6 +64,13 @@ class SqliteSink:
         """
         await self._run(self._open)
 
+    async def probe(self) -> str:
+        """Return what is at the path, and create no file; raises ConfigurationError."""
+        loop = asyncio.get_running_loop()
+        size = await loop.run_in_executor(self._thread, self._probe)
+        state = "created when a run starts" if size is None else f"continued, {size} bytes so far"
+        return f"{self._settings.path}: {state}"
+
     async def write(self, records: Sequence[Record]) -> None:
         """Write a window; what was written before changes nothing."""
         stop = self._stop = threading.Event()
@@ -102,10 +109,22 @@ class SqliteSink:
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 raise
-            raise ConfigurationError(
-                f"path {printable(str(self._settings.path))}: {error.strerror or error}; "
-                "name a file that hogpipe may write to"
-            ) from error
+            raise self._describe_refusal(error) from error
+
+    def _probe(self) -> int | None:
+        from hogpipe.history.history_file import (  # noqa: PLC0415 - only this sink needs SQLite
+            probe_file,
+        )
+
+        try:
+            return probe_file(self._settings.path)
+        except OSError as error:
+            raise self._describe_refusal(error) from error
+
+    def _describe_refusal(self, error: OSError) -> ConfigurationError:
+        remedy = "name a file that hogpipe may write to"
+        path = printable(str(self._settings.path))
+        return ConfigurationError(f"path {path}: {error.strerror or error}; {remedy}")
 
     def _write(self, records: Sequence[Record], stop: threading.Event) -> None:
         assert self._writer is not None
