@@ -108,7 +108,7 @@ def with_settings(command: Command) -> Command:
         ),
         click.option(
             "--format",
-            type=click.Choice(["auto", "table", "jsonl"]),
+            type=click.Choice(["auto", "table", "table-scroll", "jsonl"]),
             help="What is printed: a table, or JSON lines.",
         ),
     )

@@ -18,10 +18,12 @@ Documents, in the order in which a record passes them (PURE):
     shaping.py         the layout `flat`
     ecs.py             the schema `ecs`
     table.py           a window as a table for a terminal
+    table_layout.py    its columns, which fit the terminal
 
 Receivers:
 
     stdout.py          a terminal, a pipe or a file that the process has open
+    terminal_screen.py a terminal on which one table replaces the other
     jsonl/             files, with rotation and compression
     sqlite.py          a history, which hogpipe/history writes
     tcp/               a collector, with acknowledged lines

@@ -1,7 +1,8 @@
 """The `stdout` sink: a table on a terminal, JSON lines in a pipe or a file.
 
 In: windows. Out: bytes on a descriptor that stays open. `write` raises OutputClosedError once the
-reader has left, and OSError.
+reader has left, and OSError. On a terminal a table replaces the one before (terminal_screen.py),
+unless its cursor cannot be moved.
 
 A daemon thread encodes and writes, so that neither a large window nor a stalled reader (a paused
 pager) blocks the event loop or the end of the process. It writes whole lines, of at most PIPE_BUF
@@ -29,22 +30,25 @@ from hogpipe.errors import ConfigurationError, OutputClosedError
 from hogpipe.records.schema import Record
 from hogpipe.sinks.encoding import JsonEncoder, JsonSettings
 from hogpipe.sinks.table import render_table
+from hogpipe.sinks.terminal_screen import TerminalScreen, can_move_cursor, read_size
 
-_WIDTH = 80  # if the terminal reports none, or there is none
+_OTHER_LINES = 4  # of a table besides its rows, and of the cursor below it
 
 
 class StdoutSettings(JsonSettings, frozen=True, kw_only=True):
     """`type = "stdout"`."""
 
-    format: Literal["auto", "table", "jsonl"] = "auto"
-    """auto: a table on a terminal, JSON lines otherwise."""
+    format: Literal["auto", "table", "table-scroll", "jsonl"] = "auto"
+    """auto: a table on a terminal, JSON lines otherwise. A table replaces the one before on a
+    terminal; with table-scroll it follows below, as it does anywhere else."""
     rows: Annotated[int, Meta(ge=1)] = 20
     """How many groups the table of a window shows, those with most bytes."""
 
 
 def prints_table(settings: StdoutSettings, terminal: bool) -> bool:
     """Return whether a sink prints tables; `terminal`: whether its output is a terminal."""
-    return settings.format == "table" or (settings.format == "auto" and terminal)
+    chosen = settings.format
+    return chosen in {"table", "table-scroll"} or (chosen == "auto" and terminal)
 
 
 class StdoutSink:
@@ -55,6 +59,8 @@ class StdoutSink:
         self._encoder = JsonEncoder(settings)
         self._descriptor = descriptor
         self._terminal = False
+        self._screen: TerminalScreen | None = None
+        """Where tables replace one another."""
         self._rest: Iterator[bytes] | None = None
         """The rest of the window that is being printed. The thread owns it while it runs, and:"""
         self._data = b""
@@ -68,6 +74,11 @@ class StdoutSink:
         if sys.stdout is None or not _is_open(self._descriptor):
             raise ConfigurationError("stdout is closed; give it a reader or take this sink out")
         self._terminal = os.isatty(self._descriptor)
+        is_table = prints_table(self._settings, self._terminal)
+        scrolls = self._settings.format == "table-scroll"
+        if is_table and not scrolls and can_move_cursor(self._descriptor):
+            self._screen = TerminalScreen()
+            self._screen.start()
 
     async def probe(self) -> str:
         """Return whether stdout is a terminal, and what would be printed."""
@@ -92,19 +103,27 @@ class StdoutSink:
         raise error
 
     async def close(self) -> None:
-        """Do nothing: stdout belongs to the process, and a stalled thread ends with it."""
+        """Leave stdout as it is: it belongs to the process, and a stalled thread ends with it."""
+        if self._screen is not None:
+            self._screen.stop()
 
     def _format(self, records: Sequence[Record]) -> Iterator[bytes]:
         if prints_table(self._settings, self._terminal):
-            yield f"{render_table(records, self._width(), self._settings.rows)}\n".encode()
+            yield self._draw(records)
         else:
             yield from self._encoder.batches(records)
 
-    def _width(self) -> int:
-        try:
-            return os.get_terminal_size(self._descriptor).columns or _WIDTH
-        except OSError:  # no terminal, or one that hung up: the write will fail
-            return _WIDTH
+    def _draw(self, records: Sequence[Record]) -> bytes:
+        """Return the table of a window in the terminal's encoding."""
+        size, encoding = read_size(self._descriptor), sys.stdout.encoding
+        rows = self._settings.rows
+        if self._screen is None:
+            lines = render_table(records, size.columns, rows, encoding)
+            text = "".join(f"{line}\n" for line in (*lines, ""))
+        else:
+            rows = max(0, min(rows, size.lines - _OTHER_LINES))
+            text = self._screen.replace(render_table(records, size.columns, rows, encoding), size)
+        return text.encode(encoding)
 
     def _write_window(self, rest: Iterator[bytes]) -> None:
         """Write the rest, in the thread; after an OSError another call continues there."""

@@ -1,161 +1,188 @@
 """PURE: a window of records as a table for a terminal.
 
-In: records, and the width of the terminal. Out: text without control characters, however hostile
-the names, and without a line wider than the terminal. Rates are IP bytes a second over the window
-of each record, in decimal units.
+In: records, the width of the terminal and its encoding. Out: lines that the encoding has, without
+control characters, however hostile the names, and none wider than the terminal.
+
+Lines
+    The first has the time of the window (UTC) and its length, with drops if there were any. Then
+    come a heading, the groups with most bytes, and last the total of all groups.
+
+Numbers are IP bytes in decimal units: rates over the window, and of a replay the bytes themselves,
+as the packets of a trace need not fill its windows. A replay's stats have no `self`.
 """
 
-from collections.abc import Iterable, Sequence
-from unicodedata import combining, east_asian_width
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
-from hogpipe.records.schema import EndpointInfo, Record, StatsRecord, TrafficRecord, Window
+from hogpipe.model import TrafficCounts
+from hogpipe.records.schema import (
+    EndpointInfo,
+    Record,
+    StatsRecord,
+    TrafficRecord,
+    Window,
+    parse_io,
+)
+from hogpipe.sinks.table_layout import ELLIPSIS, NUMBERS, Row, fit, lay_out
 from hogpipe.text import printable
 
-_TEXT_COLUMNS = (
-    "PID", "USER", "PROGRAM", "CONTAINER", "CGROUP", "INTERFACE", "TYPE", "TRANSPORT", "LOCAL",
-    "REMOTE",
-)  # fmt: skip
-_RIGHT = frozenset({"PID", "SENT", "RECEIVED"})
-_GAP = "  "
-_MIN_WIDTH = 4
+_OWNERS = ("PROGRAM", "UNIT", "CGROUP", "CONTAINER", "POD", "USER")
+"""Columns that name an owner; traffic without one is named in the first of them."""
+_OF_PROCESS = frozenset({"USER", "UNIT", "CONTAINER", "POD"})
+"""Columns that a process determines, so that they may be left out beside its pid."""
 
 
-def render_table(records: Sequence[Record], width: int, rows: int = 20) -> str:
-    """Return the `rows` groups with most bytes, one a line, and a last line with the totals.
+def render_table(
+    records: Sequence[Record], width: int, rows: int = 20, encoding: str = "utf-8"
+) -> list[str]:
+    """Return the lines of a window, with the `rows` groups that have most bytes.
 
-    `width` is that of the terminal, in columns. A column without a value in any group is left out.
+    `width` is that of the terminal, in columns.
     """
     traffic = [record for record in records if record["type"] == "traffic"]
     stats = [record for record in records if record["type"] == "stats"]
-    top = sorted(traffic, key=_total_bytes, reverse=True)[:rows]
-    lines = _lay_out([_cells(record) for record in top], width) if top else []
-    lines.append(_sum_up(traffic, stats, hidden=len(traffic) - len(top)))
-    return "".join(f"{fit(line, width).rstrip()}\n" for line in lines)
+    top = sorted(traffic, key=_count_bytes, reverse=True)[:rows]
+    shows_bytes = bool(stats) and "self" not in stats[-1]
+    seconds = None if shows_bytes or not records else _measure(records[-1]["window"])
+    cells = [_describe(record, seconds, encoding) for record in top]
+    _label_ownerless(cells, top)
+    label = _label(len(traffic), hidden=len(traffic) - len(top))
+    lines = [_describe_window(records[-1]["window"], stats)] if records else []
+    lines += lay_out(cells, _sum_up(traffic, seconds), label, width, _find_optional(cells))
+    ellipsis = ELLIPSIS if _encode(ELLIPSIS, encoding) == ELLIPSIS else "~"
+    return [fit(line.rstrip(), width).rstrip().replace(ELLIPSIS, ellipsis) for line in lines]
 
 
 def format_rate(rate: float) -> str:
     """Return a rate of bytes as text: `0 B/s`, `1.5 kB/s`, `120 MB/s`."""
+    return f"{format_size(rate)}/s"
+
+
+def format_size(size: float) -> str:
+    """Return a number of bytes as text: `0 B`, `1.5 kB`, `120 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
-        if rate < 999.5:
-            digits = 0 if unit == "B" or rate >= 99.95 else 1
-            return f"{rate:.{digits}f} {unit}/s"
-        rate /= 1000
-    return f"{rate:.1f} TB/s"
+        if size < 999.5:
+            digits = 0 if unit == "B" or size >= 99.95 else 1
+            return f"{size:.{digits}f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
 
 
-def fit(text: str, width: int) -> str:
-    """Return `text` in exactly `width` columns: padded, or cut with an ellipsis."""
-    missing = width - _width(text)
-    if missing >= 0:
-        return text + " " * missing
-    kept, room = "", width - 1
-    for char in text:
-        room -= _width(char)
-        if room < 0:
-            break
-        kept += char
-    cut = f"{kept}…"
-    return cut + " " * (width - _width(cut))
-
-
-def _width(text: str) -> int:
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text
-    )
-
-
-def _total_bytes(record: TrafficRecord) -> int:
+def _count_bytes(record: TrafficRecord) -> int:
     io = record["network"]["io"]
     return io["transmit"]["bytes"] + io["receive"]["bytes"]
 
 
-def _rates(record: TrafficRecord) -> tuple[float, float]:
-    seconds, io = _seconds(record["window"]), record["network"]["io"]
-    return io["transmit"]["bytes"] / seconds, io["receive"]["bytes"] / seconds
-
-
-def _seconds(window: Window) -> float:
+def _measure(window: Window) -> float:
+    """Return the length of a window in seconds."""
     # Times are truncated to the millisecond: a short window may seem to have no length.
     return max(round(window["end_unix"] - window["start_unix"], 3), 0.001)
 
 
-def _cells(record: TrafficRecord) -> dict[str, str]:
-    process, network = record.get("process", {}), record["network"]
-    transmit, receive = _rates(record)
-    cells = {"PROGRAM": _program(record), "SENT": format_rate(transmit)}
-    cells["RECEIVED"] = format_rate(receive)
+def _describe_window(window: Window, stats: Sequence[StatsRecord]) -> str:
+    start = datetime.fromtimestamp(window["start_unix"], UTC)
+    whole = start.strftime("%Y-%m-%d %H:%M:%S")
+    milliseconds = f".{window['start'][-4:-1]}" if window["start"][-4:-1] != "000" else ""
+    line = f"{whole}{milliseconds} UTC, {_measure(window):g} s"
+    drops = [record["capture"]["dropped"] for record in stats]
+    if dropped := sum(drop["kernel"] + drop["interface"] for drop in drops):
+        line += f", {dropped} packet{'' if dropped == 1 else 's'} dropped before capture"
+    return line
+
+
+def _label(groups: int, *, hidden: int) -> str:
+    label = "total" if groups < 2 else f"total of {groups}"
+    return f"{label}, {hidden} not shown" if hidden else label
+
+
+def _sum_up(traffic: Sequence[TrafficRecord], seconds: float | None) -> Row:
+    total = TrafficCounts()
+    for record in traffic:
+        total.add_counts(parse_io(record["network"]["io"]))
+    return _describe_counts(total, seconds)
+
+
+def _describe_counts(counts: TrafficCounts, seconds: float | None) -> Row:
+    sizes = {"TRANSMIT": counts.transmit_bytes, "RECEIVE": counts.receive_bytes}
+    if seconds is None:
+        return {name: format_size(size) for name, size in sizes.items()}
+    return {name: format_rate(size / seconds) for name, size in sizes.items()}
+
+
+def _label_ownerless(cells: Sequence[dict[str, str]], records: Sequence[TrafficRecord]) -> None:
+    """Name traffic without an owner in the first column that has owners.
+
+    Rows of flows and addresses alone stay as they are; the remainder always has its name.
+    """
+    known = [name for name in _OWNERS if any(name in row for row in cells)]
+    column = known[0] if known else "PROGRAM"
+    for row, record in zip(cells, records, strict=True):
+        is_unattributed = record["attribution"].keys() == {"none"} and row.keys().isdisjoint(known)
+        is_blank = not row.keys() - NUMBERS
+        if "remainder" in record:
+            row[column] = "(all others)"
+        elif is_unattributed and (known or is_blank):
+            row[column] = "(unattributed)"
+
+
+def _find_optional(cells: Sequence[Row]) -> frozenset[str]:
+    """Return the columns that may be left out, as the process beside them determines them."""
+    return _OF_PROCESS if any("PID" in row for row in cells) else frozenset()
+
+
+def _describe(record: TrafficRecord, seconds: float | None, encoding: str) -> dict[str, str]:
+    cells = _describe_owner(record) | _describe_path(record)
+    texts = {name: _encode(printable(cell), encoding) for name, cell in cells.items()}
+    return {**texts, **_describe_counts(parse_io(record["network"]["io"]), seconds)}
+
+
+def _describe_owner(record: TrafficRecord) -> dict[str, str]:
+    process = record.get("process", {})
+    cells = {}
+    if "name" in process:
+        cells["PROGRAM"] = process["name"]
     if "pid" in process:
         cells["PID"] = str(process["pid"])
-    elif "systemd" in record:
-        cells["CGROUP"] = record["systemd"]["unit"]
     elif "linux" in process:
         cells["CGROUP"] = process["linux"]["cgroup"]
     if "owner" in process:
         cells["USER"] = process["owner"]
     elif "user" in process:
         cells["USER"] = str(process["user"]["id"])
+    if "systemd" in record and "CGROUP" not in cells:
+        cells["UNIT"] = record["systemd"]["unit"]
     if "container" in record:
         cells["CONTAINER"] = record["container"]["id"][:12]
+    if "k8s" in record:
+        cells["POD"] = record["k8s"]["pod"]["uid"]
+    return cells
+
+
+def _describe_path(record: TrafficRecord) -> dict[str, str]:
+    network = record["network"]
+    cells = {}
     if "interface" in network:
         cells["INTERFACE"] = network["interface"]["name"]
-    cells["TYPE"] = network.get("type", "")
-    cells["TRANSPORT"] = network.get("transport", "")
-    cells["LOCAL"] = _endpoint(network.get("local", {}))
-    cells["REMOTE"] = _endpoint(network.get("peer", {}))
-    return {name: printable(cell) for name, cell in cells.items()}
+    if "transport" in network:
+        cells["PROTO"] = network["transport"]
+    if "server" in record:
+        cells["PORT"] = str(record["server"]["port"])
+    if "local" in network:
+        cells["LOCAL"] = _format_endpoint(network["local"])
+    if "peer" in network:
+        cells["REMOTE"] = _format_endpoint(network["peer"])
+    elif "type" in network:  # which addresses show
+        cells["TYPE"] = network["type"]
+    return cells
 
 
-def _program(record: TrafficRecord) -> str:
-    process = record.get("process", {})
-    if "remainder" in record:
-        return "(all others)"
-    if "name" in process:
-        return process["name"]
-    return "(unattributed)" if record["attribution"].keys() == {"none"} else ""
+def _encode(text: str, encoding: str) -> str:
+    """Return `text` with what the encoding does not have escaped."""
+    return text if text.isascii() else text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def _endpoint(endpoint: EndpointInfo) -> str:
+def _format_endpoint(endpoint: EndpointInfo) -> str:
     address = endpoint.get("address", "")
     if "port" not in endpoint:
         return address
     return f"[{address}]:{endpoint['port']}" if ":" in address else f"{address}:{endpoint['port']}"
-
-
-def _lay_out(rows: Sequence[dict[str, str]], width: int) -> list[str]:
-    names = [name for name in _TEXT_COLUMNS if any(row.get(name) for row in rows)]
-    names += ["SENT", "RECEIVED"]
-    table = [{name: name for name in names}, *rows]
-    widths = {name: max(_width(row.get(name, "")) for row in table) for name in names}
-    _shrink(widths, width - len(_GAP) * (len(names) - 1))
-    return [_GAP.join(_align(row.get(name, ""), name, widths[name]) for name in names)
-            for row in table]  # fmt: skip
-
-
-def _shrink(widths: dict[str, int], room: int) -> None:
-    """Narrow the widest text columns until all fit or have the minimum width."""
-    excess = sum(widths.values()) - room
-    while excess > 0:
-        widest = max(widths.keys() - {"SENT", "RECEIVED"}, key=widths.__getitem__, default=None)
-        if widest is None or widths[widest] <= _MIN_WIDTH:
-            return
-        widths[widest] -= 1
-        excess -= 1
-
-
-def _align(cell: str, name: str, width: int) -> str:
-    fitted = fit(cell, width)
-    return fitted.strip().rjust(width) if name in _RIGHT else fitted
-
-
-def _sum_up(traffic: Iterable[TrafficRecord], stats: Iterable[StatsRecord], *, hidden: int) -> str:
-    rates = [_rates(record) for record in traffic]
-    transmit, receive = (sum(rate) for rate in zip(*rates, strict=True)) if rates else (0.0, 0.0)
-    line = f"sent {format_rate(transmit)}, received {format_rate(receive)}"
-    if hidden:
-        line += f", {hidden} more not shown"
-    drops = [record["capture"]["dropped"] for record in stats]
-    if dropped := sum(drop["kernel"] + drop["interface"] for drop in drops):
-        line += f", {dropped} packets dropped before capture"
-    return line

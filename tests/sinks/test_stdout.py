@@ -1,7 +1,9 @@
 """Standard output: whole lines, a reader that leaves, a reader that stalls."""
 
 import asyncio
+import io
 import json
+import logging
 import os
 import pty
 import select
@@ -77,22 +79,180 @@ async def test_a_pipe_gets_json_lines(pipe: tuple[int, int]) -> None:
     assert [json.loads(line) for line in lines] == [traffic(1), traffic(2)]
 
 
-async def test_a_terminal_gets_a_table_as_wide_as_it_is() -> None:
-    master, slave = pty.openpty()
-    termios.tcsetwinsize(slave, (24, 40))
-    sink = _sink(slave)
+class Terminal:
+    """A terminal, as the two ends of a pty."""
+
+    def __init__(self, lines: int = 24, columns: int = 80) -> None:
+        self.master, self.slave = pty.openpty()
+        self.resize(lines, columns)
+
+    def resize(self, lines: int, columns: int) -> None:
+        termios.tcsetwinsize(self.slave, (lines, columns))
+
+    def read(self, end: str = "\x1b[J", tables: int = 1) -> str:
+        """Return what was written since the last call, once it has the ends of so many tables."""
+        data = ""
+        while data.count(end) < tables:  # the kernel passes on what is written in parts
+            readable, _, _ = select.select([self.master], [], [], 20)
+            assert readable, f"no further output after {data!r}"
+            data += os.read(self.master, 1 << 16).decode().replace("\r\n", "\n")
+        return data
+
+    def close(self) -> None:
+        os.close(self.master)
+        os.close(self.slave)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    monkeypatch.setenv("TERM", "xterm")
+    made = Terminal()
+    yield made
+    made.close()
+
+
+UP, ERASE_LINE, ERASE_BELOW, ERASE_SCREEN = "\r\x1b[{}A", "\x1b[K", "\x1b[J", "\x1b[H\x1b[2J"
+
+
+async def test_a_terminal_gets_a_table_as_wide_as_it_is(terminal: Terminal) -> None:
+    terminal.resize(24, 40)
+    sink = _sink(terminal.slave)
     await sink.open()
     record = traffic(1)
     record["process"]["name"] = "x" * 100
     await sink.write([record])
-    lines = os.read(master, 1 << 16).decode().splitlines()
-    os.close(master)
-    os.close(slave)
-    assert lines[0].split() == ["PID", "PROGRAM", "SENT", "RECEIVED"]
-    assert max(map(len, lines)) == 40
+    await sink.close()
+    _, heading, row, *_ = terminal.read().split("\n")
+    assert heading.removesuffix(ERASE_LINE).split() == ["PID", "PROGRAM", "TRANSMIT", "RECEIVE"]
+    assert len(row) == 40  # at the edge nothing is erased
+    assert ERASE_LINE not in row
 
 
-@pytest.mark.parametrize(("chosen", "start"), [("table", b"PID"), ("jsonl", b'{"type":')])
+async def test_a_table_replaces_the_one_before_on_a_terminal(terminal: Terminal) -> None:
+    sink = _sink(terminal.slave)
+    await sink.open()
+    await sink.write([traffic(1), traffic(2, pid=2)])
+    first = terminal.read()
+    await sink.write([traffic(3)])
+    second = terminal.read()
+    await sink.close()
+    assert "\x1b" not in first.replace(ERASE_LINE, "").removesuffix(ERASE_BELOW)
+    assert first.count("\n") == 5
+    assert second.startswith(UP.format(5) + "2026-11-22 07:00:00 UTC")
+    assert second.endswith(f"{ERASE_LINE}\n{ERASE_BELOW}")
+    assert second.count("\n") == 4
+
+
+@pytest.mark.parametrize(
+    ("chosen", "term"),
+    [("table-scroll", "xterm"), ("auto", "dumb"), ("table", ""), ("table", None)],
+)
+async def test_a_table_follows_the_one_before_if_asked_to_or_if_the_cursor_cannot_move(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, chosen: str, term: str | None
+) -> None:
+    if term is None:
+        monkeypatch.delenv("TERM")
+    else:
+        monkeypatch.setenv("TERM", term)
+    sink = _sink(terminal.slave, format=chosen)
+    await sink.open()
+    await sink.write([traffic(1)])
+    await sink.write([traffic(2)])
+    await sink.close()
+    tables = terminal.read("\n\n", tables=2).split("\n\n")
+    assert [table.count("\n") for table in tables] == [3, 3, 0]
+    assert "\x1b" not in "".join(tables)
+
+
+@pytest.mark.parametrize(("lines", "shown"), [(24, 20), (10, 6), (5, 1), (4, 0)])
+async def test_a_table_is_not_longer_than_the_terminal(
+    terminal: Terminal, lines: int, shown: int
+) -> None:
+    terminal.resize(lines, 80)
+    sink = _sink(terminal.slave, rows=20)
+    await sink.open()
+    await sink.write([traffic(n, pid=n) for n in range(1, 31)])
+    await sink.close()
+    printed = terminal.read()
+    assert printed.count("program") == shown
+    assert printed.count("\n") == shown + 3 < lines
+    assert f"total of 30, {30 - shown} not shown" in printed
+
+
+@pytest.mark.parametrize("lines", [1, 2, 3])
+async def test_a_terminal_with_hardly_a_line_shows_the_total(
+    terminal: Terminal, lines: int
+) -> None:
+    terminal.resize(lines, 80)
+    sink = _sink(terminal.slave)
+    await sink.open()
+    for _ in range(2):
+        await sink.write([traffic(1)])
+        printed = terminal.read()
+        assert printed.count("\n") == max(1, lines - 1)
+        assert "total" in printed
+    await sink.close()
+
+
+async def test_a_terminal_without_a_size_is_an_ordinary_one(terminal: Terminal) -> None:
+    terminal.resize(0, 0)
+    sink = _sink(terminal.slave, rows=100)
+    await sink.open()
+    await sink.write([traffic(n, pid=n) for n in range(1, 31)])
+    await sink.close()
+    assert terminal.read().count("\n") == 23
+
+
+async def test_a_screen_whose_size_changed_is_erased(terminal: Terminal) -> None:
+    sink = _sink(terminal.slave)
+    await sink.open()
+    await sink.write([traffic(1)])
+    terminal.read()
+    terminal.resize(10, 40)
+    await sink.write([traffic(2)])
+    assert terminal.read().startswith(ERASE_SCREEN)
+    await sink.write([traffic(3)])
+    await sink.close()
+    assert terminal.read().startswith(UP.format(4))
+
+
+async def test_log_lines_are_not_overwritten(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with io.TextIOWrapper(io.FileIO(terminal.slave, "w", closefd=False)) as errors:
+        monkeypatch.setattr(sys, "stderr", errors)
+        sink = _sink(terminal.slave)
+        await sink.open()
+        await sink.write([traffic(1)])
+        terminal.read()
+        logging.getLogger("test").warning("one")
+        await sink.write([traffic(2)])
+        assert terminal.read().startswith("2026")
+        await sink.write([traffic(3)])
+        assert terminal.read().startswith(UP.format(4))
+        handlers = logging.getLogger().handlers.copy()
+        await sink.close()
+        assert len(handlers) == len(logging.getLogger().handlers) + 1
+
+
+async def test_a_table_has_the_encoding_of_stdout(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    sink = _sink(terminal.slave)
+    await sink.open()
+    record = traffic(1)
+    record["process"]["name"] = "caf\xe9\x1b[2J" + "x" * 100
+    await sink.write([record])
+    await sink.close()
+    printed = terminal.read()
+    assert printed.isascii()
+    assert "caf\\xe9\\x1b[2Jxxx" in printed
+
+
+@pytest.mark.parametrize(
+    ("chosen", "start"), [("table", b"2026-11-22 07:"), ("jsonl", b'{"type":')]
+)
 async def test_the_format_can_be_chosen(pipe: tuple[int, int], chosen: str, start: bytes) -> None:
     sink = _sink(pipe[1], format=chosen)
     await sink.open()
