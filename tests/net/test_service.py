@@ -1,6 +1,5 @@
 """hogpipe with the user, the capabilities and the notification socket of its systemd unit."""
 
-import configparser
 import os
 import signal
 import socket
@@ -12,9 +11,8 @@ import pytest
 from support.bpf import require_bpf
 from support.namespaces import Namespace, require
 from support.running import assert_conserved, read_records, running, traffic_of, write_config
+from support.service_unit import NOBODY, as_service
 
-UNIT = Path(__file__).parents[2] / "packaging/systemd/hogpipe.service"
-NOBODY = 65534
 CONFIG = """
 [capture]
 interfaces = ["lo"]
@@ -33,25 +31,6 @@ with socket.create_server(("127.0.0.1", 0)) as server:
             end.sendall(bytes(1000))
             served.close()
 """
-
-
-def read_unit() -> dict[str, str]:
-    """Return the keys of [Service]."""
-    parser = configparser.ConfigParser(strict=False, interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser.read(UNIT)
-    return dict(parser["Service"])
-
-
-def as_service() -> list[str]:
-    """Return a prefix that runs a command as the unit's user with the unit's capabilities."""
-    unit = read_unit()
-    assert unit["AmbientCapabilities"] == unit["CapabilityBoundingSet"]
-    names = [name.removeprefix("CAP_").lower() for name in unit["AmbientCapabilities"].split()]
-    kept = ",".join(["-all", *(f"+{name}" for name in names)])
-    user = (f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
-    words = (f"--inh-caps={kept}", f"--ambient-caps={kept}", f"--bounding-set={kept}")
-    return ["setpriv", *user, *words, "--no-new-privs"]
 
 
 @pytest.fixture

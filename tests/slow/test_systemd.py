@@ -6,15 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from support.namespaces import require
+from support.roots import CONTAINER, PATIENCE, Container, boot, overlay
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "packaging/systemd"
-PROGRAMS = ("systemd-nspawn", "systemd-analyze", "nsenter", "mount")
 CONFIG = """
 [capture]
 interfaces = ["lo"]
@@ -24,26 +23,6 @@ path = "/var/lib/hogpipe/records.jsonl"
 """
 # So that the test need not wait for half a minute.
 WATCHDOG = "[Service]\nWatchdogSec=3\nRestartSec=1\n"
-PATIENCE = 60.0
-
-
-@contextmanager
-def overlay(folder: Path) -> Iterator[Path]:
-    """Mount this machine's root, with changes kept in memory."""
-    subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
-    try:
-        for name in ("upper", "work", "root"):
-            (folder / name).mkdir()
-        layers = f"lowerdir=/,upperdir={folder}/upper,workdir={folder}/work"
-        subprocess.run(
-            ["mount", "-t", "overlay", "overlay", "-o", layers, folder / "root"], check=True
-        )
-        try:
-            yield folder / "root"
-        finally:
-            subprocess.run(["umount", "--lazy", folder / "root"], check=True)
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def install(root: Path, folder: Path) -> None:
@@ -69,53 +48,10 @@ def install(root: Path, folder: Path) -> None:
     (units / "hogpipe.service.d/watchdog.conf").write_text(WATCHDOG)
 
 
-class Container:
-    """A booted container; `run` runs a command in it."""
-
-    def __init__(self, init: int) -> None:
-        self._enter = ("nsenter", "-t", str(init), *("-m", "-p", "-u", "-i", "-n"), "--")
-
-    def run(self, *words: str) -> str:
-        done = subprocess.run(
-            [*self._enter, *words], capture_output=True, text=True, check=False, timeout=PATIENCE
-        )
-        return done.stdout.strip()
-
-    def show(self, name: str) -> str:
-        """Return a property of the service."""
-        return self.run("systemctl", "show", "hogpipe", "--value", "--property", name)
-
-    def wait_until(self, name: str, value: str) -> None:
-        patience = time.monotonic() + PATIENCE
-        while not re.fullmatch(value, self.show(name)):
-            assert time.monotonic() < patience, self.run("journalctl", "-u", "hogpipe")
-            time.sleep(0.2)
-
-
-@contextmanager
-def boot(root: Path) -> Iterator[Container]:
-    (root / "etc/machine-id").unlink(missing_ok=True)
-    words = ("--register=no", "--keep-unit", "--private-network", "--capability=all", "--boot")
-    calls = "--system-call-filter=bpf perf_event_open kcmp"
-    nspawn = subprocess.Popen(
-        ["systemd-nspawn", *words, calls, "--directory", root], stdout=subprocess.DEVNULL
-    )
-    try:
-        children = Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children")
-        patience = time.monotonic() + PATIENCE
-        while not children.read_text().split():
-            assert time.monotonic() < patience
-            time.sleep(0.1)
-        yield Container(int(children.read_text().split()[0]))
-    finally:
-        nspawn.terminate()
-        nspawn.wait(PATIENCE)
-
-
 @pytest.fixture(scope="module")
 def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    require(*PROGRAMS)
-    with overlay(tmp_path_factory.mktemp("overlay")) as root:
+    require(*CONTAINER, "systemd-analyze")
+    with overlay(Path("/"), tmp_path_factory.mktemp("overlay")) as root:
         install(root, tmp_path_factory.mktemp("wheel"))
         with boot(root) as booted:
             booted.wait_until("ActiveState", "active")
