@@ -73,14 +73,8 @@ class Aggregator:
         max_flows: int = 262_144,
         recall_process: Callable[[Process], Process] = lambda process: process,
     ) -> None:
-        self._grouping = Grouping(group_by)
-        self._only = Selection(only) if only else None
+        self._set_rules(group_by, only, max_records)
         self._recall_process = recall_process
-        needs_owner = self._only is not None and self._only.needs_owner
-        self._needs_processes = self._grouping.has_owner or needs_owner
-        needs_port = self._only is not None and self._only.needs_service_port
-        self.needs_service_ports = self._grouping.has_service_port or needs_port
-        """Whether records depend on `service_ports`."""
         self.service_ports = ServicePorts()
         """What is known of this host's ports, for flows that are new in the window."""
         self._latest: dict[int, _LatestProcess] = {}
@@ -88,7 +82,6 @@ class Aggregator:
         self._routes: dict[FlowKey, _Route] = {}
         self._invalid_routes: dict[FlowKey, _Route] = {}
         """Of flows that had traffic in this window, but none since their route was invalidated."""
-        self._max_records = max_records
         self._max_flows = max_flows
         self.bytes_by_quality: dict[str, int] = {}
         """Bytes of both directions by quality, in the window that was drained last."""
@@ -120,6 +113,17 @@ class Aggregator:
         group = self._find_group(flow, attribution)
         group.flows += flows
         group.add(traffic, attribution.quality)
+
+    def regroup(
+        self, group_by: Collection[str], only: Sequence[Selector], max_records: int
+    ) -> None:
+        """Aggregate by other rules from now on; call it right after `drain`.
+
+        So every body is by one set of rules.
+        """
+        assert not self._groups
+        assert self._remainder is None
+        self._set_rules(group_by, only, max_records)
 
     def invalidate_routes(self) -> None:
         """Find the group of each flow again, as the description of a process has changed.
@@ -153,15 +157,19 @@ class Aggregator:
         self.folded_groups = len(self._folded)
         self.uncounted_flows = self._uncounted
         self._start_window()
-        return self._build_bodies(groups, remainder)
+        return _build_bodies(self._grouping, groups, remainder)
 
-    def _build_bodies(
-        self, groups: Iterable[_Group], remainder: _Group | None
-    ) -> Iterator[TrafficBody]:
-        for group in groups:
-            yield self._build_body(group)
-        if remainder is not None:
-            yield {**_build_sums(remainder), "remainder": True}
+    def _set_rules(
+        self, group_by: Collection[str], only: Sequence[Selector], max_records: int
+    ) -> None:
+        self._grouping = Grouping(group_by)
+        self._only = Selection(only) if only else None
+        needs_owner = self._only is not None and self._only.needs_owner
+        self._needs_processes = self._grouping.has_owner or needs_owner
+        needs_port = self._only is not None and self._only.needs_service_port
+        self.needs_service_ports = self._grouping.has_service_port or needs_port
+        """Whether records depend on `service_ports`."""
+        self._max_records = max_records
 
     def _start_window(self) -> None:
         self._groups: dict[Hashable, _Group] = {}
@@ -227,13 +235,23 @@ class Aggregator:
         """Recall processes again from now on."""
         self._former_latest, self._latest = self._latest, {}
 
-    def _build_body(self, group: _Group) -> TrafficBody:
-        body = _build_sums(group)
-        body["network"] = {**body["network"], **self._grouping.describe_path(group.flow)}
-        owner = self._grouping.describe_owner(group.attribution)
-        if server := self._grouping.describe_server(group.flow, group.ports):
-            return {**owner, "server": server, **body}
-        return {**owner, **body}
+
+def _build_bodies(
+    grouping: Grouping, groups: Iterable[_Group], remainder: _Group | None
+) -> Iterator[TrafficBody]:
+    for group in groups:
+        yield _build_body(grouping, group)
+    if remainder is not None:
+        yield {**_build_sums(remainder), "remainder": True}
+
+
+def _build_body(grouping: Grouping, group: _Group) -> TrafficBody:
+    body = _build_sums(group)
+    body["network"] = {**body["network"], **grouping.describe_path(group.flow)}
+    owner = grouping.describe_owner(group.attribution)
+    if server := grouping.describe_server(group.flow, group.ports):
+        return {**owner, "server": server, **body}
+    return {**owner, **body}
 
 
 def _build_sums(group: _Group) -> TrafficBody:

@@ -45,6 +45,10 @@ class ClockWindows:
         self._start_ns = end
         return span
 
+    def set_interval(self, interval_ns: int) -> None:
+        """Use another interval, for the open window too."""
+        self._interval_ns = interval_ns
+
     def _floor(self, time_ns: int) -> int:
         return time_ns - time_ns % self._interval_ns
 

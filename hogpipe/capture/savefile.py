@@ -15,7 +15,7 @@ on two of them counts on each.
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -102,6 +102,9 @@ class SavefileSource:
 
     def set_batch_interval(self, seconds: float) -> None:
         """Do nothing: a replay is read as fast as it is processed."""
+
+    def regroup(self, interval_ns: int, fields: Collection[str]) -> None:
+        """Do nothing: a replay is not regrouped."""
 
     def close(self) -> None:
         """Close the file; see PacketSource."""

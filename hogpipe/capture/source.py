@@ -10,7 +10,7 @@ pipeline asks. Two attributes say how the pipeline drives it:
 | savefile | no | no | the source waits |
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from hogpipe.model import FlowBatch, Span
@@ -19,7 +19,7 @@ from hogpipe.model import FlowBatch, Span
 class PacketSource(Protocol):
     """Flow batches of packets or of the kernel's counters.
 
-    All methods but `stop` and `set_batch_interval` are called from one thread.
+    All methods but `stop`, `set_batch_interval` and `regroup` are called from one thread.
     """
 
     live: bool
@@ -46,6 +46,14 @@ class PacketSource(Protocol):
     def set_batch_interval(self, seconds: float) -> None:
         """Set how long packets may gather before they are offered; from any thread."""
 
+    def regroup(self, interval_ns: int, fields: Collection[str]) -> None:
+        """Close the open window soon; then keep apart what differs in `fields` of endpoints.
+
+        Windows are `interval_ns` long from then on. The batch that completes the window says so
+        (`FlowBatch.regroups`); until then there is no second call. From any thread, while `run` is
+        running. Only a source that closes windows has to do anything.
+        """
+
     def stop(self) -> None:
         """Make `run` return soon; from any thread, any number of times."""
 
@@ -58,3 +66,6 @@ class WindowClock(Protocol):
 
     def close(self, now_ns: int, *, last: bool = False) -> Span:
         """End the open window and return it."""
+
+    def set_interval(self, interval_ns: int) -> None:
+        """Use another interval, for the open window too."""

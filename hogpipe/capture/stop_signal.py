@@ -2,6 +2,7 @@
 
 import os
 import threading
+from contextlib import suppress
 
 
 class StopSignal:
@@ -34,6 +35,17 @@ class StopSignal:
             self._flag.set()
             if self._descriptor is not None:
                 os.eventfd_write(self._descriptor, 1)
+
+    def wake(self) -> None:
+        """End the present wait, or the next one, and leave the flag as it is."""
+        with self._lock:
+            if self._descriptor is not None:
+                os.eventfd_write(self._descriptor, 1)
+
+    def rearm(self) -> None:
+        """Let further waits last, once the flag and the reason of `wake` have been looked at."""
+        with suppress(BlockingIOError):  # neither was there
+            os.eventfd_read(self.fileno())
 
     def close(self) -> None:
         """Close the descriptor. May be called again."""

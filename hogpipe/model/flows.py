@@ -112,3 +112,5 @@ class FlowBatch(msgspec.Struct):
     """The window that this batch completes, from a source that closes windows itself."""
     is_last: bool = False
     """Whether such a source ends with this batch."""
+    regroups: bool = False
+    """Whether such a source groups the next window as it was asked to (`PacketSource.regroup`)."""

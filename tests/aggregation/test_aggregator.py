@@ -112,6 +112,45 @@ def test_the_bodies_of_a_window_add_up_to_what_was_ingested(
     assert list(aggregator.drain()) == []
 
 
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.tuples(flows, deltas, attributions), max_size=9),
+            dimensions,
+            st.lists(selectors, max_size=2),
+            st.integers(1, 5),
+        ),
+        max_size=5,
+    )
+)
+def test_each_window_is_aggregated_by_its_own_rules_and_none_loses_a_byte(
+    windows: list[
+        tuple[list[tuple[FlowKey, FlowDelta, Attribution]], list[str], list[Selector], int]
+    ],
+) -> None:
+    """As a run with these rules from its start would have done it."""
+    aggregator = Aggregator([], [], 1)
+    drained = []
+    for moved, group_by, only, max_records in windows:
+        drained.append(aggregator.drain())
+        aggregator.regroup(group_by, only, max_records)
+        for one in moved:
+            aggregator.ingest(*one)
+    drained.append(aggregator.drain())
+    assert list(drained[0]) == []
+    for (moved, *rules), bodies in zip(windows, drained[1:], strict=True):
+        alone = Aggregator(*rules)
+        for one in moved:
+            alone.ingest(*one)
+        found = list(bodies)  # bodies are made after the rules have changed
+        assert found == list(alone.drain())
+        total = sum(
+            body["network"]["io"][way]["bytes"] for body in found for way in ("transmit", "receive")
+        )
+        assert total == sum(delta.total_bytes for _flow, delta, _attribution in moved)
+
+
 def test_a_process_is_one_record_however_many_flows_it_has() -> None:
     aggregator = Aggregator(["process"], [], 10)
     aggregator.ingest(make_flow(1), make_traffic((10, 1), (300, 1)), exact(NGINX))

@@ -25,6 +25,14 @@ def test_a_late_timer_makes_one_longer_window() -> None:
     assert windows.close(103 * SECOND + 5) == Span(100 * SECOND, 103 * SECOND)
 
 
+def test_another_interval_holds_for_the_open_window_too() -> None:
+    windows = ClockWindows(60 * SECOND, 100 * SECOND)
+    assert windows.close(101 * SECOND + 5, last=True) == Span(100 * SECOND, 101 * SECOND + 5)
+    windows.set_interval(2 * SECOND)
+    assert windows.delay(101 * SECOND + 5) == (SECOND - 5) / SECOND
+    assert windows.close(102 * SECOND + 7) == Span(101 * SECOND + 5, 102 * SECOND)
+
+
 def test_the_last_window_ends_now() -> None:
     windows = ClockWindows(SECOND, 100 * SECOND)
     assert windows.close(100 * SECOND + 5, last=True) == Span(100 * SECOND, 100 * SECOND + 5)

@@ -5,7 +5,8 @@ kernel recorded and of flows whose owner is to be looked up.
 
 Time. The source closes the windows itself: what it reads at the end of a window is exactly what
 passed in that window. An epoch ends with its window, and after `_LONGEST_EPOCH`, so that the maps
-need not be larger for long windows. The kernel fills another buffer meanwhile, so nothing is lost
+need not be larger for long windows. `regroup` ends the window early, so that each window is grouped
+in one way. The kernel fills another buffer meanwhile, so nothing is lost
 if the pipeline makes the source wait.
 
 The thread sleeps until an epoch ends, or `stop`. Another one reads new processes (`ProcessWatch`).
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
 from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
@@ -43,6 +45,11 @@ log = logging.getLogger(__name__)
 # So that a flow that awaits the rows of the next epoch has them within the default of `hold`.
 _LONGEST_EPOCH = 1.5
 _MILLISECONDS = 1000
+
+
+class _Regrouping(NamedTuple):
+    interval_ns: int
+    fields: Collection[str]
 
 
 class EbpfSource:
@@ -74,6 +81,7 @@ class EbpfSource:
         self._reader: EpochReader | None = None
         self._windows: WindowClock | None = None
         self._stop = StopSignal()
+        self._regrouping: _Regrouping | None = None
 
     def open(self) -> None:
         """Attach the programs; see PacketSource."""
@@ -112,7 +120,10 @@ class EbpfSource:
         assert windows is not None
         try:
             while self._wait(windows):
-                _end_epoch(reader, windows, offer, last=False)
+                # No further one comes before this one is done.
+                if (regrouping := self._regrouping) is not None:
+                    self._regrouping = None
+                _end_epoch(reader, windows, offer, regrouping)
             _end_epoch(reader, windows, offer, last=True)
         except Exception as error:
             # What was offered of this window becomes records, whatever failed.
@@ -126,6 +137,11 @@ class EbpfSource:
 
     def set_batch_interval(self, seconds: float) -> None:
         """Do nothing: batches follow the epochs."""
+
+    def regroup(self, interval_ns: int, fields: Collection[str]) -> None:
+        """Close the open window, and group by other fields; see PacketSource."""
+        self._regrouping = _Regrouping(interval_ns, fields)
+        self._stop.wake()
 
     def close(self) -> None:
         """Detach the programs; see PacketSource."""
@@ -144,9 +160,10 @@ class EbpfSource:
         epoch_ends = time.monotonic() + _LONGEST_EPOCH
         while not self._stop.is_set():
             delay = min(windows.delay(time.time_ns()), epoch_ends - time.monotonic())
-            if delay <= 0:
+            if delay <= 0 or self._regrouping is not None:
                 return True
             poller.poll(math.ceil(delay * _MILLISECONDS))
+            self._stop.rearm()
         return False
 
 
@@ -154,20 +171,25 @@ def _end_epoch(
     reader: "EpochReader",
     windows: WindowClock,
     offer: Callable[[FlowBatch], None],
+    regrouping: _Regrouping | None = None,
     *,
-    last: bool,
+    last: bool = False,
 ) -> None:
-    """Offer the rows of the epoch, and close the window if it is due."""
-    now = time.time_ns()
-    window_ends = last or windows.delay(now) <= 0
+    """Offer the rows of the epoch, and close the window if it is due, or grouped otherwise now."""
+    now, is_cut = time.time_ns(), last or regrouping is not None
+    window_ends = is_cut or windows.delay(now) <= 0
     reader.begin_epoch()
-    window = windows.close(now, last=last) if window_ends else None
+    window = windows.close(now, last=is_cut) if window_ends else None
     batches = reader.read_epoch(window_ends=window_ends, last=last)
     final = next(batches)
     for batch in batches:
         offer(final)
         final = batch
     final.time_ns, final.closed_window, final.is_last = now, window, last
+    if regrouping is not None:
+        final.regroups = True
+        windows.set_interval(regrouping.interval_ns)
+        reader.regroup(regrouping.fields)
     offer(final)
 
 
@@ -219,6 +241,10 @@ class EpochReader:
         self._count_losses(first)
         yield first
         yield from batches
+
+    def regroup(self, fields: Collection[str]) -> None:
+        """Keep rows apart by other fields, from the next epoch that is read on."""
+        self._aggregator.regroup(fields)
 
     def close(self) -> None:
         """Detach the programs. May be called again."""

@@ -122,6 +122,10 @@ class RowAggregator:
         self._handshakes = np.zeros(0, TRAFFIC_ROW)
         """Rows of listening sockets in the epoch before, whose connections were not established."""
 
+    def regroup(self, group_by: Collection[str]) -> None:
+        """Keep rows apart by other fields, in the next epoch; the window has ended."""
+        self._mask = _make_mask(group_by)
+
     def aggregate(
         self, epoch: EpochRows, *, window_ends: bool, last: bool = False
     ) -> Iterator[FlowBatch]:

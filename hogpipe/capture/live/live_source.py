@@ -7,7 +7,7 @@ and rests (`pacing`). Handles never block, so an idle interface delays neither a
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from hogpipe.capture.live.interface_capture import CaptureSet
 from hogpipe.capture.live.link_follower import LinkFollower, log_failures
@@ -86,6 +86,9 @@ class LiveSource:
     def set_batch_interval(self, seconds: float) -> None:
         """Rest for at most `seconds` between batches; see PacketSource."""
         self._batch_interval = seconds
+
+    def regroup(self, interval_ns: int, fields: Collection[str]) -> None:
+        """Do nothing: flows are grouped later, and the pipeline closes the windows."""
 
     def stop(self) -> None:
         """Make `run` return; see PacketSource."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import CaptureError
 from hogpipe.linux.procfs import Procfs
-from hogpipe.model import FlowBatch
+from hogpipe.model import FlowBatch, Span
+
+HOUR_NS = 3_600_000_000_000
 
 
 @pytest.fixture
@@ -54,6 +57,30 @@ def test_any_failure_closes_the_window_and_is_raised(
         source.run(offered.append)
     assert [batch.is_last for batch in offered] == [True]
     assert offered[0].closed_window is not None
+
+
+def test_a_regrouping_ends_the_window_at_once_and_says_where_it_begins(
+    source: EbpfSource,
+) -> None:
+    windows: list[Span] = []
+    regrouped: list[int] = []
+
+    def offer(batch: FlowBatch) -> None:
+        if batch.regroups:
+            regrouped.append(len(windows))
+        if batch.closed_window is not None:
+            windows.append(batch.closed_window)
+        if len(windows) == 1:
+            source.regroup(HOUR_NS, ["protocol"])
+        elif len(windows) == 2:
+            source.stop()
+
+    source.regroup(HOUR_NS, [])
+    source.run(offer)
+    assert regrouped == [0, 1]
+    assert len(windows) == 3
+    for former, later in pairwise(windows):
+        assert former.end_ns == later.start_ns
 
 
 def test_a_source_that_is_stopped_before_it_runs_offers_the_last_window(

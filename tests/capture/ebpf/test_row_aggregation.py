@@ -379,10 +379,13 @@ epochs = st.builds(
     st.sets(st.sampled_from(["process", "transport", "remote", "flow", "user"])),
 )
 def test_bytes_and_packets_are_conserved(run: list[EpochRows], dimensions: set[str]) -> None:
+    """However rows are grouped in later epochs."""
     before = sum(table["counts"].sum(axis=0) for one in run for table in one).tolist()
     aggregator = RowAggregator(FakeOwners(), list_endpoint_fields(dimensions))
     after: Counter[int] = Counter()
     for number, one in enumerate(run, 1):
+        if number == 2:
+            aggregator.regroup(list_endpoint_fields(["transport"]))
         captured = [0, 0]
         batched = [0, 0]
         for batch in aggregator.aggregate(one, window_ends=True, last=number == len(run)):
@@ -397,6 +400,17 @@ def test_bytes_and_packets_are_conserved(run: list[EpochRows], dimensions: set[s
             captured[1] += batch.counts.captured.packets
         assert captured == batched
     assert [after[at] for at in range(4)] == before
+
+
+def test_rows_are_grouped_by_the_fields_of_the_latest_regrouping() -> None:
+    aggregator = RowAggregator(FakeOwners(), list_endpoint_fields(["process"]))
+    made = epoch(connections=rows(row(7, pack(1001), cookie=1), row(7, pack(1002), cookie=2)))
+    groups = []
+    for dimension in ("process", "flow", "transport"):
+        aggregator.regroup(list_endpoint_fields([dimension]))
+        (batch,) = aggregate(made, aggregator=aggregator)
+        groups.append(len(batch.owned))
+    assert groups == [1, 2, 1]
 
 
 def test_who_closed_a_connection_is_recorded_if_a_lookup_awaits_it() -> None:
