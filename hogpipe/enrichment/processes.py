@@ -30,6 +30,7 @@ these agree:
   Where cgroup v1 is in use, the path in the v2 tree alone may be meaningless (`parse_v2_path`).
 """
 
+import math
 import os
 import pwd
 import threading
@@ -61,7 +62,8 @@ class ProcessReader:
     """Reads processes, and caches the `max_cached` that were used last.
 
     Unchanged processes are returned as the same object. Command lines are read only with
-    `command_line`, because they may contain secrets. Safe from any thread.
+    `command_line`, because they may contain secrets; `set_command_line` changes that for later
+    readings, and without it `recall` removes them. Safe from any thread.
     """
 
     def __init__(
@@ -82,6 +84,13 @@ class ProcessReader:
         self._user_names: dict[int, str | None] = {}
         self.changes = 0
         """How often a process was found to have changed; the number only grows."""
+
+    def set_command_line(self, *, is_read: bool) -> None:
+        """Read command lines from now on, or no longer; cached processes are due for a reading."""
+        self._command_line = is_read
+        with self._lock:
+            for cached in self._cache.values():
+                cached.read_at = -math.inf
 
     def recent(self, owner: ProcessIdentity, now: float) -> Process | None:
         """Return a cached process that needs no check of its command yet, or None."""
@@ -122,11 +131,15 @@ class ProcessReader:
     def recall(self, process: Process) -> Process:
         """Return a process as it was described last, without reading /proc; safe from any thread.
 
-        The same object if nothing newer is known.
+        The same object if nothing newer is known, and it has no command line that it must not have.
         """
-        if process.start is None:
-            return process
-        return self.cached(ProcessIdentity(process.pid, process.start)) or process
+        latest = None
+        if process.start is not None:
+            latest = self.cached(ProcessIdentity(process.pid, process.start))
+        latest = latest or process
+        if latest.command_line is not None and not self._command_line:
+            return msgspec.structs.replace(latest, command_line=None)
+        return latest
 
     def read_new(self, pid: int, now: float) -> ProcessStat | None:
         """Read and cache a process that may soon exit; return its stat, None if it has exited.

@@ -104,6 +104,26 @@ def test_a_command_line_is_read_only_on_request(fake: FakeProc) -> None:
     assert read(fake, 42).command_line is None
 
 
+def test_command_lines_are_read_once_that_is_asked_for(fake: FakeProc, reader: Reader) -> None:
+    fake.process(42, command_line=[b"mysql", b"--password=hidden"])
+    before = reader.read(42)
+    reader.reader.set_command_line(is_read=True)
+    assert reader.reader.recent(ProcessIdentity(42, 1000), reader.now) is None
+    assert reader.read(42).command_line == ("mysql", "--password=hidden")
+    assert reader.reader.recall(before).command_line == ("mysql", "--password=hidden")
+
+
+def test_command_lines_are_removed_once_they_may_not_be_read(fake: FakeProc) -> None:
+    fake.process(42, command_line=[b"mysql", b"--password=hidden"])
+    reader = Reader(fake.root, command_line=True)
+    before = reader.read(42)
+    reader.reader.set_command_line(is_read=False)
+    uncached = msgspec.structs.replace(before, pid=43)
+    for process in (before, uncached):
+        assert reader.reader.recall(process) == msgspec.structs.replace(process, command_line=None)
+    assert reader.read(42).command_line is None
+
+
 def test_a_kernel_thread_has_neither_executable_nor_arguments(fake: FakeProc) -> None:
     fake.process(2, command=b"kworker/0:1", executable=None)
     process = read(fake, 2, command_line=True)
