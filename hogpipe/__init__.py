@@ -29,6 +29,7 @@ Above them:
     config/        TOML -> settings; docs/configuration.md
     factory.py     settings -> capture source, resolver and sinks
     processing.py  batches pass the stages, and windows become records (event loop)
+    run_requests.py  what a run is asked meanwhile
     pipeline.py    makes the stages, and starts and ends a run
     templates/     the files that `hogpipe init` writes
     cli.py         the commands, with command_options.py; docs/cli.md

@@ -52,10 +52,11 @@ from hogpipe.factory import choose_first_window, make_input, make_run_id_for, ma
 from hogpipe.linux.listening_ports import read_service_ports
 from hogpipe.linux.process_exits import ProcessExits
 from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, ServicePorts
-from hogpipe.processing import Intake, PacketClock, Processing, StopRequest, WindowPublisher
+from hogpipe.processing import Intake, PacketClock, Processing, WindowPublisher
 from hogpipe.protocols import NANOSECONDS
 from hogpipe.records.stamp import RecordStamper
 from hogpipe.records.summary import Summary
+from hogpipe.run_requests import StopRequest
 
 # A stop must not take two seconds: the sinks get this long, and a little more to close
 # (delivery/isolation.py).

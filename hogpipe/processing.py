@@ -5,7 +5,6 @@ In: the flow batches of a source, through the handoff. Out: records, to the sink
     Intake              passes each flow to the attributor, or to the aggregator if it is owned
     WindowPublisher     closes windows, and publishes their records
     Processing          both, in the order that the kind of run needs
-    StopRequest         whether the run was asked to stop, and how much time is left
 
 Slices
     All work is done in slices, between which other tasks of the event loop run. A window may end
@@ -20,9 +19,9 @@ Conservation
     "Conservation of bytes").
 
 At a stop
-    Batches that are still queued `_INTAKE_SECONDS` after a stop, and all that is left when the stop
-    is urgent, are folded: recorded unattributed, as a few sums, and counted as overflowed. So a
-    stop takes no longer the more flows there are.
+    Batches that are still queued 0.3 s after a stop (run_requests.py), and all that is left when
+    the stop is urgent, are folded: recorded unattributed, as a few sums, and counted as overflowed.
+    So a stop takes no longer the more flows there are.
 """
 
 import asyncio
@@ -55,47 +54,15 @@ from hogpipe.records import stats
 from hogpipe.records.schema import Record, StatsBody, TrafficBody
 from hogpipe.records.stamp import RecordStamper
 from hogpipe.records.summary import Summary
+from hogpipe.run_requests import StopRequest
 
-# A stop must not take two seconds: queued batches and the last lookup get this long.
-_INTAKE_SECONDS = 0.3
+# A stop must not take two seconds: the last lookup gets this long.
 _SETTLE_SECONDS = 0.3
 _FLOW_SLICE = 2000  # flows that are passed on, in some 4 ms
 _RECORD_SLICE = 500  # records that are built
 _MAX_CLOSED = 2
 # The clock may be stepped, or the host suspended, during a window: the clock is read this often.
 _MAX_CLOCK_WAIT = 2.0
-
-
-class StopRequest:
-    """Whether the run was asked to stop; made in the event loop."""
-
-    def __init__(self) -> None:
-        self._requested = asyncio.Event()
-        self._requested_at: float | None = None
-        self.is_urgent = False
-        """Whether no time is left for lookups."""
-
-    def make(self, *, urgent: bool) -> None:
-        """Ask the run to stop; may be called again."""
-        if self._requested_at is None:
-            self._requested_at = time.monotonic()
-        self.is_urgent |= urgent
-        self._requested.set()
-
-    @property
-    def is_made(self) -> bool:
-        """Whether the run was asked to stop."""
-        return self._requested.is_set()
-
-    async def wait(self) -> None:
-        """Wait until the run is asked to stop."""
-        await self._requested.wait()
-
-    def is_late(self) -> bool:
-        """Return whether no time is left for flows that are not known."""
-        if self._requested_at is None:
-            return False
-        return self.is_urgent or time.monotonic() - self._requested_at > _INTAKE_SECONDS
 
 
 class PacketClock:

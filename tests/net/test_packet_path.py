@@ -57,7 +57,7 @@ ASIDE = {
         "capture/live/pacing.py",
         "capture/stop_signal.py",
     },
-    "the start and the end of a run": {"pipeline.py"},
+    "the start and the end of a run": {"pipeline.py", "run_requests.py"},
     "the watch over the calls of sinks": {"delivery/loop_watch.py"},
     "the stats record, the summary and the state of a sink": {
         "delivery/health.py",
