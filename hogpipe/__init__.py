@@ -29,7 +29,8 @@ Above them:
     config/        TOML -> settings; docs/configuration.md
     factory.py     settings -> capture source, resolver and sinks
     processing.py  batches pass the stages, and windows become records (event loop)
-    run_requests.py  what a run is asked meanwhile
+    run_requests.py     what a run is asked meanwhile: to stop, to use other rules
+    reconfiguration.py  another configuration for a pipeline that runs
     pipeline.py    makes the stages, and starts and ends a run
     templates/     the files that `hogpipe init` writes
     cli.py         the commands, with command_options.py; docs/cli.md

@@ -31,7 +31,7 @@ from hogpipe.capture.live.open_handles import LiveOptions
 from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.capture.savefile import SavefileSource
 from hogpipe.capture.source import PacketSource
-from hogpipe.config.settings import AggregationSettings, ConfiguredSink, Settings
+from hogpipe.config.settings import ConfiguredSink, Settings
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import ConfigurationError
 from hogpipe.linux.netns.namespace_addresses import NamespaceAddresses
@@ -83,7 +83,7 @@ def _make_ebpf_source(
         flow_sockets,
         procfs_resolver.processes,
         start_windows=partial(ClockWindows, interval_ns),
-        group_by=_list_endpoint_fields(settings.aggregation),
+        group_by=list_source_fields(settings),
         max_flows=settings.capture.max_flows,
     )
 
@@ -107,8 +107,14 @@ def choose_first_window(settings: Settings) -> int | None:
     return FIRST_TABLE_NS if shown else None
 
 
-def _list_endpoint_fields(aggregation: AggregationSettings) -> list[EndpointField]:
-    """Return the fields by which rows are kept apart; settings may not have been checked."""
+def list_source_fields(settings: Settings) -> list[EndpointField]:
+    """Return the fields by which the source keeps traffic apart; settings may be unchecked.
+
+    A source that passes every flow on has none.
+    """
+    aggregation = settings.aggregation
+    if settings.capture.source != "ebpf":
+        return []
     try:
         by_dimension = list_endpoint_fields(aggregation.group_by)
     except ValueError as error:

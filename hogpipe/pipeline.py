@@ -54,6 +54,7 @@ from hogpipe.linux.process_exits import ProcessExits
 from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, ServicePorts
 from hogpipe.processing import Intake, PacketClock, Processing, WindowPublisher
 from hogpipe.protocols import NANOSECONDS
+from hogpipe.reconfiguration import Reconfiguration, Reconfigurer
 from hogpipe.records.stamp import RecordStamper
 from hogpipe.records.summary import Summary
 from hogpipe.run_requests import StopRequest
@@ -136,6 +137,15 @@ class Pipeline:
             interval_ns=interval_ns,
             first_window_ns=choose_first_window(settings),
         )
+        self._reconfigurer = Reconfigurer(
+            settings,
+            processing=self._processing,
+            publisher=self._publisher,
+            dispatcher=self._dispatcher,
+            aggregator=self._aggregator,
+            processes=processes,
+            refresh_ports=self._ports.refresh,
+        )
 
     @property
     def summary(self) -> Summary:
@@ -199,6 +209,7 @@ class Pipeline:
                 finally:
                     for refresher in refreshers:
                         refresher.cancel()
+                    await self._reconfigurer.close()
                     self.summary.undelivered = await self._dispatcher.drain(_DRAIN_SECONDS)
         finally:
             self._source.stop()
@@ -225,6 +236,14 @@ class Pipeline:
         """Have the sinks that write files close and reopen them."""
         self._dispatcher.reopen()
 
+    async def reconfigure(self, settings: Settings) -> Reconfiguration:
+        """Take over what `settings` change of aggregation, enrichment and sinks.
+
+        Between two windows, so that each record follows from one configuration. `run` must be
+        running. Raises ConfigurationError, with nothing changed.
+        """
+        return await self._reconfigurer.take_over(settings)
+
     def _capture(self, handoff: Handoff) -> None:
         """Run the source (capture thread)."""
         try:
@@ -236,8 +255,10 @@ class Pipeline:
         """Return what keeps descriptions current; those of a replay stay as they are."""
         if not self._source.live:
             return []
-        ports = [self._ports.run()] if self._aggregator.needs_service_ports else []
-        return [self._refresher.run(), *ports]
+        return [
+            self._refresher.run(),
+            self._ports.run(lambda: self._aggregator.needs_service_ports),
+        ]
 
     def _use_service_ports(self, ports: ServicePorts) -> None:
         self._aggregator.service_ports = ports

@@ -18,6 +18,10 @@ Conservation
     traffic, the counters and what is pending add up to what was captured (docs/record.md,
     "Conservation of bytes").
 
+Other rules
+    The rules of aggregation change between two windows: `Processing.change_rules` closes the open
+    one at once, and what it does between that and the next batch cannot be interrupted.
+
 At a stop
     Batches that are still queued 0.3 s after a stop (run_requests.py), and all that is left when
     the stop is urgent, are folded: recorded unattributed, as a few sums, and counted as overflowed.
@@ -26,7 +30,7 @@ At a stop
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 
@@ -54,7 +58,7 @@ from hogpipe.records import stats
 from hogpipe.records.schema import Record, StatsBody, TrafficBody
 from hogpipe.records.stamp import RecordStamper
 from hogpipe.records.summary import Summary
-from hogpipe.run_requests import StopRequest
+from hogpipe.run_requests import RulesRequest, StopRequest
 
 # A stop must not take two seconds: the last lookup gets this long.
 _SETTLE_SECONDS = 0.3
@@ -162,7 +166,7 @@ class WindowPublisher:
         self._live = live
         self._usage = UsageMeter()
         self._memory = MemoryRelease()
-        self._closed: asyncio.Queue[_ClosedWindow] = asyncio.Queue()
+        self._closed: asyncio.Queue[_ClosedWindow | Callable[[], None]] = asyncio.Queue()
         self._room = asyncio.Semaphore(_MAX_CLOSED)
 
     async def wait_for_room(self) -> None:
@@ -190,12 +194,19 @@ class WindowPublisher:
         self._closed.put_nowait(window)
         self._memory.update(self._attributor.held_flows)
 
+    def call_next(self, action: Callable[[], None]) -> None:
+        """Call `action` once the windows that are closed by now are published."""
+        self._closed.put_nowait(action)
+
     async def run(self, handoff: Handoff) -> None:
         """Publish closed windows in their order, until cancelled."""
         while True:
             window = await self._closed.get()
-            await self._publish(window, handoff)
-            self._room.release()
+            if isinstance(window, _ClosedWindow):
+                await self._publish(window, handoff)
+                self._room.release()
+            else:
+                window()
             self._closed.task_done()
 
     async def finish(self) -> None:
@@ -261,6 +272,11 @@ class Processing:
         self._packet_clock = packet_clock
         self._interval_ns = interval_ns
         self._first_window_ns = first_window_ns
+        self._ended = False
+        """Whether all traffic of a live run has passed the stages."""
+        self._wake = asyncio.Event()
+        """Set when that, or a request for other rules, may be the case."""
+        self._rules = RulesRequest(self._wake)
 
     async def run(self, handoff: Handoff) -> None:
         """Process batches and publish windows until the source ends."""
@@ -275,12 +291,23 @@ class Processing:
             await self._publisher.finish()
             publishing.cancel()
 
+    def change_rules(
+        self, interval_ns: int, fields: Collection[str], use: Callable[[], None]
+    ) -> None:
+        """Close the open window soon, and call `use` before the next one has anything.
+
+        Windows are `interval_ns` long from then on, and a source that sums traffic up keeps apart
+        what differs in `fields`. The run is no replay, and `use` was called before it is called
+        again; it is not called if the run ends before.
+        """
+        self._rules.make(interval_ns, use)
+        self._source.regroup(interval_ns, fields)
+
     async def _process_live(self, handoff: Handoff) -> None:
         windows = ClockWindows(self._interval_ns, time.time_ns(), first_ns=self._first_window_ns)
-        ended = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             lookups = group.create_task(self._attributor.run())
-            group.create_task(self._close_windows(windows, ended))
+            group.create_task(self._close_windows(windows))
             stopping = group.create_task(self._cancel_at_stop(lookups))
             async for batch in handoff:
                 await self._intake.ingest(batch)
@@ -288,21 +315,26 @@ class Processing:
             lookups.cancel()
             await asyncio.wait([lookups])
             await self._settle()
-            ended.set()
+            self._ended = True
+            self._wake.set()
         await self._publisher.wait_for_room()
         self._publisher.close(windows.close(time.time_ns(), last=True))
 
-    async def _close_windows(self, windows: ClockWindows, ended: asyncio.Event) -> None:
-        """Close each window when it is due, until the run has `ended`."""
-        while not ended.is_set():
+    async def _close_windows(self, windows: ClockWindows) -> None:
+        """Close each window when it is due, or when the rules change, until the run has ended."""
+        while not self._ended:
             delay = windows.delay(time.time_ns())
-            if delay <= 0:
+            if delay <= 0 or self._rules.is_made:
                 await self._publisher.wait_for_room()
-                self._publisher.close(windows.close(time.time_ns()))
+                is_cut = self._rules.is_made
+                self._publisher.close(windows.close(time.time_ns(), last=is_cut))
+                if is_cut:
+                    windows.set_interval(self._rules.fulfil())
                 continue
+            self._wake.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(delay, _MAX_CLOCK_WAIT)):
-                    await ended.wait()
+                    await self._wake.wait()
 
     async def _process_counted(self, handoff: Handoff) -> None:
         async with asyncio.TaskGroup() as group:
@@ -315,6 +347,8 @@ class Processing:
                 if batch.closed_window is not None:
                     await self._publisher.wait_for_room()
                     self._publisher.close(batch.closed_window)
+                if batch.regroups:
+                    self._rules.fulfil()
             lookups.cancel()
 
     async def _process_replayed(self, handoff: Handoff) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -56,6 +56,17 @@ path = "records.jsonl"
 queue_windows = 1
 when_full = "block"
 """
+CHANGES = [
+    "aggregation.interval=0.1",
+    'aggregation.group_by=["user"]',
+    'aggregation.only=["pid:7"]',
+    "aggregation.max_records=2",
+    "enrichment.command_line=true",
+    "sinks[0].queue_windows=2",
+    'sinks[0].path="others.jsonl"',
+    'sinks[0].spool="spool"',
+    'capture.interfaces=["eth0"]',
+]
 FLOWS = [
     UNKNOWN_FLOW,
     *(
@@ -83,12 +94,16 @@ class Source:
         self._chance = chance
         self._breaks_after = breaks_after
         self._stopping = threading.Event()
+        self._regrouping = threading.Event()
 
     def open(self) -> None: ...
 
     def close(self) -> None: ...
 
     def set_batch_interval(self, seconds: float) -> None: ...
+
+    def regroup(self, _interval_ns: int, _fields: Collection[str]) -> None:
+        self._regrouping.set()
 
     def stop(self) -> None:
         self._stopping.set()
@@ -111,7 +126,11 @@ class Source:
             moved.append(self._make_delta())
             batch.owned = [OwnedFlow(FLOWS[1], moved[-1], ANSWERS[-1])]
             batch.is_last = last
-            batch.closed_window = Span(now - 1, now) if last or chance.random() < 0.2 else None
+            batch.regroups = self._regrouping.is_set() and not last
+            ends = last or batch.regroups or chance.random() < 0.2
+            batch.closed_window = Span(now - 1, now) if ends else None
+            if batch.regroups:
+                self._regrouping.clear()
         for delta in moved:
             batch.counts.captured.add(delta.total)
         self.offered.add(batch.counts.captured)
@@ -167,19 +186,37 @@ class Resolver:
 
 
 def run_until(
-    folder: Path, source: Source, resolver: Resolver, *, hold: float, stops: list[float]
+    folder: Path,
+    source: Source,
+    resolver: Resolver,
+    *,
+    hold: float,
+    stops: list[float],
+    changes: Sequence[tuple[float, Sequence[str]]] = (),
 ) -> list[dict[str, Any]]:
-    """Run, call `stop` after each of `stops` seconds, and return the records."""
+    """Run, call `stop` after each of `stops` seconds, and return the records.
+
+    `changes` are overrides that the run takes over after so many seconds.
+    """
+
+    async def reconfigure(one: pipeline.Pipeline, path: Path) -> None:
+        waited = 0.0
+        for seconds, overrides in sorted(changes):
+            await asyncio.sleep(seconds - waited)
+            waited = seconds
+            await one.reconfigure(load_config(path, overrides))
 
     async def run() -> None:
-        loaded = load_config(write_config(folder, CONFIG.format(hold=hold)))
-        one = pipeline.Pipeline(loaded)
+        path = write_config(folder, CONFIG.format(hold=hold))
+        one = pipeline.Pipeline(load_config(path))
         await one.open()
+        changing = asyncio.create_task(reconfigure(one, path))
         for seconds in stops:
             asyncio.get_running_loop().call_later(seconds, one.stop)
             # The event loop is blocked for a while: windows are late, and batches wait or merge.
             asyncio.get_running_loop().call_later(seconds / 2, time.sleep, 0.03)
         await one.run()
+        await changing
 
     def make_input(_settings: object, _interval_ns: int, stale: StaleFlows) -> Input:
         resolver.invalidate(stale)
@@ -188,7 +225,8 @@ def run_until(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "make_input", make_input)
         asyncio.run(run())
-    return read_records(folder / "records.jsonl")
+    records = [one for path in folder.glob("*.jsonl") for one in read_records(path)]
+    return sorted(records, key=lambda record: record["sequence"])
 
 
 def assert_all_is_recorded(records: list[dict[str, Any]], offered: Tally) -> None:
@@ -215,6 +253,28 @@ def test_batches_offered_until_a_stop_are_recorded(
     source = Source(chance, closes_windows=closes_windows, breaks_after=10**9)
     with TemporaryDirectory() as folder:
         records = run_until(Path(folder), source, Resolver(chance), hold=hold, stops=stops)
+    assert_all_is_recorded(records, source.offered)
+
+
+@settings(max_examples=8)
+@given(
+    st.integers(0, 2**32),
+    st.booleans(),
+    st.lists(
+        st.tuples(st.floats(0, 0.3), st.lists(st.sampled_from(CHANGES), unique=True)),
+        min_size=1,
+        max_size=4,
+    ),
+)
+def test_batches_offered_while_the_configuration_changes_are_recorded(
+    seed: int, closes_windows: bool, changes: list[tuple[float, list[str]]]
+) -> None:
+    chance = random.Random(seed)
+    source = Source(chance, closes_windows=closes_windows, breaks_after=10**9)
+    with TemporaryDirectory() as folder:
+        records = run_until(
+            Path(folder), source, Resolver(chance), hold=0.05, stops=[0.3], changes=changes
+        )
     assert_all_is_recorded(records, source.offered)
 
 

@@ -6,6 +6,7 @@
     references.py  reads the values that `{env = ...}` and `{file = ...}` stand for
     convert.py     makes structs of the tables, with leaves.py for single values (pure)
     durations.py   parses "30s" or "1h30m"                                       (pure)
+    changes.py     compares settings with those of a run                         (pure)
     checks.py      checks what depends on several values or on the host
     problems.py    collects what is wrong, so that one error reports all of it   (pure)
     settings.py    the structs, with types, bounds and defaults

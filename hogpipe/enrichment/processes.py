@@ -87,6 +87,8 @@ class ProcessReader:
 
     def set_command_line(self, *, is_read: bool) -> None:
         """Read command lines from now on, or no longer; cached processes are due for a reading."""
+        if is_read == self._command_line:
+            return
         self._command_line = is_read
         with self._lock:
             for cached in self._cache.values():

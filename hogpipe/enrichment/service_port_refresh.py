@@ -63,8 +63,9 @@ class ServicePortRefresher:
                 del self._listened[port]
         return ServicePorts(frozenset(self._listened), ports.ephemeral)
 
-    async def run(self) -> None:
-        """Read at intervals, until cancelled."""
+    async def run(self, is_needed: Callable[[], bool]) -> None:
+        """Read at intervals while `is_needed` returns true, until cancelled."""
         while True:
             await asyncio.sleep(_INTERVAL)
-            await self.refresh()
+            if is_needed():
+                await self.refresh()

@@ -112,7 +112,6 @@ def test_the_bodies_of_a_window_add_up_to_what_was_ingested(
     assert list(aggregator.drain()) == []
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -77,7 +77,7 @@ async def test_ports_are_read_again_until_cancelled(
             twice.set()
 
     refresher = ServicePortRefresher(lambda: ports(next(readings)), executor, use)
-    running = asyncio.create_task(refresher.run())
+    running = asyncio.create_task(refresher.run(lambda: True))
     await twice.wait()
     running.cancel()
     await asyncio.wait([running])

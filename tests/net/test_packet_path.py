@@ -39,7 +39,10 @@ ASIDE = {
         "linux/socket_table.py",
     },
     "exits of processes: one system call a batch": {"linux/process_exits.py"},
-    "checks of the processes in use, twice a second": {"enrichment/process_refresh.py"},
+    "checks of the processes in use, twice a second, and of listening ports": {
+        "enrichment/process_refresh.py",
+        "enrichment/service_port_refresh.py",
+    },
     "links, and the containers behind them": {
         "capture/live/container_netns.py",
         "capture/live/interface_views.py",

@@ -1,0 +1,122 @@
+"""PURE: what a run can take over of a changed configuration, and what needs a restart.
+
+In: the settings of a run, and those of its file by now. Out: a `Change`.
+
+- `[aggregation]`, `[enrichment]` and the sinks are taken over, except by a replay, whose records
+  follow from its first settings. `[plugins]` has effect by the sinks alone.
+- All other keys take effect at the next start. So does `group_by` if the present source has no data
+  for it: the file may name another source by now.
+- A sink stays if its type, name and settings are the same, whatever its position. The code of a
+  plugin is not compared.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from hogpipe.aggregation.dimensions import list_endpoint_fields
+from hogpipe.config.problems import KeyPath, format_key_path
+from hogpipe.config.settings import ConfiguredSink, Settings
+
+_TAKEN_OVER = ("aggregation", "enrichment")
+_GROUP_BY = ("aggregation", "group_by")
+
+
+class Change(msgspec.Struct, frozen=True):
+    """The difference between two configurations of a run."""
+
+    settings: Settings
+    """Those of the run after the change."""
+    keys: tuple[str, ...]
+    """Keys outside of `[[sinks]]` that are taken over."""
+    kept_sinks: tuple[int | None, ...]
+    """For each sink after the change, its number before; None for a new one."""
+    sinks: tuple[str, ...]
+    """What happens to each sink that does not stay, in words for the user."""
+    at_next_start: tuple[str, ...]
+    """Keys that differ, and take effect at the next start."""
+
+
+def compare_settings(present: Settings, wanted: Settings) -> Change:
+    """Return what changes in a run with the settings `present` if those are `wanted`."""
+    is_live = present.capture.source != "savefile"
+    changed = _list_changed_keys(present, wanted)
+    taken = [key for key in changed if is_live and key[0] in _TAKEN_OVER]
+    settings = msgspec.structs.replace(present, plugins=wanted.plugins, sinks=wanted.sinks)
+    if is_live:
+        aggregation = wanted.aggregation
+        if not _can_be_grouped(present, wanted):
+            taken.remove(_GROUP_BY)
+            group_by = present.aggregation.group_by
+            aggregation = msgspec.structs.replace(aggregation, group_by=group_by)
+        settings = msgspec.structs.replace(
+            settings, aggregation=aggregation, enrichment=wanted.enrichment
+        )
+    kept = _match_sinks(present.sinks, wanted.sinks)
+    return Change(
+        settings,
+        tuple(format_key_path(key) for key in taken),
+        kept,
+        tuple(_describe_sinks(present.sinks, wanted.sinks, kept)),
+        tuple(format_key_path(key) for key in changed if key not in taken),
+    )
+
+
+def _list_changed_keys(present: Settings, wanted: Settings) -> list[KeyPath]:
+    """Return the paths of keys that differ, but for those of plugins and sinks."""
+    return [
+        (section, key)
+        for section in Settings.__struct_fields__
+        if section not in {"plugins", "sinks"}
+        for key in getattr(present, section).__struct_fields__
+        if getattr(getattr(present, section), key) != getattr(getattr(wanted, section), key)
+    ]
+
+
+def _can_be_grouped(present: Settings, wanted: Settings) -> bool:
+    """Return whether the present source has data for the dimensions that are wanted."""
+    if present.capture.source != "ebpf":
+        return True
+    try:
+        list_endpoint_fields(wanted.aggregation.group_by)
+    except ValueError:
+        return False
+    return True
+
+
+def _match_sinks(
+    present: Sequence[ConfiguredSink], wanted: Sequence[ConfiguredSink]
+) -> tuple[int | None, ...]:
+    free = dict(enumerate(map(_describe_values, present)))
+    matches = []
+    for values in map(_describe_values, wanted):
+        number = next((number for number, one in free.items() if one == values), None)
+        if number is not None:
+            del free[number]
+        matches.append(number)
+    return tuple(matches)
+
+
+def _describe_values(sink: ConfiguredSink) -> object:
+    """Return what identifies a sink: plain values, as a plugin that is loaded again has new types.
+
+    What is no plain value, such as a path, counts by its representation.
+    """
+    return msgspec.to_builtins(sink.settings, enc_hook=repr)
+
+
+def _describe_sinks(
+    present: Sequence[ConfiguredSink],
+    wanted: Sequence[ConfiguredSink],
+    kept: Sequence[int | None],
+) -> list[str]:
+    leaving = [_name(sink) for number, sink in enumerate(present) if number not in kept]
+    new = [_name(sink) for sink, number in zip(wanted, kept, strict=True) if number is None]
+    return [
+        *(f"sink {name} {'changed' if name in leaving else 'added'}" for name in new),
+        *(f"sink {name} removed" for name in leaving if name not in new),
+    ]
+
+
+def _name(sink: ConfiguredSink) -> str:
+    return sink.settings.name or sink.settings.type
