@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from signal import Signals
@@ -81,11 +81,13 @@ def run(
     """Capture, attribute and deliver until interrupted.
 
     Without CONFIG the defaults apply: all real interfaces, and a table on a terminal or JSON lines
-    in a pipe. Options replace settings of CONFIG.
+    in a pipe. Options replace settings of CONFIG. On SIGHUP CONFIG is read again, and sinks that
+    write files reopen them.
     """
     if options["read"] and options["source"]:
         raise click.UsageError("--read and --source exclude each other")
     import asyncio
+    from functools import partial
 
     import msgspec
 
@@ -93,12 +95,13 @@ def run(
     from hogpipe.config.load import load_settings
     from hogpipe.config.options import RunOptions
 
-    settings = load_settings(config, msgspec.convert(options, RunOptions), overrides)
+    read = partial(load_settings, config, msgspec.convert(options, RunOptions), overrides)
+    settings = read()
     use_format(settings.log.format, os.environ)
     if ignored := find_ignored_keys(settings, changed=True):
         log.warning("%s", _describe_ignored(settings, ignored))
     with _stdout_for_sinks_only():
-        asyncio.run(_run(settings, duration, signals))
+        asyncio.run(_run(settings, read if config else None, duration, signals))
 
 
 @contextmanager
@@ -115,17 +118,24 @@ def _stdout_for_sinks_only() -> Iterator[None]:
             yield
 
 
-async def _run(settings: "Settings", duration: float | None, signals: StopSignals) -> NoReturn:
+async def _run(
+    settings: "Settings",
+    read_again: "Callable[[], Settings] | None",
+    duration: float | None,
+    signals: StopSignals,
+) -> NoReturn:
     import asyncio
 
     import msgspec
 
     from hogpipe.linux.service_manager import ServiceManager
     from hogpipe.pipeline import Pipeline
+    from hogpipe.reload import Reloader
 
     pipeline = Pipeline(settings)
     is_live = settings.capture.source != "savefile"
     manager = ServiceManager(os.environ)
+    reloader = Reloader(pipeline, manager, read_again)
     _tune_garbage_collector()
     opening = asyncio.create_task(pipeline.open())
 
@@ -135,18 +145,13 @@ async def _run(settings: "Settings", duration: float | None, signals: StopSignal
             signals.answer()
             pipeline.stop(urgent=pipeline.is_stopping)
 
-    def reopen() -> None:
-        manager.report_reloading()
-        pipeline.reopen()
-        manager.report_ready()
-
     def describe_progress() -> str:
         return str(msgspec.structs.replace(pipeline.summary, seconds=loop.time() - started))
 
     loop = asyncio.get_running_loop()
     started = loop.time()
     signals.set_stop_action(lambda _number: loop.call_soon_threadsafe(stop))
-    signals.set_hangup_action(lambda: loop.call_soon_threadsafe(reopen))
+    signals.set_hangup_action(lambda: loop.call_soon_threadsafe(reloader.request))
     code = 0
     try:
         await opening
@@ -155,11 +160,15 @@ async def _run(settings: "Settings", duration: float | None, signals: StopSignal
         if duration is not None:
             loop.call_later(duration, pipeline.stop)
         manager.report_ready()
-        reporting = loop.create_task(manager.report_status(describe_progress))
+        reporting = loop.create_task(
+            manager.report_status(lambda: reloader.describe(describe_progress()))
+        )
+        reloading = loop.create_task(reloader.run(describe_progress))
         try:
             await pipeline.run()
         finally:
             reporting.cancel()
+            reloading.cancel()
     except asyncio.CancelledError:
         log.log(NOTICE, "stopped before the capture started")
     except HogpipeError as error:

@@ -1,9 +1,9 @@
 """Signals of the command line, from the first line of the program on (docs/cli.md).
 
 In: SIGINT and SIGTERM, which stop, and SIGHUP. Out: calls of `on_stop` and `on_hangup`, in the main
-thread between two instructions of it, even while something blocks the event loop. A stop that
-arrives before there is an action for it is kept until there is one. One that arrives `STOP_SECONDS`
-or more after another that was not answered (`answer`) ends the process at once.
+thread between two instructions of it, even while something blocks the event loop. A signal that
+arrives before there is an action for it is kept until there is one. A stop that arrives
+`STOP_SECONDS` or more after another that was not answered (`answer`) ends the process at once.
 
 This module imports only what the interpreter has loaded or loads in a millisecond, so that the
 handlers come before all other imports, which take half a second.
@@ -36,6 +36,7 @@ class StopSignals:
         """When the first stop arrived that was not answered."""
         self._is_answered = False
         self._kept: signal.Signals | None = None
+        self._is_hangup_kept = False
 
     def install(self) -> None:
         """Replace the handlers of this process; call it in the main thread."""
@@ -51,8 +52,11 @@ class StopSignals:
             action(kept)
 
     def set_hangup_action(self, action: Callable[[], object]) -> None:
-        """Call `action` for SIGHUP from now on; earlier ones had no effect."""
+        """Call `action` for SIGHUP from now on, and at once if there was one before."""
         self._on_hangup = action
+        if self._is_hangup_kept:
+            self._is_hangup_kept = False
+            action()
 
     def answer(self) -> None:
         """Record that what was asked to stop is stopping, so that nothing blocks it.
@@ -74,7 +78,9 @@ class StopSignals:
             self._on_stop(signal.Signals(number))
 
     def _handle_hangup(self, _number: int, _frame: FrameType | None) -> None:
-        if self._on_hangup is not None:
+        if self._on_hangup is None:
+            self._is_hangup_kept = True
+        else:
             self._on_hangup()
 
 

@@ -78,6 +78,16 @@ def test_a_stop_ends_the_process_only_if_an_earlier_one_was_not_answered(
     assert len(ends) == 1
 
 
+def test_a_hangup_that_comes_before_its_action_is_kept() -> None:
+    hangups, calls = signals.StopSignals(), list[int]()
+    for _ in range(2):
+        hangups._handle_hangup(signal.SIGHUP, None)
+    hangups.set_hangup_action(lambda: calls.append(1))
+    assert calls == [1]
+    hangups._handle_hangup(signal.SIGHUP, None)
+    assert calls == [1, 1]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda one: one.name)
 @pytest.mark.parametrize("module", ["hogpipe.cli", "numpy", "hogpipe.pipeline"])
 def test_a_stop_during_the_imports_ends_a_run_with_a_line(

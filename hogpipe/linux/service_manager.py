@@ -25,12 +25,12 @@ class ServiceManager:
         self._address = f"\0{name[1:]}" if name.startswith("@") else name
         self._interval = min(_REPORT_SECONDS, _read_watchdog(environ) / 2)
 
-    def report_ready(self) -> None:
-        """Report that the capture has begun, or that a reload is complete."""
-        self._send("READY=1")
+    def report_ready(self, status: str | None = None) -> None:
+        """Report that the capture has begun or a reload is complete, perhaps with a status."""
+        self._send("READY=1" if status is None else f"READY=1\nSTATUS={status}")
 
     def report_reloading(self) -> None:
-        """Report that files are being reopened; `report_ready` follows."""
+        """Report that a reload begins; `report_ready` follows."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def report_stopping(self) -> None:
