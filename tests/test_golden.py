@@ -3,6 +3,7 @@
 support/record_golden.py makes the recording, and describes how to repeat it.
 """
 
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -76,6 +77,18 @@ async def test_the_bytes_of_each_port_are_those_on_the_wire() -> None:
         if packet.destination in LOCAL:
             truth[f"{transport} receive", packet.destination_port] += packet.size
     assert {key: size for key, size in recorded.items() if "icmp" not in key[0]} == truth
+
+
+async def test_connections_count_at_the_port_that_listens_in_the_recorded_tables() -> None:
+    lines = [orjson.loads(line) for line in await replay('aggregation.group_by=["port", "flow"]')]
+    tables = (GOLDEN / "proc/net/tcp").read_text() + (GOLDEN / "proc/net/tcp6").read_text()
+    listening = {int(one, 16) for one in re.findall(r":([0-9A-F]{4}) \w+:0000 0A", tables)}
+    tcp = [one for one in lines if one.get("network", {}).get("transport") == "tcp"]
+    served = [record for record in tcp if record["network"]["local"]["port"] in listening]
+    assert 0 < len(served) < len(tcp)
+    for record in tcp:
+        end = "local" if record in served else "peer"
+        assert record["server"]["port"] == record["network"][end]["port"]
 
 
 async def test_only_follows_the_chosen_process_in_tcp_and_udp_and_sums_up_the_rest() -> None:
