@@ -59,6 +59,12 @@ def test_the_script_that_checks_the_sums_prints_what_it_shows() -> None:
     assert printed == shown
 
 
+def test_the_script_that_finds_losses_prints_what_it_shows() -> None:
+    require("jq")
+    printed, shown = run_shown(block_of("docs/record.md", "losses"))
+    assert printed == shown
+
+
 def test_the_json_list_of_plugins_is_the_one_on_the_page() -> None:
     require("jq")
     printed, shown = run_shown(block_of("docs/cli.md", "plugins"))

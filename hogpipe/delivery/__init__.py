@@ -8,6 +8,7 @@ Modules, in the order in which a window passes them:
 
     dispatch.py          Dispatcher: every window to every sink
     sink_worker.py       SinkWorker: the queue and the task of one sink
+    stats_pace.py        PURE: how often a sink gets stats
     coalescing.py        PURE: the queue in memory and its overflow policy
     merging.py           PURE: windows as sums, which add up
     window_queue.py      the queue in memory, with merge jobs in a thread

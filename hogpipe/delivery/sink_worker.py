@@ -27,6 +27,7 @@ from hogpipe.delivery.isolation import IsolatedSink
 from hogpipe.delivery.loop_watch import LoopWatch
 from hogpipe.delivery.opening import SinkOpening
 from hogpipe.delivery.retry import Backoff, WindowDelivery
+from hogpipe.delivery.stats_pace import StatsPace
 from hogpipe.delivery.window_queue import WindowQueue
 from hogpipe.errors import OutputClosedError
 from hogpipe.records.schema import SinkInfo
@@ -60,6 +61,7 @@ class SinkWorker:
         self._signals = _Signals(blocks=settings.when_full == "block")
         self._queue = make_queue(settings, self._health, self._update, executor)
         self._opening = SinkOpening(self._sink, self._queue, self._health, self._backoff)
+        self._pace = StatsPace(settings.stats)
         self._finishing = False
         """Whether the end of the run waits for the sink."""
         self._ended = False
@@ -81,6 +83,9 @@ class SinkWorker:
 
     def offer(self, window: QueuedWindow) -> None:
         """Queue a window; the overflow policy decides what happens if the queue is full."""
+        self._offer(self._pace.apply(window))
+
+    def _offer(self, window: QueuedWindow) -> None:
         if self._ended or self._closing:
             self._health.dropped += len(window)
             return
@@ -139,6 +144,8 @@ class SinkWorker:
 
     def finish(self) -> None:
         """Deliver the queue without waits between attempts: nothing more will be offered."""
+        if rest := self._pace.flush():
+            self._offer(QueuedWindow(rest))
         self._finishing = True
         self._backoff.reset()
         self._backoff.skip()

@@ -31,6 +31,9 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How many windows its queue holds."""
     when_full: Literal["coalesce", "drop_oldest", "block"] = "coalesce"
     """The overflow policy: merge the oldest windows, drop the oldest, or block the pipeline."""
+    stats: Annotated[bool | Annotated[float, Meta(gt=0)], Meta(extra=DURATION)] = True
+    """Whether it gets stats records: one a window, none, or one in so many seconds, with the sums
+    of all windows since the one before."""
     retry_initial: Annotated[Seconds, Meta(gt=0)] = 0.5
     """The longest wait before the first retry, in seconds; doubles with each further one."""
     retry_max: Annotated[Seconds, Meta(gt=0)] = 30.0

@@ -141,6 +141,8 @@ def find_sqlite_problems(settings: SqliteSettings) -> Iterable[SettingProblem]:
         find_file_problem,
     )
 
+    if settings.stats is not True:
+        yield SettingProblem(("stats",), "must be true: a history keeps the stats of each window")
     keys = ("keep_windows", "keep_minutes", "keep_hours", "keep_days")
     for shorter, longer in pairwise(keys):
         if getattr(settings, longer) < getattr(settings, shorter):
