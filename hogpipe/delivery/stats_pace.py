@@ -7,8 +7,8 @@ In: the windows of a run. Out: the same windows for one sink, with all of their 
     seconds    the stats are merged (merged_stats.py), and are in the window that reaches or passes
                a multiple of so many seconds; `flush` returns the rest at the end of a run
 
-So at each stats record that a sink gets, the sums of all so far are those of the run: the counters of
-a merged one cover all windows since the one before.
+So at each stats record that a sink gets, the sums of all so far are those of the run: the counters
+of a merged one cover all windows since the one before.
 
 Known limit: the stats since the last multiple are lost with a run that is killed.
 """
