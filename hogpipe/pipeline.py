@@ -35,12 +35,13 @@ What may fail
 import asyncio
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from hogpipe.aggregation.aggregator import Aggregator
 from hogpipe.aggregation.selectors import parse_selector
+from hogpipe.aggregation.window_aggregator import WindowAggregator
 from hogpipe.attribution.stage.attributor import Attributor
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.capture.handoff import Handoff
@@ -48,11 +49,22 @@ from hogpipe.config.settings import Settings
 from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.enrichment.process_refresh import ProcessRefresher
 from hogpipe.enrichment.service_port_refresh import ServicePortRefresher
-from hogpipe.factory import choose_first_window, make_input, make_run_id_for, make_sink
+from hogpipe.factory import (
+    FIRST_TABLE_NS,
+    choose_first_window,
+    make_input,
+    make_run_id_for,
+    make_sink,
+)
 from hogpipe.linux.listening_ports import read_service_ports
 from hogpipe.linux.process_exits import ProcessExits
-from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, ServicePorts
-from hogpipe.processing import Intake, PacketClock, Processing, WindowPublisher
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Process, ServicePorts
+from hogpipe.processing import (
+    Intake,
+    PacketClock,
+    Processing,
+    WindowPublisher,
+)
 from hogpipe.protocols import NANOSECONDS
 from hogpipe.reconfiguration import Reconfiguration, Reconfigurer
 from hogpipe.records.stamp import RecordStamper
@@ -65,13 +77,40 @@ _DRAIN_SECONDS = 1.0
 _CLOSE_SECONDS = 0.2  # for a lookup that still runs
 
 
+AggregatorFactory = Callable[[Settings, Callable[[Process], Process]], WindowAggregator]
+"""Makes the aggregator of a run from its settings; the second argument returns the latest
+description of a process."""
+
+
+def make_aggregator(
+    settings: Settings, recall_process: Callable[[Process], Process]
+) -> WindowAggregator:
+    """Return the aggregator that makes records as `[aggregation]` describes them."""
+    return Aggregator(
+        settings.aggregation.group_by,
+        [parse_selector(text) for text in settings.aggregation.only],
+        settings.aggregation.max_records,
+        settings.attribution.max_flows,
+        recall_process=recall_process,
+    )
+
+
 class Pipeline:
     """One run: `open`, then `run` to its end; `stop` ends it early with nothing lost.
 
-    `host` is the name that records carry; by default this host's name.
+    `host` is the name that records carry; by default this host's name. Another `make_aggregator`
+    gets all traffic, and may use it without records. If the run `is_watched`, its first window is
+    short.
     """
 
-    def __init__(self, settings: Settings, *, host: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        host: str | None = None,
+        make_aggregator: AggregatorFactory = make_aggregator,
+        is_watched: bool = False,
+    ) -> None:
         interval_ns = round(settings.aggregation.interval * NANOSECONDS)
         self._capture_thread = ThreadPoolExecutor(1, "capture")
         self._lookup_thread = ThreadPoolExecutor(1, "lookup")
@@ -80,14 +119,9 @@ class Pipeline:
         self._stop = StopRequest()
         stale = StaleFlows()
         self._source, self._resolver, processes = make_input(settings, interval_ns, stale)
-        self._aggregator = Aggregator(
-            settings.aggregation.group_by,
-            [parse_selector(text) for text in settings.aggregation.only],
-            settings.aggregation.max_records,
-            settings.attribution.max_flows,
-            # A replay has one description of each process for all of its packets.
-            recall_process=processes.recall if self._source.live else lambda process: process,
-        )
+        # A replay has one description of each process for all of its packets.
+        recall = processes.recall if self._source.live else lambda process: process
+        self._aggregator = make_aggregator(settings, recall)
         self._refresher = ProcessRefresher(
             processes,
             self._refresh_thread,
@@ -135,7 +169,7 @@ class Pipeline:
             stop=self._stop,
             packet_clock=self._packet_clock,
             interval_ns=interval_ns,
-            first_window_ns=choose_first_window(settings),
+            first_window_ns=FIRST_TABLE_NS if is_watched else choose_first_window(settings),
         )
         self._reconfigurer = Reconfigurer(
             settings,

@@ -36,7 +36,7 @@ from itertools import islice
 
 import msgspec
 
-from hogpipe.aggregation.aggregator import Aggregator
+from hogpipe.aggregation.window_aggregator import WindowAggregator
 from hogpipe.aggregation.windows import ClockWindows, PacketWindows
 from hogpipe.attribution.stage.attributor import Attributor
 from hogpipe.capture.handoff import Handoff
@@ -88,7 +88,7 @@ class Intake:
     """
 
     def __init__(
-        self, attributor: Attributor, aggregator: Aggregator, is_late: Callable[[], bool]
+        self, attributor: Attributor, aggregator: WindowAggregator, is_late: Callable[[], bool]
     ) -> None:
         self._attributor = attributor
         self._aggregator = aggregator
@@ -150,7 +150,7 @@ class WindowPublisher:
         self,
         intake: Intake,
         attributor: Attributor,
-        aggregator: Aggregator,
+        aggregator: WindowAggregator,
         stamper: RecordStamper,
         dispatcher: Dispatcher,
         *,

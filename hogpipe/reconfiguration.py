@@ -18,8 +18,8 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from hogpipe.aggregation.aggregator import Aggregator
 from hogpipe.aggregation.selectors import parse_selector
+from hogpipe.aggregation.window_aggregator import WindowAggregator
 from hogpipe.config.changes import Change, compare_settings
 from hogpipe.config.settings import Settings
 from hogpipe.delivery.dispatch import Dispatcher, SinkChange
@@ -48,7 +48,7 @@ class Reconfigurer:
         processing: Processing,
         publisher: WindowPublisher,
         dispatcher: Dispatcher,
-        aggregator: Aggregator,
+        aggregator: WindowAggregator,
         processes: ProcessReader,
         refresh_ports: Callable[[], Awaitable[None]],
     ) -> None:
