@@ -38,6 +38,7 @@ Above them:
     doctor.py      what this host permits
     sink_probe.py  what each sink connects to
     stream.py      the same pipeline from Python; docs/library.md
+    top/           `hogpipe top`, the screen; docs/top.md
     testing/       what plugin authors test with; docs/plugins.md
 
 This module exports what plugins and users of the library need. An export is imported when it is

@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import click
 
-from hogpipe.command_options import DURATION, SET, with_settings, with_verbosity
+from hogpipe.command_options import (
+    DURATION,
+    SET,
+    SPEED,
+    with_capture_settings,
+    with_settings,
+    with_verbosity,
+)
 from hogpipe.errors import ConfigurationError, HogpipeError
 from hogpipe.linux.capabilities import use_permitted
 from hogpipe.logs import report_failure, set_up_logging, use_format
@@ -51,7 +58,7 @@ _CONFIG = click.argument("config", type=_PATH)
 @click.pass_context
 def commands(context: click.Context) -> None:
     """Report which process on this host sends and receives which bytes."""
-    is_run = context.invoked_subcommand == run.name
+    is_run = context.invoked_subcommand in {run.name, top.name}
     context.ensure_object(StopSignals).set_stop_action(_stop_before_start if is_run else _interrupt)
 
 
@@ -102,6 +109,71 @@ def run(
         log.warning("%s", _describe_ignored(settings, ignored))
     with _stdout_for_sinks_only():
         asyncio.run(_run(settings, read if config else None, duration, signals))
+
+
+@commands.command()
+@click.argument("config", type=_PATH, required=False)
+@with_capture_settings
+@click.option(
+    "--from",
+    "records",
+    type=click.Path(path_type=Path, readable=False),
+    metavar="FILE",
+    help="Show this file of records, JSON lines or gzip, also while it grows.",
+)
+@SPEED
+@SET
+@with_verbosity
+@click.pass_obj
+def top(
+    signals: StopSignals,
+    /,
+    config: Path | None,
+    *,
+    overrides: Sequence[str],
+    records: Path | None,
+    speed: float | None,
+    group_by: Sequence[str],
+    **options: object,
+) -> None:
+    """Show on a screen who transmits and receives how much; ? lists the keys.
+
+    The sinks of CONFIG get nothing; its other settings hold. --group-by is what the rows are at
+    first.
+    """
+    import asyncio
+
+    from hogpipe.top.row_groups import GROUP_DIMENSION_OF
+    from hogpipe.top.screen_sources import PipelineSource, RecordFile, WindowSource
+    from hogpipe.top.top_command import run_top
+
+    names = [name for text in group_by for name in text.split(",")] or ["process"]
+    if len(names) > 1 or names[0] not in GROUP_DIMENSION_OF:
+        raise click.UsageError(f"--group-by: one of {', '.join(GROUP_DIMENSION_OF)}")
+    if options["read"] and options["source"]:
+        raise click.UsageError("--read and --source exclude each other")
+    if records is None:
+        import msgspec
+
+        from hogpipe.config.load import load_settings
+        from hogpipe.config.options import RunOptions
+
+        settings = load_settings(config, msgspec.convert(options, RunOptions), overrides)
+        source: WindowSource = PipelineSource(settings)
+    else:
+        if config or overrides or any(options.values()):
+            raise click.UsageError("--from reads records: no CONFIG and no options of a capture")
+        source = RecordFile(records)
+
+    async def show() -> NoReturn:
+        try:
+            code = await run_top(source, names[0], speed, signals)
+        except HogpipeError as error:
+            code = _print_error(error)
+        _exit_without_threads(code)
+
+    _tune_garbage_collector()
+    asyncio.run(show())
 
 
 @contextmanager

@@ -72,6 +72,16 @@ def with_verbosity(command: Command) -> Command:
 
 def with_settings(command: Command) -> Command:
     """Add the options that stand for settings: the fields of `RunOptions`."""
+    formatted = click.option(
+        "--format",
+        type=click.Choice(["auto", "table", "table-scroll", "jsonl"]),
+        help="What is printed: a table, or JSON lines.",
+    )
+    return with_capture_settings(formatted(command))
+
+
+def with_capture_settings(command: Command) -> Command:
+    """Add the options for what is captured and how it is grouped, without those of sinks."""
     options = (
         click.option(
             *("-i", "--interface"),
@@ -106,16 +116,32 @@ def with_settings(command: Command) -> Command:
         click.option(
             "--interval", metavar="DURATION", help="The length of a window, e.g. 500ms or 1m."
         ),
-        click.option(
-            "--format",
-            type=click.Choice(["auto", "table", "table-scroll", "jsonl"]),
-            help="What is printed: a table, or JSON lines.",
-        ),
     )
     for option in reversed(options):
         command = option(command)
     return command
 
+
+def _parse_speed(_context: click.Context, _parameter: click.Parameter, value: str) -> float | None:
+    """Return a factor; None for `max`."""
+    if value == "max":
+        return None
+    try:
+        speed = float(value)
+    except ValueError:
+        speed = math.nan
+    if not 0 < speed < math.inf:
+        raise click.BadParameter('must be a number above 0, or "max"')
+    return speed
+
+
+SPEED = click.option(
+    "--speed",
+    callback=_parse_speed,
+    default="1",
+    metavar="FACTOR",
+    help='How fast a recording is played: 1, 0.5, 60, ... or "max".',
+)
 
 DURATION = click.option(
     "--duration",

@@ -19,6 +19,10 @@ class CaptureError(HogpipeError):
     """The capture failed or ended early."""
 
 
+class ScreenError(HogpipeError):
+    """There is no terminal for a screen, or what draws it is not installed."""
+
+
 class NotPermittedError(HogpipeError):
     """The kernel refused; the message names the missing capability and how to grant it."""
 
