@@ -89,7 +89,8 @@ class DiskQueue(WindowQueue):
 
         With `may_fail` nothing is raised, and the spool is tried again like a disk that fails.
         """
-        self._opening = asyncio.create_task(self._open(may_fail=may_fail))
+        if self._opening is None or self._opening.done():  # a cancelled call goes on
+            self._opening = asyncio.create_task(self._open(may_fail=may_fail))
         done, _late = await asyncio.wait({self._opening}, timeout=_START_SECONDS)
         if done:
             self._opening.result()
@@ -156,7 +157,8 @@ class DiskQueue(WindowQueue):
 
     async def _open(self, *, may_fail: bool) -> None:
         try:
-            await self._spool.open()
+            if not self._spool.is_open:
+                await self._spool.open()
         except ConfigurationError as error:
             if not may_fail:
                 raise

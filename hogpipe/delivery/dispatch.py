@@ -7,11 +7,11 @@ delays the others; it is reported (loop_watch.py), and at the end of the run the
 Other sinks during the run
     `prepare` opens the new ones, and `switch` takes them over between two windows: those before go
     to the sinks that leave, those after to the new ones. Sinks that stay are not touched. A sink
-    that leaves has `LEAVE_SECONDS` to deliver its queue, then it is closed. A new one may use the
-    same file, port or spool, or print to the same terminal: so its windows are queued until all
-    that leave are closed. What is undelivered in a spool goes to the new sink with that spool.
-    A further change begins when the one before has come to that point, so that no sink takes a file
-    from one whose turn it is.
+    that leaves has `LEAVE_SECONDS` to deliver its queue, then it is closed. A new one of the same
+    type may use the same file or port, or print to the same terminal: so its windows are queued
+    until those that leave are closed. What is undelivered in a spool goes to the new sink with that
+    spool. A further change begins when the one before has come to that point, so that no sink takes
+    a file from one whose turn it is.
 """
 
 import asyncio
@@ -70,12 +70,9 @@ class Dispatcher:
         self._group: asyncio.TaskGroup | None = None
         self._leaving: list[SinkWorker] = []
         """Sinks that leave the run and are not closed yet."""
-        self._none_leaving = asyncio.Event()
-        """Set unless sinks leave."""
-        self._none_leaving.set()
-        self._retiring: asyncio.Task[None] | None = None
-        self._left: list[RecordsLeft] = []
-        """What closed sinks of earlier configurations left."""
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._lost: list[RecordsLeft] = []
+        """What was lost with sinks that have left the run."""
         self._ended = asyncio.Event()
 
     async def open(self) -> None:
@@ -85,7 +82,7 @@ class Dispatcher:
         """
         self._watch.start()
         try:
-            await _open(self._workers, replace=False)
+            await _open(self._workers)
         except BaseException:
             await self._close()
             raise
@@ -98,7 +95,7 @@ class Dispatcher:
         try:
             async with asyncio.TaskGroup() as self._group:
                 for worker in self._workers:
-                    self._start(worker)
+                    self._tasks[worker] = self._group.create_task(worker.run())
                 await self._ended.wait()
         finally:
             self._watch.stop()
@@ -129,7 +126,7 @@ class Dispatcher:
         new = [worker for worker in workers if worker not in present]
         leaving = [worker for worker in present if worker not in workers]
         try:
-            await _open(new, replace=bool(leaving))
+            await _open(new, [*self._leaving, *leaving])
         except BaseException:
             await _close_each(new)
             raise
@@ -140,13 +137,16 @@ class Dispatcher:
     def switch(self, change: SinkChange) -> None:
         """Make a change: what is published from now on goes to its sinks."""
         assert self._group is not None
-        self._leaving = [worker for worker in self._workers if worker not in change.workers]
+        leaving = [worker for worker in self._workers if worker not in change.workers]
         self._workers = change.workers
-        if self._leaving:
-            self._none_leaving.clear()
-            self._retiring = self._group.create_task(self._retire())
+        for worker in leaving:
+            self._leaving.append(worker)
+            retiring = self._group.create_task(self._retire(worker))
+            self._retiring.add(retiring)
+            retiring.add_done_callback(self._retiring.discard)
         for worker in change.new:
-            self._start(worker)
+            former = _list_former(worker, self._leaving)
+            self._tasks[worker] = self._group.create_task(worker.run(former))
 
     async def discard(self, change: SinkChange) -> None:
         """Close the new sinks of a change that is not made."""
@@ -172,7 +172,8 @@ class Dispatcher:
             worker.finish()
         await self._wait([worker for worker in workers if not worker.blocks_loop], deadline)
         await self._close()
-        return [*self._left, *_describe_ends([*self._leaving, *self._workers])]
+        ends = [worker.describe_end() for worker in (*self._leaving, *self._workers)]
+        return [*self._lost, *(left for left in ends if left is not None)]
 
     def reopen(self) -> None:
         """Have the sinks that write files reopen them, each before its next write."""
@@ -193,25 +194,16 @@ class Dispatcher:
         )
         return worker
 
-    def _start(self, worker: SinkWorker) -> None:
-        assert self._group is not None
-        self._tasks[worker] = self._group.create_task(worker.run(self._none_leaving))
-
-    async def _retire(self) -> None:
-        """Have the sinks that leave deliver their queues, and close them."""
-        async with asyncio.TaskGroup() as group:
-            for worker in self._leaving:
-                group.create_task(self._retire_one(worker))
-        self._none_leaving.set()
-
-    async def _retire_one(self, worker: SinkWorker) -> None:
+    async def _retire(self, worker: SinkWorker) -> None:
+        """Have a sink that leaves deliver its queue, and close it."""
         worker.finish()
         await self._wait([worker], LEAVE_SECONDS)
         await self._end_workers([worker])
         self._leaving.remove(worker)
-        for left in _describe_ends([worker]):
-            self._left.append(left)
+        left = worker.describe_end(of_run=False)
+        if left is not None:
             log.log(logging.ERROR if left.lost else logging.WARNING, "%s", left.text)
+            self._lost += [left] if left.lost else []
 
     async def _wait(self, workers: Sequence[SinkWorker], seconds: float) -> None:
         """Wait until workers are idle, for so long at most."""
@@ -223,9 +215,9 @@ class Dispatcher:
 
     async def _close(self) -> None:
         """End the tasks and close the sinks; those that block the event loop come last."""
-        if self._retiring is not None:
-            self._retiring.cancel()
-            await asyncio.wait({self._retiring})
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
         workers = [*self._leaving, *self._workers]
         blocking = [worker for worker in workers if worker.blocks_loop]
         # Sinks that leave come before those that wait for it.
@@ -245,10 +237,13 @@ class Dispatcher:
         await _close_each(workers)
 
 
-async def _open(workers: Sequence[SinkWorker], *, replace: bool) -> None:
+async def _open(workers: Sequence[SinkWorker], leaving: Sequence[SinkWorker] = ()) -> None:
     """Open sinks; raises ConfigurationError with all problems."""
     async with asyncio.TaskGroup() as group:
-        opening = [group.create_task(worker.open(replaces=replace)) for worker in workers]
+        opening = [
+            group.create_task(worker.open(replaces=bool(_list_former(worker, leaving))))
+            for worker in workers
+        ]
     if problems := [problem for task in opening for problem in task.result()]:
         raise ConfigurationError(problems)
 
@@ -264,5 +259,6 @@ async def _wait_until_idle(workers: Sequence[SinkWorker]) -> None:
         await worker.idle()
 
 
-def _describe_ends(workers: Sequence[SinkWorker]) -> list[RecordsLeft]:
-    return [left for worker in workers if (left := worker.describe_end()) is not None]
+def _list_former(worker: SinkWorker, leaving: Sequence[SinkWorker]) -> list[SinkWorker]:
+    """Return the sinks that leave before `worker` may begin."""
+    return [one for one in leaving if worker.may_share(one)]

@@ -99,11 +99,17 @@ class Health:
             info["spool"] = spool
         return info
 
-    def describe_end(self, queue: WindowQueue, in_flight: int) -> RecordsLeft | None:
-        """Return what is left of the records at the end of a run, None if nothing is."""
+    def describe_end(
+        self, queue: WindowQueue, in_flight: int, *, of_run: bool
+    ) -> RecordsLeft | None:
+        """Return what is left of the records at the end of a sink, None if nothing is.
+
+        `of_run` says whether the run ends with it.
+        """
         lost, saved = queue.count_unsaved(in_flight), queue.saved
         parts = [f"{lost} records not delivered"] if lost else []
-        parts += [f"{saved} records kept in its spool for the next run"] if saved else []
+        whose = "the next run" if of_run else "the next sink that uses it"
+        parts += [f"{saved} records kept in its spool for {whose}"] if saved else []
         if not parts:
             return None
         reason = f" (last error: {self.last_error})" if self.last_error else ""

@@ -65,8 +65,8 @@ class SinkOpening:
     async def open_queue(self) -> None:
         """Open the queue if it is not open; an error is one for now."""
         if not self._queue_opened:
-            self._queue_opened = True
             await self._queue.open(may_fail=True)
+            self._queue_opened = True
 
     def request_reopen(self) -> None:
         """Have the sink reopened before its next write, if it has files to reopen."""

@@ -54,6 +54,7 @@ class SinkWorker:
         watch: LoopWatch,
     ) -> None:
         self._on_output_closed = on_output_closed
+        self.settings = settings
         self._health = Health(printable(settings.name or settings.type), settings.type)
         self._sink = IsolatedSink(sink, settings.write_timeout, watch, self._health.report_blocking)
         self._backoff = Backoff(settings.retry_initial, settings.retry_max, rng)
@@ -67,7 +68,7 @@ class SinkWorker:
         self._ended = False
         """Whether the reader of the output has left."""
         self._closing: asyncio.Task[None] | None = None
-        self._begun = asyncio.Event()
+        self._begun, self._closed = asyncio.Event(), asyncio.Event()
         self._update()
 
     async def open(self, *, replaces: bool = False) -> Sequence[str]:
@@ -105,13 +106,20 @@ class SinkWorker:
         """Wait until nothing is queued and nothing in flight."""
         await self._signals.idle.wait()
 
-    async def run(self, after: asyncio.Event) -> None:
+    def may_share(self, other: "SinkWorker") -> bool:
+        """Return whether both sinks may need the same file, port, terminal or spool."""
+        mine, theirs = self.settings, other.settings
+        return mine.type == theirs.type or (mine.spool is not None and mine.spool == theirs.spool)
+
+    async def run(self, after: Sequence["SinkWorker"] = ()) -> None:
         """Deliver until cancelled or until the reader of the output has left; then close.
 
-        No call of the sink is made before `after` is set; windows are queued meanwhile.
+        No call of the sink is made before those of `after` are closed; windows are queued
+        meanwhile.
         """
         try:
-            await after.wait()
+            for former in after:
+                await former.wait_until_closed()
             await self._opening.open_queue()
             if self._opening.due:
                 await self._step()
@@ -130,6 +138,10 @@ class SinkWorker:
     async def wait_until_begun(self) -> None:
         """Wait until `run` has tried once to open the sink, or found it open."""
         await self._begun.wait()
+
+    async def wait_until_closed(self) -> None:
+        """Wait until the sink and its queue are closed."""
+        await self._closed.wait()
 
     def reopen(self) -> None:
         """Have the sink reopened before its next write."""
@@ -161,9 +173,12 @@ class SinkWorker:
             self._closing = asyncio.create_task(self._close())
         await asyncio.shield(self._closing)
 
-    def describe_end(self) -> RecordsLeft | None:
-        """Return what is left of the records, None if nothing is."""
-        return self._health.describe_end(self._queue, len(self._delivery))
+    def describe_end(self, *, of_run: bool = True) -> RecordsLeft | None:
+        """Return what is left of the records at the end of the sink, None if nothing is.
+
+        `of_run` says whether the run ends with it.
+        """
+        return self._health.describe_end(self._queue, len(self._delivery), of_run=of_run)
 
     def health(self) -> SinkInfo:
         """Return the counts of the sink: in records, `retries` in attempts."""
@@ -217,6 +232,8 @@ class SinkWorker:
             await self._queue.close()
         except OSError as error:
             self._health.report_close_failure(error)
+        finally:
+            self._closed.set()
 
     def _end(self) -> None:
         """Stop: the reader of the output has left, so no reader misses the queued records."""

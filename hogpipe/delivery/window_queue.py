@@ -61,7 +61,7 @@ class WindowQueue:
         """Open the queue; raises ConfigurationError if that will never be possible.
 
         With `may_fail` nothing is raised, and the queue goes on trying. May be called again after
-        an error.
+        an error, or if it was cancelled.
         """
 
     def offer(self, window: QueuedWindow) -> None:
