@@ -7,13 +7,14 @@ cannot be made on this host.
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from hogpipe.aggregation.dimensions import EndpointField, list_endpoint_fields
+from hogpipe.aggregation.dimensions import RowField, list_row_fields
 from hogpipe.aggregation.selectors import list_selected_fields
 from hogpipe.aggregation.windows import ClockWindows
 from hogpipe.attribution.ledger.ledger_resolver import LedgerResolver
@@ -38,6 +39,7 @@ from hogpipe.linux.netns.namespace_addresses import NamespaceAddresses
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.procfs import shows_live_processes
 from hogpipe.linux.procfs_addresses import read_local_addresses
+from hogpipe.model import ServicePorts
 from hogpipe.protocols import NANOSECONDS
 from hogpipe.records.stamp import make_run_id
 from hogpipe.sinks.contract import Sink, SinkSettings
@@ -58,10 +60,16 @@ class Input(NamedTuple):
     """The cache from which the resolver and the source describe processes."""
 
 
-def make_input(settings: Settings, interval_ns: int, stale: StaleFlows) -> Input:
+def make_input(
+    settings: Settings,
+    interval_ns: int,
+    stale: StaleFlows,
+    service_ports: Callable[[], ServicePorts],
+) -> Input:
     """Return the source that `[capture]` describes and the resolver that `[attribution]` describes.
 
-    The resolver's ledger, if there is one, adds invalidated flows to `stale`.
+    The resolver's ledger, if there is one, adds invalidated flows to `stale`. `service_ports`
+    returns what is known of this host's ports; any thread may call it.
     """
     procfs_resolver = _make_procfs_resolver(settings)
     if settings.capture.source == "savefile":
@@ -70,12 +78,15 @@ def make_input(settings: Settings, interval_ns: int, stale: StaleFlows) -> Input
     elif settings.capture.source == "pcap":
         source, resolver = _make_live_source(settings, stale, procfs_resolver)
     else:
-        source, resolver = _make_ebpf_source(settings, interval_ns, procfs_resolver)
+        source, resolver = _make_ebpf_source(settings, interval_ns, procfs_resolver, service_ports)
     return Input(source, resolver, procfs_resolver.processes)
 
 
 def _make_ebpf_source(
-    settings: Settings, interval_ns: int, procfs_resolver: ProcfsResolver
+    settings: Settings,
+    interval_ns: int,
+    procfs_resolver: ProcfsResolver,
+    service_ports: Callable[[], ServicePorts],
 ) -> tuple[PacketSource, Resolver]:
     procfs, flow_sockets = settings.attribution.procfs, FlowSockets()
     source = EbpfSource(
@@ -84,6 +95,7 @@ def _make_ebpf_source(
         procfs_resolver.processes,
         start_windows=partial(ClockWindows, interval_ns),
         group_by=list_source_fields(settings),
+        service_ports=service_ports,
         max_flows=settings.capture.max_flows,
     )
 
@@ -107,7 +119,7 @@ def choose_first_window(settings: Settings) -> int | None:
     return FIRST_TABLE_NS if shown else None
 
 
-def list_source_fields(settings: Settings) -> list[EndpointField]:
+def list_source_fields(settings: Settings) -> list[RowField]:
     """Return the fields by which the source keeps traffic apart; settings may be unchecked.
 
     A source that passes every flow on has none.
@@ -116,7 +128,7 @@ def list_source_fields(settings: Settings) -> list[EndpointField]:
     if settings.capture.source != "ebpf":
         return []
     try:
-        by_dimension = list_endpoint_fields(aggregation.group_by)
+        by_dimension = list_row_fields(aggregation.group_by)
     except ValueError as error:
         raise ConfigurationError(f"aggregation.group_by: {error}") from error
     return by_dimension + list_selected_fields(aggregation.only)

@@ -118,7 +118,9 @@ class Pipeline:
         self._packet_clock = PacketClock()
         self._stop = StopRequest()
         stale = StaleFlows()
-        self._source, self._resolver, processes = make_input(settings, interval_ns, stale)
+        self._source, self._resolver, processes = make_input(
+            settings, interval_ns, stale, lambda: self._aggregator.service_ports
+        )
         # A replay has one description of each process for all of its packets.
         recall = processes.recall if self._source.live else lambda process: process
         self._aggregator = make_aggregator(settings, recall)

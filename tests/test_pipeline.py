@@ -218,7 +218,9 @@ def run_until(
         await one.run()
         await changing
 
-    def make_input(_settings: object, _interval_ns: int, stale: StaleFlows) -> Input:
+    def make_input(
+        _settings: object, _interval_ns: int, stale: StaleFlows, _service_ports: object
+    ) -> Input:
         resolver.invalidate(stale)
         return Input(source, resolver, ProcessReader(Procfs(Path("/proc"))))
 

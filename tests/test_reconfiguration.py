@@ -142,7 +142,9 @@ def configure(*sinks: ConfiguredSink, source: str = "pcap", **aggregation: objec
 async def running(settings: Settings) -> AsyncIterator[Run]:
     source = Source(closes_windows=settings.capture.source == "ebpf")
 
-    def make_input(settings: Settings, _interval_ns: int, _stale: StaleFlows) -> Input:
+    def make_input(
+        settings: Settings, _interval_ns: int, _stale: StaleFlows, _service_ports: object
+    ) -> Input:
         command_line = settings.enrichment.command_line
         processes = ProcessReader(Procfs(Path("/proc")), command_line=command_line)
         return Input(source, Resolver(), processes)  # type: ignore[arg-type]

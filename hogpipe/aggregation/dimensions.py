@@ -50,10 +50,8 @@ EndpointField = Literal[
 ]
 """A field of the endpoints of an `ebpf` row (ENDPOINTS of linux/bpf/shapes.py)."""
 
-SERVICE_PORT_FIELDS: tuple[EndpointField, ...] = (
-    "family", "protocol", "local_port", "remote_port",
-)  # fmt: skip
-"""The fields from which the port of the service follows."""
+RowField = EndpointField | Literal["service_port"]
+"""What keeps `ebpf` rows apart: a field, or the port of the service (capture/ebpf/row_ports.py)."""
 
 # A protocol without a name here is described by its number.
 _TRANSPORTS = {
@@ -116,7 +114,7 @@ class PortDimension(msgspec.Struct, frozen=True, kw_only=True):
     """The port of the service, which follows from the flow and from this host's ports."""
 
     name: DimensionName
-    ebpf: tuple[EndpointField, ...]
+    ebpf: tuple[RowField, ...]
 
 
 Dimension = OwnerDimension | FlowDimension | PortDimension
@@ -165,12 +163,12 @@ class Grouping:
         return cast("PathInfo", {key: info[key] for key in _PATH_KEYS if key in info})
 
 
-def list_endpoint_fields(group_by: Iterable[str]) -> list[EndpointField]:
-    """Return the fields of the endpoints by which `ebpf` rows have to be kept apart.
+def list_row_fields(group_by: Iterable[str]) -> list[RowField]:
+    """Return that by which `ebpf` rows have to be kept apart.
 
     Raises ValueError with the reason if the `ebpf` source has no data for one of the dimensions.
     """
-    fields: list[EndpointField] = []
+    fields: list[RowField] = []
     for name in group_by:
         match DIMENSIONS[name]:
             case FlowDimension(ebpf=NotWithEbpf(reason=reason)):
@@ -339,7 +337,7 @@ def _describe_endpoint(address: bytes, port: int) -> EndpointInfo:
 
 
 _PROCESS = OwnerDimension(name="process", key=_identify_process, describe=_describe_process)
-_PORT = PortDimension(name="port", ebpf=SERVICE_PORT_FIELDS)
+_PORT = PortDimension(name="port", ebpf=("service_port",))
 _PATH_KEYS: tuple[Literal["transport", "type", "interface", "local", "peer"], ...] = (
     "transport", "type", "interface", "local", "peer",
 )  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from hogpipe.aggregation.dimensions import SERVICE_PORT_FIELDS, EndpointField
+from hogpipe.aggregation.dimensions import RowField
 from hogpipe.model import Attribution, FlowKey, Process, ServicePorts
 
 SelectorKind = Literal[
@@ -76,8 +76,8 @@ def parse_selector(text: str) -> Selector:
     return Selector(kind, matches, excludes=text.startswith("!"))
 
 
-def list_selected_fields(only: Sequence[str]) -> list[EndpointField]:
-    """Return the fields of the endpoints by which `ebpf` rows have to be kept apart for `only`."""
+def list_selected_fields(only: Sequence[str]) -> list[RowField]:
+    """Return that by which `ebpf` rows have to be kept apart for `only`."""
     kinds = {parse_selector(text).kind for text in only}
     return [field for kind in kinds for field in _OF_FLOWS.get(kind, ())]
 
@@ -194,8 +194,8 @@ _MAKERS: Mapping[SelectorKind, Callable[[str], _Test]] = {
     "port": _make_port_test,
     "remote": _make_remote_test,
 }
-_OF_FLOWS: Mapping[SelectorKind, tuple[EndpointField, ...]] = {
-    "port": SERVICE_PORT_FIELDS,
+_OF_FLOWS: Mapping[SelectorKind, tuple[RowField, ...]] = {
+    "port": ("service_port",),
     "remote": ("family", "remote_address"),
 }
-"""The kinds that are about flows and not about their owners, with the fields of endpoints."""
+"""The kinds that are about flows and not about their owners, with that which keeps rows apart."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from hogpipe.aggregation.dimensions import list_endpoint_fields
+from hogpipe.aggregation.dimensions import list_row_fields
 from hogpipe.config.problems import KeyPath, format_key_path
 from hogpipe.config.settings import ConfiguredSink, Settings
 
@@ -78,7 +78,7 @@ def _can_be_grouped(present: Settings, wanted: Settings) -> bool:
     if present.capture.source != "ebpf":
         return True
     try:
-        list_endpoint_fields(wanted.aggregation.group_by)
+        list_row_fields(wanted.aggregation.group_by)
     except ValueError:
         return False
     return True

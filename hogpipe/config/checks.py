@@ -9,7 +9,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from hogpipe.aggregation.dimensions import list_endpoint_fields
+from hogpipe.aggregation.dimensions import list_row_fields
 from hogpipe.aggregation.selectors import parse_selector
 from hogpipe.attribution.procfs.table_reader import find_problem
 from hogpipe.capture.live.link_selection import ANY
@@ -91,7 +91,7 @@ def check_aggregation(
             problems.add(at, f"{quote(dimension)} is given twice", redacted="given twice")
         elif capture.source == "ebpf":
             try:
-                list_endpoint_fields([dimension])
+                list_row_fields([dimension])
             except ValueError as error:
                 redacted = 'cannot be grouped by with source "ebpf"'
                 problems.add(at, str(error), redacted=redacted)

@@ -25,7 +25,7 @@ from hogpipe.aggregation.dimensions import (
     FlowDimension,
     Grouping,
     NotWithEbpf,
-    list_endpoint_fields,
+    list_row_fields,
 )
 from hogpipe.aggregation.selectors import list_selected_fields, parse_selector
 from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
@@ -42,6 +42,7 @@ SELECTORS = (
     "pid:3", "!pid:4", "program:curl", "!command:php", "user:0", "!unit:b.service",
     "port:1", "!port:2", "remote:10.0.0.2", "!remote:10.0.0.3", "remote:::/0",
 )  # fmt: skip
+PORTS = ServicePorts(frozenset({1}))
 WITH_EBPF = [
     name
     for name, one in DIMENSIONS.items()
@@ -93,7 +94,7 @@ SAMPLES: dict[str, tuple[Sample, set[DimensionName]]] = {
 
 def make_aggregator(group_by: Sequence[str], only: Sequence[str]) -> Aggregator:
     aggregator = Aggregator(group_by, [parse_selector(text) for text in only], 100)
-    aggregator.service_ports = ServicePorts(frozenset({1}))
+    aggregator.service_ports = PORTS
     return aggregator
 
 
@@ -122,6 +123,8 @@ def make_row(sample: Sample, cookie: int) -> Rows:
 
 class KnownProcesses:
     """The owners of rows, by pid and command; none is left to lookups."""
+
+    own_namespace = 0
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         processes = [sample.process for sample in samples]
@@ -155,8 +158,8 @@ def aggregate_rows(
 ) -> list[TrafficBody]:
     rows = np.concatenate([make_row(sample, cookie) for cookie, sample in enumerate(samples, 1)])
     none = np.zeros(0, TRAFFIC_ROW)
-    fields = list_endpoint_fields(group_by) + list_selected_fields(only)
-    row_aggregator = RowAggregator(KnownProcesses(samples), fields)
+    fields = list_row_fields(group_by) + list_selected_fields(only)
+    row_aggregator = RowAggregator(KnownProcesses(samples), fields, lambda: PORTS)
     aggregator = make_aggregator(group_by, only)
     for batch in row_aggregator.aggregate(EpochRows(none, rows, none), window_ends=True):
         for one in batch.owned:
@@ -230,7 +233,7 @@ def test_both_sources_give_the_same_records(
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in WITH_EBPF])
 def test_a_dimension_that_ebpf_has_no_data_for_is_refused_with_the_reason(name: str) -> None:
     with pytest.raises(ValueError, match=f'"{name}" cannot be grouped by with source "ebpf": .'):
-        list_endpoint_fields(["process", name])
+        list_row_fields(["process", name])
 
 
 def test_the_fields_of_endpoints_are_those_of_the_rows() -> None:

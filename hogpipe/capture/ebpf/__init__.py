@@ -3,6 +3,7 @@
 - `ebpf_source`: the thread that ends epochs and windows, and reads the maps in between.
 - `row_aggregation`: rows of an epoch to sums by owner and to flows that attribution looks up.
 - `row_joins`: adds rows that belong to a connection to that connection.
+- `row_ports`: the port of the service of each row.
 - `row_owners`: the processes that rows name, read from /proc while they live.
 - `flow_sockets`: the sockets of the flows that are looked up, offered to attribution as a ledger.
 - `time_wait`: the packets of closed connections that pass no hook.

@@ -38,7 +38,7 @@ from hogpipe.linux.cgroups import CgroupTree, covers_host
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.process_starts import shows_host_pids
 from hogpipe.linux.procfs import shows_live_processes
-from hogpipe.model import FlowBatch
+from hogpipe.model import FlowBatch, ServicePorts
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,8 @@ class EbpfSource:
     """A `PacketSource` of all sockets of the host.
 
     `max_flows` bounds the connections, and the other flows, that are kept apart in one epoch.
-    `flow_sockets` receives what the kernel recorded about flows that are looked up.
+    `flow_sockets` receives what the kernel recorded about flows that are looked up. `service_ports`
+    returns what is known of this host's ports.
     """
 
     live = True
@@ -70,12 +71,14 @@ class EbpfSource:
         *,
         start_windows: Callable[[int], WindowClock],
         group_by: Collection[str],
+        service_ports: Callable[[], ServicePorts],
         max_flows: int,
     ) -> None:
         self._procfs = procfs
         self._flow_sockets = flow_sockets
         self._start_windows = start_windows
         self._group_by = group_by
+        self._service_ports = service_ports
         self._max_flows = max_flows
         self._processes = processes
         self._reader: EpochReader | None = None
@@ -98,6 +101,7 @@ class EbpfSource:
                 self._flow_sockets,
                 self._processes,
                 self._group_by,
+                self._service_ports,
                 max_flows=self._max_flows,
             )
             self._windows = self._start_windows(time.time_ns())
@@ -205,6 +209,7 @@ class EpochReader:
         flow_sockets: FlowSockets,
         processes: ProcessReader,
         group_by: Collection[str],
+        service_ports: Callable[[], ServicePorts],
         *,
         max_flows: int,
     ) -> None:
@@ -216,7 +221,7 @@ class EpochReader:
             tree = CgroupTree()
             stack.callback(tree.close)
             self._owners = RowOwners(procfs, processes, tree.path_of, flow_sockets, namespaces)
-            self._aggregator = RowAggregator(self._owners, group_by)
+            self._aggregator = RowAggregator(self._owners, group_by, service_ports)
             programs = attach_traffic_programs(max_flows=max_flows)
             self._maps = TrafficMaps(programs, max_flows)
             stack.callback(self._maps.close)

@@ -25,7 +25,7 @@ epoch, once. Most are closed by then, so that the kernel knows which process ser
 handshake whose connection is not established at the end of an epoch.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from hogpipe.capture.decode.columns import hash_rows, order_by_key
 from hogpipe.capture.ebpf.row_joins import add_carried_over, find_handshakes, join_connections
+from hogpipe.capture.ebpf.row_ports import find_service_ports
 from hogpipe.linux.bpf.shapes import BY_LISTENER, ENDPOINTS, FRESH, RELEASED, TRAFFIC_ROW, offset_of
 from hogpipe.linux.bpf.traffic_rows import (
     PROTOCOL_BYTE,
@@ -55,10 +56,12 @@ from hogpipe.model import (
     FlowKey,
     OwnedFlow,
     Quality,
+    ServicePorts,
     Tally,
 )
 
 _SERVICE_MANAGER_WORDS = np.frombuffer(SERVICE_MANAGER.encode().ljust(16, b"\0"), np.uint64)
+_ABOVE_PID = np.uint64(40)
 _NEVER = np.iinfo(np.uint64).max
 _FLOWS_IN_BATCH = 4096
 _MAX_HASHES = 1 << 18
@@ -74,6 +77,10 @@ class EpochRows(NamedTuple):
 
 class OwnerLookup(Protocol):
     """What is known about owners and flows beyond the rows themselves."""
+
+    @property
+    def own_namespace(self) -> int:
+        """The cookie of our own network namespace."""
 
     def make_flow_key(self, endpoints: Endpoints, owner: RowOwner) -> FlowKey:
         """Return the flow of a row whose owner is known."""
@@ -109,12 +116,20 @@ class OwnerLookup(Protocol):
 class RowAggregator:
     """Aggregates the rows of one epoch after the other.
 
-    Rows are kept apart by their owner, and by the fields of their endpoints that `group_by` needs.
+    Rows are kept apart by their owner, and by that which `group_by` needs: fields of their
+    endpoints, and the port of the service (`service_port`), by what is known of this host's ports
+    at that moment.
     """
 
-    def __init__(self, lookup: OwnerLookup, group_by: Collection[str]) -> None:
+    def __init__(
+        self,
+        lookup: OwnerLookup,
+        group_by: Collection[str],
+        service_ports: Callable[[], ServicePorts] = ServicePorts,
+    ) -> None:
         self._lookup = lookup
-        self._mask = _make_mask(group_by)
+        self._service_ports = service_ports
+        self.regroup(group_by)
         self._seen = np.zeros(0, np.uint64)
         """Hashes of the flows of this window, in order."""
         self._carried_over = np.zeros(0, TRAFFIC_ROW)
@@ -125,6 +140,7 @@ class RowAggregator:
     def regroup(self, group_by: Collection[str]) -> None:
         """Keep rows apart by other fields, in the next epoch; the window has ended."""
         self._mask = _make_mask(group_by)
+        self._by_service_port = "service_port" in group_by
 
     def aggregate(
         self, epoch: EpochRows, *, window_ends: bool, last: bool = False
@@ -264,6 +280,9 @@ class RowAggregator:
         """
         owner = rows["pid"].astype(np.uint64) << np.uint64(2)
         owner |= (rows["flags"] & BY_LISTENER != 0) | exited.astype(np.uint64) << np.uint64(1)
+        if self._by_service_port:
+            ports = find_service_ports(rows, self._service_ports(), self._lookup.own_namespace)
+            owner |= ports << _ABOVE_PID
         columns = [owner[:, None], rows["command"]]
         if self._mask.any():
             columns.append(rows["endpoints"] & self._mask)
@@ -302,7 +321,7 @@ def _make_mask(fields: Collection[str]) -> NDArray[np.uint64]:
     The family is among them, as it is 0 in rows without a known flow, which are kept apart.
     """
     mask = np.zeros(ENDPOINTS.itemsize, np.uint8)
-    for field in (*fields, "family") if fields else ():
+    for field in {*fields, "family"} - {"service_port"} if fields else ():
         start = offset_of(ENDPOINTS, field)
         mask[start : start + ENDPOINTS[field].itemsize] = 0xFF
     return mask.view(np.uint64)

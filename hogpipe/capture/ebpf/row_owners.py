@@ -74,6 +74,11 @@ class RowOwners:
         self._unidentified = {}
         self._stats = {}
 
+    @property
+    def own_namespace(self) -> int:
+        """The cookie of our own network namespace."""
+        return self._namespaces.own_cookie
+
     def make_flow_key(self, endpoints: Endpoints, owner: RowOwner) -> FlowKey:
         """Return the flow of a row whose owner is known.
 

@@ -15,7 +15,7 @@ from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import CaptureError
 from hogpipe.linux.procfs import Procfs
-from hogpipe.model import FlowBatch, Span
+from hogpipe.model import FlowBatch, ServicePorts, Span
 
 HOUR_NS = 3_600_000_000_000
 
@@ -29,6 +29,7 @@ def source() -> Iterator[EbpfSource]:
         ProcessReader(Procfs(Path("/proc"))),
         start_windows=partial(ClockWindows, 1_000_000_000),
         group_by=[],
+        service_ports=ServicePorts,
         max_flows=1024,
     )
     made.open()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.traffic import make_traffic
 
-from hogpipe.aggregation.dimensions import list_endpoint_fields
+from hogpipe.aggregation.dimensions import list_row_fields
 from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
 from hogpipe.linux.bpf.shapes import BY_LISTENER, FRESH, RELEASED, TRAFFIC_ROW
 from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, Rows, TrafficRow, encode_endpoints
@@ -114,9 +114,7 @@ def aggregate(
     owners: FakeOwners | None = None,
     aggregator: RowAggregator | None = None,
 ) -> list[FlowBatch]:
-    aggregator = aggregator or RowAggregator(
-        owners or FakeOwners(), list_endpoint_fields(dimensions)
-    )
+    aggregator = aggregator or RowAggregator(owners or FakeOwners(), list_row_fields(dimensions))
     return list(aggregator.aggregate(one, window_ends=True))
 
 
@@ -156,7 +154,7 @@ def test_the_handshake_is_added_to_the_process_that_served_the_connection() -> N
 def test_a_handshake_is_not_added_to_equal_endpoints_in_another_namespace() -> None:
     handshake = row(LISTENER, pack(80), by_listener=True, namespace=4)
     served = row(WORKER, pack(80), cookie=2)
-    aggregator = RowAggregator(FakeOwners(), list_endpoint_fields(["process"]))
+    aggregator = RowAggregator(FakeOwners(), list_row_fields(["process"]))
     qualities = []
     for one in (epoch(handshake, served), epoch(connections=served), epoch()):
         (batch,) = aggregate(one, aggregator=aggregator)
@@ -176,7 +174,7 @@ def test_a_handshake_without_its_connection_is_the_listeners_after_another_epoch
     *, last: bool
 ) -> None:
     handshake = row(LISTENER, pack(80), by_listener=True)
-    aggregator = RowAggregator(FakeOwners(), list_endpoint_fields(["process"]))
+    aggregator = RowAggregator(FakeOwners(), list_row_fields(["process"]))
     batches = [
         batch
         for one, is_last in ((epoch(handshake), last), (epoch(), False))
@@ -189,7 +187,7 @@ def test_a_handshake_without_its_connection_is_the_listeners_after_another_epoch
 def test_a_handshake_is_added_to_the_connection_that_is_established_in_the_next_epoch() -> None:
     handshake = row(LISTENER, pack(80), (60, 1, 60, 1), by_listener=True)
     served = row(WORKER, pack(80), cookie=2, released=True)
-    aggregator = RowAggregator(FakeOwners(), list_endpoint_fields(["process"]))
+    aggregator = RowAggregator(FakeOwners(), list_row_fields(["process"]))
     (first,) = aggregate(epoch(handshake), aggregator=aggregator)
     assert (first.owned, first.counts.captured.bytes) == ([], 0)
     (batch,) = aggregate(epoch(connections=served), aggregator=aggregator)
@@ -381,11 +379,11 @@ epochs = st.builds(
 def test_bytes_and_packets_are_conserved(run: list[EpochRows], dimensions: set[str]) -> None:
     """However rows are grouped in later epochs."""
     before = sum(table["counts"].sum(axis=0) for one in run for table in one).tolist()
-    aggregator = RowAggregator(FakeOwners(), list_endpoint_fields(dimensions))
+    aggregator = RowAggregator(FakeOwners(), list_row_fields(dimensions))
     after: Counter[int] = Counter()
     for number, one in enumerate(run, 1):
         if number == 2:
-            aggregator.regroup(list_endpoint_fields(["transport"]))
+            aggregator.regroup(list_row_fields(["transport"]))
         captured = [0, 0]
         batched = [0, 0]
         for batch in aggregator.aggregate(one, window_ends=True, last=number == len(run)):
@@ -403,11 +401,11 @@ def test_bytes_and_packets_are_conserved(run: list[EpochRows], dimensions: set[s
 
 
 def test_rows_are_grouped_by_the_fields_of_the_latest_regrouping() -> None:
-    aggregator = RowAggregator(FakeOwners(), list_endpoint_fields(["process"]))
+    aggregator = RowAggregator(FakeOwners(), list_row_fields(["process"]))
     made = epoch(connections=rows(row(7, pack(1001), cookie=1), row(7, pack(1002), cookie=2)))
     groups = []
     for dimension in ("process", "flow", "transport"):
-        aggregator.regroup(list_endpoint_fields([dimension]))
+        aggregator.regroup(list_row_fields([dimension]))
         (batch,) = aggregate(made, aggregator=aggregator)
         groups.append(len(batch.owned))
     assert groups == [1, 2, 1]
