@@ -27,6 +27,7 @@ Modules:
     counters.py      PURE: rows of counters, and their sums
     members.py       PURE: the description of a record as group and member
     packing.py       PURE: a window as one row
+    span_stats.py    PURE: the stats of a span
     history_file.py  the file: identity, schema, lock, connections
     interning.py     the ids of runs, groups and members
     level_states.py  the table `levels`

@@ -1,10 +1,10 @@
 """PURE: what a history answers. Times are milliseconds since the epoch."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hogpipe.history.counters import COUNTERS, Totals
-from hogpipe.records.schema import Record, StatsRecord
+from hogpipe.records.schema import Record, StatsBody
 
 Value = str | int | float | bool | None
 
@@ -67,8 +67,8 @@ class Coverage:
     windows: int
     covered_ms: int
     """The length of all windows that started in the span."""
-    stats: StatsRecord | None
-    """Their stats records, merged; what was dropped and not decoded is there."""
+    stats: StatsBody | None
+    """Their stats records, merged, without `sinks`: what was dropped and not decoded is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +90,8 @@ def add_totals(totals: Iterable[Totals]) -> Totals:
     return Totals(*sums)
 
 
-def sort_rows(sums: Mapping[tuple[Value, ...], Sequence[int]]) -> list[Row]:
+def sort_rows(sums: Iterable[tuple[tuple[Value, ...], Sequence[int]]]) -> list[Row]:
     """Return the rows of sums by value, the most bytes first; equal ones by value."""
-    rows = [Row(values, Totals(*counters)) for values, counters in sums.items()]
+    rows = [Row(values, Totals(*counters)) for values, counters in sums]
     rows.sort(key=lambda row: (-row.totals.bytes, [str(value) for value in row.values]))
     return rows

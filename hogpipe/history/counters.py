@@ -66,7 +66,10 @@ def read_counters(record: TrafficRecord) -> tuple[int, ...]:
         receive["bytes"],
         receive["packets"],
         network["flows"],
-        *[get(name, 0) for name in QUALITIES],
+        get("exact", 0),
+        get("listener", 0),
+        get("inferred", 0),
+        get("none", 0),
     )
 
 
@@ -87,15 +90,20 @@ class GroupSums:
             self._sum_up()
             self._pending = 0
 
-    def items(self) -> Iterable[tuple[int, Sequence[int]]]:
-        """Return the numbers in order, each with its sum."""
+    def arrays(self) -> tuple[Integers, Integers]:
+        """Return the numbers in order, and their sums."""
         self._sum_up()
         if not self._numbers:
-            return ()
-        return zip(self._numbers[0].tolist(), self._rows[0].tolist(), strict=True)
+            return np.zeros(0, np.int64), np.zeros((0, len(COUNTERS)), np.int64)
+        return self._numbers[0], self._rows[0]
+
+    def items(self) -> Iterable[tuple[int, Sequence[int]]]:
+        """Return the numbers in order, each with its sum."""
+        numbers, rows = self.arrays()
+        return zip(numbers.tolist(), rows.tolist(), strict=True)
 
     def _sum_up(self) -> None:
-        if len(self._numbers) < 1:
+        if not self._numbers:
             return
         numbers, rows = np.concatenate(self._numbers), np.concatenate(self._rows)
         if len(numbers):

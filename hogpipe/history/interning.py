@@ -12,7 +12,6 @@ member in constant use costs one update an hour.
 
 import sqlite3
 from collections.abc import Mapping
-from hashlib import blake2b
 
 import msgspec
 import orjson
@@ -23,7 +22,7 @@ from hogpipe.history.members import split_description
 from hogpipe.records.groups import describe_group
 from hogpipe.records.schema import TrafficRecord
 
-_MOST_MEMBERS = 65_536  # some 200 bytes each
+_MOST_MEMBERS = 32_768  # some 600 bytes each
 _MOST_GROUPS = 16_384  # some 500 bytes each
 
 
@@ -47,7 +46,7 @@ class Interning:
     def forget_members(self) -> None:
         """Evict members and groups, whose rows may have been deleted."""
         self._members = BoundedCache[tuple[_Interned, _Interned]](_MOST_MEMBERS)
-        """Each member with its group, by a hash of its description."""
+        """Each member with its group, by its description."""
         self._groups = BoundedCache[_Interned](_MOST_GROUPS)
 
     def find_run(self, run: str, host: str) -> tuple[int, int]:
@@ -73,7 +72,7 @@ class Interning:
     def find_member(self, record: TrafficRecord, start_ms: int) -> tuple[int, int]:
         """Return the ids of the member and the group of a record, used at `start_ms`."""
         description = describe_group(record)
-        key = blake2b(orjson.dumps(description), digest_size=16).digest()
+        key = orjson.dumps(description)
         known = self._members.get(key)
         if (
             known is None

@@ -16,8 +16,8 @@ from hogpipe.history.counters import COUNTERS, Totals
 from hogpipe.history.descriptions import Descriptions
 from hogpipe.history.levels import SECOND_MS, WINDOWS, Level, Piece
 from hogpipe.history.packing import describe_traffic, unpack_records
-from hogpipe.history.rollup import read_span
-from hogpipe.records.schema import Record, Stamp, StatsBody, TrafficBody
+from hogpipe.history.span_stats import read_span
+from hogpipe.records.schema import Record, TrafficBody
 from hogpipe.records.stamp import RecordStamper, make_run_id
 
 _WINDOWS_AT_A_TIME = 64
@@ -85,9 +85,7 @@ def _make_records(
         (level.name, *key),
     ).fetchone()
     if span is not None and (stats := read_span(span).stats) is not None:
-        stamp = {"type", *Stamp.__annotations__}
-        own = {key: value for key, value in stats.items() if key not in stamp}
-        records.append(stamper.stats(cast("StatsBody", own), start_ns, end_ns))
+        records.append(stamper.stats(stats, start_ns, end_ns))
     return records
 
 

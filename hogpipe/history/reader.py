@@ -19,7 +19,6 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -53,7 +52,7 @@ from hogpipe.history.levels import BUCKETED, EVER_MS, LEVELS, SECOND_MS, WINDOWS
 from hogpipe.history.members import Description, get_value, is_of_member
 from hogpipe.history.packing import DamagedContentError, unpack_window
 from hogpipe.history.playback import read_windows
-from hogpipe.history.rollup import SpanSums, describe_window, read_span
+from hogpipe.history.span_stats import SpanSums, describe_window, read_span
 from hogpipe.text import describe_error, printable
 
 Where = Callable[[Description], bool]
@@ -114,7 +113,7 @@ class HistoryReader:
             sums = _Sums(self._descriptions, by, where)
             for piece in pieces:
                 self._read_piece(piece, sums, None, by_member=by_member)
-            rows = sort_rows(sums.finish().get(0, {}))
+            rows = [row for point in sums.finish() for row in point.rows]
         shown = rows if top is None else rows[:top]
         others = add_totals(row.totals for row in rows[len(shown) :])
         return Answer(tuple(by), *_find_ends(pieces, since_ms, until_ms), shown, others)
@@ -136,8 +135,7 @@ class HistoryReader:
             sums = _Sums(self._descriptions, by, where)
             for piece in pieces:
                 self._read_piece(piece, sums, step_ms, by_member=by_member)
-            found = sorted(sums.finish().items())
-        points = [Point(start_ms, sort_rows(rows)) for start_ms, rows in found]
+            points = sums.finish()
         return Series(tuple(by), *_find_ends(pieces, since_ms, until_ms), step_ms, points)
 
     def coverage(self, since_ms: int, until_ms: int) -> Coverage:
@@ -213,10 +211,16 @@ class HistoryReader:
                 members = window.members if by_member else None
                 sums.add(step, window.groups, members, window.rows)
             return
-        unit = 1 << 62 if step_ms is None else max(step_ms // SECOND_MS, 1)
+        if step_ms is None:
+            start, group_by = "0", "GROUP BY group_id"
+        elif step_ms <= piece.level.length_ms:
+            start, group_by = "start", "GROUP BY start, group_id"  # as the rows are, one by one
+        else:
+            unit = step_ms // SECOND_MS
+            start, group_by = f"start / {unit} * {unit}", "GROUP BY 1, 2"
         found = self._database.execute(
-            f"SELECT start / {unit} * {unit}, group_id, {_SUMS} "  # noqa: S608 - own names
-            f"FROM {piece.level.name} WHERE start >= ? AND start < ? GROUP BY 1, 2",
+            f"SELECT {start}, group_id, {_SUMS} FROM {piece.level.name} "  # noqa: S608 - own names
+            f"WHERE start >= ? AND start < ? {group_by}",
             (piece.since_ms // SECOND_MS, piece.until_ms // SECOND_MS),
         ).fetchall()
         table = np.array(found, np.int64).reshape(-1, len(COUNTERS) + 2)
@@ -281,38 +285,40 @@ class _Sums:
             self._group_of.update(zip(members.tolist(), groups.tolist(), strict=True))
             self._by_member[step_ms].add(members, rows)
 
-    def finish(self) -> dict[int, dict[tuple[Value, ...], Sequence[int]]]:
-        """Return the sums of each step by the values of the keys."""
-        of_group = cache(lambda group: self._get_values(self._descriptions.of_group(group)))
-        of_member = cache(
-            lambda member: self._get_values(
-                self._descriptions.of_member(member, self._group_of[member])
-            )
-        )
-        found: defaultdict[int, dict[tuple[Value, ...], Sequence[int]]] = defaultdict(dict)
-        for steps, find_values in ((self._by_group, of_group), (self._by_member, of_member)):
+    def finish(self) -> list[Point]:
+        """Return the rows of each step, the most bytes first."""
+        found: defaultdict[int, GroupSums] = defaultdict(GroupSums)
+        all_values: dict[tuple[Value, ...], int] = {}
+        for steps, describe in (
+            (self._by_group, self._descriptions.of_group),
+            (self._by_member, self._describe_member),
+        ):
+            numbers_of: dict[int, int] = {}
             for step_ms, sums in steps.items():
-                for number, counters in sums.items():
-                    if (values := find_values(number)) is not None:
-                        _add_counters(found[step_ms], values, counters)
-        return found
+                groups, rows = sums.arrays()
+                for group in groups.tolist():
+                    if group not in numbers_of:
+                        values = self._get_values(describe(group))
+                        numbers_of[group] = (
+                            -1 if values is None else all_values.setdefault(values, len(all_values))
+                        )
+                numbers = np.array([numbers_of[group] for group in groups.tolist()], np.int64)
+                counts = numbers >= 0
+                found[step_ms].add(numbers[counts], rows[counts])
+        names = list(all_values)
+        return [
+            Point(step_ms, sort_rows((names[number], row) for number, row in sums.items()))
+            for step_ms, sums in sorted(found.items())
+        ]
+
+    def _describe_member(self, member: int) -> Description:
+        return self._descriptions.of_member(member, self._group_of[member])
 
     def _get_values(self, description: Description) -> tuple[Value, ...] | None:
         """Return the values of the keys; None if this traffic does not count."""
         if self._where is not None and not self._where(description):
             return None
         return tuple(get_value(description, key) for key in self._by)
-
-
-def _add_counters(
-    sums: dict[tuple[Value, ...], Sequence[int]], values: tuple[Value, ...], counters: Sequence[int]
-) -> None:
-    known = sums.get(values)
-    sums[values] = (
-        counters
-        if known is None
-        else [one + more for one, more in zip(known, counters, strict=True)]
-    )
 
 
 def _find_ends(pieces: Sequence[Piece], since_ms: int, until_ms: int) -> tuple[int, int]:

@@ -12,49 +12,17 @@ the windows that started in its time, whatever came when.
 import sqlite3
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import cast
-
-import msgspec
-import orjson
 
 from hogpipe.history.counters import COUNTERS, GroupSums
 from hogpipe.history.level_states import LevelStates
 from hogpipe.history.levels import BUCKETED, MINUTES, SECOND_MS, Level
 from hogpipe.history.packing import UnpackedWindow, unpack_window
-from hogpipe.records.merged_stats import merge_stats
-from hogpipe.records.schema import StatsRecord
+from hogpipe.history.span_stats import SpanSums, describe_window, read_span, write_stats
 
 _COLUMNS = f"start, group_id, {', '.join(COUNTERS)}"
 _PLACES = ", ".join("?" * (len(COUNTERS) + 2))
 _ADD = ", ".join(f"{name} = {name} + excluded.{name}" for name in COUNTERS)
 _SUMS = ", ".join(f"SUM({name})" for name in COUNTERS)
-
-
-class SpanSums(msgspec.Struct):
-    """What a bucket says beside its traffic: how many windows, for how long, and their stats."""
-
-    windows: int = 0
-    covered_ms: int = 0
-    stats: StatsRecord | None = None
-
-    def add(self, later: "SpanSums") -> None:
-        """Add windows that arrived later."""
-        self.windows += later.windows
-        self.covered_ms += later.covered_ms
-        if later.stats is not None:
-            self.add_stats(later.stats)
-
-    def add_stats(self, later: StatsRecord) -> None:
-        """Add a stats record that arrived later."""
-        self.stats = later if self.stats is None else merge_stats(self.stats, later)
-
-
-def describe_window(start_ms: int, end_ms: int, window: UnpackedWindow) -> SpanSums:
-    """Return what one window adds to its span."""
-    span = SpanSums(1, end_ms - start_ms)
-    for one in window.stats:
-        span.add_stats(one)
-    return span
 
 
 def roll_up(database: sqlite3.Connection, states: LevelStates, start_ms: int) -> None:
@@ -133,11 +101,10 @@ def _add_span(database: sqlite3.Connection, level: Level, bucket: int, later: Sp
     ).fetchone()
     span = SpanSums() if found is None else read_span(found)
     span.add(later)
-    text = None if span.stats is None else orjson.dumps(_drop_gauges(span.stats)).decode()
     database.execute(
         "INSERT OR REPLACE INTO spans (level, start, windows, covered_ms, stats) "
         "VALUES (?, ?, ?, ?, ?)",
-        (*key, span.windows, span.covered_ms, text),
+        (*key, span.windows, span.covered_ms, write_stats(span)),
     )
 
 
@@ -159,14 +126,3 @@ def _roll_level(
     ).fetchall()
     for start, *columns in spans:
         _add_span(database, level, level.floor(start * SECOND_MS), read_span(columns))
-
-
-def read_span(columns: Sequence[object]) -> SpanSums:
-    """Return what a row of `spans` says: its columns `windows`, `covered_ms` and `stats`."""
-    windows, covered_ms, text = cast("tuple[int, int, str | None]", tuple(columns))
-    return SpanSums(windows, covered_ms, None if text is None else orjson.loads(text))
-
-
-def _drop_gauges(stats: StatsRecord) -> dict[str, object]:
-    """Return the stats without `sinks`, whose counters are totals since the run began."""
-    return {key: value for key, value in stats.items() if key != "sinks"}

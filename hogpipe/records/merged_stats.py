@@ -7,16 +7,22 @@ newer record. Of delays and medians the larger is kept, an upper bound of the me
 from collections.abc import Mapping
 from typing import cast
 
-from hogpipe.records.schema import LatencyInfo, LoopInfo, StatsRecord, Window
+from hogpipe.records.schema import LatencyInfo, LoopInfo, StatsBody, StatsRecord, Window
 
 
 def merge_stats(older: StatsRecord, newer: StatsRecord) -> StatsRecord:
     """Return one record for both windows; the arguments are not changed."""
-    # Every number is added up as a counter; the others are corrected below.
-    merged = cast("StatsRecord", _sum(older, newer))
+    merged = cast("StatsRecord", merge_bodies(older, newer))
     merged["timestamp"] = newer["timestamp"]
     merged["window"] = join_windows(older["window"], newer["window"])
     merged["sequence"] = newer["sequence"]
+    return merged
+
+
+def merge_bodies(older: StatsBody, newer: StatsBody) -> StatsBody:
+    """Return the counters and gauges of two windows; the arguments are not changed."""
+    # Every number is added up as a counter; the others are corrected below.
+    merged = cast("StatsBody", _sum(older, newer))
     merged["attribution"]["pending"] = newer["attribution"]["pending"]
     if "ledger" in merged["attribution"] and "ledger" in newer["attribution"]:
         merged["attribution"]["ledger"]["sockets"] = newer["attribution"]["ledger"]["sockets"]
@@ -42,7 +48,7 @@ def join_windows(one: Window, other: Window) -> Window:
     }
 
 
-def _find_longest_latency(older: StatsRecord, newer: StatsRecord) -> LatencyInfo:
+def _find_longest_latency(older: StatsBody, newer: StatsBody) -> LatencyInfo:
     latencies = [record["attribution"]["latency"] for record in (older, newer)]
     return {
         "median_seconds": max(latency["median_seconds"] for latency in latencies),
@@ -50,7 +56,7 @@ def _find_longest_latency(older: StatsRecord, newer: StatsRecord) -> LatencyInfo
     }
 
 
-def _find_longest_delay(older: StatsRecord, newer: StatsRecord) -> LoopInfo:
+def _find_longest_delay(older: StatsBody, newer: StatsBody) -> LoopInfo:
     delays = [record["self"]["loop"]["longest_delay_seconds"] for record in (older, newer)]
     return {"longest_delay_seconds": max(delays)}
 

@@ -71,7 +71,7 @@ def check_levels(path: Path, written: Sequence[Sequence[Record]]) -> None:
     assert dict(zip(COUNTERS, map(sum, zip(*sums, strict=True)), strict=True)) == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(actions)
 def test_days_and_what_is_not_rolled_up_yet_add_up_to_all_that_was_written(
     given_actions: list[tuple[int, int, list[tuple[str, int, int]], str]],
@@ -104,7 +104,7 @@ def test_days_and_what_is_not_rolled_up_yet_add_up_to_all_that_was_written(
             assert read_total(reader, 0, 1 << 62) == total_of(written)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5 * HOUR), traffic), min_size=1, max_size=12), st.data())
 def test_any_span_has_the_windows_that_start_in_it(
     windows: list[tuple[int, list[tuple[str, int, int]]]], data: st.DataObject

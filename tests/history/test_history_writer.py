@@ -179,13 +179,13 @@ def test_a_file_that_is_too_large_loses_the_oldest_of_its_finest_level(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path, run, written = tmp_path / "history.db", Run(), []
-    with caplog.at_level(logging.INFO), writing(path, KEEP, max_mib=1) as writer:
-        for number in range(400):
-            traffic = [(f"p{n}", n, (number * 7919 + n * 104_729) % 10**9) for n in range(200)]
+    with caplog.at_level(logging.INFO), writing(path, max_bytes=400 << 10) as writer:
+        for number in range(300):
+            traffic = [(f"p{n}", n, (number * 7919 + n * 104_729) % 10**9) for n in range(100)]
             window = run.window(START_MS + number * 2000, 2000, traffic)
             written.append(window)
             write(writer, window)
-            assert path.stat().st_size <= (1 << 20) + (1 << 19)
+            assert path.stat().st_size <= 600 << 10
     warnings = [one for one in caplog.records if one.levelno == logging.WARNING]
     assert [one.args[1] for one in warnings if isinstance(one.args, tuple)][:1] == ["windows"]
     assert "it has reached max_mib, and keeps its windows since 2026-11-22T07:" in caplog.text

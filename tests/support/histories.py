@@ -59,10 +59,10 @@ def make_body(program: str, pid: int, size: int) -> TrafficBody:
 
 @contextmanager
 def writing(
-    path: Path, keep: dict[Level, int] | None = None, max_mib: int = 512
+    path: Path, keep: dict[Level, int] | None = None, max_bytes: int = 512 << 20
 ) -> Iterator[HistoryWriter]:
     """Open a writer, and close it."""
-    writer = HistoryWriter(path, Retention(keep or KEEP, max_mib << 20))
+    writer = HistoryWriter(path, Retention(keep or KEEP, max_bytes))
     try:
         writer.open()
         yield writer
