@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta
 
-from hogpipe.errors import ConfigurationError
+from hogpipe.errors import ConfigurationError, InUseError
 from hogpipe.records.schema import Record
 from hogpipe.sinks.contract import Seconds, SettingProblem, SinkSettings
 from hogpipe.text import printable
@@ -60,7 +60,8 @@ class SqliteSink:
         """Open the history.
 
         Raises ConfigurationError if the path cannot be written to, or is no history of this
-        version; OSError and DeliveryError if the disk is full or the database locked.
+        version, InUseError among these if another sink writes to it; OSError and DeliveryError if
+        the disk is full or the database locked.
         """
         await self._run(self._open)
 
@@ -124,7 +125,8 @@ class SqliteSink:
     def _describe_refusal(self, error: OSError) -> ConfigurationError:
         remedy = "name a file that hogpipe may write to"
         path = printable(str(self._settings.path))
-        return ConfigurationError(f"path {path}: {error.strerror or error}; {remedy}")
+        kind = InUseError if error.errno == errno.EBUSY else ConfigurationError
+        return kind(f"path {path}: {error.strerror or error}; {remedy}")
 
     def _write(self, records: Sequence[Record], stop: threading.Event) -> None:
         assert self._writer is not None

@@ -10,7 +10,7 @@ import pytest
 from support.configuration import load_text, problems_of
 from support.histories import START_MS, Run, read_total, total_of
 
-from hogpipe.errors import ConfigurationError, DeliveryError
+from hogpipe.errors import DeliveryError, InUseError
 from hogpipe.history.history_file import APPLICATION_ID, STEPS
 from hogpipe.history.reader import HistoryReader
 from hogpipe.sinks.sqlite import SqliteSettings, SqliteSink
@@ -69,8 +69,9 @@ def test_a_history_that_another_sink_writes_is_refused(tmp_path: Path) -> None:
         first, second = SqliteSink(settings), SqliteSink(settings)
         await first.open()
         try:
-            with pytest.raises(ConfigurationError, match="another run or sink writes to it"):
-                await second.open()
+            for call in (second.open, second.probe):
+                with pytest.raises(InUseError, match="another run or sink writes to it"):
+                    await call()
         finally:
             await second.close()
             await first.close()
