@@ -51,7 +51,17 @@ def find_folder_problem(folder: Path) -> str | None:
     there = _find_existing(folder)
     if not there.is_dir():
         return f"{there} is not a folder"
-    return None if may_access(there, os.W_OK | os.X_OK) else f"{there} may not be written to"
+    problem = find_write_problem(there, os.W_OK | os.X_OK)
+    return None if problem is None else f"{there} {problem}"
+
+
+def find_write_problem(path: Path, mode: int) -> str | None:
+    """Return why this process may not use `path` in this mode, and the remedy; None if it may."""
+    if may_access(path, mode):
+        return None
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return "is on a read-only file system; name a path on another one"
+    return "may not be written to; change its rights, or name another path"
 
 
 def probe_folder(folder: Path) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from hogpipe.files import (
     describe_kind,
     find_folder_problem,
+    find_write_problem,
     may_access,
     probe_folder,
     require_regular,
@@ -101,8 +102,8 @@ def find_file_problem(path: Path) -> str | None:
         return error.strerror
     if kind := describe_kind(mode):
         return kind
-    if not may_access(path, os.R_OK | os.W_OK):
-        return "may not be read and written to"
+    if problem := find_write_problem(path, os.R_OK | os.W_OK):
+        return problem
     if not may_access(path.parent, os.W_OK | os.X_OK):
         return f"{path.parent} may not be written to, and SQLite needs files beside the database"
     return None if _is_locked(path) else find_content_problem(path)

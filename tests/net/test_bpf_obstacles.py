@@ -72,10 +72,22 @@ def no_capability(_: Path) -> Iterator[list[str]]:
 
 @contextmanager
 def no_libbpf(_: Path) -> Iterator[list[str]]:
+    yield [*after(f"mount --bind /dev/null {find_mapped('/libbpf.so')}"), *hogpipe_command()]
+
+
+@contextmanager
+def an_old_libbpf(_: Path) -> Iterator[list[str]]:
+    """A library of that name that has none of the functions."""
+    other = find_mapped("/libm.so")
+    yield [*after(f"mount --bind {other} {find_mapped('/libbpf.so')}"), *hogpipe_command()]
+
+
+def find_mapped(name: str) -> str:
+    """Return the path of a library that this process has loaded."""
     load_library()
     maps = [line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()]
-    (library,) = {name for name in maps if "/libbpf.so" in name}
-    yield [*after(f"mount --bind /dev/null {library}"), *hogpipe_command()]
+    (library,) = {mapped for mapped in maps if name in mapped}
+    return library
 
 
 @contextmanager
@@ -119,6 +131,7 @@ OBSTACLES = {
     ),
     no_capability: (77, "eBPF: not permitted to load programs; grant CAP_BPF"),
     no_libbpf: (78, r"eBPF: libbpf\.so\.1 cannot be loaded; install it: .*libbpf1"),
+    an_old_libbpf: (78, r"eBPF: this libbpf\.so\.1 is too old \(.*\); install version 1\.0 or "),
     no_control_groups: (78, "eBPF: no control group tree .* grant CAP_SYS_ADMIN, or mount one"),
     an_old_kernel: (78, "eBPF: this kernel refuses the programs .*; Linux 5.15 is needed"),
     little_memory: (78, "eBPF: the kernel has no room for the maps .*; raise the memory limit"),

@@ -25,6 +25,7 @@ from hogpipe.linux.distribution import choose_libbpf_command, read_os_release
 log = logging.getLogger(__name__)
 
 LIBRARY = "libbpf.so.1"
+_OLD_LIBRARY = "libbpf.so.0"
 
 SampleCallback = CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
 """Called with (context, data, size) for each sample; a negative result stops the reading."""
@@ -78,21 +79,33 @@ def load_library() -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(LIBRARY, use_errno=True)
     except OSError as error:
-        raise BpfUnavailableError(
-            Obstacle.LIBRARY,
-            f"eBPF: {LIBRARY} cannot be loaded; install it: "
-            f"{choose_libbpf_command(read_os_release())}",
-        ) from error
+        command = choose_libbpf_command(read_os_release())
+        text = f"eBPF: {LIBRARY} cannot be loaded; install it: {command}"
+        if _has_old_library():
+            text = (
+                f"eBPF: this host has libbpf 0, and {LIBRARY} is needed: {command}, or where the "
+                "distribution has only the old one, its next release"
+            )
+        raise BpfUnavailableError(Obstacle.LIBRARY, text) from error
     try:
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
     except AttributeError as error:
         raise BpfUnavailableError(
-            Obstacle.LIBRARY, f"eBPF: this {LIBRARY} is too old ({error}); install version 1.0"
+            Obstacle.LIBRARY,
+            f"eBPF: this {LIBRARY} is too old ({error}); install version 1.0 or later",
         ) from error
     library.libbpf_set_print(_print)
     return library
+
+
+def _has_old_library() -> bool:
+    try:
+        ctypes.CDLL(_OLD_LIBRARY)
+    except OSError:
+        return False
+    return True
 
 
 @_PrintCallback  # type: ignore[untyped-decorator]

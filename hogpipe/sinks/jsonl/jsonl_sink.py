@@ -18,7 +18,7 @@ from aiofiles.os import wrap
 from msgspec import Meta
 
 from hogpipe.errors import ConfigurationError, InUseError
-from hogpipe.files import describe_kind, find_folder_problem, may_access
+from hogpipe.files import describe_kind, find_folder_problem, find_write_problem, may_access
 from hogpipe.records.schema import Record
 from hogpipe.sinks.contract import Seconds, SettingProblem
 from hogpipe.sinks.encoding import JsonEncoder, JsonSettings
@@ -147,7 +147,7 @@ def _find_path_problem(path: Path) -> str | None:
         return error.strerror
     if kind := describe_kind(mode):
         return kind
-    return None if may_access(path, os.R_OK | os.W_OK) else "may not be read and written to"
+    return find_write_problem(path, os.R_OK | os.W_OK)
 
 
 def _find_name_problem(path: Path) -> str | None:
