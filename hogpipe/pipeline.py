@@ -75,6 +75,7 @@ from hogpipe.run_requests import StopRequest
 # (delivery/isolation.py).
 _DRAIN_SECONDS = 1.0
 _CLOSE_SECONDS = 0.2  # for a lookup that still runs
+_PENDING_SHARE = 4  # a pending flow takes more memory than a cached one, and is pending for seconds
 
 
 AggregatorFactory = Callable[[Settings, Callable[[Process], Process]], WindowAggregator]
@@ -142,6 +143,9 @@ class Pipeline:
             self._lookup_thread,
             self._aggregator.ingest if self._source.live else self._ingest_replayed,
             hold=settings.attribution.hold,
+            # A replay waits for the lookups of each batch, so no flood of batches is pending.
+            max_pending=settings.attribution.max_flows
+            // (_PENDING_SHARE if self._source.live else 1),
             max_flows=settings.attribution.max_flows,
             cpu_budget=settings.attribution.cpu_budget,
             clock=time.monotonic if self._source.live else self._packet_clock,

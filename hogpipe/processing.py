@@ -30,7 +30,7 @@ At a stop
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from itertools import islice
 
@@ -94,24 +94,24 @@ class Intake:
         self._aggregator = aggregator
         self._is_late = is_late
         self._counts = CaptureCounts()
-        self._flows: Sequence[tuple[FlowKey, FlowDelta]] = ()
-        self._passed_on = 0
-        """How many of `_flows` were passed on."""
+        self._flows: list[tuple[FlowKey, FlowDelta]] = []
+        """Flows of the present batch that are not passed on, the first one last."""
 
     async def ingest(self, batch: FlowBatch) -> None:
-        """Pass all flows of `batch` on."""
+        """Pass all flows of `batch` on; it has none afterwards."""
         self._counts.add(batch.counts)
-        self._flows, self._passed_on = list(batch.flows.items()), 0
+        self._flows = list(batch.flows.items())
+        self._flows.reverse()
+        batch.flows = {}  # in a flood, what is passed on leaves its memory to what comes
         if self._flows:
             self._attributor.start_batch()
-        while part := dict(self._flows[self._passed_on : self._passed_on + _FLOW_SLICE]):
+        while part := dict(reversed(self._flows[-_FLOW_SLICE:])):
             if self._is_late():
                 self._attributor.fold(part)
             else:
                 self._attributor.ingest_part(part)
-            self._passed_on += len(part)
+            del self._flows[-len(part) :]
             await asyncio.sleep(0)
-        self._flows, self._passed_on = (), 0
         for start in range(0, len(batch.owned), _FLOW_SLICE):
             for one in batch.owned[start : start + _FLOW_SLICE]:
                 self._aggregator.ingest_sum(one.flow, one.traffic, one.attribution, one.flows)
@@ -119,11 +119,10 @@ class Intake:
 
     def rest(self) -> tuple[int, Tally]:
         """Return the number of flows of the present batch that are not passed on, and their sum."""
-        rest = self._flows[self._passed_on :]
         total = Tally()
-        for _flow, delta in rest:
+        for _flow, delta in self._flows:
             total.add(delta.total)
-        return len(rest), total
+        return len(self._flows), total
 
     def drain_counts(self) -> CaptureCounts:
         """Return the counts of the batches since the last call."""

@@ -77,6 +77,7 @@ class Stage:
         aggregator = Aggregator(["process", "flow"], [], 100)
         self.attributor = Attributor(
             Resolver(), StaleFlows(), executor, aggregator.ingest, hold=60, cpu_budget=1,
+            max_pending=5,
             max_flows=5,
         )  # fmt: skip
         self.intake = Intake(self.attributor, aggregator, is_late)

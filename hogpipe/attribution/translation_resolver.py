@@ -40,7 +40,7 @@ have its local address. If a container at a captured interface and one elsewhere
 address, and the host translates for the latter, its flows are TRANSLATED without a second copy.
 """
 
-import time
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
@@ -63,8 +63,7 @@ from hogpipe.model import (
     ResolverCounts,
 )
 
-_MAX_RECENT = 1 << 14  # flows, in each of two generations
-_RECENT_SECONDS = 30.0  # of a generation
+_PLACES = 1 << 15  # of flows that were looked up
 _LOOPBACK6 = bytes(15) + b"\1"
 _COPY = Resolution(TRANSLATED, is_final=True)
 
@@ -260,24 +259,25 @@ def _is_own(flow: FlowKey, true_flow: FlowKey, namespaces: Sequence[int]) -> boo
 
 
 class _RecentFlows:
-    """The flows that were looked up last, whatever interface they passed, in two generations."""
+    """The flows that were looked up last, whatever interface they passed.
+
+    Each has its hash in a table of `_PLACES`, until another flow comes in its place: no objects
+    stay for the flows of a flood (linux/memory.py).
+    """
 
     def __init__(self) -> None:
-        self._new: set[FlowKey] = set()
-        self._old: set[FlowKey] = set()
-        self._began = time.monotonic()
+        self._hashes = array("q", bytes(8 * _PLACES))
 
     def add(self, flows: Iterable[FlowKey]) -> None:
-        """Add flows; those that were added longest ago are evicted."""
-        now = time.monotonic()
-        if len(self._new) > _MAX_RECENT or now - self._began > _RECENT_SECONDS:
-            self._old, self._new, self._began = self._new, set(), now
-        self._new.update(replace(flow, interface="") for flow in flows)
+        """Add flows."""
+        for flow in flows:
+            digest = hash(replace(flow, interface=""))
+            self._hashes[digest % _PLACES] = digest
 
     def has(self, flow: FlowKey, namespaces: Iterable[int]) -> bool:
         """Return whether a flow was looked up in one of these namespaces."""
-        keys = {replace(flow, interface="", namespace=one) for one in namespaces}
-        return not keys.isdisjoint(self._new) or not keys.isdisjoint(self._old)
+        digests = [hash(replace(flow, interface="", namespace=one)) for one in namespaces]
+        return any(self._hashes[one % _PLACES] == one for one in digests)
 
 
 def _is_loopback(address: bytes) -> bool:

@@ -4,8 +4,9 @@ In: flow batches from one thread. Out: the same batches in order, to one task. W
 is behind, the overflow policy depends on the source:
 
 - Packets do not wait: a batch that finds the queue full is merged into the newest one there. All
-  queued batches together have at most `max_flows` flows, and one batch more; deltas of further
-  flows are folded (`fold_key`), counted as overflowed, and reported as unattributed.
+  queued batches and the one that was taken last have at most `max_flows` flows together, and one
+  batch more; deltas of further flows are folded (`fold_key`), counted as overflowed, and reported
+  as unattributed.
 - A replay waits, and so does the ebpf source, since the kernel goes on counting: `offer` blocks
   until there is room.
 """
@@ -44,6 +45,8 @@ class Handoff:
         self._max_flows = max_flows
         self._queue: deque[FlowBatch] = deque()
         self._queued_flows = 0
+        """With those of the batch that was taken last, which is being processed."""
+        self._taken_flows = 0
         self._changed = threading.Condition()
         self._ready = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -81,7 +84,7 @@ class Handoff:
         with self._changed:
             self._abandoned = True
             self._queue.clear()
-            self._queued_flows = 0
+            self._queued_flows = self._taken_flows = 0
             self._changed.notify_all()
 
     async def __aiter__(self) -> AsyncIterator[FlowBatch]:
@@ -101,10 +104,12 @@ class Handoff:
 
     def _take(self) -> FlowBatch | None:
         with self._changed:
+            self._queued_flows -= self._taken_flows
+            self._taken_flows = 0
             if not self._queue:
                 return None
             batch = self._queue.popleft()
-            self._queued_flows -= len(batch.flows)
+            self._taken_flows = len(batch.flows)
             self._changed.notify_all()
         return batch
 

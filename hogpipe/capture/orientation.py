@@ -12,7 +12,14 @@ Multicast and broadcast
     A packet to a group is received on the other side of its sender: by the container where this
     host sends, by this host where a container sends. Known limit: the host's own multicasts also
     come back to its local receivers, on a path that no capture sees.
+
+Memory in a flood
+    The flow keys of wire keys are cached. A flood of flows with one packet each would fill the
+    cache with keys that never come again. So beyond `_CROWD` keys in a generation a key is cached
+    when it comes a second time: `_Doorkeeper` remembers the first times in two bytes each.
 """
+
+from array import array
 
 from hogpipe.capture.decode.decoder import WireFlows
 from hogpipe.capture.decode.wire_key import Direction, WireKey, unpack_key
@@ -22,6 +29,27 @@ from hogpipe.model import OWN_NAMESPACE, FlowBatch, FlowDelta, FlowKey, Tally
 _Sides = tuple[FlowKey | None, FlowKey | None]
 """The flow as its transmitter sees it and as its receiver sees it; None where that is not local."""
 _MAX_CACHED = 1 << 15  # keys of one generation
+_CROWD = 1 << 11  # keys of one generation
+_PLACES = 1 << 15  # of a doorkeeper
+
+
+class _Doorkeeper:
+    """Remembers keys that came once, until others come in their places: two bytes a place.
+
+    One key in 65,536 is taken for another one that came before.
+    """
+
+    def __init__(self) -> None:
+        self._marks = array("H", bytes(2 * _PLACES))
+
+    def has_come(self, key: bytes) -> bool:
+        """Return whether `key` has come before, and remember it."""
+        digest = hash(key)
+        place, mark = digest & (_PLACES - 1), digest >> 15 & 0xFFFF
+        if self._marks[place] == mark:
+            return True
+        self._marks[place] = mark
+        return False
 
 
 class Orientation:
@@ -38,6 +66,9 @@ class Orientation:
         self._former_sides: dict[bytes, _Sides] = {}
         """The generation before, without the keys that were used since."""
         self._namespaces: dict[bytes, tuple[int, ...]] = {}
+        self._local_addresses: dict[bytes, bytes] = {}
+        """Those of flow keys, which share one object."""
+        self._doorkeeper: _Doorkeeper | None = None
 
     def update(self, interface: str, local: LocalAddresses) -> None:
         """Take over the interface's name and addresses; changed ones invalidate the caches."""
@@ -52,7 +83,7 @@ class Orientation:
         """
         known, former = self._sides, self._former_sides
         new = [key for key in wire.keys if key not in known and key not in former]
-        unknown = [key for key in new if not _has_container(self._cache(key))]
+        unknown = [key for key in new if not _has_container(self._peek(key))]
         return any(not self._is_to_group(key) for key in unknown)
 
     def orient(self, wire: WireFlows, batch: FlowBatch) -> None:
@@ -63,10 +94,12 @@ class Orientation:
         counts.undecoded.add(wire.undecoded)
         counts.length_floored.add(wire.length_floored)
         times = zip(wire.first_ns, wire.last_ns, strict=True)
-        for key, packets, size, opened, (first_ns, last_ns) in zip(
+        for key, packets, size, opened, (first_ns, newest_ns) in zip(
             wire.keys, wire.packets, wire.bytes, wire.opened, times, strict=True
         ):
-            transmitter, receiver = self._sides.get(key) or self._cache(key)
+            # The same number if there is one packet: one object less for each flow of a flood.
+            last_ns = first_ns if packets == 1 else newest_ns
+            transmitter, receiver = self._sides.get(key) or self._admit(key)
             if transmitter is not None:
                 transmitted = FlowDelta(
                     transmit_bytes=size,
@@ -90,28 +123,48 @@ class Orientation:
             elif transmitter is not None and receiver is not None:
                 counts.both_sides.add(Tally(packets, size))
 
+    def _peek(self, key: bytes) -> _Sides:
+        """Return the sides of a key that is not cached; cache it unless there is a crowd."""
+        return self._cache(key) if len(self._sides) < _CROWD else self._orient_key(key)
+
+    def _admit(self, key: bytes) -> _Sides:
+        """Return the sides of a key that is not cached; cache it, in a crowd if it came before."""
+        if len(self._sides) >= _CROWD and key not in self._former_sides:
+            if self._doorkeeper is None:
+                self._doorkeeper = _Doorkeeper()
+            if not self._doorkeeper.has_come(key):
+                return self._orient_key(key)
+        return self._cache(key)
+
     def _cache(self, key: bytes) -> _Sides:
         if len(self._sides) >= _MAX_CACHED:
             self.start_generation()
-        sides = self._former_sides.pop(key, None) or self._find_sides(unpack_key(key))
+        sides = self._former_sides.pop(key, None) or self._orient_key(key)
         self._sides[key] = sides
         return sides
 
+    def _orient_key(self, key: bytes) -> _Sides:
+        return self._find_sides(unpack_key(key))
+
     @property
-    def has_cached(self) -> bool:
-        """Whether any key is cached."""
-        return bool(self._sides or self._former_sides)
+    def cached_keys(self) -> int:
+        """How many keys are cached."""
+        return len(self._sides) + len(self._former_sides)
 
     def start_generation(self) -> None:
         """Evict the keys that were not used since the last call."""
-        self._former_sides, self._sides, self._namespaces = self._sides, {}, {}
+        self._former_sides, self._sides = self._sides, {}
+        self._namespaces, self._local_addresses, self._doorkeeper = {}, {}, None
 
     def _clear_caches(self) -> None:
-        self._sides, self._former_sides, self._namespaces = {}, {}, {}
+        self._sides, self._former_sides = {}, {}
+        self._namespaces, self._local_addresses = {}, {}
 
     def _namespaces_of(self, address: bytes) -> tuple[int, ...]:
         known = self._namespaces.get(address)
         if known is None:
+            if len(self._namespaces) >= _CROWD:
+                self._namespaces, self._local_addresses = {}, {}
             known = self._namespaces[address] = self._local.namespaces_of(address)
         return known
 
@@ -131,11 +184,13 @@ class Orientation:
         transmit_side = receive_side = None
         if transmitters:
             namespace = _the_only(transmitters)
+            source = self._local_addresses.setdefault(source, source)
             transmit_side = FlowKey(
                 protocol, source, source_port, target, target_port, interface, namespace
             )
         if receivers:
             namespace = _the_only(receivers)
+            target = self._local_addresses.setdefault(target, target)
             receive_side = FlowKey(
                 protocol, target, target_port, source, source_port, interface, namespace
             )

@@ -4,6 +4,12 @@ After a burst, freed memory stays with libc and counts as this process's. `Memor
 returned to the kernel (malloc_trim) once what was held is gone. That takes some milliseconds.
 
 Other C libraries than glibc have no malloc_trim; then nothing is done.
+
+Known limits: objects of up to 512 bytes are in arenas of the interpreter, 1 MiB each, which it
+returns only once they are empty. A few objects that are made in a flood and stay (a process, a
+socket, a timer) pin most arenas. So what a flood makes is kept small and short-lived instead:
+bounds of the flow cache, of pending flows and of the handoff, and tables of numbers instead of
+objects where only the memory of something is needed.
 """
 
 import ctypes

@@ -148,3 +148,19 @@ async def test_all_queued_batches_together_have_a_bounded_number_of_flows(
     kept = sum(key.local_port > 0 for one in taken for key in one.flows)
     assert kept <= most + max(sizes, default=0)
     assert bytes_of(taken) == offered == sum(one.counts.captured.bytes for one in taken)
+
+
+async def test_the_flows_of_a_batch_count_until_the_next_one_is_taken() -> None:
+    handoff = Handoff(merge=True, depth=4, max_flows=4)
+    handoff.offer(batch(1, 2, 3))
+    batches = aiter(handoff)
+    first = await anext(batches)
+    handoff.offer(batch(4))
+    handoff.offer(batch(5, 6))
+    second = await anext(batches)
+    handoff.offer(batch(7))
+    handoff.offer(batch(8))
+    handoff.end()
+    rest = [one async for one in batches]
+    assert [len(one.flows) for one in (first, second, *rest)] == [3, 2, 1, 1]
+    assert second.counts.overflowed.packets == 2

@@ -1,5 +1,6 @@
 import socket
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.traffic import make_delta
@@ -15,7 +16,7 @@ PEER = b"\x0a\0\0\2"
 OTHER = b"\x0a\0\0\3"
 GROUP = socket.inet_aton("224.0.0.251")
 LOCAL = LocalAddresses(frozenset({US}), ((0x7F000000, 0xFF000000),))
-TCP = 6
+TCP, UDP = 6, 17
 
 
 def wire(*keys: bytes) -> WireFlows:
@@ -116,11 +117,43 @@ def test_keys_without_packets_are_evicted_after_two_generations() -> None:
     for _ in range(3):
         orientation.start_generation()
         orientation.orient(wire(key(US, PEER)), FlowBatch())
-        assert orientation.has_cached
+        assert orientation.cached_keys
     orientation.start_generation()
-    assert orientation.has_cached
+    assert orientation.cached_keys
     orientation.start_generation()
-    assert not orientation.has_cached
+    assert orientation.cached_keys == 0
+
+
+def many_keys(count: int, first: int = 0) -> list[bytes]:
+    return [
+        pack_key(WireKey(4, UDP, Direction.UNKNOWN, number.to_bytes(4, "big"), 7, US, 80))
+        for number in range(first, first + count)
+    ]
+
+
+def count_cached(orientation: Orientation, keys: list[bytes]) -> int:
+    """Return how many keys have a flow key that is kept: it is the same object the next time."""
+    batches = [FlowBatch(), FlowBatch()]
+    for batch in batches:
+        orientation.orient(wire(*keys), batch)
+    once, again = (list(batch.flows) for batch in batches)
+    assert once == again
+    return sum(one is other for one, other in zip(once, again, strict=True))
+
+
+@pytest.mark.parametrize("leads_to_container", [False, True])
+def test_of_a_crowd_of_keys_those_that_come_once_are_not_cached(leads_to_container: bool) -> None:
+    orientation, known = Orientation("eth0", LOCAL), many_keys(100)
+    assert count_cached(orientation, known) == 100
+    for first in range(1000, 21_000, 1000):
+        flood, batch = wire(*many_keys(1000, first)), FlowBatch()
+        if leads_to_container:
+            orientation.has_unknown_endpoints(flood)
+        orientation.orient(flood, batch)
+        assert len(batch.flows) == 1000
+    assert count_cached(orientation, known) == 100
+    assert count_cached(orientation, many_keys(1000, 20_000)) >= 950, "most that come again"
+    assert orientation.cached_keys < 3200
 
 
 ADDRESSES = st.sampled_from([US, PEER, OTHER, GROUP, b"\x7f\0\0\1"])

@@ -13,9 +13,10 @@ whatever fails and whenever `run` is cancelled.
 
 Bounds
 ------
-At most `max_flows` flows are pending, and as many cached. Further flows are folded: their bytes are
-emitted at once, unattributed, as a few sums that keep the protocol and the interface (`fold_key`),
-and counted as overflowed. Flows whose `hold` time is over make room for new ones first.
+At most `max_pending` flows are pending, and `max_flows` cached. Further flows are folded: their
+bytes are emitted at once, unattributed, as a few sums that keep the protocol and the interface
+(`fold_key`), and counted as overflowed. Flows whose `hold` time is over make room for new ones
+first.
 
 Every `_SLICE` flows, work on the event loop yields to other tasks. A flow may be ingested, emitted
 or invalidated meanwhile, so what a lookup found is checked against the tables again for each flow.
@@ -60,7 +61,7 @@ from hogpipe.model import (
     is_sum,
 )
 
-_MAX_BATCH = 8192  # flows of one lookup: a longer one would delay the capture and the event loop
+_MAX_BATCH = 4096  # flows of one lookup: a longer one would delay the capture and the event loop
 _IDLE = 60.0
 _JUDGED = 64  # flows of a lookup by which it is judged
 _SLICE = 250  # flows that are emitted, in some 5 ms, before other tasks of the event loop run
@@ -86,7 +87,7 @@ class Attributor:
     """Takes flows by `ingest`, emits them with owners by `emit`; `run` must be running.
 
     - `cpu_budget`: the share of one core that lookups may take.
-    - `max_flows`: the most pending flows, and the most cached ones.
+    - `max_pending`, `max_flows`: the most pending flows, and the most cached ones.
     - `recheck_after`: a cached attribution in use is looked up again at this age, or at most at
       twice this age, in seconds; a young one sooner.
     - `exits`: notices the exits of owners. None for a replay, which reads one state of the host for
@@ -106,6 +107,7 @@ class Attributor:
         cpu_budget: float,
         clock: Callable[[], float] = time.monotonic,
         set_batch_interval: Callable[[float], None] = lambda _seconds: None,
+        max_pending: int,
         max_flows: int,
         recheck_after: float = 5.0,
         exits: OwnerExits | None = None,
@@ -121,7 +123,7 @@ class Attributor:
         )
         self._exits = exits
         self._first_comparison = FIRST_COMPARISON if exits is not None else recheck_after
-        self._pending = PendingFlows(max_flows, hold)
+        self._pending = PendingFlows(max_pending, hold)
         self._rechecks = RecheckQueue(recheck_after)
         self._pacer = LookupPacer(cpu_budget, now, set_batch_interval)
         self._wake = asyncio.Event()

@@ -4,9 +4,13 @@ Eviction
 --------
 Two generations approximate a list by last use: a flow that is used moves to the young generation.
 When that is full or old enough, the old generation is evicted and the young one takes its place. So
-a hit costs one dict lookup, and eviction costs nothing for each flow. A crowded cache, of more than
-an eighth of its bound, is old enough sooner: so a flood of flows is evicted half a minute after its
-end. Flows idle for as long are due for another lookup anyway.
+a hit costs one dict lookup, and eviction costs nothing for each flow.
+
+A flood of flows should leave its memory soon, and is not worth much of it (linux/memory.py). Of
+flows without an owner, as those from forged addresses are, at most an eighth of a generation is
+cached. A crowded cache, of more than an eighth of its bound or with as many flows without an owner
+as may be, has short generations: the flood is evicted half a minute after its end. Flows idle for
+as long are due for another lookup anyway.
 
 Validity
 --------
@@ -43,7 +47,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from hogpipe.model import Attribution, FlowDelta, FlowKey, Quality
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality
 from hogpipe.protocols import TCP, WITH_PORTS
 
 PAUSE_NS = 500_000_000
@@ -151,6 +155,9 @@ class FlowCache:
         self._short_generations = 0
         """How many generations, from the present one on, are short."""
         self._crowd = max(_MIN_CROWD, max_flows // 8)
+        self._max_unowned = max(_MIN_CROWD, self._max_young // 8)
+        self._unowned = 0
+        """How many flows without an owner were added to the young generation."""
         self._idle = idle
         self._generation_began = now
         self._young: dict[FlowKey, CachedFlow] = {}
@@ -225,7 +232,9 @@ class FlowCache:
 
     def discard(self, flow: FlowKey) -> None:
         """Remove `flow`, which does not count as an eviction."""
-        self._young.pop(flow, None)
+        young = self._young.pop(flow, None)
+        if young is not None and young.attribution == UNATTRIBUTED:
+            self._unowned = max(0, self._unowned - 1)
         self._old.pop(flow, None)
 
     def start_epoch(self) -> None:
@@ -243,6 +252,7 @@ class FlowCache:
         """Remove every flow, and cache none in this epoch."""
         self._young.clear()
         self._old.clear()
+        self._unowned = 0
         self._all_invalidated = True
 
     def is_invalidated(self, flow: FlowKey) -> bool:
@@ -251,7 +261,7 @@ class FlowCache:
 
     def evict_idle(self, now: float) -> None:
         """Evict the flows that have been idle for long enough."""
-        if len(self._young) > self._crowd:
+        if len(self._young) > self._crowd or self._unowned >= self._max_unowned:
             self._short_generations = 3  # this one and two more, until all of its flows are gone
         if now - self._generation_began >= self._idle / (4 if self._short_generations else 1):
             self._generation_began = now
@@ -264,13 +274,20 @@ class FlowCache:
         return evicted
 
     def _keep(self, flow: FlowKey, cached: CachedFlow) -> None:
-        if flow not in self._young and len(self._young) >= self._max_young:
-            self._start_generation()
+        if flow not in self._young:
+            if len(self._young) >= self._max_young:
+                self._start_generation()
+            if cached.attribution == UNATTRIBUTED:
+                if self._unowned >= self._max_unowned:
+                    self.evicted += 1
+                    return
+                self._unowned += 1
         self._young[flow] = cached
 
     def _start_generation(self) -> None:
         self.evicted += len(self._old)
         self._old, self._young = self._young, {}
+        self._unowned = 0
 
 
 def _local_endpoint(flow: FlowKey) -> Hashable:

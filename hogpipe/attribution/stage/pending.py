@@ -1,13 +1,16 @@
 """PURE: the table of pending flows, by arrival and by the time when each is due.
 
 New flows are due at once and come first: their sockets are the most likely to be open still. A flow
-that a lookup left undecided is due again at the time that its `PendingResolution` names.
+that a lookup left undecided is due again at the time that its `PendingResolution` names. A flow
+without a socket is due at its deadline, or at that of one which was deferred before. In a flood
+these are the most, so they need no place in a heap.
 
 Bounds: `max_flows` flows, each for `hold` seconds.
 """
 
 import heapq
 import math
+from collections import deque
 from collections.abc import Iterator
 from copy import copy
 from itertools import count, islice, takewhile
@@ -31,6 +34,8 @@ class PendingFlows:
         """Those that no lookup was asked about."""
         self._deferred: list[tuple[float, int, PendingResolution]] = []
         """A heap by due time; flows that are no longer pending remain until they are due."""
+        self._without_socket: deque[PendingResolution] = deque()
+        """Deferred flows without a socket, in the order of `defer`; likewise."""
         self._serial = count()
         self._most_flows = 0
         """The most flows at the end of a window since the dicts were made."""
@@ -63,7 +68,7 @@ class PendingFlows:
         `known` is the attribution that a lookup is compared with, if the flow has one.
         """
         pending = PendingResolution(
-            flow, copy(delta), now, now + self._hold, known=known, is_answered=known is not None
+            flow, copy(delta), now, self._hold, known=known, is_answered=known is not None
         )
         self._flows[flow] = self._new[flow] = pending
         return pending
@@ -75,13 +80,17 @@ class PendingFlows:
 
     def defer(self, pending: PendingResolution, due: float) -> None:
         """Make a flow that `take_due` returned due again at `due`."""
-        heapq.heappush(self._deferred, (due, next(self._serial), pending))
+        if pending.has_no_socket:
+            self._without_socket.append(pending)
+        else:
+            heapq.heappush(self._deferred, (due, next(self._serial), pending))
 
     def next_due(self) -> float:
         """Return when a flow is due: minus infinity for at once, infinity for never."""
         if self._new:
             return -math.inf
-        return self._deferred[0][0] if self._deferred else math.inf
+        due = self._deferred[0][0] if self._deferred else math.inf
+        return min(due, self._without_socket[0].deadline) if self._without_socket else due
 
     def take_due(self, now: float, max_flows: int) -> list[PendingResolution]:
         """Return at most `max_flows` flows that are due; they are not due any more."""
@@ -90,7 +99,12 @@ class PendingFlows:
             del self._new[pending.flow]
         while self._deferred and self._deferred[0][0] <= now and len(taken) < max_flows:
             _due, _serial, pending = heapq.heappop(self._deferred)
-            if self._flows.get(pending.flow) is pending:  # else it is no longer pending
+            if self._is_pending(pending):
+                taken.append(pending)
+        without_socket = self._without_socket
+        while without_socket and without_socket[0].deadline <= now and len(taken) < max_flows:
+            pending = without_socket.popleft()
+            if self._is_pending(pending):
                 taken.append(pending)
         return taken
 
@@ -104,7 +118,14 @@ class PendingFlows:
 
     def compact(self) -> None:
         """Release the memory of flows that are no longer pending: a dict never shrinks."""
+        while self._deferred and not self._is_pending(self._deferred[0][2]):
+            heapq.heappop(self._deferred)
+        while self._without_socket and not self._is_pending(self._without_socket[0]):
+            self._without_socket.popleft()
         self._most_flows = max(self._most_flows, len(self._flows))
         if self._most_flows > max(4 * len(self._flows), _MIN_COMPACTED):
             self._flows, self._new = dict(self._flows), dict(self._new)
             self._most_flows = len(self._flows)
+
+    def _is_pending(self, pending: PendingResolution) -> bool:
+        return self._flows.get(pending.flow) is pending

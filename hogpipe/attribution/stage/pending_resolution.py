@@ -72,8 +72,8 @@ class PendingResolution(msgspec.Struct, eq=False, gc=False):
     total: FlowDelta
     since: float
     """When its first bytes came in, by the clock of the stage."""
-    deadline: float
-    """Until when the flow may stay pending."""
+    hold: float
+    """For how many seconds the flow may stay pending."""
     backoff: float = _FIRST_BACKOFF
     """Seconds until the next attempt."""
     fallback: Attribution = UNATTRIBUTED
@@ -84,10 +84,15 @@ class PendingResolution(msgspec.Struct, eq=False, gc=False):
     """Whether a lookup has found out anything yet."""
     has_no_socket: bool = False
     """Whether a lookup has shown that the flow has no socket."""
-    pieces: list[FlowDelta] = msgspec.field(default_factory=list)
-    """In order; empty while there is only one, which is `total`."""
+    pieces: list[FlowDelta] | None = None
+    """In order; None while there is only one, which is `total`. A flood has no second pieces."""
     asked: int = 0
     """How many of the pieces the last lookup was asked about."""
+
+    @property
+    def deadline(self) -> float:
+        """Until when the flow may stay pending."""
+        return self.since + self.hold
 
     @property
     def is_opening(self) -> bool:
@@ -97,8 +102,8 @@ class PendingResolution(msgspec.Struct, eq=False, gc=False):
 
     def add(self, delta: FlowDelta) -> None:
         """Add traffic that came in while the flow was pending."""
-        if not self.pieces:
-            self.pieces.append(copy(self.total))
+        if self.pieces is None:
+            self.pieces = [copy(self.total)]
         if len(self.pieces) - self.asked < _MAX_PIECES:
             self.pieces.append(copy(delta))
         else:
@@ -107,7 +112,7 @@ class PendingResolution(msgspec.Struct, eq=False, gc=False):
 
     def ask(self) -> Sequence[Span]:
         """Return the spans to look up, one for each piece; none if the time of one is unknown."""
-        if not self.pieces:
+        if self.pieces is None:
             self.asked = 1
             span = self.total.span
             return () if span is None else (span,)
@@ -200,10 +205,10 @@ class PendingResolution(msgspec.Struct, eq=False, gc=False):
         return Settled(attributed, known=None, not_looked_up=self._later_pieces())
 
     def _asked_pieces(self) -> Sequence[FlowDelta]:
-        return self.pieces[: self.asked] or (self.total,)
+        return (self.total,) if self.pieces is None else self.pieces[: self.asked]
 
     def _later_pieces(self) -> Sequence[FlowDelta]:
-        return self.pieces[self.asked :]
+        return () if self.pieces is None else self.pieces[self.asked :]
 
 
 def _is_found(attribution: Attribution) -> bool:

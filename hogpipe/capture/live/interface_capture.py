@@ -80,7 +80,7 @@ class InterfaceCapture:
     @property
     def has_cached(self) -> bool:
         """Whether flows of earlier packets are cached."""
-        return self._orientation.has_cached
+        return self._orientation.cached_keys > 0
 
     def start_generation(self) -> None:
         """Evict the flows that were not used since the last call."""

@@ -165,6 +165,7 @@ class Stage:
             cpu_budget=cpu_budget,
             clock=self.clock,
             set_batch_interval=self.batch_intervals.append,
+            max_pending=max_flows,
             max_flows=max_flows,
             exits=exits,
         )

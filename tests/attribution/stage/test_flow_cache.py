@@ -135,3 +135,34 @@ def test_the_cache_is_bounded_and_keeps_the_half_that_was_used_last(
     assert puts - discards - cache.evicted == len(cache)
     latest = [port for port in recent[-(max_flows // 2) :] if port not in discarded]
     assert all(cache.get(make_flow(port)) is not None for port in reversed(latest))
+
+
+def test_flows_without_an_owner_take_only_a_part_of_the_cache() -> None:
+    cache = FlowCache(1 << 15, idle=60.0, now=0.0)
+    owned = [make_flow(port) for port in range(1, 1001)]
+    flood = [make_flow(port) for port in range(10_000, 20_000)]
+    for flow in owned:
+        cache.put(flow, CACHED)
+    for flow in flood:
+        cache.put(flow, CachedFlow(UNATTRIBUTED, 0.0))
+    kept = sum(cache.get(flow) is not None for flow in flood)
+    assert (kept, len(cache)) == (2048, 3048)
+    assert all(cache.get(flow) for flow in owned)
+    assert cache.drain_evicted() == 10_000 - 2048
+
+
+def test_a_flow_without_an_owner_that_is_cached_again_counts_once() -> None:
+    cache = FlowCache(16, idle=60.0, now=0.0)
+    for _ in range(5000):
+        cache.discard(make_flow(1))
+        cache.put(make_flow(1), CachedFlow(UNATTRIBUTED, 0.0))
+    assert cache.get(make_flow(1)) is not None
+
+
+def test_a_flood_without_owners_is_evicted_half_a_minute_after_its_end() -> None:
+    cache = FlowCache(1 << 15, idle=60.0, now=0.0)
+    for port in range(1, 5000):
+        cache.put(make_flow(port), CachedFlow(UNATTRIBUTED, 0.0))
+    for now in (1.0, 15.5, 31.0):
+        cache.evict_idle(now)
+    assert len(cache) == 0

@@ -51,6 +51,36 @@ def test_a_flow_that_is_no_longer_pending_is_not_due() -> None:
     assert table.take_due(6.0, 10) == []
 
 
+def test_flows_without_a_socket_are_due_at_their_deadline() -> None:
+    table = make_table(hold=2.0)
+    flows = [start(table, port, now=float(port)) for port in (1, 2, 3)]
+    table.take_due(3.0, 10)
+    for flow in flows[:2]:
+        flow.has_no_socket = True
+    for flow in flows:
+        table.defer(flow, 9.0)
+    assert table.next_due() == 3.0
+    assert table.take_due(2.9, 10) == []
+    assert table.take_due(3.5, 10) == flows[:1]
+    table.pop(make_flow(1))
+    table.pop(make_flow(2))
+    assert table.take_due(4.0, 10) == []
+    assert table.next_due() == 9.0
+
+
+def test_the_end_of_a_window_forgets_when_flows_that_were_settled_would_be_due() -> None:
+    table = make_table(hold=2.0)
+    for port in (1, 2):
+        flow = start(table, port)
+        flow.has_no_socket = port == 1
+        table.take_due(0.0, 10)
+        table.defer(flow, 1.0)
+        table.pop(flow.flow)
+    assert table.next_due() == 1.0
+    table.compact()
+    assert table.next_due() == math.inf
+
+
 def test_flows_expire_after_the_hold_time_in_the_order_of_arrival() -> None:
     table = make_table(hold=2.0)
     flows = [start(table, port, now=float(port)) for port in (1, 2, 3)]

@@ -56,7 +56,7 @@ def moved(size: int, at: int = 0) -> FlowDelta:
 
 
 def pending(*deltas: FlowDelta) -> PendingResolution:
-    one = PendingResolution(FLOW, deltas[0], since=0.0, deadline=DEADLINE)
+    one = PendingResolution(FLOW, deltas[0], since=0.0, hold=DEADLINE)
     for delta in deltas[1:]:
         one.add(delta)
     return one
@@ -186,7 +186,7 @@ def test_a_flow_that_no_lookup_reached_is_recalled_piece_by_piece() -> None:
 
 
 def test_only_syns_are_an_opening() -> None:
-    one = PendingResolution(FLOW, replace(moved(60), opened=True), since=0.0, deadline=DEADLINE)
+    one = PendingResolution(FLOW, replace(moved(60), opened=True), since=0.0, hold=DEADLINE)
     assert one.is_opening
     one.add(FlowDelta(receive_bytes=60, receive_packets=1))
     assert not one.is_opening
