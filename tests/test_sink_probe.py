@@ -166,6 +166,12 @@ async def test_a_peer_that_never_answers_has_its_remedy(
     assert "no answer within 0.1 s; see whether the receiver works" in one.text
 
 
+@pytest.mark.parametrize(("chosen", "shown"), [("auto", "JSON lines"), ("table", "a table")])
+async def test_what_stdout_prints_is_named(tmp_path: Path, chosen: str, shown: str) -> None:
+    (one,) = await _probe(tmp_path, f'type = "stdout"\nformat = "{chosen}"')
+    assert one == Probe("stdout", True, f"no terminal: {shown}")
+
+
 async def test_a_file_that_exists_is_not_changed_and_its_size_is_shown(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     path.write_bytes(b'{"type":"stats"}\n{"type":"tra')  # the end of a killed run

@@ -85,7 +85,7 @@ class StdoutSink:
         await self.open()
         is_table = prints_table(self._settings, self._terminal)
         shown = "a table" if is_table else "JSON lines"
-        return f"{shown}, {'a terminal' if self._terminal else 'no terminal'}"
+        return f"{'a terminal' if self._terminal else 'no terminal'}: {shown}"
 
     async def write(self, records: Sequence[Record]) -> None:
         """Print a window; OutputClosedError once the reader has left."""
