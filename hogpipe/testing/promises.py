@@ -11,12 +11,13 @@ from contextlib import asynccontextmanager, suppress
 from msgspec.structs import fields
 
 from hogpipe.delivery.isolation import CLOSE_SECONDS, OPEN_SECONDS
-from hogpipe.errors import ConfigurationError
+from hogpipe.errors import ConfigurationError, InUseError
 from hogpipe.sinks.contract import Probeable, Reopenable, SinkSettings
 from hogpipe.testing.case import BrokenPromiseError, SinkCase
 from hogpipe.testing.configuring import make_sink, read_settings
 from hogpipe.testing.harness import SinkHarness
 from hogpipe.testing.leaks import ResourceMonitor
+from hogpipe.testing.sink_calls import CALL_SECONDS
 from hogpipe.text import describe_error
 
 _SIZES = (1, 2, 8, 1000)
@@ -159,6 +160,27 @@ async def reopening(case: SinkCase, monitor: ResourceMonitor) -> None:
         await harness.expect_all()
 
 
+async def replacement(case: SinkCase, monitor: ResourceMonitor) -> None:
+    """Check that a sink can take the place of one with the same keys, as at a reload.
+
+    It is opened while the other one is open, which may fail because of that, and again afterwards.
+    """
+    former, later = await SinkHarness.make(case, monitor), await SinkHarness.make(case, monitor)
+    async with _closing(later):
+        async with _closing(former):
+            await former.open()
+            error = await later.call_open(CALL_SECONDS)
+        if isinstance(error, ConfigurationError) and not isinstance(error, InUseError):
+            raise BrokenPromiseError(
+                f"open raised {describe_error(error)} while another sink was open; the error for "
+                "what that one uses is an InUseError"
+            )
+        if error is not None:
+            await later.open()
+        await later.write(later.window())
+        await later.expect_all()
+
+
 async def probing(case: SinkCase, monitor: ResourceMonitor) -> None:
     """Check that a sink with `probe` reports what it finds, and can be closed then."""
     harness = await SinkHarness.make(case, monitor)
@@ -267,6 +289,7 @@ PROMISES = {
     "refusal": refusal,
     "cancellation": cancellation,
     "reopening": reopening,
+    "replacement": replacement,
     "probing": probing,
     "closing": closing,
     "settings": refuse_invalid_settings,

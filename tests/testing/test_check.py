@@ -16,6 +16,7 @@ from support.memory_receiver import MemorySettings, MemorySink, Receiver, memory
 from hogpipe import (
     ConfigurationError,
     DeliveryError,
+    InUseError,
     OutputClosedError,
     Record,
     RefusedError,
@@ -75,6 +76,11 @@ async def test_promises_without_means_to_check_are_named(
         "outage", "outage in a write", "late receiver", "stall", "refusal", "reopening",
         "probing",
     )  # fmt: skip
+
+
+async def test_a_sink_that_uses_its_receiver_alone_can_be_replaced(receiver: Receiver) -> None:
+    case = memory_case(UsesTheReceiverAlone, receiver)
+    assert (await check_sink(case, ["replacement"])).kept == ("replacement",)
 
 
 async def test_promises_can_be_checked_one_by_one(receiver: Receiver) -> None:
@@ -455,6 +461,26 @@ class LosesAtReopen(MemorySink):
         self.kept = []
 
 
+class UsesTheReceiverAlone(MemorySink):
+    """Keeps every promise."""
+
+    error: type[ConfigurationError] = InUseError
+
+    async def open(self) -> None:
+        if vars(self.receiver).setdefault("user", self) is not self:
+            raise self.error("in use")
+        await super().open()
+
+    async def close(self) -> None:
+        if vars(self.receiver).get("user") is self:
+            del self.receiver.user  # type: ignore[attr-defined]
+        await super().close()
+
+
+class BlamesTheConfiguration(UsesTheReceiverAlone):
+    error = ConfigurationError
+
+
 class CannotProbe(MemorySink):
     async def probe(self) -> str:
         raise ValueError("a bug")
@@ -541,6 +567,7 @@ class FailsOnStamps(MemorySettings, frozen=True, kw_only=True):
         (LeaksWhenCloseIsCancelled, "cancellation", "there is still a task"),
         (CannotReopen, "reopening", "reopen raised OSError: no such file"),
         (LosesAtReopen, "reopening", "lost: sequence"),
+        (BlamesTheConfiguration, "replacement", "open raised ConfigurationError: in use while"),
         (CannotProbe, "probing", "probe raised ValueError: a bug"),
         (SaysNothing, "probing", "probe returned a text that is not one line: ''"),
         (
