@@ -133,6 +133,7 @@ def test_each_key_that_every_sink_takes_is_documented_with_its_default() -> None
             str: f'`"{default}"`',
             int: f"{default}",
             float: f"{default}",
+            bool: f"`{str(default).lower()}`",
         }.get(type(default), "")
         shown = "the type" if field.name == "name" else shown
         row = re.search(rf"^\| `{field.name}` \| (.*?) ?\| ", REFERENCE, re.MULTILINE)
