@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,17 @@ def run_shown(block: str) -> tuple[str, str]:
 def test_the_table_of_the_readme_is_what_the_replay_prints() -> None:
     printed, shown = run_shown(block_of("README.md", "replay"))
     assert printed.rstrip("\n") == shown.rstrip("\n")
+
+
+def test_the_picture_of_the_readme_is_a_terminal_with_the_table_as_it_is_now() -> None:
+    picture = ET.parse(ROOT / "docs/run.svg")
+    lines = [one.text or "" for one in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert "](docs/run.svg)" in (ROOT / "README.md").read_text()
+    assert lines[0] == "$ sudo .venv/bin/hogpipe run"
+    assert max(map(len, lines)) <= 80
+    (heading,) = (line.split() for line in lines if "PROGRAM" in line)
+    assert set(heading) <= set(block_of("README.md", "replay").split()), "run .ci/recording.py"
+    assert sum(" curl " in line for line in lines) == 2
 
 
 def test_the_jq_example_of_the_readme_prints_what_it_shows() -> None:
