@@ -65,6 +65,7 @@ ASIDE = {
     "the stats record, the summary and the state of a sink": {
         "delivery/health.py",
         "delivery/opening.py",
+        "delivery/stats_pace.py",
         "linux/self_usage.py",
         "records/stats.py",
         "records/summary.py",
