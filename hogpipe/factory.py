@@ -112,11 +112,12 @@ def choose_first_window(settings: Settings) -> int | None:
     The source "ebpf" gets owners of older sockets only after its first epoch, so that a short first
     window would show nothing of them.
     """
-    shown = any(
-        isinstance(sink.settings, StdoutSettings) and prints_table(sink.settings, os.isatty(1))
-        for sink in settings.sinks
-    )
-    return FIRST_TABLE_NS if shown else None
+    return FIRST_TABLE_NS if any(map(_shows_table, settings.sinks)) else None
+
+
+def _shows_table(sink: ConfiguredSink) -> bool:
+    """Return whether a sink shows tables to a person."""
+    return isinstance(sink.settings, StdoutSettings) and prints_table(sink.settings, os.isatty(1))
 
 
 def list_source_fields(settings: Settings) -> list[RowField]:
@@ -199,6 +200,8 @@ def make_sink(choice: ConfiguredSink, *, live: bool) -> tuple[Sink, SinkSettings
     settings = choice.settings
     if not live:  # the records of a replay must not depend on how fast its sinks are
         settings = msgspec.structs.replace(settings, when_full="block")
+    if _shows_table(choice):  # which shows what was dropped in each window
+        settings = msgspec.structs.replace(settings, stats=True)
     name = settings.name or settings.type
     try:
         return choice.type.create(settings), settings

@@ -9,7 +9,7 @@ from support.configuration import load_text
 from support.namespaces import Namespace
 from support.running import hogpipe, running
 
-from hogpipe.factory import FIRST_TABLE_NS, choose_first_window
+from hogpipe.factory import FIRST_TABLE_NS, choose_first_window, make_sink
 
 TALK = """
 import socket, sys, time
@@ -55,3 +55,12 @@ def test_only_a_table_has_a_short_first_window(
     tmp_path: Path, sink: str, first: int | None
 ) -> None:
     assert choose_first_window(load_text(tmp_path, f"[[sinks]]\n{sink}")) == first
+
+
+@pytest.mark.parametrize(("chosen", "stats"), [("table", True), ("auto", False), ("jsonl", False)])
+def test_a_table_gets_the_stats_of_each_window(tmp_path: Path, chosen: str, stats: bool) -> None:
+    text = f'[[sinks]]\ntype = "stdout"\nformat = "{chosen}"\nstats = false'
+    (choice,) = load_text(tmp_path, text).sinks
+    for live in (True, False):
+        _, settings = make_sink(choice, live=live)
+        assert settings.stats is stats
