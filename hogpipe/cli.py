@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from hogpipe.records.summary import Summary
     from hogpipe.sink_probe import Probe
     from hogpipe.sinks.registry import PluginInfo
+    from hogpipe.top.screen_sources import WindowSource
 
 log = logging.getLogger("hogpipe")
 
@@ -119,7 +120,7 @@ def run(
     "records",
     type=click.Path(path_type=Path, readable=False),
     metavar="FILE",
-    help="Show this file of records, JSON lines or gzip, also while it grows.",
+    help="Show recorded traffic: JSON lines, plain or gzip, or a history; also while it grows.",
 )
 @SPEED
 @SET
@@ -144,8 +145,7 @@ def top(
     import asyncio
 
     from hogpipe.top.row_groups import GROUP_DIMENSION_OF
-    from hogpipe.top.screen_sources import PipelineSource, RecordFile, WindowSource
-    from hogpipe.top.top_command import run_top
+    from hogpipe.top.top_command import choose_recording, run_top
 
     names = [name for text in group_by for name in text.split(",")] or ["process"]
     if len(names) > 1 or names[0] not in GROUP_DIMENSION_OF:
@@ -157,13 +157,14 @@ def top(
 
         from hogpipe.config.load import load_settings
         from hogpipe.config.options import RunOptions
+        from hogpipe.top.pipeline_source import PipelineSource
 
         settings = load_settings(config, msgspec.convert(options, RunOptions), overrides)
         source: WindowSource = PipelineSource(settings)
     else:
         if config or overrides or any(options.values()):
             raise click.UsageError("--from reads records: no CONFIG and no options of a capture")
-        source = RecordFile(records)
+        source = choose_recording(records)
 
     async def show() -> NoReturn:
         try:

@@ -273,6 +273,7 @@ def build_live_window(
     slots = np.array(found, np.int32)
     figures = parse_stats(stats)
     figures.folded += drained.folded
+    figures.seconds = (span.end_ns - span.start_ns) / NANOSECONDS
     return WindowTraffic(
         span.start_ns / NANOSECONDS,
         span.end_ns / NANOSECONDS,

@@ -6,7 +6,8 @@ where it should be, and a call of `on_change` after each move.
     live      The cursor follows: it moves as soon as a window is there. After a pause or a step
               back it plays at the set speed, until `go_to_end`.
     recorded  Windows follow one another after the time that was between their ends, divided by the
-              speed. Gaps are shortened to the length of a window. `go_to_end` plays without delay.
+              speed. Gaps are shortened to the length of a window, and to ten seconds. `go_to_end`
+              plays without delay.
 
 Steps back beyond the windows that the table keeps read a recording again from its beginning.
 """
@@ -23,6 +24,7 @@ from hogpipe.top.traffic_table import TrafficTable, WindowTraffic
 
 SLOWEST, FASTEST = 1 / 16, 1024.0
 _READ_AHEAD = 2  # windows of a recording
+_LONGEST_DELAY = 10.0  # seconds between two windows, at the speed 1
 
 
 class Player:
@@ -111,7 +113,8 @@ class Player:
         current = self._table.current
         if self.is_following or current is None:
             return 0
-        span = min(max(window.end - current.end, 0), max(window.seconds, current.seconds))
+        longest = min(max(window.seconds, current.seconds), _LONGEST_DELAY)
+        span = min(max(window.end - current.end, 0), longest)
         return self._moved_at + span / self.speed - time.monotonic()
 
     def _advance(self) -> None:

@@ -15,6 +15,7 @@ from hogpipe.records.schema import (
     DroppedInfo,
     LoopInfo,
     MemoryInfo,
+    Record,
     StatsBody,
     TallyInfo,
     TrafficRecord,
@@ -155,28 +156,60 @@ class WindowParser:
         if kind == "traffic":
             traffic = _decode_traffic(line)
             entry = _parse_entry(traffic)
-            window, before = self._select(traffic["window"], traffic["run"])
+            window, before = self._select(parse_span(traffic["window"]), traffic["run"])
             window.entries.append(entry)
             return before
         if kind == "stats":
             stats = _decode_stats(line)
-            figures = parse_stats(cast("StatsBody", stats))
-            window, before = self._select(stats["window"], stats["run"])
-            window.figures.add(figures, 1)
-            window.figures.pending_flows = figures.pending_flows
-            window.figures.memory_bytes = figures.memory_bytes
-            window.figures.loop_delay = figures.loop_delay
-            window.is_complete = True
+            span = parse_span(stats["window"])
+            window, before = self._select_stats(span, stats["run"])
+            _add_stats(window, cast("StatsBody", stats), span)
             return before
         raise ValueError(f"a record of the type {kind}")
 
-    def _select(self, times: Window, run: str) -> tuple[ParsedWindow, ParsedWindow | None]:
-        start, end = parse_span(times)
+    def _select(
+        self, span: tuple[float, float], run: str
+    ) -> tuple[ParsedWindow, ParsedWindow | None]:
+        """Return the window of a span, and the one before if it ends with it."""
         window = self._open
-        if window and (window.start, window.end, window.run) == (start, end, run):
+        if window and (window.start, window.end, window.run) == (*span, run):
             return window, None
-        self._open = ParsedWindow(start, end, run)
+        self._open = ParsedWindow(*span, run)
         return self._open, window
+
+    def _select_stats(
+        self, span: tuple[float, float], run: str
+    ) -> tuple[ParsedWindow, ParsedWindow | None]:
+        """Return the window that stats belong to: the last one that their span covers.
+
+        The stats of several windows may be in one record.
+        """
+        window = self._open
+        if window and window.run == run and span[0] <= window.start and window.end == span[1]:
+            return window, None
+        start = max(span[0], window.end) if window and window.end < span[1] else span[0]
+        return self._select((start, span[1]), run)
+
+
+def _add_stats(window: ParsedWindow, stats: StatsBody, span: tuple[float, float]) -> None:
+    figures = parse_stats(stats)
+    window.figures.add(figures, 1)
+    window.figures.seconds = span[1] - span[0]
+    window.figures.pending_flows = figures.pending_flows
+    window.figures.memory_bytes = figures.memory_bytes
+    window.figures.loop_delay = figures.loop_delay
+    window.is_complete = True
+
+
+def parse_records(start: float, end: float, records: Sequence[Record]) -> ParsedWindow:
+    """Return a window of records that are known to be records."""
+    window = ParsedWindow(start, end, "")
+    for record in records:
+        if record["type"] == "traffic":
+            window.entries.append(_parse_entry(record))
+        else:
+            _add_stats(window, record, parse_span(record["window"]))
+    return window
 
 
 def parse_span(times: Window) -> tuple[float, float]:

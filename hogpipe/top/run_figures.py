@@ -21,8 +21,9 @@ class Figures(msgspec.Struct):
     folded: int = 0
     """Groups and flows that were recorded as a sum, because there were too many."""
     cpu_seconds: float = 0.0
+    seconds: float = 0.0
+    """The time that the counters cover; of a window only, as the gauges below."""
     pending_flows: int = 0
-    """A gauge, as the next two."""
     memory_bytes: int = 0
     loop_delay: float = 0.0
     foreign_lines: int = 0

@@ -27,6 +27,7 @@ from hogpipe.top.traffic_table import QUALITIES, Moment, TrafficTable
 _ELLIPSIS = "…"
 _MEBI = 1 << 20
 _LABEL_WIDTH = 11
+_RECENT_WINDOWS = 120
 _WIDTH_FOR_DATE = 60
 
 
@@ -152,8 +153,8 @@ def _list_run(table: TrafficTable, total: Row) -> list[Line]:
     if figures.windows:
         role = Role.WARNING if figures.dropped else Role.TEXT
         known.append([("dropped ", Role.DIM), (format_number(figures.dropped), role)])
-    if table.current and table.current.figures.memory_bytes:
-        known.append(_describe_cost(table.current.figures, table.current.seconds))
+    if (cost := _find_cost(table)) is not None:
+        known.append(_describe_cost(cost))
     if figures.pending_flows:
         known.append([(f"pending {figures.pending_flows}", Role.DIM)])
     if folded := figures.folded + table.folded:
@@ -189,10 +190,16 @@ def _format_percent(share: float) -> str:
     return f"{percent:.1f}%" if percent < 1 else f"{percent:.0f}%"
 
 
-def _describe_cost(figures: Figures, seconds: float) -> Line:
+def _find_cost(table: TrafficTable) -> Figures | None:
+    """Return the newest figures with the cost of hogpipe itself: not each window has stats."""
+    recent = (window.figures for window in reversed(table.recent(_RECENT_WINDOWS)))
+    return next((one for one in recent if one.memory_bytes and one.seconds > 0), None)
+
+
+def _describe_cost(figures: Figures) -> Line:
     return [
         ("hogpipe ", Role.DIM),
-        (f"{100 * figures.cpu_seconds / seconds:.0f}% cpu ", Role.TEXT),
+        (f"{100 * figures.cpu_seconds / figures.seconds:.0f}% cpu ", Role.TEXT),
         (f"{figures.memory_bytes / _MEBI:.0f} MiB", Role.TEXT),
         (f" delay {1000 * figures.loop_delay:.0f} ms", Role.DIM),
     ]

@@ -14,11 +14,13 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
 from hogpipe.errors import HogpipeError, ScreenError
+from hogpipe.files import read_regular
 from hogpipe.signals import StopSignals
 from hogpipe.top.row_groups import Query
 from hogpipe.top.screen_sources import WindowSource
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 _MONOCHROME_TERMINALS = ("dumb", "vt")
 _UNICODE = "▁█…"
+_SQLITE = b"SQLite format 3\0"
 _MAX_MESSAGES = 100
 _MESSAGE_SECONDS = 5.0
 
@@ -66,6 +69,21 @@ def _can_encode(encoding: str | None) -> bool:
     except (UnicodeEncodeError, LookupError):
         return False
     return True
+
+
+def choose_recording(path: Path) -> WindowSource:
+    """Return the source for a file: a history, or lines. One that cannot be read is of lines."""
+    try:
+        is_history = read_regular(path, len(_SQLITE)) == _SQLITE
+    except OSError:  # the source names it
+        is_history = False
+    if is_history:
+        from hogpipe.top.history_source import HistorySource  # noqa: PLC0415 - it imports sqlite3
+
+        return HistorySource(path)
+    from hogpipe.top.record_file import RecordFile  # noqa: PLC0415
+
+    return RecordFile(path)
 
 
 async def run_top(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from support.records import FULL, windows
-from support.sinks import stats
+from support.sinks import stats, traffic
 
 from hogpipe.records.schema import Record
 from hogpipe.top.record_windows import ParsedWindow, WindowParser, build_window
@@ -103,3 +103,32 @@ def test_a_remainder_has_no_owner() -> None:
         del record[key]
     (window,), _ = parse(json.dumps({**record, "remainder": True}).encode())
     assert window.entries[0].owner.is_remainder
+
+
+def spans(*records: Record) -> list[tuple[float, float, int, int]]:
+    found, parser = parse(*(json.dumps(record).encode() for record in records))
+    assert parser.foreign_lines == 0
+    first = found[0].start
+    return [
+        (window.start - first, window.end - first, len(window.entries), window.figures.windows)
+        for window in found
+    ]
+
+
+def covering(seconds: int, last: int) -> Record:
+    """Return stats with the sums of several windows, of which the last one begins at `last`."""
+    record = stats(second=last)
+    first = stats(second=last - seconds + 1)["window"]
+    start: Any = {"start": first["start"], "start_unix": first["start_unix"]}
+    record["window"] = {**record["window"], **start}
+    return record
+
+
+def test_stats_of_several_windows_belong_to_the_last_one() -> None:
+    found = spans(*(traffic(second=second) for second in range(3)), covering(3, 2))
+    assert found == [(0, 1, 1, 0), (1, 2, 1, 0), (2, 3, 1, 1)]
+
+
+def test_stats_after_windows_without_traffic_are_a_window_of_their_own() -> None:
+    assert spans(traffic(second=0), covering(5, 4)) == [(0, 1, 1, 0), (1, 5, 0, 1)]
+    assert spans(covering(5, 4), covering(5, 9)) == [(0, 5, 0, 1), (5, 10, 0, 1)]

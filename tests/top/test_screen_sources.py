@@ -14,8 +14,10 @@ from support.sinks import stats, traffic
 
 from hogpipe.config import load_config
 from hogpipe.errors import CaptureError
+from hogpipe.top.pipeline_source import PipelineSource
+from hogpipe.top.record_file import RecordFile
 from hogpipe.top.row_groups import Query, RowGroups
-from hogpipe.top.screen_sources import PipelineSource, RecordFile, WindowSource
+from hogpipe.top.screen_sources import WindowSource
 from hogpipe.top.traffic_table import TrafficTable, WindowTraffic
 
 GOLDEN = Path(__file__).parent.parent / "data" / "golden"

@@ -12,9 +12,9 @@ from textual.pilot import Pilot
 
 from hogpipe.top.help_screen import HelpScreen
 from hogpipe.top.line_view import LineView
+from hogpipe.top.record_file import RecordFile
 from hogpipe.top.row_groups import Query
 from hogpipe.top.rows_screen import RowsScreen
-from hogpipe.top.screen_sources import RecordFile
 from hogpipe.top.screen_text import Look
 from hogpipe.top.top_app import TopApp
 
