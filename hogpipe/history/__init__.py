@@ -36,6 +36,7 @@ Modules:
     writer.py        HistoryWriter: one transaction a window
     descriptions.py  the descriptions of groups and members, for a reader
     answers.py       PURE: what a reader returns
+    value_sums.py    sums of rows by the values of keys
     playback.py      windows as they were, or buckets as windows
     reader.py        HistoryReader: totals, series, windows
 """

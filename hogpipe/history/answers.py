@@ -88,10 +88,3 @@ def add_totals(totals: Iterable[Totals]) -> Totals:
         for index, name in enumerate(COUNTERS):
             sums[index] += getattr(one, name)
     return Totals(*sums)
-
-
-def sort_rows(sums: Iterable[tuple[tuple[Value, ...], Sequence[int]]]) -> list[Row]:
-    """Return the rows of sums by value, the most bytes first; equal ones by value."""
-    rows = [Row(values, Totals(*counters)) for values, counters in sums]
-    rows.sort(key=lambda row: (-row.totals.bytes, [str(value) for value in row.values]))
-    return rows

@@ -5,8 +5,9 @@ nobody asks for a day later. So its description is split: the *member* has what 
 process or one flow, the *group* the rest: program, user, unit, container, pod, and every other key
 that the dimensions give. Windows count by member, the levels above by group.
 
-Of a process its pid, parent, start and command line identify one; of a flow the higher of its two
-ports, which is mostly the ephemeral one of the client.
+Of a process its pid, parent, start and command line identify one. Of a flow with two ports it is
+the one that is not the service's: without `server.port` the higher one, which is mostly that of the
+client.
 """
 
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ def split_description(description: Description) -> tuple[Description, Descriptio
     if isinstance(process, Mapping):
         own = {key: value for key, value in process.items() if key in PROCESS_KEYS}
         _split(group, member, "process", process, own)
-    if isinstance(network, Mapping) and (side := _find_higher_port(network)):
+    if isinstance(network, Mapping) and (side := _find_client(description)):
         end = cast("Description", network[side])
         network, own_network = dict(network), dict[str, object]()
         _split(network, own_network, side, end, {"port": end["port"]})
@@ -78,9 +79,12 @@ def _split(
         del group[key]
 
 
-def _find_higher_port(network: Mapping[str, object]) -> str | None:
-    """Return which end of a flow has the higher port: `local` or `peer`."""
-    local, peer = get_value(network, "local.port"), get_value(network, "peer.port")
+def _find_client(description: Description) -> str | None:
+    """Return which end of a flow with two ports is not that of the service: `local` or `peer`."""
+    local, peer = (get_value(description, path) for path in _PORTS)
     if not isinstance(local, int) or not isinstance(peer, int):
         return None
+    service = get_value(description, "server.port")
+    if service in {local, peer}:
+        return "peer" if service == local else "local"
     return "local" if local > peer else "peer"

@@ -16,8 +16,7 @@ One thread at a time uses a reader.
 """
 
 import sqlite3
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -30,13 +29,10 @@ from hogpipe.history.answers import (
     Answer,
     Coverage,
     HistoryWindow,
-    Point,
     Series,
-    Value,
     add_totals,
-    sort_rows,
 )
-from hogpipe.history.counters import COUNTERS, GroupSums, Integers
+from hogpipe.history.counters import COUNTERS
 from hogpipe.history.descriptions import Descriptions
 from hogpipe.history.expiry import find_oldest
 from hogpipe.history.history_file import (
@@ -49,14 +45,12 @@ from hogpipe.history.history_file import (
 )
 from hogpipe.history.level_states import LevelStates
 from hogpipe.history.levels import BUCKETED, EVER_MS, LEVELS, SECOND_MS, WINDOWS, Piece, plan_span
-from hogpipe.history.members import Description, get_value, is_of_member
+from hogpipe.history.members import is_of_member
 from hogpipe.history.packing import DamagedContentError, unpack_window
 from hogpipe.history.playback import read_windows
 from hogpipe.history.span_stats import SpanSums, describe_window, read_span
+from hogpipe.history.value_sums import ValueSums, Where
 from hogpipe.text import describe_error, printable
-
-Where = Callable[[Description], bool]
-"""Whether traffic counts, by its description: the record without stamp and counters."""
 
 _SUMS = ", ".join(f"SUM({name})" for name in COUNTERS)
 
@@ -110,7 +104,7 @@ class HistoryReader:
         by_member = by_member or any(map(is_of_member, by))
         with self._snapshot():
             pieces = self._plan(since_ms, until_ms, 1 if by_member else EVER_MS)
-            sums = _Sums(self._descriptions, by, where)
+            sums = ValueSums(self._descriptions, by, where)
             for piece in pieces:
                 self._read_piece(piece, sums, None, by_member=by_member)
             rows = [row for point in sums.finish() for row in point.rows]
@@ -126,13 +120,17 @@ class HistoryReader:
         step_ms: int,
         by: Sequence[str] = (),
         where: Where | None = None,
+        by_member: bool = False,
     ) -> Series:
-        """Return the traffic of a span in steps, which begin at multiples of `step_ms`."""
-        by_member = any(map(is_of_member, by))
+        """Return the traffic of a span in steps, which begin at multiples of `step_ms`.
+
+        `by_member` is that of `query`.
+        """
+        by_member = by_member or any(map(is_of_member, by))
         lengths = [one.length_ms for one in LEVELS if step_ms % one.length_ms == 0]
         with self._snapshot():
             pieces = self._plan(since_ms, until_ms, 1 if by_member else max(lengths))
-            sums = _Sums(self._descriptions, by, where)
+            sums = ValueSums(self._descriptions, by, where)
             for piece in pieces:
                 self._read_piece(piece, sums, step_ms, by_member=by_member)
             points = sums.finish()
@@ -201,7 +199,7 @@ class HistoryReader:
         return plan_span(max(since_ms, first_ms), min(until_ms, last_ms + 1), states, most_ms)
 
     def _read_piece(
-        self, piece: Piece, sums: "_Sums", step_ms: int | None, *, by_member: bool
+        self, piece: Piece, sums: ValueSums, step_ms: int | None, *, by_member: bool
     ) -> None:
         """Add the rows of a piece to `sums`, each to its step."""
         if piece.level == WINDOWS:
@@ -263,62 +261,6 @@ class HistoryReader:
         except (sqlite3.Error, DamagedContentError) as error:
             text = f"{printable(str(self._path))}: cannot be read: {printable(str(error))}"
             raise HogpipeError(text) from error
-
-
-class _Sums:
-    """The sums of rows by the values of keys, in each step of time."""
-
-    def __init__(self, descriptions: Descriptions, by: Sequence[str], where: Where | None) -> None:
-        self._descriptions = descriptions
-        self._by = by
-        self._where = where
-        self._by_group: defaultdict[int, GroupSums] = defaultdict(GroupSums)
-        self._by_member: defaultdict[int, GroupSums] = defaultdict(GroupSums)
-        self._group_of: dict[int, int] = {}
-        """The group of each member."""
-
-    def add(self, step_ms: int, groups: Integers, members: Integers | None, rows: Integers) -> None:
-        """Add rows to the step that starts at `step_ms`, by member if these are given."""
-        if members is None:
-            self._by_group[step_ms].add(groups, rows)
-        else:
-            self._group_of.update(zip(members.tolist(), groups.tolist(), strict=True))
-            self._by_member[step_ms].add(members, rows)
-
-    def finish(self) -> list[Point]:
-        """Return the rows of each step, the most bytes first."""
-        found: defaultdict[int, GroupSums] = defaultdict(GroupSums)
-        all_values: dict[tuple[Value, ...], int] = {}
-        for steps, describe in (
-            (self._by_group, self._descriptions.of_group),
-            (self._by_member, self._describe_member),
-        ):
-            numbers_of: dict[int, int] = {}
-            for step_ms, sums in steps.items():
-                groups, rows = sums.arrays()
-                for group in groups.tolist():
-                    if group not in numbers_of:
-                        values = self._get_values(describe(group))
-                        numbers_of[group] = (
-                            -1 if values is None else all_values.setdefault(values, len(all_values))
-                        )
-                numbers = np.array([numbers_of[group] for group in groups.tolist()], np.int64)
-                counts = numbers >= 0
-                found[step_ms].add(numbers[counts], rows[counts])
-        names = list(all_values)
-        return [
-            Point(step_ms, sort_rows((names[number], row) for number, row in sums.items()))
-            for step_ms, sums in sorted(found.items())
-        ]
-
-    def _describe_member(self, member: int) -> Description:
-        return self._descriptions.of_member(member, self._group_of[member])
-
-    def _get_values(self, description: Description) -> tuple[Value, ...] | None:
-        """Return the values of the keys; None if this traffic does not count."""
-        if self._where is not None and not self._where(description):
-            return None
-        return tuple(get_value(description, key) for key in self._by)
 
 
 def _find_ends(pieces: Sequence[Piece], since_ms: int, until_ms: int) -> tuple[int, int]:

@@ -11,6 +11,10 @@ changes nothing.
 Errors: a locked database or a full disk leaves the history as it was; the write can be repeated. A
 damaged history is set aside (history_file.py), and the next write begins a new one.
 
+Known limits: a record that was written and then coalesced with later ones, since a kill came before
+the spool knew and the spool was full at the next start, counts again. A reader that keeps a
+transaction open lets `PATH-wal` grow.
+
 Durability: a kill loses nothing that was written; a power failure may lose the last seconds, and
 nothing else (WAL with `synchronous = NORMAL`).
 """

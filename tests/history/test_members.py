@@ -5,6 +5,7 @@ from hypothesis import given
 from support.records import FULL, windows
 
 from hogpipe.history.members import (
+    Description,
     get_value,
     is_of_member,
     join_descriptions,
@@ -29,6 +30,25 @@ def test_a_process_is_of_the_member_and_its_program_of_the_group() -> None:
     assert get_value(group, "process.pid") is None
     assert get_value(group, "network.local.port") == 443
     assert get_value(group, "network.peer.address") == "10.0.0.2"
+
+
+def test_the_port_of_the_service_is_of_the_group_if_it_is_known() -> None:
+    network = {"local": {"address": "10.0.0.1", "port": 50_000}, "peer": {"port": 40_000}}
+    for service, client in ((50_000, "peer"), (40_000, "local"), (None, "local"), (1, "local")):
+        description: dict[str, object] = {"network": network}
+        if service is not None:
+            description["server"] = {"port": service}
+        _, member = split_description(description)
+        assert get_value(member, f"network.{client}.port") == get_value(
+            description, f"network.{client}.port"
+        )
+        assert is_only_port(member)
+
+
+def is_only_port(member: Description) -> bool:
+    network = member["network"]
+    assert isinstance(network, dict)
+    return len(network) == 1
 
 
 def test_a_description_without_process_and_ports_is_of_the_group() -> None:
