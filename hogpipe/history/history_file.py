@@ -251,11 +251,18 @@ def set_aside(path: Path) -> Path:
 
 def is_damage(error: BaseException) -> bool:
     """Return whether an error means that the file is damaged."""
-    if isinstance(error, DamagedContentError):
-        return True
-    code = getattr(error, "sqlite_errorcode", None)
-    # The upper bits of a code are its details.
-    return code is not None and code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+    damage = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+    return isinstance(error, DamagedContentError) or get_code(error) in damage
+
+
+def needs_folder(error: BaseException) -> bool:
+    """Return whether a reader may not create the files that it needs beside the database."""
+    return get_code(error) in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+
+
+def get_code(error: BaseException) -> int:
+    """Return the code of an error of SQLite without its details, 0 for any other error."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _upgrade(database: sqlite3.Connection) -> None:

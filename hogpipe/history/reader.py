@@ -40,6 +40,7 @@ from hogpipe.history.history_file import (
     STEPS,
     find_version_problem,
     is_damage,
+    needs_folder,
     open_for_reading,
     transaction,
 )
@@ -52,6 +53,7 @@ from hogpipe.history.span_stats import SpanSums, describe_window, read_span
 from hogpipe.history.value_sums import ValueSums, Where
 from hogpipe.text import describe_error, printable
 
+_COLUMNS = ", ".join(COUNTERS)
 _SUMS = ", ".join(f"SUM({name})" for name in COUNTERS)
 
 
@@ -169,7 +171,14 @@ class HistoryReader:
             (application,) = self._database.execute("PRAGMA application_id").fetchone()
             (version,) = self._database.execute("PRAGMA user_version").fetchone()
         except sqlite3.Error as error:
-            return NO_HISTORY if is_damage(error) else describe_error(error)
+            if is_damage(error):
+                return NO_HISTORY
+            if needs_folder(error):
+                return (
+                    "cannot be read while no run writes to it: SQLite needs files beside it, and "
+                    f"{printable(str(self._path.parent))} may not be written to; read a copy"
+                )
+            return describe_error(error)
         if problem := find_version_problem(application, version):
             return problem
         if version < len(STEPS):
@@ -209,15 +218,9 @@ class HistoryReader:
                 members = window.members if by_member else None
                 sums.add(step, window.groups, members, window.rows)
             return
-        if step_ms is None:
-            start, group_by = "0", "GROUP BY group_id"
-        elif step_ms <= piece.level.length_ms:
-            start, group_by = "start", "GROUP BY start, group_id"  # as the rows are, one by one
-        else:
-            unit = step_ms // SECOND_MS
-            start, group_by = f"start / {unit} * {unit}", "GROUP BY 1, 2"
+        start, columns, group_by = _choose_grouping(piece, step_ms)
         found = self._database.execute(
-            f"SELECT {start}, group_id, {_SUMS} FROM {piece.level.name} "  # noqa: S608 - own names
+            f"SELECT {start}, group_id, {columns} FROM {piece.level.name} "  # noqa: S608 - own names
             f"WHERE start >= ? AND start < ? {group_by}",
             (piece.since_ms // SECOND_MS, piece.until_ms // SECOND_MS),
         ).fetchall()
@@ -261,6 +264,19 @@ class HistoryReader:
         except (sqlite3.Error, DamagedContentError) as error:
             text = f"{printable(str(self._path))}: cannot be read: {printable(str(error))}"
             raise HogpipeError(text) from error
+
+
+def _choose_grouping(piece: Piece, step_ms: int | None) -> tuple[str, str, str]:
+    """Return the start of the steps, the counters and the GROUP BY for the rows of a piece."""
+    if step_ms is None:
+        return "0", _SUMS, "GROUP BY group_id"
+    if step_ms <= piece.level.length_ms:  # each row is of a step of its own
+        return "start", _COLUMNS, ""
+    first, last = piece.since_ms // step_ms, (piece.until_ms - 1) // step_ms
+    if first == last:
+        return str(first * step_ms // SECOND_MS), _SUMS, "GROUP BY group_id"
+    unit = step_ms // SECOND_MS
+    return f"start / {unit} * {unit}", _SUMS, "GROUP BY 1, 2"
 
 
 def _find_ends(pieces: Sequence[Piece], since_ms: int, until_ms: int) -> tuple[int, int]:

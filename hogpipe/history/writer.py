@@ -34,6 +34,7 @@ from hogpipe.history.expiry import SizeBound, expire_by_age, make_room_for
 from hogpipe.history.history_file import (
     close_moved,
     find_content_problem,
+    get_code,
     is_damage,
     lock_for_writing,
     open_for_writing,
@@ -220,9 +221,8 @@ class _OpenHistory:
 
 def _describe(error: Exception) -> DeliveryError:
     """Return an error of the database as one that may pass."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     texts = {
         sqlite3.SQLITE_BUSY: "locked by another program",
         sqlite3.SQLITE_FULL: "the disk is full",
     }
-    return DeliveryError(texts.get(code) or printable(str(error)))
+    return DeliveryError(texts.get(get_code(error)) or printable(str(error)))

@@ -12,7 +12,13 @@ from support.histories import START_MS, Run, read_total, total_of, write, writin
 
 from hogpipe.errors import ConfigurationError
 from hogpipe.history import history_file
-from hogpipe.history.history_file import APPLICATION_ID, STEPS, find_file_problem
+from hogpipe.history.history_file import (
+    APPLICATION_ID,
+    STEPS,
+    find_file_problem,
+    needs_folder,
+    open_for_reading,
+)
 from hogpipe.history.reader import HistoryReader
 
 
@@ -182,6 +188,17 @@ def test_a_file_that_was_moved_away_is_made_again(tmp_path: Path) -> None:
     for where, window in ((moved, first), (path, second)):
         with HistoryReader(where) as reader:
             assert read_total(reader, 0, 1 << 62) == total_of([window])
+
+
+def test_a_reader_that_may_not_write_beside_the_file_is_advised(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    make_history(path)
+    with closing(open_for_reading(path)) as database:
+        database.execute("PRAGMA user_version").fetchone()
+        # The kernel refuses root nothing, so the error is that of a statement that would write.
+        with pytest.raises(sqlite3.OperationalError) as refused:
+            database.execute("PRAGMA user_version = 9")
+    assert needs_folder(refused.value)
 
 
 def test_a_missing_file_cannot_be_read(tmp_path: Path) -> None:
