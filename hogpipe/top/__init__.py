@@ -1,11 +1,17 @@
 """`hogpipe top`: the traffic of a pipeline or of recorded windows on a screen (docs/top.md).
 
-source                    table                      screen
-screen_sources  --------> traffic_table  ----------> rows_screen, help_screen
-live_flows                (described_flows,          (row_groups, row_table,
-record_windows             run_figures)               screen_text, screen_units)
-                     player moves the cursor
+Windows pass these modules from the top:
 
-top_command      starts it all; the only way in
-top_app          the Textual application; with line_view and the screens all of Textual
+    screen_sources.py   what a source of windows is; types only
+    pipeline_source.py  a pipeline in this process; live_flows.py takes its aggregator's place
+    record_file.py      JSON lines, which record_windows.py parses
+    history_source.py   a history
+    traffic_table.py    PURE: connections in columns, and windows before and after the cursor;
+                        described_flows.py is what a connection is, run_figures.py the stats
+    player.py           moves the cursor through the windows
+    row_groups.py       PURE: connections grouped, filtered and sorted as rows
+    row_table.py        PURE: rows as lines of a table; screen_text.py, screen_units.py the rest
+    rows_screen.py      the screen; help_screen.py the keys; line_view.py draws lines
+    top_app.py          the Textual application
+    top_command.py      starts all of it; nothing imports Textual before
 """
