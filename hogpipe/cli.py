@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from signal import Signals
@@ -30,23 +30,21 @@ from hogpipe.command_options import (
 )
 from hogpipe.errors import ConfigurationError, HogpipeError
 from hogpipe.linux.capabilities import use_permitted
-from hogpipe.logs import report_failure, set_up_logging, use_format
+from hogpipe.logs import report_error, report_failure, set_up_logging, use_format
 from hogpipe.signals import StopSignals, end_process
 from hogpipe.terminal import make_streams_printable
-from hogpipe.text import NOTICE, describe_error, printable
+from hogpipe.text import describe_error, printable
 from hogpipe.version import __version__
 
 if TYPE_CHECKING:
     from hogpipe.config import Settings
     from hogpipe.linux.rtnetlink import Link, LinkTable
-    from hogpipe.records.summary import Summary
     from hogpipe.sink_probe import Probe
     from hogpipe.sinks.registry import PluginInfo
     from hogpipe.top.screen_sources import WindowSource
 
 log = logging.getLogger("hogpipe")
 
-_MUCH = 0.1  # of the bytes
 _SIGNALLED = 128  # the exit code of a command that a signal ended, less the number of the signal
 
 _PATH = click.Path(path_type=Path, readable=False)
@@ -102,14 +100,21 @@ def run(
     from hogpipe.config.checks import find_ignored_keys
     from hogpipe.config.load import load_settings
     from hogpipe.config.options import RunOptions
+    from hogpipe.run_command import run_pipeline
 
     read = partial(load_settings, config, msgspec.convert(options, RunOptions), overrides)
     settings = read()
     use_format(settings.log.format, os.environ)
     if ignored := find_ignored_keys(settings, changed=True):
         log.warning("%s", _describe_ignored(settings, ignored))
+
+    async def run_to_end() -> NoReturn:
+        read_again = read if config else None
+        _exit_without_threads(await run_pipeline(settings, read_again, duration, signals))
+
     with _stdout_for_sinks_only():
-        asyncio.run(_run(settings, read if config else None, duration, signals))
+        _tune_garbage_collector()
+        asyncio.run(run_to_end())
 
 
 @commands.command()
@@ -170,7 +175,7 @@ def top(
         try:
             code = await run_top(source, names[0], speed, signals)
         except HogpipeError as error:
-            code = _print_error(error)
+            code = report_error(error)
         _exit_without_threads(code)
 
     _tune_garbage_collector()
@@ -189,66 +194,6 @@ def _stdout_for_sinks_only() -> Iterator[None]:
     else:
         with redirect_stdout(sys.stderr):
             yield
-
-
-async def _run(
-    settings: "Settings",
-    read_again: "Callable[[], Settings] | None",
-    duration: float | None,
-    signals: StopSignals,
-) -> NoReturn:
-    import asyncio
-
-    import msgspec
-
-    from hogpipe.linux.service_manager import ServiceManager
-    from hogpipe.pipeline import Pipeline
-    from hogpipe.reload import Reloader
-
-    pipeline = Pipeline(settings)
-    is_live = settings.capture.source != "savefile"
-    manager = ServiceManager(os.environ)
-    reloader = Reloader(pipeline, manager, read_again)
-    _tune_garbage_collector()
-    opening = asyncio.create_task(pipeline.open())
-
-    def stop() -> None:
-        manager.report_stopping()
-        if not opening.cancel():  # opening is complete
-            signals.answer()
-            pipeline.stop(urgent=pipeline.is_stopping)
-
-    def describe_progress() -> str:
-        return str(msgspec.structs.replace(pipeline.summary, seconds=loop.time() - started))
-
-    loop = asyncio.get_running_loop()
-    started = loop.time()
-    signals.set_stop_action(lambda _number: loop.call_soon_threadsafe(stop))
-    signals.set_hangup_action(lambda: loop.call_soon_threadsafe(reloader.request))
-    code = 0
-    try:
-        await opening
-        if is_live:
-            log.log(NOTICE, "%s", pipeline.describe_owners())
-        if duration is not None:
-            loop.call_later(duration, pipeline.stop)
-        manager.report_ready()
-        reporting = loop.create_task(
-            manager.report_status(lambda: reloader.describe(describe_progress()))
-        )
-        reloading = loop.create_task(reloader.run(describe_progress))
-        try:
-            await pipeline.run()
-        finally:
-            reporting.cancel()
-            reloading.cancel()
-    except asyncio.CancelledError:
-        log.log(NOTICE, "stopped before the capture started")
-    except HogpipeError as error:
-        code = _print_error(error)
-    if opening.done() and not opening.cancelled() and not opening.exception():
-        code = _print_summary(pipeline.summary, is_live=is_live) or code
-    _exit_without_threads(code)
 
 
 def _exit_without_threads(code: int) -> NoReturn:
@@ -277,30 +222,6 @@ def _tune_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(2_000, 10, 1_000)
-
-
-def _print_summary(summary: "Summary", *, is_live: bool) -> int:
-    """Print what is undelivered and the totals; return the exit code, 1 if records are lost."""
-    from hogpipe.model import Quality
-
-    for left in summary.undelivered:
-        log.log(logging.ERROR if left.lost else logging.WARNING, "%s", left.text)
-    log.log(NOTICE, "%s", summary)
-    if is_live and summary.share_of(Quality.NONE) > _MUCH:
-        log.log(
-            NOTICE,
-            "%.0f %% of the bytes have no owner: `hogpipe doctor` prints what this host lacks, "
-            "docs/sockets.md has the sockets without an owner",
-            100 * summary.share_of(Quality.NONE),
-        )
-    return 1 if any(left.lost for left in summary.undelivered) else 0
-
-
-def _print_error(error: HogpipeError) -> int:
-    """Print one line for each problem of an error; return the exit code."""
-    for line in str(error).split("\n"):
-        report_failure(line)
-    return error.exit_code
 
 
 def _describe_ignored(settings: "Settings", keys: Sequence[str]) -> str:
@@ -507,7 +428,7 @@ def main(signals: StopSignals | None = None) -> None:
     try:
         commands.main(prog_name="hogpipe", obj=signals)
     except HogpipeError as error:
-        sys.exit(_print_error(error))
+        sys.exit(report_error(error))
     except Exception as error:
         log.debug("traceback", exc_info=error)
         while isinstance(error, ExceptionGroup):

@@ -1,6 +1,6 @@
 """The lines of the log on the standard error output: text or JSON, with a time where none is added.
 
-In: log records; `report_failure` takes the error that ends a command. Out: a line for each.
+In: log records; `report_failure` and `report_error` take what ends a command. Out: a line for each.
 
     with the format json     an object: time, level, logger, message, exception (a traceback)
     into the journal         text after the priority, such as "<4>" (sd-daemon(3))
@@ -22,6 +22,7 @@ import time
 from collections.abc import Mapping
 from typing import Literal
 
+from hogpipe.errors import HogpipeError
 from hogpipe.text import NOTICE, printable
 
 log = logging.getLogger("hogpipe")
@@ -58,6 +59,13 @@ def use_format(chosen: Literal["text", "json"], environ: Mapping[str, str]) -> N
 def report_failure(text: str) -> None:
     """Log one line about what ends a command."""
     log.critical("%s", text)
+
+
+def report_error(error: HogpipeError) -> int:
+    """Write one line for each problem of an error; return the exit code."""
+    for line in str(error).split("\n"):
+        report_failure(line)
+    return error.exit_code
 
 
 def _choose_prefix(environ: Mapping[str, str]) -> Prefix:
