@@ -23,6 +23,7 @@ Needs git, a Python with venv, and PyPI. Exit code: 0; 1 if a check or a step fa
 
 import argparse
 import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -114,7 +115,7 @@ def check_packages(packages: Sequence[Path], tools: Path, version: str) -> None:
     _run([f"{tools}/bin/twine", "check", "--strict", *map(str, packages)], ROOT)
 
 
-def write_bill(packages: Sequence[Path], tools: Path, target: Path) -> None:
+def write_bill(packages: Sequence[Path], tools: Path, version: str, target: Path) -> None:
     """Write the bill of materials of an environment with the wheels. Raises ReleaseError."""
     wheels = [path for path in packages if path.suffix == ".whl"]
     with tempfile.TemporaryDirectory() as work:
@@ -125,6 +126,9 @@ def write_bill(packages: Sequence[Path], tools: Path, target: Path) -> None:
         _run([python, "-m", "pip", "uninstall", "--yes", "--quiet", "pip"], ROOT)
         words = ("environment", "--output-reproducible", "--pyproject", f"{ROOT}/pyproject.toml")
         _run([f"{tools}/bin/cyclonedx-py", *words, "--output-file", str(target), python], ROOT)
+    bill = json.loads(target.read_text())
+    bill["metadata"]["component"]["version"] = version  # pyproject.toml has it from elsewhere
+    target.write_text(json.dumps(bill, indent=2) + "\n")
     if "file:" in target.read_text():
         raise ReleaseError(f"{target.name} has a path of this machine")
 
@@ -150,7 +154,7 @@ def make_release(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as work:
         tools = make_environment(Path(work), *_TOOLS)
         check_packages(packages, tools, version)
-        write_bill(packages, tools, bill)
+        write_bill(packages, tools, version, bill)
     section = read_section((ROOT / "CHANGELOG.md").read_text(), version)
     (folder / "notes.md").write_text(f"{section}\n")
     files = sorted([*packages, bill])

@@ -46,10 +46,12 @@ def test_the_bill_has_what_the_packages_require_with_versions_and_licences(made:
     bill = json.loads((made / f"hogpipe-{VERSION}.cdx.json").read_text())
     assert bill["bomFormat"] == "CycloneDX"
     components = {one["name"]: one for one in bill["components"]}
-    required = {"hogpipe", "numpy", "orjson", "pcapy-ng", "aiokafka", "nats-py", "aiohttp"}
+    required = {"hogpipe-kafka", "numpy", "orjson", "pcapy-ng", "aiokafka", "nats-py", "aiohttp"}
     assert required <= components.keys()
     assert all(one["version"] for one in components.values())
-    assert components["hogpipe"]["licenses"]
+    assert components["numpy"]["licenses"]
+    about = bill["metadata"]["component"]
+    assert (about["name"], about["version"]) == ("hogpipe", VERSION)
     assert "pip" not in components
 
 
