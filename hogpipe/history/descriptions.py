@@ -11,7 +11,7 @@ import orjson
 
 from hogpipe.history.members import Description, join_descriptions
 
-_MOST_CACHED = 200_000
+_MOST_CACHED = 100_000
 
 
 class Descriptions:
@@ -34,23 +34,21 @@ class Descriptions:
 class _CachedTable:
     def __init__(self, database: sqlite3.Connection, table: str) -> None:
         self._database = database
-        self._table = table
+        self._statement = f"SELECT description FROM {table} WHERE id = ?"  # noqa: S608 - own names
         self._cached: dict[int, Description] = {}
-        self._read_until = 0
-        """All rows up to this id have been read."""
 
     def find(self, number: int) -> Description:
-        if number > self._read_until:
-            self._read()
-        return self._cached.get(number, _EMPTY)
-
-    def _read(self) -> None:
-        if len(self._cached) > _MOST_CACHED:
-            self._cached, self._read_until = {}, 0
-        statement = f"SELECT id, description FROM {self._table} WHERE id > ?"  # noqa: S608
-        for number, text in self._database.execute(statement, (self._read_until,)):
-            self._cached[number] = orjson.loads(text)
-            self._read_until = max(self._read_until, number)
+        known = self._cached.get(number)
+        if known is not None:
+            return known
+        row = self._database.execute(self._statement, (number,)).fetchone()
+        if row is None:
+            return _EMPTY
+        if len(self._cached) >= _MOST_CACHED:
+            self._cached.clear()
+        found: Description = orjson.loads(row[0])
+        self._cached[number] = found
+        return found
 
 
 _EMPTY: Mapping[str, object] = {}

@@ -89,12 +89,15 @@ class HistoryWriter:
         if self._path.exists() and (problem := find_content_problem(self._path)):
             raise ConfigurationError(f"path {printable(str(self._path))}: {problem}")
         try:
-            self._open = _OpenHistory(self._path)
+            try:
+                self._open = _OpenHistory(self._path)
+            except sqlite3.DatabaseError as error:
+                if not is_damage(error):
+                    raise
+                set_aside(self._path)
+                self._open = _OpenHistory(self._path)
         except sqlite3.Error as error:
-            if not is_damage(error):
-                raise _describe(error) from error
-            set_aside(self._path)
-            self._open = _OpenHistory(self._path)
+            raise _describe(error) from error
 
     def write(self, records: Sequence[Record], stop: Event) -> None:
         """Write the records of one delivery; nothing is written if `stop` is set before the end."""
@@ -173,7 +176,7 @@ class _OpenHistory:
         """Return whether `path` is still this file."""
         try:
             status = path.stat()
-        except FileNotFoundError:
+        except OSError:
             return False
         return self._inode == (status.st_dev, status.st_ino)
 
