@@ -161,9 +161,8 @@ class HistoryReader:
             pieces = self._plan(since_ms, until_ms, 1)
         for piece in reversed(pieces) if backwards else pieces:
             with self._readable():
-                yield from read_windows(
-                    self._database, self._descriptions, piece, backwards=backwards
-                )
+                found = read_windows(self._database, self._descriptions, piece, backwards=backwards)
+                yield from (window for window in found if window.start_ms >= since_ms)
 
     def _find_problem(self) -> str | None:
         """Return why the file is not a history of this version."""

@@ -136,6 +136,7 @@ def test_minutes_are_played_as_windows_where_no_others_are_kept(reader: HistoryR
     assert first.records[0]["window"]["start"] == "2026-11-22T07:00:00.000Z"
     backwards = reader.windows(START_MS, START_MS + 2 * MINUTE, backwards=True)
     assert list(backwards) == [second, first]
+    assert list(reader.windows(first.start_ms + 1, START_MS + 2 * MINUTE)) == [second]
 
 
 def test_the_extent_is_that_of_all_levels(reader: HistoryReader) -> None:

@@ -53,3 +53,9 @@ def test_ledger_and_ebpf_attribute_short_connections_to_their_processes(tmp_path
 def test_a_benchmark_runs_at_full_size(name: str) -> None:
     require("ip", "iperf3")
     run_bench(name)
+
+
+def test_a_day_of_500_groups_takes_at_most_50_megabytes(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    run_bench("history.py", "--json", path)
+    assert json.loads(path.read_text())["day"]["mib"] * (1 << 20) <= 50e6
