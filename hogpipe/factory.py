@@ -1,4 +1,4 @@
-"""The parts of a pipeline, made as the settings ask: source, resolver, sinks, the id of the run.
+"""The parts of a pipeline, made as the settings ask: source, resolver, aggregator, sinks, run id.
 
 No source, resolver or sink is opened here. Each function raises ConfigurationError where its part
 cannot be made on this host.
@@ -14,8 +14,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from hogpipe.aggregation.aggregator import Aggregator
 from hogpipe.aggregation.dimensions import RowField, list_row_fields
-from hogpipe.aggregation.selectors import list_selected_fields
+from hogpipe.aggregation.selectors import list_selected_fields, parse_selector
+from hogpipe.aggregation.window_aggregator import WindowAggregator
 from hogpipe.aggregation.windows import ClockWindows
 from hogpipe.attribution.ledger.ledger_resolver import LedgerResolver
 from hogpipe.attribution.ledger.socket_ledger import OpenLedger, open_ledger
@@ -39,7 +41,7 @@ from hogpipe.linux.netns.namespace_addresses import NamespaceAddresses
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.procfs import shows_live_processes
 from hogpipe.linux.procfs_addresses import read_local_addresses
-from hogpipe.model import ServicePorts
+from hogpipe.model import Process, ServicePorts
 from hogpipe.protocols import NANOSECONDS
 from hogpipe.records.stamp import make_run_id
 from hogpipe.sinks.contract import Sink, SinkSettings
@@ -49,6 +51,10 @@ from hogpipe.sinks.stdout import StdoutSettings, prints_table
 FIRST_TABLE_NS = NANOSECONDS // 10
 """How soon the first table is shown."""
 _HASHED_BYTES = 1 << 20
+
+AggregatorFactory = Callable[[Settings, Callable[[Process], Process]], WindowAggregator]
+"""Makes the aggregator of a run from its settings; the second argument returns the latest
+description of a process."""
 
 
 class Input(NamedTuple):
@@ -104,6 +110,19 @@ def _make_ebpf_source(
 
     resolver = LedgerResolver(procfs_resolver, procfs, required=True, open_ledger=open_flow_sockets)
     return source, resolver
+
+
+def make_aggregator(
+    settings: Settings, recall_process: Callable[[Process], Process]
+) -> WindowAggregator:
+    """Return the aggregator that makes records as `[aggregation]` describes them."""
+    return Aggregator(
+        settings.aggregation.group_by,
+        [parse_selector(text) for text in settings.aggregation.only],
+        settings.aggregation.max_records,
+        settings.attribution.max_flows,
+        recall_process=recall_process,
+    )
 
 
 def choose_first_window(settings: Settings) -> int | None:

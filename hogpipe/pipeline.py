@@ -35,13 +35,10 @@ What may fail
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from hogpipe.aggregation.aggregator import Aggregator
-from hogpipe.aggregation.selectors import parse_selector
-from hogpipe.aggregation.window_aggregator import WindowAggregator
 from hogpipe.attribution.stage.attributor import Attributor
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.capture.handoff import Handoff
@@ -51,20 +48,17 @@ from hogpipe.enrichment.process_refresh import ProcessRefresher
 from hogpipe.enrichment.service_port_refresh import ServicePortRefresher
 from hogpipe.factory import (
     FIRST_TABLE_NS,
+    AggregatorFactory,
     choose_first_window,
+    make_aggregator,
     make_input,
     make_run_id_for,
     make_sink,
 )
 from hogpipe.linux.listening_ports import read_service_ports
 from hogpipe.linux.process_exits import ProcessExits
-from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Process, ServicePorts
-from hogpipe.processing import (
-    Intake,
-    PacketClock,
-    Processing,
-    WindowPublisher,
-)
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, ServicePorts
+from hogpipe.processing import Intake, PacketClock, Processing, WindowPublisher
 from hogpipe.protocols import NANOSECONDS
 from hogpipe.reconfiguration import Reconfiguration, Reconfigurer
 from hogpipe.records.stamp import RecordStamper
@@ -76,24 +70,6 @@ from hogpipe.run_requests import StopRequest
 _DRAIN_SECONDS = 1.0
 _CLOSE_SECONDS = 0.2  # for a lookup that still runs
 _PENDING_SHARE = 4  # a pending flow takes more memory than a cached one, and is pending for seconds
-
-
-AggregatorFactory = Callable[[Settings, Callable[[Process], Process]], WindowAggregator]
-"""Makes the aggregator of a run from its settings; the second argument returns the latest
-description of a process."""
-
-
-def make_aggregator(
-    settings: Settings, recall_process: Callable[[Process], Process]
-) -> WindowAggregator:
-    """Return the aggregator that makes records as `[aggregation]` describes them."""
-    return Aggregator(
-        settings.aggregation.group_by,
-        [parse_selector(text) for text in settings.aggregation.only],
-        settings.aggregation.max_records,
-        settings.attribution.max_flows,
-        recall_process=recall_process,
-    )
 
 
 class Pipeline:
