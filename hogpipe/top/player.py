@@ -142,8 +142,9 @@ class Player:
     def step(self, windows: int) -> None:
         """Move by so many windows, back if negative, and pause."""
         self.is_paused, self.is_following = True, False
+        # A step that is still to be made counts.
+        left = windows + max(0, (self._target or 0) - self._table.passed)
         self._target = None
-        left = windows
         while left < 0 and self._table.can_step_back:
             self._table.step_back()
             left += 1

@@ -124,7 +124,7 @@ class RowsScreen(Screen[None]):
 
     def draw(self) -> None:
         """Query the table, and show what is visible."""
-        if not self.is_mounted:
+        if not self.is_mounted or not self.is_attached:  # it is being opened or closed
             return
         width, height = self.size
         self._show_parts(height)

@@ -116,8 +116,9 @@ class TopApp(App[None]):
     def _draw(self) -> None:
         self._is_draw_due = False
         self._drawn_at = time.monotonic()
-        if isinstance(self.screen, RowsScreen):
-            self.screen.draw()
+        screens = self.screen_stack  # empty while the application ends
+        if screens and isinstance(shown := screens[-1], RowsScreen):
+            shown.draw()
 
     def action_pause(self) -> None:
         """Pause, or go on."""
