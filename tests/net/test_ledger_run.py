@@ -74,6 +74,16 @@ for number in range(count):
 print(json.dumps([os.getpid(), ports]))
 """
 
+# Prints its pid. The server ends each connection first, so that the local port is free at once.
+REUSING_CLIENT = """
+import os, socket, sys
+for _ in range(int(sys.argv[2])):
+    with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as end:
+        end.sendall(b"x" * 50)
+        assert end.recv(100) and not end.recv(100)
+print(os.getpid())
+"""
+
 Owners = dict[tuple[str, int], int]
 
 
@@ -156,6 +166,24 @@ def test_each_of_two_clients_and_the_server_get_all_bytes_of_short_exchanges(
     counts = stats_of(records)[-1]["attribution"]["ledger"]
     lost = (counts["events_lost"], counts["sockets_lost"], counts["malformed_events"])
     assert lost == (0, 0, 0)
+
+
+def test_a_port_that_processes_use_one_after_the_other_belongs_to_each_in_its_time(
+    netns: Namespace, tmp_path: Path
+) -> None:
+    require_bpf()
+    netns.call(lambda: Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("40000 40007"))
+    command = netns.command(sys.executable, "-c", REUSING_CLIENT, str(PORT), "10")
+    with server(netns, "127.0.0.1"), recording(netns, "lo", tmp_path, "capturing on lo") as path:
+        pids = [int(subprocess.check_output(command)) for _ in range(6)]
+    traffic = traffic_of(read_records(path))
+    assert all("none" not in one["attribution"] for one in traffic)
+    clients = [one for one in traffic if one["network"]["peer"].get("port") == PORT]
+    assert {one["process"]["pid"] for one in clients} == set(pids)
+    assert all(one["attribution"].keys() == {"exact"} for one in clients)
+    for pid in pids:
+        flows = [one["network"] for one in clients if one["process"]["pid"] == pid]
+        assert sum(one["io"]["transmit"]["bytes"] for one in flows) > 10 * 50
 
 
 def test_short_exchanges_with_a_container_belong_to_the_processes_on_both_sides(

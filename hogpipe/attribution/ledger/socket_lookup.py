@@ -14,7 +14,8 @@ Algorithm
    arrive after a socket was closed.
 
 Times are compared with a tolerance: packets are seen up to `_SETTLING_NS` after their socket was
-closed, and the clocks of packets and events differ by up to `_CLOCK_ERROR_NS`.
+closed, and the clocks of packets and events differ by up to `_CLOCK_ERROR_NS`. The former is not so
+for a TCP connection: the kernel begins no other one on its five-tuple before its last packet.
 """
 
 from collections.abc import Sequence
@@ -120,14 +121,20 @@ def _find_last(
 
 def _held_part(socket: KnownSocket, span: Span) -> bool:
     """Return whether a socket held the flow for a part of the span."""
-    had_left = socket.until_ns is not None and socket.until_ns + _SETTLING_NS < span.start_ns
+    had_left = socket.until_ns is not None and socket.until_ns + _settling(socket) < span.start_ns
     return socket.since_ns < span.end_ns + _CLOCK_ERROR_NS and not had_left
 
 
 def _held_whole(socket: KnownSocket, span: Span) -> bool:
     """Return whether a socket held the flow for the whole span."""
-    stayed = socket.until_ns is None or socket.until_ns + _SETTLING_NS >= span.end_ns
+    stayed = socket.until_ns is None or socket.until_ns + _settling(socket) >= span.end_ns
     return socket.since_ns <= span.start_ns + _CLOCK_ERROR_NS and stayed
+
+
+def _settling(socket: KnownSocket) -> int:
+    """Return for how long after its end packets of a socket may be seen."""
+    is_connection = socket.protocol == TCP and socket.remote_port
+    return 0 if is_connection else _SETTLING_NS
 
 
 def _may_be_replaced(socket: KnownSocket, span: Span) -> bool:

@@ -129,6 +129,20 @@ def test_a_reused_five_tuple_has_the_owner_of_the_time_and_invalidates_flows() -
     assert ledger.counts().contested == 1
 
 
+def test_a_connection_on_a_reused_five_tuple_owns_its_packets_from_the_first() -> None:
+    ledger = Ledger()
+    connect(ledger, ALICE, cookie=1)
+    connect(ledger, BOB, cookie=2, at=5.0)
+    opening = span_at(5.00002, 5.00005)  # the release of the former one was not recorded
+    assert find_owner(ledger, flow(40000, 443), 6.0, opening) == (Quality.EXACT, BOB)
+    assert find_owner(ledger, flow(40000, 443), 6.0, span_at(5.00002, 6.0)) == (Quality.EXACT, BOB)
+    assert find_owner(ledger, flow(40000, 443), 6.0, span_at(4.9998, 4.9999)) == (
+        Quality.EXACT,
+        ALICE,
+    )
+    assert find_owner(ledger, flow(40000, 443), 6.0, span_at(4.9998, 5.0001)) is CONTESTED
+
+
 def test_an_accepted_connection_has_the_owner_of_the_listener_until_its_release() -> None:
     ledger = Ledger()
     accept(ledger, ALICE)
