@@ -13,8 +13,8 @@ class ClockWindows:
     The clock may be set during the run, so a caller that waits for the end of a window has to call
     `delay` again from time to time.
 
-    The first window ends after `first_ns`, if that is given, so that a reader gets something soon;
-    but at its boundary if that is less than twice as far away, so that no window is tiny.
+    The first window lasts for `first_ns`, if that is given, so that a reader gets something soon;
+    up to twice as long if it then ends at a boundary, so that neither it nor the next one is tiny.
     """
 
     def __init__(self, interval_ns: int, now_ns: int, *, first_ns: int | None = None) -> None:
@@ -31,16 +31,18 @@ class ClockWindows:
         if now_ns < self._start_ns:
             return 0.0
         end = self._floor(self._start_ns) + self._interval_ns
-        if self._first_ns is not None and end - self._start_ns > 2 * self._first_ns:
-            end = self._start_ns + self._first_ns
+        if self._first_ns is not None:
+            left = end - self._start_ns
+            if not self._first_ns <= left <= 2 * self._first_ns:
+                end = self._start_ns + self._first_ns
         return max(0, end - now_ns) / NANOSECONDS
 
     def close(self, now_ns: int, *, last: bool = False) -> Span:
         """End the window at the latest boundary, or now if it is the last window."""
-        self._first_ns = None
+        shortest, self._first_ns = self._first_ns or 1, None
         boundary = now_ns if last else self._floor(now_ns)
         # Without a boundary since the start, the window is the first, or the clock was set back.
-        end = boundary if boundary > self._start_ns else now_ns
+        end = boundary if boundary - self._start_ns >= shortest else now_ns
         span = Span(min(self._start_ns, end), end)
         self._start_ns = end
         return span

@@ -78,6 +78,30 @@ def test_a_first_window_near_its_boundary_ends_there() -> None:
     assert windows.close(101 * SECOND) == Span(start, 101 * SECOND)
 
 
+def test_a_first_window_that_begins_just_before_a_boundary_passes_it() -> None:
+    start = 101 * SECOND - SECOND // 100
+    windows = ClockWindows(SECOND, start, first_ns=SECOND // 10)
+    assert windows.delay(start) == 0.1
+    end = start + SECOND // 10
+    assert windows.close(end) == Span(start, end)
+    assert windows.delay(end) == 0.91
+    assert windows.close(102 * SECOND) == Span(end, 102 * SECOND)
+
+
+@given(st.integers(0, SECOND - 1), st.integers(0, 3 * SECOND))
+def test_a_first_window_is_not_tiny_and_later_ones_end_at_boundaries(start: int, late: int) -> None:
+    first = SECOND // 10
+    windows = ClockWindows(SECOND, start, first_ns=first)
+    end = start + round(windows.delay(start) * SECOND)
+    assert first <= end - start <= 2 * first
+    span = windows.close(end + late)
+    assert span.start_ns == start
+    assert first <= span.end_ns - start <= 2 * first + late
+    following = span.end_ns + round(windows.delay(span.end_ns) * SECOND)
+    assert following % SECOND == 0
+    assert windows.close(following) == Span(span.end_ns, following)
+
+
 def test_a_first_window_whose_timer_is_late_ends_at_the_boundary() -> None:
     windows = ClockWindows(SECOND, 100 * SECOND, first_ns=SECOND // 10)
     assert windows.delay(101 * SECOND + 3) == 0
