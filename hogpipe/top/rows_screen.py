@@ -142,9 +142,8 @@ class RowsScreen(Screen[None]):
             self._view("subject").show(_describe_subject(self._subject, len(rows), look, width))
         chart = self._view("chart")
         if chart.display:
-            interval = table.current.seconds if table.current else 1.0
             lines = cast("int", chart.styles.height.value if chart.styles.height else 1)
-            chart.show(make_chart(table.moments, width, int(lines), interval, look))
+            chart.show(make_chart(table.moments, width, int(lines), look))
         self._draw_rows(rows, width)
         hints = HINTS_OF_ROW if self._subject is not None else HINTS
         self._view("footer").show([make_footer(hints, app.take_message(), look, width)])
@@ -174,7 +173,7 @@ class RowsScreen(Screen[None]):
         self._place = max(0, min(self._place, len(rows) - 1))
 
     def _draw_too_small(self, width: int) -> None:
-        text = f"the terminal is too small: top needs {SMALLEST[0]}x{SMALLEST[1]}"
+        text = f"too small: top needs {SMALLEST[0]}x{SMALLEST[1]}"
         self._view("header").show([[(text[:width], Role.WARNING)]])
         for name in ("subject", "chart", "rows", "footer"):
             self._view(name).show([])

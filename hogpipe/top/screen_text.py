@@ -248,17 +248,16 @@ def crop(line: Line, width: int, look: Look) -> Line:
     return cropped
 
 
-def make_chart(
-    moments: Sequence[Moment], width: int, height: int, interval: float, look: Look
-) -> list[Line]:
+def make_chart(moments: Sequence[Moment], width: int, height: int, look: Look) -> list[Line]:
     """Return the rates of the last windows as a chart, with its scale at the left."""
     room = max(1, width - _LABEL_WIDTH - 1)
-    values = [moment.transmit + moment.receive for moment in moments][-room:]
+    shown = list(moments)[-room:]
+    values = [moment.transmit + moment.receive for moment in shown]
     highest = max(values, default=0.0)
     labels = [""] * height
     labels[0] = look.speed(highest)
     if height > 1:
-        labels[-1] = f"last {format_age(room * interval)}"
+        labels[-1] = f"last {format_age(shown[-1].end - shown[0].end)}" if shown else ""
     drawn = draw_chart(values, room, height, is_ascii=look.is_ascii)
     return [
         [(f"{label:>{_LABEL_WIDTH}} ", Role.DIM), (line, Role.CHART)]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hogpipe.top.top_app import TopApp
 
 _MONOCHROME_TERMINALS = ("dumb", "vt")
+_ASCII_LOCALES = ("C", "POSIX")
 _UNICODE = "▁█…"
 _SQLITE = b"SQLite format 3\0"
 _MAX_MESSAGES = 100
@@ -59,7 +60,9 @@ def examine_terminal(
     is_monochrome = kind.startswith(_MONOCHROME_TERMINALS)
     return Terminal(
         has_colour=not is_monochrome and not environ.get("NO_COLOR"),
-        is_ascii=is_monochrome or not _can_encode(getattr(screen, "encoding", None)),
+        is_ascii=is_monochrome
+        or environ.get("LC_ALL") in _ASCII_LOCALES  # Python's own encoding is UTF-8 then
+        or not _can_encode(getattr(screen, "encoding", None)),
     )
 
 

@@ -3,6 +3,7 @@
 import pytest
 from support.top import CURL, NGINX, path, play
 
+from hogpipe.aggregation.dimensions import DIMENSIONS
 from hogpipe.model import Quality
 from hogpipe.top.described_flows import NOBODY, NOWHERE, REMAINDER, Owner
 from hogpipe.top.row_groups import (
@@ -75,6 +76,10 @@ def test_each_dimension_has_its_own_key_and_sums_up_the_same(table: TrafficTable
     for one in GROUP_DIMENSIONS:
         assert ask(table, dimension=one.name).sum_up().transmit_bytes == 181
         assert all(len(row.texts) == len(one.columns) for row in rows(table, dimension=one.name))
+
+
+def test_each_dimension_of_records_is_one_of_the_screen() -> None:
+    assert DIMENSIONS.keys() <= {one.name for one in GROUP_DIMENSIONS}
 
 
 def test_the_filter_selects_connections_before_they_are_grouped(table: TrafficTable) -> None:

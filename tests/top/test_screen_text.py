@@ -87,7 +87,7 @@ def test_every_line_fits_and_is_printable(table: TrafficTable, width: int, is_as
             rows = RowGroups(table).query(query)
             layout = lay_out(rows.slice(0, 9, 20), query, look, width, selected=1)
             header = make_header(table, rows.sum_up(), query, LIVE, look=look, width=width)
-            chart = make_chart(table.moments, width, 4, 1.0, look)
+            chart = make_chart(table.moments, width, 4, look)
             lines = [layout.heading, *layout.lines, *header, *chart]
             assert is_printable(lines)
             assert all(measure(line) <= width + 1 for line in lines)
@@ -159,8 +159,8 @@ def test_the_state_of_the_player_is_a_word(state: PlayState, ahead: int, expecte
 
 
 def test_the_chart_has_its_scale() -> None:
-    lines = make_chart([Moment(1, 10, 0), Moment(2, 0, 5)], 40, 2, 1.0, Look())
-    assert [text.split()[:2] for text in text_of(lines)] == [["10", "B/s"], ["last", "28s"]]
+    lines = make_chart([Moment(1, 10, 0), Moment(2, 0, 5)], 40, 2, Look())
+    assert [text.split()[:2] for text in text_of(lines)] == [["10", "B/s"], ["last", "1s"]]
 
 
 def test_the_footer_shows_a_message_instead_of_the_keys() -> None:

@@ -37,6 +37,7 @@ class Tty(TextIOWrapper):
         ({"TERM": "xterm-256color"}, "utf-8", Terminal(has_colour=True, is_ascii=False)),
         ({"TERM": "xterm", "NO_COLOR": "1"}, "utf-8", Terminal(has_colour=False, is_ascii=False)),
         ({"TERM": "xterm"}, "ascii", Terminal(has_colour=True, is_ascii=True)),
+        ({"TERM": "xterm", "LC_ALL": "C"}, "utf-8", Terminal(has_colour=True, is_ascii=True)),
         ({"TERM": "xterm"}, "latin-1", Terminal(has_colour=True, is_ascii=True)),
         ({"TERM": "vt100"}, "utf-8", Terminal(has_colour=False, is_ascii=True)),
         ({"TERM": "dumb"}, "utf-8", Terminal(has_colour=False, is_ascii=True)),
