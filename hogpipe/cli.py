@@ -269,12 +269,10 @@ def check(config: Path, overrides: Sequence[str], *, connect: bool, as_json: boo
 
 
 def _probe_sinks(settings: "Settings") -> "Sequence[Probe]":
-    import asyncio
-
     from hogpipe.sink_probe import probe_sinks
 
     with _stdout_for_sinks_only():
-        return asyncio.run(probe_sinks(settings.sinks))
+        return probe_sinks(settings.sinks)
 
 
 def _print_marked(lines: Sequence[tuple[bool, str, str]]) -> None:

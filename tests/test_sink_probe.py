@@ -19,9 +19,11 @@ from hogpipe.sink_probe import Probe, probe_sinks
 
 PLUGIN = """
 import asyncio
+import threading
 from hogpipe import DeliveryError, SinkSettings, SinkType, hookimpl
 
 met = set()
+over = threading.Event()
 
 class Settings(SinkSettings, frozen=True, kw_only=True):
     how: str
@@ -36,6 +38,8 @@ class Sink:
         match self.how:
             case "hangs":
                 await asyncio.sleep(3600)
+            case "blocks":
+                over.wait()
             case "has a bug":
                 raise KeyError("x")
             case "forges lines":
@@ -64,7 +68,7 @@ def hogpipe_sinks():
 
 async def _probe(folder: Path, *tables: str) -> list[Probe]:
     text = "".join(f"[[sinks]]\n{table}\n" for table in tables)
-    return await probe_sinks(load_text(folder, text).sinks)
+    return await asyncio.to_thread(probe_sinks, load_text(folder, text).sinks)
 
 
 async def _probe_plugin(folder: Path, *kinds: str) -> dict[str, tuple[bool, str]]:
@@ -72,7 +76,8 @@ async def _probe_plugin(folder: Path, *kinds: str) -> dict[str, tuple[bool, str]
     tables = [f'type = "mine"\nname = "{kind}"\nhow = "{kind}"' for kind in kinds]
     text = "".join(f"[[sinks]]\n{table}\n" for table in tables)
     settings = load_text(folder, f'[plugins]\npaths = ["mine.py"]\n{text}')
-    return {one.sink: (one.good, one.text) for one in await probe_sinks(settings.sinks)}
+    probes = await asyncio.to_thread(probe_sinks, settings.sinks)
+    return {one.sink: (one.good, one.text) for one in probes}
 
 
 def _tcp(port: int, more: str = "", host: str = "127.0.0.1") -> str:
@@ -243,6 +248,20 @@ async def test_sinks_are_opened_at_the_same_time(tmp_path: Path) -> None:
     assert found == {"meets": (True, "opened"), "meets too": (True, "opened")}
 
 
+async def test_a_sink_that_blocks_its_event_loop_delays_no_other_and_not_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolation, "OPEN_SECONDS", 0.1)
+    found = await _probe_plugin(tmp_path, "blocks", "works")
+    for name in [name for name in sys.modules if name.startswith("hogpipe_plugin_mine_")]:
+        sys.modules[name].over.set()  # so that the thread ends
+    assert found["works"] == (True, "opened")
+    good, text = found["blocks"]
+    assert not good
+    assert text.startswith("blocks the event loop")
+    assert text.endswith("; its blocking calls have to be made in a thread")
+
+
 async def test_what_a_plugin_does_wrong_is_one_line_and_harms_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,15 +275,15 @@ async def test_what_a_plugin_does_wrong_is_one_line_and_harms_no_other(
             False,
             f"it took longer than 0.1 s; {remedy}",
         ),
-        "has a bug": (False, "cannot be opened: KeyError: 'x' (mine.py, line 21)"),
+        "has a bug": (False, "cannot be opened: KeyError: 'x' (mine.py, line 25)"),
         "forges lines": (False, r"no; \x1b[2Jok  everything"),
         "exits": (
             False,
-            "cannot be opened: RuntimeError: the sink raised SystemExit: 3 (mine.py, line 25)",
+            "cannot be opened: RuntimeError: the sink raised SystemExit: 3 (mine.py, line 29)",
         ),
         "cannot be made": (
             False,
-            "sink cannot be made: cannot be made: ValueError: a bug (mine.py, line 13)",
+            "sink cannot be made: cannot be made: ValueError: a bug (mine.py, line 15)",
         ),
         "works": (True, "opened"),
     }
@@ -307,4 +326,4 @@ def _check(config: Path, *words: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_probes_run_without_sinks() -> None:
-    assert asyncio.run(probe_sinks([])) == []
+    assert probe_sinks([]) == []
