@@ -39,6 +39,7 @@ Above them:
     doctor.py      what this host permits
     sink_probe.py  what each sink connects to
     stream.py      the same pipeline from Python; docs/library.md
+    report/        `hogpipe report`: totals and series of what was recorded; docs/report.md
     top/           `hogpipe top`, the screen; docs/top.md
     testing/       what plugin authors test with; docs/plugins.md
 

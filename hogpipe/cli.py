@@ -25,6 +25,7 @@ from hogpipe.command_options import (
     SET,
     SPEED,
     with_capture_settings,
+    with_question,
     with_settings,
     with_verbosity,
 )
@@ -226,6 +227,22 @@ def _tune_garbage_collector() -> None:
 
 def _describe_ignored(settings: "Settings", keys: Sequence[str]) -> str:
     return f'source "{settings.capture.source}" ignores {", ".join(keys)}'
+
+
+@commands.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@with_question
+@with_verbosity
+@click.pass_obj
+def report(signals: StopSignals, /, **options: object) -> None:
+    """Sum up recorded traffic: files of JSON lines or Parquet, or a history.
+
+    A SOURCE is a path, a glob, or - for the standard input. The report has the totals of each
+    group; with --step, a chart.
+    """
+    from hogpipe.report.reporting import parse_request, run_report
+
+    run_report(parse_request(options), signals)
 
 
 @commands.command()

@@ -149,3 +149,62 @@ DURATION = click.option(
     metavar="DURATION",
     help='Stop after this time: seconds, or "30s", "5m", "1h30m".',
 )
+
+
+def with_question(command: Command) -> Command:
+    """Add the options of a report: the fields of `Request` (hogpipe.report.reporting)."""
+    options = (
+        click.option(
+            "--by",
+            default="program",
+            show_default=True,
+            metavar="DIMENSION[,...]",
+            help="A row for each process, program, user, unit, port, remote, flow, ...; total.",
+        ),
+        click.option(
+            "--since", metavar="TIME", help="From this time (UTC), or from so long ago: 2h."
+        ),
+        click.option("--until", metavar="TIME", help="Up to this time."),
+        click.option(
+            "--only",
+            multiple=True,
+            metavar="SELECTOR",
+            help="Only this traffic, e.g. program:nginx or remote:10.0.0.0/8; '!unit:cron.service' "
+            "excludes; none is traffic without an owner; may be repeated.",
+        ),
+        click.option(
+            "--top",
+            type=click.IntRange(1),
+            default=20,
+            show_default=True,
+            metavar="N",
+            help="Rows for the groups with the most bytes; all others in one sum.",
+        ),
+        click.option("--step", metavar="DURATION", help="Over time, in steps: auto, 10s, 1h."),
+        click.option(
+            "--format",
+            type=click.Choice(["table", "json", "csv", "parquet"]),
+            default="table",
+            show_default=True,
+            help="What is printed.",
+        ),
+        click.option(
+            "-o",
+            "--output",
+            type=click.Path(path_type=Path, readable=False),
+            metavar="FILE",
+            help="Print into this file.",
+        ),
+        click.option(
+            "--html",
+            type=click.Path(path_type=Path, readable=False),
+            metavar="FILE",
+            help="Also write a page with a chart and a table.",
+        ),
+        click.option(
+            "--sql", metavar="QUERY", help="Ask the views traffic and stats in DuckDB's SQL."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command

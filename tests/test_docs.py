@@ -77,6 +77,12 @@ def test_the_script_that_finds_losses_prints_what_it_shows() -> None:
     assert printed == shown
 
 
+@pytest.mark.parametrize("mark", ["report", "chart", "sql"])
+def test_the_examples_of_reports_print_what_they_show(mark: str) -> None:
+    printed, shown = run_shown(block_of("docs/report.md", mark))
+    assert printed == shown
+
+
 def test_the_json_list_of_plugins_is_the_one_on_the_page() -> None:
     require("jq")
     printed, shown = run_shown(block_of("docs/cli.md", "plugins"))

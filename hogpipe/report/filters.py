@@ -1,0 +1,129 @@
+"""PURE: the selectors of `hogpipe report --only`, as those of a run, for records.
+
+A selector is `kind:pattern`, or `!kind:pattern` to exclude. Traffic counts if one of the selectors
+without `!` matches it, or if there is none of those, and no selector with `!` does. Text is
+compared with a case-sensitive shell glob, a pid or port as a number, a remote with an address or a
+network.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from ipaddress import ip_address, ip_network
+
+import msgspec
+
+from hogpipe.report.record_columns import (
+    CGROUP,
+    COMMAND,
+    CONTAINER,
+    EXECUTABLE,
+    HOST,
+    INTERFACE,
+    NUMERIC,
+    PID,
+    POD,
+    PORT,
+    PROGRAM,
+    REMOTE,
+    UNIT,
+    USER,
+    Column,
+)
+
+Value = str | int | float | bool | None
+
+_KINDS: Mapping[str, Column] = {
+    "pid": PID,
+    "program": PROGRAM,
+    "exe": EXECUTABLE,
+    "command": COMMAND,
+    "user": USER,
+    "cgroup": CGROUP,
+    "unit": UNIT,
+    "container": CONTAINER,
+    "pod": POD,
+    "port": PORT,
+    "remote": REMOTE,
+    "interface": INTERFACE,
+    "host": HOST,
+}
+NOBODY = "none"
+"""The selector of traffic without a process."""
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """One selector."""
+
+    column: Column
+    matches: Callable[[Value], bool]
+    """Whether the value of the column is wanted; None stands for no value."""
+    excludes: bool
+
+
+class Filters:
+    """What several selectors choose together; without any, all traffic."""
+
+    def __init__(self, filters: Iterable[Filter]) -> None:
+        self._filters = tuple(filters)
+        self.columns = tuple(dict.fromkeys(one.column for one in self._filters))
+        """The columns whose values decide."""
+
+    def select(self, values: Mapping[Column, Value]) -> bool:
+        """Return whether traffic with these values of `columns` counts."""
+        included = [one for one in self._filters if not one.excludes]
+        if any(one.matches(values[one.column]) for one in self._filters if one.excludes):
+            return False
+        return not included or any(one.matches(values[one.column]) for one in included)
+
+
+def parse_filters(texts: Sequence[str]) -> Filters:
+    """Return the filters that are written so. Raises ValueError with a message for the user."""
+    return Filters(map(_parse, texts))
+
+
+def _parse(text: str) -> Filter:
+    excludes = text.startswith("!")
+    bare = text.removeprefix("!")
+    if bare == NOBODY:
+        return Filter(PROGRAM, lambda value: value is None, excludes)
+    kind, _, pattern = bare.partition(":")
+    if kind not in _KINDS or not pattern:
+        kinds = ", ".join(_KINDS)
+        raise ValueError(
+            f"{text!r} is not a selector: write kind:pattern, !kind:pattern to exclude, or "
+            f"{NOBODY} for traffic without an owner; kind one of {kinds}"
+        )
+    column = _KINDS[kind]
+    if column == REMOTE:
+        return Filter(column, _make_network_test(text, pattern), excludes)
+    if column in NUMERIC:
+        return Filter(column, _make_number_test(text, pattern), excludes)
+    if column == EXECUTABLE and "/" not in pattern:
+        pattern = f"*/{pattern}"  # the name of the file, as for a run
+    return Filter(column, lambda value: _matches_text(value, pattern), excludes)
+
+
+def _matches_text(value: Value, pattern: str) -> bool:
+    return value is not None and fnmatchcase(str(value), pattern)
+
+
+def _make_number_test(text: str, pattern: str) -> Callable[[Value], bool]:
+    if not (pattern.isascii() and pattern.isdigit()):
+        raise ValueError(f"{text!r} is not a selector: {pattern!r} is not a number")
+    number = int(pattern)
+    return lambda value: value == number
+
+
+def _make_network_test(text: str, pattern: str) -> Callable[[Value], bool]:
+    try:
+        network = ip_network(pattern)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a selector: {error}") from error
+
+    def matches(value: Value) -> bool:
+        try:
+            return ip_address(str(value)) in network
+        except ValueError:  # no address, or none that this host could have written
+            return False
+
+    return matches

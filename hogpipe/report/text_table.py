@@ -1,0 +1,108 @@
+"""PURE: an answer as a table for a terminal, and the lines about what it covers.
+
+In: an answer, the width and the encoding of the terminal. Out: lines that the encoding has, without
+control characters. Numbers are IP bytes in decimal units.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from hogpipe.history.counters import Totals
+from hogpipe.report.filters import Value
+from hogpipe.report.question import Answer
+from hogpipe.report.record_columns import Column
+from hogpipe.report.times import format_time
+from hogpipe.sinks.table import format_size
+from hogpipe.sinks.table_layout import ELLIPSIS, fit, lay_out, measure
+from hogpipe.text import printable
+
+UNATTRIBUTED = "(unattributed)"
+_OF_OWNERS = ("PROGRAM", "COMMAND", "EXECUTABLE", "UNIT", "CONTAINER", "POD", "CGROUP", "USER")
+
+
+def render_answer(answer: Answer, width: int, encoding: str) -> list[str]:
+    """Return the lines of an answer."""
+    rows = answer.rows if answer.columns else ()
+    cells = [_describe(answer.columns, row.values, row.totals) for row in rows]
+    hidden = answer.groups - len(answer.rows)
+    label = "total" if answer.groups < 2 else f"total of {answer.groups}"
+    label += f", {hidden} not shown" if hidden else ""
+    texts = [{name: encode(cell, encoding) for name, cell in row.items()} for row in cells]
+    lines = [describe_span(answer)]
+    lines += lay_out(texts, _describe_totals(answer.total), label, width, ())
+    ellipsis = ELLIPSIS if encode(ELLIPSIS, encoding) == ELLIPSIS else "~"
+    return [fit(line.rstrip(), width).rstrip().replace(ELLIPSIS, ellipsis) for line in lines]
+
+
+def describe_span(answer: Answer) -> str:
+    """Return what span an answer covers, in one line."""
+    if answer.span is None:
+        return "no traffic in this span"
+    first, last = answer.span
+    line = f"{format_time(first)} to {format_time(last)} UTC"
+    if answer.dropped_packets:
+        line += f", {answer.dropped_packets} packets dropped before capture"
+    total = answer.total
+    if total.bytes and total.none:
+        line += f", {_describe_share(total.none / total.bytes)} without owner"
+    return line
+
+
+def name_group(columns: Sequence[Column], values: Sequence[Value]) -> str:
+    """Return a group's values as one text."""
+    known = [printable(str(value)) for value in values if value is not None]
+    if not known:
+        return UNATTRIBUTED if _is_of_owner(columns) else "(other)"
+    return " ".join(known)
+
+
+def encode(text: str, encoding: str) -> str:
+    """Return `text` with what the encoding does not have escaped."""
+    return text if text.isascii() else text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _describe(columns: Sequence[Column], values: Sequence[Value], totals: Totals) -> dict[str, str]:
+    cells = {
+        column.heading: printable(str(value))
+        for column, value in zip(columns, values, strict=True)
+        if value is not None
+    }
+    if not cells and columns:
+        column = next((one for one in columns if one.heading in _OF_OWNERS), columns[0])
+        cells[column.heading] = name_group(columns, values)
+    return cells | _describe_totals(totals)
+
+
+def _describe_totals(totals: Totals) -> dict[str, str]:
+    return {
+        "TRANSMIT": format_size(totals.transmit_bytes),
+        "RECEIVE": format_size(totals.receive_bytes),
+    }
+
+
+def _is_of_owner(columns: Sequence[Column]) -> bool:
+    return any(column.heading in _OF_OWNERS for column in columns)
+
+
+def _describe_share(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.01 else "less than 1 %"
+
+
+def render_rows(names: Sequence[str], rows: Iterable[Sequence[object]], encoding: str) -> list[str]:
+    """Return a table of any rows, numbers to the right; columns are as wide as they need."""
+    cells = [[_format_cell(cell, encoding) for cell in row] for row in rows]
+    widths = [max(map(measure, column)) for column in zip(names, *cells, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if _is_number(cell) else fit(cell, width)
+            for cell, width in zip(line, widths, strict=True)
+        ).rstrip()
+        for line in (list(names), *cells)
+    ]
+
+
+def _format_cell(cell: object, encoding: str) -> str:
+    return "" if cell is None else encode(printable(str(cell)), encoding)
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(".", "", 1).removeprefix("-").isdigit()
