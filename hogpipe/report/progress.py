@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from signal import Signals
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 import click
 
@@ -63,8 +63,10 @@ class Waiter:
             future = executor.submit(work)
             try:
                 wait([future], _PATIENCE)
-                if not future.done() and sys.stderr is not None and sys.stderr.isatty():
-                    _show(future, progress)
+                # Not `sys.stderr`, which escapes what draws the bar (hogpipe.terminal).
+                terminal = sys.__stderr__
+                if not future.done() and terminal is not None and terminal.isatty():
+                    _show(future, progress, terminal)
                 return future.result()
             finally:
                 while not future.done():
@@ -72,8 +74,8 @@ class Waiter:
                     wait([future], _PACE)
 
 
-def _show(future: "Future[Result]", progress: Callable[[], float]) -> None:
-    with click.progressbar(length=_FULL, label="reading", file=sys.stderr) as bar:
+def _show(future: "Future[Result]", progress: Callable[[], float], terminal: TextIO) -> None:
+    with click.progressbar(length=_FULL, label="reading", file=terminal) as bar:
         while not future.done():
             wait([future], _PACE)
             # Unknown progress is negative.
