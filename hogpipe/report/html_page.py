@@ -16,6 +16,8 @@ from hogpipe.sinks.table import format_size
 from hogpipe.text import printable
 
 _WIDTH, _HEIGHT = 900, 240
+_TOP = 20  # above the bars, for the label
+_BOTTOM = _TOP + _HEIGHT
 _MOST_COLOURS = 7
 _STYLE = """
 :root { color-scheme: light dark; --edge: #8884; }
@@ -112,7 +114,7 @@ def _draw(series: Series) -> str:
     width = _WIDTH / len(series.total)
     bars = []
     for step in range(len(series.total)):
-        base = float(_HEIGHT)
+        base = float(_BOTTOM)
         for colour, layer in enumerate(layers):
             height = layer[step] / largest * _HEIGHT
             base -= height
@@ -124,8 +126,8 @@ def _draw(series: Series) -> str:
                 )
     end = series.start + series.step * len(series.total)
     axis = (
-        f'<text x="0" y="{_HEIGHT + 16}">{format_time(series.start)} UTC</text>'
-        f'<text x="{_WIDTH}" y="{_HEIGHT + 16}" text-anchor="end">{format_time(end)} UTC</text>'
+        f'<text x="0" y="{_BOTTOM + 16}">{format_time(series.start)} UTC</text>'
+        f'<text x="{_WIDTH}" y="{_BOTTOM + 16}" text-anchor="end">{format_time(end)} UTC</text>'
         f'<text x="0" y="12">{format_size(largest)} in {series.step:g} s</text>'
     )
     places = [*range(len(shown)), _MOST_COLOURS]
@@ -134,6 +136,6 @@ def _draw(series: Series) -> str:
         for place, name in zip(places, names, strict=True)
     )
     return (
-        f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT + 22}" role="img" '
+        f'<figure><svg viewBox="0 0 {_WIDTH} {_BOTTOM + 22}" role="img" '
         f'aria-label="Bytes over time">{"".join(bars)}{axis}</svg><ul>{legend}</ul></figure>'
     )
