@@ -8,6 +8,7 @@ records, and the rest of a damaged compressed file, are left out and counted.
 
 import asyncio
 import gzip
+import logging
 import os
 import zlib
 from collections.abc import AsyncIterator
@@ -19,6 +20,8 @@ from hogpipe.files import require_regular
 from hogpipe.text import printable
 from hogpipe.top.record_windows import ParsedWindow, WindowParser, build_window
 from hogpipe.top.traffic_table import TrafficTable, WindowTraffic
+
+log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 18
 _LONGEST_LINE = 1 << 20
@@ -40,6 +43,7 @@ class RecordFile:
         self._path = path
         self.is_at_end = False
         self.parser = WindowParser()
+        self._has_warned = False
         self.damage = ""
         """Why the rest of a compressed file cannot be read; empty if it can."""
 
@@ -62,7 +66,7 @@ class RecordFile:
                 windows = await asyncio.to_thread(self._parse_next, lines)
                 for window in windows:
                     yield build_window(table, window)
-                self.damage = lines.damage
+                self._warn_once(lines.damage)
                 if lines.has_more:
                     quiet_polls = 0
                     continue
@@ -76,6 +80,16 @@ class RecordFile:
                 await asyncio.sleep(_POLL_SECONDS)
         finally:
             lines.close()
+
+    def _warn_once(self, damage: str) -> None:
+        """Log the first line that is no record, and what is wrong with a compressed file."""
+        first = self.parser.first_foreign
+        if first and not self._has_warned:
+            self._has_warned = True
+            log.warning("%s: line %d is no record; such lines are counted", self._path, first)
+        if damage and not self.damage:
+            self.damage = damage
+            log.warning("%s: the rest cannot be read: %s", self._path, damage)
 
     def _open(self) -> BinaryIO:
         try:

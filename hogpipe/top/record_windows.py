@@ -1,8 +1,11 @@
 """PURE: lines of JSON records as windows of the table of connections.
 
-In: lines. Out: `ParsedWindow`s, each from adjacent records of one window of one run, and with
+In: lines. Out: `ParsedWindow`s, each from adjacent records of one span of time, and with
 `build_window` entries of the table. A line that is no record, or has other types than a record, is
 counted and left out.
+
+Known limits: records of several hosts are summed up where their windows have the same times and
+follow one another; a pid stands for one process then.
 """
 
 from collections.abc import Iterator, Sequence
@@ -72,7 +75,6 @@ class _StatsLine(TypedDict):
     """The keys of a stats record that the screen shows: other versions may have more or fewer."""
 
     window: Window
-    run: str
     capture: _CaptureKeys
     attribution: _AttributionKeys
     aggregation: _AggregationKeys
@@ -96,11 +98,10 @@ class _Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class ParsedWindow(msgspec.Struct):
-    """The records of a window of one run."""
+    """The records of a window."""
 
     start: float
     end: float
-    run: str
     entries: list[_Entry] = msgspec.field(default_factory=list)
     figures: Figures = msgspec.field(default_factory=Figures)
     is_complete: bool = False
@@ -156,39 +157,35 @@ class WindowParser:
         if kind == "traffic":
             traffic = _decode_traffic(line)
             entry = _parse_entry(traffic)
-            window, before = self._select(parse_span(traffic["window"]), traffic["run"])
+            window, before = self._select(parse_span(traffic["window"]))
             window.entries.append(entry)
             return before
         if kind == "stats":
             stats = _decode_stats(line)
             span = parse_span(stats["window"])
-            window, before = self._select_stats(span, stats["run"])
+            window, before = self._select_stats(span)
             _add_stats(window, cast("StatsBody", stats), span)
             return before
         raise ValueError(f"a record of the type {kind}")
 
-    def _select(
-        self, span: tuple[float, float], run: str
-    ) -> tuple[ParsedWindow, ParsedWindow | None]:
+    def _select(self, span: tuple[float, float]) -> tuple[ParsedWindow, ParsedWindow | None]:
         """Return the window of a span, and the one before if it ends with it."""
         window = self._open
-        if window and (window.start, window.end, window.run) == (*span, run):
+        if window and (window.start, window.end) == span:
             return window, None
-        self._open = ParsedWindow(*span, run)
+        self._open = ParsedWindow(*span)
         return self._open, window
 
-    def _select_stats(
-        self, span: tuple[float, float], run: str
-    ) -> tuple[ParsedWindow, ParsedWindow | None]:
+    def _select_stats(self, span: tuple[float, float]) -> tuple[ParsedWindow, ParsedWindow | None]:
         """Return the window that stats belong to: the last one that their span covers.
 
         The stats of several windows may be in one record.
         """
         window = self._open
-        if window and window.run == run and span[0] <= window.start and window.end == span[1]:
+        if window and span[0] <= window.start and window.end == span[1]:
             return window, None
         start = max(span[0], window.end) if window and window.end < span[1] else span[0]
-        return self._select((start, span[1]), run)
+        return self._select((start, span[1]))
 
 
 def _add_stats(window: ParsedWindow, stats: StatsBody, span: tuple[float, float]) -> None:
@@ -203,7 +200,7 @@ def _add_stats(window: ParsedWindow, stats: StatsBody, span: tuple[float, float]
 
 def parse_records(start: float, end: float, records: Sequence[Record]) -> ParsedWindow:
     """Return a window of records that are known to be records."""
-    window = ParsedWindow(start, end, "")
+    window = ParsedWindow(start, end)
     for record in records:
         if record["type"] == "traffic":
             window.entries.append(_parse_entry(record))

@@ -88,8 +88,6 @@ class PlayState(msgspec.Struct, frozen=True):
     is_following: bool
     is_at_end: bool
     speed: float
-    message: str = ""
-    """The newest warning of the run; empty if there is none."""
 
     def describe(self, ahead: int) -> tuple[str, Role]:
         """Return the state in a word; `ahead` windows are newer than what is shown."""

@@ -29,7 +29,10 @@ _TERMINAL_INTERVAL = 1.0
 
 
 class TopApp(App[None]):
-    """Shows a source; `has_colour` and `look` are what the terminal can show."""
+    """Shows a source; `has_colour` and `look` are what the terminal can show.
+
+    `take_message` returns the newest warning for as long as it is to be shown.
+    """
 
     ENABLE_COMMAND_PALETTE = False
     BINDINGS = [  # noqa: RUF012 - as Textual declares it
@@ -53,8 +56,7 @@ class TopApp(App[None]):
         self.table = TrafficTable()
         self.groups = RowGroups(self.table)
         self.player = Player(source, self.table, self.request_draw, speed=speed)
-        self.take_message = take_message
-        """Returns the newest warning for as long as it is to be shown."""
+        self._take_message = take_message
         self._source = source
         self._query = query
         self._playing: asyncio.Task[None] | None = None
@@ -90,6 +92,10 @@ class TopApp(App[None]):
     def error(self) -> HogpipeError | None:
         """What ended the source early."""
         return self.player.error
+
+    def take_message(self) -> str:
+        """Return what the last line says instead of the keys; empty if nothing."""
+        return str(self.player.error) if self.player.error else self._take_message()
 
     def describe_player(self) -> PlayState:
         """Return what the header says of the player."""

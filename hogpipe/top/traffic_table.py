@@ -96,12 +96,13 @@ class TrafficTable:
         self._max_owners = max_owners
         self._max_entries = max_entries
         self._max_windows = max_windows
+        self.epoch = 0
+        """Changes when slots are renumbered."""
         self.clear()
 
     def clear(self) -> None:
         """Begin again, with an empty table."""
-        self.epoch = getattr(self, "epoch", 0) + 1
-        """Changes when slots are renumbered."""
+        self.epoch += 1
         self.folded = 0
         """How many connections were merged with others."""
         self.owners: list[Owner] = []

@@ -49,7 +49,7 @@ def test_ledger_and_ebpf_attribute_short_connections_to_their_processes(tmp_path
         assert verdict["right"] >= verdict["truth"] * 0.999
 
 
-@pytest.mark.parametrize("name", ["packet_cost.py", "delivery.py", "jsonl.py"])
+@pytest.mark.parametrize("name", ["packet_cost.py", "delivery.py", "jsonl.py", "screen.py"])
 def test_a_benchmark_runs_at_full_size(name: str) -> None:
     require("ip", "iperf3")
     run_bench(name)

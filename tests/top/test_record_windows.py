@@ -132,3 +132,11 @@ def test_stats_of_several_windows_belong_to_the_last_one() -> None:
 def test_stats_after_windows_without_traffic_are_a_window_of_their_own() -> None:
     assert spans(traffic(second=0), covering(5, 4)) == [(0, 1, 1, 0), (1, 5, 0, 1)]
     assert spans(covering(5, 4), covering(5, 9)) == [(0, 5, 0, 1), (5, 10, 0, 1)]
+
+
+def test_windows_of_several_hosts_with_the_same_times_are_one() -> None:
+    other: Any = {**traffic(second=0), "run": "02", "host": {"name": "web2"}}
+    assert spans(traffic(second=0), stats(), other, traffic(second=1)) == [
+        (0, 1, 2, 1),
+        (1, 2, 1, 0),
+    ]

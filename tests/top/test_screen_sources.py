@@ -133,7 +133,9 @@ async def test_a_compressed_file_is_read_as_far_as_it_is_whole(tmp_path: Path, c
     assert table.passed == 40 or cut
 
 
-async def test_foreign_and_torn_lines_are_counted(tmp_path: Path) -> None:
+async def test_foreign_and_torn_lines_are_counted_and_the_first_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path, table = tmp_path / "r.jsonl", TrafficTable()
     torn = lines(1)[:30]
     path.write_bytes(b"<html>\n" + lines(0) + torn + b"\n" + b"x" * (3 << 20) + b"\n" + lines(2))
@@ -141,6 +143,9 @@ async def test_foreign_and_torn_lines_are_counted(tmp_path: Path) -> None:
     async with aclosing(source.read(table)) as windows:  # type: ignore[type-var]
         await take(windows, table, 2)
     assert source.parser.first_foreign == 1
+    assert [one.getMessage() for one in caplog.records] == [
+        f"{path}: line 1 is no record; such lines are counted"
+    ]
     assert table.figures.foreign_lines >= 3
     assert table.traffic[0].sum() == 200
 
