@@ -128,6 +128,11 @@ def run(
     metavar="FILE",
     help="Show recorded traffic: JSON lines, plain or gzip, or a history; also while it grows.",
 )
+@click.option(
+    "--since",
+    metavar="TIME",
+    help="Begin a recording at this time (UTC), or so long ago: 2026-11-22T15:00, 15:00, 2h.",
+)
 @SPEED
 @SET
 @with_verbosity
@@ -139,6 +144,7 @@ def top(
     *,
     overrides: Sequence[str],
     records: Path | None,
+    since: str | None,
     speed: float | None,
     group_by: Sequence[str],
     **options: object,
@@ -159,6 +165,8 @@ def top(
     if options["read"] and options["source"]:
         raise click.UsageError("--read and --source exclude each other")
     if records is None:
+        if since:
+            raise click.UsageError("--since is for --from")
         import msgspec
 
         from hogpipe.config.load import load_settings
@@ -170,7 +178,7 @@ def top(
     else:
         if config or overrides or any(options.values()):
             raise click.UsageError("--from reads records: no CONFIG and no options of a capture")
-        source = choose_recording(records)
+        source = choose_recording(records, _parse_since(since))
 
     async def show() -> NoReturn:
         try:
@@ -181,6 +189,20 @@ def top(
 
     _tune_garbage_collector()
     asyncio.run(show())
+
+
+def _parse_since(text: str | None) -> float:
+    """Return a time as seconds since the epoch, 0 if there is none."""
+    if text is None:
+        return 0.0
+    from datetime import UTC, datetime
+
+    from hogpipe.report.times import parse_time
+
+    try:
+        return parse_time(text, datetime.now(UTC)).timestamp()
+    except ValueError as error:
+        raise click.UsageError(f"--since: {error}") from error
 
 
 @contextmanager

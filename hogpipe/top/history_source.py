@@ -28,12 +28,13 @@ _END_OF_TIME = 1 << 52  # milliseconds
 
 
 class HistorySource:
-    """The windows of a history, in the order of their start."""
+    """The windows of a history, in the order of their start, from the one at `since` on."""
 
     is_live = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, since: float = 0.0) -> None:
         self._path = path
+        self._since_ms = max(0, round(since * 1000))
         self.is_at_end = False
 
     @property
@@ -50,7 +51,8 @@ class HistorySource:
         self.is_at_end = False
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1, "history") as thread:
-            reading = _Reading(await loop.run_in_executor(thread, HistoryReader, self._path))
+            reader = await loop.run_in_executor(thread, HistoryReader, self._path)
+            reading = _Reading(reader, self._since_ms)
             try:
                 while True:
                     windows = await loop.run_in_executor(thread, reading.read_next)
@@ -66,9 +68,9 @@ class HistorySource:
 class _Reading:
     """One reading of a history; in one thread."""
 
-    def __init__(self, reader: HistoryReader) -> None:
+    def __init__(self, reader: HistoryReader, since_ms: int) -> None:
         self._reader = reader
-        self._since_ms = 0
+        self._since_ms = since_ms
         self._windows: Iterator[HistoryWindow] = iter(())
 
     def read_next(self) -> list[ParsedWindow]:

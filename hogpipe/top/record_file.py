@@ -33,14 +33,15 @@ _GZIP = b"\x1f\x8b"
 class RecordFile:
     """A file of JSON lines, plain or gzip. A plain one is read on while it grows.
 
-    If another file has its name, as after a rotation, that one follows; a file that got shorter is
-    read from its beginning.
+    Windows that end before `since`, seconds since the epoch, are left out. If another file has the
+    name, as after a rotation, that one follows; a file that got shorter is read from its beginning.
     """
 
     is_live = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, since: float = 0.0) -> None:
         self._path = path
+        self._since = since
         self.is_at_end = False
         self.parser = WindowParser()
         self._has_warned = False
@@ -73,7 +74,8 @@ class RecordFile:
                 quiet_polls += 1
                 if lines.is_final or quiet_polls >= _SETTLE_POLLS:
                     for window in self.parser.finish():
-                        yield build_window(table, window)
+                        if window.end > self._since:
+                            yield build_window(table, window)
                 self.is_at_end = True
                 if lines.is_final:
                     return
@@ -101,7 +103,8 @@ class RecordFile:
 
     def _parse_next(self, lines: "_LineReader") -> list[ParsedWindow]:
         """Return the windows that the next part of the file completes (in a thread)."""
-        return list(self.parser.parse(lines.read()))
+        windows = self.parser.parse(lines.read())
+        return [window for window in windows if window.end > self._since]
 
 
 class _LineReader:

@@ -74,8 +74,11 @@ def _can_encode(encoding: str | None) -> bool:
     return True
 
 
-def choose_recording(path: Path) -> WindowSource:
-    """Return the source for a file: a history, or lines. One that cannot be read is of lines."""
+def choose_recording(path: Path, since: float = 0.0) -> WindowSource:
+    """Return the source for a file: a history, or lines. One that cannot be read is of lines.
+
+    Windows that end before `since`, seconds since the epoch, are left out.
+    """
     try:
         is_history = read_regular(path, len(_SQLITE)) == _SQLITE
     except OSError:  # the source names it
@@ -83,10 +86,10 @@ def choose_recording(path: Path) -> WindowSource:
     if is_history:
         from hogpipe.top.history_source import HistorySource  # noqa: PLC0415 - it imports sqlite3
 
-        return HistorySource(path)
+        return HistorySource(path, since)
     from hogpipe.top.record_file import RecordFile  # noqa: PLC0415
 
-    return RecordFile(path)
+    return RecordFile(path, since)
 
 
 async def run_top(

@@ -58,6 +58,17 @@ async def test_where_no_windows_are_kept_buckets_take_their_place(tmp_path: Path
     assert lengths >= {1, 60}
 
 
+async def test_a_history_begins_where_it_is_asked_to(tmp_path: Path) -> None:
+    path, run, table = tmp_path / "history.db", Run(), TrafficTable()
+    with writing(path) as writer:
+        for at in range(0, 10_000, 1000):
+            write(writer, run.window(START_MS + at, 1000, [("nginx", 1, 10)]))
+    source = HistorySource(path, since=START_MS / 1000 + 7)
+    async with aclosing(source.read(table)) as windows:  # type: ignore[type-var]
+        await take(windows, table, 3)
+    assert programs(table) == {"nginx": 30}
+
+
 def test_the_content_of_a_file_says_what_it_is(tmp_path: Path) -> None:
     history, lines = tmp_path / "a", tmp_path / "b.db"
     with writing(history):

@@ -155,3 +155,13 @@ async def test_what_is_no_file_is_named(tmp_path: Path, kind: str) -> None:
     path: Any = tmp_path / "absent" if kind == "absent" else tmp_path
     with pytest.raises(CaptureError, match=rf"^--from {path}: "):
         await RecordFile(path).prepare()
+
+
+async def test_a_recording_begins_where_it_is_asked_to(tmp_path: Path) -> None:
+    path, table = tmp_path / "r.jsonl.gz", TrafficTable()
+    path.write_bytes(gzip.compress(lines(*range(10)), mtime=0))
+    since = stats(second=6)["window"]["end_unix"]
+    async with aclosing(RecordFile(path, since).read(table)) as windows:  # type: ignore[type-var]
+        async for window in windows:
+            add(table, window)
+    assert table.passed == 3

@@ -79,6 +79,8 @@ def test_no_terminal_is_one_line() -> None:
         (["--group-by", "colour"], "--group-by: one of process, program"),
         (["--speed", "0"], 'must be a number above 0, or "max"'),
         (["--from", "x", "-i", "lo"], "--from reads records"),
+        (["--since", "2h"], "--since is for --from"),
+        (["--from", "x", "--since", "then"], "--since: expected a time"),
     ],
 )
 def test_wrong_usage(words: list[str], expected: str) -> None:
