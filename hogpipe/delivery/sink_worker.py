@@ -68,6 +68,8 @@ class SinkWorker:
         self._ended = False
         """Whether the reader of the output has left."""
         self._closing: asyncio.Task[None] | None = None
+        self._acknowledging = False
+        """Whether a window is delivered that the spool would still deliver again."""
         self._begun, self._closed = asyncio.Event(), asyncio.Event()
         self._update()
 
@@ -210,8 +212,10 @@ class SinkWorker:
         try:
             await self._delivery.attempt()
             if not self._delivery:
+                self._acknowledging = True
                 await self._queue.acknowledge()
         finally:
+            self._acknowledging = False
             self._update()
 
     async def _take_window(self) -> None:
@@ -245,7 +249,7 @@ class SinkWorker:
 
     def _update(self) -> None:
         """Bring the signals in line with the queue; the queue calls this when it changes."""
-        idle = self._ended or not (self._queue.queued or self._delivery)
+        idle = self._ended or not (self._queue.queued or self._delivery or self._acknowledging)
         self._signals.update(self._queue, idle=idle)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from support.sinks import Gate, Script, ScriptedSink, running, settings, traffic
 
 from hogpipe.delivery import dispatch
 from hogpipe.delivery.dispatch import Dispatcher, NewSink
+from hogpipe.delivery.spool import Spool
 from hogpipe.errors import ConfigurationError, InUseError, OutputClosedError
 from hogpipe.records.schema import Record
 from hogpipe.sinks.jsonl.jsonl_sink import JsonlSettings, JsonlSink
@@ -246,6 +248,31 @@ async def test_a_run_that_ends_while_a_spool_changes_hands_keeps_all_records_in_
         await until(lambda: len(later.records) == 2)
         assert await dispatcher.drain(10) == []
     assert _sequences(later) == [1, 2]
+
+
+async def test_a_window_is_acknowledged_before_its_spool_changes_hands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acknowledge, gate = Spool.acknowledge, threading.Event()
+
+    def acknowledge_late(spool: Spool) -> None:
+        gate.wait(20)
+        acknowledge(spool)
+
+    monkeypatch.setattr(Spool, "acknowledge", acknowledge_late)
+    sinks = [ScriptedSink(), ScriptedSink()]
+    spooled = settings(spool=tmp_path / "spool")
+    dispatcher = _dispatcher((sinks[0], spooled))
+    async with running(dispatcher):
+        await dispatcher.publish(_window(1))
+        await until(lambda: sinks[0].windows)
+        await _change(dispatcher, (sinks[1], spooled))
+        await dispatcher.publish(_window(2))
+        await asyncio.sleep(0.01)  # any moment is right: the sink that leaves is not idle yet
+        assert "close" not in sinks[0].calls
+        gate.set()
+        assert await dispatcher.drain(10) == []
+    assert [_sequences(sink) for sink in sinks] == [[1], [2]]
 
 
 @examples(max_examples=60)
