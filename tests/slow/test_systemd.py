@@ -75,6 +75,24 @@ def test_a_reload_reopens_files(container: Container) -> None:
         time.sleep(0.2)
 
 
+def test_a_reload_takes_over_the_configuration_or_has_the_reason_as_status(
+    container: Container,
+) -> None:
+    config = "/etc/hogpipe/config.toml"
+    container.run("sh", "-c", f"echo '[aggregation]\ninterval = 0' >> {config}")
+    container.run("systemctl", "reload", "hogpipe")
+    assert container.show("ActiveState") == "active"
+    refused = "the last configuration is refused: "
+    container.wait_until(
+        "StatusText", f"{refused}{config}: aggregation.interval: .*; .* packets, .*"
+    )
+    container.run("sed", "-i", "s/interval = 0/interval = 0.5/", config)
+    container.run("systemctl", "reload", "hogpipe")
+    container.wait_until("StatusText", r"\d+\.\d s, \d+ packets, .*")
+    journal = container.run("journalctl", "-u", "hogpipe")
+    assert "configuration reloaded: aggregation.interval" in journal
+
+
 def test_the_watchdog_ends_and_restarts_a_service_that_hangs(container: Container) -> None:
     pid = container.show("MainPID")
     container.run("kill", "-STOP", pid)
