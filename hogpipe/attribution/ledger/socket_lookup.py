@@ -132,9 +132,13 @@ def _held_whole(socket: KnownSocket, span: Span) -> bool:
 
 
 def _settling(socket: KnownSocket) -> int:
-    """Return for how long after its end packets of a socket may be seen."""
+    """Return for how long after its end packets of a socket may be seen.
+
+    A connection ends where the next one on its five-tuple begins. Packets that the clocks put right
+    before that are those that open the next one: its own last packet was longer ago.
+    """
     is_connection = socket.protocol == TCP and socket.remote_port
-    return 0 if is_connection else _SETTLING_NS
+    return -_CLOCK_ERROR_NS if is_connection else _SETTLING_NS
 
 
 def _may_be_replaced(socket: KnownSocket, span: Span) -> bool:

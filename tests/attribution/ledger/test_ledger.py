@@ -133,8 +133,9 @@ def test_a_connection_on_a_reused_five_tuple_owns_its_packets_from_the_first() -
     ledger = Ledger()
     connect(ledger, ALICE, cookie=1)
     connect(ledger, BOB, cookie=2, at=5.0)
-    opening = span_at(5.00002, 5.00005)  # the release of the former one was not recorded
-    assert find_owner(ledger, flow(40000, 443), 6.0, opening) == (Quality.EXACT, BOB)
+    for first in (5.00002, 4.99998):  # the clocks of packets and events differ
+        opening = span_at(first, 5.00005)
+        assert find_owner(ledger, flow(40000, 443), 6.0, opening) == (Quality.EXACT, BOB)
     assert find_owner(ledger, flow(40000, 443), 6.0, span_at(5.00002, 6.0)) == (Quality.EXACT, BOB)
     assert find_owner(ledger, flow(40000, 443), 6.0, span_at(4.9998, 4.9999)) == (
         Quality.EXACT,
