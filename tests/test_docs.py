@@ -7,8 +7,14 @@ import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import msgspec
 import pytest
+from click.testing import CliRunner
 from support.namespaces import require
+
+from hogpipe.cli import commands
+from hogpipe.config.load import load_settings
+from hogpipe.config.options import RunOptions
 
 ROOT = Path(__file__).parent.parent
 TOP = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "RELEASING.md")]
@@ -23,6 +29,11 @@ def block_of(page: str, mark: str) -> str:
     found = re.search(rf"<!-- {mark} -->\n```\w+\n(.*?)```", text, re.DOTALL)
     assert found, f"{page} has no block {mark}"
     return found[1]
+
+
+def prose_of(page: Path) -> str:
+    """Return the text of a page without its code blocks."""
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
 def split_command(block: str) -> tuple[str, str]:
@@ -90,6 +101,36 @@ def test_the_json_list_of_plugins_is_the_one_on_the_page() -> None:
     assert printed == shown
 
 
+def list_commands(page: str) -> list[list[str]]:
+    """Return the words of each hogpipe command in backquotes on a page of docs/."""
+    found = re.findall(r"`(?:sudo )?hogpipe ([^`]+)`", prose_of(ROOT / "docs" / page))
+    return [shlex.split(one) for one in found if "…" not in one]
+
+
+@pytest.mark.parametrize("words", list_commands("nethogs.md"), ids=" ".join)
+def test_the_commands_for_users_of_nethogs_are_valid(words: list[str]) -> None:
+    name, *rest = words
+    if name not in commands.commands:
+        assert CliRunner().invoke(commands, words).exit_code == 0
+        return
+    options = commands.commands[name].make_context(name, rest).params
+    if name in {"run", "top"}:
+        load_settings(options["config"], msgspec.convert(options, RunOptions), options["overrides"])
+
+
+def test_the_script_for_users_of_nethogs_prints_what_nethogs_would() -> None:
+    require("jq")
+    (script,) = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/nethogs.md").read_text(), re.DOTALL)
+    replay = f"{shlex.quote(sys.executable)} -m hogpipe run tests/data/golden/config.toml"
+    done = subprocess.run(
+        ["sh", "-c", script.replace("sudo hogpipe run", replay)],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert rows[0] == ["nginx", "15045", "0", "74650", "74774"]
+    assert {len(row) for row in rows} == {5}
+
+
 def test_the_example_of_the_library_page_runs(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "library.md").read_text()
     found = re.search(r"```python\n(.*?)```", text, re.DOTALL)
@@ -121,8 +162,7 @@ def headings_of(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_is_short_unless_it_is_a_reference(page: Path) -> None:
-    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-    words = [word for word in prose.split() if re.search(r"\w", word)]
+    words = [word for word in prose_of(page).split() if re.search(r"\w", word)]
     assert page.name in REFERENCES or len(words) <= MOST_WORDS
 
 
