@@ -26,7 +26,7 @@ from hogpipe.report.question import Answer, Question, Series
 from hogpipe.report.record_columns import list_columns
 from hogpipe.report.source_files import open_store
 from hogpipe.report.text_chart import most_steps, render_series
-from hogpipe.report.text_table import describe_span, render_answer, render_rows
+from hogpipe.report.text_table import render_answer, render_rows, render_span
 from hogpipe.report.times import choose_step, parse_time
 from hogpipe.report.traffic_store import Table, TrafficStore
 from hogpipe.signals import StopSignals
@@ -164,7 +164,7 @@ def _render(answer: Answer, series: Series | None) -> list[str]:
     width, encoding = shutil.get_terminal_size().columns, sys.stdout.encoding or "ascii"
     if series is None:
         return render_answer(answer, width, encoding)
-    return [describe_span(answer), *render_series(series, width, encoding)]
+    return [*render_span(answer, width), *render_series(series, width, encoding)]
 
 
 def _answer_sql(store: TrafficStore, statement: str, request: Request) -> None:

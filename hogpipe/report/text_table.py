@@ -4,6 +4,7 @@ In: an answer, the width and the encoding of the terminal. Out: lines that the e
 control characters. Numbers are IP bytes in decimal units.
 """
 
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from hogpipe.history.counters import Totals
@@ -27,14 +28,19 @@ def render_answer(answer: Answer, width: int, encoding: str) -> list[str]:
     label = "total" if answer.groups < 2 else f"total of {answer.groups}"
     label += f", {hidden} not shown" if hidden else ""
     texts = [{name: encode(cell, encoding) for name, cell in row.items()} for row in cells]
-    lines = [describe_span(answer)]
+    lines = render_span(answer, width)
     lines += lay_out(texts, _describe_totals(answer.total), label, width, ())
     ellipsis = ELLIPSIS if encode(ELLIPSIS, encoding) == ELLIPSIS else "~"
     return [fit(line.rstrip(), width).rstrip().replace(ELLIPSIS, ellipsis) for line in lines]
 
 
+def render_span(answer: Answer, width: int) -> list[str]:
+    """Return what span an answer covers, in as many lines as it needs."""
+    return textwrap.wrap(describe_span(answer), max(width, 1), break_on_hyphens=False)
+
+
 def describe_span(answer: Answer) -> str:
-    """Return what span an answer covers, in one line."""
+    """Return what span an answer covers, what was lost and what has no owner, as one text."""
     if answer.span is None:
         return "no traffic in this span"
     first, last = answer.span

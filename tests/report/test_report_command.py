@@ -49,6 +49,19 @@ def test_a_table_fits_80_columns(tmp_path: Path) -> None:
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("options", [(), ("--step", "1s")])
+def test_losses_and_missing_owners_are_shown_in_80_columns(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    windows = make_windows(100)
+    windows[0][0]["attribution"] = {"none": 300}  # type: ignore[typeddict-item]
+    printed = run_command(write_lines(tmp_path / "x.jsonl", windows), *options).stdout
+    head = printed.splitlines()[:2]
+    lost = "100 packets dropped before capture, less than 1 % without owner"
+    assert " ".join(head).endswith(lost)
+    assert max(map(len, head)) <= 80
+
+
 def test_what_is_not_shown_is_in_the_total(lines: Path) -> None:
     result = run_command(lines, "--top", "1")
     assert result.stdout.splitlines()[-1].split() == [
