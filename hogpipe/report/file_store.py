@@ -152,7 +152,7 @@ class RecordFiles:
         parts = []
         for gzipped in (False, True):
             if paths := self._list_paths(is_parquet=False, is_gzip=gzipped):
-                compression = "gzip" if gzipped else "none"
+                compression = "gzip" if gzipped else "uncompressed"
                 parts.append(
                     f"SELECT {_list_record_columns()} FROM read_json({paths}, "
                     f"format = 'newline_delimited', compression = '{compression}', "
