@@ -18,6 +18,12 @@ from hogpipe.text import NOTICE
 DONE = ("aggregation.interval", "sink tcp added")
 
 
+@pytest.fixture(autouse=True)
+def level(caplog: pytest.LogCaptureFixture) -> None:
+    """The level of a run without -v, whatever another test has set."""
+    caplog.set_level(NOTICE)
+
+
 class Pipeline:
     """Records calls; `reconfigure` returns or raises what a test has set."""
 
@@ -78,7 +84,6 @@ async def running(read: Callable[[], Settings] | None = Settings) -> AsyncIterat
 async def test_files_are_reopened_and_the_configuration_is_taken_over(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(NOTICE)
     async with running() as case:
         case.pipeline.outcome = Reconfiguration(DONE)
         assert await case.reload() == "ready: 9.0 s, 5 packets"
