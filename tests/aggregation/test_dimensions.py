@@ -143,6 +143,9 @@ class KnownProcesses:
     def find_start_ns(self, _pid: int) -> int | None:
         return 0
 
+    def find_earlier_owner(self, _cookie: int) -> RowOwner | None:
+        return None
+
     def find_unconfirmed(self, cookies: Collection[int]) -> list[bool]:
         return [False] * len(cookies)
 

@@ -35,6 +35,7 @@ from hogpipe.linux.bpf.programs import attach_traffic_programs
 from hogpipe.linux.bpf.traffic_maps import TrafficMaps
 from hogpipe.linux.bpf.traffic_rows import join_rows
 from hogpipe.linux.cgroups import CgroupTree, covers_host
+from hogpipe.linux.memory import MemoryRelease
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.process_starts import shows_host_pids
 from hogpipe.linux.procfs import shows_live_processes
@@ -217,6 +218,7 @@ class EpochReader:
         self._flow_sockets = flow_sockets
         self._time_wait = TimeWaitTracker(namespaces, max_flows)
         self._packets_lost = 0
+        self._memory = MemoryRelease()
         with ExitStack() as stack:
             tree = CgroupTree()
             stack.callback(tree.close)
@@ -246,6 +248,7 @@ class EpochReader:
         self._count_losses(first)
         yield first
         yield from batches
+        self._memory.update(sum(map(len, rows)))  # columns of rows are many MiB in a flood
 
     def regroup(self, fields: Collection[str]) -> None:
         """Keep rows apart by other fields, from the next epoch that is read on."""

@@ -20,6 +20,9 @@ process that closed it (`record_release`).
 The bytes of a flow were counted at its socket, so an answer does not depend on when packets passed,
 and no answer is invalidated: a flow that another socket has from now on is marked in the batch that
 brings its bytes (`FlowDelta.opened`).
+
+A flow is recorded in each epoch in which it has packets. Flows that were not recorded for
+`_GENERATION` to twice as many seconds expire, so that a flood leaves nothing behind.
 """
 
 import math
@@ -43,6 +46,7 @@ from hogpipe.model import (
 )
 from hogpipe.protocols import TCP
 
+_GENERATION = 30.0  # seconds; attributions in use are looked up sooner again
 _FIRST_CONFIRMED, _LONGEST_CONFIRMED = 1.0, 8.0  # seconds
 
 
@@ -84,8 +88,11 @@ class FlowSockets:
         self._lock = threading.Lock()
         self._sockets: dict[FlowKey, _FlowSocket] = {}
         """The flow that was recorded longest ago comes first."""
+        self._former_sockets: dict[FlowKey, _FlowSocket] = {}
+        """Flows of the generation before that were not recorded since."""
+        self._generation_ends = clock() + _GENERATION
         self._awaiting_release: dict[int, FlowKey] = {}
-        """The flows of accepted connections, by cookie; each is in `_sockets`."""
+        """The flows of accepted connections, by cookie; each is in one of the two."""
         self._snapshot: dict[int, SnapshotSocket] = {}
         """By cookie."""
         self._listeners: dict[tuple[int, int], list[SnapshotSocket]] = {}
@@ -107,13 +114,15 @@ class FlowSockets:
         Return whether the flow was another socket's before.
         """
         with self._lock:
+            if self._clock() >= self._generation_ends:
+                self._start_generation()
             before = self._pop(flow)
             self._sockets[flow] = _FlowSocket(cookie, namespace, owner, quality)
             if quality is Quality.LISTENER and flow.protocol == TCP:
                 self._awaiting_release[cookie] = flow
             self._counts.events += 1
-            if len(self._sockets) > self._max_flows:
-                self._pop(next(iter(self._sockets)))
+            if len(self._sockets) + len(self._former_sockets) > self._max_flows:
+                self._pop(next(iter(self._former_sockets or self._sockets)))
                 self._counts.evicted += 1
         return before is not None and before.cookie != cookie
 
@@ -127,12 +136,20 @@ class FlowSockets:
         with self._lock:
             flow = self._awaiting_release.pop(cookie, None)
             if flow is not None:
-                self._sockets[flow] = msgspec.structs.replace(
-                    self._sockets[flow], owner=owner, quality=Quality.EXACT, is_released=True
+                sockets = self._sockets if flow in self._sockets else self._former_sockets
+                sockets[flow] = msgspec.structs.replace(
+                    sockets[flow], owner=owner, quality=Quality.EXACT, is_released=True
                 )
 
+    def _start_generation(self) -> None:
+        """Expire the flows that were not recorded in this generation."""
+        self._generation_ends = self._clock() + _GENERATION
+        for socket in self._former_sockets.values():
+            self._awaiting_release.pop(socket.cookie, None)
+        self._former_sockets, self._sockets = self._sockets, {}
+
     def _pop(self, flow: FlowKey) -> _FlowSocket | None:
-        socket = self._sockets.pop(flow, None)
+        socket = self._sockets.pop(flow, None) or self._former_sockets.pop(flow, None)
         if socket is not None:
             self._awaiting_release.pop(socket.cookie, None)
         return socket
@@ -141,10 +158,9 @@ class FlowSockets:
         """Set the counters of what was lost so far, and of processes that exited unread."""
         self._losses, self._missed_processes = losses, missed_processes
 
-    def namespace_of(self, cookie: int) -> int:
-        """Return the cookie of a socket's network namespace by the snapshot, 0 if not known."""
-        socket = self._snapshot.get(cookie)
-        return 0 if socket is None else socket.namespace_cookie
+    def find_in_snapshot(self, cookie: int) -> SnapshotSocket | None:
+        """Return a socket that existed before the programs, None if it is not known."""
+        return self._snapshot.get(cookie)
 
     def owner_of(
         self,
@@ -157,7 +173,7 @@ class FlowSockets:
     ) -> LedgerEntry | None:
         """Return the owner of a flow in the network namespace of a cookie; None: of any."""
         with self._lock:
-            socket = self._sockets.get(flow)
+            socket = self._sockets.get(flow) or self._former_sockets.get(flow)
         if socket is None or (namespace is not None and socket.namespace not in {0, namespace}):
             return None
         quality, owner = socket.quality, socket.owner
@@ -245,7 +261,8 @@ class FlowSockets:
     def counts(self) -> LedgerCounts:
         """Return the counters."""
         with self._lock:
-            counts = msgspec.structs.replace(self._counts, sockets=len(self._sockets))
+            sockets = len(self._sockets) + len(self._former_sockets)
+            counts = msgspec.structs.replace(self._counts, sockets=sockets)
         losses = self._losses
         counts.events_lost, counts.sockets_lost = losses.events, losses.sockets
         counts.unidentified_processes = self._missed_processes

@@ -9,7 +9,8 @@ and only the sums are decoded.
 Rows that are looked up
 -----------------------
 The kernel's record of an owner is used, but for rows of
-- sockets that existed before the programs, and of the kernel's own, whose pid is 0;
+- connections that existed before the programs, and sockets of the kernel's own, whose pid is 0;
+  other sockets from before have their owner in the snapshot, if that owner lives;
 - connections that are open and of which only the listening socket's owner is known;
 - sockets that may be open although their owner has exited, as of a daemon that connects before it
   forks;
@@ -17,6 +18,10 @@ The kernel's record of an owner is used, but for rows of
   them on to another one; once /proc has shown that it did not, they are not looked up for some
   seconds, and if it did, they are looked up to their end (`FlowSockets.record_comparison`);
 - sockets that the service manager opened for the services that it starts.
+
+Each costs some microseconds, here and in attribution. Of rows without a connection, which a flood
+may make as many of as it likes, `_MAX_LOOKED_UP` are looked up in an epoch; further ones are folded
+by column (`fold_key`) and counted as overflowed.
 
 Connections that are carried over
 ---------------------------------
@@ -44,6 +49,7 @@ from hogpipe.linux.bpf.traffic_rows import (
     decode_endpoints,
     decode_owners,
     decode_rows,
+    encode_command,
     join_rows,
     make_counts,
     pick_rows,
@@ -59,12 +65,14 @@ from hogpipe.model import (
     ServicePorts,
     Tally,
 )
+from hogpipe.protocols import TCP
 
 _SERVICE_MANAGER_WORDS = np.frombuffer(SERVICE_MANAGER.encode().ljust(16, b"\0"), np.uint64)
 _ABOVE_PID = np.uint64(40)
 _NEVER = np.iinfo(np.uint64).max
 _FLOWS_IN_BATCH = 4096
 _MAX_HASHES = 1 << 18
+_MAX_LOOKED_UP = 1 << 14
 
 
 class EpochRows(NamedTuple):
@@ -93,6 +101,9 @@ class OwnerLookup(Protocol):
 
         Nanoseconds since boot.
         """
+
+    def find_earlier_owner(self, cookie: int) -> RowOwner | None:
+        """Return the living owner of a socket that existed before the programs, None if unknown."""
 
     def find_unconfirmed(self, cookies: Collection[int]) -> list[bool]:
         """Return for each open connection whether its holder is to be looked up."""
@@ -155,6 +166,7 @@ class RowAggregator:
         rows = join_rows(other_flows, connections, epoch.overflow)
         is_connection = np.zeros(len(rows), np.bool_)
         is_connection[len(other_flows) : len(other_flows) + len(connections)] = True
+        self._set_earlier_owners(rows, ~is_connection)
         new = self._find_new(rows, window_ends=window_ends)
         exited = self._find_exited(rows)
         unresolved = _find_unresolved(rows, is_connection, exited)
@@ -164,7 +176,9 @@ class RowAggregator:
         batch.counts.captured = _tally(rows)
         batch.counts.overflowed = _tally(epoch.overflow)
         if unresolved.any():
-            self._add_unresolved(pick_rows(rows, unresolved), batch)
+            excess = _find_excess(rows, unresolved & ~is_connection)
+            _fold(pick_rows(rows, excess), batch)
+            self._add_unresolved(pick_rows(rows, unresolved & ~excess), batch)
             rows, new, exited = pick_rows(rows, ~unresolved), new[~unresolved], exited[~unresolved]
         for owned in self._sum_up(rows, new, exited):
             if batch.owned:
@@ -195,6 +209,21 @@ class RowAggregator:
         if len(self._carried_over):
             connections = pick_rows(connections, ~carried)
         return add_carried_over(before, connections) if len(before) else connections
+
+    def _set_earlier_owners(self, rows: Rows, candidates: NDArray[np.bool_]) -> None:
+        """Give rows of datagram sockets that existed before the programs their owners."""
+        protocols = _protocols(rows)
+        places = np.flatnonzero(
+            candidates & (rows["pid"] == 0) & (protocols != TCP) & (protocols != 0)
+        )
+        cookies, numbers = np.unique(rows["cookie"][places], return_inverse=True)
+        for number, cookie in enumerate(cookies.tolist()):
+            owner = self._lookup.find_earlier_owner(cookie) if cookie else None
+            if owner is not None:
+                of_socket = places[numbers == number]
+                for name in ("boot_ns", "cgroup", "pid", "user_id", "namespace"):
+                    rows[name][of_socket] = getattr(owner, name)
+                rows["command"][of_socket] = encode_command(owner.command)
 
     def _find_new(self, rows: Rows, *, window_ends: bool) -> NDArray[np.bool_]:
         """Return which rows are of flows without a row in an earlier epoch of this window."""
@@ -311,6 +340,35 @@ def _have_endpoints(rows: Rows) -> NDArray[np.bool_]:
     return np.asarray(rows["endpoints"][:, PROTOCOL_BYTE // 8] != 0)
 
 
+def _protocols(rows: Rows) -> NDArray[np.uint8]:
+    """Return the protocol of each row, 0 where no flow is known."""
+    endpoints = np.ascontiguousarray(rows["endpoints"]).view(np.uint8)
+    return endpoints.reshape(len(rows), ENDPOINTS.itemsize)[:, PROTOCOL_BYTE]
+
+
+def _find_excess(rows: Rows, candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which candidates are too many to look up; those of no flow are not."""
+    excess = np.zeros(len(rows), np.bool_)
+    excess[np.flatnonzero(candidates & _have_endpoints(rows))[_MAX_LOOKED_UP:]] = True
+    return excess
+
+
+def _fold(rows: Rows, batch: FlowBatch) -> None:
+    """Add rows to `batch` as sums without endpoints."""
+    if not len(rows):
+        return
+    kinds = np.ascontiguousarray(rows["endpoints"]) & _KIND_MASK
+    order, bounds = order_by_key(kinds)
+    sums = np.add.reduceat(rows["counts"][order], bounds[:-1], axis=0)
+    firsts = pick_rows(rows, order[bounds[:-1]])
+    for endpoints, counts in zip(decode_endpoints(firsts), sums.tolist(), strict=True):
+        address = bytes(len(endpoints.local_address))
+        delta = FlowDelta()
+        delta.add_counts(make_counts(counts))
+        batch.flows[FlowKey(endpoints.protocol, address, 0, b"", 0, "")] = delta
+    batch.counts.overflowed.add(_tally(rows))
+
+
 def _tally(rows: Rows) -> Tally:
     return make_counts(rows["counts"].sum(axis=0).tolist()).total
 
@@ -325,3 +383,6 @@ def _make_mask(fields: Collection[str]) -> NDArray[np.uint64]:
         start = offset_of(ENDPOINTS, field)
         mask[start : start + ENDPOINTS[field].itemsize] = 0xFF
     return mask.view(np.uint64)
+
+
+_KIND_MASK = _make_mask(["protocol"])

@@ -112,7 +112,8 @@ class RowOwners:
         """
         if not row.endpoints.local_address:
             return UNKNOWN_FLOW, False
-        cookie = row.owner.namespace or self._flow_sockets.namespace_of(row.cookie)
+        earlier = self._flow_sockets.find_in_snapshot(row.cookie)
+        cookie = row.owner.namespace or (0 if earlier is None else earlier.namespace_cookie)
         inode = self._namespaces.find_inode(cookie, self._clock()) if cookie else OWN_NAMESPACE
         flow = _make_flow_key(row.endpoints, inode)
         owner = None
@@ -120,6 +121,28 @@ class RowOwners:
             owner = self._make_socket_owner(row.owner)
         quality = Quality.LISTENER if row.owner.by_listener else Quality.EXACT
         return flow, self._flow_sockets.record(flow, row.cookie, cookie, owner, quality)
+
+    def find_earlier_owner(self, cookie: int) -> RowOwner | None:
+        """Return the living owner of a socket that existed before the programs, None if unknown.
+
+        As for a lookup, the snapshot decides while the process lives: of datagram sockets only.
+        """
+        socket = self._flow_sockets.find_in_snapshot(cookie)
+        owner = None if socket is None else socket.owner
+        if socket is None or owner is None or owner.start is None:
+            return None
+        start_ns = owner.start * TICK_NS
+        if owner.command == SERVICE_MANAGER or self.find_start_ns(owner.pid) != start_ns:
+            return None
+        return RowOwner(
+            start_ns,
+            owner.cgroup,
+            owner.pid,
+            owner.user_id,
+            owner.command,
+            socket.namespace_cookie,
+            0,
+        )
 
     def find_unconfirmed(self, cookies: Collection[int]) -> list[bool]:
         """Return for each open connection whether its holder is to be looked up."""

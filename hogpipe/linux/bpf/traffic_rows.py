@@ -35,6 +35,7 @@ _ENDPOINTS = struct.Struct(format_of(ENDPOINTS))
 _AF_INET, _AF_INET6 = 2, 10
 _FAMILIES = {0: 0, 4: _AF_INET, 16: _AF_INET6}
 _COMMANDS_KEPT = 4096
+_COMMAND_BYTES = 16
 
 
 class RowOwner(msgspec.Struct, frozen=True, gc=False):
@@ -165,6 +166,12 @@ def encode_endpoints(
     """Return the bytes of a row's `endpoints`; the reverse of `decode_endpoints`."""
     family = _FAMILIES[len(local_address)]
     return _ENDPOINTS.pack(local_address, remote_address, local_port, remote_port, protocol, family)
+
+
+def encode_command(command: str) -> NDArray[np.uint64]:
+    """Return the words of a row's `command`."""
+    raw = command.encode("utf-8", "backslashreplace")[:_COMMAND_BYTES]
+    return np.frombuffer(raw.ljust(_COMMAND_BYTES, b"\0"), np.uint64)
 
 
 @lru_cache(maxsize=_COMMANDS_KEPT)

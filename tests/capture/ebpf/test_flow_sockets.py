@@ -36,7 +36,8 @@ def test_the_owner_of_a_socket_from_before_the_programs_is_that_of_the_snapshot(
     assert entry is not None
     assert (entry.quality, entry.owner) == (Quality.EXACT, WORKER)
     assert flow_sockets.owner_of(OTHER, 3) is None
-    assert (flow_sockets.namespace_of(7), flow_sockets.namespace_of(9)) == (3, 0)
+    assert flow_sockets.find_in_snapshot(7) == in_snapshot(7, WORKER)
+    assert flow_sockets.find_in_snapshot(9) is None
 
 
 def test_an_accepted_connection_of_an_older_listener_has_the_owner_of_that() -> None:
@@ -78,6 +79,24 @@ def test_the_flows_recorded_longest_ago_are_evicted_and_counted() -> None:
     assert flow_sockets.owner_of(OTHER, 3) is not None
     assert (counts.sockets, counts.events, counts.evicted) == (1, 2, 1)
     assert (counts.events_lost, counts.sockets_lost, counts.unidentified_processes) == (1, 2, 4)
+
+
+def test_flows_that_are_no_longer_recorded_expire() -> None:
+    now = 0.0
+    flow_sockets = FlowSockets(clock=lambda: now)
+    flow_sockets.record(FLOW, 7, 3, NGINX, Quality.LISTENER)
+    for now in (31.0, 62.0, 93.0):
+        flow_sockets.record(OTHER, 8, 3, NGINX, Quality.LISTENER)
+        is_known = now < 60
+        assert (flow_sockets.owner_of(FLOW, 3) is not None) is is_known
+        assert flow_sockets.find_awaiting_release([7, 8]) == [is_known, True]
+        assert flow_sockets.counts().sockets == 1 + is_known
+    now = 130.0
+    flow_sockets.record(FLOW, 7, 3, NGINX, Quality.EXACT)  # now OTHER is of the former generation
+    flow_sockets.record_release(8, WORKER)
+    entry = flow_sockets.owner_of(OTHER, 3)
+    assert entry is not None
+    assert (entry.owner, entry.is_released) == (WORKER, True)
 
 
 def test_an_accepted_connection_has_the_owner_that_closed_it_once_its_release_is_recorded() -> None:

@@ -10,10 +10,19 @@ from hypothesis import strategies as st
 from support.traffic import make_traffic
 
 from hogpipe.aggregation.dimensions import list_row_fields
+from hogpipe.capture.ebpf import row_aggregation
 from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
 from hogpipe.linux.bpf.shapes import BY_LISTENER, FRESH, RELEASED, TRAFFIC_ROW
 from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, Rows, TrafficRow, encode_endpoints
-from hogpipe.model import UNKNOWN_FLOW, Attribution, FlowBatch, FlowKey, Process, Quality
+from hogpipe.model import (
+    UNKNOWN_FLOW,
+    Attribution,
+    FlowBatch,
+    FlowKey,
+    Process,
+    Quality,
+    is_sum,
+)
 
 HERE, THERE = b"\x0a\0\0\1", b"\x0a\0\0\2"
 TCP, UDP = 6, 17
@@ -30,6 +39,10 @@ class FakeOwners:
         self.passed_on: set[int] = set()
         self.awaiting_release: set[int] = set()
         self.releases: list[tuple[int, int]] = []
+        self.earlier: dict[int, RowOwner] = {}
+
+    def find_earlier_owner(self, cookie: int) -> RowOwner | None:
+        return self.earlier.get(cookie)
 
     def find_unconfirmed(self, cookies: Collection[int]) -> list[bool]:
         return [cookie in self.unconfirmed for cookie in cookies]
@@ -206,6 +219,48 @@ def test_open_connections_and_sockets_without_an_owner_are_looked_up() -> None:
     (batch,) = aggregate(epoch(activated, rows(open_one, old_one)), "process", owners=owners)
     assert batch.owned == []
     assert len(batch.flows) == len(owners.unresolved) == 3
+
+
+def test_datagrams_of_a_socket_from_before_the_programs_are_its_owners_in_the_snapshot() -> None:
+    owners = FakeOwners()
+    owners.earlier = {
+        cookie: RowOwner(5, 1, WORKER + cookie, 0, "dns", 4, 0) for cookie in (2, 3, 9)
+    }
+    flows = rows(
+        *(row(0, pack(53, UDP, peer), cookie=2, namespace=0) for peer in range(1000)),
+        row(0, pack(54, UDP), cookie=3),
+        row(0, pack(55, UDP), cookie=4),
+        row(LISTENER, pack(56, UDP), cookie=9),
+    )
+    connection = row(0, pack(80), cookie=9)
+    (batch,) = aggregate(epoch(flows, connection), "process", owners=owners)
+    sums = {
+        one.attribution.process and one.attribution.process.pid: one.flows for one in batch.owned
+    }
+    assert sums == {WORKER + 2: 1000, WORKER + 3: 1, LISTENER: 1}
+    assert {flow.local_port for flow in batch.flows} == {55, 80}
+
+
+def test_rows_that_are_too_many_to_look_up_are_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_aggregation, "_MAX_LOOKED_UP", 2)
+    owners = FakeOwners()
+    flows = rows(
+        *(row(0, pack(53, UDP, peer)) for peer in range(5)),
+        row(0, encode_endpoints(bytes(16), 53, bytes(16), 1, UDP)),
+        row(0, pack(9, 132)),
+    )
+    connections = rows(*(row(0, pack(80, TCP, peer)) for peer in range(3)))
+    whole = epoch(flows, connections, row(0))
+    (batch,) = aggregate(whole, "process", owners=owners)
+    folded = {
+        (flow.protocol, len(flow.local_address)): delta.total_bytes
+        for flow, delta in batch.flows.items()
+        if is_sum(flow)
+    }
+    assert folded == {(UDP, 4): 900, (UDP, 16): 300, (132, 4): 300, (0, 0): 300}
+    assert len(owners.unresolved) == 2 + 3 + 1, "connections and the overflow are looked up"
+    assert batch.counts.overflowed.bytes == 300 + 1500
+    assert sum(delta.total_bytes for delta in batch.flows.values()) == 11 * 300
 
 
 def test_a_new_connection_that_is_open_at_the_end_of_an_epoch_is_carried_over() -> None:

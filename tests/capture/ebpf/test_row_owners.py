@@ -17,7 +17,14 @@ from hogpipe.linux.bpf.process_events import ProcessEvent
 from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, TrafficRow
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.procfs import Procfs
-from hogpipe.model import OWN_NAMESPACE, Process, Quality, SocketOwner, TrafficCounts
+from hogpipe.model import (
+    OWN_NAMESPACE,
+    Process,
+    Quality,
+    SnapshotSocket,
+    SocketOwner,
+    TrafficCounts,
+)
 
 PROC = Path("/proc")
 CONTAINER = "0123456789abcdef" * 4
@@ -79,6 +86,26 @@ def test_a_process_that_exited_unread_is_described_by_its_row_and_control_group(
     assert (process.pid, process.start, process.command) == (child.pid, None, "python")
     assert process.container == CONTAINER
     assert owners.missed_processes == 1
+
+
+def test_the_owner_of_a_socket_from_before_the_programs_is_known_while_it_lives() -> None:
+    flow_sockets = FlowSockets()
+    owners = make_owners(flow_sockets=flow_sockets)
+    start = Procfs(PROC).read_stat(os.getpid())
+    assert start is not None
+    me = SocketOwner(os.getpid(), start.start, 0, "python", 0)
+    others = [replace(me, start=start.start - 1), replace(me, command="systemd"), None]
+    flow_sockets.ingest_snapshot(
+        SnapshotSocket(cookie, 3, 17, bytes(4), 53, bytes(4), 0, owner)
+        for cookie, owner in enumerate([me, *others])
+    )
+    assert [owners.find_earlier_owner(cookie) is not None for cookie in range(5)] == [
+        True, False, False, False, False,
+    ]  # fmt: skip
+    owner = owners.find_earlier_owner(0)
+    assert owner is not None
+    assert (owner.pid, owner.namespace) == (os.getpid(), 3)
+    assert process_of(owners, owner).start == start.start
 
 
 def test_a_record_from_before_a_process_started_is_of_another_process() -> None:
