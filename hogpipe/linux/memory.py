@@ -3,7 +3,11 @@
 After a burst, freed memory stays with libc and counts as this process's. `MemoryRelease` has it
 returned to the kernel (malloc_trim) once what was held is gone. That takes some milliseconds.
 
-Other C libraries than glibc have no malloc_trim; then nothing is done.
+glibc itself returns the free end of a thread's heap once that is large, but what is large grows
+with the largest block that was freed, up to 64 MiB, and malloc_trim leaves such ends alone. A
+source with large blocks calls `limit_free_memory`.
+
+Other C libraries than glibc have neither; then nothing is done.
 
 Known limits: objects of up to 512 bytes are in arenas of the interpreter, 1 MiB each, which it
 returns only once they are empty. A few objects that are made in a flood and stay (a process, a
@@ -16,6 +20,21 @@ import ctypes
 import gc
 
 _WORTH_IT = 4096  # objects; fewer take a few MiB
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_LARGE = 4 << 20  # bytes
+
+
+def limit_free_memory() -> None:
+    """Have each block and each free end of a heap of `_LARGE` bytes returned as soon as it is free.
+
+    For the whole process.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, _LARGE)
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
 class MemoryRelease:
