@@ -47,7 +47,7 @@ _KINDS: Mapping[str, Column] = {
     "interface": INTERFACE,
     "host": HOST,
 }
-NOBODY = "none"
+NO_OWNER = "none"
 """The selector of traffic without a process."""
 
 
@@ -84,14 +84,14 @@ def parse_filters(texts: Sequence[str]) -> Filters:
 def _parse(text: str) -> Filter:
     excludes = text.startswith("!")
     bare = text.removeprefix("!")
-    if bare == NOBODY:
+    if bare == NO_OWNER:
         return Filter(PROGRAM, lambda value: value is None, excludes)
     kind, _, pattern = bare.partition(":")
     if kind not in _KINDS or not pattern:
         kinds = ", ".join(_KINDS)
         raise ValueError(
             f"{text!r} is not a selector: write kind:pattern, !kind:pattern to exclude, or "
-            f"{NOBODY} for traffic without an owner; kind one of {kinds}"
+            f"{NO_OWNER} for traffic without an owner; kind one of {kinds}"
         )
     column = _KINDS[kind]
     if column == REMOTE:

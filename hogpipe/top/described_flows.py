@@ -53,16 +53,16 @@ class Path(msgspec.Struct, frozen=True, gc=False):
     """The port of the side that serves."""
 
 
-NOBODY = Owner()
+NO_OWNER = Owner()
 REMAINDER = Owner(is_remainder=True)
-NOWHERE = Path()
+NO_PATH = Path()
 
 
 def describe_owner(attribution: Attribution) -> Owner:
     """Return the owner that a live flow is attributed to."""
     process = attribution.process
     if process is None:
-        return Owner(user=_name_user(attribution.user)) if attribution.user else NOBODY
+        return Owner(user=_name_user(attribution.user)) if attribution.user else NO_OWNER
     user = User(process.user_id, process.user_name) if process.user_id is not None else None
     return Owner(
         process.pid,

@@ -37,7 +37,7 @@ from hogpipe.model import (
 from hogpipe.protocols import NANOSECONDS
 from hogpipe.records.schema import StatsBody, TrafficBody
 from hogpipe.top.described_flows import (
-    NOWHERE,
+    NO_PATH,
     REMAINDER,
     Owner,
     Path,
@@ -289,7 +289,7 @@ def build_live_window(
 
 def _find_slot(table: TrafficTable, entry: LiveFlow, owner: Owner, describer: "_Describer") -> int:
     if owner is REMAINDER:
-        return table.find(REMAINDER, NOWHERE)
+        return table.find(REMAINDER, NO_PATH)
     return table.find(owner, describer.describe(entry.flow))
 
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from hogpipe.model import Quality
 from hogpipe.top.described_flows import (
-    NOWHERE,
+    NO_PATH,
     REMAINDER,
     Owner,
     Path,
@@ -157,7 +157,7 @@ class TrafficTable:
         index = self._owner_index.get(owner)
         if index is None:
             if len(self.owners) >= self._max_owners + self._max_owners // 2:
-                owner, path = REMAINDER, NOWHERE
+                owner, path = REMAINDER, NO_PATH
                 self.folded += 1
             index = self._add_owner(owner)
         slot = self._slots.get((index, path))
@@ -165,7 +165,7 @@ class TrafficTable:
             return slot
         if len(self.paths) >= self._max_connections and owner is not REMAINDER:
             self.folded += 1
-            return self.find(REMAINDER, NOWHERE)
+            return self.find(REMAINDER, NO_PATH)
         slot = self._slots[index, path] = len(self.paths)
         self.owner_of.append(index)
         self.paths.append(path)
@@ -326,7 +326,7 @@ def _coarsen(owner: Owner, path: Path, level: int) -> tuple[Owner, Path]:
         return owner, coarsen_path(path)
     if level == 1:
         return coarsen_owner(owner), coarsen_path(path)
-    return REMAINDER, NOWHERE
+    return REMAINDER, NO_PATH
 
 
 def _renumber(windows: Sequence[WindowTraffic], renumbered: Slots) -> Iterator[WindowTraffic]:

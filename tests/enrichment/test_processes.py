@@ -22,7 +22,7 @@ from hogpipe.model import Process
 ID = "0123456789abcdef" * 4
 UID = "7a1b90f2-713c-467a-a18a-cbb50a075296"
 TICKS = os.sysconf("SC_CLK_TCK")
-NOBODY = 65534
+NO_OWNER = 65534
 
 
 @pytest.fixture
@@ -189,10 +189,10 @@ def test_a_process_that_has_exited_is_returned_from_the_cache(
 def test_processes_with_the_same_pid_are_distinguished(fake: FakeProc, reader: Reader) -> None:
     fake.process(42, start=1000, command=b"old")
     old = reader.read(42, 1000)
-    fake.process(42, start=2000, command=b"new", uid=NOBODY)
+    fake.process(42, start=2000, command=b"new", uid=NO_OWNER)
     assert reader.read(42, 1000) is old
     new = reader.read(42, 2000)
-    assert (new.start, new.command, new.user_id) == (2000, "new", NOBODY)
+    assert (new.start, new.command, new.user_id) == (2000, "new", NO_OWNER)
 
 
 def test_a_process_that_exits_during_the_reads_has_no_attributes_of_its_successor(
@@ -200,7 +200,7 @@ def test_a_process_that_exits_during_the_reads_has_no_attributes_of_its_successo
 ) -> None:
     fake.process(42, start=1000, parent=3, command=b"old")
     stat = reader.procfs.read_stat(42)
-    fake.process(42, start=2000, command=b"new", uid=NOBODY)
+    fake.process(42, start=2000, command=b"new", uid=NO_OWNER)
     process = reader.reader.refresh(ProcessIdentity(42, 1000), stat, 0.0)
     created = BOOT_TIME * 1_000_000_000 + 1000 * 1_000_000_000 // TICKS
     assert process == Process(42, 1000, 3, created, "old")
@@ -258,12 +258,12 @@ def test_a_program_that_keeps_renaming_itself_is_read_once_a_second_after_its_fi
 def test_a_change_without_a_new_command_is_noticed_later(fake: FakeProc, reader: Reader) -> None:
     fake.process(42, uid=0, cgroup=b"0::/init.scope\n")
     reader.read(42)
-    fake.process(42, uid=NOBODY, cgroup=b"0::/system.slice/nginx.service\n")
+    fake.process(42, uid=NO_OWNER, cgroup=b"0::/system.slice/nginx.service\n")
     reader.now = 9.9
     assert reader.read(42).user_id == 0
     reader.now = 10.0
     process = reader.read(42)
-    assert (process.user_id, process.unit) == (NOBODY, "nginx.service")
+    assert (process.user_id, process.unit) == (NO_OWNER, "nginx.service")
 
 
 def test_an_unchanged_process_stays_the_same_object(fake: FakeProc, reader: Reader) -> None:
@@ -271,7 +271,7 @@ def test_an_unchanged_process_stays_the_same_object(fake: FakeProc, reader: Read
     reader.now = 10.0
     assert reader.read(42) is process
     # It counts as read: the next read is ten seconds later.
-    fake.process(42, command=b"app", executable=b"/usr/bin/app", uid=NOBODY)
+    fake.process(42, command=b"app", executable=b"/usr/bin/app", uid=NO_OWNER)
     reader.now = 19.9
     assert reader.read(42) is process
 
@@ -339,7 +339,7 @@ def test_a_zombie_keeps_its_executable(real: Reader, shell: "subprocess.Popen[by
 DROP = f"""
 import os, sys
 print(flush=True); sys.stdin.readline()
-os.setgid({NOBODY}); os.setuid({NOBODY})
+os.setgid({NO_OWNER}); os.setuid({NO_OWNER})
 print(flush=True); sys.stdin.read()
 """
 
@@ -358,7 +358,7 @@ def test_a_daemon_that_drops_root_gets_its_new_user(real: Reader) -> None:
         daemon.stdout.readline()
         real.now = 10.0
         after = real.read_real(daemon.pid)
-        assert (after.user_id, after.user_name) == (NOBODY, "nobody")
+        assert (after.user_id, after.user_name) == (NO_OWNER, "nobody")
         daemon.stdin.close()
 
 

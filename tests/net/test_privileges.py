@@ -27,7 +27,7 @@ from support.running import (
 
 from hogpipe.linux.procfs import Procfs
 
-DAEMON, NOBODY = 1, 65534
+DAEMON, NO_OWNER = 1, 65534
 PORT = 8080
 ONLY_NET_RAW = ("setpriv", "--bounding-set=-all,+net_raw", "--inh-caps=-all,+net_raw")
 CONFIG = """
@@ -58,7 +58,7 @@ HOGPIPE_AS_NOBODY = f"""
 {BECOME}
 import encodings.ascii, encodings.idna, encodings.utf_8_sig, hogpipe.cli, hogpipe.config
 import hogpipe.linux.service_manager, hogpipe.pipeline
-become({NOBODY}, keep=1 << 13)  # CAP_NET_RAW
+become({NO_OWNER}, keep=1 << 13)  # CAP_NET_RAW
 sys.argv = ["hogpipe", *sys.argv[1:]]
 hogpipe.cli.main()
 """
@@ -150,12 +150,12 @@ def test_records_name_the_user_where_the_process_may_not_be_seen(
 ) -> None:
     words = (*ONLY_NET_RAW, sys.executable, "-m", "hogpipe")
     with recording(netns, folder, *words) as run:
-        with load(netns, NOBODY):
+        with load(netns, NO_OWNER):
             run.wait_for("nobody")
         records = run.end()
     assert processes_of(records)
     for process in processes_of(records):
-        assert process == {"user": {"id": NOBODY}, "owner": "nobody"}
+        assert process == {"user": {"id": NO_OWNER}, "owner": "nobody"}
     assert {name for record in traffic_of(records) for name in record["attribution"]} == {"none"}
     assert not_permitted(records) > 0
 
@@ -165,7 +165,7 @@ def test_without_the_right_to_load_programs_owners_come_from_proc_and_one_line_s
 ) -> None:
     words = (*ONLY_NET_RAW, sys.executable, "-m", "hogpipe")
     with recording(netns, folder, *words) as run:
-        with load(netns, NOBODY):
+        with load(netns, NO_OWNER):
             run.wait_for("nobody")
         records = run.end()
         (line,) = [line for line in run.run.errors if "ledger" in line]
@@ -198,7 +198,7 @@ def test_a_proc_that_hides_others_leaves_their_users_and_ones_own_processes(
 ) -> None:
     words = (*hiding(how), sys.executable, "-c", HOGPIPE_AS_NOBODY)
     with recording(netns, folder, *words) as run:
-        with load(netns, DAEMON), load(netns, NOBODY) as own:
+        with load(netns, DAEMON), load(netns, NO_OWNER) as own:
             run.wait_for("daemon", "nobody")
         records = run.end()
     theirs = {"user": {"id": DAEMON}, "owner": "daemon"}

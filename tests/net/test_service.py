@@ -11,7 +11,7 @@ import pytest
 from support.bpf import require_bpf
 from support.namespaces import Namespace, require
 from support.running import assert_conserved, read_records, running, traffic_of, write_config
-from support.service_unit import NOBODY, as_service
+from support.service_unit import NO_OWNER, as_service
 
 CONFIG = """
 [capture]
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
     """A folder with a configuration, and a state folder that the unit's user owns."""
     state = tmp_path / "state"
     state.mkdir()
-    os.chown(state, NOBODY, NOBODY)
+    os.chown(state, NO_OWNER, NO_OWNER)
     write_config(tmp_path, CONFIG)
     return tmp_path
 

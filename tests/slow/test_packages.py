@@ -33,7 +33,7 @@ from support.roots import (
     unpack_debian,
 )
 from support.running import read_records, running, traffic_of, wait_until
-from support.service_unit import NOBODY, STATE, confined, read_unit
+from support.service_unit import NO_OWNER, STATE, confined, read_unit
 
 ROOT = Path(__file__).parents[2]
 OBJECT = "hogpipe/linux/bpf/hogpipe.bpf.o"
@@ -187,7 +187,7 @@ def test_the_deb_has_the_ledger_for_root_and_with_the_restrictions_of_its_unit(
     assert measure(root, served, "printed", root.command("hogpipe", "run")) >= 0.999
     state = root.path / STATE
     state.mkdir()
-    os.chown(state, NOBODY, NOBODY)
+    os.chown(state, NO_OWNER, NO_OWNER)
     command = confined(root, *read_unit()["ExecStart"].split())
     assert measure(root, served, f"{STATE}/records.jsonl", command) >= 0.999
 

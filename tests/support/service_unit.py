@@ -14,7 +14,7 @@ from .roots import Chroot
 UNIT = Path(__file__).parents[2] / "packaging/systemd/hogpipe.service"
 CONFINE = Path(__file__).with_name("confine.py")
 STATE = "var/lib/hogpipe"
-NOBODY = 65534
+NO_OWNER = 65534
 _MOUNTED = {
     "ProtectSystem": "strict",
     "ProtectHome": "yes",
@@ -60,7 +60,7 @@ def as_service() -> list[str]:
     assert unit["AmbientCapabilities"] == unit["CapabilityBoundingSet"]
     names = [name.removeprefix("CAP_").lower() for name in unit["AmbientCapabilities"].split()]
     kept = ",".join(["-all", *(f"+{name}" for name in names)])
-    user = (f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    user = (f"--reuid={NO_OWNER}", f"--regid={NO_OWNER}", "--clear-groups")
     words = (f"--inh-caps={kept}", f"--ambient-caps={kept}", f"--bounding-set={kept}")
     return ["setpriv", *user, *words, "--no-new-privs"]
 

@@ -5,7 +5,7 @@ from support.top import CURL, NGINX, path, play
 
 from hogpipe.aggregation.dimensions import DIMENSIONS
 from hogpipe.model import Quality
-from hogpipe.top.described_flows import NOBODY, NOWHERE, REMAINDER, Owner
+from hogpipe.top.described_flows import NO_OWNER, NO_PATH, REMAINDER, Owner
 from hogpipe.top.row_groups import (
     GROUP_DIMENSIONS,
     Query,
@@ -27,7 +27,7 @@ def table() -> TrafficTable:
     play(
         table,
         [(NGINX, path(443), 100, 0), (CURL, path(80, "10.0.0.7"), 0, 900)],
-        [(NGINX, path(443), 50, 0), (SECOND_NGINX, path(80), 30, 0), (NOBODY, NOWHERE, 1, 1)],
+        [(NGINX, path(443), 50, 0), (SECOND_NGINX, path(80), 30, 0), (NO_OWNER, NO_PATH, 1, 1)],
     )
     return table
 
@@ -148,7 +148,7 @@ def test_groups_are_right_after_connections_were_merged() -> None:
 
 
 def test_what_has_no_process_is_named() -> None:
-    assert name_owner(NOBODY) == "(unattributed)"
+    assert name_owner(NO_OWNER) == "(unattributed)"
     assert name_owner(REMAINDER) == "(all others)"
     assert name_owner(Owner(user="root")) == "(unknown)"
 

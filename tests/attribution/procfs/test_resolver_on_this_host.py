@@ -18,7 +18,7 @@ from hogpipe.attribution.procfs.table_reader import SocketTable
 from hogpipe.model import UNATTRIBUTED, Attribution, FlowKey, Quality
 
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
-NOBODY = 65534
+NO_OWNER = 65534
 ME = os.getpid()
 
 # Holds the sockets that it inherits, and exits at the end of its input.
@@ -183,7 +183,7 @@ def test_without_permission_to_read_fds_only_the_user_is_known() -> None:
         place = server.getsockname()
         with child(CONNECT, str(place[1])) as (pid, port):
             key = flow(TCP, ("127.0.0.1", int(port)), place)
-            os.seteuid(NOBODY)
+            os.seteuid(NO_OWNER)
             try:
                 refused = attribute(resolver, [key])[key]
             finally:

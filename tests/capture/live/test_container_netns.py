@@ -26,7 +26,7 @@ from hogpipe.model import OWN_NAMESPACE, FlowBatch, FlowKey, Tally
 
 HOST, SHARED, PEER = b"\x0a\0\0\1", b"\x0a\0\0\7", b"\xc0\0\2\1"
 RED_ONE, BLUE_ONE = b"\x0a\0\0\2", b"\x0a\0\0\3"
-GROUP, NOWHERE = socket.inet_aton("224.0.0.251"), bytes(4)
+GROUP, NO_PATH = socket.inet_aton("224.0.0.251"), bytes(4)
 RED, BLUE = 4026532001, 4026532002
 LOOPBACK = ((0x7F000000, 0xFF000000),)
 
@@ -114,10 +114,10 @@ def test_a_multicast_is_received_on_the_other_side_of_its_sender() -> None:
 def test_a_multicast_on_a_container_port_counts_for_the_container_only() -> None:
     assert sides(HOST, GROUP, ON_CONTAINER_PORT) == ("-", RED)
     assert sides(RED_ONE, GROUP, ON_CONTAINER_PORT) == (RED, "-")
-    assert sides(NOWHERE, GROUP, ON_CONTAINER_PORT) == ("-", "-")
+    assert sides(NO_PATH, GROUP, ON_CONTAINER_PORT) == ("-", "-")
 
 
-ADDRESSES = st.sampled_from([HOST, RED_ONE, BLUE_ONE, SHARED, PEER, GROUP, NOWHERE])
+ADDRESSES = st.sampled_from([HOST, RED_ONE, BLUE_ONE, SHARED, PEER, GROUP, NO_PATH])
 
 
 @given(
