@@ -25,7 +25,7 @@ class Owner(msgspec.Struct, frozen=True):
     pid: int = 0
     """0 if the process is unknown, or the sum of several."""
     created: str | int | None = None
-    """Tells apart processes with one pid: the start of the process, in the source's own unit."""
+    """The start of the process, in the unit of the source: it separates processes with one pid."""
     program: str = ""
     command: str = ""
     executable: str = ""
