@@ -146,6 +146,7 @@ async def cancellation(case: SinkCase, monitor: ResourceMonitor) -> None:
         await harness.write(harness.window())
         reached = await harness.close_cancelled(step)
         await monitor.expect_no_leaks(case.patience)
+        await harness.expect_all()
         if not reached:
             break
 
