@@ -59,3 +59,11 @@ def test_a_day_of_500_groups_takes_at_most_50_megabytes(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     run_bench("history.py", "--json", path)
     assert json.loads(path.read_text())["day"]["mib"] * (1 << 20) <= 50e6
+
+
+def test_a_report_takes_at_most_three_seconds_and_500_megabytes(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    run_bench("report_lines.py", "--json", path)
+    report = json.loads(path.read_text())["report"]
+    assert report["cpu_seconds"] <= 3  # of all threads, whatever else the machine does
+    assert report["peak_bytes"] <= 500e6
