@@ -24,7 +24,7 @@ def tabulate(answer: Answer, series: Series | None) -> Table:
     if series is None:
         return [*names, *COUNTERS], [(*row.values, *_list(row.totals)) for row in answer.rows]
     rows = [
-        (series.start + series.step * place, *row.values, *_list(totals))
+        (round(series.start + series.step * place, 3), *row.values, *_list(totals))
         for place in range(len(series.total))
         for row, steps in zip(answer.rows, series.rows, strict=True)
         if (totals := steps[place]).bytes or totals.flows

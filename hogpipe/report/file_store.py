@@ -5,7 +5,13 @@ In: paths. Out: answers. A file is read once for each answer, in bounded memory:
 
 Rows
     Each record becomes a row of the view `records`, whose columns are those of docs/report.md
-    ("Columns"). What is not a record of the default layout, such as a line that was torn
+    ("Columns"). Its column `type` is NULL for what is not a record of the default layout, such as a
+    torn line, and for traffic whose times or bytes no run writes (`_LAST_TIME`, `_MOST_BYTES`).
+    These rows are counted and skipped.
+
+Steps
+    A step is a number of milliseconds, as are the times of records: the number of a window's step
+    is a division of integers.
 
 Filters
     The sums are kept apart by the columns that filters need, too. Then each combination of these
@@ -17,7 +23,7 @@ the report; a gzip file that is cut is refused.
 
 import gzip
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,7 +35,7 @@ import orjson
 from hogpipe.errors import HogpipeError
 from hogpipe.history.counters import COUNTERS, Totals
 from hogpipe.report.progress import Waiter
-from hogpipe.report.question import Answer, Question, Row, Series, build_series
+from hogpipe.report.question import Answer, Question, Row, Series, build_series, check_steps
 from hogpipe.report.record_columns import COLUMNS, NUMERIC, Column
 from hogpipe.report.traffic_store import Skipped, Table
 from hogpipe.text import printable
@@ -69,6 +75,9 @@ _COUNTER_PATHS = {
     **{name: f"attribution.{name}" for name in COUNTERS[5:]},
 }
 _REQUIRED = ("start_unix", "end_unix", "transmit_bytes", "receive_bytes")
+_LAST_TIME = 253_402_300_799  # 9999-12-31T23:59:59Z, the last second that datetime has
+_MOST_BYTES = 2**62 - 1  # both directions add up within 64 bits
+_MILLI = 1000
 
 
 class RecordFile(msgspec.Struct, frozen=True):
@@ -123,13 +132,20 @@ class RecordFiles:
         """Return the totals of each group in steps."""
         self._sum_up(question, step)
         answer = self._build_answer(question)
+        ((first, last),) = self._fetch("SELECT min(step), max(step) FROM selected")
+        if first is not None:
+            check_steps(last - first + 1, len(answer.rows), step)
+        total = self._fetch(
+            "SELECT step, sum(transmit_bytes + receive_bytes)::HUGEINT FROM selected GROUP BY step"
+        )
         names = _list_names(question.columns)
         found = self._fetch(
-            f"SELECT step, {_join(names)} {_sum_of_sums()} FROM selected GROUP BY ALL"
+            f"SELECT step, {_join(names)} {_sum_of_sums()} FROM selected "
+            f"WHERE EXISTS (FROM shown WHERE {_match(names, 'selected', 'shown')}) GROUP BY ALL"
         )
         width = len(names) + 1
-        steps = {(row[0], row[1:width]): Totals(*row[width:]) for row in found}
-        return build_series(answer, steps, step)
+        rows = {(row[0], row[1:width]): Totals(*row[width:]) for row in found}
+        return build_series(answer, dict(total), rows, step)
 
     def query(self, statement: str) -> Table:
         """Run a statement over the views `traffic` and `stats`; the rows are read as needed."""
@@ -138,7 +154,9 @@ class RecordFiles:
 
     def export(self, statement: str, path: Path) -> None:
         """Write what a statement over the views returns to a Parquet file."""
-        self._execute(f"COPY ({statement}) TO '{_quote_text(path)}' (FORMAT parquet)")
+        bare = statement.rstrip().rstrip(";")
+        # The line end also ends a comment.
+        self._execute(f"COPY ({bare}\n) TO '{_quote_text(path)}' (FORMAT parquet)")
 
     def find_skipped(self) -> Skipped | None:
         """Return what the last answer skipped; the first such line is searched for again."""
@@ -206,7 +224,9 @@ class RecordFiles:
             for name, kind in known.items()
         ]
         bytes_ = "transmit_bytes + receive_bytes AS bytes"
-        return ", ".join(["'traffic' AS type", *columns, bytes_, "NULL::BIGINT AS dropped_packets"])
+        required = {name: f"{_quote(name)}::{known[name]}" for name in _REQUIRED}
+        kind = f"CASE WHEN {_make_range_test(required)} THEN 'traffic' END AS type"
+        return ", ".join([kind, *columns, bytes_, "NULL::BIGINT AS dropped_packets"])
 
     def _sum_up(self, question: Question, step: float | None) -> None:
         """Make the table `selected`: the sums of each group, and of each step if there is one."""
@@ -217,9 +237,12 @@ class RecordFiles:
             *([f"start_unix < {question.until!r}"] if question.until is not None else ()),
         ]
         within = " AND ".join(tests) or "true"
-        start = f"floor(start_unix / {step!r}) * {step!r}" if step is not None else "NULL"
+        number = "NULL::BIGINT"
+        if step is not None:
+            start_ms = f"TRY_CAST(round(start_unix * {_MILLI}) AS BIGINT)"
+            number = f"CASE WHEN type = 'traffic' THEN {start_ms} // {round(step * _MILLI)} END"
         self._execute(
-            f"CREATE OR REPLACE TEMP TABLE sums AS SELECT type, {start} AS step, "
+            f"CREATE OR REPLACE TEMP TABLE sums AS SELECT type, {number} AS step, "
             f"{_join(names)} {_name_sums()}, min(start_unix) AS first, max(end_unix) AS last, "
             "count(*) AS records, sum(dropped_packets) AS dropped "
             f"FROM records WHERE type IS NULL OR {within} GROUP BY ALL"
@@ -229,24 +252,28 @@ class RecordFiles:
         self._select(question)
 
     def _select(self, question: Question) -> None:
+        """Make the table `selected`: the sums of traffic that the filters choose."""
         wanted = "type = 'traffic'"
         if decisive := question.filters.columns:
             names = _list_names(decisive)
-            found = self._fetch(f"SELECT DISTINCT {', '.join(names)} FROM sums WHERE {wanted}")
-            self._database.execute(
-                "CREATE OR REPLACE TEMP TABLE chosen AS "
-                f"SELECT {', '.join(names)} FROM sums LIMIT 0"
+            self._execute(
+                "CREATE OR REPLACE TEMP TABLE candidates AS "
+                f"SELECT DISTINCT {', '.join(names)} FROM sums WHERE {wanted}"
             )
+            self._execute(f"SELECT rowid, {', '.join(names)} FROM candidates")
             chosen = [
-                row
-                for row in found
+                number
+                for number, *row in self._fetch_parts()
                 if question.filters.select(dict(zip(decisive, row, strict=True)))
             ]
-            if chosen:
-                marks = ", ".join("?" for _ in names)
-                self._database.executemany(f"INSERT INTO chosen VALUES ({marks})", chosen)
-            same = " AND ".join(f"sums.{name} IS NOT DISTINCT FROM chosen.{name}" for name in names)
-            wanted += f" AND EXISTS (FROM chosen WHERE {same})"
+            self._execute("CREATE OR REPLACE TEMP TABLE chosen (number BIGINT)")
+            for start in range(0, len(chosen), _PART):
+                part = chosen[start : start + _PART]
+                self._execute("INSERT INTO chosen SELECT unnest(?::BIGINT[])", [part])
+            wanted += (
+                " AND EXISTS (FROM candidates JOIN chosen ON candidates.rowid = chosen.number "
+                f"WHERE {_match(names, 'sums', 'candidates')})"
+            )
         self._execute(f"CREATE OR REPLACE TEMP TABLE selected AS SELECT * FROM sums WHERE {wanted}")
 
     def _build_answer(self, question: Question) -> Answer:
@@ -265,7 +292,11 @@ class RecordFiles:
             ["transmit_bytes + receive_bytes DESC", *(f"{one}::VARCHAR" for one in names)]
         )
         limit = "" if question.top is None else f"LIMIT {question.top}"
-        found = self._fetch(f"SELECT * FROM grouped ORDER BY {order} NULLS LAST {limit}")
+        self._execute(
+            "CREATE OR REPLACE TEMP TABLE shown AS "
+            f"SELECT * FROM grouped ORDER BY {order} NULLS LAST {limit}"
+        )
+        found = self._fetch(f"SELECT * FROM shown ORDER BY {order} NULLS LAST")
         rows = (
             [Row(tuple(row[: len(names)]), Totals(*row[len(names) :])) for row in found]
             if first is not None
@@ -282,7 +313,7 @@ class RecordFiles:
             question.columns, rows, others, groups if rows else 0, span, int(dropped or 0)
         )
 
-    def _fetch_parts(self) -> Iterator[tuple[object, ...]]:
+    def _fetch_parts(self) -> Iterator[tuple[Any, ...]]:
         with self._errors_named():
             while rows := self._database.fetchmany(_PART):
                 yield from rows
@@ -292,11 +323,11 @@ class RecordFiles:
         with self._errors_named():
             return self._database.fetchall()
 
-    def _execute(self, statement: str) -> None:
+    def _execute(self, statement: str, parameters: Sequence[object] = ()) -> None:
         """Run a statement in a thread, so that a signal can interrupt it."""
         with self._errors_named():
             self._waiter.wait(
-                lambda: self._database.execute(statement),
+                lambda: self._database.execute(statement, parameters),
                 self._database.query_progress,
                 self._database.interrupt,
             )
@@ -327,26 +358,32 @@ def _is_record(line: bytes) -> bool:
         record = orjson.loads(line)
         if record["type"] == "stats":
             return True
-        io = record["network"]["io"]
-        numbers = (
-            record["window"]["start_unix"],
-            record["window"]["end_unix"],
-            io["transmit"]["bytes"],
-            io["receive"]["bytes"],
+        window, io = record["window"], record["network"]["io"]
+        times = (window["start_unix"], window["end_unix"])
+        sizes = (io["transmit"]["bytes"], io["receive"]["bytes"])
+        return (
+            record["type"] == "traffic"
+            and all(_is_between(one, _LAST_TIME) for one in times)
+            and all(_is_between(one, _MOST_BYTES) for one in sizes)
         )
-        return record["type"] == "traffic" and all(isinstance(one, int | float) for one in numbers)
     return False
+
+
+def _is_between(value: float | str, most: int) -> bool:
+    """Return whether a value is a number from 0 to `most`; text may be one, as for DuckDB."""
+    try:
+        return 0 <= (value if isinstance(value, int) else float(value)) <= most
+    except ValueError:
+        return False
 
 
 def _list_record_columns() -> str:
     """Return the columns of `records`, as expressions over the keys of a record."""
     times = {name: f'"window".{name}' for name in ("start_unix", "end_unix")}
     paths = {name: _path(path) for name, path in _COUNTER_PATHS.items()}
-    required = [(times | paths)[name] for name in _REQUIRED]
-    is_whole = " AND ".join(f"{one} IS NOT NULL" for one in required)
     kind = (
-        f"CASE WHEN type = 'stats' THEN 'stats' WHEN type = 'traffic' AND {is_whole} "
-        "THEN 'traffic' END AS type"
+        "CASE WHEN type = 'stats' THEN 'stats' "
+        f"WHEN type = 'traffic' AND {_make_range_test(times | paths)} THEN 'traffic' END AS type"
     )
     values = [
         f"coalesce({', '.join(f'{_path(path)}::{_type_of(column)}' for path in column.paths)}) "
@@ -355,7 +392,10 @@ def _list_record_columns() -> str:
     ]
     counters = [f"{path} AS {_quote(name)}" for name, path in paths.items()]
     both = f"{paths['transmit_bytes']} + {paths['receive_bytes']}"
-    dropped = "capture.dropped.kernel + capture.dropped.interface AS dropped_packets"
+    dropped = (
+        "TRY_CAST(capture.dropped.kernel::HUGEINT + capture.dropped.interface AS BIGINT) "
+        "AS dropped_packets"
+    )
     return ", ".join(
         [
             kind,
@@ -371,9 +411,23 @@ def _list_record_columns() -> str:
     )
 
 
+def _make_range_test(expressions: Mapping[str, str]) -> str:
+    """Return the condition that the times and bytes of traffic are there and such as runs write."""
+    most = dict(zip(_REQUIRED, [_LAST_TIME] * 2 + [_MOST_BYTES] * 2, strict=True))
+    return " AND ".join(f"{expressions[name]} BETWEEN 0 AND {most[name]}" for name in _REQUIRED)
+
+
+def _match(names: Sequence[str], left: str, right: str) -> str:
+    """Return the condition that two tables have the same values."""
+    return (
+        " AND ".join(f"{left}.{name} IS NOT DISTINCT FROM {right}.{name}" for name in names)
+        or "true"
+    )
+
+
 def _escape_glob(path: Path) -> str:
-    """Return a path for DuckDB, which takes any path for a glob."""
-    return re.sub(r"([*?[])", r"[\1]", str(path))
+    """Return a path for DuckDB, which takes any path for a glob, and ~ for the home folder."""
+    return re.sub(r"([*?[])", r"[\1]", str(path.absolute()))
 
 
 def _quote_text(text: object) -> str:

@@ -46,7 +46,7 @@ class HistoryFile:
             until_ms,
             by=_list_paths(question.columns),
             where=_make_test(question),
-            by_member=any(map(is_of_member, _list_paths(question.filters.columns))),
+            by_member=_is_by_member(question),
         )
         coverage = self._reader.coverage(since_ms, until_ms)
         dropped = coverage.stats["capture"]["dropped"] if coverage.stats else None
@@ -72,13 +72,17 @@ class HistoryFile:
             step_ms=round(step * _MILLI),
             by=_list_paths(question.columns),
             where=_make_test(question),
+            by_member=_is_by_member(question),
         )
-        sums = {
-            (point.start_ms / _MILLI // step * step, values): totals
-            for point in found.points
-            for values, totals in _merge(question.columns, point.rows).items()
-        }
-        return build_series(self.answer(question), sums, step)
+        step_ms = round(step * _MILLI)
+        total: defaultdict[int, int] = defaultdict(int)
+        rows: dict[tuple[int, tuple[Value, ...]], Totals] = {}
+        for point in found.points:
+            number = point.start_ms // step_ms
+            for values, totals in _merge(question.columns, point.rows).items():
+                total[number] += totals.bytes
+                rows[number, values] = add_totals([totals, rows.get((number, values), Totals())])
+        return build_series(self.answer(question), total, rows, step)
 
     def find_skipped(self) -> Skipped | None:
         """Return None: a history has nothing but windows."""
@@ -118,6 +122,10 @@ def _make_test(question: Question) -> Where | None:
         )
 
     return counts
+
+
+def _is_by_member(question: Question) -> bool:
+    return any(map(is_of_member, _list_paths(question.filters.columns)))
 
 
 def _find_value(description: Description, column: Column) -> Value:

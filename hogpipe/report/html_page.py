@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 
 from hogpipe.history.counters import Totals
-from hogpipe.report.question import Answer, Series
+from hogpipe.report.question import Answer, Series, merge_steps
 from hogpipe.report.text_table import UNATTRIBUTED, describe_span, name_group
 from hogpipe.report.times import format_time
 from hogpipe.sinks.table import format_size
@@ -19,6 +19,7 @@ _WIDTH, _HEIGHT = 900, 240
 _TOP = 20  # above the bars, for the label
 _BOTTOM = _TOP + _HEIGHT
 _MOST_COLOURS = 7
+_MOST_BARS = 300
 _STYLE = """
 :root { color-scheme: light dark; --edge: #8884; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -104,6 +105,7 @@ def _make_row(cells: Sequence[str], texts: int) -> str:
 
 def _draw(series: Series) -> str:
     """Return a stacked chart: the first rows with a colour of their own, the rest above them."""
+    series = merge_steps(series, _MOST_BARS)
     answer = series.answer
     shown = answer.rows[:_MOST_COLOURS] if answer.columns else ()
     names = [name_group(answer.columns, row.values) for row in shown]

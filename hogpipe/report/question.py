@@ -8,9 +8,14 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from hogpipe.errors import HogpipeError
 from hogpipe.history.counters import COUNTERS, Totals
 from hogpipe.report.filters import Filters, Value
 from hogpipe.report.record_columns import Column
+
+MOST_CELLS = 4_000_000
+"""How many sums a series may have: those of its rows and of all traffic, in each step."""
+_MILLI = 1000
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -83,21 +88,51 @@ def build_answer(
     return Answer(question.columns, shown, others, len(rows), span, dropped_packets)
 
 
+def check_steps(steps: int, rows: int, step: float) -> None:
+    """Raise HogpipeError if a series of so many steps and rows would be too large."""
+    if steps * (rows + 1) > MOST_CELLS:
+        raise HogpipeError(
+            f"--step {step:g}s makes {steps} steps for each of {rows} groups: choose a longer "
+            "step, a shorter span (--since, --until) or fewer groups (--top)"
+        )
+
+
 def build_series(
-    answer: Answer, steps: Mapping[tuple[float, tuple[Value, ...]], Totals], step: float
+    answer: Answer,
+    total: Mapping[int, int],
+    rows: Mapping[tuple[int, tuple[Value, ...]], Totals],
+    step: float,
 ) -> Series:
-    """Return the series of an answer from the sums of all groups, by start of step and values."""
-    if not steps:
+    """Return the series of an answer, from the bytes of all groups and the sums of its rows.
+
+    Both are by the number of the step, which starts at this multiple of `step`. Raises HogpipeError
+    as check_steps().
+    """
+    if not total:
         return Series(answer, 0.0, step, (), [() for _ in answer.rows])
-    first, last = min(start for start, _ in steps), max(start for start, _ in steps)
-    count = round((last - first) / step) + 1
-    total = [0] * count
-    places = {row.values: place for place, row in enumerate(answer.rows)}
+    first = min(total)
+    count = max(total) - first + 1
+    check_steps(count, len(answer.rows), step)
     nothing = Totals()
-    rows = [[nothing] * count for _ in answer.rows]
-    for (start, values), totals in steps.items():
-        at = round((start - first) / step)
-        total[at] += totals.bytes
-        if (place := places.get(values)) is not None:
-            rows[place][at] = totals
-    return Series(answer, first, step, total, rows)
+    made = {row.values: [nothing] * count for row in answer.rows}
+    for (number, values), totals in rows.items():
+        if values in made:
+            made[values][number - first] = totals
+    sizes = [total.get(first + place, 0) for place in range(count)]
+    start = first * round(step * _MILLI) / _MILLI
+    return Series(answer, start, step, sizes, list(made.values()))
+
+
+def merge_steps(series: Series, most: int) -> Series:
+    """Return a series of at most `most` steps, each the sum of as many neighbouring ones."""
+    each = -(-len(series.total) // most)
+    if each <= 1:
+        return series
+    starts = range(0, len(series.total), each)
+    return Series(
+        series.answer,
+        series.start,
+        series.step * each,
+        [sum(series.total[at : at + each]) for at in starts],
+        [[add_totals(row[at : at + each]) for at in starts] for row in series.rows],
+    )

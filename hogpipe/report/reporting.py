@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 _MODE = 0o600  # a report shows who communicates with whom
 _AUTO = "auto"
 _LONGEST_STEP = 10 * 365 * 86_400
+_MILLI = 1000
+_ROUNDING = 1e-4  # of a millisecond, by floating point
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -117,6 +119,8 @@ def _parse_step(text: str | None) -> float | None:
         seconds = parse_seconds(text)
         if not 0 < seconds < _LONGEST_STEP:
             raise ValueError("must be more than 0, and less than ten years")
+        if abs(seconds * _MILLI - round(seconds * _MILLI)) > _ROUNDING or seconds < 1 / _MILLI:
+            raise ValueError("must be a whole number of milliseconds")
     return seconds
 
 
@@ -156,7 +160,8 @@ def _check_skipped(store: TrafficStore, answer: Answer) -> None:
             f"{skipped.first}: not a record of hogpipe, nor is any other line; a report reads the "
             'default layout of records (layout = "nested", schema = "otel")'
         )
-    log.warning("%s: not a record of hogpipe; %s skipped", skipped.first, lines)
+    first = skipped.first or "a line that has changed since"
+    log.warning("%s: not a record of hogpipe; %s skipped", first, lines)
 
 
 def _render(answer: Answer, series: Series | None) -> list[str]:

@@ -2,13 +2,14 @@
 
 In: a series, the width and the encoding of the terminal. Out: lines: bytes of all groups in each
 step as columns, with an axis of bytes and one of time, and below it a row for each group, whose
-shades compare it with the largest step of any group. Where an encoding has no block elements, ASCII
-characters take their place.
+shades compare it with the largest step of any group. Where there are more steps than columns, a
+column is the sum of neighbouring steps. Where an encoding has no block elements, ASCII characters
+take their place.
 """
 
 from collections.abc import Sequence
 
-from hogpipe.report.question import Series
+from hogpipe.report.question import Series, merge_steps
 from hogpipe.report.text_table import encode, name_group
 from hogpipe.report.times import format_time
 from hogpipe.sinks.table import format_size
@@ -34,6 +35,7 @@ def render_series(series: Series, width: int, encoding: str) -> list[str]:
         return []
     levels = _BLOCKS if encode(_BLOCKS, encoding) == _BLOCKS else _ASCII
     columns = most_steps(width)
+    series = merge_steps(series, columns)
     spread = max(1, min(_MOST_SPREAD, columns // len(series.total)))
     lines = _draw_columns(series.total, spread, levels)
     lines.append(" " * (_AXIS_WIDTH + 1) + _label_times(series, spread * len(series.total)))

@@ -12,6 +12,7 @@ from support.histories import START_MS, Run, total_of
 from support.records import FULL
 from support.reports import START, ask, make_windows, stored, write_history, write_lines
 
+from hogpipe.errors import HogpipeError
 from hogpipe.history.counters import COUNTERS, Totals
 from hogpipe.report.record_columns import DIMENSIONS
 
@@ -99,6 +100,45 @@ def test_steps_add_up_to_the_totals(tmp_path: Path, name: str, write: Store) -> 
     assert series.total == [666, 666, 666, 333]
     assert [one.transmit_bytes for one in series.rows[0]] == [200, 200, 200, 100]
     assert sum(series.total) == series.answer.total.bytes
+
+
+def test_a_window_is_in_the_step_that_starts_with_it(tmp_path: Path) -> None:
+    run = Run()
+    windows = [run.window(START_MS + 100 * at, 100, [("a", 1, 1 + at)]) for at in range(100)]
+    with stored(write_lines(tmp_path / "x.jsonl", windows)) as store:
+        series = store.answer_over_time(ask("program"), 0.1)
+    assert series.start == START
+    assert series.total == [3 * (1 + at) for at in range(100)]
+
+
+@STORES
+def test_a_series_of_too_many_steps_is_refused(tmp_path: Path, name: str, write: Store) -> None:
+    run = Run()
+    windows = [run.window(START_MS + day * 86_400_000, 1000, [("a", 1, 1)]) for day in (0, 30)]
+    with stored(write(tmp_path / name, windows)) as store:
+        with pytest.raises(HogpipeError, match="choose a longer step"):
+            store.answer_over_time(ask("program"), 1)
+        assert len(store.answer_over_time(ask("program"), 60).total) == 30 * 1440 + 1
+
+
+@STORES
+@pytest.mark.parametrize("only", ["pid:1", "!program:curl", "user:nobody", "none"])
+def test_steps_are_of_the_traffic_that_selectors_choose(
+    tmp_path: Path, name: str, write: Store, only: str
+) -> None:
+    with stored(write(tmp_path / name, make_windows(4))) as store:
+        question = ask("program", only=[only])
+        series = store.answer_over_time(question, 2)
+        assert series.answer == store.answer(question)
+    assert sum(series.total) == series.answer.total.bytes
+
+
+def test_a_selector_looks_at_any_number_of_values(tmp_path: Path) -> None:
+    run = Run()
+    window = run.window(START_MS, 1000, [(f"p{at}", at, 1) for at in range(2500)])
+    with stored(write_lines(tmp_path / "x.jsonl", [window])) as store:
+        answer = store.answer(ask("program", only=["program:p*", "!program:p7"], top=3))
+    assert (answer.groups, answer.total.transmit_bytes) == (2499, 2499)
 
 
 @pytest.mark.parametrize("dimension", DIMENSIONS)

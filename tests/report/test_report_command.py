@@ -1,5 +1,7 @@
 """What a user sees of `hogpipe report`: outputs, and one line for what is wrong."""
 
+import copy
+import json
 import os
 import re
 import signal
@@ -8,6 +10,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.histories import START_MS, Run
@@ -115,7 +118,8 @@ def test_a_chart_without_block_elements_is_ascii(lines: Path) -> None:
 def test_parquet_is_read_again(lines: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     query = ("--sql", "FROM traffic", "--format", "parquet", "-o", path)
-    assert run_command(lines, *query).exit_code == 0
+    for end in ("", ";", " -- all"):
+        assert run_command(lines, query[0], query[1] + end, *query[2:]).exit_code == 0
     assert (
         run_command(path, "--by", "process").stdout.splitlines()[1:]
         == (run_command(lines, "--by", "process").stdout.splitlines()[1:])
@@ -170,6 +174,49 @@ def test_a_file_without_any_record_is_an_error(tmp_path: Path, content: bytes) -
     assert result.stdout == ""
 
 
+FOREIGN = [
+    ("start_unix", 1e300),
+    ("start_unix", -1e15),
+    ("start_unix", "nan"),
+    ("end_unix", "inf"),
+    ("bytes", -5),
+    ("bytes", 2**63 - 1),
+    ("bytes", 2**70),
+    ("bytes", "many"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), FOREIGN)
+def test_numbers_that_no_run_writes_make_no_record(
+    tmp_path: Path, key: str, value: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_lines(tmp_path / "x.jsonl", make_windows(1))
+    record = copy.deepcopy(FULL)
+    part: Any = record["network"]["io"]["transmit"] if key == "bytes" else record["window"]
+    part[key] = value
+    path.write_text(path.read_text() + json.dumps(record) + "\n")
+    for words in (
+        ("--format", "csv", "--by", "total"),
+        ("--step", "1s"),
+        ("--sql", "SELECT sum(bytes) FROM traffic"),
+    ):
+        result = run_command(path, *words)
+        assert result.exit_code == 0, result.exception
+        assert "333" in result.stdout
+    assert caplog.messages == [f"{path}:5: not a record of hogpipe; 1 line skipped"] * 2
+
+
+def test_a_chart_of_many_steps_fits_the_terminal(tmp_path: Path) -> None:
+    run = Run()
+    windows = [run.window(START_MS + 1000 * at, 1000, [("a", 1, 100)]) for at in range(500)]
+    path = write_lines(tmp_path / "x.jsonl", windows)
+    page = tmp_path / "x.html"
+    chart = run_command(path, "--step", "1s", "--html", page).stdout
+    assert max(map(len, chart.splitlines()[1:])) <= 80
+    assert re.search(r"^ +2026-11-22 07:00:00 +2026-11-22 07:08:2", chart, re.MULTILINE)
+    assert page.read_text().count("<rect") <= 300
+
+
 def test_an_empty_file_is_a_report_of_nothing(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").touch()
     result = run_command(tmp_path / "x.jsonl")
@@ -196,6 +243,8 @@ def test_records_of_another_layout_are_refused_with_the_remedy(tmp_path: Path) -
         (["--only", "pid:x"], "'x' is not a number"),
         (["--step", "0"], "must be more than 0"),
         (["--step", "fast"], "expected seconds"),
+        (["--step", "0.0001"], "must be a whole number of milliseconds"),
+        (["--step", "1.0005"], "must be a whole number of milliseconds"),
         (["--top", "0"], "0 is not in the range"),
         (["--format", "parquet"], "--format parquet needs --output FILE"),
         (["--sql", "FROM traffic", "--step", "1"], "--sql excludes --html and --step"),
