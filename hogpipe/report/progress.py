@@ -60,8 +60,11 @@ class Waiter:
     ) -> Result:
         """Return what `work` returns; it runs in a thread of its own."""
         with ThreadPoolExecutor(1, "report") as executor:
-            future = executor.submit(work)
+            started: list[Future[Result]] = []
             try:
+                with self.deferred():  # a signal within would leave the work without interrupt
+                    started.append(executor.submit(work))
+                (future,) = started
                 wait([future], _PATIENCE)
                 # Not `sys.stderr`, which escapes what draws the bar (hogpipe.terminal).
                 terminal = sys.__stderr__
@@ -69,9 +72,9 @@ class Waiter:
                     _show(future, progress, terminal)
                 return future.result()
             finally:
-                while not future.done():
+                while not all(one.done() for one in started):
                     interrupt()
-                    wait([future], _PACE)
+                    wait(started, _PACE)
 
 
 def _show(future: "Future[Result]", progress: Callable[[], float], terminal: TextIO) -> None:

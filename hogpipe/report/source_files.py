@@ -61,15 +61,17 @@ def _open_history(path: Path) -> TrafficStore:
 def _open_files(
     heads: dict[Path, bytes], names: dict[Path, str], folder: Path, waiter: Waiter
 ) -> TrafficStore:
-    try:
-        from hogpipe.report.file_store import RecordFile, RecordFiles
-    except ImportError as error:
-        raise HogpipeError(_MISSING) from error
-    files = [
-        RecordFile(path, head.startswith(_PARQUET), head.startswith(_GZIP), names.get(path))
-        for path, head in heads.items()
-    ]
-    return RecordFiles(files, folder, waiter)
+    # DuckDB aborts the process or loses the signal if an exception passes through its own code.
+    with waiter.deferred():
+        try:
+            from hogpipe.report.file_store import RecordFile, RecordFiles
+        except ImportError as error:
+            raise HogpipeError(_MISSING) from error
+        files = [
+            RecordFile(path, head.startswith(_PARQUET), head.startswith(_GZIP), names.get(path))
+            for path, head in heads.items()
+        ]
+        return RecordFiles(files, folder, waiter)
 
 
 def _list_paths(sources: Sequence[str]) -> list[Path]:
