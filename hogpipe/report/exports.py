@@ -17,6 +17,9 @@ from hogpipe.report.question import Answer, Series
 from hogpipe.report.traffic_store import Table
 from hogpipe.text import describe_error, printable
 
+PARQUET_OPTIONS = "FORMAT parquet, USE_TMP_FILE false"
+"""How DuckDB writes into a file that is there, with the rights that the file has."""
+
 
 def tabulate(answer: Answer, series: Series | None) -> Table:
     """Return the rows of an answer; with a series, each of its steps that has traffic."""
@@ -68,7 +71,7 @@ def write_parquet(table: Table, path: Path) -> None:
             if rows:
                 marks = ", ".join("?" for _ in names)
                 database.executemany(f"INSERT INTO report VALUES ({marks})", rows)
-            database.execute(f"COPY report TO '{quoted}' (FORMAT parquet)")
+            database.execute(f"COPY report TO '{quoted}' ({PARQUET_OPTIONS})")
     except duckdb.Error as error:
         raise HogpipeError(f"report: {describe_error(error)}") from error
 

@@ -34,6 +34,7 @@ import orjson
 
 from hogpipe.errors import HogpipeError
 from hogpipe.history.counters import COUNTERS, Totals
+from hogpipe.report.exports import PARQUET_OPTIONS
 from hogpipe.report.progress import Waiter
 from hogpipe.report.question import Answer, Question, Row, Series, build_series, check_steps
 from hogpipe.report.record_columns import COLUMNS, NUMERIC, Column
@@ -156,7 +157,7 @@ class RecordFiles:
         """Write what a statement over the views returns to a Parquet file."""
         bare = statement.rstrip().rstrip(";")
         # The line end also ends a comment.
-        self._execute(f"COPY ({bare}\n) TO '{_quote_text(path)}' (FORMAT parquet)")
+        self._execute(f"COPY ({bare}\n) TO '{_quote_text(path)}' ({PARQUET_OPTIONS})")
 
     def find_skipped(self) -> Skipped | None:
         """Return what the last answer skipped; the first such line is searched for again."""

@@ -174,6 +174,7 @@ def _render(answer: Answer, series: Series | None) -> list[str]:
 
 def _answer_sql(store: TrafficStore, statement: str, request: Request) -> None:
     if request.format == "parquet" and request.output is not None:
+        _create(request.output)
         store.export(statement, request.output)
     else:
         _write_rows(store.query(statement), request)
@@ -181,6 +182,7 @@ def _answer_sql(store: TrafficStore, statement: str, request: Request) -> None:
 
 def _write_rows(table: Table, request: Request) -> None:
     if request.format == "parquet" and request.output is not None:
+        _create(request.output)
         write_parquet(table, request.output)
     elif request.format == "table":
         lines = render_rows(*table, sys.stdout.encoding or "ascii")
@@ -196,9 +198,17 @@ def _write(texts: Iterable[str], output: Path | None) -> None:
         for text in texts:
             click.echo(text, nl=False)
         return
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    with os.fdopen(os.open(output, flags, _MODE), "w", encoding="utf-8") as file:
+    with os.fdopen(_open(output), "w", encoding="utf-8") as file:
         file.writelines(texts)
+
+
+def _create(output: Path) -> None:
+    """Create a file, or empty it, for DuckDB to write."""
+    os.close(_open(output))
+
+
+def _open(output: Path) -> int:
+    return os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _MODE)
 
 
 @contextmanager

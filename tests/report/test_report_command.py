@@ -132,7 +132,13 @@ def test_parquet_is_read_again(lines: Path, tmp_path: Path) -> None:
 def test_an_output_file_is_for_its_user_alone(lines: Path, tmp_path: Path) -> None:
     assert run_command(lines, "-o", tmp_path / "x.txt").stdout == ""
     assert "curl" in (tmp_path / "x.txt").read_text()
-    assert (tmp_path / "x.txt").stat().st_mode & 0o777 == 0o600
+    parquet = ("--format", "parquet", "-o")
+    assert run_command(lines, *parquet, tmp_path / "a.parquet").exit_code == 0
+    assert (
+        run_command(lines, *parquet, tmp_path / "b.parquet", "--sql", "FROM stats").exit_code == 0
+    )
+    for name in ("x.txt", "a.parquet", "b.parquet"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
 
 
 def test_the_standard_input_is_a_source(lines: Path) -> None:
@@ -269,7 +275,7 @@ def test_a_wrong_option_is_a_usage_error(lines: Path, words: list[str], text: st
         (["{lines}", "--sql", "SELEC"], "syntax error"),
         (["{lines}", "-o", "/nonexistent/x"], "/nonexistent/x: No such file or directory"),
         (["{lines}", "--html", "/nonexistent/x"], "/nonexistent/x: No such file or directory"),
-        (["{lines}", "--format", "parquet", "-o", "/nonexistent/x"], "Cannot open file"),
+        (["{lines}", "--format", "parquet", "-o", "/nonexistent/x"], "No such file"),
         (["{other}"], "an SQLite database of another program"),
     ],
 )
