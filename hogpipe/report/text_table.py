@@ -5,7 +5,8 @@ control characters. Numbers are IP bytes in decimal units.
 """
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 
 from hogpipe.history.counters import Totals
 from hogpipe.report.filters import Value
@@ -16,6 +17,7 @@ from hogpipe.sinks.table import format_size
 from hogpipe.sinks.table_layout import ELLIPSIS, fit, lay_out, measure
 from hogpipe.text import printable
 
+_ROWS_MEASURED = 1000
 UNATTRIBUTED = "(unattributed)"
 _OF_OWNERS = ("PROGRAM", "COMMAND", "EXECUTABLE", "UNIT", "CONTAINER", "POD", "CGROUP", "USER")
 
@@ -93,17 +95,21 @@ def _describe_share(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.01 else "less than 1 %"
 
 
-def render_rows(names: Sequence[str], rows: Iterable[Sequence[object]], encoding: str) -> list[str]:
-    """Return a table of any rows, numbers to the right; columns are as wide as they need."""
-    cells = [[_format_cell(cell, encoding) for cell in row] for row in rows]
-    widths = [max(map(measure, column)) for column in zip(names, *cells, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if _is_number(cell) else fit(cell, width)
+def render_rows(
+    names: Sequence[str], rows: Iterable[Sequence[object]], encoding: str
+) -> Iterator[str]:
+    """Yield a table of any rows, numbers to the right.
+
+    Columns are as wide as the first rows need; a longer cell later moves the rest of its line.
+    """
+    cells = ([_format_cell(cell, encoding) for cell in row] for row in rows)
+    first = list(islice(cells, _ROWS_MEASURED))
+    widths = [max(map(measure, column)) for column in zip(names, *first, strict=True)]
+    for line in chain([list(names)], first, cells):
+        yield "  ".join(
+            cell.rjust(width) if _is_number(cell) else fit(cell, max(width, measure(cell)))
             for cell, width in zip(line, widths, strict=True)
         ).rstrip()
-        for line in (list(names), *cells)
-    ]
 
 
 def _format_cell(cell: object, encoding: str) -> str:

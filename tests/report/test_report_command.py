@@ -1,6 +1,7 @@
 """What a user sees of `hogpipe report`: outputs, and one line for what is wrong."""
 
 import copy
+import itertools
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from support.reports import (
 )
 
 from hogpipe.errors import HogpipeError
+from hogpipe.report.text_table import render_rows
 
 HOSTILE = "\x1b[2J<script>alert(1)</script>\u202e[bold]'"
 TORN = b'{"type":"traffic","window":{"start_unix":1'
@@ -210,6 +212,13 @@ def test_numbers_that_no_run_writes_make_no_record(
         assert result.exit_code == 0, result.exception
         assert "333" in result.stdout
     assert caplog.messages == [f"{path}:5: not a record of hogpipe; 1 line skipped"] * 2
+
+
+def test_a_table_of_any_rows_is_printed_as_they_are_read() -> None:
+    lines = render_rows(["n"], ((number,) for number in itertools.count()), "ascii")
+    assert [next(lines) for _ in range(3)] == ["n", "  0", "  1"]
+    *_, last = itertools.islice(lines, 2000)
+    assert last == "2001"
 
 
 def test_a_chart_of_many_steps_fits_the_terminal(tmp_path: Path) -> None:
