@@ -274,17 +274,17 @@ def test_a_wrong_option_is_a_usage_error(lines: Path, words: list[str], text: st
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["/nonexistent/x.jsonl"], "/nonexistent/x.jsonl: No such file or directory"),
-        (["/nonexistent/*.jsonl"], "/nonexistent/*.jsonl: no file matches"),
+        (["{folder}/none/x.jsonl"], "{folder}/none/x.jsonl: No such file or directory"),
+        (["{folder}/none/*.jsonl"], "{folder}/none/*.jsonl: no file matches"),
         (["/dev/null"], "/dev/null: not a regular file but a device"),
         (["/tmp"], "/tmp: Is a directory"),
         (["{lines}", "{history}"], "a history is read alone, without other sources"),
         (["{history}", "--sql", "SELECT 1"], "ask a history with the sqlite3 shell"),
         (["{history}", "--by", "host"], "a history does not keep hosts apart"),
         (["{lines}", "--sql", "SELEC"], "syntax error"),
-        (["{lines}", "-o", "/nonexistent/x"], "/nonexistent/x: No such file or directory"),
-        (["{lines}", "--html", "/nonexistent/x"], "/nonexistent/x: No such file or directory"),
-        (["{lines}", "--format", "parquet", "-o", "/nonexistent/x"], "No such file"),
+        (["{lines}", "-o", "{folder}/none/x"], "{folder}/none/x: No such file or directory"),
+        (["{lines}", "--html", "{folder}/none/x"], "{folder}/none/x: No such file or directory"),
+        (["{lines}", "--format", "parquet", "-o", "{folder}/none/x"], "No such file"),
         (["{other}"], "an SQLite database of another program"),
     ],
 )
@@ -295,11 +295,11 @@ def test_what_cannot_be_read_or_written_is_named(
     other = tmp_path / "other.db"
     with closing(sqlite3.connect(other)) as database:
         database.execute("CREATE TABLE a (b)")
-    names = {"lines": lines, "history": history, "other": other}
+    names = {"lines": lines, "history": history, "other": other, "folder": tmp_path}
     result = run_command(*(word.format(**names) for word in words))
     assert isinstance(result.exception, HogpipeError)
     assert (result.exception.exit_code, result.stdout) == (1, "")
-    assert text in str(result.exception)
+    assert text.format(**names) in str(result.exception)
 
 
 def test_a_cut_gzip_file_is_an_error(tmp_path: Path) -> None:
