@@ -114,7 +114,6 @@ class _LineReader:
         self._path = path
         self._file = file
         self._rest = b""
-        self._is_skipping = False
         self.is_final = file.read(len(_GZIP)) == _GZIP
         """Whether the file does not grow."""
         file.seek(0)
