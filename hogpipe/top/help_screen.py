@@ -1,4 +1,7 @@
-"""The screen that lists the keys."""
+"""The screen that lists the keys.
+
+On a terminal with fewer lines than the list, the arrows and the wheel scroll it.
+"""
 
 from collections.abc import Mapping
 
@@ -28,17 +31,19 @@ _KEYS = (
     ("q, ctrl+c", "quit"),
 )
 _KEY_WIDTH = 22
+_CLOSES = "any key closes this page"
+_SCROLLS = {"up": -1, "down": 1, "pageup": -8, "pagedown": 8, "home": -1000, "end": 1000}
+"""Keys that scroll, with the number of lines."""
 
 
 def make_help(look: Look, width: int) -> list[Line]:
-    """Return the lines of the help."""
+    """Return the lines of the help, without the last one, which is about the page itself."""
     lines: list[Line] = [[("Keys", Role.TITLE)]]
     lines += [[(f"{keys:<{_KEY_WIDTH}}", Role.KEY), (what, Role.TEXT)] for keys, what in _KEYS]
     lines.append([("Group by", Role.TITLE)])
     lines += _list_choices([(one.key, one.name) for one in GROUP_DIMENSIONS], width)
     lines.append([("Sort by", Role.TITLE)])
     lines += _list_choices([(str(at), str(key)) for at, key in enumerate(SortKey, 1)], width)
-    lines.append([("any key closes this page", Role.DIM)])
     return [crop(line, width, look) for line in lines]
 
 
@@ -57,7 +62,7 @@ def _list_choices(choices: list[tuple[str, str]], width: int) -> list[Line]:
 
 
 class HelpScreen(Screen[None]):
-    """The keys; any key closes it."""
+    """The keys; any key that does not scroll closes it."""
 
     CSS = """
     HelpScreen { background: ansi_default; }
@@ -68,6 +73,7 @@ class HelpScreen(Screen[None]):
         super().__init__()
         self._palette = palette
         self._look = look
+        self._top = 0
 
     def compose(self) -> ComposeResult:
         """Yield the lines."""
@@ -75,14 +81,28 @@ class HelpScreen(Screen[None]):
 
     def on_resize(self) -> None:
         """Lay the lines out."""
-        self.query_one(LineView).show(make_help(self._look, self.size.width))
+        self._scroll(0)
+
+    def _scroll(self, by: int) -> bool:
+        """Show the lines from `by` further down; return False if there is nothing to scroll."""
+        width, height = self.size
+        lines = make_help(self._look, width)
+        room = max(1, height - 1)
+        hidden = max(0, len(lines) - room)
+        self._top = max(0, min(self._top + by, hidden))
+        hint = "up, down scroll; any other key closes this page" if hidden else _CLOSES
+        shown = lines[self._top : self._top + room]
+        self.query_one(LineView).show([*shown, crop([(hint, Role.DIM)], width, self._look)])
+        return hidden > 0
 
     def on_key(self, event: events.Key) -> None:
-        """Close the page."""
+        """Scroll, or close the page."""
         event.stop()
         event.prevent_default()
-        self.dismiss()
+        if event.key not in _SCROLLS or not self._scroll(_SCROLLS[event.key]):
+            self.dismiss()
 
-    def on_line_view_clicked(self) -> None:
-        """Close the page."""
-        self.dismiss()
+    def on_line_view_clicked(self, event: LineView.Clicked) -> None:
+        """Scroll with the wheel; close the page with a click."""
+        if not event.turn or not self._scroll(3 * event.turn):
+            self.dismiss()

@@ -1,7 +1,7 @@
 """PURE: numbers as short text, bars and charts, in Unicode or in ASCII."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from math import ceil
 
 _DECIMAL = ("", "k", "M", "G", "T", "P", "E")
@@ -50,9 +50,9 @@ def format_age(seconds: float) -> str:
 
 
 def format_clock(seconds: float, *, with_date: bool) -> str:
-    """Return a time since the epoch in the time zone of this host."""
+    """Return a time since the epoch in UTC, as records, tables and `--since` have it."""
     pattern = "%Y-%m-%d %H:%M:%S" if with_date else "%H:%M:%S"
-    return datetime.fromtimestamp(seconds).astimezone().strftime(pattern)
+    return datetime.fromtimestamp(seconds, UTC).strftime(f"{pattern} UTC")
 
 
 def draw_sparkline(values: Sequence[float], width: int, *, is_ascii: bool) -> str:

@@ -207,6 +207,20 @@ async def test_ctrl_c_and_q_close_the_screen(path: Path) -> None:
         assert not app.is_running
 
 
+async def test_the_help_scrolls_where_it_does_not_fit(path: Path) -> None:
+    async with showing(path, (60, 15)) as screen:
+        await screen.press("question_mark")
+        await screen.until(lambda: "up, down scroll" in screen.text())
+        assert "Sort by" not in screen.text()
+        await screen.press("pagedown", "down", "end")
+        await screen.until(lambda: "8 name" in screen.text() and "any other key" in screen.text())
+        await screen.press("up")
+        await screen.until(lambda: "8 name" not in screen.text())
+        await screen.press("q")
+        await screen.until(lambda: isinstance(screen.app.screen, RowsScreen))
+        assert screen.app.is_running
+
+
 async def test_an_error_before_the_first_window_closes_the_screen(tmp_path: Path) -> None:
     app = TopApp(RecordFile(tmp_path / "absent"), Query(), Look(), has_colour=True)
     async with app.run_test() as pilot:
@@ -217,15 +231,15 @@ async def test_an_error_before_the_first_window_closes_the_screen(tmp_path: Path
 
 
 @pytest.fixture
-def _in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _in_another_time_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as changed:
-        changed.setenv("TZ", "UTC")
+        changed.setenv("TZ", "XYZ-5:30")
         time.tzset()
         yield
     time.tzset()
 
 
-@pytest.mark.usefixtures("_in_utc")
+@pytest.mark.usefixtures("_in_another_time_zone")
 async def test_the_screen_on_the_page_is_what_the_recording_shows() -> None:
     page = (ROOT / "docs" / "top.md").read_text()
     shown = page.split("compares it -->\n```text\n")[1].split("```")[0]
