@@ -292,6 +292,16 @@ def test_a_damaged_wheel_is_not_installed(host: Host) -> None:
     assert not [call for call in calls if call.startswith("pip")]
 
 
+def test_a_folder_of_another_installation_is_neither_used_nor_changed(host: Host) -> None:
+    other = host.root / "opt/hogpipe"
+    other.mkdir()
+    code, calls = host.deploy("1.0")
+    assert code == 1
+    assert not other.is_symlink()
+    assert not [*other.iterdir()]
+    assert not [call for call in calls if call.startswith("systemctl")]
+
+
 def test_a_version_that_does_not_start_is_rolled_back(host: Host) -> None:
     host.deploy("1.0")
     code, calls = host.deploy("1.1", "systemctl\\ restart*")
