@@ -77,6 +77,13 @@ def read_checksums() -> str:
     return "".join(f"{digest}  {name}\n" for digest, name in sums)
 
 
+def find_problem() -> str:
+    """Return that the object is not that of its sources, with the remedy; empty if it is."""
+    if CHECKSUMS.read_text() == read_checksums():
+        return ""
+    return f"{OBJECT.name} is not that of its sources; run: python packaging/build_bpf.py"
+
+
 def _run(command: list[str], folder: Path, cache: str) -> None:
     caches = {"ZIG_LOCAL_CACHE_DIR": cache, "ZIG_GLOBAL_CACHE_DIR": cache}
     done = subprocess.run(  # noqa: S603
@@ -100,9 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="compare the checksums only")
     if parser.parse_args().check:
-        if CHECKSUMS.read_text() == read_checksums():
-            return
-        sys.exit(f"{OBJECT.name} is not that of its sources; run: python packaging/build_bpf.py")
+        sys.exit(find_problem() or 0)
     try:
         compile_object(BPF / "hogpipe.bpf.c", OBJECT)
     except CompileError as error:

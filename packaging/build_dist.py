@@ -103,8 +103,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "dist")
     folder: Path = parser.parse_args().folder
-    if build_bpf.CHECKSUMS.read_text() != build_bpf.read_checksums():
-        sys.exit("hogpipe.bpf.o is not that of its sources; run: python packaging/build_bpf.py")
+    if problem := build_bpf.find_problem():
+        sys.exit(problem)
     try:
         with tempfile.TemporaryDirectory() as work:
             tree = copy_tracked(ROOT, Path(work, "tree"))

@@ -94,8 +94,8 @@ def read_section(changelog: str, version: str) -> str:
 
 def make_packages(folder: Path) -> list[Path]:
     """Build all packages. Raises ReleaseError."""
-    if build_bpf.CHECKSUMS.read_text() != build_bpf.read_checksums():
-        raise ReleaseError("hogpipe.bpf.o is not that of its sources: packaging/build_bpf.py")
+    if problem := build_bpf.find_problem():
+        raise ReleaseError(problem)
     with tempfile.TemporaryDirectory() as work:
         tree = build_dist.copy_tracked(ROOT, Path(work, "tree"))
         python = build_dist.make_environment(Path(work, "environment"), tree)
