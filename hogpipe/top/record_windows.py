@@ -41,6 +41,7 @@ class _CaptureKeys(TypedDict):
     bytes: int
     dropped: DroppedInfo
     overflowed: TallyInfo
+    not_local: TallyInfo
 
 
 class _LedgerKeys(TypedDict):

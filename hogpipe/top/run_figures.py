@@ -17,6 +17,8 @@ class Figures(msgspec.Struct):
     captured_bytes: int = 0
     dropped: int = 0
     """Packets that were dropped before capture."""
+    not_local: int = 0
+    """Packets between other hosts, which belong to no row."""
     lost_events: int = 0
     folded: int = 0
     """Groups and flows that were recorded as a sum, because there were too many."""
@@ -35,6 +37,7 @@ class Figures(msgspec.Struct):
         self.captured_packets += sign * other.captured_packets
         self.captured_bytes += sign * other.captured_bytes
         self.dropped += sign * other.dropped
+        self.not_local += sign * other.not_local
         self.lost_events += sign * other.lost_events
         self.folded += sign * other.folded
         self.cpu_seconds += sign * other.cpu_seconds
@@ -51,6 +54,7 @@ def parse_stats(body: StatsBody) -> Figures:
         captured_packets=capture["packets"],
         captured_bytes=capture["bytes"],
         dropped=dropped["kernel"] + dropped["interface"],
+        not_local=capture["not_local"]["packets"],
         lost_events=ledger["events_lost"] + ledger["sockets_lost"] if ledger else 0,
         folded=body["aggregation"]["folded_groups"] + capture["overflowed"]["packets"],
         cpu_seconds=own["cpu"]["seconds"] if own else 0.0,

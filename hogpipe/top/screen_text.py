@@ -157,6 +157,8 @@ def _list_run(table: TrafficTable, total: Row) -> list[Line]:
         known.append([(f"pending {figures.pending_flows}", Role.DIM)])
     if folded := figures.folded + table.folded:
         known.append([(f"folded {format_number(folded)}", Role.DIM)])
+    if figures.not_local:
+        known.append([(f"not local {format_number(figures.not_local)}", Role.DIM)])
     if figures.foreign_lines:
         known.append([(f"{figures.foreign_lines} lines are no records", Role.WARNING)])
     if figures.lost_events:

@@ -165,3 +165,16 @@ async def test_a_recording_begins_where_it_is_asked_to(tmp_path: Path) -> None:
         async for window in windows:
             add(table, window)
     assert table.passed == 3
+
+
+async def test_packets_between_other_hosts_are_counted_forwards_and_back(tmp_path: Path) -> None:
+    path, table = tmp_path / "r.jsonl", TrafficTable()
+    record = stats(second=1)
+    capture = {**record["capture"], "not_local": {"packets": 7, "bytes": 900}}
+    changed = json.dumps({**record, "capture": capture}).encode()
+    path.write_bytes(lines(0) + changed + b"\n")
+    async with aclosing(RecordFile(path).read(table)) as windows:  # type: ignore[type-var]
+        await take(windows, table, 2)
+    assert table.figures.not_local == 7
+    table.step_back()
+    assert table.figures.not_local == 0

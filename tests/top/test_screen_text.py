@@ -124,6 +124,7 @@ def test_a_click_on_a_heading_sorts_by_its_column(table: TrafficTable) -> None:
 def test_the_header_says_what_is_not_known(table: TrafficTable) -> None:
     rows = RowGroups(table).query(Query())
     table.figures.dropped = 12
+    table.figures.not_local = 139
     table.figures.foreign_lines = 3
     lines = make_header(table, rows.sum_up(), Query(), LIVE, look=Look(), width=120)
     first, second, third = text_of(lines)
@@ -131,6 +132,7 @@ def test_the_header_says_what_is_not_known(table: TrafficTable) -> None:
     assert first.endswith(" LIVE ")
     assert "receive 90.0 MB/s" in second
     assert "owners 100.0%  dropped 12" in third
+    assert "not local 139" in third
     assert "3 lines are no records" in third
 
 
