@@ -115,6 +115,9 @@ class RecordFiles:
         self._skipped = 0
         try:
             with self._errors_named():
+                # DuckDB measures its progress only then, and progress.py shows it.
+                self._database.execute("SET enable_progress_bar = true")
+                self._database.execute("SET enable_progress_bar_print = false")
                 self._make_views()
         except BaseException:
             self.close()
