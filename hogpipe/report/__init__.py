@@ -15,6 +15,7 @@ table, a chart, JSON lines, CSV, Parquet or an HTML page.
     text_chart.py      PURE: a series as a chart of characters
     html_page.py       PURE: an answer as a page
     exports.py         JSON lines, CSV and Parquet
+    output_file.py     a file that is whole or absent
     progress.py        a progress bar during a long query
     reporting.py       from the options to an output
 

@@ -5,7 +5,6 @@ for options that are wrong, and HogpipeError for what cannot be read or written.
 """
 
 import logging
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +20,7 @@ from hogpipe.errors import HogpipeError
 from hogpipe.report.exports import encode_csv, encode_json, tabulate, write_parquet
 from hogpipe.report.filters import parse_filters
 from hogpipe.report.html_page import render_page
+from hogpipe.report.output_file import replacing
 from hogpipe.report.progress import Waiter
 from hogpipe.report.question import Answer, Question, Series
 from hogpipe.report.record_columns import list_columns
@@ -34,7 +34,6 @@ from hogpipe.text import printable
 
 log = logging.getLogger(__name__)
 
-_MODE = 0o600  # a report shows who communicates with whom
 _AUTO = "auto"
 _LONGEST_STEP = 10 * 365 * 86_400
 _MILLI = 1000
@@ -89,7 +88,6 @@ def run_report(request: Request, signals: StopSignals) -> None:
 
 
 def _make_question(request: Request) -> Question:
-
     now = datetime.now(UTC)
     with _option("--by"):
         columns = list_columns([name.strip() for name in request.by.split(",")])
@@ -114,7 +112,6 @@ def _parse_step(text: str | None) -> float | None:
         return None
     if text == _AUTO:
         return 0.0
-
     with _option("--step"):
         seconds = parse_seconds(text)
         if not 0 < seconds < _LONGEST_STEP:
@@ -174,16 +171,16 @@ def _render(answer: Answer, series: Series | None) -> list[str]:
 
 def _answer_sql(store: TrafficStore, statement: str, request: Request) -> None:
     if request.format == "parquet" and request.output is not None:
-        _create(request.output)
-        store.export(statement, request.output)
+        with replacing(request.output) as path:
+            store.export(statement, path)
     else:
         _write_rows(store.query(statement), request)
 
 
 def _write_rows(table: Table, request: Request) -> None:
     if request.format == "parquet" and request.output is not None:
-        _create(request.output)
-        write_parquet(table, request.output)
+        with replacing(request.output) as path:
+            write_parquet(table, path)
     elif request.format == "table":
         lines = render_rows(*table, sys.stdout.encoding or "ascii")
         _write((f"{line}\n" for line in lines), request.output)
@@ -198,17 +195,8 @@ def _write(texts: Iterable[str], output: Path | None) -> None:
         for text in texts:
             click.echo(text, nl=False)
         return
-    with os.fdopen(_open(output), "w", encoding="utf-8") as file:
+    with replacing(output) as path, path.open("w", encoding="utf-8") as file:
         file.writelines(texts)
-
-
-def _create(output: Path) -> None:
-    """Create a file, or empty it, for DuckDB to write."""
-    os.close(_open(output))
-
-
-def _open(output: Path) -> int:
-    return os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _MODE)
 
 
 @contextmanager

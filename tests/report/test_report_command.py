@@ -143,6 +143,27 @@ def test_an_output_file_is_for_its_user_alone(lines: Path, tmp_path: Path) -> No
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("option", [("-o",), ("--html",), ("--format", "parquet", "-o")])
+def test_a_link_is_not_followed(lines: Path, tmp_path: Path, option: tuple[str, ...]) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("as before")
+    link.symlink_to(target)
+    result = run_command(lines, *option, link)
+    assert "a symbolic link is not written to" in str(result.exception)
+    assert target.read_text() == "as before"
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_failed_report_leaves_the_file_as_it_was(lines: Path, tmp_path: Path, form: str) -> None:
+    path = tmp_path / "out"
+    path.write_text("as before")
+    query = "SELECT error('no') FROM traffic"
+    result = run_command(lines, "--sql", query, "--format", form, "-o", path)
+    assert result.exit_code == 1
+    assert path.read_text() == "as before"
+    assert {one.name for one in tmp_path.iterdir()} == {"out", lines.name}
+
+
 def test_the_standard_input_is_a_source(lines: Path) -> None:
     assert run_command("-", stdin=lines.read_bytes()).stdout == run_command(lines).stdout
 
