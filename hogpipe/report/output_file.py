@@ -1,7 +1,7 @@
 """The file that a report is written to: whole or not at all, and for its user alone.
 
 A report shows who communicates with whom. It is written to a new file beside the one that it
-replaces, so that an error leaves that one as it is. A symbolic link is refused, as somebody else may
+replaces, so that an error leaves that one as it is. A symbolic link is refused, as another user may
 have placed it in a folder such as /tmp; what is not a regular file, such as a FIFO, is written to
 directly.
 """
