@@ -4,6 +4,7 @@ import msgspec
 
 from hogpipe.model import AttributionCounts, CaptureCounts, Quality, Tally
 
+_MUCH_FOREIGN = 0.1  # of the bytes, as in a trace of another host
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -55,10 +56,16 @@ class Summary(msgspec.Struct):
         folded = (
             f", {self.folded.packets} packets without their flow" if self.folded.packets else ""
         )
+        foreign = counts.not_local
+        elsewhere = (
+            f", {foreign.packets} packets between other hosts"
+            if foreign.bytes > counts.captured.bytes * _MUCH_FOREIGN
+            else ""
+        )
         return (
             f"{self.seconds:.1f} s, {counts.captured.packets} packets, "
             f"{format_bytes(counts.captured.bytes)} captured, {dropped} dropped, "
-            f"{self.records} records{folded}; by owner: {shares}"
+            f"{self.records} records{folded}{elsewhere}; by owner: {shares}"
         )
 
 

@@ -78,6 +78,7 @@ def run_report(request: Request, signals: StopSignals) -> None:
             return
         answer, series = _ask(store, question, step)
         _check_skipped(store, answer)
+        _check_dimensions(request.by, answer)
         if request.html is not None:
             _write([render_page(answer, series)], request.html)
         shown = series if request.step else None
@@ -144,6 +145,20 @@ def _ask(
         step = choose_step(answer.span[1] - answer.span[0], most)
     series = store.answer_over_time(question, step)
     return series.answer, series
+
+
+def _check_dimensions(by: str, answer: Answer) -> None:
+    """Report the dimensions that no record has, as the run did not group by them."""
+    known = {
+        column
+        for row in answer.rows
+        for column, value in zip(answer.columns, row.values, strict=True)
+        if value is not None
+    }
+    for name in dict.fromkeys(one.strip() for one in by.split(",")):
+        columns = list_columns([name])
+        if answer.rows and columns and known.isdisjoint(columns):
+            log.warning("no record has a %s: a run records it if it is in group_by", name)
 
 
 def _check_skipped(store: TrafficStore, answer: Answer) -> None:

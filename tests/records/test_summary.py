@@ -25,6 +25,16 @@ def test_the_summary_counts_the_packets_that_were_recorded_without_their_flow() 
     assert "1 records, 7 packets without their flow; by owner" in str(summary)
 
 
+@pytest.mark.parametrize(("foreign", "is_named"), [(Tally(9, 900), True), (Tally(1, 90), False)])
+def test_the_summary_names_the_packets_of_other_hosts_if_they_are_many(
+    foreign: Tally, is_named: bool
+) -> None:
+    summary = Summary()
+    counts = CaptureCounts(captured=Tally(10, 1000), not_local=foreign)
+    summary.add_window(counts, AttributionCounts(), {"none": 100}, 1)
+    assert (", 9 packets between other hosts; by owner" in str(summary)) == is_named
+
+
 def test_the_summary_of_a_run_without_traffic_has_no_shares() -> None:
     assert str(Summary()).endswith("by owner: nothing to attribute")
 

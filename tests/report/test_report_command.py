@@ -194,6 +194,16 @@ def test_lines_that_are_no_records_are_counted_and_the_first_is_named(
     assert caplog.messages == [f"{path}:6: not a record of hogpipe; 5 lines skipped"]
 
 
+def test_a_dimension_that_no_record_has_is_named(
+    lines: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run_command(lines, "--by", "program,flow,port,total").exit_code == 0
+    assert caplog.messages == [
+        f"no record has a {name}: a run records it if it is in group_by"
+        for name in ("flow", "port")
+    ]
+
+
 @pytest.mark.parametrize("content", [TORN, b"hello\n", b'{"level":"info"}\n', os.urandom(5000)])
 def test_a_file_without_any_record_is_an_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.jsonl"
