@@ -83,7 +83,11 @@ def attached_by(pid: int) -> set[int]:
     """Return the ids of the programs that a process holds attached (proc(5), fdinfo)."""
     found = set()
     for info in Path(f"/proc/{pid}/fdinfo").iterdir():
-        fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+        try:
+            lines = info.read_text().splitlines()
+        except FileNotFoundError:  # closed meanwhile; a link stays open as long as the run
+            continue
+        fields = dict(line.split(":", 1) for line in lines if ":" in line)
         if "link_id" in fields:
             found.add(int(fields["prog_id"]))
     return found
