@@ -106,12 +106,12 @@ def install_environment(wheel: Path, root: Path, tools: Path) -> None:
     for script in (home / "bin").iterdir():
         if not script.name.startswith("python") and script.name != "hogpipe":
             script.unlink()
-    script = home / "bin/hogpipe"
-    script.write_text(re.sub(r"\A#!.*", f"#!/{HOME}/bin/python -I", script.read_text()))
+    program = home / "bin/hogpipe"
+    program.write_text(re.sub(r"\A#!.*", f"#!/{HOME}/bin/python -I", program.read_text()))
     for folder in ("include", "share"):  # headers and documents of libraries
         shutil.rmtree(home / folder, ignore_errors=True)
-    for folder in list(home.rglob("tests")):  # a third of the size
-        shutil.rmtree(folder)
+    for tests in list(home.rglob("tests")):  # a third of the size
+        shutil.rmtree(tests)
 
 
 def finish_environment(root: Path) -> None:
@@ -159,12 +159,12 @@ def list_licences(root: Path) -> Iterator[str]:
     """Yield the lines of the file of licences: hogpipe's own, and those of its libraries."""
     yield "hogpipe comes from https://github.com/hogpipe/hogpipe. Its licence (MIT):"
     yield from ("", (PACKAGING.parent / "LICENSE").read_text().strip(), "")
-    yield from (f"/{HOME} also holds these libraries, as published on https://pypi.org.")
+    yield f"/{HOME} also holds these libraries, as published on https://pypi.org."
     yield from ("/usr/share/common-licenses/Apache-2.0 is the Apache License, version 2.0.", "")
     for library in list_libraries(root):
-        metadata = library.metadata
+        fields = library.metadata.json
         if library.name != "hogpipe":
-            licence = metadata.get("License-Expression") or metadata.get("License")
+            licence = fields.get("license_expression") or fields.get("license")
             yield f"{library.name} {library.version}: {licence}"
             for file in library.files or ():
                 if _LICENCE_FILE.search(str(file)):

@@ -46,6 +46,27 @@ def test_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
 
 
+def test_the_file_of_licences_names_each_library_in_a_line(tmp_path: Path) -> None:
+    packages = tmp_path / build_deb.HOME / "lib/python3.11/site-packages"
+    for name, licence in (("hogpipe", "MIT"), ("other", "BSD-3-Clause")):
+        folder = packages / f"{name}-1.0.dist-info"
+        folder.mkdir(parents=True)
+        folder.joinpath("METADATA").write_text(
+            f"Metadata-Version: 2.4\nName: {name}\nVersion: 1.0\nLicense-Expression: {licence}\n"
+        )
+        folder.joinpath("licenses").mkdir()
+        folder.joinpath("licenses/LICENSE").touch()
+        folder.joinpath("RECORD").write_text(f"{folder.name}/licenses/LICENSE,,\n")
+    *_, libraries, apache, empty, other, file = build_deb.list_licences(tmp_path)
+    assert libraries.endswith(" also holds these libraries, as published on https://pypi.org.")
+    assert (apache.split()[0], empty) == ("/usr/share/common-licenses/Apache-2.0", "")
+    assert other == "other 1.0: BSD-3-Clause"
+    assert (
+        file.strip()
+        == f"/{build_deb.HOME}/lib/python3.11/site-packages/other-1.0.dist-info/licenses/LICENSE"
+    )
+
+
 def test_the_unit_starts_the_program_of_the_package_with_its_configuration() -> None:
     assert read_unit()["ExecStart"] == f"/usr/bin/hogpipe run /{build_deb.CONFFILE}"
 
