@@ -64,6 +64,17 @@ def find_write_problem(path: Path, mode: int) -> str | None:
     return "may not be written to; change its rights, or name another path"
 
 
+def find_output_problem(path: Path) -> str | None:
+    """Return why `path` cannot be read and written, or created if absent; None if it can."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return find_folder_problem(path.parent)
+    except OSError as error:
+        return error.strerror
+    return describe_kind(mode) or find_write_problem(path, os.R_OK | os.W_OK)
+
+
 def probe_folder(folder: Path) -> None:
     """Create a file without a name in `folder`, or in the one in which `folder` would be created.
 

@@ -22,14 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hogpipe.files import (
-    describe_kind,
-    find_folder_problem,
-    find_write_problem,
-    may_access,
-    probe_folder,
-    require_regular,
-)
+from hogpipe.files import find_output_problem, may_access, probe_folder, require_regular
 from hogpipe.history.counters import COUNTERS
 from hogpipe.history.levels import BUCKETED
 from hogpipe.history.packing import DamagedContentError
@@ -94,15 +87,8 @@ def find_file_problem(path: Path) -> str | None:
 
     A file that a writer has open is not looked into.
     """
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        return find_folder_problem(path.parent)
-    except OSError as error:
-        return error.strerror
-    if kind := describe_kind(mode):
-        return kind
-    if problem := find_write_problem(path, os.R_OK | os.W_OK):
+    problem = find_output_problem(path)
+    if problem is not None or not path.exists():
         return problem
     if not may_access(path.parent, os.W_OK | os.X_OK):
         return f"{path.parent} may not be written to, and SQLite needs files beside the database"

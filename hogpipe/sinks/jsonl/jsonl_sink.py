@@ -18,7 +18,7 @@ from aiofiles.os import wrap
 from msgspec import Meta
 
 from hogpipe.errors import ConfigurationError, InUseError
-from hogpipe.files import describe_kind, find_folder_problem, find_write_problem, may_access
+from hogpipe.files import find_output_problem, may_access
 from hogpipe.records.schema import Record
 from hogpipe.sinks.contract import Seconds, SettingProblem
 from hogpipe.sinks.encoding import JsonEncoder, JsonSettings
@@ -121,7 +121,7 @@ def find_jsonl_problems(settings: JsonlSettings) -> Iterable[SettingProblem]:
         if is_given and not settings.rotates:
             text = "only with rotate_mib or rotate_every"
             yield SettingProblem((key,), text)
-    problem = _find_path_problem(settings.path)
+    problem = find_output_problem(settings.path)
     if problem is None and settings.rotates:
         problem = _find_name_problem(settings.path)
     if problem is not None:
@@ -135,19 +135,6 @@ def _file_options(settings: JsonlSettings) -> FileOptions:
         ClosedFilePolicy(settings.keep, settings.compress == "gzip"),
         settings.fsync,
     )
-
-
-def _find_path_problem(path: Path) -> str | None:
-    """Return why `path` cannot be appended to, None if it can."""
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        return find_folder_problem(path.parent)
-    except OSError as error:
-        return error.strerror
-    if kind := describe_kind(mode):
-        return kind
-    return find_write_problem(path, os.R_OK | os.W_OK)
 
 
 def _find_name_problem(path: Path) -> str | None:
