@@ -32,7 +32,7 @@ from hogpipe.command_options import (
 from hogpipe.errors import ConfigurationError, HogpipeError
 from hogpipe.linux.capabilities import use_permitted
 from hogpipe.logs import report_error, report_failure, set_up_logging, use_format
-from hogpipe.signals import StopSignals, end_process
+from hogpipe.signals import StopSignals, end_process, exit_code_of
 from hogpipe.terminal import make_streams_printable
 from hogpipe.text import describe_error, printable
 from hogpipe.version import __version__
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hogpipe")
 
-_SIGNALLED = 128  # the exit code of a command that a signal ended, less the number of the signal
 
 _PATH = click.Path(path_type=Path, readable=False)
 _CONFIG = click.argument("config", type=_PATH)
@@ -67,7 +66,7 @@ def _stop_before_start(_number: Signals) -> NoReturn:
 
 
 def _interrupt(number: Signals) -> NoReturn:
-    end_process(f"interrupted by {number.name}", _SIGNALLED + number)
+    end_process(f"interrupted by {number.name}", exit_code_of(number))
 
 
 @commands.command()

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +19,13 @@ SET = click.option(
     multiple=True,
     help="Override a setting, e.g. capture.snaplen=256; may be repeated.",
 )
+
+
+def _add(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    """Add options, which the help lists in this order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def _parse_duration(
@@ -117,9 +124,7 @@ def with_capture_settings(command: Command) -> Command:
             "--interval", metavar="DURATION", help="The length of a window, e.g. 500ms or 1m."
         ),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return _add(command, options)
 
 
 def _parse_speed(_context: click.Context, _parameter: click.Parameter, value: str) -> float | None:
@@ -205,6 +210,4 @@ def with_question(command: Command) -> Command:
             "--sql", metavar="QUERY", help="Ask the views traffic and stats in DuckDB's SQL."
         ),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return _add(command, options)

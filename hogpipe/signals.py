@@ -84,6 +84,11 @@ class StopSignals:
             self._on_hangup()
 
 
+def exit_code_of(number: signal.Signals) -> int:
+    """Return the exit code of a command that a signal ended, as shells have it."""
+    return 128 + number
+
+
 def end_process(line: str, code: int) -> NoReturn:
     """End the process at once, with a line on the standard error output, if that is open."""
     with suppress(OSError):

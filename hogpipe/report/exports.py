@@ -17,7 +17,7 @@ from hogpipe.report.question import Answer, Series
 from hogpipe.report.traffic_store import Table
 from hogpipe.text import describe_error, printable
 
-PARQUET_OPTIONS = "FORMAT parquet, USE_TMP_FILE false"
+_PARQUET_OPTIONS = "FORMAT parquet, USE_TMP_FILE false"
 """How DuckDB writes into a file that is there, with the rights that the file has."""
 
 
@@ -64,16 +64,25 @@ def write_parquet(table: Table, path: Path) -> None:
         f'"{name}" {_find_type(name, [row[place] for row in rows])}'
         for place, name in enumerate(names)
     )
-    quoted = str(path).replace("'", "''")
     try:
         with duckdb.connect(":memory:") as database:
             database.execute(f"CREATE TABLE report ({columns})")
             if rows:
                 marks = ", ".join("?" for _ in names)
                 database.executemany(f"INSERT INTO report VALUES ({marks})", rows)
-            database.execute(f"COPY report TO '{quoted}' ({PARQUET_OPTIONS})")
+            database.execute(make_copy("report", path))
     except duckdb.Error as error:
         raise HogpipeError(f"report: {describe_error(error)}") from error
+
+
+def make_copy(source: str, path: Path) -> str:
+    """Return the statement that writes a table, or a query in brackets, to a Parquet file."""
+    return f"COPY {source} TO '{quote_text(path)}' ({_PARQUET_OPTIONS})"
+
+
+def quote_text(text: object) -> str:
+    """Return a text as it stands between the quotes of SQL."""
+    return str(text).replace("'", "''")
 
 
 def _find_type(name: str, cells: Sequence[object]) -> str:

@@ -34,7 +34,7 @@ import orjson
 
 from hogpipe.errors import HogpipeError
 from hogpipe.history.counters import COUNTERS, Totals
-from hogpipe.report.exports import PARQUET_OPTIONS
+from hogpipe.report.exports import make_copy, quote_text
 from hogpipe.report.progress import Waiter
 from hogpipe.report.question import Answer, Question, Row, Series, build_series, check_steps
 from hogpipe.report.record_columns import COLUMNS, NUMERIC, Column
@@ -160,7 +160,7 @@ class RecordFiles:
         """Write what a statement over the views returns to a Parquet file."""
         bare = statement.rstrip().rstrip(";")
         # The line end also ends a comment.
-        self._execute(f"COPY ({bare}\n) TO '{_quote_text(path)}' ({PARQUET_OPTIONS})")
+        self._execute(make_copy(f"({bare}\n)", path))
 
     def find_skipped(self) -> Skipped | None:
         """Return what the last answer skipped; the first such line is searched for again."""
@@ -202,7 +202,7 @@ class RecordFiles:
             for file in self._files
             if file.is_parquet == is_parquet and file.is_gzip == is_gzip
         ]
-        paths = ", ".join(f"'{_quote_text(_escape_glob(file.path))}'" for file in files)
+        paths = ", ".join(f"'{quote_text(_escape_glob(file.path))}'" for file in files)
         return f"[{paths}]" if paths else ""
 
     def _list_parquet_columns(self, paths: str) -> str:
@@ -432,11 +432,6 @@ def _match(names: Sequence[str], left: str, right: str) -> str:
 def _escape_glob(path: Path) -> str:
     """Return a path for DuckDB, which takes any path for a glob, and ~ for the home folder."""
     return re.sub(r"([*?[])", r"[\1]", str(path.absolute()))
-
-
-def _quote_text(text: object) -> str:
-    """Return a text as it stands between the quotes of SQL."""
-    return str(text).replace("'", "''")
 
 
 def _path(path: str) -> str:

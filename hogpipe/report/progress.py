@@ -16,6 +16,8 @@ from typing import TextIO, TypeVar
 
 import click
 
+from hogpipe.signals import exit_code_of
+
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
@@ -23,7 +25,6 @@ Result = TypeVar("Result")
 _PATIENCE = 1.0
 _PACE = 0.1
 _FULL = 100
-_SIGNALLED = 128  # the exit code of a command that a signal ended, less the number of the signal
 
 
 class Waiter:
@@ -39,7 +40,7 @@ class Waiter:
             self._deferred = number
             return
         log.error("interrupted by %s", number.name)
-        sys.exit(_SIGNALLED + number)
+        sys.exit(exit_code_of(number))
 
     @contextmanager
     def deferred(self) -> Iterator[None]:

@@ -136,7 +136,6 @@ def _ask(
 ) -> tuple[Answer, Series | None]:
     if step is None:
         return store.answer(question), None
-
     most = most_steps(shutil.get_terminal_size().columns)
     if not step:
         answer = store.answer(question)
@@ -177,7 +176,6 @@ def _check_skipped(store: TrafficStore, answer: Answer) -> None:
 
 
 def _render(answer: Answer, series: Series | None) -> list[str]:
-
     width, encoding = shutil.get_terminal_size().columns, sys.stdout.encoding or "ascii"
     if series is None:
         return render_answer(answer, width, encoding)

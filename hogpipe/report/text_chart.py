@@ -10,10 +10,10 @@ take their place.
 from collections.abc import Sequence
 
 from hogpipe.report.question import Series, merge_steps
-from hogpipe.report.text_table import encode, name_group
+from hogpipe.report.text_table import name_group
 from hogpipe.report.times import format_time
 from hogpipe.sinks.table import format_size
-from hogpipe.sinks.table_layout import ELLIPSIS, fit
+from hogpipe.sinks.table_layout import encode, fit, replace_ellipsis
 
 HEIGHT = 8
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -40,8 +40,8 @@ def render_series(series: Series, width: int, encoding: str) -> list[str]:
     lines = _draw_columns(series.total, spread, levels)
     lines.append(" " * (_AXIS_WIDTH + 1) + _label_times(series, spread * len(series.total)))
     lines += _draw_rows(series, width, levels)
-    ellipsis = ELLIPSIS if encode(ELLIPSIS, encoding) == ELLIPSIS else "~"
-    return [encode(line.rstrip().replace(ELLIPSIS, ellipsis), encoding) for line in lines]
+    lines = replace_ellipsis(map(str.rstrip, lines), encoding)
+    return [encode(line, encoding) for line in lines]
 
 
 def _draw_columns(sizes: Sequence[int], spread: int, levels: str) -> list[str]:

@@ -14,7 +14,7 @@ from hogpipe.report.question import Answer
 from hogpipe.report.record_columns import Column
 from hogpipe.report.times import format_time
 from hogpipe.sinks.table import format_size
-from hogpipe.sinks.table_layout import ELLIPSIS, fit, lay_out, measure
+from hogpipe.sinks.table_layout import encode, fit, lay_out, measure, replace_ellipsis
 from hogpipe.text import printable
 
 _ROWS_MEASURED = 1000
@@ -32,8 +32,7 @@ def render_answer(answer: Answer, width: int, encoding: str) -> list[str]:
     texts = [{name: encode(cell, encoding) for name, cell in row.items()} for row in cells]
     lines = render_span(answer, width)
     lines += lay_out(texts, _describe_totals(answer.total), label, width, ())
-    ellipsis = ELLIPSIS if encode(ELLIPSIS, encoding) == ELLIPSIS else "~"
-    return [fit(line.rstrip(), width).rstrip().replace(ELLIPSIS, ellipsis) for line in lines]
+    return replace_ellipsis([fit(line.rstrip(), width).rstrip() for line in lines], encoding)
 
 
 def render_span(answer: Answer, width: int) -> list[str]:
@@ -61,11 +60,6 @@ def name_group(columns: Sequence[Column], values: Sequence[Value]) -> str:
     if not known:
         return UNATTRIBUTED if _is_of_owner(columns) else "(other)"
     return " ".join(known)
-
-
-def encode(text: str, encoding: str) -> str:
-    """Return `text` with what the encoding does not have escaped."""
-    return text if text.isascii() else text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _describe(columns: Sequence[Column], values: Sequence[Value], totals: Totals) -> dict[str, str]:

@@ -23,7 +23,7 @@ from hogpipe.records.schema import (
     Window,
     parse_io,
 )
-from hogpipe.sinks.table_layout import ELLIPSIS, NUMBERS, Row, fit, lay_out
+from hogpipe.sinks.table_layout import NUMBERS, Row, encode, fit, lay_out, replace_ellipsis
 from hogpipe.text import printable
 
 _OWNERS = ("PROGRAM", "UNIT", "CGROUP", "CONTAINER", "POD", "USER")
@@ -49,8 +49,7 @@ def render_table(
     label = _label(len(traffic), hidden=len(traffic) - len(top))
     lines = [_describe_window(records[-1]["window"], stats)] if records else []
     lines += lay_out(cells, _sum_up(traffic, seconds), label, width, _find_optional(cells))
-    ellipsis = ELLIPSIS if _encode(ELLIPSIS, encoding) == ELLIPSIS else "~"
-    return [fit(line.rstrip(), width).rstrip().replace(ELLIPSIS, ellipsis) for line in lines]
+    return replace_ellipsis([fit(line.rstrip(), width).rstrip() for line in lines], encoding)
 
 
 def format_rate(rate: float) -> str:
@@ -132,7 +131,7 @@ def _find_optional(cells: Sequence[Row]) -> frozenset[str]:
 
 def _describe(record: TrafficRecord, seconds: float | None, encoding: str) -> dict[str, str]:
     cells = _describe_owner(record) | _describe_path(record)
-    texts = {name: _encode(printable(cell), encoding) for name, cell in cells.items()}
+    texts = {name: encode(printable(cell), encoding) for name, cell in cells.items()}
     return {**texts, **_describe_counts(parse_io(record["network"]["io"]), seconds)}
 
 
@@ -174,11 +173,6 @@ def _describe_path(record: TrafficRecord) -> dict[str, str]:
     elif "type" in network:  # which addresses show
         cells["TYPE"] = network["type"]
     return cells
-
-
-def _encode(text: str, encoding: str) -> str:
-    """Return `text` with what the encoding does not have escaped."""
-    return text if text.isascii() else text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _format_endpoint(endpoint: EndpointInfo) -> str:

@@ -12,7 +12,7 @@ What is cut of a cell depends on its column: the end of a name, the beginning of
 middle of an address, so that its port stays.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from unicodedata import combining, east_asian_width
 
 import msgspec
@@ -35,6 +35,17 @@ def fit(text: str, width: int) -> str:
         kept += char
     cut = f"{kept}{ELLIPSIS}"
     return cut + " " * (width - measure(cut))
+
+
+def encode(text: str, encoding: str) -> str:
+    """Return `text` with what the encoding does not have escaped."""
+    return text if text.isascii() else text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def replace_ellipsis(lines: Iterable[str], encoding: str) -> list[str]:
+    """Return the lines with a tilde for each ellipsis, if the encoding has none."""
+    ellipsis = ELLIPSIS if encode(ELLIPSIS, encoding) == ELLIPSIS else "~"
+    return [line.replace(ELLIPSIS, ellipsis) for line in lines]
 
 
 def fit_end(text: str, width: int) -> str:
