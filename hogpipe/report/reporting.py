@@ -147,7 +147,12 @@ def _ask(
 
 
 def _check_dimensions(by: str, answer: Answer) -> None:
-    """Report the dimensions that no record has, as the run did not group by them."""
+    """Report the dimensions that no record has, as the run did not group by them.
+
+    Groups without a row may have what the rows lack; then nothing is reported.
+    """
+    if answer.groups > len(answer.rows):
+        return
     known = {
         column
         for row in answer.rows

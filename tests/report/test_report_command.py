@@ -204,6 +204,17 @@ def test_a_dimension_that_no_record_has_is_named(
     ]
 
 
+def test_a_dimension_that_only_groups_beyond_the_top_have_is_not_missed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server: dict[str, object] = {**FULL, "attribution": {"exact": 470}}
+    client = {key: value for key, value in FULL.items() if key != "server"}
+    client["process"] = {**FULL["process"], "name": "curl"}
+    path = write_lines(tmp_path / "x.jsonl", [[server, client, client]])
+    assert run_command(path, "--by", "program,port", "--top", "1").exit_code == 0
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize("content", [TORN, b"hello\n", b'{"level":"info"}\n', os.urandom(5000)])
 def test_a_file_without_any_record_is_an_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.jsonl"
