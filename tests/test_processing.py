@@ -6,22 +6,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from support.resolving import BlankResolver
 from support.running import imbalances, stats_of
 from support.traffic import NGINX, exact, make_delta, make_flow
 
 from hogpipe import processing
 from hogpipe.aggregation.aggregator import Aggregator
-from hogpipe.attribution.resolver import FlowsInSpans, FlowSpans, Resolution
+from hogpipe.attribution.resolver import FlowSpans, Resolution
 from hogpipe.attribution.stage.attributor import Attributor
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.capture.handoff import Handoff
 from hogpipe.model import (
-    UNATTRIBUTED,
-    Attribution,
     CaptureCounts,
     FlowBatch,
     FlowKey,
-    ResolverCounts,
     Span,
     Tally,
 )
@@ -32,24 +30,11 @@ FLOWS = [make_flow(port) for port in range(1, 8)]
 SIZE = 100
 
 
-class Resolver:
+class Resolver(BlankResolver):
     """Knows the owner of every other flow."""
-
-    def prepare(self) -> None: ...
 
     def resolve(self, flows: FlowSpans) -> dict[FlowKey, Resolution]:
         return {flow: Resolution(exact(NGINX)) for flow in flows if flow.local_port % 2}
-
-    def recall(self, flows: FlowsInSpans) -> list[Attribution | None]:
-        return [None for _ in flows]
-
-    def infer(self, _flow: FlowKey) -> Attribution:
-        return UNATTRIBUTED
-
-    def counts(self) -> ResolverCounts:
-        return ResolverCounts()
-
-    def close(self) -> None: ...
 
 
 class Sinks:

@@ -10,12 +10,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from support.resolving import BlankResolver
 from support.running import balance, stats_of, traffic_of
 from support.sinks import Gate, Script, ScriptedSink, until
 from support.traffic import make_delta, make_flow
 
 from hogpipe import pipeline
-from hogpipe.attribution.resolver import FlowsInSpans, FlowSpans, Resolution
+from hogpipe.attribution.resolver import FlowSpans, Resolution
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.config import (
     AggregationSettings,
@@ -30,13 +31,11 @@ from hogpipe.errors import ConfigurationError
 from hogpipe.factory import Input
 from hogpipe.linux.procfs import Procfs
 from hogpipe.model import (
-    UNATTRIBUTED,
     Attribution,
     FlowBatch,
     FlowKey,
     Process,
     Quality,
-    ResolverCounts,
     Span,
 )
 from hogpipe.reconfiguration import Reconfiguration
@@ -86,24 +85,11 @@ class Source:
         return FlowBatch(closed_window=Span(now - 1, now), time_ns=now, **changes)
 
 
-class Resolver:
+class Resolver(BlankResolver):
     """Knows one owner, at once."""
-
-    def prepare(self) -> None: ...
 
     def resolve(self, flows: FlowSpans) -> dict[FlowKey, Resolution]:
         return {flow: Resolution(OWNER, is_final=True) for flow in flows}
-
-    def recall(self, flows: FlowsInSpans) -> list[Attribution | None]:
-        return [None for _ in flows]
-
-    def infer(self, _flow: FlowKey) -> Attribution:
-        return UNATTRIBUTED
-
-    def counts(self) -> ResolverCounts:
-        return ResolverCounts()
-
-    def close(self) -> None: ...
 
 
 class Run:

@@ -1,10 +1,30 @@
-"""Lookups for tests that ask a resolver for owners and nothing else."""
+"""Lookups for tests that ask a resolver for owners and nothing else, and a resolver without any."""
 
 from collections.abc import Collection
 
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
-from hogpipe.attribution.resolver import Resolver
-from hogpipe.model import Attribution, FlowKey
+from hogpipe.attribution.resolver import FlowsInSpans, FlowSpans, Resolution, Resolver
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowKey, ResolverCounts
+
+
+class BlankResolver:
+    """Knows no owner, at any time; a test replaces what it is about."""
+
+    def prepare(self) -> None: ...
+
+    def resolve(self, _flows: FlowSpans, /) -> dict[FlowKey, Resolution]:
+        return {}
+
+    def recall(self, flows: FlowsInSpans) -> list[Attribution | None]:
+        return [None for _ in flows]
+
+    def infer(self, _flow: FlowKey) -> Attribution:
+        return UNATTRIBUTED
+
+    def counts(self) -> ResolverCounts:
+        return ResolverCounts()
+
+    def close(self) -> None: ...
 
 
 def attribute(
