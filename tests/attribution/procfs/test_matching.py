@@ -329,10 +329,11 @@ def plain_match(key: FlowKey, rows: list[SocketRow]) -> tuple[Quality, set[Socke
         found = {one for one in found if not any(one.remote_address)}
         return {one for one in found if key.protocol != TCP or one.state == LISTEN}
 
-    if key.remote_port or any(key.remote_address):
-        exact = at(key.local_address, (key.remote_address, key.remote_port))
-        if exact:
-            return Quality.EXACT, exact
+    # A socket is connected if its remote column is not all zero; a mapped zero is not.
+    same = at(key.local_address, (key.remote_address, key.remote_port))
+    exact = {one for one in same if one.remote_port or any(one.remote_address)}
+    if exact:
+        return Quality.EXACT, exact
     wildcards = [bytes(4), bytes(16)] if len(key.local_address) == 4 else [bytes(16)]
     levels = [unconnected(where) for where in (key.local_address, *wildcards)]
     if key.local_address[0] in (224, 255):
