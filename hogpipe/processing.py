@@ -42,17 +42,10 @@ from hogpipe.attribution.stage.attributor import Attributor
 from hogpipe.capture.handoff import Handoff
 from hogpipe.capture.source import PacketSource
 from hogpipe.delivery.dispatch import Dispatcher
+from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.linux.memory import MemoryRelease
 from hogpipe.linux.self_usage import UsageMeter
-from hogpipe.model import (
-    AttributionCounts,
-    CaptureCounts,
-    FlowBatch,
-    FlowDelta,
-    FlowKey,
-    Span,
-    Tally,
-)
+from hogpipe.model import AttributionCounts, CaptureCounts, FlowDelta, FlowKey, Span, Tally
 from hogpipe.protocols import NANOSECONDS
 from hogpipe.records import stats
 from hogpipe.records.schema import Record, StatsBody, TrafficBody

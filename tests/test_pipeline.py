@@ -22,16 +22,15 @@ from hogpipe.config import load_config
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import CaptureError
 from hogpipe.factory import Input
+from hogpipe.flows.flow_batch import FlowBatch, OwnedFlow
 from hogpipe.linux.procfs import Procfs
 from hogpipe.model import (
     OWN_NAMESPACE,
     UNATTRIBUTED,
     UNKNOWN_FLOW,
     Attribution,
-    FlowBatch,
     FlowDelta,
     FlowKey,
-    OwnedFlow,
     Process,
     Quality,
     ResolverCounts,

@@ -16,13 +16,8 @@ from hogpipe.attribution.resolver import FlowSpans, Resolution
 from hogpipe.attribution.stage.attributor import Attributor
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.capture.handoff import Handoff
-from hogpipe.model import (
-    CaptureCounts,
-    FlowBatch,
-    FlowKey,
-    Span,
-    Tally,
-)
+from hogpipe.flows.flow_batch import FlowBatch
+from hogpipe.model import CaptureCounts, FlowKey, Span, Tally
 from hogpipe.processing import Intake, WindowPublisher
 from hogpipe.records.stamp import RecordStamper, make_run_id
 

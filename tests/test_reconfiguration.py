@@ -29,15 +29,9 @@ from hogpipe.config import (
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import ConfigurationError
 from hogpipe.factory import Input
+from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.linux.procfs import Procfs
-from hogpipe.model import (
-    Attribution,
-    FlowBatch,
-    FlowKey,
-    Process,
-    Quality,
-    Span,
-)
+from hogpipe.model import Attribution, FlowKey, Process, Quality, Span
 from hogpipe.reconfiguration import Reconfiguration
 from hogpipe.sinks.contract import SinkSettings, SinkType
 

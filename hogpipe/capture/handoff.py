@@ -17,7 +17,8 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 
-from hogpipe.model import FlowBatch, FlowDelta, fold_key
+from hogpipe.flows.flow_batch import FlowBatch
+from hogpipe.model import FlowDelta, fold_key
 
 
 def merge_batches(older: FlowBatch, newer: FlowBatch, max_flows: int) -> None:

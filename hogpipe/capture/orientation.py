@@ -24,7 +24,8 @@ from array import array
 from hogpipe.capture.decode.decoder import WireFlows
 from hogpipe.capture.decode.wire_key import Direction, WireKey, unpack_key
 from hogpipe.capture.local_addresses import LocalAddresses
-from hogpipe.model import OWN_NAMESPACE, FlowBatch, FlowDelta, FlowKey, Tally
+from hogpipe.flows.flow_batch import FlowBatch
+from hogpipe.model import OWN_NAMESPACE, FlowDelta, FlowKey, Tally
 
 _Sides = tuple[FlowKey | None, FlowKey | None]
 """The flow as its transmitter sees it and as its receiver sees it; None where that is not local."""

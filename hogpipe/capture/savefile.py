@@ -34,7 +34,7 @@ from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.capture.orientation import Orientation
 from hogpipe.capture.savefile_reader import SavefileReader
 from hogpipe.errors import CaptureError
-from hogpipe.model import FlowBatch
+from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.text import printable
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,8 @@ pipeline asks. Two attributes say how the pipeline drives it:
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from hogpipe.model import FlowBatch, Span
+from hogpipe.flows.flow_batch import FlowBatch
+from hogpipe.model import Span
 
 
 class PacketSource(Protocol):

@@ -1,6 +1,6 @@
 """PURE: the values that pass between the stages.
 
-flows.py    flows, what they moved, and the batches in which a source hands them over
+flows.py    flows, and what they moved
 owners.py   processes, users, and the attribution of a flow to one of them
 sockets.py  sockets and their owners, as a ledger knows them
 service_ports.py  which port of a flow is that of the service
@@ -19,10 +19,8 @@ from hogpipe.model.counts import (
 from hogpipe.model.flows import (
     OWN_NAMESPACE,
     UNKNOWN_FLOW,
-    FlowBatch,
     FlowDelta,
     FlowKey,
-    OwnedFlow,
     Span,
     fold_key,
     is_sum,
@@ -53,13 +51,11 @@ __all__ = [
     "AttributionCounts",
     "CaptureCounts",
     "Contested",
-    "FlowBatch",
     "FlowDelta",
     "FlowKey",
     "Latency",
     "LedgerCounts",
     "LedgerEntry",
-    "OwnedFlow",
     "Process",
     "Quality",
     "ResolverCounts",

@@ -1,15 +1,14 @@
-"""PURE: flows, what they moved, and the batches in which a source hands them over.
+"""PURE: flows, and what they moved.
 
-Deltas add up: two deltas of a flow, or two batches, can be merged into one with the same bytes. So
-a stage that falls behind loses time resolution and never a byte.
+Deltas add up: two deltas of a flow can be merged into one with the same bytes. So a stage that
+falls behind loses time resolution and never a byte.
 """
 
 from typing import NamedTuple
 
 import msgspec
 
-from hogpipe.model.counts import CaptureCounts, TrafficCounts
-from hogpipe.model.owners import Attribution
+from hogpipe.model.counts import TrafficCounts
 
 OWN_NAMESPACE = 0
 """Stands for the network namespace that is captured in; no inode has this number."""
@@ -85,32 +84,3 @@ class FlowDelta(TrafficCounts, gc=False, kw_only=True):
     def span(self) -> Span | None:
         """The time from the first packet to the last; None where unknown."""
         return Span(self.first_ns, self.last_ns + 1) if self.first_ns else None
-
-
-class OwnedFlow(msgspec.Struct, gc=False):
-    """What flows of one owner moved, where the owner was known when they were counted."""
-
-    flow: FlowKey
-    """One of them; all have the same key in each dimension that is grouped by."""
-    traffic: TrafficCounts
-    attribution: Attribution
-    flows: int = 1
-    """How many of the flows are new in this window."""
-
-
-class FlowBatch(msgspec.Struct):
-    """What a source captured since its last batch."""
-
-    flows: dict[FlowKey, FlowDelta] = msgspec.field(default_factory=dict)
-    """Flows whose owners have to be looked up."""
-    counts: CaptureCounts = msgspec.field(default_factory=CaptureCounts)
-    time_ns: int = 0
-    """The time of the newest packet, nanoseconds since the epoch."""
-    owned: list[OwnedFlow] = msgspec.field(default_factory=list)
-    """Flows whose owners the source knows."""
-    closed_window: Span | None = None
-    """The window that this batch completes, from a source that closes windows itself."""
-    is_last: bool = False
-    """Whether such a source ends with this batch."""
-    regroups: bool = False
-    """Whether such a source groups the next window as it was asked to (`PacketSource.regroup`)."""

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from support.traffic import make_delta, make_traffic
 
 from hogpipe.capture.handoff import Handoff, merge_batches
-from hogpipe.model import UNATTRIBUTED, CaptureCounts, FlowBatch, FlowKey, OwnedFlow, Tally
+from hogpipe.flows.flow_batch import FlowBatch, OwnedFlow
+from hogpipe.model import UNATTRIBUTED, CaptureCounts, FlowKey, Tally
 
 
 def flow(number: int) -> FlowKey:

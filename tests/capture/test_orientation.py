@@ -9,7 +9,8 @@ from hogpipe.capture.decode.decoder import WireFlows
 from hogpipe.capture.decode.wire_key import Direction, WireKey, pack_key
 from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.capture.orientation import Orientation
-from hogpipe.model import FlowBatch, FlowDelta, FlowKey, Tally
+from hogpipe.flows.flow_batch import FlowBatch
+from hogpipe.model import FlowDelta, FlowKey, Tally
 
 US = b"\x0a\0\0\1"
 PEER = b"\x0a\0\0\2"

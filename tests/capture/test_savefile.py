@@ -9,7 +9,8 @@ from support.frames import A4, B4, ethernet, ipv4, sll, tcp, udp
 from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.capture.savefile import SavefileSource
 from hogpipe.errors import CaptureError, ConfigurationError
-from hogpipe.model import CaptureCounts, FlowBatch, Tally
+from hogpipe.flows.flow_batch import FlowBatch
+from hogpipe.model import CaptureCounts, Tally
 
 ETHERNET = 1
 TCP, UDP = 6, 17

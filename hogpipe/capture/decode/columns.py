@@ -4,12 +4,9 @@
 - `RowType`, `gather_rows`, `gather_values`: headers or numbers at many offsets of that object,
   as structured rows or as one column. An offset beyond the end is clipped, so that nothing raises
   and no byte outside the data is read; the caller checks which rows are its own.
-- `hash_rows`, `order_by_key`: equal rows of 64-bit words brought together, exact whatever the
-  rows are, also where an attacker chooses them so that their hashes collide.
 """
 
 from dataclasses import dataclass
-from functools import reduce
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -23,13 +20,6 @@ Rows = NDArray[np.void]
 
 _Value = TypeVar("_Value", bound=np.generic)
 _Chosen = slice | NDArray[np.bool_]
-
-# Odd numbers without a pattern (fractional parts of square roots of primes, as in SHA-512).
-_FACTORS = np.array(
-    [0x6A09E667F3BCC909, 0xBB67AE8584CAA73B, 0x3C6EF372FE94F82B, 0xA54FF53A5F1D36F1,
-     0x510E527FADE682D1, 0x9B05688C2B3E6C1F, 0x1F83D9ABFB41BD6B, 0x5BE0CD19137E2179], np.uint64
-)  # fmt: skip
-_HALF = np.uint64(32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,33 +89,3 @@ def gather_values(data: bytes, at: Indices, kind: "np.dtype[_Value]") -> NDArray
     # A view in which a value begins at each byte of `data`: values overlap, and nothing is copied.
     everywhere = np.ndarray((last + 1,), kind, data, strides=(1,))
     return everywhere[np.minimum(at, last)]
-
-
-def hash_rows(rows: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return a hash of each row, of eight columns at the most."""
-    return (rows ^ rows >> _HALF) @ _FACTORS[: rows.shape[1]]
-
-
-def order_by_key(keys: NDArray[np.uint64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return an order of the rows in which equal rows are neighbours, and the bounds of their runs.
-
-    Sorts by hash and then compares the rows themselves. Where two different rows have one hash,
-    which takes malice rather than chance, sorts by the rows, which is slower.
-    """
-    hashes = hash_rows(keys)
-    order = hashes.argsort()
-    bounds = _find_bounds(keys.take(order, axis=0))
-    hashes = hashes[order]
-    if len(bounds) - 2 > np.count_nonzero(hashes[1:] != hashes[:-1]):
-        order = np.lexsort(keys.T)
-        bounds = _find_bounds(keys.take(order, axis=0))
-    return order, bounds
-
-
-def _find_bounds(rows: NDArray[np.uint64]) -> NDArray[np.intp]:
-    """Return the first row of each run of equal rows, and then the number of rows."""
-    bounds = np.empty(len(rows) + 1, np.bool_)
-    bounds[0] = bounds[-1] = True
-    # A fold over five columns is several times faster than any(axis=1) over short rows.
-    bounds[1:-1] = reduce(np.logical_or, (rows[1:] != rows[:-1]).T)
-    return bounds.nonzero()[0]

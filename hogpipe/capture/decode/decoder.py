@@ -18,7 +18,7 @@ from collections.abc import Iterable
 import msgspec
 import numpy as np
 
-from hogpipe.capture.decode.columns import FrameBatch, Indices, order_by_key
+from hogpipe.capture.decode.columns import FrameBatch, Indices
 from hogpipe.capture.decode.fragments import (
     FirstFragment,
     FragmentSum,
@@ -34,6 +34,7 @@ from hogpipe.capture.decode.vector_ip import (
     decode_packets,
 )
 from hogpipe.capture.decode.vector_link import NOT_IP, locate_packets
+from hogpipe.flows.row_order import order_by_key
 from hogpipe.model import Tally
 
 LARGE_BATCH = 24

@@ -30,6 +30,7 @@ from hogpipe.capture.stop_signal import StopSignal
 from hogpipe.enrichment.process_watch import ProcessWatch
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import CaptureError, ConfigurationError
+from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
 from hogpipe.linux.bpf.programs import attach_traffic_programs
 from hogpipe.linux.bpf.traffic_maps import TrafficMaps
@@ -39,7 +40,7 @@ from hogpipe.linux.memory import MemoryRelease, limit_free_memory
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.process_starts import shows_host_pids
 from hogpipe.linux.procfs import shows_live_processes
-from hogpipe.model import FlowBatch, ServicePorts
+from hogpipe.model import ServicePorts
 
 log = logging.getLogger(__name__)
 

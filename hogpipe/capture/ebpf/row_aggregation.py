@@ -36,9 +36,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hogpipe.capture.decode.columns import hash_rows, order_by_key
 from hogpipe.capture.ebpf.row_joins import add_carried_over, find_handshakes, join_connections
 from hogpipe.capture.ebpf.row_ports import find_service_ports
+from hogpipe.flows.flow_batch import FlowBatch, OwnedFlow
+from hogpipe.flows.row_order import hash_rows, order_by_key
 from hogpipe.linux.bpf.shapes import BY_LISTENER, ENDPOINTS, FRESH, RELEASED, TRAFFIC_ROW, offset_of
 from hogpipe.linux.bpf.traffic_rows import (
     PROTOCOL_BYTE,
@@ -57,10 +58,8 @@ from hogpipe.linux.bpf.traffic_rows import (
 from hogpipe.model import (
     SERVICE_MANAGER,
     Attribution,
-    FlowBatch,
     FlowDelta,
     FlowKey,
-    OwnedFlow,
     Quality,
     ServicePorts,
     Tally,

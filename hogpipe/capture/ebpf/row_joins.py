@@ -13,7 +13,7 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from hogpipe.capture.decode.columns import hash_rows
+from hogpipe.flows.row_order import hash_rows
 from hogpipe.linux.bpf.shapes import BY_LISTENER
 from hogpipe.linux.bpf.traffic_rows import PROTOCOL_BYTE, Rows, join_rows, pick_rows
 from hogpipe.protocols import TCP

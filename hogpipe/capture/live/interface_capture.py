@@ -24,7 +24,7 @@ from hogpipe.capture.local_addresses import LocalAddresses, join_addresses
 from hogpipe.capture.orientation import Orientation
 from hogpipe.capture.pcap import Handle
 from hogpipe.errors import CaptureError
-from hogpipe.model import FlowBatch
+from hogpipe.flows.flow_batch import FlowBatch
 
 log = logging.getLogger(__name__)
 

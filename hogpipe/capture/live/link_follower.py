@@ -24,9 +24,9 @@ from hogpipe.capture.live.interface_views import InterfaceView, InterfaceViews
 from hogpipe.capture.live.link_selection import find_unmatched
 from hogpipe.capture.live.open_handles import HandleOpener, LiveOptions
 from hogpipe.errors import ConfigurationError, HogpipeError
+from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.linux.limits import explain_os_error
 from hogpipe.linux.rtnetlink import LinkMonitor, LinkTable
-from hogpipe.model import FlowBatch
 
 log = logging.getLogger(__name__)
 

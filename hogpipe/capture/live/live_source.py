@@ -16,8 +16,8 @@ from hogpipe.capture.live.pacing import USUAL_REST, choose_rest
 from hogpipe.capture.pcap import BATCH_FRAMES
 from hogpipe.capture.stop_signal import StopSignal
 from hogpipe.errors import CaptureError
+from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.linux.limits import explain_os_error, raise_descriptor_limit
-from hogpipe.model import FlowBatch
 
 log = logging.getLogger(__name__)
 

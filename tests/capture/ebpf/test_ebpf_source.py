@@ -14,8 +14,9 @@ from hogpipe.capture.ebpf.flow_sockets import FlowSockets
 from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import CaptureError
+from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.linux.procfs import Procfs
-from hogpipe.model import FlowBatch, ServicePorts, Span
+from hogpipe.model import ServicePorts, Span
 
 HOUR_NS = 3_600_000_000_000
 

@@ -12,17 +12,10 @@ from support.traffic import make_traffic
 from hogpipe.aggregation.dimensions import list_row_fields
 from hogpipe.capture.ebpf import row_aggregation
 from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
+from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.linux.bpf.shapes import BY_LISTENER, FRESH, RELEASED, TRAFFIC_ROW
 from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, Rows, TrafficRow, encode_endpoints
-from hogpipe.model import (
-    UNKNOWN_FLOW,
-    Attribution,
-    FlowBatch,
-    FlowKey,
-    Process,
-    Quality,
-    is_sum,
-)
+from hogpipe.model import UNKNOWN_FLOW, Attribution, FlowKey, Process, Quality, is_sum
 
 HERE, THERE = b"\x0a\0\0\1", b"\x0a\0\0\2"
 TCP, UDP = 6, 17

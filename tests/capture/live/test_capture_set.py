@@ -8,7 +8,8 @@ import pytest
 
 from hogpipe.capture.live.interface_capture import CaptureSet, InterfaceCapture
 from hogpipe.capture.local_addresses import LocalAddresses
-from hogpipe.model import OWN_NAMESPACE, FlowBatch
+from hogpipe.flows.flow_batch import FlowBatch
+from hogpipe.model import OWN_NAMESPACE
 
 HOST, CONTAINER = bytes([10, 0, 0, 1]), bytes([10, 88, 0, 2])
 RED, BLUE = 4026532001, 4026532002

@@ -19,10 +19,11 @@ from hogpipe.capture.live.container_netns import ContainerNamespaces
 from hogpipe.capture.live.link_selection import select_links
 from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.capture.orientation import Orientation
+from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.linux.netns.namespace_processes import read_own_namespace
 from hogpipe.linux.netns.nsid import NOT_ASSIGNED, read_nsids
 from hogpipe.linux.rtnetlink import read_link_table
-from hogpipe.model import OWN_NAMESPACE, FlowBatch, FlowKey, Tally
+from hogpipe.model import OWN_NAMESPACE, FlowKey, Tally
 
 HOST, SHARED, PEER = b"\x0a\0\0\1", b"\x0a\0\0\7", b"\xc0\0\2\1"
 RED_ONE, BLUE_ONE = b"\x0a\0\0\2", b"\x0a\0\0\3"

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from support.captures import read_pcap
@@ -27,7 +28,10 @@ from hogpipe.capture.live.open_handles import LiveOptions
 from hogpipe.capture.pcap import BATCH_FRAMES, choose_timeout_ms
 from hogpipe.errors import CaptureError, ConfigurationError
 from hogpipe.linux.rtnetlink import LinkMonitor, LinkTable
-from hogpipe.model import CaptureCounts, FlowBatch, FlowKey
+from hogpipe.model import CaptureCounts, FlowKey
+
+if TYPE_CHECKING:
+    from hogpipe.flows.flow_batch import FlowBatch
 
 UDP = 17
 IP_AND_UDP = 28

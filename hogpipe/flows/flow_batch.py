@@ -1,0 +1,41 @@
+"""PURE: the batches in which a source hands over what it captured. Two batches can be merged."""
+
+import msgspec
+
+from hogpipe.flows.packet_rows import PacketRows
+from hogpipe.model import Attribution, CaptureCounts, FlowDelta, FlowKey, Span, TrafficCounts
+
+
+class OwnedFlow(msgspec.Struct, gc=False):
+    """What flows of one owner moved, where the owner was known when they were counted."""
+
+    flow: FlowKey
+    """One of them; all have the same key in each dimension that is grouped by."""
+    traffic: TrafficCounts
+    attribution: Attribution
+    flows: int = 1
+    """How many of the flows are new in this window."""
+
+
+class FlowBatch(msgspec.Struct):
+    """What a source captured since its last batch.
+
+    The packets of `rows` are counted in the flow table when the batch is handed over
+    (capture/handoff.py): those that the table does not count are in `flows` then.
+    """
+
+    rows: PacketRows | None = None
+    """Packets by the slots of their flows."""
+    flows: dict[FlowKey, FlowDelta] = msgspec.field(default_factory=dict)
+    """Flows whose owners have to be looked up."""
+    counts: CaptureCounts = msgspec.field(default_factory=CaptureCounts)
+    time_ns: int = 0
+    """The time of the newest packet, nanoseconds since the epoch."""
+    owned: list[OwnedFlow] = msgspec.field(default_factory=list)
+    """Flows whose owners the source knows."""
+    closed_window: Span | None = None
+    """The window that this batch completes, from a source that closes windows itself."""
+    is_last: bool = False
+    """Whether such a source ends with this batch."""
+    regroups: bool = False
+    """Whether such a source groups the next window as it was asked to (`PacketSource.regroup`)."""

@@ -1,0 +1,113 @@
+"""PURE: flows and their slots: which flow has which, in columns and as flow keys.
+
+In: flows, as words or as flow keys. Out: slots. A flow key is made for a slot when one is asked
+for, and is the same object until the slot is freed.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hogpipe.flows.flow_words import FLOW_WORDS, WORDS, FlowPacker
+from hogpipe.flows.key_index import ABSENT, KeyIndex, Keys
+from hogpipe.flows.packet_rows import Flags, Integers
+from hogpipe.flows.row_order import order_by_key
+from hogpipe.model import OWN_NAMESPACE, FlowKey
+
+_MAX_FOLDS = 4096
+
+
+class FlowSlots:
+    """At most `max_flows` flows, and sums of flows beside them; see FlowTable."""
+
+    def __init__(self, max_flows: int) -> None:
+        self.packer = FlowPacker()
+        self._index = KeyIndex(WORDS, max_flows + _MAX_FOLDS)
+        self._flows: dict[int, FlowKey] = {}
+        self._slots: dict[FlowKey, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def capacity(self) -> int:
+        """The number of slots, free ones included."""
+        return self._index.capacity
+
+    @property
+    def is_used(self) -> Flags:
+        """Whether a slot is that of a flow."""
+        return self._index.is_used
+
+    @property
+    def room(self) -> int:
+        """How many flows can get slots; sums always can."""
+        return self._index.room - _MAX_FOLDS
+
+    def words(self, slots: Integers) -> Keys:
+        """Return the words of the flows that have these slots."""
+        return self._index.keys.take(slots, axis=0)
+
+    def find(self, words: Keys) -> Integers:
+        """Return the slot of each flow, ABSENT of those without one."""
+        return self._index.find(words).astype(np.int64)
+
+    def add(self, words: Keys, most: int) -> Integers:
+        """Give slots to flows without one, in order of first appearance, and return these slots.
+
+        `words` may have a flow more than once. No more than `most` flows get slots.
+        """
+        order, bounds = order_by_key(words)
+        heads = np.sort(np.minimum.reduceat(order, bounds[:-1]))[: max(0, most)]
+        return self._index.add(words.take(heads, axis=0)).astype(np.int64)
+
+    def add_sums(self, words: Keys) -> Integers:
+        """Give slots to sums without one, as `add` does; few can have slots."""
+        return self.add(words, self._index.room)
+
+    def remove(self, slots: Integers) -> list[FlowKey]:
+        """Free slots; return the flow keys that were made for them."""
+        removed = [flow for slot in slots.tolist() if (flow := self._flows.pop(slot, None))]
+        for flow in removed:
+            del self._slots[flow]
+        self._index.remove(slots.astype(np.int32))
+        self._forget_names()
+        return removed
+
+    def flow_of(self, slot: int) -> FlowKey:
+        """Return the flow key of a slot."""
+        flow = self._flows.get(slot)
+        if flow is None:
+            flow = self._flows[slot] = self.packer.unpack(self._index.keys[slot])
+            self._slots[flow] = slot
+        return flow
+
+    def slot_of(self, flow: FlowKey) -> int | None:
+        """Return the slot of a flow that `flow_of` or `slots_of` made known as an object."""
+        return self._slots.get(flow)
+
+    def slots_of(self, flows: Sequence[FlowKey]) -> Integers:
+        """Return the slots of distinct flows, which get slots if they have none."""
+        words = self.packer.pack(flows)
+        found = self.find(words)
+        missing = np.flatnonzero(found == ABSENT)
+        found[missing] = self.add(words[missing], len(missing)) if len(missing) else ABSENT
+        for flow, slot in zip(flows, found.tolist(), strict=True):
+            self._flows[slot], self._slots[flow] = flow, slot
+        return found
+
+    def _forget_names(self) -> None:
+        """Drop names of interfaces and namespaces that no flow has."""
+        parts = self._index.keys[self.is_used].view(FLOW_WORDS)[:, 0]
+        self.packer.interfaces.keep(np.unique(parts["interface"]).tolist())
+        self.packer.namespaces.keep(np.unique(parts["namespace"]).tolist())
+
+
+def fold_words(words: Keys, packer: FlowPacker) -> Keys:
+    """Return the words of the sums that flows are folded into (`fold_key` in model/flows.py)."""
+    parts = words.view(FLOW_WORDS)[:, 0]
+    folded = np.zeros(len(words), FLOW_WORDS)
+    for name in ("protocol", "address_size", "interface"):
+        folded[name] = parts[name]
+    folded["namespace"] = packer.namespaces.number(OWN_NAMESPACE)
+    return folded.view(np.uint64).reshape(len(words), WORDS)

@@ -1,0 +1,393 @@
+"""The flow table: flows in columns, and the fast lane on which known flows count.
+
+In: flows to give slots, packets by slot, and the attributions that flows get. Out: the packets that
+need a decision of the attribution stage; for each window the sums of all others.
+
+Columns and slots
+    A flow has a slot, an index into all columns, from its first packet until it is evicted. A
+    `FlowKey` is made when one is asked for, so that a flow which needs none has none.
+
+The fast lane
+    The packets of a flow whose attribution surely holds are added up in its slot, and no other
+    stage is asked. The lane is opened with the flow's attribution, and stays open until
+    - the attribution is due for a comparison or a recheck,
+    - a SYN opens a new connection,
+    - the local endpoint of a flow without connections paused for more than PAUSE_NS, or the owner
+      of such a flow has exited, or is not watched yet, or
+    - the attribution stage closes it.
+    Then `count` closes the lane and returns the packets as deltas, for the attribution stage to
+    judge one by one. All packets of a flow in one call go the same way.
+
+Sums
+    `add` takes what the attribution stage has judged, `drain` returns all that was counted and
+    added, by flow and owner.
+
+Invariants
+    - Packets counted and added = packets drained + packets that are in slots.
+    - What a slot has counted belongs to the owner of the slot. Whoever opens the lane for another
+      owner leaves what was counted before to the former one.
+    - A slot that has counted something is not freed before it is drained.
+
+Bounds
+    At most `max_flows` flows have slots, a quarter of them without a known owner. Further ones are
+    folded: they share a slot that keeps the protocol, the address family and the interface, and
+    that is unattributed (`fold_key` in model/flows.py).
+
+Threads
+    The thread of the source gives slots, counts and evicts; the event loop opens lanes, adds and
+    drains. Each method holds `lock`; whoever needs several of them at one moment holds it around.
+    Slots are freed by `evict` only, which returns them, so that the source, which knows slots by
+    packet, can drop them before it uses the table again.
+"""
+
+import threading
+from collections.abc import Callable, Hashable, Iterable, Sequence
+
+import numpy as np
+
+from hogpipe.flows.flow_slots import FlowSlots, fold_words
+from hogpipe.flows.flow_words import FlowPacker
+from hogpipe.flows.key_index import ABSENT, Keys, resize
+from hogpipe.flows.lane_owners import NO_ENDPOINT, UNOWNED, Endpoints, LaneOwners
+from hogpipe.flows.packet_rows import (
+    Counters,
+    Flags,
+    FlowMemo,
+    FlowSums,
+    Integers,
+    PacketRows,
+    Times,
+)
+from hogpipe.model import UNKNOWN_FLOW, Attribution, FlowDelta, FlowKey, TrafficCounts
+
+_UNSEEN = -1
+_MAX_ADDED = 4096
+_MIN_OWNERS = 256
+
+_Row = tuple[int, int, int, int, int, int]
+"""A slot, the number of an owner, and counters in the order of TrafficCounts."""
+_AddedRow = tuple[FlowKey, int, int, int, int, int]
+
+
+class FlowTable:
+    """At most `max_flows` flows, `max_unowned` of them without a known owner.
+
+    Times without a unit are seconds of one clock. `on_free` is called with the flows whose slots
+    are freed, under `lock`.
+    """
+
+    def __init__(
+        self,
+        max_flows: int,
+        max_unowned: int,
+        on_free: Callable[[Sequence[FlowKey]], None] = lambda _flows: None,
+    ) -> None:
+        self.lock = threading.RLock()
+        self.owners = LaneOwners()
+        self.on_free = on_free
+        self._slots = FlowSlots(max_flows)
+        self._endpoints = Endpoints()
+        self._max_unowned = max_unowned
+        self._is_open: Flags = np.zeros(0, np.bool_)
+        self._marks: Flags = np.zeros(0, np.bool_)
+        self._owner: Integers = np.zeros(0, np.int64)
+        self._endpoint: Integers = np.zeros(0, np.int64)
+        self._due_at: Times = np.zeros(0, np.float64)
+        self._used_at: Times = np.zeros(0, np.float64)
+        self._counters: Counters = np.zeros((0, 4), np.int64)
+        self._memo = FlowMemo(np.zeros(0, np.int32), np.zeros(0, np.int32))
+        self._added: list[_AddedRow] = []
+        self._settled: list[_Row] = []
+        """What flows moved under other owners than those that their slots have now."""
+        self._start(self._slots.slots_of([UNKNOWN_FLOW]), np.inf)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    @property
+    def packer(self) -> FlowPacker:
+        """What makes words of flows for this table."""
+        return self._slots.packer
+
+    # What the thread of the source does
+
+    def give_slots(self, words: Keys, now: float) -> tuple[Integers, Flags]:
+        """Return the slot of each flow, and which were folded into a slot that they share.
+
+        A flow without a slot gets one, if there is room.
+        """
+        with self.lock:
+            found = self._slots.find(words)
+            is_folded = np.zeros(len(words), np.bool_)
+            missing = np.flatnonzero(found == ABSENT)
+            if len(missing):
+                self._start(self._slots.add(words[missing], self._room()), now)
+                found[missing] = self._slots.find(words[missing])
+                missing = missing[found[missing] == ABSENT]
+            if len(missing):
+                is_folded[missing] = True
+                found[missing] = self._find_folds(words[missing], now)
+            return found, is_folded
+
+    def count(self, rows: PacketRows, now: float) -> dict[FlowKey, FlowDelta]:
+        """Count the packets on open lanes, which came in `now`; return those of other flows."""
+        with self.lock:
+            slots = rows.slots
+            self._used_at[slots] = now
+            passes = self._pass(rows, now)
+            if passes.all():
+                self._add_up(rows)
+                return {}
+            self._marks[slots[~passes]] = True
+            is_held = self._marks[slots]
+            held = rows.take(is_held)
+            self._marks[held.slots] = False
+            self._is_open[held.slots] = False
+            self._add_up(rows.take(~is_held))
+            return self._make_deltas(held)
+
+    def evict(self, now: float, *, idle: float, idle_unowned: float) -> Integers:
+        """Free the slots of flows that were idle for longer than `idle`, and return them.
+
+        Those without a known owner, and sums, are freed after `idle_unowned`. Flows that have
+        counted something stay.
+        """
+        with self.lock:
+            self._flush()
+            limit = np.where(self._owner == UNOWNED, idle_unowned, idle)
+            is_idle = self._slots.is_used & (now - self._used_at > limit)
+            is_idle[[row[0] for row in self._settled]] = False
+            freed = np.flatnonzero(is_idle)
+            freed = freed[~self._counters[freed].any(axis=1)]
+            if len(freed):
+                flows = self._slots.remove(freed)
+                self._fit()
+                self._endpoints.keep(np.unique(self._endpoint[self._slots.is_used]))
+                self.on_free(flows)
+            return freed
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether further flows are folded."""
+        with self.lock:
+            return self._room() <= 0
+
+    # What the attribution stage does
+
+    def open_lane(
+        self,
+        flow: FlowKey,
+        attribution: Attribution,
+        *,
+        due_at: float,
+        endpoint: Hashable | None = None,
+        last_ns: int = 0,
+    ) -> None:
+        """Count packets of `flow` for the owner that `attribution` names, until `due_at`.
+
+        `endpoint` is that of a flow without connections, which has had a packet at `last_ns`. A
+        flow that `count` has not returned, or that has been evicted since, has no lane.
+        """
+        with self.lock:
+            slot = self._slots.slot_of(flow)
+            if slot is None:
+                return
+            owner = self.owners.number(attribution)
+            if owner != self._owner[slot]:
+                self._settle(slot)
+                self._owner[slot] = owner
+            self._endpoint[slot] = (
+                NO_ENDPOINT if endpoint is None else self._endpoints.number(endpoint, last_ns)
+            )
+            self._due_at[slot] = due_at
+            self._is_open[slot] = True
+
+    def close_lanes(self, flows: Iterable[FlowKey]) -> None:
+        """Count no further packets of `flows`, until their lanes are opened again."""
+        with self.lock:
+            for flow in flows:
+                if (slot := self._slots.slot_of(flow)) is not None:
+                    self._is_open[slot] = False
+
+    def close_all_lanes(self) -> None:
+        """Count no further packets of any flow, until its lane is opened again."""
+        with self.lock:
+            self._is_open[:] = False
+
+    def set_watched(self, attribution: Attribution, *, is_watched: bool) -> None:
+        """Record whether the owner lives and its exit will be noticed.
+
+        Flows without connections have open lanes only where it is; at first it is not.
+        """
+        with self.lock:
+            self.owners.is_watched[self.owners.number(attribution)] = is_watched
+
+    def last_packet_ns(self, endpoint: Hashable) -> int | None:
+        """Return when the last packet of a local endpoint passed; None if it is not known."""
+        with self.lock:
+            return self._endpoints.last_packet_ns(endpoint)
+
+    def add(self, flow: FlowKey, traffic: TrafficCounts, attribution: Attribution) -> None:
+        """Add what `flow` moved under an attribution."""
+        with self.lock:
+            self._added.append(
+                (
+                    flow,
+                    self.owners.number(attribution),
+                    traffic.transmit_bytes,
+                    traffic.transmit_packets,
+                    traffic.receive_bytes,
+                    traffic.receive_packets,
+                )
+            )
+            if len(self._added) >= _MAX_ADDED:
+                self._flush()
+
+    # What the end of a window does
+
+    def drain(self) -> FlowSums:
+        """Return what was counted and added since the last call."""
+        with self.lock:
+            self._flush()
+            slots = np.flatnonzero(self._counters[:, 1] | self._counters[:, 3])
+            counters, numbers = self._counters[slots], self._owner[slots]
+            self._counters[slots] = 0
+            if self._settled:
+                settled = np.array(self._settled, np.int64)
+                self._settled = []
+                slots = np.concatenate([slots, settled[:, 0]])
+                numbers = np.concatenate([numbers, settled[:, 1]])
+                counters = np.concatenate([counters, settled[:, 2:]])
+            distinct, owners = np.unique(numbers, return_inverse=True)
+            attributions = [self.owners.attribution(number) for number in distinct.tolist()]
+            self._drop_owners()
+            words = self._slots.words(slots)
+            return FlowSums(slots, words, counters, owners, attributions, self._memo)
+
+    # Slots and columns
+
+    def _room(self) -> int:
+        """Return how many flows without a known owner can get slots."""
+        unowned = int(np.count_nonzero(self._slots.is_used & (self._owner == UNOWNED)))
+        return min(self._slots.room, self._max_unowned - unowned)
+
+    def _find_folds(self, words: Keys, now: float) -> Integers:
+        """Return the slots of the sums that flows are folded into."""
+        folds = fold_words(words, self._slots.packer)
+        found = self._slots.find(folds)
+        missing = np.flatnonzero(found == ABSENT)
+        if len(missing):
+            new = self._slots.add_sums(folds[missing])
+            self._start(new, now)
+            self._is_open[new] = True
+            self._due_at[new] = np.inf
+            found = self._slots.find(folds)
+        # Where there are too many sums, one has the rest: slot 0, that of UNKNOWN_FLOW.
+        return np.maximum(found, 0)
+
+    def _start(self, slots: Integers, now: float) -> None:
+        """Set the columns of new slots."""
+        self._fit()
+        self._is_open[slots] = False
+        self._owner[slots] = UNOWNED
+        self._endpoint[slots] = NO_ENDPOINT
+        self._used_at[slots] = now
+        self._memo.paths[slots] = self._memo.counted[slots] = _UNSEEN
+
+    def _start_missing(self, flows: Sequence[FlowKey]) -> None:
+        known = self._slots.find(self._slots.packer.pack(flows)) != ABSENT
+        slots = self._slots.slots_of(flows)
+        self._start(slots[~known], -np.inf)
+
+    def _fit(self) -> None:
+        """Give all columns as many rows as there are slots."""
+        size = self._slots.capacity
+        if size == len(self._is_open):
+            return
+        self._is_open, self._marks = resize(self._is_open, size), resize(self._marks, size)
+        self._owner, self._endpoint = resize(self._owner, size), resize(self._endpoint, size)
+        self._due_at, self._used_at = resize(self._due_at, size), resize(self._used_at, size)
+        self._counters = resize(self._counters, size)
+        self._memo = FlowMemo(resize(self._memo.paths, size), resize(self._memo.counted, size))
+
+    def _drop_owners(self) -> None:
+        """Drop attributions that no flow has, if there are many."""
+        used = np.unique(self._owner[self._slots.is_used])
+        if len(self.owners) > 2 * len(used) + _MIN_OWNERS:
+            self.owners.keep(used)
+
+    # Counting
+
+    def _pass(self, rows: PacketRows, now: float) -> Flags:
+        """Return which packets pass on the fast lane, as far as each can tell."""
+        slots = rows.slots
+        passes = self._is_open[slots]
+        passes &= ~rows.opened
+        passes &= self._due_at[slots] > now
+        endpoints = self._endpoint[slots]
+        places = np.flatnonzero(passes & (endpoints != NO_ENDPOINT))
+        if len(places):
+            endpoints = endpoints[places]
+            goes_on = self.owners.is_watched[self._owner[slots[places]]]
+            goes_on &= ~self._endpoints.find_paused(endpoints, rows.first_ns[places])
+            self._endpoints.record(endpoints[goes_on], rows.last_ns[places[goes_on]])
+            passes[places] = goes_on
+        return passes
+
+    def _add_up(self, rows: PacketRows) -> None:
+        flat, at = self._counters.reshape(-1), 4 * rows.slots + rows.direction
+        np.add.at(flat, at, rows.bytes)
+        np.add.at(flat, at + 1, rows.packets)
+
+    def _make_deltas(self, rows: PacketRows) -> dict[FlowKey, FlowDelta]:
+        order = rows.slots.argsort(kind="stable")
+        rows = rows.take(order)
+        starts = np.flatnonzero(np.diff(rows.slots, prepend=ABSENT))
+        slots = rows.slots[starts]
+        counters = np.zeros((len(starts), 4), np.int64)
+        at = 4 * np.repeat(np.arange(len(starts)), np.diff(starts, append=len(order)))
+        np.add.at(counters.reshape(-1), at + rows.direction, rows.bytes)
+        np.add.at(counters.reshape(-1), at + rows.direction + 1, rows.packets)
+        opened = np.logical_or.reduceat(rows.opened, starts)
+        first_ns = np.minimum.reduceat(rows.first_ns, starts)
+        last_ns = np.maximum.reduceat(rows.last_ns, starts)
+        columns = (counters.tolist(), opened.tolist(), first_ns.tolist(), last_ns.tolist())
+        deltas = map(_make_delta, *columns)
+        return dict(zip(map(self._slots.flow_of, slots.tolist()), deltas, strict=True))
+
+    def _flush(self) -> None:
+        """Add what `add` took to the counters of slots, or to what former owners have."""
+        if not self._added:
+            return
+        added, self._added = self._added, []
+        flows = [row[0] for row in added]
+        if missing := [flow for flow in dict.fromkeys(flows) if self._slots.slot_of(flow) is None]:
+            # They were evicted while they were pending, so they are few enough to have slots again.
+            self._start_missing(missing)
+        rows = np.array([row[1:] for row in added], np.int64)
+        slots = np.array([self._slots.slot_of(flow) for flow in flows], np.int64)
+        is_own = self._owner[slots] == rows[:, 0]
+        np.add.at(self._counters, slots[is_own], rows[is_own, 1:])
+        others = np.concatenate([slots[~is_own, None], rows[~is_own]], axis=1)
+        self._settled += map(tuple, others.tolist())
+
+    def _settle(self, slot: int) -> None:
+        """Leave what a slot has counted to the owner that it has."""
+        counters = self._counters[slot].tolist()
+        if any(counters):
+            self._settled.append((slot, int(self._owner[slot]), *counters))
+            self._counters[slot] = 0
+
+
+def _make_delta(counters: list[int], opened: bool, first_ns: int, last_ns: int) -> FlowDelta:
+    transmit_bytes, transmit_packets, receive_bytes, receive_packets = counters
+    return FlowDelta(
+        transmit_bytes=transmit_bytes,
+        transmit_packets=transmit_packets,
+        receive_bytes=receive_bytes,
+        receive_packets=receive_packets,
+        opened=opened,
+        first_ns=first_ns,
+        # The same number if there is one packet: one object less for each flow of a flood.
+        last_ns=first_ns if first_ns == last_ns else last_ns,
+    )

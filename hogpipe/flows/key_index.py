@@ -1,0 +1,153 @@
+"""PURE: slots of fixed-width keys, found for a whole column of keys at once.
+
+In: keys, rows of 64-bit words. Out: the slot of each, a small number that is an index into other
+columns. Nothing raises but MemoryError.
+
+Algorithm
+    Open addressing with linear probing, in arrays. All keys of a call probe together: a round looks
+    at one place for each key that is not found yet, and few are left after the second round. At
+    most half of the places are used. Removal builds the places anew, so it is for many keys at
+    once.
+
+Hostile keys
+    Strangers choose the keys, so places follow from a hash with factors that each index draws at
+    random: whoever cannot read them cannot make keys that collide. Which slot a key gets does not
+    depend on them.
+"""
+
+import secrets
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hogpipe.flows.row_order import are_equal
+
+Keys = NDArray[np.uint64]
+Slots = NDArray[np.int32]
+
+ABSENT = -1
+_MIN_CAPACITY = 64
+_HALF = np.uint64(32)
+_WORD_BITS = 64
+
+
+class KeyIndex:
+    """Keys of `words` words, at most `max_keys`; slots are numbered from 0, the lowest free first.
+
+    For one thread at a time.
+    """
+
+    def __init__(self, words: int, max_keys: int) -> None:
+        self._max_keys = max_keys
+        factors = [secrets.randbits(_WORD_BITS) | 1 for _ in range(words)]
+        self._factors = np.array(factors, np.uint64)
+        self.keys: Keys = np.zeros((min(_MIN_CAPACITY, max_keys), words), np.uint64)
+        """The key of each slot."""
+        self.is_used: NDArray[np.bool_] = np.zeros(len(self.keys), np.bool_)
+        """Whether a slot has a key."""
+        self._size = 0
+        self._free: Slots = np.zeros(0, np.int32)
+        """Free slots, the lowest one last."""
+        self._place()
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def capacity(self) -> int:
+        """The number of slots, free ones included."""
+        return len(self.keys)
+
+    @property
+    def room(self) -> int:
+        """How many keys can be added."""
+        return self._max_keys - self._size
+
+    def find(self, keys: Keys) -> Slots:
+        """Return the slot of each key, ABSENT of those without one."""
+        at = self._hash(keys)
+        slots = self._places.take(at)
+        # An empty place is ABSENT, and so is what is found there, whatever row that compares.
+        is_key = are_equal(self.keys.take(slots, axis=0), keys)
+        found = np.where(is_key, slots, ABSENT)
+        rest = np.flatnonzero((slots >= 0) & ~is_key)
+        at = at[rest]
+        while len(rest):
+            at = (at + 1) & self._mask
+            slots = self._places.take(at)
+            is_key = are_equal(self.keys.take(slots, axis=0), keys.take(rest, axis=0))
+            found[rest[is_key]] = slots[is_key]
+            goes_on = (slots >= 0) & ~is_key
+            rest, at = rest[goes_on], at[goes_on]
+        return found
+
+    def add(self, keys: Keys) -> Slots:
+        """Give each key a slot, and return the slots; the keys are distinct, and none has one.
+
+        There must be `room`.
+        """
+        if len(keys) > len(self._free):
+            self._grow(len(keys) - len(self._free))
+        slots = self._free[: -len(keys) - 1 : -1].copy()
+        self._free = self._free[: len(self._free) - len(keys)]
+        self.keys[slots] = keys
+        self.is_used[slots] = True
+        self._size += len(keys)
+        if 2 * self._size > len(self._places):
+            self._place()
+        else:
+            self._insert(keys, slots)
+        return slots
+
+    def remove(self, slots: Slots) -> None:
+        """Free distinct slots that have keys. Gives back memory where few are left."""
+        self.is_used[slots] = False
+        self._size -= len(slots)
+        used = np.flatnonzero(self.is_used)
+        needed = int(used[-1]) + 1 if len(used) else 0
+        if 4 * max(needed, self._size) < self.capacity > _MIN_CAPACITY:
+            self._resize(max(2 * needed, _MIN_CAPACITY))
+        self._free = np.flatnonzero(~self.is_used)[::-1].astype(np.int32)
+        self._place()
+
+    def _grow(self, missing: int) -> None:
+        before = self.capacity
+        capacity = max(2 * before, before + missing)
+        self._resize(min(capacity, max(self._max_keys, before + missing)))
+        new = np.arange(self.capacity - 1, before - 1, -1, dtype=np.int32)
+        self._free = np.concatenate([new, self._free])
+
+    def _resize(self, capacity: int) -> None:
+        self.keys = resize(self.keys, capacity)
+        self.is_used = resize(self.is_used, capacity)
+
+    def _place(self) -> None:
+        """Build the places anew, at least twice as many as there are slots in use."""
+        bits = max(2 * self._size, _MIN_CAPACITY).bit_length() + 1
+        self._mask = np.int64((1 << bits) - 1)
+        self._shift = np.uint64(_WORD_BITS - bits)
+        self._places: Slots = np.full(1 << bits, ABSENT, np.int32)
+        slots = np.flatnonzero(self.is_used).astype(np.int32)
+        self._insert(self.keys.take(slots, axis=0), slots)
+
+    def _insert(self, keys: Keys, slots: Slots) -> None:
+        at = self._hash(keys)
+        while len(slots):
+            places = self._places.take(at)
+            is_free = places < 0
+            self._places[at[is_free]] = slots[is_free]  # of several keys, the last one has it
+            lost = self._places.take(at) != slots
+            at, slots = (at[lost] + 1) & self._mask, slots[lost]
+
+    def _hash(self, keys: Keys) -> NDArray[np.int64]:
+        # The highest bits of the product depend on all bits of the words.
+        return (((keys ^ keys >> _HALF) @ self._factors) >> self._shift).astype(np.int64)
+
+
+def resize(column: NDArray[Any], capacity: int) -> NDArray[Any]:
+    """Return a column of `capacity` rows with those of `column`, and with zeros behind them."""
+    grown = np.zeros((capacity, *column.shape[1:]), column.dtype)
+    kept = min(capacity, len(column))
+    grown[:kept] = column[:kept]
+    return grown

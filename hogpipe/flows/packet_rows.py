@@ -1,0 +1,77 @@
+"""PURE: columns that pass between the stages: packets by the slot of their flow, and sums of flows.
+
+A row of `PacketRows` is what moved in one direction of one flow: a packet, or several that were
+summed up before. A row of `FlowSums` is what a flow moved, in both directions, under one owner.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hogpipe.flows.key_index import Keys
+from hogpipe.model import Attribution
+
+Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+Times = NDArray[np.float64]
+Counters = NDArray[np.int64]
+"""Of shape (n, 4), in the order of TrafficCounts: transmitted bytes and packets, received ones."""
+RECEIVE = 2
+"""The column of `Counters` from which on received ones are; transmitted ones are from 0 on."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PacketRows:
+    """What moved, a row for a direction of a flow; times are nanoseconds since the epoch, or 0."""
+
+    slots: Integers
+    direction: Integers
+    """The column of `Counters` for the bytes: 0 or RECEIVE."""
+    bytes: Integers
+    packets: Integers
+    opened: Flags
+    """Whether a TCP SYN without ACK was among the packets."""
+    first_ns: Integers
+    last_ns: Integers
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def take(self, rows: Flags | Integers) -> "PacketRows":
+        """Return these rows."""
+        return PacketRows(
+            self.slots[rows],
+            self.direction[rows],
+            self.bytes[rows],
+            self.packets[rows],
+            self.opened[rows],
+            self.first_ns[rows],
+            self.last_ns[rows],
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlowMemo:
+    """Two columns by slot that the aggregator uses as it likes; both are -1 for a new flow."""
+
+    paths: NDArray[np.int32]
+    counted: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlowSums:
+    """What flows moved since the last drain, a row for each, in the order of their slots."""
+
+    slots: Integers
+    words: Keys
+    """The flows (`flow_words.FLOW_WORDS`)."""
+    counters: Counters
+    owners: Integers
+    """The place of each flow's attribution in `attributions`."""
+    attributions: Sequence[Attribution]
+    memo: FlowMemo
+
+    def __len__(self) -> int:
+        return len(self.slots)
