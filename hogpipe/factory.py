@@ -37,6 +37,7 @@ from hogpipe.capture.source import PacketSource
 from hogpipe.config.settings import ConfiguredSink, Settings
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import ConfigurationError
+from hogpipe.flows.flow_table import FlowTable
 from hogpipe.linux.netns.namespace_addresses import NamespaceAddresses
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.procfs import shows_live_processes
@@ -68,29 +69,35 @@ class Input(NamedTuple):
 
 def make_input(
     settings: Settings,
-    interval_ns: int,
+    table: FlowTable,
+    clock: Callable[[], float],
     stale: StaleFlows,
     service_ports: Callable[[], ServicePorts],
 ) -> Input:
     """Return the source that `[capture]` describes and the resolver that `[attribution]` describes.
 
-    The resolver's ledger, if there is one, adds invalidated flows to `stale`. `service_ports`
-    returns what is known of this host's ports; any thread may call it.
+    A source of packets counts in `table`, whose times are those of `clock`. The resolver's ledger,
+    if there is one, adds invalidated flows to `stale`. `service_ports` returns what is known of
+    this host's ports; any thread may call it.
     """
     procfs_resolver = _make_procfs_resolver(settings)
     if settings.capture.source == "savefile":
-        source: PacketSource = _make_savefile_source(settings, interval_ns)
+        source: PacketSource = _make_savefile_source(settings, table, clock)
         resolver: Resolver = procfs_resolver
     elif settings.capture.source == "pcap":
-        source, resolver = _make_live_source(settings, stale, procfs_resolver)
+        source, resolver = _make_live_source(settings, table, clock, stale, procfs_resolver)
     else:
-        source, resolver = _make_ebpf_source(settings, interval_ns, procfs_resolver, service_ports)
+        source, resolver = _make_ebpf_source(settings, procfs_resolver, service_ports)
     return Input(source, resolver, procfs_resolver.processes)
+
+
+def interval_of(settings: Settings) -> int:
+    """Return the length of a window in nanoseconds."""
+    return round(settings.aggregation.interval * NANOSECONDS)
 
 
 def _make_ebpf_source(
     settings: Settings,
-    interval_ns: int,
     procfs_resolver: ProcfsResolver,
     service_ports: Callable[[], ServicePorts],
 ) -> tuple[PacketSource, Resolver]:
@@ -99,7 +106,7 @@ def _make_ebpf_source(
         procfs,
         flow_sockets,
         procfs_resolver.processes,
-        start_windows=partial(ClockWindows, interval_ns),
+        start_windows=partial(ClockWindows, interval_of(settings)),
         group_by=list_source_fields(settings),
         service_ports=service_ports,
         max_flows=settings.capture.max_flows,
@@ -120,7 +127,6 @@ def make_aggregator(
         settings.aggregation.group_by,
         [parse_selector(text) for text in settings.aggregation.only],
         settings.aggregation.max_records,
-        settings.attribution.max_flows,
         recall_process=recall_process,
     )
 
@@ -154,19 +160,27 @@ def list_source_fields(settings: Settings) -> list[RowField]:
     return by_dimension + list_selected_fields(aggregation.only)
 
 
-def _make_savefile_source(settings: Settings, interval_ns: int) -> PacketSource:
+def _make_savefile_source(
+    settings: Settings, table: FlowTable, clock: Callable[[], float]
+) -> PacketSource:
     capture = settings.capture
     assert capture.path is not None  # load_config checks it
     return SavefileSource(
         capture.path,
+        table,
+        clock,
         expression=capture.filter,
         local=LocalAddresses.from_procfs(read_local_addresses(settings.attribution.procfs)),
-        interval_ns=interval_ns,
+        interval_ns=interval_of(settings),
     )
 
 
 def _make_live_source(
-    settings: Settings, stale: StaleFlows, procfs_resolver: ProcfsResolver
+    settings: Settings,
+    table: FlowTable,
+    clock: Callable[[], float],
+    stale: StaleFlows,
+    procfs_resolver: ProcfsResolver,
 ) -> tuple[PacketSource, Resolver]:
     """Return the source of live packets, and a resolver that recognises translated ones."""
     capture = settings.capture
@@ -178,7 +192,9 @@ def _make_live_source(
             buffer_mib=capture.buffer_mib,
             promiscuous=capture.promiscuous,
             procfs=settings.attribution.procfs,
-        )
+        ),
+        table,
+        clock,
     )
     procfs, processes = settings.attribution.procfs, procfs_resolver.namespaces
     return source, TranslationResolver(

@@ -41,6 +41,7 @@ from contextlib import suppress
 
 from hogpipe.attribution.stage.attributor import Attributor
 from hogpipe.attribution.stale_flows import StaleFlows
+from hogpipe.capture.batch_counter import BatchCounter
 from hogpipe.capture.handoff import Handoff
 from hogpipe.config.settings import Settings
 from hogpipe.delivery.dispatch import Dispatcher
@@ -50,16 +51,17 @@ from hogpipe.factory import (
     FIRST_TABLE_NS,
     AggregatorFactory,
     choose_first_window,
+    interval_of,
     make_aggregator,
     make_input,
     make_run_id_for,
     make_sink,
 )
+from hogpipe.flows.flow_table import FlowTable
 from hogpipe.linux.listening_ports import read_service_ports
 from hogpipe.linux.process_exits import ProcessExits
-from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, ServicePorts
+from hogpipe.model import ServicePorts
 from hogpipe.processing import Intake, PacketClock, Processing, WindowPublisher
-from hogpipe.protocols import NANOSECONDS
 from hogpipe.reconfiguration import Reconfiguration, Reconfigurer
 from hogpipe.records.stamp import RecordStamper
 from hogpipe.records.summary import Summary
@@ -88,24 +90,29 @@ class Pipeline:
         make_aggregator: AggregatorFactory = make_aggregator,
         is_watched: bool = False,
     ) -> None:
-        interval_ns = round(settings.aggregation.interval * NANOSECONDS)
         self._capture_thread = ThreadPoolExecutor(1, "capture")
         self._lookup_thread = ThreadPoolExecutor(1, "lookup")
         self._refresh_thread = ThreadPoolExecutor(1, "refresh")
         self._packet_clock = PacketClock()
         self._stop = StopRequest()
+        live = settings.capture.source != "savefile"
+        clock = time.monotonic if live else self._packet_clock
+        max_flows = settings.attribution.max_flows
+        # A replay waits for the lookups of each batch, so no flood of batches is pending.
+        max_pending = max_flows // _PENDING_SHARE if live else max_flows
+        self._table = FlowTable(max_flows, max_unowned=max_pending)
         stale = StaleFlows()
         self._source, self._resolver, processes = make_input(
-            settings, interval_ns, stale, lambda: self._aggregator.service_ports
+            settings, self._table, clock, stale, lambda: self._aggregator.service_ports
         )
         # A replay has one description of each process for all of its packets.
-        recall = processes.recall if self._source.live else lambda process: process
+        recall = processes.recall if live else lambda process: process
         self._aggregator = make_aggregator(settings, recall)
         self._refresher = ProcessRefresher(
             processes,
             self._refresh_thread,
             lambda: self._aggregator.processes,
-            self._aggregator.invalidate_routes,
+            self._describe_again,
         )
         self._ports = ServicePortRefresher(
             lambda: read_service_ports(settings.attribution.procfs),
@@ -117,40 +124,47 @@ class Pipeline:
             self._resolver,
             stale,
             self._lookup_thread,
-            self._aggregator.ingest if self._source.live else self._ingest_replayed,
+            self._table,
             hold=settings.attribution.hold,
-            # A replay waits for the lookups of each batch, so no flood of batches is pending.
-            max_pending=settings.attribution.max_flows
-            // (_PENDING_SHARE if self._source.live else 1),
-            max_flows=settings.attribution.max_flows,
+            max_pending=max_pending,
             cpu_budget=settings.attribution.cpu_budget,
-            clock=time.monotonic if self._source.live else self._packet_clock,
+            clock=clock,
             set_batch_interval=self._source.set_batch_interval,
-            exits=self._exits if self._source.live else None,
+            exits=self._exits if live else None,
         )
         self._dispatcher = Dispatcher(
-            [make_sink(choice, live=self._source.live) for choice in settings.sinks],
+            [make_sink(choice, live=live) for choice in settings.sinks],
             on_output_closed=self.stop,
         )
-        # A replay has no time to keep, and loses nothing.
-        is_late = self._stop.is_late if self._source.live else lambda: False
-        intake = Intake(self._attributor, self._aggregator, is_late)
+        self._handoff = Handoff(
+            BatchCounter(self._table, self._attributor.start_batch, clock),
+            waits=self._source.closes_windows or not live,
+        )
+        self._intake = Intake(
+            self._handoff,
+            self._table,
+            self._attributor,
+            self._aggregator,
+            # A replay has no time to keep, and loses nothing.
+            self._stop.is_late if live else lambda: False,
+        )
         self._publisher = WindowPublisher(
-            intake,
+            self._intake,
             self._attributor,
             self._aggregator,
             RecordStamper(make_run_id_for(settings), host or socket.gethostname()),
             self._dispatcher,
-            live=self._source.live,
+            live=live,
         )
         self._processing = Processing(
             self._source,
-            intake,
+            self._handoff,
+            self._intake,
             self._attributor,
             self._publisher,
             stop=self._stop,
             packet_clock=self._packet_clock,
-            interval_ns=interval_ns,
+            interval_ns=interval_of(settings),
             first_window_ns=FIRST_TABLE_NS if is_watched else choose_first_window(settings),
         )
         self._reconfigurer = Reconfigurer(
@@ -210,17 +224,13 @@ class Pipeline:
         Raises CaptureError if the source broke off, after all that it captured was delivered.
         """
         started = time.monotonic()
-        source_waits = self._source.closes_windows or not self._source.live
-        handoff = Handoff(merge=not source_waits)
-        capture = asyncio.get_running_loop().run_in_executor(
-            self._capture_thread, self._capture, handoff
-        )
+        capture = asyncio.get_running_loop().run_in_executor(self._capture_thread, self._capture)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._dispatcher.run())
                 refreshers = [group.create_task(one) for one in self._list_refreshers()]
                 try:
-                    await self._processing.run(handoff)
+                    await self._processing.run()
                     await self._wait_for_sinks()
                 finally:
                     for refresher in refreshers:
@@ -229,7 +239,7 @@ class Pipeline:
                     self.summary.undelivered = await self._dispatcher.drain(_DRAIN_SECONDS)
         finally:
             self._source.stop()
-            handoff.abandon()
+            self._handoff.abandon()
             self.summary.seconds = time.monotonic() - started
             try:
                 await capture
@@ -260,12 +270,12 @@ class Pipeline:
         """
         return await self._reconfigurer.take_over(settings)
 
-    def _capture(self, handoff: Handoff) -> None:
+    def _capture(self) -> None:
         """Run the source (capture thread)."""
         try:
-            self._source.run(handoff.offer)
+            self._source.run(self._handoff.offer)
         finally:
-            handoff.end()
+            self._handoff.end()
 
     def _list_refreshers(self) -> list[Coroutine[None, None, None]]:
         """Return what keeps descriptions current; those of a replay stay as they are."""
@@ -279,12 +289,10 @@ class Pipeline:
     def _use_service_ports(self, ports: ServicePorts) -> None:
         self._aggregator.service_ports = ports
 
-    def _ingest_replayed(self, flow: FlowKey, delta: FlowDelta, attribution: Attribution) -> None:
-        """Pass a replayed flow on; a process that is younger than its packets is not its owner."""
-        process = attribution.process
-        if process is not None and (process.created_ns or 0) > self._packet_clock.time_ns:
-            attribution = UNATTRIBUTED
-        self._aggregator.ingest(flow, delta, attribution)
+    def _describe_again(self) -> None:
+        """Describe processes as they are from now on; what was counted stays with the former."""
+        self._intake.flush()
+        self._aggregator.invalidate_routes()
 
     async def _wait_for_sinks(self) -> None:
         """Wait until the sinks have taken everything, or until `stop` is called."""

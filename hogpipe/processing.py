@@ -2,7 +2,8 @@
 
 In: the flow batches of a source, through the handoff. Out: records, to the sinks.
 
-    Intake              passes each flow to the attributor, or to the aggregator if it is owned
+    Intake              passes each flow to the attributor, or to the aggregator if it is owned,
+                        and what the flow table has counted to the aggregator
     WindowPublisher     closes windows, and publishes their records
     Processing          both, in the order that the kind of run needs
 
@@ -13,10 +14,10 @@ Slices
     later. That may fall behind by `_MAX_CLOSED` windows; then the open window gets longer.
 
 Conservation
-    What `close` takes is of one moment. The counts of a batch are in a window as soon as its first
-    flow is; flows of the batch that are not passed on yet count as pending (`Intake.rest`). So the
-    traffic, the counters and what is pending add up to what was captured (docs/record.md,
-    "Conservation of bytes").
+    What `close` takes is of one moment (`Intake.end_window`). The counts of a batch are in a window
+    as soon as its packets are counted; flows of batches that are not passed on yet count as
+    pending. So the traffic, the counters and what is pending add up to what was captured
+    (docs/record.md, "Conservation of bytes").
 
 Other rules
     The rules of aggregation change between two windows: `Processing.change_rules` closes the open
@@ -33,6 +34,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from itertools import islice
+from typing import NamedTuple
 
 import msgspec
 
@@ -43,9 +45,11 @@ from hogpipe.capture.handoff import Handoff
 from hogpipe.capture.source import PacketSource
 from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.flows.flow_batch import FlowBatch
+from hogpipe.flows.flow_table import FlowTable
+from hogpipe.flows.packet_rows import FlowSums
 from hogpipe.linux.memory import MemoryRelease
 from hogpipe.linux.self_usage import UsageMeter
-from hogpipe.model import AttributionCounts, CaptureCounts, FlowDelta, FlowKey, Span, Tally
+from hogpipe.model import AttributionCounts, CaptureCounts, FlowDelta, FlowKey, Span
 from hogpipe.protocols import NANOSECONDS
 from hogpipe.records import stats
 from hogpipe.records.schema import Record, StatsBody, TrafficBody
@@ -74,6 +78,14 @@ class PacketClock:
         return self.time_ns / NANOSECONDS
 
 
+class WindowCounts(NamedTuple):
+    """What was captured in a window, and what of all batches was not passed on at its end."""
+
+    capture: CaptureCounts
+    waiting_flows: int
+    waiting_bytes: int
+
+
 class Intake:
     """Takes one batch after the other, for one task.
 
@@ -81,23 +93,32 @@ class Intake:
     """
 
     def __init__(
-        self, attributor: Attributor, aggregator: WindowAggregator, is_late: Callable[[], bool]
+        self,
+        handoff: Handoff,
+        table: FlowTable,
+        attributor: Attributor,
+        aggregator: WindowAggregator,
+        is_late: Callable[[], bool],
     ) -> None:
+        self._handoff = handoff
+        self._table = table
         self._attributor = attributor
         self._aggregator = aggregator
         self._is_late = is_late
-        self._counts = CaptureCounts()
         self._flows: list[tuple[FlowKey, FlowDelta]] = []
         """Flows of the present batch that are not passed on, the first one last."""
 
     async def ingest(self, batch: FlowBatch) -> None:
         """Pass all flows of `batch` on; it has none afterwards."""
-        self._counts.add(batch.counts)
+        if self._handoff.waits:
+            if self._table.is_crowded:  # so that the source can evict flows
+                self.flush()
+            self._handoff.count(batch)
+        elif self._table.has_many_settled:
+            self.flush()
         self._flows = list(batch.flows.items())
         self._flows.reverse()
         batch.flows = {}  # in a flood, what is passed on leaves its memory to what comes
-        if self._flows:
-            self._attributor.start_batch()
         while part := dict(reversed(self._flows[-_FLOW_SLICE:])):
             if self._is_late():
                 self._attributor.fold(part)
@@ -110,17 +131,24 @@ class Intake:
                 self._aggregator.ingest_sum(one.flow, one.traffic, one.attribution, one.flows)
             await asyncio.sleep(0)
 
-    def rest(self) -> tuple[int, Tally]:
-        """Return the number of flows of the present batch that are not passed on, and their sum."""
-        total = Tally()
-        for _flow, delta in self._flows:
-            total.add(delta.total)
-        return len(self._flows), total
+    def flush(self) -> None:
+        """Pass to the aggregator what the flow table has counted, in the open window."""
+        self._pass_on(self._table.drain())
 
-    def drain_counts(self) -> CaptureCounts:
-        """Return the counts of the batches since the last call."""
-        counts, self._counts = self._counts, CaptureCounts()
-        return counts
+    def end_window(self) -> WindowCounts:
+        """Pass on what belongs to the window that ends, and return the counters of that moment."""
+        with self._table.lock:
+            sums, counts = self._table.drain(), self._handoff.drain_counts()
+            waiting = [delta for _flow, delta in self._flows] + self._handoff.list_queued()
+        self._pass_on(sums)
+        return WindowCounts(counts, len(waiting), sum(delta.total_bytes for delta in waiting))
+
+    def take_longest_delay(self) -> float:
+        """Return how late the event loop was for a batch, at most; see Handoff."""
+        return self._handoff.take_longest_delay()
+
+    def _pass_on(self, sums: FlowSums) -> None:
+        self._aggregator.ingest(self._attributor.take_translated(sums))
 
 
 class _ClosedWindow(msgspec.Struct, frozen=True):
@@ -169,14 +197,14 @@ class WindowPublisher:
         """Close the open window, which lasted for `span`; its records are published later."""
         if self._live:
             self._attributor.emit_expired()
+        counts = self._intake.end_window()
         attribution = self._attributor.drain_stats()
-        flows, moved = self._intake.rest()
-        attribution.pending_flows += flows
-        attribution.pending_bytes += moved.bytes
+        attribution.pending_flows += counts.waiting_flows
+        attribution.pending_bytes += counts.waiting_bytes
         bodies = self._aggregator.drain()
         window = _ClosedWindow(
             span,
-            self._intake.drain_counts(),
+            counts.capture,
             attribution,
             bodies,
             self._aggregator.bytes_by_quality,
@@ -190,12 +218,12 @@ class WindowPublisher:
         """Call `action` once the windows that are closed by now are published."""
         self._closed.put_nowait(action)
 
-    async def run(self, handoff: Handoff) -> None:
+    async def run(self) -> None:
         """Publish closed windows in their order, until cancelled."""
         while True:
             window = await self._closed.get()
             if isinstance(window, _ClosedWindow):
-                await self._publish(window, handoff)
+                await self._publish(window)
                 self._room.release()
             else:
                 window()
@@ -205,7 +233,7 @@ class WindowPublisher:
         """Wait until all closed windows are published."""
         await self._closed.join()
 
-    async def _publish(self, window: _ClosedWindow, handoff: Handoff) -> None:
+    async def _publish(self, window: _ClosedWindow) -> None:
         records: list[Record] = []
         bodies, span = window.bodies, window.span
         while part := [
@@ -213,14 +241,14 @@ class WindowPublisher:
         ]:
             records += part
             await asyncio.sleep(0)
-        body = self._build_stats(window, len(records), handoff)
+        body = self._build_stats(window, len(records))
         records.append(self._stamper.stats(body, *span))
         self.summary.add_window(
             window.counts, window.attribution, window.bytes_by_quality, len(records)
         )
         await self._dispatcher.publish(records)
 
-    def _build_stats(self, window: _ClosedWindow, records: int, handoff: Handoff) -> StatsBody:
+    def _build_stats(self, window: _ClosedWindow, records: int) -> StatsBody:
         body: StatsBody = {
             "capture": stats.capture_info(window.counts),
             "attribution": stats.attribution_info(
@@ -236,7 +264,7 @@ class WindowPublisher:
         if self._live:
             body["sinks"] = self._dispatcher.health()
             body["self"] = stats.self_info(
-                **self._usage.read(), loop_delay_seconds=handoff.take_longest_delay()
+                **self._usage.read(), loop_delay_seconds=self._intake.take_longest_delay()
             )
         return body
 
@@ -247,6 +275,7 @@ class Processing:
     def __init__(
         self,
         source: PacketSource,
+        handoff: Handoff,
         intake: Intake,
         attributor: Attributor,
         publisher: WindowPublisher,
@@ -257,6 +286,7 @@ class Processing:
         first_window_ns: int | None = None,
     ) -> None:
         self._source = source
+        self._handoff = handoff
         self._intake = intake
         self._attributor = attributor
         self._publisher = publisher
@@ -270,16 +300,16 @@ class Processing:
         """Set when that, or a request for other rules, may be the case."""
         self._rules = RulesRequest(self._wake)
 
-    async def run(self, handoff: Handoff) -> None:
+    async def run(self) -> None:
         """Process batches and publish windows until the source ends."""
         async with asyncio.TaskGroup() as group:
-            publishing = group.create_task(self._publisher.run(handoff))
+            publishing = group.create_task(self._publisher.run())
             if self._source.closes_windows:
-                await self._process_counted(handoff)
+                await self._process_counted()
             elif self._source.live:
-                await self._process_live(handoff)
+                await self._process_live()
             else:
-                await self._process_replayed(handoff)
+                await self._process_replayed()
             await self._publisher.finish()
             publishing.cancel()
 
@@ -295,13 +325,13 @@ class Processing:
         self._rules.make(interval_ns, use)
         self._source.regroup(interval_ns, fields)
 
-    async def _process_live(self, handoff: Handoff) -> None:
+    async def _process_live(self) -> None:
         windows = ClockWindows(self._interval_ns, time.time_ns(), first_ns=self._first_window_ns)
         async with asyncio.TaskGroup() as group:
             lookups = group.create_task(self._attributor.run())
             group.create_task(self._close_windows(windows))
             stopping = group.create_task(self._cancel_at_stop(lookups))
-            async for batch in handoff:
+            async for batch in self._handoff:
                 await self._intake.ingest(batch)
             stopping.cancel()
             lookups.cancel()
@@ -328,10 +358,10 @@ class Processing:
                 async with asyncio.timeout(min(delay, _MAX_CLOCK_WAIT)):
                     await self._wake.wait()
 
-    async def _process_counted(self, handoff: Handoff) -> None:
+    async def _process_counted(self) -> None:
         async with asyncio.TaskGroup() as group:
             lookups = group.create_task(self._attributor.run())
-            async for batch in handoff:
+            async for batch in self._handoff:
                 await self._intake.ingest(batch)
                 if batch.is_last:
                     lookups.cancel()
@@ -343,9 +373,9 @@ class Processing:
                     self._rules.fulfil()
             lookups.cancel()
 
-    async def _process_replayed(self, handoff: Handoff) -> None:
+    async def _process_replayed(self) -> None:
         windows = PacketWindows(self._interval_ns)
-        async for batch in handoff:
+        async for batch in self._handoff:
             if span := windows.advance(batch.time_ns):
                 await self._publisher.wait_for_room()
                 self._publisher.close(span)

@@ -1,14 +1,16 @@
 """From the capture thread to the event loop: a bounded queue that never loses a byte.
 
-In: flow batches from one thread. Out: the same batches in order, to one task. When the event loop
-is behind, the overflow policy depends on the source:
+In: flow batches from one thread. Out: batches with flows that need a decision, in order, to one
+task. How they pass depends on the source:
 
-- Packets do not wait: a batch that finds the queue full is merged into the newest one there. All
+- Packets do not wait. Their batches are counted in the flow table at once, in the capture thread
+  (`batch_counter.py`). A batch is queued, and the event loop woken, only if it has flows that the
+  table does not count. If the queue is full, the batch is merged into the newest one there. All
   queued batches and the one that was taken last have at most `max_flows` flows together, and one
   batch more; deltas of further flows are folded (`fold_key`), counted as overflowed, and reported
   as unattributed.
 - A replay waits, and so does the ebpf source, since the kernel goes on counting: `offer` blocks
-  until there is room.
+  until the event loop is done with the batch, which the event loop counts.
 """
 
 import asyncio
@@ -17,40 +19,48 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 
+from hogpipe.capture.batch_counter import BatchCounter
 from hogpipe.flows.flow_batch import FlowBatch
-from hogpipe.model import FlowDelta, fold_key
+from hogpipe.model import CaptureCounts, FlowDelta, Tally, fold_key
 
 
-def merge_batches(older: FlowBatch, newer: FlowBatch, max_flows: int) -> None:
-    """Add `newer` to `older`, which gets at most `max_flows` flows, and sums of further ones."""
-    counts = older.counts
-    counts.add(newer.counts)
-    counts.merged_batches += 1
+def merge_batches(older: FlowBatch, newer: FlowBatch, max_flows: int) -> Tally:
+    """Add `newer` to `older`, which gets at most `max_flows` flows, and sums of further ones.
+
+    Return what was added to sums. Both batches have been counted.
+    """
     older.time_ns = max(older.time_ns, newer.time_ns)
-    older.owned += newer.owned
+    overflowed = Tally()
     flows = older.flows
     for key, delta in newer.flows.items():
         target = key
         if key not in flows and len(flows) >= max_flows:
             target = fold_key(key)
-            counts.overflowed.add(delta.total)
+            overflowed.add(delta.total)
         flows.setdefault(target, FlowDelta()).add(delta)
+    return overflowed
 
 
 class Handoff:
-    """One thread offers, one task iterates. Made in the event loop of that task."""
+    """One thread offers, one task iterates. The source `waits`, or its packets do not."""
 
-    def __init__(self, *, merge: bool, depth: int = 16, max_flows: int = 16_384) -> None:
-        self._merge = merge
+    def __init__(
+        self, counter: BatchCounter, *, waits: bool, depth: int = 16, max_flows: int = 16_384
+    ) -> None:
+        self.waits = waits
+        self._counter = counter
         self._depth = depth
         self._max_flows = max_flows
         self._queue: deque[FlowBatch] = deque()
         self._queued_flows = 0
         """With those of the batch that was taken last, which is being processed."""
         self._taken_flows = 0
-        self._changed = threading.Condition()
+        self._is_processing = False
+        # A window ends at one moment for the table, for its counts and for what is queued.
+        self._changed = threading.Condition(counter.lock)
         self._ready = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """That of the task, once it iterates."""
         self._ended = False
         self._abandoned = False
         self._woken_at: float | None = None
@@ -58,27 +68,24 @@ class Handoff:
         self._longest_delay = 0.0
 
     def offer(self, batch: FlowBatch) -> None:
-        """Queue `batch` (capture thread); blocks while the queue is full, unless batches merge."""
+        """Pass `batch` on (capture thread); blocks until it is processed, if the source waits."""
         with self._changed:
-            if not self._merge:
-                self._changed.wait_for(lambda: len(self._queue) < self._depth or self._abandoned)
             if self._abandoned:
                 return
-            if not self._queue or not self._merge or self._has_room:
-                self._queue.append(batch)
-                self._queued_flows += len(batch.flows)
-            else:
-                newest = self._queue[-1]
-                others = self._queued_flows - len(newest.flows)
-                merge_batches(newest, batch, max(0, self._max_flows - others))
-                self._queued_flows = others + len(newest.flows)
-        self._wake()
+            if not self.waits:
+                self._counter.count(batch)
+                if not batch.flows:
+                    return
+            self._put(batch)
+            self._wake()
+            if self.waits:
+                self._changed.wait_for(lambda: self._is_idle or self._abandoned)
 
     def end(self) -> None:
         """End the iteration after the queued batches (capture thread)."""
         with self._changed:
             self._ended = True
-        self._wake()
+            self._wake()
 
     def abandon(self) -> None:
         """Stop iterating for good: from now on `offer` drops batches and does not block."""
@@ -90,6 +97,8 @@ class Handoff:
 
     async def __aiter__(self) -> AsyncIterator[FlowBatch]:
         """Yield batches in the order of `offer`, until `end`."""
+        with self._changed:
+            self._loop = asyncio.get_running_loop()
         while True:
             self._ready.clear()
             while (batch := self._take()) is not None:
@@ -99,20 +108,18 @@ class Handoff:
                     return
             await self._ready.wait()
 
-    @property
-    def _has_room(self) -> bool:
-        return len(self._queue) < self._depth and self._queued_flows < self._max_flows
+    def count(self, batch: FlowBatch) -> None:
+        """Count a batch of a source that waits (event loop)."""
+        self._counter.count(batch)
 
-    def _take(self) -> FlowBatch | None:
+    def drain_counts(self) -> CaptureCounts:
+        """Return the counts of all batches since the last call."""
+        return self._counter.drain_counts()
+
+    def list_queued(self) -> list[FlowDelta]:
+        """Return what is in queued batches."""
         with self._changed:
-            self._queued_flows -= self._taken_flows
-            self._taken_flows = 0
-            if not self._queue:
-                return None
-            batch = self._queue.popleft()
-            self._taken_flows = len(batch.flows)
-            self._changed.notify_all()
-        return batch
+            return [delta for batch in self._queue for delta in batch.flows.values()]
 
     def take_longest_delay(self) -> float:
         """Return the longest time, in seconds, that the event loop took to respond to a batch.
@@ -122,9 +129,41 @@ class Handoff:
         longest, self._longest_delay = self._longest_delay, 0.0
         return longest
 
+    @property
+    def _is_idle(self) -> bool:
+        """Whether all offered batches are processed."""
+        return not self._queue and not self._is_processing
+
+    @property
+    def _has_room(self) -> bool:
+        return len(self._queue) < self._depth and self._queued_flows < self._max_flows
+
+    def _put(self, batch: FlowBatch) -> None:
+        if not self._queue or self.waits or self._has_room:
+            self._queue.append(batch)
+            self._queued_flows += len(batch.flows)
+            return
+        newest = self._queue[-1]
+        others = self._queued_flows - len(newest.flows)
+        overflowed = merge_batches(newest, batch, max(0, self._max_flows - others))
+        self._counter.count_merged(overflowed)
+        self._queued_flows = others + len(newest.flows)
+
+    def _take(self) -> FlowBatch | None:
+        with self._changed:
+            self._queued_flows -= self._taken_flows
+            self._taken_flows = 0
+            self._is_processing = bool(self._queue)
+            if not self._queue:
+                self._changed.notify_all()
+                return None
+            batch = self._queue.popleft()
+            self._taken_flows = len(batch.flows)
+        return batch
+
     def _wake(self) -> None:
-        """Wake the event loop, unless it has still to respond (capture thread)."""
-        if self._woken_at is None:
+        """Wake the event loop, unless it has still to respond, or does not iterate yet."""
+        if self._woken_at is None and self._loop is not None:
             self._woken_at = time.monotonic()
             self._loop.call_soon_threadsafe(self._respond)
 

@@ -62,6 +62,7 @@ from hogpipe.model import UNKNOWN_FLOW, Attribution, FlowDelta, FlowKey, Traffic
 
 _UNSEEN = -1
 _MAX_ADDED = 4096
+_MANY_SETTLED = 16_384
 _MIN_OWNERS = 256
 
 _Row = tuple[int, int, int, int, int, int]
@@ -171,6 +172,11 @@ class FlowTable:
         """Whether further flows are folded."""
         with self.lock:
             return self._room() <= 0
+
+    @property
+    def has_many_settled(self) -> bool:
+        """Whether it takes much memory until the next drain what flows moved under other owners."""
+        return len(self._settled) > _MANY_SETTLED
 
     # What the attribution stage does
 

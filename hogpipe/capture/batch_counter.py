@@ -1,0 +1,54 @@
+"""Counts the packets of batches in the flow table, and adds up what was captured.
+
+In: batches with `rows`. Out: the same batches with `flows`: what the table does not count, for the
+attribution stage. Counts and packets are taken over under the lock of the table, at one moment, so
+that a window that ends then has both or neither.
+"""
+
+from collections.abc import Callable
+
+from hogpipe.flows.flow_batch import FlowBatch
+from hogpipe.flows.flow_table import FlowTable
+from hogpipe.model import CaptureCounts, Tally
+
+
+class BatchCounter:
+    """For any thread, one batch at a time.
+
+    `start_batch` is called before packets are counted: it takes in what has changed on the host
+    until then. `clock` returns the seconds of the table's clock.
+    """
+
+    def __init__(
+        self, table: FlowTable, start_batch: Callable[[], None], clock: Callable[[], float]
+    ) -> None:
+        self.lock = table.lock
+        self._table = table
+        self._start_batch = start_batch
+        self._clock = clock
+        self._counts = CaptureCounts()
+
+    def count(self, batch: FlowBatch) -> None:
+        """Count the packets of `batch`; it has no rows and no counts afterwards."""
+        with self.lock:
+            self._counts.add(batch.counts)
+            batch.counts = CaptureCounts()
+            if batch.rows is not None:
+                self._start_batch()
+                assert not batch.flows
+                batch.flows = self._table.count(batch.rows, self._clock())
+                batch.rows = None
+            elif batch.flows:
+                self._start_batch()
+
+    def count_merged(self, overflowed: Tally) -> None:
+        """Count a batch that was merged into another one, and what was folded meanwhile."""
+        with self.lock:
+            self._counts.merged_batches += 1
+            self._counts.overflowed.add(overflowed)
+
+    def drain_counts(self) -> CaptureCounts:
+        """Return the counts of all batches since the last call."""
+        with self.lock:
+            counts, self._counts = self._counts, CaptureCounts()
+            return counts
