@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
 from hogpipe.aggregation.selectors import Selector
+from hogpipe.flows.packet_rows import FlowSums
 from hogpipe.model import Attribution, FlowKey, Process, ServicePorts, TrafficCounts
 from hogpipe.records.schema import TrafficBody
 
@@ -24,8 +25,8 @@ class WindowAggregator(Protocol):
     service_ports: ServicePorts
     """What is known of this host's ports."""
 
-    def ingest(self, flow: FlowKey, traffic: TrafficCounts, attribution: Attribution) -> None:
-        """Add the traffic of a flow."""
+    def ingest(self, sums: FlowSums) -> None:
+        """Add what flows moved; may be called several times in a window."""
 
     def ingest_sum(
         self, flow: FlowKey, traffic: TrafficCounts, attribution: Attribution, flows: int
@@ -38,7 +39,10 @@ class WindowAggregator(Protocol):
         """Use other dimensions and selectors, from the next window on."""
 
     def invalidate_routes(self) -> None:
-        """Describe processes again, as the description of one has changed."""
+        """Describe processes again, as the description of one has changed.
+
+        The caller has ingested what the flow table had until then.
+        """
 
     @property
     def processes(self) -> Collection[Process]:

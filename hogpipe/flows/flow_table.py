@@ -52,7 +52,6 @@ from hogpipe.flows.lane_owners import NO_ENDPOINT, UNOWNED, Endpoints, LaneOwner
 from hogpipe.flows.packet_rows import (
     Counters,
     Flags,
-    FlowMemo,
     FlowSums,
     Integers,
     PacketRows,
@@ -60,7 +59,6 @@ from hogpipe.flows.packet_rows import (
 )
 from hogpipe.model import UNKNOWN_FLOW, Attribution, FlowDelta, FlowKey, TrafficCounts
 
-_UNSEEN = -1
 _MAX_ADDED = 4096
 _MANY_SETTLED = 16_384
 _MIN_OWNERS = 256
@@ -96,7 +94,8 @@ class FlowTable:
         self._due_at: Times = np.zeros(0, np.float64)
         self._used_at: Times = np.zeros(0, np.float64)
         self._counters: Counters = np.zeros((0, 4), np.int64)
-        self._memo = FlowMemo(np.zeros(0, np.int32), np.zeros(0, np.int32))
+        self._ids: Integers = np.zeros(0, np.int64)
+        self._next_id = 0
         self._added: list[_AddedRow] = []
         self._settled: list[_Row] = []
         """What flows moved under other owners than those that their slots have now."""
@@ -267,8 +266,9 @@ class FlowTable:
             distinct, owners = np.unique(numbers, return_inverse=True)
             attributions = [self.owners.attribution(number) for number in distinct.tolist()]
             self._drop_owners()
-            words = self._slots.words(slots)
-            return FlowSums(slots, words, counters, owners, attributions, self._memo)
+            words, packer = self._slots.words(slots), self.packer.copy()
+            ids = self._ids[slots]
+            return FlowSums(slots, ids, words, packer, counters, owners, attributions)
 
     # Slots and columns
 
@@ -298,7 +298,8 @@ class FlowTable:
         self._owner[slots] = UNOWNED
         self._endpoint[slots] = NO_ENDPOINT
         self._used_at[slots] = now
-        self._memo.paths[slots] = self._memo.counted[slots] = _UNSEEN
+        self._ids[slots] = np.arange(self._next_id, self._next_id + len(slots))
+        self._next_id += len(slots)
 
     def _start_missing(self, flows: Sequence[FlowKey]) -> None:
         known = self._slots.find(self._slots.packer.pack(flows)) != ABSENT
@@ -313,8 +314,7 @@ class FlowTable:
         self._is_open, self._marks = resize(self._is_open, size), resize(self._marks, size)
         self._owner, self._endpoint = resize(self._owner, size), resize(self._endpoint, size)
         self._due_at, self._used_at = resize(self._due_at, size), resize(self._used_at, size)
-        self._counters = resize(self._counters, size)
-        self._memo = FlowMemo(resize(self._memo.paths, size), resize(self._memo.counted, size))
+        self._counters, self._ids = resize(self._counters, size), resize(self._ids, size)
 
     def _drop_owners(self) -> None:
         """Drop attributions that no flow has, if there are many."""

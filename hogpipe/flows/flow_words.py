@@ -73,6 +73,13 @@ class Numbering(Generic[_Name]):
         for number in self._free:
             self._names[number] = None
 
+    def copy(self) -> "Numbering[_Name]":
+        """Return a numbering with the same names."""
+        copied: Numbering[_Name] = Numbering()
+        copied._numbers, copied._names = self._numbers.copy(), self._names.copy()
+        copied._free = self._free.copy()
+        return copied
+
     def _add(self, name: _Name) -> int:
         if self._free:
             number = self._free.pop()
@@ -90,6 +97,12 @@ class FlowPacker:
     def __init__(self) -> None:
         self.interfaces: Numbering[str] = Numbering()
         self.namespaces: Numbering[int | None] = Numbering()
+
+    def copy(self) -> "FlowPacker":
+        """Return a packer with the same numbers of names."""
+        copied = FlowPacker()
+        copied.interfaces, copied.namespaces = self.interfaces.copy(), self.namespaces.copy()
+        return copied
 
     def pack(self, flows: Iterable[FlowKey]) -> Keys:
         """Return the words of each flow."""

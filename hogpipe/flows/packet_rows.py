@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hogpipe.flows.flow_words import FlowPacker
 from hogpipe.flows.key_index import Keys
 from hogpipe.model import Attribution
 
@@ -53,25 +54,36 @@ class PacketRows:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FlowMemo:
-    """Two columns by slot that the aggregator uses as it likes; both are -1 for a new flow."""
-
-    paths: NDArray[np.int32]
-    counted: NDArray[np.int32]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class FlowSums:
-    """What flows moved since the last drain, a row for each, in the order of their slots."""
+    """What flows moved since the last drain, in the order of their slots.
+
+    A flow has a row for each owner that it had meanwhile; further ones are behind all first ones.
+    Nothing here changes when the flow table goes on.
+    """
 
     slots: Integers
+    ids: Integers
+    """A number for each flow, which no flow has that gets the same slot later."""
     words: Keys
     """The flows (`flow_words.FLOW_WORDS`)."""
+    packer: FlowPacker
+    """The names of the numbers in `words`."""
     counters: Counters
     owners: Integers
-    """The place of each flow's attribution in `attributions`."""
+    """The place of each row's attribution in `attributions`."""
     attributions: Sequence[Attribution]
-    memo: FlowMemo
 
     def __len__(self) -> int:
         return len(self.slots)
+
+    def take(self, rows: Flags | Integers) -> "FlowSums":
+        """Return these rows."""
+        return FlowSums(
+            self.slots[rows],
+            self.ids[rows],
+            self.words[rows],
+            self.packer,
+            self.counters[rows],
+            self.owners[rows],
+            self.attributions,
+        )
