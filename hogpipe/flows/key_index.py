@@ -47,7 +47,7 @@ class KeyIndex:
         self.is_used: NDArray[np.bool_] = np.zeros(len(self.keys), np.bool_)
         """Whether a slot has a key."""
         self._size = 0
-        self._free: Slots = np.zeros(0, np.int32)
+        self._free: Slots = np.arange(len(self.keys) - 1, -1, -1, dtype=np.int32)
         """Free slots, the lowest one last."""
         self._place()
 
