@@ -39,11 +39,6 @@ class FlowSlots:
         """Whether a slot is that of a flow."""
         return self._index.is_used
 
-    @property
-    def room(self) -> int:
-        """How many flows can get slots; sums always can."""
-        return self._index.room - _MAX_FOLDS
-
     def words(self, slots: Integers) -> Keys:
         """Return the words of the flows that have these slots."""
         return self._index.keys.take(slots, axis=0)

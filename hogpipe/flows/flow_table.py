@@ -84,10 +84,13 @@ class FlowTable:
         self.lock = threading.RLock()
         self.owners = LaneOwners()
         self.on_free = on_free
+        self._max_flows = max_flows
         self._slots = FlowSlots(max_flows)
         self._endpoints = Endpoints()
         self._max_unowned = max_unowned
         self._is_open: Flags = np.zeros(0, np.bool_)
+        self._is_sum: Flags = np.zeros(0, np.bool_)
+        """Whether a slot is that of a sum of flows, to which no attribution belongs."""
         self._marks: Flags = np.zeros(0, np.bool_)
         self._owner: Integers = np.zeros(0, np.int64)
         self._endpoint: Integers = np.zeros(0, np.int64)
@@ -99,7 +102,7 @@ class FlowTable:
         self._added: list[_AddedRow] = []
         self._settled: list[_Row] = []
         """What flows moved under other owners than those that their slots have now."""
-        self._start(self._slots.slots_of([UNKNOWN_FLOW]), np.inf)
+        self._start_sums(self._slots.slots_of([UNKNOWN_FLOW]), np.inf)
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -274,8 +277,9 @@ class FlowTable:
 
     def _room(self) -> int:
         """Return how many flows without a known owner can get slots."""
-        unowned = int(np.count_nonzero(self._slots.is_used & (self._owner == UNOWNED)))
-        return min(self._slots.room, self._max_unowned - unowned)
+        flows = self._slots.is_used & ~self._is_sum
+        unowned = np.count_nonzero(flows & (self._owner == UNOWNED))
+        return int(min(self._max_flows - np.count_nonzero(flows), self._max_unowned - unowned))
 
     def _find_folds(self, words: Keys, now: float) -> Integers:
         """Return the slots of the sums that flows are folded into."""
@@ -283,18 +287,21 @@ class FlowTable:
         found = self._slots.find(folds)
         missing = np.flatnonzero(found == ABSENT)
         if len(missing):
-            new = self._slots.add_sums(folds[missing])
-            self._start(new, now)
-            self._is_open[new] = True
-            self._due_at[new] = np.inf
+            self._start_sums(self._slots.add_sums(folds[missing]), now)
             found = self._slots.find(folds)
         # Where there are too many sums, one has the rest: slot 0, that of UNKNOWN_FLOW.
         return np.maximum(found, 0)
 
+    def _start_sums(self, slots: Integers, now: float) -> None:
+        """Set the columns of new slots for sums, which have no owner to be looked up."""
+        self._start(slots, now)
+        self._is_open[slots] = self._is_sum[slots] = True
+        self._due_at[slots] = np.inf
+
     def _start(self, slots: Integers, now: float) -> None:
         """Set the columns of new slots."""
         self._fit()
-        self._is_open[slots] = False
+        self._is_open[slots] = self._is_sum[slots] = False
         self._owner[slots] = UNOWNED
         self._endpoint[slots] = NO_ENDPOINT
         self._used_at[slots] = now
@@ -312,6 +319,7 @@ class FlowTable:
         if size == len(self._is_open):
             return
         self._is_open, self._marks = resize(self._is_open, size), resize(self._marks, size)
+        self._is_sum = resize(self._is_sum, size)
         self._owner, self._endpoint = resize(self._owner, size), resize(self._endpoint, size)
         self._due_at, self._used_at = resize(self._due_at, size), resize(self._used_at, size)
         self._counters, self._ids = resize(self._counters, size), resize(self._ids, size)
@@ -328,7 +336,8 @@ class FlowTable:
         """Return which packets pass on the fast lane, as far as each can tell."""
         slots = rows.slots
         passes = self._is_open[slots]
-        passes &= ~rows.opened
+        if rows.opened.any():
+            passes &= ~rows.opened | self._is_sum[slots]
         passes &= self._due_at[slots] > now
         endpoints = self._endpoint[slots]
         places = np.flatnonzero(passes & (endpoints != NO_ENDPOINT))

@@ -1,0 +1,328 @@
+"""The flow table: which packets it counts, for whom, and that none is lost."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from support.traffic import NGINX, exact, make_flow, make_traffic
+
+from hogpipe.flows.flow_table import FlowTable
+from hogpipe.flows.lane_owners import PAUSE_NS
+from hogpipe.flows.packet_rows import RECEIVE, FlowSums, PacketRows
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, TrafficCounts, fold_key
+
+WEB = exact(NGINX)
+CURL = exact(replace(NGINX, pid=77))
+FLOW, OTHER = make_flow(1), make_flow(2)
+DATAGRAMS = make_flow(53, protocol=17)
+ENDPOINT = ("udp", 53)
+FOREVER = 1e9
+SIZE = 100
+
+Packet = tuple[FlowKey, int]
+"""A flow, and when the packet passed."""
+
+
+def make_table(max_flows: int = 100, max_unowned: int | None = None) -> FlowTable:
+    return FlowTable(max_flows, max_flows if max_unowned is None else max_unowned)
+
+
+def make_rows(
+    table: FlowTable, packets: Sequence[Packet], *, opened: Sequence[bool] = (), now: float = 0.0
+) -> PacketRows:
+    """Return transmitted packets of SIZE bytes; the even ones are received."""
+    count = len(packets)
+    slots, _ = table.give_slots(table.packer.pack([flow for flow, _ in packets]), now)
+    times = np.array([at for _, at in packets], np.int64)
+    return PacketRows(
+        slots,
+        np.where(np.arange(count) % 2, 0, RECEIVE),
+        np.full(count, SIZE, np.int64),
+        np.ones(count, np.int64),
+        np.array(opened or [False] * count, np.bool_),
+        times,
+        times,
+    )
+
+
+def count(
+    table: FlowTable, *packets: FlowKey | Packet, now: float = 0.0, opened: Sequence[bool] = ()
+) -> dict[FlowKey, FlowDelta]:
+    timed = [(one, 0) if isinstance(one, FlowKey) else one for one in packets]
+    return table.count(make_rows(table, timed, opened=opened, now=now), now)
+
+
+def make_known(table: FlowTable, flow: FlowKey, owner: Attribution = WEB) -> None:
+    count(table, flow)
+    table.open_lane(flow, owner, due_at=FOREVER)
+
+
+def bytes_of(table: FlowTable, sums: FlowSums) -> dict[tuple[FlowKey, Attribution], int]:
+    found: Counter[tuple[FlowKey, Attribution]] = Counter()
+    for words, owner, counters in zip(sums.words, sums.owners, sums.counters, strict=True):
+        key = table.packer.unpack(words), sums.attributions[owner]
+        found[key] += int(counters[0] + counters[RECEIVE])
+    return dict(found)
+
+
+def drain(table: FlowTable) -> dict[tuple[FlowKey, Attribution], int]:
+    return bytes_of(table, table.drain())
+
+
+def test_packets_of_an_unknown_flow_are_not_counted_but_returned() -> None:
+    table = make_table()
+    held = count(table, (FLOW, 5), (FLOW, 9), (OTHER, 7))
+    assert held == {
+        FLOW: FlowDelta(
+            transmit_bytes=SIZE,
+            transmit_packets=1,
+            receive_bytes=SIZE,
+            receive_packets=1,
+            first_ns=5,
+            last_ns=9,
+        ),
+        OTHER: FlowDelta(receive_bytes=SIZE, receive_packets=1, first_ns=7, last_ns=7),
+    }
+    assert drain(table) == {}
+
+
+def test_packets_of_a_known_flow_are_counted_for_its_owner() -> None:
+    table = make_table()
+    make_known(table, FLOW)
+    assert count(table, FLOW, FLOW, FLOW) == {}
+    sums = table.drain()
+    assert bytes_of(table, sums) == {(FLOW, WEB): 3 * SIZE}
+    assert sums.counters.tolist() == [[SIZE, 1, 2 * SIZE, 2]]
+    assert drain(table) == {}
+
+
+def test_a_new_connection_closes_the_lane_for_all_packets_of_the_batch() -> None:
+    table = make_table()
+    make_known(table, FLOW)
+    make_known(table, OTHER)
+    held = count(table, FLOW, FLOW, OTHER, opened=[False, True, False])
+    assert {flow: (delta.total_bytes, delta.opened) for flow, delta in held.items()} == {
+        FLOW: (2 * SIZE, True)
+    }
+    assert set(count(table, FLOW, OTHER)) == {FLOW}
+    assert drain(table) == {(OTHER, WEB): 2 * SIZE}
+
+
+def test_a_lane_is_open_until_it_is_due() -> None:
+    table = make_table()
+    count(table, FLOW)
+    table.open_lane(FLOW, WEB, due_at=5.0)
+    assert not count(table, FLOW, now=4.9)
+    assert set(count(table, FLOW, now=5.0)) == {FLOW}
+
+
+@pytest.mark.parametrize(
+    "close", [lambda table: table.close_lanes([FLOW]), FlowTable.close_all_lanes]
+)
+def test_a_closed_lane_counts_nothing_and_keeps_what_it_has_counted(close: object) -> None:
+    table = make_table()
+    make_known(table, FLOW)
+    count(table, FLOW)
+    close(table)  # type: ignore[operator]
+    assert set(count(table, FLOW)) == {FLOW}
+    assert drain(table) == {(FLOW, WEB): SIZE}
+
+
+def test_what_was_counted_before_the_owner_changed_stays_with_the_former_one() -> None:
+    table = make_table()
+    make_known(table, FLOW)
+    count(table, FLOW)
+    table.open_lane(FLOW, CURL, due_at=FOREVER)
+    count(table, FLOW, FLOW)
+    assert drain(table) == {(FLOW, WEB): SIZE, (FLOW, CURL): 2 * SIZE}
+
+
+def test_what_is_added_is_that_of_its_own_owner_whoever_has_the_lane() -> None:
+    table = make_table()
+    make_known(table, FLOW)
+    count(table, FLOW)
+    table.add(FLOW, make_traffic((7, 1)), CURL)
+    table.add(FLOW, make_traffic((5, 1)), WEB)
+    table.add(OTHER, make_traffic((3, 1)), UNATTRIBUTED)
+    assert drain(table) == {(FLOW, WEB): SIZE + 5, (FLOW, CURL): 7, (OTHER, UNATTRIBUTED): 3}
+
+
+class TestDatagrams:
+    def make(self) -> FlowTable:
+        table = make_table()
+        count(table, DATAGRAMS)
+        table.open_lane(DATAGRAMS, WEB, due_at=FOREVER, endpoint=ENDPOINT, last_ns=1)
+        return table
+
+    def test_they_are_returned_until_their_owner_is_watched(self) -> None:
+        table = self.make()
+        assert set(count(table, (DATAGRAMS, 2))) == {DATAGRAMS}
+        table.set_watched(WEB, is_watched=True)
+        table.open_lane(DATAGRAMS, WEB, due_at=FOREVER, endpoint=ENDPOINT, last_ns=2)
+        assert not count(table, (DATAGRAMS, 3))
+        assert table.last_packet_ns(ENDPOINT) == 3
+
+    def test_they_are_returned_after_a_pause_of_their_endpoint(self) -> None:
+        table = self.make()
+        table.set_watched(WEB, is_watched=True)
+        assert not count(table, (DATAGRAMS, 1 + PAUSE_NS))
+        assert set(count(table, (DATAGRAMS, 2 + 2 * PAUSE_NS))) == {DATAGRAMS}
+
+    def test_they_are_returned_once_their_owner_has_exited(self) -> None:
+        table = self.make()
+        table.set_watched(WEB, is_watched=True)
+        table.set_watched(WEB, is_watched=False)
+        assert set(count(table, (DATAGRAMS, 2))) == {DATAGRAMS}
+
+
+class TestEviction:
+    def test_idle_flows_leave_and_those_without_an_owner_sooner(self) -> None:
+        freed: list[FlowKey] = []
+        table = FlowTable(100, 100, freed.extend)
+        make_known(table, FLOW)
+        count(table, OTHER)
+        assert len(table.evict(20.0, idle=60, idle_unowned=15)) == 1
+        assert freed == [OTHER]
+        assert len(table.evict(61.0, idle=60, idle_unowned=15)) == 1
+        assert freed == [OTHER, FLOW]
+
+    def test_a_flow_that_has_counted_something_stays(self) -> None:
+        table = make_table()
+        make_known(table, FLOW)
+        make_known(table, OTHER)
+        count(table, FLOW)
+        table.add(OTHER, make_traffic((5, 1)), CURL)
+        assert not len(table.evict(100.0, idle=1, idle_unowned=1))
+        assert drain(table) == {(FLOW, WEB): SIZE, (OTHER, CURL): 5}
+        assert len(table.evict(100.0, idle=1, idle_unowned=1)) == 2
+
+    def test_a_slot_that_another_flow_gets_has_nothing_of_the_former_one(self) -> None:
+        table = make_table()
+        make_known(table, FLOW)
+        count(table, FLOW)
+        before = table.drain()
+        table.evict(100.0, idle=1, idle_unowned=1)
+        assert set(count(table, OTHER, now=100.0)) == {OTHER}
+        table.open_lane(OTHER, CURL, due_at=FOREVER)
+        count(table, OTHER, now=100.0)
+        after = table.drain()
+        assert after.slots.tolist() == before.slots.tolist()
+        assert after.ids.tolist() != before.ids.tolist()
+        assert bytes_of(table, after) == {(OTHER, CURL): SIZE}
+
+    def test_what_is_added_for_an_evicted_flow_is_not_lost(self) -> None:
+        table = make_table()
+        count(table, FLOW)
+        table.evict(100.0, idle=1, idle_unowned=1)
+        table.open_lane(FLOW, WEB, due_at=FOREVER)
+        table.add(FLOW, make_traffic((5, 1)), WEB)
+        assert drain(table) == {(FLOW, WEB): 5}
+        assert len(table.evict(100.0, idle=1, idle_unowned=1)) == 1
+
+
+class TestBounds:
+    def test_flows_beyond_the_bound_share_a_slot_and_are_unattributed(self) -> None:
+        table = make_table(max_flows=2)
+        known, further = [make_flow(port) for port in (1, 2)], [make_flow(port) for port in (3, 4)]
+        make_known(table, known[0])
+        make_known(table, known[1])
+        assert table.is_crowded
+        slots, is_folded = table.give_slots(table.packer.pack([*known, *further]), 0.0)
+        assert is_folded.tolist() == [False, False, True, True]
+        assert slots[2] == slots[3]
+        assert not count(table, *further)
+        assert drain(table) == {(fold_key(FLOW), UNATTRIBUTED): 2 * SIZE}
+
+    def test_known_owners_leave_room_for_unknown_ones(self) -> None:
+        table = make_table(max_flows=100, max_unowned=2)
+        make_known(table, FLOW)
+        assert not table.is_crowded
+        count(table, OTHER, DATAGRAMS)
+        assert table.is_crowded
+        make_known(table, OTHER)
+        assert not table.is_crowded
+
+    def test_sums_of_every_kind_are_bounded_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("hogpipe.flows.flow_slots._MAX_FOLDS", 3)
+        table = make_table(max_flows=1)
+        flows = [make_flow(protocol=number) for number in range(10)]
+        assert set(count(table, *flows)) == {flows[0]}
+        assert sum(drain(table).values()) == 9 * SIZE
+        assert len(table) == 4
+
+
+class Model:
+    """A plain model beside the table: a dict of lanes, and sums by owner."""
+
+    def __init__(self, max_flows: int) -> None:
+        self.lanes: dict[FlowKey, tuple[Attribution, float]] = {}
+        self.has_slot: set[FlowKey] = set()
+        self.table = FlowTable(max_flows, max_flows, on_free=self.has_slot.difference_update)
+        self.expected: Counter[Attribution] = Counter()
+        self.drained: Counter[Attribution] = Counter()
+        self.now, self.held_bytes, self.taken_bytes = 0, 0, 0
+
+    def count(self, packets: list[tuple[FlowKey, bool]]) -> None:
+        opened = [is_opened for _, is_opened in packets]
+        held = count(self.table, *[flow for flow, _ in packets], now=self.now, opened=opened)
+        self.taken_bytes += SIZE * len(packets)
+        self.held_bytes += sum(delta.total_bytes for delta in held.values())
+        self.has_slot.update(held)
+        for flow, _ in packets:
+            owner, due_at = self.lanes.get(flow, (UNATTRIBUTED, FOREVER))
+            assert flow in held or due_at > self.now
+            self.expected[owner] += 0 if flow in held else SIZE
+        self._drop_lanes(held)
+
+    def open(self, flow: FlowKey, owner: Attribution, due_at: float) -> None:
+        self.table.open_lane(flow, owner, due_at=due_at)
+        if flow in self.has_slot:
+            self.lanes[flow] = owner, due_at
+
+    def add(self, flow: FlowKey, owner: Attribution) -> None:
+        self.table.add(flow, TrafficCounts(transmit_bytes=1, transmit_packets=1), owner)
+        self.expected[owner] += 1
+        self.taken_bytes += 1
+
+    def close(self, flow: FlowKey) -> None:
+        self.table.close_lanes([flow])
+        self._drop_lanes([flow])
+
+    def evict(self) -> None:
+        self.table.evict(self.now, idle=3, idle_unowned=1)
+        self._drop_lanes(self.lanes.keys() - self.has_slot)
+
+    def drain(self) -> None:
+        for (_flow, owner), size in drain(self.table).items():
+            self.drained[owner] += size
+
+    def _drop_lanes(self, flows: Iterable[FlowKey]) -> None:
+        for flow in flows:
+            self.lanes.pop(flow, None)
+
+
+owners = st.sampled_from([WEB, CURL, UNATTRIBUTED])
+some = st.sampled_from([make_flow(port) for port in (1, 2, 3)] + [DATAGRAMS])
+steps = st.one_of(
+    st.tuples(st.just("count"), st.lists(st.tuples(some, st.booleans()), max_size=6)),
+    st.tuples(st.just("open"), some, owners, st.sampled_from([2.0, FOREVER])),
+    st.tuples(st.just("add"), some, owners),
+    st.tuples(st.just("close"), some),
+    st.tuples(st.sampled_from(["evict", "drain"])),
+)
+
+
+@given(st.lists(steps, max_size=30), st.integers(1, 5))
+def test_no_packet_is_lost_and_none_changes_its_owner(
+    taken: list[tuple[object, ...]], most: int
+) -> None:
+    model = Model(most)
+    for model.now, (action, *what) in enumerate(taken):
+        getattr(model, str(action))(*what)
+    model.drain()
+    assert sum(model.drained.values()) + model.held_bytes == model.taken_bytes
+    assert +model.drained == +model.expected

@@ -1,0 +1,52 @@
+"""Owners and local endpoints as columns."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from support.traffic import NGINX, exact
+
+from hogpipe.flows.lane_owners import PAUSE_NS, UNOWNED, Endpoints, LaneOwners
+from hogpipe.model import UNATTRIBUTED, Attribution, Quality, User
+
+LATE = PAUSE_NS + 1
+
+
+def test_what_has_no_process_needs_no_watch() -> None:
+    owners = LaneOwners()
+    of_user = owners.number(Attribution(Quality.NONE, None, User(33)))
+    of_process = owners.number(exact(NGINX))
+    assert owners.is_watched[[UNOWNED, of_user, of_process]].tolist() == [True, True, False]
+
+
+def test_a_number_that_is_used_again_is_not_watched_because_its_former_owner_was() -> None:
+    owners = LaneOwners()
+    number = owners.number(exact(NGINX))
+    owners.is_watched[number] = True
+    owners.keep(np.array([], np.int64))
+    assert owners.number(Attribution(Quality.LISTENER, NGINX)) == number
+    assert not owners.is_watched[number]
+    assert owners.attribution(UNOWNED) == UNATTRIBUTED
+
+
+def test_an_endpoint_that_is_dropped_starts_afresh() -> None:
+    endpoints = Endpoints()
+    endpoints.number("port 53", 10)
+    endpoints.keep(np.array([-1], np.int64))
+    assert endpoints.last_packet_ns("port 53") is None
+    endpoints.number("port 80", 5)
+    assert endpoints.last_packet_ns("port 80") == 5
+
+
+times = st.sampled_from([0, 1, PAUSE_NS, LATE, LATE + 1])
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), times), max_size=8))
+def test_endpoints_pause_as_they_do_one_after_the_other(packets: list[tuple[int, int]]) -> None:
+    endpoints = Endpoints()
+    numbers = [endpoints.number(name, 0) for name in range(3)]
+    taken = np.array([numbers[name] for name, _ in packets], np.int64)
+    paused = endpoints.find_paused(taken, np.array([at for _, at in packets], np.int64))
+    for name in range(3):
+        own = [at for other, at in packets if other == name]
+        is_paused = min(own, default=0) > PAUSE_NS
+        assert paused[taken == numbers[name]].tolist() == [is_paused] * len(own)
