@@ -82,7 +82,7 @@ def make_input(
     """
     procfs_resolver = _make_procfs_resolver(settings)
     if settings.capture.source == "savefile":
-        source: PacketSource = _make_savefile_source(settings, table, clock)
+        source: PacketSource = _make_savefile_source(settings, table)
         resolver: Resolver = procfs_resolver
     elif settings.capture.source == "pcap":
         source, resolver = _make_live_source(settings, table, clock, stale, procfs_resolver)
@@ -160,15 +160,12 @@ def list_source_fields(settings: Settings) -> list[RowField]:
     return by_dimension + list_selected_fields(aggregation.only)
 
 
-def _make_savefile_source(
-    settings: Settings, table: FlowTable, clock: Callable[[], float]
-) -> PacketSource:
+def _make_savefile_source(settings: Settings, table: FlowTable) -> PacketSource:
     capture = settings.capture
     assert capture.path is not None  # load_config checks it
     return SavefileSource(
         capture.path,
         table,
-        clock,
         expression=capture.filter,
         local=LocalAddresses.from_procfs(read_local_addresses(settings.attribution.procfs)),
         interval_ns=interval_of(settings),

@@ -100,7 +100,9 @@ class Pipeline:
         max_flows = settings.attribution.max_flows
         # A replay waits for the lookups of each batch, so no flood of batches is pending.
         max_pending = max_flows // _PENDING_SHARE if live else max_flows
-        self._table = FlowTable(max_flows, max_unowned=max_pending)
+        # Nor are flows folded: a reserve leaves room for those of a batch.
+        reserve = 0 if live else max_flows // 2
+        self._table = FlowTable(max_flows, max_unowned=max_pending, reserve=reserve)
         stale = StaleFlows()
         self._source, self._resolver, processes = make_input(
             settings, self._table, clock, stale, lambda: self._aggregator.service_ports

@@ -4,9 +4,12 @@ The order that data takes, for packets:
 
     pcap.py             libpcap handles: frames of an interface, as a `FrameBatch`; filters
     length_filter.py    PURE: the socket filter that compares claimed lengths with the frame's
-    decode/             PURE: frames -> sums by wire key (the five-tuple as on the wire)
-    orientation.py      PURE: wire key -> flow key: which side is local, in which namespace
-      local_addresses.py  PURE: what is local, as one interface sees it
+    decode/             PURE: frames -> packets with their wire key (the five-tuple as on the wire)
+    wire_table.py       PURE: wire keys -> slots of flows in the flow table (`hogpipe/flows/`)
+      wire_interfaces.py    PURE: the interfaces that have wire keys: what makes flows of new ones
+      orientation.py        PURE: which side of a packet is local, in which namespace
+      vector_orientation.py PURE: the same, for many packets at once
+      local_addresses.py    PURE: what is local, as one interface sees it
     handoff.py          batches from the capture thread to the event loop, bounded
 
 The sources (`source.py` has their protocol):

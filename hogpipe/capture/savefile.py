@@ -1,6 +1,7 @@
 """A pcap or pcapng file as a source: time follows the timestamps of its packets.
 
-In: the file. Out: flow batches, none of which spans two windows.
+In: the file. Out: flow batches, none of which spans two windows, or has more packets than the flow
+table surely has room for.
 
 Each interface of the file has a decoder of its own, so one file may have several link types. Its
 name in the file (pcapng) is that of the flows' interface; classic pcap has no names.
@@ -15,7 +16,7 @@ on two of them counts on each.
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,31 +30,37 @@ from hogpipe.capture.decode.link_type_names import (
     is_decodable,
     suggest_capture,
 )
+from hogpipe.capture.decode.wire_packets import CapturedPackets
 from hogpipe.capture.formats.savefile_parser import ParsedFrames, SavefileInterface
 from hogpipe.capture.local_addresses import LocalAddresses
-from hogpipe.capture.orientation import Orientation
 from hogpipe.capture.savefile_reader import SavefileReader
+from hogpipe.capture.wire_interfaces import WireInterfaces
+from hogpipe.capture.wire_table import WireTable
 from hogpipe.errors import CaptureError
 from hogpipe.flows.flow_batch import FlowBatch
+from hogpipe.flows.flow_table import FlowTable
+from hogpipe.protocols import NANOSECONDS
 from hogpipe.text import printable
 
 log = logging.getLogger(__name__)
 
 
 class _Interface:
-    """One interface of the file: its decoder and the orientation of its flows."""
+    """One interface of the file: its decoder, and its number in the wire table."""
 
-    def __init__(self, interface: SavefileInterface, local: LocalAddresses) -> None:
+    def __init__(
+        self, interface: SavefileInterface, local: LocalAddresses, interfaces: WireInterfaces
+    ) -> None:
         self._decoder = Decoder(interface.link_type, FragmentTable())
-        self._orientation = Orientation(interface.name, local)
+        self._number = interfaces.add(interface.name, local)
 
-    def count(self, frames: FrameBatch, batch: FlowBatch) -> None:
-        """Add the flows and counts of `frames` to `batch`."""
-        self._orientation.orient(self._decoder.decode(frames), batch)
+    def count(self, frames: FrameBatch, captured: CapturedPackets) -> None:
+        """Add the packets and counts of `frames`."""
+        captured.add(self._decoder.decode(frames), self._number)
 
-    def flush(self, batch: FlowBatch) -> None:
-        """Add the pending fragments to `batch`."""
-        self._orientation.orient(self._decoder.flush(), batch)
+    def flush(self, captured: CapturedPackets) -> None:
+        """Add the pending fragments."""
+        captured.add(self._decoder.flush(), self._number)
 
 
 class SavefileSource:
@@ -68,11 +75,18 @@ class SavefileSource:
     closes_windows = False
 
     def __init__(
-        self, path: Path, *, expression: str, local: LocalAddresses, interval_ns: int
+        self,
+        path: Path,
+        table: FlowTable,
+        *,
+        expression: str,
+        local: LocalAddresses,
+        interval_ns: int,
     ) -> None:
         self._name = printable(str(path))
         self._interval_ns = interval_ns
         self._local = local
+        self._wire_table = WireTable(table)
         self._reader = SavefileReader(path, expression)
         self._interfaces: dict[int, _Interface] = {}
         self._undecodable: Counter[int] = Counter()
@@ -89,13 +103,13 @@ class SavefileSource:
         """Offer all packets of the file; see PacketSource."""
         try:
             for frames in self._read_pieces():
-                batch = FlowBatch(time_ns=self._newest_ns)
-                self._count(frames, batch)
-                self._offer(batch, offer)
-            last = FlowBatch(time_ns=self._newest_ns)
+                captured = CapturedPackets()
+                self._count(frames, captured)
+                self._offer(captured, offer)
             for interface in self._interfaces.values():
-                interface.flush(last)
-            self._offer(last, offer)
+                captured = CapturedPackets()
+                interface.flush(captured)
+                self._offer(captured, offer)
         finally:
             self.close()
         self._report()
@@ -123,37 +137,45 @@ class SavefileSource:
                 yield piece
 
     def _split(self, parsed: ParsedFrames) -> Iterator[ParsedFrames]:
-        """Yield `parsed` in pieces of one window each, with `_newest_ns` set for each piece."""
+        """Yield `parsed` in pieces of one window each, with `_newest_ns` set for each piece.
+
+        A piece is as small as the wire table demands.
+        """
         frames = parsed.frames
         if not len(frames):
             return
         newest = np.maximum.accumulate(np.maximum(frames.times_ns(), self._newest_ns))
         windows = newest // self._interval_ns
         cuts = [0, *(np.flatnonzero(np.diff(windows)) + 1).tolist(), len(frames)]
-        for start, stop in pairwise(cuts):
+        for start, stop in _split_longer(cuts, self._wire_table.max_packets):
             self._newest_ns = int(newest[stop - 1])
             interface = parsed.interface[start:stop]
             yield ParsedFrames(frames.slice(start, stop), interface, parsed.used)
 
-    def _count(self, piece: ParsedFrames, batch: FlowBatch) -> None:
-        """Add the flows and counts of `piece` to `batch`, interface by interface."""
+    def _count(self, piece: ParsedFrames, captured: CapturedPackets) -> None:
+        """Add the packets and counts of `piece`, interface by interface."""
         indices = np.unique(piece.interface).tolist()
         for index in indices:
             frames = (
                 piece.frames if len(indices) == 1 else piece.frames.take(piece.interface == index)
             )
             if index not in self._interfaces:
-                self._interfaces[index] = _Interface(self._reader.interfaces[index], self._local)
-            self._interfaces[index].count(frames, batch)
+                self._interfaces[index] = _Interface(
+                    self._reader.interfaces[index], self._local, self._wire_table.interfaces
+                )
+            self._interfaces[index].count(frames, captured)
             link_type = self._reader.interfaces[index].link_type
             if not is_decodable(link_type):
                 self._undecodable[link_type] += len(frames)
 
-    def _offer(self, batch: FlowBatch, offer: Callable[[FlowBatch], None]) -> None:
-        self._captured += batch.counts.captured.packets
-        self._undecoded += batch.counts.undecoded.packets
-        if batch.flows or batch.counts.captured.packets:
-            offer(batch)
+    def _offer(self, captured: CapturedPackets, offer: Callable[[FlowBatch], None]) -> None:
+        counts, now = captured.counts, self._newest_ns / NANOSECONDS
+        rows = self._wire_table.locate(captured.join(), counts, now)
+        self._captured += counts.captured.packets
+        self._undecoded += counts.undecoded.packets
+        if counts.captured.packets:
+            offer(FlowBatch(rows=rows, counts=counts, time_ns=self._newest_ns))
+        self._wire_table.evict(now)
 
     def _report(self) -> None:
         """Log what could not be read or decoded.
@@ -189,6 +211,13 @@ class SavefileSource:
                 f"{_count(count, 'block')} of type 0x{kind:08x} cannot be read and are skipped; "
                 "save the file as pcap if they hold packets"
             )
+
+
+def _split_longer(cuts: Iterable[int], longest: int) -> Iterator[tuple[int, int]]:
+    """Yield the ranges between neighbours of `cuts`, in parts of at most `longest`."""
+    for start, stop in pairwise(cuts):
+        for part in range(start, stop, longest):
+            yield part, min(part + longest, stop)
 
 
 def _count(number: int, noun: str) -> str:

@@ -31,7 +31,8 @@ Invariants
 Bounds
     At most `max_flows` flows have slots, a quarter of them without a known owner. Further ones are
     folded: they share a slot that keeps the protocol, the address family and the interface, and
-    that is unattributed (`fold_key` in model/flows.py).
+    that is unattributed (`fold_key` in model/flows.py). In a replay none is folded: the table has a
+    reserve, and flows that were used longest ago make room (`make_room`).
 
 Threads
     The thread of the source gives slots, counts and evicts; the event loop opens lanes, adds and
@@ -57,8 +58,10 @@ from hogpipe.flows.packet_rows import (
     PacketRows,
     Times,
 )
+from hogpipe.flows.row_order import count_distinct
 from hogpipe.model import UNKNOWN_FLOW, Attribution, FlowDelta, FlowKey, TrafficCounts
 
+_NO_SLOTS = np.zeros(0, np.int64)
 _MAX_ADDED = 4096
 _MANY_SETTLED = 16_384
 _MIN_OWNERS = 256
@@ -72,7 +75,7 @@ class FlowTable:
     """At most `max_flows` flows, `max_unowned` of them without a known owner.
 
     Times without a unit are seconds of one clock. `on_free` is called with the flows whose slots
-    are freed, under `lock`.
+    are freed, under `lock`. A table with less room than the `reserve` is crowded.
     """
 
     def __init__(
@@ -80,11 +83,14 @@ class FlowTable:
         max_flows: int,
         max_unowned: int,
         on_free: Callable[[Sequence[FlowKey]], None] = lambda _flows: None,
+        *,
+        reserve: int = 0,
     ) -> None:
+        self.max_flows = max_flows
+        self.reserve = reserve
         self.lock = threading.RLock()
         self.owners = LaneOwners()
         self.on_free = on_free
-        self._max_flows = max_flows
         self._slots = FlowSlots(max_flows)
         self._endpoints = Endpoints()
         self._max_unowned = max_unowned
@@ -123,8 +129,8 @@ class FlowTable:
             found = self._slots.find(words)
             is_folded = np.zeros(len(words), np.bool_)
             missing = np.flatnonzero(found == ABSENT)
-            if len(missing):
-                self._start(self._slots.add(words[missing], self._room()), now)
+            if len(missing) and (room := self._room()) > 0:
+                self._start(self._slots.add(words[missing], room), now)
                 found[missing] = self._slots.find(words[missing])
                 missing = missing[found[missing] == ABSENT]
             if len(missing):
@@ -161,19 +167,37 @@ class FlowTable:
             is_idle = self._slots.is_used & (now - self._used_at > limit)
             is_idle[[row[0] for row in self._settled]] = False
             freed = np.flatnonzero(is_idle)
-            freed = freed[~self._counters[freed].any(axis=1)]
-            if len(freed):
-                flows = self._slots.remove(freed)
-                self._fit()
-                self._endpoints.keep(np.unique(self._endpoint[self._slots.is_used]))
-                self.on_free(flows)
-            return freed
+            return self._free(freed[~self._counters[freed].any(axis=1)])
+
+    def make_room(self, words: Keys, in_use: Integers) -> Integers:
+        """Free slots if there is no room for all of `words`, and return the freed ones.
+
+        Those are of flows that were used longest ago, at least half of all that have counted
+        nothing. Slots `in_use` stay; ABSENT may be among them.
+        """
+        with self.lock:
+            room = self._room()
+            if len(words) <= room:
+                return _NO_SLOTS
+            found = self._slots.find(words)
+            lacking = count_distinct(words[found == ABSENT]) - room
+            if lacking <= 0:
+                return _NO_SLOTS
+            self._flush()
+            stays = ~self._slots.is_used | np.isinf(self._used_at)
+            stays |= self._counters.any(axis=1)
+            stays[[row[0] for row in self._settled]] = True
+            stays[found[found != ABSENT]] = True
+            stays[in_use[in_use != ABSENT]] = True
+            unused = np.flatnonzero(~stays)
+            oldest = unused[self._used_at[unused].argsort(kind="stable")]
+            return self._free(oldest[: max(lacking, len(oldest) // 2)])
 
     @property
     def is_crowded(self) -> bool:
-        """Whether further flows are folded."""
+        """Whether there is no room for as many further flows as the reserve has, or for any."""
         with self.lock:
-            return self._room() <= 0
+            return self._room() <= self.reserve
 
     @property
     def has_many_settled(self) -> bool:
@@ -275,11 +299,20 @@ class FlowTable:
 
     # Slots and columns
 
+    def _free(self, slots: Integers) -> Integers:
+        """Free the slots of flows that have counted nothing; return them."""
+        if len(slots):
+            flows = self._slots.remove(slots)
+            self._fit()
+            self._endpoints.keep(np.unique(self._endpoint[self._slots.is_used]))
+            self.on_free(flows)
+        return slots
+
     def _room(self) -> int:
         """Return how many flows without a known owner can get slots."""
         flows = self._slots.is_used & ~self._is_sum
         unowned = np.count_nonzero(flows & (self._owner == UNOWNED))
-        return int(min(self._max_flows - np.count_nonzero(flows), self._max_unowned - unowned))
+        return int(min(self.max_flows - np.count_nonzero(flows), self._max_unowned - unowned))
 
     def _find_folds(self, words: Keys, now: float) -> Integers:
         """Return the slots of the sums that flows are folded into."""

@@ -38,6 +38,11 @@ def order_by_key(keys: NDArray[np.uint64]) -> tuple[NDArray[np.intp], NDArray[np
     return order, bounds
 
 
+def count_distinct(rows: NDArray[np.uint64]) -> int:
+    """Return the number of different rows."""
+    return len(order_by_key(rows)[1]) - 1
+
+
 def are_equal(rows: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Return which rows equal those at the same place in `others`."""
     # A fold over the columns is several times faster than all(axis=1) over short rows.

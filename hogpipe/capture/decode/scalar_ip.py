@@ -17,7 +17,7 @@ import msgspec
 
 from hogpipe.capture.decode.fragments import FirstFragment, LaterFragment
 from hogpipe.capture.decode.scalar_link import Packet, Rejection, locate_packet
-from hogpipe.capture.decode.wire_key import KEY
+from hogpipe.capture.decode.wire_key import DIRECTION_SHIFT, KEY
 from hogpipe.protocols import ICMP, ICMPV6, TCP, WITH_PORTS
 
 HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION = 0, 43, 44, 51
@@ -118,9 +118,8 @@ def _decode_ipv4(frame: bytes, packet: Packet, wire_length: int | None) -> Decod
         end = min(len(frame), at + length)
         transport = _decode_transport(frame, at + header, end, 4, protocol)
     source_port, destination_port, opened = transport
-    key = KEY.pack(
-        4, protocol, packet.direction, source_port, destination_port, source, destination
-    )
+    version = 4 | packet.direction << DIRECTION_SHIFT
+    key = KEY.pack(version, protocol, 0, source_port, destination_port, source, destination)
     return DecodedFrame(key, length, opened, fragment, floored, at + length > len(frame))
 
 
@@ -147,9 +146,8 @@ def _decode_ipv6(frame: bytes, packet: Packet, wire_length: int | None) -> Decod
     if not isinstance(fragment, LaterFragment):
         transport = _decode_transport(frame, chain.at, end, 6, chain.protocol)
     source_port, destination_port, opened = transport
-    key = KEY.pack(
-        6, chain.protocol, packet.direction, source_port, destination_port, source, destination
-    )
+    version = 6 | packet.direction << DIRECTION_SHIFT
+    key = KEY.pack(version, chain.protocol, 0, source_port, destination_port, source, destination)
     return DecodedFrame(key, length, opened, fragment, floored, at + length > len(frame))
 
 

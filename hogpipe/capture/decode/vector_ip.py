@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hogpipe.capture.decode.columns import Indices, Rows, RowType, gather_rows, row_type
 from hogpipe.capture.decode.scalar_ip import ACK, ECHO_TYPES, EXTENSIONS, SYN, TCP_FLAGS
 from hogpipe.capture.decode.vector_link import Packets
-from hogpipe.capture.decode.wire_key import KEY
+from hogpipe.capture.decode.wire_key import DIRECTION_SHIFT, KEY
 from hogpipe.protocols import ICMP, ICMPV6, TCP, WITH_PORTS
 
 MAX_ROW_BYTES = 56
@@ -24,6 +24,7 @@ MAX_ROW_BYTES = 56
 _NEVER = 1 << 40
 # As arrays, for NumPy takes them in half the time that it takes a Python number.
 _OPENING, _SYN, _TCP = (np.array(number, np.uint8) for number in (SYN | ACK, SYN, TCP))
+_DIRECTION_SHIFT = np.array(DIRECTION_SHIFT, np.uint8)
 
 _PORT_MASK = np.zeros(256, np.uint32)
 _PORT_MASK[list(WITH_PORTS)] = 0xFFFFFFFF
@@ -101,9 +102,8 @@ class _Header:
         return row_type(
             KEY.size,
             {
-                "version": ("u1", 0),
+                "kind": ("u1", 0),
                 "protocol": ("u1", 1),
-                "direction": ("u1", 2),
                 "ports": ("u4", 4),
                 "source_port": ("u2", 4),
                 "destination_port": ("u2", 6),
@@ -190,9 +190,8 @@ def _decode_version(
     ordinary &= lengths <= ends.on_link[index] - at
     ordinary &= at <= len(data) - layout.row.size  # else the row was clipped and begins before `at`
     keys = np.zeros(len(rows), layout.key.fields)
-    keys["version"] = layout.version
+    keys["kind"] = packets.direction[index] << _DIRECTION_SHIFT | layout.version
     keys["protocol"] = protocol
-    keys["direction"] = packets.direction[index]
     keys["ports"] = rows["ports"] & _PORT_MASK.take(protocol)
     keys["source"] = rows["source"]
     keys["destination"] = rows["destination"]

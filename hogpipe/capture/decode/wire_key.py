@@ -10,11 +10,14 @@ from enum import IntEnum
 
 import msgspec
 
-KEY = struct.Struct(">BBBxHH16s16s")
-"""Version, protocol, direction, source port, destination port, source, destination.
+KEY = struct.Struct(">BBHHH16s16s")
+"""Kind, protocol, interface, source port, destination port, source, destination.
 
-An IPv4 address is left-aligned and padded with zeros.
+The kind is the version and, shifted by DIRECTION_SHIFT, the direction. An IPv4 address is
+left-aligned and padded with zeros.
 """
+DIRECTION_SHIFT = 4
+_VERSION_MASK = (1 << DIRECTION_SHIFT) - 1
 
 
 class Direction(IntEnum):
@@ -34,7 +37,7 @@ class WireKey(msgspec.Struct, frozen=True, gc=False):
 
     `version` is 4 or 6 and addresses have 4 or 16 bytes accordingly. `protocol` is the number of
     the innermost header that was reached. Ports are 0 where there are none; an ICMP echo has its
-    identifier in both.
+    identifier in both. `interface` is a number (`wire_table.py`): the decoders leave it at 0.
     """
 
     version: int
@@ -44,14 +47,15 @@ class WireKey(msgspec.Struct, frozen=True, gc=False):
     source_port: int
     destination: bytes
     destination_port: int
+    interface: int = 0
 
 
 def pack_key(key: WireKey) -> bytes:
     """Return the 40 bytes of `key`."""
     return KEY.pack(
-        key.version,
+        key.version | key.direction << DIRECTION_SHIFT,
         key.protocol,
-        key.direction,
+        key.interface,
         key.source_port,
         key.destination_port,
         key.source,
@@ -61,16 +65,18 @@ def pack_key(key: WireKey) -> bytes:
 
 def unpack_key(packed: bytes) -> WireKey:
     """Return the wire key of 40 bytes that `pack_key` or a decoder made."""
-    version, protocol, direction, source_port, destination_port, source, destination = KEY.unpack(
+    kind, protocol, interface, source_port, destination_port, source, destination = KEY.unpack(
         packed
     )
+    version = kind & _VERSION_MASK
     width = 4 if version == 4 else 16
     return WireKey(
         version,
         protocol,
-        _DIRECTIONS[direction],
+        _DIRECTIONS[kind >> DIRECTION_SHIFT],
         source[:width],
         source_port,
         destination[:width],
         destination_port,
+        interface,
     )

@@ -1,6 +1,7 @@
 """Reading captured interfaces: one, and all of them under one poll.
 
-In: capture handles, and the view of each interface. Out: flows and counts, added to a `FlowBatch`.
+In: capture handles, and the view of each interface. Out: packets and counts, added to
+`CapturedPackets`; the wire table (`wire_table.py`) gets the interfaces, and the packets later.
 A read of an interface that went down or away fails; the others are unaffected, and the failed one
 stays until it is closed.
 
@@ -18,13 +19,13 @@ from typing import Protocol
 from hogpipe.capture.decode.columns import FrameBatch
 from hogpipe.capture.decode.decoder import Decoder
 from hogpipe.capture.decode.fragments import FragmentTable
+from hogpipe.capture.decode.wire_packets import CapturedPackets
 from hogpipe.capture.live.interface_views import InterfaceView
 from hogpipe.capture.live.pacing import RingFill, measure_fill
 from hogpipe.capture.local_addresses import LocalAddresses, join_addresses
-from hogpipe.capture.orientation import Orientation
 from hogpipe.capture.pcap import Handle
+from hogpipe.capture.wire_interfaces import WireInterfaces
 from hogpipe.errors import CaptureError
-from hogpipe.flows.flow_batch import FlowBatch
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +40,18 @@ class _HasDescriptor(Protocol):
 
 
 class InterfaceCapture:
-    """One captured interface: its handle, its decoder and the orientation of its flows.
+    """One captured interface: its handle, its decoder and its number in the wire table.
 
     `on_unknown_endpoints` is called when new flows pass an interface that leads to containers and
     no known container takes part in them, before the flows are counted: it may update the view.
     """
 
     def __init__(
-        self, handle: Handle, view: InterfaceView, on_unknown_endpoints: Callable[[], None]
+        self,
+        handle: Handle,
+        view: InterfaceView,
+        interfaces: WireInterfaces,
+        on_unknown_endpoints: Callable[[], None],
     ) -> None:
         self.name = view.name
         self.timeout = handle.timeout
@@ -57,11 +62,12 @@ class InterfaceCapture:
         """The ring, and what the last read found in it."""
         self._handle = handle
         self._exact = view.big_tcp
-        self._leads_to_container = view.leads_to_container
         self._on_unknown_endpoints = on_unknown_endpoints
         self._drops_read_at = 0.0
         self._decoder = Decoder(handle.link_type, FragmentTable(), handle.snaplen)
-        self._orientation = Orientation(view.name, view.local)
+        self._interfaces = interfaces
+        on_unknown = self._choose_report(view)
+        self._number = interfaces.add(view.name, view.local, on_unknown)
         self.local = view.local
         """The addresses with flows of their own here."""
 
@@ -69,32 +75,23 @@ class InterfaceCapture:
         """Take over a new view of the interface."""
         self.name = view.name
         self._exact = self._exact or view.big_tcp
-        self._leads_to_container = view.leads_to_container
-        self._orientation.update(view.name, view.local)
+        on_unknown = self._choose_report(view)
+        self._interfaces.update(self._number, view.name, view.local, on_unknown)
         self.local = view.local
 
     def fileno(self) -> int:
         """Return the descriptor to poll for frames."""
         return self._handle.fileno()
 
-    @property
-    def has_cached(self) -> bool:
-        """Whether flows of earlier packets are cached."""
-        return self._orientation.cached_keys > 0
-
-    def start_generation(self) -> None:
-        """Evict the flows that were not used since the last call."""
-        self._orientation.start_generation()
-
-    def read(self, batch: FlowBatch, now: float) -> None:
-        """Add the frames in the ring to `batch`; raises CaptureError if the interface failed."""
+    def read(self, captured: CapturedPackets, now: float) -> None:
+        """Add the frames in the ring to `captured`; raises CaptureError if the interface failed."""
         frames, failure = self._read_frames(exact=False)
         self.ring = measure_fill(self._ring_bytes, frames)
         if len(frames):
-            self._count(frames, batch)
+            self._add(frames, captured)
         if now >= self._drops_read_at + _DROPS_SECONDS:
             self._drops_read_at = now
-            self._count_drops(batch)
+            self._count_drops(captured)
         if failure:
             raise failure
 
@@ -102,7 +99,7 @@ class InterfaceCapture:
         """Record that this iteration of the loop found no frames in the ring."""
         self.ring = RingFill(self._ring_bytes)
 
-    def read_rest(self, batch: FlowBatch, until_ns: int, *, has_failed: bool) -> None:
+    def read_rest(self, captured: CapturedPackets, until_ns: int, *, has_failed: bool) -> None:
         """Add all frames that were captured up to `until_ns`, nanoseconds since the epoch.
 
         Frames of an interface that has failed are read in the way that returns them all.
@@ -113,12 +110,13 @@ class InterfaceCapture:
             if not len(frames):
                 return
             newest_ns = int(frames.slice(len(frames) - 1, len(frames)).times_ns()[0])
-            self._count(frames, batch)
+            self._add(frames, captured)
 
-    def close(self, batch: FlowBatch) -> None:
-        """Add pending fragments and the last drops to `batch`, and close the handle."""
-        self._orientation.orient(self._decoder.flush(), batch)
-        self._count_drops(batch)
+    def close(self, captured: CapturedPackets) -> None:
+        """Add pending fragments and the last drops to `captured`, and close the handle."""
+        captured.add(self._decoder.flush(), self._number)
+        self._interfaces.close(self._number)
+        self._count_drops(captured)
         self._handle.close()
 
     def _read_frames(self, *, exact: bool) -> tuple[FrameBatch, CaptureError | None]:
@@ -130,19 +128,20 @@ class InterfaceCapture:
             return self._handle.read_exact()
         return self._handle.read(), None
 
-    def _count(self, frames: FrameBatch, batch: FlowBatch) -> None:
-        wire = self._decoder.decode(frames)
+    def _add(self, frames: FrameBatch, captured: CapturedPackets) -> None:
+        decoded = self._decoder.decode(frames)
         # BIG TCP that rtnetlink did not announce (a veth's peer may be set up for it): from now on
         # frames are read with their original lengths.
-        self._exact = self._exact or wire.needs_original_lengths
-        if self._leads_to_container and self._orientation.has_unknown_endpoints(wire):
-            self._on_unknown_endpoints()
-        self._orientation.orient(wire, batch)
+        self._exact = self._exact or decoded.needs_original_lengths
+        captured.add(decoded, self._number)
 
-    def _count_drops(self, batch: FlowBatch) -> None:
+    def _choose_report(self, view: InterfaceView) -> Callable[[], None] | None:
+        return self._on_unknown_endpoints if view.leads_to_container else None
+
+    def _count_drops(self, captured: CapturedPackets) -> None:
         kernel, interface = self._handle.take_drops()
-        batch.counts.kernel_dropped += kernel
-        batch.counts.interface_dropped += interface
+        captured.counts.kernel_dropped += kernel
+        captured.counts.interface_dropped += interface
 
 
 class CaptureSet:
@@ -177,16 +176,6 @@ class CaptureSet:
         """Wait for frames, as long as it takes if None; return poll events by descriptor."""
         return dict(self._poll.poll(None if seconds is None else seconds * 1000))
 
-    @property
-    def has_cached(self) -> bool:
-        """Whether flows of earlier packets are cached for any interface."""
-        return any(capture.has_cached for capture in self._captures.values())
-
-    def start_generation(self) -> None:
-        """Evict the flows that were not used since the last call."""
-        for capture in self._captures.values():
-            capture.start_generation()
-
     def add(self, index: int, capture: InterfaceCapture) -> None:
         """Capture the interface of `index` from now on."""
         self._captures[index] = capture
@@ -200,14 +189,14 @@ class CaptureSet:
                 self._captures[index].update(view)
         self.local = join_addresses([capture.local for capture in self._captures.values()])
 
-    def read_ready(self, ready: Mapping[int, int], batch: FlowBatch) -> set[int]:
-        """Read the interfaces that are `ready` into `batch`; return all that have failed so far."""
+    def read_ready(self, ready: Mapping[int, int], captured: CapturedPackets) -> set[int]:
+        """Read the interfaces that are `ready`; return all that have failed so far."""
         failed = set(self._failed)
         for index, capture in self._captures.items():
             event = ready.get(capture.fileno())
             if event is None:
                 capture.skip()
-            elif event & select.POLLERR or not _read(capture, batch):
+            elif event & select.POLLERR or not _read(capture, captured):
                 failed.add(index)
         return failed
 
@@ -215,17 +204,17 @@ class CaptureSet:
         """Return each ring, and what the last read found in it."""
         return [capture.ring for capture in self._captures.values()]
 
-    def read_all(self, batch: FlowBatch) -> set[int]:
-        """Read each interface into `batch` once; return those that fail."""
-        return {index for index, one in self._captures.items() if not _read(one, batch)}
+    def read_all(self, captured: CapturedPackets) -> set[int]:
+        """Read each interface into `captured` once; return those that fail."""
+        return {index for index, one in self._captures.items() if not _read(one, captured)}
 
-    def read_overdue(self, batch: FlowBatch) -> bool:
+    def read_overdue(self, captured: CapturedPackets) -> bool:
         """Read all interfaces if the last time is long ago; return whether one failed newly."""
         now = time.monotonic()
         if now - self._all_read_at < _MAX_UNREAD_SECONDS:
             return False
         self._all_read_at = now
-        failed = self.read_all(batch) - self._failed
+        failed = self.read_all(captured) - self._failed
         self._failed |= failed
         return bool(failed)
 
@@ -234,31 +223,31 @@ class CaptureSet:
         timeouts = (self._captures[index].timeout for index in indices)
         time.sleep(2 * max(timeouts, default=0.0))
 
-    def read_rest(self, index: int, batch: FlowBatch) -> None:
-        """Add all frames captured until now to `batch`, even if the interface has failed."""
-        self._captures[index].read_rest(batch, time.time_ns(), has_failed=True)
+    def read_rest(self, index: int, captured: CapturedPackets) -> None:
+        """Add all frames captured until now to `captured`, even if the interface has failed."""
+        self._captures[index].read_rest(captured, time.time_ns(), has_failed=True)
 
-    def read_rest_of_all(self, batch: FlowBatch) -> None:
-        """Add all frames captured until now to `batch`, from interfaces that have not failed."""
+    def read_rest_of_all(self, captured: CapturedPackets) -> None:
+        """Add all frames captured until now to `captured`, from interfaces that have not failed."""
         now_ns = time.time_ns()
         for capture in self._captures.values():
             try:
-                capture.read_rest(batch, now_ns, has_failed=False)
+                capture.read_rest(captured, now_ns, has_failed=False)
             except CaptureError as error:
                 log.warning("%s", error)
 
-    def close(self, index: int, batch: FlowBatch) -> None:
-        """Stop capturing on the interface of `index`; its last counts are added to `batch`."""
+    def close(self, index: int, captured: CapturedPackets) -> None:
+        """Stop capturing on the interface of `index`; its last counts are added to `captured`."""
         capture = self._captures.pop(index)
         self._failed.discard(index)
         self._poll.unregister(capture)
-        capture.close(batch)
+        capture.close(captured)
 
 
-def _read(capture: InterfaceCapture, batch: FlowBatch) -> bool:
-    """Read `capture` into `batch`; return whether it can be read again."""
+def _read(capture: InterfaceCapture, captured: CapturedPackets) -> bool:
+    """Read `capture` into `captured`; return whether it can be read again."""
     try:
-        capture.read(batch, time.monotonic())
+        capture.read(captured, time.monotonic())
     except CaptureError as error:
         # The interface went down or away; it may come back.
         log.warning("%s; capture on it resumes when the interface is up again", error)

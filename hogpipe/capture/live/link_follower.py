@@ -1,7 +1,7 @@
 """Following links: opens a handle on each selected interface, and closes it when it goes.
 
 In: rtnetlink notifications, failed reads, the time. Out: interfaces added to and closed in a
-`CaptureSet`; the packets read meanwhile go to the batch that each call gets.
+`CaptureSet`; the packets read meanwhile are added to the `CapturedPackets` that each call gets.
 
 Links change in bursts, and reading them costs more the more there are. So a notification only
 schedules a reading of all links and addresses; after each one there is a pause, a multiple of the
@@ -19,12 +19,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from functools import partial
 
+from hogpipe.capture.decode.wire_packets import CapturedPackets
 from hogpipe.capture.live.interface_capture import CaptureSet, InterfaceCapture
 from hogpipe.capture.live.interface_views import InterfaceView, InterfaceViews
 from hogpipe.capture.live.link_selection import find_unmatched
 from hogpipe.capture.live.open_handles import HandleOpener, LiveOptions
+from hogpipe.capture.wire_interfaces import WireInterfaces
 from hogpipe.errors import ConfigurationError, HogpipeError
-from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.linux.limits import explain_os_error
 from hogpipe.linux.rtnetlink import LinkMonitor, LinkTable
 
@@ -43,9 +44,12 @@ class LinkFollower:
     For one thread, in the network namespace that is captured in.
     """
 
-    def __init__(self, options: LiveOptions, captures: CaptureSet) -> None:
+    def __init__(
+        self, options: LiveOptions, captures: CaptureSet, interfaces: WireInterfaces
+    ) -> None:
         self._patterns = options.interfaces
         self._captures = captures
+        self._interfaces = interfaces
         self._views = InterfaceViews(options.interfaces, options.procfs)
         self._opener = HandleOpener(options)
         self._monitor: LinkMonitor | None = None
@@ -57,7 +61,7 @@ class LinkFollower:
         self._refused: set[int] = set()
         """Interfaces that could not be opened, which has been logged."""
 
-    def open(self, batch: FlowBatch) -> list[HogpipeError]:
+    def open(self, captured: CapturedPackets) -> list[HogpipeError]:
         """Open all selected interfaces; return why some could not be opened.
 
         Raises OSError if links cannot be listed, ConfigurationError if patterns match none.
@@ -67,12 +71,12 @@ class LinkFollower:
         table = self._monitor.read_table()
         self._check_patterns(table)
         self._views.update_links(table)
-        return self._open_and_close(batch)
+        return self._open_and_close(captured)
 
-    def close(self, batch: FlowBatch) -> None:
-        """Close all interfaces and the monitor; the interfaces' last counts are in `batch`."""
+    def close(self, captured: CapturedPackets) -> None:
+        """Close all interfaces and the monitor; the interfaces' last counts are in `captured`."""
         for index in list(self._captures.indices()):
-            self._close_one(index, batch)
+            self._close_one(index, captured)
         if self._monitor is not None:
             self._monitor.close()
             self._monitor = None
@@ -81,7 +85,7 @@ class LinkFollower:
         """Return for how long nothing is due; None for as long as nothing changes."""
         return None if self._due_at is None else max(self._due_at - time.monotonic(), 0.0)
 
-    def follow(self, ready: Collection[int], batch: FlowBatch) -> None:
+    def follow(self, ready: Collection[int], captured: CapturedPackets) -> None:
         """Take in notifications if the monitor is `ready`, and read links if that is due."""
         assert self._monitor is not None
         if self._monitor.fileno() in ready:
@@ -89,12 +93,12 @@ class LinkFollower:
             self._schedule()
         if self._due_at is not None and time.monotonic() >= self._due_at:
             self._due_at = None
-            self._read_links(self._monitor, batch)
+            self._read_links(self._monitor, captured)
         self._refresh_containers()
 
-    def close_failed(self, indices: Collection[int], batch: FlowBatch) -> None:
-        """Close interfaces whose reads failed, once all that they captured is in `batch`."""
-        self._close(indices, batch)
+    def close_failed(self, indices: Collection[int], captured: CapturedPackets) -> None:
+        """Close interfaces whose reads failed, once all their packets are in `captured`."""
+        self._close(indices, captured)
         if indices:
             self._schedule()
 
@@ -103,7 +107,7 @@ class LinkFollower:
         at = max(time.monotonic() + delay, self._pause_ends)
         self._due_at = at if self._due_at is None else min(at, self._due_at)
 
-    def _read_links(self, monitor: LinkMonitor, batch: FlowBatch) -> None:
+    def _read_links(self, monitor: LinkMonitor, captured: CapturedPackets) -> None:
         started = time.thread_time()
         try:
             table = monitor.read_table()
@@ -121,7 +125,7 @@ class LinkFollower:
         self._views.update_links(table)
         pause = min(_PAUSE_FACTOR * (time.thread_time() - started), _MAX_PAUSE)
         self._pause_ends = time.monotonic() + pause
-        log_failures(self._open_and_close(batch))
+        log_failures(self._open_and_close(captured))
 
     def _check_patterns(self, table: LinkTable) -> None:
         unmatched = find_unmatched(self._patterns, table.links)
@@ -139,7 +143,7 @@ class LinkFollower:
                 'capture.interfaces: nothing matches "%s" yet; there are: %s', pattern, names
             )
 
-    def _open_and_close(self, batch: FlowBatch) -> list[HogpipeError]:
+    def _open_and_close(self, captured: CapturedPackets) -> list[HogpipeError]:
         """Open what is newly selected, close what no longer is, and update the rest.
 
         Returns why interfaces could not be opened, for each once.
@@ -147,7 +151,7 @@ class LinkFollower:
         self._views.refresh_containers(time.monotonic())
         wanted = self._views.current()
         self._captures.update(wanted)
-        self._close(self._captures.indices() - wanted.keys(), batch)
+        self._close(self._captures.indices() - wanted.keys(), captured)
         failures: list[HogpipeError] = []
         sharers = Counter(view.is_container_veth for view in wanted.values())
         # Veths to containers come last: they share what the others leave of the ring budget.
@@ -161,7 +165,7 @@ class LinkFollower:
                 if index not in self._refused:
                     failures.append(error)
                 self._refused.add(index)
-            self._read_overdue(batch)
+            self._read_overdue(captured)
         self._captures.update(self._views.current())
         self._refused &= wanted.keys()
         if self._refused:
@@ -171,26 +175,26 @@ class LinkFollower:
     def _open_one(self, index: int, view: InterfaceView, sharers: int) -> None:
         handle = self._opener.open(index, view, sharers)
         on_unknown = partial(self._report_unknown_endpoint, index)
-        self._captures.add(index, InterfaceCapture(handle, view, on_unknown))
+        self._captures.add(index, InterfaceCapture(handle, view, self._interfaces, on_unknown))
         log.info("capturing on %s", view.name)
 
-    def _close(self, indices: Collection[int], batch: FlowBatch) -> None:
+    def _close(self, indices: Collection[int], captured: CapturedPackets) -> None:
         """Close interfaces that failed or are no longer selected, after their last frames."""
         self._captures.wait_for_last_frames(indices)
         for index in indices:
             name = self._captures.name_of(index)
             log.info("%s: the interface is down, gone or no longer selected", name)
-            self._captures.read_rest(index, batch)
-            self._close_one(index, batch)
-            self._read_overdue(batch)
+            self._captures.read_rest(index, captured)
+            self._close_one(index, captured)
+            self._read_overdue(captured)
 
-    def _close_one(self, index: int, batch: FlowBatch) -> None:
-        self._captures.close(index, batch)
+    def _close_one(self, index: int, captured: CapturedPackets) -> None:
+        self._captures.close(index, captured)
         self._opener.release(index)
 
-    def _read_overdue(self, batch: FlowBatch) -> None:
+    def _read_overdue(self, captured: CapturedPackets) -> None:
         """Read the other interfaces between two slow steps, before their rings overflow."""
-        if self._captures.read_overdue(batch):
+        if self._captures.read_overdue(captured):
             self._schedule()
 
     def _refresh_containers(self) -> None:

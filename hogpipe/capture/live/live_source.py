@@ -1,42 +1,49 @@
 """Live capture: one thread reads the handles of all interfaces under one poll.
 
 Each iteration of the loop waits for frames, a change of links or a stop; follows the links
-(`link_follower`); reads the interfaces that have frames (`interface_capture`); offers one batch;
-and rests (`pacing`). Handles never block, so an idle interface delays neither a stop nor a change.
+(`link_follower`); reads the interfaces that have frames (`interface_capture`); locates the flows of
+all packets at once (`wire_table`); offers one batch; and rests (`pacing`). Handles never block, so
+an idle interface delays neither a stop nor a change.
 """
 
 import logging
 import time
 from collections.abc import Callable, Collection
 
+from hogpipe.capture.decode.wire_packets import CapturedPackets
 from hogpipe.capture.live.interface_capture import CaptureSet
 from hogpipe.capture.live.link_follower import LinkFollower, log_failures
 from hogpipe.capture.live.open_handles import LiveOptions
 from hogpipe.capture.live.pacing import USUAL_REST, choose_rest
 from hogpipe.capture.pcap import BATCH_FRAMES
 from hogpipe.capture.stop_signal import StopSignal
+from hogpipe.capture.wire_table import WireTable
 from hogpipe.errors import CaptureError
 from hogpipe.flows.flow_batch import FlowBatch
+from hogpipe.flows.flow_table import FlowTable
 from hogpipe.linux.limits import explain_os_error, raise_descriptor_limit
+from hogpipe.model import CaptureCounts
 
 log = logging.getLogger(__name__)
 
-_GENERATION_SECONDS = 15.0  # after one to two of these, flows without packets are evicted
-
 
 class LiveSource:
-    """The frames of this host's interfaces, as they pass; see PacketSource."""
+    """The frames of this host's interfaces, as they pass; see PacketSource.
+
+    `table` gets the flows, and `clock` returns the seconds of its clock.
+    """
 
     live = True
     closes_windows = False
 
-    def __init__(self, options: LiveOptions) -> None:
+    def __init__(self, options: LiveOptions, table: FlowTable, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._captures = CaptureSet()
-        self._follower = LinkFollower(options, self._captures)
-        self._first_batch = FlowBatch()
-        """Packets that passed while `open` was still opening other interfaces."""
+        self._wire_table = WireTable(table)
+        self._follower = LinkFollower(options, self._captures, self._wire_table.interfaces)
+        self._first_packets = CapturedPackets()
+        """Those that passed while `open` was still opening other interfaces."""
         self._batch_interval = USUAL_REST
-        self._generation_ends = time.monotonic() + _GENERATION_SECONDS
         self._stop = StopSignal()
 
     def open(self) -> None:
@@ -45,7 +52,7 @@ class LiveSource:
         try:
             self._stop.open()
             self._captures.watch(self._stop)
-            failures = self._follower.open(self._first_batch)
+            failures = self._follower.open(self._first_packets)
         except OSError as error:
             self.close()
             raise CaptureError(f"interfaces cannot be listed: {explain_os_error(error)}") from error
@@ -61,20 +68,21 @@ class LiveSource:
 
     def run(self, offer: Callable[[FlowBatch], None]) -> None:
         """Capture until stopped; see PacketSource."""
-        last = FlowBatch()
+        last = CapturedPackets()
         try:
-            _offer(self._first_batch, offer)
+            self._offer(self._first_packets, offer)
+            self._first_packets = CapturedPackets()
             while not self._stop.is_set():
                 self._iterate(offer)
             self._captures.wait_for_last_frames(self._captures.indices())
             self._captures.read_rest_of_all(last)
         finally:
             self._release(last)
-            _offer(last, offer)
+            self._offer(last, offer)
 
     def close(self) -> None:
         """Close all handles; see PacketSource."""
-        self._release(FlowBatch())
+        self._release(CapturedPackets())
 
     def namespaces_of(self, address: bytes) -> tuple[int, ...]:
         """Return the namespaces that have an address: this one, containers that are captured now.
@@ -98,32 +106,30 @@ class LiveSource:
         """Wait for frames, a change or a stop; handle the first two, offer a batch and rest."""
         ready = self._captures.wait(self._seconds_until_due())
         started = time.thread_time()
-        batch = FlowBatch()
-        self._follower.follow(ready, batch)
-        failed = self._captures.read_ready(ready, batch)
-        self._follower.close_failed(failed, batch)
-        _offer(batch, offer)
-        if time.monotonic() >= self._generation_ends:
-            self._captures.start_generation()
-            self._generation_ends = time.monotonic() + _GENERATION_SECONDS
-        if batch.counts.captured.packets < BATCH_FRAMES:
+        captured = CapturedPackets()
+        self._follower.follow(ready, captured)
+        failed = self._captures.read_ready(ready, captured)
+        self._follower.close_failed(failed, captured)
+        packets = captured.counts.captured.packets
+        self._offer(captured, offer)
+        self._wire_table.evict(self._clock())
+        if packets < BATCH_FRAMES:
             cpu_seconds = time.thread_time() - started
             time.sleep(choose_rest(cpu_seconds, self._batch_interval, self._captures.rings()))
+
+    def _offer(self, captured: CapturedPackets, offer: Callable[[FlowBatch], None]) -> None:
+        """Offer what was captured, if anything was."""
+        counts = captured.counts
+        rows = self._wire_table.locate(captured.join(), counts, self._clock())
+        if counts != CaptureCounts():
+            offer(FlowBatch(rows=rows, counts=counts, time_ns=time.time_ns()))
 
     def _seconds_until_due(self) -> float | None:
         """Return for how long there is nothing to do without frames; None for any time."""
         due = self._follower.seconds_until_due()
-        if not self._captures.has_cached:
-            return due
-        generation = max(self._generation_ends - time.monotonic(), 0.0)
-        return generation if due is None else min(due, generation)
+        eviction = self._wire_table.seconds_until_due(self._clock())
+        return due if eviction is None else eviction if due is None else min(due, eviction)
 
-    def _release(self, batch: FlowBatch) -> None:
-        self._follower.close(batch)
+    def _release(self, captured: CapturedPackets) -> None:
+        self._follower.close(captured)
         self._stop.close()
-
-
-def _offer(batch: FlowBatch, offer: Callable[[FlowBatch], None]) -> None:
-    if batch != FlowBatch():
-        batch.time_ns = time.time_ns()
-        offer(batch)

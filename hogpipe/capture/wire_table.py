@@ -1,0 +1,233 @@
+"""PURE: the wire table: for each wire key the slots of its flows in the flow table.
+
+In: packets of all interfaces, as columns. Out: `PacketRows`, a row for each local side of a packet,
+and the counts of packets without one.
+
+Algorithm
+    All keys are found in one index. New ones are oriented (`wire_interfaces.py`), their flows get
+    slots, and the keys are remembered with the slots of their transmitter and their receiver, or
+    NOT_LOCAL.
+
+Eviction
+    Flows without packets are evicted from the flow table here, and the keys of freed slots are
+    dropped; so are keys without a local side that are idle. That is due each _EVICT_SECONDS, and
+    each _CROWDED_SECONDS while flows are folded.
+
+Bounds
+    Keys of folded flows are not remembered, and neither are further ones when the index is full:
+    they are oriented again with each packet. So a flood of flows costs time and no memory.
+
+Replays
+    No flow of a replay is folded because the table is full: flows that were used longest ago are
+    evicted instead (`FlowTable.make_room`). For that the table has a reserve, the packets of one
+    call are at most `max_packets`, and a table that is crowded is drained before they are counted.
+"""
+
+import numpy as np
+
+from hogpipe.capture.decode.wire_packets import WIRE_KEY, WIRE_WORDS, WirePackets
+from hogpipe.capture.vector_orientation import NOT_LOCAL
+from hogpipe.capture.wire_interfaces import Sides, WireInterfaces, no_sides
+from hogpipe.flows.flow_table import FlowTable
+from hogpipe.flows.key_index import ABSENT, KeyIndex, Keys, Slots, resize
+from hogpipe.flows.packet_rows import RECEIVE, Flags, Integers, PacketRows, Times
+from hogpipe.flows.row_order import order_by_key
+from hogpipe.model import CaptureCounts
+
+_KEYS_PER_FLOW = 4
+_EVICT_SECONDS, _CROWDED_SECONDS = 15.0, 1.0
+# Flows are evicted when they were idle for longer.
+_IDLE, _IDLE_UNOWNED = 60.0, 15.0
+_CROWDED_IDLE, _CROWDED_IDLE_UNOWNED = 15.0, 2.0
+
+
+class WireTable:
+    """The keys of all captured interfaces, for one thread; the flows are those of `table`."""
+
+    def __init__(self, table: FlowTable) -> None:
+        self.interfaces = WireInterfaces()
+        self.max_packets = max(1, (table.reserve - 1) // 2)
+        """So many packets have room in a replay, whatever their flows are."""
+        self._table = table
+        self._index = KeyIndex(WIRE_WORDS, _KEYS_PER_FLOW * table.max_flows)
+        self._slots = no_sides(0)
+        self._used_at: Times = np.zeros(0, np.float64)
+        """Of keys without a local side."""
+        self._evict_at = 0.0
+        self._fit()
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def locate(self, packets: WirePackets, counts: CaptureCounts, now: float) -> PacketRows | None:
+        """Return the local sides of packets, which came in `now`; None if there are none.
+
+        Adds packets without a local side, with two, and of folded flows to `counts`. The numbers of
+        closed interfaces are free afterwards.
+        """
+        self._drop_changed()
+        rows = self._locate(packets, counts, now) if len(packets) else None
+        self.interfaces.free_closed()
+        return rows
+
+    def _locate(self, packets: WirePackets, counts: CaptureCounts, now: float) -> PacketRows | None:
+        found = self._index.find(packets.keys)
+        missing = np.flatnonzero(found == ABSENT)
+        if not len(missing):
+            slots = Sides(self._slots.transmitter.take(found), self._slots.receiver.take(found))
+            return self._make_rows(packets, found, slots, counts, now)
+        keys = packets.keys[missing]
+        namespaces = self.interfaces.orient(keys)
+        self.interfaces.report_unknown(keys, namespaces)
+        if self.interfaces.changed:
+            self._drop_changed()
+            found = self._index.find(packets.keys)
+            missing = np.flatnonzero(found == ABSENT)
+            keys = packets.keys[missing]
+            namespaces = self.interfaces.orient(keys)
+        slots = Sides(self._slots.transmitter.take(found), self._slots.receiver.take(found))
+        slots.transmitter[missing] = slots.receiver[missing] = NOT_LOCAL
+        new, is_folded = self._give_slots(keys, namespaces, slots, now)
+        slots.transmitter[missing], slots.receiver[missing] = new
+        folds = is_folded.any(axis=0)
+        if folds.any():
+            self._evict_at = min(self._evict_at, now + _CROWDED_SECONDS)
+            for side in is_folded:
+                counts.overflowed.add(packets.total(missing[side]))
+            keys, new = keys[~folds], Sides(new.transmitter[~folds], new.receiver[~folds])
+        self._remember(keys, new, now)
+        return self._make_rows(packets, found, slots, counts, now)
+
+    def _make_rows(
+        self,
+        packets: WirePackets,
+        found: Slots,
+        slots: Sides,
+        counts: CaptureCounts,
+        now: float,
+    ) -> PacketRows | None:
+        transmits, receives = slots.transmitter >= 0, slots.receiver >= 0
+        if (transmits != receives).all():  # each packet has one local side
+            return PacketRows(
+                np.maximum(slots.transmitter, slots.receiver),
+                receives * np.int64(RECEIVE),
+                packets.bytes,
+                packets.packets,
+                packets.opened,
+                packets.first_ns,
+                packets.last_ns,
+            )
+        counts.both_sides.add(packets.total(transmits & receives))
+        neither = ~(transmits | receives)
+        if neither.any():
+            counts.not_local.add(packets.total(neither))
+            known = found[neither]
+            self._used_at[known[known != ABSENT]] = now
+        senders, receivers = np.flatnonzero(transmits), np.flatnonzero(receives)
+        at = np.concatenate([senders, receivers])
+        if not len(at):
+            return None
+        direction = np.zeros(len(at), np.int64)
+        direction[len(senders) :] = RECEIVE
+        return PacketRows(
+            np.concatenate([slots.transmitter[senders], slots.receiver[receivers]]),
+            direction,
+            packets.bytes[at],
+            packets.packets[at],
+            packets.opened[at],
+            packets.first_ns[at],
+            packets.last_ns[at],
+        )
+
+    def _give_slots(
+        self, keys: Keys, namespaces: Sides, in_use: Sides, now: float
+    ) -> tuple[Sides, Flags]:
+        """Return the slots of each key's sides, and which sides are folded, of shape (2, n)."""
+        slots, is_folded = no_sides(len(keys)), np.zeros((2, len(keys)), np.bool_)
+        senders = np.flatnonzero(namespaces.transmitter != NOT_LOCAL)
+        receivers = np.flatnonzero(namespaces.receiver != NOT_LOCAL)
+        if not len(senders) and not len(receivers):
+            return slots, is_folded
+        make_words, table = self.interfaces.make_words, self._table
+        with table.lock:  # a name has its number as long as a flow has it
+            sent = make_words(
+                keys[senders], namespaces.transmitter[senders], table.packer, receives=False
+            )
+            received = make_words(
+                keys[receivers], namespaces.receiver[receivers], table.packer, receives=True
+            )
+            words = np.concatenate([sent, received])
+            if table.reserve:
+                self._drop_slots(table.make_room(words, np.concatenate(in_use)))
+            given, folded = table.give_slots(words, now)
+        cut = [len(senders)]
+        slots.transmitter[senders], slots.receiver[receivers] = np.split(given, cut)
+        is_folded[0, senders], is_folded[1, receivers] = np.split(folded, cut)
+        return slots, is_folded
+
+    def _remember(self, keys: Keys, slots: Sides, now: float) -> None:
+        """Add keys, which may be there more than once, as far as there is room."""
+        if not len(keys):
+            return
+        order, bounds = order_by_key(keys)
+        heads = order[bounds[:-1]]
+        if len(heads) > self._index.room:
+            self._evict_at = min(self._evict_at, now + _CROWDED_SECONDS)
+            heads = heads[: self._index.room]
+        added = self._index.add(keys.take(heads, axis=0))
+        self._fit()
+        self._slots.transmitter[added] = slots.transmitter[heads]
+        self._slots.receiver[added] = slots.receiver[heads]
+        self._used_at[added] = now
+
+    # Eviction
+
+    def seconds_until_due(self, now: float) -> float | None:
+        """Return how long `evict` has nothing to do; None until further packets are located."""
+        if not self._index and len(self._table) <= 1:  # the slot of UNKNOWN_FLOW
+            return None
+        return max(0.0, self._evict_at - now)
+
+    def evict(self, now: float) -> None:
+        """Evict flows and keys that are idle, if that is due."""
+        if now < self._evict_at:
+            return
+        is_crowded = self._table.is_crowded or not self._index.room
+        idle, idle_unowned = _IDLE, _IDLE_UNOWNED
+        if is_crowded:
+            idle, idle_unowned = _CROWDED_IDLE, _CROWDED_IDLE_UNOWNED
+        self._drop_slots(self._table.evict(now, idle=idle, idle_unowned=idle_unowned))
+        is_local = (self._slots.transmitter >= 0) | (self._slots.receiver >= 0)
+        self._drop_keys(~is_local & (now - self._used_at > idle_unowned))
+        self.interfaces.drop_unused_numbers()
+        self._evict_at = now + (_CROWDED_SECONDS if is_crowded else _EVICT_SECONDS)
+
+    def _drop_slots(self, freed: Integers) -> None:
+        """Drop the keys of freed slots."""
+        if not len(freed) or not self._index:
+            return
+        transmitter, receiver = self._slots
+        is_freed = np.zeros(max(freed.max(), transmitter.max(), receiver.max()) + 2, np.bool_)
+        is_freed[freed] = True  # the last row, that of NOT_LOCAL, stays false
+        self._drop_keys(is_freed.take(transmitter) | is_freed.take(receiver))
+
+    def _drop_changed(self) -> None:
+        """Drop the keys of changed interfaces."""
+        if not self.interfaces.changed:
+            return
+        numbers = self._index.keys.view(WIRE_KEY)[:, 0]["interface"]
+        self._drop_keys(np.isin(numbers, list(self.interfaces.changed)))
+        self.interfaces.changed.clear()
+
+    def _drop_keys(self, rows: Flags) -> None:
+        dropped = np.flatnonzero(rows & self._index.is_used)
+        if len(dropped):
+            self._index.remove(dropped.astype(np.int32))
+            self._fit()
+
+    def _fit(self) -> None:
+        """Give all columns as many rows as the index has slots."""
+        size = self._index.capacity
+        if size != len(self._used_at):
+            self._slots = Sides(*(resize(column, size) for column in self._slots))
+            self._used_at = resize(self._used_at, size)
