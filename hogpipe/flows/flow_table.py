@@ -18,6 +18,9 @@ The fast lane
     Then `count` closes the lane and returns the packets as deltas, for the attribution stage to
     judge one by one. All packets of a flow in one call go the same way.
 
+    Such packets are held until the attribution stage receives them. A lane does not open before, so
+    that no packet behind a SYN is counted for the owner of the connection before it.
+
 Sums
     `add` takes what the attribution stage has judged, `drain` returns all that was counted and
     added, by flow and owner.
@@ -42,7 +45,7 @@ Threads
 """
 
 import threading
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -59,7 +62,7 @@ from hogpipe.flows.packet_rows import (
     Times,
 )
 from hogpipe.flows.row_order import count_distinct
-from hogpipe.model import UNKNOWN_FLOW, Attribution, FlowDelta, FlowKey, TrafficCounts
+from hogpipe.model import UNKNOWN_FLOW, Attribution, FlowDelta, FlowKey, TrafficCounts, is_sum
 
 _NO_SLOTS = np.zeros(0, np.int64)
 _MAX_ADDED = 4096
@@ -100,6 +103,8 @@ class FlowTable:
         self._marks: Flags = np.zeros(0, np.bool_)
         self._owner: Integers = np.zeros(0, np.int64)
         self._endpoint: Integers = np.zeros(0, np.int64)
+        self._held: Integers = np.zeros(0, np.int64)
+        """Packets that `count` returned, and that the attribution stage has not received."""
         self._due_at: Times = np.zeros(0, np.float64)
         self._used_at: Times = np.zeros(0, np.float64)
         self._counters: Counters = np.zeros((0, 4), np.int64)
@@ -152,6 +157,7 @@ class FlowTable:
             held = rows.take(is_held)
             self._marks[held.slots] = False
             self._is_open[held.slots] = False
+            np.add.at(self._held, held.slots, held.packets)
             self._add_up(rows.take(~is_held))
             return self._make_deltas(held)
 
@@ -206,6 +212,27 @@ class FlowTable:
 
     # What the attribution stage does
 
+    def receive(self, flows: Mapping[FlowKey, FlowDelta], now: float) -> None:
+        """Take in that the attribution stage has these deltas, and judges them before others.
+
+        They are of `count`, merged or not, or of a source that sums packets up by flow itself.
+        Flows without a slot get one, if there is room.
+        """
+        with self.lock:
+            slot_of = self._slots.slot_of
+            if missing := [flow for flow in flows if slot_of(flow) is None]:
+                # An unowned flow of which no object was made may have a slot, so room is a bound.
+                self._start_missing(missing[: max(0, self._room())], now)
+            found = [
+                (slot, delta.transmit_packets + delta.receive_packets)
+                for flow, delta in flows.items()
+                if (slot := slot_of(flow)) is not None
+            ]
+            slots, packets = np.array(found, np.int64).reshape(-1, 2).T
+            self._used_at[slots] = np.maximum(self._used_at[slots], now)
+            # Packets that no call held are those of another source, or of a slot since evicted.
+            self._held[slots] = np.maximum(self._held[slots] - packets, 0)
+
     def open_lane(
         self,
         flow: FlowKey,
@@ -214,16 +241,16 @@ class FlowTable:
         due_at: float,
         endpoint: Hashable | None = None,
         last_ns: int = 0,
-    ) -> None:
+    ) -> bool:
         """Count packets of `flow` for the owner that `attribution` names, until `due_at`.
 
-        `endpoint` is that of a flow without connections, which has had a packet at `last_ns`. A
-        flow that `count` has not returned, or that has been evicted since, has no lane.
+        `endpoint` is that of a flow without connections, which has had a packet at `last_ns`. The
+        lane stays closed while packets are held. False for a flow without a slot: it has no lane.
         """
         with self.lock:
             slot = self._slots.slot_of(flow)
             if slot is None:
-                return
+                return False
             owner = self.owners.number(attribution)
             if owner != self._owner[slot]:
                 self._settle(slot)
@@ -232,7 +259,16 @@ class FlowTable:
                 NO_ENDPOINT if endpoint is None else self._endpoints.number(endpoint, last_ns)
             )
             self._due_at[slot] = due_at
-            self._is_open[slot] = True
+            self._is_open[slot] = not self._held[slot]
+            return True
+
+    def reopen_lane(self, flow: FlowKey, *, due_at: float) -> None:
+        """Count further packets of `flow` for the owner that it has, until `due_at`."""
+        with self.lock:
+            slot = self._slots.slot_of(flow)
+            if slot is not None:
+                self._due_at[slot] = due_at
+                self._is_open[slot] = not self._held[slot]
 
     def close_lanes(self, flows: Iterable[FlowKey]) -> None:
         """Count no further packets of `flows`, until their lanes are opened again."""
@@ -254,10 +290,43 @@ class FlowTable:
         with self.lock:
             self.owners.is_watched[self.owners.number(attribution)] = is_watched
 
-    def last_packet_ns(self, endpoint: Hashable) -> int | None:
-        """Return when the last packet of a local endpoint passed; None if it is not known."""
+    def needs_watch(self, flow: FlowKey) -> bool:
+        """Return whether `flow` has no open lane until its owner is watched."""
         with self.lock:
-            return self._endpoints.last_packet_ns(endpoint)
+            slot = self._slots.slot_of(flow)
+            return (
+                slot is not None
+                and self._endpoint[slot] != NO_ENDPOINT
+                and not self.owners.is_watched[self._owner[slot]]
+            )
+
+    def last_packet_ns(self, flow: FlowKey) -> int | None:
+        """Return when the last packet of the endpoint of `flow` passed; None if it has none.
+
+        The endpoint is that with which its lane was opened.
+        """
+        with self.lock:
+            endpoint = self._endpoint_of(flow)
+            return None if endpoint == NO_ENDPOINT else int(self._endpoints.last_ns[endpoint])
+
+    def record_packet(self, flow: FlowKey, last_ns: int) -> None:
+        """Record a packet of the endpoint of `flow`, if it has one."""
+        with self.lock:
+            endpoint = self._endpoint_of(flow)
+            if endpoint != NO_ENDPOINT:
+                last = self._endpoints.last_ns
+                last[endpoint] = max(int(last[endpoint]), last_ns)
+
+    def retire_endpoint(self, flow: FlowKey) -> None:
+        """Keep the endpoint of `flow` as it is for the flows that share it now, after a pause.
+
+        So they have paused, too, whichever of them is judged first. Flows whose lanes are opened
+        from now on share another one.
+        """
+        with self.lock:
+            endpoint = self._endpoint_of(flow)
+            if endpoint != NO_ENDPOINT:
+                self._endpoints.retire(endpoint)
 
     def add(self, flow: FlowKey, traffic: TrafficCounts, attribution: Attribution) -> None:
         """Add what `flow` moved under an attribution."""
@@ -335,16 +404,24 @@ class FlowTable:
         """Set the columns of new slots."""
         self._fit()
         self._is_open[slots] = self._is_sum[slots] = False
+        self._held[slots] = 0
         self._owner[slots] = UNOWNED
         self._endpoint[slots] = NO_ENDPOINT
         self._used_at[slots] = now
         self._ids[slots] = np.arange(self._next_id, self._next_id + len(slots))
         self._next_id += len(slots)
 
-    def _start_missing(self, flows: Sequence[FlowKey]) -> None:
-        known = self._slots.find(self._slots.packer.pack(flows)) != ABSENT
+    def _start_missing(self, flows: Sequence[FlowKey], now: float = -np.inf) -> None:
+        """Give slots to flows, or sums, that have no object here; some may have a slot."""
+        is_new = self._slots.find(self._slots.packer.pack(flows)) == ABSENT
         slots = self._slots.slots_of(flows)
-        self._start(slots[~known], -np.inf)
+        are_sums = np.fromiter(map(is_sum, flows), np.bool_, len(flows))
+        self._start(slots[is_new & ~are_sums], now)
+        self._start_sums(slots[is_new & are_sums], now)
+
+    def _endpoint_of(self, flow: FlowKey) -> int:
+        slot = self._slots.slot_of(flow)
+        return NO_ENDPOINT if slot is None else int(self._endpoint[slot])
 
     def _fit(self) -> None:
         """Give all columns as many rows as there are slots."""
@@ -354,6 +431,7 @@ class FlowTable:
         self._is_open, self._marks = resize(self._is_open, size), resize(self._marks, size)
         self._is_sum = resize(self._is_sum, size)
         self._owner, self._endpoint = resize(self._owner, size), resize(self._endpoint, size)
+        self._held = resize(self._held, size)
         self._due_at, self._used_at = resize(self._due_at, size), resize(self._used_at, size)
         self._counters, self._ids = resize(self._counters, size), resize(self._ids, size)
 

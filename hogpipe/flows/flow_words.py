@@ -61,6 +61,12 @@ class Numbering(Generic[_Name]):
         """Return the name that has a number."""
         return cast("_Name", self._names[number])
 
+    def rename(self, number: int, name: _Name) -> None:
+        """Have a name that has no number take that of another."""
+        del self._numbers[self.name(number)]
+        self._numbers[name] = number
+        self._names[number] = name
+
     def keep(self, numbers: Iterable[int]) -> None:
         """Drop all names but those with these numbers."""
         kept = set(numbers)

@@ -72,10 +72,9 @@ class Endpoints:
         self.last_ns[number] = last_ns if is_new else max(int(self.last_ns[number]), last_ns)
         return number
 
-    def last_packet_ns(self, endpoint: Hashable) -> int | None:
-        """Return when the last packet of an endpoint passed; None if it has no number."""
-        number = self._numbering.find(endpoint)
-        return None if number is None else int(self.last_ns[number])
+    def retire(self, number: int) -> None:
+        """Leave a number to what has it: the endpoint gets another one when it is asked for."""
+        self._numbering.rename(number, object())
 
     def find_paused(self, endpoints: Integers, first_ns: Integers) -> Flags:
         """Return which packets came after a pause of their endpoint.

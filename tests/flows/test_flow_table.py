@@ -49,11 +49,21 @@ def make_rows(
     )
 
 
+def hold(
+    table: FlowTable, *packets: FlowKey | Packet, now: float = 0.0, opened: Sequence[bool] = ()
+) -> dict[FlowKey, FlowDelta]:
+    """Count packets; those of flows that the table does not count are held."""
+    timed = [(one, 0) if isinstance(one, FlowKey) else one for one in packets]
+    return table.count(make_rows(table, timed, opened=opened, now=now), now)
+
+
 def count(
     table: FlowTable, *packets: FlowKey | Packet, now: float = 0.0, opened: Sequence[bool] = ()
 ) -> dict[FlowKey, FlowDelta]:
-    timed = [(one, 0) if isinstance(one, FlowKey) else one for one in packets]
-    return table.count(make_rows(table, timed, opened=opened, now=now), now)
+    """Count packets, and receive at once what the table does not count."""
+    held = hold(table, *packets, now=now, opened=opened)
+    table.receive(held, now)
+    return held
 
 
 def make_known(table: FlowTable, flow: FlowKey, owner: Attribution = WEB) -> None:
@@ -164,7 +174,7 @@ class TestDatagrams:
         table.set_watched(WEB, is_watched=True)
         table.open_lane(DATAGRAMS, WEB, due_at=FOREVER, endpoint=ENDPOINT, last_ns=2)
         assert not count(table, (DATAGRAMS, 3))
-        assert table.last_packet_ns(ENDPOINT) == 3
+        assert table.last_packet_ns(DATAGRAMS) == 3
 
     def test_they_are_returned_after_a_pause_of_their_endpoint(self) -> None:
         table = self.make()
@@ -172,11 +182,75 @@ class TestDatagrams:
         assert not count(table, (DATAGRAMS, 1 + PAUSE_NS))
         assert set(count(table, (DATAGRAMS, 2 + 2 * PAUSE_NS))) == {DATAGRAMS}
 
+    def test_they_are_returned_once_another_flow_of_the_endpoint_has_paused(self) -> None:
+        table = self.make()
+        count(table, FLOW)
+        for flow in (DATAGRAMS, FLOW):
+            table.open_lane(flow, WEB, due_at=FOREVER, endpoint=ENDPOINT, last_ns=1)
+        table.set_watched(WEB, is_watched=True)
+        table.retire_endpoint(FLOW)
+        table.open_lane(FLOW, WEB, due_at=FOREVER, endpoint=ENDPOINT, last_ns=2 + PAUSE_NS)
+        late = 3 + PAUSE_NS
+        assert set(count(table, (DATAGRAMS, late), (FLOW, late))) == {DATAGRAMS}
+
+    def test_a_packet_that_was_judged_is_recorded_for_all_flows_of_the_endpoint(self) -> None:
+        table = self.make()
+        table.set_watched(WEB, is_watched=True)
+        table.record_packet(DATAGRAMS, PAUSE_NS)
+        table.record_packet(DATAGRAMS, 5)
+        assert not count(table, (DATAGRAMS, 2 * PAUSE_NS))
+
+    def test_only_a_flow_with_an_endpoint_needs_a_watched_owner(self) -> None:
+        table = self.make()
+        make_known(table, FLOW)
+        assert [table.needs_watch(one) for one in (DATAGRAMS, FLOW, OTHER)] == [True, False, False]
+        table.set_watched(WEB, is_watched=True)
+        assert not table.needs_watch(DATAGRAMS)
+
     def test_they_are_returned_once_their_owner_has_exited(self) -> None:
         table = self.make()
         table.set_watched(WEB, is_watched=True)
         table.set_watched(WEB, is_watched=False)
         assert set(count(table, (DATAGRAMS, 2))) == {DATAGRAMS}
+
+
+class TestHeldPackets:
+    """Packets that the attribution stage has not received yet."""
+
+    def test_their_flow_has_no_open_lane_before_they_are_received(self) -> None:
+        table = make_table()
+        make_known(table, FLOW)
+        held = hold(table, FLOW, opened=[True])
+        table.open_lane(FLOW, WEB, due_at=FOREVER)
+        table.reopen_lane(FLOW, due_at=FOREVER)
+        later = hold(table, FLOW)
+        assert set(later) == {FLOW}
+        table.receive(held, 0.0)
+        table.open_lane(FLOW, WEB, due_at=FOREVER)
+        later = {FLOW: sum_up(later[FLOW], *hold(table, FLOW).values())}
+        table.receive(later, 0.0)
+        table.open_lane(FLOW, WEB, due_at=FOREVER)
+        assert not hold(table, FLOW)
+
+    def test_a_source_that_sums_packets_up_by_flow_gets_slots_for_them(self) -> None:
+        table = make_table(max_flows=1)
+        delta = FlowDelta(transmit_bytes=SIZE, transmit_packets=1)
+        table.receive({FLOW: delta, OTHER: delta}, 0.0)
+        opened = [table.open_lane(flow, WEB, due_at=FOREVER) for flow in (FLOW, OTHER)]
+        assert opened == [True, False]
+        table.receive({FLOW: delta}, 50.0)
+        assert not len(table.evict(100.0, idle=60, idle_unowned=15))
+        assert len(table.evict(111.0, idle=60, idle_unowned=15)) == 1
+
+    def test_a_sum_of_flows_that_was_made_elsewhere_is_one_of_those_here(
+        self,
+    ) -> None:
+        table = make_table(max_flows=1)
+        delta = FlowDelta(transmit_bytes=SIZE, transmit_packets=1)
+        table.receive({fold_key(FLOW): delta}, 0.0)
+        assert not table.is_crowded
+        make_known(table, FLOW)
+        assert not hold(table, OTHER)
 
 
 class TestEviction:
@@ -255,32 +329,48 @@ class TestBounds:
         assert len(table) == 4
 
 
+def sum_up(*deltas: FlowDelta) -> FlowDelta:
+    total = FlowDelta()
+    for delta in deltas:
+        total.add(delta)
+    return total
+
+
 class Model:
     """A plain model beside the table: a dict of lanes, and sums by owner."""
 
     def __init__(self, max_flows: int) -> None:
         self.lanes: dict[FlowKey, tuple[Attribution, float]] = {}
-        self.has_slot: set[FlowKey] = set()
-        self.table = FlowTable(max_flows, max_flows, on_free=self.has_slot.difference_update)
+        self.table = FlowTable(max_flows, max_flows, on_free=self._free)
         self.expected: Counter[Attribution] = Counter()
         self.drained: Counter[Attribution] = Counter()
         self.now, self.held_bytes, self.taken_bytes = 0, 0, 0
+        self.held: dict[FlowKey, FlowDelta] = {}
+        """What is not received, by flow."""
+        self.have_held: set[FlowKey] = set()
+        """Those flows that have kept their slots meanwhile."""
 
     def count(self, packets: list[tuple[FlowKey, bool]]) -> None:
         opened = [is_opened for _, is_opened in packets]
-        held = count(self.table, *[flow for flow, _ in packets], now=self.now, opened=opened)
+        held = hold(self.table, *[flow for flow, _ in packets], now=self.now, opened=opened)
+        for flow, delta in held.items():
+            self.held[flow] = sum_up(self.held.get(flow, FlowDelta()), delta)
         self.taken_bytes += SIZE * len(packets)
         self.held_bytes += sum(delta.total_bytes for delta in held.values())
-        self.has_slot.update(held)
+        self.have_held.update(held)
         for flow, _ in packets:
             owner, due_at = self.lanes.get(flow, (UNATTRIBUTED, FOREVER))
             assert flow in held or due_at > self.now
             self.expected[owner] += 0 if flow in held else SIZE
         self._drop_lanes(held)
 
+    def receive(self) -> None:
+        self.table.receive(self.held, self.now)
+        self.held, self.have_held = {}, set()
+
     def open(self, flow: FlowKey, owner: Attribution, due_at: float) -> None:
-        self.table.open_lane(flow, owner, due_at=due_at)
-        if flow in self.has_slot:
+        has_slot = self.table.open_lane(flow, owner, due_at=due_at)
+        if has_slot and flow not in self.have_held:
             self.lanes[flow] = owner, due_at
 
     def add(self, flow: FlowKey, owner: Attribution) -> None:
@@ -294,11 +384,14 @@ class Model:
 
     def evict(self) -> None:
         self.table.evict(self.now, idle=3, idle_unowned=1)
-        self._drop_lanes(self.lanes.keys() - self.has_slot)
 
     def drain(self) -> None:
         for (_flow, owner), size in drain(self.table).items():
             self.drained[owner] += size
+
+    def _free(self, flows: Sequence[FlowKey]) -> None:
+        self.have_held.difference_update(flows)
+        self._drop_lanes(flows)
 
     def _drop_lanes(self, flows: Iterable[FlowKey]) -> None:
         for flow in flows:
@@ -312,7 +405,7 @@ steps = st.one_of(
     st.tuples(st.just("open"), some, owners, st.sampled_from([2.0, FOREVER])),
     st.tuples(st.just("add"), some, owners),
     st.tuples(st.just("close"), some),
-    st.tuples(st.sampled_from(["evict", "drain"])),
+    st.tuples(st.sampled_from(["receive", "receive", "evict", "drain"])),
 )
 
 

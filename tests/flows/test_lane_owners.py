@@ -32,9 +32,20 @@ def test_an_endpoint_that_is_dropped_starts_afresh() -> None:
     endpoints = Endpoints()
     endpoints.number("port 53", 10)
     endpoints.keep(np.array([-1], np.int64))
-    assert endpoints.last_packet_ns("port 53") is None
-    endpoints.number("port 80", 5)
-    assert endpoints.last_packet_ns("port 80") == 5
+    assert endpoints.last_ns[endpoints.number("port 80", 5)] == 5
+
+
+def test_an_endpoint_that_is_retired_has_another_number_from_then_on() -> None:
+    endpoints = Endpoints()
+    before = endpoints.number("port 53", 10)
+    endpoints.retire(before)
+    endpoints.retire(before)
+    after = endpoints.number("port 53", 20)
+    assert endpoints.last_ns[[before, after]].tolist() == [10, 20]
+    endpoints.keep(np.array([before, after], np.int64))
+    assert endpoints.number("port 53", 30) == after
+    endpoints.keep(np.array([after], np.int64))
+    assert endpoints.number("port 80", 0) == before
 
 
 times = st.sampled_from([0, 1, PAUSE_NS, LATE, LATE + 1])
