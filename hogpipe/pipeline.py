@@ -133,6 +133,7 @@ class Pipeline:
             clock=clock,
             set_batch_interval=self._source.set_batch_interval,
             exits=self._exits if live else None,
+            is_replay=not live,
         )
         self._dispatcher = Dispatcher(
             [make_sink(choice, live=live) for choice in settings.sinks],

@@ -31,7 +31,10 @@ class WatchedProcess(msgspec.Struct, eq=False, gc=False):
 
 
 class ProcessExits:
-    """Watches processes of `procfs`; `clock_ns` is the clock of the packets. For one thread."""
+    """Watches processes of `procfs`; `clock_ns` is the clock of the packets.
+
+    For one thread at a time.
+    """
 
     def __init__(
         self,
@@ -66,14 +69,15 @@ class ProcessExits:
             pass  # it cannot be watched
         return watched
 
-    def poll(self) -> None:
-        """Record the exits until now."""
+    def poll(self) -> list[ProcessIdentity]:
+        """Record the exits until now, and return the processes that have exited."""
         if not self._by_pidfd or self._epoll is None:
-            return
-        for pidfd, _events in self._epoll.poll(0):
-            process = self._by_pidfd[pidfd]
+            return []
+        exited = [self._by_pidfd[pidfd] for pidfd, _events in self._epoll.poll(0)]
+        for process in exited:
             self._watched[process][1].exited_ns = self._clock_ns()
             self._drop(process)
+        return exited
 
     def close(self) -> None:
         """Watch nothing any more. May be called again."""

@@ -1,7 +1,9 @@
 """The attribution stage, on the event loop.
 
 - `attributor`: takes flows in, runs the lookups, emits flows with their owners.
-- `flow_cache`: PURE: known flows, their eviction, invalidation and recheck.
+- `known_flows`: what of known flows passes, is looked up again, or ends.
+- `flow_cache`: PURE: their attributions and lanes, validity and invalidation.
+- `owner_watch`: the exits of owners; `rechecks`: PURE: which attributions are looked up again when.
 - `pending`: PURE: the table of pending flows, by arrival and by due time.
 - `pending_resolution`: PURE: what follows from a lookup for one pending flow.
 - `batching`: PURE: when the next lookup may begin; `budget`: PURE: its share of the CPU.

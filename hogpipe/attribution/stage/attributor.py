@@ -1,28 +1,38 @@
 """The stage that gives each flow's bytes an owner.
 
-Bytes of a known flow are emitted at once. The flow cache knows a flow from its lookup on, also one
-without an owner. While a flow is in use it is looked up again from time to time, and where the
-owner may have changed its bytes are pending meanwhile (`FlowCache.judge` has the rules).
+In: deltas of flows that the flow table does not count. Out: bytes with their owners, to the flow
+table, and open lanes there, so that further packets of known flows are counted without this stage.
+
+Bytes of a known flow are emitted at once (`known_flows.py`). A flow is known from its lookup on,
+also one without an owner. While a flow is in use it is looked up again from time to time, and where
+the owner may have changed its bytes are pending meanwhile (`FlowCache.judge` has the rules).
 
 Bytes of an unknown flow are pending (`PendingResolution`) and add up, while one lookup at a time
 runs in the executor for all flows that are due. A flow that a lookup left undecided is retried
 until its first byte is `hold` seconds old; then its bytes are emitted with what is known.
 
-No byte is lost: each one that was ingested has been emitted, counted as translated, or is pending,
-whatever fails and whenever `run` is cancelled.
+No byte is lost: each one that was ingested has been emitted or is pending, whatever fails and
+whenever `run` is cancelled. Bytes of translated flows are emitted like others; what is drained from
+the table passes `take_translated`, which counts them and leaves them out.
 
 Bounds
 ------
-At most `max_pending` flows are pending, and `max_flows` cached. Further flows are folded: their
-bytes are emitted at once, unattributed, as a few sums that keep the protocol and the interface
-(`fold_key`), and counted as overflowed. Flows whose `hold` time is over make room for new ones
-first.
+At most `max_pending` flows are pending. Further flows are folded: their bytes are emitted at once,
+unattributed, as a few sums that keep the protocol and the interface (`fold_key`), and counted as
+overflowed. Flows whose `hold` time is over make room for new ones first. Flows are known as long as
+they have slots in the table.
 
 Every `_SLICE` flows, work on the event loop yields to other tasks. A flow may be ingested, emitted
 or invalidated meanwhile, so what a lookup found is checked against the tables again for each flow.
 
 At a stop, `resolve_pending` gives one more lookup a short time, then the recorded owners; what is
 left then is folded. So a stop takes no longer the more flows are pending.
+
+Threads
+-------
+`start_batch` is called by whoever counts in the table, with its lock; all else is the event loop's.
+The executor's thread runs lookups, and touches nothing here. A lookup that needs no thread would be
+made in `_look_up`, in place of the executor's.
 """
 
 import asyncio
@@ -32,37 +42,34 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import TypeVar
+
+import numpy as np
 
 from hogpipe.attribution.resolver import Resolution, Resolver
 from hogpipe.attribution.stage.batching import LookupPacer, judge
-from hogpipe.attribution.stage.flow_cache import (
-    FIRST_COMPARISON,
-    UNWATCHED,
-    CachedFlow,
-    FlowCache,
-    OwnerLifetime,
-    RecheckQueue,
-    Validity,
-)
+from hogpipe.attribution.stage.flow_cache import Validity
+from hogpipe.attribution.stage.known_flows import KnownFlows
 from hogpipe.attribution.stage.latency import LatencyMeter
 from hogpipe.attribution.stage.lookup import LookupRunner
+from hogpipe.attribution.stage.owner_watch import OwnerExits
 from hogpipe.attribution.stage.pending import PendingFlows
 from hogpipe.attribution.stage.pending_resolution import PendingResolution, Settled
-from hogpipe.attribution.stale_flows import EVERY_FLOW, StaleFlows
-from hogpipe.linux.procfs import ProcessIdentity
+from hogpipe.attribution.stale_flows import StaleFlows
+from hogpipe.flows.flow_table import FlowTable
+from hogpipe.flows.packet_rows import RECEIVE, FlowSums
 from hogpipe.model import (
     UNATTRIBUTED,
     Attribution,
     AttributionCounts,
     FlowDelta,
     FlowKey,
+    Tally,
     fold_key,
     is_sum,
 )
 
 _MAX_BATCH = 4096  # flows of one lookup: a longer one would delay the capture and the event loop
-_IDLE = 60.0
 _JUDGED = 64  # flows of a lookup by which it is judged
 _SLICE = 250  # flows that are emitted, in some 5 ms, before other tasks of the event loop run
 _FOLD_SLICE = 4000  # flows that are folded, in some 8 ms
@@ -70,28 +77,20 @@ _EXPIRY_SECONDS = 0.02  # at the end of a window, for flows whose hold time is o
 _RECALL_SECONDS = 0.15  # at a stop, for recorded owners
 
 T = TypeVar("T")
-Emit = Callable[[FlowKey, FlowDelta, Attribution], None]
-
-
-class OwnerExits(Protocol):
-    """Notices the exits of processes, as `linux.process_exits.ProcessExits` does."""
-
-    def watch(self, process: ProcessIdentity, /) -> OwnerLifetime:
-        """Return when a process has exited; `poll` updates what is returned."""
-
-    def poll(self) -> None:
-        """Record the exits until now."""
 
 
 class Attributor:
-    """Takes flows by `ingest`, emits them with owners by `emit`; `run` must be running.
+    """Takes flows by `ingest`, emits them with owners to `table`; `run` must be running.
 
     - `cpu_budget`: the share of one core that lookups may take.
-    - `max_pending`, `max_flows`: the most pending flows, and the most cached ones.
-    - `recheck_after`: a cached attribution in use is looked up again at this age, or at most at
-      twice this age, in seconds; a young one sooner.
-    - `exits`: notices the exits of owners. None for a replay, which reads one state of the host for
-      all its packets: no attribution is compared then.
+    - `max_pending`: the most pending flows.
+    - `clock`: the clock of the table.
+    - `recheck_after`: an attribution in use is looked up again at this age, in seconds; a young one
+      sooner, and one of very many later (rechecks.py).
+    - `exits`: notices the exits of owners. None where the host does not change: no attribution is
+      compared then.
+    - `is_replay`: the clock is the time of packets, and a process that is younger than its packets
+      is not their owner.
     - `set_batch_interval`: called with the number of seconds for which the capture may sum packets.
     - `stale_flows`: flows whose cached attribution may be wrong; drained before the cache is used.
     """
@@ -101,30 +100,33 @@ class Attributor:
         resolver: Resolver,
         stale_flows: StaleFlows,
         executor: Executor,
-        emit: Emit,
+        table: FlowTable,
         *,
         hold: float,
         cpu_budget: float,
         clock: Callable[[], float] = time.monotonic,
         set_batch_interval: Callable[[float], None] = lambda _seconds: None,
         max_pending: int,
-        max_flows: int,
         recheck_after: float = 5.0,
         exits: OwnerExits | None = None,
+        is_replay: bool = False,
     ) -> None:
         now = clock()
         self._resolver = resolver
         self._runner = LookupRunner(resolver, executor)
-        self._stale_flows = stale_flows
-        self._emit_attributed = emit
+        self._table = table
         self._clock = clock
-        self._cache = FlowCache(
-            max_flows, _IDLE, now, recheck_after=recheck_after, follows_pauses=exits is not None
+        self._known = KnownFlows(
+            table,
+            stale_flows,
+            recheck_after=recheck_after,
+            exits=exits,
+            is_replay=is_replay,
+            now=now,
         )
-        self._exits = exits
-        self._first_comparison = FIRST_COMPARISON if exits is not None else recheck_after
+        self._rechecks = self._known.rechecks
+        self._cache = self._known.cache
         self._pending = PendingFlows(max_pending, hold)
-        self._rechecks = RecheckQueue(recheck_after)
         self._pacer = LookupPacer(cpu_budget, now, set_batch_interval)
         self._wake = asyncio.Event()
         self._expired = asyncio.Event()
@@ -138,32 +140,27 @@ class Attributor:
         self.ingest_part(flows)
 
     def start_batch(self) -> None:
-        """Take in what has changed on the host until now: before a batch whose packets passed.
+        """Take in what has changed on the host until now: before packets are counted.
 
-        Its flows may then be passed to `ingest_part` and `fold`, a part at a time.
+        Safe from any thread. What the table does not count of them may then be passed to
+        `ingest_part` and `fold`, a part at a time.
         """
-        self._drain_stale_flows()
-        self._cache.evict_idle(self._clock())
-        if self._exits is not None:
-            self._exits.poll()
+        self._known.start_batch()
 
     def ingest_part(self, flows: Mapping[FlowKey, FlowDelta]) -> None:
         """Ingest a part of the batch that was started."""
         now = self._clock()
+        self._table.receive(flows, now)
         for flow, delta in flows.items():
-            cached = self._cache.get(flow)
-            if cached is None or delta.opened:
+            may_compare = not self._pending.is_full
+            validity, known = self._known.ingest(flow, delta, now, may_compare=may_compare)
+            if validity is Validity.ENDED:
                 self._add(flow, delta, now)
-            elif cached.activity is None and now - cached.checked_at < cached.compare_after:
-                # The path of most packets: without `_emit`, which would be one more call.
-                if cached.attribution.is_translated:
-                    self._counts.translated.add(delta.total)
-                else:
-                    self._emit_attributed(flow, delta, cached.attribution)
-            elif cached.goes_on(delta, now):
-                self._emit(flow, delta, cached.attribution)
-            else:
-                self._judge(flow, delta, cached, now)
+            elif validity is Validity.COMPARE:
+                self._pending.start(flow, delta, now, known)
+                self._wake.set()
+            elif validity is Validity.RECHECK:
+                self._wake.set()
 
     async def prepare(self) -> None:
         """Let the resolver read ahead, before flows come that may end while it reads."""
@@ -174,6 +171,7 @@ class Attributor:
 
         They are a part of the batch that was started.
         """
+        self._table.receive(flows, self._clock())
         for flow, delta in flows.items():
             cached = self._cache.get(flow)
             if cached is None or delta.opened:
@@ -256,7 +254,6 @@ class Attributor:
     def drain_stats(self) -> AttributionCounts:
         """Return the work since the last call; `pending_*` is as of now."""
         counts, self._counts = self._counts, AttributionCounts()
-        self._cache.evict_idle(self._clock())  # there may be no traffic, and no `ingest`
         self._pending.compact()
         counts.evicted_flows = self._cache.drain_evicted()
         counts.pending_flows = len(self._pending)
@@ -267,36 +264,19 @@ class Attributor:
         counts.latency = self._latency.drain()
         return counts
 
+    def take_translated(self, sums: FlowSums) -> FlowSums:
+        """Count what translated flows moved, and return what the others did."""
+        translated = [one.is_translated for one in sums.attributions]
+        if not any(translated):
+            return sums
+        is_translated = np.array(translated)[sums.owners]
+        moved = sums.counters[is_translated].sum(axis=0).tolist()
+        total = Tally(packets=moved[1] + moved[RECEIVE + 1], bytes=moved[0] + moved[RECEIVE])
+        self._counts.translated.add(total)
+        return sums.take(~is_translated)
+
     def _emit(self, flow: FlowKey, delta: FlowDelta, attribution: Attribution) -> None:
-        """Emit bytes; those of a translated flow are counted instead."""
-        if attribution.is_translated:
-            self._counts.translated.add(delta.total)
-        else:
-            self._emit_attributed(flow, delta, attribution)
-
-    def _judge(self, flow: FlowKey, delta: FlowDelta, cached: CachedFlow, now: float) -> None:
-        """Emit the bytes of a known flow, or make it pending if its owner may have changed."""
-        validity = self._cache.judge(flow, cached, delta, now)
-        if validity is Validity.ENDED:
-            self._add(flow, delta, now)
-        elif validity is Validity.COMPARE and not self._pending.is_full:
-            self._cache.discard(flow)
-            self._pending.start(flow, delta, now, cached)
-            self._wake.set()
-        else:
-            self._emit(flow, delta, cached.attribution)
-            if cached.lifetime is None and cached.activity is not None:
-                cached.lifetime = self._watch(cached.attribution)
-            if validity is not Validity.HOLDS:
-                cached.checked_at = now
-                self._rechecks.add(flow)
-                self._wake.set()
-
-    def _watch(self, attribution: Attribution) -> OwnerLifetime:
-        process = attribution.process
-        if self._exits is None or process is None or process.start is None:
-            return UNWATCHED
-        return self._exits.watch(ProcessIdentity(process.pid, process.start))
+        self._known.emit(flow, delta, attribution, self._clock())
 
     def _add(self, flow: FlowKey, delta: FlowDelta, now: float) -> None:
         """Add bytes to a pending flow, or make the flow pending."""
@@ -339,20 +319,24 @@ class Attributor:
 
     async def _look_up(self, batch: Sequence[PendingResolution], *, is_last: bool = False) -> None:
         """Look up pending flows together with cached ones, and act on the resolutions."""
-        if not batch and not self._rechecks:
+        questions: Sequence[Sequence[FlowKey]] = ()
+        if self._rechecks:
+            questions = self._rechecks.take(_MAX_BATCH - len(batch), self._clock())
+        if not batch and not questions:
             return
-        rechecked = self._rechecks.take(_MAX_BATCH - len(batch), self._clock())
         self._cache.start_epoch()
         asked = {pending.flow: pending.ask() for pending in batch}
-        found, cpu_seconds = await self._runner.resolve(asked | dict.fromkeys(rechecked, ()))
-        self._drain_stale_flows()
+        for flow, *_others in questions:
+            asked.setdefault(flow, ())
+        found, cpu_seconds = await self._runner.resolve(asked)
+        self._known.drain_stale_flows()
         now = self._clock()
         self._adapt_pace(batch, found, cpu_seconds, now)
+        self._rechecks.answered(questions, cpu_seconds * len(questions) / len(asked), now)
         async for pending in _in_slices(batch):
             self._conclude(pending, found.get(pending.flow), now, is_last=is_last)
-        async for flow in _in_slices(rechecked):
-            if flow in found:
-                self._cache.refresh(flow, found[flow].attribution)
+        async for flows in _in_slices(questions):
+            self._known.conclude_recheck(flows, found, now)
         self._cache.start_epoch()
 
     def _adapt_pace(
@@ -385,7 +369,7 @@ class Attributor:
         current = self._pending.get(pending.flow)
         if current is None:  # given up meanwhile
             if resolution is not None:
-                self._cache.refresh(pending.flow, resolution.attribution)
+                self._cache.refresh(pending.flow, resolution.attribution, now)
         elif current is pending:  # else a new connection, which the lookup may have missed
             outcome = pending.conclude(
                 resolution,
@@ -404,19 +388,18 @@ class Attributor:
         flow = pending.flow
         self._pending.pop(flow)
         if settled.known is not None:
-            compare_after = self._next_comparison(pending.known, settled.known)
-            cached = CachedFlow(settled.known, settled.checked_at, compare_after)
-            self._cache.put(flow, cached, pending.total.last_ns)
+            self._known.settle(
+                flow,
+                pending.known,
+                settled.known,
+                checked_at=settled.checked_at,
+                now=now,
+                last_ns=pending.total.last_ns,
+            )
         for delta, attribution in settled.attributed:
             self._emit(flow, delta, attribution)
         for piece in settled.not_looked_up:
             self._add(flow, piece, now)
-
-    def _next_comparison(self, before: CachedFlow | None, found: Attribution) -> float:
-        """Return after how many seconds an attribution is compared: later, while it stays."""
-        if before is None or before.attribution != found:
-            return self._first_comparison
-        return min(2 * before.compare_after, self._rechecks.interval)
 
     def _give_up(self, flows: Sequence[PendingResolution]) -> None:
         """Emit pending flows with what is known of them, without another lookup."""
@@ -433,13 +416,6 @@ class Attributor:
             part = flows[start : start + _SLICE]  # some may be settled meanwhile
             self._give_up([one for one in part if self._pending.get(one.flow) is one])
             await asyncio.sleep(0)
-
-    def _drain_stale_flows(self) -> None:
-        stale = self._stale_flows.drain()
-        if stale is EVERY_FLOW:
-            self._cache.invalidate_all()
-        else:
-            self._cache.invalidate(stale)
 
 
 async def _in_slices(items: Iterable[T]) -> AsyncIterator[T]:

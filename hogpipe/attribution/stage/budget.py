@@ -16,9 +16,13 @@ class CpuBudget:
 
     def spend(self, seconds: float, now: float) -> None:
         """Subtract `seconds` of CPU time; the credit may become negative."""
-        earned = (now - self._updated) * self._share
-        self._credit = min(self._max_credit, self._credit + earned) - seconds
+        self._credit = self.credit(now) - seconds
         self._updated = now
+
+    def credit(self, now: float) -> float:
+        """Return how many seconds of CPU time may be spent."""
+        earned = (now - self._updated) * self._share
+        return min(self._max_credit, self._credit + earned)
 
     def ready_at(self) -> float:
         """Return when the credit is no longer negative; a past time if it is not."""

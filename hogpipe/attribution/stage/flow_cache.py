@@ -1,22 +1,17 @@
-"""PURE: the attributions of known flows, and which of them are due for another lookup.
+"""PURE: the attributions of known flows, and whether they hold for the next packets.
+
+A known flow has a lane in the flow table, on which its packets count without being looked at here.
+The cache opens the lanes, and judges what the table returns. What both need to know is in the table
+alone: the last packet of an endpoint, whether an owner is watched, and when a flow was used last.
 
 Eviction
 --------
-Two generations approximate a list by last use: a flow that is used moves to the young generation.
-When that is full or old enough, the old generation is evicted and the young one takes its place. So
-a hit costs one dict lookup, and eviction costs nothing for each flow.
-
-A flood of flows should leave its memory soon, and is not worth much of it (linux/memory.py). Of
-flows without an owner, as those from forged addresses are, at most an eighth of a generation is
-cached. A crowded cache, of more than an eighth of its bound or with as many flows without an owner
-as may be, has short generations: the flood is evicted half a minute after its end. Flows idle for
-as long are due for another lookup anyway.
+A flow is cached as long as it has a slot in the table, which evicts idle flows and bounds them
+(`FlowTable.evict`); it calls `FlowCache.evict`.
 
 Validity
 --------
-An attribution holds for the next packet only as long as the fact it rests on. The cache decides
-that for each delta of a known flow, from the delta and what is cached, without a further lookup in
-a table (`FlowCache.judge`):
+An attribution holds for the next packet only as long as the fact it rests on (`FlowCache.judge`):
 
 - A flow without connections (UDP, raw, ICMP) whose socket paused for more than `PAUSE_NS` needs a
   lookup: the port may be another process's by now. The pause is that of the local endpoint, so that
@@ -27,6 +22,13 @@ a table (`FlowCache.judge`):
   and four more seconds: until then a socket may have been passed on to another process. After that
   it is rechecked at intervals while packets are attributed by it.
 
+What cannot change is not looked up again (`cannot_change`): that a flow is translated, as conntrack
+keeps that for the connection, and the inferred owner of a TCP connection, whose socket is closed.
+An exact owner can change, also if the ledger names it: a socket may be passed on at any time.
+
+In a replay the host has one state. Only the creation of the owner matters: packets from before are
+not those of the process.
+
 Known limits: a process that closes the port of its datagram socket and lives on, with another
 process on the port within the pause, is noticed at the next comparison. Pauses within a delta,
 which sums the packets of one batch, are not seen.
@@ -36,27 +38,27 @@ Invalidation
 A lookup can be overtaken: the owner of a flow changes after the lookup has read it. So a flow that
 was invalidated in the current epoch is not cached until the next epoch begins; the attributor
 starts one with each lookup.
+
+Threads
+-------
+The thread of the source invalidates and evicts, with the lock of the table. What the event loop
+does in several steps it does with that lock.
 """
 
 import math
 from collections.abc import Hashable, Iterable
 from enum import Enum
-from itertools import islice
-from typing import Protocol
-from weakref import WeakValueDictionary
 
 import msgspec
 
+from hogpipe.flows.flow_table import FlowTable
+from hogpipe.flows.lane_owners import PAUSE_NS
 from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality
-from hogpipe.protocols import TCP, WITH_PORTS
+from hogpipe.protocols import NANOSECONDS, TCP, WITH_PORTS
 
-PAUSE_NS = 500_000_000
-"""A flow without connections is looked up after a longer pause; packets of one batch are summed for
-less than this."""
 FIRST_COMPARISON = 1.0
 """Seconds after which an attribution is compared for the first time."""
 _CERTAINTY = {Quality.NONE: 0, Quality.INFERRED: 1, Quality.LISTENER: 2, Quality.EXACT: 3}
-_MIN_CROWD = 1024  # flows: a smaller cache is never crowded
 _UNKNOWN_TIME_NS = (1 << 63) - 1  # of packets: after any exit
 
 
@@ -72,53 +74,14 @@ class Validity(Enum):
     """It does not hold: the flow is to be looked up like an unknown one."""
 
 
-class OwnerLifetime(Protocol):
-    """When the owner of a flow has exited."""
-
-    exited_ns: int | None
-    """Nanoseconds since the epoch, at the latest; None while it lives."""
-
-
-class _Unwatched:
-    exited_ns: int | None = None
-
-
-UNWATCHED: OwnerLifetime = _Unwatched()
-"""Of an owner that cannot be watched, and of a flow without one: it never ends."""
-
-
-class LocalActivity(msgspec.Struct, eq=False, weakref=True):
-    """When the last packet of a local endpoint passed; its flows share one object."""
-
-    last_ns: int
-
-
 class CachedFlow(msgspec.Struct, gc=False):
-    """The attribution of a flow, and when a lookup was last asked for it."""
+    """The attribution of a flow, and when another lookup is due."""
 
     attribution: Attribution
-    checked_at: float
+    due_at: float
+    """When it is compared or rechecked. Infinity: it cannot change, or is queued for a recheck."""
     compare_after: float = FIRST_COMPARISON
-    """Seconds after `checked_at` from which the attribution is compared or rechecked."""
-    activity: LocalActivity | None = None
-    """Of a flow without connections."""
-    lifetime: OwnerLifetime | None = None
-    """Of the owner, once it is watched."""
-
-    def goes_on(self, delta: FlowDelta, now: float) -> bool:
-        """Return whether the flow simply goes on with `delta`, so that the attribution holds.
-
-        This is the quick answer for most deltas; without it `FlowCache.judge` decides.
-        """
-        activity, lifetime = self.activity, self.lifetime
-        if activity is not None:
-            if delta.first_ns - activity.last_ns > PAUSE_NS:
-                return False
-            if lifetime is None or lifetime.exited_ns is not None:
-                return False
-            if delta.last_ns > activity.last_ns:  # noqa: PLR1730 - as in FlowDelta.add
-                activity.last_ns = delta.last_ns
-        return now - self.checked_at < self.compare_after
+    """How many seconds that was after the last lookup."""
 
 
 def is_as_certain(found: Attribution, known: Attribution) -> bool:
@@ -131,163 +94,182 @@ def is_as_certain(found: Attribution, known: Attribution) -> bool:
     )
 
 
-class FlowCache:
-    """At most `max_flows` (2 or more) flows; the half of them that was used last is always kept.
+def cannot_change(flow: FlowKey, attribution: Attribution) -> bool:
+    """Return whether each further lookup of a connection would leave its attribution."""
+    is_closed = flow.protocol == TCP and attribution.quality is Quality.INFERRED
+    return attribution.is_translated or is_closed
 
-    A flow is evicted when it was idle for `idle` to twice `idle` seconds of the caller's clock, in
-    a crowded cache a quarter of that.
+
+def owner_at(attribution: Attribution, now: float) -> tuple[Attribution, float]:
+    """Return whose the packets of `now` are in a replay, and until when, by packet time.
+
+    A process that is younger than the packets is not their owner.
+    """
+    process = attribution.process
+    if process is not None and process.created_ns is not None:
+        created_at = process.created_ns / NANOSECONDS
+        if created_at > now:
+            return UNATTRIBUTED, created_at
+    return attribution, math.inf
+
+
+class FlowCache:
+    """Known flows, with lanes in `table`.
+
     Attributions are compared until they are `recheck_after` seconds old, then rechecked at that
-    interval. Without `follows_pauses`, pauses and exits do not matter.
+    interval. Without `follows_pauses`, pauses and exits do not matter. `is_replay`: a process is
+    not the owner of packets from before its creation.
     """
 
     def __init__(
         self,
-        max_flows: int,
-        idle: float,
-        now: float,
+        table: FlowTable,
         *,
         recheck_after: float = math.inf,
         follows_pauses: bool = True,
+        is_replay: bool = False,
     ) -> None:
+        self._table = table
         self._recheck_after = recheck_after
         self._follows_pauses = follows_pauses
-        self._max_young = max(1, max_flows // 2)
-        self._short_generations = 0
-        """How many generations, from the present one on, are short."""
-        self._crowd = max(_MIN_CROWD, max_flows // 8)
-        self._max_unowned = max(_MIN_CROWD, self._max_young // 8)
-        self._unowned = 0
-        """How many flows without an owner were added to the young generation."""
-        self._idle = idle
-        self._generation_began = now
-        self._young: dict[FlowKey, CachedFlow] = {}
-        self._old: dict[FlowKey, CachedFlow] = {}
+        self._is_replay = is_replay
+        self._flows: dict[FlowKey, CachedFlow] = {}
         self._invalidated: set[FlowKey] = set()
         self._all_invalidated = False
-        self._activities: WeakValueDictionary[Hashable, LocalActivity] = WeakValueDictionary()
-        """By local endpoint."""
-        self.evicted = 0
-        """Flows evicted since the last `drain_evicted`."""
+        self._evicted = 0
+        table.on_free = self.evict
 
     def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+        return len(self._flows)
 
     def get(self, flow: FlowKey) -> CachedFlow | None:
-        """Return what is cached for `flow`; this is a use."""
-        cached = self._young.get(flow)
-        if cached is None and (cached := self._old.pop(flow, None)) is not None:
-            self._keep(flow, cached)
-        return cached
+        """Return what is cached for `flow`."""
+        return self._flows.get(flow)
 
-    def put(self, flow: FlowKey, cached: CachedFlow, last_ns: int = 0) -> None:
-        """Cache `cached`, unless `flow` was invalidated in this epoch.
+    def put(self, flow: FlowKey, cached: CachedFlow, now: float, last_ns: int = 0) -> None:
+        """Cache `cached` and open the lane of `flow`, unless it was invalidated in this epoch.
 
-        `last_ns` is the time of the last packet so far, 0 where packets have no times.
+        `last_ns` is the time of the last packet so far, 0 where packets have no times. A flow
+        without a slot, as the table is full, counts as evicted.
         """
-        if self.is_invalidated(flow):
-            return
-        if flow.protocol != TCP and self._follows_pauses:
-            endpoint = _local_endpoint(flow)
-            cached.activity = self._activities.get(endpoint)
-            if cached.activity is None:
-                cached.activity = self._activities[endpoint] = LocalActivity(last_ns)
-            cached.activity.last_ns = max(cached.activity.last_ns, last_ns)
-        self._old.pop(flow, None)
-        self._keep(flow, cached)
+        with self._table.lock:
+            if self.is_invalidated(flow):
+                return
+            if cannot_change(flow, cached.attribution):
+                cached.due_at = math.inf
+            if self._open_lane(flow, cached, now, last_ns):
+                self._flows[flow] = cached
+            else:
+                self._evicted += 1
 
-    def judge(self, flow: FlowKey, cached: CachedFlow, delta: FlowDelta, now: float) -> Validity:
-        """Return whether what is cached for `flow` holds for a delta that came in `now`."""
-        activity = cached.activity
-        if activity is not None:
-            if delta.first_ns - activity.last_ns > PAUSE_NS:
-                endpoint = _local_endpoint(flow)
-                if self._activities.get(endpoint) is activity:
-                    # All flows of the endpoint paused, whichever transmits first.
-                    del self._activities[endpoint]
+    def judge(
+        self, flow: FlowKey, cached: CachedFlow, delta: FlowDelta, now: float, exited_ns: int | None
+    ) -> Validity:
+        """Return whether what is cached for `flow` holds for a delta that came in `now`.
+
+        `exited_ns` is when the owner was seen to have exited.
+        """
+        if flow.protocol != TCP and self._follows_pauses:
+            last_ns = self._table.last_packet_ns(flow)
+            if last_ns is not None and delta.first_ns - last_ns > PAUSE_NS:
+                # All flows of the endpoint paused, whichever transmits first.
+                self._table.retire_endpoint(flow)
                 return Validity.ENDED
-            lifetime = cached.lifetime
-            if lifetime is not None and lifetime.exited_ns is not None:
+            if exited_ns is not None:
                 began_ns = delta.first_ns or _UNKNOWN_TIME_NS
-                return Validity.ENDED if began_ns >= lifetime.exited_ns else Validity.COMPARE
-            if delta.last_ns > activity.last_ns:  # noqa: PLR1730 - as in FlowDelta.add
-                activity.last_ns = delta.last_ns
-        if now - cached.checked_at < cached.compare_after:
+                return Validity.ENDED if began_ns >= exited_ns else Validity.COMPARE
+            self._table.record_packet(flow, delta.last_ns)
+        if now < cached.due_at:
             return Validity.HOLDS
         is_young = cached.compare_after < self._recheck_after
         return Validity.COMPARE if is_young else Validity.RECHECK
 
-    def refresh(self, flow: FlowKey, attribution: Attribution) -> None:
+    def go_on(self, flow: FlowKey, cached: CachedFlow, now: float) -> None:
+        """Open the lane of a flow again, whose attribution holds."""
+        if self._is_replay:
+            self._open_lane(flow, cached, now)
+        else:
+            self._table.reopen_lane(flow, due_at=cached.due_at)
+
+    def refresh(self, flow: FlowKey, attribution: Attribution, now: float) -> None:
         """Take a new attribution for `flow`, if the flow is cached.
 
         A TCP connection keeps its owner after its socket is closed: its last packets are still its
         own, though a lookup then finds the listener only. The next connection begins with a SYN.
         """
-        cached = self.get(flow)
-        if cached is None:
-            return
-        is_better = is_as_certain(attribution, cached.attribution)
-        # An equal attribution keeps the object: others compare by identity.
-        if (is_better or flow.protocol != TCP) and attribution != cached.attribution:
-            cached.attribution, cached.lifetime = attribution, None
+        with self._table.lock:
+            cached = self._flows.get(flow)
+            if cached is None:
+                return
+            is_better = is_as_certain(attribution, cached.attribution)
+            # An equal attribution keeps the object: others compare by identity.
+            if (is_better or flow.protocol != TCP) and attribution != cached.attribution:
+                cached.attribution = attribution
+                self._open_lane(flow, cached, now)
+
+    def postpone(self, flow: FlowKey, now: float) -> None:
+        """Have a flow that was queued for a recheck rechecked again after the interval."""
+        with self._table.lock:
+            cached = self._flows.get(flow)
+            if cached is not None:
+                cached.compare_after = self._recheck_after
+                is_certain = cannot_change(flow, cached.attribution)
+                cached.due_at = math.inf if is_certain else now + self._recheck_after
+                self.go_on(flow, cached, now)
 
     def discard(self, flow: FlowKey) -> None:
         """Remove `flow`, which does not count as an eviction."""
-        young = self._young.pop(flow, None)
-        if young is not None and young.attribution == UNATTRIBUTED:
-            self._unowned = max(0, self._unowned - 1)
-        self._old.pop(flow, None)
+        with self._table.lock:
+            if self._flows.pop(flow, None) is not None:
+                self._table.close_lanes([flow])
 
     def start_epoch(self) -> None:
         """Cache what is put from now on, whatever was invalidated before."""
-        self._invalidated.clear()
-        self._all_invalidated = False
+        with self._table.lock:
+            self._invalidated.clear()
+            self._all_invalidated = False
 
     def invalidate(self, flows: Iterable[FlowKey]) -> None:
         """Remove `flows`, and do not cache them in this epoch."""
-        for flow in flows:
-            self.discard(flow)
-            self._invalidated.add(flow)
+        with self._table.lock:
+            for flow in flows:
+                self.discard(flow)
+                self._invalidated.add(flow)
 
     def invalidate_all(self) -> None:
         """Remove every flow, and cache none in this epoch."""
-        self._young.clear()
-        self._old.clear()
-        self._unowned = 0
-        self._all_invalidated = True
+        with self._table.lock:
+            self._table.close_lanes(self._flows)
+            self._flows.clear()
+            self._all_invalidated = True
 
     def is_invalidated(self, flow: FlowKey) -> bool:
         """Return whether `flow` was invalidated in this epoch."""
         return self._all_invalidated or (bool(self._invalidated) and flow in self._invalidated)
 
-    def evict_idle(self, now: float) -> None:
-        """Evict the flows that have been idle for long enough."""
-        if len(self._young) > self._crowd or self._unowned >= self._max_unowned:
-            self._short_generations = 3  # this one and two more, until all of its flows are gone
-        if now - self._generation_began >= self._idle / (4 if self._short_generations else 1):
-            self._generation_began = now
-            self._short_generations = max(0, self._short_generations - 1)
-            self._start_generation()
+    def evict(self, flows: Iterable[FlowKey]) -> None:
+        """Remove flows that have no slot any more (the table calls this)."""
+        for flow in flows:
+            self._evicted += self._flows.pop(flow, None) is not None
 
     def drain_evicted(self) -> int:
         """Return how many flows were evicted since the last call."""
-        evicted, self.evicted = self.evicted, 0
-        return evicted
+        with self._table.lock:
+            evicted, self._evicted = self._evicted, 0
+            return evicted
 
-    def _keep(self, flow: FlowKey, cached: CachedFlow) -> None:
-        if flow not in self._young:
-            if len(self._young) >= self._max_young:
-                self._start_generation()
-            if cached.attribution == UNATTRIBUTED:
-                if self._unowned >= self._max_unowned:
-                    self.evicted += 1
-                    return
-                self._unowned += 1
-        self._young[flow] = cached
-
-    def _start_generation(self) -> None:
-        self.evicted += len(self._old)
-        self._old, self._young = self._young, {}
-        self._unowned = 0
+    def _open_lane(self, flow: FlowKey, cached: CachedFlow, now: float, last_ns: int = 0) -> bool:
+        owner, until = cached.attribution, math.inf
+        if self._is_replay:
+            owner, until = owner_at(owner, now)
+        follows_pauses = self._follows_pauses and flow.protocol != TCP
+        return self._table.open_lane(
+            flow,
+            owner,
+            due_at=min(cached.due_at, until),
+            endpoint=_local_endpoint(flow) if follows_pauses else None,
+            last_ns=last_ns,
+        )
 
 
 def _local_endpoint(flow: FlowKey) -> Hashable:
@@ -295,37 +277,3 @@ def _local_endpoint(flow: FlowKey) -> Hashable:
     if flow.protocol not in WITH_PORTS:
         return flow
     return flow.protocol, flow.local_address, flow.local_port, flow.namespace
-
-
-class RecheckQueue:
-    """Cached flows in use whose attribution is older than `interval` seconds.
-
-    They are looked up together with new flows. Alone they are worth a lookup once in `interval`.
-    """
-
-    def __init__(self, interval: float) -> None:
-        self.interval = interval
-        self._flows: dict[FlowKey, None] = {}
-        self._last_lookup = -math.inf
-        self._due = math.inf
-
-    def __len__(self) -> int:
-        return len(self._flows)
-
-    def add(self, flow: FlowKey) -> None:
-        """Add a flow that is due for a recheck."""
-        self._flows[flow] = None
-        self._due = self._last_lookup + self.interval
-
-    def next_due(self) -> float:
-        """Return when the flows are worth a lookup of their own; infinity for never."""
-        return self._due
-
-    def take(self, max_flows: int, now: float) -> list[FlowKey]:
-        """Return at most `max_flows` flows for a lookup that begins `now`."""
-        taken = list(islice(self._flows, max(0, max_flows)))
-        for flow in taken:
-            del self._flows[flow]
-        self._last_lookup = now
-        self._due = now if self._flows else math.inf
-        return taken

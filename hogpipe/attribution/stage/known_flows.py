@@ -1,0 +1,153 @@
+"""Known flows: what of them passes, what is looked up again, and what ends.
+
+In: deltas of known flows that the flow table does not count, what has changed on the host, and the
+answers to rechecks. Out: bytes with their owners, to the flow table; questions for the next lookup.
+
+Brings together the cache (`flow_cache`), the exits of owners (`owner_watch`), the queue of rechecks
+(`rechecks`) and what the ledger invalidates (`stale_flows`).
+
+Threads: `start_batch` may be called by the thread of the source; all else is the event loop's.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from hogpipe.attribution.resolver import Resolution
+from hogpipe.attribution.stage.flow_cache import (
+    FIRST_COMPARISON,
+    CachedFlow,
+    FlowCache,
+    Validity,
+    owner_at,
+)
+from hogpipe.attribution.stage.owner_watch import OwnerExits, OwnerWatch
+from hogpipe.attribution.stage.rechecks import RecheckQueue, is_by_port
+from hogpipe.attribution.stale_flows import EVERY_FLOW, StaleFlows
+from hogpipe.flows.flow_table import FlowTable
+from hogpipe.model import Attribution, FlowDelta, FlowKey
+
+
+class KnownFlows:
+    """Known flows, with lanes in `table`; see Attributor for the arguments."""
+
+    def __init__(
+        self,
+        table: FlowTable,
+        stale_flows: StaleFlows,
+        *,
+        recheck_after: float,
+        exits: OwnerExits | None,
+        is_replay: bool,
+        now: float,
+    ) -> None:
+        self._table = table
+        self._stale_flows = stale_flows
+        self._is_replay = is_replay
+        self._first_comparison = FIRST_COMPARISON if exits is not None else recheck_after
+        self._owners = None if exits is None else OwnerWatch(exits, table)
+        self.cache = FlowCache(
+            table,
+            recheck_after=recheck_after,
+            follows_pauses=exits is not None,
+            is_replay=is_replay,
+        )
+        self.rechecks = RecheckQueue(recheck_after, now)
+
+    def start_batch(self) -> None:
+        """Take in what has changed on the host until now."""
+        self.drain_stale_flows()
+        if self._owners is not None:
+            self._owners.poll()
+
+    def drain_stale_flows(self) -> None:
+        """Take the flows that the ledger has invalidated off the fast lane and out of the cache."""
+        with self._table.lock:
+            stale = self._stale_flows.drain()
+            if stale is EVERY_FLOW:
+                self.cache.invalidate_all()
+            elif stale:
+                self.cache.invalidate(stale)
+
+    def emit(self, flow: FlowKey, delta: FlowDelta, attribution: Attribution, now: float) -> None:
+        """Emit bytes of an owner to the flow table."""
+        if self._is_replay:
+            attribution, _until = owner_at(attribution, now)
+        self._table.add(flow, delta, attribution)
+
+    def ingest(
+        self, flow: FlowKey, delta: FlowDelta, now: float, *, may_compare: bool
+    ) -> tuple[Validity, CachedFlow | None]:
+        """Emit a delta if what is known of its flow holds; return that, and what is known.
+
+        A delta that is to be compared, or that is of an unknown flow (ENDED), is left to the
+        caller; its flow is not cached any more. Without `may_compare` no delta is to be compared.
+        """
+        with self._table.lock:
+            cached = None if delta.opened else self.cache.get(flow)
+            validity = Validity.ENDED
+            if cached is not None:
+                validity = self._judge(flow, cached, delta, now, may_compare=may_compare)
+            if cached is None or validity in (Validity.ENDED, Validity.COMPARE):
+                self.cache.discard(flow)
+                return validity, cached
+            self.emit(flow, delta, cached.attribution, now)
+            if self._owners is not None and self._table.needs_watch(flow):
+                self._owners.watch(cached.attribution)
+            if validity is Validity.RECHECK and not math.isinf(cached.due_at):
+                cached.due_at = math.inf
+                self.rechecks.add(flow, cached.attribution)
+            self.cache.go_on(flow, cached, now)
+            return validity, cached
+
+    def settle(
+        self,
+        flow: FlowKey,
+        before: CachedFlow | None,
+        found: Attribution,
+        *,
+        checked_at: float,
+        now: float,
+        last_ns: int,
+    ) -> None:
+        """Make a flow known whose owner a lookup found at `checked_at`.
+
+        `before` is what was known of it. Comparisons become rarer while the owner stays.
+        """
+        compare_after = self._first_comparison
+        if before is not None and before.attribution == found:
+            compare_after = min(2 * before.compare_after, self.rechecks.interval)
+        cached = CachedFlow(found, checked_at + compare_after, compare_after)
+        self.cache.put(flow, cached, now, last_ns)
+
+    def conclude_recheck(
+        self, flows: Sequence[FlowKey], found: Mapping[FlowKey, Resolution], now: float
+    ) -> None:
+        """Act on the answer to a question of `flows`, of which the first was asked about."""
+        asked, *others = flows
+        answer = found.get(asked)
+        if answer is not None:
+            self.cache.refresh(asked, answer.attribution, now)
+        self.cache.postpone(asked, now)
+        for flow in others:
+            if answer is None or is_by_port(answer.attribution):
+                if answer is not None:
+                    self.cache.refresh(flow, answer.attribution, now)
+                self.cache.postpone(flow, now)
+            elif (cached := self.cache.get(flow)) is not None:
+                self.rechecks.add(flow, cached.attribution)
+
+    def _judge(
+        self,
+        flow: FlowKey,
+        cached: CachedFlow,
+        delta: FlowDelta,
+        now: float,
+        *,
+        may_compare: bool,
+    ) -> Validity:
+        exited_ns = None if self._owners is None else self._owners.exited_ns(cached.attribution)
+        validity = self.cache.judge(flow, cached, delta, now, exited_ns)
+        if validity is Validity.COMPARE:
+            is_paid = exited_ns is not None or self.rechecks.permits_comparison(now)
+            return validity if may_compare and is_paid else Validity.RECHECK
+        return validity
