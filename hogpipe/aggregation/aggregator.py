@@ -1,61 +1,53 @@
 """PURE: adds up what flows moved, by group, and makes one record body of each group and window.
 
-In: traffic counters of flows with their attributions. Out: record bodies.
+In: sums of flows with their attributions, in columns. Out: record bodies.
+
+Algorithm
+    Each attribution becomes the number of an owner, each flow a key with the fields that the
+    dimensions need (flow_columns.py); both together are the key of a group, which has a number
+    (window_groups.py). Columns are added up by these numbers. So Python runs for each owner and
+    each body, and not for each flow.
 
 Descriptions in time
     The attribution of a flow may have been found long ago, and its process may have executed
-    another program or moved to another control group since. So when a flow first has traffic in a
-    window, its process is described as it was found last (`recall_process`), and the flow's route
-    to its group is kept. `invalidate_routes` makes all flows find their groups again.
+    another program or moved to another control group since. So in each window a process is
+    described as it was found last when it is ingested or named to `recall_processes`, and again
+    after `invalidate_routes`.
 
 Conservation
     The bodies of a window add up to exactly what was ingested, in each direction and by quality.
     Traffic that no selector of `only` matches, and groups beyond the first `max_records`, are
     summed up in one more body, the remainder.
 
+Order
+    Bodies are in the order in which their groups were ingested first. Sums of one call are in the
+    order of the slots of their flows, which follow from the order of the packets.
+
 Bounds
-    A group counts its distinct flows. For that, (flow, group) pairs are kept until the window ends,
-    at most `max_flows` of them. Flows beyond are not counted in `network.flows`, which is then a
-    lower bound, but in `uncounted_flows`. Groups number at most `max_records`.
+    Groups number at most `max_records`, and owners at most `max_records` and `max_flows`: what
+    further owners move is in the remainder. A group counts its distinct flows; counted_flows.py has
+    the bound where their owners change, beyond which `network.flows` is too low and
+    `uncounted_flows` counts.
 """
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-import msgspec
+import numpy as np
 
+from hogpipe.aggregation.counted_flows import CountedFlows
 from hogpipe.aggregation.dimensions import Grouping
+from hogpipe.aggregation.flow_columns import FlowColumns
+from hogpipe.aggregation.group_table import QUALITIES
+from hogpipe.aggregation.latest_processes import LatestProcesses
+from hogpipe.aggregation.owned_sums import SumBuffer
 from hogpipe.aggregation.selectors import Selection, Selector
-from hogpipe.model import Attribution, FlowKey, Process, Quality, ServicePorts, TrafficCounts
-from hogpipe.records.schema import TrafficBody, describe_io
+from hogpipe.aggregation.window_groups import WindowGroups
+from hogpipe.flows.packet_rows import Counters, FlowSums, Integers
+from hogpipe.model import Attribution, FlowKey, Process, ServicePorts, TrafficCounts
+from hogpipe.records.schema import TrafficBody
 
-_MAX_PROCESSES = 4096
-
-_LatestProcess = tuple[Process, Process]
-"""A process as it was described, by whose identity as an object it is found, and as of late."""
-
-
-class _Group(msgspec.Struct, eq=False, gc=False):
-    """The sums of a group, with the first flow and what was known of it, which describe it."""
-
-    flow: FlowKey
-    attribution: Attribution
-    ports: ServicePorts
-    traffic: TrafficCounts = msgspec.field(default_factory=TrafficCounts)
-    flows: int = 0
-    qualities: dict[Quality, int] = msgspec.field(default_factory=dict)
-
-    def add(self, traffic: TrafficCounts, quality: Quality) -> None:
-        self.traffic.add_counts(traffic)
-        self.qualities[quality] = self.qualities.get(quality, 0) + traffic.total_bytes
-
-
-class _Route(msgspec.Struct, gc=False):
-    """The group of a flow in this window, valid while the flow's attribution stays the same."""
-
-    attribution: Attribution
-    group: _Group
-    counted_by: tuple[_Group, ...] = ()
-    """The groups that have counted the flow; more than one if its attribution changed."""
+_CODES = {quality: code for code, quality in enumerate(QUALITIES)}
+_MAX_BUFFERED = 4096
 
 
 class Aggregator:
@@ -73,16 +65,12 @@ class Aggregator:
         max_flows: int = 262_144,
         recall_process: Callable[[Process], Process] = lambda process: process,
     ) -> None:
-        self._set_rules(group_by, only, max_records)
-        self._recall_process = recall_process
-        self.service_ports = ServicePorts()
-        """What is known of this host's ports, for flows that are new in the window."""
-        self._latest: dict[int, _LatestProcess] = {}
-        self._former_latest: dict[int, _LatestProcess] = {}
-        self._routes: dict[FlowKey, _Route] = {}
-        self._invalid_routes: dict[FlowKey, _Route] = {}
-        """Of flows that had traffic in this window, but none since their route was invalidated."""
         self._max_flows = max_flows
+        self._set_rules(group_by, only, max_records)
+        self._latest = LatestProcesses(recall_process)
+        self._service_ports = ServicePorts()
+        self._buffer = SumBuffer()
+        self._counted = CountedFlows(max_flows)
         self.bytes_by_quality: dict[str, int] = {}
         """Bytes of both directions by quality, in the window that was drained last."""
         self.folded_groups = 0
@@ -94,14 +82,25 @@ class Aggregator:
         """How often in that window a flow was not counted because of `max_flows`."""
         self._start_window()
 
-    def ingest(self, flow: FlowKey, traffic: TrafficCounts, attribution: Attribution) -> None:
-        """Add the traffic of `flow` to its group."""
-        route = self._routes.get(flow)
-        if route is not None and route.attribution is attribution:
-            group = route.group
-        else:
-            group = self._route(flow, route, attribution)
-        group.add(traffic, attribution.quality)
+    @property
+    def service_ports(self) -> ServicePorts:
+        """What is known of this host's ports, for what is ingested from now on."""
+        return self._service_ports
+
+    @service_ports.setter
+    def service_ports(self, ports: ServicePorts) -> None:
+        self._flush()
+        self._service_ports = ports
+
+    def ingest(self, sums: FlowSums) -> None:
+        """Add what flows moved to their groups; may be called several times in a window."""
+        self._flush()
+        if not len(sums):
+            return
+        flows = FlowColumns(sums.words, sums.packer)
+        groups = self._add(flows, sums.counters, sums.owners, sums.attributions)
+        is_new = self._counted.count(sums.slots, sums.ids, groups)
+        self._groups.table.add_flows(groups[is_new], 1)
 
     def ingest_sum(
         self, flow: FlowKey, traffic: TrafficCounts, attribution: Attribution, flows: int
@@ -110,9 +109,9 @@ class Aggregator:
 
         `flow` is any of them, and `flows` is how many are new in this window.
         """
-        group = self._find_group(flow, attribution)
-        group.flows += flows
-        group.add(traffic, attribution.quality)
+        self._buffer.add(flow, traffic, attribution, flows)
+        if len(self._buffer) >= _MAX_BUFFERED:
+            self._flush()
 
     def regroup(
         self, group_by: Collection[str], only: Sequence[Selector], max_records: int
@@ -121,20 +120,23 @@ class Aggregator:
 
         So every body is by one set of rules.
         """
-        assert not self._groups
-        assert self._remainder is None
+        assert self._groups.table.is_empty
         self._set_rules(group_by, only, max_records)
+        self._start_window()
 
     def invalidate_routes(self) -> None:
-        """Find the group of each flow again, as the description of a process has changed.
+        """Describe processes again from now on, as the description of one has changed.
 
         What was ingested stays in the groups it is in.
         """
-        fewer, more = sorted((self._routes, self._invalid_routes), key=len)
-        more.update(fewer)  # no flow is in both
-        self._invalid_routes = more
-        self._routes = {}
-        self._start_generation()
+        self._flush()
+        self._latest.start_generation()
+
+    def recall_processes(self, attributions: Iterable[Attribution]) -> None:
+        """Describe the processes of this window's traffic that is not ingested yet as of now."""
+        if self._needs_processes:
+            for attribution in attributions:
+                self._latest.describe(attribution)
 
     @property
     def processes(self) -> Collection[Process]:
@@ -142,22 +144,21 @@ class Aggregator:
 
         One may be there more than once. Empty if records do not depend on processes.
         """
-        return [latest for _, latest in (*self._former_latest.values(), *self._latest.values())]
+        self._flush()
+        return self._latest.list_all()
 
     def drain(self) -> Iterator[TrafficBody]:
         """End the window and return its bodies in order of first ingest, the remainder last.
 
         The next window has begun when this returns. Bodies are built during the iteration.
         """
-        groups, remainder = list(self._groups.values()), self._remainder
-        self.bytes_by_quality = {}
-        for group in groups if remainder is None else (*groups, remainder):
-            for name, size in _name_qualities(group).items():
-                self.bytes_by_quality[name] = self.bytes_by_quality.get(name, 0) + size
-        self.folded_groups = len(self._folded)
-        self.uncounted_flows = self._uncounted
+        self._flush()
+        groups = self._groups
+        self.bytes_by_quality = groups.table.sum_qualities()
+        self.folded_groups = groups.table.folded
+        self.uncounted_flows = self._counted.uncounted
         self._start_window()
-        return _build_bodies(self._grouping, groups, remainder)
+        return groups.build_bodies()
 
     def _set_rules(
         self, group_by: Collection[str], only: Sequence[Selector], max_records: int
@@ -172,95 +173,38 @@ class Aggregator:
         self._max_records = max_records
 
     def _start_window(self) -> None:
-        self._groups: dict[Hashable, _Group] = {}
-        self._remainder: _Group | None = None
-        self._routes = {}
-        self._invalid_routes = {}
-        self._start_generation()
-        self._counted_flows = 0
-        self._folded: set[Hashable] = set()
-        self._uncounted = 0
+        self._groups = WindowGroups(self._grouping, self._max_records, self._max_flows)
+        self._latest.start_generation()
+        self._counted.start_window()
 
-    def _route(self, flow: FlowKey, route: _Route | None, attribution: Attribution) -> _Group:
-        """Return the group of `flow`; the group counts the flow once in a window."""
-        group = self._find_group(flow, attribution)
-        if route is None and (route := self._invalid_routes.pop(flow, None)) is not None:
-            self._routes[flow] = route
-        if route is None:
-            if self._counted_flows >= self._max_flows:
-                self._uncounted += 1
-                return group
-            route = self._routes[flow] = _Route(attribution, group)
-        route.attribution = attribution
-        route.group = group
-        if group not in route.counted_by:
-            if self._counted_flows >= self._max_flows:
-                self._uncounted += 1
-            else:
-                self._counted_flows += 1
-                route.counted_by += (group,)
-                group.flows += 1
-        return group
+    def _flush(self) -> None:
+        """Add the sums that were gathered."""
+        if not len(self._buffer):
+            return
+        sums = self._buffer.drain()
+        flows = FlowColumns(sums.words, sums.packer)
+        groups = self._add(flows, sums.counters, sums.owners, sums.attributions)
+        self._groups.table.add_flows(groups, sums.flows)
 
-    def _find_group(self, flow: FlowKey, attribution: Attribution) -> _Group:
-        if self._needs_processes and attribution.process is not None:
-            attribution = self._describe_now(attribution, attribution.process)
-        ports = self.service_ports
-        if self._only is None or self._only.selects(flow, attribution, ports):
-            key = self._grouping.make_key(flow, attribution, ports)
-            if (group := self._groups.get(key)) is not None:
-                return group
-            if len(self._groups) < self._max_records:
-                group = self._groups[key] = _Group(flow, attribution, ports)
-                return group
-            if len(self._folded) < self._max_flows:
-                self._folded.add(key)
-        if self._remainder is None:
-            self._remainder = _Group(flow, attribution, ports)
-        return self._remainder
-
-    def _describe_now(self, attribution: Attribution, process: Process) -> Attribution:
-        """Return an attribution to the same process as it was described last."""
-        known = self._latest.get(id(process))
-        if known is None:
-            if len(self._latest) >= _MAX_PROCESSES:
-                self._start_generation()
-            known = self._latest[id(process)] = process, self._recall_process(process)
-        latest = known[1]
-        if latest is process:
-            return attribution
-        return msgspec.structs.replace(attribution, process=latest)
-
-    def _start_generation(self) -> None:
-        """Recall processes again from now on."""
-        self._former_latest, self._latest = self._latest, {}
-
-
-def _build_bodies(
-    grouping: Grouping, groups: Iterable[_Group], remainder: _Group | None
-) -> Iterator[TrafficBody]:
-    for group in groups:
-        yield _build_body(grouping, group)
-    if remainder is not None:
-        yield {**_build_sums(remainder), "remainder": True}
-
-
-def _build_body(grouping: Grouping, group: _Group) -> TrafficBody:
-    body = _build_sums(group)
-    body["network"] = {**body["network"], **grouping.describe_path(group.flow)}
-    owner = grouping.describe_owner(group.attribution)
-    if server := grouping.describe_server(group.flow, group.ports):
-        return {**owner, "server": server, **body}
-    return {**owner, **body}
-
-
-def _build_sums(group: _Group) -> TrafficBody:
-    """Return the counters of a group as a body, without a description."""
-    return {
-        "network": {"flows": group.flows, "io": describe_io(group.traffic)},
-        "attribution": _name_qualities(group),
-    }
-
-
-def _name_qualities(group: _Group) -> dict[str, int]:
-    return {str(quality): size for quality, size in group.qualities.items() if size}
+    def _add(
+        self,
+        flows: FlowColumns,
+        counters: Counters,
+        owners: Integers,
+        attributions: Sequence[Attribution],
+    ) -> Integers:
+        """Add what flows moved; return the groups of the flows."""
+        codes = np.array([_CODES[one.quality] for one in attributions], np.int64)
+        if self._needs_processes:
+            attributions = [self._latest.describe(one) for one in attributions]
+        if self.needs_service_ports:
+            service_ports = flows.find_service_ports(self._service_ports)
+        else:
+            service_ports = np.zeros(len(flows), np.int64)
+        if self._only is None:
+            is_selected = np.ones(len(flows), np.bool_)
+        else:
+            is_selected = self._only.select(flows, service_ports, owners, attributions)
+        groups = self._groups.find(flows, service_ports, owners, attributions, is_selected)
+        self._groups.table.add(groups, counters, codes[owners])
+        return groups

@@ -1,8 +1,8 @@
 """PURE: the dimensions of `group_by`, in one table, and the groups that traffic falls into.
 
-In: names of dimensions; a flow with its attribution, and what is known of service ports. Out: the
-key of the group, and the parts of the group's record that describe its owner, its service and its
-path.
+In: names of dimensions. Out: what keeps groups apart, which is the key of an owner and the fields
+of flows that differ (path_keys.py makes keys of their columns); and the parts of a group's record
+that describe its owner, its service and its path.
 
 Keys and descriptions
     A key holds identities, not descriptions: a process is its (pid, start), its program, which exec
@@ -11,9 +11,8 @@ Keys and descriptions
 
 The `ebpf` source
     The kernel's rows are summed before they reach the aggregator (capture/ebpf/row_aggregation.py).
-    That sum has to keep apart what the dimensions keep apart, so each dimension says how rows do
-    it: by their owner, by fields of their endpoints, or not at all (`NotWithEbpf`), which the
-    checks of the configuration report.
+    That sum keeps apart what the dimensions keep apart, by the same fields. A row has no interface
+    (`_NOT_IN_ROWS`), which the checks of the configuration report.
 
 Adding a dimension
     Its name goes into `DimensionName` and its entry into `DIMENSIONS`. The settings, the checks,
@@ -27,7 +26,7 @@ from typing import Literal, TypedDict, cast
 
 import msgspec
 
-from hogpipe.model import Attribution, FlowKey, Process, ServicePorts, is_sum
+from hogpipe.model import Attribution, FlowKey, Process, is_sum
 from hogpipe.protocols import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, WITH_PORTS
 from hogpipe.records.schema import (
     ContainerInfo,
@@ -48,10 +47,15 @@ DimensionName = Literal[
 EndpointField = Literal[
     "local_address", "remote_address", "local_port", "remote_port", "protocol", "family"
 ]
-"""A field of the endpoints of an `ebpf` row (ENDPOINTS of linux/bpf/shapes.py)."""
+"""A field of the endpoints of an `ebpf` row (ENDPOINTS of linux/bpf/shapes.py), and of a flow."""
 
 RowField = EndpointField | Literal["service_port"]
 """What keeps `ebpf` rows apart: a field, or the port of the service (capture/ebpf/row_ports.py)."""
+
+FlowField = RowField | Literal["interface"]
+"""What keeps flows apart."""
+
+_NOT_IN_ROWS = "the kernel counts at sockets, which have no interface"
 
 # A protocol without a name here is described by its number.
 _TRANSPORTS = {
@@ -93,28 +97,21 @@ class OwnerDimension(msgspec.Struct, frozen=True, kw_only=True):
     """Adds what is known to the owner's part of a record."""
 
 
-class NotWithEbpf(msgspec.Struct, frozen=True):
-    """A dimension that the `ebpf` source has no data for."""
-
-    reason: str
-
-
 class FlowDimension(msgspec.Struct, frozen=True, kw_only=True):
     """A property of the flow."""
 
     name: DimensionName
-    key: Callable[[FlowKey], Hashable]
+    fields: tuple[FlowField, ...]
+    """The fields that differ between flows of different groups."""
     describe: Callable[[FlowKey, PathInfo], None]
     """Adds the property to the `network` of a record."""
-    ebpf: tuple[EndpointField, ...] | NotWithEbpf
-    """The fields that differ between rows of different keys."""
 
 
 class PortDimension(msgspec.Struct, frozen=True, kw_only=True):
     """The port of the service, which follows from the flow and from this host's ports."""
 
     name: DimensionName
-    ebpf: tuple[RowField, ...]
+    fields: tuple[FlowField, ...]
 
 
 Dimension = OwnerDimension | FlowDimension | PortDimension
@@ -134,12 +131,17 @@ class Grouping:
         """Whether groups differ by process or user."""
         self.has_service_port = _PORT in asked
         """Whether groups differ by the port of the service."""
+        self.fields = frozenset(
+            field
+            for dimension in asked
+            if not isinstance(dimension, OwnerDimension)
+            for field in dimension.fields
+        )
+        """The fields by which groups differ."""
 
-    def make_key(self, flow: FlowKey, attribution: Attribution, ports: ServicePorts) -> Hashable:
-        """Return the key of the group that `flow` falls into with this attribution."""
-        owner = [dimension.key(attribution) for dimension in self._owner]
-        port = [ports.find(flow)] if self.has_service_port else []
-        return (*owner, *port, *[dimension.key(flow) for dimension in self._flow])
+    def make_owner_key(self, attribution: Attribution) -> Hashable:
+        """Return what the groups of this owner have in common."""
+        return tuple([dimension.key(attribution) for dimension in self._owner])
 
     def describe_owner(self, attribution: Attribution) -> OwnerInfo:
         """Return the owner's part of the group's record."""
@@ -148,10 +150,9 @@ class Grouping:
             dimension.describe(attribution, info)
         return info
 
-    def describe_server(self, flow: FlowKey, ports: ServicePorts) -> ServerInfo | None:
+    def describe_server(self, port: int) -> ServerInfo | None:
         """Return the group's `server`; None if no port is known, or it is not grouped by."""
-        port = ports.find(flow) if self.has_service_port else 0
-        return {"port": port} if port else None
+        return {"port": port} if port and self.has_service_port else None
 
     def describe_path(self, flow: FlowKey) -> PathInfo:
         """Return the group's part of `network`, counters aside."""
@@ -170,13 +171,13 @@ def list_row_fields(group_by: Iterable[str]) -> list[RowField]:
     """
     fields: list[RowField] = []
     for name in group_by:
-        match DIMENSIONS[name]:
-            case FlowDimension(ebpf=NotWithEbpf(reason=reason)):
-                raise ValueError(f'"{name}" cannot be grouped by with source "ebpf": {reason}')
-            case FlowDimension(ebpf=tuple(needed)) | PortDimension(ebpf=needed):
-                fields += needed
-            case OwnerDimension():
-                pass
+        dimension = DIMENSIONS[name]
+        for field in () if isinstance(dimension, OwnerDimension) else dimension.fields:
+            if field == "interface":
+                raise ValueError(
+                    f'"{name}" cannot be grouped by with source "ebpf": {_NOT_IN_ROWS}'
+                )
+            fields.append(field)
     return fields
 
 
@@ -318,10 +319,6 @@ def _get_ports(flow: FlowKey) -> tuple[int, int]:
     return 0, 0
 
 
-def _identify_flow(flow: FlowKey) -> Hashable:
-    return flow.protocol, flow.local_address, flow.remote_address, *_get_ports(flow)
-
-
 def _describe_flow(flow: FlowKey, info: PathInfo) -> None:
     _describe_transport(flow, info)
     _describe_network_type(flow, info)
@@ -337,7 +334,7 @@ def _describe_endpoint(address: bytes, port: int) -> EndpointInfo:
 
 
 _PROCESS = OwnerDimension(name="process", key=_identify_process, describe=_describe_process)
-_PORT = PortDimension(name="port", ebpf=("service_port",))
+_PORT = PortDimension(name="port", fields=("service_port",))
 _PATH_KEYS: tuple[Literal["transport", "type", "interface", "local", "peer"], ...] = (
     "transport", "type", "interface", "local", "peer",
 )  # fmt: skip
@@ -349,36 +346,15 @@ _ALL: tuple[Dimension, ...] = (
     OwnerDimension(name="unit", key=_identify_unit, describe=_describe_unit),
     OwnerDimension(name="container", key=_identify_container, describe=_describe_container),
     OwnerDimension(name="pod", key=_identify_pod, describe=_describe_pod),
-    FlowDimension(
-        name="transport",
-        key=lambda flow: flow.protocol,
-        describe=_describe_transport,
-        ebpf=("protocol",),
-    ),
-    FlowDimension(
-        name="network_type",
-        key=lambda flow: len(flow.local_address),
-        describe=_describe_network_type,
-        ebpf=("family",),
-    ),
-    FlowDimension(
-        name="interface",
-        key=lambda flow: flow.interface,
-        describe=_describe_interface,
-        ebpf=NotWithEbpf("the kernel counts at sockets, which have no interface"),
-    ),
+    FlowDimension(name="transport", fields=("protocol",), describe=_describe_transport),
+    FlowDimension(name="network_type", fields=("family",), describe=_describe_network_type),
+    FlowDimension(name="interface", fields=("interface",), describe=_describe_interface),
     _PORT,
-    FlowDimension(
-        name="remote",
-        key=lambda flow: flow.remote_address,
-        describe=_describe_remote,
-        ebpf=("family", "remote_address"),
-    ),
+    FlowDimension(name="remote", fields=("remote_address",), describe=_describe_remote),
     FlowDimension(  # after "remote", whose peer has no port
         name="flow",
-        key=_identify_flow,
+        fields=("protocol", "local_address", "remote_address", "local_port", "remote_port"),
         describe=_describe_flow,
-        ebpf=("family", "protocol", "local_address", "remote_address", "local_port", "remote_port"),
     ),
 )
 DIMENSIONS: dict[str, Dimension] = {one.name: one for one in _ALL}

@@ -14,9 +14,12 @@ from ipaddress import IPv6Network, ip_interface, ip_network
 from typing import Literal, get_args
 
 import msgspec
+import numpy as np
 
 from hogpipe.aggregation.dimensions import RowField
-from hogpipe.model import Attribution, FlowKey, Process, ServicePorts
+from hogpipe.aggregation.flow_columns import FlowColumns
+from hogpipe.flows.packet_rows import Flags, Integers
+from hogpipe.model import Attribution, Process
 
 SelectorKind = Literal[
     "pid", "program", "exe", "command", "user", "cgroup", "unit", "container", "pod", "port",
@@ -25,18 +28,33 @@ SelectorKind = Literal[
 _ID_DIGITS = 10  # pids and user ids have 32 bits
 _LAST_PORT = 65_535
 _MAPPED = IPv6Network("::ffff:0:0/96")
+_ADDRESS_BITS = 128  # of an address in a flow's words
 
-_Test = Callable[[FlowKey, Attribution, ServicePorts], bool]
+_OwnerTest = Callable[[Attribution], bool]
+_FlowTest = Callable[[FlowColumns, Integers], Flags]
 
 
-class Selector(msgspec.Struct, frozen=True):
-    """One entry of `only`."""
+class OwnerSelector(msgspec.Struct, frozen=True):
+    """An entry of `only` about owners."""
 
     kind: SelectorKind
-    matches: _Test
-    """Whether traffic of a flow has the property; the last argument is for its service port."""
+    matches: _OwnerTest
+    """Whether an owner has the property."""
     excludes: bool = False
     """Whether traffic that matches is left out."""
+
+
+class FlowSelector(msgspec.Struct, frozen=True):
+    """An entry of `only` about flows."""
+
+    kind: SelectorKind
+    matches: _FlowTest
+    """Which flows have the property; the second argument has their service ports."""
+    excludes: bool = False
+    """Whether traffic that matches is left out."""
+
+
+Selector = OwnerSelector | FlowSelector
 
 
 class Selection:
@@ -44,18 +62,34 @@ class Selection:
 
     def __init__(self, selectors: Iterable[Selector]) -> None:
         entries = list(selectors)
-        self._included = [one.matches for one in entries if not one.excludes]
-        self._excluded = [one.matches for one in entries if one.excludes]
-        self.needs_owner = any(one.kind not in _OF_FLOWS for one in entries)
+        self._included = [one for one in entries if not one.excludes]
+        self._excluded = [one for one in entries if one.excludes]
+        self.needs_owner = any(isinstance(one, OwnerSelector) for one in entries)
         """Whether it depends on the process or the user."""
         self.needs_service_port = any(one.kind == "port" for one in entries)
 
-    def selects(self, flow: FlowKey, attribution: Attribution, ports: ServicePorts) -> bool:
-        """Return whether traffic of `flow` with this attribution is selected."""
-        if any(matches(flow, attribution, ports) for matches in self._excluded):
-            return False
-        included = self._included
-        return not included or any(matches(flow, attribution, ports) for matches in included)
+    def select(
+        self,
+        flows: FlowColumns,
+        service_ports: Integers,
+        owners: Integers,
+        attributions: Sequence[Attribution],
+    ) -> Flags:
+        """Return which flows are selected; `owners` are the places of their attributions."""
+
+        def match_any(selectors: Sequence[Selector]) -> Flags:
+            found = np.zeros(len(flows), np.bool_)
+            for one in selectors:
+                if isinstance(one, FlowSelector):
+                    found |= one.matches(flows, service_ports)
+                else:
+                    found |= np.array([one.matches(owner) for owner in attributions], np.bool_)[
+                        owners
+                    ]
+            return found
+
+        selected = ~match_any(self._excluded)
+        return selected & match_any(self._included) if self._included else selected
 
 
 def parse_selector(text: str) -> Selector:
@@ -69,11 +103,13 @@ def parse_selector(text: str) -> Selector:
         kinds = ", ".join(get_args(SelectorKind))
         form = "write kind:pattern, or !kind:pattern to exclude"
         raise ValueError(f"{text!r} is not a selector: {form}, kind one of {kinds}")
+    excludes = text.startswith("!")
     try:
-        matches = _MAKERS[kind](pattern)
+        if kind in _FLOW_TESTS:
+            return FlowSelector(kind, _FLOW_TESTS[kind](pattern), excludes)
+        return OwnerSelector(kind, _OWNER_TESTS[kind](pattern), excludes)
     except ValueError as error:
         raise ValueError(f"{text!r} is not a selector: {error}") from error
-    return Selector(kind, matches, excludes=text.startswith("!"))
 
 
 def list_selected_fields(only: Sequence[str]) -> list[RowField]:
@@ -82,9 +118,9 @@ def list_selected_fields(only: Sequence[str]) -> list[RowField]:
     return [field for kind in kinds for field in _OF_FLOWS.get(kind, ())]
 
 
-def _make_process_test(test: Callable[[str, Process], bool]) -> Callable[[str], _Test]:
-    def make(pattern: str) -> _Test:
-        def matches(_flow: FlowKey, attribution: Attribution, _ports: ServicePorts) -> bool:
+def _make_process_test(test: Callable[[str, Process], bool]) -> Callable[[str], _OwnerTest]:
+    def make(pattern: str) -> _OwnerTest:
+        def matches(attribution: Attribution) -> bool:
             process = attribution.process
             return process is not None and test(pattern, process)
 
@@ -93,17 +129,17 @@ def _make_process_test(test: Callable[[str, Process], bool]) -> Callable[[str], 
     return make
 
 
-def _make_pid_test(pattern: str) -> _Test:
+def _make_pid_test(pattern: str) -> _OwnerTest:
     if not _is_number(pattern):
         raise ValueError("a pid is a number, as in pid:4242")
     pid = int(pattern)
     return _make_process_test(lambda _pattern, process: process.pid == pid)(pattern)
 
 
-def _make_user_test(pattern: str) -> _Test:
+def _make_user_test(pattern: str) -> _OwnerTest:
     wanted = int(pattern) if _is_number(pattern) else None
 
-    def matches(_flow: FlowKey, attribution: Attribution, _ports: ServicePorts) -> bool:
+    def matches(attribution: Attribution) -> bool:
         if (process := attribution.process) is not None:
             user_id, name = process.user_id, process.user_name
         elif (user := attribution.user) is not None:
@@ -115,25 +151,25 @@ def _make_user_test(pattern: str) -> _Test:
     return matches
 
 
-def _make_port_test(pattern: str) -> _Test:
+def _make_port_test(pattern: str) -> _FlowTest:
     port = int(pattern) if _is_number(pattern) else 0
     if not 0 < port <= _LAST_PORT:
         raise ValueError(f"a port is a number from 1 to {_LAST_PORT}, as in port:443")
-    return lambda flow, _attribution, ports: ports.find(flow) == port
+    return lambda _flows, service_ports: service_ports == port
 
 
-def _make_remote_test(pattern: str) -> _Test:
-    size, shift, prefix = _parse_network(pattern)
-
-    def matches(flow: FlowKey, _attribution: Attribution, _ports: ServicePorts) -> bool:
-        address = flow.remote_address
-        return len(address) == size and int.from_bytes(address, "big") >> shift == prefix
-
-    return matches
+def _make_remote_test(pattern: str) -> _FlowTest:
+    size, start, length = _parse_network(pattern)
+    unused = _ADDRESS_BITS - length
+    mask, prefix = (
+        np.frombuffer((number >> unused << unused).to_bytes(16, "big"), np.uint64)
+        for number in ((1 << _ADDRESS_BITS) - 1, start << _ADDRESS_BITS - 8 * size)
+    )
+    return lambda flows, _service_ports: flows.are_remote_in(size, mask, prefix)
 
 
 def _parse_network(text: str) -> tuple[int, int, int]:
-    """Return the bytes of an address of the network, and by which shift it becomes which prefix.
+    """Return the bytes of an address of the network, its first address, and its prefix length.
 
     A v4-mapped network is one of IPv4, as addresses of flows are.
     """
@@ -144,8 +180,7 @@ def _parse_network(text: str) -> tuple[int, int, int]:
     bits, start = network.max_prefixlen, int(network.network_address)
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
         bits, start = 32, start & 0xFFFF_FFFF
-    shift = network.max_prefixlen - network.prefixlen
-    return bits // 8, shift, start >> shift
+    return bits // 8, start, network.prefixlen - (network.max_prefixlen - bits)
 
 
 def _describe_network_problem(text: str) -> str:
@@ -179,7 +214,7 @@ def _matches_text(pattern: str, text: str | None) -> bool:
     return text is not None and fnmatchcase(text, pattern)
 
 
-_MAKERS: Mapping[SelectorKind, Callable[[str], _Test]] = {
+_OWNER_TESTS: Mapping[SelectorKind, Callable[[str], _OwnerTest]] = {
     "pid": _make_pid_test,
     "program": _make_process_test(lambda pattern, process: fnmatchcase(process.name, pattern)),
     "exe": _make_process_test(_matches_executable),
@@ -191,6 +226,8 @@ _MAKERS: Mapping[SelectorKind, Callable[[str], _Test]] = {
         lambda pattern, process: _matches_text(pattern, process.container)
     ),
     "pod": _make_process_test(lambda pattern, process: _matches_text(pattern, process.pod)),
+}
+_FLOW_TESTS: Mapping[SelectorKind, Callable[[str], _FlowTest]] = {
     "port": _make_port_test,
     "remote": _make_remote_test,
 }

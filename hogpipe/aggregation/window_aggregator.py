@@ -4,7 +4,7 @@
 `hogpipe top`, may pass the traffic on without records.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from hogpipe.aggregation.selectors import Selector
@@ -43,6 +43,9 @@ class WindowAggregator(Protocol):
 
         The caller has ingested what the flow table had until then.
         """
+
+    def recall_processes(self, attributions: Iterable[Attribution]) -> None:
+        """Describe the processes of this window's traffic that is not ingested yet as of now."""
 
     @property
     def processes(self) -> Collection[Process]:

@@ -11,7 +11,7 @@ import numpy as np
 from hogpipe.flows.flow_words import FLOW_WORDS, WORDS, FlowPacker
 from hogpipe.flows.key_index import ABSENT, KeyIndex, Keys
 from hogpipe.flows.packet_rows import Flags, Integers
-from hogpipe.flows.row_order import order_by_key
+from hogpipe.flows.row_order import find_heads
 from hogpipe.model import OWN_NAMESPACE, FlowKey
 
 _MAX_FOLDS = 4096
@@ -52,8 +52,7 @@ class FlowSlots:
 
         `words` may have a flow more than once. No more than `most` flows get slots.
         """
-        order, bounds = order_by_key(words)
-        heads = np.sort(np.minimum.reduceat(order, bounds[:-1]))[: max(0, most)]
+        heads = find_heads(words)[: max(0, most)]
         return self._index.add(words.take(heads, axis=0)).astype(np.int64)
 
     def add_sums(self, words: Keys) -> Integers:

@@ -346,6 +346,14 @@ class FlowTable:
 
     # What the end of a window does
 
+    def list_attributions(self) -> list[Attribution]:
+        """Return the attributions of what was counted and added since the last drain."""
+        with self.lock:
+            self._flush()
+            numbers = self._owner[self._counters[:, 1] + self._counters[:, 3] > 0]
+            found = {*np.unique(numbers).tolist(), *(row[1] for row in self._settled)}
+            return [self.owners.attribution(number) for number in sorted(found)]
+
     def drain(self) -> FlowSums:
         """Return what was counted and added since the last call."""
         with self.lock:

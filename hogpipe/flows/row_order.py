@@ -43,6 +43,14 @@ def count_distinct(rows: NDArray[np.uint64]) -> int:
     return len(order_by_key(rows)[1]) - 1
 
 
+def find_heads(keys: NDArray[np.uint64]) -> NDArray[np.intp]:
+    """Return the first row of each distinct key, in the order of the rows."""
+    order, bounds = order_by_key(keys)
+    heads: NDArray[np.intp] = np.minimum.reduceat(order, bounds[:-1])
+    heads.sort()
+    return heads
+
+
 def are_equal(rows: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Return which rows equal those at the same place in `others`."""
     # A fold over the columns is several times faster than all(axis=1) over short rows.

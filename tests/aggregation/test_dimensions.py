@@ -15,16 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.flow_sums import FlowAggregator
 from support.traffic import NGINX, exact, make_flow, make_traffic
 
-from hogpipe.aggregation.aggregator import Aggregator
 from hogpipe.aggregation.dimensions import (
     DIMENSIONS,
     DimensionName,
     EndpointField,
     FlowDimension,
     Grouping,
-    NotWithEbpf,
     list_row_fields,
 )
 from hogpipe.aggregation.selectors import list_selected_fields, parse_selector
@@ -46,7 +45,7 @@ PORTS = ServicePorts(frozenset({1}))
 WITH_EBPF = [
     name
     for name, one in DIMENSIONS.items()
-    if not (isinstance(one, FlowDimension) and isinstance(one.ebpf, NotWithEbpf))
+    if not (isinstance(one, FlowDimension) and "interface" in one.fields)
 ]
 
 
@@ -92,8 +91,8 @@ SAMPLES: dict[str, tuple[Sample, set[DimensionName]]] = {
 """By the property that differs from `BASE`: the sample, and the dimensions that tell it apart."""
 
 
-def make_aggregator(group_by: Sequence[str], only: Sequence[str]) -> Aggregator:
-    aggregator = Aggregator(group_by, [parse_selector(text) for text in only], 100)
+def make_aggregator(group_by: Sequence[str], only: Sequence[str]) -> FlowAggregator:
+    aggregator = FlowAggregator(group_by, [parse_selector(text) for text in only], 100)
     aggregator.service_ports = PORTS
     return aggregator
 
@@ -103,7 +102,7 @@ def aggregate_packets(
 ) -> list[TrafficBody]:
     aggregator = make_aggregator(group_by, only)
     for sample in samples:
-        aggregator.ingest(sample.flow, make_traffic((10, 1), (200, 2)), exact(sample.process))
+        aggregator.ingest_flow(sample.flow, make_traffic((10, 1), (200, 2)), exact(sample.process))
     return list(aggregator.drain())
 
 
@@ -245,7 +244,7 @@ def test_the_fields_of_endpoints_are_those_of_the_rows() -> None:
 
 def test_an_unknown_dimension_is_an_error() -> None:
     with pytest.raises(KeyError, match="colour"):
-        Aggregator(["colour"], [], 100)
+        FlowAggregator(["colour"], [], 100)
 
 
 def test_types_and_documentation_list_the_dimensions_in_the_order_of_the_table() -> None:
@@ -269,7 +268,7 @@ def test_a_sum_of_flows_is_described_by_what_its_flows_have_in_common() -> None:
     assert Grouping(names).describe_path(flow) == {
         "transport": "udp", "type": "ipv4", "interface": {"name": "eth0"},
     }  # fmt: skip
-    assert Grouping(names).describe_server(flow, ServicePorts()) is None
+    assert Grouping(names).describe_server(0) is None
     for name in names:
         described = Grouping([name]).describe_path(flow)
         assert "local" not in described

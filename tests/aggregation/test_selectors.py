@@ -1,21 +1,25 @@
 """Selectors: what each kind matches, and what several of them select together."""
 
 import re
+from ipaddress import IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.traffic import NGINX, attributions, exact, flows, make_flow
 
+from hogpipe.aggregation.flow_columns import FlowColumns
 from hogpipe.aggregation.selectors import (
     Selection,
     SelectorKind,
     list_selected_fields,
     parse_selector,
 )
+from hogpipe.flows.flow_words import FlowPacker
 from hogpipe.model import (
     UNATTRIBUTED,
     UNKNOWN_FLOW,
@@ -42,12 +46,21 @@ def matches(
     flow: FlowKey = FLOW,
     ports: ServicePorts = ServicePorts(),  # noqa: B008 - it is frozen
 ) -> bool:
-    return parse_selector(text).matches(flow, attribution, ports)
+    return selects([text], attribution, flow, ports)
 
 
-def selects(only: list[str], attribution: Attribution, flow: FlowKey = FLOW) -> bool:
-    selection = Selection(map(parse_selector, only))
-    return selection.selects(flow, attribution, ServicePorts())
+def selects(
+    only: list[str],
+    attribution: Attribution,
+    flow: FlowKey = FLOW,
+    ports: ServicePorts = ServicePorts(),  # noqa: B008 - it is frozen
+) -> bool:
+    packer = FlowPacker()
+    columns = FlowColumns(packer.pack([flow]), packer)
+    (selected,) = Selection(map(parse_selector, only)).select(
+        columns, columns.find_service_ports(ports), np.zeros(1, np.int64), [attribution]
+    )
+    return bool(selected)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +171,20 @@ def test_other_remote_ends_are_not_matched(text: str, flow: FlowKey) -> None:
     assert not matches(text, flow=flow)
 
 
+@given(flows, st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16), st.data())
+def test_a_network_has_the_addresses_with_its_prefix(
+    flow: FlowKey, address: bytes, data: st.DataObject
+) -> None:
+    length = data.draw(st.integers(0, 8 * len(address)))
+    address = data.draw(st.sampled_from([address, flow.remote_address or address]))
+    length = min(length, 8 * len(address))
+    network = ip_network((address, length), strict=False)
+    mapped = isinstance(network, IPv6Network) and network.subnet_of(IPv6Network("::ffff:0:0/96"))
+    expected = bool(flow.remote_address) and ip_address(flow.remote_address) in network
+    if not mapped:
+        assert matches(f"remote:{network}", flow=flow) == expected
+
+
 def test_a_port_is_that_of_the_service() -> None:
     assert matches("port:443")
     assert not matches("port:40000")
@@ -248,11 +275,11 @@ def test_no_text_makes_a_selector_that_fails_later(
     kind: str, text: str, flow: FlowKey, attribution: Attribution
 ) -> None:
     try:
-        selector = parse_selector(f"{kind}:{text}")
+        parse_selector(f"{kind}:{text}")
     except ValueError:
         assert text == "" or kind in {"pid", "port", "remote"}
     else:
-        assert selector.matches(flow, attribution, ServicePorts()) in {True, False}
+        assert matches(f"{kind}:{text}", attribution, flow) in {True, False}
 
 
 def test_the_page_lists_the_kinds_with_examples_that_can_be_parsed() -> None:

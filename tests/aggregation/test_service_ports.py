@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.flow_sums import FlowAggregator
 from support.traffic import NGINX, exact, flows, make_flow, make_traffic
 
-from hogpipe.aggregation.aggregator import Aggregator
 from hogpipe.aggregation.selectors import parse_selector
 from hogpipe.model import OWN_NAMESPACE, UNKNOWN_FLOW, FlowKey, ServicePorts
 from hogpipe.protocols import ICMP, SCTP, TCP, UDP
@@ -87,13 +87,13 @@ def test_the_port_is_one_of_the_flows_ports(
 
 
 def test_a_group_keeps_its_port_when_the_ports_of_the_host_change() -> None:
-    aggregator = Aggregator(["port"], [], 10)
+    aggregator = FlowAggregator(["port"], [], 10)
     aggregator.service_ports = ServicePorts(frozenset())
     served = make_flow(40_000, remote_port=50_000)
-    aggregator.ingest(served, make_traffic((1, 1)), exact(NGINX))
+    aggregator.ingest_flow(served, make_traffic((1, 1)), exact(NGINX))
     aggregator.service_ports = ServicePorts(frozenset({40_000}))
     bodies = aggregator.drain()
-    aggregator.ingest(served, make_traffic((2, 1)), exact(NGINX))
+    aggregator.ingest_flow(served, make_traffic((2, 1)), exact(NGINX))
     moved = [
         (body["server"]["port"], body["network"]["io"]["transmit"]["bytes"])
         for window in (bodies, aggregator.drain())
@@ -103,6 +103,6 @@ def test_a_group_keeps_its_port_when_the_ports_of_the_host_change() -> None:
 
 
 def test_service_ports_are_needed_by_the_dimension_and_by_the_selector() -> None:
-    assert Aggregator(["port"], [], 1).needs_service_ports
-    assert Aggregator([], [parse_selector("!port:22")], 1).needs_service_ports
-    assert not Aggregator(["flow"], [parse_selector("remote:::1")], 1).needs_service_ports
+    assert FlowAggregator(["port"], [], 1).needs_service_ports
+    assert FlowAggregator([], [parse_selector("!port:22")], 1).needs_service_ports
+    assert not FlowAggregator(["flow"], [parse_selector("remote:::1")], 1).needs_service_ports

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from support.flow_sums import FlowAggregator
 from support.traffic import (
     NGINX,
     attributions,
@@ -20,7 +21,6 @@ from support.traffic import (
     make_flow,
 )
 
-from hogpipe.aggregation.aggregator import Aggregator
 from hogpipe.aggregation.selectors import parse_selector
 from hogpipe.model import (
     Attribution,
@@ -92,9 +92,9 @@ def test_traffic_records_are_valid(
     start_ns: int,
 ) -> None:
     only = [parse_selector("pid:1")] * selective
-    aggregator = Aggregator(group_by, only, max_records)
+    aggregator = FlowAggregator(group_by, only, max_records)
     for item in moved:
-        aggregator.ingest(*item)
+        aggregator.ingest_flow(*item)
     stamper = RecordStamper(RUN, "web1")
     for body in aggregator.drain():
         validate(stamper.traffic(body, start_ns, start_ns + SECOND))
@@ -205,8 +205,8 @@ def test_the_schema_rejects_what_is_not_a_record(change: dict[str, object]) -> N
 
 
 def test_keys_come_in_the_documented_order() -> None:
-    aggregator = Aggregator(["process"], [], 1)
-    aggregator.ingest(make_flow(), make_delta((10, 1), (460, 2)), exact(NGINX))
+    aggregator = FlowAggregator(["process"], [], 1)
+    aggregator.ingest_flow(make_flow(), make_delta((10, 1), (460, 2)), exact(NGINX))
     (body,) = aggregator.drain()
     start = 1_795_330_809 * SECOND
     record = RecordStamper(RUN, "web1").traffic(body, start, start + SECOND)

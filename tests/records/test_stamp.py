@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support.flow_sums import FlowAggregator
 from support.traffic import NGINX, exact, make_delta, make_flow
 
-from hogpipe.aggregation.aggregator import Aggregator
 from hogpipe.model import AttributionCounts, CaptureCounts
 from hogpipe.records import stats
 from hogpipe.records.schema import TrafficBody
@@ -26,8 +26,8 @@ times = st.integers(0, 4_000_000_000 * SECOND)
 
 def test_a_sequence_has_no_gaps_over_both_types() -> None:
     stamper = RecordStamper(RUN, "web1")
-    aggregator = Aggregator([], [], 1)
-    aggregator.ingest(make_flow(), make_delta((1, 1)), exact(NGINX))
+    aggregator = FlowAggregator([], [], 1)
+    aggregator.ingest_flow(make_flow(), make_delta((1, 1)), exact(NGINX))
     (traffic,) = aggregator.drain()
     body: StatsBody = {
         "capture": stats.capture_info(CaptureCounts()),

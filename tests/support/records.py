@@ -6,9 +6,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from hogpipe.aggregation.aggregator import Aggregator
 from hogpipe.records.schema import Record, StatsBody, TrafficRecord
 from hogpipe.records.stamp import RecordStamper, make_run_id, make_window
+from support.flow_sums import FlowAggregator
 from support.sinks import stats
 from support.traffic import attributions, deltas, dimensions, flows
 
@@ -67,9 +67,9 @@ def read_schema(name: str) -> dict[str, Any]:
 def _windows(draw: st.DrawFn) -> list[Record]:
     start_ns = draw(st.integers(0, 4_000_000_000_000)) * 1_000_000
     length_ns = draw(st.integers(50, 86_400_000)) * 1_000_000
-    aggregator = Aggregator(draw(dimensions), [], draw(st.integers(1, 4)))
+    aggregator = FlowAggregator(draw(dimensions), [], draw(st.integers(1, 4)))
     for item in draw(st.lists(st.tuples(flows, deltas, attributions), max_size=6)):
-        aggregator.ingest(*item)
+        aggregator.ingest_flow(*item)
     stamper = RecordStamper(RUN, "web1")
     end_ns = start_ns + length_ns
     records: list[Record] = [stamper.traffic(body, start_ns, end_ns) for body in aggregator.drain()]

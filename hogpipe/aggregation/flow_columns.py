@@ -1,0 +1,120 @@
+"""PURE: flows in columns, as dimensions and selectors need them.
+
+In: words of flows, with the names of their numbers. Out: columns of their parts, and keys that are
+equal for flows which do not differ in some fields.
+
+Keys
+    A key has the words of a flow in which only these fields are left. Ports of a protocol without
+    ports are 0 in it (an ICMP identifier is no port). In place of the namespace, which no dimension
+    needs, is the port of the service. Words that no field is in are left out.
+
+The numbers of interfaces in words hold for one table and moment; in keys they are those of a
+`Numbering` that the caller keeps.
+"""
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hogpipe.aggregation.dimensions import FlowField
+from hogpipe.flows.flow_words import FLOW_WORDS, WORDS, FlowPacker, Numbering
+from hogpipe.flows.key_index import Keys
+from hogpipe.flows.packet_rows import Flags, Integers
+from hogpipe.flows.service_port_columns import find_service_ports, have_ports
+from hogpipe.model import OWN_NAMESPACE, FlowKey, ServicePorts
+
+_COPIED: Mapping[FlowField, tuple[str, ...]] = {
+    "protocol": ("protocol",),
+    "family": ("address_size",),
+    "local_address": ("address_size", "local_address"),
+    "remote_address": ("remote_size", "remote_address"),
+}
+_PLACES: Mapping[FlowField, tuple[int, ...]] = {
+    "protocol": (0,),
+    "family": (0,),
+    "interface": (0,),
+    "local_port": (1,),
+    "remote_port": (1,),
+    "service_port": (1,),
+    "local_address": (0, 2, 3),
+    "remote_address": (0, 4, 5),
+}
+"""The words that a field is in."""
+_SERVICE_PORT = "namespace"
+
+
+class FlowColumns:
+    """Flows, a row of `words` for each."""
+
+    def __init__(self, words: Keys, packer: FlowPacker) -> None:
+        self.words = np.ascontiguousarray(words)
+        self.packer = packer
+        self._parts = self.words.view(FLOW_WORDS)[:, 0]
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def take(self, rows: Integers) -> "FlowColumns":
+        """Return these rows."""
+        return FlowColumns(self.words[rows], self.packer)
+
+    def flow(self, row: int) -> FlowKey:
+        """Return the flow of a row."""
+        return self.packer.unpack(self.words[row])
+
+    def find_service_ports(self, ports: ServicePorts) -> Integers:
+        """Return the port of the service of each flow, 0 where it has none."""
+        parts, own = self._parts, self.packer.namespaces.find(OWN_NAMESPACE)
+        is_own = parts["namespace"] == (-1 if own is None else own)
+        return find_service_ports(
+            parts["protocol"], parts["local_port"], parts["remote_port"], is_own, ports
+        )
+
+    def are_remote_in(self, size: int, mask: Keys, prefix: Keys) -> Flags:
+        """Return which flows have a remote address of `size` bytes that is `prefix` under `mask`.
+
+        Both are the two words of a left-aligned address.
+        """
+        found: Flags = self._parts["remote_size"] == size
+        for place, (bits, wanted) in enumerate(zip(mask, prefix, strict=True), WORDS - 2):
+            found &= self.words[:, place] & bits == wanted
+        return found
+
+    def make_keys(
+        self, fields: Collection[FlowField], service_ports: Integers, interfaces: Numbering[str]
+    ) -> Keys:
+        """Return keys of the flows, as many words wide as `count_key_words` says."""
+        keys = np.zeros(len(self), FLOW_WORDS)
+        for field in fields:
+            if field == "interface":
+                keys[field] = _renumber(self._parts[field], self.packer.interfaces, interfaces)
+            elif field == "service_port":
+                keys[_SERVICE_PORT] = service_ports
+            elif field in ("local_port", "remote_port"):
+                keys[field] = np.where(have_ports(self._parts["protocol"]), self._parts[field], 0)
+            else:
+                for name in _COPIED[field]:
+                    keys[name] = self._parts[name]
+        return keys.view(np.uint64).reshape(-1, WORDS)[:, _find_places(fields)]
+
+
+def count_key_words(fields: Collection[FlowField]) -> int:
+    """Return how many words keys have."""
+    return len(_find_places(fields))
+
+
+def _find_places(fields: Collection[FlowField]) -> list[int]:
+    return sorted({place for field in fields for place in _PLACES[field]})
+
+
+def _renumber(
+    numbers: NDArray[np.uint32], names: Numbering[str], others: Numbering[str]
+) -> Integers:
+    """Return the numbers that the names of `numbers` have in `others`."""
+    is_used = np.zeros(int(numbers.max(initial=0)) + 1, np.bool_)
+    is_used[numbers] = True
+    found = np.zeros(len(is_used), np.int64)
+    for number in np.flatnonzero(is_used).tolist():
+        found[number] = others.number(names.name(number))
+    return found[numbers]

@@ -1,0 +1,116 @@
+"""PURE: the groups of one window with what describes them, and the bodies of their records.
+
+In: flows with their attributions. Out: the number of each flow's group; at the end, bodies.
+
+A group is described by its first flow, and by what was known of that flow's owner then.
+"""
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hogpipe.aggregation.dimensions import Grouping
+from hogpipe.aggregation.flow_columns import FlowColumns, count_key_words
+from hogpipe.aggregation.group_table import REMAINDER, GroupSums, GroupTable
+from hogpipe.flows.flow_words import Numbering
+from hogpipe.flows.packet_rows import Flags, Integers
+from hogpipe.model import Attribution
+from hogpipe.records.schema import TrafficBody, describe_io
+
+_UNNUMBERED = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Heads:
+    """The first flows of groups that were found in one call, in the order of the groups."""
+
+    flows: FlowColumns
+    service_ports: list[int]
+    attributions: list[Attribution]
+
+
+class WindowGroups:
+    """The groups that `grouping` makes of flows.
+
+    At most `max_groups`, as in GroupTable; at most `max_folded` further owners have numbers.
+    """
+
+    def __init__(self, grouping: Grouping, max_groups: int, max_folded: int) -> None:
+        self._grouping = grouping
+        self.table = GroupTable(1 + count_key_words(grouping.fields), max_groups, max_folded)
+        self._max_owners = max_groups + max_folded
+        self._owners: dict[Hashable, int] = {}
+        self._interfaces: Numbering[str] = Numbering()
+        self._heads: list[_Heads] = []
+
+    def find(
+        self,
+        flows: FlowColumns,
+        service_ports: Integers,
+        owners: Integers,
+        attributions: Sequence[Attribution],
+        is_selected: Flags,
+    ) -> Integers:
+        """Return the group of each flow; those that are not selected are in the remainder."""
+        numbers = np.array([self._number_owner(one) for one in attributions], np.int64)[owners]
+        fields = self._grouping.fields
+        keys = np.empty((len(flows), 1 + count_key_words(fields)), np.uint64)
+        keys[:, 0] = numbers
+        if fields:
+            keys[:, 1:] = flows.make_keys(fields, service_ports, self._interfaces)
+        is_selected = is_selected & (numbers != _UNNUMBERED)
+        if is_selected.all():
+            groups, begun = self.table.find(keys)
+        else:
+            selected = np.flatnonzero(is_selected)
+            groups = np.full(len(flows), REMAINDER, np.int64)
+            groups[selected], begun = self.table.find(keys[selected])
+            begun = selected[begun]
+        if len(begun):
+            begun_by = [attributions[owner] for owner in owners[begun].tolist()]
+            heads = _Heads(flows.take(begun), service_ports[begun].tolist(), begun_by)
+            self._heads.append(heads)
+        return groups
+
+    def build_bodies(self) -> Iterator[TrafficBody]:
+        """Return the bodies of all groups in their order, the remainder last if there is one.
+
+        Each is built when it is asked for.
+        """
+        sums = self.table.list_sums()
+        for heads in self._heads:
+            for row, (port, owner) in enumerate(
+                zip(heads.service_ports, heads.attributions, strict=True)
+            ):
+                yield self._build_body(next(sums), heads.flows, row, port, owner)
+        for remainder in sums:
+            yield {**_build_sums(remainder), "remainder": True}
+
+    def _number_owner(self, attribution: Attribution) -> int:
+        key = self._grouping.make_owner_key(attribution)
+        number = self._owners.get(key)
+        if number is None:
+            if len(self._owners) >= self._max_owners:
+                return _UNNUMBERED
+            number = self._owners[key] = len(self._owners)
+        return number
+
+    def _build_body(
+        self, sums: GroupSums, flows: FlowColumns, row: int, port: int, attribution: Attribution
+    ) -> TrafficBody:
+        grouping, body = self._grouping, _build_sums(sums)
+        if grouping.fields:
+            body["network"] = {**body["network"], **grouping.describe_path(flows.flow(row))}
+        owner = grouping.describe_owner(attribution)
+        if server := grouping.describe_server(port):
+            return {**owner, "server": server, **body}
+        return {**owner, **body}
+
+
+def _build_sums(sums: GroupSums) -> TrafficBody:
+    """Return the counters of a group as a body, without a description."""
+    return {
+        "network": {"flows": sums.flows, "io": describe_io(sums.traffic)},
+        "attribution": sums.qualities,
+    }
