@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from support import frames as build
 from support.frame_strategies import frames
 
-from hogpipe.capture.decode.decoder import Decoder, WireFlows
+from hogpipe.capture.decode.decoder import Decoder
 from hogpipe.capture.decode.fragments import FragmentTable
 from hogpipe.capture.decode.scalar_ip import DecodedFrame, decode_frame
 from hogpipe.capture.decode.scalar_link import LinkType, Packet, locate_packet
+from hogpipe.capture.decode.wire_packets import DecodedFrames
 from hogpipe.capture.formats.filter_program import Instruction
 from hogpipe.capture.length_filter import add_length_check
 from hogpipe.linux.socket_filter import attach_filter, read_filter
@@ -59,7 +60,7 @@ def filtered(
         made.close()
 
 
-def decode(link_type: int, captured: bytes, snaplen: int = SNAPLEN) -> WireFlows:
+def decode(link_type: int, captured: bytes, snaplen: int = SNAPLEN) -> DecodedFrames:
     return Decoder(link_type, FragmentTable(), snaplen).decode(build.batch_of([captured]))
 
 
@@ -127,7 +128,7 @@ def test_a_big_tcp_packet_counts_with_the_least_length_that_it_can_have(packet: 
             captured = one.pass_on(frame)
         assert captured == frame[:SNAPLEN]
         flows = decode(link_type, captured)
-        assert (flows.bytes, flows.needs_original_lengths) == ([65_536], True)
+        assert (flows.packets.bytes.tolist(), flows.needs_original_lengths) == ([65_536], True)
 
 
 @pytest.mark.parametrize("snaplen", [128, 300])
@@ -156,7 +157,7 @@ def test_lengths_read_the_fast_way_are_those_read_with_the_original_length(
     flows, rest = decoder.decode(build.batch_of([captured])), decoder.flush()
     assert flows.captured.bytes + rest.captured.bytes <= len(frame)
     exact = decode_frame(link_type, frame[:snaplen], len(frame))
-    if lengths := flows.bytes + rest.bytes:
+    if lengths := flows.packets.bytes.tolist() + rest.packets.bytes.tolist():
         assert isinstance(exact, DecodedFrame)
         assert lengths == [exact.length]
     elif isinstance(exact, DecodedFrame):

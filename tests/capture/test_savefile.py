@@ -10,6 +10,7 @@ from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.capture.savefile import SavefileSource
 from hogpipe.errors import CaptureError, ConfigurationError
 from hogpipe.flows.flow_batch import FlowBatch
+from hogpipe.flows.flow_table import FlowTable
 from hogpipe.model import CaptureCounts, Tally
 
 ETHERNET = 1
@@ -20,16 +21,36 @@ INTERVAL_NS = 1_000_000_000
 LOCAL = LocalAddresses(frozenset({A4}))
 
 
-def source_of(path: Path, expression: str = "") -> SavefileSource:
-    return SavefileSource(path, expression=expression, local=LOCAL, interval_ns=INTERVAL_NS)
+def make_table(max_flows: int = 65_536) -> FlowTable:
+    return FlowTable(max_flows, max_flows, reserve=max_flows // 2)
 
 
-def replay(path: Path, expression: str = "") -> tuple[list[FlowBatch], CaptureError | None]:
+def source_of(path: Path, expression: str = "", table: FlowTable | None = None) -> SavefileSource:
+    return SavefileSource(
+        path,
+        table or make_table(),
+        expression=expression,
+        local=LOCAL,
+        interval_ns=INTERVAL_NS,
+    )
+
+
+def replay(
+    path: Path, expression: str = "", table: FlowTable | None = None
+) -> tuple[list[FlowBatch], CaptureError | None]:
+    """Return the batches, each with all of its flows."""
     batches: list[FlowBatch] = []
-    source = source_of(path, expression)
+    table = table or make_table()
+    source = source_of(path, expression, table)
     source.open()
+
+    def offer(batch: FlowBatch) -> None:
+        if batch.rows is not None:
+            batch.flows = table.count(batch.rows, batch.time_ns / 1e9)
+        batches.append(batch)
+
     try:
-        source.run(batches.append)
+        source.run(offer)
     except CaptureError as error:
         return batches, error
     return batches, None
@@ -77,6 +98,21 @@ def test_packets_of_several_reads_are_all_counted(tmp_path: Path) -> None:
     frames = [at(number / 10_000, datagram()) for number in range(20_000)]
     batches, _failure = replay(write_pcap(tmp_path / "t.pcap", ETHERNET, frames))
     assert transmitted(batches) == 20_000 * 100
+
+
+def test_more_flows_than_the_table_has_room_for_are_counted_each_by_itself(
+    tmp_path: Path,
+) -> None:
+    frames = [
+        at(number / 10_000, ethernet(ipv4(UDP, udp(number % 1500, 53, bytes(72)))))
+        for number in range(9_000)
+    ]
+    path = write_pcap(tmp_path / "t.pcap", ETHERNET, frames)
+    batches, failure = replay(path, table=make_table(256))
+    assert failure is None
+    assert counts_of(batches).overflowed == Tally()
+    assert len({flow for batch in batches for flow in batch.flows}) == 1500
+    assert transmitted(batches) == 9_000 * 100
 
 
 def test_whole_frames_of_a_truncated_file_are_counted_before_the_error(tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ from collections import Counter
 
 import pytest
 from support.mutated_frames import mutated_batches
+from support.wired import rows_of
 
 from hogpipe.capture.decode.columns import FrameBatch
-from hogpipe.capture.decode.decoder import LARGE_BATCH, Decoder, WireFlows
+from hogpipe.capture.decode.decoder import LARGE_BATCH, Decoder
 from hogpipe.capture.decode.fragments import FragmentTable
 from hogpipe.capture.decode.scalar_link import LinkType
+from hogpipe.capture.decode.wire_packets import DecodedFrames, sum_by_key
 from hogpipe.capture.length_filter import add_length_check
 from hogpipe.linux.socket_filter import attach_filter
 
@@ -19,8 +21,8 @@ THROUGH_THE_KERNEL = 300_000
 SNAPLEN = 96
 
 
-def add_up(sums: Counter[bytes], flows: WireFlows) -> None:
-    for key, packets, size in zip(flows.keys, flows.packets, flows.bytes, strict=True):
+def add_up(sums: Counter[bytes], flows: DecodedFrames) -> None:
+    for key, size, packets, *_ in rows_of(sum_by_key(flows.packets)):
         sums[b"packets" + key] += packets
         sums[key] += size
     for name, tally in ((b"not IP", flows.not_ip), (b"undecoded", flows.undecoded)):

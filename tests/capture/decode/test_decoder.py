@@ -8,14 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import frames as build
 from support.frame_strategies import LINK_TYPES, frames
+from support.wired import rows_of, wire_keys
 
-from hogpipe.capture.decode.columns import _FACTORS, FrameBatch
-from hogpipe.capture.decode.decoder import LARGE_BATCH, Decoder, WireFlows, sum_by_key
+from hogpipe.capture.decode.columns import FrameBatch
+from hogpipe.capture.decode.decoder import LARGE_BATCH, Decoder
 from hogpipe.capture.decode.fragments import FirstFragment, FragmentTable, LaterFragment
 from hogpipe.capture.decode.scalar_ip import decode_frame
 from hogpipe.capture.decode.scalar_link import LinkType, Rejection
-from hogpipe.capture.decode.vector_ip import PacketColumns
-from hogpipe.capture.decode.wire_key import Direction, WireKey, pack_key, unpack_key
+from hogpipe.capture.decode.wire_key import Direction, WireKey, pack_key
+from hogpipe.capture.decode.wire_packets import DecodedFrames
 from hogpipe.model import Tally
 
 ETHERNET = LinkType.ETHERNET
@@ -30,7 +31,7 @@ def new_table() -> FragmentTable:
     return FragmentTable(max_entries=2, flow_ttl_ns=30_000_000, pending_ns=2_000_000)
 
 
-def tallies_of(all_flows: Sequence[WireFlows]) -> Tallies:
+def tallies_of(all_flows: Sequence[DecodedFrames]) -> Tallies:
     sums = (Tally(), Tally(), Tally(), Tally())
     for flows in all_flows:
         parts = (flows.captured, flows.not_ip, flows.undecoded, flows.length_floored)
@@ -39,13 +40,10 @@ def tallies_of(all_flows: Sequence[WireFlows]) -> Tallies:
     return sums
 
 
-def sums_of(all_flows: Sequence[WireFlows]) -> Sums:
+def sums_of(all_flows: Sequence[DecodedFrames]) -> Sums:
     sums: Sums = {}
     for flows in all_flows:
-        assert len(set(flows.keys)) == len(flows.keys)
-        times = zip(flows.first_ns, flows.last_ns, strict=True)
-        rows = zip(flows.keys, flows.packets, flows.bytes, flows.opened, times, strict=True)
-        for key, packets, size, opened, (first, last) in rows:
+        for key, size, packets, opened, first, last in rows_of(flows.packets):
             add_to(sums, key, (packets, size, opened), first, last)
     return sums
 
@@ -62,7 +60,7 @@ def add_to(sums: Sums, key: bytes, moved: tuple[int, int, bool], first: int, las
     )
 
 
-def decode_all(link_type: int, *batches: FrameBatch) -> list[WireFlows]:
+def decode_all(link_type: int, *batches: FrameBatch) -> list[DecodedFrames]:
     decoder = Decoder(link_type, new_table())
     return [*(decoder.decode(batch) for batch in batches), decoder.flush()]
 
@@ -236,7 +234,7 @@ def test_padding_behind_a_whole_packet_does_not_make_it_malformed(count: int) ->
     packet = build.ipv4(17, build.udp(7, 9))
     batch = build.batch_of([build.ethernet(packet) + bytes(18)] * count)
     flows = Decoder(LinkType.ETHERNET, new_table(), snaplen=128).decode(batch)
-    assert flows.bytes == [count * len(packet)]
+    assert flows.packets.bytes.tolist() == [len(packet)] * count
 
 
 @given(st.data(), LINK_TYPES, st.integers(0, 200))
@@ -262,9 +260,9 @@ def test_bytes_are_conserved(data: st.DataObject, link_type: int) -> None:
     parts = [decoder.decode(batch.slice(0, cut)), decoder.decode(batch.slice(cut, len(batch)))]
     for flows in (*parts, last := decoder.flush()):
         rejected = flows.not_ip.bytes + flows.undecoded.bytes
-        assert sum(flows.bytes) + rejected == flows.captured.bytes
+        assert flows.packets.total().bytes + rejected == flows.captured.bytes
         rejected = flows.not_ip.packets + flows.undecoded.packets
-        assert sum(flows.packets) + rejected == flows.captured.packets
+        assert flows.packets.total().packets + rejected == flows.captured.packets
     assert sum(flows.captured.packets for flows in (*parts, last)) == len(batch)
 
 
@@ -323,13 +321,14 @@ def test_a_fragment_whose_first_never_comes_counts_when_it_expires() -> None:
     decoder = Decoder(ETHERNET, FragmentTable())
     later = build.ethernet(build.ipv4(17, bytes(100), identification=3, offset=8))
     flows = decoder.decode(build.batch_of([later]))
-    assert (flows.keys, flows.captured) == ([], Tally())
+    assert (len(flows.packets), flows.captured) == (0, Tally())
     ordinary = build.ethernet(ORDINARY)
     flows = decoder.decode(build.batch_of([ordinary], times_us=[2_000_000]))
-    assert (flows.packets, flows.bytes) == ([1, 1], [len(ORDINARY), 120])
+    assert flows.packets.packets.tolist() == [1, 1]
+    assert flows.packets.bytes.tolist() == [len(ORDINARY), 120]
     assert flows.captured == Tally(2, len(ORDINARY) + 120)
-    assert unpack_key(flows.keys[1]).source_port == 0
-    assert decoder.flush().keys == []
+    assert wire_keys(flows.packets)[1].source_port == 0
+    assert len(decoder.flush().packets) == 0
 
 
 def test_the_clock_of_fragments_is_the_newest_time_wherever_batches_end() -> None:
@@ -347,35 +346,35 @@ def test_a_pending_fragment_counts_with_its_own_time() -> None:
     decoder = Decoder(ETHERNET, FragmentTable())
     for fragments, times_us, captured in (
         ([middle], [10], []),
-        ([first], [20], [(10_000, 20_000)]),
+        ([first], [20], [(20_000, 20_000), (10_000, 10_000)]),
         ([last], [30], [(30_000, 30_000)]),
     ):
-        flows = decoder.decode(build.batch_of(fragments, times_us=times_us))
-        assert list(zip(flows.first_ns, flows.last_ns, strict=True)) == captured
+        packets = decoder.decode(build.batch_of(fragments, times_us=times_us)).packets
+        assert [(first, last) for *_, first, last in rows_of(packets)] == captured
 
 
 def test_an_empty_batch_holds_nothing() -> None:
     flows = Decoder(ETHERNET, FragmentTable()).decode(build.batch_of([]))
-    assert (flows.keys, flows.captured, flows.needs_original_lengths) == ([], Tally(), False)
+    assert (len(flows.packets), flows.captured) == (0, Tally())
+    assert not flows.needs_original_lengths
 
 
 @pytest.mark.parametrize("count", [4, 40])
-def test_keys_come_in_order_of_first_appearance(count: int) -> None:
+def test_ordinary_packets_have_a_row_each_in_the_order_of_capture(count: int) -> None:
     ports = [(7 * row) % count for row in range(count)] * 2
     drawn = [build.ethernet(build.ipv4(17, build.udp(port, 53, bytes(20)))) for port in ports]
-    flows = Decoder(ETHERNET, FragmentTable()).decode(build.batch_of(drawn))
-    assert [unpack_key(key).source_port for key in flows.keys] == ports[:count]
-    assert flows.packets == [2] * count
-    assert flows.bytes == [2 * 48] * count
-    assert not any(flows.opened)
+    packets = Decoder(ETHERNET, FragmentTable()).decode(build.batch_of(drawn)).packets
+    assert [key.source_port for key in wire_keys(packets)] == ports
+    assert packets.packets.tolist() == [1] * 2 * count
+    assert packets.bytes.tolist() == [48] * 2 * count
+    assert not packets.opened.any()
 
 
 @pytest.mark.parametrize("count", [1, LARGE_BATCH])
-def test_keys_come_in_order_of_first_appearance_whatever_their_ip_version(count: int) -> None:
+def test_packets_come_in_the_order_of_capture_whatever_their_ip_version(count: int) -> None:
     pair = [build.ethernet(build.ipv6(17, build.udp(1, 2))), build.ethernet(ORDINARY)]
     flows = Decoder(ETHERNET, FragmentTable()).decode(build.batch_of(pair * count))
-    assert [unpack_key(key).version for key in flows.keys] == [6, 4]
-    assert flows.packets == [count, count]
+    assert [key.version for key in wire_keys(flows.packets)] == [6, 4] * count
 
 
 @pytest.mark.parametrize("count", [1, LARGE_BATCH])
@@ -390,7 +389,7 @@ def test_original_lengths_are_needed_once_a_length_was_floored(count: int) -> No
         build.batch_of(drawn, original_lengths=lengths)
     )
     assert not flows.needs_original_lengths
-    assert flows.bytes == [len(ORDINARY) * count, len(big) - 14 + 90_000]
+    assert flows.packets.bytes.tolist() == [len(ORDINARY)] * count + [len(big) - 14 + 90_000]
 
 
 def test_a_slice_shares_the_memory_and_keeps_times_and_lengths() -> None:
@@ -416,30 +415,3 @@ def test_offsets_near_the_end_of_32_bits_do_not_wrap() -> None:
     records = np.array([[0, 0, 2**32 - 1, 0]] * LARGE_BATCH, np.uint32)
     flows = Decoder(ETHERNET, FragmentTable()).decode(FrameBatch(bytes(100), records))
     assert flows.undecoded == Tally(LARGE_BATCH, 0)
-
-
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=40))
-@settings(max_examples=60)
-def test_keys_with_the_same_hash_stay_apart(rows: list[tuple[int, int]]) -> None:
-    # With these two words the hash is the same for all a: the inverse of one factor undoes it.
-    first, second = (int(factor) for factor in _FACTORS[:2])
-    undo = (-first * pow(second, -1, 1 << 64)) % (1 << 64)
-    colliding = [(unfold(a), unfold(a * undo % (1 << 64)), 0, 0, b) for a, b in rows]
-    keys = np.array(colliding, np.uint64)
-    count = len(rows)
-    packed = keys.view("V40")[:, 0]
-    columns = PacketColumns(
-        np.arange(count), packed, np.ones(count, np.int64), np.zeros(count, np.bool_)
-    )
-    sums = sum_by_key(columns, np.arange(count))
-    expected = list(dict.fromkeys(row.tobytes() for row in keys))
-    assert sums.keys == expected
-    places = [[at for at, row in enumerate(keys) if row.tobytes() == key] for key in expected]
-    assert sums.packets == [len(there) for there in places]
-    assert sums.first_ns == [there[0] for there in places]
-    assert sums.last_ns == [there[-1] for there in places]
-
-
-def unfold(mixed: int) -> int:
-    """The word x for which x ^ x >> 32 is `mixed`."""
-    return mixed ^ mixed >> 32

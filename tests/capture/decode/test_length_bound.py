@@ -7,10 +7,11 @@ from support import frames as build
 from support.frame_strategies import LINK_TYPES, frames
 
 from hogpipe.capture.decode.columns import FrameBatch
-from hogpipe.capture.decode.decoder import LARGE_BATCH, Decoder, WireFlows
+from hogpipe.capture.decode.decoder import LARGE_BATCH, Decoder
 from hogpipe.capture.decode.fragments import FragmentTable
 from hogpipe.capture.decode.scalar_ip import DecodedFrame, decode_frame
 from hogpipe.capture.decode.scalar_link import LinkType, Packet, locate_packet
+from hogpipe.capture.decode.wire_packets import DecodedFrames
 from hogpipe.model import Tally
 
 JUMBO = 0xFFFFFFFF
@@ -27,12 +28,12 @@ LYING = [
 BOTH_VERSIONS = [one for one in LinkType if one not in {LinkType.IPV4, LinkType.IPV6}]
 
 
-def decode(link_type: int, batch: FrameBatch) -> list[WireFlows]:
+def decode(link_type: int, batch: FrameBatch) -> list[DecodedFrames]:
     decoder = Decoder(link_type, FragmentTable())
     return [decoder.decode(batch), decoder.flush()]
 
 
-def captured_bytes(flows: list[WireFlows]) -> int:
+def captured_bytes(flows: list[DecodedFrames]) -> int:
     return sum(one.captured.bytes for one in flows)
 
 

@@ -41,10 +41,10 @@ def reject(frame: bytes, link_type: int = ETHERNET) -> Rejection:
 
 
 def test_a_wire_key_is_forty_bytes_and_comes_back_as_it_was() -> None:
-    key = WireKey(4, 17, Direction.OUTGOING, build.A4, 1000, build.B4, 53)
+    key = WireKey(4, 17, Direction.OUTGOING, build.A4, 1000, build.B4, 53, interface=0x0123)
     packed = pack_key(key)
     assert packed == (
-        b"\x04\x11\x02\x00\x03\xe8\x00\x35" + build.A4 + bytes(12) + build.B4 + bytes(12)
+        b"\x24\x11\x01\x23\x03\xe8\x00\x35" + build.A4 + bytes(12) + build.B4 + bytes(12)
     )
     assert unpack_key(packed) == key
 

@@ -6,9 +6,9 @@ from typing import cast
 
 import pytest
 
+from hogpipe.capture.decode.wire_packets import CapturedPackets
 from hogpipe.capture.live.interface_capture import CaptureSet, InterfaceCapture
 from hogpipe.capture.local_addresses import LocalAddresses
-from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.model import OWN_NAMESPACE
 
 HOST, CONTAINER = bytes([10, 0, 0, 1]), bytes([10, 88, 0, 2])
@@ -26,7 +26,7 @@ class FakeCapture:
     def fileno(self) -> int:
         return self._reader
 
-    def close(self, _batch: FlowBatch | None = None) -> None:
+    def close(self, _captured: CapturedPackets | None = None) -> None:
         os.close(self._reader)
         os.close(self._writer)
 
@@ -39,7 +39,7 @@ def captures() -> Iterator[CaptureSet]:
         made.add(index, cast("InterfaceCapture", FakeCapture(namespace)))
     yield made
     for index in list(made.indices()):
-        made.close(index, FlowBatch())
+        made.close(index, CapturedPackets())
 
 
 def test_an_address_is_that_of_each_captured_namespace_that_has_it(captures: CaptureSet) -> None:
@@ -50,7 +50,7 @@ def test_an_address_is_that_of_each_captured_namespace_that_has_it(captures: Cap
 def test_the_addresses_of_a_closed_interface_stay_until_the_next_update(
     captures: CaptureSet,
 ) -> None:
-    captures.close(1, FlowBatch())
+    captures.close(1, CapturedPackets())
     assert captures.local.namespaces_of(CONTAINER) == (RED, BLUE)
     captures.update({})
     assert captures.local.namespaces_of(CONTAINER) == (BLUE,)

@@ -2,8 +2,9 @@
 
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,11 @@ from hypothesis import strategies as st
 from support.namespaces import Namespace, namespace, require
 from support.running import Running, inhabitant, wait_until
 from support.shortage import no_descriptors
+from support.wired import SIZE, Wiretap, make_key
 
-from hogpipe.capture.decode.decoder import WireFlows
-from hogpipe.capture.decode.wire_key import Direction, WireKey, pack_key
 from hogpipe.capture.live.container_netns import ContainerNamespaces
 from hogpipe.capture.live.link_selection import select_links
 from hogpipe.capture.local_addresses import LocalAddresses
-from hogpipe.capture.orientation import Orientation
-from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.linux.netns.namespace_processes import read_own_namespace
 from hogpipe.linux.netns.nsid import NOT_ASSIGNED, read_nsids
 from hogpipe.linux.rtnetlink import read_link_table
@@ -39,27 +37,17 @@ ON_BRIDGE = OWN.with_containers({RED: IN_RED, BLUE: IN_BLUE})
 ON_CONTAINER_PORT = LocalAddresses().with_containers({RED: IN_RED}, containers_only=True)
 
 
-def wire(*pairs: tuple[bytes, bytes]) -> WireFlows:
-    count = len(pairs)
-    return WireFlows(
-        keys=[
-            pack_key(WireKey(4, 6, Direction.UNKNOWN, one, 1000, other, 80)) for one, other in pairs
-        ],
-        packets=[1] * count,
-        bytes=[100] * count,
-        opened=[False] * count,
-        first_ns=[0] * count,
-        last_ns=[0] * count,
-    )
+def on_veth(local: LocalAddresses, on_unknown: Callable[[], None] | None = None) -> Wiretap:
+    tap = Wiretap()
+    tap.add("veth7", local, on_unknown)
+    return tap
 
 
 def sides(source: bytes, destination: bytes, local: LocalAddresses) -> tuple[object, object]:
     """Return the namespaces that transmit and receive a packet; "-" for none."""
-    batch = FlowBatch()
-    Orientation("veth7", local).orient(wire((source, destination)), batch)
     transmitter: object = "-"
     receiver: object = "-"
-    for flow, delta in batch.flows.items():
+    for flow, delta in on_veth(local).capture(make_key(source, destination)).items():
         if delta.transmit_bytes:
             transmitter = flow.namespace
         if delta.receive_bytes:
@@ -128,32 +116,41 @@ ADDRESSES = st.sampled_from([HOST, RED_ONE, BLUE_ONE, SHARED, PEER, GROUP, NO_PA
 def test_every_byte_is_on_a_side_or_in_a_count(
     packets: list[tuple[bytes, bytes]], local: LocalAddresses
 ) -> None:
-    batch = FlowBatch()
-    orientation = Orientation("veth7", local)
-    orientation.has_unknown_endpoints(wire(*packets))
-    orientation.orient(wire(*packets), batch)
-    counts = batch.counts
-    moved = sum(delta.total_bytes for delta in batch.flows.values())
-    assert moved == counts.captured.bytes - counts.not_local.bytes + counts.both_sides.bytes
+    tap = on_veth(local)
+    tap.capture(*[make_key(*packet) for packet in packets])
+    assert tap.is_conserved
 
 
 def test_new_flows_without_a_known_container_have_unknown_endpoints() -> None:
-    orientation = Orientation("veth7", OWN)
-    assert not orientation.has_unknown_endpoints(wire((HOST, GROUP)))
-    assert orientation.has_unknown_endpoints(wire((HOST, RED_ONE)))
-    assert not orientation.has_unknown_endpoints(wire((HOST, RED_ONE))), "they are reported once"
-    assert orientation.has_unknown_endpoints(wire((HOST, RED_ONE), (PEER, RED_ONE)))
-    orientation.update("veth7", ON_VETH)
-    assert not orientation.has_unknown_endpoints(wire((HOST, RED_ONE), (PEER, RED_ONE)))
+    reports: list[str] = []
+    report = partial(reports.append, "unknown")
+    tap = on_veth(OWN, report)
+    red, red_and_peer = make_key(HOST, RED_ONE), make_key(PEER, RED_ONE)
+    tap.capture(make_key(HOST, GROUP))
+    assert reports == []
+    tap.capture(red)
+    assert reports == ["unknown"]
+    tap.capture(red)
+    assert reports == ["unknown"], "they are reported once"
+    tap.capture(red, red_and_peer)
+    assert reports == ["unknown"] * 2
+    tap.wire.interfaces.update(0, "veth7", ON_VETH, report)
+    tap.capture(red, red_and_peer)
+    assert reports == ["unknown"] * 2
+
+
+def test_unknown_endpoints_at_an_interface_that_leads_to_no_container_are_not_reported() -> None:
+    tap = on_veth(OWN)
+    tap.capture(make_key(HOST, RED_ONE))
+    assert tap.counts.captured.packets == 1
 
 
 def test_flows_of_a_container_that_becomes_known_are_oriented_again() -> None:
-    orientation, batch = Orientation("veth7", OWN), FlowBatch()
-    orientation.orient(wire((RED_ONE, HOST)), batch)
-    orientation.update("veth7", ON_VETH)
-    orientation.orient(wire((RED_ONE, HOST)), batch)
-    assert FlowKey(6, RED_ONE, 1000, HOST, 80, "veth7", RED) in batch.flows
-    assert batch.counts.both_sides == Tally(1, 100)
+    tap, packet = on_veth(OWN), make_key(RED_ONE, HOST)
+    tap.capture(packet)
+    tap.wire.interfaces.update(0, "veth7", ON_VETH)
+    assert FlowKey(6, RED_ONE, 1000, HOST, 80, "veth7", RED) in tap.capture(packet)
+    assert tap.counts.both_sides == Tally(1, SIZE)
 
 
 @contextmanager

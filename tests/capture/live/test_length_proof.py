@@ -11,10 +11,12 @@ from support.namespaces import Namespace
 from support.running import PATIENCE
 
 from hogpipe.capture import pcap
-from hogpipe.capture.decode.decoder import Decoder, WireFlows
+from hogpipe.capture.decode.decoder import Decoder
 from hogpipe.capture.decode.fragments import FragmentTable
 from hogpipe.capture.decode.scalar_link import LinkType
+from hogpipe.capture.decode.wire_packets import CapturedPackets
 from hogpipe.capture.pcap import Handle, open_live
+from hogpipe.model import Tally
 
 FILTER = "src host 10.0.0.1 or src host fd00::1"
 PAYLOAD = build.udp(7, 9, bytes(200))
@@ -53,18 +55,15 @@ def proven_handle(
         handle.close()
 
 
-def read_packets(handle: Handle, count: int) -> WireFlows:
-    """Return the sums of the next `count` frames, read the fast way."""
+def read_packets(handle: Handle, count: int) -> CapturedPackets:
+    """Return the packets of the next `count` frames, read the fast way."""
     decoder = Decoder(handle.link_type, FragmentTable(), handle.snaplen)
-    sums = WireFlows()
+    captured = CapturedPackets()
     patience = time.monotonic() + PATIENCE
-    while sums.captured.packets < count:
-        assert time.monotonic() < patience, sums
-        flows = decoder.decode(handle.read())
-        sums.packets += flows.packets
-        sums.bytes += flows.bytes
-        sums.undecoded.add(flows.undecoded)
-    return sums
+    while captured.counts.captured.packets < count:
+        assert time.monotonic() < patience, captured.counts
+        captured.add(decoder.decode(handle.read()), interface=0)
+    return captured
 
 
 def send(where: Namespace, interface: str, packets: list[bytes], tags: list[int]) -> None:
@@ -84,14 +83,14 @@ def test_lengths_read_the_fast_way_are_those_of_the_frames(
 ) -> None:
     left, right = container_veth
 
-    def work() -> WireFlows:
+    def work() -> CapturedPackets:
         with proven_handle("left", snaplen, "ether src 02:00:00:00:00:01") as handle:
             send(right, "right", (HONEST + LYING) * ROUNDS, tags)
             return read_packets(handle, len(HONEST + LYING) * ROUNDS)
 
-    sums = left.call(work)
-    assert (sum(sums.packets), sum(sums.bytes)) == (3 * ROUNDS, sum(HONEST_BYTES) * ROUNDS)
-    assert sums.undecoded.packets == len(LYING) * ROUNDS
+    captured = left.call(work)
+    assert captured.join().total() == Tally(3 * ROUNDS, sum(HONEST_BYTES) * ROUNDS)
+    assert captured.counts.undecoded.packets == len(LYING) * ROUNDS
 
 
 @pytest.mark.parametrize("snaplen", [96, 128])
@@ -100,15 +99,15 @@ def test_cooked_frames_are_compared_with_their_lengths(
 ) -> None:
     left, right = container_veth
 
-    def work() -> WireFlows:
+    def work() -> CapturedPackets:
         with proven_handle("any", snaplen) as handle:
             assert handle.link_type == LinkType.LINUX_SLL
             send(right, "right", (HONEST + LYING) * ROUNDS, [])
             return read_packets(handle, len(HONEST + LYING) * ROUNDS)
 
-    sums = left.call(work)
-    assert (sum(sums.packets), sum(sums.bytes)) == (3 * ROUNDS, sum(HONEST_BYTES) * ROUNDS)
-    assert sums.undecoded.packets == len(LYING) * ROUNDS
+    captured = left.call(work)
+    assert captured.join().total() == Tally(3 * ROUNDS, sum(HONEST_BYTES) * ROUNDS)
+    assert captured.counts.undecoded.packets == len(LYING) * ROUNDS
 
 
 def test_a_handle_that_cannot_have_the_filter_is_read_with_original_lengths(

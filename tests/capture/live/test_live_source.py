@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from support.captures import read_pcap
@@ -27,11 +26,10 @@ from hogpipe.capture.live.live_source import LiveSource
 from hogpipe.capture.live.open_handles import LiveOptions
 from hogpipe.capture.pcap import BATCH_FRAMES, choose_timeout_ms
 from hogpipe.errors import CaptureError, ConfigurationError
+from hogpipe.flows.flow_batch import FlowBatch
+from hogpipe.flows.flow_table import FlowTable
 from hogpipe.linux.rtnetlink import LinkMonitor, LinkTable
 from hogpipe.model import CaptureCounts, FlowKey
-
-if TYPE_CHECKING:
-    from hogpipe.flows.flow_batch import FlowBatch
 
 UDP = 17
 IP_AND_UDP = 28
@@ -41,11 +39,21 @@ IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
 ARPHRD_IEEE80211_RADIOTAP = 803
 
 
+def make_table() -> FlowTable:
+    return FlowTable(10_000, 10_000)
+
+
 class Offered:
-    """The batches that a running source has offered so far."""
+    """The batches that a running source has offered so far, each with all of its flows."""
 
     def __init__(self) -> None:
+        self.table = make_table()
         self.batches: list[FlowBatch] = []
+
+    def take(self, batch: FlowBatch) -> None:
+        if batch.rows is not None:
+            batch.flows = self.table.count(batch.rows, time.monotonic())
+        self.batches.append(batch)
 
     @property
     def counts(self) -> CaptureCounts:
@@ -75,7 +83,11 @@ def capturing(
 ) -> Iterator[Offered]:
     """Capture in a thread inside a namespace; all packets are in `Offered` after the context."""
     offered = Offered()
-    source = LiveSource(LiveOptions(**options))  # type: ignore[arg-type]
+    source = LiveSource(
+        LiveOptions(**options),  # type: ignore[arg-type]
+        offered.table,
+        time.monotonic,
+    )
     source.set_batch_interval(batch_interval)
     opened = threading.Event()
 
@@ -84,7 +96,7 @@ def capturing(
             source.open()
         finally:
             opened.set()
-        source.run(offered.batches.append)
+        source.run(offered.take)
 
     thread = threading.Thread(target=lambda: where.call(capture))
     thread.start()
@@ -145,7 +157,7 @@ def test_an_interface_whose_link_type_cannot_be_decoded_is_an_error_if_it_is_the
     netns: Namespace, monitor: str
 ) -> None:
     def open_source() -> None:
-        source = LiveSource(LiveOptions(interfaces=[monitor]))
+        source = LiveSource(LiveOptions(interfaces=[monitor]), make_table(), time.monotonic)
         try:
             source.open()
         finally:
@@ -396,14 +408,16 @@ def test_any_captures_all_interfaces_and_the_loopback_on_both_sides(
 
 
 def test_an_interface_that_does_not_exist_is_named_with_those_that_do(netns: Namespace) -> None:
-    source = LiveSource(LiveOptions(interfaces=["lo", "eth7"]))
+    source = LiveSource(LiveOptions(interfaces=["lo", "eth7"]), make_table(), time.monotonic)
     with pytest.raises(ConfigurationError) as raised:
         netns.call(source.open)
     assert str(raised.value) == 'capture.interfaces: no interface "eth7"; there are: lo'
 
 
 def test_the_error_of_an_invalid_filter_is_libpcaps(netns: Namespace) -> None:
-    source = LiveSource(LiveOptions(interfaces=["lo"], filter="host and"))
+    source = LiveSource(
+        LiveOptions(interfaces=["lo"], filter="host and"), make_table(), time.monotonic
+    )
     with pytest.raises(ConfigurationError, match=r'^capture\.filter: "host and" on lo: .*syntax'):
         netns.call(source.open)
 
@@ -512,13 +526,15 @@ def test_all_that_is_in_the_ring_when_a_run_stops_is_counted(
     count, offered = 20_000, Offered()
 
     def capture() -> None:
-        source = LiveSource(LiveOptions(interfaces=["lo"], filter="udp port 5003"))
+        source = LiveSource(
+            LiveOptions(interfaces=["lo"], filter="udp port 5003"), make_table(), time.monotonic
+        )
         source.open()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             for _ in range(count):
                 sender.sendto(bytes(64), ("127.0.0.1", 5003))
         source.stop()
-        source.run(offered.batches.append)
+        source.run(offered.take)
 
     netns.call(capture)
     assert (offered.counts.captured.packets, offered.counts.kernel_dropped) == (count, 0)
