@@ -31,7 +31,7 @@ from hogpipe.capture.wire_interfaces import Sides, WireInterfaces, no_sides
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.flows.key_index import ABSENT, KeyIndex, Keys, Slots, resize
 from hogpipe.flows.packet_rows import RECEIVE, Flags, Integers, PacketRows, Times
-from hogpipe.flows.row_order import order_by_key
+from hogpipe.flows.row_order import find_heads
 from hogpipe.model import CaptureCounts
 
 _KEYS_PER_FLOW = 4
@@ -169,8 +169,7 @@ class WireTable:
         """Add keys, which may be there more than once, as far as there is room."""
         if not len(keys):
             return
-        order, bounds = order_by_key(keys)
-        heads = order[bounds[:-1]]
+        heads = find_heads(keys)
         if len(heads) > self._index.room:
             self._evict_at = min(self._evict_at, now + _CROWDED_SECONDS)
             heads = heads[: self._index.room]

@@ -79,6 +79,7 @@ class Wiretap:
         rows = self.wire.locate(captured.join(), captured.counts, self.now)
         self.counts.add(captured.counts)
         found = {} if rows is None else self.table.count(rows, self.now)
+        self.table.receive(found, self.now)
         for flow, delta in found.items():
             self.flows.setdefault(flow, FlowDelta()).add(delta)
         return found
