@@ -1,10 +1,12 @@
 """A window may end at any moment: its records and its counters are of that moment."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 from support.resolving import BlankResolver
 from support.running import imbalances, stats_of
@@ -15,8 +17,11 @@ from hogpipe.aggregation.aggregator import Aggregator
 from hogpipe.attribution.resolver import FlowSpans, Resolution
 from hogpipe.attribution.stage.attributor import Attributor
 from hogpipe.attribution.stale_flows import StaleFlows
+from hogpipe.capture.batch_counter import BatchCounter
 from hogpipe.capture.handoff import Handoff
 from hogpipe.flows.flow_batch import FlowBatch
+from hogpipe.flows.flow_table import FlowTable
+from hogpipe.flows.packet_rows import PacketRows
 from hogpipe.model import CaptureCounts, FlowKey, Span, Tally
 from hogpipe.processing import Intake, WindowPublisher
 from hogpipe.records.stamp import RecordStamper, make_run_id
@@ -52,15 +57,20 @@ class Stage:
     """Intake, attribution, aggregation and publisher; a window ends whenever `close` is called."""
 
     def __init__(
-        self, executor: ThreadPoolExecutor, is_late: Callable[[], bool] = lambda: False
+        self,
+        executor: ThreadPoolExecutor,
+        is_late: Callable[[], bool] = lambda: False,
+        *,
+        waits: bool = True,
     ) -> None:
         aggregator = Aggregator(["process", "flow"], [], 100)
+        self.table = FlowTable(5, 5)
         self.attributor = Attributor(
-            Resolver(), StaleFlows(), executor, aggregator.ingest, hold=60, cpu_budget=1,
-            max_pending=5,
-            max_flows=5,
-        )  # fmt: skip
-        self.intake = Intake(self.attributor, aggregator, is_late)
+            Resolver(), StaleFlows(), executor, self.table, hold=60, cpu_budget=1, max_pending=5
+        )
+        counter = BatchCounter(self.table, self.attributor.start_batch, time.monotonic)
+        self.handoff = Handoff(counter, waits=waits)
+        self.intake = Intake(self.handoff, self.table, self.attributor, aggregator, is_late)
         self.sinks = Sinks()
         self.publisher = WindowPublisher(
             self.intake,
@@ -86,7 +96,19 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 
 def make_batch() -> FlowBatch:
     flows = {flow: make_delta((SIZE, 1)) for flow in FLOWS}
-    return FlowBatch(flows, CaptureCounts(captured=Tally(len(flows), SIZE * len(flows))))
+    counts = CaptureCounts(captured=Tally(len(flows), SIZE * len(flows)))
+    return FlowBatch(flows=flows, counts=counts)
+
+
+def make_packets(table: FlowTable) -> FlowBatch:
+    """Return a batch of a transmitted packet of each flow."""
+    count = len(FLOWS)
+    slots, is_folded = table.give_slots(table.packer.pack(FLOWS), time.monotonic())
+    zeros, ones = np.zeros(count, np.int64), np.ones(count, np.int64)
+    rows = PacketRows(slots, zeros, SIZE * ones, ones, zeros > 0, zeros, zeros)
+    counts = CaptureCounts(captured=Tally(count, SIZE * count))
+    counts.overflowed = Tally(int(is_folded.sum()), SIZE * int(is_folded.sum()))
+    return FlowBatch(rows=rows, counts=counts)
 
 
 @pytest.mark.parametrize("late_after", [0, 3, 100])
@@ -96,7 +118,7 @@ async def test_the_sum_is_exact_wherever_in_a_batch_a_window_ends(
     monkeypatch.setattr(processing, "_FLOW_SLICE", 1)
     asked = iter(range(1000))
     stage = Stage(executor, is_late=lambda: next(asked) >= late_after)
-    publishing = asyncio.create_task(stage.publisher.run(Handoff(merge=True)))
+    publishing = asyncio.create_task(stage.publisher.run())
     for _ in range(2):
         ingesting = asyncio.create_task(stage.intake.ingest(make_batch()))
         while not ingesting.done():
@@ -113,12 +135,35 @@ async def test_the_sum_is_exact_wherever_in_a_batch_a_window_ends(
     assert max(pending) > 0 == pending[-1]
 
 
+async def test_the_sum_is_exact_whatever_of_a_batch_the_flow_table_counts(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, waits=False)
+    publishing = asyncio.create_task(stage.publisher.run())
+    batches = aiter(stage.handoff)
+    for _ in range(4):
+        stage.handoff.offer(make_packets(stage.table))
+        await stage.close()
+        if stage.handoff.list_queued():
+            await stage.intake.ingest(await anext(batches))
+        await stage.close()
+        await stage.attributor.resolve_pending()
+    await stage.close()
+    await stage.publisher.finish()
+    publishing.cancel()
+    stats = stats_of(stage.sinks.records)
+    assert imbalances(stage.sinks.records) == [0] * len(stats)
+    assert sum(one["capture"]["packets"] for one in stats) == 4 * len(FLOWS)
+    pending = [one["attribution"]["pending"]["bytes"] for one in stats]
+    assert max(pending) > 0 == pending[-1]
+
+
 async def test_a_window_ends_in_time_while_earlier_ones_are_published(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor)
     stage.sinks.gate.clear()
-    publishing = asyncio.create_task(stage.publisher.run(Handoff(merge=True)))
+    publishing = asyncio.create_task(stage.publisher.run())
     for _ in range(2):
         await stage.intake.ingest(make_batch())
         await stage.close()
