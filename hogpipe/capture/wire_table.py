@@ -72,7 +72,7 @@ class WireTable:
 
     def _locate(self, packets: WirePackets, counts: CaptureCounts, now: float) -> PacketRows | None:
         found = self._index.find(packets.keys)
-        missing = np.flatnonzero(found == ABSENT)
+        missing = (found == ABSENT).nonzero()[0]
         if not len(missing):
             slots = Sides(self._slots.transmitter.take(found), self._slots.receiver.take(found))
             return self._make_rows(packets, found, slots, counts, now)
@@ -82,7 +82,7 @@ class WireTable:
         if self.interfaces.changed:
             self._drop_changed()
             found = self._index.find(packets.keys)
-            missing = np.flatnonzero(found == ABSENT)
+            missing = (found == ABSENT).nonzero()[0]
             keys = packets.keys[missing]
             namespaces = self.interfaces.orient(keys)
         slots = Sides(self._slots.transmitter.take(found), self._slots.receiver.take(found))
@@ -123,7 +123,7 @@ class WireTable:
             counts.not_local.add(packets.total(neither))
             known = found[neither]
             self._used_at[known[known != ABSENT]] = now
-        senders, receivers = np.flatnonzero(transmits), np.flatnonzero(receives)
+        senders, receivers = transmits.nonzero()[0], receives.nonzero()[0]
         at = np.concatenate([senders, receivers])
         if not len(at):
             return None

@@ -71,7 +71,7 @@ class KeyIndex:
         # An empty place is ABSENT, and so is what is found there, whatever row that compares.
         is_key = are_equal(self.keys.take(slots, axis=0), keys)
         found = np.where(is_key, slots, ABSENT)
-        rest = np.flatnonzero((slots >= 0) & ~is_key)
+        rest = ((slots >= 0) & ~is_key).nonzero()[0]  # flatnonzero costs two microseconds more
         at = at[rest]
         while len(rest):
             at = (at + 1) & self._mask

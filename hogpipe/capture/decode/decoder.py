@@ -44,7 +44,7 @@ from hogpipe.capture.decode.wire_packets import (
 )
 from hogpipe.model import Tally
 
-LARGE_BATCH = 24
+LARGE_BATCH = 12
 """From about this many frames on, columns cost less than one frame after the other."""
 
 _UNBOUNDED = np.int64(1 << 40)
