@@ -93,7 +93,7 @@ class KnownFlows:
             self.emit(flow, delta, cached.attribution, now)
             if self._owners is not None and self._table.needs_watch(flow):
                 self._owners.watch(cached.attribution)
-            if validity is Validity.RECHECK and not math.isinf(cached.due_at):
+            if validity is Validity.RECHECK and cached.due_at < math.inf:
                 cached.due_at = math.inf
                 self.rechecks.add(flow, cached.attribution)
             self.cache.go_on(flow, cached, now)
