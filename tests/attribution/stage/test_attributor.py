@@ -1,37 +1,26 @@
 """The stage against a scripted resolver, a real executor thread and a clock set by hand."""
 
 import asyncio
-import threading
-import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy
 from itertools import pairwise
-from typing import cast
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from msgspec.structs import replace
-from support.traffic import NGINX, attributions, deltas, exact, make_delta, make_flow
+from support.stage import ScriptedExits, Stage
+from support.traffic import NGINX, exact, make_delta, make_flow
 
-from hogpipe.attribution.resolver import FlowsInSpans, Resolution
-from hogpipe.attribution.stage import attributor, batching
-from hogpipe.attribution.stage.attributor import Attributor
+from hogpipe.attribution.stage import attributor, batching, rechecks
 from hogpipe.attribution.stage.batching import LookupVerdict
-from hogpipe.attribution.stale_flows import StaleFlows
-from hogpipe.linux.procfs import ProcessIdentity
 from hogpipe.model import (
     TRANSLATED,
     UNATTRIBUTED,
     Attribution,
-    FlowDelta,
     FlowKey,
     Latency,
     Process,
     Quality,
-    ResolverCounts,
     Tally,
     User,
     fold_key,
@@ -40,169 +29,6 @@ from hogpipe.model import (
 CURL = replace(NGINX, pid=77, command="curl")
 ONLY_USER = Attribution(Quality.NONE, None, User(33, "www-data"))
 FLOW = make_flow(1)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class ScriptedResolver:
-    """Answers from `answers`, raises `error`, and blocks while `gate` is closed."""
-
-    def __init__(self) -> None:
-        self.answers: dict[FlowKey, Attribution] = {}
-        self.inferences: dict[FlowKey, Attribution] = {}
-        self.error: Exception | None = None
-        self.gate = threading.Event()
-        self.gate.set()
-        self.asked: list[list[FlowKey]] = []
-        self.calls: asyncio.Queue[list[FlowKey]] = asyncio.Queue()
-        self.cpu_seconds = 0.0
-        self.prepared = False
-        self.closed = False
-        self.recalled: dict[FlowKey, Attribution] = {}
-        self.reused: list[FlowKey] = []
-        self.final: list[FlowKey] = []
-        self.by_span: dict[FlowKey, tuple[Attribution, ...]] = {}
-        self._loop = asyncio.get_running_loop()
-        self._counts = ResolverCounts()
-
-    def prepare(self) -> None:
-        self.prepared = True
-        if self.error is not None:
-            raise self.error
-
-    def describe(self) -> str:
-        raise NotImplementedError
-
-    def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Resolution]:
-        self._counts.table_reads += 1
-        self.asked.append(list(flows))
-        answers = {flow: self._resolve(flow) for flow in flows if flow in self.answers}
-        self._loop.call_soon_threadsafe(self.calls.put_nowait, list(flows))
-        assert self.gate.wait(10)
-        until = time.thread_time() + self.cpu_seconds
-        while time.thread_time() < until:
-            pass
-        if self.error is not None:
-            raise self.error
-        return answers
-
-    def infer(self, flow: FlowKey) -> Attribution:
-        return self.inferences.get(flow, UNATTRIBUTED)
-
-    def recall(self, flows: FlowsInSpans) -> list[Attribution | None]:
-        return [self.recalled.get(flow) for flow, _span in flows]
-
-    def close(self) -> None:
-        self.closed = True
-
-    def counts(self) -> ResolverCounts:
-        return self._counts
-
-    def _resolve(self, flow: FlowKey) -> Resolution:
-        answer = self.answers[flow]
-        return Resolution(
-            answer,
-            is_final=answer.quality is Quality.INFERRED or flow in self.final,
-            may_be_reused=flow in self.reused,
-            owners_by_span=self.by_span.get(flow),
-        )
-
-
-class Lifetime:
-    def __init__(self) -> None:
-        self.exited_ns: int | None = None
-
-
-class ScriptedExits:
-    """Processes that live until `exit` is called; `seen` at the next poll."""
-
-    def __init__(self) -> None:
-        self.watched: dict[int, Lifetime] = {}
-        self._exits: dict[int, int] = {}
-
-    def watch(self, process: ProcessIdentity, /) -> Lifetime:
-        return self.watched.setdefault(process.pid, Lifetime())
-
-    def poll(self) -> None:
-        for pid, exited_ns in self._exits.items():
-            self.watched[pid].exited_ns = exited_ns
-
-    def exit(self, pid: int, seen_at: float) -> None:
-        self._exits[pid] = round(seen_at * 1e9)
-
-
-class Stage:
-    """An attributor with its surroundings; `emitted` is what it emitted."""
-
-    def __init__(
-        self,
-        executor: ThreadPoolExecutor,
-        *,
-        hold: float = 2.0,
-        cpu_budget: float = 1.0,
-        max_flows: int = 1000,
-        max_stale: int = 1000,
-        exits: ScriptedExits | None = None,
-    ) -> None:
-        self.clock = Clock()
-        self.resolver = ScriptedResolver()
-        self.stale_flows = StaleFlows(max_flows=max_stale)
-        self.emitted: list[tuple[FlowKey, FlowDelta, Attribution]] = []
-        self.batch_intervals: list[float] = []
-        self.has_emitted = asyncio.Event()
-        self.attributor = Attributor(
-            self.resolver,
-            self.stale_flows,
-            executor,
-            self._take,
-            hold=hold,
-            cpu_budget=cpu_budget,
-            clock=self.clock,
-            set_batch_interval=self.batch_intervals.append,
-            max_pending=max_flows,
-            max_flows=max_flows,
-            exits=exits,
-        )
-
-    def pass_packets(self, *flows: FlowKey, first: float, last: float, size: int = 1) -> None:
-        """Ingest packets that passed from `first` to `last`, in seconds, at the time of `last`."""
-        self.clock.now = last
-        at_ns = (round(first * 1e9), round(last * 1e9))
-        self.attributor.ingest({flow: make_delta((size, 1), at_ns=at_ns) for flow in flows})
-
-    async def look_up(self) -> None:
-        """Look up what is due, at the present time of the clock."""
-        await self.attributor._look_up_due(self.clock.now)
-
-    def ingest(self, *flows: FlowKey, size: int = 1, opened: bool = False) -> None:
-        self.attributor.ingest({flow: make_delta((size, 1), opened=opened) for flow in flows})
-
-    async def next_lookup(self) -> float:
-        """Do as `run` does when the next lookup is due; return the time."""
-        self.clock.now = max(self.clock.now, self.attributor._next_lookup())
-        await self.attributor._look_up_due(self.clock.now)
-        return self.clock.now
-
-    async def wait_for_emitted(self, number: int) -> None:
-        """Wait until the flows of so many calls have been emitted since the last `drain`."""
-        while len(self.emitted) < number:
-            self.has_emitted.clear()
-            await self.has_emitted.wait()
-
-    def drain(self) -> list[tuple[FlowKey, int, Attribution]]:
-        """Return flow, bytes and owner of what was emitted since the last call."""
-        emitted, self.emitted = self.emitted, []
-        return [(flow, delta.total_bytes, owner) for flow, delta, owner in emitted]
-
-    def _take(self, flow: FlowKey, delta: FlowDelta, attribution: Attribution) -> None:
-        self.emitted.append((flow, copy(delta), attribution))
-        self.has_emitted.set()
 
 
 @pytest.fixture(scope="module")
@@ -312,7 +138,7 @@ async def test_all_new_flows_are_one_batch_and_bytes_add_up_meanwhile(
 async def test_a_pending_delta_is_a_copy(executor: ThreadPoolExecutor) -> None:
     stage = Stage(executor)
     delta = make_delta((1, 1))
-    stage.attributor.ingest({FLOW: delta})
+    stage.pass_on({FLOW: delta})
     stage.ingest(FLOW, size=2)
     assert delta == make_delta((1, 1))
 
@@ -623,7 +449,7 @@ async def test_a_contested_flow_is_emitted_span_by_span(
     stage.resolver.by_span[FLOW] = (exact(NGINX), exact(NGINX), UNATTRIBUTED, exact(CURL))
     for number, size in enumerate((1, 10, 100, 1000), 1):
         delta = make_delta((size, 1), at_ns=(number, number))
-        stage.attributor.ingest({FLOW: delta})
+        stage.pass_on({FLOW: delta})
     await stage.next_lookup()
     emitted = [(FLOW, 11, exact(NGINX)), (FLOW, 100, UNATTRIBUTED), (FLOW, 1000, exact(CURL))]
     assert stage.drain() == emitted
@@ -682,8 +508,8 @@ async def test_bytes_of_the_previous_connection_never_go_to_the_next_owner(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor)
-    stage.attributor.ingest({FLOW: make_delta((60, 1), (60, 1), opened=True)})
-    stage.attributor.ingest({FLOW: make_delta((300_000, 200), (5_000, 100))})
+    stage.pass_on({FLOW: make_delta((60, 1), (60, 1), opened=True)})
+    stage.pass_on({FLOW: make_delta((300_000, 200), (5_000, 100))})
     stage.ingest(FLOW, size=60, opened=True)
     assert stage.drain() == [(FLOW, 305_120, UNATTRIBUTED)]
     stage.resolver.answers[FLOW] = exact(CURL)
@@ -837,7 +663,7 @@ async def test_only_the_first_answer_of_a_flow_is_judged(
 async def test_other_tasks_run_while_very_many_resolutions_are_acted_on(
     executor: ThreadPoolExecutor,
 ) -> None:
-    stage = Stage(executor, max_flows=5000)
+    stage = Stage(executor, max_pending=5000)
     flows = [make_flow(port) for port in range(1, 1700)]
     stage.resolver.answers = dict.fromkeys(flows, exact(NGINX))
     stage.ingest(*flows)
@@ -1183,7 +1009,7 @@ async def test_a_failing_resolver_is_logged_once_and_its_flows_are_pending_until
 async def test_bytes_beyond_the_bound_of_pending_flows_are_unattributed_and_counted(
     executor: ThreadPoolExecutor,
 ) -> None:
-    stage = Stage(executor, max_flows=2)
+    stage = Stage(executor, max_pending=2)
     stage.ingest(make_flow(1), make_flow(2), make_flow(3), size=7)
     assert stage.drain() == [(fold_key(make_flow(3)), 7, UNATTRIBUTED)]
     counts = stage.attributor.drain_stats()
@@ -1212,96 +1038,18 @@ async def test_latency_is_the_time_from_the_first_bytes_of_a_flow_to_its_first_a
 async def test_statistics_cover_the_work_since_they_were_last_drained(
     executor: ThreadPoolExecutor,
 ) -> None:
-    stage = Stage(executor, max_flows=4)
+    stage = Stage(executor)
     for port in range(5):
         stage.ingest(make_flow(port))
         await stage.attributor.resolve_pending()
     counts = stage.attributor.drain_stats()
     assert (counts.new_flows, counts.batches, counts.resolver.table_reads) == (5, 5, 5)
-    assert counts.evicted_flows == 2
+    assert counts.evicted_flows == 0
+    stage.table.evict(100.0, idle=60, idle_unowned=15)
     stage.ingest(make_flow(9), size=30)
     counts = stage.attributor.drain_stats()
     assert (counts.new_flows, counts.batches, counts.resolver.table_reads) == (1, 0, 0)
-    assert (counts.pending_flows, counts.pending_bytes, counts.evicted_flows) == (1, 30, 0)
-
-
-FLOWS = [*(make_flow(port) for port in range(3)), make_flow(3, protocol=17)]
-batches = st.dictionaries(st.sampled_from(FLOWS), deltas)
-answers = st.dictionaries(st.sampled_from(FLOWS), attributions | st.just(TRANSLATED))
-steps = st.one_of(
-    st.tuples(st.just("ingest"), batches),
-    st.tuples(st.just("ingest during a lookup"), batches),
-    st.tuples(st.just("answers become"), answers),
-    st.tuples(st.just("time passes"), st.sampled_from([0.01, 0.5, 11.0, 70.0])),
-    st.tuples(st.just("fail"), st.booleans()),
-    st.tuples(st.sampled_from(["lookup", "resolve pending", "emit expired"]), st.none()),
-)
-
-
-def sum_up(given_deltas: Iterable[FlowDelta]) -> FlowDelta:
-    total = FlowDelta()
-    for delta in given_deltas:
-        total.add(delta)
-    return total
-
-
-async def play(stage: Stage, script: list[tuple[str, object]]) -> None:
-    for step in script:
-        match step:
-            case "ingest", dict(batch):
-                stage.attributor.ingest(batch)
-            case "ingest during a lookup", dict(batch):
-                lookup = asyncio.create_task(stage.attributor.resolve_pending())
-                await asyncio.sleep(0)
-                stage.attributor.ingest(batch)
-                await lookup
-            case "answers become", dict(known):
-                stage.resolver.answers = known
-            case "time passes", float(seconds):
-                stage.clock.now += seconds
-            case "fail", bool(failing):
-                stage.resolver.error = OSError("no") if failing else None
-            case "lookup", _:
-                await stage.attributor._look_up_due(stage.clock.now)
-            case "resolve pending", _:
-                await stage.attributor.resolve_pending()
-            case "emit expired", _:
-                stage.attributor.emit_expired()
-
-
-@settings(max_examples=150)
-@given(st.lists(steps, max_size=15), st.integers(2, 6), st.sampled_from([0.0, 0.3]), st.booleans())
-def test_every_byte_that_goes_in_comes_out_once_or_is_counted_as_translated(
-    executor: ThreadPoolExecutor,
-    script: list[tuple[str, object]],
-    max_flows: int,
-    hold: float,
-    compares: bool,
-) -> None:
-    async def run() -> Stage:
-        exits = ScriptedExits() if compares else None
-        stage = Stage(executor, hold=hold, max_flows=max_flows, exits=exits)
-        await play(stage, script)
-        await stage.attributor.resolve_pending()
-        return stage
-
-    stage = asyncio.run(run())
-    ingests = [batch for action, batch in script if action.startswith("ingest")]
-    ingested = sum_up(
-        delta for batch in ingests for delta in cast("dict[FlowKey, FlowDelta]", batch).values()
-    )
-    emitted = sum_up(delta for _, delta, _ in stage.emitted)
-    counts = stage.attributor.drain_stats()
-    total = emitted.total
-    total.add(counts.translated)
-    assert total == ingested.total
-    assert emitted == ingested or any(
-        TRANSLATED in cast("dict[FlowKey, Attribution]", known).values()
-        for action, known in script
-        if action == "answers become"
-    )
-    assert not any(owner.is_translated for _, _, owner in stage.emitted)
-    assert counts.pending_flows == 0
+    assert (counts.pending_flows, counts.pending_bytes, counts.evicted_flows) == (1, 30, 5)
 
 
 async def test_flows_that_are_folded_keep_the_owners_that_are_known(
@@ -1342,7 +1090,7 @@ async def test_a_stop_that_no_lookup_answers_emits_every_byte(
 async def test_flows_whose_hold_time_is_over_make_room_for_others(
     executor: ThreadPoolExecutor,
 ) -> None:
-    stage = Stage(executor, hold=2.0, max_flows=2)
+    stage = Stage(executor, hold=2.0, max_pending=2)
     stage.resolver.gate.clear()
     async with asyncio.timeout(10):
         run = asyncio.create_task(stage.attributor.run())
@@ -1379,3 +1127,109 @@ async def test_the_end_of_a_window_emits_some_expired_flows_and_a_run_the_others
         with pytest.raises(asyncio.CancelledError):
             await run
     assert len(stage.drain()) == 600
+
+
+async def test_packets_behind_a_syn_that_is_on_its_way_are_those_of_the_new_connection(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.ingest(FLOW, size=10)
+    syn = stage.count({FLOW: make_delta((60, 1), opened=True)})
+    await stage.next_lookup()
+    assert stage.drain() == [(FLOW, 10, exact(NGINX))]
+    behind = stage.count({FLOW: make_delta((500, 1))})
+    assert stage.drain() == []
+    stage.resolver.answers[FLOW] = exact(CURL)
+    for held in (syn, behind):
+        stage.ingest_held(held)
+    await stage.next_lookup()
+    assert stage.drain() == [(FLOW, 560, exact(CURL))]
+
+
+async def test_in_a_replay_a_process_that_is_younger_than_its_packets_is_not_their_owner(
+    executor: ThreadPoolExecutor,
+) -> None:
+    created = NGINX.created_ns or 0
+    stage = Stage(executor, is_replay=True)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    for second in (-3, -2, -1, 0, 1):
+        stage.clock.now = created / 1e9 + second
+        stage.ingest(FLOW)
+        await stage.attributor.resolve_pending()
+    assert stage.drain() == [(FLOW, 1, UNATTRIBUTED)] * 3 + [(FLOW, 1, exact(NGINX))] * 2
+    assert stage.resolver.asked == [[FLOW]]
+
+
+async def test_many_clients_of_one_socket_are_rechecked_by_one_question(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    clients = [make_flow(53, protocol=17, remote_port=port) for port in range(1, 9)]
+    own = clients[0]
+    stage.resolver.answers = dict.fromkeys(clients, BY_LISTENER)
+    stage.ingest(*clients)
+    await stage.next_lookup()
+    stage.resolver.asked.clear()
+    for first_answer in (exact(NGINX), BY_OTHER_LISTENER):
+        stage.clock.now += 10.0
+        stage.resolver.answers = dict.fromkeys(clients, first_answer)
+        stage.ingest(*clients)
+        await stage.next_lookup()
+    stage.drain()
+    stage.ingest(*clients)
+    owners = {flow: owner for flow, _size, owner in stage.drain()}
+    assert owners == dict.fromkeys(clients, BY_OTHER_LISTENER)
+    assert stage.resolver.asked == [[own], [clients[1], own]]
+
+
+async def test_a_flow_that_was_rechecked_in_vain_is_rechecked_again_after_the_interval(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.ingest(FLOW)
+    await stage.next_lookup()
+    stage.resolver.error = OSError("no")
+    for second in (10, 11, 20):
+        stage.clock.now = second
+        stage.ingest(FLOW)
+        await stage.look_up()
+    assert stage.drain() == [(FLOW, 1, exact(NGINX))] * 4
+    assert stage.resolver.asked == [[FLOW]] * 3
+
+
+async def test_flows_that_may_not_be_compared_by_the_budget_are_rechecked_in_turn(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rechecks, "_SHARE", 0.001)
+    stage = Stage(executor, exits=ScriptedExits())
+    flows = [make_flow(port) for port in range(1, 301)]
+    stage.resolver.answers = dict.fromkeys(flows, exact(NGINX))
+    stage.ingest(*flows)
+    await stage.next_lookup()
+    stage.drain()
+    stage.resolver.answers = dict.fromkeys(flows, exact(CURL))
+    stage.clock.now += 1.0
+    stage.ingest(*flows)
+    compared = len(flows) - len(stage.drain())
+    assert 0 < compared < len(flows)
+    await stage.look_up()
+    while stage.attributor._rechecks:
+        stage.clock.now += 5.0
+        await stage.look_up()
+    stage.drain()
+    stage.ingest(*flows)
+    assert {owner for _flow, _size, owner in stage.drain()} == {exact(CURL)}
+
+
+async def test_packets_that_were_judged_one_by_one_end_a_pause_like_others(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage, flow = Stage(executor, exits=ScriptedExits()), make_flow(7, protocol=17)
+    stage.resolver.answers[flow] = exact(NGINX)
+    stage.pass_packets(flow, first=0.0, last=0.0)
+    await stage.look_up()
+    for seconds in (0.4, 0.8, 0.9):  # the first time, its owner is not watched yet
+        stage.pass_packets(flow, first=seconds, last=seconds)
+    assert stage.drain() == [(flow, 1, exact(NGINX))] * 4

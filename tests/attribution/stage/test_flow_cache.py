@@ -1,168 +1,164 @@
-"""What the flow cache keeps, evicts and invalidates, and which flows are rechecked."""
+"""What the flow cache keeps and invalidates, and which lanes are open for it."""
 
 import math
+from collections.abc import Iterable
 
-from hypothesis import given
-from hypothesis import strategies as st
-from support.traffic import NGINX, exact, make_flow
+import pytest
+from support.flow_rows import list_sums, rows_of
+from support.traffic import NGINX, exact, make_delta, make_flow
 
-from hogpipe.attribution.stage.flow_cache import CachedFlow, FlowCache, RecheckQueue
-from hogpipe.model import TRANSLATED, UNATTRIBUTED, Attribution, Quality
+from hogpipe.attribution.stage.flow_cache import CachedFlow, FlowCache, cannot_change, owner_at
+from hogpipe.flows.flow_table import FlowTable
+from hogpipe.model import TRANSLATED, UNATTRIBUTED, Attribution, FlowKey, Quality
 
-CACHED = CachedFlow(exact(NGINX), 0.0)
-
-
-def test_a_flow_is_cached_until_it_has_been_idle_for_long() -> None:
-    cache = FlowCache(10, idle=60.0, now=0.0)
-    cache.put(make_flow(1), CACHED)
-    cache.put(make_flow(2), CACHED)
-    cache.evict_idle(60.0)
-    assert cache.get(make_flow(1)) is CACHED
-    cache.evict_idle(119.0)
-    assert cache.evicted == 0
-    cache.evict_idle(120.0)
-    assert cache.get(make_flow(1)) is CACHED
-    assert cache.get(make_flow(2)) is None
-    assert cache.evicted == 1
+ONE, OTHER = make_flow(1), make_flow(2)
+LISTENER = Attribution(Quality.LISTENER, NGINX)
+CREATED = (NGINX.created_ns or 0) / 1e9
 
 
-def test_a_crowd_of_idle_flows_is_evicted_sooner_to_the_last_one() -> None:
-    cache = FlowCache(1 << 14, idle=60.0, now=0.0)
-    for port in range(3000):
-        cache.put(make_flow(port), CACHED)
-    cache.evict_idle(15.0)
-    cache.put(make_flow(5000), CACHED)  # in a generation that is not crowded itself
-    for now in (30.0, 45.0, 60.0):
-        cache.evict_idle(now)
-    assert len(cache) == 0
-    cache.put(make_flow(1), CACHED)
-    cache.evict_idle(119.0)
-    assert len(cache) == 1
+def make_cached() -> CachedFlow:
+    return CachedFlow(exact(NGINX), math.inf)
 
 
-def test_a_discarded_flow_is_not_counted_as_evicted() -> None:
-    cache = FlowCache(10, idle=60.0, now=0.0)
-    cache.put(make_flow(1), CACHED)
-    cache.evict_idle(60.0)
-    cache.put(make_flow(2), CACHED)
-    cache.discard(make_flow(1))
-    cache.discard(make_flow(2))
-    assert (len(cache), cache.evicted) == (0, 0)
+def make_cache(max_flows: int = 10, *flows: FlowKey) -> tuple[FlowCache, FlowTable]:
+    """Return a cache, and its table with `flows` in it."""
+    table = FlowTable(max_flows, max_flows)
+    cache = FlowCache(table)
+    use(table, *flows)
+    return cache, table
 
 
-def test_evictions_are_drained_once() -> None:
-    cache = FlowCache(2, idle=60.0, now=0.0)
-    for port in (1, 2, 3):
-        cache.put(make_flow(port), CACHED)
+def use(table: FlowTable, *flows: FlowKey, now: float = 0.0) -> set[FlowKey]:
+    """Return the flows of which the table does not count a packet."""
+    held = table.count(rows_of(table, dict.fromkeys(flows, make_delta((1, 1))), now), now)
+    table.receive(held, now)
+    return set(held)
+
+
+def owners_of(table: FlowTable) -> list[Attribution]:
+    return [owner for _flow, _traffic, owner in list_sums(table.drain())]
+
+
+def cached(cache: FlowCache, flows: Iterable[FlowKey]) -> list[FlowKey]:
+    return [flow for flow in flows if cache.get(flow) is not None]
+
+
+def test_a_flow_is_cached_and_has_a_lane_until_its_slot_is_evicted() -> None:
+    cache, table = make_cache(10, ONE, OTHER)
+    for flow in (ONE, OTHER):
+        cache.put(flow, make_cached(), 0.0)
+    assert not use(table, ONE, now=50.0)
+    table.drain()
+    table.evict(61.0, idle=60, idle_unowned=15)
+    assert cached(cache, [ONE, OTHER]) == [ONE]
     assert [cache.drain_evicted(), cache.drain_evicted()] == [1, 0]
 
 
+def test_a_flow_without_a_slot_is_not_cached_and_counts_as_evicted() -> None:
+    cache, _table = make_cache(1, ONE)
+    for flow in (ONE, OTHER):
+        cache.put(flow, make_cached(), 0.0)
+    assert cached(cache, [ONE, OTHER]) == [ONE]
+    assert cache.drain_evicted() == 1
+
+
+def test_a_discarded_flow_has_no_lane_and_is_not_counted_as_evicted() -> None:
+    cache, table = make_cache(10, ONE)
+    cache.put(ONE, make_cached(), 0.0)
+    cache.discard(ONE)
+    table.evict(100.0, idle=60, idle_unowned=15)
+    assert (len(cache), cache.drain_evicted()) == (0, 0)
+    cache, table = make_cache(10, ONE)
+    cache.put(ONE, make_cached(), 0.0)
+    cache.discard(ONE)
+    assert use(table, ONE) == {ONE}
+
+
 def test_an_invalidated_flow_is_not_cached_until_the_next_epoch() -> None:
-    cache = FlowCache(10, idle=60.0, now=0.0)
-    one, other = make_flow(1), make_flow(2)
-    cache.put(one, CACHED)
-    cache.invalidate([one])
-    cache.put(one, CACHED)
-    cache.put(other, CACHED)
-    assert [cache.get(flow) for flow in (one, other)] == [None, CACHED]
-    assert [cache.is_invalidated(flow) for flow in (one, other)] == [True, False]
+    cache, table = make_cache(10, ONE, OTHER)
+    cache.put(ONE, make_cached(), 0.0)
+    cache.invalidate([ONE])
+    assert use(table, ONE) == {ONE}
+    for flow in (ONE, OTHER):
+        cache.put(flow, make_cached(), 0.0)
+    assert cached(cache, [ONE, OTHER]) == [OTHER]
+    assert use(table, ONE, OTHER) == {ONE}
+    assert [cache.is_invalidated(flow) for flow in (ONE, OTHER)] == [True, False]
     cache.start_epoch()
-    cache.put(one, CACHED)
-    assert cache.get(one) is CACHED
-    assert cache.evicted == 0
-
-
-def test_a_translated_connection_stays_translated_when_conntrack_has_dropped_it() -> None:
-    cache = FlowCache(10, idle=60.0, now=0.0)
-    flow = make_flow(1)
-    cache.put(flow, CachedFlow(Attribution(Quality.LISTENER, NGINX), 0.0))
-    for found in (TRANSLATED, UNATTRIBUTED, Attribution(Quality.LISTENER, NGINX)):
-        cache.refresh(flow, found)
-        cached = cache.get(flow)
-        assert cached is not None
-        assert cached.attribution is TRANSLATED
+    cache.put(ONE, make_cached(), 0.0)
+    assert not use(table, ONE)
+    assert cache.drain_evicted() == 0
 
 
 def test_all_flows_may_be_invalidated() -> None:
-    cache = FlowCache(10, idle=60.0, now=0.0)
-    cache.put(make_flow(1), CACHED)
+    cache, table = make_cache(10, ONE, OTHER)
+    cache.put(ONE, make_cached(), 0.0)
     cache.invalidate_all()
-    cache.put(make_flow(2), CACHED)
+    cache.put(OTHER, make_cached(), 0.0)
     assert len(cache) == 0
+    assert use(table, ONE, OTHER) == {ONE, OTHER}
     cache.start_epoch()
-    cache.put(make_flow(2), CACHED)
-    assert len(cache) == 1
+    cache.put(OTHER, make_cached(), 0.0)
+    assert not use(table, OTHER)
 
 
-def test_rechecks_alone_are_due_once_in_an_interval_after_the_last_lookup() -> None:
-    rechecks = RecheckQueue(5.0)
-    assert rechecks.next_due() == math.inf
-    assert rechecks.take(10, now=4.0) == []
-    for port in (1, 2, 1):
-        rechecks.add(make_flow(port))
-    assert rechecks.next_due() == 9.0
-    assert rechecks.take(1, now=9.0) == [make_flow(1)]
-    assert rechecks.next_due() == 9.0  # the rest is due at once
-    assert rechecks.take(1, now=9.5) == [make_flow(2)]
-    assert (len(rechecks), rechecks.next_due()) == (0, math.inf)
+def test_a_translated_connection_stays_translated_when_conntrack_has_dropped_it() -> None:
+    cache, table = make_cache(10, ONE)
+    cache.put(ONE, CachedFlow(LISTENER, math.inf), 0.0)
+    for found in (TRANSLATED, UNATTRIBUTED, LISTENER):
+        cache.refresh(ONE, found, 0.0)
+        use(table, ONE)
+        assert owners_of(table) == [TRANSLATED]
 
 
-@given(
-    st.integers(2, 9),
-    st.lists(st.tuples(st.sampled_from(["get", "put", "discard"]), st.integers(1, 12))),
+def test_what_a_flow_moved_before_its_owner_was_found_to_be_another_stays_with_the_former() -> None:
+    cache, table = make_cache(10, ONE)
+    cache.put(ONE, CachedFlow(LISTENER, math.inf), 0.0)
+    use(table, ONE)
+    cache.refresh(ONE, exact(NGINX), 0.0)
+    use(table, ONE)
+    assert sorted(owner.quality for owner in owners_of(table)) == ["exact", "listener"]
+
+
+UDP = make_flow(1, protocol=17)
+INFERRED = Attribution(Quality.INFERRED, NGINX)
+
+
+@pytest.mark.parametrize(
+    ("flow", "attribution", "expected"),
+    [
+        (ONE, TRANSLATED, True),
+        (UDP, TRANSLATED, True),
+        (ONE, INFERRED, True),
+        (UDP, INFERRED, False),
+        (ONE, exact(NGINX), False),
+        (ONE, UNATTRIBUTED, False),
+    ],
 )
-def test_the_cache_is_bounded_and_keeps_the_half_that_was_used_last(
-    max_flows: int, uses: list[tuple[str, int]]
+def test_what_cannot_change_is_never_due(
+    flow: FlowKey, attribution: Attribution, *, expected: bool
 ) -> None:
-    cache = FlowCache(max_flows, idle=60.0, now=0.0)
-    recent: list[int] = []
-    discarded: set[int] = set()
-    puts = discards = 0
-    for use, port in uses:
-        flow = make_flow(port)
-        kept = len(cache)
-        if use == "put":
-            puts += cache.get(flow) is None
-            cache.put(flow, CACHED)
-            discarded.discard(port)
-        elif use == "discard":
-            cache.discard(flow)
-            discards += kept - len(cache)
-            discarded.add(port)
-        if cache.get(flow) is not None:
-            recent = [other for other in recent if other != port] + [port]
-        assert len(cache) <= max_flows
-    assert puts - discards - cache.evicted == len(cache)
-    latest = [port for port in recent[-(max_flows // 2) :] if port not in discarded]
-    assert all(cache.get(make_flow(port)) is not None for port in reversed(latest))
+    assert cannot_change(flow, attribution) is expected
+    cache, table = make_cache(10, flow)
+    cache.put(flow, CachedFlow(attribution, 5.0), 0.0)
+    assert (not use(table, flow, now=6.0)) is expected
 
 
-def test_flows_without_an_owner_take_only_a_part_of_the_cache() -> None:
-    cache = FlowCache(1 << 15, idle=60.0, now=0.0)
-    owned = [make_flow(port) for port in range(1, 1001)]
-    flood = [make_flow(port) for port in range(10_000, 20_000)]
-    for flow in owned:
-        cache.put(flow, CACHED)
-    for flow in flood:
-        cache.put(flow, CachedFlow(UNATTRIBUTED, 0.0))
-    kept = sum(cache.get(flow) is not None for flow in flood)
-    assert (kept, len(cache)) == (2048, 3048)
-    assert all(cache.get(flow) for flow in owned)
-    assert cache.drain_evicted() == 10_000 - 2048
+def test_in_a_replay_a_flow_is_that_of_a_process_from_its_creation_on() -> None:
+    table = FlowTable(10, 10)
+    cache = FlowCache(table, follows_pauses=False, is_replay=True)
+    use(table, ONE, now=CREATED - 9)
+    one = CachedFlow(exact(NGINX), math.inf)
+    cache.put(ONE, one, CREATED - 9)
+    assert not use(table, ONE, now=CREATED - 1)
+    assert use(table, ONE, now=CREATED) == {ONE}
+    assert owners_of(table) == [UNATTRIBUTED]
+    cache.go_on(ONE, one, CREATED)
+    assert not use(table, ONE, now=CREATED)
+    assert owners_of(table) == [exact(NGINX)]
 
 
-def test_a_flow_without_an_owner_that_is_cached_again_counts_once() -> None:
-    cache = FlowCache(16, idle=60.0, now=0.0)
-    for _ in range(5000):
-        cache.discard(make_flow(1))
-        cache.put(make_flow(1), CachedFlow(UNATTRIBUTED, 0.0))
-    assert cache.get(make_flow(1)) is not None
-
-
-def test_a_flood_without_owners_is_evicted_half_a_minute_after_its_end() -> None:
-    cache = FlowCache(1 << 15, idle=60.0, now=0.0)
-    for port in range(1, 5000):
-        cache.put(make_flow(port), CachedFlow(UNATTRIBUTED, 0.0))
-    for now in (1.0, 15.5, 31.0):
-        cache.evict_idle(now)
-    assert len(cache) == 0
+def test_a_process_whose_creation_is_unknown_is_the_owner_of_all_its_packets() -> None:
+    assert owner_at(UNATTRIBUTED, 0.0) == (UNATTRIBUTED, math.inf)
+    assert owner_at(exact(NGINX), CREATED) == (exact(NGINX), math.inf)
+    assert owner_at(exact(NGINX), CREATED - 1) == (UNATTRIBUTED, CREATED)
