@@ -4,11 +4,12 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +24,8 @@ from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import CaptureError
 from hogpipe.factory import Input
 from hogpipe.flows.flow_batch import FlowBatch, OwnedFlow
+from hogpipe.flows.flow_table import FlowTable
+from hogpipe.flows.packet_rows import RECEIVE, PacketRows
 from hogpipe.linux.procfs import Procfs
 from hogpipe.model import (
     OWN_NAMESPACE,
@@ -94,6 +97,7 @@ class Source:
         self._breaks_after = breaks_after
         self._stopping = threading.Event()
         self._regrouping = threading.Event()
+        self.table: FlowTable | None = None
 
     def open(self) -> None: ...
 
@@ -119,9 +123,13 @@ class Source:
     def _make_batch(self, *, last: bool) -> FlowBatch:
         chance, now = self._chance, time.time_ns()
         flows = {flow: self._make_delta() for flow in chance.sample(FLOWS, chance.randrange(8))}
-        batch = FlowBatch(flows, time_ns=now)
         moved = list(flows.values())
-        if self.closes_windows:
+        batch = FlowBatch(time_ns=now)
+        if not self.closes_windows:
+            assert self.table is not None
+            batch.rows = make_rows(self.table, flows) if flows else None
+        else:
+            batch.flows = flows
             moved.append(self._make_delta())
             batch.owned = [OwnedFlow(FLOWS[1], moved[-1], ANSWERS[-1])]
             batch.is_last = last
@@ -139,6 +147,22 @@ class Source:
         transmit = self._chance.randrange(1000), self._chance.randrange(1000)
         receive = self._chance.randrange(1000), self._chance.randrange(1000)
         return make_delta(transmit, receive, opened=self._chance.random() < 0.3)
+
+
+def make_rows(table: FlowTable, flows: Mapping[FlowKey, FlowDelta]) -> PacketRows:
+    """Return what each flow transmitted, and then what each received."""
+    moved = flows.values()
+    slots, _ = table.give_slots(table.packer.pack(list(flows)), time.monotonic())
+    zeros = np.zeros(2 * len(flows), np.int64)
+    return PacketRows(
+        np.tile(slots, 2),
+        np.repeat(np.array([0, RECEIVE]), len(flows)),
+        np.array([one.transmit_bytes for one in moved] + [one.receive_bytes for one in moved]),
+        np.array([one.transmit_packets for one in moved] + [one.receive_packets for one in moved]),
+        np.tile([one.opened for one in moved], 2),
+        zeros,
+        zeros,
+    )
 
 
 class Resolver:
@@ -218,8 +242,13 @@ def run_until(
         await changing
 
     def make_input(
-        _settings: object, _interval_ns: int, stale: StaleFlows, _service_ports: object
+        _settings: object,
+        table: FlowTable,
+        _clock: object,
+        stale: StaleFlows,
+        _service_ports: object,
     ) -> Input:
+        source.table = table
         resolver.invalidate(stale)
         return Input(source, resolver, ProcessReader(Procfs(Path("/proc"))))
 

@@ -64,7 +64,7 @@ class Source:
         self._batches.put(None)
 
     def offer(self, flow: FlowKey, size: int) -> None:
-        batch = FlowBatch({flow: make_delta((size, 1))}, time_ns=time.time_ns())
+        batch = FlowBatch(flows={flow: make_delta((size, 1))}, time_ns=time.time_ns())
         batch.counts.captured.add(batch.flows[flow].total)
         self._batches.put(batch)
 
@@ -96,7 +96,7 @@ class Run:
     async def offer(self, size: int) -> None:
         """Offer the first traffic of a window, and wait until it has an owner."""
         self.source.offer(make_flow(), size)
-        await until(lambda: self.pipeline._aggregator._groups)
+        await until(lambda: self.pipeline._table._added)
 
     async def change(self, settings: Settings) -> Reconfiguration:
         async with asyncio.timeout(20):
@@ -123,7 +123,11 @@ async def running(settings: Settings) -> AsyncIterator[Run]:
     source = Source(closes_windows=settings.capture.source == "ebpf")
 
     def make_input(
-        settings: Settings, _interval_ns: int, _stale: StaleFlows, _service_ports: object
+        settings: Settings,
+        _table: object,
+        _clock: object,
+        _stale: StaleFlows,
+        _service_ports: object,
     ) -> Input:
         command_line = settings.enrichment.command_line
         processes = ProcessReader(Procfs(Path("/proc")), command_line=command_line)
