@@ -12,7 +12,8 @@ The numbers of interfaces in words hold for one table and moment; in keys they a
 `Numbering` that the caller keeps.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,8 @@ _PLACES: Mapping[FlowField, tuple[int, ...]] = {
 """The words that a field is in."""
 _SERVICE_PORT = "namespace"
 
+_Name = TypeVar("_Name", bound=Hashable)
+
 
 class FlowColumns:
     """Flows, a row of `words` for each."""
@@ -62,6 +65,15 @@ class FlowColumns:
     def flow(self, row: int) -> FlowKey:
         """Return the flow of a row."""
         return self.packer.unpack(self.words[row])
+
+    def renumber(self, packer: FlowPacker) -> Keys:
+        """Return the words with the numbers that the same names have in another packer."""
+        words = self.words.copy()
+        parts = words.view(FLOW_WORDS)[:, 0]
+        known = self.packer
+        parts["interface"] = _renumber(parts["interface"], known.interfaces, packer.interfaces)
+        parts["namespace"] = _renumber(parts["namespace"], known.namespaces, packer.namespaces)
+        return words
 
     def find_service_ports(self, ports: ServicePorts) -> Integers:
         """Return the port of the service of each flow, 0 where it has none."""
@@ -109,7 +121,7 @@ def _find_places(fields: Collection[FlowField]) -> list[int]:
 
 
 def _renumber(
-    numbers: NDArray[np.uint32], names: Numbering[str], others: Numbering[str]
+    numbers: NDArray[np.uint32], names: Numbering[_Name], others: Numbering[_Name]
 ) -> Integers:
     """Return the numbers that the names of `numbers` have in `others`."""
     is_used = np.zeros(int(numbers.max(initial=0)) + 1, np.bool_)

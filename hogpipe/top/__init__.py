@@ -3,7 +3,8 @@
 Windows pass these modules from the top:
 
     screen_sources.py   what a source of windows is; types only
-    pipeline_source.py  a pipeline in this process; live_flows.py takes its aggregator's place
+    pipeline_source.py  a pipeline in this process; live_flows.py takes its aggregator's place,
+                        live_windows.py makes windows of what that drains
     record_file.py      JSON lines, which record_windows.py parses
     history_source.py   a history
     traffic_table.py    PURE: connections in columns, and windows before and after the cursor;

@@ -1,82 +1,80 @@
 """The flows of a pipeline in this process, as the screen needs them: without records.
 
-In: traffic of flows with their attributions, as the aggregator gets them. Out: at the end of each
-window what moved (`DrainedFlows`), from which `build_live_window` makes an entry of the table of
+In: sums of flows with their attributions, as the aggregator gets them. Out: at the end of each
+window what moved (`DrainedFlows`), from which live_windows.py makes entries of the table of
 connections.
 
-Why not records: with 50,000 flows in a window, building their records takes 0.5 s, and finding the
-group of each of them 0.2 s. A flow keeps its entry here from window to window, and its slot in the
-table until the table is renumbered: 0.12 s for all of it.
+Why not records: with 50,000 flows in a window, building their records takes half a second.
 
-Changes of a process: an entry has the owner as it was described when its first bytes of the window
-came. When a description changes, what has moved until then stays with the former one.
+Changes of a process: its owner is described as it was when the process was ingested first in a
+window, or named to `recall_processes`. When a description changes, what was ingested until then
+stays with the former one.
 
-Bounds: at most `max_flows` entries in a window; the traffic of further flows is summed up as that
-of one without a path, by owner, and counted as folded. An entry without traffic for five windows
-is evicted.
+Bounds: at most twice `max_flows` rows in a window, and `max_flows` at its end; the traffic of
+further flows is summed up as that of one without a path, by owner, and counted as folded.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from hogpipe.aggregation.dimensions import Grouping
+from hogpipe.aggregation.counted_flows import CountedFlows
+from hogpipe.aggregation.flow_columns import FlowColumns
+from hogpipe.aggregation.latest_processes import LatestProcesses
+from hogpipe.aggregation.owned_sums import SumBuffer
 from hogpipe.aggregation.selectors import Selection, Selector
+from hogpipe.flows.flow_words import WORDS, FlowPacker
+from hogpipe.flows.key_index import Keys
+from hogpipe.flows.packet_rows import Counters, Flags, FlowSums, Integers
+from hogpipe.flows.row_order import order_by_key
 from hogpipe.model import (
     UNKNOWN_FLOW,
     Attribution,
     FlowKey,
     Process,
-    Quality,
     ServicePorts,
-    Span,
     TrafficCounts,
 )
-from hogpipe.protocols import NANOSECONDS
-from hogpipe.records.schema import StatsBody, TrafficBody
-from hogpipe.top.described_flows import (
-    NO_PATH,
-    REMAINDER,
-    Owner,
-    Path,
-    describe_owner,
-    describe_path,
-)
-from hogpipe.top.run_figures import parse_stats
-from hogpipe.top.traffic_table import QUALITIES, Integers, TrafficTable, WindowTraffic
+from hogpipe.records.schema import TrafficBody
+from hogpipe.top.described_flows import REMAINDER, Owner, describe_owner
+from hogpipe.top.traffic_table import QUALITIES
 
-_GENERATION_WINDOWS = 5
-_MAX_PROCESSES = 4096
 _CODES = {quality: code for code, quality in enumerate(QUALITIES)}
+_MAX_BUFFERED = 4096
+_FLOWS = 4
+"""The column behind the counters."""
 
 
-class LiveFlow(TrafficCounts, gc=False, kw_only=True):
-    """The entry of a flow: what it moved in this window, and where it is in the table."""
+@dataclass(frozen=True, slots=True, eq=False)
+class DrainedFlows:
+    """What moved in a window, a row for each flow, owner and quality; a flow may have several."""
 
-    flow: FlowKey
-    attribution: Attribution
-    owner: Owner
-    flows: int = 0
-    is_moving: bool = False
-    """Whether it has traffic in this window."""
-    slot: int = 0
-    epoch: int = -1
-    """The epoch of the table in which `slot` is that of the flow and its owner."""
-
-
-class DrainedFlows(msgspec.Struct, frozen=True):
-    """What moved in a window: entries, and their counters in columns."""
-
-    entries: Sequence[LiveFlow]
-    owners: Sequence[Owner]
-    """Those of the entries then."""
-    traffic: Integers
-    flows: Integers
-    codes: NDArray[np.uint8]
+    flows: FlowColumns
+    owners: Integers
+    """The place of each row's owner in `described`."""
+    described: Sequence[Owner]
+    codes: Integers
+    """Of the quality (QUALITIES)."""
+    counters: Counters
+    new_flows: Integers
+    """How many flows a row adds to those of its owner."""
     ports: ServicePorts
     folded: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """Rows of a window until its end."""
+
+    words: Keys
+    labels: Integers
+    """The number of the owner, times the number of qualities, and the code of the quality."""
+    moved: Integers
+    """Counters, and the number of flows behind them."""
+
+    def __len__(self) -> int:
+        return len(self.words)
 
 
 class LiveFlows:
@@ -93,96 +91,33 @@ class LiveFlows:
         self.needs_service_ports = True
         self.service_ports = ServicePorts()
         self._max_flows = max_flows
-        self._recall_process = recall_process
         self._on_drain = on_drain
-        self._flows: dict[FlowKey, LiveFlow] = {}
-        self._former_flows: dict[FlowKey, LiveFlow] = {}
-        self._windows = 0
-        self._moving: list[LiveFlow] = []
-        # A process by its identity as an object, as it was described last, and the owner it makes.
-        self._latest: dict[int, tuple[Process, Process, Owner]] = {}
-        self._former_latest: dict[int, tuple[Process, Process, Owner]] = {}
-        self._folded = 0
+        self._latest = LatestProcesses(recall_process)
+        self._buffer = SumBuffer()
+        self._counted = CountedFlows(max_flows)
         self.bytes_by_quality: dict[str, int] = {}
         """Bytes of both directions by quality, in the window that was drained last."""
         self.folded_groups = 0
         self.uncounted_flows = 0
+        self._start_window()
 
-    def ingest(self, flow: FlowKey, traffic: TrafficCounts, attribution: Attribution) -> None:
-        """Add the traffic of a flow."""
-        entry = self._flows.get(flow)
-        if entry is None or entry.attribution is not attribution:
-            entry = self._find(flow, attribution)
-        if not entry.is_moving:
-            self._start_moving(entry)
-        entry.flows = 1
-        entry.add_counts(traffic)
+    def ingest(self, sums: FlowSums) -> None:
+        """Add what flows moved."""
+        self._flush()
+        if not len(sums):
+            return
+        flows = FlowColumns(sums.words, sums.packer)
+        labels, is_selected = self._label(flows, sums.owners, sums.attributions)
+        is_new = self._counted.count(sums.slots, sums.ids, labels // len(QUALITIES))
+        self._add(flows, labels, is_selected, sums.counters, is_new.astype(np.int64))
 
     def ingest_sum(
         self, flow: FlowKey, traffic: TrafficCounts, attribution: Attribution, flows: int
     ) -> None:
         """Add the traffic of several flows, of which `flow` is one."""
-        entry = self._find(flow, attribution)
-        if not entry.is_moving:
-            self._start_moving(entry)
-        entry.flows += flows
-        entry.add_counts(traffic)
-
-    def _find(self, flow: FlowKey, attribution: Attribution) -> LiveFlow:
-        entry = self._flows.get(flow) or self._former_flows.pop(flow, None)
-        if entry is None or entry.attribution != attribution:
-            if len(self._moving) >= self._max_flows:
-                return self._fold(attribution)
-            entry = LiveFlow(flow=flow, attribution=attribution, owner=REMAINDER)
-        entry.attribution = attribution
-        self._flows[flow] = entry
-        return entry
-
-    def _fold(self, attribution: Attribution) -> LiveFlow:
-        """Return the entry that sums up the flows of the same owner which have no entry."""
-        self._folded += 1
-        key = msgspec.structs.replace(UNKNOWN_FLOW, namespace=hash(attribution))
-        entry = self._flows.get(key)
-        if entry is None or entry.attribution != attribution:
-            entry = LiveFlow(flow=UNKNOWN_FLOW, attribution=attribution, owner=REMAINDER)
-            self._flows[key] = entry
-        return entry
-
-    def _start_moving(self, entry: LiveFlow) -> None:
-        owner = self._describe(entry)
-        if owner is not entry.owner and owner != entry.owner:
-            entry.epoch = -1
-        entry.owner = owner
-        entry.is_moving = True
-        self._moving.append(entry)
-
-    def _describe(self, entry: LiveFlow) -> Owner:
-        attribution, process = entry.attribution, entry.attribution.process
-        if process is None:
-            owner = describe_owner(attribution)
-        else:
-            known = self._latest.get(id(process)) or self._describe_process(process)
-            owner = known[2]
-            if self._only is not None and known[1] is not process:
-                attribution = msgspec.structs.replace(attribution, process=known[1])
-        only, ports = self._only, self.service_ports
-        if only is not None and not only.selects(entry.flow, attribution, ports):
-            return REMAINDER
-        return owner
-
-    def _describe_process(self, process: Process) -> tuple[Process, Process, Owner]:
-        if len(self._latest) >= _MAX_PROCESSES:
-            self._start_generation()
-        former, latest = self._former_latest.get(id(process)), self._recall_process(process)
-        if former is not None and former[1] is latest:
-            known = former
-        else:
-            known = process, latest, describe_owner(Attribution(Quality.EXACT, process=latest))
-        self._latest[id(process)] = known
-        return known
-
-    def _start_generation(self) -> None:
-        self._former_latest, self._latest = self._latest, {}
+        self._buffer.add(flow, traffic, attribution, flows)
+        if len(self._buffer) >= _MAX_BUFFERED:
+            self._flush()
 
     def regroup(
         self, group_by: Collection[str], only: Sequence[Selector], max_records: int
@@ -193,118 +128,138 @@ class LiveFlows:
 
     def invalidate_routes(self) -> None:
         """Describe processes again, as the description of one has changed."""
-        self._start_generation()
-        moving, self._moving = self._moving, []
-        for entry in moving:
-            owner = self._describe(entry)
-            if owner == entry.owner:
-                entry.owner = owner
-                self._moving.append(entry)
-            else:
-                self._moving.append(_split(entry))
+        self._flush()
+        self._latest.start_generation()
+
+    def recall_processes(self, attributions: Iterable[Attribution]) -> None:
+        """Describe the processes of this window's traffic that is not ingested yet as of now."""
+        for attribution in attributions:
+            self._latest.describe(attribution)
 
     @property
     def processes(self) -> Collection[Process]:
         """The processes that had traffic in this window or in the one before."""
-        return [known[1] for known in (*self._former_latest.values(), *self._latest.values())]
+        self._flush()
+        return self._latest.list_all()
 
     def drain(self) -> Iterator[TrafficBody]:
         """End the window, and pass on what moved; there are no bodies."""
-        moving, self._moving = self._moving, []
+        self._flush()
+        rows = (
+            self._compact() if self._has_repeats or self._size > self._max_flows else self._join()
+        )
+        owners, codes = np.divmod(rows.labels, len(QUALITIES))
         drained = DrainedFlows(
-            moving,
-            [entry.owner for entry in moving],
-            np.array(
-                [
-                    [entry.transmit_bytes for entry in moving],
-                    [entry.receive_bytes for entry in moving],
-                    [entry.transmit_packets for entry in moving],
-                    [entry.receive_packets for entry in moving],
-                ],
-                np.int64,
-            ),
-            np.array([entry.flows for entry in moving], np.int64),
-            np.array([_CODES[entry.attribution.quality] for entry in moving], np.uint8),
+            FlowColumns(rows.words, self._packer),
+            owners,
+            list(self._owners),
+            codes,
+            rows.moved[:, :_FLOWS],
+            rows.moved[:, _FLOWS],
             self.service_ports,
             self._folded,
         )
-        for entry in moving:
-            entry.is_moving = False
-            entry.flows = entry.transmit_bytes = entry.transmit_packets = 0
-            entry.receive_bytes = entry.receive_packets = 0
-        self._folded = 0
-        sums = np.bincount(drained.codes, drained.traffic[:2].sum(axis=0), len(QUALITIES))
+        sizes = np.zeros(len(QUALITIES), np.int64)
+        np.add.at(sizes, codes, rows.moved[:, 0] + rows.moved[:, 2])
         self.bytes_by_quality = {
-            str(name): int(size) for name, size in zip(QUALITIES, sums, strict=True) if size
+            str(name): size for name, size in zip(QUALITIES, sizes.tolist(), strict=True) if size
         }
-        self._start_generation()
-        self._windows += 1
-        if self._windows % _GENERATION_WINDOWS == 0 or len(self._flows) > self._max_flows:
-            self._former_flows, self._flows = self._flows, {}
+        self.uncounted_flows = self._counted.uncounted
+        self._start_window()
         self._on_drain(drained)
         return iter(())
 
+    def _start_window(self) -> None:
+        self._packer = FlowPacker()
+        self._unknown_words = self._packer.pack([UNKNOWN_FLOW])
+        self._parts: list[_Rows] = []
+        self._size = 0
+        self._has_repeats = False
+        self._owners: dict[Owner, int] = {REMAINDER: 0}
+        self._folded = 0
+        self._latest.start_generation()
+        self._counted.start_window()
 
-def _split(entry: LiveFlow) -> LiveFlow:
-    """Return what has moved until now as an entry of its own; `entry` counts from 0 then."""
-    moved = msgspec.structs.replace(entry)
-    entry.is_moving = False
-    entry.epoch = -1
-    entry.flows = entry.transmit_bytes = entry.transmit_packets = 0
-    entry.receive_bytes = entry.receive_packets = 0
-    return moved
+    def _flush(self) -> None:
+        """Add the sums that were gathered."""
+        if len(self._buffer):
+            sums = self._buffer.drain()
+            flows = FlowColumns(sums.words, sums.packer)
+            labels, is_selected = self._label(flows, sums.owners, sums.attributions)
+            self._add(flows, labels, is_selected, sums.counters, sums.flows)
+
+    def _label(
+        self, flows: FlowColumns, owners: Integers, attributions: Sequence[Attribution]
+    ) -> tuple[Integers, Flags]:
+        """Return the label of each row, and whether it is selected; the others have no path."""
+        described = [self._latest.describe(one) for one in attributions]
+        numbers = np.array([self._number(describe_owner(one)) for one in described], np.int64)
+        codes = np.array([_CODES[one.quality] for one in described], np.int64)
+        owned = numbers[owners]
+        is_selected = owned != self._owners[REMAINDER]
+        if self._only is not None:
+            service_ports = flows.find_service_ports(self.service_ports)
+            is_selected &= self._only.select(flows, service_ports, owners, described)
+            owned = np.where(is_selected, owned, self._owners[REMAINDER])
+        return owned * len(QUALITIES) + codes[owners], is_selected
+
+    def _number(self, owner: Owner) -> int:
+        """Return the number of an owner; further ones are in the remainder."""
+        if owner not in self._owners and len(self._owners) > self._max_flows:
+            return self._owners[REMAINDER]
+        return self._owners.setdefault(owner, len(self._owners))
+
+    def _add(
+        self,
+        flows: FlowColumns,
+        labels: Integers,
+        has_path: Flags,
+        counters: Counters,
+        new_flows: Integers,
+    ) -> None:
+        words = flows.renumber(self._packer)
+        words[~has_path] = self._unknown_words
+        self._has_repeats |= bool(self._parts) or not has_path.all()
+        moved = np.concatenate([counters, new_flows[:, None]], axis=1)
+        self._parts.append(_Rows(words, labels, moved))
+        self._size += len(labels)
+        if self._size > 2 * self._max_flows:
+            self._parts = [self._compact()]
+            self._size = len(self._parts[0])
+
+    def _join(self) -> _Rows:
+        """Return all rows."""
+        if not self._parts:
+            return _Rows(
+                np.zeros((0, WORDS), np.uint64),
+                np.zeros(0, np.int64),
+                np.zeros((0, _FLOWS + 1), np.int64),
+            )
+        return _Rows(
+            np.concatenate([part.words for part in self._parts]),
+            np.concatenate([part.labels for part in self._parts]),
+            np.concatenate([part.moved for part in self._parts]),
+        )
+
+    def _compact(self) -> _Rows:
+        """Return one row for each flow, owner and quality, and fold what is too much."""
+        rows = _sum_equal(self._join())
+        excess = len(rows) - self._max_flows
+        if excess > 0:
+            rows.words[self._max_flows :] = self._unknown_words
+            self._folded += excess
+            rows = _sum_equal(rows)
+        return rows
 
 
-def build_live_window(
-    table: TrafficTable, drained: DrainedFlows, span: Span, stats: StatsBody
-) -> WindowTraffic:
-    """Return the window of drained flows, whose connections are in the table then."""
-    entries = drained.entries
-    table.make_room(sum(1 for entry in entries if entry.epoch < 0))
-    epoch, describer = table.epoch, _Describer(drained.ports)
-    found = []
-    for entry, owner in zip(entries, drained.owners, strict=True):
-        if entry.owner is not owner:  # it has moved on since
-            found.append(_find_slot(table, entry, owner, describer))
-            continue
-        if entry.epoch != epoch:
-            entry.slot, entry.epoch = _find_slot(table, entry, owner, describer), epoch
-        found.append(entry.slot)
-    slots = np.array(found, np.int32)
-    figures = parse_stats(stats)
-    figures.folded += drained.folded
-    figures.seconds = (span.end_ns - span.start_ns) / NANOSECONDS
-    return WindowTraffic(
-        span.start_ns / NANOSECONDS,
-        span.end_ns / NANOSECONDS,
-        slots,
-        drained.traffic,
-        drained.flows,
-        slots,
-        drained.codes,
-        drained.traffic[0] + drained.traffic[1],
-        figures,
+def _sum_equal(rows: _Rows) -> _Rows:
+    """Return the sums of rows with the same words and label, in the order of their first ones."""
+    order, bounds = order_by_key(
+        np.concatenate([rows.words, rows.labels[:, None].astype(np.uint64)], axis=1)
     )
-
-
-def _find_slot(table: TrafficTable, entry: LiveFlow, owner: Owner, describer: "_Describer") -> int:
-    if owner is REMAINDER:
-        return table.find(REMAINDER, NO_PATH)
-    return table.find(owner, describer.describe(entry.flow))
-
-
-class _Describer:
-    """Describes paths as records do."""
-
-    def __init__(self, ports: ServicePorts) -> None:
-        self._ports = ports
-        self._grouping = Grouping(["transport"])
-        self._names: dict[int, str] = {}
-
-    def describe(self, flow: FlowKey) -> Path:
-        """Return the path of a flow."""
-        name = self._names.get(flow.protocol)
-        if name is None:
-            name = self._grouping.describe_path(flow).get("transport", "")
-            self._names[flow.protocol] = name
-        return describe_path(flow, name, self._ports.find(flow))
+    if len(bounds) < 2:  # there is no row
+        return rows
+    heads = np.minimum.reduceat(order, bounds[:-1])
+    moved = np.add.reduceat(rows.moved[order], bounds[:-1], axis=0)
+    first, by_first = np.sort(heads), heads.argsort()
+    return _Rows(rows.words[first], rows.labels[first], moved[by_first])

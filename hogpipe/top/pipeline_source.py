@@ -24,7 +24,8 @@ from hogpipe.protocols import NANOSECONDS
 from hogpipe.records.schema import Record, StatsRecord
 from hogpipe.sinks.contract import Sink, SinkSettings, SinkType
 from hogpipe.text import printable
-from hogpipe.top.live_flows import DrainedFlows, LiveFlows, build_live_window
+from hogpipe.top.live_flows import DrainedFlows, LiveFlows
+from hogpipe.top.live_windows import LiveWindows
 from hogpipe.top.record_windows import parse_span
 from hogpipe.top.traffic_table import TrafficTable, WindowTraffic
 
@@ -73,12 +74,13 @@ class PipelineSource:
         opened, self._opened = self._opened, None
         assert opened is not None
         sink, pipeline = opened.sink, opened.pipeline
+        windows = LiveWindows(table)
         run = asyncio.create_task(pipeline.run())
         run.add_done_callback(lambda _task: sink.end())
         try:
             while (window := await sink.take()) is not None:
                 drained, stats = window
-                yield build_live_window(table, drained, _find_span(stats), stats)
+                yield windows.build(drained, _find_span(stats), stats)
             self.is_at_end = True
             await run
         finally:

@@ -20,13 +20,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from support.flow_sums import SumsMaker
 from support.sinks import stats
 
 from hogpipe.aggregation.aggregator import Aggregator
+from hogpipe.flows.packet_rows import FlowSums
 from hogpipe.model import Attribution, FlowDelta, FlowKey, Process, Quality, Span
 from hogpipe.records.stamp import RecordStamper, make_run_id
 from hogpipe.sinks.table import render_table
-from hogpipe.top.live_flows import DrainedFlows, LiveFlows, build_live_window
+from hogpipe.top.live_flows import DrainedFlows, LiveFlows
+from hogpipe.top.live_windows import LiveWindows
 from hogpipe.top.row_groups import Query
 from hogpipe.top.rows_screen import RowsScreen
 from hogpipe.top.screen_text import Look
@@ -37,7 +40,7 @@ SECOND = 10**9
 Flow = tuple[FlowKey, FlowDelta, Attribution]
 
 
-def make_flows(processes: int, flows: int) -> list[Flow]:
+def make_sums(processes: int, flows: int) -> FlowSums:
     """Return the traffic of a window: `flows` connections of `processes` processes."""
     owners = [
         Attribution(
@@ -55,7 +58,7 @@ def make_flows(processes: int, flows: int) -> list[Flow]:
         for number in range(processes)
     ]
     delta = FlowDelta(transmit_bytes=100, transmit_packets=1, receive_bytes=1000, receive_packets=2)
-    return [
+    moved: list[Flow] = [
         (
             FlowKey(
                 6,
@@ -70,16 +73,16 @@ def make_flows(processes: int, flows: int) -> list[Flow]:
         )
         for number in range(flows)
     ]
+    return SumsMaker().make(moved)
 
 
-def measure_run(flows: list[Flow], windows: int) -> float:
+def measure_run(sums: FlowSums, windows: int) -> float:
     """Return the CPU of a window of `run` with a table by process."""
     aggregator = Aggregator(["process"], [], 100_000)
     stamper = RecordStamper(make_run_id(0, bytes(10)), "web1")
 
     def window(number: int) -> None:
-        for item in flows:
-            aggregator.ingest(*item)
+        aggregator.ingest(sums)
         span = number * SECOND, (number + 1) * SECOND
         records = [stamper.traffic(body, *span) for body in aggregator.drain()]
         render_table(records, 80)
@@ -113,23 +116,23 @@ class NoWindows:
         yield table.recent(1)[0]
 
 
-async def measure_top(flows: list[Flow], windows: int, size: tuple[int, int]) -> dict[str, float]:
+async def measure_top(sums: FlowSums, windows: int, size: tuple[int, int]) -> dict[str, float]:
     """Return the CPU of a window of `top`, by part."""
     drained: list[DrainedFlows] = []
     live = LiveFlows([], 65_536, lambda process: process, drained.append)
     app = TopApp(NoWindows(), Query(), Look(), has_colour=True)
+    live_windows = LiveWindows(app.table)
     costs: dict[str, list[float]] = {"ingest": [], "table": [], "draw": []}
     async with app.run_test(size=size) as pilot:
         while not isinstance(app.screen, RowsScreen):
             await pilot.pause(0.01)
         for number in range(windows + 1):
             times = [time.process_time()]
-            for item in flows:
-                live.ingest(*item)
+            live.ingest(sums)
             live.drain()
             times.append(time.process_time())
             span = Span(number * SECOND, (number + 1) * SECOND)
-            app.table.append(build_live_window(app.table, drained.pop(), span, stats()))
+            app.table.append(live_windows.build(drained.pop(), span, stats()))
             app.table.advance()
             times.append(time.process_time())
             app.screen.draw()
@@ -151,13 +154,13 @@ def main() -> None:
     options = parser.parse_args()
     gc.freeze()
     gc.set_threshold(2_000, 10, 1_000)  # as the command line sets it
-    flows = make_flows(options.processes, options.flows)
-    run = measure_run(flows, options.windows)
+    sums = make_sums(options.processes, options.flows)
+    run = measure_run(sums, options.windows)
     figures: dict[str, Any] = {"run": run}
     print("| | ingest | table | draw | all |\n|---|---|---|---|---|")
     print(f"| `run`, a table by process | | | | {1000 * run:.0f} ms |")
     for size in ((80, 24), (160, 50)):
-        parts = asyncio.run(measure_top(flows, options.windows, size))
+        parts = asyncio.run(measure_top(sums, options.windows, size))
         figures[f"{size[0]}x{size[1]}"] = parts
         cells = " | ".join(
             f"{1000 * cost:.0f} ms" for cost in (*parts.values(), sum(parts.values()))

@@ -1,18 +1,32 @@
 """Flows of a pipeline: conserved as the aggregator's, and described as the aggregator describes."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
+from support.flow_sums import Moved, SumsMaker
 from support.sinks import stats
 from support.traffic import attributions, deltas, flows
 
 from hogpipe.aggregation.aggregator import Aggregator
+from hogpipe.aggregation.dimensions import Grouping
 from hogpipe.aggregation.selectors import parse_selector
-from hogpipe.model import Attribution, FlowDelta, FlowKey, Process, Quality, Span
+from hogpipe.model import (
+    Attribution,
+    FlowDelta,
+    FlowKey,
+    Process,
+    Quality,
+    ServicePorts,
+    Span,
+    TrafficCounts,
+)
 from hogpipe.records.schema import parse_io
-from hogpipe.top.live_flows import DrainedFlows, LiveFlows, build_live_window
+from hogpipe.top.described_flows import Owner, Path, describe_owner, describe_path
+from hogpipe.top.live_flows import DrainedFlows, LiveFlows
+from hogpipe.top.live_windows import LiveWindows
 from hogpipe.top.row_groups import Query, RowGroups
 from hogpipe.top.traffic_table import TRAFFIC, TrafficTable
 
@@ -34,7 +48,13 @@ class Bench:
         self.drained: list[DrainedFlows] = []
         self.flows = LiveFlows(selectors, max_flows, recall, self.drained.append)
         self.table = TrafficTable()
+        self.windows = LiveWindows(self.table)
         self.groups = RowGroups(self.table)
+        self.maker = SumsMaker()
+
+    def move(self, flow: FlowKey, traffic: TrafficCounts, attribution: Attribution) -> None:
+        """Ingest what a flow moved."""
+        self.flows.ingest(self.maker.make([(flow, traffic, attribution)]))
 
     def close(self) -> None:
         """End a window and show it."""
@@ -42,7 +62,7 @@ class Bench:
         assert list(self.flows.drain()) == []
         drained = self.drained.pop()
         span = Span(number * 10**9, (number + 1) * 10**9)
-        self.table.append(build_live_window(self.table, drained, span, stats()))
+        self.table.append(self.windows.build(drained, span, stats()))
         self.table.advance()
 
     def programs(self) -> dict[str, int]:
@@ -55,15 +75,17 @@ def exact(process: Process) -> Attribution:
     return Attribution(Quality.EXACT, process)
 
 
-@given(st.lists(st.lists(st.tuples(flows, deltas, attributions), max_size=8), max_size=4))
-def test_windows_have_the_sums_of_the_aggregator(
-    windows: list[list[tuple[FlowKey, FlowDelta, Attribution]]],
-) -> None:
+parts = st.lists(st.tuples(flows, deltas, attributions), max_size=8)
+
+
+@given(st.lists(st.lists(parts, max_size=3), max_size=4))
+def test_windows_have_the_sums_of_the_aggregator(windows: list[list[list[Moved]]]) -> None:
     bench, aggregator = Bench(max_flows=3), Aggregator(["process"], [], 100)
     for window in windows:
-        for item in window:
-            bench.flows.ingest(*item)
-            aggregator.ingest(*item)
+        for part in window:
+            sums = bench.maker.make(part)
+            bench.flows.ingest(sums)
+            aggregator.ingest(sums)
         bodies = list(aggregator.drain())
         bench.close()
         current = bench.table.current
@@ -77,7 +99,7 @@ def test_windows_have_the_sums_of_the_aggregator(
 def test_a_flow_keeps_its_connection_from_window_to_window() -> None:
     bench = Bench()
     for _ in range(12):
-        bench.flows.ingest(FLOW, DELTA, exact(NGINX))
+        bench.move(FLOW, DELTA, exact(NGINX))
         bench.close()
     assert len(bench.table) == 1
     assert bench.programs() == {"nginx": 1200}
@@ -85,8 +107,8 @@ def test_a_flow_keeps_its_connection_from_window_to_window() -> None:
 
 def test_an_equal_attribution_is_the_same_one() -> None:
     bench = Bench()
-    bench.flows.ingest(FLOW, DELTA, exact(NGINX))
-    bench.flows.ingest(FLOW, DELTA, exact(msgspec.structs.replace(NGINX)))
+    bench.move(FLOW, DELTA, exact(NGINX))
+    bench.move(FLOW, DELTA, exact(msgspec.structs.replace(NGINX)))
     bench.close()
     assert bench.table.current is not None
     assert bench.table.current.flows.tolist() == [1]
@@ -94,8 +116,8 @@ def test_an_equal_attribution_is_the_same_one() -> None:
 
 def test_a_new_owner_gets_only_what_follows() -> None:
     bench = Bench()
-    bench.flows.ingest(FLOW, DELTA, exact(NGINX))
-    bench.flows.ingest(FLOW, DELTA, exact(Process(11, 2, command="curl")))
+    bench.move(FLOW, DELTA, exact(NGINX))
+    bench.move(FLOW, DELTA, exact(Process(11, 2, command="curl")))
     bench.close()
     assert bench.programs() == {"nginx": 100, "curl": 100}
 
@@ -103,11 +125,11 @@ def test_a_new_owner_gets_only_what_follows() -> None:
 def test_after_exec_bytes_have_the_new_name() -> None:
     latest = {NGINX.pid: NGINX}
     bench = Bench(recall=lambda process: latest[process.pid])
-    bench.flows.ingest(FLOW, DELTA, exact(NGINX))
+    bench.move(FLOW, DELTA, exact(NGINX))
     latest[NGINX.pid] = msgspec.structs.replace(NGINX, executable="/usr/bin/worker")
     bench.flows.invalidate_routes()
-    bench.flows.ingest(FLOW, DELTA, exact(NGINX))
-    bench.flows.ingest(FLOW, DELTA, exact(NGINX))
+    bench.move(FLOW, DELTA, exact(NGINX))
+    bench.move(FLOW, DELTA, exact(NGINX))
     bench.close()
     assert bench.programs() == {"nginx": 100, "worker": 200}
     assert latest[NGINX.pid] in bench.flows.processes
@@ -117,7 +139,7 @@ def test_flows_beyond_the_bound_have_their_owner_and_no_path() -> None:
     bench = Bench(max_flows=2)
     for port in range(10):
         flow = msgspec.structs.replace(FLOW, local_port=port + 1)
-        bench.flows.ingest(flow, DELTA, exact(NGINX))
+        bench.move(flow, DELTA, exact(NGINX))
     bench.close()
     assert bench.programs() == {"nginx": 1000}
     assert len(bench.table) == 3
@@ -126,9 +148,9 @@ def test_flows_beyond_the_bound_have_their_owner_and_no_path() -> None:
 
 def test_what_is_not_selected_is_the_remainder() -> None:
     bench = Bench(only=("pid:10",))
-    bench.flows.ingest(FLOW, DELTA, exact(NGINX))
+    bench.move(FLOW, DELTA, exact(NGINX))
     other = msgspec.structs.replace(FLOW, local_port=1)
-    bench.flows.ingest(other, DELTA, exact(Process(11, 2, command="curl")))
+    bench.move(other, DELTA, exact(Process(11, 2, command="curl")))
     bench.close()
     assert bench.programs() == {"nginx": 100, "(all others)": 100}
 
@@ -144,9 +166,56 @@ def test_sums_of_flows_count_as_many_flows() -> None:
 
 def test_slots_are_found_again_after_the_table_was_renumbered() -> None:
     bench = Bench()
-    bench.flows.ingest(FLOW, DELTA, exact(NGINX))
+    bench.move(FLOW, DELTA, exact(NGINX))
     bench.close()
     bench.table.clear()
-    bench.flows.ingest(FLOW, DELTA, exact(NGINX))
+    bench.move(FLOW, DELTA, exact(NGINX))
+    bench.close()
+    assert bench.programs() == {"nginx": 100}
+
+
+@given(st.lists(st.lists(parts, max_size=2), max_size=4), st.lists(st.booleans(), max_size=4))
+def test_connections_have_what_their_flows_moved(
+    windows: list[list[list[Moved]]], renumbered: list[bool]
+) -> None:
+    """By owner and path, whatever is evicted from the flow table or renumbered meanwhile."""
+    bench, expected = Bench(), Counter[tuple[Owner, Path]]()
+    for number, window in enumerate(windows):
+        for part in window:
+            bench.flows.ingest(bench.maker.make(part))
+            for flow, delta, attribution in part:
+                transport = Grouping(["transport"]).describe_path(flow).get("transport", "")
+                path = describe_path(flow, transport, ServicePorts().find(flow))
+                expected[describe_owner(attribution), path] += delta.total_bytes
+        bench.close()
+        if number < len(renumbered) and renumbered[number]:
+            bench.maker.evict_all()
+            bench.table.epoch += 1  # what was found before is found again
+    table = bench.table
+    found = {
+        (table.owner(slot), table.paths[slot]): sum(table.traffic[:2, slot].tolist())
+        for slot in range(len(table))
+    }
+    assert +Counter(found) == +expected
+
+
+def test_the_rows_of_a_window_are_bounded_and_conserved() -> None:
+    bench = Bench(max_flows=5)
+    for port in range(1, 101):
+        bench.move(msgspec.structs.replace(FLOW, local_port=port), DELTA, exact(NGINX))
+    bench.close()
+    current = bench.table.current
+    assert current is not None
+    assert current.slots.size <= 6
+    assert bench.programs() == {"nginx": 10_000}
+    assert current.flows.sum() == 100
+
+
+def test_processes_are_described_as_when_they_were_named() -> None:
+    latest = {NGINX.pid: NGINX}
+    bench = Bench(recall=lambda process: latest[process.pid])
+    bench.flows.recall_processes([exact(NGINX)])
+    latest[NGINX.pid] = msgspec.structs.replace(NGINX, executable="/usr/bin/worker")
+    bench.move(FLOW, DELTA, exact(NGINX))
     bench.close()
     assert bench.programs() == {"nginx": 100}
