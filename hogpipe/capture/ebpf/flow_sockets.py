@@ -32,6 +32,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 
+from hogpipe.capture.ebpf.earlier_owners import EarlierOwners
 from hogpipe.linux.bpf.maps import Losses
 from hogpipe.model import (
     SERVICE_MANAGER,
@@ -95,6 +96,8 @@ class FlowSockets:
         """The flows of accepted connections, by cookie; each is in one of the two."""
         self._snapshot: dict[int, SnapshotSocket] = {}
         """By cookie."""
+        self.earlier_owners = EarlierOwners()
+        """The owners of the datagram sockets of the snapshot."""
         self._listeners: dict[tuple[int, int], list[SnapshotSocket]] = {}
         """The listening TCP sockets of the snapshot, by network namespace and port."""
         self._counts = LedgerCounts()
@@ -228,6 +231,7 @@ class FlowSockets:
     def ingest_snapshot(self, sockets: Iterable[SnapshotSocket]) -> None:
         """Add the sockets that were open when the programs were attached."""
         self._snapshot = {socket.cookie: socket for socket in sockets}
+        self.earlier_owners = EarlierOwners(self._snapshot.values())
         listeners: dict[tuple[int, int], list[SnapshotSocket]] = {}
         for one in self._snapshot.values():
             if one.protocol == TCP and not one.remote_port:
