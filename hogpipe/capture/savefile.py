@@ -127,9 +127,14 @@ class SavefileSource:
         frames = parsed.frames
         if not len(frames):
             return
-        newest = np.maximum.accumulate(np.maximum(frames.times_ns(), self._newest_ns))
-        windows = newest // self._interval_ns
-        cuts = [0, *(np.flatnonzero(np.diff(windows)) + 1).tolist(), len(frames)]
+        times, interval_ns = frames.times_ns(), self._interval_ns
+        first, last = max(int(times[0]), self._newest_ns), max(int(times.max()), self._newest_ns)
+        if first // interval_ns == last // interval_ns:  # most chunks, without more passes
+            self._newest_ns = last
+            yield parsed
+            return
+        newest = np.maximum.accumulate(np.maximum(times, self._newest_ns))
+        cuts = [0, *(np.flatnonzero(np.diff(newest // interval_ns)) + 1).tolist(), len(frames)]
         for start, stop in pairwise(cuts):
             self._newest_ns = int(newest[stop - 1])
             interface = parsed.interface[start:stop]
@@ -137,7 +142,7 @@ class SavefileSource:
 
     def _count(self, piece: ParsedFrames, batch: FlowBatch) -> None:
         """Add the flows and counts of `piece` to `batch`, interface by interface."""
-        indices = np.unique(piece.interface).tolist()
+        indices = piece.list_interfaces()
         for index in indices:
             frames = (
                 piece.frames if len(indices) == 1 else piece.frames.take(piece.interface == index)
