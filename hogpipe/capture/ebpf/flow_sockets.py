@@ -29,6 +29,8 @@ import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import islice
+from typing import TypeVar
 
 import msgspec
 
@@ -49,6 +51,9 @@ from hogpipe.protocols import TCP
 
 _GENERATION = 30.0  # seconds; attributions in use are looked up sooner again
 _FIRST_CONFIRMED, _LONGEST_CONFIRMED = 1.0, 8.0  # seconds
+_EVICTED_SHARE = 64  # of a full table, a part of this many is evicted
+
+_Key = TypeVar("_Key")
 
 
 class _FlowSocket(msgspec.Struct, frozen=True, gc=False):
@@ -125,8 +130,9 @@ class FlowSockets:
                 self._awaiting_release[cookie] = flow
             self._counts.events += 1
             if len(self._sockets) + len(self._former_sockets) > self._max_flows:
-                self._pop(next(iter(self._former_sockets or self._sockets)))
-                self._counts.evicted += 1
+                for oldest in self._list_oldest(self._former_sockets or self._sockets):
+                    self._pop(oldest)
+                    self._counts.evicted += 1
         return before is not None and before.cookie != cookie
 
     def find_awaiting_release(self, cookies: Collection[int]) -> list[bool]:
@@ -143,6 +149,13 @@ class FlowSockets:
                 sockets[flow] = msgspec.structs.replace(
                     sockets[flow], owner=owner, quality=Quality.EXACT, is_released=True
                 )
+
+    def _list_oldest(self, table: Iterable[_Key]) -> list[_Key]:
+        """Return the keys of a table that are evicted when it is full.
+
+        Several at once: a dict finds its first entry by skipping all that were removed before it.
+        """
+        return list(islice(table, 1 + self._max_flows // _EVICTED_SHARE))
 
     def _start_generation(self) -> None:
         """Expire the flows that were not recorded in this generation."""
@@ -214,7 +227,8 @@ class FlowSockets:
                 after = _Comparison(self._clock() + seconds, seconds)
             self._comparisons[cookie] = after
             if len(self._comparisons) > self._max_flows:
-                del self._comparisons[next(iter(self._comparisons))]
+                for oldest in self._list_oldest(self._comparisons):
+                    del self._comparisons[oldest]
 
     def find_unconfirmed(self, cookies: Collection[int]) -> list[bool]:
         """Return for each open connection whether /proc is to be read for its holder."""
