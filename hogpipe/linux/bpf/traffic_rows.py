@@ -92,8 +92,11 @@ class TrafficRow(msgspec.Struct, frozen=True, gc=False):
 
 
 def join_rows(*parts: Rows) -> Rows:
-    """Return all rows of all parts."""
-    return np.concatenate([part.view(_RAW) for part in parts]).view(TRAFFIC_ROW)
+    """Return all rows of all parts; if only one part has any, that part itself."""
+    filled = [part for part in parts if len(part)] or parts[:1]
+    if len(filled) == 1:
+        return filled[0]
+    return np.concatenate([part.view(_RAW) for part in filled]).view(TRAFFIC_ROW)
 
 
 def pick_rows(rows: Rows, which: NDArray[np.bool_] | NDArray[np.intp]) -> Rows:
