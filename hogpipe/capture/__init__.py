@@ -10,7 +10,8 @@ The order that data takes, for packets:
       orientation.py        PURE: which side of a packet is local, in which namespace
       vector_orientation.py PURE: the same, for many packets at once
       local_addresses.py    PURE: what is local, as one interface sees it
-    handoff.py          batches from the capture thread to the event loop, bounded
+    batch_counter.py    packets of batches, counted in the flow table
+handoff.py          batches from the capture thread to the event loop, bounded
 
 The sources (`source.py` has their protocol):
 

@@ -144,17 +144,23 @@ class SavefileSource:
         frames = parsed.frames
         if not len(frames):
             return
-        newest = np.maximum.accumulate(np.maximum(frames.times_ns(), self._newest_ns))
-        windows = newest // self._interval_ns
-        cuts = [0, *(np.flatnonzero(np.diff(windows)) + 1).tolist(), len(frames)]
-        for start, stop in _split_longer(cuts, self._wire_table.max_packets):
+        times, interval_ns = frames.times_ns(), self._interval_ns
+        most = self._wire_table.max_packets
+        first, last = max(int(times[0]), self._newest_ns), max(int(times.max()), self._newest_ns)
+        if first // interval_ns == last // interval_ns and len(frames) <= most:
+            self._newest_ns = last  # most chunks, without more passes
+            yield parsed
+            return
+        newest = np.maximum.accumulate(np.maximum(times, self._newest_ns))
+        cuts = [0, *(np.flatnonzero(np.diff(newest // interval_ns)) + 1).tolist(), len(frames)]
+        for start, stop in _split_longer(cuts, most):
             self._newest_ns = int(newest[stop - 1])
             interface = parsed.interface[start:stop]
             yield ParsedFrames(frames.slice(start, stop), interface, parsed.used)
 
     def _count(self, piece: ParsedFrames, captured: CapturedPackets) -> None:
         """Add the packets and counts of `piece`, interface by interface."""
-        indices = np.unique(piece.interface).tolist()
+        indices = piece.list_interfaces()
         for index in indices:
             frames = (
                 piece.frames if len(indices) == 1 else piece.frames.take(piece.interface == index)

@@ -154,7 +154,7 @@ class SavefileReader:
         if not self._filters or not len(parsed.interface):
             return parsed
         matched = np.ones(len(parsed.interface), np.bool_)
-        indices = np.unique(parsed.interface).tolist()
+        indices = parsed.list_interfaces()
         for index in indices:
             link_type = self.interfaces[index].link_type
             if link_type in self._filters:

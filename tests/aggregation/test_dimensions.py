@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from numpy.typing import NDArray
 from support.flow_sums import FlowAggregator
 from support.traffic import NGINX, exact, make_flow, make_traffic
 
@@ -142,8 +143,10 @@ class KnownProcesses:
     def find_start_ns(self, _pid: int) -> int | None:
         return 0
 
-    def find_earlier_owner(self, _cookie: int) -> RowOwner | None:
-        return None
+    def find_earlier_owners(
+        self, _cookies: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.intp], list[RowOwner | None]]:
+        raise AssertionError("the owner of every row is known")
 
     def find_unconfirmed(self, cookies: Collection[int]) -> list[bool]:
         return [False] * len(cookies)

@@ -12,8 +12,6 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hogpipe.protocols import NANOSECONDS
-
 Indices = NDArray[np.int64]
 Octets = NDArray[np.uint8]
 Rows = NDArray[np.void]
@@ -52,8 +50,11 @@ class FrameBatch:
 
     def times_ns(self) -> Indices:
         """Return when each frame was captured, nanoseconds since the epoch."""
-        seconds = self.records[:, 0].astype(np.int64)
-        return seconds * NANOSECONDS + self.records[:, 1].astype(np.int64) * 1_000
+        times = self.records[:, 0].astype(np.int64)
+        times *= 1_000_000
+        times += self.records[:, 1]
+        times *= 1_000
+        return times
 
 
 class RowType(NamedTuple):

@@ -38,10 +38,13 @@ class PacketColumns(NamedTuple):
     lengths: Indices
     opened: NDArray[np.bool_]
 
-    def take(self, rows: Indices | NDArray[np.bool_]) -> "PacketColumns":
+    def take(self, rows: Indices) -> "PacketColumns":
         """Return these rows."""
         return PacketColumns(
-            self.frame[rows], self.keys[rows], self.lengths[rows], self.opened[rows]
+            self.frame.take(rows),
+            self.keys.take(rows),
+            self.lengths.take(rows),
+            self.opened.take(rows),
         )
 
 
@@ -55,12 +58,16 @@ class _Layout:
     """The ordinary packets of one version of IP, as rows that begin with the IP header.
 
     A packet is ordinary if the first eight bytes of its row, under `start_mask`, are
-    `ordinary_start`, and if it has the `needed` bytes of its protocol.
+    `ordinary_start`, and if it has the `needed` bytes of its protocol. `head` is the first word of
+    the packed key by protocol, without a direction.
     """
 
     version: int
     row: RowType
     key: RowType
+    addresses: tuple[str, ...]
+    """The fields that a key has in common with the row."""
+    head: NDArray[np.uint32]
     start_mask: NDArray[np.uint64]
     ordinary_start: NDArray[np.uint64]
     length_added: int
@@ -70,47 +77,54 @@ class _Layout:
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """Sizes and offsets in the header of one version of IP."""
+    """Sizes and offsets in the header of one version of IP.
 
+    `addresses` are the fields that the header and the packed key (`wire_key.KEY`) have in common:
+    type, offset in the header, offset in the key.
+    """
+
+    version: int
     size: int
     length_at: int
     protocol_at: int
-    addresses_at: int
-    address_size: int
+    addresses: dict[str, tuple[str, int, int]]
 
     def row(self, size: int) -> RowType:
         """Return the type of rows of `size` bytes that begin with this header."""
-        address, transport = f"V{self.address_size}", self.size
+        transport = self.size
         return row_type(
             size,
             {
                 "start": ("u8", 0),
                 "length": (">u2", self.length_at),
                 "protocol": ("u1", self.protocol_at),
-                "source": (address, self.addresses_at),
-                "destination": (address, self.addresses_at + self.address_size),
                 "ports": ("u4", transport),
                 "flags": ("u1", transport + TCP_FLAGS),
                 "echo_type": ("u1", transport),
                 "echo_identifier": ("u2", transport + 4),
-            },
+            }
+            | {name: (form, at) for name, (form, at, _) in self.addresses.items()},
         )
 
     def key(self) -> RowType:
         """Return the type of a packed key with addresses of this version; see `wire_key.KEY`."""
-        address = f"V{self.address_size}"
         return row_type(
             KEY.size,
             {
+                "head": ("u4", 0),
                 "kind": ("u1", 0),
-                "protocol": ("u1", 1),
                 "ports": ("u4", 4),
                 "source_port": ("u2", 4),
                 "destination_port": ("u2", 6),
-                "source": (address, 8),
-                "destination": (address, 24),
-            },
+            }
+            | {name: (form, at) for name, (form, _, at) in self.addresses.items()},
         )
+
+    def head(self) -> NDArray[np.uint32]:
+        """Return, by protocol, the first four bytes of a packed key; see `wire_key.KEY`."""
+        octets = np.zeros((256, 4), np.uint8)
+        octets[:, 0], octets[:, 1] = self.version, np.arange(256)
+        return octets.view(np.uint32).ravel()
 
     def needed(self, echo: int, never: frozenset[int]) -> Indices:
         """Return, by protocol, how many bytes of a packet its key takes; `never` is not decoded."""
@@ -126,14 +140,28 @@ def _word(octets: str) -> NDArray[np.uint64]:
     return np.frombuffer(bytes.fromhex(octets), np.uint64).reshape(())
 
 
-_V4 = _Header(size=20, length_at=2, protocol_at=9, addresses_at=12, address_size=4)
-_V6 = _Header(size=40, length_at=4, protocol_at=6, addresses_at=8, address_size=16)
+_V4 = _Header(
+    version=4,
+    size=20,
+    length_at=2,
+    protocol_at=9,
+    addresses={"source": ("u4", 12, 8), "destination": ("u4", 16, 24)},
+)
+_V6 = _Header(
+    version=6,
+    size=40,
+    length_at=4,
+    protocol_at=6,
+    addresses={"addresses": ("V32", 8, 8)},  # both, which are neighbours here and there
+)
 
 _LAYOUTS = (
     _Layout(
         version=4,
         row=_V4.row(40),
         key=_V4.key(),
+        addresses=tuple(_V4.addresses),
+        head=_V4.head(),
         # No options; neither more fragments nor an offset.
         start_mask=_word("ff00 0000 0000 3fff"),
         ordinary_start=_word("4500 0000 0000 0000"),
@@ -145,6 +173,8 @@ _LAYOUTS = (
         version=6,
         row=_V6.row(MAX_ROW_BYTES),
         key=_V6.key(),
+        addresses=tuple(_V6.addresses),
+        head=_V6.head(),
         start_mask=_word("f000 0000 0000 0000"),
         ordinary_start=_word("6000 0000 0000 0000"),
         length_added=_V6.size,
@@ -160,47 +190,66 @@ class FrameEnds(NamedTuple):
     captured: Indices
     on_link: Indices
 
+    def take(self, rows: Indices) -> "FrameEnds":
+        """Return these rows."""
+        return FrameEnds(self.captured.take(rows), self.on_link.take(rows))
+
 
 def decode_packets(data: bytes, packets: Packets, ends: FrameEnds) -> PacketColumns:
     """Return the ordinary ones of `packets`, in the same order.
 
-    `data` has MAX_ROW_BYTES at least.
+    `data` has MAX_ROW_BYTES at least. All rows are decoded as packets of the version that is the
+    more frequent, and then those of the other one are replaced: selecting rows would cost more
+    than a batch usually has of other rows.
     """
-    parts = [
-        _decode_version(data, packets, index, ends, layout)
-        for layout in _LAYOUTS
-        if len(index := (packets.kind == layout.version).nonzero()[0])
-    ]
-    if len(parts) == 1:
-        return parts[0]
-    both = PacketColumns(*map(np.concatenate, zip(_NO_PACKETS, *parts, strict=True)))
-    return both.take(both.frame.argsort())
+    counts = [np.count_nonzero(packets.kind == layout.version) for layout in _LAYOUTS]
+    if sum(counts) * 2 < len(packets.kind):
+        is_ip = np.isin(packets.kind, [layout.version for layout in _LAYOUTS]).nonzero()[0]
+        if not len(is_ip):
+            return _NO_PACKETS
+        columns = decode_packets(data, packets.take(is_ip), ends.take(is_ip))
+        return columns._replace(frame=is_ip[columns.frame])
+    few, many = sorted(range(len(_LAYOUTS)), key=counts.__getitem__)
+    columns, ordinary = _decode_version(data, packets, ends, _LAYOUTS[many])
+    if counts[many] < len(packets.kind):
+        ordinary &= packets.kind == _LAYOUTS[many].version
+    if counts[few]:
+        rows = (packets.kind == _LAYOUTS[few].version).nonzero()[0]
+        others, ordinary[rows] = _decode_version(
+            data, packets.take(rows), ends.take(rows), _LAYOUTS[few]
+        )
+        columns.keys[rows], columns.lengths[rows] = others.keys, others.lengths
+        columns.opened[rows] = others.opened
+    if np.count_nonzero(ordinary) == len(ordinary):
+        return columns
+    return columns.take(ordinary.nonzero()[0])
 
 
 def _decode_version(
-    data: bytes, packets: Packets, index: Indices, ends: FrameEnds, layout: _Layout
-) -> PacketColumns:
-    at = packets.at[index]
+    data: bytes, packets: Packets, ends: FrameEnds, layout: _Layout
+) -> tuple[PacketColumns, NDArray[np.bool_]]:
+    """Return all `packets`, decoded as those of `layout`, and which of them are ordinary."""
+    at = packets.at
     rows = gather_rows(data, at, layout.row)
-    protocol = rows["protocol"]
+    protocol = rows["protocol"].copy()  # in a row, as it is read several times
     lengths = rows["length"].astype(np.int64)
     lengths += layout.length_added
     ordinary = rows["start"] & layout.start_mask == layout.ordinary_start
-    ordinary &= np.minimum(ends.captured[index] - at, lengths) >= layout.needed.take(protocol)
-    ordinary &= lengths <= ends.on_link[index] - at
+    ordinary &= np.minimum(ends.captured - at, lengths) >= layout.needed.take(protocol)
+    ordinary &= lengths <= ends.on_link - at
     ordinary &= at <= len(data) - layout.row.size  # else the row was clipped and begins before `at`
     keys = np.zeros(len(rows), layout.key.fields)
-    keys["kind"] = packets.direction[index] << _DIRECTION_SHIFT | layout.version
-    keys["protocol"] = protocol
+    keys["head"] = layout.head.take(protocol)
+    if np.count_nonzero(packets.direction):
+        keys["kind"] |= packets.direction << _DIRECTION_SHIFT
     keys["ports"] = rows["ports"] & _PORT_MASK.take(protocol)
-    keys["source"] = rows["source"]
-    keys["destination"] = rows["destination"]
+    for name in layout.addresses:
+        keys[name] = rows[name]
     _set_echo_identifiers(keys, rows, layout)
-    opened = (rows["flags"] & _OPENING == _SYN) & (protocol == _TCP)
-    columns = PacketColumns(index, keys.view(layout.key.bare), lengths, opened)
-    if np.count_nonzero(ordinary) == len(ordinary):
-        return columns
-    return columns.take(ordinary)
+    opened = rows["flags"] & _OPENING == _SYN
+    opened &= protocol == _TCP
+    frame = np.arange(len(rows))
+    return PacketColumns(frame, keys.view(layout.key.bare), lengths, opened), ordinary
 
 
 def _set_echo_identifiers(keys: Rows, rows: Rows, layout: _Layout) -> None:

@@ -63,6 +63,10 @@ class Packets(NamedTuple):
     kind: Octets
     direction: Octets
 
+    def take(self, rows: Indices) -> "Packets":
+        """Return these rows."""
+        return Packets(self.at.take(rows), self.kind.take(rows), self.direction.take(rows))
+
 
 def locate_packets(link_type: int, data: bytes, start: Indices, end: Indices) -> Packets:
     """Return where the packets of the frames from `start` to before `end` in `data` begin.
@@ -73,7 +77,9 @@ def locate_packets(link_type: int, data: bytes, start: Indices, end: Indices) ->
     if locate is None:
         return Packets(start, np.full(len(start), UNUSUAL, np.uint8), _no_direction(start))
     packets = locate(data, start)
-    packets.kind[packets.at > end] = UNUSUAL
+    beyond = packets.at > end
+    if np.count_nonzero(beyond):
+        packets.kind[beyond] = UNUSUAL
     return packets
 
 

@@ -5,6 +5,7 @@
 - `row_joins`: adds rows that belong to a connection to that connection.
 - `row_ports`: the port of the service of each row.
 - `row_owners`: the processes that rows name, read from /proc while they live.
+- `earlier_owners`: the owners of datagram sockets that existed before the programs.
 - `flow_sockets`: the sockets of the flows that are looked up, offered to attribution as a ledger.
 - `time_wait`: the packets of closed connections that pass no hook.
 

@@ -29,9 +29,12 @@ import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import islice
+from typing import TypeVar
 
 import msgspec
 
+from hogpipe.capture.ebpf.earlier_owners import EarlierOwners
 from hogpipe.linux.bpf.maps import Losses
 from hogpipe.model import (
     SERVICE_MANAGER,
@@ -48,6 +51,9 @@ from hogpipe.protocols import TCP
 
 _GENERATION = 30.0  # seconds; attributions in use are looked up sooner again
 _FIRST_CONFIRMED, _LONGEST_CONFIRMED = 1.0, 8.0  # seconds
+_EVICTED_SHARE = 64  # of a full table, a part of this many is evicted
+
+_Key = TypeVar("_Key")
 
 
 class _FlowSocket(msgspec.Struct, frozen=True, gc=False):
@@ -95,6 +101,8 @@ class FlowSockets:
         """The flows of accepted connections, by cookie; each is in one of the two."""
         self._snapshot: dict[int, SnapshotSocket] = {}
         """By cookie."""
+        self.earlier_owners = EarlierOwners()
+        """The owners of the datagram sockets of the snapshot."""
         self._listeners: dict[tuple[int, int], list[SnapshotSocket]] = {}
         """The listening TCP sockets of the snapshot, by network namespace and port."""
         self._counts = LedgerCounts()
@@ -122,8 +130,9 @@ class FlowSockets:
                 self._awaiting_release[cookie] = flow
             self._counts.events += 1
             if len(self._sockets) + len(self._former_sockets) > self._max_flows:
-                self._pop(next(iter(self._former_sockets or self._sockets)))
-                self._counts.evicted += 1
+                for oldest in self._list_oldest(self._former_sockets or self._sockets):
+                    self._pop(oldest)
+                    self._counts.evicted += 1
         return before is not None and before.cookie != cookie
 
     def find_awaiting_release(self, cookies: Collection[int]) -> list[bool]:
@@ -140,6 +149,13 @@ class FlowSockets:
                 sockets[flow] = msgspec.structs.replace(
                     sockets[flow], owner=owner, quality=Quality.EXACT, is_released=True
                 )
+
+    def _list_oldest(self, table: Iterable[_Key]) -> list[_Key]:
+        """Return the keys of a table that are evicted when it is full.
+
+        Several at once: a dict finds its first entry by skipping all that were removed before it.
+        """
+        return list(islice(table, 1 + self._max_flows // _EVICTED_SHARE))
 
     def _start_generation(self) -> None:
         """Expire the flows that were not recorded in this generation."""
@@ -211,7 +227,8 @@ class FlowSockets:
                 after = _Comparison(self._clock() + seconds, seconds)
             self._comparisons[cookie] = after
             if len(self._comparisons) > self._max_flows:
-                del self._comparisons[next(iter(self._comparisons))]
+                for oldest in self._list_oldest(self._comparisons):
+                    del self._comparisons[oldest]
 
     def find_unconfirmed(self, cookies: Collection[int]) -> list[bool]:
         """Return for each open connection whether /proc is to be read for its holder."""
@@ -228,6 +245,7 @@ class FlowSockets:
     def ingest_snapshot(self, sockets: Iterable[SnapshotSocket]) -> None:
         """Add the sockets that were open when the programs were attached."""
         self._snapshot = {socket.cookie: socket for socket in sockets}
+        self.earlier_owners = EarlierOwners(self._snapshot.values())
         listeners: dict[tuple[int, int], list[SnapshotSocket]] = {}
         for one in self._snapshot.values():
             if one.protocol == TCP and not one.remote_port:

@@ -30,7 +30,7 @@ epoch, once. Most are closed by then, so that the kernel knows which process ser
 handshake whose connection is not established at the end of an epoch.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -50,10 +50,10 @@ from hogpipe.linux.bpf.traffic_rows import (
     decode_endpoints,
     decode_owners,
     decode_rows,
-    encode_command,
     join_rows,
     make_counts,
     pick_rows,
+    set_owners,
 )
 from hogpipe.model import (
     SERVICE_MANAGER,
@@ -101,8 +101,13 @@ class OwnerLookup(Protocol):
         Nanoseconds since boot.
         """
 
-    def find_earlier_owner(self, cookie: int) -> RowOwner | None:
-        """Return the living owner of a socket that existed before the programs, None if unknown."""
+    def find_earlier_owners(
+        self, cookies: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.intp], Sequence[RowOwner | None]]:
+        """Return the living owners of sockets that existed before the programs.
+
+        And first, for each socket, its place among these owners. None stands for an unknown owner.
+        """
 
     def find_unconfirmed(self, cookies: Collection[int]) -> list[bool]:
         """Return for each open connection whether its holder is to be looked up."""
@@ -213,16 +218,17 @@ class RowAggregator:
         """Give rows of datagram sockets that existed before the programs their owners."""
         protocols = _protocols(rows)
         places = np.flatnonzero(
-            candidates & (rows["pid"] == 0) & (protocols != TCP) & (protocols != 0)
+            candidates
+            & (rows["pid"] == 0)
+            & (rows["cookie"] != 0)
+            & (protocols != TCP)
+            & (protocols != 0)
         )
-        cookies, numbers = np.unique(rows["cookie"][places], return_inverse=True)
-        for number, cookie in enumerate(cookies.tolist()):
-            owner = self._lookup.find_earlier_owner(cookie) if cookie else None
-            if owner is not None:
-                of_socket = places[numbers == number]
-                for name in ("boot_ns", "cgroup", "pid", "user_id", "namespace"):
-                    rows[name][of_socket] = getattr(owner, name)
-                rows["command"][of_socket] = encode_command(owner.command)
+        if not len(places):
+            return
+        numbers, owners = self._lookup.find_earlier_owners(rows["cookie"][places])
+        is_known = np.array([one is not None for one in owners])[numbers]
+        set_owners(rows, places[is_known], numbers[is_known], owners)
 
     def _find_new(self, rows: Rows, *, window_ends: bool) -> NDArray[np.bool_]:
         """Return which rows are of flows without a row in an earlier epoch of this window."""

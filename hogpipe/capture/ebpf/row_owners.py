@@ -17,6 +17,10 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from hogpipe.capture.ebpf.earlier_owners import EarlierOwner
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, TrafficRow
@@ -122,27 +126,20 @@ class RowOwners:
         quality = Quality.LISTENER if row.owner.by_listener else Quality.EXACT
         return flow, self._flow_sockets.record(flow, row.cookie, cookie, owner, quality)
 
-    def find_earlier_owner(self, cookie: int) -> RowOwner | None:
-        """Return the living owner of a socket that existed before the programs, None if unknown.
+    def find_earlier_owners(
+        self, cookies: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.intp], list[RowOwner | None]]:
+        """Return the living owners of datagram sockets that existed before the programs.
 
-        As for a lookup, the snapshot decides while the process lives: of datagram sockets only.
+        See `OwnerLookup`. As for a lookup, the snapshot decides while the process lives.
         """
-        socket = self._flow_sockets.find_in_snapshot(cookie)
-        owner = None if socket is None else socket.owner
-        if socket is None or owner is None or owner.start is None:
-            return None
-        start_ns = owner.start * TICK_NS
-        if owner.command == SERVICE_MANAGER or self.find_start_ns(owner.pid) != start_ns:
-            return None
-        return RowOwner(
-            start_ns,
-            owner.cgroup,
-            owner.pid,
-            owner.user_id,
-            owner.command,
-            socket.namespace_cookie,
-            0,
-        )
+        earlier = self._flow_sockets.earlier_owners
+        numbers = earlier.find(cookies)
+        uses = np.bincount(numbers, minlength=len(earlier.owners)).tolist()
+        return numbers, [
+            self._make_living_owner(one) if one is not None and used else None
+            for one, used in zip(earlier.owners, uses, strict=True)
+        ]
 
     def find_unconfirmed(self, cookies: Collection[int]) -> list[bool]:
         """Return for each open connection whether its holder is to be looked up."""
@@ -183,6 +180,22 @@ class RowOwners:
             owner.command,
             owner.cgroup,
             cgroup_path=self._path_of(owner.cgroup),
+        )
+
+    def _make_living_owner(self, earlier: EarlierOwner) -> RowOwner | None:
+        """Return the owner as rows have it, None if its process has exited."""
+        owner = earlier.owner
+        start_ns = None if owner.start is None else owner.start * TICK_NS
+        if start_ns is None or self.find_start_ns(owner.pid) != start_ns:
+            return None
+        return RowOwner(
+            start_ns,
+            owner.cgroup,
+            owner.pid,
+            owner.user_id,
+            owner.command,
+            earlier.namespace_cookie,
+            0,
         )
 
     def _read_stat(self, pid: int) -> ProcessStat | None:

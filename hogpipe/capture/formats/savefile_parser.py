@@ -48,6 +48,16 @@ class ParsedFrames(NamedTuple):
     used: int
     """How many bytes of the input are parsed; the rest begins a record that is not whole yet."""
 
+    def list_interfaces(self) -> list[int]:
+        """Return the indices of the interfaces that captured frames, in ascending order."""
+        if not len(self.interface):
+            return []
+        lowest, highest = int(self.interface.min()), int(self.interface.max())
+        if lowest == highest:
+            return [lowest]
+        # Indices are few and small (see the parsers' bounds), so that counting beats sorting.
+        return np.bincount(self.interface).nonzero()[0].tolist()
+
 
 class SavefileParser(Protocol):
     """Parses one file."""

@@ -86,10 +86,11 @@ class TrafficMaps:
         rows = self._take_rows("other_flows")
         if not len(rows):
             return rows
-        indexed = pick_rows(rows, rows["flags"] & INDEXED != 0)
+        indexed = np.flatnonzero(rows["flags"] & INDEXED)
         if len(indexed):
             keys = np.zeros(len(indexed), ROW_KEY)
-            keys["cookie"], keys["endpoints"] = indexed["cookie"], indexed["endpoints"]
+            for name in ("cookie", "endpoints"):
+                keys[name] = rows[name][indexed]
             keys["parity"] = self._parity
             self._delete("row_index", keys)
         return _drop_unused(rows)

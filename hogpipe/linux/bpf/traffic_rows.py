@@ -8,7 +8,7 @@ Rows are copied, joined and picked as opaque bytes, which is ten times faster th
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import msgspec
@@ -36,6 +36,8 @@ _AF_INET, _AF_INET6 = 2, 10
 _FAMILIES = {0: 0, 4: _AF_INET, 16: _AF_INET6}
 _COMMANDS_KEPT = 4096
 _COMMAND_BYTES = 16
+_OWNER_NUMBERS = ("boot_ns", "cgroup", "pid", "user_id", "namespace")
+"""The fields of a row's owner that are numbers, but for the flags."""
 
 
 class RowOwner(msgspec.Struct, frozen=True, gc=False):
@@ -90,8 +92,11 @@ class TrafficRow(msgspec.Struct, frozen=True, gc=False):
 
 
 def join_rows(*parts: Rows) -> Rows:
-    """Return all rows of all parts."""
-    return np.concatenate([part.view(_RAW) for part in parts]).view(TRAFFIC_ROW)
+    """Return all rows of all parts; if only one part has any, that part itself."""
+    filled = [part for part in parts if len(part)] or parts[:1]
+    if len(filled) == 1:
+        return filled[0]
+    return np.concatenate([part.view(_RAW) for part in filled]).view(TRAFFIC_ROW)
 
 
 def pick_rows(rows: Rows, which: NDArray[np.bool_] | NDArray[np.intp]) -> Rows:
@@ -168,8 +173,24 @@ def encode_endpoints(
     return _ENDPOINTS.pack(local_address, remote_address, local_port, remote_port, protocol, family)
 
 
-def encode_command(command: str) -> NDArray[np.uint64]:
-    """Return the words of a row's `command`."""
+def set_owners(
+    rows: Rows,
+    places: NDArray[np.intp],
+    numbers: NDArray[np.intp],
+    owners: Sequence[RowOwner | None],
+) -> None:
+    """Give the rows at `places` the owners with these numbers; the flags of the rows stay."""
+    encoded = np.zeros(len(owners), TRAFFIC_ROW)
+    for at, owner in enumerate(owners):
+        if owner is not None:
+            for name in _OWNER_NUMBERS:
+                encoded[name][at] = getattr(owner, name)
+            encoded["command"][at] = _encode_command(owner.command)
+    for name in (*_OWNER_NUMBERS, "command"):
+        rows[name][places] = encoded[name][numbers]
+
+
+def _encode_command(command: str) -> NDArray[np.uint64]:
     raw = command.encode("utf-8", "backslashreplace")[:_COMMAND_BYTES]
     return np.frombuffer(raw.ljust(_COMMAND_BYTES, b"\0"), np.uint64)
 

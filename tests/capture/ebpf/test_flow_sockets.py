@@ -171,3 +171,16 @@ def test_a_connection_that_was_passed_on_is_looked_up_until_its_owner_holds_it_a
         answers += [*flow_sockets.find_unconfirmed([7]), *flow_sockets.find_passed_on([7])]
     assert answers == [False, False, True, True, False, False]
     assert flow_sockets.find_passed_on([8]) == [False]
+
+
+def test_a_flood_of_flows_leaves_at_most_the_bound_and_the_newest_of_them() -> None:
+    flow_sockets = FlowSockets(max_flows=300)
+    flows = [replace(FLOW, remote_port=port) for port in range(2000)]
+    for cookie, flow in enumerate(flows):
+        flow_sockets.record(flow, cookie, 3, NGINX, Quality.EXACT)
+        assert flow_sockets.counts().sockets <= 300
+    counts = flow_sockets.counts()
+    assert counts.sockets + counts.evicted == len(flows)
+    is_known = [flow_sockets.owner_of(flow, 3) is not None for flow in flows]
+    assert is_known == sorted(is_known)
+    assert counts.sockets == sum(is_known) > 290

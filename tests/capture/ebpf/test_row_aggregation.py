@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from support.traffic import make_traffic
 
 from hogpipe.aggregation.dimensions import list_row_fields
@@ -14,8 +15,22 @@ from hogpipe.capture.ebpf import row_aggregation
 from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
 from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.linux.bpf.shapes import BY_LISTENER, FRESH, RELEASED, TRAFFIC_ROW
-from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, Rows, TrafficRow, encode_endpoints
-from hogpipe.model import UNKNOWN_FLOW, Attribution, FlowKey, Process, Quality, is_sum
+from hogpipe.linux.bpf.traffic_rows import (
+    Endpoints,
+    RowOwner,
+    Rows,
+    TrafficRow,
+    decode_rows,
+    encode_endpoints,
+)
+from hogpipe.model import (
+    UNKNOWN_FLOW,
+    Attribution,
+    FlowKey,
+    Process,
+    Quality,
+    is_sum,
+)
 
 HERE, THERE = b"\x0a\0\0\1", b"\x0a\0\0\2"
 TCP, UDP = 6, 17
@@ -34,8 +49,12 @@ class FakeOwners:
         self.releases: list[tuple[int, int]] = []
         self.earlier: dict[int, RowOwner] = {}
 
-    def find_earlier_owner(self, cookie: int) -> RowOwner | None:
-        return self.earlier.get(cookie)
+    def find_earlier_owners(
+        self, cookies: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.intp], list[RowOwner | None]]:
+        owners = [None, *self.earlier.values()]
+        numbers = [owners.index(self.earlier.get(cookie)) for cookie in cookies.tolist()]
+        return np.array(numbers), owners
 
     def find_unconfirmed(self, cookies: Collection[int]) -> list[bool]:
         return [cookie in self.unconfirmed for cookie in cookies]
@@ -446,6 +465,34 @@ def test_bytes_and_packets_are_conserved(run: list[EpochRows], dimensions: set[s
             captured[1] += batch.counts.captured.packets
         assert captured == batched
     assert [after[at] for at in range(4)] == before
+
+
+@given(
+    st.lists(some_rows, max_size=12).map(lambda made: rows(*made)),
+    st.dictionaries(st.integers(0, 4), st.sampled_from([7, EXITED, WORKER])),
+)
+def test_a_row_without_an_owner_has_that_of_its_datagram_socket_from_before(
+    other_flows: Rows, pids: dict[int, int]
+) -> None:
+    owners = FakeOwners()
+    owners.earlier = {
+        cookie: RowOwner(5, 1, pid, 0, "dns", 4, 0) for cookie, pid in pids.items() if cookie
+    }
+    expected: Counter[int] = Counter()
+    for one in decode_rows(other_flows):
+        pid = one.owner.pid
+        if not pid and one.cookie and one.endpoints.protocol != TCP:
+            pid = pids.get(one.cookie, 0)
+        expected[pid] += one.counts.total_bytes
+    found: Counter[int] = Counter()
+    aggregator = RowAggregator(owners, [])
+    for batch in aggregator.aggregate(epoch(other_flows), window_ends=True, last=True):
+        for owned in batch.owned:
+            assert owned.attribution.process is not None
+            found[owned.attribution.process.pid] += owned.traffic.total_bytes
+    for row_ in owners.unresolved:
+        found[row_.owner.pid] += row_.counts.total_bytes
+    assert +found == +expected
 
 
 def test_rows_are_grouped_by_the_fields_of_the_latest_regrouping() -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 from msgspec.structs import replace
 from support.fake_proc import FakeProc
 
@@ -97,12 +98,11 @@ def test_the_owner_of_a_socket_from_before_the_programs_is_known_while_it_lives(
     others = [replace(me, start=start.start - 1), replace(me, command="systemd"), None]
     flow_sockets.ingest_snapshot(
         SnapshotSocket(cookie, 3, 17, bytes(4), 53, bytes(4), 0, owner)
-        for cookie, owner in enumerate([me, *others])
+        for cookie, owner in enumerate([me, *others], 1)
     )
-    assert [owners.find_earlier_owner(cookie) is not None for cookie in range(5)] == [
-        True, False, False, False, False,
-    ]  # fmt: skip
-    owner = owners.find_earlier_owner(0)
+    numbers, found = owners.find_earlier_owners(np.arange(1, 7, dtype=np.uint64))
+    owner, *unknown = (found[number] for number in numbers)
+    assert unknown == [None] * 5
     assert owner is not None
     assert (owner.pid, owner.namespace) == (os.getpid(), 3)
     assert process_of(owners, owner).start == start.start
