@@ -11,7 +11,7 @@ The order that data takes, for packets:
       vector_orientation.py PURE: the same, for many packets at once
       local_addresses.py    PURE: what is local, as one interface sees it
     batch_counter.py    packets of batches, counted in the flow table
-handoff.py          batches from the capture thread to the event loop, bounded
+    handoff.py          batches from the capture thread to the event loop, bounded
 
 The sources (`source.py` has their protocol):
 
