@@ -35,7 +35,7 @@ What may fail
 import asyncio
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -60,7 +60,7 @@ from hogpipe.factory import (
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.linux.listening_ports import read_service_ports
 from hogpipe.linux.process_exits import ProcessExits
-from hogpipe.model import ServicePorts
+from hogpipe.model import Process, ServicePorts
 from hogpipe.processing import Intake, PacketClock, Processing, WindowPublisher
 from hogpipe.reconfiguration import Reconfiguration, Reconfigurer
 from hogpipe.records.stamp import RecordStamper
@@ -113,7 +113,7 @@ class Pipeline:
         self._refresher = ProcessRefresher(
             processes,
             self._refresh_thread,
-            lambda: self._aggregator.processes,
+            self._list_processes,
             self._describe_again,
         )
         self._ports = ServicePortRefresher(
@@ -291,6 +291,11 @@ class Pipeline:
 
     def _use_service_ports(self, ports: ServicePorts) -> None:
         self._aggregator.service_ports = ports
+
+    def _list_processes(self) -> Collection[Process]:
+        """Return the processes that have traffic, also those of what is in the flow table."""
+        self._aggregator.recall_processes(self._table.list_attributions())
+        return self._aggregator.processes
 
     def _describe_again(self) -> None:
         """Describe processes as they are from now on; what was counted stays with the former."""

@@ -351,7 +351,8 @@ class FlowTable:
         with self.lock:
             self._flush()
             numbers = self._owner[self._counters[:, 1] + self._counters[:, 3] > 0]
-            found = {*np.unique(numbers).tolist(), *(row[1] for row in self._settled)}
+            distinct, _ = self.owners.find_distinct(numbers)
+            found = {*distinct.tolist(), *(row[1] for row in self._settled)}
             return [self.owners.attribution(number) for number in sorted(found)]
 
     def drain(self) -> FlowSums:
@@ -367,7 +368,7 @@ class FlowTable:
                 slots = np.concatenate([slots, settled[:, 0]])
                 numbers = np.concatenate([numbers, settled[:, 1]])
                 counters = np.concatenate([counters, settled[:, 2:]])
-            distinct, owners = np.unique(numbers, return_inverse=True)
+            distinct, owners = self.owners.find_distinct(numbers)
             attributions = [self.owners.attribution(number) for number in distinct.tolist()]
             self._drop_owners()
             words, packer = self._slots.words(slots), self.packer.copy()
@@ -445,7 +446,7 @@ class FlowTable:
 
     def _drop_owners(self) -> None:
         """Drop attributions that no flow has, if there are many."""
-        used = np.unique(self._owner[self._slots.is_used])
+        used, _ = self.owners.find_distinct(self._owner[self._slots.is_used])
         if len(self.owners) > 2 * len(used) + _MIN_OWNERS:
             self.owners.keep(used)
 

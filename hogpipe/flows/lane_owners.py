@@ -48,6 +48,12 @@ class LaneOwners:
         """Return the attribution that has a number."""
         return self._numbering.name(number)
 
+    def find_distinct(self, numbers: Integers) -> tuple[Integers, Integers]:
+        """Return the different ones of these numbers, and the place of each among those."""
+        is_there = np.zeros(len(self.is_watched), np.bool_)
+        is_there[numbers] = True
+        return np.flatnonzero(is_there), (np.cumsum(is_there) - 1)[numbers]
+
     def keep(self, numbers: Integers) -> None:
         """Drop the attributions without these numbers, but for UNATTRIBUTED."""
         self._numbering.keep({UNOWNED, *numbers.tolist()})

@@ -151,6 +151,35 @@ def test_what_was_counted_before_the_owner_changed_stays_with_the_former_one() -
     assert drain(table) == {(FLOW, WEB): SIZE, (FLOW, CURL): 2 * SIZE}
 
 
+def test_the_attributions_of_undrained_traffic_are_listed() -> None:
+    table = make_table()
+    make_known(table, FLOW)
+    assert table.list_attributions() == []
+    count(table, FLOW)
+    table.add(OTHER, make_traffic((1, 1)), CURL)
+    assert {*table.list_attributions()} == {WEB, CURL}
+    table.open_lane(FLOW, CURL, due_at=FOREVER)
+    assert {*table.list_attributions()} == {WEB, CURL}
+    table.drain()
+    assert table.list_attributions() == []
+
+
+def test_sums_do_not_change_when_the_table_goes_on() -> None:
+    """Slots and names of evicted flows are given to others, but neither ids nor copies are."""
+    table = make_table()
+    flow = replace(FLOW, interface="eth7")
+    table.add(flow, make_traffic((1, 1)), WEB)
+    sums = table.drain()
+    table.evict(1e9, idle=1, idle_unowned=1)
+    other = replace(OTHER, interface="eth8")
+    table.add(other, make_traffic((2, 2)), WEB)
+    later = table.drain()
+    assert later.slots.tolist() == sums.slots.tolist()
+    assert later.ids.tolist() != sums.ids.tolist()
+    assert sums.packer.unpack(sums.words[0]) == flow
+    assert later.packer.unpack(later.words[0]) == other
+
+
 def test_what_is_added_is_that_of_its_own_owner_whoever_has_the_lane() -> None:
     table = make_table()
     make_known(table, FLOW)

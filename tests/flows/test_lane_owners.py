@@ -3,6 +3,7 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from support.traffic import NGINX, exact
 
 from hogpipe.flows.lane_owners import PAUSE_NS, UNOWNED, Endpoints, LaneOwners
@@ -26,6 +27,15 @@ def test_a_number_that_is_used_again_is_not_watched_because_its_former_owner_was
     assert owners.number(Attribution(Quality.LISTENER, NGINX)) == number
     assert not owners.is_watched[number]
     assert owners.attribution(UNOWNED) == UNATTRIBUTED
+
+
+@given(st.lists(st.integers(0, 3), max_size=9))
+def test_the_different_numbers_of_a_column_are_found_with_their_places(chosen: list[int]) -> None:
+    owners = LaneOwners()
+    numbers = np.array([owners.number(exact(replace(NGINX, pid=pid))) for pid in chosen], np.int64)
+    distinct, places = owners.find_distinct(numbers)
+    assert distinct.tolist() == sorted(set(numbers.tolist()))
+    assert distinct[places].tolist() == numbers.tolist()
 
 
 def test_an_endpoint_that_is_dropped_starts_afresh() -> None:
