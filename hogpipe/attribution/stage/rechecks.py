@@ -26,7 +26,7 @@ from hogpipe.protocols import TCP, WITH_PORTS
 
 _SHARE = 0.02
 _FIRST_COST, _LEAST_COST = 50e-6, 1e-6
-_JUDGED_SECONDS = 5e-6  # of CPU, on the event loop, for each flow
+_JUDGED_SECONDS = 12e-6  # of CPU, on the event loop, for each flow
 _WEIGHT = 0.25  # of a measured cost beside those before
 
 
