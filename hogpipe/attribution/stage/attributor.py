@@ -44,8 +44,6 @@ from contextlib import suppress
 from itertools import islice
 from typing import TypeVar
 
-import numpy as np
-
 from hogpipe.attribution.resolver import Resolution, Resolver
 from hogpipe.attribution.stage.batching import LookupPacer, judge
 from hogpipe.attribution.stage.flow_cache import Validity
@@ -57,14 +55,13 @@ from hogpipe.attribution.stage.pending import PendingFlows
 from hogpipe.attribution.stage.pending_resolution import PendingResolution, Settled
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.flows.flow_table import FlowTable
-from hogpipe.flows.packet_rows import RECEIVE, FlowSums
+from hogpipe.flows.packet_rows import FlowSums
 from hogpipe.model import (
     UNATTRIBUTED,
     Attribution,
     AttributionCounts,
     FlowDelta,
     FlowKey,
-    Tally,
     fold_key,
     is_sum,
 )
@@ -117,12 +114,7 @@ class Attributor:
         self._table = table
         self._clock = clock
         self._known = KnownFlows(
-            table,
-            stale_flows,
-            recheck_after=recheck_after,
-            exits=exits,
-            is_replay=is_replay,
-            now=now,
+            table, stale_flows, now, recheck_after=recheck_after, exits=exits, is_replay=is_replay
         )
         self._rechecks = self._known.rechecks
         self._cache = self._known.cache
@@ -256,6 +248,7 @@ class Attributor:
         counts, self._counts = self._counts, AttributionCounts()
         self._pending.compact()
         counts.evicted_flows = self._cache.drain_evicted()
+        counts.translated = self._known.drain_translated()
         counts.pending_flows = len(self._pending)
         counts.pending_bytes = self._pending.total_bytes
         lookups = self._runner.drain_counts()
@@ -266,14 +259,7 @@ class Attributor:
 
     def take_translated(self, sums: FlowSums) -> FlowSums:
         """Count what translated flows moved, and return what the others did."""
-        translated = [one.is_translated for one in sums.attributions]
-        if not any(translated):
-            return sums
-        is_translated = np.array(translated)[sums.owners]
-        moved = sums.counters[is_translated].sum(axis=0).tolist()
-        total = Tally(packets=moved[1] + moved[RECEIVE + 1], bytes=moved[0] + moved[RECEIVE])
-        self._counts.translated.add(total)
-        return sums.take(~is_translated)
+        return self._known.take_translated(sums)
 
     def _emit(self, flow: FlowKey, delta: FlowDelta, attribution: Attribution) -> None:
         self._known.emit(flow, delta, attribution, self._clock())
@@ -386,14 +372,7 @@ class Attributor:
         flow = pending.flow
         self._pending.pop(flow)
         if settled.known is not None:
-            self._known.settle(
-                flow,
-                pending.known,
-                settled.known,
-                checked_at=settled.checked_at,
-                now=now,
-                last_ns=pending.total.last_ns,
-            )
+            self._known.settle(pending, settled.known, settled.checked_at, now)
         for delta, attribution in settled.attributed:
             self._emit(flow, delta, attribution)
         for piece in settled.not_looked_up:

@@ -12,6 +12,8 @@ Threads: `start_batch` may be called by the thread of the source; all else is th
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from hogpipe.attribution.resolver import Resolution
 from hogpipe.attribution.stage.flow_cache import (
     FIRST_COMPARISON,
@@ -21,10 +23,12 @@ from hogpipe.attribution.stage.flow_cache import (
     owner_at,
 )
 from hogpipe.attribution.stage.owner_watch import OwnerExits, OwnerWatch
+from hogpipe.attribution.stage.pending_resolution import PendingResolution
 from hogpipe.attribution.stage.rechecks import RecheckQueue, is_by_port
 from hogpipe.attribution.stale_flows import EVERY_FLOW, StaleFlows
 from hogpipe.flows.flow_table import FlowTable
-from hogpipe.model import Attribution, FlowDelta, FlowKey
+from hogpipe.flows.packet_rows import RECEIVE, FlowSums
+from hogpipe.model import Attribution, FlowDelta, FlowKey, Tally
 
 
 class KnownFlows:
@@ -34,11 +38,11 @@ class KnownFlows:
         self,
         table: FlowTable,
         stale_flows: StaleFlows,
+        now: float,
         *,
         recheck_after: float,
         exits: OwnerExits | None,
         is_replay: bool,
-        now: float,
     ) -> None:
         self._table = table
         self._stale_flows = stale_flows
@@ -52,6 +56,7 @@ class KnownFlows:
             is_replay=is_replay,
         )
         self.rechecks = RecheckQueue(recheck_after, now)
+        self._translated = Tally()
 
     def start_batch(self) -> None:
         """Take in what has changed on the host until now."""
@@ -100,24 +105,18 @@ class KnownFlows:
             return validity, cached
 
     def settle(
-        self,
-        flow: FlowKey,
-        before: CachedFlow | None,
-        found: Attribution,
-        *,
-        checked_at: float,
-        now: float,
-        last_ns: int,
+        self, pending: PendingResolution, found: Attribution, checked_at: float, now: float
     ) -> None:
         """Make a flow known whose owner a lookup found at `checked_at`.
 
-        `before` is what was known of it. Comparisons become rarer while the owner stays.
+        Comparisons become rarer while the owner stays.
         """
+        before = pending.known
         compare_after = self._first_comparison
         if before is not None and before.attribution == found:
             compare_after = min(2 * before.compare_after, self.rechecks.interval)
         cached = CachedFlow(found, checked_at + compare_after, compare_after)
-        self.cache.put(flow, cached, now, last_ns)
+        self.cache.put(pending.flow, cached, now, pending.total.last_ns)
 
     def conclude_recheck(
         self, flows: Sequence[FlowKey], found: Mapping[FlowKey, Resolution], now: float
@@ -135,6 +134,22 @@ class KnownFlows:
                 self.cache.postpone(flow, now)
             elif (cached := self.cache.get(flow)) is not None:
                 self.rechecks.add(flow, cached.attribution)
+
+    def take_translated(self, sums: FlowSums) -> FlowSums:
+        """Count what translated flows moved, and return what the others did."""
+        translated = [one.is_translated for one in sums.attributions]
+        if not any(translated):
+            return sums
+        is_translated = np.array(translated)[sums.owners]
+        moved = sums.counters[is_translated].sum(axis=0).tolist()
+        total = Tally(packets=moved[1] + moved[RECEIVE + 1], bytes=moved[0] + moved[RECEIVE])
+        self._translated.add(total)
+        return sums.take(~is_translated)
+
+    def drain_translated(self) -> Tally:
+        """Return what translated flows moved since the last call."""
+        translated, self._translated = self._translated, Tally()
+        return translated
 
     def _judge(
         self,
