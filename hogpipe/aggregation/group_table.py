@@ -13,7 +13,7 @@ import numpy as np
 
 from hogpipe.flows.key_index import ABSENT, KeyIndex, Keys, resize
 from hogpipe.flows.packet_rows import Counters, Integers
-from hogpipe.flows.row_order import find_heads
+from hogpipe.flows.row_order import order_by_key
 from hogpipe.model import Quality, TrafficCounts
 
 QUALITIES = tuple(Quality)
@@ -67,12 +67,14 @@ class GroupTable:
         missing = np.flatnonzero(found == ABSENT)
         if not len(missing):
             return found + 1, missing
-        heads = missing[find_heads(keys[missing])]
-        begun, folded = heads[: self._index.room], heads[self._index.room :]
-        if len(begun):
-            self._index.add(keys[begun])
-            self._fit()
-            found[missing] = self._index.find(keys[missing])
+        order, bounds = order_by_key(keys[missing])
+        heads = np.minimum.reduceat(order, bounds[:-1])
+        by_head = heads.argsort()
+        begun, folded = np.split(missing[heads[by_head]], [self._index.room])
+        slots = np.full(len(heads), ABSENT, np.int64)
+        slots[by_head[: len(begun)]] = self._index.add(keys[begun])
+        found[missing[order]] = np.repeat(slots, np.diff(bounds))
+        self._fit()
         if len(folded) and self._folded.room:
             self._fold(keys[folded])
         return found + 1, begun
