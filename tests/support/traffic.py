@@ -94,6 +94,7 @@ deltas = st.builds(
 )
 
 words = st.text(min_size=1, max_size=8)
+file_names = st.text(st.characters(exclude_characters="/"), min_size=1, max_size=8)
 processes = st.builds(
     Process,
     pid=st.integers(1, 3),
@@ -101,7 +102,7 @@ processes = st.builds(
     parent_pid=st.none() | st.integers(0, 1 << 22),
     created_ns=st.none() | st.integers(0, 4_000_000_000_000_000_000),
     command=st.none() | words,
-    executable=st.none() | words.map("/usr/bin/{}".format),
+    executable=st.none() | file_names.map("/usr/bin/{}".format),
     usual_name=st.none() | st.sampled_from(["nginx", "curl"]),
     command_line=st.none() | st.lists(words, max_size=2).map(tuple),
     user_id=st.none() | st.integers(0, 2),
