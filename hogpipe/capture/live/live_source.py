@@ -44,6 +44,8 @@ class LiveSource:
         self._first_packets = CapturedPackets()
         """Those that passed while `open` was still opening other interfaces."""
         self._batch_interval = USUAL_REST
+        self._quiet_iterations = 0
+        """In a row, in which no flow needed a decision."""
         self._stop = StopSignal()
 
     def open(self) -> None:
@@ -115,14 +117,18 @@ class LiveSource:
         self._wire_table.evict(self._clock())
         if packets < BATCH_FRAMES:
             cpu_seconds = time.thread_time() - started
-            time.sleep(choose_rest(cpu_seconds, self._batch_interval, self._captures.rings()))
+            rings, interval = self._captures.rings(), self._batch_interval
+            time.sleep(choose_rest(cpu_seconds, interval, rings, self._quiet_iterations))
 
     def _offer(self, captured: CapturedPackets, offer: Callable[[FlowBatch], None]) -> None:
-        """Offer what was captured, if anything was."""
+        """Offer what was captured, if anything was; it has the flows then that need a decision."""
         counts = captured.counts
         rows = self._wire_table.locate(captured.join(), counts, self._clock())
-        if counts != CaptureCounts():
-            offer(FlowBatch(rows=rows, counts=counts, time_ns=time.time_ns()))
+        if counts == CaptureCounts():
+            return
+        batch = FlowBatch(rows=rows, counts=counts, time_ns=time.time_ns())
+        offer(batch)
+        self._quiet_iterations = 0 if batch.flows else self._quiet_iterations + 1
 
     def _seconds_until_due(self) -> float | None:
         """Return for how long there is nothing to do without frames; None for any time."""

@@ -1,11 +1,14 @@
 """PURE: how long the capture thread rests between two batches.
 
-In: the CPU time of the last iteration, the interval that attribution sets, and for each ring its
-size and what the last read found in it. Out: seconds.
+In: the CPU time of the last iteration, the interval that attribution sets, how many iterations in a
+row had no flow that needed a decision, and for each ring its size and what the last read found in
+it. Out: seconds.
 
 Why it rests
     A batch has a fixed cost, so frames gather for a multiple of the CPU time that the last
-    iteration took. Where attribution gains nothing from an earlier batch, they gather for longer.
+    iteration took. Where attribution gains nothing from an earlier batch, they gather for longer:
+    up to the interval that attribution sets, where that is long; and twice as long with each
+    iteration in a row in which all packets were of known flows.
 
 How long it may
     A ring must not overflow meanwhile. A rest ends when half of the smallest ring is full at the
@@ -25,6 +28,7 @@ from hogpipe.protocols import NANOSECONDS
 # The usual rest is a multiple of the CPU time of the last iteration, within bounds.
 _REST_FACTOR = 24
 _MIN_REST = 0.002
+_MAX_DOUBLINGS = 4  # from the shortest rest to beyond the usual one
 USUAL_REST = 0.02
 
 BLOCK_BYTES = 1 << 18
@@ -62,9 +66,15 @@ def measure_fill(size: int, frames: FrameBatch) -> RingFill:
     return RingFill(size, read_bytes, int(last.times_ns()[0] - first.times_ns()[0]) / NANOSECONDS)
 
 
-def choose_rest(cpu_seconds: float, batch_interval: float, rings: Iterable[RingFill]) -> float:
-    """Return how long to rest after an iteration that took `cpu_seconds`."""
+def choose_rest(
+    cpu_seconds: float, batch_interval: float, rings: Iterable[RingFill], quiet_iterations: int = 0
+) -> float:
+    """Return how long to rest after an iteration that took `cpu_seconds`.
+
+    It was the last one of `quiet_iterations` in a row without a flow that needs a decision.
+    """
     rest = batch_interval
     if batch_interval <= USUAL_REST:
-        rest = min(max(_REST_FACTOR * cpu_seconds, _MIN_REST), batch_interval)
+        usual = max(_REST_FACTOR * cpu_seconds, _MIN_REST)
+        rest = min(usual * 2 ** min(quiet_iterations, _MAX_DOUBLINGS), batch_interval)
     return min(rest, min((ring.lasts for ring in rings), default=rest))

@@ -70,6 +70,17 @@ def test_a_costly_batch_is_followed_by_a_longer_rest() -> None:
     assert (rests[0], rests[-1]) == (0.002, 0.02)
 
 
+@given(cpu_seconds, intervals, st.lists(rings(), max_size=5))
+def test_a_rest_grows_while_all_flows_are_known_and_to_the_interval_at_most(
+    cpu: float, interval: float, all_rings: list[RingFill]
+) -> None:
+    rests = [choose_rest(cpu, interval, all_rings, quiet) for quiet in range(8)]
+    assert rests == sorted(rests)
+    assert rests[0] == choose_rest(cpu, interval, all_rings)
+    assert max(rests) <= interval
+    assert choose_rest(0.0, 0.02, [], 4) == 0.02
+
+
 def test_what_frames_take_of_a_ring_is_more_than_their_bytes() -> None:
     batch = batch_of([bytes(60), bytes(40), bytes(60)], [1_000_000, 1_001_000, 1_004_000])
     fill = measure_fill(MIB, batch)
