@@ -120,10 +120,12 @@ class Intake:
         self._flows.reverse()
         batch.flows = {}  # in a flood, what is passed on leaves its memory to what comes
         while part := dict(reversed(self._flows[-_FLOW_SLICE:])):
+            # Only with its last part all of the batch has been received.
+            calls = batch.calls if len(part) == len(self._flows) else 0
             if self._is_late():
-                self._attributor.fold(part)
+                self._attributor.fold(part, calls)
             else:
-                self._attributor.ingest_part(part)
+                self._attributor.ingest_part(part, calls)
             del self._flows[-len(part) :]
             await asyncio.sleep(0)
         for start in range(0, len(batch.owned), _FLOW_SLICE):

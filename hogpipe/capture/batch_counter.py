@@ -37,6 +37,7 @@ class BatchCounter:
                 self._start_batch()
                 assert not batch.flows
                 batch.flows = self._table.count(batch.rows, self._clock())
+                batch.calls = self._table.calls
                 batch.rows = None
             elif batch.flows:
                 self._start_batch()

@@ -30,6 +30,7 @@ def merge_batches(older: FlowBatch, newer: FlowBatch, max_flows: int) -> Tally:
     Return what was added to sums. Both batches have been counted.
     """
     older.time_ns = max(older.time_ns, newer.time_ns)
+    older.calls = newer.calls
     overflowed = Tally()
     flows = older.flows
     for key, delta in newer.flows.items():

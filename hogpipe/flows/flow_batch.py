@@ -29,6 +29,8 @@ class FlowBatch(msgspec.Struct):
     flows: dict[FlowKey, FlowDelta] = msgspec.field(default_factory=dict)
     """Flows whose owners have to be looked up."""
     counts: CaptureCounts = msgspec.field(default_factory=CaptureCounts)
+    calls: int = 0
+    """The number of calls of `FlowTable.count` with which `flows` came out, and those before."""
     time_ns: int = 0
     """The time of the newest packet, nanoseconds since the epoch."""
     owned: list[OwnedFlow] = msgspec.field(default_factory=list)

@@ -18,8 +18,9 @@ The fast lane
     Then `count` closes the lane and returns the packets as deltas, for the attribution stage to
     judge one by one. All packets of a flow in one call go the same way.
 
-    Such packets are held until the attribution stage receives them. A lane does not open before, so
-    that no packet behind a SYN is counted for the owner of the connection before it.
+    A lane that a SYN closed does not open before the attribution stage has received that SYN, so
+    that no packet behind it is counted for the owner of the connection before. For that, calls of
+    `count` have numbers, and the stage says which of them it has received.
 
 Sums
     `add` takes what the attribution stage has judged, `drain` returns all that was counted and
@@ -103,8 +104,12 @@ class FlowTable:
         self._marks: Flags = np.zeros(0, np.bool_)
         self._owner: Integers = np.zeros(0, np.int64)
         self._endpoint: Integers = np.zeros(0, np.int64)
-        self._held: Integers = np.zeros(0, np.int64)
-        """Packets that `count` returned, and that the attribution stage has not received."""
+        self.calls = 0
+        """How often `count` returned packets."""
+        self._received_calls = 0
+        """Those of so many calls have been received by the attribution stage."""
+        self._opened_in: Integers = np.zeros(0, np.int64)
+        """The last call that returned a SYN of a flow."""
         self._due_at: Times = np.zeros(0, np.float64)
         self._used_at: Times = np.zeros(0, np.float64)
         self._counters: Counters = np.zeros((0, 4), np.int64)
@@ -157,7 +162,8 @@ class FlowTable:
             held = rows.take(is_held)
             self._marks[held.slots] = False
             self._is_open[held.slots] = False
-            np.add.at(self._held, held.slots, held.packets)
+            self.calls += 1
+            self._opened_in[held.slots[held.opened]] = self.calls
             self._add_up(rows.take(~is_held))
             return self._make_deltas(held)
 
@@ -212,26 +218,23 @@ class FlowTable:
 
     # What the attribution stage does
 
-    def receive(self, flows: Mapping[FlowKey, FlowDelta], now: float) -> None:
-        """Take in that the attribution stage has these deltas, and judges them before others.
+    def receive(
+        self, flows: Mapping[FlowKey, FlowDelta], now: float, calls: int | None = None
+    ) -> None:
+        """Take in that the attribution stage judges these deltas before others.
 
-        They are of `count`, merged or not, or of a source that sums packets up by flow itself.
-        Flows without a slot get one, if there is room.
+        With them it has received those of the first `calls` calls of `count`, by default of all. A
+        source may also have summed them up itself. Flows without a slot get one, if there is room.
         """
         with self.lock:
             slot_of = self._slots.slot_of
             if missing := [flow for flow in flows if slot_of(flow) is None]:
                 # An unowned flow of which no object was made may have a slot, so room is a bound.
                 self._start_missing(missing[: max(0, self._room())], now)
-            found = [
-                (slot, delta.transmit_packets + delta.receive_packets)
-                for flow, delta in flows.items()
-                if (slot := slot_of(flow)) is not None
-            ]
-            slots, packets = np.array(found, np.int64).reshape(-1, 2).T
+            slots = [slot for flow in flows if (slot := slot_of(flow)) is not None]
             self._used_at[slots] = np.maximum(self._used_at[slots], now)
-            # Packets that no call held are those of another source, or of a slot since evicted.
-            self._held[slots] = np.maximum(self._held[slots] - packets, 0)
+            received = self.calls if calls is None else calls
+            self._received_calls = max(self._received_calls, received)
 
     def open_lane(
         self,
@@ -259,7 +262,7 @@ class FlowTable:
                 NO_ENDPOINT if endpoint is None else self._endpoints.number(endpoint, last_ns)
             )
             self._due_at[slot] = due_at
-            self._is_open[slot] = not self._held[slot]
+            self._is_open[slot] = self._opened_in[slot] <= self._received_calls
             return True
 
     def reopen_lane(self, flow: FlowKey, *, due_at: float) -> None:
@@ -268,7 +271,7 @@ class FlowTable:
             slot = self._slots.slot_of(flow)
             if slot is not None:
                 self._due_at[slot] = due_at
-                self._is_open[slot] = not self._held[slot]
+                self._is_open[slot] = self._opened_in[slot] <= self._received_calls
 
     def close_lanes(self, flows: Iterable[FlowKey]) -> None:
         """Count no further packets of `flows`, until their lanes are opened again."""
@@ -413,7 +416,7 @@ class FlowTable:
         """Set the columns of new slots."""
         self._fit()
         self._is_open[slots] = self._is_sum[slots] = False
-        self._held[slots] = 0
+        self._opened_in[slots] = 0
         self._owner[slots] = UNOWNED
         self._endpoint[slots] = NO_ENDPOINT
         self._used_at[slots] = now
@@ -440,7 +443,7 @@ class FlowTable:
         self._is_open, self._marks = resize(self._is_open, size), resize(self._marks, size)
         self._is_sum = resize(self._is_sum, size)
         self._owner, self._endpoint = resize(self._owner, size), resize(self._endpoint, size)
-        self._held = resize(self._held, size)
+        self._opened_in = resize(self._opened_in, size)
         self._due_at, self._used_at = resize(self._due_at, size), resize(self._used_at, size)
         self._counters, self._ids = resize(self._counters, size), resize(self._ids, size)
 

@@ -449,3 +449,27 @@ def test_no_packet_is_lost_and_none_changes_its_owner(
     model.drain()
     assert sum(model.drained.values()) + model.held_bytes == model.taken_bytes
     assert +model.drained == +model.expected
+
+
+def test_a_lane_stays_closed_while_a_syn_is_on_its_way_to_the_attribution_stage() -> None:
+    table = make_table()
+    slots = make_rows(table, [(FLOW, 0)], opened=[True])
+    first = table.count(slots, 0.0)
+    before = table.calls
+    second = table.count(slots, 0.0)
+    table.receive(first, 0.0, before)
+    table.open_lane(FLOW, WEB, due_at=FOREVER)
+    assert set(count(table, FLOW)) == {FLOW}
+    table.receive(second, 0.0, before + 1)
+    table.reopen_lane(FLOW, due_at=FOREVER)
+    assert not count(table, FLOW)
+
+
+def test_a_lane_opens_while_packets_without_a_syn_are_on_their_way() -> None:
+    table = make_table()
+    rows = make_rows(table, [(FLOW, 0)])
+    first = table.count(rows, 0.0)
+    table.count(rows, 0.0)
+    table.receive(first, 0.0, 1)
+    table.open_lane(FLOW, WEB, due_at=FOREVER)
+    assert not table.count(rows, 0.0)

@@ -139,10 +139,10 @@ class Attributor:
         """
         self._known.start_batch()
 
-    def ingest_part(self, flows: Mapping[FlowKey, FlowDelta]) -> None:
-        """Ingest a part of the batch that was started."""
+    def ingest_part(self, flows: Mapping[FlowKey, FlowDelta], calls: int | None = None) -> None:
+        """Ingest a part of the batch that was started; `calls` as for `FlowTable.receive`."""
         now = self._clock()
-        self._table.receive(flows, now)
+        self._table.receive(flows, now, calls)
         for flow, delta in flows.items():
             may_compare = not self._pending.is_full
             validity, known = self._known.ingest(flow, delta, now, may_compare=may_compare)
@@ -158,12 +158,12 @@ class Attributor:
         """Let the resolver read ahead, before flows come that may end while it reads."""
         await self._runner.prepare()
 
-    def fold(self, flows: Mapping[FlowKey, FlowDelta]) -> None:
+    def fold(self, flows: Mapping[FlowKey, FlowDelta], calls: int | None = None) -> None:
         """Emit the bytes of known flows, and fold the others: the quick way, at a late stop.
 
-        They are a part of the batch that was started.
+        They are a part of the batch that was started; `calls` as for `FlowTable.receive`.
         """
-        self._table.receive(flows, self._clock())
+        self._table.receive(flows, self._clock(), calls)
         for flow, delta in flows.items():
             cached = self._cache.get(flow)
             if cached is None or delta.opened:
