@@ -87,7 +87,7 @@ def make_input(
     elif settings.capture.source == "pcap":
         source, resolver = _make_live_source(settings, table, clock, stale, procfs_resolver)
     else:
-        source, resolver = _make_ebpf_source(settings, procfs_resolver, service_ports)
+        source, resolver = _make_ebpf_source(settings, table, clock, procfs_resolver, service_ports)
     return Input(source, resolver, procfs_resolver.processes)
 
 
@@ -98,6 +98,8 @@ def interval_of(settings: Settings) -> int:
 
 def _make_ebpf_source(
     settings: Settings,
+    table: FlowTable,
+    clock: Callable[[], float],
     procfs_resolver: ProcfsResolver,
     service_ports: Callable[[], ServicePorts],
 ) -> tuple[PacketSource, Resolver]:
@@ -105,6 +107,8 @@ def _make_ebpf_source(
     source = EbpfSource(
         procfs,
         flow_sockets,
+        table,
+        clock,
         procfs_resolver.processes,
         start_windows=partial(ClockWindows, interval_of(settings)),
         group_by=list_source_fields(settings),

@@ -371,7 +371,6 @@ class Processing:
                 if batch.closed_window is not None:
                     await self._publisher.wait_for_room()
                     self._publisher.close(batch.closed_window)
-                    self._attributor.evict_idle()
                 if batch.regroups:
                     self._rules.fulfil()
             lookups.cancel()

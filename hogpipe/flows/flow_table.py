@@ -148,6 +148,11 @@ class FlowTable:
                 found[missing] = self._find_folds(words[missing], now)
             return found, is_folded
 
+    def give_sums(self, words: Keys, now: float) -> Integers:
+        """Return for each flow the slot of the sum that it is folded into."""
+        with self.lock:
+            return self._find_folds(words, now)
+
     def count(self, rows: PacketRows, now: float) -> dict[FlowKey, FlowDelta]:
         """Count the packets on open lanes, which came in `now`; return those of other flows."""
         with self.lock:

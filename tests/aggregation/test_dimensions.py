@@ -29,8 +29,12 @@ from hogpipe.aggregation.dimensions import (
 )
 from hogpipe.aggregation.selectors import list_selected_fields, parse_selector
 from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
+from hogpipe.capture.ebpf.row_flows import RowFlows
+from hogpipe.capture.ebpf.unresolved_rows import UnresolvedRows
+from hogpipe.flows.flow_table import FlowTable
+from hogpipe.flows.packet_rows import Flags
 from hogpipe.linux.bpf.shapes import ENDPOINTS, TRAFFIC_ROW
-from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, Rows, TrafficRow, encode_endpoints
+from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, Rows, encode_endpoints
 from hogpipe.model import Attribution, FlowKey, Process, Quality, ServicePorts, fold_key
 from hogpipe.protocols import TCP, UDP
 from hogpipe.records.schema import TrafficBody
@@ -154,7 +158,7 @@ class KnownProcesses:
     def find_passed_on(self, cookies: Collection[int]) -> list[bool]:
         return [False] * len(cookies)
 
-    def record_unresolved(self, _row: TrafficRow) -> tuple[FlowKey, bool]:
+    def record_unresolved(self, _rows: Rows, _exited: Flags) -> tuple[RowFlows, Flags]:
         raise AssertionError("the owner of every row is known")
 
 
@@ -164,7 +168,12 @@ def aggregate_rows(
     rows = np.concatenate([make_row(sample, cookie) for cookie, sample in enumerate(samples, 1)])
     none = np.zeros(0, TRAFFIC_ROW)
     fields = list_row_fields(group_by) + list_selected_fields(only)
-    row_aggregator = RowAggregator(KnownProcesses(samples), fields, lambda: PORTS)
+    row_aggregator = RowAggregator(
+        KnownProcesses(samples),
+        UnresolvedRows(FlowTable(1, 1), lambda: 0.0),
+        fields,
+        lambda: PORTS,
+    )
     aggregator = make_aggregator(group_by, only)
     for batch in row_aggregator.aggregate(EpochRows(none, rows, none), window_ends=True):
         for one in batch.owned:

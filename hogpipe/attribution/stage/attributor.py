@@ -71,7 +71,6 @@ _JUDGED = 64  # flows of a lookup by which it is judged
 _SLICE = 250  # flows that are emitted, in some 5 ms, before other tasks of the event loop run
 _FOLD_SLICE = 4000  # flows that are folded, in some 8 ms
 _EXPIRY_SECONDS = 0.02  # at the end of a window, for flows whose hold time is over
-_IDLE, _IDLE_UNOWNED = 60.0, 15.0  # seconds, as for packets (capture/wire_table.py)
 _RECALL_SECONDS = 0.15  # at a stop, for recorded owners
 
 T = TypeVar("T")
@@ -238,10 +237,6 @@ class Attributor:
             while flows := self._pending.expired(self._clock(), _SLICE):
                 self._give_up(flows)
                 await asyncio.sleep(0)
-
-    def evict_idle(self) -> None:
-        """Evict idle flows of a source that has no slots of its own to drop."""
-        self._table.evict(self._clock(), idle=_IDLE, idle_unowned=_IDLE_UNOWNED)
 
     @property
     def held_flows(self) -> int:

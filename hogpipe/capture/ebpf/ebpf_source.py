@@ -25,12 +25,14 @@ from hogpipe.capture.ebpf.flow_sockets import FlowSockets
 from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
 from hogpipe.capture.ebpf.row_owners import RowOwners
 from hogpipe.capture.ebpf.time_wait import TimeWaitTracker
+from hogpipe.capture.ebpf.unresolved_rows import UnresolvedRows
 from hogpipe.capture.source import WindowClock
 from hogpipe.capture.stop_signal import StopSignal
 from hogpipe.enrichment.process_watch import ProcessWatch
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import CaptureError, ConfigurationError
 from hogpipe.flows.flow_batch import FlowBatch
+from hogpipe.flows.flow_table import FlowTable
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
 from hogpipe.linux.bpf.programs import attach_traffic_programs
 from hogpipe.linux.bpf.traffic_maps import TrafficMaps
@@ -58,7 +60,8 @@ class EbpfSource:
     """A `PacketSource` of all sockets of the host.
 
     `max_flows` bounds the connections, and the other flows, that are kept apart in one epoch.
-    `flow_sockets` receives what the kernel recorded about flows that are looked up. `service_ports`
+    `flow_sockets` receives what the kernel recorded about flows that are looked up, which have
+    slots in `table`; `clock` is that of the table. `service_ports`
     returns what is known of this host's ports.
     """
 
@@ -69,6 +72,8 @@ class EbpfSource:
         self,
         procfs: Path,
         flow_sockets: FlowSockets,
+        table: FlowTable,
+        clock: Callable[[], float],
         processes: ProcessReader,
         *,
         start_windows: Callable[[int], WindowClock],
@@ -78,6 +83,7 @@ class EbpfSource:
     ) -> None:
         self._procfs = procfs
         self._flow_sockets = flow_sockets
+        self._unresolved = UnresolvedRows(table, clock)
         self._start_windows = start_windows
         self._group_by = group_by
         self._service_ports = service_ports
@@ -101,9 +107,10 @@ class EbpfSource:
             self._reader = EpochReader(
                 self._procfs,
                 self._flow_sockets,
+                self._unresolved,
                 self._processes,
                 self._group_by,
-                self._service_ports,
+                service_ports=self._service_ports,
                 max_flows=self._max_flows,
             )
             self._windows = self._start_windows(time.time_ns())
@@ -209,14 +216,16 @@ class EpochReader:
         self,
         procfs: Path,
         flow_sockets: FlowSockets,
+        unresolved: UnresolvedRows,
         processes: ProcessReader,
         group_by: Collection[str],
-        service_ports: Callable[[], ServicePorts],
         *,
+        service_ports: Callable[[], ServicePorts],
         max_flows: int,
     ) -> None:
         namespaces = NetworkNamespaces(procfs)
         self._flow_sockets = flow_sockets
+        self._unresolved = unresolved
         self._time_wait = TimeWaitTracker(namespaces, max_flows)
         self._packets_lost = 0
         limit_free_memory()
@@ -225,7 +234,7 @@ class EpochReader:
             tree = CgroupTree()
             stack.callback(tree.close)
             self._owners = RowOwners(procfs, processes, tree.path_of, flow_sockets, namespaces)
-            self._aggregator = RowAggregator(self._owners, group_by, service_ports)
+            self._aggregator = RowAggregator(self._owners, unresolved, group_by, service_ports)
             programs = attach_traffic_programs(max_flows=max_flows)
             self._maps = TrafficMaps(programs, max_flows)
             stack.callback(self._maps.close)
@@ -239,6 +248,7 @@ class EpochReader:
     def read_epoch(self, *, window_ends: bool, last: bool) -> Iterator[FlowBatch]:
         """Yield the batches of the epoch before, at least one. Raises OSError."""
         self._owners.begin_epoch()
+        self._unresolved.evict()
         connections, awaiting_fin = self._maps.take_connections()
         self._time_wait.add(awaiting_fin, time.monotonic())
         closed = self._time_wait.take_closed(time.monotonic(), last=last)

@@ -15,11 +15,11 @@ connection that another process holds is looked up to its end.
 
 /proc does not show an accepted connection that was closed after its epoch, but before its lookup.
 Its owner is provisional (`LedgerEntry.awaits_release`) until the rows of the next epoch name the
-process that closed it (`record_release`).
+process that closed it (`record_releases`).
 
 The bytes of a flow were counted at its socket, so an answer does not depend on when packets passed,
 and no answer is invalidated: a flow that another socket has from now on is marked in the batch that
-brings its bytes (`FlowDelta.opened`).
+brings its bytes (`PacketRows.opened`).
 
 A flow is recorded in each epoch in which it has packets. Flows that were not recorded for
 `_GENERATION` to twice as many seconds expire, so that a flood leaves nothing behind.
@@ -30,11 +30,14 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
-from typing import TypeVar
 
 import msgspec
+import numpy as np
 
 from hogpipe.capture.ebpf.earlier_owners import EarlierOwners
+from hogpipe.capture.ebpf.flow_socket_table import Cookies, FlowSocket, RowSockets, SocketTable
+from hogpipe.capture.ebpf.row_flows import RowFlows
+from hogpipe.flows.packet_rows import Flags, Integers
 from hogpipe.linux.bpf.maps import Losses
 from hogpipe.model import (
     SERVICE_MANAGER,
@@ -51,18 +54,7 @@ from hogpipe.protocols import TCP
 
 _GENERATION = 30.0  # seconds; attributions in use are looked up sooner again
 _FIRST_CONFIRMED, _LONGEST_CONFIRMED = 1.0, 8.0  # seconds
-_EVICTED_SHARE = 64  # of a full table, a part of this many is evicted
-
-_Key = TypeVar("_Key")
-
-
-class _FlowSocket(msgspec.Struct, frozen=True, gc=False):
-    cookie: int
-    namespace: int
-    """The cookie of its network namespace, 0 if not known."""
-    owner: SocketOwner | None
-    quality: Quality
-    is_released: bool = False
+_EVICTED_SHARE = 64  # of all comparisons that can be kept, a part of this many is evicted
 
 
 class _Comparison(msgspec.Struct, frozen=True, gc=False):
@@ -92,15 +84,13 @@ class FlowSockets:
         self._comparisons: dict[int, _Comparison] = {}
         """By cookie; the one that was made longest ago comes first."""
         self._lock = threading.Lock()
-        self._sockets: dict[FlowKey, _FlowSocket] = {}
-        """The flow that was recorded longest ago comes first."""
-        self._former_sockets: dict[FlowKey, _FlowSocket] = {}
-        """Flows of the generation before that were not recorded since."""
+        self._sockets = SocketTable(max_flows)
         self._generation_ends = clock() + _GENERATION
-        self._awaiting_release: dict[int, FlowKey] = {}
-        """The flows of accepted connections, by cookie; each is in one of the two."""
+        self._generation_began = 0
+        """What `SocketTable.recorded` was then."""
         self._snapshot: dict[int, SnapshotSocket] = {}
         """By cookie."""
+        self._snapshot_namespaces = _SnapshotNamespaces(())
         self.earlier_owners = EarlierOwners()
         """The owners of the datagram sockets of the snapshot."""
         self._listeners: dict[tuple[int, int], list[SnapshotSocket]] = {}
@@ -109,74 +99,47 @@ class FlowSockets:
         self._losses = Losses(0, 0, 0)
         self._missed_processes = 0
 
-    def record(
-        self,
-        flow: FlowKey,
-        cookie: int,
-        namespace: int,
-        owner: SocketOwner | None,
-        quality: Quality,
-    ) -> bool:
-        """Record the socket of a flow, the cookie of its network namespace, and its owner.
-
-        Return whether the flow was another socket's before.
-        """
+    def record(self, flows: RowFlows, sockets: RowSockets) -> Flags:
+        """Record the sockets of flows; return which flows were another socket's before."""
         with self._lock:
             if self._clock() >= self._generation_ends:
                 self._start_generation()
-            before = self._pop(flow)
-            self._sockets[flow] = _FlowSocket(cookie, namespace, owner, quality)
-            if quality is Quality.LISTENER and flow.protocol == TCP:
-                self._awaiting_release[cookie] = flow
-            self._counts.events += 1
-            if len(self._sockets) + len(self._former_sockets) > self._max_flows:
-                for oldest in self._list_oldest(self._former_sockets or self._sockets):
-                    self._pop(oldest)
-                    self._counts.evicted += 1
-        return before is not None and before.cookie != cookie
+            is_other, evicted = self._sockets.record(flows, sockets)
+            self._counts.events += len(flows)
+            self._counts.evicted += evicted
+        return is_other
 
-    def find_awaiting_release(self, cookies: Collection[int]) -> list[bool]:
-        """Return for each closed connection whether `record_release` has something to change."""
+    def find_awaiting_release(self, cookies: Cookies) -> Flags:
+        """Return for each closed connection whether `record_releases` has something to change."""
         with self._lock:
-            return [cookie in self._awaiting_release for cookie in cookies]
+            return self._sockets.find_awaiting_release(cookies)
 
-    def record_release(self, cookie: int, owner: SocketOwner) -> None:
-        """Record which process closed an accepted connection."""
-        with self._lock:
-            flow = self._awaiting_release.pop(cookie, None)
-            if flow is not None:
-                sockets = self._sockets if flow in self._sockets else self._former_sockets
-                sockets[flow] = msgspec.structs.replace(
-                    sockets[flow], owner=owner, quality=Quality.EXACT, is_released=True
-                )
+    def record_releases(
+        self, cookies: Cookies, owners: Integers, described: Sequence[SocketOwner]
+    ) -> None:
+        """Record which processes closed accepted connections.
 
-    def _list_oldest(self, table: Iterable[_Key]) -> list[_Key]:
-        """Return the keys of a table that are evicted when it is full.
-
-        Several at once: a dict finds its first entry by skipping all that were removed before it.
+        `owners` has for each of them the place of its process in `described`.
         """
-        return list(islice(table, 1 + self._max_flows // _EVICTED_SHARE))
+        with self._lock:
+            self._sockets.record_releases(cookies, owners, described)
 
     def _start_generation(self) -> None:
-        """Expire the flows that were not recorded in this generation."""
+        """Expire the flows that were recorded in neither this generation nor the one before."""
         self._generation_ends = self._clock() + _GENERATION
-        for socket in self._former_sockets.values():
-            self._awaiting_release.pop(socket.cookie, None)
-        self._former_sockets, self._sockets = self._sockets, {}
-
-    def _pop(self, flow: FlowKey) -> _FlowSocket | None:
-        socket = self._sockets.pop(flow, None) or self._former_sockets.pop(flow, None)
-        if socket is not None:
-            self._awaiting_release.pop(socket.cookie, None)
-        return socket
+        self._sockets.expire(self._generation_began)
+        self._generation_began = self._sockets.recorded
 
     def set_losses(self, losses: Losses, missed_processes: int) -> None:
         """Set the counters of what was lost so far, and of processes that exited unread."""
         self._losses, self._missed_processes = losses, missed_processes
 
-    def find_in_snapshot(self, cookie: int) -> SnapshotSocket | None:
-        """Return a socket that existed before the programs, None if it is not known."""
-        return self._snapshot.get(cookie)
+    def find_snapshot_namespaces(self, cookies: Cookies) -> Cookies:
+        """Return the cookies of the network namespaces of sockets from before the programs.
+
+        0 for other sockets.
+        """
+        return self._snapshot_namespaces.find(cookies)
 
     def owner_of(
         self,
@@ -188,9 +151,25 @@ class FlowSockets:
         is_divisible: bool = False,  # noqa: ARG002 - no flow is contested
     ) -> LedgerEntry | None:
         """Return the owner of a flow in the network namespace of a cookie; None: of any."""
+        (entry,) = self.owners_of([(flow, None)], namespace)
+        return entry
+
+    def owners_of(
+        self, flows: Sequence[tuple[FlowKey, Span | None]], namespace: int | None
+    ) -> list[LedgerEntry | None]:
+        """Return the owners of several flows of one network namespace."""
+        asked = [flow for flow, _span in flows]
         with self._lock:
-            socket = self._sockets.get(flow) or self._former_sockets.get(flow)
-        if socket is None or (namespace is not None and socket.namespace not in {0, namespace}):
+            sockets = self._sockets.find(asked)
+        return [
+            None if socket is None else self._make_entry(flow, socket, namespace)
+            for flow, socket in zip(asked, sockets, strict=True)
+        ]
+
+    def _make_entry(
+        self, flow: FlowKey, socket: FlowSocket, namespace: int | None
+    ) -> LedgerEntry | None:
+        if namespace is not None and socket.namespace not in {0, namespace}:
             return None
         quality, owner = socket.quality, socket.owner
         known = self._snapshot.get(socket.cookie)
@@ -211,12 +190,6 @@ class FlowSockets:
             awaits_release=is_open_tcp and quality is Quality.LISTENER,
         )
 
-    def owners_of(
-        self, flows: Sequence[tuple[FlowKey, Span | None]], namespace: int | None
-    ) -> list[LedgerEntry | None]:
-        """Return the owners of several flows of one network namespace."""
-        return [self.owner_of(flow, namespace) for flow, _span in flows]
-
     def record_comparison(self, cookie: int, /, *, is_held_by_owner: bool) -> None:
         """Record whether the recorded owner holds a connection, as /proc shows."""
         with self._lock:
@@ -227,7 +200,9 @@ class FlowSockets:
                 after = _Comparison(self._clock() + seconds, seconds)
             self._comparisons[cookie] = after
             if len(self._comparisons) > self._max_flows:
-                for oldest in self._list_oldest(self._comparisons):
+                # Several at once: a dict finds its first entry by skipping all that were removed.
+                number = 1 + self._max_flows // _EVICTED_SHARE
+                for oldest in list(islice(self._comparisons, number)):
                     del self._comparisons[oldest]
 
     def find_unconfirmed(self, cookies: Collection[int]) -> list[bool]:
@@ -246,6 +221,7 @@ class FlowSockets:
         """Add the sockets that were open when the programs were attached."""
         self._snapshot = {socket.cookie: socket for socket in sockets}
         self.earlier_owners = EarlierOwners(self._snapshot.values())
+        self._snapshot_namespaces = _SnapshotNamespaces(self._snapshot.values())
         listeners: dict[tuple[int, int], list[SnapshotSocket]] = {}
         for one in self._snapshot.values():
             if one.protocol == TCP and not one.remote_port:
@@ -279,8 +255,7 @@ class FlowSockets:
     def counts(self) -> LedgerCounts:
         """Return the counters."""
         with self._lock:
-            sockets = len(self._sockets) + len(self._former_sockets)
-            counts = msgspec.structs.replace(self._counts, sockets=sockets)
+            counts = msgspec.structs.replace(self._counts, sockets=len(self._sockets))
         losses = self._losses
         counts.events_lost, counts.sockets_lost = losses.events, losses.sockets
         counts.unidentified_processes = self._missed_processes
@@ -288,3 +263,19 @@ class FlowSockets:
 
     def close(self) -> None:
         """Do nothing: the source detaches the programs."""
+
+
+class _SnapshotNamespaces:
+    """The cookies of the network namespaces of sockets, by their own cookies."""
+
+    def __init__(self, sockets: Collection[SnapshotSocket]) -> None:
+        # One cookie more, so that no search ends behind the last one.
+        pairs = [(one.cookie, one.namespace_cookie) for one in sockets]
+        pairs.sort()
+        columns = np.array([*pairs, (0, 0)], np.uint64)
+        self._cookies, self._namespaces = columns.T
+
+    def find(self, cookies: Cookies) -> Cookies:
+        places = np.searchsorted(self._cookies[:-1], cookies)
+        is_known = self._cookies[places] == cookies
+        return np.where(is_known, self._namespaces[places], np.uint64(0))

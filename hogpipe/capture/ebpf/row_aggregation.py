@@ -1,6 +1,6 @@
-"""PURE: the rows of an epoch become sums by owner, and flows whose owner is to be looked up.
+"""PURE: the rows of an epoch become sums by owner, and packets whose owner is to be looked up.
 
-In: the rows of one epoch after the other. Out: `FlowBatch`es, whose `owned` and `flows` together
+In: the rows of one epoch after the other. Out: `FlowBatch`es, whose `owned` and `rows` together
 have every byte and packet of the rows; they are counted as captured when they come out.
 
 There may be hundreds of thousands of rows, one for each flow: they are summed up column by column,
@@ -19,9 +19,10 @@ The kernel's record of an owner is used, but for rows of
   seconds, and if it did, they are looked up to their end (`FlowSockets.record_comparison`);
 - sockets that the service manager opened for the services that it starts.
 
-Each costs some microseconds, here and in attribution. Of rows without a connection, which a flood
-may make as many of as it likes, `_MAX_LOOKED_UP` are looked up in an epoch; further ones are folded
-by column (`fold_key`) and counted as overflowed.
+They pass by column, too (unresolved_rows.py), and those of known flows need nothing else; but a
+lookup costs some microseconds. Of rows without a connection, which a flood may make as many of as
+it likes, `_MAX_LOOKED_UP` are looked up in an epoch; further ones are folded and counted as
+overflowed.
 
 Connections that are carried over
 ---------------------------------
@@ -36,9 +37,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hogpipe.capture.ebpf.row_flows import RowFlows, have_endpoints, make_row_flows
 from hogpipe.capture.ebpf.row_joins import add_carried_over, find_handshakes, join_connections
 from hogpipe.capture.ebpf.row_ports import find_service_ports
+from hogpipe.capture.ebpf.unresolved_rows import UnresolvedRows
 from hogpipe.flows.flow_batch import FlowBatch, OwnedFlow
+from hogpipe.flows.packet_rows import Flags, PacketRows
 from hogpipe.flows.row_order import hash_rows, order_by_key
 from hogpipe.linux.bpf.shapes import BY_LISTENER, ENDPOINTS, FRESH, RELEASED, TRAFFIC_ROW, offset_of
 from hogpipe.linux.bpf.traffic_rows import (
@@ -46,19 +50,17 @@ from hogpipe.linux.bpf.traffic_rows import (
     Endpoints,
     RowOwner,
     Rows,
-    TrafficRow,
     decode_endpoints,
     decode_owners,
-    decode_rows,
     join_rows,
     make_counts,
     pick_rows,
     set_owners,
+    tally_rows,
 )
 from hogpipe.model import (
     SERVICE_MANAGER,
     Attribution,
-    FlowDelta,
     FlowKey,
     Quality,
     ServicePorts,
@@ -115,16 +117,13 @@ class OwnerLookup(Protocol):
     def find_passed_on(self, cookies: Collection[int]) -> list[bool]:
         """Return for each closed connection whether another process than its owner held it."""
 
-    def find_awaiting_release(self, cookies: Collection[int]) -> list[bool]:
-        """Return for each closed connection whether a lookup awaits the process that closed it."""
+    def record_releases(self, rows: Rows, exited: Flags) -> None:
+        """Record the owners of rows as the processes that closed connections, if one awaits it."""
 
-    def record_release(self, row: TrafficRow) -> None:
-        """Record the owner of the row as the process that closed the connection."""
+    def record_unresolved(self, rows: Rows, exited: Flags) -> tuple[RowFlows, Flags]:
+        """Record the sockets of rows that are looked up; return their flows.
 
-    def record_unresolved(self, row: TrafficRow) -> tuple[FlowKey, bool]:
-        """Record the socket of a row that is looked up; return the flow.
-
-        And whether the flow was another socket's before.
+        And which flows were another socket's before.
         """
 
 
@@ -139,10 +138,12 @@ class RowAggregator:
     def __init__(
         self,
         lookup: OwnerLookup,
+        unresolved: UnresolvedRows,
         group_by: Collection[str],
         service_ports: Callable[[], ServicePorts] = ServicePorts,
     ) -> None:
         self._lookup = lookup
+        self._unresolved = unresolved
         self._service_ports = service_ports
         self.regroup(group_by)
         self._seen = np.zeros(0, np.uint64)
@@ -175,14 +176,16 @@ class RowAggregator:
         exited = self._find_exited(rows)
         unresolved = _find_unresolved(rows, is_connection, exited)
         unresolved |= self._find_unconfirmed(rows, is_connection & ~unresolved)
-        self._record_releases(rows, is_connection & ~unresolved)
+        self._record_releases(rows, exited, is_connection & ~unresolved)
         batch = FlowBatch()
-        batch.counts.captured = _tally(rows)
-        batch.counts.overflowed = _tally(epoch.overflow)
+        batch.counts.captured = tally_rows(rows)
+        batch.counts.overflowed = tally_rows(epoch.overflow)
         if unresolved.any():
             excess = _find_excess(rows, unresolved & ~is_connection)
-            _fold(pick_rows(rows, excess), batch)
-            self._add_unresolved(pick_rows(rows, unresolved & ~excess), batch)
+            looked_up = pick_rows(rows, unresolved)
+            batch.rows = self._locate(
+                looked_up, exited[unresolved], excess[unresolved], batch.counts.overflowed
+            )
             rows, new, exited = pick_rows(rows, ~unresolved), new[~unresolved], exited[~unresolved]
         for owned in self._sum_up(rows, new, exited):
             if batch.owned:
@@ -214,7 +217,7 @@ class RowAggregator:
             connections = pick_rows(connections, ~carried)
         return add_carried_over(before, connections) if len(before) else connections
 
-    def _set_earlier_owners(self, rows: Rows, candidates: NDArray[np.bool_]) -> None:
+    def _set_earlier_owners(self, rows: Rows, candidates: Flags) -> None:
         """Give rows of datagram sockets that existed before the programs their owners."""
         protocols = _protocols(rows)
         places = np.flatnonzero(
@@ -230,7 +233,7 @@ class RowAggregator:
         is_known = np.array([one is not None for one in owners])[numbers]
         set_owners(rows, places[is_known], numbers[is_known], owners)
 
-    def _find_new(self, rows: Rows, *, window_ends: bool) -> NDArray[np.bool_]:
+    def _find_new(self, rows: Rows, *, window_ends: bool) -> Flags:
         """Return which rows are of flows without a row in an earlier epoch of this window."""
         seen = self._seen
         if window_ends and not len(seen):
@@ -241,17 +244,17 @@ class RowAggregator:
         self._seen = seen[:0] if window_ends else np.union1d(seen, hashes)[:_MAX_HASHES]
         return new
 
-    def _find_exited(self, rows: Rows) -> NDArray[np.bool_]:
+    def _find_exited(self, rows: Rows) -> Flags:
         """Return which rows have owners that exited, whether or not their pid is reused."""
         pids, places = np.unique(rows["pid"], return_inverse=True)
         starts = [self._lookup.find_start_ns(pid) if pid else 0 for pid in pids.tolist()]
         start_ns = np.array([_NEVER if one is None else one for one in starts], np.uint64)
         return np.asarray(rows["boot_ns"] < start_ns[places])
 
-    def _find_unconfirmed(self, rows: Rows, is_connection: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def _find_unconfirmed(self, rows: Rows, is_connection: Flags) -> Flags:
         """Return which rows are of connections that their owner may have passed on."""
         unconfirmed = np.zeros(len(rows), np.bool_)
-        may_be = is_connection & (rows["flags"] & BY_LISTENER == 0) & _have_endpoints(rows)
+        may_be = is_connection & (rows["flags"] & BY_LISTENER == 0) & have_endpoints(rows)
         is_open = rows["flags"] & RELEASED == 0
         for which, find in (
             (may_be & is_open, self._lookup.find_unconfirmed),
@@ -261,27 +264,27 @@ class RowAggregator:
                 unconfirmed[which] = find(rows["cookie"][which].tolist())
         return unconfirmed
 
-    def _record_releases(self, rows: Rows, is_owned: NDArray[np.bool_]) -> None:
+    def _record_releases(self, rows: Rows, exited: Flags, is_owned: Flags) -> None:
         """Record who closed the connections that were looked up while they were open."""
         is_served = rows["flags"] & (RELEASED | BY_LISTENER) == RELEASED
-        closed = np.flatnonzero(is_owned & is_served & _have_endpoints(rows))
+        closed = np.flatnonzero(is_owned & is_served & have_endpoints(rows))
         if len(closed):
-            is_awaited = self._lookup.find_awaiting_release(rows["cookie"][closed].tolist())
-            for row in decode_rows(pick_rows(rows, closed[np.array(is_awaited, np.bool_)])):
-                self._lookup.record_release(row)
+            self._lookup.record_releases(pick_rows(rows, closed), exited[closed])
 
-    def _add_unresolved(self, rows: Rows, batch: FlowBatch) -> None:
-        for row in decode_rows(rows):
-            flow, opened = self._lookup.record_unresolved(row)
-            delta = FlowDelta(opened=opened)
-            delta.add_counts(row.counts)
-            sum_ = batch.flows.setdefault(flow, delta)
-            if sum_ is not delta:
-                sum_.add(delta)
+    def _locate(self, rows: Rows, exited: Flags, excess: Flags, overflowed: Tally) -> PacketRows:
+        """Return rows that are looked up as packets; those in excess only as sums."""
+        if not excess.any():
+            flows, opened = self._lookup.record_unresolved(rows, exited)
+        else:
+            kept = ~excess
+            known, is_other = self._lookup.record_unresolved(pick_rows(rows, kept), exited[kept])
+            places = np.zeros(len(rows), np.intp)
+            places[kept] = known.places
+            flows, opened = make_row_flows(rows, places, known.namespaces), np.zeros_like(excess)
+            opened[kept] = is_other
+        return self._unresolved.locate(rows, flows, opened, excess, overflowed)
 
-    def _sum_up(
-        self, rows: Rows, new: NDArray[np.bool_], exited: NDArray[np.bool_]
-    ) -> Iterator[list[OwnedFlow]]:
+    def _sum_up(self, rows: Rows, new: Flags, exited: Flags) -> Iterator[list[OwnedFlow]]:
         """Yield the sums of rows that need not be kept apart, up to _FLOWS_IN_BATCH at a time."""
         if not len(rows):
             return
@@ -307,7 +310,7 @@ class RowAggregator:
             owned.append(OwnedFlow(flow, make_counts(traffic), attribution, number))
         return owned
 
-    def _make_keys(self, rows: Rows, exited: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    def _make_keys(self, rows: Rows, exited: Flags) -> NDArray[np.uint64]:
         """Return keys that are equal for rows to sum up.
 
         Rows of one pid are kept apart if one process exited and another one has the pid now.
@@ -323,13 +326,11 @@ class RowAggregator:
         return np.concatenate(columns, axis=1)
 
 
-def _find_unresolved(
-    rows: Rows, is_connection: NDArray[np.bool_], exited: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
+def _find_unresolved(rows: Rows, is_connection: Flags, exited: Flags) -> Flags:
     """Return which rows are looked up; see the module's docstring."""
     pids, flags = rows["pid"], rows["flags"]
     by_listener, is_open = flags & BY_LISTENER != 0, flags & RELEASED == 0
-    outlives_owner = is_open & ~by_listener & exited & _have_endpoints(rows)
+    outlives_owner = is_open & ~by_listener & exited & have_endpoints(rows)
     if outlives_owner.any():  # only one row of a released socket has the flag
         outlives_owner &= ~np.isin(rows["cookie"], rows["cookie"][~is_open])
     return np.asarray(
@@ -340,42 +341,17 @@ def _find_unresolved(
     )
 
 
-def _have_endpoints(rows: Rows) -> NDArray[np.bool_]:
-    """Return which rows are of one flow; those of an overflow are of a process."""
-    return np.asarray(rows["endpoints"][:, PROTOCOL_BYTE // 8] != 0)
-
-
 def _protocols(rows: Rows) -> NDArray[np.uint8]:
     """Return the protocol of each row, 0 where no flow is known."""
     endpoints = np.ascontiguousarray(rows["endpoints"]).view(np.uint8)
     return endpoints.reshape(len(rows), ENDPOINTS.itemsize)[:, PROTOCOL_BYTE]
 
 
-def _find_excess(rows: Rows, candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _find_excess(rows: Rows, candidates: Flags) -> Flags:
     """Return which candidates are too many to look up; those of no flow are not."""
     excess = np.zeros(len(rows), np.bool_)
-    excess[np.flatnonzero(candidates & _have_endpoints(rows))[_MAX_LOOKED_UP:]] = True
+    excess[np.flatnonzero(candidates & have_endpoints(rows))[_MAX_LOOKED_UP:]] = True
     return excess
-
-
-def _fold(rows: Rows, batch: FlowBatch) -> None:
-    """Add rows to `batch` as sums without endpoints."""
-    if not len(rows):
-        return
-    kinds = np.ascontiguousarray(rows["endpoints"]) & _KIND_MASK
-    order, bounds = order_by_key(kinds)
-    sums = np.add.reduceat(rows["counts"][order], bounds[:-1], axis=0)
-    firsts = pick_rows(rows, order[bounds[:-1]])
-    for endpoints, counts in zip(decode_endpoints(firsts), sums.tolist(), strict=True):
-        address = bytes(len(endpoints.local_address))
-        delta = FlowDelta()
-        delta.add_counts(make_counts(counts))
-        batch.flows[FlowKey(endpoints.protocol, address, 0, b"", 0, "")] = delta
-    batch.counts.overflowed.add(_tally(rows))
-
-
-def _tally(rows: Rows) -> Tally:
-    return make_counts(rows["counts"].sum(axis=0).tolist()).total
 
 
 def _make_mask(fields: Collection[str]) -> NDArray[np.uint64]:
@@ -388,6 +364,3 @@ def _make_mask(fields: Collection[str]) -> NDArray[np.uint64]:
         start = offset_of(ENDPOINTS, field)
         mask[start : start + ENDPOINTS[field].itemsize] = 0xFF
     return mask.view(np.uint64)
-
-
-_KIND_MASK = _make_mask(["protocol"])

@@ -21,9 +21,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hogpipe.capture.ebpf.earlier_owners import EarlierOwner
+from hogpipe.capture.ebpf.flow_socket_table import RowSockets
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
+from hogpipe.capture.ebpf.owner_groups import group_owners
+from hogpipe.capture.ebpf.row_flows import RowFlows, have_endpoints, make_row_flows
 from hogpipe.enrichment.processes import ProcessReader
-from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, TrafficRow
+from hogpipe.flows.packet_rows import Flags
+from hogpipe.linux.bpf.shapes import BY_LISTENER
+from hogpipe.linux.bpf.traffic_rows import (
+    Endpoints,
+    RowOwner,
+    Rows,
+    decode_owners,
+    pick_rows,
+)
 from hogpipe.linux.clocks import TICK_NS
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.process_starts import ProcessStarts
@@ -108,23 +119,31 @@ class RowOwners:
         stat = self._read_stat(pid)
         return None if stat is None else stat.start * TICK_NS
 
-    def record_unresolved(self, row: TrafficRow) -> tuple[FlowKey, bool]:
-        """Record the socket of a row that is looked up; return the flow.
+    def record_unresolved(self, rows: Rows, exited: Flags) -> tuple[RowFlows, Flags]:
+        """Record the sockets of rows that are looked up; return their flows.
 
-        And whether the flow was another socket's before. If the socket's network namespace is not
-        known, it is taken to be our own.
+        And which flows were another socket's before. A socket whose network namespace is not known
+        is taken to be of our own.
         """
-        if not row.endpoints.local_address:
-            return UNKNOWN_FLOW, False
-        earlier = self._flow_sockets.find_in_snapshot(row.cookie)
-        cookie = row.owner.namespace or (0 if earlier is None else earlier.namespace_cookie)
-        inode = self._namespaces.find_inode(cookie, self._clock()) if cookie else OWN_NAMESPACE
-        flow = _make_flow_key(row.endpoints, inode)
-        owner = None
-        if row.owner.pid and row.owner.command != SERVICE_MANAGER:
-            owner = self._make_socket_owner(row.owner)
-        quality = Quality.LISTENER if row.owner.by_listener else Quality.EXACT
-        return flow, self._flow_sockets.record(flow, row.cookie, cookie, owner, quality)
+        cookies = np.where(
+            rows["namespace"] != 0,
+            rows["namespace"],
+            self._flow_sockets.find_snapshot_namespaces(rows["cookie"]),
+        )
+        distinct, places = np.unique(cookies, return_inverse=True)
+        inodes = [
+            self._namespaces.find_inode(one, self._clock()) if one else OWN_NAMESPACE
+            for one in distinct.tolist()
+        ]
+        flows = make_row_flows(rows, places, inodes)
+        record_ns = np.where(exited, rows["boot_ns"], np.uint64(0))
+        owners = group_owners(rows, exited, rows["user_id"], rows["cgroup"], record_ns)
+        by_listener = rows["flags"] & BY_LISTENER != 0
+        described = self._describe_owners(owners.firsts)
+        sockets = RowSockets(rows["cookie"], cookies, owners.numbers, described, by_listener)
+        has_flow, is_other = have_endpoints(rows), np.zeros(len(rows), np.bool_)
+        is_other[has_flow] = self._flow_sockets.record(flows.take(has_flow), sockets.take(has_flow))
+        return flows, is_other
 
     def find_earlier_owners(
         self, cookies: NDArray[np.uint64]
@@ -149,13 +168,14 @@ class RowOwners:
         """Return for each closed connection whether another process than its owner held it."""
         return self._flow_sockets.find_passed_on(cookies)
 
-    def find_awaiting_release(self, cookies: Collection[int]) -> list[bool]:
-        """Return for each closed connection whether a lookup awaits the process that closed it."""
-        return self._flow_sockets.find_awaiting_release(cookies)
-
-    def record_release(self, row: TrafficRow) -> None:
-        """Record the owner of the row as the process that closed the connection."""
-        self._flow_sockets.record_release(row.cookie, self._make_socket_owner(row.owner))
+    def record_releases(self, rows: Rows, exited: Flags) -> None:
+        """Record the owners of rows as the processes that closed connections, if one awaits it."""
+        is_awaited = self._flow_sockets.find_awaiting_release(rows["cookie"])
+        if is_awaited.any():
+            rows = pick_rows(rows, is_awaited)
+            owners = group_owners(rows, exited[is_awaited])
+            described = [self._make_socket_owner(one) for one in decode_owners(owners.firsts)]
+            self._flow_sockets.record_releases(rows["cookie"], owners.numbers, described)
 
     @property
     def missed_processes(self) -> int:
@@ -171,6 +191,15 @@ class RowOwners:
         if stat is not None and stat.start * TICK_NS <= owner.boot_ns:
             return stat.start
         return None if known is None else known.start
+
+    def _describe_owners(self, rows: Rows) -> list[SocketOwner | None]:
+        """Return the owners of rows, None of those that have none or the service manager."""
+        return [
+            self._make_socket_owner(owner)
+            if owner.pid and owner.command != SERVICE_MANAGER
+            else None
+            for owner in decode_owners(rows)
+        ]
 
     def _make_socket_owner(self, owner: RowOwner) -> SocketOwner:
         return SocketOwner(

@@ -22,7 +22,7 @@ from hogpipe.linux.bpf.shapes import (
     format_of,
     offset_of,
 )
-from hogpipe.model import TrafficCounts
+from hogpipe.model import Tally, TrafficCounts
 
 Rows = NDArray[np.void]
 """An array of TRAFFIC_ROW."""
@@ -32,8 +32,8 @@ PROTOCOL_BYTE = offset_of(ENDPOINTS, "protocol")
 
 _RAW = np.dtype((np.void, TRAFFIC_ROW.itemsize))
 _ENDPOINTS = struct.Struct(format_of(ENDPOINTS))
-_AF_INET, _AF_INET6 = 2, 10
-_FAMILIES = {0: 0, 4: _AF_INET, 16: _AF_INET6}
+AF_INET, _AF_INET6 = 2, 10
+_FAMILIES = {0: 0, 4: AF_INET, 16: _AF_INET6}
 _COMMANDS_KEPT = 4096
 _COMMAND_BYTES = 16
 _OWNER_NUMBERS = ("boot_ns", "cgroup", "pid", "user_id", "namespace")
@@ -120,6 +120,11 @@ def make_counts(counts: Iterable[int]) -> TrafficCounts:
     )
 
 
+def tally_rows(rows: Rows) -> Tally:
+    """Return how many packets and bytes rows have, in both directions."""
+    return make_counts(rows["counts"].sum(axis=0).tolist()).total
+
+
 def decode_rows(rows: Rows) -> list[TrafficRow]:
     """Return rows one by one."""
     return [
@@ -156,7 +161,7 @@ def decode_endpoints(rows: Rows) -> list[Endpoints]:
     for local, remote, local_port, remote_port, protocol, family in _ENDPOINTS.iter_unpack(
         rows["endpoints"].tobytes()
     ):
-        if family == _AF_INET:
+        if family == AF_INET:
             found.append(Endpoints(local[:4], local_port, remote[:4], remote_port, protocol))
         elif family:
             found.append(Endpoints(local, local_port, remote, remote_port, protocol))

@@ -1233,21 +1233,3 @@ async def test_packets_that_were_judged_one_by_one_end_a_pause_like_others(
     for seconds in (0.4, 0.8, 0.9):  # the first time, its owner is not watched yet
         stage.pass_packets(flow, first=seconds, last=seconds)
     assert stage.drain() == [(flow, 1, exact(NGINX))] * 4
-
-
-async def test_flows_of_a_source_that_sums_packets_up_by_flow_are_known_until_they_are_idle(
-    executor: ThreadPoolExecutor,
-) -> None:
-    stage = Stage(executor)
-    stage.resolver.answers[FLOW] = exact(NGINX)
-    for second, flows in ((0.0, [FLOW, make_flow(2)]), (20.0, [FLOW]), (40.0, [FLOW])):
-        stage.clock.now = second
-        stage.attributor.ingest(dict.fromkeys(flows, make_delta((1, 1))))
-        await stage.attributor.resolve_pending()
-        stage.attributor.evict_idle()
-    assert stage.attributor.held_flows == 1
-    stage.clock.now = 101.0
-    stage.attributor.evict_idle()
-    assert stage.attributor.held_flows == 0
-    assert len(stage.table) == 1  # the slot of UNKNOWN_FLOW
-    assert stage.attributor.drain_stats().evicted_flows == 2

@@ -1,5 +1,6 @@
 """The source as the pipeline drives it, on the running kernel."""
 
+import time
 from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
@@ -15,6 +16,7 @@ from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import CaptureError
 from hogpipe.flows.flow_batch import FlowBatch
+from hogpipe.flows.flow_table import FlowTable
 from hogpipe.linux.procfs import Procfs
 from hogpipe.model import ServicePorts, Span
 
@@ -27,6 +29,8 @@ def source() -> Iterator[EbpfSource]:
     made = EbpfSource(
         Path("/proc"),
         FlowSockets(),
+        FlowTable(1024, 1024),
+        time.monotonic,
         ProcessReader(Procfs(Path("/proc"))),
         start_windows=partial(ClockWindows, 1_000_000_000),
         group_by=[],

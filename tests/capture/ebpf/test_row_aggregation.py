@@ -1,7 +1,8 @@
 """Rows become sums by owner and flows to look up: no byte is lost, and each has its owner."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -10,10 +11,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support.traffic import make_traffic
 
-from hogpipe.aggregation.dimensions import list_row_fields
+from hogpipe.aggregation.dimensions import RowField, list_row_fields
 from hogpipe.capture.ebpf import row_aggregation
 from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
-from hogpipe.flows.flow_batch import FlowBatch
+from hogpipe.capture.ebpf.row_flows import RowFlows, make_row_flows
+from hogpipe.capture.ebpf.unresolved_rows import UnresolvedRows
+from hogpipe.flows.flow_batch import OwnedFlow
+from hogpipe.flows.flow_table import FlowTable
+from hogpipe.flows.packet_rows import Flags, PacketRows
 from hogpipe.linux.bpf.shapes import BY_LISTENER, FRESH, RELEASED, TRAFFIC_ROW
 from hogpipe.linux.bpf.traffic_rows import (
     Endpoints,
@@ -22,10 +27,14 @@ from hogpipe.linux.bpf.traffic_rows import (
     TrafficRow,
     decode_rows,
     encode_endpoints,
+    make_counts,
 )
 from hogpipe.model import (
+    OWN_NAMESPACE,
     UNKNOWN_FLOW,
     Attribution,
+    CaptureCounts,
+    FlowDelta,
     FlowKey,
     Process,
     Quality,
@@ -48,6 +57,8 @@ class FakeOwners:
         self.awaiting_release: set[int] = set()
         self.releases: list[tuple[int, int]] = []
         self.earlier: dict[int, RowOwner] = {}
+        self.reopened: set[int] = set()
+        """Cookies of sockets whose flows were those of others."""
 
     def find_earlier_owners(
         self, cookies: NDArray[np.uint64]
@@ -62,11 +73,11 @@ class FakeOwners:
     def find_passed_on(self, cookies: Collection[int]) -> list[bool]:
         return [cookie in self.passed_on for cookie in cookies]
 
-    def find_awaiting_release(self, cookies: Collection[int]) -> list[bool]:
-        return [cookie in self.awaiting_release for cookie in cookies]
-
-    def record_release(self, row: TrafficRow) -> None:
-        self.releases.append((row.cookie, row.owner.pid))
+    def record_releases(self, rows: Rows, exited: Flags) -> None:
+        assert len(rows) == len(exited)
+        for one in decode_rows(rows):
+            if one.cookie in self.awaiting_release:
+                self.releases.append((one.cookie, one.owner.pid))
 
     def make_flow_key(self, endpoints: Endpoints, owner: RowOwner) -> FlowKey:
         assert owner.pid
@@ -78,9 +89,47 @@ class FakeOwners:
     def attribute(self, owner: RowOwner, quality: Quality) -> Attribution:
         return Attribution(quality, Process(owner.pid, owner.boot_ns, command=owner.command))
 
-    def record_unresolved(self, row: TrafficRow) -> tuple[FlowKey, bool]:
-        self.unresolved.append(row)
-        return flow_of(row.endpoints), False
+    def record_unresolved(self, rows: Rows, exited: Flags) -> tuple[RowFlows, Flags]:
+        assert len(rows) == len(exited)
+        self.unresolved += decode_rows(rows)
+        flows = make_row_flows(rows, np.zeros(len(rows), np.intp), [OWN_NAMESPACE])
+        return flows, np.isin(rows["cookie"], list(self.reopened))
+
+
+class Batch(NamedTuple):
+    """What is in a flow batch, one by one."""
+
+    owned: list[OwnedFlow]
+    flows: dict[FlowKey, FlowDelta]
+    """Those that are looked up, and sums."""
+    counts: CaptureCounts
+
+
+class Bench:
+    """A row aggregator beside a flow table."""
+
+    def __init__(self, owners: FakeOwners | None = None, fields: Collection[RowField] = ()) -> None:
+        self.owners = owners or FakeOwners()
+        self.table = FlowTable(1000, 1000)
+        unresolved = UnresolvedRows(self.table, lambda: 0.0)
+        self.rows = RowAggregator(self.owners, unresolved, fields)
+
+    def aggregate(
+        self, one: EpochRows, *, window_ends: bool = True, last: bool = False
+    ) -> Iterator[Batch]:
+        for batch in self.rows.aggregate(one, window_ends=window_ends, last=last):
+            assert not batch.flows
+            flows = self._count(batch.rows) if batch.rows is not None else {}
+            yield Batch(batch.owned, flows, batch.counts)
+
+    def _count(self, rows: PacketRows) -> dict[FlowKey, FlowDelta]:
+        flows = self.table.count(rows, 0.0)
+        self.table.receive(flows, 0.0)
+        sums = self.table.drain()
+        for words, counters in zip(sums.words, sums.counters.tolist(), strict=True):
+            delta = flows.setdefault(sums.packer.unpack(words), FlowDelta())
+            delta.add_counts(make_counts(counters))
+        return flows
 
 
 def flow_of(endpoints: Endpoints) -> FlowKey:
@@ -137,10 +186,9 @@ def aggregate(
     one: EpochRows,
     *dimensions: str,
     owners: FakeOwners | None = None,
-    aggregator: RowAggregator | None = None,
-) -> list[FlowBatch]:
-    aggregator = aggregator or RowAggregator(owners or FakeOwners(), list_row_fields(dimensions))
-    return list(aggregator.aggregate(one, window_ends=True))
+    bench: Bench | None = None,
+) -> list[Batch]:
+    return list((bench or Bench(owners, list_row_fields(dimensions))).aggregate(one))
 
 
 def test_the_connections_of_a_process_are_one_sum() -> None:
@@ -179,10 +227,10 @@ def test_the_handshake_is_added_to_the_process_that_served_the_connection() -> N
 def test_a_handshake_is_not_added_to_equal_endpoints_in_another_namespace() -> None:
     handshake = row(LISTENER, pack(80), by_listener=True, namespace=4)
     served = row(WORKER, pack(80), cookie=2)
-    aggregator = RowAggregator(FakeOwners(), list_row_fields(["process"]))
+    bench = Bench(fields=list_row_fields(["process"]))
     qualities = []
     for one in (epoch(handshake, served), epoch(connections=served), epoch()):
-        (batch,) = aggregate(one, aggregator=aggregator)
+        (batch,) = aggregate(one, bench=bench)
         qualities.append({owned.attribution.quality for owned in batch.owned})
     assert qualities == [{Quality.EXACT}, {Quality.EXACT, Quality.LISTENER}, set()]
 
@@ -199,11 +247,11 @@ def test_a_handshake_without_its_connection_is_the_listeners_after_another_epoch
     *, last: bool
 ) -> None:
     handshake = row(LISTENER, pack(80), by_listener=True)
-    aggregator = RowAggregator(FakeOwners(), list_row_fields(["process"]))
+    bench = Bench(fields=list_row_fields(["process"]))
     batches = [
         batch
         for one, is_last in ((epoch(handshake), last), (epoch(), False))
-        for batch in aggregator.aggregate(one, window_ends=True, last=is_last)
+        for batch in bench.aggregate(one, window_ends=True, last=is_last)
     ]
     owned = [[one.attribution.quality for one in batch.owned] for batch in batches]
     assert owned == ([[Quality.LISTENER], []] if last else [[], [Quality.LISTENER]])
@@ -212,10 +260,10 @@ def test_a_handshake_without_its_connection_is_the_listeners_after_another_epoch
 def test_a_handshake_is_added_to_the_connection_that_is_established_in_the_next_epoch() -> None:
     handshake = row(LISTENER, pack(80), (60, 1, 60, 1), by_listener=True)
     served = row(WORKER, pack(80), cookie=2, released=True)
-    aggregator = RowAggregator(FakeOwners(), list_row_fields(["process"]))
-    (first,) = aggregate(epoch(handshake), aggregator=aggregator)
+    bench = Bench(fields=list_row_fields(["process"]))
+    (first,) = aggregate(epoch(handshake), bench=bench)
     assert (first.owned, first.counts.captured.bytes) == ([], 0)
-    (batch,) = aggregate(epoch(connections=served), aggregator=aggregator)
+    (batch,) = aggregate(epoch(connections=served), bench=bench)
     (owned,) = batch.owned
     assert owned.attribution.process is not None
     assert owned.attribution.process.pid == WORKER
@@ -277,14 +325,14 @@ def test_rows_that_are_too_many_to_look_up_are_folded(monkeypatch: pytest.Monkey
 
 def test_a_new_connection_that_is_open_at_the_end_of_an_epoch_is_carried_over() -> None:
     owners = FakeOwners()
-    aggregator = RowAggregator(owners, [])
+    bench = Bench(owners)
     new = row(LISTENER, pack(80), cookie=2, by_listener=True, fresh=True)
     handshake = row(LISTENER, pack(80), (60, 1, 112, 2), by_listener=True)
-    (batch,) = aggregator.aggregate(epoch(handshake, new), window_ends=True)
+    (batch,) = bench.aggregate(epoch(handshake, new), window_ends=True)
     assert (batch.owned, batch.flows, batch.counts.captured.bytes) == ([], {}, 0)
     served = row(WORKER, pack(80), cookie=2, released=True)
     other = row(WORKER, pack(81), cookie=1, released=True)
-    (batch,) = aggregator.aggregate(epoch(connections=rows(other, served)), window_ends=True)
+    (batch,) = bench.aggregate(epoch(connections=rows(other, served)), window_ends=True)
     (owned,) = batch.owned
     assert owned.attribution.process is not None
     assert owned.attribution.process.pid == WORKER
@@ -293,22 +341,22 @@ def test_a_new_connection_that_is_open_at_the_end_of_an_epoch_is_carried_over() 
 
 
 def test_a_carried_over_row_is_added_once_to_a_connection_of_two_rows() -> None:
-    aggregator = RowAggregator(FakeOwners(), [])
+    bench = Bench()
     new = row(LISTENER, pack(80), by_listener=True, fresh=True)
-    list(aggregator.aggregate(epoch(connections=new), window_ends=True))
+    list(bench.aggregate(epoch(connections=new), window_ends=True))
     served, last_packets = (row(WORKER, pack(80), released=True) for _ in range(2))
-    (batch,) = aggregator.aggregate(epoch(connections=rows(served, last_packets)), window_ends=True)
+    (batch,) = bench.aggregate(epoch(connections=rows(served, last_packets)), window_ends=True)
     assert batch.owned[0].traffic == make_traffic((300, 3), (600, 6))
 
 
 @pytest.mark.parametrize("last", [True, False])
 def test_a_connection_is_carried_over_once_and_not_in_the_last_epoch(last: bool) -> None:
-    aggregator = RowAggregator(FakeOwners(), [])
+    bench = Bench()
     new = row(LISTENER, pack(80), by_listener=True, fresh=True)
-    batches = [*aggregator.aggregate(epoch(connections=new), window_ends=True, last=last)]
+    batches = [*bench.aggregate(epoch(connections=new), window_ends=True, last=last)]
     if not last:
         assert batches[0].flows == {}
-        batches = [*aggregator.aggregate(epoch(), window_ends=True)]
+        batches = [*bench.aggregate(epoch(), window_ends=True)]
     assert [delta.total_bytes for delta in batches[0].flows.values()] == [300]
 
 
@@ -358,7 +406,7 @@ def test_an_open_connection_is_looked_up_until_its_owner_is_confirmed(
 ) -> None:
     owners = FakeOwners()
     owners.unconfirmed, owners.passed_on = {1, 3}, {3}
-    (batch,) = RowAggregator(owners, []).aggregate(epoch(connections=made), window_ends=True)
+    (batch,) = Bench(owners).aggregate(epoch(connections=made), window_ends=True)
     assert (bool(batch.flows), bool(batch.owned)) == (is_looked_up, not is_looked_up)
 
 
@@ -399,7 +447,7 @@ def test_a_process_is_identified_by_its_earliest_record() -> None:
 
 
 def test_a_flow_counts_once_in_a_window_of_several_epochs() -> None:
-    aggregator = RowAggregator(FakeOwners(), [])
+    bench = Bench()
     again = [row(7, pack(1000), cookie=1), row(7, pack(1001), cookie=2)]
     flows = []
     for connections, window_ends in (
@@ -407,7 +455,7 @@ def test_a_flow_counts_once_in_a_window_of_several_epochs() -> None:
         (rows(*again), True),
         (rows(*again), True),
     ):
-        (batch,) = aggregator.aggregate(epoch(connections=connections), window_ends=window_ends)
+        (batch,) = bench.aggregate(epoch(connections=connections), window_ends=window_ends)
         flows.append(batch.owned[0].flows)
     assert flows == [1, 1, 2]
 
@@ -446,14 +494,14 @@ epochs = st.builds(
 def test_bytes_and_packets_are_conserved(run: list[EpochRows], dimensions: set[str]) -> None:
     """However rows are grouped in later epochs."""
     before = sum(table["counts"].sum(axis=0) for one in run for table in one).tolist()
-    aggregator = RowAggregator(FakeOwners(), list_row_fields(dimensions))
+    bench = Bench(fields=list_row_fields(dimensions))
     after: Counter[int] = Counter()
     for number, one in enumerate(run, 1):
         if number == 2:
-            aggregator.regroup(list_row_fields(["transport"]))
+            bench.rows.regroup(list_row_fields(["transport"]))
         captured = [0, 0]
         batched = [0, 0]
-        for batch in aggregator.aggregate(one, window_ends=True, last=number == len(run)):
+        for batch in bench.aggregate(one, window_ends=True, last=number == len(run)):
             for moved in (*batch.flows.values(), *(owned.traffic for owned in batch.owned)):
                 after[0] += moved.transmit_bytes
                 after[1] += moved.transmit_packets
@@ -485,8 +533,8 @@ def test_a_row_without_an_owner_has_that_of_its_datagram_socket_from_before(
             pid = pids.get(one.cookie, 0)
         expected[pid] += one.counts.total_bytes
     found: Counter[int] = Counter()
-    aggregator = RowAggregator(owners, [])
-    for batch in aggregator.aggregate(epoch(other_flows), window_ends=True, last=True):
+    bench = Bench(owners)
+    for batch in bench.aggregate(epoch(other_flows), window_ends=True, last=True):
         for owned in batch.owned:
             assert owned.attribution.process is not None
             found[owned.attribution.process.pid] += owned.traffic.total_bytes
@@ -496,12 +544,12 @@ def test_a_row_without_an_owner_has_that_of_its_datagram_socket_from_before(
 
 
 def test_rows_are_grouped_by_the_fields_of_the_latest_regrouping() -> None:
-    aggregator = RowAggregator(FakeOwners(), list_row_fields(["process"]))
+    bench = Bench(fields=list_row_fields(["process"]))
     made = epoch(connections=rows(row(7, pack(1001), cookie=1), row(7, pack(1002), cookie=2)))
     groups = []
     for dimension in ("process", "flow", "transport"):
-        aggregator.regroup(list_row_fields([dimension]))
-        (batch,) = aggregate(made, aggregator=aggregator)
+        bench.rows.regroup(list_row_fields([dimension]))
+        (batch,) = aggregate(made, bench=bench)
         groups.append(len(batch.owned))
     assert groups == [1, 2, 1]
 

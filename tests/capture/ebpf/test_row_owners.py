@@ -14,17 +14,19 @@ from hogpipe.capture.ebpf.flow_sockets import FlowSockets
 from hogpipe.capture.ebpf.row_owners import RowOwners
 from hogpipe.enrichment.process_watch import read_new_processes
 from hogpipe.enrichment.processes import ProcessReader
+from hogpipe.flows.flow_words import FlowPacker
 from hogpipe.linux.bpf.process_events import ProcessEvent
-from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, TrafficRow
+from hogpipe.linux.bpf.shapes import TRAFFIC_ROW
+from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, encode_endpoints, set_owners
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.procfs import Procfs
 from hogpipe.model import (
     OWN_NAMESPACE,
+    FlowKey,
     Process,
     Quality,
     SnapshotSocket,
     SocketOwner,
-    TrafficCounts,
 )
 
 PROC = Path("/proc")
@@ -154,11 +156,23 @@ def test_a_pid_that_is_reused_within_an_epoch_is_identified_as_either_process(
 
 def find_recorded(owners: RowOwners, flow_sockets: FlowSockets, owner: RowOwner) -> SocketOwner:
     """Return the owner that is recorded for the flow of a row that is looked up."""
-    endpoints = Endpoints(b"\x0a\0\0\1", 1000, b"\x0a\0\0\2", 80, 6)
-    flow, _ = owners.record_unresolved(TrafficRow(1, owner, endpoints, TrafficCounts()))
+    flow, _ = record(owners, owner)
     entry = flow_sockets.owner_of(flow, None)
     assert entry is not None
     return entry.owner
+
+
+def record(owners: RowOwners, owner: RowOwner, cookie: int = 1) -> tuple[FlowKey, bool]:
+    """Record the row of an owner; return its flow, and whether that was another socket's."""
+    row = np.zeros(1, TRAFFIC_ROW)
+    raw = encode_endpoints(b"\x0a\0\0\1", 1000, b"\x0a\0\0\2", 80, 6)
+    row["cookie"], row["endpoints"] = cookie, np.frombuffer(raw, np.uint64)
+    set_owners(row, np.zeros(1, np.intp), np.zeros(1, np.intp), [owner])
+    start = owners.find_start_ns(owner.pid)
+    exited = np.array([start is None or owner.boot_ns < start])
+    flows, is_other = owners.record_unresolved(row, exited)
+    packer = FlowPacker()
+    return packer.unpack(flows.pack(packer)[0]), bool(is_other[0])
 
 
 def test_flows_of_other_namespaces_are_kept_apart_only_where_they_are_looked_up() -> None:
@@ -169,7 +183,24 @@ def test_flows_of_other_namespaces_are_kept_apart_only_where_they_are_looked_up(
     other = replace(own, namespace=own_cookie + 1)
     assert owners.make_flow_key(endpoints, own).namespace == OWN_NAMESPACE
     assert owners.make_flow_key(endpoints, other).namespace is None
-    counts = TrafficCounts()
-    flow, is_other_socket = owners.record_unresolved(TrafficRow(1, own, endpoints, counts))
+    flow, is_other_socket = record(owners, own)
     assert (flow.namespace, is_other_socket) == (OWN_NAMESPACE, False)
-    assert owners.record_unresolved(TrafficRow(2, own, endpoints, counts)) == (flow, True)
+    assert record(owners, own, cookie=2) == (flow, True)
+
+
+def test_a_socket_without_a_namespace_is_in_that_of_the_snapshot() -> None:
+    flow_sockets = FlowSockets()
+    owners = make_owners(flow_sockets=flow_sockets)
+    own = replace(make_owner(os.getpid(), now()), namespace=0)
+    assert record(owners, own, cookie=7)[0].namespace == OWN_NAMESPACE
+    unknown = NetworkNamespaces(PROC).own_cookie + 1
+    flow_sockets.ingest_snapshot([SnapshotSocket(7, unknown, 6, bytes(4), 1, bytes(4), 2, None)])
+    assert record(owners, own, cookie=7)[0].namespace is None
+
+
+def test_sockets_of_no_process_and_of_the_service_manager_have_no_recorded_owner() -> None:
+    flow_sockets = FlowSockets()
+    owners = make_owners(flow_sockets=flow_sockets)
+    for owner in (make_owner(0, 0), replace(make_owner(1, now()), command="systemd")):
+        flow, _ = record(owners, owner)
+        assert flow_sockets.owner_of(flow, None) is None

@@ -1,0 +1,82 @@
+"""Rows that attribution looks up, as packets of the flows of the flow table.
+
+In: rows, and what is known of their sockets. Out: `PacketRows`. So flows that are known pass on the
+fast lane of the table, and only the others become flow keys.
+
+Flows that are idle are evicted from the table here, as the wire table does for a source of packets.
+Nothing raises.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from hogpipe.capture.ebpf.row_flows import RowFlows
+from hogpipe.flows.flow_table import FlowTable
+from hogpipe.flows.packet_rows import RECEIVE, Flags, Integers, PacketRows
+from hogpipe.linux.bpf.traffic_rows import Rows, tally_rows
+from hogpipe.model import Tally
+
+_EVICT_SECONDS, _CROWDED_SECONDS = 15.0, 1.0
+# Flows are evicted when they were idle for longer.
+_IDLE, _IDLE_UNOWNED = 60.0, 15.0
+_CROWDED_IDLE, _CROWDED_IDLE_UNOWNED = 15.0, 2.0
+
+
+class UnresolvedRows:
+    """For the thread of the source; `clock` is that of `table`."""
+
+    def __init__(self, table: FlowTable, clock: Callable[[], float]) -> None:
+        self._table = table
+        self._clock = clock
+        self._evict_at = 0.0
+
+    def locate(
+        self, rows: Rows, flows: RowFlows, opened: Flags, excess: Flags, overflowed: Tally
+    ) -> PacketRows:
+        """Return rows as packets of their flows.
+
+        Those in `excess`, and those without room in the table, are folded: added to `overflowed`
+        and to sums.
+        """
+        table = self._table
+        slots, is_folded = np.zeros(len(rows), np.int64), excess.copy()
+        with table.lock:  # a name has its number as long as a flow has it
+            words, now = flows.pack(table.packer), self._clock()
+            slots[~excess], is_folded[~excess] = table.give_slots(words[~excess], now)
+            if excess.any():
+                slots[excess] = table.give_sums(words[excess], now)
+        if is_folded.any():
+            self._evict_at = min(self._evict_at, now + _CROWDED_SECONDS)
+            overflowed.add(tally_rows(rows[is_folded]))
+        return _make_packets(slots, rows["counts"].astype(np.int64), opened)
+
+    def evict(self) -> None:
+        """Evict flows that are idle from the table, if that is due."""
+        now = self._clock()
+        if now < self._evict_at:
+            return
+        if self._table.is_crowded:
+            self._table.evict(now, idle=_CROWDED_IDLE, idle_unowned=_CROWDED_IDLE_UNOWNED)
+        else:
+            self._table.evict(now, idle=_IDLE, idle_unowned=_IDLE_UNOWNED)
+        self._evict_at = now + (_CROWDED_SECONDS if self._table.is_crowded else _EVICT_SECONDS)
+
+
+def _make_packets(slots: Integers, counts: Integers, opened: Flags) -> PacketRows:
+    """Return a row for each direction in which something moved."""
+    sent = np.flatnonzero(counts[:, :RECEIVE].any(axis=1))
+    received = np.flatnonzero(counts[:, RECEIVE:].any(axis=1))
+    rows = np.concatenate([sent, received])
+    direction = np.zeros(len(rows), np.int64)
+    direction[len(sent) :] = RECEIVE
+    none = np.zeros(len(rows), np.int64)
+    return PacketRows(
+        slots[rows],
+        direction,
+        counts[rows, direction],
+        counts[rows, direction + 1],
+        opened[rows],
+        none,
+        none,
+    )
