@@ -128,9 +128,8 @@ class Intake:
                 self._attributor.ingest_part(part, calls)
             del self._flows[-len(part) :]
             await asyncio.sleep(0)
-        for start in range(0, len(batch.owned), _FLOW_SLICE):
-            for one in batch.owned[start : start + _FLOW_SLICE]:
-                self._aggregator.ingest_sum(one.flow, one.traffic, one.attribution, one.flows)
+        if batch.owned is not None:
+            self._aggregator.ingest(batch.owned)
             await asyncio.sleep(0)
 
     def flush(self) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.flow_sums import sum_flows
 from support.running import balance, read_records, stats_of, write_config
 from support.traffic import make_delta
 
@@ -23,7 +24,7 @@ from hogpipe.config import load_config
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import CaptureError
 from hogpipe.factory import Input
-from hogpipe.flows.flow_batch import FlowBatch, OwnedFlow
+from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.flows.packet_rows import RECEIVE, PacketRows
 from hogpipe.linux.procfs import Procfs
@@ -131,7 +132,7 @@ class Source:
         else:
             batch.flows = flows
             moved.append(self._make_delta())
-            batch.owned = [OwnedFlow(FLOWS[1], moved[-1], ANSWERS[-1])]
+            batch.owned = sum_flows(FLOWS[1], moved[-1], ANSWERS[-1], 1)
             batch.is_last = last
             batch.regroups = self._regrouping.is_set() and not last
             ends = last or batch.regroups or chance.random() < 0.2

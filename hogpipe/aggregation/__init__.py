@@ -9,6 +9,5 @@ window_groups.py  the groups of a window, and the bodies of their records
 group_table.py  their sums, in columns
 counted_flows.py  which flows are counted in which groups
 flow_columns.py  flows in columns, and keys of their fields
-owned_sums.py  sums of the `ebpf` source, in columns
 latest_processes.py  the processes of attributions as they are described last
 """

@@ -39,15 +39,13 @@ from hogpipe.aggregation.dimensions import Grouping
 from hogpipe.aggregation.flow_columns import FlowColumns
 from hogpipe.aggregation.group_table import QUALITIES
 from hogpipe.aggregation.latest_processes import LatestProcesses
-from hogpipe.aggregation.owned_sums import SumBuffer
 from hogpipe.aggregation.selectors import Selection, Selector
 from hogpipe.aggregation.window_groups import WindowGroups
 from hogpipe.flows.packet_rows import Counters, FlowSums, Integers
-from hogpipe.model import Attribution, FlowKey, Process, ServicePorts, TrafficCounts
+from hogpipe.model import Attribution, Process, ServicePorts
 from hogpipe.records.schema import TrafficBody
 
 _CODES = {quality: code for code, quality in enumerate(QUALITIES)}
-_MAX_BUFFERED = 4096
 
 
 class Aggregator:
@@ -68,8 +66,8 @@ class Aggregator:
         self._max_flows = max_flows
         self._set_rules(group_by, only, max_records)
         self._latest = LatestProcesses(recall_process)
-        self._service_ports = ServicePorts()
-        self._buffer = SumBuffer()
+        self.service_ports = ServicePorts()
+        """What is known of this host's ports, for what is ingested from now on."""
         self._counted = CountedFlows(max_flows)
         self.bytes_by_quality: dict[str, int] = {}
         """Bytes of both directions by quality, in the window that was drained last."""
@@ -82,36 +80,17 @@ class Aggregator:
         """How often in that window a flow was not counted because of `max_flows`."""
         self._start_window()
 
-    @property
-    def service_ports(self) -> ServicePorts:
-        """What is known of this host's ports, for what is ingested from now on."""
-        return self._service_ports
-
-    @service_ports.setter
-    def service_ports(self, ports: ServicePorts) -> None:
-        self._flush()
-        self._service_ports = ports
-
     def ingest(self, sums: FlowSums) -> None:
         """Add what flows moved to their groups; may be called several times in a window."""
-        self._flush()
         if not len(sums):
             return
         flows = FlowColumns(sums.words, sums.packer)
         groups = self._add(flows, sums.counters, sums.owners, sums.attributions)
-        is_new = self._counted.count(sums.slots, sums.ids, groups)
-        self._groups.table.add_flows(groups[is_new], 1)
-
-    def ingest_sum(
-        self, flow: FlowKey, traffic: TrafficCounts, attribution: Attribution, flows: int
-    ) -> None:
-        """Add the traffic of several flows to their group.
-
-        `flow` is any of them, and `flows` is how many are new in this window.
-        """
-        self._buffer.add(flow, traffic, attribution, flows)
-        if len(self._buffer) >= _MAX_BUFFERED:
-            self._flush()
+        if sums.new_flows is None:
+            is_new = self._counted.count(sums.slots, sums.ids, groups)
+            self._groups.table.add_flows(groups[is_new], 1)
+        else:
+            self._groups.table.add_flows(groups, sums.new_flows)
 
     def regroup(
         self, group_by: Collection[str], only: Sequence[Selector], max_records: int
@@ -129,7 +108,6 @@ class Aggregator:
 
         What was ingested stays in the groups it is in.
         """
-        self._flush()
         self._latest.start_generation()
 
     def recall_processes(self, attributions: Iterable[Attribution]) -> None:
@@ -144,7 +122,6 @@ class Aggregator:
 
         One may be there more than once. Empty if records do not depend on processes.
         """
-        self._flush()
         return self._latest.list_all()
 
     def drain(self) -> Iterator[TrafficBody]:
@@ -152,7 +129,6 @@ class Aggregator:
 
         The next window has begun when this returns. Bodies are built during the iteration.
         """
-        self._flush()
         groups = self._groups
         self.bytes_by_quality = groups.table.sum_qualities()
         self.folded_groups = groups.table.folded
@@ -177,15 +153,6 @@ class Aggregator:
         self._latest.start_generation()
         self._counted.start_window()
 
-    def _flush(self) -> None:
-        """Add the sums that were gathered."""
-        if not len(self._buffer):
-            return
-        sums = self._buffer.drain()
-        flows = FlowColumns(sums.words, sums.packer)
-        groups = self._add(flows, sums.counters, sums.owners, sums.attributions)
-        self._groups.table.add_flows(groups, sums.flows)
-
     def _add(
         self,
         flows: FlowColumns,
@@ -198,7 +165,7 @@ class Aggregator:
         if self._needs_processes:
             attributions = [self._latest.describe(one) for one in attributions]
         if self.needs_service_ports:
-            service_ports = flows.find_service_ports(self._service_ports)
+            service_ports = flows.find_service_ports(self.service_ports)
         else:
             service_ports = np.zeros(len(flows), np.int64)
         if self._only is None:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from hogpipe.aggregation.selectors import Selector
 from hogpipe.flows.packet_rows import FlowSums
-from hogpipe.model import Attribution, FlowKey, Process, ServicePorts, TrafficCounts
+from hogpipe.model import Attribution, Process, ServicePorts
 from hogpipe.records.schema import TrafficBody
 
 
@@ -27,11 +27,6 @@ class WindowAggregator(Protocol):
 
     def ingest(self, sums: FlowSums) -> None:
         """Add what flows moved; may be called several times in a window."""
-
-    def ingest_sum(
-        self, flow: FlowKey, traffic: TrafficCounts, attribution: Attribution, flows: int
-    ) -> None:
-        """Add the traffic of several flows, of which `flow` is one."""
 
     def regroup(
         self, group_by: Collection[str], only: Sequence[Selector], max_records: int

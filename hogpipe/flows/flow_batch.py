@@ -2,19 +2,8 @@
 
 import msgspec
 
-from hogpipe.flows.packet_rows import PacketRows
-from hogpipe.model import Attribution, CaptureCounts, FlowDelta, FlowKey, Span, TrafficCounts
-
-
-class OwnedFlow(msgspec.Struct, gc=False):
-    """What flows of one owner moved, where the owner was known when they were counted."""
-
-    flow: FlowKey
-    """One of them; all have the same key in each dimension that is grouped by."""
-    traffic: TrafficCounts
-    attribution: Attribution
-    flows: int = 1
-    """How many of the flows are new in this window."""
+from hogpipe.flows.packet_rows import FlowSums, PacketRows
+from hogpipe.model import CaptureCounts, FlowDelta, FlowKey, Span
 
 
 class FlowBatch(msgspec.Struct):
@@ -33,8 +22,8 @@ class FlowBatch(msgspec.Struct):
     """The number of calls of `FlowTable.count` with which `flows` came out, and those before."""
     time_ns: int = 0
     """The time of the newest packet, nanoseconds since the epoch."""
-    owned: list[OwnedFlow] = msgspec.field(default_factory=list)
-    """Flows whose owners the source knows."""
+    owned: FlowSums | None = None
+    """Sums of flows whose owners the source knows."""
     closed_window: Span | None = None
     """The window that this batch completes, from a source that closes windows itself."""
     is_last: bool = False

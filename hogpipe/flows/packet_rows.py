@@ -55,35 +55,42 @@ class PacketRows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FlowSums:
-    """What flows moved since the last drain, in the order of their slots.
+    """What flows moved: those of the flow table since its last drain, in the order of their slots.
 
     A flow has a row for each owner that it had meanwhile; further ones are behind all first ones.
     Nothing here changes when the flow table goes on.
+
+    Or sums of several flows each, of a source that knows their owners, and counts their flows.
     """
 
     slots: Integers
+    """Empty for sums of several flows."""
     ids: Integers
-    """A number for each flow, which no flow has that gets the same slot later."""
+    """A number for each flow, which no flow has that gets the same slot later; or empty, too."""
     words: Keys
-    """The flows (`flow_words.FLOW_WORDS`)."""
+    """The flows (`flow_words.FLOW_WORDS`); or one of the flows of each sum."""
     packer: FlowPacker
     """The names of the numbers in `words`."""
     counters: Counters
     owners: Integers
     """The place of each row's attribution in `attributions`."""
     attributions: Sequence[Attribution]
+    new_flows: Integers | None = None
+    """How many of the flows of each sum are new in the window; None for flows with slots."""
 
     def __len__(self) -> int:
-        return len(self.slots)
+        return len(self.words)
 
     def take(self, rows: Flags | Integers) -> "FlowSums":
         """Return these rows."""
+        has_slots = self.new_flows is None
         return FlowSums(
-            self.slots[rows],
-            self.ids[rows],
+            self.slots[rows] if has_slots else self.slots,
+            self.ids[rows] if has_slots else self.ids,
             self.words[rows],
             self.packer,
             self.counters[rows],
             self.owners[rows],
             self.attributions,
+            None if self.new_flows is None else self.new_flows[rows],
         )

@@ -22,7 +22,6 @@ import numpy as np
 from hogpipe.aggregation.counted_flows import CountedFlows
 from hogpipe.aggregation.flow_columns import FlowColumns
 from hogpipe.aggregation.latest_processes import LatestProcesses
-from hogpipe.aggregation.owned_sums import SumBuffer
 from hogpipe.aggregation.selectors import Selection, Selector
 from hogpipe.flows.flow_words import WORDS, FlowPacker
 from hogpipe.flows.key_index import Keys
@@ -31,17 +30,14 @@ from hogpipe.flows.row_order import order_by_key
 from hogpipe.model import (
     UNKNOWN_FLOW,
     Attribution,
-    FlowKey,
     Process,
     ServicePorts,
-    TrafficCounts,
 )
 from hogpipe.records.schema import TrafficBody
 from hogpipe.top.described_flows import REMAINDER, Owner, describe_owner
 from hogpipe.top.traffic_table import QUALITIES
 
 _CODES = {quality: code for code, quality in enumerate(QUALITIES)}
-_MAX_BUFFERED = 4096
 _FLOWS = 4
 """The column behind the counters."""
 
@@ -93,7 +89,6 @@ class LiveFlows:
         self._max_flows = max_flows
         self._on_drain = on_drain
         self._latest = LatestProcesses(recall_process)
-        self._buffer = SumBuffer()
         self._counted = CountedFlows(max_flows)
         self.bytes_by_quality: dict[str, int] = {}
         """Bytes of both directions by quality, in the window that was drained last."""
@@ -103,21 +98,15 @@ class LiveFlows:
 
     def ingest(self, sums: FlowSums) -> None:
         """Add what flows moved."""
-        self._flush()
         if not len(sums):
             return
         flows = FlowColumns(sums.words, sums.packer)
         labels, is_selected = self._label(flows, sums.owners, sums.attributions)
-        is_new = self._counted.count(sums.slots, sums.ids, labels // len(QUALITIES))
-        self._add(flows, labels, is_selected, sums.counters, is_new.astype(np.int64))
-
-    def ingest_sum(
-        self, flow: FlowKey, traffic: TrafficCounts, attribution: Attribution, flows: int
-    ) -> None:
-        """Add the traffic of several flows, of which `flow` is one."""
-        self._buffer.add(flow, traffic, attribution, flows)
-        if len(self._buffer) >= _MAX_BUFFERED:
-            self._flush()
+        new_flows = sums.new_flows
+        if new_flows is None:
+            is_new = self._counted.count(sums.slots, sums.ids, labels // len(QUALITIES))
+            new_flows = is_new.astype(np.int64)
+        self._add(flows, labels, is_selected, sums.counters, new_flows)
 
     def regroup(
         self, group_by: Collection[str], only: Sequence[Selector], max_records: int
@@ -128,7 +117,6 @@ class LiveFlows:
 
     def invalidate_routes(self) -> None:
         """Describe processes again, as the description of one has changed."""
-        self._flush()
         self._latest.start_generation()
 
     def recall_processes(self, attributions: Iterable[Attribution]) -> None:
@@ -139,12 +127,10 @@ class LiveFlows:
     @property
     def processes(self) -> Collection[Process]:
         """The processes that had traffic in this window or in the one before."""
-        self._flush()
         return self._latest.list_all()
 
     def drain(self) -> Iterator[TrafficBody]:
         """End the window, and pass on what moved; there are no bodies."""
-        self._flush()
         rows = (
             self._compact() if self._has_repeats or self._size > self._max_flows else self._join()
         )
@@ -179,14 +165,6 @@ class LiveFlows:
         self._folded = 0
         self._latest.start_generation()
         self._counted.start_window()
-
-    def _flush(self) -> None:
-        """Add the sums that were gathered."""
-        if len(self._buffer):
-            sums = self._buffer.drain()
-            flows = FlowColumns(sums.words, sums.packer)
-            labels, is_selected = self._label(flows, sums.owners, sums.attributions)
-            self._add(flows, labels, is_selected, sums.counters, sums.flows)
 
     def _label(
         self, flows: FlowColumns, owners: Integers, attributions: Sequence[Attribution]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from support.flow_sums import FlowAggregator, Moved, SumsMaker
+from support.flow_sums import FlowAggregator, Moved, SumsMaker, sum_flows
 from support.plain_aggregator import PlainAggregator, select_by
 from support.traffic import (
     NGINX,
@@ -198,7 +198,7 @@ def test_sums_of_flows_are_in_the_groups_of_single_flows(
     aggregator, plain = FlowAggregator(group_by, [], 100), PlainAggregator(group_by)
     for number, (flow, delta, attribution, is_sum) in enumerate(moved):
         if is_sum:
-            aggregator.ingest_sum(flow, delta, attribution, number)
+            aggregator.ingest(sum_flows(flow, delta, attribution, number))
         else:
             aggregator.ingest_flow(flow, delta, attribution)
         plain.ingest([(flow, delta, attribution)])
@@ -361,7 +361,7 @@ def test_the_processes_of_the_last_two_windows_are_in_use_if_records_depend_on_t
     aggregator = FlowAggregator(group_by, [parse_selector(one) for one in only], 10)
     aggregator.ingest_flow(make_flow(1), transmitted(1), exact(NGINX))
     list(aggregator.drain())
-    aggregator.ingest_sum(make_flow(2), transmitted(1), exact(CURL), 1)
+    aggregator.ingest(sum_flows(make_flow(2), transmitted(1), exact(CURL), 1))
     aggregator.ingest_flow(make_flow(3), transmitted(1), UNATTRIBUTED)
     assert {process.pid for process in aggregator.processes} == pids
     list(aggregator.drain())
@@ -379,7 +379,7 @@ def test_the_processes_in_use_are_bounded() -> None:
 def test_sums_of_several_flows_add_to_those_of_single_ones() -> None:
     aggregator = FlowAggregator(["process"], [], 100)
     aggregator.ingest_flow(make_flow(1), transmitted(10), exact(NGINX))
-    aggregator.ingest_sum(make_flow(2), transmitted(300), exact(NGINX), 3)
+    aggregator.ingest(sum_flows(make_flow(2), transmitted(300), exact(NGINX), 3))
     body = drain_one(aggregator)
     assert body["network"]["flows"] == 4
     assert body["network"]["io"]["transmit"]["bytes"] == 310

@@ -34,7 +34,7 @@ from hogpipe.capture.ebpf.unresolved_rows import UnresolvedRows
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.flows.packet_rows import Flags
 from hogpipe.linux.bpf.shapes import ENDPOINTS, TRAFFIC_ROW
-from hogpipe.linux.bpf.traffic_rows import Endpoints, RowOwner, Rows, encode_endpoints
+from hogpipe.linux.bpf.traffic_rows import RowOwner, Rows, encode_endpoints
 from hogpipe.model import Attribution, FlowKey, Process, Quality, ServicePorts, fold_key
 from hogpipe.protocols import TCP, UDP
 from hogpipe.records.schema import TrafficBody
@@ -134,13 +134,6 @@ class KnownProcesses:
         processes = [sample.process for sample in samples]
         self._processes = {(one.pid, one.command): one for one in processes}
 
-    def make_flow_key(self, endpoints: Endpoints, _owner: RowOwner) -> FlowKey:
-        local, remote = (
-            (endpoints.local_address, endpoints.local_port),
-            (endpoints.remote_address, endpoints.remote_port),
-        )
-        return FlowKey(endpoints.protocol, *local, *remote, "")
-
     def attribute(self, owner: RowOwner, quality: Quality) -> Attribution:
         return Attribution(quality, self._processes[owner.pid, owner.command])
 
@@ -176,8 +169,8 @@ def aggregate_rows(
     )
     aggregator = make_aggregator(group_by, only)
     for batch in row_aggregator.aggregate(EpochRows(none, rows, none), window_ends=True):
-        for one in batch.owned:
-            aggregator.ingest_sum(one.flow, one.traffic, one.attribution, one.flows)
+        if batch.owned is not None:
+            aggregator.ingest(batch.owned)
     return list(aggregator.drain())
 
 

@@ -43,6 +43,23 @@ class SumsMaker:
         self._packer, self._slots = FlowPacker(), {}
 
 
+def sum_flows(
+    flow: FlowKey, traffic: TrafficCounts, attribution: Attribution, new_flows: int
+) -> FlowSums:
+    """Return the sum of several flows, of which `flow` is one, as the ebpf source makes it."""
+    packer, none = FlowPacker(), np.zeros(0, np.int64)
+    return FlowSums(
+        none,
+        none,
+        packer.pack([flow]),
+        packer,
+        np.array([list_counters(traffic)], np.int64),
+        np.zeros(1, np.int64),
+        [attribution],
+        np.array([new_flows], np.int64),
+    )
+
+
 def list_counters(traffic: TrafficCounts) -> list[int]:
     """Return the counters in the order of a table's columns."""
     return [

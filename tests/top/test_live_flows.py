@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
-from support.flow_sums import Moved, SumsMaker
+from support.flow_sums import Moved, SumsMaker, sum_flows
 from support.sinks import stats
 from support.traffic import attributions, deltas, flows
 
@@ -157,8 +157,8 @@ def test_what_is_not_selected_is_the_remainder() -> None:
 
 def test_sums_of_flows_count_as_many_flows() -> None:
     bench = Bench()
-    bench.flows.ingest_sum(FLOW, DELTA, exact(NGINX), 3)
-    bench.flows.ingest_sum(FLOW, DELTA, exact(NGINX), 1)
+    bench.flows.ingest(sum_flows(FLOW, DELTA, exact(NGINX), 3))
+    bench.flows.ingest(sum_flows(FLOW, DELTA, exact(NGINX), 1))
     bench.close()
     (row,) = bench.groups.query(Query()).slice(0, 9)
     assert (row.flows, row.transmit_bytes) == (4, 200)

@@ -30,7 +30,7 @@ def group_owners(rows: Rows, exited: Flags, *apart: NDArray[Any]) -> OwnerGroups
     """Return the owners of rows; those that differ in the columns `apart` are different ones."""
     key = rows["pid"].astype(np.uint64) << np.uint64(2)
     key |= (rows["flags"] & BY_LISTENER != 0) | exited.astype(np.uint64) << np.uint64(1)
-    keys = np.column_stack([key, rows["command"], *apart]).astype(np.uint64)
+    keys = np.column_stack([key, rows["command"], *apart]).astype(np.uint64, copy=False)
     numbers = np.zeros(len(rows), np.int64)
     if not len(rows):
         return OwnerGroups(numbers, rows)

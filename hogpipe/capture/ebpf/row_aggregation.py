@@ -4,7 +4,7 @@ In: the rows of one epoch after the other. Out: `FlowBatch`es, whose `owned` and
 have every byte and packet of the rows; they are counted as captured when they come out.
 
 There may be hundreds of thousands of rows, one for each flow: they are summed up column by column,
-and only the sums are decoded.
+and of the sums only the owners are decoded, each once.
 
 Rows that are looked up
 -----------------------
@@ -37,31 +37,31 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hogpipe.capture.ebpf.owner_groups import group_owners
 from hogpipe.capture.ebpf.row_flows import RowFlows, have_endpoints, make_row_flows
 from hogpipe.capture.ebpf.row_joins import add_carried_over, find_handshakes, join_connections
 from hogpipe.capture.ebpf.row_ports import find_service_ports
 from hogpipe.capture.ebpf.unresolved_rows import UnresolvedRows
-from hogpipe.flows.flow_batch import FlowBatch, OwnedFlow
-from hogpipe.flows.packet_rows import Flags, PacketRows
+from hogpipe.flows.flow_batch import FlowBatch
+from hogpipe.flows.flow_words import FlowPacker
+from hogpipe.flows.key_index import Keys
+from hogpipe.flows.packet_rows import Flags, FlowSums, Integers, PacketRows
 from hogpipe.flows.row_order import hash_rows, order_by_key
 from hogpipe.linux.bpf.shapes import BY_LISTENER, ENDPOINTS, FRESH, RELEASED, TRAFFIC_ROW, offset_of
 from hogpipe.linux.bpf.traffic_rows import (
     PROTOCOL_BYTE,
-    Endpoints,
     RowOwner,
     Rows,
-    decode_endpoints,
     decode_owners,
     join_rows,
-    make_counts,
     pick_rows,
     set_owners,
     tally_rows,
 )
 from hogpipe.model import (
+    OWN_NAMESPACE,
     SERVICE_MANAGER,
     Attribution,
-    FlowKey,
     Quality,
     ServicePorts,
     Tally,
@@ -69,9 +69,10 @@ from hogpipe.model import (
 from hogpipe.protocols import TCP
 
 _SERVICE_MANAGER_WORDS = np.frombuffer(SERVICE_MANAGER.encode().ljust(16, b"\0"), np.uint64)
-_ABOVE_PID = np.uint64(40)
+_ABOVE_OWNER = np.uint64(32)
 _NEVER = np.iinfo(np.uint64).max
-_FLOWS_IN_BATCH = 4096
+_SUMS_IN_BATCH = 1 << 14
+_NO_SLOTS = np.zeros(0, np.int64)
 _MAX_HASHES = 1 << 18
 _MAX_LOOKED_UP = 1 << 14
 
@@ -90,9 +91,6 @@ class OwnerLookup(Protocol):
     @property
     def own_namespace(self) -> int:
         """The cookie of our own network namespace."""
-
-    def make_flow_key(self, endpoints: Endpoints, owner: RowOwner) -> FlowKey:
-        """Return the flow of a row whose owner is known."""
 
     def attribute(self, owner: RowOwner, quality: Quality) -> Attribution:
         """Return the attribution to the recorded owner."""
@@ -188,7 +186,7 @@ class RowAggregator:
             )
             rows, new, exited = pick_rows(rows, ~unresolved), new[~unresolved], exited[~unresolved]
         for owned in self._sum_up(rows, new, exited):
-            if batch.owned:
+            if batch.owned is not None:
                 yield batch
                 batch = FlowBatch()
             batch.owned = owned
@@ -284,43 +282,47 @@ class RowAggregator:
             opened[kept] = is_other
         return self._unresolved.locate(rows, flows, opened, excess, overflowed)
 
-    def _sum_up(self, rows: Rows, new: Flags, exited: Flags) -> Iterator[list[OwnedFlow]]:
-        """Yield the sums of rows that need not be kept apart, up to _FLOWS_IN_BATCH at a time."""
+    def _sum_up(self, rows: Rows, new: Flags, exited: Flags) -> Iterator[FlowSums]:
+        """Yield the sums of rows that need not be kept apart, up to _SUMS_IN_BATCH at a time."""
         if not len(rows):
             return
-        order, bounds = order_by_key(self._make_keys(rows, exited))
+        owners = group_owners(rows, exited)
+        order, bounds = order_by_key(self._make_keys(rows, owners.numbers))
         starts = bounds[:-1]
-        counts = np.add.reduceat(rows["counts"][order], starts, axis=0)
-        flows = np.add.reduceat(new[order].astype(np.int64), starts)
-        firsts = pick_rows(rows, order[starts])
-        # One process owns all rows of a sum: the one that had the pid at the earliest record.
-        firsts["boot_ns"] = np.minimum.reduceat(rows["boot_ns"][order], starts)
-        for start in range(0, len(firsts), _FLOWS_IN_BATCH):
-            part = slice(start, start + _FLOWS_IN_BATCH)
-            yield self._attribute(firsts[part], counts[part].tolist(), flows[part].tolist())
+        firsts = order[starts]
+        sums = FlowSums(
+            _NO_SLOTS,
+            _NO_SLOTS,
+            *self._make_words(pick_rows(rows, firsts)),
+            np.add.reduceat(rows["counts"][order], starts, axis=0).astype(np.int64),
+            owners.numbers[firsts],
+            [self._attribute(owner) for owner in decode_owners(owners.firsts)],
+            np.add.reduceat(new[order].astype(np.int64), starts),
+        )
+        for start in range(0, len(sums), _SUMS_IN_BATCH):
+            yield sums.take(np.arange(start, min(start + _SUMS_IN_BATCH, len(sums))))
 
-    def _attribute(self, rows: Rows, counts: list[list[int]], flows: list[int]) -> list[OwnedFlow]:
-        owned = []
-        for owner, endpoints, traffic, number in zip(
-            decode_owners(rows), decode_endpoints(rows), counts, flows, strict=True
-        ):
-            quality = Quality.LISTENER if owner.by_listener else Quality.EXACT
-            attribution = self._lookup.attribute(owner, quality)
-            flow = self._lookup.make_flow_key(endpoints, owner)
-            owned.append(OwnedFlow(flow, make_counts(traffic), attribution, number))
-        return owned
+    def _make_words(self, rows: Rows) -> tuple[Keys, FlowPacker]:
+        """Return the flows of rows.
 
-    def _make_keys(self, rows: Rows, exited: Flags) -> NDArray[np.uint64]:
-        """Return keys that are equal for rows to sum up.
-
-        Rows of one pid are kept apart if one process exited and another one has the pid now.
+        No lookup follows, so the other network namespaces need not be kept apart.
         """
-        owner = rows["pid"].astype(np.uint64) << np.uint64(2)
-        owner |= (rows["flags"] & BY_LISTENER != 0) | exited.astype(np.uint64) << np.uint64(1)
+        is_own = rows["namespace"] == self._lookup.own_namespace
+        packer = FlowPacker()
+        flows = make_row_flows(rows, is_own.astype(np.intp), [None, OWN_NAMESPACE])
+        return flows.pack(packer), packer
+
+    def _attribute(self, owner: RowOwner) -> Attribution:
+        quality = Quality.LISTENER if owner.by_listener else Quality.EXACT
+        return self._lookup.attribute(owner, quality)
+
+    def _make_keys(self, rows: Rows, owners: Integers) -> Keys:
+        """Return keys that are equal for rows to sum up, which have one owner."""
+        owner = owners.astype(np.uint64)
         if self._by_service_port:
             ports = find_service_ports(rows, self._service_ports(), self._lookup.own_namespace)
-            owner |= ports << _ABOVE_PID
-        columns = [owner[:, None], rows["command"]]
+            owner |= ports << _ABOVE_OWNER
+        columns = [owner[:, None]]
         if self._mask.any():
             columns.append(rows["endpoints"] & self._mask)
         return np.concatenate(columns, axis=1)

@@ -1,7 +1,7 @@
 """The owners of rows: processes that the kernel recorded.
 
 In: owners as rows have them (pid, and when the process used the socket). Out: attributions with all
-that is known of the process, and flow keys. Processes that live are read from /proc; those that
+that is known of the process. Processes that live are read from /proc; those that
 exited were read before, when they first used a socket (`ProcessWatch`).
 
 Identity. A pid may be reused. A row's process is the one that has the pid now, if it had started by
@@ -29,7 +29,6 @@ from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.flows.packet_rows import Flags
 from hogpipe.linux.bpf.shapes import BY_LISTENER
 from hogpipe.linux.bpf.traffic_rows import (
-    Endpoints,
     RowOwner,
     Rows,
     decode_owners,
@@ -42,9 +41,7 @@ from hogpipe.linux.procfs import ProcessIdentity, ProcessStat, Procfs
 from hogpipe.model import (
     OWN_NAMESPACE,
     SERVICE_MANAGER,
-    UNKNOWN_FLOW,
     Attribution,
-    FlowKey,
     Process,
     Quality,
     SocketOwner,
@@ -93,16 +90,6 @@ class RowOwners:
     def own_namespace(self) -> int:
         """The cookie of our own network namespace."""
         return self._namespaces.own_cookie
-
-    def make_flow_key(self, endpoints: Endpoints, owner: RowOwner) -> FlowKey:
-        """Return the flow of a row whose owner is known.
-
-        No lookup follows, so the other network namespaces need not be kept apart.
-        """
-        if not endpoints.local_address:
-            return UNKNOWN_FLOW
-        is_own = owner.namespace == self._namespaces.own_cookie
-        return _make_flow_key(endpoints, OWN_NAMESPACE if is_own else None)
 
     def attribute(self, owner: RowOwner, quality: Quality) -> Attribution:
         """Return the attribution to an owner; within an epoch, equal ones are one object."""
@@ -256,15 +243,3 @@ class RowOwners:
 
 def _make_attributions(process: Process) -> _Attributions:
     return {quality: Attribution(quality, process) for quality in (Quality.EXACT, Quality.LISTENER)}
-
-
-def _make_flow_key(endpoints: Endpoints, namespace: int | None) -> FlowKey:
-    return FlowKey(
-        endpoints.protocol,
-        endpoints.local_address,
-        endpoints.local_port,
-        endpoints.remote_address,
-        endpoints.remote_port,
-        "",
-        namespace,
-    )

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support.flow_rows import list_sums
 from support.traffic import make_traffic
 
 from hogpipe.aggregation.dimensions import RowField, list_row_fields
@@ -16,18 +17,15 @@ from hogpipe.capture.ebpf import row_aggregation
 from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
 from hogpipe.capture.ebpf.row_flows import RowFlows, make_row_flows
 from hogpipe.capture.ebpf.unresolved_rows import UnresolvedRows
-from hogpipe.flows.flow_batch import OwnedFlow
 from hogpipe.flows.flow_table import FlowTable
-from hogpipe.flows.packet_rows import Flags, PacketRows
+from hogpipe.flows.packet_rows import Flags, FlowSums, PacketRows
 from hogpipe.linux.bpf.shapes import BY_LISTENER, FRESH, RELEASED, TRAFFIC_ROW
 from hogpipe.linux.bpf.traffic_rows import (
-    Endpoints,
     RowOwner,
     Rows,
     TrafficRow,
     decode_rows,
     encode_endpoints,
-    make_counts,
 )
 from hogpipe.model import (
     OWN_NAMESPACE,
@@ -38,6 +36,7 @@ from hogpipe.model import (
     FlowKey,
     Process,
     Quality,
+    TrafficCounts,
     is_sum,
 )
 
@@ -49,6 +48,8 @@ REUSED, REUSED_NS = 8, 6  # the pid of a process that started after the records 
 
 class FakeOwners:
     """The owners in a test."""
+
+    own_namespace = 3
 
     def __init__(self) -> None:
         self.unresolved: list[TrafficRow] = []
@@ -79,10 +80,6 @@ class FakeOwners:
             if one.cookie in self.awaiting_release:
                 self.releases.append((one.cookie, one.owner.pid))
 
-    def make_flow_key(self, endpoints: Endpoints, owner: RowOwner) -> FlowKey:
-        assert owner.pid
-        return flow_of(endpoints)
-
     def find_start_ns(self, pid: int) -> int | None:
         return None if pid == EXITED else REUSED_NS if pid == REUSED else 0
 
@@ -96,13 +93,30 @@ class FakeOwners:
         return flows, np.isin(rows["cookie"], list(self.reopened))
 
 
+class Owned(NamedTuple):
+    """A row of the sums by owner."""
+
+    flow: FlowKey
+    traffic: TrafficCounts
+    attribution: Attribution
+    flows: int
+
+
 class Batch(NamedTuple):
     """What is in a flow batch, one by one."""
 
-    owned: list[OwnedFlow]
+    owned: list[Owned]
     flows: dict[FlowKey, FlowDelta]
     """Those that are looked up, and sums."""
     counts: CaptureCounts
+
+
+def list_owned(sums: FlowSums | None) -> list[Owned]:
+    if sums is None:
+        return []
+    assert sums.new_flows is not None
+    rows = zip(list_sums(sums), sums.new_flows.tolist(), strict=True)
+    return [Owned(*row, flows) for row, flows in rows]
 
 
 class Bench:
@@ -120,26 +134,14 @@ class Bench:
         for batch in self.rows.aggregate(one, window_ends=window_ends, last=last):
             assert not batch.flows
             flows = self._count(batch.rows) if batch.rows is not None else {}
-            yield Batch(batch.owned, flows, batch.counts)
+            yield Batch(list_owned(batch.owned), flows, batch.counts)
 
     def _count(self, rows: PacketRows) -> dict[FlowKey, FlowDelta]:
         flows = self.table.count(rows, 0.0)
         self.table.receive(flows, 0.0)
-        sums = self.table.drain()
-        for words, counters in zip(sums.words, sums.counters.tolist(), strict=True):
-            delta = flows.setdefault(sums.packer.unpack(words), FlowDelta())
-            delta.add_counts(make_counts(counters))
+        for flow, traffic, _attribution in list_sums(self.table.drain()):
+            flows.setdefault(flow, FlowDelta()).add_counts(traffic)
         return flows
-
-
-def flow_of(endpoints: Endpoints) -> FlowKey:
-    if not endpoints.local_address:
-        return UNKNOWN_FLOW
-    here, there = (
-        (endpoints.local_address, endpoints.local_port),
-        (endpoints.remote_address, endpoints.remote_port),
-    )
-    return FlowKey(endpoints.protocol, *here, *there, "")
 
 
 def row(
@@ -437,6 +439,24 @@ def test_overflow_of_a_process_that_exited_is_its_own() -> None:
     (batch,) = aggregate(epoch(overflow=rows(row(EXITED))), "process")
     assert [one.attribution.quality for one in batch.owned] == [Quality.EXACT]
     assert batch.flows == {}
+
+
+def test_flows_of_other_namespaces_are_not_kept_apart_where_their_owner_is_known() -> None:
+    own = FakeOwners.own_namespace
+    made = rows(*(row(7, pack(1000), namespace=at) for at in (own, own + 1, own + 2)))
+    (batch,) = aggregate(epoch(connections=rows(made[:1])), "flow")
+    assert [one.flow.namespace for one in batch.owned] == [OWN_NAMESPACE]
+    (batch,) = aggregate(epoch(connections=rows(made[1:])), "flow")
+    assert [(one.flow.namespace, one.flows) for one in batch.owned] == [(None, 2)]
+
+
+def test_many_sums_are_handed_over_in_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_aggregation, "_SUMS_IN_BATCH", 2)
+    made = rows(row(0, pack(80)), *(row(7, pack(port), cookie=port) for port in range(1, 6)))
+    batches = aggregate(epoch(connections=made), "process", "flow")
+    assert [(len(batch.owned), len(batch.flows)) for batch in batches] == [(2, 1), (2, 0), (1, 0)]
+    assert sum(batch.counts.captured.bytes for batch in batches) == 6 * 300
+    assert {one.flow.local_port for batch in batches for one in batch.owned} == {*range(1, 6)}
 
 
 def test_a_process_is_identified_by_its_earliest_record() -> None:
