@@ -13,7 +13,7 @@ import numpy as np
 from hogpipe.capture.decode.wire_key import KEY
 from hogpipe.flows.key_index import Keys
 from hogpipe.flows.packet_rows import Flags, Integers
-from hogpipe.flows.row_order import order_by_key
+from hogpipe.flows.row_order import are_equal, order_by_key
 from hogpipe.model import CaptureCounts, Tally
 
 WIRE_WORDS = KEY.size // 8
@@ -32,6 +32,7 @@ WIRE_KEY = np.dtype(
 that the address is in IPv4. The words of the addresses are SOURCE and DESTINATION."""
 SOURCE, DESTINATION = slice(1, 3), slice(3, 5)
 _MAX_ROWS = 1 << 16
+_MIN_IN_RUNS, _SAMPLE = 64, 32  # packets; fewer cost no more than the search for runs
 
 PacketRow = tuple[bytes, int, int, bool, int, int]
 """Packed wire key, IP bytes, packets, and the other columns of `WirePackets`."""
@@ -162,6 +163,33 @@ def sum_by_key(packets: WirePackets) -> WirePackets:
         np.minimum.reduceat(packets.first_ns[order], starts),
         np.maximum.reduceat(packets.last_ns[order], starts),
     )
+
+
+def sum_runs(packets: WirePackets) -> WirePackets:
+    """Return a row for each run of packets of one key, where that leaves far fewer rows.
+
+    Few large flows pass in long runs, which cost no more than a packet each from here on.
+    """
+    keys = packets.keys
+    if len(keys) < _MIN_IN_RUNS or _starts_run(keys[:_SAMPLE]).sum() > _SAMPLE // 2:
+        return packets
+    starts = _starts_run(keys).nonzero()[0]
+    if 2 * len(starts) > len(keys):
+        return packets
+    return WirePackets(
+        keys.take(starts, axis=0),
+        np.add.reduceat(packets.bytes, starts),
+        np.add.reduceat(packets.packets, starts),
+        np.logical_or.reduceat(packets.opened, starts),
+        np.minimum.reduceat(packets.first_ns, starts),
+        np.maximum.reduceat(packets.last_ns, starts),
+    )
+
+
+def _starts_run(keys: Keys) -> Flags:
+    starts = np.ones(len(keys), np.bool_)
+    starts[1:] = ~are_equal(keys[1:], keys[:-1])
+    return starts
 
 
 _NO_PACKETS = WirePackets(

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Collection
 
-from hogpipe.capture.decode.wire_packets import CapturedPackets
+from hogpipe.capture.decode.wire_packets import CapturedPackets, sum_runs
 from hogpipe.capture.live.interface_capture import CaptureSet
 from hogpipe.capture.live.link_follower import LinkFollower, log_failures
 from hogpipe.capture.live.open_handles import LiveOptions
@@ -123,7 +123,7 @@ class LiveSource:
     def _offer(self, captured: CapturedPackets, offer: Callable[[FlowBatch], None]) -> None:
         """Offer what was captured, if anything was; it has the flows then that need a decision."""
         counts = captured.counts
-        rows = self._wire_table.locate(captured.join(), counts, self._clock())
+        rows = self._wire_table.locate(sum_runs(captured.join()), counts, self._clock())
         if counts == CaptureCounts():
             return
         batch = FlowBatch(rows=rows, counts=counts, time_ns=time.time_ns())

@@ -1,6 +1,7 @@
 """Packets as columns: gathered from several reads and interfaces, and summed up."""
 
 from collections import Counter
+from random import Random
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hogpipe.capture.decode.wire_packets import (
     DecodedFrames,
     make_packets,
     sum_by_key,
+    sum_runs,
 )
 from hogpipe.flows.row_order import _FACTORS
 from hogpipe.model import Tally
@@ -81,6 +83,34 @@ def test_keys_with_the_same_hash_stay_apart(rows: list[tuple[int, int]]) -> None
         sums = (key, 5 * len(there), len(there), 3 in there, there[0], there[-1])
         expected.append(sums)
     assert sorted(rows_of(sum_by_key(packets))) == sorted(expected)
+
+
+runs = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 60)), max_size=12)
+
+
+@given(runs, st.randoms(use_true_random=False))
+@settings(max_examples=60)
+def test_runs_of_a_key_have_the_sums_of_their_packets(
+    lengths: list[tuple[int, int]], random: Random
+) -> None:
+    ends = [bytes([one] * 4) for one, count in lengths for _ in range(count)]
+    keys = [pack_key(make_key(ONE.source, end)) for end in ends]
+    packets = make_packets(
+        [
+            (key, at + 40, 1 + at % 3, random.random() < 0.1, random.getrandbits(40), at)
+            for at, key in enumerate(keys)
+        ]
+    )
+    summed = sum_runs(packets)
+    assert sorted(rows_of(sum_by_key(summed))) == sorted(rows_of(sum_by_key(packets)))
+    if len(keys) >= 64 and len(lengths) <= 3:
+        assert len(summed) <= len(lengths)
+
+
+@pytest.mark.parametrize("count", [0, 1, 200])
+def test_packets_in_no_runs_stay_as_they_are(count: int) -> None:
+    packets = packets_of(*(ONE if at % 2 else OTHER for at in range(count)))
+    assert sum_runs(packets) is packets
 
 
 def unfold(mixed: int) -> int:
