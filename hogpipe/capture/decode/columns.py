@@ -48,6 +48,18 @@ class FrameBatch:
         lengths = self.original_lengths
         return FrameBatch(self.data, self.records[rows], None if lengths is None else lengths[rows])
 
+    def time_ns(self, row: int) -> int:
+        """Return when one frame was captured, nanoseconds since the epoch."""
+        seconds, microseconds = int(self.records[row, 0]), int(self.records[row, 1])
+        return (seconds * 1_000_000 + microseconds) * 1_000
+
+    def list_times_ns(self) -> list[int]:
+        """Return when each of a few frames was captured, nanoseconds since the epoch."""
+        return [
+            (seconds * 1_000_000 + microseconds) * 1_000
+            for seconds, microseconds, *_ in self.records.tolist()
+        ]
+
     def times_ns(self) -> Indices:
         """Return when each frame was captured, nanoseconds since the epoch."""
         times = self.records[:, 0].astype(np.int64)

@@ -202,6 +202,9 @@ def decode_packets(data: bytes, packets: Packets, ends: FrameEnds) -> PacketColu
     more frequent, and then those of the other one are replaced: selecting rows would cost more
     than a batch usually has of other rows.
     """
+    if np.count_nonzero(packets.kind == _LAYOUTS[0].version) == len(packets.kind):
+        columns, ordinary = _decode_version(data, packets, ends, _LAYOUTS[0])
+        return _take_ordinary(columns, ordinary)
     counts = [np.count_nonzero(packets.kind == layout.version) for layout in _LAYOUTS]
     if sum(counts) * 2 < len(packets.kind):
         is_ip = np.isin(packets.kind, [layout.version for layout in _LAYOUTS]).nonzero()[0]
@@ -220,6 +223,10 @@ def decode_packets(data: bytes, packets: Packets, ends: FrameEnds) -> PacketColu
         )
         columns.keys[rows], columns.lengths[rows] = others.keys, others.lengths
         columns.opened[rows] = others.opened
+    return _take_ordinary(columns, ordinary)
+
+
+def _take_ordinary(columns: PacketColumns, ordinary: NDArray[np.bool_]) -> PacketColumns:
     if np.count_nonzero(ordinary) == len(ordinary):
         return columns
     return columns.take(ordinary.nonzero()[0])
@@ -233,21 +240,34 @@ def _decode_version(
     rows = gather_rows(data, at, layout.row)
     protocol = rows["protocol"].copy()  # in a row, as it is read several times
     lengths = rows["length"].astype(np.int64)
-    lengths += layout.length_added
+    if layout.length_added:
+        lengths += layout.length_added
+    # Most batches are of one protocol, for which a number does where others need a column.
+    first = protocol[:1]
+    one = np.count_nonzero(protocol == first) == len(protocol)
+    kinds = first if one else protocol
+    captured = ends.captured - at
+    on_link = captured if ends.on_link is ends.captured else ends.on_link - at
     ordinary = rows["start"] & layout.start_mask == layout.ordinary_start
-    ordinary &= np.minimum(ends.captured - at, lengths) >= layout.needed.take(protocol)
-    ordinary &= lengths <= ends.on_link - at
-    ordinary &= at <= len(data) - layout.row.size  # else the row was clipped and begins before `at`
+    ordinary &= np.minimum(captured, lengths) >= layout.needed.take(kinds)
+    ordinary &= lengths <= on_link
+    last = len(data) - layout.row.size
+    if at.max() > last:
+        ordinary &= at <= last  # else the row was clipped and begins before `at`
     keys = np.zeros(len(rows), layout.key.fields)
-    keys["head"] = layout.head.take(protocol)
+    keys["head"] = layout.head.take(kinds)
     if np.count_nonzero(packets.direction):
         keys["kind"] |= packets.direction << _DIRECTION_SHIFT
-    keys["ports"] = rows["ports"] & _PORT_MASK.take(protocol)
+    keys["ports"] = rows["ports"] & _PORT_MASK.take(kinds)
     for name in layout.addresses:
         keys[name] = rows[name]
-    _set_echo_identifiers(keys, rows, layout)
-    opened = rows["flags"] & _OPENING == _SYN
-    opened &= protocol == _TCP
+    if not one or first[0] == layout.echo:
+        _set_echo_identifiers(keys, rows, layout)
+    if one and first[0] != TCP:
+        opened = np.zeros(len(rows), np.bool_)
+    else:
+        opened = rows["flags"] & _OPENING == _SYN
+        opened &= kinds == _TCP
     frame = np.arange(len(rows))
     return PacketColumns(frame, keys.view(layout.key.bare), lengths, opened), ordinary
 

@@ -109,7 +109,7 @@ class InterfaceCapture:
             frames, failure = self._read_frames(exact=has_failed)
             if not len(frames):
                 return
-            newest_ns = int(frames.slice(len(frames) - 1, len(frames)).times_ns()[0])
+            newest_ns = frames.time_ns(-1)
             self._add(frames, captured)
 
     def close(self, captured: CapturedPackets) -> None:

@@ -62,8 +62,7 @@ def measure_fill(size: int, frames: FrameBatch) -> RingFill:
     if not len(frames):
         return RingFill(size)
     read_bytes = int(frames.records[:, 3].sum()) + FRAME_OVERHEAD * len(frames)
-    first, last = frames.slice(0, 1), frames.slice(len(frames) - 1, len(frames))
-    return RingFill(size, read_bytes, int(last.times_ns()[0] - first.times_ns()[0]) / NANOSECONDS)
+    return RingFill(size, read_bytes, (frames.time_ns(-1) - frames.time_ns(0)) / NANOSECONDS)
 
 
 def choose_rest(

@@ -1,4 +1,7 @@
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from support.frames import batch_of
 
 from hogpipe.capture.decode.columns import gather_rows, gather_values, row_type
 
@@ -26,3 +29,12 @@ def test_values_are_read_in_the_byte_order_of_their_type() -> None:
     data, at = b"\0\1\2\3", np.array([1])
     assert gather_values(data, at, np.dtype(">u2")).tolist() == [0x0102]
     assert gather_values(data, at, np.dtype("<u2")).tolist() == [0x0201]
+
+
+@given(st.lists(st.integers(0, (1 << 32) * 1_000_000 - 1), min_size=1, max_size=5))
+def test_each_way_to_read_times_returns_the_same(times_us: list[int]) -> None:
+    batch = batch_of([b"x"] * len(times_us), times_us)
+    times = [1000 * one for one in times_us]
+    assert batch.list_times_ns() == batch.times_ns().tolist() == times
+    assert [batch.time_ns(row) for row in range(len(times))] == times
+    assert batch.time_ns(-1) == times[-1]
