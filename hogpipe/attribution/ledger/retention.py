@@ -5,7 +5,7 @@ evicted, but one that is open and serves a port only after `_MAX_SPARED` others 
 Times are seconds of the caller's clock.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Collection, Iterator
 
 from hogpipe.attribution.ledger.known_socket import KnownSocket
@@ -24,8 +24,9 @@ class RetainedSockets:
         self._index = index
         self._grace = grace
         self._max_sockets = max_sockets
-        self._sockets: dict[int, KnownSocket] = {}
-        """The oldest first."""
+        self._sockets: OrderedDict[int, KnownSocket] = OrderedDict()
+        """The oldest first. To find the first entry of a dict takes longer with each one that was
+        removed before it."""
         self._namespaces: dict[int, int] = {}
         """The number of sockets in each network namespace, by its cookie."""
         self._expiries: deque[tuple[float, int]] = deque()
@@ -86,7 +87,7 @@ class RetainedSockets:
             socket = next(iter(self._sockets.values()))
             if socket.released_ns is not None or not socket.serves_port:
                 break
-            self._sockets[socket.cookie] = self._sockets.pop(socket.cookie)
+            self._sockets.move_to_end(socket.cookie)
         self.remove(next(iter(self._sockets.values())))
         while self._expiries and self._expiries[0][1] not in self._sockets:
             self._expiries.popleft()
