@@ -6,10 +6,10 @@ In: events, soon after they happened. Out: the owner of each, with the start tim
 
 from pathlib import Path
 
-from hogpipe.attribution.ledger.socket_events import SocketEvent
-from hogpipe.linux.bpf.shapes import EventKind
+from hogpipe.attribution.ledger.socket_events import EventBlock, EventProcess, decode_process
 from hogpipe.linux.cgroups import CgroupTree
 from hogpipe.linux.process_starts import ProcessStarts
+from hogpipe.linux.procfs import ProcessStat
 from hogpipe.model import SocketOwner
 
 _MAX_OWNERS = 8192
@@ -35,26 +35,55 @@ class EventOwners:
         """Return how many processes had exited before their start time could be read."""
         return self.starts.missed
 
-    def find(self, event: SocketEvent, now: float) -> SocketOwner | None:
-        """Return the process that an event names, None if it names none that owns sockets.
+    def find_each(self, block: EventBlock, now: float) -> list[SocketOwner | None]:
+        """Return the process that each event of a block names; None where none owns the socket.
 
-        `now` is in seconds.
+        `now` is in seconds. A process that is the same in all events is identified once.
         """
-        if not event.pid:
+        named, times = block.processes, block.boot_ns
+        if not named:
+            return []
+        first_ns, last_ns = min(times), max(times)
+        owners: dict[bytes, SocketOwner | None] = {}
+        each_apart = set[bytes]()
+        for key in dict.fromkeys(named):
+            process = decode_process(key)
+            stat = self._find_stat(process, first_ns, now)
+            owners[key] = self._make_owner(process, stat)
+            if stat is not self._find_stat(process, last_ns, now) or _is_kernel_thread(stat):
+                each_apart.add(key)
+        found = list(map(owners.__getitem__, named))
+        if each_apart:
+            releases = block.find_releases()
+            for position, key in enumerate(named):
+                if key in each_apart:
+                    process = decode_process(key)
+                    stat = self._find_stat(process, times[position], now)
+                    found[position] = self._make_owner(process, stat)
+                    if position in releases and _is_kernel_thread(stat):
+                        found[position] = None  # it releases some sockets on its own account
+        return found
+
+    def _find_stat(self, process: EventProcess, boot_ns: int, now: float) -> ProcessStat | None:
+        return self.starts.find(process.pid, boot_ns, now) if process.pid else None
+
+    def _make_owner(self, process: EventProcess, stat: ProcessStat | None) -> SocketOwner | None:
+        if not process.pid:
             return None
-        stat = self.starts.find(event.pid, event.boot_ns, now)
-        if stat is not None and stat.is_kernel_thread and event.kind is EventKind.RELEASED:
-            return None  # the kernel releases some sockets on its own account
         start = None if stat is None else stat.start
-        key = (event.pid, start, event.user_id, event.command, event.cgroup)
+        key = (process.pid, start, process.user_id, process.command, process.cgroup)
         owner = self._owners.get(key)
         if owner is None:
             if len(self._owners) >= _MAX_OWNERS:
                 self._owners.clear()
-            path = self._tree.path_of(event.cgroup)
+            path = self._tree.path_of(process.cgroup)
             owner = self._owners[key] = SocketOwner(*key, cgroup_path=path)
         return owner
 
     def close(self) -> None:
         """Close the control group tree. May be called again."""
         self._tree.close()
+
+
+def _is_kernel_thread(stat: ProcessStat | None) -> bool:
+    return stat is not None and stat.is_kernel_thread

@@ -218,10 +218,9 @@ class KernelLedger:
 
     def _ingest_part(self) -> int:
         now = self._clock()
-        events = self._events.take_part()
-        for event in events:
-            self._ledger.ingest(event, self._owners.find(event, now), now)
-        return len(events)
+        block = self._events.take_part()
+        self._ledger.ingest_block(block, self._owners.find_each(block, now), now)
+        return len(block)
 
 
 def next_pause(pause: float, ingested: int) -> float:
