@@ -125,13 +125,13 @@ class KernelLedger:
         self, flows: FlowsInSpans, namespace_cookie: int | None
     ) -> list[LedgerEntry | Contested | None]:
         """Return the owners of several flows of one network namespace."""
-        asked = [(flow, self._to_boot_time(span)) for flow, span in flows]
+        boot_time_ns, present = self._boot_time_ns, self._to_boot_time(None)
+        asked = [
+            (flow, Span(span[0] - boot_time_ns, span[1] - boot_time_ns) if span else present)
+            for flow, span in flows
+        ]
         with self._lock:
-            now = self._clock()
-            return [
-                self._ledger.owner_of(flow, namespace_cookie, boot_span, now)
-                for flow, boot_span in asked
-            ]
+            return self._ledger.owners_of(asked, namespace_cookie, self._clock())
 
     def record_comparison(self, cookie: int, /, *, is_held_by_owner: bool) -> None:
         """Do nothing: each lookup of a lasting socket is compared with /proc."""

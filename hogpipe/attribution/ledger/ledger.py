@@ -54,6 +54,7 @@ from hogpipe.attribution.ledger.socket_lookup import (
     NoMatch,
     SocketMatch,
     find_socket,
+    holds_since,
     is_lasting,
     may_outlive_owner,
 )
@@ -213,6 +214,26 @@ class Ledger:
             return None
         return self._make_entry(flow, found[0], now)
 
+    def owners_of(
+        self, flows: Sequence[tuple[FlowKey, Span]], namespace_cookie: int | None, now: float
+    ) -> list[LedgerEntry | Contested | None]:
+        """Return the owners of several flows, each as `owner_of` does.
+
+        Most flows have one connection that holds their five-tuple since their first packet: for
+        these no other socket is looked at.
+        """
+        self._sockets.expire(now)
+        found: list[LedgerEntry | Contested | None] = []
+        for flow, span in flows:
+            socket = None
+            if namespace_cookie is not None and flow.protocol == TCP:
+                socket = self._index.find_only(flow, namespace_cookie)
+            if socket is not None and holds_since(socket, span.start_ns):
+                found.append(self._make_entry(flow, SocketMatch(socket.quality, socket), now))
+            else:
+                found.append(self.owner_of(flow, namespace_cookie, span, now))
+        return found
+
     def invalidate(self, cookies: Iterable[int]) -> None:
         """Invalidate the flows that were answered from these sockets."""
         for socket in filter(None, map(self._sockets.get, cookies)):
@@ -366,12 +387,14 @@ class Ledger:
             self._invalidation.record(flow, socket)  # the SYN of the next connection invalidates it
         else:
             self._invalidation.invalidate_flow(flow)  # later packets may belong to another socket
+        is_released = socket.released_ns is not None
+        is_open = not is_released and socket.until_ns is None
         return LedgerEntry(
             quality,
             owner,
             socket.cookie,
-            may_outlive_owner=may_outlive_owner(socket, now),
-            is_released=socket.released_ns is not None,
-            is_lasting=is_lasting(socket, now),
-            used_ns=socket.last_event_ns,
+            is_open and may_outlive_owner(socket, now),
+            is_released,
+            is_open and is_lasting(socket, now),
+            socket.last_event_ns,
         )

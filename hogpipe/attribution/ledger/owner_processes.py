@@ -5,8 +5,8 @@ While a process is alive, /proc adds the rest. Once it has exited, the kernel's 
 is: the path of the executable and the parent are unknown.
 """
 
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Iterable
+from functools import cache, cached_property
 
 from hogpipe.attribution.resolver import Resolution
 from hogpipe.enrichment.processes import ProcessReader
@@ -84,9 +84,14 @@ class LookupOwners:
     """The owners that come up in one lookup; each is read once. Made for each lookup."""
 
     def __init__(self, processes: OwnerProcesses, now: float) -> None:
-        self._find = cache(lambda owner: processes.find(owner, now))
-        self.is_alive: Callable[[SocketOwner], bool] = cache(processes.is_alive)
-        self._read_last_fork = cache(processes.read_last_fork)
+        self._processes = processes
+        self._now = now
+        self._owners: dict[int, _LookupOwner] = {}
+        """By the id of the `SocketOwner`, which is hashed sooner than its fields."""
+
+    def is_alive(self, owner: SocketOwner) -> bool:
+        """Return whether the owner is alive."""
+        return self._of(owner).is_alive
 
     def has_forked(self, entry: LedgerEntry) -> bool:
         """Return whether the owner has forked since it used the socket: a child has a copy of it.
@@ -95,24 +100,57 @@ class LookupOwners:
         """
         if entry.is_released or not entry.used_ns:
             return False
-        last_fork_ns = self._read_last_fork(entry.owner)
+        last_fork_ns = self._of(entry.owner).last_fork_ns
         return last_fork_ns is not None and last_fork_ns > entry.used_ns - TICK_NS
 
     def resolve(self, flow: FlowKey, entry: LedgerEntry) -> Resolution:
-        """Return the resolution of a flow that the ledger knows."""
-        return Resolution(
-            self._attribute(entry), is_final=True, may_be_reused=may_be_reused(flow, entry)
-        )
+        """Return the resolution of a flow that the ledger knows; equal ones are one object."""
+        owner = self._of(entry.owner)
+        reused = may_be_reused(flow, entry)
+        found = owner.resolutions.get((entry.quality, reused))
+        if found is None:
+            attribution = owner.attribute(entry.quality)
+            found = Resolution(attribution, is_final=True, may_be_reused=reused)
+            owner.resolutions[entry.quality, reused] = found
+        return found
 
     def resolve_by_span(self, entries: Iterable[LedgerEntry | None]) -> Resolution:
         """Return the resolution of a contested flow, from an entry for each span."""
-        by_span = tuple(map(self._attribute, entries))
+        by_span = tuple(
+            UNATTRIBUTED if entry is None else self._of(entry.owner).attribute(entry.quality)
+            for entry in entries
+        )
         return Resolution(UNATTRIBUTED, is_final=True, owners_by_span=by_span)
 
-    def _attribute(self, entry: LedgerEntry | None) -> Attribution:
-        if entry is None:
-            return UNATTRIBUTED
-        return Attribution(entry.quality, self._find(entry.owner))
+    def _of(self, owner: SocketOwner) -> "_LookupOwner":
+        known = self._owners.get(id(owner))
+        if known is None:
+            known = self._owners[id(owner)] = _LookupOwner(owner, self._processes, self._now)
+        return known
+
+
+class _LookupOwner:
+    """An owner in one lookup; what is read of it is read when it is first asked for."""
+
+    def __init__(self, owner: SocketOwner, processes: OwnerProcesses, now: float) -> None:
+        self._owner = owner  # as long as this exists, no other object has its id
+        self._processes = processes
+        self._now = now
+        self.resolutions: dict[tuple[Quality, bool], Resolution] = {}
+        """By quality, and whether the five-tuple may be reused."""
+        self.attribute = cache(self._attribute)
+        """Return the attribution of a quality to this owner."""
+
+    @cached_property
+    def is_alive(self) -> bool:
+        return self._processes.is_alive(self._owner)
+
+    @cached_property
+    def last_fork_ns(self) -> int | None:
+        return self._processes.read_last_fork(self._owner)
+
+    def _attribute(self, quality: Quality) -> Attribution:
+        return Attribution(quality, self._processes.find(self._owner, self._now))
 
 
 def may_be_reused(flow: FlowKey, entry: LedgerEntry) -> bool:

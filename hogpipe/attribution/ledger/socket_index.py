@@ -120,6 +120,19 @@ class SocketIndex:
         if at_port is not None:
             yield from _group_by_binding(at_port.values(), flow.local_address)
 
+    def find_only(self, connection: FlowKey, namespace_cookie: int) -> KnownSocket | None:
+        """Return the only socket that is known by the five-tuple of a TCP flow, None if not one."""
+        five_tuple = (
+            namespace_cookie,
+            TCP,
+            connection.local_address,
+            connection.local_port,
+            connection.remote_address,
+            connection.remote_port,
+        )
+        sockets = self._by_five_tuple.get(five_tuple)
+        return sockets[0] if sockets is not None and len(sockets) == 1 else None
+
     def find_listeners_from_snapshot(self, accepted: KnownSocket) -> list[KnownSocket]:
         """Return the listening sockets of a snapshot that may have accepted a connection.
 
