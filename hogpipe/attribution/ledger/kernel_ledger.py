@@ -6,8 +6,8 @@ them. `KernelLedger` locks all three and converts the time of packets to that of
 Threads
 -------
 Lookups first ingest all events until now (`refresh`), so that they find each socket whose packets
-have passed. A thread of its own ingests what no lookup has ingested `_LONGEST_PAUSE` after it came,
-so that the ring buffer does not fill up between lookups: many events cost one wake-up.
+have passed. Where there was no lookup for `_LONGEST_PAUSE`, a thread of its own ingests the events,
+so that the ring buffer does not fill up: many events cost one wake-up.
 
 Another thread reads each process when it first uses a socket (`ProcessWatch`), at once and without
 this lock, so that a process that exits soon after is known.
@@ -18,6 +18,7 @@ and the lock is fair, so that no thread waits for it longer than some millisecon
 Known limits: packets captured while the wall clock is stepped may be matched to the wrong time.
 """
 
+import math
 import os
 import select
 import threading
@@ -83,6 +84,8 @@ class KernelLedger:
         self._ledger = Ledger(self.stale, grace=grace, max_sockets=max_sockets)
         self._lost_ns = 0
         """When events were lost last."""
+        self._read_at = -math.inf
+        """When events were read last, seconds of the monotonic clock."""
         self._boot_time_ns = read_boot_time()
         self._closed = False
         with ExitStack() as stack:
@@ -94,7 +97,7 @@ class KernelLedger:
             readers = processes or ProcessReader(Procfs(procfs))
             watch = ProcessWatch(programs, readers, self._owners.starts, clock)
             stack.callback(watch.close)
-            self._thread = _IngestThread(self._events.fileno(), self._ingest_all)
+            self._thread = _IngestThread(self._events.fileno(), self._ingest_unread)
             self._resources = stack.pop_all()
         self.stale.ingest_before_drain(self._ingest_for_drain)
 
@@ -191,6 +194,15 @@ class KernelLedger:
                     self._read()
                 ingested += self._ingest_part()
 
+    def _ingest_unread(self, since: float) -> int:
+        """Ingest all events until now, and return how many there were.
+
+        Not where all events were read and ingested `since`: then there are lookups.
+        """
+        if self._read_at >= since and not self._events.has_backlog:
+            return 0
+        return self._ingest_all()
+
     def _ingest_for_drain(self) -> None:
         """Ingest the events until now before stale flows are drained, or a part of a backlog.
 
@@ -211,6 +223,7 @@ class KernelLedger:
         return Span(span.start_ns - self._boot_time_ns, span.end_ns - self._boot_time_ns)
 
     def _read(self) -> None:
+        self._read_at = time.monotonic()
         loss = self._events.read()
         if loss is not None:
             self._lost_ns = loss.until_ns
@@ -236,10 +249,11 @@ def next_pause(pause: float, ingested: int) -> float:
 class _IngestThread:
     """Calls `ingest` soon after `events_fd` becomes readable, until `stop`. Raises OSError.
 
-    `ingest` returns the number of events that it ingested.
+    `ingest` is given the time since when there are events, by the monotonic clock, and returns the
+    number of events that it ingested.
     """
 
-    def __init__(self, events_fd: int, ingest: Callable[[], int]) -> None:
+    def __init__(self, events_fd: int, ingest: Callable[[float], int]) -> None:
         self._events_fd = events_fd
         self._ingest = ingest
         self._stopped = False
@@ -267,9 +281,10 @@ class _IngestThread:
         ready.register(self._events_fd, select.POLLIN)
         pause = _LONGEST_PAUSE
         while self._stop_read_fd not in {descriptor for descriptor, _ in ready.poll()}:
+            readable_since = time.monotonic()
             if stop.poll(1000 * pause):
                 return
-            pause = next_pause(pause, self._ingest())
+            pause = next_pause(pause, self._ingest(readable_since))
 
     def _close(self) -> None:
         os.close(self._stop_read_fd)

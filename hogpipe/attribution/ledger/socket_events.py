@@ -190,6 +190,8 @@ def decode_process(process: bytes) -> EventProcess:
 
 def measure_part(data: bytes | memoryview, work: int) -> int:
     """Return how many bytes of `data` are as much work as `work` events that are no openings."""
+    if len(data) <= work * EVENT_BYTES:
+        return len(data)
     kinds = np.frombuffer(data, "u1")[_KIND::EVENT_BYTES][: work * _OPENINGS]
     is_opening = (kinds == _CONNECTED) | (kinds == _ACCEPTED)
     done = np.cumsum(np.where(is_opening, 1, _OPENINGS))
