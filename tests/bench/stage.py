@@ -63,8 +63,8 @@ class Result:
     """A run of a workload: the load, and each tool with its verdict (None if the tool failed)."""
 
     workload: str
-    sides: tuple[str, str]
-    """The addresses of the near and the far side."""
+    sides: tuple[Sequence[str], Sequence[str]]
+    """The addresses of the near and of the far side."""
     load: LoadResult
     tools: list[tuple[Outcome, Verdict | None]] = field(default_factory=list)
 
@@ -210,8 +210,9 @@ def run_workload(
         near, *fars = stack.enter_context(sides_of(workload))
         for side in (near, *fars):
             prepare(side, workload.version)
-        for sockets, files in workload.idle:
-            start_load(stack, near, "hold", {"sockets": sockets, "files": files})
+        for side, idle in ((near, workload.idle), (fars[0], workload.idle_inside)):
+            for sockets, files in idle:
+                start_load(stack, side, "hold", {"sockets": sockets, "files": files})
         if workload.crowd:
             start_load(stack, near, "crowd", {"processes": workload.crowd})
         server_side = near if workload.inbound else fars[0]
@@ -248,7 +249,7 @@ def run_workload(
         truth = read_truth(folder / "wire.pcap", workload.measured, owners)
         load = sum_up(logs, truth, read_tcpdump_count(dump, "dropped"))
     verdicts = [(one, verdict_on(one, truth, owners)) for one in outcomes]
-    return Result(workload.name, (workload.near, workload.fars[0]), load, verdicts)
+    return Result(workload.name, ([workload.near], workload.fars), load, verdicts)
 
 
 def name_owners(

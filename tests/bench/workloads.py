@@ -40,6 +40,8 @@ class Workload:
     connected: bool = True
     idle: tuple[tuple[int, int], ...] = ()
     """Further processes on the measured side: the idle sockets and other files of each."""
+    idle_inside: tuple[tuple[int, int], ...] = ()
+    """The same in the first container, or on the other host."""
     crowd: int = 0
     """Processes on the measured side that do nothing."""
     seconds: float | None = None
@@ -170,6 +172,24 @@ WORKLOADS = {
                 Workload("veth-inbound", 2000, inbound=True, clients=2),
                 Workload("veth-outbound", 2000, clients=2),
             )
+        ),
+        Workload(
+            "containers-100ms",
+            1000,
+            inbound=True,
+            wire="bridge",
+            containers=20,
+            clients=40,
+            lifetime=0.1,
+            endpoints="shared",
+        ),
+        Workload(
+            "container-inbound-idle15000",
+            2000,
+            wire="veth",
+            clients=2,
+            endpoints="shared",
+            idle_inside=((15_000, 0),) * 2,
         ),
     )
 }

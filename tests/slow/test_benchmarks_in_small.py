@@ -31,7 +31,7 @@ def test_the_truth_of_a_container_on_a_veth_has_both_ends(tmp_path: Path, name: 
     verdict = tool["verdict"]
     assert verdict["truth"] == figures["load"]["bytes"] > 0
     assert verdict["missing"] == verdict["wrong"] == 0
-    assert verdict["right_shares"].keys() == {"10.78.0.1", "10.78.0.2"}
+    assert verdict["by_address"].keys() == {"10.78.0.1", "10.78.0.2"}
 
 
 def test_ledger_and_ebpf_attribute_every_byte_over_ipv6_and_at_servers(tmp_path: Path) -> None:
