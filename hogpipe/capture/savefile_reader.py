@@ -33,7 +33,7 @@ from hogpipe.capture.pcap import compile_filter
 from hogpipe.errors import CaptureError, ConfigurationError
 from hogpipe.text import printable
 
-_CHUNK_FRAMES = 8192
+_CHUNK_FRAMES = 32_768
 """How many frames a chunk should have, so that what is done once for a chunk costs little."""
 _MIN_CHUNK_BYTES, _MAX_CHUNK_BYTES = 1 << 20, 1 << 24
 
