@@ -97,7 +97,7 @@ class PcapParser:
 
         They have the upper half of the time of the first record, and possible lengths.
         """
-        form, half = self._form, 2 if self._form.order == "<" else 0
+        half = 2 if self._form.order == "<" else 0
         first = self._next + half
         seconds, find = data[first : first + 2], data.find
         hits = [find(seconds, at + half, at + half + bounds.step) for at in bounds]
@@ -106,7 +106,7 @@ class PcapParser:
         captured = rows["captured"]
         likely = (guessed >= 0) & (captured <= MAX_FRAME_BYTES) & (captured <= rows["original"])
         likely &= rows["fraction"] < (1_000_000_000 if self._is_nano else 1_000_000)
-        return guessed[likely & (guessed <= len(data) - form.header)]
+        return guessed[likely]
 
     def _check_size(self, captured: int, before: int) -> None:
         """Record a failure if the record after `before` others of this data has no valid size."""

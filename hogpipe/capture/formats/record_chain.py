@@ -2,7 +2,8 @@
 
 In: the bytes of a chunk, the offset of its first record, where a record has its length, and a guess
 at the beginnings of some records. Out: the offsets of all records whose header is whole, in
-ascending order. A length that leads beyond the chunk, or that is less than a record has, ends them.
+ascending order. A length that leads beyond the chunk ends them. Offsets that follow a record of an
+invalid length are meaningless.
 
 Algorithm
     The length of a record leads to the next one, which is a loop of 0.1 us a record. So many loops
@@ -25,24 +26,32 @@ from hogpipe.capture.decode.columns import Indices
 Guess = Callable[[range], Indices]
 """Returns offsets, ascending and at most one from each of the given ones on, of likely records."""
 
-_LANE_RECORDS = 32
+_LANE_RECORDS = 64
 """About how many records a lane has: more make more steps, fewer make more guesses."""
-_MIN_LANES = 48
+_MIN_LANES = 64
 """With fewer lanes than this, a step costs as much as the loop does for each of them."""
+_MAX_STEPS = 16 * _LANE_RECORDS
+"""A lane that is longer is left to the loop, as it may be of no records and without an end."""
+_UNBOUNDED = 1 << 62
+
+
+ByteOrder = Literal["<", ">"]
 
 
 class RecordForm(NamedTuple):
     """Where a record has its length.
 
-    `length_at` is the offset of its four bytes, which do not count `added` bytes more. A record
-    has at least `least` bytes, of which the first `header` must be in the chunk.
+    `length_at` is the offset of its four bytes, which do not count `added` bytes more. A length is
+    valid if the record has at least `least` bytes, and a multiple of `unit`, 1 or 4; then it begins
+    at such a multiple, too. The first `header` bytes of a record must be in the chunk.
     """
 
-    order: Literal["<", ">"]
+    order: ByteOrder
     header: int
     length_at: int
     added: int
     least: int
+    unit: int = 1
 
 
 class _Lanes(NamedTuple):
@@ -57,12 +66,20 @@ class _Lanes(NamedTuple):
     """Where each lane begins in `records`, and the number of records."""
 
 
-def find_records(data: bytes, first: int, form: RecordForm, guess: Guess) -> Indices:
-    """Return the offsets of the records of `data` from the one at `first` on."""
+def find_records(
+    data: bytes, first: int, form: RecordForm, guess: Guess, about: int = _UNBOUNDED
+) -> Indices:
+    """Return the offsets of the records of `data` from the one at `first` on, or `about` so many.
+
+    There is one at least, if its header is whole.
+    """
     last = len(data) - form.header
     walked, at = _walk(data, first, last + 1, form, most=_LANE_RECORDS)
-    if at + _MIN_LANES * (at - first) <= last:
-        guessed = guess(range(2 * at - first, last + 1, at - first))
+    stride = at - first
+    last = min(last, first + about // _LANE_RECORDS * stride)
+    if at + _MIN_LANES * stride <= last:
+        guessed = guess(range(at + stride, last + 1, stride))
+        guessed = guessed[guessed <= last]
         if len(guessed) >= _MIN_LANES:
             lanes = _follow(data, np.concatenate([[at], guessed]), last, form)
             return np.concatenate([np.array(walked), *_join(data, lanes, last, form)])
@@ -71,7 +88,7 @@ def find_records(data: bytes, first: int, form: RecordForm, guess: Guess) -> Ind
 
 
 def _walk(
-    data: bytes, at: int, limit: int, form: RecordForm, most: int = -1
+    data: bytes, at: int, limit: int, form: RecordForm, most: int = _UNBOUNDED
 ) -> tuple[list[int], int]:
     """Return the records from `at` to before `limit`, at most `most`, and where the next begins."""
     unpack, length_at = struct.Struct(form.order + "I").unpack_from, form.length_at
@@ -88,20 +105,20 @@ def _walk(
 
 def _follow(data: bytes, begins: Indices, last: int, form: RecordForm) -> _Lanes:
     """Follow the lanes that begin at `begins` to where the next one begins, or to the end."""
-    word = np.dtype(form.order + "u4")
-    lengths = np.ndarray((last + 1,), word, data, offset=form.length_at, strides=(1,))
+    # A view in which a length begins at each unit of the chunk: see `gather_values`.
+    word, count = np.dtype(form.order + "u4"), last // form.unit + 1
+    lengths = np.ndarray((count,), word, data, offset=form.length_at, strides=(form.unit,))
     counts, reached = np.empty(len(begins), np.int64), np.empty(len(begins), np.int64)
     lanes, at, limit = np.arange(len(begins)), begins, np.append(begins[1:], last + 1)
     steps: list[tuple[Indices, Indices]] = []
-    while len(lanes) >= _MIN_LANES:
+    while len(lanes) >= _MIN_LANES and len(steps) < _MAX_STEPS:
         steps.append((lanes, at))
-        step = lengths[at].astype(np.int64)
-        step += form.added
-        if form.added < form.least:
-            step[step < form.least] = len(data)
+        step = lengths[at if form.unit == 1 else at >> 2].astype(np.int64)
+        if form.added:
+            step += form.added
         step += at
-        going = step < limit
         at = step
+        going = at < limit
         if np.count_nonzero(going) < len(going):
             counts[lanes], reached[lanes] = len(steps), at
             lanes, at, limit = lanes[going], at[going], limit[going]

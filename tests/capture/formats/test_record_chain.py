@@ -1,16 +1,12 @@
 """Records are found where their lengths lead, whatever beginnings are guessed."""
 
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.captures import Captured, pcap_file
+from support.captures import Captured, lanes_of, pcap_file
 
-from hogpipe.capture.formats import record_chain
 from hogpipe.capture.formats.make_parser import make_parser
 from hogpipe.capture.formats.record_chain import RecordForm, find_records
 
@@ -19,37 +15,40 @@ FORMS = st.sampled_from(
         RecordForm("<", header=8, length_at=4, added=8, least=8),
         RecordForm(">", header=8, length_at=0, added=8, least=8),
         RecordForm("<", header=6, length_at=2, added=0, least=6),
+        RecordForm(">", header=8, length_at=4, added=0, least=12, unit=4),
     ]
 )
 
 
-@contextmanager
-def lanes_of(records: int, least: int) -> Iterator[None]:
-    """Have lanes of about so many records, and even a few of them be followed side by side."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(record_chain, "_LANE_RECORDS", records)
-        patch.setattr(record_chain, "_MIN_LANES", least)
-        yield
-
-
 def walk(data: bytes, at: int, form: RecordForm) -> list[int]:
-    """Return the records, one after the other."""
+    """Return the records, one after the other, up to one of an invalid length."""
     found = []
     while at + form.header <= len(data):
         found.append(at)
-        length = struct.unpack_from(form.order + "I", data, at + form.length_at)[0] + form.added
-        if length < form.least:
+        if has_invalid_length(data, at, form):
             break
-        at += length
+        at += length_of(data, at, form)
     return found
+
+
+def length_of(data: bytes, at: int, form: RecordForm) -> int:
+    """Return the length of the record at `at`."""
+    (length,) = struct.unpack_from(form.order + "I", data, at + form.length_at)
+    return int(length) + form.added
+
+
+def has_invalid_length(data: bytes, at: int, form: RecordForm) -> bool:
+    """Return whether no record has the length of the one at `at`."""
+    length = length_of(data, at, form)
+    return length < form.least or length % form.unit > 0
 
 
 @st.composite
 def chunks(draw: st.DrawFn, form: RecordForm) -> bytes:
     """Records of which some have any length at all, and bytes of no record."""
-    data = draw(st.binary(max_size=5))
+    data = bytes(draw(st.integers(0, 5)) * form.unit)
     for _ in range(draw(st.integers(0, 60))):
-        size = form.header + draw(st.integers(0, 12))
+        size = form.least + draw(st.integers(0, 12)) * form.unit
         length = draw(st.one_of(*[st.just(size - form.added)] * 20, st.integers(0, 2**32 - 1)))
         record = bytearray(size)
         struct.pack_into(form.order + "I", record, form.length_at, length)
@@ -61,7 +60,7 @@ def chunks(draw: st.DrawFn, form: RecordForm) -> bytes:
 def test_guesses_do_not_decide_which_records_are_found(
     data: st.DataObject, form: RecordForm, records: int, least: int
 ) -> None:
-    chunk, first = data.draw(chunks(form)), data.draw(st.integers(0, 5))
+    chunk, first = data.draw(chunks(form)), data.draw(st.integers(0, 5)) * form.unit
     expected = walk(chunk, first, form)
 
     def guess(bounds: range) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -69,13 +68,18 @@ def test_guesses_do_not_decide_which_records_are_found(
         guessed = []
         for at in bounds:
             right = [one for one in expected if at <= one < at + bounds.step][:1]
-            wrong = range(at, min(at + bounds.step, len(chunk) - form.header + 1))
+            wrong = range(at, min(at + bounds.step, len(chunk) - form.header + 1), form.unit)
             chosen = data.draw(st.sampled_from([right, right, right, wrong, []]))
             guessed += [data.draw(st.sampled_from(chosen))] if len(chosen) else []
         return np.array(guessed, np.int64)
 
     with lanes_of(records, least):
-        assert find_records(chunk, first, form, guess).tolist() == expected
+        found = find_records(chunk, first, form, guess).tolist()
+        some = find_records(chunk, first, form, guess, about=data.draw(st.integers(1, 60))).tolist()
+    assert found[: len(expected)] == expected
+    assert len(found) == len(expected) or has_invalid_length(chunk, expected[-1], form)
+    assert some[: len(expected)] == expected[: len(some)]
+    assert bool(some) == bool(expected)
 
 
 def test_lanes_begin_where_records_are_guessed() -> None:
