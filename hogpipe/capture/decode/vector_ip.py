@@ -23,7 +23,7 @@ MAX_ROW_BYTES = 56
 
 _NEVER = 1 << 40
 # As arrays, for NumPy takes them in half the time that it takes a Python number.
-_OPENING, _SYN, _TCP = (np.array(number, np.uint8) for number in (SYN | ACK, SYN, TCP))
+_OPENING, _SYN = (np.array(number, np.uint8) for number in (SYN | ACK, SYN))
 
 _PORT_MASK = np.zeros(256, np.uint32)
 _PORT_MASK[list(WITH_PORTS)] = 0xFFFFFFFF
@@ -230,13 +230,15 @@ def _decode_version(
     """Return all `packets`, decoded as those of `layout`, and which of them are ordinary."""
     at = packets.at
     rows = gather_rows(data, at, layout.row)
-    protocol = rows["protocol"].copy()  # in a row, as it is read several times
+    protocol = rows["protocol"].astype(np.intp)  # as an index, which it is several times
     lengths = rows["length"].astype(np.int64)
     lengths += layout.length_added
     ordinary = rows["start"] & layout.start_mask == layout.ordinary_start
     ordinary &= np.minimum(ends.captured - at, lengths) >= layout.needed.take(protocol)
     ordinary &= lengths <= ends.on_link - at
-    ordinary &= at <= len(data) - layout.row.size  # else the row was clipped and begins before `at`
+    last = len(data) - layout.row.size
+    if len(at) and at.max() > last:
+        ordinary &= at <= last  # else the row was clipped and begins before `at`
     keys = np.zeros(len(rows), layout.key.fields)
     keys["head"] = layout.head.take(protocol)
     if np.count_nonzero(packets.direction):
@@ -244,16 +246,17 @@ def _decode_version(
     keys["ports"] = rows["ports"] & _PORT_MASK.take(protocol)
     for name in layout.addresses:
         keys[name] = rows[name]
-    _set_echo_identifiers(keys, rows, layout)
+    echoes = protocol == layout.echo
+    echoes &= ordinary  # among others, the byte may be any of an address
+    _set_echo_identifiers(keys, rows, echoes.nonzero()[0], layout)
     opened = rows["flags"] & _OPENING == _SYN
-    opened &= protocol == _TCP
+    opened &= protocol == TCP
     frame = np.arange(len(rows))
     return PacketColumns(frame, keys.view(layout.key.bare), lengths, opened), ordinary
 
 
-def _set_echo_identifiers(keys: Rows, rows: Rows, layout: _Layout) -> None:
-    """Set both ports of ICMP echos to their identifier."""
-    echoes = (rows["protocol"] == layout.echo).nonzero()[0]
+def _set_echo_identifiers(keys: Rows, rows: Rows, echoes: Indices, layout: _Layout) -> None:
+    """Set both ports of the rows `echoes`, if they are of ICMP echos, to their identifier."""
     if echoes.size:
         kinds = rows["echo_type"][echoes]
         request, reply = ECHO_TYPES[layout.version, layout.echo]
