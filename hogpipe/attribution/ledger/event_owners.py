@@ -6,7 +6,13 @@ In: events, soon after they happened. Out: the owner of each, with the start tim
 
 from pathlib import Path
 
-from hogpipe.attribution.ledger.socket_events import EventBlock, EventProcess, decode_process
+from hogpipe.attribution.ledger.socket_events import (
+    EventBlock,
+    EventProcess,
+    SocketEvent,
+    decode_process,
+)
+from hogpipe.linux.bpf.shapes import EventKind
 from hogpipe.linux.cgroups import CgroupTree
 from hogpipe.linux.process_starts import ProcessStarts
 from hogpipe.linux.procfs import ProcessStat
@@ -35,10 +41,18 @@ class EventOwners:
         """Return how many processes had exited before their start time could be read."""
         return self.starts.missed
 
-    def find_each(self, block: EventBlock, now: float) -> list[SocketOwner | None]:
-        """Return the process that each event of a block names; None where none owns the socket.
+    def find(self, event: SocketEvent, now: float) -> SocketOwner | None:
+        """Return the process that an event names; None where none owns the socket.
 
-        `now` is in seconds. A process that is the same in all events is identified once.
+        `now` is in seconds.
+        """
+        process = EventProcess(event.cgroup, event.pid, event.user_id, event.command)
+        return self._find(process, event.boot_ns, now, is_release=event.kind is EventKind.RELEASED)
+
+    def find_each(self, block: EventBlock, now: float) -> list[SocketOwner | None]:
+        """Return the same for each event of a block.
+
+        A process that is the same in all events is identified once.
         """
         named, times = block.processes, block.boot_ns
         if not named:
@@ -57,12 +71,21 @@ class EventOwners:
             releases = block.find_releases()
             for position, key in enumerate(named):
                 if key in each_apart:
-                    process = decode_process(key)
-                    stat = self._find_stat(process, times[position], now)
-                    found[position] = self._make_owner(process, stat)
-                    if position in releases and _is_kernel_thread(stat):
-                        found[position] = None  # it releases some sockets on its own account
+                    found[position] = self._find(
+                        decode_process(key),
+                        times[position],
+                        now,
+                        is_release=position in releases,
+                    )
         return found
+
+    def _find(
+        self, process: EventProcess, boot_ns: int, now: float, *, is_release: bool
+    ) -> SocketOwner | None:
+        stat = self._find_stat(process, boot_ns, now)
+        if is_release and _is_kernel_thread(stat):
+            return None  # the kernel releases some sockets on its own account
+        return self._make_owner(process, stat)
 
     def _find_stat(self, process: EventProcess, boot_ns: int, now: float) -> ProcessStat | None:
         return self.starts.find(process.pid, boot_ns, now) if process.pid else None

@@ -52,6 +52,8 @@ from hogpipe.protocols import NANOSECONDS
 # Seconds from the first event to the ingestion of those until then, if no lookup comes before.
 _LONGEST_PAUSE, _SHORTEST_PAUSE = 0.1, 0.01
 _MANY_EVENTS = 2500  # in a pause: a sixteenth of what the ring buffer holds
+# From this number of TCP events on, a block is cheaper to ingest than its events one by one.
+_MANY_TCP_EVENTS = 24
 # No snapshot is taken before this time has passed without a loss of events.
 _CALM_NS = NANOSECONDS
 
@@ -232,7 +234,11 @@ class KernelLedger:
     def _ingest_part(self) -> int:
         now = self._clock()
         block = self._events.take_part()
-        self._ledger.ingest_block(block, self._owners.find_each(block, now), now)
+        if block.tcp_events >= _MANY_TCP_EVENTS:
+            self._ledger.ingest_block(block, self._owners.find_each(block, now), now)
+        else:
+            for event in block:
+                self._ledger.ingest(event, self._owners.find(event, now), now)
         return len(block)
 
 

@@ -3,15 +3,15 @@
 PURE. The format is SOCKET_EVENT of hogpipe/linux/bpf/shapes.py, in the byte order of the machine.
 Events that cannot be decoded are counted and skipped.
 
-A block of events is decoded in columns as far as its events are alike: the processes that they
-name, and the openings of TCP connections, which are the most by far. The others are decoded one by
-one.
+A block of many TCP events is decoded in columns as far as its events are alike: the processes that
+they name, and the openings of connections. Other events are decoded one by one, as columns have a
+fixed cost.
 """
 
 import struct
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import compress, repeat
 from typing import Any, NamedTuple
 
@@ -37,7 +37,9 @@ _OPENINGS = 10  # that are ingested together are as much work as another event
 _PROCESS = np.dtype([("cgroup", "u8"), ("pid", "u4"), ("user_id", "u4"), ("command", "V16")])
 _UNPACK_PROCESS = struct.Struct(format_of(_PROCESS)).unpack
 # The bytes of an event, and its words of 8 and of 4 bytes.
-_KIND = offset_of(SOCKET_EVENT, "kind")
+_KIND, _FAMILY = offset_of(SOCKET_EVENT, "kind"), offset_of(SOCKET_EVENT, "family")
+_PROTOCOL = offset_of(SOCKET_EVENT, "protocol")
+_KINDS_KNOWN, _FAMILIES_KNOWN = bytes(_KINDS), bytes([_AF_INET, _AF_INET6])
 _IDS = slice(offset_of(SOCKET_EVENT, "cgroup"), _KIND)
 _COMMAND = slice(offset_of(SOCKET_EVENT, "command"), EVENT_BYTES)
 _LOCAL_WORD, _LOCAL_HALF = (offset_of(SOCKET_EVENT, "local_address") // size for size in (8, 4))
@@ -118,15 +120,19 @@ class EventBlock:
 
     def __init__(self, data: bytes | memoryview) -> None:
         whole = len(data) - len(data) % EVENT_BYTES
-        rows = np.frombuffer(memoryview(data)[:whole], SOCKET_EVENT)
-        is_known = (rows["family"] == _AF_INET) | (rows["family"] == _AF_INET6)
-        is_known &= rows["kind"] - 1 < len(EventKind)
-        self._rows = rows if is_known.all() else _choose(rows, is_known)
-        self.malformed = len(rows) - len(self._rows) + int(whole < len(data))
+        self._data = memoryview(data)[:whole]
+        if self._has_unknown(_KIND, _KINDS_KNOWN) or self._has_unknown(_FAMILY, _FAMILIES_KNOWN):
+            self._data = memoryview(b"".join(one for one in _split(self._data) if _is_known(one)))
+        self.malformed = (whole - len(self._data)) // EVENT_BYTES + int(whole < len(data))
         """Events that could not be decoded, an incomplete one at the end included."""
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._data) // EVENT_BYTES
+
+    @property
+    def tcp_events(self) -> int:
+        """Return how many events there are of TCP sockets."""
+        return self._column(_PROTOCOL).count(TCP)
 
     @property
     def boot_ns(self) -> Sequence[int]:
@@ -176,10 +182,21 @@ class EventBlock:
 
     def decode(self, position: int) -> SocketEvent:
         """Decode the event at a position."""
-        return _decode(_EVENT.unpack(self._rows[position].tobytes()))
+        return _decode(_EVENT.unpack_from(self._data, position * EVENT_BYTES))
 
     def __iter__(self) -> Iterator[SocketEvent]:
-        return map(_decode, _EVENT.iter_unpack(self._rows.tobytes()))
+        return map(_decode, _EVENT.iter_unpack(self._data))
+
+    @cached_property
+    def _rows(self) -> NDArray[np.void]:
+        return np.frombuffer(self._data, SOCKET_EVENT)
+
+    def _has_unknown(self, offset: int, known: bytes) -> bool:
+        return bool(self._column(offset).translate(None, known))
+
+    def _column(self, offset: int) -> bytes:
+        """Return the byte at an offset of each event."""
+        return bytes(self._data[offset::EVENT_BYTES])
 
 
 def decode_process(process: bytes) -> EventProcess:
@@ -202,9 +219,20 @@ def measure_part(data: bytes | memoryview, work: int) -> int:
 def find_released(data: bytes | memoryview) -> list[int]:
     """Return the cookies of released sockets in `data`, without decoding the whole events."""
     whole = len(data) - len(data) % EVENT_BYTES
+    if not whole:
+        return []
     rows = np.frombuffer(memoryview(data)[:whole], SOCKET_EVENT)
     cookies: list[int] = rows["cookie"][rows["kind"] == _RELEASED].tolist()
     return cookies
+
+
+def _split(data: memoryview) -> Iterator[memoryview]:
+    """Yield each event."""
+    return (data[start : start + EVENT_BYTES] for start in range(0, len(data), EVENT_BYTES))
+
+
+def _is_known(event: memoryview) -> bool:
+    return event[_KIND] in _KINDS_KNOWN and event[_FAMILY] in _FAMILIES_KNOWN
 
 
 def _opens_connection(rows: NDArray[np.void]) -> NDArray[np.bool_]:
@@ -259,12 +287,26 @@ def _as_bytes(rows: NDArray[np.uint8]) -> Sequence[bytes]:
 
 
 def _decode(fields: tuple[Any, ...]) -> SocketEvent:
-    kind, family, protocol, local_port, remote_port, local, remote, command = fields[-8:]
-    boot_ns, cookie, namespace, cgroup, pid, user_id = fields[:-8]
+    (
+        boot_ns,
+        cookie,
+        namespace_cookie,
+        cgroup,
+        pid,
+        user_id,
+        kind,
+        family,
+        protocol,
+        local_port,
+        remote_port,
+        local,
+        remote,
+        command,
+    ) = fields
     return SocketEvent(
         boot_ns,
         cookie,
-        namespace,
+        namespace_cookie,
         cgroup,
         pid,
         user_id,

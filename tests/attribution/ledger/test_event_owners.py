@@ -35,7 +35,9 @@ def owners(tmp_path: Path) -> Iterator[EventOwners]:
 
 
 def starts_of(owners: EventOwners, *events: SocketEvent) -> list[int | None]:
-    found = owners.find_each(EventBlock(b"".join(map(encode_event, events))), 0.0)
+    block = EventBlock(b"".join(map(encode_event, events)))
+    found = owners.find_each(block, 0.0)
+    assert [owners.find(one, 0.0) for one in block] == found
     assert all(one is None or one.user_id == 3 for one in found)
     return [-1 if one is None else one.start for one in found]
 
