@@ -161,4 +161,5 @@ class SavefileReader:
                 rows = parsed.interface == index
                 frames = parsed.frames if len(indices) == 1 else parsed.frames.take(rows)
                 matched[rows] = self._filters[link_type].matches(frames)
-        return ParsedFrames(parsed.frames.take(matched), parsed.interface[matched], parsed.used)
+        interface = parsed.interface.take(matched.nonzero()[0])
+        return ParsedFrames(parsed.frames.take(matched), interface, parsed.used)

@@ -20,7 +20,6 @@ Octets = NDArray[np.uint8]
 Rows = NDArray[np.void]
 
 _Value = TypeVar("_Value", bound=np.generic)
-_Chosen = slice | NDArray[np.bool_]
 
 # Odd numbers without a pattern (fractional parts of square roots of primes, as in SHA-512).
 _FACTORS = np.array(
@@ -48,15 +47,21 @@ class FrameBatch:
 
     def slice(self, start: int, stop: int) -> "FrameBatch":
         """Return the frames from `start` to before `stop`, without copying their bytes."""
-        return self._part(slice(start, stop))
+        lengths = self.original_lengths
+        return FrameBatch(
+            self.data,
+            self.records[start:stop],
+            None if lengths is None else lengths[start:stop],
+        )
 
     def take(self, chosen: NDArray[np.bool_]) -> "FrameBatch":
         """Return the frames that are `chosen`, without copying their bytes."""
-        return self._part(chosen)
-
-    def _part(self, rows: _Chosen) -> "FrameBatch":
-        lengths = self.original_lengths
-        return FrameBatch(self.data, self.records[rows], None if lengths is None else lengths[rows])
+        rows, lengths = chosen.nonzero()[0], self.original_lengths  # faster than by truth values
+        return FrameBatch(
+            self.data,
+            self.records.take(rows, axis=0),
+            None if lengths is None else lengths.take(rows),
+        )
 
     def times_ns(self) -> Indices:
         """Return when each frame was captured, nanoseconds since the epoch."""

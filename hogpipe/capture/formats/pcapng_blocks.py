@@ -46,9 +46,14 @@ class Blocks(NamedTuple):
     kind: Words
     head: Words
 
-    def take(self, rows: slice | NDArray[np.bool_]) -> "Blocks":
+    def take(self, rows: Indices) -> "Blocks":
         """Return these blocks, which need not be in a row any more."""
-        return Blocks(self.at[rows], self.size[rows], self.kind[rows], self.head[rows])
+        return Blocks(
+            self.at.take(rows),
+            self.size.take(rows),
+            self.kind.take(rows),
+            self.head.take(rows, axis=0),
+        )
 
 
 class Defect(NamedTuple):
@@ -91,14 +96,13 @@ def find_blocks(chunk: SectionData, at: int, about: int) -> tuple[Blocks, Defect
     valid &= ~fits | (words.take(ends - 1, mode="clip") == lengths)
     in_section = kind != SECTION
     usable = valid & fits & in_section
-    blocks = Blocks(starts, size, kind, head)
     if np.count_nonzero(usable) == len(usable):
-        return blocks, None
+        return Blocks(starts, size, kind, head), None
     count = int(usable.argmin())
     defect = None
     if in_section[count] and not valid[count]:
         defect = Defect(f"a block of invalid length ({size[count]:,})", 4 * int(starts[count]))
-    return blocks.take(slice(count)), defect
+    return Blocks(starts[:count], size[:count], kind[:count], head[:count]), defect
 
 
 def _read_heads(words: Words, starts: Indices) -> Words:

@@ -124,9 +124,9 @@ class PcapngParser:
             self._add_interface(words[first + 2 : first + size // 4 - 1])
         self._count_skipped(blocks.kind[other])
         length = int(blocks.size.sum())
-        packets = is_packet(blocks.kind)
-        if len(other) and not packets.all():
-            blocks, described = blocks.take(packets), described[packets]
+        if not is_packet(blocks.kind[other]).all():
+            packets = is_packet(blocks.kind).nonzero()[0]
+            blocks, described = blocks.take(packets), described.take(packets)
         if len(blocks.kind):
             rows, damage = parse_packets(blocks, described, self._section, self._order)
             parts.append(rows._replace(number=self._index_interfaces(rows)))
