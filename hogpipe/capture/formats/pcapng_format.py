@@ -147,7 +147,7 @@ class PcapngParser:
         numbers = [self._index(description.interface) for description in self._section]
         if len(rows.number) and rows.number.min() < 0:
             numbers.append(self._index(UNDESCRIBED_INTERFACE))
-        return np.array(numbers, np.int64)[rows.number]
+        return np.array(numbers, np.int64).take(rows.number)
 
     def _index(self, interface: SavefileInterface) -> int:
         """Return the index of `interface`, which may be new."""

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hogpipe.capture.decode.columns import Indices
 from hogpipe.capture.formats.record_chain import ByteOrder
 from hogpipe.capture.formats.savefile_parser import SavefileInterface
 
+Ticks = NDArray[np.uint64]
 _FIXED_BYTES = 8
 _END, _NAME, _RESOLUTION, _OFFSET = 0, 2, 9, 14
 _MAX_NAME_BYTES = 256
@@ -35,7 +35,7 @@ class Clock(NamedTuple):
     offset: int = 0
     """Seconds that are added."""
 
-    def read_times(self, ticks: NDArray[np.uint64]) -> tuple[Indices, Indices]:
+    def read_times(self, ticks: Ticks) -> tuple[Ticks, Ticks]:
         """Return seconds and microseconds; times beyond the years 1970 to 2106 are clipped."""
         rate = np.uint64(self.rate)
         if self.divisor > 1:
@@ -44,9 +44,11 @@ class Clock(NamedTuple):
         fraction = ticks - seconds * rate
         if self.rate != _MICROSECONDS:
             fraction = fraction * np.uint64(_MICROSECONDS) // rate
-        offset = max(min(self.offset, _MAX_SECONDS), -2 * _MAX_SECONDS)
-        total = np.minimum(seconds, np.uint64(2 * _MAX_SECONDS)).astype(np.int64) + offset
-        return total.clip(0, _MAX_SECONDS), fraction.astype(np.int64)
+        if self.offset:
+            offset = max(min(self.offset, _MAX_SECONDS), -2 * _MAX_SECONDS)
+            total = np.minimum(seconds, np.uint64(2 * _MAX_SECONDS)).astype(np.int64) + offset
+            seconds = np.maximum(total, 0).astype(np.uint64)
+        return np.minimum(seconds, np.uint64(_MAX_SECONDS)), fraction
 
 
 DEFAULT_CLOCK = Clock(_MICROSECONDS)

@@ -32,6 +32,7 @@ from hogpipe.capture.formats.pcapng_interface import (
     DEFAULT_CLOCK,
     Clock,
     InterfaceDescription,
+    Ticks,
 )
 from hogpipe.capture.formats.record_chain import ByteOrder
 
@@ -56,7 +57,7 @@ class _Extents(NamedTuple):
     captured: Indices
     original: Words
     number: Indices
-    ticks: NDArray[np.uint64]
+    ticks: Ticks
 
 
 def is_packet(kind: Words) -> NDArray[np.bool_]:
@@ -82,7 +83,7 @@ def parse_packets(
     damaged = found.captured > blocks.size - MIN_BLOCK_BYTES[ENHANCED]
     damaged &= ~simple
     count, defect = len(damaged), None
-    if damaged.any():
+    if np.count_nonzero(damaged):
         count = int(damaged.argmax())
         what = f"a frame of {found.captured[count]:,} bytes in a block of {blocks.size[count]:,}"
         defect = Defect(what, 4 * int(blocks.at[count]))
@@ -120,8 +121,8 @@ def _read_simple(blocks: Blocks, found: _Extents, simple: NDArray[np.bool_], sna
 
 
 def _read_times(
-    ticks: NDArray[np.uint64], number: Indices, section: Sequence[InterfaceDescription]
-) -> tuple[Indices, Indices]:
+    ticks: Ticks, number: Indices, section: Sequence[InterfaceDescription]
+) -> tuple[Ticks, Ticks]:
     """Return seconds and microseconds of each row, by the clock of its interface."""
     clocks: dict[Clock, list[int]] = {}
     for index, description in enumerate(section):
