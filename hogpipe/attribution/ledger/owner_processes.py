@@ -5,8 +5,8 @@ While a process is alive, /proc adds the rest. Once it has exited, the kernel's 
 is: the path of the executable and the parent are unknown.
 """
 
-from collections.abc import Iterable
-from functools import cache, cached_property
+from collections.abc import Callable, Iterable
+from functools import cache
 
 from hogpipe.attribution.resolver import Resolution
 from hogpipe.enrichment.processes import ProcessReader
@@ -21,7 +21,7 @@ from hogpipe.model import (
     Quality,
     SocketOwner,
 )
-from hogpipe.protocols import DATAGRAMS
+from hogpipe.protocols import DATAGRAMS, TCP
 
 _MAX_EXITED = 4096
 
@@ -84,14 +84,10 @@ class LookupOwners:
     """The owners that come up in one lookup; each is read once. Made for each lookup."""
 
     def __init__(self, processes: OwnerProcesses, now: float) -> None:
-        self._processes = processes
-        self._now = now
-        self._owners: dict[int, _LookupOwner] = {}
-        """By the id of the `SocketOwner`, which is hashed sooner than its fields."""
-
-    def is_alive(self, owner: SocketOwner) -> bool:
-        """Return whether the owner is alive."""
-        return self._of(owner).is_alive
+        self._find = cache(lambda owner: processes.find(owner, now))
+        self.is_alive: Callable[[SocketOwner], bool] = cache(processes.is_alive)
+        self._read_last_fork = cache(processes.read_last_fork)
+        self._own_connection = cache(self._resolve_connection)
 
     def has_forked(self, entry: LedgerEntry) -> bool:
         """Return whether the owner has forked since it used the socket: a child has a copy of it.
@@ -100,57 +96,30 @@ class LookupOwners:
         """
         if entry.is_released or not entry.used_ns:
             return False
-        last_fork_ns = self._of(entry.owner).last_fork_ns
+        last_fork_ns = self._read_last_fork(entry.owner)
         return last_fork_ns is not None and last_fork_ns > entry.used_ns - TICK_NS
 
     def resolve(self, flow: FlowKey, entry: LedgerEntry) -> Resolution:
-        """Return the resolution of a flow that the ledger knows; equal ones are one object."""
-        owner = self._of(entry.owner)
-        reused = may_be_reused(flow, entry)
-        found = owner.resolutions.get((entry.quality, reused))
-        if found is None:
-            attribution = owner.attribute(entry.quality)
-            found = Resolution(attribution, is_final=True, may_be_reused=reused)
-            owner.resolutions[entry.quality, reused] = found
-        return found
+        """Return the resolution of a flow that the ledger knows."""
+        if flow.protocol == TCP and entry.quality is Quality.EXACT:
+            return self._own_connection(entry.owner)
+        return Resolution(
+            self._attribute(entry), is_final=True, may_be_reused=may_be_reused(flow, entry)
+        )
 
     def resolve_by_span(self, entries: Iterable[LedgerEntry | None]) -> Resolution:
         """Return the resolution of a contested flow, from an entry for each span."""
-        by_span = tuple(
-            UNATTRIBUTED if entry is None else self._of(entry.owner).attribute(entry.quality)
-            for entry in entries
-        )
+        by_span = tuple(map(self._attribute, entries))
         return Resolution(UNATTRIBUTED, is_final=True, owners_by_span=by_span)
 
-    def _of(self, owner: SocketOwner) -> "_LookupOwner":
-        known = self._owners.get(id(owner))
-        if known is None:
-            known = self._owners[id(owner)] = _LookupOwner(owner, self._processes, self._now)
-        return known
+    def _resolve_connection(self, owner: SocketOwner) -> Resolution:
+        """Return the resolution of all connections of an owner."""
+        return Resolution(Attribution(Quality.EXACT, self._find(owner)), is_final=True)
 
-
-class _LookupOwner:
-    """An owner in one lookup; what is read of it is read when it is first asked for."""
-
-    def __init__(self, owner: SocketOwner, processes: OwnerProcesses, now: float) -> None:
-        self._owner = owner  # as long as this exists, no other object has its id
-        self._processes = processes
-        self._now = now
-        self.resolutions: dict[tuple[Quality, bool], Resolution] = {}
-        """By quality, and whether the five-tuple may be reused."""
-        self.attribute = cache(self._attribute)
-        """Return the attribution of a quality to this owner."""
-
-    @cached_property
-    def is_alive(self) -> bool:
-        return self._processes.is_alive(self._owner)
-
-    @cached_property
-    def last_fork_ns(self) -> int | None:
-        return self._processes.read_last_fork(self._owner)
-
-    def _attribute(self, quality: Quality) -> Attribution:
-        return Attribution(quality, self._processes.find(self._owner, self._now))
+    def _attribute(self, entry: LedgerEntry | None) -> Attribution:
+        if entry is None:
+            return UNATTRIBUTED
+        return Attribution(entry.quality, self._find(entry.owner))
 
 
 def may_be_reused(flow: FlowKey, entry: LedgerEntry) -> bool:
