@@ -24,5 +24,7 @@ Threads: the stage runs on the event loop; the resolvers in the lookup thread, b
 `infer`; the kernel ledger ingests events in a thread of its own. `StaleFlows` and the ledger are
 safe from any thread.
 
+`budget`: PURE: the CPU budget of all lookups, and that of reading containers' tables.
+
 Packages: `stage`, `procfs` and `ledger` have maps of their own.
 """

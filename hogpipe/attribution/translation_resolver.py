@@ -271,13 +271,19 @@ class _RecentFlows:
     def add(self, flows: Iterable[FlowKey]) -> None:
         """Add flows."""
         for flow in flows:
-            digest = hash(replace(flow, interface=""))
+            digest = _hash_in(flow, flow.namespace)
             self._hashes[digest % _PLACES] = digest
 
     def has(self, flow: FlowKey, namespaces: Iterable[int]) -> bool:
         """Return whether a flow was looked up in one of these namespaces."""
-        digests = [hash(replace(flow, interface="", namespace=one)) for one in namespaces]
+        digests = [_hash_in(flow, one) for one in namespaces]
         return any(self._hashes[one % _PLACES] == one for one in digests)
+
+
+def _hash_in(flow: FlowKey, namespace: int | None) -> int:
+    """Return a hash of a flow in a network namespace, whatever interface it passes."""
+    remote = flow.remote_address, flow.remote_port
+    return hash((flow.protocol, flow.local_address, flow.local_port, *remote, namespace))
 
 
 def _is_loopback(address: bytes) -> bool:

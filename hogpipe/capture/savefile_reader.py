@@ -33,7 +33,7 @@ from hogpipe.capture.pcap import compile_filter
 from hogpipe.errors import CaptureError, ConfigurationError
 from hogpipe.text import printable
 
-_CHUNK_FRAMES = 8192
+_CHUNK_FRAMES = 32_768
 """How many frames a chunk should have, so that what is done once for a chunk costs little."""
 _MIN_CHUNK_BYTES, _MAX_CHUNK_BYTES = 1 << 20, 1 << 24
 
@@ -161,4 +161,5 @@ class SavefileReader:
                 rows = parsed.interface == index
                 frames = parsed.frames if len(indices) == 1 else parsed.frames.take(rows)
                 matched[rows] = self._filters[link_type].matches(frames)
-        return ParsedFrames(parsed.frames.take(matched), parsed.interface[matched], parsed.used)
+        interface = parsed.interface.take(matched.nonzero()[0])
+        return ParsedFrames(parsed.frames.take(matched), interface, parsed.used)

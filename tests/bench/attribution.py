@@ -11,18 +11,16 @@ end. docs/benchmark.md explains the method and the columns.
 import argparse
 import json
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import warm_batch
 from report import as_json, host, render, table
-from stage import RUN_ERRORS, Result, run_workload
+from stage import RUN_ERRORS, Result, run_workload, stop_at_signals
 from tools import EBPF, LEDGER, PROCFS
 from workloads import WORKLOADS
 
@@ -60,21 +58,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return chosen
 
 
-def interrupt(_number: int, _frame: FrameType | None) -> None:
-    """Interrupt the run once; later signals are ignored while it cleans up."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
 def main() -> int:
     """Return 0, 1 if anything failed, or 130 after an interrupt."""
     chosen = parse_arguments()
     if os.geteuid() != 0:
         print("attribution.py: captures and namespaces need root; use sudo", file=sys.stderr)
         return 1
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
+    stop_at_signals()
     results: list[Result] = []
     batches: dict[str, object] = {}
     code = 0

@@ -282,13 +282,24 @@ def hold(*, sockets: int, files: int) -> None:
         )
 
 
+def crowd(*, processes: int) -> None:
+    """Keep idle processes: children that end with this one."""
+    for _ in range(processes):
+        if not os.fork():
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            while True:
+                signal.pause()
+    print_json(pid=os.getpid())
+    sys.stdin.read()
+
+
 def pair_up(listener: socket.socket) -> tuple[socket.socket, socket.socket]:
     made = socket.create_connection(listener.getsockname())
     accepted, _peer = listener.accept()
     return made, accepted
 
 
-ROLES = {role.__name__: role for role in (connect, exchange, stream, serve, hold)}
+ROLES = {role.__name__: role for role in (connect, exchange, stream, serve, hold, crowd)}
 
 if __name__ == "__main__":
     ROLES[sys.argv[1]](**json.loads(sys.argv[2]))

@@ -56,8 +56,8 @@ def bytes_rows(result: Result) -> list[list[str]]:
             cells += [ABSENT] * (len(BYTES_HEAD) - 3)
         else:
             cells.append(_percent(verdict.right, verdict.truth))
-            for address in result.sides:
-                share = verdict.right_shares.get(address)
+            for addresses in result.sides:
+                share = verdict.right_share(addresses)
                 cells.append(ABSENT if share is None else f"{100 * share:.2f}")
             parts = (verdict.wrong, verdict.unattributed, verdict.missing)
             cells += [_percent(size, verdict.truth) for size in parts]

@@ -79,7 +79,8 @@ def test_bytes_of_another_process_are_wrong(compared: str) -> None:
     assert verdict.right == (50 if by_sum else 20)
     assert verdict.wrong == (30 if by_sum else 60)
     assert verdict.unattributed == 30
-    rights = {"10.0.0.1": 0.0, "10.0.0.2": 1.0 if by_sum else 0.4}
-    assert verdict.right_shares == rights
+    assert verdict.by_address == {"10.0.0.1": (0, 70), "10.0.0.2": (50 if by_sum else 20, 50)}
+    assert verdict.right_share(["10.0.0.1", "10.0.0.2"]) == verdict.right / 120
+    assert verdict.right_share(["10.0.0.3"]) is None
     assert verdict.missing == 10
     assert judge(reported, truth, owners, link_header=True).truth == 120 + 2 * 14

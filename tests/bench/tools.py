@@ -14,22 +14,24 @@ from dataclasses import dataclass, field
 from os import sysconf
 from pathlib import Path
 from queue import Empty
+from typing import Any
 
 from support.namespaces import Namespace
 from support.running import Running, read_records, running, stats_of, traffic_of
 from verdict import Reported
-from workloads import UDP, Workload
 
 PATIENCE = 20.0  # seconds within which a tool must start
 IDLE_AFTER = 3.0  # seconds for each tool after the load; hogpipe keeps flows pending for two
 BACKLOG = 15.0  # further seconds for nethogs to process its capture buffer
 GRACE = 5.0  # seconds to exit after SIGINT
-REFRESH = 1.5  # seconds within which nethogs prints its next list, once it is not behind
+REFRESH = 1.5  # seconds within which nethogs prints its next list
 POLL = 0.25
 PROCFS, LEDGER, EBPF = "hogpipe", "hogpipe, ledger", "hogpipe, ebpf"
 """The modes of hogpipe: owners from /proc alone, with the ledger, or with source = "ebpf"."""
+NETHOGS, TCPDUMP = "nethogs", "tcpdump"
 
 _TICKS = sysconf("SC_CLK_TCK")
+_CPUCLOCK_SCHED = 2  # include/linux/posix-timers_types.h
 
 
 @dataclass
@@ -57,8 +59,12 @@ class Outcome:
 class Tool:
     """A running tool."""
 
-    def __init__(self, name: str, run: Running, read: Callable[[Outcome], None]) -> None:
+    def __init__(
+        self, name: str, run: Running, read: Callable[[Outcome], None], *, refresh: float = 0.0
+    ) -> None:
         self.name = name
+        self.refresh = refresh
+        """Seconds within which a tool that is not behind has reported everything."""
         self._run = run
         self._read = read
         self._cpu_before = read_cpu_seconds(run.process.pid)
@@ -66,6 +72,10 @@ class Tool:
     def mark(self) -> None:
         """Start counting CPU time."""
         self._cpu_before = read_cpu_seconds(self._run.process.pid)
+
+    @property
+    def pid(self) -> int:
+        return self._run.process.pid
 
     def cpu_seconds(self) -> float:
         return read_cpu_seconds(self._run.process.pid)
@@ -98,9 +108,13 @@ class Tool:
 
 
 def read_cpu_seconds(pid: int) -> float:
-    """Return user and system time of a process and its reaped children (proc(5), stat)."""
+    """Return the CPU time of a process and its reaped children.
+
+    That of the process is exact: its clock (clock_getcpuclockid(3)) has no ticks.
+    """
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(int(ticks) for ticks in fields[11:15]) / _TICKS
+    children = sum(int(ticks) for ticks in fields[13:15]) / _TICKS
+    return time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED) + children
 
 
 def read_peak_bytes(pid: int) -> int:
@@ -111,18 +125,21 @@ def read_peak_bytes(pid: int) -> int:
 
 @contextmanager
 def hogpipe_tool(
-    where: Namespace, interface: str, workload: Workload, folder: Path, *, by_flow: bool, mode: str
+    where: Namespace,
+    interface: str,
+    folder: Path,
+    *,
+    mode: str,
+    group_by: Sequence[str],
+    is_of_load: Callable[[dict[str, Any]], bool],
+    containers: int = 0,
 ) -> Iterator[Tool]:
     """Run hogpipe in `mode` (PROCFS, LEDGER or EBPF) with its records in `folder`, which is new.
 
-    Records of other protocols than the workload's are ignored. EBPF counts all sockets of the host,
-    so records with other peers than the workload's are ignored as well.
+    Only records of the load count: EBPF counts all sockets of the host. The context begins once
+    that many `containers` have been found.
     """
     folder.mkdir()
-    dimensions = ["process", "flow"] if by_flow else ["process", "transport"]
-    if mode == EBPF and not by_flow:
-        dimensions.append("remote")
-    transport = "udp" if workload.protocol == UDP else "tcp"
     config = folder / "config.toml"
     config.write_text(f"""
         [capture]
@@ -131,7 +148,7 @@ def hogpipe_tool(
         [attribution]
         ledger = "{"off" if mode == PROCFS else "on"}"
         [aggregation]
-        group_by = {json.dumps(dimensions)}
+        group_by = {json.dumps(group_by)}
         [[sinks]]
         type = "jsonl"
         path = "records.jsonl"
@@ -141,12 +158,8 @@ def hogpipe_tool(
         records = read_records(folder / "records.jsonl")
         reported: Counter = Counter()
         qualities: Counter[str] = Counter()
-        for record in traffic_of(records):
+        for record in filter(is_of_load, traffic_of(records)):
             network = record["network"]
-            if network.get("transport") != transport:
-                continue
-            if mode == EBPF and network.get("peer", {}).get("address") not in workload.peers:
-                continue
             size = sum(one["bytes"] for one in network["io"].values())
             reported[record.get("process", {}).get("pid"), _part_of(network)] += size
             qualities.update(record["attribution"])
@@ -160,8 +173,8 @@ def hogpipe_tool(
 
     words = where.enter(sys.executable, "-m", "hogpipe", "-v", "run", config)
     ready = ["owners come from"] if mode == EBPF else [f"capturing on {interface}"]
-    if workload.both_ends and mode != EBPF:
-        ready.append("network namespaces at captured interfaces: 1")
+    if containers and mode != EBPF:
+        ready.append(f"network namespaces at captured interfaces: {containers}")
     with running(None, *words) as run:
         run.wait_for_each(*ready)
         yield Tool(mode, run, read)
@@ -197,7 +210,7 @@ def nethogs_tool(where: Namespace, interface: str, folder: Path, udp: bool) -> I
             if run.process.poll() is not None or time.monotonic() > deadline:
                 raise ValueError("nethogs did not start: " + " ".join(run.errors).strip())
             time.sleep(POLL)
-        yield Tool("nethogs", run, read)
+        yield Tool(NETHOGS, run, read, refresh=REFRESH)
 
 
 def _last_refresh(text: str) -> Sequence[str]:
@@ -206,16 +219,40 @@ def _last_refresh(text: str) -> Sequence[str]:
     return [line for line in whole.rpartition("Refreshing:\n")[2].splitlines() if "\t" in line]
 
 
-def wait_until_idle(tools: Sequence[Tool]) -> None:
-    """Wait until no tool is busy any more, but at most IDLE_AFTER + BACKLOG seconds."""
-    time.sleep(IDLE_AFTER)
+@contextmanager
+def tcpdump_tool(where: Namespace, interface: str) -> Iterator[Tool]:
+    """Run tcpdump with hogpipe's ring and snaplen, writing to /dev/null: the cost of capture alone.
+
+    It reports no bytes; `notes` has the number of packets that it captured.
+    """
+
+    def read(outcome: Outcome) -> None:
+        run.wait()
+        outcome.notes["packets"] = read_tcpdump_count(run, "captured")
+        outcome.dropped = read_tcpdump_count(run, "dropped")
+
+    words = ["-i", interface, "-w", "/dev/null", "-s", "128", "-B", "16384", "-Z", "root"]
+    with running(where, "tcpdump", *words) as run:
+        run.wait_for("listening on")
+        yield Tool(TCPDUMP, run, read)
+
+
+def read_tcpdump_count(run: Running, what: str) -> int:
+    """Return the number of packets of a tcpdump that has ended: `captured` or `dropped`."""
+    found = re.findall(rf"^(\d+) packets? {what}", "".join(run.errors), re.MULTILINE)
+    return sum(map(int, found))
+
+
+def wait_until_idle(tools: Sequence[Tool], idle_after: float = IDLE_AFTER) -> None:
+    """Wait until all tools are idle and have reported, at most `idle_after` + BACKLOG seconds."""
+    time.sleep(idle_after)
     deadline = time.monotonic() + BACKLOG
     before = [tool.cpu_seconds() for tool in tools]
     while time.monotonic() < deadline:
         time.sleep(4 * POLL)
         now = [tool.cpu_seconds() for tool in tools]
         if all(later - sooner < POLL for later, sooner in zip(now, before, strict=True)):
-            time.sleep(REFRESH)
+            time.sleep(max(tool.refresh for tool in tools))
             return
         before = now
 

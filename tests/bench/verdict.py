@@ -24,8 +24,13 @@ class Verdict:
     right: int
     wrong: int
     unattributed: int
-    right_shares: Mapping[str, float]
-    """By the address of a measured side: the share of its truth that is right."""
+    by_address: Mapping[str, tuple[int, int]]
+    """By the address of a measured side: what is right, and the truth."""
+
+    def right_share(self, addresses: Collection[str]) -> float | None:
+        """Return the share of the truth at these addresses that is right; None without a truth."""
+        both = [self.by_address[address] for address in addresses if address in self.by_address]
+        return sum(right for right, _ in both) / sum(true for _, true in both) if both else None
 
     @property
     def missing(self) -> int:
@@ -62,5 +67,5 @@ def judge(
         right=right,
         wrong=given.total() - right,
         unattributed=sum(size for (pid, _), size in reported.items() if pid is None),
-        right_shares={address: rights[address] / size for address, size in truths.items()},
+        by_address={address: (rights[address], size) for address, size in truths.items()},
     )

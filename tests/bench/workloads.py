@@ -1,10 +1,12 @@
 """The workloads: the connections of each, their rate and their lifetime.
 
-Most measure one side of a wire. With `both_ends` the two sides are a host and a container on one
-veth, and the measured end of the veth shows the local ends of both.
+Most measure one side of a wire between two hosts. The two sides of a `veth` are a host and a
+container, those of a `bridge` a host and several containers, and its interface shows the local ends
+of both.
 """
 
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from typing import Any, Literal
 
 ADDRESSES = {4: ("10.78.0.1/24", "10.78.0.2/24"), 6: ("fd78::1/64", "fd78::2/64")}
@@ -24,8 +26,10 @@ class Workload:
     kind: Literal["connect", "exchange", "stream"] = "connect"
     inbound: bool = False
     """Whether the server is on the measured side, instead of the clients."""
-    both_ends: bool = False
-    """Whether the other side is a container of the measured one, so that both are measured."""
+    wire: Literal["hosts", "veth", "bridge"] = "hosts"
+    """What joins the two sides; both are measured unless they are two hosts."""
+    containers: int = 1
+    """On the other side of a bridge, each with the clients of its number."""
     version: Literal[4, 6] = 4
     clients: int = 3
     lifetime: float = 0.0
@@ -36,6 +40,10 @@ class Workload:
     connected: bool = True
     idle: tuple[tuple[int, int], ...] = ()
     """Further processes on the measured side: the idle sockets and other files of each."""
+    idle_inside: tuple[tuple[int, int], ...] = ()
+    """The same in the first container, or on the other host."""
+    crowd: int = 0
+    """Processes on the measured side that do nothing."""
     seconds: float | None = None
     """The duration of the load; None for that of the command line."""
 
@@ -49,26 +57,37 @@ class Workload:
         return self.addresses[0].partition("/")[0]
 
     @property
-    def far(self) -> str:
-        return self.addresses[1].partition("/")[0]
+    def fars(self) -> tuple[str, ...]:
+        """Return the addresses of the other side, one of each host or container."""
+        first = ip_address(self.addresses[1].partition("/")[0])
+        return tuple(str(first + number) for number in range(self.containers))
+
+    @property
+    def both_ends(self) -> bool:
+        """Return whether the other side is measured as well."""
+        return self.wire != "hosts"
 
     @property
     def measured(self) -> tuple[str, ...]:
         """Return the addresses of the measured sides."""
-        return (self.near, self.far) if self.both_ends else (self.near,)
+        return (self.near, *self.fars) if self.both_ends else (self.near,)
 
     @property
     def peers(self) -> tuple[str, ...]:
         """Return the remote addresses of the measured sides."""
-        return (self.far, self.near) if self.both_ends else (self.far,)
+        return (*self.fars, self.near) if self.both_ends else self.fars
 
     @property
     def server_address(self) -> str:
-        return self.near if self.inbound else self.far
+        return self.near if self.inbound else self.fars[0]
+
+    def client_address(self, client: int) -> str:
+        return self.fars[client % self.containers] if self.inbound else self.near
 
     @property
-    def client_address(self) -> str:
-        return self.far if self.inbound else self.near
+    def server_closes_first(self) -> bool:
+        """Return whether the server ends connections, which then last no longer than the reply."""
+        return self.inbound and not self.lifetime
 
     @property
     def server_ports(self) -> list[int]:
@@ -94,7 +113,7 @@ class Workload:
             "rate": self.rate / self.clients,
             "seconds": seconds,
         }
-        own_ports = {"local": self.client_address, "first_port": 2000 + UDP_PORTS * client}
+        own_ports = {"local": self.client_address(client), "first_port": 2000 + UDP_PORTS * client}
         if self.kind == "stream":
             return "stream", {**common, **own_ports, "size": 1000}
         if self.kind == "exchange":
@@ -105,7 +124,7 @@ class Workload:
             "lifetime": self._lifetime_of(client),
             "request": request,
             "reply": REPLY,
-            "closes_first": not self.inbound,
+            "closes_first": not self.server_closes_first,
         }
 
     def _lifetime_of(self, client: int) -> float:
@@ -121,7 +140,7 @@ class Workload:
             "udp": self.protocol == UDP,
             "workers": 4 if self.inbound else 2,
             "reply": 0 if self.kind == "stream" else REPLY,
-            "closes_first": self.inbound,
+            "closes_first": self.server_closes_first,
         }
 
 
@@ -146,13 +165,31 @@ WORKLOADS = {
         Workload("udp-inbound-v6", 1000, "exchange", inbound=True, version=6, endpoints="shared"),
         Workload("bulk", 10_000, "stream", clients=1),
         *(
-            replace(workload, name=workload.name + suffix, both_ends=True, idle=idle)
+            replace(workload, name=workload.name + suffix, wire="veth", idle=idle)
             for suffix, idle in (("", ()), ("-idle15000", ((15_000, 0),)))
             for workload in (
                 Workload("veth-100ms", 1000, lifetime=0.1, endpoints="shared"),
                 Workload("veth-inbound", 2000, inbound=True, clients=2),
                 Workload("veth-outbound", 2000, clients=2),
             )
+        ),
+        Workload(
+            "containers-100ms",
+            1000,
+            inbound=True,
+            wire="bridge",
+            containers=20,
+            clients=40,
+            lifetime=0.1,
+            endpoints="shared",
+        ),
+        Workload(
+            "container-inbound-idle15000",
+            2000,
+            wire="veth",
+            clients=2,
+            endpoints="shared",
+            idle_inside=((15_000, 0),) * 2,
         ),
     )
 }

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.bpf import require_bpf
@@ -30,7 +31,7 @@ def test_the_truth_of_a_container_on_a_veth_has_both_ends(tmp_path: Path, name: 
     verdict = tool["verdict"]
     assert verdict["truth"] == figures["load"]["bytes"] > 0
     assert verdict["missing"] == verdict["wrong"] == 0
-    assert verdict["right_shares"].keys() == {"10.78.0.1", "10.78.0.2"}
+    assert verdict["by_address"].keys() == {"10.78.0.1", "10.78.0.2"}
 
 
 def test_ledger_and_ebpf_attribute_every_byte_over_ipv6_and_at_servers(tmp_path: Path) -> None:
@@ -67,3 +68,48 @@ def test_a_pair_has_the_throughput_with_and_without_hogpipe(tmp_path: Path) -> N
         assert one["without"] > 1e6
         assert one["cpu_share"] >= 0
     assert done.stdout.count("Gbit/s") == 2
+
+
+TOOLS = ["tcpdump", "hogpipe", "hogpipe, ledger", "hogpipe, ebpf", "nethogs"]
+
+
+def measure_growth(path: Path, *words: str) -> dict[str, dict[str, Any]]:
+    """Return the figures of a run of growth.py by load and tool; each load has one size."""
+    run = run_bench("growth.py", *words, "--json", path)
+    assert run.returncode == 0, run.stderr
+    found = {}
+    for load, curves in json.loads(path.read_text())["sets"].items():
+        (point,) = curves["points"]
+        assert point["done"] > 0
+        found[load] = {one["tool"]: one for one in point["figures"]}
+        assert list(found[load]) == TOOLS
+    return found
+
+
+def test_each_kind_of_live_load_gives_every_byte_to_its_sender_or_server(tmp_path: Path) -> None:
+    require("ip", "tcpdump", "nethogs")
+    require_bpf()
+    loads = ("live", "live-received", "live-ports", "live-peers")
+    words = [*loads, "--sizes", "5", "--rate", "2000", "--seconds", "0.5"]
+    found = measure_growth(tmp_path / "figures.json", *words)
+    assert tuple(found) == loads
+    for load, figures in found.items():
+        for tool in TOOLS[:4]:
+            assert "remark" not in figures[tool], (load, figures[tool])
+            assert figures[tool]["dropped"] == 0, (load, tool)
+            assert figures[tool]["runs"][0] > 0
+        for tool in TOOLS[1:4]:
+            assert figures[tool]["right"] == 1, (load, tool)
+        assert figures["hogpipe, ebpf"]["kernel_us"] > 0
+
+
+def test_connections_beside_sockets_processes_and_in_containers_have_figures(
+    tmp_path: Path,
+) -> None:
+    require("ip", "tcpdump", "nethogs")
+    require_bpf()
+    words = ["sockets", "processes", "containers", "--sizes", "3", "--seconds", "1"]
+    found = measure_growth(tmp_path / "figures.json", *words)
+    for figures in found.values():
+        for tool in ("hogpipe, ledger", "hogpipe, ebpf"):
+            assert figures[tool]["right"] == pytest.approx(1, abs=0.001)

@@ -1,9 +1,14 @@
 """Writing and reading capture files, without libpcap."""
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
+
+from hogpipe.capture.formats import record_chain
 
 _MAGIC = 0xA1B2C3D4
 NANOSECOND_MAGIC, MODIFIED_MAGIC = 0xA1B23C4D, 0xA1B2CD34
@@ -61,6 +66,15 @@ def pcap_file(
         parts.append(struct.pack(order + "IIII", seconds, rest * scale, *sizes))
         parts += [bytes(8) if magic == MODIFIED_MAGIC else b"", frame]
     return b"".join(parts)
+
+
+@contextmanager
+def lanes_of(records: int, least: int) -> Iterator[None]:
+    """Have lanes of about so many records, and even a few of them be followed side by side."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record_chain, "_LANE_RECORDS", records)
+        patch.setattr(record_chain, "_MIN_LANES", least)
+        yield
 
 
 class Pcapng:

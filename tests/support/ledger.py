@@ -1,8 +1,10 @@
 """Owners, events and flows for tests of the ledger, and the settings of a run with a ledger."""
 
+import struct
+
 from hogpipe.attribution.ledger.ledger import Ledger
 from hogpipe.attribution.ledger.socket_events import SocketEvent
-from hogpipe.linux.bpf.shapes import EventKind
+from hogpipe.linux.bpf.shapes import SOCKET_EVENT, EventKind, format_of
 from hogpipe.model import Contested, FlowKey, LedgerEntry, Quality, SocketOwner, Span
 
 TCP, UDP = 6, 17
@@ -10,6 +12,8 @@ HERE, THERE, ELSEWHERE = b"\x0a\0\0\1", b"\x0a\0\0\2", b"\x0a\0\0\3"
 ANY4, ANY6 = bytes(4), bytes(16)
 NAMESPACE = 1
 ALICE, BOB = SocketOwner(10, 100, 1000, "alice", 1), SocketOwner(20, 200, 1001, "bob", 1)
+_MAPPED = bytes(10) + b"\xff\xff"
+_EVENT = struct.Struct(format_of(SOCKET_EVENT))
 SERVICE_MANAGER = SocketOwner(1, 1, 0, "systemd", 1)
 
 LEDGER_RUN = """
@@ -78,3 +82,29 @@ def find_owner(
     """Return the owner of the packets that passed in `span`, by default at `now`."""
     entry = ledger.owner_of(key, NAMESPACE, span or span_at(now), now)
     return (entry.quality, entry.owner) if isinstance(entry, LedgerEntry) else entry
+
+
+def encode_event(event: SocketEvent) -> bytes:
+    """Return an event as the kernel records it."""
+    addresses = event.local_address, event.remote_address
+    is_ipv6 = max(map(len, addresses)) == 16
+    prefix = _MAPPED if is_ipv6 else b""
+    local, remote = (
+        one if len(one) == 16 else (prefix + one).ljust(16, b"\0") for one in addresses
+    )
+    return _EVENT.pack(
+        event.boot_ns,
+        event.cookie,
+        event.namespace_cookie,
+        event.cgroup,
+        event.pid,
+        event.user_id,
+        event.kind,
+        10 if is_ipv6 else 2,
+        event.protocol,
+        event.local_port,
+        event.remote_port,
+        local,
+        remote,
+        event.command.encode(),
+    )

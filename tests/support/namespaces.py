@@ -135,6 +135,29 @@ def host_and_container(
         yield host, container
 
 
+@contextmanager
+def host_and_containers(host_address: str, addresses: Sequence[str]) -> Iterator[list[Namespace]]:
+    """Create a namespace of a host, and of a container for each address behind the bridge `left`.
+
+    The bridge has the host's address. The interface of each container is `right`.
+    """
+    with ExitStack() as stack:
+        host = stack.enter_context(namespace())
+        host.ip("link", "add", "left", "type", "bridge", "mcast_snooping", "0")
+        host.ip("address", "add", host_address, "dev", "left")
+        host.ip("link", "set", "left", "up")
+        sides = [host]
+        for number, address in enumerate(addresses):
+            made = stack.enter_context(namespace())
+            peer = ("peer", "name", "right", "netns", made.name)
+            host.ip("link", "add", f"port{number}", "type", "veth", *peer)
+            host.ip("link", "set", f"port{number}", "master", "left", "up")
+            made.ip("address", "add", address, "dev", "right")
+            made.ip("link", "set", "right", "up")
+            sides.append(made)
+        yield sides
+
+
 def _configure(left: Namespace, right: Namespace, addresses: Sequence[tuple[str, str]]) -> None:
     """Add the addresses of each pair to `left` and `right`, and bring both up."""
     for where, name, own in ((left, "left", 0), (right, "right", 1)):

@@ -9,17 +9,12 @@ the read before, the lost events happened between the two reads.
 
 from typing import NamedTuple
 
-from hogpipe.attribution.ledger.socket_events import (
-    EVENT_BYTES,
-    SocketEvent,
-    decode_events,
-    find_released,
-)
+from hogpipe.attribution.ledger.socket_events import EventBlock, find_released, measure_part
 from hogpipe.linux.bpf.loader import AttachedPrograms
 from hogpipe.linux.bpf.maps import Losses, RingBuffer, read_losses
 from hogpipe.linux.clocks import boot_clock
 
-_PART_BYTES = 400 * EVENT_BYTES  # to ingest an event takes some 10 us
+_PART_WORK = 400  # events that are ingested one by one, in some 4 ms
 
 
 class LossInterval(NamedTuple):
@@ -80,12 +75,13 @@ class EventReader:
         self._lost = lost
         return LossInterval(since_ns, boot_clock())
 
-    def take_part(self) -> list[SocketEvent]:
+    def take_part(self) -> EventBlock:
         """Take the oldest events out of the backlog, no more than can be ingested in 4 ms."""
-        part, self._backlog = self._backlog[:_PART_BYTES], self._backlog[_PART_BYTES:]
-        decoded = decode_events(part)
-        self._malformed += decoded.malformed
-        return decoded.events
+        size = measure_part(self._backlog, _PART_WORK)
+        block = EventBlock(self._backlog[:size])
+        self._backlog = self._backlog[size:]
+        self._malformed += block.malformed
+        return block
 
     def released_in_backlog(self) -> list[int]:
         """Return the cookies of the sockets that events in the backlog release."""

@@ -15,6 +15,8 @@ from hogpipe.attribution.resolver import FlowsInSpans, FlowSpans
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.model import OWN_NAMESPACE, Contested, FlowKey, LedgerEntry, Span
 
+_SLICE = 500  # flows that are found, in some 2 ms, before another thread may use the ledger
+
 
 class LedgerMatches(NamedTuple):
     """What a ledger knows of flows; a flow that it does not know is in neither."""
@@ -39,19 +41,44 @@ class FlowLookup:
         """
         self._ledger.refresh()
         inodes = {flow.namespace for flow in flows if flow.namespace is not None}
-        cookies = self._namespaces.find_cookies(inodes, now)
+        cookies: dict[int | None, int | None] = {None: None}
+        cookies.update(self._namespaces.find_cookies(inodes, now).items())
         matches = LedgerMatches({}, {})
+        whole: dict[int | None, list[tuple[FlowKey, Span | None]]] = {}
         for flow, spans in flows.items():
-            if flow.namespace is not None and flow.namespace not in cookies:
+            if flow.namespace not in cookies:
                 continue
-            cookie = None if flow.namespace is None else cookies[flow.namespace]
-            is_divisible = len(spans) > 1
-            entry = self._ledger.owner_of(flow, cookie, _hull(spans), is_divisible=is_divisible)
+            cookie = cookies[flow.namespace]
+            if len(spans) > 1:
+                self._find_divisible(flow, cookie, spans, matches)
+            else:
+                whole.setdefault(cookie, []).append((flow, spans[0] if spans else None))
+        for cookie, asked in whole.items():
+            for start in range(0, len(asked), _SLICE):
+                self._find_whole(asked[start : start + _SLICE], cookie, matches)
+        return matches
+
+    def _find_whole(self, asked: FlowsInSpans, cookie: int | None, matches: LedgerMatches) -> None:
+        """Find the owners of flows that are asked about in one span each."""
+        found = self._ledger.owners_of(asked, cookie)
+        for (flow, span), entry in zip(asked, found, strict=True):
             if isinstance(entry, LedgerEntry):
                 matches.entries[flow] = entry
             elif entry is not None:
-                matches.contested[flow] = self._find_by_span(flow, cookie, spans)
-        return matches
+                matches.contested[flow] = [] if span is None else [None]
+
+    def _find_divisible(
+        self, flow: FlowKey, cookie: int | None, spans: Sequence[Span], matches: LedgerMatches
+    ) -> None:
+        """Find the owner of a flow in all spans, or one for each span if the flow is contested."""
+        entry = self._ledger.owner_of(flow, cookie, _hull(spans), is_divisible=True)
+        if isinstance(entry, LedgerEntry):
+            matches.entries[flow] = entry
+        elif entry is not None:
+            entries = (self._ledger.owner_of(flow, cookie, span) for span in spans)
+            matches.contested[flow] = [
+                entry if isinstance(entry, LedgerEntry) else None for entry in entries
+            ]
 
     def recall(self, flows: FlowsInSpans) -> list[LedgerEntry | Contested | None]:
         """Return what the ledger has recorded of each flow of our own namespace, None of others.
@@ -62,17 +89,7 @@ class FlowLookup:
         found = iter(self._ledger.owners_of(own, self._namespaces.own_cookie))
         return [next(found) if flow.namespace == OWN_NAMESPACE else None for flow, _span in flows]
 
-    def _find_by_span(
-        self, flow: FlowKey, cookie: int | None, spans: Sequence[Span]
-    ) -> list[LedgerEntry | None]:
-        if len(spans) < 2:
-            return [None for _ in spans]
-        entries = (self._ledger.owner_of(flow, cookie, span) for span in spans)
-        return [entry if isinstance(entry, LedgerEntry) else None for entry in entries]
 
-
-def _hull(spans: Sequence[Span]) -> Span | None:
+def _hull(spans: Sequence[Span]) -> Span:
     """Return the time from the beginning of the first span to the end of the last."""
-    if not spans:
-        return None
     return Span(min(one.start_ns for one in spans), max(one.end_ns for one in spans))

@@ -5,12 +5,12 @@ them. `KernelLedger` locks all three and converts the time of packets to that of
 
 Threads
 -------
-A thread of its own ingests events as they come, so that a process is identified soon after it first
-used a socket, and the ring buffer does not fill up between lookups. Lookups first ingest all events
-until now (`refresh`), so that they find each socket whose packets have passed.
+Lookups first ingest all events until now (`refresh`), so that they find each socket whose packets
+have passed. Where there was no lookup for `_LONGEST_PAUSE`, a thread of its own ingests the events,
+so that the ring buffer does not fill up: many events cost one wake-up.
 
-Another thread reads each process when it first uses a socket (`ProcessWatch`), without this lock,
-so that a process that exits soon after is known.
+Another thread reads each process when it first uses a socket (`ProcessWatch`), at once and without
+this lock, so that a process that exits soon after is known.
 
 One lock is held while events are ingested and while a lookup runs. A backlog is ingested in parts,
 and the lock is fair, so that no thread waits for it longer than some milliseconds.
@@ -18,6 +18,7 @@ and the lock is fair, so that no thread waits for it longer than some millisecon
 Known limits: packets captured while the wall clock is stepped may be matched to the wrong time.
 """
 
+import math
 import os
 import select
 import threading
@@ -48,8 +49,11 @@ from hogpipe.model import (
 )
 from hogpipe.protocols import NANOSECONDS
 
-# Under load events are ingested this often; on a quiet host the first one wakes the thread.
-_PAUSE_MS = 10
+# Seconds from the first event to the ingestion of those until then, if no lookup comes before.
+_LONGEST_PAUSE, _SHORTEST_PAUSE = 0.1, 0.01
+_MANY_EVENTS = 2500  # in a pause: a sixteenth of what the ring buffer holds
+# From this number of TCP events on, a block is cheaper to ingest than its events one by one.
+_MANY_TCP_EVENTS = 24
 # No snapshot is taken before this time has passed without a loss of events.
 _CALM_NS = NANOSECONDS
 
@@ -82,6 +86,8 @@ class KernelLedger:
         self._ledger = Ledger(self.stale, grace=grace, max_sockets=max_sockets)
         self._lost_ns = 0
         """When events were lost last."""
+        self._read_at = -math.inf
+        """When events were read last, seconds of the monotonic clock."""
         self._boot_time_ns = read_boot_time()
         self._closed = False
         with ExitStack() as stack:
@@ -93,22 +99,13 @@ class KernelLedger:
             readers = processes or ProcessReader(Procfs(procfs))
             watch = ProcessWatch(programs, readers, self._owners.starts, clock)
             stack.callback(watch.close)
-            self._thread = _IngestThread(self._events.fileno(), self.refresh)
+            self._thread = _IngestThread(self._events.fileno(), self._ingest_unread)
             self._resources = stack.pop_all()
         self.stale.ingest_before_drain(self._ingest_for_drain)
 
     def refresh(self) -> None:
         """Ingest all events until now."""
-        self._boot_time_ns = read_boot_time()
-        has_read = False
-        while True:
-            with self._lock:
-                if not self._events.has_backlog:
-                    if has_read or self._closed:
-                        return
-                    has_read = True
-                    self._read()
-                self._ingest_part()
+        self._ingest_all()
 
     def owner_of(
         self,
@@ -133,13 +130,13 @@ class KernelLedger:
         self, flows: FlowsInSpans, namespace_cookie: int | None
     ) -> list[LedgerEntry | Contested | None]:
         """Return the owners of several flows of one network namespace."""
-        asked = [(flow, self._to_boot_time(span)) for flow, span in flows]
+        boot_time_ns, present = self._boot_time_ns, self._to_boot_time(None)
+        asked = [
+            (flow, Span(span[0] - boot_time_ns, span[1] - boot_time_ns) if span else present)
+            for flow, span in flows
+        ]
         with self._lock:
-            now = self._clock()
-            return [
-                self._ledger.owner_of(flow, namespace_cookie, boot_span, now)
-                for flow, boot_span in asked
-            ]
+            return self._ledger.owners_of(asked, namespace_cookie, self._clock())
 
     def record_comparison(self, cookie: int, /, *, is_held_by_owner: bool) -> None:
         """Do nothing: each lookup of a lasting socket is compared with /proc."""
@@ -185,6 +182,29 @@ class KernelLedger:
             self._closed = True
             self._resources.close()
 
+    def _ingest_all(self) -> int:
+        """Ingest all events until now, and return how many there were."""
+        self._boot_time_ns = read_boot_time()
+        has_read = False
+        ingested = 0
+        while True:
+            with self._lock:
+                if not self._events.has_backlog:
+                    if has_read or self._closed:
+                        return ingested
+                    has_read = True
+                    self._read()
+                ingested += self._ingest_part()
+
+    def _ingest_unread(self, since: float) -> int:
+        """Ingest all events until now, and return how many there were.
+
+        Not where all events were read and ingested `since`: then there are lookups.
+        """
+        if self._read_at >= since and not self._events.has_backlog:
+            return 0
+        return self._ingest_all()
+
     def _ingest_for_drain(self) -> None:
         """Ingest the events until now before stale flows are drained, or a part of a backlog.
 
@@ -205,21 +225,41 @@ class KernelLedger:
         return Span(span.start_ns - self._boot_time_ns, span.end_ns - self._boot_time_ns)
 
     def _read(self) -> None:
+        self._read_at = time.monotonic()
         loss = self._events.read()
         if loss is not None:
             self._lost_ns = loss.until_ns
             self._ledger.record_loss(*loss)
 
-    def _ingest_part(self) -> None:
+    def _ingest_part(self) -> int:
         now = self._clock()
-        for event in self._events.take_part():
-            self._ledger.ingest(event, self._owners.find(event, now), now)
+        block = self._events.take_part()
+        if block.tcp_events >= _MANY_TCP_EVENTS:
+            self._ledger.ingest_block(block, self._owners.find_each(block, now), now)
+        else:
+            for event in block:
+                self._ledger.ingest(event, self._owners.find(event, now), now)
+        return len(block)
+
+
+def next_pause(pause: float, ingested: int) -> float:
+    """Return the pause after one in which `ingested` events came, in seconds.
+
+    It becomes shorter where so many events come that the ring buffer might fill up.
+    """
+    if ingested > _MANY_EVENTS:
+        return max(pause / 2, _SHORTEST_PAUSE)
+    return min(pause * 2, _LONGEST_PAUSE)
 
 
 class _IngestThread:
-    """Calls `ingest` whenever `events_fd` is readable, until `stop`. Raises OSError."""
+    """Calls `ingest` soon after `events_fd` becomes readable, until `stop`. Raises OSError.
 
-    def __init__(self, events_fd: int, ingest: Callable[[], None]) -> None:
+    `ingest` is given the time since when there are events, by the monotonic clock, and returns the
+    number of events that it ingested.
+    """
+
+    def __init__(self, events_fd: int, ingest: Callable[[float], int]) -> None:
         self._events_fd = events_fd
         self._ingest = ingest
         self._stopped = False
@@ -245,12 +285,12 @@ class _IngestThread:
         ready = select.poll()
         ready.register(self._stop_read_fd, select.POLLIN)
         ready.register(self._events_fd, select.POLLIN)
-        while True:
-            if self._stop_read_fd in {descriptor for descriptor, _ in ready.poll()}:
+        pause = _LONGEST_PAUSE
+        while self._stop_read_fd not in {descriptor for descriptor, _ in ready.poll()}:
+            readable_since = time.monotonic()
+            if stop.poll(1000 * pause):
                 return
-            self._ingest()
-            if stop.poll(_PAUSE_MS):
-                return
+            pause = next_pause(pause, self._ingest(readable_since))
 
     def _close(self) -> None:
         os.close(self._stop_read_fd)

@@ -8,10 +8,12 @@ in `_at` is a time of the caller's clock, in seconds.
 """
 
 import math
+from collections.abc import Sequence
+from itertools import repeat
 
 import msgspec
 
-from hogpipe.attribution.ledger.socket_events import SocketEvent
+from hogpipe.attribution.ledger.socket_events import FiveTuple, Openings, SocketEvent
 from hogpipe.linux.bpf.shapes import EventKind
 from hogpipe.model import FlowKey, Quality, SocketOwner, is_same_process
 from hogpipe.protocols import NANOSECONDS, TCP
@@ -21,8 +23,6 @@ NO_ADDRESS = b""
 
 _MAX_HANDSHAKE_NS = NANOSECONDS
 
-FiveTuple = tuple[int, int, bytes, int, bytes, int]
-"""Namespace cookie, protocol, local address and port, remote address and port."""
 LocalPort = tuple[int, int, int]
 """Namespace cookie, protocol, local port."""
 RemoteEndpoint = tuple[int, int, bytes, int]
@@ -123,6 +123,37 @@ def apply_event(
     if known is not None:
         _inherit(socket, known, event)
     return socket
+
+
+def open_connections(
+    openings: Openings, owners: Sequence[SocketOwner | None], now: float, expires_at: float
+) -> list[KnownSocket]:
+    """Return the connections that events of `owners` open, none of which was known before.
+
+    They are as `apply_event` returns them, ingested `now`, and expire at `expires_at`.
+    """
+    namespaces, protocols, *endpoints = zip(*openings.five_tuples, strict=True)
+    accepted, boot_ns = openings.accepted, openings.boot_ns
+    return list(
+        map(
+            KnownSocket,
+            openings.cookies,
+            namespaces,
+            protocols,
+            owners,
+            [Quality.LISTENER if one else Quality.EXACT for one in accepted],
+            *endpoints,
+            repeat(False),  # serves_port
+            [0 if one else since_ns for one, since_ns in zip(accepted, boot_ns, strict=True)],
+            repeat(None),  # until_ns
+            boot_ns,
+            repeat(now),
+            repeat(None),  # complete_until_ns
+            repeat(False),  # from_snapshot
+            repeat(None),  # released_ns
+            repeat(expires_at),
+        )
+    )
 
 
 def take_five_tuple(connection: KnownSocket, former: KnownSocket) -> None:

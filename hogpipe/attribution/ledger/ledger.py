@@ -27,12 +27,19 @@ releases it. A port that was released may be bound by another process. In both c
 were answered before are invalidated.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from hogpipe.attribution.ledger.invalidation import InvalidationIndex
-from hogpipe.attribution.ledger.known_socket import KnownSocket, apply_event, take_five_tuple
+from hogpipe.attribution.ledger.known_socket import (
+    KnownSocket,
+    LocalPort,
+    apply_event,
+    open_connections,
+    take_five_tuple,
+)
 from hogpipe.attribution.ledger.retention import RetainedSockets
 from hogpipe.attribution.ledger.snapshot_merge import (
     SnapshotMerge,
@@ -41,12 +48,13 @@ from hogpipe.attribution.ledger.snapshot_merge import (
     replaces_sharer,
     takes_address,
 )
-from hogpipe.attribution.ledger.socket_events import SocketEvent
+from hogpipe.attribution.ledger.socket_events import EventBlock, Openings, Release, SocketEvent
 from hogpipe.attribution.ledger.socket_index import SocketIndex
 from hogpipe.attribution.ledger.socket_lookup import (
     NoMatch,
     SocketMatch,
     find_socket,
+    holds_since,
     is_lasting,
     may_outlive_owner,
 )
@@ -88,12 +96,34 @@ class Ledger:
         self._counts = LedgerCounts()
         self._lost_until_ns = -1
 
+    def ingest_block(
+        self, block: EventBlock, owners: Sequence[SocketOwner | None], now: float
+    ) -> None:
+        """Record a block of events; `owners` has the process that each names.
+
+        The result is as if each was ingested on its own. Openings of connections with a five-tuple
+        of which no socket is known change nothing but their own socket, so they are recorded first,
+        together.
+        """
+        self._sockets.expire(now)
+        opened = set(self._ingest_openings(block.find_openings(), owners, now))
+        releases = block.find_releases()
+        for position, owner in enumerate(owners):
+            if position in releases:
+                self._counts.events += 1
+                self._release(releases[position], owner, now)
+            elif position not in opened:
+                self.ingest(block.decode(position), owner, now)
+        while self._sockets.evict_excess():
+            self._counts.evicted += 1
+
     def ingest(self, event: SocketEvent, owner: SocketOwner | None, now: float) -> None:
         """Record an event; `owner` is the process that it names, None if it names none."""
         self._counts.events += 1
         self._sockets.expire(now)
         if event.kind is EventKind.RELEASED:
-            self._release(event, owner, now)
+            release = event.cookie, event.boot_ns, event.local_port, event.remote_port
+            self._release(release, owner, now)
             return
         known = self._sockets.get(event.cookie)
         if not event.namespace_cookie and known is None:
@@ -184,6 +214,26 @@ class Ledger:
             return None
         return self._make_entry(flow, found[0], now)
 
+    def owners_of(
+        self, flows: Sequence[tuple[FlowKey, Span]], namespace_cookie: int | None, now: float
+    ) -> list[LedgerEntry | Contested | None]:
+        """Return the owners of several flows, each as `owner_of` does.
+
+        Most flows have one connection that holds their five-tuple since their first packet: for
+        these no other socket is looked at.
+        """
+        self._sockets.expire(now)
+        found: list[LedgerEntry | Contested | None] = []
+        for flow, span in flows:
+            socket = None
+            if namespace_cookie is not None and flow.protocol == TCP:
+                socket = self._index.find_only(flow, namespace_cookie)
+            if socket is not None and holds_since(socket, span.start_ns):
+                found.append(self._make_entry(flow, SocketMatch(socket.quality, socket), now))
+            else:
+                found.append(self.owner_of(flow, namespace_cookie, span, now))
+        return found
+
     def invalidate(self, cookies: Iterable[int]) -> None:
         """Invalidate the flows that were answered from these sockets."""
         for socket in filter(None, map(self._sockets.get, cookies)):
@@ -194,6 +244,55 @@ class Ledger:
         counts = msgspec.structs.replace(self._counts, sockets=len(self._sockets))
         counts.evicted += self._invalidation.evicted
         return counts
+
+    def _ingest_openings(
+        self, openings: Openings, owners: Sequence[SocketOwner | None], now: float
+    ) -> Sequence[int]:
+        """Record the connections that concern no other socket; return where their events are."""
+        openings = self._select_unrelated(openings)
+        if not openings.positions:
+            return ()
+        self._counts.events += len(openings.positions)
+        opened = open_connections(
+            openings,
+            [owners[position] for position in openings.positions],
+            now,
+            self._sockets.expiry_from(now),
+        )
+        self._sockets.add_each(opened, now)
+        self._index.add_each_by_five_tuple(openings.five_tuples, opened)
+        by_listener = dict[tuple[LocalPort, bytes], SocketOwner | None]()
+        for socket in [one for one in opened if one.owner is None]:
+            listener = socket.port_key, socket.local_address
+            if listener not in by_listener:
+                self._set_owner_by_listener(socket)
+                by_listener[listener] = socket.owner
+            socket.owner = by_listener[listener]
+        return openings.positions
+
+    def _select_unrelated(self, openings: Openings) -> Openings:
+        """Return the openings with a cookie and a five-tuple that no other, and no socket has."""
+        cookies, five_tuples = openings.cookies, openings.five_tuples
+        known_cookies, known_tuples = self._sockets.cookies, self._index.five_tuples
+        if (
+            all(openings.is_whole)
+            and len({*cookies}) == len({*five_tuples}) == len(cookies)
+            and known_cookies.isdisjoint(cookies)
+            and known_tuples.isdisjoint(five_tuples)
+            and min(openings.boot_ns, default=0) > self._lost_until_ns
+        ):
+            return openings
+        with_cookie, with_tuple = Counter(cookies), Counter(five_tuples)
+        return openings.select(
+            [
+                is_whole
+                and with_cookie[cookie] == with_tuple[five_tuple] == 1
+                and cookie not in known_cookies
+                and five_tuple not in known_tuples
+                and boot_ns > self._lost_until_ns
+                for _, cookie, five_tuple, boot_ns, _, is_whole in zip(*openings, strict=True)
+            ]
+        )
 
     def _update(
         self, known: KnownSocket | None, event: SocketEvent, owner: SocketOwner | None
@@ -256,25 +355,26 @@ class Ledger:
         if socket.protocol == TCP:
             take_five_tuple(socket, former)
 
-    def _release(self, event: SocketEvent, owner: SocketOwner | None, now: float) -> None:
-        socket = self._sockets.get(event.cookie)
+    def _release(self, release: Release, owner: SocketOwner | None, now: float) -> None:
+        cookie, boot_ns, local_port, remote_port = release
+        socket = self._sockets.get(cookie)
         if socket is None:
             self._counts.unknown_releases += 1
-            self._snapshot.record_release(event.cookie)
+            self._snapshot.record_release(cookie)
             return
-        if not socket.local_port and socket.remote_port and event.local_port:
+        if not socket.local_port and socket.remote_port and local_port:
             self._index.remove(socket)
-            socket.local_port = event.local_port
-            if event.remote_port == socket.remote_port:
+            socket.local_port = local_port
+            if remote_port == socket.remote_port:
                 self._index_by_five_tuple(socket)
         if socket.quality is Quality.LISTENER and owner is not None:
-            if not is_same_process(socket.owner, owner):
+            if socket.answered_flows and not is_same_process(socket.owner, owner):
                 self._invalidation.invalidate(socket)
             socket.owner, socket.quality = owner, Quality.EXACT
         if socket.protocol != TCP or socket.serves_port:
             self._invalidation.invalidate(socket)  # another socket may take the port
-            socket.until_ns = event.boot_ns
-        socket.released_ns = socket.last_event_ns = event.boot_ns
+            socket.until_ns = boot_ns
+        socket.released_ns = socket.last_event_ns = boot_ns
         socket.last_event_at = now
         self._sockets.start_grace(socket, now)
 
@@ -287,12 +387,14 @@ class Ledger:
             self._invalidation.record(flow, socket)  # the SYN of the next connection invalidates it
         else:
             self._invalidation.invalidate_flow(flow)  # later packets may belong to another socket
+        is_released = socket.released_ns is not None
+        is_open = not is_released and socket.until_ns is None
         return LedgerEntry(
             quality,
             owner,
             socket.cookie,
-            may_outlive_owner=may_outlive_owner(socket, now),
-            is_released=socket.released_ns is not None,
-            is_lasting=is_lasting(socket, now),
-            used_ns=socket.last_event_ns,
+            is_open and may_outlive_owner(socket, now),
+            is_released,
+            is_open and is_lasting(socket, now),
+            socket.last_event_ns,
         )

@@ -115,12 +115,12 @@ class LedgerResolver:
             for flow, entry in first.entries.items()
             if is_conclusive(flow, entry, owners)
         }
-        rest = {
-            flow: spans
-            for flow, spans in flows.items()
-            if flow not in resolved and flow not in contested
-        }
-        if rest:
+        if len(resolved) + len(contested) < len(flows):
+            rest = {
+                flow: spans
+                for flow, spans in flows.items()
+                if flow not in resolved and flow not in contested
+            }
             shown = self._procfs_resolver.resolve(rest)
             again = self._in_use.lookup.find(rest, now)
             chosen = choose(rest, shown, again, owners)

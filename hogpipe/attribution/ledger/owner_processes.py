@@ -21,7 +21,7 @@ from hogpipe.model import (
     Quality,
     SocketOwner,
 )
-from hogpipe.protocols import DATAGRAMS
+from hogpipe.protocols import DATAGRAMS, TCP
 
 _MAX_EXITED = 4096
 
@@ -87,6 +87,7 @@ class LookupOwners:
         self._find = cache(lambda owner: processes.find(owner, now))
         self.is_alive: Callable[[SocketOwner], bool] = cache(processes.is_alive)
         self._read_last_fork = cache(processes.read_last_fork)
+        self._own_connection = cache(self._resolve_connection)
 
     def has_forked(self, entry: LedgerEntry) -> bool:
         """Return whether the owner has forked since it used the socket: a child has a copy of it.
@@ -100,6 +101,8 @@ class LookupOwners:
 
     def resolve(self, flow: FlowKey, entry: LedgerEntry) -> Resolution:
         """Return the resolution of a flow that the ledger knows."""
+        if flow.protocol == TCP and entry.quality is Quality.EXACT:
+            return self._own_connection(entry.owner)
         return Resolution(
             self._attribute(entry), is_final=True, may_be_reused=may_be_reused(flow, entry)
         )
@@ -108,6 +111,10 @@ class LookupOwners:
         """Return the resolution of a contested flow, from an entry for each span."""
         by_span = tuple(map(self._attribute, entries))
         return Resolution(UNATTRIBUTED, is_final=True, owners_by_span=by_span)
+
+    def _resolve_connection(self, owner: SocketOwner) -> Resolution:
+        """Return the resolution of all connections of an owner."""
+        return Resolution(Attribution(Quality.EXACT, self._find(owner)), is_final=True)
 
     def _attribute(self, entry: LedgerEntry | None) -> Attribution:
         if entry is None:

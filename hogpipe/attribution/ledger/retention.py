@@ -5,8 +5,10 @@ evicted, but one that is open and serves a port only after `_MAX_SPARED` others 
 Times are seconds of the caller's clock.
 """
 
-from collections import deque
-from collections.abc import Collection, Iterator
+from collections import Counter, OrderedDict, deque
+from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import repeat
 
 from hogpipe.attribution.ledger.known_socket import KnownSocket
 from hogpipe.attribution.ledger.socket_index import SocketIndex
@@ -24,9 +26,10 @@ class RetainedSockets:
         self._index = index
         self._grace = grace
         self._max_sockets = max_sockets
-        self._sockets: dict[int, KnownSocket] = {}
-        """The oldest first."""
-        self._namespaces: dict[int, int] = {}
+        self._sockets: OrderedDict[int, KnownSocket] = OrderedDict()
+        """The oldest first. To find the first entry of a dict takes longer with each one that was
+        removed before it."""
+        self._namespaces = Counter[int]()
         """The number of sockets in each network namespace, by its cookie."""
         self._expiries: deque[tuple[float, int]] = deque()
         """Time and cookie, the earliest first. A socket may have several; the last one counts."""
@@ -47,15 +50,26 @@ class RetainedSockets:
         """Return the cookies of the network namespaces of all sockets."""
         return self._namespaces.keys()
 
+    @property
+    def cookies(self) -> AbstractSet[int]:
+        """Return the cookies of all sockets."""
+        return self._sockets.keys()
+
     def get(self, cookie: int) -> KnownSocket | None:
         """Return the socket of a cookie, None if it is unknown."""
         return self._sockets.get(cookie)
 
     def add(self, socket: KnownSocket) -> None:
         """Add a socket whose cookie is unknown."""
-        namespace = socket.namespace_cookie
-        self._namespaces[namespace] = self._namespaces.get(namespace, 0) + 1
+        self._namespaces[socket.namespace_cookie] += 1
         self._sockets[socket.cookie] = socket
+
+    def add_each(self, sockets: Sequence[KnownSocket], now: float) -> None:
+        """Add sockets whose cookies are unknown, with the grace time counted from `now`."""
+        cookies = [one.cookie for one in sockets]
+        self._namespaces.update([one.namespace_cookie for one in sockets])
+        self._sockets.update(zip(cookies, sockets, strict=True))
+        self._expiries.extend(zip(repeat(self.expiry_from(now)), cookies))
 
     def remove(self, socket: KnownSocket) -> None:
         """Remove a socket."""
@@ -66,9 +80,13 @@ class RetainedSockets:
         if not self._namespaces[namespace]:
             del self._namespaces[namespace]
 
+    def expiry_from(self, now: float) -> float:
+        """Return when a socket expires whose grace time is counted from `now`."""
+        return now + self._grace
+
     def start_grace(self, socket: KnownSocket, now: float) -> None:
         """Let a socket expire after the grace time, counted from `now`."""
-        socket.expires_at = now + self._grace
+        socket.expires_at = self.expiry_from(now)
         self._expiries.append((socket.expires_at, socket.cookie))
 
     def expire(self, now: float) -> None:
@@ -86,7 +104,7 @@ class RetainedSockets:
             socket = next(iter(self._sockets.values()))
             if socket.released_ns is not None or not socket.serves_port:
                 break
-            self._sockets[socket.cookie] = self._sockets.pop(socket.cookie)
+            self._sockets.move_to_end(socket.cookie)
         self.remove(next(iter(self._sockets.values())))
         while self._expiries and self._expiries[0][1] not in self._sockets:
             self._expiries.popleft()

@@ -13,16 +13,17 @@ A socket stays in the index after another took its five-tuple or port, since flo
 later than their packets pass: at most `_MAX_FORMER` former sockets of each.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from collections.abc import Set as AbstractSet
 from typing import TypeVar
 
 from hogpipe.attribution.ledger.known_socket import (
     NO_ADDRESS,
-    FiveTuple,
     KnownSocket,
     LocalPort,
     RemoteEndpoint,
 )
+from hogpipe.attribution.ledger.socket_events import FiveTuple
 from hogpipe.model import FlowKey, Span, is_same_process
 from hogpipe.protocols import TCP
 
@@ -56,6 +57,17 @@ class SocketIndex:
         self._by_five_tuple[five_tuple] = (*former[-_MAX_FORMER:], socket)
         return former[-1] if former else None
 
+    @property
+    def five_tuples(self) -> AbstractSet[FiveTuple]:
+        """Return the five-tuples of which a socket is known."""
+        return self._by_five_tuple.keys()
+
+    def add_each_by_five_tuple(
+        self, five_tuples: Collection[FiveTuple], sockets: Collection[KnownSocket]
+    ) -> None:
+        """Add sockets by their five-tuples, of which no socket is known."""
+        self._by_five_tuple.update(zip(five_tuples, zip(sockets, strict=True), strict=True))
+
     def add_by_free_five_tuple(self, socket: KnownSocket) -> None:
         """Add a socket by its five-tuple unless there is one already."""
         self._by_five_tuple.setdefault(socket.five_tuple, (socket,))
@@ -80,14 +92,19 @@ class SocketIndex:
         """Remove a socket from all tables; its addresses and ports are those it was added with."""
         five_tuple = socket.five_tuple
         there = self._by_five_tuple.get(five_tuple)
-        if there is not None:
+        if there is not None and len(there) == 1:
+            if there[0] is socket:
+                del self._by_five_tuple[five_tuple]
+        elif there is not None:
             others = tuple(one for one in there if one is not socket)
             if others:
                 self._by_five_tuple[five_tuple] = others
             else:
                 del self._by_five_tuple[five_tuple]
-        _remove(self._by_port, socket.port_key, socket.cookie)
-        _remove(self._by_remote, socket.remote_key, socket.cookie)
+        if socket.serves_port:
+            _remove(self._by_port, socket.port_key, socket.cookie)
+        if not socket.local_port:
+            _remove(self._by_remote, socket.remote_key, socket.cookie)
 
     def find_candidates(self, flow: FlowKey, namespace_cookie: int) -> Iterable[list[KnownSocket]]:
         """Yield the sockets that may belong to `flow`, in groups, the most specific match first.
@@ -102,6 +119,19 @@ class SocketIndex:
         at_port = self._by_port.get((namespace_cookie, flow.protocol, flow.local_port))
         if at_port is not None:
             yield from _group_by_binding(at_port.values(), flow.local_address)
+
+    def find_only(self, connection: FlowKey, namespace_cookie: int) -> KnownSocket | None:
+        """Return the only socket that is known by the five-tuple of a TCP flow, None if not one."""
+        five_tuple = (
+            namespace_cookie,
+            TCP,
+            connection.local_address,
+            connection.local_port,
+            connection.remote_address,
+            connection.remote_port,
+        )
+        sockets = self._by_five_tuple.get(five_tuple)
+        return sockets[0] if sockets is not None and len(sockets) == 1 else None
 
     def find_listeners_from_snapshot(self, accepted: KnownSocket) -> list[KnownSocket]:
         """Return the listening sockets of a snapshot that may have accepted a connection.

@@ -82,21 +82,24 @@ def find_socket(
     return NoMatch.AMBIGUOUS if at_once else NoMatch.CONTESTED
 
 
+def holds_since(socket: KnownSocket, start_ns: int) -> bool:
+    """Return whether a socket certainly holds its five-tuple or port, since `start_ns` at least."""
+    if socket.until_ns is not None or socket.complete_until_ns is not None:
+        return False
+    return socket.since_ns <= start_ns + _CLOCK_ERROR_NS
+
+
 def may_outlive_owner(socket: KnownSocket, now: float) -> bool:
-    """Return whether a socket may still be open in another process after its owner has exited.
+    """Return whether an open socket may stay so in another process after its owner has exited.
 
     The release of most connections is not recorded. Those whose last event is recent are taken for
     short-lived ones.
     """
-    if socket.released_ns is not None or socket.until_ns is not None:
-        return False
     return socket.protocol != TCP or now - socket.last_event_at > _SHORT_LIFE_SECONDS
 
 
 def is_lasting(socket: KnownSocket, now: float) -> bool:
     """Return whether an open socket is old enough to have been passed on to another process."""
-    if socket.released_ns is not None or socket.until_ns is not None:
-        return False
     return now - socket.last_event_at > _LASTING_SECONDS
 
 

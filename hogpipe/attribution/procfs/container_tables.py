@@ -2,16 +2,25 @@
 
 In: the flows of a batch. Out: a match for each flow, except for those that are deferred.
 
-The sockets of a namespace are read through any process in it: from its /proc/PID/net, or over a
-sock_diag link opened inside the namespace (`table_source`), whichever costs less. For a batch, each
-namespace is read once into one index: equal addresses and ports in two namespaces never mix. After
-reading, the process is checked to be in the namespace still; if not, another process is tried.
+The sockets of a namespace are read over a sock_diag link inside it, which stays open
+(`namespace_links`): by five-tuple, or by a dump where that costs less (`tcp_lookup`). Where the
+namespace may not be entered, they are read from the /proc/PID/net of a process in it. For a batch,
+each namespace is read once into one index: equal addresses and ports in two namespaces never mix.
 
-For each table that is not read over sock_diag the kernel walks the sockets of all namespaces, which
-takes some milliseconds on a large host. So that many containers do not delay the whole batch, the
-CPU time of a batch is bounded: namespaces whose last read is the oldest come first, and the flows
-of the others are deferred to the next batch. So are flows without a socket if one of their tables
-was not read to its end by the deadline of the lookup.
+Budgets
+-------
+For each table of /proc/PID/net, and for each dump, the kernel walks the sockets of all namespaces:
+a millisecond on a small host, some ten on a large one, for each namespace. So that many containers
+delay neither the host's own flows in their batch nor the next lookup, which waits for the CPU
+budget of all lookups:
+
+- What is spent on namespaces for which a table of /proc/PID/net was read, or a dump made for flows
+  that were not found, has a budget of its own, a share of one core. Without credit the flows that
+  need it are deferred.
+- The CPU time of a batch is bounded. Flows of the namespaces beyond are deferred.
+
+The namespaces that were read the longest time ago come first. Deferred, too, are flows without a
+socket if one of their tables was not read to its end by the deadline of the lookup.
 
 Known limits: no match for a flow that may be in several namespaces, nor for one in a namespace
 without a process that may be read. Socket inodes are unique on the host, so `fd_cache` needs no
@@ -20,31 +29,35 @@ namespace.
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 
+from hogpipe.attribution.budget import CpuBudget
 from hogpipe.attribution.procfs.endpoint_heuristic import Endpoint
 from hogpipe.attribution.procfs.matching import NO_MATCH, Match, TableIndex, is_conclusive
 from hogpipe.attribution.procfs.reader_choice import Reader
 from hogpipe.attribution.procfs.table_reader import EndpointSockets, Reading, TableReader
-from hogpipe.attribution.procfs.table_source import ContainerSource, OpenInside
+from hogpipe.attribution.procfs.table_source import ContainerSource
 from hogpipe.attribution.procfs.tcp_lookup import ReadCounts
+from hogpipe.linux.netns.namespace_links import NamespaceLinks
 from hogpipe.linux.netns.namespace_processes import NamespaceProcesses
 from hogpipe.linux.procfs import Procfs
 from hogpipe.model import FlowKey
 
 NO_ENDPOINTS: Mapping[int, Collection[Endpoint]] = MappingProxyType({})
 
-_MAX_ATTEMPTS = 4  # processes of a namespace that are tried in a batch
 _MAX_SECONDS = 0.05  # of CPU, beyond those of the last namespace
+_REFRESH_SECONDS = 1.0  # between two lists of the processes, while there are flows of containers
+_WALK_BURST = 0.25  # seconds in which the credit of walks is earned
 
 
 class ContainerTables:
     """Reads the socket tables of other namespaces than this one. For one thread at a time.
 
     `clock` returns seconds; `processes` uses them as the age of processes. `fixed` is as in
-    `TableReader`. A lookup is one call of `match`, calls of `read_endpoint_sockets`, and
-    `end_lookup`.
+    `TableReader`, `walk_budget` the share of one core for walks. A lookup is one call of `match`,
+    and then calls of `read_endpoint_sockets`.
     """
 
     def __init__(
@@ -52,24 +65,28 @@ class ContainerTables:
         procfs: Procfs,
         processes: NamespaceProcesses,
         clock: Callable[[], float],
-        open_inside: OpenInside,
+        links: NamespaceLinks,
         *,
-        fixed: Reader | None = Reader.PROCFS,
+        fixed: Reader,
+        walk_budget: float,
         max_seconds: float = _MAX_SECONDS,
     ) -> None:
         self._procfs = procfs
         self._processes = processes
         self._clock = clock
-        self._open_inside = open_inside
+        self._links = links
         self._fixed = fixed
+        self._walks = CpuBudget(walk_budget, clock(), burst=_WALK_BURST)
         self._max_seconds = max_seconds
         self._sources: dict[int, ContainerSource] = {}
         """By namespace, like `_readers`."""
         self._readers: dict[int, TableReader] = {}
         self._warned: set[str] = set()
         self._deadline = math.inf
+        self._refreshed = -math.inf
+        """When the processes were listed last."""
         self._read_in: dict[int, int] = {}
-        """By namespace: the number of the batch that read it last."""
+        """By namespace: the number of the batch that read it last; not one without credit."""
         self._batch = 0
         self.counts = ReadCounts()
         self.deferred = 0
@@ -88,7 +105,8 @@ class ContainerTables:
         are kept for `read_endpoint_sockets`. Raises OSError if processes cannot be listed.
         """
         self._deadline = deadline
-        for reader in self._readers.values():
+        for namespace, reader in self._readers.items():
+            self._sources[namespace].begin_lookup()
             reader.begin_lookup(deadline)
         if not flows:
             return {}
@@ -97,15 +115,17 @@ class ContainerTables:
         for flow in flows:
             if flow.namespace is not None:
                 by_namespace.setdefault(flow.namespace, []).append(flow)
-        if any(self._processes.find_process(namespace) is None for namespace in by_namespace):
-            self._processes.refresh(self._clock())
+        now = self._clock()
+        is_overdue = now - self._refreshed >= _REFRESH_SECONDS
+        if by_namespace and (is_overdue or not all(map(self._links.is_present, by_namespace))):
+            self._processes.refresh(now)
+            self._refreshed = now
         self._evict_removed()
         self._batch += 1
         started = time.thread_time()
         for namespace in sorted(by_namespace, key=lambda one: self._read_in.get(one, 0)):
             asked = by_namespace.pop(namespace)
             matches.update(self._match_in(namespace, asked, endpoints.get(namespace, ())))
-            self._read_in[namespace] = self._batch
             if time.thread_time() - started >= self._max_seconds:
                 break
         self.deferred += sum(map(len, by_namespace.values()))
@@ -122,30 +142,24 @@ class ContainerTables:
 
         None if they cannot be read: no process is known to be in the namespace.
         """
-        pid = self._processes.find_process(namespace)
-        if pid is None:
+        if not self._links.is_present(namespace):
             return None
         reader = self._reader(namespace)
-        self._sources[namespace].pid = pid
-        found = reader.read_endpoint_sockets(endpoints)
-        return found if self._processes.is_in(pid, namespace) else None
-
-    def end_lookup(self) -> None:
-        """Close the links of this lookup: an open link keeps its namespace alive."""
-        for source in self._sources.values():
-            source.close()
+        with self._charge(self._sources[namespace]):
+            return reader.read_endpoint_sockets(endpoints)
 
     def _evict_removed(self) -> None:
         present = self._processes.by_namespace().keys()
         self._read_in = {one: batch for one, batch in self._read_in.items() if one in present}
         for namespace in self._readers.keys() - present:
-            self._sources.pop(namespace).close()
-            del self._readers[namespace]
+            del self._sources[namespace], self._readers[namespace]
 
     def _reader(self, namespace: int) -> TableReader:
         reader = self._readers.get(namespace)
         if reader is None:
-            source = ContainerSource(namespace, self._procfs, self._open_inside)
+            source = ContainerSource(
+                namespace, self._procfs, self._processes, self._links, self._has_credit
+            )
             reader = TableReader(source, self._fixed, counts=self.counts, warned=self._warned)
             reader.begin_lookup(self._deadline)
             self._sources[namespace], self._readers[namespace] = source, reader
@@ -154,16 +168,26 @@ class ContainerTables:
     def _match_in(
         self, namespace: int, flows: Collection[FlowKey], endpoints: Collection[Endpoint]
     ) -> dict[FlowKey, Match]:
-        for _attempt in range(_MAX_ATTEMPTS):
-            pid = self._processes.find_process(namespace)
-            if pid is None:
-                break
-            reader = self._reader(namespace)
-            self._sources[namespace].pid = pid
+        if not self._links.is_present(namespace):
+            return dict.fromkeys(flows, NO_MATCH)
+        reader, source = self._reader(namespace), self._sources[namespace]
+        with self._charge(source):
             reading = reader.read(flows, self._clock(), self._deadline, endpoints)
-            if self._processes.is_in(pid, namespace):
-                return self._match_rows(reading, flows)
-        return dict.fromkeys(flows, NO_MATCH)
+            matches = self._match_rows(reading, flows)
+        if not source.was_refused:
+            self._read_in[namespace] = self._batch
+        return matches
+
+    def _has_credit(self) -> bool:
+        return self._walks.ready_at() <= self._clock()
+
+    @contextmanager
+    def _charge(self, source: ContainerSource) -> Iterator[None]:
+        """Charge the CPU time of the block to the budget of walks, if it walked."""
+        before = time.thread_time()
+        yield
+        if source.has_walked:
+            self._walks.spend(time.thread_time() - before, self._clock())
 
     def _match_rows(self, reading: Reading, flows: Collection[FlowKey]) -> dict[FlowKey, Match]:
         """Match flows; one without a socket is absent if that may be wrong."""

@@ -231,10 +231,14 @@ class _Target(msgspec.Struct):
 
 
 class SamplingSchedule:
-    """Plans samples of endpoints, at most `max_endpoints` of them."""
+    """Plans samples of endpoints, at most `max_endpoints` of them.
 
-    def __init__(self, *, max_endpoints: int = 4096) -> None:
+    `cpu_share` is the share of one core that samples may take.
+    """
+
+    def __init__(self, *, max_endpoints: int = 4096, cpu_share: float = _CPU_SHARE) -> None:
         self._max_endpoints = max_endpoints
+        self._cpu_share = cpu_share
         self._targets: OrderedDict[Endpoint, _Target] = OrderedDict()
         """The endpoint with the latest miss last."""
         self._due_at = 0.0
@@ -287,4 +291,4 @@ class SamplingSchedule:
 
     def record_cost(self, cpu_seconds: float, now: float) -> None:
         """Record the CPU time of a sample, which delays the next one."""
-        self._due_at = now + max(_SHORT_INTERVAL, cpu_seconds / _CPU_SHARE)
+        self._due_at = now + max(_SHORT_INTERVAL, cpu_seconds / self._cpu_share)

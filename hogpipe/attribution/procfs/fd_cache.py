@@ -3,7 +3,8 @@
 The fds of all processes are read once and cached. A lookup goes only as far as it must:
 
 1. Fds that are known to hold a wanted socket are verified: the same process, the same socket.
-2. Missing sockets are looked for in a few recently active processes, at likely fd numbers.
+2. Missing sockets are looked for in a few recently active processes, at likely fd numbers: first in
+   those that are in the network namespace of the socket.
 3. New processes are listed and read. From time to time, and for a socket that is missing again,
    all processes are refreshed.
 4. A socket that is missing again is searched for in all processes.
@@ -29,12 +30,17 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice, takewhile
+from types import MappingProxyType
 
 from hogpipe.attribution.procfs.fd_reader import FdReader
 from hogpipe.attribution.procfs.fd_scanner import FdScanner
 from hogpipe.attribution.procfs.fd_table import KnownProcess
 from hogpipe.attribution.procfs.shared_sockets import SharedSocketRules
+from hogpipe.linux.netns.namespace_processes import NamespaceProcesses
 from hogpipe.linux.procfs import ProcessIdentity, Procfs
+from hogpipe.model import OWN_NAMESPACE
+
+OWN_SOCKETS: Mapping[int, int] = MappingProxyType({})
 
 _MAX_FDS_READ = 100_000
 _MAX_FDS_CACHED = 262_144
@@ -48,12 +54,19 @@ class FdCache:
     """Finds the owners of sockets. The counters only grow; for one thread at a time.
 
     A lookup reads at most `max_fds` fds beyond those of the last process; at most `max_cached` are
-    kept from one lookup to the next.
+    kept from one lookup to the next. `processes` knows the network namespace of processes; one that
+    it does not know may hold any socket.
     """
 
     def __init__(
-        self, procfs: Procfs, *, max_fds: int = _MAX_FDS_READ, max_cached: int = _MAX_FDS_CACHED
+        self,
+        procfs: Procfs,
+        processes: NamespaceProcesses,
+        *,
+        max_fds: int = _MAX_FDS_READ,
+        max_cached: int = _MAX_FDS_CACHED,
     ) -> None:
+        self._processes = processes
         self._reader = FdReader(procfs)
         self._table = self._reader.table
         self._scanner = FdScanner(self._reader, max_fds)
@@ -92,18 +105,22 @@ class FdCache:
         self._scanner.scan_threads(rules, self._lookup)
 
     def find_owners(
-        self, wanted: Mapping[int, int], rules: SharedSocketRules, now: float
+        self,
+        wanted: Mapping[int, int],
+        rules: SharedSocketRules,
+        now: float,
+        namespaces: Mapping[int, int] = OWN_SOCKETS,
     ) -> dict[int, ProcessIdentity]:
         """Return the owners of sockets by inode; `wanted` has the users of the sockets.
 
-        `rules` are those of this lookup. Raises OSError if processes cannot be listed.
+        `namespaces` has the network namespaces of sockets elsewhere than in this one. `rules` are
+        those of this lookup. Raises OSError if processes cannot be listed.
         """
         if not wanted:
             return {}
         self._begin_lookup()
         users = set(wanted.values())
-        missing = self._verify(wanted, rules)
-        self._read_likely(list(islice(self._recently_active(), _MAX_LIKELY_PROCESSES)), missing)
+        missing = self._read_likely_inside(self._verify(wanted, rules), namespaces)
         if self._scanner.has_missed_since_refresh(missing) or self._scanner.is_refresh_due(now):
             is_complete = self._scanner.refresh(users, rules, now, self._lookup)
         else:
@@ -138,28 +155,31 @@ class FdCache:
         likely_pids: Collection[int],
         rules: SharedSocketRules,
         now: float,
+        *,
         max_reads: int = 1,
+        namespace: int = OWN_NAMESPACE,
     ) -> dict[int, ProcessIdentity]:
         """Return the owners of short-lived sockets that exist now, as far as a quick lookup can.
 
         `read_sockets` returns the users of the existing sockets by inode. The sockets may close at
         any moment, so the fds of a few processes are read right before and right after it, those of
         `likely_pids` closest to it. `read_sockets` is called again, at most `max_reads` times in
-        all, while there is no socket, or one that no process is known to hold.
+        all, while there is no socket, or one that no process is known to hold. All sockets are in
+        `namespace`.
         """
         self._begin_lookup()
         first = [process for process in map(self._table.get, likely_pids) if process is not None]
-        others = (process for process in self._recently_active() if process.pid not in likely_pids)
-        likely = [*first, *islice(others, _MAX_LIKELY_PROCESSES)]
+        others = self._find_likely([namespace])[namespace]
+        likely = [*first, *(process for process in others if process.pid not in likely_pids)]
         missed: set[int] = set()
-        wanted, missing = self._sample_once(read_sockets, likely, rules)
+        wanted, missing = self._sample_once(read_sockets, likely, rules, namespace)
         for _ in range(max_reads - 1):
             if wanted and missing <= missed:  # sockets that stay without an owner end the sample
                 break
             missed |= missing
             time.sleep(_SAMPLE_PAUSE)
             self._reader.begin_lookup()
-            wanted, missing = self._sample_once(read_sockets, likely, rules)
+            wanted, missing = self._sample_once(read_sockets, likely, rules, namespace)
         found = self._own(wanted, rules)
         if missing and self._scanner.is_refresh_due(now):
             self._scanner.refresh(set(wanted.values()), rules, now, self._lookup)
@@ -171,6 +191,7 @@ class FdCache:
         read_sockets: Callable[[], Mapping[int, int]],
         likely: list[KnownProcess],
         rules: SharedSocketRules,
+        namespace: int,
     ) -> tuple[Mapping[int, int], set[int]]:
         """Return the sockets that exist now, and those of them that no likely process holds.
 
@@ -184,8 +205,9 @@ class FdCache:
         missing = {inode for inode in wanted if not self._table.references(inode)}
         self._read_likely(likely, missing)
         if missing:
-            youngest = islice(self._youngest(set(wanted.values())), _MAX_LIKELY_PROCESSES)
-            added = [process for process in youngest if process not in likely]
+            youngest = self._youngest(set(wanted.values()), namespace)
+            some = islice(youngest, _MAX_LIKELY_PROCESSES)
+            added = [process for process in some if process not in likely]
             self._read_likely(added, missing)
             likely += added
         return wanted, missing
@@ -206,13 +228,62 @@ class FdCache:
                 return
             self._reader.read_likely_fds(process, missing)
 
+    def _read_likely_inside(self, missing: set[int], namespaces: Mapping[int, int]) -> set[int]:
+        """Read likely fds of processes in the namespaces of sockets; return what is missing yet.
+
+        What is not found there is looked for in the others: a process may have a socket that it was
+        passed, or that it made before it left a namespace.
+        """
+        by_namespace: dict[int, set[int]] = {}
+        for inode in missing:
+            namespace = namespaces.get(inode, OWN_NAMESPACE)
+            by_namespace.setdefault(namespace, set()).add(inode)
+        likely = self._find_likely(by_namespace)
+        for namespace, inside in likely.items():
+            self._read_likely(inside, by_namespace[namespace])
+        missing = set().union(*by_namespace.values())
+        read = {process.pid for inside in likely.values() for process in inside}
+        active = islice(self._recently_active(), _MAX_LIKELY_PROCESSES)
+        self._read_likely([process for process in active if process.pid not in read], missing)
+        return missing
+
+    def _find_likely(self, namespaces: Collection[int]) -> dict[int, list[KnownProcess]]:
+        """Return, for each namespace, a few processes that may hold its sockets.
+
+        First come the recently active ones, then, in other namespaces, any that are known.
+        """
+        likely: dict[int, list[KnownProcess]] = {namespace: [] for namespace in namespaces}
+        incomplete = set(namespaces)
+        for process in self._recently_active():
+            if not incomplete:
+                break
+            namespace = self._namespace_of(process)
+            for one in incomplete & {namespace} if namespace is not None else list(incomplete):
+                likely[one].append(process)
+                if len(likely[one]) == _MAX_LIKELY_PROCESSES:
+                    incomplete.remove(one)
+        for one in incomplete:
+            pids = self._processes.by_namespace().get(one, ())
+            known = (self._table.get(pid) for pid in pids)
+            idle = (process for process in known if process and process not in likely[one])
+            likely[one] += islice(idle, _MAX_LIKELY_PROCESSES - len(likely[one]))
+        return likely
+
     def _recently_active(self) -> Iterator[KnownProcess]:
         oldest = self._lookup - _ACTIVE_LOOKUPS
         return takewhile(lambda process: process.last_active >= oldest, self._table.by_activity())
 
-    def _youngest(self, users: Collection[int]) -> Iterator[KnownProcess]:
+    def _youngest(self, users: Collection[int], namespace: int) -> Iterator[KnownProcess]:
         by_age = sorted(self._table, key=lambda process: process.start, reverse=True)
-        return (process for process in by_age if process.directory.user_id in users)
+        return (
+            process
+            for process in by_age
+            if process.directory.user_id in users
+            and self._namespace_of(process) in (namespace, None)
+        )
+
+    def _namespace_of(self, process: KnownProcess) -> int | None:
+        return self._processes.find_namespace(process.identity.pid)
 
     def _own(self, wanted: Collection[int], rules: SharedSocketRules) -> dict[int, ProcessIdentity]:
         """Return the owners of the sockets that have one."""

@@ -33,6 +33,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from hogpipe.attribution.procfs.container_tables import ContainerTables
@@ -44,6 +45,7 @@ from hogpipe.attribution.procfs.endpoint_heuristic import (
 )
 from hogpipe.attribution.procfs.fd_cache import FdCache
 from hogpipe.attribution.procfs.matching import Match, TableIndex, is_conclusive
+from hogpipe.attribution.procfs.reader_choice import Reader
 from hogpipe.attribution.procfs.shared_sockets import SharedSocketRules
 from hogpipe.attribution.procfs.table_reader import (
     EndpointSockets,
@@ -51,11 +53,13 @@ from hogpipe.attribution.procfs.table_reader import (
     TableReader,
     fixed_reader,
 )
-from hogpipe.attribution.procfs.table_source import OwnSource, make_open_inside
+from hogpipe.attribution.procfs.table_source import OwnSource
 from hogpipe.attribution.resolver import FlowsInSpans, Resolution
 from hogpipe.enrichment.processes import ProcessReader
+from hogpipe.linux.netns.namespace_links import NamespaceLinks, make_open_inside
 from hogpipe.linux.netns.namespace_processes import NamespaceProcesses, read_own_namespace
 from hogpipe.linux.procfs import ProcessIdentity, Procfs
+from hogpipe.linux.sock_diag import open_link
 from hogpipe.model import (
     OWN_NAMESPACE,
     UNATTRIBUTED,
@@ -69,14 +73,17 @@ from hogpipe.model import (
 from hogpipe.protocols import TCP
 
 _MAX_TABLE_SECONDS = 2.0  # of a lookup; about a million rows
+_CONTAINER_BUDGET = 0.1
 _MAX_SAMPLE_READS = 8  # until a socket of the sampled endpoints is open
 
 
 class ProcfsResolver:
     """A Resolver that reads the procfs at `procfs`; `clock` is in seconds.
 
-    Only `recall` and `infer` may be called while another thread is in one of the other methods.
-    Raises ConfigurationError if `procfs` is not a procfs, or does not allow the `socket_table`.
+    Only `recall`, `infer` and `close` may be called while another thread is in one of the other
+    methods. `container_budget` is the share of one core for walks of the tables of other network
+    namespaces (`container_tables`). Raises ConfigurationError if `procfs` is not a procfs, or does
+    not allow the `socket_table`.
     """
 
     def __init__(
@@ -85,6 +92,7 @@ class ProcfsResolver:
         *,
         command_line: bool = False,
         socket_table: SocketTable = "auto",
+        container_budget: float = _CONTAINER_BUDGET,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._procfs = Procfs(procfs, clock)
@@ -92,13 +100,22 @@ class ProcfsResolver:
         self._tables = TableReader(OwnSource(self._procfs), fixed)
         self.namespaces = NamespaceProcesses(procfs, read_own_namespace())
         """The processes of other network namespaces; for the thread of `resolve`."""
+        open_inside = make_open_inside(procfs, open_link)
+        self._links = NamespaceLinks(self.namespaces, open_inside)
         self._container_tables = ContainerTables(
-            self._procfs, self.namespaces, clock, make_open_inside(procfs), fixed=fixed
+            self._procfs,
+            self.namespaces,
+            clock,
+            self._links,
+            # A walk of the sockets of all namespaces is never the cheaper one.
+            fixed=Reader.SOCK_DIAG if fixed is None else fixed,
+            walk_budget=container_budget,
         )
-        self._fds = FdCache(self._procfs)
+        self._fds = FdCache(self._procfs, self.namespaces)
         self._processes = ProcessReader(self._procfs, command_line=command_line)
         self._endpoints = EndpointHeuristic()
-        self._sampling = SamplingSchedule()
+        self._own_sampling = SamplingSchedule()
+        self._container_sampling = SamplingSchedule(cpu_share=container_budget / 2)
         self._endpoints_lock = threading.Lock()
         self._clock = clock
 
@@ -115,17 +132,12 @@ class ProcfsResolver:
 
     def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Resolution]:
         """Return the resolution of each flow, after one reading for all of them."""
-        try:
-            return self._resolve(flows)
-        finally:
-            self._container_tables.end_lookup()
-
-    def _resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Resolution]:
         rules = SharedSocketRules(self._procfs)
         now = self._clock()
         matches = self._match(flows, now)
         rows = (row for match in matches.values() for row in match.rows)
-        holders = self._fds.find_owners({row.inode: row.user_id for row in rows}, rules, now)
+        users = {row.inode: row.user_id for row in rows}
+        holders = self._fds.find_owners(users, rules, now, _namespaces_of_sockets(matches))
         owners = {flow: _owner_of_port(match, holders, rules) for flow, match in matches.items()}
         processes = self._read_processes(owners.values(), rules)
         found = {}
@@ -178,7 +190,8 @@ class ProcfsResolver:
         return self._processes
 
     def close(self) -> None:
-        """Do nothing: no lookup leaves anything open."""
+        """Close the links into other network namespaces."""
+        self._links.close()
 
     def counts(self) -> ResolverCounts:
         """Return the counters; they only grow."""
@@ -203,7 +216,8 @@ class ProcfsResolver:
         """Read socket tables; return the match of each flow, as far as the tables decide."""
         own = [flow for flow in flows if flow.namespace == OWN_NAMESPACE]
         deadline = now + _MAX_TABLE_SECONDS
-        endpoints = _by_namespace(self._sampling.candidates(now))
+        schedules = (self._own_sampling, self._container_sampling)
+        endpoints = _by_namespace(chain.from_iterable(one.candidates(now) for one in schedules))
         reading = self._tables.read(own, now, deadline, endpoints.get(OWN_NAMESPACE, ()))
         index = TableIndex(reading.tables)
         matched = ((flow, index.match(flow)) for flow in own if flow not in reading.inconclusive)
@@ -232,10 +246,11 @@ class ProcfsResolver:
                     self._endpoints.record_match(endpoint, match.rows[0].inode, owner, now)
             elif not match.rows:
                 without_socket[flow] = endpoint
-                self._sampling.record_miss(endpoint, now)
+                self._sampling_of(endpoint.namespace).record_miss(endpoint, now)
         if without_socket:
             with suppress(OSError):  # the next lookup meets the same and counts as failed
-                self._sample_endpoints(rules, now)
+                for schedule in (self._own_sampling, self._container_sampling):
+                    self._sample_endpoints(schedule, rules, now)
             found.update(
                 (flow, self._resolve_by_endpoint(endpoint))
                 for flow, endpoint in without_socket.items()
@@ -249,17 +264,20 @@ class ProcfsResolver:
             is_final = owner is not None or self._endpoints.is_conclusive(endpoint, now)
         return Resolution(_inferred(owner), is_final=is_final)
 
-    def _sample_endpoints(self, rules: SharedSocketRules, now: float) -> None:
+    def _sampling_of(self, namespace: int) -> SamplingSchedule:
+        return self._own_sampling if namespace == OWN_NAMESPACE else self._container_sampling
+
+    def _sample_endpoints(
+        self, schedule: SamplingSchedule, rules: SharedSocketRules, now: float
+    ) -> None:
         """Record the owners of all sockets to the endpoints that are due for a sample."""
         with self._endpoints_lock:
-            endpoints = self._sampling.take_due(
-                now, lambda one: self._endpoints.is_conclusive(one, now)
-            )
+            endpoints = schedule.take_due(now, lambda one: self._endpoints.is_conclusive(one, now))
         before = time.thread_time()
         for namespace, some in _by_namespace(endpoints).items():
             self._sample_namespace(namespace, some, rules, now)
         if endpoints:
-            self._sampling.record_cost(time.thread_time() - before, now)
+            schedule.record_cost(time.thread_time() - before, now)
 
     def _sample_namespace(
         self,
@@ -281,7 +299,9 @@ class ProcfsResolver:
         else:
             is_cheap = self._container_tables.rereads_cheaply(namespace, endpoints)
         reads = _MAX_SAMPLE_READS if is_cheap else 1
-        holders = self._fds.sample_owners(read, likely, rules, now, reads)
+        holders = self._fds.sample_owners(
+            read, likely, rules, now, max_reads=reads, namespace=namespace
+        )
         processes = self._read_processes(holders.values(), rules)
         for endpoint, rows in by_endpoint.items():
             owners = {row.inode: processes.get(holders.get(row.inode)) for row in rows}
@@ -344,6 +364,16 @@ def _by_namespace(endpoints: Iterable[Endpoint]) -> dict[int, list[Endpoint]]:
     for endpoint in endpoints:
         by_namespace.setdefault(endpoint.namespace, []).append(endpoint)
     return by_namespace
+
+
+def _namespaces_of_sockets(matches: Mapping[FlowKey, Match]) -> dict[int, int]:
+    """Return the namespace of each matched socket that is in another one than this."""
+    return {
+        row.inode: flow.namespace
+        for flow, match in matches.items()
+        if flow.namespace
+        for row in match.rows
+    }
 
 
 def _is_final(flow: FlowKey, attribution: Attribution) -> bool:

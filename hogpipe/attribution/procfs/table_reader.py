@@ -34,7 +34,7 @@ from hogpipe.attribution.procfs.matching import (
     unmap,
 )
 from hogpipe.attribution.procfs.reader_choice import Reader, ReaderChoice
-from hogpipe.attribution.procfs.table_source import TableSource
+from hogpipe.attribution.procfs.table_source import UNREAD, TableSource
 from hogpipe.attribution.procfs.tcp_lookup import ReadCounts, TcpLookup, TcpReading
 from hogpipe.errors import ConfigurationError
 from hogpipe.linux.netns.namespace_processes import shows_own_namespace
@@ -45,6 +45,10 @@ from hogpipe.protocols import TCP
 from hogpipe.text import describe_error
 
 log = logging.getLogger(__name__)
+
+# Of another namespace, until one is measured. It may have tens of thousands of sockets: lookups
+# come first, unless there are a thousand of them.
+_DUMP_COST_INSIDE = 0.01
 
 T = TypeVar("T")
 
@@ -117,7 +121,13 @@ class TableReader:
         self._rows: dict[str, list[SocketRow]] = {}
         """The rows that the last `read` parsed from them."""
         self.counts = ReadCounts() if counts is None else counts
-        self._tcp_lookup = TcpLookup(self.counts, source.open_link, source.find_device)
+        self._tcp_lookup = TcpLookup(
+            self.counts,
+            source.open_link,
+            source.find_device,
+            may_walk=source.may_walk,
+            dump_cost=0.0 if self._is_own else _DUMP_COST_INSIDE,
+        )
 
     def read(
         self,
@@ -278,7 +288,7 @@ class TableReader:
     ) -> list[SocketRow]:
         if name not in self._texts:
             self._texts[name] = self._source.read_text(name, self._deadline)
-            self.counts.procfs += self._texts[name] is not None
+            self.counts.procfs += self._texts[name] not in (None, UNREAD)
         text = self._texts[name]
         if text is None:
             return []

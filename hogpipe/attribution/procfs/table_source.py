@@ -6,20 +6,24 @@ has exited.
 
 Through the /proc/PID/net of a container the kernel prints each table by a walk through the sockets
 of all namespaces. A sock_diag link that was opened inside the namespace finds a five-tuple without
-such a walk. A link keeps its namespace alive, so it is open for one lookup only.
+such a walk. Links stay open (`namespace_links`).
 """
 
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from hogpipe.linux import sock_diag
-from hogpipe.linux.netns.cookies import call_inside
+from hogpipe.linux.netns.namespace_links import NamespaceLinks
+from hogpipe.linux.netns.namespace_processes import NamespaceProcesses
 from hogpipe.linux.procfs import Procfs
 from hogpipe.linux.socket_table import TableText
 from hogpipe.model import OWN_NAMESPACE
+
+_MAX_ATTEMPTS = 4  # processes of a namespace through which a table is read
+UNREAD = TableText(b"", is_complete=False)
+"""A table that was not read."""
 
 
 class TableSource(Protocol):
@@ -38,6 +42,9 @@ class TableSource(Protocol):
     def find_device(self, interface: str) -> int:
         """Return the index that the interface of a flow has there, or ANY_DEVICE."""
 
+    def may_walk(self) -> bool:
+        """Return whether a table may be walked where a lookup by five-tuple does not suffice."""
+
 
 class OwnSource:
     """The tables of the network namespace that hogpipe runs in."""
@@ -55,55 +62,73 @@ class OwnSource:
         """Return the index of an interface, or ANY_DEVICE."""
         return sock_diag.find_device(interface)
 
-
-OpenInside = Callable[[int, int], socket.socket | None]
-"""Returns a link that is opened inside the namespace of a process, by pid and namespace.
-
-None if the process is not in that namespace any more. May raise OSError.
-"""
-
-
-def make_open_inside(procfs: Path) -> OpenInside:
-    """Return the function that opens links inside the namespaces of the processes of `procfs`."""
-    return lambda pid, namespace: call_inside(pid, namespace, sock_diag.open_link, procfs)
+    def may_walk(self) -> bool:
+        """Return True."""
+        return True
 
 
 class ContainerSource:
-    """The tables of another network namespace, read through the process `pid` in it.
+    """The tables of another network namespace.
 
-    The caller sets `pid` before each use, and closes the link after each lookup.
+    A table of /proc/PID/net is read through one of its processes, which is then checked to be in
+    the namespace still; if not, another one is tried. `has_credit` returns whether a walk through
+    the sockets of all namespaces is within the budget; if not, the lookup gets incomplete tables
+    without a row. `begin_lookup` comes before each lookup.
     """
 
-    def __init__(self, namespace: int, procfs: Procfs, open_inside: OpenInside) -> None:
+    def __init__(
+        self,
+        namespace: int,
+        procfs: Procfs,
+        processes: NamespaceProcesses,
+        links: NamespaceLinks,
+        has_credit: Callable[[], bool],
+    ) -> None:
         self.namespace = namespace
-        self.pid = 0
         self._procfs = procfs
-        self._open_inside = open_inside
-        self._link: socket.socket | None = None
+        self._processes = processes
+        self._links = links
+        self._has_credit = has_credit
+        self._may_walk: bool | None = None
+        """The decision for this lookup; None until it wants to walk."""
+
+    def begin_lookup(self) -> None:
+        """Start a lookup: whether it may walk depends on the credit when it wants to."""
+        self._may_walk = None
+
+    @property
+    def has_walked(self) -> bool:
+        """Whether this lookup walked the sockets of all namespaces."""
+        return self._may_walk is True
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether this lookup wanted to walk, without credit."""
+        return self._may_walk is False
+
+    def may_walk(self) -> bool:
+        """Return whether this lookup may walk the sockets of all namespaces."""
+        if self._may_walk is None:
+            self._may_walk = self._has_credit()
+        return self._may_walk
 
     def read_text(self, name: str, deadline: float) -> TableText | None:
-        """Return a table; None if there is none, or the process has exited."""
-        return self._procfs.read_table_of(self.pid, name, deadline)
+        """Return a table; None if there is none, or no process is in the namespace."""
+        if not self.may_walk():
+            return UNREAD
+        for _attempt in range(_MAX_ATTEMPTS):
+            pid = self._processes.find_process(self.namespace)
+            if pid is None:
+                break
+            text = self._procfs.read_table_of(pid, name, deadline)
+            if self._processes.is_in(pid, self.namespace):
+                return text
+        return None
 
-    @contextmanager
-    def open_link(self) -> Iterator[socket.socket]:
-        """Return the link of this lookup, closed after an error: answers may be left in it."""
-        if self._link is None:
-            self._link = self._open_inside(self.pid, self.namespace)
-        if self._link is None:
-            raise ProcessLookupError(self.pid, "the process has left the network namespace")
-        try:
-            yield self._link
-        except BaseException:
-            self.close()
-            raise
+    def open_link(self) -> AbstractContextManager[socket.socket]:
+        """Return the open link into the namespace, which stays open."""
+        return self._links.use(self.namespace)
 
     def find_device(self, _interface: str) -> int:
         """Return ANY_DEVICE: the interface of a flow is the host's."""
         return sock_diag.ANY_DEVICE
-
-    def close(self) -> None:
-        """Close the link, if it is open."""
-        if self._link is not None:
-            self._link.close()
-            self._link = None

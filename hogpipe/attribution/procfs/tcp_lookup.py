@@ -81,7 +81,8 @@ class TcpLookup:
     """Finds TCP sockets by lookups or by a dump, whichever costs less.
 
     `open_link` and `find_device` are those of the network namespace of the sockets
-    (`read_flow_sockets`).
+    (`read_flow_sockets`); `may_walk` returns whether a dump for flows that were not found may be
+    made now. `dump_cost` is that of a dump until one is measured; with zero, a dump comes first.
     """
 
     def __init__(
@@ -89,12 +90,16 @@ class TcpLookup:
         counts: ReadCounts,
         open_link: OpenLink = open_link,
         find_device: Callable[[str], int] = find_device,
+        *,
+        may_walk: Callable[[], bool] = lambda: True,
+        dump_cost: float = 0.0,
     ) -> None:
         self._counts = counts
         self._open_link = open_link
         self._find_device = find_device
         self._lookup_cost = _INITIAL_LOOKUP_COST
-        self._dump_cost = 0.0
+        self._may_walk = may_walk
+        self._dump_cost = dump_cost
         self._next_dump = -math.inf
 
     def read(self, flows: Collection[FlowKey], now: float) -> TcpReading:
@@ -117,7 +122,7 @@ class TcpLookup:
                 for flow in missing
                 if flow.local_port not in listening_ports and flow not in closed
             )
-        if reading.inconclusive and now >= self._next_dump:
+        if reading.inconclusive and now >= self._next_dump and self._may_walk():
             reading.rows += self._dump(reading.inconclusive, now)
             reading.inconclusive.clear()
         return reading

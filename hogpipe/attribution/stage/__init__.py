@@ -6,7 +6,7 @@
 - `owner_watch`: the exits of owners; `rechecks`: PURE: which attributions are looked up again when.
 - `pending`: PURE: the table of pending flows, by arrival and by due time.
 - `pending_resolution`: PURE: what follows from a lookup for one pending flow.
-- `batching`: PURE: when the next lookup may begin; `budget`: PURE: its share of the CPU.
+- `batching`: PURE: when the next lookup may begin.
 - `lookup`: runs one lookup at a time in the executor.
 - `latency`: PURE: the time from the first packets of a flow to its first answer.
 """

@@ -42,8 +42,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from hogpipe.attribution.budget import CpuBudget
 from hogpipe.attribution.resolver import Resolution
-from hogpipe.attribution.stage.budget import CpuBudget
 from hogpipe.model import UNATTRIBUTED, Quality
 
 _COST_FACTOR = 4.0

@@ -20,7 +20,7 @@ import math
 from collections.abc import Hashable, Sequence
 from itertools import islice
 
-from hogpipe.attribution.stage.budget import CpuBudget
+from hogpipe.attribution.budget import CpuBudget
 from hogpipe.model import Attribution, FlowKey, Quality
 from hogpipe.protocols import TCP, WITH_PORTS
 

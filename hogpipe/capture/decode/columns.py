@@ -17,7 +17,6 @@ Octets = NDArray[np.uint8]
 Rows = NDArray[np.void]
 
 _Value = TypeVar("_Value", bound=np.generic)
-_Chosen = slice | NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,15 +37,21 @@ class FrameBatch:
 
     def slice(self, start: int, stop: int) -> "FrameBatch":
         """Return the frames from `start` to before `stop`, without copying their bytes."""
-        return self._part(slice(start, stop))
+        lengths = self.original_lengths
+        return FrameBatch(
+            self.data,
+            self.records[start:stop],
+            None if lengths is None else lengths[start:stop],
+        )
 
     def take(self, chosen: NDArray[np.bool_]) -> "FrameBatch":
         """Return the frames that are `chosen`, without copying their bytes."""
-        return self._part(chosen)
-
-    def _part(self, rows: _Chosen) -> "FrameBatch":
-        lengths = self.original_lengths
-        return FrameBatch(self.data, self.records[rows], None if lengths is None else lengths[rows])
+        rows, lengths = chosen.nonzero()[0], self.original_lengths  # faster than by truth values
+        return FrameBatch(
+            self.data,
+            self.records.take(rows, axis=0),
+            None if lengths is None else lengths.take(rows),
+        )
 
     def time_ns(self, row: int) -> int:
         """Return when one frame was captured, nanoseconds since the epoch."""

@@ -23,7 +23,7 @@ MAX_ROW_BYTES = 56
 
 _NEVER = 1 << 40
 # As arrays, for NumPy takes them in half the time that it takes a Python number.
-_OPENING, _SYN, _TCP = (np.array(number, np.uint8) for number in (SYN | ACK, SYN, TCP))
+_OPENING, _SYN = (np.array(number, np.uint8) for number in (SYN | ACK, SYN))
 _DIRECTION_SHIFT = np.array(DIRECTION_SHIFT, np.uint8)
 
 _PORT_MASK = np.zeros(256, np.uint32)
@@ -238,7 +238,7 @@ def _decode_version(
     """Return all `packets`, decoded as those of `layout`, and which of them are ordinary."""
     at = packets.at
     rows = gather_rows(data, at, layout.row)
-    protocol = rows["protocol"].copy()  # in a row, as it is read several times
+    protocol = rows["protocol"].astype(np.intp)  # as an index, which it is several times
     lengths = rows["length"].astype(np.int64)
     if layout.length_added:
         lengths += layout.length_added
@@ -252,7 +252,7 @@ def _decode_version(
     ordinary &= np.minimum(captured, lengths) >= layout.needed.take(kinds)
     ordinary &= lengths <= on_link
     last = len(data) - layout.row.size
-    if at.max() > last:
+    if len(at) and at.max() > last:
         ordinary &= at <= last  # else the row was clipped and begins before `at`
     keys = np.zeros(len(rows), layout.key.fields)
     keys["head"] = layout.head.take(kinds)
@@ -262,19 +262,20 @@ def _decode_version(
     for name in layout.addresses:
         keys[name] = rows[name]
     if not one or first[0] == layout.echo:
-        _set_echo_identifiers(keys, rows, layout)
+        # Among others than ordinary ones, the byte may be any of an address.
+        echoes = (protocol == layout.echo) & ordinary
+        _set_echo_identifiers(keys, rows, echoes.nonzero()[0], layout)
     if one and first[0] != TCP:
         opened = np.zeros(len(rows), np.bool_)
     else:
         opened = rows["flags"] & _OPENING == _SYN
-        opened &= kinds == _TCP
+        opened &= kinds == TCP
     frame = np.arange(len(rows))
     return PacketColumns(frame, keys.view(layout.key.bare), lengths, opened), ordinary
 
 
-def _set_echo_identifiers(keys: Rows, rows: Rows, layout: _Layout) -> None:
-    """Set both ports of ICMP echos to their identifier."""
-    echoes = (rows["protocol"] == layout.echo).nonzero()[0]
+def _set_echo_identifiers(keys: Rows, rows: Rows, echoes: Indices, layout: _Layout) -> None:
+    """Set both ports of the rows `echoes`, if they are of ICMP echos, to their identifier."""
     if echoes.size:
         kinds = rows["echo_type"][echoes]
         request, reply = ECHO_TYPES[layout.version, layout.echo]

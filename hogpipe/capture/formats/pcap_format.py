@@ -14,11 +14,13 @@ Known limits
 """
 
 import struct
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from hogpipe.capture.decode.columns import FrameBatch, Indices, RowType, gather_rows, row_type
+from hogpipe.capture.formats.record_chain import RecordForm, find_records
 from hogpipe.capture.formats.savefile_parser import (
     MAX_FRAME_BYTES,
     MalformedFileError,
@@ -56,10 +58,9 @@ class PcapParser:
         self.interfaces = [SavefileInterface(link_type & _LINK_TYPE_BITS)]
         self.failure: str | None = None
         self.skipped_blocks: dict[int, int] = {}
-        self._row, self._size_at = _record_row(
-            order, 24 if magic == _MODIFIED else 16, swapped=minor in _SWAPPED_MINORS
-        )
-        self._unpack_size = struct.Struct(order + "I").unpack_from
+        header = 24 if magic == _MODIFIED else 16
+        self._row, captured_at = _record_row(order, header, swapped=minor in _SWAPPED_MINORS)
+        self._form = RecordForm(order, header, captured_at, added=header, least=header)
         self._is_nano = magic == _NANOSECONDS
         self._next = _HEADER_BYTES
         """Offset of the next record in the next data."""
@@ -69,7 +70,8 @@ class PcapParser:
         """Return the whole frames in `data`; see SavefileParser."""
         if len(data) < self._next:
             return no_frames(data)
-        starts = self._find_records(data)
+        guess = partial(self._guess_records, data)
+        starts = find_records(data, self._next, self._form, guess)
         header, self._next = self._next, 0
         if self.failure is not None or not len(starts):
             return no_frames(data, header)
@@ -90,16 +92,21 @@ class PcapParser:
         frames = FrameBatch(data, records, rows["original"][:count].astype(np.uint32))
         return ParsedFrames(frames, np.zeros(count, np.int64), used)
 
-    def _find_records(self, data: bytes) -> Indices:
-        """Return the offsets of the records whose header is whole; a damaged length ends them."""
-        unpack, size_at, header = self._unpack_size, self._size_at, self._row.size
-        at, last = self._next, len(data) - header
-        starts: list[int] = []
-        append = starts.append
-        while at <= last:
-            append(at)
-            at += header + unpack(data, at + size_at)[0]
-        return np.fromiter(starts, np.int64, len(starts))
+    def _guess_records(self, data: bytes, bounds: range) -> Indices:
+        """Return where records seem to begin, at most one from each of `bounds` on.
+
+        They have the upper half of the time of the first record, and possible lengths.
+        """
+        half = 2 if self._form.order == "<" else 0
+        first = self._next + half
+        seconds, find = data[first : first + 2], data.find
+        hits = [find(seconds, at + half, at + half + bounds.step) for at in bounds]
+        guessed = np.array(hits, np.int64) - half
+        rows = gather_rows(data, guessed, self._row)
+        captured = rows["captured"]
+        likely = (guessed >= 0) & (captured <= MAX_FRAME_BYTES) & (captured <= rows["original"])
+        likely &= rows["fraction"] < (1_000_000_000 if self._is_nano else 1_000_000)
+        return guessed[likely]
 
     def _check_size(self, captured: int, before: int) -> None:
         """Record a failure if the record after `before` others of this data has no valid size."""

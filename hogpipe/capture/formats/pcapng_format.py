@@ -30,14 +30,15 @@ from hogpipe.capture.formats.pcapng_blocks import (
     SECTION,
     SECTION_BYTES,
     SIMPLE,
-    ByteOrder,
     Defect,
+    SectionData,
     Words,
     find_blocks,
     read_words,
 )
 from hogpipe.capture.formats.pcapng_interface import InterfaceDescription, parse_interface
 from hogpipe.capture.formats.pcapng_packets import PacketRows, is_packet, parse_packets
+from hogpipe.capture.formats.record_chain import ByteOrder
 from hogpipe.capture.formats.savefile_parser import (
     UNDESCRIBED_INTERFACE,
     ParsedFrames,
@@ -51,8 +52,8 @@ _KNOWN = _WITHOUT_FRAMES | {SECTION, INTERFACE, PACKET, SIMPLE, ENHANCED}
 _BYTE_ORDER_MAGIC = 0x1A2B3C4D
 _MIN_SECTION_BYTES = 28
 _MAX_INTERFACES = 4096
-# Blocks found at a time. A section header among them makes the rest useless, so the number grows
-# within a section.
+# About how many blocks are found at a time. A section header among them makes the rest useless, so
+# the number grows within a section.
 _MIN_BLOCKS, _MAX_BLOCKS = 64, 1 << 16
 
 
@@ -74,15 +75,15 @@ class PcapngParser:
     def parse(self, data: bytes) -> ParsedFrames:
         """Return the whole frames in `data`; see SavefileParser."""
         parts: list[PacketRows] = []
-        words_by_order: dict[ByteOrder, Words] = {}
+        chunks: dict[ByteOrder, SectionData] = {}
         at = 0
         while self.failure is None:
             if data.startswith(SECTION_BYTES, at):
                 size = self._open_section(data, at)
             else:
-                if self._order not in words_by_order:
-                    words_by_order[self._order] = read_words(data, self._order)
-                size = self._parse_blocks(words_by_order[self._order], at, parts)
+                if self._order not in chunks:
+                    chunks[self._order] = read_words(data, self._order)
+                size = self._parse_blocks(chunks[self._order], at, parts)
             if not size:
                 break
             at += size
@@ -109,27 +110,30 @@ class PcapngParser:
         self._order, self._section, self._blocks_at_once = order, [], _MIN_BLOCKS
         return int(size)
 
-    def _parse_blocks(self, words: Words, at: int, parts: list[PacketRows]) -> int:
+    def _parse_blocks(self, chunk: SectionData, at: int, parts: list[PacketRows]) -> int:
         """Parse the next blocks of a section; return their size, 0 if none is whole."""
-        blocks, defect = find_blocks(words, at, self._blocks_at_once)
+        words = chunk.words
+        blocks, defect = find_blocks(chunk, at, self._blocks_at_once)
         self._blocks_at_once = min(2 * self._blocks_at_once, _MAX_BLOCKS)
-        before = len(self._section)
-        is_description = blocks.kind == INTERFACE
-        for index in np.flatnonzero(is_description).tolist():
+        described = np.full(len(blocks.kind), len(self._section))
+        other = (blocks.kind != ENHANCED).nonzero()[0]
+        if len(other):
+            described += np.cumsum(blocks.kind == INTERFACE)
+        for index in other[blocks.kind[other] == INTERFACE].tolist():
             first, size = int(blocks.at[index]), int(blocks.size[index])
             self._add_interface(words[first + 2 : first + size // 4 - 1])
-        self._count_skipped(blocks.kind)
-        packets = is_packet(blocks.kind)
-        if packets.any():
-            described = before + np.cumsum(is_description)
-            rows, damage = parse_packets(
-                words, blocks.take(packets), described[packets], self._section, self._order
-            )
+        self._count_skipped(blocks.kind[other])
+        length = int(blocks.size.sum())
+        if not is_packet(blocks.kind[other]).all():
+            packets = is_packet(blocks.kind).nonzero()[0]
+            blocks, described = blocks.take(packets), described.take(packets)
+        if len(blocks.kind):
+            rows, damage = parse_packets(blocks, described, self._section, self._order)
             parts.append(rows._replace(number=self._index_interfaces(rows)))
             defect = damage or defect
         if defect is not None:
             self._fail(defect)
-        return int(blocks.size.sum())
+        return length
 
     def _add_interface(self, body: Words) -> None:
         octets = body.astype(self._order + "u4").tobytes()
@@ -143,7 +147,7 @@ class PcapngParser:
         numbers = [self._index(description.interface) for description in self._section]
         if len(rows.number) and rows.number.min() < 0:
             numbers.append(self._index(UNDESCRIBED_INTERFACE))
-        return np.array(numbers, np.int64)[rows.number]
+        return np.array(numbers, np.int64).take(rows.number)
 
     def _index(self, interface: SavefileInterface) -> int:
         """Return the index of `interface`, which may be new."""
@@ -153,12 +157,8 @@ class PcapngParser:
         return self._index_of[interface]
 
     def _count_skipped(self, kind: Words) -> None:
-        other = kind[kind != ENHANCED]
-        if not len(other):
-            return
-        for number, count in zip(
-            *map(np.ndarray.tolist, np.unique(other, return_counts=True)), strict=True
-        ):
+        numbers, counts = np.unique(kind, return_counts=True)
+        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
             if number not in _KNOWN:
                 self.skipped_blocks[number] = self.skipped_blocks.get(number, 0) + count
 

@@ -11,16 +11,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hogpipe.capture.decode.columns import Indices
-from hogpipe.capture.formats.pcapng_blocks import ByteOrder
+from hogpipe.capture.formats.record_chain import ByteOrder
 from hogpipe.capture.formats.savefile_parser import SavefileInterface
 
+Ticks = NDArray[np.uint64]
 _FIXED_BYTES = 8
 _END, _NAME, _RESOLUTION, _OFFSET = 0, 2, 9, 14
 _MAX_NAME_BYTES = 256
 _BINARY = 0x80
 """The bit of a resolution that makes it a negative power of two; otherwise it is one of ten."""
 _MAX_SECONDS = 0xFFFFFFFF  # of a frame's timestamp (`FrameBatch.records`)
+_MICROSECONDS = 1_000_000
 _MAX_TICKS = (1 << 64) - 1
 _MAX_RATE = 1 << 43
 """Ticks a second for which a number of ticks below one second, times a million, has 64 bits."""
@@ -34,18 +35,23 @@ class Clock(NamedTuple):
     offset: int = 0
     """Seconds that are added."""
 
-    def read_times(self, ticks: NDArray[np.uint64]) -> tuple[Indices, Indices]:
+    def read_times(self, ticks: Ticks) -> tuple[Ticks, Ticks]:
         """Return seconds and microseconds; times beyond the years 1970 to 2106 are clipped."""
         rate = np.uint64(self.rate)
-        ticks = ticks // np.uint64(self.divisor)
+        if self.divisor > 1:
+            ticks = ticks // np.uint64(self.divisor)
         seconds = ticks // rate
-        fraction = (ticks - seconds * rate) * np.uint64(1_000_000) // rate
-        offset = max(min(self.offset, _MAX_SECONDS), -2 * _MAX_SECONDS)
-        total = np.minimum(seconds, np.uint64(2 * _MAX_SECONDS)).astype(np.int64) + offset
-        return total.clip(0, _MAX_SECONDS), fraction.astype(np.int64)
+        fraction = ticks - seconds * rate
+        if self.rate != _MICROSECONDS:
+            fraction = fraction * np.uint64(_MICROSECONDS) // rate
+        if self.offset:
+            offset = max(min(self.offset, _MAX_SECONDS), -2 * _MAX_SECONDS)
+            total = np.minimum(seconds, np.uint64(2 * _MAX_SECONDS)).astype(np.int64) + offset
+            seconds = np.maximum(total, 0).astype(np.uint64)
+        return np.minimum(seconds, np.uint64(_MAX_SECONDS)), fraction
 
 
-DEFAULT_CLOCK = Clock(1_000_000)
+DEFAULT_CLOCK = Clock(_MICROSECONDS)
 
 
 class InterfaceDescription(NamedTuple):

@@ -1,6 +1,6 @@
 """PURE: the frames in the packet blocks of one section of a pcapng file, in columns.
 
-In: the words of a chunk, its packet blocks, the interfaces of the section. Out: `PacketRows`.
+In: the packet blocks of a chunk, the interfaces of the section. Out: `PacketRows`.
 
 | block | fixed part of its body |
 |---|---|
@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from hogpipe.capture.decode.columns import Indices
 from hogpipe.capture.formats.pcapng_blocks import (
     ENHANCED,
+    HEAD_WORDS,
     MIN_BLOCK_BYTES,
     PACKET,
     SIMPLE,
     Blocks,
-    ByteOrder,
     Defect,
     Words,
 )
@@ -32,11 +32,14 @@ from hogpipe.capture.formats.pcapng_interface import (
     DEFAULT_CLOCK,
     Clock,
     InterfaceDescription,
+    Ticks,
 )
+from hogpipe.capture.formats.record_chain import ByteOrder
 
 UNDESCRIBED = -1
 """The number of an interface that the section does not describe before its frame."""
-_FRAME_AT, _SIMPLE_FRAME_AT = 28, 12
+_FRAME_AT, _SIMPLE_FRAME_AT = 4 * HEAD_WORDS, 12
+_WORD_BITS = np.uint64(32)
 
 
 class PacketRows(NamedTuple):
@@ -54,7 +57,7 @@ class _Extents(NamedTuple):
     captured: Indices
     original: Words
     number: Indices
-    ticks: NDArray[np.uint64]
+    ticks: Ticks
 
 
 def is_packet(kind: Words) -> NDArray[np.bool_]:
@@ -64,7 +67,6 @@ def is_packet(kind: Words) -> NDArray[np.bool_]:
 
 
 def parse_packets(
-    words: Words,
     blocks: Blocks,
     described: Indices,
     section: Sequence[InterfaceDescription],
@@ -74,13 +76,14 @@ def parse_packets(
 
     `described` is how many interfaces of `section` are described before each block.
     """
-    found = _read_extents(words, blocks, order)
+    found = _read_extents(blocks, order)
     simple = blocks.kind == SIMPLE
     if simple.any():
-        _read_simple(words, blocks, found, simple, section[0].snaplen if section else 0)
-    damaged = ~simple & (found.captured > blocks.size - MIN_BLOCK_BYTES[ENHANCED])
+        _read_simple(blocks, found, simple, section[0].snaplen if section else 0)
+    damaged = found.captured > blocks.size - MIN_BLOCK_BYTES[ENHANCED]
+    damaged &= ~simple
     count, defect = len(damaged), None
-    if damaged.any():
+    if np.count_nonzero(damaged):
         count = int(damaged.argmax())
         what = f"a frame of {found.captured[count]:,} bytes in a block of {blocks.size[count]:,}"
         defect = Defect(what, 4 * int(blocks.at[count]))
@@ -91,28 +94,26 @@ def parse_packets(
     return PacketRows(records[:count], found.original[:count], number[:count]), defect
 
 
-def _read_extents(words: Words, blocks: Blocks, order: ByteOrder) -> _Extents:
+def _read_extents(blocks: Blocks, order: ByteOrder) -> _Extents:
     """Read the fields of enhanced and obsolete packet blocks; those of others are meaningless."""
-    number = words[blocks.at + 2].astype(np.int64)
+    head = blocks.head
+    number = head[:, 2].astype(np.int64)
     obsolete = blocks.kind == PACKET
     if obsolete.any():
         upper, lower = number >> 16, number & 0xFFFF
         number[obsolete] = (lower if order == "<" else upper)[obsolete]
-    high, low, captured, original = (
-        words.take(blocks.at + index, mode="clip") for index in (3, 4, 5, 6)
-    )
-    ticks = high.astype(np.uint64) << np.uint64(32) | low
-    return _Extents(4 * blocks.at + _FRAME_AT, captured.astype(np.int64), original, number, ticks)
+    ticks = head[:, 3].astype(np.uint64)
+    ticks <<= _WORD_BITS
+    ticks |= head[:, 4]
+    captured, original = head[:, 5].astype(np.int64), head[:, 6].copy()
+    return _Extents(4 * blocks.at + _FRAME_AT, captured, original, number, ticks)
 
 
-def _read_simple(
-    words: Words, blocks: Blocks, found: _Extents, simple: NDArray[np.bool_], snaplen: int
-) -> None:
+def _read_simple(blocks: Blocks, found: _Extents, simple: NDArray[np.bool_], snaplen: int) -> None:
     """Replace the `simple` rows of `found` by what simple packet blocks say."""
-    at = blocks.at[simple]
-    original = words[at + 2]
+    original = blocks.head[simple, 2]
     captured = np.minimum(original, blocks.size[simple] - MIN_BLOCK_BYTES[SIMPLE])
-    found.begin[simple] = 4 * at + _SIMPLE_FRAME_AT
+    found.begin[simple] = 4 * blocks.at[simple] + _SIMPLE_FRAME_AT
     found.captured[simple] = np.minimum(captured, snaplen) if snaplen else captured
     found.original[simple] = original
     found.number[simple] = 0
@@ -120,8 +121,8 @@ def _read_simple(
 
 
 def _read_times(
-    ticks: NDArray[np.uint64], number: Indices, section: Sequence[InterfaceDescription]
-) -> tuple[Indices, Indices]:
+    ticks: Ticks, number: Indices, section: Sequence[InterfaceDescription]
+) -> tuple[Ticks, Ticks]:
     """Return seconds and microseconds of each row, by the clock of its interface."""
     clocks: dict[Clock, list[int]] = {}
     for index, description in enumerate(section):

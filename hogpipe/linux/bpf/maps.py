@@ -23,6 +23,7 @@ from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
 from hogpipe.linux.bpf.shapes import LOSSES
 
 _FIRST_MAPPED_BYTES = 1 << 18
+_Counters = ctypes.c_uint64 * len(LOSSES.names or ())
 
 
 class Losses(msgspec.Struct, frozen=True):
@@ -38,11 +39,12 @@ class Losses(msgspec.Struct, frozen=True):
 
 def read_losses(map_fd: int) -> Losses:
     """Return the counters in the map `losses`. Raises OSError."""
-    key, value = ctypes.c_uint32(0), np.zeros(1, LOSSES)
-    code = load_library().bpf_map_lookup_elem(map_fd, ctypes.byref(key), value.ctypes.data)
+    key, counters = ctypes.c_uint32(0), _Counters()
+    lookup = load_library().bpf_map_lookup_elem
+    code = lookup(map_fd, ctypes.byref(key), ctypes.byref(counters))
     if code:
         raise OSError(-code, os.strerror(-code))
-    return Losses(*value[0].item())
+    return Losses(*counters)
 
 
 class RingBuffer:

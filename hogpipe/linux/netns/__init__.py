@@ -7,4 +7,6 @@
   reading it, inside another namespace too. `network_namespaces`: inode to cookie and back.
 - The nsid (ip-netns(8)), by which a link names the namespace that its peer is in. `nsid`: asking
   for it over rtnetlink.
+
+`namespace_links` keeps netlink sockets open inside other namespaces, by inode.
 """

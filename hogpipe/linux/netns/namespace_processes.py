@@ -17,6 +17,8 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
+from hogpipe.model import OWN_NAMESPACE
+
 _LINK = re.compile(rb"net:\[(\d+)\]")
 _OWN_LINK = Path("/proc/thread-self/ns/net")
 # A container's first process enters its namespace soon after the process was made.
@@ -106,6 +108,15 @@ class NamespaceProcesses:
     def by_namespace(self) -> dict[int, list[int]]:
         """Return the pids in each namespace but `own`, as of the last refresh."""
         return self._pids
+
+    def find_namespace(self, pid: int) -> int | None:
+        """Return the namespace that a process was last read to be in; None if it was not read.
+
+        OWN_NAMESPACE for `own`, and for a process whose namespace the kernel does not show.
+        """
+        if pid not in self._namespaces:
+            return None
+        return self._namespaces[pid] or OWN_NAMESPACE
 
     def find_process(self, namespace: int) -> int | None:
         """Return the pid of a process that is still in `namespace`; None if none is known."""

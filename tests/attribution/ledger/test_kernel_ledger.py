@@ -18,7 +18,7 @@ from support.namespaces import Namespace
 from support.running import wait_until
 from support.shortage import few_descriptors
 
-from hogpipe.attribution.ledger.kernel_ledger import KernelLedger
+from hogpipe.attribution.ledger.kernel_ledger import KernelLedger, next_pause
 from hogpipe.attribution.ledger.socket_snapshot import read_sockets, with_owners
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError
@@ -320,6 +320,22 @@ def test_draining_stale_flows_ingests_only_a_part_of_a_backlog(
     assert ledger.counts().events - before == PART
     ledger.refresh()
     assert ledger.counts().events - before >= 1200
+
+
+def test_the_thread_pauses_for_less_time_while_many_events_come() -> None:
+    pauses = [0.1]
+    for events in [1, *[10_000] * 5, *[1] * 5]:
+        pauses.append(next_pause(pauses[-1], events))
+    assert pauses[1] == 0.1
+    assert sorted(pauses[1:7], reverse=True) == pauses[1:7]
+    assert pauses[6] == 0.01
+    assert pauses[11] == 0.1
+
+
+def test_the_thread_ingests_events_without_a_lookup(ledger: KernelLedger) -> None:
+    before = ledger.counts().events
+    socket.create_server(("127.0.0.1", 0)).close()
+    wait_until(lambda: ledger.counts().events > before)
 
 
 def test_without_descriptors_nothing_stays_open_or_attached() -> None:

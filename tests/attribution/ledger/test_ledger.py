@@ -1,5 +1,7 @@
 """The owners that the ledger finds, from events as the kernel records them."""
 
+from collections.abc import Iterator
+
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -15,6 +17,7 @@ from support.ledger import (
     TCP,
     THERE,
     UDP,
+    encode_event,
     find_owner,
     flow,
     make_event,
@@ -22,11 +25,20 @@ from support.ledger import (
 )
 
 from hogpipe.attribution.ledger.ledger import Ledger
-from hogpipe.attribution.ledger.socket_events import SocketEvent
+from hogpipe.attribution.ledger.socket_events import EventBlock, SocketEvent
 from hogpipe.linux.bpf.shapes import EventKind
-from hogpipe.model import CONTESTED, LedgerEntry, Quality, SnapshotSocket, SocketOwner
+from hogpipe.model import (
+    CONTESTED,
+    Contested,
+    LedgerEntry,
+    Quality,
+    SnapshotSocket,
+    SocketOwner,
+    Span,
+)
 
 UDP_FLOW = flow(5000, 53, UDP)
+KEYS = [*(flow(port, 53) for port in range(50000, 50004)), flow(80, 53), UDP_FLOW]
 
 
 def connect(
@@ -588,3 +600,111 @@ def test_any_history_keeps_the_bounds_and_finds_only_recorded_owners(
         ledger.ingest(make_event(EventKind.RELEASED, cookie), None, now)
     ledger.ingest(make_event(EventKind.RELEASED, 99), None, now + 10)
     assert ledger.counts().sockets == 0
+
+
+def ingest_block(
+    ledger: Ledger, history: list[tuple[SocketEvent, SocketOwner | None]], now: float
+) -> None:
+    block = EventBlock(b"".join(encode_event(event) for event, _ in history))
+    ledger.ingest_block(block, [owner for _, owner in history], now)
+
+
+connections = st.builds(
+    make_event,
+    st.sampled_from([EventKind.CONNECTED, EventKind.ACCEPTED, EventKind.RELEASED]),
+    st.integers(1, 30),
+    st.integers(50000, 50003),
+    local=st.just(HERE),
+    remote=st.just(THERE),
+    remote_port=st.just(53),
+    namespace=st.sampled_from([1, 2]),
+)
+blocks = st.lists(st.lists(st.tuples(st.one_of(connections, connections, events), owners)))
+
+
+@given(blocks, st.integers(0, 30), st.sets(st.integers(0, 6)))
+def test_a_block_is_ingested_as_its_events_are_one_by_one(
+    history: list[list[tuple[SocketEvent, SocketOwner | None]]], asked: int, losses: set[int]
+) -> None:
+    together, apart, now = Ledger(), Ledger(), 0.0
+    listeners = [SnapshotSocket(99, NAMESPACE, TCP, ANY4, 50001, ANY4, 0, ALICE)]
+    for ledger in (together, apart):
+        ledger.ingest_snapshot(listeners, now)
+    for number, block in enumerate(as_recorded(history)):
+        now += 1.0
+        moment = block[-1][0].boot_ns if block else 1
+        if number in losses:
+            for ledger in (together, apart):
+                ledger.record_loss(moment - asked, moment - asked // 2)
+        ingest_block(together, block, now)
+        for event, owner in block:
+            apart.ingest(event, owner, now)
+        span = Span(moment - asked, moment + 1)
+        assert answers_together(together, span, now) == answers(apart, span, now)
+        assert together.counts() == apart.counts()
+        assert set(together.stale.drain()) == set(apart.stale.drain())
+
+
+def as_recorded(
+    history: list[list[tuple[SocketEvent, SocketOwner | None]]],
+) -> Iterator[list[tuple[SocketEvent, SocketOwner | None]]]:
+    """Yield blocks as the kernel may record them.
+
+    A socket never changes its namespace, and its release is its last event. A TCP connection has a
+    port from its beginning on.
+    """
+    moment, released = 0, set[int]()
+    for block in history:
+        timed = []
+        for event, owner in block:
+            has_no_port = event.protocol == TCP and not event.local_port
+            if event.cookie in released or (has_no_port and event.kind is EventKind.CONNECTED):
+                continue
+            moment += 10
+            namespace = event.cookie % 3
+            timed.append((replace(event, boot_ns=moment, namespace_cookie=namespace), owner))
+            if event.kind is EventKind.RELEASED:
+                released.add(event.cookie)
+        yield timed
+
+
+def answers(ledger: Ledger, span: Span, now: float) -> list[LedgerEntry | Contested | None]:
+    return [
+        ledger.owner_of(key, namespace, span, now) for namespace in (None, 1, 2) for key in KEYS
+    ]
+
+
+def answers_together(
+    ledger: Ledger, span: Span, now: float
+) -> list[LedgerEntry | Contested | None]:
+    """Return the same, with the flows of each namespace asked about at once."""
+    asked = [(key, span) for key in KEYS]
+    return [one for namespace in (None, 1, 2) for one in ledger.owners_of(asked, namespace, now)]
+
+
+def test_a_block_that_reuses_five_tuples_keeps_the_order_of_its_events() -> None:
+    ledger = Ledger()
+    first, second = (
+        make_event(
+            EventKind.CONNECTED, cookie, 40000, local=HERE, remote=THERE, remote_port=443, at=at
+        )
+        for cookie, at in ((1, 1.0), (2, 2.0))
+    )
+    ingest_block(ledger, [(first, ALICE), (second, BOB)], 2.0)
+    assert find_owner(ledger, flow(40000, 443), 2.0, span_at(1.5)) == (Quality.EXACT, ALICE)
+    assert find_owner(ledger, flow(40000, 443), 2.0, span_at(2.5)) == (Quality.EXACT, BOB)
+
+
+def test_blocks_keep_the_bound() -> None:
+    ledger = Ledger(max_sockets=3)
+    opened = [
+        make_event(
+            EventKind.CONNECTED, cookie, 40000 + cookie, local=HERE, remote=THERE, remote_port=443
+        )
+        for cookie in range(1, 11)
+    ]
+    ingest_block(ledger, [(replace(one, boot_ns=1), ALICE) for one in opened], 0.0)
+    assert ledger.counts().sockets == 3
+    assert ledger.counts().evicted == 7
+    assert find_owner(ledger, flow(40001, 443), 0.0) is None
+    assert find_owner(ledger, flow(40010, 443), 0.0) == (Quality.EXACT, ALICE)

@@ -16,9 +16,12 @@ from support.fake_proc import FakeProc
 from hogpipe.attribution.procfs import fd_scanner
 from hogpipe.attribution.procfs.fd_cache import FdCache
 from hogpipe.attribution.procfs.shared_sockets import SharedSocketRules
+from hogpipe.linux.netns.namespace_processes import NamespaceProcesses
 from hogpipe.linux.procfs import FdDirectory, ProcessIdentity, Procfs
+from hogpipe.model import OWN_NAMESPACE
 
 MANY = range(1000, 1050)
+OWN, RED = 1, 2
 MAX_READS = 8  # of the sockets in one sample
 
 
@@ -29,15 +32,19 @@ class Cache:
         self, fake: FakeProc, *, max_fds: int = 100_000, max_cached: int = 100_000
     ) -> None:
         self.procfs = Procfs(fake.root)
-        self.fds = FdCache(self.procfs, max_fds=max_fds, max_cached=max_cached)
+        self.processes = NamespaceProcesses(fake.root, OWN)
+        self.fds = FdCache(self.procfs, self.processes, max_fds=max_fds, max_cached=max_cached)
         self.now = 0.0
         self.pause = 1.0
 
-    def find(self, *inodes: int, user: int = 0) -> dict[int, int]:
+    def find(self, *inodes: int, user: int = 0, namespace: int = OWN_NAMESPACE) -> dict[int, int]:
         """Return the pid of each owner."""
         self.now += self.pause
         found = self.fds.find_owners(
-            dict.fromkeys(inodes, user), SharedSocketRules(self.procfs), self.now
+            dict.fromkeys(inodes, user),
+            SharedSocketRules(self.procfs),
+            self.now,
+            dict.fromkeys(inodes, namespace),
         )
         return {inode: owner.pid for inode, owner in found.items()}
 
@@ -50,10 +57,10 @@ class Cache:
         )
         return {inode: owner.pid for inode, owner in found.items()}
 
-    def cost(self, *inodes: int, user: int = 0) -> int:
+    def cost(self, *inodes: int, user: int = 0, namespace: int = OWN_NAMESPACE) -> int:
         """Return the number of fds that a lookup reads."""
         before = self.fds.fds_read
-        self.find(*inodes, user=user)
+        self.find(*inodes, user=user, namespace=namespace)
         return self.fds.fds_read - before
 
 
@@ -70,7 +77,9 @@ def cache(fake: FakeProc) -> Cache:
 def test_an_owner_has_a_start_time_and_an_inode_without_a_holder_is_absent(fake: FakeProc) -> None:
     fake.process(10, start=5, sockets={3: 100, 4: 101})
     procfs = Procfs(fake.root)
-    found = FdCache(procfs).find_owners({101: 0, 999: 0}, SharedSocketRules(procfs), 0.0)
+    found = FdCache(procfs, NamespaceProcesses(fake.root, OWN)).find_owners(
+        {101: 0, 999: 0}, SharedSocketRules(procfs), 0.0
+    )
     assert found == {101: ProcessIdentity(10, 5)}
 
 
@@ -177,7 +186,7 @@ def test_a_socket_that_moved_to_another_fd_is_found(fake: FakeProc, cache: Cache
 
 def test_a_reused_pid_is_another_process(fake: FakeProc) -> None:
     procfs = Procfs(fake.root)
-    fds = FdCache(procfs)
+    fds = FdCache(procfs, NamespaceProcesses(fake.root, OWN))
     fake.process(10, start=5, sockets={3: 100})
     fds.find_owners({100: 0}, SharedSocketRules(procfs), 0.0)
     fake.process(10, start=6, sockets={3: 100})
@@ -674,3 +683,60 @@ def test_a_changed_tree_gives_the_same_result_as_an_empty_cache(
         add_process(fake, pid, shape)
     truth = Cache(fake).find(*range(100, 105))
     assert find_until_complete(cache, range(100, 105)) == truth
+
+
+@pytest.fixture
+def many_active(fake: FakeProc, cache: Cache) -> Cache:
+    """Forty processes with a socket each, all active; those with odd pids are in RED."""
+    for pid in range(100, 140):
+        fake.process(pid, sockets={3: pid})
+        fake.enter(pid, RED if pid % 2 else OWN)
+    cache.processes.refresh(0.0)
+    cache.find(*range(100, 140))
+    cache.pause = 0.0  # no refresh is due: what is not at a likely fd is not found
+    return cache
+
+
+def test_new_sockets_of_a_container_are_found_beside_many_active_processes(
+    fake: FakeProc, many_active: Cache
+) -> None:
+    for pid in range(100, 140):
+        fake.process(pid, sockets={3: pid, 4: 1000 + pid})
+        fake.enter(pid, RED if pid % 2 else OWN)
+    here, inside = range(1100, 1140, 2), range(1101, 1140, 2)
+    found = many_active.find(*inside, namespace=RED) | many_active.find(*here)
+    assert len(found) == 2 * 16, "the bound is one of each namespace"
+    assert all(inode == 1000 + pid for inode, pid in found.items())
+
+
+def test_an_idle_process_of_a_container_is_likely_too(fake: FakeProc, many_active: Cache) -> None:
+    fake.process(200)
+    fake.enter(200, 3)
+    many_active.processes.refresh(0.1)
+    many_active.pause = 1.0
+    many_active.find(*range(100, 140))
+    many_active.pause = 0.0
+    fake.process(200, sockets={1: 2000})
+    fake.enter(200, 3)
+    assert many_active.find(2000, namespace=3) == {2000: 200}
+    assert many_active.cost(2000, namespace=3) == 1
+
+
+def test_a_process_of_an_unknown_namespace_is_likely_for_each(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, sockets={3: 100})
+    cache.find(100)
+    cache.pause = 0.0
+    fake.process(10, sockets={3: 100, 4: 101})
+    assert cache.find(101, namespace=RED) == {101: 10}
+
+
+def test_a_socket_of_this_namespace_in_an_active_process_of_a_container_is_found(
+    fake: FakeProc, cache: Cache
+) -> None:
+    fake.process(10, sockets={3: 100})
+    fake.enter(10, RED)
+    cache.processes.refresh(0.0)
+    cache.find(100)
+    cache.pause = 0.0
+    fake.process(10, sockets={3: 100, 4: 101})
+    assert cache.find(101) == {101: 10}

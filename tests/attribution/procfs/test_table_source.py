@@ -20,9 +20,10 @@ from hogpipe.attribution.procfs.endpoint_heuristic import Endpoint
 from hogpipe.attribution.procfs.matching import Match
 from hogpipe.attribution.procfs.reader_choice import Reader
 from hogpipe.attribution.procfs.table_reader import TableReader
-from hogpipe.attribution.procfs.table_source import ContainerSource, make_open_inside
+from hogpipe.linux.netns.namespace_links import NamespaceLinks, make_open_inside
 from hogpipe.linux.netns.namespace_processes import NamespaceProcesses, read_own_namespace
 from hogpipe.linux.procfs import Procfs
+from hogpipe.linux.sock_diag import open_link
 from hogpipe.linux.socket_table import TableText
 from hogpipe.model import FlowKey, Quality
 
@@ -75,11 +76,15 @@ def container() -> Iterator[Container]:
             process.stdin.close()
 
 
-def container_tables(reader: Reader) -> ContainerTables:
-    processes = NamespaceProcesses(PROC, read_own_namespace())
-    return ContainerTables(
-        Procfs(PROC), processes, lambda: 0.0, make_open_inside(PROC), fixed=reader
-    )
+class Reading(ContainerTables):
+    """Tables of containers on this host, with the links that they use."""
+
+    def __init__(self, reader: Reader) -> None:
+        processes = NamespaceProcesses(PROC, read_own_namespace())
+        self.links = NamespaceLinks(processes, make_open_inside(PROC, open_link))
+        super().__init__(
+            Procfs(PROC), processes, lambda: 0.0, self.links, fixed=reader, walk_budget=1.0
+        )
 
 
 def inodes(matches: dict[FlowKey, Match]) -> dict[FlowKey, list[int]]:
@@ -90,10 +95,10 @@ def inodes(matches: dict[FlowKey, Match]) -> dict[FlowKey, list[int]]:
 def test_sock_diag_and_proc_find_the_same_sockets_of_a_container() -> None:
     with container() as made:
         flows = [*made.tcp, *made.udp]
-        text, netlink = container_tables(Reader.PROCFS), container_tables(Reader.SOCK_DIAG)
+        text, netlink = Reading(Reader.PROCFS), Reading(Reader.SOCK_DIAG)
         expected = inodes(text.match(flows, math.inf))
         assert expected.keys() == set(flows)
-        for _ in range(2):  # the first read is a dump, later ones are lookups
+        for _ in range(2):
             assert inodes(netlink.match(flows, math.inf)) == expected
         to = Endpoint(made.namespace, TCP, made.tcp[0].remote_address, made.tcp[0].remote_port)
         by_text = text.read_endpoint_sockets(made.namespace, [to])
@@ -102,54 +107,9 @@ def test_sock_diag_and_proc_find_the_same_sockets_of_a_container() -> None:
         assert by_netlink is not None
         assert {row.local_port for row in by_text[to]} == {flow.local_port for flow in made.tcp}
         assert {row.inode for row in by_netlink[to]} == {row.inode for row in by_text[to]}
-        netlink.end_lookup()
+        assert (netlink.counts.lookups, len(netlink.links)) == (2 * len(made.tcp), 1)
+        netlink.links.close()
         assert (netlink.counts.procfs, netlink.counts.refused, text.counts.sock_diag) == (0, 0, 0)
-
-
-def open_fds() -> set[str]:
-    return {path.name for path in Path("/proc/self/fd").iterdir()}
-
-
-def test_no_link_into_a_container_is_open_between_lookups() -> None:
-    with container() as made:
-        tables = container_tables(Reader.SOCK_DIAG)
-        before = open_fds()
-        tables.match(made.tcp, math.inf)
-        tables.end_lookup()
-        assert open_fds() == before
-
-
-@pytest.fixture
-def source() -> Iterator[ContainerSource]:
-    """A source whose links are local sockets."""
-    opened: list[socket.socket] = []
-
-    def open_inside(_pid: int, _namespace: int) -> socket.socket:
-        opened.append(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
-        return opened[-1]
-
-    made = ContainerSource(RED, Procfs(PROC), open_inside)
-    yield made
-    made.close()
-
-
-def test_a_lookup_has_one_link(source: ContainerSource) -> None:
-    with source.open_link() as first:
-        pass
-    with source.open_link() as second:
-        assert second is first
-    source.close()
-    assert first.fileno() == -1
-    with source.open_link() as third:
-        assert third is not first
-
-
-def test_a_link_with_an_error_is_not_used_again(source: ContainerSource) -> None:
-    with pytest.raises(TimeoutError), source.open_link() as first:
-        raise TimeoutError
-    with source.open_link() as second:
-        assert second is not first
-    assert first.fileno() == -1
 
 
 class ExitedSource:
@@ -166,6 +126,9 @@ class ExitedSource:
 
     def find_device(self, _interface: str) -> int:
         return 0
+
+    def may_walk(self) -> bool:
+        return True
 
 
 @pytest.mark.parametrize("is_refused", [False, True])

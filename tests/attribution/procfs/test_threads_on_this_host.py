@@ -15,6 +15,7 @@ from support.threads import KINDS, ThreadedProcess, threaded_process
 from hogpipe.attribution.procfs.fd_cache import FdCache
 from hogpipe.attribution.procfs.shared_sockets import SharedSocketRules
 from hogpipe.enrichment.processes import ProcessReader
+from hogpipe.linux.netns.namespace_processes import NamespaceProcesses, read_own_namespace
 from hogpipe.linux.procfs import ProcessIdentity, Procfs
 
 PROC = Path("/proc")
@@ -38,7 +39,7 @@ class Lookups:
 
     def __init__(self) -> None:
         self.procfs = CountingProcfs()
-        self.fds = FdCache(self.procfs)
+        self.fds = FdCache(self.procfs, NamespaceProcesses(Path("/proc"), read_own_namespace()))
         self.now = 0.0
 
     def prepare(self) -> None:

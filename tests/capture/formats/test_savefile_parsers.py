@@ -1,15 +1,12 @@
 """Capture files as their formats allow them, and as they do not: what a parser returns."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.captures import MODIFIED_MAGIC, NANOSECOND_MAGIC, Captured, Pcapng, pcap_file
+from support.captures import MODIFIED_MAGIC, NANOSECOND_MAGIC, Captured, Pcapng, lanes_of, pcap_file
 
-from hogpipe.capture.formats import pcapng_blocks
 from hogpipe.capture.formats.make_parser import make_parser
 from hogpipe.capture.formats.savefile_parser import MalformedFileError, SavefileParser
 
@@ -255,14 +252,6 @@ def test_the_first_bytes_of_a_file_say_why_it_is_no_capture_file(head: bytes, re
         make_parser(head)
 
 
-@contextmanager
-def blocks_found_at_once_from(least: int) -> Iterator[None]:
-    """Have packet blocks be found all at once where there are `least` in a row."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pcapng_blocks, "_MIN_FOUND", least)
-        yield
-
-
 FRAMES = st.one_of(
     st.binary(max_size=40),
     st.sampled_from(
@@ -270,7 +259,8 @@ FRAMES = st.one_of(
     ),
 )
 """Some look like blocks."""
-LEAST = st.sampled_from([1, 3, 512])
+LEAST = st.sampled_from([1, 3, 32])
+"""Records in a lane."""
 
 
 @st.composite
@@ -303,7 +293,7 @@ def test_every_frame_of_a_pcapng_file_is_returned_whatever_the_chunks(
     built: tuple[bytes, list[Frame]], chunk: int, least: int
 ) -> None:
     file, expected = built
-    with blocks_found_at_once_from(least):
+    with lanes_of(least, 2):
         frames, parser, rest = parse(file, chunk)
     assert frames == expected
     assert (parser.failure, rest) == (None, b"")
@@ -317,7 +307,7 @@ def test_no_bytes_raise_and_every_frame_lies_within_the_file(
     file = built[0][:at] + change + built[0][at + len(change) :]
     frames, _parser, _rest = parse(file, chunk)
     assert sum(len(one.captured) for one in frames) <= len(file)
-    with blocks_found_at_once_from(least):
+    with lanes_of(least, 2):
         assert parse(file, chunk)[0] == parse(file)[0] == frames
 
 

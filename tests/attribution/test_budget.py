@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hogpipe.attribution.stage.budget import CpuBudget
+from hogpipe.attribution.budget import CpuBudget
 
 
 def test_unspent_credit_may_be_spent_at_once() -> None:
