@@ -33,8 +33,8 @@ Invariants
     - A slot that has counted something is not freed before it is drained.
 
 Bounds
-    At most `max_flows` flows have slots, a quarter of them without a known owner. Further ones are
-    folded: they share a slot that keeps the protocol, the address family and the interface, and
+    At most `max_flows` flows have slots, a quarter of them before their first lookup. Further ones
+    are folded: they share a slot that keeps the protocol, the address family and the interface, and
     that is unattributed (`fold_key` in model/flows.py). In a replay none is folded: the table has a
     reserve, and flows that were used longest ago make room (`make_room`).
 
@@ -76,7 +76,7 @@ _AddedRow = tuple[FlowKey, int, int, int, int, int]
 
 
 class FlowTable:
-    """At most `max_flows` flows, `max_unowned` of them without a known owner.
+    """At most `max_flows` flows, `max_unowned` of them without an attribution, be it to no owner.
 
     Times without a unit are seconds of one clock. `on_free` is called with the flows whose slots
     are freed, under `lock`. A table with less room than the `reserve` is crowded.
@@ -101,6 +101,8 @@ class FlowTable:
         self._is_open: Flags = np.zeros(0, np.bool_)
         self._is_sum: Flags = np.zeros(0, np.bool_)
         """Whether a slot is that of a sum of flows, to which no attribution belongs."""
+        self._is_judged: Flags = np.zeros(0, np.bool_)
+        """Whether the attribution of a flow is known, be it that it has no owner."""
         self._marks: Flags = np.zeros(0, np.bool_)
         self._owner: Integers = np.zeros(0, np.int64)
         self._endpoint: Integers = np.zeros(0, np.int64)
@@ -267,6 +269,7 @@ class FlowTable:
                 NO_ENDPOINT if endpoint is None else self._endpoints.number(endpoint, last_ns)
             )
             self._due_at[slot] = due_at
+            self._is_judged[slot] = True
             self._is_open[slot] = self._opened_in[slot] <= self._received_calls
             return True
 
@@ -395,9 +398,9 @@ class FlowTable:
         return slots
 
     def _room(self) -> int:
-        """Return how many flows without a known owner can get slots."""
+        """Return how many flows without an attribution can get slots."""
         flows = self._slots.is_used & ~self._is_sum
-        unowned = np.count_nonzero(flows & (self._owner == UNOWNED))
+        unowned = np.count_nonzero(flows & ~self._is_judged)
         return int(min(self.max_flows - np.count_nonzero(flows), self._max_unowned - unowned))
 
     def _find_folds(self, words: Keys, now: float) -> Integers:
@@ -420,7 +423,7 @@ class FlowTable:
     def _start(self, slots: Integers, now: float) -> None:
         """Set the columns of new slots."""
         self._fit()
-        self._is_open[slots] = self._is_sum[slots] = False
+        self._is_open[slots] = self._is_sum[slots] = self._is_judged[slots] = False
         self._opened_in[slots] = 0
         self._owner[slots] = UNOWNED
         self._endpoint[slots] = NO_ENDPOINT
@@ -447,6 +450,7 @@ class FlowTable:
             return
         self._is_open, self._marks = resize(self._is_open, size), resize(self._marks, size)
         self._is_sum = resize(self._is_sum, size)
+        self._is_judged = resize(self._is_judged, size)
         self._owner, self._endpoint = resize(self._owner, size), resize(self._endpoint, size)
         self._opened_in = resize(self._opened_in, size)
         self._due_at, self._used_at = resize(self._due_at, size), resize(self._used_at, size)

@@ -350,6 +350,14 @@ class TestBounds:
         make_known(table, OTHER)
         assert not table.is_crowded
 
+    def test_flows_that_are_known_to_have_no_owner_leave_room_for_others(self) -> None:
+        table = make_table(max_flows=100, max_unowned=1)
+        for flow in (FLOW, OTHER, DATAGRAMS):
+            assert not table.is_crowded
+            count(table, flow)
+            assert table.is_crowded
+            make_known(table, flow, UNATTRIBUTED)
+
     def test_sums_of_every_kind_are_bounded_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("hogpipe.flows.flow_slots._MAX_FOLDS", 3)
         table = make_table(max_flows=1)
@@ -378,7 +386,7 @@ class Model:
         self.held: dict[FlowKey, FlowDelta] = {}
         """What is not received, by flow."""
         self.have_held: set[FlowKey] = set()
-        """Those flows that have kept their slots meanwhile."""
+        """Those flows with a SYN among that which have kept their slots meanwhile."""
 
     def count(self, packets: list[tuple[FlowKey, bool]]) -> None:
         opened = [is_opened for _, is_opened in packets]
@@ -387,7 +395,7 @@ class Model:
             self.held[flow] = sum_up(self.held.get(flow, FlowDelta()), delta)
         self.taken_bytes += SIZE * len(packets)
         self.held_bytes += sum(delta.total_bytes for delta in held.values())
-        self.have_held.update(held)
+        self.have_held.update(flow for flow, delta in held.items() if delta.opened)
         for flow, _ in packets:
             owner, due_at = self.lanes.get(flow, (UNATTRIBUTED, FOREVER))
             assert flow in held or due_at > self.now
