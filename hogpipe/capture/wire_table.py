@@ -54,6 +54,8 @@ class WireTable:
         self._used_at: Times = np.zeros(0, np.float64)
         """Of keys without a local side."""
         self._evict_at = 0.0
+        self.new_key_at = 0.0
+        """When a packet with a key that was not remembered was located last."""
         self._fit()
 
     def __len__(self) -> int:
@@ -76,6 +78,7 @@ class WireTable:
         if not len(missing):
             slots = Sides(self._slots.transmitter.take(found), self._slots.receiver.take(found))
             return self._make_rows(packets, found, slots, counts, now)
+        self.new_key_at = now
         keys = packets.keys[missing]
         namespaces = self.interfaces.orient(keys)
         self.interfaces.report_unknown(keys, namespaces)

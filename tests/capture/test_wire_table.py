@@ -70,6 +70,13 @@ def test_an_update_without_a_change_keeps_all_keys() -> None:
     assert len(tap.wire) == 1
 
 
+def test_the_time_of_the_newest_key_is_kept() -> None:
+    tap = tap_of()
+    for tap.now, key in enumerate([TO_US, NOT_LOCAL, TO_US, NOT_LOCAL, NOT_LOCAL], 10):
+        tap.capture(key)
+    assert tap.wire.new_key_at == 11
+
+
 def test_changes_of_an_interface_leave_the_keys_of_others() -> None:
     tap = tap_of()
     other = tap.add("eth1", LOCAL)

@@ -14,7 +14,7 @@ from hogpipe.capture.decode.wire_packets import CapturedPackets, sum_runs
 from hogpipe.capture.live.interface_capture import CaptureSet
 from hogpipe.capture.live.link_follower import LinkFollower, log_failures
 from hogpipe.capture.live.open_handles import LiveOptions
-from hogpipe.capture.live.pacing import USUAL_REST, choose_rest
+from hogpipe.capture.live.pacing import STEADY_SECONDS, USUAL_REST, choose_rest
 from hogpipe.capture.pcap import BATCH_FRAMES
 from hogpipe.capture.stop_signal import StopSignal
 from hogpipe.capture.wire_table import WireTable
@@ -117,8 +117,15 @@ class LiveSource:
         self._wire_table.evict(self._clock())
         if packets < BATCH_FRAMES:
             cpu_seconds = time.thread_time() - started
-            rings, interval = self._captures.rings(), self._batch_interval
-            time.sleep(choose_rest(cpu_seconds, interval, rings, self._quiet_iterations))
+            is_steady = self._clock() - self._wire_table.new_key_at >= STEADY_SECONDS
+            rest = choose_rest(
+                cpu_seconds,
+                self._batch_interval,
+                self._captures.rings(),
+                self._quiet_iterations,
+                is_steady=is_steady,
+            )
+            time.sleep(rest)
 
     def _offer(self, captured: CapturedPackets, offer: Callable[[FlowBatch], None]) -> None:
         """Offer what was captured, if anything was; it has the flows then that need a decision."""

@@ -81,6 +81,23 @@ def test_a_rest_grows_while_all_flows_are_known_and_to_the_interval_at_most(
     assert choose_rest(0.0, 0.02, [], 4) == 0.02
 
 
+def test_many_frames_of_known_flows_gather_longer_while_no_new_flows_come() -> None:
+    busy, calm = RingFill(16 * MIB, 1 << 20, 0.02), RingFill(16 * MIB, 1 << 12, 0.02)
+    assert choose_rest(0.001, 0.02, [calm, busy], is_steady=True) == 0.06
+    assert choose_rest(0.001, 0.02, [calm, busy]) == 0.02
+    assert choose_rest(0.001, 0.02, [calm, calm], is_steady=True) == 0.02
+    assert choose_rest(0.001, 0.004, [busy], is_steady=True) == 0.004
+    assert choose_rest(0.001, 0.12, [busy], is_steady=True) == 0.12
+
+
+@given(cpu_seconds, st.lists(rings(), min_size=1, max_size=5))
+def test_no_ring_overflows_however_long_frames_gather(
+    cpu: float, all_rings: list[RingFill]
+) -> None:
+    rest = choose_rest(cpu, 0.02, all_rings, is_steady=True)
+    assert rest <= min(ring.lasts for ring in all_rings)
+
+
 def test_what_frames_take_of_a_ring_is_more_than_their_bytes() -> None:
     batch = batch_of([bytes(60), bytes(40), bytes(60)], [1_000_000, 1_001_000, 1_004_000])
     fill = measure_fill(MIB, batch)
