@@ -76,7 +76,8 @@ def make_input(
 ) -> Input:
     """Return the source that `[capture]` describes and the resolver that `[attribution]` describes.
 
-    A source of packets counts in `table`, whose times are those of `clock`. The resolver's ledger,
+    A source of packets counts in `table`, whose times are those of `clock`. Of a savefile with a
+    recorded /proc, the table rules out flows without a socket there. The resolver's ledger,
     if there is one, adds invalidated flows to `stale`. `service_ports` returns what is known of
     this host's ports; any thread may call it.
     """
@@ -84,6 +85,8 @@ def make_input(
     if settings.capture.source == "savefile":
         source: PacketSource = _make_savefile_source(settings, table)
         resolver: Resolver = procfs_resolver
+        if not shows_live_processes(settings.attribution.procfs):
+            table.rule_out = procfs_resolver.rule_out
     elif settings.capture.source == "pcap":
         source, resolver = _make_live_source(settings, table, clock, stale, procfs_resolver)
     else:

@@ -71,6 +71,8 @@ from hogpipe.run_requests import StopRequest
 # (delivery/isolation.py).
 _DRAIN_SECONDS = 1.0
 _CLOSE_SECONDS = 0.2  # for a lookup that still runs
+# Most flows of a replay have no socket, and take columns only: some 250 bytes.
+_REPLAY_SHARE = 8
 _PENDING_SHARE = 4  # a pending flow takes more memory than a cached one, and is pending for seconds
 
 
@@ -98,11 +100,15 @@ class Pipeline:
         live = settings.capture.source != "savefile"
         clock = time.monotonic if live else self._packet_clock
         max_flows = settings.attribution.max_flows
-        # A replay waits for the lookups of each batch, so no flood of batches is pending.
-        max_pending = max_flows // _PENDING_SHARE if live else max_flows
-        # Nor are flows folded: a reserve leaves room for those of a batch.
-        reserve = 0 if live else max_flows // 2
-        self._table = FlowTable(max_flows, max_unowned=max_pending, reserve=reserve)
+        if live:
+            max_pending = max_flows // _PENDING_SHARE
+            self._table = FlowTable(max_flows, max_unowned=max_pending)
+        else:
+            # No flow of a replay is folded: a reserve leaves room for those of a batch, and all of
+            # them may be pending, as a replay waits for the lookups of each batch.
+            max_pending = reserve = 2 * max_flows + 1
+            size = _REPLAY_SHARE * max_flows
+            self._table = FlowTable(size, size, reserve=reserve, max_named=max_flows)
         stale = StaleFlows()
         self._source, self._resolver, processes = make_input(
             settings, self._table, clock, stale, lambda: self._aggregator.service_ports

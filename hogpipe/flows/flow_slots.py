@@ -35,6 +35,11 @@ class FlowSlots:
         return self._index.capacity
 
     @property
+    def named(self) -> int:
+        """The number of slots for which flow keys were made."""
+        return len(self._flows)
+
+    @property
     def is_used(self) -> Flags:
         """Whether a slot is that of a flow."""
         return self._index.is_used
@@ -61,7 +66,8 @@ class FlowSlots:
 
     def remove(self, slots: Integers) -> list[FlowKey]:
         """Free slots; return the flow keys that were made for them."""
-        removed = [flow for slot in slots.tolist() if (flow := self._flows.pop(slot, None))]
+        named = np.fromiter(self._flows, np.int64, len(self._flows))
+        removed = [self._flows.pop(slot) for slot in named[np.isin(named, slots)].tolist()]
         for flow in removed:
             del self._slots[flow]
         self._index.remove(slots.astype(np.int32))

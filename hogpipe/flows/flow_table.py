@@ -38,6 +38,11 @@ Bounds
     that is unattributed (`fold_key` in model/flows.py). In a replay none is folded: the table has a
     reserve, and flows that were used longest ago make room (`make_room`).
 
+Flows without a socket
+    The one state of the host that a replay with a recorded /proc has shows of most flows that no
+    socket is theirs (`rule_out`). Their lanes are open from the first packet on, no SYN closes
+    them, and no flow key is made for them.
+
 Threads
     The thread of the source gives slots, counts and evicts; the event loop opens lanes, adds and
     drains. Each method holds `lock`; whoever needs several of them at one moment holds it around.
@@ -79,7 +84,8 @@ class FlowTable:
     """At most `max_flows` flows, `max_unowned` of them without an attribution, be it to no owner.
 
     Times without a unit are seconds of one clock. `on_free` is called with the flows whose slots
-    are freed, under `lock`. A table with less room than the `reserve` is crowded.
+    are freed, under `lock`. A table with less room than the `reserve` is crowded, and so is one
+    with more than `max_named` flows of which flow keys were made, which take more memory.
     """
 
     def __init__(
@@ -89,9 +95,13 @@ class FlowTable:
         on_free: Callable[[Sequence[FlowKey]], None] = lambda _flows: None,
         *,
         reserve: int = 0,
+        max_named: float = np.inf,
     ) -> None:
         self.max_flows = max_flows
         self.reserve = reserve
+        self.rule_out: Callable[[Keys, FlowPacker], Flags] | None = None
+        """Returns which flows are never those of a socket; called by the thread of the source."""
+        self._max_named = max_named
         self.lock = threading.RLock()
         self.owners = LaneOwners()
         self.on_free = on_free
@@ -103,6 +113,13 @@ class FlowTable:
         """Whether a slot is that of a sum of flows, to which no attribution belongs."""
         self._is_judged: Flags = np.zeros(0, np.bool_)
         """Whether the attribution of a flow is known, be it that it has no owner."""
+        self._is_certain: Flags = np.zeros(0, np.bool_)
+        """Whether a slot stays unattributed whatever passes: sums, and flows that are ruled out."""
+        self._is_new: Flags = np.zeros(0, np.bool_)
+        """Whether no packets of a flow that is ruled out were counted."""
+        self._flows = self._unjudged = 0
+        """The number of flows that have slots, and of those without an attribution."""
+        self._ruled_out = 0
         self._marks: Flags = np.zeros(0, np.bool_)
         self._owner: Integers = np.zeros(0, np.int64)
         self._endpoint: Integers = np.zeros(0, np.int64)
@@ -142,7 +159,7 @@ class FlowTable:
             is_folded = np.zeros(len(words), np.bool_)
             missing = np.flatnonzero(found == ABSENT)
             if len(missing) and (room := self._room()) > 0:
-                self._start(self._slots.add(words[missing], room), now)
+                self._start_ruled_out(self._start(self._slots.add(words[missing], room), now))
                 found[missing] = self._slots.find(words[missing])
                 missing = missing[found[missing] == ABSENT]
             if len(missing):
@@ -161,6 +178,8 @@ class FlowTable:
             slots = rows.slots
             self._used_at[slots] = now
             passes = self._pass(rows, now)
+            if self.rule_out is not None:
+                self._count_ruled_out(rows)
             if passes.all():
                 self._add_up(rows)
                 return {}
@@ -192,15 +211,16 @@ class FlowTable:
         """Free slots if there is no room for all of `words`, and return the freed ones.
 
         Those are of flows that were used longest ago, at least half of all that have counted
-        nothing. Slots `in_use` stay; ABSENT may be among them.
+        nothing; of flows with flow keys only, where those are too many. Slots `in_use` stay;
+        ABSENT may be among them.
         """
         with self.lock:
-            room = self._room()
-            if len(words) <= room:
+            room, excess = self._room(), max(0, self._slots.named - self._max_named)
+            if len(words) <= room and not excess:
                 return _NO_SLOTS
             found = self._slots.find(words)
             lacking = count_distinct(words[found == ABSENT]) - room
-            if lacking <= 0:
+            if lacking <= 0 and not excess:
                 return _NO_SLOTS
             self._flush()
             stays = ~self._slots.is_used | np.isinf(self._used_at)
@@ -208,15 +228,17 @@ class FlowTable:
             stays[[row[0] for row in self._settled]] = True
             stays[found[found != ABSENT]] = True
             stays[in_use[in_use != ABSENT]] = True
+            if lacking <= 0:
+                stays |= self._is_certain
             unused = np.flatnonzero(~stays)
             oldest = unused[self._used_at[unused].argsort(kind="stable")]
-            return self._free(oldest[: max(lacking, len(oldest) // 2)])
+            return self._free(oldest[: max(lacking, int(excess), len(oldest) // 2)])
 
     @property
     def is_crowded(self) -> bool:
         """Whether there is no room for as many further flows as the reserve has, or for any."""
         with self.lock:
-            return self._room() <= self.reserve
+            return self._room() <= self.reserve or self._slots.named > self._max_named
 
     @property
     def has_many_settled(self) -> bool:
@@ -269,6 +291,7 @@ class FlowTable:
                 NO_ENDPOINT if endpoint is None else self._endpoints.number(endpoint, last_ns)
             )
             self._due_at[slot] = due_at
+            self._unjudged -= not self._is_judged[slot]
             self._is_judged[slot] = True
             self._is_open[slot] = self._opened_in[slot] <= self._received_calls
             return True
@@ -386,12 +409,24 @@ class FlowTable:
             ids = self._ids[slots]
             return FlowSums(slots, ids, words, packer, counters, owners, attributions)
 
+    def drain_ruled_out(self) -> int:
+        """Return how many flows began that were ruled out, since the last call.
+
+        A flow begins with its first packet and with each SYN, as for the attribution stage.
+        """
+        with self.lock:
+            ruled_out, self._ruled_out = self._ruled_out, 0
+            return ruled_out
+
     # Slots and columns
 
     def _free(self, slots: Integers) -> Integers:
         """Free the slots of flows that have counted nothing; return them."""
         if len(slots):
             flows = self._slots.remove(slots)
+            are_flows = ~self._is_sum[slots]
+            self._flows -= int(np.count_nonzero(are_flows))
+            self._unjudged -= int(np.count_nonzero(are_flows & ~self._is_judged[slots]))
             self._fit()
             self._endpoints.keep(np.unique(self._endpoint[self._slots.is_used]))
             self.on_free(flows)
@@ -399,9 +434,7 @@ class FlowTable:
 
     def _room(self) -> int:
         """Return how many flows without an attribution can get slots."""
-        flows = self._slots.is_used & ~self._is_sum
-        unowned = np.count_nonzero(flows & ~self._is_judged)
-        return int(min(self.max_flows - np.count_nonzero(flows), self._max_unowned - unowned))
+        return min(self.max_flows - self._flows, self._max_unowned - self._unjudged)
 
     def _find_folds(self, words: Keys, now: float) -> Integers:
         """Return the slots of the sums that flows are folded into."""
@@ -417,19 +450,34 @@ class FlowTable:
     def _start_sums(self, slots: Integers, now: float) -> None:
         """Set the columns of new slots for sums, which have no owner to be looked up."""
         self._start(slots, now)
-        self._is_open[slots] = self._is_sum[slots] = True
+        self._is_open[slots] = self._is_sum[slots] = self._is_certain[slots] = True
         self._due_at[slots] = np.inf
+        self._flows -= len(slots)
+        self._unjudged -= len(slots)
 
-    def _start(self, slots: Integers, now: float) -> None:
-        """Set the columns of new slots."""
+    def _start_ruled_out(self, slots: Integers) -> None:
+        """Open the lanes of new flows that are never those of a socket."""
+        if self.rule_out is not None:
+            slots = slots[self.rule_out(self._slots.words(slots), self.packer)]
+            self._is_open[slots] = self._is_certain[slots] = self._is_new[slots] = True
+            self._is_judged[slots] = True
+            self._unjudged -= len(slots)
+            self._due_at[slots] = np.inf
+
+    def _start(self, slots: Integers, now: float) -> Integers:
+        """Set the columns of new slots, and return the slots."""
         self._fit()
-        self._is_open[slots] = self._is_sum[slots] = self._is_judged[slots] = False
+        self._flows += len(slots)
+        self._unjudged += len(slots)
+        self._is_open[slots] = self._is_sum[slots] = False
+        self._is_judged[slots] = self._is_certain[slots] = False
         self._opened_in[slots] = 0
         self._owner[slots] = UNOWNED
         self._endpoint[slots] = NO_ENDPOINT
         self._used_at[slots] = now
         self._ids[slots] = np.arange(self._next_id, self._next_id + len(slots))
         self._next_id += len(slots)
+        return slots
 
     def _start_missing(self, flows: Sequence[FlowKey], now: float = -np.inf) -> None:
         """Give slots to flows, or sums, that have no object here; some may have a slot."""
@@ -449,8 +497,9 @@ class FlowTable:
         if size == len(self._is_open):
             return
         self._is_open, self._marks = resize(self._is_open, size), resize(self._marks, size)
-        self._is_sum = resize(self._is_sum, size)
+        self._is_sum, self._is_new = resize(self._is_sum, size), resize(self._is_new, size)
         self._is_judged = resize(self._is_judged, size)
+        self._is_certain = resize(self._is_certain, size)
         self._owner, self._endpoint = resize(self._owner, size), resize(self._endpoint, size)
         self._opened_in = resize(self._opened_in, size)
         self._due_at, self._used_at = resize(self._due_at, size), resize(self._used_at, size)
@@ -469,7 +518,7 @@ class FlowTable:
         slots = rows.slots
         passes = self._is_open[slots]
         if rows.opened.any():
-            passes &= ~rows.opened | self._is_sum[slots]
+            passes &= ~rows.opened | self._is_certain[slots]
         passes &= self._due_at[slots] > now
         endpoints = self._endpoint[slots]
         places = np.flatnonzero(passes & (endpoints != NO_ENDPOINT))
@@ -480,6 +529,17 @@ class FlowTable:
             self._endpoints.record(endpoints[goes_on], rows.last_ns[places[goes_on]])
             passes[places] = goes_on
         return passes
+
+    def _count_ruled_out(self, rows: PacketRows) -> None:
+        """Count the flows that begin, of those that are ruled out."""
+        slots = rows.slots
+        begins = self._is_new[slots]
+        begins |= rows.opened & self._is_certain[slots] & ~self._is_sum[slots]
+        began = slots[begins]
+        self._is_new[began] = False
+        self._marks[began] = True
+        self._ruled_out += int(np.count_nonzero(self._marks))
+        self._marks[began] = False
 
     def _add_up(self, rows: PacketRows) -> None:
         flat, at = self._counters.reshape(-1), 4 * rows.slots + rows.direction

@@ -374,6 +374,76 @@ def sum_up(*deltas: FlowDelta) -> FlowDelta:
     return total
 
 
+class TestRuledOut:
+    """Flows that no socket of a recorded /proc matches."""
+
+    def make(self, *ruled_out: FlowKey, max_named: float = np.inf) -> FlowTable:
+        table = FlowTable(100, 100, reserve=20, max_named=max_named)
+        table.rule_out = lambda words, packer: np.array(
+            [packer.unpack(one) in ruled_out for one in words], np.bool_
+        )
+        return table
+
+    def test_all_their_packets_are_counted_unattributed(self) -> None:
+        table = self.make(FLOW)
+        assert set(count(table, FLOW, OTHER)) == {OTHER}
+        assert count(table, FLOW, FLOW, opened=[True, False]) == {}
+        assert count(table, FLOW, now=FOREVER) == {}
+        assert drain(table) == {(FLOW, UNATTRIBUTED): 4 * SIZE}
+
+    def test_they_begin_with_the_first_packet_and_with_each_batch_that_has_a_syn(self) -> None:
+        table = self.make(FLOW, OTHER)
+        count(table, FLOW, FLOW, OTHER, opened=[True, False, False])
+        assert table.drain_ruled_out() == 2
+        count(table, FLOW, OTHER, OTHER, opened=[False, True, True])
+        assert (table.drain_ruled_out(), table.drain_ruled_out()) == (1, 0)
+        table.drain()
+        table.evict(9.0, idle=1.0, idle_unowned=1.0)
+        count(table, FLOW)
+        assert table.drain_ruled_out() == 1
+
+    def test_flows_with_flow_keys_make_room_before_they_are_too_many(self) -> None:
+        named = [make_flow(port) for port in range(11, 19)]
+        table = self.make(FLOW, max_named=4)
+        count(table, FLOW)
+        for at, flow in enumerate(named):
+            make_known(table, flow)
+            count(table, flow, now=at + 1.0)
+        assert table.is_crowded
+        table.drain()
+        words = table.packer.pack([OTHER])
+        freed = table.make_room(words, table.give_slots(table.packer.pack(named[-1:]), 9.0)[0])
+        assert len(freed) == 5  # with the flow key that each table has, four are left
+        assert not table.is_crowded
+        assert count(table, FLOW, *named[-3:]) == {}
+
+
+@given(st.lists(st.tuples(st.sampled_from(["count", "own", "evict"]), st.integers(1, 12))))
+def test_the_room_is_that_of_flows_with_and_without_an_attribution(
+    steps: list[tuple[str, int]],
+) -> None:
+    table, known, unknown = make_table(max_flows=10, max_unowned=4), set[int](), set[int]()
+    for now, (step, port) in enumerate(steps):
+        flow, room = make_flow(port), min(10 - len(known | unknown), 4 - len(unknown))
+        if step == "evict":
+            table.drain()
+            table.evict(now + 0.5, idle=0.0, idle_unowned=0.0)
+            known.clear()
+            unknown.clear()
+            continue
+        _, is_folded = table.give_slots(table.packer.pack([flow]), now)
+        assert is_folded[0] == (room <= 0 and port not in known | unknown)
+        if is_folded[0]:
+            continue
+        if port not in known:
+            unknown.add(port)
+        if step == "own":
+            count(table, flow)
+            table.open_lane(flow, WEB if port % 2 else UNATTRIBUTED, due_at=FOREVER)
+            unknown.discard(port)
+            known.add(port)
+
+
 class Model:
     """A plain model beside the table: a dict of lanes, and sums by owner."""
 

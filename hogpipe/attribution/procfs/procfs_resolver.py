@@ -36,6 +36,8 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from hogpipe.attribution.procfs.container_tables import ContainerTables
 from hogpipe.attribution.procfs.endpoint_heuristic import (
     Endpoint,
@@ -46,6 +48,7 @@ from hogpipe.attribution.procfs.endpoint_heuristic import (
 from hogpipe.attribution.procfs.fd_cache import FdCache
 from hogpipe.attribution.procfs.matching import Match, TableIndex, is_conclusive
 from hogpipe.attribution.procfs.reader_choice import Reader
+from hogpipe.attribution.procfs.recorded_sockets import RecordedSockets, read_tables
 from hogpipe.attribution.procfs.shared_sockets import SharedSocketRules
 from hogpipe.attribution.procfs.table_reader import (
     EndpointSockets,
@@ -56,6 +59,9 @@ from hogpipe.attribution.procfs.table_reader import (
 from hogpipe.attribution.procfs.table_source import OwnSource
 from hogpipe.attribution.resolver import FlowsInSpans, Resolution
 from hogpipe.enrichment.processes import ProcessReader
+from hogpipe.flows.flow_words import FlowPacker
+from hogpipe.flows.key_index import Keys
+from hogpipe.flows.packet_rows import Flags
 from hogpipe.linux.netns.namespace_links import NamespaceLinks, make_open_inside
 from hogpipe.linux.netns.namespace_processes import NamespaceProcesses, read_own_namespace
 from hogpipe.linux.procfs import ProcessIdentity, Procfs
@@ -111,6 +117,7 @@ class ProcfsResolver:
             fixed=Reader.SOCK_DIAG if fixed is None else fixed,
             walk_budget=container_budget,
         )
+        self._recorded: RecordedSockets | None = None
         self._fds = FdCache(self._procfs, self.namespaces)
         self._processes = ProcessReader(self._procfs, command_line=command_line)
         self._endpoints = EndpointHeuristic()
@@ -163,6 +170,21 @@ class ProcfsResolver:
         with self._endpoints_lock:
             owner = self._endpoints.infer_owner(endpoint, self._clock())
         return _inferred(owner)
+
+    def rule_out(self, words: Keys, packer: FlowPacker) -> Flags:
+        """Return which flows surely have no socket, where the tables are recorded ones.
+
+        Those are read at the first call, and while no other thread is in `resolve`. Takes
+        FLOW_WORDS of `packer`. If the tables cannot be read, no flow is ruled out: its lookup meets
+        the same and counts as failed.
+        """
+        if self._recorded is None:
+            try:
+                tables = read_tables(self._procfs, self._tables.counts)
+            except OSError:
+                return np.zeros(len(words), np.bool_)
+            self._recorded = RecordedSockets(tables)
+        return self._recorded.rule_out(words, packer)
 
     def recall(self, flows: FlowsInSpans) -> Sequence[Attribution | None]:
         """Return None for each: /proc records nothing."""

@@ -247,6 +247,7 @@ class Attributor:
         """Return the work since the last call; `pending_*` is as of now."""
         counts, self._counts = self._counts, AttributionCounts()
         self._pending.compact()
+        counts.new_flows += self._table.drain_ruled_out()
         counts.evicted_flows = self._cache.drain_evicted()
         counts.translated = self._known.drain_translated()
         counts.pending_flows = len(self._pending)
