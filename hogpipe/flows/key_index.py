@@ -28,6 +28,7 @@ Slots = NDArray[np.int32]
 
 ABSENT = -1
 _MIN_CAPACITY = 64
+_MIN_PLACE_BITS = 12  # so that few keys hardly ever take a second round
 _HALF = np.uint64(32)
 _WORD_BITS = 64
 
@@ -70,6 +71,8 @@ class KeyIndex:
         slots = self._places.take(at)
         # An empty place is ABSENT, and so is what is found there, whatever row that compares.
         is_key = are_equal(self.keys.take(slots, axis=0), keys)
+        if np.count_nonzero(is_key & (slots >= 0)) == len(keys):
+            return slots
         found = np.where(is_key, slots, ABSENT)
         rest = ((slots >= 0) & ~is_key).nonzero()[0]  # flatnonzero costs two microseconds more
         at = at[rest]
@@ -123,8 +126,8 @@ class KeyIndex:
         self.is_used = resize(self.is_used, capacity)
 
     def _place(self) -> None:
-        """Build the places anew, at least twice as many as there are slots in use."""
-        bits = max(2 * self._size, _MIN_CAPACITY).bit_length() + 1
+        """Build the places anew, at least twice as many as there are slots in use; 4096 at least."""
+        bits = max((2 * self._size).bit_length() + 1, _MIN_PLACE_BITS)
         self._mask = np.int64((1 << bits) - 1)
         self._shift = np.uint64(_WORD_BITS - bits)
         self._places: Slots = np.full(1 << bits, ABSENT, np.int32)
