@@ -120,6 +120,9 @@ class WireTable:
                 packets.first_ns,
                 packets.last_ns,
             )
+        if np.count_nonzero(transmits) == np.count_nonzero(receives) == len(packets):
+            counts.both_sides.add(packets.total())
+            return _take_both_sides(packets, slots)
         counts.both_sides.add(packets.total(transmits & receives))
         neither = ~(transmits | receives)
         if neither.any():
@@ -233,3 +236,18 @@ class WireTable:
         if size != len(self._used_at):
             self._slots = Sides(*(resize(column, size) for column in self._slots))
             self._used_at = resize(self._used_at, size)
+
+
+def _take_both_sides(packets: WirePackets, slots: Sides) -> PacketRows:
+    """Return the rows of packets that all have two local sides: loopback as a rule."""
+    direction = np.zeros(2 * len(packets), np.int64)
+    direction[len(packets) :] = RECEIVE
+    return PacketRows(
+        np.concatenate(slots),
+        direction,
+        np.concatenate([packets.bytes, packets.bytes]),
+        np.concatenate([packets.packets, packets.packets]),
+        np.concatenate([packets.opened, packets.opened]),
+        np.concatenate([packets.first_ns, packets.first_ns]),
+        np.concatenate([packets.last_ns, packets.last_ns]),
+    )

@@ -516,19 +516,30 @@ class FlowTable:
     def _pass(self, rows: PacketRows, now: float) -> Flags:
         """Return which packets pass on the fast lane, as far as each can tell."""
         slots = rows.slots
-        passes = self._is_open[slots]
+        passes = self._is_open.take(slots)
         if rows.opened.any():
             passes &= ~rows.opened | self._is_certain[slots]
-        passes &= self._due_at[slots] > now
-        endpoints = self._endpoint[slots]
-        places = np.flatnonzero(passes & (endpoints != NO_ENDPOINT))
-        if len(places):
-            endpoints = endpoints[places]
-            goes_on = self.owners.is_watched[self._owner[slots[places]]]
-            goes_on &= ~self._endpoints.find_paused(endpoints, rows.first_ns[places])
-            self._endpoints.record(endpoints[goes_on], rows.last_ns[places[goes_on]])
-            passes[places] = goes_on
+        passes &= self._due_at.take(slots) > now
+        has_endpoint = self._endpoint.take(slots) != NO_ENDPOINT
+        has_endpoint &= passes
+        count = np.count_nonzero(has_endpoint)
+        if count == len(rows):
+            return self._go_on(slots, rows.first_ns, rows.last_ns)
+        if count:
+            at = has_endpoint.nonzero()[0]
+            passes[at] = self._go_on(slots[at], rows.first_ns[at], rows.last_ns[at])
         return passes
+
+    def _go_on(self, slots: Integers, first_ns: Integers, last_ns: Integers) -> Flags:
+        """Return which packets go on without a pause of their endpoint, and record those."""
+        endpoints = self._endpoint.take(slots)
+        goes_on = self.owners.is_watched.take(self._owner.take(slots))
+        goes_on &= ~self._endpoints.find_paused(endpoints, first_ns)
+        if goes_on.all():
+            self._endpoints.record(endpoints, last_ns)
+        else:
+            self._endpoints.record(endpoints[goes_on], last_ns[goes_on])
+        return goes_on
 
     def _count_ruled_out(self, rows: PacketRows) -> None:
         """Count the flows that begin, of those that are ruled out."""

@@ -126,7 +126,7 @@ class KeyIndex:
         self.is_used = resize(self.is_used, capacity)
 
     def _place(self) -> None:
-        """Build the places anew, at least twice as many as there are slots in use; 4096 at least."""
+        """Build the places anew, at least twice as many as there are slots in use."""
         bits = max((2 * self._size).bit_length() + 1, _MIN_PLACE_BITS)
         self._mask = np.int64((1 << bits) - 1)
         self._shift = np.uint64(_WORD_BITS - bits)
