@@ -542,10 +542,14 @@ def test_all_that_is_in_the_ring_when_a_run_stops_is_counted(
 
 
 FLOOD = """
-import socket, sys
+import socket, sys, time
 sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 sender.connect((sys.argv[1], 5003))
-for _ in range(int(sys.argv[2])):
+count, rate = map(int, sys.argv[2:])
+started = time.monotonic()
+for number in range(count):
+    if number % 100 == 0:
+        time.sleep(max(0, started + number / rate - time.monotonic()))
     sender.send(bytes(64))
 """
 
@@ -563,7 +567,8 @@ def test_a_flood_is_captured_with_a_small_ring_as_with_a_large_one(
         capturing(left, buffer_mib=1, **options) as small,
         capturing(left, buffer_mib=16, **options) as large,
     ):
-        flood = right.command(sys.executable, "-c", FLOOD, nowhere, str(count))
+        # In the longest rest four times as many come as the small ring takes.
+        flood = right.command(sys.executable, "-c", FLOOD, nowhere, str(count), "100000")
         subprocess.run(flood, check=True)
     for offered in (small, large):
         assert offered.counts.captured.packets + offered.counts.kernel_dropped == count
