@@ -28,7 +28,7 @@ import live
 import savefiles
 from figures import CurveSet, Figures, Point, merge
 from generator import built
-from growth_table import render
+from growth_table import refresh, render
 from plots import draw
 from report import host
 from stage import RUN_ERRORS, stop_at_signals
@@ -82,7 +82,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--rounds", type=int, default=1, help="how often each tool is measured")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures are kept")
     parser.add_argument(
-        "--plots", type=Path, metavar="FOLDER", help="write pictures, and data/growth.md, there"
+        "--plots", type=Path, metavar="FOLDER", help="write pictures and tables there"
     )
     chosen = parser.parse_args(arguments)
     if chosen.loads == ["all"]:
@@ -147,11 +147,14 @@ def read_figures(path: Path) -> Figures | None:
 
 
 def write_pages(folder: Path, figures: Figures, text: str) -> None:
-    """Write a picture of each set, and the tables of all."""
+    """Write a picture of each set and the tables of all, and those of performance.md again."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
     for name, curves in figures.sets.items():
         (folder / f"growth-{name}.svg").write_text(draw(curves))
     (folder / "data" / "growth.md").write_text(text)
+    page = folder / "performance.md"
+    if page.exists():
+        page.write_text(refresh(page.read_text(), figures.sets))
 
 
 def render_all(line: str, sets: Mapping[str, CurveSet]) -> str:

@@ -1,28 +1,60 @@
 """PURE: the tables of growth.py: ratios first, then costs, and each loss in the same row."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
-from figures import LOSS, CurveSet, Figure, Point, slope_of
+from figures import LOSS, CurveSet, Figure, Point, has_loss, slope_of
 from report import ABSENT, table
 from tools import NETHOGS, TCPDUMP
 
+LOSS_MARK = "†"
+BLOCK = re.compile(r"(<!-- growth: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+"""The block of a page that has the curves of a set."""
 DEARER = 1.05
 """A cost that is called dearer than another one is at least as many times that."""
 
 
 def render(curves: CurveSet) -> str:
-    """Return the heading, the table of all sizes, and that of the slopes."""
+    """Return the heading, the curves, and all figures of each size."""
     head = (
         curves.sizes, "tool", "/ tcpdump", "/ nethogs", f"us a {curves.work}", "range", "a second",
         "us of programs", "us a new flow", "right %", "dropped %", "wall s", "start s", "peak MB",
         "loss",
     )  # fmt: skip
     rows = [row for point in curves.points for row in rows_of(point)]
-    slopes = [slope_row(curves, tool) for tool in curves.tools]
-    slope_head = ("tool", "slope", f"least us a {curves.work}", "most")
-    return (
-        f"## {curves.title}\n\n{without_empty_columns(head, rows)}\n\n{table(slope_head, slopes)}"
-    )
+    return f"## {curves.title}\n\n{render_curves(curves)}\n\n{without_empty_columns(head, rows)}"
+
+
+def render_curves(curves: CurveSet) -> str:
+    """Return a table of the curves: at each size the ratio to tcpdump, and the cost in us."""
+    sizes = [f"{point.size:,}" for point in curves.points]
+    head = (f"us a {curves.work} by {curves.sizes}", *sizes, "slope")
+    return table(head, [curve_row(curves, tool) for tool in curves.tools])
+
+
+def curve_row(curves: CurveSet, tool: str) -> list[str]:
+    """Return a tool's ratio to tcpdump and cost at each size, marked where it has a loss."""
+    cells = [tool]
+    for point in curves.points:
+        found = next((one for one in point.figures if one.tool == tool), None)
+        if found is None or found.cost is None:
+            cells.append(ABSENT)
+            continue
+        times = ratio(found.cost, point.cost_of(TCPDUMP))
+        mark = f" {LOSS_MARK}" if has_loss(found) else ""
+        cells.append(f"{times}x ({number(found.cost)}){mark}")
+    slope = slope_of(curves.curve_of(tool))
+    return [*cells, ABSENT if slope is None else f"{slope:.2f}"]
+
+
+def refresh(page: str, sets: Mapping[str, CurveSet]) -> str:
+    """Return a page with the curves of each set in the block of its name."""
+
+    def replace(block: re.Match[str]) -> str:
+        begin, name, end = block.groups()
+        return f"{begin}\n{render_curves(sets[name])}\n\n{end}" if name in sets else block[0]
+
+    return BLOCK.sub(replace, page)
 
 
 def without_empty_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -67,19 +99,6 @@ def losses_of(one: Figure, point: Point) -> list[str]:
     if one.right is not None and one.right < 1 - LOSS:
         found.append(f"{percent(1 - one.right)} % not right")
     return [*found, one.remark] if one.remark else found
-
-
-def slope_row(curves: CurveSet, tool: str) -> list[str]:
-    """Return the slope of a tool's curve, and its least and greatest cost."""
-    curve = curves.curve_of(tool)
-    slope = slope_of(curve)
-    costs = [cost for _, cost in curve]
-    return [
-        tool,
-        ABSENT if slope is None else f"{slope:.2f}",
-        number(min(costs, default=None)),
-        number(max(costs, default=None)),
-    ]
 
 
 def ratio(cost: float | None, other: float | None) -> str:

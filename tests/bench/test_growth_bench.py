@@ -4,6 +4,7 @@ tests/slow has the loads that take longer.
 """
 
 import json
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -70,6 +71,29 @@ def test_a_row_names_its_loss(figure: Figure, loss: str) -> None:
     point = Point(1, 1000, [figure, Figure("nethogs", [2.0])])
     assert growth_table.rows_of(point)[0][-1] == loss
     assert has_loss(figure) == (figure.dropped == 0.25 or figure.right == 0.75)
+
+
+def test_the_curves_on_a_page_are_replaced_in_the_block_of_their_set() -> None:
+    point = Point(5, 10, [Figure("tcpdump", [2.0]), Figure("hogpipe", [4.0], dropped=0.5)])
+    page = "a\n<!-- growth: live -->\nold\n<!-- end -->\nb\n<!-- growth: other -->\nc\n<!-- end -->"
+    fresh = growth_table.refresh(page, {"live": make_set(point)})
+    assert "old" not in fresh
+    assert "| hogpipe              | 2.00x (4.00) † | -     |" in fresh
+    assert fresh.endswith("<!-- end -->\nb\n<!-- growth: other -->\nc\n<!-- end -->")
+    assert growth_table.refresh(fresh, {"live": make_set(point)}) == fresh
+
+
+def test_the_page_and_its_pictures_are_those_of_the_kept_figures() -> None:
+    figures = growth.read_figures(growth.FIGURES)
+    assert figures is not None
+    docs = growth.FIGURES.parents[1]
+    page = (docs / "performance.md").read_text()
+    assert growth_table.refresh(page, figures.sets) == page
+    shown = re.findall(r"<!-- growth: ([\w-]+) -->", page)
+    assert shown
+    for name in shown:
+        assert (docs / f"growth-{name}.svg").read_text() == plots.draw(figures.sets[name])
+        assert f"](growth-{name}.svg)" in page
 
 
 def test_ratios_come_before_costs_and_empty_columns_are_left_out() -> None:
