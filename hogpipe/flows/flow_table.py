@@ -159,8 +159,11 @@ class FlowTable:
             is_folded = np.zeros(len(words), np.bool_)
             missing = np.flatnonzero(found == ABSENT)
             if len(missing) and (room := self._room()) > 0:
-                self._start_ruled_out(self._start(self._slots.add(words[missing], room), now))
-                found[missing] = self._slots.find(words[missing])
+                added = self._start(self._slots.add(words[missing], room), now)
+                self._start_ruled_out(added)
+                # As many slots as flows: no flow was there twice, and they are in order.
+                is_each = len(added) == len(missing)
+                found[missing] = added if is_each else self._slots.find(words[missing])
                 missing = missing[found[missing] == ABSENT]
             if len(missing):
                 is_folded[missing] = True
@@ -224,7 +227,7 @@ class FlowTable:
                 return _NO_SLOTS
             self._flush()
             stays = ~self._slots.is_used | np.isinf(self._used_at)
-            stays |= self._counters.any(axis=1)
+            stays |= (self._counters[:, 1] | self._counters[:, 3]) > 0
             stays[[row[0] for row in self._settled]] = True
             stays[found[found != ABSENT]] = True
             stays[in_use[in_use != ABSENT]] = True
@@ -507,6 +510,8 @@ class FlowTable:
 
     def _drop_owners(self) -> None:
         """Drop attributions that no flow has, if there are many."""
+        if len(self.owners) <= _MIN_OWNERS:
+            return  # which is not worth a look at all slots
         used, _ = self.owners.find_distinct(self._owner[self._slots.is_used])
         if len(self.owners) > 2 * len(used) + _MIN_OWNERS:
             self.owners.keep(used)
