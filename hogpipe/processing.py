@@ -84,6 +84,7 @@ class WindowCounts(NamedTuple):
     capture: CaptureCounts
     waiting_flows: int
     waiting_bytes: int
+    """With what pending flows have gathered."""
 
 
 class Intake:
@@ -141,8 +142,10 @@ class Intake:
         with self._table.lock:
             sums, counts = self._table.drain(), self._handoff.drain_counts()
             waiting = [delta for _flow, delta in self._flows] + self._handoff.list_queued()
+            gathered_bytes = self._table.gathered_bytes
         self._pass_on(sums)
-        return WindowCounts(counts, len(waiting), sum(delta.total_bytes for delta in waiting))
+        waiting_bytes = gathered_bytes + sum(delta.total_bytes for delta in waiting)
+        return WindowCounts(counts, len(waiting), waiting_bytes)
 
     def take_longest_delay(self) -> float:
         """Return how late the event loop was for a batch, at most; see Handoff."""

@@ -191,6 +191,10 @@ class Resolver:
             owners_by_span=self._chance.choice([None, None, ()]),  # its packets have no times
         )
 
+    @property
+    def has_history(self) -> bool:
+        return False
+
     def infer(self, _flow: FlowKey) -> Attribution:
         return self._chance.choice([UNATTRIBUTED, ANSWERS[2]])
 

@@ -158,6 +158,30 @@ async def test_the_sum_is_exact_whatever_of_a_batch_the_flow_table_counts(
     assert max(pending) > 0 == pending[-1]
 
 
+async def test_the_sum_is_exact_while_packets_of_pending_flows_gather(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, waits=False)
+    publishing = asyncio.create_task(stage.publisher.run())
+    batches = aiter(stage.handoff)
+    stage.handoff.offer(make_packets(stage.table))
+    await stage.intake.ingest(await anext(batches))
+    for _ in range(3):
+        stage.handoff.offer(make_packets(stage.table))
+        assert not stage.handoff.list_queued()
+        await stage.close()
+    await stage.attributor.resolve_pending()
+    await stage.close()
+    await stage.publisher.finish()
+    publishing.cancel()
+    stats = stats_of(stage.sinks.records)
+    assert imbalances(stage.sinks.records) == [0] * len(stats)
+    pending = [one["attribution"]["pending"]["bytes"] for one in stats]
+    assert pending[:3] == sorted(pending[:3])
+    assert len(set(pending[:3])) == 3
+    assert pending[-1] == 0
+
+
 async def test_a_window_ends_in_time_while_earlier_ones_are_published(
     executor: ThreadPoolExecutor,
 ) -> None:

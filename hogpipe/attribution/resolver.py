@@ -55,6 +55,14 @@ class Resolver(Protocol):
     def describe(self) -> str:
         """Return where owners come from, in words for the user, once `prepare` has returned."""
 
+    @property
+    def has_history(self) -> bool:
+        """Whether owners are recorded as sockets change, once `prepare` has returned.
+
+        Then packets of several processes on one five-tuple are kept apart by the time when they
+        passed, and what a later lookup finds is the same. Otherwise spans do not matter.
+        """
+
     def resolve(self, flows: FlowSpans) -> dict[FlowKey, Resolution]:
         """Return what one look at the host finds out about `flows`.
 

@@ -116,6 +116,11 @@ class TranslationResolver:
         """Return where owners come from."""
         return self._resolver.describe()
 
+    @property
+    def has_history(self) -> bool:
+        """Whether the other resolver records owners."""
+        return self._resolver.has_history
+
     def resolve(self, flows: FlowSpans) -> dict[FlowKey, Resolution]:
         """Return the resolutions of the other resolver, corrected for translated flows.
 

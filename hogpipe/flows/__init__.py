@@ -1,6 +1,7 @@
 """Flows in columns, shared by the source, the attribution stage and the aggregator.
 
 flow_table.py    the flow table: slots, the fast lane of known flows, the sums of a window
+gathered.py      what pending flows moved since it was taken last
 flow_slots.py    which flow has which slot, in columns and as flow keys
 lane_owners.py   owners and local endpoints as columns: whether an attribution still holds
 flow_batch.py    the batches of a source

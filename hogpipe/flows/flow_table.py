@@ -22,15 +22,22 @@ The fast lane
     that no packet behind it is counted for the owner of the connection before. For that, calls of
     `count` have numbers, and the stage says which of them it has received.
 
+Pending flows
+    The packets of a flow that is looked up gather in its slot (`gather`, gathered.py), until the
+    attribution stage takes them as one delta, before and after the lookup. A SYN ends that: it is
+    returned, and what gathered before it is taken first.
+
 Sums
     `add` takes what the attribution stage has judged, `drain` returns all that was counted and
     added, by flow and owner.
 
 Invariants
-    - Packets counted and added = packets drained + packets that are in slots.
+    - Packets counted and added = packets drained + packets that are in slots. What has gathered is
+      not counted yet.
     - What a slot has counted belongs to the owner of the slot. Whoever opens the lane for another
       owner leaves what was counted before to the former one.
-    - A slot that has counted something is not freed before it is drained.
+    - A slot that has counted something is not freed before it is drained, nor one that has
+      gathered something before that is taken.
 
 Bounds
     At most `max_flows` flows have slots, a quarter of them before their first lookup. Further ones
@@ -57,6 +64,7 @@ import numpy as np
 
 from hogpipe.flows.flow_slots import FlowSlots, fold_words
 from hogpipe.flows.flow_words import FlowPacker
+from hogpipe.flows.gathered import GatheredTraffic
 from hogpipe.flows.key_index import ABSENT, Keys, resize
 from hogpipe.flows.lane_owners import NO_ENDPOINT, UNOWNED, Endpoints, LaneOwners
 from hogpipe.flows.packet_rows import (
@@ -66,6 +74,7 @@ from hogpipe.flows.packet_rows import (
     Integers,
     PacketRows,
     Times,
+    make_delta,
 )
 from hogpipe.flows.row_order import count_distinct
 from hogpipe.model import UNKNOWN_FLOW, Attribution, FlowDelta, FlowKey, TrafficCounts, is_sum
@@ -132,6 +141,7 @@ class FlowTable:
         self._due_at: Times = np.zeros(0, np.float64)
         self._used_at: Times = np.zeros(0, np.float64)
         self._counters: Counters = np.zeros((0, 4), np.int64)
+        self._gathered = GatheredTraffic()
         self._ids: Integers = np.zeros(0, np.int64)
         self._next_id = 0
         self._added: list[_AddedRow] = []
@@ -191,9 +201,12 @@ class FlowTable:
             held = rows.take(is_held)
             self._marks[held.slots] = False
             self._is_open[held.slots] = False
+            self._add_up(rows.take(~is_held))
+            held = self._gather_up(held)
+            if not len(held):
+                return {}
             self.calls += 1
             self._opened_in[held.slots[held.opened]] = self.calls
-            self._add_up(rows.take(~is_held))
             return self._make_deltas(held)
 
     def evict(self, now: float, *, idle: float, idle_unowned: float) -> Integers:
@@ -207,6 +220,7 @@ class FlowTable:
             limit = np.where(self._owner == UNOWNED, idle_unowned, idle)
             is_idle = self._slots.is_used & (now - self._used_at > limit)
             is_idle[[row[0] for row in self._settled]] = False
+            is_idle &= ~self._gathered.has_traffic()
             freed = np.flatnonzero(is_idle)
             return self._free(freed[~self._counters[freed].any(axis=1)])
 
@@ -228,6 +242,7 @@ class FlowTable:
             self._flush()
             stays = ~self._slots.is_used | np.isinf(self._used_at)
             stays |= (self._counters[:, 1] | self._counters[:, 3]) > 0
+            stays |= self._gathered.has_traffic()
             stays[[row[0] for row in self._settled]] = True
             stays[found[found != ABSENT]] = True
             stays[in_use[in_use != ABSENT]] = True
@@ -306,6 +321,34 @@ class FlowTable:
             if slot is not None:
                 self._due_at[slot] = due_at
                 self._is_open[slot] = self._opened_in[slot] <= self._received_calls
+
+    def gather(self, flow: FlowKey) -> None:
+        """Gather packets of a pending flow, until its lane is opened or `stop_gathering`.
+
+        Nothing gathers behind a SYN that the stage has not received.
+        """
+        with self.lock:
+            slot = self._slots.slot_of(flow)
+            if slot is not None and not self._is_open[slot]:
+                self._gathered.is_open[slot] = self._opened_in[slot] <= self._received_calls
+
+    def take_gathered(self, flows: Iterable[FlowKey]) -> dict[FlowKey, FlowDelta]:
+        """Return what distinct flows have gathered since it was taken last, if anything."""
+        with self.lock:
+            return self._take_gathered(self._slots_by_flow(flows))
+
+    def stop_gathering(self, flows: Iterable[FlowKey]) -> dict[FlowKey, FlowDelta]:
+        """Gather no further packets of distinct flows; return what they have gathered."""
+        with self.lock:
+            slots = self._slots_by_flow(flows)
+            self._gathered.is_open[list(slots.values())] = False
+            return self._take_gathered(slots)
+
+    @property
+    def gathered_bytes(self) -> int:
+        """Bytes of both directions that flows have gathered."""
+        with self.lock:
+            return self._gathered.total_bytes
 
     def close_lanes(self, flows: Iterable[FlowKey]) -> None:
         """Count no further packets of `flows`, until their lanes are opened again."""
@@ -474,6 +517,7 @@ class FlowTable:
         self._unjudged += len(slots)
         self._is_open[slots] = self._is_sum[slots] = False
         self._is_judged[slots] = self._is_certain[slots] = False
+        self._gathered.start(slots)
         self._opened_in[slots] = 0
         self._owner[slots] = UNOWNED
         self._endpoint[slots] = NO_ENDPOINT
@@ -490,6 +534,16 @@ class FlowTable:
         self._start(slots[is_new & ~are_sums], now)
         self._start_sums(slots[is_new & are_sums], now)
 
+    def _slots_by_flow(self, flows: Iterable[FlowKey]) -> dict[FlowKey, int]:
+        slot_of = self._slots.slot_of
+        return {flow: slot for flow in flows if (slot := slot_of(flow)) is not None}
+
+    def _take_gathered(self, slots: Mapping[FlowKey, int]) -> dict[FlowKey, FlowDelta]:
+        if not slots:
+            return {}
+        taken = self._gathered.take(np.array(list(slots.values()), np.int64))
+        return {flow: one for flow, one in zip(slots, taken, strict=True) if one is not None}
+
     def _endpoint_of(self, flow: FlowKey) -> int:
         slot = self._slots.slot_of(flow)
         return NO_ENDPOINT if slot is None else int(self._endpoint[slot])
@@ -504,6 +558,7 @@ class FlowTable:
         self._is_judged = resize(self._is_judged, size)
         self._is_certain = resize(self._is_certain, size)
         self._owner, self._endpoint = resize(self._owner, size), resize(self._endpoint, size)
+        self._gathered.fit(size)
         self._opened_in = resize(self._opened_in, size)
         self._due_at, self._used_at = resize(self._due_at, size), resize(self._used_at, size)
         self._counters, self._ids = resize(self._counters, size), resize(self._ids, size)
@@ -562,6 +617,19 @@ class FlowTable:
         np.add.at(flat, at, rows.bytes)
         np.add.at(flat, at + 1, rows.packets)
 
+    def _gather_up(self, held: PacketRows) -> PacketRows:
+        """Add up the packets of flows that gather, and return the others.
+
+        A SYN ends the gathering of its flow.
+        """
+        is_open = self._gathered.is_open
+        is_open[held.slots[held.opened]] = False
+        gathers = is_open[held.slots]
+        if not gathers.any():
+            return held
+        self._gathered.add(held.take(gathers))
+        return held.take(~gathers)
+
     def _make_deltas(self, rows: PacketRows) -> dict[FlowKey, FlowDelta]:
         order = rows.slots.argsort(kind="stable")
         rows = rows.take(order)
@@ -575,7 +643,7 @@ class FlowTable:
         first_ns = np.minimum.reduceat(rows.first_ns, starts)
         last_ns = np.maximum.reduceat(rows.last_ns, starts)
         columns = (counters.tolist(), opened.tolist(), first_ns.tolist(), last_ns.tolist())
-        deltas = map(_make_delta, *columns)
+        deltas = map(make_delta, *columns)
         return dict(zip(map(self._slots.flow_of, slots.tolist()), deltas, strict=True))
 
     def _flush(self) -> None:
@@ -600,17 +668,3 @@ class FlowTable:
         if any(counters):
             self._settled.append((slot, int(self._owner[slot]), *counters))
             self._counters[slot] = 0
-
-
-def _make_delta(counters: list[int], opened: bool, first_ns: int, last_ns: int) -> FlowDelta:
-    transmit_bytes, transmit_packets, receive_bytes, receive_packets = counters
-    return FlowDelta(
-        transmit_bytes=transmit_bytes,
-        transmit_packets=transmit_packets,
-        receive_bytes=receive_bytes,
-        receive_packets=receive_packets,
-        opened=opened,
-        first_ns=first_ns,
-        # The same number if there is one packet: one object less for each flow of a flood.
-        last_ns=first_ns if first_ns == last_ns else last_ns,
-    )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hogpipe.flows.flow_words import FlowPacker
 from hogpipe.flows.key_index import Keys
-from hogpipe.model import Attribution
+from hogpipe.model import Attribution, FlowDelta
 
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -94,3 +94,18 @@ class FlowSums:
             self.attributions,
             None if self.new_flows is None else self.new_flows[rows],
         )
+
+
+def make_delta(counters: list[int], opened: bool, first_ns: int, last_ns: int) -> FlowDelta:
+    """Return a delta of `counters`, in the order of TrafficCounts."""
+    transmit_bytes, transmit_packets, receive_bytes, receive_packets = counters
+    return FlowDelta(
+        transmit_bytes=transmit_bytes,
+        transmit_packets=transmit_packets,
+        receive_bytes=receive_bytes,
+        receive_packets=receive_packets,
+        opened=opened,
+        first_ns=first_ns,
+        # The same number if there is one packet: one object less for each flow of a flood.
+        last_ns=first_ns if first_ns == last_ns else last_ns,
+    )

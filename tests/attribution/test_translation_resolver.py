@@ -53,6 +53,10 @@ class ScriptedResolver:
     def recall(self, flows: FlowsInSpans) -> list[Attribution | None]:
         return [exact(NGINX) for _ in flows]
 
+    @property
+    def has_history(self) -> bool:
+        return False
+
     def infer(self, _flow: FlowKey) -> Attribution:
         return INFERRED
 

@@ -71,6 +71,11 @@ def make_known(table: FlowTable, flow: FlowKey, owner: Attribution = WEB) -> Non
     table.open_lane(flow, owner, due_at=FOREVER)
 
 
+def make_gathering(table: FlowTable, flow: FlowKey) -> None:
+    count(table, flow)
+    table.gather(flow)
+
+
 def bytes_of(table: FlowTable, sums: FlowSums) -> dict[tuple[FlowKey, Attribution], int]:
     found: Counter[tuple[FlowKey, Attribution]] = Counter()
     for words, owner, counters in zip(sums.words, sums.owners, sums.counters, strict=True):
@@ -551,3 +556,65 @@ def test_a_lane_opens_while_packets_without_a_syn_are_on_their_way() -> None:
     table.receive(first, 0.0, 1)
     table.open_lane(FLOW, WEB, due_at=FOREVER)
     assert not table.count(rows, 0.0)
+
+
+def test_packets_of_a_flow_that_gathers_are_taken_as_one_delta() -> None:
+    table = make_table()
+    make_gathering(table, FLOW)
+    calls = table.calls
+    assert count(table, (FLOW, 7), (FLOW, 5)) == {}
+    assert count(table, (FLOW, 9)) == {}
+    assert table.calls == calls
+    assert table.gathered_bytes == 3 * SIZE
+    assert count(table, OTHER).keys() == {OTHER}
+    assert table.take_gathered([FLOW, OTHER, make_flow(3)]) == {
+        FLOW: FlowDelta(
+            transmit_bytes=SIZE,
+            transmit_packets=1,
+            receive_bytes=2 * SIZE,
+            receive_packets=2,
+            first_ns=5,
+            last_ns=9,
+        )
+    }
+    assert table.take_gathered([FLOW]) == {}
+    assert count(table, FLOW) == {}
+    assert table.stop_gathering([FLOW])[FLOW].span is None
+    assert count(table, FLOW).keys() == {FLOW}
+    assert not len(table.drain())
+
+
+def test_a_syn_is_returned_and_ends_gathering() -> None:
+    table = make_table()
+    make_gathering(table, FLOW)
+    assert count(table, FLOW) == {}
+    held = hold(table, FLOW, opened=[True])
+    assert held[FLOW].opened
+    table.gather(FLOW)  # before the stage has received the SYN
+    assert hold(table, FLOW).keys() == {FLOW}
+    assert table.take_gathered([FLOW])[FLOW].total_bytes == SIZE
+    table.receive(held, 0.0)
+    table.gather(FLOW)
+    assert hold(table, FLOW) == {}
+
+
+def test_a_flow_with_an_open_lane_gathers_nothing() -> None:
+    table = make_table()
+    make_gathering(table, FLOW)
+    table.stop_gathering([FLOW])
+    table.open_lane(FLOW, WEB, due_at=FOREVER)
+    table.gather(FLOW)
+    assert count(table, FLOW) == {}
+    assert table.gathered_bytes == 0
+    table.close_lanes([FLOW])
+    assert count(table, FLOW).keys() == {FLOW}
+
+
+def test_a_slot_that_has_gathered_something_is_not_freed() -> None:
+    table = make_table(max_flows=2)
+    make_gathering(table, FLOW)
+    count(table, FLOW)
+    assert not len(table.evict(100.0, idle=1.0, idle_unowned=1.0))
+    assert not len(table.make_room(table.packer.pack([OTHER, make_flow(3)]), np.zeros(0, np.int64)))
+    table.stop_gathering([FLOW])
+    assert len(table.evict(100.0, idle=1.0, idle_unowned=1.0)) == 1

@@ -18,6 +18,10 @@ class BlankResolver:
     def recall(self, flows: FlowsInSpans) -> list[Attribution | None]:
         return [None for _ in flows]
 
+    @property
+    def has_history(self) -> bool:
+        return False
+
     def infer(self, _flow: FlowKey) -> Attribution:
         return UNATTRIBUTED
 

@@ -45,6 +45,7 @@ class ScriptedResolver:
         self.calls: asyncio.Queue[list[FlowKey]] = asyncio.Queue()
         self.cpu_seconds = 0.0
         self.prepared = False
+        self.has_history = False
         self.closed = False
         self.recalled: dict[FlowKey, Attribution] = {}
         self.reused: list[FlowKey] = []

@@ -97,6 +97,11 @@ class LedgerResolver:
         where = "" if covers_host() else ", of this container's control groups only"
         return f"owners come from the ledger (eBPF{where}), and from {self._procfs}"
 
+    @property
+    def has_history(self) -> bool:
+        """Whether owners are recorded: where the ledger is in use."""
+        return self._in_use is not None
+
     def resolve(self, flows: FlowSpans) -> dict[FlowKey, Resolution]:
         """Return what the ledger and /proc know of `flows`.
 

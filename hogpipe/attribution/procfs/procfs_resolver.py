@@ -137,6 +137,11 @@ class ProcfsResolver:
             "connections of some milliseconds may have none"
         )
 
+    @property
+    def has_history(self) -> bool:
+        """Whether owners are recorded: /proc shows the present."""
+        return False
+
     def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Resolution]:
         """Return the resolution of each flow, after one reading for all of them."""
         rules = SharedSocketRules(self._procfs)

@@ -8,8 +8,11 @@ also one without an owner. While a flow is in use it is looked up again from tim
 the owner may have changed its bytes are pending meanwhile (`FlowCache.judge` has the rules).
 
 Bytes of an unknown flow are pending (`PendingResolution`) and add up, while one lookup at a time
-runs in the executor for all flows that are due. A flow that a lookup left undecided is retried
-until its first byte is `hold` seconds old; then its bytes are emitted with what is known.
+runs in the executor for all flows that are due. Meanwhile further packets gather in the flow table,
+from which they are taken when a lookup begins and when it ends. With a resolver that `has_history`
+they do so only once they need not be pieces with spans of their own. A flow that a lookup left
+undecided is retried until its first byte is `hold` seconds old; then its bytes are emitted with
+what is known.
 
 No byte is lost: each one that was ingested has been emitted or is pending, whatever fails and
 whenever `run` is cancelled. Bytes of translated flows are emitted like others; what is drained from
@@ -144,12 +147,15 @@ class Attributor:
         now = self._clock()
         self._table.receive(flows, now, calls)
         for flow, delta in flows.items():
+            if self._pending.get(flow) is not None:  # so it is not known
+                self._add(flow, delta, now)
+                continue
             may_compare = not self._pending.is_full
             validity, known = self._known.ingest(flow, delta, now, may_compare=may_compare)
             if validity is Validity.ENDED:
                 self._add(flow, delta, now)
             elif validity is Validity.COMPARE:
-                self._pending.start(flow, delta, now, known)
+                self._gather(self._pending.start(flow, delta, now, known))
                 self._wake.set()
             elif validity is Validity.RECHECK:
                 self._wake.set()
@@ -209,6 +215,7 @@ class Attributor:
     async def fold_pending(self) -> None:
         """Emit all pending flows at once, without a lookup."""
         while flows := self._pending.oldest(_FOLD_SLICE):
+            self._stop_gathering(flows)
             for pending in flows:
                 self._pending.pop(pending.flow)
                 if pending.known is None:
@@ -268,6 +275,8 @@ class Attributor:
     def _add(self, flow: FlowKey, delta: FlowDelta, now: float) -> None:
         """Add bytes to a pending flow, or make the flow pending."""
         pending = self._pending.get(flow)
+        if pending is not None and delta.opened:
+            self._stop_gathering([pending])
         if pending is not None and delta.opened and not pending.is_opening:
             # What is pending belongs to the previous connection, which can no longer be looked up.
             self._give_up([pending])
@@ -275,6 +284,22 @@ class Attributor:
         if pending is None:
             self._start_pending(flow, delta, now)
         else:
+            pending.add(delta)
+            self._gather(pending)
+
+    def _gather(self, pending: PendingResolution) -> None:
+        """Have further packets gather in the table, if they need not be a piece for each batch."""
+        if pending.is_full or not self._resolver.has_history:
+            self._table.gather(pending.flow)
+
+    def _stop_gathering(self, batch: Sequence[PendingResolution]) -> None:
+        """Add what has gathered to pending flows; further packets are ingested again."""
+        self._add_gathered(self._table.stop_gathering(pending.flow for pending in batch))
+
+    def _add_gathered(self, gathered: Mapping[FlowKey, FlowDelta]) -> None:
+        for flow, delta in gathered.items():
+            pending = self._pending.get(flow)
+            assert pending is not None  # whoever removes one takes what it has gathered
             pending.add(delta)
 
     def _start_pending(self, flow: FlowKey, delta: FlowDelta, now: float) -> None:
@@ -286,7 +311,7 @@ class Attributor:
             self._fold(flow, delta)
         else:
             self._counts.new_flows += 1
-            self._pending.start(flow, delta, now)
+            self._gather(self._pending.start(flow, delta, now))
             self._wake.set()
 
     def _fold(self, flow: FlowKey, delta: FlowDelta) -> None:
@@ -310,6 +335,7 @@ class Attributor:
         if not batch and not questions:
             return
         self._cache.start_epoch()
+        self._add_gathered(self._table.take_gathered(pending.flow for pending in batch))
         asked = {pending.flow: pending.ask() for pending in batch}
         for flow, *_others in questions:
             asked.setdefault(flow, ())
@@ -318,8 +344,12 @@ class Attributor:
         now = self._clock()
         self._adapt_pace(batch, found, cpu_seconds, now)
         self._rechecks.answered(questions, cpu_seconds * len(questions) / len(asked), now)
-        async for pending in _in_slices(batch):
-            self._conclude(pending, found.get(pending.flow), now, is_last=is_last)
+        for start in range(0, len(batch), _SLICE):
+            part = batch[start : start + _SLICE]
+            self._stop_gathering(part)
+            for pending in part:
+                self._conclude(pending, found.get(pending.flow), now, is_last=is_last)
+            await asyncio.sleep(0)
         async for flows in _in_slices(questions):
             self._known.conclude_recheck(flows, found, now)
         self._cache.start_epoch()
@@ -367,6 +397,7 @@ class Attributor:
                 self._settle(pending, outcome, now)
             else:
                 self._pending.defer(pending, outcome.due)
+                self._gather(pending)
 
     def _settle(self, pending: PendingResolution, settled: Settled, now: float) -> None:
         """Emit a pending flow and cache its owner; pieces not looked up become pending again."""
@@ -382,6 +413,7 @@ class Attributor:
     def _give_up(self, flows: Sequence[PendingResolution]) -> None:
         """Emit pending flows with what is known of them, without another lookup."""
         now = self._clock()
+        self._stop_gathering(flows)
         asked = [(pending, pending.spans_to_recall()) for pending in flows]
         unknown = [(pending.flow, span) for pending, spans in asked for span in spans]
         recalled = iter(self._resolver.recall(unknown) if unknown else ())

@@ -219,6 +219,8 @@ class FlowCache:
 
     def discard(self, flow: FlowKey) -> None:
         """Remove `flow`, which does not count as an eviction."""
+        if flow not in self._flows:  # others than the event loop only remove, with the lock
+            return
         with self._table.lock:
             if self._flows.pop(flow, None) is not None:
                 self._table.close_lanes([flow])

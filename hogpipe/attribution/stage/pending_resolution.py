@@ -100,14 +100,19 @@ class PendingResolution(msgspec.Struct, eq=False, gc=False):
         total = self.total
         return total.opened and not (total.transmit_packets and total.receive_packets)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether further traffic before the next lookup is added to the last piece."""
+        return self.pieces is not None and len(self.pieces) - self.asked >= _MAX_PIECES
+
     def add(self, delta: FlowDelta) -> None:
         """Add traffic that came in while the flow was pending."""
         if self.pieces is None:
             self.pieces = [copy(self.total)]
-        if len(self.pieces) - self.asked < _MAX_PIECES:
-            self.pieces.append(copy(delta))
-        else:
+        if self.is_full:
             self.pieces[-1].add(delta)
+        else:
+            self.pieces.append(copy(delta))
         self.total.add(delta)
 
     def ask(self) -> Sequence[Span]:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from support.stage import ScriptedExits, Stage
 from support.traffic import NGINX, exact, make_delta, make_flow
 
-from hogpipe.attribution.stage import attributor, batching, rechecks
+from hogpipe.attribution.stage import attributor, batching, pending_resolution, rechecks
 from hogpipe.attribution.stage.batching import LookupVerdict
 from hogpipe.model import (
     TRANSLATED,
@@ -441,10 +441,78 @@ async def test_bytes_that_come_in_during_a_lookup_get_its_owner(
     assert stage.drain() == [(FLOW, 15, exact(NGINX))]
 
 
+async def test_packets_of_a_pending_flow_gather_in_the_table_until_its_lookup_ends(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    assert stage.count({FLOW: make_delta((10, 1))}).keys() == {FLOW}
+    stage.attributor.ingest_part({FLOW: make_delta((10, 1))})
+    stage.resolver.gate.clear()
+    assert stage.count({FLOW: make_delta((5, 1))}) == {}
+    lookup = asyncio.create_task(stage.next_lookup())
+    await stage.resolver.calls.get()
+    assert stage.count({FLOW: make_delta((3, 1))}) == {}
+    assert stage.drain() == []
+    stage.resolver.gate.set()
+    await lookup
+    assert stage.drain() == [(FLOW, 18, exact(NGINX))]
+    assert stage.table.gathered_bytes == 0
+
+
+async def test_what_gathers_for_an_invalidated_flow_during_its_lookup_is_looked_up_by_itself(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.ingest(FLOW, size=10)
+    stage.resolver.gate.clear()
+    lookup = asyncio.create_task(stage.next_lookup())
+    await stage.resolver.calls.get()
+    stage.stale_flows.add(FLOW)
+    assert stage.count({FLOW: make_delta((5, 1))}) == {}
+    stage.resolver.gate.set()
+    await lookup
+    assert stage.drain() == [(FLOW, 10, exact(NGINX))]
+    stage.resolver.answers[FLOW] = exact(CURL)
+    await stage.next_lookup()
+    assert stage.drain() == [(FLOW, 5, exact(CURL))]
+
+
+async def test_a_syn_ends_the_connection_for_which_packets_gather(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.ingest(FLOW, size=1, opened=True)
+    stage.pass_on({FLOW: make_delta((10, 1), (10, 1))})
+    stage.ingest(FLOW, size=2, opened=True)
+    assert stage.drain() == [(FLOW, 21, UNATTRIBUTED)]
+    stage.resolver.answers[FLOW] = exact(CURL)
+    await stage.next_lookup()
+    assert stage.drain() == [(FLOW, 2, exact(CURL))]
+
+
+async def test_with_history_packets_of_a_pending_flow_gather_once_it_has_many_pieces(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.has_history = True
+    held = []
+    for _ in range(pending_resolution._MAX_PIECES + 2):
+        held.append(stage.count({FLOW: make_delta((1, 1))}))
+        stage.ingest_held(held[-1])
+    assert all(held[:-2])
+    assert not held[-1]
+    await stage.attributor.resolve_pending()
+    await stage.attributor.fold_pending()
+    assert sum(size for _, size, _ in stage.drain()) == len(held)
+
+
 async def test_a_contested_flow_is_emitted_span_by_span(
     executor: ThreadPoolExecutor,
 ) -> None:
     stage = Stage(executor)
+    stage.resolver.has_history = True
     stage.resolver.answers[FLOW] = UNATTRIBUTED
     stage.resolver.by_span[FLOW] = (exact(NGINX), exact(NGINX), UNATTRIBUTED, exact(CURL))
     for number, size in enumerate((1, 10, 100, 1000), 1):

@@ -42,6 +42,10 @@ class MemoryResolver:
     def recall(self, flows: FlowsInSpans) -> list[Attribution | None]:
         raise NotImplementedError
 
+    @property
+    def has_history(self) -> bool:
+        return False
+
     def infer(self, _flow: FlowKey) -> Attribution:
         return INFERRED
 
