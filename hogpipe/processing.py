@@ -133,6 +133,11 @@ class Intake:
             self._aggregator.ingest(batch.owned)
             await asyncio.sleep(0)
 
+    def make_evictable(self) -> None:
+        """Pass on what was counted if the flow table fills up, so that the source can evict flows."""
+        if len(self._table) > self._table.max_flows // 2:
+            self.flush()
+
     def flush(self) -> None:
         """Pass to the aggregator what the flow table has counted, in the open window."""
         self._pass_on(self._table.drain())
@@ -361,6 +366,8 @@ class Processing:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(delay, _MAX_CLOCK_WAIT)):
                     await self._wake.wait()
+            if delay > _MAX_CLOCK_WAIT:  # a long window has more flows than the table
+                self._intake.make_evictable()
 
     async def _process_counted(self) -> None:
         async with asyncio.TaskGroup() as group:

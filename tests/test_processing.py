@@ -200,3 +200,23 @@ async def test_a_window_ends_in_time_while_earlier_ones_are_published(
     await stage.publisher.finish()
     publishing.cancel()
     assert [one["sequence"] for one in stats_of(stage.sinks.records)] == [2, 4]
+
+
+async def test_a_window_has_more_flows_than_the_table(executor: ThreadPoolExecutor) -> None:
+    stage = Stage(executor, waits=False)
+    publishing = asyncio.create_task(stage.publisher.run())
+    flows, size = [make_flow(port) for port in range(1, 30, 2)], stage.table.max_flows
+    for start in range(0, len(flows), size):
+        part = dict.fromkeys(flows[start : start + size], make_delta((SIZE, 1)))
+        await stage.intake.ingest(FlowBatch(flows=part, counts=CaptureCounts()))
+        await stage.attributor.resolve_pending()
+        assert stage.table.is_crowded
+        stage.intake.make_evictable()
+        stage.table.evict(time.monotonic() + 100, idle=60, idle_unowned=15)
+        assert not stage.table.is_crowded
+    await stage.close()
+    await stage.publisher.finish()
+    publishing.cancel()
+    traffic = [one for one in stage.sinks.records if one["type"] == "traffic"]
+    assert len(traffic) == len(flows)
+    assert {one["process"]["pid"] for one in traffic} == {NGINX.pid}
