@@ -52,8 +52,8 @@ class AttributionSettings(msgspec.Struct, frozen=True, kw_only=True):
     cpu_budget: Annotated[float, Meta(gt=0, le=1)] = 0.2
     """The share of one core that reading /proc may take."""
     max_flows: Annotated[int, Meta(ge=16, le=1 << 20)] = 65_536
-    """The most flows with a cached owner; a quarter as many are pending at most, and further ones
-    are recorded unattributed, as a few sums."""
+    """The most flows that are known; a quarter of them may be pending, and further ones are
+    recorded unattributed, as a few sums."""
 
 
 class AggregationSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -75,7 +75,7 @@ class CaptureCounts(msgspec.Struct):
     merged_batches: int = 0
     """Batches that were merged because the event loop was behind."""
     overflowed: Tally = msgspec.field(default_factory=Tally)
-    """What was counted under UNKNOWN_FLOW because there were too many flows; part of captured."""
+    """What was counted in sums of flows because there were too many flows; part of captured."""
 
     def add(self, other: "CaptureCounts") -> None:
         """Add `other` to these counts."""
@@ -193,7 +193,7 @@ class AttributionCounts(msgspec.Struct):
     evicted_flows: int = 0
     """Flows evicted from the flow cache because they were idle or too many."""
     overflowed: Tally = msgspec.field(default_factory=Tally)
-    """Packets recorded as unattributed because too many flows were pending."""
+    """Packets of flows that were folded, as too many were pending or a stop left no time."""
     translated: Tally = msgspec.field(default_factory=Tally)
     """Packets of translated flows, whose other copy is recorded; they are in no record."""
     pending_flows: int = 0
