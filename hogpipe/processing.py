@@ -134,7 +134,7 @@ class Intake:
             await asyncio.sleep(0)
 
     def make_evictable(self) -> None:
-        """Pass on what was counted if the flow table fills up, so that the source can evict flows."""
+        """Pass on what a table that fills up has counted, so that the source can evict flows."""
         if len(self._table) > self._table.max_flows // 2:
             self.flush()
 
