@@ -71,8 +71,16 @@ class FlowSlots:
         for flow in removed:
             del self._slots[flow]
         self._index.remove(slots.astype(np.int32))
-        self._forget_names()
         return removed
+
+    def drop_names(self) -> None:
+        """Drop names of interfaces and namespaces that no flow has.
+
+        Words of flows without a slot, made before, may have numbers of other names afterwards.
+        """
+        parts = self._index.keys[self.is_used].view(FLOW_WORDS)[:, 0]
+        self.packer.interfaces.keep(np.unique(parts["interface"]).tolist())
+        self.packer.namespaces.keep(np.unique(parts["namespace"]).tolist())
 
     def flow_of(self, slot: int) -> FlowKey:
         """Return the flow key of a slot."""
@@ -95,12 +103,6 @@ class FlowSlots:
         for flow, slot in zip(flows, found.tolist(), strict=True):
             self._flows[slot], self._slots[flow] = flow, slot
         return found
-
-    def _forget_names(self) -> None:
-        """Drop names of interfaces and namespaces that no flow has."""
-        parts = self._index.keys[self.is_used].view(FLOW_WORDS)[:, 0]
-        self.packer.interfaces.keep(np.unique(parts["interface"]).tolist())
-        self.packer.namespaces.keep(np.unique(parts["namespace"]).tolist())
 
 
 def fold_words(words: Keys, packer: FlowPacker) -> Keys:

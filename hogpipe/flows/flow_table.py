@@ -222,7 +222,11 @@ class FlowTable:
             is_idle[[row[0] for row in self._settled]] = False
             is_idle &= ~self._gathered.has_traffic()
             freed = np.flatnonzero(is_idle)
-            return self._free(freed[~self._counters[freed].any(axis=1)])
+            freed = self._free(freed[~self._counters[freed].any(axis=1)])
+            self._slots.drop_names()
+            # Also where no slot was freed: each pause of an endpoint leaves a number without flows.
+            self._endpoints.keep(np.unique(self._endpoint[self._slots.is_used]))
+            return freed
 
     def make_room(self, words: Keys, in_use: Integers) -> Integers:
         """Free slots if there is no room for all of `words`, and return the freed ones.
@@ -241,7 +245,7 @@ class FlowTable:
                 return _NO_SLOTS
             self._flush()
             stays = ~self._slots.is_used | np.isinf(self._used_at)
-            stays |= (self._counters[:, 1] | self._counters[:, 3]) > 0
+            stays |= self._have_moved()
             stays |= self._gathered.has_traffic()
             stays[[row[0] for row in self._settled]] = True
             stays[found[found != ABSENT]] = True
@@ -370,6 +374,11 @@ class FlowTable:
         with self.lock:
             self.owners.is_watched[self.owners.number(attribution)] = is_watched
 
+    def has_owner(self, attribution: Attribution) -> bool:
+        """Return whether a flow may have this attribution."""
+        with self.lock:
+            return attribution in self.owners
+
     def needs_watch(self, flow: FlowKey) -> bool:
         """Return whether `flow` has no open lane until its owner is watched."""
         with self.lock:
@@ -430,7 +439,7 @@ class FlowTable:
         """Return the attributions of what was counted and added since the last drain."""
         with self.lock:
             self._flush()
-            numbers = self._owner[self._counters[:, 1] + self._counters[:, 3] > 0]
+            numbers = self._owner[self._have_moved()]
             distinct, _ = self.owners.find_distinct(numbers)
             found = {*distinct.tolist(), *(row[1] for row in self._settled)}
             return [self.owners.attribution(number) for number in sorted(found)]
@@ -439,7 +448,7 @@ class FlowTable:
         """Return what was counted and added since the last call."""
         with self.lock:
             self._flush()
-            slots = np.flatnonzero(self._counters[:, 1] | self._counters[:, 3])
+            slots = np.flatnonzero(self._have_moved())
             counters, numbers = self._counters[slots], self._owner[slots]
             self._counters[slots] = 0
             if self._settled:
@@ -474,7 +483,6 @@ class FlowTable:
             self._flows -= int(np.count_nonzero(are_flows))
             self._unjudged -= int(np.count_nonzero(are_flows & ~self._is_judged[slots]))
             self._fit()
-            self._endpoints.keep(np.unique(self._endpoint[self._slots.is_used]))
             self.on_free(flows)
         return slots
 
@@ -661,6 +669,12 @@ class FlowTable:
         np.add.at(self._counters, slots[is_own], rows[is_own, 1:])
         others = np.concatenate([slots[~is_own, None], rows[~is_own]], axis=1)
         self._settled += map(tuple, others.tolist())
+
+    def _have_moved(self) -> Flags:
+        """Return which slots have counted something, be it bytes without a packet."""
+        one, two, three, four = self._counters.T
+        have_moved: Flags = (one | two | three | four) != 0
+        return have_moved
 
     def _settle(self, slot: int) -> None:
         """Leave what a slot has counted to the owner that it has."""

@@ -34,6 +34,9 @@ class LaneOwners:
     def __len__(self) -> int:
         return len(self._numbering)
 
+    def __contains__(self, attribution: Attribution) -> bool:
+        return self._numbering.find(attribution) is not None
+
     def number(self, attribution: Attribution) -> int:
         """Return the number of an attribution."""
         before = len(self._numbering)

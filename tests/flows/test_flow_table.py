@@ -1,5 +1,6 @@
 """The flow table: which packets it counts, for whom, and that none is lost."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -618,3 +619,44 @@ def test_a_slot_that_has_gathered_something_is_not_freed() -> None:
     assert not len(table.make_room(table.packer.pack([OTHER, make_flow(3)]), np.zeros(0, np.int64)))
     table.stop_gathering([FLOW])
     assert len(table.evict(100.0, idle=1.0, idle_unowned=1.0)) == 1
+
+
+def test_names_of_flows_that_get_slots_are_kept_while_others_make_room() -> None:
+    table = FlowTable(4, 4, reserve=1)
+    table.give_slots(table.packer.pack([make_flow(1)]), 0.0)
+    further = [make_flow(port, interface="eth9") for port in range(2, 6)]
+    words = table.packer.pack(further)
+    assert len(table.make_room(words, np.zeros(0, np.int64))) == 1
+    slots, is_folded = table.give_slots(words, 1.0)
+    assert not is_folded.any()
+    table.packer.pack([make_flow(9, interface="eth1")])
+    assert [table.packer.unpack(one).interface for one in words] == ["eth9"] * 4
+    assert len(set(slots.tolist())) == 4
+
+
+def test_pauses_of_an_endpoint_take_no_memory_though_no_flow_is_evicted() -> None:
+    table = make_table()
+    table.set_watched(WEB, is_watched=True)
+    for second in range(100):
+        count(table, (DATAGRAMS, second * 10**9), now=second)
+        table.retire_endpoint(DATAGRAMS)
+        table.open_lane(DATAGRAMS, WEB, due_at=FOREVER, endpoint=ENDPOINT, last_ns=second * 10**9)
+        table.evict(second, idle=60, idle_unowned=15)
+    assert len(table._endpoints) == 1
+    assert count(table, (DATAGRAMS, 99 * 10**9 + 1), now=100.0) == {}
+
+
+def test_bytes_without_a_packet_are_drained_and_keep_their_slot() -> None:
+    table = make_table()
+    make_known(table, FLOW)
+    table.drain()
+    rows = replace_packets(make_rows(table, [(FLOW, 0)]))
+    assert table.count(rows, 0.0) == {}
+    assert not len(table.evict(100.0, idle=1, idle_unowned=1))
+    assert table.list_attributions() == [WEB]
+    assert drain(table) == {(FLOW, WEB): SIZE}
+
+
+def replace_packets(rows: PacketRows) -> PacketRows:
+    """Return rows without packets, as a source has them that read a counter before the other."""
+    return dataclasses.replace(rows, packets=np.zeros(len(rows), np.int64))

@@ -279,9 +279,12 @@ class Attributor:
             self._stop_gathering([pending])
         if pending is not None and delta.opened and not pending.is_opening:
             # What is pending belongs to the previous connection, which can no longer be looked up.
-            self._give_up([pending])
-            pending = None
-        if pending is None:
+            # With the lock, no packet is counted for its owner before `_start_pending` closes the
+            # lane that settling opens.
+            with self._table.lock:
+                self._give_up([pending])
+                self._start_pending(flow, delta, now)
+        elif pending is None:
             self._start_pending(flow, delta, now)
         else:
             pending.add(delta)

@@ -86,7 +86,9 @@ class OwnerWatch:
                 watched = _Watched(lifetime, [] if watched is None else watched.attributions)
             self._owners[identity] = watched
             if attribution not in watched.attributions:
-                watched.attributions.append(attribution)
+                # A process may be described otherwise again and again: only those in use are kept.
+                in_use = filter(self._table.has_owner, watched.attributions)
+                watched.attributions = [*in_use, attribution]
             is_watched = watched.lifetime.exited_ns is None
             self._table.set_watched(attribution, is_watched=is_watched)
             if len(self._owners) > _MAX_OWNERS:

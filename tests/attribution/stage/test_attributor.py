@@ -1215,6 +1215,32 @@ async def test_packets_behind_a_syn_that_is_on_its_way_are_those_of_the_new_conn
     assert stage.drain() == [(FLOW, 560, exact(CURL))]
 
 
+async def test_no_packet_is_counted_for_the_owner_before_a_syn_while_that_is_judged(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = UNATTRIBUTED
+    stage.ingest(FLOW, size=10)
+    await stage.next_lookup()
+    opened = list[bool]()
+
+    def take_lock() -> bool:
+        is_free = stage.table.lock.acquire(blocking=False)
+        if is_free:
+            stage.table.lock.release()
+        return is_free
+
+    def count_meanwhile() -> None:  # first while the lane is open for the owner before
+        opened.append(executor.submit(take_lock).result())
+
+    held = stage.count({FLOW: make_delta((60, 1), opened=True)})
+    stage.table.on_add = count_meanwhile
+    stage.ingest_held(held)
+    assert opened[0] is False
+    stage.count({FLOW: make_delta((500, 1))})
+    assert stage.drain() == [(FLOW, 10, UNATTRIBUTED)]
+
+
 async def test_in_a_replay_a_process_that_is_younger_than_its_packets_is_not_their_owner(
     executor: ThreadPoolExecutor,
 ) -> None:
