@@ -380,6 +380,8 @@ class Processing:
                 if batch.closed_window is not None:
                     await self._publisher.wait_for_room()
                     self._publisher.close(batch.closed_window)
+                else:
+                    self._intake.make_evictable()
                 if batch.regroups:
                     self._rules.fulfil()
             lookups.cancel()

@@ -23,8 +23,10 @@ from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.flows.packet_rows import PacketRows
 from hogpipe.model import CaptureCounts, FlowKey, Span, Tally
-from hogpipe.processing import Intake, WindowPublisher
+from hogpipe.processing import Intake, PacketClock, Processing, WindowPublisher
+from hogpipe.protocols import NANOSECONDS
 from hogpipe.records.stamp import RecordStamper, make_run_id
+from hogpipe.run_requests import StopRequest
 
 FLOWS = [make_flow(port) for port in range(1, 8)]
 SIZE = 100
@@ -51,6 +53,13 @@ class Sinks:
 
     def health(self) -> list[object]:
         return []
+
+
+class CountingSource:
+    """A source that closes the windows itself, and offers nothing by itself."""
+
+    live = True
+    closes_windows = True
 
 
 class Stage:
@@ -220,3 +229,27 @@ async def test_a_window_has_more_flows_than_the_table(executor: ThreadPoolExecut
     traffic = [one for one in stage.sinks.records if one["type"] == "traffic"]
     assert len(traffic) == len(flows)
     assert {one["process"]["pid"] for one in traffic} == {NGINX.pid}
+
+
+async def test_a_counted_window_leaves_room_in_the_table(executor: ThreadPoolExecutor) -> None:
+    stage = Stage(executor)
+    run = Processing(
+        CountingSource(),  # type: ignore[arg-type]
+        stage.handoff,
+        stage.intake,
+        stage.attributor,
+        stage.publisher,
+        stop=StopRequest(),
+        packet_clock=PacketClock(),
+        interval_ns=3600 * NANOSECONDS,
+    )
+    running = asyncio.create_task(run.run())
+    some = FlowBatch(flows={flow: make_delta((SIZE, 1)) for flow in FLOWS[:3]})
+    await asyncio.to_thread(stage.handoff.offer, some)
+    async with asyncio.timeout(10):
+        while stage.attributor.drain_stats().pending_flows:
+            await stage.attributor.resolve_pending()
+        await asyncio.to_thread(stage.handoff.offer, FlowBatch())
+        assert len(stage.table.evict(time.monotonic() + 100, idle=60, idle_unowned=15))
+        stage.handoff.end()
+        await running
