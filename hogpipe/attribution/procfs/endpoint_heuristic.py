@@ -21,9 +21,9 @@ be named until the next is seen.
 
 Sampling (`SamplingSchedule`)
 -----------------------------
-A sample reads all sockets to an endpoint. An endpoint is sampled only if flows to it missed their
-sockets since its last sample. Until its evidence is conclusive, an endpoint is sampled at short
-intervals for a while; after that, at long ones. CPU time for samples is limited to a share.
+A sample reads all sockets to an endpoint. An endpoint is sampled only if several flows to it missed
+their sockets since its last sample. Until its evidence is conclusive, an endpoint is sampled at
+short intervals for a while; after that, at long ones. CPU time for samples is limited to a share.
 
 Each network namespace has endpoints of its own: equal addresses may lead to different hosts, and
 evidence of a container says nothing of another one.
@@ -31,6 +31,8 @@ evidence of a container says nothing of another one.
 Times are seconds of the caller's clock.
 """
 
+import math
+from array import array
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Mapping
 from itertools import islice, takewhile
@@ -230,8 +232,28 @@ class _Target(msgspec.Struct):
     due_at: float = 0.0
 
 
+class _FirstMisses:
+    """When the first flow to an endpoint missed its socket, for at most `size` endpoints.
+
+    In numbers: a flood of endpoints of one flow each would leave objects all over the memory of the
+    interpreter. An endpoint replaces another one with the same place.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._hashes = array("q", bytes(8 * size))
+        self._times = array("d", [-math.inf]) * size
+
+    def is_repeated(self, endpoint: Endpoint, now: float) -> bool:
+        """Return whether a miss of this endpoint was recorded lately; if not, record this one."""
+        number = hash(endpoint)
+        place = number % len(self._hashes)
+        is_known = self._hashes[place] == number and now - self._times[place] <= _MISS_MAX_AGE
+        self._hashes[place], self._times[place] = number, -math.inf if is_known else now
+        return is_known
+
+
 class SamplingSchedule:
-    """Plans samples of endpoints, at most `max_endpoints` of them.
+    """Plans samples of endpoints that several flows missed, at most `max_endpoints` of them.
 
     `cpu_share` is the share of one core that samples may take.
     """
@@ -239,13 +261,18 @@ class SamplingSchedule:
     def __init__(self, *, max_endpoints: int = 4096, cpu_share: float = _CPU_SHARE) -> None:
         self._max_endpoints = max_endpoints
         self._cpu_share = cpu_share
+        self._first_misses = _FirstMisses(max_endpoints)
         self._targets: OrderedDict[Endpoint, _Target] = OrderedDict()
         """The endpoint with the latest miss last."""
         self._due_at = 0.0
 
     def record_miss(self, endpoint: Endpoint, now: float) -> None:
         """Record that the lookup of a flow to `endpoint` found no socket."""
-        target = self._targets.setdefault(endpoint, _Target(now))
+        target = self._targets.get(endpoint)
+        if target is None:
+            if not self._first_misses.is_repeated(endpoint, now):
+                return
+            target = self._targets[endpoint] = _Target(now, misses=1)
         target.last_miss = now
         target.misses += 1
         self._targets.move_to_end(endpoint)

@@ -61,6 +61,24 @@ def test_two_misses_make_an_endpoint_due() -> None:
     assert list(sampling.take_due(0.1, nothing_is_conclusive)) == [ONE]
 
 
+def test_two_misses_that_are_far_apart_do_not() -> None:
+    sampling = SamplingSchedule()
+    sampling.record_miss(ONE, 0.0)
+    sampling.record_miss(ONE, MISS_MAX_AGE + 1.0)
+    assert list(sampling.take_due(MISS_MAX_AGE + 1.0, nothing_is_conclusive)) == []
+    sampling.record_miss(ONE, MISS_MAX_AGE + 1.1)
+    assert list(sampling.take_due(MISS_MAX_AGE + 1.1, nothing_is_conclusive)) == [ONE]
+
+
+def test_a_flood_of_endpoints_with_one_miss_each_displaces_no_target() -> None:
+    sampling = SamplingSchedule(max_endpoints=64)
+    record_misses(sampling, ONE, now=0.0)
+    for port in range(1000, 3000):
+        sampling.record_miss(endpoint(port), 0.0)
+    assert list(sampling.take_due(0.0, nothing_is_conclusive)) == [ONE]
+    assert sampling.candidates(0.1) == [ONE]
+
+
 def test_an_endpoint_without_misses_since_its_last_sample_is_not_due() -> None:
     sampling = SamplingSchedule()
     record_misses(sampling, ONE, now=0.0)
