@@ -59,6 +59,7 @@ from hogpipe.factory import (
 )
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.linux.listening_ports import read_service_ports
+from hogpipe.linux.memory import limit_free_memory
 from hogpipe.linux.process_exits import ProcessExits
 from hogpipe.model import Process, ServicePorts
 from hogpipe.processing import Intake, PacketClock, Processing, WindowPublisher
@@ -101,6 +102,7 @@ class Pipeline:
         clock = time.monotonic if live else self._packet_clock
         max_flows = settings.attribution.max_flows
         if live:
+            limit_free_memory()
             max_pending = max_flows // _PENDING_SHARE
             self._table = FlowTable(max_flows, max_unowned=max_pending)
         else:

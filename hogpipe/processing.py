@@ -221,7 +221,7 @@ class WindowPublisher:
             self._aggregator.uncounted_flows,
         )
         self._closed.put_nowait(window)
-        self._memory.update(self._attributor.held_flows)
+        self._memory.update(*self._attributor.held_flows)
 
     def call_next(self, action: Callable[[], None]) -> None:
         """Call `action` once the windows that are closed by now are published."""

@@ -11,7 +11,8 @@ Algorithm
 Eviction
     Flows without packets are evicted from the flow table here, and the keys of freed slots are
     dropped; so are keys without a local side that are idle. That is due each _EVICT_SECONDS, and
-    each _CROWDED_SECONDS while flows are folded.
+    each _CROWDED_SECONDS while flows are folded. Where more than a `_BUSY_SHARE`-th of the slots is
+    used in a live run, as after a flood, flows with owners stay no longer than those without.
 
 Bounds
     Keys of folded flows are not remembered, and neither are further ones when the index is full:
@@ -39,6 +40,7 @@ _EVICT_SECONDS, _CROWDED_SECONDS = 15.0, 1.0
 # Flows are evicted when they were idle for longer.
 _IDLE, _IDLE_UNOWNED = 60.0, 15.0
 _CROWDED_IDLE, _CROWDED_IDLE_UNOWNED = 15.0, 2.0
+_BUSY_SHARE = 4
 
 
 class WireTable:
@@ -201,6 +203,8 @@ class WireTable:
         idle, idle_unowned = _IDLE, _IDLE_UNOWNED
         if is_crowded:
             idle, idle_unowned = _CROWDED_IDLE, _CROWDED_IDLE_UNOWNED
+        elif not self._table.reserve and _BUSY_SHARE * len(self._table) > self._table.max_flows:
+            idle = idle_unowned
         self._drop_slots(self._table.evict(now, idle=idle, idle_unowned=idle_unowned))
         is_local = (self._slots.transmitter >= 0) | (self._slots.receiver >= 0)
         self._drop_keys(~is_local & (now - self._used_at > idle_unowned))

@@ -70,6 +70,8 @@ class FlowSlots:
         removed = [self._flows.pop(slot) for slot in named[np.isin(named, slots)].tolist()]
         for flow in removed:
             del self._slots[flow]
+        if len(removed) > len(self._flows):  # a dict never shrinks
+            self._flows, self._slots = dict(self._flows), dict(self._slots)
         self._index.remove(slots.astype(np.int32))
         return removed
 

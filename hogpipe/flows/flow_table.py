@@ -153,6 +153,11 @@ class FlowTable:
         return len(self._slots)
 
     @property
+    def capacity(self) -> int:
+        """The number of slots, free ones included."""
+        return self._slots.capacity
+
+    @property
     def packer(self) -> FlowPacker:
         """What makes words of flows for this table."""
         return self._slots.packer

@@ -5,7 +5,7 @@ returned to the kernel (malloc_trim) once what was held is gone. That takes some
 
 glibc itself returns the free end of a thread's heap once that is large, but what is large grows
 with the largest block that was freed, up to 64 MiB, and malloc_trim leaves such ends alone. A
-source with large blocks calls `limit_free_memory`.
+live run calls `limit_free_memory`. A replay does not: its batches are large, and end soon.
 
 Other C libraries than glibc have neither; then nothing is done.
 
@@ -19,9 +19,7 @@ objects where only the memory of something is needed.
 import ctypes
 import gc
 
-_WORTH_IT = 4096  # objects; fewer take a few MiB
-
-
+_WORTH_IT = 4096  # things; fewer take a few MiB
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGE = 4 << 20  # bytes
 
@@ -38,19 +36,26 @@ def limit_free_memory() -> None:
 
 
 class MemoryRelease:
-    """Releases free memory each time that the number of objects held has halved."""
+    """Releases free memory each time that a number of things held has halved."""
 
     def __init__(self) -> None:
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        self._most = 0
+        self._most: tuple[int, ...] = ()
 
-    def update(self, held: int) -> bool:
-        """Take the number of objects that are held now; return whether memory was released."""
-        self._most = max(self._most, held)
-        if self._most - held < max(self._most // 2, _WORTH_IT):
+    def update(self, *held: int) -> bool:
+        """Take how many things of each kind are held now; return whether memory was released.
+
+        The kinds are the same in each call.
+        """
+        self._most = tuple(map(max, self._most or held, held))
+        if not any(map(_are_much_fewer, held, self._most)):
             return False
         self._most = held
         gc.collect()
         if self._trim is not None:
             self._trim(0)
         return True
+
+
+def _are_much_fewer(held: int, most: int) -> bool:
+    return most - held >= max(most // 2, _WORTH_IT)

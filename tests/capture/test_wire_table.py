@@ -1,5 +1,7 @@
 """The wire table: what it remembers, for how long, and what a flood does to it."""
 
+from math import inf
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,6 +131,18 @@ def test_keys_and_flows_without_packets_are_evicted() -> None:
     tap.wire.evict(tap.now)
     assert (len(tap.wire), slots_of(tap)) == (0, 0)
     assert tap.wire.seconds_until_due(tap.now) is None
+
+
+@pytest.mark.parametrize(("count", "evicted_at"), [(24, 75.0), (25, 30.0)])
+def test_flows_with_owners_are_evicted_sooner_where_more_than_a_quarter_of_all_slots_is_used(
+    count: int, evicted_at: float
+) -> None:
+    tap = tap_of(max_flows=100)
+    for flow in tap.capture(*flood(count)):
+        tap.table.open_lane(flow, exact(NGINX), due_at=inf)
+    for tap.now in (15.0, 30.0, 45.0, 60.0, 75.0):
+        tap.wire.evict(tap.now)
+        assert slots_of(tap) == (count if tap.now < evicted_at else 0)
 
 
 def test_keys_of_used_flows_stay() -> None:

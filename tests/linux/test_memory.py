@@ -16,6 +16,13 @@ def test_memory_is_released_each_time_that_the_number_of_objects_has_halved() ->
     assert released == [32_000, 16_000, 8000, 0]
 
 
+def test_memory_is_released_when_one_of_several_numbers_has_halved() -> None:
+    release = MemoryRelease()
+    held = [(0, 64), (30_000, 65_000), (4, 65_000), (4, 40_000), (5, 64)]
+    released = [numbers for numbers in held if release.update(*numbers)]
+    assert released == [(4, 65_000), (5, 64)]
+
+
 def resident_mib() -> int:
     status = Path("/proc/self/status").read_text()
     found = re.search(r"RssAnon:\s+(\d+) kB", status)

@@ -246,9 +246,9 @@ class Attributor:
                 await asyncio.sleep(0)
 
     @property
-    def held_flows(self) -> int:
-        """How many flows are pending or cached."""
-        return len(self._pending) + len(self._cache)
+    def held_flows(self) -> tuple[int, int]:
+        """How many flows are pending or cached, and how many have room in columns."""
+        return len(self._pending) + len(self._cache), self._table.capacity
 
     def drain_stats(self) -> AttributionCounts:
         """Return the work since the last call; `pending_*` is as of now."""

@@ -251,8 +251,13 @@ class FlowCache:
 
     def evict(self, flows: Iterable[FlowKey]) -> None:
         """Remove flows that have no slot any more (the table calls this)."""
+        before = len(self._flows)
         for flow in flows:
-            self._evicted += self._flows.pop(flow, None) is not None
+            self._flows.pop(flow, None)
+        evicted = before - len(self._flows)
+        self._evicted += evicted
+        if evicted > len(self._flows):  # a dict never shrinks
+            self._flows = dict(self._flows)
 
     def drain_evicted(self) -> int:
         """Return how many flows were evicted since the last call."""

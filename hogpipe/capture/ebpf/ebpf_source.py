@@ -38,7 +38,7 @@ from hogpipe.linux.bpf.programs import attach_traffic_programs
 from hogpipe.linux.bpf.traffic_maps import TrafficMaps
 from hogpipe.linux.bpf.traffic_rows import join_rows
 from hogpipe.linux.cgroups import CgroupTree, covers_host
-from hogpipe.linux.memory import MemoryRelease, limit_free_memory
+from hogpipe.linux.memory import MemoryRelease
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.process_starts import shows_host_pids
 from hogpipe.linux.procfs import shows_live_processes
@@ -228,7 +228,6 @@ class EpochReader:
         self._unresolved = unresolved
         self._time_wait = TimeWaitTracker(namespaces, max_flows)
         self._packets_lost = 0
-        limit_free_memory()
         self._memory = MemoryRelease()
         with ExitStack() as stack:
             tree = CgroupTree()
