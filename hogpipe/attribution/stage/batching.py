@@ -18,6 +18,8 @@ most.
 |                                                     |                          | beyond 25 ms   |
 | too late: 98 % had no socket any more               | 10 ms; 150 ms after 64   | 20 ms; 120 ms  |
 |                                                     | such lookups             | after 64       |
+| one end too late: 98 % had no socket any more, of   | 10 ms                    | 20 ms          |
+| those that are not final with a socket              |                          |                |
 | late: more than 2 % had no socket any more          | shortest                 | 4 ms           |
 | in time                                             | grows to a ceiling       | 20 ms once the |
 |                                                     |                          | ceiling is 25  |
@@ -34,6 +36,9 @@ Reasons
 - Too late: connections that short escape every lookup, so haste gains nothing. Lookups stay
   frequent for a while, because the endpoint heuristic learns from sockets that a sample meets by
   chance.
+- One end too late: where both ends of connections are on this host, the flow of the server has its
+  listener and is final; that does not mean that the client can be found. Lookups stay frequent,
+  because the heuristic needs the few samples of clients.
 - The flows that are judged are those that came last, so connections that live longer show soon.
 """
 
@@ -44,7 +49,7 @@ import msgspec
 
 from hogpipe.attribution.budget import CpuBudget
 from hogpipe.attribution.resolver import Resolution
-from hogpipe.model import UNATTRIBUTED, Quality
+from hogpipe.model import UNATTRIBUTED, Attribution, Quality
 
 _COST_FACTOR = 4.0
 _MAX_SHORTEST, _FREQUENT, _MAX_INTERVAL, _MAX_FINAL_INTERVAL = 0.006, 0.01, 0.025, 0.15  # seconds
@@ -64,6 +69,8 @@ class LookupVerdict(msgspec.Struct, frozen=True):
     """Without a socket of their own any more."""
     final: int = 0
     """Whose resolution is final."""
+    final_with_socket: int = 0
+    """Whose resolution is final, and that have a socket: haste gains nothing for them."""
     reusable: int = 0
     """Whose five-tuple may be reused at once."""
     contested: int = 0
@@ -72,15 +79,20 @@ class LookupVerdict(msgspec.Struct, frozen=True):
 
 def judge(resolutions: Sequence[Resolution]) -> LookupVerdict:
     """Return the verdict on a lookup by some of its resolutions."""
-    owners = [one.attribution for one in resolutions]
-    is_gone = (one == UNATTRIBUTED or one.quality is Quality.INFERRED for one in owners)
+    gone = [one for one in resolutions if _is_gone(one.attribution)]
+    final = sum(one.is_final for one in resolutions)
     return LookupVerdict(
         flows=len(resolutions),
-        gone=sum(is_gone),
-        final=sum(one.is_final for one in resolutions),
+        gone=len(gone),
+        final=final,
+        final_with_socket=final - sum(one.is_final for one in gone),
         reusable=sum(one.may_be_reused for one in resolutions),
         contested=sum(one.owners_by_span is not None for one in resolutions),
     )
+
+
+def _is_gone(attribution: Attribution) -> bool:
+    return attribution == UNATTRIBUTED or attribution.quality is Quality.INFERRED
 
 
 class AdaptiveInterval:
@@ -147,10 +159,14 @@ _FINAL = _Regime(lambda one: one.final >= _NEARLY_ALL * one.flows, AdaptiveInter
 _TOO_LATE = _Regime(
     lambda one: one.gone >= _NEARLY_ALL * one.flows, AdaptiveInterval.adapt_to_too_late
 )
+_ONE_END_TOO_LATE = _Regime(
+    lambda one: one.gone >= _NEARLY_ALL * (one.flows - one.final_with_socket),
+    AdaptiveInterval.adapt_to_too_late,
+)
 _LATE = _Regime(lambda one: one.gone > _TOLERATED * one.flows, AdaptiveInterval.adapt_to_late)
 _IN_TIME = _Regime(lambda _one: True, AdaptiveInterval.adapt_to_in_time)
 
-_REGIMES = (_REUSED, _FINAL, _TOO_LATE, _LATE, _IN_TIME)
+_REGIMES = (_REUSED, _FINAL, _TOO_LATE, _ONE_END_TOO_LATE, _LATE, _IN_TIME)
 
 
 class LookupPacer:

@@ -3,9 +3,12 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.traffic import NGINX, exact
 
+from hogpipe.attribution.resolver import Resolution
 from hogpipe.attribution.stage import batching as module
-from hogpipe.attribution.stage.batching import AdaptiveInterval, LookupPacer, LookupVerdict
+from hogpipe.attribution.stage.batching import AdaptiveInterval, LookupPacer, LookupVerdict, judge
+from hogpipe.model import UNATTRIBUTED, Attribution, Quality
 
 COST = 0.001
 FACTOR, MAX_SHORTEST, GROWTH = module._COST_FACTOR, module._MAX_SHORTEST, module._GROWTH
@@ -96,6 +99,37 @@ def test_where_resolutions_are_final_the_interval_grows_to_the_longest() -> None
     assert interval.batch_interval == LONG_BATCH
     assert after(interval, COST, 100, 50, final=97) < LONG
     assert interval.batch_interval == SHORT_BATCH
+
+
+@pytest.mark.parametrize("final", [3, 50, 97])
+def test_where_the_flows_that_are_not_final_are_gone_lookups_stay_frequent_but_not_hasty(
+    final: int,
+) -> None:
+    interval = grown(30)
+    for _ in range(MAX_FREQUENT + 2):
+        assert after(interval, COST, 100, 100 - final, final_with_socket=final) == FREQUENT
+        assert interval.batch_interval == BATCH
+
+
+def test_haste_gains_something_where_some_flows_that_are_not_final_have_sockets() -> None:
+    interval = grown(30)
+    assert after(interval, COST, 100, 48, final_with_socket=50) == pytest.approx(SHORTEST)
+    assert interval.batch_interval == SHORT_BATCH
+
+
+def test_a_lookup_is_judged_by_the_sockets_that_it_found_and_by_what_is_final() -> None:
+    inferred, listener = (
+        Attribution(quality, NGINX) for quality in (Quality.INFERRED, Quality.LISTENER)
+    )
+    assert judge(
+        [
+            Resolution(UNATTRIBUTED),
+            Resolution(inferred, is_final=True),
+            Resolution(listener, is_final=True, may_be_reused=True),
+            Resolution(exact(NGINX)),
+            Resolution(UNATTRIBUTED, is_final=True, owners_by_span=(exact(NGINX),)),
+        ]
+    ) == LookupVerdict(flows=5, gone=3, final=3, final_with_socket=1, reusable=1, contested=1)
 
 
 def test_many_reusable_five_tuples_keep_the_intervals_short() -> None:
