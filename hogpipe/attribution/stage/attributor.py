@@ -319,7 +319,8 @@ class Attributor:
 
     def _fold(self, flow: FlowKey, delta: FlowDelta) -> None:
         """Emit the bytes of an unknown flow under a key that many flows share."""
-        self._counts.overflowed.add(delta.total)
+        if not is_sum(flow):  # the capture has counted the flows that it folded itself
+            self._counts.overflowed.add(delta.total)
         self._emit(fold_key(flow), delta, UNATTRIBUTED)
 
     def _next_lookup(self) -> float:

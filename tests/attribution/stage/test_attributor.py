@@ -1135,6 +1135,17 @@ async def test_flows_that_are_folded_keep_the_owners_that_are_known(
     assert stage.attributor.drain_stats().overflowed == Tally(1, 7)
 
 
+async def test_what_the_capture_has_folded_does_not_overflow_twice(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    folded = fold_key(FLOW)
+    stage.attributor.start_batch()
+    stage.attributor.fold({folded: make_delta((7, 1))})
+    assert stage.drain() == [(folded, 7, UNATTRIBUTED)]
+    assert stage.attributor.drain_stats().overflowed == Tally()
+
+
 async def test_a_stop_that_no_lookup_answers_emits_every_byte(
     executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
