@@ -295,13 +295,14 @@ def test_without_tables_of_the_kernel_owners_come_from_proc(
 def test_sockets_without_a_holder_or_a_port_are_left_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = socket.create_connection(server.getsockname())
-        client_port = client.getsockname()[1]
+        client_port, server_port = client.getsockname()[1], server.getsockname()[1]
         seen: list[DumpedSocket] = read_sockets(
             NetworkNamespaces(PROCFS), time.monotonic(), MAX_SOCKETS
         )
         client.close()
-    assert client_port in {one.local_port for one in seen}
-    assert client_port not in {one.remote_port for one in seen}  # it is not accepted yet
+    connected = {(one.local_port, one.remote_port) for one in seen}
+    assert (client_port, server_port) in connected
+    assert (server_port, client_port) not in connected  # it is not accepted yet
     assert all(one.inode and one.local_port for one in seen)
 
 
