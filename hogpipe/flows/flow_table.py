@@ -53,8 +53,8 @@ Flows without a socket
 Threads
     The thread of the source gives slots, counts and evicts; the event loop opens lanes, adds and
     drains. Each method holds `lock`; whoever needs several of them at one moment holds it around.
-    Slots are freed by `evict` only, which returns them, so that the source, which knows slots by
-    packet, can drop them before it uses the table again.
+    Slots are freed by `evict` and `make_room` only, which return them, so that the source, which
+    knows slots by packet, can drop them before it uses the table again.
 """
 
 import threading
@@ -74,6 +74,7 @@ from hogpipe.flows.packet_rows import (
     Integers,
     PacketRows,
     Times,
+    add_up,
     make_delta,
 )
 from hogpipe.flows.row_order import count_distinct
@@ -199,14 +200,15 @@ class FlowTable:
             if self.rule_out is not None:
                 self._count_ruled_out(rows)
             if passes.all():
-                self._add_up(rows)
+                add_up(self._counters, slots, rows)
                 return {}
             self._marks[slots[~passes]] = True
             is_held = self._marks[slots]
             held = rows.take(is_held)
             self._marks[held.slots] = False
             self._is_open[held.slots] = False
-            self._add_up(rows.take(~is_held))
+            passed = rows.take(~is_held)
+            add_up(self._counters, passed.slots, passed)
             held = self._gather_up(held)
             if not len(held):
                 return {}
@@ -224,10 +226,7 @@ class FlowTable:
             self._flush()
             limit = np.where(self._owner == UNOWNED, idle_unowned, idle)
             is_idle = self._slots.is_used & (now - self._used_at > limit)
-            is_idle[[row[0] for row in self._settled]] = False
-            is_idle &= ~self._gathered.has_traffic()
-            freed = np.flatnonzero(is_idle)
-            freed = self._free(freed[~self._counters[freed].any(axis=1)])
+            freed = self._free(np.flatnonzero(is_idle & ~self._have_traffic()))
             self._slots.drop_names()
             # Also where no slot was freed: each pause of an endpoint leaves a number without flows.
             self._endpoints.keep(np.unique(self._endpoint[self._slots.is_used]))
@@ -250,9 +249,7 @@ class FlowTable:
                 return _NO_SLOTS
             self._flush()
             stays = ~self._slots.is_used | np.isinf(self._used_at)
-            stays |= self._have_moved()
-            stays |= self._gathered.has_traffic()
-            stays[[row[0] for row in self._settled]] = True
+            stays |= self._have_traffic()
             stays[found[found != ABSENT]] = True
             stays[in_use[in_use != ABSENT]] = True
             if lacking <= 0:
@@ -304,7 +301,8 @@ class FlowTable:
         """Count packets of `flow` for the owner that `attribution` names, until `due_at`.
 
         `endpoint` is that of a flow without connections, which has had a packet at `last_ns`. The
-        lane stays closed while packets are held. False for a flow without a slot: it has no lane.
+        lane stays closed until the stage has received the last SYN. False for a flow without a
+        slot: it has no lane.
         """
         with self.lock:
             slot = self._slots.slot_of(flow)
@@ -320,7 +318,7 @@ class FlowTable:
             self._due_at[slot] = due_at
             self._unjudged -= not self._is_judged[slot]
             self._is_judged[slot] = True
-            self._is_open[slot] = self._opened_in[slot] <= self._received_calls
+            self._is_open[slot] = self._has_received_syn(slot)
             return True
 
     def reopen_lane(self, flow: FlowKey, *, due_at: float) -> None:
@@ -329,7 +327,7 @@ class FlowTable:
             slot = self._slots.slot_of(flow)
             if slot is not None:
                 self._due_at[slot] = due_at
-                self._is_open[slot] = self._opened_in[slot] <= self._received_calls
+                self._is_open[slot] = self._has_received_syn(slot)
 
     def gather(self, flow: FlowKey) -> None:
         """Gather packets of a pending flow, until its lane is opened or `stop_gathering`.
@@ -339,7 +337,7 @@ class FlowTable:
         with self.lock:
             slot = self._slots.slot_of(flow)
             if slot is not None and not self._is_open[slot]:
-                self._gathered.is_open[slot] = self._opened_in[slot] <= self._received_calls
+                self._gathered.is_open[slot] = self._has_received_syn(slot)
 
     def take_gathered(self, flows: Iterable[FlowKey]) -> dict[FlowKey, FlowDelta]:
         """Return what distinct flows have gathered since it was taken last, if anything."""
@@ -365,11 +363,6 @@ class FlowTable:
             for flow in flows:
                 if (slot := self._slots.slot_of(flow)) is not None:
                     self._is_open[slot] = False
-
-    def close_all_lanes(self) -> None:
-        """Count no further packets of any flow, until its lane is opened again."""
-        with self.lock:
-            self._is_open[:] = False
 
     def set_watched(self, attribution: Attribution, *, is_watched: bool) -> None:
         """Record whether the owner lives and its exit will be noticed.
@@ -557,6 +550,10 @@ class FlowTable:
         taken = self._gathered.take(np.array(list(slots.values()), np.int64))
         return {flow: one for flow, one in zip(slots, taken, strict=True) if one is not None}
 
+    def _has_received_syn(self, slot: int) -> bool:
+        """Return whether the attribution stage has received the last SYN of a flow, if any."""
+        return bool(self._opened_in[slot] <= self._received_calls)
+
     def _endpoint_of(self, flow: FlowKey) -> int:
         slot = self._slots.slot_of(flow)
         return NO_ENDPOINT if slot is None else int(self._endpoint[slot])
@@ -625,11 +622,6 @@ class FlowTable:
         self._ruled_out += int(np.count_nonzero(self._marks))
         self._marks[began] = False
 
-    def _add_up(self, rows: PacketRows) -> None:
-        flat, at = self._counters.reshape(-1), 4 * rows.slots + rows.direction
-        np.add.at(flat, at, rows.bytes)
-        np.add.at(flat, at + 1, rows.packets)
-
     def _gather_up(self, held: PacketRows) -> PacketRows:
         """Add up the packets of flows that gather, and return the others.
 
@@ -649,9 +641,8 @@ class FlowTable:
         starts = np.flatnonzero(np.diff(rows.slots, prepend=ABSENT))
         slots = rows.slots[starts]
         counters = np.zeros((len(starts), 4), np.int64)
-        at = 4 * np.repeat(np.arange(len(starts)), np.diff(starts, append=len(order)))
-        np.add.at(counters.reshape(-1), at + rows.direction, rows.bytes)
-        np.add.at(counters.reshape(-1), at + rows.direction + 1, rows.packets)
+        places = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(order)))
+        add_up(counters, places, rows)
         opened = np.logical_or.reduceat(rows.opened, starts)
         first_ns = np.minimum.reduceat(rows.first_ns, starts)
         last_ns = np.maximum.reduceat(rows.last_ns, starts)
@@ -680,6 +671,12 @@ class FlowTable:
         one, two, three, four = self._counters.T
         have_moved: Flags = (one | two | three | four) != 0
         return have_moved
+
+    def _have_traffic(self) -> Flags:
+        """Return which slots have counted something, or gathered what was not taken yet."""
+        have_traffic = self._have_moved() | self._gathered.has_traffic()
+        have_traffic[[row[0] for row in self._settled]] = True
+        return have_traffic
 
     def _settle(self, slot: int) -> None:
         """Leave what a slot has counted to the owner that it has."""

@@ -7,7 +7,15 @@ for each batch: a flow that gathers is not returned by `FlowTable.count`.
 import numpy as np
 
 from hogpipe.flows.key_index import resize
-from hogpipe.flows.packet_rows import RECEIVE, Counters, Flags, Integers, PacketRows, make_delta
+from hogpipe.flows.packet_rows import (
+    RECEIVE,
+    Counters,
+    Flags,
+    Integers,
+    PacketRows,
+    add_up,
+    make_delta,
+)
 from hogpipe.model import FlowDelta
 
 _NO_TIME = np.iinfo(np.int64).max
@@ -36,9 +44,7 @@ class GatheredTraffic:
 
     def add(self, rows: PacketRows) -> None:
         """Add packets."""
-        flat, at = self._counters.reshape(-1), 4 * rows.slots + rows.direction
-        np.add.at(flat, at, rows.bytes)
-        np.add.at(flat, at + 1, rows.packets)
+        add_up(self._counters, rows.slots, rows)
         # A time of 0 is unknown, for all packets of a source.
         first_ns = np.where(rows.first_ns == 0, _NO_TIME, rows.first_ns)
         np.minimum.at(self._first_ns, rows.slots, first_ns)

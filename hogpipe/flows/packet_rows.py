@@ -53,6 +53,13 @@ class PacketRows:
         )
 
 
+def add_up(counters: Counters, places: Integers, rows: PacketRows) -> None:
+    """Add what moved to `counters`, each of `rows` at its place there; a place may come again."""
+    flat, at = counters.reshape(-1), 4 * places + rows.direction
+    np.add.at(flat, at, rows.bytes)
+    np.add.at(flat, at + 1, rows.packets)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class FlowSums:
     """What flows moved: those of the flow table since its last drain, in the order of their slots.

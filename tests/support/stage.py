@@ -188,7 +188,7 @@ class Stage:
         with self.table.lock:
             self.attributor.start_batch()
             if not self._has_lanes:
-                self.table.close_all_lanes()
+                self.table.close_lanes(flows)
             held = self.table.count(rows_of(self.table, flows, self.clock.now), self.clock.now)
         self._collect()
         return held
