@@ -96,6 +96,13 @@ class Stage:
         self._windows += 1
         self.publisher.close(Span(self._windows - 1, self._windows))
 
+    async def finish(self, publishing: asyncio.Task[None]) -> list[Any]:
+        """Close the last window, and return the stats of all; `publishing` ends."""
+        await self.close()
+        await self.publisher.finish()
+        publishing.cancel()
+        return stats_of(self.sinks.records)
+
 
 @pytest.fixture(scope="module")
 def executor() -> Iterator[ThreadPoolExecutor]:
@@ -134,10 +141,7 @@ async def test_the_sum_is_exact_wherever_in_a_batch_a_window_ends(
             await stage.close()
             await asyncio.sleep(0)
         await stage.attributor.resolve_pending()
-    await stage.close()
-    await stage.publisher.finish()
-    publishing.cancel()
-    stats = stats_of(stage.sinks.records)
+    stats = await stage.finish(publishing)
     assert len(stats) > 2 * len(FLOWS)
     assert imbalances(stage.sinks.records) == [0] * len(stats)
     pending = [one["attribution"]["pending"]["bytes"] for one in stats]
@@ -157,10 +161,7 @@ async def test_the_sum_is_exact_whatever_of_a_batch_the_flow_table_counts(
             await stage.intake.ingest(await anext(batches))
         await stage.close()
         await stage.attributor.resolve_pending()
-    await stage.close()
-    await stage.publisher.finish()
-    publishing.cancel()
-    stats = stats_of(stage.sinks.records)
+    stats = await stage.finish(publishing)
     assert imbalances(stage.sinks.records) == [0] * len(stats)
     assert sum(one["capture"]["packets"] for one in stats) == 4 * len(FLOWS)
     pending = [one["attribution"]["pending"]["bytes"] for one in stats]
@@ -180,10 +181,7 @@ async def test_the_sum_is_exact_while_packets_of_pending_flows_gather(
         assert not stage.handoff.list_queued()
         await stage.close()
     await stage.attributor.resolve_pending()
-    await stage.close()
-    await stage.publisher.finish()
-    publishing.cancel()
-    stats = stats_of(stage.sinks.records)
+    stats = await stage.finish(publishing)
     assert imbalances(stage.sinks.records) == [0] * len(stats)
     pending = [one["attribution"]["pending"]["bytes"] for one in stats]
     assert pending[:3] == sorted(pending[:3])
