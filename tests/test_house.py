@@ -137,3 +137,9 @@ def imports(tree: ast.Module) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield node.module or ""
+
+
+def test_no_dict_evicts_its_first_key_past_all_keys_that_were_deleted() -> None:
+    """`OrderedDict.popitem(last=False)` takes the same time whatever was deleted before."""
+    scans = re.compile(r"del [\w.]+\[next\(iter\(")
+    assert [path for path in (*MODULES, *PLUGINS) if scans.search(path.read_text())] == []

@@ -34,6 +34,7 @@ import math
 import os
 import pwd
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -72,7 +73,7 @@ class ProcessReader:
         self._procfs = procfs
         self._command_line = command_line
         self._max_cached = max_cached
-        self._cache: dict[ProcessIdentity, _CachedProcess] = {}
+        self._cache: OrderedDict[ProcessIdentity, _CachedProcess] = OrderedDict()
         """The process that was used last comes last."""
         self._lock = threading.Lock()
         self._usual_names = _Agreement[str, str]()
@@ -279,7 +280,7 @@ class ProcessReader:
             before = self._cache.pop(owner, None)
             self._cache[owner] = cached
             if len(self._cache) > self._max_cached:
-                del self._cache[next(iter(self._cache))]
+                self._cache.popitem(last=False)
             self.changes += before is not None and before.process != cached.process
         return cached.process
 
@@ -392,7 +393,7 @@ class _Agreement(Generic[_K, _V]):
     """
 
     def __init__(self) -> None:
-        self._values: dict[_K, _V | None] = {}
+        self._values: OrderedDict[_K, _V | None] = OrderedDict()
         self._lock = threading.Lock()
 
     def add(self, key: _K, value: _V) -> None:
@@ -400,7 +401,7 @@ class _Agreement(Generic[_K, _V]):
             if self._values.setdefault(key, value) != value:
                 self._values[key] = None
             if len(self._values) > _MAX_LEARNT:
-                del self._values[next(iter(self._values))]
+                self._values.popitem(last=False)
 
     def get(self, key: _K) -> _V | None:
         return self._values.get(key)

@@ -13,6 +13,7 @@ Known limits: the time is that of `poll`, so it is a little later than the exit.
 import os
 import select
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,7 +49,7 @@ class ProcessExits:
         """Whether `procfs` shows the pids by which pidfds are opened; None until that is needed."""
         self._max_watched = max_watched
         self._clock_ns = clock_ns
-        self._watched: dict[ProcessIdentity, tuple[int, WatchedProcess]] = {}
+        self._watched: OrderedDict[ProcessIdentity, tuple[int, WatchedProcess]] = OrderedDict()
         """The pidfd of each; the process watched longest comes first."""
         self._by_pidfd: dict[int, ProcessIdentity] = {}
         self._epoll: select.epoll | None = None

@@ -15,6 +15,7 @@ Known limits: a process that exits before its pid is first looked up is not iden
 
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,7 +66,7 @@ class ProcessStarts:
         self._root = os.fsencode(procfs)
         self._boot_clock = boot_clock
         self._lock = threading.Lock()
-        self._cache: dict[int, _CachedStat] = {}
+        self._cache: OrderedDict[int, _CachedStat] = OrderedDict()
         """By pid; the least recently read first."""
         self.missed = 0
         """Processes that were gone before they could be read; the number only grows."""
@@ -102,7 +103,7 @@ class ProcessStarts:
                 fresh = before
             self._cache[pid] = fresh
             if len(self._cache) > _MAX_PROCESSES:
-                del self._cache[next(iter(self._cache))]
+                self._cache.popitem(last=False)
         return fresh
 
     def _as_of(self, cached: _CachedStat, boot_ns: int) -> ProcessStat | None:

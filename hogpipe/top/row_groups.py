@@ -11,6 +11,7 @@ Costs: with 50,000 connections in 5,000 groups a query takes some 10 ms; a new d
 filter once some 50 ms.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -206,7 +207,7 @@ class RowGroups:
 
     def __init__(self, table: TrafficTable) -> None:
         self._table = table
-        self._groups: dict[str, _Groups] = {}
+        self._groups: OrderedDict[str, _Groups] = OrderedDict()
         self._texts: list[str] = []
         self._texts_epoch = -1
         self._matches = np.empty(0, np.bool_)
@@ -224,7 +225,7 @@ class RowGroups:
         if groups is None:
             # Two are kept: that of the list and that of the connections.
             while len(self._groups) > 2:
-                del self._groups[next(iter(self._groups))]
+                self._groups.popitem(last=False)
             groups = self._groups[dimension] = _Groups(GROUP_DIMENSION_OF[dimension])
         return groups
 

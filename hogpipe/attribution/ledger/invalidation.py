@@ -6,6 +6,8 @@ PURE. Flows whose cached owner may be wrong are added to a `StaleFlows`. For eac
 Known limits: a flow evicted from that record keeps its cached owner after the socket has changed.
 """
 
+from collections import OrderedDict
+
 from hogpipe.attribution.ledger.known_socket import KnownSocket
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.model import FlowKey
@@ -24,10 +26,10 @@ class InvalidationIndex:
     def record(self, flow: FlowKey, socket: KnownSocket) -> None:
         """Record that the owner of `flow` came from `socket`."""
         if socket.answered_flows is None:
-            socket.answered_flows = {}
+            socket.answered_flows = OrderedDict()
         socket.answered_flows[flow] = None
         if len(socket.answered_flows) > _MAX_FLOWS:
-            del socket.answered_flows[next(iter(socket.answered_flows))]
+            socket.answered_flows.popitem(last=False)
             self.evicted += 1
 
     def invalidate_flow(self, flow: FlowKey) -> None:

@@ -8,6 +8,7 @@ in `_at` is a time of the caller's clock, in seconds.
 """
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import repeat
 
@@ -64,7 +65,7 @@ class KnownSocket(msgspec.Struct, eq=False, gc=False):
     """When it was released, None if its release was not recorded."""
     expires_at: float | None = None
     """When the ledger removes it; None while it is open and its release will be recorded."""
-    answered_flows: dict[FlowKey, None] | None = None
+    answered_flows: OrderedDict[FlowKey, None] | None = None
     """The flows whose cached owner came from this socket, in the order of the lookups."""
 
     @property

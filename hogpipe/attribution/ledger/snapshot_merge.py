@@ -11,6 +11,7 @@ events were lost. Events and snapshot overlap in time, so three rules decide bet
   that bound it (attribution.procfs.shared_sockets), not the one that happened to transmit first.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 from hogpipe.attribution.ledger.known_socket import NO_ADDRESS, KnownSocket
@@ -60,7 +61,7 @@ class SnapshotMerge:
 
     def __init__(self, max_releases: int) -> None:
         self._max_releases = max_releases
-        self._released: dict[int, None] | None = {}
+        self._released: OrderedDict[int, None] | None = OrderedDict()
         """The cookies of unknown sockets, in the order of their releases; None without a snapshot
         in progress."""
         self._losses = self._losses_at_begin = self._losses_repaired = 0
@@ -87,7 +88,7 @@ class SnapshotMerge:
             return
         self._released[cookie] = None
         if len(self._released) > self._max_releases:
-            del self._released[next(iter(self._released))]
+            self._released.popitem(last=False)
 
     def is_open(self, found: SnapshotSocket) -> bool:
         """Return whether a socket of the snapshot has not been released meanwhile."""
@@ -98,7 +99,7 @@ class SnapshotMerge:
 
         An unknown socket was made before that, or its event would be known.
         """
-        self._released = {}
+        self._released = OrderedDict()
         self._since_ns = lost_until_ns
         self._losses_at_begin = self._losses
 

@@ -23,6 +23,7 @@ A scan that reaches the bound continues in the next lookup.
 
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
 
 from hogpipe.attribution.procfs.fd_reader import FdReader
@@ -46,7 +47,7 @@ class FdScanner:
         self._reader = reader
         self._table = reader.table
         self._max_fds = max_fds
-        self._missing_since: dict[int, int] = {}
+        self._missing_since: OrderedDict[int, int] = OrderedDict()
         """By inode that no process seems to hold: the lookup in which it was first missing."""
         self._refreshed_at = -math.inf
         self._refreshed_in = 0  # the lookup
@@ -160,7 +161,7 @@ class FdScanner:
         """Keep to the bound of missing sockets; return how many were evicted."""
         excess = max(0, len(self._missing_since) - _MAX_MISSING)
         for _ in range(excess):
-            del self._missing_since[next(iter(self._missing_since))]
+            self._missing_since.popitem(last=False)
         return excess
 
     def _update(

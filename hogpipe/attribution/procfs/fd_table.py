@@ -6,6 +6,7 @@ the thread's id: processes and threads have their ids from one range of numbers.
 Lookups of `FdCache` are numbered. Fields that are named `last_…` hold the number of a lookup.
 """
 
+from collections import OrderedDict
 from collections.abc import Collection, Iterator
 
 import msgspec
@@ -45,7 +46,7 @@ class KnownProcess(msgspec.Struct, eq=False):
     """The lookup in which it held a wanted socket, or its fds changed."""
     fds: dict[int, int] = msgspec.field(default_factory=dict)
     """The inode of the socket at each fd, 0 for anything but a socket; the latest change last."""
-    recent_fds: dict[int, None] = msgspec.field(default_factory=dict)
+    recent_fds: OrderedDict[int, None] = msgspec.field(default_factory=OrderedDict)
     """The fd numbers, open or not, that changed last; the latest last."""
     accept_fds: dict[int, None] = msgspec.field(default_factory=dict)
     """The fd numbers that were reserved and then in use: the next accept() reserves them again."""
@@ -70,7 +71,7 @@ class KnownProcess(msgspec.Struct, eq=False):
         self.recent_fds.pop(fd, None)
         self.recent_fds[fd] = None
         if len(self.recent_fds) > _MAX_RECENT_FDS:
-            del self.recent_fds[next(iter(self.recent_fds))]
+            self.recent_fds.popitem(last=False)
 
 
 class FdTable:

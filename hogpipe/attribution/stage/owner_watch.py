@@ -11,6 +11,7 @@ Threads: the thread of the source polls, the event loop watches and asks; both h
 table.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -52,7 +53,7 @@ class OwnerWatch:
     def __init__(self, exits: OwnerExits, table: FlowTable) -> None:
         self._exits = exits
         self._table = table
-        self._owners: dict[ProcessIdentity, _Watched] = {}
+        self._owners: OrderedDict[ProcessIdentity, _Watched] = OrderedDict()
         """The owner watched longest ago comes first."""
 
     def poll(self) -> None:
@@ -92,4 +93,4 @@ class OwnerWatch:
             is_watched = watched.lifetime.exited_ns is None
             self._table.set_watched(attribution, is_watched=is_watched)
             if len(self._owners) > _MAX_OWNERS:
-                del self._owners[next(iter(self._owners))]
+                self._owners.popitem(last=False)

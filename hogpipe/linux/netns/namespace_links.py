@@ -25,6 +25,7 @@ import errno
 import socket
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,7 +79,7 @@ class NamespaceLinks:
         self._clock = clock
         self._max_links = max_links
         self._unused_seconds = unused_seconds
-        self._open: dict[int, _OpenLink] = {}
+        self._open: OrderedDict[int, _OpenLink] = OrderedDict()
         """By namespace; the one that was used the longest time ago first."""
         self._changed = threading.Condition()
         """Held while a link is used, opened or closed."""

@@ -22,6 +22,7 @@ is unknown, the latter at most once a second.
 The namespace of the thread that makes a `NetworkNamespaces` is OWN_NAMESPACE and needs no process.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from functools import partial
@@ -54,7 +55,7 @@ class NetworkNamespaces:
         """Cookies by inode."""
         self._inodes: dict[int, int] = {}
         """The reverse of `_cookies`."""
-        self._evicted: dict[int, int] = {}
+        self._evicted: OrderedDict[int, int] = OrderedDict()
         """Cookies by inode, of pairs that were evicted; the oldest first."""
         self._checked: dict[int, float] = {}
         """By cookie: when a process was last seen in the namespace."""
@@ -181,7 +182,7 @@ class NetworkNamespaces:
         self._evicted.pop(inode, None)
         self._evicted[inode] = cookie
         if len(self._evicted) > _MAX_EVICTED:
-            del self._evicted[next(iter(self._evicted))]
+            self._evicted.popitem(last=False)
 
 
 def _call_if(cookie: int, function: Callable[[], T]) -> T | None:
