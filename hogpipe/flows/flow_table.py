@@ -76,6 +76,7 @@ from hogpipe.flows.packet_rows import (
     Times,
     add_up,
     make_delta,
+    split_at_syns,
 )
 from hogpipe.flows.row_order import count_distinct
 from hogpipe.model import UNKNOWN_FLOW, Attribution, FlowDelta, FlowKey, TrafficCounts, is_sum
@@ -190,6 +191,16 @@ class FlowTable:
         """Return for each flow the slot of the sum that it is folded into."""
         with self.lock:
             return self._find_folds(words, now)
+
+    def split_connections(self, rows: PacketRows) -> list[PacketRows]:
+        """Return rows in parts, to be counted one after the other: each flow has one connection.
+
+        Of two connections in one part, which several processes may have, no owner can be found.
+        """
+        if not rows.opened.any():
+            return [rows]
+        with self.lock:
+            return split_at_syns(rows, rows.opened & ~self._is_certain[rows.slots])
 
     def count(self, rows: PacketRows, now: float) -> dict[FlowKey, FlowDelta]:
         """Count the packets on open lanes, which came in `now`; return those of other flows."""

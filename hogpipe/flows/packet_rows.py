@@ -22,6 +22,8 @@ Counters = NDArray[np.int64]
 RECEIVE = 2
 """The column of `Counters` from which on received ones are; transmitted ones are from 0 on."""
 
+_MAX_PARTS = 8
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PacketRows:
@@ -51,6 +53,29 @@ class PacketRows:
             self.first_ns[rows],
             self.last_ns[rows],
         )
+
+
+def split_at_syns(rows: PacketRows, opens: Flags) -> list[PacketRows]:
+    """Return parts of `rows` in which each flow has at most one connection, in order of time.
+
+    `opens` says which rows are SYNs that open one. Other flows are in the first part. A SYN right
+    behind another one is sent again. Known limit: beyond `_MAX_PARTS` connections of one flow, the
+    last part has the rest.
+    """
+    order = np.lexsort((~opens, rows.first_ns, rows.slots))
+    slots, opens = rows.slots[order], opens[order]
+    is_first = np.ones(len(slots), np.bool_)
+    is_first[1:] = slots[1:] != slots[:-1]
+    begins = opens & ~is_first
+    begins[1:] &= ~opens[:-1]
+    if not begins.any():
+        return [rows]
+    connections = begins.cumsum()
+    starts = is_first.nonzero()[0]
+    connections -= np.repeat(connections[starts], np.diff(starts, append=len(slots)))
+    parts = np.empty_like(connections)
+    parts[order] = np.minimum(connections, _MAX_PARTS - 1)
+    return [rows.take(parts == part) for part in range(int(parts.max()) + 1)]
 
 
 def add_up(counters: Counters, places: Integers, rows: PacketRows) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -580,6 +581,64 @@ def test_packets_of_a_flow_that_gathers_are_taken_as_one_delta() -> None:
     assert table.stop_gathering([FLOW])[FLOW].span is None
     assert count(table, FLOW).keys() == {FLOW}
     assert not len(table.drain())
+
+
+def split(table: FlowTable, packets: Sequence[Packet], opened: Sequence[bool]) -> list[list[int]]:
+    """Return the times of the packets in each part."""
+    parts = table.split_connections(make_rows(table, packets, opened=opened))
+    return [part.first_ns.tolist() for part in parts]
+
+
+def test_connections_of_one_flow_are_counted_one_after_the_other() -> None:
+    packets = [(FLOW, 1), (OTHER, 1), (FLOW, 5), (OTHER, 5), (FLOW, 8), (FLOW, 2), (FLOW, 6)]
+    opened = [True, False, True, False, True, False, False]
+    assert split(make_table(), packets, opened) == [[1, 1, 5, 2], [5, 6], [8]]
+
+
+def test_a_syn_that_is_sent_again_opens_no_further_connection() -> None:
+    packets = [(FLOW, 1), (FLOW, 2), (FLOW, 3)]
+    assert split(make_table(), packets, [True, True, False]) == [[1, 2, 3]]
+
+
+def test_a_syn_comes_before_its_answer_of_the_same_time() -> None:
+    packets = [(FLOW, 1), (FLOW, 1)]
+    assert split(make_table(), packets, [False, True]) == [[1, 1]]
+
+
+def test_the_last_part_has_all_further_connections_of_a_flow() -> None:
+    packets = [(FLOW, at) for at in range(40)]
+    parts = split(make_table(), packets, [at % 2 == 0 for at in range(40)])
+    assert [len(part) for part in parts] == [2] * 7 + [26]
+
+
+def test_syns_of_flows_that_were_folded_split_nothing() -> None:
+    table = make_table(max_flows=1)
+    count(table, OTHER)
+    third = make_flow(3)
+    assert split(table, [(FLOW, 1), (third, 2), (FLOW, 3)], [True, False, True]) == [[1, 2, 3]]
+
+
+syns = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.booleans()), max_size=40)
+
+
+@given(syns)
+def test_packets_are_in_one_part_each_and_in_order_of_time(
+    packets: list[tuple[int, int, bool]],
+) -> None:
+    table = make_table()
+    rows = make_rows(
+        table,
+        [(make_flow(number + 1), at) for number, at, _ in packets],
+        opened=[is_syn for *_, is_syn in packets],
+    )
+    parts = table.split_connections(rows)
+    sizes = [part.bytes.sum() for part in parts]
+    assert sum(sizes) == SIZE * len(packets)
+    for earlier, later in pairwise(parts):
+        for slot in set(later.slots.tolist()):
+            times = earlier.first_ns[earlier.slots == slot]
+            assert len(times)
+            assert times.max() <= later.first_ns[later.slots == slot].min()
 
 
 def test_a_syn_is_returned_and_ends_gathering() -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,23 @@ for _ in range(int(sys.argv[2])):
         end.sendall(b"x" * 50)
         assert end.recv(100) and not end.recv(100)
 print(os.getpid())
+"""
+
+# Connects from one port, by one child after the other.
+FORKING_CLIENT = """
+import os, socket, sys
+pids = []
+for _ in range(int(sys.argv[2])):
+    pids.append(os.fork())
+    if pids[-1] == 0:
+        with socket.create_connection(
+            ("127.0.0.1", int(sys.argv[1])), source_address=("127.0.0.1", 40000)
+        ) as end:
+            end.sendall(b"x" * 50)
+            assert end.recv(100) and not end.recv(100)
+        os._exit(0)
+    os.waitpid(pids[-1], 0)
+print(*pids)
 """
 
 Owners = dict[tuple[str, int], int]
@@ -184,6 +202,24 @@ def test_a_port_that_processes_use_one_after_the_other_belongs_to_each_in_its_ti
     for pid in pids:
         flows = [one["network"] for one in clients if one["process"]["pid"] == pid]
         assert sum(one["io"]["transmit"]["bytes"] for one in flows) > 10 * 50
+
+
+def test_a_port_that_processes_use_within_milliseconds_belongs_to_each_in_its_time(
+    netns: Namespace, tmp_path: Path
+) -> None:
+    require_bpf()
+    command = netns.command(sys.executable, "-c", FORKING_CLIENT, str(PORT), "6")
+    with server(netns, "127.0.0.1"), recording(netns, "lo", tmp_path, "capturing on lo") as path:
+        pids = [int(pid) for pid in subprocess.check_output(command).split()]
+    clients = [
+        one for one in traffic_of(read_records(path)) if one["network"]["peer"].get("port") == PORT
+    ]
+    moved: Counter[int] = Counter()
+    for one in clients:
+        assert one["attribution"].keys() == {"exact"}
+        moved[one["process"]["pid"]] += one["network"]["io"]["transmit"]["bytes"]
+    assert moved.keys() == set(pids)
+    assert len(set(moved.values())) == 1, moved
 
 
 def test_short_exchanges_with_a_container_belong_to_the_processes_on_both_sides(

@@ -2,8 +2,8 @@
 
 A longer interval makes lookups cheaper, because more new flows share each of them. It costs owners
 where sockets are closed before the lookup reaches them, and where two processes use a five-tuple
-one after the other: summed packets of the two cannot be separated. So both intervals follow what
-the last lookup found (`LookupVerdict`).
+one after the other without a SYN: summed packets of the two cannot be separated. So both intervals
+follow what the last lookup found (`LookupVerdict`).
 
 Regimes
 -------

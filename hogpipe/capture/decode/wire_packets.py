@@ -168,12 +168,13 @@ def sum_by_key(packets: WirePackets) -> WirePackets:
 def sum_runs(packets: WirePackets) -> WirePackets:
     """Return a row for each run of packets of one key, where that leaves far fewer rows.
 
-    Few large flows pass in long runs, which cost no more than a packet each from here on.
+    Few large flows pass in long runs, which cost no more than a packet each from here on. A SYN
+    begins a run: what passed before it is that of another connection.
     """
     keys = packets.keys
     if len(keys) < _MIN_IN_RUNS or _starts_run(keys[:_SAMPLE]).sum() > _SAMPLE // 2:
         return packets
-    starts = _starts_run(keys).nonzero()[0]
+    starts = (_starts_run(keys) | packets.opened).nonzero()[0]
     if 2 * len(starts) > len(keys):
         return packets
     return WirePackets(

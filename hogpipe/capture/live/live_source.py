@@ -2,7 +2,8 @@
 
 Each iteration of the loop waits for frames, a change of links or a stop; follows the links
 (`link_follower`); reads the interfaces that have frames (`interface_capture`); locates the flows of
-all packets at once (`wire_table`); offers one batch; and rests (`pacing`). Handles never block, so
+all packets at once (`wire_table`); offers a batch for each connection in a row of one flow, which
+is one batch as a rule; and rests (`pacing`). Handles never block, so
 an idle interface delays neither a stop nor a change.
 """
 
@@ -37,6 +38,7 @@ class LiveSource:
     closes_windows = False
 
     def __init__(self, options: LiveOptions, table: FlowTable, clock: Callable[[], float]) -> None:
+        self._table = table
         self._clock = clock
         self._captures = CaptureSet()
         self._wire_table = WireTable(table)
@@ -133,9 +135,14 @@ class LiveSource:
         rows = self._wire_table.locate(sum_runs(captured.join()), counts, self._clock())
         if counts == CaptureCounts():
             return
-        batch = FlowBatch(rows=rows, counts=counts, time_ns=time.time_ns())
-        offer(batch)
-        self._quiet_iterations = 0 if batch.flows else self._quiet_iterations + 1
+        parts = [None] if rows is None else self._table.split_connections(rows)
+        batches = [FlowBatch(rows=part, time_ns=time.time_ns()) for part in parts]
+        batches[0].counts = counts
+        with self._table.lock:  # so that a window has all of the counts and of the packets
+            for batch in batches:
+                offer(batch)
+        is_quiet = not any(batch.flows for batch in batches)
+        self._quiet_iterations = self._quiet_iterations + 1 if is_quiet else 0
 
     def _seconds_until_due(self) -> float | None:
         """Return for how long there is nothing to do without frames; None for any time."""

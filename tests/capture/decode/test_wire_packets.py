@@ -104,7 +104,15 @@ def test_runs_of_a_key_have_the_sums_of_their_packets(
     summed = sum_runs(packets)
     assert sorted(rows_of(sum_by_key(summed))) == sorted(rows_of(sum_by_key(packets)))
     if len(keys) >= 64 and len(lengths) <= 3:
-        assert len(summed) <= len(lengths)
+        assert len(summed) <= len(lengths) + packets.opened.sum()
+
+
+def test_a_syn_begins_a_run() -> None:
+    key = pack_key(ONE)
+    packets = make_packets([(key, 40, 1, at == 150, at, at) for at in range(200)])
+    summed = sum_runs(packets)
+    assert summed.packets.tolist() == [150, 50]
+    assert summed.opened.tolist() == [False, True]
 
 
 @pytest.mark.parametrize("count", [0, 1, 200])
