@@ -1,9 +1,9 @@
 """Flows in columns, shared by the source, the attribution stage and the aggregator.
 
 flow_table.py    the flow table: slots, the fast lane of known flows, the sums of a window
-gathered.py      what pending flows moved since it was taken last
-flow_slots.py    which flow has which slot, in columns and as flow keys
-lane_owners.py   owners and local endpoints as columns: whether an attribution still holds
+flow_slots.py    which flow has which slot, in columns and as flow keys, and room for more
+lanes.py         which packets pass on the fast lane, by owner and local endpoint
+slot_traffic.py  what flows moved, counted for their owners or gathered while they are pending
 flow_batch.py    the batches of a source
 packet_rows.py   the columns that pass between the stages
 flow_words.py    flow keys as words

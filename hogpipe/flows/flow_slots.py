@@ -1,7 +1,7 @@
-"""PURE: flows and their slots: which flow has which, in columns and as flow keys.
+"""PURE: flows and their slots: which flow has which, what slots are used for, and room for more.
 
-In: flows, as words or as flow keys. Out: slots. A flow key is made for a slot when one is asked
-for, and is the same object until the slot is freed.
+In: flows, as words or as flow keys, and what is known of them. Out: slots. A flow key is made for a
+slot when one is asked for, and is the same object until the slot is freed.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from hogpipe.flows.flow_words import FLOW_WORDS, WORDS, FlowPacker
-from hogpipe.flows.key_index import ABSENT, KeyIndex, Keys
-from hogpipe.flows.packet_rows import Flags, Integers
+from hogpipe.flows.key_index import ABSENT, KeyIndex, Keys, resize
+from hogpipe.flows.packet_rows import Flags, Integers, PacketRows, Times
 from hogpipe.flows.row_order import find_heads
 from hogpipe.model import OWN_NAMESPACE, FlowKey
 
@@ -105,6 +105,100 @@ class FlowSlots:
         for flow, slot in zip(flows, found.tolist(), strict=True):
             self._flows[slot], self._slots[flow] = flow, slot
         return found
+
+
+class SlotUse:
+    """Columns for as many slots as `fit` was called with; see FlowTable for the bounds."""
+
+    def __init__(self, max_flows: int, max_unowned: int) -> None:
+        self._max_flows, self._max_unowned = max_flows, max_unowned
+        self.is_sum: Flags = np.zeros(0, np.bool_)
+        """Whether a slot is that of a sum of flows, to which no attribution belongs."""
+        self._is_judged: Flags = np.zeros(0, np.bool_)
+        """Whether the attribution of a flow is known, be it that it has no owner."""
+        self._flows = self._unjudged = 0
+        """The number of flows that have slots, and of those without an attribution."""
+        self.used_at: Times = np.zeros(0, np.float64)
+        self.ids: Integers = np.zeros(0, np.int64)
+        self._next_id = 0
+
+    @property
+    def room(self) -> int:
+        """How many flows without an attribution can get slots."""
+        return min(self._max_flows - self._flows, self._max_unowned - self._unjudged)
+
+    def fit(self, size: int) -> None:
+        """Give all columns `size` rows."""
+        self.is_sum, self._is_judged = resize(self.is_sum, size), resize(self._is_judged, size)
+        self.used_at, self.ids = resize(self.used_at, size), resize(self.ids, size)
+
+    def start(self, slots: Integers, now: float) -> None:
+        """Set the columns of new slots, which are those of flows without an attribution."""
+        self._flows += len(slots)
+        self._unjudged += len(slots)
+        self.is_sum[slots] = self._is_judged[slots] = False
+        self.used_at[slots] = now
+        self.ids[slots] = np.arange(self._next_id, self._next_id + len(slots))
+        self._next_id += len(slots)
+
+    def make_sums(self, slots: Integers) -> None:
+        """Take new slots for those of sums, which take no room of flows."""
+        self.is_sum[slots] = True
+        self._flows -= len(slots)
+        self._unjudged -= len(slots)
+
+    def judge(self, slots: Integers | int) -> None:
+        """Record that the attributions of distinct flows are known."""
+        self._unjudged -= int(np.count_nonzero(~self._is_judged[slots]))
+        self._is_judged[slots] = True
+
+    def free(self, slots: Integers) -> None:
+        """Record that these slots are free."""
+        are_flows = ~self.is_sum[slots]
+        self._flows -= int(np.count_nonzero(are_flows))
+        self._unjudged -= int(np.count_nonzero(are_flows & ~self._is_judged[slots]))
+
+    def find_oldest(self, stays: Flags) -> Integers:
+        """Return all slots but those that stay; the one that was used longest ago comes first."""
+        unused = np.flatnonzero(~stays)
+        return unused[self.used_at[unused].argsort(kind="stable")]
+
+
+class RuledOutFlows:
+    """How many flows begin of those that are never a socket's (`FlowTable.rule_out`).
+
+    A flow begins with its first packet and with each SYN, as for the attribution stage. Columns for
+    as many slots as `fit` was called with.
+    """
+
+    def __init__(self) -> None:
+        self._is_new: Flags = np.zeros(0, np.bool_)
+        """Whether no packets of a flow that is ruled out were counted."""
+        self._marks: Flags = np.zeros(0, np.bool_)
+        self._begun = 0
+
+    def fit(self, size: int) -> None:
+        """Give all columns `size` rows."""
+        self._is_new, self._marks = resize(self._is_new, size), resize(self._marks, size)
+
+    def start(self, slots: Integers) -> None:
+        """Set the columns of new slots of flows that are ruled out."""
+        self._is_new[slots] = True
+
+    def count(self, rows: PacketRows, is_ruled_out: Flags) -> None:
+        """Count the flows that begin with packets; `is_ruled_out` is of packets."""
+        begins = self._is_new[rows.slots]
+        begins |= rows.opened & is_ruled_out
+        began = rows.slots[begins]
+        self._is_new[began] = False
+        self._marks[began] = True
+        self._begun += int(np.count_nonzero(self._marks))
+        self._marks[began] = False
+
+    def drain(self) -> int:
+        """Return how many flows began since the last call."""
+        begun, self._begun = self._begun, 0
+        return begun
 
 
 def fold_words(words: Keys, packer: FlowPacker) -> Keys:

@@ -23,7 +23,7 @@ The fast lane
     `count` have numbers, and the stage says which of them it has received.
 
 Pending flows
-    The packets of a flow that is looked up gather in its slot (`gather`, gathered.py), until the
+    The packets of a flow that is looked up gather in its slot (`gather`), until the
     attribution stage takes them as one delta, before and after the lookup. A SYN ends that: it is
     returned, and what gathered before it is taken first.
 
@@ -62,32 +62,27 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from hogpipe.flows.flow_slots import FlowSlots, fold_words
+from hogpipe.flows.flow_slots import FlowSlots, RuledOutFlows, SlotUse, fold_words
 from hogpipe.flows.flow_words import FlowPacker
-from hogpipe.flows.gathered import GatheredTraffic
 from hogpipe.flows.key_index import ABSENT, Keys, resize
-from hogpipe.flows.lane_owners import NO_ENDPOINT, UNOWNED, Endpoints, LaneOwners
+from hogpipe.flows.lanes import NO_ENDPOINT, UNOWNED, LaneOwners, Lanes
 from hogpipe.flows.packet_rows import (
-    Counters,
     Flags,
     FlowSums,
     Integers,
     PacketRows,
-    Times,
     add_up,
     make_delta,
     split_at_syns,
 )
 from hogpipe.flows.row_order import count_distinct
+from hogpipe.flows.slot_traffic import CountedTraffic, GatheredTraffic
 from hogpipe.model import UNKNOWN_FLOW, Attribution, FlowDelta, FlowKey, TrafficCounts, is_sum
 
 _NO_SLOTS = np.zeros(0, np.int64)
 _MAX_ADDED = 4096
-_MANY_SETTLED = 16_384
 _MIN_OWNERS = 256
 
-_Row = tuple[int, int, int, int, int, int]
-"""A slot, the number of an owner, and counters in the order of TrafficCounts."""
 _AddedRow = tuple[FlowKey, int, int, int, int, int]
 
 
@@ -114,41 +109,15 @@ class FlowTable:
         """Returns which flows are never those of a socket; called by the thread of the source."""
         self._max_named = max_named
         self.lock = threading.RLock()
-        self.owners = LaneOwners()
         self.on_free = on_free
         self._slots = FlowSlots(max_flows)
-        self._endpoints = Endpoints()
-        self._max_unowned = max_unowned
-        self._is_open: Flags = np.zeros(0, np.bool_)
-        self._is_sum: Flags = np.zeros(0, np.bool_)
-        """Whether a slot is that of a sum of flows, to which no attribution belongs."""
-        self._is_judged: Flags = np.zeros(0, np.bool_)
-        """Whether the attribution of a flow is known, be it that it has no owner."""
-        self._is_certain: Flags = np.zeros(0, np.bool_)
-        """Whether a slot stays unattributed whatever passes: sums, and flows that are ruled out."""
-        self._is_new: Flags = np.zeros(0, np.bool_)
-        """Whether no packets of a flow that is ruled out were counted."""
-        self._flows = self._unjudged = 0
-        """The number of flows that have slots, and of those without an attribution."""
-        self._ruled_out = 0
-        self._marks: Flags = np.zeros(0, np.bool_)
-        self._owner: Integers = np.zeros(0, np.int64)
-        self._endpoint: Integers = np.zeros(0, np.int64)
-        self.calls = 0
-        """How often `count` returned packets."""
-        self._received_calls = 0
-        """Those of so many calls have been received by the attribution stage."""
-        self._opened_in: Integers = np.zeros(0, np.int64)
-        """The last call that returned a SYN of a flow."""
-        self._due_at: Times = np.zeros(0, np.float64)
-        self._used_at: Times = np.zeros(0, np.float64)
-        self._counters: Counters = np.zeros((0, 4), np.int64)
+        self._use = SlotUse(max_flows, max_unowned)
+        self._lanes = Lanes()
+        self._counted = CountedTraffic()
         self._gathered = GatheredTraffic()
-        self._ids: Integers = np.zeros(0, np.int64)
-        self._next_id = 0
+        self._ruled_out = RuledOutFlows()
+        self._marks: Flags = np.zeros(0, np.bool_)
         self._added: list[_AddedRow] = []
-        self._settled: list[_Row] = []
-        """What flows moved under other owners than those that their slots have now."""
         self._start_sums(self._slots.slots_of([UNKNOWN_FLOW]), np.inf)
 
     def __len__(self) -> int:
@@ -158,6 +127,16 @@ class FlowTable:
     def capacity(self) -> int:
         """The number of slots, free ones included."""
         return self._slots.capacity
+
+    @property
+    def owners(self) -> LaneOwners:
+        """The attributions of flows, by number."""
+        return self._lanes.owners
+
+    @property
+    def calls(self) -> int:
+        """How often `count` returned packets."""
+        return self._lanes.calls
 
     @property
     def packer(self) -> FlowPacker:
@@ -175,7 +154,7 @@ class FlowTable:
             found = self._slots.find(words)
             is_folded = np.zeros(len(words), np.bool_)
             missing = np.flatnonzero(found == ABSENT)
-            if len(missing) and (room := self._room()) > 0:
+            if len(missing) and (room := self._use.room) > 0:
                 added = self._start(self._slots.add(words[missing], room), now)
                 self._start_ruled_out(added)
                 # As many slots as flows: no flow was there twice, and they are in order.
@@ -206,25 +185,23 @@ class FlowTable:
         """Count the packets on open lanes, which came in `now`; return those of other flows."""
         with self.lock:
             slots = rows.slots
-            self._used_at[slots] = now
-            passes = self._pass(rows, now)
+            self._use.used_at[slots] = now
+            passes = self._lanes.find_passing(rows, now)
             if self.rule_out is not None:
                 self._count_ruled_out(rows)
             if passes.all():
-                add_up(self._counters, slots, rows)
+                self._counted.count(rows)
                 return {}
             self._marks[slots[~passes]] = True
             is_held = self._marks[slots]
             held = rows.take(is_held)
             self._marks[held.slots] = False
-            self._is_open[held.slots] = False
-            passed = rows.take(~is_held)
-            add_up(self._counters, passed.slots, passed)
+            self._lanes.is_open[held.slots] = False
+            self._counted.count(rows.take(~is_held))
             held = self._gather_up(held)
             if not len(held):
                 return {}
-            self.calls += 1
-            self._opened_in[held.slots[held.opened]] = self.calls
+            self._lanes.hold(held)
             return self._make_deltas(held)
 
     def evict(self, now: float, *, idle: float, idle_unowned: float) -> Integers:
@@ -235,12 +212,12 @@ class FlowTable:
         """
         with self.lock:
             self._flush()
-            limit = np.where(self._owner == UNOWNED, idle_unowned, idle)
-            is_idle = self._slots.is_used & (now - self._used_at > limit)
+            limit = np.where(self._lanes.owner == UNOWNED, idle_unowned, idle)
+            is_idle = self._slots.is_used & (now - self._use.used_at > limit)
             freed = self._free(np.flatnonzero(is_idle & ~self._have_traffic()))
             self._slots.drop_names()
             # Also where no slot was freed: each pause of an endpoint leaves a number without flows.
-            self._endpoints.keep(np.unique(self._endpoint[self._slots.is_used]))
+            self._lanes.keep_endpoints(self._slots.is_used)
             return freed
 
     def make_room(self, words: Keys, in_use: Integers) -> Integers:
@@ -251,7 +228,7 @@ class FlowTable:
         ABSENT may be among them.
         """
         with self.lock:
-            room, excess = self._room(), max(0, self._slots.named - self._max_named)
+            room, excess = self._use.room, max(0, self._slots.named - self._max_named)
             if len(words) <= room and not excess:
                 return _NO_SLOTS
             found = self._slots.find(words)
@@ -259,26 +236,25 @@ class FlowTable:
             if lacking <= 0 and not excess:
                 return _NO_SLOTS
             self._flush()
-            stays = ~self._slots.is_used | np.isinf(self._used_at)
+            stays = ~self._slots.is_used | np.isinf(self._use.used_at)
             stays |= self._have_traffic()
             stays[found[found != ABSENT]] = True
             stays[in_use[in_use != ABSENT]] = True
             if lacking <= 0:
-                stays |= self._is_certain
-            unused = np.flatnonzero(~stays)
-            oldest = unused[self._used_at[unused].argsort(kind="stable")]
+                stays |= self._lanes.is_certain
+            oldest = self._use.find_oldest(stays)
             return self._free(oldest[: max(lacking, int(excess), len(oldest) // 2)])
 
     @property
     def is_crowded(self) -> bool:
         """Whether there is no room for as many further flows as the reserve has, or for any."""
         with self.lock:
-            return self._room() <= self.reserve or self._slots.named > self._max_named
+            return self._use.room <= self.reserve or self._slots.named > self._max_named
 
     @property
     def has_many_settled(self) -> bool:
         """Whether it takes much memory until the next drain what flows moved under other owners."""
-        return len(self._settled) > _MANY_SETTLED
+        return self._counted.has_many_settled
 
     # What the attribution stage does
 
@@ -294,11 +270,11 @@ class FlowTable:
             slot_of = self._slots.slot_of
             if missing := [flow for flow in flows if slot_of(flow) is None]:
                 # An unowned flow of which no object was made may have a slot, so room is a bound.
-                self._start_missing(missing[: max(0, self._room())], now)
+                self._start_missing(missing[: max(0, self._use.room)], now)
             slots = [slot for flow in flows if (slot := slot_of(flow)) is not None]
-            self._used_at[slots] = np.maximum(self._used_at[slots], now)
+            self._use.used_at[slots] = np.maximum(self._use.used_at[slots], now)
             received = self.calls if calls is None else calls
-            self._received_calls = max(self._received_calls, received)
+            self._lanes.received_calls = max(self._lanes.received_calls, received)
 
     def open_lane(
         self,
@@ -320,16 +296,12 @@ class FlowTable:
             if slot is None:
                 return False
             owner = self.owners.number(attribution)
-            if owner != self._owner[slot]:
-                self._settle(slot)
-                self._owner[slot] = owner
-            self._endpoint[slot] = (
-                NO_ENDPOINT if endpoint is None else self._endpoints.number(endpoint, last_ns)
-            )
-            self._due_at[slot] = due_at
-            self._unjudged -= not self._is_judged[slot]
-            self._is_judged[slot] = True
-            self._is_open[slot] = self._has_received_syn(slot)
+            former = int(self._lanes.owner[slot])
+            if owner != former:
+                self._counted.settle(slot, former)
+                self._lanes.owner[slot] = owner
+            self._lanes.open(slot, due_at=due_at, endpoint=endpoint, last_ns=last_ns)
+            self._use.judge(slot)
             return True
 
     def reopen_lane(self, flow: FlowKey, *, due_at: float) -> None:
@@ -337,8 +309,7 @@ class FlowTable:
         with self.lock:
             slot = self._slots.slot_of(flow)
             if slot is not None:
-                self._due_at[slot] = due_at
-                self._is_open[slot] = self._has_received_syn(slot)
+                self._lanes.reopen(slot, due_at=due_at)
 
     def gather(self, flow: FlowKey) -> None:
         """Gather packets of a pending flow, until its lane is opened or `stop_gathering`.
@@ -347,8 +318,8 @@ class FlowTable:
         """
         with self.lock:
             slot = self._slots.slot_of(flow)
-            if slot is not None and not self._is_open[slot]:
-                self._gathered.is_open[slot] = self._has_received_syn(slot)
+            if slot is not None and not self._lanes.is_open[slot]:
+                self._gathered.is_open[slot] = self._lanes.has_received_syn(slot)
 
     def take_gathered(self, flows: Iterable[FlowKey]) -> dict[FlowKey, FlowDelta]:
         """Return what distinct flows have gathered since it was taken last, if anything."""
@@ -373,7 +344,7 @@ class FlowTable:
         with self.lock:
             for flow in flows:
                 if (slot := self._slots.slot_of(flow)) is not None:
-                    self._is_open[slot] = False
+                    self._lanes.is_open[slot] = False
 
     def set_watched(self, attribution: Attribution, *, is_watched: bool) -> None:
         """Record whether the owner lives and its exit will be noticed.
@@ -394,8 +365,8 @@ class FlowTable:
             slot = self._slots.slot_of(flow)
             return (
                 slot is not None
-                and self._endpoint[slot] != NO_ENDPOINT
-                and not self.owners.is_watched[self._owner[slot]]
+                and self._lanes.endpoint_of(slot) != NO_ENDPOINT
+                and not self._lanes.is_watched(slot)
             )
 
     def last_packet_ns(self, flow: FlowKey) -> int | None:
@@ -405,14 +376,14 @@ class FlowTable:
         """
         with self.lock:
             endpoint = self._endpoint_of(flow)
-            return None if endpoint == NO_ENDPOINT else int(self._endpoints.last_ns[endpoint])
+            return None if endpoint == NO_ENDPOINT else int(self._lanes.endpoints.last_ns[endpoint])
 
     def record_packet(self, flow: FlowKey, last_ns: int) -> None:
         """Record a packet of the endpoint of `flow`, if it has one."""
         with self.lock:
             endpoint = self._endpoint_of(flow)
             if endpoint != NO_ENDPOINT:
-                last = self._endpoints.last_ns
+                last = self._lanes.endpoints.last_ns
                 last[endpoint] = max(int(last[endpoint]), last_ns)
 
     def retire_endpoint(self, flow: FlowKey) -> None:
@@ -424,7 +395,7 @@ class FlowTable:
         with self.lock:
             endpoint = self._endpoint_of(flow)
             if endpoint != NO_ENDPOINT:
-                self._endpoints.retire(endpoint)
+                self._lanes.endpoints.retire(endpoint)
 
     def add(self, flow: FlowKey, traffic: TrafficCounts, attribution: Attribution) -> None:
         """Add what `flow` moved under an attribution."""
@@ -448,29 +419,21 @@ class FlowTable:
         """Return the attributions of what was counted and added since the last drain."""
         with self.lock:
             self._flush()
-            numbers = self._owner[self._have_moved()]
+            numbers = self._lanes.owner[self._counted.have_moved()]
             distinct, _ = self.owners.find_distinct(numbers)
-            found = {*distinct.tolist(), *(row[1] for row in self._settled)}
+            found = {*distinct.tolist(), *self._counted.settled_owners}
             return [self.owners.attribution(number) for number in sorted(found)]
 
     def drain(self) -> FlowSums:
         """Return what was counted and added since the last call."""
         with self.lock:
             self._flush()
-            slots = np.flatnonzero(self._have_moved())
-            counters, numbers = self._counters[slots], self._owner[slots]
-            self._counters[slots] = 0
-            if self._settled:
-                settled = np.array(self._settled, np.int64)
-                self._settled = []
-                slots = np.concatenate([slots, settled[:, 0]])
-                numbers = np.concatenate([numbers, settled[:, 1]])
-                counters = np.concatenate([counters, settled[:, 2:]])
+            slots, numbers, counters = self._counted.drain(self._lanes.owner)
             distinct, owners = self.owners.find_distinct(numbers)
             attributions = [self.owners.attribution(number) for number in distinct.tolist()]
             self._drop_owners()
             words, packer = self._slots.words(slots), self.packer.copy()
-            ids = self._ids[slots]
+            ids = self._use.ids[slots]
             return FlowSums(slots, ids, words, packer, counters, owners, attributions)
 
     def drain_ruled_out(self) -> int:
@@ -479,8 +442,7 @@ class FlowTable:
         A flow begins with its first packet and with each SYN, as for the attribution stage.
         """
         with self.lock:
-            ruled_out, self._ruled_out = self._ruled_out, 0
-            return ruled_out
+            return self._ruled_out.drain()
 
     # Slots and columns
 
@@ -488,16 +450,10 @@ class FlowTable:
         """Free the slots of flows that have counted nothing; return them."""
         if len(slots):
             flows = self._slots.remove(slots)
-            are_flows = ~self._is_sum[slots]
-            self._flows -= int(np.count_nonzero(are_flows))
-            self._unjudged -= int(np.count_nonzero(are_flows & ~self._is_judged[slots]))
+            self._use.free(slots)
             self._fit()
             self.on_free(flows)
         return slots
-
-    def _room(self) -> int:
-        """Return how many flows without an attribution can get slots."""
-        return min(self.max_flows - self._flows, self._max_unowned - self._unjudged)
 
     def _find_folds(self, words: Keys, now: float) -> Integers:
         """Return the slots of the sums that flows are folded into."""
@@ -513,34 +469,23 @@ class FlowTable:
     def _start_sums(self, slots: Integers, now: float) -> None:
         """Set the columns of new slots for sums, which have no owner to be looked up."""
         self._start(slots, now)
-        self._is_open[slots] = self._is_sum[slots] = self._is_certain[slots] = True
-        self._due_at[slots] = np.inf
-        self._flows -= len(slots)
-        self._unjudged -= len(slots)
+        self._lanes.open_for_good(slots)
+        self._use.make_sums(slots)
 
     def _start_ruled_out(self, slots: Integers) -> None:
         """Open the lanes of new flows that are never those of a socket."""
         if self.rule_out is not None:
             slots = slots[self.rule_out(self._slots.words(slots), self.packer)]
-            self._is_open[slots] = self._is_certain[slots] = self._is_new[slots] = True
-            self._is_judged[slots] = True
-            self._unjudged -= len(slots)
-            self._due_at[slots] = np.inf
+            self._lanes.open_for_good(slots)
+            self._use.judge(slots)
+            self._ruled_out.start(slots)
 
     def _start(self, slots: Integers, now: float) -> Integers:
         """Set the columns of new slots, and return the slots."""
         self._fit()
-        self._flows += len(slots)
-        self._unjudged += len(slots)
-        self._is_open[slots] = self._is_sum[slots] = False
-        self._is_judged[slots] = self._is_certain[slots] = False
+        self._use.start(slots, now)
+        self._lanes.start(slots)
         self._gathered.start(slots)
-        self._opened_in[slots] = 0
-        self._owner[slots] = UNOWNED
-        self._endpoint[slots] = NO_ENDPOINT
-        self._used_at[slots] = now
-        self._ids[slots] = np.arange(self._next_id, self._next_id + len(slots))
-        self._next_id += len(slots)
         return slots
 
     def _start_missing(self, flows: Sequence[FlowKey], now: float = -np.inf) -> None:
@@ -561,77 +506,35 @@ class FlowTable:
         taken = self._gathered.take(np.array(list(slots.values()), np.int64))
         return {flow: one for flow, one in zip(slots, taken, strict=True) if one is not None}
 
-    def _has_received_syn(self, slot: int) -> bool:
-        """Return whether the attribution stage has received the last SYN of a flow, if any."""
-        return bool(self._opened_in[slot] <= self._received_calls)
-
     def _endpoint_of(self, flow: FlowKey) -> int:
-        slot = self._slots.slot_of(flow)
-        return NO_ENDPOINT if slot is None else int(self._endpoint[slot])
+        return self._lanes.endpoint_of(self._slots.slot_of(flow))
 
     def _fit(self) -> None:
         """Give all columns as many rows as there are slots."""
         size = self._slots.capacity
-        if size == len(self._is_open):
+        if size == len(self._marks):
             return
-        self._is_open, self._marks = resize(self._is_open, size), resize(self._marks, size)
-        self._is_sum, self._is_new = resize(self._is_sum, size), resize(self._is_new, size)
-        self._is_judged = resize(self._is_judged, size)
-        self._is_certain = resize(self._is_certain, size)
-        self._owner, self._endpoint = resize(self._owner, size), resize(self._endpoint, size)
+        self._use.fit(size)
+        self._lanes.fit(size)
+        self._counted.fit(size)
         self._gathered.fit(size)
-        self._opened_in = resize(self._opened_in, size)
-        self._due_at, self._used_at = resize(self._due_at, size), resize(self._used_at, size)
-        self._counters, self._ids = resize(self._counters, size), resize(self._ids, size)
+        self._ruled_out.fit(size)
+        self._marks = resize(self._marks, size)
 
     def _drop_owners(self) -> None:
         """Drop attributions that no flow has, if there are many."""
         if len(self.owners) <= _MIN_OWNERS:
             return  # which is not worth a look at all slots
-        used, _ = self.owners.find_distinct(self._owner[self._slots.is_used])
+        used, _ = self.owners.find_distinct(self._lanes.owner[self._slots.is_used])
         if len(self.owners) > 2 * len(used) + _MIN_OWNERS:
             self.owners.keep(used)
 
     # Counting
 
-    def _pass(self, rows: PacketRows, now: float) -> Flags:
-        """Return which packets pass on the fast lane, as far as each can tell."""
-        slots = rows.slots
-        passes = self._is_open.take(slots)
-        if rows.opened.any():
-            passes &= ~rows.opened | self._is_certain[slots]
-        passes &= self._due_at.take(slots) > now
-        has_endpoint = self._endpoint.take(slots) != NO_ENDPOINT
-        has_endpoint &= passes
-        count = np.count_nonzero(has_endpoint)
-        if count == len(rows):
-            return self._go_on(slots, rows.first_ns, rows.last_ns)
-        if count:
-            at = has_endpoint.nonzero()[0]
-            passes[at] = self._go_on(slots[at], rows.first_ns[at], rows.last_ns[at])
-        return passes
-
-    def _go_on(self, slots: Integers, first_ns: Integers, last_ns: Integers) -> Flags:
-        """Return which packets go on without a pause of their endpoint, and record those."""
-        endpoints = self._endpoint.take(slots)
-        goes_on = self.owners.is_watched.take(self._owner.take(slots))
-        goes_on &= ~self._endpoints.find_paused(endpoints, first_ns)
-        if goes_on.all():
-            self._endpoints.record(endpoints, last_ns)
-        else:
-            self._endpoints.record(endpoints[goes_on], last_ns[goes_on])
-        return goes_on
-
     def _count_ruled_out(self, rows: PacketRows) -> None:
         """Count the flows that begin, of those that are ruled out."""
         slots = rows.slots
-        begins = self._is_new[slots]
-        begins |= rows.opened & self._is_certain[slots] & ~self._is_sum[slots]
-        began = slots[begins]
-        self._is_new[began] = False
-        self._marks[began] = True
-        self._ruled_out += int(np.count_nonzero(self._marks))
-        self._marks[began] = False
+        self._ruled_out.count(rows, self._lanes.is_certain[slots] & ~self._use.is_sum[slots])
 
     def _gather_up(self, held: PacketRows) -> PacketRows:
         """Add up the packets of flows that gather, and return the others.
@@ -672,26 +575,8 @@ class FlowTable:
             self._start_missing(missing)
         rows = np.array([row[1:] for row in added], np.int64)
         slots = np.array([self._slots.slot_of(flow) for flow in flows], np.int64)
-        is_own = self._owner[slots] == rows[:, 0]
-        np.add.at(self._counters, slots[is_own], rows[is_own, 1:])
-        others = np.concatenate([slots[~is_own, None], rows[~is_own]], axis=1)
-        self._settled += map(tuple, others.tolist())
-
-    def _have_moved(self) -> Flags:
-        """Return which slots have counted something, be it bytes without a packet."""
-        one, two, three, four = self._counters.T
-        have_moved: Flags = (one | two | three | four) != 0
-        return have_moved
+        self._counted.add(slots, rows[:, 0], rows[:, 1:], self._lanes.owner)
 
     def _have_traffic(self) -> Flags:
         """Return which slots have counted something, or gathered what was not taken yet."""
-        have_traffic = self._have_moved() | self._gathered.has_traffic()
-        have_traffic[[row[0] for row in self._settled]] = True
-        return have_traffic
-
-    def _settle(self, slot: int) -> None:
-        """Leave what a slot has counted to the owner that it has."""
-        counters = self._counters[slot].tolist()
-        if any(counters):
-            self._settled.append((slot, int(self._owner[slot]), *counters))
-            self._counters[slot] = 0
+        return self._counted.have_traffic() | self._gathered.has_traffic()

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from support.traffic import NGINX, exact, make_flow, make_traffic
 
 from hogpipe.flows.flow_table import FlowTable
-from hogpipe.flows.lane_owners import PAUSE_NS
+from hogpipe.flows.lanes import PAUSE_NS
 from hogpipe.flows.packet_rows import RECEIVE, FlowSums, PacketRows
 from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, TrafficCounts, fold_key
 
@@ -698,7 +698,7 @@ def test_pauses_of_an_endpoint_take_no_memory_though_no_flow_is_evicted() -> Non
         table.retire_endpoint(DATAGRAMS)
         table.open_lane(DATAGRAMS, WEB, due_at=FOREVER, endpoint=ENDPOINT, last_ns=second * 10**9)
         table.evict(second, idle=60, idle_unowned=15)
-    assert len(table._endpoints) == 1
+    assert len(table._lanes.endpoints) == 1
     assert count(table, (DATAGRAMS, 99 * 10**9 + 1), now=100.0) == {}
 
 

@@ -52,7 +52,7 @@ from enum import Enum
 import msgspec
 
 from hogpipe.flows.flow_table import FlowTable
-from hogpipe.flows.lane_owners import PAUSE_NS
+from hogpipe.flows.lanes import PAUSE_NS
 from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality
 from hogpipe.protocols import NANOSECONDS, TCP, WITH_PORTS
 

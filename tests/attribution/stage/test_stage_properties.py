@@ -15,7 +15,7 @@ from support.traffic import NGINX, attributions, deltas, exact, make_delta, make
 
 from hogpipe.attribution.stage.flow_cache import CachedFlow, FlowCache, Validity
 from hogpipe.flows.flow_table import FlowTable
-from hogpipe.flows.lane_owners import PAUSE_NS
+from hogpipe.flows.lanes import PAUSE_NS
 from hogpipe.model import TRANSLATED, Attribution, FlowDelta, FlowKey, TrafficCounts
 
 CURL = replace(NGINX, pid=77, command="curl")

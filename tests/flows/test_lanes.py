@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.traffic import NGINX, exact
 
-from hogpipe.flows.lane_owners import PAUSE_NS, UNOWNED, Endpoints, LaneOwners
+from hogpipe.flows.lanes import PAUSE_NS, UNOWNED, Endpoints, LaneOwners
 from hogpipe.model import UNATTRIBUTED, Attribution, Quality, User
 
 LATE = PAUSE_NS + 1

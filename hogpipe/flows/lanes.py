@@ -1,0 +1,211 @@
+"""PURE: the fast lanes of flows, in columns by slot: which packets need no other stage.
+
+In: lanes that open and close, with the owner of the flow and the local endpoint of one without
+connections, and packets by slot. Out: which packets pass, by what is known of the owner's life and
+of the endpoint's pauses. FlowTable says what closes a lane, and has the lock.
+"""
+
+from collections.abc import Hashable
+
+import numpy as np
+
+from hogpipe.flows.flow_words import Numbering
+from hogpipe.flows.key_index import resize
+from hogpipe.flows.packet_rows import Flags, Integers, PacketRows, Times
+from hogpipe.model import UNATTRIBUTED, Attribution
+
+PAUSE_NS = 500_000_000
+"""A flow without connections is looked up after a longer pause of its endpoint; packets of one
+batch are summed for less than this."""
+NO_ENDPOINT = -1
+UNOWNED = 0
+"""The number of UNATTRIBUTED."""
+_CAPACITY = 64
+
+
+class LaneOwners:
+    """Attributions by number."""
+
+    def __init__(self) -> None:
+        self._numbering: Numbering[Attribution] = Numbering()
+        self.is_watched: Flags = np.zeros(_CAPACITY, np.bool_)
+        """Whether the owner lives and its exit will be noticed, as far as that can be."""
+        self.number(UNATTRIBUTED)
+
+    def __len__(self) -> int:
+        return len(self._numbering)
+
+    def __contains__(self, attribution: Attribution) -> bool:
+        return self._numbering.find(attribution) is not None
+
+    def number(self, attribution: Attribution) -> int:
+        """Return the number of an attribution."""
+        before = len(self._numbering)
+        number = self._numbering.number(attribution)
+        if len(self._numbering) > before:
+            if number >= len(self.is_watched):
+                self.is_watched = resize(self.is_watched, 2 * number)
+            self.is_watched[number] = attribution.process is None
+        return number
+
+    def attribution(self, number: int) -> Attribution:
+        """Return the attribution that has a number."""
+        return self._numbering.name(number)
+
+    def find_distinct(self, numbers: Integers) -> tuple[Integers, Integers]:
+        """Return the different ones of these numbers, and the place of each among those."""
+        is_there = np.zeros(len(self.is_watched), np.bool_)
+        is_there[numbers] = True
+        return np.flatnonzero(is_there), (np.cumsum(is_there) - 1)[numbers]
+
+    def keep(self, numbers: Integers) -> None:
+        """Drop the attributions without these numbers, but for UNATTRIBUTED."""
+        self._numbering.keep({UNOWNED, *numbers.tolist()})
+
+
+class Endpoints:
+    """When packets of local endpoints passed last, by number; nanoseconds since the epoch."""
+
+    def __init__(self) -> None:
+        self._numbering: Numbering[Hashable] = Numbering()
+        self.last_ns: Integers = np.zeros(_CAPACITY, np.int64)
+        self._marks: Flags = np.zeros(_CAPACITY, np.bool_)
+
+    def number(self, endpoint: Hashable, last_ns: int) -> int:
+        """Return the number of an endpoint, which has had a packet at `last_ns`."""
+        before = len(self._numbering)
+        number = self._numbering.number(endpoint)
+        if number >= len(self.last_ns):
+            self.last_ns = resize(self.last_ns, 2 * number)
+            self._marks = resize(self._marks, 2 * number)
+        is_new = len(self._numbering) > before
+        self.last_ns[number] = last_ns if is_new else max(int(self.last_ns[number]), last_ns)
+        return number
+
+    def retire(self, number: int) -> None:
+        """Leave a number to what has it: the endpoint gets another one when it is asked for."""
+        self._numbering.rename(number, object())
+
+    def find_paused(self, endpoints: Integers, first_ns: Integers) -> Flags:
+        """Return which packets came after a pause of their endpoint.
+
+        Those of one call are of one moment: if one of an endpoint came before a pause, none of
+        them came after it.
+        """
+        paused = first_ns - self.last_ns[endpoints] > PAUSE_NS
+        if paused.any():
+            went_on = endpoints[~paused]
+            self._marks[went_on] = True
+            paused &= ~self._marks[endpoints]
+            self._marks[went_on] = False
+        return paused
+
+    def record(self, endpoints: Integers, last_ns: Integers) -> None:
+        """Record packets."""
+        np.maximum.at(self.last_ns, endpoints, last_ns)
+
+    def keep(self, numbers: Integers) -> None:
+        """Drop the endpoints without these numbers; NO_ENDPOINT may be among them."""
+        self._numbering.keep({*numbers.tolist()} - {NO_ENDPOINT})
+
+    def __len__(self) -> int:
+        return len(self._numbering)
+
+
+class Lanes:
+    """Columns for as many slots as `fit` was called with."""
+
+    def __init__(self) -> None:
+        self.owners = LaneOwners()
+        self.endpoints = Endpoints()
+        self.is_open: Flags = np.zeros(0, np.bool_)
+        self.is_certain: Flags = np.zeros(0, np.bool_)
+        """Whether a slot stays unattributed whatever passes: sums, and flows that are ruled out."""
+        self.owner: Integers = np.zeros(0, np.int64)
+        self._endpoint: Integers = np.zeros(0, np.int64)
+        self.calls = 0
+        """How often packets were held."""
+        self.received_calls = 0
+        """Those of so many calls have been received by the attribution stage."""
+        self._opened_in: Integers = np.zeros(0, np.int64)
+        """The last call that returned a SYN of a flow."""
+        self._due_at: Times = np.zeros(0, np.float64)
+
+    def fit(self, size: int) -> None:
+        """Give all columns `size` rows."""
+        self.is_open, self.is_certain = resize(self.is_open, size), resize(self.is_certain, size)
+        self.owner, self._endpoint = resize(self.owner, size), resize(self._endpoint, size)
+        self._opened_in, self._due_at = resize(self._opened_in, size), resize(self._due_at, size)
+
+    def start(self, slots: Integers) -> None:
+        """Set the columns of new slots, whose lanes are closed."""
+        self.is_open[slots] = self.is_certain[slots] = False
+        self._opened_in[slots] = 0
+        self.owner[slots] = UNOWNED
+        self._endpoint[slots] = NO_ENDPOINT
+
+    def open_for_good(self, slots: Integers) -> None:
+        """Open the lanes of new slots that stay unattributed whatever passes."""
+        self.is_open[slots] = self.is_certain[slots] = True
+        self._due_at[slots] = np.inf
+
+    def open(self, slot: int, *, due_at: float, endpoint: Hashable | None, last_ns: int) -> None:
+        """Open a lane, unless a SYN is on its way; see `FlowTable.open_lane`."""
+        self._endpoint[slot] = (
+            NO_ENDPOINT if endpoint is None else self.endpoints.number(endpoint, last_ns)
+        )
+        self.reopen(slot, due_at=due_at)
+
+    def reopen(self, slot: int, *, due_at: float) -> None:
+        """Open a lane again for the same owner, unless a SYN is on its way."""
+        self._due_at[slot] = due_at
+        self.is_open[slot] = self.has_received_syn(slot)
+
+    def has_received_syn(self, slot: int) -> bool:
+        """Return whether the attribution stage has received the last SYN of a flow, if any."""
+        return bool(self._opened_in[slot] <= self.received_calls)
+
+    def hold(self, rows: PacketRows) -> None:
+        """Give a number to a call of which these packets are returned."""
+        self.calls += 1
+        self._opened_in[rows.slots[rows.opened]] = self.calls
+
+    def endpoint_of(self, slot: int | None) -> int:
+        """Return the number of the endpoint of a slot, NO_ENDPOINT if there is none."""
+        return NO_ENDPOINT if slot is None else int(self._endpoint[slot])
+
+    def is_watched(self, slot: int) -> bool:
+        """Return whether the owner of a slot is watched."""
+        return bool(self.owners.is_watched[self.owner[slot]])
+
+    def keep_endpoints(self, is_used: Flags) -> None:
+        """Drop the endpoints that no slot in use has."""
+        self.endpoints.keep(np.unique(self._endpoint[is_used]))
+
+    def find_passing(self, rows: PacketRows, now: float) -> Flags:
+        """Return which packets pass on the fast lane, as far as each can tell."""
+        slots = rows.slots
+        passes = self.is_open.take(slots)
+        if rows.opened.any():
+            passes &= ~rows.opened | self.is_certain[slots]
+        passes &= self._due_at.take(slots) > now
+        has_endpoint = self._endpoint.take(slots) != NO_ENDPOINT
+        has_endpoint &= passes
+        count = np.count_nonzero(has_endpoint)
+        if count == len(rows):
+            return self._go_on(slots, rows.first_ns, rows.last_ns)
+        if count:
+            at = has_endpoint.nonzero()[0]
+            passes[at] = self._go_on(slots[at], rows.first_ns[at], rows.last_ns[at])
+        return passes
+
+    def _go_on(self, slots: Integers, first_ns: Integers, last_ns: Integers) -> Flags:
+        """Return which packets go on without a pause of their endpoint, and record those."""
+        endpoints = self._endpoint.take(slots)
+        goes_on = self.owners.is_watched.take(self.owner.take(slots))
+        goes_on &= ~self.endpoints.find_paused(endpoints, first_ns)
+        if goes_on.all():
+            self.endpoints.record(endpoints, last_ns)
+        else:
+            self.endpoints.record(endpoints[goes_on], last_ns[goes_on])
+        return goes_on
