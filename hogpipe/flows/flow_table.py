@@ -179,7 +179,7 @@ class FlowTable:
         if not rows.opened.any():
             return [rows]
         with self.lock:
-            return split_at_syns(rows, rows.opened & ~self._is_certain[rows.slots])
+            return split_at_syns(rows, rows.opened & ~self._lanes.is_certain[rows.slots])
 
     def count(self, rows: PacketRows, now: float) -> dict[FlowKey, FlowDelta]:
         """Count the packets on open lanes, which came in `now`; return those of other flows."""
