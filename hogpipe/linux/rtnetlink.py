@@ -102,7 +102,7 @@ def _parse_attributes(data: bytes) -> dict[int, bytes]:
     at = 0
     while at + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, at)
-        if length < _ATTRIBUTE.size:
+        if length < _ATTRIBUTE.size or at + length > len(data):
             break
         attributes[kind & _TYPE_MASK] = data[at + _ATTRIBUTE.size : at + length]
         at += (length + 3) & ~3
@@ -113,10 +113,15 @@ def _number(attribute: bytes | None) -> int:
     return int.from_bytes(attribute or b"", sys.byteorder)
 
 
-def parse_link(payload: bytes) -> Link:
-    """Return the link of an RTM_NEWLINK message."""
+def parse_link(payload: bytes) -> Link | None:
+    """Return the link of an RTM_NEWLINK message; None if it is malformed or has no name."""
+    if len(payload) < _LINK.size:
+        return None
     _family, hardware, index, flags, _change = _LINK.unpack_from(payload)
     attributes = _parse_attributes(payload[_LINK.size :])
+    name = attributes.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "backslashreplace")
+    if not name:
+        return None
     info = _parse_attributes(attributes.get(_IFLA_LINKINFO, b""))
     kind = info.get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode("ascii", "replace") or None
     master = attributes.get(_IFLA_MASTER)
@@ -126,7 +131,7 @@ def parse_link(payload: bytes) -> Link:
     is_end = kind in VETH_KINDS
     return Link(
         index=index,
-        name=attributes[_IFLA_IFNAME].rstrip(b"\0").decode("utf-8", "backslashreplace"),
+        name=name,
         up=bool(flags & _IFF_UP),
         loopback=bool(flags & _IFF_LOOPBACK),
         hardware=hardware,
@@ -140,12 +145,14 @@ def parse_link(payload: bytes) -> Link:
 
 
 def parse_address(payload: bytes) -> Address | None:
-    """Return the address of an RTM_NEWADDR message; None if it has none."""
+    """Return the address of an RTM_NEWADDR message; None if it is malformed or has none."""
+    if len(payload) < _ADDRESS.size:
+        return None
     _family, prefix_length, _flags, _scope, index = _ADDRESS.unpack_from(payload)
     attributes = _parse_attributes(payload[_ADDRESS.size :])
     # On a point-to-point link IFA_ADDRESS is the address of the peer, IFA_LOCAL the local one.
     address = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
-    if address is None:
+    if address is None or len(address) not in (4, 16):
         return None
     return Address(index, address, prefix_length, attributes.get(_IFA_BROADCAST))
 
@@ -208,9 +215,9 @@ def _discard(messages: socket.socket) -> None:
 
 
 def _read_table(requests: socket.socket) -> LinkTable:
-    links = [parse_link(message) for message in _read_dump(requests, _RTM_GETLINK, _RTM_NEWLINK)]
-    found = map(parse_address, _read_dump(requests, _RTM_GETADDR, _RTM_NEWADDR))
-    return LinkTable(tuple(links), tuple(address for address in found if address))
+    links = map(parse_link, _read_dump(requests, _RTM_GETLINK, _RTM_NEWLINK))
+    addresses = map(parse_address, _read_dump(requests, _RTM_GETADDR, _RTM_NEWADDR))
+    return LinkTable(tuple(filter(None, links)), tuple(filter(None, addresses)))
 
 
 def _read_dump(requests: socket.socket, request: int, answer: int) -> list[bytes]:
