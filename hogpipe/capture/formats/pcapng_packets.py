@@ -123,11 +123,14 @@ def _read_simple(blocks: Blocks, found: _Extents, simple: NDArray[np.bool_], sna
 def _read_times(
     ticks: Ticks, number: Indices, section: Sequence[InterfaceDescription]
 ) -> tuple[Ticks, Ticks]:
-    """Return seconds and microseconds of each row, by the clock of its interface."""
+    """Return seconds and microseconds of each row, by the clock of its interface.
+
+    A row whose interface is not described before it has the default clock.
+    """
     clocks: dict[Clock, list[int]] = {}
     for index, description in enumerate(section):
         clocks.setdefault(description.clock, []).append(index)
-    if len(clocks) <= 1:
+    if len(clocks) <= 1 and not np.any(number == UNDESCRIBED):
         return next(iter(clocks), DEFAULT_CLOCK).read_times(ticks)
     seconds, microseconds = DEFAULT_CLOCK.read_times(ticks)
     for clock, numbers in clocks.items():

@@ -151,6 +151,13 @@ PCAPNG: dict[str, tuple[bytes, list[Frame]]] = {
         + LITTLE.enhanced(0, b"known", 2),
         [frame(b"unknown", 1, -1), frame(b"known", 2)],
     ),
+    "a frame before the description of its interface, whose clock it does not have": (
+        LITTLE.section()
+        + LITTLE.enhanced(0, b"early", 7)
+        + LITTLE.interface(options=NANOSECONDS + LITTLE.offset(-5))
+        + LITTLE.enhanced(0, b"known", 7_000_002_000),
+        [frame(b"early", 7, -1), frame(b"known", 2_000_002)],
+    ),
     "damaged options": (
         LITTLE.section()
         + LITTLE.interface(1, "a", options=LITTLE.option(9, b"")[:2] + b"\xff\xff")
