@@ -13,7 +13,7 @@ _HEADERS = 120  # bytes of a frame that are changed
 _TELLING = [0, 1, 0x0F, 0x11, 0x40, 0x45, 0x60, 0x7F, 0x80, 0xC2, 0xFF]  # bytes that often matter
 
 _UDP = build.udp(7, 9, bytes(60))
-_PACKETS = [
+PACKETS = [
     *(build.ipv4(6, build.tcp(7, 9, flags, bytes(40))) for flags in (0x02, 0x10)),
     build.ipv4(17, _UDP),
     build.ipv4(17, _UDP, options=bytes(8)),
@@ -56,7 +56,7 @@ def wrap_variously(link_type: LinkType, packet: bytes) -> list[bytes]:
 def mutated_batches(link_type: LinkType, count: int, seed: int) -> Iterator[FrameBatch]:
     """Yield `count` frames in batches, with original lengths; the same for the same seed."""
     chance = np.random.default_rng(seed)
-    originals = [frame for packet in _PACKETS for frame in wrap_variously(link_type, packet)]
+    originals = [frame for packet in PACKETS for frame in wrap_variously(link_type, packet)]
     while count > 0:
         chosen = chance.integers(len(originals), size=min(_BATCH, count))
         count -= len(chosen)
