@@ -27,6 +27,7 @@ Below all of them:
 Above them:
 
     config/        TOML -> settings; docs/configuration.md
+    security/      the rights that a run keeps; docs/security.md
     factory.py     settings -> capture source, resolver and sinks
     processing.py  batches pass the stages, and windows become records (event loop)
     run_requests.py     what a run is asked meanwhile: to stop, to use other rules

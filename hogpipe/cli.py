@@ -40,6 +40,7 @@ from hogpipe.version import __version__
 if TYPE_CHECKING:
     from hogpipe.config import Settings
     from hogpipe.linux.rtnetlink import Link, LinkTable
+    from hogpipe.security.confinement import Report
     from hogpipe.sink_probe import Probe
     from hogpipe.sinks.registry import PluginInfo
     from hogpipe.top.screen_sources import WindowSource
@@ -93,24 +94,26 @@ def run(
     if options["read"] and options["source"]:
         raise click.UsageError("--read and --source exclude each other")
     import asyncio
-    from functools import partial
 
     import msgspec
 
     from hogpipe.config.checks import find_ignored_keys
-    from hogpipe.config.load import load_settings
     from hogpipe.config.options import RunOptions
     from hogpipe.run_command import run_pipeline
+    from hogpipe.security.confined_start import load_and_confine
 
-    read = partial(load_settings, config, msgspec.convert(options, RunOptions), overrides)
-    settings = read()
+    chosen = msgspec.convert(options, RunOptions)
+    start = load_and_confine(config, chosen, overrides, os.environ)
+    settings = start.settings
     use_format(settings.log.format, os.environ)
+    _log_reports(start.reports)
     if ignored := find_ignored_keys(settings, changed=True):
         log.warning("%s", _describe_ignored(settings, ignored))
 
     async def run_to_end() -> NoReturn:
-        read_again = read if config else None
-        _exit_without_threads(await run_pipeline(settings, read_again, duration, signals))
+        load_again = start.load_again if config else None
+        code = await run_pipeline(settings, start.threads, load_again, duration, signals)
+        _exit_without_threads(code)
 
     with _stdout_for_sinks_only():
         _tune_garbage_collector()
@@ -168,12 +171,14 @@ def top(
             raise click.UsageError("--since is for --from")
         import msgspec
 
-        from hogpipe.config.load import load_settings
         from hogpipe.config.options import RunOptions
+        from hogpipe.security.confined_start import load_and_confine
         from hogpipe.top.pipeline_source import PipelineSource
 
-        settings = load_settings(config, msgspec.convert(options, RunOptions), overrides)
-        source: WindowSource = PipelineSource(settings)
+        chosen = msgspec.convert(options, RunOptions)
+        start = load_and_confine(config, chosen, overrides, os.environ, uses_sinks=False)
+        _log_reports(start.reports)
+        source: WindowSource = PipelineSource(start.settings, start.threads)
     else:
         if config or overrides or any(options.values()):
             raise click.UsageError("--from reads records: no CONFIG and no options of a capture")
@@ -188,6 +193,11 @@ def top(
 
     _tune_garbage_collector()
     asyncio.run(show())
+
+
+def _log_reports(reports: "Sequence[Report]") -> None:
+    for level, text in reports:
+        log.log(level, "%s", text)
 
 
 def _parse_since(text: str | None) -> float:
@@ -458,6 +468,8 @@ def main(signals: StopSignals | None = None) -> None:
     if signals is None:
         signals = StopSignals()
         signals.install()
+    # No thread of a library that keeps the rights of the start; nothing here does linear algebra.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     make_streams_printable()
     set_up_logging(os.environ)
     use_permitted()  # before there are other threads

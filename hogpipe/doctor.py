@@ -14,17 +14,25 @@ from pathlib import Path
 import msgspec
 
 from hogpipe.attribution.ledger.socket_ledger import open_ledger
+from hogpipe.config.settings import Settings
 from hogpipe.errors import HogpipeError
 from hogpipe.linux import ctnetlink
 from hogpipe.linux.bpf import object_path
 from hogpipe.linux.bpf.libbpf import LIBRARY, load_library
 from hogpipe.linux.bpf.loader import check_object, read_missing_capabilities
 from hogpipe.linux.bpf.obstacles import KERNEL_NEEDED, OLDEST_KERNEL, BpfUnavailableError
-from hogpipe.linux.capabilities import in_initial_user_namespace, parse_missing, read_thread_status
+from hogpipe.linux.capabilities import (
+    in_initial_user_namespace,
+    parse_missing,
+    read_permitted,
+    read_thread_status,
+)
 from hogpipe.linux.cgroups import CgroupTree, covers_host
 from hogpipe.linux.ctnetlink_messages import ConnectionTuple
 from hogpipe.linux.process_starts import shows_host_pids
 from hogpipe.protocols import UDP
+from hogpipe.security.confinement import describe_rights, read_host_facts
+from hogpipe.security.rights import list_needs
 from hogpipe.text import describe_error
 
 _PROCFS = Path("/proc")
@@ -58,6 +66,7 @@ def examine() -> list[Finding]:
         "object": _check_object,
         "eBPF": _check_bpf_rights,
         "ledger": _check_ledger,
+        "privileges": _check_privileges,
     }
     return [_check_capture(), *(_run_check(subject, check) for subject, check in checks.items())]
 
@@ -169,6 +178,15 @@ def _check_bpf_rights() -> str:
     if missing or not in_initial_user_namespace():
         raise HogpipeError(f"not permitted; {_describe_grant(missing)}")
     return "programs may be loaded"
+
+
+def _check_privileges() -> str:
+    permitted = read_permitted()
+    if not permitted:
+        return "a run has no capability that it could give up"
+    needs = list_needs(Settings(), read_host_facts(_PROCFS))
+    kept = describe_rights(needs, permitted) or "no capability"
+    return f"once it captures, a run by default keeps {kept}; its sinks have none of these"
 
 
 def _check_ledger() -> str:

@@ -39,6 +39,7 @@ from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import ConfigurationError
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.linux.netns.namespace_addresses import NamespaceAddresses
+from hogpipe.linux.netns.namespace_processes import NamespaceProcesses
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.procfs import shows_live_processes
 from hogpipe.linux.procfs_addresses import read_local_addresses
@@ -73,13 +74,16 @@ def make_input(
     clock: Callable[[], float],
     stale: StaleFlows,
     service_ports: Callable[[], ServicePorts],
+    *,
+    limit_events: Callable[[], None],
 ) -> Input:
     """Return the source that `[capture]` describes and the resolver that `[attribution]` describes.
 
     A source of packets counts in `table`, whose times are those of `clock`. Of a savefile with a
     recorded /proc, the table rules out flows without a socket there. The resolver's ledger,
     if there is one, adds invalidated flows to `stale`. `service_ports` returns what is known of
-    this host's ports; any thread may call it.
+    this host's ports; any thread may call it. `limit_events` is called by each thread that reads
+    events of BPF programs, to drop rights.
     """
     procfs_resolver = _make_procfs_resolver(settings)
     if settings.capture.source == "savefile":
@@ -88,9 +92,13 @@ def make_input(
         if not shows_live_processes(settings.attribution.procfs):
             table.rule_out = procfs_resolver.rule_out
     elif settings.capture.source == "pcap":
-        source, resolver = _make_live_source(settings, table, clock, stale, procfs_resolver)
+        resolver = _make_resolver(settings, stale, procfs_resolver, limit_events)
+        processes = procfs_resolver.namespaces
+        source, resolver = _make_live_source(settings, table, clock, resolver, processes)
     else:
-        source, resolver = _make_ebpf_source(settings, table, clock, procfs_resolver, service_ports)
+        source, resolver = _make_ebpf_source(
+            settings, table, clock, procfs_resolver, service_ports, limit_events=limit_events
+        )
     return Input(source, resolver, procfs_resolver.processes)
 
 
@@ -105,6 +113,8 @@ def _make_ebpf_source(
     clock: Callable[[], float],
     procfs_resolver: ProcfsResolver,
     service_ports: Callable[[], ServicePorts],
+    *,
+    limit_events: Callable[[], None],
 ) -> tuple[PacketSource, Resolver]:
     procfs, flow_sockets = settings.attribution.procfs, FlowSockets()
     source = EbpfSource(
@@ -117,6 +127,7 @@ def _make_ebpf_source(
         group_by=list_source_fields(settings),
         service_ports=service_ports,
         max_flows=settings.capture.max_flows,
+        limit_events=limit_events,
     )
 
     def open_flow_sockets(procfs: Path) -> OpenLedger:
@@ -183,10 +194,10 @@ def _make_live_source(
     settings: Settings,
     table: FlowTable,
     clock: Callable[[], float],
-    stale: StaleFlows,
-    procfs_resolver: ProcfsResolver,
+    resolver: Resolver,
+    processes: NamespaceProcesses,
 ) -> tuple[PacketSource, Resolver]:
-    """Return the source of live packets, and a resolver that recognises translated ones."""
+    """Return the source of live packets, and a `resolver` that recognises translated ones."""
     capture = settings.capture
     source = LiveSource(
         LiveOptions(
@@ -200,9 +211,9 @@ def _make_live_source(
         table,
         clock,
     )
-    procfs, processes = settings.attribution.procfs, procfs_resolver.namespaces
+    procfs = settings.attribution.procfs
     return source, TranslationResolver(
-        _make_resolver(settings, stale, procfs_resolver),
+        resolver,
         TrackedConnections(procfs, processes),
         source.namespaces_of,
         NamespaceAddresses(procfs, processes).find,
@@ -213,7 +224,10 @@ def _make_live_source(
 
 
 def _make_resolver(
-    settings: Settings, stale: StaleFlows, procfs_resolver: ProcfsResolver
+    settings: Settings,
+    stale: StaleFlows,
+    procfs_resolver: ProcfsResolver,
+    limit_events: Callable[[], None],
 ) -> Resolver:
     choice = settings.attribution
     if choice.ledger == "off":
@@ -222,7 +236,12 @@ def _make_resolver(
         procfs_resolver,
         choice.procfs,
         required=choice.ledger == "on",
-        open_ledger=partial(open_ledger, stale=stale, processes=procfs_resolver.processes),
+        open_ledger=partial(
+            open_ledger,
+            stale=stale,
+            processes=procfs_resolver.processes,
+            limit_events=limit_events,
+        ),
     )
 
 

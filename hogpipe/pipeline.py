@@ -36,7 +36,6 @@ import asyncio
 import socket
 import time
 from collections.abc import Collection, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from hogpipe.attribution.stage.attributor import Attributor
@@ -67,6 +66,8 @@ from hogpipe.reconfiguration import Reconfiguration, Reconfigurer
 from hogpipe.records.stamp import RecordStamper
 from hogpipe.records.summary import Summary
 from hogpipe.run_requests import StopRequest
+from hogpipe.security.rights import Role
+from hogpipe.security.run_threads import RunThreads
 
 # A stop must not take two seconds: the sinks get this long, and a little more to close
 # (delivery/isolation.py).
@@ -82,7 +83,7 @@ class Pipeline:
 
     `host` is the name that records carry; by default this host's name. Another `make_aggregator`
     gets all traffic, and may use it without records. If the run `is_watched`, its first window is
-    short.
+    short. `threads` may have rights that the calling thread has not.
     """
 
     def __init__(
@@ -92,10 +93,12 @@ class Pipeline:
         host: str | None = None,
         make_aggregator: AggregatorFactory = make_aggregator,
         is_watched: bool = False,
+        threads: RunThreads | None = None,
     ) -> None:
-        self._capture_thread = ThreadPoolExecutor(1, "capture")
-        self._lookup_thread = ThreadPoolExecutor(1, "lookup")
-        self._refresh_thread = ThreadPoolExecutor(1, "refresh")
+        self._threads = threads or RunThreads.plain()
+        self._capture_thread = self._threads.capture
+        self._lookup_thread = self._threads.lookup
+        self._refresh_thread = self._threads.refresh
         self._packet_clock = PacketClock()
         self._stop = StopRequest()
         live = settings.capture.source != "savefile"
@@ -113,7 +116,12 @@ class Pipeline:
             self._table = FlowTable(size, size, reserve=reserve, max_named=max_flows)
         stale = StaleFlows()
         self._source, self._resolver, processes = make_input(
-            settings, self._table, clock, stale, lambda: self._aggregator.service_ports
+            settings,
+            self._table,
+            clock,
+            stale,
+            lambda: self._aggregator.service_ports,
+            limit_events=self._threads.limit[Role.EVENTS],
         )
         # A replay has one description of each process for all of its packets.
         recall = processes.recall if live else lambda process: process
@@ -218,11 +226,12 @@ class Pipeline:
                 if self._source.live:
                     await self._attributor.prepare()
                 await in_thread(self._capture_thread, self._source.open)
+            await self._threads.confine()
         except BaseException:
             await self._dispatcher.drain(0)
             await asyncio.shield(in_thread(self._capture_thread, self._source.close))
             await asyncio.shield(in_thread(self._lookup_thread, self._resolver.close))
-            self._shut_down_threads()
+            self._threads.shut_down()
             raise
 
     def describe_owners(self) -> str:
@@ -257,7 +266,7 @@ class Pipeline:
             finally:
                 self._exits.close()
                 await self._close_resolver()
-                self._shut_down_threads()
+                self._threads.shut_down()
         return self.summary
 
     def stop(self, *, urgent: bool = False) -> None:
@@ -328,8 +337,3 @@ class Pipeline:
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await asyncio.shield(closing)
-
-    def _shut_down_threads(self) -> None:
-        self._capture_thread.shutdown(wait=False)
-        self._lookup_thread.shutdown(wait=False)
-        self._refresh_thread.shutdown(wait=False)

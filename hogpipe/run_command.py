@@ -19,6 +19,7 @@ from hogpipe.model import Quality
 from hogpipe.pipeline import Pipeline
 from hogpipe.records.summary import Summary
 from hogpipe.reload import Reloader
+from hogpipe.security.run_threads import RunThreads
 from hogpipe.signals import StopSignals
 from hogpipe.text import NOTICE
 
@@ -29,6 +30,7 @@ _MUCH = 0.1  # of the bytes
 
 async def run_pipeline(
     settings: Settings,
+    threads: RunThreads,
     read_again: Callable[[], Settings] | None,
     duration: float | None,
     signals: StopSignals,
@@ -38,7 +40,7 @@ async def run_pipeline(
     `read_again` returns the settings after SIGHUP, if they come from a file. Raises HogpipeError
     where the pipeline cannot be made; later errors are reported.
     """
-    pipeline = Pipeline(settings)
+    pipeline = Pipeline(settings, threads=threads)
     is_live = settings.capture.source != "savefile"
     manager = ServiceManager(os.environ)
     reloader = Reloader(pipeline, manager, read_again)

@@ -25,6 +25,7 @@ SUBJECTS = [
     "object",
     "eBPF",
     "ledger",
+    "privileges",
 ]
 NOT_THE_HOSTS = "its capabilities do not apply to the host"
 NO_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
@@ -51,6 +52,7 @@ def test_all_checks_pass_on_a_complete_host() -> None:
     assert list(found) == SUBJECTS
     assert {mark for mark, _ in found.values()} == {"ok"}
     assert found["cgroup v2"][1] == str(find_cgroup_root())
+    assert "a run by default keeps CAP_NET_RAW to open packet sockets" in found["privileges"][1]
 
 
 def test_without_capabilities_each_remedy_is_named_and_the_exit_code_is_not_permitted() -> None:
@@ -65,6 +67,7 @@ def test_without_capabilities_each_remedy_is_named_and_the_exit_code_is_not_perm
     assert "grant CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN" in found["eBPF"][1]
     assert found["ledger"][1].startswith("owners come from /proc alone (eBPF: not permitted")
     assert found["libbpf"][0] == found["object"][0] == "ok"
+    assert found["privileges"] == ("ok", "a run has no capability that it could give up")
 
 
 def test_with_only_the_right_to_capture_a_run_is_possible() -> None:

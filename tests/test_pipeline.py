@@ -252,6 +252,7 @@ def run_until(
         _clock: object,
         stale: StaleFlows,
         _service_ports: object,
+        **_rights: object,
     ) -> Input:
         source.table = table
         resolver.invalidate(stale)

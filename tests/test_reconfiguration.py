@@ -128,6 +128,7 @@ async def running(settings: Settings) -> AsyncIterator[Run]:
         _clock: object,
         _stale: StaleFlows,
         _service_ports: object,
+        **_rights: object,
     ) -> Input:
         command_line = settings.enrichment.command_line
         processes = ProcessReader(Procfs(Path("/proc")), command_line=command_line)

@@ -24,6 +24,7 @@ from hogpipe.config.settings import (
     EnrichmentSettings,
     LogSettings,
     PluginSettings,
+    SecuritySettings,
     Settings,
 )
 
@@ -36,6 +37,7 @@ __all__ = [
     "EnrichmentSettings",
     "LogSettings",
     "PluginSettings",
+    "SecuritySettings",
     "Settings",
     "load_config",
 ]

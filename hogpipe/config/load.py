@@ -7,7 +7,8 @@ all problems. Plugins are loaded on the way, because they define sink types.
 import logging
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from hogpipe.config.settings import (
     EnrichmentSettings,
     LogSettings,
     PluginSettings,
+    SecuritySettings,
     Settings,
 )
 from hogpipe.errors import ConfigurationError
@@ -55,20 +57,57 @@ def load_settings(path: Path | None, options: RunOptions, overrides: Sequence[st
     Without a path they change the defaults, and relative paths start from the current folder. The
     rest is as for `load_config`.
     """
-    problems = Problems()
-    origin = str(path) if path else "command line"
+    return convert_tables(read_tables(path, options, overrides))
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTables:
+    """A configuration as it was read, with its references; no value is checked."""
+
+    tables: Mapping[str, object]
+    folder: Path
+    """Where relative paths start."""
+    origin: str
+    refused: Sequence[str]
+    """A line for each change that could not be made."""
+    problems: Problems
+    """Those of the references."""
+
+
+def read_tables(path: Path | None, options: RunOptions, overrides: Sequence[str]) -> ReadTables:
+    """Read what `load_settings` converts; all files but plugins and those of sinks are read here.
+
+    Raises ConfigurationError if the file cannot be read.
+    """
+    problems, origin = Problems(), str(path) if path else "command line"
+    folder = path.absolute().parent if path else Path.cwd()
     try:
-        read = _read_tables(path) if path else {}
+        read = _read_file_tables(path) if path else {}
         tables, refused = _apply_changes(read, options, overrides)
-        settings = _convert(tables, path.absolute().parent if path else Path.cwd(), problems)
+        tables = ReferenceReader(folder, os.environ, problems).read_references(tables)
     except RecursionError as error:
         raise ConfigurationError(f"{printable(origin)}: nested too deeply") from error
-    if lines := [*refused, *problems.format_lines(origin)]:
+    return ReadTables(tables, folder, origin, refused, problems)
+
+
+def convert_tables(
+    read: ReadTables, before_plugins: Callable[[Settings], None] = lambda _settings: None
+) -> Settings:
+    """Return the settings of tables, which are converted once; the rest is as for `load_config`.
+
+    `before_plugins` is called with the settings except those of sinks, before any code of a plugin
+    runs. They may have problems, which are raised later.
+    """
+    try:
+        settings = _convert(read, before_plugins)
+    except RecursionError as error:
+        raise ConfigurationError(f"{printable(read.origin)}: nested too deeply") from error
+    if lines := [*read.refused, *read.problems.format_lines(read.origin)]:
         raise ConfigurationError(lines)
     return settings
 
 
-def _read_tables(path: Path) -> dict[str, object]:
+def _read_file_tables(path: Path) -> dict[str, object]:
     try:
         content = read_regular(path, _LARGEST_FILE + 1)
         if len(content) > _LARGEST_FILE:
@@ -100,19 +139,21 @@ def _apply_changes(
     return tables, refused
 
 
-def _convert(tables: Mapping[str, object], folder: Path, problems: Problems) -> Settings:
+def _convert(read: ReadTables, before_plugins: Callable[[Settings], None]) -> Settings:
     """Return the settings, which may be used only if no problem was added."""
-    tables = ReferenceReader(folder, os.environ, problems).read_references(tables)
-    converter = Converter(partial(expand_path, folder), problems)
+    tables, problems = read.tables, read.problems
+    converter = Converter(partial(expand_path, read.folder), problems)
     converter.check_section_names(tables)
     settings = Settings(
         capture=converter.convert_section(tables, "capture", CaptureSettings),
         attribution=converter.convert_section(tables, "attribution", AttributionSettings),
         aggregation=converter.convert_section(tables, "aggregation", AggregationSettings),
         enrichment=converter.convert_section(tables, "enrichment", EnrichmentSettings),
+        security=converter.convert_section(tables, "security", SecuritySettings),
         log=converter.convert_section(tables, "log", LogSettings),
         plugins=converter.convert_section(tables, "plugins", PluginSettings),
     )
+    before_plugins(settings)
     registry = _load_plugins(settings.plugins, problems)
     sinks = converter.convert_sinks(tables, registry.sink_types)
     checks.check_capture(settings.capture, problems)

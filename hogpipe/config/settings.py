@@ -76,6 +76,19 @@ class EnrichmentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether records hold `process.command_args`, which may contain secrets."""
 
 
+class SecuritySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[security]`: the rights that a run keeps after its start."""
+
+    sandbox: Literal["auto", "strict", "off"] = "auto"
+    """Whether rights that are not needed are given up: as far as possible, all or no run, or
+    none."""
+    user: _NotEmpty | None = None
+    """The user that a run of root becomes; who called sudo if absent, where that is possible."""
+    containers: Literal["auto", "on", "off"] = "auto"
+    """Whether the rights to enter containers and to ask about NAT are kept; "auto": if this host
+    has containers or translates when the run starts."""
+
+
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`[log]`: the lines of `hogpipe run` on the standard error output."""
 
@@ -106,6 +119,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     attribution: AttributionSettings = AttributionSettings()
     aggregation: AggregationSettings = AggregationSettings()
     enrichment: EnrichmentSettings = EnrichmentSettings()
+    security: SecuritySettings = SecuritySettings()
     log: LogSettings = LogSettings()
     plugins: PluginSettings = PluginSettings()
     sinks: tuple[ConfiguredSink, ...] = ()

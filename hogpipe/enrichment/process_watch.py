@@ -39,7 +39,8 @@ def read_new_processes(
 class ProcessWatch:
     """Reads the new processes that `programs` report, in a thread, until `close`.
 
-    The programs must stay attached until then. Raises BpfUnavailableError, and OSError if
+    The programs must stay attached until then. The thread calls `limit_events`, to drop rights.
+    Raises BpfUnavailableError, and OSError if
     descriptors are short.
     """
 
@@ -49,10 +50,13 @@ class ProcessWatch:
         processes: ProcessReader,
         starts: ProcessStarts,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        limit_events: Callable[[], None] = lambda: None,
     ) -> None:
         self._processes = processes
         self._starts = starts
         self._clock = clock
+        self._limit_events = limit_events
         self._is_open = True
         self._ring = RingBuffer(programs.map_fd("new_processes"))
         try:
@@ -78,6 +82,7 @@ class ProcessWatch:
     def _run(self) -> None:
         with suppress(OSError):  # without CAP_SYS_NICE it waits for its turn
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        self._limit_events()
         poller = select.poll()
         poller.register(self._stop_fd, select.POLLIN)
         poller.register(self._ring.fileno(), select.POLLIN)

@@ -15,6 +15,8 @@ functions that `read_` do the input.
     self_usage            CPU time, memory and descriptors of this process
     distribution          the command that installs a package here
     capabilities          capabilities of this process, and whether they apply to the host
+    credentials           giving up rights: the user, capabilities, new privileges, core dumps
+    host_features         what a host has that takes rights: containers, translation
 
 Netlink
     sock_diag             socket tables in binary form, and sockets by five-tuple

@@ -4,8 +4,10 @@ Sources: capabilities(7), capget(2), user_namespaces(7), proc(5).
 """
 
 import ctypes
+import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from enum import IntEnum
 from pathlib import Path
 
 from hogpipe.errors import HogpipeError
@@ -18,6 +20,22 @@ _INITIAL_USER_NAMESPACE = 0xEFFFFFFD
 # the lower 32 capabilities and then of the others
 _HEADER = struct.pack("=Ii", 0x20080522, 0)
 _SETS = struct.Struct("=6I")
+_LAST = Path("/proc/sys/kernel/cap_last_cap")
+
+
+class Capability(IntEnum):
+    """Capabilities that hogpipe uses: include/uapi/linux/capability.h."""
+
+    CAP_DAC_OVERRIDE = 1
+    CAP_DAC_READ_SEARCH = 2
+    CAP_SETPCAP = 8
+    CAP_NET_ADMIN = 12
+    CAP_NET_RAW = 13
+    CAP_SYS_PTRACE = 19
+    CAP_SYS_ADMIN = 21
+    CAP_SYS_NICE = 23
+    CAP_PERFMON = 38
+    CAP_BPF = 39
 
 
 def read_thread_status() -> bytes:
@@ -57,6 +75,32 @@ def use_permitted() -> None:
         _write_sets(
             permitted, permitted, inheritable, permitted_high, permitted_high, inheritable_high
         )
+
+
+def read_permitted() -> set[int]:
+    """Return the numbers of the capabilities that this thread may use."""
+    _low, low, _inherited, _high, high, _high_inherited = _read_sets()
+    return {number for number in range(64) if (low | high << 32) >> number & 1}
+
+
+def write_permitted(numbers: Collection[int]) -> None:
+    """Permit this thread these capabilities only, all effective and none inheritable.
+
+    Raises OSError if one was not permitted before.
+    """
+    bits = sum(1 << number for number in numbers)
+    low, high = bits & 0xFFFFFFFF, bits >> 32
+    if ctypes.CDLL(None, use_errno=True).capset(_HEADER, _SETS.pack(low, low, 0, high, high, 0)):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def list_known() -> range:
+    """Return the numbers of all capabilities of this kernel."""
+    try:
+        return range(int(_LAST.read_bytes()) + 1)
+    except OSError:
+        return range(0)  # no /proc is mounted
 
 
 def _read_sets() -> tuple[int, ...]:

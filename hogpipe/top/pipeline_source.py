@@ -22,6 +22,7 @@ from hogpipe.model import Process, Span
 from hogpipe.pipeline import Pipeline
 from hogpipe.protocols import NANOSECONDS
 from hogpipe.records.schema import Record, StatsRecord
+from hogpipe.security.run_threads import RunThreads
 from hogpipe.sinks.contract import Sink, SinkSettings, SinkType
 from hogpipe.text import printable
 from hogpipe.top.live_flows import DrainedFlows, LiveFlows
@@ -39,7 +40,7 @@ _MAX_WINDOWS = 2  # of a replay that are ready
 class PipelineSource:
     """A pipeline whose only sink is the screen; live, or a replay of a savefile."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, threads: RunThreads | None = None) -> None:
         capture = settings.capture
         self.is_live = capture.source != "savefile"
         self.is_at_end = False
@@ -49,6 +50,8 @@ class PipelineSource:
         aggregation = msgspec.structs.replace(settings.aggregation, group_by=tuple(dimensions))
         self._settings = msgspec.structs.replace(settings, aggregation=aggregation, sinks=())
         self._opened: _OpenPipeline | None = None
+        self._threads = threads
+        """Those of the first pipeline; None for a further one, of a replay."""
 
     @property
     def title(self) -> str:
@@ -62,7 +65,8 @@ class PipelineSource:
 
     async def prepare(self) -> None:
         """Open the pipeline; raises what its `open` raises."""
-        opened = _OpenPipeline(self._settings, is_live=self.is_live)
+        threads, self._threads = self._threads, None
+        opened = _OpenPipeline(self._settings, threads, is_live=self.is_live)
         await opened.pipeline.open()
         self._opened = opened
 
@@ -93,7 +97,7 @@ class PipelineSource:
 class _OpenPipeline:
     """A pipeline with its sink."""
 
-    def __init__(self, settings: Settings, *, is_live: bool) -> None:
+    def __init__(self, settings: Settings, threads: RunThreads | None, *, is_live: bool) -> None:
         self.sink = _WindowSink(is_live=is_live)
 
         def create(_settings: SinkSettings) -> Sink:
@@ -111,6 +115,7 @@ class _OpenPipeline:
             msgspec.structs.replace(settings, sinks=(configured,)),
             make_aggregator=make_flows,
             is_watched=True,
+            threads=threads,
         )
 
 

@@ -63,7 +63,7 @@ class KernelLedger:
 
     It takes `programs` over and closes them. `procfs` must show the pids of the host; `clock` is in
     seconds. Flows whose owner may have changed since a lookup are added to `stale`, and new
-    processes to `processes`.
+    processes to `processes`. Each of its threads calls `limit_events`, to drop rights.
 
     Raises BpfUnavailableError, and OSError if descriptors are short; then nothing stays attached.
     """
@@ -78,6 +78,7 @@ class KernelLedger:
         grace: float = 60.0,
         max_sockets: int = MAX_SOCKETS,
         clock: Callable[[], float] = time.monotonic,
+        limit_events: Callable[[], None] = lambda: None,
     ) -> None:
         self._lock = FairLock()
         self._clock = clock
@@ -97,9 +98,11 @@ class KernelLedger:
             self._owners = EventOwners(procfs)
             stack.callback(self._owners.close)
             readers = processes or ProcessReader(Procfs(procfs))
-            watch = ProcessWatch(programs, readers, self._owners.starts, clock)
+            watch = ProcessWatch(
+                programs, readers, self._owners.starts, clock, limit_events=limit_events
+            )
             stack.callback(watch.close)
-            self._thread = _IngestThread(self._events.fileno(), self._ingest_unread)
+            self._thread = _IngestThread(self._events.fileno(), self._ingest_unread, limit_events)
             self._resources = stack.pop_all()
         self.stale.ingest_before_drain(self._ingest_for_drain)
 
@@ -256,12 +259,15 @@ class _IngestThread:
     """Calls `ingest` soon after `events_fd` becomes readable, until `stop`. Raises OSError.
 
     `ingest` is given the time since when there are events, by the monotonic clock, and returns the
-    number of events that it ingested.
+    number of events that it ingested. The thread calls `limit_rights` first.
     """
 
-    def __init__(self, events_fd: int, ingest: Callable[[float], int]) -> None:
+    def __init__(
+        self, events_fd: int, ingest: Callable[[float], int], limit_rights: Callable[[], None]
+    ) -> None:
         self._events_fd = events_fd
         self._ingest = ingest
+        self._limit_rights = limit_rights
         self._stopped = False
         self._stop_read_fd, self._stop_write_fd = os.pipe2(os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
@@ -280,6 +286,7 @@ class _IngestThread:
             self._close()
 
     def _run(self) -> None:
+        self._limit_rights()
         stop = select.poll()
         stop.register(self._stop_read_fd, select.POLLIN)
         ready = select.poll()

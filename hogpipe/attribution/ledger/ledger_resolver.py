@@ -73,6 +73,7 @@ class LedgerResolver:
         self._in_use: _LedgerInUse | None = None
         self._refusal = ""
         """Why the ledger is not used."""
+        self._covers_host = False
 
     def prepare(self) -> None:
         """Open the ledger, then read the sockets and fds that exist already.
@@ -88,13 +89,14 @@ class LedgerResolver:
             self._procfs_resolver.prepare()
             return
         self._in_use = _LedgerInUse(opened, self._procfs_resolver)
+        self._covers_host = covers_host()
         self._in_use.snapshots.take_first(self._clock())
 
     def describe(self) -> str:
         """Return where owners come from, and why not from the ledger."""
         if self._in_use is None:
             return f"{self._procfs_resolver.describe()} (no ledger: {self._refusal})"
-        where = "" if covers_host() else ", of this container's control groups only"
+        where = "" if self._covers_host else ", of this container's control groups only"
         return f"owners come from the ledger (eBPF{where}), and from {self._procfs}"
 
     @property

@@ -10,7 +10,7 @@ A ledger identifies network namespaces by cookie, flows by inode. So a ledger is
 with the `NetworkNamespaces` that translate one into the other.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -81,11 +81,16 @@ class OpenLedger(NamedTuple):
 
 
 def open_ledger(
-    procfs: Path, stale: StaleFlows | None = None, processes: ProcessReader | None = None
+    procfs: Path,
+    stale: StaleFlows | None = None,
+    processes: ProcessReader | None = None,
+    *,
+    limit_events: Callable[[], None] = lambda: None,
 ) -> OpenLedger:
     """Open the ledger of the running kernel.
 
-    It adds invalidated flows to `stale`, and new processes to `processes`. Raises
+    It adds invalidated flows to `stale`, and new processes to `processes`. Its threads call
+    `limit_events` to drop rights. Raises
     BpfUnavailableError where the kernel does not permit it, and ConfigurationError where the pids
     that `procfs` shows are not those of the kernel's events.
     """
@@ -104,7 +109,9 @@ def open_ledger(
         ) from error
     try:
         programs = attach_ledger_programs()
-        ledger = KernelLedger(programs, procfs, stale, processes=processes)
+        ledger = KernelLedger(
+            programs, procfs, stale, processes=processes, limit_events=limit_events
+        )
         return OpenLedger(ledger, namespaces)
     except OSError as error:
         raise BpfUnavailableError(

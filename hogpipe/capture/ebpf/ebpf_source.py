@@ -62,7 +62,8 @@ class EbpfSource:
     `max_flows` bounds the connections, and the other flows, that are kept apart in one epoch.
     `flow_sockets` receives what the kernel recorded about flows that are looked up, which have
     slots in `table`; `clock` is that of the table. `service_ports`
-    returns what is known of this host's ports.
+    returns what is known of this host's ports. The thread that reads new processes calls
+    `limit_events`, to drop rights.
     """
 
     live = True
@@ -80,8 +81,10 @@ class EbpfSource:
         group_by: Collection[str],
         service_ports: Callable[[], ServicePorts],
         max_flows: int,
+        limit_events: Callable[[], None] = lambda: None,
     ) -> None:
         self._procfs = procfs
+        self._limit_events = limit_events
         self._flow_sockets = flow_sockets
         self._unresolved = UnresolvedRows(table, clock)
         self._start_windows = start_windows
@@ -112,6 +115,7 @@ class EbpfSource:
                 self._group_by,
                 service_ports=self._service_ports,
                 max_flows=self._max_flows,
+                limit_events=self._limit_events,
             )
             self._windows = self._start_windows(time.time_ns())
         except OSError as error:
@@ -222,6 +226,7 @@ class EpochReader:
         *,
         service_ports: Callable[[], ServicePorts],
         max_flows: int,
+        limit_events: Callable[[], None] = lambda: None,
     ) -> None:
         namespaces = NetworkNamespaces(procfs)
         self._flow_sockets = flow_sockets
@@ -237,7 +242,10 @@ class EpochReader:
             programs = attach_traffic_programs(max_flows=max_flows)
             self._maps = TrafficMaps(programs, max_flows)
             stack.callback(self._maps.close)
-            stack.callback(ProcessWatch(programs, processes, self._owners.starts).close)
+            watch = ProcessWatch(
+                programs, processes, self._owners.starts, limit_events=limit_events
+            )
+            stack.callback(watch.close)
             self._opened = stack.pop_all()
 
     def begin_epoch(self) -> None:

@@ -1,0 +1,65 @@
+"""How a command that captures starts: its configuration, and its rights given up in between.
+
+In: what `load_settings` takes, and the environment. Out: `ConfinedStart`. Raises
+ConfigurationError, and NotPermittedError where a sandbox is demanded that is not possible.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from hogpipe.config.load import convert_tables, read_tables
+from hogpipe.config.options import RunOptions
+from hogpipe.config.references import expand_path
+from hogpipe.config.settings import Settings
+from hogpipe.security.confinement import Confined, Report, confine_run
+from hogpipe.security.named_files import NamedFiles, find_named_files
+from hogpipe.security.run_threads import RunThreads
+
+
+@dataclass(frozen=True, slots=True)
+class ConfinedStart:
+    """A configuration, converted with the rights of the run, and the threads that have more."""
+
+    settings: Settings
+    threads: RunThreads
+    reports: Sequence[Report]
+    """What became of the rights."""
+    load_again: Callable[[], Settings]
+    """Return the settings of the same file by now; as the first ones are, they are read with rights
+    that the calling thread may not have, and converted without."""
+
+
+def load_and_confine(
+    path: Path | None,
+    options: RunOptions,
+    overrides: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    uses_sinks: bool = True,
+) -> ConfinedStart:
+    """Load settings and give up what they do not need; the process may have no other threads.
+
+    Without sinks, their files need not be usable.
+    """
+    read = read_tables(path, options, overrides)
+    files = NamedFiles()
+    if uses_sinks:
+        files = find_named_files(read.tables.get("sinks"), partial(expand_path, read.folder))
+    confined: list[Confined] = []
+
+    def confine(settings: Settings) -> None:
+        savefile = [settings.capture.path] if settings.capture.path else []
+        read_too = (*files.read, *savefile, settings.attribution.procfs)
+        named = NamedFiles(files.written, read_too)
+        confined.append(confine_run(settings, named, environ))
+
+    settings = convert_tables(read, confine)
+    threads, reports = confined[0].threads, confined[0].reports
+
+    def load_again() -> Settings:
+        reading = threads.refresh.submit(read_tables, path, options, overrides)
+        return convert_tables(reading.result())
+
+    return ConfinedStart(settings, threads, reports, load_again)
