@@ -25,7 +25,15 @@ from hogpipe.model.flows import (
     fold_key,
     is_sum,
 )
-from hogpipe.model.owners import TRANSLATED, UNATTRIBUTED, Attribution, Process, Quality, User
+from hogpipe.model.owners import (
+    TRANSLATED,
+    UNATTRIBUTED,
+    Attribution,
+    Process,
+    Quality,
+    User,
+    owner_at,
+)
 from hogpipe.model.service_ports import EPHEMERAL, ServicePorts
 from hogpipe.model.sockets import (
     CONTESTED,
@@ -69,4 +77,5 @@ __all__ = [
     "fold_key",
     "is_same_process",
     "is_sum",
+    "owner_at",
 ]

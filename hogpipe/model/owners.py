@@ -1,8 +1,11 @@
 """PURE: owners of traffic, and attributions, which name the owner of a flow's bytes."""
 
+import math
 from enum import StrEnum
 
 import msgspec
+
+from hogpipe.protocols import NANOSECONDS
 
 _NAMELESS = "(unknown)"
 
@@ -81,3 +84,16 @@ class Attribution(msgspec.Struct, frozen=True):
 
 UNATTRIBUTED = Attribution(Quality.NONE)
 TRANSLATED = Attribution(Quality.NONE, is_translated=True)
+
+
+def owner_at(attribution: Attribution, now: float) -> tuple[Attribution, float]:
+    """Return the attribution of packets of `now` in a replay, and until when it holds.
+
+    Times are packet times. A process that is younger than the packets is not their owner.
+    """
+    process = attribution.process
+    if process is not None and process.created_ns is not None:
+        created_at = process.created_ns / NANOSECONDS
+        if created_at > now:
+            return UNATTRIBUTED, created_at
+    return attribution, math.inf

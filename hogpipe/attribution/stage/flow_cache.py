@@ -53,8 +53,8 @@ import msgspec
 
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.flows.lanes import PAUSE_NS
-from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, Quality
-from hogpipe.protocols import NANOSECONDS, TCP, WITH_PORTS
+from hogpipe.model import Attribution, FlowDelta, FlowKey, Quality, owner_at
+from hogpipe.protocols import TCP, WITH_PORTS
 
 FIRST_COMPARISON = 1.0
 """Seconds after which an attribution is compared for the first time."""
@@ -98,19 +98,6 @@ def cannot_change(flow: FlowKey, attribution: Attribution) -> bool:
     """Return whether each further lookup of a connection would leave its attribution."""
     is_closed = flow.protocol == TCP and attribution.quality is Quality.INFERRED
     return attribution.is_translated or is_closed
-
-
-def owner_at(attribution: Attribution, now: float) -> tuple[Attribution, float]:
-    """Return whose the packets of `now` are in a replay, and until when, by packet time.
-
-    A process that is younger than the packets is not their owner.
-    """
-    process = attribution.process
-    if process is not None and process.created_ns is not None:
-        created_at = process.created_ns / NANOSECONDS
-        if created_at > now:
-            return UNATTRIBUTED, created_at
-    return attribution, math.inf
 
 
 class FlowCache:

@@ -20,7 +20,6 @@ from hogpipe.attribution.stage.flow_cache import (
     CachedFlow,
     FlowCache,
     Validity,
-    owner_at,
 )
 from hogpipe.attribution.stage.owner_watch import OwnerExits, OwnerWatch
 from hogpipe.attribution.stage.pending_resolution import PendingResolution
@@ -28,7 +27,7 @@ from hogpipe.attribution.stage.rechecks import RecheckQueue, is_by_port
 from hogpipe.attribution.stale_flows import EVERY_FLOW, StaleFlows
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.flows.packet_rows import RECEIVE, FlowSums
-from hogpipe.model import Attribution, FlowDelta, FlowKey, Tally
+from hogpipe.model import Attribution, FlowDelta, FlowKey, Tally, owner_at
 
 
 class KnownFlows:

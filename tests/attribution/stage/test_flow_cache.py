@@ -7,9 +7,9 @@ import pytest
 from support.flow_rows import list_sums, rows_of
 from support.traffic import NGINX, exact, make_delta, make_flow
 
-from hogpipe.attribution.stage.flow_cache import CachedFlow, FlowCache, cannot_change, owner_at
+from hogpipe.attribution.stage.flow_cache import CachedFlow, FlowCache, cannot_change
 from hogpipe.flows.flow_table import FlowTable
-from hogpipe.model import TRANSLATED, UNATTRIBUTED, Attribution, FlowKey, Quality
+from hogpipe.model import TRANSLATED, UNATTRIBUTED, Attribution, FlowKey, Quality, owner_at
 
 ONE, OTHER = make_flow(1), make_flow(2)
 LISTENER = Attribution(Quality.LISTENER, NGINX)
