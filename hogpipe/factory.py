@@ -80,7 +80,7 @@ def make_input(
     """Return the source that `[capture]` describes and the resolver that `[attribution]` describes.
 
     A source of packets counts in `table`, whose times are those of `clock`. Of a savefile with a
-    recorded /proc, the table rules out flows without a socket there. The resolver's ledger,
+    recorded /proc, the table has the attributions that follow from it. The resolver's ledger,
     if there is one, adds invalidated flows to `stale`. `service_ports` returns what is known of
     this host's ports; any thread may call it. `limit_events` is called by each thread that reads
     events of BPF programs, to drop rights.
@@ -90,7 +90,7 @@ def make_input(
         source: PacketSource = _make_savefile_source(settings, table)
         resolver: Resolver = procfs_resolver
         if not shows_live_processes(settings.attribution.procfs):
-            table.rule_out = procfs_resolver.rule_out
+            table.recorded = procfs_resolver.recorded
     elif settings.capture.source == "pcap":
         resolver = _make_resolver(settings, stale, procfs_resolver, limit_events)
         processes = procfs_resolver.namespaces

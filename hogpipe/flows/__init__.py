@@ -3,6 +3,7 @@
 flow_table.py    the flow table: slots, the fast lane of known flows, the sums of a window
 flow_slots.py    which flow has which slot, in columns and as flow keys, and room for more
 lanes.py         which packets pass on the fast lane, by owner and local endpoint
+recorded_flows.py  flows of a host that does not change, and their attributions
 slot_traffic.py  what flows moved, counted for their owners or gathered while they are pending
 flow_batch.py    the batches of a source
 packet_rows.py   the columns that pass between the stages

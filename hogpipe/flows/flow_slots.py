@@ -10,7 +10,7 @@ import numpy as np
 
 from hogpipe.flows.flow_words import FLOW_WORDS, WORDS, FlowPacker
 from hogpipe.flows.key_index import ABSENT, KeyIndex, Keys, resize
-from hogpipe.flows.packet_rows import Flags, Integers, PacketRows, Times
+from hogpipe.flows.packet_rows import Flags, Integers, Times
 from hogpipe.flows.row_order import find_heads
 from hogpipe.model import OWN_NAMESPACE, FlowKey
 
@@ -162,43 +162,6 @@ class SlotUse:
         """Return all slots but those that stay; the one that was used longest ago comes first."""
         unused = np.flatnonzero(~stays)
         return unused[self.used_at[unused].argsort(kind="stable")]
-
-
-class RuledOutFlows:
-    """How many flows begin of those that are never a socket's (`FlowTable.rule_out`).
-
-    A flow begins with its first packet and with each SYN, as for the attribution stage. Columns for
-    as many slots as `fit` was called with.
-    """
-
-    def __init__(self) -> None:
-        self._is_new: Flags = np.zeros(0, np.bool_)
-        """Whether no packets of a flow that is ruled out were counted."""
-        self._marks: Flags = np.zeros(0, np.bool_)
-        self._begun = 0
-
-    def fit(self, size: int) -> None:
-        """Give all columns `size` rows."""
-        self._is_new, self._marks = resize(self._is_new, size), resize(self._marks, size)
-
-    def start(self, slots: Integers) -> None:
-        """Set the columns of new slots of flows that are ruled out."""
-        self._is_new[slots] = True
-
-    def count(self, rows: PacketRows, is_ruled_out: Flags) -> None:
-        """Count the flows that begin with packets; `is_ruled_out` is of packets."""
-        begins = self._is_new[rows.slots]
-        begins |= rows.opened & is_ruled_out
-        began = rows.slots[begins]
-        self._is_new[began] = False
-        self._marks[began] = True
-        self._begun += int(np.count_nonzero(self._marks))
-        self._marks[began] = False
-
-    def drain(self) -> int:
-        """Return how many flows began since the last call."""
-        begun, self._begun = self._begun, 0
-        return begun
 
 
 def fold_words(words: Keys, packer: FlowPacker) -> Keys:

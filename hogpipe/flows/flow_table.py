@@ -45,10 +45,10 @@ Bounds
     that is unattributed (`fold_key` in model/flows.py). In a replay none is folded: the table has a
     reserve, and flows that were used longest ago make room (`make_room`).
 
-Flows without a socket
-    The one state of the host that a replay with a recorded /proc has shows of most flows that no
-    socket is theirs (`rule_out`). Their lanes are open from the first packet on, no SYN closes
-    them, and no flow key is made for them.
+Recorded hosts
+    A replay with a recorded /proc has one state of the host, from which the attributions of flows
+    follow (`recorded`). Their lanes are open from the first packet on, no SYN closes them, and no
+    flow key is made for them. Packets from before the creation of the owner have none.
 
 Threads
     The thread of the source gives slots, counts and evicts; the event loop opens lanes, adds and
@@ -62,7 +62,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from hogpipe.flows.flow_slots import FlowSlots, RuledOutFlows, SlotUse, fold_words
+from hogpipe.flows.flow_slots import FlowSlots, SlotUse, fold_words
 from hogpipe.flows.flow_words import FlowPacker
 from hogpipe.flows.key_index import ABSENT, Keys, resize
 from hogpipe.flows.lanes import NO_ENDPOINT, UNOWNED, LaneOwners, Lanes
@@ -71,10 +71,12 @@ from hogpipe.flows.packet_rows import (
     FlowSums,
     Integers,
     PacketRows,
+    Times,
     add_up,
     make_delta,
     split_at_syns,
 )
+from hogpipe.flows.recorded_flows import BegunFlows, RecordedAttributions, find_owners
 from hogpipe.flows.row_order import count_distinct
 from hogpipe.flows.slot_traffic import CountedTraffic, GatheredTraffic
 from hogpipe.model import UNKNOWN_FLOW, Attribution, FlowDelta, FlowKey, TrafficCounts, is_sum
@@ -105,8 +107,8 @@ class FlowTable:
     ) -> None:
         self.max_flows = max_flows
         self.reserve = reserve
-        self.rule_out: Callable[[Keys, FlowPacker], Flags] | None = None
-        """Returns which flows are never those of a socket; called by the thread of the source."""
+        self.recorded: RecordedAttributions | None = None
+        """The attributions of flows, where the host does not change."""
         self._max_named = max_named
         self.lock = threading.RLock()
         self.on_free = on_free
@@ -115,7 +117,7 @@ class FlowTable:
         self._lanes = Lanes()
         self._counted = CountedTraffic()
         self._gathered = GatheredTraffic()
-        self._ruled_out = RuledOutFlows()
+        self._begun = BegunFlows()
         self._marks: Flags = np.zeros(0, np.bool_)
         self._added: list[_AddedRow] = []
         self._start_sums(self._slots.slots_of([UNKNOWN_FLOW]), np.inf)
@@ -156,7 +158,7 @@ class FlowTable:
             missing = np.flatnonzero(found == ABSENT)
             if len(missing) and (room := self._use.room) > 0:
                 added = self._start(self._slots.add(words[missing], room), now)
-                self._start_ruled_out(added)
+                self._start_recorded(added, now)
                 # As many slots as flows: no flow was there twice, and they are in order.
                 is_each = len(added) == len(missing)
                 found[missing] = added if is_each else self._slots.find(words[missing])
@@ -187,8 +189,9 @@ class FlowTable:
             slots = rows.slots
             self._use.used_at[slots] = now
             passes = self._lanes.find_passing(rows, now)
-            if self.rule_out is not None:
-                self._count_ruled_out(rows)
+            if self.recorded is not None:
+                self._count_begun(rows)
+                passes |= self._attribute_due(slots, passes, now)
             if passes.all():
                 self._counted.count(rows)
                 return {}
@@ -436,13 +439,13 @@ class FlowTable:
             ids = self._use.ids[slots]
             return FlowSums(slots, ids, words, packer, counters, owners, attributions)
 
-    def drain_ruled_out(self) -> int:
-        """Return how many flows began that were ruled out, since the last call.
+    def drain_begun(self) -> int:
+        """Return how many flows of a recorded host began since the last call.
 
         A flow begins with its first packet and with each SYN, as for the attribution stage.
         """
         with self.lock:
-            return self._ruled_out.drain()
+            return self._begun.drain()
 
     # Slots and columns
 
@@ -472,13 +475,33 @@ class FlowTable:
         self._lanes.open_for_good(slots)
         self._use.make_sums(slots)
 
-    def _start_ruled_out(self, slots: Integers) -> None:
-        """Open the lanes of new flows that are never those of a socket."""
-        if self.rule_out is not None:
-            slots = slots[self.rule_out(self._slots.words(slots), self.packer)]
-            self._lanes.open_for_good(slots)
+    def _start_recorded(self, slots: Integers, now: float) -> None:
+        """Open the lanes of new flows whose attributions are recorded."""
+        if self.recorded is not None and len(slots):
+            owner, due_at = self._find_recorded(self.recorded, slots, now)
+            is_recorded = owner != ABSENT
+            slots = slots[is_recorded]
+            self._lanes.open_for_good(slots, owner[is_recorded], due_at[is_recorded])
             self._use.judge(slots)
-            self._ruled_out.start(slots)
+            self._begun.start(slots)
+
+    def _attribute_due(self, slots: Integers, passes: Flags, now: float) -> Flags:
+        """Give flows of which packets came in the owners that were created meanwhile.
+
+        Return which packets are of such flows.
+        """
+        is_due = ~passes & self._lanes.is_certain[slots]
+        if self.recorded is not None and is_due.any():
+            due = np.unique(slots[is_due])
+            for slot, owner in zip(due.tolist(), self._lanes.owner[due].tolist(), strict=True):
+                self._counted.settle(slot, owner)
+            self._lanes.open_for_good(due, *self._find_recorded(self.recorded, due, now))
+        return is_due
+
+    def _find_recorded(
+        self, recorded: RecordedAttributions, slots: Integers, now: float
+    ) -> tuple[Integers, Times]:
+        return find_owners(recorded, self._slots.words(slots), self.packer, self.owners, now)
 
     def _start(self, slots: Integers, now: float) -> Integers:
         """Set the columns of new slots, and return the slots."""
@@ -518,7 +541,7 @@ class FlowTable:
         self._lanes.fit(size)
         self._counted.fit(size)
         self._gathered.fit(size)
-        self._ruled_out.fit(size)
+        self._begun.fit(size)
         self._marks = resize(self._marks, size)
 
     def _drop_owners(self) -> None:
@@ -531,10 +554,10 @@ class FlowTable:
 
     # Counting
 
-    def _count_ruled_out(self, rows: PacketRows) -> None:
-        """Count the flows that begin, of those that are ruled out."""
+    def _count_begun(self, rows: PacketRows) -> None:
+        """Count the flows that begin, of those of a recorded host."""
         slots = rows.slots
-        self._ruled_out.count(rows, self._lanes.is_certain[slots] & ~self._use.is_sum[slots])
+        self._begun.count(rows, self._lanes.is_certain[slots] & ~self._use.is_sum[slots])
 
     def _gather_up(self, held: PacketRows) -> PacketRows:
         """Add up the packets of flows that gather, and return the others.

@@ -120,7 +120,7 @@ class Lanes:
         self.endpoints = Endpoints()
         self.is_open: Flags = np.zeros(0, np.bool_)
         self.is_certain: Flags = np.zeros(0, np.bool_)
-        """Whether a slot stays unattributed whatever passes: sums, and flows that are ruled out."""
+        """Whether no packet closes the lane of a slot: sums, and flows of a recorded host."""
         self.owner: Integers = np.zeros(0, np.int64)
         self._endpoint: Integers = np.zeros(0, np.int64)
         self.calls = 0
@@ -144,10 +144,12 @@ class Lanes:
         self.owner[slots] = UNOWNED
         self._endpoint[slots] = NO_ENDPOINT
 
-    def open_for_good(self, slots: Integers) -> None:
-        """Open the lanes of new slots that stay unattributed whatever passes."""
+    def open_for_good(
+        self, slots: Integers, owner: Integers | int = UNOWNED, due_at: Times | float = np.inf
+    ) -> None:
+        """Open the lanes of slots whatever passes, for these owners until another one is due."""
         self.is_open[slots] = self.is_certain[slots] = True
-        self._due_at[slots] = np.inf
+        self.owner[slots], self._due_at[slots] = owner, due_at
 
     def open(self, slot: int, *, due_at: float, endpoint: Hashable | None, last_ns: int) -> None:
         """Open a lane, unless a SYN is on its way; see `FlowTable.open_lane`."""

@@ -83,16 +83,13 @@ def parse_table(
     data: bytes,
     port_pairs: Collection[tuple[int, int]] | None = None,
     remote_ports: Collection[int] = (),
-    *,
-    keeps_repeated: bool = False,
 ) -> tuple[list[SocketRow], int]:
     """Return the rows of a table and the number of malformed rows that were skipped.
 
     If `port_pairs` is given, only rows with one of these (local, remote) pairs of ports, or with
     one of `remote_ports`, are returned. The other rows are only checked for their number of columns
     and their state, which keeps a table of tens of thousands of rows cheap. If the kernel returned
-    a socket twice, because rows moved between two reads, only the later row is returned, unless
-    `keeps_repeated`.
+    a socket twice, because rows moved between two reads, only the later row is returned.
     """
     wanted = None if port_pairs is None else {b"%04X%04X" % pair for pair in port_pairs}
     towards = {b"%04X" % port for port in remote_ports}
@@ -108,8 +105,7 @@ def parse_table(
             port = remote[-4:]
             if wanted is None or local[-4:] + port in wanted or port in towards:
                 row = _parse_row(local, remote, state_number, rest)
-                may_repeat = row.inode and not keeps_repeated
-                place = places.setdefault(row.inode, len(rows)) if may_repeat else len(rows)
+                place = places.setdefault(row.inode, len(rows)) if row.inode else len(rows)
                 rows[place : place + 1] = [row]
         except (ValueError, KeyError):
             skipped += 1

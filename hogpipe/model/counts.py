@@ -185,7 +185,7 @@ class AttributionCounts(msgspec.Struct):
     """The work of the attribution stage in a window; what is pending is as of now."""
 
     new_flows: int = 0
-    """Flows that had to be looked up."""
+    """Flows that had to be looked up, or that began in a replay with a recorded /proc."""
     batches: int = 0
     """Lookups, each for all flows that were due."""
     failed_batches: int = 0

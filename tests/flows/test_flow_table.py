@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -13,12 +13,15 @@ from msgspec.structs import replace
 from support.traffic import NGINX, exact, make_flow, make_traffic
 
 from hogpipe.flows.flow_table import FlowTable
+from hogpipe.flows.flow_words import FlowPacker
+from hogpipe.flows.key_index import ABSENT, Keys
 from hogpipe.flows.lanes import PAUSE_NS
-from hogpipe.flows.packet_rows import RECEIVE, FlowSums, PacketRows
+from hogpipe.flows.packet_rows import RECEIVE, FlowSums, Integers, PacketRows
 from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, TrafficCounts, fold_key
 
 WEB = exact(NGINX)
 CURL = exact(replace(NGINX, pid=77))
+OLD = exact(replace(NGINX, created_ns=0))
 FLOW, OTHER = make_flow(1), make_flow(2)
 DATAGRAMS = make_flow(53, protocol=17)
 ENDPOINT = ("udp", 53)
@@ -378,37 +381,74 @@ def sum_up(*deltas: FlowDelta) -> FlowDelta:
     return total
 
 
-class TestRuledOut:
-    """Flows that no socket of a recorded /proc matches."""
+class Recorded:
+    """A host that does not change: the attributions of some flows."""
 
-    def make(self, *ruled_out: FlowKey, max_named: float = np.inf) -> FlowTable:
+    def __init__(self, known: Mapping[FlowKey, Attribution]) -> None:
+        self.known = known
+        self.attributions = [*dict.fromkeys(known.values())]
+
+    def find(self, words: Keys, packer: FlowPacker) -> Integers:
+        found = (self.known.get(packer.unpack(one)) for one in words)
+        places = (ABSENT if one is None else self.attributions.index(one) for one in found)
+        return np.fromiter(places, np.int64, len(words))
+
+    def attribution(self, number: int) -> Attribution:
+        return self.attributions[number]
+
+
+class TestRecorded:
+    """Flows whose attributions follow from a recorded /proc."""
+
+    def make(self, known: Mapping[FlowKey, Attribution], *, max_named: float = np.inf) -> FlowTable:
         table = FlowTable(100, 100, reserve=20, max_named=max_named)
-        table.rule_out = lambda words, packer: np.array(
-            [packer.unpack(one) in ruled_out for one in words], np.bool_
-        )
+        table.recorded = Recorded(known)
         return table
 
-    def test_all_their_packets_are_counted_unattributed(self) -> None:
-        table = self.make(FLOW)
-        assert set(count(table, FLOW, OTHER)) == {OTHER}
-        assert count(table, FLOW, FLOW, opened=[True, False]) == {}
-        assert count(table, FLOW, now=FOREVER) == {}
-        assert drain(table) == {(FLOW, UNATTRIBUTED): 4 * SIZE}
+    def test_all_their_packets_are_counted_for_their_owners(self) -> None:
+        table = self.make({FLOW: UNATTRIBUTED, DATAGRAMS: OLD})
+        assert set(count(table, FLOW, OTHER, DATAGRAMS)) == {OTHER}
+        assert count(table, FLOW, FLOW, DATAGRAMS, opened=[True, False, True]) == {}
+        assert count(table, FLOW, DATAGRAMS, now=FOREVER) == {}
+        assert drain(table) == {(FLOW, UNATTRIBUTED): 4 * SIZE, (DATAGRAMS, OLD): 3 * SIZE}
+
+    def test_packets_from_before_the_creation_of_the_owner_have_none(self) -> None:
+        young = exact(replace(NGINX, created_ns=20 * 10**9))
+        table = self.make({FLOW: young, OTHER: young, DATAGRAMS: OLD})
+        assert count(table, FLOW, FLOW, OTHER, DATAGRAMS, now=19.9) == {}
+        assert count(table, FLOW, DATAGRAMS, now=20.0) == {}
+        assert count(table, FLOW, now=21.0) == {}
+        assert drain(table) == {
+            (FLOW, UNATTRIBUTED): 2 * SIZE,
+            (OTHER, UNATTRIBUTED): SIZE,
+            (DATAGRAMS, OLD): 2 * SIZE,
+            (FLOW, young): 2 * SIZE,
+        }
+        assert count(table, OTHER, now=22.0) == {}
+        assert drain(table) == {(OTHER, young): SIZE}
 
     def test_they_begin_with_the_first_packet_and_with_each_batch_that_has_a_syn(self) -> None:
-        table = self.make(FLOW, OTHER)
+        table = self.make({FLOW: UNATTRIBUTED, OTHER: OLD})
         count(table, FLOW, FLOW, OTHER, opened=[True, False, False])
-        assert table.drain_ruled_out() == 2
+        assert table.drain_begun() == 2
         count(table, FLOW, OTHER, OTHER, opened=[False, True, True])
-        assert (table.drain_ruled_out(), table.drain_ruled_out()) == (1, 0)
+        assert (table.drain_begun(), table.drain_begun()) == (1, 0)
         table.drain()
         table.evict(9.0, idle=1.0, idle_unowned=1.0)
         count(table, FLOW)
-        assert table.drain_ruled_out() == 1
+        assert table.drain_begun() == 1
+
+    def test_they_leave_room_for_flows_that_are_to_be_looked_up(self) -> None:
+        table = make_table(max_flows=100, max_unowned=1)
+        table.recorded = Recorded({FLOW: UNATTRIBUTED, DATAGRAMS: OLD})
+        count(table, FLOW, DATAGRAMS)
+        assert not table.is_crowded
+        count(table, OTHER)
+        assert table.is_crowded
 
     def test_flows_with_flow_keys_make_room_before_they_are_too_many(self) -> None:
         named = [make_flow(port) for port in range(11, 19)]
-        table = self.make(FLOW, max_named=4)
+        table = self.make({FLOW: UNATTRIBUTED}, max_named=4)
         count(table, FLOW)
         for at, flow in enumerate(named):
             make_known(table, flow)

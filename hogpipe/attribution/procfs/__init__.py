@@ -10,7 +10,8 @@ A lookup takes a batch of flows through these steps (`procfs_resolver`):
     container_tables      tables of other network namespaces
 2. Match each flow to candidate sockets.
     matching              PURE: the order of the kernel's own lookup
-    recorded_sockets      flows that no socket of a recorded /proc matches, in columns
+    recorded_sockets      flows matched to the sockets of a recorded /proc, in columns
+    recorded_owners       the attributions of those
 3. Find the process that owns each socket.
     fd_cache              sockets by inode -> owners, as cheaply as changes in /proc allow
     fd_scanner            scans of many processes, within a bound

@@ -72,6 +72,8 @@ class FdCache:
         self._scanner = FdScanner(self._reader, max_fds)
         self._max_cached = max_cached
         self._lookup = 0
+        self._is_read = False
+        """Whether all fds of a /proc that does not change were read."""
         self._deferred = 0
         self.ambiguous = 0
         """Sockets without an owner because unrelated processes hold them, once for each lookup."""
@@ -98,10 +100,13 @@ class FdCache:
         """Sockets whose owner was left to the next lookup, once for each lookup."""
         return self._deferred + self._scanner.deferred
 
-    def prepare(self, rules: SharedSocketRules) -> None:
-        """Read the fds of all processes ahead of the first lookup. Raises OSError."""
+    def prepare(self, rules: SharedSocketRules, *, max_fds: float | None = None) -> None:
+        """Read the fds of all processes ahead of the first lookup. Raises OSError.
+
+        At most `max_fds` fds, by default those of a lookup.
+        """
         self._begin_lookup()
-        self._scanner.refresh(set(), rules, -math.inf, self._lookup)
+        self._scanner.refresh(set(), rules, -math.inf, self._lookup, max_fds=max_fds)
         self._scanner.scan_threads(rules, self._lookup)
 
     def find_owners(
@@ -133,6 +138,18 @@ class FdCache:
         found = self._own(wanted, rules)
         self._evict()
         return found
+
+    def find_recorded_owners(
+        self, wanted: Collection[int], rules: SharedSocketRules
+    ) -> dict[int, ProcessIdentity]:
+        """Return the owners of sockets by inode, where /proc does not change. Raises OSError.
+
+        The first call reads all fds, whatever their number, and none is verified afterwards.
+        """
+        if not self._is_read:
+            self.prepare(rules, max_fds=math.inf)
+            self._is_read = True
+        return self._own(wanted, rules)
 
     def have_sole_holder(self, inodes: Iterable[int], rules: SharedSocketRules) -> bool:
         """Return whether one service holds all these sockets, as the last lookup found them."""

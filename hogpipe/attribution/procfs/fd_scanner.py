@@ -67,12 +67,22 @@ class FdScanner:
         return any(self._missing_since.get(inode, 0) > self._refreshed_in for inode in missing)
 
     def refresh(
-        self, users: Collection[int], rules: SharedSocketRules, now: float, lookup: int
+        self,
+        users: Collection[int],
+        rules: SharedSocketRules,
+        now: float,
+        lookup: int,
+        *,
+        max_fds: float | None = None,
     ) -> bool:
-        """Read what is new in all processes; return False if the bound ended it."""
+        """Read what is new in all processes; return False if the bound ended it.
+
+        The bound is `max_fds` where that is given.
+        """
         before = time.thread_time()
         directories = self._reader.list_fd_directories()
-        is_complete = self._update(directories, users, rules, lookup)
+        most = self._max_fds if max_fds is None else max_fds
+        is_complete = self._update(directories, users, rules, lookup, most)
         if is_complete:
             for pid in directories:
                 self._reader.read_reserved(pid)
@@ -83,7 +93,7 @@ class FdScanner:
     def read_new(self, users: Collection[int], rules: SharedSocketRules, lookup: int) -> bool:
         """Read the fds of new processes; return False if the bound ended it."""
         directories = self._reader.list_fd_directories(new_only=True)
-        return self._update(directories, users, rules, lookup)
+        return self._update(directories, users, rules, lookup, self._max_fds)
 
     def search(
         self, missing: Collection[int], wanted: Mapping[int, int], now: float, lookup: int
@@ -170,11 +180,12 @@ class FdScanner:
         users: Collection[int],
         rules: SharedSocketRules,
         lookup: int,
+        max_fds: float,
     ) -> bool:
         due = [pid for pid, one in directories.items() if not self._reader.is_unchanged(pid, one)]
         priority = self._table.priority
         due.sort(key=lambda pid: priority(pid, directories[pid].user_id, users), reverse=True)
-        limit = self._reader.fds_read + self._max_fds
+        limit = self._reader.fds_read + max_fds
         for pid in due:
             if self._reader.fds_read >= limit:
                 return False

@@ -22,6 +22,8 @@ treated alike; the evidence of the endpoint heuristic is kept apart by namespace
 Tables of /proc/net are read until two seconds after the lookup began. A flow without a socket in a
 table that was not read to its end has no resolution: it is looked up again.
 
+Of a recorded /proc, which does not change, owners are found in columns too (`recorded_owners`).
+
 Known limits: /proc shows the present: the owner of packets that passed earlier may have been
 another. The endpoint heuristic is not applied to a flow that may be in several namespaces. The
 kernel reuses the number of a namespace that is gone, and evidence of the endpoint heuristic lasts
@@ -36,8 +38,6 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
 from hogpipe.attribution.procfs.container_tables import ContainerTables
 from hogpipe.attribution.procfs.endpoint_heuristic import (
     Endpoint,
@@ -48,7 +48,8 @@ from hogpipe.attribution.procfs.endpoint_heuristic import (
 from hogpipe.attribution.procfs.fd_cache import FdCache
 from hogpipe.attribution.procfs.matching import Match, TableIndex, is_conclusive
 from hogpipe.attribution.procfs.reader_choice import Reader
-from hogpipe.attribution.procfs.recorded_sockets import RecordedSockets, read_tables
+from hogpipe.attribution.procfs.recorded_owners import RecordedOwners
+from hogpipe.attribution.procfs.recorded_sockets import read_tables
 from hogpipe.attribution.procfs.shared_sockets import SharedSocketRules
 from hogpipe.attribution.procfs.table_reader import (
     EndpointSockets,
@@ -59,9 +60,6 @@ from hogpipe.attribution.procfs.table_reader import (
 from hogpipe.attribution.procfs.table_source import OwnSource
 from hogpipe.attribution.resolver import FlowsInSpans, Resolution
 from hogpipe.enrichment.processes import ProcessReader
-from hogpipe.flows.flow_words import FlowPacker
-from hogpipe.flows.key_index import Keys
-from hogpipe.flows.packet_rows import Flags
 from hogpipe.linux.netns.namespace_links import NamespaceLinks, make_open_inside
 from hogpipe.linux.netns.namespace_processes import NamespaceProcesses, read_own_namespace
 from hogpipe.linux.procfs import ProcessIdentity, Procfs
@@ -117,7 +115,10 @@ class ProcfsResolver:
             fixed=Reader.SOCK_DIAG if fixed is None else fixed,
             walk_budget=container_budget,
         )
-        self._recorded: RecordedSockets | None = None
+        self.recorded = RecordedOwners(
+            lambda: read_tables(self._procfs, self._tables.counts), self._attribute_recorded
+        )
+        """Attributions in columns, where `procfs` is a recorded one."""
         self._fds = FdCache(self._procfs, self.namespaces)
         self._processes = ProcessReader(self._procfs, command_line=command_line)
         self._endpoints = EndpointHeuristic()
@@ -147,14 +148,11 @@ class ProcfsResolver:
         rules = SharedSocketRules(self._procfs)
         now = self._clock()
         matches = self._match(flows, now)
-        rows = (row for match in matches.values() for row in match.rows)
-        users = {row.inode: row.user_id for row in rows}
-        holders = self._fds.find_owners(users, rules, now, _namespaces_of_sockets(matches))
-        owners = {flow: _owner_of_port(match, holders, rules) for flow, match in matches.items()}
-        processes = self._read_processes(owners.values(), rules)
+        users, namespaces = _users_of_sockets(matches), _namespaces_of_sockets(matches)
+        holders = self._fds.find_owners(users, rules, now, namespaces)
         found = {}
-        for flow, match in matches.items():
-            attribution = self._attribute(match, processes[owners[flow]])
+        for flow, attribution in self._attribute_all(matches, holders, rules).items():
+            match = matches[flow]
             if attribution is not None:
                 may_be_refined = self._awaits_server(match, attribution, rules)
                 is_final = _is_final(flow, attribution) and not may_be_refined
@@ -175,21 +173,6 @@ class ProcfsResolver:
         with self._endpoints_lock:
             owner = self._endpoints.infer_owner(endpoint, self._clock())
         return _inferred(owner)
-
-    def rule_out(self, words: Keys, packer: FlowPacker) -> Flags:
-        """Return which flows surely have no socket, where the tables are recorded ones.
-
-        Those are read at the first call, and while no other thread is in `resolve`. Takes
-        FLOW_WORDS of `packer`. If the tables cannot be read, no flow is ruled out: its lookup meets
-        the same and counts as failed.
-        """
-        if self._recorded is None:
-            try:
-                tables = read_tables(self._procfs, self._tables.counts)
-            except OSError:
-                return np.zeros(len(words), np.bool_)
-            self._recorded = RecordedSockets(tables)
-        return self._recorded.rule_out(words, packer)
 
     def recall(self, flows: FlowsInSpans) -> Sequence[Attribution | None]:
         """Return None for each: /proc records nothing."""
@@ -359,6 +342,27 @@ class ProcfsResolver:
             for owner in {None, *owners}
         }
 
+    def _attribute_recorded(
+        self, matches: Mapping[FlowKey, Match]
+    ) -> dict[FlowKey, Attribution | None]:
+        """Return the attribution of each match, where /proc does not change. Raises OSError."""
+        rules = SharedSocketRules(self._procfs)
+        holders = self._fds.find_recorded_owners(_users_of_sockets(matches), rules)
+        return self._attribute_all(matches, holders, rules)
+
+    def _attribute_all(
+        self,
+        matches: Mapping[FlowKey, Match],
+        holders: Mapping[int, ProcessIdentity],
+        rules: SharedSocketRules,
+    ) -> dict[FlowKey, Attribution | None]:
+        """Return the attribution of each match; `holders` are the owners of sockets by inode."""
+        owners = {flow: _owner_of_port(match, holders, rules) for flow, match in matches.items()}
+        processes = self._read_processes(owners.values(), rules)
+        return {
+            flow: self._attribute(match, processes[owners[flow]]) for flow, match in matches.items()
+        }
+
     def _attribute(self, match: Match, owner: Process | None) -> Attribution | None:
         """Return the attribution of a match; None if the sockets belong to different users.
 
@@ -391,6 +395,11 @@ def _by_namespace(endpoints: Iterable[Endpoint]) -> dict[int, list[Endpoint]]:
     for endpoint in endpoints:
         by_namespace.setdefault(endpoint.namespace, []).append(endpoint)
     return by_namespace
+
+
+def _users_of_sockets(matches: Mapping[FlowKey, Match]) -> dict[int, int]:
+    """Return the user of each matched socket by inode."""
+    return {row.inode: row.user_id for match in matches.values() for row in match.rows}
 
 
 def _namespaces_of_sockets(matches: Mapping[FlowKey, Match]) -> dict[int, int]:

@@ -116,6 +116,7 @@ class Attributor:
         self._runner = LookupRunner(resolver, executor)
         self._table = table
         self._clock = clock
+        self._is_replay = is_replay
         self._known = KnownFlows(
             table, stale_flows, now, recheck_after=recheck_after, exits=exits, is_replay=is_replay
         )
@@ -254,11 +255,13 @@ class Attributor:
         """Return the work since the last call; `pending_*` is as of now."""
         counts, self._counts = self._counts, AttributionCounts()
         self._pending.compact()
-        counts.new_flows += self._table.drain_ruled_out()
+        counts.new_flows += self._table.drain_begun()
         counts.evicted_flows = self._cache.drain_evicted()
         counts.translated = self._known.drain_translated()
         counts.pending_flows = len(self._pending)
         counts.pending_bytes = self._pending.total_bytes
+        if self._is_replay:  # the thread of the source has found the owners of a recorded host
+            self._runner.take_counts()
         lookups = self._runner.drain_counts()
         counts.batches, counts.failed_batches = lookups.batches, lookups.failed
         counts.lookup_seconds, counts.resolver = lookups.cpu_seconds, lookups.resolver

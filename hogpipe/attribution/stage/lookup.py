@@ -57,7 +57,7 @@ class LookupRunner:
         with suppress(OSError):
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._executor, self._resolver.prepare)
-        self._resolver_counts = copy(self._resolver.counts())
+        self.take_counts()
 
     async def resolve(self, flows: FlowSpans) -> tuple[dict[FlowKey, Resolution], float]:
         """Return the resolutions of one lookup, none if it failed, and its CPU seconds."""
@@ -70,6 +70,10 @@ class LookupRunner:
         self._counts.batches += 1
         self._counts.cpu_seconds += outcome.cpu_seconds
         return outcome.resolutions, outcome.cpu_seconds
+
+    def take_counts(self) -> None:
+        """Take over what the resolver did outside of lookups; none runs."""
+        self._resolver_counts = copy(self._resolver.counts())
 
     def drain_counts(self) -> LookupCounts:
         """Return the work since the last call."""

@@ -1,20 +1,19 @@
-"""Flows that recorded tables rule out have no socket there, whatever tables and flows are."""
+"""Flows matched to recorded tables in columns: as each alone, whatever tables and flows are."""
 
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
-from support.fake_proc import CLOSE, ESTABLISHED, LISTEN, FakeProc, format_row
-from support.resolving import attribute
+from support.fake_proc import CLOSE, FakeProc, format_row
 
-from hogpipe.attribution.procfs.matching import TableIndex
-from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
-from hogpipe.attribution.procfs.recorded_sockets import RecordedSockets, read_tables
+from hogpipe.attribution.procfs.matching import NO_MATCH, Match, TableIndex
+from hogpipe.attribution.procfs.recorded_sockets import NO_SOCKET, RecordedSockets, read_tables
 from hogpipe.attribution.procfs.tcp_lookup import ReadCounts
 from hogpipe.flows.flow_words import FlowPacker
+from hogpipe.flows.key_index import ABSENT
 from hogpipe.linux.procfs import Procfs
 from hogpipe.linux.socket_table import SocketRow
-from hogpipe.model import OWN_NAMESPACE, UNATTRIBUTED, FlowKey
+from hogpipe.model import OWN_NAMESPACE, FlowKey
 
 TCP, UDP, UDPLITE, ICMP, ICMPV6, OSPF, SCTP = 6, 17, 136, 1, 58, 89, 132
 TABLES = [f"{name}{end}" for name in ("tcp", "udp", "udplite", "raw", "icmp") for end in ("", "6")]
@@ -69,54 +68,61 @@ def flows(draw: st.DrawFn) -> FlowKey:
     )
 
 
-def rule_out(sockets: RecordedSockets, *keys: FlowKey) -> list[bool]:
+def find_matches(sockets: RecordedSockets, *batches: list[FlowKey]) -> list[Match | None]:
+    """Return the match of each flow by its class, None for one without a class."""
     packer = FlowPacker()
     packer.namespaces.number(None)  # that of hogpipe need not be the first one
-    return list(map(bool, sockets.rule_out(packer.pack(keys), packer)))
+    matches, found = [NO_MATCH], list[Match | None]()
+    for flows in batches:
+        classes, begun = sockets.find(packer.pack(flows), packer)
+        assert begun.keys() <= set(flows)
+        matches += begun.values()
+        found += [None if number == ABSENT else matches[number] for number in classes.tolist()]
+    return found
 
 
-@given(tables(), st.lists(flows(), min_size=1, max_size=20))
-def test_no_socket_matches_a_flow_that_is_ruled_out(
-    rows: dict[str, list[SocketRow]], keys: list[FlowKey]
+@given(tables(), st.lists(st.lists(flows(), min_size=1, max_size=20), min_size=1, max_size=3))
+def test_each_flow_matches_as_it_does_alone(
+    rows: dict[str, list[SocketRow]], batches: list[list[FlowKey]]
 ) -> None:
     index = TableIndex(rows)
-    for key, is_out in zip(keys, rule_out(RecordedSockets(rows), *keys), strict=True):
-        assert not (is_out and index.match(key).rows)
-        assert not (is_out and key.namespace != OWN_NAMESPACE)
+    keys = [flow for batch in batches for flow in batch]
+    for key, match in zip(keys, find_matches(RecordedSockets(rows), *batches), strict=True):
+        assert (match is None) == (key.namespace != OWN_NAMESPACE)
+        if match is not None:
+            alone = index.match(key)
+            assert match.rows == alone.rows
+            assert not match.rows or match.quality == alone.quality
 
 
 @given(flows(), tables())
-def test_a_flow_that_shares_nothing_with_any_socket_is_ruled_out(
+def test_a_flow_that_shares_nothing_with_any_socket_is_not_matched_at_all(
     key: FlowKey, rows: dict[str, list[SocketRow]]
 ) -> None:
     ports = {row.local_port for some in rows.values() for row in some}
     shares = {key.local_port, key.protocol} & ports
     if key.namespace == OWN_NAMESPACE and not shares:
-        assert rule_out(RecordedSockets(rows), key) == [True]
+        packer = FlowPacker()
+        classes, begun = RecordedSockets(rows).find(packer.pack([key]), packer)
+        assert (classes.tolist(), begun) == ([NO_SOCKET], {})
 
 
-def make_flow(protocol: int, local_port: int, remote_port: int) -> FlowKey:
-    return FlowKey(protocol, LOCAL, local_port, REMOTE, remote_port, "eth0")
-
-
-def test_a_resolver_finds_no_owner_of_flows_that_it_rules_out(tmp_path: Path) -> None:
-    proc = FakeProc(tmp_path)
-    proc.table(
-        "tcp",
-        format_row((LOCAL, 80), ANY, inode=11, state=LISTEN),
-        format_row((LOCAL, 5000), (REMOTE, 443), inode=12, state=ESTABLISHED),
-    )
-    proc.table("udp", format_row((ANY[0], 53), ANY, inode=13, state=CLOSE))
-    proc.process(7, sockets={3: 11, 4: 12, 5: 13})
-    resolver = ProcfsResolver(tmp_path)
-    owned = [make_flow(TCP, 80, 9), make_flow(TCP, 5000, 443), make_flow(UDP, 53, 9)]
-    others = [make_flow(TCP, 53, 9), make_flow(TCP, 5000, 80), make_flow(UDP, 5000, 443)]
-    packer = FlowPacker()
-    ruled_out = resolver.rule_out(packer.pack(owned + others), packer)
-    assert ruled_out.tolist() == [False] * 3 + [True] * 3
-    found = attribute(resolver, owned + others)
-    assert [found[flow] == UNATTRIBUTED for flow in owned + others] == ruled_out.tolist()
-    assert [resolver.infer(flow) for flow in others] == [UNATTRIBUTED] * 3
+def test_all_peers_of_a_socket_are_of_one_class() -> None:
+    """So that a flood of peers, and of the addresses of groups, takes neither time nor memory."""
+    row = SocketRow(bytes(4), 53, bytes(4), 0, CLOSE, 0, 11)
+    ping = SocketRow(bytes(4), 7, bytes(4), 0, CLOSE, 0, 12)
+    sockets, packer = RecordedSockets({"udp": [row], "icmp": [ping]}), FlowPacker()
+    for start in (0, 500):
+        peers = [bytes([10, 9, *divmod(number, 256)]) for number in range(start, start + 500)]
+        groups = [bytes([239, 9, *peer[2:]]) for peer in peers]
+        datagrams = [FlowKey(UDP, LOCAL, 53, peer, 9, "eth0") for peer in peers]
+        datagrams += [FlowKey(UDP, group, 53, REMOTE, 9, "eth0") for group in groups]
+        echoes = [FlowKey(ICMP, LOCAL, 7, peer, 0, "eth0") for peer in peers]
+        classes, begun = sockets.find(packer.pack(datagrams + echoes), packer)
+        assert classes.tolist() == [1] * 500 + [2] * 500 + [3] * 500
+        assert [match.rows for match in begun.values()] == (
+            [] if start else [(row,), (row,), (ping,)]
+        )
 
 
 def test_tables_are_read_once_and_counted(tmp_path: Path) -> None:
@@ -129,10 +135,10 @@ def test_tables_are_read_once_and_counted(tmp_path: Path) -> None:
     assert (counts.procfs, counts.rows_skipped) == (2, 1)
 
 
-def test_a_socket_that_a_table_has_twice_rules_out_neither_place(tmp_path: Path) -> None:
+def test_a_socket_that_a_table_has_twice_is_matched_at_the_later_place(tmp_path: Path) -> None:
     proc = FakeProc(tmp_path)
     ends = (LOCAL, 80), (LOCAL, 81)
-    proc.table("udp", *(format_row(end, ANY, inode=11) for end in ends))
-    rows = read_tables(Procfs(tmp_path), ReadCounts())
-    both = make_flow(UDP, 80, 9), make_flow(UDP, 81, 9)
-    assert rule_out(RecordedSockets(rows), *both) == [False, False]
+    proc.table("udp", *(format_row(end, ANY, inode=11, state=CLOSE) for end in ends))
+    sockets = RecordedSockets(read_tables(Procfs(tmp_path), ReadCounts()))
+    both = [FlowKey(UDP, LOCAL, port, REMOTE, 9, "eth0") for port in (80, 81)]
+    assert [match and len(match.rows) for match in find_matches(sockets, both)] == [0, 1]
