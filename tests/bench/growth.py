@@ -45,11 +45,17 @@ LIVE = {
     "live-peers": live.LiveLoad(100_000, live.Flow.PEER),
     "live-peers-300000": live.LiveLoad(300_000, live.Flow.PEER),
 }
+SAVEFILES = {
+    "savefiles": savefiles.SavefileLoad("Savefiles, beyond the start", savefiles.FIRST_PORT),
+    "savefiles-unmatched": savefiles.SavefileLoad(
+        "Savefiles of flows without a socket, beyond the start", savefiles.OTHER_PORT
+    ),
+}
 FILES = {10: 2_000_000, 10_000: 2_000_000, 1_000_000: 3_000_000}
 """Packets by the number of flows; a file of another number has as many packets as the first."""
 DEFAULT_SIZES: dict[str, Sequence[int]] = {
     **dict.fromkeys(LIVE, FLOWS),
-    "savefiles": tuple(FILES),
+    **dict.fromkeys(SAVEFILES, tuple(FILES)),
     "sockets": (0, 10_000, 30_000),
     "processes": (100, 1_000, 3_000),
     "containers": (1, 10, 100),
@@ -128,14 +134,14 @@ def choose(
             load = replace(load, rate=options.rate)
         point = partial(live.measure_point, program=compiled(), load=load, **pace)
         return load.title, "flows", "packet", point
-    if name == "savefiles":
+    if name in SAVEFILES:
         readers = [tool for tool in tools if tool in savefiles.TOOLS]
 
         def read(size: int) -> Point:
             packets = options.packets or FILES.get(size, FILES[10])
-            return savefiles.measure_point(size, packets, readers, options.rounds)
+            return savefiles.measure_point(size, packets, readers, options.rounds, SAVEFILES[name])
 
-        return savefiles.TITLE, "flows", "packet", read
+        return SAVEFILES[name].title, "flows", "packet", read
     around = connections.LOADS[name]
     point = partial(connections.measure_point, load=around, **pace)
     return around.title, around.sizes, "connection", point

@@ -1,11 +1,12 @@
 """Savefiles of growth.py: the cost of a packet of a file beside that of tcpdump, by its flows.
 
-    python tests/bench/savefiles.py FOLDER FLOWS PACKETS
+    python tests/bench/savefiles.py FOLDER FLOWS PACKETS PORT
 
-writes a host's traffic into FOLDER: trace.pcap, small datagrams from FLOWS addresses to ten
-servers, and the /proc of that host with the ten processes. Flows follow one another in an order
-without a pattern, which repeats. A process of its own writes the files, because the peak memory of
-a program is at least that of its parent.
+writes a host's traffic into FOLDER: trace.pcap, small datagrams from FLOWS addresses to ten ports
+of the host, and the /proc of that host with ten processes, whose sockets are bound from PORT on:
+at the ports of the datagrams, or at others. Flows follow one another in an order without a pattern,
+which repeats. A process of its own writes the files, because the peak memory of a program is at
+least that of its parent.
 
 The cost of a file is that beyond a file of one packet, so that the start of a program is not in it.
 hogpipe and `tcpdump -r FILE -w /dev/null` take turns, and both find the file in the page cache.
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,13 +36,13 @@ from tools import PROCFS, TCPDUMP
 ADDRESS = bytes([10, 0, 0, 1])
 FIRST_PEER = 10 << 24 | 128 << 16
 FIRST_PORT, FIRST_PID, FIRST_INODE, SERVERS = 8000, 1000, 5000, 10
+OTHER_PORT = FIRST_PORT + SERVERS
 PAYLOAD = 32
 A_SECOND = 100_000
 FIRST_SECOND = 1_795_000_000
 CHUNK = 100_000
 ANY = (bytes(4), 0)
 TOOLS = (TCPDUMP, PROCFS)
-TITLE = "Savefiles, beyond the start"
 CONFIG = """
 [capture]
 source = "savefile"
@@ -53,15 +55,24 @@ path = "records.jsonl"
 """
 
 
-def write_host(folder: Path) -> None:
-    """Write the /proc of a host with an address and ten servers."""
+@dataclass(frozen=True, slots=True)
+class SavefileLoad:
+    """What the flows of files are."""
+
+    title: str
+    port: int
+    """The first one of the ten at which sockets of the recorded /proc are bound."""
+
+
+def write_host(folder: Path, port: int) -> None:
+    """Write the /proc of a host with an address and ten servers, from `port` on."""
     proc = FakeProc(folder / "proc")
     address = ".".join(map(str, ADDRESS))
     (proc.root / "net" / "fib_trie").write_text(f"|-- {address}\n /32 host LOCAL\n")
     rows = []
     for number in range(SERVERS):
         inode = FIRST_INODE + number
-        local = (ADDRESS, FIRST_PORT + number)
+        local = (ADDRESS, port + number)
         rows.append(format_row(local, ANY, inode=inode, state=CLOSE, slot=number))
         proc.process(FIRST_PID + number, command=b"server", sockets={3: inode})
     proc.table("udp", *rows)
@@ -105,7 +116,7 @@ class Reading:
     right: float | None
 
 
-def read_with(tool: str, folder: Path, packets: int) -> Reading:
+def read_with(tool: str, folder: Path, packets: int, load: SavefileLoad) -> Reading:
     """Read a folder's trace with a tool. Raises ValueError if the tool fails."""
     trace = folder / "trace.pcap"
     words = ["tcpdump", "-r", trace, "-w", "/dev/null", "-Z", "root"]
@@ -127,22 +138,29 @@ def read_with(tool: str, folder: Path, packets: int) -> Reading:
         usage.ru_utime + usage.ru_stime,
         wall,
         usage.ru_maxrss * 1024,
-        share_right(records, packets) if tool == PROCFS else None,
+        share_right(records, packets, load) if tool == PROCFS else None,
     )
 
 
-def share_right(path: Path, packets: int) -> float:
-    """Return the share of the bytes of a trace that the records give to the server of its port."""
-    reported = dict.fromkeys(range(FIRST_PID, FIRST_PID + SERVERS), 0)
+def share_right(path: Path, packets: int, load: SavefileLoad) -> float:
+    """Return the share of the bytes of a trace that the records give to whom they belong.
+
+    That is the server of their port, or nobody where no socket is bound there.
+    """
+    reported: Counter[int | None] = Counter()
     for record in traffic_of(read_records(path)):
         pid = record.get("process", {}).get("pid")
-        if pid in reported:
-            reported[pid] += record["network"]["io"]["receive"]["bytes"]
+        reported[pid] += record["network"]["io"]["receive"]["bytes"]
     size = (IP_AND_UDP + PAYLOAD) * packets
-    return sum(min(one, size / SERVERS) for one in reported.values()) / size
+    if load.port != FIRST_PORT:
+        return reported[None] / size
+    servers = range(FIRST_PID, FIRST_PID + SERVERS)
+    return sum(min(reported[pid], size / SERVERS) for pid in servers) / size
 
 
-def measure_point(flows: int, packets: int, tools: Sequence[str], rounds: int) -> Point:
+def measure_point(
+    flows: int, packets: int, tools: Sequence[str], rounds: int, load: SavefileLoad
+) -> Point:
     """Measure a file of so many flows; the order of the tools alternates.
 
     Raises ValueError if a tool fails, and what the files raise.
@@ -152,13 +170,13 @@ def measure_point(flows: int, packets: int, tools: Sequence[str], rounds: int) -
     with tempfile.TemporaryDirectory(prefix="hogpipe-bench-") as name:
         whole, single = Path(name, "whole"), Path(name, "single")
         for folder, words in ((whole, (flows, packets)), (single, (1, 1))):
-            command = [sys.executable, __file__, folder, *map(str, words)]
+            command = [sys.executable, __file__, folder, *map(str, words), str(load.port)]
             subprocess.run(command, check=True)
-        read_with(TCPDUMP, whole, packets)  # into the page cache
+        read_with(TCPDUMP, whole, packets, load)  # into the page cache
         for number in range(rounds):
             for tool in tools if number % 2 == 0 else reversed(tools):
-                starts[tool].append(read_with(tool, single, 1))
-                readings[tool].append(read_with(tool, whole, packets))
+                starts[tool].append(read_with(tool, single, 1, load))
+                readings[tool].append(read_with(tool, whole, packets, load))
     figures = [make_figure(tool, readings[tool], starts[tool], packets) for tool in tools]
     return Point(flows, packets, figures)
 
@@ -180,9 +198,9 @@ def make_figure(
 
 
 def main() -> None:
-    folder, flows, packets = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    folder, (flows, packets, port) = Path(sys.argv[1]), map(int, sys.argv[2:])
     folder.mkdir()
-    write_host(folder)
+    write_host(folder, port)
     write_trace(folder / "trace.pcap", flows, packets)
 
 

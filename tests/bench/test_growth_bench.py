@@ -163,20 +163,20 @@ def test_wrong_words_are_refused(
 def test_a_savefile_in_small_has_figures_tables_and_a_picture(tmp_path: Path) -> None:
     require("tcpdump")
     path = tmp_path / "figures.json"
-    words = ["savefiles", "--sizes", "10,20", "--packets", "1000", "--json", path]
+    words = ["savefiles", "savefiles-unmatched", "--sizes", "10", "--packets", "1000"]
     done = subprocess.run(
-        [sys.executable, BENCH, *words, "--plots", tmp_path],
+        [sys.executable, BENCH, *words, "--json", path, "--plots", tmp_path],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    (curves,) = json.loads(path.read_text())["sets"].values()
-    assert [point["size"] for point in curves["points"]] == [10, 20]
-    for point in curves["points"]:
-        assert point["done"] == 1000
+    matched, unmatched = json.loads(path.read_text())["sets"].values()
+    for point in matched["points"] + unmatched["points"]:
+        assert (point["size"], point["done"]) == (10, 1000)
         dump, hogpipe = point["figures"]
         assert (dump["tool"], hogpipe["tool"]) == ("tcpdump", "hogpipe")
         assert hogpipe["right"] == 1
         assert hogpipe["peak_bytes"] > 0
         assert hogpipe["start_seconds"] > 0
     ET.parse(tmp_path / "growth-savefiles.svg")
+    ET.parse(tmp_path / "growth-savefiles-unmatched.svg")
     assert (tmp_path / "data/growth.md").read_text() in done.stdout
