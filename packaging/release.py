@@ -8,12 +8,14 @@ FOLDER (dist by default) must not exist. It gets, in this order:
 1. the wheels and sdists of hogpipe and its plugin packages (build_dist), checked by twine;
 2. hogpipe-VERSION.cdx.json: the bill of materials (CycloneDX) of an environment into which the
    wheels are installed, with the versions of everything that they require;
-3. notes.md: the section of CHANGELOG.md, for the page of the release;
-4. SHA256SUMS: checksums of 1 and 2 in the format of sha256sum(1).
+3. hogpipe-VERSION.requirements.txt: packaging/requirements.lock, for an installation of which each
+   file has a known checksum;
+4. notes.md: the section of CHANGELOG.md, for the page of the release;
+5. SHA256SUMS: checksums of 1 to 3 in the format of sha256sum(1).
 
-Before that: git has no changed and no stray file, all packages have one version, CHANGELOG.md has
-a section of it with a date and a text, and nothing under "Unreleased". --tag: the version must be
-that of the tag, and the tag that of the commit.
+Before that: git has no changed and no stray file, all packages have one version, the lock has all
+that they require, CHANGELOG.md has a section of it with a date and a text, and nothing under
+"Unreleased". --tag: the version must be that of the tag, and the tag that of the commit.
 
 --dry-run makes everything in a temporary folder, and lists what is in the way of a release at the
 end instead of stopping there.
@@ -25,6 +27,7 @@ import argparse
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,6 +37,7 @@ from pathlib import Path
 
 import build_bpf
 import build_dist
+import lock_requirements
 
 ROOT = build_dist.ROOT
 _TOOLS = ("twine>=6.1", "cyclonedx-bom>=7.0")
@@ -63,6 +67,9 @@ def find_problems(tree: Path, tag: str | None) -> Iterator[str]:
         own = tomllib.loads((project / "pyproject.toml").read_text())["project"]["version"]
         if own != version:
             yield f"{project.relative_to(tree)}: version {own} instead of {version}"
+    lock = tree / lock_requirements.LOCK.relative_to(ROOT)
+    for problem in lock_requirements.find_problems(tree, lock.read_text()):
+        yield f"{lock.relative_to(tree)}: {problem}; run: python packaging/lock_requirements.py"
     yield from find_changelog_problems((tree / "CHANGELOG.md").read_text(), version)
     if tag is not None:
         if tag != f"v{version}":
@@ -151,13 +158,15 @@ def make_release(folder: Path) -> None:
     version = read_version(ROOT)
     packages = make_packages(folder)
     bill = folder / f"hogpipe-{version}.cdx.json"
+    lock = folder / f"hogpipe-{version}.requirements.txt"
     with tempfile.TemporaryDirectory() as work:
         tools = make_environment(Path(work), *_TOOLS)
         check_packages(packages, tools, version)
         write_bill(packages, tools, version, bill)
     section = read_section((ROOT / "CHANGELOG.md").read_text(), version)
     (folder / "notes.md").write_text(f"{section}\n")
-    files = sorted([*packages, bill])
+    shutil.copy(lock_requirements.LOCK, lock)
+    files = sorted([*packages, bill, lock])
     (folder / "SHA256SUMS").write_text(format_checksums(files))
     print((folder / "SHA256SUMS").read_text(), end="")  # noqa: T201
 

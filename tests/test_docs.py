@@ -17,7 +17,10 @@ from hogpipe.config.load import load_settings
 from hogpipe.config.options import RunOptions
 
 ROOT = Path(__file__).parent.parent
-TOP = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "RELEASING.md")]
+TOP = [
+    ROOT / name
+    for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "RELEASING.md", "SECURITY.md")
+]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 REFERENCES = {"api.md", "configuration.md", "glossary.md", "plugin-reference.md", "record.md"}
 MOST_WORDS = 2000

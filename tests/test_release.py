@@ -29,7 +29,9 @@ CHANGELOG = """# Changelog
 
 - Another.
 """
-PLUGIN = '[project]\nname = "hogpipe-x"\nversion = "1.2.3"\n'
+CORE = '[project]\nname = "hogpipe"\ndependencies = ["click>=8.1"]\n'
+PLUGIN = '[project]\nname = "hogpipe-x"\nversion = "1.2.3"\ndependencies = ["hogpipe>=1.2"]\n'
+LOCK = f"click==8.5.1 \\\n    --hash=sha256:{'0' * 64}\n"
 
 
 @pytest.fixture
@@ -37,6 +39,8 @@ def clone(tmp_path: Path) -> Path:
     """A clone that can be released."""
     files = {
         "hogpipe/version.py": '__version__ = "1.2.3"\n',
+        "pyproject.toml": CORE,
+        "packaging/requirements.lock": LOCK,
         "plugins/hogpipe-x/pyproject.toml": PLUGIN,
         "CHANGELOG.md": CHANGELOG,
     }
@@ -88,6 +92,7 @@ def test_a_clean_clone_with_a_section_of_its_version_has_no_problem(clone: Path)
             CHANGELOG.replace("### Added\n\n- A thing.\n", ""),
             r"the section \[1.2.3\] is empty",
         ),
+        ("packaging/requirements.lock", "", r"requirements.lock: click>=8.1 is not locked; run: "),
     ],
 )
 def test_what_is_in_the_way_is_named(clone: Path, name: str, text: str, problem: str) -> None:

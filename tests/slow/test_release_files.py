@@ -57,3 +57,17 @@ def test_the_bill_has_what_the_packages_require_with_versions_and_licences(made:
 
 def test_the_notes_are_the_changelog(made: Path) -> None:
     assert (made / "notes.md").read_text().startswith("### Added\n")
+
+
+def test_each_file_of_a_locked_installation_has_its_checksum(made: Path, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    pip = (tmp_path / "venv/bin/python", "-m", "pip", "install", "--quiet")
+    lock = made / f"hogpipe-{VERSION}.requirements.txt"
+    binary = ("--only-binary", ":all:")
+    subprocess.run([*pip, "--require-hashes", *binary, "--requirement", lock], check=True)
+    subprocess.run([*pip, "--no-deps", "--no-index", *made.glob("*.whl")], check=True)
+    subprocess.run([tmp_path / "venv/bin/python", "-m", "pip", "check"], check=True)
+    shown = subprocess.run(
+        [tmp_path / "venv/bin/hogpipe", "plugins"], check=True, capture_output=True, text=True
+    )
+    assert {"kafka", "nats", "otlp", "prometheus"} <= {*shown.stdout.split()}
