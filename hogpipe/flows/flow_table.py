@@ -445,7 +445,7 @@ class FlowTable:
         A flow begins with its first packet and with each SYN, as for the attribution stage.
         """
         with self.lock:
-            return self._begun.drain()
+            return 0 if self.recorded is None else self._begun.drain()
 
     # Slots and columns
 
