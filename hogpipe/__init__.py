@@ -17,6 +17,7 @@ Below all of them:
     model/         the values that pass between the stages
     protocols.py   protocol numbers and units
     errors.py      the errors that a user can see
+    ownership.py   who may change a file: links in shared folders, files that are trusted
     files.py       files that a configuration names, which may be FIFOs
     bounded_cache.py  values that recur in each window
     text.py        untrusted text, escaped for logs and terminals

@@ -22,6 +22,7 @@ import click
 
 from hogpipe.command_options import (
     DURATION,
+    INSECURE,
     SET,
     SPEED,
     with_capture_settings,
@@ -74,6 +75,7 @@ def _interrupt(number: Signals) -> NoReturn:
 @click.argument("config", type=_PATH, required=False)
 @with_settings
 @SET
+@INSECURE
 @with_verbosity
 @DURATION
 @click.pass_obj
@@ -83,6 +85,7 @@ def run(
     config: Path | None,
     overrides: Sequence[str],
     duration: float | None,
+    is_insecure: bool,
     **options: object,
 ) -> None:
     """Capture, attribute and deliver until interrupted.
@@ -103,7 +106,7 @@ def run(
     from hogpipe.security.confined_start import load_and_confine
 
     chosen = msgspec.convert(options, RunOptions)
-    start = load_and_confine(config, chosen, overrides, os.environ)
+    start = load_and_confine(config, chosen, overrides, os.environ, is_insecure=is_insecure)
     settings = start.settings
     use_format(settings.log.format, os.environ)
     _log_reports(start.reports)
@@ -137,6 +140,7 @@ def run(
 )
 @SPEED
 @SET
+@INSECURE
 @with_verbosity
 @click.pass_obj
 def top(
@@ -148,6 +152,7 @@ def top(
     records: Path | None,
     since: str | None,
     speed: float | None,
+    is_insecure: bool,
     group_by: Sequence[str],
     **options: object,
 ) -> None:
@@ -176,11 +181,13 @@ def top(
         from hogpipe.top.pipeline_source import PipelineSource
 
         chosen = msgspec.convert(options, RunOptions)
-        start = load_and_confine(config, chosen, overrides, os.environ, uses_sinks=False)
+        start = load_and_confine(
+            config, chosen, overrides, os.environ, is_insecure=is_insecure, uses_sinks=False
+        )
         _log_reports(start.reports)
         source: WindowSource = PipelineSource(start.settings, start.threads)
     else:
-        if config or overrides or any(options.values()):
+        if config or overrides or is_insecure or any(options.values()):
             raise click.UsageError("--from reads records: no CONFIG and no options of a capture")
         source = choose_recording(records, _parse_since(since))
 
@@ -281,18 +288,24 @@ def report(signals: StopSignals, /, **options: object) -> None:
 @SET
 @click.option("--connect", is_flag=True, help="Open each sink, and report what it connects to.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
+@INSECURE
 @with_verbosity
-def check(config: Path, overrides: Sequence[str], *, connect: bool, as_json: bool) -> None:
+def check(
+    config: Path, overrides: Sequence[str], *, connect: bool, as_json: bool, is_insecure: bool
+) -> None:
     """Read a configuration and report every error in it.
 
     With --connect, sinks are opened and closed; nothing is written. The exit code is 1 if one
     cannot be opened.
     """
-    from hogpipe.config import load_config
     from hogpipe.config.checks import find_ignored_keys
+    from hogpipe.config.load import convert_tables, read_tables
+    from hogpipe.config.options import RunOptions
+    from hogpipe.security.file_trust import choose_trust
 
+    trust = choose_trust(os.environ, is_insecure=is_insecure)
     try:
-        settings = load_config(config, overrides)
+        settings = convert_tables(read_tables(config, RunOptions(), overrides, trust))
     except ConfigurationError as error:
         if as_json:
             _print_json({"path": str(config), "valid": False, "problems": error.problems})
@@ -390,15 +403,18 @@ def _list_addresses(link: "Link", table: "LinkTable") -> list[str]:
 @commands.command()
 @click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@INSECURE
 @with_verbosity
-def plugins(paths: Sequence[Path], as_json: bool) -> None:
+def plugins(paths: Sequence[Path], *, as_json: bool, is_insecure: bool) -> None:
     """List the plugins: built-in, installed, and those at PATHS.
 
     The exit code is 1 if a plugin failed to load.
     """
+    from hogpipe.security.file_trust import choose_trust
     from hogpipe.sinks.registry import encode_plugin, load_plugins
 
-    registry = load_plugins(paths, ())
+    trust = choose_trust(os.environ, is_insecure=is_insecure)
+    registry = load_plugins(paths, (), trust)
     for plugin in registry.plugins:
         click.echo(encode_plugin(plugin) if as_json else printable(_describe_plugin(plugin)))
         if plugin.error and not as_json:

@@ -20,6 +20,13 @@ SET = click.option(
     help="Override a setting, e.g. capture.snaplen=256; may be repeated.",
 )
 
+INSECURE = click.option(
+    "--insecure",
+    "is_insecure",
+    is_flag=True,
+    help="Use configuration and plugins that other users may write to, in spite of privileges.",
+)
+
 
 def _add(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
     """Add options, which the help lists in this order."""

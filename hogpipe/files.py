@@ -2,7 +2,7 @@
 
 In: a path. Out: its content, or why it cannot be used. Only regular files are read, without a wait:
 opening a FIFO would wait for a writer, and the end of a device may never come. Symbolic links are
-followed.
+followed, but on the way to an output only those that no other user placed there (ownership.py).
 """
 
 import errno
@@ -10,6 +10,8 @@ import os
 import stat
 import tempfile
 from pathlib import Path
+
+from hogpipe.ownership import resolve_output
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -67,6 +69,7 @@ def find_write_problem(path: Path, mode: int) -> str | None:
 def find_output_problem(path: Path) -> str | None:
     """Return why `path` cannot be read and written, or created if absent; None if it can."""
     try:
+        resolve_output(path)
         mode = path.stat().st_mode
     except FileNotFoundError:
         return find_folder_problem(path.parent)

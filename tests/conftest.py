@@ -1,5 +1,6 @@
 """Fixtures that tests in several folders share, and the marker of each test's tier."""
 
+import os
 from collections.abc import Iterator
 
 import hypothesis
@@ -11,6 +12,10 @@ from support.tiers import TESTS, choose_tier
 # No test fails because the host is busy.
 hypothesis.settings.register_profile("hogpipe", deadline=None)
 hypothesis.settings.load_profile("hogpipe")
+
+# Under sudo, runs of the tests are those of root all the same (docs/security.md).
+for _name in ("SUDO_UID", "SUDO_GID"):
+    os.environ.pop(_name, None)
 
 ADDRESSES = [("10.77.0.1/24", "10.77.0.2/24"), ("fd77::1/64", "fd77::2/64")]
 

@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 
 _LARGEST_FILE = 4 << 20
 
+FindDistrust = Callable[[Path], str | None]
+"""Returns why a file is not to be used, None if it may be."""
+
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Settings:
     """Return the settings of the file at `path` after the `overrides`, each `KEY=VALUE`.
@@ -72,13 +75,22 @@ class ReadTables:
     """A line for each change that could not be made."""
     problems: Problems
     """Those of the references."""
+    find_distrust: FindDistrust
 
 
-def read_tables(path: Path | None, options: RunOptions, overrides: Sequence[str]) -> ReadTables:
+def read_tables(
+    path: Path | None,
+    options: RunOptions,
+    overrides: Sequence[str],
+    find_distrust: FindDistrust = lambda _path: None,
+) -> ReadTables:
     """Read what `load_settings` converts; all files but plugins and those of sinks are read here.
 
-    Raises ConfigurationError if the file cannot be read.
+    Raises ConfigurationError if the file cannot be read, or `find_distrust` returns a reason not to
+    use it. A plugin for which it does fails later.
     """
+    if path is not None and (reason := find_distrust(path)):
+        raise ConfigurationError(f"{printable(str(path))}: {reason}")
     problems, origin = Problems(), str(path) if path else "command line"
     folder = path.absolute().parent if path else Path.cwd()
     try:
@@ -87,7 +99,7 @@ def read_tables(path: Path | None, options: RunOptions, overrides: Sequence[str]
         tables = ReferenceReader(folder, os.environ, problems).read_references(tables)
     except RecursionError as error:
         raise ConfigurationError(f"{printable(origin)}: nested too deeply") from error
-    return ReadTables(tables, folder, origin, refused, problems)
+    return ReadTables(tables, folder, origin, refused, problems, find_distrust)
 
 
 def convert_tables(
@@ -154,7 +166,7 @@ def _convert(read: ReadTables, before_plugins: Callable[[Settings], None]) -> Se
         plugins=converter.convert_section(tables, "plugins", PluginSettings),
     )
     before_plugins(settings)
-    registry = _load_plugins(settings.plugins, problems)
+    registry = _load_plugins(settings.plugins, problems, read.find_distrust)
     sinks = converter.convert_sinks(tables, registry.sink_types)
     checks.check_capture(settings.capture, problems)
     checks.check_attribution(settings.attribution, problems)
@@ -167,9 +179,12 @@ def _convert(read: ReadTables, before_plugins: Callable[[Settings], None]) -> Se
     return msgspec.structs.replace(settings, sinks=named)
 
 
-def _load_plugins(plugins: PluginSettings, problems: Problems) -> Registry:
+def _load_plugins(
+    plugins: PluginSettings, problems: Problems, find_distrust: FindDistrust
+) -> Registry:
     """Load plugins; a failed one is a problem if the file names its path, otherwise a warning."""
-    registry = load_plugins(checks.check_plugin_paths(plugins, problems), plugins.disabled)
+    paths = checks.check_plugin_paths(plugins, problems)
+    registry = load_plugins(paths, plugins.disabled, find_distrust)
     for name in sorted(set(plugins.disabled) - {plugin.name for plugin in registry.plugins}):
         log.warning("plugins.disabled: there is no plugin %s", quote(name))
     index_of = _index_origins(plugins)

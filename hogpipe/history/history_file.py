@@ -26,6 +26,7 @@ from hogpipe.files import find_output_problem, may_access, probe_folder, require
 from hogpipe.history.counters import COUNTERS
 from hogpipe.history.levels import BUCKETED
 from hogpipe.history.packing import DamagedContentError
+from hogpipe.ownership import open_output, resolve_output
 from hogpipe.text import printable
 
 log = logging.getLogger(__name__)
@@ -144,9 +145,10 @@ def lock_for_writing(path: Path) -> int:
 
     Raises OSError; if another writer has the lock, with EBUSY.
     """
+    resolve_output(path)  # before folders are made where a link of another user leads
     path.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(_lock_path(path), flags, _MODE)
+    descriptor = open_output(_lock_path(path), flags, _MODE)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -162,6 +164,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
 
     The caller holds the lock, and has found no problem. Raises OSError and sqlite3.Error.
     """
+    path = resolve_output(path)
     with suppress(FileExistsError):  # otherwise SQLite would make it readable for all
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE))
     database = sqlite3.connect(

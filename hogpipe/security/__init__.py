@@ -1,5 +1,6 @@
 """`[security]`: which rights a run keeps once it has begun, and how it gives up the others.
 
+    file_trust      whose configuration and plugins a privileged program uses
     rights          PURE: the capabilities that each thread needs, and why
     host_facts      what this host has that takes rights: containers, translation, an older kernel
     user_choice     the user of the run, and whether that user can use what the run needs

@@ -14,6 +14,7 @@ from hogpipe.config.options import RunOptions
 from hogpipe.config.references import expand_path
 from hogpipe.config.settings import Settings
 from hogpipe.security.confinement import Confined, Report, confine_run
+from hogpipe.security.file_trust import choose_trust
 from hogpipe.security.named_files import NamedFiles, find_named_files
 from hogpipe.security.run_threads import RunThreads
 
@@ -37,13 +38,16 @@ def load_and_confine(
     overrides: Sequence[str],
     environ: Mapping[str, str],
     *,
+    is_insecure: bool = False,
     uses_sinks: bool = True,
 ) -> ConfinedStart:
     """Load settings and give up what they do not need; the process may have no other threads.
 
-    Without sinks, their files need not be usable.
+    Configuration and plugins that other users may write to are refused to a privileged process,
+    unless it `is_insecure`. Without sinks, their files need not be usable.
     """
-    read = read_tables(path, options, overrides)
+    trust = choose_trust(environ, is_insecure=is_insecure)
+    read = read_tables(path, options, overrides, trust)
     files = NamedFiles()
     if uses_sinks:
         files = find_named_files(read.tables.get("sinks"), partial(expand_path, read.folder))
@@ -59,7 +63,7 @@ def load_and_confine(
     threads, reports = confined[0].threads, confined[0].reports
 
     def load_again() -> Settings:
-        reading = threads.refresh.submit(read_tables, path, options, overrides)
+        reading = threads.refresh.submit(read_tables, path, options, overrides, trust)
         return convert_tables(reading.result())
 
     return ConfinedStart(settings, threads, reports, load_again)

@@ -10,7 +10,7 @@ A single file is imported as a module of its own name, which no file of the same
 
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
@@ -64,13 +64,18 @@ def encode_plugin(plugin: PluginInfo) -> str:
     return orjson.dumps(keys).decode()
 
 
-def load_plugins(paths: Sequence[Path], disabled: Sequence[str]) -> Registry:
+def load_plugins(
+    paths: Sequence[Path],
+    disabled: Sequence[str],
+    find_distrust: Callable[[Path], str | None] = lambda _path: None,
+) -> Registry:
     """Return the sink types of hogpipe, of entry points, and of the files under `paths`.
 
     A folder stands for each `*.py` in it that does not begin with `_`. If two plugins offer the
-    same sink type, the later one fails. A `disabled` plugin is not imported.
+    same sink type, the later one fails. A `disabled` plugin is not imported. A file for which
+    `find_distrust` returns a reason fails.
     """
-    loader = _Loader(frozenset(disabled))
+    loader = _Loader(frozenset(disabled), find_distrust)
     loader.add(PluginInfo("builtin", "built-in", __version__, state="built-in"), builtin)
     for entry_point in sorted(entry_points(group=hookspecs.PROJECT)):
         loader.add(_describe_entry_point(entry_point), entry_point)
@@ -98,6 +103,7 @@ def _find_files(paths: Sequence[Path]) -> Iterator[Path]:
 @dataclass(slots=True)
 class _Loader:
     disabled: frozenset[str]
+    find_distrust: Callable[[Path], str | None]
     sink_types: dict[str, SinkType[SinkSettings]] = field(default_factory=dict)
     plugins: list[PluginInfo] = field(default_factory=list)
     owners: dict[str, PluginInfo] = field(default_factory=dict)
@@ -106,6 +112,9 @@ class _Loader:
         """Load a plugin from an entry point, a file or a module; register what it offers."""
         if info.name in self.disabled:
             self.plugins.append(replace(info, state="disabled"))
+            return
+        if isinstance(source, Path) and (reason := self.find_distrust(source)):
+            self.plugins.append(replace(info, state="failed", error=reason))
             return
         try:
             # Text that a plugin prints must not mix with records on stdout.

@@ -36,7 +36,7 @@ paths = ["rights.py"]
 {security}
 [[sinks]]
 type = "jsonl"
-path = "records.jsonl"
+path = "out/records.jsonl"
 [[sinks]]
 type = "rights"
 """
@@ -108,12 +108,13 @@ def write(folder: Path, source: str = "pcap", security: str = "", interval: floa
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder of nobody, that everybody may look into."""
+    """A folder of root that everybody may look into, with one of nobody for records."""
     require("unshare", "ip")
     with tempfile.TemporaryDirectory() as name:
         path = Path(name)
         path.chmod(0o755)
-        os.chown(path, NO_OWNER, NO_OWNER)
+        (path / "out").mkdir()
+        os.chown(path / "out", NO_OWNER, NO_OWNER)
         yield path
 
 
@@ -147,7 +148,7 @@ def call(where: Namespace, *words: str | Path, environ: dict[str, str] | None = 
 
 
 def test_a_host_without_containers_leaves_three_capabilities(folder: Path) -> None:
-    os.chown(folder, 0, 0)
+    os.chown(folder / "out", 0, 0)
     path = write(folder)
     with running(None, *ISOLATED, *HOGPIPE, path) as run:
         run.wait_for_each("plugin loaded with 0$", "plugin opened with 0$", "capturing on lo$")
@@ -178,7 +179,7 @@ def test_a_run_by_sudo_is_its_callers_and_sees_everything(
     path = write(folder, source, 'containers = "off"')
     path.chmod(0o600)  # root's, and the run is not root's when it is read again
     words = [*expose_program(), *HOGPIPE, path]
-    records = folder / "records.jsonl"
+    records = folder / "out/records.jsonl"
     with (
         talking(netns) as talk,
         running(None, *netns.enter(*words), env=os.environ | CALLED_BY_SUDO) as run,
@@ -217,13 +218,13 @@ def test_root_writes_into_the_folder_of_another_user_and_says_by_which_right(
         run.wait_for(f"plugin opened with {1 << Capability.CAP_DAC_OVERRIDE}$")
         run.wait_for("capturing on lo")
         assert run.end() == 0, run.errors
-    assert (folder / "records.jsonl").stat().st_uid == 0
+    assert (folder / "out/records.jsonl").stat().st_uid == 0
 
 
 def test_a_caller_of_sudo_who_cannot_use_the_files_leaves_the_run_to_root(
     netns: Namespace, folder: Path
 ) -> None:
-    os.chown(folder, 0, 0)
+    os.chown(folder / "out", 0, 0)
     words = [*expose_program(), *HOGPIPE, write(folder)]
     with running(None, *netns.enter(*words), env=os.environ | CALLED_BY_SUDO) as run:
         run.wait_for(r"runs as root, as nobody cannot use .*/records.jsonl: .*may not be written")
@@ -247,7 +248,7 @@ def test_a_user_or_a_sandbox_that_is_not_possible_is_refused(
     run = call(netns, *expose_program(), *HOGPIPE, write(folder, security=security))
     assert run.process.returncode == code
     assert re.search(rf"hogpipe: {text}", run.errors[-1]), run.errors
-    assert not (folder / "records.jsonl").exists()
+    assert not (folder / "out/records.jsonl").exists()
 
 
 def test_only_root_can_become_another_user(netns: Namespace, folder: Path) -> None:
@@ -268,7 +269,7 @@ def test_a_strict_sandbox_runs_as_the_user_of_the_configuration(
         users = {user for status in statuses(run.process.pid) for user in status.users}
         assert users == {str(NO_OWNER)}
         assert run.end() == 0, run.errors
-    assert (folder / "records.jsonl").stat().st_uid == NO_OWNER
+    assert (folder / "out/records.jsonl").stat().st_uid == NO_OWNER
 
 
 def test_without_a_sandbox_nothing_is_given_up(netns: Namespace, folder: Path) -> None:

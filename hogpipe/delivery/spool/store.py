@@ -23,6 +23,7 @@ from hogpipe.delivery.spool.framing import encode_window
 from hogpipe.delivery.spool.position import Position, PositionFile
 from hogpipe.delivery.spool.segments import StoredWindow
 from hogpipe.errors import ConfigurationError, InUseError
+from hogpipe.ownership import resolve_output
 from hogpipe.records.schema import Record
 from hogpipe.text import printable
 
@@ -94,6 +95,7 @@ class Spool:
         """
         shown = printable(str(self._folder))
         try:
+            resolve_output(self._folder)  # before it is made where a link of another user leads
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._load(PositionFile(self._folder))
         except BlockingIOError as error:

@@ -18,6 +18,7 @@ from pathlib import Path
 import orjson
 
 from hogpipe.files import probe_folder
+from hogpipe.ownership import open_output, resolve_output
 from hogpipe.sinks.encoding import RECORD_STARTS
 from hogpipe.text import printable
 
@@ -32,6 +33,7 @@ class LineFile:
     """The file at `path`, made with its folders where absent; raises OSError."""
 
     def __init__(self, path: Path) -> None:
+        resolve_output(path)  # before folders are made where a link of another user leads
         path.parent.mkdir(parents=True, exist_ok=True)
         self._descriptor = _open_regular(path)
         self._committed = 0
@@ -145,7 +147,7 @@ def sync_folder(path: Path) -> None:
 def _open_regular(path: Path, *, create: bool = True) -> int:
     # Without O_NONBLOCK a named pipe without a reader would block the thread forever.
     flags = os.O_RDWR | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-    descriptor = os.open(path, flags, _MODE)
+    descriptor = open_output(path, flags, _MODE)
     try:
         _lock(descriptor)
     except BaseException:

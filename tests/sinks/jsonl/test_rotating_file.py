@@ -245,7 +245,7 @@ def _refuse(opened: Callable[..., int], path: Path) -> Callable[..., int]:
     """Refuse to create `path`, as a disk without free inodes does."""
 
     def open_other(name: str | Path, flags: int, *words: int, **more: int) -> int:
-        if flags & os.O_CREAT and Path(name) == path:
+        if flags & os.O_CREAT and Path(name).name == path.name:
             raise OSError(28, "No space left on device")
         return opened(name, flags, *words, **more)
 
