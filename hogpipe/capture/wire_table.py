@@ -32,7 +32,7 @@ from hogpipe.capture.wire_interfaces import Sides, WireInterfaces, no_sides
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.flows.key_index import ABSENT, KeyIndex, Keys, Slots, resize
 from hogpipe.flows.packet_rows import RECEIVE, Flags, Integers, PacketRows, Times
-from hogpipe.flows.row_order import find_heads
+from hogpipe.flows.row_order import find_groups
 from hogpipe.model import CaptureCounts
 
 _KEYS_PER_FLOW = 4
@@ -81,24 +81,27 @@ class WireTable:
             slots = Sides(self._slots.transmitter.take(found), self._slots.receiver.take(found))
             return self._make_rows(packets, found, slots, counts, now)
         self.new_key_at = now
-        keys = packets.keys[missing]
+        heads, places = find_groups(packets.keys[missing])
+        keys = packets.keys[missing[heads]]
         namespaces = self.interfaces.orient(keys)
         self.interfaces.report_unknown(keys, namespaces)
         if self.interfaces.changed:
             self._drop_changed()
             found = self._index.find(packets.keys)
             missing = (found == ABSENT).nonzero()[0]
-            keys = packets.keys[missing]
+            heads, places = find_groups(packets.keys[missing])
+            keys = packets.keys[missing[heads]]
             namespaces = self.interfaces.orient(keys)
         slots = Sides(self._slots.transmitter.take(found), self._slots.receiver.take(found))
         slots.transmitter[missing] = slots.receiver[missing] = NOT_LOCAL
         new, is_folded = self._give_slots(keys, namespaces, slots, now)
-        slots.transmitter[missing], slots.receiver[missing] = new
+        slots.transmitter[missing] = new.transmitter.take(places)
+        slots.receiver[missing] = new.receiver.take(places)
         folds = is_folded.any(axis=0)
         if folds.any():
             self._evict_at = min(self._evict_at, now + _CROWDED_SECONDS)
             for side in is_folded:
-                counts.overflowed.add(packets.total(missing[side]))
+                counts.overflowed.add(packets.total(missing[side.take(places)]))
             keys, new = keys[~folds], Sides(new.transmitter[~folds], new.receiver[~folds])
         self._remember(keys, new, now)
         return self._make_rows(packets, found, slots, counts, now)
@@ -174,17 +177,16 @@ class WireTable:
         return slots, is_folded
 
     def _remember(self, keys: Keys, slots: Sides, now: float) -> None:
-        """Add keys, which may be there more than once, as far as there is room."""
+        """Add distinct keys, as far as there is room."""
+        if len(keys) > self._index.room:
+            self._evict_at = min(self._evict_at, now + _CROWDED_SECONDS)
+            keys = keys[: self._index.room]
         if not len(keys):
             return
-        heads = find_heads(keys)
-        if len(heads) > self._index.room:
-            self._evict_at = min(self._evict_at, now + _CROWDED_SECONDS)
-            heads = heads[: self._index.room]
-        added = self._index.add(keys.take(heads, axis=0))
+        added = self._index.add(keys)
         self._fit()
-        self._slots.transmitter[added] = slots.transmitter[heads]
-        self._slots.receiver[added] = slots.receiver[heads]
+        self._slots.transmitter[added] = slots.transmitter[: len(keys)]
+        self._slots.receiver[added] = slots.receiver[: len(keys)]
         self._used_at[added] = now
 
     # Eviction

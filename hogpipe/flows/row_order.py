@@ -51,6 +51,23 @@ def find_heads(keys: NDArray[np.uint64]) -> NDArray[np.intp]:
     return heads
 
 
+def find_groups(keys: NDArray[np.uint64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the first row of each distinct key, in the order of the rows.
+
+    And for each row the place of its key among those.
+    """
+    order, bounds = order_by_key(keys)
+    if len(bounds) - 1 == len(keys):
+        rows = np.arange(len(keys))
+        return rows, rows
+    heads: NDArray[np.intp] = np.minimum.reduceat(order, bounds[:-1])
+    by_row = heads.argsort()
+    places, of_groups = np.empty(len(keys), np.intp), np.empty(len(heads), np.intp)
+    of_groups[by_row] = np.arange(len(heads))
+    places[order] = np.repeat(of_groups, np.diff(bounds))
+    return heads[by_row], places
+
+
 def are_equal(rows: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Return which rows equal those at the same place in `others`."""
     # A fold over the columns is several times faster than all(axis=1) over short rows.
