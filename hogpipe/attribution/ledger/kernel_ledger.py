@@ -6,8 +6,9 @@ them. `KernelLedger` locks all three and converts the time of packets to that of
 Threads
 -------
 Lookups first ingest all events until now (`refresh`), so that they find each socket whose packets
-have passed. Where there was no lookup for `_LONGEST_PAUSE`, a thread of its own ingests the events,
-so that the ring buffer does not fill up: many events cost one wake-up.
+have passed. So does whoever counts packets of known flows. Where neither did for `_LONGEST_PAUSE`,
+a thread of its own ingests the events, so that the ring buffer does not fill up: many events cost
+one wake-up, and the ring has room for more than 100,000 of them a second.
 
 Another thread reads each process when it first uses a socket (`ProcessWatch`), at once and without
 this lock, so that a process that exits soon after is known.
@@ -50,7 +51,7 @@ from hogpipe.model import (
 from hogpipe.protocols import NANOSECONDS
 
 # Seconds from the first event to the ingestion of those until then, if no lookup comes before.
-_LONGEST_PAUSE, _SHORTEST_PAUSE = 0.1, 0.01
+_LONGEST_PAUSE, _SHORTEST_PAUSE = 0.3, 0.01
 _MANY_EVENTS = 2500  # in a pause: a sixteenth of what the ring buffer holds
 # From this number of TCP events on, a block is cheaper to ingest than its events one by one.
 _MANY_TCP_EVENTS = 24

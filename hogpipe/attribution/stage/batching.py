@@ -14,7 +14,7 @@ most.
 |-----------------------------------------------------|--------------------------|----------------|
 | reused: a flow was contested, or more than 16 flows | shortest                 | 4 ms           |
 | have a five-tuple that may be reused at once        |                          |                |
-| final: 98 % would have the same resolution later    | grows to 150 ms          | 20 ms; 120 ms  |
+| final: 98 % would have the same resolution later    | grows to 300 ms          | 20 ms; 160 ms  |
 |                                                     |                          | beyond 25 ms   |
 | too late: 98 % had no socket any more               | 10 ms; 150 ms after 64   | 20 ms; 120 ms  |
 |                                                     | such lookups             | after 64       |
@@ -52,13 +52,15 @@ from hogpipe.attribution.resolver import Resolution
 from hogpipe.model import UNATTRIBUTED, Attribution, Quality
 
 _COST_FACTOR = 4.0
-_MAX_SHORTEST, _FREQUENT, _MAX_INTERVAL, _MAX_FINAL_INTERVAL = 0.006, 0.01, 0.025, 0.15  # seconds
+_MAX_SHORTEST, _FREQUENT, _MAX_INTERVAL = 0.006, 0.01, 0.025  # seconds
+_MAX_FINAL_INTERVAL, _MAX_LATE_INTERVAL = 0.3, 0.15
 _GROWTH, _RECOVERY = 1.25, 1.02
 _TOLERATED, _NEARLY_ALL = 0.02, 0.98
 _MAX_FREQUENT = 64
 _MAX_REUSABLE = 16
 _CEILING_AFTER_LATE = 0.7
-_SHORT_BATCH, _BATCH, _LONG_BATCH = 0.004, 0.02, 0.12  # seconds
+_SHORT_BATCH, _BATCH = 0.004, 0.02  # seconds
+_FINAL_BATCH, _LATE_BATCH = 0.16, 0.12
 
 
 class LookupVerdict(msgspec.Struct, frozen=True):
@@ -122,13 +124,13 @@ class AdaptiveInterval:
     def adapt_to_final(self, shortest: float) -> None:
         """Save lookups: a later one finds the same."""
         self._grow(shortest, _MAX_FINAL_INTERVAL)
-        self.batch_interval = _LONG_BATCH if self._interval > _MAX_INTERVAL else _BATCH
+        self.batch_interval = _FINAL_BATCH if self._interval > _MAX_INTERVAL else _BATCH
 
     def adapt_to_too_late(self, _shortest: float) -> None:
         """Save lookups after some that found no socket."""
         is_hopeless = self._too_late > _MAX_FREQUENT
-        self._interval = _MAX_FINAL_INTERVAL if is_hopeless else _FREQUENT
-        self.batch_interval = _LONG_BATCH if is_hopeless else _BATCH
+        self._interval = _MAX_LATE_INTERVAL if is_hopeless else _FREQUENT
+        self.batch_interval = _LATE_BATCH if is_hopeless else _BATCH
 
     def adapt_to_late(self, shortest: float) -> None:
         """Look up sooner, and stay below the interval at which sockets were closed."""

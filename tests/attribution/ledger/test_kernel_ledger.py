@@ -323,13 +323,13 @@ def test_draining_stale_flows_ingests_only_a_part_of_a_backlog(
 
 
 def test_the_thread_pauses_for_less_time_while_many_events_come() -> None:
-    pauses = [0.1]
+    pauses = [0.3]
     for events in [1, *[10_000] * 5, *[1] * 5]:
         pauses.append(next_pause(pauses[-1], events))
-    assert pauses[1] == 0.1
+    assert pauses[1] == 0.3
     assert sorted(pauses[1:7], reverse=True) == pauses[1:7]
     assert pauses[6] == 0.01
-    assert pauses[11] == 0.1
+    assert pauses[11] == 0.3
 
 
 def test_the_thread_ingests_events_without_a_lookup(ledger: KernelLedger) -> None:

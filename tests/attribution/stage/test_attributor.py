@@ -98,7 +98,7 @@ async def test_the_batch_interval_of_the_capture_follows_the_lookups(
         stage.resolver.answers[flow] = Attribution(Quality.INFERRED, CURL)
         stage.ingest(flow)
         await stage.next_lookup()
-    assert stage.batch_intervals[-1] == batching._LONG_BATCH
+    assert stage.batch_intervals[-1] == batching._FINAL_BATCH
 
 
 async def test_the_batch_interval_is_short_where_five_tuples_may_be_reused(

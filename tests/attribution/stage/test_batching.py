@@ -13,8 +13,9 @@ from hogpipe.model import UNATTRIBUTED, Attribution, Quality
 COST = 0.001
 FACTOR, MAX_SHORTEST, GROWTH = module._COST_FACTOR, module._MAX_SHORTEST, module._GROWTH
 FREQUENT, MAX_FREQUENT = module._FREQUENT, module._MAX_FREQUENT
-LONG, LONGEST = module._MAX_INTERVAL, module._MAX_FINAL_INTERVAL
-SHORT_BATCH, BATCH, LONG_BATCH = module._SHORT_BATCH, module._BATCH, module._LONG_BATCH
+LONG, LONGEST, LATE = module._MAX_INTERVAL, module._MAX_FINAL_INTERVAL, module._MAX_LATE_INTERVAL
+SHORT_BATCH, BATCH = module._SHORT_BATCH, module._BATCH
+FINAL_BATCH, LATE_BATCH = module._FINAL_BATCH, module._LATE_BATCH
 SHORTEST = FACTOR * COST
 
 lookups = st.lists(
@@ -85,18 +86,18 @@ def test_lookups_become_rare_after_many_that_were_too_late() -> None:
     interval = AdaptiveInterval()
     found = [after(interval, COST, 100, 99) for _ in range(MAX_FREQUENT)]
     assert found == [FREQUENT] * MAX_FREQUENT
-    assert after(interval, COST, 100, 99) == LONGEST
-    assert interval.batch_interval == LONG_BATCH
+    assert after(interval, COST, 100, 99) == LATE
+    assert interval.batch_interval == LATE_BATCH
     after(interval, COST, 100, 50)
     assert after(interval, COST, 100, 99) == FREQUENT
 
 
 def test_where_resolutions_are_final_the_interval_grows_to_the_longest() -> None:
     interval = grown(30)
-    found = [after(interval, COST, 100, 99, final=98) for _ in range(10)]
+    found = [after(interval, COST, 100, 99, final=98) for _ in range(12)]
     assert found == sorted(found)
     assert found[-1] == LONGEST
-    assert interval.batch_interval == LONG_BATCH
+    assert interval.batch_interval == FINAL_BATCH
     assert after(interval, COST, 100, 50, final=97) < LONG
     assert interval.batch_interval == SHORT_BATCH
 
