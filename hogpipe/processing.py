@@ -123,6 +123,9 @@ class Intake:
         while part := dict(reversed(self._flows[-_FLOW_SLICE:])):
             # Only with its last part all of the batch has been received.
             calls = batch.calls if len(part) == len(self._flows) else 0
+            if not batch.is_started and self._attributor.is_known(part):
+                self._attributor.start_batch()
+                batch.is_started = True
             if self._is_late():
                 self._attributor.fold(part, calls)
             else:

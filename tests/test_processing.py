@@ -74,8 +74,9 @@ class Stage:
     ) -> None:
         aggregator = Aggregator(["process", "flow"], [], 100)
         self.table = FlowTable(5, 5)
+        self.stale_flows = StaleFlows()
         self.attributor = Attributor(
-            Resolver(), StaleFlows(), executor, self.table, hold=60, cpu_budget=1, max_pending=5
+            Resolver(), self.stale_flows, executor, self.table, hold=60, cpu_budget=1, max_pending=5
         )
         counter = BatchCounter(self.table, self.attributor.start_batch, time.monotonic)
         self.handoff = Handoff(counter, waits=waits)
@@ -187,6 +188,22 @@ async def test_the_sum_is_exact_while_packets_of_pending_flows_gather(
     assert pending[:3] == sorted(pending[:3])
     assert len(set(pending[:3])) == 3
     assert pending[-1] == 0
+
+
+async def test_flows_that_became_known_after_they_were_counted_are_pending_after_an_event(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, waits=False)
+    known = [flow for flow in FLOWS[: stage.table.max_flows] if flow.local_port % 2]
+    batches = aiter(stage.handoff)
+    for _ in range(2):
+        stage.handoff.offer(make_packets(stage.table))
+    await stage.intake.ingest(await anext(batches))
+    await stage.attributor.resolve_pending()
+    stage.stale_flows.ingest_before_drain(lambda: stage.stale_flows.add_all(known))
+    await stage.intake.ingest(await anext(batches))
+    stats = stage.attributor.drain_stats()
+    assert (stats.pending_flows, stats.pending_bytes) == (len(known), SIZE * len(known))
 
 
 async def test_a_window_ends_in_time_while_earlier_ones_are_published(

@@ -1,8 +1,9 @@
 """The flows whose cached attributions may be wrong by now, from the ledger to the flow cache.
 
 The ledger adds flows from whichever thread ingests its events; the attributor drains them, each
-once, before it uses its cache. A drain first has the ledger ingest the events that have happened
-until then, so that no packet is attributed by a cached answer that an earlier event invalidated.
+once, before it uses its cache. Before packets are attributed by cached answers, a drain first has
+the ledger ingest the events that have happened until then, so that no answer is used that an
+earlier event invalidated.
 
 The number of flows is bounded. Beyond the bound a drain reports EVERY_FLOW: the flow cache must be
 emptied. That costs lookups and never a wrong owner.
@@ -34,7 +35,7 @@ class StaleFlows:
         self._ingest_events: Callable[[], None] | None = None
 
     def ingest_before_drain(self, ingest_events: Callable[[], None]) -> None:
-        """Call `ingest_events` at the beginning of each drain; it adds what is stale by then.
+        """Call `ingest_events` at the beginning of a drain; it adds what is stale by then.
 
         It must not take long: the event loop waits for it.
         """
@@ -54,9 +55,12 @@ class StaleFlows:
             if len(self._flows) > self._max_flows:
                 self._overflow()
 
-    def drain(self) -> Collection[FlowKey] | Literal[_Overflow.EVERY_FLOW]:
-        """Return the flows that were added since the last drain; EVERY_FLOW after an overflow."""
-        if self._ingest_events is not None:
+    def drain(self, *, ingest: bool = True) -> Collection[FlowKey] | Literal[_Overflow.EVERY_FLOW]:
+        """Return the flows that were added since the last drain; EVERY_FLOW after an overflow.
+
+        Without `ingest` they are those of the events that were ingested before.
+        """
+        if ingest and self._ingest_events is not None:
             self._ingest_events()
         with self._lock:
             flows, self._flows = self._flows, {}

@@ -15,8 +15,8 @@ from hogpipe.model import CaptureCounts, Tally
 class BatchCounter:
     """For any thread, one batch at a time.
 
-    `start_batch` is called before packets are counted: it takes in what has changed on the host
-    until then. `clock` returns the seconds of the table's clock.
+    `start_batch` is called before packets of known flows are counted: it takes in what has changed
+    on the host until then. `clock` returns the seconds of the table's clock.
     """
 
     def __init__(
@@ -34,8 +34,10 @@ class BatchCounter:
             self._counts.add(batch.counts)
             batch.counts = CaptureCounts()
             if batch.rows is not None:
-                self._start_batch()
                 assert not batch.flows
+                batch.is_started = self._table.may_be_known(batch.rows)
+                if batch.is_started:
+                    self._start_batch()
                 batch.flows = self._table.count(batch.rows, self._clock())
                 batch.calls = self._table.calls
                 batch.rows = None

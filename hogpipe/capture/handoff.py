@@ -31,6 +31,7 @@ def merge_batches(older: FlowBatch, newer: FlowBatch, max_flows: int) -> Tally:
     """
     older.time_ns = max(older.time_ns, newer.time_ns)
     older.calls = newer.calls
+    older.is_started = older.is_started and newer.is_started
     overflowed = Tally()
     flows = older.flows
     for key, delta in newer.flows.items():

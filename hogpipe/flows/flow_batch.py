@@ -20,6 +20,9 @@ class FlowBatch(msgspec.Struct):
     counts: CaptureCounts = msgspec.field(default_factory=CaptureCounts)
     calls: int = 0
     """The number of calls of `FlowTable.count` with which `flows` came out, and those before."""
+    is_started: bool = True
+    """Whether what has changed on the host was taken in before the packets of `flows` were counted.
+    Not where all flows were unknown then; it must be before one of them is attributed as known."""
     time_ns: int = 0
     """The time of the newest packet, nanoseconds since the epoch."""
     owned: FlowSums | None = None

@@ -114,7 +114,7 @@ class SlotUse:
         self._max_flows, self._max_unowned = max_flows, max_unowned
         self.is_sum: Flags = np.zeros(0, np.bool_)
         """Whether a slot is that of a sum of flows, to which no attribution belongs."""
-        self._is_judged: Flags = np.zeros(0, np.bool_)
+        self.is_judged: Flags = np.zeros(0, np.bool_)
         """Whether the attribution of a flow is known, be it that it has no owner."""
         self._flows = self._unjudged = 0
         """The number of flows that have slots, and of those without an attribution."""
@@ -129,14 +129,14 @@ class SlotUse:
 
     def fit(self, size: int) -> None:
         """Give all columns `size` rows."""
-        self.is_sum, self._is_judged = resize(self.is_sum, size), resize(self._is_judged, size)
+        self.is_sum, self.is_judged = resize(self.is_sum, size), resize(self.is_judged, size)
         self.used_at, self.ids = resize(self.used_at, size), resize(self.ids, size)
 
     def start(self, slots: Integers, now: float) -> None:
         """Set the columns of new slots, which are those of flows without an attribution."""
         self._flows += len(slots)
         self._unjudged += len(slots)
-        self.is_sum[slots] = self._is_judged[slots] = False
+        self.is_sum[slots] = self.is_judged[slots] = False
         self.used_at[slots] = now
         self.ids[slots] = np.arange(self._next_id, self._next_id + len(slots))
         self._next_id += len(slots)
@@ -149,14 +149,14 @@ class SlotUse:
 
     def judge(self, slots: Integers | int) -> None:
         """Record that the attributions of distinct flows are known."""
-        self._unjudged -= int(np.count_nonzero(~self._is_judged[slots]))
-        self._is_judged[slots] = True
+        self._unjudged -= int(np.count_nonzero(~self.is_judged[slots]))
+        self.is_judged[slots] = True
 
     def free(self, slots: Integers) -> None:
         """Record that these slots are free."""
         are_flows = ~self.is_sum[slots]
         self._flows -= int(np.count_nonzero(are_flows))
-        self._unjudged -= int(np.count_nonzero(are_flows & ~self._is_judged[slots]))
+        self._unjudged -= int(np.count_nonzero(are_flows & ~self.is_judged[slots]))
 
     def find_oldest(self, stays: Flags) -> Integers:
         """Return all slots but those that stay; the one that was used longest ago comes first."""

@@ -183,6 +183,11 @@ class FlowTable:
         with self.lock:
             return split_at_syns(rows, rows.opened & ~self._lanes.is_certain[rows.slots])
 
+    def may_be_known(self, rows: PacketRows) -> bool:
+        """Return whether one of these flows has had an attribution, be it to no owner."""
+        with self.lock:
+            return bool(self._use.is_judged.take(rows.slots).any())
+
     def count(self, rows: PacketRows, now: float) -> dict[FlowKey, FlowDelta]:
         """Count the packets on open lanes, which came in `now`; return those of other flows."""
         with self.lock:

@@ -21,6 +21,13 @@ def test_a_drain_includes_what_the_producer_ingests_at_its_beginning() -> None:
     assert stale.drain() == [make_flow(1)]
 
 
+def test_a_drain_without_ingestion_returns_what_was_ingested_before() -> None:
+    stale = StaleFlows()
+    stale.ingest_before_drain(lambda: stale.add(make_flow(1)))
+    stale.add(make_flow(2))
+    assert stale.drain(ingest=False) == [make_flow(2)]
+
+
 def test_beyond_the_bound_every_flow_is_stale_until_the_next_drain() -> None:
     stale = StaleFlows(max_flows=2)
     stale.add_all(make_flow(port) for port in range(3))

@@ -208,6 +208,24 @@ async def test_packets_of_known_flows_are_counted_without_waking_the_loop() -> N
     assert table.drain().counters.sum(axis=0).tolist() == [300, 3, 0, 0]
 
 
+async def test_a_batch_of_unknown_flows_is_counted_without_a_start() -> None:
+    table = FlowTable(100, 100)
+    starts: list[int] = []
+    counter = BatchCounter(table, lambda: starts.append(1), lambda: 0.0)
+    handoff = Handoff(counter, waits=False, depth=1)
+    for numbers in ([1], [2, 3], [1, 2]):
+        handoff.offer(packets(table, *numbers))
+    batches = aiter(handoff)
+    merged = await anext(batches)
+    assert (starts, merged.is_started) == ([], False)
+    table.receive(merged.flows, 0.0)
+    table.open_lane(flow(1), exact(NGINX), due_at=0.0)
+    handoff.offer(packets(table, 1, 4))
+    handoff.offer(packets(table, 4))
+    merged = await anext(batches)
+    assert (starts, merged.is_started) == ([1], False)
+
+
 async def test_what_has_changed_on_the_host_is_taken_in_before_packets_are_counted() -> None:
     table = FlowTable(100, 100)
     stale: list[FlowKey] = []

@@ -178,6 +178,7 @@ class Stage:
             is_replay=is_replay,
         )
         self._has_lanes = has_lanes
+        self._is_started = True
 
     def pass_on(self, flows: Mapping[FlowKey, FlowDelta]) -> None:
         """Count packets, and ingest those that the table does not count."""
@@ -185,16 +186,21 @@ class Stage:
 
     def count(self, flows: Mapping[FlowKey, FlowDelta]) -> dict[FlowKey, FlowDelta]:
         """Count packets; return those that the table does not count."""
+        rows = rows_of(self.table, flows, self.clock.now)
         with self.table.lock:
-            self.attributor.start_batch()
+            self._is_started = self.table.may_be_known(rows)
+            if self._is_started:
+                self.attributor.start_batch()
             if not self._has_lanes:
                 self.table.close_lanes(flows)
-            held = self.table.count(rows_of(self.table, flows, self.clock.now), self.clock.now)
+            held = self.table.count(rows, self.clock.now)
         self._collect()
         return held
 
     def ingest_held(self, flows: Mapping[FlowKey, FlowDelta]) -> None:
         """Ingest packets that the table did not count."""
+        if not self._is_started and self.attributor.is_known(flows):
+            self.attributor.start_batch()
         self.attributor.ingest_part(flows)
 
     def pass_packets(self, *flows: FlowKey, first: float, last: float, size: int = 1) -> None:

@@ -139,9 +139,14 @@ class Attributor:
         """Take in what has changed on the host until now: before packets are counted.
 
         Safe from any thread. What the table does not count of them may then be passed to
-        `ingest_part` and `fold`, a part at a time.
+        `ingest_part` and `fold`, a part at a time. Packets of unknown flows alone may be counted
+        and passed on without that, as no attribution is used for them: as long as none `is_known`.
         """
         self._known.start_batch()
+
+    def is_known(self, flows: Iterable[FlowKey]) -> bool:
+        """Return whether one of `flows` is known."""
+        return any(self._cache.get(flow) is not None for flow in flows)
 
     def ingest_part(self, flows: Mapping[FlowKey, FlowDelta], calls: int | None = None) -> None:
         """Ingest a part of the batch that was started; `calls` as for `FlowTable.receive`."""
@@ -347,13 +352,16 @@ class Attributor:
         for flow, *_others in questions:
             asked.setdefault(flow, ())
         found, cpu_seconds = await self._runner.resolve(asked)
-        self._known.drain_stale_flows()
         now = self._clock()
         self._adapt_pace(batch, found, cpu_seconds, now)
         self._rechecks.answered(questions, cpu_seconds * len(questions) / len(asked), now)
         for start in range(0, len(batch), _SLICE):
             part = batch[start : start + _SLICE]
             self._stop_gathering(part)
+            # What came in since the lookup began may be of another owner, by a later event. Where
+            # nothing did, the event is ingested before the next packet is counted.
+            ingest = any(pending.has_later_pieces for pending in part)
+            self._known.drain_stale_flows(ingest=ingest)
             for pending in part:
                 self._conclude(pending, found.get(pending.flow), now, is_last=is_last)
             await asyncio.sleep(0)
@@ -423,6 +431,8 @@ class Attributor:
         self._stop_gathering(flows)
         asked = [(pending, pending.spans_to_recall()) for pending in flows]
         unknown = [(pending.flow, span) for pending, spans in asked for span in spans]
+        if unknown:
+            self._known.drain_stale_flows()  # so that what happened until now is recorded
         recalled = iter(self._resolver.recall(unknown) if unknown else ())
         for pending, spans in asked:
             owners = list(islice(recalled, len(spans)))

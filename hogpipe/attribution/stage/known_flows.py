@@ -63,10 +63,13 @@ class KnownFlows:
         if self._owners is not None:
             self._owners.poll()
 
-    def drain_stale_flows(self) -> None:
-        """Take the flows that the ledger has invalidated off the fast lane and out of the cache."""
+    def drain_stale_flows(self, *, ingest: bool = True) -> None:
+        """Take the flows that the ledger has invalidated off the fast lane and out of the cache.
+
+        See `StaleFlows.drain` for `ingest`.
+        """
         with self._table.lock:
-            stale = self._stale_flows.drain()
+            stale = self._stale_flows.drain(ingest=ingest)
             if stale is EVERY_FLOW:
                 self.cache.invalidate_all()
             elif stale:

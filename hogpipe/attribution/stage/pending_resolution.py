@@ -105,6 +105,11 @@ class PendingResolution(msgspec.Struct, eq=False, gc=False):
         """Whether further traffic before the next lookup is added to the last piece."""
         return self.pieces is not None and len(self.pieces) - self.asked >= _MAX_PIECES
 
+    @property
+    def has_later_pieces(self) -> bool:
+        """Whether traffic came in after the last lookup began."""
+        return self.pieces is not None and len(self.pieces) > self.asked
+
     def add(self, delta: FlowDelta) -> None:
         """Add traffic that came in while the flow was pending."""
         if self.pieces is None:

@@ -426,6 +426,92 @@ async def test_bytes_of_a_flow_invalidated_during_its_lookup_are_looked_up_again
     assert stage.drain() == [(FLOW, 5, exact(CURL))]
 
 
+class Changes:
+    """Events that make FLOW stale once they are ingested; `ingestions` counts when they were."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.have_happened = False
+        self.ingestions = 0
+        self._stale_flows = stage.stale_flows
+        stage.stale_flows.ingest_before_drain(self._ingest)
+
+    def _ingest(self) -> None:
+        self.ingestions += 1
+        if self.have_happened:
+            self._stale_flows.add(FLOW)
+
+
+async def test_events_are_ingested_before_the_next_packet_where_none_came_during_a_lookup(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    changes = Changes(stage)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.resolver.gate.clear()
+    stage.ingest(FLOW, size=10)
+    lookup = asyncio.create_task(stage.next_lookup())
+    await stage.resolver.calls.get()
+    changes.have_happened = True
+    stage.resolver.gate.set()
+    await lookup
+    assert stage.drain() == [(FLOW, 10, exact(NGINX))]
+    assert changes.ingestions == 0
+    stage.resolver.answers[FLOW] = exact(CURL)
+    stage.ingest(FLOW, size=5)
+    assert changes.ingestions == 1
+    await stage.next_lookup()
+    assert stage.drain() == [(FLOW, 5, exact(CURL))]
+
+
+async def test_events_during_a_lookup_are_ingested_where_packets_came_in_meanwhile(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    changes = Changes(stage)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.resolver.gate.clear()
+    stage.ingest(FLOW, size=10)
+    lookup = asyncio.create_task(stage.next_lookup())
+    await stage.resolver.calls.get()
+    changes.have_happened = True
+    stage.ingest(FLOW, size=5)
+    assert changes.ingestions == 0
+    stage.resolver.gate.set()
+    await lookup
+    assert stage.drain() == [(FLOW, 10, exact(NGINX))]
+    stage.resolver.answers[FLOW] = exact(CURL)
+    await stage.next_lookup()
+    assert stage.drain() == [(FLOW, 5, exact(CURL))]
+
+
+async def test_packets_that_were_counted_before_their_flow_was_known_are_looked_up_after_an_event(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    changes = Changes(stage)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    first, second = (stage.count({FLOW: make_delta((size, 1))}) for size in (10, 5))
+    stage.ingest_held(first)
+    await stage.next_lookup()
+    changes.have_happened = True
+    assert changes.ingestions == 0
+    stage.ingest_held(second)
+    stage.resolver.answers[FLOW] = exact(CURL)
+    await stage.next_lookup()
+    assert stage.drain() == [(FLOW, 10, exact(NGINX)), (FLOW, 5, exact(CURL))]
+
+
+async def test_events_are_ingested_before_owners_are_recalled(executor: ThreadPoolExecutor) -> None:
+    stage = Stage(executor)
+    stage.stale_flows.ingest_before_drain(
+        lambda: stage.resolver.recalled.update({FLOW: exact(NGINX)})
+    )
+    stage.ingest(FLOW, size=10)
+    assert stage.resolver.recalled == {}
+    stage.ingest(FLOW, size=5, opened=True)
+    assert stage.drain() == [(FLOW, 10, exact(NGINX))]
+
+
 async def test_bytes_that_come_in_during_a_lookup_get_its_owner(
     executor: ThreadPoolExecutor,
 ) -> None:
