@@ -21,6 +21,7 @@ Below all of them:
     files.py       files that a configuration names, which may be FIFOs
     bounded_cache.py  values that recur in each window
     text.py        untrusted text, escaped for logs and terminals
+    threads.py     threads that go on after what is raised in them
     terminal.py    the output streams of the command line, which escape such text
     logs.py        the lines of the log: text or JSON, with times
     signals.py     what a signal does, from the first line of the program on

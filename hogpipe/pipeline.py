@@ -28,14 +28,16 @@ How a run ends
     captured is in a record, whatever ends the run and however long that takes (processing.py).
 
 What may fail
-    `open` raises what the source raises, and leaves nothing open. A source that breaks off raises
-    from `run` after all that it captured has been delivered. A failing sink concerns only itself.
+    `open` raises what the source raises, and leaves nothing open. A source that breaks off, for
+    whatever reason, raises from `run` after all that it captured has been delivered. A lookup that
+    fails is retried, and so is the refresh of descriptions. A failing sink concerns only itself.
 """
 
 import asyncio
+import logging
 import socket
 import time
-from collections.abc import Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 
 from hogpipe.attribution.stage.attributor import Attributor
@@ -46,6 +48,7 @@ from hogpipe.config.settings import Settings
 from hogpipe.delivery.dispatch import Dispatcher
 from hogpipe.enrichment.process_refresh import ProcessRefresher
 from hogpipe.enrichment.service_port_refresh import ServicePortRefresher
+from hogpipe.errors import CaptureError, HogpipeError
 from hogpipe.factory import (
     FIRST_TABLE_NS,
     AggregatorFactory,
@@ -68,11 +71,15 @@ from hogpipe.records.summary import Summary
 from hogpipe.run_requests import StopRequest
 from hogpipe.security.rights import Role
 from hogpipe.security.run_threads import RunThreads
+from hogpipe.text import describe_error
+
+log = logging.getLogger(__name__)
 
 # A stop must not take two seconds: the sinks get this long, and a little more to close
 # (delivery/isolation.py).
 _DRAIN_SECONDS = 1.0
 _CLOSE_SECONDS = 0.2  # for a lookup that still runs
+_REFRESH_RETRY_SECONDS = 1.0
 # Most flows of a replay have no socket, and take columns only: some 250 bytes.
 _REPLAY_SHARE = 8
 _PENDING_SHARE = 4  # a pending flow takes more memory than a cached one, and is pending for seconds
@@ -291,9 +298,14 @@ class Pipeline:
         return await self._reconfigurer.take_over(settings)
 
     def _capture(self) -> None:
-        """Run the source (capture thread)."""
+        """Run the source (capture thread). Raises HogpipeError, whatever it fails with."""
         try:
             self._source.run(self._handoff.offer)
+        except HogpipeError:
+            raise
+        except BaseException as error:
+            log.debug("where the capture failed", exc_info=error)
+            raise CaptureError(f"the capture broke off: {describe_error(error)}") from error
         finally:
             self._handoff.end()
 
@@ -302,8 +314,8 @@ class Pipeline:
         if not self._source.live:
             return []
         return [
-            self._refresher.run(),
-            self._ports.run(lambda: self._aggregator.needs_service_ports),
+            _keep_refreshing(self._refresher.run),
+            _keep_refreshing(lambda: self._ports.run(lambda: self._aggregator.needs_service_ports)),
         ]
 
     def _use_service_ports(self, ports: ServicePorts) -> None:
@@ -337,3 +349,18 @@ class Pipeline:
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await asyncio.shield(closing)
+
+
+async def _keep_refreshing(run: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Await `run`, until cancelled; if it raises, descriptions get old, and it is called again."""
+    last = ""
+    while True:
+        try:
+            await run()
+        except Exception as error:
+            text = describe_error(error)
+            if text != last:
+                last = text
+                log.warning("descriptions of processes and ports are not current now: %s", text)
+                log.debug("where reading them failed", exc_info=error)
+            await asyncio.sleep(_REFRESH_RETRY_SECONDS)

@@ -91,11 +91,19 @@ class Source:
 
     live = True
 
-    def __init__(self, chance: random.Random, *, closes_windows: bool, breaks_after: int) -> None:
+    def __init__(
+        self,
+        chance: random.Random,
+        *,
+        closes_windows: bool,
+        breaks_after: int,
+        error: type[BaseException] = CaptureError,
+    ) -> None:
         self.closes_windows = closes_windows
         self.offered = Tally()
         self._chance = chance
         self._breaks_after = breaks_after
+        self._error = error
         self._stopping = threading.Event()
         self._regrouping = threading.Event()
         self.table: FlowTable | None = None
@@ -119,7 +127,7 @@ class Source:
                 break
         offer(self._make_batch(last=True))
         if not self._stopping.is_set():
-            raise CaptureError("broken")
+            raise self._error("broken")
 
     def _make_batch(self, *, last: bool) -> FlowBatch:
         chance, now = self._chance, time.time_ns()
@@ -317,15 +325,20 @@ def test_batches_offered_while_the_configuration_changes_are_recorded(
 
 
 @settings(max_examples=8)
-@given(st.integers(0, 2**32), st.booleans(), st.integers(0, 40))
+@given(
+    st.integers(0, 2**32),
+    st.booleans(),
+    st.integers(0, 40),
+    st.sampled_from([CaptureError, ValueError, SystemExit]),
+)
 def test_batches_offered_until_a_source_breaks_off_are_recorded(
-    seed: int, closes_windows: bool, breaks_after: int
+    seed: int, closes_windows: bool, breaks_after: int, error: type[BaseException]
 ) -> None:
     chance = random.Random(seed)
-    source = Source(chance, closes_windows=closes_windows, breaks_after=breaks_after)
+    source = Source(chance, closes_windows=closes_windows, breaks_after=breaks_after, error=error)
     with TemporaryDirectory() as name:
         folder = Path(name)
-        with pytest.raises(CaptureError):
+        with pytest.raises(CaptureError, match="broken"):
             run_until(folder, source, Resolver(chance), hold=0.1, stops=[])
         records = read_records(folder / "records.jsonl")
     assert_all_is_recorded(records, source.offered)

@@ -21,6 +21,7 @@ from hogpipe.linux.bpf.maps import RingBuffer
 from hogpipe.linux.bpf.process_events import ProcessEvent, decode_process_events
 from hogpipe.linux.clocks import boot_clock
 from hogpipe.linux.process_starts import ProcessStarts
+from hogpipe.threads import keep_running
 
 _NICE = -15  # the thread works for a fraction of a millisecond at a time, and late is too late
 
@@ -64,7 +65,9 @@ class ProcessWatch:
         except BaseException:
             self._ring.close()
             raise
-        self._thread = threading.Thread(target=self._run, name="processes", daemon=True)
+        self._thread = threading.Thread(
+            target=keep_running, args=(self._run,), name="processes", daemon=True
+        )
         try:
             self._thread.start()
         except BaseException:

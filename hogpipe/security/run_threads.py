@@ -6,12 +6,12 @@ first, as a library needs it; `start_threads` starts them with what their role t
 
 import asyncio
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
 from hogpipe.linux.credentials import limit_capabilities
 from hogpipe.security.rights import Need, Role, select_capabilities
+from hogpipe.threads import SerialExecutor
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +20,9 @@ class RunThreads:
 
     limit: Mapping[Role, Callable[[], None]]
     """What a thread of a role calls once it has what only the start takes."""
-    capture: ThreadPoolExecutor = field(default_factory=lambda: _make_executor(Role.CAPTURE))
-    lookup: ThreadPoolExecutor = field(default_factory=lambda: _make_executor(Role.LOOKUP))
-    refresh: ThreadPoolExecutor = field(default_factory=lambda: _make_executor(Role.REFRESH))
+    capture: SerialExecutor = field(default_factory=lambda: _make_executor(Role.CAPTURE))
+    lookup: SerialExecutor = field(default_factory=lambda: _make_executor(Role.LOOKUP))
+    refresh: SerialExecutor = field(default_factory=lambda: _make_executor(Role.REFRESH))
 
     @classmethod
     def plain(cls) -> "RunThreads":
@@ -30,7 +30,7 @@ class RunThreads:
         return cls(dict.fromkeys(Role, _keep_all))
 
     @property
-    def executors(self) -> Mapping[Role, ThreadPoolExecutor]:
+    def executors(self) -> Mapping[Role, SerialExecutor]:
         """The executors by role."""
         return {Role.CAPTURE: self.capture, Role.LOOKUP: self.lookup, Role.REFRESH: self.refresh}
 
@@ -61,8 +61,8 @@ def start_threads(needs: list[Need]) -> RunThreads:
     return threads
 
 
-def _make_executor(role: Role) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, str(role))
+def _make_executor(role: Role) -> SerialExecutor:
+    return SerialExecutor(str(role))
 
 
 def _keep_all() -> None:

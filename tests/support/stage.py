@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 
 from hogpipe.attribution.resolver import FlowsInSpans, Resolution
 from hogpipe.attribution.stage.attributor import Attributor
@@ -38,7 +38,7 @@ class ScriptedResolver:
     def __init__(self) -> None:
         self.answers: dict[FlowKey, Attribution] = {}
         self.inferences: dict[FlowKey, Attribution] = {}
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.gate = threading.Event()
         self.gate.set()
         self.asked: list[list[FlowKey]] = []
@@ -145,7 +145,7 @@ class Stage:
 
     def __init__(
         self,
-        executor: ThreadPoolExecutor,
+        executor: Executor,
         *,
         hold: float = 2.0,
         cpu_budget: float = 1.0,

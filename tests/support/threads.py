@@ -1,5 +1,6 @@
 """A process whose sockets are not in the fd table of its first thread."""
 
+import ctypes
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -68,3 +69,9 @@ def threaded_process(kind: str, port: int) -> Iterator[ThreadedProcess]:
         yield ThreadedProcess(process)
         assert process.stdin is not None
         process.stdin.close()
+
+
+def raise_in(ident: int, kind: type[BaseException]) -> None:
+    """Raise an exception in another thread, at the next line of Python that it runs."""
+    set_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    assert set_exception(ctypes.c_ulong(ident), ctypes.py_object(kind)) == 1

@@ -16,6 +16,11 @@ this lock, so that a process that exits soon after is known.
 One lock is held while events are ingested and while a lookup runs. A backlog is ingested in parts,
 and the lock is fair, so that no thread waits for it longer than some milliseconds.
 
+What may fail
+-------------
+A part that cannot be ingested counts as lost events: a snapshot confirms the sockets again. The
+threads go on (`keep_running`).
+
 Known limits: packets captured while the wall clock is stepped may be matched to the wrong time.
 """
 
@@ -32,6 +37,7 @@ from hogpipe.attribution.ledger.event_owners import EventOwners
 from hogpipe.attribution.ledger.event_reader import EventReader
 from hogpipe.attribution.ledger.fair_lock import FairLock
 from hogpipe.attribution.ledger.ledger import Ledger
+from hogpipe.attribution.ledger.socket_events import EventBlock
 from hogpipe.attribution.resolver import FlowsInSpans
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.enrichment.process_watch import ProcessWatch
@@ -49,6 +55,7 @@ from hogpipe.model import (
     Span,
 )
 from hogpipe.protocols import NANOSECONDS
+from hogpipe.threads import keep_running
 
 # Seconds from the first event to the ingestion of those until then, if no lookup comes before.
 _LONGEST_PAUSE, _SHORTEST_PAUSE = 0.3, 0.01
@@ -236,14 +243,23 @@ class KernelLedger:
             self._ledger.record_loss(*loss)
 
     def _ingest_part(self) -> int:
-        now = self._clock()
         block = self._events.take_part()
+        try:
+            self._ingest_block(block)
+        except BaseException:
+            # What it reports is lost, as if the ring buffer had been full.
+            self._lost_ns = boot_clock()
+            self._ledger.record_loss(min(block.boot_ns, default=self._lost_ns), self._lost_ns)
+            raise
+        return len(block)
+
+    def _ingest_block(self, block: EventBlock) -> None:
+        now = self._clock()
         if block.tcp_events >= _MANY_TCP_EVENTS:
             self._ledger.ingest_block(block, self._owners.find_each(block, now), now)
         else:
             for event in block:
                 self._ledger.ingest(event, self._owners.find(event, now), now)
-        return len(block)
 
 
 def next_pause(pause: float, ingested: int) -> float:
@@ -271,7 +287,9 @@ class _IngestThread:
         self._limit_rights = limit_rights
         self._stopped = False
         self._stop_read_fd, self._stop_write_fd = os.pipe2(os.O_CLOEXEC)
-        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self._thread = threading.Thread(
+            target=keep_running, args=(self._run,), name="ledger", daemon=True
+        )
         try:
             self._thread.start()
         except BaseException:

@@ -62,7 +62,10 @@ class LookupRunner:
     async def resolve(self, flows: FlowSpans) -> tuple[dict[FlowKey, Resolution], float]:
         """Return the resolutions of one lookup, none if it failed, and its CPU seconds."""
         loop = asyncio.get_running_loop()
-        outcome = await loop.run_in_executor(self._executor, self._resolve_blocking, flows)
+        try:
+            outcome = await loop.run_in_executor(self._executor, self._resolve_blocking, flows)
+        except RuntimeError as error:  # something ended the call (threads.py)
+            outcome = _Outcome({}, error, 0.0, self._resolver_counts)
         if outcome.error is not None:
             self._count_failure(outcome.error)
         self._is_failing = outcome.error is not None

@@ -142,7 +142,7 @@ class EbpfSource:
                     self._regrouping = None
                 _end_epoch(reader, windows, offer, regrouping)
             _end_epoch(reader, windows, offer, last=True)
-        except Exception as error:
+        except BaseException as error:
             # What was offered of this window becomes records, whatever failed.
             offer(FlowBatch(closed_window=windows.close(time.time_ns(), last=True), is_last=True))
             if isinstance(error, OSError):

@@ -78,11 +78,14 @@ class LiveSource:
             self._first_packets = CapturedPackets()
             while not self._stop.is_set():
                 self._iterate(offer)
-            self._captures.wait_for_last_frames(self._captures.indices())
-            self._captures.read_rest_of_all(last)
         finally:
-            self._release(last)
-            self._offer(last, offer)
+            # Also where an iteration has failed: the rings have frames that the kernel counted.
+            try:
+                self._captures.wait_for_last_frames(self._captures.indices())
+                self._captures.read_rest_of_all(last)
+            finally:
+                self._release(last)
+                self._offer(last, offer)
 
     def close(self) -> None:
         """Close all handles; see PacketSource."""
@@ -111,11 +114,13 @@ class LiveSource:
         ready = self._captures.wait(self._seconds_until_due())
         started = time.thread_time()
         captured = CapturedPackets()
-        self._follower.follow(ready, captured)
-        failed = self._captures.read_ready(ready, captured)
-        self._follower.close_failed(failed, captured)
-        packets = captured.counts.captured.packets
-        self._offer(captured, offer)
+        try:
+            self._follower.follow(ready, captured)
+            failed = self._captures.read_ready(ready, captured)
+            self._follower.close_failed(failed, captured)
+        finally:
+            packets = captured.counts.captured.packets
+            self._offer(captured, offer)
         self._wire_table.evict(self._clock())
         if packets < BATCH_FRAMES:
             cpu_seconds = time.thread_time() - started

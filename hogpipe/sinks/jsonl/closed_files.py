@@ -21,6 +21,7 @@ from pathlib import Path
 from hogpipe.sinks.jsonl.line_file import sync_folder
 from hogpipe.sinks.jsonl.rotation import COMPRESSED, UNFINISHED, format_closed, parse_closed
 from hogpipe.text import printable
+from hogpipe.threads import keep_running
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,9 @@ class ClosedFileWorker:
         with self._lock:
             self._requested = True
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="closed", daemon=True)
+                self._thread = threading.Thread(
+                    target=keep_running, args=(self._run,), name="closed", daemon=True
+                )
                 self._thread.start()
 
     def close(self, seconds: float) -> None:

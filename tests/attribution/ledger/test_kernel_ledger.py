@@ -19,6 +19,7 @@ from support.running import wait_until
 from support.shortage import few_descriptors
 
 from hogpipe.attribution.ledger.kernel_ledger import KernelLedger, next_pause
+from hogpipe.attribution.ledger.socket_events import EventBlock
 from hogpipe.attribution.ledger.socket_snapshot import read_sockets, with_owners
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError
@@ -336,6 +337,31 @@ def test_the_thread_ingests_events_without_a_lookup(ledger: KernelLedger) -> Non
     before = ledger.counts().events
     socket.create_server(("127.0.0.1", 0)).close()
     wait_until(lambda: ledger.counts().events > before)
+
+
+def test_events_that_cannot_be_ingested_count_as_lost_and_the_thread_goes_on(
+    ledger: KernelLedger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    errors = [OSError(24, "Too many open files"), OSError(24, "Too many open files"), SystemExit()]
+    ingest = ledger._ingest_block
+
+    def fail(block: EventBlock) -> None:
+        if errors:
+            raise errors.pop()
+        ingest(block)
+
+    ledger.ingest_snapshot([])
+    assert not ledger._ledger.needs_snapshot
+    monkeypatch.setattr(ledger, "_ingest_block", fail)
+    while errors:
+        left = len(errors)
+        socket.create_server(("127.0.0.1", 0)).close()
+        wait_until(lambda left=left: len(errors) < left)  # type: ignore[misc]
+    before = ledger.counts().events
+    socket.create_server(("127.0.0.1", 0)).close()
+    wait_until(lambda: ledger.counts().events > before)
+    assert ledger._ledger.needs_snapshot
+    assert "the thread ledger failed and is started again: SystemExit" in caplog.text
 
 
 def test_without_descriptors_nothing_stays_open_or_attached() -> None:

@@ -25,6 +25,7 @@ from hogpipe.model import (
     User,
     fold_key,
 )
+from hogpipe.threads import SerialExecutor
 
 CURL = replace(NGINX, pid=77, command="curl")
 ONLY_USER = Attribution(Quality.NONE, None, User(33, "www-data"))
@@ -1141,7 +1142,11 @@ async def test_a_cancelled_lookup_ends_before_the_next_begins() -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [OSError(5, "Input/output error", "/proc/net/tcp"), ValueError("odd row in /proc/net/tcp")],
+    [
+        OSError(5, "Input/output error", "/proc/net/tcp"),
+        ValueError("odd row in /proc/net/tcp"),
+        MemoryError("/proc/net/tcp"),
+    ],
 )
 async def test_a_failing_resolver_is_logged_once_and_its_flows_are_pending_until_hold(
     executor: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture, error: Exception
@@ -1158,6 +1163,21 @@ async def test_a_failing_resolver_is_logged_once_and_its_flows_are_pending_until
     assert "/proc/net/tcp" in caplog.text
     counts = stage.attributor.drain_stats()
     assert (counts.batches, counts.failed_batches) == (3, 3)
+
+
+async def test_a_lookup_whose_thread_is_ended_has_failed_and_is_retried() -> None:
+    executor = SerialExecutor("lookup")
+    stage = Stage(executor)
+    stage.resolver.error = SystemExit()
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.ingest(FLOW)
+    await stage.next_lookup()
+    stage.resolver.error = None
+    await stage.next_lookup()
+    executor.shutdown()
+    assert stage.drain() == [(FLOW, 1, exact(NGINX))]
+    counts = stage.attributor.drain_stats()
+    assert (counts.batches, counts.failed_batches) == (2, 1)
 
 
 async def test_bytes_beyond_the_bound_of_pending_flows_are_unattributed_and_counted(

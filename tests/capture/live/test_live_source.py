@@ -22,6 +22,8 @@ from support.namespaces import Namespace, namespace, require
 from support.running import PATIENCE, tcpdump
 from support.shortage import no_descriptors
 
+from hogpipe.capture.decode.wire_packets import CapturedPackets
+from hogpipe.capture.live.link_follower import LinkFollower
 from hogpipe.capture.live.live_source import LiveSource
 from hogpipe.capture.live.open_handles import LiveOptions
 from hogpipe.capture.pcap import BATCH_FRAMES, choose_timeout_ms
@@ -539,6 +541,36 @@ def test_all_that_is_in_the_ring_when_a_run_stops_is_counted(
     netns.call(capture)
     assert (offered.counts.captured.packets, offered.counts.kernel_dropped) == (count, 0)
     assert count > 2 * BATCH_FRAMES
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), SystemExit()], ids=repr)
+def test_what_was_captured_before_an_iteration_fails_is_counted_and_so_is_the_rest_of_the_ring(
+    netns: Namespace, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    count, offered = 200, Offered()
+
+    def send_datagrams() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for _ in range(count):
+                sender.sendto(bytes(64), ("127.0.0.1", 5003))
+
+    def fail(_follower: LinkFollower, _indices: object, captured: CapturedPackets) -> None:
+        if captured.counts.captured.packets:
+            send_datagrams()
+            raise error
+
+    def capture() -> None:
+        source = LiveSource(
+            LiveOptions(interfaces=["lo"], filter="udp port 5003"), make_table(), time.monotonic
+        )
+        source.open()
+        send_datagrams()
+        monkeypatch.setattr(LinkFollower, "close_failed", fail)
+        with pytest.raises(type(error)):
+            source.run(offered.take)
+
+    netns.call(capture)
+    assert (offered.counts.captured.packets, offered.counts.kernel_dropped) == (2 * count, 0)
 
 
 FLOOD = """
