@@ -1,30 +1,44 @@
-"""Which call of a sink blocks the event loop, and for how long it was blocked.
+"""Which code of a plugin blocks the event loop, and for how long it was blocked.
 
 In: calls of sinks, each awaited through a `WatchedCall`, which measures its steps: what runs on the
 loop between two awaits. Out: the place in the code where a step has been running for
-`BLOCKING_SECONDS`, reported by a thread while it still runs; and the time for which steps blocked
-the loop, by which `wait` extends the time limits of others.
+`BLOCKING_SECONDS`, reported by a thread while it still runs; and the time for which the loop was
+blocked, by which `wait` extends the time limits of others.
 
-A step that is only slow to get the CPU, or belongs to a suspended process, is no blocking one: the
-thread has to see it several times, or it has to use the CPU itself.
+Tasks and callbacks that a sink starts itself have no steps. So the thread also asks the loop for an
+answer (`_Heartbeat`) while that runs anything, and logs the place in a plugin where the loop is
+when no answer comes. At level debug the log has the stack of the loop's thread.
 
-Known limits: a task or callback that a sink starts itself is not watched. A step that holds the
-interpreter's lock, as some C code does, is reported when it has ended.
+Code that is only slow to get the CPU, or belongs to a suspended process, does not block: the thread
+has to see it several times, or it has to use the CPU itself.
+
+Known limit: what holds the interpreter's lock, as some C code does, is reported when it has ended,
+and only if it is a step of a call.
 """
 
 import asyncio
+import logging
+import selectors
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import partial
+from pathlib import Path
+from types import FrameType
 
 from hogpipe.sinks.plugin_errors import describe_place
+from hogpipe.text import printable
+from hogpipe.threads import keep_running
+
+log = logging.getLogger(__name__)
 
 BLOCKING_SECONDS = 1.0
 _POLL_SECONDS = 0.2
 _POLLS = 4  # that see a step before it counts as blocking
 _LONG_SECONDS = 0.05  # a step that counts for `blocked_seconds`
+_MAX_PLACES = 16  # that are logged
+_CALLERS = {__file__, asyncio.events.__file__, asyncio.base_events.__file__}
 
 OnBlocking = Callable[[str], None]
 """Called with the place in the code, in the thread of the watch or of the loop."""
@@ -35,15 +49,20 @@ class LoopWatch:
 
     def __init__(self) -> None:
         self.blocked_seconds = 0.0
-        """The time that long steps took, so far."""
+        """The time that long steps took, or the loop was without an answer, so far."""
         self._step: Step | None = None
-        self._loop_thread: int | None = None
+        self._loop_thread = 0
+        self._heartbeat: _Heartbeat | None = None
+        self._places: set[str] = set()
+        """Those of plugins, beside the steps, that are logged."""
         self._stopping = threading.Event()
 
     def start(self) -> None:
         """Start the thread."""
         self._loop_thread = threading.get_ident()
-        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+        self._heartbeat = _Heartbeat(asyncio.get_running_loop(), self._add_blocked)
+        watch = partial(keep_running, self._watch)
+        threading.Thread(target=watch, name="watch", daemon=True).start()
 
     def stop(self) -> None:
         """Have the thread end."""
@@ -83,21 +102,99 @@ class LoopWatch:
 
     def _watch(self) -> None:
         while not self._stopping.wait(_POLL_SECONDS):
-            step = self._step
-            if step is None:
-                continue
-            step.polls += 1
-            is_long = time.monotonic() - step.started >= BLOCKING_SECONDS
-            if is_long and step.polls >= _POLLS:
-                step.report(self._find_place())
+            if (step := self._step) is not None:
+                self._watch_step(step)
+            elif self._heartbeat is not None:
+                self._watch_loop(self._heartbeat)
 
-    def _find_place(self) -> str:
-        frame = sys._current_frames().get(self._loop_thread or 0)  # noqa: SLF001 - documented
+    def _watch_step(self, step: "Step") -> None:
+        step.polls += 1
+        is_long = time.monotonic() - step.started >= BLOCKING_SECONDS
+        if is_long and step.polls >= _POLLS:
+            step.report(describe_place(_list_calls(self._list_frames())))
+
+    def _watch_loop(self, heartbeat: "_Heartbeat") -> None:
+        frames = self._list_frames()
+        is_waiting = [frame.f_code.co_filename for frame in frames] == [selectors.__file__]
+        if heartbeat.poll(self.blocked_seconds, is_waiting=is_waiting):
+            self._report_loop(frames)
+
+    def _add_blocked(self, seconds: float) -> None:
+        self.blocked_seconds += seconds
+
+    def _report_loop(self, frames: Sequence[FrameType]) -> None:
+        calls = _list_calls(frames)
+        place = describe_place(calls)
+        if place in self._places or len(self._places) >= _MAX_PLACES:
+            return
+        self._places.add(place)
+        # Without a plugin it is the host that is slow, or what a window of very many flows takes.
+        log.log(
+            logging.ERROR if place else logging.INFO,
+            "%s the event loop%s, and so delays the whole run%s",
+            "a plugin blocks" if place else "something delays",
+            place,
+            "; make its blocking calls in a thread" if place else "",
+        )
+        stack = " > ".join(f"{printable(Path(file).name)}:{line}" for file, line in calls)
+        log.debug("the event loop is at: %s", stack)
+
+    def _list_frames(self) -> list[FrameType]:
+        """Return what the event loop has called, or a step of a call, the outermost first."""
+        frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 - documented
         frames = []
-        while frame is not None and frame.f_code.co_filename != __file__:
-            frames.append((frame.f_code.co_filename, frame.f_lineno))
+        while frame is not None and frame.f_code.co_filename not in _CALLERS:
+            frames.append(frame)
             frame = frame.f_back
-        return describe_place(reversed(frames))
+        frames.reverse()
+        return frames
+
+
+def _list_calls(frames: Sequence[FrameType]) -> list[tuple[str, int]]:
+    """Return the file and the line of each call."""
+    return [(frame.f_code.co_filename, frame.f_lineno) for frame in frames]
+
+
+class _Heartbeat:
+    """Asks an event loop for an answer while it runs something; for the thread of the watch.
+
+    `on_late` is called on the loop with the seconds that a late answer took.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_late: Callable[[float], None]) -> None:
+        self._loop = loop
+        self._on_late = on_late
+        self._asked_at: float | None = None
+        """When the loop was asked; None once it has answered."""
+        self._polls = 0
+        self._is_late = False
+        self._known_blocked = 0.0
+
+    def poll(self, blocked_seconds: float, *, is_waiting: bool) -> bool:
+        """Return whether the loop is late with its answer, once for each.
+
+        `blocked_seconds` are those of steps, which are reported as such: the time of the answer
+        counts from the end of the last one. A loop that `is_waiting` for events is not asked.
+        """
+        if self._asked_at is None or blocked_seconds != self._known_blocked:
+            self._known_blocked, self._polls = blocked_seconds, 0
+            if self._asked_at is not None:
+                self._asked_at = time.monotonic()
+            elif not is_waiting and not self._loop.is_closed():
+                self._asked_at = time.monotonic()
+                self._loop.call_soon_threadsafe(self._answer)
+            return False
+        self._polls += 1
+        late = time.monotonic() - self._asked_at >= BLOCKING_SECONDS and self._polls >= _POLLS
+        if not late or self._is_late:
+            return False
+        self._is_late = True
+        return True
+
+    def _answer(self) -> None:
+        if self._is_late and self._asked_at is not None:
+            self._on_late(time.monotonic() - self._asked_at)
+        self._is_late, self._asked_at = False, None
 
 
 class Step:

@@ -173,3 +173,61 @@ async def test_a_call_that_awaits_for_long_is_not_reported(
         await dispatcher.idle()
         assert await dispatcher.drain(PATIENCE) == []
     assert caplog.messages == []
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("way", ["task", "callback"])
+async def test_a_task_or_callback_of_a_plugin_that_blocks_is_named_while_it_does(way: str) -> None:
+    class Background(BlockingSink):
+        """Returns at once from `write`, and blocks later."""
+
+        async def write(self, records: Sequence[Record]) -> None:
+            if not self.windows:
+                loop = asyncio.get_running_loop()
+                if way == "task":
+                    self.task = loop.create_task(self.block_later())
+                else:
+                    loop.call_later(0.01, self.block, "later")
+            await ScriptedSink.write(self, records)
+
+        async def block_later(self) -> None:
+            await asyncio.sleep(0.01)
+            self.block("later")
+
+    sink, other = Background("later"), ScriptedSink()
+    handler = ReleasingHandler(sink)
+    log = logging.getLogger("hogpipe.delivery.loop_watch")
+    log.addHandler(handler)
+    try:
+        dispatcher = make_dispatcher(sink, other)
+        async with running(dispatcher):
+            await dispatcher.publish(window(1))
+            await until(lambda: handler.lines)
+            await dispatcher.publish(window(2))
+            await dispatcher.idle()
+            assert await dispatcher.drain(PATIENCE) == []
+    finally:
+        log.removeHandler(handler)
+    assert sink.was_released
+    assert handler.lines[0].startswith("a plugin blocks the event loop (test_loop_watch.py, line ")
+    assert len(other.windows) == len(sink.windows) == 2
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_loop_that_is_delayed_without_a_plugin_is_not_an_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    watch = loop_watch.LoopWatch()
+    watch.start()
+    try:
+        with caplog.at_level(logging.INFO, "hogpipe.delivery.loop_watch"):
+            loop = asyncio.get_running_loop()
+            # Called by the loop itself: no line of the test is on the stack.
+            loop.call_soon(time.sleep, 0.5)
+            await until(lambda: caplog.messages)
+    finally:
+        watch.stop()
+    (line,) = caplog.messages
+    assert line == "something delays the event loop, and so delays the whole run"
+    assert caplog.records[0].levelno == logging.INFO
+    await until(lambda: watch.blocked_seconds > 0)
