@@ -64,6 +64,8 @@ class InterfaceCapture:
         self._exact = view.big_tcp
         self._on_unknown_endpoints = on_unknown_endpoints
         self._drops_read_at = 0.0
+        self.has_unread_drops = False
+        """Whether frames were read since the drop counters were: without frames nothing drops."""
         self._decoder = Decoder(handle.link_type, FragmentTable(), handle.snaplen)
         self._interfaces = interfaces
         on_unknown = self._choose_report(view)
@@ -89,11 +91,19 @@ class InterfaceCapture:
         self.ring = measure_fill(self._ring_bytes, frames)
         if len(frames):
             self._add(frames, captured)
+        self.has_unread_drops = True
         if now >= self._drops_read_at + _DROPS_SECONDS:
             self._drops_read_at = now
-            self._count_drops(captured)
+            self.count_drops(captured)
         if failure:
             raise failure
+
+    def count_drops(self, captured: CapturedPackets) -> None:
+        """Add what the kernel and the interface have dropped to `captured`."""
+        self.has_unread_drops = False
+        kernel, interface = self._handle.take_drops()
+        captured.counts.kernel_dropped += kernel
+        captured.counts.interface_dropped += interface
 
     def skip(self) -> None:
         """Record that this iteration of the loop found no frames in the ring."""
@@ -116,7 +126,7 @@ class InterfaceCapture:
         """Add pending fragments and the last drops to `captured`, and close the handle."""
         captured.add(self._decoder.flush(), self._number)
         self._interfaces.close(self._number)
-        self._count_drops(captured)
+        self.count_drops(captured)
         self._handle.close()
 
     def _read_frames(self, *, exact: bool) -> tuple[FrameBatch, CaptureError | None]:
@@ -138,11 +148,6 @@ class InterfaceCapture:
     def _choose_report(self, view: InterfaceView) -> Callable[[], None] | None:
         return self._on_unknown_endpoints if view.leads_to_container else None
 
-    def _count_drops(self, captured: CapturedPackets) -> None:
-        kernel, interface = self._handle.take_drops()
-        captured.counts.kernel_dropped += kernel
-        captured.counts.interface_dropped += interface
-
 
 class CaptureSet:
     """The captured interfaces by index, and the poll that waits for their frames."""
@@ -155,6 +160,8 @@ class CaptureSet:
         ones until the next update: their last flows are yet to be looked up. May be read in any
         thread: a change replaces the object."""
         self._all_read_at = 0.0
+        self._drops_due_at: float | None = None
+        """When the drop counters are to be read, though no frames come."""
         self._poll = select.poll()
 
     def __len__(self) -> int:
@@ -198,7 +205,22 @@ class CaptureSet:
                 capture.skip()
             elif event & select.POLLERR or not _read(capture, captured):
                 failed.add(index)
+            elif self._drops_due_at is None and capture.has_unread_drops:
+                self._drops_due_at = time.monotonic() + _DROPS_SECONDS
+        self._count_due_drops(captured)
         return failed
+
+    def seconds_until_due(self) -> float | None:
+        """Return for how long nothing is due without frames; None for as long as it takes."""
+        due_at = self._drops_due_at
+        return None if due_at is None else max(due_at - time.monotonic(), 0.0)
+
+    def _count_due_drops(self, captured: CapturedPackets) -> None:
+        if self._drops_due_at is not None and time.monotonic() >= self._drops_due_at:
+            self._drops_due_at = None
+            for capture in self._captures.values():
+                if capture.has_unread_drops:
+                    capture.count_drops(captured)
 
     def rings(self) -> list[RingFill]:
         """Return each ring, and what the last read found in it."""

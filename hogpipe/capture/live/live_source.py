@@ -151,9 +151,12 @@ class LiveSource:
 
     def _seconds_until_due(self) -> float | None:
         """Return for how long there is nothing to do without frames; None for any time."""
-        due = self._follower.seconds_until_due()
-        eviction = self._wire_table.seconds_until_due(self._clock())
-        return due if eviction is None else eviction if due is None else min(due, eviction)
+        dues = (
+            self._follower.seconds_until_due(),
+            self._wire_table.seconds_until_due(self._clock()),
+            self._captures.seconds_until_due(),
+        )
+        return min((due for due in dues if due is not None), default=None)
 
     def _release(self, captured: CapturedPackets) -> None:
         self._follower.close(captured)
