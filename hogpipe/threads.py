@@ -132,17 +132,16 @@ class _Call:
 def keep_running(run: Callable[[], None]) -> None:
     """Call `run` until it returns; it is called again if it raises.
 
-    Of equal errors in a row the first one is logged.
+    Of errors of one kind in a row the first one is logged.
     """
-    last = ""
+    last: type[BaseException] | None = None
     while True:
         try:
             run()
         except BaseException as error:
-            text = describe_error(error)
-            if text != last:
-                last = text
-                name = threading.current_thread().name
+            if type(error) is not last:
+                last = type(error)
+                name, text = threading.current_thread().name, describe_error(error)
                 log.warning("the thread %s failed and is started again: %s", name, text)
                 log.debug("where the thread %s failed", name, exc_info=error)
             time.sleep(_RETRY_SECONDS)

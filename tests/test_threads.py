@@ -104,11 +104,11 @@ def test_shutdown_may_cancel_what_has_not_begun() -> None:
     assert second.cancelled()
 
 
-def test_a_loop_is_started_again_until_it_returns_and_equal_errors_are_logged_once(
+def test_a_loop_is_started_again_until_it_returns_and_errors_of_a_kind_are_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(threads, "_RETRY_SECONDS", 0)
-    errors: list[BaseException] = [OSError("odd"), OSError("odd"), SystemExit(), OSError("odd")]
+    errors: list[BaseException] = [OSError("odd"), OSError("x"), SystemExit(), OSError("odd")]
 
     def run() -> None:
         if errors:

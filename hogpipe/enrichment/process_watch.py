@@ -31,8 +31,9 @@ def read_new_processes(
 ) -> None:
     """Read and cache the processes of `events` that live; `now` is in seconds."""
     for event in events:
-        seen_ns = boot_clock()
-        stat = processes.read_new(event.pid, now)
+        seen_ns, stat = boot_clock(), None
+        with suppress(OSError):  # descriptors are short: a lookup reads the process if it lives
+            stat = processes.read_new(event.pid, now)
         if stat is not None:
             starts.add(event.pid, stat, seen_ns, now)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.bpf import control_group, require_bpf
 from support.running import wait_until
+from support.shortage import no_descriptors
 
 from hogpipe.enrichment.process_watch import ProcessWatch, read_new_processes
 from hogpipe.enrichment.processes import ProcessReader
@@ -68,6 +69,14 @@ def test_a_process_that_used_a_socket_is_read_without_a_lookup(programs: Attache
     assert (process.parent_pid, process.user_id) == (os.getpid(), os.getuid())
     assert process.cgroup is not None
     assert process.cgroup.endswith(f"/{folder.name}")
+
+
+def test_without_descriptors_a_process_is_left_to_the_lookups() -> None:
+    reader, starts = ProcessReader(Procfs(PROC)), ProcessStarts(PROC)
+    event = ProcessEvent(boot_clock(), os.getpid())
+    with no_descriptors():
+        read_new_processes([event], reader, starts, 0.0)
+    assert starts.find(os.getpid(), boot_clock(), 5.0) is not None
 
 
 def test_an_event_of_a_process_that_has_exited_adds_nothing() -> None:
