@@ -52,7 +52,7 @@ class SerialExecutor(Executor):
     def submit(
         self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
     ) -> Future[_T]:
-        """Return the future of a call. Raises RuntimeError after `shutdown`, or without a thread."""
+        """Return the future of a call. Raises RuntimeError where there is no thread."""
         future: Future[_T] = Future()
         with self._changed:
             if self._is_shut_down:
