@@ -79,7 +79,8 @@ class CgroupTree:
         self.mount_point, self._root = _open_mounted() or (None, _mount())
         self.path_of = lru_cache(maxsize=_MAX_PATHS)(self._path_of)
         """Return the path of a control group in the tree by its id. None if the group is removed or
-        outside of the visible tree, or if CAP_DAC_READ_SEARCH is missing."""
+        outside of the visible tree, if its path is longer than 4 kB, or if CAP_DAC_READ_SEARCH is
+        missing."""
 
     @property
     def root(self) -> Path:
@@ -100,6 +101,8 @@ class CgroupTree:
             return None
         try:
             root, path = _read_link(self._root), _read_link(found)
+        except OSError:  # its path is longer than a page (ENAMETOOLONG), or no /proc is mounted
+            return None
         finally:
             os.close(found)
         if path == root:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,22 @@ def test_the_mount_of_the_root_is_chosen(mountinfo: bytes, mounts: list[CgroupMo
 
 def test_the_tree_of_this_host_is_found() -> None:
     assert (find_cgroup_root() / "cgroup.procs").exists()
+
+
+def test_a_control_group_whose_path_is_longer_than_a_page_has_no_path() -> None:
+    require_bpf()
+    tree, name = CgroupTree(), "d" * 250
+    with control_group() as directory, ExitStack() as stack:
+        folder = os.open(directory, os.O_DIRECTORY)
+        for _ in range(17):
+            stack.callback(os.close, folder)
+            os.mkdir(name, dir_fd=folder)
+            stack.callback(os.rmdir, name, dir_fd=folder)
+            folder = os.open(name, os.O_DIRECTORY, dir_fd=folder)
+        inode = os.fstat(folder).st_ino
+        os.close(folder)
+        assert tree.path_of(inode) is None
+    tree.close()
 
 
 def test_control_groups_have_paths_by_their_ids_until_they_are_removed() -> None:
