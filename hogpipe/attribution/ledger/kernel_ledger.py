@@ -18,12 +18,13 @@ and the lock is fair, so that no thread waits for it longer than some millisecon
 
 What may fail
 -------------
-A part that cannot be ingested counts as lost events: a snapshot confirms the sockets again. The
-threads go on (`keep_running`).
+A part that cannot be ingested counts as lost events: a snapshot confirms the sockets again. Neither
+the threads here end (`keep_running`), nor does the capture thread, which ingests events for drains.
 
 Known limits: packets captured while the wall clock is stepped may be matched to the wrong time.
 """
 
+import logging
 import math
 import os
 import select
@@ -55,7 +56,10 @@ from hogpipe.model import (
     Span,
 )
 from hogpipe.protocols import NANOSECONDS
+from hogpipe.text import describe_error
 from hogpipe.threads import keep_running
+
+log = logging.getLogger(__name__)
 
 # Seconds from the first event to the ingestion of those until then, if no lookup comes before.
 _LONGEST_PAUSE, _SHORTEST_PAUSE = 0.3, 0.01
@@ -95,6 +99,8 @@ class KernelLedger:
         self._ledger = Ledger(self.stale, grace=grace, max_sockets=max_sockets)
         self._lost_ns = 0
         """When events were lost last."""
+        self._failed_events = 0
+        """Those that could not be ingested."""
         self._read_at = -math.inf
         """When events were read last, seconds of the monotonic clock."""
         self._boot_time_ns = read_boot_time()
@@ -178,7 +184,8 @@ class KernelLedger:
         with self._lock:
             counts = self._ledger.counts()
             read = self._events.counts()
-            counts.events_lost, counts.sockets_lost = read.events_lost, read.sockets_lost
+            counts.events_lost = read.events_lost + self._failed_events
+            counts.sockets_lost = read.sockets_lost
             counts.malformed_events = read.malformed
             counts.unidentified_processes = self._owners.unidentified
         return counts
@@ -246,12 +253,21 @@ class KernelLedger:
         block = self._events.take_part()
         try:
             self._ingest_block(block)
-        except BaseException:
-            # What it reports is lost, as if the ring buffer had been full.
-            self._lost_ns = boot_clock()
-            self._ledger.record_loss(min(block.boot_ns, default=self._lost_ns), self._lost_ns)
+        except Exception as error:  # noqa: BLE001 - the capture thread ingests events, too
+            self._record_failure(block, error)
+        except BaseException as error:
+            self._record_failure(block, error)
             raise
         return len(block)
+
+    def _record_failure(self, block: EventBlock, error: BaseException) -> None:
+        """Record that what a block reports is lost, as if the ring buffer had been full."""
+        if not self._failed_events:
+            log.warning("socket events cannot be ingested: %s", describe_error(error))
+            log.debug("where ingesting them failed", exc_info=error)
+        self._failed_events += len(block)
+        self._lost_ns = boot_clock()
+        self._ledger.record_loss(min(block.boot_ns, default=self._lost_ns), self._lost_ns)
 
     def _ingest_block(self, block: EventBlock) -> None:
         now = self._clock()

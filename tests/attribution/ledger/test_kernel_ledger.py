@@ -361,7 +361,9 @@ def test_events_that_cannot_be_ingested_count_as_lost_and_the_thread_goes_on(
     socket.create_server(("127.0.0.1", 0)).close()
     wait_until(lambda: ledger.counts().events > before)
     assert ledger._ledger.needs_snapshot
+    assert ledger.counts().events_lost >= 3
     assert "the thread ledger failed and is started again: SystemExit" in caplog.text
+    assert caplog.text.count("socket events cannot be ingested: ") == 1
 
 
 def test_without_descriptors_nothing_stays_open_or_attached() -> None:
