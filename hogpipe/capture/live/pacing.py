@@ -34,8 +34,8 @@ _MAX_DOUBLINGS = 4  # from the shortest rest to beyond the usual one
 USUAL_REST = 0.02
 STEADY_SECONDS = 1.0
 _STEADY_FACTOR = 3
-_STEADY_BYTES = 1 << 16
-"""In the rings, for a usual interval; some 350 short frames, or 17,000 a second."""
+_STEADY_BYTES = 1 << 15
+"""In the rings, for a usual interval; some 170 short frames, or 8,500 a second."""
 
 BLOCK_BYTES = 1 << 18
 """Of a ring: what the kernel passes on at a time (libpcap)."""
