@@ -14,7 +14,7 @@ most.
 |-----------------------------------------------------|--------------------------|----------------|
 | reused: a flow was contested, or more than 16 flows | shortest                 | 4 ms           |
 | have a five-tuple that may be reused at once        |                          |                |
-| final: 98 % would have the same resolution later    | grows to 300 ms          | 20 ms; 160 ms  |
+| final: 98 % would have the same resolution later    | grows to 300 ms          | 20 ms; 150 ms  |
 |                                                     |                          | beyond 25 ms   |
 | too late: 98 % had no socket any more               | 10 ms; 150 ms after 64   | 20 ms; 120 ms  |
 |                                                     | such lookups             | after 64       |
@@ -60,7 +60,7 @@ _MAX_FREQUENT = 64
 _MAX_REUSABLE = 16
 _CEILING_AFTER_LATE = 0.7
 _SHORT_BATCH, _BATCH = 0.004, 0.02  # seconds
-_FINAL_BATCH, _LATE_BATCH = 0.16, 0.12
+_FINAL_BATCH, _LATE_BATCH = 0.15, 0.12
 
 
 class LookupVerdict(msgspec.Struct, frozen=True):

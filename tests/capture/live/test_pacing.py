@@ -7,7 +7,7 @@ from support.frames import batch_of
 from hogpipe.capture.live.pacing import BLOCK_BYTES, RingFill, choose_rest, measure_fill
 
 MIB = 1 << 20
-BATCH_INTERVALS = [0.004, 0.02, 0.12]
+BATCH_INTERVALS = [0.004, 0.02, 0.12, 0.15]
 """Those that attribution sets."""
 
 cpu_seconds = st.floats(0, 0.05)
