@@ -17,6 +17,7 @@ A lookup takes a batch of flows through these steps (`procfs_resolver`):
     fd_scanner            scans of many processes, within a bound
     fd_reader             fds of single processes
     fd_table              PURE: the cached fds
+    unconnected_ports     PURE: whether an early lookup gains something for datagrams at a port
     shared_sockets        the owner of a socket, or of a port, that several processes share
 4. Name an owner for flows without a socket, where the evidence suffices.
     endpoint_heuristic    PURE: evidence by remote endpoint, and when to sample for it

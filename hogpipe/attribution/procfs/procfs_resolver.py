@@ -58,6 +58,7 @@ from hogpipe.attribution.procfs.table_reader import (
     fixed_reader,
 )
 from hogpipe.attribution.procfs.table_source import OwnSource
+from hogpipe.attribution.procfs.unconnected_ports import UnconnectedPorts
 from hogpipe.attribution.resolver import FlowsInSpans, Resolution
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.linux.netns.namespace_links import NamespaceLinks, make_open_inside
@@ -74,7 +75,7 @@ from hogpipe.model import (
     ResolverCounts,
     User,
 )
-from hogpipe.protocols import TCP
+from hogpipe.protocols import DATAGRAMS, TCP
 
 _MAX_TABLE_SECONDS = 2.0  # of a lookup; about a million rows
 _CONTAINER_BUDGET = 0.1
@@ -121,6 +122,7 @@ class ProcfsResolver:
         """Attributions in columns, where `procfs` is a recorded one."""
         self._fds = FdCache(self._procfs, self.namespaces)
         self._processes = ProcessReader(self._procfs, command_line=command_line)
+        self._unconnected_ports = UnconnectedPorts()
         self._endpoints = EndpointHeuristic()
         self._own_sampling = SamplingSchedule()
         self._container_sampling = SamplingSchedule(cpu_share=container_budget / 2)
@@ -155,7 +157,7 @@ class ProcfsResolver:
             match = matches[flow]
             if attribution is not None:
                 may_be_refined = self._awaits_server(match, attribution, rules)
-                is_final = _is_final(flow, attribution) and not may_be_refined
+                is_final = self._is_final(flow, attribution, now) and not may_be_refined
                 found[flow] = Resolution(
                     attribution,
                     is_final=is_final,
@@ -380,6 +382,17 @@ class ProcfsResolver:
             Quality.NONE, user=User(user_id, self._processes.read_user_name(user_id))
         )
 
+    def _is_final(self, flow: FlowKey, attribution: Attribution, now: float) -> bool:
+        """Return whether a later lookup would find the same, as a flow was matched to its port.
+
+        The socket of a connection is closed then, or not yet accepted. A flow of datagrams may have
+        had one of its own, unless `unconnected_ports` shows otherwise.
+        """
+        if flow.protocol in DATAGRAMS and attribution.process is not None:
+            is_connected = attribution.quality is Quality.EXACT
+            return self._unconnected_ports.record(flow, is_connected=is_connected, now=now)
+        return attribution.quality is Quality.LISTENER and flow.protocol == TCP
+
     def _awaits_server(
         self, match: Match, attribution: Attribution, rules: SharedSocketRules
     ) -> bool:
@@ -410,15 +423,6 @@ def _namespaces_of_sockets(matches: Mapping[FlowKey, Match]) -> dict[int, int]:
         if flow.namespace
         for row in match.rows
     }
-
-
-def _is_final(flow: FlowKey, attribution: Attribution) -> bool:
-    """Return whether a TCP flow was matched to a listening socket.
-
-    Its own socket is closed, or not yet accepted. A UDP flow that was matched to its local port is
-    different: that socket is the flow's own.
-    """
-    return attribution.quality is Quality.LISTENER and flow.protocol == TCP
 
 
 def _inferred(owner: Process | None) -> Attribution:

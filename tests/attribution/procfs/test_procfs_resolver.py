@@ -290,6 +290,32 @@ def test_a_connection_matched_to_its_listener_is_final_and_an_open_one_is_not(
     ]
 
 
+def test_datagrams_at_the_port_of_an_unconnected_socket_are_final_once_many_had_no_other(
+    fake: FakeProc,
+) -> None:
+    def udp(local_port: int, remote_port: int = 0, *, inode: int) -> bytes:
+        there = THERE if remote_port else bytes(4)
+        return format_row((HERE, local_port), (there, remote_port), inode=inode, state=CLOSE)
+
+    def flow(remote_port: int) -> FlowKey:
+        return FlowKey(UDP, HERE, 53, THERE, remote_port, "eth0")
+
+    fake.table("udp", udp(53, inode=100))
+    fake.process(10, sockets={3: 100, 4: 101})
+    resolver = ProcfsResolver(fake.root, clock=lambda: 0.0)
+    first, later = (
+        resolver.resolve([flow(port) for port in range(start, start + 50)])
+        for start in (1000, 2000)
+    )
+    assert {one.attribution.quality for one in first.values()} == {Quality.LISTENER}
+    assert not any(one.is_final for one in first.values())
+    assert later[flow(2049)].is_final
+    fake.table("udp", udp(53, inode=100), udp(53, 3000, inode=101))
+    connected = resolver.resolve([flow(3000)])[flow(3000)]
+    assert (connected.attribution.quality, connected.is_final) == (Quality.EXACT, False)
+    assert not resolver.resolve([flow(3001)])[flow(3001)].is_final
+
+
 ESTABLISHED, SYN_RECV, FIN_WAIT2, CLOSE_WAIT = 0x01, 0x03, 0x05, 0x08
 ALONE, WORKERS, ACTIVATION, ACTIVATED = {10}, {10, 11, 12}, {1}, {1, 10}
 
