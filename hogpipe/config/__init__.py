@@ -3,6 +3,7 @@
     load.py        reads the file, and calls the others in this order:
     options.py     applies the options of `hogpipe run`                          (pure)
     overrides.py   applies `--set KEY=VALUE`                                     (pure)
+    renamed_keys.py  gives keys with a former name the present one                (pure)
     references.py  reads the values that `{env = ...}` and `{file = ...}` stand for
     convert.py     makes structs of the tables, with leaves.py for single values (pure)
     durations.py   parses "30s" or "1h30m"                                       (pure)

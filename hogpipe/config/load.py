@@ -20,6 +20,7 @@ from hogpipe.config.options import RunOptions, apply_options
 from hogpipe.config.overrides import apply_override
 from hogpipe.config.problems import Problems, quote
 from hogpipe.config.references import ReferenceReader, expand_path
+from hogpipe.config.renamed_keys import RENAMED_KEYS, rename_keys
 from hogpipe.config.settings import (
     AggregationSettings,
     AttributionSettings,
@@ -96,6 +97,9 @@ def read_tables(
     try:
         read = _read_file_tables(path) if path else {}
         tables, refused = _apply_changes(read, options, overrides)
+        tables, warnings = rename_keys(tables, RENAMED_KEYS, problems)
+        for warning in warnings:
+            log.warning("%s", printable(warning))
         tables = ReferenceReader(folder, os.environ, problems).read_references(tables)
     except RecursionError as error:
         raise ConfigurationError(f"{printable(origin)}: nested too deeply") from error
