@@ -79,6 +79,12 @@ def test_the_jq_example_of_the_readme_prints_what_it_shows() -> None:
     assert printed == shown
 
 
+def test_the_example_that_refuses_a_later_schema_prints_what_it_shows() -> None:
+    require("jq")
+    printed, shown = run_shown(block_of("docs/upgrading.md", "schema"))
+    assert printed == shown
+
+
 def test_the_script_that_checks_the_sums_prints_what_it_shows() -> None:
     require("jq")
     printed, shown = run_shown(block_of("docs/record.md", "sums"))

@@ -38,6 +38,7 @@ _REMAINDER = orjson.dumps({"remainder": True})
 class _Stamp(msgspec.Struct, frozen=True, gc=False):
     """The stamp that the records of one window share."""
 
+    schema: int
     timestamp: str
     window: Window
     run: str
@@ -134,9 +135,14 @@ class MergedWindow:
             or last.timestamp != record["timestamp"]
             or last.run != record["run"]
             or last.host != record["host"]
+            or last.schema != record["schema"]
         ):
             last = self._last_stamp = _Stamp(
-                record["timestamp"], record["window"], record["run"], record["host"]
+                record["schema"],
+                record["timestamp"],
+                record["window"],
+                record["run"],
+                record["host"],
             )
         return last
 
@@ -176,6 +182,7 @@ def _make_record(key: bytes, sums: _GroupSums) -> TrafficRecord:
     network = {**counters, **description.pop("network", {})}
     record = {
         "type": "traffic",
+        "schema": stamp.schema,
         "timestamp": stamp.timestamp,
         "window": stamp.window,
         "run": stamp.run,

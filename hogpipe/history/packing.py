@@ -21,13 +21,19 @@ import numpy as np
 
 from hogpipe.history.counters import COUNTERS, QUALITIES, Integers, Totals, read_counters
 from hogpipe.history.members import Description
-from hogpipe.records.schema import Record, StatsRecord, TrafficRecord, Window
+from hogpipe.records.schema import (
+    SCHEMA_VERSION,
+    Record,
+    StatsRecord,
+    TrafficRecord,
+    Window,
+)
 
 _COMPRESSION = 1  # 40 % of the size, at 0.1 ms for 500 groups
 _BYTES = [COUNTERS.index("transmit_bytes"), COUNTERS.index("receive_bytes")]
 _EXACT = COUNTERS.index("exact")
 _OTHER_QUALITIES = [COUNTERS.index(name) for name in QUALITIES if name != "exact"]
-_IN_STAMP = ("timestamp", "window", "run", "host")
+_IN_STAMP = ("schema", "timestamp", "window", "run", "host")
 
 
 class DamagedContentError(ValueError):
@@ -125,7 +131,11 @@ def unpack_window(packed: bytes) -> UnpackedWindow:
     """Return the counters of a window. Raises DamagedContentError."""
     content = _decode(packed)
     rows = _decode_rows(content)
-    stamp = {"timestamp": content.timestamp, "window": content.window}
+    stamp = {
+        "schema": SCHEMA_VERSION,
+        "timestamp": content.timestamp,
+        "window": content.window,
+    }
     return UnpackedWindow(
         np.array(content.member, np.int64),
         np.array(content.group, np.int64),
@@ -143,6 +153,7 @@ def unpack_records(
     """
     content = _decode(packed)
     stamp = {
+        "schema": SCHEMA_VERSION,
         "timestamp": content.timestamp,
         "window": content.window,
         "run": run,

@@ -7,7 +7,7 @@ from typing import cast
 
 from hogpipe.records.schema import TrafficRecord
 
-_STAMP = ("timestamp", "window", "run", "sequence", "host")
+_STAMP = ("schema", "timestamp", "window", "run", "sequence", "host")
 _NOT_OF_GROUP = ("type", *_STAMP, "network", "attribution")
 _COUNTERS = ("flows", "io")
 

@@ -13,6 +13,7 @@ from hogpipe.records.schema import LatencyInfo, LoopInfo, StatsBody, StatsRecord
 def merge_stats(older: StatsRecord, newer: StatsRecord) -> StatsRecord:
     """Return one record for both windows; the arguments are not changed."""
     merged = cast("StatsRecord", merge_bodies(older, newer))
+    merged["schema"] = newer["schema"]
     merged["timestamp"] = newer["timestamp"]
     merged["window"] = join_windows(older["window"], newer["window"])
     merged["sequence"] = newer["sequence"]

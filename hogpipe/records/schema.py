@@ -8,6 +8,9 @@ from typing import Literal, NotRequired, TypedDict
 
 from hogpipe.model import TrafficCounts
 
+SCHEMA_VERSION = 1
+"""The version that each record carries as `schema`; docs/upgrading.md says when it grows."""
+
 
 class Window(TypedDict):
     """The time that a record covers; the end is exclusive.
@@ -327,8 +330,9 @@ class StatsBody(TypedDict):
 
 
 class Stamp(TypedDict):
-    """What identifies a record, and the window that it covers."""
+    """What identifies a record, the version of its keys, and the window that it covers."""
 
+    schema: int
     timestamp: str
     window: Window
     run: str

@@ -1,4 +1,4 @@
-"""PURE: the stamp of records: window, run, sequence, host. Times are nanoseconds since the epoch.
+"""PURE: the stamp of records: schema, window, run, sequence, host. Times are Unix nanoseconds.
 
 `run` and `sequence` identify a record, so that a receiver can drop repeats and count losses.
 """
@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from hogpipe.protocols import NANOSECONDS
 from hogpipe.records.schema import (
+    SCHEMA_VERSION,
     Stamp,
     StatsBody,
     StatsRecord,
@@ -49,6 +50,7 @@ class RecordStamper:
         """Return the stamp of a window, whose objects all records of the window share."""
         window = make_window(start_ns, end_ns)
         return {
+            "schema": SCHEMA_VERSION,
             "timestamp": window["end"],
             "window": window,
             "run": self.run,

@@ -80,6 +80,7 @@ class EcsShape:
         if len(network) > 2:
             document.update(_add_path(record, moved, measured))
         own: Document = {
+            "schema": record["schema"],
             "run": record["run"],
             "window": _describe_epoch(record["window"]),
             "network": measured,
@@ -145,6 +146,7 @@ class FlatEcsShape:
         flat["event.id"] = f"{run}-{sequence}"
         flat["network.bytes"] = transmit["bytes"] + receive["bytes"]
         flat["network.packets"] = transmit["packets"] + receive["packets"]
+        flat["hogpipe.schema"] = record["schema"]
         flat["hogpipe.run"] = run
         flat["hogpipe.network.flows"] = network["flows"]
         flat["hogpipe.network.io.transmit.bytes"] = transmit["bytes"]

@@ -66,6 +66,7 @@ class FlatShape:
         transmit, receive = network["io"]["transmit"], network["io"]["receive"]
         flat: Document = {
             "type": record["type"],
+            "schema": record["schema"],
             "timestamp": record["timestamp"],
             "window.start": window["start"],
             "window.end": window["end"],

@@ -50,8 +50,8 @@ class WindowMaker:
     def make(self, start_ms: int, length_ms: int) -> list[Record]:
         """Return the next window."""
         window = make_window(start_ms * 1_000_000, (start_ms + length_ms) * 1_000_000)
-        stamp = {"timestamp": window["end"], "window": window, "run": self._run}
-        stamp["host"] = {"name": "web1"}
+        stamp: dict[str, Any] = {"timestamp": window["end"], "window": window, "run": self._run}
+        stamp |= {"schema": 1, "host": {"name": "web1"}}
         records: list[Any] = []
         for number, process in enumerate(self._processes):
             io = self._make_io(length_ms // SECOND_MS)

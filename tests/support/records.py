@@ -19,6 +19,7 @@ SECOND = 1_000_000_000
 
 FULL: TrafficRecord = {
     "type": "traffic",
+    "schema": 1,
     "timestamp": "2026-11-22T07:00:10.000Z",
     "window": make_window(_START_NS + 9 * SECOND, _START_NS + 10 * SECOND),
     "run": RUN,

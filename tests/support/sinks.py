@@ -25,6 +25,7 @@ def traffic(
     """Return a record of the process `pid` in the window that begins at `second`."""
     record: TrafficRecord = {
         "type": "traffic",
+        "schema": 1,
         "timestamp": f"2026-11-22T07:00:{second + 1:02}.000Z",
         "window": make_window(_START_NS + second * SECOND, _START_NS + (second + 1) * SECOND),
         "run": "01JD",
@@ -53,6 +54,7 @@ def stats(sequence: int = 1, packets: int = 10, second: int = 0) -> StatsRecord:
     stamp = traffic(sequence, second=second)
     return {
         "type": "stats",
+        "schema": 1,
         "timestamp": stamp["timestamp"],
         "window": stamp["window"],
         "run": stamp["run"],

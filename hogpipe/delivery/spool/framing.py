@@ -79,6 +79,7 @@ def _is_record(document: object) -> bool:
     return (
         isinstance(document, dict)
         and document.get("type") in {"traffic", "stats"}
+        and isinstance(document.get("schema"), int)
         and isinstance(document.get("run"), str)
         and isinstance(document.get("sequence"), int)
     )
