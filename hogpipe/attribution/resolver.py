@@ -38,6 +38,9 @@ class Resolution(msgspec.Struct, frozen=True, gc=False):
     may_be_reused: bool = False
     """Whether another process may use the five-tuple at once, so that packets of the two must not
     be summed before they are looked up."""
+    open_for: float = 0.0
+    """For how many seconds the socket has been open, as far as is known; infinity if its release
+    will be reported (`StaleFlows`)."""
     owners_by_span: tuple[Attribution, ...] | None = None
     """One attribution for each span, where several processes used the five-tuple one after the
     other; None where one process used it in all spans."""

@@ -12,8 +12,8 @@ The fast lane
     stage is asked. The lane is opened with the flow's attribution, and stays open until
     - the attribution is due for a comparison or a recheck,
     - a SYN opens a new connection,
-    - the local endpoint of a flow without connections paused for more than PAUSE_NS, or the owner
-      of such a flow has exited, or is not watched yet, or
+    - the local endpoint of a flow without connections paused for longer than its sockets allow, or
+      the owner of such a flow has exited, or is not watched yet, or
     - the attribution stage closes it.
     Then `count` closes the lane and returns the packets as deltas, for the attribution stage to
     judge one by one. All packets of a flow in one call go the same way.
@@ -65,7 +65,7 @@ import numpy as np
 from hogpipe.flows.flow_slots import FlowSlots, SlotUse, fold_words
 from hogpipe.flows.flow_words import FlowPacker
 from hogpipe.flows.key_index import ABSENT, Keys, resize
-from hogpipe.flows.lanes import NO_ENDPOINT, UNOWNED, LaneOwners, Lanes
+from hogpipe.flows.lanes import NO_ENDPOINT, PAUSE_NS, UNOWNED, LaneOwners, Lanes
 from hogpipe.flows.packet_rows import (
     Flags,
     FlowSums,
@@ -292,12 +292,13 @@ class FlowTable:
         due_at: float,
         endpoint: Hashable | None = None,
         last_ns: int = 0,
+        max_pause_ns: int = PAUSE_NS,
     ) -> bool:
         """Count packets of `flow` for the owner that `attribution` names, until `due_at`.
 
-        `endpoint` is that of a flow without connections, which has had a packet at `last_ns`. The
-        lane stays closed until the stage has received the last SYN. False for a flow without a
-        slot: it has no lane.
+        `endpoint` is that of a flow without connections, which has had a packet at `last_ns`, and
+        may pause for `max_pause_ns` as far as this flow is concerned. The lane stays closed until
+        the stage has received the last SYN. False for a flow without a slot: it has no lane.
         """
         with self.lock:
             slot = self._slots.slot_of(flow)
@@ -308,7 +309,13 @@ class FlowTable:
             if owner != former:
                 self._counted.settle(slot, former)
                 self._lanes.owner[slot] = owner
-            self._lanes.open(slot, due_at=due_at, endpoint=endpoint, last_ns=last_ns)
+            self._lanes.open(
+                slot,
+                due_at=due_at,
+                endpoint=endpoint,
+                last_ns=last_ns,
+                max_pause_ns=max_pause_ns,
+            )
             self._use.judge(slot)
             return True
 
@@ -377,14 +384,16 @@ class FlowTable:
                 and not self._lanes.is_watched(slot)
             )
 
-    def last_packet_ns(self, flow: FlowKey) -> int | None:
-        """Return when the last packet of the endpoint of `flow` passed; None if it has none.
+    def has_paused(self, flow: FlowKey, first_ns: int) -> bool:
+        """Return whether a packet at `first_ns` came after a pause of the endpoint of `flow`.
 
-        The endpoint is that with which its lane was opened.
+        The endpoint is that with which its lane was opened; the pause is longer than it may be.
         """
         with self.lock:
-            endpoint = self._endpoint_of(flow)
-            return None if endpoint == NO_ENDPOINT else int(self._lanes.endpoints.last_ns[endpoint])
+            endpoint = np.array([self._endpoint_of(flow)])
+            if endpoint[0] == NO_ENDPOINT:
+                return False
+            return bool(self._lanes.endpoints.find_paused(endpoint, np.array([first_ns]))[0])
 
     def record_packet(self, flow: FlowKey, last_ns: int) -> None:
         """Record a packet of the endpoint of `flow`, if it has one."""

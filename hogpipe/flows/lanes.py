@@ -15,8 +15,8 @@ from hogpipe.flows.packet_rows import Flags, Integers, PacketRows, Times
 from hogpipe.model import UNATTRIBUTED, Attribution
 
 PAUSE_NS = 500_000_000
-"""A flow without connections is looked up after a longer pause of its endpoint; packets of one
-batch are summed for less than this."""
+"""A flow without connections is looked up after a longer pause of its endpoint, unless its socket
+has been open for long; packets of one batch are summed for less than this."""
 NO_ENDPOINT = -1
 UNOWNED = 0
 """The number of UNATTRIBUTED."""
@@ -64,22 +64,33 @@ class LaneOwners:
 
 
 class Endpoints:
-    """When packets of local endpoints passed last, by number; nanoseconds since the epoch."""
+    """When packets of local endpoints passed last, by number; nanoseconds since the epoch.
+
+    An endpoint may pause for as long as the socket of each of its flows allows, which may be
+    several sockets.
+    """
 
     def __init__(self) -> None:
         self._numbering: Numbering[Hashable] = Numbering()
         self.last_ns: Integers = np.zeros(_CAPACITY, np.int64)
+        self._max_pause_ns: Integers = np.zeros(_CAPACITY, np.int64)
         self._marks: Flags = np.zeros(_CAPACITY, np.bool_)
 
-    def number(self, endpoint: Hashable, last_ns: int) -> int:
-        """Return the number of an endpoint, which has had a packet at `last_ns`."""
+    def number(self, endpoint: Hashable, last_ns: int, max_pause_ns: int = PAUSE_NS) -> int:
+        """Return the number of an endpoint, which has had a packet at `last_ns`.
+
+        A flow begins there whose socket allows pauses of `max_pause_ns`.
+        """
         before = len(self._numbering)
         number = self._numbering.number(endpoint)
         if number >= len(self.last_ns):
             self.last_ns = resize(self.last_ns, 2 * number)
+            self._max_pause_ns = resize(self._max_pause_ns, 2 * number)
             self._marks = resize(self._marks, 2 * number)
-        is_new = len(self._numbering) > before
-        self.last_ns[number] = last_ns if is_new else max(int(self.last_ns[number]), last_ns)
+        if len(self._numbering) == before:
+            last_ns = max(int(self.last_ns[number]), last_ns)
+            max_pause_ns = min(int(self._max_pause_ns[number]), max_pause_ns)
+        self.last_ns[number], self._max_pause_ns[number] = last_ns, max_pause_ns
         return number
 
     def retire(self, number: int) -> None:
@@ -92,7 +103,7 @@ class Endpoints:
         Those of one call are of one moment: if one of an endpoint came before a pause, none of
         them came after it.
         """
-        paused = first_ns - self.last_ns[endpoints] > PAUSE_NS
+        paused = first_ns - self.last_ns[endpoints] > self._max_pause_ns[endpoints]
         if paused.any():
             went_on = endpoints[~paused]
             self._marks[went_on] = True
@@ -151,10 +162,20 @@ class Lanes:
         self.is_open[slots] = self.is_certain[slots] = True
         self.owner[slots], self._due_at[slots] = owner, due_at
 
-    def open(self, slot: int, *, due_at: float, endpoint: Hashable | None, last_ns: int) -> None:
+    def open(
+        self,
+        slot: int,
+        *,
+        due_at: float,
+        endpoint: Hashable | None,
+        last_ns: int,
+        max_pause_ns: int,
+    ) -> None:
         """Open a lane, unless a SYN is on its way; see `FlowTable.open_lane`."""
         self._endpoint[slot] = (
-            NO_ENDPOINT if endpoint is None else self.endpoints.number(endpoint, last_ns)
+            NO_ENDPOINT
+            if endpoint is None
+            else self.endpoints.number(endpoint, last_ns, max_pause_ns)
         )
         self.reopen(slot, due_at=due_at)
 

@@ -210,7 +210,8 @@ class TestDatagrams:
         table.set_watched(WEB, is_watched=True)
         table.open_lane(DATAGRAMS, WEB, due_at=FOREVER, endpoint=ENDPOINT, last_ns=2)
         assert not count(table, (DATAGRAMS, 3))
-        assert table.last_packet_ns(DATAGRAMS) == 3
+        assert not table.has_paused(DATAGRAMS, 3 + PAUSE_NS)
+        assert table.has_paused(DATAGRAMS, 4 + PAUSE_NS)
 
     def test_they_are_returned_after_a_pause_of_their_endpoint(self) -> None:
         table = self.make()

@@ -45,6 +45,18 @@ def test_an_endpoint_that_is_dropped_starts_afresh() -> None:
     assert endpoints.last_ns[endpoints.number("port 80", 5)] == 5
 
 
+def test_an_endpoint_may_pause_for_as_long_as_each_flow_since_it_was_retired() -> None:
+    endpoints = Endpoints()
+    for max_pause_ns in (4 * PAUSE_NS, 2 * PAUSE_NS, 3 * PAUSE_NS):
+        number = endpoints.number("port 53", 0, max_pause_ns)
+    times = np.array([2 * PAUSE_NS, 2 * PAUSE_NS + 1])
+    paused = [endpoints.find_paused(np.array([number]), times[[at]])[0] for at in (0, 1)]
+    assert paused == [False, True]
+    endpoints.retire(number)
+    after = endpoints.number("port 53", 0, 4 * PAUSE_NS)
+    assert not endpoints.find_paused(np.array([after]), np.array([4 * PAUSE_NS]))[0]
+
+
 def test_an_endpoint_that_is_retired_has_another_number_from_then_on() -> None:
     endpoints = Endpoints()
     before = endpoints.number("port 53", 10)

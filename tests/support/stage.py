@@ -51,6 +51,7 @@ class ScriptedResolver:
         self.reused: list[FlowKey] = []
         self.final: list[FlowKey] = []
         self.by_span: dict[FlowKey, tuple[Attribution, ...]] = {}
+        self.open_for: dict[FlowKey, float] = {}
         self._loop = asyncio.get_running_loop()
         self._counts = ResolverCounts()
 
@@ -94,6 +95,7 @@ class ScriptedResolver:
             is_final=answer.quality is Quality.INFERRED or flow in self.final,
             may_be_reused=flow in self.reused,
             owners_by_span=self.by_span.get(flow),
+            open_for=self.open_for.get(flow, 0.0),
         )
 
 

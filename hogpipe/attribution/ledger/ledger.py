@@ -114,8 +114,7 @@ class Ledger:
                 self._release(releases[position], owner, now)
             elif position not in opened:
                 self.ingest(block.decode(position), owner, now)
-        while self._sockets.evict_excess():
-            self._counts.evicted += 1
+        self._evict_excess()
 
     def ingest(self, event: SocketEvent, owner: SocketOwner | None, now: float) -> None:
         """Record an event; `owner` is the process that it names, None if it names none."""
@@ -141,7 +140,7 @@ class Ledger:
             self._index_by_five_tuple(socket)
             if socket.protocol == TCP:
                 self._sockets.start_grace(socket, now)
-        self._counts.evicted += self._sockets.evict_excess()
+        self._evict_excess()
 
     def ingest_snapshot(self, sockets: Iterable[SnapshotSocket], now: float) -> None:
         """Merge a snapshot of the open sockets, read while events were recorded.
@@ -155,6 +154,7 @@ class Ledger:
                 self._merge(found)
         if self._snapshot.is_complete:  # those that the snapshot lacks are closed, or invisible
             for socket in [one for one in self._sockets if one.may_be_replaced]:
+                self._invalidation.invalidate(socket)
                 self._sockets.remove(socket)
                 self._counts.evicted += 1
         for socket in self._sockets:
@@ -377,6 +377,12 @@ class Ledger:
         socket.released_ns = socket.last_event_ns = boot_ns
         socket.last_event_at = now
         self._sockets.start_grace(socket, now)
+
+    def _evict_excess(self) -> None:
+        """Keep to the bound. The release of a socket that is evicted will not be noticed."""
+        while (evicted := self._sockets.evict_excess()) is not None:
+            self._invalidation.invalidate(evicted)
+            self._counts.evicted += 1
 
     def _make_entry(self, flow: FlowKey, match: SocketMatch, now: float) -> LedgerEntry | None:
         quality, socket = match

@@ -5,6 +5,7 @@ While a process is alive, /proc adds the rest. Once it has exited, the kernel's 
 is: the path of the executable and the parent are unknown.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from functools import cache
 
@@ -104,7 +105,10 @@ class LookupOwners:
         if flow.protocol == TCP and entry.quality is Quality.EXACT:
             return self._own_connection(entry.owner)
         return Resolution(
-            self._attribute(entry), is_final=True, may_be_reused=may_be_reused(flow, entry)
+            self._attribute(entry),
+            is_final=True,
+            may_be_reused=may_be_reused(flow, entry),
+            open_for=math.inf if reports_release(flow, entry) else 0.0,
         )
 
     def resolve_by_span(self, entries: Iterable[LedgerEntry | None]) -> Resolution:
@@ -128,3 +132,11 @@ def may_be_reused(flow: FlowKey, entry: LedgerEntry) -> bool:
     So it is for an exchange of datagrams on a socket of its own.
     """
     return flow.protocol in DATAGRAMS and entry.quality is Quality.EXACT
+
+
+def reports_release(flow: FlowKey, entry: LedgerEntry) -> bool:
+    """Return whether the release of a socket of datagrams will invalidate the flow.
+
+    It will unless the socket has very many flows (`invalidation`), as one that serves its port may.
+    """
+    return flow.protocol in DATAGRAMS and entry.quality is Quality.EXACT and not entry.is_released

@@ -21,12 +21,13 @@ until the end of its epoch, or for as long as its owner is confirmed, up to eigh
 that forks for each connection keeps it likewise if a lookup comes between accept() and close().
 """
 
+import math
 from collections.abc import Collection, Mapping
 
 from msgspec.structs import replace
 
 from hogpipe.attribution.ledger.flow_lookup import LedgerMatches
-from hogpipe.attribution.ledger.owner_processes import LookupOwners, may_be_reused
+from hogpipe.attribution.ledger.owner_processes import LookupOwners, may_be_reused, reports_release
 from hogpipe.attribution.resolver import Resolution
 from hogpipe.model import UNATTRIBUTED, FlowKey, LedgerEntry, Quality
 from hogpipe.protocols import DATAGRAMS, TCP
@@ -61,8 +62,11 @@ def choose(
             continue
         is_refined = _may_be_refined(flow, shown, entry)
         if shown is not None and _procfs_decides(flow, shown, entry, owners):
-            reused = may_be_reused(flow, entry)
-            resolution = Resolution(shown.attribution, may_be_reused=reused)
+            resolution = Resolution(
+                shown.attribution,
+                may_be_reused=may_be_reused(flow, entry),
+                open_for=math.inf if reports_release(flow, entry) else shown.open_for,
+            )
         else:
             resolution = owners.resolve(flow, entry)
         # The ledger knows the socket, so another lookup would find the same but for its holder.

@@ -96,16 +96,17 @@ class RetainedSockets:
             if socket is not None and socket.expires_at is not None and socket.expires_at <= now:
                 self.remove(socket)
 
-    def evict_excess(self) -> bool:
-        """Evict one socket if there are more than the bound; return whether there were."""
+    def evict_excess(self) -> KnownSocket | None:
+        """Evict one socket if there are more than the bound, and return it; else None."""
         if len(self._sockets) <= self._max_sockets:
-            return False
+            return None
         for _ in range(_MAX_SPARED):
             socket = next(iter(self._sockets.values()))
             if socket.released_ns is not None or not socket.serves_port:
                 break
             self._sockets.move_to_end(socket.cookie)
-        self.remove(next(iter(self._sockets.values())))
+        evicted = next(iter(self._sockets.values()))
+        self.remove(evicted)
         while self._expiries and self._expiries[0][1] not in self._sockets:
             self._expiries.popleft()
-        return True
+        return evicted

@@ -100,12 +100,14 @@ class FdCache:
         """Sockets whose owner was left to the next lookup, once for each lookup."""
         return self._deferred + self._scanner.deferred
 
-    def prepare(self, rules: SharedSocketRules, *, max_fds: float | None = None) -> None:
+    def prepare(
+        self, rules: SharedSocketRules, now: float, *, max_fds: float | None = None
+    ) -> None:
         """Read the fds of all processes ahead of the first lookup. Raises OSError.
 
         At most `max_fds` fds, by default those of a lookup.
         """
-        self._begin_lookup()
+        self._begin_lookup(now)
         self._scanner.refresh(set(), rules, -math.inf, self._lookup, max_fds=max_fds)
         self._scanner.scan_threads(rules, self._lookup)
 
@@ -123,7 +125,7 @@ class FdCache:
         """
         if not wanted:
             return {}
-        self._begin_lookup()
+        self._begin_lookup(now)
         users = set(wanted.values())
         missing = self._read_likely_inside(self._verify(wanted, rules), namespaces)
         if self._scanner.has_missed_since_refresh(missing) or self._scanner.is_refresh_due(now):
@@ -147,9 +149,14 @@ class FdCache:
         The first call reads all fds, whatever their number, and none is verified afterwards.
         """
         if not self._is_read:
-            self.prepare(rules, max_fds=math.inf)
+            self.prepare(rules, 0.0, max_fds=math.inf)
             self._is_read = True
         return self._own(wanted, rules)
+
+    def seen_for(self, inodes: Iterable[int], now: float) -> float:
+        """Return for how many seconds at least all these sockets have been open."""
+        seen_at = (self._table.seen_at(inode) for inode in inodes)
+        return min((0.0 if at is None else now - at for at in seen_at), default=0.0)
 
     def have_sole_holder(self, inodes: Iterable[int], rules: SharedSocketRules) -> bool:
         """Return whether one service holds all these sockets, as the last lookup found them."""
@@ -184,7 +191,7 @@ class FdCache:
         all, while there is no socket, or one that no process is known to hold. All sockets are in
         `namespace`.
         """
-        self._begin_lookup()
+        self._begin_lookup(now)
         first = [process for process in map(self._table.get, likely_pids) if process is not None]
         others = self._find_likely([namespace])[namespace]
         likely = [*first, *(process for process in others if process.pid not in likely_pids)]
@@ -229,8 +236,9 @@ class FdCache:
             likely += added
         return wanted, missing
 
-    def _begin_lookup(self) -> None:
+    def _begin_lookup(self, now: float) -> None:
         self._lookup += 1
+        self._table.now = now
         self._reader.begin_lookup()
 
     def _verify(self, wanted: Collection[int], rules: SharedSocketRules) -> set[int]:

@@ -80,6 +80,10 @@ class FdTable:
     def __init__(self) -> None:
         self._processes: dict[int, KnownProcess] = {}
         self._references: dict[int, list[FdReference]] = {}
+        self._seen_at: dict[int, float] = {}
+        """When a socket was first seen at an fd; later than it was opened."""
+        self.now = 0.0
+        """The time of the current lookup, in seconds of any clock."""
         self._active: dict[int, None] = {}
         """Pids in the order of `last_active`."""
         self._threads: dict[int, KnownProcess] = {}
@@ -140,6 +144,10 @@ class FdTable:
         """Return the known fds that hold a socket."""
         return tuple(self._references.get(inode, ()))
 
+    def seen_at(self, inode: int) -> float | None:
+        """Return when a socket was first seen at an fd; None if it is at no known fd."""
+        return self._seen_at.get(inode)
+
     def set_fd(self, process: KnownProcess, fd: int, inode: int) -> None:
         """Record the socket at an open fd; 0 if the fd is not a socket."""
         if process.fds.get(fd) == inode:
@@ -151,6 +159,7 @@ class FdTable:
         self.size += 1
         if inode:
             self._references.setdefault(inode, []).append((process.pid, fd))
+            self._seen_at.setdefault(inode, self.now)
 
     def close_fd(self, process: KnownProcess, fd: int) -> None:
         """Record that an fd is not open."""
@@ -176,4 +185,4 @@ class FdTable:
             references = self._references[inode]
             references.remove((process.pid, fd))
             if not references:
-                del self._references[inode]
+                del self._references[inode], self._seen_at[inode]

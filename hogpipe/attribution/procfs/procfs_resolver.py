@@ -131,7 +131,7 @@ class ProcfsResolver:
 
     def prepare(self) -> None:
         """Read the fds of all processes; later lookups read what has changed."""
-        self._fds.prepare(SharedSocketRules(self._procfs))
+        self._fds.prepare(SharedSocketRules(self._procfs), self._clock())
 
     def describe(self) -> str:
         """Return where owners come from."""
@@ -163,6 +163,7 @@ class ProcfsResolver:
                     is_final=is_final,
                     may_be_refined=may_be_refined,
                     awaits_accept=match.awaits_accept,
+                    open_for=self._seen_for(flow, match, now),
                 )
         self._resolve_without_socket(found, matches, rules, now)
         return found
@@ -392,6 +393,15 @@ class ProcfsResolver:
             is_connected = attribution.quality is Quality.EXACT
             return self._unconnected_ports.record(flow, is_connected=is_connected, now=now)
         return attribution.quality is Quality.LISTENER and flow.protocol == TCP
+
+    def _seen_for(self, flow: FlowKey, match: Match, now: float) -> float:
+        """Return for how long the sockets of a flow have been open; 0 where pauses do not matter.
+
+        An inode is one socket's as long as the socket is open, and no other one's for long.
+        """
+        if flow.protocol == TCP:
+            return 0.0
+        return self._fds.seen_for((row.inode for row in match.rows), now)
 
     def _awaits_server(
         self, match: Match, attribution: Attribution, rules: SharedSocketRules

@@ -419,7 +419,7 @@ class Attributor:
         flow = pending.flow
         self._pending.pop(flow)
         if settled.known is not None:
-            self._known.settle(pending, settled.known, settled.checked_at, now)
+            self._known.settle(pending, settled, settled.known, now)
         for delta, attribution in settled.attributed:
             self._emit(flow, delta, attribution)
         for piece in settled.not_looked_up:

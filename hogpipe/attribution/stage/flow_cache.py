@@ -15,7 +15,11 @@ An attribution holds for the next packet only as long as the fact it rests on (`
 
 - A flow without connections (UDP, raw, ICMP) whose socket paused for more than `PAUSE_NS` needs a
   lookup: the port may be another process's by now. The pause is that of the local endpoint, so that
-  a server with many clients that transmit rarely is not looked up for each.
+  a server with many clients that transmit rarely is not looked up for each. A socket that has been
+  open for long is likely to stay so: it may pause for half of that time, up to `_MAX_PAUSE`
+  seconds, and so may at once a socket whose release will be reported (`max_pause_ns`). So sockets
+  that transmit every second are not looked up for each packet. An endpoint with several sockets may
+  pause for as long as each of them.
 - So does such a flow whose owner has exited. Packets from before the exit was seen are the former
   owner's, unless the lookup finds another one.
 - Any attribution is compared with a lookup one second after the one that found it, then after two
@@ -30,8 +34,9 @@ In a replay the host has one state. Only the creation of the owner matters: pack
 not those of the process.
 
 Known limits: a process that closes the port of its datagram socket and lives on, with another
-process on the port within the pause, is noticed at the next comparison. Pauses within a delta,
-which sums the packets of one batch, are not seen.
+process on the port within the pause that the socket may have, is noticed at the next comparison:
+packets of the other process are attributed to the former one for as long, one to ten seconds.
+Pauses within a delta, which sums the packets of one batch, are not seen.
 
 Invalidation
 ------------
@@ -54,10 +59,12 @@ import msgspec
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.flows.lanes import PAUSE_NS
 from hogpipe.model import Attribution, FlowDelta, FlowKey, Quality, owner_at
-from hogpipe.protocols import TCP, WITH_PORTS
+from hogpipe.protocols import NANOSECONDS, TCP, WITH_PORTS
 
 FIRST_COMPARISON = 1.0
 """Seconds after which an attribution is compared for the first time."""
+_MAX_PAUSE = 2.5  # seconds
+_PAUSE_SHARE = 0.5  # of the time for which a socket has been open
 _CERTAINTY = {Quality.NONE: 0, Quality.INFERRED: 1, Quality.LISTENER: 2, Quality.EXACT: 3}
 _UNKNOWN_TIME_NS = (1 << 63) - 1  # of packets: after any exit
 
@@ -82,6 +89,8 @@ class CachedFlow(msgspec.Struct, gc=False):
     """When it is compared or rechecked. Infinity: it cannot change, or is queued for a recheck."""
     compare_after: float = FIRST_COMPARISON
     """How many seconds that was after the last lookup."""
+    max_pause_ns: int = PAUSE_NS
+    """For how long a flow without connections may pause."""
 
 
 def is_as_certain(found: Attribution, known: Attribution) -> bool:
@@ -98,6 +107,11 @@ def cannot_change(flow: FlowKey, attribution: Attribution) -> bool:
     """Return whether each further lookup of a connection would leave its attribution."""
     is_closed = flow.protocol == TCP and attribution.quality is Quality.INFERRED
     return attribution.is_translated or is_closed
+
+
+def max_pause_ns(open_for: float) -> int:
+    """Return for how long a socket may pause that has been open for so many seconds."""
+    return max(PAUSE_NS, round(min(_PAUSE_SHARE * open_for, _MAX_PAUSE) * NANOSECONDS))
 
 
 class FlowCache:
@@ -157,8 +171,7 @@ class FlowCache:
         `exited_ns` is when the owner was seen to have exited.
         """
         if flow.protocol != TCP and self._follows_pauses:
-            last_ns = self._table.last_packet_ns(flow)
-            if last_ns is not None and delta.first_ns - last_ns > PAUSE_NS:
+            if self._table.has_paused(flow, delta.first_ns):
                 # All flows of the endpoint paused, whichever transmits first.
                 self._table.retire_endpoint(flow)
                 return Validity.ENDED
@@ -191,7 +204,7 @@ class FlowCache:
             is_better = is_as_certain(attribution, cached.attribution)
             # An equal attribution keeps the object: others compare by identity.
             if (is_better or flow.protocol != TCP) and attribution != cached.attribution:
-                cached.attribution = attribution
+                cached.attribution, cached.max_pause_ns = attribution, PAUSE_NS
                 self._open_lane(flow, cached, now)
 
     def postpone(self, flow: FlowKey, now: float) -> None:
@@ -263,6 +276,7 @@ class FlowCache:
             due_at=min(cached.due_at, until),
             endpoint=_local_endpoint(flow) if follows_pauses else None,
             last_ns=last_ns,
+            max_pause_ns=cached.max_pause_ns,
         )
 
 

@@ -20,9 +20,10 @@ from hogpipe.attribution.stage.flow_cache import (
     CachedFlow,
     FlowCache,
     Validity,
+    max_pause_ns,
 )
 from hogpipe.attribution.stage.owner_watch import OwnerExits, OwnerWatch
-from hogpipe.attribution.stage.pending_resolution import PendingResolution
+from hogpipe.attribution.stage.pending_resolution import PendingResolution, Settled
 from hogpipe.attribution.stage.rechecks import RecheckQueue, is_by_port
 from hogpipe.attribution.stale_flows import EVERY_FLOW, StaleFlows
 from hogpipe.flows.flow_table import FlowTable
@@ -107,9 +108,9 @@ class KnownFlows:
             return validity, cached
 
     def settle(
-        self, pending: PendingResolution, found: Attribution, checked_at: float, now: float
+        self, pending: PendingResolution, settled: Settled, found: Attribution, now: float
     ) -> None:
-        """Make a flow known whose owner a lookup found at `checked_at`.
+        """Make a flow known that a lookup has settled, of which it `found` the owner.
 
         Comparisons become rarer while the owner stays.
         """
@@ -117,7 +118,8 @@ class KnownFlows:
         compare_after = self._first_comparison
         if before is not None and before.attribution == found:
             compare_after = min(2 * before.compare_after, self.rechecks.interval)
-        cached = CachedFlow(found, checked_at + compare_after, compare_after)
+        due_at = settled.checked_at + compare_after
+        cached = CachedFlow(found, due_at, compare_after, max_pause_ns(settled.open_for))
         self.cache.put(pending.flow, cached, now, pending.total.last_ns)
 
     def conclude_recheck(

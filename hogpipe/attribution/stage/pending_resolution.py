@@ -55,6 +55,8 @@ class Settled(msgspec.Struct, frozen=True, gc=False):
     """The owner of further packets; None where it must be looked up."""
     checked_at: float = -math.inf
     """When a lookup found `known`."""
+    open_for: float = 0.0
+    """For how many seconds the socket of `known` had been open then, as far as is known."""
     not_looked_up: Sequence[FlowDelta] = ()
     """Pieces that need a lookup of their own."""
 
@@ -152,8 +154,9 @@ class PendingResolution(msgspec.Struct, eq=False, gc=False):
                 return self._defer(resolution, now)
         if self.known is not None:
             return self._compare(self.known.attribution, resolution, now, is_invalidated)
+        open_for = 0.0
         if resolution is not None and _is_found(resolution.attribution):
-            attribution = resolution.attribution
+            attribution, open_for = resolution.attribution, resolution.open_for
         else:
             if resolution is not None and resolution.attribution.user is not None:
                 self.fallback = resolution.attribution
@@ -163,7 +166,7 @@ class PendingResolution(msgspec.Struct, eq=False, gc=False):
             attribution = resolver.infer(self.flow) if self.has_no_socket else self.fallback
         if is_invalidated and self._later_pieces():
             return self._settle_by_piece([attribution] * len(self._asked_pieces()))
-        return Settled([(self.total, attribution)], attribution, now)
+        return Settled([(self.total, attribution)], attribution, now, open_for)
 
     def spans_to_recall(self) -> Sequence[Span | None]:
         """Return the spans whose recorded owners `give_up` needs, one for each piece.
@@ -200,7 +203,8 @@ class PendingResolution(msgspec.Struct, eq=False, gc=False):
         if is_invalidated and self._later_pieces():
             return self._settle_by_piece([of_bytes] * len(self._asked_pieces()))
         from_now_on = of_bytes if self.flow.protocol == TCP else found
-        return Settled([(self.total, of_bytes)], from_now_on, now)
+        open_for = 0.0 if resolution is None else resolution.open_for
+        return Settled([(self.total, of_bytes)], from_now_on, now, open_for)
 
     def _defer(self, resolution: Resolution | None, now: float) -> Deferred:
         self.has_no_socket = resolution is not None and resolution.attribution == UNATTRIBUTED

@@ -543,6 +543,14 @@ def test_the_oldest_socket_that_serves_no_port_is_evicted_and_counted() -> None:
     assert find_owner(ledger, UDP_FLOW) == (Quality.LISTENER, BOB)
 
 
+def test_flows_of_a_socket_that_is_evicted_are_invalidated_as_its_release_is_not_noticed() -> None:
+    ledger = Ledger(max_sockets=1)
+    connect(ledger, ALICE, cookie=2)
+    assert find_owner(ledger, flow(40000, 443)) == (Quality.EXACT, ALICE)
+    datagrams(ledger, BOB, 1, EventKind.BOUND)
+    assert ledger.stale.drain() == [flow(40000, 443)]
+
+
 def test_sockets_that_serve_ports_are_evicted_if_there_are_no_others() -> None:
     ledger = Ledger(max_sockets=3)
     for cookie in range(1, 40):

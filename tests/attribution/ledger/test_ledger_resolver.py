@@ -1,5 +1,6 @@
 """Which of the ledger and /proc decides, with a scripted ledger and a fake /proc."""
 
+import math
 import os
 import pwd
 import shutil
@@ -549,6 +550,24 @@ def test_the_five_tuple_of_an_exact_datagram_entry_may_be_reused(stage: Stage) -
     assert [found[one].may_be_reused for one in (OUTBOUND, DATAGRAMS)] == [False, True]
     stage.record(DATAGRAMS, CURL, Quality.LISTENER)  # one socket, whoever sends
     assert not stage.resolver.resolve({DATAGRAMS: ()})[DATAGRAMS].may_be_reused
+
+
+def test_the_release_of_an_exact_datagram_entry_will_be_reported_while_it_is_open(
+    stage: Stage,
+) -> None:
+    def open_for() -> float:
+        return stage.resolver.resolve({DATAGRAMS: ()})[DATAGRAMS].open_for
+
+    stage.record(DATAGRAMS, CURL)
+    assert open_for() == math.inf
+    stage.proc.process(77)
+    stage.show(DATAGRAMS, 77)
+    stage.record(DATAGRAMS, CURL, is_lasting=True)
+    assert open_for() == math.inf
+    stage.record(DATAGRAMS, CURL, is_released=True)
+    assert open_for() == 0.0
+    stage.record(DATAGRAMS, CURL, Quality.LISTENER)
+    assert open_for() == 0.0
 
 
 def test_after_a_loss_of_events_snapshots_are_taken_but_not_too_often(

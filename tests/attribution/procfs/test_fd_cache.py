@@ -89,12 +89,35 @@ def test_cached_owners_are_returned_without_reading(fake: FakeProc, cache: Cache
     fake.process(11, parent=10, sockets={3: 100, 4: 101})
     fake.process(12, sockets={3: 102})
     fake.process(13, sockets={3: 102})
-    cache.fds.prepare(rules)
+    cache.fds.prepare(rules, 0.0)
     fake.process(14, sockets={3: 103})
     before = cache.fds.fds_read
     found = cache.fds.cached_owners([100, 101, 102, 103, 999], rules)
     assert {inode: owner.pid for inode, owner in found.items()} == {100: 10, 101: 11}
     assert cache.fds.fds_read == before
+
+
+def test_sockets_have_been_open_since_all_of_them_were_seen(fake: FakeProc, cache: Cache) -> None:
+    fake.process(10, sockets={3: 100})
+    cache.fds.prepare(SharedSocketRules(cache.procfs), 0.0)
+    fake.process(10, sockets={3: 100, 4: 101})
+    cache.find(100, 101)
+    assert cache.fds.seen_for([100], cache.now + 1.0) == cache.now + 1.0
+    assert cache.fds.seen_for([100, 101], cache.now + 1.0) == 1.0
+    assert cache.fds.seen_for([100, 999], cache.now) == cache.fds.seen_for([], 9.0) == 0.0
+
+
+def test_an_inode_that_is_seen_again_after_it_was_closed_is_that_of_another_socket(
+    fake: FakeProc, cache: Cache
+) -> None:
+    fake.process(10, sockets={4: 101})
+    cache.find(101)
+    fake.process(10, sockets={})
+    cache.find(101)
+    assert cache.fds.seen_for([101], cache.now) == 0.0
+    fake.process(10, sockets={4: 101})
+    cache.find(101)
+    assert cache.fds.seen_for([101], cache.now + 1.0) == 1.0
 
 
 def test_a_lookup_of_no_sockets_reads_nothing(fake: FakeProc, cache: Cache) -> None:

@@ -486,3 +486,22 @@ def test_long_lived_connections_are_no_evidence(
     open_connections(fake)
     clock.advance()
     assert inferred(resolver) == (Quality.NONE, None)
+
+
+def test_a_datagram_socket_has_been_open_since_its_inode_was_seen(fake: FakeProc) -> None:
+    udp, tcp = FlowKey(UDP, HERE, 53, THERE, 9, "eth0"), tcp_flow(1000, 80)
+    for name in ("tcp", "tcp6", "udp", "udp6"):
+        fake.table(name)
+    fake.table("udp", format_row((HERE, 53), (bytes(4), 0), inode=5, state=CLOSE))
+    fake.table("tcp", connection(1000, 80, inode=6))
+    fake.process(20, sockets={3: 5, 4: 6})
+    now = 10.0
+    resolver = ProcfsResolver(fake.root, clock=lambda: now)
+    resolver.prepare()
+    now = 14.0
+    found = resolver.resolve([udp, tcp])
+    assert [found[one].open_for for one in (udp, tcp)] == [4.0, 0.0]
+    fake.table("udp", format_row((HERE, 53), (bytes(4), 0), inode=7, state=CLOSE))
+    fake.process(20, sockets={3: 7})
+    now = 15.0
+    assert resolver.resolve([udp])[udp].open_for == 0.0

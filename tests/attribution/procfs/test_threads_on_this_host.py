@@ -43,7 +43,7 @@ class Lookups:
         self.now = 0.0
 
     def prepare(self) -> None:
-        self.fds.prepare(SharedSocketRules(self.procfs))
+        self.fds.prepare(SharedSocketRules(self.procfs), self.now)
 
     def find(self, inode: int) -> ProcessIdentity | None:
         self.now += 60.0

@@ -1,6 +1,7 @@
 """The stage against a scripted resolver, a real executor thread and a clock set by hand."""
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -855,6 +856,86 @@ async def test_a_flow_without_connections_that_paused_waits_for_a_lookup(
     assert stage.drain() == []
     await stage.look_up()
     assert stage.drain() == [(flow, 1, exact(CURL))]
+
+
+@pytest.mark.parametrize(
+    ("open_for", "pause"), [(0.9, 0.5), (3.0, 1.5), (60.0, 2.5), (math.inf, 2.5)]
+)
+async def test_a_socket_that_has_been_open_for_long_may_pause_for_half_of_that_time(
+    executor: ThreadPoolExecutor, open_for: float, pause: float
+) -> None:
+    flow = make_flow(7, protocol=17)
+    stage = Stage(executor, exits=ScriptedExits())
+    stage.resolver.answers[flow] = exact(NGINX)
+    stage.resolver.open_for[flow] = open_for
+    stage.pass_packets(flow, first=1.0, last=1.0)
+    await stage.look_up()
+    stage.pass_packets(flow, first=1.2, last=1.2)  # the owner is watched from now on
+    again_ns = round((1.2 + pause) * 1e9)
+    assert stage.count({flow: make_delta((1, 1), at_ns=(again_ns, again_ns))}) == {}
+    late_ns = again_ns + round(pause * 1e9) + 1
+    late = stage.count({flow: make_delta((1, 1), at_ns=(late_ns, late_ns))})
+    assert late.keys() == {flow}
+    stage.ingest_held(late)
+    assert stage.drain() == [(flow, 1, exact(NGINX))] * 3
+    await stage.look_up()
+    assert stage.drain() == [(flow, 1, exact(NGINX))]
+
+
+async def test_a_port_that_a_living_process_gives_away_within_a_pause_is_noticed_at_the_comparison(
+    executor: ThreadPoolExecutor,
+) -> None:
+    flow = make_flow(7, protocol=17)
+    stage = Stage(executor, exits=ScriptedExits())
+    stage.resolver.answers[flow] = exact(NGINX)
+    stage.resolver.open_for[flow] = 60.0
+    stage.pass_packets(flow, first=1.0, last=1.0)
+    await stage.look_up()
+    stage.resolver.answers[flow] = exact(CURL)  # NGINX lives, and its socket is closed
+    stage.resolver.open_for[flow] = 0.0
+    stage.pass_packets(flow, first=1.9, last=1.9)
+    assert stage.drain() == [(flow, 1, exact(NGINX))] * 2
+    stage.pass_packets(flow, first=2.1, last=2.1)  # a second after the lookup
+    assert stage.drain() == []
+    await stage.look_up()
+    assert stage.drain() == [(flow, 1, exact(CURL))]
+    stage.pass_packets(flow, first=2.7, last=2.7)  # the new socket may not pause yet
+    assert stage.drain() == []
+    assert stage.resolver.asked == [[flow]] * 2
+
+
+async def test_a_new_owner_that_a_recheck_finds_may_not_pause_as_the_former_one(
+    executor: ThreadPoolExecutor,
+) -> None:
+    flow = make_flow(7, protocol=17)
+    stage = Stage(executor, exits=ScriptedExits())
+    stage.resolver.answers[flow] = exact(NGINX)
+    stage.resolver.open_for[flow] = math.inf
+    stage.pass_packets(flow, first=1.0, last=1.0)
+    await stage.look_up()
+    stage.attributor._cache.refresh(flow, exact(CURL), 1.1)
+    stage.pass_packets(flow, first=1.2, last=1.2)
+    stage.drain()
+    stage.pass_packets(flow, first=1.8, last=1.8)
+    assert stage.drain() == []
+
+
+async def test_flows_of_one_endpoint_may_pause_for_as_long_as_each_of_their_sockets(
+    executor: ThreadPoolExecutor,
+) -> None:
+    old, new = (make_flow(7, protocol=17, remote_port=port) for port in (1, 2))
+    stage = Stage(executor, exits=ScriptedExits())
+    stage.resolver.answers = dict.fromkeys((old, new), exact(NGINX))
+    stage.resolver.open_for[old] = 60.0
+    stage.pass_packets(old, new, first=1.0, last=1.0)
+    await stage.look_up()
+    stage.drain()
+    stage.pass_packets(old, first=1.6, last=1.6)
+    assert stage.drain() == []
+    await stage.look_up()
+    assert stage.drain() == [(old, 1, exact(NGINX))]
+    stage.pass_packets(old, first=2.5, last=2.5)  # alone since the pause
+    assert stage.drain() == [(old, 1, exact(NGINX))]
 
 
 async def test_a_tcp_connection_may_pause(executor: ThreadPoolExecutor) -> None:

@@ -208,15 +208,16 @@ def test_the_fast_lane_counts_for_the_owners_that_the_stage_would_name(
 class Lanes:
     """Flows with lanes, of two endpoints and two owners, one of which is watched."""
 
-    def __init__(self, flows: Mapping[FlowKey, tuple[bool, float, int]]) -> None:
+    def __init__(self, flows: Mapping[FlowKey, tuple[bool, float, int, int]]) -> None:
         self.table = FlowTable(100, 100)
         self.cache = FlowCache(self.table, recheck_after=5.0)
         self.table.set_watched(exact(NGINX), is_watched=True)
-        for flow, (is_watched, due_at, last_ns) in flows.items():
+        for flow, (is_watched, due_at, last_ns, max_pause_ns) in flows.items():
             owner = exact(NGINX) if is_watched else exact(CURL)
             delta = make_delta((1, 1), at_ns=(last_ns, last_ns))
             self.table.receive(self.table.count(rows_of(self.table, {flow: delta}, 0.0), 0.0), 0.0)
-            self.cache.put(flow, CachedFlow(owner, due_at), 0.0, last_ns)
+            cached = CachedFlow(owner, due_at, max_pause_ns=max_pause_ns)
+            self.cache.put(flow, cached, 0.0, last_ns)
 
     def count(self, deltas: Mapping[FlowKey, FlowDelta], now: float) -> set[FlowKey]:
         return set(self.table.count(rows_of(self.table, deltas, now), now))
@@ -230,18 +231,23 @@ class Lanes:
         return validity is Validity.HOLDS and not is_held
 
 
-lane = st.tuples(st.booleans(), st.sampled_from([1.0, 2.0, 9.0]), st.integers(0, PAUSE_NS))
+lane = st.tuples(
+    st.booleans(),
+    st.sampled_from([1.0, 2.0, 9.0]),
+    st.integers(0, PAUSE_NS),
+    st.sampled_from([PAUSE_NS, 3 * PAUSE_NS // 2, 4 * PAUSE_NS]),
+)
 
 
 @given(
     st.dictionaries(st.sampled_from(FLOWS), lane),
     st.lists(
-        st.tuples(st.sets(st.sampled_from(FLOWS)), st.booleans(), st.integers(1, PAUSE_NS + 2)),
+        st.tuples(st.sets(st.sampled_from(FLOWS)), st.booleans(), st.integers(1, 2 * PAUSE_NS)),
         max_size=6,
     ),
 )
 def test_a_column_of_packets_passes_where_each_packet_would(
-    flows: Mapping[FlowKey, tuple[bool, float, int]],
+    flows: Mapping[FlowKey, tuple[bool, float, int, int]],
     packets: list[tuple[set[FlowKey], bool, int]],
 ) -> None:
     in_columns, one_by_one = Lanes(flows), Lanes(flows)
