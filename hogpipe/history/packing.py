@@ -14,7 +14,7 @@ without the stamp.
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import cast
+from typing import Annotated, cast
 
 import msgspec
 import numpy as np
@@ -68,13 +68,17 @@ class UnpackedWindow(msgspec.Struct):
     stats: Sequence[StatsRecord]
 
 
+_Number = Annotated[int, msgspec.Meta(ge=-(1 << 60), le=1 << 60)]
+"""So that sums of a few of them fit into 64 bits."""
+
+
 class _Content(msgspec.Struct):
     timestamp: str
     window: dict[str, str | float]
-    sequence: list[int]
-    member: list[int]
-    group: list[int]
-    counters: dict[str, list[int]]
+    sequence: list[_Number]
+    member: list[_Number]
+    group: list[_Number]
+    counters: dict[str, list[_Number]]
     stats: list[dict[str, object]]
 
 
@@ -209,6 +213,12 @@ def _drop_stamp(record: StatsRecord) -> dict[str, object]:
 
 def _decode(packed: bytes) -> _Content:
     try:
-        return _DECODER.decode(zlib.decompress(packed))
-    except (zlib.error, msgspec.DecodeError) as error:
+        content = _DECODER.decode(zlib.decompress(packed))
+    except (zlib.error, msgspec.DecodeError, RecursionError) as error:
         raise DamagedContentError(f"the content of a window is damaged: {error}") from error
+    columns = (content.member, content.group, *content.counters.values())
+    if {len(column) for column in columns} != {len(content.sequence)}:
+        raise DamagedContentError("the content of a window is damaged: a column is cut")
+    if not all(isinstance(one.get("sequence"), int) for one in content.stats):
+        raise DamagedContentError("the content of a window is damaged: stats have no sequence")
+    return content

@@ -129,7 +129,8 @@ class WindowParser:
                 continue
             try:
                 complete = self._add(line)
-            except (ValueError, OSError):  # DecodeError, or a time or an address that is none
+            except (ValueError, OSError, RecursionError):
+                # DecodeError, a time or an address that is none, or values nested too deeply
                 self._foreign += 1
                 self.foreign_lines += 1
                 self.first_foreign = self.first_foreign or self.lines

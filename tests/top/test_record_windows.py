@@ -68,6 +68,7 @@ def test_the_table_has_the_sums_of_the_records(records: list[Record]) -> None:
         b"not JSON",
         LINE[: len(LINE) // 2],
         b"\xff\xfe",
+        b'{"type":"traffic","x":' + b"[" * 5000,
         b"[]",
         b"17",
         b"{}",

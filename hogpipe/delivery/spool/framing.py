@@ -78,7 +78,7 @@ def _is_record(document: object) -> bool:
     """Return whether a document has what the delivery reads of each record."""
     return (
         isinstance(document, dict)
-        and document.get("type") in {"traffic", "stats"}
+        and document.get("type") in ("traffic", "stats")  # any JSON value, hashable or not
         and isinstance(document.get("schema"), int)
         and isinstance(document.get("run"), str)
         and isinstance(document.get("sequence"), int)
