@@ -24,6 +24,8 @@ from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
 _HOST_ROOT = 1  # the id, and so the inode number, of the root of the host's tree
 # What mountinfo shows as the root of a mount: that of this cgroup namespace, or one above it.
 _ROOTS = re.compile(rb"/|(?:/\.\.)+")
+_DEVICE = re.compile(rb"([0-9]{1,9}):([0-9]{1,9})")
+_ESCAPED = re.compile(rb"\\([0-3][0-7]{2})")
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _DESCRIPTORS = Path("/proc/self/fd")
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -52,7 +54,7 @@ def parse_cgroup_mounts(mountinfo: bytes) -> list[CgroupMount]:
     In a cgroup namespace these are the mounts of its root and of groups above it.
     """
     found = []
-    for line in mountinfo.splitlines():
+    for line in mountinfo.split(b"\n"):  # the kernel escapes no other line end in a path
         mount, separator, filesystem = line.partition(b" - ")
         fields = mount.split(b" ")
         if (
@@ -62,11 +64,10 @@ def parse_cgroup_mounts(mountinfo: bytes) -> list[CgroupMount]:
             and _ROOTS.fullmatch(fields[3])
         ):
             # The kernel writes blanks, tabs, line ends and backslashes as octal escapes.
-            raw = fields[4].decode("latin-1").encode("latin-1").decode("unicode_escape")
-            major, _, minor = fields[2].partition(b":")
-            if major.isdigit() and minor.isdigit():
-                device = os.makedev(int(major), int(minor))
-                found.append(CgroupMount(os.fsdecode(raw.encode("latin-1")), device))
+            raw = _ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), fields[4])
+            if (numbers := _DEVICE.fullmatch(fields[2])) is not None:
+                device = os.makedev(int(numbers[1]), int(numbers[2]))
+                found.append(CgroupMount(os.fsdecode(raw), device))
     return found
 
 

@@ -49,6 +49,10 @@ print(Path("/proc/self/mountinfo").read_text().count(" - cgroup2 "))
         (b"30 24 0:26 /../.. /cg rw - cgroup2 none rw\n", [CgroupMount("/cg", 26)]),
         (b"30 24 0:26 /../part /cg rw - cgroup2 none rw\n", []),
         (b"42 31 0:39 / /sys/fs/cgroup/cpu rw,relatime - cgroup cpu rw,cpu\n", []),
+        (
+            b"30 24 0:26 / /c\xff\\134\\702\\x rw - cgroup2 none rw\n",
+            [CgroupMount("/c\udcff\\\\702\\x", 26)],
+        ),
         (b"30 24 x:y / /cg rw - cgroup2 none rw\n", []),
         (b"", []),
         (b"cut - cgroup2 x", []),

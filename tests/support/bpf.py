@@ -102,3 +102,22 @@ def control_group(parent: Path | None = None) -> Iterator[Path]:
         yield folder
     finally:
         folder.rmdir()
+
+
+@contextmanager
+def deep_control_group() -> Iterator[int]:
+    """Make control groups inside one another, with hostile names; give a descriptor of the last.
+
+    Its path is longer than a path may be, so it is reached from one group to the next.
+    """
+    opened, name = [os.open(find_cgroup_root(), os.O_RDONLY)], b"\x1b[2J\xff)(".ljust(250, b"d")
+    try:
+        for _ in range(17):
+            os.mkdir(name, dir_fd=opened[-1])
+            opened.append(os.open(name, os.O_RDONLY, dir_fd=opened[-1]))
+        yield opened[-1]
+    finally:
+        for inner, outer in zip(opened[:0:-1], opened[-2::-1], strict=True):
+            os.close(inner)
+            os.rmdir(name, dir_fd=outer)
+        os.close(opened[0])

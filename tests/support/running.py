@@ -162,7 +162,8 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     """Return the records of a JSON lines file, each a whole line."""
     text = path.read_text()
     assert text.endswith("\n")
-    return [json.loads(line) for line in text.splitlines()]
+    # Not by splitlines(): a name may have other line ends, which JSON need not escape.
+    return [json.loads(line) for line in text.removesuffix("\n").split("\n")]
 
 
 def traffic_of(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -63,6 +63,9 @@ class ScriptedResolver:
     def describe(self) -> str:
         raise NotImplementedError
 
+    def describe_reading(self) -> str:
+        return "/proc/1/stat"
+
     def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Resolution]:
         self._counts.table_reads += 1
         self.asked.append(list(flows))
