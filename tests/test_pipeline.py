@@ -185,6 +185,9 @@ class Resolver:
     def describe(self) -> str:
         return "owners come from chance"
 
+    def describe_reading(self) -> str:
+        return "/proc/1/stat"
+
     def resolve(self, flows: Collection[FlowKey]) -> dict[FlowKey, Resolution]:
         time.sleep(self._chance.choice([0, 0, 0.001, 0.02, 0.4]))
         if self._chance.random() < 0.2:

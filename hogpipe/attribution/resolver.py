@@ -58,6 +58,12 @@ class Resolver(Protocol):
     def describe(self) -> str:
         """Return where owners come from, in words for the user, once `prepare` has returned."""
 
+    def describe_reading(self) -> str:
+        """Return what is being read of the host, or was read last, in words for the user.
+
+        Safe from any thread, also while a lookup runs.
+        """
+
     @property
     def has_history(self) -> bool:
         """Whether owners are recorded as sockets change, once `prepare` has returned.

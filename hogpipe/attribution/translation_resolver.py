@@ -116,6 +116,10 @@ class TranslationResolver:
         """Return where owners come from."""
         return self._resolver.describe()
 
+    def describe_reading(self) -> str:
+        """Return what the other resolver reads."""
+        return self._resolver.describe_reading()
+
     @property
     def has_history(self) -> bool:
         """Whether the other resolver records owners."""

@@ -83,6 +83,8 @@ class ProcessReader:
         self._only_cgroup_v2 = has_only_cgroup_v2(procfs.read_cgroup(_FIRST_PROCESS) or "")
         self._clock_ticks = os.sysconf("SC_CLK_TCK")
         self._user_names: dict[int, str | None] = {}
+        self.naming: int | None = None
+        """The user whose name is being read, None if there is none."""
         self.changes = 0
         """How often a process was found to have changed; the number only grows."""
 
@@ -213,7 +215,9 @@ class ProcessReader:
         May block: the host may query a directory service over the network.
         """
         if user_id not in self._user_names:
+            self.naming = user_id
             name = _user_name(user_id)
+            self.naming = None
             if len(self._user_names) >= _MAX_USERS:
                 self._user_names.clear()
             self._user_names[user_id] = name

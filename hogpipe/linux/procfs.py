@@ -30,6 +30,7 @@ from hogpipe.errors import ConfigurationError
 from hogpipe.linux.kcmp import compare_fd_tables
 from hogpipe.linux.netns.namespace_processes import is_own_namespace
 from hogpipe.linux.socket_table import READ_BYTES, TableText, join_reads
+from hogpipe.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -174,6 +175,7 @@ class Procfs:
         """How often the fd directory of a process was hidden so far."""
         self.tables_incomplete = 0
         """Socket tables that were not read to their end by the deadline so far."""
+        self._last_path = b""
 
     def read_table(self, name: str, deadline: float) -> TableText | None:
         """Return a socket table, or None if the kernel does not have the protocol.
@@ -199,6 +201,10 @@ class Procfs:
             if error.errno != errno.ENXIO:
                 raise
             return None  # seq_open_net in fs/proc/proc_net.c: the process has just exited
+
+    def describe_reading(self) -> str:
+        """Return the file that is being read, or was read last; safe from any thread."""
+        return printable(decode_text(self._last_path))
 
     def list_pids(self) -> set[int]:
         """Return the pids of all processes. Raises OSError."""
@@ -323,6 +329,7 @@ class Procfs:
         return 0
 
     def _read_table_file(self, path: bytes, deadline: float) -> TableText:
+        self._last_path = path
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (bytes)
             reads = iter(lambda: file.read(READ_BYTES), b"")
             table = join_reads(reads, lambda: self._clock() >= deadline)
@@ -330,7 +337,8 @@ class Procfs:
         return table
 
     def _path(self, pid: int, name: bytes) -> bytes:
-        return b"%b/%d/%b" % (self._root, pid, name)
+        self._last_path = path = b"%b/%d/%b" % (self._root, pid, name)
+        return path
 
     def _read(self, pid: int, name: bytes, limit: int = -1) -> bytes | None:
         try:
@@ -338,6 +346,10 @@ class Procfs:
                 return file.read(limit)
         except (*_GONE, PermissionError):
             return None
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return None  # a path of a control group that the kernel cannot show whole
 
     def _read_link(self, pid: int, name: bytes) -> bytes | None:
         """Return the target of a link, or empty bytes if the target exceeds 4095 bytes."""

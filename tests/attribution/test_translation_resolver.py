@@ -47,6 +47,9 @@ class ScriptedResolver:
     def describe(self) -> str:
         return "owners come from the script"
 
+    def describe_reading(self) -> str:
+        return "/proc/1/stat"
+
     def resolve(self, flows: FlowSpans) -> dict[FlowKey, Resolution]:
         return {flow: self.answers[flow] for flow in flows if flow in self.answers}
 

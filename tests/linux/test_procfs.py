@@ -253,3 +253,12 @@ def test_an_executable_with_too_long_a_path_is_unknown(deep: Path) -> None:
         assert procfs.read_stat(process.pid) is not None
         assert procfs.read_executable(process.pid) is None
         process.kill()
+
+
+def test_a_file_that_the_kernel_refuses_as_too_long_reads_as_none(fake: FakeProc) -> None:
+    file = fake.process(20) / "cgroup"
+    file.unlink()
+    file.symlink_to("x" * 300)  # the same error as for the path of a control group beyond 4 KB
+    procfs = Procfs(fake.root)
+    assert procfs.read_cgroup(20) is None
+    assert procfs.describe_reading() == f"{fake.root}/20/cgroup"

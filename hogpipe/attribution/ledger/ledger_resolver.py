@@ -99,6 +99,10 @@ class LedgerResolver:
         where = "" if self._covers_host else ", of this container's control groups only"
         return f"owners come from the ledger (eBPF{where}), and from {self._procfs}"
 
+    def describe_reading(self) -> str:
+        """Return what is being read; see `Resolver`."""
+        return self._procfs_resolver.describe_reading()
+
     @property
     def has_history(self) -> bool:
         """Whether owners are recorded: where the ledger is in use."""

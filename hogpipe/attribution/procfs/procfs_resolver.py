@@ -140,6 +140,11 @@ class ProcfsResolver:
             "connections of some milliseconds may have none"
         )
 
+    def describe_reading(self) -> str:
+        """Return what is being read; see `Resolver`."""
+        user = self._processes.naming
+        return self._procfs.describe_reading() if user is None else f"the name of user {user}"
+
     @property
     def has_history(self) -> bool:
         """Whether owners are recorded: /proc shows the present."""

@@ -36,6 +36,9 @@ class MemoryResolver:
     def describe(self) -> str:
         raise NotImplementedError
 
+    def describe_reading(self) -> str:
+        return "/proc/1/stat"
+
     def resolve(self, flows: object) -> dict[FlowKey, Resolution]:
         raise NotImplementedError
 
