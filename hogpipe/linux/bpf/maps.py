@@ -22,7 +22,8 @@ from hogpipe.linux.bpf.libbpf import SampleCallback, load_library
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
 from hogpipe.linux.bpf.shapes import LOSSES
 
-_FIRST_MAPPED_BYTES = 1 << 18
+_LEAST_MAPPED_BYTES = 1 << 18
+_MAPPED_SHARE = 8  # of a mapping: one of which less is read is made smaller
 _Counters = ctypes.c_uint64 * len(LOSSES.names or ())
 
 
@@ -97,8 +98,8 @@ class RingBuffer:
 class MappedArray:
     """The array of `length` rows behind a file descriptor. For one thread at a time.
 
-    Mapped memory counts as memory of this process, so only as much of the array is mapped as has
-    been read so far. Raises OSError.
+    Mapped memory counts as memory of this process, so the mapping grows and shrinks with the rows
+    that are read. Raises OSError.
     """
 
     def __init__(self, map_fd: int, length: int, row: "np.dtype[np.void]") -> None:
@@ -106,14 +107,16 @@ class MappedArray:
         self._row = row
         size = length * row.itemsize
         self._bytes = size + -size % mmap.PAGESIZE
-        self._memory: mmap.mmap | None = self._map(_FIRST_MAPPED_BYTES)
+        self._memory: mmap.mmap | None = self._map(_LEAST_MAPPED_BYTES)
 
     def rows(self, number: int) -> NDArray[np.void]:
         """Return the first rows, in the kernel's own memory. Raises OSError."""
         needed = number * self._row.itemsize
-        if self._memory is None or len(self._memory) < needed:
+        size = 0 if self._memory is None else len(self._memory)
+        is_large = size > max(_MAPPED_SHARE * needed, _LEAST_MAPPED_BYTES)
+        if self._memory is None or size < needed or is_large:
             self._memory = None  # frees its descriptor, which may be the last one available
-            self._memory = self._map(1 << needed.bit_length())
+            self._memory = self._map(max(1 << needed.bit_length(), _LEAST_MAPPED_BYTES))
         return np.frombuffer(self._memory, self._row, number)
 
     def close(self) -> None:

@@ -148,9 +148,8 @@ class TrafficMaps:
     def _take_rows(self, name: str) -> Rows:
         """Return a copy of the rows that were used in the epoch that has ended."""
         used = min(self._take_number(name), self._max_flows)
-        if not used:
-            return _NO_ROWS
-        return copy_rows(self._rows[name].rows(2 * used)[self._parity :: 2])
+        rows = self._rows[name].rows(2 * used)
+        return copy_rows(rows[self._parity :: 2]) if used else _NO_ROWS
 
     def _delete(self, name: str, keys: "np.ndarray[tuple[int], np.dtype[np.void]]") -> None:
         while len(keys):

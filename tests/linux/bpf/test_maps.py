@@ -58,6 +58,19 @@ def test_only_as_much_is_mapped_as_was_read_and_never_beyond_the_end(descriptor:
     assert mapped() == 0
 
 
+def test_a_mapping_shrinks_when_far_fewer_rows_are_read(descriptor: int) -> None:
+    array = MappedArray(descriptor, ROWS, ROW)
+    array.rows(ROWS)
+    array.rows(ROWS // 4)
+    assert mapped() == ROWS * ROW.itemsize
+    put(descriptor, 1, 7)
+    assert array.rows(2)["number"][1] == 7
+    assert mapped() == 1 << 18
+    array.rows(ROWS)
+    assert len(array.rows(0)) == 0
+    assert mapped() == 1 << 18
+
+
 def test_a_larger_mapping_needs_no_further_descriptor(descriptor: int) -> None:
     array = MappedArray(descriptor, ROWS, ROW)
     with no_descriptors():
