@@ -224,7 +224,6 @@ class WindowPublisher:
             self._aggregator.uncounted_flows,
         )
         self._closed.put_nowait(window)
-        self._memory.update(*self._attributor.held_flows)
 
     def call_next(self, action: Callable[[], None]) -> None:
         """Call `action` once the windows that are closed by now are published."""
@@ -259,6 +258,8 @@ class WindowPublisher:
             window.counts, window.attribution, window.bytes_by_quality, len(records)
         )
         await self._dispatcher.publish(records)
+        queued = sum(sink["queued"] for sink in body.get("sinks", ()))
+        self._memory.update(*self._attributor.held_flows, len(records) + queued)
 
     def _build_stats(self, window: _ClosedWindow, records: int) -> StatsBody:
         body: StatsBody = {
