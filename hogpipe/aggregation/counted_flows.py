@@ -17,6 +17,7 @@ from hogpipe.flows.key_index import resize
 from hogpipe.flows.packet_rows import Flags, Integers
 
 _NO_ID = -1
+_MIN_SIZE = 1024
 
 
 class CountedFlows:
@@ -27,13 +28,23 @@ class CountedFlows:
         self._ids: Integers = np.full(0, _NO_ID, np.int64)
         self._groups: Integers = np.zeros(0, np.int64)
         self._rows: Integers = np.zeros(0, np.int64)
+        self._used = 0
+        """How many slots there were in the present window, up to the highest one."""
         self._changes: set[tuple[int, int]] = set()
         """(id, group), where the column has another group for this flow."""
         self.uncounted = 0
         """How often a flow was not counted because of `max_changes`."""
 
+    @property
+    def size(self) -> int:
+        """The number of slots that have room."""
+        return len(self._ids)
+
     def start_window(self) -> None:
-        """Drop what was counted."""
+        """Drop what was counted; the memory, too, where slots were far fewer than before."""
+        if len(self._ids) > max(4 * self._used, _MIN_SIZE):
+            self._resize(2 * self._used)
+        self._used = 0
         self._ids.fill(_NO_ID)
         self._changes = set()
         self.uncounted = 0
@@ -63,8 +74,11 @@ class CountedFlows:
 
     def _fit(self, size: int) -> None:
         before = len(self._ids)
+        self._used = max(self._used, size)
         if size > before:
-            size = max(size, 2 * before)
-            self._ids, self._groups = resize(self._ids, size), resize(self._groups, size)
-            self._rows = resize(self._rows, size)
+            self._resize(max(size, 2 * before))
             self._ids[before:] = _NO_ID
+
+    def _resize(self, size: int) -> None:
+        self._ids, self._groups = resize(self._ids, size), resize(self._groups, size)
+        self._rows = resize(self._rows, size)

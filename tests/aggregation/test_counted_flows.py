@@ -28,3 +28,14 @@ def test_each_group_counts_a_flow_once_in_a_window(
             counted.start_window()
             expected.clear()
     assert counted.uncounted == 0
+
+
+def test_memory_of_many_slots_is_returned_after_a_window_with_few() -> None:
+    counted = CountedFlows(1000)
+    many, few = np.arange(50_000), np.arange(10)
+    for slots in (many, few, few):
+        counted.start_window()
+        assert counted.count(slots, slots, 0 * slots).all()
+        assert not counted.count(slots, slots, 0 * slots).any()
+    counted.start_window()
+    assert counted.size <= 1024
