@@ -84,16 +84,17 @@ class FlowSlots:
         self.packer.interfaces.keep(np.unique(parts["interface"]).tolist())
         self.packer.namespaces.keep(np.unique(parts["namespace"]).tolist())
 
-    def flow_of(self, slot: int) -> FlowKey:
-        """Return the flow key of a slot."""
-        flow = self._flows.get(slot)
-        if flow is None:
-            flow = self._flows[slot] = self.packer.unpack(self._index.keys[slot])
-            self._slots[flow] = slot
-        return flow
+    def flows_of(self, slots: Integers) -> list[FlowKey]:
+        """Return the flow key of each slot."""
+        numbers = slots.tolist()
+        missing = [slot for slot in numbers if slot not in self._flows]
+        made = self.packer.unpack_each(self._index.keys.take(missing, axis=0)) if missing else ()
+        for slot, flow in zip(missing, made, strict=True):
+            self._flows[slot], self._slots[flow] = flow, slot
+        return [self._flows[slot] for slot in numbers]
 
     def slot_of(self, flow: FlowKey) -> int | None:
-        """Return the slot of a flow that `flow_of` or `slots_of` made known as an object."""
+        """Return the slot of a flow that `flows_of` or `slots_of` made known as an object."""
         return self._slots.get(flow)
 
     def slots_of(self, flows: Sequence[FlowKey]) -> Integers:

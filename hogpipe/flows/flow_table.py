@@ -599,7 +599,7 @@ class FlowTable:
         last_ns = np.maximum.reduceat(rows.last_ns, starts)
         columns = (counters.tolist(), opened.tolist(), first_ns.tolist(), last_ns.tolist())
         deltas = map(make_delta, *columns)
-        return dict(zip(map(self._slots.flow_of, slots.tolist()), deltas, strict=True))
+        return dict(zip(self._slots.flows_of(slots), deltas, strict=True))
 
     def _flush(self) -> None:
         """Add what `add` took to the counters of slots, or to what former owners have."""

@@ -5,7 +5,7 @@ and network namespaces have numbers in the words (`Numbering`), which hold for o
 """
 
 import struct
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Generic, TypeVar, cast
 
 import numpy as np
@@ -130,16 +130,21 @@ class FlowPacker:
 
     def unpack(self, words: Keys) -> FlowKey:
         """Return the flow of one row of words."""
-        (
+        return next(self.unpack_each(words))
+
+    def unpack_each(self, words: Keys) -> Iterator[FlowKey]:
+        """Yield the flow of each row of words."""
+        interface_name, namespace_name = self.interfaces.name, self.namespaces.name
+        for (
             protocol, local_size, remote_size, interface, local_port, remote_port, namespace,
             local_address, remote_address,
-        ) = _PACKED.unpack(words.tobytes())  # fmt: skip
-        return FlowKey(
-            protocol,
-            local_address[:local_size],
-            local_port,
-            remote_address[:remote_size],
-            remote_port,
-            self.interfaces.name(interface),
-            self.namespaces.name(namespace),
-        )
+        ) in _PACKED.iter_unpack(words.tobytes()):  # fmt: skip
+            yield FlowKey(
+                protocol,
+                local_address[:local_size],
+                local_port,
+                remote_address[:remote_size],
+                remote_port,
+                interface_name(interface),
+                namespace_name(namespace),
+            )
