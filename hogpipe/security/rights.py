@@ -86,7 +86,7 @@ def _list_program_needs(host: HostFacts, *, is_ebpf: bool) -> Iterator[Need]:
     opener = frozenset({Role.CAPTURE if is_ebpf else Role.LOOKUP})
     if host.kernel < _MAPS_WITHOUT_RIGHTS:
         text = "to read the maps of BPF programs, before Linux 5.19"
-        yield Need(Capability.CAP_BPF, text, opener | {Role.EVENTS})
+        yield Need(Capability.CAP_BPF, text, opener | {Role.CAPTURE, Role.EVENTS})
     text = "to load BPF programs and attach them"
     for capability in (Capability.CAP_BPF, Capability.CAP_PERFMON, Capability.CAP_NET_ADMIN):
         yield Need(capability, text, opener, lasts=False)

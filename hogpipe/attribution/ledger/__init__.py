@@ -2,7 +2,7 @@
 
 - `kernel_ledger`: the ledger of the running kernel, safe from any thread (`fair_lock`).
   `event_reader` reads the BPF ring buffer, `socket_events` decodes it, `event_owners` identifies
-  the processes.
+  the processes, `privileged_calls` ingests for threads that may not.
 - `ledger`: ingests events and answers lookups, without I/O; `known_socket`, `socket_index`,
   `socket_lookup`, `retention` and `invalidation` are its parts.
 - `socket_snapshot`, `snapshot_merge`: the sockets that existed before the programs were attached.

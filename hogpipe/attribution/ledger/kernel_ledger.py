@@ -38,12 +38,14 @@ from hogpipe.attribution.ledger.event_owners import EventOwners
 from hogpipe.attribution.ledger.event_reader import EventReader
 from hogpipe.attribution.ledger.fair_lock import FairLock
 from hogpipe.attribution.ledger.ledger import Ledger
+from hogpipe.attribution.ledger.privileged_calls import PrivilegedCalls
 from hogpipe.attribution.ledger.socket_events import EventBlock
 from hogpipe.attribution.resolver import FlowsInSpans
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.enrichment.process_watch import ProcessWatch
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.linux.bpf.loader import AttachedPrograms
+from hogpipe.linux.capabilities import Capability
 from hogpipe.linux.clocks import boot_clock, read_boot_time
 from hogpipe.linux.procfs import Procfs
 from hogpipe.model import (
@@ -111,6 +113,8 @@ class KernelLedger:
             stack.callback(self._events.close)
             self._owners = EventOwners(procfs)
             stack.callback(self._owners.close)
+            self._calls = PrivilegedCalls(Capability.CAP_DAC_READ_SEARCH, limit_events)
+            stack.callback(self._calls.close)
             readers = processes or ProcessReader(Procfs(procfs))
             watch = ProcessWatch(
                 programs, readers, self._owners.starts, clock, limit_events=limit_events
@@ -118,7 +122,8 @@ class KernelLedger:
             stack.callback(watch.close)
             self._thread = _IngestThread(self._events.fileno(), self._ingest_unread, limit_events)
             self._resources = stack.pop_all()
-        self.stale.ingest_before_drain(self._ingest_for_drain)
+        # The event loop, too, drains stale flows, and may not read what owners are made of.
+        self.stale.ingest_before_drain(lambda: self._calls.call(self._ingest_for_drain))
 
     def refresh(self) -> None:
         """Ingest all events until now."""

@@ -69,7 +69,7 @@ class LookupRunner:
         """
         with suppress(OSError):
             await self._call(self._resolver.prepare)
-        self.take_counts()
+        await self._call(self.take_counts)
 
     async def resolve(self, flows: FlowSpans) -> tuple[dict[FlowKey, Resolution], float]:
         """Return the resolutions of one lookup, none if it failed, and its CPU seconds."""
