@@ -148,7 +148,13 @@ class SlotUse:
         self._flows -= len(slots)
         self._unjudged -= len(slots)
 
-    def judge(self, slots: Integers | int) -> None:
+    def judge(self, slot: int) -> None:
+        """Record that the attribution of a flow is known."""
+        if not self.is_judged[slot]:
+            self._unjudged -= 1
+            self.is_judged[slot] = True
+
+    def judge_each(self, slots: Integers) -> None:
         """Record that the attributions of distinct flows are known."""
         self._unjudged -= int(np.count_nonzero(~self.is_judged[slots]))
         self.is_judged[slots] = True

@@ -496,7 +496,7 @@ class FlowTable:
             is_recorded = owner != ABSENT
             slots = slots[is_recorded]
             self._lanes.open_for_good(slots, owner[is_recorded], due_at[is_recorded])
-            self._use.judge(slots)
+            self._use.judge_each(slots)
             self._begun.start(slots)
 
     def _attribute_due(self, slots: Integers, passes: Flags, now: float) -> Flags:

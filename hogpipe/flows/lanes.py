@@ -30,7 +30,8 @@ class LaneOwners:
         self._numbering: Numbering[Attribution] = Numbering()
         self.is_watched: Flags = np.zeros(_CAPACITY, np.bool_)
         """Whether the owner lives and its exit will be noticed, as far as that can be."""
-        self.number(UNATTRIBUTED)
+        self._last = UNATTRIBUTED, self._add(UNATTRIBUTED)
+        """What `number` was asked about last, and its answer: mostly that is asked again."""
 
     def __len__(self) -> int:
         return len(self._numbering)
@@ -40,6 +41,13 @@ class LaneOwners:
 
     def number(self, attribution: Attribution) -> int:
         """Return the number of an attribution."""
+        last, number = self._last
+        if attribution is not last:
+            number = self._add(attribution)
+            self._last = attribution, number
+        return number
+
+    def _add(self, attribution: Attribution) -> int:
         before = len(self._numbering)
         number = self._numbering.number(attribution)
         if len(self._numbering) > before:
@@ -61,6 +69,7 @@ class LaneOwners:
     def keep(self, numbers: Integers) -> None:
         """Drop the attributions without these numbers, but for UNATTRIBUTED."""
         self._numbering.keep({UNOWNED, *numbers.tolist()})
+        self._last = UNATTRIBUTED, UNOWNED
 
 
 class Endpoints:

@@ -364,12 +364,24 @@ class ProcfsResolver:
         holders: Mapping[int, ProcessIdentity],
         rules: SharedSocketRules,
     ) -> dict[FlowKey, Attribution | None]:
-        """Return the attribution of each match; `holders` are the owners of sockets by inode."""
+        """Return the attribution of each match; `holders` are the owners of sockets by inode.
+
+        Equal attributions to a process are one object.
+        """
         owners = {flow: _owner_of_port(match, holders, rules) for flow, match in matches.items()}
         processes = self._read_processes(owners.values(), rules)
-        return {
-            flow: self._attribute(match, processes[owners[flow]]) for flow, match in matches.items()
-        }
+        made: dict[tuple[Quality, ProcessIdentity | None], Attribution] = {}
+        attributions = {}
+        for flow, match in matches.items():
+            owner = match.quality, owners[flow]
+            attribution = made.get(owner)
+            if attribution is None:
+                process = processes[owners[flow]]
+                attribution = self._attribute(match, process)
+                if attribution is not None and process is not None:
+                    made[owner] = attribution
+            attributions[flow] = attribution
+        return attributions
 
     def _attribute(self, match: Match, owner: Process | None) -> Attribution | None:
         """Return the attribution of a match; None if the sockets belong to different users.

@@ -19,11 +19,14 @@ class LatencyMeter:
     def __init__(self) -> None:
         self._classes: Counter[int] = Counter()
         self._longest = 0.0
+        self._last, self._last_class = 0.0, _class_of(0.0)
 
     def add(self, seconds: float) -> None:
-        """Add one time."""
-        self._classes[round(log2(max(seconds, _MIN_SECONDS)) * _CLASSES)] += 1
-        self._longest = max(self._longest, seconds)
+        """Add one time. Flows that came in one batch have the same."""
+        if seconds != self._last:
+            self._last, self._last_class = seconds, _class_of(seconds)
+            self._longest = max(self._longest, seconds)
+        self._classes[self._last_class] += 1
 
     def drain(self) -> Latency | None:
         """Return the median and the longest time since the last call; None if there was none."""
@@ -31,9 +34,14 @@ class LatencyMeter:
         if not classes:
             return None
         self._classes, self._longest = Counter(), 0.0
+        self._last, self._last_class = 0.0, _class_of(0.0)
         remaining = (classes.total() + 1) // 2
         for one in sorted(classes):
             remaining -= classes[one]
             if remaining <= 0:
                 break
         return Latency(min(2 ** (one / _CLASSES), longest), longest)
+
+
+def _class_of(seconds: float) -> int:
+    return round(log2(max(seconds, _MIN_SECONDS)) * _CLASSES)
