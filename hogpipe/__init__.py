@@ -24,6 +24,7 @@ Below all of them:
     threads.py     threads that go on after what is raised in them
     terminal.py    the output streams of the command line, which escape such text
     logs.py        the lines of the log: text or JSON, with times
+    interrupter.py an exception in the main thread, for what blocks it
     signals.py     what a signal does, from the first line of the program on
 
 Above them:

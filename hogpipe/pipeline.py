@@ -60,6 +60,7 @@ from hogpipe.factory import (
     make_sink,
 )
 from hogpipe.flows.flow_table import FlowTable
+from hogpipe.interrupter import Interrupter
 from hogpipe.linux.listening_ports import read_service_ports
 from hogpipe.linux.memory import limit_free_memory
 from hogpipe.linux.process_exits import ProcessExits
@@ -90,7 +91,8 @@ class Pipeline:
 
     `host` is the name that records carry; by default this host's name. Another `make_aggregator`
     gets all traffic, and may use it without records. If the run `is_watched`, its first window is
-    short. `threads` may have rights that the calling thread has not.
+    short. `threads` may have rights that the calling thread has not. `interrupter` interrupts the
+    thread that opens it.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Pipeline:
         make_aggregator: AggregatorFactory = make_aggregator,
         is_watched: bool = False,
         threads: RunThreads | None = None,
+        interrupter: Interrupter | None = None,
     ) -> None:
         self._threads = threads or RunThreads.plain()
         self._capture_thread = self._threads.capture
@@ -161,6 +164,7 @@ class Pipeline:
         self._dispatcher = Dispatcher(
             [make_sink(choice, live=live) for choice in settings.sinks],
             on_output_closed=self.stop,
+            interrupter=interrupter,
         )
         self._handoff = Handoff(
             BatchCounter(self._table, self._attributor.start_batch, clock),

@@ -13,6 +13,7 @@ import msgspec
 
 from hogpipe.config.settings import Settings
 from hogpipe.errors import HogpipeError
+from hogpipe.interrupter import Interrupter
 from hogpipe.linux.service_manager import ServiceManager
 from hogpipe.logs import report_error
 from hogpipe.model import Quality
@@ -40,7 +41,9 @@ async def run_pipeline(
     `read_again` returns the settings after SIGHUP, if they come from a file. Raises HogpipeError
     where the pipeline cannot be made; later errors are reported.
     """
-    pipeline = Pipeline(settings, threads=threads)
+    interrupter = Interrupter()
+    interrupter.install()
+    pipeline = Pipeline(settings, threads=threads, interrupter=interrupter)
     is_live = settings.capture.source != "savefile"
     manager = ServiceManager(os.environ)
     reloader = Reloader(pipeline, manager, read_again)

@@ -26,6 +26,7 @@ from hogpipe.delivery.coalescing import QueuedWindow
 from hogpipe.delivery.loop_watch import LoopWatch
 from hogpipe.delivery.sink_worker import SinkWorker
 from hogpipe.errors import ConfigurationError
+from hogpipe.interrupter import Interrupter
 from hogpipe.records.schema import Record, SinkInfo
 from hogpipe.records.summary import RecordsLeft
 from hogpipe.sinks.contract import Sink, SinkSettings
@@ -50,7 +51,7 @@ class Dispatcher:
     """Owns the sinks: `open`, then `run` in a task with `publish` beside it, `drain` at the end.
 
     `on_output_closed` is called when the reader of a sink's output has left. `rng` is the source of
-    the jitter of retries.
+    the jitter of retries. `interrupter` interrupts the event loop's thread.
     """
 
     def __init__(
@@ -59,12 +60,13 @@ class Dispatcher:
         *,
         on_output_closed: Callable[[], None],
         rng: random.Random | None = None,
+        interrupter: Interrupter | None = None,
     ) -> None:
         self._on_output_closed = on_output_closed
         self._jitter = rng or random.Random()  # noqa: S311 - it only spreads retries
         # One thread for the queues of all sinks: merging then hardly delays the event loop.
         self._executor = ThreadPoolExecutor(1, "coalesce")
-        self._watch = LoopWatch()
+        self._watch = LoopWatch(interrupter)
         self._workers: Sequence[SinkWorker] = [self._make_worker(*sink) for sink in sinks]
         self._tasks: dict[SinkWorker, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None

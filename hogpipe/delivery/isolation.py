@@ -11,7 +11,8 @@ nothing to the task of its caller:
 
 `finish` ends a call that refuses cancellation by closing its coroutine: the event loop could not
 end with it. Each call is watched (loop_watch.py): one that blocks the event loop is reported, and
-the time limits of other sinks do not count that time.
+the time limits of other sinks do not count that time. One that blocks it for too long is
+interrupted: TimeoutError.
 """
 
 import asyncio
@@ -138,7 +139,9 @@ class IsolatedCalls:
         """
         if self._task is not None:
             await asyncio.wait({self._task})
-        watched = self._last = WatchedCall(partial(_contain, call), self._watch, self._on_blocking)
+        watched = self._last = WatchedCall(
+            partial(_contain, call), self._watch, self._on_blocking, seconds
+        )
         task = self._task = asyncio.create_task(_await(watched))
         task.add_done_callback(_retrieve_error)
         try:

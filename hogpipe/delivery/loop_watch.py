@@ -9,11 +9,14 @@ Tasks and callbacks that a sink starts itself have no steps. So the thread also 
 answer (`_Heartbeat`) while that runs anything, and logs the place in a plugin where the loop is
 when no answer comes. At level debug the log has the stack of the loop's thread.
 
+A step that blocks for as long as its call may take, or for `MOST_BLOCKING_SECONDS`, is interrupted
+where that is possible (interrupter.py): TimeoutError is raised in it, again after some seconds.
+
 Code that is only slow to get the CPU, or belongs to a suspended process, does not block: the thread
 has to see it several times, or it has to use the CPU itself.
 
-Known limit: what holds the interpreter's lock, as some C code does, is reported when it has ended,
-and only if it is a step of a call.
+Known limits: what holds the interpreter's lock, as some C code does, is reported when it has ended,
+and only if it is a step of a call. Tasks and callbacks of a sink are not interrupted.
 """
 
 import asyncio
@@ -27,6 +30,7 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+from hogpipe.interrupter import Interrupter
 from hogpipe.sinks.plugin_errors import describe_place
 from hogpipe.text import printable
 from hogpipe.threads import keep_running
@@ -34,6 +38,8 @@ from hogpipe.threads import keep_running
 log = logging.getLogger(__name__)
 
 BLOCKING_SECONDS = 1.0
+MOST_BLOCKING_SECONDS = 10.0
+_INTERRUPT_AGAIN_SECONDS = 3.0
 _POLL_SECONDS = 0.2
 _POLLS = 4  # that see a step before it counts as blocking
 _LONG_SECONDS = 0.05  # a step that counts for `blocked_seconds`
@@ -45,9 +51,13 @@ OnBlocking = Callable[[str], None]
 
 
 class LoopWatch:
-    """Watches the event loop of the thread that calls `start`, until `stop`."""
+    """Watches the event loop of the thread that calls `start`, until `stop`.
 
-    def __init__(self) -> None:
+    `interrupter` interrupts that thread; without one, steps are only reported.
+    """
+
+    def __init__(self, interrupter: Interrupter | None = None) -> None:
+        self._interrupter = interrupter
         self.blocked_seconds = 0.0
         """The time that long steps took, or the loop was without an answer, so far."""
         self._step: Step | None = None
@@ -82,9 +92,9 @@ class LoopWatch:
             await asyncio.wait({task}, timeout=left)
         return task.done()
 
-    def begin(self, on_blocking: OnBlocking) -> "Step":
-        """Begin a step of a call."""
-        self._step = step = Step(on_blocking)
+    def begin(self, on_blocking: OnBlocking, seconds: float) -> "Step":
+        """Begin a step of a call that may take so long."""
+        self._step = step = Step(on_blocking, min(seconds, MOST_BLOCKING_SECONDS))
         return step
 
     def end(self, step: "Step") -> float:
@@ -109,9 +119,14 @@ class LoopWatch:
 
     def _watch_step(self, step: "Step") -> None:
         step.polls += 1
-        is_long = time.monotonic() - step.started >= BLOCKING_SECONDS
-        if is_long and step.polls >= _POLLS:
-            step.report(describe_place(_list_calls(self._list_frames())))
+        elapsed = time.monotonic() - step.started
+        if elapsed < BLOCKING_SECONDS or step.polls < _POLLS:
+            return
+        step.report(describe_place(_list_calls(self._list_frames())))
+        if self._interrupter is not None and elapsed >= step.interrupted_after:
+            step.interrupted_after = elapsed + _INTERRUPT_AGAIN_SECONDS
+            text = f"it blocked the event loop for {elapsed:.0f} s"
+            self._interrupter.interrupt(lambda: self._step is step, text)
 
     def _watch_loop(self, heartbeat: "_Heartbeat") -> None:
         frames = self._list_frames()
@@ -200,7 +215,9 @@ class _Heartbeat:
 class Step:
     """What a call runs between two awaits."""
 
-    def __init__(self, on_blocking: OnBlocking) -> None:
+    def __init__(self, on_blocking: OnBlocking, interrupted_after: float) -> None:
+        self.interrupted_after = interrupted_after
+        """Seconds from its start."""
         self.started = time.monotonic()
         self.cpu_seconds = time.thread_time()
         self.polls = 0
@@ -215,12 +232,20 @@ class Step:
 
 
 class WatchedCall:
-    """Awaits a call of a sink, made when this is awaited, and watches each step of it."""
+    """Awaits a call of a sink, made when this is awaited, and watches each step of it.
+
+    The call may take `seconds`.
+    """
 
     def __init__(
-        self, call: Callable[[], Awaitable[None]], watch: LoopWatch, on_blocking: OnBlocking
+        self,
+        call: Callable[[], Awaitable[None]],
+        watch: LoopWatch,
+        on_blocking: OnBlocking,
+        seconds: float,
     ) -> None:
         self._call = call
+        self._seconds = seconds
         self._watch = watch
         self._on_blocking = on_blocking
         self.blocked_seconds = 0.0
@@ -230,7 +255,7 @@ class WatchedCall:
         inner = self._call().__await__()
         resume: Callable[[], object] = partial(next, inner)
         while True:
-            step = self._watch.begin(self._on_blocking)
+            step = self._watch.begin(self._on_blocking, self._seconds)
             try:
                 awaited = resume()
             except StopIteration:

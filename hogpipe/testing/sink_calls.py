@@ -83,7 +83,7 @@ async def call_sink(
     for a call that ignores or swallows a cancellation, raises one of its own, or blocks the event
     loop.
     """
-    watched = WatchedCall(lambda: call, _WaitMeter(), lambda _place: None)
+    watched = WatchedCall(lambda: call, _WaitMeter(), lambda _place: None, seconds)
     task = monitor.start(_return_error(watched))
     done, _ = await asyncio.wait({task}, timeout=seconds)
     if not done:

@@ -2,15 +2,19 @@
 
 import asyncio
 import logging
+import signal
+import socket
+import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from support.sinks import Gate, ScriptedSink, running, settings, traffic, until
 
 from hogpipe.delivery import loop_watch
 from hogpipe.delivery.dispatch import Dispatcher
+from hogpipe.interrupter import Interrupter
 from hogpipe.records.schema import Record
 
 PATIENCE = 30.0
@@ -231,3 +235,107 @@ async def test_a_loop_that_is_delayed_without_a_plugin_is_not_an_error(
     assert line == "something delays the event loop, and so delays the whole run"
     assert caplog.records[0].levelno == logging.INFO
     await until(lambda: watch.blocked_seconds > 0)
+
+
+@pytest.fixture
+def interrupter() -> Iterator[Interrupter]:
+    """It has the main thread, in which tests run, and its signal until the test ends."""
+    former = signal.getsignal(signal.SIGUSR2)
+    made = Interrupter()
+    made.install()
+    yield made
+    signal.signal(signal.SIGUSR2, former)
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def receive() -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        near.recv(1)
+
+
+BLOCKS = {
+    "sleep": lambda: time.sleep(PATIENCE),
+    "spin": spin,
+    "lock": lambda: threading.Event().wait(PATIENCE),
+    "socket": receive,
+    "process": lambda: subprocess.run(["sleep", str(PATIENCE)], check=True),
+}
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("way", BLOCKS)
+async def test_a_call_that_blocks_for_ever_is_interrupted_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, interrupter: Interrupter, way: str
+) -> None:
+    monkeypatch.setattr(loop_watch, "MOST_BLOCKING_SECONDS", 0.2)
+
+    class Stuck(ScriptedSink):
+        stuck = 0
+
+        async def write(self, records: Sequence[Record]) -> None:
+            if self.stuck < 2:
+                self.stuck += 1
+                BLOCKS[way]()
+            await super().write(records)
+
+    culprit, other = Stuck(), ScriptedSink()
+    named = [(sink, settings(f"s{n}", retry_max=0.01)) for n, sink in enumerate((culprit, other))]
+    dispatcher = Dispatcher(named, on_output_closed=lambda: None, interrupter=interrupter)
+    async with running(dispatcher):
+        for sequence in range(3):
+            await dispatcher.publish(window(sequence))
+        await dispatcher.idle()
+        assert await dispatcher.drain(PATIENCE) == []
+    assert culprit.stuck == 2
+    assert dispatcher.health()[0]["last_error"].startswith(
+        "TimeoutError: it blocked the event loop"
+    )
+    assert len(other.records) == len(culprit.records) == 3
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_call_that_ignores_an_interruption_is_interrupted_again(
+    monkeypatch: pytest.MonkeyPatch, interrupter: Interrupter
+) -> None:
+    monkeypatch.setattr(loop_watch, "MOST_BLOCKING_SECONDS", 0.2)
+    monkeypatch.setattr(loop_watch, "_INTERRUPT_AGAIN_SECONDS", 0.1)
+    ignored: list[str] = []
+
+    class Stubborn(ScriptedSink):
+        async def write(self, records: Sequence[Record]) -> None:
+            while len(ignored) < 2:
+                try:
+                    time.sleep(PATIENCE)  # noqa: ASYNC251 - it blocks
+                except TimeoutError as error:
+                    ignored.append(str(error))
+            await super().write(records)
+
+    sink = Stubborn()
+    dispatcher = Dispatcher(
+        [(sink, settings("s0"))], on_output_closed=lambda: None, interrupter=interrupter
+    )
+    async with running(dispatcher):
+        await dispatcher.publish(window(1))
+        await dispatcher.idle()
+        assert await dispatcher.drain(PATIENCE) == []
+    assert len(ignored) == 2
+    assert len(sink.windows) == 1
+
+
+def test_a_request_is_void_once_what_it_is_for_is_over(interrupter: Interrupter) -> None:
+    interrupter.interrupt(lambda: False, "late")
+    signal.raise_signal(signal.SIGUSR2)  # nobody requested it
+
+
+def test_a_request_raises_its_text(interrupter: Interrupter) -> None:
+    def work() -> None:
+        interrupter.interrupt(lambda: True, "now")
+        time.sleep(PATIENCE)
+
+    with pytest.raises(TimeoutError, match="now"):
+        work()
