@@ -1,0 +1,112 @@
+"""PURE: a soak as SVG: memory, descriptors and threads, and packets over time, with its faults.
+
+The picture has its own background, and the colours follow the reader's light or dark scheme. A
+tick below the curves is a fault.
+"""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from plots import INK
+
+WIDTH, LEFT, RIGHT = 760, 160, 740
+STRIPS = (("resident memory, MiB", 70, 180), ("descriptors, and threads", 220, 310))
+PACKETS = ("packets a second", 350, 430)
+FAULTS_TOP, ROW = 462, 15
+COLOURS = (("#0969da", "#58a6ff"), ("#1a7f37", "#3fb950"), ("#8250df", "#bc8cff"))
+
+Points = Sequence[tuple[float, float]]
+
+
+def draw(soak: Mapping[str, Any]) -> str:
+    """Return the picture of what soak.py has written."""
+    seconds = soak["seconds"]
+    samples = soak["samples"]
+    names = sorted({fault["name"] for fault in soak["faults"]})
+    height = FAULTS_TOP + ROW * len(names) + 40
+    parts = [
+        _text(16, 26, f"{seconds / 60:.0f} minutes of mixed load with faults", "title"),
+        _text(16, 46, f"{len(soak['faults'])} faults, seed {soak['seed']}", ""),
+    ]
+    memory = [(one["seconds"], one["mib"]) for one in samples]
+    descriptors = [(one["seconds"], one["descriptors"]) for one in samples]
+    threads = [(one["seconds"], one["threads"]) for one in samples]
+    parts += _strip(*STRIPS[0], seconds, [memory])
+    parts += _strip(*STRIPS[1], seconds, [descriptors, threads])
+    parts += _strip(*PACKETS, seconds, [[tuple(one) for one in soak["packets"]]])
+    for row, name in enumerate(names):
+        y = FAULTS_TOP + ROW * row
+        times = [fault["seconds"] for fault in soak["faults"] if fault["name"] == name]
+        parts.append(
+            _text(LEFT - 8, y + 4, f"{name.replace('_', ' ')} ({len(times)})", "label end")
+        )
+        for at in times:
+            x = f"{_across(at, seconds):.1f}"
+            parts.append(f'<line class="fault" x1="{x}" y1="{y - 5}" x2="{x}" y2="{y + 5}"/>')
+    for share in range(5):
+        at, style = seconds * share / 4, "end" if share == 4 else "middle"
+        parts.append(_text(_across(at, seconds), height - 12, f"{at / 60:.1f} min", style))
+    return _document(parts, height)
+
+
+def _across(at: float, seconds: float) -> float:
+    return LEFT + (RIGHT - LEFT) * min(1.0, at / seconds)
+
+
+def _strip(
+    title: str, top: int, bottom: int, seconds: float, curves: Sequence[Points]
+) -> list[str]:
+    most = max((value for points in curves for _, value in points), default=0.0) or 1.0
+    parts = [_text(LEFT, top - 8, title, "")]
+    for share in (0.0, 0.5, 1.0):
+        y = bottom - share * (bottom - top)
+        parts.append(f'<line class="grid" x1="{LEFT}" y1="{y:.1f}" x2="{RIGHT}" y2="{y:.1f}"/>')
+        parts.append(_text(LEFT - 8, y + 4, f"{most * share:,.0f}", "end"))
+    for number, points in enumerate(curves):
+        places = " ".join(
+            f"{_across(at, seconds):.1f},{bottom - value / most * (bottom - top):.1f}"
+            for at, value in points
+        )
+        parts.append(f'<polyline class="curve{number}" points="{places}"/>')
+    return parts
+
+
+def _text(x: float, y: float, text: str, style: str) -> str:
+    return f'<text class="ink {style}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
+
+
+def _colours(number: int) -> str:
+    paper, ink, grid = list(INK.values())[number]
+    rules = [
+        f".paper {{ fill: {paper} }}",
+        f".ink {{ fill: {ink} }}",
+        f".grid {{ stroke: {grid} }}",
+    ]
+    rules.append(f".label {{ paint-order: stroke; stroke: {paper}; stroke-width: 3px }}")
+    rules.append(f".fault {{ stroke: {COLOURS[2][number]}; stroke-width: 2 }}")
+    for curve, colours in enumerate(COLOURS):
+        rules.append(f".curve{curve} {{ fill: none; stroke: {colours[number]} }}")
+    return "\n".join(rules)
+
+
+def _document(parts: Sequence[str], height: int) -> str:
+    style = f"""text {{ font: 13px sans-serif }}
+.title {{ font-size: 16px; font-weight: bold }}
+.label {{ font-size: 11px }}
+.end {{ text-anchor: end }}
+.middle {{ text-anchor: middle }}
+{_colours(0)}
+@media (prefers-color-scheme: dark) {{
+{_colours(1)}
+}}"""
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
+            "<title>A soak: memory, descriptors, threads and packets, with faults</title>",
+            f"<style>\n{style}\n</style>",
+            f'<rect class="paper" width="{WIDTH}" height="{height}"/>',
+            *parts,
+            "</svg>\n",
+        ]
+    )
