@@ -1,40 +1,16 @@
 """Faults that end a run: with the right exit code, and each packet recorded or counted."""
 
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
+from support import odd_plugin
 from support.fault_site import Site, configure, site
 from support.namespaces import Namespace
 from support.running import imbalances, stats_of
 
-PLUGIN = """
-import ctypes, threading
-from pathlib import Path
-from hogpipe import SinkSettings, SinkType, hookimpl
-
-class Odd:
-    '''Ends the capture thread, if there is a file of this name in its folder.'''
-    def __init__(self, settings):
-        self.folder = Path(__file__).parent
-    async def open(self):
-        pass
-    async def write(self, records):
-        request = self.folder / "end-capture"
-        if request.exists():
-            request.unlink()
-            (ident,) = [one.ident for one in threading.enumerate() if one.name == "capture"]
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(ident), ctypes.py_object(SystemExit)
-            )
-    async def close(self):
-        pass
-
-@hookimpl
-def hogpipe_sinks():
-    return [SinkType("odd", SinkSettings, Odd)]
-"""
 ODD = '[[sinks]]\ntype = "odd"\n[plugins]\npaths = ["odd.py"]'
 
 
@@ -47,7 +23,7 @@ def silent(veth: tuple[Namespace, Namespace]) -> tuple[Namespace, Namespace]:
 
 
 def configure_odd(folder: Path) -> Path:
-    (folder / "odd.py").write_text(PLUGIN)
+    shutil.copy(odd_plugin.__file__, folder / "odd.py")
     return configure(folder, more=ODD)
 
 
