@@ -192,6 +192,8 @@ def nethogs_tool(where: Namespace, interface: str, folder: Path, udp: bool) -> I
     """Run nethogs in trace mode with totals in bytes; `-C` makes it capture UDP as well."""
     path = folder / "nethogs.txt"
     options = ["-t", "-v", "2", "-d", "1", *(["-C"] if udp else [])]
+    if interface == "lo":
+        options.append("-a")
 
     def read(outcome: Outcome) -> None:
         reported: Counter = Counter()

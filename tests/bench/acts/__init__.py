@@ -1,0 +1,1 @@
+"""What the measured processes of each scenario do (scenarios.py)."""
