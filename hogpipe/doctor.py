@@ -16,7 +16,7 @@ import msgspec
 from hogpipe.attribution.ledger.socket_ledger import open_ledger
 from hogpipe.config.settings import Settings
 from hogpipe.errors import HogpipeError
-from hogpipe.linux import ctnetlink
+from hogpipe.linux import ctnetlink, landlock, seccomp
 from hogpipe.linux.bpf import object_path
 from hogpipe.linux.bpf.libbpf import LIBRARY, load_library
 from hogpipe.linux.bpf.loader import check_object, read_missing_capabilities
@@ -186,7 +186,12 @@ def _check_privileges() -> str:
         return "a run has no capability that it could give up"
     needs = list_needs(Settings(), read_host_facts(_PROCFS))
     kept = describe_rights(needs, permitted) or "no capability"
-    return f"once it captures, a run by default keeps {kept}; its sinks have none of these"
+    text = f"once it captures, a run by default keeps {kept}; its sinks have none of these"
+    if not landlock.read_version():
+        text += "; sinks may write wherever their user may, as the kernel has no Landlock"
+    if not seccomp.is_available():
+        text += "; system calls are not filtered: install libseccomp (libseccomp2)"
+    return text
 
 
 def _check_ledger() -> str:

@@ -201,7 +201,13 @@ def find_dependencies(root: Path) -> list[str]:
         words = ("-O", "--ignore-missing-info", "--warnings=0", *folders)
         found = _run("dpkg-shlibdeps", *words, *libraries, folder=Path(work))
     needed = found.rpartition("shlibs:Depends=")[2].split(", ")
-    return [f"python3 (>= 3.{minor})", f"python3 (<< 3.{minor + 1})", "libbpf1", *needed]
+    return [
+        f"python3 (>= 3.{minor})",
+        f"python3 (<< 3.{minor + 1})",
+        "libbpf1",
+        "libseccomp2",
+        *needed,
+    ]
 
 
 def set_modes(root: Path) -> None:

@@ -70,6 +70,16 @@ def test_without_capabilities_each_remedy_is_named_and_the_exit_code_is_not_perm
     assert found["privileges"] == ("ok", "a run has no capability that it could give up")
 
 
+@pytest.mark.usefixtures("root")
+def test_what_a_sandbox_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hogpipe.linux.landlock.read_version", lambda: 0)
+    monkeypatch.setattr("hogpipe.linux.seccomp.is_available", lambda: False)
+    (finding,) = [one for one in doctor.examine() if one.subject == "privileges"]
+    assert finding.good
+    assert "as the kernel has no Landlock" in finding.text
+    assert "system calls are not filtered: install libseccomp" in finding.text
+
+
 def test_with_only_the_right_to_capture_a_run_is_possible() -> None:
     require("setpriv")
     code, found = call(*ONLY_NET_RAW)

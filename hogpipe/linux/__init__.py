@@ -16,6 +16,8 @@ functions that `read_` do the input.
     distribution          the command that installs a package here
     capabilities          capabilities of this process, and whether they apply to the host
     credentials           giving up rights: the user, capabilities, new privileges, core dumps
+    landlock              folders and ports that a thread is restricted to
+    seccomp               denying system calls to a thread, over libseccomp
     host_features         what a host has that takes rights: containers, translation
 
 Netlink

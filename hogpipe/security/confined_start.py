@@ -60,10 +60,14 @@ def load_and_confine(
         confined.append(confine_run(settings, named, environ))
 
     settings = convert_tables(read, confine)
-    threads, reports = confined[0].threads, confined[0].reports
+    run = confined[0]
+    bounds = run.restrict_sinks(settings.sinks) if uses_sinks else None
 
     def load_again() -> Settings:
-        reading = threads.refresh.submit(read_tables, path, options, overrides, trust)
-        return convert_tables(reading.result())
+        reading = run.threads.refresh.submit(read_tables, path, options, overrides, trust)
+        wanted = convert_tables(reading.result())
+        if bounds is not None:
+            bounds.check(wanted.sinks)
+        return wanted
 
-    return ConfinedStart(settings, threads, reports, load_again)
+    return ConfinedStart(settings, run.threads, run.reports, load_again)

@@ -18,16 +18,19 @@ import logging
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from hogpipe.config.settings import Settings
+from hogpipe.config.settings import ConfiguredSink, Settings
 from hogpipe.errors import ConfigurationError, NotPermittedError
 from hogpipe.linux import credentials, host_features
 from hogpipe.linux.capabilities import Capability, list_known, read_permitted
 from hogpipe.linux.credentials import User, limit_capabilities
+from hogpipe.linux.seccomp import deny_calls
+from hogpipe.security.denied_calls import DENIED_TO_SINKS
 from hogpipe.security.named_files import NamedFiles
 from hogpipe.security.rights import HostFacts, Need, list_needs
 from hogpipe.security.run_threads import RunThreads, start_threads
@@ -38,6 +41,7 @@ from hogpipe.security.user_choice import (
     find_sudo_caller,
     find_user,
 )
+from hogpipe.security.write_bounds import WriteBounds, find_bounds
 from hogpipe.text import NOTICE
 
 _FOR_FILES = (
@@ -56,11 +60,15 @@ class Report(NamedTuple):
     text: str
 
 
-class Confined(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Confined:
     """What a run begins with."""
 
     threads: RunThreads
     reports: Sequence[Report] = ()
+    """Lines for the log, those of `restrict_sinks` included once that was called."""
+    restrict_sinks: Callable[[Sequence[ConfiguredSink]], WriteBounds | None] = lambda _sinks: None
+    """Restrict the calling thread to what the sinks of the run need; returns that, or None."""
 
 
 def confine_run(settings: Settings, files: NamedFiles, environ: Mapping[str, str]) -> Confined:
@@ -75,7 +83,7 @@ def confine_run(settings: Settings, files: NamedFiles, environ: Mapping[str, str
     needs = list_needs(settings, read_host_facts(settings.attribution.procfs))
     confinement.change_user(environ)
     threads = confinement.drop(needs, permitted)
-    return Confined(threads, confinement.reports)
+    return Confined(threads, confinement.reports, confinement.restrict_sinks)
 
 
 def read_host_facts(procfs: Path) -> HostFacts:
@@ -104,6 +112,7 @@ class _Confinement(msgspec.Struct):
     unusable: Mapping[Path, str] = {}
     """What cannot be used with all rights either."""
     reports: list[Report] = []
+    _filters: bool | None = None
 
     def __post_init__(self) -> None:
         self.unusable = find_obstacles(self.files, self._plugins)
@@ -134,15 +143,31 @@ class _Confinement(msgspec.Struct):
             step = lambda: credentials.limit_bounding_set(kept, known)  # noqa: E731
             self._take("limit the capabilities of programs", step)
         try:
-            threads = start_threads(needs)
+            threads = start_threads(needs, has_filters=self._can_filter())
             limit_capabilities(self._choose_own())
         except OSError as error:
             self._report(f"cannot drop capabilities ({error.strerror})")
             return RunThreads.plain()
         self._take("forbid core dumps", credentials.forbid_dumps)
+        if self._can_filter():
+            self._take("filter system calls", lambda: deny_calls(DENIED_TO_SINKS))
         rights = describe_rights(needs, permitted) or "no capability"
         self.reports.append(Report(logging.INFO, f"runs as {describe_current()}, with {rights}"))
         return threads
+
+    def restrict_sinks(self, sinks: Sequence[ConfiguredSink]) -> WriteBounds | None:
+        """Restrict the calling thread to what these sinks need, by Landlock; return that."""
+        bounds = find_bounds(sinks, bounds_ports=self._is_strict)
+        is_done = self._take("restrict where sinks write to", bounds.enforce, level=logging.INFO)
+        return bounds if is_done else None
+
+    def _can_filter(self) -> bool:
+        """Return whether system calls can be filtered, which is tried in a thread."""
+        if self._filters is None:
+            with ThreadPoolExecutor(1, "filter") as thread:
+                step = thread.submit(deny_calls, DENIED_TO_SINKS).result
+                self._filters = self._take("filter system calls", step, level=logging.INFO)
+        return self._filters
 
     def _become(self, user: User) -> None:
         if user.uid == os.geteuid():
@@ -195,14 +220,17 @@ class _Confinement(msgspec.Struct):
     def _is_strict(self) -> bool:
         return self.settings.security.sandbox == "strict"
 
-    def _take(self, name: str, step: Callable[[], None]) -> None:
+    def _take(self, name: str, step: Callable[[], None], level: int = logging.WARNING) -> bool:
+        """Take a step, and return whether that was possible."""
         try:
             step()
         except OSError as error:
-            self._report(f"cannot {name} ({error.strerror})")
+            self._report(f"cannot {name} ({error.strerror})", level)
+            return False
+        return True
 
-    def _report(self, text: str) -> None:
+    def _report(self, text: str, level: int = logging.WARNING) -> None:
         """Report what is not possible. Raises NotPermittedError if the sandbox is strict."""
         if self._is_strict:
             raise NotPermittedError(f'{text}, which security.sandbox = "strict" demands')
-        self.reports.append(Report(logging.WARNING, text))
+        self.reports.append(Report(level, text))

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from hogpipe.linux.credentials import limit_capabilities
+from hogpipe.linux.seccomp import deny_calls
+from hogpipe.security.denied_calls import list_denied
 from hogpipe.security.rights import Need, Role, select_capabilities
 from hogpipe.threads import SerialExecutor
 
@@ -46,14 +48,17 @@ class RunThreads:
             executor.shutdown(wait=False)
 
 
-def start_threads(needs: list[Need]) -> RunThreads:
+def start_threads(needs: list[Need], *, has_filters: bool) -> RunThreads:
     """Start the threads; the calling thread has all capabilities that it may pass on.
 
-    Raises OSError.
+    They are denied system calls after the start if it `has_filters`. Raises OSError.
     """
 
     def limit(role: Role, *, after_start: bool) -> None:
-        limit_capabilities(select_capabilities(needs, role, after_start=after_start))
+        kept = select_capabilities(needs, role, after_start=after_start)
+        limit_capabilities(kept)
+        if after_start and has_filters:
+            deny_calls(list_denied(kept))
 
     threads = RunThreads({role: partial(limit, role, after_start=True) for role in Role})
     for role, executor in threads.executors.items():

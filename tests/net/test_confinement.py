@@ -17,8 +17,10 @@ from support.running import Running, read_records, running, traffic_of, wait_unt
 from support.visible_program import expose_program
 
 from hogpipe.linux.capabilities import Capability
+from hogpipe.linux.landlock import read_version
 
 NO_OWNER = 65534
+HAS_LANDLOCK = read_version() > 0
 LASTING = {Capability.CAP_NET_RAW, Capability.CAP_SYS_PTRACE, Capability.CAP_DAC_READ_SEARCH}
 ISOLATED = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--net", "sh", "-c",
             'ip link set lo up && exec "$@"', "sh")  # fmt: skip
@@ -42,17 +44,25 @@ type = "rights"
 """
 # Reports the rights of the thread that loads it, and of the one that opens its sink.
 PLUGIN = """
-import re, sys
+import ctypes, os, re, sys
 from hogpipe import SinkSettings, SinkType, hookimpl
 
 def report(when):
     with open("/proc/thread-self/status") as file:
         permitted = re.search("CapPrm:\\\\s*(\\\\w+)", file.read())[1]
-    print(f"plugin {when} with {int(permitted, 16)}", file=sys.stderr, flush=True)
+    denied = ctypes.CDLL(None).unshare(0) < 0
+    print(f"plugin {when} with {int(permitted, 16)} denied {denied}", file=sys.stderr, flush=True)
 
 class Rights:
     def __init__(self, settings): pass
-    async def open(self): report("opened")
+    async def open(self):
+        report("opened")
+        try:
+            open(os.environ.get("ELSEWHERE", "/dev/null"), "w").close()
+        except OSError as error:
+            print("plugin", error.strerror, file=sys.stderr, flush=True)
+        else:
+            print("plugin wrote elsewhere", file=sys.stderr, flush=True)
     async def write(self, records): pass
     async def close(self): pass
 
@@ -93,6 +103,10 @@ class Status:
         return {*self._get("Uid").split(), *self._get("Gid").split()}
 
     @property
+    def has_filter(self) -> bool:
+        return self._get("Seccomp") == "2"
+
+    @property
     def has_no_new_privileges(self) -> bool:
         return self._get("NoNewPrivs") == "1"
 
@@ -116,6 +130,13 @@ def folder() -> Iterator[Path]:
         (path / "out").mkdir()
         os.chown(path / "out", NO_OWNER, NO_OWNER)
         yield path
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Path]:
+    """A folder of root, where no sink writes to and no library has its temporary files."""
+    with tempfile.TemporaryDirectory(dir="/run") as name:
+        yield Path(name)
 
 
 @contextmanager
@@ -147,21 +168,32 @@ def call(where: Namespace, *words: str | Path, environ: dict[str, str] | None = 
     return run
 
 
-def test_a_host_without_containers_leaves_three_capabilities(folder: Path) -> None:
+def test_a_host_without_containers_leaves_three_capabilities(folder: Path, elsewhere: Path) -> None:
     os.chown(folder / "out", 0, 0)
     path = write(folder)
-    with running(None, *ISOLATED, *HOGPIPE, path) as run:
-        run.wait_for_each("plugin loaded with 0$", "plugin opened with 0$", "capturing on lo$")
+    environ = os.environ | {"ELSEWHERE": str(elsewhere / "file")}
+    with running(None, *ISOLATED, *HOGPIPE, path, env=environ) as run:
+        run.wait_for_each(
+            "plugin loaded with 0 denied True$", "plugin opened with 0 denied True$",
+            "capturing on lo$", "plugin Permission denied$" if HAS_LANDLOCK else "plugin wrote",
+        )  # fmt: skip
         run.wait_for("owners come from")
         (pid,) = children(run.process.pid)
         found = statuses(pid)
         assert set().union(*(status.capabilities("CapPrm") for status in found)) == LASTING
         for status in found:
             assert status.has_no_new_privileges
+            assert status.has_filter
             assert status.capabilities("CapEff") == status.capabilities("CapPrm")
             assert not status.capabilities("CapInh") | status.capabilities("CapAmb")
         main = Status(Path(f"/proc/{pid}/status"))
         assert not main.capabilities("CapPrm")
+        added = f'[[sinks]]\ntype = "jsonl"\npath = "{elsewhere}/records.jsonl"\n'
+        path.write_text(path.read_text() + added)
+        os.kill(pid, signal.SIGHUP)
+        if HAS_LANDLOCK:
+            run.wait_for(rf"sinks\[2\]: {elsewhere} is outside of the folders that sinks could")
+        run.wait_for("the configuration is refused" if HAS_LANDLOCK else "reloaded: sink .*added")
         os.kill(pid, signal.SIGINT)
         assert run.wait() == 0, run.errors
 
@@ -184,7 +216,7 @@ def test_a_run_by_sudo_is_its_callers_and_sees_everything(
         talking(netns) as talk,
         running(None, *netns.enter(*words), env=os.environ | CALLED_BY_SUDO) as run,
     ):
-        run.wait_for_each("runs as nobody, with CAP_", "plugin opened with 0$", "owners come from")
+        run.wait_for_each("runs as nobody, with CAP_", "plugin opened with 0 ", "owners come from")
         pid = run.process.pid
         found = statuses(pid)
         allowed = LASTING if source == "pcap" else LASTING - {Capability.CAP_NET_RAW}
@@ -215,7 +247,7 @@ def test_root_writes_into_the_folder_of_another_user_and_says_by_which_right(
         run.wait_for(
             r"WARNING: sinks keep CAP_DAC_OVERRIDE, .*records.jsonl: .* may not be written"
         )
-        run.wait_for(f"plugin opened with {1 << Capability.CAP_DAC_OVERRIDE}$")
+        run.wait_for(f"plugin opened with {1 << Capability.CAP_DAC_OVERRIDE} ")
         run.wait_for("capturing on lo")
         assert run.end() == 0, run.errors
     assert (folder / "out/records.jsonl").stat().st_uid == 0
@@ -228,7 +260,7 @@ def test_a_caller_of_sudo_who_cannot_use_the_files_leaves_the_run_to_root(
     words = [*expose_program(), *HOGPIPE, write(folder)]
     with running(None, *netns.enter(*words), env=os.environ | CALLED_BY_SUDO) as run:
         run.wait_for(r"runs as root, as nobody cannot use .*/records.jsonl: .*may not be written")
-        run.wait_for("plugin opened with 0$")
+        run.wait_for("plugin opened with 0 ")
         run.wait_for("capturing on lo")
         assert run.end() == 0, run.errors
 
@@ -281,4 +313,5 @@ def test_without_a_sandbox_nothing_is_given_up(netns: Namespace, folder: Path) -
         for status in statuses(run.process.pid):
             assert status.capabilities("CapPrm") == own
             assert not status.has_no_new_privileges
+            assert not status.has_filter
         assert run.end() == 0, run.errors
