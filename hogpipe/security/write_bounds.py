@@ -9,7 +9,6 @@ run goes on is refused, and takes a restart.
 """
 
 import os
-import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -65,7 +64,8 @@ class WriteBounds(msgspec.Struct, frozen=True):
 def find_bounds(sinks: Sequence[ConfiguredSink], *, bounds_ports: bool) -> WriteBounds:
     """Return what these sinks need; ports are bounded only if each sink is a built-in one."""
     named = [folder for sink in sinks for folder in _find_folders(sink)]
-    folders = dict.fromkeys([*named, Path(tempfile.gettempdir()), *_TEMPORARY])
+    temporary = Path(os.environ.get("TMPDIR", _TEMPORARY[0]))  # which need not exist
+    folders = dict.fromkeys([*named, temporary, *_TEMPORARY])
     found = [_find_ports(sink) for sink in sinks]
     ports = frozenset({_NAME_SERVICE}).union(*(one for one in found if one is not None))
     return WriteBounds(tuple(folders), ports if bounds_ports and None not in found else None)
@@ -80,7 +80,7 @@ def _find_folders(sink: ConfiguredSink) -> Iterator[Path]:
 
 def _with_target(path: Path) -> Collection[Path]:
     """Return the path, and where it leads if that is elsewhere."""
-    with suppress(OSError):  # who opens it reports that
+    with suppress(OSError, ValueError):  # who opens it reports that
         return {path.absolute(), resolve_output(path)}
     return {path.absolute()}
 

@@ -1,6 +1,5 @@
 """Where sinks may write and connect to follows from their settings."""
 
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,12 @@ from hogpipe.sinks.jsonl.jsonl_sink import JsonlSettings
 from hogpipe.sinks.stdout import StdoutSettings
 from hogpipe.sinks.tcp.tcp_sink import TcpSettings
 
-ANYWHERE = {Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")}
+ANYWHERE = {Path("/tmp"), Path("/var/tmp")}
+
+
+@pytest.fixture(autouse=True)
+def _no_folder_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TMPDIR", raising=False)
 
 
 class OwnSettings(SinkSettings, frozen=True, kw_only=True):
@@ -52,6 +56,12 @@ def test_the_nearest_folder_that_exists_is_written_to(tmp_path: Path) -> None:
     assert set(found.folders) == {tmp_path, tmp_path / "spool"} | ANYWHERE
 
 
+def test_the_folder_of_temporary_files_need_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    bounds = find(STDOUT)
+    assert set(bounds.folders) == ANYWHERE | {Path("/nowhere")}
+
+
 def test_where_a_link_leads_is_written_to_as_well(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "logs").mkdir()
@@ -62,6 +72,8 @@ def test_where_a_link_leads_is_written_to_as_well(tmp_path: Path) -> None:
 
 def test_paths_in_the_settings_of_a_plugin_count() -> None:
     assert set(find(OWN).folders) >= {Path("/opt"), Path("/usr/share")}
+    odd = [configured(OwnSettings(type="own", text=text)) for text in ("/a\0b", "/" + "x" * 5000)]
+    assert Path("/") in find(*odd).folders
 
 
 def test_ports_are_bounded_if_every_sink_is_known() -> None:
