@@ -8,7 +8,7 @@ group too; such pairs are in a set, at most `max_changes` of them. A flow that h
 not counted in its group, but in `uncounted`.
 
 Known limit: a flow that is evicted from the flow table and comes back in the same window has
-another id then, and is counted again.
+another id then, and is counted again; so is one that gets another slot within a window.
 """
 
 import numpy as np

@@ -12,7 +12,8 @@ Eviction
     Flows without packets are evicted from the flow table here, and the keys of freed slots are
     dropped; so are keys without a local side that are idle. That is due each _EVICT_SECONDS, and
     each _CROWDED_SECONDS while flows are folded. Where more than a `_BUSY_SHARE`-th of the slots is
-    used in a live run, as after a flood, flows with owners stay no longer than those without.
+    used in a live run, as after a flood, flows with owners stay no longer than those without. Flows
+    and keys that are left in high slots move to low ones then, so that columns can shrink.
 
 Bounds
     Keys of folded flows are not remembered, and neither are further ones when the index is full:
@@ -30,7 +31,7 @@ from hogpipe.capture.decode.wire_packets import WIRE_KEY, WIRE_WORDS, WirePacket
 from hogpipe.capture.vector_orientation import NOT_LOCAL
 from hogpipe.capture.wire_interfaces import Sides, WireInterfaces, no_sides
 from hogpipe.flows.flow_table import FlowTable
-from hogpipe.flows.key_index import ABSENT, KeyIndex, Keys, Slots, resize
+from hogpipe.flows.key_index import ABSENT, KeyIndex, Keys, Slots, move_rows, resize
 from hogpipe.flows.packet_rows import RECEIVE, Flags, Integers, PacketRows, Times
 from hogpipe.flows.row_order import find_groups
 from hogpipe.model import CaptureCounts
@@ -210,8 +211,21 @@ class WireTable:
         self._drop_slots(self._table.evict(now, idle=idle, idle_unowned=idle_unowned))
         is_local = (self._slots.transmitter >= 0) | (self._slots.receiver >= 0)
         self._drop_keys(~is_local & (now - self._used_at > idle_unowned))
+        if not self._table.reserve:
+            self._compact()
         self.interfaces.drop_unused_numbers()
         self._evict_at = now + (_CROWDED_SECONDS if is_crowded else _EVICT_SECONDS)
+
+    def _compact(self) -> None:
+        """Move what is left in high slots to low ones, in both tables."""
+        vacated, taken = self._table.compact()
+        if len(vacated):
+            for slots in self._slots:
+                slots[:] = _follow(slots, vacated, taken)
+        vacated_keys, taken_keys = self._index.compact()
+        if len(vacated_keys):
+            move_rows(vacated_keys, taken_keys, *self._slots, self._used_at)
+            self._fit()
 
     def _drop_slots(self, freed: Integers) -> None:
         """Drop the keys of freed slots."""
@@ -242,6 +256,14 @@ class WireTable:
         if size != len(self._used_at):
             self._slots = Sides(*(resize(column, size) for column in self._slots))
             self._used_at = resize(self._used_at, size)
+
+
+def _follow(slots: Integers, vacated: Integers, taken: Integers) -> Integers:
+    """Return slots with those that were vacated replaced by those taken instead; or NOT_LOCAL."""
+    places = np.arange(max(slots.max(initial=0), vacated.max()) + 2)
+    places[vacated] = taken
+    places[NOT_LOCAL] = NOT_LOCAL  # the last row
+    return places.take(slots)
 
 
 def _take_both_sides(packets: WirePackets, slots: Sides) -> PacketRows:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hogpipe.flows.flow_words import FLOW_WORDS, WORDS, FlowPacker
-from hogpipe.flows.key_index import ABSENT, KeyIndex, Keys, resize
+from hogpipe.flows.key_index import ABSENT, KeyIndex, Keys, move_rows, resize
 from hogpipe.flows.packet_rows import Flags, Integers, Times
 from hogpipe.flows.row_order import find_heads
 from hogpipe.model import OWN_NAMESPACE, FlowKey
@@ -75,6 +75,15 @@ class FlowSlots:
         self._index.remove(slots.astype(np.int32))
         return removed
 
+    def compact(self) -> tuple[Integers, Integers]:
+        """Move flows from high slots to low ones; see `KeyIndex.compact`."""
+        vacated, taken = (slots.astype(np.int64) for slots in self._index.compact())
+        for before, after in zip(vacated.tolist(), taken.tolist(), strict=True):
+            flow = self._flows.pop(before, None)
+            if flow is not None:
+                self._flows[after], self._slots[flow] = flow, after
+        return vacated, taken
+
     def drop_names(self) -> None:
         """Drop names of interfaces and namespaces that no flow has.
 
@@ -132,6 +141,10 @@ class SlotUse:
         """Give all columns `size` rows."""
         self.is_sum, self.is_judged = resize(self.is_sum, size), resize(self.is_judged, size)
         self.used_at, self.ids = resize(self.used_at, size), resize(self.ids, size)
+
+    def move(self, vacated: Integers, taken: Integers) -> None:
+        """Move rows from slots to others (`KeyIndex.compact`)."""
+        move_rows(vacated, taken, self.is_sum, self.is_judged, self.used_at, self.ids)
 
     def start(self, slots: Integers, now: float) -> None:
         """Set the columns of new slots, which are those of flows without an attribution."""

@@ -53,8 +53,8 @@ Recorded hosts
 Threads
     The thread of the source gives slots, counts and evicts; the event loop opens lanes, adds and
     drains. Each method holds `lock`; whoever needs several of them at one moment holds it around.
-    Slots are freed by `evict` and `make_room` only, which return them, so that the source, which
-    knows slots by packet, can drop them before it uses the table again.
+    Slots are freed by `evict` and `make_room`, and exchanged by `compact`, only, which return them,
+    so that the source, which knows slots by packet, can follow before it uses the table again.
 """
 
 import threading
@@ -227,6 +227,19 @@ class FlowTable:
             # Also where no slot was freed: each pause of an endpoint leaves a number without flows.
             self._lanes.keep_endpoints(self._slots.is_used)
             return freed
+
+    def compact(self) -> tuple[Integers, Integers]:
+        """Move flows from high slots to low ones, if that gives back much memory.
+
+        Return the slots that are free now, and at the same place those that took their flows.
+        """
+        with self.lock:
+            vacated, taken = self._slots.compact()
+            if len(vacated):
+                for columns in (self._use, self._lanes, self._counted, self._gathered):
+                    columns.move(vacated, taken)
+                self._fit()
+            return vacated, taken
 
     def make_room(self, words: Keys, in_use: Integers) -> Integers:
         """Free slots if there is no room for all of `words`, and return the freed ones.

@@ -27,7 +27,9 @@ Keys = NDArray[np.uint64]
 Slots = NDArray[np.int32]
 
 ABSENT = -1
+_NO_SLOTS: Slots = np.zeros(0, np.int32)
 _MIN_CAPACITY = 64
+_MIN_COMPACTED = 1024  # slots: fewer are not worth a move
 _MIN_PLACE_BITS = 12  # so that few keys hardly ever take a second round
 _HALF = np.uint64(32)
 _WORD_BITS = 64
@@ -107,6 +109,24 @@ class KeyIndex:
         """Free distinct slots that have keys. Gives back memory where few are left."""
         self.is_used[slots] = False
         self._size -= len(slots)
+        self._shrink()
+
+    def compact(self) -> tuple[Slots, Slots]:
+        """Have keys in high slots take low ones, if that gives back much memory.
+
+        Return the slots that are free now, and at the same place those that took their keys: none
+        where there is nothing to gain. Other columns follow by `move_rows`.
+        """
+        if not _MIN_COMPACTED < self.capacity > 8 * self._size:
+            return _NO_SLOTS, _NO_SLOTS
+        vacated = (self._size + np.flatnonzero(self.is_used[self._size :])).astype(np.int32)
+        taken = np.flatnonzero(~self.is_used[: self._size]).astype(np.int32)
+        move_rows(vacated, taken, self.keys, self.is_used)
+        self._shrink()
+        return vacated, taken
+
+    def _shrink(self) -> None:
+        """Take in which slots are free; give back memory where the highest of them are many."""
         used = np.flatnonzero(self.is_used)
         needed = int(used[-1]) + 1 if len(used) else 0
         if 4 * max(needed, self._size) < self.capacity > _MIN_CAPACITY:
@@ -154,3 +174,10 @@ def resize(column: NDArray[Any], capacity: int) -> NDArray[Any]:
     kept = min(capacity, len(column))
     grown[:kept] = column[:kept]
     return grown
+
+
+def move_rows(vacated: NDArray[Any], taken: NDArray[Any], *columns: NDArray[Any]) -> None:
+    """Move the rows of vacated slots to the slots taken instead; zeros stay behind."""
+    for column in columns:
+        column[taken] = column[vacated]
+        column[vacated] = 0

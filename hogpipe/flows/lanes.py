@@ -10,7 +10,7 @@ from collections.abc import Hashable
 import numpy as np
 
 from hogpipe.flows.flow_words import Numbering
-from hogpipe.flows.key_index import resize
+from hogpipe.flows.key_index import move_rows, resize
 from hogpipe.flows.packet_rows import Flags, Integers, PacketRows, Times
 from hogpipe.model import UNATTRIBUTED, Attribution
 
@@ -156,6 +156,11 @@ class Lanes:
         self.is_open, self.is_certain = resize(self.is_open, size), resize(self.is_certain, size)
         self.owner, self._endpoint = resize(self.owner, size), resize(self._endpoint, size)
         self._opened_in, self._due_at = resize(self._opened_in, size), resize(self._due_at, size)
+
+    def move(self, vacated: Integers, taken: Integers) -> None:
+        """Move rows from slots to others (`KeyIndex.compact`)."""
+        move_rows(vacated, taken, self.is_open, self.is_certain, self.owner, self._endpoint)
+        move_rows(vacated, taken, self._opened_in, self._due_at)
 
     def start(self, slots: Integers) -> None:
         """Set the columns of new slots, whose lanes are closed."""

@@ -9,7 +9,7 @@ an object for each batch: a flow that gathers is not returned by `FlowTable.coun
 
 import numpy as np
 
-from hogpipe.flows.key_index import resize
+from hogpipe.flows.key_index import move_rows, resize
 from hogpipe.flows.packet_rows import (
     RECEIVE,
     Counters,
@@ -39,6 +39,12 @@ class CountedTraffic:
     def fit(self, size: int) -> None:
         """Give all columns `size` rows."""
         self._counters = resize(self._counters, size)
+
+    def move(self, vacated: Integers, taken: Integers) -> None:
+        """Move rows from slots to others (`KeyIndex.compact`)."""
+        move_rows(vacated, taken, self._counters)
+        places = dict(zip(vacated.tolist(), taken.tolist(), strict=True))
+        self._settled = [(places.get(slot, slot), *row) for slot, *row in self._settled]
 
     def count(self, rows: PacketRows) -> None:
         """Count packets for the owners that their slots have."""
@@ -109,6 +115,10 @@ class GatheredTraffic:
         self.is_open = resize(self.is_open, size)
         self._counters = resize(self._counters, size)
         self._first_ns, self._last_ns = resize(self._first_ns, size), resize(self._last_ns, size)
+
+    def move(self, vacated: Integers, taken: Integers) -> None:
+        """Move rows from slots to others (`KeyIndex.compact`)."""
+        move_rows(vacated, taken, self.is_open, self._counters, self._first_ns, self._last_ns)
 
     def start(self, slots: Integers) -> None:
         """Set the columns of new slots."""

@@ -224,6 +224,28 @@ def test_after_a_flood_new_flows_have_slots_within_seconds() -> None:
     assert list(tap.capture(TO_US)) == [FLOW]
 
 
+def test_what_is_left_in_high_slots_after_a_flood_takes_low_ones() -> None:
+    tap = tap_of()
+    keys = flood(5000)
+    tap.capture(*keys)
+    last = keys[-2:]
+    flows = dict.fromkeys(flow for key in last for flow in tap.capture(key))
+    for flow in flows:
+        tap.table.open_lane(flow, exact(NGINX), due_at=1e9)
+    tap.wire.evict(0.0)
+    for tap.now in (10.0, 16.0):
+        assert tap.capture(*last, NOT_LOCAL) == {}
+    tap.table.drain()
+    tap.wire.evict(tap.now)
+    assert slots_of(tap) == 2
+    assert tap.table.capacity <= 64
+    assert tap.capture(*last) == {}, "they are still known"
+    sums = tap.table.drain()
+    assert dict.fromkeys(map(tap.table.packer.unpack, sums.words)) == flows
+    assert sums.counters[:, 2].tolist() == [SIZE, SIZE]
+    assert list(tap.capture(TO_US)) == [FLOW]
+
+
 def test_a_flood_of_packets_that_are_not_local_is_bounded_and_counted() -> None:
     tap = tap_of(max_flows=100)
     for step in range(50):

@@ -4,6 +4,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.traffic import NGINX, exact, make_flow, make_traffic
 
+from hogpipe.flows import key_index
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.flows.flow_words import FlowPacker
 from hogpipe.flows.key_index import ABSENT, Keys
@@ -538,6 +540,10 @@ class Model:
     def evict(self) -> None:
         self.table.evict(self.now, idle=3, idle_unowned=1)
 
+    def compact(self) -> None:
+        with patch.object(key_index, "_MIN_COMPACTED", 0):
+            self.table.compact()
+
     def drain(self) -> None:
         for (_flow, owner), size in drain(self.table).items():
             self.drained[owner] += size
@@ -558,7 +564,7 @@ steps = st.one_of(
     st.tuples(st.just("open"), some, owners, st.sampled_from([2.0, FOREVER])),
     st.tuples(st.just("add"), some, owners),
     st.tuples(st.just("close"), some),
-    st.tuples(st.sampled_from(["receive", "receive", "evict", "drain"])),
+    st.tuples(st.sampled_from(["receive", "receive", "evict", "compact", "drain"])),
 )
 
 
@@ -757,3 +763,26 @@ def test_bytes_without_a_packet_are_drained_and_keep_their_slot() -> None:
 def replace_packets(rows: PacketRows) -> PacketRows:
     """Return rows without packets, as a source has them that read a counter before the other."""
     return dataclasses.replace(rows, packets=np.zeros(len(rows), np.int64))
+
+
+def test_flows_that_get_other_slots_keep_what_they_have_and_their_lanes() -> None:
+    table = make_table(5000, 5000)
+    flows = [make_flow(port) for port in range(1, 3001)]
+    hold(table, *flows)
+    known, changed, gathering = flows[2000], flows[2500], flows[2999]
+    make_known(table, known)
+    make_known(table, changed)
+    count(table, known, changed)
+    table.open_lane(changed, CURL, due_at=FOREVER)
+    make_gathering(table, gathering)
+    hold(table, gathering, now=100)
+    assert len(table.evict(100.0, idle=60, idle_unowned=15)) == 2997
+    assert table.capacity > 2999
+    vacated, taken = table.compact()
+    assert (len(vacated), taken.tolist()) == (3, [1, 2, 3])
+    assert table.capacity <= 64
+    hold(table, *flows[:3], now=101)  # which get slots again
+    assert hold(table, known, now=101) == {}, "the lane is open"
+    (taken_delta,) = table.take_gathered([gathering]).values()
+    assert taken_delta.total_bytes == SIZE
+    assert drain(table) == {(known, WEB): 2 * SIZE, (changed, WEB): SIZE}

@@ -59,6 +59,22 @@ def test_most_of_the_memory_is_given_back_when_most_keys_are_removed() -> None:
     assert index.find(count_from(0, 20)).tolist() == [*range(10), *[ABSENT] * 10]
 
 
+def test_keys_in_high_slots_take_low_ones_where_few_are_left() -> None:
+    index = KeyIndex(WORDS, 1 << 16)
+    slots = index.add(count_from(0, 1 << 15))
+    stay = [3, 5000, 32_000, 32_767]
+    index.remove(np.delete(slots, stay))
+    assert index.capacity > 1 << 14, "the highest slot is used"
+    vacated, taken = index.compact()
+    assert (vacated.tolist(), taken.tolist()) == ([5000, 32_000, 32_767], [0, 1, 2])
+    assert index.capacity <= 64
+    found = index.find(count_from(0, 1 << 15))
+    assert {key: found[key] for key in stay} == {3: 3, 5000: 0, 32_000: 1, 32_767: 2}
+    assert np.count_nonzero(found >= 0) == len(index) == len(stay)
+    assert index.add(count_from(1 << 15, 2)).tolist() == [4, 5]
+    assert [len(one) for one in index.compact()] == [0, 0]
+
+
 def test_the_room_is_what_is_left_of_the_bound() -> None:
     index = KeyIndex(WORDS, 100)
     index.add(count_from(0, 60))
