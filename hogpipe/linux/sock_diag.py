@@ -19,6 +19,7 @@ import msgspec
 
 from hogpipe.linux.sock_diag_messages import (
     Answer,
+    WantedPorts,
     build_dump,
     build_dump_by_remote_port,
     build_listening_dump,
@@ -149,7 +150,7 @@ def _describe(table: str) -> tuple[int, int]:
 def _request_dump(
     table: str,
     request: bytes,
-    wanted: frozenset[bytes] | None,
+    wanted: WantedPorts | None,
     limit: float = math.inf,
     open_link: OpenLink = open_link,
 ) -> Dump:
@@ -226,5 +227,5 @@ def _add_answer(lookup: SocketLookup, flow: FlowKey, rows: Collection[SocketRow]
             lookup.unaccepted[flow] = row
 
 
-def _receive(link: socket.socket, wanted: frozenset[bytes] | None = None) -> Answer:
+def _receive(link: socket.socket, wanted: WantedPorts | None = None) -> Answer:
     return parse_answer(link.recv(_RECEIVE_BYTES), wanted)

@@ -7,9 +7,11 @@ sock_diag(7), netlink(7), include/uapi/linux/inet_diag.h, and net/ipv4/inet_diag
 """
 
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from hogpipe.linux.socket_table import SocketRow
 
@@ -33,6 +35,8 @@ _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _REQUEST = struct.Struct("=BBxxI4s16s16sIQ")  # inet_diag_req_v2, with its inet_diag_sockid
 _TCP_REQUEST = struct.Struct("=4x4s16s16sIQII")  # inet_diag_req: its states come last, before dbs
 _SOCKET = struct.Struct("=BBxxHH16s16sIIIIIIII")  # inet_diag_msg, the cookie's low half first
+_WORD = 4
+_PORTS_WORD = (_HEADER.size + 4) // _WORD
 _PORTS = slice(_HEADER.size + 4, _HEADER.size + 8)  # source and destination, two bytes each
 _ATTRIBUTE = struct.Struct("=HH")  # length, type
 _ERROR = struct.Struct("=i")
@@ -48,6 +52,14 @@ _COMPARE_BYTES, _JUMP_BYTES = 8, 4
 _LEAF_BYTES = _COMPARE_BYTES + _JUMP_BYTES
 # The kernel verifies a filter in quadratic time; a longer one costs more than it saves.
 _MAX_FILTER_PORTS = 256
+
+
+class WantedPorts(msgspec.Struct, frozen=True):
+    """Pairs of (local, remote) ports, in the byte form of an answer."""
+
+    pairs: frozenset[bytes]
+    words: NDArray[np.uint32]
+    """The same in ascending order."""
 
 
 class Answer(msgspec.Struct):
@@ -127,14 +139,19 @@ def build_lookup(
     return _frame(_SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, request)
 
 
-def pack_ports(port_pairs: Collection[tuple[int, int]]) -> frozenset[bytes]:
+def pack_ports(port_pairs: Collection[tuple[int, int]]) -> WantedPorts:
     """Return pairs of (local, remote) ports in the byte form of an answer."""
-    return frozenset(struct.pack(">HH", *pair) for pair in port_pairs)
+    pairs = frozenset(struct.pack(">HH", *pair) for pair in port_pairs)
+    return WantedPorts(pairs, np.sort(np.frombuffer(b"".join(pairs), np.uint32)))
 
 
-def parse_answer(data: bytes, wanted: frozenset[bytes] | None = None) -> Answer:
+def parse_answer(data: bytes, wanted: WantedPorts | None = None) -> Answer:
     """Return the content of a datagram; with `wanted` (`pack_ports`) only rows of these ports."""
     answer = Answer()
+    if wanted is not None and (messages := _split_uniform(data)) is not None:
+        for message in _select(messages, wanted):
+            _add_row(answer, message)
+        return answer
     at = 0
     while at < len(data):
         if len(data) - at < _HEADER.size:
@@ -149,13 +166,38 @@ def parse_answer(data: bytes, wanted: frozenset[bytes] | None = None) -> Answer:
         if flags & _NLM_F_DUMP_INTR:
             answer.interrupted = True
         if kind in (_SOCK_DIAG_BY_FAMILY, _TCPDIAG_GETSOCK):
-            if wanted is None or length < _PORTS.stop or message[_PORTS] in wanted:
+            if wanted is None or length < _PORTS.stop or message[_PORTS] in wanted.pairs:
                 _add_row(answer, message)
         elif kind in (_NLMSG_DONE, _NLMSG_ERROR):
             _end(answer, message)
         else:
             answer.skipped += 1
     return answer
+
+
+def _split_uniform(data: bytes) -> NDArray[np.uint32] | None:
+    """Return the messages of a datagram in rows, if all describe sockets and have one length.
+
+    So it is of all but the last datagram of a dump, where few of thousands of rows are wanted.
+    """
+    if len(data) < _HEADER.size + _SOCKET.size:
+        return None
+    length, kind, flags, _, _ = _HEADER.unpack_from(data)
+    is_whole = length >= _HEADER.size + _SOCKET.size and not length % _WORD
+    if not is_whole or len(data) % length or kind != _SOCK_DIAG_BY_FAMILY:
+        return None
+    messages = np.frombuffer(data, np.uint32).reshape(-1, length // _WORD)
+    is_same = (messages[:, :2] == messages[0, :2]).all()
+    return None if flags & _NLM_F_DUMP_INTR or not is_same else messages
+
+
+def _select(messages: NDArray[np.uint32], wanted: WantedPorts) -> Iterator[bytes]:
+    """Yield the messages with these ports."""
+    ports, words = messages[:, _PORTS_WORD], wanted.words
+    if len(words):
+        places = np.minimum(np.searchsorted(words, ports), len(words) - 1)
+        for row in np.flatnonzero(words[places] == ports).tolist():
+            yield messages[row].tobytes()
 
 
 def _add_row(answer: Answer, message: bytes) -> None:

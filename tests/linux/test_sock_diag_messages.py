@@ -103,6 +103,37 @@ def test_only_rows_of_the_wanted_ports_are_returned(kind: int) -> None:
     assert parse_answer(data, pack_ports({(50_000, 443)})).rows == []
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.sampled_from([0, 8]))),
+    st.sets(st.tuples(st.integers(0, 3), st.integers(0, 3))),
+    st.sampled_from([b"", DONE, bytes(8)]),
+)
+def test_rows_are_selected_by_their_ports_whether_their_messages_have_one_length_or_not(
+    ports: list[tuple[int, int, int]], pairs: set[tuple[int, int]], end: bytes
+) -> None:
+    rows = [SocketRow(HERE, local, THERE, remote, 7, 0, 9) for local, remote, _ in ports]
+    attributes = [bytes(size) for _, _, size in ports]
+    messages = map(format_with, rows, attributes)
+    answer = parse_answer(b"".join(messages) + end, pack_ports(pairs))
+    assert answer.rows == [row for row in rows if (row.local_port, row.remote_port) in pairs]
+    assert len(answer.cookies) == len(answer.rows)
+    assert (answer.done, answer.skipped) == (end == DONE, end == bytes(8))
+
+
+def format_with(row: SocketRow, attributes: bytes) -> bytes:
+    """Return the message of a socket with attributes behind it."""
+    message = format_socket(row)
+    return struct.pack("=I", len(message) + len(attributes)) + message[4:] + attributes
+
+
+def test_messages_of_one_length_that_are_marked_are_parsed_one_by_one() -> None:
+    wanted = pack_ports({(443, 50_000)})
+    marked = format_socket(ROW, flags=2 | 0x10)
+    for data in (marked * 2, format_socket(ROW) + marked, marked + format_socket(ROW)):
+        answer = parse_answer(data, wanted)
+        assert (answer.rows, answer.interrupted) == ([ROW] * 2, True)
+
+
 def test_both_kinds_of_end_may_carry_an_error() -> None:
     refused = struct.pack("=IHHIIi", 36, 2, 0, 0, 0, -errno.ENOENT) + bytes(16)
     assert parse_answer(refused).error == errno.ENOENT

@@ -133,7 +133,9 @@ class EndpointHeuristic:
         return evidence.only_owner() if enough else None
 
     def _touch(self, endpoint: Endpoint, now: float) -> "_Evidence":
-        evidence = self._evidence.setdefault(endpoint, _Evidence())
+        evidence = self._evidence.get(endpoint)
+        if evidence is None:
+            evidence = self._evidence[endpoint] = _Evidence()
         self._evidence.move_to_end(endpoint)
         evidence.expire(now - self._max_age)
         if len(self._evidence) > self._max_endpoints:
@@ -154,7 +156,7 @@ class _OpenSocket(msgspec.Struct, gc=False):
 class _Evidence:
     """The sockets and the owners seen at one endpoint."""
 
-    __slots__ = ("_open", "_owners", "short_lived")
+    __slots__ = ("_oldest", "_open", "_owners", "short_lived")
 
     def __init__(self) -> None:
         self._owners: OrderedDict[_Identity | None, tuple[Process | None, float]] = OrderedDict()
@@ -163,6 +165,8 @@ class _Evidence:
         """By inode, the socket that was seen latest last."""
         self.short_lived: deque[float] = deque(maxlen=_MAX_SHORT_LIVED)
         """When each short-lived socket with an owner was found closed."""
+        self._oldest = -math.inf
+        """What was last seen before this has been removed."""
 
     def record(self, inode: int, owner: Process | None, now: float, *, matched: bool) -> None:
         """Record that a socket is open."""
@@ -189,6 +193,9 @@ class _Evidence:
 
     def expire(self, oldest: float) -> None:
         """Remove what was last seen before `oldest`."""
+        if oldest <= self._oldest:  # as for each flow of a lookup but the first one
+            return
+        self._oldest = oldest
         while self._owners and next(iter(self._owners.values()))[1] < oldest:
             self._owners.popitem(last=False)
         while self._open and next(iter(self._open.values())).last_seen < oldest:

@@ -1,8 +1,13 @@
 """PURE: which of two readers reads a socket table next: the one whose recent reads cost less.
 
-/proc/net comes first, because it exists wherever /proc does. The other reader gets a trial after
-the first read, and again after 32 reads or more: so many that the trial, at its last cost, takes
-less than a fiftieth of the cost of all reads. The result of a trial is used like any other.
+/proc/net comes first, because it exists wherever /proc does, or sock_diag where that is asked for.
+The other reader gets a trial after the first read, and again after 32 reads or more: so many that
+the trial, at its last cost, takes less than a fiftieth of the cost of all reads. The result of a
+trial is used like any other.
+
+/proc/net gets no first trial while a read by sock_diag takes 5 ms or more: it has the same sockets
+and more, as text. With 50,000 datagram sockets it takes ten times as long, and by its budget the
+next lookup would be seconds later.
 
 The other reader becomes the current one if its trial cost less than 0.7 of the current reader's
 recent cost (an average in which each read has half the weight of the next one). The factor keeps
@@ -17,6 +22,7 @@ _TRIAL_PAUSE = 32  # reads between trials, at least
 _TRIAL_SHARE = 0.02  # of the cost of all reads
 _SWITCH_BELOW = 0.7  # of the current reader's cost
 _WEIGHT = 0.5
+_LARGE = 0.005  # CPU seconds of a read by sock_diag
 
 
 class Reader(StrEnum):
@@ -29,13 +35,13 @@ class Reader(StrEnum):
 class ReaderChoice:
     """The choice for one table.
 
-    With `fixed`, costs do not matter: the other reader is used only after a failure of `fixed`,
-    until a trial of `fixed` succeeds.
+    Without `fixed`, reads begin with `first`. With it, costs do not matter: the other reader is
+    used only after a failure of `fixed`, until a trial of `fixed` succeeds.
     """
 
-    def __init__(self, fixed: Reader | None = None) -> None:
+    def __init__(self, fixed: Reader | None = None, first: Reader = Reader.PROCFS) -> None:
         self._fixed = fixed
-        self.current = fixed or Reader.PROCFS
+        self.current = fixed or first
         """The reader of all reads but trials."""
         self._costs: dict[Reader, float] = {}
         self._until_trial = _FIRST_TRIAL if fixed is None else math.inf
@@ -43,7 +49,8 @@ class ReaderChoice:
     @property
     def next(self) -> Reader:
         """The reader of the next read."""
-        return self.current if self._until_trial > 0 else _other(self.current)
+        is_trial = self._until_trial <= 0 and not self._is_large()
+        return _other(self.current) if is_trial else self.current
 
     def cost(self, reader: Reader) -> float | None:
         """Return the recent cost of a reader, infinite after a failure; None before its first."""
@@ -67,6 +74,11 @@ class ReaderChoice:
         self._costs[reader] = math.inf
         self.current = _other(reader)
         self._until_trial = _TRIAL_PAUSE
+
+    def _is_large(self) -> bool:
+        """Return whether a table is so large that /proc/net, never read before, must be dearer."""
+        cost = self._costs.get(Reader.SOCK_DIAG, 0.0)
+        return Reader.PROCFS not in self._costs and _LARGE <= cost < math.inf
 
     def _pause(self) -> float:
         """Return the number of reads until the next trial of the other reader."""

@@ -301,7 +301,9 @@ class TableReader:
         return text is not None and not text.is_complete
 
     def _choice(self, name: str) -> ReaderChoice:
-        return self._choices.setdefault(name, ReaderChoice(self._fixed))
+        if name not in self._choices:
+            self._choices[name] = ReaderChoice(self._fixed, first=Reader.SOCK_DIAG)
+        return self._choices[name]
 
     def _record_refusal(self, name: str, error: OSError) -> None:
         self.counts.refused += 1

@@ -29,6 +29,21 @@ def test_the_other_reader_is_tried_after_the_first_read_and_stays_if_cheaper() -
     assert readers == [PROCFS] + [SOCK_DIAG] * 39
 
 
+def test_proc_is_tried_after_the_first_read_by_sock_diag_if_the_table_is_not_large() -> None:
+    begun = ReaderChoice(first=SOCK_DIAG)
+    assert read(begun, 4, {PROCFS: 0.001, SOCK_DIAG: 0.002}) == [SOCK_DIAG] + [PROCFS] * 3
+    large = ReaderChoice(first=SOCK_DIAG)
+    assert set(read(large, 100, {PROCFS: 0.001, SOCK_DIAG: 0.005})) == {SOCK_DIAG}
+    shrunk = read(large, 10, {PROCFS: 0.001, SOCK_DIAG: 0.0001})
+    assert shrunk[:2] == [SOCK_DIAG, PROCFS]
+
+
+def test_proc_is_read_where_sock_diag_is_refused_however_large_the_table_is() -> None:
+    choice = ReaderChoice(first=SOCK_DIAG)
+    choice.record_failure(SOCK_DIAG)
+    assert read(choice, 33, {PROCFS: 1, SOCK_DIAG: 2}) == [PROCFS] * 32 + [SOCK_DIAG]
+
+
 def test_a_reader_of_similar_cost_is_tried_after_32_reads_or_when_the_share_allows() -> None:
     # A trial at 0.75 fits its share after 37.5 reads at 1; one at 0.1 would after five.
     readers = read(ReaderChoice(), 120, {PROCFS: 1, SOCK_DIAG: 0.75})

@@ -128,11 +128,11 @@ def test_proc_leaves_nothing_inconclusive() -> None:
     assert reader.read([no_socket], 0.0, math.inf).inconclusive == set()
 
 
-def test_auto_begins_with_proc_and_tries_sock_diag_after_the_first_read() -> None:
+def test_auto_begins_with_sock_diag_and_tries_proc_after_the_first_read() -> None:
     reader = make_reader("auto")
     with connections(1) as flows:
         inodes(reader, flows)
-        assert (reader.counts.procfs, reader.counts.sock_diag) == (2, 0)
+        assert (reader.counts.procfs, reader.counts.sock_diag) == (0, 1)
         inodes(reader, flows)
     assert (reader.counts.procfs, reader.counts.sock_diag) == (2, 1)
 
@@ -144,11 +144,11 @@ def test_each_table_has_its_own_choice_and_tcp_has_one_for_both_families() -> No
         inodes(reader, flows)
         six = make_flow(TCP, ("::1", 1), ("::1", 2))
         inodes(reader, [six])
-        assert (reader.counts.procfs, reader.counts.sock_diag) == (2, 1)
+        assert (reader.counts.procfs, reader.counts.sock_diag) == (1, 1)
         inodes(reader, [datagrams])
-        assert (reader.counts.procfs, reader.counts.sock_diag) == (4, 1)
+        assert (reader.counts.procfs, reader.counts.sock_diag) == (1, 3)
         inodes(reader, [datagrams])
-        assert (reader.counts.procfs, reader.counts.sock_diag) == (4, 3)
+        assert (reader.counts.procfs, reader.counts.sock_diag) == (3, 3)
 
 
 def test_raw_sockets_are_always_read_from_proc() -> None:
