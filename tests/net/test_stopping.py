@@ -13,7 +13,7 @@ import pytest
 from support.namespaces import Namespace
 from support.running import hogpipe, read_records, running, wait_until, write_config
 
-from hogpipe import config
+from hogpipe.config import load
 
 GOLDEN = Path(__file__).parent.parent / "data" / "golden"
 QUICKLY = 6.0
@@ -214,13 +214,13 @@ def test_a_replay_waits_for_a_collector_that_comes_late(tmp_path: Path) -> None:
 
 def test_an_unexpected_error_is_reported_in_one_line() -> None:
     program = (
-        "import sys, hogpipe.cli as cli, hogpipe.config as config\n"
+        "import sys, hogpipe.cli as cli, hogpipe.config.load as load\n"
         "def fail(*_): raise ExceptionGroup('several', [ValueError('odd\\x1b[31m')])\n"
-        "config.load_config = fail\n"
+        "load.read_tables = fail\n"
         "sys.argv = ['hogpipe', 'check', 'x.toml']\n"
         "cli.main()\n"
     )
-    assert hasattr(config, "load_config")
+    assert hasattr(load, "read_tables")
     with running(None, sys.executable, "-c", program, stdout=subprocess.PIPE) as run:
         assert run.wait() == 1
     assert run.errors == ["hogpipe: ValueError: odd\\x1b[31m (run with -vv for details)\n"]
