@@ -96,13 +96,12 @@ def run(
     """
     if options["read"] and options["source"]:
         raise click.UsageError("--read and --source exclude each other")
-    import asyncio
 
     import msgspec
 
     from hogpipe.config.checks import find_ignored_keys
     from hogpipe.config.options import RunOptions
-    from hogpipe.run_command import run_pipeline
+    from hogpipe.run_command import run_in_event_loop, run_pipeline
     from hogpipe.security.confined_start import load_and_confine
 
     chosen = msgspec.convert(options, RunOptions)
@@ -120,7 +119,7 @@ def run(
 
     with _stdout_for_sinks_only():
         _tune_garbage_collector()
-        asyncio.run(run_to_end())
+        run_in_event_loop(run_to_end())
 
 
 @commands.command()

@@ -7,7 +7,7 @@ and to the service manager, and the exit code.
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 import msgspec
 
@@ -22,6 +22,7 @@ from hogpipe.records.summary import Summary
 from hogpipe.reload import Reloader
 from hogpipe.security.run_threads import RunThreads
 from hogpipe.signals import StopSignals
+from hogpipe.sinks.plugin_errors import describe_bug
 from hogpipe.text import NOTICE
 
 log = logging.getLogger("hogpipe")
@@ -86,6 +87,23 @@ async def run_pipeline(
     if opening.done() and not opening.cancelled() and not opening.exception():
         code = _print_summary(pipeline.summary, is_live=is_live) or code
     return code
+
+
+def run_in_event_loop(main: Coroutine[None, None, None]) -> None:
+    """Run `main` to its end in an event loop, whatever tasks and callbacks of plugins raise.
+
+    asyncio ends a loop when any task raises SystemExit or KeyboardInterrupt; this one goes on.
+    """
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        task = loop.create_task(main)
+        while not task.done():
+            try:
+                loop.run_until_complete(task)
+            except (SystemExit, KeyboardInterrupt) as error:
+                if task.done():
+                    raise
+                log.error("a task or callback of a plugin raised %s", describe_bug(error))  # noqa: TRY400
 
 
 def _print_summary(summary: Summary, *, is_live: bool) -> int:

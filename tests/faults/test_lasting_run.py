@@ -146,6 +146,15 @@ def test_a_sink_that_fails_again_and_again_costs_the_others_nothing(
         lasting.run.wait_for("sink odd: ")
 
 
+@pytest.mark.parametrize("way", ["exit-task", "exit-callback"])
+def test_a_task_or_callback_of_a_plugin_that_exits_does_not_end_the_run(
+    lasting: Site, folder: Path, way: str
+) -> None:
+    (folder / way).touch()
+    lasting.run.wait_for("a task or callback of a plugin raised SystemExit: 3")
+    lasting.deliver()
+
+
 @pytest.mark.parametrize("name", ["lookup", "ledger", "processes", "refresh", "watch"])
 def test_a_thread_that_is_ended_is_started_again(lasting: Site, folder: Path, name: str) -> None:
     request = folder / f"end-{name}"

@@ -1,12 +1,14 @@
 """A sink that misbehaves on request: by the names of the files in its own folder.
 
 block-write, block-task   stall the event loop, in a write or in a task, while the file is there
+exit-task, exit-callback  raise SystemExit on the event loop, once, and remove the file
 fail                      fail in each write, in one way after the other
 end-NAME                  end the thread NAME, and remove the file
 """
 
 import asyncio
 import ctypes
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -21,6 +23,11 @@ ERRORS = (DeliveryError("later"), OSError("odd"), RuntimeError("bug"), SystemExi
 def block(request: Path) -> None:
     while request.exists():
         time.sleep(0.01)
+
+
+async def leave() -> None:
+    await asyncio.sleep(0)
+    sys.exit(3)
 
 
 def end_thread(name: str) -> None:
@@ -45,6 +52,12 @@ class Odd:
         block(HERE / "block-write")
         if (HERE / "block-task").exists() and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._block_later())
+        for request in HERE.glob("exit-*"):
+            request.unlink()
+            if request.name == "exit-task":
+                self._task = asyncio.create_task(leave())
+            else:
+                asyncio.get_running_loop().call_soon(sys.exit, 3)
         for request in HERE.glob("end-*"):
             request.unlink()
             end_thread(request.name.removeprefix("end-"))
