@@ -7,16 +7,19 @@ Algorithm
 ---------
 /proc/PID/stat is read when a pid first occurs, and at most once a second after that. A process that
 started later than the moment asked about is another one with a reused pid. Once a process is gone,
-what was read before stays valid for moments up to ten seconds after it was last seen: the kernel
-hands out pids in sequence, so it reuses one no sooner.
+what was read before stays valid for moments up to ten seconds after it was last seen, as long as
+its pid cannot have been reused: the kernel hands out pids in sequence, so that takes nearly as many
+forks as there are pids. A storm of forks gets there within seconds.
 
 Known limits: a process that exits before its pid is first looked up is not identified (`missed`).
 """
 
+import math
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -26,6 +29,8 @@ from hogpipe.linux.procfs import ProcessStat, parse_stat
 
 _RECHECK_SECONDS = 1.0
 _REUSE_NS = 10_000_000_000
+_FORKS_SECONDS = 0.25
+_FEWEST_PIDS = 32_768  # of a host, unless pid_max is lowered (PID_MAX_DEFAULT, linux/threads.h)
 _MAX_PROCESSES = 8192
 # PROC_PID_INIT_INO of include/linux/proc_ns.h: the inode of the host's own pid namespace.
 _HOST_PID_NAMESPACE = 0xEFFFFFFC
@@ -47,6 +52,32 @@ def shows_host_pids(procfs: Path) -> bool:
     return True
 
 
+class _ForkCounter:
+    """The number of forks since boot, read at most four times a second (proc(5), stat)."""
+
+    def __init__(self, procfs: Path) -> None:
+        self._procfs = procfs
+        self.until_reuse = self._read_pids() // 2
+        """So many forks reuse no pid, if no more than half of all pids are in use."""
+        self._forks = 0
+        self._read_at = -math.inf
+
+    def count(self, now: float) -> int:
+        """Return the number; the one before if it cannot be read, as in a recorded tree."""
+        if now - self._read_at >= _FORKS_SECONDS:
+            self._read_at = now
+            with suppress(OSError, ValueError):
+                text = (self._procfs / "stat").read_bytes().partition(b"\nprocesses ")[2]
+                self._forks = int(text.partition(b"\n")[0])
+        return self._forks
+
+    def _read_pids(self) -> int:
+        try:
+            return int((self._procfs / "sys" / "kernel" / "pid_max").read_bytes())
+        except (OSError, ValueError):
+            return _FEWEST_PIDS
+
+
 class _CachedStat(msgspec.Struct, eq=False, gc=False):
     stat: ProcessStat | None
     """None if the process has never been read."""
@@ -54,6 +85,8 @@ class _CachedStat(msgspec.Struct, eq=False, gc=False):
     """When the process last existed, nanoseconds since boot."""
     read_at: float
     """When /proc was last read for it, by the caller's clock."""
+    forks: int
+    """The number of forks when it last existed."""
 
 
 class ProcessStarts:
@@ -64,6 +97,7 @@ class ProcessStarts:
 
     def __init__(self, procfs: Path, boot_clock: Callable[[], int] = boot_clock) -> None:
         self._root = os.fsencode(procfs)
+        self._forks = _ForkCounter(procfs)
         self._boot_clock = boot_clock
         self._lock = threading.Lock()
         self._cache: OrderedDict[int, _CachedStat] = OrderedDict()
@@ -79,7 +113,7 @@ class ProcessStarts:
         cached = self._cache.get(pid)
         if cached is not None and now - cached.read_at < _RECHECK_SECONDS:
             return self._as_of(cached, boot_ns)
-        fresh = self._read(pid, cached or _CachedStat(None, 0, now), now)
+        fresh = self._read(pid, cached or _CachedStat(None, 0, now, 0), now)
         found = self._as_of(fresh, boot_ns)
         if cached is None or fresh.stat is not None:
             self.missed += found is None and fresh.seen_ns < boot_ns
@@ -87,13 +121,15 @@ class ProcessStarts:
 
     def add(self, pid: int, stat: ProcessStat, seen_ns: int, now: float) -> None:
         """Add a stat that was read elsewhere, `seen_ns` nanoseconds since boot."""
-        self._store(pid, _CachedStat(stat, seen_ns, now))
+        self._store(pid, _CachedStat(stat, seen_ns, now, self._forks.count(now)))
 
     def _read(self, pid: int, cached: _CachedStat, now: float) -> _CachedStat:
-        seen_ns, stat = self._boot_clock(), self._read_stat(pid)
+        seen_ns, stat, forks = self._boot_clock(), self._read_stat(pid), self._forks.count(now)
         if stat is None:
-            seen_ns, stat = cached.seen_ns, cached.stat
-        return self._store(pid, _CachedStat(stat, seen_ns, now))
+            may_be_reused = forks - cached.forks >= self._forks.until_reuse
+            stat = None if may_be_reused else cached.stat
+            seen_ns, forks = cached.seen_ns, cached.forks
+        return self._store(pid, _CachedStat(stat, seen_ns, now, forks))
 
     def _store(self, pid: int, fresh: _CachedStat) -> _CachedStat:
         """Cache `fresh`, unless another thread has seen the process later."""

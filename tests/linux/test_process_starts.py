@@ -66,6 +66,31 @@ def test_a_start_expires_ten_seconds_after_the_process_was_last_seen(tmp_path: P
     assert start_of(starts, 7, 59 * SECOND, 540.0) == 100  # it was seen alive then
 
 
+@pytest.mark.parametrize(("forks", "found"), [(100, 100), (20_000, None)])
+def test_a_start_expires_at_once_if_so_many_forks_may_have_reused_its_pid(
+    tmp_path: Path, forks: int, found: int | None
+) -> None:
+    write_stat(tmp_path, 7, 100)
+    (tmp_path / "stat").write_text("cpu 1\nprocesses 5000\nbtime 7\n")
+    starts = ProcessStarts(tmp_path, lambda: 60 * SECOND)
+    assert start_of(starts, 7, 60 * SECOND, 0.0) == 100
+    (tmp_path / "7" / "stat").unlink()
+    (tmp_path / "stat").write_text(f"cpu 1\nprocesses {5000 + forks}\nbtime 7\n")
+    assert start_of(starts, 7, 62 * SECOND, 2.0) == found
+
+
+def test_the_number_of_pids_of_the_host_bounds_how_soon_one_is_reused(tmp_path: Path) -> None:
+    write_stat(tmp_path, 7, 100)
+    (tmp_path / "sys" / "kernel").mkdir(parents=True)
+    (tmp_path / "sys" / "kernel" / "pid_max").write_text("4194304\n")
+    (tmp_path / "stat").write_text("cpu 1\nprocesses 5000\n")
+    starts = ProcessStarts(tmp_path, lambda: 60 * SECOND)
+    assert start_of(starts, 7, 60 * SECOND, 0.0) == 100
+    (tmp_path / "7" / "stat").unlink()
+    (tmp_path / "stat").write_text("cpu 1\nprocesses 50000\n")
+    assert start_of(starts, 7, 62 * SECOND, 2.0) == 100
+
+
 def test_a_reused_pid_is_not_identified_as_of_the_former_process(tmp_path: Path) -> None:
     write_stat(tmp_path, 7, 100)
     starts = ProcessStarts(tmp_path, lambda: 60 * SECOND)
