@@ -22,11 +22,13 @@ def read_corpus(name: str) -> list[bytes]:
     return [bytes.fromhex(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def write_corpus(name: str, inputs: Iterable[bytes]) -> None:
-    """Replace the corpus of a target; inputs that are seeds are left out."""
-    added = sorted(set(inputs) - {*TARGETS[name].seeds, b""}, key=lambda one: (len(one), one))
+def add_to_corpus(name: str, inputs: Iterable[bytes], most: int) -> None:
+    """Add the shortest of these inputs, at most so many, to the corpus of a target."""
+    known = read_corpus(name)
+    new = set(inputs) - {*TARGETS[name].seeds, *known, b""}
+    added = sorted(new, key=lambda one: (len(one), one))[:most]
     CORPUS.mkdir(exist_ok=True)
-    (CORPUS / f"{name}.txt").write_text("".join(one.hex() + "\n" for one in added))
+    (CORPUS / f"{name}.txt").write_text("".join(one.hex() + "\n" for one in (*known, *added)))
 
 
 def list_inputs(name: str) -> list[bytes]:

@@ -4,11 +4,10 @@
 
 It starts from the seeds and the corpus, and runs until an input breaks the invariant, or as long as
 the options say (`-runs=100000`, `-max_total_time=600`, `-seed=1`). An input that breaks it is
-printed in hexadecimal digits: a line for `corpus/TARGET.txt`. With `--keep`, the corpus becomes the
-shortest of the fewest inputs that libFuzzer needs for the same coverage. Without a target, the
-names of all targets are printed.
+printed in hexadecimal digits: a line for `corpus/TARGET.txt`. With `--keep`, the shortest inputs
+that reached further code are added there. Without a target, the names of all targets are printed.
 
-libFuzzer ends the process that it runs in, so each of its runs is a process of its own.
+libFuzzer ends the process that it runs in, so each run is a process of its own.
 """
 
 import subprocess
@@ -19,7 +18,7 @@ from pathlib import Path
 TESTS = Path(__file__).parent.parent
 _FUZZ = "--fuzz"  # what the process of libFuzzer is started with
 _LONGEST = 2048
-_MOST_KEPT = 24
+_MOST_ADDED = 24
 
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 
@@ -45,25 +44,21 @@ def fuzz(name: str, words: list[str]) -> None:
 
 def main(name: str, words: list[str]) -> int:
     """Run libFuzzer on the inputs of a target; return its exit code."""
-    from fuzz.inputs import list_inputs, write_corpus
+    from fuzz.inputs import add_to_corpus, list_inputs
 
     keeps = "--keep" in words
     options = [f"-max_len={_LONGEST}", "-timeout=20", "-rss_limit_mb=2048"]
     options += [word for word in words if word != "--keep"]
     with tempfile.TemporaryDirectory() as folder:
-        found, kept = Path(folder) / "found", Path(folder) / "kept"
-        for made in (found, kept):
-            made.mkdir()
+        found = Path(folder) / "found"
+        found.mkdir()
         for number, one in enumerate(list_inputs(name)):
             (found / f"input-{number}").write_bytes(one)
-        program = [sys.executable, __file__, name, _FUZZ]
-        artifacts = f"-artifact_prefix={folder}/"
-        code = subprocess.run([*program, artifacts, *options, str(found)], check=False).returncode
+        program = [sys.executable, __file__, name, _FUZZ, f"-artifact_prefix={folder}/"]
+        code = subprocess.run([*program, *options, str(found)], check=False).returncode
         if code == 0 and keeps:
-            merged = [*program, artifacts, *options, "-merge=1", str(kept), str(found)]
-            subprocess.run(merged, check=True)
-            inputs = sorted((path.read_bytes() for path in kept.iterdir()), key=len)
-            write_corpus(name, inputs[:_MOST_KEPT])
+            inputs = [path.read_bytes() for path in found.iterdir()]
+            add_to_corpus(name, inputs, _MOST_ADDED)
     return code
 
 
