@@ -19,7 +19,7 @@ from hogpipe.attribution.resolver import FlowsInSpans
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import ConfigurationError
-from hogpipe.linux.bpf.obstacles import KERNEL_NEEDED, BpfUnavailableError, Obstacle
+from hogpipe.linux.bpf.obstacles import explain_failed_open
 from hogpipe.linux.bpf.programs import attach_ledger_programs
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.process_starts import shows_host_pids
@@ -101,19 +101,10 @@ def open_ledger(
         )
     try:
         namespaces = NetworkNamespaces(procfs)
-    except OSError as error:
-        raise BpfUnavailableError(
-            Obstacle.KERNEL,
-            f"eBPF: the kernel does not name network namespaces ({error.strerror}); "
-            f"{KERNEL_NEEDED}",
-        ) from error
-    try:
         programs = attach_ledger_programs()
         ledger = KernelLedger(
             programs, procfs, stale, processes=processes, limit_events=limit_events
         )
         return OpenLedger(ledger, namespaces)
     except OSError as error:
-        raise BpfUnavailableError(
-            Obstacle.LIMITS, f"eBPF: no room for the ledger ({error.strerror}); raise the limits"
-        ) from error
+        raise explain_failed_open(error, "the ledger") from error

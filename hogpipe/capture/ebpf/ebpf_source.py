@@ -33,7 +33,7 @@ from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import CaptureError, ConfigurationError
 from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.flows.flow_table import FlowTable
-from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
+from hogpipe.linux.bpf.obstacles import explain_failed_open
 from hogpipe.linux.bpf.programs import attach_traffic_programs
 from hogpipe.linux.bpf.traffic_maps import TrafficMaps
 from hogpipe.linux.bpf.traffic_rows import join_rows
@@ -120,10 +120,7 @@ class EbpfSource:
             self._windows = self._start_windows(time.time_ns())
         except OSError as error:
             self.close()
-            raise BpfUnavailableError(
-                Obstacle.LIMITS,
-                f"eBPF: no memory or descriptors for the maps ({error.strerror}); raise the limits",
-            ) from error
+            raise explain_failed_open(error, "the maps") from error
         except BaseException:
             self.close()
             raise

@@ -1,5 +1,6 @@
 """What can prevent BPF programs from being loaded and attached, and the error that says so."""
 
+import errno
 from enum import StrEnum
 
 from hogpipe.errors import HogpipeError
@@ -47,3 +48,15 @@ class BpfUnavailableError(HogpipeError):
     def exit_code(self) -> int:  # type: ignore[override]
         """The exit code of a command that requires the programs."""
         return _NOT_PERMITTED if self.obstacle is Obstacle.PRIVILEGES else _NOT_POSSIBLE
+
+
+def explain_failed_open(error: OSError, what: str) -> BpfUnavailableError:
+    """Return why `what`, which uses programs that are attached, could not be opened.
+
+    A kernel before 5.14 has no SO_NETNS_COOKIE, the only socket option that is read.
+    """
+    if error.errno == errno.ENOPROTOOPT:
+        text = f"the kernel does not name network namespaces ({error.strerror}); {KERNEL_NEEDED}"
+        return BpfUnavailableError(Obstacle.KERNEL, f"eBPF: {text}")
+    text = f"no memory or descriptors for {what} ({error.strerror}); raise the limits"
+    return BpfUnavailableError(Obstacle.LIMITS, f"eBPF: {text}")
