@@ -9,7 +9,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -21,13 +21,18 @@ PATIENCE = 60.0
 _ENVIRON = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
 
 
-def unpack_debian(cache: Path, folder: Path) -> Path:
-    """Unpack a root of this machine's distribution, which debootstrap makes if it is not cached."""
+def unpack_debian(
+    cache: Path, folder: Path, packages: Sequence[str] = PACKAGES, *, purpose: str = ""
+) -> Path:
+    """Unpack a root of this machine's distribution, which debootstrap makes if it is not cached.
+
+    A root with other packages has a `purpose`, by which it is cached.
+    """
     suite = platform.freedesktop_os_release()["VERSION_CODENAME"]
-    archive = cache / f"{suite}.tar"
+    archive = cache / f"{suite}{purpose}.tar"
     if not archive.exists():
         made, partial = folder / "made", archive.with_suffix(".partial")
-        include = f"--include={','.join(PACKAGES)}"
+        include = f"--include={','.join(packages)}"
         _run("debootstrap", "--variant=minbase", include, suite, str(made))
         _run("tar", "--one-file-system", "-C", str(made), "-cf", str(partial), ".")
         _run("rm", "-r", "--one-file-system", str(made))
