@@ -48,15 +48,16 @@ def _has_links(procfs: Path, namespace: int, processes: NamespaceProcesses) -> b
 def may_translate() -> bool:
     """Return whether the kernel may translate addresses of connections in this namespace.
 
-    Only if it tracks connections, and not if its module for NAT could be loaded and is not.
+    That is, if its module for NAT is loaded. Where NAT may be a part of the kernel, if connections
+    are tracked now.
     """
-    if not ctnetlink.has_connections():
-        return False
     try:
         names = {line.split(maxsplit=1)[0] for line in _MODULES.read_bytes().splitlines()}
     except OSError:
         return True
-    return b"nf_conntrack" not in names or b"nf_nat" in names
+    if b"nf_nat" in names or b"nf_conntrack" in names:
+        return b"nf_nat" in names
+    return ctnetlink.has_connections()
 
 
 def read_kernel_version() -> tuple[int, int]:

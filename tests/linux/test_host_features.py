@@ -43,14 +43,14 @@ def test_a_process_whose_interfaces_cannot_be_read_counts(netns: Namespace, tmp_
 @pytest.mark.parametrize(
     ("tracks", "modules", "expected"),
     [
-        (False, "nf_nat 1 - -\nnf_conntrack 1 - -\n", False),
-        (True, "nf_nat 1 - -\nnf_conntrack 1 - -\n", True),
+        (False, "nf_nat 1 - -\nnf_conntrack 1 - -\n", True),  # none is tracked so early
         (True, "nf_conntrack 1 - -\n", False),
         (True, "", True),  # both may be part of the kernel
-        (True, None, True),
+        (False, "", False),
+        (False, None, True),
     ],
 )
-def test_addresses_may_be_translated_unless_the_module_is_not_loaded(
+def test_addresses_may_be_translated_if_the_module_for_that_is_loaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tracks: bool, modules: str | None,
     expected: bool,
 ) -> None:  # fmt: skip
