@@ -6,7 +6,7 @@ A pool of the standard library whose thread ends between two calls never runs a 
 calls wait for ever, and nothing says so. A thread whose loop raises ends the same way. An
 exception may reach a thread anywhere: memory is short, or code of a plugin raises it there
 (PyThreadState_SetAsyncExc). So both go on after any exception, SystemExit included: a call that was
-under way fails with RuntimeError, and a loop is started again.
+under way fails with InterruptedError, as one that may be made again, and a loop is started again.
 
 The thread of an executor is never replaced: it may have rights that another one would lack.
 
@@ -122,9 +122,9 @@ class _Call:
             self.future.set_result(result)
 
     def fail(self, error: BaseException) -> None:
-        """Fail with RuntimeError because of `error`, unless there is a result."""
+        """Fail with InterruptedError because of `error`, unless there is a result."""
         if not self.future.done():
-            failure = RuntimeError(f"the call was ended by {describe_error(error)}")
+            failure = InterruptedError(f"the call was ended by {describe_error(error)}")
             failure.__cause__ = error
             self.future.set_exception(failure)
 

@@ -45,7 +45,7 @@ def test_a_call_that_exits_fails_and_the_next_one_runs(executor: SerialExecutor)
     def leave() -> None:
         raise SystemExit(0)
 
-    with pytest.raises(RuntimeError, match="the call was ended by SystemExit"):
+    with pytest.raises(InterruptedError, match="the call was ended by SystemExit"):
         executor.submit(leave).result(PATIENCE)
     assert executor.submit(lambda: 1).result(PATIENCE) == 1
 
@@ -74,7 +74,7 @@ def test_a_call_that_is_ended_in_the_middle_fails(executor: SerialExecutor) -> N
     (thread,) = (one for one in threading.enumerate() if one.name == "work")
     assert thread.ident is not None
     raise_in(thread.ident, SystemExit)
-    with pytest.raises(RuntimeError, match="SystemExit"):
+    with pytest.raises(InterruptedError, match="SystemExit"):
         future.result(PATIENCE)
     assert executor.submit(lambda: 1).result(PATIENCE) == 1
 

@@ -11,7 +11,7 @@ window is taken out of memory or out of the spool, so that windows never overtak
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from functools import partial
 
 from hogpipe.delivery.coalescing import OverflowPolicy, QueuedWindow
@@ -21,6 +21,7 @@ from hogpipe.delivery.window_queue import T, WindowQueue
 from hogpipe.errors import ConfigurationError
 from hogpipe.records.schema import Record, SpoolInfo
 from hogpipe.sinks.contract import SinkSettings
+from hogpipe.threads import SerialExecutor
 
 RETRY_SECONDS = 1.0
 """The pause after an error of the disk."""
@@ -223,7 +224,7 @@ class _SpoolThread:
     def __init__(self, spool: Spool, health: Health) -> None:
         self._spool = spool
         self._health = health
-        self._thread = ThreadPoolExecutor(1, "spool")
+        self._thread = SerialExecutor("spool")
         self.counts = spool.counts
         self.failing = False
         self.failures = 0

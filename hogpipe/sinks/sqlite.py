@@ -9,7 +9,6 @@ import asyncio
 import errno
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +20,7 @@ from hogpipe.errors import ConfigurationError, InUseError
 from hogpipe.records.schema import Record
 from hogpipe.sinks.contract import Seconds, SettingProblem, SinkSettings
 from hogpipe.text import printable
+from hogpipe.threads import SerialExecutor
 
 if TYPE_CHECKING:
     from hogpipe.history.writer import HistoryWriter
@@ -54,7 +54,7 @@ class SqliteSink:
         self._stop = threading.Event()
         """Set for the write under way if it is cancelled."""
         # One thread: a cancelled step ends before the next one begins.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
+        self._thread = SerialExecutor("sqlite")
 
     async def open(self) -> None:
         """Open the history.

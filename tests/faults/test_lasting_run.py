@@ -155,7 +155,7 @@ def test_a_task_or_callback_of_a_plugin_that_exits_does_not_end_the_run(
     lasting.deliver()
 
 
-@pytest.mark.parametrize("name", ["lookup", "ledger", "processes", "refresh", "watch"])
+@pytest.mark.parametrize("name", ["lookup", "ledger", "processes", "refresh", "watch", "jsonl"])
 def test_a_thread_that_is_ended_is_started_again(lasting: Site, folder: Path, name: str) -> None:
     request = folder / f"end-{name}"
     request.touch()

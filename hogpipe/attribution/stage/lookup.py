@@ -75,7 +75,7 @@ class LookupRunner:
         """Return the resolutions of one lookup, none if it failed, and its CPU seconds."""
         try:
             outcome = await self._call(self._resolve_blocking, flows)
-        except RuntimeError as error:  # something ended the call (threads.py)
+        except (InterruptedError, RuntimeError) as error:  # something ended the call (threads.py)
             outcome = _Outcome({}, error, 0.0, self._resolver_counts)
         if outcome.error is not None:
             self._count_failure(outcome.error)

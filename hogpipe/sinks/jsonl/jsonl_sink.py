@@ -10,7 +10,6 @@ import errno
 import os
 import threading
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,6 +26,7 @@ from hogpipe.sinks.jsonl.line_file import probe_file
 from hogpipe.sinks.jsonl.rotating_file import FileOptions, RotatingFile
 from hogpipe.sinks.jsonl.rotation import LONGEST_SUFFIX, RotationRule
 from hogpipe.text import printable
+from hogpipe.threads import SerialExecutor
 
 _MIB = 1 << 20
 _CLOSING_SECONDS = 0.2
@@ -62,7 +62,7 @@ class JsonlSink:
         self._path = settings.path
         self._file = RotatingFile(settings.path, JsonEncoder(settings), _file_options(settings))
         # One thread: a cancelled step ends before the next one begins.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="jsonl")
+        self._thread = SerialExecutor("jsonl")
 
     async def open(self) -> None:
         """Open the file and repair its end.
