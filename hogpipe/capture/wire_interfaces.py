@@ -149,12 +149,12 @@ class WireInterfaces:
         flows["protocol"] = wire["protocol"]
         size = np.where(wire["kind"] & _VERSION_MASK == 4, np.uint8(4), np.uint8(16))
         flows["address_size"] = flows["remote_size"] = size
-        used, places = np.unique(wire["interface"], return_inverse=True)
-        names = [packer.interfaces.number(self._interfaces[one].name) for one in used.tolist()]
-        flows["interface"] = np.array(names)[places]
-        used, places = np.unique(namespaces, return_inverse=True)
-        inodes = [packer.namespaces.number(self._namespaces.name(one)) for one in used.tolist()]
-        flows["namespace"] = np.array(inodes)[places]
+        flows["interface"] = _renumber(
+            wire["interface"], lambda one: packer.interfaces.number(self._interfaces[one].name)
+        )
+        flows["namespace"] = _renumber(
+            namespaces, lambda one: packer.namespaces.number(self._namespaces.name(one))
+        )
         source, destination = wire["source_port"], wire["destination_port"]
         if receives:
             flows["local_port"], flows["remote_port"] = destination, source
@@ -187,3 +187,12 @@ class WireInterfaces:
         self._namespaces.number(OWN_NAMESPACE)
         for interface in self._interfaces.values():
             interface.orientation = None
+
+
+def _renumber(numbers: Integers, renumber: Callable[[int], int]) -> Integers:
+    """Return other numbers for some, few of which differ."""
+    first = numbers[0]
+    if (numbers == first).all():
+        return np.full(1, renumber(int(first)))
+    used, places = np.unique(numbers, return_inverse=True)
+    return np.array([renumber(one) for one in used.tolist()])[places]

@@ -31,7 +31,7 @@ from hogpipe.capture.decode.wire_packets import WIRE_KEY, WIRE_WORDS, WirePacket
 from hogpipe.capture.vector_orientation import NOT_LOCAL
 from hogpipe.capture.wire_interfaces import Sides, WireInterfaces, no_sides
 from hogpipe.flows.flow_table import FlowTable
-from hogpipe.flows.key_index import ABSENT, KeyIndex, Keys, Slots, move_rows, resize
+from hogpipe.flows.key_index import ABSENT, KeyIndex, Keys, Rows, Slots, move_rows, resize
 from hogpipe.flows.packet_rows import RECEIVE, Flags, Integers, PacketRows, Times
 from hogpipe.flows.row_order import find_groups
 from hogpipe.model import CaptureCounts
@@ -42,6 +42,7 @@ _EVICT_SECONDS, _CROWDED_SECONDS = 15.0, 1.0
 _IDLE, _IDLE_UNOWNED = 60.0, 15.0
 _CROWDED_IDLE, _CROWDED_IDLE_UNOWNED = 15.0, 2.0
 _BUSY_SHARE = 4
+_SAMPLE = 64  # keys
 
 
 class WireTable:
@@ -82,16 +83,16 @@ class WireTable:
             slots = Sides(self._slots.transmitter.take(found), self._slots.receiver.take(found))
             return self._make_rows(packets, found, slots, counts, now)
         self.new_key_at = now
-        heads, places = find_groups(packets.keys[missing])
-        keys = packets.keys[missing[heads]]
+        heads, places = _group(packets.keys.take(missing, axis=0))
+        keys = packets.keys.take(missing[heads], axis=0)
         namespaces = self.interfaces.orient(keys)
         self.interfaces.report_unknown(keys, namespaces)
         if self.interfaces.changed:
             self._drop_changed()
             found = self._index.find(packets.keys)
             missing = (found == ABSENT).nonzero()[0]
-            heads, places = find_groups(packets.keys[missing])
-            keys = packets.keys[missing[heads]]
+            heads, places = _group(packets.keys.take(missing, axis=0))
+            keys = packets.keys.take(missing[heads], axis=0)
             namespaces = self.interfaces.orient(keys)
         slots = Sides(self._slots.transmitter.take(found), self._slots.receiver.take(found))
         slots.transmitter[missing] = slots.receiver[missing] = NOT_LOCAL
@@ -163,10 +164,16 @@ class WireTable:
         make_words, table = self.interfaces.make_words, self._table
         with table.lock:  # a name has its number as long as a flow has it
             sent = make_words(
-                keys[senders], namespaces.transmitter[senders], table.packer, receives=False
+                keys.take(senders, axis=0),
+                namespaces.transmitter[senders],
+                table.packer,
+                receives=False,
             )
             received = make_words(
-                keys[receivers], namespaces.receiver[receivers], table.packer, receives=True
+                keys.take(receivers, axis=0),
+                namespaces.receiver[receivers],
+                table.packer,
+                receives=True,
             )
             words = np.concatenate([sent, received])
             if table.reserve:
@@ -178,16 +185,21 @@ class WireTable:
         return slots, is_folded
 
     def _remember(self, keys: Keys, slots: Sides, now: float) -> None:
-        """Add distinct keys, as far as there is room."""
+        """Add keys, which may be there more than once, as far as there is room."""
         if len(keys) > self._index.room:
-            self._evict_at = min(self._evict_at, now + _CROWDED_SECONDS)
-            keys = keys[: self._index.room]
+            heads, _ = find_groups(keys)
+            if len(heads) > self._index.room:
+                self._evict_at = min(self._evict_at, now + _CROWDED_SECONDS)
+            heads = heads[: self._index.room]
+            keys = keys.take(heads, axis=0)
+            slots = Sides(slots.transmitter.take(heads), slots.receiver.take(heads))
         if not len(keys):
             return
-        added = self._index.add(keys)
+        found, heads = self._index.add_new(keys)
+        added = found.take(heads)
         self._fit()
-        self._slots.transmitter[added] = slots.transmitter[: len(keys)]
-        self._slots.receiver[added] = slots.receiver[: len(keys)]
+        self._slots.transmitter[added] = slots.transmitter.take(heads)
+        self._slots.receiver[added] = slots.receiver.take(heads)
         self._used_at[added] = now
 
     # Eviction
@@ -279,3 +291,15 @@ def _take_both_sides(packets: WirePackets, slots: Sides) -> PacketRows:
         np.concatenate([packets.first_ns, packets.first_ns]),
         np.concatenate([packets.last_ns, packets.last_ns]),
     )
+
+
+def _group(keys: Keys) -> tuple[Rows, Rows]:
+    """Return rows of which each is oriented, and for each row the place of its own among those.
+
+    Those are the first ones of different keys, or all rows where few keys come again: to find out
+    costs as much as to orient them.
+    """
+    if len(keys) > _SAMPLE and 4 * len(find_groups(keys[:_SAMPLE])[0]) > 3 * _SAMPLE:
+        rows = np.arange(len(keys))
+        return rows, rows
+    return find_groups(keys)

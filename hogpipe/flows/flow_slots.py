@@ -52,15 +52,21 @@ class FlowSlots:
         """Return the slot of each flow, ABSENT of those without one."""
         return self._index.find(words).astype(np.int64)
 
-    def add(self, words: Keys, most: int) -> Integers:
-        """Give slots to flows without one, in order of first appearance, and return these slots.
+    def add(self, words: Keys, most: int) -> tuple[Integers, Integers]:
+        """Give slots to flows without one; return the slot of each row, and the slots in order.
 
-        `words` may have a flow more than once. No more than `most` flows get slots.
+        `words` may have a flow more than once. No more than `most` flows get slots, in the order of
+        first appearance; the others have ABSENT.
         """
+        if len(words) <= most:
+            found, rows = self._index.add_new(words)
+            slots = found.astype(np.int64)
+            return slots, slots.take(rows)
         heads = find_heads(words)[: max(0, most)]
-        return self._index.add(words.take(heads, axis=0)).astype(np.int64)
+        added = self._index.add(words.take(heads, axis=0)).astype(np.int64)
+        return self.find(words), added
 
-    def add_sums(self, words: Keys) -> Integers:
+    def add_sums(self, words: Keys) -> tuple[Integers, Integers]:
         """Give slots to sums without one, as `add` does; few can have slots."""
         return self.add(words, self._index.room)
 
@@ -111,7 +117,8 @@ class FlowSlots:
         words = self.packer.pack(flows)
         found = self.find(words)
         missing = np.flatnonzero(found == ABSENT)
-        found[missing] = self.add(words[missing], len(missing)) if len(missing) else ABSENT
+        if len(missing):
+            found[missing], _ = self.add(words[missing], len(missing))
         for flow, slot in zip(flows, found.tolist(), strict=True):
             self._flows[slot], self._slots[flow] = flow, slot
         return found

@@ -157,11 +157,8 @@ class FlowTable:
             is_folded = np.zeros(len(words), np.bool_)
             missing = np.flatnonzero(found == ABSENT)
             if len(missing) and (room := self._use.room) > 0:
-                added = self._start(self._slots.add(words[missing], room), now)
-                self._start_recorded(added, now)
-                # As many slots as flows: no flow was there twice, and they are in order.
-                is_each = len(added) == len(missing)
-                found[missing] = added if is_each else self._slots.find(words[missing])
+                found[missing], added = self._slots.add(words.take(missing, axis=0), room)
+                self._start_recorded(self._start(added, now), now)
                 missing = missing[found[missing] == ABSENT]
             if len(missing):
                 is_folded[missing] = True
@@ -491,8 +488,8 @@ class FlowTable:
         found = self._slots.find(folds)
         missing = np.flatnonzero(found == ABSENT)
         if len(missing):
-            self._start_sums(self._slots.add_sums(folds[missing]), now)
-            found = self._slots.find(folds)
+            found[missing], added = self._slots.add_sums(folds[missing])
+            self._start_sums(added, now)
         # Where there are too many sums, one has the rest: slot 0, that of UNKNOWN_FLOW.
         return np.maximum(found, 0)
 

@@ -33,46 +33,49 @@ class CountedTraffic:
 
     def __init__(self) -> None:
         self._counters: Counters = np.zeros((0, 4), np.int64)
+        self._has_moved: Flags = np.zeros(0, np.bool_)
+        """Whether a slot has counted something: many are looked through for few that have."""
         self._settled: list[_Row] = []
         """What flows moved under other owners than those that their slots have now."""
 
     def fit(self, size: int) -> None:
         """Give all columns `size` rows."""
         self._counters = resize(self._counters, size)
+        self._has_moved = resize(self._has_moved, size)
 
     def move(self, vacated: Integers, taken: Integers) -> None:
         """Move rows from slots to others (`KeyIndex.compact`)."""
-        move_rows(vacated, taken, self._counters)
+        move_rows(vacated, taken, self._counters, self._has_moved)
         places = dict(zip(vacated.tolist(), taken.tolist(), strict=True))
         self._settled = [(places.get(slot, slot), *row) for slot, *row in self._settled]
 
     def count(self, rows: PacketRows) -> None:
         """Count packets for the owners that their slots have."""
         add_up(self._counters, rows.slots, rows)
+        self._has_moved[rows.slots] = True
 
     def add(self, slots: Integers, numbers: Integers, counters: Counters, owner: Integers) -> None:
         """Add counters of slots, each for the owner with this number; `owner` is that of slots."""
         is_own = owner[slots] == numbers
         np.add.at(self._counters, slots[is_own], counters[is_own])
+        self._has_moved[slots[is_own & counters.any(axis=1)]] = True
         columns = (slots[~is_own, None], numbers[~is_own, None], counters[~is_own])
         self._settled += map(tuple, np.concatenate(columns, axis=1).tolist())
 
     def settle(self, slot: int, number: int) -> None:
         """Leave what a slot has counted to its owner, who has this number."""
-        counters = self._counters[slot].tolist()
-        if any(counters):
-            self._settled.append((slot, number, *counters))
+        if self._has_moved[slot]:
+            self._settled.append((slot, number, *self._counters[slot].tolist()))
             self._counters[slot] = 0
+            self._has_moved[slot] = False
 
     def have_moved(self) -> Flags:
         """Return which slots have counted something, be it bytes without a packet."""
-        one, two, three, four = self._counters.T
-        have_moved: Flags = (one | two | three | four) != 0
-        return have_moved
+        return self._has_moved
 
     def have_traffic(self) -> Flags:
         """Return which slots have counted something, be it for a former owner."""
-        have_traffic = self.have_moved()
+        have_traffic = self._has_moved.copy()
         have_traffic[[row[0] for row in self._settled]] = True
         return have_traffic
 
@@ -88,9 +91,10 @@ class CountedTraffic:
 
     def drain(self, owner: Integers) -> tuple[Integers, Integers, Counters]:
         """Return slots, the numbers of owners and counters; `owner` is the column of slots."""
-        slots = np.flatnonzero(self.have_moved())
-        counters, numbers = self._counters[slots], owner[slots]
+        slots = np.flatnonzero(self._has_moved)
+        counters, numbers = self._counters.take(slots, axis=0), owner[slots]
         self._counters[slots] = 0
+        self._has_moved[slots] = False
         if self._settled:
             settled = np.array(self._settled, np.int64)
             self._settled = []
@@ -107,6 +111,8 @@ class GatheredTraffic:
         self.is_open: Flags = np.zeros(0, np.bool_)
         """Whether packets of a slot gather."""
         self._counters: Counters = np.zeros((0, 4), np.int64)
+        self._has_gathered: Flags = np.zeros(0, np.bool_)
+        """Whether a slot has gathered something."""
         self._first_ns: Integers = np.zeros(0, np.int64)
         self._last_ns: Integers = np.zeros(0, np.int64)
 
@@ -114,11 +120,13 @@ class GatheredTraffic:
         """Give all columns `size` rows."""
         self.is_open = resize(self.is_open, size)
         self._counters = resize(self._counters, size)
+        self._has_gathered = resize(self._has_gathered, size)
         self._first_ns, self._last_ns = resize(self._first_ns, size), resize(self._last_ns, size)
 
     def move(self, vacated: Integers, taken: Integers) -> None:
         """Move rows from slots to others (`KeyIndex.compact`)."""
-        move_rows(vacated, taken, self.is_open, self._counters, self._first_ns, self._last_ns)
+        move_rows(vacated, taken, self.is_open, self._counters, self._has_gathered)
+        move_rows(vacated, taken, self._first_ns, self._last_ns)
 
     def start(self, slots: Integers) -> None:
         """Set the columns of new slots."""
@@ -128,6 +136,7 @@ class GatheredTraffic:
     def add(self, rows: PacketRows) -> None:
         """Add packets."""
         add_up(self._counters, rows.slots, rows)
+        self._has_gathered[rows.slots] = True
         # A time of 0 is unknown, for all packets of a source.
         first_ns = np.where(rows.first_ns == 0, _NO_TIME, rows.first_ns)
         np.minimum.at(self._first_ns, rows.slots, first_ns)
@@ -145,14 +154,13 @@ class GatheredTraffic:
         for place, counters, first, last in zip(*(one.tolist() for one in columns), strict=True):
             taken[place] = make_delta(counters, False, 0 if first == _NO_TIME else first, last)
         self._counters[slots] = self._last_ns[slots] = 0
+        self._has_gathered[slots] = False
         self._first_ns[slots] = _NO_TIME
         return taken
 
     def has_traffic(self, slots: Integers | slice = slice(None)) -> Flags:
         """Return which slots have gathered something."""
-        counters = self._counters[slots]
-        has_traffic: Flags = (counters[:, 1] | counters[:, RECEIVE + 1]) != 0
-        return has_traffic
+        return self._has_gathered[slots]
 
     @property
     def total_bytes(self) -> int:

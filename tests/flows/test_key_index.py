@@ -1,5 +1,7 @@
 """A key index answers as a dict does, whatever keys come and go."""
 
+from unittest.mock import patch
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ WORDS = 2
 words = st.sampled_from([0, 1, 2, 1 << 32, 1 << 63, (1 << 64) - 1])
 keys = st.tuples(words, words)
 steps = st.lists(
-    st.tuples(st.just("add"), st.lists(keys, max_size=12))
+    st.tuples(st.sampled_from(["add", "add again and again"]), st.lists(keys, max_size=12))
     | st.tuples(st.just("remove"), st.lists(keys, max_size=12)),
     max_size=12,
 )
@@ -22,13 +24,32 @@ def pack(found: list[tuple[int, int]]) -> Keys:
     return np.array(found, np.uint64).reshape(-1, WORDS)
 
 
-@given(steps)
-def test_an_index_answers_as_a_dict_does(taken: list[tuple[str, list[tuple[int, int]]]]) -> None:
-    index, known = KeyIndex(WORDS, 1000), {}
+@given(steps, st.booleans())
+def test_an_index_answers_as_a_dict_does(
+    taken: list[tuple[str, list[tuple[int, int]]]], collide: bool
+) -> None:
+    with patch.object(key_index, "_MIN_PLACE_BITS", 2):
+        index, known = KeyIndex(WORDS, 1000), {}
+        if collide:
+            index._factors[:] = 0
+        take_steps(index, known, taken)
+
+
+def take_steps(
+    index: KeyIndex,
+    known: dict[tuple[int, int], int],
+    taken: list[tuple[str, list[tuple[int, int]]]],
+) -> None:
     for action, asked in taken:
         if action == "add":
             new = [key for key in dict.fromkeys(asked) if key not in known]
             known |= dict(zip(new, index.add(pack(new)).tolist(), strict=True))
+        elif action == "add again and again":
+            new = [key for key in asked if key not in known]
+            slots, heads = index.add_new(pack(new))
+            assert [new[row] for row in heads.tolist()] == list(dict.fromkeys(new))
+            known |= dict(zip(new, slots.tolist(), strict=True))
+            assert [known[key] for key in new] == slots.tolist()
         else:
             gone = [key for key in dict.fromkeys(asked) if key in known]
             index.remove(np.array([known.pop(key) for key in gone], np.int32))

@@ -34,7 +34,7 @@ from hogpipe.attribution.procfs.matching import (
 from hogpipe.attribution.procfs.tcp_lookup import ReadCounts
 from hogpipe.flows.flow_words import FLOW_WORDS, WORDS, FlowPacker
 from hogpipe.flows.key_index import ABSENT, KeyIndex, Keys
-from hogpipe.flows.packet_rows import Flags, Integers
+from hogpipe.flows.packet_rows import Integers
 from hogpipe.flows.row_order import find_heads
 from hogpipe.linux.procfs import Procfs
 from hogpipe.linux.socket_table import SocketRow, parse_table
@@ -46,12 +46,15 @@ NO_SOCKET = 0
 
 _TABLES = [f"{name}{version}" for name in ("tcp", "udp", "udplite", "raw", "icmp")
            for version in ("", "6")]  # fmt: skip
-_BY_PORT = np.isin(np.arange(256), [TCP, UDP, UDPLITE])
-_BY_IDENTIFIER = np.isin(np.arange(256), [ICMP, ICMPV6])
-_HAS_NUMBER = _BY_PORT | _BY_IDENTIFIER
-_FAMILY_SHIFT, _PROTOCOL_SHIFT, _END_SHIFT = 16, 24, 32
+# What rows there are with a protocol and local port; of raw and ping sockets by address family.
+_UNCONNECTED, _CONNECTED, _AT_ADDRESS, _NUMBERED4, _NUMBERED6 = (1 << bit for bit in range(5))
+_NUMBERED = _NUMBERED4 | _NUMBERED6
+_OTHER_FAMILY = np.array([_NUMBERED6, _NUMBERED4], np.uint8)
+_PORT_BITS, _FAMILY_SHIFT, _GROUP_SHIFT, _PLACE_SHIFT = 16, 24, 25, 32
 _MAX_CLASSES = 1 << 31
-_LOCAL_ADDRESS = 16  # the place of its first byte in the words of a flow
+_NEVER_RAW = frozenset({TCP, UDP, UDPLITE, SCTP})
+"""Protocols of which no packet is matched to a raw socket."""
+_LOCAL_ADDRESS = 4  # the place of its first four bytes in the words of a flow
 
 
 def read_tables(procfs: Procfs, counts: ReadCounts) -> dict[str, list[SocketRow]]:
@@ -71,25 +74,23 @@ class RecordedSockets:
 
     def __init__(self, tables: Mapping[str, Sequence[SocketRow]]) -> None:
         self._table_index = TableIndex(tables)
-        self._is_bound = np.zeros((256, 1 << 16), np.bool_)
-        """By protocol and port: whether a socket without a remote endpoint is there."""
-        self._has_raw = np.zeros((2, 256), np.bool_)
-        """By address family, the one of IPv6 last, and protocol."""
-        self._has_identifier = np.zeros((2, 1 << 16), np.bool_)
-        self._connected_rows: list[FlowKey] = []
-        self._ends: set[tuple[bytes, int]] = set()
-        """Addresses of rows, each with what `_number_ends` makes of protocol and port."""
-        self._remotes: set[tuple[bytes, int]] = set()
+        self._flags = np.zeros(1 << _FAMILY_SHIFT, np.uint8)
+        """By protocol and local port."""
+        connected: list[FlowKey] = []
+        ends: set[tuple[bytes, int]] = set()
+        remotes: set[tuple[bytes, int]] = set()
         for name, rows in tables.items():
             if has_ports(name):
-                self._add_ports(protocol_of(name), rows)
+                self._add_ports(protocol_of(name), rows, connected, ends)
             else:
                 self._add_numbers(name, rows)
-        words = FlowPacker().pack(self._connected_rows)
+                ends |= {(row.local_address, _family(row.local_address)) for row in rows}
+                remotes |= {(row.remote_address, _family(row.remote_address)) for row in rows}
+        words = FlowPacker().pack(connected)
         self._connected = KeyIndex(WORDS, max(1, len(words)))
         if len(words):
             self._connected.add(words.take(find_heads(words), axis=0))
-        self._local_ends, self._remote_ends = _index_ends(self._ends), _index_ends(self._remotes)
+        self._ends, self._remotes = _index_ends(ends), _index_ends(remotes)
         self._classes = KeyIndex(2, _MAX_CLASSES)
         """The slot of a class is its number less one."""
 
@@ -99,15 +100,17 @@ class RecordedSockets:
         The second result has a flow of each class that had none before, in the order of their
         numbers, and its match.
         """
-        parts = words.copy().view(FLOW_WORDS)[:, 0]
+        parts = words.view(FLOW_WORDS)[:, 0]
+        numbers = parts["protocol"].astype(np.int64) << _PORT_BITS | parts["local_port"]
+        families = (parts["address_size"] != 4).astype(np.int64)
+        flags = self._flags.take(numbers) & ~_OTHER_FAMILY.take(families)
         is_own = parts["namespace"] == packer.namespaces.number(OWN_NAMESPACE)
-        parts["interface"] = parts["namespace"] = 0  # as in the words of `_connected`
-        connected = self._connected.find(parts.view(np.uint64).reshape(len(words), WORDS))
         found = np.where(is_own, np.int64(NO_SOCKET), ABSENT)
-        rows = np.flatnonzero(is_own & self._may_match(parts, connected))
+        rows = np.flatnonzero(is_own & (flags & ~np.uint8(_AT_ADDRESS) != 0))
         begun: dict[FlowKey, Match] = {}
         if len(rows):
-            keys = self._make_keys(parts[rows], connected[rows])
+            own = words.take(rows, axis=0)
+            keys = self._make_keys(own, numbers[rows], families[rows], flags[rows])
             classes = self._classes.find(keys)
             missing = np.flatnonzero(classes == ABSENT)
             if len(missing):
@@ -119,57 +122,63 @@ class RecordedSockets:
             found[rows] = classes + 1
         return found, begun
 
-    def _may_match(self, parts: NDArray[np.void], connected: NDArray[np.int32]) -> Flags:
-        """Return which flows of this namespace may match a socket."""
-        protocols, ports = parts["protocol"], parts["local_port"].astype(np.int64)
-        families = (parts["address_size"] != 4).astype(np.int64)
-        by_port = self._is_bound[protocols, ports] | (connected != ABSENT)
-        by_number = self._has_raw[families, protocols] & (protocols != SCTP)
-        by_number |= self._has_identifier[families, ports] & _BY_IDENTIFIER[protocols]
-        may_match: Flags = np.where(_BY_PORT[protocols], by_port, by_number)
-        return may_match
-
-    def _make_keys(self, parts: NDArray[np.void], connected: NDArray[np.int32]) -> Keys:
+    def _make_keys(
+        self, words: Keys, numbers: Integers, families: Integers, flags: NDArray[np.uint8]
+    ) -> Keys:
         """Return the key of each flow's class: what its match depends on."""
-        protocols, words = parts["protocol"], parts.view(np.uint64).reshape(len(parts), WORDS)
-        families = (parts["address_size"] != 4).astype(np.int64)
-        is_by_port, number = _BY_PORT[protocols], protocols.astype(np.int64) << _PROTOCOL_SHIFT
-        ports = parts["local_port"].astype(np.int64)
-        number |= families << _FAMILY_SHIFT | np.where(_HAS_NUMBER[protocols], ports, 0)
-        ends = np.where(is_by_port, number, families << _FAMILY_SHIFT)
-        local = self._local_ends.find(_pack_ends(words[:, 2:4], ends)) + np.int64(2)
-        is_group = _are_groups(words, families)
-        local = np.where(local == ABSENT + 2, is_group.astype(np.int64), local)
-        remotes = _pack_ends(words[:, 4:6], families << _FAMILY_SHIFT)
-        remote = np.where(is_by_port, 0, self._remote_ends.find(remotes) + np.int64(1))
-        keys = np.empty((len(parts), 2), np.uint64)
-        keys[:, 0] = number | local << _END_SHIFT
-        keys[:, 1] = connected + np.int64(1) | remote << _END_SHIFT
-        return keys
+        keys = np.zeros((len(words), 2), np.int64)
+        numbers |= families << _FAMILY_SHIFT
+        keys[:, 0] = numbers | _are_groups(words, families) << _GROUP_SHIFT
+        if len(rows := np.flatnonzero(flags & _AT_ADDRESS)):
+            # Sockets without ports are found by their address alone.
+            is_numbered = flags[rows] & _NUMBERED != 0
+            ends = np.where(is_numbered, families[rows] << _FAMILY_SHIFT, numbers[rows])
+            places = self._ends.find(_pack_ends(words.take(rows, axis=0)[:, 2:4], ends))
+            # The place says whether the address is that of a group.
+            known = numbers[rows] | (places + np.int64(1)) << _PLACE_SHIFT
+            keys[rows, 0] = np.where(places == ABSENT, keys[rows, 0], known)
+        if len(rows := np.flatnonzero(flags & _CONNECTED)):
+            five_tuples = words.take(rows, axis=0)
+            parts = five_tuples.view(FLOW_WORDS)[:, 0]
+            parts["interface"] = parts["namespace"] = 0  # as in the words of `connected`
+            keys[rows, 1] = self._connected.find(five_tuples) + 1
+        if len(rows := np.flatnonzero(flags & _NUMBERED)):
+            remotes = _pack_ends(words.take(rows, axis=0)[:, 4:6], families[rows] << _FAMILY_SHIFT)
+            keys[rows, 1] = self._remotes.find(remotes) + 1
+        return keys.view(np.uint64)
 
-    def _add_ports(self, protocol: int, rows: Sequence[SocketRow]) -> None:
+    def _add_ports(
+        self,
+        protocol: int,
+        rows: Sequence[SocketRow],
+        connected: list[FlowKey],
+        ends: set[tuple[bytes, int]],
+    ) -> None:
+        """Add rows with ports: to `connected` as flows, or to `ends` by their local ends."""
         for row in rows:
-            local = unmap(row.local_address)
+            local, number = unmap(row.local_address), protocol << _PORT_BITS | row.local_port
             if row.remote_port or any(row.remote_address):
                 remote, ports = unmap(row.remote_address), (row.local_port, row.remote_port)
-                self._connected_rows.append(
+                connected.append(
                     FlowKey(protocol, local, ports[0], remote, ports[1], "", OWN_NAMESPACE)
                 )
-            else:
-                self._is_bound[protocol, row.local_port] = True
-                number = protocol << _PROTOCOL_SHIFT | row.local_port
-                self._ends.add((local, number | _family(local)))
+                self._flags[number] |= _CONNECTED
+                continue
+            self._flags[number] |= _UNCONNECTED
+            if any(local):
+                self._flags[number] |= _AT_ADDRESS
+                ends.add((local, number | _family(local)))
 
     def _add_numbers(self, name: str, rows: Sequence[SocketRow]) -> None:
-        numbers = [row.local_port for row in rows]
-        if name.startswith("icmp"):
-            self._has_identifier[int(name == "icmp6"), numbers] = True
-        else:
-            protocols = [number for number in numbers if number < 256]
-            self._has_raw[int(name == "raw6"), protocols] = True
-        for row in rows:
-            self._ends.add((row.local_address, _family(row.local_address)))
-            self._remotes.add((row.remote_address, _family(row.remote_address)))
+        """Add rows of raw sockets, by protocol, or of ping sockets, by identifier."""
+        flags = np.uint8(_AT_ADDRESS | (_NUMBERED6 if name.endswith("6") else _NUMBERED4))
+        for number in {row.local_port for row in rows}:
+            if name.startswith("icmp"):
+                self._flags[[protocol << _PORT_BITS | number for protocol in (ICMP, ICMPV6)]] |= (
+                    flags
+                )
+            elif number < 256 and number not in _NEVER_RAW:
+                self._flags[number << _PORT_BITS : (number + 1) << _PORT_BITS] |= flags
 
 
 def _family(address: bytes) -> int:
@@ -191,10 +200,9 @@ def _index_ends(ends: Collection[tuple[bytes, int]]) -> KeyIndex:
     return index
 
 
-def _are_groups(words: Keys, families: Integers) -> Flags:
-    """Return which local addresses are those of groups, as `matching` sees them."""
-    octets = words.view(np.uint8).reshape(len(words), -1)[:, _LOCAL_ADDRESS : _LOCAL_ADDRESS + 4]
-    first = octets[:, 0]
-    is_group4 = (first & 0xF0 == 0xE0) | (octets == 0xFF).all(axis=1)
-    are_groups: Flags = np.where(families == 0, is_group4, first == 0xFF)
-    return are_groups
+def _are_groups(words: Keys, families: Integers) -> Integers:
+    """Return 1 for each local address of a group, as `matching` sees them, else 0."""
+    start = words.view(">u4")[:, _LOCAL_ADDRESS]
+    is_group4 = (start >> 28 == 0xE) | (start == 0xFFFFFFFF)
+    is_group: Integers = np.where(families == 0, is_group4, start >> 24 == 0xFF).astype(np.int64)
+    return is_group
