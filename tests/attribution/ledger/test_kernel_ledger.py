@@ -18,12 +18,14 @@ from support.namespaces import Namespace
 from support.running import wait_until
 from support.shortage import few_descriptors
 
+from hogpipe.attribution.ledger import kernel_ledger
 from hogpipe.attribution.ledger.kernel_ledger import KernelLedger, next_pause
 from hogpipe.attribution.ledger.socket_events import EventBlock
 from hogpipe.attribution.ledger.socket_snapshot import read_sockets, with_owners
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError
 from hogpipe.linux.bpf.programs import attach_ledger_programs
+from hogpipe.linux.clocks import read_boot_time
 from hogpipe.linux.netns.cookies import read_own_cookie
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.procfs import Procfs
@@ -31,6 +33,7 @@ from hogpipe.model import Contested, FlowKey, LedgerEntry, Quality, Span
 
 TCP, UDP = 6, 17
 PORT, EXCHANGES = 900, 200
+HOUR_NS = 3600 * 1_000_000_000
 SMALL_RING = 1 << 15  # bytes; too few for the events of so many exchanges
 PART = 400  # events that are ingested at once
 LOOPBACK = [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("127.0.0.1", "::ffff:127.0.0.1")]
@@ -159,6 +162,27 @@ def test_short_connections_are_owned_by_client_and_worker(
         assert (outbound.owner.pid, outbound.quality) == (client, Quality.EXACT)
         assert (inbound.owner.pid, inbound.quality) == (worker, Quality.EXACT)
     assert ledger.counts().events_lost == 0
+
+
+@pytest.mark.parametrize("step", [-HOUR_NS, HOUR_NS], ids=["back", "forward"])
+def test_packets_after_a_step_of_the_wall_clock_have_owners_from_the_next_lookup_on(
+    netns: Namespace, ledger: KernelLedger, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    def open_sockets() -> tuple[socket.socket, socket.socket]:
+        listener = socket.create_server(("127.0.0.1", 0))
+        return listener, socket.create_connection(listener.getsockname())
+
+    listener, end = netns.call(open_sockets)
+    with listener, end:
+        started = time.time_ns()
+        # What its packets carry if the clock is stepped right before.
+        span = Span(started + step, time.time_ns() + step)
+        key = flow(TCP, "127.0.0.1", end.getsockname()[1], end.getpeername()[1])
+        cookie = netns.call(read_own_cookie)
+        ledger.refresh()
+        monkeypatch.setattr(kernel_ledger, "read_boot_time", lambda: read_boot_time() + step)
+        ledger.refresh()
+        assert entry_of(ledger.owner_of(key, cookie, span)).owner.pid == os.getpid()
 
 
 @pytest.mark.parametrize("kind", ["sendto", "connected"])
