@@ -53,6 +53,8 @@ def may_translate() -> bool:
     """
     try:
         names = {line.split(maxsplit=1)[0] for line in _MODULES.read_bytes().splitlines()}
+    except FileNotFoundError:  # a kernel without modules
+        names = set()
     except OSError:
         return True
     if b"nf_nat" in names or b"nf_conntrack" in names:

@@ -14,11 +14,13 @@ What may fail
     other user replaces a `security.user` that is not possible.
 """
 
+import errno
 import logging
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -158,7 +160,14 @@ class _Confinement(msgspec.Struct):
     def restrict_sinks(self, sinks: Sequence[ConfiguredSink]) -> WriteBounds | None:
         """Restrict the calling thread to what these sinks need, by Landlock; return that."""
         bounds = find_bounds(sinks, bounds_ports=self._is_strict)
-        is_done = self._take("restrict where sinks write to", bounds.enforce, level=logging.INFO)
+
+        def restrict() -> None:
+            # Landlock also hides what a procfs below /proc/PID/root leads to.
+            if obstacle := self._find_new(self._try(bounds.enforce)):
+                raise OSError(errno.EACCES, f"the run could not use {obstacle}")
+            bounds.enforce()
+
+        is_done = self._take("restrict where sinks write to", restrict, level=logging.INFO)
         return bounds if is_done else None
 
     def _can_filter(self) -> bool:
@@ -185,21 +194,21 @@ class _Confinement(msgspec.Struct):
 
     def _choose_own(self) -> Collection[Capability]:
         """Return what the calling thread keeps, which uses the files: the least that they take."""
-        first = self._find_new(self._try(()))
+        first = self._find_new(self._try(partial(limit_capabilities, ())))
         if first is None:
             return ()
         for kept in _FOR_FILES:
-            if self._find_new(self._try(kept)) is None:
+            if self._find_new(self._try(partial(limit_capabilities, kept))) is None:
                 break
         names = ", ".join(capability.name for capability in kept)
         self._report(f"sinks keep {names}, as without it the run cannot use {first}")
         return kept
 
-    def _try(self, kept: Collection[Capability]) -> Mapping[Path, str]:
-        """Return what cannot be used with these capabilities only."""
+    def _try(self, step: Callable[[], None]) -> Mapping[Path, str]:
+        """Return what cannot be used after a step, which is taken in a thread. Raises OSError."""
 
         def check() -> Mapping[Path, str]:
-            limit_capabilities(kept)
+            step()
             return find_obstacles(self.files, self._plugins)
 
         with ThreadPoolExecutor(1, "rights") as thread:
