@@ -62,7 +62,7 @@ def list_needs(settings: Settings, host: HostFacts) -> list[Need]:
     if may_enter_containers(settings, host):
         text = "to enter the network namespaces of containers"
         needs.append(Need(Capability.CAP_SYS_ADMIN, text, frozenset({Role.CAPTURE, Role.LOOKUP})))
-    if not is_ebpf and (host.translates or may_enter_containers(settings, host)):
+    if not is_ebpf and may_ask_about_translation(settings, host):
         text = "to ask about translated connections (NAT)"
         needs.append(Need(Capability.CAP_NET_ADMIN, text, frozenset({Role.LOOKUP})))
     if has_programs:
@@ -74,6 +74,12 @@ def may_enter_containers(settings: Settings, host: HostFacts) -> bool:
     """Return whether a run keeps the right to enter containers."""
     choice = settings.security.containers
     return choice == "on" or (choice == "auto" and host.has_containers)
+
+
+def may_ask_about_translation(settings: Settings, host: HostFacts) -> bool:
+    """Return whether a run keeps the right to ask about translated connections."""
+    choice = settings.security.containers
+    return choice != "off" and (host.translates or may_enter_containers(settings, host))
 
 
 def _list_lookup_needs(roles: set[Role]) -> Iterator[Need]:

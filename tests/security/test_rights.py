@@ -43,6 +43,7 @@ def kept(settings: Settings, host: HostFacts) -> set[str]:
         ("pcap", "off", CONTAINERS, LIVE),
         ("pcap", "on", PLAIN, LIVE | IN_CONTAINERS),
         ("pcap", "auto", NAT, LIVE | {"CAP_NET_ADMIN"}),
+        ("pcap", "off", NAT, LIVE),
         ("pcap", "auto", OLD, LIVE | {"CAP_BPF"}),
         ("ebpf", "auto", PLAIN, LOOKUPS),
         ("ebpf", "auto", CONTAINERS, LOOKUPS | {"CAP_SYS_ADMIN"}),
