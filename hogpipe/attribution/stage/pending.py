@@ -1,9 +1,11 @@
 """PURE: the table of pending flows, by arrival and by the time when each is due.
 
-New flows are due at once and come first: their sockets are the most likely to be open still. A flow
-that a lookup left undecided is due again at the time that its `PendingResolution` names. A flow
-without a socket is due at its deadline, or at that of one which was deferred before. In a flood
-these are the most, so they need no place in a heap.
+New flows are due at once and come first: their sockets are the most likely to be open still. Of
+more than a lookup takes, the newest come first: the oldest would be given up before they are
+answered, and each lookup would be too late for its flows. A flow that a lookup left undecided is
+due again at the time that its `PendingResolution` names. A flow without a socket is due at its
+deadline, or at that of one which was deferred before. In a flood these are the most, so they need
+no place in a heap.
 
 Bounds: `max_flows` flows, each for `hold` seconds.
 """
@@ -94,7 +96,7 @@ class PendingFlows:
 
     def take_due(self, now: float, max_flows: int) -> list[PendingResolution]:
         """Return at most `max_flows` flows that are due; they are not due any more."""
-        taken = list(islice(self._new.values(), max_flows))
+        taken = list(islice(reversed(self._new.values()), max_flows))[::-1]
         for pending in taken:
             del self._new[pending.flow]
         while self._deferred and self._deferred[0][0] <= now and len(taken) < max_flows:

@@ -312,7 +312,7 @@ async def test_a_udp_flow_loses_its_owner_with_its_socket(executor: ThreadPoolEx
     assert await recheck(executor, udp, exact(NGINX), UNATTRIBUTED) == UNATTRIBUTED
 
 
-async def test_a_lookup_is_bounded_and_takes_the_oldest_flows_first(
+async def test_a_lookup_is_bounded_and_takes_the_newest_flows_first_in_the_order_of_arrival(
     executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attributor, "_MAX_BATCH", 3)
@@ -320,8 +320,32 @@ async def test_a_lookup_is_bounded_and_takes_the_oldest_flows_first(
     stage.ingest(*[make_flow(port) for port in range(5)])
     assert await stage.next_lookup() == 0.0
     assert await stage.next_lookup() == 0.0
-    assert [len(asked) for asked in stage.resolver.asked] == [3, 2]
-    assert [flow for flow, _, _ in stage.drain()] == [make_flow(port) for port in range(5)]
+    assert stage.resolver.asked == [
+        [make_flow(port) for port in some] for some in ((2, 3, 4), (0, 1))
+    ]
+    assert {flow for flow, _, _ in stage.drain()} == {make_flow(port) for port in range(5)}
+
+
+async def test_flows_that_come_faster_than_lookups_are_answered_before_they_are_given_up(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attributor, "_MAX_BATCH", 3)
+    stage = Stage(executor, hold=2.0)
+    flows = [make_flow(port) for port in range(60)]
+    stage.resolver.answers = dict.fromkeys(flows, exact(NGINX))
+    async with asyncio.timeout(10):
+        for turn in range(10):  # six flows a second, and a lookup of three that takes 0.9 seconds
+            stage.ingest(*flows[6 * turn : 6 * turn + 6])
+            stage.resolver.gate.clear()
+            lookup = asyncio.create_task(stage.look_up())
+            await stage.resolver.calls.get()
+            stage.clock.now = turn + 0.9
+            stage.attributor.emit_expired()
+            stage.resolver.gate.set()
+            await lookup
+            stage.clock.now = turn + 1.0
+    owned = [flow for flow, _, owner in stage.drain() if owner == exact(NGINX)]
+    assert len(owned) == 30
 
 
 async def test_a_cached_owner_stays_when_a_lookup_fails(executor: ThreadPoolExecutor) -> None:
