@@ -49,7 +49,7 @@ def unpack_kernel(kernel: Kernel, folder: Path) -> Unpacked:
     for package in folder.glob("*.deb"):
         _extract(package, modules)
     (vmlinuz,) = modules.rglob("vmlinuz*")
-    (release,) = {path.parent.name for path in modules.rglob("modules.order")}
+    (release,) = {path.parent.name for path in modules.rglob("lib/modules/*/kernel")}
     image_file = vmlinuz.rename(folder / "vmlinuz")
     if not (modules / "usr/lib/modules").exists():  # as guests of a merged /usr have it
         (modules / "usr/lib").mkdir(parents=True)
