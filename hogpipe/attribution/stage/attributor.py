@@ -175,13 +175,14 @@ class Attributor:
 
         They are a part of the batch that was started; `calls` as for `FlowTable.receive`.
         """
-        self._table.receive(flows, self._clock(), calls)
+        now = self._clock()
+        self._table.receive(flows, now, calls)
         for flow, delta in flows.items():
-            cached = self._cache.get(flow)
-            if cached is None or delta.opened:
+            validity = Validity.ENDED
+            if self._cache.get(flow) is not None:
+                validity, _ = self._known.ingest(flow, delta, now, may_compare=False)
+            if validity is Validity.ENDED:
                 self._fold(flow, delta)
-            else:
-                self._emit(flow, delta, cached.attribution)
 
     async def run(self) -> None:
         """Look up the flows that are due, until cancelled; pending flows then stay pending."""

@@ -1346,6 +1346,35 @@ async def test_flows_that_are_folded_keep_the_owners_that_are_known(
     assert stage.attributor.drain_stats().overflowed == Tally(1, 7)
 
 
+async def test_a_connection_that_is_folded_leaves_nothing_to_the_owner_of_the_one_before(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.resolver.answers[FLOW] = exact(NGINX)
+    stage.ingest(FLOW)
+    await stage.next_lookup()
+    stage.drain()
+    stage.attributor.fold({FLOW: make_delta((5, 1), opened=True)})
+    stage.attributor.fold({FLOW: make_delta((7, 1))})
+    assert Counter(stage.drain()) == Counter(
+        [(fold_key(FLOW), 5, UNATTRIBUTED), (fold_key(FLOW), 7, UNATTRIBUTED)]
+    )
+
+
+async def test_datagrams_that_are_folded_after_a_pause_have_no_owner(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, exits=ScriptedExits())
+    datagrams = make_flow(53, protocol=17)
+    stage.resolver.answers[datagrams] = exact(NGINX)
+    stage.pass_packets(datagrams, first=1.0, last=1.0)
+    await stage.next_lookup()
+    stage.drain()
+    late = {datagrams: make_delta((7, 1), at_ns=(9_000_000_000, 9_000_000_000))}
+    stage.attributor.fold(late)
+    assert stage.drain() == [(fold_key(datagrams), 7, UNATTRIBUTED)]
+
+
 async def test_what_the_capture_has_folded_does_not_overflow_twice(
     executor: ThreadPoolExecutor,
 ) -> None:
