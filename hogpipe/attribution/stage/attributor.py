@@ -344,7 +344,7 @@ class Attributor:
 
     async def _look_up(self, batch: Sequence[PendingResolution], *, is_last: bool = False) -> None:
         """Look up pending flows together with cached ones, and act on the resolutions."""
-        questions = self._rechecks.take(_MAX_BATCH - len(batch), self._clock())
+        questions = self._known.take_rechecks(_MAX_BATCH - len(batch), self._clock())
         if not batch and not questions:
             return
         self._cache.start_epoch()

@@ -30,6 +30,8 @@ from hogpipe.flows.flow_table import FlowTable
 from hogpipe.flows.packet_rows import RECEIVE, FlowSums
 from hogpipe.model import Attribution, FlowDelta, FlowKey, Tally, owner_at
 
+_MIN_DROPPED = 1024  # flows: fewer are not worth a look at all that are queued
+
 
 class KnownFlows:
     """Known flows, with lanes in `table`; see Attributor for the arguments."""
@@ -121,6 +123,15 @@ class KnownFlows:
         due_at = settled.checked_at + compare_after
         cached = CachedFlow(found, due_at, compare_after, max_pause_ns(settled.open_for))
         self.cache.put(pending.flow, cached, now, pending.total.last_ns)
+
+    def take_rechecks(self, max_questions: int, now: float) -> list[Sequence[FlowKey]]:
+        """Return questions for a lookup; see `RecheckQueue.take`.
+
+        Flows that were evicted while they were queued are dropped once they may be the most.
+        """
+        if self.rechecks.flows > 2 * len(self.cache) + _MIN_DROPPED:
+            self.rechecks.keep(lambda flow: self.cache.get(flow) is not None)
+        return self.rechecks.take(max_questions, now)
 
     def conclude_recheck(
         self, flows: Sequence[FlowKey], found: Mapping[FlowKey, Resolution], now: float

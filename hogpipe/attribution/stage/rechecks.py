@@ -17,7 +17,7 @@ permit is a recheck, so that its bytes are not pending.
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import islice
 
 from hogpipe.attribution.budget import CpuBudget
@@ -52,6 +52,8 @@ class RecheckQueue:
     def __init__(self, interval: float, now: float) -> None:
         self.interval = interval
         self._flows_by_question: dict[Hashable, list[FlowKey]] = {}
+        self.flows = 0
+        """How many flows there are; one that was evicted meanwhile may be there again."""
         self._budget = CpuBudget(_SHARE, now, burst=interval)
         self._cost = _FIRST_COST
         """CPU seconds of a question, on average."""
@@ -66,6 +68,7 @@ class RecheckQueue:
         """Add a flow that is due for a recheck of `attribution`; it is in the queue once."""
         question = question_of(flow, attribution)
         self._flows_by_question.setdefault(question, []).append(flow)
+        self.flows += 1
         self._due = self._last_lookup + self.interval
 
     def permits_comparison(self, now: float) -> bool:
@@ -93,7 +96,22 @@ class RecheckQueue:
             self._due = math.inf
         else:
             self._due = now if permitted > max_questions else now + self.interval
-        return [self._flows_by_question.pop(question) for question in taken]
+        questions: list[Sequence[FlowKey]] = [
+            self._flows_by_question.pop(question) for question in taken
+        ]
+        self.flows -= sum(map(len, questions))
+        return questions
+
+    def keep(self, is_known: Callable[[FlowKey], bool]) -> None:
+        """Drop the flows that are not known any more."""
+        kept = {
+            question: [flow for flow in dict.fromkeys(flows) if is_known(flow)]
+            for question, flows in self._flows_by_question.items()
+        }
+        self._flows_by_question = {question: flows for question, flows in kept.items() if flows}
+        self.flows = sum(map(len, self._flows_by_question.values()))
+        if not self._flows_by_question:
+            self._due = math.inf
 
     def answered(
         self, questions: Sequence[Sequence[FlowKey]], cpu_seconds: float, now: float

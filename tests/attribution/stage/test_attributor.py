@@ -12,7 +12,13 @@ from msgspec.structs import replace
 from support.stage import ScriptedExits, Stage
 from support.traffic import NGINX, exact, make_delta, make_flow
 
-from hogpipe.attribution.stage import attributor, batching, pending_resolution, rechecks
+from hogpipe.attribution.stage import (
+    attributor,
+    batching,
+    known_flows,
+    pending_resolution,
+    rechecks,
+)
 from hogpipe.attribution.stage.batching import LookupVerdict
 from hogpipe.model import (
     TRANSLATED,
@@ -1578,3 +1584,21 @@ async def test_packets_that_were_judged_one_by_one_end_a_pause_like_others(
     for seconds in (0.4, 0.8, 0.9):  # the first time, its owner is not watched yet
         stage.pass_packets(flow, first=seconds, last=seconds)
     assert stage.drain() == [(flow, 1, exact(NGINX))] * 4
+
+
+async def test_flows_that_are_evicted_while_they_wait_for_a_recheck_take_no_memory(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rechecks, "_SHARE", 0.0)  # lookups have no time for rechecks
+    monkeypatch.setattr(known_flows, "_MIN_DROPPED", 10)
+    stage = Stage(executor, exits=ScriptedExits())
+    for generation in range(5):
+        flows = [make_flow(port, remote_port=generation) for port in range(1, 101)]
+        stage.resolver.answers |= dict.fromkeys(flows, exact(NGINX))
+        stage.ingest(*flows)
+        await stage.next_lookup()
+        stage.clock.now += 5.0
+        stage.ingest(*flows)
+        assert stage.attributor._rechecks.flows <= 200
+        stage.drain()
+        stage.table.evict(stage.clock.now + 60.0, idle=1.0, idle_unowned=1.0)

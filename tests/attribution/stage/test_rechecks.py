@@ -64,6 +64,23 @@ def test_however_many_flows_are_due_lookups_take_a_share_of_a_core() -> None:
     assert 0.5 * rechecks._SHARE * 60 < spent < rechecks._SHARE * 60 + 2 * burst
 
 
+def test_flows_that_are_not_known_any_more_are_dropped() -> None:
+    queue = RecheckQueue(5.0, now=0.0)
+    clients = [make_flow(53, protocol=17, remote_port=port) for port in (1, 2, 3)]
+    for client in [*clients, clients[1]]:
+        queue.add(client, LISTENER)
+    queue.add(make_flow(1), exact(NGINX))
+    assert (len(queue), queue.flows) == (2, 5)
+    queue.keep(clients[1:].__contains__)
+    assert (len(queue), queue.flows) == (1, 2)
+    queue.keep(clients[2:].__contains__)
+    assert queue.take(10, now=5.0) == [clients[2:]]
+    assert queue.flows == 0
+    queue.add(make_flow(1), exact(NGINX))
+    queue.keep(clients.__contains__)
+    assert (len(queue), queue.next_due()) == (0, math.inf)
+
+
 def test_comparisons_are_paid_for_by_the_same_budget() -> None:
     queue = RecheckQueue(5.0, now=0.0)
     permitted = sum(queue.permits_comparison(0.0) for _ in range(10_000))
