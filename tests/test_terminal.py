@@ -139,9 +139,9 @@ def test_what_a_plugin_prints_and_raises_controls_no_terminal(tmp_path: Path) ->
 
 def test_the_traceback_of_an_internal_error_controls_no_terminal() -> None:
     program = (
-        "import sys, hogpipe.cli as cli, hogpipe.config as config\n"
+        "import sys, hogpipe.cli as cli, hogpipe.config.load as load\n"
         f"def fail(*_): raise ValueError({HOSTILE!r})\n"
-        "config.load_config = fail\n"
+        "load.read_tables = fail\n"
         "sys.argv = ['hogpipe', '-vv', 'check', 'x.toml']\n"
         "cli.main()\n"
     )
