@@ -20,6 +20,7 @@ from hogpipe.config.settings import (
     AttributionSettings,
     CaptureSettings,
     PluginSettings,
+    SecuritySettings,
     Settings,
 )
 from hogpipe.files import describe_kind, find_folder_problem
@@ -100,6 +101,13 @@ def check_aggregation(
             parse_selector(text)
         except ValueError as error:
             problems.add(("aggregation", "only", index), str(error), redacted="not a selector")
+
+
+def check_security(security: SecuritySettings, problems: Problems) -> None:
+    """Check that no user is named where the run does not become another one."""
+    if security.user is not None and security.sandbox == "off":
+        text = 'not with the sandbox "off", which keeps the user; leave one of the two keys out'
+        problems.add(("security", "user"), text)
 
 
 def check_plugin_paths(plugins: PluginSettings, problems: Problems) -> list[Path]:

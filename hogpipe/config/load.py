@@ -176,6 +176,7 @@ def _convert(read: ReadTables, before_plugins: Callable[[Settings], None]) -> Se
     checks.check_attribution(settings.attribution, problems)
     checks.check_ledger(settings.capture, settings.attribution, problems)
     checks.check_aggregation(settings.capture, settings.aggregation, problems)
+    checks.check_security(settings.security, problems)
     checks.check_sinks([sink.common for sink in sinks], problems)
     run_sink_checks([sink.configured for sink in sinks], problems)
     _add_plugin_failures(sinks, registry, settings.plugins, problems)

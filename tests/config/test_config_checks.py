@@ -42,6 +42,16 @@ def test_a_savefile_must_be_an_existing_regular_file(tmp_path: Path) -> None:
     ]
 
 
+def test_a_user_is_refused_without_the_sandbox_that_becomes_it(tmp_path: Path) -> None:
+    text = '[security]\nuser = "nobody"\nsandbox = '
+    (problem,) = problems_of(tmp_path, text + '"off"')
+    assert problem == (
+        'security.user: not with the sandbox "off", which keeps the user; '
+        "leave one of the two keys out"
+    )
+    assert load_text(tmp_path, text + '"auto"').security.user == "nobody"
+
+
 def test_the_interface_any_excludes_others(tmp_path: Path) -> None:
     assert problems_of(tmp_path, '[capture]\ninterfaces = ["any", "lo"]') == [
         'capture.interfaces: "any" means all of them: leave the others out'
