@@ -5,7 +5,8 @@ other: none of its sink types is registered, and its `PluginInfo` has the error.
 KeyboardInterrupt is raised.
 
 A single file is imported as a module of its own name, which no file of the same name elsewhere has;
-`sys.path` stays unchanged.
+`sys.path` stays unchanged. It is compiled each time: whoever may write to its folder, such as /tmp,
+could place bytecode of another program in `__pycache__`.
 """
 
 import importlib.util
@@ -14,9 +15,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Literal
 
 import msgspec
@@ -164,11 +166,22 @@ def load_module(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no Python file: a plugin is a .py file or a folder of them")
+    if isinstance(spec.loader, SourceFileLoader):
+        spec.loader = _UncachedLoader(name, str(path))
     module = importlib.util.module_from_spec(spec)
     # Registered before it runs: dataclasses and msgspec find the module by its name.
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+class _UncachedLoader(SourceFileLoader):
+    """Neither reads nor writes bytecode beside the file."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Return the code of the file itself."""
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
 
 
 def _unload_module(path: Path) -> None:

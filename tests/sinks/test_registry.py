@@ -1,5 +1,7 @@
 """Sink types come from packages and files, and a plugin that fails harms no other."""
 
+import importlib.util
+import py_compile
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -230,3 +232,20 @@ def test_installed_packages_are_loaded_though_one_fails(
     assert (broken.origin, broken.version) == ("hogpipe-broken 0.1", "0.1")
     assert fine == PluginInfo("hogpipe_b_fine", "hogpipe-fine 2.0", "2.0", ("fine",), "loaded")
     monkeypatch.delitem(sys.modules, "hogpipe_b_fine")
+
+
+def test_bytecode_that_others_may_have_placed_beside_a_file_is_not_used(tmp_path: Path) -> None:
+    path = _good(tmp_path / "mine.py", "planted")
+    planted = Path(importlib.util.cache_from_source(str(path)))
+    checks_nothing = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(str(path), cfile=str(planted), invalidation_mode=checks_nothing)
+    before = planted.read_bytes()
+    _good(path, "own")
+    assert "own" in load_plugins([path], ()).sink_types
+    assert planted.read_bytes() == before
+
+
+def test_no_bytecode_is_written_beside_a_file(tmp_path: Path) -> None:
+    path = _good(tmp_path / "mine.py", "own")
+    assert "own" in load_plugins([path], ()).sink_types
+    assert [*tmp_path.iterdir()] == [path]
