@@ -178,7 +178,12 @@ class FlowTable:
         if not rows.opened.any():
             return [rows]
         with self.lock:
-            return split_at_syns(rows, rows.opened & ~self._lanes.is_certain[rows.slots])
+            opens = rows.opened & ~self._lanes.is_certain[rows.slots]
+            opened = rows.slots[opens]
+            self._marks[opened] = True
+            at = self._marks[rows.slots].nonzero()[0]
+            self._marks[opened] = False
+        return split_at_syns(rows, opens, at)
 
     def may_be_known(self, rows: PacketRows) -> bool:
         """Return whether one of these flows has had an attribution, be it to no owner."""

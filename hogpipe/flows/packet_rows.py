@@ -55,14 +55,14 @@ class PacketRows:
         )
 
 
-def split_at_syns(rows: PacketRows, opens: Flags) -> list[PacketRows]:
+def split_at_syns(rows: PacketRows, opens: Flags, at: Integers) -> list[PacketRows]:
     """Return parts of `rows` in which each flow has at most one connection, in order of time.
 
-    `opens` says which rows are SYNs that open one. Other flows are in the first part. A SYN right
-    behind another one is sent again. Known limit: beyond `_MAX_PARTS` connections of one flow, the
-    last part has the rest.
+    `opens` says which rows are SYNs that open one, and `at` are the rows of flows that have such.
+    Other flows are in the first part. A SYN right behind another one is sent again. Known limit:
+    beyond `_MAX_PARTS` connections of one flow, the last part has the rest.
     """
-    order = np.lexsort((~opens, rows.first_ns, rows.slots))
+    order = at[np.lexsort((~opens[at], rows.first_ns[at], rows.slots[at]))]
     slots, opens = rows.slots[order], opens[order]
     is_first = np.ones(len(slots), np.bool_)
     is_first[1:] = slots[1:] != slots[:-1]
@@ -73,7 +73,7 @@ def split_at_syns(rows: PacketRows, opens: Flags) -> list[PacketRows]:
     connections = begins.cumsum()
     starts = is_first.nonzero()[0]
     connections -= np.repeat(connections[starts], np.diff(starts, append=len(slots)))
-    parts = np.empty_like(connections)
+    parts = np.zeros(len(rows), np.int64)
     parts[order] = np.minimum(connections, _MAX_PARTS - 1)
     return [rows.take(parts == part) for part in range(int(parts.max()) + 1)]
 
