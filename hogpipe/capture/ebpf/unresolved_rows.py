@@ -3,8 +3,9 @@
 In: rows, and what is known of their sockets. Out: `PacketRows`. So flows that are known pass on the
 fast lane of the table, and only the others become flow keys.
 
-Flows that are idle are evicted from the table here, as the wire table does for a source of packets.
-Nothing raises.
+Flows that are idle are evicted from the table here, as the wire table does for a source of packets,
+and those that are left take low slots, so that columns shrink. Rows of the epoch before are counted
+by then: the source waits for that. Nothing raises.
 """
 
 from collections.abc import Callable
@@ -60,6 +61,7 @@ class UnresolvedRows:
             self._table.evict(now, idle=_CROWDED_IDLE, idle_unowned=_CROWDED_IDLE_UNOWNED)
         else:
             self._table.evict(now, idle=_IDLE, idle_unowned=_IDLE_UNOWNED)
+        self._table.compact()
         self._evict_at = now + (_CROWDED_SECONDS if self._table.is_crowded else _EVICT_SECONDS)
 
 

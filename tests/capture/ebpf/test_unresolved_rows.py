@@ -159,6 +159,17 @@ def test_idle_flows_are_evicted_and_a_crowded_table_is_cleared_sooner() -> None:
         assert len(bench.table) < full
 
 
+def test_a_table_shrinks_after_a_flood_though_its_last_flows_go_on() -> None:
+    bench = Bench(20_000)
+    rows = make_rows(*map(tcp, range(1, 10_001)))
+    bench.table.count(bench.locate(rows), 0.0)
+    for bench.now in (1.0, 17.0, 33.0):
+        bench.unresolved.evict()
+        deltas = bench.table.count(bench.locate(rows[-3:]), bench.now)
+    assert bench.table.capacity < 100
+    assert {flow.local_port for flow in deltas} == {9998, 9999, 10_000}
+
+
 def test_flows_with_a_known_owner_are_evicted_after_a_minute() -> None:
     freed: list[FlowKey] = []
     bench, rows = Bench(), make_rows(tcp(1), tcp(2))
