@@ -167,7 +167,9 @@ class Pipeline:
             interrupter=interrupter,
         )
         self._handoff = Handoff(
-            BatchCounter(self._table, self._attributor.start_batch, clock),
+            BatchCounter(
+                self._table, self._attributor.start_batch, clock, end_connections=stale.add_all
+            ),
             waits=self._source.closes_windows or not live,
         )
         self._intake = Intake(

@@ -1,9 +1,9 @@
-"""The flows whose cached attributions may be wrong by now, from the ledger to the flow cache.
+"""The flows whose cached attributions may be wrong by now: for the flow cache, which drops them.
 
-The ledger adds flows from whichever thread ingests its events; the attributor drains them, each
-once, before it uses its cache. Before packets are attributed by cached answers, a drain first has
-the ledger ingest the events that have happened until then, so that no answer is used that an
-earlier event invalidated.
+The ledger adds flows from whichever thread ingests its events, and the thread of the source those
+whose SYNs were folded (capture/handoff.py). The attributor drains them, each once, before it uses
+its cache. Before packets are attributed by cached answers, a drain first has the ledger ingest the
+events that have happened until then, so that no answer is used that an earlier event invalidated.
 
 The number of flows is bounded. Beyond the bound a drain reports EVERY_FLOW: the flow cache must be
 emptied. That costs lookups and never a wrong owner.

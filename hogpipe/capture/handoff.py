@@ -8,7 +8,8 @@ task. How they pass depends on the source:
   table does not count. If the queue is full, the batch is merged into the newest one there. All
   queued batches and the one that was taken last have at most `max_flows` flows together, and one
   batch more; deltas of further flows are folded (`fold_key`), counted as overflowed, and reported
-  as unattributed.
+  as unattributed. Where one has a SYN, which the attribution stage does not receive, the
+  attribution of the former connection is invalidated.
 - A replay waits, and so does the ebpf source, since the kernel goes on counting: `offer` blocks
   until the event loop is done with the batch, which the event loop counts.
 """
@@ -17,30 +18,34 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from hogpipe.capture.batch_counter import BatchCounter
 from hogpipe.flows.flow_batch import FlowBatch
-from hogpipe.model import CaptureCounts, FlowDelta, Tally, fold_key
+from hogpipe.model import CaptureCounts, FlowDelta, FlowKey, Tally, fold_key
 
 
-def merge_batches(older: FlowBatch, newer: FlowBatch, max_flows: int) -> Tally:
+def merge_batches(
+    older: FlowBatch, newer: FlowBatch, max_flows: int
+) -> tuple[Tally, Sequence[FlowKey]]:
     """Add `newer` to `older`, which gets at most `max_flows` flows, and sums of further ones.
 
-    Return what was added to sums. Both batches have been counted.
+    Return what was added to sums, and of which flows SYNs were. Both batches have been counted.
     """
     older.time_ns = max(older.time_ns, newer.time_ns)
     older.calls = newer.calls
     older.is_started = older.is_started and newer.is_started
-    overflowed = Tally()
+    overflowed, opened = Tally(), []
     flows = older.flows
     for key, delta in newer.flows.items():
         target = key
         if key not in flows and len(flows) >= max_flows:
             target = fold_key(key)
             overflowed.add(delta.total)
+            if delta.opened:
+                opened.append(key)
         flows.setdefault(target, FlowDelta()).add(delta)
-    return overflowed
+    return overflowed, opened
 
 
 class Handoff:
@@ -147,8 +152,8 @@ class Handoff:
             return
         newest = self._queue[-1]
         others = self._queued_flows - len(newest.flows)
-        overflowed = merge_batches(newest, batch, max(0, self._max_flows - others))
-        self._counter.count_merged(overflowed)
+        overflowed, opened = merge_batches(newest, batch, max(0, self._max_flows - others))
+        self._counter.count_merged(overflowed, opened)
         self._queued_flows = others + len(newest.flows)
 
     def _take(self) -> FlowBatch | None:

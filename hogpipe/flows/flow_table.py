@@ -190,6 +190,12 @@ class FlowTable:
         with self.lock:
             return bool(self._use.is_judged.take(rows.slots).any())
 
+    def list_known(self, flows: Iterable[FlowKey]) -> list[FlowKey]:
+        """Return those of `flows` that have had an attribution, be it to no owner."""
+        with self.lock:
+            slots = self._slots_by_flow(flows)
+            return [flow for flow, slot in slots.items() if self._use.is_judged[slot]]
+
     def count(self, rows: PacketRows, now: float) -> dict[FlowKey, FlowDelta]:
         """Count the packets on open lanes, which came in `now`; return those of other flows."""
         with self.lock:

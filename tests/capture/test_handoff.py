@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.flow_rows import rows_of
+from support.stage import Stage
 from support.traffic import NGINX, exact, make_delta
 
 from hogpipe.capture.batch_counter import BatchCounter
@@ -14,7 +16,7 @@ from hogpipe.capture.handoff import Handoff, merge_batches
 from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.flows.packet_rows import PacketRows
-from hogpipe.model import CaptureCounts, FlowKey, Tally
+from hogpipe.model import UNATTRIBUTED, CaptureCounts, FlowKey, Tally, fold_key
 
 
 def flow(number: int) -> FlowKey:
@@ -140,7 +142,7 @@ async def test_a_cancelled_iteration_ends_at_once() -> None:
 def test_merging_keeps_every_byte_and_bounds_the_flows(rows: list[list[int]], most: int) -> None:
     merged, overflowed = FlowBatch(), Tally()
     for numbers in rows:
-        overflowed.add(merge_batches(merged, batch(*numbers), max_flows=most))
+        overflowed.add(merge_batches(merged, batch(*numbers), max_flows=most)[0])
     whole = sum(100 * len(set(numbers)) for numbers in rows)
     assert bytes_of([merged]) == whole
     assert len(merged.flows) <= most + 1
@@ -237,3 +239,34 @@ async def test_what_has_changed_on_the_host_is_taken_in_before_packets_are_count
     stale.append(flow(1))
     handoff.offer(packets(table, 1))
     assert len(handoff.list_queued()) == 1
+
+
+async def test_a_connection_whose_syn_is_folded_has_not_the_owner_of_the_one_before() -> None:
+    with ThreadPoolExecutor(1) as executor:
+        stage = Stage(executor)
+        stage.resolver.answers[flow(1)] = exact(NGINX)
+        stage.ingest(flow(1))
+        await stage.next_lookup()
+    table, attributor = stage.table, stage.attributor
+    counter = BatchCounter(
+        table,
+        attributor.start_batch,
+        stage.clock,
+        end_connections=stage.stale_flows.add_all,
+    )
+    handoff = Handoff(counter, waits=False, depth=1, max_flows=1)
+    for packet in (
+        {flow(2): make_delta((10, 1))},  # there is no room for others
+        {flow(1): make_delta((20, 1), opened=True)},
+    ):
+        handoff.offer(FlowBatch(rows=rows_of(table, packet, 0.0)))
+    stage.drain()
+    iteration = aiter(handoff)
+    batch = await anext(iteration)
+    attributor.ingest_part(batch.flows, batch.calls)
+    assert stage.drain() == [(fold_key(flow(1)), 20, UNATTRIBUTED)]
+    handoff.offer(FlowBatch(rows=rows_of(table, {flow(1): make_delta((30, 1))}, 0.0)))
+    batch = await anext(iteration)
+    attributor.ingest_part(batch.flows, batch.calls)
+    assert stage.drain() == []
+    assert attributor.drain_stats().pending_flows == 2
