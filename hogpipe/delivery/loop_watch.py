@@ -179,10 +179,8 @@ class _Heartbeat:
     def __init__(self, loop: asyncio.AbstractEventLoop, on_late: Callable[[float], None]) -> None:
         self._loop = loop
         self._on_late = on_late
-        self._asked_at: float | None = None
-        """When the loop was asked; None once it has answered."""
-        self._polls = 0
-        self._is_late = False
+        self._question: _Question | None = None
+        """The last one."""
         self._known_blocked = 0.0
 
     def poll(self, blocked_seconds: float, *, is_waiting: bool) -> bool:
@@ -191,25 +189,37 @@ class _Heartbeat:
         `blocked_seconds` are those of steps, which are reported as such: the time of the answer
         counts from the end of the last one. A loop that `is_waiting` for events is not asked.
         """
-        if self._asked_at is None or blocked_seconds != self._known_blocked:
-            self._known_blocked, self._polls = blocked_seconds, 0
-            if self._asked_at is not None:
-                self._asked_at = time.monotonic()
-            elif not is_waiting and not self._loop.is_closed():
-                self._asked_at = time.monotonic()
-                self._loop.call_soon_threadsafe(self._answer)
+        question, known_blocked = self._question, self._known_blocked
+        self._known_blocked = blocked_seconds
+        if question is None or question.is_answered:
+            self._question = None
+            if not is_waiting and not self._loop.is_closed():
+                self._question = _Question()
+                self._loop.call_soon_threadsafe(self._answer, self._question)
             return False
-        self._polls += 1
-        late = time.monotonic() - self._asked_at >= BLOCKING_SECONDS and self._polls >= _POLLS
-        if not late or self._is_late:
+        if blocked_seconds != known_blocked:
+            question.since, question.polls = time.monotonic(), 0
             return False
-        self._is_late = True
+        question.polls += 1
+        late = time.monotonic() - question.since >= BLOCKING_SECONDS and question.polls >= _POLLS
+        if not late or question.is_late:
+            return False
+        question.is_late = True
         return True
 
-    def _answer(self) -> None:
-        if self._is_late and self._asked_at is not None:
-            self._on_late(time.monotonic() - self._asked_at)
-        self._is_late, self._asked_at = False, None
+    def _answer(self, question: "_Question") -> None:
+        question.is_answered = True
+        if question.is_late:
+            self._on_late(time.monotonic() - question.since)
+
+
+class _Question:
+    """The loop sets `is_answered`, the thread of the watch all else."""
+
+    def __init__(self) -> None:
+        self.since = time.monotonic()
+        self.polls = 0
+        self.is_late = self.is_answered = False
 
 
 class Step:

@@ -7,7 +7,8 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import pytest
 from support.sinks import Gate, ScriptedSink, running, settings, traffic, until
@@ -339,3 +340,29 @@ def test_a_request_raises_its_text(interrupter: Interrupter) -> None:
 
     with pytest.raises(TimeoutError, match="now"):
         work()
+
+
+async def test_an_answer_that_comes_while_its_question_is_looked_at_does_not_end_the_watch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers: list[Callable[[], None]] = []
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(
+        loop, "call_soon_threadsafe", lambda answer, *of: answers.append(partial(answer, *of))
+    )
+    heartbeat = loop_watch._Heartbeat(loop, lambda _seconds: None)
+    now = time.monotonic()
+
+    def read_clock() -> float:
+        for answer in answers:
+            answer()
+        return now
+
+    heartbeat.poll(0.0, is_waiting=False)
+    monkeypatch.setattr(time, "monotonic", read_clock)
+    heartbeat.poll(2.0, is_waiting=False)  # a step has ended meanwhile
+    monkeypatch.undo()
+    asked = len(answers)
+    monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *_: answers.append(bool))
+    heartbeat.poll(2.0, is_waiting=False)
+    assert len(answers) == asked + 1
