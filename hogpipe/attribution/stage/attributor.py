@@ -178,6 +178,11 @@ class Attributor:
         now = self._clock()
         self._table.receive(flows, now, calls)
         for flow, delta in flows.items():
+            pending = self._pending.get(flow)
+            if pending is not None and self._is_followed(pending, delta):
+                with self._table.lock:  # as in `_add`
+                    self._give_up([pending])
+                    self._cache.discard(flow)
             validity = Validity.ENDED
             if self._cache.get(flow) is not None:
                 validity, _ = self._known.ingest(flow, delta, now, may_compare=False)
@@ -284,9 +289,7 @@ class Attributor:
     def _add(self, flow: FlowKey, delta: FlowDelta, now: float) -> None:
         """Add bytes to a pending flow, or make the flow pending."""
         pending = self._pending.get(flow)
-        if pending is not None and delta.opened:
-            self._stop_gathering([pending])
-        if pending is not None and delta.opened and not pending.is_opening:
+        if pending is not None and self._is_followed(pending, delta):
             # What is pending belongs to the previous connection, which can no longer be looked up.
             # With the lock, no packet is counted for its owner before `_start_pending` closes the
             # lane that settling opens.
@@ -298,6 +301,13 @@ class Attributor:
         else:
             pending.add(delta)
             self._gather(pending)
+
+    def _is_followed(self, pending: PendingResolution, delta: FlowDelta) -> bool:
+        """Return whether a delta begins another connection than the pending one."""
+        if not delta.opened:
+            return False
+        self._stop_gathering([pending])
+        return not pending.is_opening
 
     def _gather(self, pending: PendingResolution) -> None:
         """Have further packets gather in the table, if they need not be a piece for each batch."""

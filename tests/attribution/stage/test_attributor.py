@@ -1367,6 +1367,19 @@ async def test_a_connection_that_is_folded_leaves_nothing_to_the_owner_of_the_on
     )
 
 
+async def test_a_connection_that_is_folded_leaves_a_pending_one_without_its_owner(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor)
+    stage.ingest(FLOW, size=3)
+    stage.attributor.fold({FLOW: make_delta((5, 1), opened=True)})
+    stage.resolver.answers[FLOW] = exact(CURL)
+    await stage.attributor.resolve_pending()
+    assert Counter(stage.drain()) == Counter(
+        [(FLOW, 3, UNATTRIBUTED), (fold_key(FLOW), 5, UNATTRIBUTED)]
+    )
+
+
 async def test_datagrams_that_are_folded_after_a_pause_have_no_owner(
     executor: ThreadPoolExecutor,
 ) -> None:
