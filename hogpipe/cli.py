@@ -30,7 +30,7 @@ from hogpipe.command_options import (
     with_settings,
     with_verbosity,
 )
-from hogpipe.errors import ConfigurationError, HogpipeError
+from hogpipe.errors import ConfigurationError, HogpipeError, NotPermittedError
 from hogpipe.linux.capabilities import use_permitted
 from hogpipe.logs import report_error, report_failure, set_up_logging, use_format
 from hogpipe.signals import StopSignals, end_process, exit_code_of
@@ -294,22 +294,21 @@ def check(
 ) -> None:
     """Read a configuration and report every error in it.
 
-    With --connect, sinks are opened and closed; nothing is written. The exit code is 1 if one
-    cannot be opened.
+    As root, plugins and sinks have the rights that they would have in a run. With --connect, sinks
+    are opened and closed; nothing is written. The exit code is 1 if one cannot be opened.
     """
     from hogpipe.config.checks import find_ignored_keys
-    from hogpipe.config.load import convert_tables, read_tables
-    from hogpipe.config.options import RunOptions
-    from hogpipe.security.file_trust import choose_trust
+    from hogpipe.security.confined_start import load_to_check
 
-    trust = choose_trust(os.environ, is_insecure=is_insecure)
     try:
-        settings = convert_tables(read_tables(config, RunOptions(), overrides, trust))
-    except ConfigurationError as error:
+        settings, reports = load_to_check(config, overrides, os.environ, is_insecure=is_insecure)
+    except (ConfigurationError, NotPermittedError) as error:
         if as_json:
-            _print_json({"path": str(config), "valid": False, "problems": error.problems})
+            problems = error.problems if isinstance(error, ConfigurationError) else [str(error)]
+            _print_json({"path": str(config), "valid": False, "problems": problems})
             sys.exit(error.exit_code)
         raise
+    _log_reports(reports)
     source, names = settings.capture.source, [f"{one.settings.name}" for one in settings.sinks]
     ignored = find_ignored_keys(settings, changed=source != "ebpf")
     shown = printable(str(config))
@@ -409,10 +408,12 @@ def plugins(paths: Sequence[Path], *, as_json: bool, is_insecure: bool) -> None:
 
     The exit code is 1 if a plugin failed to load.
     """
+    from hogpipe.security.confinement import confine_loading
     from hogpipe.security.file_trust import choose_trust
     from hogpipe.sinks.registry import encode_plugin, load_plugins
 
     trust = choose_trust(os.environ, is_insecure=is_insecure)
+    _log_reports(confine_loading(paths, os.environ))
     registry = load_plugins(paths, (), trust)
     for plugin in registry.plugins:
         click.echo(encode_plugin(plugin) if as_json else printable(_describe_plugin(plugin)))

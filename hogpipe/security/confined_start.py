@@ -13,6 +13,7 @@ from hogpipe.config.load import convert_tables, read_tables
 from hogpipe.config.options import RunOptions
 from hogpipe.config.references import expand_path
 from hogpipe.config.settings import Settings
+from hogpipe.linux.capabilities import read_permitted
 from hogpipe.security.confinement import Confined, Report, confine_run
 from hogpipe.security.file_trust import choose_trust
 from hogpipe.security.named_files import NamedFiles, find_named_files
@@ -30,6 +31,21 @@ class ConfinedStart:
     load_again: Callable[[], Settings]
     """Return the settings of the same file by now; as the first ones are, they are read with rights
     that the calling thread may not have, and converted without."""
+
+
+def load_to_check(
+    path: Path, overrides: Sequence[str], environ: Mapping[str, str], *, is_insecure: bool = False
+) -> tuple[Settings, Sequence[Report]]:
+    """Return the settings, with the rights that plugins and sinks would have in a run.
+
+    A process without rights keeps its user, whichever the configuration names. Otherwise as
+    `load_and_confine`.
+    """
+    if read_permitted():
+        start = load_and_confine(path, RunOptions(), overrides, environ, is_insecure=is_insecure)
+        return start.settings, start.reports
+    trust = choose_trust(environ, is_insecure=is_insecure)
+    return convert_tables(read_tables(path, RunOptions(), overrides, trust)), ()
 
 
 def load_and_confine(

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from hogpipe.config.settings import ConfiguredSink, Settings
+from hogpipe.config.settings import ConfiguredSink, PluginSettings, Settings
 from hogpipe.errors import ConfigurationError, NotPermittedError
 from hogpipe.linux import credentials, host_features
 from hogpipe.linux.capabilities import Capability, list_known, read_permitted
@@ -86,6 +86,21 @@ def confine_run(settings: Settings, files: NamedFiles, environ: Mapping[str, str
     confinement.change_user(environ)
     threads = confinement.drop(needs, permitted)
     return Confined(threads, confinement.reports, confinement.restrict_sinks)
+
+
+def confine_loading(plugins: Sequence[Path], environ: Mapping[str, str]) -> Sequence[Report]:
+    """Drop what loading these plugins does not need; the lines for the log are those of a run.
+
+    The process may have no other threads.
+    """
+    permitted = read_permitted()
+    if not permitted:
+        return ()
+    settings = Settings(plugins=PluginSettings(paths=tuple(plugins)))
+    confinement = _Confinement(settings, NamedFiles())
+    confinement.change_user(environ)
+    confinement.drop([], permitted).shut_down()
+    return confinement.reports
 
 
 def read_host_facts(procfs: Path) -> HostFacts:

@@ -286,6 +286,27 @@ def test_a_user_or_a_sandbox_that_is_not_possible_is_refused(
     assert not (folder / "out/records.jsonl").exists()
 
 
+def test_a_check_has_the_rights_of_a_run(netns: Namespace, folder: Path) -> None:
+    words = [*expose_program(), sys.executable, "-m", "hogpipe", "check", "--connect"]
+    path = write(folder, security='user = "nobody"')
+    run = call(netns, *words, path)
+    assert run.process.returncode == 0, run.errors
+    assert any(line.startswith("plugin loaded with 0 ") for line in run.errors)
+    assert any(line.startswith("plugin opened with 0 ") for line in run.errors)
+    os.chown(folder / "out", 0, 0)
+    run = call(netns, *words, path)
+    assert run.process.returncode == 78
+    assert "security.user: nobody cannot use" in run.errors[-1]
+
+
+def test_a_list_of_plugins_loads_them_without_rights(netns: Namespace, folder: Path) -> None:
+    write(folder)
+    words = [*expose_program(), sys.executable, "-m", "hogpipe", "plugins", folder / "rights.py"]
+    run = call(netns, *words, environ=CALLED_BY_SUDO)
+    assert run.process.returncode == 0, run.errors
+    assert run.errors[-1].startswith("plugin loaded with 0 "), run.errors
+
+
 def test_only_root_can_become_another_user(netns: Namespace, folder: Path) -> None:
     require("setpriv")
     as_nobody = ("setpriv", f"--reuid={NO_OWNER}", f"--regid={NO_OWNER}", "--clear-groups")
