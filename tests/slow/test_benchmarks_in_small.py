@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -16,6 +17,37 @@ BENCH = Path(__file__).parents[1] / "bench"
 def run_bench(name: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, BENCH / name, *words]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_shares_of_each_tool_add_up_to_the_truth(tmp_path: Path) -> None:
+    require("ip", "tcpdump", "nethogs")
+    path = tmp_path / "figures.json"
+    options = ["--seconds", "2", "--connections-per-second", "60", "--by-flow", "--json", path]
+    command = [sys.executable, BENCH / "attribution.py", "outbound-100ms", *options]
+    with subprocess.Popen(command, text=True, stdout=PIPE, stderr=PIPE) as run:
+        output, errors = run.communicate()
+    assert run.returncode == 0, errors
+    (figures,) = json.loads(path.read_text())["workloads"]
+    load = figures["load"]
+    assert 0 < load["opened"] <= 120
+    assert load["failed"] == load["stray_packets"] == load["dropped"] == 0
+    assert [tool["tool"] for tool in figures["tools"]] == ["hogpipe", "nethogs"]
+    for tool in figures["tools"]:
+        verdict = tool["verdict"]
+        parts = [verdict[key] for key in ("right", "wrong", "unattributed", "missing")]
+        assert sum(parts) == verdict["truth"] > 0
+        assert min(parts[:3]) >= 0
+        assert tool["cpu_seconds"] >= 0
+    hogpipe = figures["tools"][0]
+    assert hogpipe["dropped"] == 0
+    assert hogpipe["verdict"]["missing"] == 0
+    assert hogpipe["verdict"]["truth"] == load["bytes"]
+    assert sum(hogpipe["by_quality"].values()) == load["bytes"]
+    assert hogpipe["by_quality"].get("none", 0) == hogpipe["verdict"]["unattributed"]
+    assert hogpipe["verdict"]["wrong"] == 0
+    left = subprocess.run(["ip", "netns", "list"], check=True, capture_output=True, text=True)
+    assert f"hogpipe-test-{run.pid}-" not in left.stdout
+    assert output.count("| outbound-100ms |") == 5
 
 
 @pytest.mark.parametrize("name", ["veth-100ms", "veth-inbound"])
