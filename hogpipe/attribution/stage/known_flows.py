@@ -130,7 +130,7 @@ class KnownFlows:
         Flows that were evicted while they were queued are dropped once they may be the most.
         """
         if self.rechecks.flows > 2 * len(self.cache) + _MIN_DROPPED:
-            self.rechecks.keep(lambda flow: self.cache.get(flow) is not None)
+            self.rechecks.drop_unknown(lambda flow: self.cache.get(flow) is not None)
         return self.rechecks.take(max_questions, now)
 
     def conclude_recheck(

@@ -71,14 +71,27 @@ def test_flows_that_are_not_known_any_more_are_dropped() -> None:
         queue.add(client, LISTENER)
     queue.add(make_flow(1), exact(NGINX))
     assert (len(queue), queue.flows) == (2, 5)
-    queue.keep(clients[1:].__contains__)
+    queue.drop_unknown(clients[1:].__contains__)
     assert (len(queue), queue.flows) == (1, 2)
-    queue.keep(clients[2:].__contains__)
+    queue.drop_unknown(clients[2:].__contains__)
     assert queue.take(10, now=5.0) == [clients[2:]]
     assert queue.flows == 0
     queue.add(make_flow(1), exact(NGINX))
-    queue.keep(clients.__contains__)
+    queue.drop_unknown(clients.__contains__)
     assert (len(queue), queue.next_due()) == (0, math.inf)
+
+
+def test_a_few_questions_at_a_time_are_looked_at_for_flows_to_drop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rechecks, "_DROPPED", 2)
+    queue = RecheckQueue(5.0, now=0.0)
+    flows = [make_flow(port) for port in range(1, 7)]
+    for flow in flows:
+        queue.add(flow, exact(NGINX))
+    for left in (5, 4, 3):
+        queue.drop_unknown(flows[::2].__contains__)
+        assert queue.flows == left
 
 
 def test_comparisons_are_paid_for_by_the_same_budget() -> None:
