@@ -21,9 +21,11 @@ be named until the next is seen.
 
 Sampling (`SamplingSchedule`)
 -----------------------------
-A sample reads all sockets to an endpoint. An endpoint is sampled only if several flows to it missed
-their sockets since its last sample. Until its evidence is conclusive, an endpoint is sampled at
-short intervals for a while; after that, at long ones. CPU time for samples is limited to a share.
+A sample reads all sockets to an endpoint. The rule assumes that processes with sockets that live
+equally long are found equally often (`FdCache.sample_owners`). An endpoint is sampled only if
+several flows to it missed their sockets since its last sample. Until its evidence is conclusive, an
+endpoint is sampled at short intervals for a while; after that, at long ones. CPU time for samples
+is limited to a share.
 
 Each network namespace has endpoints of its own: equal addresses may lead to different hosts, and
 evidence of a container says nothing of another one.

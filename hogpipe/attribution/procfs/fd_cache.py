@@ -23,10 +23,12 @@ A socket at the former fd number of another one, in a process that was not activ
 as a search takes: less than a second with 15,000 fds on the host. A socket that a process has only
 in a ring of io_uring (a direct descriptor) has no fd and is not found. Nor are the first
 short-lived sockets of a thread that leaves the fd table of its process (unshare(2)) while hogpipe
-runs: they are closed before step 5.
+runs: they are closed before step 5. With 16 processes active or younger, a sample does not find the
+short-lived sockets of a process that was idle until then.
 """
 
 import math
+import random
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice, takewhile
@@ -186,17 +188,22 @@ class FdCache:
         """Return the owners of short-lived sockets that exist now, as far as a quick lookup can.
 
         `read_sockets` returns the users of the existing sockets by inode. The sockets may close at
-        any moment, so the fds of a few processes are read right before and right after it, those of
-        `likely_pids` closest to it. `read_sockets` is called again, at most `max_reads` times in
-        all, while there is no socket, or one that no process is known to hold. All sockets are in
-        `namespace`.
+        any moment, so the fds of a few processes are read right before and right after it:
+        `likely_pids`, the recently active processes, and the youngest ones. The process that is
+        read closest to it is found most often, so the order is random: no process has a better
+        chance because it was found before. `read_sockets` is called again, at most `max_reads`
+        times in all, while there is no socket, or one that no process is known to hold; the result
+        has the owners of the sockets of all calls. All sockets are in `namespace`.
         """
         self._begin_lookup(now)
         first = [process for process in map(self._table.get, likely_pids) if process is not None]
         others = self._find_likely([namespace])[namespace]
         likely = [*first, *(process for process in others if process.pid not in likely_pids)]
+        youngest = (one for one in self._youngest(None, namespace) if one.fds and one not in likely)
+        likely += list(islice(youngest, max(0, _MAX_LIKELY_PROCESSES - len(likely))))
         missed: set[int] = set()
         wanted, missing = self._sample_once(read_sockets, likely, rules, namespace)
+        found = self._own(wanted, rules)
         for _ in range(max_reads - 1):
             if wanted and missing <= missed:  # sockets that stay without an owner end the sample
                 break
@@ -204,7 +211,7 @@ class FdCache:
             time.sleep(_SAMPLE_PAUSE)
             self._reader.begin_lookup()
             wanted, missing = self._sample_once(read_sockets, likely, rules, namespace)
-        found = self._own(wanted, rules)
+            found |= self._own(wanted, rules)
         if missing and self._scanner.is_refresh_due(now):
             self._scanner.refresh(set(wanted.values()), rules, now, self._lookup)
         self._evict()
@@ -221,6 +228,7 @@ class FdCache:
 
         If some are missing, the youngest processes are added to `likely`.
         """
+        random.shuffle(likely)
         for process in reversed(likely):
             self._reader.read_likely_fds(process)
         wanted = read_sockets()
@@ -298,12 +306,12 @@ class FdCache:
         oldest = self._lookup - _ACTIVE_LOOKUPS
         return takewhile(lambda process: process.last_active >= oldest, self._table.by_activity())
 
-    def _youngest(self, users: Collection[int], namespace: int) -> Iterator[KnownProcess]:
+    def _youngest(self, users: Collection[int] | None, namespace: int) -> Iterator[KnownProcess]:
         by_age = sorted(self._table, key=lambda process: process.start, reverse=True)
         return (
             process
             for process in by_age
-            if process.directory.user_id in users
+            if (users is None or process.directory.user_id in users)
             and self._namespace_of(process) in (namespace, None)
         )
 

@@ -306,11 +306,13 @@ class ProcfsResolver:
     ) -> None:
         with self._endpoints_lock:
             likely = set().union(*map(self._endpoints.owner_pids, endpoints))
-        by_endpoint: EndpointSockets = {}
+        inodes: dict[Endpoint, set[int]] = {endpoint: set() for endpoint in endpoints}
 
         def read() -> dict[int, int]:
-            by_endpoint.update(self._read_endpoint_sockets(namespace, endpoints))
-            return {row.inode: row.user_id for rows in by_endpoint.values() for row in rows}
+            sockets = self._read_endpoint_sockets(namespace, endpoints)
+            for endpoint, rows in sockets.items():
+                inodes[endpoint].update(row.inode for row in rows)
+            return {row.inode: row.user_id for rows in sockets.values() for row in rows}
 
         if namespace == OWN_NAMESPACE:
             is_cheap = self._tables.rereads_cheaply(endpoints)
@@ -321,8 +323,8 @@ class ProcfsResolver:
             read, likely, rules, now, max_reads=reads, namespace=namespace
         )
         processes = self._read_processes(holders.values(), rules)
-        for endpoint, rows in by_endpoint.items():
-            owners = {row.inode: processes.get(holders.get(row.inode)) for row in rows}
+        for endpoint, seen in inodes.items():
+            owners = {inode: processes.get(holders.get(inode)) for inode in seen}
             with self._endpoints_lock:
                 self._endpoints.record_sample(endpoint, owners, now)
 
