@@ -1,4 +1,7 @@
-"""The unit under systemd itself, in a container over the root of this machine (systemd-nspawn)."""
+"""The unit under systemd itself, and a run by sudo.
+
+Both run in a container over the root of this machine (systemd-nspawn), whose changes end with it.
+"""
 
 import re
 import shutil
@@ -11,6 +14,8 @@ from pathlib import Path
 import pytest
 from support.namespaces import require
 from support.roots import CONTAINER, PATIENCE, Container, boot, overlay
+
+from hogpipe.linux.landlock import read_version
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "packaging/systemd"
@@ -50,7 +55,7 @@ def install(root: Path, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    require(*CONTAINER, "systemd-analyze")
+    require(*CONTAINER, "sudo", "systemd-analyze")
     with overlay(Path("/"), tmp_path_factory.mktemp("overlay")) as root:
         install(root, tmp_path_factory.mktemp("wheel"))
         with boot(root) as booted:
@@ -63,6 +68,25 @@ def test_the_service_is_active_once_it_captures_and_has_a_status(container: Cont
     container.wait_until("StatusText", r"\d+\.\d s, \d+ packets, .*")
     listed = container.run("ls", "-l", "/var/lib/private/hogpipe/records.jsonl")
     assert listed.startswith("-rw-------")
+
+
+def test_the_service_gives_up_its_capabilities(container: Container) -> None:
+    status = container.run("cat", f"/proc/{container.show('MainPID')}/status")
+    found = dict(line.split(":", 1) for line in status.splitlines())
+    assert int(found["CapPrm"], 16) == int(found["CapAmb"], 16) == 0
+    assert "WARNING" not in container.run("journalctl", "-u", "hogpipe")
+
+
+@pytest.mark.skipif(read_version() < 4, reason="needs Landlock for ports (Linux 6.7)")
+def test_the_unit_permits_each_step_of_a_strict_sandbox(container: Container) -> None:
+    config = "/etc/hogpipe/config.toml"
+    container.run("cp", config, "/tmp/config.toml")
+    container.run("sh", "-c", f"echo '[security]\nsandbox = \"strict\"' >> {config}")
+    container.run("systemctl", "restart", "hogpipe")
+    assert container.show("ActiveState") == "active", container.run("journalctl", "-u", "hogpipe")
+    container.run("cp", "/tmp/config.toml", config)
+    container.run("systemctl", "restart", "hogpipe")
+    assert container.show("ActiveState") == "active"
 
 
 def test_a_reload_reopens_files(container: Container) -> None:
@@ -95,6 +119,7 @@ def test_a_reload_takes_over_the_configuration_or_has_the_reason_as_status(
 
 def test_the_watchdog_ends_and_restarts_a_service_that_hangs(container: Container) -> None:
     pid = container.show("MainPID")
+    assert pid != "0"  # to which a signal would stop the tests themselves
     container.run("kill", "-STOP", pid)
     container.wait_until("NRestarts", "1")
     container.wait_until("ActiveState", "active")
@@ -113,3 +138,18 @@ def test_the_unit_stops_with_a_summary(container: Container) -> None:
     container.run("systemctl", "stop", "hogpipe")
     assert container.show("Result") == "success"
     assert " captured, 0 dropped, " in container.run("journalctl", "-u", "hogpipe", "-n", "5")
+
+
+def test_a_run_by_sudo_writes_files_of_its_caller(container: Container) -> None:
+    container.run("useradd", "--create-home", "caller")
+    container.run("sh", "-c", "echo 'caller ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/caller")
+    config = CONFIG.replace("/var/lib/hogpipe/", "")
+    container.run("runuser", "-l", "caller", "-c", f"echo '{config}' > config.toml")
+    run = "sudo hogpipe -v run --duration 1s config.toml 2>&1; echo exit code $?"
+    printed = container.run("runuser", "-l", "caller", "-c", run)
+    assert "runs as caller, with CAP_NET_RAW " in printed
+    assert "WARNING" not in printed
+    assert printed.endswith("exit code 0")
+    written = container.run("stat", "-c", "%U %G %a %s", "/home/caller/records.jsonl").split()
+    assert written[:3] == ["caller", "caller", "640"]
+    assert int(written[3]) > 0

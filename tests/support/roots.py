@@ -115,7 +115,8 @@ def boot(root: Path, *network: str) -> Iterator[Container]:
     """Boot a root, by default in a network of its own."""
     (root / "etc/machine-id").unlink(missing_ok=True)
     words = ("--register=no", "--keep-unit", "--capability=all", "--boot")
-    calls = "--system-call-filter=bpf perf_event_open kcmp"
+    landlock = "landlock_create_ruleset landlock_add_rule landlock_restrict_self"
+    calls = f"--system-call-filter=bpf perf_event_open kcmp {landlock}"
     nspawn = subprocess.Popen(
         [
             *("systemd-nspawn", *words, calls, *(network or ("--private-network",))),
