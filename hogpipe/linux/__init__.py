@@ -32,6 +32,7 @@ Others
     cgroups               the control group tree: its mount point, paths by id
     clocks                the boot clock of the kernel's events
     socket_filter         the classic BPF program on a socket: reading and attaching
+    system_calls          system calls for which libc has no function
     memory                memory that libc holds although nothing uses it
     limits                descriptors and memory: raising the limit, errors that report a shortage
     bpf/                  the BPF programs, their loader, maps and ring buffer

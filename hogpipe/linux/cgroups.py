@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
+from hogpipe.linux.system_calls import call_kernel
 
 _HOST_ROOT = 1  # the id, and so the inode number, of the root of the host's tree
 # What mountinfo shows as the root of a mount: that of this cgroup namespace, or one above it.
@@ -163,9 +164,9 @@ def _mount() -> int:
     """Return a descriptor of the root of the tree, mounted detached."""
     opened: list[int] = []
     try:
-        opened.append(_call(_SYS_FSOPEN, ctypes.c_char_p(b"cgroup2"), _CLOEXEC))
-        _call(_SYS_FSCONFIG, opened[0], _CMD_CREATE, None, None, 0)
-        opened.append(_call(_SYS_FSMOUNT, opened[0], _CLOEXEC, _ATTRIBUTES))
+        opened.append(call_kernel(_SYS_FSOPEN, ctypes.c_char_p(b"cgroup2"), _CLOEXEC))
+        call_kernel(_SYS_FSCONFIG, opened[0], _CMD_CREATE, None, None, 0)
+        opened.append(call_kernel(_SYS_FSMOUNT, opened[0], _CLOEXEC, _ATTRIBUTES))
         # fsmount returns an O_PATH descriptor, with which no file can be opened by handle.
         return os.open(_DESCRIPTORS / str(opened[1]), _OPEN_DIRECTORY)
     except OSError as error:
@@ -178,14 +179,3 @@ def _mount() -> int:
     finally:
         for one in opened:
             os.close(one)
-
-
-def _call(number: int, *arguments: object) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.syscall.restype = ctypes.c_long
-    words = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
-    result = int(libc.syscall(ctypes.c_long(number), *words))
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return result

@@ -13,7 +13,6 @@ Known limits
 Sources: landlock(7), include/uapi/linux/landlock.h.
 """
 
-import ctypes
 import errno
 import os
 import stat
@@ -21,6 +20,8 @@ import struct
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
+
+from hogpipe.linux.system_calls import call_kernel
 
 _CREATE, _ADD, _RESTRICT = 444, 445, 446  # the same on all machines
 _VERSION_FLAG = 1
@@ -73,13 +74,10 @@ def _allow_path(rules: int, path: Path, files: int, folders: int) -> None:
 
 
 def _call(number: int, *arguments: int | bytes | None) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.syscall.restype = ctypes.c_long
-    words = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
-    result = int(libc.syscall(ctypes.c_long(number), *words))
-    if result < 0:
-        code = ctypes.get_errno()
-        if code in {errno.ENOSYS, errno.EOPNOTSUPP}:
-            raise OSError(code, "the kernel has no Landlock, or does not use it")
-        raise OSError(code, os.strerror(code))
-    return result
+    try:
+        return call_kernel(number, *arguments)
+    except OSError as error:
+        if error.errno in {errno.ENOSYS, errno.EOPNOTSUPP}:
+            text = "the kernel has no Landlock, or does not use it"
+            raise OSError(error.errno, text) from error
+        raise
