@@ -10,10 +10,10 @@ Algorithm
 
 Eviction
     Flows without packets are evicted from the flow table here, and the keys of freed slots are
-    dropped; so are keys without a local side that are idle. That is due each _EVICT_SECONDS, and
-    each _CROWDED_SECONDS while flows are folded. Where more than a `_BUSY_SHARE`-th of the slots is
-    used in a live run, as after a flood, flows with owners stay no longer than those without. Flows
-    and keys that are left in high slots move to low ones then, so that columns can shrink.
+    dropped; so are keys without a local side that are idle (`EvictionSchedule`). Where more than a
+    `_BUSY_SHARE`-th of the slots is used in a live run, as after a flood, flows with owners stay no
+    longer than those without. Flows and keys that are left in high slots move to low ones then, so
+    that columns can shrink.
 
 Bounds
     Keys of folded flows are not remembered, and neither are further ones when the index is full:
@@ -30,6 +30,7 @@ import numpy as np
 from hogpipe.capture.decode.wire_packets import WIRE_KEY, WIRE_WORDS, WirePackets
 from hogpipe.capture.vector_orientation import NOT_LOCAL
 from hogpipe.capture.wire_interfaces import Sides, WireInterfaces, no_sides
+from hogpipe.flows.flow_slots import EvictionSchedule, choose_idle_limits
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.flows.key_index import ABSENT, KeyIndex, Keys, Rows, Slots, move_rows, resize
 from hogpipe.flows.packet_rows import RECEIVE, Flags, Integers, PacketRows, Times
@@ -37,10 +38,6 @@ from hogpipe.flows.row_order import find_groups
 from hogpipe.model import CaptureCounts
 
 _KEYS_PER_FLOW = 4
-_EVICT_SECONDS, _CROWDED_SECONDS = 15.0, 1.0
-# Flows are evicted when they were idle for longer.
-_IDLE, _IDLE_UNOWNED = 60.0, 15.0
-_CROWDED_IDLE, _CROWDED_IDLE_UNOWNED = 15.0, 2.0
 _BUSY_SHARE = 4
 _SAMPLE = 64  # keys
 
@@ -57,7 +54,7 @@ class WireTable:
         self._slots = no_sides(0)
         self._used_at: Times = np.zeros(0, np.float64)
         """Of keys without a local side."""
-        self._evict_at = 0.0
+        self._eviction = EvictionSchedule()
         self.new_key_at = 0.0
         """When a packet with a key that was not remembered was located last."""
         self._fit()
@@ -101,7 +98,7 @@ class WireTable:
         slots.receiver[missing] = new.receiver.take(places)
         folds = is_folded.any(axis=0)
         if folds.any():
-            self._evict_at = min(self._evict_at, now + _CROWDED_SECONDS)
+            self._eviction.hasten(now)
             for side in is_folded:
                 counts.overflowed.add(packets.total(missing[side.take(places)]))
             keys, new = keys[~folds], Sides(new.transmitter[~folds], new.receiver[~folds])
@@ -189,7 +186,7 @@ class WireTable:
         if len(keys) > self._index.room:
             heads, _ = find_groups(keys)
             if len(heads) > self._index.room:
-                self._evict_at = min(self._evict_at, now + _CROWDED_SECONDS)
+                self._eviction.hasten(now)
             heads = heads[: self._index.room]
             keys = keys.take(heads, axis=0)
             slots = Sides(slots.transmitter.take(heads), slots.receiver.take(heads))
@@ -208,17 +205,16 @@ class WireTable:
         """Return how long `evict` has nothing to do; None until further packets are located."""
         if not self._index and len(self._table) <= 1:  # the slot of UNKNOWN_FLOW
             return None
-        return max(0.0, self._evict_at - now)
+        return max(0.0, self._eviction.due_at - now)
 
     def evict(self, now: float) -> None:
         """Evict flows and keys that are idle, if that is due."""
-        if now < self._evict_at:
+        if now < self._eviction.due_at:
             return
         is_crowded = self._table.is_crowded or not self._index.room
-        idle, idle_unowned = _IDLE, _IDLE_UNOWNED
-        if is_crowded:
-            idle, idle_unowned = _CROWDED_IDLE, _CROWDED_IDLE_UNOWNED
-        elif not self._table.reserve and _BUSY_SHARE * len(self._table) > self._table.max_flows:
+        idle, idle_unowned = choose_idle_limits(is_crowded=is_crowded)
+        is_busy = _BUSY_SHARE * len(self._table) > self._table.max_flows
+        if is_busy and not is_crowded and not self._table.reserve:
             idle = idle_unowned
         self._drop_slots(self._table.evict(now, idle=idle, idle_unowned=idle_unowned))
         is_local = (self._slots.transmitter >= 0) | (self._slots.receiver >= 0)
@@ -226,7 +222,7 @@ class WireTable:
         if not self._table.reserve:
             self._compact()
         self.interfaces.drop_unused_numbers()
-        self._evict_at = now + (_CROWDED_SECONDS if is_crowded else _EVICT_SECONDS)
+        self._eviction.end(now, is_crowded=is_crowded)
 
     def _compact(self) -> None:
         """Move what is left in high slots to low ones, in both tables."""

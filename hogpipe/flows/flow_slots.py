@@ -1,4 +1,4 @@
-"""PURE: flows and their slots: which flow has which, what slots are used for, and room for more.
+"""PURE: flows and their slots: which flow has which, what for, for how long, and room for more.
 
 In: flows, as words or as flow keys, and what is known of them. Out: slots. A flow key is made for a
 slot when one is asked for, and is the same object until the slot is freed.
@@ -15,6 +15,10 @@ from hogpipe.flows.row_order import find_heads
 from hogpipe.model import OWN_NAMESPACE, FlowKey
 
 _MAX_FOLDS = 4096
+_EVICT_SECONDS, _CROWDED_SECONDS = 15.0, 1.0
+# Flows are evicted when they were idle for longer.
+_IDLE, _IDLE_UNOWNED = 60.0, 15.0
+_CROWDED_IDLE, _CROWDED_IDLE_UNOWNED = 15.0, 2.0
 
 
 class FlowSlots:
@@ -189,6 +193,26 @@ class SlotUse:
         """Return all slots but those that stay; the one that was used longest ago comes first."""
         unused = np.flatnonzero(~stays)
         return unused[self.used_at[unused].argsort(kind="stable")]
+
+
+class EvictionSchedule:
+    """When a source evicts idle flows, in seconds of the table's clock."""
+
+    def __init__(self) -> None:
+        self.due_at = 0.0
+
+    def hasten(self, now: float) -> None:
+        """Evict soon, as there was no room for a flow."""
+        self.due_at = min(self.due_at, now + _CROWDED_SECONDS)
+
+    def end(self, now: float, *, is_crowded: bool) -> None:
+        """Have flows evicted again after a while, sooner if the table is crowded."""
+        self.due_at = now + (_CROWDED_SECONDS if is_crowded else _EVICT_SECONDS)
+
+
+def choose_idle_limits(*, is_crowded: bool) -> tuple[float, float]:
+    """Return for how long flows may be idle, and those without an owner, in seconds."""
+    return (_CROWDED_IDLE, _CROWDED_IDLE_UNOWNED) if is_crowded else (_IDLE, _IDLE_UNOWNED)
 
 
 def fold_words(words: Keys, packer: FlowPacker) -> Keys:

@@ -13,15 +13,11 @@ from collections.abc import Callable
 import numpy as np
 
 from hogpipe.capture.ebpf.row_flows import RowFlows
+from hogpipe.flows.flow_slots import EvictionSchedule, choose_idle_limits
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.flows.packet_rows import RECEIVE, Flags, Integers, PacketRows
 from hogpipe.linux.bpf.traffic_rows import Rows, tally_rows
 from hogpipe.model import Tally
-
-_EVICT_SECONDS, _CROWDED_SECONDS = 15.0, 1.0
-# Flows are evicted when they were idle for longer.
-_IDLE, _IDLE_UNOWNED = 60.0, 15.0
-_CROWDED_IDLE, _CROWDED_IDLE_UNOWNED = 15.0, 2.0
 
 
 class UnresolvedRows:
@@ -30,7 +26,7 @@ class UnresolvedRows:
     def __init__(self, table: FlowTable, clock: Callable[[], float]) -> None:
         self._table = table
         self._clock = clock
-        self._evict_at = 0.0
+        self._eviction = EvictionSchedule()
 
     def locate(
         self, rows: Rows, flows: RowFlows, opened: Flags, excess: Flags, overflowed: Tally
@@ -48,21 +44,19 @@ class UnresolvedRows:
             if excess.any():
                 slots[excess] = table.give_sums(words[excess], now)
         if is_folded.any():
-            self._evict_at = min(self._evict_at, now + _CROWDED_SECONDS)
+            self._eviction.hasten(now)
             overflowed.add(tally_rows(rows[is_folded]))
         return _make_packets(slots, rows["counts"].astype(np.int64), opened)
 
     def evict(self) -> None:
         """Evict flows that are idle from the table, if that is due."""
         now = self._clock()
-        if now < self._evict_at:
+        if now < self._eviction.due_at:
             return
-        if self._table.is_crowded:
-            self._table.evict(now, idle=_CROWDED_IDLE, idle_unowned=_CROWDED_IDLE_UNOWNED)
-        else:
-            self._table.evict(now, idle=_IDLE, idle_unowned=_IDLE_UNOWNED)
+        idle, idle_unowned = choose_idle_limits(is_crowded=self._table.is_crowded)
+        self._table.evict(now, idle=idle, idle_unowned=idle_unowned)
         self._table.compact()
-        self._evict_at = now + (_CROWDED_SECONDS if self._table.is_crowded else _EVICT_SECONDS)
+        self._eviction.end(now, is_crowded=self._table.is_crowded)
 
 
 def _make_packets(slots: Integers, counts: Integers, opened: Flags) -> PacketRows:
