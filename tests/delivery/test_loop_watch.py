@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -56,6 +57,17 @@ class ReleasingHandler(logging.Handler):
         self.sink.released.set()
 
 
+@contextmanager
+def released_by(sink: BlockingSink, logger: str) -> Iterator[ReleasingHandler]:
+    """Release the sink when a line of `logger` is logged."""
+    handler, log = ReleasingHandler(sink), logging.getLogger(logger)
+    log.addHandler(handler)
+    try:
+        yield handler
+    finally:
+        log.removeHandler(handler)
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop_watch, "BLOCKING_SECONDS", 0.1)
@@ -80,18 +92,13 @@ def test_a_blocking_call_is_named_in_two_seconds() -> None:
 @pytest.mark.usefixtures("quick")
 async def test_a_blocking_call_is_named_with_its_line_while_it_blocks() -> None:
     sink, other = BlockingSink("write"), ScriptedSink()
-    handler = ReleasingHandler(sink)
-    log = logging.getLogger("hogpipe.delivery.health")
-    log.addHandler(handler)
-    try:
+    with released_by(sink, "hogpipe.delivery.health") as handler:
         dispatcher = make_dispatcher(sink, other)
         async with running(dispatcher):
             await dispatcher.publish(window(1))
             await dispatcher.publish(window(2))
             await dispatcher.idle()
             assert await dispatcher.drain(PATIENCE) == []
-    finally:
-        log.removeHandler(handler)
     assert sink.was_released
     (line,) = handler.lines
     assert line.startswith("sink s0: blocks the event loop (test_loop_watch.py, line ")
@@ -200,10 +207,7 @@ async def test_a_task_or_callback_of_a_plugin_that_blocks_is_named_while_it_does
             self.block("later")
 
     sink, other = Background("later"), ScriptedSink()
-    handler = ReleasingHandler(sink)
-    log = logging.getLogger("hogpipe.delivery.loop_watch")
-    log.addHandler(handler)
-    try:
+    with released_by(sink, "hogpipe.delivery.loop_watch") as handler:
         dispatcher = make_dispatcher(sink, other)
         async with running(dispatcher):
             await dispatcher.publish(window(1))
@@ -211,8 +215,6 @@ async def test_a_task_or_callback_of_a_plugin_that_blocks_is_named_while_it_does
             await dispatcher.publish(window(2))
             await dispatcher.idle()
             assert await dispatcher.drain(PATIENCE) == []
-    finally:
-        log.removeHandler(handler)
     assert sink.was_released
     assert handler.lines[0].startswith("a plugin blocks the event loop (test_loop_watch.py, line ")
     assert len(other.windows) == len(sink.windows) == 2
