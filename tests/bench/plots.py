@@ -6,7 +6,7 @@ hollow mark is a figure with a loss: packets dropped, or bytes without the right
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
 from figures import CurveSet, has_loss, slope_of
@@ -33,11 +33,11 @@ def draw(curves: CurveSet) -> str:
     tools = [tool for tool in curves.tools if curves.curve_of(tool)]
     costs = [cost for tool in tools for _, cost in curves.curve_of(tool)]
     if not costs:
-        return _document([_text(LEFT, TOP, "no figures", "ink")], curves.title)
+        return _document([draw_text(LEFT, TOP, "no figures", "ink")], curves.title)
     sizes = [point.size for point in curves.points]
     across, up = _Across(sizes), _Up(min(costs), max(costs))
-    parts = [_text(LEFT - 54, 28, curves.title, "ink title")]
-    parts += [_text(LEFT - 54, 46, f"us of CPU time for each {curves.work}", "ink")]
+    parts = [draw_text(LEFT - 54, 28, curves.title, "ink title")]
+    parts += [draw_text(LEFT - 54, 46, f"us of CPU time for each {curves.work}", "ink")]
     parts += _grid(curves, across, up)
     ends = []
     for tool in tools:
@@ -47,9 +47,9 @@ def draw(curves: CurveSet) -> str:
     for (_, tool), place in zip(sorted(ends), _spread([y for y, _ in sorted(ends)]), strict=True):
         slope = slope_of(curves.curve_of(tool))
         name = tool if slope is None else f"{tool}: slope {slope:.2f}"
-        parts.append(_text(RIGHT + 14, place + 4, name, _style(tool)))
+        parts.append(draw_text(RIGHT + 14, place + 4, name, _style(tool)))
     if any(has_loss(figure) for point in curves.points for figure in point.figures):
-        parts.append(_text(LEFT - 54, HEIGHT - 6, LOSS_TEXT, "ink"))
+        parts.append(draw_text(LEFT - 54, HEIGHT - 6, LOSS_TEXT, "ink"))
     return _document(parts, curves.title)
 
 
@@ -87,13 +87,13 @@ def _grid(curves: CurveSet, across: _Across, up: _Up) -> list[str]:
     parts = []
     for decade in range(up.first, up.last + 1):
         y = up.place(10.0**decade)
-        parts.append(_line(LEFT, y, RIGHT, y, "grid"))
-        parts.append(_text(LEFT - 8, y + 4, f"{10.0**decade:,.10g}", "ink end"))
+        parts.append(draw_line(LEFT, y, RIGHT, y, "grid"))
+        parts.append(draw_text(LEFT - 8, y + 4, f"{10.0**decade:,.10g}", "ink end"))
     for point in curves.points:
         x = across.place(point.size)
-        parts.append(_line(x, TOP, x, BOTTOM, "grid"))
-        parts.append(_text(x, BOTTOM + 18, f"{point.size:,}", "ink middle"))
-    parts.append(_text((LEFT + RIGHT) / 2, BOTTOM + 40, curves.sizes, "ink middle"))
+        parts.append(draw_line(x, TOP, x, BOTTOM, "grid"))
+        parts.append(draw_text(x, BOTTOM + 18, f"{point.size:,}", "ink middle"))
+    parts.append(draw_text((LEFT + RIGHT) / 2, BOTTOM + 40, curves.sizes, "ink middle"))
     return parts
 
 
@@ -129,23 +129,24 @@ def _style(tool: str) -> str:
     return f"tool{list(COLOURS).index(tool)}"
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
+def draw_line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
     return f'<line class="{style}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
-def _text(x: float, y: float, text: str, style: str) -> str:
+def draw_text(x: float, y: float, text: str, style: str) -> str:
     return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
 
 
-def _colours(number: int) -> str:
-    """Return the rules of a scheme: 0 is light, 1 is dark."""
+def scheme_rules(number: int) -> list[str]:
+    """Return the rules that all pictures have in a scheme: 0 is light, 1 is dark."""
     paper, ink, grid = list(INK.values())[number]
-    rules = [
-        f".paper {{ fill: {paper} }}",
-        f".ink {{ fill: {ink} }}",
-        f".grid {{ stroke: {grid} }}",
-        f".hollow {{ fill: {paper} }}",
-    ]
+    return [f".paper {{ fill: {paper} }}", f".ink {{ fill: {ink} }}", f".grid {{ stroke: {grid} }}"]
+
+
+def _colours(number: int) -> str:
+    """Return the rules of a scheme for curves of tools."""
+    paper = list(INK.values())[number][0]
+    rules = [*scheme_rules(number), f".hollow {{ fill: {paper} }}"]
     for tool, colours in COLOURS.items():
         style, colour = _style(tool), colours[number]
         rules += [f"text.{style}, .mark.{style} {{ fill: {colour} }}"]
@@ -154,22 +155,35 @@ def _colours(number: int) -> str:
 
 
 def _document(parts: Sequence[str], title: str) -> str:
-    style = f"""text {{ font: 13px sans-serif }}
-.title {{ font-size: 16px; font-weight: bold }}
-.end {{ text-anchor: end }}
-.middle {{ text-anchor: middle }}
-.curve {{ fill: none; stroke-width: 2 }}
-.hollow {{ stroke-width: 2 }}
-{_colours(0)}
-@media (prefers-color-scheme: dark) {{
-{_colours(1)}
-}}"""
+    rules = (".curve { fill: none; stroke-width: 2 }", ".hollow { stroke-width: 2 }")
+    return make_document(parts, title, HEIGHT, rules, _colours)
+
+
+def make_document(
+    parts: Sequence[str],
+    title: str,
+    height: int,
+    rules: Sequence[str],
+    colours: Callable[[int], str],
+) -> str:
+    """Return a picture of these parts; `colours` returns the rules of a scheme by its number."""
+    style = "\n".join(
+        [
+            "text { font: 13px sans-serif }",
+            ".title { font-size: 16px; font-weight: bold }",
+            ".end { text-anchor: end }",
+            ".middle { text-anchor: middle }",
+            *rules,
+            colours(0),
+            f"@media (prefers-color-scheme: dark) {{\n{colours(1)}\n}}",
+        ]
+    )
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
             f"<title>{escape(title)}</title>",
             f"<style>\n{style}\n</style>",
-            f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}"/>',
+            f'<rect class="paper" width="{WIDTH}" height="{height}"/>',
             *parts,
             "</svg>\n",
         ]

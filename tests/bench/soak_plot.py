@@ -5,12 +5,12 @@ tick below the curves is a fault.
 """
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
-from plots import INK
+from plots import INK, draw_line, draw_text, make_document, scheme_rules
 
-WIDTH, LEFT, RIGHT = 760, 160, 740
+LEFT, RIGHT = 160, 740
+TITLE = "A soak: memory, descriptors, threads and packets, with faults"
 STRIPS = (("resident memory, MiB", 70, 180), ("descriptors, and threads", 220, 310))
 PACKETS = ("packets a second", 350, 430)
 FAULTS_TOP, ROW = 462, 15
@@ -26,8 +26,8 @@ def draw(soak: Mapping[str, Any]) -> str:
     names = sorted({fault["name"] for fault in soak["faults"]})
     height = FAULTS_TOP + ROW * len(names) + 40
     parts = [
-        _text(16, 26, f"{seconds / 60:.0f} minutes of mixed load with faults", "title"),
-        _text(16, 46, f"{len(soak['faults'])} faults, seed {soak['seed']}", ""),
+        draw_text(16, 26, f"{seconds / 60:.0f} minutes of mixed load with faults", "ink title"),
+        draw_text(16, 46, f"{len(soak['faults'])} faults, seed {soak['seed']}", "ink"),
     ]
     memory = [(one["seconds"], one["mib"]) for one in samples]
     descriptors = [(one["seconds"], one["descriptors"]) for one in samples]
@@ -39,15 +39,15 @@ def draw(soak: Mapping[str, Any]) -> str:
         y = FAULTS_TOP + ROW * row
         times = [fault["seconds"] for fault in soak["faults"] if fault["name"] == name]
         parts.append(
-            _text(LEFT - 8, y + 4, f"{name.replace('_', ' ')} ({len(times)})", "label end")
+            draw_text(LEFT - 8, y + 4, f"{name.replace('_', ' ')} ({len(times)})", "ink label end")
         )
         for at in times:
-            x = f"{_across(at, seconds):.1f}"
-            parts.append(f'<line class="fault" x1="{x}" y1="{y - 5}" x2="{x}" y2="{y + 5}"/>')
+            x = _across(at, seconds)
+            parts.append(draw_line(x, y - 5, x, y + 5, "fault"))
     for share in range(5):
-        at, style = seconds * share / 4, "end" if share == 4 else "middle"
-        parts.append(_text(_across(at, seconds), height - 12, f"{at / 60:.1f} min", style))
-    return _document(parts, height)
+        at, style = seconds * share / 4, "ink end" if share == 4 else "ink middle"
+        parts.append(draw_text(_across(at, seconds), height - 12, f"{at / 60:.1f} min", style))
+    return make_document(parts, TITLE, height, [".label { font-size: 11px }"], _colours)
 
 
 def _across(at: float, seconds: float) -> float:
@@ -58,11 +58,11 @@ def _strip(
     title: str, top: int, bottom: int, seconds: float, curves: Sequence[Points]
 ) -> list[str]:
     most = max((value for points in curves for _, value in points), default=0.0) or 1.0
-    parts = [_text(LEFT, top - 8, title, "")]
+    parts = [draw_text(LEFT, top - 8, title, "ink")]
     for share in (0.0, 0.5, 1.0):
         y = bottom - share * (bottom - top)
-        parts.append(f'<line class="grid" x1="{LEFT}" y1="{y:.1f}" x2="{RIGHT}" y2="{y:.1f}"/>')
-        parts.append(_text(LEFT - 8, y + 4, f"{most * share:,.0f}", "end"))
+        parts.append(draw_line(LEFT, y, RIGHT, y, "grid"))
+        parts.append(draw_text(LEFT - 8, y + 4, f"{most * share:,.0f}", "ink end"))
     for number, points in enumerate(curves):
         places = " ".join(
             f"{_across(at, seconds):.1f},{bottom - value / most * (bottom - top):.1f}"
@@ -72,41 +72,13 @@ def _strip(
     return parts
 
 
-def _text(x: float, y: float, text: str, style: str) -> str:
-    return f'<text class="ink {style}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
-
-
 def _colours(number: int) -> str:
-    paper, ink, grid = list(INK.values())[number]
+    paper = list(INK.values())[number][0]
     rules = [
-        f".paper {{ fill: {paper} }}",
-        f".ink {{ fill: {ink} }}",
-        f".grid {{ stroke: {grid} }}",
+        *scheme_rules(number),
+        f".label {{ paint-order: stroke; stroke: {paper}; stroke-width: 3px }}",
+        f".fault {{ stroke: {COLOURS[2][number]}; stroke-width: 2 }}",
     ]
-    rules.append(f".label {{ paint-order: stroke; stroke: {paper}; stroke-width: 3px }}")
-    rules.append(f".fault {{ stroke: {COLOURS[2][number]}; stroke-width: 2 }}")
     for curve, colours in enumerate(COLOURS):
         rules.append(f".curve{curve} {{ fill: none; stroke: {colours[number]} }}")
     return "\n".join(rules)
-
-
-def _document(parts: Sequence[str], height: int) -> str:
-    style = f"""text {{ font: 13px sans-serif }}
-.title {{ font-size: 16px; font-weight: bold }}
-.label {{ font-size: 11px }}
-.end {{ text-anchor: end }}
-.middle {{ text-anchor: middle }}
-{_colours(0)}
-@media (prefers-color-scheme: dark) {{
-{_colours(1)}
-}}"""
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
-            "<title>A soak: memory, descriptors, threads and packets, with faults</title>",
-            f"<style>\n{style}\n</style>",
-            f'<rect class="paper" width="{WIDTH}" height="{height}"/>',
-            *parts,
-            "</svg>\n",
-        ]
-    )
