@@ -28,6 +28,7 @@ from hogpipe.attribution.tracked_connections import TrackedConnections
 from hogpipe.attribution.translation_resolver import TranslationResolver
 from hogpipe.capture.ebpf.ebpf_source import EbpfSource
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
+from hogpipe.capture.frame_tap import FrameTap
 from hogpipe.capture.live.link_selection import selects_new_links
 from hogpipe.capture.live.live_source import LiveSource
 from hogpipe.capture.live.open_handles import LiveOptions
@@ -76,6 +77,7 @@ def make_input(
     service_ports: Callable[[], ServicePorts],
     *,
     limit_events: Callable[[], None],
+    tap: FrameTap | None = None,
 ) -> Input:
     """Return the source that `[capture]` describes and the resolver that `[attribution]` describes.
 
@@ -83,18 +85,18 @@ def make_input(
     recorded /proc, the table has the attributions that follow from it. The resolver's ledger,
     if there is one, adds invalidated flows to `stale`. `service_ports` returns what is known of
     this host's ports; any thread may call it. `limit_events` is called by each thread that reads
-    events of BPF programs, to drop rights.
+    events of BPF programs, to drop rights. A source of packets shows them to `tap`.
     """
     procfs_resolver = _make_procfs_resolver(settings)
     if settings.capture.source == "savefile":
-        source: PacketSource = _make_savefile_source(settings, table)
+        source: PacketSource = _make_savefile_source(settings, table, tap)
         resolver: Resolver = procfs_resolver
         if not shows_live_processes(settings.attribution.procfs):
             table.recorded = procfs_resolver.recorded
     elif settings.capture.source == "pcap":
         resolver = _make_resolver(settings, stale, procfs_resolver, limit_events)
         processes = procfs_resolver.namespaces
-        source, resolver = _make_live_source(settings, table, clock, resolver, processes)
+        source, resolver = _make_live_source(settings, table, clock, resolver, processes, tap=tap)
     else:
         source, resolver = _make_ebpf_source(
             settings, table, clock, procfs_resolver, service_ports, limit_events=limit_events
@@ -178,7 +180,9 @@ def list_source_fields(settings: Settings) -> list[RowField]:
     return by_dimension + list_selected_fields(aggregation.only)
 
 
-def _make_savefile_source(settings: Settings, table: FlowTable) -> PacketSource:
+def _make_savefile_source(
+    settings: Settings, table: FlowTable, tap: FrameTap | None
+) -> PacketSource:
     capture = settings.capture
     assert capture.path is not None  # load_config checks it
     return SavefileSource(
@@ -187,6 +191,7 @@ def _make_savefile_source(settings: Settings, table: FlowTable) -> PacketSource:
         expression=capture.filter,
         local=LocalAddresses.from_procfs(read_local_addresses(settings.attribution.procfs)),
         interval_ns=interval_of(settings),
+        tap=tap,
     )
 
 
@@ -196,6 +201,8 @@ def _make_live_source(
     clock: Callable[[], float],
     resolver: Resolver,
     processes: NamespaceProcesses,
+    *,
+    tap: FrameTap | None,
 ) -> tuple[PacketSource, Resolver]:
     """Return the source of live packets, and a `resolver` that recognises translated ones."""
     capture = settings.capture
@@ -210,6 +217,7 @@ def _make_live_source(
         ),
         table,
         clock,
+        tap,
     )
     procfs = settings.attribution.procfs
     return source, TranslationResolver(

@@ -39,10 +39,12 @@ import socket
 import time
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
+from functools import partial
 
 from hogpipe.attribution.stage.attributor import Attributor
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.capture.batch_counter import BatchCounter
+from hogpipe.capture.frame_tap import FrameTap
 from hogpipe.capture.handoff import Handoff
 from hogpipe.config.settings import Settings
 from hogpipe.delivery.dispatch import Dispatcher
@@ -60,6 +62,7 @@ from hogpipe.factory import (
     make_sink,
 )
 from hogpipe.flows.flow_table import FlowTable
+from hogpipe.flows.traced_table import TracedFlowTable
 from hogpipe.interrupter import Interrupter
 from hogpipe.linux.listening_ports import read_service_ports
 from hogpipe.linux.memory import limit_free_memory
@@ -92,7 +95,7 @@ class Pipeline:
     `host` is the name that records carry; by default this host's name. Another `make_aggregator`
     gets all traffic, and may use it without records. If the run `is_watched`, its first window is
     short. `threads` may have rights that the calling thread has not. `interrupter` interrupts the
-    thread that opens it.
+    thread that opens it. A `tap` gets the frames of a source of packets, and their owners.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class Pipeline:
         is_watched: bool = False,
         threads: RunThreads | None = None,
         interrupter: Interrupter | None = None,
+        tap: FrameTap | None = None,
     ) -> None:
         self._threads = threads or RunThreads.plain()
         self._capture_thread = self._threads.capture
@@ -114,16 +118,17 @@ class Pipeline:
         live = settings.capture.source != "savefile"
         clock = time.monotonic if live else self._packet_clock
         max_flows = settings.attribution.max_flows
+        make_table = FlowTable if tap is None else partial(TracedFlowTable, trace=tap)
         if live:
             limit_free_memory()
             max_pending = max_flows // _PENDING_SHARE
-            self._table = FlowTable(max_flows, max_unowned=max_pending)
+            self._table = make_table(max_flows, max_unowned=max_pending)
         else:
             # No flow of a replay is folded: a reserve leaves room for those of a batch, and all of
             # them may be pending, as a replay waits for the lookups of each batch.
             max_pending = reserve = 2 * max_flows + 1
             size = _REPLAY_SHARE * max_flows
-            self._table = FlowTable(size, size, reserve=reserve, max_named=max_flows)
+            self._table = make_table(size, size, reserve=reserve, max_named=max_flows)
         stale = StaleFlows()
         self._source, self._resolver, processes = make_input(
             settings,
@@ -132,6 +137,7 @@ class Pipeline:
             stale,
             lambda: self._aggregator.service_ports,
             limit_events=self._threads.limit[Role.EVENTS],
+            tap=tap,
         )
         # A replay has one description of each process for all of its packets.
         recall = processes.recall if live else lambda process: process

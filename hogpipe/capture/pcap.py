@@ -212,9 +212,15 @@ def choose_timeout_ms(buffer_mib: int) -> int:
 
 
 def open_live(
-    interface: str, *, snaplen: int, buffer_mib: int, promiscuous: bool, expression: str
+    interface: str,
+    *,
+    snaplen: int,
+    buffer_mib: int,
+    promiscuous: bool,
+    expression: str,
+    cuts_frames: bool = True,
 ) -> Handle:
-    """Return a non-blocking handle on `interface`.
+    """Return a non-blocking handle on `interface`; its lengths are proven if it `cuts_frames`.
 
     Raises NotPermittedError, ConfigurationError (filter) or CaptureError, also for a link type that
     cannot be decoded.
@@ -245,7 +251,9 @@ def open_live(
     handle = Handle(
         reader, interface, timeout=timeout_ms / 1000, snaplen=uncut, ring_bytes=buffer_mib << 20
     )
-    handle.apply_filter(expression).prove_lengths()
+    handle.apply_filter(expression)
+    if cuts_frames:
+        handle.prove_lengths()
     return handle
 
 

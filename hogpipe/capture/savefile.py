@@ -16,7 +16,7 @@ on two of them counts on each.
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from hogpipe.capture.decode.link_type_names import (
 )
 from hogpipe.capture.decode.wire_packets import CapturedPackets
 from hogpipe.capture.formats.savefile_parser import ParsedFrames, SavefileInterface
+from hogpipe.capture.frame_tap import FrameTap, TappedInterface
 from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.capture.savefile_reader import SavefileReader
 from hogpipe.capture.wire_interfaces import WireInterfaces
@@ -52,7 +53,12 @@ class _Interface:
         self, interface: SavefileInterface, local: LocalAddresses, interfaces: WireInterfaces
     ) -> None:
         self._decoder = Decoder(interface.link_type, FragmentTable())
+        self._tapped = TappedInterface(interface.name, interface.link_type)
         self._number = interfaces.add(interface.name, local)
+
+    def show(self, frames: FrameBatch, places: Sequence[int], tap: FrameTap) -> None:
+        """Show `frames`, which have these places in their piece of the file, to a tap."""
+        tap.take(frames, self._tapped, self._number, places)
 
     def count(self, frames: FrameBatch, captured: CapturedPackets) -> None:
         """Add the packets and counts of `frames`."""
@@ -67,8 +73,8 @@ class SavefileSource:
     """The frames of a savefile, in batches within one window of `interval_ns`; see PacketSource.
 
     Windows never go back: a packet with an earlier timestamp than one before it counts in the
-    window of that one. `run` raises CaptureError at the end of a file that is cut or damaged, or of
-    which nothing could be decoded.
+    window of that one. A `tap` gets the frames. `run` raises CaptureError at the end of a file that
+    is cut or damaged, or of which nothing could be decoded.
     """
 
     live = False
@@ -82,7 +88,9 @@ class SavefileSource:
         expression: str,
         local: LocalAddresses,
         interval_ns: int,
+        tap: FrameTap | None = None,
     ) -> None:
+        self._tap = tap
         self._name = printable(str(path))
         self._interval_ns = interval_ns
         self._local = local
@@ -170,6 +178,9 @@ class SavefileSource:
                     self._reader.interfaces[index], self._local, self._wire_table.interfaces
                 )
             self._interfaces[index].count(frames, captured)
+            if self._tap is not None:
+                places = np.flatnonzero(piece.interface == index).tolist()
+                self._interfaces[index].show(frames, places, self._tap)
             link_type = self._reader.interfaces[index].link_type
             if not is_decodable(link_type):
                 self._undecodable[link_type] += len(frames)
@@ -177,10 +188,14 @@ class SavefileSource:
     def _offer(self, captured: CapturedPackets, offer: Callable[[FlowBatch], None]) -> None:
         counts, now = captured.counts, self._newest_ns / NANOSECONDS
         rows = self._wire_table.locate(captured.join(), counts, now)
+        if self._tap is not None:
+            self._tap.locate(self._wire_table.find_sides)
         self._captured += counts.captured.packets
         self._undecoded += counts.undecoded.packets
         if counts.captured.packets:
             offer(FlowBatch(rows=rows, counts=counts, time_ns=self._newest_ns))
+        if self._tap is not None:
+            self._tap.end_batch()
         self._wire_table.evict(now)
 
     def _report(self) -> None:

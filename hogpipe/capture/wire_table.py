@@ -73,6 +73,14 @@ class WireTable:
         self.interfaces.free_closed()
         return rows
 
+    def find_sides(self, keys: Keys) -> Sides:
+        """Return the slots of keys that were located; NOT_LOCAL also for those not remembered."""
+        found = self._index.find(keys)
+        is_unknown = found == ABSENT
+        sides = Sides(self._slots.transmitter.take(found), self._slots.receiver.take(found))
+        sides.transmitter[is_unknown] = sides.receiver[is_unknown] = NOT_LOCAL
+        return sides
+
     def _locate(self, packets: WirePackets, counts: CaptureCounts, now: float) -> PacketRows | None:
         found = self._index.find(packets.keys)
         missing = (found == ABSENT).nonzero()[0]

@@ -1,6 +1,7 @@
 """Flows in columns, shared by the source, the attribution stage and the aggregator.
 
 flow_table.py    the flow table: slots, the fast lane of known flows, the sums of a window
+traced_table.py  the same with a report of which packets are counted for which owner
 flow_slots.py    which flow has which slot, in columns and as flow keys, and room for more
 lanes.py         which packets pass on the fast lane, by owner and local endpoint
 recorded_flows.py  flows of a host that does not change, and their attributions

@@ -20,6 +20,7 @@ from hogpipe.capture.decode.columns import FrameBatch
 from hogpipe.capture.decode.decoder import Decoder
 from hogpipe.capture.decode.fragments import FragmentTable
 from hogpipe.capture.decode.wire_packets import CapturedPackets
+from hogpipe.capture.frame_tap import FrameTap, TappedInterface
 from hogpipe.capture.live.interface_views import InterfaceView
 from hogpipe.capture.live.pacing import RingFill, measure_fill
 from hogpipe.capture.local_addresses import LocalAddresses, join_addresses
@@ -44,6 +45,7 @@ class InterfaceCapture:
 
     `on_unknown_endpoints` is called when new flows pass an interface that leads to containers and
     no known container takes part in them, before the flows are counted: it may update the view.
+    A `tap` gets all frames, with original lengths.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class InterfaceCapture:
         view: InterfaceView,
         interfaces: WireInterfaces,
         on_unknown_endpoints: Callable[[], None],
+        tap: FrameTap | None = None,
     ) -> None:
         self.name = view.name
         self.timeout = handle.timeout
@@ -61,7 +64,8 @@ class InterfaceCapture:
         self.ring = RingFill(self._ring_bytes)
         """The ring, and what the last read found in it."""
         self._handle = handle
-        self._exact = view.big_tcp
+        self._tap = tap
+        self._exact = view.big_tcp or tap is not None
         self._on_unknown_endpoints = on_unknown_endpoints
         self._drops_read_at = 0.0
         self.has_unread_drops = False
@@ -104,6 +108,8 @@ class InterfaceCapture:
         kernel, interface = self._handle.take_drops()
         captured.counts.kernel_dropped += kernel
         captured.counts.interface_dropped += interface
+        if self._tap is not None:
+            self._tap.count_drops(self._tapped, kernel, interface)
 
     def skip(self) -> None:
         """Record that this iteration of the loop found no frames in the ring."""
@@ -144,6 +150,12 @@ class InterfaceCapture:
         # frames are read with their original lengths.
         self._exact = self._exact or decoded.needs_original_lengths
         captured.add(decoded, self._number)
+        if self._tap is not None:
+            self._tap.take(frames, self._tapped, self._number)
+
+    @property
+    def _tapped(self) -> TappedInterface:
+        return TappedInterface(self.name, self._handle.link_type)
 
     def _choose_report(self, view: InterfaceView) -> Callable[[], None] | None:
         return self._on_unknown_endpoints if view.leads_to_container else None

@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterable
 from functools import partial
 
 from hogpipe.capture.decode.wire_packets import CapturedPackets
+from hogpipe.capture.frame_tap import FrameTap
 from hogpipe.capture.live.interface_capture import CaptureSet, InterfaceCapture
 from hogpipe.capture.live.interface_views import InterfaceView, InterfaceViews
 from hogpipe.capture.live.link_selection import find_unmatched
@@ -45,13 +46,18 @@ class LinkFollower:
     """
 
     def __init__(
-        self, options: LiveOptions, captures: CaptureSet, interfaces: WireInterfaces
+        self,
+        options: LiveOptions,
+        captures: CaptureSet,
+        interfaces: WireInterfaces,
+        tap: FrameTap | None = None,
     ) -> None:
         self._patterns = options.interfaces
         self._captures = captures
         self._interfaces = interfaces
+        self._tap = tap
         self._views = InterfaceViews(options.interfaces, options.procfs)
-        self._opener = HandleOpener(options)
+        self._opener = HandleOpener(options, cuts_frames=tap is None)
         self._monitor: LinkMonitor | None = None
         self._due_at: float | None = None
         """When links are to be read again; None as long as nothing has changed."""
@@ -175,7 +181,9 @@ class LinkFollower:
     def _open_one(self, index: int, view: InterfaceView, sharers: int) -> None:
         handle = self._opener.open(index, view, sharers)
         on_unknown = partial(self._report_unknown_endpoint, index)
-        self._captures.add(index, InterfaceCapture(handle, view, self._interfaces, on_unknown))
+        self._captures.add(
+            index, InterfaceCapture(handle, view, self._interfaces, on_unknown, self._tap)
+        )
         log.info("capturing on %s", view.name)
 
     def _close(self, indices: Collection[int], captured: CapturedPackets) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection
 
 from hogpipe.capture.decode.wire_packets import CapturedPackets, sum_runs
+from hogpipe.capture.frame_tap import FrameTap
 from hogpipe.capture.live.interface_capture import CaptureSet
 from hogpipe.capture.live.link_follower import LinkFollower, log_failures
 from hogpipe.capture.live.open_handles import LiveOptions
@@ -31,18 +32,25 @@ log = logging.getLogger(__name__)
 class LiveSource:
     """The frames of this host's interfaces, as they pass; see PacketSource.
 
-    `table` gets the flows, and `clock` returns the seconds of its clock.
+    `table` gets the flows, and `clock` returns the seconds of its clock. A `tap` gets the frames.
     """
 
     live = True
     closes_windows = False
 
-    def __init__(self, options: LiveOptions, table: FlowTable, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        options: LiveOptions,
+        table: FlowTable,
+        clock: Callable[[], float],
+        tap: FrameTap | None = None,
+    ) -> None:
         self._table = table
+        self._tap = tap
         self._clock = clock
         self._captures = CaptureSet()
         self._wire_table = WireTable(table)
-        self._follower = LinkFollower(options, self._captures, self._wire_table.interfaces)
+        self._follower = LinkFollower(options, self._captures, self._wire_table.interfaces, tap)
         self._first_packets = CapturedPackets()
         """Those that passed while `open` was still opening other interfaces."""
         self._batch_interval = USUAL_REST
@@ -140,12 +148,16 @@ class LiveSource:
         rows = self._wire_table.locate(sum_runs(captured.join()), counts, self._clock())
         if counts == CaptureCounts():
             return
+        if self._tap is not None:
+            self._tap.locate(self._wire_table.find_sides)
         parts = [None] if rows is None else self._table.split_connections(rows)
         batches = [FlowBatch(rows=part, time_ns=time.time_ns()) for part in parts]
         batches[0].counts = counts
         with self._table.lock:  # so that a window has all of the counts and of the packets
             for batch in batches:
                 offer(batch)
+        if self._tap is not None:
+            self._tap.end_batch()
         is_quiet = not any(batch.flows for batch in batches)
         self._quiet_iterations = self._quiet_iterations + 1 if is_quiet else 0
 

@@ -27,10 +27,14 @@ class LiveOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HandleOpener:
-    """Opens handles by interface index, and accounts for their rings."""
+    """Opens handles by interface index, and accounts for their rings.
 
-    def __init__(self, options: LiveOptions) -> None:
+    Frames may be cut to prove the lengths of others (`Handle.prove_lengths`) if it `cuts_frames`.
+    """
+
+    def __init__(self, options: LiveOptions, *, cuts_frames: bool = True) -> None:
         self._options = options
+        self._cuts_frames = cuts_frames
         self._rings = RingBudget(options.buffer_mib)
         self._warned = False
 
@@ -47,6 +51,7 @@ class HandleOpener:
                 buffer_mib=self._allocate_ring(index, view, sharers),
                 promiscuous=options.promiscuous,
                 expression=options.filter,
+                cuts_frames=self._cuts_frames,
             )
         except BaseException:
             self.release(index)
