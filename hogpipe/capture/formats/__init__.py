@@ -1,4 +1,4 @@
-"""PURE: capture files: bytes in, frames out; no bytes raise anything but MalformedFileError.
+"""PURE: capture files: bytes in, frames out, and back; no bytes raise but MalformedFileError.
 
     make_parser.py       the parser of a file, chosen by its first bytes
       savefile_parser.py   what each parser returns
@@ -8,6 +8,7 @@
         pcapng_blocks.py     the blocks of a section, as columns
         pcapng_interface.py  an interface description, and the clock of its timestamps
         pcapng_packets.py    the frames in packet blocks
+    pcapng_encoder.py    blocks of a file with owners of packets
     filter_program.py    a compiled BPF filter applied to many frames at once
 
 Constraints
