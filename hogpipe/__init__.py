@@ -36,7 +36,9 @@ Above them:
     run_requests.py     what a run is asked meanwhile: to stop, to use other rules
     reconfiguration.py  another configuration for a pipeline that runs
     pipeline.py    makes the stages, and starts and ends a run
+    packets/       `hogpipe capture`: packets of chosen owners as pcapng; docs/capture.md
     run_command.py a run from its start to its last line
+    capture_command.py  a capture of packets, from its start to its last line
     reload.py      SIGHUP: files reopened, the configuration read again
     templates/     the files that `hogpipe init` writes
     cli.py         the commands, with command_options.py; docs/cli.md

@@ -26,6 +26,7 @@ from hogpipe.command_options import (
     SET,
     SPEED,
     with_capture_settings,
+    with_packet_options,
     with_question,
     with_settings,
     with_verbosity,
@@ -59,7 +60,7 @@ _CONFIG = click.argument("config", type=_PATH)
 @click.pass_context
 def commands(context: click.Context) -> None:
     """Report which process on this host sends and receives which bytes."""
-    is_run = context.invoked_subcommand in {run.name, top.name}
+    is_run = context.invoked_subcommand in {run.name, top.name, capture.name}
     context.ensure_object(StopSignals).set_stop_action(_stop_before_start if is_run else _interrupt)
 
 
@@ -199,6 +200,84 @@ def top(
 
     _tune_garbage_collector()
     asyncio.run(show())
+
+
+@commands.command()
+@click.argument("config", type=_PATH, required=False)
+@with_packet_options
+@DURATION
+@SET
+@INSECURE
+@with_verbosity
+@click.pass_obj
+def capture(
+    signals: StopSignals,
+    /,
+    config: Path | None,
+    *,
+    overrides: Sequence[str],
+    duration: float | None,
+    is_insecure: bool,
+    write: Path,
+    snaplen: int,
+    rotate_mib: int | None,
+    rotate_every: float | None,
+    keep: int | None,
+    max_waiting_mib: int,
+    **options: object,
+) -> None:
+    """Write the packets of chosen programs to a pcapng file, with their owners.
+
+    Each packet has the process id and a comment with the owner and the quality. The sinks of CONFIG
+    get nothing; its other settings hold. On SIGHUP a file that was moved is reopened.
+    """
+    path = None if str(write) == "-" else write.absolute()
+    rotates = rotate_mib is not None or rotate_every is not None
+    if keep is not None and not rotates:
+        raise click.UsageError("--keep is for --rotate-mib and --rotate-every")
+    if path is None and rotates:
+        raise click.UsageError("the standard output cannot be rotated")
+    if path is None and os.isatty(1):
+        raise click.UsageError("-w -: the standard output is a terminal; redirect it")
+
+    import msgspec
+
+    from hogpipe.capture_command import CaptureOptions, capture_packets
+    from hogpipe.config.options import RunOptions
+    from hogpipe.packets.packet_file import FileOptions
+    from hogpipe.run_command import run_in_event_loop
+    from hogpipe.security.confined_start import load_and_confine
+    from hogpipe.sinks.jsonl.rotation import RotationRule
+
+    source = None if options["read"] else "pcap"
+    chosen = msgspec.convert(options | {"source": source}, RunOptions)
+    start = load_and_confine(
+        config,
+        chosen,
+        [f"capture.snaplen={snaplen}", *overrides],
+        os.environ,
+        is_insecure=is_insecure,
+        uses_sinks=False,
+        outputs=[path] if path else [],
+    )
+    settings = start.settings
+    use_format(settings.log.format, os.environ)
+    _log_reports(start.reports)
+    file = FileOptions(
+        path=path,
+        snaplen=0 if options["read"] else settings.capture.snaplen,
+        filter=settings.capture.filter,
+        rotation=RotationRule(rotate_mib << 20 if rotate_mib else None, rotate_every),
+        keep=keep,
+    )
+    asked = CaptureOptions(file=file, max_waiting_mib=max_waiting_mib, duration=duration)
+
+    async def run_to_end() -> NoReturn:
+        _exit_without_threads(await capture_packets(settings, start.threads, asked, signals))
+
+    with _stdout_for_sinks_only():
+        _tune_garbage_collector()
+        run_in_event_loop(run_to_end())
 
 
 def _log_reports(reports: "Sequence[Report]") -> None:

@@ -94,22 +94,35 @@ def with_settings(command: Command) -> Command:
     return with_capture_settings(formatted(command))
 
 
+_INTERFACE = click.option(
+    *("-i", "--interface"),
+    multiple=True,
+    metavar="NAME",
+    help="Capture on this interface, a name or a glob; may be repeated.",
+)
+_READ = click.option(
+    "--read",
+    type=click.Path(path_type=Path, readable=False, resolve_path=True),
+    metavar="FILE",
+    help="Read this pcap or pcapng file instead.",
+)
+
+
+def _choose_only(verb: str) -> Callable[[Command], Command]:
+    return click.option(
+        "--only",
+        multiple=True,
+        metavar="SELECTOR",
+        help=f"{verb} only this, e.g. program:nginx or remote:10.0.0.0/8; '!unit:cron.service' "
+        "excludes; may be repeated.",
+    )
+
+
 def with_capture_settings(command: Command) -> Command:
     """Add the options for what is captured and how it is grouped, without those of sinks."""
     options = (
-        click.option(
-            *("-i", "--interface"),
-            multiple=True,
-            metavar="NAME",
-            help="Capture on this interface, a name or a glob; may be repeated.",
-        ),
-        click.option(
-            "--only",
-            multiple=True,
-            metavar="SELECTOR",
-            help="Report only this, e.g. program:nginx or remote:10.0.0.0/8; '!unit:cron.service' "
-            "excludes; may be repeated.",
-        ),
+        _INTERFACE,
+        _choose_only("Report"),
         click.option(
             "--group-by",
             multiple=True,
@@ -121,14 +134,60 @@ def with_capture_settings(command: Command) -> Command:
             type=click.Choice(["pcap", "ebpf"]),
             help="Capture packets, or let the kernel count at sockets.",
         ),
-        click.option(
-            "--read",
-            type=click.Path(path_type=Path, readable=False, resolve_path=True),
-            metavar="FILE",
-            help="Read this pcap or pcapng file instead.",
-        ),
+        _READ,
         click.option(
             "--interval", metavar="DURATION", help="The length of a window, e.g. 500ms or 1m."
+        ),
+    )
+    return _add(command, options)
+
+
+def with_packet_options(command: Command) -> Command:
+    """Add the options of `capture`: which packets, and where they are written."""
+    options = (
+        click.option(
+            *("-w", "--write"),
+            required=True,
+            type=click.Path(path_type=Path, readable=False, allow_dash=True),
+            metavar="FILE",
+            help="Write packets to this pcapng file, which is replaced; - is the standard output.",
+        ),
+        _INTERFACE,
+        _choose_only("Write"),
+        _READ,
+        click.option(
+            "--snaplen",
+            type=click.IntRange(96, 262_144),
+            default=262_144,
+            metavar="BYTES",
+            help="How many bytes of each frame are captured; all by default.",
+        ),
+        click.option(
+            "--rotate-mib",
+            type=click.IntRange(1),
+            metavar="MIB",
+            help="Begin another file at this size.",
+        ),
+        click.option(
+            "--rotate-every",
+            callback=_parse_duration,
+            metavar="DURATION",
+            help="Begin another file at each multiple of this time (UTC).",
+        ),
+        click.option(
+            "--keep",
+            type=click.IntRange(1),
+            metavar="N",
+            help="Keep so many closed files, and delete older ones.",
+        ),
+        click.option(
+            "--max-waiting",
+            "max_waiting_mib",
+            type=click.IntRange(1, 65_536),
+            default=64,
+            show_default=True,
+            metavar="MIB",
+            help="The memory of packets that wait for their owners.",
         ),
     )
     return _add(command, options)

@@ -103,6 +103,14 @@ def test_the_examples_of_reports_print_what_they_show(mark: str) -> None:
     assert printed == shown
 
 
+@pytest.mark.parametrize("mark", ["comments", "tcpdump"])
+def test_the_examples_of_captured_packets_print_what_they_show(mark: str) -> None:
+    if mark == "tcpdump":
+        require("tcpdump")
+    printed, shown = run_shown(block_of("docs/capture.md", mark))
+    assert printed == shown
+
+
 def test_the_json_list_of_plugins_is_the_one_on_the_page() -> None:
     require("jq")
     printed, shown = run_shown(block_of("docs/cli.md", "plugins"))

@@ -68,9 +68,12 @@ class Confined:
 
     threads: RunThreads
     reports: Sequence[Report] = ()
-    """Lines for the log, those of `restrict_sinks` included once that was called."""
-    restrict_sinks: Callable[[Sequence[ConfiguredSink]], WriteBounds | None] = lambda _sinks: None
-    """Restrict the calling thread to what the sinks of the run need; returns that, or None."""
+    """Lines for the log, those of `restrict_outputs` included once that was called."""
+    restrict_outputs: Callable[[Sequence[ConfiguredSink], Sequence[Path]], WriteBounds | None] = (
+        lambda _sinks, _outputs: None
+    )
+    """Restrict the calling thread to what the sinks and other outputs of the run need; returns
+    that, or None."""
 
 
 def confine_run(settings: Settings, files: NamedFiles, environ: Mapping[str, str]) -> Confined:
@@ -85,7 +88,7 @@ def confine_run(settings: Settings, files: NamedFiles, environ: Mapping[str, str
     needs = list_needs(settings, read_host_facts(settings.attribution.procfs))
     confinement.change_user(environ)
     threads = confinement.drop(needs, permitted)
-    return Confined(threads, confinement.reports, confinement.restrict_sinks)
+    return Confined(threads, confinement.reports, confinement.restrict_outputs)
 
 
 def confine_loading(plugins: Sequence[Path], environ: Mapping[str, str]) -> Sequence[Report]:
@@ -172,9 +175,11 @@ class _Confinement(msgspec.Struct):
         self.reports.append(Report(logging.INFO, f"runs as {describe_current()}, with {rights}"))
         return threads
 
-    def restrict_sinks(self, sinks: Sequence[ConfiguredSink]) -> WriteBounds | None:
-        """Restrict the calling thread to what these sinks need, by Landlock; return that."""
-        bounds = find_bounds(sinks, bounds_ports=self._is_strict)
+    def restrict_outputs(
+        self, sinks: Sequence[ConfiguredSink], outputs: Sequence[Path]
+    ) -> WriteBounds | None:
+        """Restrict the calling thread to what these need, by Landlock; return that."""
+        bounds = find_bounds(sinks, outputs, bounds_ports=self._is_strict)
 
         def restrict() -> None:
             # Landlock also hides what a procfs below /proc/PID/root leads to.

@@ -61,9 +61,12 @@ class WriteBounds(msgspec.Struct, frozen=True):
             raise ConfigurationError(problems)
 
 
-def find_bounds(sinks: Sequence[ConfiguredSink], *, bounds_ports: bool) -> WriteBounds:
-    """Return what these sinks need; ports are bounded only if each sink is a built-in one."""
+def find_bounds(
+    sinks: Sequence[ConfiguredSink], outputs: Sequence[Path] = (), *, bounds_ports: bool
+) -> WriteBounds:
+    """Return what these sinks and other outputs need; ports only if each sink is a built-in one."""
     named = [folder for sink in sinks for folder in _find_folders(sink)]
+    named += [_find_existing_folder(path) for one in outputs for path in _with_target(one)]
     temporary = Path(os.environ.get("TMPDIR", _TEMPORARY[0]))  # which need not exist
     folders = dict.fromkeys([*named, temporary, *_TEMPORARY])
     found = [_find_ports(sink) for sink in sinks]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.bpf import require_bpf
 from support.namespaces import Namespace, require
+from support.packet_files import read_packet_file
 from support.running import Running, read_records, running, traffic_of, wait_until, write_config
 from support.visible_program import expose_program
 
@@ -339,3 +340,25 @@ def test_without_a_sandbox_nothing_is_given_up(netns: Namespace, folder: Path) -
             assert not status.has_no_new_privileges
             assert not status.has_filter
         assert run.end() == 0, run.errors
+
+
+@pytest.mark.skipif(not HAS_LANDLOCK, reason="needs Landlock")
+def test_packets_are_written_for_who_called_sudo(netns: Namespace, folder: Path) -> None:
+    require_bpf()
+    path = folder / "out/trace.pcapng"
+    words = (*HOGPIPE[:-1], "capture", "-i", "lo", "-w", path, "--set", 'security.containers="off"')
+    with (
+        talking(netns) as talk,
+        running(
+            None, *netns.enter(*expose_program(), *words), env=os.environ | CALLED_BY_SUDO
+        ) as run,
+    ):
+        run.wait_for_each("runs as nobody, with CAP_", "owners come from")
+        found = statuses(run.process.pid)
+        assert set().union(*(status.capabilities("CapPrm") for status in found)) == LASTING
+        assert all(status.has_filter for status in found)
+        say(talk)
+        wait_until(lambda: path.exists() and path.stat().st_size > 1000)
+        assert run.end() == 0, run.errors
+    assert path.stat().st_uid == NO_OWNER
+    assert {one.pid for one in read_packet_file(path).packets} == {talk.process.pid}

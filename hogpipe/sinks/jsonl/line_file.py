@@ -35,7 +35,7 @@ class LineFile:
     def __init__(self, path: Path) -> None:
         resolve_output(path)  # before folders are made where a link of another user leads
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptor = _open_regular(path)
+        self._descriptor = open_locked(path, _MODE)
         self._committed = 0
         """The end of the committed bytes, while `_torn`."""
         self._torn = False
@@ -128,7 +128,7 @@ def probe_file(path: Path) -> int | None:
     if not path.exists():
         probe_folder(path.parent)
         return None
-    descriptor = _open_regular(path, create=False)
+    descriptor = open_locked(path, _MODE, create=False)
     try:
         return os.fstat(descriptor).st_size
     finally:
@@ -144,10 +144,14 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _open_regular(path: Path, *, create: bool = True) -> int:
+def open_locked(path: Path, mode: int, *, create: bool = True) -> int:
+    """Return a descriptor of the regular file at `path`, to append to it; nobody else may.
+
+    Raises OSError.
+    """
     # Without O_NONBLOCK a named pipe without a reader would block the thread forever.
     flags = os.O_RDWR | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-    descriptor = open_output(path, flags, _MODE)
+    descriptor = open_output(path, flags, mode)
     try:
         _lock(descriptor)
     except BaseException:

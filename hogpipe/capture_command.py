@@ -1,0 +1,139 @@
+"""The command `capture`: a pipeline whose packets are written, from its start to its last line.
+
+In: settings, the output, the signals of the process. Out: the file, lines on the standard error
+output, and the exit code.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from hogpipe.aggregation.selectors import parse_selector
+from hogpipe.config.settings import Settings
+from hogpipe.errors import ConfigurationError, HogpipeError
+from hogpipe.files import find_output_problem
+from hogpipe.logs import report_error
+from hogpipe.packets.packet_buffer import PacketBuffer
+from hogpipe.packets.packet_counts import PacketCounts
+from hogpipe.packets.packet_file import FileOptions, PacketFile
+from hogpipe.packets.packet_owners import PacketOwners
+from hogpipe.packets.packet_writer import PacketWriter
+from hogpipe.pipeline import Pipeline
+from hogpipe.security.run_threads import RunThreads
+from hogpipe.signals import StopSignals
+from hogpipe.text import NOTICE, printable
+
+log = logging.getLogger("hogpipe")
+
+_MIB = 1 << 20
+_SETTLE_SECONDS = 1.0  # that the attribution stage may take beyond `hold`
+
+
+class CaptureOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked of the command beyond the settings."""
+
+    file: FileOptions
+    max_waiting_mib: int
+    """The memory of packets that wait for their owners, and of those that wait for the writer."""
+    duration: float | None = None
+    """After how many seconds the capture ends."""
+
+
+async def capture_packets(
+    settings: Settings, threads: RunThreads, options: CaptureOptions, signals: StopSignals
+) -> int:
+    """Capture until the source ends, the time is over, or a signal stops it; return the exit code.
+
+    Raises HogpipeError where the pipeline cannot be made; later errors are reported.
+    """
+    loop, path = asyncio.get_running_loop(), options.file.path
+    if path is not None and (problem := _find_problem(path, settings.capture.path)):
+        return report_error(ConfigurationError(f"-w {printable(str(path))}: {problem}"))
+    is_live = settings.capture.source != "savefile"
+    only = [parse_selector(text) for text in settings.aggregation.only]
+    wait = settings.attribution.hold + settings.aggregation.interval + _SETTLE_SECONDS
+    buffer = PacketBuffer(
+        options.max_waiting_mib * _MIB if is_live else math.inf,
+        wait if is_live else math.inf,
+        selects_unowned=all(one.excludes for one in only),
+    )
+
+    def wake() -> None:
+        with suppress(RuntimeError):  # the loop is closed: the process ends
+            loop.call_soon_threadsafe(writer.wake)
+
+    owners = PacketOwners(buffer, only, waits=not is_live, on_ready=wake)
+    pipeline = Pipeline(
+        msgspec.structs.replace(settings, sinks=()),
+        make_aggregator=owners.make_aggregator,
+        threads=threads,
+        tap=owners,
+    )
+    name = "the standard output" if path is None else str(path)
+    file = PacketFile(options.file, owners.interfaces)
+    writer = PacketWriter(owners, file, name, partial(pipeline.stop, urgent=True))
+    opening = asyncio.create_task(pipeline.open())
+
+    def stop() -> None:
+        if not opening.cancel():  # opening is complete
+            signals.answer()
+            writer.stop()
+            owners.abandon()
+            pipeline.stop(urgent=pipeline.is_stopping)
+
+    signals.set_stop_action(lambda _number: loop.call_soon_threadsafe(stop))
+    signals.set_hangup_action(lambda: loop.call_soon_threadsafe(writer.reopen))
+    try:
+        await opening
+    except asyncio.CancelledError:
+        log.log(NOTICE, "stopped before the capture started")
+        return 0
+    except HogpipeError as error:
+        return report_error(error)
+    if is_live:
+        log.log(NOTICE, "%s", pipeline.describe_owners())
+    if options.duration is not None:
+        loop.call_later(options.duration, pipeline.stop)
+    return await _run(pipeline, writer, owners.list_counts)
+
+
+def _find_problem(path: Path, source: Path | None) -> str | None:
+    """Return why no file can be written at `path`; None if one can."""
+    if source is not None and path.exists() and path.samefile(source):
+        return "the file that is read; name another one"
+    if not path.parent.is_dir():
+        return f"{printable(str(path.parent))} is not a folder"
+    return find_output_problem(path)
+
+
+async def _run(
+    pipeline: Pipeline, writer: PacketWriter, list_counts: Callable[[], list[PacketCounts]]
+) -> int:
+    code = 0
+    writer.start()
+    try:
+        await pipeline.run()
+    except HogpipeError as error:
+        code = report_error(error)
+    finally:
+        await writer.finish()
+    if writer.failure is not None:
+        code = report_error(writer.failure)
+    total = PacketCounts()
+    for counts in list_counts():
+        total.add(counts)
+    log.log(
+        NOTICE,
+        "%.1f s, %d packets written of %s; the kernel dropped %d",
+        pipeline.summary.seconds,
+        total.written,
+        total.describe(),
+        total.kernel_dropped + total.interface_dropped,
+    )
+    return code
