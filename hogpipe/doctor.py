@@ -21,6 +21,7 @@ from hogpipe.linux.bpf import object_path
 from hogpipe.linux.bpf.libbpf import LIBRARY, load_library
 from hogpipe.linux.bpf.loader import check_object, read_missing_capabilities
 from hogpipe.linux.bpf.obstacles import KERNEL_NEEDED, OLDEST_KERNEL, BpfUnavailableError
+from hogpipe.linux.bpf.programs import attach_ledger_programs
 from hogpipe.linux.capabilities import (
     in_initial_user_namespace,
     parse_missing,
@@ -36,6 +37,7 @@ from hogpipe.security.rights import list_needs
 from hogpipe.text import describe_error
 
 _PROCFS = Path("/proc")
+_LOOPBACK = "lo"
 _NOT_PERMITTED, _FAILURE = 77, 1
 # include/uapi/linux/capability.h
 _PROCESS_CAPABILITIES = {"CAP_SYS_PTRACE": 19, "CAP_DAC_READ_SEARCH": 2}
@@ -66,6 +68,7 @@ def examine() -> list[Finding]:
         "object": _check_object,
         "eBPF": _check_bpf_rights,
         "ledger": _check_ledger,
+        "senders": _check_senders,
         "privileges": _check_privileges,
     }
     return [_check_capture(), *(_run_check(subject, check) for subject, check in checks.items())]
@@ -192,6 +195,25 @@ def _check_privileges() -> str:
     if not seccomp.is_available():
         text += "; system calls are not filtered: install libseccomp (libseccomp2)"
     return text
+
+
+def _check_senders() -> str:
+    programs = attach_ledger_programs()
+    try:
+        if not programs.has_interface_program:
+            raise HogpipeError(
+                "this kernel does not name the senders of packet sockets, nor to the ledger "
+                "those of raw sockets; Linux 6.10 is needed"
+            )
+        os.close(programs.attach_to_interface(socket.if_nametoindex(_LOOPBACK)))
+    except OSError as error:
+        raise HogpipeError(
+            f"no program can be attached to an interface ({error.strerror}): the senders of packet "
+            "sockets are not known; a kernel with CONFIG_NET_XGRESS is needed"
+        ) from error
+    finally:
+        programs.close()
+    return "what is sent through packet and raw sockets gets its sender"
 
 
 def _check_ledger() -> str:

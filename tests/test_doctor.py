@@ -25,6 +25,7 @@ SUBJECTS = [
     "object",
     "eBPF",
     "ledger",
+    "senders",
     "privileges",
 ]
 NOT_THE_HOSTS = "its capabilities do not apply to the host"

@@ -23,10 +23,6 @@ EXPLAINED = {
     "passed_descriptor": "The same: no hook of a control group runs when a descriptor is passed.",
     "udp_fragments": "`ebpf` counts a datagram before it is fragmented, so without the headers of "
     "the further fragments: 1.2 % of these bytes.",
-    "ping": "The socket table shows no identifier of a raw ICMP socket, and the ledger has no port "
-    "for it: with pcap no socket matches. `ebpf` counts at the socket.",
-    "packet_socket": "What a packet socket sends passes no hook of a control group, and the "
-    "packets belong to no socket of their own protocol.",
 }
 """Why the ledger, or `ebpf`, is not right about a scenario."""
 

@@ -5,8 +5,10 @@ It needs hogpipe and the standard library only, since it also runs inside a virt
 
 import ctypes
 import os
+import socket
 import struct
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from hogpipe.linux.bpf.libbpf import load_library
@@ -17,7 +19,7 @@ SETS: dict[str, Callable[[], AttachedPrograms]] = {
     "ledger": attach_ledger_programs,
     "traffic": attach_traffic_programs,
 }
-LARGEST = {"ledger": 1_000, "traffic": 40_000}
+LARGEST = {"ledger": 5_000, "traffic": 40_000}
 """The instructions that the verifier may process for one program; the kernel allows a million."""
 # struct bpf_prog_info of include/uapi/linux/bpf.h
 _INFO = struct.Struct("64x16s136xI12x")  # name, verified_insns
@@ -26,11 +28,12 @@ _INFO = struct.Struct("64x16s136xI12x")  # name, verified_insns
 def read_verified(attach: Callable[[], AttachedPrograms]) -> dict[str, int]:
     """Return the instructions that the verifier processed, by program; 0 before Linux 5.16."""
     before = _list_attached()
-    programs = attach()
-    try:
+    with ExitStack() as stack:
+        programs = attach()
+        stack.callback(programs.close)
+        if programs.has_interface_program:
+            stack.callback(os.close, programs.attach_to_interface(socket.if_nametoindex("lo")))
         infos = [_read_info(one) for one in _list_attached() - before]
-    finally:
-        programs.close()
     return {name.rstrip(b"\0").decode(): verified for name, verified in infos}
 
 

@@ -79,6 +79,10 @@ class EventOwners:
                     )
         return found
 
+    def identify(self, process: EventProcess, boot_ns: int, now: float) -> SocketOwner | None:
+        """Return the process that was named at a time, nanoseconds since boot."""
+        return self._find(process, boot_ns, now, is_release=False)
+
     def _find(
         self, process: EventProcess, boot_ns: int, now: float, *, is_release: bool
     ) -> SocketOwner | None:

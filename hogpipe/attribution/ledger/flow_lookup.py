@@ -80,6 +80,18 @@ class FlowLookup:
                 entry if isinstance(entry, LedgerEntry) else None for entry in entries
             ]
 
+    def find_packet_senders(self, flows: FlowSpans) -> dict[FlowKey, LedgerEntry]:
+        """Return the processes that send flows of our own namespace through packet sockets."""
+        asked = [
+            (flow, _hull(spans) if spans else None)
+            for flow, spans in flows.items()
+            if flow.namespace == OWN_NAMESPACE
+        ]
+        found = self._ledger.packet_senders_of(asked)
+        return {
+            flow: entry for (flow, _), entry in zip(asked, found, strict=True) if entry is not None
+        }
+
     def recall(self, flows: FlowsInSpans) -> list[LedgerEntry | Contested | None]:
         """Return what the ledger has recorded of each flow of our own namespace, None of others.
 

@@ -38,6 +38,7 @@ from hogpipe.attribution.ledger.event_owners import EventOwners
 from hogpipe.attribution.ledger.event_reader import EventReader
 from hogpipe.attribution.ledger.fair_lock import FairLock
 from hogpipe.attribution.ledger.ledger import Ledger
+from hogpipe.attribution.ledger.packet_senders import PacketSenders
 from hogpipe.attribution.ledger.privileged_calls import PrivilegedCalls
 from hogpipe.attribution.ledger.socket_events import EventBlock
 from hogpipe.attribution.resolver import FlowsInSpans
@@ -45,6 +46,8 @@ from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.enrichment.process_watch import ProcessWatch
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.linux.bpf.loader import AttachedPrograms
+from hogpipe.linux.bpf.packet_hooks import PacketHooks, choose_all
+from hogpipe.linux.bpf.sender_map import PacketSenderMap
 from hogpipe.linux.capabilities import Capability
 from hogpipe.linux.clocks import boot_clock, read_boot_time
 from hogpipe.linux.procfs import Procfs
@@ -120,6 +123,11 @@ class KernelLedger:
                 programs, readers, self._owners.starts, clock, limit_events=limit_events
             )
             stack.callback(watch.close)
+            self._senders: PacketSenders | None = None
+            if programs.has_interface_program:
+                hooks = PacketHooks(programs, choose_all, limit_events=limit_events)
+                stack.callback(hooks.close)
+                self._senders = PacketSenders(PacketSenderMap(programs), self._owners)
             self._thread = _IngestThread(self._events.fileno(), self._ingest_unread, limit_events)
             self._resources = stack.pop_all()
         # The event loop, too, drains stale flows, and may not read what owners are made of.
@@ -159,6 +167,14 @@ class KernelLedger:
         ]
         with self._lock:
             return self._ledger.owners_of(asked, namespace_cookie, self._clock())
+
+    def packet_senders_of(self, flows: FlowsInSpans) -> list[LedgerEntry | None]:
+        """Return the processes that send flows through packet sockets; see `PacketSenders`."""
+        if self._senders is None or not flows:
+            return [None] * len(flows)
+        asked = [(flow, self._to_boot_time(span)) for flow, span in flows]
+        with self._lock:
+            return self._senders.find(asked, self._clock())
 
     def record_comparison(self, cookie: int, /, *, is_held_by_owner: bool) -> None:
         """Do nothing: each lookup of a lasting socket is compared with /proc."""
@@ -203,6 +219,7 @@ class KernelLedger:
         self.refresh()
         with self._lock:
             self._closed = True
+            self._senders = None  # descriptors of its maps are closed
             self._resources.close()
 
     def _ingest_all(self) -> int:

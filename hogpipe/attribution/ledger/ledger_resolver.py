@@ -5,9 +5,11 @@ In: flows with the spans in which their packets passed. Out: a Resolution for ea
 Algorithm
 ---------
 1. The ledger is asked about all flows. Conclusive entries (`precedence`) are final.
-2. The other flows are looked up in /proc, then in the ledger once more: a socket that was open at
+2. Flows that have no socket of their own there belong to the process that the kernel recorded as
+   sending them through a packet socket, if there is one.
+3. The other flows are looked up in /proc, then in the ledger once more: a socket that was open at
    the first lookup, its port unknown, may have been released meanwhile.
-3. `precedence` chooses between the two sources. The ledger records whether the owner of a lasting
+4. `precedence` chooses between the two sources. The ledger records whether the owner of a lasting
    socket still holds it (`SocketLedger.record_comparison`).
 
 A contested flow (several processes used the five-tuple one after the other) is the ledger's alone,
@@ -20,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from hogpipe.attribution.ledger.flow_lookup import FlowLookup
+from hogpipe.attribution.ledger.flow_lookup import FlowLookup, LedgerMatches
 from hogpipe.attribution.ledger.owner_processes import LookupOwners, OwnerProcesses
 from hogpipe.attribution.ledger.precedence import choose, is_conclusive, is_held_by_owner
 from hogpipe.attribution.ledger.socket_ledger import OpenLedger
@@ -35,6 +37,7 @@ from hogpipe.model import (
     Contested,
     FlowKey,
     LedgerEntry,
+    Quality,
     ResolverCounts,
 )
 
@@ -126,6 +129,7 @@ class LedgerResolver:
             for flow, entry in first.entries.items()
             if is_conclusive(flow, entry, owners)
         }
+        resolved |= self._resolve_sent(flows, first, owners)
         if len(resolved) + len(contested) < len(flows):
             rest = {
                 flow: spans
@@ -141,6 +145,19 @@ class LedgerResolver:
         for flow, entries in contested.items():
             resolved[flow] = owners.resolve_by_span(entries)
         return resolved
+
+    def _resolve_sent(
+        self, flows: FlowSpans, matches: LedgerMatches, owners: LookupOwners
+    ) -> dict[FlowKey, Resolution]:
+        """Return the resolutions of flows that processes send through packet sockets."""
+        assert self._in_use is not None
+        without_socket = {
+            flow: spans
+            for flow, spans in flows.items()
+            if flow not in matches.contested and not _has_own_socket(matches.entries.get(flow))
+        }
+        sent = self._in_use.lookup.find_packet_senders(without_socket)
+        return {flow: owners.resolve_sender(entry) for flow, entry in sent.items()}
 
     def _record_comparisons(
         self, chosen: Mapping[FlowKey, Resolution], entries: Mapping[FlowKey, LedgerEntry]
@@ -182,3 +199,7 @@ class LedgerResolver:
         if self._in_use is not None:
             self._in_use.ledger.close()
         self._procfs_resolver.close()
+
+
+def _has_own_socket(entry: LedgerEntry | None) -> bool:
+    return entry is not None and entry.quality is Quality.EXACT

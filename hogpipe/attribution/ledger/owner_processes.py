@@ -111,6 +111,10 @@ class LookupOwners:
             open_for=math.inf if reports_release(flow, entry) else 0.0,
         )
 
+    def resolve_sender(self, entry: LedgerEntry) -> Resolution:
+        """Return the resolution of a flow that a process sends through a packet socket."""
+        return Resolution(self._attribute(entry), is_final=True)
+
     def resolve_by_span(self, entries: Iterable[LedgerEntry | None]) -> Resolution:
         """Return the resolution of a contested flow, from an entry for each span."""
         by_span = tuple(map(self._attribute, entries))

@@ -54,6 +54,12 @@ class SocketLedger(Protocol):
     ) -> Sequence[LedgerEntry | Contested | None]:
         """Return the same for several flows of one namespace, as of one moment."""
 
+    def packet_senders_of(self, flows: FlowsInSpans, /) -> Sequence[LedgerEntry | None]:
+        """Return the process that sends each flow through a packet socket, None where none does.
+
+        The flows are of our own network namespace.
+        """
+
     def record_comparison(self, cookie: int, /, *, is_held_by_owner: bool) -> None:
         """Record whether the recorded owner of a lasting socket still holds it, as /proc shows."""
 

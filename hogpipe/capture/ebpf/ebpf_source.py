@@ -26,6 +26,7 @@ from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
 from hogpipe.capture.ebpf.row_owners import RowOwners
 from hogpipe.capture.ebpf.time_wait import TimeWaitTracker
 from hogpipe.capture.ebpf.unresolved_rows import UnresolvedRows
+from hogpipe.capture.live.link_selection import choose_transmitting
 from hogpipe.capture.source import WindowClock
 from hogpipe.capture.stop_signal import StopSignal
 from hogpipe.enrichment.process_watch import ProcessWatch
@@ -34,6 +35,7 @@ from hogpipe.errors import CaptureError, ConfigurationError
 from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.linux.bpf.obstacles import explain_failed_open
+from hogpipe.linux.bpf.packet_hooks import PacketHooks
 from hogpipe.linux.bpf.programs import attach_traffic_programs
 from hogpipe.linux.bpf.traffic_maps import TrafficMaps
 from hogpipe.linux.bpf.traffic_rows import join_rows
@@ -239,6 +241,9 @@ class EpochReader:
             programs = attach_traffic_programs(max_flows=max_flows)
             self._maps = TrafficMaps(programs, max_flows)
             stack.callback(self._maps.close)
+            if programs.has_interface_program:
+                hooks = PacketHooks(programs, choose_transmitting, limit_events=limit_events)
+                stack.callback(hooks.close)
             watch = ProcessWatch(
                 programs, processes, self._owners.starts, limit_events=limit_events
             )

@@ -24,6 +24,11 @@ lookup costs some microseconds. Of rows without a connection, which a flood may 
 it likes, `_MAX_LOOKED_UP` are looked up in an epoch; further ones are folded and counted as
 overflowed.
 
+Packet sockets
+--------------
+A row of a packet socket names its sender, and needs no lookup. The hooks for them are those of the
+interfaces of our own network namespace (`PacketHooks`).
+
 Connections that are carried over
 ---------------------------------
 An accepted connection that began in an epoch and is open at its end is carried over to the next
@@ -47,7 +52,15 @@ from hogpipe.flows.flow_words import FlowPacker
 from hogpipe.flows.key_index import Keys
 from hogpipe.flows.packet_rows import Flags, FlowSums, Integers, PacketRows
 from hogpipe.flows.row_order import hash_rows, order_by_key
-from hogpipe.linux.bpf.shapes import BY_LISTENER, ENDPOINTS, FRESH, RELEASED, TRAFFIC_ROW, offset_of
+from hogpipe.linux.bpf.shapes import (
+    BY_LISTENER,
+    ENDPOINTS,
+    FRESH,
+    PACKET_SOCKET,
+    RELEASED,
+    TRAFFIC_ROW,
+    offset_of,
+)
 from hogpipe.linux.bpf.traffic_rows import (
     PROTOCOL_BYTE,
     RowOwner,
@@ -164,6 +177,8 @@ class RowAggregator:
             self._seen = self._seen[:0] if window_ends else self._seen
             yield FlowBatch()
             return
+        is_sent = epoch.other_flows["flags"] & PACKET_SOCKET != 0
+        epoch.other_flows["namespace"][is_sent] = self._lookup.own_namespace
         other_flows = self._join_handshakes(epoch, last=last)
         connections = self._carry_over(epoch.connections, last=last)
         rows = join_rows(other_flows, connections, epoch.overflow)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hogpipe.flows.row_order import hash_rows
-from hogpipe.linux.bpf.shapes import BY_LISTENER
+from hogpipe.linux.bpf.shapes import BY_LISTENER, PACKET_SOCKET
 from hogpipe.linux.bpf.traffic_rows import PROTOCOL_BYTE, Rows, join_rows, pick_rows
 from hogpipe.protocols import TCP
 
@@ -23,9 +23,9 @@ def join_connections(other_flows: Rows, connections: Rows) -> Rows:
     """Add rows of other flows to the connections with their endpoints, and return the rest.
 
     Network namespaces may use the same addresses, so both rows must be of one namespace if it is
-    known.
+    known. What was written to a packet socket is its sender's, whichever connection it imitates.
     """
-    is_tcp = _are_tcp(other_flows)
+    is_tcp = _are_tcp(other_flows) & (other_flows["flags"] & PACKET_SOCKET == 0)
     if not is_tcp.any() or not len(connections):
         return other_flows
     rows = pick_rows(other_flows, is_tcp)

@@ -73,6 +73,16 @@ def select_links(patterns: Iterable[str], links: Sequence[Link]) -> list[Selecti
     return [chosen[index] for index in sorted(chosen)]
 
 
+def choose_transmitting(links: Sequence[Link]) -> list[Link]:
+    """Return the links of which each packet that this host transmits passes exactly one.
+
+    What a process sends on a port of a bridge, or on the other end of a veth that has both ends
+    here, passes none of them.
+    """
+    chosen = [one.link for one in _select_auto(links) if not one.is_container_port]
+    return chosen + [link for link in links if link.loopback]
+
+
 def selects_new_links(patterns: Iterable[str]) -> bool:
     """Return whether links that do not exist yet may be selected later, by "auto" or a glob."""
     return any(pattern == AUTO or set(pattern) & set("*?[") for pattern in patterns)

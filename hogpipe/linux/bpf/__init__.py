@@ -10,6 +10,8 @@ Modules
 - `shapes`: the structs, enums and maps that C and Python share; `btf` reads those of the object.
 - `maps`: losses, ring buffers and arrays, read through their file descriptors.
 - `process_events`: which processes use a socket for the first time.
+- `packet_hooks`: attaches a program to interfaces, as they come and go; `sender_map`: the senders
+  of packet and raw sockets that the ledger's recorded there.
 - `traffic_maps`, `traffic_rows`: what the traffic programs counted.
 
 The life of a packet that the traffic programs count
@@ -33,8 +35,12 @@ The life of a socket that the ledger's programs report
 ------------------------------------------------------
 The same hooks (`ledger_*`, ledger.bpf.h) put an event into the ring buffer for each socket that is
 bound, listens, connects, is accepted, first sends, or is released. Python decodes the events
-(hogpipe.attribution.ledger.socket_events); no program runs for a packet. New processes are reported
-as above.
+(hogpipe.attribution.ledger.socket_events). New processes are reported as above.
+
+Packets that pass no socket hook
+--------------------------------
+What is written to a packet socket passes the hook of its interface (packet_sockets.bpf.h): the
+traffic program there counts it in a row as above, the ledger's records its sender in a map.
 """
 
 from pathlib import Path

@@ -67,6 +67,9 @@ static void (*bpf_ringbuf_submit)(void *data, __u64 flags) = (void *)BPF_FUNC_ri
 static struct bpf_sock *(*bpf_sk_fullsock)(struct bpf_sock *sk) = (void *)BPF_FUNC_sk_fullsock;
 static long (*bpf_skb_load_bytes)(const void *skb, __u32 offset, void *to, __u32 size) =
 	(void *)BPF_FUNC_skb_load_bytes;
+static long (*bpf_skb_load_bytes_relative)(const void *skb, __u32 offset, void *to, __u32 size,
+					   __u32 start) =
+	(void *)BPF_FUNC_skb_load_bytes_relative;
 static long (*bpf_sock_ops_cb_flags_set)(struct bpf_sock_ops *ctx, int flags) =
 	(void *)BPF_FUNC_sock_ops_cb_flags_set;
 static long (*bpf_load_hdr_opt)(struct bpf_sock_ops *ctx, void *option, __u32 size, __u64 flags) =

@@ -6,8 +6,11 @@
  * - the ledger's (ledger.bpf.h) report who uses which socket, one event for each change;
  * - the traffic programs (traffic_*.bpf.h) count every packet at its socket, by owner and flow.
  *
- * They only observe: every program returns 1, which permits what the hook asks about. All hooks are
- * those of control groups, which are part of the kernel's stable interface (UAPI).
+ * Each set has one more program where the kernel permits it, attached to interfaces, for the packets
+ * that pass no hook of a control group (packet_sockets.bpf.h).
+ *
+ * They only observe: every program returns what permits that which the hook asks about. All hooks are
+ * part of the kernel's stable interface (UAPI).
  *
  * Structs, enums and maps that user space reads or writes are described in shapes.py, too. The
  * assertions beside them fail the build when the sizes or offsets change in C alone; when they
@@ -28,5 +31,7 @@
 #include "traffic_endpoints.bpf.h"
 
 #include "traffic_count.bpf.h"
+
+#include "packet_sockets.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

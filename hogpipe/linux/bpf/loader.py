@@ -1,8 +1,9 @@
-"""Loads programs of the BPF object and attaches them to a control group.
+"""Loads programs of the BPF object and attaches them to a control group, and one to interfaces.
 
 In: the path of the object, the names of the programs to attach, and the folder of the control
 group. Out: `AttachedPrograms`, which owns the programs and their maps until it is closed. Every
-failure is a BpfUnavailableError whose text names the remedy.
+failure is a BpfUnavailableError whose text names the remedy. A program for interfaces is loaded
+with the others, and attached to one interface after the other (`attach_to_interface`).
 
 Each attachment is a bpf_link: it coexists with the programs that others attached, and the kernel
 detaches it when the process that holds it ends, however it ends. Attaching is all or nothing: when
@@ -39,6 +40,7 @@ _CAPABILITIES = {"CAP_BPF": 39, "CAP_PERFMON": 38, "CAP_NET_ADMIN": 12}
 _SYS_ADMIN = 21
 # elf(5): the magic number; the class, then the byte order (EI_DATA) follow it.
 _ELF = b"\x7fELF"
+_TCX_EGRESS = 47  # BPF_TCX_EGRESS of include/uapi/linux/bpf.h, Linux 6.6
 _BYTE_ORDERS = {b"\1": "little", b"\2": "big"}
 
 
@@ -64,8 +66,9 @@ class AttachedPrograms:
 
     `programs` are names of functions in the object; the others are not loaded. `max_entries`
     overrides the size of maps, in entries (for a ring buffer: in bytes); a map of size 0 is not
-    created. `check_shapes` refuses an object whose structs, enums and maps are not those of
-    shapes.py. Raises BpfUnavailableError.
+    created. The one of `programs` that is `for_interfaces` is loaded only, and attached by
+    `attach_to_interface`. `check_shapes` refuses an object whose structs, enums and maps are not
+    those of shapes.py. Raises BpfUnavailableError.
     """
 
     def __init__(
@@ -75,9 +78,11 @@ class AttachedPrograms:
         cgroup_root: Path,
         *,
         max_entries: Mapping[str, int] | None = None,
+        for_interfaces: str = "",
         check_shapes: bool = True,
     ) -> None:
         self.names = tuple(programs)
+        self._for_interfaces = for_interfaces
         check_object(path)
         self._library = load_library()
         self._links: list[int] = []
@@ -93,7 +98,8 @@ class AttachedPrograms:
             self._select_programs(programs)
             self._size_maps(max_entries or {})
             self._load(path)
-            self._attach(programs, cgroup_root)
+            at_cgroup = [name for name in programs if name != for_interfaces]
+            self._attach(at_cgroup, cgroup_root)
         except BaseException:
             self.close()
             raise
@@ -101,6 +107,26 @@ class AttachedPrograms:
     def map_fd(self, name: str) -> int:
         """Return the file descriptor of a map; `close` closes it. Raises KeyError."""
         return int(self._library.bpf_map__fd(self._find_map(name)))
+
+    @property
+    def has_interface_program(self) -> bool:
+        """Whether there is a program for `attach_to_interface`."""
+        return self._for_interfaces in self.names
+
+    def attach_to_interface(self, index: int) -> int:
+        """Attach the program for interfaces to what one transmits, behind those of others.
+
+        Return a descriptor; the program is detached when it is closed. The interface is one of the
+        thread's network namespace. Raises OSError.
+        """
+        program = self._library.bpf_object__find_program_by_name(
+            self._object, self._for_interfaces.encode()
+        )
+        program_fd = self._library.bpf_program__fd(program)
+        link_fd = int(self._library.bpf_link_create(program_fd, index, _TCX_EGRESS, None))
+        if link_fd < 0:
+            raise OSError(-link_fd, os.strerror(-link_fd))
+        return link_fd
 
     def close(self) -> None:
         """Detach and unload. May be called again."""
@@ -232,6 +258,7 @@ def attach_first(
     cgroup_root: Path,
     *,
     max_entries: Mapping[str, int] | None = None,
+    for_interfaces: str = "",
     check_shapes: bool = True,
 ) -> AttachedPrograms:
     """Attach the first of several sets of programs that the kernel accepts.
@@ -244,6 +271,7 @@ def attach_first(
         path,
         cgroup_root=cgroup_root,
         max_entries=max_entries,
+        for_interfaces=for_interfaces,
         check_shapes=check_shapes,
     )
     *better, last = choices

@@ -1,9 +1,12 @@
 """Attaches the two sets of programs in the BPF object, each with the maps that it uses.
 
-- The ledger's programs run when a socket is created, bound, connected or released, and never for a
-  packet. Each of these becomes an event in a ring buffer.
+- The ledger's programs run when a socket is created, bound, connected or released. Each of these
+  becomes an event in a ring buffer.
 - The traffic programs, for the `ebpf` source, record socket owners at the same hooks, without an
   event for each socket, and count every packet.
+
+Where the kernel permits it (Linux 6.10), each set also has a program for interfaces, which sees
+what is sent through packet sockets (`PacketHooks` attaches it).
 
 Both report each process that uses a socket for the first time, in a ring buffer of its own.
 
@@ -43,7 +46,8 @@ _TRAFFIC_PROGRAMS = (
     "count_ingress",
     "count_egress",
 )
-_LEDGER_MAPS = ("ledger_sockets", "events")
+_LEDGER_PACKETS, _TRAFFIC_PACKETS = "ledger_packet_socket", "count_packet_socket"
+_LEDGER_MAPS = ("ledger_sockets", "events", "packet_senders", "senders_recorded")
 _FLOW_MAPS = ("connections", "other_flows", "row_index")
 _OVERFLOW_MAPS = ("overflow_even", "overflow_odd")
 _TRAFFIC_MAPS = (
@@ -65,8 +69,12 @@ def attach_ledger_programs(*, ring_bytes: int = 1 << 22) -> AttachedPrograms:
     a UDP socket that connected without a bind is never reported with its port.
     """
     max_entries = {"events": ring_bytes} | dict.fromkeys(_TRAFFIC_MAPS, _NOT_CREATED)
-    choices = [(*_LEDGER_PROGRAMS, release) for release in _RELEASE_CHOICES]
-    return _attach(choices, max_entries)
+    choices = [
+        (*_LEDGER_PROGRAMS, release, *packets)
+        for packets in ((_LEDGER_PACKETS,), ())
+        for release in _RELEASE_CHOICES
+    ]
+    return _attach(choices, max_entries, _LEDGER_PACKETS)
 
 
 def attach_traffic_programs(
@@ -81,7 +89,8 @@ def attach_traffic_programs(
     max_entries |= dict.fromkeys(_OVERFLOW_MAPS, max_processes)
     max_entries |= dict.fromkeys(_LEDGER_MAPS, _NOT_CREATED)
     try:
-        return _attach([_TRAFFIC_PROGRAMS], max_entries)
+        choices = [(*_TRAFFIC_PROGRAMS, _TRAFFIC_PACKETS), _TRAFFIC_PROGRAMS]
+        return _attach(choices, max_entries, _TRAFFIC_PACKETS)
     except BpfUnavailableError as error:
         if error.obstacle is not Obstacle.LIMITS:
             raise
@@ -89,9 +98,17 @@ def attach_traffic_programs(
         raise BpfUnavailableError(error.obstacle, text) from error
 
 
-def _attach(choices: Sequence[Sequence[str]], max_entries: Mapping[str, int]) -> AttachedPrograms:
+def _attach(
+    choices: Sequence[Sequence[str]], max_entries: Mapping[str, int], for_interfaces: str
+) -> AttachedPrograms:
     tree = CgroupTree()
     try:
-        return attach_first(object_path(), choices, tree.root, max_entries=max_entries)
+        return attach_first(
+            object_path(),
+            choices,
+            tree.root,
+            max_entries=max_entries,
+            for_interfaces=for_interfaces,
+        )
     finally:
         tree.close()

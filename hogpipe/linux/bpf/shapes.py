@@ -49,6 +49,11 @@ SOCKET_EVENT = np.dtype([
     ("local_port", "u2"), ("remote_port", "u2"), ("local_address", "V16"),
     ("remote_address", "V16"), ("command", "V16"),
 ])  # fmt: skip
+PACKET_SENDER = np.dtype([
+    ("boot_ns", "u8"), ("last_ns", "u8"), ("cookie", "u8"), ("cgroup", "u8"), ("pid", "u4"),
+    ("user_id", "u4"), ("interface", "u4"), ("is_shared", "u4"), ("command", "V16"),
+])  # fmt: skip
+COUNTER = np.dtype("u8")
 LOSSES = np.dtype([("events", "u8"), ("sockets", "u8"), ("packets", "u8")])
 NUMBER = np.dtype("u4")
 _NOTHING = np.dtype("V0")  # a ring buffer has neither keys nor values
@@ -60,11 +65,13 @@ ROW_FLAGS = {
     "FRESH": 8,
     "AWAITS_FIN": 16,
     "INDEXED": 32,
+    "PACKET_SOCKET": 64,
 }
-BY_LISTENER, RELEASED, TIMESTAMPS, FRESH, AWAITS_FIN, INDEXED = ROW_FLAGS.values()
+BY_LISTENER, RELEASED, TIMESTAMPS, FRESH, AWAITS_FIN, INDEXED, PACKET_SOCKET = ROW_FLAGS.values()
 """Flags of a row: the owner is that of the listening socket; no process has the socket any more;
 segments carry the timestamps option (RFC 7323); this is the first epoch of a connection; the kernel
-freed the socket before the peer closed; the row is in the map `row_index`."""
+freed the socket before the peer closed; the row is in the map `row_index`; its owner sent it
+through a packet socket, whose packets pass no other hook."""
 
 
 class EventKind(IntEnum):
@@ -88,6 +95,7 @@ class EventKind(IntEnum):
 STRUCTS: Mapping[str, _Struct] = {
     "endpoints": ENDPOINTS,
     "losses": LOSSES,
+    "packet_sender": PACKET_SENDER,
     "process_event": PROCESS_EVENT,
     "row_key": ROW_KEY,
     "rows_used": ROWS_USED,
@@ -99,7 +107,9 @@ ENUMS: Mapping[str, Mapping[str, int]] = {
     "event_kind": {f"SOCKET_{kind.name}": kind.value for kind in EventKind},
     "row_flag": {f"ROW_{name}": value for name, value in ROW_FLAGS.items()},
 }
-MAPS: Mapping[str, tuple[_Struct | np.dtype[np.uint32], _Struct | np.dtype[np.uint32]]] = {
+_Shape = _Struct | np.dtype[np.uint32] | np.dtype[np.uint64]
+
+MAPS: Mapping[str, tuple[_Shape, _Shape]] = {
     "barrier": (NUMBER, NUMBER),
     "connections": (NUMBER, TRAFFIC_ROW),
     "epoch": (NUMBER, NUMBER),
@@ -108,6 +118,8 @@ MAPS: Mapping[str, tuple[_Struct | np.dtype[np.uint32], _Struct | np.dtype[np.ui
     "other_flows": (NUMBER, TRAFFIC_ROW),
     "overflow_even": (NUMBER, TRAFFIC_ROW),
     "overflow_odd": (NUMBER, TRAFFIC_ROW),
+    "packet_senders": (ENDPOINTS, PACKET_SENDER),
+    "senders_recorded": (NUMBER, COUNTER),
     "row_index": (ROW_KEY, NUMBER),
     "rows_used": (NUMBER, ROWS_USED),
 }

@@ -100,16 +100,16 @@ INLINE struct traffic_row *find_overflow(const struct row_owner *owner, __u32 no
 }
 
 /* Return the size of the headers that each segment of a packet has; 0 if they are not known. */
-INLINE __u32 size_of_headers(struct __sk_buff *skb, __u8 *head)
+INLINE __u32 size_of_headers(struct __sk_buff *skb, int start, __u8 *head)
 {
 	__u8 protocol, data_offset;
-	__u32 offset = find_transport(skb, head, &protocol);
+	__u32 offset = find_transport(skb, start, head, &protocol);
 
 	if (!offset)
 		return 0;
 	switch (protocol) {
 	case IPPROTO_TCP:
-		if (bpf_skb_load_bytes(skb, offset + 12, &data_offset, 1))
+		if (load(skb, start, offset + 12, &data_offset, 1))
 			return 0;
 		return offset + (data_offset >> 4) * 4;
 	case IPPROTO_UDP:
@@ -138,22 +138,22 @@ struct carried {
  * has not verified: with a size of 1, a packet of 64 kB would count 2.6 MB. BIG TCP over IPv6 has a hop-by-hop header, of 8 bytes,
  * that no segment has.
  */
-INLINE struct carried measure(struct __sk_buff *skb)
+INLINE struct carried measure(struct __sk_buff *skb, int start, __u32 length)
 {
-	struct carried carried = { .bytes = skb->len, .packets = 1 };
+	struct carried carried = { .bytes = length, .packets = 1 };
 	__u32 size = skb->gso_size, segments, headers;
 	__u8 head[40];
 
 	if (!size)
 		return carried;
-	headers = size_of_headers(skb, head);
-	if (!headers || headers >= skb->len)
+	headers = size_of_headers(skb, start, head);
+	if (!headers || headers >= length)
 		return carried;
 	segments = skb->gso_segs;
 	if (!segments) {
 		if (size < LEAST_SEGMENT)
 			return carried;
-		segments = (skb->len - headers + size - 1) / size;
+		segments = (length - headers + size - 1) / size;
 	}
 	if (head[0] >> 4 == 6 && !head[4] && !head[5] && !head[6] && headers > 8) {
 		headers -= 8;
@@ -194,7 +194,7 @@ INLINE int count(struct __sk_buff *skb, int transmit)
 		COUNT_LOSS(packets);
 		return 1;
 	}
-	carried = measure(skb);
+	carried = measure(skb, AT_PACKET, skb->len);
 	__sync_fetch_and_add(transmit ? &row->counts.transmit_bytes
 				      : &row->counts.receive_bytes,
 			     carried.bytes);

@@ -6,6 +6,18 @@
  */
 
 #define MOST_EXTENSIONS 6
+#define AT_PACKET (-1) /* the data of the packet begin with its IP header */
+
+/*
+ * Copy bytes at an offset into the IP packet. It begins where the data do (AT_PACKET), or `start`
+ * bytes behind the network header of a frame.
+ */
+INLINE long load(struct __sk_buff *skb, int start, __u32 offset, void *to, __u32 size)
+{
+	if (start == AT_PACKET)
+		return bpf_skb_load_bytes(skb, offset, to, size);
+	return bpf_skb_load_bytes_relative(skb, start + offset, to, size, BPF_HDR_START_NET);
+}
 
 INLINE int has_two_ports(__u8 protocol)
 {
@@ -62,18 +74,18 @@ INLINE int read_plain_endpoints(struct __sk_buff *skb, struct endpoints *endpoin
  * behind extension headers, up to MOST_EXTENSIONS. `protocol` becomes that of the last header that
  * was reached. Returns 0 if there is no IP header.
  */
-INLINE __u32 find_transport(struct __sk_buff *skb, __u8 *head, __u8 *protocol)
+INLINE __u32 find_transport(struct __sk_buff *skb, int start, __u8 *head, __u8 *protocol)
 {
 	__u32 offset = 40;
 	__u8 next;
 
-	if (bpf_skb_load_bytes(skb, 0, head, 20))
+	if (load(skb, start, 0, head, 20))
 		return 0;
 	if (head[0] >> 4 == 4) {
 		*protocol = head[9];
 		return (head[0] & 15) * 4;
 	}
-	if (bpf_skb_load_bytes(skb, 0, head, 40))
+	if (load(skb, start, 0, head, 40))
 		return 0;
 	next = head[6];
 #pragma unroll
@@ -83,7 +95,7 @@ INLINE __u32 find_transport(struct __sk_buff *skb, __u8 *head, __u8 *protocol)
 		/* hop-by-hop options, routing, fragment, destination options */
 		if (next != 0 && next != 43 && next != 44 && next != 60)
 			break;
-		if (bpf_skb_load_bytes(skb, offset, extension, 2))
+		if (load(skb, start, offset, extension, 2))
 			break;
 		offset += next == 44 ? 8 : (extension[1] + 1) * 8;
 		next = extension[0];
@@ -93,12 +105,13 @@ INLINE __u32 find_transport(struct __sk_buff *skb, __u8 *head, __u8 *protocol)
 }
 
 /* Read any headers, by copies; what is missing or beyond MOST_EXTENSIONS stays 0. */
-INLINE void read_other_endpoints(struct __sk_buff *skb, struct endpoints *endpoints, int transmit)
+INLINE void read_other_endpoints(struct __sk_buff *skb, int start, struct endpoints *endpoints,
+				 int transmit)
 {
 	__u8 head[40];
 	__u16 ports[2];
 	__u8 next;
-	__u32 offset = find_transport(skb, head, &next);
+	__u32 offset = find_transport(skb, start, head, &next);
 
 	if (!offset)
 		return;
@@ -111,12 +124,12 @@ INLINE void read_other_endpoints(struct __sk_buff *skb, struct endpoints *endpoi
 	}
 	endpoints->protocol = next;
 	if (has_two_ports(next)) {
-		if (!bpf_skb_load_bytes(skb, offset, ports, 4))
+		if (!load(skb, start, offset, ports, 4))
 			put_ports(endpoints, ports, transmit);
 	} else if (next == IPPROTO_ICMP || next == IPPROTO_ICMPV6) {
 		__u8 echo[6];
 
-		if (!bpf_skb_load_bytes(skb, offset, echo, 6) &&
+		if (!load(skb, start, offset, echo, 6) &&
 		    (next == IPPROTO_ICMP ? (echo[0] == 0 || echo[0] == 8)
 					  : (echo[0] == 128 || echo[0] == 129)))
 			endpoints->local_port = endpoints->remote_port = echo[4] << 8 | echo[5];
@@ -126,5 +139,5 @@ INLINE void read_other_endpoints(struct __sk_buff *skb, struct endpoints *endpoi
 INLINE void read_endpoints(struct __sk_buff *skb, struct endpoints *endpoints, int transmit)
 {
 	if (!read_plain_endpoints(skb, endpoints, transmit))
-		read_other_endpoints(skb, endpoints, transmit);
+		read_other_endpoints(skb, AT_PACKET, endpoints, transmit);
 }

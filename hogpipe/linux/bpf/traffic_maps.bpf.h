@@ -21,6 +21,7 @@ enum row_flag {
 	ROW_FRESH = 8, /* the first epoch of a connection */
 	ROW_AWAITS_FIN = 16, /* the kernel freed the socket before the peer closed */
 	ROW_INDEXED = 32, /* the row is in `row_index` */
+	ROW_PACKET_SOCKET = 64, /* sent by its owner through a packet socket */
 };
 
 /* The process that used a socket last, as seen at the hook. */
@@ -74,7 +75,7 @@ struct traffic_storage {
 struct row_key {
 	__u64 cookie;
 	struct endpoints endpoints;
-	__u64 parity; /* of the epoch */
+	__u64 parity; /* of the epoch; of a packet socket's row with the pid of its owner above */
 };
 
 /* How many rows programs took, per buffer. */

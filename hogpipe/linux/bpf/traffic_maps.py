@@ -16,6 +16,7 @@ import errno
 import os
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hogpipe.linux.bpf.libbpf import load_library
 from hogpipe.linux.bpf.loader import AttachedPrograms
@@ -24,6 +25,7 @@ from hogpipe.linux.bpf.shapes import (
     AWAITS_FIN,
     INDEXED,
     NUMBER,
+    PACKET_SOCKET,
     ROW_KEY,
     ROWS_USED,
     TRAFFIC_COUNTS,
@@ -91,7 +93,7 @@ class TrafficMaps:
             keys = np.zeros(len(indexed), ROW_KEY)
             for name in ("cookie", "endpoints"):
                 keys[name] = rows[name][indexed]
-            keys["parity"] = self._parity
+            keys["parity"] = self._parity + _pids_in_keys(rows[indexed])
             self._delete("row_index", keys)
         return _drop_unused(rows)
 
@@ -185,6 +187,12 @@ def _drop_unused(rows: Rows) -> Rows:
     counts = rows["counts"]
     used = counts[:, _TRANSMIT_PACKETS] + counts[:, _RECEIVE_PACKETS] != 0
     return rows if used.all() else pick_rows(rows, used)
+
+
+def _pids_in_keys(rows: Rows) -> NDArray[np.uint64]:
+    """Return what keys have above the parity: pids, of the rows of packet sockets."""
+    is_sent = rows["flags"] & PACKET_SOCKET != 0
+    return np.where(is_sent, rows["pid"].astype(np.uint64) << np.uint64(32), np.uint64(0))
 
 
 def _check(code: int) -> None:

@@ -240,9 +240,10 @@ def test_an_owner_that_has_exited_has_the_path_of_its_control_group(
         wait_until_gone(inner)
         ledger.refresh()
         inner.rmdir()
-    (owner,) = {one for one in ledger._owners._owners.values() if one.pid == client.pid}
-    assert owner.cgroup_path == f"/{folder.name}/{inner.name}"
-    assert owner.cgroup
+    owners = {one for one in ledger._owners._owners.values() if one.pid == client.pid}
+    # Other processes' events in one block with those of the client may be older than the client.
+    assert {one.cgroup_path for one in owners} == {f"/{folder.name}/{inner.name}"}
+    assert all(one.cgroup for one in owners)
 
 
 def wait_until_gone(folder: Path) -> None:

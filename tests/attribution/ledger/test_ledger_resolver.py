@@ -59,6 +59,7 @@ class ScriptedLedger:
         self.asked: list[tuple[FlowKey, int | None]] = []
         self.divisible: list[tuple[FlowKey, Span | None]] = []
         self.comparisons: list[tuple[int, bool]] = []
+        self.senders: dict[FlowKey, LedgerEntry] = {}
         self.refreshed = 0
         self.closed = False
         self.sockets: list[SnapshotSocket] = []
@@ -90,6 +91,9 @@ class ScriptedLedger:
         self, flows: FlowsInSpans, namespace: int | None, /
     ) -> list[LedgerEntry | Contested | None]:
         return [self.owner_of(flow, namespace, span) for flow, span in flows]
+
+    def packet_senders_of(self, flows: FlowsInSpans, /) -> list[LedgerEntry | None]:
+        return [self.senders.get(flow) for flow, _span in flows]
 
     def record_comparison(self, cookie: int, /, *, is_held_by_owner: bool) -> None:
         self.comparisons.append((cookie, is_held_by_owner))
@@ -642,3 +646,18 @@ def test_each_call_returns_new_counters(stage: Stage) -> None:
     before = msgspec.structs.replace(stage.resolver.counts())
     stage.find(DATAGRAMS)
     assert stage.resolver.counts().since(before).table_reads > 0
+
+
+@pytest.mark.parametrize(
+    ("quality", "pid"), [(None, 77), (Quality.LISTENER, 77), (Quality.EXACT, 10)]
+)
+def test_a_flow_without_a_socket_of_its_own_is_that_of_who_sends_it_through_a_packet_socket(
+    stage: Stage, quality: Quality | None, pid: int
+) -> None:
+    """Whoever has the port of such a flow has none of its bytes."""
+    stage.ledger.senders[DATAGRAMS] = LedgerEntry(Quality.EXACT, CURL, 9, is_released=True)
+    if quality is not None:
+        stage.proc.process(MASTER.pid)
+        stage.record(DATAGRAMS, MASTER, quality)
+    assert stage.find(DATAGRAMS) == (Quality.EXACT, pid)
+    assert stage.resolver.counts().table_reads == 0

@@ -19,7 +19,7 @@ from hogpipe.capture.ebpf.row_flows import RowFlows, make_row_flows
 from hogpipe.capture.ebpf.unresolved_rows import UnresolvedRows
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.flows.packet_rows import Flags, FlowSums, PacketRows
-from hogpipe.linux.bpf.shapes import BY_LISTENER, FRESH, RELEASED, TRAFFIC_ROW
+from hogpipe.linux.bpf.shapes import BY_LISTENER, FRESH, PACKET_SOCKET, RELEASED, TRAFFIC_ROW
 from hogpipe.linux.bpf.traffic_rows import (
     RowOwner,
     Rows,
@@ -242,6 +242,19 @@ def test_packets_of_the_kernel_are_added_to_the_owner_of_their_connection() -> N
     (batch,) = aggregate(epoch(last, row(7, pack(1000))), "process")
     assert batch.flows == {}
     assert batch.owned[0].traffic.transmit_bytes == 152
+
+
+def test_what_is_written_to_a_packet_socket_is_its_senders_and_of_our_own_namespace() -> None:
+    injected = row(EXITED, pack(80), (60, 1, 0, 0), cookie=2, namespace=0)
+    injected["flags"] |= PACKET_SOCKET | RELEASED
+    (batch,) = aggregate(epoch(injected, row(7, pack(80))), "process", "flow")
+    assert batch.flows == {}
+    moved = {
+        (one.attribution.process and one.attribution.process.pid): one.traffic.transmit_bytes
+        for one in batch.owned
+    }
+    assert moved == {EXITED: 60, 7: 100}
+    assert {one.flow.namespace for one in batch.owned} == {OWN_NAMESPACE}
 
 
 @pytest.mark.parametrize("last", [False, True])

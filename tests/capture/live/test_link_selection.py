@@ -9,6 +9,7 @@ import pytest
 
 from hogpipe.capture.live.link_selection import (
     Selection,
+    choose_transmitting,
     find_unmatched,
     select_links,
     selects_new_links,
@@ -274,3 +275,12 @@ def test_links_that_are_new_are_selected_by_auto_and_by_globs(
     patterns: list[str], may_select: bool
 ) -> None:
     assert selects_new_links(patterns) is may_select
+
+
+def test_of_what_this_host_transmits_each_packet_passes_one_chosen_link() -> None:
+    bridge = link(4, "bridge0", "bridge")
+    ports = [link(5, "veth5", "veth", master=4, peer_netns=1), link(6, "eth6", master=4)]
+    vlan = link(7, "eth0.5", "vlan", lower=2)
+    tunnel = link(8, "wg0", "wireguard")
+    chosen = choose_transmitting([LO, ETH0, ETH1, bridge, *ports, vlan, tunnel])
+    assert {one.name for one in chosen} == {"lo", "eth0", "bridge0", "wg0"}
