@@ -48,6 +48,9 @@ BATCH_FRAMES = 8192
 _BLOCKS_PER_MIB = 4
 _MIN_TIMEOUT_MS = 5
 _MIN_RING_MS = 160
+# Frames of 64 kB are read at up to 8 GB/s, and the ring fills while it is emptied: without a bound
+# in bytes one read takes half a gigabyte.
+_EXACT_FRAMES, _MAX_EXACT_BYTES = 512, 1 << 24
 # A frame is also cut at the end of its ring block, which only a longer one reaches.
 _MAX_UNCUT_BYTES = 1 << 16
 _UINT32 = 0xFFFFFFFF
@@ -179,12 +182,15 @@ class Handle:
             frames.append(frame)
             offset += len(frame)
 
-        failure = None
+        failure, is_empty = None, False
         try:
-            self._reader.dispatch(BATCH_FRAMES, collect)
+            while not is_empty and len(frames) < BATCH_FRAMES and offset < _MAX_EXACT_BYTES:
+                before = len(frames)
+                self._reader.dispatch(_EXACT_FRAMES, collect)
+                is_empty = len(frames) - before < _EXACT_FRAMES
         except pcapy.PcapError as error:
             failure = CaptureError(f"{self._name}: {error}")
-        if began >= self._proven_from and len(frames) < BATCH_FRAMES:
+        if began >= self._proven_from and is_empty:
             self._proven_from = 0.0
         records = np.array(rows, np.uint32).reshape(-1, 4)
         return FrameBatch(b"".join(frames), records, np.array(lengths, np.uint32)), failure
