@@ -32,7 +32,8 @@ from hogpipe.text import NOTICE, printable
 log = logging.getLogger("hogpipe")
 
 _MIB = 1 << 20
-_SETTLE_SECONDS = 1.0  # that the attribution stage may take beyond `hold`
+_INTERVAL = 1.0  # seconds, of windows: descriptions of processes are at most as old
+_SETTLE_SECONDS = 2.0  # that the attribution stage may take beyond `hold`
 
 
 class CaptureOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +58,8 @@ async def capture_packets(
         return report_error(ConfigurationError(f"-w {printable(str(path))}: {problem}"))
     is_live = settings.capture.source != "savefile"
     only = [parse_selector(text) for text in settings.aggregation.only]
-    wait = settings.attribution.hold + settings.aggregation.interval + _SETTLE_SECONDS
+    wait = settings.attribution.hold + _SETTLE_SECONDS
+    aggregation = msgspec.structs.replace(settings.aggregation, interval=_INTERVAL)
     buffer = PacketBuffer(
         options.max_waiting_mib * _MIB if is_live else math.inf,
         wait if is_live else math.inf,
@@ -70,7 +72,7 @@ async def capture_packets(
 
     owners = PacketOwners(buffer, only, waits=not is_live, on_ready=wake)
     pipeline = Pipeline(
-        msgspec.structs.replace(settings, sinks=()),
+        msgspec.structs.replace(settings, aggregation=aggregation, sinks=()),
         make_aggregator=owners.make_aggregator,
         threads=threads,
         tap=owners,

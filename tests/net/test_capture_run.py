@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from support.bpf import require_bpf
 from support.captures import Captured, read_pcap
+from support.disks import tiny_disk
 from support.namespaces import Namespace, namespace, require
 from support.packet_files import PacketFileContent, parse_packet_file, read_packet_file
 from support.running import Running, hogpipe, running, tcpdump, wait_until
@@ -165,6 +166,20 @@ def test_a_moved_file_is_reopened_and_a_killed_capture_leaves_a_readable_file(
     assert left.statistics == []
     assert len(left.packets) > 4 * EXCHANGES
     assert {one.pid for one in left.packets} == {site.chosen_pid}
+
+
+def test_a_full_disk_ends_the_capture_with_whole_packets(site: Site, tmp_path: Path) -> None:
+    with tiny_disk(tmp_path / "disk") as disk:
+        path = disk / "trace.pcapng"
+        with hogpipe(site.netns, "capture", "-i", "lo", "-w", path) as run:
+            run.wait_for("owners come from the ledger")
+            site.exchange()
+            assert run.wait() == 1
+        content = read_packet_file(path)
+    assert len(content.packets) > EXCHANGES
+    assert f"No space left on device; {len(content.packets)} packets were written" in "".join(
+        run.errors
+    )
 
 
 def test_a_reader_of_the_standard_output_that_goes_ends_the_capture_quietly(site: Site) -> None:
