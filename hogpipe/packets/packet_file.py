@@ -9,7 +9,7 @@ statistics of all interfaces since the start of the capture. The first file repl
 path. A full file gets the name of a closed one (sinks/jsonl/rotation.py). After `reopen`, and after
 a rotation, what is at the path by then is appended to: a file may have several sections.
 
-A write that fails is cut off again, so that the file ends with a whole block.
+Of a write that fails whole blocks stay, and the rest is cut off.
 """
 
 import os
@@ -17,6 +17,7 @@ import select
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import accumulate
 from pathlib import Path
 
 import msgspec
@@ -78,6 +79,7 @@ class PacketFile:
         """Whether a file that is rotated has a packet."""
         self.written = 0
         """How many packets are written."""
+        self._fitting = 0
         self._period: int | None = None
         self._began_ns = time.time_ns()
         self._closed_files: ClosedFileWorker | None = None
@@ -98,24 +100,24 @@ class PacketFile:
         """Write packets; `counts` are for a file that gets full."""
         rotation, rotates = self._options.rotation, self._options.rotation != RotationRule()
         blocks: list[bytes] = []
-        size = first = 0
-        for number, packet in enumerate(packets):
+        size = 0
+        for packet in packets:
             if size >= _WRITE_BYTES:
-                self._write_packets(blocks, number - first)
-                blocks, size, first = [], 0, number
+                self._write_packets(blocks)
+                blocks, size = [], 0
             if rotates:
                 start = datetime.fromtimestamp(packet.time_ns / NANOSECONDS, UTC)
                 used = self._size + size
                 if self._has_packets and rotation.is_full(used, self._period, start):
-                    self._write_packets(blocks, number - first)
-                    blocks, size, first = [], 0, number
+                    self._write_packets(blocks)
+                    blocks, size = [], 0
                     self._rotate(start, counts)
                 if not self._has_packets:
                     self._has_packets = True
                     self._period = rotation.find_period(start)
             blocks.append(self._describe_interfaces() + self._encode(packet))
             size += len(blocks[-1])
-        self._write_packets(blocks, len(packets) - first)
+        self._write_packets(blocks)
 
     def reopen(self, counts: Sequence[PacketCounts]) -> None:
         """End the file if it is no longer at its path, and begin another one there."""
@@ -188,9 +190,13 @@ class PacketFile:
             self._annotator.annotate(packet),
         )
 
-    def _write_packets(self, blocks: Sequence[bytes], packets: int) -> None:
-        self._write(blocks)
-        self.written += packets
+    def _write_packets(self, packets: Sequence[bytes]) -> None:
+        try:
+            self._write(packets)
+        except OSError:
+            self.written += self._fitting
+            raise
+        self.written += len(packets)
 
     def _describe_interfaces(self) -> bytes:
         """Return the blocks of interfaces that the section does not have."""
@@ -209,15 +215,18 @@ class PacketFile:
         )
 
     def _write(self, blocks: Sequence[bytes]) -> None:
-        """Write whole blocks, or nothing of them where the file is one that can be cut."""
+        """Write blocks; after an error a file has those that fit whole, `_fitting` many."""
         data = b"".join(blocks)
         is_file = self._options.path is not None
         before = os.fstat(self._descriptor).st_size if is_file else 0
         try:
             _write_all(self._descriptor, data)
         except OSError:
+            room = os.fstat(self._descriptor).st_size - before if is_file else 0
+            ends = [end for end in accumulate(map(len, blocks)) if end <= room]
+            self._fitting = len(ends)
             if is_file:
-                os.ftruncate(self._descriptor, before)
+                os.ftruncate(self._descriptor, before + max(ends, default=0))
             raise
         self._size = before + len(data)
 
