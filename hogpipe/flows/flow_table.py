@@ -411,10 +411,8 @@ class FlowTable:
         The endpoint is that with which its lane was opened; the pause is longer than it may be.
         """
         with self.lock:
-            endpoint = np.array([self._endpoint_of(flow)])
-            if endpoint[0] == NO_ENDPOINT:
-                return False
-            return bool(self._lanes.endpoints.find_paused(endpoint, np.array([first_ns]))[0])
+            endpoint = self._endpoint_of(flow)
+            return endpoint != NO_ENDPOINT and self._lanes.endpoints.has_paused(endpoint, first_ns)
 
     def record_packet(self, flow: FlowKey, last_ns: int) -> None:
         """Record a packet of the endpoint of `flow`, if it has one."""

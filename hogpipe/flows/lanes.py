@@ -106,6 +106,10 @@ class Endpoints:
         """Leave a number to what has it: the endpoint gets another one when it is asked for."""
         self._numbering.rename(number, object())
 
+    def has_paused(self, number: int, first_ns: int) -> bool:
+        """Return whether a packet at `first_ns` came after a pause of an endpoint."""
+        return first_ns - int(self.last_ns[number]) > int(self._max_pause_ns[number])
+
     def find_paused(self, endpoints: Integers, first_ns: Integers) -> Flags:
         """Return which packets came after a pause of their endpoint.
 
