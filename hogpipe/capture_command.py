@@ -27,6 +27,7 @@ from hogpipe.packets.packet_writer import PacketWriter
 from hogpipe.pipeline import Pipeline
 from hogpipe.security.run_threads import RunThreads
 from hogpipe.signals import StopSignals
+from hogpipe.sinks.jsonl.rotation import RotationRule
 from hogpipe.text import NOTICE, printable
 
 log = logging.getLogger("hogpipe")
@@ -37,13 +38,35 @@ _SETTLE_SECONDS = 2.0  # that the attribution stage may take beyond `hold`
 
 
 class CaptureOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of the command beyond the settings."""
+    """The options of the command beyond settings."""
 
-    file: FileOptions
-    max_waiting_mib: int
+    write: Path
+    """The file; "-" is the standard output."""
+    rotate_mib: int | None = None
+    rotate_every: float | None = None
+    """Seconds."""
+    keep: int | None = None
+    """How many closed files are kept; all if None."""
+    max_waiting_mib: int = 64
     """The memory of packets that wait for their owners, and of those that wait for the writer."""
     duration: float | None = None
     """After how many seconds the capture ends."""
+
+    @property
+    def path(self) -> Path | None:
+        """The absolute path of the file; None is the standard output."""
+        return None if str(self.write) == "-" else self.write.absolute()
+
+    def find_problem(self, *, is_terminal: bool) -> str | None:
+        """Return which options exclude each other, or an output that `is_terminal`."""
+        rotates = self.rotate_mib is not None or self.rotate_every is not None
+        if self.keep is not None and not rotates:
+            return "--keep is for --rotate-mib and --rotate-every"
+        if self.path is None and rotates:
+            return "the standard output cannot be rotated"
+        if self.path is None and is_terminal:
+            return "-w -: the standard output is a terminal; redirect it"
+        return None
 
 
 async def capture_packets(
@@ -53,7 +76,7 @@ async def capture_packets(
 
     Raises HogpipeError where the pipeline cannot be made; later errors are reported.
     """
-    loop, path = asyncio.get_running_loop(), options.file.path
+    loop, path = asyncio.get_running_loop(), options.path
     if path is not None and (problem := _find_problem(path, settings.capture.path)):
         return report_error(ConfigurationError(f"-w {printable(str(path))}: {problem}"))
     is_live = settings.capture.source != "savefile"
@@ -78,7 +101,7 @@ async def capture_packets(
         tap=owners,
     )
     name = "the standard output" if path is None else str(path)
-    file = PacketFile(options.file, owners.interfaces)
+    file = PacketFile(_choose_file(settings, options), owners.interfaces)
     writer = PacketWriter(owners, file, name, partial(pipeline.stop, urgent=True))
     opening = asyncio.create_task(pipeline.open())
 
@@ -112,6 +135,18 @@ def _find_problem(path: Path, source: Path | None) -> str | None:
     if not path.parent.is_dir():
         return f"{printable(str(path.parent))} is not a folder"
     return find_output_problem(path)
+
+
+def _choose_file(settings: Settings, options: CaptureOptions) -> FileOptions:
+    is_live = settings.capture.source != "savefile"
+    most_bytes = None if options.rotate_mib is None else options.rotate_mib * _MIB
+    return FileOptions(
+        path=options.path,
+        snaplen=settings.capture.snaplen if is_live else 0,
+        filter=settings.capture.filter,
+        rotation=RotationRule(most_bytes, options.rotate_every),
+        keep=options.keep,
+    )
 
 
 async def _run(

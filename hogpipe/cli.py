@@ -216,14 +216,8 @@ def capture(
     config: Path | None,
     *,
     overrides: Sequence[str],
-    duration: float | None,
     is_insecure: bool,
-    write: Path,
     snaplen: int,
-    rotate_mib: int | None,
-    rotate_every: float | None,
-    keep: int | None,
-    max_waiting_mib: int,
     **options: object,
 ) -> None:
     """Write the packets of chosen programs to a pcapng file, with their owners.
@@ -231,26 +225,19 @@ def capture(
     Each packet has the process id and a comment with the owner and the quality. The sinks of CONFIG
     get nothing; its other settings hold. On SIGHUP a file that was moved is reopened.
     """
-    path = None if str(write) == "-" else write.absolute()
-    rotates = rotate_mib is not None or rotate_every is not None
-    if keep is not None and not rotates:
-        raise click.UsageError("--keep is for --rotate-mib and --rotate-every")
-    if path is None and rotates:
-        raise click.UsageError("the standard output cannot be rotated")
-    if path is None and os.isatty(1):
-        raise click.UsageError("-w -: the standard output is a terminal; redirect it")
-
     import msgspec
 
     from hogpipe.capture_command import CaptureOptions, capture_packets
     from hogpipe.config.options import RunOptions
-    from hogpipe.packets.packet_file import FileOptions
     from hogpipe.run_command import run_in_event_loop
     from hogpipe.security.confined_start import load_and_confine
-    from hogpipe.sinks.jsonl.rotation import RotationRule
 
-    source = None if options["read"] else "pcap"
-    chosen = msgspec.convert(options | {"source": source}, RunOptions)
+    asked = msgspec.convert(options, CaptureOptions)
+    if problem := asked.find_problem(is_terminal=os.isatty(1)):
+        raise click.UsageError(problem)
+    chosen = msgspec.convert(options, RunOptions)
+    if chosen.read is None:
+        chosen = msgspec.structs.replace(chosen, source="pcap")
     start = load_and_confine(
         config,
         chosen,
@@ -258,22 +245,14 @@ def capture(
         os.environ,
         is_insecure=is_insecure,
         uses_sinks=False,
-        outputs=[path] if path else [],
+        outputs=[] if asked.path is None else [asked.path],
     )
-    settings = start.settings
-    use_format(settings.log.format, os.environ)
+    use_format(start.settings.log.format, os.environ)
     _log_reports(start.reports)
-    file = FileOptions(
-        path=path,
-        snaplen=0 if options["read"] else settings.capture.snaplen,
-        filter=settings.capture.filter,
-        rotation=RotationRule(rotate_mib << 20 if rotate_mib else None, rotate_every),
-        keep=keep,
-    )
-    asked = CaptureOptions(file=file, max_waiting_mib=max_waiting_mib, duration=duration)
 
     async def run_to_end() -> NoReturn:
-        _exit_without_threads(await capture_packets(settings, start.threads, asked, signals))
+        code = await capture_packets(start.settings, start.threads, asked, signals)
+        _exit_without_threads(code)
 
     with _stdout_for_sinks_only():
         _tune_garbage_collector()

@@ -56,13 +56,13 @@ def load_and_confine(
     *,
     is_insecure: bool = False,
     uses_sinks: bool = True,
-    outputs: Sequence[Path] = (),
+    outputs: Sequence[Path] | None = None,
 ) -> ConfinedStart:
     """Load settings and give up what they do not need; the process may have no other threads.
 
     Configuration and plugins that other users may write to are refused to a privileged process,
     unless it `is_insecure`. Without sinks, their files need not be usable. `outputs` are what is
-    written besides.
+    written besides; without any, and without sinks, the calling thread may write anywhere.
     """
     trust = choose_trust(environ, is_insecure=is_insecure)
     read = read_tables(path, options, overrides, trust)
@@ -74,14 +74,14 @@ def load_and_confine(
     def confine(settings: Settings) -> None:
         savefile = [settings.capture.path] if settings.capture.path else []
         read_too = (*files.read, *savefile, settings.attribution.procfs)
-        named = NamedFiles((*files.written, *outputs), read_too)
+        named = NamedFiles((*files.written, *(outputs or ())), read_too)
         confined.append(confine_run(settings, named, environ))
 
     settings = convert_tables(read, confine)
     run = confined[0]
     bounds = None
-    if uses_sinks or outputs:
-        bounds = run.restrict_outputs(settings.sinks if uses_sinks else (), outputs)
+    if uses_sinks or outputs is not None:
+        bounds = run.restrict_outputs(settings.sinks if uses_sinks else (), outputs or ())
 
     def load_again() -> Settings:
         reading = run.threads.refresh.submit(read_tables, path, options, overrides, trust)

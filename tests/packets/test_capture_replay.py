@@ -8,6 +8,7 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from support.captures import Captured, Pcapng, read_pcap, write_pcap
 from support.frames import ethernet, ipv4, tcp, udp
 from support.packet_files import PacketFileContent, WrittenPacket, read_packet_file
@@ -16,7 +17,6 @@ from support.running import hogpipe
 from hogpipe.capture.decode.scalar_ip import DecodedFrame, decode_frame
 from hogpipe.capture_command import CaptureOptions, capture_packets
 from hogpipe.config import load_config
-from hogpipe.packets.packet_file import FileOptions
 from hogpipe.security.run_threads import RunThreads
 from hogpipe.signals import StopSignals
 
@@ -27,7 +27,7 @@ OWNER = re.compile(r"(transmit|receive): (?:[^,]+, pid (\d+)|no owner).*; (\w+)"
 async def capture(path: Path, *only: str, source: Path = GOLDEN / "trace.pcap") -> int:
     overrides = [f"aggregation.only={json.dumps(only)}", f"capture.path={json.dumps(str(source))}"]
     settings = load_config(GOLDEN / "config.toml", overrides)
-    options = CaptureOptions(file=FileOptions(path=path), max_waiting_mib=64)
+    options = CaptureOptions(write=path)
     return await capture_packets(settings, RunThreads.plain(), options, StopSignals())
 
 
@@ -154,6 +154,20 @@ async def test_a_damaged_savefile_is_written_as_far_as_it_goes(tmp_path: Path) -
     source.write_bytes((GOLDEN / "trace.pcap").read_bytes()[:-10])
     assert await capture(tmp_path / "out.pcapng", source=source) == 1
     assert len(read_packet_file(tmp_path / "out.pcapng").packets) == 148
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (CaptureOptions(write=Path("a"), keep=2), "--keep is for"),
+        (CaptureOptions(write=Path("-"), rotate_mib=1), "cannot be rotated"),
+        (CaptureOptions(write=Path("-")), "is a terminal"),
+        (CaptureOptions(write=Path("a"), keep=2, rotate_every=60.0), ""),
+    ],
+)
+def test_options_that_exclude_each_other_are_named(options: CaptureOptions, problem: str) -> None:
+    found = options.find_problem(is_terminal=True)
+    assert problem in found if found else not problem
 
 
 async def test_a_path_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
