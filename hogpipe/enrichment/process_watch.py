@@ -17,8 +17,12 @@ from contextlib import suppress
 
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.linux.bpf.loader import AttachedPrograms
-from hogpipe.linux.bpf.maps import RingBuffer
-from hogpipe.linux.bpf.process_events import ProcessEvent, decode_process_events
+from hogpipe.linux.bpf.process_events import (
+    PROCESS_EVENT_BYTES,
+    ProcessEvent,
+    decode_process_events,
+)
+from hogpipe.linux.bpf.ring_buffer import RingBuffer
 from hogpipe.linux.clocks import boot_clock
 from hogpipe.linux.process_starts import ProcessStarts
 from hogpipe.threads import keep_running
@@ -60,7 +64,11 @@ class ProcessWatch:
         self._clock = clock
         self._limit_events = limit_events
         self._is_open = True
-        self._ring = RingBuffer(programs.map_fd("new_processes"))
+        self._ring = RingBuffer(
+            programs.map_fd("new_processes"),
+            programs.max_entries("new_processes"),
+            PROCESS_EVENT_BYTES,
+        )
         try:
             self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
         except BaseException:

@@ -9,9 +9,15 @@ the read before, the lost events happened between the two reads.
 
 from typing import NamedTuple
 
-from hogpipe.attribution.ledger.socket_events import EventBlock, find_released, measure_part
+from hogpipe.attribution.ledger.socket_events import (
+    EVENT_BYTES,
+    EventBlock,
+    find_released,
+    measure_part,
+)
 from hogpipe.linux.bpf.loader import AttachedPrograms
-from hogpipe.linux.bpf.maps import Losses, RingBuffer, read_losses
+from hogpipe.linux.bpf.maps import Losses, read_losses
+from hogpipe.linux.bpf.ring_buffer import RingBuffer
 from hogpipe.linux.clocks import boot_clock
 
 _PART_WORK = 400  # events that are ingested one by one, in some 4 ms
@@ -28,7 +34,7 @@ class EventCounts(NamedTuple):
     """The counters of a reader; they only grow."""
 
     events_lost: int
-    """Events lost because the ring buffer was full, or could not be read."""
+    """Events lost because the ring buffer was full."""
     sockets_lost: int
     """Sockets that the kernel had no memory to record."""
     malformed: int
@@ -45,7 +51,9 @@ class EventReader:
         self._read_ns = boot_clock()
         """When the last read began."""
         self._losses_fd = programs.map_fd("losses")
-        self._ring = RingBuffer(programs.map_fd("events"))
+        self._ring = RingBuffer(
+            programs.map_fd("events"), programs.max_entries("events"), EVENT_BYTES
+        )
         self._is_open = True
         self._backlog = memoryview(b"")
         self._lost = 0
@@ -69,7 +77,7 @@ class EventReader:
         if not self._backlog:
             return None  # an empty ring had room for all events
         self._losses = read_losses(self._losses_fd)
-        lost = self._losses.events + self._losses.sockets + self._ring.lost
+        lost = self._losses.events + self._losses.sockets
         if lost <= self._lost:
             return None
         self._lost = lost
@@ -91,8 +99,7 @@ class EventReader:
         """Return the counters; those of the kernel as of `close` after that."""
         if self._is_open:
             self._losses = read_losses(self._losses_fd)
-        events_lost = self._losses.events + self._ring.lost
-        return EventCounts(events_lost, self._losses.sockets, self._malformed)
+        return EventCounts(self._losses.events, self._losses.sockets, self._malformed)
 
     def close(self) -> None:
         """Unmap the ring buffer; the backlog stays. May be called again."""

@@ -8,7 +8,7 @@ Modules
 - `loader`: loads and attaches; `obstacles`: why that may fail, and the remedy.
 - `libbpf`: the functions of the distribution's libbpf that are called, over ctypes.
 - `shapes`: the structs, enums and maps that C and Python share; `btf` reads those of the object.
-- `maps`: losses, ring buffers and arrays, read through their file descriptors.
+- `maps`: losses and arrays, read through their file descriptors; `ring_buffer`: events likewise.
 - `process_events`: which processes use a socket for the first time.
 - `packet_hooks`: attaches a program to interfaces, as they come and go; `sender_map`: the senders
   of packet and raw sockets that the ledger's recorded there.

@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 LIBRARY = "libbpf.so.1"
 _OLD_LIBRARY = "libbpf.so.0"
 
-SampleCallback = CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
-"""Called with (context, data, size) for each sample; a negative result stops the reading."""
 _PrintCallback = CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
 _LONGEST_MESSAGE = 1 << 16  # the verifier's log is one message
 
@@ -52,6 +50,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "bpf_map__key_size": (c_uint32, [c_void_p]),
     "bpf_map__value_size": (c_uint32, [c_void_p]),
     "bpf_map__set_autocreate": (c_int, [c_void_p, c_bool]),
+    "bpf_map__max_entries": (c_uint32, [c_void_p]),
     "bpf_map__set_max_entries": (c_int, [c_void_p, c_uint32]),
     "bpf_map_update_elem": (c_int, [c_int, c_void_p, c_void_p, c_uint64]),
     "bpf_map_lookup_elem": (c_int, [c_int, c_void_p, c_void_p]),
@@ -65,10 +64,6 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
         [c_int, c_int, c_uint32, POINTER(c_uint32), c_void_p, POINTER(c_uint32)],
     ),
     "btf__raw_data": (c_void_p, [c_void_p, POINTER(c_uint32)]),
-    "ring_buffer__new": (c_void_p, [c_int, SampleCallback, c_void_p, c_void_p]),
-    "ring_buffer__consume": (c_int, [c_void_p]),
-    "ring_buffer__epoll_fd": (c_int, [c_void_p]),
-    "ring_buffer__free": (None, [c_void_p]),
 }
 
 

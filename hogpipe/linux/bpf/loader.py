@@ -128,6 +128,10 @@ class AttachedPrograms:
             raise OSError(-link_fd, os.strerror(-link_fd))
         return link_fd
 
+    def max_entries(self, name: str) -> int:
+        """Return the size of a map in entries, of a ring buffer in bytes. Raises KeyError."""
+        return int(self._library.bpf_map__max_entries(self._find_map(name)))
+
     def close(self) -> None:
         """Detach and unload. May be called again."""
         while self._links:

@@ -1,11 +1,9 @@
-"""Reads the kernel's BPF maps through their file descriptors: losses, ring buffers, arrays.
+"""Reads the kernel's BPF maps through their file descriptors: losses and arrays.
 
-In: the descriptor of a map, which must stay open as long as the object that reads it. Out: bytes,
-counters, and NumPy rows. A failing read raises OSError; a ring buffer that cannot be mapped raises
-BpfUnavailableError.
+In: the descriptor of a map, which must stay open as long as the object that reads it. Out: counters
+and NumPy rows. A failing read raises OSError.
 
 - `read_losses` copies the counters of what found no room in the kernel.
-- `RingBuffer` drains a ring buffer (BPF_MAP_TYPE_RINGBUF, Linux 5.8).
 - `MappedArray` shares the memory of an array (BPF_F_MMAPABLE, Linux 5.5), so that reading its rows
   takes no call at all.
 """
@@ -18,8 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from hogpipe.linux.bpf.libbpf import SampleCallback, load_library
-from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
+from hogpipe.linux.bpf.libbpf import load_library
 from hogpipe.linux.bpf.shapes import LOSSES
 
 _LEAST_MAPPED_BYTES = 1 << 18
@@ -46,53 +43,6 @@ def read_losses(map_fd: int) -> Losses:
     if code:
         raise OSError(-code, os.strerror(-code))
     return Losses(*counters)
-
-
-class RingBuffer:
-    """The ring buffer behind a file descriptor. For one thread at a time.
-
-    libbpf reads the ring, because it knows the memory barriers, and calls back for each sample. A
-    callback into Python costs several times what all else does, so the callback is libc's `write`,
-    whose three arguments are the same ones: the context is the descriptor of a file in memory, from
-    which all samples are then read at once.
-
-    Raises BpfUnavailableError.
-    """
-
-    def __init__(self, map_fd: int) -> None:
-        self._library = load_library()
-        self._file = os.memfd_create("hogpipe-ring", os.MFD_CLOEXEC)
-        write = ctypes.cast(ctypes.CDLL(None).write, SampleCallback)
-        self._ring = self._library.ring_buffer__new(map_fd, write, self._file, None)
-        if not self._ring:
-            os.close(self._file)
-            raise BpfUnavailableError(
-                Obstacle.LIMITS, "eBPF: the ring buffer cannot be mapped; raise the memory limit"
-            )
-        self.lost = 0
-        """Samples that were lost because the file could not be written; the number only grows."""
-
-    def fileno(self) -> int:
-        """Return a descriptor that polls as readable when there are samples."""
-        return int(self._library.ring_buffer__epoll_fd(self._ring))
-
-    def drain(self) -> bytes:
-        """Take all samples out of the ring and return them, joined."""
-        if self._library.ring_buffer__consume(self._ring) < 0:
-            self.lost += 1
-        size = os.lseek(self._file, 0, os.SEEK_CUR)
-        if size == 0:
-            return b""
-        samples = os.pread(self._file, size, 0)
-        os.lseek(self._file, 0, os.SEEK_SET)
-        return samples
-
-    def close(self) -> None:
-        """Unmap the ring. May be called again."""
-        if self._ring:
-            self._library.ring_buffer__free(self._ring)
-            self._ring = None
-            os.close(self._file)
 
 
 class MappedArray:

@@ -11,6 +11,7 @@ import msgspec
 from hogpipe.linux.bpf.shapes import PROCESS_EVENT, format_of
 
 _PROCESS_EVENT = struct.Struct(format_of(PROCESS_EVENT))
+PROCESS_EVENT_BYTES = _PROCESS_EVENT.size
 
 
 class ProcessEvent(msgspec.Struct, frozen=True, gc=False):

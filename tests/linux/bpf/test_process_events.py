@@ -8,9 +8,13 @@ from support.bpf import require_bpf
 from support.namespaces import Namespace
 
 from hogpipe.linux.bpf.loader import AttachedPrograms
-from hogpipe.linux.bpf.maps import RingBuffer
-from hogpipe.linux.bpf.process_events import ProcessEvent, decode_process_events
+from hogpipe.linux.bpf.process_events import (
+    PROCESS_EVENT_BYTES,
+    ProcessEvent,
+    decode_process_events,
+)
 from hogpipe.linux.bpf.programs import attach_ledger_programs, attach_traffic_programs
+from hogpipe.linux.bpf.ring_buffer import RingBuffer
 
 SOCKETS = "import socket; [socket.socket() for _ in range(50)]"
 
@@ -21,7 +25,8 @@ def test_a_process_has_one_event_when_it_first_uses_a_socket(
 ) -> None:
     require_bpf()
     programs = attach()
-    ring = RingBuffer(programs.map_fd("new_processes"))
+    size = programs.max_entries("new_processes")
+    ring = RingBuffer(programs.map_fd("new_processes"), size, PROCESS_EVENT_BYTES)
     try:
         done = netns.popen(sys.executable, "-c", SOCKETS)
         assert done.wait() == 0
