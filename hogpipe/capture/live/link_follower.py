@@ -104,8 +104,8 @@ class LinkFollower:
 
     def close_failed(self, indices: Collection[int], captured: CapturedPackets) -> None:
         """Close interfaces whose reads failed, once all their packets are in `captured`."""
-        self._close(indices, captured)
         if indices:
+            self._close(indices, captured)
             self._schedule()
 
     def _schedule(self, delay: float = 0.0) -> None:
@@ -157,7 +157,8 @@ class LinkFollower:
         self._views.refresh_containers(time.monotonic())
         wanted = self._views.current()
         self._captures.update(wanted)
-        self._close(self._captures.indices() - wanted.keys(), captured)
+        if gone := self._captures.indices() - wanted.keys():
+            self._close(gone, captured)
         failures: list[HogpipeError] = []
         sharers = Counter(view.is_container_veth for view in wanted.values())
         # Veths to containers come last: they share what the others leave of the ring budget.
