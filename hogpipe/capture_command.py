@@ -19,6 +19,7 @@ from hogpipe.config.settings import Settings
 from hogpipe.errors import ConfigurationError, HogpipeError
 from hogpipe.files import find_output_problem
 from hogpipe.logs import report_error
+from hogpipe.model import make_networks
 from hogpipe.packets.packet_buffer import PacketBuffer
 from hogpipe.packets.packet_counts import PacketCounts
 from hogpipe.packets.packet_file import FileOptions, PacketFile
@@ -80,7 +81,8 @@ async def capture_packets(
     if path is not None and (problem := _find_problem(path, settings.capture.path)):
         return report_error(ConfigurationError(f"-w {printable(str(path))}: {problem}"))
     is_live = settings.capture.source != "savefile"
-    only = [parse_selector(text) for text in settings.aggregation.only]
+    networks = make_networks(settings.networks)
+    only = [parse_selector(text, networks) for text in settings.aggregation.only]
     wait = settings.attribution.hold + _SETTLE_SECONDS
     aggregation = msgspec.structs.replace(settings.aggregation, interval=_INTERVAL)
     buffer = PacketBuffer(

@@ -44,7 +44,7 @@ from hogpipe.linux.netns.namespace_processes import NamespaceProcesses
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.procfs import shows_live_processes
 from hogpipe.linux.procfs_addresses import read_local_addresses
-from hogpipe.model import Process, ServicePorts
+from hogpipe.model import Process, ServicePorts, make_networks
 from hogpipe.protocols import NANOSECONDS
 from hogpipe.records.stamp import make_run_id
 from hogpipe.sinks.contract import Sink, SinkSettings
@@ -128,6 +128,7 @@ def _make_ebpf_source(
         start_windows=partial(ClockWindows, interval_of(settings)),
         group_by=list_source_fields(settings),
         service_ports=service_ports,
+        networks=make_networks(settings.networks),
         max_flows=settings.capture.max_flows,
         limit_events=limit_events,
     )
@@ -143,11 +144,13 @@ def make_aggregator(
     settings: Settings, recall_process: Callable[[Process], Process]
 ) -> WindowAggregator:
     """Return the aggregator that makes records as `[aggregation]` describes them."""
+    networks = make_networks(settings.networks)
     return Aggregator(
         settings.aggregation.group_by,
-        [parse_selector(text) for text in settings.aggregation.only],
+        [parse_selector(text, networks) for text in settings.aggregation.only],
         settings.aggregation.max_records,
         recall_process=recall_process,
+        networks=networks,
     )
 
 
@@ -290,7 +293,9 @@ def make_run_id_for(settings: Settings) -> str:
     live_processes = shows_live_processes(settings.attribution.procfs)
     if settings.capture.source != "savefile" or path is None or live_processes:
         return make_run_id(time.time_ns())
-    digest = hashlib.sha256(msgspec.json.encode((settings.capture.filter, settings.aggregation)))
+    digest = hashlib.sha256(
+        msgspec.json.encode((settings.capture.filter, settings.aggregation, settings.networks))
+    )
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

@@ -49,7 +49,14 @@ from hogpipe.flows.flow_table import FlowTable
 from hogpipe.flows.packet_rows import FlowSums
 from hogpipe.linux.memory import MemoryRelease
 from hogpipe.linux.self_usage import UsageMeter
-from hogpipe.model import AttributionCounts, CaptureCounts, FlowDelta, FlowKey, Span
+from hogpipe.model import (
+    AttributionCounts,
+    CaptureCounts,
+    FlowDelta,
+    FlowKey,
+    Networks,
+    Span,
+)
 from hogpipe.protocols import NANOSECONDS
 from hogpipe.records import stats
 from hogpipe.records.schema import Record, StatsBody, TrafficBody
@@ -327,16 +334,20 @@ class Processing:
             publishing.cancel()
 
     def change_rules(
-        self, interval_ns: int, fields: Collection[str], use: Callable[[], None]
+        self,
+        interval_ns: int,
+        fields: Collection[str],
+        networks: Networks,
+        use: Callable[[], None],
     ) -> None:
         """Close the open window soon, and call `use` before the next one has anything.
 
         Windows are `interval_ns` long from then on, and a source that sums traffic up keeps apart
-        what differs in `fields`. The run is no replay, and `use` was called before it is called
-        again; it is not called if the run ends before.
+        what differs in `fields`; `networks` are the named ones. The run is no replay, and `use` was
+        called before it is called again; it is not called if the run ends before.
         """
         self._rules.make(interval_ns, use)
-        self._source.regroup(interval_ns, fields)
+        self._source.regroup(interval_ns, fields, networks)
 
     async def _process_live(self) -> None:
         windows = ClockWindows(self._interval_ns, time.time_ns(), first_ns=self._first_window_ns)

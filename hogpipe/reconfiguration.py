@@ -25,6 +25,7 @@ from hogpipe.config.settings import Settings
 from hogpipe.delivery.dispatch import Dispatcher, SinkChange
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.factory import list_source_fields, make_sink
+from hogpipe.model import make_networks
 from hogpipe.processing import Processing, WindowPublisher
 from hogpipe.protocols import NANOSECONDS
 
@@ -96,7 +97,8 @@ class Reconfigurer:
     async def _make(self, change: Change) -> None:
         settings = change.settings
         rules = settings.aggregation
-        only = [parse_selector(text) for text in rules.only]
+        networks = make_networks(settings.networks)
+        only = [parse_selector(text, networks) for text in rules.only]
         sinks = await self._prepare_sinks(change)
         switched = asyncio.Event()
 
@@ -105,7 +107,7 @@ class Reconfigurer:
             switched.set()
 
         def change_rules() -> None:
-            self._aggregator.regroup(rules.group_by, only, rules.max_records)
+            self._aggregator.regroup(rules.group_by, only, rules.max_records, networks)
             self._processes.set_command_line(is_read=settings.enrichment.command_line)
             self._publisher.call_next(switch)
 
@@ -114,7 +116,7 @@ class Reconfigurer:
                 await self._refresh_ports()  # the rules may need what was not read so far
                 interval_ns = round(rules.interval * NANOSECONDS)
                 fields = list_source_fields(settings)
-                self._processing.change_rules(interval_ns, fields, change_rules)
+                self._processing.change_rules(interval_ns, fields, networks, change_rules)
             else:
                 self._publisher.call_next(switch)
             await switched.wait()

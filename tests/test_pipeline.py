@@ -35,6 +35,7 @@ from hogpipe.model import (
     Attribution,
     FlowDelta,
     FlowKey,
+    Networks,
     Process,
     Quality,
     ResolverCounts,
@@ -114,7 +115,7 @@ class Source:
 
     def set_batch_interval(self, seconds: float) -> None: ...
 
-    def regroup(self, _interval_ns: int, _fields: Collection[str]) -> None:
+    def regroup(self, _interval_ns: int, _fields: Collection[str], _networks: Networks) -> None:
         self._regrouping.set()
 
     def stop(self) -> None:

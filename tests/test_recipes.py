@@ -4,8 +4,10 @@ import json
 import re
 import shlex
 import subprocess
+import tomllib
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, tzinfo
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +19,7 @@ from support.sinks import stats
 
 from hogpipe.config.load import load_config
 from hogpipe.history.counters import COUNTERS
-from hogpipe.model import TrafficCounts
+from hogpipe.model import TrafficCounts, make_networks
 from hogpipe.records.schema import Record, StatsBody, TrafficBody, describe_io
 from hogpipe.records.stamp import RecordStamper, make_run_id
 from hogpipe.report import reporting
@@ -68,6 +70,11 @@ ANSWERS: dict[str, Answer] = {
         ("2001:db8::1", 1_000_001), ("203.0.113.7", 42_279), ("192.0.2.4", 12_001),
         ("198.51.100.9", 6_147), ("192.0.2.1", 401),
     ],
+    "Networks": [
+        (None, "internet", 1_012_519), ("nginx.service", "internet", 42_183),
+        ("backup.service", "zone-b", 6_001), ("backup.service", "internet", 202),
+        (None, "zone-b", 146), (None, None, 61),
+    ],
     "Hours and days": [
         ("2026-11-21 14:00:00", 2_001), ("2026-11-21 15:00:00", 46_143),
         ("2026-11-21 16:00:00", 1_000_001), ("2026-11-22 09:00:00", 12_967),
@@ -96,6 +103,12 @@ class AtThatTime(datetime):
         return cls.fromtimestamp(NOW.timestamp(), tz)
 
 
+def find_network(remote: str) -> str:
+    """Return the network that the configuration of the page gives an address."""
+    (block,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    return make_networks(tomllib.loads(block)["networks"]).find(ip_address(remote).packed)
+
+
 def make_body(owner: dict[str, object], remote: str | None, size: int, quality: str) -> TrafficBody:
     counts = TrafficCounts(
         transmit_bytes=size, transmit_packets=1, receive_bytes=size + 1, receive_packets=2
@@ -104,7 +117,7 @@ def make_body(owner: dict[str, object], remote: str | None, size: int, quality: 
         "network": {
             "flows": 1,
             "io": describe_io(counts),
-            **({"peer": {"address": remote}} if remote else {}),
+            **({"peer": {"address": remote, "network": find_network(remote)}} if remote else {}),
         },
         "attribution": {quality: 2 * size + 1},
     }
@@ -177,7 +190,7 @@ def test_the_configuration_of_the_page_is_valid(tmp_path: Path) -> None:
     (block,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     (tmp_path / "config.toml").write_text(block)
     settings = load_config(tmp_path / "config.toml")
-    assert list(settings.aggregation.group_by) == ["process", "remote"]
+    assert list(settings.aggregation.group_by) == ["process", "remote", "network"]
 
 
 @QUESTIONS

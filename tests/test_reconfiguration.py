@@ -31,7 +31,7 @@ from hogpipe.errors import ConfigurationError
 from hogpipe.factory import Input
 from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.linux.procfs import Procfs
-from hogpipe.model import Attribution, FlowKey, Process, Quality, Span
+from hogpipe.model import Attribution, FlowKey, Networks, Process, Quality, Span
 from hogpipe.reconfiguration import Reconfiguration
 from hogpipe.sinks.contract import SinkSettings, SinkType
 
@@ -55,7 +55,7 @@ class Source:
 
     def set_batch_interval(self, seconds: float) -> None: ...
 
-    def regroup(self, interval_ns: int, fields: Collection[str]) -> None:
+    def regroup(self, interval_ns: int, fields: Collection[str], _networks: Networks) -> None:
         self.regrouped.append((interval_ns, list(fields)))
         if self.closes_windows:
             self._batches.put(self._make_end(regroups=True))

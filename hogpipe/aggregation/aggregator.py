@@ -41,8 +41,9 @@ from hogpipe.aggregation.group_table import QUALITIES
 from hogpipe.aggregation.latest_processes import LatestProcesses
 from hogpipe.aggregation.selectors import Selection, Selector
 from hogpipe.aggregation.window_groups import WindowGroups
+from hogpipe.flows.network_columns import NetworkColumns
 from hogpipe.flows.packet_rows import Counters, FlowSums, Integers
-from hogpipe.model import Attribution, Process, ServicePorts
+from hogpipe.model import BUILT_IN_NETWORKS, Attribution, Networks, Process, ServicePorts
 from hogpipe.records.schema import TrafficBody
 
 _CODES = {quality: code for code, quality in enumerate(QUALITIES)}
@@ -51,8 +52,9 @@ _CODES = {quality: code for code, quality in enumerate(QUALITIES)}
 class Aggregator:
     """Aggregates one window after another: `ingest` traffic, then `drain` the bodies.
 
-    `group_by` holds names of dimensions (dimensions.py). An empty `only` selects all traffic.
-    `recall_process` returns the latest description of a process; by default there is no later one.
+    `group_by` holds names of dimensions (dimensions.py). An empty `only` selects all traffic; its
+    selectors were parsed with the same `networks`. `recall_process` returns the latest description
+    of a process; by default there is no later one.
     """
 
     def __init__(
@@ -61,10 +63,12 @@ class Aggregator:
         only: Sequence[Selector],
         max_records: int,
         max_flows: int = 262_144,
+        *,
         recall_process: Callable[[Process], Process] = lambda process: process,
+        networks: Networks = BUILT_IN_NETWORKS,
     ) -> None:
         self._max_flows = max_flows
-        self._set_rules(group_by, only, max_records)
+        self._set_rules(group_by, only, max_records, networks)
         self._latest = LatestProcesses(recall_process)
         self.service_ports = ServicePorts()
         """What is known of this host's ports, for what is ingested from now on."""
@@ -93,14 +97,18 @@ class Aggregator:
             self._groups.table.add_flows(groups, sums.new_flows)
 
     def regroup(
-        self, group_by: Collection[str], only: Sequence[Selector], max_records: int
+        self,
+        group_by: Collection[str],
+        only: Sequence[Selector],
+        max_records: int,
+        networks: Networks,
     ) -> None:
         """Aggregate by other rules from now on; call it right after `drain`.
 
         So every body is by one set of rules.
         """
         assert self._groups.table.is_empty
-        self._set_rules(group_by, only, max_records)
+        self._set_rules(group_by, only, max_records, networks)
         self._start_window()
 
     def invalidate_routes(self) -> None:
@@ -137,7 +145,11 @@ class Aggregator:
         return groups.build_bodies()
 
     def _set_rules(
-        self, group_by: Collection[str], only: Sequence[Selector], max_records: int
+        self,
+        group_by: Collection[str],
+        only: Sequence[Selector],
+        max_records: int,
+        networks: Networks,
     ) -> None:
         self._grouping = Grouping(group_by)
         self._only = Selection(only) if only else None
@@ -146,10 +158,16 @@ class Aggregator:
         needs_port = self._only is not None and self._only.needs_service_port
         self.needs_service_ports = self._grouping.has_service_port or needs_port
         """Whether records depend on `service_ports`."""
+        needs_network = self._only is not None and self._only.needs_network
+        needs_network |= self._grouping.has_network
+        self._networks = NetworkColumns(networks) if needs_network else None
+        self._network_names = networks.names
         self._max_records = max_records
 
     def _start_window(self) -> None:
-        self._groups = WindowGroups(self._grouping, self._max_records, self._max_flows)
+        self._groups = WindowGroups(
+            self._grouping, self._network_names, self._max_records, self._max_flows
+        )
         self._latest.start_generation()
         self._counted.start_window()
 
@@ -164,14 +182,12 @@ class Aggregator:
         codes = np.array([_CODES[one.quality] for one in attributions], np.int64)
         if self._needs_processes:
             attributions = [self._latest.describe(one) for one in attributions]
-        if self.needs_service_ports:
-            service_ports = flows.find_service_ports(self.service_ports)
-        else:
-            service_ports = np.zeros(len(flows), np.int64)
+        ports = self.service_ports if self.needs_service_ports else None
+        derived = flows.derive(ports, self._networks)
         if self._only is None:
             is_selected = np.ones(len(flows), np.bool_)
         else:
-            is_selected = self._only.select(flows, service_ports, owners, attributions)
-        groups = self._groups.find(flows, service_ports, owners, attributions, is_selected)
+            is_selected = self._only.select(flows, derived, owners, attributions)
+        groups = self._groups.find(flows, derived, owners, attributions, is_selected)
         self._groups.table.add(groups, counters, codes[owners])
         return groups

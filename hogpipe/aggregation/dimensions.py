@@ -27,12 +27,14 @@ from typing import Literal, TypedDict, cast
 import msgspec
 
 from hogpipe.model import Attribution, FlowKey, Process, is_sum
+from hogpipe.model.networks import NO_NETWORK
 from hogpipe.protocols import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, WITH_PORTS
 from hogpipe.records.schema import (
     ContainerInfo,
     EndpointInfo,
     InterfaceInfo,
     KubernetesInfo,
+    PeerInfo,
     ProcessInfo,
     ServerInfo,
     SystemdInfo,
@@ -41,7 +43,7 @@ from hogpipe.records.stamp import format_time
 
 DimensionName = Literal[
     "process", "program", "user", "cgroup", "unit", "container", "pod", "transport",
-    "network_type", "interface", "port", "remote", "flow",
+    "network_type", "interface", "port", "network", "remote", "flow",
 ]  # fmt: skip
 
 EndpointField = Literal[
@@ -49,8 +51,9 @@ EndpointField = Literal[
 ]
 """A field of the endpoints of an `ebpf` row (ENDPOINTS of linux/bpf/shapes.py), and of a flow."""
 
-RowField = EndpointField | Literal["service_port"]
-"""What keeps `ebpf` rows apart: a field, or the port of the service (capture/ebpf/row_ports.py)."""
+RowField = EndpointField | Literal["service_port", "network"]
+"""What keeps `ebpf` rows apart: a field, the port of the service, or the named network of the
+remote address (capture/ebpf/row_properties.py)."""
 
 FlowField = RowField | Literal["interface"]
 """What keeps flows apart."""
@@ -85,7 +88,7 @@ class PathInfo(TypedDict, total=False):
     type: str
     interface: InterfaceInfo
     local: EndpointInfo
-    peer: EndpointInfo
+    peer: PeerInfo
 
 
 class OwnerDimension(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,14 +110,17 @@ class FlowDimension(msgspec.Struct, frozen=True, kw_only=True):
     """Adds the property to the `network` of a record."""
 
 
-class PortDimension(msgspec.Struct, frozen=True, kw_only=True):
-    """The port of the service, which follows from the flow and from this host's ports."""
+class DerivedDimension(msgspec.Struct, frozen=True, kw_only=True):
+    """A property that follows from the flow and from what is known beside it.
+
+    The port of the service follows from this host's ports, the named network from `[networks]`.
+    """
 
     name: DimensionName
     fields: tuple[FlowField, ...]
 
 
-Dimension = OwnerDimension | FlowDimension | PortDimension
+Dimension = OwnerDimension | FlowDimension | DerivedDimension
 
 
 class Grouping:
@@ -131,6 +137,8 @@ class Grouping:
         """Whether groups differ by process or user."""
         self.has_service_port = _PORT in asked
         """Whether groups differ by the port of the service."""
+        self.has_network = _NETWORK in asked
+        """Whether groups differ by the named network of the remote address."""
         self.fields = frozenset(
             field
             for dimension in asked
@@ -154,12 +162,17 @@ class Grouping:
         """Return the group's `server`; None if no port is known, or it is not grouped by."""
         return {"port": port} if port and self.has_service_port else None
 
-    def describe_path(self, flow: FlowKey) -> PathInfo:
-        """Return the group's part of `network`, counters aside."""
+    def describe_path(self, flow: FlowKey, network: str = NO_NETWORK) -> PathInfo:
+        """Return the group's part of `network`, counters aside.
+
+        The second argument is the named network of the remote address.
+        """
         info: PathInfo = {}
         for dimension in self._flow:
             dimension.describe(flow, info)
-        if len(self._flow) == 1:
+        if network and self.has_network:
+            info["peer"] = {**info.get("peer", {}), "network": network}
+        if len(info) < 2:
             return info
         return cast("PathInfo", {key: info[key] for key in _PATH_KEYS if key in info})
 
@@ -328,13 +341,14 @@ def _describe_flow(flow: FlowKey, info: PathInfo) -> None:
         info["peer"] = _describe_endpoint(flow.remote_address, remote_port)
 
 
-def _describe_endpoint(address: bytes, port: int) -> EndpointInfo:
+def _describe_endpoint(address: bytes, port: int) -> PeerInfo:
     text = str(ip_address(address))
     return {"address": text, "port": port} if port else {"address": text}
 
 
 _PROCESS = OwnerDimension(name="process", key=_identify_process, describe=_describe_process)
-_PORT = PortDimension(name="port", fields=("service_port",))
+_PORT = DerivedDimension(name="port", fields=("service_port",))
+_NETWORK = DerivedDimension(name="network", fields=("network",))
 _PATH_KEYS: tuple[Literal["transport", "type", "interface", "local", "peer"], ...] = (
     "transport", "type", "interface", "local", "peer",
 )  # fmt: skip
@@ -350,6 +364,7 @@ _ALL: tuple[Dimension, ...] = (
     FlowDimension(name="network_type", fields=("family",), describe=_describe_network_type),
     FlowDimension(name="interface", fields=("interface",), describe=_describe_interface),
     _PORT,
+    _NETWORK,
     FlowDimension(name="remote", fields=("remote_address",), describe=_describe_remote),
     FlowDimension(  # after "remote", whose peer has no port
         name="flow",

@@ -6,13 +6,15 @@ equal for flows which do not differ in some fields.
 Keys
     A key has the words of a flow in which only these fields are left. Ports of a protocol without
     ports are 0 in it (an ICMP identifier is no port). In place of the namespace, which no dimension
-    needs, is the port of the service. Words that no field is in are left out.
+    needs, are the port of the service and the number of the named network. Words that no field is
+    in are left out.
 
 The numbers of interfaces in words hold for one table and moment; in keys they are those of a
 `Numbering` that the caller keeps.
 """
 
 from collections.abc import Collection, Hashable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from hogpipe.aggregation.dimensions import FlowField
 from hogpipe.flows.flow_words import FLOW_WORDS, WORDS, FlowPacker, Numbering
 from hogpipe.flows.key_index import Keys
+from hogpipe.flows.network_columns import NetworkColumns
 from hogpipe.flows.packet_rows import Flags, Integers
 from hogpipe.flows.service_port_columns import find_service_ports, have_ports
 from hogpipe.model import OWN_NAMESPACE, FlowKey, ServicePorts
@@ -38,13 +41,37 @@ _PLACES: Mapping[FlowField, tuple[int, ...]] = {
     "local_port": (1,),
     "remote_port": (1,),
     "service_port": (1,),
+    "network": (1,),
     "local_address": (0, 2, 3),
     "remote_address": (0, 4, 5),
 }
 """The words that a field is in."""
-_SERVICE_PORT = "namespace"
+_REMOTE_ADDRESS = slice(4, 6)
+_NAMESPACE_OFFSET = 12
+_DERIVED_PARTS = np.dtype(
+    {
+        "names": ["service_port", "network"],
+        "formats": [">u2", ">u2"],
+        "offsets": [_NAMESPACE_OFFSET, _NAMESPACE_OFFSET + 2],
+        "itemsize": FLOW_WORDS.itemsize,
+    }
+)
+"""What keys have in place of the namespace."""
 
 _Name = TypeVar("_Name", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DerivedColumns:
+    """What follows from flows and from what is known beside them; zeros where nothing needs it."""
+
+    service_ports: Integers
+    networks: Integers
+    """The numbers of named networks, those of the remote addresses."""
+
+    def take(self, rows: Integers) -> "DerivedColumns":
+        """Return these rows."""
+        return DerivedColumns(self.service_ports[rows], self.networks[rows])
 
 
 class FlowColumns:
@@ -83,6 +110,18 @@ class FlowColumns:
             parts["protocol"], parts["local_port"], parts["remote_port"], is_own, ports
         )
 
+    def derive(self, ports: ServicePorts | None, networks: NetworkColumns | None) -> DerivedColumns:
+        """Return what follows from the flows; zeros for what is None."""
+        none = np.zeros(len(self), np.int64)
+        return DerivedColumns(
+            none if ports is None else self.find_service_ports(ports),
+            none if networks is None else self.find_networks(networks),
+        )
+
+    def find_networks(self, networks: NetworkColumns) -> Integers:
+        """Return the number of the named network of each remote address, 0 where it has none."""
+        return networks.find(self._parts["remote_size"], self.words[:, _REMOTE_ADDRESS])
+
     def are_remote_in(self, size: int, mask: Keys, prefix: Keys) -> Flags:
         """Return which flows have a remote address of `size` bytes that is `prefix` under `mask`.
 
@@ -94,15 +133,18 @@ class FlowColumns:
         return found
 
     def make_keys(
-        self, fields: Collection[FlowField], service_ports: Integers, interfaces: Numbering[str]
+        self, fields: Collection[FlowField], derived: DerivedColumns, interfaces: Numbering[str]
     ) -> Keys:
         """Return keys of the flows, as many words wide as `count_key_words` says."""
         keys = np.zeros(len(self), FLOW_WORDS)
+        derived_parts = keys.view(_DERIVED_PARTS)
         for field in fields:
             if field == "interface":
                 keys[field] = _renumber(self._parts[field], self.packer.interfaces, interfaces)
             elif field == "service_port":
-                keys[_SERVICE_PORT] = service_ports
+                derived_parts["service_port"] = derived.service_ports
+            elif field == "network":
+                derived_parts["network"] = derived.networks
             elif field in ("local_port", "remote_port"):
                 keys[field] = np.where(have_ports(self._parts["protocol"]), self._parts[field], 0)
             else:

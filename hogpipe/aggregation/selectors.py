@@ -5,33 +5,33 @@ the selectors without `!` matches it, or if there is none of those, and no selec
 
 Patterns are case-sensitive shell globs (`*`, `?`, `[…]`), in which `*` also matches slashes. A pid
 and a port are compared as numbers, and so is a user that is one. A remote end is an address or a
-network. An unknown property matches no pattern, so that no `!` excludes it.
+prefix, a network the name of one. An unknown property matches no pattern, so that no `!` excludes
+it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from ipaddress import IPv6Network, ip_interface, ip_network
 from typing import Literal, get_args
 
 import msgspec
 import numpy as np
 
 from hogpipe.aggregation.dimensions import RowField
-from hogpipe.aggregation.flow_columns import FlowColumns
+from hogpipe.aggregation.flow_columns import DerivedColumns, FlowColumns
 from hogpipe.flows.packet_rows import Flags, Integers
-from hogpipe.model import Attribution, Process
+from hogpipe.model import BUILT_IN_NETWORKS, Attribution, Networks, Process
+from hogpipe.model.networks import NO_NETWORK, parse_prefix
 
 SelectorKind = Literal[
     "pid", "program", "exe", "command", "user", "cgroup", "unit", "container", "pod", "port",
-    "remote",
+    "network", "remote",
 ]  # fmt: skip
 _ID_DIGITS = 10  # pids and user ids have 32 bits
 _LAST_PORT = 65_535
-_MAPPED = IPv6Network("::ffff:0:0/96")
 _ADDRESS_BITS = 128  # of an address in a flow's words
 
 _OwnerTest = Callable[[Attribution], bool]
-_FlowTest = Callable[[FlowColumns, Integers], Flags]
+_FlowTest = Callable[[FlowColumns, DerivedColumns], Flags]
 
 
 class OwnerSelector(msgspec.Struct, frozen=True):
@@ -49,7 +49,7 @@ class FlowSelector(msgspec.Struct, frozen=True):
 
     kind: SelectorKind
     matches: _FlowTest
-    """Which flows have the property; the second argument has their service ports."""
+    """Which flows have the property."""
     excludes: bool = False
     """Whether traffic that matches is left out."""
 
@@ -67,11 +67,12 @@ class Selection:
         self.needs_owner = any(isinstance(one, OwnerSelector) for one in entries)
         """Whether it depends on the process or the user."""
         self.needs_service_port = any(one.kind == "port" for one in entries)
+        self.needs_network = any(one.kind == "network" for one in entries)
 
     def select(
         self,
         flows: FlowColumns,
-        service_ports: Integers,
+        derived: DerivedColumns,
         owners: Integers,
         attributions: Sequence[Attribution],
     ) -> Flags:
@@ -81,7 +82,7 @@ class Selection:
             found = np.zeros(len(flows), np.bool_)
             for one in selectors:
                 if isinstance(one, FlowSelector):
-                    found |= one.matches(flows, service_ports)
+                    found |= one.matches(flows, derived)
                 else:
                     found |= np.array([one.matches(owner) for owner in attributions], np.bool_)[
                         owners
@@ -92,19 +93,16 @@ class Selection:
         return selected & match_any(self._included) if self._included else selected
 
 
-def parse_selector(text: str) -> Selector:
+def parse_selector(text: str, networks: Networks = BUILT_IN_NETWORKS) -> Selector:
     """Return the selector that is written `text`, such as `exe:nginx*` or `!unit:cron.service`.
 
     Raises ValueError with a message for the user.
     """
-    prefix, _, pattern = text.removeprefix("!").partition(":")
-    kind = next((known for known in get_args(SelectorKind) if known == prefix), None)
-    if kind is None or not pattern:
-        kinds = ", ".join(get_args(SelectorKind))
-        form = "write kind:pattern, or !kind:pattern to exclude"
-        raise ValueError(f"{text!r} is not a selector: {form}, kind one of {kinds}")
+    kind, pattern = _split(text)
     excludes = text.startswith("!")
     try:
+        if kind == "network":
+            return FlowSelector(kind, _make_network_test(pattern, networks), excludes)
         if kind in _FLOW_TESTS:
             return FlowSelector(kind, _FLOW_TESTS[kind](pattern), excludes)
         return OwnerSelector(kind, _OWNER_TESTS[kind](pattern), excludes)
@@ -114,8 +112,19 @@ def parse_selector(text: str) -> Selector:
 
 def list_selected_fields(only: Sequence[str]) -> list[RowField]:
     """Return that by which `ebpf` rows have to be kept apart for `only`."""
-    kinds = {parse_selector(text).kind for text in only}
+    kinds = {_split(text)[0] for text in only}
     return [field for kind in kinds for field in _OF_FLOWS.get(kind, ())]
+
+
+def _split(text: str) -> tuple[SelectorKind, str]:
+    """Return kind and pattern of a selector. Raises ValueError."""
+    prefix, _, pattern = text.removeprefix("!").partition(":")
+    kind = next((known for known in get_args(SelectorKind) if known == prefix), None)
+    if kind is None or not pattern:
+        kinds = ", ".join(get_args(SelectorKind))
+        form = "write kind:pattern, or !kind:pattern to exclude"
+        raise ValueError(f"{text!r} is not a selector: {form}, kind one of {kinds}")
+    return kind, pattern
 
 
 def _make_process_test(test: Callable[[str, Process], bool]) -> Callable[[str], _OwnerTest]:
@@ -155,43 +164,26 @@ def _make_port_test(pattern: str) -> _FlowTest:
     port = int(pattern) if _is_number(pattern) else 0
     if not 0 < port <= _LAST_PORT:
         raise ValueError(f"a port is a number from 1 to {_LAST_PORT}, as in port:443")
-    return lambda _flows, service_ports: service_ports == port
+    return lambda _flows, derived: derived.service_ports == port
+
+
+def _make_network_test(pattern: str, networks: Networks) -> _FlowTest:
+    named = [name != NO_NETWORK and fnmatchcase(name, pattern) for name in networks.names]
+    if not any(named):
+        known = ", ".join(name for name in networks.names if name != NO_NETWORK)
+        raise ValueError(f"no network has this name; there are {known}")
+    are_matched = np.array(named, np.bool_)
+    return lambda _flows, derived: are_matched[derived.networks]
 
 
 def _make_remote_test(pattern: str) -> _FlowTest:
-    size, start, length = _parse_network(pattern)
-    unused = _ADDRESS_BITS - length
+    wanted = parse_prefix(pattern)
+    unused = _ADDRESS_BITS - wanted.length
     mask, prefix = (
         np.frombuffer((number >> unused << unused).to_bytes(16, "big"), np.uint64)
-        for number in ((1 << _ADDRESS_BITS) - 1, start << _ADDRESS_BITS - 8 * size)
+        for number in ((1 << _ADDRESS_BITS) - 1, wanted.start << _ADDRESS_BITS - 8 * wanted.size)
     )
-    return lambda flows, _service_ports: flows.are_remote_in(size, mask, prefix)
-
-
-def _parse_network(text: str) -> tuple[int, int, int]:
-    """Return the bytes of an address of the network, its first address, and its prefix length.
-
-    A v4-mapped network is one of IPv4, as addresses of flows are.
-    """
-    try:
-        network = ip_network(text)
-    except ValueError as error:
-        raise ValueError(_describe_network_problem(text)) from error
-    bits, start = network.max_prefixlen, int(network.network_address)
-    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
-        bits, start = 32, start & 0xFFFF_FFFF
-    return bits // 8, start, network.prefixlen - (network.max_prefixlen - bits)
-
-
-def _describe_network_problem(text: str) -> str:
-    try:
-        interface = ip_interface(text)
-    except ValueError:
-        return "a remote is an address or a network, as in remote:2001:db8::1 or remote:10.0.0.0/8"
-    return (
-        f"{text} is an address within {interface.network}: write remote:{interface.network}, "
-        f"or remote:{interface.ip} for the address alone"
-    )
+    return lambda flows, _derived: flows.are_remote_in(wanted.size, mask, prefix)
 
 
 def _is_number(text: str) -> bool:
@@ -233,6 +225,7 @@ _FLOW_TESTS: Mapping[SelectorKind, Callable[[str], _FlowTest]] = {
 }
 _OF_FLOWS: Mapping[SelectorKind, tuple[RowField, ...]] = {
     "port": ("service_port",),
+    "network": ("network",),
     "remote": ("family", "remote_address"),
 }
 """The kinds that are about flows and not about their owners, with that which keeps rows apart."""

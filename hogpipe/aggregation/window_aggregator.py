@@ -9,7 +9,7 @@ from typing import Protocol
 
 from hogpipe.aggregation.selectors import Selector
 from hogpipe.flows.packet_rows import FlowSums
-from hogpipe.model import Attribution, Process, ServicePorts
+from hogpipe.model import Attribution, Networks, Process, ServicePorts
 from hogpipe.records.schema import TrafficBody
 
 
@@ -29,9 +29,13 @@ class WindowAggregator(Protocol):
         """Add what flows moved; may be called several times in a window."""
 
     def regroup(
-        self, group_by: Collection[str], only: Sequence[Selector], max_records: int
+        self,
+        group_by: Collection[str],
+        only: Sequence[Selector],
+        max_records: int,
+        networks: Networks,
     ) -> None:
-        """Use other dimensions and selectors, from the next window on."""
+        """Use other dimensions, selectors and named networks, from the next window on."""
 
     def invalidate_routes(self) -> None:
         """Describe processes again, as the description of one has changed.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hogpipe.aggregation.dimensions import Grouping
-from hogpipe.aggregation.flow_columns import FlowColumns, count_key_words
+from hogpipe.aggregation.flow_columns import DerivedColumns, FlowColumns, count_key_words
 from hogpipe.aggregation.group_table import REMAINDER, GroupSums, GroupTable
 from hogpipe.flows.flow_words import Numbering
 from hogpipe.flows.packet_rows import Flags, Integers
@@ -26,7 +26,7 @@ class _Heads:
     """The first flows of groups that were found in one call, in the order of the groups."""
 
     flows: FlowColumns
-    service_ports: list[int]
+    derived: DerivedColumns
     attributions: list[Attribution]
 
 
@@ -34,10 +34,14 @@ class WindowGroups:
     """The groups that `grouping` makes of flows.
 
     At most `max_groups`, as in GroupTable; at most `max_folded` further owners have numbers.
+    `networks` are the names of networks by number.
     """
 
-    def __init__(self, grouping: Grouping, max_groups: int, max_folded: int) -> None:
+    def __init__(
+        self, grouping: Grouping, networks: Sequence[str], max_groups: int, max_folded: int
+    ) -> None:
         self._grouping = grouping
+        self._networks = networks
         self.table = GroupTable(1 + count_key_words(grouping.fields), max_groups, max_folded)
         self._max_owners = max_groups + max_folded
         self._owners: dict[Hashable, int] = {}
@@ -47,7 +51,7 @@ class WindowGroups:
     def find(
         self,
         flows: FlowColumns,
-        service_ports: Integers,
+        derived: DerivedColumns,
         owners: Integers,
         attributions: Sequence[Attribution],
         is_selected: Flags,
@@ -58,7 +62,7 @@ class WindowGroups:
         keys = np.empty((len(flows), 1 + count_key_words(fields)), np.uint64)
         keys[:, 0] = numbers
         if fields:
-            keys[:, 1:] = flows.make_keys(fields, service_ports, self._interfaces)
+            keys[:, 1:] = flows.make_keys(fields, derived, self._interfaces)
         is_selected = is_selected & (numbers != _UNNUMBERED)
         if is_selected.all():
             groups, begun = self.table.find(keys)
@@ -69,7 +73,7 @@ class WindowGroups:
             begun = selected[begun]
         if len(begun):
             begun_by = [attributions[owner] for owner in owners[begun].tolist()]
-            heads = _Heads(flows.take(begun), service_ports[begun].tolist(), begun_by)
+            heads = _Heads(flows.take(begun), derived.take(begun), begun_by)
             self._heads.append(heads)
         return groups
 
@@ -80,10 +84,17 @@ class WindowGroups:
         """
         sums = self.table.list_sums()
         for heads in self._heads:
-            for row, (port, owner) in enumerate(
-                zip(heads.service_ports, heads.attributions, strict=True)
+            ports = heads.derived.service_ports.tolist()
+            networks = heads.derived.networks.tolist()
+            for row, (port, network, owner) in enumerate(
+                zip(ports, networks, heads.attributions, strict=True)
             ):
-                yield self._build_body(next(sums), heads.flows, row, port, owner)
+                body = _build_sums(next(sums))
+                if self._grouping.fields:
+                    flow, name = heads.flows.flow(row), self._networks[network]
+                    path = self._grouping.describe_path(flow, name)
+                    body["network"] = {**body["network"], **path}
+                yield self._describe(body, port, owner)
         for remainder in sums:
             yield {**_build_sums(remainder), "remainder": True}
 
@@ -96,14 +107,10 @@ class WindowGroups:
             number = self._owners[key] = len(self._owners)
         return number
 
-    def _build_body(
-        self, sums: GroupSums, flows: FlowColumns, row: int, port: int, attribution: Attribution
-    ) -> TrafficBody:
-        grouping, body = self._grouping, _build_sums(sums)
-        if grouping.fields:
-            body["network"] = {**body["network"], **grouping.describe_path(flows.flow(row))}
-        owner = grouping.describe_owner(attribution)
-        if server := grouping.describe_server(port):
+    def _describe(self, body: TrafficBody, port: int, attribution: Attribution) -> TrafficBody:
+        """Return a body with its owner and its service."""
+        owner = self._grouping.describe_owner(attribution)
+        if server := self._grouping.describe_server(port):
             return {**owner, "server": server, **body}
         return {**owner, **body}
 

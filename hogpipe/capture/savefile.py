@@ -40,6 +40,7 @@ from hogpipe.capture.wire_table import WireTable
 from hogpipe.errors import CaptureError
 from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.flows.flow_table import FlowTable
+from hogpipe.model import Networks
 from hogpipe.protocols import NANOSECONDS
 from hogpipe.text import printable
 
@@ -125,7 +126,7 @@ class SavefileSource:
     def set_batch_interval(self, seconds: float) -> None:
         """Do nothing: a replay is read as fast as it is processed."""
 
-    def regroup(self, interval_ns: int, fields: Collection[str]) -> None:
+    def regroup(self, interval_ns: int, fields: Collection[str], networks: Networks) -> None:
         """Do nothing: a replay is not regrouped."""
 
     def close(self) -> None:

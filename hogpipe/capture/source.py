@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from hogpipe.flows.flow_batch import FlowBatch
-from hogpipe.model import Span
+from hogpipe.model import Networks, Span
 
 
 class PacketSource(Protocol):
@@ -47,8 +47,10 @@ class PacketSource(Protocol):
     def set_batch_interval(self, seconds: float) -> None:
         """Set how long packets may gather before they are offered; from any thread."""
 
-    def regroup(self, interval_ns: int, fields: Collection[str]) -> None:
+    def regroup(self, interval_ns: int, fields: Collection[str], networks: Networks) -> None:
         """Close the open window soon; then keep apart what differs in `fields` of endpoints.
+
+        `network` is that of `networks` in which the remote address is.
 
         Windows are `interval_ns` long from then on. The batch that completes the window says so
         (`FlowBatch.regroups`); until then there is no second call. From any thread, while `run` is

@@ -2,8 +2,8 @@
 
 In: the settings of a run, and those of its file by now. Out: a `Change`.
 
-- `[aggregation]`, `[enrichment]` and the sinks are taken over, except by a replay, whose records
-  follow from its first settings. `[plugins]` has effect by the sinks alone.
+- `[aggregation]`, `[networks]`, `[enrichment]` and the sinks are taken over, except by a replay,
+  whose records follow from its first settings. `[plugins]` has effect by the sinks alone.
 - All other keys take effect at the next start. So does `group_by` if the present source has no data
   for it: the file may name another source by now.
 - A sink stays if its type, name and settings are the same, whatever its position. The code of a
@@ -11,6 +11,7 @@ In: the settings of a run, and those of its file by now. Out: a `Change`.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import msgspec
 
@@ -18,7 +19,7 @@ from hogpipe.aggregation.dimensions import list_row_fields
 from hogpipe.config.problems import KeyPath, format_key_path
 from hogpipe.config.settings import ConfiguredSink, Settings
 
-_TAKEN_OVER = ("aggregation", "enrichment")
+_TAKEN_OVER = ("aggregation", "networks", "enrichment")
 _GROUP_BY = ("aggregation", "group_by")
 
 
@@ -50,7 +51,10 @@ def compare_settings(present: Settings, wanted: Settings) -> Change:
             group_by = present.aggregation.group_by
             aggregation = msgspec.structs.replace(aggregation, group_by=group_by)
         settings = msgspec.structs.replace(
-            settings, aggregation=aggregation, enrichment=wanted.enrichment
+            settings,
+            aggregation=aggregation,
+            networks=wanted.networks,
+            enrichment=wanted.enrichment,
         )
     kept = _match_sinks(present.sinks, wanted.sinks)
     return Change(
@@ -64,13 +68,23 @@ def compare_settings(present: Settings, wanted: Settings) -> Change:
 
 def _list_changed_keys(present: Settings, wanted: Settings) -> list[KeyPath]:
     """Return the paths of keys that differ, but for those of plugins and sinks."""
+    before, after = msgspec.structs.asdict(present), msgspec.structs.asdict(wanted)
     return [
         (section, key)
-        for section in Settings.__struct_fields__
+        for section in before
         if section not in {"plugins", "sinks"}
-        for key in getattr(present, section).__struct_fields__
-        if getattr(getattr(present, section), key) != getattr(getattr(wanted, section), key)
+        for key in _list_keys(before[section], after[section])
     ]
+
+
+def _list_keys(present: object, wanted: object) -> list[str]:
+    """Return the keys of a section that differ."""
+    before, after = (
+        one if isinstance(one, dict) else msgspec.structs.asdict(cast("msgspec.Struct", one))
+        for one in (present, wanted)
+    )
+    keys = dict.fromkeys([*before, *after])
+    return [key for key in keys if before.get(key) != after.get(key)]
 
 
 def _can_be_grouped(present: Settings, wanted: Settings) -> bool:

@@ -19,11 +19,14 @@ from hogpipe.config.settings import (
     AggregationSettings,
     AttributionSettings,
     CaptureSettings,
+    NamedPrefixes,
     PluginSettings,
     SecuritySettings,
     Settings,
 )
 from hogpipe.files import describe_kind, find_folder_problem
+from hogpipe.model import BUILT_IN_NETWORKS, Networks, make_networks
+from hogpipe.model.networks import find_network_problems
 from hogpipe.sinks.contract import SinkSettings
 
 # Keys of [capture] that apply only to sources that capture packets.
@@ -82,10 +85,26 @@ def check_ledger(
         problems.add(("attribution", "ledger"), f"the ledger {text}")
 
 
+def check_networks(configured: NamedPrefixes, problems: Problems) -> Networks | None:
+    """Return the named networks; None, and a problem added for each, if something is wrong."""
+    found = list(find_network_problems(configured))
+    for key_path, text in found:
+        problems.add(("networks", *key_path), text, redacted="not a network of its own")
+    if found or problems.has_problem(("networks",)):
+        return None
+    return make_networks(configured)
+
+
 def check_aggregation(
-    capture: CaptureSettings, aggregation: AggregationSettings, problems: Problems
+    capture: CaptureSettings,
+    aggregation: AggregationSettings,
+    networks: Networks | None,
+    problems: Problems,
 ) -> None:
-    """Check each dimension, alone and with the source, and that every selector can be parsed."""
+    """Check each dimension, alone and with the source, and that every selector can be parsed.
+
+    Without `networks`, which have problems, no name of one is checked.
+    """
     for index, dimension in enumerate(aggregation.group_by):
         at = ("aggregation", "group_by", index)
         if aggregation.group_by.index(dimension) < index:
@@ -97,8 +116,10 @@ def check_aggregation(
                 redacted = 'cannot be grouped by with source "ebpf"'
                 problems.add(at, str(error), redacted=redacted)
     for index, text in enumerate(aggregation.only):
+        if networks is None and text.removeprefix("!").startswith("network:"):
+            continue
         try:
-            parse_selector(text)
+            parse_selector(text, networks or BUILT_IN_NETWORKS)
         except ValueError as error:
             problems.add(("aggregation", "only", index), str(error), redacted="not a selector")
 

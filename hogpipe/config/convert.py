@@ -9,14 +9,14 @@ settings may be used only if there are no problems.
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import EllipsisType
-from typing import TypeVar, get_args, get_origin
+from typing import TypeVar, cast, get_args, get_origin
 
 import msgspec
 
 from hogpipe.config.leaves import LeafError, convert_leaf, name_type, strip_annotations
 from hogpipe.config.overrides import BareText
 from hogpipe.config.problems import KeyPath, Problems, list_known, quote, suggest
-from hogpipe.config.settings import ConfiguredSink, Settings
+from hogpipe.config.settings import ConfiguredSink, NamedPrefixes, Settings
 from hogpipe.sinks.contract import SinkSettings, SinkType
 
 SinkTypes = Mapping[str, SinkType[SinkSettings]]
@@ -52,6 +52,12 @@ class Converter:
     def convert_section(self, tables: Mapping[str, object], name: str, struct: type[S]) -> S:
         """Return the section `name` of `tables` as a `struct`, whose fields all have defaults."""
         return self._convert_struct(tables.get(name, {}), struct, (name,)) or struct()
+
+    def convert_networks(self, tables: Mapping[str, object]) -> NamedPrefixes:
+        """Return the named networks of `tables`; none if there is a problem."""
+        at = ("networks",)
+        networks = self._convert_value(tables.get("networks", {}), NamedPrefixes, at)
+        return cast("NamedPrefixes", networks) if not self._problems.has_problem(at) else {}
 
     def convert_sinks(self, tables: Mapping[str, object], types: SinkTypes) -> list[ConvertedSink]:
         """Return the sinks of `tables`; a single stdout sink if there is no key `sinks`."""

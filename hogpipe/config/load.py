@@ -164,6 +164,7 @@ def _convert(read: ReadTables, before_plugins: Callable[[Settings], None]) -> Se
         capture=converter.convert_section(tables, "capture", CaptureSettings),
         attribution=converter.convert_section(tables, "attribution", AttributionSettings),
         aggregation=converter.convert_section(tables, "aggregation", AggregationSettings),
+        networks=converter.convert_networks(tables),
         enrichment=converter.convert_section(tables, "enrichment", EnrichmentSettings),
         security=converter.convert_section(tables, "security", SecuritySettings),
         log=converter.convert_section(tables, "log", LogSettings),
@@ -175,7 +176,8 @@ def _convert(read: ReadTables, before_plugins: Callable[[Settings], None]) -> Se
     checks.check_capture(settings.capture, problems)
     checks.check_attribution(settings.attribution, problems)
     checks.check_ledger(settings.capture, settings.attribution, problems)
-    checks.check_aggregation(settings.capture, settings.aggregation, problems)
+    networks = checks.check_networks(settings.networks, problems)
+    checks.check_aggregation(settings.capture, settings.aggregation, networks, problems)
     checks.check_security(settings.security, problems)
     checks.check_sinks([sink.common for sink in sinks], problems)
     run_sink_checks([sink.configured for sink in sinks], problems)

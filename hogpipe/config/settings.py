@@ -69,6 +69,10 @@ class AggregationSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The most records of a window; what exceeds them is summed up in one more."""
 
 
+NamedPrefixes = dict[str, tuple[_NotEmpty, ...]]
+"""`[networks]`: the prefixes of each named network (model/networks.py)."""
+
+
 class EnrichmentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`[enrichment]`: what records say of a process beyond its identity."""
 
@@ -118,6 +122,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     capture: CaptureSettings = CaptureSettings()
     attribution: AttributionSettings = AttributionSettings()
     aggregation: AggregationSettings = AggregationSettings()
+    networks: NamedPrefixes = {}
     enrichment: EnrichmentSettings = EnrichmentSettings()
     security: SecuritySettings = SecuritySettings()
     log: LogSettings = LogSettings()

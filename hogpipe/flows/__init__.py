@@ -10,6 +10,7 @@ flow_batch.py    the batches of a source
 packet_rows.py   the columns that pass between the stages
 flow_words.py    flow keys as words
 service_port_columns.py  the port of the service of each flow
+network_columns.py  the named network of each address
 key_index.py     slots of fixed-width keys, found for a whole column at once
 row_order.py     equal rows brought together
 """

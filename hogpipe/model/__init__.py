@@ -4,6 +4,7 @@ flows.py    flows, and what they moved
 owners.py   processes, users, and the attribution of a flow to one of them
 sockets.py  sockets and their owners, as a ledger knows them
 service_ports.py  which port of a flow is that of the service
+networks.py  named networks, and which of them an address is in
 counts.py   counters of traffic, and of the work and the losses of the stages
 """
 
@@ -25,6 +26,7 @@ from hogpipe.model.flows import (
     fold_key,
     is_sum,
 )
+from hogpipe.model.networks import BUILT_IN_NETWORKS, Networks, make_networks
 from hogpipe.model.owners import (
     TRANSLATED,
     UNATTRIBUTED,
@@ -47,6 +49,7 @@ from hogpipe.model.sockets import (
 )
 
 __all__ = [
+    "BUILT_IN_NETWORKS",
     "CONTESTED",
     "EPHEMERAL",
     "MAX_SOCKETS",
@@ -64,6 +67,7 @@ __all__ = [
     "Latency",
     "LedgerCounts",
     "LedgerEntry",
+    "Networks",
     "Process",
     "Quality",
     "ResolverCounts",
@@ -77,5 +81,6 @@ __all__ = [
     "fold_key",
     "is_same_process",
     "is_sum",
+    "make_networks",
     "owner_at",
 ]

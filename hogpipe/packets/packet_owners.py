@@ -37,9 +37,19 @@ from hogpipe.capture.wire_interfaces import Sides
 from hogpipe.config.settings import Settings
 from hogpipe.flows.flow_words import FlowPacker
 from hogpipe.flows.key_index import Keys
+from hogpipe.flows.network_columns import NetworkColumns
 from hogpipe.flows.packet_rows import RECEIVE, FlowSums, Integers
 from hogpipe.flows.traced_table import CountedSlots
-from hogpipe.model import UNATTRIBUTED, Attribution, FlowKey, Process, ServicePorts
+from hogpipe.model import (
+    BUILT_IN_NETWORKS,
+    UNATTRIBUTED,
+    Attribution,
+    FlowKey,
+    Networks,
+    Process,
+    ServicePorts,
+    make_networks,
+)
 from hogpipe.packets.packet_buffer import Packet, PacketBuffer
 from hogpipe.packets.packet_counts import PacketCounts
 from hogpipe.records.schema import TrafficBody
@@ -84,6 +94,7 @@ class PacketOwners:
         """By the numbers that packets have; only ever appended to."""
         self._buffer = buffer
         self._only = Selection(only) if only else None
+        self._networks = NetworkColumns(BUILT_IN_NETWORKS)
         self._waits = waits
         self._on_ready = on_ready
         self._changed = threading.Condition(threading.RLock())
@@ -100,9 +111,10 @@ class PacketOwners:
         self._is_announced = False
 
     def make_aggregator(
-        self, _settings: Settings, recall: Callable[[Process], Process]
+        self, settings: Settings, recall: Callable[[Process], Process]
     ) -> "_Totals":
         """Return what takes the place of the aggregator in the pipeline."""
+        self._networks = NetworkColumns(make_networks(settings.networks))
         self._totals = _Totals(self._changed, self._only, recall)
         return self._totals
 
@@ -298,10 +310,10 @@ class PacketOwners:
     def _select(self, flows: FlowColumns, owners: Integers, named: list[Attribution]) -> list[bool]:
         if self._only is None:
             return [True] * len(flows)
-        ports = np.zeros(len(flows), np.int64)
-        if self._only.needs_service_port:
-            ports = flows.find_service_ports(self._totals.service_ports)
-        selected: list[bool] = self._only.select(flows, ports, owners, named).tolist()
+        ports = self._totals.service_ports if self._only.needs_service_port else None
+        networks = self._networks if self._only.needs_network else None
+        derived = flows.derive(ports, networks)
+        selected: list[bool] = self._only.select(flows, derived, owners, named).tolist()
         return selected
 
     def _decide(self, sides: Iterable[_Side], owner: Attribution, *, is_selected: bool) -> None:
@@ -352,7 +364,11 @@ class _Totals:
             self._bytes[quality] = self._bytes.get(quality, 0) + size
 
     def regroup(
-        self, group_by: Collection[str], only: Sequence[Selector], max_records: int
+        self,
+        group_by: Collection[str],
+        only: Sequence[Selector],
+        max_records: int,
+        networks: Networks,
     ) -> None:
         """Do nothing: there are no groups."""
 

@@ -149,6 +149,12 @@ class EndpointInfo(TypedDict, total=False):
     port: int
 
 
+class PeerInfo(EndpointInfo, total=False):
+    """The remote endpoint of a flow; `network` is the named network of its address."""
+
+    network: str
+
+
 class NetworkInfo(TypedDict):
     """Traffic counters, and the properties of the flows that the dimensions describe."""
 
@@ -158,7 +164,7 @@ class NetworkInfo(TypedDict):
     type: NotRequired[str]
     interface: NotRequired[InterfaceInfo]
     local: NotRequired[EndpointInfo]
-    peer: NotRequired[EndpointInfo]
+    peer: NotRequired[PeerInfo]
 
 
 class TrafficBody(TypedDict):

@@ -58,7 +58,8 @@ _SHAPE = """{
     server: 'STRUCT(port BIGINT)',
     network: 'STRUCT(
         flows BIGINT, transport VARCHAR, type VARCHAR, interface STRUCT(name VARCHAR),
-        "local" STRUCT(address VARCHAR, port BIGINT), peer STRUCT(address VARCHAR, port BIGINT),
+        "local" STRUCT(address VARCHAR, port BIGINT),
+        peer STRUCT(address VARCHAR, port BIGINT, network VARCHAR),
         io STRUCT(
             transmit STRUCT(bytes BIGINT, packets BIGINT),
             receive STRUCT(bytes BIGINT, packets BIGINT)))',

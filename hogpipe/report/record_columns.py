@@ -33,6 +33,7 @@ TRANSPORT = Column("transport", "PROTO", ("network.transport",))
 NETWORK_TYPE = Column("network_type", "TYPE", ("network.type",))
 INTERFACE = Column("interface", "INTERFACE", ("network.interface.name",))
 PORT = Column("port", "PORT", ("server.port",))
+NETWORK = Column("network", "NETWORK", ("network.peer.network",))
 LOCAL_ADDRESS = Column("local_address", "LOCAL", ("network.local.address",))
 LOCAL_PORT = Column("local_port", "LOCAL PORT", ("network.local.port",))
 REMOTE = Column("remote", "REMOTE", ("network.peer.address",))
@@ -41,7 +42,7 @@ HOST = Column("host", "HOST", ("host.name",))
 
 COLUMNS = (
     HOST, PID, PROGRAM, COMMAND, EXECUTABLE, USER, CGROUP, UNIT, CONTAINER, POD, TRANSPORT,
-    NETWORK_TYPE, INTERFACE, PORT, LOCAL_ADDRESS, LOCAL_PORT, REMOTE, REMOTE_PORT,
+    NETWORK_TYPE, INTERFACE, PORT, NETWORK, LOCAL_ADDRESS, LOCAL_PORT, REMOTE, REMOTE_PORT,
 )  # fmt: skip
 """All columns, in their order."""
 NUMERIC = frozenset({PID, PORT, LOCAL_PORT, REMOTE_PORT})
@@ -61,6 +62,7 @@ DIMENSIONS: Mapping[str, tuple[Column, ...]] = {
     "network_type": (NETWORK_TYPE,),
     "interface": (INTERFACE,),
     "port": (PORT,),
+    "network": (NETWORK,),
     "remote": (REMOTE,),
     "flow": (TRANSPORT, LOCAL_ADDRESS, LOCAL_PORT, REMOTE, REMOTE_PORT),
     "host": (HOST,),

@@ -168,8 +168,11 @@ def _describe_path(record: TrafficRecord) -> dict[str, str]:
         cells["PORT"] = str(record["server"]["port"])
     if "local" in network:
         cells["LOCAL"] = _format_endpoint(network["local"])
-    if "peer" in network:
-        cells["REMOTE"] = _format_endpoint(network["peer"])
+    peer = network.get("peer", {})
+    if "network" in peer:
+        cells["NETWORK"] = peer["network"]
+    if "address" in peer:
+        cells["REMOTE"] = _format_endpoint(peer)
     elif "type" in network:  # which addresses show
         cells["TYPE"] = network["type"]
     return cells

@@ -121,6 +121,7 @@ COLUMNS: Mapping[str, Column] = {
     "PROTO": Column(),
     "PORT": Column(is_right=True),
     "LOCAL": Column(15, fit=fit_endpoint),
+    "NETWORK": Column(8),
     "REMOTE": Column(15, fit=fit_endpoint),
     **{name: Column(is_right=True) for name in NUMBERS},
 }

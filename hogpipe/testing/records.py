@@ -125,7 +125,8 @@ def _flow(group: int) -> TrafficBody:
     network["transport"], network["type"] = "tcp", "ipv6"
     network["interface"] = {"name": "eth0"}
     network["local"] = {"address": "2001:db8::1", "port": 443}
-    network["peer"] = {"address": f"2001:db8::{group & 0xFFFF:x}", "port": 1024 + group % 60_000}
+    address, port = f"2001:db8::{group & 0xFFFF:x}", 1024 + group % 60_000
+    network["peer"] = {"address": address, "port": port, "network": "internet"}
     return {"server": {"port": 443}, "network": network, "attribution": {"exact": 0}}
 
 

@@ -51,6 +51,8 @@ class Path(msgspec.Struct, frozen=True, gc=False):
     remote_port: int = 0
     service_port: int = 0
     """The port of the side that serves."""
+    network: str = ""
+    """The named network of the remote address."""
 
 
 NO_OWNER = Owner()
@@ -82,7 +84,7 @@ def _name_user(user: User | None) -> str:
     return "" if user is None else user.name or str(user.id)
 
 
-def describe_path(flow: FlowKey, transport: str, service_port: int) -> Path:
+def describe_path(flow: FlowKey, transport: str, service_port: int, network: str) -> Path:
     """Return the path of a live flow; `transport` is the name of its protocol."""
     if is_sum(flow):
         return Path(transport, _name_type(flow.local_address), flow.interface)
@@ -97,6 +99,7 @@ def describe_path(flow: FlowKey, transport: str, service_port: int) -> Path:
         flow.remote_address,
         remote,
         service_port,
+        network,
     )
 
 
@@ -147,6 +150,7 @@ def parse_path(body: TrafficBody) -> Path:
         ip_address(peer["address"]).packed if "address" in peer else b"",
         remote_port,
         server or _guess_service_port(local_port, remote_port),
+        peer.get("network", ""),
     )
 
 

@@ -25,11 +25,13 @@ from hogpipe.aggregation.latest_processes import LatestProcesses
 from hogpipe.aggregation.selectors import Selection, Selector
 from hogpipe.flows.flow_words import WORDS, FlowPacker
 from hogpipe.flows.key_index import Keys
+from hogpipe.flows.network_columns import NetworkColumns
 from hogpipe.flows.packet_rows import Counters, Flags, FlowSums, Integers
 from hogpipe.flows.row_order import order_by_key
 from hogpipe.model import (
     UNKNOWN_FLOW,
     Attribution,
+    Networks,
     Process,
     ServicePorts,
 )
@@ -56,6 +58,7 @@ class DrainedFlows:
     new_flows: Integers
     """How many flows a row adds to those of its owner."""
     ports: ServicePorts
+    networks: Networks
     folded: int
 
 
@@ -82,7 +85,9 @@ class LiveFlows:
         max_flows: int,
         recall_process: Callable[[Process], Process],
         on_drain: Callable[[DrainedFlows], None],
+        networks: Networks,
     ) -> None:
+        self._use_networks(networks)
         self._only = Selection(only) if only else None
         self.needs_service_ports = True
         self.service_ports = ServicePorts()
@@ -109,10 +114,15 @@ class LiveFlows:
         self._add(flows, labels, is_selected, sums.counters, new_flows)
 
     def regroup(
-        self, group_by: Collection[str], only: Sequence[Selector], max_records: int
+        self,
+        group_by: Collection[str],
+        only: Sequence[Selector],
+        max_records: int,
+        networks: Networks,
     ) -> None:
         """Select by other selectors; the screen groups as it likes."""
         del group_by, max_records
+        self._use_networks(networks)
         self._only = Selection(only) if only else None
 
     def invalidate_routes(self) -> None:
@@ -143,6 +153,7 @@ class LiveFlows:
             rows.moved[:, :_FLOWS],
             rows.moved[:, _FLOWS],
             self.service_ports,
+            self._networks,
             self._folded,
         )
         sizes = np.zeros(len(QUALITIES), np.int64)
@@ -154,6 +165,9 @@ class LiveFlows:
         self._start_window()
         self._on_drain(drained)
         return iter(())
+
+    def _use_networks(self, networks: Networks) -> None:
+        self._networks, self._network_columns = networks, NetworkColumns(networks)
 
     def _start_window(self) -> None:
         self._packer = FlowPacker()
@@ -176,8 +190,8 @@ class LiveFlows:
         owned = numbers[owners]
         is_selected = owned != self._owners[REMAINDER]
         if self._only is not None:
-            service_ports = flows.find_service_ports(self.service_ports)
-            is_selected &= self._only.select(flows, service_ports, owners, described)
+            derived = flows.derive(self.service_ports, self._network_columns)
+            is_selected &= self._only.select(flows, derived, owners, described)
             owned = np.where(is_selected, owned, self._owners[REMAINDER])
         return owned * len(QUALITIES) + codes[owners], is_selected
 

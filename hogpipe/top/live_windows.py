@@ -88,7 +88,9 @@ class LiveWindows:
         owner = drained.described[drained.owners[row]]
         if owner is REMAINDER:
             return self._table.find(REMAINDER, NO_PATH)
-        path = self._transports.describe(drained.flows.flow(row), drained.ports)
+        flow = drained.flows.flow(row)
+        network = drained.networks.find(flow.remote_address)
+        path = self._transports.describe(flow, drained.ports, network)
         return self._table.find(owner, path)
 
 
@@ -99,11 +101,11 @@ class _Transports:
         self._grouping = Grouping(["transport"])
         self._names: dict[tuple[int, bool], str] = {}
 
-    def describe(self, flow: FlowKey, ports: ServicePorts) -> Path:
+    def describe(self, flow: FlowKey, ports: ServicePorts, network: str) -> Path:
         """Return the path of a flow."""
         key = flow.protocol, bool(flow.local_address)
         name = self._names.get(key)
         if name is None:
             name = self._grouping.describe_path(flow).get("transport", "")
             self._names[key] = name
-        return describe_path(flow, name, ports.find(flow))
+        return describe_path(flow, name, ports.find(flow), network)

@@ -18,7 +18,7 @@ import msgspec
 from hogpipe.aggregation.selectors import parse_selector
 from hogpipe.config.settings import ConfiguredSink, Settings
 from hogpipe.errors import CaptureError, OutputClosedError
-from hogpipe.model import Process, Span
+from hogpipe.model import Process, Span, make_networks
 from hogpipe.pipeline import Pipeline
 from hogpipe.protocols import NANOSECONDS
 from hogpipe.records.schema import Record, StatsRecord
@@ -104,9 +104,10 @@ class _OpenPipeline:
             return self.sink
 
         def make_flows(settings: Settings, recall: Callable[[Process], Process]) -> LiveFlows:
-            only = [parse_selector(text) for text in settings.aggregation.only]
+            networks = make_networks(settings.networks)
+            only = [parse_selector(text, networks) for text in settings.aggregation.only]
             max_flows = settings.attribution.max_flows
-            return LiveFlows(only, max_flows, recall, self.sink.add_drained)
+            return LiveFlows(only, max_flows, recall, self.sink.add_drained, networks)
 
         # A write has no timeout, and windows are never merged: each belongs to what was drained.
         sink_settings = SinkSettings(type="screen", write_timeout=_NO_TIMEOUT, when_full="block")

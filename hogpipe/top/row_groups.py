@@ -87,6 +87,7 @@ GROUP_DIMENSIONS: tuple[GroupDimension, ...] = (
     _one_column("cgroup", "c", "CGROUP", lambda owner, _path: owner.cgroup),
     _one_column("container", "d", "CONTAINER", lambda owner, _path: owner.container[:12]),
     _one_column("pod", "k", "POD", lambda owner, _path: owner.pod),
+    _one_column("network", "w", "NETWORK", lambda _owner, path: path.network),
     _one_column("remote", "a", "REMOTE", lambda _owner, path: format_address(path.remote_address)),
     _one_column(
         "port",
@@ -262,7 +263,7 @@ def _make_text(owner: Owner, path: Path) -> str:
         str(owner.pid) if owner.pid else "", name_owner(owner), owner.command, owner.executable,
         owner.user, owner.cgroup, owner.unit, owner.container, owner.pod, path.transport,
         path.network_type, path.interface, format_endpoint(path.local_address, path.local_port),
-        format_endpoint(path.remote_address, path.remote_port or path.service_port),
+        format_endpoint(path.remote_address, path.remote_port or path.service_port), path.network,
     )  # fmt: skip
     return "\n".join(parts).casefold()
 

@@ -21,6 +21,7 @@ from support.traffic import (
 from hogpipe.aggregation.aggregator import Aggregator
 from hogpipe.aggregation.selectors import Selector, parse_selector
 from hogpipe.model import (
+    BUILT_IN_NETWORKS,
     UNATTRIBUTED,
     Attribution,
     FlowDelta,
@@ -47,6 +48,7 @@ selectors = st.sampled_from(
             "port:22",
             "remote:10.0.0.0/30",
         ),
+        *("network:private", "!network:internet"),
         *("!program:nginx", "!port:443", "!remote:::/0", "!user:0"),
     ]
 ).map(parse_selector)
@@ -136,7 +138,7 @@ def test_each_window_is_aggregated_by_its_own_rules_and_none_loses_a_byte(
     drained = []
     for moved, group_by, only, max_records in windows:
         drained.append(aggregator.drain())
-        aggregator.regroup(group_by, only, max_records)
+        aggregator.regroup(group_by, only, max_records, BUILT_IN_NETWORKS)
         for one in moved:
             aggregator.ingest_flow(*one)
     drained.append(aggregator.drain())
@@ -461,6 +463,9 @@ def test_pods_are_separate_groups_if_their_containers_are_unknown() -> None:
         ("network_type", make_flow(remote=V6), {"type": "ipv6"}),
         ("interface", make_flow(), {"interface": {"name": "eth0"}}),
         ("interface", make_flow(interface=""), {}),
+        ("network", make_flow(), {"peer": {"network": "private"}}),
+        ("network", make_flow(remote=V6), {"peer": {"network": "internet"}}),
+        ("network", FlowKey(0, b"", 0, b"", 0, ""), {}),
         ("remote", make_flow(), {"peer": {"address": "10.0.0.2"}}),
         ("remote", make_flow(remote=V6), {"peer": {"address": "::2"}}),
         (

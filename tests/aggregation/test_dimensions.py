@@ -44,7 +44,8 @@ V6_HERE, V6_THERE = bytes(15) + b"\x01", bytes(15) + b"\x02"
 NAMES = tuple(DIMENSIONS)
 SELECTORS = (
     "pid:3", "!pid:4", "program:curl", "!command:php", "user:0", "!unit:b.service",
-    "port:1", "!port:2", "remote:10.0.0.2", "!remote:10.0.0.3", "remote:::/0",
+    "port:1", "!port:2", "network:private", "!network:i*",
+    "remote:10.0.0.2", "!remote:10.0.0.3", "remote:::/0",
 )  # fmt: skip
 PORTS = ServicePorts(frozenset({1}))
 WITH_EBPF = [
@@ -85,11 +86,12 @@ SAMPLES: dict[str, tuple[Sample, set[DimensionName]]] = {
     "protocol": (with_flow(protocol=UDP), {"transport", "flow"}),
     "family": (
         with_flow(local_address=V6_HERE, remote_address=V6_THERE),
-        {"network_type", "remote", "flow"},
+        {"network_type", "network", "remote", "flow"},
     ),
     "interface": (with_flow(interface="wlan0"), {"interface"}),
     "local address": (with_flow(local_address=b"\x0a\x00\x00\x09"), {"flow"}),
     "remote address": (with_flow(remote_address=b"\x0a\x00\x00\x09"), {"remote", "flow"}),
+    "network": (with_flow(remote_address=b"\x08\x08\x08\x08"), {"network", "remote", "flow"}),
     "local port": (with_flow(local_port=40001), {"flow"}),
     "remote port": (with_flow(remote_port=80), {"port", "flow"}),
 }
@@ -269,7 +271,7 @@ def test_types_and_documentation_list_the_dimensions_in_the_order_of_the_table()
 
 def test_a_sum_of_flows_is_described_by_what_its_flows_have_in_common() -> None:
     flow = fold_key(FlowKey(17, b"\x0a\0\0\1", 53, b"\x0a\0\0\2", 4000, "eth0"))
-    names = ["transport", "network_type", "interface", "port", "remote", "flow"]
+    names = ["transport", "network_type", "interface", "port", "network", "remote", "flow"]
     assert Grouping(names).describe_path(flow) == {
         "transport": "udp", "type": "ipv4", "interface": {"name": "eth0"},
     }  # fmt: skip

@@ -20,20 +20,24 @@ from hogpipe.aggregation.selectors import (
     parse_selector,
 )
 from hogpipe.flows.flow_words import FlowPacker
+from hogpipe.flows.network_columns import NetworkColumns
 from hogpipe.model import (
+    BUILT_IN_NETWORKS,
     UNATTRIBUTED,
     UNKNOWN_FLOW,
     Attribution,
     FlowKey,
+    Networks,
     Quality,
     ServicePorts,
     User,
     fold_key,
+    make_networks,
 )
 
 PAGE = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
 KINDS = get_args(SelectorKind)
-OF_FLOWS = ("port", "remote")
+OF_FLOWS = ("port", "network", "remote")
 WWW_DATA = Attribution(Quality.NONE, None, User(33, "www-data"))
 FLOW = make_flow(40000, remote=bytes([10, 1, 2, 3]), remote_port=443)
 V6 = make_flow(40000, remote=bytes.fromhex("20010db8000000000000000000000005"))
@@ -54,12 +58,13 @@ def selects(
     attribution: Attribution,
     flow: FlowKey = FLOW,
     ports: ServicePorts = ServicePorts(),  # noqa: B008 - it is frozen
+    networks: Networks = BUILT_IN_NETWORKS,
 ) -> bool:
     packer = FlowPacker()
     columns = FlowColumns(packer.pack([flow]), packer)
-    (selected,) = Selection(map(parse_selector, only)).select(
-        columns, columns.find_service_ports(ports), np.zeros(1, np.int64), [attribution]
-    )
+    derived = columns.derive(ports, NetworkColumns(networks))
+    selection = Selection(parse_selector(text, networks) for text in only)
+    (selected,) = selection.select(columns, derived, np.zeros(1, np.int64), [attribution])
     return bool(selected)
 
 
@@ -192,6 +197,23 @@ def test_a_port_is_that_of_the_service() -> None:
     assert not matches("port:443", flow=fold_key(FLOW))
 
 
+def test_a_network_is_chosen_by_its_name_and_only_the_longest_prefix_counts() -> None:
+    networks = make_networks({"zone-a": ["10.1.0.0/16"], "zone-b": ["10.2.0.0/16"]})
+    assert selects(["network:zone-a"], UNATTRIBUTED, networks=networks)
+    assert selects(["network:zone-*"], UNATTRIBUTED, networks=networks)
+    assert selects(["!network:private"], UNATTRIBUTED, networks=networks)
+    assert not selects(["network:zone-b"], UNATTRIBUTED, networks=networks)
+    assert not selects(["!network:zone-a"], UNATTRIBUTED, networks=networks)
+    assert not matches("network:*", flow=fold_key(FLOW))
+    assert matches("network:internet", flow=V6)
+
+
+@pytest.mark.parametrize("pattern", ["zone-a", "zone-*", "Private", "10.0.0.0/8"])
+def test_a_network_that_is_not_there_is_an_error_that_lists_those_that_are(pattern: str) -> None:
+    with pytest.raises(ValueError, match=r"no network has this name; there are loopback, .*net$"):
+        parse_selector(f"!network:{pattern}")
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in (*OF_FLOWS, "pid")])
 def test_an_unknown_value_is_not_matched_even_by_a_star(kind: str) -> None:
     assert not matches(f"{kind}:*")
@@ -219,17 +241,20 @@ def test_any_selector_may_include_and_each_with_a_bang_excludes(
 
 
 def test_a_selection_states_what_it_depends_on() -> None:
-    for kind, value in {"port": "1", "remote": "::1", "pid": "1", "user": "x"}.items():
+    values = {"port": "1", "network": "private", "remote": "::1", "pid": "1", "user": "x"}
+    for kind, value in values.items():
         for text in (f"{kind}:{value}", f"!{kind}:{value}"):
             selection = Selection([parse_selector(text)])
             assert selection.needs_owner == (kind not in OF_FLOWS)
             assert selection.needs_service_port == (kind == "port")
+            assert selection.needs_network == (kind == "network")
 
 
 def test_the_ebpf_source_keeps_apart_what_selectors_of_flows_need() -> None:
     assert list_selected_fields(["pid:1", "!user:0"]) == []
     assert {*list_selected_fields(["!remote:::1"])} == {"family", "remote_address"}
     assert list_selected_fields(["port:1", "!port:2"]) == ["service_port"]
+    assert list_selected_fields(["network:zone-of-the-run"]) == ["network"]
 
 
 @pytest.mark.parametrize(
@@ -259,14 +284,14 @@ def test_a_port_that_is_no_port_is_an_error(port: str) -> None:
     "remote", ["web1", "10.0.0", "10.0.0.0/33", "*", "10.0.*", "fe80::1%", "1"]
 )
 def test_a_remote_that_is_no_address_is_an_error(remote: str) -> None:
-    with pytest.raises(ValueError, match="a remote is an address or a network, as in remote:"):
+    with pytest.raises(ValueError, match=r"not an address or a prefix, as 10\.0\.0\.0/8 or"):
         parse_selector(f"remote:{remote}")
 
 
 def test_a_network_with_host_bits_is_an_error_that_shows_both_meanings() -> None:
-    with pytest.raises(ValueError, match=r"write remote:10\.0\.0\.0/8, or remote:10\.0\.0\.1 for"):
+    with pytest.raises(ValueError, match=r"write 10\.0\.0\.0/8, or 10\.0\.0\.1 alone"):
         parse_selector("remote:10.0.0.1/8")
-    with pytest.raises(ValueError, match="write remote:2001:db8::/32, or remote:2001:db8::1 for"):
+    with pytest.raises(ValueError, match="write 2001:db8::/32, or 2001:db8::1 alone"):
         parse_selector("remote:2001:db8::1/32")
 
 
@@ -277,7 +302,7 @@ def test_no_text_makes_a_selector_that_fails_later(
     try:
         parse_selector(f"{kind}:{text}")
     except ValueError:
-        assert text == "" or kind in {"pid", "port", "remote"}
+        assert text == "" or kind in {"pid", "port", "network", "remote"}
     else:
         assert matches(f"{kind}:{text}", attribution, flow) in {True, False}
 

@@ -8,6 +8,7 @@ from support.configuration import load_text, problems_of
 from support.namespaces import require
 
 from hogpipe.config.checks import check_filter, find_ignored_keys
+from hogpipe.model.networks import BUILT_IN_NAMES
 
 
 def test_the_source_savefile_needs_a_path(tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_a_selector_that_cannot_be_parsed_is_reported_with_the_reason(tmp_path: 
         ),
         (
             "aggregation.only[3]: 'remote:10.0.0.1/8' is not a selector: 10.0.0.1/8 is an address "
-            "within 10.0.0.0/8: write remote:10.0.0.0/8, or remote:10.0.0.1 for the address alone"
+            "within 10.0.0.0/8: write 10.0.0.0/8, or 10.0.0.1 alone"
         ),
     ]
 
@@ -242,3 +243,29 @@ def test_a_spool_must_be_a_folder_or_a_path_where_one_can_be_created(tmp_path: P
 def test_spool_mib_needs_a_spool(tmp_path: Path) -> None:
     text = '[[sinks]]\ntype = "stdout"\nspool_mib = 5'
     assert problems_of(tmp_path, text) == ["sinks[0].spool_mib: only with spool"]
+
+
+def test_networks_are_named_and_selectors_may_use_their_names(tmp_path: Path) -> None:
+    text = '[networks]\nzone-b = ["10.9.0.0/16"]\n[aggregation]\nonly = ["network:zone-{}"]'
+    assert load_text(tmp_path, text.format("b")).networks == {"zone-b": ("10.9.0.0/16",)}
+    (problem,) = problems_of(tmp_path, text.format("c"))
+    names = ", ".join([*BUILT_IN_NAMES, "zone-b"])
+    assert problem.endswith(f"is not a selector: no network has this name; there are {names}")
+
+
+def test_each_problem_of_networks_is_named_with_its_key_path(tmp_path: Path) -> None:
+    text = """
+        networks = {a = ["10.0.0.0/8", "x"], b = ["10.0.0.0/8"], "c d" = []}
+        aggregation.only = ["network:e"]  # no name is known
+    """
+    assert problems_of(tmp_path, text) == [
+        "networks.a[1]: not an address or a prefix, as 10.0.0.0/8 or 2001:db8::/32",
+        "networks.b[0]: the prefix is already that of a[0]",
+        "networks.\"c d\": a name has up to 63 letters, digits, '.', '_' and '-'",
+    ]
+    assert problems_of(tmp_path, 'networks = {a = "10.0.0.0/8", b = [1, ""]}') == [
+        "networks.a: expected array, got str",
+        "networks.b[0]: expected str, got int",
+        "networks.b[1]: must not be empty",
+    ]
+    assert problems_of(tmp_path, "networks = 1") == ["networks: expected table, got int"]

@@ -44,10 +44,13 @@ def tables_of(keys: list[str]) -> st.SearchStrategy[object]:
 SECTIONS: dict[str, st.SearchStrategy[object]] = {
     field.name: tables_of([key for key in field.type.__struct_fields__ if key != "filter"])
     for field in msgspec.structs.fields(Settings)
-    if field.name != "sinks"
+    if field.name not in {"networks", "sinks"}
 }
+NETWORKS = tables_of(["a", "b\x1b", "internet", ""])
 SINKS = st.lists(tables_of(SINK_KEYS), max_size=3) | tables_of(SINK_KEYS)
-FILES = st.fixed_dictionaries({}, optional={**SECTIONS, "sinks": SINKS, "sink": VALUES})
+FILES = st.fixed_dictionaries(
+    {}, optional={**SECTIONS, "networks": NETWORKS, "sinks": SINKS, "sink": VALUES}
+)
 
 
 def write_toml(value: object) -> str:

@@ -67,6 +67,13 @@ def test_aggregation_and_enrichment_are_taken_over_and_the_rest_is_named(
     assert found.settings.attribution.hold == present.attribution.hold
 
 
+def test_named_networks_are_taken_over(tmp_path: Path, present: Settings) -> None:
+    first = change(tmp_path, present, 'networks.a=["10.0.0.0/8"]', 'networks.b=["192.0.2.1"]')
+    assert first.keys == ("networks.a", "networks.b")
+    second = change(tmp_path, first.settings, 'networks.a=["10.0.0.0/8"]')
+    assert (second.keys, second.settings.networks) == (("networks.b",), {"a": ("10.0.0.0/8",)})
+
+
 def test_what_is_named_is_named_again_at_the_next_change(tmp_path: Path, present: Settings) -> None:
     first = change(tmp_path, present, "attribution.hold=1", "aggregation.interval=5")
     second = change(tmp_path, first.settings, "attribution.hold=1", "aggregation.interval=5")

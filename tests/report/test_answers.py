@@ -159,6 +159,7 @@ def test_each_dimension_has_the_values_of_records(tmp_path: Path, dimension: str
         "network_type": ("ipv4",),
         "interface": ("eth0",),
         "port": (443,),
+        "network": ("private",),
         "remote": ("10.0.0.2",),
         "flow": ("tcp", "10.0.0.1", 443, "10.0.0.2", 40000),
         "host": ("web1",),

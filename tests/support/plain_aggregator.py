@@ -8,7 +8,14 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, S
 import msgspec
 
 from hogpipe.aggregation.dimensions import DIMENSIONS, Grouping, OwnerDimension
-from hogpipe.model import Attribution, FlowKey, Process, ServicePorts, TrafficCounts
+from hogpipe.model import (
+    BUILT_IN_NETWORKS,
+    Attribution,
+    FlowKey,
+    Process,
+    ServicePorts,
+    TrafficCounts,
+)
 from hogpipe.protocols import WITH_PORTS
 from hogpipe.records.schema import TrafficBody, describe_io
 from support.flow_sums import Moved
@@ -26,6 +33,7 @@ FLOW_KEYS: Mapping[str, Callable[[FlowKey, ServicePorts], Hashable]] = {
     "network_type": lambda flow, _ports: len(flow.local_address),
     "interface": lambda flow, _ports: flow.interface,
     "port": lambda flow, ports: ports.find(flow),
+    "network": lambda flow, _ports: BUILT_IN_NETWORKS.find(flow.remote_address),
     "remote": lambda flow, _ports: flow.remote_address,
     "flow": lambda flow, _ports: _identify_flow(flow),
 }
@@ -100,7 +108,9 @@ class PlainAggregator:
 
     def _build_body(self, group: _Group) -> TrafficBody:
         body = _build_sums(group)
-        body["network"] = {**body["network"], **self._grouping.describe_path(group.flow)}
+        network = BUILT_IN_NETWORKS.find(group.flow.remote_address)
+        path = self._grouping.describe_path(group.flow, network)
+        body["network"] = {**body["network"], **path}
         if server := self._grouping.describe_server(group.port):
             body["server"] = server
         return {**self._grouping.describe_owner(group.attribution), **body}

@@ -14,6 +14,7 @@ from hogpipe.aggregation.aggregator import Aggregator
 from hogpipe.aggregation.dimensions import Grouping
 from hogpipe.aggregation.selectors import parse_selector
 from hogpipe.model import (
+    BUILT_IN_NETWORKS,
     Attribution,
     FlowDelta,
     FlowKey,
@@ -46,7 +47,7 @@ class Bench:
     ) -> None:
         selectors = [parse_selector(text) for text in only]
         self.drained: list[DrainedFlows] = []
-        self.flows = LiveFlows(selectors, max_flows, recall, self.drained.append)
+        self.flows = LiveFlows(selectors, max_flows, recall, self.drained.append, BUILT_IN_NETWORKS)
         self.table = TrafficTable()
         self.windows = LiveWindows(self.table)
         self.groups = RowGroups(self.table)
@@ -185,7 +186,8 @@ def test_connections_have_what_their_flows_moved(
             bench.flows.ingest(bench.maker.make(part))
             for flow, delta, attribution in part:
                 transport = Grouping(["transport"]).describe_path(flow).get("transport", "")
-                path = describe_path(flow, transport, ServicePorts().find(flow))
+                network = BUILT_IN_NETWORKS.find(flow.remote_address)
+                path = describe_path(flow, transport, ServicePorts().find(flow), network)
                 expected[describe_owner(attribution), path] += delta.total_bytes
         bench.close()
         if number < len(renumbered) and renumbered[number]:

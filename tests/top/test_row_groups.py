@@ -60,6 +60,7 @@ def test_a_row_has_rates_of_the_last_window_totals_and_a_history(table: TrafficT
         ("transport", ["tcp", "-"]),
         ("interface", ["eth0", "-"]),
         ("network_type", ["ipv4", "-"]),
+        ("network", ["-"]),
         ("container", ["-"]),
     ],
 )

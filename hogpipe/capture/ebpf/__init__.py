@@ -3,7 +3,7 @@
 - `ebpf_source`: the thread that ends epochs and windows, and reads the maps in between.
 - `row_aggregation`: rows of an epoch to sums by owner and to flows that attribution looks up.
 - `row_joins`: adds rows that belong to a connection to that connection.
-- `row_ports`: the port of the service of each row.
+- `row_properties`: the port of the service of each row, and its named network.
 - `row_flows`: the flows of rows, as the words of the flow table.
 - `unresolved_rows`: rows that attribution looks up, as packets of the flow table.
 - `row_owners`: the processes that rows name, read from /proc while they live.

@@ -44,7 +44,7 @@ from hogpipe.linux.memory import MemoryRelease
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.process_starts import shows_host_pids
 from hogpipe.linux.procfs import shows_live_processes
-from hogpipe.model import ServicePorts
+from hogpipe.model import Networks, ServicePorts
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ _MILLISECONDS = 1000
 class _Regrouping(NamedTuple):
     interval_ns: int
     fields: Collection[str]
+    networks: Networks
 
 
 class EbpfSource:
@@ -63,8 +64,8 @@ class EbpfSource:
 
     `max_flows` bounds the connections, and the other flows, that are kept apart in one epoch.
     `flow_sockets` receives what the kernel recorded about flows that are looked up, which have
-    slots in `table`; `clock` is that of the table. `service_ports`
-    returns what is known of this host's ports. The thread that reads new processes calls
+    slots in `table`; `clock` is that of the table. `service_ports` returns what is known of this
+    host's ports; `networks` are the named ones. The thread that reads new processes calls
     `limit_events`, to drop rights.
     """
 
@@ -82,6 +83,7 @@ class EbpfSource:
         start_windows: Callable[[int], WindowClock],
         group_by: Collection[str],
         service_ports: Callable[[], ServicePorts],
+        networks: Networks,
         max_flows: int,
         limit_events: Callable[[], None] = lambda: None,
     ) -> None:
@@ -92,6 +94,7 @@ class EbpfSource:
         self._start_windows = start_windows
         self._group_by = group_by
         self._service_ports = service_ports
+        self._networks = networks
         self._max_flows = max_flows
         self._processes = processes
         self._reader: EpochReader | None = None
@@ -116,6 +119,7 @@ class EbpfSource:
                 self._processes,
                 self._group_by,
                 service_ports=self._service_ports,
+                networks=self._networks,
                 max_flows=self._max_flows,
                 limit_events=self._limit_events,
             )
@@ -154,9 +158,9 @@ class EbpfSource:
     def set_batch_interval(self, seconds: float) -> None:
         """Do nothing: batches follow the epochs."""
 
-    def regroup(self, interval_ns: int, fields: Collection[str]) -> None:
+    def regroup(self, interval_ns: int, fields: Collection[str], networks: Networks) -> None:
         """Close the open window, and group by other fields; see PacketSource."""
-        self._regrouping = _Regrouping(interval_ns, fields)
+        self._regrouping = _Regrouping(interval_ns, fields, networks)
         self._stop.wake()
 
     def close(self) -> None:
@@ -205,7 +209,7 @@ def _end_epoch(
     if regrouping is not None:
         final.regroups = True
         windows.set_interval(regrouping.interval_ns)
-        reader.regroup(regrouping.fields)
+        reader.regroup(regrouping.fields, regrouping.networks)
     offer(final)
 
 
@@ -224,6 +228,7 @@ class EpochReader:
         group_by: Collection[str],
         *,
         service_ports: Callable[[], ServicePorts],
+        networks: Networks,
         max_flows: int,
         limit_events: Callable[[], None] = lambda: None,
     ) -> None:
@@ -237,7 +242,9 @@ class EpochReader:
             tree = CgroupTree()
             stack.callback(tree.close)
             self._owners = RowOwners(procfs, processes, tree.path_of, flow_sockets, namespaces)
-            self._aggregator = RowAggregator(self._owners, unresolved, group_by, service_ports)
+            self._aggregator = RowAggregator(
+                self._owners, unresolved, group_by, service_ports, networks
+            )
             programs = attach_traffic_programs(max_flows=max_flows)
             self._maps = TrafficMaps(programs, max_flows)
             stack.callback(self._maps.close)
@@ -271,9 +278,9 @@ class EpochReader:
         yield from batches
         self._memory.update(sum(map(len, rows)))  # columns of rows are many MiB in a flood
 
-    def regroup(self, fields: Collection[str]) -> None:
+    def regroup(self, fields: Collection[str], networks: Networks) -> None:
         """Keep rows apart by other fields, from the next epoch that is read on."""
-        self._aggregator.regroup(fields)
+        self._aggregator.regroup(fields, networks)
 
     def close(self) -> None:
         """Detach the programs. May be called again."""

@@ -45,11 +45,12 @@ from numpy.typing import NDArray
 from hogpipe.capture.ebpf.owner_groups import group_owners
 from hogpipe.capture.ebpf.row_flows import RowFlows, have_endpoints, make_row_flows
 from hogpipe.capture.ebpf.row_joins import add_carried_over, find_handshakes, join_connections
-from hogpipe.capture.ebpf.row_ports import find_service_ports
+from hogpipe.capture.ebpf.row_properties import find_networks, find_service_ports
 from hogpipe.capture.ebpf.unresolved_rows import UnresolvedRows
 from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.flows.flow_words import FlowPacker
 from hogpipe.flows.key_index import Keys
+from hogpipe.flows.network_columns import NetworkColumns
 from hogpipe.flows.packet_rows import Flags, FlowSums, Integers, PacketRows
 from hogpipe.flows.row_order import hash_rows, order_by_key
 from hogpipe.linux.bpf.shapes import (
@@ -72,9 +73,11 @@ from hogpipe.linux.bpf.traffic_rows import (
     tally_rows,
 )
 from hogpipe.model import (
+    BUILT_IN_NETWORKS,
     OWN_NAMESPACE,
     SERVICE_MANAGER,
     Attribution,
+    Networks,
     Quality,
     ServicePorts,
     Tally,
@@ -83,6 +86,7 @@ from hogpipe.protocols import TCP
 
 _SERVICE_MANAGER_WORDS = np.frombuffer(SERVICE_MANAGER.encode().ljust(16, b"\0"), np.uint64)
 _ABOVE_OWNER = np.uint64(32)
+_ABOVE_PORT = np.uint64(48)
 _NEVER = np.iinfo(np.uint64).max
 _SUMS_IN_BATCH = 1 << 14
 _NO_SLOTS = np.zeros(0, np.int64)
@@ -142,8 +146,8 @@ class RowAggregator:
     """Aggregates the rows of one epoch after the other.
 
     Rows are kept apart by their owner, and by that which `group_by` needs: fields of their
-    endpoints, and the port of the service (`service_port`), by what is known of this host's ports
-    at that moment.
+    endpoints, the port of the service (`service_port`), by what is known of this host's ports at
+    that moment, and the named network of the remote address (`network`).
     """
 
     def __init__(
@@ -152,11 +156,12 @@ class RowAggregator:
         unresolved: UnresolvedRows,
         group_by: Collection[str],
         service_ports: Callable[[], ServicePorts] = ServicePorts,
+        networks: Networks = BUILT_IN_NETWORKS,
     ) -> None:
         self._lookup = lookup
         self._unresolved = unresolved
         self._service_ports = service_ports
-        self.regroup(group_by)
+        self.regroup(group_by, networks)
         self._seen = np.zeros(0, np.uint64)
         """Hashes of the flows of this window, in order."""
         self._carried_over = np.zeros(0, TRAFFIC_ROW)
@@ -164,10 +169,11 @@ class RowAggregator:
         self._handshakes = np.zeros(0, TRAFFIC_ROW)
         """Rows of listening sockets in the epoch before, whose connections were not established."""
 
-    def regroup(self, group_by: Collection[str]) -> None:
+    def regroup(self, group_by: Collection[str], networks: Networks) -> None:
         """Keep rows apart by other fields, in the next epoch; the window has ended."""
         self._mask = _make_mask(group_by)
         self._by_service_port = "service_port" in group_by
+        self._networks = NetworkColumns(networks) if "network" in group_by else None
 
     def aggregate(
         self, epoch: EpochRows, *, window_ends: bool, last: bool = False
@@ -337,6 +343,8 @@ class RowAggregator:
         if self._by_service_port:
             ports = find_service_ports(rows, self._service_ports(), self._lookup.own_namespace)
             owner |= ports << _ABOVE_OWNER
+        if self._networks is not None:
+            owner |= find_networks(rows, self._networks) << _ABOVE_PORT
         columns = [owner[:, None]]
         if self._mask.any():
             columns.append(rows["endpoints"] & self._mask)
@@ -377,7 +385,7 @@ def _make_mask(fields: Collection[str]) -> NDArray[np.uint64]:
     The family is among them, as it is 0 in rows without a known flow, which are kept apart.
     """
     mask = np.zeros(ENDPOINTS.itemsize, np.uint8)
-    for field in {*fields, "family"} - {"service_port"} if fields else ():
+    for field in {*fields, "family"} - {"service_port", "network"} if fields else ():
         start = offset_of(ENDPOINTS, field)
         mask[start : start + ENDPOINTS[field].itemsize] = 0xFF
     return mask.view(np.uint64)

@@ -24,7 +24,7 @@ from hogpipe.errors import CaptureError
 from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.linux.limits import explain_os_error, raise_descriptor_limit
-from hogpipe.model import CaptureCounts
+from hogpipe.model import CaptureCounts, Networks
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class LiveSource:
         """Rest for at most `seconds` between batches; see PacketSource."""
         self._batch_interval = seconds
 
-    def regroup(self, interval_ns: int, fields: Collection[str]) -> None:
+    def regroup(self, interval_ns: int, fields: Collection[str], networks: Networks) -> None:
         """Do nothing: flows are grouped later, and the pipeline closes the windows."""
 
     def stop(self) -> None:

@@ -3,7 +3,7 @@
 Attributes of the process belong to the resource, attributes of the flow to the data point. Names
 are those of the semantic conventions (https://opentelemetry.io/docs/specs/semconv/resource/process/
 and /docs/specs/semconv/registry/attributes/network/); `process.name`,
-`systemd.unit` and `hogpipe.remainder` have none there.
+`systemd.unit`, `network.peer.network` and `hogpipe.remainder` have none there.
 """
 
 from collections.abc import Iterator, Mapping
@@ -42,6 +42,7 @@ _FLOW: dict[str, KeyPath] = {
     "network.local.port": ("network", "local", "port"),
     "network.peer.address": ("network", "peer", "address"),
     "network.peer.port": ("network", "peer", "port"),
+    "network.peer.network": ("network", "peer", "network"),
     "hogpipe.remainder": ("remainder",),
 }
 

@@ -93,6 +93,7 @@ def test_a_flow_is_in_the_attributes_of_its_points() -> None:
         "network.local.port": 443,
         "network.peer.address": "2001:db8::5",
         "network.peer.port": 1029,
+        "network.peer.network": "internet",
     }
     assert attributes(receive)["network.io.direction"] == "receive"
 

@@ -9,7 +9,9 @@ from typing import Literal
 
 from hogpipe import TrafficRecord
 
-LabelName = Literal["program", "unit", "container", "pod", "user", "interface", "transport", "port"]
+LabelName = Literal[
+    "program", "unit", "container", "pod", "user", "interface", "transport", "port", "network"
+]
 Labels = tuple[str, ...]
 """A value for each configured name, in order."""
 
@@ -78,6 +80,10 @@ def _port(record: TrafficRecord) -> str:
     return str(record["server"]["port"]) if "server" in record else ""
 
 
+def _network(record: TrafficRecord) -> str:
+    return record["network"].get("peer", {}).get("network", "")
+
+
 _READERS: dict[LabelName, Callable[[TrafficRecord], str]] = {
     "program": _program,
     "unit": _unit,
@@ -87,4 +93,5 @@ _READERS: dict[LabelName, Callable[[TrafficRecord], str]] = {
     "interface": _interface,
     "transport": _transport,
     "port": _port,
+    "network": _network,
 }

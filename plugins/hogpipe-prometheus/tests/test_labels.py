@@ -31,9 +31,10 @@ def test_a_user_is_a_name_or_a_number() -> None:
     assert labelling.of(nameless) == ("", "4711")
 
 
-def test_interface_transport_and_port_can_be_labels() -> None:
+def test_interface_transport_port_and_network_can_be_labels() -> None:
     assert Labelling(["interface", "transport", "port"]).of(FLOW) == ("eth0", "tcp", "443")
-    assert Labelling(["port"]).of(SERVICE) == ("",)
+    assert Labelling(["network"]).of(FLOW) == ("internet",)
+    assert Labelling(["port", "network"]).of(SERVICE) == ("", "")
 
 
 def test_a_program_has_one_label_whether_or_not_the_executable_is_known() -> None:

@@ -18,7 +18,7 @@ from hogpipe.errors import CaptureError
 from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.linux.procfs import Procfs
-from hogpipe.model import ServicePorts, Span
+from hogpipe.model import BUILT_IN_NETWORKS, ServicePorts, Span
 
 HOUR_NS = 3_600_000_000_000
 
@@ -35,6 +35,7 @@ def source() -> Iterator[EbpfSource]:
         start_windows=partial(ClockWindows, 1_000_000_000),
         group_by=[],
         service_ports=ServicePorts,
+        networks=BUILT_IN_NETWORKS,
         max_flows=1024,
     )
     made.open()
@@ -77,11 +78,11 @@ def test_a_regrouping_ends_the_window_at_once_and_says_where_it_begins(
         if batch.closed_window is not None:
             windows.append(batch.closed_window)
         if len(windows) == 1:
-            source.regroup(HOUR_NS, ["protocol"])
+            source.regroup(HOUR_NS, ["protocol"], BUILT_IN_NETWORKS)
         elif len(windows) == 2:
             source.stop()
 
-    source.regroup(HOUR_NS, [])
+    source.regroup(HOUR_NS, [], BUILT_IN_NETWORKS)
     source.run(offer)
     assert regrouped == [0, 1]
     assert len(windows) == 3

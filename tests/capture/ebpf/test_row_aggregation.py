@@ -28,6 +28,7 @@ from hogpipe.linux.bpf.traffic_rows import (
     encode_endpoints,
 )
 from hogpipe.model import (
+    BUILT_IN_NETWORKS,
     OWN_NAMESPACE,
     UNKNOWN_FLOW,
     Attribution,
@@ -531,7 +532,7 @@ def test_bytes_and_packets_are_conserved(run: list[EpochRows], dimensions: set[s
     after: Counter[int] = Counter()
     for number, one in enumerate(run, 1):
         if number == 2:
-            bench.rows.regroup(list_row_fields(["transport"]))
+            bench.rows.regroup(list_row_fields(["transport"]), BUILT_IN_NETWORKS)
         captured = [0, 0]
         batched = [0, 0]
         for batch in bench.aggregate(one, window_ends=True, last=number == len(run)):
@@ -581,7 +582,7 @@ def test_rows_are_grouped_by_the_fields_of_the_latest_regrouping() -> None:
     made = epoch(connections=rows(row(7, pack(1001), cookie=1), row(7, pack(1002), cookie=2)))
     groups = []
     for dimension in ("process", "flow", "transport"):
-        bench.rows.regroup(list_row_fields([dimension]))
+        bench.rows.regroup(list_row_fields([dimension]), BUILT_IN_NETWORKS)
         (batch,) = aggregate(made, bench=bench)
         groups.append(len(batch.owned))
     assert groups == [1, 2, 1]
