@@ -24,7 +24,7 @@ def serve(address: str) -> None:
     datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     datagrams.bind((address, PORT))
     listener = socket.create_server((address, PORT), backlog=512)
-    Thread(target=lambda: [datagrams.recv(2000) for _ in iter(int, 1)], daemon=True).start()
+    Thread(target=discard, args=(datagrams,), daemon=True).start()
     print("ready", flush=True)
     while True:
         with suppress(OSError):
@@ -33,6 +33,11 @@ def serve(address: str) -> None:
                 connection.settimeout(2)
                 connection.recv(len(PAYLOAD))
                 connection.sendall(PAYLOAD * 10)
+
+
+def discard(datagrams: socket.socket) -> None:
+    while True:
+        datagrams.recv(len(PAYLOAD))
 
 
 def connect(address: str) -> None:
