@@ -210,6 +210,9 @@ class Resolver:
     def infer(self, _flow: FlowKey) -> Attribution:
         return self._chance.choice([UNATTRIBUTED, ANSWERS[2]])
 
+    def infer_sender(self, _flow: FlowKey, _moved: FlowDelta) -> Attribution:
+        return UNATTRIBUTED
+
     def recall(self, flows: FlowsInSpans) -> list[Attribution | None]:
         return [self._chance.choice([None, ANSWERS[-1]]) for _ in flows]
 

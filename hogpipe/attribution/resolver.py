@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from hogpipe.model import Attribution, FlowKey, ResolverCounts, Span
+from hogpipe.model import Attribution, FlowDelta, FlowKey, ResolverCounts, Span
 
 FlowsInSpans = Sequence[tuple[FlowKey, Span | None]]
 """Flows, each with the span in which its packets passed, None for now."""
@@ -90,6 +90,13 @@ class Resolver(Protocol):
         """Apply the endpoint heuristic to a flow without a socket, without reading the host.
 
         UNATTRIBUTED if the heuristic names no owner. Safe from any thread.
+        """
+
+    def infer_sender(self, flow: FlowKey, moved: FlowDelta) -> Attribution:
+        """Return who may have sent a flow of which nothing is known, without reading the host.
+
+        `moved` is what it moved while it was pending. UNATTRIBUTED if no rule names a sender. Safe
+        from any thread.
         """
 
     def counts(self) -> ResolverCounts:

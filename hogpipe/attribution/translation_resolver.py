@@ -58,6 +58,7 @@ from hogpipe.model import (
     OWN_NAMESPACE,
     TRANSLATED,
     Attribution,
+    FlowDelta,
     FlowKey,
     Quality,
     ResolverCounts,
@@ -145,6 +146,10 @@ class TranslationResolver:
     def infer(self, flow: FlowKey) -> Attribution:
         """Apply the endpoint heuristic of the other resolver."""
         return self._resolver.infer(flow)
+
+    def infer_sender(self, flow: FlowKey, moved: FlowDelta) -> Attribution:
+        """Return what the other resolver infers."""
+        return self._resolver.infer_sender(flow, moved)
 
     def counts(self) -> ResolverCounts:
         """Return the counters of the other resolver."""

@@ -22,6 +22,7 @@ functions that `read_` do the input.
 
 Netlink
     sock_diag             socket tables in binary form, and sockets by five-tuple
+    packet_sockets        packet sockets, over sock_diag or from /proc/net/packet
     sock_diag_messages    PURE: the messages of sock_diag
     ctnetlink             connections that the kernel tracks, by five-tuple
     ctnetlink_messages    PURE: the messages of ctnetlink

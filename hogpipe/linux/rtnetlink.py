@@ -97,7 +97,8 @@ def parse_messages(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += (length + 3) & ~3
 
 
-def _parse_attributes(data: bytes) -> dict[int, bytes]:
+def parse_attributes(data: bytes) -> dict[int, bytes]:
+    """Return the attributes of a message by type, up to the first that is truncated."""
     attributes = {}
     at = 0
     while at + _ATTRIBUTE.size <= len(data):
@@ -118,11 +119,11 @@ def parse_link(payload: bytes) -> Link | None:
     if len(payload) < _LINK.size:
         return None
     _family, hardware, index, flags, _change = _LINK.unpack_from(payload)
-    attributes = _parse_attributes(payload[_LINK.size :])
+    attributes = parse_attributes(payload[_LINK.size :])
     name = attributes.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "backslashreplace")
     if not name:
         return None
-    info = _parse_attributes(attributes.get(_IFLA_LINKINFO, b""))
+    info = parse_attributes(attributes.get(_IFLA_LINKINFO, b""))
     kind = info.get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode("ascii", "replace") or None
     master = attributes.get(_IFLA_MASTER)
     netns = attributes.get(_IFLA_LINK_NETNSID)
@@ -149,7 +150,7 @@ def parse_address(payload: bytes) -> Address | None:
     if len(payload) < _ADDRESS.size:
         return None
     _family, prefix_length, _flags, _scope, index = _ADDRESS.unpack_from(payload)
-    attributes = _parse_attributes(payload[_ADDRESS.size :])
+    attributes = parse_attributes(payload[_ADDRESS.size :])
     # On a point-to-point link IFA_ADDRESS is the address of the peer, IFA_LOCAL the local one.
     address = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
     if address is None or len(address) not in (4, 16):

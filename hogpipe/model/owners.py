@@ -63,7 +63,7 @@ class Quality(StrEnum):
     LISTENER = "listener"
     """By the listening or unconnected socket on the local port."""
     INFERRED = "inferred"
-    """By the endpoint heuristic."""
+    """By a rule: the endpoint heuristic, or that of packet sockets."""
     NONE = "none"
     """There is no owner, or more than one is possible."""
 

@@ -15,6 +15,7 @@ from hogpipe.model import (
     TRANSLATED,
     UNATTRIBUTED,
     Attribution,
+    FlowDelta,
     FlowKey,
     Quality,
     ResolverCounts,
@@ -62,6 +63,9 @@ class ScriptedResolver:
 
     def infer(self, _flow: FlowKey) -> Attribution:
         return INFERRED
+
+    def infer_sender(self, _flow: FlowKey, _moved: FlowDelta) -> Attribution:
+        return UNATTRIBUTED
 
     def counts(self) -> ResolverCounts:
         return ResolverCounts(table_reads=7)

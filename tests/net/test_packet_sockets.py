@@ -15,12 +15,14 @@ HERE, THERE, PORT, PACKETS, SIZE = "10.79.0.1", "10.79.0.2", 5300, 30, 128
 CONFIG = """
 [capture]
 source = "{source}"
+[attribution]
+ledger = "{ledger}"
 [aggregation]
 interval = 0.5
 group_by = ["process", "flow"]
 [[sinks]]
 type = "jsonl"
-path = "{source}.jsonl"
+path = "records.jsonl"
 """
 # Writes datagrams to a packet socket and echo requests to a raw one, and ends.
 SENDER = """
@@ -40,6 +42,9 @@ print(os.getpid(), flush=True)
 """
 
 
+WAYS = {"procfs": ("pcap", "off"), "ledger": ("pcap", "on"), "ebpf": ("ebpf", "auto")}
+
+
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
     """The pid of the sender, and the folder with the records of both sources."""
@@ -48,9 +53,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
     with ExitStack() as stack:
         near, _far = stack.enter_context(pair([(f"{HERE}/24", f"{THERE}/24")]))
         runs = []
-        for source in ("pcap", "ebpf"):
-            (folder / source).mkdir()
-            path = write_config(folder / source, CONFIG.format(source=source))
+        for way, (source, ledger) in WAYS.items():
+            (folder / way).mkdir()
+            path = write_config(folder / way, CONFIG.format(source=source, ledger=ledger))
             words = near.enter(sys.executable, "-m", "hogpipe", "-v", "run", path)
             run = stack.enter_context(running(None, *words))
             run.wait_for("owners come from")
@@ -73,27 +78,30 @@ def of_flow(records: list[dict[str, Any]], transport: str) -> list[dict[str, Any
     ]
 
 
-@pytest.mark.parametrize("source", ["pcap", "ebpf"])
+@pytest.mark.parametrize(
+    ("way", "quality"), [("procfs", "inferred"), ("ledger", "exact"), ("ebpf", "exact")]
+)
 def test_datagrams_of_a_packet_socket_are_its_senders(
-    recorded: tuple[int, Path], source: str
+    recorded: tuple[int, Path], way: str, quality: str
 ) -> None:
+    """From /proc alone it is the only process with a packet socket that is no capture's."""
     pid, folder = recorded
-    records = read_records(folder / source / f"{source}.jsonl")
+    records = read_records(folder / way / "records.jsonl")
     moved, qualities = Counter[int | None](), Counter[str]()
     for one in of_flow(records, "udp"):
         moved[one.get("process", {}).get("pid")] += one["network"]["io"]["transmit"]["bytes"]
         qualities.update(one["attribution"])
     assert moved == {pid: PACKETS * SIZE}
-    assert qualities == {"exact": PACKETS * SIZE}
+    assert qualities == {quality: PACKETS * SIZE}
     assert_conserved(records)
 
 
-@pytest.mark.parametrize("source", ["pcap", "ebpf"])
+@pytest.mark.parametrize("way", ["ledger", "ebpf"])
 def test_echo_requests_of_a_raw_socket_are_its_senders(
-    recorded: tuple[int, Path], source: str
+    recorded: tuple[int, Path], way: str
 ) -> None:
     pid, folder = recorded
-    records = of_flow(read_records(folder / source / f"{source}.jsonl"), "icmp")
+    records = of_flow(read_records(folder / way / "records.jsonl"), "icmp")
     sent = {one.get("process", {}).get("pid") for one in records}
     packets = sum(one["network"]["io"]["transmit"]["packets"] for one in records)
     assert (sent, packets) == ({pid}, PACKETS)

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
 from hogpipe.attribution.resolver import FlowsInSpans, FlowSpans, Resolution, Resolver
-from hogpipe.model import UNATTRIBUTED, Attribution, FlowKey, ResolverCounts
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey, ResolverCounts
 
 
 class BlankResolver:
@@ -23,6 +23,9 @@ class BlankResolver:
         return False
 
     def infer(self, _flow: FlowKey) -> Attribution:
+        return UNATTRIBUTED
+
+    def infer_sender(self, _flow: FlowKey, _moved: FlowDelta) -> Attribution:
         return UNATTRIBUTED
 
     def counts(self) -> ResolverCounts:

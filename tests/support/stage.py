@@ -82,6 +82,9 @@ class ScriptedResolver:
     def infer(self, flow: FlowKey) -> Attribution:
         return self.inferences.get(flow, UNATTRIBUTED)
 
+    def infer_sender(self, _flow: FlowKey, _moved: FlowDelta) -> Attribution:
+        return UNATTRIBUTED
+
     def recall(self, flows: FlowsInSpans) -> list[Attribution | None]:
         return [self.recalled.get(flow) for flow, _span in flows]
 

@@ -168,6 +168,11 @@ class KernelLedger:
         with self._lock:
             return self._ledger.owners_of(asked, namespace_cookie, self._clock())
 
+    @property
+    def names_packet_senders(self) -> bool:
+        """Whether the kernel permits a program at interfaces."""
+        return self._senders is not None
+
     def packet_senders_of(self, flows: FlowsInSpans) -> list[LedgerEntry | None]:
         """Return the processes that send flows through packet sockets; see `PacketSenders`."""
         if self._senders is None or not flows:

@@ -35,6 +35,7 @@ from hogpipe.model import (
     UNATTRIBUTED,
     Attribution,
     Contested,
+    FlowDelta,
     FlowKey,
     LedgerEntry,
     Quality,
@@ -185,6 +186,12 @@ class LedgerResolver:
     def infer(self, flow: FlowKey) -> Attribution:
         """Apply the endpoint heuristic to what /proc has shown."""
         return self._procfs_resolver.infer(flow)
+
+    def infer_sender(self, flow: FlowKey, moved: FlowDelta) -> Attribution:
+        """Infer the sender of a flow, unless the kernel would have named it."""
+        if self._in_use is not None and self._in_use.ledger.names_packet_senders:
+            return UNATTRIBUTED
+        return self._procfs_resolver.infer_sender(flow, moved)
 
     def counts(self) -> ResolverCounts:
         """Return the counters of /proc and of the ledger."""

@@ -54,6 +54,10 @@ class SocketLedger(Protocol):
     ) -> Sequence[LedgerEntry | Contested | None]:
         """Return the same for several flows of one namespace, as of one moment."""
 
+    @property
+    def names_packet_senders(self) -> bool:
+        """Whether whatever is sent through packet sockets has its sender here."""
+
     def packet_senders_of(self, flows: FlowsInSpans, /) -> Sequence[LedgerEntry | None]:
         """Return the process that sends each flow through a packet socket, None where none does.
 

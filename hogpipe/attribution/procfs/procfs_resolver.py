@@ -10,7 +10,8 @@ Algorithm
 3. Find the owners of the sockets by their fds (`fd_cache`), and the owner of each flow's port where
    several processes share it (`shared_sockets`).
 4. Read these processes (`enrichment.processes`).
-5. For flows without a socket, sample the sockets to the same endpoints and apply the endpoint
+5. For flows without a socket, find who holds the packet sockets of their interface
+   (`packet_holders`), sample the sockets to the same endpoints and apply the endpoint
    heuristic (`endpoint_heuristic`).
 
 A connection that is not accepted yet is matched to its listening socket. If several processes hold
@@ -47,6 +48,12 @@ from hogpipe.attribution.procfs.endpoint_heuristic import (
 )
 from hogpipe.attribution.procfs.fd_cache import FdCache
 from hogpipe.attribution.procfs.matching import Match, TableIndex, is_conclusive
+from hogpipe.attribution.procfs.packet_holders import (
+    PacketHolders,
+    find_holders,
+    is_candidate,
+    may_send,
+)
 from hogpipe.attribution.procfs.reader_choice import Reader
 from hogpipe.attribution.procfs.recorded_owners import RecordedOwners
 from hogpipe.attribution.procfs.recorded_sockets import read_tables
@@ -62,13 +69,19 @@ from hogpipe.attribution.procfs.unconnected_ports import UnconnectedPorts
 from hogpipe.attribution.resolver import FlowsInSpans, Resolution
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.linux.netns.namespace_links import NamespaceLinks, make_open_inside
-from hogpipe.linux.netns.namespace_processes import NamespaceProcesses, read_own_namespace
+from hogpipe.linux.netns.namespace_processes import (
+    NamespaceProcesses,
+    read_own_namespace,
+    shows_own_namespace,
+)
+from hogpipe.linux.packet_sockets import read_packet_sockets
 from hogpipe.linux.procfs import ProcessIdentity, Procfs
-from hogpipe.linux.sock_diag import open_link
+from hogpipe.linux.sock_diag import find_device, open_link
 from hogpipe.model import (
     OWN_NAMESPACE,
     UNATTRIBUTED,
     Attribution,
+    FlowDelta,
     FlowKey,
     Process,
     Quality,
@@ -102,6 +115,7 @@ class ProcfsResolver:
     ) -> None:
         self._procfs = Procfs(procfs, clock)
         fixed = fixed_reader(procfs, socket_table)
+        self._shows_own_namespace = shows_own_namespace(procfs)
         self._tables = TableReader(OwnSource(self._procfs), fixed)
         self.namespaces = NamespaceProcesses(procfs, read_own_namespace())
         """The processes of other network namespaces; for the thread of `resolve`."""
@@ -123,6 +137,7 @@ class ProcfsResolver:
         self._fds = FdCache(self._procfs, self.namespaces)
         self._processes = ProcessReader(self._procfs, command_line=command_line)
         self._unconnected_ports = UnconnectedPorts()
+        self._packet_holders = PacketHolders()
         self._endpoints = EndpointHeuristic()
         self._own_sampling = SamplingSchedule()
         self._container_sampling = SamplingSchedule(cpu_share=container_budget / 2)
@@ -171,6 +186,7 @@ class ProcfsResolver:
                     open_for=self._seen_for(flow, match, now),
                 )
         self._resolve_without_socket(found, matches, rules, now)
+        self._record_packet_holders(matches, rules, now)
         return found
 
     def infer(self, flow: FlowKey) -> Attribution:
@@ -181,6 +197,10 @@ class ProcfsResolver:
         with self._endpoints_lock:
             owner = self._endpoints.infer_owner(endpoint, self._clock())
         return _inferred(owner)
+
+    def infer_sender(self, flow: FlowKey, moved: FlowDelta) -> Attribution:
+        """Infer who sends a flow through a packet socket; see `Resolver`."""
+        return _inferred(self._packet_holders.infer(flow, moved, self._clock()))
 
     def recall(self, flows: FlowsInSpans) -> Sequence[Attribution | None]:
         """Return None for each: /proc records nothing."""
@@ -273,6 +293,28 @@ class ProcfsResolver:
                 (flow, self._resolve_by_endpoint(endpoint))
                 for flow, endpoint in without_socket.items()
             )
+
+    def _record_packet_holders(
+        self, matches: Mapping[FlowKey, Match], rules: SharedSocketRules, now: float
+    ) -> None:
+        """Find who holds the packet sockets of the interfaces of flows that have no socket."""
+        interfaces = {
+            flow.interface
+            for flow, match in matches.items()
+            if not match.rows and is_candidate(flow)
+        }
+        if not interfaces or not self._shows_own_namespace:
+            return
+        with suppress(OSError):  # neither packet_diag nor the table
+            sockets = [one for one in read_packet_sockets(self._procfs.root) if may_send(one)]
+            wanted = {one.inode: one.user_id for one in sockets}
+            owners = self._fds.find_owners(wanted, rules, now)
+            processes = self._read_processes(owners.values(), rules)
+            holders = {
+                name: {processes[one] for one in find_holders(sockets, find_device(name), owners)}
+                for name in interfaces
+            }
+            self._packet_holders.record(holders, now)
 
     def _resolve_by_endpoint(self, endpoint: Endpoint) -> Resolution:
         """Resolve a flow without a socket; final if the evidence of its endpoint is conclusive."""

@@ -10,7 +10,8 @@ What follows a lookup
   until the deadline. Then the user of the socket, if known, is all there is. So is the lookup of a
   socket whose holder may be found yet; at the deadline the owner of the last lookup counts.
 - No socket: no retry, as another lookup would find none either. The flow stays pending until the
-  deadline, when the endpoint heuristic may have learnt enough to name an owner.
+  deadline, when the endpoint heuristic may have learnt enough to name an owner, and it is known for
+  how long the flow transmits without one (`infer_sender`).
 
 Comparison
 ----------
@@ -163,7 +164,7 @@ class PendingResolution(msgspec.Struct, eq=False, gc=False):
             is_final = is_last or (resolution is not None and resolution.is_final)
             if now < self.deadline and not is_final:
                 return self._defer(resolution, now)
-            attribution = resolver.infer(self.flow) if self.has_no_socket else self.fallback
+            attribution = self._infer(resolver)
         if is_invalidated and self._later_pieces():
             return self._settle_by_piece([attribution] * len(self._asked_pieces()))
         return Settled([(self.total, attribution)], attribution, now, open_for)
@@ -189,11 +190,17 @@ class PendingResolution(msgspec.Struct, eq=False, gc=False):
             attribution = self.known.attribution
             return Settled([(self.total, attribution)], attribution, now)
         if self.has_no_socket:
-            attribution = resolver.infer(self.flow)
+            attribution = self._infer(resolver)
             return Settled([(self.total, attribution)], attribution, now)
         pieces = self.pieces or (self.total,)
-        owners = [owner or self.fallback for owner in recalled]
+        fallback = self.fallback if any(recalled) else self._infer(resolver)
+        owners = [owner or fallback for owner in recalled]
         return Settled(list(sum_runs(pieces, owners)), owners[-1])
+
+    def _infer(self, resolver: Resolver) -> Attribution:
+        """Return the owner by a rule, else what is known."""
+        found = resolver.infer(self.flow) if self.has_no_socket else self.fallback
+        return resolver.infer_sender(self.flow, self.total) if found == UNATTRIBUTED else found
 
     def _compare(
         self, known: Attribution, resolution: Resolution | None, now: float, is_invalidated: bool

@@ -212,6 +212,11 @@ class FlowSockets:
             known = [self._comparisons.get(cookie, _NOT_COMPARED) for cookie in cookies]
         return [one.confirmed_until <= now for one in known]
 
+    @property
+    def names_packet_senders(self) -> bool:
+        """Return True: without a row that names a sender, nothing is counted."""
+        return True
+
     def packet_senders_of(
         self, flows: Sequence[tuple[FlowKey, Span | None]], /
     ) -> list[LedgerEntry | None]:

@@ -92,6 +92,8 @@ class ScriptedLedger:
     ) -> list[LedgerEntry | Contested | None]:
         return [self.owner_of(flow, namespace, span) for flow, span in flows]
 
+    names_packet_senders = False
+
     def packet_senders_of(self, flows: FlowsInSpans, /) -> list[LedgerEntry | None]:
         return [self.senders.get(flow) for flow, _span in flows]
 

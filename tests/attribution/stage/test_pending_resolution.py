@@ -52,6 +52,9 @@ class MemoryResolver:
     def infer(self, _flow: FlowKey) -> Attribution:
         return INFERRED
 
+    def infer_sender(self, _flow: FlowKey, _moved: FlowDelta) -> Attribution:
+        return UNATTRIBUTED
+
     def counts(self) -> ResolverCounts:
         raise NotImplementedError
 
