@@ -4,7 +4,7 @@ In: flows, as words or as flow keys, and what is known of them. Out: slots. A fl
 slot when one is asked for, and is the same object until the slot is freed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -116,6 +116,11 @@ class FlowSlots:
         """Return the slot of a flow that `flows_of` or `slots_of` made known as an object."""
         return self._slots.get(flow)
 
+    def find_named(self, flows: Iterable[FlowKey]) -> Integers:
+        """Return the slot of each flow as `slot_of` does, ABSENT of those without one."""
+        slots = self._slots
+        return np.array([slots.get(flow, ABSENT) for flow in flows], np.int64)
+
     def slots_of(self, flows: Sequence[FlowKey]) -> Integers:
         """Return the slots of distinct flows, which get slots if they have none."""
         words = self.packer.pack(flows)
@@ -172,13 +177,7 @@ class SlotUse:
         self._flows -= len(slots)
         self._unjudged -= len(slots)
 
-    def judge(self, slot: int) -> None:
-        """Record that the attribution of a flow is known."""
-        if not self.is_judged[slot]:
-            self._unjudged -= 1
-            self.is_judged[slot] = True
-
-    def judge_each(self, slots: Integers) -> None:
+    def judge(self, slots: Integers) -> None:
         """Record that the attributions of distinct flows are known."""
         self._unjudged -= int(np.count_nonzero(~self.is_judged[slots]))
         self.is_judged[slots] = True

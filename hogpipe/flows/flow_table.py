@@ -58,14 +58,14 @@ Threads
 """
 
 import threading
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from hogpipe.flows.flow_slots import FlowSlots, SlotUse, fold_words
 from hogpipe.flows.flow_words import FlowPacker
 from hogpipe.flows.key_index import ABSENT, Keys, resize
-from hogpipe.flows.lanes import NO_ENDPOINT, PAUSE_NS, UNOWNED, LaneOwners, Lanes
+from hogpipe.flows.lanes import NO_ENDPOINT, UNOWNED, LaneOwners, Lanes, NewLane
 from hogpipe.flows.packet_rows import (
     Flags,
     FlowSums,
@@ -305,40 +305,23 @@ class FlowTable:
             received = self.calls if calls is None else calls
             self._lanes.received_calls = max(self._lanes.received_calls, received)
 
-    def open_lane(
-        self,
-        flow: FlowKey,
-        attribution: Attribution,
-        *,
-        due_at: float,
-        endpoint: Hashable | None = None,
-        last_ns: int = 0,
-        max_pause_ns: int = PAUSE_NS,
-    ) -> bool:
-        """Count packets of `flow` for the owner that `attribution` names, until `due_at`.
+    def open_lanes(self, lanes: Sequence[NewLane]) -> Flags:
+        """Count packets of distinct flows for their owners, until each is due.
 
-        `endpoint` is that of a flow without connections, which has had a packet at `last_ns`, and
-        may pause for `max_pause_ns` as far as this flow is concerned. The lane stays closed until
-        the stage has received the last SYN. False for a flow without a slot: it has no lane.
+        A lane stays closed until the stage has received the last SYN of the flow. Return which
+        flows have slots: the others have no lanes.
         """
         with self.lock:
-            slot = self._slots.slot_of(flow)
-            if slot is None:
-                return False
-            owner = self.owners.number(attribution)
-            former = int(self._lanes.owner[slot])
-            if owner != former:
-                self._counted.settle(slot, former)
-                self._lanes.owner[slot] = owner
-            self._lanes.open(
-                slot,
-                due_at=due_at,
-                endpoint=endpoint,
-                last_ns=last_ns,
-                max_pause_ns=max_pause_ns,
-            )
-            self._use.judge(slot)
-            return True
+            slots = self._slots.find_named(lane.flow for lane in lanes)
+            has_slot: Flags = slots != ABSENT
+            if not has_slot.all():
+                lanes = [lanes[place] for place in np.flatnonzero(has_slot).tolist()]
+                slots = slots[has_slot]
+            owners = np.array([self.owners.number(lane.owner) for lane in lanes], np.int64)
+            self._counted.settle(slots[owners != self._lanes.owner[slots]], self._lanes.owner)
+            self._lanes.open(slots, lanes, owners)
+            self._use.judge(slots)
+            return has_slot
 
     def reopen_lane(self, flow: FlowKey, *, due_at: float) -> None:
         """Count further packets of `flow` for the owner that it has, until `due_at`."""
@@ -347,15 +330,16 @@ class FlowTable:
             if slot is not None:
                 self._lanes.reopen(slot, due_at=due_at)
 
-    def gather(self, flow: FlowKey) -> None:
-        """Gather packets of a pending flow, until its lane is opened or `stop_gathering`.
+    def gather(self, flows: Iterable[FlowKey]) -> None:
+        """Gather packets of pending flows, each until its lane is opened or `stop_gathering`.
 
         Nothing gathers behind a SYN that the stage has not received.
         """
         with self.lock:
-            slot = self._slots.slot_of(flow)
-            if slot is not None and not self._lanes.is_open[slot]:
-                self._gathered.is_open[slot] = self._lanes.has_received_syn(slot)
+            slots = self._slots.find_named(flows)
+            slots = slots[slots != ABSENT]
+            slots = slots[~self._lanes.is_open[slots]]
+            self._gathered.is_open[slots] = self._lanes.have_received_syns(slots)
 
     def take_gathered(self, flows: Iterable[FlowKey]) -> dict[FlowKey, FlowDelta]:
         """Return what distinct flows have gathered since it was taken last, if anything."""
@@ -433,19 +417,21 @@ class FlowTable:
             if endpoint != NO_ENDPOINT:
                 self._lanes.endpoints.retire(endpoint)
 
-    def add(self, flow: FlowKey, traffic: TrafficCounts, attribution: Attribution) -> None:
-        """Add what `flow` moved under an attribution."""
+    def add(self, moved: Iterable[tuple[FlowKey, TrafficCounts, Attribution]]) -> None:
+        """Add what flows moved under an attribution each."""
         with self.lock:
-            self._added.append(
+            number = self.owners.number
+            self._added += [
                 (
                     flow,
-                    self.owners.number(attribution),
+                    number(attribution),
                     traffic.transmit_bytes,
                     traffic.transmit_packets,
                     traffic.receive_bytes,
                     traffic.receive_packets,
                 )
-            )
+                for flow, traffic, attribution in moved
+            ]
             if len(self._added) >= _MAX_ADDED:
                 self._flush()
 
@@ -515,7 +501,7 @@ class FlowTable:
             is_recorded = owner != ABSENT
             slots = slots[is_recorded]
             self._lanes.open_for_good(slots, owner[is_recorded], due_at[is_recorded])
-            self._use.judge_each(slots)
+            self._use.judge(slots)
             self._begun.start(slots)
 
     def _attribute_due(self, slots: Integers, passes: Flags, now: float) -> Flags:
@@ -526,8 +512,7 @@ class FlowTable:
         is_due = ~passes & self._lanes.is_certain[slots]
         if self.recorded is not None and is_due.any():
             due = np.unique(slots[is_due])
-            for slot, owner in zip(due.tolist(), self._lanes.owner[due].tolist(), strict=True):
-                self._counted.settle(slot, owner)
+            self._counted.settle(due, self._lanes.owner)
             self._lanes.open_for_good(due, *self._find_recorded(self.recorded, due, now))
         return is_due
 
@@ -626,11 +611,13 @@ class FlowTable:
             return
         added, self._added = self._added, []
         flows = [row[0] for row in added]
-        if missing := [flow for flow in dict.fromkeys(flows) if self._slots.slot_of(flow) is None]:
+        slots = self._slots.find_named(flows)
+        if (is_missing := slots == ABSENT).any():
             # They were evicted while they were pending, so they are few enough to have slots again.
-            self._start_missing(missing)
+            missing = [flows[place] for place in np.flatnonzero(is_missing).tolist()]
+            self._start_missing(list(dict.fromkeys(missing)))
+            slots = self._slots.find_named(flows)
         rows = np.array([row[1:] for row in added], np.int64)
-        slots = np.array([self._slots.slot_of(flow) for flow in flows], np.int64)
         self._counted.add(slots, rows[:, 0], rows[:, 1:], self._lanes.owner)
 
     def _have_traffic(self) -> Flags:

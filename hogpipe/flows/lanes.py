@@ -5,14 +5,15 @@ connections, and packets by slot. Out: which packets pass, by what is known of t
 of the endpoint's pauses. FlowTable says what closes a lane, and has the lock.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from hogpipe.flows.flow_words import Numbering
 from hogpipe.flows.key_index import move_rows, resize
 from hogpipe.flows.packet_rows import Flags, Integers, PacketRows, Times
-from hogpipe.model import UNATTRIBUTED, Attribution
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowKey
 
 PAUSE_NS = 500_000_000
 """A flow without connections is looked up after a longer pause of its endpoint, unless its socket
@@ -21,6 +22,22 @@ NO_ENDPOINT = -1
 UNOWNED = 0
 """The number of UNATTRIBUTED."""
 _CAPACITY = 64
+_NEVER, _ANY_PAUSE = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+
+
+class NewLane(NamedTuple):
+    """What the lane of a flow is to be opened with; see `FlowTable.open_lanes`."""
+
+    flow: FlowKey
+    owner: Attribution
+    due_at: float
+    """Until when packets count for the owner without being judged."""
+    endpoint: Hashable | None = None
+    """That of a flow without connections."""
+    last_ns: int = 0
+    """When the endpoint has had a packet."""
+    max_pause_ns: int = PAUSE_NS
+    """For how long the endpoint may pause, as far as this flow is concerned."""
 
 
 class LaneOwners:
@@ -85,22 +102,29 @@ class Endpoints:
         self._max_pause_ns: Integers = np.zeros(_CAPACITY, np.int64)
         self._marks: Flags = np.zeros(_CAPACITY, np.bool_)
 
-    def number(self, endpoint: Hashable, last_ns: int, max_pause_ns: int = PAUSE_NS) -> int:
-        """Return the number of an endpoint, which has had a packet at `last_ns`.
+    def number(
+        self, endpoints: Sequence[Hashable], last_ns: Integers, max_pause_ns: Integers
+    ) -> Integers:
+        """Return the number of each endpoint, which has had a packet at `last_ns`.
 
-        A flow begins there whose socket allows pauses of `max_pause_ns`.
+        A flow begins there whose socket allows pauses of `max_pause_ns`. Endpoints may repeat.
         """
-        before = len(self._numbering)
-        number = self._numbering.number(endpoint)
-        if number >= len(self.last_ns):
-            self.last_ns = resize(self.last_ns, 2 * number)
-            self._max_pause_ns = resize(self._max_pause_ns, 2 * number)
-            self._marks = resize(self._marks, 2 * number)
-        if len(self._numbering) == before:
-            last_ns = max(int(self.last_ns[number]), last_ns)
-            max_pause_ns = min(int(self._max_pause_ns[number]), max_pause_ns)
-        self.last_ns[number], self._max_pause_ns[number] = last_ns, max_pause_ns
-        return number
+        numbers, added = [], []
+        for endpoint in endpoints:
+            number = self._numbering.find(endpoint)
+            if number is None:
+                number = self._numbering.number(endpoint)
+                added.append(number)
+            numbers.append(number)
+        if added and (highest := max(added)) >= len(self.last_ns):
+            self.last_ns = resize(self.last_ns, 2 * highest)
+            self._max_pause_ns = resize(self._max_pause_ns, 2 * highest)
+            self._marks = resize(self._marks, 2 * highest)
+        self.last_ns[added], self._max_pause_ns[added] = _NEVER, _ANY_PAUSE
+        found = np.array(numbers, np.int64)
+        np.maximum.at(self.last_ns, found, last_ns)
+        np.minimum.at(self._max_pause_ns, found, max_pause_ns)
+        return found
 
     def retire(self, number: int) -> None:
         """Leave a number to what has it: the endpoint gets another one when it is asked for."""
@@ -180,31 +204,28 @@ class Lanes:
         self.is_open[slots] = self.is_certain[slots] = True
         self.owner[slots], self._due_at[slots] = owner, due_at
 
-    def open(
-        self,
-        slot: int,
-        *,
-        due_at: float,
-        endpoint: Hashable | None,
-        last_ns: int,
-        max_pause_ns: int,
-    ) -> None:
-        """Open a lane, unless a SYN is on its way; see `FlowTable.open_lane`."""
-        self._endpoint[slot] = (
-            NO_ENDPOINT
-            if endpoint is None
-            else self.endpoints.number(endpoint, last_ns, max_pause_ns)
-        )
-        self.reopen(slot, due_at=due_at)
+    def open(self, slots: Integers, lanes: Sequence[NewLane], owners: Integers) -> None:
+        """Open the lanes of distinct slots, but where a SYN is on its way."""
+        self.owner[slots] = owners
+        self._endpoint[slots] = NO_ENDPOINT
+        places = [place for place, lane in enumerate(lanes) if lane.endpoint is not None]
+        if places:
+            rows = [(lanes[place].last_ns, lanes[place].max_pause_ns) for place in places]
+            last_ns, max_pause_ns = np.array(rows, np.int64).T
+            self._endpoint[slots[places]] = self.endpoints.number(
+                [lanes[place].endpoint for place in places], last_ns, max_pause_ns
+            )
+        self._due_at[slots] = [lane.due_at for lane in lanes]
+        self.is_open[slots] = self.have_received_syns(slots)
 
     def reopen(self, slot: int, *, due_at: float) -> None:
         """Open a lane again for the same owner, unless a SYN is on its way."""
         self._due_at[slot] = due_at
-        self.is_open[slot] = self.has_received_syn(slot)
+        self.is_open[slot] = self._opened_in[slot] <= self.received_calls
 
-    def has_received_syn(self, slot: int) -> bool:
-        """Return whether the attribution stage has received the last SYN of a flow, if any."""
-        return bool(self._opened_in[slot] <= self.received_calls)
+    def have_received_syns(self, slots: Integers) -> Flags:
+        """Return of which flows the attribution stage has received the last SYN, if any."""
+        return self._opened_in[slots] <= self.received_calls
 
     def hold(self, rows: PacketRows) -> None:
         """Give a number to a call of which these packets are returned."""

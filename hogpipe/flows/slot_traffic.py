@@ -62,12 +62,14 @@ class CountedTraffic:
         columns = (slots[~is_own, None], numbers[~is_own, None], counters[~is_own])
         self._settled += map(tuple, np.concatenate(columns, axis=1).tolist())
 
-    def settle(self, slot: int, number: int) -> None:
-        """Leave what a slot has counted to its owner, who has this number."""
-        if self._has_moved[slot]:
-            self._settled.append((slot, number, *self._counters[slot].tolist()))
-            self._counters[slot] = 0
-            self._has_moved[slot] = False
+    def settle(self, slots: Integers, owner: Integers) -> None:
+        """Leave what distinct slots have counted to their owners; `owner` is that of slots."""
+        slots = slots[self._has_moved[slots]]
+        if len(slots):
+            columns = (slots[:, None], owner[slots, None], self._counters[slots])
+            self._settled += map(tuple, np.concatenate(columns, axis=1).tolist())
+            self._counters[slots] = 0
+            self._has_moved[slots] = False
 
     def have_moved(self) -> Flags:
         """Return which slots have counted something, be it bytes without a packet."""

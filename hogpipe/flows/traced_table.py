@@ -8,7 +8,7 @@ afterwards only if they were counted, says which way. What was held comes back b
 span of its packets.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -79,12 +79,14 @@ class TracedFlowTable(FlowTable):
                 self._trace.hold(dict(zip(rest.tolist(), known, strict=True)))
             return held
 
-    def add(self, flow: FlowKey, traffic: TrafficCounts, attribution: Attribution) -> None:
+    def add(self, moved: Iterable[tuple[FlowKey, TrafficCounts, Attribution]]) -> None:
         """Add what the attribution stage has judged, and report it."""
+        judged = list(moved)
         with self.lock:
-            super().add(flow, traffic, attribution)
-            if isinstance(traffic, FlowDelta):
-                self._trace.settle(flow, traffic.first_ns, traffic.last_ns, attribution)
+            super().add(judged)
+            for flow, traffic, attribution in judged:
+                if isinstance(traffic, FlowDelta):
+                    self._trace.settle(flow, traffic.first_ns, traffic.last_ns, attribution)
 
     def _report(self, slots: Integers, last_ns: Integers) -> None:
         distinct, owners = self.owners.find_distinct(self._lanes.owner[slots])

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.flow_rows import rows_of
+from support.lanes import open_lane
 from support.stage import Stage
 from support.traffic import NGINX, exact, make_delta
 
@@ -200,7 +201,7 @@ async def test_packets_of_known_flows_are_counted_without_waking_the_loop() -> N
     first = (await anext(batches)).flows
     assert set(first) == {flow(1), flow(2)}
     table.receive(first, 0.0)
-    table.open_lane(flow(1), exact(NGINX), due_at=1.0)
+    open_lane(table, flow(1), exact(NGINX), due_at=1.0)
     handoff.offer(packets(table, 1, 1))
     assert handoff.list_queued() == []
     handoff.offer(packets(table, 1, 2))
@@ -221,7 +222,7 @@ async def test_a_batch_of_unknown_flows_is_counted_without_a_start() -> None:
     merged = await anext(batches)
     assert (starts, merged.is_started) == ([], False)
     table.receive(merged.flows, 0.0)
-    table.open_lane(flow(1), exact(NGINX), due_at=0.0)
+    open_lane(table, flow(1), exact(NGINX), due_at=0.0)
     handoff.offer(packets(table, 1, 4))
     handoff.offer(packets(table, 4))
     merged = await anext(batches)
@@ -235,7 +236,7 @@ async def test_what_has_changed_on_the_host_is_taken_in_before_packets_are_count
     handoff = Handoff(counter, waits=False)
     handoff.offer(packets(table, 1))
     table.receive((await anext(aiter(handoff))).flows, 0.0)
-    table.open_lane(flow(1), exact(NGINX), due_at=1.0)
+    open_lane(table, flow(1), exact(NGINX), due_at=1.0)
     stale.append(flow(1))
     handoff.offer(packets(table, 1))
     assert len(handoff.list_queued()) == 1

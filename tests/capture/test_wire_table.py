@@ -5,6 +5,7 @@ from math import inf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.lanes import open_lane
 from support.traffic import NGINX, exact
 from support.wired import SIZE, Wiretap, make_key, orient_plainly
 
@@ -139,7 +140,7 @@ def test_flows_with_owners_are_evicted_sooner_where_more_than_a_quarter_of_all_s
 ) -> None:
     tap = tap_of(max_flows=100)
     for flow in tap.capture(*flood(count)):
-        tap.table.open_lane(flow, exact(NGINX), due_at=inf)
+        open_lane(tap.table, flow, exact(NGINX), due_at=inf)
     for tap.now in (15.0, 30.0, 45.0, 60.0, 75.0):
         tap.wire.evict(tap.now)
         assert slots_of(tap) == (count if tap.now < evicted_at else 0)
@@ -158,7 +159,7 @@ def test_a_flow_with_an_owner_stays_longer_than_one_without() -> None:
     owned = make_key(PEER, US, port=7)
     (flow,) = tap.capture(owned)
     tap.capture(TO_US)
-    tap.table.open_lane(flow, exact(NGINX), due_at=1e9)
+    open_lane(tap.table, flow, exact(NGINX), due_at=1e9)
     tap.wire.evict(0.0)
     tap.now = 40.0
     tap.wire.evict(tap.now)
@@ -208,7 +209,7 @@ def test_a_flood_is_folded_bounded_counted_and_whole() -> None:
 def test_known_flows_stay_known_in_a_flood() -> None:
     tap = tap_of(max_flows=400, max_unowned=100)
     (flow,) = tap.capture(TO_US)
-    tap.table.open_lane(flow, UNATTRIBUTED, due_at=1e9)
+    open_lane(tap.table, flow, UNATTRIBUTED, due_at=1e9)
     for step in range(100):
         tap.now = step / 10
         assert flow not in tap.capture(TO_US, *flood(100, 100 * step))
@@ -231,7 +232,7 @@ def test_what_is_left_in_high_slots_after_a_flood_takes_low_ones() -> None:
     last = keys[-2:]
     flows = dict.fromkeys(flow for key in last for flow in tap.capture(key))
     for flow in flows:
-        tap.table.open_lane(flow, exact(NGINX), due_at=1e9)
+        open_lane(tap.table, flow, exact(NGINX), due_at=1e9)
     tap.wire.evict(0.0)
     for tap.now in (10.0, 16.0):
         assert tap.capture(*last, NOT_LOCAL) == {}
@@ -270,7 +271,7 @@ def test_no_flow_of_a_replay_is_folded() -> None:
             tap.table.drain()
         flows = tap.capture(TO_US, *flood(piece - 1, step * (piece - 1)))
         for flow, delta in flows.items():
-            tap.table.add(flow, delta, UNATTRIBUTED)
+            tap.table.add([(flow, delta, UNATTRIBUTED)])
         assert len(flows) == piece
         assert slots_of(tap) <= 64
         tap.now += 0.001

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.lanes import open_lane
 from support.traffic import NGINX, exact, make_flow, make_traffic
 
 from hogpipe.flows import key_index
@@ -75,12 +76,12 @@ def count(
 
 def make_known(table: FlowTable, flow: FlowKey, owner: Attribution = WEB) -> None:
     count(table, flow)
-    table.open_lane(flow, owner, due_at=FOREVER)
+    open_lane(table, flow, owner, due_at=FOREVER)
 
 
 def make_gathering(table: FlowTable, flow: FlowKey) -> None:
     count(table, flow)
-    table.gather(flow)
+    table.gather([flow])
 
 
 def bytes_of(table: FlowTable, sums: FlowSums) -> dict[tuple[FlowKey, Attribution], int]:
@@ -137,7 +138,7 @@ def test_a_new_connection_closes_the_lane_for_all_packets_of_the_batch() -> None
 def test_a_lane_is_open_until_it_is_due() -> None:
     table = make_table()
     count(table, FLOW)
-    table.open_lane(FLOW, WEB, due_at=5.0)
+    open_lane(table, FLOW, WEB, due_at=5.0)
     assert not count(table, FLOW, now=4.9)
     assert set(count(table, FLOW, now=5.0)) == {FLOW}
 
@@ -155,7 +156,7 @@ def test_what_was_counted_before_the_owner_changed_stays_with_the_former_one() -
     table = make_table()
     make_known(table, FLOW)
     count(table, FLOW)
-    table.open_lane(FLOW, CURL, due_at=FOREVER)
+    open_lane(table, FLOW, CURL, due_at=FOREVER)
     count(table, FLOW, FLOW)
     assert drain(table) == {(FLOW, WEB): SIZE, (FLOW, CURL): 2 * SIZE}
 
@@ -165,9 +166,9 @@ def test_the_attributions_of_undrained_traffic_are_listed() -> None:
     make_known(table, FLOW)
     assert table.list_attributions() == []
     count(table, FLOW)
-    table.add(OTHER, make_traffic((1, 1)), CURL)
+    table.add([(OTHER, make_traffic((1, 1)), CURL)])
     assert {*table.list_attributions()} == {WEB, CURL}
-    table.open_lane(FLOW, CURL, due_at=FOREVER)
+    open_lane(table, FLOW, CURL, due_at=FOREVER)
     assert {*table.list_attributions()} == {WEB, CURL}
     table.drain()
     assert table.list_attributions() == []
@@ -177,11 +178,11 @@ def test_sums_do_not_change_when_the_table_goes_on() -> None:
     """Slots and names of evicted flows are given to others, but neither ids nor copies are."""
     table = make_table()
     flow = replace(FLOW, interface="eth7")
-    table.add(flow, make_traffic((1, 1)), WEB)
+    table.add([(flow, make_traffic((1, 1)), WEB)])
     sums = table.drain()
     table.evict(1e9, idle=1, idle_unowned=1)
     other = replace(OTHER, interface="eth8")
-    table.add(other, make_traffic((2, 2)), WEB)
+    table.add([(other, make_traffic((2, 2)), WEB)])
     later = table.drain()
     assert later.slots.tolist() == sums.slots.tolist()
     assert later.ids.tolist() != sums.ids.tolist()
@@ -193,9 +194,9 @@ def test_what_is_added_is_that_of_its_own_owner_whoever_has_the_lane() -> None:
     table = make_table()
     make_known(table, FLOW)
     count(table, FLOW)
-    table.add(FLOW, make_traffic((7, 1)), CURL)
-    table.add(FLOW, make_traffic((5, 1)), WEB)
-    table.add(OTHER, make_traffic((3, 1)), UNATTRIBUTED)
+    table.add([(FLOW, make_traffic((7, 1)), CURL)])
+    table.add([(FLOW, make_traffic((5, 1)), WEB)])
+    table.add([(OTHER, make_traffic((3, 1)), UNATTRIBUTED)])
     assert drain(table) == {(FLOW, WEB): SIZE + 5, (FLOW, CURL): 7, (OTHER, UNATTRIBUTED): 3}
 
 
@@ -203,14 +204,14 @@ class TestDatagrams:
     def make(self) -> FlowTable:
         table = make_table()
         count(table, DATAGRAMS)
-        table.open_lane(DATAGRAMS, WEB, due_at=FOREVER, endpoint=ENDPOINT, last_ns=1)
+        open_lane(table, DATAGRAMS, WEB, due_at=FOREVER, endpoint=ENDPOINT, last_ns=1)
         return table
 
     def test_they_are_returned_until_their_owner_is_watched(self) -> None:
         table = self.make()
         assert set(count(table, (DATAGRAMS, 2))) == {DATAGRAMS}
         table.set_watched(WEB, is_watched=True)
-        table.open_lane(DATAGRAMS, WEB, due_at=FOREVER, endpoint=ENDPOINT, last_ns=2)
+        open_lane(table, DATAGRAMS, WEB, due_at=FOREVER, endpoint=ENDPOINT, last_ns=2)
         assert not count(table, (DATAGRAMS, 3))
         assert not table.has_paused(DATAGRAMS, 3 + PAUSE_NS)
         assert table.has_paused(DATAGRAMS, 4 + PAUSE_NS)
@@ -225,10 +226,10 @@ class TestDatagrams:
         table = self.make()
         count(table, FLOW)
         for flow in (DATAGRAMS, FLOW):
-            table.open_lane(flow, WEB, due_at=FOREVER, endpoint=ENDPOINT, last_ns=1)
+            open_lane(table, flow, WEB, due_at=FOREVER, endpoint=ENDPOINT, last_ns=1)
         table.set_watched(WEB, is_watched=True)
         table.retire_endpoint(FLOW)
-        table.open_lane(FLOW, WEB, due_at=FOREVER, endpoint=ENDPOINT, last_ns=2 + PAUSE_NS)
+        open_lane(table, FLOW, WEB, due_at=FOREVER, endpoint=ENDPOINT, last_ns=2 + PAUSE_NS)
         late = 3 + PAUSE_NS
         assert set(count(table, (DATAGRAMS, late), (FLOW, late))) == {DATAGRAMS}
 
@@ -260,23 +261,23 @@ class TestHeldPackets:
         table = make_table()
         make_known(table, FLOW)
         held = hold(table, FLOW, opened=[True])
-        table.open_lane(FLOW, WEB, due_at=FOREVER)
+        open_lane(table, FLOW, WEB, due_at=FOREVER)
         later = hold(table, FLOW)
         table.reopen_lane(FLOW, due_at=FOREVER)
         later = {FLOW: sum_up(later[FLOW], *hold(table, FLOW).values())}
         assert later[FLOW].total.packets == 2
         table.receive(held, 0.0)
-        table.open_lane(FLOW, WEB, due_at=FOREVER)
+        open_lane(table, FLOW, WEB, due_at=FOREVER)
         later = {FLOW: sum_up(later[FLOW], *hold(table, FLOW).values())}
         table.receive(later, 0.0)
-        table.open_lane(FLOW, WEB, due_at=FOREVER)
+        open_lane(table, FLOW, WEB, due_at=FOREVER)
         assert not hold(table, FLOW)
 
     def test_a_source_that_sums_packets_up_by_flow_gets_slots_for_them(self) -> None:
         table = make_table(max_flows=1)
         delta = FlowDelta(transmit_bytes=SIZE, transmit_packets=1)
         table.receive({FLOW: delta, OTHER: delta}, 0.0)
-        opened = [table.open_lane(flow, WEB, due_at=FOREVER) for flow in (FLOW, OTHER)]
+        opened = [open_lane(table, flow, WEB, due_at=FOREVER) for flow in (FLOW, OTHER)]
         assert opened == [True, False]
         table.receive({FLOW: delta}, 50.0)
         assert not len(table.evict(100.0, idle=60, idle_unowned=15))
@@ -309,7 +310,7 @@ class TestEviction:
         make_known(table, FLOW)
         make_known(table, OTHER)
         count(table, FLOW)
-        table.add(OTHER, make_traffic((5, 1)), CURL)
+        table.add([(OTHER, make_traffic((5, 1)), CURL)])
         assert not len(table.evict(100.0, idle=1, idle_unowned=1))
         assert drain(table) == {(FLOW, WEB): SIZE, (OTHER, CURL): 5}
         assert len(table.evict(100.0, idle=1, idle_unowned=1)) == 2
@@ -321,7 +322,7 @@ class TestEviction:
         before = table.drain()
         table.evict(100.0, idle=1, idle_unowned=1)
         assert set(count(table, OTHER, now=100.0)) == {OTHER}
-        table.open_lane(OTHER, CURL, due_at=FOREVER)
+        open_lane(table, OTHER, CURL, due_at=FOREVER)
         count(table, OTHER, now=100.0)
         after = table.drain()
         assert after.slots.tolist() == before.slots.tolist()
@@ -332,8 +333,8 @@ class TestEviction:
         table = make_table()
         count(table, FLOW)
         table.evict(100.0, idle=1, idle_unowned=1)
-        table.open_lane(FLOW, WEB, due_at=FOREVER)
-        table.add(FLOW, make_traffic((5, 1)), WEB)
+        open_lane(table, FLOW, WEB, due_at=FOREVER)
+        table.add([(FLOW, make_traffic((5, 1)), WEB)])
         assert drain(table) == {(FLOW, WEB): 5}
         assert len(table.evict(100.0, idle=1, idle_unowned=1)) == 1
 
@@ -486,7 +487,7 @@ def test_the_room_is_that_of_flows_with_and_without_an_attribution(
             unknown.add(port)
         if step == "own":
             count(table, flow)
-            table.open_lane(flow, WEB if port % 2 else UNATTRIBUTED, due_at=FOREVER)
+            open_lane(table, flow, WEB if port % 2 else UNATTRIBUTED, due_at=FOREVER)
             unknown.discard(port)
             known.add(port)
 
@@ -524,12 +525,12 @@ class Model:
         self.held, self.have_held = {}, set()
 
     def open(self, flow: FlowKey, owner: Attribution, due_at: float) -> None:
-        has_slot = self.table.open_lane(flow, owner, due_at=due_at)
+        has_slot = open_lane(self.table, flow, owner, due_at=due_at)
         if has_slot and flow not in self.have_held:
             self.lanes[flow] = owner, due_at
 
     def add(self, flow: FlowKey, owner: Attribution) -> None:
-        self.table.add(flow, TrafficCounts(transmit_bytes=1, transmit_packets=1), owner)
+        self.table.add([(flow, TrafficCounts(transmit_bytes=1, transmit_packets=1), owner)])
         self.expected[owner] += 1
         self.taken_bytes += 1
 
@@ -587,7 +588,7 @@ def test_a_lane_stays_closed_while_a_syn_is_on_its_way_to_the_attribution_stage(
     before = table.calls
     second = table.count(slots, 0.0)
     table.receive(first, 0.0, before)
-    table.open_lane(FLOW, WEB, due_at=FOREVER)
+    open_lane(table, FLOW, WEB, due_at=FOREVER)
     assert set(count(table, FLOW)) == {FLOW}
     table.receive(second, 0.0, before + 1)
     table.reopen_lane(FLOW, due_at=FOREVER)
@@ -600,7 +601,7 @@ def test_a_lane_opens_while_packets_without_a_syn_are_on_their_way() -> None:
     first = table.count(rows, 0.0)
     table.count(rows, 0.0)
     table.receive(first, 0.0, 1)
-    table.open_lane(FLOW, WEB, due_at=FOREVER)
+    open_lane(table, FLOW, WEB, due_at=FOREVER)
     assert not table.count(rows, 0.0)
 
 
@@ -694,11 +695,11 @@ def test_a_syn_is_returned_and_ends_gathering() -> None:
     assert count(table, FLOW) == {}
     held = hold(table, FLOW, opened=[True])
     assert held[FLOW].opened
-    table.gather(FLOW)  # before the stage has received the SYN
+    table.gather([FLOW])  # before the stage has received the SYN
     assert hold(table, FLOW).keys() == {FLOW}
     assert table.take_gathered([FLOW])[FLOW].total_bytes == SIZE
     table.receive(held, 0.0)
-    table.gather(FLOW)
+    table.gather([FLOW])
     assert hold(table, FLOW) == {}
 
 
@@ -706,8 +707,8 @@ def test_a_flow_with_an_open_lane_gathers_nothing() -> None:
     table = make_table()
     make_gathering(table, FLOW)
     table.stop_gathering([FLOW])
-    table.open_lane(FLOW, WEB, due_at=FOREVER)
-    table.gather(FLOW)
+    open_lane(table, FLOW, WEB, due_at=FOREVER)
+    table.gather([FLOW])
     assert count(table, FLOW) == {}
     assert table.gathered_bytes == 0
     table.close_lanes([FLOW])
@@ -743,7 +744,7 @@ def test_pauses_of_an_endpoint_take_no_memory_though_no_flow_is_evicted() -> Non
     for second in range(100):
         count(table, (DATAGRAMS, second * 10**9), now=second)
         table.retire_endpoint(DATAGRAMS)
-        table.open_lane(DATAGRAMS, WEB, due_at=FOREVER, endpoint=ENDPOINT, last_ns=second * 10**9)
+        open_lane(table, DATAGRAMS, WEB, due_at=FOREVER, endpoint=ENDPOINT, last_ns=second * 10**9)
         table.evict(second, idle=60, idle_unowned=15)
     assert len(table._lanes.endpoints) == 1
     assert count(table, (DATAGRAMS, 99 * 10**9 + 1), now=100.0) == {}
@@ -773,7 +774,7 @@ def test_flows_that_get_other_slots_keep_what_they_have_and_their_lanes() -> Non
     make_known(table, known)
     make_known(table, changed)
     count(table, known, changed)
-    table.open_lane(changed, CURL, due_at=FOREVER)
+    open_lane(table, changed, CURL, due_at=FOREVER)
     make_gathering(table, gathering)
     hold(table, gathering, now=100)
     assert len(table.evict(100.0, idle=60, idle_unowned=15)) == 2997

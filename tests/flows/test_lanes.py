@@ -1,5 +1,7 @@
 """Owners and local endpoints as columns."""
 
+from collections.abc import Hashable
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,12 @@ from hogpipe.flows.lanes import PAUSE_NS, UNOWNED, Endpoints, LaneOwners
 from hogpipe.model import UNATTRIBUTED, Attribution, Quality, User
 
 LATE = PAUSE_NS + 1
+
+
+def number_of(
+    endpoints: Endpoints, name: Hashable, last_ns: int, max_pause_ns: int = PAUSE_NS
+) -> int:
+    return int(endpoints.number([name], np.array([last_ns]), np.array([max_pause_ns]))[0])
 
 
 def test_what_has_no_process_needs_no_watch() -> None:
@@ -40,34 +48,34 @@ def test_the_different_numbers_of_a_column_are_found_with_their_places(chosen: l
 
 def test_an_endpoint_that_is_dropped_starts_afresh() -> None:
     endpoints = Endpoints()
-    endpoints.number("port 53", 10)
+    number_of(endpoints, "port 53", 10)
     endpoints.keep(np.array([-1], np.int64))
-    assert endpoints.last_ns[endpoints.number("port 80", 5)] == 5
+    assert endpoints.last_ns[number_of(endpoints, "port 80", 5)] == 5
 
 
 def test_an_endpoint_may_pause_for_as_long_as_each_flow_since_it_was_retired() -> None:
     endpoints = Endpoints()
     for max_pause_ns in (4 * PAUSE_NS, 2 * PAUSE_NS, 3 * PAUSE_NS):
-        number = endpoints.number("port 53", 0, max_pause_ns)
+        number = number_of(endpoints, "port 53", 0, max_pause_ns)
     times = np.array([2 * PAUSE_NS, 2 * PAUSE_NS + 1])
     paused = [endpoints.find_paused(np.array([number]), times[[at]])[0] for at in (0, 1)]
     assert paused == [False, True]
     endpoints.retire(number)
-    after = endpoints.number("port 53", 0, 4 * PAUSE_NS)
+    after = number_of(endpoints, "port 53", 0, 4 * PAUSE_NS)
     assert not endpoints.find_paused(np.array([after]), np.array([4 * PAUSE_NS]))[0]
 
 
 def test_an_endpoint_that_is_retired_has_another_number_from_then_on() -> None:
     endpoints = Endpoints()
-    before = endpoints.number("port 53", 10)
+    before = number_of(endpoints, "port 53", 10)
     endpoints.retire(before)
     endpoints.retire(before)
-    after = endpoints.number("port 53", 20)
+    after = number_of(endpoints, "port 53", 20)
     assert endpoints.last_ns[[before, after]].tolist() == [10, 20]
     endpoints.keep(np.array([before, after], np.int64))
-    assert endpoints.number("port 53", 30) == after
+    assert number_of(endpoints, "port 53", 30) == after
     endpoints.keep(np.array([after], np.int64))
-    assert endpoints.number("port 80", 0) == before
+    assert number_of(endpoints, "port 80", 0) == before
 
 
 times = st.sampled_from([0, 1, PAUSE_NS, LATE, LATE + 1])
@@ -76,10 +84,32 @@ times = st.sampled_from([0, 1, PAUSE_NS, LATE, LATE + 1])
 @given(st.lists(st.tuples(st.integers(0, 2), times), max_size=8))
 def test_endpoints_pause_as_they_do_one_after_the_other(packets: list[tuple[int, int]]) -> None:
     endpoints = Endpoints()
-    numbers = [endpoints.number(name, 0) for name in range(3)]
+    numbers = [number_of(endpoints, name, 0) for name in range(3)]
     taken = np.array([numbers[name] for name, _ in packets], np.int64)
     paused = endpoints.find_paused(taken, np.array([at for _, at in packets], np.int64))
     for name in range(3):
         own = [at for other, at in packets if other == name]
         is_paused = min(own, default=0) > PAUSE_NS
         assert paused[taken == numbers[name]].tolist() == [is_paused] * len(own)
+
+
+numbered = st.tuples(st.integers(0, 3), times, st.sampled_from([PAUSE_NS, 2 * PAUSE_NS]))
+
+
+@given(st.lists(st.lists(numbered, max_size=5), max_size=5))
+def test_endpoints_are_numbered_in_a_column_as_one_by_one(
+    columns: list[list[tuple[int, int, int]]],
+) -> None:
+    in_columns, one_by_one = Endpoints(), Endpoints()
+    for column in columns:
+        names = [name for name, _, _ in column]
+        last_ns = [last for _, last, _ in column]
+        max_pause_ns = [most for _, _, most in column]
+        numbers = in_columns.number(
+            names, np.array(last_ns, np.int64), np.array(max_pause_ns, np.int64)
+        )
+        assert numbers.tolist() == [number_of(one_by_one, *one) for one in column]
+        assert in_columns.last_ns.tolist() == one_by_one.last_ns.tolist()
+        at = np.repeat(numbers, 3)
+        first_ns = np.tile(np.array([PAUSE_NS, LATE, 2 * LATE]), len(numbers))
+        assert (in_columns.find_paused(at, first_ns) == one_by_one.find_paused(at, first_ns)).all()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+from support.lanes import open_lane
 from support.traffic import NGINX, exact, make_delta, make_flow
 
 from hogpipe.flows.packet_rows import PacketRows
@@ -53,8 +54,8 @@ def test_packets_are_reported_as_held_then_settled_then_counted() -> None:
         ("held", second, 20, OTHER),
     ]
     table.receive(held, 0.0)
-    table.open_lane(FLOW, exact(NGINX), due_at=np.inf)
-    table.add(FLOW, held[FLOW], exact(NGINX))
+    open_lane(table, FLOW, exact(NGINX), due_at=np.inf)
+    table.add([(FLOW, held[FLOW], exact(NGINX))])
     assert trace.take() == [("settled", FLOW, 10, 30, exact(NGINX))]
     table.count(rows_at([first, second], [40, 50]), 0.0)
     assert trace.take() == [("counted", first, 40, exact(NGINX)), ("held", second, 50, OTHER)]
@@ -65,7 +66,7 @@ def test_a_syn_holds_the_packets_of_a_known_flow() -> None:
     table = TracedFlowTable(100, 100, trace=trace)
     [slot], _ = table.give_slots(table.packer.pack([FLOW]), 0.0)
     table.receive(table.count(rows_at([slot], [10]), 0.0), 0.0)
-    table.open_lane(FLOW, exact(NGINX), due_at=np.inf)
+    open_lane(table, FLOW, exact(NGINX), due_at=np.inf)
     trace.take()
     table.count(rows_at([slot, slot], [20, 30], opened=(1,)), 0.0)
     assert trace.take() == [("held", slot, 30, FLOW)]
@@ -76,12 +77,12 @@ def test_packets_that_gather_are_reported_as_held() -> None:
     table = TracedFlowTable(100, 100, trace=trace)
     [slot], _ = table.give_slots(table.packer.pack([FLOW]), 0.0)
     table.receive(table.count(rows_at([slot], [10]), 0.0), 0.0)
-    table.gather(FLOW)
+    table.gather([FLOW])
     trace.take()
     assert table.count(rows_at([slot], [20]), 0.0) == {}
     assert trace.take() == [("held", slot, 20, FLOW)]
     gathered = table.stop_gathering([FLOW])[FLOW]
-    table.add(FLOW, gathered, UNATTRIBUTED)
+    table.add([(FLOW, gathered, UNATTRIBUTED)])
     assert trace.take() == [("settled", FLOW, 20, 20, UNATTRIBUTED)]
 
 
@@ -98,5 +99,5 @@ def test_folded_flows_are_counted_without_an_owner() -> None:
 def test_what_is_added_without_times_is_all_that_was_held() -> None:
     trace = Trace()
     table = TracedFlowTable(100, 100, trace=trace)
-    table.add(FLOW, make_delta(transmit=(1, 1)), exact(NGINX))
+    table.add([(FLOW, make_delta(transmit=(1, 1)), exact(NGINX))])
     assert trace.take() == [("settled", FLOW, 0, 0, exact(NGINX))]

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor
 
 from hogpipe.attribution.resolver import FlowsInSpans, Resolution
@@ -139,16 +139,18 @@ class WatchedTable(FlowTable):
         super().__init__(max_flows, max_flows)
         self.on_add: Callable[[], None]
 
-    def add(self, flow: FlowKey, traffic: TrafficCounts, attribution: Attribution) -> None:
-        super().add(flow, traffic, attribution)
-        self.on_add()
+    def add(self, moved: Iterable[tuple[FlowKey, TrafficCounts, Attribution]]) -> None:
+        for one in moved:
+            super().add([one])
+            self.on_add()
 
 
 class Stage:
     """An attributor with its table; `emitted` is what was emitted or counted there, in order.
 
     Packets pass as in a live run: the table counts what it can, the attributor gets the rest. If
-    `has_lanes` is false, the table counts nothing, so that the attributor judges each packet.
+    `has_lanes` is false, the table counts nothing, so that the attributor judges each packet. It
+    gets parts of `part_size` flows.
     """
 
     def __init__(
@@ -163,6 +165,7 @@ class Stage:
         exits: ScriptedExits | None = None,
         is_replay: bool = False,
         has_lanes: bool = True,
+        part_size: int = 1000,
     ) -> None:
         self.clock = Clock()
         self.resolver = ScriptedResolver()
@@ -186,6 +189,7 @@ class Stage:
             is_replay=is_replay,
         )
         self._has_lanes = has_lanes
+        self._part_size = part_size
         self._is_started = True
 
     def pass_on(self, flows: Mapping[FlowKey, FlowDelta]) -> None:
@@ -209,7 +213,12 @@ class Stage:
         """Ingest packets that the table did not count."""
         if not self._is_started and self.attributor.is_known(flows):
             self.attributor.start_batch()
-        self.attributor.ingest_part(flows)
+        waiting = list(flows.items())
+        while True:
+            part, waiting = waiting[: self._part_size], waiting[self._part_size :]
+            self.attributor.ingest_part(dict(part), 0 if waiting else None)
+            if not waiting:
+                return
 
     def pass_packets(self, *flows: FlowKey, first: float, last: float, size: int = 1) -> None:
         """Ingest packets that passed from `first` to `last`, in seconds, at the time of `last`."""

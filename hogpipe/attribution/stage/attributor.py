@@ -152,19 +152,21 @@ class Attributor:
         """Ingest a part of the batch that was started; `calls` as for `FlowTable.receive`."""
         now = self._clock()
         self._table.receive(flows, now, calls)
+        gathering: list[PendingResolution | None] = []
         for flow, delta in flows.items():
             if self._pending.get(flow) is not None:  # so it is not known
-                self._add(flow, delta, now)
+                gathering.append(self._add(flow, delta, now))
                 continue
             may_compare = not self._pending.is_full
             validity, known = self._known.ingest(flow, delta, now, may_compare=may_compare)
             if validity is Validity.ENDED:
-                self._add(flow, delta, now)
+                gathering.append(self._add(flow, delta, now))
             elif validity is Validity.COMPARE:
-                self._gather(self._pending.start(flow, delta, now, known))
+                gathering.append(self._pending.start(flow, delta, now, known))
                 self._wake.set()
             elif validity is Validity.RECHECK:
                 self._wake.set()
+        self._gather(gathering)
 
     async def prepare(self) -> None:
         """Let the resolver read ahead, before flows come that may end while it reads."""
@@ -233,7 +235,7 @@ class Attributor:
                 if pending.known is None:
                     self._fold(pending.flow, pending.total)
                 else:
-                    self._emit(pending.flow, pending.total, pending.known.attribution)
+                    self._emit([(pending.flow, pending.total, pending.known.attribution)])
             await asyncio.sleep(0)
 
     def emit_expired(self, max_seconds: float = _EXPIRY_SECONDS) -> None:
@@ -283,11 +285,11 @@ class Attributor:
         """Count what translated flows moved, and return what the others did."""
         return self._known.take_translated(sums)
 
-    def _emit(self, flow: FlowKey, delta: FlowDelta, attribution: Attribution) -> None:
-        self._known.emit(flow, delta, attribution, self._clock())
+    def _emit(self, moved: Sequence[tuple[FlowKey, FlowDelta, Attribution]]) -> None:
+        self._known.emit(moved, self._clock())
 
-    def _add(self, flow: FlowKey, delta: FlowDelta, now: float) -> None:
-        """Add bytes to a pending flow, or make the flow pending."""
+    def _add(self, flow: FlowKey, delta: FlowDelta, now: float) -> PendingResolution | None:
+        """Add bytes to a pending flow, or make the flow pending; return it, None if it is not."""
         pending = self._pending.get(flow)
         if pending is not None and self._is_followed(pending, delta):
             # What is pending belongs to the previous connection, which can no longer be looked up.
@@ -300,7 +302,7 @@ class Attributor:
             self._start_pending(flow, delta, now)
         else:
             pending.add(delta)
-            self._gather(pending)
+        return self._pending.get(flow)
 
     def _is_followed(self, pending: PendingResolution, delta: FlowDelta) -> bool:
         """Return whether a delta begins another connection than the pending one."""
@@ -309,10 +311,12 @@ class Attributor:
         self._stop_gathering([pending])
         return not pending.is_opening
 
-    def _gather(self, pending: PendingResolution) -> None:
+    def _gather(self, batch: Iterable[PendingResolution | None]) -> None:
         """Have further packets gather in the table, if they need not be a piece for each batch."""
-        if pending.is_full or not self._resolver.has_history:
-            self._table.gather(pending.flow)
+        has_history = self._resolver.has_history
+        self._table.gather(
+            [one.flow for one in batch if one is not None and (one.is_full or not has_history)]
+        )
 
     def _stop_gathering(self, batch: Sequence[PendingResolution]) -> None:
         """Add what has gathered to pending flows; further packets are ingested again."""
@@ -327,20 +331,20 @@ class Attributor:
     def _start_pending(self, flow: FlowKey, delta: FlowDelta, now: float) -> None:
         self._cache.discard(flow)
         if is_sum(flow):  # of flows that were too many for the capture
-            self._emit(flow, delta, UNATTRIBUTED)
+            self._emit([(flow, delta, UNATTRIBUTED)])
         elif self._pending.is_full:
             self._expired.set()
             self._fold(flow, delta)
         else:
             self._counts.new_flows += 1
-            self._gather(self._pending.start(flow, delta, now))
+            self._pending.start(flow, delta, now)
             self._wake.set()
 
     def _fold(self, flow: FlowKey, delta: FlowDelta) -> None:
         """Emit the bytes of an unknown flow under a key that many flows share."""
         if not is_sum(flow):  # the capture has counted the flows that it folded itself
             self._counts.overflowed.add(delta.total)
-        self._emit(fold_key(flow), delta, UNATTRIBUTED)
+        self._emit([(fold_key(flow), delta, UNATTRIBUTED)])
 
     def _next_lookup(self) -> float:
         due = min(self._pending.next_due(), self._rechecks.next_due())
@@ -373,8 +377,7 @@ class Attributor:
             # nothing did, the event is ingested before the next packet is counted.
             ingest = any(pending.has_later_pieces for pending in part)
             self._known.drain_stale_flows(ingest=ingest)
-            for pending in part:
-                self._conclude(pending, found.get(pending.flow), now, is_last=is_last)
+            self._conclude(part, found, now, is_last=is_last)
             await asyncio.sleep(0)
         async for flows in _in_slices(questions):
             self._known.conclude_recheck(flows, found, now)
@@ -397,44 +400,61 @@ class Attributor:
 
     def _conclude(
         self,
-        pending: PendingResolution,
-        resolution: Resolution | None,
+        batch: Sequence[PendingResolution],
+        found: Mapping[FlowKey, Resolution],
         now: float,
         *,
         is_last: bool,
     ) -> None:
-        """Act on what a lookup found out about a pending flow."""
-        if resolution is not None and not pending.is_answered:
-            pending.is_answered = True
-            self._latency.add(now - pending.since)
-        current = self._pending.get(pending.flow)
-        if current is None:  # given up meanwhile
-            if resolution is not None:
-                self._cache.refresh(pending.flow, resolution.attribution, now)
-        elif current is pending:  # else a new connection, which the lookup may have missed
-            outcome = pending.conclude(
-                resolution,
-                self._resolver,
-                now=now,
-                is_last=is_last,
-                is_invalidated=self._cache.is_invalidated(pending.flow),
-            )
-            if isinstance(outcome, Settled):
-                self._settle(pending, outcome, now)
-            else:
-                self._pending.defer(pending, outcome.due)
-                self._gather(pending)
+        """Act on what a lookup found out about flows that were pending when it began."""
+        settled: list[tuple[PendingResolution, Settled]] = []
+        deferred: list[PendingResolution] = []
+        for pending in batch:
+            flow = pending.flow
+            resolution = found.get(flow)
+            if resolution is not None and not pending.is_answered:
+                pending.is_answered = True
+                self._latency.add(now - pending.since)
+            current = self._pending.get(flow)
+            if current is None:  # given up meanwhile
+                if resolution is not None:
+                    self._cache.refresh(flow, resolution.attribution, now)
+            elif current is pending:  # else a new connection, which the lookup may have missed
+                outcome = pending.conclude(
+                    resolution,
+                    self._resolver,
+                    now=now,
+                    is_last=is_last,
+                    is_invalidated=self._cache.is_invalidated(flow),
+                )
+                if isinstance(outcome, Settled):
+                    settled.append((pending, outcome))
+                else:
+                    self._pending.defer(pending, outcome.due)
+                    deferred.append(pending)
+        self._settle(settled, now)
+        self._gather(deferred)
 
-    def _settle(self, pending: PendingResolution, settled: Settled, now: float) -> None:
-        """Emit a pending flow and cache its owner; pieces not looked up become pending again."""
-        flow = pending.flow
-        self._pending.pop(flow)
-        if settled.known is not None:
-            self._known.settle(pending, settled, settled.known, now)
-        for delta, attribution in settled.attributed:
-            self._emit(flow, delta, attribution)
-        for piece in settled.not_looked_up:
-            self._add(flow, piece, now)
+    def _settle(self, settled: Sequence[tuple[PendingResolution, Settled]], now: float) -> None:
+        """Emit pending flows and cache their owners; pieces not looked up become pending again."""
+        for pending, _ in settled:
+            self._pending.pop(pending.flow)
+        known = [(pending, one, one.known) for pending, one in settled if one.known is not None]
+        self._known.settle(known, now)
+        self._emit(
+            [
+                (pending.flow, delta, owner)
+                for pending, one in settled
+                for delta, owner in one.attributed
+            ]
+        )
+        self._gather(
+            [
+                self._add(pending.flow, piece, now)
+                for pending, one in settled
+                for piece in one.not_looked_up
+            ]
+        )
 
     def _give_up(self, flows: Sequence[PendingResolution]) -> None:
         """Emit pending flows with what is known of them, without another lookup."""
@@ -445,9 +465,11 @@ class Attributor:
         if unknown:
             self._known.drain_stale_flows()  # so that what happened until now is recorded
         recalled = iter(self._resolver.recall(unknown) if unknown else ())
-        for pending, spans in asked:
-            owners = list(islice(recalled, len(spans)))
-            self._settle(pending, pending.give_up(owners, self._resolver, now), now)
+        settled = [
+            (pending, pending.give_up(list(islice(recalled, len(spans))), self._resolver, now))
+            for pending, spans in asked
+        ]
+        self._settle(settled, now)
 
     async def _give_up_in_slices(self, flows: Sequence[PendingResolution]) -> None:
         for start in range(0, len(flows), _SLICE):

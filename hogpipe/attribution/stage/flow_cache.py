@@ -57,7 +57,7 @@ from enum import Enum
 import msgspec
 
 from hogpipe.flows.flow_table import FlowTable
-from hogpipe.flows.lanes import PAUSE_NS
+from hogpipe.flows.lanes import PAUSE_NS, NewLane
 from hogpipe.model import Attribution, FlowDelta, FlowKey, Quality, owner_at
 from hogpipe.protocols import NANOSECONDS, TCP, WITH_PORTS
 
@@ -147,21 +147,22 @@ class FlowCache:
         """Return what is cached for `flow`."""
         return self._flows.get(flow)
 
-    def put(self, flow: FlowKey, cached: CachedFlow, now: float, last_ns: int = 0) -> None:
-        """Cache `cached` and open the lane of `flow`, unless it was invalidated in this epoch.
+    def put(self, flows: Iterable[tuple[FlowKey, CachedFlow, int]], now: float) -> None:
+        """Cache distinct flows and open their lanes, but for those invalidated in this epoch.
 
-        `last_ns` is the time of the last packet so far, 0 where packets have no times. A flow
-        without a slot, as the table is full, counts as evicted.
+        With each comes the time of its last packet so far, 0 where packets have no times. Flows
+        without a slot, as the table is full, count as evicted.
         """
         with self._table.lock:
-            if self.is_invalidated(flow):
-                return
-            if cannot_change(flow, cached.attribution):
-                cached.due_at = math.inf
-            if self._open_lane(flow, cached, now, last_ns):
-                self._flows[flow] = cached
-            else:
-                self._evicted += 1
+            added = [one for one in flows if not self.is_invalidated(one[0])]
+            for flow, cached, _last_ns in added:
+                if cannot_change(flow, cached.attribution):
+                    cached.due_at = math.inf
+            has_slot = self._table.open_lanes([self._make_lane(*one, now) for one in added])
+            for (flow, cached, _last_ns), is_put in zip(added, has_slot.tolist(), strict=True):
+                if is_put:
+                    self._flows[flow] = cached
+            self._evicted += len(added) - int(has_slot.sum())
 
     def judge(
         self, flow: FlowKey, cached: CachedFlow, delta: FlowDelta, now: float, exited_ns: int | None
@@ -187,7 +188,7 @@ class FlowCache:
     def go_on(self, flow: FlowKey, cached: CachedFlow, now: float) -> None:
         """Open the lane of a flow again, whose attribution holds."""
         if self._is_replay:
-            self._open_lane(flow, cached, now)
+            self._table.open_lanes([self._make_lane(flow, cached, 0, now)])
         else:
             self._table.reopen_lane(flow, due_at=cached.due_at)
 
@@ -205,7 +206,7 @@ class FlowCache:
             # An equal attribution keeps the object: others compare by identity.
             if (is_better or flow.protocol != TCP) and attribution != cached.attribution:
                 cached.attribution, cached.max_pause_ns = attribution, PAUSE_NS
-                self._open_lane(flow, cached, now)
+                self._table.open_lanes([self._make_lane(flow, cached, 0, now)])
 
     def postpone(self, flow: FlowKey, now: float) -> None:
         """Have a flow that was queued for a recheck rechecked again after the interval."""
@@ -265,19 +266,14 @@ class FlowCache:
             evicted, self._evicted = self._evicted, 0
             return evicted
 
-    def _open_lane(self, flow: FlowKey, cached: CachedFlow, now: float, last_ns: int = 0) -> bool:
-        owner, until = cached.attribution, math.inf
+    def _make_lane(self, flow: FlowKey, cached: CachedFlow, last_ns: int, now: float) -> NewLane:
+        owner, due_at = cached.attribution, cached.due_at
         if self._is_replay:
             owner, until = owner_at(owner, now)
+            due_at = min(due_at, until)
         follows_pauses = self._follows_pauses and flow.protocol != TCP
-        return self._table.open_lane(
-            flow,
-            owner,
-            due_at=min(cached.due_at, until),
-            endpoint=_local_endpoint(flow) if follows_pauses else None,
-            last_ns=last_ns,
-            max_pause_ns=cached.max_pause_ns,
-        )
+        endpoint = _local_endpoint(flow) if follows_pauses else None
+        return NewLane(flow, owner, due_at, endpoint, last_ns, cached.max_pause_ns)
 
 
 def _local_endpoint(flow: FlowKey) -> Hashable:

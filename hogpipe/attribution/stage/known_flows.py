@@ -10,7 +10,7 @@ Threads: `start_batch` may be called by the thread of the source; all else is th
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -78,11 +78,11 @@ class KnownFlows:
             elif stale:
                 self.cache.invalidate(stale)
 
-    def emit(self, flow: FlowKey, delta: FlowDelta, attribution: Attribution, now: float) -> None:
-        """Emit bytes of an owner to the flow table."""
+    def emit(self, moved: Sequence[tuple[FlowKey, FlowDelta, Attribution]], now: float) -> None:
+        """Emit bytes of owners to the flow table."""
         if self._is_replay:
-            attribution, _until = owner_at(attribution, now)
-        self._table.add(flow, delta, attribution)
+            moved = [(flow, delta, owner_at(owner, now)[0]) for flow, delta, owner in moved]
+        self._table.add(moved)
 
     def ingest(
         self, flow: FlowKey, delta: FlowDelta, now: float, *, may_compare: bool
@@ -100,7 +100,7 @@ class KnownFlows:
             if cached is None or validity in (Validity.ENDED, Validity.COMPARE):
                 self.cache.discard(flow)
                 return validity, cached
-            self.emit(flow, delta, cached.attribution, now)
+            self.emit([(flow, delta, cached.attribution)], now)
             if self._owners is not None and self._table.needs_watch(flow):
                 self._owners.watch(cached.attribution)
             if validity is Validity.RECHECK and cached.due_at < math.inf:
@@ -110,19 +110,17 @@ class KnownFlows:
             return validity, cached
 
     def settle(
-        self, pending: PendingResolution, settled: Settled, found: Attribution, now: float
+        self, settled: Iterable[tuple[PendingResolution, Settled, Attribution]], now: float
     ) -> None:
-        """Make a flow known that a lookup has settled, of which it `found` the owner.
+        """Make flows known that are settled, each with the owner that was found.
 
         Comparisons become rarer while the owner stays.
         """
-        before = pending.known
-        compare_after = self._first_comparison
-        if before is not None and before.attribution == found:
-            compare_after = min(2 * before.compare_after, self.rechecks.interval)
-        due_at = settled.checked_at + compare_after
-        cached = CachedFlow(found, due_at, compare_after, max_pause_ns(settled.open_for))
-        self.cache.put(pending.flow, cached, now, pending.total.last_ns)
+        found = [
+            (pending.flow, self._make_cached(pending.known, one, owner), pending.total.last_ns)
+            for pending, one, owner in settled
+        ]
+        self.cache.put(found, now)
 
     def take_rechecks(self, max_questions: int, now: float) -> list[Sequence[FlowKey]]:
         """Return questions for a lookup; see `RecheckQueue.take`.
@@ -165,6 +163,15 @@ class KnownFlows:
         """Return what translated flows moved since the last call."""
         translated, self._translated = self._translated, Tally()
         return translated
+
+    def _make_cached(
+        self, before: CachedFlow | None, settled: Settled, found: Attribution
+    ) -> CachedFlow:
+        compare_after = self._first_comparison
+        if before is not None and before.attribution == found:
+            compare_after = min(2 * before.compare_after, self.rechecks.interval)
+        due_at = settled.checked_at + compare_after
+        return CachedFlow(found, due_at, compare_after, max_pause_ns(settled.open_for))
 
     def _judge(
         self,

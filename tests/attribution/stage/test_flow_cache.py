@@ -46,7 +46,7 @@ def cached(cache: FlowCache, flows: Iterable[FlowKey]) -> list[FlowKey]:
 def test_a_flow_is_cached_and_has_a_lane_until_its_slot_is_evicted() -> None:
     cache, table = make_cache(10, ONE, OTHER)
     for flow in (ONE, OTHER):
-        cache.put(flow, make_cached(), 0.0)
+        cache.put([(flow, make_cached(), 0)], 0.0)
     assert not use(table, ONE, now=50.0)
     table.drain()
     table.evict(61.0, idle=60, idle_unowned=15)
@@ -57,54 +57,54 @@ def test_a_flow_is_cached_and_has_a_lane_until_its_slot_is_evicted() -> None:
 def test_a_flow_without_a_slot_is_not_cached_and_counts_as_evicted() -> None:
     cache, _table = make_cache(1, ONE)
     for flow in (ONE, OTHER):
-        cache.put(flow, make_cached(), 0.0)
+        cache.put([(flow, make_cached(), 0)], 0.0)
     assert cached(cache, [ONE, OTHER]) == [ONE]
     assert cache.drain_evicted() == 1
 
 
 def test_a_discarded_flow_has_no_lane_and_is_not_counted_as_evicted() -> None:
     cache, table = make_cache(10, ONE)
-    cache.put(ONE, make_cached(), 0.0)
+    cache.put([(ONE, make_cached(), 0)], 0.0)
     cache.discard(ONE)
     table.evict(100.0, idle=60, idle_unowned=15)
     assert (len(cache), cache.drain_evicted()) == (0, 0)
     cache, table = make_cache(10, ONE)
-    cache.put(ONE, make_cached(), 0.0)
+    cache.put([(ONE, make_cached(), 0)], 0.0)
     cache.discard(ONE)
     assert use(table, ONE) == {ONE}
 
 
 def test_an_invalidated_flow_is_not_cached_until_the_next_epoch() -> None:
     cache, table = make_cache(10, ONE, OTHER)
-    cache.put(ONE, make_cached(), 0.0)
+    cache.put([(ONE, make_cached(), 0)], 0.0)
     cache.invalidate([ONE])
     assert use(table, ONE) == {ONE}
     for flow in (ONE, OTHER):
-        cache.put(flow, make_cached(), 0.0)
+        cache.put([(flow, make_cached(), 0)], 0.0)
     assert cached(cache, [ONE, OTHER]) == [OTHER]
     assert use(table, ONE, OTHER) == {ONE}
     assert [cache.is_invalidated(flow) for flow in (ONE, OTHER)] == [True, False]
     cache.start_epoch()
-    cache.put(ONE, make_cached(), 0.0)
+    cache.put([(ONE, make_cached(), 0)], 0.0)
     assert not use(table, ONE)
     assert cache.drain_evicted() == 0
 
 
 def test_all_flows_may_be_invalidated() -> None:
     cache, table = make_cache(10, ONE, OTHER)
-    cache.put(ONE, make_cached(), 0.0)
+    cache.put([(ONE, make_cached(), 0)], 0.0)
     cache.invalidate_all()
-    cache.put(OTHER, make_cached(), 0.0)
+    cache.put([(OTHER, make_cached(), 0)], 0.0)
     assert len(cache) == 0
     assert use(table, ONE, OTHER) == {ONE, OTHER}
     cache.start_epoch()
-    cache.put(OTHER, make_cached(), 0.0)
+    cache.put([(OTHER, make_cached(), 0)], 0.0)
     assert not use(table, OTHER)
 
 
 def test_a_translated_connection_stays_translated_when_conntrack_has_dropped_it() -> None:
     cache, table = make_cache(10, ONE)
-    cache.put(ONE, CachedFlow(LISTENER, math.inf), 0.0)
+    cache.put([(ONE, CachedFlow(LISTENER, math.inf), 0)], 0.0)
     for found in (TRANSLATED, UNATTRIBUTED, LISTENER):
         cache.refresh(ONE, found, 0.0)
         use(table, ONE)
@@ -113,7 +113,7 @@ def test_a_translated_connection_stays_translated_when_conntrack_has_dropped_it(
 
 def test_what_a_flow_moved_before_its_owner_was_found_to_be_another_stays_with_the_former() -> None:
     cache, table = make_cache(10, ONE)
-    cache.put(ONE, CachedFlow(LISTENER, math.inf), 0.0)
+    cache.put([(ONE, CachedFlow(LISTENER, math.inf), 0)], 0.0)
     use(table, ONE)
     cache.refresh(ONE, exact(NGINX), 0.0)
     use(table, ONE)
@@ -140,7 +140,7 @@ def test_what_cannot_change_is_never_due(
 ) -> None:
     assert cannot_change(flow, attribution) is expected
     cache, table = make_cache(10, flow)
-    cache.put(flow, CachedFlow(attribution, 5.0), 0.0)
+    cache.put([(flow, CachedFlow(attribution, 5.0), 0)], 0.0)
     assert (not use(table, flow, now=6.0)) is expected
 
 
@@ -149,7 +149,7 @@ def test_in_a_replay_a_flow_is_that_of_a_process_from_its_creation_on() -> None:
     cache = FlowCache(table, follows_pauses=False, is_replay=True)
     use(table, ONE, now=CREATED - 9)
     one = CachedFlow(exact(NGINX), math.inf)
-    cache.put(ONE, one, CREATED - 9)
+    cache.put([(ONE, one, 0)], CREATED - 9)
     assert not use(table, ONE, now=CREATED - 1)
     assert use(table, ONE, now=CREATED) == {ONE}
     assert owners_of(table) == [UNATTRIBUTED]

@@ -13,7 +13,7 @@ def test_a_process_that_is_described_otherwise_again_and_again_takes_no_memory()
     watch = OwnerWatch(exits, table)
     for number in range(3000):
         described = exact(replace(NGINX, command=f"title {number}"))
-        table.add(make_flow(53, protocol=17), make_delta((1, 1)), described)
+        table.add([(make_flow(53, protocol=17), make_delta((1, 1)), described)])
         watch.watch(described)
         if number % 500 == 499:
             table.drain()

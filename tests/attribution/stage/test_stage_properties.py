@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from support.flow_rows import rows_of
 from support.stage import ScriptedExits, Stage
 from support.traffic import NGINX, attributions, deltas, exact, make_delta, make_flow
 
+from hogpipe.attribution.stage import attributor
 from hogpipe.attribution.stage.flow_cache import CachedFlow, FlowCache, Validity
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.flows.lanes import PAUSE_NS
@@ -205,6 +207,21 @@ def test_the_fast_lane_counts_for_the_owners_that_the_stage_would_name(
     assert (counts.new_flows, counts.batches) == (others.new_flows, others.batches)
 
 
+@settings(max_examples=150)
+@given(st.lists(steps, max_size=25), st.sampled_from([0.0, 0.3, 2.0]), st.booleans())
+def test_flows_that_are_judged_and_settled_together_are_as_one_by_one(
+    executor: ThreadPoolExecutor, script: Script, hold: float, compares: bool
+) -> None:
+    script = START + [("pass_on" if step[0] in PASSING else step[0], *step[1:]) for step in script]
+    together = run(executor, script, compares=compares, hold=hold)
+    with patch.object(attributor, "_SLICE", 1):
+        one_by_one = run(executor, script, compares=compares, hold=hold, part_size=1)
+    assert by_owner(together) == by_owner(one_by_one)
+    counts, others = (stage.attributor.drain_stats() for stage in (together, one_by_one))
+    assert counts.translated == others.translated
+    assert (counts.new_flows, counts.batches) == (others.new_flows, others.batches)
+
+
 class Lanes:
     """Flows with lanes, of two endpoints and two owners, one of which is watched."""
 
@@ -217,7 +234,7 @@ class Lanes:
             delta = make_delta((1, 1), at_ns=(last_ns, last_ns))
             self.table.receive(self.table.count(rows_of(self.table, {flow: delta}, 0.0), 0.0), 0.0)
             cached = CachedFlow(owner, due_at, max_pause_ns=max_pause_ns)
-            self.cache.put(flow, cached, 0.0, last_ns)
+            self.cache.put([(flow, cached, last_ns)], 0.0)
 
     def count(self, deltas: Mapping[FlowKey, FlowDelta], now: float) -> set[FlowKey]:
         return set(self.table.count(rows_of(self.table, deltas, now), now))

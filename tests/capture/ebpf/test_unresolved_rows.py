@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.lanes import open_lane
 
 from hogpipe.capture.ebpf.row_flows import RowFlows, make_row_flows
 from hogpipe.capture.ebpf.unresolved_rows import UnresolvedRows
@@ -104,7 +105,7 @@ def test_rows_of_known_flows_are_counted_in_the_table() -> None:
     ]
     bench.table.receive(deltas, 0.0)
     known, _new = deltas
-    bench.table.open_lane(known, NGINX, due_at=10.0)
+    open_lane(bench.table, known, NGINX, due_at=10.0)
     deltas = bench.table.count(bench.locate(rows), 1.0)
     assert [flow.local_port for flow in deltas] == [2]
     sums = bench.table.drain()
@@ -117,7 +118,7 @@ def test_a_flow_that_is_another_sockets_now_is_judged_again() -> None:
     deltas = bench.table.count(bench.locate(rows), 0.0)
     bench.table.receive(deltas, 0.0)
     (flow,) = deltas
-    bench.table.open_lane(flow, NGINX, due_at=10.0)
+    open_lane(bench.table, flow, NGINX, due_at=10.0)
     (delta,) = bench.table.count(bench.locate(rows, opened=[True]), 1.0).values()
     assert delta.opened
 
@@ -177,7 +178,7 @@ def test_flows_with_a_known_owner_are_evicted_after_a_minute() -> None:
     deltas = bench.table.count(bench.locate(rows), 0.0)
     bench.table.receive(deltas, 0.0)
     known, new = deltas
-    bench.table.open_lane(known, NGINX, due_at=10.0)
+    open_lane(bench.table, known, NGINX, due_at=10.0)
     for bench.now in (20.0, 40.0, 61.0):
         bench.unresolved.evict()
         assert freed == [new] if bench.now < 60 else [new, known]
