@@ -20,7 +20,8 @@ _ACTS = (connections, processes, datagrams, servers)
 EXPLAINED = {
     "forked_sender": "The ledger and `ebpf` have the process that connected. A comparison with "
     "/proc, seconds later, finds who holds the descriptor now; earlier bytes stay with the parent.",
-    "passed_descriptor": "The same: no hook of a control group runs when a descriptor is passed.",
+    "passed_descriptor": "The same: no hook of a control group runs when a descriptor is passed. "
+    "With `ebpf` the holder has all that passes until the connection ends.",
     "udp_fragments": "`ebpf` counts a datagram before it is fragmented, so without the headers of "
     "the further fragments: 1.2 % of these bytes.",
 }

@@ -58,6 +58,7 @@ from hogpipe.model import (
     LedgerCounts,
     LedgerEntry,
     SnapshotSocket,
+    SocketOwner,
     Span,
 )
 from hogpipe.protocols import NANOSECONDS
@@ -181,7 +182,7 @@ class KernelLedger:
         with self._lock:
             return self._senders.find(asked, self._clock())
 
-    def record_comparison(self, cookie: int, /, *, is_held_by_owner: bool) -> None:
+    def record_comparison(self, cookie: int, /, *, holder: SocketOwner | None) -> None:
         """Do nothing: each lookup of a lasting socket is compared with /proc."""
 
     def needs_snapshot(self) -> bool:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hogpipe.attribution.ledger.flow_lookup import FlowLookup, LedgerMatches
-from hogpipe.attribution.ledger.owner_processes import LookupOwners, OwnerProcesses
+from hogpipe.attribution.ledger.owner_processes import LookupOwners, OwnerProcesses, describe_owner
 from hogpipe.attribution.ledger.precedence import choose, is_conclusive, is_held_by_owner
 from hogpipe.attribution.ledger.socket_ledger import OpenLedger
 from hogpipe.attribution.ledger.socket_snapshot import SnapshotTaker
@@ -166,9 +166,11 @@ class LedgerResolver:
         assert self._in_use is not None
         for flow, resolution in chosen.items():
             entry = entries.get(flow)
+            process = resolution.attribution.process
             held = None if entry is None else is_held_by_owner(entry, resolution)
-            if entry is not None and held is not None:
-                self._in_use.ledger.record_comparison(entry.cookie, is_held_by_owner=held)
+            if entry is not None and process is not None and held is not None:
+                holder = None if held else describe_owner(process)
+                self._in_use.ledger.record_comparison(entry.cookie, holder=holder)
 
     def recall(self, flows: FlowsInSpans) -> Sequence[Attribution | None]:
         """Return the owners that the ledger recorded for flows of our own namespace."""

@@ -130,6 +130,18 @@ class LookupOwners:
         return Attribution(entry.quality, self._find(entry.owner))
 
 
+def describe_owner(process: Process) -> SocketOwner:
+    """Return a process as a socket owner is recorded."""
+    return SocketOwner(
+        process.pid,
+        process.start,
+        process.user_id or 0,
+        process.command or "",
+        0,
+        cgroup_path=process.cgroup,
+    )
+
+
 def may_be_reused(flow: FlowKey, entry: LedgerEntry) -> bool:
     """Return whether the local port is free for others as soon as this socket is closed.
 

@@ -24,7 +24,15 @@ from hogpipe.linux.bpf.programs import attach_ledger_programs
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.process_starts import shows_host_pids
 from hogpipe.linux.procfs import shows_live_processes
-from hogpipe.model import Contested, FlowKey, LedgerCounts, LedgerEntry, SnapshotSocket, Span
+from hogpipe.model import (
+    Contested,
+    FlowKey,
+    LedgerCounts,
+    LedgerEntry,
+    SnapshotSocket,
+    SocketOwner,
+    Span,
+)
 
 
 class SocketLedger(Protocol):
@@ -64,8 +72,8 @@ class SocketLedger(Protocol):
         The flows are of our own network namespace.
         """
 
-    def record_comparison(self, cookie: int, /, *, is_held_by_owner: bool) -> None:
-        """Record whether the recorded owner of a lasting socket still holds it, as /proc shows."""
+    def record_comparison(self, cookie: int, /, *, holder: SocketOwner | None) -> None:
+        """Record the holder of a lasting socket, as /proc shows; None: the recorded owner."""
 
     def needs_snapshot(self) -> bool:
         """Return whether events were lost, so that the open sockets must be read again."""

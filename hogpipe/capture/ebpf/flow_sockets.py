@@ -11,7 +11,8 @@ listening, it is the owner in the snapshot.
 A connection that a process opened is looked up while it lasts, because a process may pass it on to
 another one. Once /proc has shown that the owner holds it (`record_comparison`), it is left to the
 source's own sums for a second, then for twice as long each time, up to `_LONGEST_CONFIRMED`. A
-connection that another process holds is looked up to its end.
+connection that another process holds is looked up to its end; what passes between the last lookup
+and its close is that process's, too.
 
 /proc does not show an accepted connection that was closed after its epoch, but before its lookup.
 Its owner is provisional (`LedgerEntry.awaits_release`) until the rows of the next epoch name the
@@ -64,10 +65,11 @@ class _Comparison(msgspec.Struct, frozen=True, gc=False):
     """Until when the connection need not be looked up, in seconds of the clock."""
     seconds: float
     """For how long the owner is confirmed."""
+    holder: SocketOwner | None = None
+    """The process to which the owner passed the connection on."""
 
 
 _NOT_COMPARED = _Comparison(-math.inf, 0.0)
-_PASSED_ON = _Comparison(-math.inf, 0.0)
 
 
 class FlowSockets:
@@ -160,11 +162,20 @@ class FlowSockets:
         """Return the owners of several flows of one network namespace."""
         asked = [flow for flow, _span in flows]
         with self._lock:
-            sockets = self._sockets.find(asked)
+            sockets = [
+                None if one is None else self._with_holder(one) for one in self._sockets.find(asked)
+            ]
         return [
             None if socket is None else self._make_entry(flow, socket, namespace)
             for flow, socket in zip(asked, sockets, strict=True)
         ]
+
+    def _with_holder(self, socket: FlowSocket) -> FlowSocket:
+        """Return a connection with the process that it was passed on to, if there is one."""
+        holder = self._comparisons.get(socket.cookie, _NOT_COMPARED).holder
+        if holder is None:
+            return socket
+        return msgspec.structs.replace(socket, owner=holder, quality=Quality.EXACT)
 
     def _make_entry(
         self, flow: FlowKey, socket: FlowSocket, namespace: int | None
@@ -190,12 +201,13 @@ class FlowSockets:
             awaits_release=is_open_tcp and quality is Quality.LISTENER,
         )
 
-    def record_comparison(self, cookie: int, /, *, is_held_by_owner: bool) -> None:
-        """Record whether the recorded owner holds a connection, as /proc shows."""
+    def record_comparison(self, cookie: int, /, *, holder: SocketOwner | None) -> None:
+        """Record who holds a connection, as /proc shows: None is the owner of its last entry."""
         with self._lock:
-            before = self._comparisons.pop(cookie, _NOT_COMPARED)
-            after = _PASSED_ON
-            if is_held_by_owner:
+            before = after = self._comparisons.pop(cookie, _NOT_COMPARED)
+            if holder is not None:
+                after = _Comparison(-math.inf, 0.0, holder)
+            elif before.holder is None:
                 seconds = min(2 * before.seconds, _LONGEST_CONFIRMED) or _FIRST_CONFIRMED
                 after = _Comparison(self._clock() + seconds, seconds)
             self._comparisons[cookie] = after
@@ -226,7 +238,8 @@ class FlowSockets:
     def find_passed_on(self, cookies: Collection[int]) -> list[bool]:
         """Return for each closed connection whether another process than its owner held it."""
         with self._lock:
-            return [self._comparisons.get(cookie) is _PASSED_ON for cookie in cookies]
+            known = [self._comparisons.get(cookie, _NOT_COMPARED) for cookie in cookies]
+        return [one.holder is not None for one in known]
 
     def ingest_snapshot(self, sockets: Iterable[SnapshotSocket]) -> None:
         """Add the sockets that were open when the programs were attached."""

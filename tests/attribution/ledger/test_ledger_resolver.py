@@ -58,7 +58,7 @@ class ScriptedLedger:
         """Entries by span, of contested flows."""
         self.asked: list[tuple[FlowKey, int | None]] = []
         self.divisible: list[tuple[FlowKey, Span | None]] = []
-        self.comparisons: list[tuple[int, bool]] = []
+        self.comparisons: list[tuple[int, int | None]] = []
         self.senders: dict[FlowKey, LedgerEntry] = {}
         self.refreshed = 0
         self.closed = False
@@ -97,8 +97,8 @@ class ScriptedLedger:
     def packet_senders_of(self, flows: FlowsInSpans, /) -> list[LedgerEntry | None]:
         return [self.senders.get(flow) for flow, _span in flows]
 
-    def record_comparison(self, cookie: int, /, *, is_held_by_owner: bool) -> None:
-        self.comparisons.append((cookie, is_held_by_owner))
+    def record_comparison(self, cookie: int, /, *, holder: SocketOwner | None) -> None:
+        self.comparisons.append((cookie, None if holder is None else holder.pid))
 
     def needs_snapshot(self) -> bool:
         return self.has_lost
@@ -318,7 +318,7 @@ def test_a_lasting_socket_belongs_to_its_holder_though_the_recorded_owner_is_ali
     assert stage.find(flow) == (Quality.EXACT, 77)
     stage.record(flow, CURL, is_lasting=True)
     assert stage.find(flow) == (Quality.EXACT, 5)
-    assert stage.ledger.comparisons == [(1, False)]
+    assert stage.ledger.comparisons == [(1, 5)]
 
 
 @pytest.mark.parametrize(("started", "owner"), [(4999, 77), (5000, 5), (5001, 5)])
@@ -396,7 +396,7 @@ def test_a_recorded_owner_that_still_holds_a_lasting_socket_is_confirmed(stage: 
     assert stage.ledger.comparisons == []
     stage.record(OUTBOUND, CURL, is_lasting=True)
     assert stage.find(OUTBOUND) == (Quality.EXACT, 77)
-    assert stage.ledger.comparisons == [(1, True)]
+    assert stage.ledger.comparisons == [(1, None)]
 
 
 @pytest.mark.parametrize(

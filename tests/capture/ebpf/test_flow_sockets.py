@@ -19,6 +19,7 @@ from hogpipe.model import OWN_NAMESPACE, FlowKey, Quality, SnapshotSocket, Socke
 FLOW = FlowKey(6, b"\x0a\0\0\1", 80, b"\x0a\0\0\2", 1000, "")
 OTHER = FlowKey(6, b"\x0a\0\0\1", 80, b"\x0a\0\0\2", 1001, "")
 NGINX, WORKER = SocketOwner(10, 5, 0, "nginx", 1), SocketOwner(11, 6, 0, "nginx", 1)
+CHILD = SocketOwner(99, 1000, 0, "child", 0)
 
 
 def record(
@@ -208,7 +209,7 @@ def test_a_confirmation_holds_longer_each_time() -> None:
     confirmed = []
     while now < 40:
         if flow_sockets.find_unconfirmed([7]) == [True]:
-            flow_sockets.record_comparison(7, is_held_by_owner=True)
+            flow_sockets.record_comparison(7, holder=None)
             confirmed.append(now)
         now += 0.5
     assert confirmed == [0.0, 1.0, 3.0, 7.0, 15.0, 23.0, 31.0, 39.0]
@@ -217,17 +218,24 @@ def test_a_confirmation_holds_longer_each_time() -> None:
 def test_confirmations_are_bounded_and_those_made_longest_ago_are_evicted() -> None:
     flow_sockets = FlowSockets(max_flows=2, clock=lambda: 0.0)
     for cookie in (7, 8, 7, 9):
-        flow_sockets.record_comparison(cookie, is_held_by_owner=True)
+        flow_sockets.record_comparison(cookie, holder=None)
     assert flow_sockets.find_unconfirmed([7, 8, 9]) == [False, True, False]
 
 
-def test_a_connection_that_was_passed_on_is_looked_up_until_its_owner_holds_it_again() -> None:
+def test_a_connection_that_was_passed_on_is_its_holders_and_looked_up_to_its_end() -> None:
+    """Also where its first owner has it again: then that is the holder."""
     flow_sockets = FlowSockets(clock=lambda: 0.0)
-    answers = []
-    for is_held_by_owner in (True, False, True):
-        flow_sockets.record_comparison(7, is_held_by_owner=is_held_by_owner)
-        answers += [*flow_sockets.find_unconfirmed([7]), *flow_sockets.find_passed_on([7])]
-    assert answers == [False, False, True, True, False, False]
+    record(flow_sockets, FLOW, 7, NGINX, Quality.EXACT)
+    owners, unconfirmed, passed_on = [], [], []
+    for holder in (None, CHILD, None, NGINX):
+        flow_sockets.record_comparison(7, holder=holder)
+        entry = flow_sockets.owner_of(FLOW, 3)
+        assert entry is not None
+        owners.append(entry.owner)
+        unconfirmed += flow_sockets.find_unconfirmed([7])
+        passed_on += flow_sockets.find_passed_on([7])
+    assert owners == [NGINX, CHILD, CHILD, NGINX]
+    assert unconfirmed == passed_on == [False, True, True, True]
     assert flow_sockets.find_passed_on([8]) == [False]
 
 
