@@ -260,6 +260,7 @@ def _make_procfs_resolver(settings: Settings) -> ProcfsResolver:
     return ProcfsResolver(
         settings.attribution.procfs,
         command_line=settings.enrichment.command_line,
+        ancestors=settings.enrichment.ancestors,
         socket_table=settings.attribution.socket_table,
         # Half of what lookups may take, so that the other half is left to the host's own.
         container_budget=settings.attribution.cpu_budget / 2,

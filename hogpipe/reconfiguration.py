@@ -108,7 +108,10 @@ class Reconfigurer:
 
         def change_rules() -> None:
             self._aggregator.regroup(rules.group_by, only, rules.max_records, networks)
-            self._processes.set_command_line(is_read=settings.enrichment.command_line)
+            details = settings.enrichment
+            self._processes.set_details(
+                command_line=details.command_line, ancestors=details.ancestors
+            )
             self._publisher.call_next(switch)
 
         try:

@@ -26,10 +26,11 @@ from typing import Literal, TypedDict, cast
 
 import msgspec
 
-from hogpipe.model import Attribution, FlowKey, Process, is_sum
+from hogpipe.model import Ancestor, Attribution, FlowKey, Process, is_sum
 from hogpipe.model.networks import NO_NETWORK
 from hogpipe.protocols import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, WITH_PORTS
 from hogpipe.records.schema import (
+    AncestorInfo,
     ContainerInfo,
     EndpointInfo,
     InterfaceInfo,
@@ -42,7 +43,7 @@ from hogpipe.records.schema import (
 from hogpipe.records.stamp import format_time
 
 DimensionName = Literal[
-    "process", "program", "user", "cgroup", "unit", "container", "pod", "transport",
+    "process", "program", "parent", "user", "cgroup", "unit", "container", "pod", "transport",
     "network_type", "interface", "port", "network", "remote", "flow",
 ]  # fmt: skip
 
@@ -220,11 +221,38 @@ def _describe_program(attribution: Attribution, info: OwnerInfo) -> None:
         info.setdefault("process", {})["name"] = attribution.process.name
 
 
+def _identify_parent(attribution: Attribution) -> Hashable:
+    process = attribution.process
+    return None if process is None else process.parent
+
+
+def _describe_parent(attribution: Attribution, info: OwnerInfo) -> None:
+    process = attribution.process
+    if process is not None and process.parent is not None:
+        info.setdefault("process", {})["parent"] = _describe_ancestor(process.parent)
+
+
+def _describe_ancestor(ancestor: Ancestor) -> AncestorInfo:
+    info: AncestorInfo = {
+        "pid": ancestor.pid,
+        "name": ancestor.name,
+        "command": ancestor.command,
+    }
+    if ancestor.executable is not None:
+        name = ancestor.executable.rpartition("/")[2]
+        info["executable"] = {"name": name, "path": ancestor.executable}
+    return info
+
+
 def _describe_identity(process: Process) -> ProcessInfo:
     """Return what only the dimension `process` describes, in the order of the record."""
     info: ProcessInfo = {"pid": process.pid, "name": process.name}
     if process.parent_pid is not None:
         info["parent_pid"] = process.parent_pid
+    if process.parent is not None:
+        info["parent"] = _describe_ancestor(process.parent)
+    if len(process.ancestors) > 1:
+        info["ancestors"] = [_describe_ancestor(one) for one in process.ancestors[1:]]
     if process.created_ns is not None:
         info["creation"] = {"time": format_time(process.created_ns)}
     if process.executable is not None:
@@ -355,6 +383,7 @@ _PATH_KEYS: tuple[Literal["transport", "type", "interface", "local", "peer"], ..
 _ALL: tuple[Dimension, ...] = (
     _PROCESS,
     OwnerDimension(name="program", key=_identify_program, describe=_describe_program),
+    OwnerDimension(name="parent", key=_identify_parent, describe=_describe_parent),
     OwnerDimension(name="user", key=_identify_user, describe=_describe_user),
     OwnerDimension(name="cgroup", key=_identify_cgroup, describe=_describe_cgroup),
     OwnerDimension(name="unit", key=_identify_unit, describe=_describe_unit),

@@ -23,8 +23,8 @@ from hogpipe.model import BUILT_IN_NETWORKS, Attribution, Networks, Process
 from hogpipe.model.networks import NO_NETWORK, parse_prefix
 
 SelectorKind = Literal[
-    "pid", "program", "exe", "command", "user", "cgroup", "unit", "container", "pod", "port",
-    "network", "remote",
+    "pid", "program", "exe", "command", "parent", "user", "cgroup", "unit", "container", "pod",
+    "port", "network", "remote",
 ]  # fmt: skip
 _ID_DIGITS = 10  # pids and user ids have 32 bits
 _LAST_PORT = 65_535
@@ -202,6 +202,14 @@ def _matches_executable(pattern: str, process: Process) -> bool:
     return fnmatchcase(path, pattern)
 
 
+def _matches_parent(pattern: str, process: Process) -> bool:
+    """Match the name or the command of the parent: of a script, that of its interpreter or own."""
+    parent = process.parent
+    return parent is not None and (
+        fnmatchcase(parent.name, pattern) or fnmatchcase(parent.command, pattern)
+    )
+
+
 def _matches_text(pattern: str, text: str | None) -> bool:
     return text is not None and fnmatchcase(text, pattern)
 
@@ -211,6 +219,7 @@ _OWNER_TESTS: Mapping[SelectorKind, Callable[[str], _OwnerTest]] = {
     "program": _make_process_test(lambda pattern, process: fnmatchcase(process.name, pattern)),
     "exe": _make_process_test(_matches_executable),
     "command": _make_process_test(lambda pattern, process: _matches_text(pattern, process.command)),
+    "parent": _make_process_test(_matches_parent),
     "user": _make_user_test,
     "cgroup": _make_process_test(lambda pattern, process: _matches_text(pattern, process.cgroup)),
     "unit": _make_process_test(lambda pattern, process: _matches_text(pattern, process.unit)),

@@ -78,6 +78,8 @@ class EnrichmentSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     command_line: bool = False
     """Whether records hold `process.command_args`, which may contain secrets."""
+    ancestors: Annotated[int, Meta(ge=0, le=4)] = 0
+    """How many ancestors beyond the parent records hold in `process.ancestors`."""
 
 
 class SecuritySettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """Attributes of processes beyond the pid (names, user, systemd unit, container, pod), and ports.
 
 processes       reads and caches processes
+ancestors       reads who started a process
 process_refresh keeps the descriptions of processes in use current
 process_watch   reads new processes at once, in a thread, when the kernel reports them
 service_port_refresh  keeps what is known of listening ports current

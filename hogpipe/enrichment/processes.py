@@ -20,6 +20,11 @@ the current description. A process that has exited keeps the description from be
 Known limits: without permission to see where the stack of a process begins, exec is noticed by the
 command only. A changed user is noticed after `_UNCHANGED_SECONDS`.
 
+Ancestors
+---------
+The ancestors are those of the first reading, be it that they have exited since: `parent_pid` is
+theirs, too, and not that of the process to which the kernel has given an orphan.
+
 Processes that exited unread
 ----------------------------
 What is known of them is what the kernel recorded. The rest is taken from other processes, where
@@ -40,6 +45,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from hogpipe.enrichment.ancestors import AncestorReader
 from hogpipe.enrichment.cgroup_paths import (
     CgroupNames,
     has_only_cgroup_v2,
@@ -63,15 +69,23 @@ class ProcessReader:
     """Reads processes, and caches the `max_cached` that were used last.
 
     Unchanged processes are returned as the same object. Command lines are read only with
-    `command_line`, because they may contain secrets; `set_command_line` changes that for later
-    readings, and without it `recall` removes them. Safe from any thread.
+    `command_line`, because they may contain secrets; of the ancestors the parent is read, and
+    `ancestors` more. `set_details` changes both for later readings, and `recall` removes what is
+    no longer asked for. Safe from any thread.
     """
 
     def __init__(
-        self, procfs: Procfs, *, command_line: bool = False, max_cached: int = 4096
+        self,
+        procfs: Procfs,
+        *,
+        command_line: bool = False,
+        ancestors: int = 0,
+        max_cached: int = 4096,
     ) -> None:
         self._procfs = procfs
         self._command_line = command_line
+        self._ancestors = AncestorReader(procfs)
+        self._most_ancestors = 1 + ancestors
         self._max_cached = max_cached
         self._cache: OrderedDict[ProcessIdentity, _CachedProcess] = OrderedDict()
         """The process that was used last comes last."""
@@ -88,11 +102,11 @@ class ProcessReader:
         self.changes = 0
         """How often a process was found to have changed; the number only grows."""
 
-    def set_command_line(self, *, is_read: bool) -> None:
-        """Read command lines from now on, or no longer; cached processes are due for a reading."""
-        if is_read == self._command_line:
+    def set_details(self, *, command_line: bool, ancestors: int) -> None:
+        """Read other details from now on; cached processes are due for a reading."""
+        if (command_line, 1 + ancestors) == (self._command_line, self._most_ancestors):
             return
-        self._command_line = is_read
+        self._command_line, self._most_ancestors = command_line, 1 + ancestors
         with self._lock:
             for cached in self._cache.values():
                 cached.read_at = -math.inf
@@ -136,14 +150,17 @@ class ProcessReader:
     def recall(self, process: Process) -> Process:
         """Return a process as it was described last, without reading /proc; safe from any thread.
 
-        The same object if nothing newer is known, and it has no command line that it must not have.
+        The same object if nothing newer is known, and it has no details that it must not have.
         """
         latest = None
         if process.start is not None:
             latest = self.cached(ProcessIdentity(process.pid, process.start))
         latest = latest or process
         if latest.command_line is not None and not self._command_line:
-            return msgspec.structs.replace(latest, command_line=None)
+            latest = msgspec.structs.replace(latest, command_line=None)
+        if len(latest.ancestors) > self._most_ancestors:
+            kept = latest.ancestors[: self._most_ancestors]
+            latest = msgspec.structs.replace(latest, ancestors=kept)
         return latest
 
     def read_new(self, pid: int, now: float) -> ProcessStat | None:
@@ -167,9 +184,10 @@ class ProcessReader:
             text = self._procfs.read_cgroup(thread)
         user_id = self._procfs.read_user_id(thread)
         owner = ProcessIdentity(pid, stat.start)
-        process = self._complete(owner, stat, executable, text, user_id, thread=thread)
-        self._learn(process, text)
         known = self.cached(owner)
+        process = self._complete(owner, stat, executable, text, user_id, thread=thread)
+        process = _keep_ancestors(process, known)
+        self._learn(process, text)
         if process == known:
             process = known
         if known is None or not _is_ending(process, known):
@@ -268,6 +286,7 @@ class ProcessReader:
             # It exited during the reads; its stat is still valid.
             return known or self._describe(owner, stat)
         process, cgroup_hash = reading
+        process = _keep_ancestors(process, known)
         if known is not None and (process == known or _is_ending(process, known)):
             process = known
         is_first = cached is None or cached.stack_start != stat.stack_start
@@ -333,6 +352,7 @@ class ProcessReader:
             described,
             executable=executable,
             usual_name=described.usual_name if executable is None else None,
+            ancestors=self._ancestors.read(stat.parent_pid, stat.start, self._most_ancestors),
             command_line=command_line,
             user_id=user_id,
             user_name=None if user_id is None else self._user_names.get(user_id),
@@ -409,6 +429,15 @@ class _Agreement(Generic[_K, _V]):
 
     def get(self, key: _K) -> _V | None:
         return self._values.get(key)
+
+
+def _keep_ancestors(process: Process, known: Process | None) -> Process:
+    """Return a process with the ancestors that were read first, or with more of them."""
+    if known is None or not known.ancestors:
+        return process
+    if process.ancestors[: len(known.ancestors)] == known.ancestors:
+        return process
+    return msgspec.structs.replace(process, parent_pid=known.parent_pid, ancestors=known.ancestors)
 
 
 def _is_ending(process: Process, known: Process) -> bool:

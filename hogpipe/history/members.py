@@ -5,9 +5,9 @@ nobody asks for a day later. So its description is split: the *member* has what 
 process or one flow, the *group* the rest: program, user, unit, container, pod, and every other key
 that the dimensions give. Windows count by member, the levels above by group.
 
-Of a process its pid, parent, start and command line identify one. Of a flow with two ports it is
-the one that is not the service's: without `server.port` the higher one, which is mostly that of the
-client.
+Of a process its pid, that of its parent, further ancestors, its start and its command line identify
+one. Of a flow with two ports it is the one that is not the service's: without `server.port` the
+higher one, which is mostly that of the client.
 """
 
 from collections.abc import Mapping
@@ -15,8 +15,9 @@ from typing import cast
 
 Description = Mapping[str, object]
 
-PROCESS_KEYS = ("pid", "parent_pid", "creation", "command_args")
+PROCESS_KEYS = ("pid", "parent_pid", "ancestors", "creation", "command_args")
 """The keys of `process` that only windows keep."""
+_PARENT_PID = "process.parent.pid"
 _PORTS = ("network.local.port", "network.peer.port")
 
 
@@ -26,7 +27,13 @@ def split_description(description: Description) -> tuple[Description, Descriptio
     process, network = description.get("process"), description.get("network")
     if isinstance(process, Mapping):
         own = {key: value for key, value in process.items() if key in PROCESS_KEYS}
+        parent = process.get("parent")
+        if isinstance(parent, Mapping) and "pid" in parent:  # each run of a script has another
+            own["parent"] = {"pid": parent["pid"]}
         _split(group, member, "process", process, own)
+        if "parent" in own and isinstance(parent, Mapping):
+            rest = {key: value for key, value in parent.items() if key != "pid"}
+            group["process"] = {**cast("Description", group.get("process", {})), "parent": rest}
     if isinstance(network, Mapping) and (side := _find_client(description)):
         end = cast("Description", network[side])
         network, own_network = dict(network), dict[str, object]()
@@ -58,7 +65,9 @@ def get_value(description: Description, path: str) -> str | int | float | bool |
 def is_of_member(path: str) -> bool:
     """Return whether only windows keep what is at this path, at least in some records."""
     table, _, key = path.partition(".")
-    return path in _PORTS or (table == "process" and key.partition(".")[0] in PROCESS_KEYS)
+    return path in (*_PORTS, _PARENT_PID) or (
+        table == "process" and key.partition(".")[0] in PROCESS_KEYS
+    )
 
 
 def _split(

@@ -30,6 +30,7 @@ from hogpipe.model.networks import BUILT_IN_NETWORKS, Networks, make_networks
 from hogpipe.model.owners import (
     TRANSLATED,
     UNATTRIBUTED,
+    Ancestor,
     Attribution,
     Process,
     Quality,
@@ -58,6 +59,7 @@ __all__ = [
     "TRANSLATED",
     "UNATTRIBUTED",
     "UNKNOWN_FLOW",
+    "Ancestor",
     "Attribution",
     "AttributionCounts",
     "CaptureCounts",

@@ -10,6 +10,23 @@ from hogpipe.protocols import NANOSECONDS
 _NAMELESS = "(unknown)"
 
 
+class Ancestor(msgspec.Struct, frozen=True):
+    """The parent of a process, or a parent of that: identified by (pid, start)."""
+
+    pid: int
+    start: int
+    command: str
+    """The kernel's short name; of a script, mostly that of its file."""
+    executable: str | None = None
+    """The path of the program file; of a script, that of its interpreter."""
+
+    @property
+    def name(self) -> str:
+        """Return the name of the program: the executable's, or the command. Never empty."""
+        known = self.executable.rpartition("/")[2] if self.executable else None
+        return known or self.command or _NAMELESS
+
+
 class Process(msgspec.Struct, frozen=True):
     """A process, identified by (pid, start). Strings are valid UTF-8; None is unknown."""
 
@@ -37,6 +54,13 @@ class Process(msgspec.Struct, frozen=True):
     container: str | None = None
     pod: str | None = None
     """The uid of the Kubernetes pod."""
+    ancestors: tuple[Ancestor, ...] = ()
+    """The parent, its parent, and so on, as far as they were read and are known."""
+
+    @property
+    def parent(self) -> Ancestor | None:
+        """Return the parent; None if it is unknown."""
+        return self.ancestors[0] if self.ancestors else None
 
     @property
     def name(self) -> str:

@@ -55,6 +55,15 @@ class LinuxInfo(TypedDict):
     cgroup: str
 
 
+class AncestorInfo(TypedDict):
+    """The parent of a process, or a parent of that; `name` as for a process."""
+
+    pid: int
+    name: str
+    executable: NotRequired[ExecutableInfo]
+    command: str
+
+
 class ProcessInfo(TypedDict, total=False):
     """A process: the attributes that are known and that the dimensions describe.
 
@@ -64,6 +73,8 @@ class ProcessInfo(TypedDict, total=False):
     pid: int
     name: str
     parent_pid: int
+    parent: AncestorInfo
+    ancestors: list[AncestorInfo]
     creation: CreationInfo
     executable: ExecutableInfo
     command: str

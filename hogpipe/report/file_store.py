@@ -51,6 +51,7 @@ _SHAPE = """{
     host: 'STRUCT(name VARCHAR)',
     process: 'STRUCT(
         pid BIGINT, name VARCHAR, command VARCHAR, owner VARCHAR, executable STRUCT(path VARCHAR),
+        parent STRUCT(command VARCHAR),
         "user" STRUCT(id BIGINT), linux STRUCT(cgroup VARCHAR))',
     systemd: 'STRUCT(unit VARCHAR)',
     container: 'STRUCT(id VARCHAR)',

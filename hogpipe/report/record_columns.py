@@ -24,6 +24,7 @@ PID = Column("pid", "PID", ("process.pid",))
 PROGRAM = Column("program", "PROGRAM", ("process.name",))
 COMMAND = Column("command", "COMMAND", ("process.command",))
 EXECUTABLE = Column("executable", "EXECUTABLE", ("process.executable.path",))
+PARENT = Column("parent", "PARENT", ("process.parent.command",))
 USER = Column("user", "USER", ("process.owner", "process.user.id"))
 CGROUP = Column("cgroup", "CGROUP", ("process.linux.cgroup",))
 UNIT = Column("unit", "UNIT", ("systemd.unit",))
@@ -41,7 +42,7 @@ REMOTE_PORT = Column("remote_port", "REMOTE PORT", ("network.peer.port",))
 HOST = Column("host", "HOST", ("host.name",))
 
 COLUMNS = (
-    HOST, PID, PROGRAM, COMMAND, EXECUTABLE, USER, CGROUP, UNIT, CONTAINER, POD, TRANSPORT,
+    HOST, PID, PROGRAM, COMMAND, EXECUTABLE, PARENT, USER, CGROUP, UNIT, CONTAINER, POD, TRANSPORT,
     NETWORK_TYPE, INTERFACE, PORT, NETWORK, LOCAL_ADDRESS, LOCAL_PORT, REMOTE, REMOTE_PORT,
 )  # fmt: skip
 """All columns, in their order."""
@@ -53,6 +54,7 @@ DIMENSIONS: Mapping[str, tuple[Column, ...]] = {
     "program": (PROGRAM,),
     "command": (COMMAND,),
     "exe": (EXECUTABLE,),
+    "parent": (PARENT,),
     "user": (USER,),
     "cgroup": (CGROUP,),
     "unit": (UNIT,),

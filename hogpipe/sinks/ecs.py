@@ -47,6 +47,8 @@ ECS_NAMES = {
 ECS_KEYWORDS = {"icmpv6": "ipv6-icmp"}
 """The keyword of the IANA for a transport that the record names otherwise."""
 
+_UNNAMED = ("parent", "ancestors", "command", "linux")
+"""The keys of a process that have no name in ECS; of the parent, its pid has one."""
 _STAMP = frozenset({"type", "timestamp", "window", "sequence", "host"})
 
 
@@ -238,7 +240,7 @@ def _shape_process(process: ProcessInfo, named: Document, own: Document) -> Docu
         user["name"] = process["owner"]
     if user:
         named["user"] = user
-    if unnamed := {key: process[key] for key in ("command", "linux") if key in process}:
+    if unnamed := {key: value for key, value in process.items() if key in _UNNAMED}:
         own["process"] = unnamed
     return info
 

@@ -26,7 +26,7 @@ from hogpipe.records.schema import (
 from hogpipe.sinks.table_layout import NUMBERS, Row, encode, fit, lay_out, replace_ellipsis
 from hogpipe.text import printable
 
-_OWNERS = ("PROGRAM", "UNIT", "CGROUP", "CONTAINER", "POD", "USER")
+_OWNERS = ("PROGRAM", "PARENT", "UNIT", "CGROUP", "CONTAINER", "POD", "USER")
 """Columns that name an owner; traffic without one is named in the first of them."""
 _OF_PROCESS = frozenset({"USER", "UNIT", "CONTAINER", "POD"})
 """Columns that a process determines, so that they may be left out beside its pid."""
@@ -144,6 +144,8 @@ def _describe_owner(record: TrafficRecord) -> dict[str, str]:
         cells["PID"] = str(process["pid"])
     elif "linux" in process:
         cells["CGROUP"] = process["linux"]["cgroup"]
+    if "parent" in process and "pid" not in process:
+        cells["PARENT"] = process["parent"]["command"]
     if "owner" in process:
         cells["USER"] = process["owner"]
     elif "user" in process:

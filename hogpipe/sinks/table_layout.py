@@ -112,6 +112,7 @@ COLUMNS: Mapping[str, Column] = {
     "PID": Column(is_right=True),
     "USER": Column(8),
     "PROGRAM": Column(12),
+    "PARENT": Column(12),
     "UNIT": Column(12),
     "CONTAINER": Column(12),
     "POD": Column(12),

@@ -35,6 +35,8 @@ class Owner(msgspec.Struct, frozen=True):
     unit: str = ""
     container: str = ""
     pod: str = ""
+    parent: str = ""
+    """The command of the parent."""
     is_remainder: bool = False
     """Whether it stands for all that was not recorded separately."""
 
@@ -77,6 +79,7 @@ def describe_owner(attribution: Attribution) -> Owner:
         process.unit or "",
         process.container or "",
         process.pod or "",
+        process.parent.command if process.parent else "",
     )
 
 
@@ -132,6 +135,7 @@ def parse_owner(body: TrafficBody) -> Owner:
         body["systemd"]["unit"] if "systemd" in body else "",
         body["container"]["id"] if "container" in body else "",
         body["k8s"]["pod"]["uid"] if "k8s" in body else "",
+        process["parent"]["command"] if "parent" in process else "",
     )
 
 

@@ -82,6 +82,7 @@ GROUP_DIMENSIONS: tuple[GroupDimension, ...] = (
         _describe_process,
     ),
     _one_column("program", "g", "PROGRAM", lambda owner, _path: name_owner(owner)),
+    _one_column("parent", "j", "PARENT", lambda owner, _path: owner.parent),
     _one_column("user", "e", "USER", lambda owner, _path: owner.user),
     _one_column("unit", "n", "UNIT", lambda owner, _path: owner.unit),
     _one_column("cgroup", "c", "CGROUP", lambda owner, _path: owner.cgroup),
@@ -261,7 +262,8 @@ def _make_text(owner: Owner, path: Path) -> str:
     """Return what the filter looks for its words in."""
     parts = (
         str(owner.pid) if owner.pid else "", name_owner(owner), owner.command, owner.executable,
-        owner.user, owner.cgroup, owner.unit, owner.container, owner.pod, path.transport,
+        owner.user, owner.cgroup, owner.unit, owner.container, owner.pod, owner.parent,
+        path.transport,
         path.network_type, path.interface, format_endpoint(path.local_address, path.local_port),
         format_endpoint(path.remote_address, path.remote_port or path.service_port), path.network,
     )  # fmt: skip

@@ -35,7 +35,7 @@ from hogpipe.flows.flow_table import FlowTable
 from hogpipe.flows.packet_rows import Flags
 from hogpipe.linux.bpf.shapes import ENDPOINTS, TRAFFIC_ROW
 from hogpipe.linux.bpf.traffic_rows import RowOwner, Rows, encode_endpoints
-from hogpipe.model import Attribution, FlowKey, Process, Quality, ServicePorts, fold_key
+from hogpipe.model import Ancestor, Attribution, FlowKey, Process, Quality, ServicePorts, fold_key
 from hogpipe.protocols import TCP, UDP
 from hogpipe.records.schema import TrafficBody
 
@@ -77,6 +77,10 @@ SAMPLES: dict[str, tuple[Sample, set[DimensionName]]] = {
     "command": (
         Sample(BASE.flow, replace(NGINX, executable=None, command="php", usual_name="nginx")),
         {"process"},
+    ),
+    "parent": (
+        Sample(BASE.flow, replace(OTHER, ancestors=(Ancestor(3, 5, "backup.sh"),))),
+        {"process", "parent"},
     ),
     "user": (Sample(BASE.flow, replace(OTHER, user_id=0)), {"process", "user"}),
     "cgroup": (Sample(BASE.flow, replace(OTHER, cgroup="/b")), {"process", "cgroup"}),

@@ -25,6 +25,7 @@ from hogpipe.model import (
     BUILT_IN_NETWORKS,
     UNATTRIBUTED,
     UNKNOWN_FLOW,
+    Ancestor,
     Attribution,
     FlowKey,
     Networks,
@@ -128,6 +129,13 @@ def test_exe_matches_the_command_only_if_the_executable_is_unknown() -> None:
     assert not matches("exe:worker", exact(replace(NGINX, command="worker")))
     kernel_thread = replace(NGINX, executable=None, command="kworker/0:1")
     assert matches("exe:kworker/*", exact(kernel_thread))
+
+
+def test_a_parent_is_matched_by_its_name_and_by_its_command() -> None:
+    child = exact(replace(NGINX, ancestors=(Ancestor(7, 70, "backup.sh", "/bin/bash"),)))
+    assert matches("parent:backup.sh", child)
+    assert matches("parent:bash", child)
+    assert not matches("parent:nginx", child)
 
 
 def test_command_matches_the_command_whatever_the_executable_is() -> None:

@@ -21,6 +21,8 @@ def test_a_process_is_of_the_member_and_its_program_of_the_group() -> None:
         "process": {
             "pid": 4242,
             "parent_pid": 1,
+            "parent": {"pid": 1},
+            "ancestors": [{"pid": 9, "name": "runit", "command": "runit"}],
             "creation": {"time": "2026-11-22T06:58:01.220Z"},
             "command_args": ["nginx", "-g", "daemon off;"],
         },
@@ -28,6 +30,8 @@ def test_a_process_is_of_the_member_and_its_program_of_the_group() -> None:
     }
     assert get_value(group, "process.name") == "nginx"
     assert get_value(group, "process.pid") is None
+    assert get_value(group, "process.parent.command") == "systemd"
+    assert get_value(group, "process.parent.pid") is None
     assert get_value(group, "network.local.port") == 443
     assert get_value(group, "network.peer.address") == "10.0.0.2"
 
@@ -59,6 +63,8 @@ def test_a_description_without_process_and_ports_is_of_the_group() -> None:
 def test_keys_of_members_are_known_by_their_path() -> None:
     assert is_of_member("process.pid")
     assert is_of_member("process.creation.time")
+    assert is_of_member("process.parent.pid")
+    assert not is_of_member("process.parent.command")
     assert not is_of_member("process.name")
     assert is_of_member("network.peer.port")
     assert not is_of_member("network.peer.address")

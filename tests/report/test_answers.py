@@ -150,6 +150,7 @@ def test_each_dimension_has_the_values_of_records(tmp_path: Path, dimension: str
         "program": ("nginx",),
         "command": ("nginx",),
         "exe": ("/usr/sbin/nginx",),
+        "parent": ("systemd",),
         "user": ("www-data",),
         "cgroup": ("/system.slice/nginx.service",),
         "unit": ("nginx.service",),

@@ -29,6 +29,13 @@ FULL: TrafficRecord = {
         "pid": 4242,
         "name": "nginx",
         "parent_pid": 1,
+        "parent": {
+            "pid": 1,
+            "name": "systemd",
+            "executable": {"name": "systemd", "path": "/usr/lib/systemd/systemd"},
+            "command": "systemd",
+        },
+        "ancestors": [{"pid": 9, "name": "runit", "command": "runit"}],
         "creation": {"time": "2026-11-22T06:58:01.220Z"},
         "executable": {"name": "nginx", "path": "/usr/sbin/nginx"},
         "command": "nginx",

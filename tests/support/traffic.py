@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hogpipe.aggregation.dimensions import DIMENSIONS
 from hogpipe.model import (
     UNATTRIBUTED,
+    Ancestor,
     Attribution,
     FlowDelta,
     FlowKey,
@@ -95,11 +96,19 @@ deltas = st.builds(
 
 words = st.text(min_size=1, max_size=8)
 file_names = st.text(st.characters(exclude_characters="/"), min_size=1, max_size=8)
+ancestors = st.builds(
+    Ancestor,
+    st.integers(1, 3),
+    st.integers(0, 1),
+    st.sampled_from(["bash", "backup.sh"]),
+    st.none() | st.just("/bin/bash"),
+)
 processes = st.builds(
     Process,
     pid=st.integers(1, 3),
     start=st.integers(0, 1),
     parent_pid=st.none() | st.integers(0, 1 << 22),
+    ancestors=st.lists(ancestors, max_size=3).map(tuple),
     created_ns=st.none() | st.integers(0, 4_000_000_000_000_000_000),
     command=st.none() | words,
     executable=st.none() | file_names.map("/usr/bin/{}".format),

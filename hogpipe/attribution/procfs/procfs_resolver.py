@@ -109,6 +109,7 @@ class ProcfsResolver:
         procfs: Path,
         *,
         command_line: bool = False,
+        ancestors: int = 0,
         socket_table: SocketTable = "auto",
         container_budget: float = _CONTAINER_BUDGET,
         clock: Callable[[], float] = time.monotonic,
@@ -135,7 +136,9 @@ class ProcfsResolver:
         )
         """Attributions in columns, where `procfs` is a recorded one."""
         self._fds = FdCache(self._procfs, self.namespaces)
-        self._processes = ProcessReader(self._procfs, command_line=command_line)
+        self._processes = ProcessReader(
+            self._procfs, command_line=command_line, ancestors=ancestors
+        )
         self._unconnected_ports = UnconnectedPorts()
         self._packet_holders = PacketHolders()
         self._endpoints = EndpointHeuristic()

@@ -2,8 +2,9 @@
 
 Attributes of the process belong to the resource, attributes of the flow to the data point. Names
 are those of the semantic conventions (https://opentelemetry.io/docs/specs/semconv/resource/process/
-and /docs/specs/semconv/registry/attributes/network/); `process.name`,
-`systemd.unit`, `network.peer.network` and `hogpipe.remainder` have none there.
+and /docs/specs/semconv/registry/attributes/network/); `process.name`, `process.parent.name`,
+`process.parent.command`, `systemd.unit`, `network.peer.network` and `hogpipe.remainder` have none
+there.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,8 @@ _RESOURCE: dict[str, KeyPath] = {
     "process.pid": ("process", "pid"),
     "process.name": ("process", "name"),
     "process.parent_pid": ("process", "parent_pid"),
+    "process.parent.name": ("process", "parent", "name"),
+    "process.parent.command": ("process", "parent", "command"),
     "process.creation.time": ("process", "creation", "time"),
     "process.executable.name": ("process", "executable", "name"),
     "process.executable.path": ("process", "executable", "path"),

@@ -10,7 +10,16 @@ from typing import Literal
 from hogpipe import TrafficRecord
 
 LabelName = Literal[
-    "program", "unit", "container", "pod", "user", "interface", "transport", "port", "network"
+    "program",
+    "parent",
+    "unit",
+    "container",
+    "pod",
+    "user",
+    "interface",
+    "transport",
+    "port",
+    "network",
 ]
 Labels = tuple[str, ...]
 """A value for each configured name, in order."""
@@ -45,6 +54,12 @@ def _clean(value: str) -> str:
 
 def _program(record: TrafficRecord) -> str:
     return record.get("process", {}).get("name", "")
+
+
+def _parent(record: TrafficRecord) -> str:
+    """Return the command of the parent: of a script, its own name."""
+    parent = record.get("process", {}).get("parent")
+    return parent["command"] if parent else ""
 
 
 def _unit(record: TrafficRecord) -> str:
@@ -86,6 +101,7 @@ def _network(record: TrafficRecord) -> str:
 
 _READERS: dict[LabelName, Callable[[TrafficRecord], str]] = {
     "program": _program,
+    "parent": _parent,
     "unit": _unit,
     "container": _container,
     "pod": _pod,
