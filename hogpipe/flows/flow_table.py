@@ -65,7 +65,7 @@ import numpy as np
 from hogpipe.flows.flow_slots import FlowSlots, SlotUse, fold_words
 from hogpipe.flows.flow_words import FlowPacker
 from hogpipe.flows.key_index import ABSENT, Keys, resize
-from hogpipe.flows.lanes import NO_ENDPOINT, UNOWNED, LaneOwners, Lanes, NewLane
+from hogpipe.flows.lanes import UNOWNED, LaneOwners, Lanes, NewLane
 from hogpipe.flows.packet_rows import (
     Flags,
     FlowSums,
@@ -323,12 +323,12 @@ class FlowTable:
             self._use.judge(slots)
             return has_slot
 
-    def reopen_lane(self, flow: FlowKey, *, due_at: float) -> None:
-        """Count further packets of `flow` for the owner that it has, until `due_at`."""
+    def reopen_lanes(self, flows: Sequence[FlowKey], due_at: Sequence[float]) -> None:
+        """Count further packets of distinct flows for the owners that they have, until due."""
         with self.lock:
-            slot = self._slots.slot_of(flow)
-            if slot is not None:
-                self._lanes.reopen(slot, due_at=due_at)
+            slots = self._slots.find_named(flows)
+            has_slot = slots != ABSENT
+            self._lanes.reopen(slots[has_slot], np.array(due_at, np.float64)[has_slot])
 
     def gather(self, flows: Iterable[FlowKey]) -> None:
         """Gather packets of pending flows, each until its lane is opened or `stop_gathering`.
@@ -379,43 +379,35 @@ class FlowTable:
         with self.lock:
             return attribution in self.owners
 
-    def needs_watch(self, flow: FlowKey) -> bool:
-        """Return whether `flow` has no open lane until its owner is watched."""
+    def need_watch(self, flows: Sequence[FlowKey]) -> list[bool]:
+        """Return which flows have no open lanes until their owners are watched."""
         with self.lock:
-            slot = self._slots.slot_of(flow)
-            return (
-                slot is not None
-                and self._lanes.endpoint_of(slot) != NO_ENDPOINT
-                and not self._lanes.is_watched(slot)
+            slots = self._slots.find_named(flows)
+            return list(((slots != ABSENT) & self._lanes.need_watch(slots)).tolist())
+
+    def judge_pauses(
+        self, flows: Sequence[FlowKey], deltas: Sequence[FlowDelta], is_recorded: Sequence[bool]
+    ) -> list[bool]:
+        """Return which deltas came after a pause of the endpoint of their flow, each in its turn.
+
+        The endpoint is that with which the lane of the flow was opened; the pause is longer than it
+        may be. The endpoint is kept as it is then, so that the flows that share it now have paused,
+        too, whichever of them is judged first; flows whose lanes are opened from now on share
+        another one. Of other deltas the packets are recorded, where `is_recorded`.
+        """
+        with self.lock:
+            slots = self._slots.find_named(flows)
+            times = np.array([(one.first_ns, one.last_ns) for one in deltas], np.int64)
+            first_ns, last_ns = times.reshape(-1, 2).T
+            has_slot = slots != ABSENT
+            paused = np.zeros(len(slots), np.bool_)
+            paused[has_slot] = self._lanes.judge_pauses(
+                slots[has_slot],
+                first_ns[has_slot],
+                last_ns[has_slot],
+                np.array(is_recorded, np.bool_)[has_slot],
             )
-
-    def has_paused(self, flow: FlowKey, first_ns: int) -> bool:
-        """Return whether a packet at `first_ns` came after a pause of the endpoint of `flow`.
-
-        The endpoint is that with which its lane was opened; the pause is longer than it may be.
-        """
-        with self.lock:
-            endpoint = self._endpoint_of(flow)
-            return endpoint != NO_ENDPOINT and self._lanes.endpoints.has_paused(endpoint, first_ns)
-
-    def record_packet(self, flow: FlowKey, last_ns: int) -> None:
-        """Record a packet of the endpoint of `flow`, if it has one."""
-        with self.lock:
-            endpoint = self._endpoint_of(flow)
-            if endpoint != NO_ENDPOINT:
-                last = self._lanes.endpoints.last_ns
-                last[endpoint] = max(int(last[endpoint]), last_ns)
-
-    def retire_endpoint(self, flow: FlowKey) -> None:
-        """Keep the endpoint of `flow` as it is for the flows that share it now, after a pause.
-
-        So they have paused, too, whichever of them is judged first. Flows whose lanes are opened
-        from now on share another one.
-        """
-        with self.lock:
-            endpoint = self._endpoint_of(flow)
-            if endpoint != NO_ENDPOINT:
-                self._lanes.endpoints.retire(endpoint)
+            return list(paused.tolist())
 
     def add(self, moved: Iterable[tuple[FlowKey, TrafficCounts, Attribution]]) -> None:
         """Add what flows moved under an attribution each."""
@@ -546,9 +538,6 @@ class FlowTable:
             return {}
         taken = self._gathered.take(np.array(list(slots.values()), np.int64))
         return {flow: one for flow, one in zip(slots, taken, strict=True) if one is not None}
-
-    def _endpoint_of(self, flow: FlowKey) -> int:
-        return self._lanes.endpoint_of(self._slots.slot_of(flow))
 
     def _fit(self) -> None:
         """Give all columns as many rows as there are slots."""

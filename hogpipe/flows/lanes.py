@@ -130,10 +130,6 @@ class Endpoints:
         """Leave a number to what has it: the endpoint gets another one when it is asked for."""
         self._numbering.rename(number, object())
 
-    def has_paused(self, number: int, first_ns: int) -> bool:
-        """Return whether a packet at `first_ns` came after a pause of an endpoint."""
-        return first_ns - int(self.last_ns[number]) > int(self._max_pause_ns[number])
-
     def find_paused(self, endpoints: Integers, first_ns: Integers) -> Flags:
         """Return which packets came after a pause of their endpoint.
 
@@ -146,6 +142,30 @@ class Endpoints:
             self._marks[went_on] = True
             paused &= ~self._marks[endpoints]
             self._marks[went_on] = False
+        return paused
+
+    def judge(
+        self, endpoints: Integers, first_ns: Integers, last_ns: Integers, is_recorded: Flags
+    ) -> Flags:
+        """Return which packets came after a pause, each judged after those before it.
+
+        An endpoint is retired after a pause; other packets are recorded where `is_recorded`.
+        """
+        paused: Flags = first_ns - self.last_ns[endpoints] > self._max_pause_ns[endpoints]
+        if paused.any():
+            self._marks[endpoints[paused]] = True
+            in_turn = self._marks[endpoints]
+            self._marks[endpoints] = False
+            for place in in_turn.nonzero()[0].tolist():
+                endpoint, began_ns = int(endpoints[place]), int(first_ns[place])
+                pause_ns = began_ns - int(self.last_ns[endpoint])
+                paused[place] = pause_ns > int(self._max_pause_ns[endpoint])
+                if paused[place]:
+                    self.retire(endpoint)
+                elif is_recorded[place]:
+                    self.last_ns[endpoint] = max(int(self.last_ns[endpoint]), int(last_ns[place]))
+            is_recorded = is_recorded & ~in_turn
+        self.record(endpoints[is_recorded], last_ns[is_recorded])
         return paused
 
     def record(self, endpoints: Integers, last_ns: Integers) -> None:
@@ -215,13 +235,12 @@ class Lanes:
             self._endpoint[slots[places]] = self.endpoints.number(
                 [lanes[place].endpoint for place in places], last_ns, max_pause_ns
             )
-        self._due_at[slots] = [lane.due_at for lane in lanes]
-        self.is_open[slots] = self.have_received_syns(slots)
+        self.reopen(slots, np.array([lane.due_at for lane in lanes], np.float64))
 
-    def reopen(self, slot: int, *, due_at: float) -> None:
-        """Open a lane again for the same owner, unless a SYN is on its way."""
-        self._due_at[slot] = due_at
-        self.is_open[slot] = self._opened_in[slot] <= self.received_calls
+    def reopen(self, slots: Integers, due_at: Times) -> None:
+        """Open lanes again for the same owners, but where a SYN is on its way."""
+        self._due_at[slots] = due_at
+        self.is_open[slots] = self.have_received_syns(slots)
 
     def have_received_syns(self, slots: Integers) -> Flags:
         """Return of which flows the attribution stage has received the last SYN, if any."""
@@ -232,13 +251,21 @@ class Lanes:
         self.calls += 1
         self._opened_in[rows.slots[rows.opened]] = self.calls
 
-    def endpoint_of(self, slot: int | None) -> int:
-        """Return the number of the endpoint of a slot, NO_ENDPOINT if there is none."""
-        return NO_ENDPOINT if slot is None else int(self._endpoint[slot])
+    def judge_pauses(
+        self, slots: Integers, first_ns: Integers, last_ns: Integers, is_recorded: Flags
+    ) -> Flags:
+        """Return which packets of slots came after a pause of their endpoints; see Endpoints."""
+        endpoints = self._endpoint[slots]
+        at = np.flatnonzero(endpoints != NO_ENDPOINT)
+        paused = np.zeros(len(slots), np.bool_)
+        paused[at] = self.endpoints.judge(endpoints[at], first_ns[at], last_ns[at], is_recorded[at])
+        return paused
 
-    def is_watched(self, slot: int) -> bool:
-        """Return whether the owner of a slot is watched."""
-        return bool(self.owners.is_watched[self.owner[slot]])
+    def need_watch(self, slots: Integers) -> Flags:
+        """Return which slots have no open lane until their owners are watched."""
+        needs: Flags = self._endpoint[slots] != NO_ENDPOINT
+        needs &= ~self.owners.is_watched[self.owner[slots]]
+        return needs
 
     def keep_endpoints(self, is_used: Flags) -> None:
         """Drop the endpoints that no slot in use has."""

@@ -84,6 +84,12 @@ def make_gathering(table: FlowTable, flow: FlowKey) -> None:
     table.gather([flow])
 
 
+def pause(table: FlowTable, flow: FlowKey, *, at_ns: int, is_recorded: bool = True) -> list[bool]:
+    """Return whether a packet came after a pause of the endpoint of its flow."""
+    delta = FlowDelta(first_ns=at_ns, last_ns=at_ns)
+    return table.judge_pauses([flow], [delta], [is_recorded])
+
+
 def bytes_of(table: FlowTable, sums: FlowSums) -> dict[tuple[FlowKey, Attribution], int]:
     found: Counter[tuple[FlowKey, Attribution]] = Counter()
     for words, owner, counters in zip(sums.words, sums.owners, sums.counters, strict=True):
@@ -213,8 +219,8 @@ class TestDatagrams:
         table.set_watched(WEB, is_watched=True)
         open_lane(table, DATAGRAMS, WEB, due_at=FOREVER, endpoint=ENDPOINT, last_ns=2)
         assert not count(table, (DATAGRAMS, 3))
-        assert not table.has_paused(DATAGRAMS, 3 + PAUSE_NS)
-        assert table.has_paused(DATAGRAMS, 4 + PAUSE_NS)
+        for pause_ns, has_paused in ((PAUSE_NS, False), (PAUSE_NS + 1, True)):
+            assert pause(table, DATAGRAMS, at_ns=3 + pause_ns, is_recorded=False) == [has_paused]
 
     def test_they_are_returned_after_a_pause_of_their_endpoint(self) -> None:
         table = self.make()
@@ -228,7 +234,7 @@ class TestDatagrams:
         for flow in (DATAGRAMS, FLOW):
             open_lane(table, flow, WEB, due_at=FOREVER, endpoint=ENDPOINT, last_ns=1)
         table.set_watched(WEB, is_watched=True)
-        table.retire_endpoint(FLOW)
+        assert pause(table, FLOW, at_ns=2 + PAUSE_NS) == [True]
         open_lane(table, FLOW, WEB, due_at=FOREVER, endpoint=ENDPOINT, last_ns=2 + PAUSE_NS)
         late = 3 + PAUSE_NS
         assert set(count(table, (DATAGRAMS, late), (FLOW, late))) == {DATAGRAMS}
@@ -236,16 +242,16 @@ class TestDatagrams:
     def test_a_packet_that_was_judged_is_recorded_for_all_flows_of_the_endpoint(self) -> None:
         table = self.make()
         table.set_watched(WEB, is_watched=True)
-        table.record_packet(DATAGRAMS, PAUSE_NS)
-        table.record_packet(DATAGRAMS, 5)
+        for at_ns in (PAUSE_NS, 5):
+            assert pause(table, DATAGRAMS, at_ns=at_ns) == [False]
         assert not count(table, (DATAGRAMS, 2 * PAUSE_NS))
 
     def test_only_a_flow_with_an_endpoint_needs_a_watched_owner(self) -> None:
         table = self.make()
         make_known(table, FLOW)
-        assert [table.needs_watch(one) for one in (DATAGRAMS, FLOW, OTHER)] == [True, False, False]
+        assert table.need_watch([DATAGRAMS, FLOW, OTHER]) == [True, False, False]
         table.set_watched(WEB, is_watched=True)
-        assert not table.needs_watch(DATAGRAMS)
+        assert table.need_watch([DATAGRAMS]) == [False]
 
     def test_they_are_returned_once_their_owner_has_exited(self) -> None:
         table = self.make()
@@ -263,7 +269,7 @@ class TestHeldPackets:
         held = hold(table, FLOW, opened=[True])
         open_lane(table, FLOW, WEB, due_at=FOREVER)
         later = hold(table, FLOW)
-        table.reopen_lane(FLOW, due_at=FOREVER)
+        table.reopen_lanes([FLOW], [FOREVER])
         later = {FLOW: sum_up(later[FLOW], *hold(table, FLOW).values())}
         assert later[FLOW].total.packets == 2
         table.receive(held, 0.0)
@@ -591,7 +597,7 @@ def test_a_lane_stays_closed_while_a_syn_is_on_its_way_to_the_attribution_stage(
     open_lane(table, FLOW, WEB, due_at=FOREVER)
     assert set(count(table, FLOW)) == {FLOW}
     table.receive(second, 0.0, before + 1)
-    table.reopen_lane(FLOW, due_at=FOREVER)
+    table.reopen_lanes([FLOW], [FOREVER])
     assert not count(table, FLOW)
 
 
@@ -743,7 +749,7 @@ def test_pauses_of_an_endpoint_take_no_memory_though_no_flow_is_evicted() -> Non
     table.set_watched(WEB, is_watched=True)
     for second in range(100):
         count(table, (DATAGRAMS, second * 10**9), now=second)
-        table.retire_endpoint(DATAGRAMS)
+        assert pause(table, DATAGRAMS, at_ns=second * 10**9) == [second > 0]
         open_lane(table, DATAGRAMS, WEB, due_at=FOREVER, endpoint=ENDPOINT, last_ns=second * 10**9)
         table.evict(second, idle=60, idle_unowned=15)
     assert len(table._lanes.endpoints) == 1

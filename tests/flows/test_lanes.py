@@ -113,3 +113,27 @@ def test_endpoints_are_numbered_in_a_column_as_one_by_one(
         at = np.repeat(numbers, 3)
         first_ns = np.tile(np.array([PAUSE_NS, LATE, 2 * LATE]), len(numbers))
         assert (in_columns.find_paused(at, first_ns) == one_by_one.find_paused(at, first_ns)).all()
+
+
+judged = st.tuples(st.integers(0, 2), times, st.booleans())
+
+
+@given(st.lists(judged, max_size=8))
+def test_packets_of_endpoints_are_judged_together_as_one_after_the_other(
+    packets: list[tuple[int, int, bool]],
+) -> None:
+    together, one_by_one = Endpoints(), Endpoints()
+    columns = [
+        np.array([number_of(each, name, 0) for name, _, _ in packets], np.int64)
+        for each in (together, one_by_one)
+    ]
+    at_ns = np.array([at for _, at, _ in packets], np.int64)
+    is_recorded = np.array([one for _, _, one in packets], np.bool_)
+    paused = together.judge(columns[0], at_ns, at_ns + 1, is_recorded)
+    for place in range(len(packets)):
+        row = slice(place, place + 1)
+        alone = one_by_one.judge(columns[1][row], at_ns[row], at_ns[row] + 1, is_recorded[row])
+        assert alone == paused[row]
+    assert together.last_ns.tolist() == one_by_one.last_ns.tolist()
+    after = [[number_of(each, name, 0) for name in range(3)] for each in (together, one_by_one)]
+    assert after[0] == after[1]

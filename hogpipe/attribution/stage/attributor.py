@@ -41,15 +41,13 @@ made in `_look_up`, in place of the executor's.
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from itertools import islice
-from typing import TypeVar
 
 from hogpipe.attribution.resolver import Resolution, Resolver
 from hogpipe.attribution.stage.batching import LookupPacer, judge
-from hogpipe.attribution.stage.flow_cache import Validity
 from hogpipe.attribution.stage.known_flows import KnownFlows
 from hogpipe.attribution.stage.latency import LatencyMeter
 from hogpipe.attribution.stage.lookup import LookupRunner
@@ -75,8 +73,6 @@ _SLICE = 250  # flows that are emitted, in some 5 ms, before other tasks of the 
 _FOLD_SLICE = 4000  # flows that are folded, in some 8 ms
 _EXPIRY_SECONDS = 0.02  # at the end of a window, for flows whose hold time is over
 _RECALL_SECONDS = 0.15  # at a stop, for recorded owners
-
-T = TypeVar("T")
 
 
 class Attributor:
@@ -153,19 +149,21 @@ class Attributor:
         now = self._clock()
         self._table.receive(flows, now, calls)
         gathering: list[PendingResolution | None] = []
+        others: list[tuple[FlowKey, FlowDelta]] = []
         for flow, delta in flows.items():
-            if self._pending.get(flow) is not None:  # so it is not known
+            if self._pending.get(flow) is None:
+                others.append((flow, delta))
+            else:  # so it is not known
                 gathering.append(self._add(flow, delta, now))
-                continue
-            may_compare = not self._pending.is_full
-            validity, known = self._known.ingest(flow, delta, now, may_compare=may_compare)
-            if validity is Validity.ENDED:
+        queued = self._rechecks.flows
+        for flow, delta, known in self._known.ingest(others, now, room=self._pending.room):
+            if known is None:
                 gathering.append(self._add(flow, delta, now))
-            elif validity is Validity.COMPARE:
+            else:
                 gathering.append(self._pending.start(flow, delta, now, known))
                 self._wake.set()
-            elif validity is Validity.RECHECK:
-                self._wake.set()
+        if self._rechecks.flows > queued:
+            self._wake.set()
         self._gather(gathering)
 
     async def prepare(self) -> None:
@@ -184,12 +182,9 @@ class Attributor:
             if pending is not None and self._is_followed(pending, delta):
                 with self._table.lock:  # as in `_add`
                     self._give_up([pending])
-                    self._cache.discard(flow)
-            validity = Validity.ENDED
-            if self._cache.get(flow) is not None:
-                validity, _ = self._known.ingest(flow, delta, now, may_compare=False)
-            if validity is Validity.ENDED:
-                self._fold(flow, delta)
+                    self._cache.discard([flow])
+        for flow, delta, _ in self._known.ingest(flows.items(), now, room=0):
+            self._fold(flow, delta)
 
     async def run(self) -> None:
         """Look up the flows that are due, until cancelled; pending flows then stay pending."""
@@ -329,10 +324,10 @@ class Attributor:
             pending.add(delta)
 
     def _start_pending(self, flow: FlowKey, delta: FlowDelta, now: float) -> None:
-        self._cache.discard(flow)
+        self._cache.discard([flow])
         if is_sum(flow):  # of flows that were too many for the capture
             self._emit([(flow, delta, UNATTRIBUTED)])
-        elif self._pending.is_full:
+        elif self._pending.room <= 0:
             self._expired.set()
             self._fold(flow, delta)
         else:
@@ -379,8 +374,9 @@ class Attributor:
             self._known.drain_stale_flows(ingest=ingest)
             self._conclude(part, found, now, is_last=is_last)
             await asyncio.sleep(0)
-        async for flows in _in_slices(questions):
-            self._known.conclude_recheck(flows, found, now)
+        for start in range(0, len(questions), _SLICE):
+            self._known.conclude_rechecks(questions[start : start + _SLICE], found, now)
+            await asyncio.sleep(0)
         self._cache.start_epoch()
 
     def _adapt_pace(
@@ -475,12 +471,4 @@ class Attributor:
         for start in range(0, len(flows), _SLICE):
             part = flows[start : start + _SLICE]  # some may be settled meanwhile
             self._give_up([one for one in part if self._pending.get(one.flow) is one])
-            await asyncio.sleep(0)
-
-
-async def _in_slices(items: Iterable[T]) -> AsyncIterator[T]:
-    """Yield items; every `_SLICE` of them, other tasks of the event loop run."""
-    for number, item in enumerate(items, 1):
-        yield item
-        if number % _SLICE == 0:
             await asyncio.sleep(0)

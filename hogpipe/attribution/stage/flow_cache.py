@@ -51,7 +51,7 @@ does in several steps it does with that lock.
 """
 
 import math
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from enum import Enum
 
 import msgspec
@@ -165,32 +165,59 @@ class FlowCache:
             self._evicted += len(added) - int(has_slot.sum())
 
     def judge(
-        self, flow: FlowKey, cached: CachedFlow, delta: FlowDelta, now: float, exited_ns: int | None
-    ) -> Validity:
-        """Return whether what is cached for `flow` holds for a delta that came in `now`.
+        self,
+        deltas: Sequence[tuple[FlowKey, CachedFlow, FlowDelta]],
+        exits: Sequence[int | None],
+        now: float,
+    ) -> list[Validity]:
+        """Return whether what is cached for distinct flows holds for deltas that came in `now`.
 
-        `exited_ns` is when the owner was seen to have exited.
+        `exits` says when each owner was seen to have exited. Each delta is judged after those
+        before it.
         """
-        if flow.protocol != TCP and self._follows_pauses:
-            if self._table.has_paused(flow, delta.first_ns):
-                # All flows of the endpoint paused, whichever transmits first.
-                self._table.retire_endpoint(flow)
-                return Validity.ENDED
-            if exited_ns is not None:
+        paused = self._judge_pauses(deltas, exits)
+        judged = []
+        for (flow, cached, delta), exited_ns, has_paused in zip(deltas, exits, paused, strict=True):
+            validity = Validity.HOLDS
+            if has_paused:
+                validity = Validity.ENDED
+            elif exited_ns is not None and self._follows_pauses and flow.protocol != TCP:
                 began_ns = delta.first_ns or _UNKNOWN_TIME_NS
-                return Validity.ENDED if began_ns >= exited_ns else Validity.COMPARE
-            self._table.record_packet(flow, delta.last_ns)
-        if now < cached.due_at:
-            return Validity.HOLDS
-        is_young = cached.compare_after < self._recheck_after
-        return Validity.COMPARE if is_young else Validity.RECHECK
+                validity = Validity.ENDED if began_ns >= exited_ns else Validity.COMPARE
+            elif now >= cached.due_at:
+                is_young = cached.compare_after < self._recheck_after
+                validity = Validity.COMPARE if is_young else Validity.RECHECK
+            judged.append(validity)
+        return judged
 
-    def go_on(self, flow: FlowKey, cached: CachedFlow, now: float) -> None:
-        """Open the lane of a flow again, whose attribution holds."""
+    def _judge_pauses(
+        self,
+        deltas: Sequence[tuple[FlowKey, CachedFlow, FlowDelta]],
+        exits: Sequence[int | None],
+    ) -> Sequence[bool]:
+        """Return which deltas came after a pause; packets of owners that live are recorded."""
+        paused = [False] * len(deltas)
+        if not self._follows_pauses:
+            return paused
+        places = [place for place, (flow, _, _) in enumerate(deltas) if flow.protocol != TCP]
+        if places:
+            found = self._table.judge_pauses(
+                [deltas[place][0] for place in places],
+                [deltas[place][2] for place in places],
+                [exits[place] is None for place in places],
+            )
+            for place, has_paused in zip(places, found, strict=True):
+                paused[place] = has_paused
+        return paused
+
+    def go_on(self, flows: Sequence[tuple[FlowKey, CachedFlow]], now: float) -> None:
+        """Open the lanes of distinct flows again, whose attributions hold."""
         if self._is_replay:
-            self._table.open_lanes([self._make_lane(flow, cached, 0, now)])
+            self._table.open_lanes([self._make_lane(*one, 0, now) for one in flows])
         else:
-            self._table.reopen_lane(flow, due_at=cached.due_at)
+            self._table.reopen_lanes(
+                [flow for flow, _ in flows], [cached.due_at for _, cached in flows]
+            )
 
     def refresh(self, flow: FlowKey, attribution: Attribution, now: float) -> None:
         """Take a new attribution for `flow`, if the flow is cached.
@@ -208,23 +235,23 @@ class FlowCache:
                 cached.attribution, cached.max_pause_ns = attribution, PAUSE_NS
                 self._table.open_lanes([self._make_lane(flow, cached, 0, now)])
 
-    def postpone(self, flow: FlowKey, now: float) -> None:
-        """Have a flow that was queued for a recheck rechecked again after the interval."""
+    def postpone(self, flows: Iterable[FlowKey], now: float) -> None:
+        """Have distinct flows that were queued for a recheck rechecked after the interval again."""
         with self._table.lock:
-            cached = self._flows.get(flow)
-            if cached is not None:
+            postponed = [(flow, one) for flow in flows if (one := self._flows.get(flow))]
+            for flow, cached in postponed:
                 cached.compare_after = self._recheck_after
                 is_certain = cannot_change(flow, cached.attribution)
                 cached.due_at = math.inf if is_certain else now + self._recheck_after
-                self.go_on(flow, cached, now)
+            self.go_on(postponed, now)
 
-    def discard(self, flow: FlowKey) -> None:
-        """Remove `flow`, which does not count as an eviction."""
-        if flow not in self._flows:  # others than the event loop only remove, with the lock
-            return
-        with self._table.lock:
-            if self._flows.pop(flow, None) is not None:
-                self._table.close_lanes([flow])
+    def discard(self, flows: Iterable[FlowKey]) -> None:
+        """Remove `flows`, which does not count as evictions."""
+        # Others than the event loop only remove, with the lock.
+        known = [flow for flow in flows if flow in self._flows]
+        if known:
+            with self._table.lock:
+                self._table.close_lanes([flow for flow in known if self._flows.pop(flow, None)])
 
     def start_epoch(self) -> None:
         """Cache what is put from now on, whatever was invalidated before."""
@@ -235,9 +262,9 @@ class FlowCache:
     def invalidate(self, flows: Iterable[FlowKey]) -> None:
         """Remove `flows`, and do not cache them in this epoch."""
         with self._table.lock:
-            for flow in flows:
-                self.discard(flow)
-                self._invalidated.add(flow)
+            stale = list(flows)
+            self.discard(stale)
+            self._invalidated.update(stale)
 
     def invalidate_all(self) -> None:
         """Remove every flow, and cache none in this epoch."""

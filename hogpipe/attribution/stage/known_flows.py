@@ -11,6 +11,7 @@ Threads: `start_batch` may be called by the thread of the source; all else is th
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 
 import numpy as np
 
@@ -85,29 +86,33 @@ class KnownFlows:
         self._table.add(moved)
 
     def ingest(
-        self, flow: FlowKey, delta: FlowDelta, now: float, *, may_compare: bool
-    ) -> tuple[Validity, CachedFlow | None]:
-        """Emit a delta if what is known of its flow holds; return that, and what is known.
+        self, deltas: Iterable[tuple[FlowKey, FlowDelta]], now: float, *, room: int
+    ) -> list[tuple[FlowKey, FlowDelta, CachedFlow | None]]:
+        """Emit the deltas of distinct flows of which what is known holds; return the others.
 
-        A delta that is to be compared, or that is of an unknown flow (ENDED), is left to the
-        caller; its flow is not cached any more. Without `may_compare` no delta is to be compared.
+        What is returned is to be looked up, with the attribution that it is to be compared with, if
+        any; its flows are not cached any more. No more than `room` are returned for a comparison.
         """
+        held: list[tuple[FlowKey, FlowDelta, CachedFlow | None]] = []
+        holds: list[tuple[FlowKey, CachedFlow, FlowDelta]] = []
         with self._table.lock:
-            cached = None if delta.opened else self.cache.get(flow)
-            validity = Validity.ENDED
-            if cached is not None:
-                validity = self._judge(flow, cached, delta, now, may_compare=may_compare)
-            if cached is None or validity in (Validity.ENDED, Validity.COMPARE):
-                self.cache.discard(flow)
-                return validity, cached
-            self.emit([(flow, delta, cached.attribution)], now)
-            if self._owners is not None and self._table.needs_watch(flow):
-                self._owners.watch(cached.attribution)
-            if validity is Validity.RECHECK and cached.due_at < math.inf:
-                cached.due_at = math.inf
-                self.rechecks.add(flow, cached.attribution)
-            self.cache.go_on(flow, cached, now)
-            return validity, cached
+            for flow, delta, cached, validity in self._judge(deltas, now):
+                if cached is None or validity is Validity.ENDED:
+                    held.append((flow, delta, None))
+                elif (
+                    validity is Validity.COMPARE
+                    and len(held) < room
+                    and self._may_compare(cached, now)
+                ):
+                    held.append((flow, delta, cached))
+                else:
+                    if validity is not Validity.HOLDS and cached.due_at < math.inf:
+                        cached.due_at = math.inf
+                        self.rechecks.add(flow, cached.attribution)
+                    holds.append((flow, cached, delta))
+            self.cache.discard(flow for flow, _, _ in held)
+            self._go_on(holds, now)
+        return held
 
     def settle(
         self, settled: Iterable[tuple[PendingResolution, Settled, Attribution]], now: float
@@ -131,22 +136,26 @@ class KnownFlows:
             self.rechecks.drop_unknown(lambda flow: self.cache.get(flow) is not None)
         return self.rechecks.take(max_questions, now)
 
-    def conclude_recheck(
-        self, flows: Sequence[FlowKey], found: Mapping[FlowKey, Resolution], now: float
+    def conclude_rechecks(
+        self,
+        questions: Iterable[Sequence[FlowKey]],
+        found: Mapping[FlowKey, Resolution],
+        now: float,
     ) -> None:
-        """Act on the answer to a question of `flows`, of which the first was asked about."""
-        asked, *others = flows
-        answer = found.get(asked)
-        if answer is not None:
-            self.cache.refresh(asked, answer.attribution, now)
-        self.cache.postpone(asked, now)
-        for flow in others:
-            if answer is None or is_by_port(answer.attribution):
-                if answer is not None:
+        """Act on the answers to questions: of the flows of each, the first was asked about."""
+        postponed: list[FlowKey] = []
+        for asked, *others in questions:
+            answer = found.get(asked)
+            is_shared = answer is None or is_by_port(answer.attribution)
+            answered = [asked, *others] if is_shared else [asked]
+            if answer is not None:
+                for flow in answered:
                     self.cache.refresh(flow, answer.attribution, now)
-                self.cache.postpone(flow, now)
-            elif (cached := self.cache.get(flow)) is not None:
-                self.rechecks.add(flow, cached.attribution)
+            postponed += answered
+            for flow in () if is_shared else others:
+                if (cached := self.cache.get(flow)) is not None:
+                    self.rechecks.add(flow, cached.attribution)
+        self.cache.postpone(dict.fromkeys(postponed), now)
 
     def take_translated(self, sums: FlowSums) -> FlowSums:
         """Count what translated flows moved, and return what the others did."""
@@ -174,17 +183,35 @@ class KnownFlows:
         return CachedFlow(found, due_at, compare_after, max_pause_ns(settled.open_for))
 
     def _judge(
-        self,
-        flow: FlowKey,
-        cached: CachedFlow,
-        delta: FlowDelta,
-        now: float,
-        *,
-        may_compare: bool,
-    ) -> Validity:
-        exited_ns = None if self._owners is None else self._owners.exited_ns(cached.attribution)
-        validity = self.cache.judge(flow, cached, delta, now, exited_ns)
-        if validity is Validity.COMPARE:
-            is_paid = exited_ns is not None or self.rechecks.permits_comparison(now)
-            return validity if may_compare and is_paid else Validity.RECHECK
-        return validity
+        self, deltas: Iterable[tuple[FlowKey, FlowDelta]], now: float
+    ) -> Iterable[tuple[FlowKey, FlowDelta, CachedFlow | None, Validity]]:
+        """Return what is cached of each flow, and whether it holds; a SYN ends it."""
+        found = [
+            (flow, delta, None if delta.opened else self.cache.get(flow)) for flow, delta in deltas
+        ]
+        known = [(flow, cached, delta) for flow, delta, cached in found if cached is not None]
+        exits = [self._exited_ns(cached) for _, cached, _ in known]
+        judged = iter(self.cache.judge(known, exits, now) if known else ())
+        return [
+            (flow, delta, cached, Validity.ENDED if cached is None else next(judged))
+            for flow, delta, cached in found
+        ]
+
+    def _exited_ns(self, cached: CachedFlow) -> int | None:
+        return None if self._owners is None else self._owners.exited_ns(cached.attribution)
+
+    def _may_compare(self, cached: CachedFlow, now: float) -> bool:
+        """Return whether a comparison is paid for, or needed as the owner has exited."""
+        return self._exited_ns(cached) is not None or self.rechecks.permits_comparison(now)
+
+    def _go_on(self, holds: Sequence[tuple[FlowKey, CachedFlow, FlowDelta]], now: float) -> None:
+        """Emit deltas of flows of which what is cached holds, and open their lanes again."""
+        if not holds:
+            return
+        self.emit([(flow, delta, cached.attribution) for flow, cached, delta in holds], now)
+        flows = [flow for flow, _, _ in holds]
+        if self._owners is not None:
+            need_watch = compress(holds, self._table.need_watch(flows))
+            for attribution in dict.fromkeys(cached.attribution for _, cached, _ in need_watch):
+                self._owners.watch(attribution)
+        self.cache.go_on([(flow, cached) for flow, cached, _ in holds], now)

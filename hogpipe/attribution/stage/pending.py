@@ -49,9 +49,9 @@ class PendingFlows:
         return iter(self._flows.values())
 
     @property
-    def is_full(self) -> bool:
-        """Whether no further flow can be added."""
-        return len(self._flows) >= self._max_flows
+    def room(self) -> int:
+        """How many further flows can be added."""
+        return self._max_flows - len(self._flows)
 
     @property
     def total_bytes(self) -> int:

@@ -65,12 +65,12 @@ def test_a_flow_without_a_slot_is_not_cached_and_counts_as_evicted() -> None:
 def test_a_discarded_flow_has_no_lane_and_is_not_counted_as_evicted() -> None:
     cache, table = make_cache(10, ONE)
     cache.put([(ONE, make_cached(), 0)], 0.0)
-    cache.discard(ONE)
+    cache.discard([ONE])
     table.evict(100.0, idle=60, idle_unowned=15)
     assert (len(cache), cache.drain_evicted()) == (0, 0)
     cache, table = make_cache(10, ONE)
     cache.put([(ONE, make_cached(), 0)], 0.0)
-    cache.discard(ONE)
+    cache.discard([ONE])
     assert use(table, ONE) == {ONE}
 
 
@@ -153,7 +153,7 @@ def test_in_a_replay_a_flow_is_that_of_a_process_from_its_creation_on() -> None:
     assert not use(table, ONE, now=CREATED - 1)
     assert use(table, ONE, now=CREATED) == {ONE}
     assert owners_of(table) == [UNATTRIBUTED]
-    cache.go_on(ONE, one, CREATED)
+    cache.go_on([(ONE, one)], CREATED)
     assert not use(table, ONE, now=CREATED)
     assert owners_of(table) == [exact(NGINX)]
 

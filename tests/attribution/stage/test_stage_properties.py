@@ -243,8 +243,8 @@ class Lanes:
         """Return whether a flow simply goes on."""
         cached = self.cache.get(flow)
         assert cached is not None
-        validity = self.cache.judge(flow, cached, delta, now, None)
-        is_held = delta.opened or self.table.needs_watch(flow)
+        (validity,) = self.cache.judge([(flow, cached, delta)], [None], now)
+        is_held = delta.opened or self.table.need_watch([flow]) == [True]
         return validity is Validity.HOLDS and not is_held
 
 
