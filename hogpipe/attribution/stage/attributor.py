@@ -87,7 +87,8 @@ class Attributor:
       compared then.
     - `is_replay`: the clock is the time of packets, and a process that is younger than its packets
       is not their owner.
-    - `set_batch_interval`: called with the number of seconds for which the capture may sum packets.
+    - `set_batch_interval`: called with the number of seconds for which the capture may sum packets,
+      after each lookup of flows that were not known.
     - `stale_flows`: flows whose cached attribution may be wrong; drained before the cache is used.
     """
 

@@ -174,7 +174,8 @@ _REGIMES = (_REUSED, _FINAL, _TOO_LATE, _ONE_END_TOO_LATE, _LATE, _IN_TIME)
 class LookupPacer:
     """When the next lookup may begin: after the adaptive interval, and within the CPU budget.
 
-    `set_batch_interval` is called with the batch interval of the capture after each lookup.
+    `set_batch_interval` is called with the batch interval of the capture after each lookup of flows
+    that were not known.
     """
 
     def __init__(
@@ -193,4 +194,5 @@ class LookupPacer:
         """Adapt to a lookup that took so much CPU time and ended `now`."""
         self._budget.spend(cpu_seconds, now)
         self._not_before = now + self.interval.next_interval(cpu_seconds, verdict)
-        self._set_batch_interval(self.interval.batch_interval)
+        if verdict.flows:
+            self._set_batch_interval(self.interval.batch_interval)

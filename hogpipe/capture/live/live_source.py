@@ -8,6 +8,7 @@ an idle interface delays neither a stop nor a change.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Collection
 
@@ -16,7 +17,7 @@ from hogpipe.capture.frame_tap import FrameTap
 from hogpipe.capture.live.interface_capture import CaptureSet
 from hogpipe.capture.live.link_follower import LinkFollower, log_failures
 from hogpipe.capture.live.open_handles import LiveOptions
-from hogpipe.capture.live.pacing import STEADY_SECONDS, USUAL_REST, choose_rest
+from hogpipe.capture.live.pacing import STEADY_SECONDS, USUAL_REST, choose_rest, relax
 from hogpipe.capture.pcap import BATCH_FRAMES
 from hogpipe.capture.stop_signal import StopSignal
 from hogpipe.capture.wire_table import WireTable
@@ -53,7 +54,7 @@ class LiveSource:
         self._follower = LinkFollower(options, self._captures, self._wire_table.interfaces, tap)
         self._first_packets = CapturedPackets()
         """Those that passed while `open` was still opening other interfaces."""
-        self._batch_interval = USUAL_REST
+        self._batch_interval, self._interval_set_at = USUAL_REST, -math.inf
         self._quiet_iterations = 0
         """In a row, in which no flow needed a decision."""
         self._stop = StopSignal()
@@ -108,7 +109,7 @@ class LiveSource:
 
     def set_batch_interval(self, seconds: float) -> None:
         """Rest for at most `seconds` between batches; see PacketSource."""
-        self._batch_interval = seconds
+        self._batch_interval, self._interval_set_at = seconds, self._clock()
 
     def regroup(self, interval_ns: int, fields: Collection[str], networks: Networks) -> None:
         """Do nothing: flows are grouped later, and the pipeline closes the windows."""
@@ -132,13 +133,14 @@ class LiveSource:
         self._wire_table.evict(self._clock())
         if packets < BATCH_FRAMES:
             cpu_seconds = time.thread_time() - started
-            is_steady = self._clock() - self._wire_table.new_key_at >= STEADY_SECONDS
+            now, interval = self._clock(), self._batch_interval
+            is_steady = now - self._wire_table.new_key_at >= STEADY_SECONDS
             rest = choose_rest(
                 cpu_seconds,
-                self._batch_interval,
+                relax(interval, now - self._interval_set_at),
                 self._captures.rings(),
                 self._quiet_iterations,
-                is_steady=is_steady,
+                is_steady=is_steady and interval >= USUAL_REST,
             )
             time.sleep(rest)
 

@@ -11,14 +11,17 @@ Why it rests
     iteration in a row in which all packets were of known flows. Where these are many, and no new
     flow has come for `STEADY_SECONDS`, they gather for `_STEADY_FACTOR` times the usual interval:
     the fixed cost is what counts then, and the first packet of a new flow may be that much later.
+    A shorter interval holds for `STEADY_SECONDS` after attribution set it, which it does with each
+    lookup of flows that were not known: then the usual one does (`relax`).
 
 How long it may
     A ring must not overflow meanwhile. A rest ends when half of the smallest ring is full at the
     rate of the frames last read, or at `_BURST_RATE` if that is higher: a flood may begin at any
     time. The block that the kernel is filling cannot be read, so it does not count as room.
 
-Known limit: a flood of more than `_BURST_RATE` that begins during a rest may overflow a ring until
-its first frames are read.
+Known limits: packets of two processes may be summed where one reuses a five-tuple of the other
+after a second in which no flow was looked up. A flood of more than `_BURST_RATE` that begins during
+a rest may overflow a ring until its first frames are read.
 """
 
 from collections.abc import Sequence
@@ -69,6 +72,11 @@ def measure_fill(size: int, frames: FrameBatch) -> RingFill:
         return RingFill(size)
     read_bytes = int(frames.records[:, 3].sum()) + FRAME_OVERHEAD * len(frames)
     return RingFill(size, read_bytes, (frames.time_ns(-1) - frames.time_ns(0)) / NANOSECONDS)
+
+
+def relax(batch_interval: float, age: float) -> float:
+    """Return for how long frames may gather, by an interval that was set `age` seconds ago."""
+    return max(batch_interval, USUAL_REST) if age >= STEADY_SECONDS else batch_interval
 
 
 def choose_rest(

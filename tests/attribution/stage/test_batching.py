@@ -196,3 +196,5 @@ def test_the_pacer_waits_for_the_interval_and_for_the_budget() -> None:
     pacer.lookup_ended(2.0, LookupVerdict(10, gone=5), 11.1)
     assert pacer.ready_at() == pytest.approx(11.1 + (2.0 - 0.5) / 0.5)
     assert reported == [BATCH, SHORT_BATCH]
+    pacer.lookup_ended(COST, LookupVerdict(0), 12.0)
+    assert reported == [BATCH, SHORT_BATCH]

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.frames import batch_of
 
-from hogpipe.capture.live.pacing import BLOCK_BYTES, RingFill, choose_rest, measure_fill
+from hogpipe.capture.live.pacing import BLOCK_BYTES, RingFill, choose_rest, measure_fill, relax
 
 MIB = 1 << 20
 BATCH_INTERVALS = [0.004, 0.02, 0.12, 0.15]
@@ -88,6 +88,11 @@ def test_many_frames_of_known_flows_gather_longer_while_no_new_flows_come() -> N
     assert choose_rest(0.001, 0.02, [calm, calm], is_steady=True) == 0.02
     assert choose_rest(0.001, 0.004, [busy], is_steady=True) == 0.004
     assert choose_rest(0.001, 0.12, [busy], is_steady=True) == 0.12
+
+
+def test_a_short_interval_holds_until_no_flow_was_looked_up_for_a_second() -> None:
+    assert [relax(0.004, age) for age in (0.0, 0.9, 1.0)] == [0.004, 0.004, 0.02]
+    assert [relax(0.15, age) for age in (0.0, 1.0)] == [0.15, 0.15]
 
 
 @given(cpu_seconds, st.lists(rings(), min_size=1, max_size=5))
