@@ -34,6 +34,7 @@ from hogpipe.records.schema import (
     ContainerInfo,
     EndpointInfo,
     InterfaceInfo,
+    KernelInfo,
     KubernetesInfo,
     PeerInfo,
     ProcessInfo,
@@ -80,6 +81,7 @@ class OwnerInfo(TypedDict, total=False):
     systemd: SystemdInfo
     container: ContainerInfo
     k8s: KubernetesInfo
+    kernel: KernelInfo
 
 
 class PathInfo(TypedDict, total=False):
@@ -198,7 +200,7 @@ def list_row_fields(group_by: Iterable[str]) -> list[RowField]:
 def _identify_process(attribution: Attribution) -> Hashable:
     process = attribution.process
     if process is None:
-        return _identify_user(attribution)
+        return attribution.kernel or _identify_user(attribution)
     return process.pid, process.start, process.name, process.executable, process.cgroup
 
 
@@ -206,6 +208,7 @@ def _describe_process(attribution: Attribution, info: OwnerInfo) -> None:
     process = attribution.process
     if process is not None:
         info["process"] = _describe_identity(process)
+    _describe_kernel(attribution, info)
     _describe_user(attribution, info)
     _describe_cgroup(attribution, info)
     _describe_container(attribution, info)
@@ -213,12 +216,18 @@ def _describe_process(attribution: Attribution, info: OwnerInfo) -> None:
 
 def _identify_program(attribution: Attribution) -> Hashable:
     process = attribution.process
-    return None if process is None else process.name
+    return (None, attribution.kernel) if process is None else process.name
 
 
 def _describe_program(attribution: Attribution, info: OwnerInfo) -> None:
     if attribution.process is not None:
         info.setdefault("process", {})["name"] = attribution.process.name
+    _describe_kernel(attribution, info)
+
+
+def _describe_kernel(attribution: Attribution, info: OwnerInfo) -> None:
+    if attribution.kernel is not None:
+        info["kernel"] = {"name": attribution.kernel}
 
 
 def _identify_parent(attribution: Attribution) -> Hashable:

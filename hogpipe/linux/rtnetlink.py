@@ -26,7 +26,9 @@ _NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
 _GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 
 _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER = 3, 5, 10
-_IFLA_LINKINFO, _IFLA_INFO_KIND, _IFLA_LINK_NETNSID = 18, 1, 37
+_IFLA_LINKINFO, _IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_LINK_NETNSID = 18, 1, 2, 37
+# IFLA_VXLAN_PORT, IFLA_GENEVE_PORT, IFLA_BAREUDP_PORT; in network byte order
+_TUNNEL_PORTS = {"vxlan": 15, "geneve": 5, "bareudp": 1}
 # IFLA_GSO_MAX_SIZE, IFLA_GRO_MAX_SIZE, IFLA_GSO_IPV4_MAX_SIZE, IFLA_GRO_IPV4_MAX_SIZE
 _PACKET_LIMITS = (41, 58, 63, 64)
 _LEGACY_LIMIT = 65536
@@ -58,6 +60,8 @@ class Link(msgspec.Struct, frozen=True):
     lower: int | None = None
     big_tcp: bool = False
     """Whether it is configured for packets that exceed the length field of IP."""
+    tunnel_port: int | None = None
+    """The UDP port at which a tunnel (VXLAN, GENEVE, bareudp) receives, here and at its peers."""
     peer: int | None = None
     """Index of the other end of a veth, if that end is in this network namespace."""
     peer_netns: int | None = None
@@ -140,9 +144,17 @@ def parse_link(payload: bytes) -> Link | None:
         master=_number(master) or None,
         lower=None if is_end else linked or None,
         big_tcp=any(_number(attributes.get(limit)) > _LEGACY_LIMIT for limit in _PACKET_LIMITS),
+        tunnel_port=_read_tunnel_port(kind, info.get(_IFLA_INFO_DATA, b"")),
         peer=linked or None if is_end else None,
         peer_netns=None if netns is None else int.from_bytes(netns, sys.byteorder, signed=True),
     )
+
+
+def _read_tunnel_port(kind: str | None, data: bytes) -> int | None:
+    attribute = _TUNNEL_PORTS.get(kind or "")
+    if attribute is None:
+        return None
+    return int.from_bytes(parse_attributes(data).get(attribute, b""), "big") or None
 
 
 def parse_address(payload: bytes) -> Address | None:

@@ -95,12 +95,15 @@ class Quality(StrEnum):
 class Attribution(msgspec.Struct, frozen=True):
     """The owner of a flow's bytes, and how that owner was found.
 
-    With quality NONE, `process` is None, but `user` may be known.
+    With quality NONE, `process` and `kernel` are None, but `user` may be known.
     """
 
     quality: Quality
     process: Process | None = None
     user: User | None = None
+    kernel: str | None = None
+    """The part of the kernel that transmits and receives them, such as `vxlan`, where no process
+    does; then there is neither `process` nor `user`."""
     is_translated: bool = False
     """Whether the bytes are a translated copy (NAT) of those at another captured interface, where
     they are recorded; the quality is NONE. Such bytes are counted, and are in no record."""

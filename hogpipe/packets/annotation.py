@@ -61,6 +61,8 @@ def describe(attribution: Attribution) -> str:
         parts += [f"unit {process.unit}"] if process.unit else []
     elif attribution.user is not None:
         parts.append(f"user {attribution.user.name or attribution.user.id}")
+    elif attribution.kernel is not None:
+        parts.append(f"kernel: {attribution.kernel}")
     elif attribution.is_translated:
         parts.append("translated copy")
     else:

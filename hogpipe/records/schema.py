@@ -108,6 +108,12 @@ class KubernetesInfo(TypedDict):
     pod: PodInfo
 
 
+class KernelInfo(TypedDict):
+    """The part of the kernel that traffic is of, where no process transmits it."""
+
+    name: str
+
+
 class TallyInfo(TypedDict):
     """A number of packets and of their IP bytes."""
 
@@ -185,6 +191,7 @@ class TrafficBody(TypedDict):
     systemd: NotRequired[SystemdInfo]
     container: NotRequired[ContainerInfo]
     k8s: NotRequired[KubernetesInfo]
+    kernel: NotRequired[KernelInfo]
     server: NotRequired[ServerInfo]
     network: NetworkInfo
     attribution: dict[str, int]

@@ -53,7 +53,7 @@ _SHAPE = """{
         pid BIGINT, name VARCHAR, command VARCHAR, owner VARCHAR, executable STRUCT(path VARCHAR),
         parent STRUCT(command VARCHAR),
         "user" STRUCT(id BIGINT), linux STRUCT(cgroup VARCHAR))',
-    systemd: 'STRUCT(unit VARCHAR)',
+    systemd: 'STRUCT(unit VARCHAR)', kernel: 'STRUCT(name VARCHAR)',
     container: 'STRUCT(id VARCHAR)',
     k8s: 'STRUCT(pod STRUCT(uid VARCHAR))',
     server: 'STRUCT(port BIGINT)',

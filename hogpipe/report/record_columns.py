@@ -21,7 +21,7 @@ class Column(msgspec.Struct, frozen=True):
 
 
 PID = Column("pid", "PID", ("process.pid",))
-PROGRAM = Column("program", "PROGRAM", ("process.name",))
+PROGRAM = Column("program", "PROGRAM", ("process.name", "kernel.name"))
 COMMAND = Column("command", "COMMAND", ("process.command",))
 EXECUTABLE = Column("executable", "EXECUTABLE", ("process.executable.path",))
 PARENT = Column("parent", "PARENT", ("process.parent.command",))

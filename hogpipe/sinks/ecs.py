@@ -218,6 +218,8 @@ def _shape_owner(record: TrafficRecord) -> tuple[Document, Document, Document]:
         own["systemd"] = record["systemd"]
     if "container" in record:
         named["container"] = record["container"]
+    if "kernel" in record:
+        own["kernel"] = record["kernel"]
     if "k8s" in record:
         pod = {"type": "pod", "id": record["k8s"]["pod"]["uid"]}
         named["orchestrator"] = {"type": "kubernetes", "resource": pod}

@@ -17,7 +17,7 @@ from hogpipe.bounded_cache import BoundedCache
 from hogpipe.records.schema import ProcessInfo, Record, TrafficRecord
 from hogpipe.sinks.contract import SinkSettings
 from hogpipe.sinks.ecs import EcsShape, FlatEcsShape
-from hogpipe.sinks.shaping import FlatShape, OwnerText, Shape, has_identity
+from hogpipe.sinks.shaping import OWNER_KEYS, FlatShape, OwnerText, Shape, has_identity
 
 RECORD_STARTS = (b'{"type":"', b'{"@timestamp":"')
 """The first bytes of a document, in any layout and schema."""
@@ -69,7 +69,7 @@ class JsonEncoder:
         if record["type"] == "stats":
             return orjson.dumps(shape.shape_stats(record))
         get = record.get
-        key = orjson.dumps((get("process"), get("systemd"), get("container"), get("k8s")))
+        key = orjson.dumps([get(name) for name in OWNER_KEYS])
         tail = self._tails.get(key)
         if tail is None:
             tail = self._make_tail(key, record, shape)
@@ -83,7 +83,7 @@ class JsonEncoder:
             process, get = record["process"], record.get
             identity = orjson.dumps(shape.shape_identity(process))[1:-1]
             like = process | _NO_IDENTITY
-            key = orjson.dumps((like, get("systemd"), get("container"), get("k8s")))
+            key = orjson.dumps([like, *(get(name) for name in OWNER_KEYS[1:])])
         owner = self._owners.get(key)
         if owner is None:
             owner = shape.write_owner(record)

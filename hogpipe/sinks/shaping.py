@@ -22,7 +22,7 @@ from hogpipe.records.schema import ProcessInfo, StatsRecord, TrafficRecord
 Document = dict[str, object]
 """The content of one JSON document."""
 
-OWNER_KEYS = ("process", "systemd", "container", "k8s")
+OWNER_KEYS = ("process", "systemd", "container", "k8s", "kernel")
 """The keys of a traffic record that describe the owner."""
 
 IDENTITY_KEYS = ("pid", "parent_pid", "creation")

@@ -131,6 +131,8 @@ def _find_optional(cells: Sequence[Row]) -> frozenset[str]:
 
 def _describe(record: TrafficRecord, seconds: float | None, encoding: str) -> dict[str, str]:
     cells = _describe_owner(record) | _describe_path(record)
+    if "kernel" in record:
+        cells["PROGRAM"] = f"(kernel: {record['kernel']['name']})"
     texts = {name: encode(printable(cell), encoding) for name, cell in cells.items()}
     return {**texts, **_describe_counts(parse_io(record["network"]["io"]), seconds)}
 

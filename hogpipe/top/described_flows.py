@@ -37,6 +37,8 @@ class Owner(msgspec.Struct, frozen=True):
     pod: str = ""
     parent: str = ""
     """The command of the parent."""
+    kernel: str = ""
+    """The part of the kernel that sends, where no process does."""
     is_remainder: bool = False
     """Whether it stands for all that was not recorded separately."""
 
@@ -65,6 +67,8 @@ NO_PATH = Path()
 def describe_owner(attribution: Attribution) -> Owner:
     """Return the owner that a live flow is attributed to."""
     process = attribution.process
+    if attribution.kernel is not None:
+        return Owner(kernel=attribution.kernel)
     if process is None:
         return Owner(user=_name_user(attribution.user)) if attribution.user else NO_OWNER
     user = User(process.user_id, process.user_name) if process.user_id is not None else None
@@ -136,6 +140,7 @@ def parse_owner(body: TrafficBody) -> Owner:
         body["container"]["id"] if "container" in body else "",
         body["k8s"]["pod"]["uid"] if "k8s" in body else "",
         process["parent"]["command"] if "parent" in process else "",
+        body["kernel"]["name"] if "kernel" in body else "",
     )
 
 

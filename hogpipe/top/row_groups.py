@@ -60,6 +60,8 @@ def name_owner(owner: Owner) -> str:
         return "(all others)"
     if owner.program:
         return owner.program
+    if owner.kernel:
+        return f"(kernel: {owner.kernel})"
     return "(unknown)" if owner.user else "(unattributed)"
 
 
@@ -76,7 +78,7 @@ GROUP_DIMENSIONS: tuple[GroupDimension, ...] = (
         "process",
         "p",
         lambda owner, _path: (
-            owner.pid, owner.created, owner.program, owner.user, owner.is_remainder
+            owner.pid, owner.created, owner.program, owner.user, owner.kernel, owner.is_remainder
         ),
         ("PID", "USER", "PROGRAM"),
         _describe_process,

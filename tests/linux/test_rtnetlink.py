@@ -144,3 +144,9 @@ def test_a_refusal_raises_the_kernels_errno(
 def test_any_bytes_parse_without_an_error(data: bytes) -> None:
     for _kind, payload in parse_messages(data):
         assert len(payload) <= len(data)
+
+
+def test_a_tunnel_over_udp_has_the_port_at_which_it_receives(netns: Namespace) -> None:
+    netns.ip("link", "add", "vx", "type", "vxlan", "id", "5", "dstport", "4789", "dev", "lo")
+    found = {link.name: link.tunnel_port for link in netns.call(read_link_table).links}
+    assert (found["vx"], found["lo"]) == (4789, None)

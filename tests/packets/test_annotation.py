@@ -20,6 +20,10 @@ def test_an_owner_is_described_with_its_quality() -> None:
     assert describe(TRANSLATED) == "translated copy; none"
 
 
+def test_the_kernels_own_packets_have_its_name() -> None:
+    assert describe(Attribution(Quality.INFERRED, kernel="vxlan")) == "kernel: vxlan; inferred"
+
+
 def test_a_hostile_name_stays_in_its_line() -> None:
     hostile = msgspec.structs.replace(CURL, executable="/tmp/\x1b[2Jx\nreceive: nginx")
     assert describe(exact(hostile)).startswith(r"\x1b[2Jx\nreceive: nginx, pid 77")

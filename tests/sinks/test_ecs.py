@@ -90,7 +90,7 @@ def test_the_table_of_the_page_names_existing_keys() -> None:
     known = {*schema_leaves({"$ref": "#/$defs/traffic"}), *schema_leaves({"$ref": "#/$defs/stats"})}
     assert known >= NAMES.keys()
     assert len(known) > 80
-    full = {*encode(FULL, "flat", "otel"), "remainder"}
+    full = {*encode(FULL, "flat", "otel"), "remainder", "kernel.name"}
     assert full == {*schema_leaves({"$ref": "#/$defs/traffic"})}
 
 

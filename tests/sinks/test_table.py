@@ -107,6 +107,14 @@ def test_what_has_no_owner_is_named_in_the_column_of_owners(
     assert rows[2].startswith("(all others)")
 
 
+def test_the_kernels_own_traffic_is_named_in_the_column_of_programs() -> None:
+    _, _head, first, second, _ = render_table(
+        [make_group(kernel={"name": "vxlan"}), make_group(process={"name": "nginx"})], 80
+    )
+    assert first.startswith("(kernel: vxlan)")
+    assert second.startswith("nginx")
+
+
 def test_flows_without_an_owner_need_no_column_for_owners() -> None:
     record = make_flow({"address": "10.0.0.1", "port": 22}, {"address": "10.0.0.2", "port": 5000})
     record["attribution"] = {"none": 300}

@@ -62,7 +62,7 @@ FULL: TrafficRecord = {
     },
     "attribution": {"exact": 400, "listener": 10, "inferred": 50, "none": 10},
 }
-"""Every key but `remainder`, which is on records without an owner."""
+"""Every key but `remainder` and `kernel`, which are on records without a process."""
 
 
 def read_schema(name: str) -> dict[str, Any]:

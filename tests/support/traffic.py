@@ -128,6 +128,13 @@ owned = st.builds(
     processes,
 )
 ownerless = st.just(UNATTRIBUTED) | st.builds(Attribution, st.just(Quality.NONE), st.none(), users)
-attributions = owned | ownerless
+kernels = st.builds(
+    Attribution,
+    st.sampled_from([Quality.LISTENER, Quality.INFERRED]),
+    st.none(),
+    st.none(),
+    st.sampled_from(["vxlan", "nfs"]),
+)
+attributions = owned | ownerless | kernels
 
 dimensions = st.lists(st.sampled_from([*DIMENSIONS]), unique=True)

@@ -152,6 +152,7 @@ def test_what_has_no_process_is_named() -> None:
     assert name_owner(NO_OWNER) == "(unattributed)"
     assert name_owner(REMAINDER) == "(all others)"
     assert name_owner(Owner(user="root")) == "(unknown)"
+    assert name_owner(Owner(kernel="vxlan")) == "(kernel: vxlan)"
 
 
 def test_the_quality_is_that_of_most_bytes() -> None:

@@ -20,6 +20,8 @@ A lookup takes a batch of flows through these steps (`procfs_resolver`):
     unconnected_ports     PURE: whether an early lookup gains something for datagrams at a port
     shared_sockets        the owner of a socket, or of a port, that several processes share
 4. Name an owner for flows without a socket, where the evidence suffices.
+    kernel_senders        PURE: what tunnels, file systems and the like transmit in the kernel
+    kernel_resolution     the same for the flows of a lookup
     packet_holders        who holds the packet sockets of an interface
     endpoint_heuristic    PURE: evidence by remote endpoint, and when to sample for it
 """

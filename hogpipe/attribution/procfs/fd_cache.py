@@ -156,6 +156,10 @@ class FdCache:
             self._is_read = True
         return self._own(wanted, rules)
 
+    def are_held(self, inodes: Iterable[int]) -> bool:
+        """Return whether a process holds any of these sockets, as the last lookups found."""
+        return any(self._table.references(inode) for inode in inodes)
+
     def seen_for(self, inodes: Iterable[int], now: float) -> float:
         """Return for how many seconds at least all these sockets have been open."""
         seen_at = (self._table.seen_at(inode) for inode in inodes)

@@ -10,9 +10,10 @@ Algorithm
 3. Find the owners of the sockets by their fds (`fd_cache`), and the owner of each flow's port where
    several processes share it (`shared_sockets`).
 4. Read these processes (`enrichment.processes`).
-5. For flows without a socket, find who holds the packet sockets of their interface
-   (`packet_holders`), sample the sockets to the same endpoints and apply the endpoint
+5. For flows without a socket, sample the sockets to the same endpoints and apply the endpoint
    heuristic (`endpoint_heuristic`).
+6. Of flows without a process, find which are the kernel's own (`kernel_senders`), and who holds the
+   packet sockets of their interface (`packet_holders`).
 
 A connection that is not accepted yet is matched to its listening socket. If several processes hold
 that, the owner is provisional: any of them may accept it. With a single holder it is final.
@@ -47,6 +48,8 @@ from hogpipe.attribution.procfs.endpoint_heuristic import (
     endpoint_of,
 )
 from hogpipe.attribution.procfs.fd_cache import FdCache
+from hogpipe.attribution.procfs.kernel_resolution import KernelResolution
+from hogpipe.attribution.procfs.kernel_senders import may_be_kernels
 from hogpipe.attribution.procfs.matching import Match, TableIndex, is_conclusive
 from hogpipe.attribution.procfs.packet_holders import (
     PacketHolders,
@@ -140,6 +143,7 @@ class ProcfsResolver:
             self._procfs, command_line=command_line, ancestors=ancestors
         )
         self._unconnected_ports = UnconnectedPorts()
+        self._kernels = KernelResolution(self._fds)
         self._packet_holders = PacketHolders()
         self._endpoints = EndpointHeuristic()
         self._own_sampling = SamplingSchedule()
@@ -189,6 +193,7 @@ class ProcfsResolver:
                     open_for=self._seen_for(flow, match, now),
                 )
         self._resolve_without_socket(found, matches, rules, now)
+        self._resolve_kernels(found, matches, now)
         self._record_packet_holders(matches, rules, now)
         return found
 
@@ -296,6 +301,21 @@ class ProcfsResolver:
                 (flow, self._resolve_by_endpoint(endpoint))
                 for flow, endpoint in without_socket.items()
             )
+
+    def _resolve_kernels(
+        self, found: dict[FlowKey, Resolution], matches: Mapping[FlowKey, Match], now: float
+    ) -> None:
+        """Name the parts of the kernel that flows without a process are of."""
+        if not self._shows_own_namespace:
+            return
+        nameless = {
+            flow: matches[flow].rows
+            for flow, resolution in found.items()
+            if resolution.attribution.quality is Quality.NONE and may_be_kernels(flow)
+        }
+        for flow, sender in self._kernels.find(nameless, now).items():
+            attribution = Attribution(sender.quality, kernel=sender.name)
+            found[flow] = Resolution(attribution, is_final=True)
 
     def _record_packet_holders(
         self, matches: Mapping[FlowKey, Match], rules: SharedSocketRules, now: float

@@ -3,8 +3,8 @@
 Attributes of the process belong to the resource, attributes of the flow to the data point. Names
 are those of the semantic conventions (https://opentelemetry.io/docs/specs/semconv/resource/process/
 and /docs/specs/semconv/registry/attributes/network/); `process.name`, `process.parent.name`,
-`process.parent.command`, `systemd.unit`, `network.peer.network` and `hogpipe.remainder` have none
-there.
+`process.parent.command`, `systemd.unit`, `kernel.name`, `network.peer.network` and
+`hogpipe.remainder` have none there.
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,6 +35,7 @@ _RESOURCE: dict[str, KeyPath] = {
     "systemd.unit": ("systemd", "unit"),
     "container.id": ("container", "id"),
     "k8s.pod.uid": ("k8s", "pod", "uid"),
+    "kernel.name": ("kernel", "name"),
 }
 _FLOW: dict[str, KeyPath] = {
     "server.port": ("server", "port"),

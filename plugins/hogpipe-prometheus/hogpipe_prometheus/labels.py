@@ -53,6 +53,9 @@ def _clean(value: str) -> str:
 
 
 def _program(record: TrafficRecord) -> str:
+    """Return the name of the program, of the kernel's own traffic with what it is of."""
+    if "kernel" in record:
+        return f"kernel:{record['kernel']['name']}"
     return record.get("process", {}).get("name", "")
 
 

@@ -50,6 +50,11 @@ def test_traffic_without_a_process_has_empty_labels() -> None:
     assert Labelling(["program", "unit", "container"]).of(NO_PROCESS) == ("", "", "")
 
 
+def test_the_kernels_own_traffic_has_its_name_as_the_program() -> None:
+    record = dict(NO_PROCESS, kernel={"name": "vxlan"})
+    assert Labelling(["program", "unit"]).of(record) == ("kernel:vxlan", "")
+
+
 def test_the_remainder_is_other() -> None:
     record = dict(NO_PROCESS, remainder=True)
     assert Labelling(["program", "unit"]).of(record) == ("other", "other")
