@@ -45,6 +45,7 @@ Above them:
     doctor.py      what this host permits
     sink_probe.py  what each sink connects to
     stream.py      the same pipeline from Python; docs/library.md
+    measuring/     what one process, control group or block of code moves; docs/measure.md
     report/        `hogpipe report`: totals and series of what was recorded; docs/report.md
     top/           `hogpipe top`, the screen; docs/top.md
     testing/       what plugin authors test with; docs/plugins.md
@@ -70,6 +71,8 @@ if TYPE_CHECKING:
         OutputClosedError,
         RefusedError,
     )
+    from hogpipe.measuring.results import Losses, Peer, Rates, Totals, Traffic
+    from hogpipe.measuring.watch import Watch, measure, watch
     from hogpipe.records.schema import Record, StatsRecord, TrafficRecord, record_id
     from hogpipe.sinks.connections import describe_connection_error, run_shielded
     from hogpipe.sinks.contract import (
@@ -94,8 +97,11 @@ __all__ = [
     "InUseError",
     "JsonEncoder",
     "JsonSettings",
+    "Losses",
     "NotPermittedError",
     "OutputClosedError",
+    "Peer",
+    "Rates",
     "Record",
     "RefusedError",
     "Seconds",
@@ -106,17 +112,22 @@ __all__ = [
     "SinkType",
     "StatsRecord",
     "TlsSettings",
+    "Totals",
+    "Traffic",
     "TrafficRecord",
+    "Watch",
     "__version__",
     "describe_connection_error",
     "find_tls_problems",
     "hookimpl",
     "load_config",
     "load_tls_context",
+    "measure",
     "raise_problems",
     "record_id",
     "run_shielded",
     "stream_records",
+    "watch",
 ]
 
 _MODULES = {
@@ -127,9 +138,12 @@ _MODULES = {
     "InUseError": "hogpipe.errors",
     "JsonEncoder": "hogpipe.sinks.encoding",
     "JsonSettings": "hogpipe.sinks.encoding",
+    "Losses": "hogpipe.measuring.results",
     "NotPermittedError": "hogpipe.errors",
     "OutputClosedError": "hogpipe.errors",
     "PLUGIN_API": "hogpipe.sinks.hookspecs",
+    "Peer": "hogpipe.measuring.results",
+    "Rates": "hogpipe.measuring.results",
     "Record": "hogpipe.records.schema",
     "RefusedError": "hogpipe.errors",
     "Seconds": "hogpipe.sinks.contract",
@@ -140,16 +154,21 @@ _MODULES = {
     "SinkType": "hogpipe.sinks.contract",
     "StatsRecord": "hogpipe.records.schema",
     "TlsSettings": "hogpipe.sinks.tls",
+    "Totals": "hogpipe.measuring.results",
+    "Traffic": "hogpipe.measuring.results",
     "TrafficRecord": "hogpipe.records.schema",
+    "Watch": "hogpipe.measuring.watch",
     "describe_connection_error": "hogpipe.sinks.connections",
     "find_tls_problems": "hogpipe.sinks.tls",
     "hookimpl": "hogpipe.sinks.hookspecs",
     "load_config": "hogpipe.config",
     "load_tls_context": "hogpipe.sinks.tls",
+    "measure": "hogpipe.measuring.watch",
     "raise_problems": "hogpipe.sinks.contract",
     "record_id": "hogpipe.records.schema",
     "run_shielded": "hogpipe.sinks.connections",
     "stream_records": "hogpipe.stream",
+    "watch": "hogpipe.measuring.watch",
 }
 """The module of each export."""
 

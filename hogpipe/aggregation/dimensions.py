@@ -342,9 +342,20 @@ def _describe_pod(attribution: Attribution, info: OwnerInfo) -> None:
         info["k8s"] = {"pod": {"uid": process.pod}}
 
 
+def name_transport(protocol: int) -> str:
+    """Return the name of a protocol in records, its number where it has none."""
+    return _TRANSPORTS.get(protocol) or str(protocol)
+
+
+def parse_transport(name: str) -> int:
+    """Return the number of a protocol by its name in records, 0 if it has none."""
+    numbers = {known: number for number, known in _TRANSPORTS.items()}
+    return numbers.get(name) or (int(name) if name.isdecimal() else 0)
+
+
 def _describe_transport(flow: FlowKey, info: PathInfo) -> None:
     if flow.local_address:
-        info["transport"] = _TRANSPORTS.get(flow.protocol) or str(flow.protocol)
+        info["transport"] = name_transport(flow.protocol)
 
 
 def _describe_network_type(flow: FlowKey, info: PathInfo) -> None:

@@ -9,6 +9,7 @@ functions that `read_` do the input.
     procfs_addresses      local addresses of a network namespace, from fib_trie and if_inet6
     process_exits         the exits of watched processes, through pidfds
     process_starts        start times of processes, which make a pid an identity
+    held_sockets          the sockets of a process, by their cookies
     kcmp                  whether two threads have one table of fds
     socket_table          PURE: rows of /proc/net/tcp and its siblings
     service_manager       state of the run for the service manager (sd_notify)
@@ -27,6 +28,7 @@ Netlink
     ctnetlink             connections that the kernel tracks, by five-tuple
     ctnetlink_messages    PURE: the messages of ctnetlink
     rtnetlink             links and addresses, and change notifications
+    process_forks         forks, as the kernel reports them; fork_messages is PURE
     netns/                network namespaces: their processes, inodes, cookies and ids
 
 Others

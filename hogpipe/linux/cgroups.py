@@ -14,6 +14,7 @@ import ctypes
 import os
 import re
 import struct
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -89,11 +90,27 @@ class CgroupTree:
         """Return a path by which the root can be opened until `close`."""
         return self.mount_point or _DESCRIPTORS / str(self._root)
 
+    def has_group(self, path: str) -> bool:
+        """Return whether there is a control group with this path in the tree."""
+        return self._folder_of(path).is_dir()
+
+    def list_processes(self, path: str) -> list[int]:
+        """Return the pids of the processes in a group and in those below it, none if it is gone."""
+        found: set[int] = set()
+        for folder, _below, _files in os.walk(self._folder_of(path)):
+            # A group may be removed meanwhile, or have only threads, which cannot be read so.
+            with suppress(OSError):
+                found |= set(map(int, (Path(folder) / "cgroup.procs").read_bytes().split()))
+        return sorted(found)
+
     def close(self) -> None:
         """Close the tree. Idempotent."""
         if self._root >= 0:
             os.close(self._root)
             self._root = -1
+
+    def _folder_of(self, path: str) -> Path:
+        return self.root / path.lstrip("/")
 
     def _path_of(self, cgroup: int) -> str | None:
         handle = ctypes.create_string_buffer(_HANDLE.pack(8, _FILEID_KERNFS, cgroup))

@@ -65,6 +65,7 @@ static void *(*bpf_ringbuf_reserve)(void *ring, __u64 size, __u64 flags) =
 	(void *)BPF_FUNC_ringbuf_reserve;
 static void (*bpf_ringbuf_submit)(void *data, __u64 flags) = (void *)BPF_FUNC_ringbuf_submit;
 static struct bpf_sock *(*bpf_sk_fullsock)(struct bpf_sock *sk) = (void *)BPF_FUNC_sk_fullsock;
+static struct bpf_tcp_sock *(*bpf_tcp_sock)(struct bpf_sock *sk) = (void *)BPF_FUNC_tcp_sock;
 static long (*bpf_skb_load_bytes)(const void *skb, __u32 offset, void *to, __u32 size) =
 	(void *)BPF_FUNC_skb_load_bytes;
 static long (*bpf_skb_load_bytes_relative)(const void *skb, __u32 offset, void *to, __u32 size,

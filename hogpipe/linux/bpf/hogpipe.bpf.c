@@ -4,7 +4,8 @@
  * root of the control group tree, so that they run for every process of the host:
  *
  * - the ledger's (ledger.bpf.h) report who uses which socket, one event for each change;
- * - the traffic programs (traffic_*.bpf.h) count every packet at its socket, by owner and flow.
+ * - the traffic programs (traffic_*.bpf.h) count every packet at its socket, by owner and flow; to
+ *   measure a block of a program, those of payload.bpf.h beside them count the payload of TCP.
  *
  * Each set has one more program where the kernel permits it, attached to interfaces, for the packets
  * that pass no hook of a control group (packet_sockets.bpf.h).
@@ -33,5 +34,6 @@
 #include "traffic_count.bpf.h"
 
 #include "packet_sockets.bpf.h"
+#include "payload.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -135,7 +135,10 @@ class AttachedPrograms:
     def close(self) -> None:
         """Detach and unload. May be called again."""
         while self._links:
-            self._library.bpf_link__destroy(self._links.pop())
+            link = self._links.pop()
+            # A child that was forked meanwhile has the link's descriptor, too.
+            self._library.bpf_link__detach(link)
+            self._library.bpf_link__destroy(link)
         if self._object:
             self._library.bpf_object__close(self._object)
             self._object = None

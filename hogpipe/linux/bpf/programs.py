@@ -3,7 +3,8 @@
 - The ledger's programs run when a socket is created, bound, connected or released. Each of these
   becomes an event in a ring buffer.
 - The traffic programs, for the `ebpf` source, record socket owners at the same hooks, without an
-  event for each socket, and count every packet.
+  event for each socket, and count every packet. Beside them, the payload programs count that of TCP
+  connections, for measurements.
 
 Where the kernel permits it (Linux 6.10), each set also has a program for interfaces, which sees
 what is sent through packet sockets (`PacketHooks` attaches it).
@@ -47,9 +48,11 @@ _TRAFFIC_PROGRAMS = (
     "count_egress",
 )
 _LEDGER_PACKETS, _TRAFFIC_PACKETS = "ledger_packet_socket", "count_packet_socket"
+_PAYLOAD_PROGRAMS = ("payload_sockops", "payload_ingress", "payload_egress")
 _LEDGER_MAPS = ("ledger_sockets", "events", "packet_senders", "senders_recorded")
 _FLOW_MAPS = ("connections", "other_flows", "row_index")
 _OVERFLOW_MAPS = ("overflow_even", "overflow_odd")
+_PAYLOAD_MAPS = ("payload_even", "payload_odd")
 _TRAFFIC_MAPS = (
     *_FLOW_MAPS,
     *_OVERFLOW_MAPS,
@@ -68,7 +71,8 @@ def attach_ledger_programs(*, ring_bytes: int = 1 << 22) -> AttachedPrograms:
     If the kernel permits it, the program at release also reports the socket's port. Without that,
     a UDP socket that connected without a bind is never reported with its port.
     """
-    max_entries = {"events": ring_bytes} | dict.fromkeys(_TRAFFIC_MAPS, _NOT_CREATED)
+    unused = (*_TRAFFIC_MAPS, *_PAYLOAD_MAPS, "payload_sockets")
+    max_entries = {"events": ring_bytes} | dict.fromkeys(unused, _NOT_CREATED)
     choices = [
         (*_LEDGER_PROGRAMS, release, *packets)
         for packets in ((_LEDGER_PACKETS,), ())
@@ -78,18 +82,24 @@ def attach_ledger_programs(*, ring_bytes: int = 1 << 22) -> AttachedPrograms:
 
 
 def attach_traffic_programs(
-    *, max_flows: int = 1 << 16, max_processes: int = 1 << 12
+    *, max_flows: int = 1 << 16, max_processes: int = 1 << 12, payload: bool = False
 ) -> AttachedPrograms:
     """Attach the traffic programs, with rows for `max_flows` connections and as many other flows.
 
-    Traffic beyond that is counted by process, for up to `max_processes` of them. Raises
-    BpfUnavailableError.
+    Traffic beyond that is counted by process, for up to `max_processes` of them. With `payload`,
+    that of TCP is counted, too. Raises BpfUnavailableError.
     """
     max_entries = dict.fromkeys(_FLOW_MAPS, 2 * max_flows)  # there are two buffers
     max_entries |= dict.fromkeys(_OVERFLOW_MAPS, max_processes)
     max_entries |= dict.fromkeys(_LEDGER_MAPS, _NOT_CREATED)
+    programs: Sequence[str] = _TRAFFIC_PROGRAMS
+    if payload:
+        programs = (*_PAYLOAD_PROGRAMS, *_TRAFFIC_PROGRAMS)
+        max_entries |= dict.fromkeys(_PAYLOAD_MAPS, max_flows)
+    else:
+        max_entries |= dict.fromkeys((*_PAYLOAD_MAPS, "payload_sockets"), _NOT_CREATED)
     try:
-        choices = [(*_TRAFFIC_PROGRAMS, _TRAFFIC_PACKETS), _TRAFFIC_PROGRAMS]
+        choices = [(*programs, _TRAFFIC_PACKETS), programs]
         return _attach(choices, max_entries, _TRAFFIC_PACKETS)
     except BpfUnavailableError as error:
         if error.obstacle is not Obstacle.LIMITS:

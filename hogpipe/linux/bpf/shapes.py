@@ -38,6 +38,7 @@ TRAFFIC_ROW = np.dtype([
     ("namespace", "u8"), ("flags", "u4"), ("awaited_sequence", "u4"),
     ("endpoints", "u8", (ENDPOINTS.itemsize // 8,)),
 ])  # fmt: skip
+PAYLOAD = np.dtype([("transmit", "u8"), ("receive", "u8")])
 ROW_KEY = np.dtype([
     ("cookie", "u8"), ("endpoints", "u8", (ENDPOINTS.itemsize // 8,)), ("parity", "u8"),
 ])  # fmt: skip
@@ -56,6 +57,7 @@ PACKET_SENDER = np.dtype([
 COUNTER = np.dtype("u8")
 LOSSES = np.dtype([("events", "u8"), ("sockets", "u8"), ("packets", "u8")])
 NUMBER = np.dtype("u4")
+COOKIE = np.dtype("u8")
 _NOTHING = np.dtype("V0")  # a ring buffer has neither keys nor values
 
 ROW_FLAGS = {
@@ -96,6 +98,7 @@ STRUCTS: Mapping[str, _Struct] = {
     "endpoints": ENDPOINTS,
     "losses": LOSSES,
     "packet_sender": PACKET_SENDER,
+    "payload": PAYLOAD,
     "process_event": PROCESS_EVENT,
     "row_key": ROW_KEY,
     "rows_used": ROWS_USED,
@@ -120,6 +123,8 @@ MAPS: Mapping[str, tuple[_Shape, _Shape]] = {
     "overflow_odd": (NUMBER, TRAFFIC_ROW),
     "packet_senders": (ENDPOINTS, PACKET_SENDER),
     "senders_recorded": (NUMBER, COUNTER),
+    "payload_even": (COOKIE, PAYLOAD),
+    "payload_odd": (COOKIE, PAYLOAD),
     "row_index": (ROW_KEY, NUMBER),
     "rows_used": (NUMBER, ROWS_USED),
 }

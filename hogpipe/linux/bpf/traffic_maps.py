@@ -14,6 +14,7 @@ next `begin_epoch`; rows that are not taken are overwritten an epoch later.
 import ctypes
 import errno
 import os
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,11 @@ from hogpipe.linux.bpf.loader import AttachedPrograms
 from hogpipe.linux.bpf.maps import Losses, MappedArray, read_losses
 from hogpipe.linux.bpf.shapes import (
     AWAITS_FIN,
+    COOKIE,
     INDEXED,
     NUMBER,
     PACKET_SOCKET,
+    PAYLOAD,
     ROW_KEY,
     ROWS_USED,
     TRAFFIC_COUNTS,
@@ -39,7 +42,7 @@ from hogpipe.linux.bpf.traffic_rows import (
     pick_rows,
 )
 
-_OVERFLOW_BATCH = 1024  # rows in one call
+_DRAIN_BATCH = 1024  # entries in one call
 # Hash maps of older kernels return EBUSY when the caller interrupted a program that was about to
 # lock the same bucket (htab_lock_bucket of kernel/bpf/hashtab.c). The call did a part of its work;
 # the rest is asked for again.
@@ -115,7 +118,21 @@ class TrafficMaps:
         """
         if not self._take_number("overflow"):
             return _NO_ROWS
-        return self._drain("overflow_odd" if self._parity else "overflow_even")
+        name = "overflow_odd" if self._parity else "overflow_even"
+        return join_rows(*(rows for _pids, rows in self._drain(name, NUMBER, TRAFFIC_ROW)))
+
+    def take_payload(self) -> dict[int, tuple[int, int]]:
+        """Return the payload transmitted and received by each TCP connection, by socket cookie.
+
+        For programs that are attached with `payload`. Raises OSError.
+        """
+        name = "payload_odd" if self._parity else "payload_even"
+        parts = self._drain(name, COOKIE, PAYLOAD)
+        return {
+            cookie: sums
+            for cookies, values in parts
+            for cookie, sums in zip(cookies.tolist(), values.tolist(), strict=True)
+        }
 
     def read_losses(self) -> Losses:
         """Return what was lost so far. Raises OSError."""
@@ -163,23 +180,24 @@ class TrafficMaps:
                 _check(code)
             keys = keys[count.value :]
 
-    def _drain(self, name: str) -> Rows:
-        """Return the rows of a hash map whose keys are pids, and empty it."""
+    def _drain(
+        self, name: str, key: "np.dtype[Any]", value: "np.dtype[np.void]"
+    ) -> list[tuple[NDArray[Any], NDArray[np.void]]]:
+        """Return the keys and values of a hash map in parts, and empty it."""
         map_fd = self._programs.map_fd(name)
         parts, position, start, code = [], ctypes.c_uint32(), None, 0
         while code in {0, _BUSY}:
-            pids = np.zeros(_OVERFLOW_BATCH, NUMBER)
-            rows = np.zeros(_OVERFLOW_BATCH, TRAFFIC_ROW)
-            count = ctypes.c_uint32(_OVERFLOW_BATCH)
+            keys, values = np.zeros(_DRAIN_BATCH, key), np.zeros(_DRAIN_BATCH, value)
+            count = ctypes.c_uint32(_DRAIN_BATCH)
             code = self._library.bpf_map_lookup_and_delete_batch(
-                map_fd, start, ctypes.byref(position), pids.ctypes.data, rows.ctypes.data,
+                map_fd, start, ctypes.byref(position), keys.ctypes.data, values.ctypes.data,
                 ctypes.byref(count), None,
             )  # fmt: skip
             if code not in {0, _BUSY, _LAST_BATCH}:
                 _check(code)
-            parts.append(rows[: count.value])
+            parts.append((keys[: count.value], values[: count.value]))
             start = ctypes.byref(position)
-        return join_rows(*parts)
+        return parts
 
 
 def _drop_unused(rows: Rows) -> Rows:
