@@ -15,12 +15,23 @@ HEAD = """\
 # API reference
 
 The public names of `hogpipe` and `hogpipe.testing`, with signatures and docstrings. Everything else
-is internal. [plugins.md](plugins.md) and [library.md](library.md) show how to use them. This
-page is generated: `python .ci/api.py` writes it, and a test checks that it is current.
+is internal. [plugins.md](plugins.md), [library.md](library.md) and [measure.md](measure.md) show
+how to use them. This page is generated: `python .ci/api.py` writes it, and a test checks that it is
+current.
 """
 GROUPS: dict[str, dict[str, Sequence[str]]] = {
     "hogpipe": {
         "The pipeline as a library": ("stream_records", "load_config", "Settings"),
+        "Measuring": (
+            "measure",
+            "watch",
+            "Watch",
+            "Traffic",
+            "Totals",
+            "Rates",
+            "Peer",
+            "Losses",
+        ),
         "Sinks": ("hookimpl", "SinkType", "Sink", "SinkSettings", "Seconds", "SettingProblem"),
         "JSON and TLS": (
             "JsonSettings",

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from signal import Signals
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, Literal, NoReturn, TextIO
 
 import click
 
@@ -338,6 +338,44 @@ def report(signals: StopSignals, /, **options: object) -> None:
     from hogpipe.report.reporting import parse_request, run_report
 
     run_report(parse_request(options), signals)
+
+
+@commands.command(name="exec", context_settings={"allow_interspersed_args": False})
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND...")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, readable=False),
+    metavar="FILE",
+    help="Print into this file instead of the standard error output.",
+)
+@click.option(
+    "--source",
+    type=click.Choice(["auto", "ebpf", "pcap"]),
+    default="auto",
+    show_default=True,
+    help="What counts: the kernel at sockets, or a capture; auto: the first that is permitted.",
+)
+@with_verbosity
+def exec_(
+    command: Sequence[str],
+    *,
+    as_json: bool,
+    output: Path | None,
+    source: Literal["auto", "ebpf", "pcap"],
+) -> None:
+    """Run COMMAND, and print what it and its children moved, by peer, like time(1).
+
+    Options after COMMAND are its own. The exit code is that of COMMAND; 127 if it is not found, 126
+    if it cannot be executed. Signals are passed on.
+    """
+    import shutil
+
+    from hogpipe.measuring.exec_command import run_measured
+
+    width = shutil.get_terminal_size().columns
+    sys.exit(run_measured(command, source=source, as_json=as_json, output=output, width=width))
 
 
 @commands.command()

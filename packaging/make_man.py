@@ -24,6 +24,8 @@ _EXIT_CODES = {
     2: "A wrong command line.",
     77: "Not permitted; the text names the missing capability and how to grant it.",
     78: "A wrong configuration, or a host that lacks what it requires.",
+    126: "The command of exec cannot be executed.",
+    127: "The command of exec is not found; else exec ends with the exit code of its command.",
 }
 
 

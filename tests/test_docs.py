@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from click.testing import CliRunner
+from support.bpf import require_bpf
 from support.namespaces import require
 
 from hogpipe.cli import commands
@@ -161,6 +162,18 @@ def test_the_example_of_the_library_page_runs(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.splitlines() == ["nginx 74650", "- 135", "nginx 124", "- 248", "curl 54774"]
+
+
+@pytest.mark.parametrize("mark", ["measure", "watch"])
+def test_the_examples_of_measuring_print_what_they_show(mark: str) -> None:
+    require_bpf()
+    text = (ROOT / "docs" / "measure.md").read_text()
+    found = re.search(rf"<!-- {mark} -->\n```python\n(.*?)```.*?```text\n(.*?)```", text, re.DOTALL)
+    assert found
+    done = subprocess.run(
+        [sys.executable, "-c", found[1]], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == (found[2], "")
 
 
 @pytest.mark.parametrize("page", [*TOP, *PAGES], ids=lambda page: page.name)

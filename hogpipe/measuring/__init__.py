@@ -8,5 +8,6 @@ row_selection    PURE: which rows of the kernel's maps are those of the scope
 packet_meter     measures by captured packets (`pcap`), where the kernel may not count
 tally            PURE: sums by peer
 results          PURE: what a reading returns
+report           PURE: a reading as a table
 exec_command     `hogpipe exec`: a command, measured like `time` does it
 """

@@ -25,7 +25,7 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from hogpipe.capture.ebpf.row_ports import find_service_ports
+from hogpipe.capture.ebpf.row_properties import find_service_ports
 from hogpipe.capture.live.link_selection import choose_transmitting
 from hogpipe.errors import CaptureError
 from hogpipe.linux.bpf.obstacles import explain_failed_open
@@ -148,9 +148,7 @@ class SocketMeter:
             decode_rows(selection.rows), ports, selection.by_listener.tolist(), strict=True
         ):
             ends = row.endpoints
-            serves = ends.protocol == TCP and (
-                (row.owner.namespace, ends.local_port) in self._serving
-            )
+            serves = ends.protocol == TCP and self._is_served(row)
             peer = make_peer_key(
                 ends.remote_address,
                 ends.protocol,
@@ -161,6 +159,14 @@ class SocketMeter:
             quality = Quality.LISTENER if by_listener else Quality.EXACT
             totals = _sum_up(row, payload)
             self._tally.add(peer, totals, {quality: totals.bytes})
+
+    def _is_served(self, row: TrafficRow) -> bool:
+        """Return whether the local port is that of a listening socket."""
+        # Of a handshake at a listening socket that is older, the namespace is not recorded.
+        held = self._held.get(row.cookie)
+        return (row.owner.namespace, row.endpoints.local_port) in self._serving or (
+            held is not None and held.listening_port != 0
+        )
 
     def _select(self, rows: Rows) -> Selection:
         listening: set[Port] = {

@@ -41,6 +41,19 @@ Target = int | str | os.PathLike[str] | HasPid
 """A pid, the path of a control group, or a process."""
 
 
+class Meter(Protocol):
+    """Counts the traffic of a scope until it is closed."""
+
+    def read(self) -> Traffic:
+        """Return what was moved since it was opened, or since `restart`. Raises CaptureError."""
+
+    def restart(self) -> None:
+        """Count from zero from now on. Raises CaptureError."""
+
+    def close(self) -> None:
+        """End the counting. May be called again."""
+
+
 class Watch:
     """A context, plain or async, that measures the traffic of one process or control group.
 
@@ -48,9 +61,9 @@ class Watch:
     with the source `pcap` 100 and 600.
     """
 
-    def __init__(self, open_meter: "Callable[[], _Meter]") -> None:
+    def __init__(self, open_meter: Callable[[], Meter]) -> None:
         self._open_meter = open_meter
-        self._meter: _Meter | None = None
+        self._meter: Meter | None = None
         self._owner = os.getpid()
         self._traffic: Traffic | None = None
 
@@ -125,7 +138,7 @@ class Watch:
         self._owner = os.getpid()
         self._meter = self._open_meter()
 
-    def _use_meter(self) -> "_Meter":
+    def _use_meter(self) -> Meter:
         if self._meter is None:
             raise RuntimeError("the measurement has not begun, or is over")
         if os.getpid() != self._owner:
@@ -144,12 +157,6 @@ class Watch:
         meter, self._meter = self._meter, None
         if meter is not None:
             meter.close()
-
-
-class _Meter(Protocol):
-    def read(self) -> Traffic: ...
-    def restart(self) -> None: ...
-    def close(self) -> None: ...
 
 
 def watch(target: Target, *, children: bool = True, source: SourceChoice = "auto") -> Watch:
@@ -184,7 +191,7 @@ def _find_scope(target: Target, *, children: bool) -> Scope:
     return TreeScope(pid, procfs, children=children)
 
 
-def _open_meter(find_scope: Callable[[], Scope], source: SourceChoice) -> _Meter:
+def _open_meter(find_scope: Callable[[], Scope], source: SourceChoice) -> Meter:
     obstacle: BpfUnavailableError | None = None
     if source != "pcap":
         try:
@@ -203,7 +210,7 @@ def _open_meter(find_scope: Callable[[], Scope], source: SourceChoice) -> _Meter
         raise NotPermittedError(f"{obstacle}; nor may packets be captured: {error}") from error
 
 
-def _open_socket_meter(find_scope: Callable[[], Scope]) -> _Meter:
+def _open_socket_meter(find_scope: Callable[[], Scope]) -> Meter:
     if not shows_host_pids(_PROCFS):
         raise BpfUnavailableError(
             Obstacle.PRIVILEGES,
