@@ -261,6 +261,7 @@ def _make_procfs_resolver(settings: Settings) -> ProcfsResolver:
         settings.attribution.procfs,
         command_line=settings.enrichment.command_line,
         ancestors=settings.enrichment.ancestors,
+        container_names=settings.enrichment.container_names,
         socket_table=settings.attribution.socket_table,
         # Half of what lookups may take, so that the other half is left to the host's own.
         container_budget=settings.attribution.cpu_budget / 2,

@@ -110,7 +110,9 @@ class Reconfigurer:
             self._aggregator.regroup(rules.group_by, only, rules.max_records, networks)
             details = settings.enrichment
             self._processes.set_details(
-                command_line=details.command_line, ancestors=details.ancestors
+                command_line=details.command_line,
+                ancestors=details.ancestors,
+                container_names=details.container_names,
             )
             self._publisher.call_next(switch)
 

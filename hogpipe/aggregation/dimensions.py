@@ -26,7 +26,7 @@ from typing import Literal, TypedDict, cast
 
 import msgspec
 
-from hogpipe.model import Ancestor, Attribution, FlowKey, Process, is_sum
+from hogpipe.model import Ancestor, Attribution, ContainerNames, FlowKey, Process, is_sum
 from hogpipe.model.networks import NO_NETWORK
 from hogpipe.protocols import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, WITH_PORTS
 from hogpipe.records.schema import (
@@ -37,6 +37,7 @@ from hogpipe.records.schema import (
     KernelInfo,
     KubernetesInfo,
     PeerInfo,
+    PodInfo,
     ProcessInfo,
     ServerInfo,
     SystemdInfo,
@@ -71,6 +72,7 @@ _TRANSPORTS = {
     SCTP: "sctp",
     UDPLITE: "udplite",
 }
+_NAMELESS = ContainerNames()
 _NETWORK_TYPES = {4: "ipv4", 16: "ipv6"}
 
 
@@ -327,8 +329,20 @@ def _identify_container(attribution: Attribution) -> Hashable:
 def _describe_container(attribution: Attribution, info: OwnerInfo) -> None:
     process = attribution.process
     if process is not None and process.container is not None:
-        info["container"] = {"id": process.container}
+        container: ContainerInfo = {"id": process.container}
+        names = process.container_names or _NAMELESS
+        if names.name is not None:
+            container["name"] = names.name
+        if names.image is not None:
+            container["image"] = {"name": names.image}
+        if names.runtime is not None:
+            container["runtime"] = names.runtime
+        info["container"] = container
     _describe_pod(attribution, info)
+    if process is not None and "k8s" in info and process.container_names is not None:
+        inner = process.container_names.pod_container
+        if inner is not None:
+            info["k8s"]["container"] = {"name": inner}
 
 
 def _identify_pod(attribution: Attribution) -> Hashable:
@@ -339,7 +353,13 @@ def _identify_pod(attribution: Attribution) -> Hashable:
 def _describe_pod(attribution: Attribution, info: OwnerInfo) -> None:
     process = attribution.process
     if process is not None and process.pod is not None:
-        info["k8s"] = {"pod": {"uid": process.pod}}
+        names = process.container_names or _NAMELESS
+        pod: PodInfo = {"uid": process.pod}
+        if names.pod_name is not None:
+            pod["name"] = names.pod_name
+        info["k8s"] = {"pod": pod}
+        if names.pod_namespace is not None:
+            info["k8s"]["namespace"] = {"name": names.pod_namespace}
 
 
 def name_transport(protocol: int) -> str:

@@ -210,6 +210,25 @@ def _matches_parent(pattern: str, process: Process) -> bool:
     )
 
 
+def _matches_container(pattern: str, process: Process) -> bool:
+    """Match the id or the name of the container."""
+    names = process.container_names
+    return _matches_text(pattern, process.container) or (
+        names is not None and _matches_text(pattern, names.name)
+    )
+
+
+def _matches_pod(pattern: str, process: Process) -> bool:
+    """Match the uid or the name of the pod, which may be written NAMESPACE/NAME."""
+    names = process.container_names
+    if _matches_text(pattern, process.pod):
+        return True
+    if process.pod is None or names is None or names.pod_name is None:
+        return False
+    name = names.pod_name
+    return fnmatchcase(f"{names.pod_namespace}/{name}" if "/" in pattern else name, pattern)
+
+
 def _matches_text(pattern: str, text: str | None) -> bool:
     return text is not None and fnmatchcase(text, pattern)
 
@@ -223,10 +242,8 @@ _OWNER_TESTS: Mapping[SelectorKind, Callable[[str], _OwnerTest]] = {
     "user": _make_user_test,
     "cgroup": _make_process_test(lambda pattern, process: _matches_text(pattern, process.cgroup)),
     "unit": _make_process_test(lambda pattern, process: _matches_text(pattern, process.unit)),
-    "container": _make_process_test(
-        lambda pattern, process: _matches_text(pattern, process.container)
-    ),
-    "pod": _make_process_test(lambda pattern, process: _matches_text(pattern, process.pod)),
+    "container": _make_process_test(_matches_container),
+    "pod": _make_process_test(_matches_pod),
 }
 _FLOW_TESTS: Mapping[SelectorKind, Callable[[str], _FlowTest]] = {
     "port": _make_port_test,

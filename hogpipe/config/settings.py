@@ -78,6 +78,8 @@ class EnrichmentSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     command_line: bool = False
     """Whether records hold `process.command_args`, which may contain secrets."""
+    container_names: bool = True
+    """Whether the names of containers and pods are read, from what runtimes leave on disk."""
     ancestors: Annotated[int, Meta(ge=0, le=4)] = 0
     """How many ancestors beyond the parent records hold in `process.ancestors`."""
 

@@ -1,6 +1,8 @@
 """Attributes of processes beyond the pid (names, user, systemd unit, container, pod), and ports.
 
 processes       reads and caches processes
+container_names reads what containers and pods are called, from what runtimes leave on disk
+container_state PURE: names of containers in state files
 ancestors       reads who started a process
 process_refresh keeps the descriptions of processes in use current
 process_watch   reads new processes at once, in a thread, when the kernel reports them

@@ -53,6 +53,7 @@ from hogpipe.enrichment.cgroup_paths import (
     parse_v2_of,
     parse_v2_path,
 )
+from hogpipe.enrichment.container_names import ContainerNameReader
 from hogpipe.linux.procfs import ProcessIdentity, ProcessStat, Procfs, decode_text
 from hogpipe.model import Process
 from hogpipe.protocols import NANOSECONDS
@@ -70,8 +71,9 @@ class ProcessReader:
 
     Unchanged processes are returned as the same object. Command lines are read only with
     `command_line`, because they may contain secrets; of the ancestors the parent is read, and
-    `ancestors` more. `set_details` changes both for later readings, and `recall` removes what is
-    no longer asked for. Safe from any thread.
+    `ancestors` more. `containers` reads the names of containers, of which there are none without
+    it. `set_details` changes all this for later readings, and `recall` removes what is no longer
+    asked for. Safe from any thread.
     """
 
     def __init__(
@@ -80,12 +82,14 @@ class ProcessReader:
         *,
         command_line: bool = False,
         ancestors: int = 0,
+        containers: ContainerNameReader | None = None,
         max_cached: int = 4096,
     ) -> None:
         self._procfs = procfs
         self._command_line = command_line
         self._ancestors = AncestorReader(procfs)
         self._most_ancestors = 1 + ancestors
+        self._containers = containers
         self._max_cached = max_cached
         self._cache: OrderedDict[ProcessIdentity, _CachedProcess] = OrderedDict()
         """The process that was used last comes last."""
@@ -102,10 +106,10 @@ class ProcessReader:
         self.changes = 0
         """How often a process was found to have changed; the number only grows."""
 
-    def set_details(self, *, command_line: bool, ancestors: int) -> None:
+    def set_details(self, *, command_line: bool, ancestors: int, container_names: bool) -> None:
         """Read other details from now on; cached processes are due for a reading."""
-        if (command_line, 1 + ancestors) == (self._command_line, self._most_ancestors):
-            return
+        if self._containers is not None:
+            self._containers.is_on = container_names
         self._command_line, self._most_ancestors = command_line, 1 + ancestors
         with self._lock:
             for cached in self._cache.values():
@@ -261,6 +265,7 @@ class ProcessReader:
             names = parse_v2_path(cgroup_path, only_hierarchy=self._only_cgroup_v2)
         if cgroup_path is not None and names.cgroup is None:
             names = self._cgroup_names.get(cgroup_path) or names
+        containers = self._containers
         return Process(
             pid=pid,
             start=start,
@@ -273,6 +278,7 @@ class ProcessReader:
             unit=names.unit,
             container=names.container,
             pod=names.pod,
+            container_names=None if containers is None else containers.recall(names),
         )
 
     def _read_again(self, owner: ProcessIdentity, stat: ProcessStat, now: float) -> Process:
@@ -360,6 +366,7 @@ class ProcessReader:
             unit=names.unit,
             container=names.container,
             pod=names.pod,
+            container_names=None if self._containers is None else self._containers.find(names),
         )
 
     def _learn(self, process: Process, cgroup_text: str | None) -> None:

@@ -32,6 +32,7 @@ Netlink
     netns/                network namespaces: their processes, inodes, cookies and ids
 
 Others
+    rooted_files          files below the root of another host, whose links stay there
     cgroups               the control group tree: its mount point, paths by id
     clocks                the boot clock of the kernel's events
     socket_filter         the classic BPF program on a socket: reading and attaching

@@ -161,6 +161,8 @@ class ResolverCounts(msgspec.Struct):
     """Processes whose fds the kernel refused to show."""
     malformed_files: int = 0
     """Files of processes that could not be parsed."""
+    container_files_unread: int = 0
+    """State files of containers that could not be read or parsed."""
     rows_skipped: int = 0
     """Rows of a socket table that could not be parsed."""
     deferred: int = 0

@@ -27,6 +27,18 @@ class Ancestor(msgspec.Struct, frozen=True):
         return known or self.command or _NAMELESS
 
 
+class ContainerNames(msgspec.Struct, frozen=True):
+    """What a container and its pod are called; None is unknown."""
+
+    name: str | None = None
+    image: str | None = None
+    runtime: str | None = None
+    pod_name: str | None = None
+    pod_namespace: str | None = None
+    pod_container: str | None = None
+    """The name of the container within its pod."""
+
+
 class Process(msgspec.Struct, frozen=True):
     """A process, identified by (pid, start). Strings are valid UTF-8; None is unknown."""
 
@@ -54,6 +66,7 @@ class Process(msgspec.Struct, frozen=True):
     container: str | None = None
     pod: str | None = None
     """The uid of the Kubernetes pod."""
+    container_names: ContainerNames | None = None
     ancestors: tuple[Ancestor, ...] = ()
     """The parent, its parent, and so on, as far as they were read and are known."""
 

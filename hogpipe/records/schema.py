@@ -90,22 +90,34 @@ class SystemdInfo(TypedDict):
     unit: str
 
 
+class NameInfo(TypedDict):
+    """The name of something."""
+
+    name: str
+
+
 class ContainerInfo(TypedDict):
     """The container of a process."""
 
     id: str
+    name: NotRequired[str]
+    image: NotRequired[NameInfo]
+    runtime: NotRequired[str]
 
 
 class PodInfo(TypedDict):
     """The Kubernetes pod of a process; the uid of a static pod is the hash of its configuration."""
 
     uid: str
+    name: NotRequired[str]
 
 
 class KubernetesInfo(TypedDict):
     """The Kubernetes objects that a process belongs to."""
 
     pod: PodInfo
+    namespace: NotRequired[NameInfo]
+    container: NotRequired[NameInfo]
 
 
 class KernelInfo(TypedDict):
@@ -269,6 +281,7 @@ class AttributionInfo(TypedDict):
     fds_evicted: int
     not_permitted: int
     malformed_files: int
+    container_files_unread: int
     deferred: int
     ambiguous: int
     evicted_flows: int

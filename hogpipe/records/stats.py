@@ -52,6 +52,7 @@ def attribution_info(
         "fds_evicted": resolver.fds_evicted,
         "not_permitted": resolver.not_permitted,
         "malformed_files": resolver.malformed_files,
+        "container_files_unread": resolver.container_files_unread,
         "deferred": resolver.deferred,
         "ambiguous": resolver.ambiguous,
         "evicted_flows": counts.evicted_flows,

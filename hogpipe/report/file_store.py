@@ -54,8 +54,8 @@ _SHAPE = """{
         parent STRUCT(command VARCHAR),
         "user" STRUCT(id BIGINT), linux STRUCT(cgroup VARCHAR))',
     systemd: 'STRUCT(unit VARCHAR)', kernel: 'STRUCT(name VARCHAR)',
-    container: 'STRUCT(id VARCHAR)',
-    k8s: 'STRUCT(pod STRUCT(uid VARCHAR))',
+    container: 'STRUCT(id VARCHAR, name VARCHAR, image STRUCT(name VARCHAR))',
+    k8s: 'STRUCT(pod STRUCT(uid VARCHAR, name VARCHAR), namespace STRUCT(name VARCHAR))',
     server: 'STRUCT(port BIGINT)',
     network: 'STRUCT(
         flows BIGINT, transport VARCHAR, type VARCHAR, interface STRUCT(name VARCHAR),

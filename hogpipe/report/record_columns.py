@@ -29,6 +29,10 @@ USER = Column("user", "USER", ("process.owner", "process.user.id"))
 CGROUP = Column("cgroup", "CGROUP", ("process.linux.cgroup",))
 UNIT = Column("unit", "UNIT", ("systemd.unit",))
 CONTAINER = Column("container", "CONTAINER", ("container.id",))
+CONTAINER_NAME = Column("container_name", "CONTAINER NAME", ("container.name", "container.id"))
+IMAGE = Column("image", "IMAGE", ("container.image.name",))
+POD_NAME = Column("pod_name", "POD NAME", ("k8s.pod.name", "k8s.pod.uid"))
+NAMESPACE = Column("namespace", "NAMESPACE", ("k8s.namespace.name",))
 POD = Column("pod", "POD", ("k8s.pod.uid",))
 TRANSPORT = Column("transport", "PROTO", ("network.transport",))
 NETWORK_TYPE = Column("network_type", "TYPE", ("network.type",))
@@ -42,8 +46,9 @@ REMOTE_PORT = Column("remote_port", "REMOTE PORT", ("network.peer.port",))
 HOST = Column("host", "HOST", ("host.name",))
 
 COLUMNS = (
-    HOST, PID, PROGRAM, COMMAND, EXECUTABLE, PARENT, USER, CGROUP, UNIT, CONTAINER, POD, TRANSPORT,
-    NETWORK_TYPE, INTERFACE, PORT, NETWORK, LOCAL_ADDRESS, LOCAL_PORT, REMOTE, REMOTE_PORT,
+    HOST, PID, PROGRAM, COMMAND, EXECUTABLE, PARENT, USER, CGROUP, UNIT, CONTAINER, POD,
+    CONTAINER_NAME, IMAGE, POD_NAME, NAMESPACE, TRANSPORT, NETWORK_TYPE, INTERFACE, PORT, NETWORK,
+    LOCAL_ADDRESS, LOCAL_PORT, REMOTE, REMOTE_PORT,
 )  # fmt: skip
 """All columns, in their order."""
 NUMERIC = frozenset({PID, PORT, LOCAL_PORT, REMOTE_PORT})
@@ -60,6 +65,10 @@ DIMENSIONS: Mapping[str, tuple[Column, ...]] = {
     "unit": (UNIT,),
     "container": (CONTAINER,),
     "pod": (POD,),
+    "container_name": (CONTAINER_NAME,),
+    "image": (IMAGE,),
+    "pod_name": (POD_NAME,),
+    "namespace": (NAMESPACE,),
     "transport": (TRANSPORT,),
     "network_type": (NETWORK_TYPE,),
     "interface": (INTERFACE,),

@@ -8,7 +8,14 @@ both ends are in `related.ip`.
 
 from datetime import datetime
 
-from hogpipe.records.schema import ProcessInfo, Record, StatsRecord, TrafficRecord, Window
+from hogpipe.records.schema import (
+    KubernetesInfo,
+    ProcessInfo,
+    Record,
+    StatsRecord,
+    TrafficRecord,
+    Window,
+)
 from hogpipe.sinks.shaping import (
     Document,
     OwnerText,
@@ -37,7 +44,12 @@ ECS_NAMES = {
     "process.user.id": "user.id",
     "process.owner": "user.name",
     "container.id": "container.id",
+    "container.name": "container.name",
+    "container.image.name": "container.image.name",
+    "container.runtime": "container.runtime",
     "k8s.pod.uid": "orchestrator.resource.id",
+    "k8s.pod.name": "orchestrator.resource.name",
+    "k8s.namespace.name": "orchestrator.namespace",
     "server.port": "server.port",
     "network.transport": "network.transport",
     "network.type": "network.type",
@@ -221,9 +233,21 @@ def _shape_owner(record: TrafficRecord) -> tuple[Document, Document, Document]:
     if "kernel" in record:
         own["kernel"] = record["kernel"]
     if "k8s" in record:
-        pod = {"type": "pod", "id": record["k8s"]["pod"]["uid"]}
-        named["orchestrator"] = {"type": "kubernetes", "resource": pod}
+        named["orchestrator"] = _shape_pod(record["k8s"])
+        if "container" in record["k8s"]:
+            own["k8s"] = {"container": record["k8s"]["container"]}
     return process, named, own
+
+
+def _shape_pod(k8s: KubernetesInfo) -> Document:
+    """Return what ECS has of a pod."""
+    resource: Document = {"type": "pod", "id": k8s["pod"]["uid"]}
+    if "name" in k8s["pod"]:
+        resource["name"] = k8s["pod"]["name"]
+    pod: Document = {"type": "kubernetes", "resource": resource}
+    if "namespace" in k8s:
+        pod["namespace"] = k8s["namespace"]["name"]
+    return pod
 
 
 def _shape_process(process: ProcessInfo, named: Document, own: Document) -> Document:

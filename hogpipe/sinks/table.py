@@ -155,9 +155,9 @@ def _describe_owner(record: TrafficRecord) -> dict[str, str]:
     if "systemd" in record and "CGROUP" not in cells:
         cells["UNIT"] = record["systemd"]["unit"]
     if "container" in record:
-        cells["CONTAINER"] = record["container"]["id"][:12]
+        cells["CONTAINER"] = record["container"].get("name") or record["container"]["id"][:12]
     if "k8s" in record:
-        cells["POD"] = record["k8s"]["pod"]["uid"]
+        cells["POD"] = record["k8s"]["pod"].get("name") or record["k8s"]["pod"]["uid"]
     return cells
 
 

@@ -17,6 +17,7 @@ from hogpipe.protocols import WITH_PORTS
 from hogpipe.records.schema import TrafficBody
 
 _IPV4_LENGTH = 4
+_SHORT_ID = 12
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -37,6 +38,10 @@ class Owner(msgspec.Struct, frozen=True):
     pod: str = ""
     parent: str = ""
     """The command of the parent."""
+    container_name: str = ""
+    """The name of the container; its id, shortened, if that is unknown."""
+    pod_name: str = ""
+    """The name of the pod; its uid if that is unknown."""
     kernel: str = ""
     """The part of the kernel that sends, where no process does."""
     is_remainder: bool = False
@@ -71,6 +76,7 @@ def describe_owner(attribution: Attribution) -> Owner:
         return Owner(kernel=attribution.kernel)
     if process is None:
         return Owner(user=_name_user(attribution.user)) if attribution.user else NO_OWNER
+    names = process.container_names
     user = User(process.user_id, process.user_name) if process.user_id is not None else None
     return Owner(
         process.pid,
@@ -84,6 +90,8 @@ def describe_owner(attribution: Attribution) -> Owner:
         process.container or "",
         process.pod or "",
         process.parent.command if process.parent else "",
+        (names and names.name) or (process.container or "")[:_SHORT_ID],
+        (names and names.pod_name) or process.pod or "",
     )
 
 
@@ -140,6 +148,10 @@ def parse_owner(body: TrafficBody) -> Owner:
         body["container"]["id"] if "container" in body else "",
         body["k8s"]["pod"]["uid"] if "k8s" in body else "",
         process["parent"]["command"] if "parent" in process else "",
+        body["container"].get("name", body["container"]["id"][:_SHORT_ID])
+        if "container" in body
+        else "",
+        body["k8s"]["pod"].get("name", body["k8s"]["pod"]["uid"]) if "k8s" in body else "",
         body["kernel"]["name"] if "kernel" in body else "",
     )
 

@@ -88,8 +88,20 @@ GROUP_DIMENSIONS: tuple[GroupDimension, ...] = (
     _one_column("user", "e", "USER", lambda owner, _path: owner.user),
     _one_column("unit", "n", "UNIT", lambda owner, _path: owner.unit),
     _one_column("cgroup", "c", "CGROUP", lambda owner, _path: owner.cgroup),
-    _one_column("container", "d", "CONTAINER", lambda owner, _path: owner.container[:12]),
-    _one_column("pod", "k", "POD", lambda owner, _path: owner.pod),
+    GroupDimension(
+        "container",
+        "d",
+        lambda owner, _path: owner.container,
+        ("CONTAINER",),
+        lambda owner, _path: (owner.container_name or "-",),
+    ),
+    GroupDimension(
+        "pod",
+        "k",
+        lambda owner, _path: owner.pod,
+        ("POD",),
+        lambda owner, _path: (owner.pod_name or "-",),
+    ),
     _one_column("network", "w", "NETWORK", lambda _owner, path: path.network),
     _one_column("remote", "a", "REMOTE", lambda _owner, path: format_address(path.remote_address)),
     _one_column(
@@ -265,6 +277,7 @@ def _make_text(owner: Owner, path: Path) -> str:
     parts = (
         str(owner.pid) if owner.pid else "", name_owner(owner), owner.command, owner.executable,
         owner.user, owner.cgroup, owner.unit, owner.container, owner.pod, owner.parent,
+        owner.container_name, owner.pod_name,
         path.transport,
         path.network_type, path.interface, format_endpoint(path.local_address, path.local_port),
         format_endpoint(path.remote_address, path.remote_port or path.service_port), path.network,

@@ -27,6 +27,7 @@ from hogpipe.model import (
     UNKNOWN_FLOW,
     Ancestor,
     Attribution,
+    ContainerNames,
     FlowKey,
     Networks,
     Quality,
@@ -129,6 +130,16 @@ def test_exe_matches_the_command_only_if_the_executable_is_unknown() -> None:
     assert not matches("exe:worker", exact(replace(NGINX, command="worker")))
     kernel_thread = replace(NGINX, executable=None, command="kworker/0:1")
     assert matches("exe:kworker/*", exact(kernel_thread))
+
+
+def test_containers_and_pods_are_matched_by_their_names_too() -> None:
+    names = ContainerNames(name="web", pod_name="web-0", pod_namespace="shop")
+    named = exact(replace(NGINX, container_names=names))
+    for text in ("container:web", "container:1f2e*", "pod:web-*", "pod:shop/web-0", "pod:7a1b*"):
+        assert matches(text, named)
+    for text in ("container:web-0", "pod:web", "pod:shop", "pod:/web-0"):
+        assert not matches(text, named)
+    assert not matches("pod:web-0", exact(replace(NGINX, pod=None, container_names=names)))
 
 
 def test_a_parent_is_matched_by_its_name_and_by_its_command() -> None:

@@ -100,10 +100,10 @@ def test_a_parent_is_described_as_it_is_when_each_child_is_read(fake: FakeProc) 
 def test_a_change_of_the_setting_is_a_change_of_what_is_known(fake: FakeProc) -> None:
     reader = make_reader(fake)
     before = read(reader)
-    reader.set_details(command_line=False, ancestors=2)
+    reader.set_details(command_line=False, ancestors=2, container_names=True)
     assert [one.pid for one in read(reader, now=0.5).ancestors] == [7, 5, 1]
     assert len(reader.recall(before).ancestors) == 3
-    reader.set_details(command_line=False, ancestors=0)
+    reader.set_details(command_line=False, ancestors=0, container_names=True)
     assert [one.pid for one in reader.recall(before).ancestors] == [7]
 
 

@@ -107,7 +107,7 @@ def test_a_command_line_is_read_only_on_request(fake: FakeProc) -> None:
 def test_command_lines_are_read_once_that_is_asked_for(fake: FakeProc, reader: Reader) -> None:
     fake.process(42, command_line=[b"mysql", b"--password=hidden"])
     before = reader.read(42)
-    reader.reader.set_details(command_line=True, ancestors=0)
+    reader.reader.set_details(command_line=True, ancestors=0, container_names=True)
     assert reader.reader.recent(ProcessIdentity(42, 1000), reader.now) is None
     assert reader.read(42).command_line == ("mysql", "--password=hidden")
     assert reader.reader.recall(before).command_line == ("mysql", "--password=hidden")
@@ -117,7 +117,7 @@ def test_command_lines_are_removed_once_they_may_not_be_read(fake: FakeProc) -> 
     fake.process(42, command_line=[b"mysql", b"--password=hidden"])
     reader = Reader(fake.root, command_line=True)
     before = reader.read(42)
-    reader.reader.set_details(command_line=False, ancestors=0)
+    reader.reader.set_details(command_line=False, ancestors=0, container_names=True)
     uncached = msgspec.structs.replace(before, pid=43)
     for process in (before, uncached):
         assert reader.reader.recall(process) == msgspec.structs.replace(process, command_line=None)

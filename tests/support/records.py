@@ -45,8 +45,17 @@ FULL: TrafficRecord = {
         "linux": {"cgroup": "/system.slice/nginx.service"},
     },
     "systemd": {"unit": "nginx.service"},
-    "container": {"id": "1f2e3d"},
-    "k8s": {"pod": {"uid": "7a1b90f2-713c-467a-a18a-cbb50a075296"}},
+    "container": {
+        "id": "1f2e3d",
+        "name": "k8s_web",
+        "image": {"name": "nginx:1.27"},
+        "runtime": "docker",
+    },
+    "k8s": {
+        "pod": {"uid": "7a1b90f2-713c-467a-a18a-cbb50a075296", "name": "web-0"},
+        "namespace": {"name": "shop"},
+        "container": {"name": "web"},
+    },
     "server": {"port": 443},
     "network": {
         "flows": 3,

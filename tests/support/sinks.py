@@ -87,6 +87,7 @@ def stats(sequence: int = 1, packets: int = 10, second: int = 0) -> StatsRecord:
             "fds_evicted": 0,
             "not_permitted": 0,
             "malformed_files": 0,
+            "container_files_unread": 0,
             "deferred": 0,
             "ambiguous": 0,
             "evicted_flows": 0,

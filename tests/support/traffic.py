@@ -7,6 +7,7 @@ from hogpipe.model import (
     UNATTRIBUTED,
     Ancestor,
     Attribution,
+    ContainerNames,
     FlowDelta,
     FlowKey,
     Process,
@@ -103,6 +104,10 @@ ancestors = st.builds(
     st.sampled_from(["bash", "backup.sh"]),
     st.none() | st.just("/bin/bash"),
 )
+container_names = st.builds(
+    ContainerNames,
+    *[st.none() | st.just(name) for name in ("web", "nginx:1", "docker", "web-0", "shop", "app")],
+)
 processes = st.builds(
     Process,
     pid=st.integers(1, 3),
@@ -120,6 +125,7 @@ processes = st.builds(
     unit=st.none() | st.sampled_from(["a.service", "b.service"]),
     container=st.none() | st.sampled_from(["1f2e", "3d4c"]),
     pod=st.none() | st.sampled_from(["7a1b", "5c6d"]),
+    container_names=st.none() | container_names,
 )
 users = st.builds(User, st.integers(0, 2), st.none() | st.sampled_from(["root", "www-data"]))
 owned = st.builds(

@@ -70,6 +70,7 @@ from hogpipe.attribution.procfs.table_reader import (
 from hogpipe.attribution.procfs.table_source import OwnSource
 from hogpipe.attribution.procfs.unconnected_ports import UnconnectedPorts
 from hogpipe.attribution.resolver import FlowsInSpans, Resolution
+from hogpipe.enrichment.container_names import ContainerNameReader
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.linux.netns.namespace_links import NamespaceLinks, make_open_inside
 from hogpipe.linux.netns.namespace_processes import (
@@ -113,6 +114,7 @@ class ProcfsResolver:
         *,
         command_line: bool = False,
         ancestors: int = 0,
+        container_names: bool = False,
         socket_table: SocketTable = "auto",
         container_budget: float = _CONTAINER_BUDGET,
         clock: Callable[[], float] = time.monotonic,
@@ -139,8 +141,13 @@ class ProcfsResolver:
         )
         """Attributions in columns, where `procfs` is a recorded one."""
         self._fds = FdCache(self._procfs, self.namespaces)
+        # State files of containers are those of the host that `procfs` is of.
+        self._containers = ContainerNameReader(procfs.parent, is_on=container_names)
         self._processes = ProcessReader(
-            self._procfs, command_line=command_line, ancestors=ancestors
+            self._procfs,
+            command_line=command_line,
+            ancestors=ancestors,
+            containers=self._containers,
         )
         self._unconnected_ports = UnconnectedPorts()
         self._kernels = KernelResolution(self._fds)
@@ -254,6 +261,7 @@ class ProcfsResolver:
             fd_scans=self._fds.fd_scans,
             not_permitted=self._fds.not_permitted + self._procfs.hidden,
             malformed_files=self._procfs.malformed,
+            container_files_unread=self._containers.unreadable,
             deferred=self._fds.deferred + self._container_tables.deferred,
             ambiguous=self._fds.ambiguous,
         )

@@ -34,7 +34,13 @@ _RESOURCE: dict[str, KeyPath] = {
     "process.linux.cgroup": ("process", "linux", "cgroup"),
     "systemd.unit": ("systemd", "unit"),
     "container.id": ("container", "id"),
+    "container.name": ("container", "name"),
+    "container.image.name": ("container", "image", "name"),
+    "container.runtime": ("container", "runtime"),
     "k8s.pod.uid": ("k8s", "pod", "uid"),
+    "k8s.pod.name": ("k8s", "pod", "name"),
+    "k8s.namespace.name": ("k8s", "namespace", "name"),
+    "k8s.container.name": ("k8s", "container", "name"),
     "kernel.name": ("kernel", "name"),
 }
 _FLOW: dict[str, KeyPath] = {

@@ -10,17 +10,9 @@ from typing import Literal
 from hogpipe import TrafficRecord
 
 LabelName = Literal[
-    "program",
-    "parent",
-    "unit",
-    "container",
-    "pod",
-    "user",
-    "interface",
-    "transport",
-    "port",
-    "network",
-]
+    "program", "parent", "unit", "container", "container_name", "pod", "pod_name", "namespace",
+    "user", "interface", "transport", "port", "network",
+]  # fmt: skip
 Labels = tuple[str, ...]
 """A value for each configured name, in order."""
 
@@ -77,6 +69,21 @@ def _pod(record: TrafficRecord) -> str:
     return record["k8s"]["pod"]["uid"] if "k8s" in record else ""
 
 
+def _container_name(record: TrafficRecord) -> str:
+    """Return the name of the container; the id of one whose name is unknown."""
+    return record["container"].get("name") or _container(record) if "container" in record else ""
+
+
+def _pod_name(record: TrafficRecord) -> str:
+    """Return the name of the pod; the uid of one whose name is unknown."""
+    return record["k8s"]["pod"].get("name") or _pod(record) if "k8s" in record else ""
+
+
+def _namespace(record: TrafficRecord) -> str:
+    k8s = record.get("k8s")
+    return k8s["namespace"]["name"] if k8s and "namespace" in k8s else ""
+
+
 def _user(record: TrafficRecord) -> str:
     """Return the name of the user, or the number of a user without one."""
     process = record.get("process", {})
@@ -107,7 +114,10 @@ _READERS: dict[LabelName, Callable[[TrafficRecord], str]] = {
     "parent": _parent,
     "unit": _unit,
     "container": _container,
+    "container_name": _container_name,
     "pod": _pod,
+    "pod_name": _pod_name,
+    "namespace": _namespace,
     "user": _user,
     "interface": _interface,
     "transport": _transport,

@@ -24,6 +24,20 @@ def test_container_and_pod_can_be_labels() -> None:
     assert unit == ""
 
 
+def test_names_of_containers_and_pods_are_labels_and_their_ids_where_they_are_unknown() -> None:
+    labelling = Labelling(["container_name", "pod_name", "namespace", "parent"])
+    container, pod, *rest = labelling.of(CONTAINER)
+    assert (container, pod[:9], *rest) == (f"{1:064x}", "7a1b90f2-", "", "")
+    named = dict(
+        CONTAINER,
+        container={"id": "1f", "name": "web"},
+        k8s={"pod": {"uid": "7a", "name": "web-0"}, "namespace": {"name": "shop"}},
+        process={"name": "curl", "parent": {"pid": 1, "name": "bash", "command": "backup.sh"}},
+    )
+    assert labelling.of(named) == ("web", "web-0", "shop", "backup.sh")
+    assert labelling.of(NO_PROCESS) == ("", "", "", "")
+
+
 def test_a_user_is_a_name_or_a_number() -> None:
     labelling = Labelling(["program", "user"])
     assert labelling.of(ONLY_USER) == ("", "user2")
