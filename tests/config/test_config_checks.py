@@ -148,7 +148,7 @@ def test_a_dimension_must_exist_and_be_known_to_the_source(tmp_path: Path) -> No
     load_text(tmp_path, text.format("pcap", "interface"))
     load_text(tmp_path, text.format("ebpf", "flow"))
     (problem,) = problems_of(tmp_path, text.format("pcap", "colour"))
-    assert problem.startswith('aggregation.group_by[1]: must be "process", "program", "user", ')
+    assert problem.startswith('aggregation.group_by[1]: must be "process", "program", "parent", ')
     assert problem.endswith('not "colour"')
 
 

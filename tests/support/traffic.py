@@ -96,7 +96,7 @@ deltas = st.builds(
 )
 
 words = st.text(min_size=1, max_size=8)
-file_names = st.text(st.characters(exclude_characters="/"), min_size=1, max_size=8)
+file_names = st.text(st.characters(codec="utf-8", exclude_characters="/"), min_size=1, max_size=8)
 ancestors = st.builds(
     Ancestor,
     st.integers(1, 3),
