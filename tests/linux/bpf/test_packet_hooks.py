@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.bpf import require_bpf
-from support.namespaces import Namespace
+from support.namespaces import Namespace, namespace
 from support.running import wait_until
 
 from hogpipe.capture.live.link_selection import choose_transmitting
@@ -75,6 +75,14 @@ def hooked(
         hooks.close()
 
 
+@pytest.fixture(scope="module")
+def host() -> Iterator[tuple[Namespace, TrafficMaps]]:
+    """A namespace whose packet sockets are counted, for all tests that change nothing else."""
+    require_bpf()
+    with namespace() as made, counting(made) as maps:
+        yield made, maps
+
+
 def take(maps: TrafficMaps, port: int = PORT) -> list[TrafficRow]:
     maps.begin_epoch()
     rows = decode_rows(maps.take_other_flows())
@@ -93,19 +101,18 @@ def take(maps: TrafficMaps, port: int = PORT) -> list[TrafficRow]:
     ids=["ipv4", "padded", "ipv6", "vlan", "two tags"],
 )
 def test_a_packet_counts_its_ip_length_for_the_process_that_writes_it(
-    netns: Namespace, frame: bytes, size: int
+    host: tuple[Namespace, TrafficMaps], frame: bytes, size: int
 ) -> None:
-    with counting(netns) as maps:
-        for _ in range(3):
-            send(netns, frame)
-        rows = take(maps)
-        assert {one.owner.pid for one in rows} == {os.getpid()}
-        assert sum(one.counts.transmit_bytes for one in rows) == 3 * size
-        assert sum(one.counts.transmit_packets for one in rows) == 3
-        assert {one.owner.flags & (PACKET_SOCKET | RELEASED) for one in rows} == {
-            PACKET_SOCKET | RELEASED
-        }
-        assert take(maps) == []
+    where, maps = host
+    for _ in range(3):
+        send(where, frame)
+    rows = take(maps)
+    assert {one.owner.pid for one in rows} == {os.getpid()}
+    assert sum(one.counts.transmit_bytes for one in rows) == 3 * size
+    assert sum(one.counts.transmit_packets for one in rows) == 3
+    flags = {one.owner.flags & (PACKET_SOCKET | RELEASED) for one in rows}
+    assert flags == {PACKET_SOCKET | RELEASED}
+    assert take(maps) == []
 
 
 @pytest.mark.parametrize(
@@ -119,17 +126,21 @@ def test_a_packet_counts_its_ip_length_for_the_process_that_writes_it(
     ],
     ids=["longer than its frame", "shorter than its header", "torn", "not IP", "no type"],
 )
-def test_what_a_capture_would_not_decode_counts_nothing(netns: Namespace, frame: bytes) -> None:
-    with counting(netns) as maps:
-        with suppress(OSError):  # the kernel refuses some frames
-            send(netns, frame)
-        maps.begin_epoch()
-        assert not any(maps.take_other_flows()["flags"] & PACKET_SOCKET)
+def test_what_a_capture_would_not_decode_counts_nothing(
+    host: tuple[Namespace, TrafficMaps], frame: bytes
+) -> None:
+    where, maps = host
+    with suppress(OSError):  # the kernel refuses some frames
+        send(where, frame)
+    maps.begin_epoch()
+    assert not any(maps.take_other_flows()["flags"] & PACKET_SOCKET)
 
 
-def test_each_of_two_processes_that_share_a_socket_has_what_it_sends(netns: Namespace) -> None:
-    end = netns.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0))
-    with counting(netns) as maps, end:
+def test_each_of_two_processes_that_share_a_socket_has_what_it_sends(
+    host: tuple[Namespace, TrafficMaps],
+) -> None:
+    where, maps = host
+    with where.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)) as end:
         end.sendto(ip4(), ("lo", IPV4))
         pid = os.fork()
         if not pid:
