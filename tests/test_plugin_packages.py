@@ -14,6 +14,7 @@ from hogpipe.version import __version__
 
 PLUGINS = Path(__file__).parent.parent / "plugins"
 PACKAGES = sorted(PLUGINS.glob("hogpipe-*"))
+SINKS = [package for package in PACKAGES if package.name != "hogpipe-pytest"]
 ALLOWED = {"hogpipe", "hogpipe.errors"}
 
 
@@ -35,6 +36,7 @@ def test_there_are_packages() -> None:
         "hogpipe-nats",
         "hogpipe-otlp",
         "hogpipe-prometheus",
+        "hogpipe-pytest",
     ]
 
 
@@ -45,13 +47,13 @@ def test_a_package_imports_only_the_interface_for_plugins(package: Path) -> None
     assert modules <= ALLOWED
 
 
-@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+@pytest.mark.parametrize("package", SINKS, ids=lambda package: package.name)
 def test_a_package_states_the_version_of_the_interface(package: Path) -> None:
     module = package / package.name.replace("-", "_") / "__init__.py"
     assert f"\nHOGPIPE_API = {PLUGIN_API}\n" in module.read_text()
 
 
-@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+@pytest.mark.parametrize("package", SINKS, ids=lambda package: package.name)
 def test_a_package_has_an_entry_point_and_a_readme(package: Path) -> None:
     project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
     name = package.name.removeprefix("hogpipe-")
@@ -60,6 +62,14 @@ def test_a_package_has_an_entry_point_and_a_readme(package: Path) -> None:
     readme = (package / "README.md").read_text()
     assert f"pip install . ./plugins/{package.name}\n" in readme
     assert f'type = "{name}"' in readme
+
+
+def test_the_plugin_of_pytest_has_an_entry_point_and_a_readme() -> None:
+    package = PLUGINS / "hogpipe-pytest"
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    assert project["name"] == package.name
+    assert project["entry-points"]["pytest11"] == {"hogpipe": "hogpipe_pytest"}
+    assert f"pip install . ./plugins/{package.name}\n" in (package / "README.md").read_text()
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
