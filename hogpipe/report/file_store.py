@@ -51,7 +51,7 @@ _SHAPE = """{
     host: 'STRUCT(name VARCHAR)',
     process: 'STRUCT(
         pid BIGINT, name VARCHAR, command VARCHAR, owner VARCHAR, executable STRUCT(path VARCHAR),
-        parent STRUCT(command VARCHAR),
+        parent STRUCT(command VARCHAR, name VARCHAR),
         "user" STRUCT(id BIGINT), linux STRUCT(cgroup VARCHAR))',
     systemd: 'STRUCT(unit VARCHAR)', kernel: 'STRUCT(name VARCHAR)',
     container: 'STRUCT(id VARCHAR, name VARCHAR, image STRUCT(name VARCHAR))',

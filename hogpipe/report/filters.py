@@ -25,6 +25,7 @@ from hogpipe.report.record_columns import (
     NETWORK,
     NUMERIC,
     PARENT,
+    PARENT_PROGRAM,
     PID,
     POD,
     POD_NAME,
@@ -38,26 +39,24 @@ from hogpipe.report.record_columns import (
 
 Value = str | int | float | bool | None
 
-_KINDS: Mapping[str, Column] = {
-    "pid": PID,
-    "program": PROGRAM,
-    "exe": EXECUTABLE,
-    "command": COMMAND,
-    "parent": PARENT,
-    "user": USER,
-    "cgroup": CGROUP,
-    "unit": UNIT,
-    "container": CONTAINER,
-    "pod": POD,
-    "container_name": CONTAINER_NAME,
-    "image": IMAGE,
-    "pod_name": POD_NAME,
-    "namespace": NAMESPACE,
-    "port": PORT,
-    "network": NETWORK,
-    "remote": REMOTE,
-    "interface": INTERFACE,
-    "host": HOST,
+_KINDS: Mapping[str, tuple[Column, ...]] = {
+    "pid": (PID,),
+    "program": (PROGRAM,),
+    "exe": (EXECUTABLE,),
+    "command": (COMMAND,),
+    "parent": (PARENT, PARENT_PROGRAM),
+    "user": (USER,),
+    "cgroup": (CGROUP,),
+    "unit": (UNIT,),
+    "container": (CONTAINER, CONTAINER_NAME),
+    "pod": (POD, POD_NAME),
+    "image": (IMAGE,),
+    "namespace": (NAMESPACE,),
+    "port": (PORT,),
+    "network": (NETWORK,),
+    "remote": (REMOTE,),
+    "interface": (INTERFACE,),
+    "host": (HOST,),
 }
 NO_OWNER = "none"
 """The selector of traffic without a process."""
@@ -66,9 +65,9 @@ NO_OWNER = "none"
 class Filter(msgspec.Struct, frozen=True):
     """One selector."""
 
-    column: Column
+    columns: tuple[Column, ...]
     matches: Callable[[Value], bool]
-    """Whether the value of the column is wanted; None stands for no value."""
+    """Whether the value of one of the columns is wanted; None stands for no value."""
     excludes: bool
 
 
@@ -77,15 +76,21 @@ class Filters:
 
     def __init__(self, filters: Iterable[Filter]) -> None:
         self._filters = tuple(filters)
-        self.columns = tuple(dict.fromkeys(one.column for one in self._filters))
+        self.columns = tuple(
+            dict.fromkeys(column for one in self._filters for column in one.columns)
+        )
         """The columns whose values decide."""
 
     def select(self, values: Mapping[Column, Value]) -> bool:
         """Return whether traffic with these values of `columns` counts."""
+
+        def matches(one: Filter) -> bool:
+            return any(one.matches(values[column]) for column in one.columns)
+
         included = [one for one in self._filters if not one.excludes]
-        if any(one.matches(values[one.column]) for one in self._filters if one.excludes):
+        if any(matches(one) for one in self._filters if one.excludes):
             return False
-        return not included or any(one.matches(values[one.column]) for one in included)
+        return not included or any(map(matches, included))
 
 
 def parse_filters(texts: Sequence[str]) -> Filters:
@@ -97,7 +102,7 @@ def _parse(text: str) -> Filter:
     excludes = text.startswith("!")
     bare = text.removeprefix("!")
     if bare == NO_OWNER:
-        return Filter(PROGRAM, lambda value: value is None, excludes)
+        return Filter((PROGRAM,), lambda value: value is None, excludes)
     kind, _, pattern = bare.partition(":")
     if kind not in _KINDS or not pattern:
         kinds = ", ".join(_KINDS)
@@ -105,14 +110,14 @@ def _parse(text: str) -> Filter:
             f"{text!r} is not a selector: write kind:pattern, !kind:pattern to exclude, or "
             f"{NO_OWNER} for traffic without an owner; kind one of {kinds}"
         )
-    column = _KINDS[kind]
+    column, *others = _KINDS[kind]
     if column == REMOTE:
-        return Filter(column, _make_network_test(text, pattern), excludes)
+        return Filter((column,), _make_network_test(text, pattern), excludes)
     if column in NUMERIC:
-        return Filter(column, _make_number_test(text, pattern), excludes)
+        return Filter((column,), _make_number_test(text, pattern), excludes)
     if column == EXECUTABLE and "/" not in pattern:
         pattern = f"*/{pattern}"  # the name of the file, as for a run
-    return Filter(column, lambda value: _matches_text(value, pattern), excludes)
+    return Filter((column, *others), lambda value: _matches_text(value, pattern), excludes)
 
 
 def _matches_text(value: Value, pattern: str) -> bool:

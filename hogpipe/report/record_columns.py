@@ -25,6 +25,7 @@ PROGRAM = Column("program", "PROGRAM", ("process.name", "kernel.name"))
 COMMAND = Column("command", "COMMAND", ("process.command",))
 EXECUTABLE = Column("executable", "EXECUTABLE", ("process.executable.path",))
 PARENT = Column("parent", "PARENT", ("process.parent.command",))
+PARENT_PROGRAM = Column("parent_program", "PARENT PROGRAM", ("process.parent.name",))
 USER = Column("user", "USER", ("process.owner", "process.user.id"))
 CGROUP = Column("cgroup", "CGROUP", ("process.linux.cgroup",))
 UNIT = Column("unit", "UNIT", ("systemd.unit",))
@@ -46,9 +47,9 @@ REMOTE_PORT = Column("remote_port", "REMOTE PORT", ("network.peer.port",))
 HOST = Column("host", "HOST", ("host.name",))
 
 COLUMNS = (
-    HOST, PID, PROGRAM, COMMAND, EXECUTABLE, PARENT, USER, CGROUP, UNIT, CONTAINER, POD,
-    CONTAINER_NAME, IMAGE, POD_NAME, NAMESPACE, TRANSPORT, NETWORK_TYPE, INTERFACE, PORT, NETWORK,
-    LOCAL_ADDRESS, LOCAL_PORT, REMOTE, REMOTE_PORT,
+    HOST, PID, PROGRAM, COMMAND, EXECUTABLE, PARENT, PARENT_PROGRAM, USER, CGROUP, UNIT,
+    CONTAINER, POD, CONTAINER_NAME, IMAGE, POD_NAME, NAMESPACE, TRANSPORT, NETWORK_TYPE,
+    INTERFACE, PORT, NETWORK, LOCAL_ADDRESS, LOCAL_PORT, REMOTE, REMOTE_PORT,
 )  # fmt: skip
 """All columns, in their order."""
 NUMERIC = frozenset({PID, PORT, LOCAL_PORT, REMOTE_PORT})

@@ -281,3 +281,25 @@ def test_the_total_of_any_report_is_that_of_the_records(
             name: expected.get(name, 0) for name in COUNTERS
         }
     assert sum(series.total) == answer.total.bytes
+
+
+@pytest.mark.parametrize(
+    ("only", "is_chosen"),
+    [
+        ("container:1f2e*", True),
+        ("container:k8s_web", True),
+        ("pod:web-*", True),
+        ("pod:7a1b*", True),
+        ("parent:systemd", True),
+        ("network:private", True),
+        ("image:nginx:*", True),
+        ("namespace:shop", True),
+        ("!container:k8s_web", False),
+        ("pod:web", False),
+    ],
+)
+def test_selectors_match_names_too(tmp_path: Path, only: str, is_chosen: bool) -> None:
+    history = write_history(tmp_path / "x.db", [[FULL]])  # type: ignore[list-item]
+    for source in (write_lines(tmp_path / "x.jsonl", [[FULL]]), history):
+        with stored(source) as store:
+            assert bool(store.answer(ask("program", only=[only])).rows) == is_chosen
