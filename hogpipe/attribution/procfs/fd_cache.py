@@ -17,14 +17,14 @@ Bounds: the fds read in one lookup and the fds cached. A lookup that reaches the
 deferred: its sockets are absent from the result, counted in `deferred`, and the next lookup
 continues. Times are seconds of the caller's clock.
 
-Known limits: a second holder may be noticed as late as the next refresh, a second later as a rule.
-A second holder is never noticed if it received the socket as a message (SCM_RIGHTS) at an fd number
-that it had just closed. A socket at the former fd number of another one, in a process that was not
-active, is found as late as a search takes: less than a second with 15,000 fds on the host. A socket
-that a process has only in a ring of io_uring (a direct descriptor) has no fd and is not found. Nor
-are the first short-lived sockets of a thread that leaves the fd table of its process (unshare(2))
-while hogpipe runs: they are closed before step 5. With 16 processes active or younger, a sample
-does not find the short-lived sockets of a process that was idle until then.
+Known limits: a second holder may be noticed as late as the next refresh. A second holder is never
+noticed if it received the socket as a message (SCM_RIGHTS) at an fd number that it had just closed.
+A socket at the former fd number of another one, in a process that was not active, is found as late
+as a search takes: less than a second with 15,000 fds on the host. A socket that a process has only
+in a ring of io_uring (a direct descriptor) has no fd and is not found. Nor are the first
+short-lived sockets of a thread that leaves the fd table of its process (unshare(2)) while hogpipe
+runs: they are closed before step 5. With 16 processes active or younger, a sample does not find the
+short-lived sockets of a process that was idle until then.
 """
 
 import math
@@ -130,8 +130,7 @@ class FdCache:
         self._begin_lookup(now)
         users = set(wanted.values())
         missing = self._read_likely_inside(self._verify(wanted, rules), namespaces)
-        is_due = self._scanner.is_refresh_due(now, missing)
-        if is_due or self._scanner.has_missed_since_refresh(missing):
+        if self._scanner.has_missed_since_refresh(missing) or self._scanner.is_refresh_due(now):
             is_complete = self._scanner.refresh(users, rules, now, self._lookup)
         else:
             is_complete = not missing or self._scanner.read_new(users, rules, self._lookup)
@@ -217,7 +216,7 @@ class FdCache:
             self._reader.begin_lookup()
             wanted, missing = self._sample_once(read_sockets, likely, rules, namespace)
             found |= self._own(wanted, rules)
-        if missing and self._scanner.is_refresh_due(now, missing):
+        if missing and self._scanner.is_refresh_due(now):
             self._scanner.refresh(set(wanted.values()), rules, now, self._lookup)
         self._evict()
         return found

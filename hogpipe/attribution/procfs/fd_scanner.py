@@ -6,7 +6,7 @@ Four kinds, from cheap to expensive:
 - `refresh`: also read the state of each directory of fds, and the new fds of each process whose
   state changed. The state counts the fd numbers that processes have reserved, as in a blocking
   accept(); of a process whose state has not changed those numbers are read. Refreshes are paced so
-  that they take a small share of the time, and less while each socket has a known holder.
+  that they take a small share of the time.
 - `search`: read all fds of all processes, the likely holders first, until nothing is missing. Most
   sockets that are missing are just closed, so a search begins with the second lookup of a socket.
   One process may have more fds than all others together, so a lookup reads a slice of the fds only,
@@ -32,7 +32,6 @@ from hogpipe.attribution.procfs.shared_sockets import SharedSocketRules
 from hogpipe.linux.procfs import FdDirectory
 
 _REFRESH_PAUSE = 0.05
-_QUIET_PAUSE = 1.0  # where no socket is missing, so that a refresh shows further holders only
 _REFRESH_SHARE = 0.03  # of the time may go into refreshes
 _SEARCH_DIVISOR = 20  # of the bound; most sockets that are searched for are closed
 _SEARCH_RATE = 20_000  # fds a second, which take about an eighth of the time
@@ -58,13 +57,9 @@ class FdScanner:
         self.deferred = 0
         """Sockets whose search was left to the next lookup, once for each lookup."""
 
-    def is_refresh_due(self, now: float, missing: Collection[int]) -> bool:
-        """Return whether the share of the time allows another refresh, with these sockets missing.
-
-        Where none is, refreshes are rare.
-        """
-        least = _REFRESH_PAUSE if missing else _QUIET_PAUSE
-        pause = max(least, self._refresh_cost / _REFRESH_SHARE)
+    def is_refresh_due(self, now: float) -> bool:
+        """Return whether the share of the time allows another refresh."""
+        pause = max(_REFRESH_PAUSE, self._refresh_cost / _REFRESH_SHARE)
         return now >= self._refreshed_at + pause
 
     def has_missed_since_refresh(self, missing: Collection[int]) -> bool:

@@ -568,20 +568,6 @@ def test_an_inode_without_a_holder_causes_no_refresh(
     assert requested == []
 
 
-def test_while_no_socket_is_missing_further_holders_are_looked_for_once_a_second(
-    fake: FakeProc, cache: Cache
-) -> None:
-    fake.process(10, sockets={3: 100})
-    cache.find(100)
-    fake.process(20, sockets={3: 100})
-    before, cache.pause = cache.fds.fd_scans, 0.125
-    for _ in range(7):
-        assert cache.find(100) == {100: 10}
-    assert cache.fds.fd_scans == before
-    assert cache.find(100) == {}
-    assert cache.fds.ambiguous == 1
-
-
 @pytest.mark.usefixtures("root")  # its sockets and its files are of user 0
 def test_a_sample_reads_few_processes_and_does_not_search(fake: FakeProc, cache: Cache) -> None:
     for pid in range(10, 60):
