@@ -94,6 +94,14 @@ class CgroupTree:
         """Return whether there is a control group with this path in the tree."""
         return self._folder_of(path).is_dir()
 
+    def list_groups(self, path: str) -> list[int]:
+        """Return the ids of a group and of those below it, none if it is gone."""
+        found = []
+        for folder, _below, _files in os.walk(self._folder_of(path)):
+            with suppress(OSError):  # removed meanwhile
+                found.append(Path(folder).stat().st_ino)
+        return found
+
     def list_processes(self, path: str) -> list[int]:
         """Return the pids of the processes in a group and in those below it, none if it is gone."""
         found: set[int] = set()

@@ -19,6 +19,8 @@ from hogpipe.linux.process_forks import ForkReports
 from hogpipe.linux.procfs import Procfs
 from hogpipe.measuring.process_tree import ProcessTree
 
+_MAX_GROUPS = 1 << 16
+
 
 class Scope(Protocol):
     """Whose traffic is measured. For one thread at a time."""
@@ -143,6 +145,9 @@ class CgroupScope:
     """A control group (v2) and those below it. Raises BpfUnavailableError, FileNotFoundError.
 
     `path` is that of the group in the tree, or of its folder.
+
+    Known limit: a group below it that is made and removed between two readings of the kernel's
+    counters is not recognised.
     """
 
     follows_children = True
@@ -159,7 +164,10 @@ class CgroupScope:
             raise FileNotFoundError(f"there is no control group {self._path} below {root}")
 
     def refresh(self) -> None:
-        """Do nothing: the kernel records the group of each process."""
+        """Learn the ids of the groups, which have no path any more once they are removed."""
+        if len(self._known) > _MAX_GROUPS:
+            self._known.clear()
+        self._known |= dict.fromkeys(self._tree.list_groups(self._path), True)
 
     def list_processes(self) -> list[int]:
         """Return the pids of the processes in the group and in those below it."""

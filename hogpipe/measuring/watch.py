@@ -57,8 +57,8 @@ class Meter(Protocol):
 class Watch:
     """A context, plain or async, that measures the traffic of one process or control group.
 
-    `watch` and `measure` make it. It may be entered once. Entering takes some 60 ms and leaving 15,
-    with the source `pcap` 100 and 600.
+    `watch` and `measure` make it. It may be entered once. Entering takes some 100 ms and leaving
+    50, with the source `pcap` 200 and up to a second (docs/measure.md).
     """
 
     def __init__(self, open_meter: Callable[[], Meter]) -> None:

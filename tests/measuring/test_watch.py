@@ -124,6 +124,19 @@ def test_a_control_group_counts_with_those_below_it() -> None:
         assert not empty.traffic.is_running
 
 
+def test_a_control_group_that_is_removed_meanwhile_counts() -> None:
+    require_bpf()
+    join = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"']
+    with control_group() as group:
+        inner = group / "inner"
+        inner.mkdir()
+        with hogpipe.watch(group) as watch:
+            with sending(*join, str(inner)) as sender:
+                sender.send(100)
+            inner.rmdir()
+            assert watch.read().totals.transmit_payload_bytes == 100
+
+
 def test_a_control_group_that_does_not_exist_cannot_be_watched() -> None:
     require_bpf()
     with (
