@@ -112,21 +112,26 @@ def test_without_privileges_a_test_is_skipped_or_fails(
 
 
 @pytest.mark.parametrize(
-    ("marker", "text"),
+    ("marker", "args", "kwargs", "text"),
     [
-        ("network", "needs max_bytes or hosts"),
-        ("network(100)", "takes only dns, hosts, loopback, max_bytes, by name"),
-        ("no_network(hosts=[])", "takes only dns, loopback, by name"),
-        ("network(hosts='10.0.0.1')", "hosts is a list"),
-        ("network(max_bytes=-1)", "max_bytes is a number of bytes"),
+        ("network", (), {}, "needs max_bytes or hosts"),
+        ("network", (100,), {}, "takes only dns, hosts, loopback, max_bytes, by name"),
+        ("no_network", (), {"hosts": []}, "takes only dns, loopback, by name"),
+        ("network", (), {"hosts": "10.0.0.1"}, "hosts is a list"),
+        ("network", (), {"max_bytes": -1}, "max_bytes is a number of bytes"),
+        ("no_network", (), {"dns": 1}, "loopback and dns are true or false"),
     ],
 )
-def test_a_wrong_marker_is_an_error_of_usage(
-    run: Run, tmp_path: Path, marker: str, text: str
+def test_wrong_arguments_of_a_marker_are_refused(
+    marker: str, args: tuple[object, ...], kwargs: dict[str, object], text: str
 ) -> None:
-    found = run(tmp_path, f"import pytest\n@pytest.mark.{marker}\ndef test_it(): pass\n")
-    assert text in found
-    assert "test_it.py::test_it" in found
+    with pytest.raises((TypeError, ValueError), match=text):
+        make_limits(marker, args, kwargs)
+
+
+def test_a_wrong_marker_is_an_error_of_usage(run: Run, tmp_path: Path) -> None:
+    found = run(tmp_path, "import pytest\n@pytest.mark.network\ndef test_it(): pass\n")
+    assert "test_it.py::test_it: network: needs max_bytes or hosts" in found
 
 
 def test_dns_is_left_out_where_asked() -> None:
