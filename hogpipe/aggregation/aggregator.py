@@ -90,11 +90,17 @@ class Aggregator:
             return
         flows = FlowColumns(sums.words, sums.packer)
         groups = self._add(flows, sums.counters, sums.owners, sums.attributions)
-        if sums.new_flows is None:
-            is_new = self._counted.count(sums.slots, sums.ids, groups)
-            self._groups.table.add_flows(groups[is_new], 1)
-        else:
+        if sums.health is not None:
+            self._groups.table.add_health(groups, sums.health)
+        if sums.new_flows is not None:
             self._groups.table.add_flows(groups, sums.new_flows)
+            return
+        slots, ids = sums.slots, sums.ids
+        if sums.health is not None:  # of some flows only that has changed
+            has_moved = sums.counters.any(axis=1)
+            slots, ids, groups = slots[has_moved], ids[has_moved], groups[has_moved]
+        is_new = self._counted.count(slots, ids, groups)
+        self._groups.table.add_flows(groups[is_new], 1)
 
     def regroup(
         self,

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
+from hogpipe.flows.health_columns import add_health, decode_health, make_health
 from hogpipe.flows.key_index import ABSENT, KeyIndex, Keys, resize
-from hogpipe.flows.packet_rows import Counters, Integers
+from hogpipe.flows.packet_rows import Counters, Health, Integers
 from hogpipe.flows.row_order import order_by_key
-from hogpipe.model import Quality, TrafficCounts
+from hogpipe.model import Quality, TcpHealth, TrafficCounts
 
 QUALITIES = tuple(Quality)
 """The index of a quality is its code."""
@@ -30,6 +31,8 @@ class GroupSums(msgspec.Struct, frozen=True):
     traffic: TrafficCounts
     qualities: dict[str, int]
     """Bytes of both directions by quality."""
+    health: TcpHealth | None = None
+    """None where it is not known of any connection."""
 
 
 class GroupTable:
@@ -41,6 +44,8 @@ class GroupTable:
         self._counters: Counters = np.zeros((1, 4), np.int64)
         self._qualities: Integers = np.zeros((1, len(QUALITIES)), np.int64)
         self._flows: Integers = np.zeros(1, np.int64)
+        self._health: Health | None = None
+        """None as long as none was added."""
         self.has_remainder = False
         """Whether anything is in the remainder."""
 
@@ -88,6 +93,12 @@ class GroupTable:
         sizes = counters[:, 0] + counters[:, 2]
         np.add.at(self._qualities.reshape(-1), groups * len(QUALITIES) + codes, sizes)
 
+    def add_health(self, groups: Integers, health: Health) -> None:
+        """Add the health of connections, a row for each of `groups`, which have been added."""
+        if self._health is None:
+            self._health = make_health(len(self._flows))
+        add_health(self._health, groups, health)
+
     def add_flows(self, groups: Integers, flows: Integers | int) -> None:
         """Add numbers of flows."""
         np.add.at(self._flows, groups, flows)
@@ -106,6 +117,9 @@ class GroupTable:
     def _list_slice(self, start: int, end: int) -> Iterator[GroupSums]:
         counters, flows = self._counters[start:end].tolist(), self._flows[start:end].tolist()
         qualities = self._qualities[start:end].tolist()
+        health: list[TcpHealth | None] = [None] * len(flows)
+        if self._health is not None:
+            health = decode_health(self._health[start:end].tolist())
         for place, (transmit, sent, receive, received) in enumerate(counters):
             traffic = TrafficCounts(
                 transmit_bytes=transmit,
@@ -114,7 +128,7 @@ class GroupTable:
                 receive_packets=received,
             )
             named = _name_qualities(qualities[place])
-            yield GroupSums(start + place, flows[place], traffic, named)
+            yield GroupSums(start + place, flows[place], traffic, named, health[place])
 
     def _fold(self, keys: Keys) -> None:
         """Count the keys of groups that have no place; they are distinct."""
@@ -129,6 +143,8 @@ class GroupTable:
             self._counters = resize(self._counters, size)
             self._qualities = resize(self._qualities, size)
             self._flows = resize(self._flows, size)
+            if self._health is not None:
+                self._health = resize(self._health, size)
 
 
 def _name_qualities(sizes: list[int]) -> dict[str, int]:

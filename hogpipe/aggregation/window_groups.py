@@ -16,7 +16,8 @@ from hogpipe.aggregation.group_table import REMAINDER, GroupSums, GroupTable
 from hogpipe.flows.flow_words import Numbering
 from hogpipe.flows.packet_rows import Flags, Integers
 from hogpipe.model import Attribution
-from hogpipe.records.schema import TrafficBody, describe_io
+from hogpipe.records.schema import NetworkInfo, TrafficBody, describe_io
+from hogpipe.records.tcp_health import add_tcp
 
 _UNNUMBERED = -1
 
@@ -117,7 +118,7 @@ class WindowGroups:
 
 def _build_sums(sums: GroupSums) -> TrafficBody:
     """Return the counters of a group as a body, without a description."""
-    return {
-        "network": {"flows": sums.flows, "io": describe_io(sums.traffic)},
-        "attribution": sums.qualities,
-    }
+    network: NetworkInfo = {"flows": sums.flows, "io": describe_io(sums.traffic)}
+    if sums.health is not None:
+        add_tcp(network, sums.health)
+    return {"network": network, "attribution": sums.qualities}

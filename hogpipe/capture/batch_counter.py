@@ -50,6 +50,9 @@ class BatchCounter:
                 batch.rows = None
             elif batch.flows:
                 self._start_batch()
+            if batch.health is not None:
+                self._table.add_health(batch.health)
+                batch.health = None
 
     def count_merged(self, overflowed: Tally, opened: Sequence[FlowKey]) -> None:
         """Count a batch that was merged into another one, and what was folded meanwhile.

@@ -19,11 +19,12 @@ import msgspec
 import numpy as np
 import orjson
 
-from hogpipe.model import TrafficCounts
+from hogpipe.model import TcpHealth, TrafficCounts, join_health
 from hogpipe.records.groups import describe_group
 from hogpipe.records.merged_stats import join_windows, merge_stats
 from hogpipe.records.schema import (
     HostInfo,
+    NetworkInfo,
     Record,
     StatsRecord,
     TrafficRecord,
@@ -31,6 +32,7 @@ from hogpipe.records.schema import (
     describe_io,
     parse_io,
 )
+from hogpipe.records.tcp_health import add_tcp, parse_tcp
 
 _REMAINDER = orjson.dumps({"remainder": True})
 
@@ -50,6 +52,7 @@ class _GroupSums(msgspec.Struct, gc=False, kw_only=True):
 
     flows: int
     traffic: TrafficCounts
+    health: TcpHealth | None
     attribution: dict[str, int]
     sequence: int
     stamp: _Stamp
@@ -121,6 +124,7 @@ class MergedWindow:
         return _GroupSums(
             flows=network["flows"],
             traffic=parse_io(network["io"]),
+            health=parse_tcp(network),
             attribution=record["attribution"],
             sequence=record["sequence"],
             stamp=self._make_stamp(record),
@@ -152,6 +156,7 @@ class MergedWindow:
         return _GroupSums(
             flows=older.flows + newer.flows,
             traffic=traffic,
+            health=join_health(older.health, newer.health),
             attribution=_add_qualities(older.attribution, newer.attribution),
             sequence=newer.sequence,
             stamp=self._join_stamps(older.stamp, newer.stamp),
@@ -178,7 +183,9 @@ def _make_key(record: TrafficRecord) -> bytes:
 
 def _make_record(key: bytes, sums: _GroupSums) -> TrafficRecord:
     description, stamp = orjson.loads(key), sums.stamp
-    counters = {"flows": sums.flows, "io": describe_io(sums.traffic)}
+    counters: NetworkInfo = {"flows": sums.flows, "io": describe_io(sums.traffic)}
+    if sums.health is not None:
+        add_tcp(counters, sums.health)
     network = {**counters, **description.pop("network", {})}
     record = {
         "type": "traffic",
@@ -208,6 +215,7 @@ def _total(sums: Sequence[_GroupSums]) -> _GroupSums:
     return _GroupSums(
         flows=sum(one.flows for one in sums),
         traffic=traffic,
+        health=reduce(join_health, (one.health for one in sums)),
         attribution=attribution,
         sequence=sums[-1].sequence,
         stamp=msgspec.structs.replace(newest, window=window),

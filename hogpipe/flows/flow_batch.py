@@ -2,6 +2,7 @@
 
 import msgspec
 
+from hogpipe.flows.health_columns import SlotHealth
 from hogpipe.flows.packet_rows import FlowSums, PacketRows
 from hogpipe.model import CaptureCounts, FlowDelta, FlowKey, Span
 
@@ -25,6 +26,8 @@ class FlowBatch(msgspec.Struct):
     Not where all flows were unknown then; it must be before one of them is attributed as known."""
     time_ns: int = 0
     """The time of the newest packet, nanoseconds since the epoch."""
+    health: SlotHealth | None = None
+    """The health of flows of `rows`, or of others in the flow table."""
     owned: FlowSums | None = None
     """Sums of flows whose owners the source knows."""
     closed_window: Span | None = None

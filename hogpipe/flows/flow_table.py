@@ -64,11 +64,14 @@ import numpy as np
 
 from hogpipe.flows.flow_slots import FlowSlots, SlotUse, fold_words
 from hogpipe.flows.flow_words import FlowPacker
+from hogpipe.flows.health_columns import FlowHealth, SlotHealth, make_health
 from hogpipe.flows.key_index import ABSENT, Keys, resize
 from hogpipe.flows.lanes import UNOWNED, LaneOwners, Lanes, NewLane
 from hogpipe.flows.packet_rows import (
+    Counters,
     Flags,
     FlowSums,
+    Health,
     Integers,
     PacketRows,
     Times,
@@ -117,6 +120,8 @@ class FlowTable:
         self._lanes = Lanes()
         self._counted = CountedTraffic()
         self._gathered = GatheredTraffic()
+        self._health: FlowHealth | None = None
+        """None as long as none was added: most hosts know none."""
         self._begun = BegunFlows()
         self._marks: Flags = np.zeros(0, np.bool_)
         self._added: list[_AddedRow] = []
@@ -220,6 +225,13 @@ class FlowTable:
             self._lanes.hold(held)
             return self._make_deltas(held)
 
+    def add_health(self, rows: SlotHealth) -> None:
+        """Add the health of flows; it is drained with what they move once they were judged."""
+        with self.lock:
+            if self._health is None:
+                self._health = FlowHealth(self.capacity)
+            self._health.add(rows)
+
     def evict(self, now: float, *, idle: float, idle_unowned: float) -> Integers:
         """Free the slots of flows that were idle for longer than `idle`, and return them.
 
@@ -246,6 +258,8 @@ class FlowTable:
             if len(vacated):
                 for columns in (self._use, self._lanes, self._counted, self._gathered):
                     columns.move(vacated, taken)
+                if self._health is not None:
+                    self._health.move(vacated, taken)
                 self._fit()
             return vacated, taken
 
@@ -443,12 +457,15 @@ class FlowTable:
         with self.lock:
             self._flush()
             slots, numbers, counters = self._counted.drain(self._lanes.owner)
+            slots, numbers, counters, health = self._drain_health(slots, numbers, counters)
             distinct, owners = self.owners.find_distinct(numbers)
             attributions = [self.owners.attribution(number) for number in distinct.tolist()]
             self._drop_owners()
             words, packer = self._slots.words(slots), self.packer.copy()
             ids = self._use.ids[slots]
-            return FlowSums(slots, ids, words, packer, counters, owners, attributions)
+            return FlowSums(
+                slots, ids, words, packer, counters, owners, attributions, health=health
+            )
 
     def drain_begun(self) -> int:
         """Return how many flows of a recorded host began since the last call.
@@ -465,6 +482,8 @@ class FlowTable:
         if len(slots):
             flows = self._slots.remove(slots)
             self._use.free(slots)
+            if self._health is not None:
+                self._health.free(slots)
             self._fit()
             self.on_free(flows)
         return slots
@@ -521,6 +540,31 @@ class FlowTable:
         self._gathered.start(slots)
         return slots
 
+    def _drain_health(
+        self, slots: Integers, numbers: Integers, counters: Counters
+    ) -> tuple[Integers, Integers, Counters, Health | None]:
+        """Return what flows moved with their health, which belongs to the owners that they have.
+
+        Flows that moved nothing for these owners are appended.
+        """
+        if self._health is None:
+            return slots, numbers, counters, None
+        found, health = self._health.drain(self._use.is_judged)
+        if not len(found):
+            return slots, numbers, counters, None
+        owners = self._lanes.owner[found]
+        row_of = np.full(self.capacity, ABSENT, np.int64)
+        is_own = numbers == self._lanes.owner[slots]
+        row_of[slots[is_own]] = np.flatnonzero(is_own)
+        rows = row_of[found]
+        is_new = rows == ABSENT
+        rows[is_new] = len(slots) + np.arange(is_new.sum())
+        slots, numbers = np.append(slots, found[is_new]), np.append(numbers, owners[is_new])
+        counters = np.concatenate([counters, np.zeros((len(slots) - len(counters), 4), np.int64)])
+        aligned = make_health(len(slots))
+        aligned[rows] = health
+        return slots, numbers, counters, aligned
+
     def _start_missing(self, flows: Sequence[FlowKey], now: float = -np.inf) -> None:
         """Give slots to flows, or sums, that have no object here; some may have a slot."""
         is_new = self._slots.find(self._slots.packer.pack(flows)) == ABSENT
@@ -548,6 +592,8 @@ class FlowTable:
         self._lanes.fit(size)
         self._counted.fit(size)
         self._gathered.fit(size)
+        if self._health is not None:
+            self._health.fit(size)
         self._begun.fit(size)
         self._marks = resize(self._marks, size)
 
@@ -611,4 +657,7 @@ class FlowTable:
 
     def _have_traffic(self) -> Flags:
         """Return which slots have counted something, or gathered what was not taken yet."""
-        return self._counted.have_traffic() | self._gathered.has_traffic()
+        have_traffic = self._counted.have_traffic() | self._gathered.has_traffic()
+        if self._health is not None:
+            have_traffic |= self._health.find_ready(self._use.is_judged)
+        return have_traffic

@@ -19,6 +19,8 @@ Flags = NDArray[np.bool_]
 Times = NDArray[np.float64]
 Counters = NDArray[np.int64]
 """Of shape (n, 4), in the order of TrafficCounts: transmitted bytes and packets, received ones."""
+Health = NDArray[np.int64]
+"""The health of TCP connections, in the columns of health_columns.py."""
 RECEIVE = 2
 """The column of `Counters` from which on received ones are; transmitted ones are from 0 on."""
 
@@ -109,6 +111,8 @@ class FlowSums:
     attributions: Sequence[Attribution]
     new_flows: Integers | None = None
     """How many of the flows of each sum are new in the window; None for flows with slots."""
+    health: Health | None = None
+    """That of each row; None if it is not known of any. A row may have moved nothing."""
 
     def __len__(self) -> int:
         return len(self.words)
@@ -125,6 +129,7 @@ class FlowSums:
             self.owners[rows],
             self.attributions,
             None if self.new_flows is None else self.new_flows[rows],
+            None if self.health is None else self.health[rows],
         )
 
 

@@ -122,7 +122,7 @@ class SocketMeter:
         """Add the rows of the epoch until now. Raises CaptureError."""
         try:
             self._maps.begin_epoch()
-            connections, _awaiting_fin = self._maps.take_connections()
+            connections = self._maps.take_connections().rows
             others = self._maps.take_other_flows()
             self._serving |= find_serving_ports(others)
             rows = join_rows(connections, others, self._maps.take_overflow())

@@ -15,7 +15,9 @@ from hogpipe.model.counts import (
     LedgerCounts,
     ResolverCounts,
     Tally,
+    TcpHealth,
     TrafficCounts,
+    join_health,
 )
 from hogpipe.model.flows import (
     OWN_NAMESPACE,
@@ -80,11 +82,13 @@ __all__ = [
     "SocketOwner",
     "Span",
     "Tally",
+    "TcpHealth",
     "TrafficCounts",
     "User",
     "fold_key",
     "is_same_process",
     "is_sum",
+    "join_health",
     "make_networks",
     "owner_at",
 ]

@@ -5,6 +5,7 @@ Counters of several windows add up. Those of a resolver and its ledger are total
 """
 
 from collections.abc import Mapping
+from copy import copy
 
 import msgspec
 
@@ -49,6 +50,78 @@ class TrafficCounts(msgspec.Struct, gc=False, kw_only=True):
     def total(self) -> Tally:
         """Packets and bytes of both directions."""
         return Tally(self.transmit_packets + self.receive_packets, self.total_bytes)
+
+
+class TcpHealth(msgspec.Struct, gc=False, kw_only=True):
+    """How TCP connections fared in a window: sums over connections, and one minimum.
+
+    The one list of health counters, in the order of their columns (flows/health_columns.py).
+    Payload is what TCP carries: each byte once, without headers. docs/health.md explains them.
+    """
+
+    transmit_payload_bytes: int = 0
+    """Acknowledged by the peer."""
+    receive_payload_bytes: int = 0
+    """Received in order."""
+    rtt_sum_us: int = 0
+    """Of samples of the smoothed round-trip time, one a round trip."""
+    opening_us: int = 0
+    """From connect() to the establishment, of all `opened`."""
+    lifetime_us: int = 0
+    """From the establishment to the end, of all `closed`."""
+    retransmits: int = 0
+    """Segments."""
+    rtt_samples: int = 0
+    rtt_min_us: int = 0
+    """The least round-trip time of the connections with samples; 0 without samples."""
+    opened: int = 0
+    """Connections of this host that were established."""
+    accepted: int = 0
+    refused: int = 0
+    """Attempts that the peer reset."""
+    timed_out: int = 0
+    """Attempts and connections that ended as retransmissions were not answered."""
+    unreachable: int = 0
+    """Attempts that ended without a segment of the peer, by ICMP as a rule."""
+    abandoned: int = 0
+    """Attempts that the process closed before the peer answered."""
+    reset: int = 0
+    """Established connections that a reset of either end ended; they are closed, too."""
+    closed: int = 0
+    """Established connections that ended."""
+
+    def add(self, other: "TcpHealth") -> None:
+        """Add the counters of `other`."""
+        self.transmit_payload_bytes += other.transmit_payload_bytes
+        self.receive_payload_bytes += other.receive_payload_bytes
+        self.rtt_sum_us += other.rtt_sum_us
+        self.opening_us += other.opening_us
+        self.lifetime_us += other.lifetime_us
+        self.retransmits += other.retransmits
+        self.rtt_samples += other.rtt_samples
+        self.rtt_min_us = least_of_known(self.rtt_min_us, other.rtt_min_us)
+        self.opened += other.opened
+        self.accepted += other.accepted
+        self.refused += other.refused
+        self.timed_out += other.timed_out
+        self.unreachable += other.unreachable
+        self.abandoned += other.abandoned
+        self.reset += other.reset
+        self.closed += other.closed
+
+
+def least_of_known(one: int, other: int) -> int:
+    """Return the lesser of two numbers that are unknown where they are 0."""
+    return min(one, other) if one and other else one or other
+
+
+def join_health(one: TcpHealth | None, other: TcpHealth | None) -> TcpHealth | None:
+    """Return the sum of what is known, which may be one of the arguments; they do not change."""
+    if one is None or other is None:
+        return one or other
+    total = copy(one)
+    total.add(other)
+    return total
 
 
 class CaptureCounts(msgspec.Struct):

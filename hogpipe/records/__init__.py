@@ -1,6 +1,7 @@
 """PURE: the record, the one shape in which results leave hogpipe (docs/record.md).
 
     schema.py        the types: which keys there are, and in which order
+    tcp_health.py    the health of TCP connections, as a record has it
     stamp.py         the window, run, sequence and host of a record
     groups.py        what a record says of its group, counters and stamp aside
     stats.py         the parts of a stats record, from the counters of the stages

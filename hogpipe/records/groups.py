@@ -9,7 +9,7 @@ from hogpipe.records.schema import TrafficRecord
 
 _STAMP = ("schema", "timestamp", "window", "run", "sequence", "host")
 _NOT_OF_GROUP = ("type", *_STAMP, "network", "attribution")
-_COUNTERS = ("flows", "io")
+_COUNTERS = ("flows", "io", "tcp")
 
 
 def describe_group(record: TrafficRecord) -> dict[str, object]:
@@ -18,6 +18,6 @@ def describe_group(record: TrafficRecord) -> dict[str, object]:
     for key in _NOT_OF_GROUP:
         del description[key]
     network = record["network"]
-    if len(network) > len(_COUNTERS):
-        description["network"] = {k: v for k, v in network.items() if k not in _COUNTERS}
+    if path := {k: v for k, v in network.items() if k not in _COUNTERS}:
+        description["network"] = path
     return description

@@ -133,11 +133,17 @@ class TallyInfo(TypedDict):
     packets: int
 
 
+class DirectionInfo(TallyInfo):
+    """What moved in one direction; `payload_bytes` is what TCP connections carried of it."""
+
+    payload_bytes: NotRequired[int]
+
+
 class IoInfo(TypedDict):
     """The traffic counters of both directions, as seen from this host."""
 
-    transmit: TallyInfo
-    receive: TallyInfo
+    transmit: DirectionInfo
+    receive: DirectionInfo
 
 
 def describe_io(counts: TrafficCounts) -> IoInfo:
@@ -157,6 +163,37 @@ def parse_io(io: IoInfo) -> TrafficCounts:
         receive_bytes=receive["bytes"],
         receive_packets=receive["packets"],
     )
+
+
+class RttInfo(TypedDict):
+    """Samples of the smoothed round-trip time, one a round trip; a sum, and the least time."""
+
+    samples: int
+    sum_us: int
+    min_us: int
+
+
+class ConnectionsInfo(TypedDict, total=False):
+    """How TCP connections began and ended; what did not occur is absent."""
+
+    opened: int
+    accepted: int
+    closed: int
+    reset: int
+    refused: int
+    timed_out: int
+    unreachable: int
+    abandoned: int
+    opening_us: int
+    lifetime_us: int
+
+
+class TcpInfo(TypedDict):
+    """The health of TCP connections. docs/health.md explains it."""
+
+    retransmits: int
+    rtt: NotRequired[RttInfo]
+    connections: NotRequired[ConnectionsInfo]
 
 
 class ServerInfo(TypedDict):
@@ -189,6 +226,7 @@ class NetworkInfo(TypedDict):
 
     flows: int
     io: IoInfo
+    tcp: NotRequired[TcpInfo]
     transport: NotRequired[str]
     type: NotRequired[str]
     interface: NotRequired[InterfaceInfo]

@@ -22,6 +22,7 @@ from hogpipe.sinks.shaping import (
     describe_path,
     encode_members,
     flatten,
+    flatten_payload,
     has_identity,
 )
 
@@ -170,6 +171,7 @@ class FlatEcsShape:
         if "server" in record:
             flat["server.port"] = record["server"]["port"]
         if len(network) > 2:
+            flat.update(flatten_payload(network["io"], "hogpipe.network.io."))
             moved: Document = {}
             measured: Document = {}
             flat.update(flatten(_add_path(record, moved, measured)))

@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 
 import orjson
 
-from hogpipe.records.schema import ProcessInfo, StatsRecord, TrafficRecord
+from hogpipe.records.schema import IoInfo, ProcessInfo, StatsRecord, TrafficRecord
 
 Document = dict[str, object]
 """The content of one JSON document."""
@@ -84,6 +84,7 @@ class FlatShape:
         if "server" in record:
             flat["server.port"] = record["server"]["port"]
         if len(network) > 2:
+            flat.update(flatten_payload(network["io"], "network.io."))
             flat.update(flatten(describe_path(record), "network."))
         for quality, count in record["attribution"].items():
             flat["attribution." + quality] = count
@@ -131,6 +132,16 @@ def flatten(document: Mapping[str, object], prefix: str = "") -> Document:
     return flat
 
 
+def flatten_payload(io: IoInfo, prefix: str) -> Document:
+    """Return the payload of both directions in one level, where it is known."""
+    directions = (("transmit", io["transmit"]), ("receive", io["receive"]))
+    return {
+        f"{prefix}{name}.payload_bytes": moved["payload_bytes"]
+        for name, moved in directions
+        if "payload_bytes" in moved
+    }
+
+
 def _flatten_into(flat: Document, document: Mapping[str, object], prefix: str) -> None:
     for key, value in document.items():
         if isinstance(value, dict):
@@ -140,5 +151,5 @@ def _flatten_into(flat: Document, document: Mapping[str, object], prefix: str) -
 
 
 def describe_path(record: TrafficRecord) -> Document:
-    """Return `network` without its numbers."""
+    """Return `network` without the counters that each record has."""
     return {key: part for key, part in record["network"].items() if key not in {"flows", "io"}}

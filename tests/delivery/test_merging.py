@@ -9,12 +9,14 @@ from typing import cast
 import orjson
 from hypothesis import given
 from hypothesis import strategies as st
+from support.health import SUMS, healths
 from support.records import FULL
 from support.sinks import stats, total_bytes, traffic
 
 from hogpipe.delivery.merging import MergedWindow
 from hogpipe.records.groups import describe_group
 from hogpipe.records.schema import Record, TrafficRecord
+from hogpipe.records.tcp_health import add_tcp, parse_tcp
 
 
 def merge_windows(*windows: Sequence[Record]) -> list[Record]:
@@ -92,6 +94,8 @@ def windows(draw: st.DrawFn) -> list[Record]:
         record["attribution"] = draw(
             st.dictionaries(st.sampled_from(["exact", "listener", "none"]), st.integers(1, 1 << 50))
         )
+        if (health := draw(st.none() | healths)) is not None:
+            add_tcp(record["network"], health)
         if draw(st.booleans()):
             record["network"]["transport"] = draw(st.sampled_from(["tcp", "udp"]))
         made.append(record)
@@ -112,8 +116,22 @@ def totals(records: list[Record]) -> Counter[tuple[object, ...]]:
         for direction, tally in record["network"]["io"].items():
             found[group, direction, "bytes"] += tally["bytes"]
             found[group, direction, "packets"] += tally["packets"]
+        if (health := parse_tcp(record["network"])) is not None:
+            for name in SUMS:
+                found[group, name] += getattr(health, name)
         for quality, size in record["attribution"].items():
             found[group, quality] += size
+    return found
+
+
+def least(records: list[Record]) -> dict[object, int]:
+    """The least round-trip time of each group that has one."""
+    found: dict[object, int] = {}
+    for record in records:
+        if record["type"] == "traffic":
+            group = (record.get("process", {}).get("pid"), record["network"].get("transport"))
+            if (rtt := record["network"].get("tcp", {}).get("rtt")) is not None:
+                found[group] = min(rtt["min_us"], found.get(group, rtt["min_us"]))
     return found
 
 

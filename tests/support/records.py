@@ -60,8 +60,24 @@ FULL: TrafficRecord = {
     "network": {
         "flows": 3,
         "io": {
-            "transmit": {"bytes": 10, "packets": 1},
-            "receive": {"bytes": 460, "packets": 2},
+            "transmit": {"bytes": 10, "packets": 1, "payload_bytes": 4},
+            "receive": {"bytes": 460, "packets": 2, "payload_bytes": 380},
+        },
+        "tcp": {
+            "retransmits": 3,
+            "rtt": {"samples": 4, "sum_us": 1600, "min_us": 250},
+            "connections": {
+                "opened": 9,
+                "accepted": 8,
+                "closed": 7,
+                "reset": 6,
+                "refused": 5,
+                "timed_out": 4,
+                "unreachable": 3,
+                "abandoned": 2,
+                "opening_us": 1100,
+                "lifetime_us": 90000,
+            },
         },
         "transport": "tcp",
         "type": "ipv4",

@@ -265,13 +265,13 @@ class EpochReader:
         """Yield the batches of the epoch before, at least one. Raises OSError."""
         self._owners.begin_epoch()
         self._unresolved.evict()
-        connections, awaiting_fin = self._maps.take_connections()
+        connections, awaiting_fin, health = self._maps.take_connections()
         self._time_wait.add(awaiting_fin, time.monotonic())
         closed = self._time_wait.take_closed(time.monotonic(), last=last)
         if len(closed):
             connections = join_rows(connections, closed)
         rows = EpochRows(self._maps.take_other_flows(), connections, self._maps.take_overflow())
-        batches = self._aggregator.aggregate(rows, window_ends=window_ends, last=last)
+        batches = self._aggregator.aggregate(rows, health, window_ends=window_ends, last=last)
         first = next(batches)
         self._count_losses(first)
         yield first

@@ -49,10 +49,12 @@ from hogpipe.capture.ebpf.row_properties import find_networks, find_service_port
 from hogpipe.capture.ebpf.unresolved_rows import UnresolvedRows
 from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.flows.flow_words import FlowPacker
+from hogpipe.flows.health_columns import SlotHealth, add_health, make_health, sum_health
 from hogpipe.flows.key_index import Keys
 from hogpipe.flows.network_columns import NetworkColumns
-from hogpipe.flows.packet_rows import Flags, FlowSums, Integers, PacketRows
+from hogpipe.flows.packet_rows import Flags, FlowSums, Health, Integers, PacketRows
 from hogpipe.flows.row_order import hash_rows, order_by_key
+from hogpipe.linux.bpf.health_rows import NO_HEALTH, HealthRows, join_health_rows
 from hogpipe.linux.bpf.shapes import (
     BY_LISTENER,
     ENDPOINTS,
@@ -168,6 +170,8 @@ class RowAggregator:
         """Connections of the epoch before."""
         self._handshakes = np.zeros(0, TRAFFIC_ROW)
         """Rows of listening sockets in the epoch before, whose connections were not established."""
+        self._health = NO_HEALTH
+        """That of the connections that are carried over."""
 
     def regroup(self, group_by: Collection[str], networks: Networks) -> None:
         """Keep rows apart by other fields, in the next epoch; the window has ended."""
@@ -176,9 +180,17 @@ class RowAggregator:
         self._networks = NetworkColumns(networks) if "network" in group_by else None
 
     def aggregate(
-        self, epoch: EpochRows, *, window_ends: bool, last: bool = False
+        self,
+        epoch: EpochRows,
+        health: HealthRows = NO_HEALTH,
+        *,
+        window_ends: bool,
+        last: bool = False,
     ) -> Iterator[FlowBatch]:
-        """Yield the batches of an epoch, at least one; `last` carries nothing over."""
+        """Yield the batches of an epoch, at least one; `last` carries nothing over.
+
+        `health` is that of its connections.
+        """
         if not any(map(len, (*epoch, self._carried_over, self._handshakes))):
             self._seen = self._seen[:0] if window_ends else self._seen
             yield FlowBatch()
@@ -190,6 +202,7 @@ class RowAggregator:
         rows = join_rows(other_flows, connections, epoch.overflow)
         is_connection = np.zeros(len(rows), np.bool_)
         is_connection[len(other_flows) : len(other_flows) + len(connections)] = True
+        placed = self._place_health(health, rows, is_connection)
         self._set_earlier_owners(rows, ~is_connection)
         new = self._find_new(rows, window_ends=window_ends)
         exited = self._find_exited(rows)
@@ -202,11 +215,16 @@ class RowAggregator:
         if unresolved.any():
             excess = _find_excess(rows, unresolved & ~is_connection)
             looked_up = pick_rows(rows, unresolved)
-            batch.rows = self._locate(
-                looked_up, exited[unresolved], excess[unresolved], batch.counts.overflowed
+            batch.rows, batch.health = self._locate(
+                looked_up,
+                None if placed is None else placed[unresolved],
+                exited[unresolved],
+                excess[unresolved],
+                batch.counts.overflowed,
             )
             rows, new, exited = pick_rows(rows, ~unresolved), new[~unresolved], exited[~unresolved]
-        for owned in self._sum_up(rows, new, exited):
+            placed = None if placed is None else placed[~unresolved]
+        for owned in self._sum_up(rows, placed, new, exited):
             if batch.owned is not None:
                 yield batch
                 batch = FlowBatch()
@@ -236,6 +254,25 @@ class RowAggregator:
             connections = pick_rows(connections, ~carried)
         return add_carried_over(before, connections) if len(before) else connections
 
+    def _place_health(self, epoch: HealthRows, rows: Rows, is_connection: Flags) -> Health | None:
+        """Return the health of each row, None if it is not known of any.
+
+        That of connections that are carried over is added to their rows in the next epoch.
+        """
+        known = join_health_rows(self._health, epoch)
+        places = np.flatnonzero(is_connection)
+        if not len(known) or not len(places):
+            self._health = known
+            return None
+        cookies = rows["cookie"][places]
+        order = cookies.argsort(kind="stable")
+        found = np.searchsorted(cookies[order], known.cookies).clip(max=len(order) - 1)
+        fits = cookies[order[found]] == known.cookies
+        self._health = known.take(~fits)
+        health = make_health(len(rows))
+        add_health(health, places[order[found[fits]]], known.health[fits])
+        return health
+
     def _set_earlier_owners(self, rows: Rows, candidates: Flags) -> None:
         """Give rows of datagram sockets that existed before the programs their owners."""
         protocols = _protocols(rows)
@@ -255,11 +292,15 @@ class RowAggregator:
     def _find_new(self, rows: Rows, *, window_ends: bool) -> Flags:
         """Return which rows are of flows without a row in an earlier epoch of this window."""
         seen = self._seen
+        # Not where only the health changed.
+        has_moved: Flags = np.logical_or.reduce(rows["counts"] != 0, axis=1)
         if window_ends and not len(seen):
-            return np.ones(len(rows), np.bool_)
+            return has_moved
+        rows = pick_rows(rows, has_moved)
         flows = np.concatenate([rows["cookie"][:, None], rows["endpoints"]], axis=1)
         hashes = hash_rows(flows)
-        new = ~np.isin(hashes, seen)
+        new = has_moved.copy()
+        new[has_moved] = ~np.isin(hashes, seen)
         self._seen = seen[:0] if window_ends else np.union1d(seen, hashes)[:_MAX_HASHES]
         return new
 
@@ -290,8 +331,15 @@ class RowAggregator:
         if len(closed):
             self._lookup.record_releases(pick_rows(rows, closed), exited[closed])
 
-    def _locate(self, rows: Rows, exited: Flags, excess: Flags, overflowed: Tally) -> PacketRows:
-        """Return rows that are looked up as packets; those in excess only as sums."""
+    def _locate(
+        self,
+        rows: Rows,
+        health: Health | None,
+        exited: Flags,
+        excess: Flags,
+        overflowed: Tally,
+    ) -> tuple[PacketRows, SlotHealth | None]:
+        """Return rows that are looked up as packets, with their health; those in excess as sums."""
         if not excess.any():
             flows, opened = self._lookup.record_unresolved(rows, exited)
         else:
@@ -301,9 +349,11 @@ class RowAggregator:
             places[kept] = known.places
             flows, opened = make_row_flows(rows, places, known.namespaces), np.zeros_like(excess)
             opened[kept] = is_other
-        return self._unresolved.locate(rows, flows, opened, excess, overflowed)
+        return self._unresolved.locate(rows, flows, opened, excess, overflowed, health=health)
 
-    def _sum_up(self, rows: Rows, new: Flags, exited: Flags) -> Iterator[FlowSums]:
+    def _sum_up(
+        self, rows: Rows, health: Health | None, new: Flags, exited: Flags
+    ) -> Iterator[FlowSums]:
         """Yield the sums of rows that need not be kept apart, up to _SUMS_IN_BATCH at a time."""
         if not len(rows):
             return
@@ -319,6 +369,7 @@ class RowAggregator:
             owners.numbers[firsts],
             [self._attribute(owner) for owner in decode_owners(owners.firsts)],
             np.add.reduceat(new[order].astype(np.int64), starts),
+            None if health is None else sum_health(health, order, bounds),
         )
         for start in range(0, len(sums), _SUMS_IN_BATCH):
             yield sums.take(np.arange(start, min(start + _SUMS_IN_BATCH, len(sums))))

@@ -15,7 +15,8 @@ import numpy as np
 from hogpipe.capture.ebpf.row_flows import RowFlows
 from hogpipe.flows.flow_slots import EvictionSchedule, choose_idle_limits
 from hogpipe.flows.flow_table import FlowTable
-from hogpipe.flows.packet_rows import RECEIVE, Flags, Integers, PacketRows
+from hogpipe.flows.health_columns import SlotHealth, find_known
+from hogpipe.flows.packet_rows import RECEIVE, Flags, Health, Integers, PacketRows
 from hogpipe.linux.bpf.traffic_rows import Rows, tally_rows
 from hogpipe.model import Tally
 
@@ -29,9 +30,16 @@ class UnresolvedRows:
         self._eviction = EvictionSchedule()
 
     def locate(
-        self, rows: Rows, flows: RowFlows, opened: Flags, excess: Flags, overflowed: Tally
-    ) -> PacketRows:
-        """Return rows as packets of their flows.
+        self,
+        rows: Rows,
+        flows: RowFlows,
+        opened: Flags,
+        excess: Flags,
+        overflowed: Tally,
+        *,
+        health: Health | None = None,
+    ) -> tuple[PacketRows, SlotHealth | None]:
+        """Return rows as packets of their flows, and the health of these.
 
         Those in `excess`, and those without room in the table, are folded: added to `overflowed`
         and to sums.
@@ -46,7 +54,10 @@ class UnresolvedRows:
         if is_folded.any():
             self._eviction.hasten(now)
             overflowed.add(tally_rows(rows[is_folded]))
-        return _make_packets(slots, rows["counts"].astype(np.int64), opened)
+        packets = _make_packets(slots, rows["counts"].astype(np.int64), opened)
+        if health is None or not (known := find_known(health)).any():
+            return packets, None
+        return packets, SlotHealth(slots[known], health[known])
 
     def evict(self) -> None:
         """Evict flows that are idle from the table, if that is due."""

@@ -12,7 +12,8 @@ Modules
 - `process_events`: which processes use a socket for the first time.
 - `packet_hooks`: attaches a program to interfaces, as they come and go; `sender_map`: the senders
   of packet and raw sockets that the ledger's recorded there.
-- `traffic_maps`, `traffic_rows`: what the traffic and payload programs counted.
+- `traffic_maps`, `traffic_rows`: what the traffic and payload programs counted; `health_rows`: the
+  health of connections, beside their rows.
 
 The life of a packet that the traffic programs count
 ----------------------------------------------------

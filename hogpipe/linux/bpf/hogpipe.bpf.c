@@ -27,6 +27,8 @@
 
 #include "traffic_owners.bpf.h"
 
+#include "traffic_health.bpf.h"
+
 #include "traffic_connections.bpf.h"
 
 #include "traffic_endpoints.bpf.h"

@@ -39,6 +39,13 @@ TRAFFIC_ROW = np.dtype([
     ("endpoints", "u8", (ENDPOINTS.itemsize // 8,)),
 ])  # fmt: skip
 PAYLOAD = np.dtype([("transmit", "u8"), ("receive", "u8")])
+TCP_HEALTH = np.dtype([
+    ("transmit_payload", "u8"), ("receive_payload", "u8"), ("rtt_sum_us", "u8"),
+    ("opening_us", "u8"), ("lifetime_us", "u8"), ("retransmits", "u4"), ("rtt_samples", "u4"),
+    ("rtt_min_us", "u4"), ("opened", "u2"), ("accepted", "u2"), ("refused", "u2"),
+    ("timed_out", "u2"), ("unreachable", "u2"), ("abandoned", "u2"), ("reset", "u2"),
+    ("closed", "u2"), ("padding", "V4"),
+])  # fmt: skip
 ROW_KEY = np.dtype([
     ("cookie", "u8"), ("endpoints", "u8", (ENDPOINTS.itemsize // 8,)), ("parity", "u8"),
 ])  # fmt: skip
@@ -103,6 +110,7 @@ STRUCTS: Mapping[str, _Struct] = {
     "row_key": ROW_KEY,
     "rows_used": ROWS_USED,
     "socket_event": SOCKET_EVENT,
+    "tcp_health": TCP_HEALTH,
     "traffic_counts": TRAFFIC_COUNTS,
     "traffic_row": TRAFFIC_ROW,
 }
@@ -114,6 +122,7 @@ _Shape = _Struct | np.dtype[np.uint32] | np.dtype[np.uint64]
 
 MAPS: Mapping[str, tuple[_Shape, _Shape]] = {
     "barrier": (NUMBER, NUMBER),
+    "connection_health": (NUMBER, TCP_HEALTH),
     "connections": (NUMBER, TRAFFIC_ROW),
     "epoch": (NUMBER, NUMBER),
     "losses": (NUMBER, LOSSES),

@@ -56,14 +56,14 @@ INLINE struct traffic_row *find_or_begin_row(struct bpf_sock_ops *ctx,
  * A connection closed in FIN_WAIT2 is one of these if no FIN has come, which would count as one
  * sequence number.
  */
-INLINE void follow_close(struct bpf_sock_ops *ctx)
+INLINE void follow_close(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
 	struct traffic_storage *storage;
 	struct traffic_row *row;
 
-	if (!ctx->sk || (ctx->args[0] != BPF_TCP_FIN_WAIT2 && ctx->args[1] != BPF_TCP_FIN_WAIT2))
+	if (ctx->args[0] != BPF_TCP_FIN_WAIT2 && ctx->args[1] != BPF_TCP_FIN_WAIT2)
 		return;
-	storage = TRAFFIC_STORAGE(ctx->sk, 0);
+	storage = TRAFFIC_STORAGE(sk, 0);
 	if (!storage)
 		return;
 	if (ctx->args[1] == BPF_TCP_FIN_WAIT2) {
@@ -80,11 +80,143 @@ INLINE void follow_close(struct bpf_sock_ops *ctx)
 	row->owner.flags |= ROW_AWAITS_FIN;
 }
 
+/* Return the health of a connection in this epoch, 0 if all rows are taken. */
+INLINE struct tcp_health *find_or_begin_health(struct bpf_sock_ops *ctx,
+					       struct traffic_storage *storage)
+{
+	__u32 now = read_epoch();
+	struct tcp_health *health = find_health(storage, now);
+
+	if (health)
+		return health;
+	return find_or_begin_row(ctx, storage) ? find_health(storage, read_epoch()) : 0;
+}
+
+/* Count what grew: after TCP has processed the packet, which its hook precedes. */
+INLINE void count_at_callback(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	struct traffic_storage *storage = TRAFFIC_STORAGE(sk, 0);
+
+	if (storage && storage->health.flags & HEALTH_COUNTED)
+		count_health(sk, storage, find_or_begin_health(ctx, storage));
+}
+
+INLINE void follow_rtt(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	struct traffic_storage *storage = TRAFFIC_STORAGE(sk, 0);
+	struct tcp_health *health;
+
+	if (!storage)
+		return;
+	health = find_or_begin_health(ctx, storage);
+	/* Since Linux 6.11 the new value is passed; until then the socket has that before it. */
+	if (!health)
+		return;
+	sample_rtt(&storage->health, health, ctx->args[1] ? ctx->args[1] : ctx->srtt_us,
+		   ctx->rtt_min);
+	count_health(sk, storage, health);
+}
+
+/* Count the rest of a connection's totals, and how it ended. */
+INLINE void follow_end(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	struct traffic_storage *storage = TRAFFIC_STORAGE(sk, 0);
+	struct bpf_tcp_sock *tcp = bpf_tcp_sock(sk);
+	__u32 before = ctx->args[0];
+	struct payload_totals totals;
+	struct health_state *state;
+	struct tcp_health *health;
+	int fin_acked, fin_came;
+
+	if (!storage || !tcp || !(storage->health.flags & HEALTH_FOLLOWED))
+		return;
+	state = &storage->health;
+	health = find_or_begin_health(ctx, storage);
+	if (health) {
+		fin_acked = before == BPF_TCP_FIN_WAIT2 ||
+			    ((before == BPF_TCP_CLOSING || before == BPF_TCP_LAST_ACK) &&
+			     tcp->snd_una == tcp->snd_nxt);
+		fin_came = before == BPF_TCP_FIN_WAIT2
+				   ? storage->owner.awaited_sequence != tcp->rcv_nxt
+				   : before != BPF_TCP_FIN_WAIT1 &&
+					     is_one_of(before, FIN_MAY_HAVE_COME);
+		totals = read_totals(tcp, state->flags, fin_acked, fin_came);
+		count_totals(state, health, tcp, &totals);
+		if (!(state->flags & HEALTH_SAMPLED))
+			sample_rtt(state, health, tcp->srtt_us, tcp->rtt_min);
+		count_end(state, health, before, tcp->segs_in != 0,
+			  storage->owner.flags & ROW_RELEASED, fin_acked);
+	}
+	state->flags = 0;
+}
+
 INLINE int has_timestamps(struct bpf_sock_ops *ctx)
 {
 	__u8 option[12] = { TCP_OPTION_TIMESTAMPS };
 
 	return bpf_load_hdr_opt(ctx, option, sizeof(option), 0) > 0;
+}
+
+INLINE void follow_callbacks(struct bpf_sock_ops *ctx, __u32 further)
+{
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | HEALTH_CALLBACKS | further);
+}
+
+/* A process connects, before the SYN leaves. */
+INLINE void follow_attempt(struct bpf_sock_ops *ctx, struct bpf_sock *sk, __u32 further)
+{
+	struct traffic_storage *storage = make_traffic_storage(sk);
+
+	if (!storage)
+		return;
+	storage->owner.namespace = bpf_get_netns_cookie(ctx);
+	begin_attempt(&storage->health);
+	follow_callbacks(ctx, further);
+}
+
+INLINE void follow_established(struct bpf_sock_ops *ctx, struct traffic_storage *storage,
+			       __u32 further)
+{
+	/* A simultaneous open ends as an accepted connection does. */
+	int active = ctx->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB ||
+		     storage->health.flags & HEALTH_ACTIVE;
+	struct tcp_health *health = find_or_begin_health(ctx, storage);
+
+	if (health) {
+		count_established(&storage->health, health, active);
+		/* The handshake's time came before the callbacks of an accepted connection. */
+		if (!active)
+			sample_rtt(&storage->health, health, ctx->srtt_us, ctx->rtt_min);
+	}
+	follow_callbacks(ctx, further);
+}
+
+/* Return whether the callback was one for the health of a connection alone. */
+INLINE int follow_health(struct bpf_sock_ops *ctx, struct bpf_sock *sk, __u32 further)
+{
+	struct traffic_storage *storage;
+
+	switch (ctx->op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		follow_attempt(ctx, sk, further);
+		return 1;
+	case BPF_SOCK_OPS_RTT_CB:
+		follow_rtt(ctx, sk);
+		return 1;
+	case BPF_SOCK_OPS_RETRANS_CB:
+		count_at_callback(ctx, sk);
+		return 1;
+	case BPF_SOCK_OPS_RTO_CB:
+		storage = TRAFFIC_STORAGE(sk, 0);
+		if (storage && ctx->args[2])
+			storage->health.flags |= HEALTH_TIMED_OUT;
+		return 1;
+	case BPF_SOCK_OPS_STATE_CB:
+		if (ctx->args[1] == BPF_TCP_CLOSE)
+			follow_end(ctx, sk);
+		return 1;
+	}
+	return 0;
 }
 
 /*
@@ -94,19 +226,20 @@ INLINE int has_timestamps(struct bpf_sock_ops *ctx)
 SEC("sockops")
 int owner_sockops(struct bpf_sock_ops *ctx)
 {
+	struct bpf_sock *sk = ctx->sk;
 	struct traffic_storage *storage;
 
-	if (ctx->op == BPF_SOCK_OPS_STATE_CB) {
-		follow_close(ctx);
+	if (!sk)
 		return 1;
-	}
+	if (ctx->op == BPF_SOCK_OPS_STATE_CB)
+		follow_close(ctx, sk);
+	if (follow_health(ctx, sk, 0))
+		return 1;
 	if (ctx->op != BPF_SOCK_OPS_TCP_LISTEN_CB &&
 	    ctx->op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB &&
 	    ctx->op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
 		return 1;
-	if (!ctx->sk)
-		return 1;
-	storage = make_traffic_storage(ctx->sk);
+	storage = make_traffic_storage(sk);
 	if (!storage)
 		return 1;
 	storage->owner.namespace = bpf_get_netns_cookie(ctx);
@@ -116,6 +249,48 @@ int owner_sockops(struct bpf_sock_ops *ctx)
 		return 1;
 	if (has_timestamps(ctx))
 		storage->owner.flags |= ROW_TIMESTAMPS;
-	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+	follow_established(ctx, storage, 0);
+	return 1;
+}
+
+/*
+ * Beside the ledger's programs, where packets are captured and not counted at sockets: only the
+ * health of connections. The row that goes with it has endpoints and no owner.
+ */
+SEC("sockops")
+int health_sockops(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct traffic_storage *storage;
+
+	if (!sk)
+		return 1;
+	if (ctx->op == BPF_SOCK_OPS_STATE_CB && ctx->args[1] == BPF_TCP_FIN_WAIT2) {
+		storage = TRAFFIC_STORAGE(sk, 0);
+		if (storage)
+			storage->owner.awaited_sequence = ctx->rcv_nxt;
+	}
+	if (follow_health(ctx, sk, BPF_SOCK_OPS_RETRANS_CB_FLAG))
+		return 1;
+	if (ctx->op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB &&
+	    ctx->op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
+		return 1;
+	storage = make_traffic_storage(sk);
+	if (!storage)
+		return 1;
+	storage->owner.namespace = bpf_get_netns_cookie(ctx);
+	follow_established(ctx, storage, BPF_SOCK_OPS_RETRANS_CB_FLAG);
+	return 1;
+}
+
+SEC("cgroup/sock_release")
+int health_release(struct bpf_sock *ctx)
+{
+	struct traffic_storage *storage = 0;
+
+	if (ctx->type == SOCK_STREAM && ctx->protocol == IPPROTO_TCP)
+		storage = TRAFFIC_STORAGE(ctx, 0);
+	if (storage)
+		storage->owner.flags |= ROW_RELEASED;
 	return 1;
 }

@@ -184,9 +184,11 @@ INLINE int count(struct __sk_buff *skb, int transmit)
 	if (storage)
 		owner = &storage->owner;
 	is_tcp = storage && sk->protocol == IPPROTO_TCP && sk->type == SOCK_STREAM;
-	if (is_tcp && sk->state != BPF_TCP_LISTEN)
+	if (is_tcp && sk->state != BPF_TCP_LISTEN) {
 		row = find_connection(skb, storage, now, used, transmit);
-	else /* a listening socket's storage refers to no row: accepted sockets get a copy of it */
+		if (row && transmit)
+			count_health(sk, storage, find_health(storage, now));
+	} else /* a listening socket's storage refers to no row: accepted sockets get a copy of it */
 		row = find_other_flow(skb, is_tcp ? 0 : storage, owner, now, used, transmit);
 	if (!row)
 		row = find_overflow(owner, now, used);

@@ -66,10 +66,45 @@ struct traffic_row {
 	struct endpoints endpoints;
 };
 
+/*
+ * The health of one TCP connection in one epoch (traffic_health.bpf.h). A row of `connections` and the
+ * one of `connection_health` with the same index belong together.
+ */
+struct tcp_health {
+	__u64 transmit_payload; /* bytes that the peer acknowledged */
+	__u64 receive_payload; /* bytes received in order, each once */
+	__u64 rtt_sum_us; /* of the smoothed round-trip time, one sample a round trip */
+	__u64 opening_us; /* from connect() to established */
+	__u64 lifetime_us; /* from established to closed */
+	__u32 retransmits; /* segments */
+	__u32 rtt_samples;
+	__u32 rtt_min_us; /* 0: no sample */
+	/* Events, at most some an epoch: a socket connects again after a failure. */
+	__u16 opened;
+	__u16 accepted;
+	__u16 refused;
+	__u16 timed_out;
+	__u16 unreachable;
+	__u16 abandoned;
+	__u16 reset;
+	__u16 closed;
+	__u32 padding;
+};
+
+/* What is known of a connection's health so far. */
+struct health_state {
+	__u64 since_ns; /* of connect(), then of the establishment */
+	__u64 transmit_payload; /* counted so far */
+	__u64 receive_payload;
+	__u32 retransmits;
+	__u32 flags; /* of enum health_flag */
+};
+
 /* What the storage of a socket holds. */
 struct traffic_storage {
 	struct row_owner owner;
 	__u64 rows[2]; /* its last row in the even and in the odd buffer; see make_reference */
+	struct health_state health;
 };
 
 struct row_key {
@@ -104,6 +139,24 @@ OFFSET_IS(struct traffic_row, owner.flags, 88);
 OFFSET_IS(struct traffic_row, owner.awaited_sequence, 92);
 OFFSET_IS(struct traffic_row, endpoints, 96);
 
+SIZE_IS(struct tcp_health, 72);
+OFFSET_IS(struct tcp_health, transmit_payload, 0);
+OFFSET_IS(struct tcp_health, receive_payload, 8);
+OFFSET_IS(struct tcp_health, rtt_sum_us, 16);
+OFFSET_IS(struct tcp_health, opening_us, 24);
+OFFSET_IS(struct tcp_health, lifetime_us, 32);
+OFFSET_IS(struct tcp_health, retransmits, 40);
+OFFSET_IS(struct tcp_health, rtt_samples, 44);
+OFFSET_IS(struct tcp_health, rtt_min_us, 48);
+OFFSET_IS(struct tcp_health, opened, 52);
+OFFSET_IS(struct tcp_health, accepted, 54);
+OFFSET_IS(struct tcp_health, refused, 56);
+OFFSET_IS(struct tcp_health, timed_out, 58);
+OFFSET_IS(struct tcp_health, unreachable, 60);
+OFFSET_IS(struct tcp_health, abandoned, 62);
+OFFSET_IS(struct tcp_health, reset, 64);
+OFFSET_IS(struct tcp_health, closed, 66);
+
 SIZE_IS(struct endpoints, 40);
 OFFSET_IS(struct endpoints, local_address, 0);
 OFFSET_IS(struct endpoints, remote_address, 16);
@@ -134,6 +187,12 @@ struct {
 	__uint(map_flags, BPF_F_MMAPABLE);
 	MAP(BPF_MAP_TYPE_ARRAY, 1 << 17, __u32, struct traffic_row);
 } connections SEC(".maps"), other_flows SEC(".maps");
+
+/* By the indexes of `connections`. */
+struct {
+	__uint(map_flags, BPF_F_MMAPABLE);
+	MAP(BPF_MAP_TYPE_ARRAY, 1 << 17, __u32, struct tcp_health);
+} connection_health SEC(".maps");
 
 /* The rows of `other_flows` to which no storage refers: a socket's second flow and further ones. */
 struct {
@@ -198,6 +257,21 @@ INLINE __u64 make_reference(__u32 now, __u32 number)
 	return ((__u64)now + 1) << 32 | number;
 }
 
+INLINE struct tcp_health *health_at(__u32 now, __u32 number)
+{
+	__u32 index = number << 1 | (now & 1);
+
+	return bpf_map_lookup_elem(&connection_health, &index);
+}
+
+/* Return the health of a connection that has a row in this epoch, 0 if it has none. */
+INLINE struct tcp_health *find_health(struct traffic_storage *storage, __u32 now)
+{
+	__u64 reference = storage->rows[now & 1];
+
+	return reference >> 32 == (__u64)now + 1 ? health_at(now, (__u32)reference) : 0;
+}
+
 /* Return the row of a socket in this epoch, 0 if it has none. */
 INLINE struct traffic_row *find_row(void *map, struct traffic_storage *storage, __u32 now,
 				    __u64 cookie)
@@ -247,6 +321,12 @@ INLINE struct traffic_row *begin_row(void *map, __u64 *used, struct traffic_stor
 	row = take_row(map, used, now, cookie, &storage->owner, endpoints, &number);
 	if (!row)
 		return 0;
+	if (map == &connections) {
+		struct tcp_health *health = health_at(now, number);
+
+		if (health)
+			__builtin_memset(health, 0, sizeof(*health));
+	}
 	if (!storage->rows[0] && !storage->rows[1])
 		row->owner.flags |= ROW_FRESH;
 	if (__sync_val_compare_and_swap(&storage->rows[now & 1], before,

@@ -14,11 +14,18 @@ next `begin_epoch`; rows that are not taken are overwritten an epoch later.
 import ctypes
 import errno
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hogpipe.linux.bpf.health_rows import (
+    NO_HEALTH,
+    HealthRows,
+    copy_raw,
+    decode_raw,
+    find_counted,
+)
 from hogpipe.linux.bpf.libbpf import load_library
 from hogpipe.linux.bpf.loader import AttachedPrograms
 from hogpipe.linux.bpf.maps import Losses, MappedArray, read_losses
@@ -31,6 +38,7 @@ from hogpipe.linux.bpf.shapes import (
     PAYLOAD,
     ROW_KEY,
     ROWS_USED,
+    TCP_HEALTH,
     TRAFFIC_COUNTS,
     TRAFFIC_ROW,
     offset_of,
@@ -54,6 +62,17 @@ _TRANSMIT_PACKETS, _RECEIVE_PACKETS = (
 )
 
 
+class ConnectionRows(NamedTuple):
+    """The TCP connections of an epoch."""
+
+    rows: Rows
+    """Those with a packet, or whose health has changed."""
+    awaiting_fin: Rows
+    """Those that the kernel freed before the peer closed; what follows passes no hook."""
+    health: HealthRows
+    """Of `rows`, in their order."""
+
+
 class TrafficMaps:
     """The maps of the traffic programs, `max_flows` connections and as many other flows an epoch.
 
@@ -72,6 +91,9 @@ class TrafficMaps:
                 name: MappedArray(programs.map_fd(name), 2 * max_flows, TRAFFIC_ROW)
                 for name in ("connections", "other_flows")
             }
+            self._health = MappedArray(
+                programs.map_fd("connection_health"), 2 * max_flows, TCP_HEALTH
+            )
         except BaseException:
             programs.close()
             raise
@@ -98,18 +120,20 @@ class TrafficMaps:
                 keys[name] = rows[name][indexed]
             keys["parity"] = self._parity + _pids_in_keys(rows[indexed])
             self._delete("row_index", keys)
-        return _drop_unused(rows)
+        is_used = _have_packets(rows)
+        return rows if is_used.all() else pick_rows(rows, is_used)
 
-    def take_connections(self) -> tuple[Rows, Rows]:
-        """Return the rows of TCP connections, and those that await a FIN. Raises OSError.
-
-        The second are the connections that the kernel freed before the peer closed, with or
-        without a packet in this epoch: what follows passes no hook.
-        """
+    def take_connections(self) -> ConnectionRows:
+        """Return the rows of TCP connections. Raises OSError."""
         rows = self._take_rows("connections")
         if not len(rows):
-            return rows, rows
-        return _drop_unused(rows), pick_rows(rows, rows["flags"] & AWAITS_FIN != 0)
+            return ConnectionRows(rows, rows, NO_HEALTH)
+        raw = copy_raw(self._health.rows(2 * len(rows))[self._parity :: 2])
+        awaiting_fin = pick_rows(rows, rows["flags"] & AWAITS_FIN != 0)
+        is_used = _have_packets(rows) | find_counted(raw)
+        if not is_used.all():
+            rows, raw = pick_rows(rows, is_used), raw[is_used]
+        return ConnectionRows(rows, awaiting_fin, decode_raw(rows["cookie"].copy(), raw))
 
     def take_overflow(self) -> Rows:
         """Return a row for each process whose flows found no row, without endpoints.
@@ -140,7 +164,7 @@ class TrafficMaps:
 
     def close(self) -> None:
         """Detach the programs and free the maps. May be called again."""
-        for array in (self._rows_used, *self._rows.values()):
+        for array in (self._rows_used, self._health, *self._rows.values()):
             array.close()
         self._programs.close()
 
@@ -200,11 +224,10 @@ class TrafficMaps:
         return parts
 
 
-def _drop_unused(rows: Rows) -> Rows:
-    """Return rows with packets: if two rows were taken for one flow, one of them has none."""
+def _have_packets(rows: Rows) -> NDArray[np.bool_]:
+    """Return which rows have packets: if two rows were taken for one flow, one of them has none."""
     counts = rows["counts"]
-    used = counts[:, _TRANSMIT_PACKETS] + counts[:, _RECEIVE_PACKETS] != 0
-    return rows if used.all() else pick_rows(rows, used)
+    return np.asarray(counts[:, _TRANSMIT_PACKETS] + counts[:, _RECEIVE_PACKETS] != 0)
 
 
 def _pids_in_keys(rows: Rows) -> NDArray[np.uint64]:

@@ -17,6 +17,7 @@ from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import CaptureError
 from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.flows.flow_table import FlowTable
+from hogpipe.linux.bpf.health_rows import HealthRows
 from hogpipe.linux.procfs import Procfs
 from hogpipe.model import BUILT_IN_NETWORKS, ServicePorts, Span
 
@@ -50,7 +51,12 @@ def test_any_failure_closes_the_window_and_is_raised(
     source: EbpfSource, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     def fail(
-        _aggregator: RowAggregator, _rows: EpochRows, *, window_ends: bool, last: bool
+        _aggregator: RowAggregator,
+        _rows: EpochRows,
+        _health: HealthRows,
+        *,
+        window_ends: bool,
+        last: bool,
     ) -> Iterator[FlowBatch]:
         assert window_ends
         assert last

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support.flow_rows import list_sums
+from support.health import encode_health, healths
 from support.traffic import make_traffic
 
 from hogpipe.aggregation.dimensions import RowField, list_row_fields
@@ -17,8 +18,11 @@ from hogpipe.capture.ebpf import row_aggregation
 from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
 from hogpipe.capture.ebpf.row_flows import RowFlows, make_row_flows
 from hogpipe.capture.ebpf.unresolved_rows import UnresolvedRows
+from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.flows.flow_table import FlowTable
+from hogpipe.flows.health_columns import decode_health
 from hogpipe.flows.packet_rows import Flags, FlowSums, PacketRows
+from hogpipe.linux.bpf.health_rows import NO_HEALTH, HealthRows
 from hogpipe.linux.bpf.shapes import BY_LISTENER, FRESH, PACKET_SOCKET, RELEASED, TRAFFIC_ROW
 from hogpipe.linux.bpf.traffic_rows import (
     RowOwner,
@@ -37,6 +41,7 @@ from hogpipe.model import (
     FlowKey,
     Process,
     Quality,
+    TcpHealth,
     TrafficCounts,
     is_sum,
 )
@@ -128,14 +133,28 @@ class Bench:
         self.table = FlowTable(1000, 1000)
         unresolved = UnresolvedRows(self.table, lambda: 0.0)
         self.rows = RowAggregator(self.owners, unresolved, fields)
+        self.healths: list[TcpHealth] = []
+        """All that is known, of owners and of flows that are looked up."""
 
     def aggregate(
-        self, one: EpochRows, *, window_ends: bool = True, last: bool = False
+        self,
+        one: EpochRows,
+        health: HealthRows = NO_HEALTH,
+        *,
+        window_ends: bool = True,
+        last: bool = False,
     ) -> Iterator[Batch]:
-        for batch in self.rows.aggregate(one, window_ends=window_ends, last=last):
+        for batch in self.rows.aggregate(one, health, window_ends=window_ends, last=last):
             assert not batch.flows
+            self.healths += self._list_health(batch)
             flows = self._count(batch.rows) if batch.rows is not None else {}
             yield Batch(list_owned(batch.owned), flows, batch.counts)
+
+    def _list_health(self, batch: FlowBatch) -> list[TcpHealth]:
+        found = [] if batch.health is None else decode_health(batch.health.health.tolist())
+        if batch.owned is not None and batch.owned.health is not None:
+            found += decode_health(batch.owned.health.tolist())
+        return [one for one in found if one is not None]
 
     def _count(self, rows: PacketRows) -> dict[FlowKey, FlowDelta]:
         flows = self.table.count(rows, 0.0)
@@ -547,6 +566,33 @@ def test_bytes_and_packets_are_conserved(run: list[EpochRows], dimensions: set[s
             captured[1] += batch.counts.captured.packets
         assert captured == batched
     assert [after[at] for at in range(4)] == before
+
+
+@given(st.lists(st.tuples(epochs, st.lists(healths, min_size=8)), min_size=1, max_size=3))
+def test_the_health_of_connections_is_conserved(
+    run: list[tuple[EpochRows, list[TcpHealth]]],
+) -> None:
+    """Also that of connections that are carried over, whoever owns them."""
+    bench, before = Bench(fields=list_row_fields(["process"])), TcpHealth()
+    for number, (one, made) in enumerate(run, 1):
+        known = made[: len(one.connections)]
+        health = HealthRows(one.connections["cookie"], encode_health(known))
+        for counted in known:
+            before.add(counted)
+        list(bench.aggregate(one, health, last=number == len(run)))
+    after = TcpHealth()
+    for found in bench.healths:
+        after.add(found)
+    assert after == before
+
+
+def test_a_connection_of_which_only_the_health_changed_is_no_flow_of_the_window() -> None:
+    connections = rows(row(7, pack(1000), (0, 0, 0, 0)))
+    bench = Bench(fields=list_row_fields(["process"]))
+    health = HealthRows(connections["cookie"], encode_health([TcpHealth(timed_out=1)]))
+    (batch,) = bench.aggregate(epoch(connections=connections), health)
+    assert [one.flows for one in batch.owned] == [0]
+    assert bench.healths == [TcpHealth(timed_out=1)]
 
 
 @given(

@@ -45,13 +45,15 @@ class Bench:
     def locate(
         self, rows: Rows, *, opened: Sequence[bool] | None = None, excess: Sequence[bool] = ()
     ) -> PacketRows:
-        return self.unresolved.locate(
+        packets, health = self.unresolved.locate(
             rows,
             flows_of(rows),
             np.array(opened or [False] * len(rows)),
             np.array(excess or [False] * len(rows)),
             self.overflowed,
         )
+        assert health is None
+        return packets
 
 
 addresses = st.sampled_from([4, 16]).flatmap(

@@ -87,7 +87,7 @@ def stop(process: "subprocess.Popen[str]") -> dict[int, int]:
 
 def take_epoch(traffic: TrafficMaps) -> Rows:
     traffic.begin_epoch()
-    connections, _ = traffic.take_connections()
+    connections = traffic.take_connections().rows
     return join_rows(connections, traffic.take_other_flows(), traffic.take_overflow())
 
 

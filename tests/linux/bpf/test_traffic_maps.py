@@ -44,7 +44,7 @@ def traffic() -> Iterator[TrafficMaps]:
 def take(traffic: TrafficMaps, port: int) -> tuple[list[TrafficRow], list[TrafficRow]]:
     """Return the rows of a port, of other flows and of connections: the whole host is counted."""
     traffic.begin_epoch()
-    return of_port(traffic.take_other_flows(), port), of_port(traffic.take_connections()[0], port)
+    return of_port(traffic.take_other_flows(), port), of_port(traffic.take_connections().rows, port)
 
 
 def of_port(rows: Rows, port: int) -> list[TrafficRow]:
