@@ -87,6 +87,7 @@ from hogpipe.model import UNKNOWN_FLOW, Attribution, FlowDelta, FlowKey, Traffic
 _NO_SLOTS = np.zeros(0, np.int64)
 _MAX_ADDED = 4096
 _MIN_OWNERS = 256
+_FEW = 12  # flows, for which a loop is cheaper than columns
 
 _AddedRow = tuple[FlowKey, int, int, int, int, int]
 
@@ -319,15 +320,17 @@ class FlowTable:
             received = self.calls if calls is None else calls
             self._lanes.received_calls = max(self._lanes.received_calls, received)
 
-    def open_lanes(self, lanes: Sequence[NewLane]) -> Flags:
+    def open_lanes(self, lanes: Sequence[NewLane]) -> Sequence[bool]:
         """Count packets of distinct flows for their owners, until each is due.
 
         A lane stays closed until the stage has received the last SYN of the flow. Return which
         flows have slots: the others have no lanes.
         """
         with self.lock:
+            if len(lanes) <= _FEW:
+                return [self._open_lane(lane) for lane in lanes]
             slots = self._slots.find_named(lane.flow for lane in lanes)
-            has_slot: Flags = slots != ABSENT
+            has_slot = slots != ABSENT
             if not has_slot.all():
                 lanes = [lanes[place] for place in np.flatnonzero(has_slot).tolist()]
                 slots = slots[has_slot]
@@ -335,21 +338,45 @@ class FlowTable:
             self._counted.settle(slots[owners != self._lanes.owner[slots]], self._lanes.owner)
             self._lanes.open(slots, lanes, owners)
             self._use.judge(slots)
-            return has_slot
+            return list(has_slot.tolist())
+
+    def _open_lane(self, lane: NewLane) -> bool:
+        """Open one lane, as `open_lanes` does."""
+        slot = self._slots.slot_of(lane.flow)
+        if slot is None:
+            return False
+        owner = self.owners.number(lane.owner)
+        if owner != self._lanes.owner[slot]:
+            self._counted.settle(np.array([slot]), self._lanes.owner)
+        self._lanes.open_one(slot, lane, owner)
+        if not self._use.is_judged[slot]:
+            self._use.judge(np.array([slot]))
+        return True
 
     def reopen_lanes(self, flows: Sequence[FlowKey], due_at: Sequence[float]) -> None:
         """Count further packets of distinct flows for the owners that they have, until due."""
         with self.lock:
+            if len(flows) <= _FEW:
+                for flow, due in zip(flows, due_at, strict=True):
+                    if (slot := self._slots.slot_of(flow)) is not None:
+                        self._lanes.reopen_one(slot, due)
+                return
             slots = self._slots.find_named(flows)
             has_slot = slots != ABSENT
             self._lanes.reopen(slots[has_slot], np.array(due_at, np.float64)[has_slot])
 
-    def gather(self, flows: Iterable[FlowKey]) -> None:
+    def gather(self, flows: Sequence[FlowKey]) -> None:
         """Gather packets of pending flows, each until its lane is opened or `stop_gathering`.
 
         Nothing gathers behind a SYN that the stage has not received.
         """
         with self.lock:
+            if len(flows) <= _FEW:
+                for flow in flows:
+                    slot = self._slots.slot_of(flow)
+                    if slot is not None and not self._lanes.is_open[slot]:
+                        self._gathered.is_open[slot] = self._lanes.has_received_syn(slot)
+                return
             slots = self._slots.find_named(flows)
             slots = slots[slots != ABSENT]
             slots = slots[~self._lanes.is_open[slots]]
@@ -396,6 +423,9 @@ class FlowTable:
     def need_watch(self, flows: Sequence[FlowKey]) -> list[bool]:
         """Return which flows have no open lanes until their owners are watched."""
         with self.lock:
+            if len(flows) <= _FEW:
+                found = [self._slots.slot_of(flow) for flow in flows]
+                return [slot is not None and self._lanes.needs_watch(slot) for slot in found]
             slots = self._slots.find_named(flows)
             return list(((slots != ABSENT) & self._lanes.need_watch(slots)).tolist())
 
@@ -410,6 +440,9 @@ class FlowTable:
         another one. Of other deltas the packets are recorded, where `is_recorded`.
         """
         with self.lock:
+            if len(flows) <= _FEW:
+                rows = zip(flows, deltas, is_recorded, strict=True)
+                return [self._has_paused(*row) for row in rows]
             slots = self._slots.find_named(flows)
             times = np.array([(one.first_ns, one.last_ns) for one in deltas], np.int64)
             first_ns, last_ns = times.reshape(-1, 2).T
@@ -422,6 +455,10 @@ class FlowTable:
                 np.array(is_recorded, np.bool_)[has_slot],
             )
             return list(paused.tolist())
+
+    def _has_paused(self, flow: FlowKey, delta: FlowDelta, is_recorded: bool) -> bool:
+        slot = self._slots.slot_of(flow)
+        return slot is not None and self._lanes.judge_pause(slot, delta, is_recorded=is_recorded)
 
     def add(self, moved: Iterable[tuple[FlowKey, TrafficCounts, Attribution]]) -> None:
         """Add what flows moved under an attribution each."""

@@ -13,7 +13,7 @@ import numpy as np
 from hogpipe.flows.flow_words import Numbering
 from hogpipe.flows.key_index import move_rows, resize
 from hogpipe.flows.packet_rows import Flags, Integers, PacketRows, Times
-from hogpipe.model import UNATTRIBUTED, Attribution, FlowKey
+from hogpipe.model import UNATTRIBUTED, Attribution, FlowDelta, FlowKey
 
 PAUSE_NS = 500_000_000
 """A flow without connections is looked up after a longer pause of its endpoint, unless its socket
@@ -109,22 +109,31 @@ class Endpoints:
 
         A flow begins there whose socket allows pauses of `max_pause_ns`. Endpoints may repeat.
         """
-        numbers, added = [], []
-        for endpoint in endpoints:
-            number = self._numbering.find(endpoint)
-            if number is None:
-                number = self._numbering.number(endpoint)
-                added.append(number)
-            numbers.append(number)
-        if added and (highest := max(added)) >= len(self.last_ns):
-            self.last_ns = resize(self.last_ns, 2 * highest)
-            self._max_pause_ns = resize(self._max_pause_ns, 2 * highest)
-            self._marks = resize(self._marks, 2 * highest)
-        self.last_ns[added], self._max_pause_ns[added] = _NEVER, _ANY_PAUSE
+        find, add = self._numbering.find, self._add
+        numbers = [add(one) if (number := find(one)) is None else number for one in endpoints]
         found = np.array(numbers, np.int64)
         np.maximum.at(self.last_ns, found, last_ns)
         np.minimum.at(self._max_pause_ns, found, max_pause_ns)
         return found
+
+    def number_one(self, endpoint: Hashable, last_ns: int, max_pause_ns: int) -> int:
+        """Return the number of one endpoint, as `number` does."""
+        number = self._numbering.find(endpoint)
+        if number is None:
+            number = self._add(endpoint)
+        self.last_ns[number] = max(int(self.last_ns[number]), last_ns)
+        self._max_pause_ns[number] = min(int(self._max_pause_ns[number]), max_pause_ns)
+        return number
+
+    def _add(self, endpoint: Hashable) -> int:
+        """Give a number to an endpoint without one."""
+        number = self._numbering.number(endpoint)
+        if number >= len(self.last_ns):
+            self.last_ns = resize(self.last_ns, 2 * number)
+            self._max_pause_ns = resize(self._max_pause_ns, 2 * number)
+            self._marks = resize(self._marks, 2 * number)
+        self.last_ns[number], self._max_pause_ns[number] = _NEVER, _ANY_PAUSE
+        return number
 
     def retire(self, number: int) -> None:
         """Leave a number to what has it: the endpoint gets another one when it is asked for."""
@@ -157,16 +166,23 @@ class Endpoints:
             in_turn = self._marks[endpoints]
             self._marks[endpoints] = False
             for place in in_turn.nonzero()[0].tolist():
-                endpoint, began_ns = int(endpoints[place]), int(first_ns[place])
-                pause_ns = began_ns - int(self.last_ns[endpoint])
-                paused[place] = pause_ns > int(self._max_pause_ns[endpoint])
-                if paused[place]:
-                    self.retire(endpoint)
-                elif is_recorded[place]:
-                    self.last_ns[endpoint] = max(int(self.last_ns[endpoint]), int(last_ns[place]))
+                times = int(first_ns[place]), int(last_ns[place])
+                paused[place] = self.judge_one(
+                    int(endpoints[place]), *times, is_recorded=bool(is_recorded[place])
+                )
             is_recorded = is_recorded & ~in_turn
         self.record(endpoints[is_recorded], last_ns[is_recorded])
         return paused
+
+    def judge_one(self, number: int, first_ns: int, last_ns: int, *, is_recorded: bool) -> bool:
+        """Return whether one packet came after a pause, as `judge` does."""
+        last = int(self.last_ns[number])
+        if first_ns - last > int(self._max_pause_ns[number]):
+            self.retire(number)
+            return True
+        if is_recorded and last_ns > last:
+            self.last_ns[number] = last_ns
+        return False
 
     def record(self, endpoints: Integers, last_ns: Integers) -> None:
         """Record packets."""
@@ -242,6 +258,25 @@ class Lanes:
         self._due_at[slots] = due_at
         self.is_open[slots] = self.have_received_syns(slots)
 
+    def open_one(self, slot: int, lane: NewLane, owner: int) -> None:
+        """Open one lane, as `open` does."""
+        self.owner[slot] = owner
+        self._endpoint[slot] = (
+            NO_ENDPOINT
+            if lane.endpoint is None
+            else self.endpoints.number_one(lane.endpoint, lane.last_ns, lane.max_pause_ns)
+        )
+        self.reopen_one(slot, lane.due_at)
+
+    def reopen_one(self, slot: int, due_at: float) -> None:
+        """Open one lane again, as `reopen` does."""
+        self._due_at[slot] = due_at
+        self.is_open[slot] = self.has_received_syn(slot)
+
+    def has_received_syn(self, slot: int) -> bool:
+        """Return whether the attribution stage has received the last SYN of a flow, if any."""
+        return bool(self._opened_in[slot] <= self.received_calls)
+
     def have_received_syns(self, slots: Integers) -> Flags:
         """Return of which flows the attribution stage has received the last SYN, if any."""
         return self._opened_in[slots] <= self.received_calls
@@ -260,6 +295,18 @@ class Lanes:
         paused = np.zeros(len(slots), np.bool_)
         paused[at] = self.endpoints.judge(endpoints[at], first_ns[at], last_ns[at], is_recorded[at])
         return paused
+
+    def judge_pause(self, slot: int, delta: FlowDelta, *, is_recorded: bool) -> bool:
+        """Return whether a delta came after a pause, as `judge_pauses` does."""
+        number = int(self._endpoint[slot])
+        return number != NO_ENDPOINT and self.endpoints.judge_one(
+            number, delta.first_ns, delta.last_ns, is_recorded=is_recorded
+        )
+
+    def needs_watch(self, slot: int) -> bool:
+        """Return whether a slot has no open lane until its owner is watched."""
+        is_watched = self.owners.is_watched[self.owner[slot]]
+        return bool(self._endpoint[slot] != NO_ENDPOINT and not is_watched)
 
     def need_watch(self, slots: Integers) -> Flags:
         """Return which slots have no open lane until their owners are watched."""

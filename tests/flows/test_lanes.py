@@ -17,7 +17,7 @@ LATE = PAUSE_NS + 1
 def number_of(
     endpoints: Endpoints, name: Hashable, last_ns: int, max_pause_ns: int = PAUSE_NS
 ) -> int:
-    return int(endpoints.number([name], np.array([last_ns]), np.array([max_pause_ns]))[0])
+    return endpoints.number_one(name, last_ns, max_pause_ns)
 
 
 def test_what_has_no_process_needs_no_watch() -> None:

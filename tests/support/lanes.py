@@ -19,4 +19,4 @@ def open_lane(
 ) -> bool:
     """Open the lane of a flow; return whether the flow has a slot."""
     lane = NewLane(flow, owner, due_at, endpoint, last_ns, max_pause_ns)
-    return bool(table.open_lanes([lane])[0])
+    return table.open_lanes([lane])[0]

@@ -159,10 +159,10 @@ class FlowCache:
                 if cannot_change(flow, cached.attribution):
                     cached.due_at = math.inf
             has_slot = self._table.open_lanes([self._make_lane(*one, now) for one in added])
-            for (flow, cached, _last_ns), is_put in zip(added, has_slot.tolist(), strict=True):
+            for (flow, cached, _last_ns), is_put in zip(added, has_slot, strict=True):
                 if is_put:
                     self._flows[flow] = cached
-            self._evicted += len(added) - int(has_slot.sum())
+            self._evicted += len(added) - sum(has_slot)
 
     def judge(
         self,
