@@ -25,7 +25,15 @@ from support.sinks import stats
 
 from hogpipe.aggregation.aggregator import Aggregator
 from hogpipe.flows.packet_rows import FlowSums
-from hogpipe.model import Attribution, FlowDelta, FlowKey, Process, Quality, Span
+from hogpipe.model import (
+    BUILT_IN_NETWORKS,
+    Attribution,
+    FlowDelta,
+    FlowKey,
+    Process,
+    Quality,
+    Span,
+)
 from hogpipe.records.stamp import RecordStamper, make_run_id
 from hogpipe.sinks.table import render_table
 from hogpipe.top.live_flows import DrainedFlows, LiveFlows
@@ -119,7 +127,7 @@ class NoWindows:
 async def measure_top(sums: FlowSums, windows: int, size: tuple[int, int]) -> dict[str, float]:
     """Return the CPU of a window of `top`, by part."""
     drained: list[DrainedFlows] = []
-    live = LiveFlows([], 65_536, lambda process: process, drained.append)
+    live = LiveFlows([], 65_536, lambda process: process, drained.append, BUILT_IN_NETWORKS)
     app = TopApp(NoWindows(), Query(), Look(), has_colour=True)
     live_windows = LiveWindows(app.table)
     costs: dict[str, list[float]] = {"ingest": [], "table": [], "draw": []}

@@ -16,9 +16,10 @@ from hogpipe.measuring.results import Losses, Peer, Totals, Traffic
 
 
 def start(*words: str, **options: Any) -> "subprocess.Popen[str]":
+    """Start `hogpipe exec` with no signal ignored, as a shell in the background lets some be."""
     require_bpf()
     return subprocess.Popen(
-        [sys.executable, "-m", "hogpipe", "exec", *words],
+        ["env", "--default-signal", sys.executable, "-m", "hogpipe", "exec", *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
     )  # fmt: skip
 

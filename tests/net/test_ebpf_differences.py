@@ -208,9 +208,11 @@ def test_a_packet_for_several_sockets_is_counted_at_each(seen: dict[str, Seen]) 
         assert seen["ebpf"].of("udp", port) == Side(0, sockets, sockets)
 
 
-def test_frames_of_a_packet_socket_are_counted_by_a_capture_alone(seen: dict[str, Seen]) -> None:
-    assert seen["pcap"].of("udp", LINK_LAYER) == Side(1, 0, 0)
-    assert seen["ebpf"].of("udp", LINK_LAYER) == Side(0, 0, 0)
+def test_frames_of_a_packet_socket_are_counted_by_both_with_their_sender(
+    seen: dict[str, Seen],
+) -> None:
+    for source in seen.values():
+        assert source.of("udp", LINK_LAYER) == Side(1, 0, 1)
 
 
 def test_a_packet_that_leaves_a_socket_but_no_interface_is_counted_at_the_socket(
