@@ -5,6 +5,7 @@ collector. There are no retries and no redirects. After a failure the next reque
 connection, for which certificates are read again.
 """
 
+import os
 import ssl
 
 import aiohttp
@@ -89,9 +90,10 @@ def _reason(error: aiohttp.ClientError) -> str:
             return _explain_connecting(error.os_error)
         case aiohttp.ServerDisconnectedError():
             return "it closed the connection without an answer"
-        case aiohttp.ClientOSError():
-            return f"the connection broke: {error.strerror or error}"
-        case aiohttp.ClientResponseError():  # its text has the URL, query and all
+        # The texts of the following have the URL, query and all.
+        case aiohttp.ClientOSError(errno=code):
+            return f"the connection broke: {os.strerror(code)}" if code else "the connection broke"
+        case aiohttp.ClientResponseError():
             return f"no answer in HTTP: {_first_line(error.message)}"
         case _:
             return f"no answer in HTTP: {type(error).__name__}"

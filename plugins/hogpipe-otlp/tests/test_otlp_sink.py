@@ -1,6 +1,7 @@
 """The sink, and collectors whose answers the test chooses."""
 
 import asyncio
+import errno
 import gc
 import re
 import ssl
@@ -12,14 +13,15 @@ from typing import Any
 
 import pytest
 import trustme
-from aiohttp import web
+from aiohttp import ClientOSError, ClientSession, web
 from hogpipe_otlp import hogpipe_sinks
+from hogpipe_otlp.client import Client
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 
 from hogpipe import ConfigurationError, DeliveryError, Record, RefusedError, Sink
-from hogpipe.testing import RecordMaker, make_sink, total_bytes
+from hogpipe.testing import RecordMaker, make_sink, read_settings, total_bytes
 
 OpenSink = Callable[..., Awaitable[Sink]]
 (SINK_TYPE,) = hogpipe_sinks()
@@ -207,6 +209,25 @@ async def test_a_probe_reports_what_the_collector_answers(receiver: Any, opened:
         receiver.answers = [web.Response(status=status)]
         with pytest.raises(kind, match=f"answers {status}"):
             await sink.probe()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(None, "broke"), (errno.EPIPE, "broke: Broken pipe")], ids=str
+)
+async def test_an_error_of_a_request_that_breaks_has_no_query(
+    code: int | None, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiohttp's own text has the URL. It raises this where a write ends before a read: a race."""
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise ClientOSError(code, f"Can not write request body for {endpoint}")
+
+    endpoint = "http://127.0.0.1:4318/v1/metrics?key=sesame"
+    monkeypatch.setattr(ClientSession, "post", fail)
+    client = Client(read_settings(SINK_TYPE, {"endpoint": endpoint}))
+    with pytest.raises(DeliveryError) as error:
+        await client.post(b"")
+    assert str(error.value) == f"127.0.0.1:4318: the connection {reason}"
 
 
 async def test_a_redirect_is_an_error_and_not_followed(receiver: Any, opened: OpenSink) -> None:
