@@ -6,7 +6,8 @@ is left once the pipeline has ended.
 What may fail
     A write that fails ends the capture, after which nothing is written: `failure` says why. A
     reader of the standard output that has gone is no failure. What a stopped capture cannot write
-    within `_DRAIN_SECONDS` is lost, and counted.
+    within `_DRAIN_SECONDS` is lost, and counted. An exception of another kind is a bug: it ends the
+    capture, and `finish` raises it.
 """
 
 import asyncio
@@ -62,9 +63,13 @@ class PacketWriter:
     def start(self) -> None:
         """Open the file, and write packets as they are released."""
         self._writing = asyncio.create_task(self._run())
+        self._writing.add_done_callback(self._end_capture)
 
     async def finish(self) -> None:
-        """Write what is left, and close the file; the pipeline has ended."""
+        """Write what is left, and close the file; the pipeline has ended.
+
+        Afterwards each captured packet is counted as matched, not matched or dropped.
+        """
         assert self._writing is not None
         self._is_last = True
         self._wake.set()
@@ -76,7 +81,16 @@ class PacketWriter:
             self._writing.cancel()
             text = f"{self._name}: its reader did not take all packets in time; the rest is lost"
             self._fail(CaptureError(text))
+            self._owners.written(self._owners.release_all(), is_lost=True)
         self._thread.shutdown(wait=False)
+        if not late:
+            self._writing.result()
+
+    def _end_capture(self, _writing: asyncio.Task[None]) -> None:
+        """Let the pipeline end if the task did before it."""
+        if not self._is_last:
+            self._owners.abandon()
+            self._on_end()
 
     async def _run(self) -> None:
         await self._try(self._file.open)
