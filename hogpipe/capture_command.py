@@ -7,6 +7,7 @@ output, and the exit code.
 import asyncio
 import logging
 import math
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -58,13 +59,15 @@ class CaptureOptions(msgspec.Struct, frozen=True, kw_only=True):
         """The absolute path of the file; None is the standard output."""
         return None if str(self.write) == "-" else self.write.absolute()
 
-    def find_problem(self, *, is_terminal: bool) -> str | None:
-        """Return which options exclude each other, or an output that `is_terminal`."""
+    def find_problem(self, *, is_terminal: bool, is_closed: bool = False) -> str | None:
+        """Return which options exclude each other, or what is wrong with the standard output."""
         rotates = self.rotate_mib is not None or self.rotate_every is not None
         if self.keep is not None and not rotates:
             return "--keep is for --rotate-mib and --rotate-every"
         if self.path is None and rotates:
             return "the standard output cannot be rotated"
+        if self.path is None and is_closed:
+            return "-w -: the standard output is closed; give it a reader"
         if self.path is None and is_terminal:
             return "-w -: the standard output is a terminal; redirect it"
         return None
@@ -78,8 +81,8 @@ async def capture_packets(
     Raises HogpipeError where the pipeline cannot be made; later errors are reported.
     """
     loop, path = asyncio.get_running_loop(), options.path
-    if path is not None and (problem := _find_problem(path, settings.capture.path)):
-        return report_error(ConfigurationError(f"-w {printable(str(path))}: {problem}"))
+    if problem := _find_problem(path, settings.capture.path):
+        return report_error(ConfigurationError(f"-w {printable(str(path or '-'))}: {problem}"))
     is_live = settings.capture.source != "savefile"
     networks = make_networks(settings.networks)
     only = [parse_selector(text, networks) for text in settings.aggregation.only]
@@ -130,13 +133,27 @@ async def capture_packets(
     return await _run(pipeline, writer, owners.list_counts)
 
 
-def _find_problem(path: Path, source: Path | None) -> str | None:
-    """Return why no file can be written at `path`; None if one can."""
-    if source is not None and path.exists() and path.samefile(source):
-        return "the file that is read; name another one"
-    if not path.parent.is_dir():
-        return f"{printable(str(path.parent))} is not a folder"
+def _find_problem(path: Path | None, source: Path | None) -> str | None:
+    """Return why packets of `source` cannot be written at `path`; None if they can."""
+    try:
+        if source is not None and _is_output(source, path):
+            return "the file that is read; name another one"
+        if path is None:
+            return None
+        if not path.parent.is_dir():
+            return f"{printable(str(path.parent))} is not a folder"
+    except OSError as error:
+        return error.strerror
     return find_output_problem(path)
+
+
+def _is_output(source: Path, path: Path | None) -> bool:
+    """Return whether what is written at `path` would change the file that is read."""
+    try:
+        output = os.fstat(1) if path is None else path.stat()
+        return os.path.samestat(output, source.stat())
+    except FileNotFoundError:  # the output will be created, or the source says what it lacks
+        return False
 
 
 def _choose_file(settings: Settings, options: CaptureOptions) -> FileOptions:

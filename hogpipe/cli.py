@@ -233,7 +233,7 @@ def capture(
     from hogpipe.security.confined_start import load_and_confine
 
     asked = msgspec.convert(options, CaptureOptions)
-    if problem := asked.find_problem(is_terminal=os.isatty(1)):
+    if problem := asked.find_problem(is_terminal=os.isatty(1), is_closed=sys.stdout is None):
         raise click.UsageError(problem)
     chosen = msgspec.convert(options, RunOptions)
     if chosen.read is None:

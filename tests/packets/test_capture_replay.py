@@ -3,6 +3,7 @@
 import fcntl
 import json
 import mmap
+import os
 import re
 import signal
 import subprocess
@@ -175,9 +176,18 @@ def test_options_that_exclude_each_other_are_named(options: CaptureOptions, prob
     assert problem in found if found else not problem
 
 
+def test_a_standard_output_that_is_closed_is_no_output() -> None:
+    options = CaptureOptions(write=Path("-"))
+    problem = options.find_problem(is_terminal=False, is_closed=True)
+    assert problem == "-w -: the standard output is closed; give it a reader"
+    assert CaptureOptions(write=Path("a")).find_problem(is_terminal=False, is_closed=True) is None
+
+
 async def test_a_path_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
     assert await capture(tmp_path / "nowhere" / "out.pcapng") == 78
     assert await capture(tmp_path) == 78
+    assert await capture(tmp_path / ("x" * 300)) == 78
+    assert await capture(tmp_path / ("x" * 300) / "out.pcapng") == 78
 
 
 async def test_the_file_that_is_read_is_not_replaced(tmp_path: Path) -> None:
@@ -185,6 +195,14 @@ async def test_the_file_that_is_read_is_not_replaced(tmp_path: Path) -> None:
     before = source.read_bytes()
     assert await capture(source, source=source) == 78
     assert source.read_bytes() == before
+
+
+async def test_the_file_that_is_read_is_not_the_standard_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_savefile(tmp_path / "trace.pcapng", Pcapng().interface(1, "eth0"))
+    monkeypatch.setattr(os, "fstat", lambda _descriptor: source.stat())
+    assert await capture(Path("-"), source=source) == 78
 
 
 def wait_for_full_pipe(output: IO[str]) -> None:
