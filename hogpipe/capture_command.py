@@ -130,7 +130,7 @@ async def capture_packets(
         log.log(NOTICE, "%s", pipeline.describe_owners())
     if options.duration is not None:
         loop.call_later(options.duration, pipeline.stop)
-    return await _run(pipeline, writer, owners.list_counts)
+    return await _run(pipeline, writer, owners.list_counts, is_live=is_live)
 
 
 def _find_problem(path: Path | None, source: Path | None) -> str | None:
@@ -169,7 +169,11 @@ def _choose_file(settings: Settings, options: CaptureOptions) -> FileOptions:
 
 
 async def _run(
-    pipeline: Pipeline, writer: PacketWriter, list_counts: Callable[[], list[PacketCounts]]
+    pipeline: Pipeline,
+    writer: PacketWriter,
+    list_counts: Callable[[], list[PacketCounts]],
+    *,
+    is_live: bool,
 ) -> int:
     code = 0
     writer.start()
@@ -192,4 +196,6 @@ async def _run(
         total.describe(),
         total.kernel_dropped + total.interface_dropped,
     )
+    if is_live and (unowned := pipeline.summary.describe_unowned()):
+        log.log(NOTICE, "%s", unowned)
     return code

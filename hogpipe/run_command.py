@@ -16,7 +16,6 @@ from hogpipe.errors import HogpipeError
 from hogpipe.interrupter import Interrupter
 from hogpipe.linux.service_manager import ServiceManager
 from hogpipe.logs import report_error
-from hogpipe.model import Quality
 from hogpipe.pipeline import Pipeline
 from hogpipe.records.summary import Summary
 from hogpipe.reload import Reloader
@@ -26,8 +25,6 @@ from hogpipe.sinks.plugin_errors import describe_bug
 from hogpipe.text import NOTICE
 
 log = logging.getLogger("hogpipe")
-
-_MUCH = 0.1  # of the bytes
 
 
 async def run_pipeline(
@@ -111,11 +108,6 @@ def _print_summary(summary: Summary, *, is_live: bool) -> int:
     for left in summary.undelivered:
         log.log(logging.ERROR if left.lost else logging.WARNING, "%s", left.text)
     log.log(NOTICE, "%s", summary)
-    if is_live and summary.share_of(Quality.NONE) > _MUCH:
-        log.log(
-            NOTICE,
-            "%.0f %% of the bytes have no owner: `hogpipe doctor` prints what this host lacks, "
-            "docs/sockets.md has the sockets without an owner",
-            100 * summary.share_of(Quality.NONE),
-        )
+    if is_live and (unowned := summary.describe_unowned()):
+        log.log(NOTICE, "%s", unowned)
     return 1 if any(left.lost for left in summary.undelivered) else 0

@@ -4,6 +4,7 @@ import msgspec
 
 from hogpipe.model import AttributionCounts, CaptureCounts, Quality, Tally
 
+_MUCH_UNOWNED = 0.1  # of the bytes
 _MUCH_FOREIGN = 0.1  # of the bytes, as in a trace of another host
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -48,6 +49,16 @@ class Summary(msgspec.Struct):
         """Return the share of the bytes that have this quality; 0 if there are none."""
         total = sum(self.bytes_by_quality.values())
         return self.bytes_by_quality.get(quality, 0) / total if total else 0.0
+
+    def describe_unowned(self) -> str | None:
+        """Return how many bytes of a live run have no owner, and the remedy; None if few have."""
+        share = self.share_of(Quality.NONE)
+        if share <= _MUCH_UNOWNED:
+            return None
+        return (
+            f"{100 * share:.0f} % of the bytes have no owner: `hogpipe doctor` prints what this "
+            "host lacks, docs/sockets.md has the sockets without an owner"
+        )
 
     def __str__(self) -> str:
         counts = self.counts

@@ -9,6 +9,7 @@ from support.namespaces import Namespace
 from support.running import running
 
 COMMAND = (sys.executable, "-m", "hogpipe", "run", "-i", "lo", "--format", "jsonl")
+CAPTURE = (sys.executable, "-m", "hogpipe", "capture", "-i", "lo", "-w", "-")
 BRIEFLY = ("--duration", "0.3")
 FROM_LEDGER = "hogpipe: owners come from the ledger (eBPF), and from /proc\n"
 FROM_PROC = "hogpipe: owners come from /proc alone; connections of some milliseconds may have none"
@@ -53,8 +54,11 @@ def test_one_line_says_where_owners_come_from(
     assert any("captured, 0 dropped" in error for error in run.errors[1:])
 
 
-def test_much_traffic_without_owner_is_explained_at_the_end(netns: Namespace) -> None:
-    command = netns.enter(*COMMAND, "-v", "--set", "attribution.ledger=off")
+@pytest.mark.parametrize("words", [COMMAND, CAPTURE], ids=["run", "capture"])
+def test_much_traffic_without_owner_is_explained_at_the_end(
+    netns: Namespace, words: tuple[str, ...]
+) -> None:
+    command = netns.enter(*words, "-v", "--set", "attribution.ledger=off")
     with running(None, *command, stdout=subprocess.PIPE) as run:
         run.wait_for("capturing on lo")
         subprocess.run(netns.enter(sys.executable, "-c", UNSEEN), check=True)

@@ -35,7 +35,17 @@ def test_the_summary_names_the_packets_of_other_hosts_if_they_are_many(
     assert (", 9 packets between other hosts; by owner" in str(summary)) == is_named
 
 
+@pytest.mark.parametrize(("unowned", "share"), [(90, "90 %"), (11, "11 %"), (10, None), (0, None)])
+def test_bytes_without_an_owner_are_explained_if_they_are_many(
+    unowned: int, share: str | None
+) -> None:
+    summary = Summary(bytes_by_quality={"none": unowned, "exact": 100 - unowned})
+    text = summary.describe_unowned()
+    assert (text and text.split(" of the bytes")[0]) == share
+
+
 def test_the_summary_of_a_run_without_traffic_has_no_shares() -> None:
+    assert Summary().describe_unowned() is None
     assert str(Summary()).endswith("by owner: nothing to attribute")
 
 
