@@ -3,15 +3,16 @@
 A selector is `kind:pattern`, or `!kind:pattern` to exclude. Traffic counts if one of the selectors
 without `!` matches it, or if there is none of those, and no selector with `!` does. Text is
 compared with a case-sensitive shell glob, a pid or port as a number, a remote with an address or a
-network.
+prefix.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
 import msgspec
 
+from hogpipe.model.networks import parse_prefix
 from hogpipe.report.record_columns import (
     CGROUP,
     COMMAND,
@@ -112,7 +113,7 @@ def _parse(text: str) -> Filter:
         )
     column, *others = _KINDS[kind]
     if column == REMOTE:
-        return Filter((column,), _make_network_test(text, pattern), excludes)
+        return Filter((column,), _make_remote_test(text, pattern), excludes)
     if column in NUMERIC:
         return Filter((column,), _make_number_test(text, pattern), excludes)
     if column == EXECUTABLE and "/" not in pattern:
@@ -131,16 +132,18 @@ def _make_number_test(text: str, pattern: str) -> Callable[[Value], bool]:
     return lambda value: value == number
 
 
-def _make_network_test(text: str, pattern: str) -> Callable[[Value], bool]:
+def _make_remote_test(text: str, pattern: str) -> Callable[[Value], bool]:
     try:
-        network = ip_network(pattern)
+        prefix = parse_prefix(pattern)
     except ValueError as error:
         raise ValueError(f"{text!r} is not a selector: {error}") from error
 
     def matches(value: Value) -> bool:
         try:
-            return ip_address(str(value)) in network
+            address = ip_address(str(value)).packed
         except ValueError:  # no address, or none that this host could have written
             return False
+        is_of_family = len(address) == prefix.size
+        return is_of_family and prefix.start <= int.from_bytes(address) < prefix.end
 
     return matches
