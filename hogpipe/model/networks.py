@@ -117,7 +117,10 @@ def find_network_problems(
     first: dict[Prefix, tuple[str, int]] = {}
     for name, texts in configured.items():
         if not _NAME.fullmatch(name):
-            yield (name,), "a name has up to 63 letters, digits, '.', '_' and '-'"
+            yield (
+                (name,),
+                "a name is a letter or digit, then up to 62 of these, '.', '_' and '-'",
+            )
         for index, text in enumerate(texts):
             at = (name, index)
             try:

@@ -261,7 +261,7 @@ def test_each_problem_of_networks_is_named_with_its_key_path(tmp_path: Path) -> 
     assert problems_of(tmp_path, text) == [
         "networks.a[1]: not an address or a prefix, as 10.0.0.0/8 or 2001:db8::/32",
         "networks.b[0]: the prefix is already that of a[0]",
-        "networks.\"c d\": a name has up to 63 letters, digits, '.', '_' and '-'",
+        "networks.\"c d\": a name is a letter or digit, then up to 62 of these, '.', '_' and '-'",
     ]
     assert problems_of(tmp_path, 'networks = {a = "10.0.0.0/8", b = [1, ""]}') == [
         "networks.a: expected array, got str",

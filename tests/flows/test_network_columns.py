@@ -125,12 +125,15 @@ def test_contradictions_and_what_is_no_prefix_are_problems_of_their_place() -> N
     taken = "the prefix is already that of a[0]"
     no_prefix = "not an address or a prefix, as 10.0.0.0/8 or 2001:db8::/32"
     host_bits = "10.1.2.3/8 is an address within 10.0.0.0/8: write 10.0.0.0/8, or 10.1.2.3 alone"
-    no_name = "a name has up to 63 letters, digits, '.', '_' and '-'"
+    no_name = "a name is a letter or digit, then up to 62 of these, '.', '_' and '-'"
     configured = {
         "a": ["10.0.0.0/8", "10.0.0.0/8", "2001:db8::/32"],
         "b": ["10.1.2.3/8", "::ffff:10.0.0.0/104", "web1", "10.0.0.0/33", "10.0.0.0/9"],
         "c d": [],
         "\x1b[31m": ["192.0.2.1"],
+        "-d": [],
+        "x" * 63: [],
+        "x" * 64: [],
     }
     assert list(find_network_problems(configured)) == [
         (("a", 1), taken),
@@ -140,6 +143,8 @@ def test_contradictions_and_what_is_no_prefix_are_problems_of_their_place() -> N
         (("b", 3), no_prefix),
         (("c d",), no_name),
         (("\x1b[31m",), no_name),
+        (("-d",), no_name),
+        (("x" * 64,), no_name),
     ]
 
 
