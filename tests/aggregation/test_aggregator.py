@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.flow_sums import FlowAggregator, Moved, SumsMaker, sum_flows
+from support.health import healths
 from support.plain_aggregator import PlainAggregator, select_by
 from support.traffic import (
     NGINX,
@@ -29,6 +30,7 @@ from hogpipe.model import (
     Process,
     Quality,
     ServicePorts,
+    TcpHealth,
     TrafficCounts,
     User,
 )
@@ -191,6 +193,32 @@ def test_bodies_are_those_of_a_plain_aggregator(
                 maker.evict_all()
     assert list(aggregator.drain()) == plain.drain()
     assert aggregator.uncounted_flows == 0
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(flows, deltas, attributions, st.none() | healths), max_size=8),
+        max_size=4,
+    ),
+    dimensions,
+    st.lists(plain_selectors, max_size=2, unique=True),
+    st.integers(1, 4),
+)
+def test_each_group_has_the_health_of_its_flows(
+    parts: list[list[tuple[FlowKey, FlowDelta, Attribution, TcpHealth | None]]],
+    group_by: list[str],
+    only: list[str],
+    max_records: int,
+) -> None:
+    """However many parts a window is ingested in, and also what is in the remainder."""
+    aggregator = Aggregator(group_by, [parse_selector(text) for text in only], max_records)
+    plain = PlainAggregator(group_by, select_by(only), max_records)
+    maker = SumsMaker()
+    for part in parts:
+        moved = [(flow, delta, attribution) for flow, delta, attribution, _ in part]
+        aggregator.ingest(maker.make(moved, [health for *_, health in part]))
+        plain.ingest(moved, [health for *_, health in part])
+    assert list(aggregator.drain()) == plain.drain()
 
 
 @given(st.lists(st.tuples(flows, deltas, attributions, st.booleans()), max_size=12), dimensions)

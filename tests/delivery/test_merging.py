@@ -4,6 +4,7 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
+from functools import reduce
 from typing import cast
 
 import orjson
@@ -14,6 +15,7 @@ from support.records import FULL
 from support.sinks import stats, total_bytes, traffic
 
 from hogpipe.delivery.merging import MergedWindow
+from hogpipe.model import TcpHealth, join_health
 from hogpipe.records.groups import describe_group
 from hogpipe.records.schema import Record, TrafficRecord
 from hogpipe.records.tcp_health import add_tcp, parse_tcp
@@ -135,6 +137,12 @@ def least(records: list[Record]) -> dict[object, int]:
     return found
 
 
+def _join_all(records: list[Record]) -> TcpHealth | None:
+    """The health of all groups together."""
+    found = [parse_tcp(record["network"]) for record in records if record["type"] == "traffic"]
+    return reduce(join_health, found, None)
+
+
 def test_a_group_takes_less_than_half_a_kilobyte_beside_its_description() -> None:
     full = cast("TrafficRecord", FULL)
     window: list[Record] = [
@@ -163,6 +171,7 @@ def test_every_total_of_every_group_and_quality_is_conserved(
 ) -> None:
     merged = merge_windows(older, newer)
     assert +totals(merged) == +totals(older + newer)
+    assert least(merged) == least(older + newer)
     groups = [group for group in merged if group["type"] == "traffic"]
     assert len(groups) == len({str(_about(group)) for group in groups})
 
@@ -173,14 +182,38 @@ def test_the_order_of_merging_does_not_matter(
 ) -> None:
     left = merge_windows(merge_windows(one, two), three)
     right = merge_windows(one, merge_windows(two, three))
-    assert +totals(left) == +totals(right) == +totals(_merge([one, two, three]))
+    at_once = _merge([one, two, three])
+    assert +totals(left) == +totals(right) == +totals(at_once)
+    assert least(left) == least(right) == least(at_once)
 
 
 @given(st.lists(windows(), max_size=4), st.integers(1, 5))
-def test_a_limit_on_groups_costs_no_byte(made: list[list[Record]], limit: int) -> None:
+def test_a_limit_on_groups_costs_no_byte_and_no_member_of_the_health(
+    made: list[list[Record]], limit: int
+) -> None:
     merged = _merge(made, max_groups=limit)
     assert sum(record["type"] == "traffic" for record in merged) <= limit
     assert total_bytes(merged) == sum(map(total_bytes, made))
+    all_health = _join_all([record for window in made for record in window])
+    assert _join_all(merged) == all_health
+    total = MergedWindow()
+    for window in made:
+        total.add_total(window)
+    assert _join_all(total.records()) == all_health
+
+
+@given(st.none() | healths, st.none() | healths)
+def test_a_group_has_the_health_of_both_windows(
+    older: TcpHealth | None, newer: TcpHealth | None
+) -> None:
+    """Each sum is added up, and the least time stays, also where one window has no sample."""
+    first, second = traffic(1, pid=7), traffic(2, pid=7, second=1)
+    for record, health in ((first, older), (second, newer)):
+        if health is not None:
+            add_tcp(record["network"], health)
+    (merged,) = merge_windows([first], [second])
+    assert merged["type"] == "traffic"
+    assert parse_tcp(merged["network"]) == join_health(older, newer)
 
 
 def _about(record: TrafficRecord) -> tuple[object, ...]:

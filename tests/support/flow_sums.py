@@ -1,13 +1,15 @@
 """Sums of flows in columns, made of flows and traffic; and an aggregator that is fed with them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from hogpipe.aggregation.aggregator import Aggregator
 from hogpipe.flows.flow_words import FlowPacker
 from hogpipe.flows.packet_rows import FlowSums
-from hogpipe.model import Attribution, FlowKey, TrafficCounts
+from hogpipe.model import Attribution, FlowKey, TcpHealth, TrafficCounts
+
+from .health import encode_health
 
 Moved = tuple[FlowKey, TrafficCounts, Attribution]
 
@@ -20,8 +22,10 @@ class SumsMaker:
         self._slots: dict[FlowKey, int] = {}
         self._generation = 0
 
-    def make(self, moved: Iterable[Moved]) -> FlowSums:
-        """Return a row for each, in this order; a flow may have several."""
+    def make(
+        self, moved: Iterable[Moved], health: Sequence[TcpHealth | None] | None = None
+    ) -> FlowSums:
+        """Return a row for each, in this order; a flow may have several. `health` is theirs."""
         rows = list(moved)
         flows = [flow for flow, _traffic, _attribution in rows]
         slots = [self._slots.setdefault(flow, len(self._slots)) for flow in flows]
@@ -35,6 +39,7 @@ class SumsMaker:
             np.array([list_counters(traffic) for _, traffic, _ in rows], np.int64).reshape(-1, 4),
             np.array([places[id(attribution)] for *_, attribution in rows], np.int64),
             attributions,
+            health=None if health is None else encode_health(health),
         )
 
     def evict_all(self) -> None:

@@ -4,6 +4,7 @@ Keys of flows are tuples of their properties, by dimension; groups are in a dict
 """
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from itertools import repeat
 
 import msgspec
 
@@ -14,11 +15,14 @@ from hogpipe.model import (
     FlowKey,
     Process,
     ServicePorts,
+    TcpHealth,
     TrafficCounts,
+    join_health,
 )
 from hogpipe.protocols import WITH_PORTS
-from hogpipe.records.schema import TrafficBody, describe_io
-from support.flow_sums import Moved
+from hogpipe.records.schema import NetworkInfo, TrafficBody, describe_io
+from hogpipe.records.tcp_health import add_tcp
+from support.flow_sums import Moved, list_counters
 
 Selects = Callable[[FlowKey, Attribution, ServicePorts], bool]
 
@@ -44,6 +48,7 @@ class _Group(msgspec.Struct):
     attribution: Attribution
     port: int
     traffic: TrafficCounts = msgspec.field(default_factory=TrafficCounts)
+    health: TcpHealth | None = None
     flows: set[FlowKey] = msgspec.field(default_factory=set)
     qualities: dict[str, int] = msgspec.field(default_factory=dict)
 
@@ -71,12 +76,18 @@ class PlainAggregator:
         self._remainder: _Group | None = None
         self.folded: set[Hashable] = set()
 
-    def ingest(self, moved: Iterable[Moved]) -> None:
-        """Add what flows moved."""
-        for flow, traffic, attribution in moved:
+    def ingest(
+        self, moved: Iterable[Moved], healths: Iterable[TcpHealth | None] | None = None
+    ) -> None:
+        """Add what flows moved; a flow with a place in `healths` may have moved nothing."""
+        for (flow, traffic, attribution), health in zip(
+            moved, repeat(None) if healths is None else healths, strict=False
+        ):
             group = self._find(flow, self._describe(attribution))
             group.traffic.add_counts(traffic)
-            group.flows.add(flow)
+            group.health = join_health(group.health, health)
+            if healths is None or any(list_counters(traffic)):
+                group.flows.add(flow)
             name = str(attribution.quality)
             group.qualities[name] = group.qualities.get(name, 0) + traffic.total_bytes
 
@@ -117,8 +128,11 @@ class PlainAggregator:
 
 
 def _build_sums(group: _Group) -> TrafficBody:
+    network: NetworkInfo = {"flows": len(group.flows), "io": describe_io(group.traffic)}
+    if group.health is not None:
+        add_tcp(network, group.health)
     return {
-        "network": {"flows": len(group.flows), "io": describe_io(group.traffic)},
+        "network": network,
         "attribution": {name: size for name, size in group.qualities.items() if size},
     }
 
