@@ -73,9 +73,10 @@ async def test_packets_add_up_to_the_records_of_a_run(tmp_path: Path) -> None:
 
 async def test_without_only_each_frame_is_written_in_order(tmp_path: Path) -> None:
     content = await capture_golden(tmp_path / "all.pcapng")
-    written = [(one.time_us, one.frame, one.original_length) for one in content.packets]
+    written = [(one.time_ns, one.frame, one.original_length) for one in content.packets]
     assert written == [
-        (time_us, frame, length) for time_us, frame, length in read_pcap(GOLDEN / "trace.pcap")
+        (time_us * 1000, frame, length)
+        for time_us, frame, length in read_pcap(GOLDEN / "trace.pcap")
     ]
 
 
@@ -107,28 +108,29 @@ def make_savefile(path: Path, *parts: bytes) -> Path:
     return path
 
 
-async def test_frames_of_several_interfaces_keep_their_order_names_and_link_types(
+async def test_frames_of_several_interfaces_keep_their_order_times_names_and_link_types(
     tmp_path: Path,
 ) -> None:
     packet = ipv4(6, tcp(), source=bytes([192, 0, 2, 10]))
     build = Pcapng()
     source = make_savefile(
         tmp_path / "two.pcapng",
-        build.interface(1, "eth0"),
+        build.interface(1, "eth0", options=build.option(9, bytes([9]))),  # nanoseconds
         build.interface(101, "tun0"),
-        build.enhanced(0, ethernet(packet), 5_000_000),
+        build.enhanced(0, ethernet(packet), 5_000_000_007),
         build.enhanced(1, packet, 4_000_000),
-        build.enhanced(0, ethernet(b"\0" * 28, 0x0806), 6_000_000, 99),
+        build.enhanced(0, ethernet(b"\0" * 28, 0x0806), 6_000_000_999, 99),
         build.enhanced(1, packet, 4_500_000),
     )
     assert await capture(tmp_path / "out.pcapng", source=source) == 0
     content = read_packet_file(tmp_path / "out.pcapng")
-    assert [(one.interface, one.time_us) for one in content.packets] == [
-        ("eth0", 5_000_000),
-        ("tun0", 4_000_000),
-        ("eth0", 6_000_000),
-        ("tun0", 4_500_000),
+    assert [(one.interface, one.time_ns) for one in content.packets] == [
+        ("eth0", 5_000_000_007),
+        ("tun0", 4_000_000_000),
+        ("eth0", 6_000_000_999),
+        ("tun0", 4_500_000_000),
     ]
+    assert all(content.packets[number].comments for number in (0, 1, 3))
     arp = content.packets[2]
     assert (arp.original_length, arp.comments, arp.pid) == (99, [], None)
 

@@ -174,10 +174,11 @@ def batch_of(
     times_us: Sequence[int] | None = None,
     original_lengths: Sequence[int] | None = None,
     tail: bytes = b"",
+    nanoseconds: Sequence[int] | None = None,
 ) -> FrameBatch:
     """Return a batch as pcapy-ng lays it out; `times_us` are microseconds since the epoch.
 
-    `tail` follows the last frame in the same memory.
+    `tail` follows the last frame in the same memory, `nanoseconds` are added to the times.
     """
     times = times_us or [0] * len(frames)
     rows, offset = [], 0
@@ -186,4 +187,5 @@ def batch_of(
         offset += len(frame)
     lengths = None if original_lengths is None else np.array(original_lengths, np.uint32)
     records = np.array(rows, np.uint32).reshape(-1, 4)
-    return FrameBatch(b"".join(frames) + tail, records, lengths)
+    rest = None if nanoseconds is None else np.array(nanoseconds, np.uint16)
+    return FrameBatch(b"".join(frames) + tail, records, lengths, rest)

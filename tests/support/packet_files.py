@@ -22,7 +22,7 @@ class WrittenPacket(NamedTuple):
     """An enhanced packet block, with the name of its interface."""
 
     interface: str
-    time_us: int
+    time_ns: int
     frame: bytes
     original_length: int
     options: Options
@@ -89,6 +89,7 @@ def parse_packet_file(data: bytes, *, may_be_cut: bool = False) -> PacketFileCon
             content, names = content._replace(sections=content.sections + 1), []
         elif kind == INTERFACE:
             options = read_options(body[_FIXED[kind] :])
+            assert options[9] == [bytes([9])], "timestamps are in nanoseconds"
             names.append(options.get(2, [b""])[0].decode())
             content.interfaces.append(names[-1])
         elif kind == STATISTICS:

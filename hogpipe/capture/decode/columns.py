@@ -26,44 +26,53 @@ class FrameBatch:
     `records` is an array of shape (n, 4) of uint32: seconds and microseconds since the epoch,
     offset into `data`, captured length; what pcapy-ng's `next_batch` returns. Each frame lies
     within `data`. `original_lengths` are n uint32, the lengths on the link; None where not known.
+    `nanoseconds` are n uint16 below 1000, to be added to the times; None where all are 0.
     """
 
     data: bytes
     records: NDArray[np.uint32]
     original_lengths: NDArray[np.uint32] | None = None
+    nanoseconds: NDArray[np.uint16] | None = None
 
     def __len__(self) -> int:
         return len(self.records)
 
     def slice(self, start: int, stop: int) -> "FrameBatch":
         """Return the frames from `start` to before `stop`, without copying their bytes."""
-        lengths = self.original_lengths
+        lengths, nanoseconds = self.original_lengths, self.nanoseconds
         return FrameBatch(
             self.data,
             self.records[start:stop],
             None if lengths is None else lengths[start:stop],
+            None if nanoseconds is None else nanoseconds[start:stop],
         )
 
     def take(self, chosen: NDArray[np.bool_]) -> "FrameBatch":
         """Return the frames that are `chosen`, without copying their bytes."""
-        rows, lengths = chosen.nonzero()[0], self.original_lengths  # faster than by truth values
+        rows = chosen.nonzero()[0]  # faster than by truth values
+        lengths, nanoseconds = self.original_lengths, self.nanoseconds
         return FrameBatch(
             self.data,
             self.records.take(rows, axis=0),
             None if lengths is None else lengths.take(rows),
+            None if nanoseconds is None else nanoseconds.take(rows),
         )
 
     def time_ns(self, row: int) -> int:
         """Return when one frame was captured, nanoseconds since the epoch."""
         seconds, microseconds = int(self.records[row, 0]), int(self.records[row, 1])
-        return (seconds * 1_000_000 + microseconds) * 1_000
+        rest = 0 if self.nanoseconds is None else int(self.nanoseconds[row])
+        return (seconds * 1_000_000 + microseconds) * 1_000 + rest
 
     def list_times_ns(self) -> list[int]:
         """Return when each of a few frames was captured, nanoseconds since the epoch."""
-        return [
+        times = [
             (seconds * 1_000_000 + microseconds) * 1_000
             for seconds, microseconds, *_ in self.records.tolist()
         ]
+        if self.nanoseconds is None:
+            return times
+        return [one + rest for one, rest in zip(times, self.nanoseconds.tolist(), strict=True)]
 
     def times_ns(self) -> Indices:
         """Return when each frame was captured, nanoseconds since the epoch."""
@@ -71,6 +80,8 @@ class FrameBatch:
         times *= 1_000_000
         times += self.records[:, 1]
         times *= 1_000
+        if self.nanoseconds is not None:
+            times += self.nanoseconds
         return times
 
 

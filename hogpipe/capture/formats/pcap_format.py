@@ -8,9 +8,7 @@ Variants
     - The modified format of some Linux distributions of the 1990s: records have eight bytes more.
     - Versions before 2.3, and 2.543, have the two lengths in the opposite order.
 
-Known limits
-    - Fractions are truncated to microseconds, as libpcap does by default.
-    - Version 2.3 may have the lengths in either order; they are read in the usual one.
+Known limit: version 2.3 may have the lengths in either order; they are read in the usual one.
 """
 
 import struct
@@ -86,10 +84,14 @@ class PcapParser:
         used = int(starts[count]) if count < len(starts) else int(begins[-1] + captured[-1])
         records = np.empty((count, 4), np.uint32)
         records[:, 0] = rows["seconds"][:count]
-        fraction = rows["fraction"][:count]
-        records[:, 1] = fraction // 1000 if self._is_nano else fraction
+        fraction, nanoseconds = rows["fraction"][:count], None
+        if self._is_nano:
+            fraction, rest = np.divmod(fraction, np.uint32(1000))
+            nanoseconds = rest.astype(np.uint16)
+        records[:, 1] = fraction
         records[:, 2], records[:, 3] = begins[:count], captured[:count]
-        frames = FrameBatch(data, records, rows["original"][:count].astype(np.uint32))
+        original = rows["original"][:count].astype(np.uint32)
+        frames = FrameBatch(data, records, original, nanoseconds)
         return ParsedFrames(frames, np.zeros(count, np.int64), used)
 
     def _guess_records(self, data: bytes, bounds: range) -> Indices:

@@ -1,7 +1,7 @@
-"""PURE: the blocks of a pcapng file that has one section, little-endian, with owners of packets.
+"""PURE: the blocks of a section of a pcapng file, little-endian, with owners of packets.
 
-In: interfaces, frames with their comments, counters. Out: bytes of whole blocks, in the order in
-which a file needs them: a section, each interface before its first frame, statistics at the end.
+In: interfaces, frames with their comments, counters. Out: bytes of whole blocks, in the order that
+a section needs: its header, each interface before its first frame, statistics at the end.
 
 Numbers of options are those of draft-ietf-opsawg-pcapng. The owner of a packet is in
 `epb_processid_threadid`, whose thread is 0: it is not known which one used the socket.
@@ -15,11 +15,10 @@ from typing import NamedTuple
 
 from hogpipe.capture.formats.pcapng_blocks import ENHANCED, INTERFACE, SECTION
 
-STATISTICS = 5
-MICROSECONDS = 6
-"""The resolution of timestamps, as a negative power of ten."""
+_STATISTICS = 5
 INBOUND, OUTBOUND = 1, 2
 """The direction in the flags of a packet; 0 where it is not known, or both."""
+_RESOLUTION = 9  # of timestamps, a negative power of ten
 _BYTE_ORDER = 0x1A2B3C4D
 _UNKNOWN_LENGTH = -1
 _COMMENT = 1
@@ -29,7 +28,6 @@ _PACKET_FLAGS, _PACKET_PROCESS = 2, 8
 _START, _END, _RECEIVED, _INTERFACE_DROPS, _ACCEPTED, _KERNEL_DROPS, _DELIVERED = range(2, 9)
 _MAX_COMMENT_BYTES = 4096
 _MAX_NAME_BYTES = 256
-_TICK_NS = 1000
 _HEAD, _TAIL = struct.Struct("<II"), struct.Struct("<I")
 _OPTION = struct.Struct("<HH")
 _PACKET = struct.Struct("<IIIII")
@@ -61,7 +59,7 @@ def encode_section(application: str, system: str) -> bytes:
 
 def encode_interface(link_type: int, snaplen: int, name: str, expression: str) -> bytes:
     """Return the description of an interface; its number is how many are before it."""
-    options = [(_INTERFACE_RESOLUTION, bytes([MICROSECONDS]))]
+    options = [(_INTERFACE_RESOLUTION, bytes([_RESOLUTION]))]
     if name:
         options.insert(0, (_INTERFACE_NAME, _cut(name, _MAX_NAME_BYTES)))
     if expression:  # the first byte: it is a filter in the syntax of libpcap
@@ -86,7 +84,7 @@ def encode_packet(
     """Return a packet with what `encode_annotation` returned."""
     padding = bytes(-len(frame) % 4)
     size = _HEAD.size + _PACKET.size + len(frame) + len(padding) + len(annotation) + _TAIL.size
-    upper, lower = divmod(time_ns // _TICK_NS, 1 << 32)
+    upper, lower = divmod(time_ns, 1 << 32)
     fixed = _PACKET.pack(interface, upper, lower, len(frame), original_length)
     head, tail = _HEAD.pack(ENHANCED, size), _TAIL.pack(size)
     return b"".join((head, fixed, frame, padding, annotation, tail))
@@ -105,11 +103,11 @@ def encode_statistics(interface: int, counts: InterfaceCounts) -> bytes:
     options += [(_START, _encode_time(counts.start_ns)), (_END, _encode_time(counts.end_ns))]
     options += [(code, number.to_bytes(8, "little")) for code, number in numbers.items()]
     fixed = struct.pack("<I", interface) + _encode_time(counts.end_ns)
-    return _encode_block(STATISTICS, fixed + _encode_options(options))
+    return _encode_block(_STATISTICS, fixed + _encode_options(options))
 
 
 def _encode_time(time_ns: int) -> bytes:
-    upper, lower = divmod(time_ns // _TICK_NS, 1 << 32)
+    upper, lower = divmod(time_ns, 1 << 32)
     return struct.pack("<II", upper, lower)
 
 

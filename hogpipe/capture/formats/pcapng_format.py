@@ -18,8 +18,10 @@ What may fail
 """
 
 import struct
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hogpipe.capture.decode.columns import FrameBatch, Indices
 from hogpipe.capture.formats.pcapng_blocks import (
@@ -90,8 +92,11 @@ class PcapngParser:
         self._parsed += at
         if not parts:
             return no_frames(data, at)
-        records, original, interface = map(np.concatenate, zip(*parts, strict=True))
-        return ParsedFrames(FrameBatch(data, records, original), interface, at)
+        records = np.concatenate([one.records for one in parts])
+        original = np.concatenate([one.original for one in parts])
+        interface = np.concatenate([one.number for one in parts])
+        frames = FrameBatch(data, records, original, _join_nanoseconds(parts))
+        return ParsedFrames(frames, interface, at)
 
     def _open_section(self, data: bytes, at: int) -> int:
         """Begin the section whose header is at `at`; return its size, 0 if it is not whole."""
@@ -165,6 +170,18 @@ class PcapngParser:
     def _fail(self, defect: Defect) -> int:
         self.failure = f"damaged at byte {self._parsed + defect.at:,}: {defect.what}"
         return 0
+
+
+def _join_nanoseconds(parts: Sequence[PacketRows]) -> NDArray[np.uint16] | None:
+    """Return the nanoseconds of all rows; None if no interface counts them."""
+    if all(one.nanoseconds is None for one in parts):
+        return None
+    return np.concatenate(
+        [
+            np.zeros(len(one.number), np.uint16) if one.nanoseconds is None else one.nanoseconds
+            for one in parts
+        ]
+    )
 
 
 def _find_byte_order(data: bytes, at: int) -> ByteOrder | None:

@@ -22,9 +22,18 @@ _BINARY = 0x80
 """The bit of a resolution that makes it a negative power of two; otherwise it is one of ten."""
 _MAX_SECONDS = 0xFFFFFFFF  # of a frame's timestamp (`FrameBatch.records`)
 _MICROSECONDS = 1_000_000
+_THOUSAND = np.uint64(1000)
 _MAX_TICKS = (1 << 64) - 1
 _MAX_RATE = 1 << 43
 """Ticks a second for which a number of ticks below one second, times a million, has 64 bits."""
+
+
+class Times(NamedTuple):
+    """Seconds since the epoch, microseconds, and nanoseconds below 1000; None if those are 0."""
+
+    seconds: Ticks
+    microseconds: Ticks
+    nanoseconds: NDArray[np.uint16] | None
 
 
 class Clock(NamedTuple):
@@ -35,20 +44,25 @@ class Clock(NamedTuple):
     offset: int = 0
     """Seconds that are added."""
 
-    def read_times(self, ticks: Ticks) -> tuple[Ticks, Ticks]:
-        """Return seconds and microseconds; times beyond the years 1970 to 2106 are clipped."""
+    def read_times(self, ticks: Ticks) -> Times:
+        """Return the times of ticks; those beyond the years 1970 to 2106 are clipped."""
         rate = np.uint64(self.rate)
         if self.divisor > 1:
             ticks = ticks // np.uint64(self.divisor)
         seconds = ticks // rate
-        fraction = ticks - seconds * rate
+        fraction, nanoseconds = ticks - seconds * rate, None
         if self.rate != _MICROSECONDS:
-            fraction = fraction * np.uint64(_MICROSECONDS) // rate
+            fraction *= np.uint64(_MICROSECONDS)
+            if _MICROSECONDS % self.rate:  # a tick may end between two microseconds
+                fraction, rest = np.divmod(fraction, rate)
+                nanoseconds = (rest * _THOUSAND // rate).astype(np.uint16)
+            else:
+                fraction //= rate
         if self.offset:
             offset = max(min(self.offset, _MAX_SECONDS), -2 * _MAX_SECONDS)
             total = np.minimum(seconds, np.uint64(2 * _MAX_SECONDS)).astype(np.int64) + offset
             seconds = np.maximum(total, 0).astype(np.uint64)
-        return np.minimum(seconds, np.uint64(_MAX_SECONDS)), fraction
+        return Times(np.minimum(seconds, np.uint64(_MAX_SECONDS)), fraction, nanoseconds)
 
 
 DEFAULT_CLOCK = Clock(_MICROSECONDS)

@@ -33,6 +33,7 @@ from hogpipe.capture.formats.pcapng_interface import (
     Clock,
     InterfaceDescription,
     Ticks,
+    Times,
 )
 from hogpipe.capture.formats.record_chain import ByteOrder
 
@@ -43,10 +44,11 @@ _WORD_BITS = np.uint64(32)
 
 
 class PacketRows(NamedTuple):
-    """Frames: rows of `FrameBatch.records`, original lengths, number of the interface."""
+    """Frames: the columns of a `FrameBatch`, and the number of the interface."""
 
     records: Words
     original: Words
+    nanoseconds: NDArray[np.uint16] | None
     number: Indices
 
 
@@ -89,9 +91,11 @@ def parse_packets(
         defect = Defect(what, 4 * int(blocks.at[count]))
     number = np.where(found.number < described, found.number, UNDESCRIBED)
     records = np.empty((len(number), 4), np.uint32)
-    records[:, 0], records[:, 1] = _read_times(found.ticks, number, section)
+    times = _read_times(found.ticks, number, section)
+    records[:, 0], records[:, 1] = times.seconds, times.microseconds
     records[:, 2], records[:, 3] = found.begin, found.captured
-    return PacketRows(records[:count], found.original[:count], number[:count]), defect
+    rest = None if times.nanoseconds is None else times.nanoseconds[:count]
+    return PacketRows(records[:count], found.original[:count], rest, number[:count]), defect
 
 
 def _read_extents(blocks: Blocks, order: ByteOrder) -> _Extents:
@@ -120,10 +124,8 @@ def _read_simple(blocks: Blocks, found: _Extents, simple: NDArray[np.bool_], sna
     found.ticks[simple] = 0
 
 
-def _read_times(
-    ticks: Ticks, number: Indices, section: Sequence[InterfaceDescription]
-) -> tuple[Ticks, Ticks]:
-    """Return seconds and microseconds of each row, by the clock of its interface.
+def _read_times(ticks: Ticks, number: Indices, section: Sequence[InterfaceDescription]) -> Times:
+    """Return the time of each row, by the clock of its interface.
 
     A row whose interface is not described before it has the default clock.
     """
@@ -132,8 +134,12 @@ def _read_times(
         clocks.setdefault(description.clock, []).append(index)
     if len(clocks) <= 1 and not np.any(number == UNDESCRIBED):
         return next(iter(clocks), DEFAULT_CLOCK).read_times(ticks)
-    seconds, microseconds = DEFAULT_CLOCK.read_times(ticks)
+    seconds, microseconds, _none = DEFAULT_CLOCK.read_times(ticks)
+    nanoseconds = np.zeros(len(ticks), np.uint16)
     for clock, numbers in clocks.items():
         rows = np.isin(number, numbers)
-        seconds[rows], microseconds[rows] = clock.read_times(ticks[rows])
-    return seconds, microseconds
+        times = clock.read_times(ticks[rows])
+        seconds[rows], microseconds[rows] = times.seconds, times.microseconds
+        if times.nanoseconds is not None:
+            nanoseconds[rows] = times.nanoseconds
+    return Times(seconds, microseconds, nanoseconds)

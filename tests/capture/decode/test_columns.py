@@ -31,10 +31,13 @@ def test_values_are_read_in_the_byte_order_of_their_type() -> None:
     assert gather_values(data, at, np.dtype("<u2")).tolist() == [0x0201]
 
 
-@given(st.lists(st.integers(0, (1 << 32) * 1_000_000 - 1), min_size=1, max_size=5))
-def test_each_way_to_read_times_returns_the_same(times_us: list[int]) -> None:
-    batch = batch_of([b"x"] * len(times_us), times_us)
-    times = [1000 * one for one in times_us]
+@given(st.lists(st.integers(0, (1 << 32) * 1_000_000_000 - 1), min_size=1, max_size=5))
+def test_each_way_to_read_times_returns_the_same(times: list[int]) -> None:
+    times_us = [one // 1000 for one in times]
+    batch = batch_of([b"x"] * len(times), times_us, nanoseconds=[one % 1000 for one in times])
     assert batch.list_times_ns() == batch.times_ns().tolist() == times
     assert [batch.time_ns(row) for row in range(len(times))] == times
     assert batch.time_ns(-1) == times[-1]
+    assert batch_of([b"x"] * len(times), times_us).times_ns().tolist() == [
+        1000 * one for one in times_us
+    ]

@@ -116,7 +116,8 @@ def batches(draw: st.DrawFn, link_type: int) -> FrameBatch:
         extra = draw(st.sampled_from([0, 80_000]))
         lengths = [len(frame) + extra for frame in drawn]
     tail = draw(st.sampled_from([b"", b"\x08\x00\x45" * 30]))
-    return build.batch_of(drawn, times, lengths, tail)
+    rest = [(steps[0] + row) % 1000 for row in range(len(drawn))] if draw(st.booleans()) else None
+    return build.batch_of(drawn, times, lengths, tail, rest)
 
 
 PACKETS = [
@@ -393,20 +394,21 @@ def test_original_lengths_are_needed_once_a_length_was_floored(count: int) -> No
 
 
 def test_a_slice_shares_the_memory_and_keeps_times_and_lengths() -> None:
-    batch = build.batch_of([b"a", b"bb", b"ccc"], [1, 2_000_003, 4_294_967_295_999_999], [5, 6, 7])
+    times, rest = [1, 2_000_003, 4_294_967_295_999_999], [0, 4, 999]
+    batch = build.batch_of([b"a", b"bb", b"ccc"], times, [5, 6, 7], nanoseconds=rest)
     part = batch.slice(1, 3)
     assert len(part) == 2
     assert part.data is batch.data
-    assert part.times_ns().tolist() == [2_000_003_000, 4_294_967_295_999_999_000]
+    assert part.times_ns().tolist() == [2_000_003_004, 4_294_967_295_999_999_999]
     assert part.original_lengths is not None
     assert part.original_lengths.tolist() == [6, 7]
 
 
 def test_chosen_frames_keep_their_times_and_lengths_and_share_the_memory() -> None:
-    batch = build.batch_of([b"a", b"bb", b"ccc"], [1, 2, 3], [5, 6, 7])
+    batch = build.batch_of([b"a", b"bb", b"ccc"], [1, 2, 3], [5, 6, 7], nanoseconds=[4, 5, 6])
     part = batch.take(np.array([True, False, True]))
     assert part.data is batch.data
-    assert part.times_ns().tolist() == [1_000, 3_000]
+    assert part.times_ns().tolist() == [1_004, 3_006]
     assert part.original_lengths is not None
     assert part.original_lengths.tolist() == [5, 7]
 

@@ -23,7 +23,7 @@ names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 
 class Frame(NamedTuple):
     interface: int
-    time_us: int
+    time_ns: int
     data: bytes
     beyond: int
     comments: list[str]
@@ -33,7 +33,7 @@ class Frame(NamedTuple):
 frames = st.builds(
     Frame,
     interface=st.integers(0, 2),
-    time_us=st.integers(0, 2**32 * 1_000_000 - 1),
+    time_ns=st.integers(0, 2**32 * 1_000_000_000 - 1),
     data=st.binary(max_size=40),
     beyond=st.integers(0, 1000),
     comments=st.lists(names, max_size=2),
@@ -52,7 +52,7 @@ def encode(described: list[tuple[int, str]], written: list[Frame]) -> bytes:
     for one in written:
         annotation = encode_annotation(one.comments, one.pid, INBOUND)
         size = len(one.data) + one.beyond
-        blocks.append(encode_packet(one.interface, one.time_us * 1000, one.data, size, annotation))
+        blocks.append(encode_packet(one.interface, one.time_ns, one.data, size, annotation))
     return b"".join(blocks)
 
 
@@ -81,7 +81,7 @@ def test_hogpipes_reader_finds_what_was_encoded(
             strict=True,
         )
     ]
-    assert found == [(one.time_us * 1000, one.data, len(one.data) + one.beyond) for one in written]
+    assert found == [(one.time_ns, one.data, len(one.data) + one.beyond) for one in written]
 
 
 @given(interfaces, st.lists(frames, max_size=8))
@@ -90,21 +90,21 @@ def test_a_plain_reader_finds_owners_and_comments(
 ) -> None:
     content = parse_packet_file(encode(described, written))
     assert content.interfaces == [cut(name, 256) for _, name in described]
-    assert [(one.frame, one.time_us) for one in content.packets] == [
-        (one.data, one.time_us) for one in written
+    assert [(one.frame, one.time_ns) for one in content.packets] == [
+        (one.data, one.time_ns) for one in written
     ]
     assert [one.comments for one in content.packets] == [one.comments for one in written]
     assert [one.pid for one in content.packets] == [one.pid or None for one in written]
 
 
 def test_the_statistics_of_an_interface_have_times_counters_and_a_comment() -> None:
-    counts = InterfaceCounts(3 * SECOND, 2**33 * 1000, 10, 4, 1, 2**40, "4 matched")
+    counts = InterfaceCounts(3 * SECOND, 2**33, 10, 4, 1, 2**40, "4 matched")
     section = encode_section("hogpipe", "Linux") + encode_interface(1, 0, "eth0", "")
     [options] = parse_packet_file(section + encode_statistics(0, counts)).statistics
     numbers = {code: int.from_bytes(options[code][0], "little") for code in range(4, 9)}
     assert numbers == {4: 10, 5: 1, 6: 10, 7: 2**40, 8: 4}
     assert options[COMMENT] == [b"4 matched"]
-    assert options[2] == [(0).to_bytes(4, "little") + (3_000_000).to_bytes(4, "little")]
+    assert options[2] == [(0).to_bytes(4, "little") + (3 * SECOND).to_bytes(4, "little")]
     assert options[3] == [(2).to_bytes(4, "little") + (0).to_bytes(4, "little")]
 
 

@@ -1,5 +1,6 @@
 """Capture files as their formats allow them, and as they do not: what a parser returns."""
 
+import struct
 from typing import NamedTuple
 
 import pytest
@@ -24,6 +25,8 @@ class Frame(NamedTuple):
     time_us: int
     captured: bytes
     length: int
+    nanoseconds: int = 0
+    """Those of the time below 1000."""
 
 
 def frame(
@@ -40,19 +43,23 @@ def parse(file: bytes, chunk: int = 1 << 20) -> tuple[list[Frame], SavefileParse
     for start in range(0, len(file), chunk):
         data = rest + file[start : start + chunk]
         parsed = parser.parse(data)
-        rows = parsed.frames.records.tolist()
+        rows = parsed.frames.records[:, 2:].tolist()
+        times = parsed.frames.list_times_ns()
+        assert times == parsed.frames.times_ns().tolist()
+        assert times == [parsed.frames.time_ns(row) for row in range(len(rows))]
         lengths = parsed.frames.original_lengths
         assert lengths is not None
-        columns = zip(rows, lengths.tolist(), parsed.interface.tolist(), strict=True)
-        for (seconds, microseconds, offset, captured), length, index in columns:
+        columns = zip(rows, times, lengths.tolist(), parsed.interface.tolist(), strict=True)
+        for (offset, captured), time_ns, length, index in columns:
             interface = parser.interfaces[index]
             frames.append(
                 Frame(
                     interface.link_type,
                     interface.name,
-                    seconds * 1_000_000 + microseconds,
+                    time_ns // 1000,
                     data[offset : offset + captured],
                     length,
+                    time_ns % 1000,
                 )
             )
         rest = data[parsed.used :]
@@ -76,6 +83,12 @@ def test_each_variant_of_pcap_gives_the_same_frames(order: str, variant: dict[st
         frame(b"x" * 300, 0, 113),
     ]
     assert (parser.failure, rest) == (None, b"")
+
+
+def test_the_nanoseconds_of_a_pcap_file_are_kept() -> None:
+    record = struct.pack("<IIII", 5, 999_999_999, 1, 1) + b"x"
+    [found] = parse(pcap_file([], magic=NANOSECOND_MAGIC) + record)[0]
+    assert found == frame(b"x", 5_999_999)._replace(nanoseconds=999)
 
 
 PCAPNG: dict[str, tuple[bytes, list[Frame]]] = {
@@ -116,10 +129,17 @@ PCAPNG: dict[str, tuple[bytes, list[Frame]]] = {
         + LITTLE.interface(options=NANOSECONDS)
         + LITTLE.interface(options=BINARY_MILLISECONDS)
         + LITTLE.interface(options=LITTLE.offset(-5) + LITTLE.option(0, b""))
+        + LITTLE.interface(options=LITTLE.option(9, b"\x94"))
         + LITTLE.enhanced(0, b"a", START * 1000 + 999)
-        + LITTLE.enhanced(1, b"b", 1024 * 3 + 512)
-        + LITTLE.enhanced(2, b"c", 7_000_001),
-        [frame(b"a", START), frame(b"b", 3_500_000), frame(b"c", 2_000_001)],
+        + LITTLE.enhanced(1, b"b", 1024 * 3 + 513)
+        + LITTLE.enhanced(2, b"c", 7_000_001)
+        + LITTLE.enhanced(3, b"d", (1 << 20) + 1),
+        [
+            frame(b"a", START)._replace(nanoseconds=999),
+            frame(b"b", 3_500_976)._replace(nanoseconds=562),
+            frame(b"c", 2_000_001),
+            frame(b"d", 1_000_000)._replace(nanoseconds=953),
+        ],
     ),
     "obsolete and simple packet blocks": (
         BIG.section()
