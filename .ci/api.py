@@ -40,6 +40,15 @@ GROUPS: dict[str, dict[str, Sequence[str]]] = {
             "find_tls_problems",
             "load_tls_context",
         ),
+        "HTTP": (
+            "HttpClient",
+            "HttpAnswer",
+            "describe_answer",
+            "describe_redirect",
+            "find_url_problem",
+            "find_header_problems",
+            "extend_url",
+        ),
         "Helpers": (
             "raise_problems",
             "describe_connection_error",

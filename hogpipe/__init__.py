@@ -85,6 +85,9 @@ if TYPE_CHECKING:
     )
     from hogpipe.sinks.encoding import JsonEncoder, JsonSettings
     from hogpipe.sinks.hookspecs import PLUGIN_API, hookimpl
+    from hogpipe.sinks.http_addresses import extend_url, find_header_problems, find_url_problem
+    from hogpipe.sinks.http_answers import HttpAnswer, describe_answer, describe_redirect
+    from hogpipe.sinks.http_client import HttpClient
     from hogpipe.sinks.tls import TlsSettings, find_tls_problems, load_tls_context
     from hogpipe.stream import stream_records
 
@@ -94,6 +97,8 @@ __all__ = [
     "ConfigurationError",
     "DeliveryError",
     "HogpipeError",
+    "HttpAnswer",
+    "HttpClient",
     "InUseError",
     "JsonEncoder",
     "JsonSettings",
@@ -117,8 +122,13 @@ __all__ = [
     "TrafficRecord",
     "Watch",
     "__version__",
+    "describe_answer",
     "describe_connection_error",
+    "describe_redirect",
+    "extend_url",
+    "find_header_problems",
     "find_tls_problems",
+    "find_url_problem",
     "hookimpl",
     "load_config",
     "load_tls_context",
@@ -135,6 +145,8 @@ _MODULES = {
     "ConfigurationError": "hogpipe.errors",
     "DeliveryError": "hogpipe.errors",
     "HogpipeError": "hogpipe.errors",
+    "HttpAnswer": "hogpipe.sinks.http_answers",
+    "HttpClient": "hogpipe.sinks.http_client",
     "InUseError": "hogpipe.errors",
     "JsonEncoder": "hogpipe.sinks.encoding",
     "JsonSettings": "hogpipe.sinks.encoding",
@@ -158,8 +170,13 @@ _MODULES = {
     "Traffic": "hogpipe.measuring.results",
     "TrafficRecord": "hogpipe.records.schema",
     "Watch": "hogpipe.measuring.watch",
+    "describe_answer": "hogpipe.sinks.http_answers",
     "describe_connection_error": "hogpipe.sinks.connections",
+    "describe_redirect": "hogpipe.sinks.http_answers",
+    "extend_url": "hogpipe.sinks.http_addresses",
+    "find_header_problems": "hogpipe.sinks.http_addresses",
     "find_tls_problems": "hogpipe.sinks.tls",
+    "find_url_problem": "hogpipe.sinks.http_addresses",
     "hookimpl": "hogpipe.sinks.hookspecs",
     "load_config": "hogpipe.config",
     "load_tls_context": "hogpipe.sinks.tls",

@@ -29,4 +29,10 @@ Receivers:
     tcp/               a collector, with acknowledged lines
     tls.py             the `tls` table of a sink, and its client context
     connections.py     error texts and release of connections
+
+For plugins that send over HTTP:
+
+    http_addresses.py  PURE: URLs and headers, and what is wrong with them
+    http_answers.py    PURE: what every answer of a server says
+    http_client.py     the client: one server, one connection
 """

@@ -7,7 +7,6 @@ points.py      PURE: data points
 totals.py      PURE: deltas -> cumulative points, bounded
 messages.py    PURE: data points <-> OTLP's protobuf messages
 answers.py     PURE: the meaning of a collector's answer
-client.py      the HTTP client
 sink.py        windows -> requests, and the outcome of each record
 """
 

@@ -3,19 +3,18 @@
 https://opentelemetry.io/docs/specs/otlp/#otlphttp-response
 """
 
-from collections.abc import Mapping
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import NamedTuple
 
-from hogpipe import DeliveryError, HogpipeError, RefusedError
+from hogpipe import (
+    DeliveryError,
+    HogpipeError,
+    HttpAnswer,
+    RefusedError,
+    describe_answer,
+    describe_redirect,
+)
 from hogpipe_otlp.messages import decode_status
 
-LONGEST_WAIT = 300.0
-"""The bound in seconds for a collector's Retry-After."""
-
-_SHOWN = 200  # characters of a collector's own text
 _PROTOBUF = "application/x-protobuf"
 _RETRYABLE = {429, 502, 503, 504}
 _HINTS = {
@@ -33,70 +32,22 @@ class TooLargeError(RefusedError):
     """The collector accepts only smaller requests."""
 
 
-class Answer(NamedTuple):
-    """An HTTP response; the names of `headers` may have any case."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def accepted(self) -> bool:
-        """Whether the request was accepted, at least in part."""
-        return 200 <= self.status < 300
-
-    @property
-    def is_message(self) -> bool:
-        """Whether the body is a protobuf message."""
-        return self.headers.get("Content-Type", "").partition(";")[0].strip() == _PROTOBUF
+def is_message(answer: HttpAnswer) -> bool:
+    """Return whether the body is a protobuf message."""
+    return answer.media_type == _PROTOBUF
 
 
-def explain(answer: Answer, place: str) -> HogpipeError:
+def explain(answer: HttpAnswer, place: str) -> HogpipeError:
     """Return the error for an answer other than success."""
-    text = f"{place} answers {answer.status} {_phrase(answer.status)}"
-    if reason := _reason(answer):
-        text += f": {reason}"
+    reason = decode_status(answer.body) if is_message(answer) else None
+    text = describe_answer(answer, place, reason)
     if answer.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return TooLargeError(text)
     if answer.status in _RETRYABLE:
         return DeliveryError(text)
     if 300 <= answer.status < 400:
-        # The query may be that of the endpoint, which may hold a secret.
-        target = answer.headers.get("Location", "elsewhere").partition("?")[0][:_SHOWN]
+        target = describe_redirect(answer)
         return DeliveryError(f"{text}; set `endpoint` to where it leads: {target}")
     if hint := _HINTS.get(answer.status):
         return DeliveryError(f"{text}; {hint}")
     return RefusedError(text)
-
-
-def parse_retry_after(answer: Answer, now: datetime) -> float:
-    """Return the seconds after which the collector allows a retry (RFC 9110 section 10.2.3).
-
-    0 without a valid Retry-After.
-    """
-    value = answer.headers.get("Retry-After", "").strip()
-    if answer.status not in _RETRYABLE or not value:
-        return 0.0
-    if value.isdecimal():
-        return min(float(value[:10]), LONGEST_WAIT)
-    try:
-        seconds = (parsedate_to_datetime(value) - now).total_seconds()
-    except (ValueError, TypeError):  # no date, or one without a time zone
-        return 0.0
-    return min(max(seconds, 0.0), LONGEST_WAIT)
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""
-
-
-def _reason(answer: Answer) -> str:
-    """Return the collector's own text, if it sends plain text."""
-    if answer.is_message:
-        return decode_status(answer.body)[:_SHOWN]
-    if answer.headers.get("Content-Type", "").startswith("text/html"):
-        return ""
-    return " ".join(answer.body.decode(errors="replace").split())[:_SHOWN]

@@ -1,17 +1,17 @@
 """PURE: the settings of the sink type `otlp`, and their problems."""
 
-import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from msgspec import Meta, field
 
-from hogpipe import SettingProblem, SinkSettings, TlsSettings
-
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
-_OWN_HEADERS = {"content-encoding", "content-length", "content-type", "host", "user-agent"}
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # section 5.5
+from hogpipe import (
+    SettingProblem,
+    SinkSettings,
+    TlsSettings,
+    find_header_problems,
+    find_url_problem,
+)
 
 
 class OtlpSettings(SinkSettings, frozen=True, kw_only=True):
@@ -35,42 +35,12 @@ class OtlpSettings(SinkSettings, frozen=True, kw_only=True):
         """The TLS settings of the connection; None without TLS."""
         return self.tls or TlsSettings() if self.endpoint.startswith("https:") else None
 
-    @property
-    def place(self) -> str:
-        """HOST:PORT of the endpoint, for messages: its path and query may hold secrets."""
-        url = urlsplit(self.endpoint)
-        host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
-        return f"{host}:{url.port or (443 if url.scheme == 'https' else 80)}"
-
 
 def find_problems(settings: OtlpSettings) -> Iterator[SettingProblem]:
     """Find values that no collector accepts; no text quotes a value, which may be a secret."""
-    if text := _find_wrong(settings.endpoint):
+    if text := find_url_problem(settings.endpoint):
         yield SettingProblem(("endpoint",), text, text)
     if settings.tls is not None and settings.encryption is None:
         text = "needs an endpoint that begins with https:"
         yield SettingProblem(("tls",), text, text)
-    for name, value in settings.headers.items():
-        if not _HEADER_NAME.fullmatch(name):
-            text = "a header's name may hold letters, digits and -_ only"
-        elif name.lower() in _OWN_HEADERS:
-            text = "hogpipe sets this header itself"
-        elif not _HEADER_VALUE.fullmatch(value):
-            text = "may hold no line end or other control character"
-        else:
-            continue
-        yield SettingProblem(("headers", name), text, text)
-
-
-def _find_wrong(endpoint: str) -> str | None:
-    try:
-        url = urlsplit(endpoint)
-        valid = url.scheme in {"http", "https"} and url.hostname and url.port != 0
-        (url.hostname or "").encode("idna")
-    except ValueError:  # of which UnicodeError is one
-        valid = False
-    if not valid or not endpoint.isprintable() or " " in endpoint:
-        return "must be http:// or https://, HOST[:PORT] and a path"
-    if "@" in url.netloc:
-        return "must hold no user or password: put them into headers"
-    return None
+    yield from find_header_problems(settings.headers)

@@ -10,11 +10,16 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 
-from hogpipe import DeliveryError, Record, RefusedError, TrafficRecord
-from hogpipe_otlp.answers import TooLargeError, explain, parse_retry_after
-from hogpipe_otlp.client import Client
+from hogpipe import (
+    DeliveryError,
+    HttpClient,
+    Record,
+    RefusedError,
+    TrafficRecord,
+    __version__,
+)
+from hogpipe_otlp.answers import TooLargeError, explain, is_message
 from hogpipe_otlp.messages import Verdict, decode_response, encode_request
 from hogpipe_otlp.points import Point
 from hogpipe_otlp.reading import points_of
@@ -26,6 +31,12 @@ log = logging.getLogger(__name__)
 _SHARE = 0.9
 """Of `write_timeout`, after which a write ends itself to report what it has delivered."""
 
+_HEADERS = {
+    "Content-Type": "application/x-protobuf",
+    "Content-Encoding": "gzip",
+    "User-Agent": f"hogpipe-otlp/{__version__}",
+}
+
 Batch = Sequence[TrafficRecord]
 
 
@@ -34,10 +45,10 @@ class OtlpSink:
 
     def __init__(self, settings: OtlpSettings) -> None:
         self._settings = settings
-        self._client = Client(settings)
+        self._client = HttpClient(
+            settings.endpoint, headers={**settings.headers, **_HEADERS}, tls=settings.tls
+        )
         self._totals = RunningTotals(settings.max_series)
-        self._not_before = 0.0
-        """When, by the clock of the event loop, the collector allows the next request."""
         self._warned = False
 
     async def open(self) -> None:
@@ -52,7 +63,6 @@ class OtlpSink:
 
     async def write(self, records: Sequence[Record]) -> None:
         """Send a window's traffic; raises DeliveryError and RefusedError, naming the records."""
-        self._check_wait()
         pending = deque(self._batches(records))
         refused: list[Record] = []
         reason = ""
@@ -111,14 +121,7 @@ class OtlpSink:
     async def _post(self, points: Sequence[Point]) -> Verdict:
         """Send a request; return the verdict if it was accepted, raise its error otherwise."""
         body = await asyncio.to_thread(encode_request, points, self._settings.temporality)
-        answer = await self._client.post(body)
+        answer = await self._client.post(self._settings.endpoint, body)
         if not answer.accepted:
-            loop = asyncio.get_running_loop()
-            self._not_before = loop.time() + parse_retry_after(answer, datetime.now(UTC))
             raise explain(answer, self._client.place)
-        return decode_response(answer.body) if answer.is_message else Verdict()
-
-    def _check_wait(self) -> None:
-        left = self._not_before - asyncio.get_running_loop().time()
-        if left > 0:
-            raise DeliveryError(f"{self._client.place} wants to be left alone for {left:.0f} s")
+        return decode_response(answer.body) if is_message(answer) else Verdict()

@@ -1,15 +1,13 @@
-from datetime import UTC, datetime
-
 import pytest
-from hogpipe_otlp.answers import LONGEST_WAIT, Answer, TooLargeError, explain, parse_retry_after
+from hogpipe_otlp.answers import TooLargeError, explain
 
-from hogpipe import DeliveryError, RefusedError
-
-NOW = datetime(2026, 11, 22, 7, 0, 0, tzinfo=UTC)
+from hogpipe import DeliveryError, HttpAnswer, RefusedError
 
 
-def answer(status: int, body: bytes = b"", **headers: str) -> Answer:
-    return Answer(status, {name.replace("_", "-"): text for name, text in headers.items()}, body)
+def answer(status: int, body: bytes = b"", **headers: str) -> HttpAnswer:
+    return HttpAnswer(
+        status, {name.replace("_", "-"): text for name, text in headers.items()}, body
+    )
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
@@ -58,28 +56,3 @@ def test_the_text_of_the_collector_is_shortened_to_one_line() -> None:
     assert len(text) < 240
     page = answer(502, b"<html>", Content_Type="text/html")
     assert str(explain(page, "c:1")) == "c:1 answers 502 Bad Gateway"
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("7", 7),
-        ("0", 0),
-        ("Sun, 22 Nov 2026 07:00:30 GMT", 30),
-        ("Sun, 22 Nov 2026 06:00:00 GMT", 0),
-        ("99999999999999999999999", LONGEST_WAIT),
-        ("Sun, 22 Nov 2099 07:00:30 GMT", LONGEST_WAIT),
-        ("-1", 0),
-        ("soon", 0),
-        ("", 0),
-        ("1e9", 0),
-        ("Sun, 22 Nov 2026 07:00:30", 0),
-    ],
-)
-def test_retry_after_is_bounded(value: str, seconds: float) -> None:
-    assert parse_retry_after(answer(503, Retry_After=value), NOW) == seconds
-
-
-def test_only_a_retryable_answer_has_a_wait() -> None:
-    assert parse_retry_after(answer(400, Retry_After="7"), NOW) == 0
-    assert parse_retry_after(answer(429), NOW) == 0

@@ -15,13 +15,12 @@ import pytest
 import trustme
 from aiohttp import ClientOSError, ClientSession, web
 from hogpipe_otlp import hogpipe_sinks
-from hogpipe_otlp.client import Client
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 
-from hogpipe import ConfigurationError, DeliveryError, Record, RefusedError, Sink
-from hogpipe.testing import RecordMaker, make_sink, read_settings, total_bytes
+from hogpipe import ConfigurationError, DeliveryError, HttpClient, Record, RefusedError, Sink
+from hogpipe.testing import RecordMaker, make_sink, total_bytes
 
 OpenSink = Callable[..., Awaitable[Sink]]
 (SINK_TYPE,) = hogpipe_sinks()
@@ -224,9 +223,9 @@ async def test_an_error_of_a_request_that_breaks_has_no_query(
 
     endpoint = "http://127.0.0.1:4318/v1/metrics?key=sesame"
     monkeypatch.setattr(ClientSession, "post", fail)
-    client = Client(read_settings(SINK_TYPE, {"endpoint": endpoint}))
+    client = HttpClient(endpoint, headers={})
     with pytest.raises(DeliveryError) as error:
-        await client.post(b"")
+        await client.post(endpoint, b"")
     assert str(error.value) == f"127.0.0.1:4318: the connection {reason}"
 
 
