@@ -3,6 +3,7 @@
 settings.py   PURE: the `[[sinks]]` table
 labels.py     PURE: the labels of a record
 series.py     PURE: totals by labels, their bound, and the removal of stale ones
+health.py     PURE: the health of TCP connections, from records to metric families
 pipeline.py   PURE: counters of hogpipe itself, from the stats records
 collector.py  both as metric families, for prometheus-client
 server.py     the HTTP server, bounded

@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from hogpipe import StatsRecord, __version__
+from hogpipe_prometheus.health import health_families
 from hogpipe_prometheus.labels import Labels
 from hogpipe_prometheus.pipeline import PipelineCounters
 from hogpipe_prometheus.series import SeriesTable, Traffic
@@ -52,7 +53,8 @@ class WindowCollector(Collector):
             volume.add_metric(receive, totals.receive_bytes)
             packets.add_metric(transmit, totals.transmit_packets)
             packets.add_metric(receive, totals.receive_packets)
-        yield from (volume, packets, *own)
+        known = [(labels, totals.health) for labels, totals in rows if totals.health is not None]
+        yield from (volume, packets, *health_families(self._names, known), *own)
 
     def _own_families(self) -> Iterator[Metric]:
         build = GaugeMetricFamily(

@@ -10,18 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from heapq import nlargest
 
+from hogpipe_prometheus.health import Health, join
 from hogpipe_prometheus.labels import Labels
 
 
 @dataclass(slots=True, kw_only=True)
 class Traffic:
-    """Counters of one set of labels; bytes are IP bytes."""
+    """Counters of one set of labels; bytes are IP bytes. `health` is None where it is unknown."""
 
     transmit_bytes: int = 0
     transmit_packets: int = 0
     receive_bytes: int = 0
     receive_packets: int = 0
     records: int = 0
+    health: Health | None = None
 
     def add(self, other: "Traffic") -> None:
         """Add what `other` moved."""
@@ -30,6 +32,7 @@ class Traffic:
         self.receive_bytes += other.receive_bytes
         self.receive_packets += other.receive_packets
         self.records += other.records
+        self.health = join(self.health, other.health)
 
     @property
     def bytes(self) -> int:

@@ -19,6 +19,7 @@ from hogpipe import (
     describe_connection_error,
 )
 from hogpipe_prometheus.collector import WindowCollector
+from hogpipe_prometheus.health import read_health
 from hogpipe_prometheus.labels import Labelling, Labels
 from hogpipe_prometheus.series import SeriesTable, Traffic
 from hogpipe_prometheus.server import ScrapeServer
@@ -101,5 +102,6 @@ class PrometheusSink:
                 receive_bytes=receive["bytes"],
                 receive_packets=receive["packets"],
                 records=1,
+                health=read_health(record),
             )
             traffic[labels].add(moved)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hogpipe_prometheus import PrometheusSettings
 
-from hogpipe import Sink, load_config
+from hogpipe import Record, Sink, load_config
 from hogpipe.testing import RecordMaker, check_key_table, find_code_blocks
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -44,13 +44,25 @@ def test_promtool_accepts_the_configuration_and_the_rules(tmp_path: Path) -> Non
     promtool("check", "rules", str(tmp_path / "rules.yml"))
 
 
+def with_health(window: list[Record]) -> list[Record]:
+    """Add health to the traffic of a window, as the source `ebpf` does."""
+    for record in window:
+        if record["type"] == "traffic":
+            record["network"]["tcp"] = {
+                "retransmits": 1,
+                "rtt": {"samples": 2, "sum_us": 300, "min_us": 100},
+                "connections": {"opened": 1, "opening_us": 10, "closed": 1, "lifetime_us": 90},
+            }
+    return window
+
+
 async def test_the_queries_have_results(prometheus: Any, opened: OpenSink) -> None:
     sink = await opened()
     maker = RecordMaker()
     names = {one.split("{")[0].strip() for one in re.findall(r"`(hogpipe_\w+)`", README)}
-    await sink.write(maker.window(30))
+    await sink.write(with_health(maker.window(30)))
     await prometheus.wait_for("hogpipe_records_total", 29)
-    await sink.write(maker.window(30))
+    await sink.write(with_health(maker.window(30)))
     await prometheus.wait_for("hogpipe_records_total", 58)
     for query in find_code_blocks(README, "promql"):
         assert await prometheus.ask(query), query
