@@ -21,7 +21,7 @@ from hogpipe.linux.bpf import object_path
 from hogpipe.linux.bpf.libbpf import LIBRARY, load_library
 from hogpipe.linux.bpf.loader import check_object, read_missing_capabilities
 from hogpipe.linux.bpf.obstacles import KERNEL_NEEDED, OLDEST_KERNEL, BpfUnavailableError
-from hogpipe.linux.bpf.programs import attach_ledger_programs
+from hogpipe.linux.bpf.programs import attach_ledger_programs, attach_traffic_programs
 from hogpipe.linux.capabilities import (
     in_initial_user_namespace,
     parse_missing,
@@ -43,6 +43,7 @@ _NOT_PERMITTED, _FAILURE = 77, 1
 _PROCESS_CAPABILITIES = {"CAP_SYS_PTRACE": 19, "CAP_DAC_READ_SEARCH": 2}
 _ALTERNATIVES = {"CAP_DAC_READ_SEARCH": {"CAP_DAC_OVERRIDE": 1}}
 _NAMESPACE_CAPABILITIES = {"CAP_SYS_ADMIN": 21}
+_FEW_FLOWS, _FEW_PROCESSES = 64, 16  # the maps of a check are small
 _NO_CONNECTION = ConnectionTuple(UDP, bytes(4), 0, bytes(4), 0)
 
 
@@ -69,6 +70,7 @@ def examine() -> list[Finding]:
         "eBPF": _check_bpf_rights,
         "ledger": _check_ledger,
         "senders": _check_senders,
+        "health": _check_health,
         "privileges": _check_privileges,
     }
     return [_check_capture(), *(_run_check(subject, check) for subject, check in checks.items())]
@@ -214,6 +216,14 @@ def _check_senders() -> str:
     finally:
         programs.close()
     return "what is sent through packet and raw sockets gets its sender"
+
+
+def _check_health() -> str:
+    try:
+        attach_traffic_programs(max_flows=_FEW_FLOWS, max_processes=_FEW_PROCESSES).close()
+    except BpfUnavailableError as error:
+        raise HogpipeError(f"records have no health of TCP connections ({error})") from error
+    return 'with source = "ebpf", records have the health of TCP connections'
 
 
 def _check_ledger() -> str:

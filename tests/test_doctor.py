@@ -26,6 +26,7 @@ SUBJECTS = [
     "eBPF",
     "ledger",
     "senders",
+    "health",
     "privileges",
 ]
 NOT_THE_HOSTS = "its capabilities do not apply to the host"
@@ -67,6 +68,9 @@ def test_without_capabilities_each_remedy_is_named_and_the_exit_code_is_not_perm
     assert "(NAT) counts twice; grant CAP_NET_ADMIN, or run as root" in found["conntrack"][1]
     assert "grant CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN" in found["eBPF"][1]
     assert found["ledger"][1].startswith("owners come from /proc alone (eBPF: not permitted")
+    assert found["health"][0] == "no"
+    assert found["health"][1].startswith("records have no health of TCP connections (eBPF: not")
+    assert "grant CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN" in found["health"][1]
     assert found["libbpf"][0] == found["object"][0] == "ok"
     assert found["privileges"] == ("ok", "a run has no capability that it could give up")
 
