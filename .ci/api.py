@@ -56,6 +56,7 @@ GROUPS: dict[str, dict[str, Sequence[str]]] = {
             "record_id",
         ),
         "Records": ("Record", "TrafficRecord", "StatsRecord"),
+        "Health": ("parse_tcp", "TcpHealth", "join_health"),
         "Errors": (
             "HogpipeError",
             "ConfigurationError",

@@ -73,7 +73,9 @@ if TYPE_CHECKING:
     )
     from hogpipe.measuring.results import Losses, Peer, Rates, Totals, Traffic
     from hogpipe.measuring.watch import Watch, measure, watch
+    from hogpipe.model import TcpHealth, join_health
     from hogpipe.records.schema import Record, StatsRecord, TrafficRecord, record_id
+    from hogpipe.records.tcp_health import parse_tcp
     from hogpipe.sinks.connections import describe_connection_error, run_shielded
     from hogpipe.sinks.contract import (
         Seconds,
@@ -116,6 +118,7 @@ __all__ = [
     "SinkSettings",
     "SinkType",
     "StatsRecord",
+    "TcpHealth",
     "TlsSettings",
     "Totals",
     "Traffic",
@@ -130,9 +133,11 @@ __all__ = [
     "find_tls_problems",
     "find_url_problem",
     "hookimpl",
+    "join_health",
     "load_config",
     "load_tls_context",
     "measure",
+    "parse_tcp",
     "raise_problems",
     "record_id",
     "run_shielded",
@@ -165,6 +170,7 @@ _MODULES = {
     "SinkSettings": "hogpipe.sinks.contract",
     "SinkType": "hogpipe.sinks.contract",
     "StatsRecord": "hogpipe.records.schema",
+    "TcpHealth": "hogpipe.model",
     "TlsSettings": "hogpipe.sinks.tls",
     "Totals": "hogpipe.measuring.results",
     "Traffic": "hogpipe.measuring.results",
@@ -178,9 +184,11 @@ _MODULES = {
     "find_tls_problems": "hogpipe.sinks.tls",
     "find_url_problem": "hogpipe.sinks.http_addresses",
     "hookimpl": "hogpipe.sinks.hookspecs",
+    "join_health": "hogpipe.model",
     "load_config": "hogpipe.config",
     "load_tls_context": "hogpipe.sinks.tls",
     "measure": "hogpipe.measuring.watch",
+    "parse_tcp": "hogpipe.records.tcp_health",
     "raise_problems": "hogpipe.sinks.contract",
     "record_id": "hogpipe.records.schema",
     "run_shielded": "hogpipe.sinks.connections",

@@ -90,6 +90,11 @@ class TcpHealth(msgspec.Struct, gc=False, kw_only=True):
     closed: int = 0
     """Established connections that ended."""
 
+    @property
+    def failed(self) -> int:
+        """Attempts and connections that failed; the kernel programs count one cause for each."""
+        return self.refused + self.timed_out + self.unreachable + self.abandoned + self.reset
+
     def add(self, other: "TcpHealth") -> None:
         """Add the counters of `other`."""
         self.transmit_payload_bytes += other.transmit_payload_bytes

@@ -50,3 +50,9 @@ def test_sums_add_up_and_the_least_time_stays(
         assert getattr(joined, name) == sum(getattr(health, name) for health in known)
     times = [time for health in known if (time := getattr(health, LEAST))]
     assert joined.rtt_min_us == min(times, default=0)
+
+
+@given(healths)
+def test_failed_are_all_causes_each_attempt_and_connection_having_one(health: TcpHealth) -> None:
+    causes = ("refused", "timed_out", "unreachable", "abandoned", "reset")
+    assert health.failed == sum(getattr(health, cause) for cause in causes)

@@ -1,88 +1,41 @@
 """PURE: the health of TCP connections as metric families.
 
-In: records. Out: the sums of their `network.tcp` and payload, and families of these. A label set
-none of whose records has health has no samples: its health is unknown, not zero.
+In: the sums of each label set. Out: families, without samples of what is unknown: label sets
+without health are not here, and one without a connection that began or ended has no counters of
+connections. Sums over a label are meaningful, so each event has a counter of its own, and only the
+causes of failures, of which a connection has one, are values of a label.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from operator import add
-from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, Metric, SummaryMetricFamily
 
-from hogpipe import TrafficRecord
+from hogpipe import TcpHealth
 
 _SECOND = 1_000_000  # microseconds
-_RESULTS = (
-    "opened",
-    "accepted",
-    "closed",
-    "reset",
-    "timed_out",
-    "refused",
-    "unreachable",
-    "abandoned",
-)
+_EVENTS = {
+    "opened": "TCP connections of this host that were established.",
+    "accepted": "TCP connections of peers that were established.",
+    "closed": "Established TCP connections that ended, however.",
+}
+_CAUSES = ("refused", "timed_out", "unreachable", "abandoned", "reset")
+
+Rows = Sequence[tuple[Sequence[str], TcpHealth]]
+"""Labels and health of each label set that has health."""
 
 
-class Health(NamedTuple):
-    """Sums over records; the fields of connections have the names of the record's members."""
-
-    transmit_payload_bytes: int = 0
-    receive_payload_bytes: int = 0
-    retransmits: int = 0
-    rtt_samples: int = 0
-    rtt_sum_us: int = 0
-    opened: int = 0
-    accepted: int = 0
-    closed: int = 0
-    reset: int = 0
-    timed_out: int = 0
-    refused: int = 0
-    unreachable: int = 0
-    abandoned: int = 0
-    opening_us: int = 0
-    lifetime_us: int = 0
+def health_families(names: Sequence[str], rows: Rows) -> Iterator[Metric]:
+    """Return the families of `rows`, whose labels have `names`; empty ones are left out."""
+    families = (*_segment_families(names, rows), *_connection_families(names, rows))
+    yield from (family for family in families if family.samples)
 
 
-def read_health(record: TrafficRecord) -> Health | None:
-    """Return the health in a record; None where it is unknown."""
-    network = record["network"]
-    tcp = network.get("tcp")
-    if tcp is None:
-        return None
-    rtt = tcp.get("rtt")
-    return Health(
-        transmit_payload_bytes=network["io"]["transmit"].get("payload_bytes", 0),
-        receive_payload_bytes=network["io"]["receive"].get("payload_bytes", 0),
-        retransmits=tcp["retransmits"],
-        rtt_samples=rtt["samples"] if rtt else 0,
-        rtt_sum_us=rtt["sum_us"] if rtt else 0,
-        **tcp.get("connections", {}),
-    )
-
-
-def join(one: Health | None, other: Health | None) -> Health | None:
-    """Return the sum of what is known."""
-    if one is None or other is None:
-        return one or other
-    return Health(*map(add, one, other))
-
-
-def health_families(
-    names: Sequence[str], rows: Iterable[tuple[Sequence[str], Health]]
-) -> Iterator[Metric]:
-    """Return the families of label sets with health, whose labels have `names`."""
+def _segment_families(names: Sequence[str], rows: Rows) -> Iterable[Metric]:
     payload = CounterMetricFamily(
         "hogpipe_network_io_payload_bytes",
         "Bytes of applications that TCP moved, each byte once, without headers.",
         labels=[*names, "direction"],
         unit="bytes",
-    )
-    connections = CounterMetricFamily(
-        "hogpipe_network_tcp_connections",
-        "TCP connections that began and ended, by result; closed includes reset ones.",
-        labels=[*names, "result"],
     )
     retransmits = CounterMetricFamily(
         "hogpipe_network_tcp_retransmits", "TCP segments transmitted again.", labels=names
@@ -92,6 +45,24 @@ def health_families(
         "Samples of TCP's smoothed round-trip time.",
         labels=names,
         unit="seconds",
+    )
+    for labels, health in rows:
+        payload.add_metric([*labels, "transmit"], health.transmit_payload_bytes)
+        payload.add_metric([*labels, "receive"], health.receive_payload_bytes)
+        retransmits.add_metric(labels, health.retransmits)
+        rtt.add_metric(labels, health.rtt_samples, health.rtt_sum_us / _SECOND)
+    return payload, retransmits, rtt
+
+
+def _connection_families(names: Sequence[str], rows: Rows) -> Iterable[Metric]:
+    events = {
+        event: CounterMetricFamily(f"hogpipe_network_tcp_connections_{event}", text, labels=names)
+        for event, text in _EVENTS.items()
+    }
+    failures = CounterMetricFamily(
+        "hogpipe_network_tcp_connections_failed",
+        "Attempts to connect and TCP connections that failed, by cause.",
+        labels=[*names, "cause"],
     )
     opening = CounterMetricFamily(
         "hogpipe_network_tcp_opening_seconds",
@@ -106,13 +77,12 @@ def health_families(
         unit="seconds",
     )
     for labels, health in rows:
-        payload.add_metric([*labels, "transmit"], health.transmit_payload_bytes)
-        payload.add_metric([*labels, "receive"], health.receive_payload_bytes)
-        for result in _RESULTS:
-            connections.add_metric([*labels, result], getattr(health, result))
-        retransmits.add_metric(labels, health.retransmits)
-        rtt.add_metric(labels, health.rtt_samples, health.rtt_sum_us / _SECOND)
+        if not (health.opened or health.accepted or health.closed or health.failed):
+            continue
+        for event, family in events.items():
+            family.add_metric(labels, getattr(health, event))
+        for cause in _CAUSES:
+            failures.add_metric([*labels, cause], getattr(health, cause))
         opening.add_metric(labels, health.opening_us / _SECOND)
         lifetime.add_metric(labels, health.lifetime_us / _SECOND)
-    families = (payload, retransmits, rtt, connections, opening, lifetime)
-    yield from (family for family in families if family.samples)
+    return *events.values(), failures, opening, lifetime

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from heapq import nlargest
 
-from hogpipe_prometheus.health import Health, join
+from hogpipe import TcpHealth, join_health
 from hogpipe_prometheus.labels import Labels
 
 
@@ -23,7 +23,7 @@ class Traffic:
     receive_bytes: int = 0
     receive_packets: int = 0
     records: int = 0
-    health: Health | None = None
+    health: TcpHealth | None = None
 
     def add(self, other: "Traffic") -> None:
         """Add what `other` moved."""
@@ -32,7 +32,7 @@ class Traffic:
         self.receive_bytes += other.receive_bytes
         self.receive_packets += other.receive_packets
         self.records += other.records
-        self.health = join(self.health, other.health)
+        self.health = join_health(self.health, other.health)
 
     @property
     def bytes(self) -> int:

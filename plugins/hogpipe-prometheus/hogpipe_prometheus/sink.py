@@ -17,9 +17,9 @@ from hogpipe import (
     Record,
     StatsRecord,
     describe_connection_error,
+    parse_tcp,
 )
 from hogpipe_prometheus.collector import WindowCollector
-from hogpipe_prometheus.health import read_health
 from hogpipe_prometheus.labels import Labelling, Labels
 from hogpipe_prometheus.series import SeriesTable, Traffic
 from hogpipe_prometheus.server import ScrapeServer
@@ -102,6 +102,6 @@ class PrometheusSink:
                 receive_bytes=receive["bytes"],
                 receive_packets=receive["packets"],
                 records=1,
-                health=read_health(record),
+                health=parse_tcp(record["network"]),
             )
             traffic[labels].add(moved)

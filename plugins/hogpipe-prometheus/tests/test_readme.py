@@ -51,7 +51,7 @@ def with_health(window: list[Record]) -> list[Record]:
             record["network"]["tcp"] = {
                 "retransmits": 1,
                 "rtt": {"samples": 2, "sum_us": 300, "min_us": 100},
-                "connections": {"opened": 1, "opening_us": 10, "closed": 1, "lifetime_us": 90},
+                "connections": {"opened": 1, "refused": 1, "opening_us": 10, "lifetime_us": 90},
             }
     return window
 
