@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from support.bpf import all_attached, compile_changed, find_cgroup_root, require_bpf
+from support.bpf import compile_changed, nothing_stays_attached, require_bpf
 from support.namespaces import Namespace, require
 from support.running import running, wait_until, write_config
 
@@ -136,14 +136,6 @@ OBSTACLES = {
     an_old_kernel: (78, "eBPF: this kernel refuses the programs .*; Linux 5.15 is needed"),
     little_memory: (78, "eBPF: the kernel has no room for the maps .*; raise the memory limit"),
 }
-
-
-@contextmanager
-def nothing_stays_attached() -> Iterator[None]:
-    root = find_cgroup_root()
-    before = all_attached(root)
-    yield
-    wait_until(lambda: all_attached(root) <= before)
 
 
 def configure(folder: Path, wanted: str) -> Path:

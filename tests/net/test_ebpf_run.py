@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.bpf import all_attached, require_bpf
+from support.bpf import all_attached, attached_by, find_cgroup_root, require_bpf
 from support.namespaces import Namespace, require
 from support.offloads import segment_in_kernel
 from support.running import (
@@ -32,8 +32,6 @@ from support.running import (
     write_config,
 )
 from support.wire import count, read_packets, remove_fragment_headers, sum_moved
-
-from hogpipe.linux.cgroups import CgroupTree
 
 SIZE = "300000"
 TAIL = 0.3  # seconds for the last packets to pass
@@ -429,16 +427,14 @@ def test_nothing_stays_attached_when_a_run_has_ended(
     netns: Namespace, tmp_path: Path, number: signal.Signals
 ) -> None:
     require_bpf()
-    tree = CgroupTree()
-    before = all_attached(tree.root)
+    root = find_cgroup_root()
     words = netns.enter(sys.executable, "-m", "hogpipe", "-v", "run", config(tmp_path))
     with running(None, *words) as run:
         run.wait_for("owners come from")
-        ours = all_attached(tree.root) - before
+        ours = attached_by(run.process.pid) & all_attached(root)
         assert ours
         run.end(number)
-    wait_until(lambda: not ours & all_attached(tree.root))
-    tree.close()
+    wait_until(lambda: not ours & all_attached(root))
 
 
 def test_in_a_pid_namespace_the_run_ends_with_the_remedy(netns: Namespace, tmp_path: Path) -> None:

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.bpf import all_attached, attached_by, find_cgroup_root, require_bpf
+from support.bpf import (
+    all_attached,
+    attached_by,
+    find_cgroup_root,
+    nothing_stays_attached,
+    require_bpf,
+)
 from support.ledger import LEDGER_RUN
 from support.namespaces import Namespace
 from support.running import (
@@ -269,9 +275,7 @@ def test_nothing_stays_attached_when_a_run_has_ended(
 
 def test_nothing_stays_attached_when_a_run_cannot_begin(netns: Namespace, tmp_path: Path) -> None:
     require_bpf()
-    root = find_cgroup_root()
-    before = all_attached(root)
-    with hogpipe(netns, write_config(tmp_path, LEDGER_RUN.format(interface="eth7"))) as run:
+    config = write_config(tmp_path, LEDGER_RUN.format(interface="eth7"))
+    with nothing_stays_attached(), hogpipe(netns, config) as run:
         assert run.wait() == 78
         assert 'no interface "eth7"' in "".join(run.errors)
-    wait_until(lambda: all_attached(root) <= before)

@@ -4,7 +4,7 @@ import ctypes
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from build_bpf import compile_object, list_sources
@@ -14,6 +14,7 @@ from hogpipe.linux.bpf.libbpf import load_library
 from hogpipe.linux.cgroups import CgroupTree
 
 from .namespaces import require
+from .running import wait_until
 
 # enum bpf_attach_type of include/uapi/linux/bpf.h
 ATTACH_TYPES = {
@@ -91,6 +92,29 @@ def attached_by(pid: int) -> set[int]:
         if "link_id" in fields:
             found.add(int(fields["prog_id"]))
     return found
+
+
+def read_orphans() -> set[int]:
+    """Return the ids of the programs at the root that no process holds: theirs has ended.
+
+    Other runs on this host may attach and detach programs meanwhile.
+    """
+    root = find_cgroup_root()
+    before = all_attached(root)
+    held: set[int] = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        # The process has ended; or may not be read even by root, and is none of a test's.
+        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            held |= attached_by(int(folder.name))
+    return (before & all_attached(root)) - held
+
+
+@contextmanager
+def nothing_stays_attached() -> Iterator[None]:
+    """Assert that the body leaves no program at the root without a process."""
+    before = read_orphans()
+    yield
+    wait_until(lambda: read_orphans() <= before)  # once the last reader of the kernel (RCU) is gone
 
 
 @contextmanager

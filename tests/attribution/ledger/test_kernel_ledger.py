@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.bpf import all_attached, attached_by, control_group, find_cgroup_root, require_bpf
+from support.bpf import (
+    all_attached,
+    attached_by,
+    control_group,
+    find_cgroup_root,
+    nothing_stays_attached,
+    require_bpf,
+)
 from support.namespaces import Namespace
 from support.running import wait_until
 from support.shortage import few_descriptors
@@ -393,15 +400,15 @@ def test_events_that_cannot_be_ingested_count_as_lost_and_the_thread_goes_on(
 
 def test_without_descriptors_nothing_stays_open_or_attached() -> None:
     require_bpf()
-    root = find_cgroup_root()
-    before, files = all_attached(root), count_files()
+    files = count_files()
     processes = ProcessReader(Procfs(Path("/proc")))
-    for spare in range(8):
-        programs = attach_ledger_programs()
-        with few_descriptors(spare), pytest.raises((OSError, BpfUnavailableError)):
-            KernelLedger(programs, processes=processes)
-        assert count_files() == files
-    wait_until_detached(all_attached(root) - before)
+    with nothing_stays_attached():
+        for spare in range(8):
+            programs = attach_ledger_programs()
+            with few_descriptors(spare), pytest.raises((OSError, BpfUnavailableError)):
+                KernelLedger(programs, processes=processes)
+            assert count_files() == files
+        assert not attached_by(os.getpid())
     maps = Path("/proc/self/maps").read_text()
     assert "bpf-map" not in maps
 
