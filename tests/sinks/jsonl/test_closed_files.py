@@ -7,6 +7,7 @@ import os
 import random
 import stat
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -163,18 +164,24 @@ def test_on_a_full_disk_the_original_stays_and_one_line_is_logged(
 
 
 async def test_work_beyond_the_time_limit_is_stopped_and_done_at_the_next_start(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "x"
-    content = random.Random(1).randbytes(64 << 20)
+    path, stopped = tmp_path / "x", threading.Event()
+    content = random.Random(1).randbytes(closed_files._CHUNK + 1)
     close_file(path, 0, content)
+
+    def read(descriptor: int, size: int, read: Callable[[int, int], bytes] = os.read) -> bytes:
+        if threading.current_thread().name == "closed":
+            assert stopped.wait(60)
+        return read(descriptor, size)
+
+    monkeypatch.setattr(os, "read", read)
     worker = ClosedFileWorker(path, GZIP)
     worker.request()
     await until((tmp_path / "x-20261122T070000.000Z.gz.tmp").exists)
     worker.close(0)
-    for thread in threading.enumerate():
-        if thread.name == "closed":
-            thread.join(20)
+    stopped.set()
+    await until(lambda: "closed" not in {one.name for one in threading.enumerate()})
     assert names(tmp_path) == ["x-20261122T070000.000Z"]
     again = ClosedFileWorker(path, GZIP)
     again.request()
