@@ -1,14 +1,16 @@
 """The tier of a test, found from its folder and from what it calls (CONTRIBUTING.md lists tiers).
 
-A test belongs to the tier `root` if it, one of its fixtures or a helper that they call reaches
-`require` or `namespace` of support.namespaces: these need root. Calls are followed by name through
-the functions and classes of the tests; a call on an attribute is not followed.
+A test needs root if it, one of its fixtures or a helper that they call reaches `require` or
+`namespace` of support.namespaces. Calls are followed by name through the functions and classes of
+the tests; a call on an attribute is not followed. Its tier is `net` in tests/net, where each test
+has network namespaces of its own, and `root` elsewhere.
 """
 
 import inspect
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FunctionType
 
 import pytest
 
@@ -19,12 +21,13 @@ _NEED_ROOT = {require, inspect.unwrap(namespace)}
 
 
 def choose_tier(item: pytest.Function) -> str:
-    """Return the marker of a test: slow, bench, root or pure."""
+    """Return the marker of a test: slow, bench, net, root or pure."""
     folder = item.path.relative_to(TESTS).parts[0]
     if folder in {"slow", "bench"}:
         return folder
-    called = {name for function in _list_functions(item) for name in _follow(function, set())}
-    return "root" if called & _NEED_ROOT else "pure"
+    if not any(map(_needs_root, _list_functions(item))):
+        return "pure"
+    return "net" if folder == "net" else "root"
 
 
 def _list_functions(item: pytest.Function) -> Iterator[Callable[..., object]]:
@@ -32,6 +35,11 @@ def _list_functions(item: pytest.Function) -> Iterator[Callable[..., object]]:
     yield item.function
     for fixtures in item._fixtureinfo.name2fixturedefs.values():
         yield from (fixture.func for fixture in fixtures)
+
+
+@cache  # thousands of tests share some functions
+def _needs_root(function: Callable[..., object]) -> bool:
+    return not _NEED_ROOT.isdisjoint(_follow(function, set()))
 
 
 def _follow(called: object, seen: set[object]) -> set[object]:
@@ -53,8 +61,8 @@ def _follow(called: object, seen: set[object]) -> set[object]:
     return seen
 
 
-def _is_of_tests(function: object) -> bool:
-    return Path(inspect.getfile(function)).is_relative_to(TESTS)
+def _is_of_tests(function: FunctionType) -> bool:
+    return function.__code__.co_filename.startswith(f"{TESTS}/")
 
 
 def _list_names(code: CodeType) -> Iterator[str]:
