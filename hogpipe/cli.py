@@ -11,6 +11,7 @@ import gc
 import json
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -494,12 +495,27 @@ def _list_addresses(link: "Link", table: "LinkTable") -> list[str]:
     ]
 
 
-@commands.command()
+class _ListsByDefault(click.Group):
+    """A group whose command `list` may be left out."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `list` in front of what names no command."""
+        if not args or args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+@commands.group(cls=_ListsByDefault)
+def plugins() -> None:
+    """List the plugins (`plugins`, or `plugins list`), or begin one (`plugins new`)."""
+
+
+@plugins.command("list")
 @click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @INSECURE
 @with_verbosity
-def plugins(paths: Sequence[Path], *, as_json: bool, is_insecure: bool) -> None:
+def list_plugins(paths: Sequence[Path], *, as_json: bool, is_insecure: bool) -> None:
     """List the plugins: built-in, installed, and those at PATHS.
 
     The exit code is 1 if a plugin failed to load.
@@ -516,6 +532,23 @@ def plugins(paths: Sequence[Path], *, as_json: bool, is_insecure: bool) -> None:
         if plugin.error and not as_json:
             click.echo(printable(f"    {plugin.error}"))
     sys.exit(1 if registry.failures else 0)
+
+
+@plugins.command("new")
+@click.argument("name")
+@click.argument("folder", type=_PATH, required=False, metavar="[DIR]")
+@with_verbosity
+def begin_plugin(name: str, folder: Path | None) -> None:
+    """Write a package for a sink type NAME into DIR, or the current folder.
+
+    Its sink is that of the guide for plugins, and its tests pass. No file is replaced.
+    """
+    from hogpipe.templates.new_plugin import write_plugin
+
+    _print_written(written := write_plugin(name, folder or Path()))
+    package = str(written[0].parent)
+    words = shlex.quote(f"{package}[test]"), shlex.quote(package)
+    click.echo(printable(f"then: pip install {words[0]} && pytest {words[1]}"))
 
 
 def _describe_plugin(plugin: "PluginInfo") -> str:
@@ -549,9 +582,13 @@ def init(folder: Path | None, *, systemd: bool, containers: bool, network_sinks:
     else:
         written = write_config(folder or Path())
         then = f"hogpipe run {written[0]}"
-    for path in written:
-        click.echo(f"wrote {printable(str(path))}")
+    _print_written(written)
     click.echo(f"then: {printable(then)}")
+
+
+def _print_written(paths: Sequence[Path]) -> None:
+    for path in paths:
+        click.echo(f"wrote {printable(str(path))}")
 
 
 def _find_program() -> Path:

@@ -22,7 +22,7 @@ TOP = [
     ROOT / name
     for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "RELEASING.md", "SECURITY.md")
 ]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "plugins" / "README.md"]
 REFERENCES = {"api.md", "configuration.md", "glossary.md", "plugin-reference.md", "record.md"}
 MOST_WORDS = 2000
 

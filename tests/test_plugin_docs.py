@@ -45,10 +45,8 @@ def _without_blank_lines(code: str) -> list[str]:
 
 
 def test_each_block_of_the_guide_is_tested() -> None:
-    unmarked = [text for mark, language, text in BLOCKS if not mark or not language]
-    assert [text.splitlines()[0] for text in unmarked] == ["hogpipe-forward/"]
-    marks = {mark for mark, _language, _text in BLOCKS if mark}
-    assert marks == {*FILES, "configuration", "pyproject"}
+    assert all(mark and language for mark, language, _text in BLOCKS)
+    assert {mark for mark, _, _ in BLOCKS} == {*FILES, "configuration", "pyproject", "new"}
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -1,5 +1,7 @@
 """The files that `hogpipe init` writes: a configuration, and the systemd unit with one for it.
 
+`hogpipe plugins new` writes a package (new_plugin.py).
+
 In: what is wanted, and the folder that they go to. Out: the paths that were written. A file that
 exists is never replaced: an error names it, and nothing is written. The templates beside this
 module are links into the repository; in an installed package they are files.
@@ -20,7 +22,7 @@ _HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - Pr
 
 def write_config(folder: Path) -> list[Path]:
     """Write a configuration with every key into `folder`. Raises HogpipeError."""
-    return _write({folder / CONFIG: _read("config.toml")})
+    return write_files({folder / CONFIG: _read("config.toml")})
 
 
 def write_service(root: Path, program: Path, drop_ins: tuple[str, ...]) -> list[Path]:
@@ -37,14 +39,15 @@ def write_service(root: Path, program: Path, drop_ins: tuple[str, ...]) -> list[
     unit = _read("hogpipe.service").replace(f"ExecStart={_PROGRAM} ", f"ExecStart={program} ")
     contents = {root / SERVICE_CONFIG: _read("service.toml"), root / UNIT: unit}
     contents |= {root / DROP_INS / f"{name}.conf": _read(f"{name}.conf") for name in drop_ins}
-    return _write(contents)
+    return write_files(contents)
 
 
 def _read(name: str) -> str:
     return files(__name__).joinpath(name).read_text(encoding="utf-8")
 
 
-def _write(contents: dict[Path, str]) -> list[Path]:
+def write_files(contents: dict[Path, str]) -> list[Path]:
+    """Write new files with the folders above them. Raises HogpipeError."""
     for path in contents:
         if path.exists():
             raise HogpipeError(f"{path} exists; move it away, or name another folder")
