@@ -86,10 +86,13 @@ def test_the_guide_shows_what_is_printed(tmp_path: Path, monkeypatch: pytest.Mon
     assert CliRunner().invoke(commands, first.split()[2:]).output == printed
 
 
-@pytest.mark.parametrize("words", [(), ("list",), ("--json",), ("list", "--json")])
-def test_plugins_are_listed_without_a_command(words: tuple[str, ...]) -> None:
-    done = CliRunner().invoke(commands, ["plugins", *words])
-    assert "builtin" in done.output
+def test_the_command_list_may_be_left_out() -> None:
+    outputs = []
+    for words in ([], ["list"]):  # in processes of their own, which give up their privileges
+        command = [sys.executable, "-m", "hogpipe", "plugins", *words]
+        outputs.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert outputs[0] == outputs[1]
+    assert outputs[0].startswith("builtin ")
 
 
 def test_the_gallery_has_each_built_in_sink_package_and_example() -> None:
