@@ -2,6 +2,7 @@
 
 settings.py    PURE: the `[[sinks]]` table
 attributes.py  PURE: records -> attributes
+metrics.py     PURE: the metrics, and what a record has of each
 reading.py     PURE: records -> data points
 points.py      PURE: data points
 totals.py      PURE: deltas -> cumulative points, bounded

@@ -14,16 +14,22 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
 )
-from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, NumberDataPoint, Sum
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    AggregationTemporality,
+    Histogram,
+    NumberDataPoint,
+    ScopeMetrics,
+    Sum,
+)
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from hogpipe import __version__
 from hogpipe_otlp.attributes import Value
+from hogpipe_otlp.metrics import METRICS
 from hogpipe_otlp.points import Point
 
-METRIC = "process.network.io"
-_DESCRIPTION = "Network bytes transferred."  # that of the semantic conventions
 _LEVEL = 6  # of gzip, its usual one
+_SECOND = 1_000_000  # microseconds
 
 _TEMPORALITIES = {
     "delta": AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA,
@@ -58,14 +64,15 @@ def encode_attributes(attributes: Iterable[tuple[str, Value]]) -> bytes:
 def encode_request(points: Iterable[Point], temporality: Literal["delta", "cumulative"]) -> bytes:
     """Return a request with `points`, compressed by gzip."""
     request = ExportMetricsServiceRequest()
-    sums: dict[bytes, Sum] = {}
+    scopes: dict[bytes, ScopeMetrics] = {}
+    streams: dict[tuple[bytes, str], Sum | Histogram] = {}
     for point in points:
-        if point.resource not in sums:
-            sums[point.resource] = _add_resource(request, point.resource, temporality)
-        added = sums[point.resource].data_points.add(
-            start_time_unix_nano=point.start_ns, time_unix_nano=point.end_ns, as_int=point.value
-        )
-        added.MergeFromString(point.attributes)
+        key = (point.resource, point.metric)
+        if key not in streams:
+            if point.resource not in scopes:
+                scopes[point.resource] = _add_resource(request, point.resource)
+            streams[key] = _add_metric(scopes[point.resource], point.metric, temporality)
+        _add_point(streams[key], point)
     return gzip.compress(request.SerializeToString(), _LEVEL, mtime=0)
 
 
@@ -89,20 +96,45 @@ def decode_status(body: bytes) -> str:
         return ""
 
 
-def _add_resource(
-    request: ExportMetricsServiceRequest,
-    resource: bytes,
-    temporality: Literal["delta", "cumulative"],
-) -> Sum:
-    """Add a resource with its metric to `request`; return the sum of the metric, without points."""
+def _add_resource(request: ExportMetricsServiceRequest, resource: bytes) -> ScopeMetrics:
+    """Add a resource to `request`; return its scope, without metrics."""
     owner = request.resource_metrics.add()
     owner.resource.MergeFromString(resource)
     scope = owner.scope_metrics.add()
     scope.scope.name, scope.scope.version = "hogpipe", __version__
-    metric = scope.metrics.add(name=METRIC, description=_DESCRIPTION, unit="By")
+    return scope
+
+
+def _add_metric(
+    scope: ScopeMetrics, name: str, temporality: Literal["delta", "cumulative"]
+) -> Sum | Histogram:
+    """Add a metric to `scope`; return its data, without points."""
+    about = METRICS[name]
+    metric = scope.metrics.add(name=name, description=about.description, unit=about.unit)
+    if about.is_duration:
+        metric.histogram.aggregation_temporality = _TEMPORALITIES[temporality]
+        return metric.histogram
     metric.sum.aggregation_temporality = _TEMPORALITIES[temporality]
     metric.sum.is_monotonic = True
     return metric.sum
+
+
+def _add_point(stream: Sum | Histogram, point: Point) -> None:
+    if isinstance(stream, Sum):
+        added = stream.data_points.add(
+            start_time_unix_nano=point.start_ns, time_unix_nano=point.end_ns, as_int=point.value
+        )
+        added.MergeFromString(point.attributes)
+        return
+    observed = stream.data_points.add(
+        start_time_unix_nano=point.start_ns,
+        time_unix_nano=point.end_ns,
+        count=point.observed,
+        sum=point.value / _SECOND,
+    )
+    if point.least:
+        observed.min = point.least / _SECOND
+    observed.attributes.MergeFrom(NumberDataPoint.FromString(point.attributes).attributes)
 
 
 def _fill(message: Resource | NumberDataPoint, attributes: Iterable[tuple[str, Value]]) -> None:

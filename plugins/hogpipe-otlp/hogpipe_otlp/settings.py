@@ -12,6 +12,7 @@ from hogpipe import (
     find_header_problems,
     find_url_problem,
 )
+from hogpipe_otlp.metrics import MOST
 
 
 class OtlpSettings(SinkSettings, frozen=True, kw_only=True):
@@ -22,9 +23,9 @@ class OtlpSettings(SinkSettings, frozen=True, kw_only=True):
     headers: dict[str, str] = field(default_factory=dict)
     """Sent with each request."""
     temporality: Literal["delta", "cumulative"] = "delta"
-    """Whether a point has the bytes of a window, or those since the first point of its series."""
-    max_points: Annotated[int, Meta(ge=2)] = 2000
-    """The most data points in a request."""
+    """Whether a point has the growth of a window, or that since the first point of its series."""
+    max_points: Annotated[int, Meta(ge=MOST)] = 2000
+    """The most data points in a request, of which one record may need as many as the minimum."""
     max_series: Annotated[int, Meta(ge=1)] = 10_000
     """The most series with cumulative totals; those with the oldest traffic are evicted first."""
     tls: TlsSettings | None = None

@@ -8,7 +8,7 @@ with deltas it counts twice.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from hogpipe import (
@@ -21,6 +21,7 @@ from hogpipe import (
 )
 from hogpipe_otlp.answers import TooLargeError, explain, is_message
 from hogpipe_otlp.messages import Verdict, decode_response, encode_request
+from hogpipe_otlp.metrics import most_observations
 from hogpipe_otlp.points import Point
 from hogpipe_otlp.reading import points_of
 from hogpipe_otlp.settings import OtlpSettings
@@ -41,7 +42,7 @@ Batch = Sequence[TrafficRecord]
 
 
 class OtlpSink:
-    """Sends windows as data points of `process.network.io`."""
+    """Sends windows as data points."""
 
     def __init__(self, settings: OtlpSettings) -> None:
         self._settings = settings
@@ -93,10 +94,21 @@ class OtlpSink:
         """Close the connection."""
         await self._client.close()
 
-    def _batches(self, records: Sequence[Record]) -> Iterable[Batch]:
-        traffic = [record for record in records if record["type"] == "traffic"]
-        size = self._settings.max_points // 2  # a record has one point for each direction
-        return (traffic[start : start + size] for start in range(0, len(traffic), size))
+    def _batches(self, records: Sequence[Record]) -> Iterator[Batch]:
+        """Yield records of at most `max_points` together, of which a single record has less."""
+        batch: list[TrafficRecord] = []
+        room = self._settings.max_points
+        for record in records:
+            if record["type"] != "traffic":
+                continue
+            size = most_observations(record)
+            if size > room:
+                yield batch
+                batch, room = [], self._settings.max_points
+            batch.append(record)
+            room -= size
+        if batch:
+            yield batch
 
     async def _send(self, batch: Batch) -> None:
         points = await asyncio.to_thread(points_of, batch)

@@ -36,4 +36,4 @@ class RunningTotals:
     def _extend(before: Point | None, point: Point) -> Point:
         if before is None:
             return point
-        return point._replace(value=before.value + point.value, start_ns=before.start_ns)
+        return point.plus(before)._replace(start_ns=before.start_ns)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 from aiohttp import web
 from hogpipe_otlp import hogpipe_sinks
+from hogpipe_otlp.metrics import METRICS
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from hogpipe import Sink
@@ -21,6 +22,7 @@ from hogpipe.testing import opened as opened_sink
 
 (SINK_TYPE,) = hogpipe_sinks()
 PATIENCE = 30.0
+IO = "process.network.io"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,14 +37,17 @@ def _needs_rotel(item: pytest.Item) -> bool:
 
 
 class Received(NamedTuple):
-    """A data point as it arrived."""
+    """A data point as it arrived; `value` is the sum of a histogram, in seconds."""
 
+    metric: str
     resource: dict[str, Any]
     attributes: dict[str, Any]
-    value: int
+    value: float
     start_ns: int
     end_ns: int
     temporality: int
+    count: int = 0
+    least: float | None = None
 
 
 class Receiver:
@@ -77,7 +82,8 @@ class Receiver:
 
     @property
     def total(self) -> int:
-        return sum(point.value for point in self.points)
+        """Bytes of `process.network.io`."""
+        return sum(int(point.value) for point in self.points if point.metric == IO)
 
     async def wait_for(self, total: int) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -94,20 +100,31 @@ def decode(body: bytes) -> list[Received]:
         for scope in owner.scope_metrics:
             assert scope.scope.name == "hogpipe"
             for metric in scope.metrics:
-                assert (metric.name, metric.unit) == ("process.network.io", "By")
-                assert metric.sum.is_monotonic
-                points += [
-                    Received(
-                        resource,
-                        attributes(point.attributes),
-                        point.as_int,
-                        point.start_time_unix_nano,
-                        point.time_unix_nano,
-                        metric.sum.aggregation_temporality,
-                    )
-                    for point in metric.sum.data_points
-                ]
+                about = METRICS[metric.name]
+                assert (metric.unit, metric.description) == (about.unit, about.description)
+                points += _decode_metric(resource, metric)
     return points
+
+
+def _decode_metric(resource: dict[str, Any], metric: Any) -> list[Received]:
+    is_sum = metric.HasField("sum")
+    assert is_sum != METRICS[metric.name].is_duration
+    assert not is_sum or metric.sum.is_monotonic
+    data = metric.sum if is_sum else metric.histogram
+    return [
+        Received(
+            metric.name,
+            resource,
+            attributes(point.attributes),
+            point.as_int if is_sum else point.sum,
+            point.start_time_unix_nano,
+            point.time_unix_nano,
+            data.aggregation_temporality,
+            0 if is_sum else point.count,
+            None if is_sum or not point.HasField("min") else point.min,
+        )
+        for point in data.data_points
+    ]
 
 
 def attributes(pairs: Any) -> dict[str, Any]:

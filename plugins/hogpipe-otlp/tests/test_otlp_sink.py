@@ -84,20 +84,20 @@ async def test_a_record_that_alone_is_too_large_is_refused(receiver: Any, opened
 async def test_refused_records_are_reported_and_the_others_delivered(
     receiver: Any, opened: OpenSink
 ) -> None:
-    sink = await opened(endpoint=receiver.url, max_points=4)
-    window = RecordMaker().window(7)
+    sink = await opened(endpoint=receiver.url, max_points=16)
+    window = RecordMaker().window(25)
     receiver.answers = [web.Response(), web.Response(status=400, text="no"), web.Response()]
     with pytest.raises(RefusedError, match=r"answers 400 Bad Request: no$") as caught:
         await sink.write(window)
-    assert caught.value.refused == window[2:4]
-    assert receiver.total == moved([*window[:2], *window[4:]])
+    assert caught.value.refused == window[8:16]
+    assert receiver.total == moved([*window[:8], *window[16:]])
 
 
 async def test_after_a_failure_only_undelivered_records_are_sent(
     receiver: Any, opened: OpenSink
 ) -> None:
-    sink = await opened(endpoint=receiver.url, max_points=4)
-    window = RecordMaker().window(9)
+    sink = await opened(endpoint=receiver.url, max_points=16)
+    window = RecordMaker().window(33)
     receiver.answers = [
         web.Response(),
         web.Response(status=400),
@@ -105,10 +105,10 @@ async def test_after_a_failure_only_undelivered_records_are_sent(
     ]
     with pytest.raises(DeliveryError, match="503") as caught:
         await sink.write(window)
-    assert caught.value.refused == window[2:4]
-    assert caught.value.undelivered == window[4:8]
+    assert caught.value.refused == window[8:16]
+    assert caught.value.undelivered == window[16:32]
     await sink.write(caught.value.undelivered)
-    assert receiver.total == moved([*window[:2], *window[4:]])
+    assert receiver.total == moved([*window[:8], *window[16:]])
 
 
 async def test_points_that_a_collector_rejects_are_counted(receiver: Any, opened: OpenSink) -> None:
@@ -161,7 +161,7 @@ async def test_cumulative_points_count_nothing_twice(receiver: Any, opened: Open
         await sink.write(second)
     await sink.write(second)
     assert receiver.points[-1].value == max(point.value for point in receiver.points)
-    last = {str(point[:2]): point.value for point in receiver.points}
+    last = {str(point[:3]): point.value for point in receiver.points}
     assert sum(last.values()) == moved([*first, *second])
 
 

@@ -10,6 +10,7 @@ import pytest
 import trustme
 from hogpipe_otlp import OtlpSettings, hogpipe_sinks
 from hogpipe_otlp.attributes import flow_of, resource_of
+from hogpipe_otlp.metrics import METRICS
 
 from hogpipe import DeliveryError, Sink, load_config
 from hogpipe.testing import RecordMaker, check_key_table, find_code_blocks, free_ports, make_sink
@@ -37,6 +38,12 @@ def test_the_readme_names_every_attribute() -> None:
     records = [record for record in RecordMaker().window(9) if record["type"] == "traffic"]
     sent = {name for record in records for name, _ in [*resource_of(record), *flow_of(record)]}
     assert sent <= set(re.findall(r"`([a-z0-9_.]+)`", README))
+
+
+def test_the_readme_names_every_metric_with_its_unit() -> None:
+    for metric in METRICS.values():
+        (line,) = re.findall(rf"^\| (?:.*, )?`{re.escape(metric.name)}`.*\|$", README, re.MULTILINE)
+        assert f"`{metric.unit}`" in line
 
 
 async def test_rotel_shows_what_arrives(tmp_path: Path) -> None:

@@ -5,13 +5,29 @@ from hypothesis import strategies as st
 
 
 def point(name: str, size: int, time: int) -> Point:
-    return Point(name.encode(), b"", size, time, time + 1)
+    return Point("io", name.encode(), b"", size, time, time + 1)
 
 
 def test_points_continue_from_committed_totals() -> None:
     totals = RunningTotals(max_series=2)
     totals.commit(totals.total([point("a", 5, 0), point("b", 7, 0)]))
-    assert totals.total([point("a", 3, 1)]) == [Point(b"a", b"", 8, start_ns=0, end_ns=2)]
+    assert totals.total([point("a", 3, 1)]) == [Point("io", b"a", b"", 8, start_ns=0, end_ns=2)]
+
+
+def test_metrics_of_one_process_are_different_series() -> None:
+    totals = RunningTotals(max_series=2)
+    io = point("a", 5, 0)
+    payload = io._replace(metric="payload", value=3)
+    totals.commit(totals.total([io, payload]))
+    assert [one.value for one in totals.total([io, payload])] == [10, 6]
+
+
+def test_a_histogram_continues_with_its_count_and_its_least_value() -> None:
+    totals = RunningTotals(max_series=2)
+    first = Point("rtt", b"a", b"", 50, 0, 1, observed=2, least=20)
+    totals.commit(totals.total([first]))
+    (total,) = totals.total([Point("rtt", b"a", b"", 30, 1, 2, observed=1, least=30)])
+    assert total == Point("rtt", b"a", b"", 80, 0, 2, observed=3, least=20)
 
 
 def test_uncommitted_points_are_the_same_when_repeated() -> None:

@@ -120,7 +120,7 @@ async def test_the_promises_of_sinks_are_kept(collector: Any) -> None:
             {"headers": {"no good": "x"}},
             {"headers": {"x": "line\nend"}},
             {"temporality": "running"},
-            {"max_points": 1},
+            {"max_points": 15},
         ],
     )
     await check_sink(case)
