@@ -60,7 +60,8 @@ class InterfaceCapture:
         self.timeout = handle.timeout
         """Seconds after which a captured frame can be read at the latest."""
         # The kernel puts both copies of a loopback frame into the ring, and libpcap drops one.
-        self._ring_bytes = handle.ring_bytes // (2 if view.local.loopback else 1)
+        self._copies = 2 if view.local.loopback else 1
+        self._ring_bytes = handle.ring_bytes // self._copies
         self.ring = RingFill(self._ring_bytes)
         """The ring, and what the last read found in it."""
         self._handle = handle
@@ -68,6 +69,8 @@ class InterfaceCapture:
         self._exact = view.big_tcp or tap is not None
         self._on_unknown_endpoints = on_unknown_endpoints
         self._drops_read_at = 0.0
+        self._dropped_copies = 0
+        """Copies that the kernel dropped, of which no frame was counted."""
         self.has_unread_drops = False
         """Whether frames were read since the drop counters were: without frames nothing drops."""
         self._decoder = Decoder(handle.link_type, FragmentTable(), handle.snaplen)
@@ -105,7 +108,8 @@ class InterfaceCapture:
     def count_drops(self, captured: CapturedPackets) -> None:
         """Add what the kernel and the interface have dropped to `captured`."""
         self.has_unread_drops = False
-        kernel, interface = self._handle.take_drops()
+        copies, interface = self._handle.take_drops()
+        kernel, self._dropped_copies = divmod(self._dropped_copies + copies, self._copies)
         captured.counts.kernel_dropped += kernel
         captured.counts.interface_dropped += interface
         if self._tap is not None:
