@@ -3,16 +3,19 @@
 A comment for each local side of a packet: the direction, the owner and the quality:
 
     transmit: nginx, pid 4242, user www-data, unit nginx.service; exact
+    receive: nginx, pid 77, user root, container web, pod shop/web-1; exact
+    transmit: kernel: vxlan; inferred
 
 The process id of the packet is that of the selected side; of two, the one that transmits.
 """
 
 from hogpipe.capture.formats.pcapng_encoder import INBOUND, OUTBOUND, encode_annotation
-from hogpipe.model import Attribution
+from hogpipe.model import Attribution, ContainerNames, Process
 from hogpipe.packets.packet_buffer import Packet
 from hogpipe.text import printable
 
 _MAX_ANNOTATIONS = 4096
+_ID_DIGITS = 12  # of the id of a container, as its runtime lists it
 
 
 class Annotator:
@@ -59,6 +62,7 @@ def describe(attribution: Attribution) -> str:
         user = process.user_name or process.user_id
         parts += [f"user {user}"] if user is not None else []
         parts += [f"unit {process.unit}"] if process.unit else []
+        parts += _describe_container(process)
     elif attribution.user is not None:
         parts.append(f"user {attribution.user.name or attribution.user.id}")
     elif attribution.kernel is not None:
@@ -68,3 +72,16 @@ def describe(attribution: Attribution) -> str:
     else:
         parts.append("no owner")
     return printable(f"{', '.join(parts)}; {attribution.quality}")
+
+
+def _describe_container(process: Process) -> list[str]:
+    """Return the container and the pod by their names, which are their ids where unknown."""
+    names = process.container_names or ContainerNames()
+    parts = []
+    if process.container:
+        parts.append(f"container {names.name or process.container[:_ID_DIGITS]}")
+    if process.pod and names.pod_name:
+        parts.append(f"pod {names.pod_namespace}/{names.pod_name}")
+    elif process.pod:
+        parts.append(f"pod {process.pod}")
+    return parts

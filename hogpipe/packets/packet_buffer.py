@@ -16,7 +16,7 @@ Bounds
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from hogpipe.model import Attribution
+from hogpipe.model import Attribution, Quality
 from hogpipe.packets.packet_counts import PacketCounts
 
 _OVERHEAD_BYTES = 200  # of the objects of a packet
@@ -64,9 +64,10 @@ class Packet:
         return self.selects_transmitter or self.selects_receiver
 
     @property
-    def has_process(self) -> bool:
-        """Whether a process is known that has a side of the packet."""
-        return any(one is not None and one.process for one in (self.transmitter, self.receiver))
+    def has_owner(self) -> bool:
+        """Whether a side of the packet has an owner: a process, or a part of the kernel."""
+        sides = self.transmitter, self.receiver
+        return any(one is not None and one.quality is not Quality.NONE for one in sides)
 
 
 class PacketBuffer:
@@ -167,7 +168,7 @@ class PacketBuffer:
             packet.undecided = 0
             packet.selects_transmitter |= self.selects_unowned
             counts.given_up += 1
-        counts.without_owner += not packet.has_process
+        counts.without_owner += not packet.has_owner
         if not packet.is_selected:
             counts.not_matched += 1
         elif self.unwritten_bytes + size > self._max_bytes:

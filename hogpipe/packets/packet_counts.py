@@ -16,7 +16,7 @@ class PacketCounts(msgspec.Struct):
     written: int = 0
     not_matched: int = 0
     without_owner: int = 0
-    """Those of both kinds of which no process is known."""
+    """Those of both kinds of which no side has an owner."""
     given_up: int = 0
     """Those without an owner because they had waited too long, or took too much memory."""
     dropped: int = 0

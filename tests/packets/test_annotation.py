@@ -4,7 +4,15 @@ import msgspec
 from support.packet_files import COMMENT, PROCESS, read_options
 from support.traffic import NGINX, exact
 
-from hogpipe.model import TRANSLATED, UNATTRIBUTED, Attribution, Process, Quality, User
+from hogpipe.model import (
+    TRANSLATED,
+    UNATTRIBUTED,
+    Attribution,
+    ContainerNames,
+    Process,
+    Quality,
+    User,
+)
 from hogpipe.packets.annotation import Annotator, annotate, describe
 from hogpipe.packets.packet_buffer import Packet
 
@@ -12,12 +20,25 @@ CURL = Process(77, 1, executable="/usr/bin/curl", user_id=1000)
 
 
 def test_an_owner_is_described_with_its_quality() -> None:
+    nginx = msgspec.structs.replace(NGINX, container=None, pod=None)
     text = "nginx, pid 4242, user www-data, unit nginx.service; exact"
-    assert describe(exact(NGINX)) == text
+    assert describe(exact(nginx)) == text
     assert describe(Attribution(Quality.INFERRED, CURL)) == "curl, pid 77, user 1000; inferred"
     assert describe(Attribution(Quality.NONE, user=User(33, "www-data"))) == "user www-data; none"
     assert describe(UNATTRIBUTED) == "no owner; none"
     assert describe(TRANSLATED) == "translated copy; none"
+
+
+def test_the_container_and_the_pod_are_described_by_name_or_id() -> None:
+    container = msgspec.structs.replace(CURL, container="0123456789abcdef" * 4)
+    assert describe(exact(container)).endswith(", container 0123456789ab; exact")
+    named = msgspec.structs.replace(container, container_names=ContainerNames(name="web"))
+    assert describe(exact(named)).endswith(", container web; exact")
+    pod = msgspec.structs.replace(CURL, pod="1234-56", container="web")
+    assert describe(exact(pod)).endswith(", container web, pod 1234-56; exact")
+    names = ContainerNames(name="k8s_web", pod_name="web-1", pod_namespace="shop")
+    pod = msgspec.structs.replace(pod, container_names=names)
+    assert describe(exact(pod)).endswith(", container k8s_web, pod shop/web-1; exact")
 
 
 def test_the_kernels_own_packets_have_its_name() -> None:

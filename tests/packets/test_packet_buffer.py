@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.traffic import NGINX, exact
 
-from hogpipe.model import UNATTRIBUTED
+from hogpipe.model import UNATTRIBUTED, Attribution, Quality, User
 from hogpipe.packets.packet_buffer import Packet, PacketBuffer
 from hogpipe.packets.packet_counts import PacketCounts
 
@@ -65,6 +65,18 @@ def test_packets_without_a_local_side_are_selected_where_those_without_an_owner_
         assert buffer.release(0.0) == (packets if selects_unowned else [])
         assert buffer.counts[0].without_owner == 1
         assert buffer.counts[0].given_up == 0
+
+
+def test_packets_of_the_kernel_have_an_owner_and_those_of_a_user_alone_have_none() -> None:
+    buffer = make_buffer()
+    kernel, user = packets = make_packets([1, 2])
+    buffer.add(packets, 0.0)
+    of_kernel = Attribution(Quality.INFERRED, kernel="vxlan")
+    buffer.decide(kernel, of_kernel, transmits=True, is_selected=True)
+    of_user = Attribution(Quality.NONE, user=User(33))
+    buffer.decide(user, of_user, transmits=True, is_selected=True)
+    assert buffer.release(0.0) == packets
+    assert buffer.counts[0].without_owner == 1
 
 
 def test_a_packet_that_waited_for_too_long_has_no_owner_whatever_comes_later() -> None:
