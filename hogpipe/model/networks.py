@@ -28,6 +28,7 @@ NO_NETWORK = ""
 """Stands for the network of what has no address; its number is 0."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_NO_PREFIX = "not an address or a prefix, as 10.0.0.0/8 or 2001:db8::/32"
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _MAPPED_BITS = 96
 _BUILT_IN: Mapping[str, Sequence[str]] = {
@@ -82,6 +83,8 @@ def parse_prefix(text: str) -> Prefix:
 
     Raises ValueError with a message for the user.
     """
+    if "%" in text:
+        raise ValueError(f"{_NO_PREFIX}, and without a zone (%)")
     try:
         network = ip_network(text)
     except ValueError as error:
@@ -137,7 +140,7 @@ def _describe_problem(text: str) -> str:
     try:
         interface = ip_interface(text)
     except ValueError:
-        return "not an address or a prefix, as 10.0.0.0/8 or 2001:db8::/32"
+        return _NO_PREFIX
     network: IPv4Network | IPv6Network = interface.network
     return f"{text} is an address within {network}: write {network}, or {interface.ip} alone"
 

@@ -128,7 +128,14 @@ def test_contradictions_and_what_is_no_prefix_are_problems_of_their_place() -> N
     no_name = "a name is a letter or digit, then up to 62 of these, '.', '_' and '-'"
     configured = {
         "a": ["10.0.0.0/8", "10.0.0.0/8", "2001:db8::/32"],
-        "b": ["10.1.2.3/8", "::ffff:10.0.0.0/104", "web1", "10.0.0.0/33", "10.0.0.0/9"],
+        "b": [
+            "10.1.2.3/8",
+            "::ffff:10.0.0.0/104",
+            "web1",
+            "10.0.0.0/33",
+            "10.0.0.0/9",
+            "fe80::1%lo",
+        ],
         "c d": [],
         "\x1b[31m": ["192.0.2.1"],
         "-d": [],
@@ -141,6 +148,7 @@ def test_contradictions_and_what_is_no_prefix_are_problems_of_their_place() -> N
         (("b", 1), taken),
         (("b", 2), no_prefix),
         (("b", 3), no_prefix),
+        (("b", 5), f"{no_prefix}, and without a zone (%)"),
         (("c d",), no_name),
         (("\x1b[31m",), no_name),
         (("-d",), no_name),
