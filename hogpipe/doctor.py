@@ -15,6 +15,7 @@ import msgspec
 
 from hogpipe.attribution.ledger.socket_ledger import open_ledger
 from hogpipe.config.settings import Settings
+from hogpipe.enrichment.container_names import probe_state_folders
 from hogpipe.errors import HogpipeError
 from hogpipe.linux import ctnetlink, landlock, seccomp
 from hogpipe.linux.bpf import object_path
@@ -36,7 +37,7 @@ from hogpipe.security.confinement import describe_rights, read_host_facts
 from hogpipe.security.rights import list_needs
 from hogpipe.text import describe_error
 
-_PROCFS = Path("/proc")
+_PROCFS, _ROOT = Path("/proc"), Path("/")
 _LOOPBACK = "lo"
 _NOT_PERMITTED, _FAILURE = 77, 1
 # include/uapi/linux/capability.h
@@ -44,6 +45,12 @@ _PROCESS_CAPABILITIES = {"CAP_SYS_PTRACE": 19, "CAP_DAC_READ_SEARCH": 2}
 _ALTERNATIVES = {"CAP_DAC_READ_SEARCH": {"CAP_DAC_OVERRIDE": 1}}
 _NAMESPACE_CAPABILITIES = {"CAP_SYS_ADMIN": 21}
 _FEW_FLOWS, _FEW_PROCESSES = 64, 16  # the maps of a check are small
+_ANNOTATION = "packets"
+_ANNOTATION_LACKS = {
+    "processes": "those of other users have no process",
+    "ledger": "those of short connections have no owner",
+}
+"""What packets lack if a check fails."""
 _NO_CONNECTION = ConnectionTuple(UDP, bytes(4), 0, bytes(4), 0)
 
 
@@ -71,9 +78,11 @@ def examine() -> list[Finding]:
         "ledger": _check_ledger,
         "senders": _check_senders,
         "health": _check_health,
+        "containers": _check_container_names,
         "privileges": _check_privileges,
     }
-    return [_check_capture(), *(_run_check(subject, check) for subject, check in checks.items())]
+    found = [_check_capture(), *(_run_check(subject, check) for subject, check in checks.items())]
+    return [*found[:-1], _describe_annotation(found), found[-1]]
 
 
 def encode_findings(findings: Sequence[Finding]) -> str:
@@ -224,6 +233,33 @@ def _check_health() -> str:
     except BpfUnavailableError as error:
         raise HogpipeError(f"records have no health of TCP connections ({error})") from error
     return 'with source = "ebpf", records have the health of TCP connections'
+
+
+def _check_container_names() -> str:
+    found = probe_state_folders(_ROOT)
+    problems = {one.runtime: one.problem for one in found if one.problem is not None}
+    if problems:
+        text = f"names of containers of {', '.join(problems)} cannot be read"
+        problem = next(iter(problems.values()))
+        if isinstance(problem, PermissionError):
+            raise HogpipeError(f"{text}; {_describe_grant(['CAP_DAC_READ_SEARCH'])}")
+        raise HogpipeError(f"{text}: {describe_error(problem)}") from problem
+    if not found:
+        return "no runtime has left names of containers on this host"
+    return f"names of containers are read from {', '.join(one.runtime for one in found)}"
+
+
+def _describe_annotation(found: Sequence[Finding]) -> Finding:
+    """Return what `hogpipe capture` can write beside packets, by what other checks found."""
+    failed = [one.subject for one in found if not one.good]
+    if "capture" in failed:
+        return Finding(_ANNOTATION, False, "hogpipe capture cannot capture packets: see capture")
+    lacks = {subject: text for subject, text in _ANNOTATION_LACKS.items() if subject in failed}
+    if lacks:
+        text = f"hogpipe capture writes packets, but {'; '.join(lacks.values())}"
+        return Finding(_ANNOTATION, False, f"{text}: see {', '.join(lacks)}")
+    text = "hogpipe capture writes the process of each packet, of short connections too"
+    return Finding(_ANNOTATION, True, text)
 
 
 def _check_ledger() -> str:

@@ -27,6 +27,8 @@ SUBJECTS = [
     "ledger",
     "senders",
     "health",
+    "containers",
+    "packets",
     "privileges",
 ]
 NOT_THE_HOSTS = "its capabilities do not apply to the host"
@@ -71,6 +73,7 @@ def test_without_capabilities_each_remedy_is_named_and_the_exit_code_is_not_perm
     assert found["health"][0] == "no"
     assert found["health"][1].startswith("records have no health of TCP connections (eBPF: not")
     assert "grant CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN" in found["health"][1]
+    assert found["packets"] == ("no", "hogpipe capture cannot capture packets: see capture")
     assert found["libbpf"][0] == found["object"][0] == "ok"
     assert found["privileges"] == ("ok", "a run has no capability that it could give up")
 
@@ -91,6 +94,9 @@ def test_with_only_the_right_to_capture_a_run_is_possible() -> None:
     assert code == 0
     assert found["capture"][0] == "ok"
     assert found["conntrack"][0] == found["ledger"][0] == "no"
+    mark, text = found["packets"]
+    assert mark == "no"
+    assert text.endswith("those of short connections have no owner: see processes, ledger")
 
 
 def test_in_a_user_namespace_capabilities_do_not_count() -> None:
@@ -186,6 +192,41 @@ def test_the_text_of_conntrack_shows_whether_the_kernel_tracks_connections(
 def transmit() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
         made.sendto(b"x", ("127.0.0.1", 9))
+
+
+def test_the_text_of_containers_says_whose_names_are_there_and_what_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_ROOT", tmp_path)
+    monkeypatch.setattr(doctor, "in_initial_user_namespace", lambda: True)
+
+    def check() -> doctor.Finding:
+        (finding,) = [one for one in doctor.examine() if one.subject == "containers"]
+        return finding
+
+    assert check() == doctor.Finding(
+        "containers", True, "no runtime has left names of containers on this host"
+    )
+    (tmp_path / "var/lib/docker/containers").mkdir(parents=True)
+    (tmp_path / "var/log/pods").mkdir(parents=True)
+    assert check().text == "names of containers are read from Docker, kubelet"
+    (tmp_path / "run/containerd").mkdir(parents=True)
+    (tmp_path / "run/containerd/io.containerd.runtime.v2.task").symlink_to(
+        "io.containerd.runtime.v2.task"
+    )
+    assert not check().good
+    assert check().text.startswith("names of containers of containerd cannot be read: ")
+
+    def refuse(_root: Path, path: str, _limit: int) -> list[bytes]:
+        code = errno.EACCES if path.startswith("var/lib/docker") else errno.ENOENT
+        raise OSError(code, os.strerror(code), path)
+
+    monkeypatch.setattr("hogpipe.enrichment.container_names.list_rooted_folder", refuse)
+    assert check() == doctor.Finding(
+        "containers",
+        False,
+        "names of containers of Docker cannot be read; grant CAP_DAC_READ_SEARCH, or run as root",
+    )
 
 
 @pytest.mark.parametrize("code", [errno.EPROTONOSUPPORT, errno.EINVAL])

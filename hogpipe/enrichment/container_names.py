@@ -2,7 +2,8 @@
 
 In: the container and the pod that a control group names. Out: `ContainerNames`, from what runtimes
 leave on disk below a root (container_state.py). What is not there, or may not be read, is absent;
-what is there and cannot be used is counted in `unreadable`.
+what is there and cannot be used is counted in `unreadable`. `probe_state_folders` returns which
+runtimes have left state, for `hogpipe doctor`.
 
 A container is read once, and its names are kept. Names that are incomplete are read again, with
 pauses that grow from `_FIRST_PAUSE` to `_LONGEST_PAUSE`: the kubelet links the log of a container
@@ -21,8 +22,9 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -57,8 +59,41 @@ _STORAGES = tuple(
 )
 _STORAGE_FILES = ("containers.json", "volatile-containers.json")
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
+_FOLDERS: Mapping[str, Sequence[str]] = {
+    "Docker": (_DOCKER,),
+    "containerd": _TASKS,
+    "Podman and CRI-O": _STORAGES,
+    "kubelet": (_POD_LOGS, _CONTAINER_LOGS),
+}
+"""Where each runtime leaves its state."""
 
 _Parse = Callable[[bytes], ContainerNames | None]
+
+
+class StateFolders(NamedTuple):
+    """The folders of one runtime that are there; `problem` is why one of them cannot be read."""
+
+    runtime: str
+    problem: OSError | None
+
+
+def probe_state_folders(root: Path) -> list[StateFolders]:
+    """Return the runtimes that have left state below a root, and whether it can be read."""
+    found = []
+    for runtime, paths in _FOLDERS.items():
+        problems = [_probe(root, path) for path in paths]
+        unreadable = [one for one in problems if one and one.errno not in _ABSENT]
+        if unreadable or None in problems:
+            found.append(StateFolders(runtime, unreadable[0] if unreadable else None))
+    return found
+
+
+def _probe(root: Path, path: str) -> OSError | None:
+    try:
+        list_rooted_folder(root, path, 1)
+    except OSError as error:
+        return error
+    return None
 
 
 class _Known(msgspec.Struct):
