@@ -213,8 +213,8 @@ class Resolver:
     def infer_sender(self, _flow: FlowKey, _moved: FlowDelta) -> Attribution:
         return UNATTRIBUTED
 
-    def recall(self, flows: FlowsInSpans) -> list[Attribution | None]:
-        return [self._chance.choice([None, ANSWERS[-1]]) for _ in flows]
+    def recall(self, flows: FlowsInSpans) -> list[Resolution | None]:
+        return [self._chance.choice([None, Resolution(ANSWERS[-1])]) for _ in flows]
 
     def invalidate(self, stale: StaleFlows) -> None:
         """Add what chance says to `stale` before each drain."""

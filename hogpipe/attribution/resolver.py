@@ -79,7 +79,7 @@ class Resolver(Protocol):
         looked up again. Raises OSError if the host cannot be read.
         """
 
-    def recall(self, flows: FlowsInSpans) -> Sequence[Attribution | None]:
+    def recall(self, flows: FlowsInSpans) -> Sequence[Resolution | None]:
         """Return the recorded owner of each flow that no lookup reached, without reading the host.
 
         UNATTRIBUTED if several processes used the flow in its span; None if nothing is recorded.

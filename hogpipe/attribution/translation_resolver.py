@@ -139,7 +139,7 @@ class TranslationResolver:
         self._correct(found, list(self._find_translated(doubtful, found)), flows)
         return found
 
-    def recall(self, flows: FlowsInSpans) -> Sequence[Attribution | None]:
+    def recall(self, flows: FlowsInSpans) -> Sequence[Resolution | None]:
         """Return what the other resolver recorded."""
         return self._resolver.recall(flows)
 

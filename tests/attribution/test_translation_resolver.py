@@ -54,8 +54,8 @@ class ScriptedResolver:
     def resolve(self, flows: FlowSpans) -> dict[FlowKey, Resolution]:
         return {flow: self.answers[flow] for flow in flows if flow in self.answers}
 
-    def recall(self, flows: FlowsInSpans) -> list[Attribution | None]:
-        return [exact(NGINX) for _ in flows]
+    def recall(self, flows: FlowsInSpans) -> list[Resolution | None]:
+        return [Resolution(exact(NGINX)) for _ in flows]
 
     @property
     def has_history(self) -> bool:
@@ -380,6 +380,6 @@ def test_an_echo_is_asked_about_in_both_directions() -> None:
 
 def test_what_is_answered_from_memory_comes_from_the_other_resolver() -> None:
     resolver = make_resolver(ScriptedConntrack(), {})
-    assert resolver.recall([(FLOW, None)]) == [exact(NGINX)]
+    assert resolver.recall([(FLOW, None)]) == [Resolution(exact(NGINX))]
     assert resolver.infer(FLOW) == INFERRED
     assert resolver.counts() == ResolverCounts(table_reads=7)

@@ -85,8 +85,12 @@ class ScriptedResolver:
     def infer_sender(self, _flow: FlowKey, _moved: FlowDelta) -> Attribution:
         return UNATTRIBUTED
 
-    def recall(self, flows: FlowsInSpans) -> list[Attribution | None]:
-        return [self.recalled.get(flow) for flow, _span in flows]
+    def recall(self, flows: FlowsInSpans) -> list[Resolution | None]:
+        found = [(flow, self.recalled.get(flow)) for flow, _span in flows]
+        return [
+            None if owner is None else Resolution(owner, open_for=self.open_for.get(flow, 0.0))
+            for flow, owner in found
+        ]
 
     def close(self) -> None:
         self.closed = True

@@ -18,12 +18,18 @@ span by span: /proc shows the last process only.
 Where the ledger is not available and not required, all flows are looked up in /proc.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hogpipe.attribution.ledger.flow_lookup import FlowLookup, LedgerMatches
-from hogpipe.attribution.ledger.owner_processes import LookupOwners, OwnerProcesses, describe_owner
+from hogpipe.attribution.ledger.owner_processes import (
+    LookupOwners,
+    OwnerProcesses,
+    describe_owner,
+    reports_release,
+)
 from hogpipe.attribution.ledger.precedence import choose, is_conclusive, is_held_by_owner
 from hogpipe.attribution.ledger.socket_ledger import OpenLedger
 from hogpipe.attribution.ledger.socket_snapshot import SnapshotTaker
@@ -172,18 +178,25 @@ class LedgerResolver:
                 holder = None if held else describe_owner(process)
                 self._in_use.ledger.record_comparison(entry.cookie, holder=holder)
 
-    def recall(self, flows: FlowsInSpans) -> Sequence[Attribution | None]:
+    def recall(self, flows: FlowsInSpans) -> Sequence[Resolution | None]:
         """Return the owners that the ledger recorded for flows of our own namespace."""
         if self._in_use is None:
             return [None] * len(flows)
-        return [self._name_owner(entry) for entry in self._in_use.lookup.recall(flows)]
+        found = self._in_use.lookup.recall(flows)
+        return [
+            self._name_owner(flow, entry) for (flow, _span), entry in zip(flows, found, strict=True)
+        ]
 
-    def _name_owner(self, entry: LedgerEntry | Contested | None) -> Attribution | None:
+    def _name_owner(
+        self, flow: FlowKey, entry: LedgerEntry | Contested | None
+    ) -> Resolution | None:
         if entry is None:
             return None
         if isinstance(entry, Contested):
-            return UNATTRIBUTED
-        return Attribution(entry.quality, self._processes.recall(entry.owner))
+            return Resolution(UNATTRIBUTED)
+        attribution = Attribution(entry.quality, self._processes.recall(entry.owner))
+        open_for = math.inf if reports_release(flow, entry) else 0.0
+        return Resolution(attribution, open_for=open_for)
 
     def infer(self, flow: FlowKey) -> Attribution:
         """Apply the endpoint heuristic to what /proc has shown."""

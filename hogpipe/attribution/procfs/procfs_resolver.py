@@ -217,7 +217,7 @@ class ProcfsResolver:
         """Infer who sends a flow through a packet socket; see `Resolver`."""
         return _inferred(self._packet_holders.infer(flow, moved, self._clock()))
 
-    def recall(self, flows: FlowsInSpans) -> Sequence[Attribution | None]:
+    def recall(self, flows: FlowsInSpans) -> Sequence[Resolution | None]:
         """Return None for each: /proc records nothing."""
         return [None] * len(flows)
 

@@ -12,7 +12,8 @@ runs in the executor for all flows that are due. Meanwhile further packets gathe
 from which they are taken when a lookup begins and when it ends. With a resolver that `has_history`
 they do so only once they need not be pieces with spans of their own. A flow that a lookup left
 undecided is retried until its first byte is `hold` seconds old; then its bytes are emitted with
-what is known.
+what is known. So are those of a flow that no lookup has reached by then: where lookups cannot keep
+up it is known without an owner, and queued for a lookup, from which on its packets have one.
 
 No byte is lost: each one that was ingested has been emitted or is pending, whatever fails and
 whenever `run` is cancelled. Bytes of translated flows are emitted like others; what is drained from
@@ -117,7 +118,6 @@ class Attributor:
         self._known = KnownFlows(
             table, stale_flows, now, recheck_after=recheck_after, exits=exits, is_replay=is_replay
         )
-        self._rechecks = self._known.rechecks
         self._cache = self._known.cache
         self._pending = PendingFlows(max_pending, hold)
         self._pacer = LookupPacer(cpu_budget, now, set_batch_interval)
@@ -156,14 +156,14 @@ class Attributor:
                 others.append((flow, delta))
             else:  # so it is not known
                 gathering.append(self._add(flow, delta, now))
-        queued = self._rechecks.flows
+        queued = self._known.queued_flows
         for flow, delta, known in self._known.ingest(others, now, room=self._pending.room):
             if known is None:
                 gathering.append(self._add(flow, delta, now))
             else:
                 gathering.append(self._pending.start(flow, delta, now, known))
                 self._wake.set()
-        if self._rechecks.flows > queued:
+        if self._known.queued_flows > queued:
             self._wake.set()
         self._gather(gathering)
 
@@ -308,10 +308,14 @@ class Attributor:
         return not pending.is_opening
 
     def _gather(self, batch: Iterable[PendingResolution | None]) -> None:
-        """Have further packets gather in the table, if they need not be a piece for each batch."""
-        has_history = self._resolver.has_history
+        """Have further packets gather in the table, if they need not be a piece for each batch.
+
+        Without history they need not, nor while more flows are new than a lookup takes: then pieces
+        would cost more than the few owners that they separate.
+        """
+        gathers_all = not self._resolver.has_history or self._pending.new_flows > _MAX_BATCH
         self._table.gather(
-            [one.flow for one in batch if one is not None and (one.is_full or not has_history)]
+            [one.flow for one in batch if one is not None and (gathers_all or one.is_full)]
         )
 
     def _stop_gathering(self, batch: Sequence[PendingResolution]) -> None:
@@ -343,7 +347,7 @@ class Attributor:
         self._emit([(fold_key(flow), delta, UNATTRIBUTED)])
 
     def _next_lookup(self) -> float:
-        due = min(self._pending.next_due(), self._rechecks.next_due())
+        due = min(self._pending.next_due(), self._known.next_due())
         return max(due, self._pacer.ready_at())
 
     async def _look_up_due(self, now: float) -> None:
@@ -365,7 +369,7 @@ class Attributor:
         found, cpu_seconds = await self._runner.resolve(asked)
         now = self._clock()
         self._adapt_pace(batch, found, cpu_seconds, now)
-        self._rechecks.answered(questions, cpu_seconds * len(questions) / len(asked), now)
+        self._known.pay_for(questions, cpu_seconds / len(asked), now)
         for start in range(0, len(batch), _SLICE):
             part = batch[start : start + _SLICE]
             self._stop_gathering(part)
@@ -415,7 +419,7 @@ class Attributor:
             current = self._pending.get(flow)
             if current is None:  # given up meanwhile
                 if resolution is not None:
-                    self._cache.refresh(flow, resolution.attribution, now)
+                    self._cache.refresh([(flow, resolution)], now)
             elif current is pending:  # else a new connection, which the lookup may have missed
                 outcome = pending.conclude(
                     resolution,
@@ -467,6 +471,7 @@ class Attributor:
             for pending, spans in asked
         ]
         self._settle(settled, now)
+        self._wake.set()  # some may be worth a lookup yet
 
     async def _give_up_in_slices(self, flows: Sequence[PendingResolution]) -> None:
         for start in range(0, len(flows), _SLICE):

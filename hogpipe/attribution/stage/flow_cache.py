@@ -56,6 +56,7 @@ from enum import Enum
 
 import msgspec
 
+from hogpipe.attribution.resolver import Resolution
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.flows.lanes import PAUSE_NS, NewLane
 from hogpipe.model import Attribution, FlowDelta, FlowKey, Quality, owner_at
@@ -67,6 +68,8 @@ _MAX_PAUSE = 2.5  # seconds
 _PAUSE_SHARE = 0.5  # of the time for which a socket has been open
 _CERTAINTY = {Quality.NONE: 0, Quality.INFERRED: 1, Quality.LISTENER: 2, Quality.EXACT: 3}
 _UNKNOWN_TIME_NS = (1 << 63) - 1  # of packets: after any exit
+ANY_PAUSE_NS = (1 << 63) - 1
+"""The pause that a flow may make which will be looked up anyway."""
 
 
 class Validity(Enum):
@@ -219,21 +222,27 @@ class FlowCache:
                 [flow for flow, _ in flows], [cached.due_at for _, cached in flows]
             )
 
-    def refresh(self, flow: FlowKey, attribution: Attribution, now: float) -> None:
-        """Take a new attribution for `flow`, if the flow is cached.
+    def refresh(self, found: Iterable[tuple[FlowKey, Resolution]], now: float) -> None:
+        """Take new attributions for distinct flows, where the flow is cached.
 
         A TCP connection keeps its owner after its socket is closed: its last packets are still its
         own, though a lookup then finds the listener only. The next connection begins with a SYN.
         """
         with self._table.lock:
-            cached = self._flows.get(flow)
-            if cached is None:
-                return
-            is_better = is_as_certain(attribution, cached.attribution)
-            # An equal attribution keeps the object: others compare by identity.
-            if (is_better or flow.protocol != TCP) and attribution != cached.attribution:
-                cached.attribution, cached.max_pause_ns = attribution, PAUSE_NS
-                self._table.open_lanes([self._make_lane(flow, cached, 0, now)])
+            lanes = []
+            for flow, resolution in found:
+                cached, attribution = self._flows.get(flow), resolution.attribution
+                if cached is None:
+                    continue
+                is_better = is_as_certain(attribution, cached.attribution)
+                # An equal attribution keeps the object: others compare by identity.
+                if (is_better or flow.protocol != TCP) and attribution != cached.attribution:
+                    cached.attribution = attribution
+                elif cached.max_pause_ns != ANY_PAUSE_NS:
+                    continue
+                cached.max_pause_ns = max_pause_ns(resolution.open_for)
+                lanes.append(self._make_lane(flow, cached, 0, now))
+            self._table.open_lanes(lanes)
 
     def postpone(self, flows: Iterable[FlowKey], now: float) -> None:
         """Have distinct flows that were queued for a recheck rechecked after the interval again."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from hogpipe.attribution.resolver import Resolution
 from hogpipe.attribution.stage.flow_cache import (
+    ANY_PAUSE_NS,
     FIRST_COMPARISON,
     CachedFlow,
     FlowCache,
@@ -25,7 +26,7 @@ from hogpipe.attribution.stage.flow_cache import (
 )
 from hogpipe.attribution.stage.owner_watch import OwnerExits, OwnerWatch
 from hogpipe.attribution.stage.pending_resolution import PendingResolution, Settled
-from hogpipe.attribution.stage.rechecks import RecheckQueue, is_by_port
+from hogpipe.attribution.stage.rechecks import UNBOUNDED_SHARE, RecheckQueue, is_by_port
 from hogpipe.attribution.stale_flows import EVERY_FLOW, StaleFlows
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.flows.packet_rows import RECEIVE, FlowSums
@@ -58,7 +59,11 @@ class KnownFlows:
             follows_pauses=exits is not None,
             is_replay=is_replay,
         )
-        self.rechecks = RecheckQueue(recheck_after, now)
+        self._rechecks = RecheckQueue(recheck_after, now)
+        self._unreached = RecheckQueue(0.0, now, share=UNBOUNDED_SHARE)
+        """Flows without an owner that no lookup reached while they were pending."""
+        self._asked: list[tuple[RecheckQueue, int]] = []
+        """From which queues the questions of the last lookup came, and how many."""
         self._translated = Tally()
 
     def start_batch(self) -> None:
@@ -108,7 +113,7 @@ class KnownFlows:
                 else:
                     if validity is not Validity.HOLDS and cached.due_at < math.inf:
                         cached.due_at = math.inf
-                        self.rechecks.add(flow, cached.attribution)
+                        self._rechecks.add(flow, cached.attribution)
                     holds.append((flow, cached, delta))
             self.cache.discard(flow for flow, _, _ in held)
             self._go_on(holds, now)
@@ -119,22 +124,58 @@ class KnownFlows:
     ) -> None:
         """Make flows known that are settled, each with the owner that was found.
 
-        Comparisons become rarer while the owner stays.
+        Comparisons become rarer while the owner stays. Flows that no lookup reached are queued for
+        one; until then their packets pass.
         """
-        found = [
-            (pending.flow, self._make_cached(pending.known, one, owner), pending.total.last_ns)
-            for pending, one, owner in settled
-        ]
+        found = []
+        for pending, one, owner in settled:
+            if pending.asked or not one.is_given_up or pending.known is not None:
+                cached = self._make_cached(pending.known, one, owner)
+            else:
+                cached = self._queue_unreached(pending.flow, one, owner)
+            found.append((pending.flow, cached, pending.total.last_ns))
         self.cache.put(found, now)
+
+    def _queue_unreached(self, flow: FlowKey, settled: Settled, found: Attribution) -> CachedFlow:
+        """Queue a flow for a lookup: soon if nothing is known of its owner."""
+        has_owner = found.process is not None
+        (self._rechecks if has_owner else self._unreached).add(flow, found)
+        pause_ns = max_pause_ns(settled.open_for) if has_owner else ANY_PAUSE_NS
+        return CachedFlow(found, math.inf, self._first_comparison, pause_ns)
+
+    @property
+    def queued_flows(self) -> int:
+        """How many flows are queued for another lookup."""
+        return self._rechecks.flows + self._unreached.flows
+
+    def next_due(self) -> float:
+        """Return when flows are worth a lookup of their own; infinity for never."""
+        return min(self._rechecks.next_due(), self._unreached.next_due())
 
     def take_rechecks(self, max_questions: int, now: float) -> list[Sequence[FlowKey]]:
         """Return questions for a lookup; see `RecheckQueue.take`.
 
         Flows that were evicted while they were queued are dropped once they may be the most.
         """
-        if self.rechecks.flows > 2 * len(self.cache) + _MIN_DROPPED:
-            self.rechecks.drop_unknown(lambda flow: self.cache.get(flow) is not None)
-        return self.rechecks.take(max_questions, now)
+        questions: list[Sequence[FlowKey]] = []
+        self._asked = []
+        for queue in (self._rechecks, self._unreached):
+            if queue.flows > 2 * len(self.cache) + _MIN_DROPPED:
+                queue.drop_unknown(lambda flow: self.cache.get(flow) is not None)
+            taken = queue.take(max_questions - len(questions), now)
+            self._asked.append((queue, len(taken)))
+            questions += taken
+        return questions
+
+    def pay_for(
+        self, questions: Sequence[Sequence[FlowKey]], cpu_seconds: float, now: float
+    ) -> None:
+        """Pay for the questions of the last lookup, each of which took this much CPU time."""
+        start = 0
+        for queue, number in self._asked:
+            part = questions[start : start + number]
+            queue.answered(part, cpu_seconds * number, now)
+            start += number
 
     def conclude_rechecks(
         self,
@@ -144,17 +185,18 @@ class KnownFlows:
     ) -> None:
         """Act on the answers to questions: of the flows of each, the first was asked about."""
         postponed: list[FlowKey] = []
+        refreshed: list[tuple[FlowKey, Resolution]] = []
         for asked, *others in questions:
             answer = found.get(asked)
             is_shared = answer is None or is_by_port(answer.attribution)
             answered = [asked, *others] if is_shared else [asked]
             if answer is not None:
-                for flow in answered:
-                    self.cache.refresh(flow, answer.attribution, now)
+                refreshed += [(flow, answer) for flow in answered]
             postponed += answered
             for flow in () if is_shared else others:
                 if (cached := self.cache.get(flow)) is not None:
-                    self.rechecks.add(flow, cached.attribution)
+                    self._rechecks.add(flow, cached.attribution)
+        self.cache.refresh(dict(refreshed).items(), now)
         self.cache.postpone(dict.fromkeys(postponed), now)
 
     def take_translated(self, sums: FlowSums) -> FlowSums:
@@ -178,7 +220,7 @@ class KnownFlows:
     ) -> CachedFlow:
         compare_after = self._first_comparison
         if before is not None and before.attribution == found:
-            compare_after = min(2 * before.compare_after, self.rechecks.interval)
+            compare_after = min(2 * before.compare_after, self._rechecks.interval)
         due_at = settled.checked_at + compare_after
         return CachedFlow(found, due_at, compare_after, max_pause_ns(settled.open_for))
 
@@ -202,7 +244,7 @@ class KnownFlows:
 
     def _may_compare(self, cached: CachedFlow, now: float) -> bool:
         """Return whether a comparison is paid for, or needed as the owner has exited."""
-        return self._exited_ns(cached) is not None or self.rechecks.permits_comparison(now)
+        return self._exited_ns(cached) is not None or self._rechecks.permits_comparison(now)
 
     def _go_on(self, holds: Sequence[tuple[FlowKey, CachedFlow, FlowDelta]], now: float) -> None:
         """Emit deltas of flows of which what is cached holds, and open their lanes again."""

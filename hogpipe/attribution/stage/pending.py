@@ -49,6 +49,11 @@ class PendingFlows:
         return iter(self._flows.values())
 
     @property
+    def new_flows(self) -> int:
+        """How many flows no lookup was asked about."""
+        return len(self._new)
+
+    @property
     def room(self) -> int:
         """How many further flows can be added."""
         return self._max_flows - len(self._flows)

@@ -55,11 +55,16 @@ class Settled(msgspec.Struct, frozen=True, gc=False):
     known: Attribution | None
     """The owner of further packets; None where it must be looked up."""
     checked_at: float = -math.inf
-    """When a lookup found `known`."""
+    """When a lookup found `known`; minus infinity if none did."""
     open_for: float = 0.0
     """For how many seconds the socket of `known` had been open then, as far as is known."""
     not_looked_up: Sequence[FlowDelta] = ()
     """Pieces that need a lookup of their own."""
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether no lookup found `known`."""
+        return math.isinf(self.checked_at)
 
 
 class Deferred(msgspec.Struct, frozen=True, gc=False):
@@ -179,12 +184,12 @@ class PendingResolution(msgspec.Struct, eq=False, gc=False):
         return [piece.span for piece in self.pieces or (self.total,)]
 
     def give_up(
-        self, recalled: Sequence[Attribution | None], resolver: Resolver, now: float
+        self, recalled: Sequence[Resolution | None], resolver: Resolver, now: float
     ) -> Settled:
         """Return the flow with what is known `now`, without another lookup.
 
-        `recalled` has the recorded owners of `spans_to_recall`. Further packets of a flow that may
-        have a socket are to be looked up.
+        `recalled` has the recorded owners of `spans_to_recall`. A flow that may have a socket is to
+        be looked up.
         """
         if self.known is not None:
             attribution = self.known.attribution
@@ -194,8 +199,9 @@ class PendingResolution(msgspec.Struct, eq=False, gc=False):
             return Settled([(self.total, attribution)], attribution, now)
         pieces = self.pieces or (self.total,)
         fallback = self.fallback if any(recalled) else self._infer(resolver)
-        owners = [owner or fallback for owner in recalled]
-        return Settled(list(sum_runs(pieces, owners)), owners[-1])
+        owners = [fallback if one is None else one.attribution for one in recalled]
+        open_for = 0.0 if recalled[-1] is None else recalled[-1].open_for
+        return Settled(list(sum_runs(pieces, owners)), owners[-1], open_for=open_for)
 
     def _infer(self, resolver: Resolver) -> Attribution:
         """Return the owner by a rule, else what is known."""

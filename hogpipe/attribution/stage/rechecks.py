@@ -14,6 +14,9 @@ Budget
 Rechecks and comparisons take at most `_SHARE` of a core, by measured cost, however many flows are
 known: with more flows each is looked up less often, in turn. A comparison that the budget does not
 permit is a recheck, so that its bytes are not pending.
+
+Flows that no lookup reached while they were pending have a queue of their own, with a `share` that
+only the budget of all lookups bounds: they are looked up as soon as new flows leave room.
 """
 
 import math
@@ -24,7 +27,7 @@ from hogpipe.attribution.budget import CpuBudget
 from hogpipe.model import Attribution, FlowKey, Quality
 from hogpipe.protocols import TCP, WITH_PORTS
 
-_SHARE = 0.02
+_SHARE, UNBOUNDED_SHARE = 0.02, 1.0
 _FIRST_COST, _LEAST_COST = 50e-6, 1e-6
 _JUDGED_SECONDS = 12e-6  # of CPU, on the event loop, for each flow
 _DROPPED = 4096  # questions, some 8 ms; no more flows begin with a lookup
@@ -48,14 +51,15 @@ class RecheckQueue:
     """Flows in use whose attribution is older than `interval` seconds.
 
     They are looked up together with new flows. Alone they are worth a lookup once in `interval`.
+    `share` is that of one core which they may take, by default the one of rechecks.
     """
 
-    def __init__(self, interval: float, now: float) -> None:
+    def __init__(self, interval: float, now: float, *, share: float | None = None) -> None:
         self.interval = interval
         self._flows_by_question: dict[Hashable, list[FlowKey]] = {}
         self.flows = 0
         """How many flows there are; one that was evicted meanwhile may be there again."""
-        self._budget = CpuBudget(_SHARE, now, burst=interval)
+        self._budget = CpuBudget(_SHARE if share is None else share, now, burst=max(interval, 1.0))
         self._cost = _FIRST_COST
         """CPU seconds of a question, on average."""
         self._last_lookup = -math.inf

@@ -172,8 +172,8 @@ class Stage:
         self.proc.process(pid, sockets={3: 6})
 
     def recall(self, flow: FlowKey, span: Span | None) -> Attribution | None:
-        (owner,) = self.resolver.recall([(flow, span)])
-        return owner
+        (found,) = self.resolver.recall([(flow, span)])
+        return None if found is None else found.attribution
 
     def find(self, flow: FlowKey) -> tuple[Quality, int | None] | None:
         answer = attribute(self.resolver, [flow]).get(flow)
@@ -507,6 +507,15 @@ def test_a_recorded_owner_is_recalled_without_reading_proc(stage: Stage) -> None
     assert stage.recall(OUTBOUND, None) == looked_up
     assert stage.recall(INBOUND, None) is None
     assert stage.recall(replace(OUTBOUND, namespace=4_000_000_000), None) is None
+
+
+def test_what_is_recalled_of_datagrams_lasts_until_the_release_of_their_socket(
+    stage: Stage,
+) -> None:
+    stage.record(DATAGRAMS, CURL)
+    stage.record(OUTBOUND, CURL)
+    found = stage.resolver.recall([(DATAGRAMS, None), (OUTBOUND, None)])
+    assert [one and one.open_for for one in found] == [math.inf, 0.0]
 
 
 def test_recalling_a_flow_does_not_block_on_the_name_of_a_user(

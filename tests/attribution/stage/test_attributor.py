@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from support.stage import ScriptedExits, Stage
 from support.traffic import NGINX, exact, make_delta, make_flow
 
+from hogpipe.attribution.resolver import Resolution
 from hogpipe.attribution.stage import (
     attributor,
     batching,
@@ -626,6 +627,24 @@ async def test_with_history_packets_of_a_pending_flow_gather_once_it_has_many_pi
     assert sum(size for _, size, _ in stage.drain()) == len(held)
 
 
+async def test_with_history_packets_gather_while_more_flows_are_new_than_a_lookup_takes(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attributor, "_MAX_BATCH", 2)
+    stage = Stage(executor)
+    stage.resolver.has_history = True
+    few, many = [make_flow(1), make_flow(2)], [make_flow(port) for port in range(1, 6)]
+    each = make_delta((1, 1))
+    stage.ingest(*few)
+    held = stage.count(dict.fromkeys(few, each))
+    assert list(held) == few
+    stage.ingest_held(held)
+    stage.ingest(*many)
+    assert not stage.count(dict.fromkeys(many, each))
+    await stage.attributor.resolve_pending()
+    assert sum(size for _, size, _ in stage.drain()) == 2 * len(few) + 2 * len(many)
+
+
 async def test_a_contested_flow_is_emitted_span_by_span(
     executor: ThreadPoolExecutor,
 ) -> None:
@@ -653,6 +672,78 @@ async def test_a_flow_that_no_lookup_reached_is_emitted_with_its_recorded_owner(
     stage.clock.now += 3.0
     stage.attributor.emit_expired()
     assert stage.drain() == [(known, 1, exact(NGINX)), (unknown, 1, UNATTRIBUTED)]
+
+
+async def test_a_flow_that_no_lookup_reached_passes_until_one_does_and_has_its_owner_from_then_on(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, exits=ScriptedExits())
+    flow = make_flow(7, protocol=17)
+    stage.resolver.answers[flow] = exact(NGINX)
+    stage.resolver.open_for[flow] = math.inf
+    stage.pass_packets(flow, first=0.0, last=0.0)
+    stage.clock.now = 2.0
+    stage.attributor.emit_expired()
+    for second in (4.0, 6.0):  # each after a pause
+        stage.pass_packets(flow, first=second, last=second)
+        stage.attributor.emit_expired()
+    assert stage.drain() == [(flow, 1, UNATTRIBUTED)] * 3
+    await stage.next_lookup()
+    stage.pass_packets(flow, first=8.0, last=8.0)
+    assert stage.drain() == [(flow, 1, exact(NGINX))]
+    assert stage.resolver.asked == [[flow]]
+    assert stage.attributor.drain_stats().new_flows == 1
+
+
+async def test_new_flows_are_looked_up_before_those_that_no_lookup_reached(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attributor, "_MAX_BATCH", 2)
+    stage = Stage(executor)
+    early, late, later = (make_flow(port) for port in (1, 2, 3))
+    stage.ingest(early)
+    stage.clock.now = 2.0
+    stage.attributor.emit_expired()
+    stage.ingest(late, later)
+    await stage.look_up()
+    await stage.look_up()
+    assert stage.resolver.asked == [[late, later], [early]]
+
+
+async def test_a_flow_that_a_late_lookup_found_without_a_socket_is_looked_up_after_a_pause(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, exits=ScriptedExits())
+    flow = make_flow(7, protocol=17)
+    stage.resolver.answers[flow] = UNATTRIBUTED
+    stage.pass_packets(flow, first=0.0, last=0.0)
+    stage.clock.now = 2.0
+    stage.attributor.emit_expired()
+    stage.pass_packets(flow, first=2.0, last=2.0)
+    await stage.next_lookup()
+    stage.resolver.answers[flow] = exact(NGINX)
+    stage.pass_packets(flow, first=2.1, last=2.1)
+    stage.pass_packets(flow, first=2.9, last=2.9)
+    await stage.next_lookup()
+    assert stage.drain() == [(flow, 1, UNATTRIBUTED)] * 3 + [(flow, 1, exact(NGINX))]
+
+
+async def test_a_recalled_owner_may_pause_for_as_long_as_its_release_will_be_reported(
+    executor: ThreadPoolExecutor,
+) -> None:
+    stage = Stage(executor, exits=ScriptedExits())
+    flow = make_flow(7, protocol=17)
+    stage.resolver.recalled[flow] = exact(NGINX)
+    stage.resolver.open_for[flow] = math.inf
+    stage.pass_packets(flow, first=0.0, last=0.0)
+    stage.clock.now = 2.0
+    stage.attributor.emit_expired()
+    stage.pass_packets(flow, first=2.0, last=2.0)
+    stage.pass_packets(flow, first=4.0, last=4.0)
+    assert stage.drain() == [(flow, 1, exact(NGINX))] * 3
+    stage.stale_flows.add(flow)
+    stage.pass_packets(flow, first=4.1, last=4.1)
+    assert stage.drain() == []
 
 
 async def test_a_new_connection_on_a_known_five_tuple_is_looked_up(
@@ -943,7 +1034,7 @@ async def test_a_new_owner_that_a_recheck_finds_may_not_pause_as_the_former_one(
     stage.resolver.open_for[flow] = math.inf
     stage.pass_packets(flow, first=1.0, last=1.0)
     await stage.look_up()
-    stage.attributor._cache.refresh(flow, exact(CURL), 1.1)
+    stage.attributor._cache.refresh([(flow, Resolution(exact(CURL)))], 1.1)
     stage.pass_packets(flow, first=1.2, last=1.2)
     stage.drain()
     stage.pass_packets(flow, first=1.8, last=1.8)
@@ -1579,7 +1670,7 @@ async def test_flows_that_may_not_be_compared_by_the_budget_are_rechecked_in_tur
     compared = len(flows) - len(stage.drain())
     assert 0 < compared < len(flows)
     await stage.look_up()
-    while stage.attributor._rechecks:
+    while stage.attributor._known.queued_flows:
         stage.clock.now += 5.0
         await stage.look_up()
     stage.drain()
@@ -1612,6 +1703,6 @@ async def test_flows_that_are_evicted_while_they_wait_for_a_recheck_take_no_memo
         await stage.next_lookup()
         stage.clock.now += 5.0
         stage.ingest(*flows)
-        assert stage.attributor._rechecks.flows <= 200
+        assert stage.attributor._known.queued_flows <= 200
         stage.drain()
         stage.table.evict(stage.clock.now + 60.0, idle=1.0, idle_unowned=1.0)

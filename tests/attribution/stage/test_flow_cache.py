@@ -7,6 +7,7 @@ import pytest
 from support.flow_rows import list_sums, rows_of
 from support.traffic import NGINX, exact, make_delta, make_flow
 
+from hogpipe.attribution.resolver import Resolution
 from hogpipe.attribution.stage.flow_cache import CachedFlow, FlowCache, cannot_change
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.model import TRANSLATED, UNATTRIBUTED, Attribution, FlowKey, Quality, owner_at
@@ -106,7 +107,7 @@ def test_a_translated_connection_stays_translated_when_conntrack_has_dropped_it(
     cache, table = make_cache(10, ONE)
     cache.put([(ONE, CachedFlow(LISTENER, math.inf), 0)], 0.0)
     for found in (TRANSLATED, UNATTRIBUTED, LISTENER):
-        cache.refresh(ONE, found, 0.0)
+        cache.refresh([(ONE, Resolution(found))], 0.0)
         use(table, ONE)
         assert owners_of(table) == [TRANSLATED]
 
@@ -115,7 +116,7 @@ def test_what_a_flow_moved_before_its_owner_was_found_to_be_another_stays_with_t
     cache, table = make_cache(10, ONE)
     cache.put([(ONE, CachedFlow(LISTENER, math.inf), 0)], 0.0)
     use(table, ONE)
-    cache.refresh(ONE, exact(NGINX), 0.0)
+    cache.refresh([(ONE, Resolution(exact(NGINX)))], 0.0)
     use(table, ONE)
     assert sorted(owner.quality for owner in owners_of(table)) == ["exact", "listener"]
 

@@ -42,7 +42,7 @@ class MemoryResolver:
     def resolve(self, flows: object) -> dict[FlowKey, Resolution]:
         raise NotImplementedError
 
-    def recall(self, flows: FlowsInSpans) -> list[Attribution | None]:
+    def recall(self, flows: FlowsInSpans) -> list[Resolution | None]:
         raise NotImplementedError
 
     @property
@@ -190,7 +190,8 @@ def test_a_flow_that_no_lookup_reached_is_recalled_piece_by_piece() -> None:
     one = pending(moved(1, 5), moved(10, 6), moved(100, 7))
     one.fallback = ONLY_USER
     assert one.spans_to_recall() == [Span(5, 6), Span(6, 7), Span(7, 8)]
-    outcome = one.give_up([exact(CURL), exact(CURL), None], MemoryResolver(), 1.0)
+    recorded = Resolution(exact(CURL))
+    outcome = one.give_up([recorded, recorded, None], MemoryResolver(), 1.0)
     assert sizes(outcome) == [(11, exact(CURL)), (100, ONLY_USER)]
     assert (outcome.known, outcome.checked_at) == (ONLY_USER, -math.inf)
 
