@@ -19,7 +19,9 @@ from hogpipe.aggregation.dimensions import RowField, list_row_fields
 from hogpipe.aggregation.selectors import list_selected_fields, parse_selector
 from hogpipe.aggregation.window_aggregator import WindowAggregator
 from hogpipe.aggregation.windows import ClockWindows
+from hogpipe.attribution.ledger.kernel_ledger import KernelLedger
 from hogpipe.attribution.ledger.ledger_resolver import LedgerResolver
+from hogpipe.attribution.ledger.owner_processes import OwnerProcesses, SocketOwners
 from hogpipe.attribution.ledger.socket_ledger import OpenLedger, open_ledger
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
 from hogpipe.attribution.resolver import Resolver
@@ -29,6 +31,7 @@ from hogpipe.attribution.translation_resolver import TranslationResolver
 from hogpipe.capture.ebpf.ebpf_source import EbpfSource
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
 from hogpipe.capture.frame_tap import FrameTap
+from hogpipe.capture.live.health_reader import HealthReader
 from hogpipe.capture.live.link_selection import selects_new_links
 from hogpipe.capture.live.live_source import LiveSource
 from hogpipe.capture.live.open_handles import LiveOptions
@@ -94,9 +97,16 @@ def make_input(
         if not shows_live_processes(settings.attribution.procfs):
             table.recorded = procfs_resolver.recorded
     elif settings.capture.source == "pcap":
-        resolver = _make_resolver(settings, stale, procfs_resolver, limit_events)
+        health = (
+            None
+            if settings.attribution.ledger == "off"
+            else HealthReader(table, interval_of(settings), limit_events)
+        )
+        resolver = _make_resolver(settings, stale, procfs_resolver, limit_events, health)
         processes = procfs_resolver.namespaces
-        source, resolver = _make_live_source(settings, table, clock, resolver, processes, tap=tap)
+        source, resolver = _make_live_source(
+            settings, table, clock, resolver, processes, tap=tap, health=health
+        )
     else:
         source, resolver = _make_ebpf_source(
             settings, table, clock, procfs_resolver, service_ports, limit_events=limit_events
@@ -206,6 +216,7 @@ def _make_live_source(
     processes: NamespaceProcesses,
     *,
     tap: FrameTap | None,
+    health: HealthReader | None,
 ) -> tuple[PacketSource, Resolver]:
     """Return the source of live packets, and a `resolver` that recognises translated ones."""
     capture = settings.capture
@@ -221,6 +232,7 @@ def _make_live_source(
         table,
         clock,
         tap,
+        health,
     )
     procfs = settings.attribution.procfs
     return source, TranslationResolver(
@@ -239,10 +251,16 @@ def _make_resolver(
     stale: StaleFlows,
     procfs_resolver: ProcfsResolver,
     limit_events: Callable[[], None],
+    health: HealthReader | None,
 ) -> Resolver:
     choice = settings.attribution
-    if choice.ledger == "off":
+    if health is None:
         return procfs_resolver
+
+    def open_health(ledger: KernelLedger) -> None:
+        owners = OwnerProcesses(procfs_resolver.processes)
+        health.open(SocketOwners(ledger.owners_of_sockets, owners).attribute)
+
     return LedgerResolver(
         procfs_resolver,
         choice.procfs,
@@ -252,6 +270,7 @@ def _make_resolver(
             stale=stale,
             processes=procfs_resolver.processes,
             limit_events=limit_events,
+            open_beside=open_health,
         ),
     )
 

@@ -9,6 +9,7 @@ slot_traffic.py  what flows moved, counted for their owners or gathered while th
 flow_batch.py    the batches of a source
 packet_rows.py   the columns that pass between the stages
 health_columns.py  the health of TCP connections, beside them
+endpoint_match.py  flows by their endpoints alone
 flow_words.py    flow keys as words
 service_port_columns.py  the port of the service of each flow
 network_columns.py  the named network of each address

@@ -62,9 +62,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from hogpipe.flows.endpoint_match import match_endpoints
 from hogpipe.flows.flow_slots import FlowSlots, SlotUse, fold_words
 from hogpipe.flows.flow_words import FlowPacker
-from hogpipe.flows.health_columns import FlowHealth, SlotHealth, make_health
+from hogpipe.flows.health_columns import (
+    FlowHealth,
+    OwnedHealth,
+    SlotHealth,
+    add_health,
+    make_health,
+)
 from hogpipe.flows.key_index import ABSENT, Keys, resize
 from hogpipe.flows.lanes import UNOWNED, LaneOwners, Lanes, NewLane
 from hogpipe.flows.packet_rows import (
@@ -87,6 +94,7 @@ from hogpipe.model import UNKNOWN_FLOW, Attribution, FlowDelta, FlowKey, Traffic
 _NO_SLOTS = np.zeros(0, np.int64)
 _MAX_ADDED = 4096
 _MIN_OWNERS = 256
+_OWNER_BITS = 32
 _FEW = 12  # flows, for which a loop is cheaper than columns
 
 _AddedRow = tuple[FlowKey, int, int, int, int, int]
@@ -226,12 +234,32 @@ class FlowTable:
             self._lanes.hold(held)
             return self._make_deltas(held)
 
+    def find_connections(self, words: Keys, reach: Integers) -> Integers:
+        """Return the slots of TCP flows with these endpoints, ABSENT where there is none.
+
+        See `match_endpoints`; slots hold as long as the caller holds `lock`.
+        """
+        with self.lock:
+            slots = np.flatnonzero(self._slots.is_used)
+            flows = self._slots.words(slots)
+            rows = match_endpoints(words, reach, flows, self._use.used_at[slots], self.packer)
+            return np.where(rows == ABSENT, ABSENT, slots[np.maximum(rows, 0)])
+
     def add_health(self, rows: SlotHealth) -> None:
         """Add the health of flows; it is drained with what they move once they were judged."""
         with self.lock:
-            if self._health is None:
-                self._health = FlowHealth(self.capacity)
-            self._health.add(rows)
+            self._hold_health().add(rows)
+
+    def add_owned_health(self, rows: SlotHealth, owners: Sequence[Attribution]) -> None:
+        """Add the health of flows, each row that of an owner whom the flow need not have now."""
+        with self.lock:
+            numbers = np.array([self.owners.number(one) for one in owners], np.int64)
+            self._hold_health().add_owned(OwnedHealth(rows.slots, numbers, rows.health))
+
+    def _hold_health(self) -> FlowHealth:
+        if self._health is None:
+            self._health = FlowHealth(self.capacity)
+        return self._health
 
     def evict(self, now: float, *, idle: float, idle_unowned: float) -> Integers:
         """Free the slots of flows that were idle for longer than `idle`, and return them.
@@ -335,7 +363,7 @@ class FlowTable:
                 lanes = [lanes[place] for place in np.flatnonzero(has_slot).tolist()]
                 slots = slots[has_slot]
             owners = np.array([self.owners.number(lane.owner) for lane in lanes], np.int64)
-            self._counted.settle(slots[owners != self._lanes.owner[slots]], self._lanes.owner)
+            self._settle(slots[owners != self._lanes.owner[slots]])
             self._lanes.open(slots, lanes, owners)
             self._use.judge(slots)
             return list(has_slot.tolist())
@@ -347,11 +375,20 @@ class FlowTable:
             return False
         owner = self.owners.number(lane.owner)
         if owner != self._lanes.owner[slot]:
-            self._counted.settle(np.array([slot]), self._lanes.owner)
+            self._settle(np.array([slot]))
         self._lanes.open_one(slot, lane, owner)
         if not self._use.is_judged[slot]:
             self._use.judge(np.array([slot]))
         return True
+
+    def _settle(self, slots: Integers) -> None:
+        """Leave what distinct slots have counted to the owners that they have.
+
+        Not the health of a flow without an owner: the one that is found had the connection.
+        """
+        self._counted.settle(slots, self._lanes.owner)
+        if self._health is not None:
+            self._health.settle(slots[self._lanes.owner[slots] != UNOWNED], self._lanes.owner)
 
     def reopen_lanes(self, flows: Sequence[FlowKey], due_at: Sequence[float]) -> None:
         """Count further packets of distinct flows for the owners that they have, until due."""
@@ -487,6 +524,8 @@ class FlowTable:
             numbers = self._lanes.owner[self._counted.have_moved()]
             distinct, _ = self.owners.find_distinct(numbers)
             found = {*distinct.tolist(), *self._counted.settled_owners}
+            if self._health is not None:
+                found |= self._health.settled_owners
             return [self.owners.attribution(number) for number in sorted(found)]
 
     def drain(self) -> FlowSums:
@@ -580,27 +619,28 @@ class FlowTable:
     def _drain_health(
         self, slots: Integers, numbers: Integers, counters: Counters
     ) -> tuple[Integers, Integers, Counters, Health | None]:
-        """Return what flows moved with their health, which belongs to the owners that they have.
+        """Return what flows moved for owners with their health.
 
-        Flows that moved nothing for these owners are appended.
+        Flows that moved nothing for the owner of some health are appended.
         """
         if self._health is None:
             return slots, numbers, counters, None
-        found, health = self._health.drain(self._use.is_judged)
+        found = self._health.drain(self._use.is_judged, self._lanes.owner)
         if not len(found):
             return slots, numbers, counters, None
-        owners = self._lanes.owner[found]
-        row_of = np.full(self.capacity, ABSENT, np.int64)
-        is_own = numbers == self._lanes.owner[slots]
-        row_of[slots[is_own]] = np.flatnonzero(is_own)
-        rows = row_of[found]
-        is_new = rows == ABSENT
-        rows[is_new] = len(slots) + np.arange(is_new.sum())
-        slots, numbers = np.append(slots, found[is_new]), np.append(numbers, owners[is_new])
-        counters = np.concatenate([counters, np.zeros((len(slots) - len(counters), 4), np.int64)])
-        aligned = make_health(len(slots))
-        aligned[rows] = health
-        return slots, numbers, counters, aligned
+        keys = np.concatenate(
+            [slots << _OWNER_BITS | numbers, found.slots << _OWNER_BITS | found.owners]
+        )
+        distinct, first, places = np.unique(keys, return_index=True, return_inverse=True)
+        is_new = first >= len(slots)
+        row_of = np.where(is_new, len(slots) + is_new.cumsum() - 1, first)
+        new = distinct[is_new]
+        slots = np.append(slots, new >> _OWNER_BITS)
+        numbers = np.append(numbers, new & ((1 << _OWNER_BITS) - 1))
+        counters = np.concatenate([counters, np.zeros((len(new), 4), np.int64)])
+        health = make_health(len(slots))
+        add_health(health, row_of[places[len(keys) - len(found) :]], found.health)
+        return slots, numbers, counters, health
 
     def _start_missing(self, flows: Sequence[FlowKey], now: float = -np.inf) -> None:
         """Give slots to flows, or sums, that have no object here; some may have a slot."""

@@ -7,7 +7,7 @@ A row of zeros says nothing of the health: `KNOWN` counts the connections of whi
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -74,39 +74,102 @@ def decode_health(rows: Iterable[list[int]]) -> list[TcpHealth | None]:
     ]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class OwnedHealth:
+    """The health of flows by their slots and by the numbers of owners."""
+
+    slots: Integers
+    owners: Integers
+    health: Health
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def join(self, other: "OwnedHealth") -> "OwnedHealth":
+        """Return all rows of both."""
+        if not len(self):
+            return other
+        return OwnedHealth(
+            np.concatenate([self.slots, other.slots]),
+            np.concatenate([self.owners, other.owners]),
+            np.concatenate([self.health, other.health]),
+        )
+
+
+NO_OWNED_HEALTH = OwnedHealth(np.zeros(0, np.int64), np.zeros(0, np.int64), make_health(0))
+
+
 class FlowHealth:
-    """The health of the flows of a flow table since its last drain, by slot, of `size` slots."""
+    """The health of the flows of a flow table since its last drain, by slot, of `size` slots.
+
+    Few flows have any, so that only these have a row. The health of a slot belongs to the owner
+    that the slot has at the drain, but for what is settled with another one.
+    """
 
     def __init__(self, size: int) -> None:
-        self._health = make_health(size)
-        self._has_health: Flags = np.zeros(size, np.bool_)
+        self._row: Integers = np.zeros(size, np.int64)
+        """The row of each slot, behind the first one; 0 where it has none."""
+        self._health = make_health(0)
+        self._used = 0
+        """Rows that were taken since the last drain."""
+        self._settled = NO_OWNED_HEALTH
 
     def fit(self, size: int) -> None:
         """Give all columns `size` rows."""
-        self._health = resize(self._health, size)
-        self._has_health = resize(self._has_health, size)
+        self._row = resize(self._row, size)
 
     def move(self, vacated: Integers, taken: Integers) -> None:
         """Move rows from slots to others (`KeyIndex.compact`)."""
-        move_rows(vacated, taken, self._health, self._has_health)
+        move_rows(vacated, taken, self._row)
+        slot_of = np.arange(len(self._row))
+        slot_of[vacated] = taken
+        self._settled = replace(self._settled, slots=slot_of[self._settled.slots])
 
     def free(self, slots: Integers) -> None:
         """Drop the health of slots."""
-        self._health[slots] = 0
-        self._has_health[slots] = False
+        self._row[slots] = 0
 
     def add(self, rows: SlotHealth) -> None:
         """Add rows."""
-        add_health(self._health, rows.slots, rows.health)
-        self._has_health[rows.slots] = True
+        new = np.unique(rows.slots[self._row[rows.slots] == 0])
+        needed = self._used + len(new)
+        if needed > len(self._health):
+            self._health = resize(self._health, max(needed, 2 * self._used))
+        self._row[new] = np.arange(self._used, needed) + 1
+        self._used = needed
+        add_health(self._health, self._row[rows.slots] - 1, rows.health)
 
-    def drain(self, is_ready: Flags) -> tuple[Integers, Health]:
-        """Return the slots whose health is ready and was added, and their health."""
-        slots = np.flatnonzero(self.find_ready(is_ready))
-        health = self._health.take(slots, axis=0)
+    def add_owned(self, rows: "OwnedHealth") -> None:
+        """Add rows of given owners."""
+        self._settled = self._settled.join(rows)
+
+    def settle(self, slots: Integers, owner: Integers) -> None:
+        """Leave the health of slots to the owners that they have in the column `owner`."""
+        slots = slots[self._row[slots] != 0]
+        if len(slots):
+            health = self._health.take(self._row[slots] - 1, axis=0)
+            self.add_owned(OwnedHealth(slots, owner[slots], health))
+            self.free(slots)
+
+    @property
+    def settled_owners(self) -> set[int]:
+        """The numbers of the owners of what was settled."""
+        return {*self._settled.owners.tolist()}
+
+    def drain(self, is_ready: Flags, owner: Integers) -> "OwnedHealth":
+        """Return what was settled, and of the slots that are ready; `owner` is that of slots."""
+        slots = np.flatnonzero((self._row != 0) & is_ready)
+        health = self._health.take(self._row[slots] - 1, axis=0)
         self.free(slots)
-        return slots, health
+        left = np.flatnonzero(self._row)
+        self._health = self._health.take(self._row[left] - 1, axis=0)
+        self._used = len(left)
+        self._row[left] = np.arange(self._used) + 1
+        settled, self._settled = self._settled, NO_OWNED_HEALTH
+        return settled.join(OwnedHealth(slots, owner[slots], health))
 
     def find_ready(self, is_ready: Flags) -> Flags:
         """Return which slots have health that the next drain returns."""
-        return self._has_health & is_ready
+        ready: Flags = (self._row != 0) & is_ready
+        ready[self._settled.slots] = True
+        return ready

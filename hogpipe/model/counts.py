@@ -154,6 +154,8 @@ class CaptureCounts(msgspec.Struct):
     """Batches that were merged because the event loop was behind."""
     overflowed: Tally = msgspec.field(default_factory=Tally)
     """What was counted in sums of flows because there were too many flows; part of captured."""
+    health_lost: int = 0
+    """Times that there was no room for what the kernel reports of the health of connections."""
 
     def add(self, other: "CaptureCounts") -> None:
         """Add `other` to these counts."""
@@ -167,6 +169,7 @@ class CaptureCounts(msgspec.Struct):
         self.interface_dropped += other.interface_dropped
         self.merged_batches += other.merged_batches
         self.overflowed.add(other.overflowed)
+        self.health_lost += other.health_lost
 
 
 class Latency(msgspec.Struct, frozen=True):

@@ -270,6 +270,7 @@ class CaptureInfo(TypedDict):
     length_floored: TallyInfo
     overflowed: TallyInfo
     merged_batches: int
+    health_lost: int
 
 
 class PendingInfo(TypedDict):

@@ -26,6 +26,7 @@ def capture_info(counts: CaptureCounts) -> CaptureInfo:
         "length_floored": _tally_info(counts.length_floored),
         "overflowed": _tally_info(counts.overflowed),
         "merged_batches": counts.merged_batches,
+        "health_lost": counts.health_lost,
     }
 
 

@@ -28,8 +28,8 @@ _STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
 _PROGRAMS = ("count_ingress", "count_egress", "owner_sockops")
 _NO_HEALTH = (
     r"count_health\(sk, storage, find_health\(storage, now\)\);|"
-    r"if \(follow_health\(ctx, sk, 0\)\)\s+return 1;|"
-    r"follow_established\(ctx, storage, 0\);"
+    r"if \(follow_health\(ctx, sk\)\)\s+return 1;|"
+    r"follow_established\(ctx, storage\);"
 )
 _UNUSED = ("ledger_sockets", "events")
 

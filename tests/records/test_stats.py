@@ -25,6 +25,7 @@ def test_each_capture_counter_is_recorded_under_its_own_name() -> None:
         interface_dropped=8,
         merged_batches=9,
         overflowed=Tally(10, 1000),
+        health_lost=11,
     )
     assert stats.capture_info(counts) == {
         "packets": 1,
@@ -37,6 +38,7 @@ def test_each_capture_counter_is_recorded_under_its_own_name() -> None:
         "length_floored": {"bytes": 600, "packets": 6},
         "overflowed": {"bytes": 1000, "packets": 10},
         "merged_batches": 9,
+        "health_lost": 11,
     }
 
 

@@ -71,6 +71,7 @@ def stats(sequence: int = 1, packets: int = 10, second: int = 0) -> StatsRecord:
             "length_floored": NOTHING,
             "overflowed": NOTHING,
             "merged_batches": 0,
+            "health_lost": 0,
         },
         "attribution": {
             "new_flows": 2,

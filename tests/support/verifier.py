@@ -14,14 +14,19 @@ from pathlib import Path
 
 from hogpipe.linux.bpf.libbpf import load_library
 from hogpipe.linux.bpf.loader import AttachedPrograms
-from hogpipe.linux.bpf.programs import attach_ledger_programs, attach_traffic_programs
+from hogpipe.linux.bpf.programs import (
+    attach_health_programs,
+    attach_ledger_programs,
+    attach_traffic_programs,
+)
 
 SETS: dict[str, Callable[[], AttachedPrograms]] = {
     "ledger": attach_ledger_programs,
     "traffic": attach_traffic_programs,
     "payload": partial(attach_traffic_programs, payload=True),
+    "health": attach_health_programs,
 }
-LARGEST = {"ledger": 5_000, "traffic": 40_000, "payload": 40_000}
+LARGEST = {"ledger": 5_000, "traffic": 40_000, "payload": 40_000, "health": 40_000}
 """The instructions that the verifier may process for one program; the kernel allows a million."""
 # struct bpf_prog_info of include/uapi/linux/bpf.h
 _INFO = struct.Struct("64x16s136xI12x")  # name, verified_insns

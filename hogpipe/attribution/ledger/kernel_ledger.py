@@ -57,6 +57,7 @@ from hogpipe.model import (
     FlowKey,
     LedgerCounts,
     LedgerEntry,
+    Quality,
     SnapshotSocket,
     SocketOwner,
     Span,
@@ -168,6 +169,12 @@ class KernelLedger:
         ]
         with self._lock:
             return self._ledger.owners_of(asked, namespace_cookie, self._clock())
+
+    def owners_of_sockets(self, cookies: Iterable[int]) -> list[tuple[Quality, SocketOwner] | None]:
+        """Return the owner of each socket as of now, None of one that is not known."""
+        self.refresh()
+        with self._lock:
+            return [self._ledger.owner_of_socket(cookie) for cookie in cookies]
 
     @property
     def names_packet_senders(self) -> bool:

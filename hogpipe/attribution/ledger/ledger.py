@@ -234,6 +234,11 @@ class Ledger:
                 found.append(self.owner_of(flow, namespace_cookie, span, now))
         return found
 
+    def owner_of_socket(self, cookie: int) -> tuple[Quality, SocketOwner] | None:
+        """Return the owner of a socket, which may be released, and how it was found."""
+        socket = self._sockets.get(cookie)
+        return None if socket is None or socket.owner is None else (socket.quality, socket.owner)
+
     def invalidate(self, cookies: Iterable[int]) -> None:
         """Invalidate the flows that were answered from these sockets."""
         for socket in filter(None, map(self._sockets.get, cookies)):

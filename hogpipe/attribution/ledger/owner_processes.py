@@ -6,7 +6,7 @@ is: the path of the executable and the parent are unknown.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
 from hogpipe.attribution.resolver import Resolution
@@ -79,6 +79,25 @@ class OwnerProcesses:
             owner.cgroup_path,
             may_block=may_block,
         )
+
+
+class SocketOwners:
+    """Describes the owners of sockets in a ledger, without reading /proc. Safe from any thread."""
+
+    def __init__(
+        self,
+        find_owners: Callable[[Sequence[int]], Sequence[tuple[Quality, SocketOwner] | None]],
+        processes: OwnerProcesses,
+    ) -> None:
+        self._find_owners = find_owners
+        self._processes = processes
+
+    def attribute(self, cookies: Sequence[int]) -> list[Attribution | None]:
+        """Return the attribution to the owner of each socket, None where it is not known."""
+        return [
+            None if found is None else Attribution(found[0], self._processes.recall(found[1]))
+            for found in self._find_owners(cookies)
+        ]
 
 
 class LookupOwners:

@@ -104,13 +104,15 @@ def open_ledger(
     processes: ProcessReader | None = None,
     *,
     limit_events: Callable[[], None] = lambda: None,
+    open_beside: Callable[[KernelLedger], None] = lambda _ledger: None,
 ) -> OpenLedger:
     """Open the ledger of the running kernel.
 
     It adds invalidated flows to `stale`, and new processes to `processes`. Its threads call
-    `limit_events` to drop rights. Raises
-    BpfUnavailableError where the kernel does not permit it, and ConfigurationError where the pids
-    that `procfs` shows are not those of the kernel's events.
+    `limit_events` to drop rights. `open_beside` opens what else needs the rights of this thread.
+
+    Raises BpfUnavailableError where the kernel does not permit it, and ConfigurationError where
+    the pids that `procfs` shows are not those of the kernel's events.
     """
     if not shows_live_processes(procfs) or not shows_host_pids(procfs):
         raise ConfigurationError(
@@ -123,6 +125,7 @@ def open_ledger(
         ledger = KernelLedger(
             programs, procfs, stale, processes=processes, limit_events=limit_events
         )
+        open_beside(ledger)
         return OpenLedger(ledger, namespaces)
     except OSError as error:
         raise explain_failed_open(error, "the ledger") from error

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection
 
 from hogpipe.capture.decode.wire_packets import CapturedPackets, sum_runs
 from hogpipe.capture.frame_tap import FrameTap
+from hogpipe.capture.live.health_reader import HealthReader
 from hogpipe.capture.live.interface_capture import CaptureSet
 from hogpipe.capture.live.link_follower import LinkFollower, log_failures
 from hogpipe.capture.live.open_handles import LiveOptions
@@ -34,6 +35,7 @@ class LiveSource:
     """The frames of this host's interfaces, as they pass; see PacketSource.
 
     `table` gets the flows, and `clock` returns the seconds of its clock. A `tap` gets the frames.
+    `health`, which the caller opens, is closed here.
     """
 
     live = True
@@ -45,7 +47,9 @@ class LiveSource:
         table: FlowTable,
         clock: Callable[[], float],
         tap: FrameTap | None = None,
+        health: HealthReader | None = None,
     ) -> None:
+        self._health = health
         self._table = table
         self._tap = tap
         self._clock = clock
@@ -95,9 +99,11 @@ class LiveSource:
             finally:
                 self._release(last)
                 self._offer(last, offer)
+                self._close_health()  # it reads the last, of flows that are known by now
 
     def close(self) -> None:
         """Close all handles; see PacketSource."""
+        self._close_health()
         self._release(CapturedPackets())
 
     def namespaces_of(self, address: bytes) -> tuple[int, ...]:
@@ -111,8 +117,10 @@ class LiveSource:
         """Rest for at most `seconds` between batches; see PacketSource."""
         self._batch_interval, self._interval_set_at = seconds, self._clock()
 
-    def regroup(self, interval_ns: int, fields: Collection[str], networks: Networks) -> None:
-        """Do nothing: flows are grouped later, and the pipeline closes the windows."""
+    def regroup(self, interval_ns: int, _fields: Collection[str], _networks: Networks, /) -> None:
+        """Have health read before windows of this length end; flows are grouped later."""
+        if self._health is not None:
+            self._health.interval_ns = interval_ns
 
     def stop(self) -> None:
         """Make `run` return; see PacketSource."""
@@ -148,6 +156,8 @@ class LiveSource:
         """Offer what was captured, if anything was; it has the flows then that need a decision."""
         counts = captured.counts
         rows = self._wire_table.locate(sum_runs(captured.join()), counts, self._clock())
+        if self._health is not None:
+            counts.health_lost += self._health.take_lost()
         if counts == CaptureCounts():
             return
         if self._tap is not None:
@@ -171,6 +181,10 @@ class LiveSource:
             self._captures.seconds_until_due(),
         )
         return min((due for due in dues if due is not None), default=None)
+
+    def _close_health(self) -> None:
+        if self._health is not None:
+            self._health.close()
 
     def _release(self, captured: CapturedPackets) -> None:
         self._follower.close(captured)

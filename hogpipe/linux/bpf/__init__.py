@@ -4,7 +4,7 @@ Modules
 -------
 - `hogpipe.bpf.c` and its headers: the programs; `hogpipe.bpf.o` is compiled from them
   (packaging/build_bpf.py) and part of the repository.
-- `programs`: attaches one of the two sets of programs, with maps of the sizes asked for.
+- `programs`: attaches one of the sets of programs, with maps of the sizes asked for.
 - `loader`: loads and attaches; `obstacles`: why that may fail, and the remedy.
 - `libbpf`: the functions of the distribution's libbpf that are called, over ctypes.
 - `shapes`: the structs, enums and maps that C and Python share; `btf` reads those of the object.
@@ -12,8 +12,8 @@ Modules
 - `process_events`: which processes use a socket for the first time.
 - `packet_hooks`: attaches a program to interfaces, as they come and go; `sender_map`: the senders
   of packet and raw sockets that the ledger's recorded there.
-- `traffic_maps`, `traffic_rows`: what the traffic and payload programs counted; `health_rows`: the
-  health of connections, beside their rows.
+- `traffic_maps`, `traffic_rows`: what the traffic and payload programs counted; `connection_maps`,
+  `health_rows`: connections and their health, also of the programs for health alone.
 
 The life of a packet that the traffic programs count
 ----------------------------------------------------

@@ -3,7 +3,8 @@
  * All programs of hogpipe, compiled into one object. User space attaches one of two sets, at the
  * root of the control group tree, so that they run for every process of the host:
  *
- * - the ledger's (ledger.bpf.h) report who uses which socket, one event for each change;
+ * - the ledger's (ledger.bpf.h) report who uses which socket, one event for each change; beside them,
+ *   those of ledger_health.bpf.h count the health of connections;
  * - the traffic programs (traffic_*.bpf.h) count every packet at its socket, by owner and flow; to
  *   measure a block of a program, those of payload.bpf.h beside them count the payload of TCP.
  *
@@ -34,6 +35,8 @@
 #include "traffic_endpoints.bpf.h"
 
 #include "traffic_count.bpf.h"
+
+#include "ledger_health.bpf.h"
 
 #include "packet_sockets.bpf.h"
 #include "payload.bpf.h"

@@ -1,17 +1,18 @@
-"""Attaches the two sets of programs in the BPF object, each with the maps that it uses.
+"""Attaches the sets of programs in the BPF object, each with the maps that it uses.
 
 - The ledger's programs run when a socket is created, bound, connected or released. Each of these
   becomes an event in a ring buffer.
 - The traffic programs, for the `ebpf` source, record socket owners at the same hooks, without an
   event for each socket, and count every packet. Beside them, the payload programs count that of TCP
   connections, for measurements.
+- The health programs, beside the ledger's, count the health of TCP connections.
 
-Where the kernel permits it (Linux 6.10), each set also has a program for interfaces, which sees
-what is sent through packet sockets (`PacketHooks` attaches it).
+Where the kernel permits it (Linux 6.10), the first two also have a program for interfaces, which
+sees what is sent through packet sockets (`PacketHooks` attaches it).
 
 Both report each process that uses a socket for the first time, in a ring buffer of its own.
 
-Maps that only the other set uses are not created. Failures raise BpfUnavailableError, with no
+Maps that only other sets use are not created. Failures raise BpfUnavailableError, with no
 program left attached.
 """
 
@@ -49,6 +50,7 @@ _TRAFFIC_PROGRAMS = (
 )
 _LEDGER_PACKETS, _TRAFFIC_PACKETS = "ledger_packet_socket", "count_packet_socket"
 _PAYLOAD_PROGRAMS = ("payload_sockops", "payload_ingress", "payload_egress")
+_HEALTH_PROGRAMS = ("health_sockops", "health_release", "health_egress")
 _LEDGER_MAPS = ("ledger_sockets", "events", "packet_senders", "senders_recorded")
 _FLOW_MAPS = ("connections", "connection_health", "other_flows", "row_index")
 _OVERFLOW_MAPS = ("overflow_even", "overflow_odd")
@@ -106,6 +108,26 @@ def attach_traffic_programs(
             raise
         text = f"{error}, or lower capture.max_flows ({max_flows})"
         raise BpfUnavailableError(error.obstacle, text) from error
+
+
+def attach_health_programs(*, max_connections: int = 1 << 14) -> AttachedPrograms:
+    """Attach the health programs, with rows for `max_connections` between two readings.
+
+    Raises BpfUnavailableError.
+    """
+    unused = (
+        *_LEDGER_MAPS,
+        *_PAYLOAD_MAPS,
+        *_OVERFLOW_MAPS,
+        *("other_flows", "row_index", "payload_sockets", "new_processes", "process_events"),
+    )
+    max_entries = dict.fromkeys(unused, _NOT_CREATED)
+    max_entries |= dict.fromkeys(("connections", "connection_health"), 2 * max_connections)
+    tree = CgroupTree()
+    try:
+        return AttachedPrograms(object_path(), _HEALTH_PROGRAMS, tree.root, max_entries=max_entries)
+    finally:
+        tree.close()
 
 
 def _attach(

@@ -92,15 +92,6 @@ INLINE struct tcp_health *find_or_begin_health(struct bpf_sock_ops *ctx,
 	return find_or_begin_row(ctx, storage) ? find_health(storage, read_epoch()) : 0;
 }
 
-/* Count what grew: after TCP has processed the packet, which its hook precedes. */
-INLINE void count_at_callback(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
-{
-	struct traffic_storage *storage = TRAFFIC_STORAGE(sk, 0);
-
-	if (storage && storage->health.flags & HEALTH_COUNTED)
-		count_health(sk, storage, find_or_begin_health(ctx, storage));
-}
-
 INLINE void follow_rtt(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
 	struct traffic_storage *storage = TRAFFIC_STORAGE(sk, 0);
@@ -157,13 +148,13 @@ INLINE int has_timestamps(struct bpf_sock_ops *ctx)
 	return bpf_load_hdr_opt(ctx, option, sizeof(option), 0) > 0;
 }
 
-INLINE void follow_callbacks(struct bpf_sock_ops *ctx, __u32 further)
+INLINE void follow_callbacks(struct bpf_sock_ops *ctx)
 {
-	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | HEALTH_CALLBACKS | further);
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | HEALTH_CALLBACKS);
 }
 
 /* A process connects, before the SYN leaves. */
-INLINE void follow_attempt(struct bpf_sock_ops *ctx, struct bpf_sock *sk, __u32 further)
+INLINE void follow_attempt(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
 	struct traffic_storage *storage = make_traffic_storage(sk);
 
@@ -171,11 +162,10 @@ INLINE void follow_attempt(struct bpf_sock_ops *ctx, struct bpf_sock *sk, __u32 
 		return;
 	storage->owner.namespace = bpf_get_netns_cookie(ctx);
 	begin_attempt(&storage->health);
-	follow_callbacks(ctx, further);
+	follow_callbacks(ctx);
 }
 
-INLINE void follow_established(struct bpf_sock_ops *ctx, struct traffic_storage *storage,
-			       __u32 further)
+INLINE void follow_established(struct bpf_sock_ops *ctx, struct traffic_storage *storage)
 {
 	/* A simultaneous open ends as an accepted connection does. */
 	int active = ctx->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB ||
@@ -188,23 +178,20 @@ INLINE void follow_established(struct bpf_sock_ops *ctx, struct traffic_storage 
 		if (!active)
 			sample_rtt(&storage->health, health, ctx->srtt_us, ctx->rtt_min);
 	}
-	follow_callbacks(ctx, further);
+	follow_callbacks(ctx);
 }
 
 /* Return whether the callback was one for the health of a connection alone. */
-INLINE int follow_health(struct bpf_sock_ops *ctx, struct bpf_sock *sk, __u32 further)
+INLINE int follow_health(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
 	struct traffic_storage *storage;
 
 	switch (ctx->op) {
 	case BPF_SOCK_OPS_TCP_CONNECT_CB:
-		follow_attempt(ctx, sk, further);
+		follow_attempt(ctx, sk);
 		return 1;
 	case BPF_SOCK_OPS_RTT_CB:
 		follow_rtt(ctx, sk);
-		return 1;
-	case BPF_SOCK_OPS_RETRANS_CB:
-		count_at_callback(ctx, sk);
 		return 1;
 	case BPF_SOCK_OPS_RTO_CB:
 		storage = TRAFFIC_STORAGE(sk, 0);
@@ -233,7 +220,7 @@ int owner_sockops(struct bpf_sock_ops *ctx)
 		return 1;
 	if (ctx->op == BPF_SOCK_OPS_STATE_CB)
 		follow_close(ctx, sk);
-	if (follow_health(ctx, sk, 0))
+	if (follow_health(ctx, sk))
 		return 1;
 	if (ctx->op != BPF_SOCK_OPS_TCP_LISTEN_CB &&
 	    ctx->op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB &&
@@ -249,48 +236,6 @@ int owner_sockops(struct bpf_sock_ops *ctx)
 		return 1;
 	if (has_timestamps(ctx))
 		storage->owner.flags |= ROW_TIMESTAMPS;
-	follow_established(ctx, storage, 0);
-	return 1;
-}
-
-/*
- * Beside the ledger's programs, where packets are captured and not counted at sockets: only the
- * health of connections. The row that goes with it has endpoints and no owner.
- */
-SEC("sockops")
-int health_sockops(struct bpf_sock_ops *ctx)
-{
-	struct bpf_sock *sk = ctx->sk;
-	struct traffic_storage *storage;
-
-	if (!sk)
-		return 1;
-	if (ctx->op == BPF_SOCK_OPS_STATE_CB && ctx->args[1] == BPF_TCP_FIN_WAIT2) {
-		storage = TRAFFIC_STORAGE(sk, 0);
-		if (storage)
-			storage->owner.awaited_sequence = ctx->rcv_nxt;
-	}
-	if (follow_health(ctx, sk, BPF_SOCK_OPS_RETRANS_CB_FLAG))
-		return 1;
-	if (ctx->op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB &&
-	    ctx->op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
-		return 1;
-	storage = make_traffic_storage(sk);
-	if (!storage)
-		return 1;
-	storage->owner.namespace = bpf_get_netns_cookie(ctx);
-	follow_established(ctx, storage, BPF_SOCK_OPS_RETRANS_CB_FLAG);
-	return 1;
-}
-
-SEC("cgroup/sock_release")
-int health_release(struct bpf_sock *ctx)
-{
-	struct traffic_storage *storage = 0;
-
-	if (ctx->type == SOCK_STREAM && ctx->protocol == IPPROTO_TCP)
-		storage = TRAFFIC_STORAGE(ctx, 0);
-	if (storage)
-		storage->owner.flags |= ROW_RELEASED;
+	follow_established(ctx, storage);
 	return 1;
 }

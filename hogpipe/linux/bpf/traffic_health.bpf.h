@@ -10,9 +10,9 @@
  *
  * When. Growth is counted at each round trip of what is sent, and when the connection closes; and by
  * the program of transmitted packets, among them the acknowledgement of what is received; the hook of
- * received ones precedes TCP. Where no program has packets, each retransmission is a callback. Samples of the round-trip time come from TCP
- * itself, one a round trip (BPF_SOCK_OPS_RTT_CB of tcp_rtt_estimator, net/ipv4/tcp_input.c). A
- * connection that existed before the programs has no callbacks: it is sampled once an epoch.
+ * received ones precedes TCP. Samples of the round-trip time come from TCP itself, one a round trip
+ * (BPF_SOCK_OPS_RTT_CB of tcp_rtt_estimator, net/ipv4/tcp_input.c). A connection that existed before
+ * the programs has no callbacks: it is sampled once an epoch.
  *
  * SYN and FIN count as a byte each in the kernel's totals, but not here: acknowledging our SYN is
  * subtracted from the beginning; of a direction in which a FIN may have counted already, one byte is

@@ -13,7 +13,8 @@ from support.lossy_wire import RIGHT, LossyWire, drop_each, lossy_wire
 from support.namespaces import Namespace, require
 
 from hogpipe.flows.health_columns import decode_health
-from hogpipe.linux.bpf.programs import attach_traffic_programs
+from hogpipe.linux.bpf.connection_maps import ConnectionMaps
+from hogpipe.linux.bpf.programs import attach_health_programs, attach_traffic_programs
 from hogpipe.linux.bpf.traffic_maps import TrafficMaps
 from hogpipe.linux.bpf.traffic_rows import decode_endpoints
 from hogpipe.model import TcpHealth
@@ -22,10 +23,23 @@ LOCALHOST = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 NONE = TcpHealth()
 
 
-@pytest.fixture
-def traffic() -> Iterator[TrafficMaps]:
+def open_traffic() -> ConnectionMaps:
+    return TrafficMaps(attach_traffic_programs(max_flows=8192), 8192)
+
+
+def open_health() -> ConnectionMaps:
+    return ConnectionMaps(attach_health_programs(max_connections=8192), 8192)
+
+
+OpenMaps = Callable[[], ConnectionMaps]
+BOTH_SETS = pytest.mark.parametrize("open_maps", [open_traffic, open_health])
+
+
+@pytest.fixture(params=[open_traffic, open_health])
+def traffic(request: pytest.FixtureRequest) -> Iterator[ConnectionMaps]:
+    """The programs that count packets, and those for health alone."""
     require("ip", "ss", "nft")
-    maps = TrafficMaps(attach_traffic_programs(max_flows=8192), 8192)
+    maps: ConnectionMaps = request.param()
     try:
         yield maps
     finally:
@@ -35,7 +49,7 @@ def traffic() -> Iterator[TrafficMaps]:
 class Healths:
     """What the kernel counted of connections with one port, in all epochs that were taken."""
 
-    def __init__(self, traffic: TrafficMaps, port: int) -> None:
+    def __init__(self, traffic: ConnectionMaps, port: int) -> None:
         self.here, self.there = TcpHealth(), TcpHealth()
         """Of the end with that port, and of the others."""
         self._traffic = traffic
@@ -89,7 +103,7 @@ def receive_all(one: socket.socket) -> int:
 @pytest.mark.parametrize("client_first", [True, False])
 def test_payload_is_what_the_peers_exchanged(
     netns: Namespace,
-    traffic: TrafficMaps,
+    traffic: ConnectionMaps,
     family: socket.AddressFamily,
     sizes: tuple[int, int],
     *,
@@ -125,7 +139,7 @@ def test_payload_is_what_the_peers_exchanged(
 
 
 def test_payload_is_counted_in_the_epoch_in_which_it_moves(
-    netns: Namespace, traffic: TrafficMaps
+    netns: Namespace, traffic: ConnectionMaps
 ) -> None:
     with connected(netns) as (port, client, served):
         found = Healths(traffic, port).take()
@@ -140,12 +154,15 @@ def test_payload_is_counted_in_the_epoch_in_which_it_moves(
             assert found.there.transmit_payload_bytes == total
 
 
-def test_a_connection_from_before_counts_what_it_moves_from_then_on(netns: Namespace) -> None:
+@BOTH_SETS
+def test_a_connection_from_before_counts_what_it_moves_from_then_on(
+    netns: Namespace, open_maps: OpenMaps
+) -> None:
     require("ip")
     with connected(netns) as (port, client, served):
         client.sendall(b"x" * 5000)
         assert len(served.recv(5000, socket.MSG_WAITALL)) == 5000
-        maps = TrafficMaps(attach_traffic_programs(max_flows=8192), 8192)
+        maps = open_maps()
         try:
             found = Healths(maps, port)
             for _ in range(4):
@@ -164,7 +181,7 @@ def test_a_connection_from_before_counts_what_it_moves_from_then_on(netns: Names
 
 
 def test_a_refused_attempt_of_a_socket_that_connects_again(
-    netns: Namespace, traffic: TrafficMaps
+    netns: Namespace, traffic: ConnectionMaps
 ) -> None:
     with netns.call(socket.socket) as client:
         for _ in range(3):
@@ -175,7 +192,7 @@ def test_a_refused_attempt_of_a_socket_that_connects_again(
 
 
 def test_unread_data_at_a_close_resets_the_connection(
-    netns: Namespace, traffic: TrafficMaps
+    netns: Namespace, traffic: ConnectionMaps
 ) -> None:
     with connected(netns) as (port, client, served):
         client.send(b"abc")
@@ -196,7 +213,7 @@ def drop_syns(netns: Namespace, verdict: str) -> None:
 
 
 def test_an_attempt_that_is_not_answered_times_out_with_its_retries(
-    netns: Namespace, traffic: TrafficMaps
+    netns: Namespace, traffic: ConnectionMaps
 ) -> None:
     drop_syns(netns, "drop")
     with netns.call(socket.socket) as client:
@@ -211,7 +228,7 @@ def test_an_attempt_that_is_not_answered_times_out_with_its_retries(
 
 
 def test_an_attempt_that_its_process_closes_is_abandoned(
-    netns: Namespace, traffic: TrafficMaps
+    netns: Namespace, traffic: ConnectionMaps
 ) -> None:
     drop_syns(netns, "drop")
     with netns.call(socket.socket) as client:
@@ -221,7 +238,9 @@ def test_an_attempt_that_its_process_closes_is_abandoned(
     assert Healths(traffic, 9).take().there == TcpHealth(abandoned=1)
 
 
-def test_an_attempt_that_icmp_ends_is_unreachable(netns: Namespace, traffic: TrafficMaps) -> None:
+def test_an_attempt_that_icmp_ends_is_unreachable(
+    netns: Namespace, traffic: ConnectionMaps
+) -> None:
     drop_syns(netns, "reject with icmp type host-unreachable")
     with netns.call(socket.socket) as client, pytest.raises(OSError, match="No route to host"):
         client.connect(("127.0.0.1", 9))
@@ -230,7 +249,9 @@ def test_an_attempt_that_icmp_ends_is_unreachable(netns: Namespace, traffic: Tra
     assert found == TcpHealth(unreachable=1, retransmits=found.retransmits)
 
 
-def test_a_simultaneous_open_is_opened_by_both_ends(netns: Namespace, traffic: TrafficMaps) -> None:
+def test_a_simultaneous_open_is_opened_by_both_ends(
+    netns: Namespace, traffic: ConnectionMaps
+) -> None:
     """A socket that connects to itself is both."""
     with netns.call(socket.socket) as client:
         client.bind(("127.0.0.1", 0))
@@ -272,7 +293,7 @@ def show_acknowledged(wire: LossyWire, port: int) -> str:
             return shown
 
 
-def test_retransmits_are_what_the_wire_dropped(traffic: TrafficMaps) -> None:
+def test_retransmits_are_what_the_wire_dropped(traffic: ConnectionMaps) -> None:
     with lossy_wire(0.005, drop_each(40)) as wire:
         shown = send_over(wire, 12_000_000)
         dropped = wire.dropped
@@ -287,7 +308,7 @@ def test_retransmits_are_what_the_wire_dropped(traffic: TrafficMaps) -> None:
     assert found.there.retransmits == int(total[1])
 
 
-def test_the_round_trip_time_is_that_of_ss(traffic: TrafficMaps) -> None:
+def test_the_round_trip_time_is_that_of_ss(traffic: ConnectionMaps) -> None:
     delay, port = 0.01, 5001
     with (
         lossy_wire(delay) as wire,

@@ -1,0 +1,220 @@
+"""`hogpipe run` on packets, with the ledger: the health of the connections that it captures.
+
+One run in the namespace `left` of a wire with known losses; this process is all owners. The records
+are compared with what the wire dropped, what `ss -ti` shows and what the peers exchanged.
+"""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from functools import reduce
+from typing import Any, NamedTuple
+
+import pytest
+from support.bpf import require_bpf
+from support.lossy_wire import RIGHT, LossyWire, drop_each, lossy_wire
+from support.namespaces import require
+from support.running import (
+    assert_conserved,
+    read_records,
+    running,
+    stats_of,
+    traffic_of,
+    wait_until,
+    write_config,
+)
+
+from hogpipe.model import TcpHealth, join_health
+from hogpipe.records.tcp_health import parse_tcp
+
+DELAY, DROPPED_EACH = 0.005, 60
+UPLOAD, DOWNLOAD, STREAM, SHORT, REFUSED, UNREAD = 5001, 5002, 5003, 5004, 9, 5006
+SENT = 3_000_000
+CONNECTIONS = 20
+CONFIGURATION = """
+[capture]
+interfaces = ["wire0"]
+[attribution]
+ledger = "on"
+[aggregation]
+interval = 0.4
+group_by = ["process", "flow"]
+[[sinks]]
+type = "jsonl"
+path = "records.jsonl"
+"""
+
+
+class Truth(NamedTuple):
+    """What is known of the traffic without hogpipe."""
+
+    dropped: int
+    streamed: int
+    shown: str
+    """What `ss -ti` showed of the upload before it closed."""
+    records: list[dict[str, Any]]
+
+
+def receive(one: socket.socket) -> int:
+    size = 0
+    while data := one.recv(65536):
+        size += len(data)
+    return size
+
+
+def connect(wire: LossyWire, port: int) -> tuple[socket.socket, socket.socket]:
+    """Return the ends of a connection from left to right."""
+    with wire.right.call(lambda: socket.create_server((RIGHT, port))) as listener:
+        client = wire.left.call(lambda: socket.create_connection((RIGHT, port)))
+        return client, listener.accept()[0]
+
+
+def transfer(wire: LossyWire, port: int, *, upload: bool) -> str:
+    """Move SENT bytes over one connection; return what `ss -ti` shows at the left end."""
+    client, served = connect(wire, port)
+    with client, served:
+        sender, receiver = (client, served) if upload else (served, client)
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 17)  # no queue overflows
+        received: list[int] = []
+        thread = threading.Thread(target=lambda: received.append(receive(receiver)))
+        thread.start()
+        sender.sendall(b"x" * SENT)
+        command = wire.left.command("ss", "-Hti", "dst", f"{RIGHT}:{port}")
+        shown = "unacked"
+        while "unacked" in shown or (upload and shown.split()[2] != "0"):
+            shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        sender.shutdown(socket.SHUT_WR)
+        thread.join()
+        receiver.close()
+        sender.recv(1)
+    assert received == [SENT]
+    return shown
+
+
+def stream(wire: LossyWire, seconds: float) -> int:
+    """Receive for some time without transmitting; return the bytes."""
+    client, served = connect(wire, STREAM)
+    with client, served:
+        total, ends = 0, time.monotonic() + seconds
+        while time.monotonic() < ends:
+            served.sendall(b"x" * 1000)
+            total += len(client.recv(1000, socket.MSG_WAITALL))
+            time.sleep(0.02)
+        return total
+
+
+def open_and_close(wire: LossyWire) -> None:
+    for _ in range(CONNECTIONS):
+        client, served = connect(wire, SHORT)
+        with client, served:
+            client.sendall(b"x" * 10)
+            served.recv(10)
+            served.sendall(b"y" * 20)
+            client.recv(20)
+            client.close()
+            served.recv(1)
+        with wire.left.call(socket.socket) as refused, pytest.raises(ConnectionRefusedError):
+            refused.connect((RIGHT, REFUSED))
+
+
+def reset(wire: LossyWire) -> None:
+    """Close the right end with an unread byte, and an attempt before its answer."""
+    client, served = connect(wire, UNREAD)
+    with client, served:
+        client.sendall(b"abc")
+        wait_until(lambda: len(served.recv(3, socket.MSG_PEEK)) == 3)
+        served.close()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    with wire.left.call(socket.socket) as attempt:
+        attempt.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            attempt.connect((RIGHT, UNREAD))
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> Truth:
+    require_bpf()
+    require("ip", "ss")
+    folder = tmp_path_factory.mktemp("health")
+    config = write_config(folder, CONFIGURATION)
+    with lossy_wire(DELAY, drop_each(DROPPED_EACH)) as wire:
+        words = wire.left.enter(sys.executable, "-m", "hogpipe", "-v", "run", config)
+        with running(None, *words) as run:
+            run.wait_for_each("owners come from the ledger", "capturing on wire0")
+            shown = transfer(wire, UPLOAD, upload=True)
+            dropped = wire.dropped
+            transfer(wire, DOWNLOAD, upload=False)
+            streamed = stream(wire, 1.2)
+            open_and_close(wire)
+            reset(wire)
+            assert run.end() == 0, run.errors
+        return Truth(dropped, streamed, shown, read_records(folder / "records.jsonl"))
+
+
+def list_healths(truth: Truth, port: int) -> list[TcpHealth]:
+    """Return the health in each window of this process's connections to a port."""
+    return [
+        health
+        for record in traffic_of(truth.records)
+        if record["network"]["peer"].get("port") == port
+        and record.get("process", {}).get("pid") == os.getpid()
+        and (health := parse_tcp(record["network"])) is not None
+    ]
+
+
+def sum_up(truth: Truth, port: int) -> TcpHealth:
+    return reduce(join_health, list_healths(truth, port), None) or TcpHealth()
+
+
+def test_retransmits_and_round_trips_are_those_of_the_wire(truth: Truth) -> None:
+    found = sum_up(truth, UPLOAD)
+    assert truth.dropped > 20
+    assert abs(found.retransmits - truth.dropped) <= max(0.01 * truth.dropped, 2)
+    total = re.search(r"retrans:\d+/(\d+)", truth.shown)
+    assert total is not None
+    assert found.retransmits == int(total[1])
+    assert found.transmit_payload_bytes == SENT
+    assert (found.opened, found.closed, found.reset) == (1, 1, 0)
+    least = re.search(r"\bminrtt:([\d.]+)", truth.shown)
+    assert least is not None
+    assert found.rtt_min_us / 1000 == pytest.approx(float(least[1]), rel=0.05)
+    assert found.rtt_min_us >= 2 * DELAY * 1e6
+
+
+def test_what_is_received_counts_once_whatever_is_lost(truth: Truth) -> None:
+    found = sum_up(truth, DOWNLOAD)
+    assert (found.receive_payload_bytes, found.transmit_payload_bytes) == (SENT, 0)
+
+
+def test_what_is_received_without_a_transmission_counts_in_its_windows(truth: Truth) -> None:
+    windows = list_healths(truth, STREAM)
+    received = [one.receive_payload_bytes for one in windows]
+    assert sum(received) == truth.streamed
+    assert sum(size > 0 for size in received) >= 3
+    assert max(received) < 0.8 * truth.streamed
+
+
+def test_each_connection_counts_once(truth: Truth) -> None:
+    found, refused = sum_up(truth, SHORT), sum_up(truth, REFUSED)
+    assert (found.opened, found.closed, found.accepted) == (CONNECTIONS, CONNECTIONS, 0)
+    assert found.transmit_payload_bytes == 10 * CONNECTIONS
+    assert found.receive_payload_bytes == 20 * CONNECTIONS
+    assert found.opening_us >= CONNECTIONS * 2 * DELAY * 1e6
+    assert found.rtt_sum_us >= found.rtt_samples * 2 * DELAY * 1e6
+    assert refused == TcpHealth(refused=CONNECTIONS)
+
+
+def test_resets_and_abandoned_attempts_are_distinguished(truth: Truth) -> None:
+    found = sum_up(truth, UNREAD)
+    assert (found.opened, found.closed, found.reset, found.abandoned) == (1, 1, 1, 1)
+    assert found.transmit_payload_bytes == 3
+
+
+def test_nothing_was_lost(truth: Truth) -> None:
+    assert_conserved(truth.records)
+    assert all(one["capture"]["health_lost"] == 0 for one in stats_of(truth.records))
