@@ -1,4 +1,4 @@
-"""The tables of docs/fleet.md hold every record once, and its queries return what was sent."""
+"""The tables of docs/fleet.md hold every record once; queries of the page and of the dashboard."""
 
 import json
 import os
@@ -10,12 +10,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import make_dashboards
 import pytest
 from chdb.session import Session
 
 PAGE = (Path(__file__).parent.parent / "docs" / "fleet.md").read_text()
 PEER = "203.0.113.7"
 Rows = list[dict[str, Any]]
+GRAFANA = Path(__file__).parent.parent / "packaging" / "grafana"
 GOLDEN = Path(__file__).parent / "data" / "golden" / "expected.jsonl"
 
 
@@ -73,6 +75,9 @@ class Warehouse:
 
     def query(self, mark: str) -> Rows:
         (query,) = sql(mark)
+        return self.ask(query)
+
+    def ask(self, query: str) -> Rows:
         answer = str(self._session.query(query, "JSON"))
         data: Rows = json.loads(answer)["data"] if answer else []
         return data
@@ -152,6 +157,86 @@ def test_the_shares_of_a_host_add_up_to_all_of_its_bytes(warehouse: Warehouse) -
 def test_a_lost_record_is_counted_as_missing(warehouse: Warehouse) -> None:
     rows = warehouse.query("missing")
     assert [(row["host"], int(row["missing"])) for row in rows] == [("web1", 1)]
+
+
+DASHBOARD = json.loads((GRAFANA / "hogpipe-clickhouse.json").read_text())
+VARIABLES = {one["name"]: one for one in DASHBOARD["templating"]["list"]}
+CHARTS = [panel for panel in DASHBOARD["panels"] if "targets" in panel]
+GROUPS = VARIABLES["group"]["query"].split(",")
+
+
+def expand(query: str, group: str) -> str:
+    """Return a query as Grafana sends it: the last hour, both hosts, intervals of a minute."""
+    now = int(datetime.now(UTC).timestamp())
+    first, last = f"toDateTime({now - 3600})", f"toDateTime({now})"
+    texts = {
+        "${group:raw}": group,
+        "${host:singlequote}": "'web1','web2'",
+        "$__timeFilter(time)": f"time >= {first} AND time <= {last}",
+        "$__timeInterval(time)": "toStartOfInterval(toDateTime(time), INTERVAL 60 second)",
+        "$__interval_s": "60",
+        "$__fromTime": first,
+        "$__toTime": last,
+    }
+    for macro, text in texts.items():
+        query = query.replace(macro, text)
+    assert "$" not in query
+    return query
+
+
+def ask(warehouse: Warehouse, title: str, group: str = "program") -> Rows:
+    (panel,) = (panel for panel in CHARTS if panel["title"] == title)
+    return warehouse.ask(expand(panel["targets"][0]["rawSql"], group))
+
+
+@pytest.mark.parametrize("panel", CHARTS, ids=[panel["title"] for panel in CHARTS])
+@pytest.mark.parametrize("group", GROUPS)
+def test_each_panel_of_the_dashboard_has_data(
+    warehouse: Warehouse, panel: dict[str, Any], group: str
+) -> None:
+    is_of_groups = "${group" in panel["title"]
+    if is_of_groups or group == GROUPS[0]:
+        assert ask(warehouse, panel["title"], group)
+
+
+def test_the_totals_of_the_dashboard_are_those_of_the_records(warehouse: Warehouse) -> None:
+    rows = ask(warehouse, "Totals by ${group}")
+    for way in ("transmit", "receive"):
+        assert sum(int(row[way]) for row in rows) == bytes_of(traffic(), way)
+        chart = ask(warehouse, f"{way.capitalize()} by ${{group}}")
+        assert sum(float(row["bits"]) for row in chart) * 60 == pytest.approx(
+            8 * bytes_of(traffic(), way)
+        )
+    chart = ask(warehouse, "Attribution")
+    bits = sum(float(row[name]) for row in chart for name in row if name.endswith("_bits"))
+    moved = bytes_of(traffic(), "transmit") + bytes_of(traffic(), "receive")
+    assert bits * 60 == pytest.approx(8 * moved)
+
+
+def test_the_dashboard_shows_the_lost_record_and_both_hosts(warehouse: Warehouse) -> None:
+    (row,) = ask(warehouse, "Records that did not arrive")
+    assert (row["host"], int(row["missing"])) == ("web1", 1)
+    assert [row["host"] for row in warehouse.ask(VARIABLES["host"]["query"])] == ["web1", "web2"]
+
+
+@pytest.mark.parametrize("dashboard", make_dashboards.DASHBOARDS, ids=lambda one: one.name)
+def test_the_dashboards_are_those_that_are_made(dashboard: make_dashboards.Dashboard) -> None:
+    text = make_dashboards.make_dashboard(dashboard)
+    assert (GRAFANA / f"{dashboard.name}.json").read_text() == text
+
+
+@pytest.mark.parametrize("dashboard", make_dashboards.DASHBOARDS, ids=lambda one: one.name)
+def test_no_panel_of_a_dashboard_covers_another(dashboard: make_dashboards.Dashboard) -> None:
+    panels = json.loads(make_dashboards.make_dashboard(dashboard))["panels"]
+    covered = set()
+    for place in (panel["gridPos"] for panel in panels):
+        cells = {
+            (place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])
+        }
+        assert not cells & covered
+        assert all(x < 24 for x, _y in cells)
+        covered |= cells
+    assert len({panel["id"] for panel in panels}) == len(panels)
 
 
 def test_the_size_of_a_record_on_the_page_is_the_real_one() -> None:

@@ -36,12 +36,10 @@ def test_the_readme_has_every_key_with_its_default() -> None:
     check_key_table(README, PrometheusSettings)
 
 
-def test_promtool_accepts_the_configuration_and_the_rules(tmp_path: Path) -> None:
-    config, rules = find_code_blocks(README, "yaml")
+def test_promtool_accepts_the_configuration(tmp_path: Path) -> None:
+    (config,) = find_code_blocks(README, "yaml")
     (tmp_path / "prometheus.yml").write_text(config)
-    (tmp_path / "rules.yml").write_text(rules)
     promtool("check", "config", str(tmp_path / "prometheus.yml"))
-    promtool("check", "rules", str(tmp_path / "rules.yml"))
 
 
 def with_health(window: list[Record]) -> list[Record]:
@@ -68,10 +66,6 @@ async def test_the_queries_have_results(prometheus: Any, opened: OpenSink) -> No
         assert await prometheus.ask(query), query
     for name in names:
         assert await prometheus.ask(name), name
-    for expression in re.findall(r"expr: (.*)", README):
-        await prometheus.ask(expression)
-        for name in re.findall(r"hogpipe_\w+", expression):
-            assert await prometheus.ask(name), name
 
 
 @pytest.mark.parametrize("word", ["pid", "peer"])
