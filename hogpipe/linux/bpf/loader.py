@@ -116,8 +116,8 @@ class AttachedPrograms:
     def attach_to_interface(self, index: int) -> int:
         """Attach the program for interfaces to what one transmits, behind those of others.
 
-        Return a descriptor; the program is detached when it is closed. The interface is one of the
-        thread's network namespace. Raises OSError.
+        Return a descriptor for `detach_from_interface`; the program is detached, too, when this
+        process ends. The interface is one of the thread's network namespace. Raises OSError.
         """
         program = self._library.bpf_object__find_program_by_name(
             self._object, self._for_interfaces.encode()
@@ -127,6 +127,12 @@ class AttachedPrograms:
         if link_fd < 0:
             raise OSError(-link_fd, os.strerror(-link_fd))
         return link_fd
+
+    def detach_from_interface(self, link_fd: int) -> None:
+        """Detach what `attach_to_interface` attached, and close the descriptor."""
+        # A child that was forked meanwhile has the descriptor, too. An interface may be gone.
+        self._library.bpf_link_detach(link_fd)
+        os.close(link_fd)
 
     def max_entries(self, name: str) -> int:
         """Return the size of a map in entries, of a ring buffer in bytes. Raises KeyError."""

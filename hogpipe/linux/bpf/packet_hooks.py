@@ -85,7 +85,7 @@ class PacketHooks:
         """Attach to links that are new, and release the attachments of those that are gone."""
         chosen = {link.index: link for link in self._choose(self._links.read_table().links)}
         for index in self._attached.keys() - chosen.keys():
-            os.close(self._attached.pop(index))
+            self._programs.detach_from_interface(self._attached.pop(index))
         self._failed &= chosen.keys()
         for index in chosen.keys() - self._attached.keys():
             try:
@@ -97,7 +97,7 @@ class PacketHooks:
 
     def _release(self) -> None:
         while self._attached:
-            os.close(self._attached.popitem()[1])
+            self._programs.detach_from_interface(self._attached.popitem()[1])
         self._links.close()
         if self._stop_fd >= 0:
             os.close(self._stop_fd)
