@@ -359,7 +359,10 @@ def report(signals: StopSignals, /, **options: object) -> None:
     help="What counts: the kernel at sockets, or a capture; auto: the first that is permitted.",
 )
 @with_verbosity
+@click.pass_obj
 def exec_(
+    signals: StopSignals,
+    /,
     command: Sequence[str],
     *,
     as_json: bool,
@@ -373,10 +376,10 @@ def exec_(
     """
     import shutil
 
-    from hogpipe.measuring.exec_command import run_measured
+    from hogpipe.measuring.exec_command import ReportOptions, run_measured
 
-    width = shutil.get_terminal_size().columns
-    sys.exit(run_measured(command, source=source, as_json=as_json, output=output, width=width))
+    options = ReportOptions(as_json, output, shutil.get_terminal_size().columns)
+    sys.exit(run_measured(command, source=source, report=options, ignored=signals.ignored))
 
 
 @commands.command()

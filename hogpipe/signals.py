@@ -37,12 +37,18 @@ class StopSignals:
         self._is_answered = False
         self._kept: signal.Signals | None = None
         self._is_hangup_kept = False
+        self.ignored: frozenset[signal.Signals] = frozenset()
+        """Those that were ignored before, as nohup(1) and a shell in the background let them be."""
 
     def install(self) -> None:
         """Replace the handlers of this process; call it in the main thread."""
-        signal.signal(signal.SIGHUP, self._handle_hangup)
-        signal.signal(signal.SIGINT, self._handle_stop)
-        signal.signal(signal.SIGTERM, self._handle_stop)
+        before = {
+            signal.SIGHUP: signal.signal(signal.SIGHUP, self._handle_hangup),
+            signal.SIGINT: signal.signal(signal.SIGINT, self._handle_stop),
+            signal.SIGTERM: signal.signal(signal.SIGTERM, self._handle_stop),
+        }
+        ignored = (number for number, handler in before.items() if handler is signal.SIG_IGN)
+        self.ignored = frozenset(ignored)
 
     def set_stop_action(self, action: Callable[[signal.Signals], object]) -> None:
         """Call `action` for a stop from now on, and at once for one that was kept."""

@@ -41,7 +41,7 @@ def _describe_totals(totals: Totals) -> dict[str, str]:
 def _list_notes(traffic: Traffic) -> Iterator[str]:
     totals, losses = traffic.totals, traffic.losses
     yield f"{traffic.seconds:.2f} s, counted by {traffic.source}" + (
-        ""
+        ", payload unknown"
         if totals.payload_bytes is None
         else f", payload {totals.transmit_payload_bytes:,} B transmit, "
         f"{totals.receive_payload_bytes:,} B receive"

@@ -13,7 +13,34 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hogpipe.errors import HogpipeError
+from hogpipe.files import find_write_problem
 from hogpipe.text import printable
+
+
+def check_output(path: Path) -> None:
+    """Raise HogpipeError if `replacing` would fail, before the work that is to be reported."""
+    _refuse_link(path)
+    try:
+        folder = path.absolute().parent
+        if path.is_dir():
+            problem: str | None = "a folder; name a file"
+        elif not folder.is_dir():
+            problem = f"{printable(str(folder))} is not a folder"
+        elif path.exists() and not path.is_file():
+            problem = find_write_problem(path, os.W_OK)
+        elif problem := find_write_problem(folder, os.W_OK | os.X_OK):
+            problem = f"{printable(str(folder))} {problem}"
+    except OSError as error:
+        problem = error.strerror
+    if problem is not None:
+        raise HogpipeError(f"{printable(str(path))}: {problem}")
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise HogpipeError(
+            f"{printable(str(path))}: a symbolic link is not written to; name the file itself"
+        )
 
 
 @contextmanager
@@ -22,10 +49,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises HogpipeError for a symbolic link, and OSError.
     """
-    if path.is_symlink():
-        raise HogpipeError(
-            f"{printable(str(path))}: a symbolic link is not written to; name the file itself"
-        )
+    _refuse_link(path)
     if path.exists() and not path.is_file():
         yield path
         return

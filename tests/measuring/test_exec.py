@@ -14,12 +14,15 @@ from support.bpf import require_bpf
 from hogpipe.measuring.report import render_traffic
 from hogpipe.measuring.results import Losses, Peer, Totals, Traffic
 
+IGNORED = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT}
 
-def start(*words: str, **options: Any) -> "subprocess.Popen[str]":
-    """Start `hogpipe exec` with no signal ignored, as a shell in the background lets some be."""
+
+def start(*words: str, ignored: str = "", **options: Any) -> "subprocess.Popen[str]":
+    """Start `hogpipe exec` with no signals ignored but these; a shell lets some be ignored."""
     require_bpf()
+    signals = ["--default-signal", *([f"--ignore-signal={ignored}"] if ignored else [])]
     return subprocess.Popen(
-        ["env", "--default-signal", sys.executable, "-m", "hogpipe", "exec", *words],
+        ["env", *signals, sys.executable, "-m", "hogpipe", "exec", *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
     )  # fmt: skip
 
@@ -87,6 +90,44 @@ def test_the_command_has_the_signals_of_a_program() -> None:
     assert [int(mask, 16) & (1 << 31) - 1 for mask in out.split()[1::2]] == [0, 0]
 
 
+def test_signals_that_were_ignored_are_ignored_in_the_command() -> None:
+    process = start("grep", "^SigIgn:", "/proc/self/status", ignored="HUP,INT,QUIT,CHLD")
+    out, _ = process.communicate()
+    mask = int(out.split()[1], 16)
+    assert {number for number in IGNORED if mask >> number - 1 & 1} == IGNORED
+    assert process.returncode == 0
+
+
+def test_an_output_that_cannot_be_written_is_named_before_the_command_runs(tmp_path: Path) -> None:
+    mark, link = tmp_path / "mark", tmp_path / "link"
+    link.symlink_to(mark)
+    for output, text in ((tmp_path / "no" / "x", "/no is not a folder"), (link, "a symbolic link")):
+        process = start("-o", str(output), "touch", str(mark))
+        _, err = process.communicate()
+        assert (process.returncode, mark.exists()) == (1, False)
+        assert text in err
+
+
+@pytest.mark.parametrize(("code", "found"), [(3, 3), (0, 1)])
+def test_a_report_that_fails_takes_no_exit_code_from_the_command(
+    tmp_path: Path, code: int, found: int
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    process = start("-o", str(folder / "x"), "sh", "-c", f"rmdir {folder}; exit {code}")
+    _, err = process.communicate()
+    assert process.returncode == found
+    assert "No such file or directory" in err
+
+
+def test_a_script_without_an_interpreter_is_one_of_the_shell(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text('echo "$0 $1"\n')
+    script.chmod(0o755)
+    process = start(str(script), "word")
+    assert process.communicate()[0] == f"{script} word\n"
+
+
 def test_without_privileges_the_command_is_not_run(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     command = ["setpriv", "--reuid=65534", "--clear-groups", "--bounding-set=-all"]
@@ -121,7 +162,7 @@ def test_a_table_has_the_largest_peers_and_what_is_missing() -> None:
     assert lines[1].split() == ["tcp", ":80", "10.0.0.0", "1.5", "kB", "0", "B"]
     assert lines[2].split()[:2] == ["tcp", "10.0.0.1:443"]
     assert lines[21].startswith("total of 25, 5 not shown")
-    assert lines[22] == "1.25 s, counted by pcap"
+    assert lines[22] == "1.25 s, counted by pcap, payload unknown"
     assert lines[23].startswith("2.0 kB of this host have no known process")
     assert "lost 3 packets" in lines[24]
     assert "no forks" in lines[25]
