@@ -8,7 +8,9 @@ What may fail: without privileges a test is skipped or is an error (`hogpipe_una
 marker with wrong arguments is an error of usage when tests are collected.
 """
 
+import os
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 
 import pytest
 
@@ -17,7 +19,8 @@ from hogpipe_pytest.limits import Limits, find_problem, make_limits
 from hogpipe_pytest.traffic import TestTraffic
 
 _FIXTURE = "hogpipe_traffic"
-_measurement = pytest.StashKey[hogpipe.Watch]()
+_measurement = pytest.StashKey[tuple[int, hogpipe.Watch]]()
+"""The pid of the process that measures, and the measurement: a fork of it needs its own."""
 _limits = pytest.StashKey[Limits]()
 
 
@@ -59,8 +62,10 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End the measurement."""
-    if (watch := config.stash.get(_measurement, None)) is not None:
-        watch.__exit__(None, None, None)
+    _pid, watch = config.stash.get(_measurement, (0, None))
+    if watch is not None:
+        with suppress(hogpipe.HogpipeError):  # all tests have their results
+            watch.__exit__(None, None, None)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -89,8 +94,8 @@ def hogpipe_traffic(pytestconfig: pytest.Config) -> TestTraffic:
 
 def _open(config: pytest.Config) -> hogpipe.Watch:
     """Return the measurement of the session; skip the test, or fail it, without privileges."""
-    watch = config.stash.get(_measurement, None)
-    if watch is None:
+    pid, watch = config.stash.get(_measurement, (0, None))
+    if watch is None or pid != os.getpid():
         watch = hogpipe.measure(source=config.getini("hogpipe_source"))
         try:
             watch.__enter__()
@@ -98,5 +103,5 @@ def _open(config: pytest.Config) -> hogpipe.Watch:
             if config.getini("hogpipe_unavailable") == "skip":
                 pytest.skip(f"the network cannot be measured: {error}")
             pytest.fail(f"the network cannot be measured: {error}", pytrace=False)
-        config.stash[_measurement] = watch
+        config.stash[_measurement] = os.getpid(), watch
     return watch

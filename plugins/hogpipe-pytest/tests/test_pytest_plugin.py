@@ -1,12 +1,17 @@
 """What the plugin makes of tests that move something, in sessions of their own."""
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Self
 
+import hogpipe_pytest
 import pytest
 from hogpipe_pytest.limits import Limits, add_hosts, find_problem, make_limits
 
+import hogpipe
 from hogpipe import Peer, Totals, Traffic
 
 Run = Callable[..., str]
@@ -132,6 +137,35 @@ def test_wrong_arguments_of_a_marker_are_refused(
 def test_a_wrong_marker_is_an_error_of_usage(run: Run, tmp_path: Path) -> None:
     found = run(tmp_path, "import pytest\n@pytest.mark.network\ndef test_it(): pass\n")
     assert "test_it.py::test_it: network: needs max_bytes or hosts" in found
+
+
+class EndlessWatch:
+    """A measurement of nothing, whose last reading fails."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        raise hogpipe.CaptureError("broken")
+
+
+def test_a_fork_of_the_session_measures_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hogpipe, "measure", lambda **_options: EndlessWatch())
+    config = SimpleNamespace(stash=pytest.Stash(), getini=lambda _name: "auto")
+    first = hogpipe_pytest._open(config)
+    assert hogpipe_pytest._open(config) is first
+    pid = os.getpid()
+    monkeypatch.setattr(hogpipe_pytest.os, "getpid", lambda: -pid)
+    assert hogpipe_pytest._open(config) is not first
+
+
+def test_a_last_reading_that_fails_is_no_error_of_the_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hogpipe, "measure", lambda **_options: EndlessWatch())
+    config = SimpleNamespace(stash=pytest.Stash(), getini=lambda _name: "auto")
+    hogpipe_pytest._open(config)
+    hogpipe_pytest.pytest_unconfigure(config)
 
 
 def test_dns_is_left_out_where_asked() -> None:
