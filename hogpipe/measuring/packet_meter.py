@@ -61,6 +61,9 @@ class PacketMeter:
         """Until when all that passed is in the tally, seconds since the epoch."""
         self._failure: Exception | None = None
         self._dropped = self._dropped_before = 0
+        self._is_refreshed = False
+        """Whether the scope knows the processes of the window."""
+        self._is_closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         opened: Future[None] = Future()
@@ -95,7 +98,8 @@ class PacketMeter:
             return self._tally.read(time.monotonic(), state)
 
     def close(self) -> None:
-        """End the capture. May be called again."""
+        """End the capture, also one that is being opened. May be called again."""
+        self._is_closed = True
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._stop.set)
@@ -138,6 +142,8 @@ class PacketMeter:
             following = asyncio.create_task(add_all())
             stopping = asyncio.create_task(self._stop.wait())
             self._loop = asyncio.get_running_loop()
+            if self._is_closed:  # before there was a loop
+                self._stop.set()
             opened.set_result(None)
             await asyncio.wait([following, stopping], return_when=asyncio.FIRST_COMPLETED)
             for task in (following, stopping):
@@ -160,7 +166,9 @@ class PacketMeter:
         if pid is None:
             self._tally.unattributed_bytes += counts.total_bytes
             return
-        self._scope.refresh()
+        if not self._is_refreshed:
+            self._is_refreshed = True
+            self._scope.refresh()
         cgroup = process["linux"]["cgroup"] if "linux" in process else None
         if not self._scope.includes_path(pid, process.get("parent_pid"), cgroup):
             return
@@ -195,6 +203,7 @@ class PacketMeter:
 
     def _add_stats(self, record: StatsRecord) -> None:
         """Record that a window has ended; it lacks what is pending, which is as old as `_HOLD`."""
+        self._is_refreshed = False
         self._dropped += record["capture"]["dropped"]["kernel"]
         end = record["window"]["end_unix"]
         if record["attribution"]["pending"]["flows"]:

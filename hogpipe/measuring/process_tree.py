@@ -39,8 +39,12 @@ class ProcessTree:
 
     @property
     def pids(self) -> list[int]:
-        """All pids that are or were those of members."""
-        return list(self._spans)
+        """The pids of members, except those that another process has by now."""
+        return [pid for pid, spans in self._spans.items() if spans[-1][1] == _FOREVER]
+
+    def knows(self, pid: int) -> bool:
+        """Return whether a pid is or was that of a member."""
+        return pid in self._spans
 
     def add(self, pid: int, boot_ns: int = 0) -> None:
         """Add the process that has a pid from a moment on."""

@@ -7,6 +7,7 @@ belong to the scope, and the processes that do now.
 children are those that /proc shows when the scope is asked.
 """
 
+import errno
 import os
 import select
 from collections import defaultdict
@@ -18,8 +19,10 @@ from hogpipe.linux.fork_messages import Fork
 from hogpipe.linux.process_forks import ForkReports
 from hogpipe.linux.procfs import Procfs
 from hogpipe.measuring.process_tree import ProcessTree
+from hogpipe.text import printable
 
 _MAX_GROUPS = 1 << 16
+_NO_PROCESS = frozenset({errno.ESRCH, errno.EINVAL, errno.ENOENT})
 
 
 class Scope(Protocol):
@@ -61,7 +64,7 @@ class TreeScope:
         self._procfs = procfs
         self._children = children
         self._lock = Lock()
-        self._pidfd = os.pidfd_open(pid)
+        self._pidfd = _open_process(pid)
         self._tree = ProcessTree([pid], children=children, is_alive=self._is_alive)
         self._reports: ForkReports | None = None
         self.follows_children = True
@@ -80,7 +83,7 @@ class TreeScope:
             self._add_descendants()
 
     def list_processes(self) -> list[int]:
-        """Return the pids of all members so far."""
+        """Return the pids of all members so far, except those that were reused."""
         with self._lock:
             return self._tree.pids
 
@@ -94,11 +97,11 @@ class TreeScope:
         """Return whether a pid is or was that of a member, or of a child of one."""
         del cgroup
         with self._lock:
-            pids = self._tree.pids
-            if self._children and self._reports is None and parent_pid in pids:
+            is_child = parent_pid is not None and self._tree.knows(parent_pid)
+            if self._children and self._reports is None and is_child:
                 self._tree.add(pid)
                 return True
-            return pid in pids
+            return self._tree.knows(pid)
 
     @property
     def lost_forks(self) -> int:
@@ -141,6 +144,18 @@ class TreeScope:
         return self._procfs.read_stat(pid) is not None
 
 
+def _open_process(pid: int) -> int:
+    """Return a descriptor of a process. Raises ProcessLookupError if there is none."""
+    try:
+        return os.pidfd_open(pid)
+    except (OSError, OverflowError) as error:
+        # Of a thread that is not the first one of its process, the kernel says EINVAL or ENOENT.
+        known = isinstance(error, OverflowError) or error.errno in _NO_PROCESS
+        if not known:
+            raise
+        raise ProcessLookupError(f"there is no process with the pid {pid}") from error
+
+
 class CgroupScope:
     """A control group (v2) and those below it. Raises BpfUnavailableError, FileNotFoundError.
 
@@ -157,11 +172,13 @@ class CgroupScope:
         self._procfs = procfs
         self._tree = CgroupTree()
         root = os.fspath(self._tree.root)
-        self._path = "/" + path.removeprefix(root).strip("/")
+        # Two slashes at the beginning stay two.
+        self._path = os.path.normpath("/" + path.removeprefix(root).lstrip("/"))
         self._known: dict[int, bool] = {}
         if not self._tree.has_group(self._path):
             self.close()
-            raise FileNotFoundError(f"there is no control group {self._path} below {root}")
+            name = printable(self._path)
+            raise FileNotFoundError(f"there is no control group {name} below {root}")
 
     def refresh(self) -> None:
         """Learn the ids of the groups, which have no path any more once they are removed."""

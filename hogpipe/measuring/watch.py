@@ -10,13 +10,14 @@ without an effect.
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
-from hogpipe.errors import HogpipeError, NotPermittedError
+from hogpipe.errors import CaptureError, HogpipeError, NotPermittedError
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
 from hogpipe.linux.process_starts import shows_host_pids
 from hogpipe.linux.procfs import Procfs
@@ -24,6 +25,8 @@ from hogpipe.measuring.results import Peer, Totals, Traffic
 from hogpipe.measuring.scope import CgroupScope, Scope, TreeScope
 from hogpipe.measuring.socket_meter import SocketMeter
 from hogpipe.sinks.connections import run_shielded
+
+log = logging.getLogger(__name__)
 
 _PROCFS = Path("/proc")
 SourceChoice = Literal["auto", "ebpf", "pcap"]
@@ -114,9 +117,10 @@ class Watch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._end()
+        self._end(error)
 
     async def __aenter__(self) -> Self:
+        self._refuse_another_entry()
         try:
             await run_shielded(asyncio.to_thread(self._open))
         except BaseException:
@@ -130,11 +134,14 @@ class Watch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await run_shielded(asyncio.to_thread(self._end))
+        await run_shielded(asyncio.to_thread(self._end, error))
 
-    def _open(self) -> None:
+    def _refuse_another_entry(self) -> None:
         if self._meter is not None or self._traffic is not None:
             raise RuntimeError("a measurement is entered once; make another one")
+
+    def _open(self) -> None:
+        self._refuse_another_entry()
         self._owner = os.getpid()
         self._meter = self._open_meter()
 
@@ -145,11 +152,16 @@ class Watch:
             raise RuntimeError("the measurement belongs to the process that forked this one")
         return self._meter
 
-    def _end(self) -> None:
+    def _end(self, error: BaseException | None) -> None:
+        """Read the last time, and close; what the block raised goes before a failed reading."""
         if os.getpid() != self._owner:
             return
         try:
             self.read()
+        except CaptureError:
+            if error is None:
+                raise
+            log.warning("what was moved could not be read at the end", exc_info=True)
         finally:
             self._close()
 

@@ -31,6 +31,14 @@ def test_a_reused_pid_belongs_to_it_until_another_process_gets_it() -> None:
     assert [tree.includes(11, now) for now in (100, 700, 900)] == [True, False, True]
 
 
+def test_a_pid_that_another_process_has_is_none_of_a_member() -> None:
+    tree = grow(Fork(10, 11, 100), Fork(10, 12, 100), Fork(7, 11, 500))
+    assert sorted(tree.pids) == [10, 12]
+    assert tree.knows(11)
+    tree.ingest(Fork(12, 11, 900))
+    assert sorted(tree.pids) == [10, 11, 12]
+
+
 def test_children_of_a_process_that_reused_a_pid_do_not_belong_to_it() -> None:
     assert not grow(Fork(10, 11, 100), Fork(7, 11, 500), Fork(11, 12, 600)).includes(12, 700)
 

@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from support.bpf import control_group, require_bpf
 from support.namespaces import Namespace
 
 import hogpipe
+from hogpipe.measuring.watch import Watch
 
 SEND = """
 import os, socket, sys
@@ -108,13 +110,62 @@ def test_a_process_that_has_ended_or_not_begun_cannot_be_watched(root: None) -> 
         pass
 
 
+def test_a_thread_and_a_number_that_is_no_pid_are_no_processes(root: None) -> None:
+    del root
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    try:
+        for number in (thread.native_id, 2**40):
+            assert number is not None
+            with pytest.raises(ProcessLookupError, match=f"with the pid {number}"):
+                hogpipe.watch(number).__enter__()
+    finally:
+        end.set()
+        thread.join()
+
+
+class BrokenMeter:
+    """A meter whose readings fail."""
+
+    is_closed = False
+
+    def read(self) -> hogpipe.Traffic:
+        raise hogpipe.CaptureError("broken")
+
+    def restart(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_what_the_block_raises_goes_before_a_reading_that_fails() -> None:
+    meter = BrokenMeter()
+    with pytest.raises(ValueError, match="its own"), Watch(lambda: meter):
+        raise ValueError("its own")
+    assert meter.is_closed
+    with pytest.raises(hogpipe.CaptureError, match="broken"), Watch(lambda: meter):
+        pass
+
+
+async def test_another_entry_leaves_the_measurement_as_it_is() -> None:
+    meter = BrokenMeter()
+    watch = Watch(lambda: meter)
+    await watch.__aenter__()
+    with pytest.raises(RuntimeError, match="entered once"):
+        await watch.__aenter__()
+    assert not meter.is_closed
+
+
 def test_a_control_group_counts_with_those_below_it() -> None:
     require_bpf()
     join = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"']
     with control_group() as group:
         with sending(*join, str(group)) as sender, sending() as other:
             sender.send(1)
-            with hogpipe.watch(group) as watch, hogpipe.watch(group.name) as same:
+            other_path = f"{group.name}/../{group.name}/"
+            with hogpipe.watch(group) as watch, hogpipe.watch(other_path) as same:
                 got = sender.send(100) + sender.send(30, "child")
                 other.send(5000)
             assert watch.totals.transmit_payload_bytes == got == 160
