@@ -3,7 +3,7 @@
 In: windows of records, in any order of time. Out: totals, series and windows of any span. The sink
 `sqlite` writes; `report`, `top --from` and other programs read, at the same time.
 
-Schema, version 1 (`PRAGMA user_version`; `PRAGMA application_id` is 0x686F6770, "hogp"):
+Schema, version 2 (`PRAGMA user_version`; `PRAGMA application_id` is 0x686F6770, "hogp"):
 
     runs      the runs that wrote, and the last sequence of each
     groups    what levels count by: the description of a group of records, as JSON
@@ -12,6 +12,8 @@ Schema, version 1 (`PRAGMA user_version`; `PRAGMA application_id` is 0x686F6770,
     minutes   start, group_id, COUNTERS: the sums of the windows that start in the minute
     hours     the same of the minutes
     days      the same of the hours, by UTC
+    minutes_health, hours_health, days_health
+              start, group_id, HEALTH_COUNTERS: of groups whose health of TCP connections is known
     spans     level, start: how many windows a bucket has, the time they cover, their stats
     levels    what each level holds: kept_ms, complete_ms (levels.py)
 
@@ -25,6 +27,7 @@ Modules:
 
     levels.py        PURE: levels, and which of them answer for a span
     counters.py      PURE: rows of counters, and their sums
+    level_tables.py  PURE: the tables of a level, and the SQL of their columns
     members.py       PURE: the description of a record as group and member
     packing.py       PURE: a window as one row
     span_stats.py    PURE: the stats of a span

@@ -1,9 +1,9 @@
 """PURE: what a history answers. Times are milliseconds since the epoch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hogpipe.history.counters import COUNTERS, Totals
+from hogpipe.history.counters import Totals, add_totals
 from hogpipe.records.schema import Record, StatsBody
 
 Value = str | int | float | bool | None
@@ -79,12 +79,3 @@ class HistoryWindow:
     end_ms: int
     level: str
     records: Sequence[Record]
-
-
-def add_totals(totals: Iterable[Totals]) -> Totals:
-    """Return the sum of totals."""
-    sums = [0] * len(COUNTERS)
-    for one in totals:
-        for index, name in enumerate(COUNTERS):
-            sums[index] += getattr(one, name)
-    return Totals(*sums)

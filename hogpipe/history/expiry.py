@@ -19,6 +19,7 @@ from pathlib import Path
 
 from hogpipe.history.history_file import transaction
 from hogpipe.history.level_states import LevelStates
+from hogpipe.history.level_tables import tables_of
 from hogpipe.history.levels import DAYS, LEVELS, SECOND_MS, WINDOWS, Level
 from hogpipe.text import printable
 
@@ -154,7 +155,8 @@ def _delete(database: sqlite3.Connection, states: LevelStates, level: Level, unt
         database.execute("DELETE FROM windows WHERE start_ms < ?", (until_ms,))
     else:
         until = until_ms // SECOND_MS
-        database.execute(f"DELETE FROM {level.name} WHERE start < ?", (until,))  # noqa: S608
+        for table in tables_of(level):
+            database.execute(f"DELETE FROM {table.name} WHERE start < ?", (until,))  # noqa: S608
         database.execute("DELETE FROM spans WHERE level = ? AND start < ?", (level.name, until))
     states.set_kept(level, until_ms)
 

@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hogpipe.files import find_output_problem, may_access, probe_folder, require_regular
-from hogpipe.history.counters import COUNTERS
+from hogpipe.history.level_tables import health_table, traffic_table
 from hogpipe.history.levels import BUCKETED
 from hogpipe.history.packing import DamagedContentError
 from hogpipe.ownership import open_output, resolve_output
@@ -41,13 +41,6 @@ _MAGIC = b"SQLite format 3\0"
 _IN_USE = "another run or sink writes to it"
 NO_HISTORY = "not a history of hogpipe"
 
-
-_LEVEL_TABLE = """
-CREATE TABLE {name} (
-    start INTEGER NOT NULL, group_id INTEGER NOT NULL, {counters},
-    PRIMARY KEY (start, group_id)
-) WITHOUT ROWID;
-"""
 _VERSION_1 = """
 CREATE TABLE runs (
     id INTEGER PRIMARY KEY, run TEXT NOT NULL UNIQUE, host TEXT NOT NULL,
@@ -73,14 +66,12 @@ CREATE TABLE spans (
 CREATE TABLE levels (
     level TEXT PRIMARY KEY, kept_ms INTEGER NOT NULL, complete_ms INTEGER NOT NULL
 ) WITHOUT ROWID;
-""" + "".join(
-    _LEVEL_TABLE.format(
-        name=level.name, counters=", ".join(f"{name} INTEGER NOT NULL" for name in COUNTERS)
-    )
-    for level in BUCKETED
-)
-STEPS: tuple[str, ...] = (_VERSION_1,)
+""" + "".join(traffic_table(level).creation for level in BUCKETED)
+_VERSION_2 = "".join(health_table(level).creation for level in BUCKETED)
+STEPS: tuple[str, ...] = (_VERSION_1, _VERSION_2)
 """The statements that make each version from the one before, each with its semicolon."""
+WITH_HEALTH = 2
+"""The version from which on levels have a table of health."""
 
 
 def find_file_problem(path: Path) -> str | None:

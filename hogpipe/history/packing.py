@@ -19,15 +19,24 @@ from typing import Annotated, cast
 import msgspec
 import numpy as np
 
-from hogpipe.history.counters import COUNTERS, QUALITIES, Integers, Totals, read_counters
+from hogpipe.history.counters import (
+    ALL_COUNTERS,
+    COUNTERS,
+    QUALITIES,
+    Integers,
+    Totals,
+    read_counters,
+)
 from hogpipe.history.members import Description
 from hogpipe.records.schema import (
     SCHEMA_VERSION,
+    NetworkInfo,
     Record,
     StatsRecord,
     TrafficRecord,
     Window,
 )
+from hogpipe.records.tcp_health import add_tcp
 
 _COMPRESSION = 1  # 40 % of the size, at 0.1 ms for 500 groups
 _BYTES = [COUNTERS.index("transmit_bytes"), COUNTERS.index("receive_bytes")]
@@ -117,7 +126,7 @@ def pack_window(stamped: StampedWindow, counted: UnpackedWindow) -> tuple[bytes,
         group=counted.groups.tolist(),
         counters={
             name: rows[:, index].tolist()
-            for index, name in enumerate(COUNTERS)
+            for index, name in enumerate(ALL_COUNTERS)
             if rows[:, index].any()
         },
         stats=[_drop_stamp(record) for record in stamped.stats],
@@ -128,7 +137,9 @@ def pack_window(stamped: StampedWindow, counted: UnpackedWindow) -> tuple[bytes,
 
 def make_rows(records: Sequence[TrafficRecord]) -> Integers:
     """Return the counters of records, a row for each."""
-    return np.array([read_counters(one) for one in records], np.int64).reshape(-1, len(COUNTERS))
+    return np.array([read_counters(one) for one in records], np.int64).reshape(
+        -1, len(ALL_COUNTERS)
+    )
 
 
 def unpack_window(packed: bytes) -> UnpackedWindow:
@@ -185,16 +196,19 @@ def unpack_records(
 def describe_traffic(description: Description, totals: Totals) -> dict[str, object]:
     """Return the body of a traffic record."""
     network = cast("Mapping[str, object]", description.get("network", {}))
+    counters: NetworkInfo = {"flows": totals.flows, "io": totals.io}
+    if (health := totals.health) is not None:
+        add_tcp(counters, health)
     return {
         **description,
-        "network": {"flows": totals.flows, "io": totals.io, **network},
+        "network": {**counters, **network},
         "attribution": totals.attribution,
     }
 
 
 def _decode_rows(content: _Content) -> Integers:
-    rows = np.zeros((len(content.group), len(COUNTERS)), np.int64)
-    for index, name in enumerate(COUNTERS):
+    rows = np.zeros((len(content.group), len(ALL_COUNTERS)), np.int64)
+    for index, name in enumerate(ALL_COUNTERS):
         if name in content.counters:
             rows[:, index] = content.counters[name]
     rows[:, _EXACT] += _find_rest(rows)

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from typing import cast
 
 from hogpipe.history.answers import HistoryWindow
-from hogpipe.history.counters import COUNTERS, Totals
+from hogpipe.history.counters import Totals
 from hogpipe.history.descriptions import Descriptions
+from hogpipe.history.level_tables import health_table, traffic_table
 from hogpipe.history.levels import SECOND_MS, WINDOWS, Level, Piece
 from hogpipe.history.packing import describe_traffic, unpack_records
 from hogpipe.history.span_stats import read_span
@@ -25,17 +26,25 @@ _MILLISECOND = 1_000_000
 
 
 def read_windows(
-    database: sqlite3.Connection, descriptions: Descriptions, piece: Piece, *, backwards: bool
+    database: sqlite3.Connection,
+    descriptions: Descriptions,
+    piece: Piece,
+    *,
+    backwards: bool,
+    has_health: bool,
 ) -> Iterator[HistoryWindow]:
-    """Yield the windows of a piece; those with equal starts are in the order of their arrival."""
+    """Yield the windows of a piece; those with equal starts are in the order of their arrival.
+
+    `has_health` is whether levels have tables of health.
+    """
     if piece.level == WINDOWS:
         yield from _read_recorded(database, descriptions, piece, backwards=backwards)
         return
     length = piece.level.length_ms
+    buckets = _Buckets(database, descriptions, piece.level, has_health=has_health)
     starts = range(piece.since_ms, piece.until_ms, length)
-    host = _find_host(database)
     for start_ms in reversed(starts) if backwards else starts:
-        if records := _make_records(database, descriptions, piece.level, start_ms, host):
+        if records := buckets.make_records(start_ms):
             yield HistoryWindow(start_ms, start_ms + length, piece.level.name, records)
 
 
@@ -60,33 +69,46 @@ def _read_recorded(
             return
 
 
-def _make_records(
-    database: sqlite3.Connection,
-    descriptions: Descriptions,
-    level: Level,
-    start_ms: int,
-    host: str,
-) -> list[Record]:
-    """Return records as a run would have made them of a window as long as the bucket."""
-    start_ns, end_ns = start_ms * _MILLISECOND, (start_ms + level.length_ms) * _MILLISECOND
-    stamper = RecordStamper(make_run_id(start_ns, bytes(10)), host)
-    columns = ", ".join(COUNTERS)
-    key = (start_ms // SECOND_MS,)
-    rows = database.execute(
-        f"SELECT group_id, {columns} FROM {level.name} WHERE start = ?",  # noqa: S608
-        key,
-    ).fetchall()
-    records: list[Record] = []
-    for group, *counters in rows:
-        body = describe_traffic(descriptions.of_group(group), Totals(*counters))
-        records.append(stamper.traffic(cast("TrafficBody", body), start_ns, end_ns))
-    span = database.execute(
-        "SELECT windows, covered_ms, stats FROM spans WHERE level = ? AND start = ?",
-        (level.name, *key),
-    ).fetchone()
-    if span is not None and (stats := read_span(span).stats) is not None:
-        records.append(stamper.stats(stats, start_ns, end_ns))
-    return records
+class _Buckets:
+    """The buckets of a level as windows."""
+
+    def __init__(
+        self,
+        database: sqlite3.Connection,
+        descriptions: Descriptions,
+        level: Level,
+        *,
+        has_health: bool,
+    ) -> None:
+        self._database = database
+        self._descriptions = descriptions
+        self._level = level
+        self._host = _find_host(database)
+        traffic, health = traffic_table(level), health_table(level)
+        columns, source = traffic.columns, traffic.name
+        if has_health:
+            columns = f"{columns}, {health.columns}"
+            source = f"{source} LEFT JOIN {health.name} USING (start, group_id)"
+        self._statement = f"SELECT group_id, {columns} FROM {source} WHERE start = ?"  # noqa: S608
+
+    def make_records(self, start_ms: int) -> list[Record]:
+        """Return records as a run would have made them of a window as long as the bucket."""
+        end_ms = start_ms + self._level.length_ms
+        start_ns, end_ns = start_ms * _MILLISECOND, end_ms * _MILLISECOND
+        stamper = RecordStamper(make_run_id(start_ns, bytes(10)), self._host)
+        start = start_ms // SECOND_MS
+        records: list[Record] = []
+        for group, *counters in self._database.execute(self._statement, (start,)).fetchall():
+            totals = Totals(*(one or 0 for one in counters))  # NULL without health
+            body = describe_traffic(self._descriptions.of_group(group), totals)
+            records.append(stamper.traffic(cast("TrafficBody", body), start_ns, end_ns))
+        span = self._database.execute(
+            "SELECT windows, covered_ms, stats FROM spans WHERE level = ? AND start = ?",
+            (self._level.name, start),
+        ).fetchone()
+        if span is not None and (stats := read_span(span).stats) is not None:
+            records.append(stamper.stats(stats, start_ns, end_ns))
+        return records
 
 
 def _find_host(database: sqlite3.Connection) -> str:

@@ -3,7 +3,7 @@
 In: the path of a history, and spans of time in milliseconds since the epoch. Out: totals by any key
 of the records (`query`), in steps of time (`series`), what was counted and dropped (`coverage`),
 and windows for playback (`windows`). Raises ConfigurationError for a file that is not a history of
-this version, HogpipeError for one that cannot be read.
+this version or an older one, HogpipeError for one that cannot be read.
 
 A method reads one snapshot, which the writer does not change. Each span is read from the coarsest
 levels that fit into it (levels.py), so that an answer may cover somewhat more than the span that
@@ -25,19 +25,13 @@ import numpy as np
 
 from hogpipe.errors import ConfigurationError, HogpipeError
 from hogpipe.files import require_regular
-from hogpipe.history.answers import (
-    Answer,
-    Coverage,
-    HistoryWindow,
-    Series,
-    add_totals,
-)
-from hogpipe.history.counters import COUNTERS
+from hogpipe.history.answers import Answer, Coverage, HistoryWindow, Series
+from hogpipe.history.counters import ALL_COUNTERS, COUNTERS, add_totals
 from hogpipe.history.descriptions import Descriptions
 from hogpipe.history.expiry import find_oldest
 from hogpipe.history.history_file import (
     NO_HISTORY,
-    STEPS,
+    WITH_HEALTH,
     find_version_problem,
     is_damage,
     needs_folder,
@@ -45,6 +39,7 @@ from hogpipe.history.history_file import (
     transaction,
 )
 from hogpipe.history.level_states import LevelStates
+from hogpipe.history.level_tables import LevelTable, health_table, traffic_table
 from hogpipe.history.levels import BUCKETED, EVER_MS, LEVELS, SECOND_MS, WINDOWS, Piece, plan_span
 from hogpipe.history.members import is_of_member
 from hogpipe.history.packing import DamagedContentError, unpack_window
@@ -52,9 +47,6 @@ from hogpipe.history.playback import read_windows
 from hogpipe.history.span_stats import SpanSums, describe_window, read_span
 from hogpipe.history.value_sums import ValueSums, Where
 from hogpipe.text import describe_error, printable
-
-_COLUMNS = ", ".join(COUNTERS)
-_SUMS = ", ".join(f"SUM({name})" for name in COUNTERS)
 
 
 class HistoryReader:
@@ -71,6 +63,8 @@ class HistoryReader:
         if (problem := self._find_problem()) is not None:
             self._database.close()
             raise ConfigurationError(f"{printable(str(path))}: {problem}")
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        self._has_health: bool = version >= WITH_HEALTH
         self._descriptions = Descriptions(self._database)
 
     def __enter__(self) -> Self:
@@ -97,18 +91,20 @@ class HistoryReader:
         where: Where | None = None,
         by_member: bool = False,
         top: int | None = None,
+        health: bool = False,
     ) -> Answer:
         """Return the traffic of a span, by the values of keys.
 
         `where` sees what only windows keep if `by_member` is true, or a key of `by` is of that
-        kind; then windows are read wherever they are kept, which takes longer.
+        kind; then windows are read wherever they are kept, which takes longer. The health of TCP
+        connections is in the totals if `health` is true, which takes longer, too.
         """
         by_member = by_member or any(map(is_of_member, by))
         with self._snapshot():
             pieces = self._plan(since_ms, until_ms, 1 if by_member else EVER_MS)
             sums = ValueSums(self._descriptions, by, where)
             for piece in pieces:
-                self._read_piece(piece, sums, None, by_member=by_member)
+                self._read_piece(piece, sums, None, by_member=by_member, health=health)
             rows = [row for point in sums.finish() for row in point.rows]
         shown = rows if top is None else rows[:top]
         others = add_totals(row.totals for row in rows[len(shown) :])
@@ -123,10 +119,11 @@ class HistoryReader:
         by: Sequence[str] = (),
         where: Where | None = None,
         by_member: bool = False,
+        health: bool = False,
     ) -> Series:
         """Return the traffic of a span in steps, which begin at multiples of `step_ms`.
 
-        `by_member` is that of `query`.
+        `by_member` and `health` are those of `query`.
         """
         by_member = by_member or any(map(is_of_member, by))
         lengths = [one.length_ms for one in LEVELS if step_ms % one.length_ms == 0]
@@ -134,7 +131,7 @@ class HistoryReader:
             pieces = self._plan(since_ms, until_ms, 1 if by_member else max(lengths))
             sums = ValueSums(self._descriptions, by, where)
             for piece in pieces:
-                self._read_piece(piece, sums, step_ms, by_member=by_member)
+                self._read_piece(piece, sums, step_ms, by_member=by_member, health=health)
             points = sums.finish()
         return Series(tuple(by), *_find_ends(pieces, since_ms, until_ms), step_ms, points)
 
@@ -161,11 +158,17 @@ class HistoryReader:
             pieces = self._plan(since_ms, until_ms, 1)
         for piece in reversed(pieces) if backwards else pieces:
             with self._readable():
-                found = read_windows(self._database, self._descriptions, piece, backwards=backwards)
+                found = read_windows(
+                    self._database,
+                    self._descriptions,
+                    piece,
+                    backwards=backwards,
+                    has_health=self._has_health,
+                )
                 yield from (window for window in found if window.start_ms >= since_ms)
 
     def _find_problem(self) -> str | None:
-        """Return why the file is not a history of this version."""
+        """Return why the file is not a history of this version or an older one."""
         try:
             (application,) = self._database.execute("PRAGMA application_id").fetchone()
             (version,) = self._database.execute("PRAGMA user_version").fetchone()
@@ -178,11 +181,7 @@ class HistoryReader:
                     f"{printable(str(self._path.parent))} may not be written to; read a copy"
                 )
             return describe_error(error)
-        if problem := find_version_problem(application, version):
-            return problem
-        if version < len(STEPS):
-            return f"a history of version {version}; a run that writes to it upgrades it"
-        return None
+        return find_version_problem(application, version)
 
     def _find_extent(self) -> tuple[int, int] | None:
         starts = [find_oldest(self._database, level) for level in LEVELS]
@@ -207,26 +206,43 @@ class HistoryReader:
         return plan_span(max(since_ms, first_ms), min(until_ms, last_ms + 1), states, most_ms)
 
     def _read_piece(
-        self, piece: Piece, sums: ValueSums, step_ms: int | None, *, by_member: bool
+        self,
+        piece: Piece,
+        sums: ValueSums,
+        step_ms: int | None,
+        *,
+        by_member: bool,
+        health: bool,
     ) -> None:
         """Add the rows of a piece to `sums`, each to its step."""
+        width = len(ALL_COUNTERS if health else COUNTERS)
         if piece.level == WINDOWS:
             for start_ms, _end_ms, content in self._read_contents(piece):
                 window = unpack_window(content)
                 step = 0 if step_ms is None else start_ms - start_ms % step_ms
                 members = window.members if by_member else None
-                sums.add(step, window.groups, members, window.rows)
+                sums.add(step, window.groups, members, window.rows[:, :width])
             return
-        start, columns, group_by = _choose_grouping(piece, step_ms)
+        self._read_level(traffic_table(piece.level), piece, sums, step_ms, width)
+        if health and self._has_health:
+            self._read_level(health_table(piece.level), piece, sums, step_ms, width)
+
+    def _read_level(
+        self, table: LevelTable, piece: Piece, sums: ValueSums, step_ms: int | None, width: int
+    ) -> None:
+        """Add rows of a level to `sums`, whose rows have `width` counters."""
+        start, columns, group_by = _choose_grouping(table, piece, step_ms)
         found = self._database.execute(
-            f"SELECT {start}, group_id, {columns} FROM {piece.level.name} "  # noqa: S608 - own names
+            f"SELECT {start}, group_id, {columns} FROM {table.name} "  # noqa: S608 - own names
             f"WHERE start >= ? AND start < ? {group_by}",
             (piece.since_ms // SECOND_MS, piece.until_ms // SECOND_MS),
         ).fetchall()
-        table = np.array(found, np.int64).reshape(-1, len(COUNTERS) + 2)
-        for step in np.unique(table[:, 0]).tolist():
-            rows = table[table[:, 0] == step]
-            sums.add(step * SECOND_MS, rows[:, 1], None, rows[:, 2:])
+        cells = np.array(found, np.int64).reshape(-1, len(table.counters) + 2)
+        rows = np.zeros((len(cells), width), np.int64)
+        rows[:, table.slice] = cells[:, 2:]
+        for step in np.unique(cells[:, 0]).tolist():
+            is_of_step = cells[:, 0] == step
+            sums.add(step * SECOND_MS, cells[is_of_step, 1], None, rows[is_of_step])
 
     def _read_spans(self, piece: Piece) -> Iterator[SpanSums]:
         if piece.level == WINDOWS:
@@ -265,17 +281,17 @@ class HistoryReader:
             raise HogpipeError(text) from error
 
 
-def _choose_grouping(piece: Piece, step_ms: int | None) -> tuple[str, str, str]:
+def _choose_grouping(table: LevelTable, piece: Piece, step_ms: int | None) -> tuple[str, str, str]:
     """Return the start of the steps, the counters and the GROUP BY for the rows of a piece."""
     if step_ms is None:
-        return "0", _SUMS, "GROUP BY group_id"
+        return "0", table.sums, "GROUP BY group_id"
     if step_ms <= piece.level.length_ms:  # each row is of a step of its own
-        return "start", _COLUMNS, ""
+        return "start", table.columns, ""
     first, last = piece.since_ms // step_ms, (piece.until_ms - 1) // step_ms
     if first == last:
-        return str(first * step_ms // SECOND_MS), _SUMS, "GROUP BY group_id"
+        return str(first * step_ms // SECOND_MS), table.sums, "GROUP BY group_id"
     unit = step_ms // SECOND_MS
-    return f"start / {unit} * {unit}", _SUMS, "GROUP BY 1, 2"
+    return f"start / {unit} * {unit}", table.sums, "GROUP BY 1, 2"
 
 
 def _find_ends(pieces: Sequence[Piece], since_ms: int, until_ms: int) -> tuple[int, int]:

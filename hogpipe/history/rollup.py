@@ -13,16 +13,14 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from hogpipe.history.counters import COUNTERS, GroupSums
+from hogpipe.history.counters import ALL_COUNTERS, GroupSums
 from hogpipe.history.level_states import LevelStates
+from hogpipe.history.level_tables import health_table, tables_of, traffic_table
 from hogpipe.history.levels import BUCKETED, MINUTES, SECOND_MS, Level
 from hogpipe.history.packing import UnpackedWindow, unpack_window
 from hogpipe.history.span_stats import SpanSums, describe_window, read_span, write_stats
 
-_COLUMNS = f"start, group_id, {', '.join(COUNTERS)}"
-_PLACES = ", ".join("?" * (len(COUNTERS) + 2))
-_ADD = ", ".join(f"{name} = {name} + excluded.{name}" for name in COUNTERS)
-_SUMS = ", ".join(f"SUM({name})" for name in COUNTERS)
+_HAS_HEALTH = ALL_COUNTERS.index("health_records")
 
 
 def roll_up(database: sqlite3.Connection, states: LevelStates, start_ms: int) -> None:
@@ -86,12 +84,14 @@ def _add_rows(
     bucket: int,
     rows: Iterable[tuple[int, Sequence[int]]],
 ) -> None:
-    start = bucket // SECOND_MS
-    database.executemany(
-        f"INSERT INTO {level.name} ({_COLUMNS}) VALUES ({_PLACES}) "  # noqa: S608 - own names
-        f"ON CONFLICT (start, group_id) DO UPDATE SET {_ADD}",
-        ((start, group, *row) for group, row in rows),
-    )
+    start, rows = bucket // SECOND_MS, list(rows)
+    with_health = [(group, row) for group, row in rows if row[_HAS_HEALTH]]
+    for table, added in ((traffic_table(level), rows), (health_table(level), with_health)):
+        places = ", ".join("?" * (len(table.counters) + 2))
+        database.executemany(
+            f"{table.insertion} VALUES ({places}) {table.addition}",
+            ((start, group, *row[table.slice]) for group, row in added),
+        )
 
 
 def _add_span(database: sqlite3.Connection, level: Level, bucket: int, later: SpanSums) -> None:
@@ -112,13 +112,13 @@ def _roll_level(
     database: sqlite3.Connection, finer: Level, level: Level, since_ms: int, until_ms: int
 ) -> None:
     since, until, length = (ms // SECOND_MS for ms in (since_ms, until_ms, level.length_ms))
-    database.execute(
-        f"INSERT INTO {level.name} ({_COLUMNS}) "  # noqa: S608 - own names
-        f"SELECT start / {length} * {length}, group_id, {_SUMS} FROM {finer.name} "
-        "WHERE start >= ? AND start < ? GROUP BY 1, 2 "
-        f"ON CONFLICT (start, group_id) DO UPDATE SET {_ADD}",
-        (since, until),
-    )
+    for source, target in zip(tables_of(finer), tables_of(level), strict=True):
+        database.execute(
+            f"{target.insertion} SELECT start / {length} * {length}, group_id, "  # noqa: S608
+            f"{source.sums} FROM {source.name} WHERE start >= ? AND start < ? GROUP BY 1, 2 "
+            f"{target.addition}",
+            (since, until),
+        )
     spans = database.execute(
         "SELECT start, windows, covered_ms, stats FROM spans "
         "WHERE level = ? AND start >= ? AND start < ?",

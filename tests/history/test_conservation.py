@@ -9,12 +9,24 @@ from threading import Event
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.histories import DAY, HOUR, MINUTE, START_MS, Run, read_total, total_of, writing
+from support.health import healths
+from support.histories import (
+    DAY,
+    HOUR,
+    MINUTE,
+    START_MS,
+    Run,
+    read_total,
+    total_of,
+    writing,
+)
 
-from hogpipe.history.counters import COUNTERS
-from hogpipe.history.levels import BUCKETED, DAYS, HOURS, MINUTES, WINDOWS
+from hogpipe.history.counters import ALL_COUNTERS, LEAST, Totals, add_totals
+from hogpipe.history.level_tables import tables_of
+from hogpipe.history.levels import BUCKETED, DAYS, HOURS, MINUTES, WINDOWS, Level
 from hogpipe.history.packing import unpack_window
 from hogpipe.history.reader import HistoryReader
+from hogpipe.model import TcpHealth
 from hogpipe.records.schema import Record
 
 KEEP = {WINDOWS: MINUTE, MINUTES: HOUR, HOURS: DAY, DAYS: 1000 * DAY}
@@ -28,7 +40,10 @@ steps = st.one_of(
 lengths = st.sampled_from([0, 100, 1000, 10_000, MINUTE, HOUR])
 traffic = st.lists(
     st.tuples(
-        st.sampled_from(["nginx", "curl", "sshd"]), st.integers(1, 3), st.integers(0, 1 << 40)
+        st.sampled_from(["nginx", "curl", "sshd"]),
+        st.integers(1, 3),
+        st.integers(0, 1 << 40),
+        st.none() | healths,
     ),
     max_size=4,
 )
@@ -44,37 +59,47 @@ actions = st.lists(
 )
 
 
-def sum_level(database: sqlite3.Connection, name: str) -> list[int]:
-    sums = ", ".join(f"COALESCE(SUM({counter}), 0)" for counter in COUNTERS)
-    return list(database.execute(f"SELECT {sums} FROM {name}").fetchone())
+Moved = tuple[str, int, int, TcpHealth | None]
 
 
-def sum_windows(database: sqlite3.Connection, since_ms: int) -> list[int]:
-    sums = [0] * len(COUNTERS)
+def sum_level(database: sqlite3.Connection, level: Level, since_ms: int = 0) -> Totals:
+    """Return the sums of both tables of a level."""
+    sums: dict[str, int] = {}
+    for table in tables_of(level):
+        for name in table.counters:
+            of_all = f"MIN(NULLIF({name}, 0))" if name == LEAST else f"SUM({name})"
+            (found,) = database.execute(
+                f"SELECT {of_all} FROM {table.name} WHERE start >= {since_ms // 1000}"
+            ).fetchone()
+            sums[name] = found or 0
+    return Totals(**sums)
+
+
+def sum_windows(database: sqlite3.Connection, since_ms: int) -> Totals:
     statement = "SELECT content FROM windows WHERE start_ms >= ?"
-    for (content,) in database.execute(statement, (since_ms,)):
-        for index, value in enumerate(unpack_window(content).rows.sum(axis=0).tolist()):
-            sums[index] += value
-    return sums
+    found = database.execute(statement, (since_ms,)).fetchall()
+    rows = (row for (content,) in found for row in unpack_window(content).rows.tolist())
+    return add_totals(Totals(*row) for row in rows)
 
 
 def check_levels(path: Path, written: Sequence[Sequence[Record]]) -> None:
     """Compare the sum of what is in the days, hours, minutes and windows with what was written."""
-    expected = total_of(written)
     with closing(sqlite3.connect(path)) as database:
         complete = dict(database.execute("SELECT level, complete_ms FROM levels"))
-        sums = [sum_level(database, "days")]
-        for finer, level in ((HOURS, DAYS), (MINUTES, HOURS)):
-            start = complete.get(level.name, 0) // 1000
-            sums.append(sum_level(database, f"{finer.name} WHERE start >= {start}"))
-        sums.append(sum_windows(database, complete.get("minutes", 0)))
-    assert dict(zip(COUNTERS, map(sum, zip(*sums, strict=True)), strict=True)) == expected
+        sums = [
+            sum_level(database, DAYS),
+            sum_level(database, HOURS, complete.get("days", 0)),
+            sum_level(database, MINUTES, complete.get("hours", 0)),
+            sum_windows(database, complete.get("minutes", 0)),
+        ]
+    total = add_totals(sums)
+    assert {name: getattr(total, name) for name in ALL_COUNTERS} == total_of(written)
 
 
 @settings(max_examples=40, deadline=None)
 @given(actions)
 def test_days_and_what_is_not_rolled_up_yet_add_up_to_all_that_was_written(
-    given_actions: list[tuple[int, int, list[tuple[str, int, int]], str]],
+    given_actions: list[tuple[int, int, list[Moved], str]],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "history.db"
@@ -107,7 +132,7 @@ def test_days_and_what_is_not_rolled_up_yet_add_up_to_all_that_was_written(
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5 * HOUR), traffic), min_size=1, max_size=12), st.data())
 def test_any_span_has_the_windows_that_start_in_it(
-    windows: list[tuple[int, list[tuple[str, int, int]]]], data: st.DataObject
+    windows: list[tuple[int, list[Moved]]], data: st.DataObject
 ) -> None:
     run = Run()
     made = [run.window(START_MS + at, 1000, groups) for at, groups in windows]

@@ -14,8 +14,10 @@ from support.histories import HOUR, START_MS, Run, write, writing
 
 from hogpipe.history.counters import COUNTERS
 from hogpipe.history.levels import BUCKETED
+from hogpipe.model import TcpHealth
 
 PAGE = (Path(__file__).parents[2] / "docs" / "history.md").read_text(encoding="utf-8")
+HEALTH = TcpHealth(retransmits=2, rtt_samples=2, rtt_sum_us=500, rtt_min_us=200)
 QUERIES = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -24,7 +26,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path, run = tmp_path_factory.mktemp("docs") / "history.db", Run()
     with writing(path) as writer:
         for at in range(0, 30 * HOUR, 60_000):
-            write(writer, run.window(START_MS + at, 1000, [("nginx", 1, 5), ("nginx", 2, 1)]))
+            moved = [("nginx", 1, 5, HEALTH), ("nginx", 2, 1, None)]
+            write(writer, run.window(START_MS + at, 1000, moved))
     return path
 
 
@@ -44,18 +47,22 @@ def test_a_unit_by_day(database: sqlite3.Connection) -> None:
     assert database.execute(QUERIES[1]).fetchall() == [("2026-11-22", 17 * 60 * 12, 0)]
 
 
+def test_the_programs_with_the_most_retransmits(database: sqlite3.Connection) -> None:
+    assert database.execute(QUERIES[2]).fetchall() == [("nginx", 1441 * 2, 0.25, 0.2)]
+
+
 def test_the_coverage_of_hours(database: sqlite3.Connection) -> None:
-    rows = database.execute(QUERIES[2]).fetchall()
+    rows = database.execute(QUERIES[3]).fetchall()
     assert len(rows) == 29
     assert rows[0] == ("2026-11-22 07:00:00", 60, 60.0, 60)
 
 
 def test_the_windows_by_process(database: sqlite3.Connection) -> None:
-    assert database.execute(QUERIES[3]).fetchall() == [(1, "nginx", 20), (2, "nginx", 4)]
+    assert database.execute(QUERIES[4]).fetchall() == [(1, "nginx", 20), (2, "nginx", 4)]
 
 
 def test_every_query_has_a_test() -> None:
-    assert len(QUERIES) == 4
+    assert len(QUERIES) == 5
 
 
 def test_the_program_runs(path: Path, tmp_path: Path) -> None:

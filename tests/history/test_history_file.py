@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.histories import START_MS, Run, read_total, total_of, write, writing
+from support.histories import MINUTE, START_MS, Run, read_total, total_of, write, writing
 
 from hogpipe.errors import ConfigurationError
 from hogpipe.history import history_file
@@ -19,7 +19,10 @@ from hogpipe.history.history_file import (
     needs_folder,
     open_for_reading,
 )
+from hogpipe.history.level_tables import health_table
+from hogpipe.history.levels import BUCKETED
 from hogpipe.history.reader import HistoryReader
+from hogpipe.model import TcpHealth
 
 
 def make_history(path: Path) -> dict[str, int]:
@@ -125,9 +128,8 @@ def test_a_history_of_an_older_version_is_upgraded_and_keeps_its_rows(
     monkeypatch.setattr(
         history_file, "STEPS", (*STEPS, "ALTER TABLE runs ADD COLUMN note TEXT; ANALYZE")
     )
-    monkeypatch.setattr("hogpipe.history.reader.STEPS", history_file.STEPS)
-    with pytest.raises(ConfigurationError, match="a run that writes to it upgrades it"):
-        HistoryReader(path)
+    with HistoryReader(path) as reader:
+        assert read_total(reader, 0, 1 << 62) == total
     with writing(path):
         pass
     with HistoryReader(path) as reader:
@@ -207,3 +209,28 @@ def test_a_missing_file_cannot_be_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(ConfigurationError, match="not a regular file but a FIFO"):
         HistoryReader(tmp_path / "fifo")
+
+
+def test_a_history_without_health_is_read_and_upgraded(
+    tmp_path: Path,
+) -> None:
+    """Version 1 had no tables of health."""
+    path, run = tmp_path / "history.db", Run()
+    old = [run.window(START_MS + at * MINUTE, 1000, [("nginx", 1, 100)]) for at in range(3)]
+    with writing(path) as writer:
+        write(writer, *old)
+    with closing(sqlite3.connect(path)) as database:
+        for level in BUCKETED:
+            database.execute(f"DROP TABLE {health_table(level).name}")
+        database.execute("PRAGMA user_version = 1")
+    with HistoryReader(path) as reader:
+        assert read_total(reader, 0, 1 << 62) == total_of(old)
+        assert reader.query(0, 1 << 62, health=True).total.health is None
+        played = [one.records for one in reader.windows(0, 1 << 62)]
+        assert total_of(played) == total_of(old)
+    health = TcpHealth(retransmits=2, rtt_samples=1, rtt_sum_us=7, rtt_min_us=6)
+    new = [run.window(START_MS + at * MINUTE, 1000, [("nginx", 1, 1, health)]) for at in (3, 4)]
+    with writing(path) as writer:
+        write(writer, *new)
+    with HistoryReader(path) as reader:
+        assert read_total(reader, 0, 1 << 62) == total_of([*old, *new])

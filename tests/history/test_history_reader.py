@@ -21,7 +21,9 @@ from hogpipe.history.answers import Row
 from hogpipe.history.levels import HOURS, MINUTES, WINDOWS
 from hogpipe.history.members import Description, get_value
 from hogpipe.history.reader import HistoryReader
+from hogpipe.model import TcpHealth
 from hogpipe.records.schema import Record
+from hogpipe.records.tcp_health import parse_tcp
 
 EVER = 1 << 62
 
@@ -210,3 +212,55 @@ def test_days_are_left_of_a_year_ago_and_nothing_before(tmp_path: Path) -> None:
         asked = START_MS + 200 * DAY
         answer = reader.query(asked, asked + 1)
         assert answer.until_ms - answer.since_ms == DAY
+
+
+def health_of(number: int) -> TcpHealth:
+    return TcpHealth(
+        transmit_payload_bytes=10, retransmits=1, opened=2, refused=1, rtt_samples=2,
+        rtt_sum_us=1000 + number, rtt_min_us=900 - number,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a history of two hours, in which only one of two programs has health."""
+    path = tmp_path_factory.mktemp("healthy") / "history.db"
+    run = Run()
+    with writing(path) as writer:
+        for number in range(121):
+            moved = [("nginx", 1, 10, health_of(number)), ("bird", 2, 9, None)]
+            write(writer, run.window(START_MS + number * MINUTE, 1000, moved))
+    return path
+
+
+def test_health_is_summed_over_all_levels_and_the_least_time_is_the_least(healthy: Path) -> None:
+    with HistoryReader(healthy) as reader:
+        nginx, bird = reader.query(0, EVER, by=["process.name"], health=True).rows
+        assert bird.totals.health is None
+        assert nginx.totals.health == TcpHealth(
+            transmit_payload_bytes=1210, retransmits=121, opened=242, refused=121, rtt_samples=242,
+            rtt_sum_us=121_000 + sum(range(121)), rtt_min_us=900 - 120,
+        )  # fmt: skip
+        (first,) = reader.query(START_MS, START_MS + 1, health=True).rows
+        assert first.totals.health == health_of(0)
+        points = reader.series(START_MS, EVER, step_ms=HOUR, health=True).points
+        assert [point.rows[0].totals.rtt_min_us for point in points] == [841, 781, 780]
+
+
+def test_health_is_left_out_unless_it_is_asked_for(healthy: Path) -> None:
+    with HistoryReader(healthy) as reader:
+        (row,) = reader.query(0, EVER).rows
+        assert row.totals.health is None
+        assert row.totals.bytes == 121 * (30 + 27)
+
+
+def test_minutes_are_played_with_their_health(healthy: Path) -> None:
+    with HistoryReader(healthy) as reader:
+        first = next(iter(reader.windows(START_MS, START_MS + MINUTE)))
+    assert first.level == "minutes"
+    found = {
+        record["process"]["name"]: parse_tcp(record["network"])
+        for record in first.records
+        if record["type"] == "traffic"
+    }
+    assert found == {"nginx": health_of(0), "bird": None}

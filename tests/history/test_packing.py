@@ -6,6 +6,7 @@ from hypothesis import given
 from support.histories import START_MS, Run
 from support.records import windows
 
+from hogpipe.history.counters import HEALTH_COUNTERS
 from hogpipe.history.members import Description
 from hogpipe.history.packing import (
     DamagedContentError,
@@ -16,6 +17,7 @@ from hogpipe.history.packing import (
     unpack_records,
     unpack_window,
 )
+from hogpipe.model import TcpHealth
 from hogpipe.records.groups import describe_group
 from hogpipe.records.schema import Record
 
@@ -54,3 +56,7 @@ def test_coalesced_records_are_split_by_their_stamps() -> None:
 def test_damaged_content_is_an_error(content: bytes) -> None:
     with pytest.raises(DamagedContentError):
         unpack_window(content)
+
+
+def test_the_counters_of_health_are_those_of_the_model() -> None:
+    assert ("health_records", *TcpHealth.__struct_fields__) == HEALTH_COUNTERS

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from hogpipe.records.schema import Record, StatsBody, TrafficRecord
 from hogpipe.records.stamp import RecordStamper, make_run_id, make_window
+from hogpipe.records.tcp_health import add_tcp
 from support.flow_sums import FlowAggregator
+from support.health import healths
 from support.sinks import stats
 from support.traffic import attributions, deltas, dimensions, flows
 
@@ -105,7 +107,11 @@ def _windows(draw: st.DrawFn) -> list[Record]:
         aggregator.ingest_flow(*item)
     stamper = RecordStamper(RUN, "web1")
     end_ns = start_ns + length_ns
-    records: list[Record] = [stamper.traffic(body, start_ns, end_ns) for body in aggregator.drain()]
+    records: list[Record] = []
+    for body in aggregator.drain():
+        if (health := draw(st.none() | healths)) is not None:
+            add_tcp(body["network"], health)
+        records.append(stamper.traffic(body, start_ns, end_ns))
     stats_record = stats(packets=draw(st.integers(0, 1 << 50)))
     body: StatsBody = {
         "capture": stats_record["capture"],
