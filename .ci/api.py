@@ -48,6 +48,7 @@ GROUPS: dict[str, dict[str, Sequence[str]]] = {
             "find_url_problem",
             "find_header_problems",
             "extend_url",
+            "name_place",
         ),
         "Helpers": (
             "raise_problems",

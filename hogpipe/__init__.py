@@ -87,7 +87,12 @@ if TYPE_CHECKING:
     )
     from hogpipe.sinks.encoding import JsonEncoder, JsonSettings
     from hogpipe.sinks.hookspecs import PLUGIN_API, hookimpl
-    from hogpipe.sinks.http_addresses import extend_url, find_header_problems, find_url_problem
+    from hogpipe.sinks.http_addresses import (
+        extend_url,
+        find_header_problems,
+        find_url_problem,
+        name_place,
+    )
     from hogpipe.sinks.http_answers import HttpAnswer, describe_answer, describe_redirect
     from hogpipe.sinks.http_client import HttpClient
     from hogpipe.sinks.tls import TlsSettings, find_tls_problems, load_tls_context
@@ -137,6 +142,7 @@ __all__ = [
     "load_config",
     "load_tls_context",
     "measure",
+    "name_place",
     "parse_tcp",
     "raise_problems",
     "record_id",
@@ -188,6 +194,7 @@ _MODULES = {
     "load_config": "hogpipe.config",
     "load_tls_context": "hogpipe.sinks.tls",
     "measure": "hogpipe.measuring.watch",
+    "name_place": "hogpipe.sinks.http_addresses",
     "parse_tcp": "hogpipe.records.tcp_health",
     "raise_problems": "hogpipe.sinks.contract",
     "record_id": "hogpipe.records.schema",

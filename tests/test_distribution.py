@@ -18,8 +18,8 @@ ROOT = Path(__file__).parent.parent
 OBJECT = "hogpipe/linux/bpf/hogpipe.bpf.o"
 PARTS = ("hogpipe", "packaging", "pyproject.toml", "README.md", "LICENSE")
 NAMES = (
-    "hogpipe", "hogpipe_kafka", "hogpipe_nats", "hogpipe_otlp", "hogpipe_prometheus",
-    "hogpipe_pytest",
+    "hogpipe", "hogpipe_http", "hogpipe_kafka", "hogpipe_nats", "hogpipe_otlp",
+    "hogpipe_prometheus", "hogpipe_pytest",
 )  # fmt: skip
 DIST_INFO = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
 EPOCH = "1800000000"

@@ -32,6 +32,7 @@ def imported(files: Path) -> Iterator[str]:
 
 def test_there_are_packages() -> None:
     assert [package.name for package in PACKAGES] == [
+        "hogpipe-http",
         "hogpipe-kafka",
         "hogpipe-nats",
         "hogpipe-otlp",

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import aiohttp
 
 _LONGEST_ANSWER = 1 << 16
+_UNKNOWN_AUTHORITY = (18, 19, 20, 21)  # X509_V_ERR_*: self-signed, or without its issuer
+_WRONG_NAME = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 
 
 class HttpClient:
@@ -129,7 +131,7 @@ def _explain(error: "aiohttp.ClientError") -> str:
 
     match error:
         case aiohttp.ClientConnectorCertificateError(certificate_error=cause):
-            return describe_connection_error(cause) if isinstance(cause, OSError) else str(cause)
+            return _explain_certificate(cause) if isinstance(cause, OSError) else str(cause)
         case aiohttp.ClientConnectorError():
             return _explain_connecting(error.os_error)
         case aiohttp.ServerDisconnectedError():
@@ -143,6 +145,17 @@ def _explain(error: "aiohttp.ClientError") -> str:
             text = "it closed the connection in the middle of its answer"
         case _:
             text = f"no answer in HTTP: {type(error).__name__}"
+    return text
+
+
+def _explain_certificate(error: OSError) -> str:
+    """Return why a certificate is not accepted, with the setting that could change it."""
+    text = describe_connection_error(error)
+    code = error.verify_code if isinstance(error, ssl.SSLCertVerificationError) else 0
+    if code in _WRONG_NAME:
+        return f"{text}; correct the URL, or set `tls.server_name`"
+    if code in _UNKNOWN_AUTHORITY:
+        return f"{text}; set `tls.ca` to the certificate of its authority"
     return text
 
 
