@@ -251,6 +251,11 @@ def with_question(command: Command) -> Command:
             metavar="N",
             help="Rows for the groups with the most bytes; all others in one sum.",
         ),
+        click.option(
+            "--health",
+            is_flag=True,
+            help="Also the health of TCP connections: retransmits, round-trip times, failures.",
+        ),
         click.option("--step", metavar="DURATION", help="Over time, in steps: auto, 10s, 1h."),
         click.option(
             "--format",

@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from hogpipe.errors import HogpipeError
-from hogpipe.history.counters import COUNTERS, Totals
+from hogpipe.history.counters import HEALTH_COUNTERS, LEAST, Totals
 from hogpipe.report.question import Answer, Series
 from hogpipe.report.traffic_store import Table
 from hogpipe.text import describe_error, printable
@@ -24,15 +24,17 @@ _PARQUET_OPTIONS = "FORMAT parquet, USE_TMP_FILE false"
 def tabulate(answer: Answer, series: Series | None) -> Table:
     """Return the rows of an answer; with a series, each of its steps that has traffic."""
     names = [column.name for column in answer.columns]
+    counters = answer.counters
     if series is None:
-        return [*names, *COUNTERS], [(*row.values, *_list(row.totals)) for row in answer.rows]
+        rows = [(*row.values, *_list(row.totals, counters)) for row in answer.rows]
+        return [*names, *counters], rows
     rows = [
-        (round(series.start + series.step * place, 3), *row.values, *_list(totals))
+        (round(series.start + series.step * place, 3), *row.values, *_list(totals, counters))
         for place in range(len(series.total))
         for row, steps in zip(answer.rows, series.rows, strict=True)
-        if (totals := steps[place]).bytes or totals.flows
+        if (totals := steps[place]).bytes or totals.flows or totals.health_records
     ]
-    return ["start_unix", *names, *COUNTERS], rows
+    return ["start_unix", *names, *counters], rows
 
 
 def encode_json(table: Table) -> Iterator[str]:
@@ -92,5 +94,10 @@ def _find_type(name: str, cells: Sequence[object]) -> str:
     return "VARCHAR" if any(isinstance(cell, str) for cell in cells) else "BIGINT"
 
 
-def _list(totals: Totals) -> tuple[int, ...]:
-    return tuple(int(getattr(totals, name)) for name in COUNTERS)
+def _list(totals: Totals, counters: Sequence[str]) -> tuple[int | None, ...]:
+    """Return counters; those of unknown health, and an unknown least time, are None."""
+    cells = {name: int(getattr(totals, name)) for name in counters}
+    is_unknown = set(() if totals.health_records else HEALTH_COUNTERS[1:])
+    if not totals.rtt_min_us:
+        is_unknown.add(LEAST)
+    return tuple(None if name in is_unknown else size for name, size in cells.items())

@@ -33,7 +33,14 @@ import msgspec
 import orjson
 
 from hogpipe.errors import HogpipeError
-from hogpipe.history.counters import COUNTERS, Totals
+from hogpipe.history.counters import (
+    ALL_COUNTERS,
+    HEALTH_COUNTERS,
+    LEAST,
+    QUALITIES,
+    Totals,
+)
+from hogpipe.records.tcp_health import CONNECTIONS
 from hogpipe.report.exports import make_copy, quote_text
 from hogpipe.report.progress import Waiter
 from hogpipe.report.question import Answer, Question, Row, Series, build_series, check_steps
@@ -62,8 +69,14 @@ _SHAPE = """{
         "local" STRUCT(address VARCHAR, port BIGINT),
         peer STRUCT(address VARCHAR, port BIGINT, network VARCHAR),
         io STRUCT(
-            transmit STRUCT(bytes BIGINT, packets BIGINT),
-            receive STRUCT(bytes BIGINT, packets BIGINT)))',
+            transmit STRUCT(bytes BIGINT, packets BIGINT, payload_bytes BIGINT),
+            receive STRUCT(bytes BIGINT, packets BIGINT, payload_bytes BIGINT)),
+        tcp STRUCT(
+            retransmits BIGINT, rtt STRUCT(samples BIGINT, sum_us BIGINT, min_us BIGINT),
+            connections STRUCT(
+                opened BIGINT, accepted BIGINT, refused BIGINT, timed_out BIGINT,
+                unreachable BIGINT, abandoned BIGINT, "reset" BIGINT, closed BIGINT,
+                opening_us BIGINT, lifetime_us BIGINT)))',
     attribution: 'STRUCT("exact" BIGINT, listener BIGINT, inferred BIGINT, "none" BIGINT)',
     remainder: 'BOOLEAN',
     capture: 'STRUCT(dropped STRUCT(kernel BIGINT, interface BIGINT))'
@@ -75,7 +88,16 @@ _COUNTER_PATHS = {
     "receive_bytes": "network.io.receive.bytes",
     "receive_packets": "network.io.receive.packets",
     "flows": "network.flows",
-    **{name: f"attribution.{name}" for name in COUNTERS[5:]},
+    **{name: f"attribution.{name}" for name in QUALITIES},
+}
+_HEALTH_PATHS = {
+    **{name: f"network.tcp.connections.{name}" for name in CONNECTIONS},
+    "transmit_payload_bytes": "network.io.transmit.payload_bytes",
+    "receive_payload_bytes": "network.io.receive.payload_bytes",
+    "retransmits": "network.tcp.retransmits",
+    "rtt_sum_us": "network.tcp.rtt.sum_us",
+    "rtt_samples": "network.tcp.rtt.samples",
+    "rtt_min_us": "network.tcp.rtt.min_us",
 }
 _REQUIRED = ("start_unix", "end_unix", "transmit_bytes", "receive_bytes")
 _LAST_TIME = 253_402_300_799  # 9999-12-31T23:59:59Z, the last second that datetime has
@@ -146,7 +168,7 @@ class RecordFiles:
         )
         names = _list_names(question.columns)
         found = self._fetch(
-            f"SELECT step, {_join(names)} {_sum_of_sums()} FROM selected "
+            f"SELECT step, {_join(names)} {_sum_of_sums(question)} FROM selected "
             f"WHERE EXISTS (FROM shown WHERE {_match(names, 'selected', 'shown')}) GROUP BY ALL"
         )
         width = len(names) + 1
@@ -224,7 +246,7 @@ class RecordFiles:
         known = {column.name: _type_of(column) for column in COLUMNS}
         known |= dict.fromkeys(("start_unix", "end_unix"), "DOUBLE")
         known |= {"run": "VARCHAR", "sequence": "BIGINT", "remainder": "BOOLEAN"}
-        known |= dict.fromkeys(COUNTERS, "BIGINT")
+        known |= dict.fromkeys(ALL_COUNTERS, "BIGINT")
         columns = [
             f"{_quote(name) if name in there else 'NULL'}::{kind} AS {_quote(name)}"
             for name, kind in known.items()
@@ -249,8 +271,9 @@ class RecordFiles:
             number = f"CASE WHEN type = 'traffic' THEN {start_ms} // {round(step * _MILLI)} END"
         self._execute(
             f"CREATE OR REPLACE TEMP TABLE sums AS SELECT type, {number} AS step, "
-            f"{_join(names)} {_name_sums()}, min(start_unix) AS first, max(end_unix) AS last, "
-            "count(*) AS records, sum(dropped_packets) AS dropped "
+            f"{_join(names)} {_name_sums(question)}, "
+            "min(start_unix) AS first, max(end_unix) AS last, count(*) AS records, "
+            "sum(dropped_packets) AS dropped "
             f"FROM records WHERE type IS NULL OR {within} GROUP BY ALL"
         )
         ((skipped,),) = self._fetch("SELECT sum(records) FROM sums WHERE type IS NULL")
@@ -284,13 +307,11 @@ class RecordFiles:
 
     def _build_answer(self, question: Question) -> Answer:
         names = _list_names(question.columns)
-        ((first, last, *total),) = self._fetch(
-            f"SELECT min(first), max(last), {_sum_of_sums()} FROM selected"
-        )
+        ((first, last),) = self._fetch("SELECT min(first), max(last) FROM selected")
         ((dropped,),) = self._fetch("SELECT sum(dropped) FROM sums WHERE type = 'stats'")
         self._execute(
             "CREATE OR REPLACE TEMP TABLE grouped AS SELECT "
-            f"{_join(names)} {_sum_of_sums()} FROM selected "
+            f"{_join(names)} {_sum_of_sums(question)} FROM selected "
             f"{'GROUP BY ' + ', '.join(names) if names else ''}"
         )
         ((groups,),) = self._fetch("SELECT count(*) FROM grouped")
@@ -308,15 +329,21 @@ class RecordFiles:
             if first is not None
             else []
         )
-        counted = [sum(getattr(row.totals, name) for row in rows) for name in COUNTERS]
-        others = (
-            Totals(*(all_ - shown for all_, shown in zip(total, counted, strict=True)))
-            if rows
-            else Totals()
-        )
-        span = None if first is None else (first, last)
+        others = Totals()
+        if rows and len(rows) < groups:
+            (rest,) = self._fetch(
+                f"SELECT {_sum_of_sums(question)} FROM "
+                f"(FROM grouped ORDER BY {order} NULLS LAST OFFSET {len(rows)})"
+            )
+            others = Totals(*rest)
         return Answer(
-            question.columns, rows, others, groups if rows else 0, span, int(dropped or 0)
+            question.columns,
+            rows,
+            others,
+            groups if rows else 0,
+            None if first is None else (first, last),
+            int(dropped or 0),
+            question.counters,
         )
 
     def _fetch_parts(self) -> Iterator[tuple[Any, ...]]:
@@ -397,6 +424,8 @@ def _list_record_columns() -> str:
         for column in COLUMNS
     ]
     counters = [f"{path} AS {_quote(name)}" for name, path in paths.items()]
+    counters.append("CASE WHEN network.tcp IS NOT NULL THEN 1::BIGINT END AS health_records")
+    counters += [f"{_path(_HEALTH_PATHS[name])} AS {_quote(name)}" for name in HEALTH_COUNTERS[1:]]
     both = f"{paths['transmit_bytes']} + {paths['receive_bytes']}"
     dropped = (
         "TRY_CAST(capture.dropped.kernel::HUGEINT + capture.dropped.interface AS BIGINT) "
@@ -457,9 +486,19 @@ def _join(names: Sequence[str]) -> str:
     return "".join(f"{name}, " for name in names)
 
 
-def _name_sums() -> str:
-    return ", ".join(f"sum(coalesce({_quote(name)}, 0)) AS {_quote(name)}" for name in COUNTERS)
+def _name_sums(question: Question) -> str:
+    return ", ".join(
+        f"{_sum_up(name, f'coalesce({_quote(name)}, 0)')} AS {_quote(name)}"
+        for name in question.counters
+    )
 
 
-def _sum_of_sums() -> str:
-    return ", ".join(f"sum({_quote(name)})::HUGEINT AS {_quote(name)}" for name in COUNTERS)
+def _sum_of_sums(question: Question) -> str:
+    return ", ".join(
+        f"{_sum_up(name, _quote(name))}::HUGEINT AS {_quote(name)}" for name in question.counters
+    )
+
+
+def _sum_up(name: str, value: str) -> str:
+    """Return the sum of a counter; of the least time, the least that is known, 0 if none is."""
+    return f"coalesce(min(nullif({value}, 0)), 0)" if name == LEAST else f"sum({value})"

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from hogpipe.errors import ConfigurationError, HogpipeError
 from hogpipe.history.answers import Row as HistoryRow
-from hogpipe.history.counters import Totals
+from hogpipe.history.counters import Totals, add_totals
 from hogpipe.history.members import Description, get_value, is_of_member
 from hogpipe.history.reader import HistoryReader
 from hogpipe.history.value_sums import Where
 from hogpipe.report.filters import Value
-from hogpipe.report.question import Answer, Question, Series, add_totals, build_answer, build_series
+from hogpipe.report.question import Answer, Question, Series, build_answer, build_series
 from hogpipe.report.record_columns import HOST, Column
 from hogpipe.report.traffic_store import Skipped, Table
 
@@ -47,6 +47,7 @@ class HistoryFile:
             by=_list_paths(question.columns),
             where=_make_test(question),
             by_member=_is_by_member(question),
+            health=question.health,
         )
         coverage = self._reader.coverage(since_ms, until_ms)
         dropped = coverage.stats["capture"]["dropped"] if coverage.stats else None
@@ -73,6 +74,7 @@ class HistoryFile:
             by=_list_paths(question.columns),
             where=_make_test(question),
             by_member=_is_by_member(question),
+            health=question.health,
         )
         step_ms = round(step * _MILLI)
         total: defaultdict[int, int] = defaultdict(int)

@@ -8,11 +8,12 @@ control characters of a process name reach the page.
 from collections.abc import Sequence
 from html import escape
 
-from hogpipe.history.counters import Totals
+from hogpipe.history.counters import COUNTERS, Totals
 from hogpipe.report.question import Answer, Series, merge_steps
-from hogpipe.report.text_table import UNATTRIBUTED, describe_span, name_group
+from hogpipe.report.text_table import UNATTRIBUTED, describe_health, describe_span, name_group
 from hogpipe.report.times import format_time
 from hogpipe.sinks.table import format_size
+from hogpipe.sinks.table_layout import HEALTH
 from hogpipe.text import printable
 
 _WIDTH, _HEIGHT = 900, 240
@@ -38,6 +39,7 @@ ul { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .3rem 1.
 .c4 { fill: #8067b7; background: #8067b7; } .c5 { fill: #2a9d9d; background: #2a9d9d; }
 .c6 { fill: #a58a1c; background: #a58a1c; } .c7 { fill: #888888; background: #888888; }
 """
+_HEALTH_HEADINGS = ("Retransmitted", "Round trip", "Least", "Connections", "Failed")  # HEALTH
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
@@ -61,15 +63,18 @@ def render_page(answer: Answer, series: Series | None) -> str:
 def _make_table(answer: Answer) -> str:
     headings = [escape(column.heading.capitalize()) for column in answer.columns]
     numbers = ["Transmitted", "Received", "Flows", "Without owner"]
+    if answer.counters != COUNTERS:
+        numbers += _HEALTH_HEADINGS
     head = "".join(f"<th>{one}</th>" for one in headings)
     head += "".join(f'<th class="number">{one}</th>' for one in numbers)
-    rows = [[*_list_cells(row.values), *_list_numbers(row.totals)] for row in answer.rows]
+    counters = answer.counters
+    rows = [[*_list_cells(row.values), *_list_numbers(row.totals, counters)] for row in answer.rows]
     hidden = answer.groups - len(answer.rows)
     count = len(answer.columns)
     if hidden:
-        rows.append([*_pad(f"all {hidden} others", count), *_list_numbers(answer.others)])
+        rows.append([*_pad(f"all {hidden} others", count), *_list_numbers(answer.others, counters)])
     body = "\n".join(_make_row(row, count) for row in rows)
-    total = _make_row([*_pad("total", count), *_list_numbers(answer.total)], count)
+    total = _make_row([*_pad("total", count), *_list_numbers(answer.total, counters)], count)
     return (
         f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n"
         f"<tfoot>{total}</tfoot></table>"
@@ -82,13 +87,17 @@ def _list_cells(values: Sequence[object]) -> list[str]:
     return ["" if value is None else printable(str(value)) for value in values]
 
 
-def _list_numbers(totals: Totals) -> list[str]:
-    return [
+def _list_numbers(totals: Totals, counters: Sequence[str]) -> list[str]:
+    numbers = [
         format_size(totals.transmit_bytes),
         format_size(totals.receive_bytes),
         str(totals.flows),
         format_size(totals.none),
     ]
+    if counters != COUNTERS:
+        cells = describe_health(totals)
+        numbers += [cells.get(heading, "") for heading in HEALTH]
+    return numbers
 
 
 def _pad(text: str, count: int) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from hogpipe.errors import HogpipeError
-from hogpipe.history.counters import COUNTERS, Totals
+from hogpipe.history.counters import ALL_COUNTERS, COUNTERS, Totals, add_totals
 from hogpipe.report.filters import Filters, Value
 from hogpipe.report.record_columns import Column
 
@@ -27,6 +27,13 @@ class Question(msgspec.Struct, frozen=True):
     until: float | None = None
     top: int | None = None
     """How many groups have rows of their own; all if None."""
+    health: bool = False
+    """Whether the totals have the health of TCP connections, which takes longer."""
+
+    @property
+    def counters(self) -> tuple[str, ...]:
+        """The counters that are asked for."""
+        return ALL_COUNTERS if self.health else COUNTERS
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -50,6 +57,8 @@ class Answer(msgspec.Struct, frozen=True):
     """The start of the first window and the end of the last one; None without any."""
     dropped_packets: int
     """Packets dropped before capture, by the stats of the span."""
+    counters: tuple[str, ...] = COUNTERS
+    """Those of the totals that were asked for."""
 
     @property
     def total(self) -> Totals:
@@ -69,11 +78,6 @@ class Series(msgspec.Struct, frozen=True):
     """The counters of each row of the answer, in each step."""
 
 
-def add_totals(totals: Sequence[Totals]) -> Totals:
-    """Return the sum of totals."""
-    return Totals(*(sum(getattr(one, name) for one in totals) for name in COUNTERS))
-
-
 def build_answer(
     question: Question,
     sums: Mapping[tuple[Value, ...], Totals],
@@ -85,7 +89,8 @@ def build_answer(
     rows.sort(key=lambda row: (-row.totals.bytes, [str(value) for value in row.values]))
     shown = rows if question.top is None else rows[: question.top]
     others = add_totals([row.totals for row in rows[len(shown) :]])
-    return Answer(question.columns, shown, others, len(rows), span, dropped_packets)
+    counters = question.counters
+    return Answer(question.columns, shown, others, len(rows), span, dropped_packets, counters)
 
 
 def check_steps(steps: int, rows: int, step: float) -> None:

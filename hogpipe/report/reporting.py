@@ -54,6 +54,7 @@ class Request(msgspec.Struct, frozen=True):
     output: Path | None
     html: Path | None
     sql: str | None
+    health: bool
 
 
 def parse_request(options: Mapping[str, object]) -> Request:
@@ -100,7 +101,7 @@ def _make_question(request: Request) -> Question:
         last = _parse_unix(request.until, now)
     if first is not None and last is not None and first >= last:
         raise click.UsageError("--since is not before --until")
-    return Question(columns, filters, first, last, request.top)
+    return Question(columns, filters, first, last, request.top, request.health)
 
 
 def _parse_unix(text: str | None, now: datetime) -> float | None:

@@ -13,7 +13,7 @@ from hogpipe.report.filters import Value
 from hogpipe.report.question import Answer
 from hogpipe.report.record_columns import Column
 from hogpipe.report.times import format_time
-from hogpipe.sinks.table import format_size
+from hogpipe.sinks.table import format_microseconds, format_share, format_size
 from hogpipe.sinks.table_layout import encode, fit, lay_out, measure, replace_ellipsis
 from hogpipe.text import printable
 
@@ -78,7 +78,24 @@ def _describe_totals(totals: Totals) -> dict[str, str]:
     return {
         "TRANSMIT": format_size(totals.transmit_bytes),
         "RECEIVE": format_size(totals.receive_bytes),
+        **describe_health(totals),
     }
+
+
+def describe_health(totals: Totals) -> dict[str, str]:
+    """Return the cells of health, by heading; none where the health is unknown."""
+    health = totals.health
+    if health is None:
+        return {}
+    cells = {
+        "RETRANS": format_share(health.retransmits, totals.transmit_packets),
+        "CONNS": str(health.opened + health.accepted),
+        "FAILED": str(health.failed),
+    }
+    if health.rtt_samples:
+        cells["RTT"] = format_microseconds(health.rtt_sum_us / health.rtt_samples)
+        cells["MIN RTT"] = format_microseconds(health.rtt_min_us)
+    return cells
 
 
 def _is_of_owner(columns: Sequence[Column]) -> bool:

@@ -67,6 +67,27 @@ def format_size(size: float) -> str:
     return f"{size:.1f} TB"
 
 
+def format_microseconds(time: float) -> str:
+    """Return a duration as text: `250 us`, `1.25 ms`, `40.1 ms`, `1.20 s`."""
+    for unit in ("us", "ms"):
+        if time < 999.5:
+            digits = 0 if unit == "us" or time >= 99.95 else 1 if time >= 9.995 else 2
+            return f"{time:.{digits}f} {unit}"
+        time /= 1000
+    return f"{time:.2f} s"
+
+
+def format_share(part: float, whole: float) -> str:
+    """Return a part of a whole: `0 %`, `<0.01 %`, `0.31 %`, `12 %`; empty without a whole."""
+    if not whole:
+        return ""
+    percent = min(100 * part / whole, 100.0)
+    if 0 < percent < 0.01:
+        return "<0.01 %"
+    digits = 0 if percent >= 9.995 or not percent else 2
+    return f"{percent:.{digits}f} %"
+
+
 def _count_bytes(record: TrafficRecord) -> int:
     io = record["network"]["io"]
     return io["transmit"]["bytes"] + io["receive"]["bytes"]

@@ -108,6 +108,8 @@ class Column(msgspec.Struct, frozen=True):
 
 
 NUMBERS = ("TRANSMIT", "RECEIVE")
+HEALTH = ("RETRANS", "RTT", "MIN RTT", "CONNS", "FAILED")
+"""The health of TCP connections: a share, mean and least time, beginnings and failures."""
 COLUMNS: Mapping[str, Column] = {
     "PID": Column(is_right=True),
     "USER": Column(8),
@@ -125,6 +127,7 @@ COLUMNS: Mapping[str, Column] = {
     "NETWORK": Column(8),
     "REMOTE": Column(15, fit=fit_endpoint),
     **{name: Column(is_right=True) for name in NUMBERS},
+    **{name: Column(is_right=True) for name in HEALTH},
 }
 """All columns in their order."""
 DROPPED_FIRST = ("POD", "UNIT", "CONTAINER", "USER")
@@ -138,27 +141,28 @@ def lay_out(
 ) -> list[str]:
     """Return a heading, the rows, and `total` below them with its label.
 
-    A column that is empty in all rows is left out, the numbers aside.
+    A column that is empty in all rows is left out, `NUMBERS` aside.
     """
     names = [
-        name for name in COLUMNS if name in NUMBERS or any(row.get(name) for row in rows)
+        name for name in COLUMNS if name in NUMBERS or any(row.get(name) for row in (*rows, total))
     ]  # fmt: skip
     natural = {
         name: max(measure(row.get(name, "")) for row in ({name: name}, *rows, total))
         for name in names
     }
     widths = _choose_widths(natural, width, optional)
-    texts = [name for name in widths if name not in NUMBERS]
+    numbers = [name for name in (*NUMBERS, *HEALTH) if name in widths]
+    texts = [name for name in widths if name not in numbers]
     label_width = sum(widths[name] for name in texts) + len(GAP) * max(0, len(texts) - 1)
-    numbers_width = sum(len(GAP) + widths[name] for name in NUMBERS)
+    numbers_width = sum(len(GAP) + widths[name] for name in numbers)
     area = max(label_width, min(measure(label), width - numbers_width))
     lines = [_join(row, texts, widths) for row in ({name: name for name in widths}, *rows)]
     return [
         (fit(text, area) if area > 0 else "") + "".join(
-            GAP + _align(row.get(name, ""), name, widths[name]) for name in NUMBERS
+            GAP + _align(row.get(name, ""), name, widths[name]) for name in numbers
         )
         for text, row in zip(
-            [*lines, label], [{name: name for name in NUMBERS}, *rows, total], strict=True
+            [*lines, label], [{name: name for name in numbers}, *rows, total], strict=True
         )
     ]  # fmt: skip
 

@@ -8,12 +8,14 @@ import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.health import healths
 from support.histories import START_MS, Run, total_of
 from support.records import FULL
 from support.reports import START, ask, make_windows, stored, write_history, write_lines
 
 from hogpipe.errors import HogpipeError
-from hogpipe.history.counters import COUNTERS, Totals
+from hogpipe.history.counters import ALL_COUNTERS, COUNTERS, Totals, add_totals
+from hogpipe.records.tcp_health import parse_tcp
 from hogpipe.report.record_columns import DIMENSIONS
 
 Store = Callable[[Path, Any], Path]
@@ -306,3 +308,40 @@ def test_selectors_match_names_too(tmp_path: Path, only: str, is_chosen: bool) -
     for source in (write_lines(tmp_path / "x.jsonl", [[FULL]]), history):
         with stored(source) as store:
             assert bool(store.answer(ask("program", only=[only])).rows) == is_chosen
+
+
+moved = st.lists(
+    st.tuples(
+        st.sampled_from("abc"), st.integers(1, 4), st.integers(0, 10**12), st.none() | healths
+    )
+)
+
+
+@settings(max_examples=25)
+@given(windows=st.lists(moved, min_size=1), top=st.none() | st.integers(1, 3))
+def test_health_adds_up_and_its_least_time_is_the_least_from_every_kind_of_source(
+    tmp_path_factory: pytest.TempPathFactory, windows: Any, top: int | None
+) -> None:
+    run, folder = Run(), tmp_path_factory.mktemp("r")
+    made = [run.window(START_MS + 500 * at, 500, one) for at, one in enumerate(windows)]
+    sources = [write_lines(folder / "x.jsonl", made), write_history(folder / "x.db", made)]
+    expected = total_of(made)
+    for source in sources:
+        with stored(source) as store:
+            answer = store.answer(ask("program", top=top, health=True))
+            series = store.answer_over_time(ask("program", top=top, health=True), 1.0)
+        total = answer.total
+        assert {name: getattr(total, name) for name in ALL_COUNTERS} == expected
+        for row, steps in zip(series.answer.rows, series.rows, strict=True):
+            assert add_totals(steps) == row.totals
+
+
+def test_health_is_read_from_parquet_and_left_out_unless_it_is_asked_for(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "x.parquet", [[FULL]])
+    with stored(path) as store:
+        (row,) = store.answer(ask("program")).rows
+        assert row.totals.health is None
+        (row,) = store.answer(ask("program", health=True)).rows
+    assert row.totals.health == parse_tcp(FULL["network"])
+    assert row.totals.health is not None
+    assert (row.totals.health.opened, row.totals.health.rtt_min_us) == (9, 250)

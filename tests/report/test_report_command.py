@@ -25,6 +25,7 @@ from support.reports import (
 )
 
 from hogpipe.errors import HogpipeError
+from hogpipe.model import TcpHealth
 from hogpipe.report.text_table import render_rows
 
 HOSTILE = "\x1b[2J<script>alert(1)</script>\u202e[bold]'"
@@ -406,3 +407,39 @@ def test_a_signal_ends_a_long_report_and_removes_its_temporary_files(
     assert run.returncode == 128 + number
     assert f"interrupted by {number.name}" in errors
     assert not list(tmp_path.glob("hogpipe-report-*"))
+
+
+@pytest.fixture
+def healthy(tmp_path: Path) -> Path:
+    health = TcpHealth(
+        retransmits=1, opened=2, accepted=1, refused=4, rtt_samples=2, rtt_sum_us=2_500,
+        rtt_min_us=800,
+    )  # fmt: skip
+    run = Run()
+    moved = [("nginx", 1, 100, health), ("bird", 2, 10, None)]
+    windows = [run.window(START_MS + 1000 * at, 1000, moved) for at in range(3)]
+    return write_lines(tmp_path / "healthy.jsonl", windows)
+
+
+def test_a_table_has_the_health_that_is_known_if_it_is_asked_for(healthy: Path) -> None:
+    assert run_command(healthy, "--health").stdout.splitlines()[1:] == [
+        "PROGRAM     TRANSMIT  RECEIVE  RETRANS      RTT  MIN RTT  CONNS  FAILED",
+        "nginx          300 B    600 B    100 %  1.25 ms   800 us      9      12",
+        "bird            30 B     60 B",
+        "total of 2     330 B    660 B     50 %  1.25 ms   800 us      9      12",
+    ]
+    assert "FAILED" in run_command(healthy, "--health", "--by", "total").stdout
+    assert "RTT" not in run_command(healthy).stdout
+
+
+def test_health_that_is_unknown_is_null_and_not_zero(healthy: Path, tmp_path: Path) -> None:
+    nginx, bird = read_objects(run_command(healthy, "--health", "--format", "json").stdout)
+    assert (nginx["retransmits"], nginx["rtt_min_us"], nginx["abandoned"]) == (3, 800, 0)
+    assert (bird["health_records"], bird["retransmits"], bird["rtt_min_us"]) == (0, None, None)
+    (first, *_) = read_objects(run_command(healthy, "--format", "json").stdout)
+    assert "retransmits" not in first
+    page = tmp_path / "page.html"
+    assert run_command(healthy, "--health", "--html", page).exit_code == 0
+    assert '<td class="number">1.25 ms</td><td class="number">800 us</td>' in page.read_text()
+    sql = "SELECT sum(retransmits) AS n, min(rtt_min_us) AS t FROM traffic"
+    assert run_command(healthy, "--sql", sql).stdout.split() == ["n", "t", "3", "800"]

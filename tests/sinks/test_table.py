@@ -9,7 +9,13 @@ from support.sinks import stats, traffic
 
 from hogpipe.records.schema import EndpointInfo, Record, StatsRecord, TrafficRecord
 from hogpipe.records.stamp import make_window
-from hogpipe.sinks.table import format_rate, format_size, render_table
+from hogpipe.sinks.table import (
+    format_microseconds,
+    format_rate,
+    format_share,
+    format_size,
+    render_table,
+)
 from hogpipe.sinks.table_layout import fit, fit_end, fit_endpoint
 
 V6 = "2001:db8:1234:5678:9abc:def0:1234:5678"
@@ -294,3 +300,21 @@ def test_rates_have_decimal_units() -> None:
         "0 B/s", "999 B/s", "1.5 kB/s", "100 kB/s", "120 MB/s", "3.2 GB/s", "7000.0 TB/s",
     ]  # fmt: skip
     assert [format_size(size) for size in (0, 1500)] == ["0 B", "1.5 kB"]
+
+
+@pytest.mark.parametrize(
+    ("time", "text"),
+    [(0, "0 us"), (999.4, "999 us"), (999.6, "1.00 ms"), (40_120, "40.1 ms"),
+     (250_000, "250 ms"), (999_600, "1.00 s"), (75e6, "75.00 s")],
+)  # fmt: skip
+def test_a_duration_has_its_unit(time: float, text: str) -> None:
+    assert format_microseconds(time) == text
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [(0, "0 %"), (0.001, "<0.01 %"), (0.31, "0.31 %"), (9.996, "10 %"), (300, "100 %")],
+)
+def test_a_share_is_never_rounded_to_nothing(part: float, text: str) -> None:
+    assert format_share(part, 100) == text
+    assert format_share(part, 0) == ""

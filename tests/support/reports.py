@@ -51,9 +51,15 @@ def stored(*sources: str | Path) -> Iterator[TrafficStore]:
         yield store
 
 
-def ask(*by: str, only: Sequence[str] = (), top: int | None = None, **span: float) -> Question:
+def ask(
+    *by: str,
+    only: Sequence[str] = (),
+    top: int | None = None,
+    health: bool = False,
+    **span: float,
+) -> Question:
     """Return a question."""
-    return Question(list_columns(by), parse_filters(only), top=top, **span)
+    return Question(list_columns(by), parse_filters(only), top=top, health=health, **span)
 
 
 def run_command(*words: str | Path, stdin: bytes | None = None) -> Result:
