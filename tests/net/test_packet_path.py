@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support import packet_path
-from support.namespaces import Namespace
+from support.namespaces import namespace, require
 from support.running import write_config
 
 MOST_OF_A_PACKET = 20
@@ -22,7 +22,7 @@ interfaces = ["lo"]
 [attribution]
 ledger = "off"
 [aggregation]
-interval = 0.5
+interval = 0.2
 [[sinks]]
 type = "stdout"
 format = "jsonl"
@@ -82,15 +82,17 @@ ASIDE = {
 }
 
 
-@pytest.fixture
-def entered(netns: Namespace, tmp_path: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def entered(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The modules in which a function was called for packets of a known flow."""
-    config = write_config(tmp_path, CONFIG)
-    command = netns.command(sys.executable, Path(packet_path.__file__), config)
-    ended = subprocess.run(command, check=True, capture_output=True, text=True)
-    records = [json.loads(line) for line in ended.stdout.splitlines()]
-    owned = [record for record in records if "process" in record]
-    assert len(owned) >= packet_path.BURSTS, "the owner of the flow was not known"
+    require("ip")
+    folder = tmp_path_factory.mktemp("run")
+    config = write_config(folder, CONFIG)
+    with namespace() as netns, (folder / "records.jsonl").open("w") as records:
+        command = netns.command(sys.executable, Path(packet_path.__file__), config)
+        ended = subprocess.run(
+            command, check=True, stdout=records, stderr=subprocess.PIPE, text=True
+        )
     modules: list[str] = json.loads(ended.stderr)
     return modules
 

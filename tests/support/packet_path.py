@@ -2,8 +2,9 @@
 
     python packet_path.py CONFIG
 
-Records go to stdout. Bursts of one flow are sent; functions are traced during the last burst, when
-the owner of the flow is known, until its record has been written.
+Records go to stdout, which is a file. Bursts of one flow are sent, each after the last one is
+recorded. Functions are traced during the last burst, when the owner of the flow is known, until its
+records have been written.
 """
 
 import asyncio
@@ -19,9 +20,10 @@ from hogpipe.config import load_config
 from hogpipe.pipeline import Pipeline
 
 PACKAGE = Path(hogpipe.__file__).parent
-BURSTS = 4
+KNOWN_BURSTS = 2  # that have their owner before functions are traced
 PACKETS = 40  # in a burst: enough for the vectorised decoders
-BURST_SECONDS = 1.2  # two windows of half a second, and the time to write them
+PAUSE = 0.05  # seconds between two looks at the records
+PATIENCE = 30.0  # seconds for the records of all bursts
 
 
 class Trace:
@@ -38,6 +40,27 @@ class Trace:
                 self.modules.add(str(path.relative_to(PACKAGE)))
 
 
+def count_transmitted(*, owned: bool) -> int:
+    """Return the packets in the records written so far, or only in those with a process."""
+    lines = Path("/proc/self/fd/1").read_text().splitlines(keepends=True)
+    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    return sum(
+        record["network"]["io"]["transmit"]["packets"]
+        for record in records
+        if record["type"] == "traffic" and ("process" in record or not owned)
+    )
+
+
+async def send_burst(sender: socket.socket) -> bool:
+    """Send a burst, and wait until it is recorded; return whether it has its owner."""
+    recorded, known = count_transmitted(owned=False), count_transmitted(owned=True)
+    for _ in range(PACKETS):
+        sender.send(b"x")
+    while count_transmitted(owned=False) < recorded + PACKETS:  # noqa: ASYNC110 - it reads a file
+        await asyncio.sleep(PAUSE)
+    return count_transmitted(owned=True) == known + PACKETS
+
+
 async def run(config: Path, trace: Trace) -> None:
     pipeline = Pipeline(load_config(config))
     await pipeline.open()
@@ -48,11 +71,12 @@ async def run(config: Path, trace: Trace) -> None:
     ):
         receiver.bind(("127.0.0.1", 0))
         sender.connect(receiver.getsockname())
-        for number in range(BURSTS):
-            trace.enabled = number == BURSTS - 1
-            for _ in range(PACKETS):
-                sender.send(b"x")
-            await asyncio.sleep(BURST_SECONDS)
+        async with asyncio.timeout(PATIENCE):
+            known = 0
+            while known < KNOWN_BURSTS:  # a busy host may look up the first one too late
+                known += await send_burst(sender)
+            trace.enabled = True
+            assert await send_burst(sender), "the owner of the flow was not known"
         trace.enabled = False
         pipeline.stop()
         await running
