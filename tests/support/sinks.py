@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -129,6 +130,11 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - it stands for many kinds of condition
             await asyncio.sleep(0.001)
+
+
+async def until_ended(name: str) -> None:
+    """Wait until no thread has this name; TimeoutError after 20 seconds."""
+    await until(lambda: name not in {one.name for one in threading.enumerate()})
 
 
 class ScriptedSink:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from support.disks import tiny_disk
-from support.sinks import traffic, until
+from support.sinks import traffic, until, until_ended
 
 from hogpipe.sinks.jsonl import closed_files
 from hogpipe.sinks.jsonl.closed_files import (
@@ -181,7 +181,7 @@ async def test_work_beyond_the_time_limit_is_stopped_and_done_at_the_next_start(
     await until((tmp_path / "x-20261122T070000.000Z.gz.tmp").exists)
     worker.close(0)
     stopped.set()
-    await until(lambda: "closed" not in {one.name for one in threading.enumerate()})
+    await until_ended("closed")
     assert names(tmp_path) == ["x-20261122T070000.000Z"]
     again = ClosedFileWorker(path, GZIP)
     again.request()
