@@ -83,6 +83,9 @@ async def capture_packets(
     loop, path = asyncio.get_running_loop(), options.path
     if problem := _find_problem(path, settings.capture.path):
         return report_error(ConfigurationError(f"-w {printable(str(path or '-'))}: {problem}"))
+    if settings.capture.source == "ebpf":  # by --set
+        text = 'capture.source: with "ebpf" no packet reaches hogpipe; "pcap" captures them'
+        return report_error(ConfigurationError(text))
     is_live = settings.capture.source != "savefile"
     networks = make_networks(settings.networks)
     only = [parse_selector(text, networks) for text in settings.aggregation.only]

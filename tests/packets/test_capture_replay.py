@@ -192,6 +192,16 @@ async def test_a_path_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> N
     assert await capture(tmp_path / ("x" * 300) / "out.pcapng") == 78
 
 
+async def test_counters_of_the_kernel_are_no_source_of_packets(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = load_config(GOLDEN / "config.toml", ['capture={source="ebpf"}'])
+    options = CaptureOptions(write=tmp_path / "out.pcapng")
+    assert await capture_packets(settings, RunThreads.plain(), options, StopSignals()) == 78
+    assert 'with "ebpf" no packet reaches hogpipe' in caplog.text
+    assert not options.write.exists()
+
+
 async def test_the_file_that_is_read_is_not_replaced(tmp_path: Path) -> None:
     source = make_savefile(tmp_path / "trace.pcapng", Pcapng().interface(1, "eth0"))
     before = source.read_bytes()
