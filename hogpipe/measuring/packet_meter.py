@@ -43,6 +43,7 @@ _INTERVAL = 0.1
 _HOLD = 0.5
 _LATEST = 3.0  # seconds after which a reading takes what is there
 _PROCFS = Path("/proc")
+_NOTHING = Totals(transmit_payload_bytes=None, receive_payload_bytes=None)
 _SETTINGS = Settings(
     # "auto" leaves loopback out.
     capture=CaptureSettings(source="pcap", interfaces=("auto", "lo")),
@@ -108,7 +109,7 @@ class PacketMeter:
         self._scope.close()
 
     def _begin(self) -> None:
-        self._tally = Tally(time.monotonic())
+        self._tally = Tally(time.monotonic(), nothing=_NOTHING)
         self._dropped_before = self._dropped
 
     def _wait_for_windows(self) -> None:

@@ -43,6 +43,7 @@ from hogpipe.measuring.scope import Scope
 from hogpipe.measuring.tally import Tally, make_peer_key
 from hogpipe.model import Quality, ServicePorts
 from hogpipe.protocols import DATAGRAMS, TCP
+from hogpipe.threads import keep_running
 
 _MAX_FLOWS = 1 << 15
 _DRAIN_SECONDS = 1.0
@@ -82,7 +83,9 @@ class SocketMeter:
                 self._read_held_sockets()
             except OSError as error:
                 raise explain_failed_open(error, "the maps") from error
-            self._thread = threading.Thread(target=self._drain, name="measuring", daemon=True)
+            self._thread = threading.Thread(
+                target=keep_running, args=(self._drain,), name="measuring", daemon=True
+            )
             self.restart()
             self._thread.start()
             self._opened = stack.pop_all()
@@ -111,7 +114,8 @@ class SocketMeter:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._opened.close()
+        with self._lock:  # another thread may be reading
+            self._opened.close()
 
     def _drain(self) -> None:
         while not self._stop.wait(_DRAIN_SECONDS):
@@ -120,6 +124,8 @@ class SocketMeter:
 
     def _take_epoch(self) -> None:
         """Add the rows of the epoch until now. Raises CaptureError."""
+        if self._stop.is_set():
+            raise CaptureError("the measurement is over")
         try:
             self._maps.begin_epoch()
             connections = self._maps.take_connections().rows

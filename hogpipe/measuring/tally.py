@@ -15,6 +15,7 @@ from hogpipe.measuring.results import Peer, Rates, Totals, Traffic, sort_peers
 from hogpipe.model import Quality
 
 _MAX_PEERS = 10_000
+_NOTHING = Totals()
 _SHORTEST = 1e-9  # seconds, so that no rate is infinite
 
 
@@ -28,13 +29,16 @@ class PeerKey(NamedTuple):
 
 
 class Tally:
-    """Adds up traffic by peer, from `now` on; times are in seconds of one clock."""
+    """Adds up traffic by peer, from `now` on; times are in seconds of one clock.
 
-    def __init__(self, now: float, max_peers: int = _MAX_PEERS) -> None:
+    `nothing` are the totals without any traffic, whose payload is None if that is never known.
+    """
+
+    def __init__(self, now: float, max_peers: int = _MAX_PEERS, nothing: Totals = _NOTHING) -> None:
         self._began = self._read_at = now
         self._max_peers = max_peers
         self._by_peer: dict[PeerKey, Totals] = {}
-        self._totals = self._read_totals = Totals()
+        self._totals = self._read_totals = nothing
         self._quality: Counter[str] = Counter()
         self.unattributed_bytes = 0
         """Bytes without a known process."""

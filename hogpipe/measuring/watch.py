@@ -215,11 +215,14 @@ def _open_meter(find_scope: Callable[[], Scope], source: SourceChoice) -> Meter:
     from hogpipe.measuring.packet_meter import PacketMeter  # a whole pipeline, rarely needed
 
     try:
-        return PacketMeter(find_scope())
+        meter = PacketMeter(find_scope())
     except NotPermittedError as error:
         if obstacle is None:
             raise
         raise NotPermittedError(f"{obstacle}; nor may packets be captured: {error}") from error
+    if obstacle is not None:
+        log.info("packets are captured instead: %s", obstacle)
+    return meter
 
 
 def _open_socket_meter(find_scope: Callable[[], Scope]) -> Meter:

@@ -12,6 +12,7 @@ import pytest
 
 from hogpipe.measuring import packet_meter
 from hogpipe.measuring.packet_meter import PacketMeter
+from hogpipe.measuring.results import Totals
 
 if TYPE_CHECKING:
     from hogpipe.measuring.scope import Scope
@@ -33,6 +34,9 @@ class CountingScope:
         self.refreshed += 1
 
     def includes_path(self, _pid: int, _parent: int | None, _cgroup: str | None) -> bool:
+        return True
+
+    def is_running(self) -> bool:
         return True
 
     def close(self) -> None:
@@ -80,6 +84,18 @@ def test_the_scope_learns_of_new_processes_once_a_window(
     assert given.wait(PATIENCE)
     meter.close()
     assert scope.refreshed == 2
+
+
+def test_the_payload_of_nothing_is_not_known_either(
+    monkeypatch: pytest.MonkeyPatch, scope: CountingScope
+) -> None:
+    begins = threading.Event()
+    begins.set()
+    monkeypatch.setattr(packet_meter, "_LATEST", 0.0)
+    replace_stream(monkeypatch, [], begins)
+    meter = PacketMeter(cast("Scope", scope))
+    assert meter.read().totals == Totals(0, 0, 0, 0, None, None)
+    meter.close()
 
 
 def test_an_interruption_while_the_capture_is_opened_ends_it(

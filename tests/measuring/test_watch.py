@@ -1,5 +1,6 @@
 """What other processes and control groups move, compared with what their peers counted."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -13,6 +14,11 @@ from support.bpf import control_group, require_bpf
 from support.namespaces import Namespace
 
 import hogpipe
+from hogpipe.linux.bpf.obstacles import BpfUnavailableError, Obstacle
+from hogpipe.linux.procfs import Procfs
+from hogpipe.measuring import packet_meter
+from hogpipe.measuring.scope import TreeScope
+from hogpipe.measuring.socket_meter import SocketMeter
 from hogpipe.measuring.watch import Watch
 
 SEND = """
@@ -156,6 +162,28 @@ async def test_another_entry_leaves_the_measurement_as_it_is() -> None:
     with pytest.raises(RuntimeError, match="entered once"):
         await watch.__aenter__()
     assert not meter.is_closed
+
+
+def test_why_packets_are_captured_instead_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_find_scope: object) -> None:
+        raise BpfUnavailableError(Obstacle.PRIVILEGES, "eBPF: not permitted")
+
+    monkeypatch.setattr("hogpipe.measuring.watch._open_socket_meter", refuse)
+    monkeypatch.setattr(packet_meter, "PacketMeter", lambda _scope: BrokenMeter())
+    caplog.set_level("INFO", "hogpipe")
+    hogpipe.watch(os.getpid(), children=False).__enter__()
+    assert "packets are captured instead: eBPF: not permitted" in caplog.text
+
+
+def test_a_reading_in_another_thread_after_the_end_is_an_error() -> None:
+    require_bpf()
+    meter = SocketMeter(TreeScope(os.getpid(), Procfs(Path("/proc")), children=False))
+    meter.close()
+    with pytest.raises(hogpipe.CaptureError, match="is over"):
+        meter.read()
+    meter.close()
 
 
 def test_a_control_group_counts_with_those_below_it() -> None:
