@@ -15,7 +15,7 @@ from contextlib import suppress
 import pytest
 
 import hogpipe
-from hogpipe_pytest.limits import Limits, find_problem, make_limits
+from hogpipe_pytest.limits import Limits, find_gap, find_problem, make_limits
 from hogpipe_pytest.traffic import TestTraffic
 
 _FIXTURE = "hogpipe_traffic"
@@ -81,8 +81,12 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         pytest.fail(f"a name in the marker network cannot be resolved: {error}", pytrace=False)
     watch.restart()
     result = yield
-    if allowed is not None and (problem := find_problem(watch.read(), allowed)):
-        pytest.fail(problem, pytrace=False)
+    if allowed is not None:
+        traffic = watch.read()
+        if problem := find_problem(traffic, allowed):
+            pytest.fail(problem, pytrace=False)
+        if gap := find_gap(traffic):
+            item.warn(pytest.PytestWarning(gap))
     return result
 
 

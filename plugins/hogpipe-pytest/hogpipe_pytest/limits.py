@@ -87,6 +87,21 @@ def find_problem(traffic: Traffic, limits: Limits) -> str | None:
     return None
 
 
+def find_gap(traffic: Traffic) -> str | None:
+    """Return why a measurement that is within limits may lack something."""
+    losses, parts = traffic.losses, []
+    if losses.packets or losses.sockets or losses.forks:
+        parts.append(
+            f"the kernel lost {losses.packets} packets, {losses.sockets} owners of sockets and "
+            f"{losses.forks} reports of forks"
+        )
+    if traffic.unattributed_bytes:
+        parts.append(f"{traffic.unattributed_bytes:,} B of this host have no known process")
+    if not traffic.follows_children:
+        parts.append("the kernel reports no forks here")
+    return f"the test may have moved more: {'; '.join(parts)}" if parts else None
+
+
 def _look_up(name: str) -> list[tuple[object, object, int, str, tuple[str, int]]]:
     return socket.getaddrinfo(name, None, proto=socket.IPPROTO_TCP)  # type: ignore[return-value]
 

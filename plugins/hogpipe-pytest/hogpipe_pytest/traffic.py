@@ -1,9 +1,11 @@
 """What the fixture `hogpipe_traffic` returns: readings, and assertions about them."""
 
+import warnings
+
 import pytest
 
 import hogpipe
-from hogpipe_pytest.limits import Limits, add_hosts, find_problem
+from hogpipe_pytest.limits import Limits, add_hosts, find_gap, find_problem
 
 
 class TestTraffic:
@@ -34,12 +36,16 @@ class TestTraffic:
         """Fail if a peer is none of these addresses, networks and names."""
         limits = add_hosts(Limits(loopback=loopback, dns=dns), hosts)
         traffic = self.read()  # before names are resolved
-        self._fail(find_problem(traffic, limits.resolve()))
+        _check(traffic, limits.resolve())
 
     def _check(self, limits: Limits) -> None:
-        self._fail(find_problem(self.read(), limits))
-
-    def _fail(self, problem: str | None) -> None:
         __tracebackhide__ = True
-        if problem is not None:
-            pytest.fail(problem)
+        _check(self.read(), limits)
+
+
+def _check(traffic: hogpipe.Traffic, limits: Limits) -> None:
+    __tracebackhide__ = True
+    if (problem := find_problem(traffic, limits)) is not None:
+        pytest.fail(problem)
+    if (gap := find_gap(traffic)) is not None:
+        warnings.warn(pytest.PytestWarning(gap), stacklevel=4)

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,9 +11,10 @@ from typing import Self
 import hogpipe_pytest
 import pytest
 from hogpipe_pytest.limits import Limits, add_hosts, find_problem, make_limits
+from hogpipe_pytest.traffic import TestTraffic
 
 import hogpipe
-from hogpipe import Peer, Totals, Traffic
+from hogpipe import Losses, Peer, Totals, Traffic
 
 Run = Callable[..., str]
 
@@ -166,6 +168,27 @@ def test_a_last_reading_that_fails_is_no_error_of_the_session(
     config = SimpleNamespace(stash=pytest.Stash(), getini=lambda _name: "auto")
     hogpipe_pytest._open(config)
     hogpipe_pytest.pytest_unconfigure(config)
+
+
+def test_limits_that_a_measurement_with_gaps_keeps_come_with_a_warning() -> None:
+    class Reading:
+        traffic = Traffic(source="pcap", unattributed_bytes=1000)
+
+        def read(self) -> Traffic:
+            return self.traffic
+
+    watch = Reading()
+    with pytest.warns(pytest.PytestWarning, match="1,000 B of this host have no known process"):
+        TestTraffic(watch).assert_no_network()
+    with pytest.warns(pytest.PytestWarning, match="may have moved more"):
+        TestTraffic(watch).assert_only_to("10.0.0.1")
+    losses = Losses(packets=3, forks=1)
+    watch.traffic = Traffic(source="ebpf", losses=losses, follows_children=False)
+    with pytest.warns(pytest.PytestWarning, match="lost 3 packets.*1 reports.*no forks"):
+        TestTraffic(watch).assert_at_most(10)
+    watch.traffic = Traffic(source="ebpf")
+    with warnings.catch_warnings(action="error"):
+        TestTraffic(watch).assert_no_network()
 
 
 def test_dns_is_left_out_where_asked() -> None:
