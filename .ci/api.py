@@ -57,6 +57,7 @@ GROUPS: dict[str, dict[str, Sequence[str]]] = {
             "record_id",
         ),
         "Records": ("Record", "TrafficRecord", "StatsRecord"),
+        "History": ("HistoryReader",),
         "Health": ("parse_tcp", "TcpHealth", "join_health"),
         "Errors": (
             "HogpipeError",

@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         OutputClosedError,
         RefusedError,
     )
+    from hogpipe.history.reader import HistoryReader
     from hogpipe.measuring.results import Losses, Peer, Rates, Totals, Traffic
     from hogpipe.measuring.watch import Watch, measure, watch
     from hogpipe.model import TcpHealth, join_health
@@ -103,6 +104,7 @@ __all__ = [
     "CaptureError",
     "ConfigurationError",
     "DeliveryError",
+    "HistoryReader",
     "HogpipeError",
     "HttpAnswer",
     "HttpClient",
@@ -155,6 +157,7 @@ _MODULES = {
     "CaptureError": "hogpipe.errors",
     "ConfigurationError": "hogpipe.errors",
     "DeliveryError": "hogpipe.errors",
+    "HistoryReader": "hogpipe.history.reader",
     "HogpipeError": "hogpipe.errors",
     "HttpAnswer": "hogpipe.sinks.http_answers",
     "HttpClient": "hogpipe.sinks.http_client",

@@ -19,7 +19,7 @@ OBJECT = "hogpipe/linux/bpf/hogpipe.bpf.o"
 PARTS = ("hogpipe", "packaging", "pyproject.toml", "README.md", "LICENSE")
 NAMES = (
     "hogpipe", "hogpipe_http", "hogpipe_kafka", "hogpipe_nats", "hogpipe_otlp",
-    "hogpipe_prometheus", "hogpipe_pytest",
+    "hogpipe_prometheus", "hogpipe_pytest", "hogpipe_web",
 )  # fmt: skip
 DIST_INFO = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
 EPOCH = "1800000000"

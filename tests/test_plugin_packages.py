@@ -38,6 +38,7 @@ def test_there_are_packages() -> None:
         "hogpipe-otlp",
         "hogpipe-prometheus",
         "hogpipe-pytest",
+        "hogpipe-web",
     ]
 
 

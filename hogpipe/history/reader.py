@@ -82,6 +82,15 @@ class HistoryReader:
         with self._snapshot():
             return self._find_extent()
 
+    def find_resolution(self, since_ms: int, until_ms: int) -> int:
+        """Return the length of the longest bucket of a span, read from the finest levels.
+
+        1 is that of windows. A shorter step of a series would have whole buckets in single steps.
+        """
+        with self._snapshot():
+            pieces = self._plan(since_ms, until_ms, 1)
+        return max((piece.level.length_ms for piece in pieces), default=1)
+
     def query(
         self,
         since_ms: int,

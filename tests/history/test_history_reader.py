@@ -111,6 +111,13 @@ def test_a_series_of_seconds_has_whole_minutes_where_only_these_are_kept(
     assert [point.start_ms for point in late.points] == list(range(end - MINUTE, end, 10_000))
 
 
+def test_the_resolution_of_a_span_is_its_longest_bucket(reader: HistoryReader) -> None:
+    end = START_MS + 2 * HOUR
+    assert reader.find_resolution(end - MINUTE, end) == 1
+    assert reader.find_resolution(START_MS, end) == MINUTE
+    assert reader.find_resolution(0, START_MS - DAY) == 1
+
+
 def test_coverage_has_what_a_span_was_measured_with(reader: HistoryReader) -> None:
     coverage = reader.coverage(START_MS, START_MS + 2 * HOUR)
     assert (coverage.windows, coverage.covered_ms) == (720, 720_000)

@@ -70,4 +70,4 @@ def test_each_file_of_a_locked_installation_has_its_checksum(made: Path, tmp_pat
     shown = subprocess.run(
         [tmp_path / "venv/bin/hogpipe", "plugins"], check=True, capture_output=True, text=True
     )
-    assert {"kafka", "nats", "otlp", "prometheus"} <= {*shown.stdout.split()}
+    assert {"kafka", "nats", "otlp", "prometheus", "web"} <= {*shown.stdout.split()}
