@@ -12,14 +12,16 @@ import sys
 import threading
 import time
 from functools import reduce
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from support.bpf import require_bpf
 from support.lossy_wire import RIGHT, LossyWire, drop_each, lossy_wire
-from support.namespaces import require
+from support.namespaces import Namespace, require
 from support.running import (
     assert_conserved,
+    inhabitant,
     read_records,
     running,
     stats_of,
@@ -35,6 +37,7 @@ DELAY, DROPPED_EACH = 0.005, 60
 UPLOAD, DOWNLOAD, STREAM, SHORT, REFUSED, UNREAD = 5001, 5002, 5003, 5004, 9, 5006
 SENT = 3_000_000
 CONNECTIONS = 20
+READY = {"pcap": ["network namespaces at captured"], "ebpf": []}
 CONFIGURATION = """
 [capture]
 interfaces = ["wire0"]
@@ -156,23 +159,23 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> Truth:
         return Truth(dropped, streamed, shown, read_records(folder / "records.jsonl"))
 
 
-def list_healths(truth: Truth, port: int) -> list[TcpHealth]:
-    """Return the health in each window of this process's connections to a port."""
+def list_healths(records: list[dict[str, Any]], end: str, port: int) -> list[TcpHealth]:
+    """Return the health in each window of this process's connections with this port at an end."""
     return [
         health
-        for record in traffic_of(truth.records)
-        if record["network"]["peer"].get("port") == port
+        for record in traffic_of(records)
+        if record["network"][end].get("port") == port
         and record.get("process", {}).get("pid") == os.getpid()
         and (health := parse_tcp(record["network"])) is not None
     ]
 
 
-def sum_up(truth: Truth, port: int) -> TcpHealth:
-    return reduce(join_health, list_healths(truth, port), None) or TcpHealth()
+def sum_healths(records: list[dict[str, Any]], end: str, port: int) -> TcpHealth:
+    return reduce(join_health, list_healths(records, end, port), None) or TcpHealth()
 
 
 def test_retransmits_and_round_trips_are_those_of_the_wire(truth: Truth) -> None:
-    found = sum_up(truth, UPLOAD)
+    found = sum_healths(truth.records, "peer", UPLOAD)
     assert truth.dropped > 20
     assert abs(found.retransmits - truth.dropped) <= max(0.01 * truth.dropped, 2)
     total = re.search(r"retrans:\d+/(\d+)", truth.shown)
@@ -187,12 +190,12 @@ def test_retransmits_and_round_trips_are_those_of_the_wire(truth: Truth) -> None
 
 
 def test_what_is_received_counts_once_whatever_is_lost(truth: Truth) -> None:
-    found = sum_up(truth, DOWNLOAD)
+    found = sum_healths(truth.records, "peer", DOWNLOAD)
     assert (found.receive_payload_bytes, found.transmit_payload_bytes) == (SENT, 0)
 
 
 def test_what_is_received_without_a_transmission_counts_in_its_windows(truth: Truth) -> None:
-    windows = list_healths(truth, STREAM)
+    windows = list_healths(truth.records, "peer", STREAM)
     received = [one.receive_payload_bytes for one in windows]
     assert sum(received) == truth.streamed
     assert sum(size > 0 for size in received) >= 3
@@ -200,7 +203,10 @@ def test_what_is_received_without_a_transmission_counts_in_its_windows(truth: Tr
 
 
 def test_each_connection_counts_once(truth: Truth) -> None:
-    found, refused = sum_up(truth, SHORT), sum_up(truth, REFUSED)
+    found, refused = (
+        sum_healths(truth.records, "peer", SHORT),
+        sum_healths(truth.records, "peer", REFUSED),
+    )
     assert (found.opened, found.closed, found.accepted) == (CONNECTIONS, CONNECTIONS, 0)
     assert found.transmit_payload_bytes == 10 * CONNECTIONS
     assert found.receive_payload_bytes == 20 * CONNECTIONS
@@ -210,7 +216,7 @@ def test_each_connection_counts_once(truth: Truth) -> None:
 
 
 def test_resets_and_abandoned_attempts_are_distinguished(truth: Truth) -> None:
-    found = sum_up(truth, UNREAD)
+    found = sum_healths(truth.records, "peer", UNREAD)
     assert (found.opened, found.closed, found.reset, found.abandoned) == (1, 1, 1, 1)
     assert found.transmit_payload_bytes == 3
 
@@ -218,3 +224,35 @@ def test_resets_and_abandoned_attempts_are_distinguished(truth: Truth) -> None:
 def test_nothing_was_lost(truth: Truth) -> None:
     assert_conserved(truth.records)
     assert all(one["capture"]["health_lost"] == 0 for one in stats_of(truth.records))
+
+
+@pytest.mark.parametrize("source", ["pcap", "ebpf"])
+def test_both_sides_of_a_container_have_the_health_of_their_ends(
+    container_veth: tuple[Namespace, Namespace], tmp_path: Path, source: str
+) -> None:
+    require_bpf()
+    host, container = container_veth
+    config = write_config(tmp_path, CONFIGURATION.replace("wire0", "left"))
+    options = ("--set", f"capture.source={source}")
+    words = host.enter(sys.executable, "-m", "hogpipe", "-v", "run", config, *options)
+    with inhabitant(container), running(None, *words) as run:
+        run.wait_for_each("owners come from", *READY[source])
+        with host.call(lambda: socket.create_server(("10.77.0.1", SHORT))) as listener:
+            for _ in range(CONNECTIONS):
+                with container.call(lambda: socket.create_connection(("10.77.0.1", SHORT))) as one:
+                    served, _ = listener.accept()
+                    one.sendall(b"x" * 10)
+                    served.recv(10, socket.MSG_WAITALL)
+                    served.sendall(b"y" * 20)
+                    one.recv(20, socket.MSG_WAITALL)
+                    served.close()
+        assert run.end() == 0, run.errors
+    records = traffic_of(read_records(tmp_path / "records.jsonl"))
+    connecting = sum_healths(records, "peer", SHORT)
+    accepting = sum_healths(records, "local", SHORT)
+    assert (connecting.opened, connecting.accepted) == (CONNECTIONS, 0)
+    assert (accepting.opened, accepting.accepted) == (0, CONNECTIONS)
+    for one, transmitted, received in ((connecting, 10, 20), (accepting, 20, 10)):
+        assert one.closed == CONNECTIONS
+        assert one.transmit_payload_bytes == transmitted * CONNECTIONS
+        assert one.receive_payload_bytes == received * CONNECTIONS

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 from support.lossy_wire import RIGHT, LossyWire, drop_each, lossy_wire
@@ -20,7 +21,9 @@ from hogpipe.linux.bpf.traffic_rows import decode_endpoints
 from hogpipe.model import TcpHealth
 
 LOCALHOST = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
-NONE = TcpHealth()
+IPPROTO_MPTCP = 262  # include/uapi/linux/in.h
+# include/uapi/linux/in.h, include/linux/socket.h, include/uapi/linux/mptcp.h
+IPPROTO_MPTCP, SOL_MPTCP, MPTCP_INFO = 262, 284, 1
 
 
 def open_traffic() -> ConnectionMaps:
@@ -329,3 +332,44 @@ def test_the_round_trip_time_is_that_of_ss(traffic: ConnectionMaps) -> None:
     assert found.rtt_min_us / 1000 == pytest.approx(least, rel=0.05)
     assert found.rtt_min_us >= 2 * delay * 1e6
     assert found.opening_us >= 2 * delay * 1e6
+
+
+@contextmanager
+def serve_multipath(netns: Namespace) -> Iterator[tuple[int, socket.socket, socket.socket]]:
+    """Return the port of a server, and both ends of an MPTCP connection."""
+    with ExitStack() as stack:
+        listener, client = (
+            stack.enter_context(
+                netns.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP))
+            )
+            for _ in range(2)
+        )
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        client.connect(listener.getsockname())
+        served = stack.enter_context(listener.accept()[0])
+        yield listener.getsockname()[1], client, served
+
+
+def test_a_subflow_of_mptcp_has_the_health_of_its_connection(
+    netns: Namespace, traffic: ConnectionMaps
+) -> None:
+    if not Path("/proc/sys/net/mptcp/enabled").exists():
+        pytest.skip("this kernel has no MPTCP")
+    with serve_multipath(netns) as (port, client, served):
+        found = Healths(traffic, port)
+        assert client.getsockopt(SOL_MPTCP, MPTCP_INFO, 64), "it fell back to TCP"
+        client.sendall(b"x" * 10_000)
+        assert len(served.recv(10_000, socket.MSG_WAITALL)) == 10_000
+        served.sendall(b"y" * 500)
+        assert len(client.recv(500, socket.MSG_WAITALL)) == 500
+        client.shutdown(socket.SHUT_WR)
+        assert served.recv(1) == b""
+        served.close()
+        assert client.recv(1) == b""
+    found.wait_for(lambda: found.here.closed == found.there.closed == 1)
+    assert (found.there.opened, found.here.accepted) == (1, 1)
+    assert (found.there.transmit_payload_bytes, found.there.receive_payload_bytes) == (10_000, 500)
+    assert (found.here.receive_payload_bytes, found.here.transmit_payload_bytes) == (10_000, 500)
+    assert found.there.rtt_samples
+    assert found.there.retransmits == found.here.retransmits == 0
