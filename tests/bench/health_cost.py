@@ -6,6 +6,9 @@ out. They run in turns under the same load, and the kernel measures its programs
 reads do, at each run. Each exchange is a round trip, which has a callback of its own: the dearest
 case. Without health there are no callbacks of a connection's states either, so that what a
 connection costs is an upper bound.
+
+With `pcap` the programs for health run alone: an exchange of two packets is two runs of the one at
+transmitted packets, and two callbacks.
 """
 
 import socket
@@ -13,7 +16,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -23,6 +26,7 @@ from support.bpf import compile_changed, find_cgroup_root
 
 from hogpipe.linux.bpf import object_path
 from hogpipe.linux.bpf.loader import AttachedPrograms
+from hogpipe.linux.bpf.programs import attach_health_programs
 
 _STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
 _PROGRAMS = ("count_ingress", "count_egress", "owner_sockops")
@@ -49,17 +53,32 @@ def measure(rounds: int, exchanges: int, connections: int) -> tuple[Cost, Cost]:
         for _ in range(rounds):
             for path, found in zip((plain, object_path()), costs, strict=True):
                 found.append(_measure(path, exchanges, connections))
-    without, with_health = (
-        Cost(median(one.packet for one in found), median(one.connection for one in found))
-        for found in costs
-    )
+    without, with_health = map(_find_median, costs)
     return without, with_health
+
+
+def measure_alone(rounds: int, exchanges: int, connections: int) -> Cost:
+    """Return the median cost of the programs for health alone, a packet being a transmitted one."""
+    with _kernel_statistics():
+        found = [
+            _measure_attached(attach_health_programs(), exchanges, connections)
+            for _ in range(rounds)
+        ]
+    return _find_median(found)
+
+
+def _find_median(found: Sequence[Cost]) -> Cost:
+    return Cost(median(one.packet for one in found), median(one.connection for one in found))
 
 
 def _measure(path: Path, exchanges: int, connections: int) -> Cost:
     programs = AttachedPrograms(
         path, _PROGRAMS, find_cgroup_root(), max_entries=dict.fromkeys(_UNUSED, 0)
     )
+    return _measure_attached(programs, exchanges, connections)
+
+
+def _measure_attached(programs: AttachedPrograms, exchanges: int, connections: int) -> Cost:
     try:
         before = _read_costs()
         _exchange(exchanges, connections=1)
@@ -123,6 +142,9 @@ def main() -> int:
     without, with_health = measure(rounds=5, exchanges=20_000, connections=2000)
     print(f"a packet: {without.packet:.0f} ns, with health {with_health.packet:.0f} ns")
     print(f"a connection: {without.connection:.0f} ns, with health {with_health.connection:.0f} ns")
+    alone = measure_alone(rounds=5, exchanges=20_000, connections=2000)
+    print(f"a transmitted packet with pcap: {alone.packet:.0f} ns")
+    print(f"a connection with pcap: {alone.connection:.0f} ns")
     return 0
 
 
