@@ -2,13 +2,13 @@
 
 In: a query and a range. Out: `Past`, the same picture as a live `Snapshot`, in steps. Raises
 HogpipeError for a history that cannot be read now or by this version (a locked, newer or damaged
-one), BusyError while too many questions wait, and ValueError for an impossible question.
+one), BusyError while too many questions are queued, and ValueError for an impossible question.
 
 The file is opened for each question, so that it may appear, be replaced or be upgraded meanwhile.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from heapq import nlargest
 from pathlib import Path
@@ -24,7 +24,7 @@ from hogpipe_web.views import TOP
 
 MOST_STEPS = 300
 """The most points of a chart."""
-MOST_WAITING = 8
+MOST_QUEUED = 8
 _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400)
 _LATEST_S = 1 << 36
 _MEMBER_KEYS = ("process.pid", "process.creation.time")
@@ -32,7 +32,7 @@ _MEMBER_KEYS = ("process.pid", "process.creation.time")
 
 
 class BusyError(Exception):
-    """Too many questions wait."""
+    """Too many questions are queued."""
 
 
 class Past(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +54,7 @@ class Archive:
         self._path = path
         self._most_groups = most_groups
         self._thread = ThreadPoolExecutor(1, "hogpipe-web-history")
-        self._waiting = 0
+        self._queued = 0
 
     async def read(self, query: Query, since: float, until: float) -> Past:
         """Return the traffic of a range, in seconds since the epoch."""
@@ -62,16 +62,16 @@ class Archive:
             raise ValueError("since, until: not a range of time")
         if any(values[-1] for _name, values in query.where):
             raise ValueError("where: groups that are omitted live are not those of a history")
-        if self._waiting >= MOST_WAITING:
+        if self._queued >= MOST_QUEUED:
             raise BusyError
-        self._waiting += 1
+        self._queued += 1
         try:
             loop = asyncio.get_running_loop()
             span = (round(since * 1000), round(until * 1000))
             future = loop.run_in_executor(self._thread, self._read, query, *span)
             future.add_done_callback(self._count_done)
         except BaseException:
-            self._waiting -= 1
+            self._queued -= 1
             raise
         return await asyncio.shield(future)
 
@@ -80,13 +80,13 @@ class Archive:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _count_done(self, future: "asyncio.Future[Past]") -> None:
-        self._waiting -= 1
+        self._queued -= 1
         if not future.cancelled():
             future.exception()  # whoever asked may be gone
 
     def _read(self, query: Query, since_ms: int, until_ms: int) -> Past:
         dimension = DIMENSIONS[query.by]
-        where = _make_filter(query)
+        selection = _Selection(query)
         members = any(
             key in _MEMBER_KEYS for name, _values in query.where for key in DIMENSIONS[name].keys
         )
@@ -98,7 +98,7 @@ class Archive:
                 until_ms,
                 step_ms=step_ms,
                 by=(*dimension.keys, "remainder"),
-                where=where,
+                where=selection,
                 by_member=members,
             )
             coverage = reader.coverage(since_ms, until_ms)
@@ -118,7 +118,9 @@ class Archive:
                 table.add(key, len(windows) - 1, counts)
         losses = read_capture(coverage.stats["capture"]) if coverage.stats else None
         return Past(
-            picture=table.picture(query, windows, self._most_groups, losses),
+            picture=table.picture(
+                query, windows, self._most_groups, losses, selection.list_present()
+            ),
             extent=(extent[0] / 1000, extent[1] / 1000) if extent else None,
             step=step_ms / 1000,
             covered=coverage.covered_ms / 1000,
@@ -142,7 +144,12 @@ class _PastTable:
         known[step] = (transmit + counts[0], receive + counts[1])
 
     def picture(
-        self, query: Query, windows: list[tuple[float, float]], most: int, losses: Losses | None
+        self,
+        query: Query,
+        windows: list[tuple[float, float]],
+        most: int,
+        losses: Losses | None,
+        present: list[str],
     ) -> Snapshot:
         """Return the whole picture; groups beyond `most` are part of the rest."""
         dimension = DIMENSIONS[query.by]
@@ -163,11 +170,6 @@ class _PastTable:
         sums = [0] * len(COUNTERS)
         for one in self._sums.values():
             sums = [total + count for total, count in zip(sums, one, strict=True)]
-        present = [
-            name
-            for name, one in DIMENSIONS.items()
-            if name == query.by and any(value is not None for key in kept for value in key)
-        ]
         return Snapshot(
             by=query.by,
             windows=windows,
@@ -201,21 +203,33 @@ def _choose_step(since_ms: int, until_ms: int, resolution_ms: int) -> int:
     return days * 86_400_000
 
 
-def _make_filter(query: Query) -> Callable[[Mapping[str, object]], bool] | None:
-    if not query.where:
-        return None
-    wanted = [
-        (key.split("."), value)
-        for name, values in query.where
-        for key, value in zip(DIMENSIONS[name].keys, values[:-1], strict=True)
-    ]
+class _Selection:
+    """Whether a query selects traffic, by its description; and which dimensions have values."""
 
-    def matches(description: Mapping[str, object]) -> bool:
-        if description.get("remainder"):
+    def __init__(self, query: Query) -> None:
+        self._wanted = [
+            (key.split("."), value)
+            for name, values in query.where
+            for key, value in zip(DIMENSIONS[name].keys, values[:-1], strict=True)
+        ]
+        self._paths = {
+            name: [key.split(".") for key in one.keys] for name, one in DIMENSIONS.items()
+        }
+        self._absent = set(DIMENSIONS)
+
+    def __call__(self, description: Mapping[str, object]) -> bool:
+        """Return whether traffic with this description is selected."""
+        self._absent -= {name for name in self._absent if self._has_value(description, name)}
+        if self._wanted and description.get("remainder"):
             return False
-        return all(_look_up(description, path) == value for path, value in wanted)
+        return all(_look_up(description, path) == value for path, value in self._wanted)
 
-    return matches
+    def list_present(self) -> list[str]:
+        """Return the dimensions of which there are values."""
+        return [name for name in DIMENSIONS if name not in self._absent]
+
+    def _has_value(self, description: Mapping[str, object], name: str) -> bool:
+        return any(_look_up(description, path) is not None for path in self._paths[name])
 
 
 def _look_up(description: Mapping[str, object], path: list[str]) -> object:

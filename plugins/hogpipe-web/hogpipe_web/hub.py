@@ -95,8 +95,8 @@ class _Channel:
             self._snapshot = encode_event("snapshot", self.view.snapshot())
         return self._snapshot
 
-    def outdate(self) -> None:
-        """Forget the snapshot: there is a newer window."""
+    def invalidate(self) -> None:
+        """Invalidate the snapshot: there is a newer window."""
         self._snapshot = None
 
 
@@ -121,7 +121,7 @@ class Hub:
         update = self.ring.add(sums)
         for channel in self._channels.values():
             change = channel.view.advance(update)
-            channel.outdate()
+            channel.invalidate()
             event = None if change is None else encode_event("window", change)
             for subscriber in channel.subscribers:
                 self.lost += subscriber.offer(event)

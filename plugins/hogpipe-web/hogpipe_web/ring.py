@@ -2,9 +2,9 @@
 
 In: the sums of a window by the values of its records. Out: `Update`: what changed, for the views
 (views.py). Windows are kept for `span` seconds of their own time, and fewer of them where they have
-more than `MOST_ROWS` rows together, or are more than `MOST_WINDOWS`. A window that starts before
-the newest one ends (the clock was set back, or another recording is replayed) begins the ring
-anew.
+more than `MOST_ROWS` rows together, or are more than `MOST_WINDOWS`. A window that starts
+before the newest one ends (the clock was set back, or another recording is replayed) removes all
+earlier ones.
 """
 
 from collections import deque

@@ -27,7 +27,7 @@ class WebSettings(SinkSettings, frozen=True, kw_only=True):
     live: Annotated[Seconds, Meta(ge=1, le=86400)] = 600.0
     """The seconds that the page shows live."""
     max_groups: Annotated[int, Meta(ge=10, le=20_000)] = 5000
-    """The most groups that are told apart live."""
+    """The most groups with rows of their own, live."""
     max_readers: Annotated[int, Meta(ge=1, le=100)] = 32
     """The most pages that are open at once."""
 

@@ -1,34 +1,20 @@
 """Ranges of a history: what its sink wrote, and files that cannot be read."""
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hogpipe_web.history import Archive
 from hogpipe_web.messages import Query
 from made_up_host import MadeUpHost, process, stats, traffic
-from web_support import Ask, OpenSink
+from web_support import Ask, OpenSink, write_history
 
-from hogpipe import Record, SinkSettings, load_config
+from hogpipe import Record
 from hogpipe.testing import total_bytes
 
 START = 1_795_330_800.0
 WINDOWS = 90
-
-
-async def write_history(path: Path, windows: list[list[Record]]) -> None:
-    """Write windows with the sink `sqlite`, as a run does."""
-    config = path.with_suffix(".toml")
-    config.write_text(f'[[sinks]]\ntype = "sqlite"\npath = "{path.name}"\n')
-    (choice,) = load_config(config).sinks
-    settings: SinkSettings = choice.settings
-    sink = choice.type.create(settings)
-    await sink.open()
-    for window in windows:
-        await sink.write(window)
-    await sink.close()
 
 
 @pytest.fixture
@@ -44,9 +30,6 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
     archive.close()
 
 
-Question = Callable[..., Any]
-
-
 async def test_a_range_has_the_bytes_of_its_windows(
     archive: Archive, windows: list[list[Record]], tmp_path: Path
 ) -> None:
@@ -60,6 +43,7 @@ async def test_a_range_has_the_bytes_of_its_windows(
     assert past.extent == (START, START + WINDOWS)
     assert picture.losses is not None
     assert picture.losses.packets == WINDOWS * 10_000
+    assert picture.present == ["program", "process", "user", "unit", "remote"]
     labels = {number: label for number, label, _detail, _values in picture.groups}
     assert labels[picture.top[0][0]] == "nginx"
     peers = await archive.read(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from made_up_host import PROGRAMS, MadeUpHost, process, stats, traffic
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
-from web_support import PATIENCE, SINK_TYPE, TOKEN, chromium
+from web_support import PATIENCE, SINK_TYPE, TOKEN, chromium, write_history
 
 from hogpipe.testing import free_ports, make_sink
 
@@ -59,6 +59,16 @@ class Server:
             assert self._sink is not None
             self._run(self._sink.write(records))
 
+    def record(self, path: Path, windows: int) -> None:
+        """Write a history that ends with the newest window."""
+        host, start = MadeUpHost(), self._now - windows
+        made = [host.window(start + at) for at in range(windows)]
+        self._run(write_history(path, made))
+
+    @property
+    def now(self) -> int:
+        return int(self._now)
+
     def stop(self) -> None:
         self.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -103,7 +113,7 @@ def page(context: BrowserContext) -> Iterator[Page]:
         "console",
         lambda line: (
             problems.append(line.text)
-            if line.type == "error" and "ERR_" not in line.text and "status of 4" not in line.text
+            if line.type == "error" and "Failed to load resource" not in line.text
             else None
         ),
     )
@@ -122,7 +132,7 @@ def live(page: Page) -> None:
 
 def test_the_page_shows_what_arrives_while_it_is_open(server: Server, page: Page) -> None:
     server.open()
-    server.write(windows=600)
+    server.write(windows=60)
     page.goto(server.url)
     live(page)
     assert rows(page)[0] == "nginx"
@@ -275,8 +285,10 @@ def test_all_of_it_by_keyboard(server: Server, page: Page) -> None:
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
     expect(page.locator("#rows tr").nth(1)).to_be_focused()
-    server.write()
-    expect(page.locator("#rows tr:focus")).to_have_count(1)  # a new window keeps it
+    peer = {"network": {"peer": {"address": "192.0.2.99"}}}
+    server.write([traffic({**process("nginx"), **peer}, 10**9, 0, "exact")])
+    expect(page.locator("#rows tr")).to_have_count(15)
+    expect(page.locator("#rows tr").nth(2)).to_be_focused()  # a new window moves and keeps it
     page.keyboard.press("End")
     expect(page.locator("#rows tr").last).to_be_focused()
     page.keyboard.press("Escape")
@@ -357,3 +369,56 @@ def test_a_gap_between_windows_is_no_traffic_in_the_chart(server: Server, page: 
         }"""
     )
     assert gaps == [1, 1, 2, None, 3, 3]
+
+
+def test_a_range_of_the_history(server: Server, page: Page, tmp_path: Path) -> None:
+    server.open(history=str(tmp_path / "history.db"))
+    server.write(windows=2)
+    page.goto(server.url + f"#range={server.now - 300}-{server.now}")
+    expect(page.locator("#state")).to_have_attribute("data-state", "failed")
+    expect(page.locator("#notice")).to_contain_text("No such file")
+    server.record(tmp_path / "history.db", windows=200)
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#state-text")).to_have_text("history, 3 min measured")
+    expect(page.locator("#notice")).to_be_hidden()
+    expect(page.locator("#rows tr")).to_have_count(12)
+    page.locator("#rows tr", has_text="prometheus").click()
+    expect(page.locator("#rows tr")).to_have_count(6)
+    expect(page.locator("#path")).to_contain_text("prometheus")
+    page.get_by_role("button", name="From and to").click()
+    page.locator("#since").fill("2026-11-22T08:00:00")
+    page.locator("#until").fill("2026-11-22T07:00:00")
+    page.get_by_role("button", name="Show", exact=True).click()
+    expect(page.locator("#notice")).to_have_text("The end is before the beginning.")
+    page.get_by_role("button", name="7 d", exact=True).click()
+    expect(page.locator("#state")).to_have_attribute("data-state", "past")
+    page.get_by_role("button", name="Live").click()
+    live(page)
+    expect(page.locator("#path")).to_contain_text("prometheus")
+
+
+def test_updates_that_were_skipped_and_a_refused_page_are_named(
+    server: Server, page: Page, context: BrowserContext
+) -> None:
+    server.open(max_readers=1)
+    server.write(windows=2)
+    page.goto(server.url)
+    live(page)
+    refused = context.new_page()
+    refused.goto(server.url)
+    expect(refused.locator("#notice")).to_have_text("too many pages are open: close one")
+    expect(refused.locator("#state")).to_have_attribute("data-state", "refused")
+    assert server._sink is not None
+    hub: Any = server._sink._hub  # type: ignore[attr-defined]
+    server._loop.call_soon_threadsafe(lose, hub)
+    expect(page.locator("#state-text")).to_have_text("live, 9 updates skipped")
+    page.close()
+    live(refused)
+
+
+def lose(hub: Any) -> None:
+    """Let each reader lose its windows, as one that does not read does."""
+    for channel in hub._channels.values():
+        for subscriber in channel.subscribers:
+            for _ in range(9):
+                subscriber.offer(b"")

@@ -39,6 +39,7 @@ async def test_the_promises_of_sinks_are_kept(ask: Ask, port: int) -> None:
             {"max_readers": 0},
         ],
         secrets=[TOKEN],
+        largest_window=10_000,
     )
     await check_sink(case)
 
@@ -241,7 +242,7 @@ async def test_a_slow_reader_loses_windows_which_are_counted_and_in_its_next_sna
     monkeypatch.setattr("hogpipe_web.hub.MOST_QUEUED", 2)
     sink = await opened()
     host = MadeUpHost()
-    bodies = [traffic(process(f"job-{pid}" * 20, pid), 10, 10, "exact") for pid in range(4000)]
+    bodies = [traffic(process(f"job-{pid}" * 30, pid), 10, 10, "exact") for pid in range(3000)]
     slow = socket.socket()
     slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     slow.connect(("127.0.0.1", port))

@@ -6,11 +6,12 @@ import json
 import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hogpipe_web import hogpipe_sinks
 
-from hogpipe import Sink
+from hogpipe import Record, Sink, load_config
 
 (SINK_TYPE,) = hogpipe_sinks()
 PATIENCE = 20.0
@@ -82,3 +83,15 @@ def chromium() -> str:
     program = shutil.which("chromium")
     assert program, "chromium is not there: apt-get install --no-install-recommends chromium"
     return program
+
+
+async def write_history(path: Path, windows: list[list[Record]]) -> None:
+    """Write windows with the sink `sqlite`, as a run does."""
+    config = path.with_suffix(".toml")
+    config.write_text(f'[[sinks]]\ntype = "sqlite"\npath = "{path.name}"\n')
+    (choice,) = load_config(config).sinks
+    sink = choice.type.create(choice.settings)
+    await sink.open()
+    for window in windows:
+        await sink.write(window)
+    await sink.close()

@@ -46,7 +46,10 @@ const feed = new Feed({
   },
   lost: () => showState("away"),
   unauthorized: logIn,
-  refused: notice,
+  refused: (text) => {
+    showState("refused");
+    notice(text);
+  },
 });
 
 // What is chosen, in the address, so that it can be shared and the browser's buttons work.
@@ -343,6 +346,7 @@ function showState(state, past = null) {
     away: "hogpipe does not answer; trying again",
     reading: "reading the history",
     failed: "the history cannot be read",
+    refused: "no live events; trying again",
     past: past ? `history, ${formatDuration(past.covered)} measured` : "history",
   };
   $("state").dataset.state = state;

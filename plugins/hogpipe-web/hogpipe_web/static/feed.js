@@ -64,13 +64,16 @@ export class Feed {
     const timer = setTimeout(() => this.connect(), wait);
     this.timer = timer;
     try {
-      const answer = await fetch("/api/status");
+      const asked = new AbortController();
+      const answer = await fetch(this.url, { signal: asked.signal });
+      const refusal = answer.ok ? null : (await answer.json()).error;
+      asked.abort();
       if (this.timer !== timer) return;
       if (answer.status === 401) {
         this.stop();
         this.on.unauthorized();
-      } else if (answer.ok && wait > FIRST_WAIT) {
-        this.on.refused("The page gets no live events: as many pages are open as may be.");
+      } else if (refusal) {
+        this.on.refused(refusal);
       }
     } catch {
       // The server is away; the timer tries again.
