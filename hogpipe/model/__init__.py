@@ -9,6 +9,7 @@ counts.py   counters of traffic, and of the work and the losses of the stages
 """
 
 from hogpipe.model.counts import (
+    FAILURES,
     AttributionCounts,
     CaptureCounts,
     Latency,
@@ -56,6 +57,7 @@ __all__ = [
     "BUILT_IN_NETWORKS",
     "CONTESTED",
     "EPHEMERAL",
+    "FAILURES",
     "MAX_SOCKETS",
     "OWN_NAMESPACE",
     "SERVICE_MANAGER",

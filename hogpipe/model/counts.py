@@ -93,7 +93,7 @@ class TcpHealth(msgspec.Struct, gc=False, kw_only=True):
     @property
     def failed(self) -> int:
         """Attempts and connections that failed; the kernel programs count one cause for each."""
-        return self.refused + self.timed_out + self.unreachable + self.abandoned + self.reset
+        return sum(getattr(self, cause) for cause in FAILURES)
 
     def add(self, other: "TcpHealth") -> None:
         """Add the counters of `other`."""
@@ -113,6 +113,10 @@ class TcpHealth(msgspec.Struct, gc=False, kw_only=True):
         self.abandoned += other.abandoned
         self.reset += other.reset
         self.closed += other.closed
+
+
+FAILURES = ("refused", "timed_out", "unreachable", "abandoned", "reset")
+"""The causes of failures: counters of `TcpHealth`, of which each failure is in one."""
 
 
 def least_of_known(one: int, other: int) -> int:

@@ -11,7 +11,8 @@ Windows pass these modules from the top:
                         described_flows.py is what a connection is, run_figures.py the stats
     player.py           moves the cursor through the windows
     row_groups.py       PURE: connections grouped, filtered and sorted as rows
-    row_table.py        PURE: rows as lines of a table; screen_text.py, screen_units.py the rest
+    row_table.py        PURE: rows as lines of a table; health_line.py that of one row's health;
+                        screen_text.py, screen_units.py the rest
     rows_screen.py      the screen; help_screen.py the keys; line_view.py draws lines
     top_app.py          the Textual application
     top_command.py      starts all of it; nothing imports Textual before

@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from textual.screen import Screen
 
 from hogpipe.top.line_view import LineView
-from hogpipe.top.row_groups import GROUP_DIMENSIONS, SortKey
+from hogpipe.top.row_groups import GROUP_DIMENSIONS, SORT_DIGITS, SortKey
 from hogpipe.top.screen_text import Line, Look, Role, crop
 
 _KEYS = (
@@ -43,7 +43,9 @@ def make_help(look: Look, width: int) -> list[Line]:
     lines.append([("Group by", Role.TITLE)])
     lines += _list_choices([(one.key, one.name) for one in GROUP_DIMENSIONS], width)
     lines.append([("Sort by", Role.TITLE)])
-    lines += _list_choices([(str(at), str(key)) for at, key in enumerate(SortKey, 1)], width)
+    lines += _list_choices(
+        [(SORT_DIGITS[at : at + 1] or "s", str(key)) for at, key in enumerate(SortKey)], width
+    )
     return [crop(line, width, look) for line in lines]
 
 

@@ -15,7 +15,7 @@ further flows is summed up as that of one without a path, by owner, and counted 
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,9 +24,10 @@ from hogpipe.aggregation.flow_columns import FlowColumns
 from hogpipe.aggregation.latest_processes import LatestProcesses
 from hogpipe.aggregation.selectors import Selection, Selector
 from hogpipe.flows.flow_words import WORDS, FlowPacker
+from hogpipe.flows.health_columns import make_health, sum_health
 from hogpipe.flows.key_index import Keys
 from hogpipe.flows.network_columns import NetworkColumns
-from hogpipe.flows.packet_rows import Counters, Flags, FlowSums, Integers
+from hogpipe.flows.packet_rows import Counters, Flags, FlowSums, Health, Integers
 from hogpipe.flows.row_order import order_by_key
 from hogpipe.model import (
     UNKNOWN_FLOW,
@@ -57,6 +58,8 @@ class DrainedFlows:
     counters: Counters
     new_flows: Integers
     """How many flows a row adds to those of its owner."""
+    health: Health | None
+    """That of each row; None if it is not known of any."""
     ports: ServicePorts
     networks: Networks
     folded: int
@@ -71,6 +74,8 @@ class _Rows:
     """The number of the owner, times the number of qualities, and the code of the quality."""
     moved: Integers
     """Counters, and the number of flows behind them."""
+    health: Health | None = None
+    """That of each row; None if it is not known of any."""
 
     def __len__(self) -> int:
         return len(self.words)
@@ -109,9 +114,14 @@ class LiveFlows:
         labels, is_selected = self._label(flows, sums.owners, sums.attributions)
         new_flows = sums.new_flows
         if new_flows is None:
-            is_new = self._counted.count(sums.slots, sums.ids, labels // len(QUALITIES))
-            new_flows = is_new.astype(np.int64)
-        self._add(flows, labels, is_selected, sums.counters, new_flows)
+            # With health, some flows have only that, and moved nothing.
+            moved = np.flatnonzero(sums.counters.any(axis=1))
+            new_flows = np.zeros(len(labels), np.int64)
+            new_flows[moved] = self._counted.count(
+                sums.slots[moved], sums.ids[moved], labels[moved] // len(QUALITIES)
+            )
+        counters = np.concatenate([sums.counters, new_flows[:, None]], axis=1)
+        self._add(flows, is_selected, _Rows(sums.words, labels, counters, sums.health))
 
     def regroup(
         self,
@@ -152,6 +162,7 @@ class LiveFlows:
             codes,
             rows.moved[:, :_FLOWS],
             rows.moved[:, _FLOWS],
+            rows.health,
             self.service_ports,
             self._networks,
             self._folded,
@@ -201,20 +212,12 @@ class LiveFlows:
             return self._owners[REMAINDER]
         return self._owners.setdefault(owner, len(self._owners))
 
-    def _add(
-        self,
-        flows: FlowColumns,
-        labels: Integers,
-        has_path: Flags,
-        counters: Counters,
-        new_flows: Integers,
-    ) -> None:
+    def _add(self, flows: FlowColumns, has_path: Flags, rows: _Rows) -> None:
         words = flows.renumber(self._packer)
         words[~has_path] = self._unknown_words
         self._has_repeats |= bool(self._parts) or not has_path.all()
-        moved = np.concatenate([counters, new_flows[:, None]], axis=1)
-        self._parts.append(_Rows(words, labels, moved))
-        self._size += len(labels)
+        self._parts.append(replace(rows, words=words))
+        self._size += len(rows)
         if self._size > 2 * self._max_flows:
             self._parts = [self._compact()]
             self._size = len(self._parts[0])
@@ -231,6 +234,7 @@ class LiveFlows:
             np.concatenate([part.words for part in self._parts]),
             np.concatenate([part.labels for part in self._parts]),
             np.concatenate([part.moved for part in self._parts]),
+            _join_health(self._parts),
         )
 
     def _compact(self) -> _Rows:
@@ -244,6 +248,14 @@ class LiveFlows:
         return rows
 
 
+def _join_health(parts: Sequence[_Rows]) -> Health | None:
+    if all(part.health is None for part in parts):
+        return None
+    return np.concatenate(
+        [make_health(len(part)) if part.health is None else part.health for part in parts]
+    )
+
+
 def _sum_equal(rows: _Rows) -> _Rows:
     """Return the sums of rows with the same words and label, in the order of their first ones."""
     order, bounds = order_by_key(
@@ -254,4 +266,5 @@ def _sum_equal(rows: _Rows) -> _Rows:
     heads = np.minimum.reduceat(order, bounds[:-1])
     moved = np.add.reduceat(rows.moved[order], bounds[:-1], axis=0)
     first, by_first = np.sort(heads), heads.argsort()
-    return _Rows(rows.words[first], rows.labels[first], moved[by_first])
+    health = None if rows.health is None else sum_health(rows.health, order, bounds)[by_first]
+    return _Rows(rows.words[first], rows.labels[first], moved[by_first], health)

@@ -20,7 +20,7 @@ from hogpipe.records.schema import StatsBody
 from hogpipe.top.described_flows import NO_PATH, REMAINDER, Owner, Path, describe_path
 from hogpipe.top.live_flows import DrainedFlows
 from hogpipe.top.run_figures import parse_stats
-from hogpipe.top.traffic_table import Slots, TrafficTable, WindowTraffic
+from hogpipe.top.traffic_table import Slots, TrafficTable, WindowTraffic, select_known
 
 _MAX_KNOWN = 400_000
 
@@ -50,6 +50,7 @@ class LiveWindows:
             drained.codes.astype(np.uint8),
             counters[:, 0] + counters[:, 2],
             figures,
+            select_known(slots, drained.health),
         )
 
     def _forget(self) -> None:

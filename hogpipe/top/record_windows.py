@@ -14,6 +14,7 @@ from typing import NotRequired, TypedDict, cast
 import msgspec
 import numpy as np
 
+from hogpipe.flows.health_columns import SlotHealth
 from hogpipe.records.schema import (
     DroppedInfo,
     LoopInfo,
@@ -24,6 +25,7 @@ from hogpipe.records.schema import (
     TrafficRecord,
     Window,
 )
+from hogpipe.records.tcp_health import parse_tcp
 from hogpipe.top.described_flows import Owner, Path, parse_owner, parse_path
 from hogpipe.top.run_figures import Figures, parse_stats
 from hogpipe.top.traffic_table import QUALITIES, TrafficTable, WindowTraffic
@@ -96,6 +98,8 @@ class _Entry(msgspec.Struct, frozen=True, gc=False):
     flows: int
     qualities: tuple[tuple[int, int], ...]
     """Code and bytes."""
+    health: tuple[int, ...] | None
+    """The counters of `TcpHealth`, where a record has it."""
 
 
 class ParsedWindow(msgspec.Struct):
@@ -224,10 +228,18 @@ def _parse_entry(record: TrafficRecord) -> _Entry:
     transmit, receive = network["io"]["transmit"], network["io"]["receive"]
     counters = transmit["bytes"], receive["bytes"], transmit["packets"], receive["packets"]
     qualities = tuple((_CODES.get(name, -1), size) for name, size in record["attribution"].items())
-    numbers = (*counters, network["flows"], *(number for pair in qualities for number in pair))
+    known = parse_tcp(network)
+    health = None if known is None else msgspec.structs.astuple(known)
+    numbers = (
+        *counters,
+        network["flows"],
+        *(number for pair in qualities for number in pair),
+        *(health or ()),
+    )
     if not all(0 <= number < _LARGEST for number in numbers):
         raise ValueError("a counter is negative or too large, or a quality is unknown")
-    return _Entry(parse_owner(record), parse_path(record), counters, network["flows"], qualities)
+    owner, path = parse_owner(record), parse_path(record)
+    return _Entry(owner, path, counters, network["flows"], qualities, health)
 
 
 def build_window(table: TrafficTable, window: ParsedWindow) -> WindowTraffic:
@@ -241,6 +253,12 @@ def build_window(table: TrafficTable, window: ParsedWindow) -> WindowTraffic:
         for code, size in entry.qualities
     ]
     counters = np.array([entry.counters for entry in entries], np.int64)
+    health = [
+        (slot, *entry.health, 1)
+        for slot, entry in zip(slots, entries, strict=True)
+        if entry.health is not None
+    ]
+    columns = np.array(health, np.int64)
     return WindowTraffic(
         window.start,
         window.end,
@@ -251,4 +269,5 @@ def build_window(table: TrafficTable, window: ParsedWindow) -> WindowTraffic:
         np.array([code for _, code, _ in qualities], np.uint8),
         np.array([size for _, _, size in qualities], np.int64),
         window.figures,
+        SlotHealth(columns[:, 0], columns[:, 1:]) if health else None,
     )

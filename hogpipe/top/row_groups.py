@@ -20,8 +20,23 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from hogpipe.flows.health_columns import (
+    FIELDS,
+    add_health,
+    decode_health,
+    find_known,
+    make_health,
+)
+from hogpipe.flows.packet_rows import Health
+from hogpipe.model import FAILURES, TcpHealth
 from hogpipe.top.described_flows import Owner, Path, format_address, format_endpoint
-from hogpipe.top.traffic_table import QUALITIES, TRAFFIC, TrafficTable, WindowTraffic
+from hogpipe.top.traffic_table import (
+    QUALITIES,
+    TRAFFIC,
+    TrafficTable,
+    WindowTraffic,
+    select_known,
+)
 
 Numbers = NDArray[np.float64]
 _TX_BYTES, _RX_BYTES, _TX_PACKETS, _RX_PACKETS = range(len(TRAFFIC))
@@ -137,6 +152,16 @@ class SortKey(StrEnum):
     FLOWS = "flows"
     AGE = "age"
     NAME = "name"
+    RETRANSMITS = "retransmits"
+    RTT = "round trip"
+    CONNECTIONS = "connections"
+    FAILED = "failed"
+
+
+HEALTH_KEYS = (SortKey.RETRANSMITS, SortKey.RTT, SortKey.CONNECTIONS, SortKey.FAILED)
+"""What sorts by the health of TCP connections."""
+SORT_DIGITS = "1234567890"
+"""The keys of the keyboard for the first sort keys."""
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -178,6 +203,12 @@ class Row:
     age: float
     history: tuple[float, ...]
     """Bytes a second of both directions in the last windows, the newest last."""
+    health: TcpHealth | None = None
+    """Of the last window, or in total if totals are asked for; None where it is unknown."""
+    health_packets: int = 0
+    """The packets transmitted in that time."""
+    health_seconds: float = 1.0
+    """The length of that time."""
 
 
 class _Groups:
@@ -322,6 +353,7 @@ class Rows:
         else:
             self._now = [self._sum_window(current, column) for column in current.traffic]
             self._flows = self._sum_window(current, current.flows)
+        self._health = self._sum_health()
         self._order = self._sort()
 
     def _sum(self, column: NDArray[np.int64]) -> Numbers:
@@ -335,11 +367,33 @@ class Rows:
             column = column * self._selected[slots]
         return _sum_by(self._group_of[slots], column, self._count)
 
+    def _sum_health(self) -> Health | None:
+        """Return the health of each group, in the last window or in total; None without any."""
+        table = self._table
+        if table.health is None:
+            return None
+        rows = table.current.health if table.current else None
+        if self._query.totals:
+            rows = select_known(np.arange(len(table), dtype=np.int32), table.health)
+        total = make_health(self._count)
+        if rows is not None:
+            slots, health = rows.slots, rows.health
+            if self._selected is not None:
+                is_selected = self._selected[slots]
+                slots, health = slots[is_selected], health[is_selected]
+            add_health(total, self._group_of[slots].astype(np.int64), health)
+        return total
+
     def _sort(self) -> NDArray[np.int64]:
-        """Return the groups that have traffic, in their order."""
+        """Return the groups that have traffic, or health alone, in their order."""
         totals = self._totals
         there = np.flatnonzero(totals[_TX_PACKETS] + totals[_RX_PACKETS])
         there = np.union1d(there, np.flatnonzero(totals[_TX_BYTES] + totals[_RX_BYTES]))
+        if (health := self._table.health) is not None:
+            is_known = find_known(health)
+            if self._selected is not None:
+                is_known &= self._selected
+            there = np.union1d(there, self._group_of[is_known])
         query = self._query
         if query.sort is SortKey.NAME:
             named = sorted(there.tolist(), key=self._name, reverse=query.reverse)
@@ -355,6 +409,8 @@ class Rows:
 
     def _sort_values(self) -> Numbers:
         key = self._query.sort
+        if key in HEALTH_KEYS:
+            return self._sort_health(key)
         if key is SortKey.AGE:
             return -self._began()
         if key is SortKey.FLOWS:
@@ -375,6 +431,27 @@ class Rows:
         began = np.full(self._count, np.inf)
         np.minimum.at(began, self._group_of, self._table.first_seen)
         return began
+
+    def _sort_health(self, key: SortKey) -> Numbers:
+        """Return what groups are sorted by; those of unknown health are less than any other."""
+        if self._health is None:
+            return np.zeros(self._count)
+        columns = dict(zip(FIELDS, self._health.T, strict=False))
+        if key is SortKey.RTT:
+            values = columns["rtt_sum_us"] / np.maximum(columns["rtt_samples"], 1)
+            return np.where(columns["rtt_samples"] == 0, -1.0, values)
+        names = {
+            SortKey.RETRANSMITS: ("retransmits",),
+            SortKey.CONNECTIONS: ("opened", "accepted"),
+            SortKey.FAILED: FAILURES,
+        }[key]
+        values = sum((columns[name] for name in names), np.zeros(self._count))
+        return np.where(find_known(self._health), values, -1.0)
+
+    def _describe_health(self, group: int) -> TcpHealth | None:
+        if self._health is None:
+            return None
+        return decode_health(self._health[group : group + 1].tolist())[0]
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -436,6 +513,7 @@ class Rows:
     ) -> Row:
         slot = self._groups.example[group]
         seconds, now, totals = self._seconds, self._now, self._totals
+        sent = totals if self._query.totals else now
         return Row(
             key=self._groups.keys[group],
             texts=self._describe(group),
@@ -452,6 +530,9 @@ class Rows:
             qualities=qualities,
             age=max(0.0, age),
             history=history,
+            health=self._describe_health(group),
+            health_packets=int(sent[_TX_PACKETS][group]),
+            health_seconds=self._seconds,
         )
 
     def sum_up(self) -> Row:

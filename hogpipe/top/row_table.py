@@ -9,8 +9,11 @@ goes to the sparkline and the last column of text.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from hogpipe.model import TcpHealth
+from hogpipe.sinks.table import format_microseconds, format_share
 from hogpipe.top.row_groups import (
     GROUP_DIMENSION_OF,
+    HEALTH_KEYS,
     Query,
     Row,
     SortKey,
@@ -79,11 +82,21 @@ class _Choice:
 
 
 def lay_out(
-    rows: Sequence[Row], query: Query, look: Look, width: int, *, selected: int | None = None
+    rows: Sequence[Row],
+    query: Query,
+    look: Look,
+    width: int,
+    *,
+    selected: int | None = None,
+    health: bool = False,
 ) -> TableLayout:
-    """Return the lines of `rows`, of which the one at `selected` is marked."""
+    """Return the lines of `rows`, of which the one at `selected` is marked.
+
+    `health` is whether that of TCP connections is known of any.
+    """
     headings, texts = _list_texts(rows, query, width)
-    choice = _choose(headings, texts, query, look, width=width)
+    numbers = _list_numbers(query, health=health)
+    choice = _choose(headings, texts, numbers, look, width=width)
     columns = _place(choice)
     lines = [_make_line(row, cells, choice, look) for row, cells in zip(rows, texts, strict=True)]
     if selected is not None and 0 <= selected < len(lines):
@@ -92,13 +105,18 @@ def lay_out(
 
 
 def _choose(
-    headings: list[str], texts: Sequence[Sequence[str]], query: Query, look: Look, *, width: int
+    headings: list[str],
+    texts: Sequence[Sequence[str]],
+    offered: Sequence[_Number | None],
+    look: Look,
+    *,
+    width: int,
 ) -> _Choice:
     widths = [
         _find_width(heading, [cells[index] for cells in texts], look)
         for index, heading in enumerate(headings)
     ]
-    numbers, sparkline = _choose_numbers(query, sum(widths) + len(widths), width)
+    numbers, sparkline = _choose_numbers(offered, sum(widths) + len(widths), width)
     taken = sum(widths) + sum(1 + one.width for one in numbers) + len(widths) - 1
     room = width - taken - (1 + sparkline if sparkline else 0)
     for index in range(len(headings)):  # whole texts are worth more than a long sparkline
@@ -163,12 +181,14 @@ def _spread(widths: list[int], room: int) -> None:
         room += 1
 
 
-def _choose_numbers(query: Query, taken: int, width: int) -> tuple[list[_Number], int]:
+def _choose_numbers(
+    offered: Sequence[_Number | None], taken: int, width: int
+) -> tuple[list[_Number], int]:
     """Return the columns of numbers that fit, and the width of the sparkline, 0 if it does not."""
     room = width - taken
     chosen: list[_Number] = []
     sparkline = 0
-    for one in _list_numbers(query):
+    for one in offered:
         if one is None:
             if room >= 1 + _SHORTEST_SPARKLINE:
                 sparkline = _SHORTEST_SPARKLINE
@@ -179,8 +199,59 @@ def _choose_numbers(query: Query, taken: int, width: int) -> tuple[list[_Number]
     return chosen, sparkline
 
 
-def _list_numbers(query: Query) -> list[_Number | None]:
-    """Return the columns of numbers, the most important first; None stands for the sparkline."""
+def _list_numbers(query: Query, *, health: bool) -> list[_Number | None]:
+    """Return the columns of numbers, the most important first; None stands for the sparkline.
+
+    A column of health by which rows are sorted comes before all that can be left out.
+    """
+    numbers = _list_traffic(query)
+    if not health:
+        return numbers
+    offered = _list_health(query)
+    sorted_by = [one for one in offered if one.sort is query.sort and one.sort in HEALTH_KEYS][:1]
+    rest = [one for one in offered if one not in sorted_by]
+    return [*numbers[:2], *sorted_by, *numbers[2:], *rest]
+
+
+def _list_health(query: Query) -> list[_Number]:
+    """Return the columns of the health of TCP connections."""
+    a_second = "" if query.totals else "/S"
+    return [
+        _Number("RETRANS", 8, SortKey.RETRANSMITS, lambda row, _look: show_retransmits(row)),
+        _Number("RTT", 7, SortKey.RTT, lambda row, _look: show_rtt(row)),
+        _Number(f"CONN{a_second}", 6, SortKey.CONNECTIONS, lambda row, _look: _show_events(
+            row, query, lambda health: health.opened + health.accepted)),
+        _Number(f"FAIL{a_second}", 6, SortKey.FAILED, lambda row, _look: _show_events(
+            row, query, lambda health: health.failed)),
+        _Number("MIN RTT", 7, SortKey.RTT, lambda row, _look: show_rtt(row, least=True)),
+    ]  # fmt: skip
+
+
+def show_retransmits(row: Row) -> str:
+    """Return the share of a row's packets that were transmitted again; empty if it is unknown."""
+    if row.health is None:
+        return ""
+    return format_share(row.health.retransmits, row.health_packets)
+
+
+def show_rtt(row: Row, *, least: bool = False) -> str:
+    """Return the mean of a row's round-trip times, or the least; empty if there is none."""
+    health = row.health
+    if health is None or not health.rtt_samples:
+        return ""
+    mean = health.rtt_sum_us / health.rtt_samples
+    return format_microseconds(health.rtt_min_us if least else mean)
+
+
+def _show_events(row: Row, query: Query, count: Callable[[TcpHealth], int]) -> str:
+    if row.health is None:
+        return ""
+    number = count(row.health)
+    return format_number(number if query.totals else number / row.health_seconds)
+
+
+def _list_traffic(query: Query) -> list[_Number | None]:
+    """Return the columns of traffic."""
     rate = _Number("RATE", 9, SortKey.RATE, lambda row, look: look.speed(row.transmit_rate
                    + row.receive_rate), Role.RATE)  # fmt: skip
     total = _Number("TOTAL", 7, SortKey.TOTAL, lambda row, look: look.size(row.transmit_bytes

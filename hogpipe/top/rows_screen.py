@@ -15,9 +15,19 @@ from textual.containers import Vertical
 from textual.screen import Screen
 from textual.widgets import Input
 
+from hogpipe.top.health_line import make_health_line
 from hogpipe.top.help_screen import HelpScreen
 from hogpipe.top.line_view import LineView
-from hogpipe.top.row_groups import GROUP_DIMENSIONS, Query, Row, Rows, SortKey, name_owner
+from hogpipe.top.row_groups import (
+    GROUP_DIMENSIONS,
+    HEALTH_KEYS,
+    SORT_DIGITS,
+    Query,
+    Row,
+    Rows,
+    SortKey,
+    name_owner,
+)
 from hogpipe.top.row_table import SPARKLINE_WIDTH, TableLayout, lay_out
 from hogpipe.top.screen_text import Line, Look, Role, crop, make_chart, make_footer, make_header
 
@@ -29,6 +39,7 @@ if TYPE_CHECKING:
 
 SMALLEST = (40, 8)
 _CHART_FROM = 18  # lines of the terminal
+_HEALTH_FROM = 12  # likewise
 _TALL_CHART_FROM = 40
 _SORT_KEYS = tuple(SortKey)
 
@@ -69,7 +80,7 @@ class RowsScreen(Screen[None]):
         _bind("home", "move_to(0)"),
         _bind("end", "move_to(-1)"),
         *(_bind(one.key, f"dimension('{one.name}')") for one in GROUP_DIMENSIONS),
-        *(_bind(str(number), f"sort_by({number})") for number in range(1, len(_SORT_KEYS) + 1)),
+        *(_bind(digit, f"sort_by({number})") for number, digit in enumerate(SORT_DIGITS, 1)),
     ]
     CSS = """
     RowsScreen { layout: vertical; background: ansi_default; }
@@ -104,6 +115,7 @@ class RowsScreen(Screen[None]):
             yield LineView(palette, id="subject")
             yield LineView(palette, id="chart")
             yield LineView(palette, id="rows")
+            yield LineView(palette, id="health")
             yield Input(placeholder="filter: words, !word", id="filter", select_on_focus=False)
             yield LineView(palette, id="footer")
 
@@ -127,7 +139,7 @@ class RowsScreen(Screen[None]):
         if not self.is_mounted or not self.is_attached:  # it is being opened or closed
             return
         width, height = self.size
-        self._show_parts(height)
+        self._show_parts(height, with_health=self._top_app.table.health is not None)
         if width < SMALLEST[0] or height < SMALLEST[1]:
             self._draw_too_small(width)
             return
@@ -149,15 +161,24 @@ class RowsScreen(Screen[None]):
         self._view("footer").show([make_footer(hints, app.take_message(), look, width)])
 
     def _draw_rows(self, rows: Rows, width: int) -> None:
-        view = self._view("rows")
+        view, look = self._view("rows"), self._top_app.look
+        health = self._view("health")
         room = max(1, view.size.height - 1)
         self._find_selected(rows)
         self._top = max(0, min(self._top, self._place, max(0, len(rows) - room)))
         self._top = max(self._top, self._place - room + 1)
         visible = rows.slice(self._top, self._top + room, SPARKLINE_WIDTH)
         self._layout = lay_out(
-            visible, self._query, self._top_app.look, width, selected=self._place - self._top
+            visible,
+            self._query,
+            look,
+            width,
+            selected=self._place - self._top,
+            health=self._top_app.table.health is not None,
         )
+        if health.display:
+            row = visible[self._place - self._top] if visible else None
+            health.show([make_health_line(row, self._query, look, width) if row else []])
         lines = [self._layout.heading, *self._layout.lines]
         if not visible:
             lines.append([(_describe_nothing(self._query), Role.DIM)])
@@ -175,10 +196,11 @@ class RowsScreen(Screen[None]):
     def _draw_too_small(self, width: int) -> None:
         text = f"too small: top needs {SMALLEST[0]}x{SMALLEST[1]}"
         self._view("header").show([[(text[:width], Role.WARNING)]])
-        for name in ("subject", "chart", "rows", "footer"):
+        for name in ("subject", "chart", "rows", "health", "footer"):
             self._view(name).show([])
 
-    def _show_parts(self, height: int) -> None:
+    def _show_parts(self, height: int, *, with_health: bool) -> None:
+        self._view("health").display = with_health and height >= _HEALTH_FROM
         chart = self._view("chart")
         chart.display = height >= _CHART_FROM
         chart.styles.height = 8 if height >= _TALL_CHART_FROM else 4
@@ -194,8 +216,10 @@ class RowsScreen(Screen[None]):
 
     def action_sort(self) -> None:
         """Sort by the next key."""
-        at = _SORT_KEYS.index(self._query.sort)
-        self._ask(sort=_SORT_KEYS[(at + 1) % len(_SORT_KEYS)])
+        keys = [one for one in SortKey if self._top_app.table.health is not None
+                or one not in HEALTH_KEYS]  # fmt: skip
+        at = keys.index(self._query.sort) if self._query.sort in keys else -1
+        self._ask(sort=keys[(at + 1) % len(keys)])
 
     def action_sort_by(self, number: int) -> None:
         """Sort by the key with this number, from 1 on."""

@@ -119,8 +119,8 @@ def make_header(
         left.append((f"  filter: {look.clean(query.filter)}", Role.WARNING))
     return [
         _join_ends(left, right, width, look),
-        _join_items(_list_traffic(table, total, look), width),
-        _join_items(_list_run(table, total), width),
+        join_items(_list_traffic(table, total, look), width),
+        join_items(_list_run(table, total), width),
     ]
 
 
@@ -205,8 +205,8 @@ def _describe_cost(figures: Figures) -> Line:
     ]
 
 
-def _join_items(items: Iterable[Line], width: int) -> Line:
-    """Return as many items as fit, with two spaces between them."""
+def join_items(items: Iterable[Line], width: int) -> Line:
+    """Return as many items as fit into a line, with two spaces between them."""
     line: Line = []
     room = width
     for item in items:
@@ -269,4 +269,4 @@ def make_footer(hints: Sequence[tuple[str, str]], message: str, look: Look, widt
     """Return the keys with what they do, as many as fit, or a message."""
     if message:
         return [(look.fit(f" ! {message}", width), Role.WARNING)]
-    return _join_items([[(key, Role.KEY), (f" {what}", Role.DIM)] for key, what in hints], width)
+    return join_items([[(key, Role.KEY), (f" {what}", Role.DIM)] for key, what in hints], width)

@@ -25,6 +25,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hogpipe.flows.health_columns import (
+    FIELDS,
+    SlotHealth,
+    add_health,
+    find_known,
+    make_health,
+)
+from hogpipe.flows.packet_rows import Health
 from hogpipe.model import Quality
 from hogpipe.top.described_flows import (
     NO_PATH,
@@ -44,6 +52,7 @@ QUALITIES = tuple(Quality)
 
 TRAFFIC = ("transmit_bytes", "receive_bytes", "transmit_packets", "receive_packets")
 
+_LEAST = FIELDS.index("rtt_min_us")
 _FIRST_CAPACITY = 1024
 _LEVELS = 3  # of merging: by remote and service port, by program, all
 
@@ -65,6 +74,13 @@ class WindowTraffic:
     quality_bytes: Integers
     figures: Figures
     """The counters of the run itself in this window."""
+    health: SlotHealth | None = None
+    """That of the TCP connections of which it is known; None if there is none."""
+
+    @property
+    def entries(self) -> int:
+        """How much of `max_entries` it takes; the health of a connection is twice as large."""
+        return self.slots.size + (0 if self.health is None else 2 * len(self.health))
 
     @property
     def seconds(self) -> float:
@@ -112,6 +128,7 @@ class TrafficTable:
         self._slots: dict[tuple[int, Path], int] = {}
         self._traffic = np.zeros((len(TRAFFIC), _FIRST_CAPACITY), np.int64)
         self._qualities = np.zeros((len(QUALITIES), _FIRST_CAPACITY), np.int64)
+        self._health: Health | None = None  # until some is known
         self._first_seen = np.full(_FIRST_CAPACITY, np.inf)
         self._last_seen = np.zeros(_FIRST_CAPACITY)
         self._applied: deque[WindowTraffic] = deque()
@@ -184,6 +201,8 @@ class TrafficTable:
         more = self._last_seen.size
         self._traffic = np.pad(self._traffic, ((0, 0), (0, more)))
         self._qualities = np.pad(self._qualities, ((0, 0), (0, more)))
+        if self._health is not None:
+            self._health = np.pad(self._health, ((0, more), (0, 0)))
         self._first_seen = np.pad(self._first_seen, (0, more), constant_values=np.inf)
         self._last_seen = np.pad(self._last_seen, (0, more))
 
@@ -199,13 +218,13 @@ class TrafficTable:
         The slots of the window are those of the present epoch.
         """
         self._ahead.append(window)
-        self._entries += window.slots.size
+        self._entries += window.entries
         while self._entries > self._max_entries or self._kept > self._max_windows:
             if not self._applied:
                 if self._kept == 1:
                     break
                 self.advance()
-            self._entries -= self._applied.popleft().slots.size
+            self._entries -= self._applied.popleft().entries
 
     @property
     def _kept(self) -> int:
@@ -264,6 +283,18 @@ class TrafficTable:
         codes, slots = window.quality_codes, window.quality_slots
         np.add.at(self._qualities, (codes, slots), sign * window.quality_bytes)
         self.figures.add(window.figures, sign)
+        if window.health is not None:
+            self._apply_health(window.health, sign)
+
+    def _apply_health(self, rows: SlotHealth, sign: int) -> None:
+        """Add or subtract health; a least time stays where the cursor steps back."""
+        if self._health is None:
+            self._health = make_health(self._last_seen.size)
+        health = rows.health
+        if sign < 0:
+            health = -health
+            health[:, _LEAST] = 0
+        add_health(self._health, rows.slots, health)
 
     def recent(self, count: int) -> Sequence[WindowTraffic]:
         """Return the last `count` windows before the cursor, the oldest first."""
@@ -280,6 +311,11 @@ class TrafficTable:
     def qualities(self) -> Integers:
         """The totals in bytes: a row for each quality, a column for each slot."""
         return self._qualities[:, : len(self)]
+
+    @property
+    def health(self) -> Health | None:
+        """The totals of health: a row for each slot; None as long as none is known."""
+        return None if self._health is None else self._health[: len(self)]
 
     @property
     def first_seen(self) -> NDArray[np.float64]:
@@ -313,6 +349,9 @@ class TrafficTable:
             (*self._traffic, *self._qualities), (*traffic, *qualities), strict=True
         ):
             np.add.at(totals, renumbered, old[:used])
+        if self._health is not None:
+            health, self._health = self._health, make_health(size)
+            add_health(self._health, renumbered.astype(np.int64), health[:used])
         self._first_seen, self._last_seen = np.full(size, np.inf), np.zeros(size)
         np.minimum.at(self._first_seen, renumbered, first_seen[:used])
         np.maximum.at(self._last_seen, renumbered, last_seen[:used])
@@ -341,4 +380,21 @@ def _renumber(windows: Sequence[WindowTraffic], renumbered: Slots) -> Iterator[W
             window.quality_codes,
             window.quality_bytes,
             window.figures,
+            _renumber_health(window.health, renumbered),
         )
+
+
+def _renumber_health(rows: SlotHealth | None, renumbered: Slots) -> SlotHealth | None:
+    if rows is None:
+        return None
+    return SlotHealth(renumbered[rows.slots].astype(np.int64), rows.health)
+
+
+def select_known(slots: Slots, health: Health | None) -> SlotHealth | None:
+    """Return the rows of which health is known, by slot; None if there is none."""
+    if health is None:
+        return None
+    is_known = find_known(health)
+    return (
+        SlotHealth(slots[is_known].astype(np.int64), health[is_known]) if is_known.any() else None
+    )

@@ -5,10 +5,12 @@ from ipaddress import ip_address
 
 import numpy as np
 
-from hogpipe.model import Quality
+from hogpipe.model import Quality, TcpHealth
 from hogpipe.top.described_flows import Owner, Path
 from hogpipe.top.run_figures import Figures
-from hogpipe.top.traffic_table import QUALITIES, TrafficTable, WindowTraffic
+from hogpipe.top.traffic_table import QUALITIES, TrafficTable, WindowTraffic, select_known
+
+from .health import encode_health
 
 START = 1_795_330_800.0
 NGINX = Owner(pid=10, created=1, program="nginx", user="www-data", unit="nginx.service")
@@ -26,8 +28,12 @@ def window(
     number: int,
     moved: Sequence[tuple[Owner, Path, int, int]],
     quality: Quality = Quality.EXACT,
+    health: Sequence[TcpHealth | None] | None = None,
 ) -> WindowTraffic:
-    """Return the window with this number, a second long, in which connections moved bytes."""
+    """Return the window with this number, a second long, in which connections moved bytes.
+
+    `health` is that of each connection.
+    """
     table.make_room(len(moved))
     slots = np.array([table.find(owner, where) for owner, where, _, _ in moved], np.int32)
     traffic = [(transmit, receive, 1, 2) for _, _, transmit, receive in moved]
@@ -42,6 +48,7 @@ def window(
         np.full(len(moved), QUALITIES.index(quality), np.uint8),
         columns[0] + columns[1],
         Figures(windows=1, captured_packets=3 * len(moved)),
+        select_known(slots, None if health is None else encode_health(health)),
     )
 
 
