@@ -267,8 +267,9 @@ async def test_what_splunk_does_not_acknowledge_is_sent_again(
     server = await serve("splunk")
     server.store.delayed = True
     server.store._index = lambda: None
-    options = {"acknowledge": True, "acknowledge_interval": 0.01}
-    keys = {"preset": "splunk", "token": "open-sesame", "splunk": options, "write_timeout": 0.3}
+    # The second query would be after the end of the write.
+    options = {"acknowledge": True, "acknowledge_interval": 1000}
+    keys = {"preset": "splunk", "token": "open-sesame", "splunk": options}
     sink = await opened(url=server.url, **keys)
     window = RecordMaker().window(10)
     with pytest.raises(DeliveryError, match="no acknowledgement in time; see `write_t") as caught:
