@@ -105,6 +105,7 @@ def test_a_known_exchange_is_counted_to_the_byte(
     if release < COUNTS_SYN_ACKS:
         forgive_surplus_ack(found["ebpf"])
     assert_counted(found["ebpf"], missing=0 if release >= COUNTS_SYN_ACKS else SYN_ACKS)
+    assert found["payload"].get("moved") == found["payload"]["truth"], found["payload"]
     for name, counts in found["verifier"].items():
         assert all(counts.values())
         assert max(counts.values()) <= LARGEST[name]
@@ -146,3 +147,5 @@ def assert_refused(found: dict[str, Any]) -> None:
     for way in ("ledger", "ebpf"):
         assert found[way]["code"] == 78
         assert "Linux 5.15 is needed" in found[way]["lines"][-1]
+    assert found["payload"]["code"] == 78
+    assert "Linux 5.15 is needed" in found["payload"]["lines"][-1]

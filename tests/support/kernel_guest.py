@@ -37,7 +37,7 @@ COUNTS_SYN_ACKS = (6, 12)
 SYN_ACKS = CONNECTIONS // 2 * 80  # bytes
 HOSTS = ("127.0.0.1", "::1")
 PORT = 7001
-RECORDS = Path("/tmp/records.jsonl")
+RECORDS, MEASURED = Path("/tmp/records.jsonl"), Path("/tmp/measured.json")
 CONFIG = """
 [capture]
 {capture}
@@ -286,6 +286,26 @@ def count_exchange(config: str, kind: str) -> Any:
     }
 
 
+def check_payload() -> Any:
+    """Return the payload that `hogpipe exec` counts of a client, and what that passes on."""
+    server = start("serve")
+    command = [*_HOGPIPE, "exec", "--source", "ebpf", "--json", "-o", str(MEASURED)]
+    done = subprocess.run(
+        [*command, sys.executable, __file__, "talk", "short"],
+        stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    assert server.stdin is not None
+    server.stdin.close()
+    assert server.wait() == 0
+    datagrams = len(HOSTS) * 3 * DATAGRAM
+    found: dict[str, Any] = {"code": done.returncode, "lines": done.stderr.splitlines()}
+    if done.returncode == 0:
+        totals = json.loads(MEASURED.read_text())["totals"]
+        found["moved"] = {name: totals[f"{name}_payload_bytes"] for name in ("transmit", "receive")}
+    transmit, receive = (CONNECTIONS * size + datagrams for size in (REQUEST, ANSWER))
+    return found | {"truth": {"transmit": transmit, "receive": receive}}
+
+
 def counts_syn_acks() -> bool:
     """Return whether the kernel's egress hook sees SYN-ACKs over IPv6."""
     return parse_release(os.uname().release) >= COUNTS_SYN_ACKS
@@ -350,6 +370,7 @@ CHECKS: dict[str, Callable[[], Any]] = {
     "verifier": check_verifier,
     "ledger": check_way('interfaces = ["lo"]', 'ledger = "on"', "short"),
     "ebpf": check_way('source = "ebpf"', "", "short"),
+    "payload": check_payload,
     "procfs": check_way('interfaces = ["lo"]', 'ledger = "off"\nhold = 60', "kept"),
 }
 
