@@ -14,6 +14,7 @@ Of a write that fails whole blocks stay, and the rest is cut off.
 
 import os
 import select
+import stat
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -83,6 +84,12 @@ class PacketFile:
         self._period: int | None = None
         self._began_ns = time.time_ns()
         self._closed_files: ClosedFileWorker | None = None
+
+    @property
+    def pipe(self) -> int | None:
+        """The descriptor of the open output, if it is a pipe."""
+        is_open = self._descriptor >= 0
+        return self._descriptor if is_open and _is_pipe(self._descriptor) else None
 
     def open(self) -> None:
         """Open the file, empty it, and begin it."""
@@ -231,6 +238,13 @@ class PacketFile:
         self._size = before + len(data)
 
 
+def is_without_reader(pipe: int) -> bool:
+    """Return whether the other end of a pipe is closed."""
+    poll = select.poll()
+    poll.register(pipe, 0)  # POLLERR is always reported
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
 def _write_all(descriptor: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
@@ -240,6 +254,10 @@ def _write_all(descriptor: int, data: bytes) -> None:
             poll = select.poll()
             poll.register(descriptor, select.POLLOUT)
             poll.poll()
+
+
+def _is_pipe(descriptor: int) -> bool:
+    return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

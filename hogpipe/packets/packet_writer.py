@@ -12,12 +12,13 @@ What may fail
 
 import asyncio
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from hogpipe.errors import CaptureError
 from hogpipe.packets.packet_buffer import Packet
-from hogpipe.packets.packet_file import PacketFile
+from hogpipe.packets.packet_file import PacketFile, is_without_reader
 from hogpipe.packets.packet_owners import PacketOwners
 from hogpipe.text import printable
 from hogpipe.threads import SerialExecutor
@@ -94,6 +95,34 @@ class PacketWriter:
 
     async def _run(self) -> None:
         await self._try(self._file.open)
+        with self._watching_reader():
+            await self._write_released()
+        await self._write(self._owners.release_all())
+        await self._try(partial(self._file.close, self._owners.list_counts()))
+
+    @contextmanager
+    def _watching_reader(self) -> Iterator[None]:
+        """End the capture if the reader of a pipe ends, also while there is nothing to write."""
+        pipe = self._file.pipe
+        if pipe is None:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+
+        def end_without_reader() -> None:
+            loop.remove_reader(pipe)
+            if is_without_reader(pipe):
+                self._fail(None)
+
+        # For reading, nothing but the end of the reader makes the writing end of a pipe ready.
+        loop.add_reader(pipe, end_without_reader)
+        try:
+            yield
+        finally:
+            loop.remove_reader(pipe)
+
+    async def _write_released(self) -> None:
+        """Write packets as they are released, until the pipeline has ended."""
         while not self._is_last:
             self._wake.clear()
             if self._reopens:
@@ -108,8 +137,6 @@ class PacketWriter:
                     await self._wake.wait()
             except TimeoutError:  # a packet may have waited for too long
                 continue
-        await self._write(self._owners.release_all())
-        await self._try(partial(self._file.close, self._owners.list_counts()))
 
     async def _write(self, packets: Sequence[Packet]) -> None:
         before = self._file.written

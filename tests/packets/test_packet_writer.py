@@ -1,6 +1,7 @@
 """Where the file of packets stalls or breaks, the capture ends, and counts are complete."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Sequence
 
@@ -43,7 +44,7 @@ class StalledFile(PacketFile):
 class Capture:
     """A writer of what a test captures."""
 
-    def __init__(self, file: StalledFile) -> None:
+    def __init__(self, file: PacketFile) -> None:
         self.buffer = PacketBuffer(4 * SIZE, 10.0, selects_unowned=True)
         self.buffer.add_interface()
         self.owners = PacketOwners(self.buffer, [], waits=False)
@@ -71,6 +72,29 @@ async def test_a_stopped_capture_counts_all_packets_that_its_reader_did_not_take
     [counts] = capture.owners.list_counts()
     assert counts == PacketCounts(captured=7, matched=4, dropped=3, without_owner=7)
     assert "did not take all packets" in str(capture.writer.failure)
+
+
+class PipedFile(PacketFile):
+    """A file whose output is a pipe."""
+
+    def __init__(self) -> None:
+        super().__init__(FileOptions(path=None), [])
+        self.reader, self._descriptor = os.pipe()
+
+    def open(self) -> None:
+        pass
+
+
+async def test_a_capture_ends_with_its_reader_also_while_nothing_is_written() -> None:
+    file = PipedFile()
+    capture = Capture(file)
+    capture.writer.start()
+    capture.add(1)
+    await until(lambda: file.written == 1)
+    os.close(file.reader)
+    await until(capture.has_ended.is_set)
+    await capture.writer.finish()
+    assert capture.writer.failure is None
 
 
 async def test_a_bug_of_the_file_ends_the_capture_and_is_raised() -> None:
