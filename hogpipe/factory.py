@@ -28,6 +28,7 @@ from hogpipe.attribution.resolver import Resolver
 from hogpipe.attribution.stale_flows import StaleFlows
 from hogpipe.attribution.tracked_connections import TrackedConnections
 from hogpipe.attribution.translation_resolver import TranslationResolver
+from hogpipe.capture.dns.dns_capture import DnsCapture
 from hogpipe.capture.ebpf.ebpf_source import EbpfSource
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
 from hogpipe.capture.frame_tap import FrameTap
@@ -39,6 +40,7 @@ from hogpipe.capture.local_addresses import LocalAddresses
 from hogpipe.capture.savefile import SavefileSource
 from hogpipe.capture.source import PacketSource
 from hogpipe.config.settings import ConfiguredSink, Settings
+from hogpipe.enrichment.peer_naming import PeerNaming
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import ConfigurationError
 from hogpipe.flows.flow_table import FlowTable
@@ -53,6 +55,7 @@ from hogpipe.records.stamp import make_run_id
 from hogpipe.sinks.contract import Sink, SinkSettings
 from hogpipe.sinks.plugin_errors import describe_bug
 from hogpipe.sinks.stdout import StdoutSettings, prints_table
+from hogpipe.threads import SerialExecutor
 
 FIRST_TABLE_NS = NANOSECONDS // 10
 """How soon the first table is shown."""
@@ -64,12 +67,14 @@ description of a process."""
 
 
 class Input(NamedTuple):
-    """Where flows and their owners come from."""
+    """Where flows, their owners and the names of their peers come from."""
 
     source: PacketSource
     resolver: Resolver
     processes: ProcessReader
     """The cache from which the resolver and the source describe processes."""
+    naming: PeerNaming | None = None
+    """What names peers; None where that is not asked for."""
 
 
 def make_input(
@@ -91,6 +96,7 @@ def make_input(
     events of BPF programs, to drop rights. A source of packets shows them to `tap`.
     """
     procfs_resolver = _make_procfs_resolver(settings)
+    naming = _make_naming(settings)
     if settings.capture.source == "savefile":
         source: PacketSource = _make_savefile_source(settings, table, tap)
         resolver: Resolver = procfs_resolver
@@ -109,9 +115,25 @@ def make_input(
         )
     else:
         source, resolver = _make_ebpf_source(
-            settings, table, clock, procfs_resolver, service_ports, limit_events=limit_events
+            settings,
+            table,
+            clock,
+            procfs_resolver,
+            service_ports,
+            naming=naming,
+            limit_events=limit_events,
         )
-    return Input(source, resolver, procfs_resolver.processes)
+    # The source "ebpf" names flows before they reach the table.
+    table.records_begins = naming is not None and not source.closes_windows
+    return Input(source, resolver, procfs_resolver.processes, naming)
+
+
+def _make_naming(settings: Settings) -> PeerNaming | None:
+    """Return what names peers, if records depend on it."""
+    if not settings.needs_peer_names:
+        return None
+    flows = settings.attribution.max_flows + settings.capture.max_flows
+    return PeerNaming(DnsCapture(), flows, SerialExecutor("names"))
 
 
 def interval_of(settings: Settings) -> int:
@@ -126,6 +148,7 @@ def _make_ebpf_source(
     procfs_resolver: ProcfsResolver,
     service_ports: Callable[[], ServicePorts],
     *,
+    naming: PeerNaming | None,
     limit_events: Callable[[], None],
 ) -> tuple[PacketSource, Resolver]:
     procfs, flow_sockets = settings.attribution.procfs, FlowSockets()
@@ -140,6 +163,7 @@ def _make_ebpf_source(
         service_ports=service_ports,
         networks=make_networks(settings.networks),
         max_flows=settings.capture.max_flows,
+        names=naming,
         limit_events=limit_events,
     )
 

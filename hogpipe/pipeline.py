@@ -130,7 +130,7 @@ class Pipeline:
             size = _REPLAY_SHARE * max_flows
             self._table = make_table(size, size, reserve=reserve, max_named=max_flows)
         stale = StaleFlows()
-        self._source, self._resolver, processes = make_input(
+        self._source, self._resolver, processes, self._naming = make_input(
             settings,
             self._table,
             clock,
@@ -185,6 +185,7 @@ class Pipeline:
             self._aggregator,
             # A replay has no time to keep, and loses nothing.
             self._stop.is_late if live else lambda: False,
+            naming=self._naming,
         )
         self._publisher = WindowPublisher(
             self._intake,
@@ -193,6 +194,7 @@ class Pipeline:
             RecordStamper(make_run_id_for(settings), host or socket.gethostname()),
             self._dispatcher,
             live=live,
+            naming=self._naming,
         )
         self._processing = Processing(
             self._source,
@@ -236,6 +238,8 @@ class Pipeline:
             await self._dispatcher.open()
             if self._aggregator.needs_service_ports:
                 await self._ports.refresh()
+            if self._naming is not None:  # first: no connection passes whose answer was not seen
+                await in_thread(self._capture_thread, self._naming.open)
             if self._source.closes_windows:
                 # The kernel counts before the socket snapshot is taken, so that no socket between
                 # the two is missed.
@@ -249,6 +253,7 @@ class Pipeline:
         except BaseException:
             await self._dispatcher.drain(0)
             await asyncio.shield(in_thread(self._capture_thread, self._source.close))
+            self._close_naming()
             await asyncio.shield(in_thread(self._lookup_thread, self._resolver.close))
             self._threads.shut_down()
             raise
@@ -284,6 +289,7 @@ class Pipeline:
                 await capture
             finally:
                 self._exits.close()
+                self._close_naming()
                 await self._close_resolver()
                 self._threads.shut_down()
         return self.summary
@@ -325,10 +331,16 @@ class Pipeline:
         """Return what keeps descriptions current; those of a replay stay as they are."""
         if not self._source.live:
             return []
+        names = [] if self._naming is None else [_keep_refreshing(self._naming.run)]
         return [
+            *names,
             _keep_refreshing(self._refresher.run),
             _keep_refreshing(lambda: self._ports.run(lambda: self._aggregator.needs_service_ports)),
         ]
+
+    def _close_naming(self) -> None:
+        if self._naming is not None:
+            self._naming.close()
 
     def _use_service_ports(self, ports: ServicePorts) -> None:
         self._aggregator.service_ports = ports

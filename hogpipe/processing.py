@@ -44,6 +44,7 @@ from hogpipe.attribution.stage.attributor import Attributor
 from hogpipe.capture.handoff import Handoff
 from hogpipe.capture.source import PacketSource
 from hogpipe.delivery.dispatch import Dispatcher
+from hogpipe.enrichment.peer_naming import PeerNaming
 from hogpipe.flows.flow_batch import FlowBatch
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.flows.packet_rows import FlowSums
@@ -57,6 +58,7 @@ from hogpipe.model import (
     Networks,
     Span,
 )
+from hogpipe.model.peer_names import NameCounts
 from hogpipe.protocols import NANOSECONDS
 from hogpipe.records import stats
 from hogpipe.records.schema import Record, StatsBody, TrafficBody
@@ -107,7 +109,10 @@ class Intake:
         attributor: Attributor,
         aggregator: WindowAggregator,
         is_late: Callable[[], bool],
+        *,
+        naming: PeerNaming | None = None,
     ) -> None:
+        self._naming = naming
         self._handoff = handoff
         self._table = table
         self._attributor = attributor
@@ -122,7 +127,8 @@ class Intake:
             if self._table.is_crowded:  # so that the source can evict flows
                 self.flush()
             self._handoff.count(batch)
-        elif self._table.has_many_settled:
+        elif self._naming is not None or self._table.has_many_settled:
+            # Names of peers: so that the flows of DNS have the processes of now.
             self.flush()
         self._flows = list(batch.flows.items())
         self._flows.reverse()
@@ -167,7 +173,8 @@ class Intake:
         return self._handoff.take_longest_delay()
 
     def _pass_on(self, sums: FlowSums) -> None:
-        self._aggregator.ingest(self._attributor.take_translated(sums))
+        sums = self._attributor.take_translated(sums)
+        self._aggregator.ingest(sums if self._naming is None else self._naming.name_sums(sums))
 
 
 class _ClosedWindow(msgspec.Struct, frozen=True):
@@ -180,6 +187,7 @@ class _ClosedWindow(msgspec.Struct, frozen=True):
     bytes_by_quality: dict[str, int]
     folded_groups: int
     uncounted_flows: int
+    names: NameCounts | None
 
 
 class WindowPublisher:
@@ -194,7 +202,9 @@ class WindowPublisher:
         dispatcher: Dispatcher,
         *,
         live: bool,
+        naming: PeerNaming | None = None,
     ) -> None:
+        self._naming = naming
         self.summary = Summary()
         """The totals of what was published."""
         self._intake = intake
@@ -229,6 +239,7 @@ class WindowPublisher:
             self._aggregator.bytes_by_quality,
             self._aggregator.folded_groups,
             self._aggregator.uncounted_flows,
+            None if self._naming is None else self._naming.take_counts(),
         )
         self._closed.put_nowait(window)
 
@@ -280,6 +291,8 @@ class WindowPublisher:
                 uncounted_flows=window.uncounted_flows,
             ),
         }
+        if window.names is not None:
+            body["peer_names"] = stats.names_info(window.names)
         # A replay repeats to the byte, so its records have nothing that depends on the clock.
         if self._live:
             body["sinks"] = self._dispatcher.health()

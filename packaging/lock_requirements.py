@@ -31,7 +31,7 @@ ROOT = build_dist.ROOT
 LOCK = ROOT / "packaging/requirements.lock"
 # Not `credentials` of hogpipe-nats: of nkeys there is only an sdist, and no checksum covers what
 # builds it.
-EXTRAS = ("top", "report", "compression", "zstd")
+EXTRAS = ("top", "report", "names", "compression", "zstd")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ENTRY = re.compile(
     r"(?P<name>[a-z0-9-]+)==(?P<version>[^\s;]+)(?: ; [^\\\n]+)?"

@@ -42,7 +42,7 @@ from hogpipe.aggregation.latest_processes import LatestProcesses
 from hogpipe.aggregation.selectors import Selection, Selector
 from hogpipe.aggregation.window_groups import WindowGroups
 from hogpipe.flows.network_columns import NetworkColumns
-from hogpipe.flows.packet_rows import Counters, FlowSums, Integers
+from hogpipe.flows.packet_rows import FlowSums, Integers
 from hogpipe.model import BUILT_IN_NETWORKS, Attribution, Networks, Process, ServicePorts
 from hogpipe.records.schema import TrafficBody
 
@@ -89,7 +89,7 @@ class Aggregator:
         if not len(sums):
             return
         flows = FlowColumns(sums.words, sums.packer)
-        groups = self._add(flows, sums.counters, sums.owners, sums.attributions)
+        groups = self._add(flows, sums)
         if sums.health is not None:
             self._groups.table.add_health(groups, sums.health)
         if sums.new_flows is not None:
@@ -177,23 +177,18 @@ class Aggregator:
         self._latest.start_generation()
         self._counted.start_window()
 
-    def _add(
-        self,
-        flows: FlowColumns,
-        counters: Counters,
-        owners: Integers,
-        attributions: Sequence[Attribution],
-    ) -> Integers:
+    def _add(self, flows: FlowColumns, sums: FlowSums) -> Integers:
         """Add what flows moved; return the groups of the flows."""
+        owners, attributions = sums.owners, sums.attributions
         codes = np.array([_CODES[one.quality] for one in attributions], np.int64)
         if self._needs_processes:
             attributions = [self._latest.describe(one) for one in attributions]
         ports = self.service_ports if self.needs_service_ports else None
-        derived = flows.derive(ports, self._networks)
+        derived = flows.derive(ports, self._networks, sums.naming)
         if self._only is None:
             is_selected = np.ones(len(flows), np.bool_)
         else:
             is_selected = self._only.select(flows, derived, owners, attributions)
         groups = self._groups.find(flows, derived, owners, attributions, is_selected)
-        self._groups.table.add(groups, counters, codes[owners])
+        self._groups.table.add(groups, sums.counters, codes[owners])
         return groups

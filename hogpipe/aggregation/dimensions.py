@@ -28,6 +28,7 @@ import msgspec
 
 from hogpipe.model import Ancestor, Attribution, ContainerNames, FlowKey, Process, is_sum
 from hogpipe.model.networks import NO_NETWORK
+from hogpipe.model.peer_names import PeerName
 from hogpipe.protocols import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, WITH_PORTS
 from hogpipe.records.schema import (
     AncestorInfo,
@@ -46,7 +47,7 @@ from hogpipe.records.stamp import format_time
 
 DimensionName = Literal[
     "process", "program", "parent", "user", "cgroup", "unit", "container", "pod", "transport",
-    "network_type", "interface", "port", "network", "remote", "flow",
+    "network_type", "interface", "port", "network", "remote", "domain", "flow",
 ]  # fmt: skip
 
 EndpointField = Literal[
@@ -54,9 +55,9 @@ EndpointField = Literal[
 ]
 """A field of the endpoints of an `ebpf` row (ENDPOINTS of linux/bpf/shapes.py), and of a flow."""
 
-RowField = EndpointField | Literal["service_port", "network"]
-"""What keeps `ebpf` rows apart: a field, the port of the service, or the named network of the
-remote address (capture/ebpf/row_properties.py)."""
+RowField = EndpointField | Literal["service_port", "network", "domain"]
+"""What keeps `ebpf` rows apart: a field, the port of the service, the named network of the remote
+address (capture/ebpf/row_properties.py), or the name of the peer (capture/ebpf/row_names.py)."""
 
 FlowField = RowField | Literal["interface"]
 """What keeps flows apart."""
@@ -118,7 +119,8 @@ class FlowDimension(msgspec.Struct, frozen=True, kw_only=True):
 class DerivedDimension(msgspec.Struct, frozen=True, kw_only=True):
     """A property that follows from the flow and from what is known beside it.
 
-    The port of the service follows from this host's ports, the named network from `[networks]`.
+    The port of the service follows from this host's ports, the named network from `[networks]`, and
+    the name of the peer from answers of DNS before the flow began (enrichment/flow_names.py).
     """
 
     name: DimensionName
@@ -144,6 +146,8 @@ class Grouping:
         """Whether groups differ by the port of the service."""
         self.has_network = _NETWORK in asked
         """Whether groups differ by the named network of the remote address."""
+        self.has_domain = _DOMAIN in asked
+        """Whether groups differ by the name of the peer, and by how it is known."""
         self.fields = frozenset(
             field
             for dimension in asked
@@ -167,16 +171,24 @@ class Grouping:
         """Return the group's `server`; None if no port is known, or it is not grouped by."""
         return {"port": port} if port and self.has_service_port else None
 
-    def describe_path(self, flow: FlowKey, network: str = NO_NETWORK) -> PathInfo:
+    def describe_path(
+        self, flow: FlowKey, network: str = NO_NETWORK, peer: PeerName | None = None
+    ) -> PathInfo:
         """Return the group's part of `network`, counters aside.
 
-        The second argument is the named network of the remote address.
+        `network` is the named network of the remote address, `peer` the name of the peer.
         """
         info: PathInfo = {}
         for dimension in self._flow:
             dimension.describe(flow, info)
         if network and self.has_network:
             info["peer"] = {**info.get("peer", {}), "network": network}
+        if peer is not None and self.has_domain:
+            info["peer"] = {
+                **info.get("peer", {}),
+                "domain": peer.domain,
+                "domain_quality": peer.quality.value,
+            }
         if len(info) < 2:
             return info
         return cast("PathInfo", {key: info[key] for key in _PATH_KEYS if key in info})
@@ -417,6 +429,7 @@ def _describe_endpoint(address: bytes, port: int) -> PeerInfo:
 _PROCESS = OwnerDimension(name="process", key=_identify_process, describe=_describe_process)
 _PORT = DerivedDimension(name="port", fields=("service_port",))
 _NETWORK = DerivedDimension(name="network", fields=("network",))
+_DOMAIN = DerivedDimension(name="domain", fields=("domain",))
 _PATH_KEYS: tuple[Literal["transport", "type", "interface", "local", "peer"], ...] = (
     "transport", "type", "interface", "local", "peer",
 )  # fmt: skip
@@ -435,6 +448,7 @@ _ALL: tuple[Dimension, ...] = (
     _PORT,
     _NETWORK,
     FlowDimension(name="remote", fields=("remote_address",), describe=_describe_remote),
+    _DOMAIN,
     FlowDimension(  # after "remote", whose peer has no port
         name="flow",
         fields=("protocol", "local_address", "remote_address", "local_port", "remote_port"),

@@ -6,10 +6,10 @@ equal for flows which do not differ in some fields.
 Keys
     A key has the words of a flow in which only these fields are left. Ports of a protocol without
     ports are 0 in it (an ICMP identifier is no port). In place of the namespace, which no dimension
-    needs, are the port of the service and the number of the named network. Words that no field is
-    in are left out.
+    needs, are the port of the service and the number of the named network. The number of
+    the peer's name is in a word of its own. Words that no field is in are left out.
 
-The numbers of interfaces in words hold for one table and moment; in keys they are those of a
+The numbers of interfaces and names hold for one table and moment; in keys they are those of a
 `Numbering` that the caller keeps.
 """
 
@@ -24,9 +24,10 @@ from hogpipe.aggregation.dimensions import FlowField
 from hogpipe.flows.flow_words import FLOW_WORDS, WORDS, FlowPacker, Numbering
 from hogpipe.flows.key_index import Keys
 from hogpipe.flows.network_columns import NetworkColumns
-from hogpipe.flows.packet_rows import Flags, Integers
+from hogpipe.flows.packet_rows import Flags, FlowNaming, Integers
 from hogpipe.flows.service_port_columns import find_service_ports, have_ports
 from hogpipe.model import OWN_NAMESPACE, FlowKey, ServicePorts
+from hogpipe.model.peer_names import PeerName
 
 _COPIED: Mapping[FlowField, tuple[str, ...]] = {
     "protocol": ("protocol",),
@@ -44,6 +45,7 @@ _PLACES: Mapping[FlowField, tuple[int, ...]] = {
     "network": (1,),
     "local_address": (0, 2, 3),
     "remote_address": (0, 4, 5),
+    "domain": (WORDS,),
 }
 """The words that a field is in."""
 _REMOTE_ADDRESS = slice(4, 6)
@@ -68,10 +70,12 @@ class DerivedColumns:
     service_ports: Integers
     networks: Integers
     """The numbers of named networks, those of the remote addresses."""
+    naming: FlowNaming
+    """The names of the peers."""
 
     def take(self, rows: Integers) -> "DerivedColumns":
         """Return these rows."""
-        return DerivedColumns(self.service_ports[rows], self.networks[rows])
+        return DerivedColumns(self.service_ports[rows], self.networks[rows], self.naming.take(rows))
 
 
 class FlowColumns:
@@ -110,12 +114,18 @@ class FlowColumns:
             parts["protocol"], parts["local_port"], parts["remote_port"], is_own, ports
         )
 
-    def derive(self, ports: ServicePorts | None, networks: NetworkColumns | None) -> DerivedColumns:
+    def derive(
+        self,
+        ports: ServicePorts | None,
+        networks: NetworkColumns | None,
+        naming: FlowNaming | None = None,
+    ) -> DerivedColumns:
         """Return what follows from the flows; zeros for what is None."""
         none = np.zeros(len(self), np.int64)
         return DerivedColumns(
             none if ports is None else self.find_service_ports(ports),
             none if networks is None else self.find_networks(networks),
+            FlowNaming(none, [None]) if naming is None else naming,
         )
 
     def find_networks(self, networks: NetworkColumns) -> Integers:
@@ -133,7 +143,11 @@ class FlowColumns:
         return found
 
     def make_keys(
-        self, fields: Collection[FlowField], derived: DerivedColumns, interfaces: Numbering[str]
+        self,
+        fields: Collection[FlowField],
+        derived: DerivedColumns,
+        interfaces: Numbering[str],
+        peer_names: Numbering[PeerName | None],
     ) -> Keys:
         """Return keys of the flows, as many words wide as `count_key_words` says."""
         keys = np.zeros(len(self), FLOW_WORDS)
@@ -145,12 +159,18 @@ class FlowColumns:
                 derived_parts["service_port"] = derived.service_ports
             elif field == "network":
                 derived_parts["network"] = derived.networks
+            elif field == "domain":
+                continue
             elif field in ("local_port", "remote_port"):
                 keys[field] = np.where(have_ports(self._parts["protocol"]), self._parts[field], 0)
             else:
                 for name in _COPIED[field]:
                     keys[name] = self._parts[name]
-        return keys.view(np.uint64).reshape(-1, WORDS)[:, _find_places(fields)]
+        words = keys.view(np.uint64).reshape(-1, WORDS)
+        if "domain" in fields:
+            named = np.array([peer_names.number(one) for one in derived.naming.names], np.uint64)
+            words = np.column_stack([words, named[derived.naming.numbers]])
+        return words[:, _find_places(fields)]
 
 
 def count_key_words(fields: Collection[FlowField]) -> int:

@@ -5,8 +5,8 @@ the selectors without `!` matches it, or if there is none of those, and no selec
 
 Patterns are case-sensitive shell globs (`*`, `?`, `[…]`), in which `*` also matches slashes. A pid
 and a port are compared as numbers, and so is a user that is one. A remote end is an address or a
-prefix, a network the name of one. An unknown property matches no pattern, so that no `!` excludes
-it.
+prefix, a network the name of one. A domain is compared in lower case. An unknown property matches
+no pattern, so that no `!` excludes it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ from hogpipe.model.networks import NO_NETWORK, parse_prefix
 
 SelectorKind = Literal[
     "pid", "program", "exe", "command", "parent", "user", "cgroup", "unit", "container", "pod",
-    "port", "network", "remote",
+    "port", "network", "remote", "domain",
 ]  # fmt: skip
 _ID_DIGITS = 10  # pids and user ids have 32 bits
 _LAST_PORT = 65_535
@@ -116,6 +116,11 @@ def list_selected_fields(only: Sequence[str]) -> list[RowField]:
     return [field for kind in kinds for field in _OF_FLOWS.get(kind, ())]
 
 
+def selects_domains(text: str) -> bool:
+    """Return whether a selector, which may be invalid, is about names of peers."""
+    return text.removeprefix("!").startswith("domain:")
+
+
 def _split(text: str) -> tuple[SelectorKind, str]:
     """Return kind and pattern of a selector. Raises ValueError."""
     prefix, _, pattern = text.removeprefix("!").partition(":")
@@ -186,6 +191,17 @@ def _make_remote_test(pattern: str) -> _FlowTest:
     return lambda flows, _derived: flows.are_remote_in(wanted.size, mask, prefix)
 
 
+def _make_domain_test(pattern: str) -> _FlowTest:
+    wanted = pattern.lower().removesuffix(".")
+
+    def match(_flows: FlowColumns, derived: DerivedColumns) -> Flags:
+        naming = derived.naming
+        matched = [one is not None and fnmatchcase(one.domain, wanted) for one in naming.names]
+        return np.array(matched, np.bool_)[naming.numbers]
+
+    return match
+
+
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= _ID_DIGITS
 
@@ -248,10 +264,12 @@ _OWNER_TESTS: Mapping[SelectorKind, Callable[[str], _OwnerTest]] = {
 _FLOW_TESTS: Mapping[SelectorKind, Callable[[str], _FlowTest]] = {
     "port": _make_port_test,
     "remote": _make_remote_test,
+    "domain": _make_domain_test,
 }
 _OF_FLOWS: Mapping[SelectorKind, tuple[RowField, ...]] = {
     "port": ("service_port",),
     "network": ("network",),
     "remote": ("family", "remote_address"),
+    "domain": ("domain",),
 }
 """The kinds that are about flows and not about their owners, with that which keeps rows apart."""

@@ -16,6 +16,7 @@ from hogpipe.aggregation.group_table import REMAINDER, GroupSums, GroupTable
 from hogpipe.flows.flow_words import Numbering
 from hogpipe.flows.packet_rows import Flags, Integers
 from hogpipe.model import Attribution
+from hogpipe.model.peer_names import PeerName
 from hogpipe.records.schema import NetworkInfo, TrafficBody, describe_io
 from hogpipe.records.tcp_health import add_tcp
 
@@ -47,6 +48,7 @@ class WindowGroups:
         self._max_owners = max_groups + max_folded
         self._owners: dict[Hashable, int] = {}
         self._interfaces: Numbering[str] = Numbering()
+        self._peer_names = Numbering[PeerName | None]()
         self._heads: list[_Heads] = []
 
     def find(
@@ -63,7 +65,7 @@ class WindowGroups:
         keys = np.empty((len(flows), 1 + count_key_words(fields)), np.uint64)
         keys[:, 0] = numbers
         if fields:
-            keys[:, 1:] = flows.make_keys(fields, derived, self._interfaces)
+            keys[:, 1:] = flows.make_keys(fields, derived, self._interfaces, self._peer_names)
         is_selected = is_selected & (numbers != _UNNUMBERED)
         if is_selected.all():
             groups, begun = self.table.find(keys)
@@ -86,14 +88,15 @@ class WindowGroups:
         sums = self.table.list_sums()
         for heads in self._heads:
             ports = heads.derived.service_ports.tolist()
-            networks = heads.derived.networks.tolist()
-            for row, (port, network, owner) in enumerate(
-                zip(ports, networks, heads.attributions, strict=True)
+            networks, naming = heads.derived.networks.tolist(), heads.derived.naming
+            peers = [naming.names[number] for number in naming.numbers.tolist()]
+            for row, (port, network, peer, owner) in enumerate(
+                zip(ports, networks, peers, heads.attributions, strict=True)
             ):
                 body = _build_sums(next(sums))
                 if self._grouping.fields:
                     flow, name = heads.flows.flow(row), self._networks[network]
-                    path = self._grouping.describe_path(flow, name)
+                    path = self._grouping.describe_path(flow, name, peer)
                     body["network"] = {**body["network"], **path}
                 yield self._describe(body, port, owner)
         for remainder in sums:

@@ -21,6 +21,7 @@ The sources (`source.py` has their protocol):
       formats/            PURE: pcap and pcapng: bytes -> frames of several interfaces
     ebpf/               the kernel counts at sockets; no packet is copied to user space
     frame_tap.py        what a source shows its frames to, where packets are written
+    dns/                DNS answers that pass, apart from what is counted: names of peers
     stop_signal.py      ends the wait of a live or ebpf source, from another thread
 
 Constraints

@@ -4,23 +4,32 @@ In: the settings of a run, and those of its file by now. Out: a `Change`.
 
 - `[aggregation]`, `[networks]`, `[enrichment]` and the sinks are taken over, except by a replay,
   whose records follow from its first settings. `[plugins]` has effect by the sinks alone.
-- All other keys take effect at the next start. So does `group_by` if the present source has no data
-  for it: the file may name another source by now.
+- `enrichment.peer_names` and all other keys take effect at the next start. So does `group_by` if
+  the present source has no data for it: the file may name another source by now. And so do
+  `group_by` and `only` with `domain` if nothing in the run reads DNS answers yet.
 - A sink stays if its type, name and settings are the same, whatever its position. The code of a
   plugin is not compared.
 """
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Collection, Sequence
+from typing import TypeVar, cast
 
 import msgspec
 
 from hogpipe.aggregation.dimensions import list_row_fields
+from hogpipe.aggregation.selectors import selects_domains
 from hogpipe.config.problems import KeyPath, format_key_path
-from hogpipe.config.settings import ConfiguredSink, Settings
+from hogpipe.config.settings import (
+    AggregationSettings,
+    ConfiguredSink,
+    EnrichmentSettings,
+    Settings,
+)
 
+_Section = TypeVar("_Section", AggregationSettings, EnrichmentSettings)
 _TAKEN_OVER = ("aggregation", "networks", "enrichment")
-_GROUP_BY = ("aggregation", "group_by")
+_GROUP_BY, _ONLY = ("aggregation", "group_by"), ("aggregation", "only")
+_PEER_NAMES = ("enrichment", "peer_names")
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -42,19 +51,15 @@ def compare_settings(present: Settings, wanted: Settings) -> Change:
     """Return what changes in a run with the settings `present` if those are `wanted`."""
     is_live = present.capture.source != "savefile"
     changed = _list_changed_keys(present, wanted)
-    taken = [key for key in changed if is_live and key[0] in _TAKEN_OVER]
+    late = _list_late(present, wanted)
+    taken = [key for key in changed if is_live and key[0] in _TAKEN_OVER and key not in late]
     settings = msgspec.structs.replace(present, plugins=wanted.plugins, sinks=wanted.sinks)
     if is_live:
-        aggregation = wanted.aggregation
-        if not _can_be_grouped(present, wanted):
-            taken.remove(_GROUP_BY)
-            group_by = present.aggregation.group_by
-            aggregation = msgspec.structs.replace(aggregation, group_by=group_by)
         settings = msgspec.structs.replace(
             settings,
-            aggregation=aggregation,
+            aggregation=_keep("aggregation", present.aggregation, wanted.aggregation, late),
             networks=wanted.networks,
-            enrichment=wanted.enrichment,
+            enrichment=_keep("enrichment", present.enrichment, wanted.enrichment, late),
         )
     kept = _match_sinks(present.sinks, wanted.sinks)
     return Change(
@@ -85,6 +90,24 @@ def _list_keys(present: object, wanted: object) -> list[str]:
     )
     keys = dict.fromkeys([*before, *after])
     return [key for key in keys if before.get(key) != after.get(key)]
+
+
+def _list_late(present: Settings, wanted: Settings) -> set[KeyPath]:
+    """Return keys of sections that are taken over, which take effect at the next start."""
+    late: set[KeyPath] = {_PEER_NAMES}
+    if not _can_be_grouped(present, wanted):
+        late.add(_GROUP_BY)
+    if not present.needs_peer_names:
+        late |= {_GROUP_BY} if "domain" in wanted.aggregation.group_by else set()
+        late |= {_ONLY} if any(map(selects_domains, wanted.aggregation.only)) else set()
+    return late
+
+
+def _keep(section: str, present: _Section, wanted: _Section, late: Collection[KeyPath]) -> _Section:
+    """Return a section with the present values of keys that are late."""
+    values = msgspec.structs.asdict(present)
+    kept = {key: value for key, value in values.items() if (section, key) in late}
+    return msgspec.structs.replace(wanted, **kept)
 
 
 def _can_be_grouped(present: Settings, wanted: Settings) -> bool:

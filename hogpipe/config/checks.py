@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hogpipe.aggregation.dimensions import list_row_fields
-from hogpipe.aggregation.selectors import parse_selector
+from hogpipe.aggregation.selectors import parse_selector, selects_domains
 from hogpipe.attribution.procfs.table_reader import find_problem
+from hogpipe.capture.dns.dns_capture import can_decode
 from hogpipe.capture.live.link_selection import ANY
 from hogpipe.capture.pcap import check_filter
 from hogpipe.config.problems import KeyPath, Problems, format_key_path, quote
@@ -19,6 +20,7 @@ from hogpipe.config.settings import (
     AggregationSettings,
     AttributionSettings,
     CaptureSettings,
+    EnrichmentSettings,
     NamedPrefixes,
     PluginSettings,
     SecuritySettings,
@@ -122,6 +124,27 @@ def check_aggregation(
             parse_selector(text, networks or BUILT_IN_NETWORKS)
         except ValueError as error:
             problems.add(("aggregation", "only", index), str(error), redacted="not a selector")
+
+
+def check_peer_names(
+    capture: CaptureSettings,
+    aggregation: AggregationSettings,
+    enrichment: EnrichmentSettings,
+    problems: Problems,
+) -> None:
+    """Check that names of peers are known, and DNS answers can be decoded, if records need them."""
+    if enrichment.peer_names == "off":
+        text = '`domain` needs enrichment.peer_names, which is "off"'
+    elif capture.source == "savefile":
+        text = "`domain` needs a live source: DNS answers of a savefile are not read"
+    elif not can_decode():
+        text = '`domain` needs dnspython: pip install "hogpipe[names]"'
+    else:
+        return
+    for key, values in (("group_by", aggregation.group_by), ("only", aggregation.only)):
+        for index, value in enumerate(values):
+            if value == "domain" or selects_domains(value):
+                problems.add(("aggregation", key, index), text)
 
 
 def check_security(security: SecuritySettings, problems: Problems) -> None:

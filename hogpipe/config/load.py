@@ -177,6 +177,7 @@ def _convert(read: ReadTables, before_plugins: Callable[[Settings], None]) -> Se
     checks.check_attribution(settings.attribution, problems)
     checks.check_ledger(settings.capture, settings.attribution, problems)
     networks = checks.check_networks(settings.networks, problems)
+    checks.check_peer_names(settings.capture, settings.aggregation, settings.enrichment, problems)
     checks.check_aggregation(settings.capture, settings.aggregation, networks, problems)
     checks.check_security(settings.security, problems)
     checks.check_sinks([sink.common for sink in sinks], problems)

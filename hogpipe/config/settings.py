@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from hogpipe.aggregation.dimensions import DimensionName
+from hogpipe.aggregation.selectors import selects_domains
 from hogpipe.sinks.contract import Seconds, SinkSettings, SinkType
 
 _NotEmpty = Annotated[str, Meta(min_length=1)]
@@ -82,6 +83,8 @@ class EnrichmentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the names of containers and pods are read, from what runtimes leave on disk."""
     ancestors: Annotated[int, Meta(ge=0, le=4)] = 0
     """How many ancestors beyond the parent records hold in `process.ancestors`."""
+    peer_names: Literal["passive", "off"] = "passive"
+    """Whether DNS answers that pass are read where the dimension or selector `domain` is used."""
 
 
 class SecuritySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,3 +135,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log: LogSettings = LogSettings()
     plugins: PluginSettings = PluginSettings()
     sinks: tuple[ConfiguredSink, ...] = ()
+
+    @property
+    def needs_peer_names(self) -> bool:
+        """Whether records depend on the names of peers."""
+        return uses_domains(self.aggregation)
+
+
+def uses_domains(aggregation: AggregationSettings) -> bool:
+    """Return whether a dimension or a selector, which may be invalid, is about names of peers."""
+    return "domain" in aggregation.group_by or any(map(selects_domains, aggregation.only))

@@ -7,5 +7,8 @@ ancestors       reads who started a process
 process_refresh keeps the descriptions of processes in use current
 process_watch   reads new processes at once, in a thread, when the kernel reports them
 service_port_refresh  keeps what is known of listening ports current
+peer_naming     names the peers of flows, by answers of DNS that pass
+flow_names      PURE: the names of flows in columns, each decided when the flow begins
+address_names   PURE: the names by which addresses were asked for
 cgroup_paths    PURE: unit, container and pod, by the names in control group paths
 """

@@ -145,6 +145,8 @@ class SlotUse:
         self._flows = self._unjudged = 0
         """The number of flows that have slots, and of those without an attribution."""
         self.used_at: Times = np.zeros(0, np.float64)
+        self.begins: Integers = np.zeros((0, 2), np.int64)
+        """As `FlowSums.begins`, of those that are recorded; else 0."""
         self.ids: Integers = np.zeros(0, np.int64)
         self._next_id = 0
 
@@ -157,10 +159,12 @@ class SlotUse:
         """Give all columns `size` rows."""
         self.is_sum, self.is_judged = resize(self.is_sum, size), resize(self.is_judged, size)
         self.used_at, self.ids = resize(self.used_at, size), resize(self.ids, size)
+        self.begins = resize(self.begins, size)
 
     def move(self, vacated: Integers, taken: Integers) -> None:
         """Move rows from slots to others (`KeyIndex.compact`)."""
-        move_rows(vacated, taken, self.is_sum, self.is_judged, self.used_at, self.ids)
+        columns = self.is_sum, self.is_judged, self.used_at, self.ids, self.begins
+        move_rows(vacated, taken, *columns)
 
     def start(self, slots: Integers, now: float) -> None:
         """Set the columns of new slots, which are those of flows without an attribution."""
@@ -168,8 +172,29 @@ class SlotUse:
         self._unjudged += len(slots)
         self.is_sum[slots] = self.is_judged[slots] = False
         self.used_at[slots] = now
+        self.begins[slots] = 0
         self.ids[slots] = np.arange(self._next_id, self._next_id + len(slots))
         self._next_id += len(slots)
+
+    def record_begins(self, slots: Integers, opened: Flags, first_ns: Integers) -> None:
+        """Record when flows begin: with each SYN, else with their first packet."""
+        syns = np.flatnonzero(opened)
+        syns = syns[first_ns[syns].argsort(kind="stable")]
+        at, times = slots[syns], first_ns[syns]
+        is_first = self.begins[at, 1] == 0
+        # Of several rows of a slot, the last one that is written stays.
+        self.begins[at[is_first][::-1], 1] = times[is_first][::-1]
+        self.begins[at, 0] = times
+        others = np.flatnonzero(~opened & (self.begins[slots, 0] == 0))
+        others = others[first_ns[others].argsort(kind="stable")[::-1]]
+        self.begins[slots[others], 0] = -first_ns[others]
+
+    def take_begins(self, slots: Integers) -> Integers:
+        """Return the begins of flows that are drained: what they move next is of the last one."""
+        taken = self.begins[slots]
+        taken[:, 1] = np.where(taken[:, 1] == 0, taken[:, 0], taken[:, 1])
+        self.begins[slots, 1] = 0
+        return taken
 
     def make_sums(self, slots: Integers) -> None:
         """Take new slots for those of sums, which take no room of flows."""

@@ -121,6 +121,8 @@ class FlowTable:
         self.reserve = reserve
         self.recorded: RecordedAttributions | None = None
         """The attributions of flows, where the host does not change."""
+        self.records_begins = False
+        """Whether it is recorded when flows begin, which the names of their peers depend on."""
         self._max_named = max_named
         self.lock = threading.RLock()
         self.on_free = on_free
@@ -216,6 +218,8 @@ class FlowTable:
             slots = rows.slots
             self._use.used_at[slots] = now
             passes = self._lanes.find_passing(rows, now)
+            if self.records_begins:
+                self._use.record_begins(slots, rows.opened, rows.first_ns)
             if self.recorded is not None:
                 self._count_begun(rows)
                 passes |= self._attribute_due(slots, passes, now)
@@ -539,8 +543,17 @@ class FlowTable:
             self._drop_owners()
             words, packer = self._slots.words(slots), self.packer.copy()
             ids = self._use.ids[slots]
+            begins = self._use.take_begins(slots) if self.records_begins else None
             return FlowSums(
-                slots, ids, words, packer, counters, owners, attributions, health=health
+                slots,
+                ids,
+                words,
+                packer,
+                counters,
+                owners,
+                attributions,
+                health=health,
+                begins=begins,
             )
 
     def drain_begun(self) -> int:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hogpipe.flows.flow_words import FlowPacker
 from hogpipe.flows.key_index import Keys
 from hogpipe.model import Attribution, FlowDelta
+from hogpipe.model.peer_names import PeerName
 
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -88,6 +89,20 @@ def add_up(counters: Counters, places: Integers, rows: PacketRows) -> None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class FlowNaming:
+    """The names of the peers of flows."""
+
+    numbers: Integers
+    """The place of each flow's name in `names`."""
+    names: Sequence[PeerName | None]
+    """None first, for flows without a name."""
+
+    def take(self, rows: Flags | Integers) -> "FlowNaming":
+        """Return the names of these flows."""
+        return FlowNaming(self.numbers[rows], self.names)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class FlowSums:
     """What flows moved: those of the flow table since its last drain, in the order of their slots.
 
@@ -113,6 +128,12 @@ class FlowSums:
     """How many of the flows of each sum are new in the window; None for flows with slots."""
     health: Health | None = None
     """That of each row; None if it is not known of any. A row may have moved nothing."""
+    begins: Integers | None = None
+    """When each flow began, and when the oldest one began of those that have followed on another on
+    the five-tuple since the last drain; nanoseconds since the epoch, negative where no SYN was
+    seen. None where that is not recorded (`FlowTable.records_begins`)."""
+    naming: FlowNaming | None = None
+    """The names of the flows' peers, where they are asked for."""
 
     def __len__(self) -> int:
         return len(self.words)
@@ -130,6 +151,8 @@ class FlowSums:
             self.attributions,
             None if self.new_flows is None else self.new_flows[rows],
             None if self.health is None else self.health[rows],
+            None if self.begins is None else self.begins[rows],
+            None if self.naming is None else self.naming.take(rows),
         )
 
 

@@ -35,6 +35,7 @@ Others
     rooted_files          files below the root of another host, whose links stay there
     cgroups               the control group tree: its mount point, paths by id
     clocks                the boot clock of the kernel's events
+    packet_reader         packets of all interfaces that a filter accepts
     socket_filter         the classic BPF program on a socket: reading and attaching
     system_calls          system calls for which libc has no function
     memory                memory that libc holds although nothing uses it

@@ -5,6 +5,7 @@ owners.py   processes, users, and the attribution of a flow to one of them
 sockets.py  sockets and their owners, as a ledger knows them
 service_ports.py  which port of a flow is that of the service
 networks.py  named networks, and which of them an address is in
+peer_names.py  names of peers, and the answers that they come from
 counts.py   counters of traffic, and of the work and the losses of the stages
 """
 

@@ -1,6 +1,7 @@
 """PURE: merges the stats records of two windows into one, and the windows.
 
-Counters are added. Gauges (`pending`, `sinks`, memory, the sockets of the ledger) are those of the
+Counters are added. Gauges (`pending`, `sinks`, memory, the sockets of the ledger, the
+addresses that have names) are those of the
 newer record. Of delays and medians the larger is kept, an upper bound of the merged median.
 """
 
@@ -29,6 +30,8 @@ def merge_bodies(older: StatsBody, newer: StatsBody) -> StatsBody:
         merged["attribution"]["ledger"]["sockets"] = newer["attribution"]["ledger"]["sockets"]
     if "latency" in older["attribution"] and "latency" in newer["attribution"]:
         merged["attribution"]["latency"] = _find_longest_latency(older, newer)
+    if "peer_names" in merged and "peer_names" in newer:
+        merged["peer_names"]["addresses"] = newer["peer_names"]["addresses"]
     if "self" in newer:
         merged["self"]["memory"] = newer["self"]["memory"]
         merged["self"]["loop"] = _find_longest_delay(older, newer)

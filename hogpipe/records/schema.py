@@ -216,9 +216,14 @@ class EndpointInfo(TypedDict, total=False):
 
 
 class PeerInfo(EndpointInfo, total=False):
-    """The remote endpoint of a flow; `network` is the named network of its address."""
+    """The remote endpoint of a flow; `network` is the named network of its address.
+
+    `domain` is its name, `domain_quality` how that is known (model.peer_names.NameQuality).
+    """
 
     network: str
+    domain: str
+    domain_quality: Literal["process", "host"]
 
 
 class NetworkInfo(TypedDict):
@@ -333,6 +338,18 @@ class AttributionInfo(TypedDict):
     latency: NotRequired[LatencyInfo]
 
 
+class PeerNamesInfo(TypedDict):
+    """What passed on port 53 in the window; `addresses` is a gauge at its end."""
+
+    addresses: int
+    queries: int
+    answers: int
+    unasked: int
+    malformed: int
+    dropped: int
+    evicted: int
+
+
 class AggregationInfo(TypedDict):
     """How the traffic of the window became records."""
 
@@ -401,6 +418,7 @@ class StatsBody(TypedDict):
     capture: CaptureInfo
     attribution: AttributionInfo
     aggregation: AggregationInfo
+    peer_names: NotRequired[PeerNamesInfo]
     sinks: NotRequired[list[SinkInfo]]
     self: NotRequired[SelfInfo]
 

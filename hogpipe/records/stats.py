@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 
 from hogpipe.model import AttributionCounts, CaptureCounts, LedgerCounts, Tally
+from hogpipe.model.peer_names import NameCounts
 from hogpipe.records.schema import (
     AggregationInfo,
     AttributionInfo,
     CaptureInfo,
     LedgerInfo,
+    PeerNamesInfo,
     SelfInfo,
     TallyInfo,
 )
@@ -80,6 +82,19 @@ def aggregation_info(*, records: int, folded_groups: int, uncounted_flows: int) 
         "records": records,
         "folded_groups": folded_groups,
         "uncounted_flows": uncounted_flows,
+    }
+
+
+def names_info(counts: NameCounts) -> PeerNamesInfo:
+    """Return what passed on port 53 in a window."""
+    return {
+        "addresses": counts.addresses,
+        "queries": counts.queries,
+        "answers": counts.answers,
+        "unasked": counts.unasked,
+        "malformed": counts.malformed,
+        "dropped": counts.dropped,
+        "evicted": counts.evicted,
     }
 
 

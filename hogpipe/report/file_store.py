@@ -67,7 +67,9 @@ _SHAPE = """{
     network: 'STRUCT(
         flows BIGINT, transport VARCHAR, type VARCHAR, interface STRUCT(name VARCHAR),
         "local" STRUCT(address VARCHAR, port BIGINT),
-        peer STRUCT(address VARCHAR, port BIGINT, network VARCHAR),
+        peer STRUCT(
+            address VARCHAR, port BIGINT, network VARCHAR, domain VARCHAR, domain_quality VARCHAR
+        ),
         io STRUCT(
             transmit STRUCT(bytes BIGINT, packets BIGINT, payload_bytes BIGINT),
             receive STRUCT(bytes BIGINT, packets BIGINT, payload_bytes BIGINT)),

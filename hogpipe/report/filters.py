@@ -18,6 +18,7 @@ from hogpipe.report.record_columns import (
     COMMAND,
     CONTAINER,
     CONTAINER_NAME,
+    DOMAIN,
     EXECUTABLE,
     HOST,
     IMAGE,
@@ -56,6 +57,7 @@ _KINDS: Mapping[str, tuple[Column, ...]] = {
     "port": (PORT,),
     "network": (NETWORK,),
     "remote": (REMOTE,),
+    "domain": (DOMAIN,),
     "interface": (INTERFACE,),
     "host": (HOST,),
 }

@@ -40,6 +40,8 @@ NETWORK_TYPE = Column("network_type", "TYPE", ("network.type",))
 INTERFACE = Column("interface", "INTERFACE", ("network.interface.name",))
 PORT = Column("port", "PORT", ("server.port",))
 NETWORK = Column("network", "NETWORK", ("network.peer.network",))
+DOMAIN = Column("domain", "DOMAIN", ("network.peer.domain",))
+DOMAIN_QUALITY = Column("domain_quality", "KNOWN BY", ("network.peer.domain_quality",))
 LOCAL_ADDRESS = Column("local_address", "LOCAL", ("network.local.address",))
 LOCAL_PORT = Column("local_port", "LOCAL PORT", ("network.local.port",))
 REMOTE = Column("remote", "REMOTE", ("network.peer.address",))
@@ -49,7 +51,8 @@ HOST = Column("host", "HOST", ("host.name",))
 COLUMNS = (
     HOST, PID, PROGRAM, COMMAND, EXECUTABLE, PARENT, PARENT_PROGRAM, USER, CGROUP, UNIT,
     CONTAINER, POD, CONTAINER_NAME, IMAGE, POD_NAME, NAMESPACE, TRANSPORT, NETWORK_TYPE,
-    INTERFACE, PORT, NETWORK, LOCAL_ADDRESS, LOCAL_PORT, REMOTE, REMOTE_PORT,
+    INTERFACE, PORT, NETWORK, DOMAIN, DOMAIN_QUALITY, LOCAL_ADDRESS, LOCAL_PORT, REMOTE,
+    REMOTE_PORT,
 )  # fmt: skip
 """All columns, in their order."""
 NUMERIC = frozenset({PID, PORT, LOCAL_PORT, REMOTE_PORT})
@@ -76,6 +79,8 @@ DIMENSIONS: Mapping[str, tuple[Column, ...]] = {
     "port": (PORT,),
     "network": (NETWORK,),
     "remote": (REMOTE,),
+    "domain": (DOMAIN,),
+    "domain_quality": (DOMAIN_QUALITY,),
     "flow": (TRANSPORT, LOCAL_ADDRESS, LOCAL_PORT, REMOTE, REMOTE_PORT),
     "host": (HOST,),
     "total": (),

@@ -58,6 +58,9 @@ def list_needs(settings: Settings, host: HostFacts) -> list[Need]:
     if not is_ebpf:
         text = "to open packet sockets, also on interfaces that appear later"
         needs.append(Need(Capability.CAP_NET_RAW, text, frozenset({Role.CAPTURE})))
+    elif settings.needs_peer_names:
+        text = "to open a packet socket for DNS"
+        needs.append(Need(Capability.CAP_NET_RAW, text, frozenset({Role.CAPTURE}), lasts=False))
     needs += _list_lookup_needs({*Role})
     if may_enter_containers(settings, host):
         text = "to enter the network namespaces of containers"

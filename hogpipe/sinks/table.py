@@ -196,6 +196,8 @@ def _describe_path(record: TrafficRecord) -> dict[str, str]:
     peer = network.get("peer", {})
     if "network" in peer:
         cells["NETWORK"] = peer["network"]
+    if "domain" in peer:
+        cells["DOMAIN"] = peer["domain"]
     if "address" in peer:
         cells["REMOTE"] = _format_endpoint(peer)
     elif "type" in network:  # which addresses show

@@ -62,6 +62,8 @@ class Path(msgspec.Struct, frozen=True, gc=False):
     """The port of the side that serves."""
     network: str = ""
     """The named network of the remote address."""
+    domain: str = ""
+    """The name of the peer."""
 
 
 NO_OWNER = Owner()
@@ -172,6 +174,7 @@ def parse_path(body: TrafficBody) -> Path:
         remote_port,
         server or _guess_service_port(local_port, remote_port),
         peer.get("network", ""),
+        peer.get("domain", ""),
     )
 
 

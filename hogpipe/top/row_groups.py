@@ -118,6 +118,7 @@ GROUP_DIMENSIONS: tuple[GroupDimension, ...] = (
         lambda owner, _path: (owner.pod_name or "-",),
     ),
     _one_column("network", "w", "NETWORK", lambda _owner, path: path.network),
+    _one_column("domain", "m", "DOMAIN", lambda _owner, path: path.domain),
     _one_column("remote", "a", "REMOTE", lambda _owner, path: format_address(path.remote_address)),
     _one_column(
         "port",
@@ -312,6 +313,7 @@ def _make_text(owner: Owner, path: Path) -> str:
         path.transport,
         path.network_type, path.interface, format_endpoint(path.local_address, path.local_port),
         format_endpoint(path.remote_address, path.remote_port or path.service_port), path.network,
+        path.domain,
     )  # fmt: skip
     return "\n".join(parts).casefold()
 

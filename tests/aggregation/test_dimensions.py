@@ -4,6 +4,7 @@
 first test; one whose `ebpf` rows are not kept apart fails the second.
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Collection, Sequence
@@ -31,11 +32,13 @@ from hogpipe.aggregation.selectors import list_selected_fields, parse_selector
 from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
 from hogpipe.capture.ebpf.row_flows import RowFlows
 from hogpipe.capture.ebpf.unresolved_rows import UnresolvedRows
+from hogpipe.enrichment.flow_names import FlowsToName
 from hogpipe.flows.flow_table import FlowTable
-from hogpipe.flows.packet_rows import Flags
+from hogpipe.flows.packet_rows import Flags, FlowNaming
 from hogpipe.linux.bpf.shapes import ENDPOINTS, TRAFFIC_ROW
 from hogpipe.linux.bpf.traffic_rows import RowOwner, Rows, encode_endpoints
 from hogpipe.model import Ancestor, Attribution, FlowKey, Process, Quality, ServicePorts, fold_key
+from hogpipe.model.peer_names import NameQuality, PeerName
 from hogpipe.protocols import TCP, UDP
 from hogpipe.records.schema import TrafficBody
 
@@ -44,7 +47,7 @@ V6_HERE, V6_THERE = bytes(15) + b"\x01", bytes(15) + b"\x02"
 NAMES = tuple(DIMENSIONS)
 SELECTORS = (
     "pid:3", "!pid:4", "program:curl", "!command:php", "user:0", "!unit:b.service",
-    "port:1", "!port:2", "network:private", "!network:i*",
+    "domain:www.*", "!domain:db.*", "port:1", "!port:2", "network:private", "!network:i*",
     "remote:10.0.0.2", "!remote:10.0.0.3", "remote:::/0",
 )  # fmt: skip
 PORTS = ServicePorts(frozenset({1}))
@@ -58,35 +61,44 @@ WITH_EBPF = [
 class Sample(NamedTuple):
     flow: FlowKey
     process: Process
+    peer: PeerName | None = None
 
 
-BASE = Sample(make_flow(40000, protocol=TCP, remote_port=443, interface="eth0"), NGINX)
+WWW = PeerName("www.example.com", NameQuality.PROCESS)
+DB = PeerName("db.example.com", NameQuality.HOST)
+BASE = Sample(make_flow(40000, protocol=TCP, remote_port=443, interface="eth0"), NGINX, WWW)
 OTHER = replace(NGINX, pid=77)
 
 
 def with_flow(**changes: object) -> Sample:
-    return Sample(replace(BASE.flow, **changes), BASE.process)
+    return BASE._replace(flow=replace(BASE.flow, **changes))
 
 
 SAMPLES: dict[str, tuple[Sample, set[DimensionName]]] = {
-    "pid": (Sample(BASE.flow, OTHER), {"process"}),
+    "pid": (BASE._replace(process=OTHER), {"process"}),
     "program": (
-        Sample(BASE.flow, replace(NGINX, executable="/usr/bin/curl", command="curl")),
+        BASE._replace(process=replace(NGINX, executable="/usr/bin/curl", command="curl")),
         {"process", "program"},
     ),
     "command": (
-        Sample(BASE.flow, replace(NGINX, executable=None, command="php", usual_name="nginx")),
+        BASE._replace(process=replace(NGINX, executable=None, command="php", usual_name="nginx")),
         {"process"},
     ),
     "parent": (
-        Sample(BASE.flow, replace(OTHER, ancestors=(Ancestor(3, 5, "backup.sh"),))),
+        BASE._replace(process=replace(OTHER, ancestors=(Ancestor(3, 5, "backup.sh"),))),
         {"process", "parent"},
     ),
-    "user": (Sample(BASE.flow, replace(OTHER, user_id=0)), {"process", "user"}),
-    "cgroup": (Sample(BASE.flow, replace(OTHER, cgroup="/b")), {"process", "cgroup"}),
-    "unit": (Sample(BASE.flow, replace(OTHER, unit="b.service")), {"process", "cgroup", "unit"}),
-    "container": (Sample(BASE.flow, replace(OTHER, container="3d4c")), {"process", "container"}),
-    "pod": (Sample(BASE.flow, replace(OTHER, pod="5c6d")), {"process", "container", "pod"}),
+    "user": (BASE._replace(process=replace(OTHER, user_id=0)), {"process", "user"}),
+    "cgroup": (BASE._replace(process=replace(OTHER, cgroup="/b")), {"process", "cgroup"}),
+    "unit": (
+        BASE._replace(process=replace(OTHER, unit="b.service")),
+        {"process", "cgroup", "unit"},
+    ),
+    "container": (
+        BASE._replace(process=replace(OTHER, container="3d4c")),
+        {"process", "container"},
+    ),
+    "pod": (BASE._replace(process=replace(OTHER, pod="5c6d")), {"process", "container", "pod"}),
     "protocol": (with_flow(protocol=UDP), {"transport", "flow"}),
     "family": (
         with_flow(local_address=V6_HERE, remote_address=V6_THERE),
@@ -98,6 +110,9 @@ SAMPLES: dict[str, tuple[Sample, set[DimensionName]]] = {
     "network": (with_flow(remote_address=b"\x08\x08\x08\x08"), {"network", "remote", "flow"}),
     "local port": (with_flow(local_port=40001), {"flow"}),
     "remote port": (with_flow(remote_port=80), {"port", "flow"}),
+    "name": (BASE._replace(peer=DB), {"domain"}),
+    "quality of the name": (BASE._replace(peer=replace(WWW, quality=NameQuality.HOST)), {"domain"}),
+    "no name": (BASE._replace(peer=None), {"domain"}),
 }
 """By the property that differs from `BASE`: the sample, and the dimensions that tell it apart."""
 
@@ -113,7 +128,9 @@ def aggregate_packets(
 ) -> list[TrafficBody]:
     aggregator = make_aggregator(group_by, only)
     for sample in samples:
-        aggregator.ingest_flow(sample.flow, make_traffic((10, 1), (200, 2)), exact(sample.process))
+        moved = sample.flow, make_traffic((10, 1), (200, 2)), exact(sample.process)
+        naming = FlowNaming(np.ones(1, np.int64), [None, sample.peer])
+        aggregator.ingest(dataclasses.replace(aggregator.maker.make([moved]), naming=naming))
     return list(aggregator.drain())
 
 
@@ -161,6 +178,19 @@ class KnownProcesses:
         raise AssertionError("the owner of every row is known")
 
 
+class KnownNames:
+    """The names of the peers of rows, in their order."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        names = list(dict.fromkeys([None, *(sample.peer for sample in samples)]))
+        numbers = [names.index(sample.peer) for sample in samples]
+        self._naming = FlowNaming(np.array(numbers, np.int64), names)
+
+    def name(self, flows: FlowsToName) -> FlowNaming:
+        assert len(flows.words) == len(self._naming.numbers)
+        return self._naming
+
+
 def aggregate_rows(
     samples: Sequence[Sample], group_by: Sequence[str], only: Sequence[str] = ()
 ) -> list[TrafficBody]:
@@ -172,6 +202,7 @@ def aggregate_rows(
         UnresolvedRows(FlowTable(1, 1), lambda: 0.0),
         fields,
         lambda: PORTS,
+        names=KnownNames(samples),
     )
     aggregator = make_aggregator(group_by, only)
     for batch in row_aggregator.aggregate(EpochRows(none, rows, none), window_ends=True):
@@ -232,7 +263,11 @@ flows = st.builds(
 
 
 @given(
-    st.lists(st.builds(Sample, flows, st.sampled_from(PROCESSES)), min_size=1, max_size=12),
+    st.lists(
+        st.builds(Sample, flows, st.sampled_from(PROCESSES), st.sampled_from([None, WWW, DB])),
+        min_size=1,
+        max_size=12,
+    ),
     st.lists(st.sampled_from(WITH_EBPF), unique=True, max_size=4),
     st.lists(st.sampled_from(SELECTORS), unique=True, max_size=3),
 )
@@ -275,7 +310,8 @@ def test_types_and_documentation_list_the_dimensions_in_the_order_of_the_table()
 
 def test_a_sum_of_flows_is_described_by_what_its_flows_have_in_common() -> None:
     flow = fold_key(FlowKey(17, b"\x0a\0\0\1", 53, b"\x0a\0\0\2", 4000, "eth0"))
-    names = ["transport", "network_type", "interface", "port", "network", "remote", "flow"]
+    names = ["transport", "network_type", "interface", "port", "network", "remote", "domain",
+             "flow"]  # fmt: skip
     assert Grouping(names).describe_path(flow) == {
         "transport": "udp", "type": "ipv4", "interface": {"name": "eth0"},
     }  # fmt: skip

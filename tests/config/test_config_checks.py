@@ -269,3 +269,21 @@ def test_each_problem_of_networks_is_named_with_its_key_path(tmp_path: Path) -> 
         "networks.b[1]: must not be empty",
     ]
     assert problems_of(tmp_path, "networks = 1") == ["networks: expected table, got int"]
+
+
+def test_names_of_peers_need_a_live_source_that_reads_dns_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = '[aggregation]\ngroup_by = ["process", "domain"]\nonly = ["!domain:*.test"]\n'
+    where = ("aggregation.group_by[1]: ", "aggregation.only[0]: ")
+    assert load_text(tmp_path, rules).needs_peer_names
+    off = '`domain` needs enrichment.peer_names, which is "off"'
+    text = f'{rules}[enrichment]\npeer_names = "off"'
+    assert problems_of(tmp_path, text) == [place + off for place in where]
+    monkeypatch.setattr("hogpipe.config.checks.can_decode", lambda: False)
+    missing = '`domain` needs dnspython: pip install "hogpipe[names]"'
+    assert problems_of(tmp_path, rules) == [place + missing for place in where]
+    (tmp_path / "a.pcap").write_bytes(b"")
+    text = f'{rules}[capture]\nsource = "savefile"\npath = "a.pcap"'
+    live = "`domain` needs a live source: DNS answers of a savefile are not read"
+    assert problems_of(tmp_path, text) == [place + live for place in where]

@@ -134,3 +134,18 @@ def test_a_replay_takes_over_sinks_only(tmp_path: Path) -> None:
     assert found.at_next_start == ("aggregation.interval", "enrichment.command_line")
     assert found.settings.aggregation == replay.aggregation
     assert found.settings.sinks == ()
+
+
+def test_what_reads_dns_answers_is_opened_at_the_next_start(
+    tmp_path: Path, present: Settings
+) -> None:
+    asks = ['aggregation.group_by=["domain"]', 'aggregation.only=["domain:a"]']
+    found = change(tmp_path, present, *asks, "aggregation.interval=5")
+    assert found.keys == ("aggregation.interval",)
+    assert set(found.at_next_start) == {"aggregation.group_by", "aggregation.only"}
+    assert not found.settings.needs_peer_names
+    running = load_config(tmp_path / "config.toml", asks[:1])
+    found = change(tmp_path, running, *asks)
+    assert found.keys == ("aggregation.only",)
+    found = change(tmp_path, running, 'enrichment.peer_names="off"')
+    assert found.at_next_start == ("enrichment.peer_names",)

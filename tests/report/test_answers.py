@@ -167,6 +167,8 @@ def test_each_dimension_has_the_values_of_records(tmp_path: Path, dimension: str
         "interface": ("eth0",),
         "port": (443,),
         "network": ("private",),
+        "domain": ("www.example.com",),
+        "domain_quality": ("process",),
         "remote": ("10.0.0.2",),
         "flow": ("tcp", "10.0.0.1", 443, "10.0.0.2", 40000),
         "host": ("web1",),

@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+from msgspec.structs import replace
 
 from hogpipe.config import AttributionSettings, CaptureSettings, SecuritySettings, Settings
 from hogpipe.linux.capabilities import Capability
@@ -56,6 +57,15 @@ def test_what_lasts_follows_from_source_and_host(
     source: str, containers: str, host: HostFacts, expected: set[str]
 ) -> None:
     assert kept(settings_of(source, containers), host) == expected
+
+
+def test_dns_answers_are_read_through_a_socket_that_is_opened_at_the_start() -> None:
+    settings = settings_of("ebpf")
+    aggregation = replace(settings.aggregation, group_by=("domain",))
+    needs = list_needs(replace(settings, aggregation=aggregation), PLAIN)
+    before = select_capabilities(needs, Role.CAPTURE, after_start=False)
+    assert Capability.CAP_NET_RAW in before
+    assert kept(replace(settings, aggregation=aggregation), PLAIN) == LOOKUPS
 
 
 def test_without_the_ledger_nothing_of_bpf_is_needed() -> None:

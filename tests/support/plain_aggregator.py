@@ -39,6 +39,7 @@ FLOW_KEYS: Mapping[str, Callable[[FlowKey, ServicePorts], Hashable]] = {
     "port": lambda flow, ports: ports.find(flow),
     "network": lambda flow, _ports: BUILT_IN_NETWORKS.find(flow.remote_address),
     "remote": lambda flow, _ports: flow.remote_address,
+    "domain": lambda _flow, _ports: None,  # no flow has a name here
     "flow": lambda flow, _ports: _identify_flow(flow),
 }
 

@@ -85,7 +85,13 @@ FULL: TrafficRecord = {
         "type": "ipv4",
         "interface": {"name": "eth0"},
         "local": {"address": "10.0.0.1", "port": 443},
-        "peer": {"address": "10.0.0.2", "port": 40000, "network": "private"},
+        "peer": {
+            "address": "10.0.0.2",
+            "port": 40000,
+            "network": "private",
+            "domain": "www.example.com",
+            "domain_quality": "process",
+        },
     },
     "attribution": {"exact": 400, "listener": 10, "inferred": 50, "none": 10},
 }

@@ -4,6 +4,7 @@
 - `row_aggregation`: rows of an epoch to sums by owner and to flows that attribution looks up.
 - `row_joins`: adds rows that belong to a connection to that connection.
 - `row_properties`: the port of the service of each row, and its named network.
+- `row_names`: rows as the flows whose peers have names.
 - `row_flows`: the flows of rows, as the words of the flow table.
 - `unresolved_rows`: rows that attribution looks up, as packets of the flow table.
 - `row_owners`: the processes that rows name, read from /proc while they live.

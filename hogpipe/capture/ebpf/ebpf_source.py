@@ -16,6 +16,7 @@ import logging
 import math
 import select
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import NamedTuple
 
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
 from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
+from hogpipe.capture.ebpf.row_names import UNKNOWN_TIMES, EpochTimes, RowNamer
 from hogpipe.capture.ebpf.row_owners import RowOwners
 from hogpipe.capture.ebpf.time_wait import TimeWaitTracker
 from hogpipe.capture.ebpf.unresolved_rows import UnresolvedRows
@@ -40,6 +42,7 @@ from hogpipe.linux.bpf.programs import attach_traffic_programs
 from hogpipe.linux.bpf.traffic_maps import TrafficMaps
 from hogpipe.linux.bpf.traffic_rows import join_rows
 from hogpipe.linux.cgroups import CgroupTree, covers_host
+from hogpipe.linux.clocks import read_boot_time
 from hogpipe.linux.memory import MemoryRelease
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.process_starts import shows_host_pids
@@ -65,8 +68,8 @@ class EbpfSource:
     `max_flows` bounds the connections, and the other flows, that are kept apart in one epoch.
     `flow_sockets` receives what the kernel recorded about flows that are looked up, which have
     slots in `table`; `clock` is that of the table. `service_ports` returns what is known of this
-    host's ports; `networks` are the named ones. The thread that reads new processes calls
-    `limit_events`, to drop rights.
+    host's ports; `networks` are the named ones; `names` finds the names of peers. The thread that
+    reads new processes calls `limit_events`, to drop rights.
     """
 
     live = True
@@ -85,8 +88,10 @@ class EbpfSource:
         service_ports: Callable[[], ServicePorts],
         networks: Networks,
         max_flows: int,
+        names: RowNamer | None = None,
         limit_events: Callable[[], None] = lambda: None,
     ) -> None:
+        self._names = names
         self._procfs = procfs
         self._limit_events = limit_events
         self._flow_sockets = flow_sockets
@@ -121,6 +126,7 @@ class EbpfSource:
                 service_ports=self._service_ports,
                 networks=self._networks,
                 max_flows=self._max_flows,
+                names=self._names,
                 limit_events=self._limit_events,
             )
             self._windows = self._start_windows(time.time_ns())
@@ -230,8 +236,14 @@ class EpochReader:
         service_ports: Callable[[], ServicePorts],
         networks: Networks,
         max_flows: int,
+        names: RowNamer | None = None,
         limit_events: Callable[[], None] = lambda: None,
     ) -> None:
+        self._has_names = names is not None
+        self._began_ns = deque([0, 0, time.time_ns()], maxlen=3)
+        """When the last epochs began, the one that is written now the last one."""
+        self._ending_ns = 0
+        """When the epoch before was about to end."""
         namespaces = NetworkNamespaces(procfs)
         self._flow_sockets = flow_sockets
         self._unresolved = unresolved
@@ -243,7 +255,7 @@ class EpochReader:
             stack.callback(tree.close)
             self._owners = RowOwners(procfs, processes, tree.path_of, flow_sockets, namespaces)
             self._aggregator = RowAggregator(
-                self._owners, unresolved, group_by, service_ports, networks
+                self._owners, unresolved, group_by, service_ports, networks, names=names
             )
             programs = attach_traffic_programs(max_flows=max_flows)
             self._maps = TrafficMaps(programs, max_flows)
@@ -259,7 +271,9 @@ class EpochReader:
 
     def begin_epoch(self) -> None:
         """Begin another epoch, so that that before can be read."""
+        self._ending_ns = time.time_ns()
         self._maps.begin_epoch()
+        self._began_ns.append(time.time_ns())
 
     def read_epoch(self, *, window_ends: bool, last: bool) -> Iterator[FlowBatch]:
         """Yield the batches of the epoch before, at least one. Raises OSError."""
@@ -271,7 +285,13 @@ class EpochReader:
         if len(closed):
             connections = join_rows(connections, closed)
         rows = EpochRows(self._maps.take_other_flows(), connections, self._maps.take_overflow())
-        batches = self._aggregator.aggregate(rows, health, window_ends=window_ends, last=last)
+        times = UNKNOWN_TIMES
+        if self._has_names:
+            begin_ns, _, end_ns = self._began_ns
+            times = EpochTimes(begin_ns, self._ending_ns, end_ns, read_boot_time())
+        batches = self._aggregator.aggregate(
+            rows, health, window_ends=window_ends, last=last, times=times
+        )
         first = next(batches)
         self._count_losses(first)
         yield first

@@ -45,6 +45,12 @@ from numpy.typing import NDArray
 from hogpipe.capture.ebpf.owner_groups import group_owners
 from hogpipe.capture.ebpf.row_flows import RowFlows, have_endpoints, make_row_flows
 from hogpipe.capture.ebpf.row_joins import add_carried_over, find_handshakes, join_connections
+from hogpipe.capture.ebpf.row_names import (
+    UNKNOWN_TIMES,
+    EpochTimes,
+    RowNamer,
+    make_rows_to_name,
+)
 from hogpipe.capture.ebpf.row_properties import find_networks, find_service_ports
 from hogpipe.capture.ebpf.unresolved_rows import UnresolvedRows
 from hogpipe.flows.flow_batch import FlowBatch
@@ -52,7 +58,14 @@ from hogpipe.flows.flow_words import FlowPacker
 from hogpipe.flows.health_columns import SlotHealth, add_health, make_health, sum_health
 from hogpipe.flows.key_index import Keys
 from hogpipe.flows.network_columns import NetworkColumns
-from hogpipe.flows.packet_rows import Flags, FlowSums, Health, Integers, PacketRows
+from hogpipe.flows.packet_rows import (
+    Flags,
+    FlowNaming,
+    FlowSums,
+    Health,
+    Integers,
+    PacketRows,
+)
 from hogpipe.flows.row_order import hash_rows, order_by_key
 from hogpipe.linux.bpf.health_rows import NO_HEALTH, HealthRows, join_health_rows
 from hogpipe.linux.bpf.shapes import (
@@ -149,7 +162,8 @@ class RowAggregator:
 
     Rows are kept apart by their owner, and by that which `group_by` needs: fields of their
     endpoints, the port of the service (`service_port`), by what is known of this host's ports at
-    that moment, and the named network of the remote address (`network`).
+    that moment, the named network of the remote address (`network`), and the name of the peer
+    (`domain`), which `names` finds.
     """
 
     def __init__(
@@ -159,8 +173,11 @@ class RowAggregator:
         group_by: Collection[str],
         service_ports: Callable[[], ServicePorts] = ServicePorts,
         networks: Networks = BUILT_IN_NETWORKS,
+        *,
+        names: RowNamer | None = None,
     ) -> None:
         self._lookup = lookup
+        self._names = names
         self._unresolved = unresolved
         self._service_ports = service_ports
         self.regroup(group_by, networks)
@@ -178,6 +195,7 @@ class RowAggregator:
         self._mask = _make_mask(group_by)
         self._by_service_port = "service_port" in group_by
         self._networks = NetworkColumns(networks) if "network" in group_by else None
+        self._by_domain = "domain" in group_by
 
     def aggregate(
         self,
@@ -186,10 +204,11 @@ class RowAggregator:
         *,
         window_ends: bool,
         last: bool = False,
+        times: EpochTimes = UNKNOWN_TIMES,
     ) -> Iterator[FlowBatch]:
         """Yield the batches of an epoch, at least one; `last` carries nothing over.
 
-        `health` is that of its connections.
+        `health` is that of its connections. `times` are needed for names.
         """
         if not any(map(len, (*epoch, self._carried_over, self._handshakes))):
             self._seen = self._seen[:0] if window_ends else self._seen
@@ -209,6 +228,7 @@ class RowAggregator:
         unresolved = _find_unresolved(rows, is_connection, exited)
         unresolved |= self._find_unconfirmed(rows, is_connection & ~unresolved)
         self._record_releases(rows, exited, is_connection & ~unresolved)
+        naming = self._name(rows, exited, times)
         batch = FlowBatch()
         batch.counts.captured = tally_rows(rows)
         batch.counts.overflowed = tally_rows(epoch.overflow)
@@ -224,7 +244,8 @@ class RowAggregator:
             )
             rows, new, exited = pick_rows(rows, ~unresolved), new[~unresolved], exited[~unresolved]
             placed = None if placed is None else placed[~unresolved]
-        for owned in self._sum_up(rows, placed, new, exited):
+            naming = None if naming is None else naming.take(~unresolved)
+        for owned in self._sum_up(rows, placed, new, exited, naming):
             if batch.owned is not None:
                 yield batch
                 batch = FlowBatch()
@@ -351,14 +372,28 @@ class RowAggregator:
             opened[kept] = is_other
         return self._unresolved.locate(rows, flows, opened, excess, overflowed, health=health)
 
+    def _name(self, rows: Rows, exited: Flags, times: EpochTimes) -> FlowNaming | None:
+        """Return the names of the rows' peers, if they are asked for.
+
+        Flows that are looked up are found by these later.
+        """
+        if self._names is None or not self._by_domain:
+            return None
+        return self._names.name(make_rows_to_name(rows, exited, self._lookup.attribute, times))
+
     def _sum_up(
-        self, rows: Rows, health: Health | None, new: Flags, exited: Flags
+        self,
+        rows: Rows,
+        health: Health | None,
+        new: Flags,
+        exited: Flags,
+        naming: FlowNaming | None,
     ) -> Iterator[FlowSums]:
         """Yield the sums of rows that need not be kept apart, up to _SUMS_IN_BATCH at a time."""
         if not len(rows):
             return
         owners = group_owners(rows, exited)
-        order, bounds = order_by_key(self._make_keys(rows, owners.numbers))
+        order, bounds = order_by_key(self._make_keys(rows, owners.numbers, naming))
         starts = bounds[:-1]
         firsts = order[starts]
         sums = FlowSums(
@@ -370,6 +405,7 @@ class RowAggregator:
             [self._attribute(owner) for owner in decode_owners(owners.firsts)],
             np.add.reduceat(new[order].astype(np.int64), starts),
             None if health is None else sum_health(health, order, bounds),
+            naming=None if naming is None else naming.take(firsts),
         )
         for start in range(0, len(sums), _SUMS_IN_BATCH):
             yield sums.take(np.arange(start, min(start + _SUMS_IN_BATCH, len(sums))))
@@ -388,7 +424,7 @@ class RowAggregator:
         quality = Quality.LISTENER if owner.by_listener else Quality.EXACT
         return self._lookup.attribute(owner, quality)
 
-    def _make_keys(self, rows: Rows, owners: Integers) -> Keys:
+    def _make_keys(self, rows: Rows, owners: Integers, naming: FlowNaming | None) -> Keys:
         """Return keys that are equal for rows to sum up, which have one owner."""
         owner = owners.astype(np.uint64)
         if self._by_service_port:
@@ -399,6 +435,8 @@ class RowAggregator:
         columns = [owner[:, None]]
         if self._mask.any():
             columns.append(rows["endpoints"] & self._mask)
+        if naming is not None:
+            columns.append(naming.numbers.astype(np.uint64)[:, None])
         return np.concatenate(columns, axis=1)
 
 
@@ -436,7 +474,7 @@ def _make_mask(fields: Collection[str]) -> NDArray[np.uint64]:
     The family is among them, as it is 0 in rows without a known flow, which are kept apart.
     """
     mask = np.zeros(ENDPOINTS.itemsize, np.uint8)
-    for field in {*fields, "family"} - {"service_port", "network"} if fields else ():
+    for field in {*fields, "family"} - {"service_port", "network", "domain"} if fields else ():
         start = offset_of(ENDPOINTS, field)
         mask[start : start + ENDPOINTS[field].itemsize] = 0xFF
     return mask.view(np.uint64)

@@ -3,8 +3,8 @@
 Attributes of the process belong to the resource, attributes of the flow to the data point. Names
 are those of the semantic conventions (https://opentelemetry.io/docs/specs/semconv/resource/process/
 and /docs/specs/semconv/registry/attributes/network/); `process.name`, `process.parent.name`,
-`process.parent.command`, `systemd.unit`, `kernel.name`, `network.peer.network` and
-`hogpipe.remainder` have none there.
+`process.parent.command`, `systemd.unit`, `kernel.name`, `network.peer.network`,
+`network.peer.domain`, `network.peer.domain_quality` and `hogpipe.remainder` have none there.
 """
 
 from collections.abc import Iterator, Mapping
@@ -53,6 +53,8 @@ _FLOW: dict[str, KeyPath] = {
     "network.peer.address": ("network", "peer", "address"),
     "network.peer.port": ("network", "peer", "port"),
     "network.peer.network": ("network", "peer", "network"),
+    "network.peer.domain": ("network", "peer", "domain"),
+    "network.peer.domain_quality": ("network", "peer", "domain_quality"),
     "hogpipe.remainder": ("remainder",),
 }
 

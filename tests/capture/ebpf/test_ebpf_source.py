@@ -13,6 +13,7 @@ from hogpipe.aggregation.windows import ClockWindows
 from hogpipe.capture.ebpf.ebpf_source import EbpfSource
 from hogpipe.capture.ebpf.flow_sockets import FlowSockets
 from hogpipe.capture.ebpf.row_aggregation import EpochRows, RowAggregator
+from hogpipe.capture.ebpf.row_names import UNKNOWN_TIMES, EpochTimes
 from hogpipe.enrichment.processes import ProcessReader
 from hogpipe.errors import CaptureError
 from hogpipe.flows.flow_batch import FlowBatch
@@ -57,7 +58,9 @@ def test_any_failure_closes_the_window_and_is_raised(
         *,
         window_ends: bool,
         last: bool,
+        times: EpochTimes,
     ) -> Iterator[FlowBatch]:
+        assert times == UNKNOWN_TIMES
         assert window_ends
         assert last
         raise failure

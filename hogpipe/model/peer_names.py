@@ -1,0 +1,75 @@
+"""PURE: the names of peers, how each is known, and the answers of DNS that they come from."""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+import msgspec
+
+
+class NameQuality(StrEnum):
+    """How the name of a peer is known; docs/peer-names.md defines each. The best one is first."""
+
+    PROCESS = "process"
+    """The process that owns the flow asked for the name, and was answered with the address."""
+    HOST = "host"
+    """Some process asked for it on this host, or through it."""
+
+
+class PeerName(msgspec.Struct, frozen=True):
+    """The name of a peer: a domain without the final dot, lower-case ASCII, escaped as in DNS."""
+
+    domain: str
+    quality: NameQuality
+
+
+class Endpoint(NamedTuple):
+    """An address in network order, and a port."""
+
+    address: bytes
+    port: int
+
+
+class Asker(NamedTuple):
+    """The flow in which a query passed."""
+
+    protocol: int
+    local: Endpoint
+    server: Endpoint
+
+
+class Answer(NamedTuple):
+    """An answer that passed: the addresses of the name that was asked for."""
+
+    time_ns: int
+    """Nanoseconds since the epoch."""
+    asker: Asker
+    domain: str
+    addresses: tuple[bytes, ...]
+    """In network order; those of IPv4 have 4 bytes."""
+    ttl: int
+    """For how many seconds the addresses may be cached."""
+
+
+class NameCounts(msgspec.Struct):
+    """What passed on port 53, and what became of it. `addresses` is a gauge, all others grow."""
+
+    addresses: int = 0
+    """Addresses that have a name now."""
+    queries: int = 0
+    """Queries for addresses that left this host, or passed within it."""
+    answers: int = 0
+    """Answers that belong to such a query."""
+    unasked: int = 0
+    """Answers that belong to no query that passed, or to one that was answered: not believed."""
+    malformed: int = 0
+    """Packets and messages that could not be decoded."""
+    dropped: int = 0
+    """Packets that the kernel dropped, because more came than were read."""
+    evicted: int = 0
+    """Queries and addresses evicted early, because of their number."""
+
+    def since(self, earlier: "NameCounts") -> "NameCounts":
+        """Return the growth since `earlier`, with the addresses known now."""
+        before = msgspec.structs.asdict(earlier)
+        grown = {name: now - before[name] for name, now in msgspec.structs.asdict(self).items()}
+        return NameCounts(**grown | {"addresses": self.addresses})
