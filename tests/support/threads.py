@@ -60,7 +60,10 @@ class ThreadedProcess:
 
 @contextmanager
 def threaded_process(kind: str, port: int) -> Iterator[ThreadedProcess]:
-    """Run a process of one of `KINDS` that connects to `port` of 127.0.0.1."""
+    """Run a process that connects to `port` of 127.0.0.1.
+
+    It is of one of `KINDS`; if `kind` is another word, all its threads share the first one's table.
+    """
     arguments = [sys.executable, "-c", PROGRAM, kind, str(port)]
     pipe = subprocess.PIPE
     with subprocess.Popen(arguments, stdin=pipe, stdout=pipe, text=True) as process:

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -142,23 +141,11 @@ def test_a_process_whose_first_thread_has_exited_is_described_whole() -> None:
 def test_the_threads_of_a_process_are_listed_only_once_for_a_socket_that_nobody_holds(
     lookups: Lookups,
 ) -> None:
-    with socket.socket() as held, _other_thread():
-        inode = os.fstat(held.fileno()).st_ino
+    with _run("one table") as process:
+        _, inode = process.connect()
         lookups.prepare()
         listed = []
         for wanted in (inode, inode, *[UNHELD] * 5, inode):
             lookups.find(wanted)
-            listed.append(lookups.procfs.listed[os.getpid()])
+            listed.append(lookups.procfs.listed[process.pid])
     assert listed == [1, 1, 1, 2, 2, 2, 2, 2], "a held socket, and a first miss, cost nothing"
-
-
-@contextmanager
-def _other_thread() -> Iterator[None]:
-    release = threading.Event()
-    thread = threading.Thread(target=release.wait)
-    thread.start()
-    try:
-        yield
-    finally:
-        release.set()
-        thread.join()
