@@ -299,4 +299,7 @@ def _add_path(record: TrafficRecord, moved: Document, measured: Document) -> Doc
     network = record["network"]
     ends = [network[end] for end in ("local", "peer") if end in network]
     addresses = [end["address"] for end in ends if "address" in end]
-    return {"related": {"ip": addresses}} if addresses else {}
+    related: Document = {"ip": addresses} if addresses else {}
+    if "domain" in network.get("peer", {}):
+        related["hosts"] = [network["peer"]["domain"]]
+    return {"related": related} if related else {}

@@ -132,6 +132,7 @@ def test_derived_keys_follow_from_the_record() -> None:
         "orchestrator.type": "kubernetes",
         "orchestrator.resource.type": "pod",
         "related.ip": ["10.0.0.1", "10.0.0.2"],
+        "related.hosts": ["www.example.com"],
     }
 
 
