@@ -1,5 +1,6 @@
 """Address translation (NAT): each byte of a container's process counts once, at its veth."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from support.measured_run import (
     talk,
 )
 from support.namespaces import Namespace, require
+from support.packet_files import read_packet_file
 from support.running import PING, peer, read_records, running
 from support.translation import (
     CONTAINER,
@@ -114,6 +116,37 @@ def test_what_a_container_exchanges_through_a_masquerade_counts_once(
         talking(tmp_path, hosts, way, hosts.container, server) as client,
     ):
         assert_counted_once(tmp_path, way, client)
+
+
+def test_packets_of_a_container_behind_a_masquerade_are_captured_at_its_veth(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "trace.pcapng"
+    words = ("-m", "hogpipe", "-v", "capture", "-w", path)
+    with (
+        translating() as hosts,
+        peer(hosts.outside, "serve", OUTSIDE, OUTSIDE6) as server,
+        running(None, *hosts.host.enter(sys.executable, *words)) as run,
+    ):
+        run.wait_for("capturing on uplink0")
+        run.wait_for("owners come from")
+        with talk(hosts.container, server) as client:
+            run.process.send_signal(signal.SIGINT)
+            assert run.wait() == 0, run.errors
+    found: dict[str, set[str]] = {"port0": set(), "uplink0": set()}
+    packets = [one for one in read_packet_file(path).packets if is_transport(one.frame)]
+    for packet in packets:
+        found[packet.interface] |= {text.partition(": ")[2] for text in packet.comments}
+    assert found["uplink0"] == {"translated copy; none"}
+    assert found["port0"]
+    assert all(f", pid {client['pid']}," in text for text in found["port0"])
+    assert {one.pid for one in packets} == {client["pid"], None}
+
+
+def is_transport(frame: bytes) -> bool:
+    """Return whether an Ethernet frame has a packet of TCP or UDP, and not of the kernel."""
+    protocol = frame[20] if frame[12:14] == b"\x86\xdd" else frame[23]
+    return frame[12:14] != b"\x08\x06" and protocol in {6, 17}
 
 
 @WAY
