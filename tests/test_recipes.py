@@ -19,9 +19,10 @@ from support.sinks import stats
 
 from hogpipe.config.load import load_config
 from hogpipe.history.counters import COUNTERS
-from hogpipe.model import TrafficCounts, make_networks
-from hogpipe.records.schema import Record, StatsBody, TrafficBody, describe_io
+from hogpipe.model import TcpHealth, TrafficCounts, make_networks
+from hogpipe.records.schema import NetworkInfo, Record, StatsBody, TrafficBody, describe_io
 from hogpipe.records.stamp import RecordStamper, make_run_id
+from hogpipe.records.tcp_health import add_tcp
 from hogpipe.report import reporting
 from hogpipe.sinks.encoding import JsonEncoder, JsonSettings
 
@@ -81,8 +82,13 @@ ANSWERS: dict[str, Answer] = {
     ],
     "Pods": [("7a1b90f2", 416)],
     "Days": [("2026-11-21", 1_048_145), ("2026-11-22", 12_967)],
+    "Retransmits and round trips": [("nginx", 6, 250), ("worker", 3, 100)],
     "Losses and certainty": [(28, 1_042_848, 196, 6_001, 12_067)],
 }  # fmt: skip
+HEALTH = {
+    "nginx": TcpHealth(retransmits=2, rtt_samples=2, rtt_sum_us=500, rtt_min_us=200),
+    "worker": TcpHealth(retransmits=1, rtt_samples=4, rtt_sum_us=400, rtt_min_us=90),
+}
 VARIANTS = {
     "Pods": (
         "Containers and pods",
@@ -113,12 +119,13 @@ def make_body(owner: dict[str, object], remote: str | None, size: int, quality: 
     counts = TrafficCounts(
         transmit_bytes=size, transmit_packets=1, receive_bytes=size + 1, receive_packets=2
     )
+    network: NetworkInfo = {"flows": 1, "io": describe_io(counts)}
+    if (name := owner.get("name")) in HEALTH:
+        add_tcp(network, HEALTH[str(name)])
+    if remote:
+        network["peer"] = {"address": remote, "network": find_network(remote)}
     body: dict[str, object] = {
-        "network": {
-            "flows": 1,
-            "io": describe_io(counts),
-            **({"peer": {"address": remote, "network": find_network(remote)}} if remote else {}),
-        },
+        "network": network,
         "attribution": {quality: 2 * size + 1},
     }
     if owner:
@@ -233,6 +240,14 @@ def test_the_report_has_the_answer(
         assert [rows[0][name] for name in COUNTS[1:]] == qualities
         head = " ".join(run_command(*words).stdout.splitlines()[:2])
         assert f"{dropped} packets dropped before capture, 1 % without owner" in head
+    elif question == "Retransmits and round trips":
+        known = [row for row in rows if row["retransmits"] is not None]
+        known.sort(key=lambda row: -row["retransmits"])
+        cells = [
+            (row["program"], row["retransmits"], row["rtt_sum_us"] / row["rtt_samples"])
+            for row in known
+        ]
+        assert normalise(cells) == ANSWERS[question]
     else:
         assert normalise(map(list_cells, rows)) == ANSWERS[question]
 

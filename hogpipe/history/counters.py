@@ -92,13 +92,11 @@ LEAST = "rtt_min_us"
 """The counter that does not add up."""
 _LEAST_COLUMN = ALL_COUNTERS.index(LEAST)
 _NEVER = np.iinfo(np.int64).max
-_NO_HEALTH = (0,) * len(HEALTH_COUNTERS)
 
 
 def read_counters(record: TrafficRecord) -> tuple[int, ...]:
-    """Return the counters of a record."""
+    """Return the counters of a record, those of `COUNTERS`."""
     network, get = record["network"], record["attribution"].get
-    health = parse_tcp(network)
     transmit, receive = network["io"]["transmit"], network["io"]["receive"]
     return (
         transmit["bytes"],
@@ -110,8 +108,13 @@ def read_counters(record: TrafficRecord) -> tuple[int, ...]:
         get("listener", 0),
         get("inferred", 0),
         get("none", 0),
-        *(_NO_HEALTH if health is None else (1, *msgspec.structs.astuple(health))),
     )
+
+
+def read_health(record: TrafficRecord) -> tuple[int, ...] | None:
+    """Return the counters of a record's health, those of `HEALTH_COUNTERS`; None without it."""
+    health = parse_tcp(record["network"])
+    return None if health is None else (1, *msgspec.structs.astuple(health))
 
 
 def add_totals(totals: Iterable[Totals]) -> Totals:

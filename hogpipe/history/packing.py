@@ -26,6 +26,7 @@ from hogpipe.history.counters import (
     Integers,
     Totals,
     read_counters,
+    read_health,
 )
 from hogpipe.history.members import Description
 from hogpipe.records.schema import (
@@ -117,6 +118,7 @@ def pack_window(stamped: StampedWindow, counted: UnpackedWindow) -> tuple[bytes,
     """
     rows = counted.rows.copy()
     rows[:, _EXACT] -= _find_rest(rows)
+    used = set(np.flatnonzero(rows.any(axis=0)).tolist())
     sequences = [0, *(record["sequence"] for record in stamped.traffic)]
     content = _Content(
         timestamp=stamped.timestamp,
@@ -127,7 +129,7 @@ def pack_window(stamped: StampedWindow, counted: UnpackedWindow) -> tuple[bytes,
         counters={
             name: rows[:, index].tolist()
             for index, name in enumerate(ALL_COUNTERS)
-            if rows[:, index].any()
+            if index in used
         },
         stats=[_drop_stamp(record) for record in stamped.stats],
     )
@@ -137,9 +139,13 @@ def pack_window(stamped: StampedWindow, counted: UnpackedWindow) -> tuple[bytes,
 
 def make_rows(records: Sequence[TrafficRecord]) -> Integers:
     """Return the counters of records, a row for each."""
-    return np.array([read_counters(one) for one in records], np.int64).reshape(
-        -1, len(ALL_COUNTERS)
-    )
+    rows = np.zeros((len(records), len(ALL_COUNTERS)), np.int64)
+    if records:
+        rows[:, : len(COUNTERS)] = [read_counters(one) for one in records]
+    for row, record in zip(rows, records, strict=True):
+        if (health := read_health(record)) is not None:
+            row[len(COUNTERS) :] = health
+    return rows
 
 
 def unpack_window(packed: bytes) -> UnpackedWindow:

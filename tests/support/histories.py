@@ -5,7 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
-from hogpipe.history.counters import ALL_COUNTERS, Totals, add_totals, read_counters
+from hogpipe.history.counters import (
+    ALL_COUNTERS,
+    Totals,
+    add_totals,
+    read_counters,
+    read_health,
+)
 from hogpipe.history.levels import DAYS, HOURS, MINUTES, WINDOWS, Level
 from hogpipe.history.reader import HistoryReader
 from hogpipe.history.writer import HistoryWriter, Retention
@@ -81,7 +87,7 @@ def write(writer: HistoryWriter, *windows: Sequence[Record]) -> None:
 def total_of(windows: Iterable[Sequence[Record]]) -> dict[str, int]:
     """Return the sums of all counters of all traffic records."""
     total = add_totals(
-        Totals(*read_counters(record))
+        Totals(*read_counters(record), *(read_health(record) or ()))
         for window in windows
         for record in window
         if record["type"] == "traffic"
