@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from hogpipe.attribution.ledger.socket_ledger import open_ledger
+from hogpipe.capture.dns.dns_capture import can_decode
 from hogpipe.config.settings import Settings
 from hogpipe.enrichment.container_names import probe_state_folders
 from hogpipe.errors import HogpipeError
@@ -79,6 +80,7 @@ def examine() -> list[Finding]:
         "senders": _check_senders,
         "health": _check_health,
         "containers": _check_container_names,
+        "names": _check_peer_names,
         "privileges": _check_privileges,
     }
     found = [_check_capture(), *(_run_check(subject, check) for subject, check in checks.items())]
@@ -247,6 +249,12 @@ def _check_container_names() -> str:
     if not found:
         return "no runtime has left names of containers on this host"
     return f"names of containers are read from {', '.join(one.runtime for one in found)}"
+
+
+def _check_peer_names() -> str:
+    if can_decode():
+        return "DNS answers can be decoded, for the dimension `domain`"
+    return 'without names of peers; for the dimension `domain`, pip install "hogpipe[names]"'
 
 
 def _describe_annotation(found: Sequence[Finding]) -> Finding:

@@ -28,6 +28,7 @@ SUBJECTS = [
     "senders",
     "health",
     "containers",
+    "names",
     "packets",
     "privileges",
 ]
@@ -275,3 +276,11 @@ def test_capabilities_are_read_from_the_status_of_a_process() -> None:
     status = b"CapPrm:\tffffffffffffffff\nCapEff:\t0000000000000004\n"
     assert parse_missing(status, wanted) == ["CAP_SYS_PTRACE"]
     assert parse_missing(b"", wanted) == list(wanted)
+
+
+def test_the_line_of_names_has_the_remedy_where_dns_answers_cannot_be_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert doctor._check_peer_names().startswith("DNS answers can be decoded")
+    monkeypatch.setattr(doctor, "can_decode", lambda: False)
+    assert doctor._check_peer_names().endswith('pip install "hogpipe[names]"')
