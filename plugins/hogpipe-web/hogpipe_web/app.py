@@ -13,7 +13,7 @@ site, 404 no history is configured, 413 a body that is too long, 503 too many re
 that cannot be read; the text names the remedy.
 
 Each answer has a Content-Security-Policy without inline code, and may be shown in no frame of
-another page. A peer that does not read an answer within `SECONDS` is disconnected.
+another page.
 """
 
 import asyncio
@@ -39,8 +39,8 @@ from hogpipe_web.messages import describe_dimensions, parse_query
 
 log = logging.getLogger(__name__)
 
-SECONDS = 30.0
-"""The time limit for a peer to read a part of an answer, and to send a body."""
+BODY_SECONDS = 10.0
+"""The time limit for a peer to send a body."""
 LONGEST_BODY = 4096
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -114,13 +114,13 @@ class WebApp:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        guarded = _guard_send(send)
+        sender = _add_headers(send)
         if (refusal := self._find_refusal(scope)) is not None:
             self.refused += 1
-            await refusal(scope, receive, guarded)
+            await refusal(scope, receive, sender)
             return
         try:
-            await self._app(scope, receive, guarded)
+            await self._app(scope, receive, sender)
         except (TimeoutError, ClientDisconnect, OSError):
             pass  # the peer left, or does not read: its connection is closed
         except Exception:
@@ -147,7 +147,7 @@ class WebApp:
 
     async def _login(self, request: Request) -> Response:
         body = b""
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(BODY_SECONDS):
             async for part in request.stream():
                 body += part
                 if len(body) > LONGEST_BODY:
@@ -239,19 +239,18 @@ async def _close_on_disconnect(receive: Receive, subscriber: Subscriber) -> None
     subscriber.close()
 
 
-def _guard_send(send: Send) -> Callable[[Message], Awaitable[None]]:
-    """Add the headers of all answers; raise TimeoutError for a peer that does not read."""
+def _add_headers(send: Send) -> Callable[[Message], Awaitable[None]]:
+    """Add the headers of all answers."""
 
-    async def guarded(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name, value in _COMMON.items():
                 headers[name] = value
             headers.setdefault("Cache-Control", "no-store")
-        async with asyncio.timeout(SECONDS):
-            await send(message)
+        await send(message)
 
-    return guarded
+    return send_with_headers
 
 
 def _answer_asset(request: Request, asset: Asset) -> Response:

@@ -3,7 +3,7 @@
 uvicorn's own server is not used: it takes the signals of the process over, and stops in its own
 time. Here connections are bounded in number and time, and stopping waits for no peer: at most
 `MOST_CONNECTIONS`, of which a new one replaces the oldest that has no request; a request has
-`HEAD_SECONDS` to arrive.
+`HEAD_SECONDS` to arrive, and a peer that reads nothing for `STALL_SECONDS` is disconnected.
 """
 
 import asyncio
@@ -19,6 +19,8 @@ MOST_CONNECTIONS = 256
 """The most open connections."""
 HEAD_SECONDS = 10.0
 """The time limit for a request's line and headers to arrive."""
+STALL_SECONDS = 30.0
+"""The time limit for a peer to read what the kernel does not take any more."""
 LONGEST_HEAD = 16_384
 
 _quiet = logging.getLogger("hogpipe_web.uvicorn")
@@ -93,6 +95,7 @@ class _Connection(H11Protocol):
         self.access_log = False
         self._web_server = server
         self._head_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
         _Connection._count += 1
         self.number = _Connection._count
 
@@ -126,7 +129,24 @@ class _Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Clean up."""
         self._end_limit()
+        self._end_stall()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Start the time limit for the peer to read, also after the answer has ended."""
+        super().pause_writing()
+        self._end_stall()
+        self._stall_timer = self.loop.call_later(STALL_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """End the time limit: the peer has read."""
+        self._end_stall()
+        super().resume_writing()
+
+    def _end_stall(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
 
     def _limit_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.abort)

@@ -264,6 +264,29 @@ async def test_a_slow_reader_loses_windows_which_are_counted_and_in_its_next_sna
     assert len(picture["windows"]) == min(written, 600)
 
 
+async def test_a_reader_that_reads_nothing_is_disconnected(
+    opened: OpenSink, ask: Ask, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "STALL_SECONDS", 0.05)
+    sink = await opened()
+    host = MadeUpHost()
+    bodies = [traffic(process(f"job-{pid}" * 30, pid), 10, 10, "exact") for pid in range(3000)]
+    await sink.write(host.stamped(bodies, 1000.0))
+    deaf = socket.socket()
+    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    deaf.connect(("127.0.0.1", port))
+    paths = [b"/assets/uPlot.esm.js", b"/api/events?by=process"]
+    deaf.sendall(b"".join(b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n" % one for one in paths))
+    async with asyncio.timeout(PATIENCE):
+        while (await ask("/api/status")).json["counters"]["readers"] != 1:
+            pass
+        written = 0
+        while (await ask("/api/status")).json["counters"]["readers"]:
+            written += 1
+            await sink.write(host.stamped(bodies, 1000.0 + written))
+    deaf.close()
+
+
 async def test_readers_are_bounded(opened: OpenSink, listen: Listen, ask: Ask) -> None:
     await opened(max_readers=2)
     first = await listen()
