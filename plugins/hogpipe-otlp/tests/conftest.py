@@ -140,10 +140,18 @@ def plain(value: Any) -> Any:
     return getattr(value, kind)
 
 
+async def close_connection(_request: web.Request, response: web.StreamResponse) -> None:
+    response.force_close()
+
+
 @asynccontextmanager
-async def receiving(tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
+async def receiving(
+    tls: ssl.SSLContext | None = None, *, keeps_connections: bool = True
+) -> AsyncIterator[Receiver]:
     receiver = Receiver()
     application = web.Application(client_max_size=1 << 30)
+    if not keeps_connections:
+        application.on_response_prepare.append(close_connection)
     application.router.add_post("/v1/metrics", receiver.handle)
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
@@ -247,7 +255,12 @@ class Line:
 
 @pytest.fixture
 async def collector(tmp_path: Path) -> AsyncIterator[Collector]:
-    async with receiving() as onward, running_rotel(onward.url, tmp_path) as port:
+    # A collector with more to forward opens more connections. Kept, these would be descriptors of
+    # this process that no sink has left open.
+    async with (
+        receiving(keeps_connections=False) as onward,
+        running_rotel(onward.url, tmp_path) as port,
+    ):
         one = Collector(onward)
         one.line = Line(port)
         async with one.line.open() as entry:
