@@ -9,7 +9,7 @@ from threading import Event
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.health import healths
+from support.health import quick_healths
 from support.histories import (
     DAY,
     HOUR,
@@ -43,7 +43,7 @@ traffic = st.lists(
         st.sampled_from(["nginx", "curl", "sshd"]),
         st.integers(1, 3),
         st.integers(0, 1 << 40),
-        st.none() | healths,
+        st.none() | quick_healths,
     ),
     max_size=4,
 )
