@@ -10,7 +10,7 @@ A record of which there is no room for a group of its own is counted with fewer 
 that an omitted value is never taken for an absent one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 
 from hogpipe import TrafficRecord
@@ -51,6 +51,12 @@ class Dimension:
     """The dimension of `[aggregation] group_by` that gives these values."""
     name_values: Callable[[Values], tuple[Value, Value]]
     """Returns the name and a detail, of values of which one at least is not None."""
+    details: tuple[str, ...] = ()
+    """Those of `keys` that other dimensions give, too."""
+
+    def has_values(self, present: Container[str]) -> bool:
+        """Return whether records with these keys have values of this dimension."""
+        return any(key in present for key in self.keys if key not in self.details)
 
     def pick(self, values: Values) -> Values:
         """Return the values of this dimension out of those of `KEYS`, and what is omitted."""
@@ -102,7 +108,7 @@ def read_values(record: TrafficRecord) -> Values:
         network.get("type"),
         peer.get("address"),
         peer.get("network"),
-        _read_text(peer, "domain"),
+        peer.get("domain"),
         None,
     )
 
@@ -116,11 +122,6 @@ def coarsen(values: Values) -> Values | None:
     coarse = [None if key in omitted else value for key, value in zip(KEYS, values, strict=True)]
     coarse[_INDEX[COARSE]] = 2 if level else 1
     return tuple(coarse)
-
-
-def _read_text(table: Mapping[str, object], key: str) -> str | None:
-    found = table.get(key)
-    return found if isinstance(found, str) else None
 
 
 def _first(values: Values) -> tuple[Value, Value]:
@@ -179,9 +180,9 @@ DIMENSIONS: Mapping[str, Dimension] = {
         Dimension(
             "remote", "Peer",
             ("network.peer.address", "network.peer.domain", "network.peer.network"), "no peer",
-            2, "remote", _name_address,
+            2, "remote", _name_address, ("network.peer.domain", "network.peer.network"),
         ),
-        Dimension("domain", "Peer name", ("network.peer.domain",), "no name", 2, "remote", _first),
+        Dimension("domain", "Peer name", ("network.peer.domain",), "no name", 2, "domain", _first),
         Dimension(
             "network", "Peer network", ("network.peer.network",), "no network", 2, "network",
             _first,

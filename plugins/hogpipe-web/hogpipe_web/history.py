@@ -212,24 +212,24 @@ class _Selection:
             for name, values in query.where
             for key, value in zip(DIMENSIONS[name].keys, values[:-1], strict=True)
         ]
-        self._paths = {
-            name: [key.split(".") for key in one.keys] for name, one in DIMENSIONS.items()
-        }
-        self._absent = set(DIMENSIONS)
+        self._absent = {key: key.split(".") for one in DIMENSIONS.values() for key in one.keys}
+        self._present: set[str] = set()
 
     def __call__(self, description: Mapping[str, object]) -> bool:
         """Return whether traffic with this description is selected."""
-        self._absent -= {name for name in self._absent if self._has_value(description, name)}
+        found = [
+            key for key, path in self._absent.items() if _look_up(description, path) is not None
+        ]
+        for key in found:
+            del self._absent[key]
+        self._present.update(found)
         if self._wanted and description.get("remainder"):
             return False
         return all(_look_up(description, path) == value for path, value in self._wanted)
 
     def list_present(self) -> list[str]:
         """Return the dimensions of which there are values."""
-        return [name for name in DIMENSIONS if name not in self._absent]
-
-    def _has_value(self, description: Mapping[str, object], name: str) -> bool:
-        return any(_look_up(description, path) is not None for path in self._paths[name])
+        return [name for name, one in DIMENSIONS.items() if one.has_values(self._present)]
 
 
 def _look_up(description: Mapping[str, object], path: list[str]) -> object:

@@ -176,7 +176,7 @@ class View:
         ]
 
     def _list_present(self) -> list[str]:
-        return [name for name, one in DIMENSIONS.items() if not self._present.isdisjoint(one.keys)]
+        return [name for name, one in DIMENSIONS.items() if one.has_values(self._present)]
 
 
 def _both(sides: Iterable[Integers]) -> tuple[list[int], list[int]]:

@@ -224,6 +224,16 @@ def test_each_dimension_reads_the_keys_of_records() -> None:
     assert program.label(program.pick(read_values(kernel))) == ("kernel: wireguard", "")
 
 
+def test_what_only_details_a_dimension_is_no_value_of_it() -> None:
+    values = dict.fromkeys(KEYS) | {"process.name": "curl", "network.peer.network": "internet"}
+    ring = Ring(600, 100)
+    ring.add(window(0, {tuple(values[key] for key in KEYS): 1}))
+    picture = View(ring, Query("remote")).snapshot()
+    assert picture.present == ["program", "process", "network"]
+    ((_number, label, detail, _values),) = picture.groups
+    assert (label, detail) == ("no peer", "internet")
+
+
 def test_a_query_is_parsed_to_the_values_of_its_dimensions() -> None:
     assert parse_query("port", "") == Query("port")
     assert parse_query("port", '{"program": ["a", null, null], "port": [443, null]}') == Query(
