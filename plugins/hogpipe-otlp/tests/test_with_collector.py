@@ -108,6 +108,7 @@ async def test_the_promises_of_sinks_are_kept(collector: Any) -> None:
         },
         secrets=["sesame"],
         total_bytes=arrived,
+        largest_window=10_000,
         outage=collector.line.outage,
         stall=collector.line.stall,
         wrong_keys=[
