@@ -105,7 +105,7 @@ INLINE void follow_rtt(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 		return;
 	sample_rtt(&storage->health, health, ctx->args[1] ? ctx->args[1] : ctx->srtt_us,
 		   ctx->rtt_min);
-	count_health(sk, storage, health);
+	count_acknowledged(sk, &storage->health, health);
 }
 
 /* Count the rest of a connection's totals, and how it ended. */

@@ -5,8 +5,10 @@
  *
  * Sums. A connection has sums in each epoch, beside its row. They are the growth of the kernel's own
  * totals (struct tcp_sock) since they were counted last; the socket's storage has the totals that are
- * counted. So the sums of all epochs add up to the totals, whatever is counted when. Two CPUs may
- * count one connection at once: who moves the total on, with a compare-and-swap, adds the growth.
+ * counted. So the sums of all epochs add up to the totals, whatever is counted when. TCP holds the
+ * lock of the socket whenever it is counted, so that no two CPUs count one connection at once, and
+ * nothing is atomic here. (Not where a packet is queued between TCP and the hook, by NFQUEUE or by
+ * asynchronous IPsec: then one growth may count twice.)
  *
  * When. Growth is counted at each round trip of what is sent, and when the connection closes; and by
  * the program of transmitted packets, among them the acknowledgement of what is received; the hook of
@@ -39,13 +41,14 @@ enum health_flag {
 #define NS_PER_US 1000
 
 /* Move a total on that is counted, and add its growth to `sum`. */
-#define COUNT_GROWTH(counted, total, sum)                                                   \
-	do {                                                                                \
-		typeof(*(counted)) before_ = *(counted), total_ = (total);                  \
-                                                                                            \
-		if (total_ > before_ &&                                                     \
-		    __sync_val_compare_and_swap(counted, before_, total_) == before_)       \
-			__sync_fetch_and_add(sum, total_ - before_);                        \
+#define COUNT_GROWTH(counted, total, sum)                                   \
+	do {                                                                \
+		typeof(*(counted)) before_ = *(counted), total_ = (total);  \
+                                                                            \
+		if (total_ > before_) {                                     \
+			*(counted) = total_;                                \
+			*(sum) += total_ - before_;                         \
+		}                                                           \
 	} while (0)
 
 /* The totals of a connection, without what SYN and FIN count. */
@@ -67,14 +70,21 @@ INLINE int is_one_of(__u32 state, __u32 states)
 	(1 << BPF_TCP_FIN_WAIT1 | 1 << BPF_TCP_FIN_WAIT2 | 1 << BPF_TCP_CLOSE_WAIT |          \
 	 1 << BPF_TCP_CLOSING | 1 << BPF_TCP_LAST_ACK)
 
+INLINE __u64 read_transmitted(const struct bpf_tcp_sock *tcp, __u32 flags, int fin_acked)
+{
+	__u64 acked = tcp->bytes_acked;
+	__u64 signals = (flags & HEALTH_ACTIVE ? 1 : 0) + (fin_acked ? 1 : 0);
+
+	return acked > signals ? acked - signals : 0;
+}
+
 INLINE struct payload_totals read_totals(const struct bpf_tcp_sock *tcp, __u32 flags,
 					 int fin_acked, int fin_came)
 {
-	__u64 acked = tcp->bytes_acked, received = tcp->bytes_received;
-	__u64 signals = (flags & HEALTH_ACTIVE ? 1 : 0) + (fin_acked ? 1 : 0);
+	__u64 received = tcp->bytes_received;
 
 	return (struct payload_totals){
-		.transmit = acked > signals ? acked - signals : 0,
+		.transmit = read_transmitted(tcp, flags, fin_acked),
 		.receive = received && fin_came ? received - 1 : received,
 	};
 }
@@ -84,6 +94,20 @@ INLINE void count_totals(struct health_state *state, struct tcp_health *health,
 {
 	COUNT_GROWTH(&state->transmit_payload, totals->transmit, &health->transmit_payload);
 	COUNT_GROWTH(&state->receive_payload, totals->receive, &health->receive_payload);
+	COUNT_GROWTH(&state->retransmits, tcp->total_retrans, &health->retransmits);
+}
+
+/* Count what the peer has acknowledged; what it sent is not processed yet at that moment. */
+INLINE void count_acknowledged(struct bpf_sock *sk, struct health_state *state,
+			       struct tcp_health *health)
+{
+	struct bpf_tcp_sock *tcp = bpf_tcp_sock(sk);
+
+	if (!tcp || !(state->flags & HEALTH_COUNTED))
+		return;
+	COUNT_GROWTH(&state->transmit_payload,
+		     read_transmitted(tcp, state->flags, is_one_of(sk->state, FIN_MAY_BE_ACKED)),
+		     &health->transmit_payload);
 	COUNT_GROWTH(&state->retransmits, tcp->total_retrans, &health->retransmits);
 }
 
