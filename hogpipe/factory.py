@@ -103,11 +103,7 @@ def make_input(
         if not shows_live_processes(settings.attribution.procfs):
             table.recorded = procfs_resolver.recorded
     elif settings.capture.source == "pcap":
-        health = (
-            None
-            if settings.attribution.ledger == "off"
-            else HealthReader(table, interval_of(settings), limit_events)
-        )
+        health = HealthReader(table, interval_of(settings), limit_events)
         resolver = _make_resolver(settings, stale, procfs_resolver, limit_events, health)
         processes = procfs_resolver.namespaces
         source, resolver = _make_live_source(
@@ -240,7 +236,7 @@ def _make_live_source(
     processes: NamespaceProcesses,
     *,
     tap: FrameTap | None,
-    health: HealthReader | None,
+    health: HealthReader,
 ) -> tuple[PacketSource, Resolver]:
     """Return the source of live packets, and a `resolver` that recognises translated ones."""
     capture = settings.capture
@@ -275,15 +271,15 @@ def _make_resolver(
     stale: StaleFlows,
     procfs_resolver: ProcfsResolver,
     limit_events: Callable[[], None],
-    health: HealthReader | None,
+    health: HealthReader,
 ) -> Resolver:
     choice = settings.attribution
-    if health is None:
+    if choice.ledger == "off":
         return procfs_resolver
 
     def open_health(ledger: KernelLedger) -> None:
         owners = OwnerProcesses(procfs_resolver.processes)
-        health.open(SocketOwners(ledger.owners_of_sockets, owners).attribute)
+        health.open_programs(SocketOwners(ledger.owners_of_sockets, owners).attribute)
 
     return LedgerResolver(
         procfs_resolver,

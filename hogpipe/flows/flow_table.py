@@ -249,6 +249,11 @@ class FlowTable:
             rows = match_endpoints(words, reach, flows, self._use.used_at[slots], self.packer)
             return np.where(rows == ABSENT, ABSENT, slots[np.maximum(rows, 0)])
 
+    def find_begun(self, slots: Integers) -> Flags:
+        """Return of which flows a SYN was counted since they have their slots."""
+        with self.lock:
+            return self._lanes.have_begun(slots)
+
     def add_health(self, rows: SlotHealth) -> None:
         """Add the health of flows; it is drained with what they move once they were judged."""
         with self.lock:

@@ -281,6 +281,10 @@ class Lanes:
         """Return of which flows the attribution stage has received the last SYN, if any."""
         return self._opened_in[slots] <= self.received_calls
 
+    def have_begun(self, slots: Integers) -> Flags:
+        """Return of which flows a SYN was held."""
+        return self._opened_in[slots] > 0
+
     def hold(self, rows: PacketRows) -> None:
         """Give a number to a call of which these packets are returned."""
         self.calls += 1

@@ -25,6 +25,7 @@ Netlink
     sock_diag             socket tables in binary form, and sockets by five-tuple
     packet_sockets        packet sockets, over sock_diag or from /proc/net/packet
     sock_diag_messages    PURE: the messages of sock_diag
+    destroyed_sockets     TCP sockets as they are destroyed; destroyed_messages is PURE
     ctnetlink             connections that the kernel tracks, by five-tuple
     ctnetlink_messages    PURE: the messages of ctnetlink
     rtnetlink             links and addresses, and change notifications

@@ -36,6 +36,7 @@ from hogpipe.records.tcp_health import parse_tcp
 DELAY, DROPPED_EACH = 0.005, 60
 UPLOAD, DOWNLOAD, STREAM, SHORT, REFUSED, UNREAD = 5001, 5002, 5003, 5004, 9, 5006
 SENT = 3_000_000
+RTT_OFFSET = 68  # of struct tcp_info, include/uapi/linux/tcp.h
 CONNECTIONS = 20
 READY = {"pcap": ["network namespaces at captured"], "ebpf": []}
 CONFIGURATION = """
@@ -76,8 +77,11 @@ def connect(wire: LossyWire, port: int) -> tuple[socket.socket, socket.socket]:
         return client, listener.accept()[0]
 
 
-def transfer(wire: LossyWire, port: int, *, upload: bool) -> str:
-    """Move SENT bytes over one connection; return what `ss -ti` shows at the left end."""
+def transfer(wire: LossyWire, port: int, *, upload: bool) -> tuple[str, int]:
+    """Move SENT bytes over one connection; return what `ss -ti` shows at the left end.
+
+    And the smoothed round-trip time of the end that sent, in microseconds, as it ended.
+    """
     client, served = connect(wire, port)
     with client, served:
         sender, receiver = (client, served) if upload else (served, client)
@@ -94,8 +98,9 @@ def transfer(wire: LossyWire, port: int, *, upload: bool) -> str:
         thread.join()
         receiver.close()
         sender.recv(1)
+        info = sender.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, RTT_OFFSET + 4)
     assert received == [SENT]
-    return shown
+    return shown, int.from_bytes(info[RTT_OFFSET:], sys.byteorder)
 
 
 def stream(wire: LossyWire, seconds: float) -> int:
@@ -149,12 +154,14 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> Truth:
         words = wire.left.enter(sys.executable, "-m", "hogpipe", "-v", "run", config)
         with running(None, *words) as run:
             run.wait_for_each("owners come from the ledger", "capturing on wire0")
-            shown = transfer(wire, UPLOAD, upload=True)
+            shown, _ = transfer(wire, UPLOAD, upload=True)
             dropped = wire.dropped
             transfer(wire, DOWNLOAD, upload=False)
             streamed = stream(wire, 1.2)
             open_and_close(wire)
             reset(wire)
+            path = folder / "records.jsonl"
+            wait_until(lambda: '"abandoned"' in path.read_text())
             assert run.end() == 0, run.errors
         return Truth(dropped, streamed, shown, read_records(folder / "records.jsonl"))
 
@@ -164,7 +171,7 @@ def list_healths(records: list[dict[str, Any]], end: str, port: int) -> list[Tcp
     return [
         health
         for record in traffic_of(records)
-        if record["network"][end].get("port") == port
+        if record["network"].get(end, {}).get("port") == port
         and record.get("process", {}).get("pid") == os.getpid()
         and (health := parse_tcp(record["network"])) is not None
     ]
@@ -256,3 +263,37 @@ def test_both_sides_of_a_container_have_the_health_of_their_ends(
         assert one.closed == CONNECTIONS
         assert one.transmit_payload_bytes == transmitted * CONNECTIONS
         assert one.receive_payload_bytes == received * CONNECTIONS
+
+
+def test_without_the_ledger_health_is_that_of_the_last_moment_of_a_connection(
+    tmp_path: Path,
+) -> None:
+    require("ip", "ss")
+    config = write_config(tmp_path, CONFIGURATION)
+    options = ("--set", "attribution.ledger=off")
+    with lossy_wire(DELAY, drop_each(DROPPED_EACH)) as wire:
+        older = connect(wire, STREAM)
+        older[0].sendall(b"x" * 1000)
+        words = wire.left.enter(sys.executable, "-m", "hogpipe", "-v", "run", config, *options)
+        with running(None, *words) as run:
+            run.wait_for("capturing on wire0")
+            shown, smoothed = transfer(wire, UPLOAD, upload=True)
+            for one in reversed(older):
+                one.close()
+            path = tmp_path / "records.jsonl"
+            wait_until(lambda: path.exists() and '"rtt"' in path.read_text())
+            assert run.end() == 0, run.errors
+    records = read_records(tmp_path / "records.jsonl")
+    found = sum_healths(records, "peer", UPLOAD)
+    total = re.search(r"retrans:\d+/(\d+)", shown)
+    least = re.search(r"\bminrtt:([\d.]+)", shown)
+    assert total is not None
+    assert least is not None
+    assert found.retransmits == int(total[1])
+    assert (found.transmit_payload_bytes, found.receive_payload_bytes) == (SENT, 0)
+    assert found.rtt_samples == 1
+    assert found.rtt_sum_us == pytest.approx(smoothed, rel=0.05)
+    assert found.rtt_min_us / 1000 == pytest.approx(float(least[1]), rel=0.05)
+    # What is not known is absent: beginnings and ends, and what is of before the run.
+    assert all("connections" not in one["network"].get("tcp", {}) for one in traffic_of(records))
+    assert list_healths(records, "peer", STREAM) == []

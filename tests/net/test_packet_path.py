@@ -47,6 +47,16 @@ ASIDE = {
         "enrichment/process_refresh.py",
         "enrichment/service_port_refresh.py",
     },
+    "the health of connections, which a thread of its own reads": {
+        "capture/ebpf/row_flows.py",
+        "capture/live/health_origins.py",
+        "capture/live/health_reader.py",
+        "flows/endpoint_match.py",
+        "flows/health_columns.py",
+        "linux/destroyed_messages.py",
+        "linux/destroyed_sockets.py",
+        "linux/bpf/traffic_rows.py",
+    },
     "links, and the containers behind them": {
         "capture/live/container_netns.py",
         "capture/live/interface_views.py",

@@ -10,7 +10,8 @@
       open_handles.py        opens a handle with a ring
         ring_budget.py         PURE: the size of each ring within a bound for all
     pacing.py              PURE: how long the loop rests, by the fill and size of the rings
-    health_reader.py       the health of connections beside the packets, from BPF programs
+    health_reader.py       the health of connections beside the packets
+      health_origins.py      from BPF programs, or from sockets that the kernel destroys
     interface_capture.py   reads one interface; polls and reads all of them
 
 Constraints

@@ -1,8 +1,8 @@
 """Reads the health of TCP connections beside a capture, and adds it to the flows that it captures.
 
-In: the maps of the health programs (linux/bpf/connection_maps.py). Out: health, in the flow table,
-where it follows the owner of its flow. A thread reads the maps shortly before each window ends, at
-least twice a second, and `close` reads them once more.
+In: the health of connections from programs, or of destroyed sockets (health_origins.py). Out:
+health, in the flow table, where it follows the owner of its flow. A thread reads it shortly before
+each window ends, at least twice a second, and `close` once more.
 
 Health whose connection has no flow yet is kept for `_KEPT_READINGS` readings, as packets may be
 read later than the maps. After that the connection is not captured, and its health is dropped.
@@ -30,16 +30,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hogpipe.capture.ebpf.row_flows import make_row_flows
+from hogpipe.capture.live.health_origins import DestroyedHealth, HealthOrigin, ProgramHealth
 from hogpipe.flows.endpoint_match import Reach
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.flows.health_columns import SlotHealth
 from hogpipe.flows.key_index import ABSENT, Keys
 from hogpipe.flows.packet_rows import Flags, Health, Integers
-from hogpipe.linux.bpf.connection_maps import NO_ROWS, ConnectionMaps, ConnectionRows
+from hogpipe.linux.bpf.connection_maps import NO_ROWS, ConnectionRows
 from hogpipe.linux.bpf.health_rows import NO_HEALTH
-from hogpipe.linux.bpf.loader import AttachedPrograms
 from hogpipe.linux.bpf.obstacles import BpfUnavailableError
-from hogpipe.linux.bpf.programs import attach_health_programs
 from hogpipe.linux.netns.cookies import read_own_cookie
 from hogpipe.model import Attribution
 from hogpipe.protocols import NANOSECONDS
@@ -51,11 +50,12 @@ AttributeSockets = Callable[[Sequence[int]], Sequence[Attribution | None]]
 """Returns the attributions to the owners of sockets by cookie, None where it is not known."""
 Cookies = NDArray[np.uint64]
 
-_MAX_CONNECTIONS = 1 << 14  # in half a second
 _LONGEST_PAUSE = 0.5
+_REST = 0.02
 _BEFORE_END = 0.02  # a reading waits for the kernel for some milliseconds
 _KEPT_READINGS = 4
 _MILLISECONDS = 1000
+_NO_CONNECTIONS = ConnectionRows(NO_ROWS, NO_ROWS, NO_HEALTH)
 
 
 class HealthReader:
@@ -71,38 +71,53 @@ class HealthReader:
         self._limit_events = limit_events
         self.interval_ns = interval_ns
         """The length of windows, which may change."""
-        self._maps: ConnectionMaps | None = None
+        self._origin: HealthOrigin | None = None
         self._placement: HealthPlacement | None = None
         self._thread: threading.Thread | None = None
         self._stop_fd = -1
-        self._lost = 0
-        self._losses_taken = 0
+        self._lost_before = 0
 
-    def open(self, attribute: AttributeSockets) -> None:
-        """Attach the programs, if the kernel permits it: else there is no health."""
+    def open_programs(self, attribute: AttributeSockets) -> None:
+        """Read what programs count, if the kernel permits them; `attribute` knows their owners."""
         try:
-            self._placement = HealthPlacement(self._table, read_own_cookie(), attribute)
-            self._open(attach_health_programs(max_connections=_MAX_CONNECTIONS))
+            self._open(ProgramHealth(), attribute)
         except (BpfUnavailableError, OSError) as error:
-            log.info("no health of TCP connections: %s", error)
-            self._release()
+            log.info("the health of TCP connections is not counted: %s", error)
+            self.close()
+
+    def open_destroyed(self) -> None:
+        """Read of sockets that are destroyed, if nothing is read yet, and the kernel permits it."""
+        if self._origin is not None:
+            return
+        try:
+            self._open(DestroyedHealth(), _know_no_owner)
+        except OSError as error:
+            log.info("no health of TCP connections: %s", error.strerror)
+            self.close()
 
     def take_lost(self) -> int:
-        """Return how often there was no room since the last call. Safe from any thread."""
-        lost = self._lost
-        taken, self._losses_taken = lost - self._losses_taken, lost
+        """Return how often there was no room since the last call."""
+        lost = self._lost_before if self._origin is None else self._origin.lost
+        taken, self._lost_before = lost - self._lost_before, lost
         return taken
 
     def close(self) -> None:
-        """Read once more, and detach the programs. May be called again."""
+        """Read once more, and release everything. May be called again."""
         if self._thread is not None:
             os.eventfd_write(self._stop_fd, 1)
             self._thread.join()
             self._thread = None
-        self._release()
+        if self._origin is not None:
+            self._origin.close()
+        if self._stop_fd >= 0:
+            os.close(self._stop_fd)
+            self._stop_fd = -1
 
-    def _open(self, programs: AttachedPrograms) -> None:
-        self._maps = ConnectionMaps(programs, _MAX_CONNECTIONS)
+    def _open(self, origin: HealthOrigin, attribute: AttributeSockets) -> None:
+        self._origin = origin
+        self._placement = HealthPlacement(
+            self._table, read_own_cookie(), attribute, only_begun=not origin.knows_beginnings
+        )
         self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread = threading.Thread(
             target=keep_running, args=(self._run,), name="health", daemon=True
@@ -111,36 +126,36 @@ class HealthReader:
 
     def _run(self) -> None:
         self._limit_events()
-        poller = select.poll()
-        poller.register(self._stop_fd, select.POLLIN)
-        is_stopped = False
-        while not is_stopped:
-            pause = choose_pause(time.time_ns(), self.interval_ns)
-            is_stopped = bool(poller.poll(pause * _MILLISECONDS))
-            try:
-                self._read()
-            except OSError as error:
-                log.warning("no further health of TCP connections: %s", error)
-                return
-
-    def _read(self) -> None:
-        maps, placement = self._maps, self._placement
-        assert maps is not None
+        origin, placement = self._origin, self._placement
+        assert origin is not None
         assert placement is not None
-        used = maps.count_used()
-        if used >= _MAX_CONNECTIONS:
-            self._lost += 1
-        if used or placement.has_waiting:
-            maps.begin_epoch()
-            placement.add(maps.take_connections())
+        try:
+            while not self._wait(origin):
+                placement.add(origin.take())
+            origin.ingest()
+            placement.add(origin.take())
+        except OSError as error:
+            log.warning("no further health of TCP connections: %s", error)
 
-    def _release(self) -> None:
-        if self._maps is not None:
-            self._maps.close()
-            self._maps = None
-        if self._stop_fd >= 0:
-            os.close(self._stop_fd)
-            self._stop_fd = -1
+    def _wait(self, origin: HealthOrigin) -> bool:
+        """Ingest until the next reading; return whether it is the last one."""
+        stopped, ready = select.poll(), select.poll()
+        for poller in (stopped, ready):
+            poller.register(self._stop_fd, select.POLLIN)
+        if (descriptor := origin.fileno()) is not None:
+            ready.register(descriptor, select.POLLIN)
+        due = time.monotonic() + choose_pause(time.time_ns(), self.interval_ns)
+        while (left := due - time.monotonic()) > 0:
+            if ready.poll(left * _MILLISECONDS):
+                # So that many messages cost one wake-up.
+                if stopped.poll(min(_REST, left) * _MILLISECONDS):
+                    return True
+                origin.ingest()
+        return False
+
+
+def _know_no_owner(cookies: Sequence[int]) -> Sequence[Attribution | None]:
+    return [None for _ in cookies]
 
 
 def choose_pause(now_ns: int, interval_ns: int) -> float:
@@ -155,30 +170,45 @@ class HealthPlacement:
     """Adds the health of connections to their flows in `table`, at once or in the next calls.
 
     `own_cookie` is that of the network namespace that is captured in; `attribute` returns the
-    owners of sockets. For one thread at a time.
+    owners of sockets. If `only_begun`, connections whose SYN the table has not seen are left out.
+    For one thread at a time.
     """
 
-    def __init__(self, table: FlowTable, own_cookie: int, attribute: AttributeSockets) -> None:
+    def __init__(
+        self,
+        table: FlowTable,
+        own_cookie: int,
+        attribute: AttributeSockets,
+        *,
+        only_begun: bool = False,
+    ) -> None:
         self._table = table
+        self._only_begun = only_begun
         self._attribute = attribute
         self._own_cookie = own_cookie
-        self._left = _Connections.of_rows(ConnectionRows(NO_ROWS, NO_ROWS, NO_HEALTH), own_cookie)
+        self._left = _Connections.of_rows(_NO_CONNECTIONS, own_cookie)
 
     @property
     def has_waiting(self) -> bool:
         """Whether some health has no flow yet."""
         return len(self._left) > 0
 
-    def add(self, epoch: ConnectionRows) -> None:
-        """Add the health of an epoch, and what is left of those before."""
-        new = _Connections.of_rows(epoch, self._own_cookie)
-        waiting = self._left.join(new) if len(self._left) else new
+    def add(self, epoch: ConnectionRows | None) -> None:
+        """Add the health of an epoch, if there is any, and what is left of those before."""
+        waiting = self._left
+        if epoch is not None:
+            new = _Connections.of_rows(epoch, self._own_cookie)
+            waiting = self._left.join(new) if len(self._left) else new
         if not len(waiting):
             return
         with self._table.lock:
             slots = self._table.find_connections(waiting.words, waiting.reach)
             is_found = slots != ABSENT
-            self._add_found(slots[is_found], waiting.take(is_found))
+            if self._only_begun:
+                is_added = is_found & self._table.find_begun(np.maximum(slots, 0))
+            else:
+                is_added = is_found
+            self._add_found(slots[is_added], waiting.take(is_added))
         self._left = waiting.take(~is_found).grow_older()
 
     def _add_found(self, slots: Integers, found: "_Connections") -> None:

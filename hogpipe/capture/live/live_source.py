@@ -35,7 +35,7 @@ class LiveSource:
     """The frames of this host's interfaces, as they pass; see PacketSource.
 
     `table` gets the flows, and `clock` returns the seconds of its clock. A `tap` gets the frames.
-    `health`, which the caller opens, is closed here.
+    `health`, which the caller may open with programs, is closed here.
     """
 
     live = True
@@ -80,6 +80,8 @@ class LiveSource:
             self.close()
             raise failures[-1]
         log_failures(failures)
+        if self._health is not None:
+            self._health.open_destroyed()
         if not self._captures:
             log.warning("no selected interface is up; capture starts when one comes up")
 

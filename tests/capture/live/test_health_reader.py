@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.bpf import require_bpf
+from support.flow_rows import rows_of
 from support.health import encode_health
 from support.lanes import open_lane
 from support.namespaces import Namespace
-from support.traffic import NGINX, exact, make_flow
+from support.traffic import NGINX, exact, make_delta, make_flow
 
-from hogpipe.capture.live import health_reader
+from hogpipe.capture.live import health_origins
 from hogpipe.capture.live.health_reader import HealthPlacement, HealthReader, choose_pause
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.flows.health_columns import decode_health
@@ -49,12 +50,15 @@ def make_epoch(*found: tuple[FlowKey, TcpHealth], namespace: int = OWN_COOKIE) -
 class Captured:
     """A table that captures flows, and their health."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, only_begun: bool = False) -> None:
         self.table = FlowTable(100, 100)
         self.owners: dict[int, Attribution] = {}
         """The owners of sockets by cookie, as the ledger has them."""
         self.placement = HealthPlacement(
-            self.table, OWN_COOKIE, lambda cookies: [self.owners.get(one) for one in cookies]
+            self.table,
+            OWN_COOKIE,
+            lambda cookies: [self.owners.get(one) for one in cookies],
+            only_begun=only_begun,
         )
 
     def capture(self, flow: FlowKey, owner: Attribution = OWNER) -> None:
@@ -115,10 +119,8 @@ def test_the_maps_are_read_twice_a_second_and_before_each_window_ends(
 def test_health_that_is_read_before_its_packets_counts_once_with_them() -> None:
     captured, flow = Captured(), make_flow()
     captured.placement.add(make_epoch((flow, ONE)))
-    assert captured.placement.has_waiting
     captured.capture(flow)
     captured.placement.add(make_epoch((flow, TWO)))
-    assert not captured.placement.has_waiting
     captured.placement.add(make_epoch())
     assert captured.drain() == [TcpHealth(retransmits=3, rtt_min_us=7)]
 
@@ -128,7 +130,6 @@ def test_health_of_connections_that_are_not_captured_is_dropped() -> None:
     captured.placement.add(make_epoch((flow, ONE)))
     for _ in range(10):
         captured.placement.add(make_epoch())
-    assert not captured.placement.has_waiting
     captured.capture(flow)
     captured.placement.add(make_epoch())
     assert captured.drain() == []
@@ -143,17 +144,29 @@ def test_a_connection_of_a_container_is_not_that_of_the_host() -> None:
     assert captured.drain() == [TWO]
 
 
+def test_connections_that_began_before_the_run_are_left_out_where_nothing_else_is_known() -> None:
+    """Their last tcp_info has what they moved before, too."""
+    captured, flows = Captured(only_begun=True), [make_flow(local_port=port) for port in (1, 2)]
+    for flow in flows:
+        captured.capture(flow)
+    syn = make_delta(transmit=(60, 1), opened=True)
+    captured.table.count(rows_of(captured.table, {flows[0]: syn}, 0.0), 0.0)
+    captured.placement.add(make_epoch((flows[0], ONE), (flows[1], TWO)))
+    captured.placement.add(None)
+    assert captured.drain() == [ONE]
+
+
 def test_without_the_programs_there_is_no_health_and_no_error(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(**_options: int) -> None:
         raise BpfUnavailableError(Obstacle.LIMITS, "eBPF: no room")
 
-    monkeypatch.setattr(health_reader, "attach_health_programs", refuse)
+    monkeypatch.setattr(health_origins, "attach_health_programs", refuse)
     caplog.set_level("INFO")
     reader = HealthReader(FlowTable(100, 100), INTERVAL_NS)
-    reader.open(know_no_owner)
-    assert "no health of TCP connections: eBPF: no room" in caplog.text
+    reader.open_programs(know_no_owner)
+    assert "the health of TCP connections is not counted: eBPF: no room" in caplog.text
     assert reader.take_lost() == 0
     reader.close()
     reader.close()
@@ -163,9 +176,9 @@ def test_readings_for_which_there_was_no_room_are_counted(
     netns: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_bpf()
-    monkeypatch.setattr(health_reader, "_MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(health_origins, "MAX_CONNECTIONS", 2)
     reader = HealthReader(FlowTable(100, 100), INTERVAL_NS)
-    reader.open(know_no_owner)
+    reader.open_programs(know_no_owner)
     try:
         with netns.call(lambda: socket.create_server(("127.0.0.1", 0))) as listener:
             for _ in range(5):

@@ -319,7 +319,9 @@ def test_the_round_trip_time_is_that_of_ss(traffic: ConnectionMaps) -> None:
         wire.left.call(lambda: socket.create_connection((RIGHT, port))) as client,
         listener.accept()[0] as served,
     ):
-        for _ in range(20):
+        for number in range(20):
+            if number == 19:  # what follows has the last sample alone, which `ss` shows
+                earlier = Healths(traffic, port).take().there
             client.sendall(b"x" * 1000)
             served.recv(1000, socket.MSG_WAITALL)
             served.send(b"y")
@@ -327,11 +329,12 @@ def test_the_round_trip_time_is_that_of_ss(traffic: ConnectionMaps) -> None:
         shown = show_acknowledged(wire, port)
         found = Healths(traffic, port).take().there
     rtt, least = (float(re.search(rf"\b{name}:([\d.]+)", shown)[1]) for name in ("rtt", "minrtt"))  # type: ignore[index]
-    assert found.rtt_samples >= 20
+    assert earlier.rtt_samples >= 19
+    assert found.rtt_samples == 1
     assert found.rtt_sum_us / found.rtt_samples / 1000 == pytest.approx(rtt, rel=0.05)
     assert found.rtt_min_us / 1000 == pytest.approx(least, rel=0.05)
     assert found.rtt_min_us >= 2 * delay * 1e6
-    assert found.opening_us >= 2 * delay * 1e6
+    assert earlier.opening_us >= 2 * delay * 1e6
 
 
 @contextmanager
