@@ -7,8 +7,8 @@ A cancelled request closes its connection, and closing waits for no server. Afte
 request opens another connection, for which certificates are read again. A server that asks for a
 pause (Retry-After) gets no request before its end, at most `LONGEST_WAIT` later.
 
-aiohttp does the work. A plugin that uses this client requires it; hogpipe itself does not, so that
-it is imported with the first connection.
+aiohttp does the work. A plugin that uses this client requires it; hogpipe itself does not, so it is
+imported when a client is made: before the event loop runs, which an import would block.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ import os
 import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from hogpipe.errors import ConfigurationError, DeliveryError
@@ -46,6 +47,7 @@ class HttpClient:
         tls: TlsSettings | None = None,
         longest_answer: int = _LONGEST_ANSWER,
     ) -> None:
+        import_module("aiohttp")
         self.place = name_place(url)
         """HOST:PORT, for messages."""
         secure = url.startswith("https:")

@@ -261,6 +261,23 @@ async def test_records_are_delivered_when_splunk_acknowledges_them(
     assert [request.path[-3:] for request in server.requests] == ["ent"] * 4 + ["ack"] * 2
 
 
+async def test_with_acknowledgement_a_refused_record_takes_no_other_with_it(
+    serve: Serve, opened: OpenSink
+) -> None:
+    server = await serve("splunk")
+    server.store.delayed = True
+    options = {"acknowledge": True, "acknowledge_interval": 0.01}
+    sink = await opened(url=server.url, preset="splunk", token="open-sesame", splunk=options)
+    window = RecordMaker().window(10)
+    wrong = window[4]["sequence"]
+    server.store.refused = lambda document: document["sequence"] == wrong
+    with pytest.raises(RefusedError, match="400 Bad Request: code 6: Invalid data") as caught:
+        await sink.write(window)
+    assert caught.value.refused == [window[4]]
+    arrived = sequences(server.store.documents())
+    assert {*arrived} == {*sequences(window)} - {wrong}
+
+
 async def test_what_splunk_does_not_acknowledge_is_sent_again(
     serve: Serve, opened: OpenSink
 ) -> None:
