@@ -125,6 +125,8 @@ COLUMNS: Mapping[str, Column] = {
     "PORT": Column(is_right=True),
     "LOCAL": Column(15, fit=fit_endpoint),
     "NETWORK": Column(8),
+    "DOMAIN": Column(12),
+    "KNOWN BY": Column(),
     "REMOTE": Column(15, fit=fit_endpoint),
     **{name: Column(is_right=True) for name in NUMBERS},
     **{name: Column(is_right=True) for name in HEALTH},

@@ -139,16 +139,22 @@ def test_each_dimension_has_a_column() -> None:
         "type": "ipv6",
         "interface": {"name": "eth0"},
         "local": {"address": "10.0.0.1", "port": 22},
-        "peer": {"address": "fd00::1", "port": 5000, "network": "private"},
+        "peer": {
+            "address": "fd00::1",
+            "port": 5000,
+            "network": "private",
+            "domain": "db.example.com",
+            "domain_quality": "host",
+        },
     }
     _, header, line, _ = render_table([record], 200)
     assert header.split()[:-2] == [
         "PID", "USER", "PROGRAM", "UNIT", "CONTAINER", "POD", "INTERFACE", "PROTO", "PORT",
-        "LOCAL", "NETWORK", "REMOTE",
+        "LOCAL", "NETWORK", "DOMAIN", "REMOTE",
     ]  # fmt: skip
-    assert line.split()[:12] == [
+    assert line.split()[:13] == [
         "1", "root", "program1", "a.service", "0123456789ab", "7a1b90f2", "eth0", "tcp", "22",
-        "10.0.0.1:22", "private", "[fd00::1]:5000",
+        "10.0.0.1:22", "private", "db.example.com", "[fd00::1]:5000",
     ]  # fmt: skip
 
 
