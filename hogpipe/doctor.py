@@ -233,8 +233,10 @@ def _check_health() -> str:
     try:
         attach_traffic_programs(max_flows=_FEW_FLOWS, max_processes=_FEW_PROCESSES).close()
     except BpfUnavailableError as error:
-        raise HogpipeError(f"records have no health of TCP connections ({error})") from error
-    return 'with source = "ebpf", records have the health of TCP connections'
+        raise HogpipeError(
+            f"records have little health of TCP connections, and only once they end ({error})"
+        ) from error
+    return 'records have the health of TCP connections, with source = "ebpf" and with the ledger'
 
 
 def _check_container_names() -> str:
