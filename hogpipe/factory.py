@@ -42,6 +42,7 @@ from hogpipe.capture.source import PacketSource
 from hogpipe.config.settings import ConfiguredSink, Settings
 from hogpipe.enrichment.peer_naming import PeerNaming
 from hogpipe.enrichment.processes import ProcessReader
+from hogpipe.enrichment.reverse_lookups import PointerQueries, ReverseLookups
 from hogpipe.errors import ConfigurationError
 from hogpipe.flows.flow_table import FlowTable
 from hogpipe.linux.netns.namespace_addresses import NamespaceAddresses
@@ -129,7 +130,10 @@ def _make_naming(settings: Settings) -> PeerNaming | None:
     if not settings.needs_peer_names:
         return None
     flows = settings.attribution.max_flows + settings.capture.max_flows
-    return PeerNaming(DnsCapture(), flows, SerialExecutor("names"))
+    thread, lookups = SerialExecutor("names"), None
+    if settings.enrichment.peer_names == "reverse":
+        lookups = ReverseLookups(PointerQueries(thread))
+    return PeerNaming(DnsCapture(), flows, thread, lookups=lookups)
 
 
 def interval_of(settings: Settings) -> int:

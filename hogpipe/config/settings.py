@@ -83,8 +83,9 @@ class EnrichmentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the names of containers and pods are read, from what runtimes leave on disk."""
     ancestors: Annotated[int, Meta(ge=0, le=4)] = 0
     """How many ancestors beyond the parent records hold in `process.ancestors`."""
-    peer_names: Literal["passive", "off"] = "passive"
-    """Whether DNS answers that pass are read where the dimension or selector `domain` is used."""
+    peer_names: Literal["passive", "reverse", "off"] = "passive"
+    """Where names come from if the dimension or selector `domain` is used: DNS answers that pass,
+    with "reverse" also reverse DNS."""
 
 
 class SecuritySettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,16 +12,21 @@ Algorithm
     A connection of which no SYN was seen began before, and has no name but the one that the
     five-tuple has here.
 
+    With `AddressLookup`, a flow that has no name then takes the one that its address has in reverse
+    DNS, as soon as that is known. Flows to DNS servers do not: on the host of a recursive resolver,
+    each query makes flows to further servers, whose names would be asked for, too.
+
 Bounds: `max_flows`; where there are more, the half of them that was used longest ago is evicted. A
-connection that is evicted while it is idle has no name from then on.
+connection that is evicted while it is idle has no name from DNS answers from then on. At most
+`_MAX_WAITING` flows wait for a name in reverse DNS, further ones have none.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from hogpipe.enrichment.address_names import AddressNames, Between, FlowOwner, ProcessId
+from hogpipe.enrichment.address_names import AddressNames, Between, FlowOwner, Naming, ProcessId
 from hogpipe.flows.flow_words import FLOW_WORDS, WORDS, Numbering
 from hogpipe.flows.key_index import ABSENT, KeyIndex, Keys, resize
 from hogpipe.flows.packet_rows import Flags, FlowNaming, FlowSums, Integers
@@ -30,10 +35,20 @@ from hogpipe.model.peer_names import Asker, Endpoint, PeerName
 from hogpipe.protocols import TCP, UDP
 
 DNS_PORT = 53
+_DNS_PORTS = frozenset({DNS_PORT, 853})
+"""Also that of DNS over TLS."""
+_MAX_WAITING = 4096  # searched for in some 20 ms
 NAMELESS = -1
 _UNKNOWN = 0
 """The identity of flows of which none is known."""
 _MIN_NUMBERS = 1024
+
+
+class AddressLookup(Protocol):
+    """Names of addresses, by whatever they have of their own: reverse DNS."""
+
+    def find(self, address: bytes, now_ns: int) -> Naming:
+        """Return the name of an address; not final while it may become known."""
 
 
 class FlowsToName(NamedTuple):
@@ -54,8 +69,11 @@ class FlowsToName(NamedTuple):
 class FlowNames:
     """The names of flows that passed, at most `max_flows`. For one thread at a time."""
 
-    def __init__(self, names: AddressNames, max_flows: int) -> None:
+    def __init__(
+        self, names: AddressNames, max_flows: int, reverse: AddressLookup | None = None
+    ) -> None:
         self._names = names
+        self._reverse = reverse
         self._index = KeyIndex(WORDS, max_flows)
         self._max_flows = max_flows
         self._numbers: Numbering[PeerName] = Numbering()
@@ -134,19 +152,26 @@ class FlowNames:
         """Return the numbers of the names of the flows in the rows that are `due`."""
         remote = flows.words.view(FLOW_WORDS)[:, 0]
         processes: dict[int, ProcessId | None] = {}
-        numbers = []
+        numbers, waiting = [], 0
         for row in due.tolist():
             size = int(remote["remote_size"][row])
             address = remote["remote_address"][row].tobytes()[:size]
-            number, is_final = NAMELESS, True
+            name, is_final = None, True
             if size and address in self._names:
                 owner = int(flows.owners[row])
                 if owner not in processes:
                     processes[owner] = _identify(flows.attributions[owner])
                 between = Between(*began[row].tolist())
                 name, is_final = self._names.find(address, processes[owner], between, now_ns)
-                if name is not None:
-                    number = self._numbers.number(name)
+            if (
+                self._reverse is not None
+                and (size and name is None and is_final)
+                and int(remote["remote_port"][row]) not in _DNS_PORTS
+            ):
+                name, is_final = self._reverse.find(address, now_ns)
+                waiting += not is_final
+                is_final |= waiting > _MAX_WAITING
+            number = NAMELESS if name is None else self._numbers.number(name)
             self._number[slots[row]], self._is_final[slots[row]] = number, is_final
             numbers.append(number)
         return numbers

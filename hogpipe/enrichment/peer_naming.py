@@ -1,7 +1,7 @@
 """Names the peers of a run's flows, by answers of DNS that are read meanwhile.
 
 In: an `AnswerSource`; flows, from the threads that count them. Out: the names of their peers, and
-counters.
+counters. With `ReverseLookups`, peers that have no name so are asked about in reverse DNS.
 
 Whenever flows are named, the answers that passed before are read first: so a connection has the
 name that its process got just before. In between, `run` reads them in a thread of its own, within
@@ -22,6 +22,7 @@ import msgspec
 
 from hogpipe.enrichment.address_names import AddressNames
 from hogpipe.enrichment.flow_names import FlowNames, FlowsToName, make_sums_to_name
+from hogpipe.enrichment.reverse_lookups import ReverseLookups
 from hogpipe.flows.packet_rows import FlowNaming, FlowSums
 from hogpipe.model.peer_names import Answer, NameCounts
 
@@ -64,18 +65,23 @@ class PeerNaming:
         max_flows: int,
         executor: Executor,
         now_ns: Callable[[], int] = time.time_ns,
+        *,
+        lookups: ReverseLookups | None = None,
     ) -> None:
         self._source = source
+        self._lookups = lookups
         self._executor = executor
         self._now_ns = now_ns
         self._names = AddressNames()
-        self._flows = FlowNames(self._names, max_flows)
+        self._flows = FlowNames(self._names, max_flows, lookups)
         self._lock = threading.Lock()
         self._counted = NameCounts()
 
     def open(self) -> None:
         """Begin to capture; see AnswerSource."""
         self._source.open()
+        if self._lookups is not None:
+            self._lookups.open()
 
     def name(self, flows: FlowsToName) -> FlowNaming:
         """Return the names of the flows' peers; from any thread."""
@@ -85,7 +91,10 @@ class PeerNaming:
                 self._read()
                 if self._source.is_exhausted:
                     break
-            return self._flows.name(flows, self._now_ns())
+            naming = self._flows.name(flows, self._now_ns())
+        if self._lookups is not None:
+            self._lookups.wake()
+        return naming
 
     def name_sums(self, sums: FlowSums) -> FlowSums:
         """Return sums of the flow table with the names of the flows' peers."""
@@ -94,7 +103,13 @@ class PeerNaming:
         return replace(sums, naming=self.name(make_sums_to_name(sums)))
 
     async def run(self) -> None:
-        """Read answers as they pass, until cancelled."""
+        """Read answers as they pass, and ask for names if that is wanted, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._read_continually())
+            if self._lookups is not None:
+                group.create_task(self._lookups.run())
+
+    async def _read_continually(self) -> None:
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()
         descriptor = self._source.fileno()
@@ -117,6 +132,7 @@ class PeerNaming:
         with self._lock:
             now = msgspec.structs.replace(self._source.counts, addresses=len(self._names))
             now.evicted += self._names.evicted
+            now.reverse = None if self._lookups is None else self._lookups.counts
             taken, self._counted = now.since(self._counted), now
             return taken
 

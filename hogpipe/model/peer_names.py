@@ -13,6 +13,8 @@ class NameQuality(StrEnum):
     """The process that owns the flow asked for the name, and was answered with the address."""
     HOST = "host"
     """Some process asked for it on this host, or through it."""
+    REVERSE = "reverse"
+    """No process asked for it; the address has it in reverse DNS."""
 
 
 class PeerName(msgspec.Struct, frozen=True):
@@ -50,6 +52,26 @@ class Answer(NamedTuple):
     """For how many seconds the addresses may be cached."""
 
 
+class ReverseCounts(msgspec.Struct):
+    """Addresses whose names were asked for in reverse DNS, and what became of that."""
+
+    asked: int = 0
+    """Addresses that were asked about."""
+    answered: int = 0
+    """Those for which the resolver answered, if only that they have no name."""
+    failed: int = 0
+    """Those without an answer that is usable."""
+    dropped: int = 0
+    """How often an address was not asked about, because too many were queued."""
+
+    def since(self, earlier: "ReverseCounts") -> "ReverseCounts":
+        """Return the growth since `earlier`."""
+        before = msgspec.structs.asdict(earlier)
+        return ReverseCounts(
+            **{name: now - before[name] for name, now in msgspec.structs.asdict(self).items()}
+        )
+
+
 class NameCounts(msgspec.Struct):
     """What passed on port 53, and what became of it. `addresses` is a gauge, all others grow."""
 
@@ -67,9 +89,13 @@ class NameCounts(msgspec.Struct):
     """Packets that the kernel dropped, because more came than were read."""
     evicted: int = 0
     """Queries and addresses evicted early, because of their number."""
+    reverse: ReverseCounts | None = None
+    """None if the run asks for no names."""
 
     def since(self, earlier: "NameCounts") -> "NameCounts":
         """Return the growth since `earlier`, with the addresses known now."""
-        before = msgspec.structs.asdict(earlier)
-        grown = {name: now - before[name] for name, now in msgspec.structs.asdict(self).items()}
-        return NameCounts(**grown | {"addresses": self.addresses})
+        before, present = msgspec.structs.asdict(earlier), msgspec.structs.asdict(self)
+        rest = {"addresses": present.pop("addresses"), "reverse": present.pop("reverse")}
+        if self.reverse is not None:
+            rest["reverse"] = self.reverse.since(earlier.reverse or ReverseCounts())
+        return NameCounts(**{name: now - before[name] for name, now in present.items()}, **rest)

@@ -223,7 +223,7 @@ class PeerInfo(EndpointInfo, total=False):
 
     network: str
     domain: str
-    domain_quality: Literal["process", "host"]
+    domain_quality: Literal["process", "host", "reverse"]
 
 
 class NetworkInfo(TypedDict):
@@ -338,6 +338,15 @@ class AttributionInfo(TypedDict):
     latency: NotRequired[LatencyInfo]
 
 
+class ReverseNamesInfo(TypedDict):
+    """Addresses that reverse DNS was asked about in the window."""
+
+    asked: int
+    answered: int
+    failed: int
+    dropped: int
+
+
 class PeerNamesInfo(TypedDict):
     """What passed on port 53 in the window; `addresses` is a gauge at its end."""
 
@@ -348,6 +357,7 @@ class PeerNamesInfo(TypedDict):
     malformed: int
     dropped: int
     evicted: int
+    reverse: NotRequired[ReverseNamesInfo]
 
 
 class AggregationInfo(TypedDict):

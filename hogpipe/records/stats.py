@@ -86,8 +86,8 @@ def aggregation_info(*, records: int, folded_groups: int, uncounted_flows: int) 
 
 
 def names_info(counts: NameCounts) -> PeerNamesInfo:
-    """Return what passed on port 53 in a window."""
-    return {
+    """Return what passed on port 53 in a window, and what reverse DNS was asked."""
+    info: PeerNamesInfo = {
         "addresses": counts.addresses,
         "queries": counts.queries,
         "answers": counts.answers,
@@ -96,6 +96,14 @@ def names_info(counts: NameCounts) -> PeerNamesInfo:
         "dropped": counts.dropped,
         "evicted": counts.evicted,
     }
+    if counts.reverse is not None:
+        info["reverse"] = {
+            "asked": counts.reverse.asked,
+            "answered": counts.reverse.answered,
+            "failed": counts.reverse.failed,
+            "dropped": counts.reverse.dropped,
+        }
+    return info
 
 
 def self_info(*, cpu_seconds: float, memory_bytes: int, loop_delay_seconds: float) -> SelfInfo:

@@ -277,6 +277,8 @@ def test_names_of_peers_need_a_live_source_that_reads_dns_answers(
     rules = '[aggregation]\ngroup_by = ["process", "domain"]\nonly = ["!domain:*.test"]\n'
     where = ("aggregation.group_by[1]: ", "aggregation.only[0]: ")
     assert load_text(tmp_path, rules).needs_peer_names
+    reverse = load_text(tmp_path, f'{rules}[enrichment]\npeer_names = "reverse"')
+    assert reverse.enrichment.peer_names == "reverse"
     off = '`domain` needs enrichment.peer_names, which is "off"'
     text = f'{rules}[enrichment]\npeer_names = "off"'
     assert problems_of(tmp_path, text) == [place + off for place in where]

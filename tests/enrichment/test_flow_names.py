@@ -10,6 +10,7 @@ from support.traffic import NGINX, exact, make_flow
 
 from hogpipe.enrichment.address_names import AddressNames
 from hogpipe.enrichment.flow_names import FlowNames, FlowsToName
+from hogpipe.enrichment.reverse_names import PointerAnswer, ReverseNames
 from hogpipe.flows.flow_words import FlowPacker
 from hogpipe.model import UNATTRIBUTED, FlowKey, Process
 from hogpipe.model.peer_names import Answer, Asker, Endpoint, NameQuality, PeerName
@@ -34,7 +35,12 @@ class Seen(NamedTuple):
 class Host:
     def __init__(self, max_flows: int = 100) -> None:
         self.names = AddressNames()
-        self.flows = FlowNames(self.names, max_flows)
+        self.reverse = ReverseNames()
+        self.flows = FlowNames(self.names, max_flows, self.reverse)
+
+    def answer_pointer(self, domain: str, at: float) -> None:
+        answer = PointerAnswer(frozenset({domain}), 300)
+        self.reverse.ingest(self.reverse.take(), answer, time_ns(at))
 
     def answer(self, domain: str, at: float, flow: FlowKey = DNS) -> None:
         asker = Asker(
@@ -45,14 +51,15 @@ class Host:
         self.names.ingest(Answer(time_ns(at), asker, domain, (X,), 300))
 
     def name(self, *seen: Seen, now: float) -> list[str | None]:
-        """Return the name of each flow, and `?` behind it if others asked for it."""
+        """Return the name of each flow, with `?` if others asked for it, `!` if none did."""
         naming = self.flows.name(make_flows(seen), time_ns(now))
         names = [naming.names[number] for number in naming.numbers.tolist()]
         return [None if one is None else _describe(one) for one in names]
 
 
 def _describe(name: PeerName) -> str:
-    return name.domain + ("" if name.quality is NameQuality.PROCESS else "?")
+    marks = {NameQuality.PROCESS: "", NameQuality.HOST: "?", NameQuality.REVERSE: "!"}
+    return name.domain + marks[name.quality]
 
 
 def time_ns(seconds: float) -> int:
@@ -142,3 +149,39 @@ def test_flows_beyond_the_bound_have_no_name_and_the_oldest_are_evicted() -> Non
     assert host.name(seen[5], now=4) == ["a.test"]
     host.flows.expire(time_ns(1000))
     assert host.name(seen[5], now=1000) == ["a.test"]
+
+
+def test_a_flow_without_a_name_has_that_of_reverse_dns_once_it_is_known(host: Host) -> None:
+    before, since = (
+        Seen(TO_X, WEB, 0, identity=7),
+        Seen(make_flow(2, protocol=TCP, remote=X), None, 1),
+    )
+    assert host.name(before, since, now=2) == [None, None]
+    host.answer_pointer("x.test", 3)
+    assert host.name(before, since, now=4) == ["x.test!", "x.test!"]
+    assert not host.reverse.has_queued
+    assert host.name(before, since, now=1000) == ["x.test!", "x.test!"]
+
+
+def test_a_name_that_was_asked_for_comes_before_that_of_reverse_dns(host: Host) -> None:
+    assert host.name(Seen(TO_X, WEB, 0, identity=7), now=1) == [None]
+    host.answer_pointer("x.test", 1)
+    host.answer("a.test", 2)
+    asks, connects = Seen(DNS, WEB, 2), Seen(TO_X, WEB, 3)
+    assert host.name(asks, connects, now=4) == [None, None]  # two flows in one row
+    assert host.name(connects, now=5) == ["a.test"]
+
+
+def test_flows_to_dns_servers_are_not_asked_about(host: Host) -> None:
+    over_tls = make_flow(5002, protocol=TCP, remote_port=853)
+    assert host.name(Seen(DNS, WEB, 1), Seen(over_tls, WEB, 1), now=2) == [None, None]
+    assert not host.reverse.has_queued
+
+
+def test_flows_beyond_the_bound_do_not_wait_for_reverse_dns() -> None:
+    host = Host(max_flows=5000)
+    flows = [make_flow(port, protocol=TCP, remote=X) for port in range(1, 4101)]
+    seen = [Seen(flow, WEB, 2) for flow in flows]
+    host.name(*seen, now=3)
+    host.answer_pointer("x.test", 4)
+    assert host.name(*seen, now=5) == 4096 * ["x.test!"] + 4 * [None]

@@ -7,6 +7,7 @@ name of the other one's answer would be wrong.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,15 @@ from typing import Any, NamedTuple
 import pytest
 from support.bpf import require_bpf
 from support.namespaces import Namespace, pair, require
-from support.running import hogpipe, read_records, running, stats_of, traffic_of, write_config
+from support.running import (
+    hogpipe,
+    read_records,
+    running,
+    stats_of,
+    traffic_of,
+    wait_until,
+    write_config,
+)
 
 HERE, SERVER, PORT = ("10.53.0.1/16", "fd53::1:1/64"), ("10.53.0.2/16", "fd53::1:2/64"), 8080
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -38,6 +47,8 @@ source = "{source}"
 [aggregation]
 group_by = ["process", "flow", "domain"]
 interval = 0.5
+[enrichment]
+peer_names = "{names}"
 [[sinks]]
 type = "jsonl"
 path = "records.jsonl"
@@ -80,6 +91,14 @@ def host() -> Iterator[Namespace]:
             folder.rmdir()
 
 
+def connect_in_turn(host: Namespace, *names: str) -> dict[Connection, str]:
+    """Connect from one process; return the name, or address, of each connection."""
+    client = host.command(sys.executable, SUPPORT / "named_client.py", str(PORT), *names)
+    lines = subprocess.run(client, stdout=subprocess.PIPE, text=True, check=True).stdout
+    made = map(json.loads, lines.splitlines())
+    return {Connection(one["port"], one["address"]): one["name"] for one in made}
+
+
 def connect(host: Namespace) -> dict[Connection, tuple[int, str]]:
     """Connect from a process for each zone at once; return pid and name of each connection."""
     clients = [
@@ -117,7 +136,7 @@ def test_connections_have_the_names_that_their_processes_asked_for(
     host: Namespace, tmp_path: Path, source: str
 ) -> None:
     require_bpf()
-    config = write_config(tmp_path, CONFIG.format(source=source))
+    config = write_config(tmp_path, CONFIG.format(source=source, names="passive"))
     with hogpipe(host, "run", config) as run:
         run.wait_for("owners come from")
         expected = connect(host)
@@ -142,3 +161,43 @@ def test_connections_have_the_names_that_their_processes_asked_for(
     assert sum(one["queries"] for one in counts) == sum(one["answers"] for one in counts)
     assert max(one["addresses"] for one in counts) == 2 * 3 * len(KINDS)
     assert not any(one["dropped"] or one["malformed"] for one in counts)
+
+
+@pytest.mark.parametrize("source", ["pcap", "ebpf"])
+def test_addresses_without_a_name_are_asked_about_in_reverse_dns(
+    host: Namespace, tmp_path: Path, source: str
+) -> None:
+    require_bpf()
+    config = write_config(tmp_path, CONFIG.format(source=source, names="reverse"))
+    records = tmp_path / "records.jsonl"
+    names = "10.53.1.80", "10.53.1.81", "fd53::80", "a82.one.test"
+    made: dict[Connection, str] = {}
+
+    def are_known() -> bool:
+        made.update(connect_in_turn(host, *names))
+        return {f"r{number}.reverse.test" for number in (80, 81)} <= set(
+            re.findall('"domain":"([^"]+)"', records.read_text())
+        )
+
+    with hogpipe(host, "run", config) as run:
+        run.wait_for("owners come from")
+        wait_until(are_known)
+        last = connect_in_turn(host, *names)
+        assert run.end() == 0
+    lines = read_records(records)
+    found = find_names(lines)
+    reverse = {
+        "10.53.1.80": ("r80.reverse.test", "reverse"),
+        "10.53.1.81": ("r81.reverse.test", "reverse"),
+        "fd53::80": (None, None),
+        "a82.one.test": ("a82.one.test", "process"),
+    }
+    assert {name: one[1:] for flow, name in last.items() for one in found[flow]} == reverse
+    # Those that were there before the name was known have none, or have it since then.
+    for flow, name in made.items():
+        assert {one[1:] for one in found[flow]} <= {reverse[name], (None, None)}
+    if source == "pcap":  # the other one sees what other tests do, too
+        counts = [one["peer_names"]["reverse"] for one in stats_of(lines)]
+        total = {key: sum(one[key] for one in counts) for key in counts[0]}
+        # The server of the queries is not asked about, and nothing is asked about twice.
+        assert total == {"asked": 3, "answered": 3, "failed": 0, "dropped": 0}

@@ -10,6 +10,7 @@ from hogpipe.model import (
     ResolverCounts,
     Tally,
 )
+from hogpipe.model.peer_names import NameCounts, ReverseCounts
 from hogpipe.records import stats
 
 
@@ -176,3 +177,23 @@ def test_resolver_counts_since_themselves_and_since_nothing(
     done = later.since(earlier)
     for name in (field.name for field in FIELDS):
         assert getattr(done, name) + getattr(earlier, name) == getattr(later, name)
+
+
+def test_each_counter_of_names_is_recorded_under_its_own_name() -> None:
+    before = NameCounts(1, 1, 1, 1, 1, 1, 1)
+    passive = NameCounts(10, 20, 30, 40, 50, 60, 70)
+    expected = {
+        "addresses": 10,
+        "queries": 19,
+        "answers": 29,
+        "unasked": 39,
+        "malformed": 49,
+        "dropped": 59,
+        "evicted": 69,
+    }
+    assert stats.names_info(passive.since(before)) == expected
+    before.reverse = ReverseCounts(1, 1, 1, 1)
+    passive.reverse = ReverseCounts(2, 3, 4, 5)
+    reverse = {"asked": 1, "answered": 2, "failed": 3, "dropped": 4}
+    assert stats.names_info(passive.since(before)) == expected | {"reverse": reverse}
+    assert passive.since(NameCounts()).reverse == passive.reverse

@@ -5,6 +5,7 @@ Names are below example.test:
     cname-aN        an alias of aN, over one more
     big-aN          aN, but over UDP only that the answer is too long (TC)
     none            no address
+The name of the address 10.53.1.N is rN.reverse.test; fd53::N and 10.53.0.N have none.
 It prints a line once it listens, and serves until it is ended.
 """
 
@@ -21,6 +22,7 @@ import dns.rdatatype
 import dns.rrset
 
 _HOST = re.compile(r"^(cname-|big-)?a(\d+)[.]")
+_POINTER = re.compile(r"^(\d+)[.]1[.]53[.]10[.]in-addr[.]arpa[.]$")
 TTL = 0
 
 
@@ -29,6 +31,11 @@ def answer(query: bytes, *, over_tcp: bool) -> bytes:
     asked = dns.message.from_wire(query)
     reply = dns.message.make_response(asked, recursion_available=True)
     question = asked.question[0]
+    pointer = _POINTER.match(question.name.to_text())
+    if pointer is not None and question.rdtype == dns.rdatatype.PTR:
+        name = f"r{pointer[1]}.reverse.test."
+        reply.answer.append(dns.rrset.from_text(question.name, TTL, "IN", "PTR", name))
+        return reply.to_wire()
     found = _HOST.match(question.name.to_text())
     if found is None:
         reply.set_rcode(dns.rcode.NXDOMAIN)
