@@ -182,6 +182,8 @@ def top(
         from hogpipe.top.pipeline_source import PipelineSource
 
         chosen = msgspec.convert(options, RunOptions)
+        if names == ["domain"]:  # so that names of peers are read, with the rights for it
+            overrides = [*overrides, 'aggregation.group_by=["domain"]']
         start = load_and_confine(
             config, chosen, overrides, os.environ, is_insecure=is_insecure, uses_sinks=False
         )

@@ -101,7 +101,9 @@ def _name_user(user: User | None) -> str:
     return "" if user is None else user.name or str(user.id)
 
 
-def describe_path(flow: FlowKey, transport: str, service_port: int, network: str) -> Path:
+def describe_path(
+    flow: FlowKey, transport: str, service_port: int, network: str, domain: str
+) -> Path:
     """Return the path of a live flow; `transport` is the name of its protocol."""
     if is_sum(flow):
         return Path(transport, _name_type(flow.local_address), flow.interface)
@@ -117,6 +119,7 @@ def describe_path(flow: FlowKey, transport: str, service_port: int, network: str
         remote,
         service_port,
         network,
+        domain,
     )
 
 

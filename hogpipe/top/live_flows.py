@@ -27,7 +27,7 @@ from hogpipe.flows.flow_words import WORDS, FlowPacker
 from hogpipe.flows.health_columns import make_health, sum_health
 from hogpipe.flows.key_index import Keys
 from hogpipe.flows.network_columns import NetworkColumns
-from hogpipe.flows.packet_rows import Counters, Flags, FlowSums, Health, Integers
+from hogpipe.flows.packet_rows import Counters, Flags, FlowNaming, FlowSums, Health, Integers
 from hogpipe.flows.row_order import order_by_key
 from hogpipe.model import (
     UNKNOWN_FLOW,
@@ -41,6 +41,8 @@ from hogpipe.top.described_flows import REMAINDER, Owner, describe_owner
 from hogpipe.top.traffic_table import QUALITIES
 
 _CODES = {quality: code for code, quality in enumerate(QUALITIES)}
+_ABOVE_OWNER = 40
+"""The bits of a label below the number of the peer's name."""
 _FLOWS = 4
 """The column behind the counters."""
 
@@ -63,6 +65,10 @@ class DrainedFlows:
     ports: ServicePorts
     networks: Networks
     folded: int
+    domains: Integers
+    """The place of the name of each row's peer in `names`."""
+    names: Sequence[str]
+    """Empty first, for peers without a name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +77,8 @@ class _Rows:
 
     words: Keys
     labels: Integers
-    """The number of the owner, times the number of qualities, and the code of the quality."""
+    """The number of the owner, times the number of qualities, and the code of the quality; above
+    that the number of the peer's name."""
     moved: Integers
     """Counters, and the number of flows behind them."""
     health: Health | None = None
@@ -111,7 +118,7 @@ class LiveFlows:
         if not len(sums):
             return
         flows = FlowColumns(sums.words, sums.packer)
-        labels, is_selected = self._label(flows, sums.owners, sums.attributions)
+        labels, is_selected = self._label(flows, sums)
         new_flows = sums.new_flows
         if new_flows is None:
             # With health, some flows have only that, and moved nothing.
@@ -121,6 +128,8 @@ class LiveFlows:
                 sums.slots[moved], sums.ids[moved], labels[moved] // len(QUALITIES)
             )
         counters = np.concatenate([sums.counters, new_flows[:, None]], axis=1)
+        if sums.naming is not None:
+            labels = labels | self._number_names(sums.naming, is_selected) << _ABOVE_OWNER
         self._add(flows, is_selected, _Rows(sums.words, labels, counters, sums.health))
 
     def regroup(
@@ -154,7 +163,8 @@ class LiveFlows:
         rows = (
             self._compact() if self._has_repeats or self._size > self._max_flows else self._join()
         )
-        owners, codes = np.divmod(rows.labels, len(QUALITIES))
+        domains, labels = np.divmod(rows.labels, 1 << _ABOVE_OWNER)
+        owners, codes = np.divmod(labels, len(QUALITIES))
         drained = DrainedFlows(
             FlowColumns(rows.words, self._packer),
             owners,
@@ -166,6 +176,8 @@ class LiveFlows:
             self.service_ports,
             self._networks,
             self._folded,
+            domains,
+            list(self._names),
         )
         sizes = np.zeros(len(QUALITIES), np.int64)
         np.add.at(sizes, codes, rows.moved[:, 0] + rows.moved[:, 2])
@@ -187,24 +199,33 @@ class LiveFlows:
         self._size = 0
         self._has_repeats = False
         self._owners: dict[Owner, int] = {REMAINDER: 0}
+        self._names: dict[str, int] = {"": 0}
         self._folded = 0
         self._latest.start_generation()
         self._counted.start_window()
 
-    def _label(
-        self, flows: FlowColumns, owners: Integers, attributions: Sequence[Attribution]
-    ) -> tuple[Integers, Flags]:
-        """Return the label of each row, and whether it is selected; the others have no path."""
-        described = [self._latest.describe(one) for one in attributions]
+    def _label(self, flows: FlowColumns, sums: FlowSums) -> tuple[Integers, Flags]:
+        """Return the label of each row, and whether it is selected; the others have no path.
+
+        The number of the name of the peer is not in it yet.
+        """
+        owners = sums.owners
+        described = [self._latest.describe(one) for one in sums.attributions]
         numbers = np.array([self._number(describe_owner(one)) for one in described], np.int64)
         codes = np.array([_CODES[one.quality] for one in described], np.int64)
         owned = numbers[owners]
         is_selected = owned != self._owners[REMAINDER]
         if self._only is not None:
-            derived = flows.derive(self.service_ports, self._network_columns)
+            derived = flows.derive(self.service_ports, self._network_columns, sums.naming)
             is_selected &= self._only.select(flows, derived, owners, described)
             owned = np.where(is_selected, owned, self._owners[REMAINDER])
         return owned * len(QUALITIES) + codes[owners], is_selected
+
+    def _number_names(self, naming: FlowNaming, has_path: Flags) -> Integers:
+        """Return the number of the name of each row's peer; 0 of one without a path."""
+        texts = ["" if one is None else one.domain for one in naming.names]
+        numbers = [self._names.setdefault(text, len(self._names)) for text in texts]
+        return np.where(has_path, np.array(numbers, np.int64)[naming.numbers], 0)
 
     def _number(self, owner: Owner) -> int:
         """Return the number of an owner; further ones are in the remainder."""
@@ -243,6 +264,7 @@ class LiveFlows:
         excess = len(rows) - self._max_flows
         if excess > 0:
             rows.words[self._max_flows :] = self._unknown_words
+            rows.labels[self._max_flows :] &= (1 << _ABOVE_OWNER) - 1
             self._folded += excess
             rows = _sum_equal(rows)
         return rows

@@ -3,8 +3,9 @@
 In: what moved in a window (live_flows.py). Out: the same by slots of the table, which has a
 connection for each owner and path.
 
-A flow of an owner is found in an index of words, in columns; only a new one is described and asked
-for in the table. The index holds until the table is renumbered, or until it is full.
+A flow of an owner, with the name of its peer, is found in an index of words, in columns; only a new
+one is described and asked for in the table. The index holds until the table is renumbered, or until
+it is full.
 """
 
 import numpy as np
@@ -23,6 +24,7 @@ from hogpipe.top.run_figures import parse_stats
 from hogpipe.top.traffic_table import Slots, TrafficTable, WindowTraffic, select_known
 
 _MAX_KNOWN = 400_000
+_ABOVE_OWNER = np.uint64(32)
 
 
 class LiveWindows:
@@ -58,6 +60,7 @@ class LiveWindows:
         self._epoch = self._table.epoch
         self._packer = FlowPacker()
         self._owners: dict[Owner, int] = {}
+        self._names: dict[str, int] = {}
         self._index = KeyIndex(WORDS + 1, _MAX_KNOWN)
         self._slots: Slots = np.zeros(0, np.int32)
         """By the place in the index."""
@@ -81,6 +84,8 @@ class LiveWindows:
         """Return the keys of all rows, and the first row of each key that is not in the index."""
         numbers = [self._owners.setdefault(one, len(self._owners)) for one in drained.described]
         owners = np.array(numbers, np.uint64)[drained.owners]
+        names = [self._names.setdefault(one, len(self._names)) for one in drained.names]
+        owners |= np.array(names, np.uint64)[drained.domains] << _ABOVE_OWNER
         keys = np.concatenate([drained.flows.renumber(self._packer), owners[:, None]], axis=1)
         missing = np.flatnonzero(self._index.find(keys) == ABSENT)
         return keys, missing[find_heads(keys[missing])] if len(missing) else missing
@@ -91,7 +96,8 @@ class LiveWindows:
             return self._table.find(REMAINDER, NO_PATH)
         flow = drained.flows.flow(row)
         network = drained.networks.find(flow.remote_address)
-        path = self._transports.describe(flow, drained.ports, network)
+        name = drained.names[drained.domains[row]]
+        path = self._transports.describe(flow, drained.ports, network, name)
         return self._table.find(owner, path)
 
 
@@ -102,11 +108,11 @@ class _Transports:
         self._grouping = Grouping(["transport"])
         self._names: dict[tuple[int, bool], str] = {}
 
-    def describe(self, flow: FlowKey, ports: ServicePorts, network: str) -> Path:
+    def describe(self, flow: FlowKey, ports: ServicePorts, network: str, domain: str) -> Path:
         """Return the path of a flow."""
         key = flow.protocol, bool(flow.local_address)
         name = self._names.get(key)
         if name is None:
             name = self._grouping.describe_path(flow).get("transport", "")
             self._names[key] = name
-        return describe_path(flow, name, ports.find(flow), network)
+        return describe_path(flow, name, ports.find(flow), network, domain)

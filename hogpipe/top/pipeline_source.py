@@ -47,6 +47,8 @@ class PipelineSource:
         dimensions: list[DimensionName] = ["process", "flow"]
         if capture.source != "ebpf":
             dimensions.insert(1, "interface")
+        if settings.needs_peer_names:  # otherwise no rights for names of peers were kept
+            dimensions.append("domain")
         aggregation = msgspec.structs.replace(settings.aggregation, group_by=tuple(dimensions))
         self._settings = msgspec.structs.replace(settings, aggregation=aggregation, sinks=())
         self._opened: _OpenPipeline | None = None

@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from support.flow_sums import Moved, SumsMaker, sum_flows
@@ -13,6 +15,7 @@ from support.traffic import attributions, deltas, flows
 from hogpipe.aggregation.aggregator import Aggregator
 from hogpipe.aggregation.dimensions import Grouping
 from hogpipe.aggregation.selectors import parse_selector
+from hogpipe.flows.packet_rows import FlowNaming
 from hogpipe.model import (
     BUILT_IN_NETWORKS,
     Attribution,
@@ -24,6 +27,7 @@ from hogpipe.model import (
     Span,
     TrafficCounts,
 )
+from hogpipe.model.peer_names import NameQuality, PeerName
 from hogpipe.records.schema import parse_io
 from hogpipe.top.described_flows import Owner, Path, describe_owner, describe_path
 from hogpipe.top.live_flows import DrainedFlows, LiveFlows
@@ -57,6 +61,13 @@ class Bench:
         """Ingest what a flow moved."""
         self.flows.ingest(self.maker.make([(flow, traffic, attribution)]))
 
+    def move_named(self, *moved: tuple[FlowKey, str | None]) -> None:
+        """Ingest what flows of nginx to peers with these names moved."""
+        sums = self.maker.make([(flow, DELTA, exact(NGINX)) for flow, _ in moved])
+        names = [None if one is None else PeerName(one, NameQuality.HOST) for _, one in moved]
+        naming = FlowNaming(np.arange(1, len(names) + 1), [None, *names])
+        self.flows.ingest(replace(sums, naming=naming))
+
     def close(self) -> None:
         """End a window and show it."""
         number = self.table.passed
@@ -69,6 +80,11 @@ class Bench:
     def programs(self) -> dict[str, int]:
         """Return the transmitted bytes of each program."""
         rows = self.groups.query(Query(dimension="program")).slice(0, 100)
+        return {row.texts[0]: row.transmit_bytes for row in rows}
+
+    def domains(self) -> dict[str, int]:
+        """Return the transmitted bytes of each name of peers."""
+        rows = self.groups.query(Query(dimension="domain")).slice(0, 100)
         return {row.texts[0]: row.transmit_bytes for row in rows}
 
 
@@ -187,7 +203,7 @@ def test_connections_have_what_their_flows_moved(
             for flow, delta, attribution in part:
                 transport = Grouping(["transport"]).describe_path(flow).get("transport", "")
                 network = BUILT_IN_NETWORKS.find(flow.remote_address)
-                path = describe_path(flow, transport, ServicePorts().find(flow), network)
+                path = describe_path(flow, transport, ServicePorts().find(flow), network, "")
                 expected[describe_owner(attribution), path] += delta.total_bytes
         bench.close()
         if number < len(renumbered) and renumbered[number]:
@@ -221,3 +237,32 @@ def test_processes_are_described_as_when_they_were_named() -> None:
     bench.move(FLOW, DELTA, exact(NGINX))
     bench.close()
     assert bench.programs() == {"nginx": 100}
+
+
+A, B, C = (msgspec.structs.replace(FLOW, local_port=port) for port in (1, 2, 3))
+
+
+def test_connections_have_the_names_of_their_peers() -> None:
+    bench = Bench()
+    for _ in range(2):
+        bench.move_named((A, "a.test"), (B, "b.test"), (C, None))
+        bench.close()
+    assert bench.domains() == {"a.test": 200, "b.test": 200, "-": 200}
+    assert len(bench.table) == 3
+    bench.move_named((C, "a.test"))  # its name is known from now on
+    bench.close()
+    assert bench.domains() == {"a.test": 300, "b.test": 200, "-": 200}
+
+
+def test_flows_that_are_folded_have_no_name() -> None:
+    bench = Bench(max_flows=1)
+    bench.move_named((A, "a.test"), (B, "b.test"), (C, "c.test"))
+    bench.close()
+    assert bench.domains() == {"a.test": 100, "-": 200}
+
+
+def test_names_of_peers_are_selected() -> None:
+    bench = Bench(only=("domain:a.test",))
+    bench.move_named((A, "a.test"), (B, "b.test"), (C, None))
+    bench.close()
+    assert bench.domains() == {"a.test": 100, "-": 200}

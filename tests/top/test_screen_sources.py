@@ -12,7 +12,9 @@ import msgspec
 import pytest
 from support.sinks import stats, traffic
 
+from hogpipe.aggregation.dimensions import DimensionName
 from hogpipe.config import load_config
+from hogpipe.config.settings import AggregationSettings, Settings
 from hogpipe.errors import CaptureError
 from hogpipe.top.pipeline_source import PipelineSource
 from hogpipe.top.record_file import RecordFile
@@ -178,3 +180,14 @@ async def test_packets_between_other_hosts_are_counted_forwards_and_back(tmp_pat
     assert table.figures.not_local == 7
     table.step_back()
     assert table.figures.not_local == 0
+
+
+@pytest.mark.parametrize(
+    ("group_by", "only", "has_names"),
+    [(("domain",), (), True), (("process",), ("domain:*.test",), True), (("process",), (), False)],
+)
+def test_live_traffic_has_names_of_peers_if_the_settings_use_them(
+    group_by: tuple[DimensionName, ...], only: tuple[str, ...], *, has_names: bool
+) -> None:
+    source = PipelineSource(Settings(aggregation=AggregationSettings(group_by=group_by, only=only)))
+    assert ("domain" in source._settings.aggregation.group_by) == has_names

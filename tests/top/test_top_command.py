@@ -89,6 +89,12 @@ def test_wrong_usage(words: list[str], expected: str) -> None:
     assert expected in done.stderr
 
 
+def test_a_savefile_is_not_grouped_by_names_of_peers() -> None:
+    done = run("--group-by", "domain", "--read", RECORDS)
+    assert done.returncode == 78
+    assert "`domain` needs a live source" in done.stderr
+
+
 def test_without_textual_there_is_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     from hogpipe.top import top_command  # noqa: PLC0415
 
