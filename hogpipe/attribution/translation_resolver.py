@@ -33,6 +33,9 @@ Algorithm
    of exactly the true flow, the flow has that socket's owner. If not (another host behind this one,
    a socket that is closed), its resolution stays as it is, and that of a flow that this namespace
    translates where links are followed.
+7. No part of the kernel here, and no packet socket, sends what is translated for another host or
+   namespace: what packet sockets send passes no translation. The rules that infer such senders from
+   a missing socket do not apply.
 
 Known limits: an ICMP error is not part of a connection that conntrack finds. A flow that no lookup
 reached is recorded as if it were not translated. A flow is not asked about if several namespaces
@@ -57,6 +60,7 @@ from hogpipe.linux.ctnetlink_messages import (
 from hogpipe.model import (
     OWN_NAMESPACE,
     TRANSLATED,
+    UNATTRIBUTED,
     Attribution,
     FlowDelta,
     FlowKey,
@@ -108,6 +112,7 @@ class TranslationResolver:
         self._leaves_out_copies = leaves_out_copies
         self._follows_links = follows_links
         self._looked_up = _RecentFlows()
+        self._translated = _RecentFlows()
 
     def prepare(self) -> None:
         """Let the other resolver read ahead."""
@@ -148,7 +153,9 @@ class TranslationResolver:
         return self._resolver.infer(flow)
 
     def infer_sender(self, flow: FlowKey, moved: FlowDelta) -> Attribution:
-        """Return what the other resolver infers."""
+        """Return what the other resolver infers; no sender of a flow that is translated."""
+        if flow.namespace is not None and self._translated.has(flow, (flow.namespace,)):
+            return UNATTRIBUTED
         return self._resolver.infer_sender(flow, moved)
 
     def counts(self) -> ResolverCounts:
@@ -192,7 +199,10 @@ class TranslationResolver:
         """Correct what was found of translated flows, each of which comes with its true flow."""
         candidates: list[_Candidate] = []
         for flow, true_flow in translated:
+            self._translated.add((flow,))
             namespaces = self._find_captured(true_flow)
+            if _names_kernel(found.get(flow)) and not _is_own(flow, true_flow, namespaces):
+                found[flow] = Resolution(UNATTRIBUTED)
             if self._is_copy(flow, true_flow, namespaces):
                 found[flow] = _COPY
             else:
@@ -315,6 +325,10 @@ def _has_socket(resolution: Resolution | None) -> bool:
         return False
     is_exact = resolution.attribution.quality is Quality.EXACT
     return is_exact or resolution.owners_by_span is not None
+
+
+def _names_kernel(resolution: Resolution | None) -> bool:
+    return resolution is not None and resolution.attribution.kernel is not None
 
 
 def arriving_tuples(flow: FlowKey) -> list[ConnectionTuple]:

@@ -65,7 +65,7 @@ class ScriptedResolver:
         return INFERRED
 
     def infer_sender(self, _flow: FlowKey, _moved: FlowDelta) -> Attribution:
-        return UNATTRIBUTED
+        return INFERRED
 
     def counts(self) -> ResolverCounts:
         return ResolverCounts(table_reads=7)
@@ -206,6 +206,29 @@ def test_flows_of_a_namespace_that_is_left_to_the_next_lookup_are_absent() -> No
 def test_a_tracked_flow_without_translation_stays_as_it_is() -> None:
     known = {FLOW: Resolution(UNATTRIBUTED, is_final=True)}
     assert resolve(ScriptedConntrack(masqueraded(FLOW, HOST, 61000)), known, FLOW) == known
+
+
+def test_no_packet_socket_sends_what_is_translated() -> None:
+    behind, here = flow_at(61000, protocol=UDP), flow_at(61001, protocol=UDP)
+    known = {flow: Resolution(UNATTRIBUTED) for flow in (behind, here)}
+    conntrack = ScriptedConntrack(masqueraded(behind, LAN, 5000), masqueraded(here, HOST, 61001))
+    resolver = make_resolver(conntrack, known, namespaces={HOST: NAMESPACES[HOST]})
+    assert resolver.resolve(dict.fromkeys(known, ())) == known
+    moved = FlowDelta(transmit_packets=2)
+    assert resolver.infer_sender(behind, moved) == UNATTRIBUTED
+    assert resolver.infer_sender(here, moved) == INFERRED
+
+
+def test_what_is_translated_for_another_host_is_not_the_kernels() -> None:
+    vxlan = Resolution(Attribution(Quality.INFERRED, kernel="vxlan"), is_final=True)
+    flow = flow_at(61000, 4789, protocol=UDP)
+    only_own = {HOST: NAMESPACES[HOST]}
+    behind = ScriptedConntrack(masqueraded(flow, LAN, 5000))
+    found = resolve(behind, {flow: vxlan}, flow, namespaces=only_own)
+    assert found == {flow: Resolution(UNATTRIBUTED)}
+    port_only = ScriptedConntrack(masqueraded(flow, HOST, 5000))
+    known = {flow: vxlan, flow_at(5000, 4789, protocol=UDP): vxlan}
+    assert resolve(port_only, known, flow, namespaces=only_own) == {flow: vxlan}
 
 
 @pytest.mark.parametrize("source", [CONTAINER, LAN])
