@@ -69,8 +69,8 @@ class Filter(msgspec.Struct, frozen=True):
     """One selector."""
 
     columns: tuple[Column, ...]
-    matches: Callable[[Value], bool]
-    """Whether the value of one of the columns is wanted; None stands for no value."""
+    matches: Callable[[Sequence[Value]], bool]
+    """Whether the values of the columns are wanted; None stands for no value."""
     excludes: bool
 
 
@@ -88,7 +88,7 @@ class Filters:
         """Return whether traffic with these values of `columns` counts."""
 
         def matches(one: Filter) -> bool:
-            return any(one.matches(values[column]) for column in one.columns)
+            return one.matches([values[column] for column in one.columns])
 
         included = [one for one in self._filters if not one.excludes]
         if any(matches(one) for one in self._filters if one.excludes):
@@ -105,7 +105,7 @@ def _parse(text: str) -> Filter:
     excludes = text.startswith("!")
     bare = text.removeprefix("!")
     if bare == NO_OWNER:
-        return Filter((PROGRAM,), lambda value: value is None, excludes)
+        return _make_filter((PROGRAM,), lambda value: value is None, excludes)
     kind, _, pattern = bare.partition(":")
     if kind not in _KINDS or not pattern:
         kinds = ", ".join(_KINDS)
@@ -113,14 +113,28 @@ def _parse(text: str) -> Filter:
             f"{text!r} is not a selector: write kind:pattern, !kind:pattern to exclude, or "
             f"{NO_OWNER} for traffic without an owner; kind one of {kinds}"
         )
-    column, *others = _KINDS[kind]
+    column = _KINDS[kind][0]
     if column == REMOTE:
-        return Filter((column,), _make_remote_test(text, pattern), excludes)
+        return _make_filter((column,), _make_remote_test(text, pattern), excludes)
     if column in NUMERIC:
-        return Filter((column,), _make_number_test(text, pattern), excludes)
+        return _make_filter((column,), _make_number_test(text, pattern), excludes)
     if column == EXECUTABLE and "/" not in pattern:
         pattern = f"*/{pattern}"  # the name of the file, as for a run
-    return Filter((column, *others), lambda value: _matches_text(value, pattern), excludes)
+    if column == POD and "/" in pattern:  # no uid and no name has one
+        return Filter((NAMESPACE, POD_NAME), lambda pod: _matches_pod(pod, pattern), excludes)
+    return _make_filter(_KINDS[kind], lambda value: _matches_text(value, pattern), excludes)
+
+
+def _make_filter(
+    columns: tuple[Column, ...], matches: Callable[[Value], bool], excludes: bool
+) -> Filter:
+    """Return a filter of which one column must match."""
+    return Filter(columns, lambda values: any(map(matches, values)), excludes)
+
+
+def _matches_pod(pod: Sequence[Value], pattern: str) -> bool:
+    namespace, name = pod
+    return name is not None and fnmatchcase(f"{namespace or ''}/{name}", pattern)
 
 
 def _matches_text(value: Value, pattern: str) -> bool:
