@@ -242,7 +242,7 @@ def _matches_pod(pattern: str, process: Process) -> bool:
     if process.pod is None or names is None or names.pod_name is None:
         return False
     name = names.pod_name
-    return fnmatchcase(f"{names.pod_namespace}/{name}" if "/" in pattern else name, pattern)
+    return fnmatchcase(f"{names.pod_namespace or ''}/{name}" if "/" in pattern else name, pattern)
 
 
 def _matches_text(pattern: str, text: str | None) -> bool:

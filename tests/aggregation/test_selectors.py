@@ -140,6 +140,8 @@ def test_containers_and_pods_are_matched_by_their_names_too() -> None:
     for text in ("container:web-0", "pod:web", "pod:shop", "pod:/web-0"):
         assert not matches(text, named)
     assert not matches("pod:web-0", exact(replace(NGINX, pod=None, container_names=names)))
+    in_unknown = exact(replace(NGINX, container_names=ContainerNames(pod_name="web-0")))
+    assert not matches("pod:None/web-0", in_unknown)
 
 
 def test_a_parent_is_matched_by_its_name_and_by_its_command() -> None:
