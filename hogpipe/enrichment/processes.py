@@ -162,10 +162,15 @@ class ProcessReader:
         latest = latest or process
         if latest.command_line is not None and not self._command_line:
             latest = msgspec.structs.replace(latest, command_line=None)
+        if latest.container_names is not None and not self._reads_container_names():
+            latest = msgspec.structs.replace(latest, container_names=None)
         if len(latest.ancestors) > self._most_ancestors:
             kept = latest.ancestors[: self._most_ancestors]
             latest = msgspec.structs.replace(latest, ancestors=kept)
         return latest
+
+    def _reads_container_names(self) -> bool:
+        return self._containers is not None and self._containers.is_on
 
     def read_new(self, pid: int, now: float) -> ProcessStat | None:
         """Read and cache a process that may soon exit; return its stat, None if it has exited.

@@ -265,6 +265,7 @@ def test_a_process_has_the_names_of_its_container_until_they_are_not_asked_for(
     assert process is not None
     assert process.container_names == ContainerNames("web", "nginx", "docker")
     reader.set_details(command_line=False, ancestors=0, container_names=False)
+    assert reader.recall(process).container_names is None  # also of one that has exited since
     process = reader.find(owner, 0.5)
     assert process is not None
     assert process.container_names is None
