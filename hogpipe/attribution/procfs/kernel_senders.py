@@ -64,7 +64,7 @@ class KernelSenders:
     def find(
         self, flow: FlowKey, rows: tuple[SocketRow, ...], *, is_unheld: bool
     ) -> KernelSender | None:
-        """Return whose a flow without a process is; None if that is not known.
+        """Return the part of the kernel that has a flow without a process; None if unknown.
 
         `rows` are the sockets that match it; `is_unheld`: no process was found to hold them for
         `UNHELD_SECONDS`.
