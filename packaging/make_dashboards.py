@@ -53,11 +53,16 @@ class Dashboard:
 
 # --- Prometheus: what hogpipe-prometheus exports
 
-_RATE = '(%s{instance=~"$instance"%s}[$__rate_interval])'
+_HOSTS = 'instance=~"$instance"'
 
 
 def _rate(metric: str, labels: str = "") -> str:
-    return "rate" + _RATE % (f"hogpipe_{metric}", labels and f", {labels}")
+    matchers = f"{_HOSTS}, {labels}" if labels else _HOSTS
+    return f"rate(hogpipe_{metric}{{{matchers}}}[$__rate_interval])"
+
+
+def _latest(metric: str) -> str:
+    return f"hogpipe_{metric}{{{_HOSTS}}}"
 
 
 def _sum(metric: str, labels: str = "", by: str = "") -> str:
@@ -67,7 +72,6 @@ def _sum(metric: str, labels: str = "", by: str = "") -> str:
 _TRANSMIT, _RECEIVE = 'direction="transmit"', 'direction="receive"'
 _UNATTRIBUTED = 'quality="none"'
 _BY_QUALITY = "/ ignoring (quality) group_left ()"
-_QUEUED = 'sum by (sink) (hogpipe_sink_queued_records{instance=~"$instance"})'
 _FAILED = "network_tcp_connections_failed_total"
 
 _PROMETHEUS = Dashboard(
@@ -103,7 +107,7 @@ _PROMETHEUS = Dashboard(
                   {"": _sum("sink_dropped_records_total")}, 4, limits=(0.001, 1),
                   text="Records a second that a sink could not deliver, all sinks together."),
             Panel("stat", "Hosts", "short",
-                  {"": 'count (hogpipe_window_end_timestamp_seconds{instance=~"$instance"})'}, 4),
+                  {"": f"count ({_latest('window_end_timestamp_seconds')})"}, 4),
         ),
         "Traffic": (
             Panel("timeseries", "Transmit by $group", "bps",
@@ -142,9 +146,9 @@ _PROMETHEUS = Dashboard(
             Panel("timeseries", "CPU, in cores", "percentunit",
                   {"{{instance}}": _rate("cpu_seconds_total")}, 8),
             Panel("timeseries", "Memory", "bytes",
-                  {"{{instance}}": 'hogpipe_resident_memory_bytes{instance=~"$instance"}'}, 8),
+                  {"{{instance}}": _latest("resident_memory_bytes")}, 8),
             Panel("timeseries", "Queued records", "short",
-                  {"{{sink}}": _QUEUED}, 8),
+                  {"{{sink}}": f"sum by (sink) ({_latest('sink_queued_records')})"}, 8),
         ),
     },
 )  # fmt: skip
