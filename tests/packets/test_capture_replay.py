@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import termios
-import time
 from collections import Counter
 from pathlib import Path
 from typing import IO
@@ -18,7 +17,7 @@ import pytest
 from support.captures import Captured, Pcapng, read_pcap, write_pcap
 from support.frames import ethernet, ipv4, tcp, udp
 from support.packet_files import PacketFileContent, WrittenPacket, read_packet_file
-from support.running import PATIENCE, hogpipe
+from support.running import hogpipe, wait_until
 
 from hogpipe.capture.decode.scalar_ip import DecodedFrame, decode_frame
 from hogpipe.capture_command import CaptureOptions, capture_packets
@@ -217,15 +216,6 @@ async def test_the_file_that_is_read_is_not_the_standard_output(
     assert await capture(Path("-"), source=source) == 78
 
 
-def wait_for_full_pipe(output: IO[str]) -> None:
-    """Wait until the pipe takes no more (its first and its last page need not be full)."""
-    size = fcntl.fcntl(output, fcntl.F_GETPIPE_SZ)
-    end = time.monotonic() + PATIENCE
-    while unread(output) < size - 2 * mmap.PAGESIZE:
-        assert time.monotonic() < end, "the pipe is not filled"
-        time.sleep(0.01)
-
-
 def unread(output: IO[str]) -> int:
     """Return how many bytes a pipe holds (FIONREAD, tty_ioctl(4))."""
     return int.from_bytes(fcntl.ioctl(output, termios.FIONREAD, bytes(4)), sys.byteorder)
@@ -238,7 +228,9 @@ def test_a_replay_whose_reader_stalls_can_be_stopped(tmp_path: Path) -> None:
     with hogpipe(None, "-v", "capture", "--read", source, "-w", "-", stdout=subprocess.PIPE) as run:
         output = run.process.stdout
         assert output is not None
-        wait_for_full_pipe(output)
+        size = fcntl.fcntl(output, fcntl.F_GETPIPE_SZ)
+        # The pipe takes no more; its first and its last page need not be full.
+        wait_until(lambda: unread(output) >= size - 2 * mmap.PAGESIZE)
         run.process.send_signal(signal.SIGTERM)
         assert run.wait() == 1
     assert "its reader did not take all packets in time" in "".join(run.errors)

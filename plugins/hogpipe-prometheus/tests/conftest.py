@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import subprocess
 import time
 import urllib.parse
 import urllib.request
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from hogpipe_prometheus import hogpipe_sinks
 
-from hogpipe import Sink
+from hogpipe import Record, Sink
 from hogpipe.testing import free_ports, make_sink
 from hogpipe.testing import opened as opened_sink
 
@@ -136,3 +137,36 @@ async def prometheus(tmp_path: Path, port: int) -> AsyncIterator[Prometheus]:
     """A Prometheus that scrapes `port` five times a second."""
     async with running_prometheus(tmp_path, CONFIG.format(target=f"127.0.0.1:{port}")) as server:
         yield server
+
+
+@pytest.fixture
+def promtool() -> Callable[..., None]:
+    """Run promtool, which has to succeed."""
+    program = shutil.which("promtool")
+    assert program, "promtool is not there: apt-get install --no-install-recommends prometheus"
+
+    def run(*words: str | Path) -> None:
+        done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return run
+
+
+@pytest.fixture
+def with_health() -> Callable[[list[Record]], list[Record]]:
+    """Add health to the traffic of a window, as the source `ebpf` does."""
+
+    def add(window: list[Record]) -> list[Record]:
+        for record in window:
+            if record["type"] == "traffic":
+                record["network"]["tcp"] = {
+                    "retransmits": 1,
+                    "rtt": {"samples": 2, "sum_us": 300, "min_us": 100},
+                    "connections": {
+                        "opened": 1, "accepted": 1, "closed": 1, "refused": 1,
+                        "opening_us": 10, "lifetime_us": 90,
+                    },
+                }  # fmt: skip
+        return window
+
+    return add

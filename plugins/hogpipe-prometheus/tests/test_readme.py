@@ -1,8 +1,6 @@
 """The README's examples run as printed."""
 
 import re
-import shutil
-import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +13,8 @@ from hogpipe.testing import RecordMaker, check_key_table, find_code_blocks
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 OpenSink = Callable[..., Awaitable[Sink]]
-
-
-def promtool(*arguments: str) -> None:
-    program = shutil.which("promtool")
-    assert program, "promtool is not there: apt-get install --no-install-recommends prometheus"
-    check = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
-    assert check.returncode == 0, check.stdout + check.stderr
+Promtool = Callable[..., None]
+WithHealth = Callable[[list[Record]], list[Record]]
 
 
 def test_the_configuration_is_the_default(tmp_path: Path) -> None:
@@ -36,25 +29,15 @@ def test_the_readme_has_every_key_with_its_default() -> None:
     check_key_table(README, PrometheusSettings)
 
 
-def test_promtool_accepts_the_configuration(tmp_path: Path) -> None:
+def test_promtool_accepts_the_configuration(tmp_path: Path, promtool: Promtool) -> None:
     (config,) = find_code_blocks(README, "yaml")
     (tmp_path / "prometheus.yml").write_text(config)
-    promtool("check", "config", str(tmp_path / "prometheus.yml"))
+    promtool("check", "config", tmp_path / "prometheus.yml")
 
 
-def with_health(window: list[Record]) -> list[Record]:
-    """Add health to the traffic of a window, as the source `ebpf` does."""
-    for record in window:
-        if record["type"] == "traffic":
-            record["network"]["tcp"] = {
-                "retransmits": 1,
-                "rtt": {"samples": 2, "sum_us": 300, "min_us": 100},
-                "connections": {"opened": 1, "refused": 1, "opening_us": 10, "lifetime_us": 90},
-            }
-    return window
-
-
-async def test_the_queries_have_results(prometheus: Any, opened: OpenSink) -> None:
+async def test_the_queries_have_results(
+    prometheus: Any, opened: OpenSink, with_health: WithHealth
+) -> None:
     sink = await opened()
     maker = RecordMaker()
     names = {one.split("{")[0].strip() for one in re.findall(r"`(hogpipe_\w+)`", README)}
