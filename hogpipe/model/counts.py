@@ -91,9 +91,14 @@ class TcpHealth(msgspec.Struct, gc=False, kw_only=True):
     """Established connections that ended."""
 
     @property
+    def failures(self) -> dict[str, int]:
+        """Attempts and connections that failed, by cause."""
+        return {cause: getattr(self, cause) for cause in FAILURES}
+
+    @property
     def failed(self) -> int:
         """Attempts and connections that failed; the kernel programs count one cause for each."""
-        return sum(getattr(self, cause) for cause in FAILURES)
+        return sum(self.failures.values())
 
     def add(self, other: "TcpHealth") -> None:
         """Add the counters of `other`."""

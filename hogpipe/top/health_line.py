@@ -6,7 +6,7 @@ much of it as fits.
 
 from collections.abc import Iterator
 
-from hogpipe.model import FAILURES, TcpHealth
+from hogpipe.model import TcpHealth
 from hogpipe.top.row_groups import Query, Row, name_owner
 from hogpipe.top.row_table import show_retransmits, show_rtt
 from hogpipe.top.screen_text import Line, Look, Role, crop, join_items
@@ -39,9 +39,10 @@ def _list_items(row: Row, health: TcpHealth, query: Query, look: Look) -> Iterat
         (f" ({share})" if share and health.retransmits else "", Role.DIM),
     ]
     if health.failed:
-        causes = [name for name in FAILURES if getattr(health, name)]
         parts = ", ".join(
-            f"{name.replace('_', ' ')} {count(getattr(health, name))}" for name in causes
+            f"{cause.replace('_', ' ')} {count(number)}"
+            for cause, number in health.failures.items()
+            if number
         )
         yield [("failed ", Role.DIM), (parts, Role.WARNING)]
     yield [("conns ", Role.DIM), (count(health.opened + health.accepted), Role.TEXT)]

@@ -8,7 +8,7 @@ without buckets, which have a count, a sum and, where it is known, a minimum.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from hogpipe import TrafficRecord, parse_tcp
+from hogpipe import TcpHealth, TrafficRecord, parse_tcp
 
 
 class Metric(NamedTuple):
@@ -71,10 +71,9 @@ _IO, _PAYLOAD, _RETRANSMITS, _RTT, _OPENED, _ACCEPTED, _CLOSED, _FAILED, _OPENIN
     METRICS
 )
 _TRANSMIT, _RECEIVE = (("network.io.direction", direction) for direction in ("transmit", "receive"))
-_CAUSES = ("refused", "timed_out", "unreachable", "abandoned", "reset")
 _WITH_DIRECTION = 2  # IO and payload
 
-MOST = _WITH_DIRECTION * 2 + len(_CAUSES) + len(METRICS) - 3
+MOST = _WITH_DIRECTION * 2 + len(TcpHealth().failures) + len(METRICS) - 3
 """The most observations of a record."""
 
 
@@ -102,7 +101,7 @@ def _observe(record: TrafficRecord) -> Iterator[Observation]:
     yield Observation(_OPENED, None, health.opened)
     yield Observation(_ACCEPTED, None, health.accepted)
     yield Observation(_CLOSED, None, health.closed)
-    for cause in _CAUSES:
-        yield Observation(_FAILED, ("error.type", cause), getattr(health, cause))
+    for cause, number in health.failures.items():
+        yield Observation(_FAILED, ("error.type", cause), number)
     yield Observation(_OPENING, None, health.opening_us, health.opened)
     yield Observation(_DURATION, None, health.lifetime_us, health.closed)

@@ -18,7 +18,6 @@ _EVENTS = {
     "accepted": "TCP connections of peers that were established.",
     "closed": "Established TCP connections that ended, however.",
 }
-_CAUSES = ("refused", "timed_out", "unreachable", "abandoned", "reset")
 
 Rows = Sequence[tuple[Sequence[str], TcpHealth]]
 """Labels and health of each label set that has health."""
@@ -81,8 +80,8 @@ def _connection_families(names: Sequence[str], rows: Rows) -> Iterable[Metric]:
             continue
         for event, family in events.items():
             family.add_metric(labels, getattr(health, event))
-        for cause in _CAUSES:
-            failures.add_metric([*labels, cause], getattr(health, cause))
+        for cause, number in health.failures.items():
+            failures.add_metric([*labels, cause], number)
         opening.add_metric(labels, health.opening_us / _SECOND)
         lifetime.add_metric(labels, health.lifetime_us / _SECOND)
     return *events.values(), failures, opening, lifetime
