@@ -220,11 +220,12 @@ class LedgerCounts(msgspec.Struct):
 
     def since(self, earlier: "LedgerCounts") -> "LedgerCounts":
         """Return the growth since `earlier`, with the sockets known now."""
-        grown = _subtract(msgspec.structs.asdict(self), msgspec.structs.asdict(earlier))
+        grown = subtract(msgspec.structs.asdict(self), msgspec.structs.asdict(earlier))
         return LedgerCounts(**grown | {"sockets": self.sockets})
 
 
-def _subtract(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+def subtract(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+    """Return the growth of each counter."""
     return {name: now[name] - before[name] for name in now}
 
 
@@ -267,7 +268,7 @@ class ResolverCounts(msgspec.Struct):
         """Return the growth since `earlier`."""
         before, now = msgspec.structs.asdict(earlier), msgspec.structs.asdict(self)
         ledger = now.pop("ledger")
-        grown = _subtract(now, before)
+        grown = subtract(now, before)
         if ledger is not None:
             ledger = ledger.since(before["ledger"] or LedgerCounts())
         return ResolverCounts(**grown, ledger=ledger)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from hogpipe.model.counts import subtract
+
 
 class NameQuality(StrEnum):
     """How the name of a peer is known; docs/peer-names.md defines each. The best one is first."""
@@ -66,10 +68,8 @@ class ReverseCounts(msgspec.Struct):
 
     def since(self, earlier: "ReverseCounts") -> "ReverseCounts":
         """Return the growth since `earlier`."""
-        before = msgspec.structs.asdict(earlier)
-        return ReverseCounts(
-            **{name: now - before[name] for name, now in msgspec.structs.asdict(self).items()}
-        )
+        grown = subtract(msgspec.structs.asdict(self), msgspec.structs.asdict(earlier))
+        return ReverseCounts(**grown)
 
 
 class NameCounts(msgspec.Struct):
@@ -94,8 +94,8 @@ class NameCounts(msgspec.Struct):
 
     def since(self, earlier: "NameCounts") -> "NameCounts":
         """Return the growth since `earlier`, with the addresses known now."""
-        before, present = msgspec.structs.asdict(earlier), msgspec.structs.asdict(self)
-        rest = {"addresses": present.pop("addresses"), "reverse": present.pop("reverse")}
-        if self.reverse is not None:
-            rest["reverse"] = self.reverse.since(earlier.reverse or ReverseCounts())
-        return NameCounts(**{name: now - before[name] for name, now in present.items()}, **rest)
+        before, now = msgspec.structs.asdict(earlier), msgspec.structs.asdict(self)
+        addresses, reverse = now.pop("addresses"), now.pop("reverse")
+        if reverse is not None:
+            reverse = reverse.since(before["reverse"] or ReverseCounts())
+        return NameCounts(**subtract(now, before), addresses=addresses, reverse=reverse)
