@@ -28,6 +28,7 @@ Netlink
     destroyed_sockets     TCP sockets as they are destroyed; destroyed_messages is PURE
     ctnetlink             connections that the kernel tracks, by five-tuple
     ctnetlink_messages    PURE: the messages of ctnetlink
+    netlink_messages      PURE: the form of all messages of netlink
     rtnetlink             links and addresses, and change notifications
     process_forks         forks, as the kernel reports them; fork_messages is PURE
     netns/                network namespaces: their processes, inodes, cookies and ids
@@ -40,6 +41,6 @@ Others
     socket_filter         the classic BPF program on a socket: reading and attaching
     system_calls          system calls for which libc has no function
     memory                memory that libc holds although nothing uses it
-    limits                descriptors and memory: raising the limit, errors that report a shortage
+    limits                descriptors and memory: raising limits, errors that report a shortage
     bpf/                  the BPF programs, their loader, maps and ring buffer
 """

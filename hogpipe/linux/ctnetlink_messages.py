@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from hogpipe.linux.netlink_messages import build_attribute, parse_attributes
 from hogpipe.protocols import ICMP, ICMPV6
 
 AF_INET, AF_INET6 = 2, 10
@@ -24,7 +25,7 @@ AF_INET, AF_INET6 = 2, 10
 _GET, _NEW = 0x101, 0x100  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_NEW
 _NLMSG_ERROR = 2
 _NLM_F_REQUEST = 0x1
-_NESTED, _TYPE_MASK = 0x8000, 0x3FFF
+_NESTED = 0x8000
 
 _ORIGINAL, _REPLY = 1, 2  # CTA_TUPLE_ORIG, CTA_TUPLE_REPLY
 _ADDRESSES, _PROTOCOL = 1, 2  # CTA_TUPLE_IP, CTA_TUPLE_PROTO
@@ -34,7 +35,6 @@ _ICMP_FIELDS = {ICMP: (4, 5, 6), ICMPV6: (7, 8, 9)}  # CTA_PROTO_ICMP*: identifi
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _FAMILY = struct.Struct("=BBH")  # nfgenmsg: family, version, resource
-_ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
 _ERROR = struct.Struct("=i")
 
 ECHO_REPLY = {ICMP: 0, ICMPV6: 129}
@@ -90,7 +90,7 @@ def parse_answer(data: bytes) -> Answer:
         return Answer(error=abs(_ERROR.unpack_from(body)[0]))
     if kind != _NEW:
         return Answer()
-    attributes = _parse_attributes(body[_FAMILY.size :], until=_REPLY)
+    attributes = parse_attributes(body[_FAMILY.size :], until=_REPLY)
     original = _parse_tuple(attributes.get(_ORIGINAL, b""))
     reply = _parse_tuple(attributes.get(_REPLY, b""))
     if original is None or reply is None:
@@ -100,44 +100,27 @@ def parse_answer(data: bytes) -> Answer:
 
 def _build_tuple(asked: ConnectionTuple) -> bytes:
     source, destination = _SOURCE_AND_DESTINATION[len(asked.source)]
-    addresses = _build(source, asked.source) + _build(destination, asked.destination)
-    protocol = _build(_NUMBER, bytes([asked.protocol]))
+    addresses = build_attribute(source, asked.source) + build_attribute(
+        destination, asked.destination
+    )
+    protocol = build_attribute(_NUMBER, bytes([asked.protocol]))
     if asked.protocol in _ICMP_FIELDS:
         identifier, kind, code = _ICMP_FIELDS[asked.protocol]
-        protocol += _build(identifier, asked.source_port.to_bytes(2, "big"))
-        protocol += _build(kind, bytes([asked.icmp_type])) + _build(code, b"\0")
+        protocol += build_attribute(identifier, asked.source_port.to_bytes(2, "big"))
+        protocol += build_attribute(kind, bytes([asked.icmp_type])) + build_attribute(code, b"\0")
     else:  # GRE needs them too, and the kernel ignores those of a protocol that has none
-        protocol += _build(_SOURCE_PORT, asked.source_port.to_bytes(2, "big"))
-        protocol += _build(_DESTINATION_PORT, asked.destination_port.to_bytes(2, "big"))
-    parts = _build(_ADDRESSES | _NESTED, addresses) + _build(_PROTOCOL | _NESTED, protocol)
-    return _build(_ORIGINAL | _NESTED, parts)
-
-
-def _build(kind: int, value: bytes) -> bytes:
-    padding = bytes(-len(value) % 4)
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + padding
-
-
-def _parse_attributes(data: bytes, until: int = 0) -> dict[int, bytes]:
-    """Return the attributes by type, up to the first one of the type `until`."""
-    found: dict[int, bytes] = {}
-    at, end = 0, len(data) - _ATTRIBUTE.size
-    while at <= end:
-        length, kind = _ATTRIBUTE.unpack_from(data, at)
-        if length < _ATTRIBUTE.size or at + length > len(data):
-            break
-        kind &= _TYPE_MASK
-        found[kind] = data[at + _ATTRIBUTE.size : at + length]
-        if kind == until:
-            break
-        at += (length + 3) & ~3
-    return found
+        protocol += build_attribute(_SOURCE_PORT, asked.source_port.to_bytes(2, "big"))
+        protocol += build_attribute(_DESTINATION_PORT, asked.destination_port.to_bytes(2, "big"))
+    parts = build_attribute(_ADDRESSES | _NESTED, addresses) + build_attribute(
+        _PROTOCOL | _NESTED, protocol
+    )
+    return build_attribute(_ORIGINAL | _NESTED, parts)
 
 
 def _parse_tuple(data: bytes) -> ConnectionTuple | None:
-    parts = _parse_attributes(data)
-    addresses = _parse_attributes(parts.get(_ADDRESSES, b""))
-    fields = _parse_attributes(parts.get(_PROTOCOL, b""))
+    parts = parse_attributes(data)
+    addresses = parse_attributes(parts.get(_ADDRESSES, b""))
+    fields = parse_attributes(parts.get(_PROTOCOL, b""))
     protocol = _number(fields, _NUMBER)
     for size, (source_kind, destination_kind) in _SOURCE_AND_DESTINATION.items():
         source, destination = addresses.get(source_kind), addresses.get(destination_kind)

@@ -16,18 +16,16 @@ import struct
 
 import msgspec
 
-from hogpipe.model import TcpHealth
+from hogpipe.linux.netlink_messages import parse_attributes, parse_messages
+from hogpipe.model import TcpHealth, unmap
 
-_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _SOCKET = struct.Struct("=BBxx2s2s16s16sIII20x")  # inet_diag_msg
-_ATTRIBUTE = struct.Struct("=HH")  # length, type
 _SOCK_DIAG_BY_FAMILY = 20
 _INET_DIAG_INFO = 2
 # The fields of struct tcp_info that are read, in the order of `_parse_info`.
 _INFO = struct.Struct("=68xI28xI16xQQ12xII44xQQ")
 _NO_TIME = 0xFFFFFFFF
 _AF_INET, _AF_INET6 = 2, 10
-_MAPPED = bytes(10) + b"\xff\xff"
 
 
 class DestroyedSocket(msgspec.Struct, frozen=True, gc=False):
@@ -43,44 +41,26 @@ class DestroyedSocket(msgspec.Struct, frozen=True, gc=False):
 
 def parse_destroyed(message: bytes) -> DestroyedSocket | None:
     """Return what a message reports, None if it is not that of a connection."""
-    at = _HEADER.size + _SOCKET.size
-    if len(message) < at:
+    kind, payload = next(parse_messages(message), (None, b""))
+    if kind != _SOCK_DIAG_BY_FAMILY or len(payload) < _SOCKET.size:
         return None
-    length, kind, *_ = _HEADER.unpack_from(message)
-    family, _, local_port, remote_port, local, remote, _, low, high = _SOCKET.unpack_from(
-        message, _HEADER.size
-    )
-    info = _find_info(message[at : min(length, len(message))])
-    if kind != _SOCK_DIAG_BY_FAMILY or info is None or remote_port == bytes(2):
+    family, _, local_port, remote_port, local, remote, _, low, high = _SOCKET.unpack_from(payload)
+    attributes = parse_attributes(payload[_SOCKET.size :], until=_INET_DIAG_INFO)
+    info = attributes.get(_INET_DIAG_INFO, b"")
+    if len(info) < _INFO.size or remote_port == bytes(2):
         return None
     if family == _AF_INET:
         local, remote = local[:4], remote[:4]
     elif family != _AF_INET6:
         return None
-    elif remote.startswith(_MAPPED):
-        local, remote = local[len(_MAPPED) :], remote[len(_MAPPED) :]
     return DestroyedSocket(
-        local,
+        unmap(local),
         int.from_bytes(local_port, "big"),
-        remote,
+        unmap(remote),
         int.from_bytes(remote_port, "big"),
         high << 32 | low,
         _parse_info(info),
     )
-
-
-def _find_info(attributes: bytes) -> bytes | None:
-    """Return the attribute with the tcp_info, None if it is not there or too short."""
-    at = 0
-    while at + _ATTRIBUTE.size <= len(attributes):
-        length, kind = _ATTRIBUTE.unpack_from(attributes, at)
-        if length < _ATTRIBUTE.size:
-            return None
-        if kind == _INET_DIAG_INFO:
-            info = attributes[at + _ATTRIBUTE.size : at + length]
-            return info if len(info) >= _INFO.size else None
-        at += (length + 3) & ~3
-    return None
 
 
 def _parse_info(info: bytes) -> TcpHealth:

@@ -9,12 +9,12 @@ Where the receive buffer is full the kernel drops messages, which `overruns` cou
 
 import errno
 import socket
-from contextlib import suppress
+
+from hogpipe.linux.limits import set_receive_buffer
 
 # include/uapi/linux/sock_diag.h, netlink.h
 _NETLINK_SOCK_DIAG, _SOL_NETLINK, _ADD_MEMBERSHIP = 4, 270, 1
 _TCP_DESTROY, _TCP6_DESTROY = 1, 3
-_SO_RCVBUFFORCE = 33
 _BUFFER_BYTES = 1 << 22
 _MESSAGE_BYTES = 4096
 
@@ -31,9 +31,7 @@ class DestroyedSockets:
         try:
             self._link.setblocking(False)
             self._link.bind((0, 0))  # messages of the kernel pass by sockets without an address
-            self._link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
-            with suppress(PermissionError):  # without CAP_NET_ADMIN the buffer is smaller
-                self._link.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
+            set_receive_buffer(self._link, buffer_bytes)
             for group in (_TCP_DESTROY, _TCP6_DESTROY):
                 self._link.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
         except BaseException:

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from hogpipe.linux.limits import set_receive_buffer
 from hogpipe.linux.socket_filter import RawInstruction, attach_filter
 from hogpipe.protocols import NANOSECONDS
 
@@ -19,7 +20,7 @@ _ETH_P_ALL = 0x0003  # include/uapi/linux/if_ether.h
 _SOL_PACKET, _PACKET_STATISTICS = 263, 6  # include/uapi/linux/if_packet.h
 _PACKET_HOST, _PACKET_OUTGOING = 0, 4
 _ARPHRD_LOOPBACK = 772
-_SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 33, 35  # include/uapi/asm-generic/socket.h
+_SO_TIMESTAMPNS = 35  # include/uapi/asm-generic/socket.h
 _TIMESPEC = struct.Struct("@ll")
 _STATISTICS = struct.Struct("=II")
 _QUEUE_BYTES = 2 << 20
@@ -44,7 +45,7 @@ class PacketReader:
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
         try:
             self._socket.setblocking(False)
-            self._set_queue()
+            set_receive_buffer(self._socket, _QUEUE_BYTES)
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             attach_filter(self._socket.fileno(), program)
             while self.read() is not None:  # what was queued before the filter was attached
@@ -52,12 +53,6 @@ class PacketReader:
         except BaseException:
             self._socket.close()
             raise
-
-    def _set_queue(self) -> None:
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _QUEUE_BYTES)
-        except PermissionError:  # without CAP_NET_ADMIN: as much as net.core.rmem_max allows
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _QUEUE_BYTES)
 
     def fileno(self) -> int:
         """Return the descriptor to wait for packets with."""

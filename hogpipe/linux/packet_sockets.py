@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from hogpipe.linux.rtnetlink import parse_attributes, parse_messages
+from hogpipe.linux.netlink_messages import parse_attributes, parse_messages
 from hogpipe.linux.sock_diag import open_link
 
 _SOCK_DIAG_BY_FAMILY = 20

@@ -13,11 +13,12 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 
 import msgspec
+
+from hogpipe.linux.netlink_messages import MESSAGE, parse_attributes, parse_messages
 
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _RTM_NEWLINK, _RTM_GETLINK = 16, 18
@@ -37,11 +38,8 @@ VETH_KINDS = frozenset({"veth", "netkit"})
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
 
-_MESSAGE = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _LINK = struct.Struct("=BxHiII")  # family, hardware type, index, flags, change mask
 _ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
-_ATTRIBUTE = struct.Struct("=HH")  # length, type
-_TYPE_MASK = 0x3FFF  # without the NESTED and BYTEORDER flags
 _RECEIVE_BYTES = 1 << 17
 
 
@@ -88,30 +86,6 @@ class LinkTable(msgspec.Struct, frozen=True):
         """Return the table without the addresses of these links, given by index."""
         kept = tuple(entry for entry in self.addresses if entry.link not in links)
         return LinkTable(self.links, kept)
-
-
-def parse_messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield (type, payload) of each netlink message; stop at a truncated message."""
-    at = 0
-    while at + _MESSAGE.size <= len(data):
-        length, kind, *_ = _MESSAGE.unpack_from(data, at)
-        if length < _MESSAGE.size or at + length > len(data):
-            return
-        yield kind, data[at + _MESSAGE.size : at + length]
-        at += (length + 3) & ~3
-
-
-def parse_attributes(data: bytes) -> dict[int, bytes]:
-    """Return the attributes of a message by type, up to the first that is truncated."""
-    attributes = {}
-    at = 0
-    while at + _ATTRIBUTE.size <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, at)
-        if length < _ATTRIBUTE.size or at + length > len(data):
-            break
-        attributes[kind & _TYPE_MASK] = data[at + _ATTRIBUTE.size : at + length]
-        at += (length + 3) & ~3
-    return attributes
 
 
 def _number(attribute: bytes | None) -> int:
@@ -234,7 +208,7 @@ def _read_table(requests: socket.socket) -> LinkTable:
 
 
 def _read_dump(requests: socket.socket, request: int, answer: int) -> list[bytes]:
-    header = _MESSAGE.pack(_MESSAGE.size + 4, request, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0)
+    header = MESSAGE.pack(MESSAGE.size + 4, request, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0)
     payloads: list[bytes] = []
     requests.send(header + bytes(4))  # a struct rtgenmsg of AF_UNSPEC, padded
     while True:

@@ -29,6 +29,7 @@ from hogpipe.model.flows import (
     Span,
     fold_key,
     is_sum,
+    unmap,
 )
 from hogpipe.model.networks import BUILT_IN_NETWORKS, Networks, make_networks
 from hogpipe.model.owners import (
@@ -94,4 +95,5 @@ __all__ = [
     "join_health",
     "make_networks",
     "owner_at",
+    "unmap",
 ]

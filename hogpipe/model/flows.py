@@ -10,6 +10,8 @@ import msgspec
 
 from hogpipe.model.counts import TrafficCounts
 
+_MAPPED_PREFIX = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96
+
 OWN_NAMESPACE = 0
 """Stands for the network namespace that is captured in; no inode has this number."""
 
@@ -41,6 +43,11 @@ class FlowKey(msgspec.Struct, frozen=True, gc=False):
 
 UNKNOWN_FLOW = FlowKey(0, b"", 0, b"", 0, "")
 """Stands for flows of which nothing is known: no protocol, no address, no interface."""
+
+
+def unmap(address: bytes) -> bytes:
+    """Return the IPv4 address of a v4-mapped address, any other address unchanged."""
+    return address[12:] if address.startswith(_MAPPED_PREFIX) else address
 
 
 def fold_key(flow: FlowKey) -> FlowKey:

@@ -17,8 +17,9 @@ from hogpipe.linux import ctnetlink_messages, sock_diag_messages
 from hogpipe.linux.bpf.process_events import decode_process_events
 from hogpipe.linux.bpf.shapes import PROCESS_EVENT, SOCKET_EVENT, TRAFFIC_ROW, EventKind
 from hogpipe.linux.bpf.traffic_rows import decode_rows, encode_endpoints, set_owners, tally_rows
+from hogpipe.linux.netlink_messages import parse_messages
 from hogpipe.linux.netns.nsid import parse_nsid
-from hogpipe.linux.rtnetlink import parse_address, parse_link, parse_messages
+from hogpipe.linux.rtnetlink import parse_address, parse_link
 
 _HEADER = struct.Struct("=IHHII")
 _ENDS = "local_address", "local_port", "remote_address", "remote_port", "protocol"

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from support.namespaces import Namespace
 from support.shortage import no_descriptors
 
-from hogpipe.linux.rtnetlink import LinkMonitor, LinkTable, parse_messages, read_link_table
+from hogpipe.linux.netlink_messages import parse_messages
+from hogpipe.linux.rtnetlink import LinkMonitor, LinkTable, read_link_table
 
 
 def links_of(table: LinkTable) -> dict[str, object]:

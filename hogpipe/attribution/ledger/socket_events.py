@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hogpipe.linux.bpf.shapes import SOCKET_EVENT, EventKind, format_of, offset_of
+from hogpipe.model import unmap
 from hogpipe.protocols import TCP
 
 _EVENT = struct.Struct(format_of(SOCKET_EVENT))
 EVENT_BYTES = _EVENT.size
 
 _AF_INET, _AF_INET6 = 2, 10
-_MAPPED = bytes(10) + b"\xff\xff"
 _MAX_COMMANDS = 4096
 _KINDS = {int(kind): kind for kind in EventKind}
 # NumPy compares an array with an int sooner than with an enum.
@@ -323,7 +323,7 @@ def _decode(fields: tuple[Any, ...]) -> SocketEvent:
 def _decode_address(family: int, address: bytes) -> bytes:
     if family == _AF_INET:
         return address[:4]
-    return address[12:] if address.startswith(_MAPPED) else address
+    return unmap(address)
 
 
 @lru_cache(maxsize=_MAX_COMMANDS)

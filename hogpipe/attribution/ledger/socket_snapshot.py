@@ -24,13 +24,13 @@ from contextlib import suppress
 import msgspec
 
 from hogpipe.attribution.ledger.socket_ledger import SocketLedger
-from hogpipe.attribution.procfs.matching import protocol_of, unmap
+from hogpipe.attribution.procfs.matching import protocol_of
 from hogpipe.attribution.procfs.procfs_resolver import ProcfsResolver
 from hogpipe.linux.netns.cookies import read_own_cookie
 from hogpipe.linux.netns.network_namespaces import NetworkNamespaces
 from hogpipe.linux.sock_diag import read_full_dump
 from hogpipe.linux.socket_table import TCP_LISTEN, SocketRow
-from hogpipe.model import MAX_SOCKETS, Process, SnapshotSocket, SocketOwner
+from hogpipe.model import MAX_SOCKETS, Process, SnapshotSocket, SocketOwner, unmap
 from hogpipe.protocols import TCP
 from hogpipe.text import describe_error
 

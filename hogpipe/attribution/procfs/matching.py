@@ -16,14 +16,13 @@ from itertools import chain
 import msgspec
 
 from hogpipe.linux.socket_table import TCP_LISTEN, TCP_UNACCEPTED, SocketRow
-from hogpipe.model import FlowKey, Quality
+from hogpipe.model import FlowKey, Quality, unmap
 from hogpipe.protocols import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE
 
 _PORT_TABLES = {TCP: "tcp", UDP: "udp", UDPLITE: "udplite"}
 _PROTOCOLS = {name: protocol for protocol, name in _PORT_TABLES.items()}
 
 _ANY4, _ANY6 = bytes(4), bytes(16)
-_MAPPED_PREFIX = bytes(10) + b"\xff\xff"
 
 # The wildcard addresses of sockets that accept packets to any address, the most specific first: an
 # IPv6 socket accepts IPv4, too.
@@ -73,11 +72,6 @@ def has_endpoint(flow: FlowKey) -> bool:
 def protocol_of(table: str) -> int:
     """Return the protocol of a table by ports."""
     return _PROTOCOLS[table.removesuffix("6")]
-
-
-def unmap(address: bytes) -> bytes:
-    """Return the IPv4 address of a v4-mapped address, any other address unchanged."""
-    return address[12:] if address.startswith(_MAPPED_PREFIX) else address
 
 
 def port_pairs_for(flow: FlowKey) -> tuple[tuple[int, int], ...]:

@@ -29,7 +29,6 @@ from hogpipe.attribution.procfs.matching import (
     TableIndex,
     has_ports,
     protocol_of,
-    unmap,
 )
 from hogpipe.attribution.procfs.tcp_lookup import ReadCounts
 from hogpipe.flows.flow_words import FLOW_WORDS, WORDS, FlowPacker
@@ -38,7 +37,7 @@ from hogpipe.flows.packet_rows import Integers
 from hogpipe.flows.row_order import find_heads
 from hogpipe.linux.procfs import Procfs
 from hogpipe.linux.socket_table import SocketRow, parse_table
-from hogpipe.model import OWN_NAMESPACE, FlowKey
+from hogpipe.model import OWN_NAMESPACE, FlowKey, unmap
 from hogpipe.protocols import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE
 
 NO_SOCKET = 0

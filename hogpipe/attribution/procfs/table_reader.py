@@ -31,7 +31,6 @@ from hogpipe.attribution.procfs.matching import (
     protocol_of,
     tables_for,
     tables_of,
-    unmap,
 )
 from hogpipe.attribution.procfs.reader_choice import Reader, ReaderChoice
 from hogpipe.attribution.procfs.table_source import UNREAD, TableSource
@@ -40,7 +39,7 @@ from hogpipe.errors import ConfigurationError
 from hogpipe.linux.netns.namespace_processes import shows_own_namespace
 from hogpipe.linux.sock_diag import read_dump, read_dump_by_remote_port
 from hogpipe.linux.socket_table import SocketRow, TableText, parse_table
-from hogpipe.model import OWN_NAMESPACE, FlowKey, Quality
+from hogpipe.model import OWN_NAMESPACE, FlowKey, Quality, unmap
 from hogpipe.protocols import TCP
 from hogpipe.text import describe_error
 

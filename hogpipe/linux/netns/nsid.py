@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hogpipe.linux.limits import SHORTAGES
-from hogpipe.linux.rtnetlink import parse_messages
+from hogpipe.linux.netlink_messages import parse_messages
 
 _RTM_NEWNSID, _RTM_GETNSID = 88, 90
 _NLM_F_REQUEST = 0x1

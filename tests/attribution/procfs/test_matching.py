@@ -17,10 +17,9 @@ from hogpipe.attribution.procfs.matching import (
     protocol_of,
     tables_for,
     tables_of,
-    unmap,
 )
 from hogpipe.linux.socket_table import SocketRow
-from hogpipe.model import FlowKey, Quality
+from hogpipe.model import FlowKey, Quality, unmap
 
 TCP, UDP, UDPLITE, ICMP, ICMPV6, OSPF, SCTP = 6, 17, 136, 1, 58, 89, 132
 
