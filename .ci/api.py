@@ -50,11 +50,13 @@ GROUPS: dict[str, dict[str, Sequence[str]]] = {
             "extend_url",
             "name_place",
         ),
+        "Listening": ("parse_listen", "explain_listen_error"),
         "Helpers": (
             "raise_problems",
             "describe_connection_error",
             "run_shielded",
             "record_id",
+            "replace_unprintable",
         ),
         "Records": ("Record", "TrafficRecord", "StatsRecord"),
         "History": ("HistoryReader",),

@@ -96,8 +96,10 @@ if TYPE_CHECKING:
     )
     from hogpipe.sinks.http_answers import HttpAnswer, describe_answer, describe_redirect
     from hogpipe.sinks.http_client import HttpClient
+    from hogpipe.sinks.listening import explain_listen_error, parse_listen
     from hogpipe.sinks.tls import TlsSettings, find_tls_problems, load_tls_context
     from hogpipe.stream import stream_records
+    from hogpipe.text import replace_unprintable
 
 __all__ = [
     "PLUGIN_API",
@@ -135,6 +137,7 @@ __all__ = [
     "describe_answer",
     "describe_connection_error",
     "describe_redirect",
+    "explain_listen_error",
     "extend_url",
     "find_header_problems",
     "find_tls_problems",
@@ -145,9 +148,11 @@ __all__ = [
     "load_tls_context",
     "measure",
     "name_place",
+    "parse_listen",
     "parse_tcp",
     "raise_problems",
     "record_id",
+    "replace_unprintable",
     "run_shielded",
     "stream_records",
     "watch",
@@ -188,6 +193,7 @@ _MODULES = {
     "describe_answer": "hogpipe.sinks.http_answers",
     "describe_connection_error": "hogpipe.sinks.connections",
     "describe_redirect": "hogpipe.sinks.http_answers",
+    "explain_listen_error": "hogpipe.sinks.listening",
     "extend_url": "hogpipe.sinks.http_addresses",
     "find_header_problems": "hogpipe.sinks.http_addresses",
     "find_tls_problems": "hogpipe.sinks.tls",
@@ -198,9 +204,11 @@ _MODULES = {
     "load_tls_context": "hogpipe.sinks.tls",
     "measure": "hogpipe.measuring.watch",
     "name_place": "hogpipe.sinks.http_addresses",
+    "parse_listen": "hogpipe.sinks.listening",
     "parse_tcp": "hogpipe.records.tcp_health",
     "raise_problems": "hogpipe.sinks.contract",
     "record_id": "hogpipe.records.schema",
+    "replace_unprintable": "hogpipe.text",
     "run_shielded": "hogpipe.sinks.connections",
     "stream_records": "hogpipe.stream",
     "watch": "hogpipe.measuring.watch",

@@ -20,6 +20,17 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
+def replace_unprintable(text: str, longest: int) -> str:
+    """Return at most `longest` characters of `text`, with U+FFFD for each unprintable one.
+
+    For labels: unlike escapes, a replacement is one character.
+    """
+    text = text[:longest]
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
 def describe_error(error: BaseException) -> str:
     """Return the type and the message of `error` in one printable line."""
     try:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hogpipe.text import describe_error, printable
+from hogpipe.text import describe_error, printable, replace_unprintable
 
 
 def test_printable_text_of_any_script_is_unchanged() -> None:
@@ -20,6 +20,16 @@ def test_escapes_line_ends_and_bidirectional_controls_become_visible() -> None:
 def test_any_text_becomes_printable_and_encodable(text: str) -> None:
     assert printable(text).isprintable()
     printable(text).encode()
+
+
+@given(st.text())
+def test_a_label_is_printable_and_bounded(text: str) -> None:
+    label = replace_unprintable(text, 8)
+    assert label.isprintable() or label == ""
+    assert [one for one in label if one != "\ufffd"] == [
+        one for one in text[:8] if one.isprintable() and one != "\ufffd"
+    ]
+    assert len(label) == len(text[:8])
 
 
 def test_an_error_of_many_lines_becomes_one_line() -> None:

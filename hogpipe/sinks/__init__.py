@@ -29,6 +29,7 @@ Receivers:
     tcp/               a collector, with acknowledged lines
     tls.py             the `tls` table of a sink, and its client context
     connections.py     error texts and release of connections
+    listening.py       the address of a sink that others connect to, and errors of listening there
 
 For plugins that send over HTTP:
 

@@ -7,7 +7,7 @@ truncated, and characters that are not printable are replaced.
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from hogpipe import TrafficRecord
+from hogpipe import TrafficRecord, replace_unprintable
 
 LabelName = Literal[
     "program", "parent", "unit", "container", "container_name", "pod", "pod_name", "namespace",
@@ -34,14 +34,7 @@ class Labelling:
         """Return the labels of `record`; `other` for the remainder."""
         if "remainder" in record:
             return self.other
-        return tuple(_clean(read(record)) for read in self._readers)
-
-
-def _clean(value: str) -> str:
-    value = value[:LONGEST]
-    if value.isprintable():
-        return value
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in value)
+        return tuple(replace_unprintable(read(record), LONGEST) for read in self._readers)
 
 
 def _program(record: TrafficRecord) -> str:

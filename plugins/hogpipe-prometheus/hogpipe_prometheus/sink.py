@@ -5,32 +5,18 @@ these.
 """
 
 import asyncio
-import errno
 from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from hogpipe import (
-    ConfigurationError,
-    DeliveryError,
-    InUseError,
-    Record,
-    StatsRecord,
-    describe_connection_error,
-    parse_tcp,
-)
+from hogpipe import Record, StatsRecord, explain_listen_error, parse_listen, parse_tcp
 from hogpipe_prometheus.collector import WindowCollector
 from hogpipe_prometheus.labels import Labelling, Labels
 from hogpipe_prometheus.series import SeriesTable, Traffic
 from hogpipe_prometheus.server import ScrapeServer
-from hogpipe_prometheus.settings import PrometheusSettings, endpoint
+from hogpipe_prometheus.settings import PORT, PrometheusSettings
 
 _SLICE = 500  # records before other tasks run
-
-_REMEDIES = {
-    errno.EADDRINUSE: "something else listens there; end it, or choose another port",
-    errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE; choose another port",
-}
 
 
 class PrometheusSink:
@@ -53,15 +39,11 @@ class PrometheusSink:
         Raises InUseError for a port in use, DeliveryError for an address that may appear later, and
         ConfigurationError.
         """
-        host, port = endpoint(self._listen)
+        host, port = parse_listen(self._listen, PORT)
         try:
             await self._server.start(host, port)
         except OSError as error:
-            if remedy := _REMEDIES.get(error.errno or 0):
-                kind = InUseError if error.errno == errno.EADDRINUSE else ConfigurationError
-                raise kind(f"listen {self._listen}: {remedy}") from error
-            reason = describe_connection_error(error)
-            raise DeliveryError(f"cannot listen at {self._listen}: {reason}") from error
+            raise explain_listen_error(error, self._listen) from error
 
     async def probe(self) -> str:
         """Listen; raises what `open` raises."""

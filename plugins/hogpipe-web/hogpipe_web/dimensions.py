@@ -2,7 +2,7 @@
 
 In: traffic records, live or from a history. Out: the values of `KEYS`; the values of one dimension,
 which identify a group of a view; and the label of such a group. A value that a record does not have
-is None. Names are hostile: `clean` replaces what is not printable, and what is shown is at most
+is None. Names are hostile: what is not printable is replaced, and what is shown is at most
 `LONGEST` characters.
 
 A record of which there is no room for a group of its own is counted with fewer values
@@ -13,7 +13,7 @@ that an omitted value is never taken for an absent one.
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 
-from hogpipe import TrafficRecord
+from hogpipe import TrafficRecord, replace_unprintable
 
 Value = str | int | None
 Values = tuple[Value, ...]
@@ -71,16 +71,8 @@ class Dimension:
         if all(value is None for value in values):
             return ("others" if omitted else self.absent), ""
         name, detail = self.name_values(tuple(values))
-        shown = "" if name is None else clean(str(name))
-        return shown or self.absent, "others" if omitted else clean(str(detail or ""))
-
-
-def clean(text: str) -> str:
-    """Return `text` with a replacement for each character that is not printable, shortened."""
-    text = text[:LONGEST]
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+        shown = _show(name)
+        return shown or self.absent, "others" if omitted else _show(detail or None)
 
 
 def read_values(record: TrafficRecord) -> Values:
@@ -122,6 +114,10 @@ def coarsen(values: Values) -> Values | None:
     coarse = [None if key in omitted else value for key, value in zip(KEYS, values, strict=True)]
     coarse[_INDEX[COARSE]] = 2 if level else 1
     return tuple(coarse)
+
+
+def _show(value: Value) -> str:
+    return "" if value is None else replace_unprintable(str(value), LONGEST)
 
 
 def _first(values: Values) -> tuple[Value, Value]:

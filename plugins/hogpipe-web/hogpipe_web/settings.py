@@ -4,19 +4,19 @@ import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from msgspec import Meta
 
-from hogpipe import Seconds, SettingProblem, SinkSettings
+from hogpipe import Seconds, SettingProblem, SinkSettings, parse_listen
 
+PORT = 9780
 SHORTEST_TOKEN = 16
 
 
 class WebSettings(SinkSettings, frozen=True, kw_only=True):
     """`type = "web"`."""
 
-    listen: str = "127.0.0.1:9780"
+    listen: str = f"127.0.0.1:{PORT}"
     """The address of the page, HOST:PORT; `[::1]:9780` for IPv6."""
     token: str | None = None
     """What a reader has to know; required unless `listen` is a loopback address."""
@@ -35,7 +35,7 @@ class WebSettings(SinkSettings, frozen=True, kw_only=True):
 def find_problems(settings: WebSettings) -> Iterator[SettingProblem]:
     """Find an invalid address, an open page without a token, and a token that can be guessed."""
     try:
-        host, port = endpoint(settings.listen)
+        host, port = parse_listen(settings.listen, PORT)
     except ValueError as error:
         yield SettingProblem(("listen",), f"{settings.listen}: {error}", str(error))
     else:
@@ -57,19 +57,6 @@ def find_problems(settings: WebSettings) -> Iterator[SettingProblem]:
         if not name or "/" in name or name != name.strip():
             text = "must be a host name without a scheme or path"
             yield SettingProblem(("hosts", index), f"{name}: {text}", text)
-
-
-def endpoint(listen: str) -> tuple[str, int]:
-    """Return host and port of `HOST:PORT`; raises ValueError."""
-    try:
-        url = urlsplit(f"//{listen}")
-        host, port = url.hostname, url.port
-        (host or "").encode("idna")
-    except ValueError:  # of which UnicodeError is one
-        host = port = None
-    if not host or not port or url.netloc != listen or "@" in listen:
-        raise ValueError("must be HOST:PORT, such as 127.0.0.1:9780 or [::1]:9780")
-    return host, port
 
 
 def is_loopback(host: str) -> bool:

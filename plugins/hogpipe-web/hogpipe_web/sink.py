@@ -4,16 +4,9 @@ A window counts as delivered once it is in the ring; without readers nothing els
 """
 
 import asyncio
-import errno
 from collections.abc import Sequence
 
-from hogpipe import (
-    ConfigurationError,
-    DeliveryError,
-    InUseError,
-    Record,
-    describe_connection_error,
-)
+from hogpipe import Record, explain_listen_error, parse_listen
 from hogpipe_web.access import Access
 from hogpipe_web.app import StatusAnswer, WebApp, make_status
 from hogpipe_web.assets import read_assets
@@ -22,14 +15,9 @@ from hogpipe_web.history import Archive
 from hogpipe_web.hub import Hub
 from hogpipe_web.ring import Ring, WindowSums
 from hogpipe_web.server import WebServer
-from hogpipe_web.settings import WebSettings, endpoint
+from hogpipe_web.settings import PORT, WebSettings
 
 _SLICE = 500  # records before other tasks run
-
-_REMEDIES = {
-    errno.EADDRINUSE: "something else listens there; end it, or choose another port",
-    errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE; choose another port",
-}
 
 
 class WebSink:
@@ -37,7 +25,7 @@ class WebSink:
 
     def __init__(self, settings: WebSettings) -> None:
         self._settings = settings
-        self._access = Access(*endpoint(settings.listen), settings.token, settings.hosts)
+        self._access = Access(*parse_listen(settings.listen, PORT), settings.token, settings.hosts)
         self._hub = Hub(Ring(settings.live, settings.max_groups), settings.max_readers)
         self._archive = Archive(settings.history, settings.max_groups) if settings.history else None
         self._app = WebApp(
@@ -60,13 +48,9 @@ class WebSink:
         """
         listen = self._settings.listen
         try:
-            await self._server.start(*endpoint(listen))
+            await self._server.start(*parse_listen(listen, PORT))
         except OSError as error:
-            if remedy := _REMEDIES.get(error.errno or 0):
-                kind = InUseError if error.errno == errno.EADDRINUSE else ConfigurationError
-                raise kind(f"listen {listen}: {remedy}") from error
-            reason = describe_connection_error(error)
-            raise DeliveryError(f"cannot listen at {listen}: {reason}") from error
+            raise explain_listen_error(error, listen) from error
 
     async def probe(self) -> str:
         """Listen; raises what `open` raises."""
