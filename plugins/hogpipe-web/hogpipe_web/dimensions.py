@@ -10,7 +10,7 @@ A record of which there is no room for a group of its own is counted with fewer 
 that an omitted value is never taken for an absent one.
 """
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from hogpipe import TrafficRecord, replace_unprintable
@@ -103,6 +103,14 @@ def read_values(record: TrafficRecord) -> Values:
         peer.get("domain"),
         None,
     )
+
+
+def look_up(table: Mapping[str, object], path: Iterable[str]) -> object:
+    """Return what a nested table has at a path of keys, None if there is nothing."""
+    found: object = table
+    for key in path:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
 
 
 def coarsen(values: Values) -> Values | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from hogpipe import HistoryReader
-from hogpipe_web.dimensions import DIMENSIONS, Values
+from hogpipe_web.dimensions import DIMENSIONS, Values, look_up
 from hogpipe_web.losses import Losses, read_capture
 from hogpipe_web.messages import REST_ID, Query, Row, Snapshot, describe_group
 from hogpipe_web.ring import COUNTERS
@@ -218,25 +218,18 @@ class _Selection:
     def __call__(self, description: Mapping[str, object]) -> bool:
         """Return whether traffic with this description is selected."""
         found = [
-            key for key, path in self._absent.items() if _look_up(description, path) is not None
+            key for key, path in self._absent.items() if look_up(description, path) is not None
         ]
         for key in found:
             del self._absent[key]
         self._present.update(found)
         if self._wanted and description.get("remainder"):
             return False
-        return all(_look_up(description, path) == value for path, value in self._wanted)
+        return all(look_up(description, path) == value for path, value in self._wanted)
 
     def list_present(self) -> list[str]:
         """Return the dimensions of which there are values."""
         return [name for name, one in DIMENSIONS.items() if one.has_values(self._present)]
-
-
-def _look_up(description: Mapping[str, object], path: list[str]) -> object:
-    found: object = description
-    for key in path:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found
 
 
 def _as_value(value: object) -> str | int | None:

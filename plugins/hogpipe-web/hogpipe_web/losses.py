@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from hogpipe import StatsRecord
+from hogpipe_web.dimensions import look_up
 
 
 class Losses(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +100,5 @@ def _read(record: StatsRecord) -> Losses:
 
 
 def _number(table: Mapping[str, object], *path: str) -> int:
-    found: object = table
-    for key in path:
-        found = found.get(key) if isinstance(found, Mapping) else None
+    found = look_up(table, path)
     return found if isinstance(found, int) else 0

@@ -8,6 +8,7 @@ time. Here connections are bounded in number and time, and stopping waits for no
 
 import asyncio
 import logging
+from itertools import count
 from typing import Any
 
 from starlette.types import ASGIApp
@@ -37,6 +38,7 @@ class WebServer:
         )  # fmt: skip
         self._state = ServerState()
         self._server: asyncio.Server | None = None
+        self._numbers = count()
         self.refused = 0
         """Connections that were closed because there were too many, since the start."""
 
@@ -66,6 +68,10 @@ class WebServer:
     def _make_protocol(self) -> asyncio.Protocol:
         return _Connection(self._config, self._state, {}, self)
 
+    def next_number(self) -> int:
+        """Return the number of another connection: later ones have greater numbers."""
+        return next(self._numbers)
+
     def make_room(self, new: "_Connection") -> bool:
         """Close the oldest connection without a request if there are too many."""
         if len(self._state.connections) <= MOST_CONNECTIONS:
@@ -85,8 +91,6 @@ class WebServer:
 class _Connection(H11Protocol):
     """One connection, with a time limit for the head of each request."""
 
-    _count = 0
-
     def __init__(
         self, config: Config, state: ServerState, app_state: dict[str, Any], server: WebServer
     ) -> None:
@@ -96,8 +100,7 @@ class _Connection(H11Protocol):
         self._web_server = server
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
-        _Connection._count += 1
-        self.number = _Connection._count
+        self.number = server.next_number()
 
     @property
     def is_answering(self) -> bool:
