@@ -139,7 +139,7 @@ class RowsScreen(Screen[None]):
         if not self.is_mounted or not self.is_attached:  # it is being opened or closed
             return
         width, height = self.size
-        self._show_parts(height, with_health=self._top_app.table.health is not None)
+        self._show_parts(height)
         if width < SMALLEST[0] or height < SMALLEST[1]:
             self._draw_too_small(width)
             return
@@ -174,7 +174,7 @@ class RowsScreen(Screen[None]):
             look,
             width,
             selected=self._place - self._top,
-            health=self._top_app.table.health is not None,
+            health=self._has_health,
         )
         if health.display:
             row = visible[self._place - self._top] if visible else None
@@ -199,8 +199,12 @@ class RowsScreen(Screen[None]):
         for name in ("subject", "chart", "rows", "health", "footer"):
             self._view(name).show([])
 
-    def _show_parts(self, height: int, *, with_health: bool) -> None:
-        self._view("health").display = with_health and height >= _HEALTH_FROM
+    @property
+    def _has_health(self) -> bool:
+        return self._top_app.table.health is not None
+
+    def _show_parts(self, height: int) -> None:
+        self._view("health").display = self._has_health and height >= _HEALTH_FROM
         chart = self._view("chart")
         chart.display = height >= _CHART_FROM
         chart.styles.height = 8 if height >= _TALL_CHART_FROM else 4
@@ -216,8 +220,7 @@ class RowsScreen(Screen[None]):
 
     def action_sort(self) -> None:
         """Sort by the next key."""
-        keys = [one for one in SortKey if self._top_app.table.health is not None
-                or one not in HEALTH_KEYS]  # fmt: skip
+        keys = [one for one in SortKey if self._has_health or one not in HEALTH_KEYS]
         at = keys.index(self._query.sort) if self._query.sort in keys else -1
         self._ask(sort=keys[(at + 1) % len(keys)])
 
